@@ -1,0 +1,128 @@
+//! Counters: each packet thread has its own, and whoever reads sums them. A
+//! counter has one writer, so counting costs a load and a store, and no cache
+//! line travels between threads.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use crate::answer::Outcome;
+use crate::policy::Action;
+
+/// Policy zones of one snapshot at most, as many as BIND allows.
+pub const MAX_ZONES: usize = 64;
+/// Names of policy zones, over the life of a process, that are counted apart.
+pub const MAX_ZONE_SLOTS: usize = 256;
+
+/// Upper bounds of the latency histogram's buckets, in seconds.
+pub const LATENCY_BOUNDS: [f64; 12] =
+    [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
+
+/// One number with one writing thread.
+#[derive(Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    pub fn add(&self, more: u64) {
+        // Not fetch_add: nobody else writes, and a locked instruction is dear.
+        self.0.store(self.0.load(Relaxed).wrapping_add(more), Relaxed);
+    }
+
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Relaxed);
+    }
+
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// How a query's end is called in metrics, in the order of `outcome_place`.
+pub const OUTCOMES: [&str; 9] = [
+    "blocked",
+    "forwarded",
+    "failed",
+    "refused",
+    "malformed",
+    "not_implemented",
+    "bad_version",
+    "dropped",
+    "overloaded",
+];
+
+fn outcome_place(outcome: Outcome) -> usize {
+    match outcome {
+        Outcome::Blocked { .. } => 0,
+        Outcome::Forwarded => 1,
+        Outcome::Failed => 2,
+        Outcome::Refused => 3,
+        Outcome::Malformed => 4,
+        Outcome::NotImplemented => 5,
+        Outcome::BadVersion => 6,
+        Outcome::Dropped => 7,
+        Outcome::Overloaded => 8,
+    }
+}
+
+/// What one packet thread has counted.
+pub struct Counters {
+    /// By transport (UDP, TCP), then outcome.
+    pub queries: [[Counter; OUTCOMES.len()]; 2],
+    /// By the zone's slot, then action.
+    blocked: Vec<[Counter; Action::ALL.len()]>,
+    pub upstreams: Vec<UpstreamCounters>,
+    pub tcp_connections: Counter,
+    pub outstanding: Counter,
+    pub panics: Counter,
+    /// Responses that the kernel would not take.
+    pub unsent: Counter,
+}
+
+/// What one packet thread has counted about one upstream.
+#[derive(Default)]
+pub struct UpstreamCounters {
+    pub udp_queries: Counter,
+    pub tcp_queries: Counter,
+    pub timeouts: Counter,
+    pub network_errors: Counter,
+    /// Responses that answer nothing we asked there: late, or forged.
+    pub mismatches: Counter,
+    pub latency_buckets: [Counter; LATENCY_BOUNDS.len() + 1],
+    pub latency_nanoseconds: Counter,
+}
+
+impl Counters {
+    pub fn new(upstreams: usize) -> Counters {
+        Counters {
+            queries: Default::default(),
+            blocked: (0..MAX_ZONE_SLOTS).map(|_| Default::default()).collect(),
+            upstreams: (0..upstreams).map(|_| UpstreamCounters::default()).collect(),
+            tcp_connections: Counter::default(),
+            outstanding: Counter::default(),
+            panics: Counter::default(),
+            unsent: Counter::default(),
+        }
+    }
+
+    /// Counts how one query ended. `slots` gives the slot of each zone of the
+    /// snapshot that decided.
+    pub fn count(&self, over_tcp: bool, outcome: Outcome, slots: &[u16]) {
+        self.queries[usize::from(over_tcp)][outcome_place(outcome)].add(1);
+        if let Outcome::Blocked { zone, action } = outcome {
+            let slot = slots.get(zone).copied().unwrap_or(0);
+            self.blocked[usize::from(slot)][action as usize].add(1);
+        }
+    }
+
+    pub fn blocked(&self, slot: usize, action: usize) -> u64 {
+        self.blocked[slot][action].get()
+    }
+}
+
+impl UpstreamCounters {
+    pub fn answered_after(&self, latency: Duration) {
+        let seconds = latency.as_secs_f64();
+        let bucket = LATENCY_BOUNDS.iter().position(|bound| seconds <= *bound);
+        self.latency_buckets[bucket.unwrap_or(LATENCY_BOUNDS.len())].add(1);
+        self.latency_nanoseconds.add(latency.as_nanos() as u64);
+    }
+}

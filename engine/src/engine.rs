@@ -1,0 +1,317 @@
+//! The engine: owns sockets, packet threads and the current snapshot.
+//!
+//! Called by the control plane only. `publish` swaps the snapshot with one
+//! atomic store; the one before is freed here, on a control thread, once no
+//! packet thread holds it.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use rustix::event::EventfdFlags;
+
+use crate::answer::Rules;
+use crate::counters::{Counters, MAX_ZONE_SLOTS, MAX_ZONES};
+use crate::policy::Snapshot;
+use crate::worker::{self, Sockets};
+use crate::{tcp, udp, upstream};
+
+/// Events kept until somebody takes them.
+const EVENTS_KEPT: usize = 256;
+/// Ports tried when any free port will do for UDP but is taken for TCP.
+const PORTS_TRIED: usize = 32;
+
+#[derive(Clone)]
+pub struct Settings {
+    pub listen: Vec<SocketAddr>,
+    pub workers: usize,
+    pub rules: Rules,
+    pub upstreams: Vec<SocketAddr>,
+    pub attempts: usize,
+    pub attempt_timeout: Duration,
+    /// Queries under way per packet thread.
+    pub max_outstanding: usize,
+    /// Bounds per packet thread.
+    pub tcp: tcp::Limits,
+}
+
+impl Settings {
+    pub fn upstream(&self) -> upstream::Settings {
+        upstream::Settings {
+            upstreams: self.upstreams.clone(),
+            attempts: self.attempts,
+            timeout: self.attempt_timeout,
+            max_outstanding: self.max_outstanding,
+            payload: self.rules.max_payload,
+        }
+    }
+}
+
+/// What the packet threads share.
+pub struct Shared {
+    pub settings: Settings,
+    pub serving: ArcSwap<Serving>,
+    pub events: Arc<Events>,
+    stop_at: OnceLock<Instant>,
+    running: AtomicUsize,
+}
+
+impl Shared {
+    /// Until when answers may be waited for; `None` while the engine runs.
+    pub fn stop_deadline(&self) -> Option<Instant> {
+        self.stop_at.get().copied()
+    }
+}
+
+/// A snapshot in service.
+pub struct Serving {
+    pub snapshot: Arc<Snapshot>,
+    /// The counters' slot of each zone of the snapshot.
+    pub slots: Vec<u16>,
+}
+
+/// Rare events for the log: bounded, the oldest make room.
+#[derive(Default)]
+pub struct Events(Mutex<VecDeque<String>>);
+
+impl Events {
+    pub fn push(&self, event: String) {
+        let mut events = lock(&self.0);
+        if events.len() == EVENTS_KEPT {
+            events.pop_front();
+        }
+        events.push_back(event);
+    }
+
+    pub fn take(&self) -> Vec<String> {
+        lock(&self.0).drain(..).collect()
+    }
+}
+
+/// Why the engine does not do what it was told.
+#[derive(Debug)]
+pub enum EngineError {
+    /// An address that cannot be listened on.
+    Bind(SocketAddr, io::Error),
+    Io(io::Error),
+    TooManyZones,
+    /// More zone names since the start than can be counted apart.
+    TooManyZoneNames,
+    /// `start` twice, `publish` before `start` or after `stop`.
+    NotNow,
+}
+
+pub struct Engine {
+    shared: Arc<Shared>,
+    addresses: Vec<SocketAddr>,
+    counters: Vec<Arc<Counters>>,
+    wakers: Vec<Arc<OwnedFd>>,
+    control: Mutex<Control>,
+}
+
+/// What changes over the engine's life; behind one lock.
+struct Control {
+    sockets: Vec<Sockets>,
+    threads: Vec<JoinHandle<()>>,
+    /// Names of zones by counter slot.
+    slots: HashMap<String, u16>,
+    /// Snapshots that packet threads may still be reading.
+    retired: Vec<Arc<Serving>>,
+}
+
+impl Engine {
+    /// Binds all sockets; nothing is answered before `start`.
+    pub fn bind(settings: Settings) -> Result<Engine, EngineError> {
+        let mut addresses = Vec::new();
+        let mut udp_sockets: Vec<Vec<_>> = (0..settings.workers).map(|_| Vec::new()).collect();
+        let mut tcp_sockets: Vec<Vec<_>> = (0..settings.workers).map(|_| Vec::new()).collect();
+        for &wanted in &settings.listen {
+            let failed = |error| EngineError::Bind(wanted, error);
+            let (address, udp, tcp) = bind_all(wanted, settings.workers).map_err(failed)?;
+            addresses.push(address);
+            udp_sockets.iter_mut().zip(udp).for_each(|(all, socket)| all.push(socket));
+            tcp_sockets.iter_mut().zip(tcp).for_each(|(all, socket)| all.push(socket));
+        }
+        let mut sockets = Vec::new();
+        for (udp, tcp) in udp_sockets.into_iter().zip(tcp_sockets) {
+            let flags = EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC;
+            let wake = rustix::event::eventfd(0, flags).map_err(|error| EngineError::Io(error.into()))?;
+            sockets.push(Sockets { udp, tcp, wake: Arc::new(wake) });
+        }
+        let counters = (0..settings.workers).map(|_| Arc::new(Counters::new(settings.upstreams.len())));
+        let nothing = Serving { snapshot: Arc::new(Snapshot::new(Vec::new(), 0)), slots: Vec::new() };
+        Ok(Engine {
+            counters: counters.collect(),
+            wakers: sockets.iter().map(|sockets| Arc::clone(&sockets.wake)).collect(),
+            addresses,
+            shared: Arc::new(Shared {
+                settings,
+                serving: ArcSwap::from_pointee(nothing),
+                events: Arc::default(),
+                stop_at: OnceLock::new(),
+                running: AtomicUsize::new(0),
+            }),
+            control: Mutex::new(Control {
+                sockets,
+                threads: Vec::new(),
+                slots: HashMap::new(),
+                retired: Vec::new(),
+            }),
+        })
+    }
+
+    /// Starts the packet threads with their first snapshot.
+    pub fn start(&self, snapshot: Arc<Snapshot>) -> Result<(), EngineError> {
+        let mut control = lock(&self.control);
+        if control.sockets.is_empty() {
+            return Err(EngineError::NotNow);
+        }
+        self.swap(&mut control, snapshot)?;
+        let sockets = std::mem::take(&mut control.sockets);
+        for (number, (sockets, counters)) in sockets.into_iter().zip(&self.counters).enumerate() {
+            let (shared, counters) = (Arc::clone(&self.shared), Arc::clone(counters));
+            self.shared.running.fetch_add(1, Ordering::SeqCst);
+            let thread = thread::Builder::new().name(format!("packets-{number}")).spawn(move || {
+                if let Err(error) = worker::run(Arc::clone(&shared), counters, sockets) {
+                    shared.events.push(format!("packet thread {number} ended: {error}"));
+                }
+                shared.running.fetch_sub(1, Ordering::SeqCst);
+            });
+            control.threads.push(thread.map_err(EngineError::Io)?);
+        }
+        Ok(())
+    }
+
+    /// Serves another snapshot: every query that comes after this returns is
+    /// judged by it. On an error the one that was served stays.
+    pub fn publish(&self, snapshot: Arc<Snapshot>) -> Result<(), EngineError> {
+        let mut control = lock(&self.control);
+        if control.threads.is_empty() {
+            return Err(EngineError::NotNow);
+        }
+        self.swap(&mut control, snapshot)
+    }
+
+    fn swap(&self, control: &mut Control, snapshot: Arc<Snapshot>) -> Result<(), EngineError> {
+        if snapshot.zones().len() > MAX_ZONES {
+            return Err(EngineError::TooManyZones);
+        }
+        let mut known = control.slots.clone();
+        let mut slots = Vec::new();
+        for zone in snapshot.zones() {
+            let next = known.len() as u16;
+            slots.push(*known.entry(zone.zone.name().to_string()).or_insert(next));
+        }
+        if known.len() > MAX_ZONE_SLOTS {
+            return Err(EngineError::TooManyZoneNames);
+        }
+        control.slots = known;
+        let before = self.shared.serving.swap(Arc::new(Serving { snapshot, slots }));
+        control.retired.push(before);
+        free_unused(&mut control.retired);
+        Ok(())
+    }
+
+    /// Frees snapshots that no packet thread reads any more, and returns what
+    /// has happened since the last call. Meant to be called once a second.
+    pub fn take_events(&self) -> Vec<String> {
+        free_unused(&mut lock(&self.control).retired);
+        self.shared.events.take()
+    }
+
+    /// Where the engine listens; ports that were 0 have become real ones.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Packet threads that are alive.
+    pub fn running(&self) -> usize {
+        self.shared.running.load(Ordering::SeqCst)
+    }
+
+    pub fn counters(&self) -> &[Arc<Counters>] {
+        &self.counters
+    }
+
+    pub fn settings(&self) -> &Settings {
+        &self.shared.settings
+    }
+
+    /// Names of the zones that were ever served, with their counters' slots.
+    pub fn zone_slots(&self) -> Vec<(String, u16)> {
+        lock(&self.control).slots.iter().map(|(name, slot)| (name.clone(), *slot)).collect()
+    }
+
+    /// Stops: no new query is taken, what was asked is answered within
+    /// `patience`. Returns when the packet threads have ended; may be called
+    /// again.
+    pub fn stop(&self, patience: Duration) {
+        let _ = self.shared.stop_at.set(Instant::now() + patience);
+        for waker in &self.wakers {
+            let _ = rustix::io::write(&**waker, &1u64.to_ne_bytes());
+        }
+        let threads = {
+            let mut control = lock(&self.control);
+            control.sockets.clear();
+            std::mem::take(&mut control.threads)
+        };
+        for thread in threads {
+            // A panic that got this far was counted by nobody else.
+            if thread.join().is_err() {
+                self.shared.events.push("a packet thread panicked".to_string());
+            }
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.stop(Duration::ZERO);
+    }
+}
+
+/// Keeps those that somebody else still holds.
+fn free_unused(retired: &mut Vec<Arc<Serving>>) {
+    retired.retain(|serving| Arc::strong_count(serving) > 1);
+}
+
+/// A lock whose data stays sound even if a holder panicked.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+type Bound = (SocketAddr, Vec<std::net::UdpSocket>, Vec<std::net::TcpListener>);
+
+/// Binds one UDP and one TCP socket per packet thread, on one port.
+fn bind_all(wanted: SocketAddr, workers: usize) -> io::Result<Bound> {
+    if wanted.port() != 0 {
+        udp::probe(wanted)?;
+        tcp::probe(wanted)?;
+    }
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let first = udp::bind(wanted)?;
+        let address = SocketAddr::new(wanted.ip(), first.local_addr()?.port());
+        let rest = || -> io::Result<_> {
+            let tcp = (0..workers).map(|_| tcp::listen(address)).collect::<io::Result<Vec<_>>>()?;
+            let udp = (1..workers).map(|_| udp::bind(address)).collect::<io::Result<Vec<_>>>()?;
+            Ok((udp, tcp))
+        };
+        match rest() {
+            Ok((mut udp, tcp)) => {
+                udp.insert(0, first);
+                return Ok((address, udp, tcp));
+            }
+            Err(error) if wanted.port() != 0 || tries == PORTS_TRIED => return Err(error),
+            // The free UDP port was taken for TCP: another one, then.
+            Err(_) => {}
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! The packet path of dnsblock.
+//!
+//! Read it along a query's way:
+//!
+//! * [`worker`] — one packet thread: wait, take, decide, answer or forward.
+//! * [`udp`], [`tcp`] — transports towards clients; they only move bytes.
+//! * [`message`], [`name`] — what a query may look like, and what we write.
+//! * [`answer`] — `decide`: the verdict on one packet; pure.
+//! * [`policy`], [`list`] — policy zones and snapshots: look up, and build.
+//! * [`upstream`], [`stream`], [`relay`] — forwarding, and the way back.
+//! * [`engine`], [`counters`] — what the control plane holds.
+//! * [`poll`], [`sys`] — the operating system; `unsafe` is in `sys` alone.
+//! * `python` — the Python face, with the feature of that name.
+
+pub mod answer;
+pub mod counters;
+pub mod engine;
+pub mod list;
+pub mod message;
+pub mod name;
+pub mod policy;
+pub mod poll;
+#[cfg(feature = "python")]
+mod python;
+pub mod relay;
+pub mod stream;
+pub mod sys;
+pub mod tcp;
+pub mod udp;
+pub mod upstream;
+pub mod worker;

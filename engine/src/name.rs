@@ -1,0 +1,304 @@
+//! Wire-format domain names: check, lowercase, walk towards the root.
+//!
+//! A `Name` is parsed once, at the door, from a question or from a list's
+//! line, and trusted inside. Labels are binary (RFC 2181 11): a label that
+//! holds a dot is one label, and nothing here ever joins labels into text to
+//! compare them.
+
+use std::fmt;
+
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+/// Octets of a name at most, the root label included (RFC 1035 2.3.4).
+pub const MAX_NAME: usize = 255;
+/// Octets of a label at most (RFC 1035 2.3.4).
+pub const MAX_LABEL: usize = 63;
+/// Labels of a name at most: each takes two octets or more, the root one.
+pub const MAX_LABELS: usize = 127;
+
+/// A checked domain name in wire format, ASCII letters in lower case.
+#[derive(Clone)]
+pub struct Name {
+    octets: [u8; MAX_NAME],
+    length: u8,
+    /// Where each label's length octet stands, outermost last.
+    starts: [u8; MAX_LABELS],
+    labels: u8,
+}
+
+/// Why something is not a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NameError {
+    /// The octets end before the name does.
+    CutOff,
+    /// A compression pointer, or a label type that was never assigned.
+    NotALabel,
+    Empty,
+    EmptyLabel,
+    LabelTooLong,
+    NameTooLong,
+    /// Text only: not a letter, digit, hyphen or underscore.
+    BadOctet(u8),
+}
+
+impl Name {
+    /// Reads the uncompressed name at `at`; returns it and where it ends.
+    ///
+    /// A question has nothing before it to point at, so a compression pointer
+    /// here is an error, not something to follow.
+    pub fn parse(message: &[u8], at: usize) -> Result<(Name, usize), NameError> {
+        let mut starts = [0; MAX_LABELS];
+        let mut labels = 0;
+        let mut here = at;
+        loop {
+            let length = *message.get(here).ok_or(NameError::CutOff)? as usize;
+            if length > MAX_LABEL {
+                return Err(NameError::NotALabel);
+            }
+            let next = here + 1 + length;
+            if next - at > MAX_NAME {
+                return Err(NameError::NameTooLong);
+            }
+            if length == 0 {
+                break;
+            }
+            // Cannot overflow: 127 labels of one octet fill 254 octets.
+            starts[labels] = (here - at) as u8;
+            labels += 1;
+            here = next;
+        }
+        let end = here + 1;
+        let wire = message.get(at..end).ok_or(NameError::CutOff)?;
+        let mut octets = [0; MAX_NAME];
+        octets[..wire.len()].copy_from_slice(wire);
+        // Length octets are at most 63, below 'A', so folding case over the
+        // whole name touches labels only; octets >= 0x80 stay (RFC 4343).
+        octets[..wire.len()].make_ascii_lowercase();
+        let name = Name { octets, length: wire.len() as u8, starts, labels: labels as u8 };
+        Ok((name, end))
+    }
+
+    /// Reads presentation format as lists hold it: letters, digits, hyphens
+    /// and underscores, one trailing dot allowed, no escapes.
+    pub fn from_text(text: &[u8]) -> Result<Name, NameError> {
+        let text = text.strip_suffix(b".").unwrap_or(text);
+        if text.is_empty() {
+            return Err(NameError::Empty);
+        }
+        let mut octets = [0; MAX_NAME];
+        let mut starts = [0; MAX_LABELS];
+        let mut labels = 0;
+        let mut at = 0;
+        for label in text.split(|&octet| octet == b'.') {
+            if let Some(&bad) = label.iter().find(|&&octet| !is_host_octet(octet)) {
+                return Err(NameError::BadOctet(bad));
+            }
+            if label.is_empty() {
+                return Err(NameError::EmptyLabel);
+            }
+            if label.len() > MAX_LABEL {
+                return Err(NameError::LabelTooLong);
+            }
+            let next = at + 1 + label.len();
+            if next + 1 > MAX_NAME {
+                return Err(NameError::NameTooLong);
+            }
+            starts[labels] = at as u8;
+            labels += 1;
+            octets[at] = label.len() as u8;
+            octets[at + 1..next].copy_from_slice(label);
+            octets[at + 1..next].make_ascii_lowercase();
+            at = next;
+        }
+        Ok(Name { octets, length: at as u8 + 1, starts, labels: labels as u8 })
+    }
+
+    /// Labels, the root not counted.
+    pub fn labels(&self) -> usize {
+        self.labels as usize
+    }
+
+    /// The name in wire format, without its `skip` leftmost labels.
+    pub fn suffix(&self, skip: usize) -> &[u8] {
+        &self.octets[self.offset(skip)..self.length as usize]
+    }
+
+    /// Where the suffix that leaves out `skip` labels begins in the name.
+    pub fn offset(&self, skip: usize) -> usize {
+        match self.starts[..self.labels()].get(skip) {
+            Some(&start) => start as usize,
+            None => self.length as usize - 1,
+        }
+    }
+
+    fn label(&self, index: usize) -> &[u8] {
+        &self.octets[self.offset(index)..self.offset(index + 1)]
+    }
+}
+
+/// Case-insensitive for ASCII, by wire format.
+impl PartialEq for Name {
+    fn eq(&self, other: &Name) -> bool {
+        self.suffix(0) == other.suffix(0)
+    }
+}
+
+/// Presentation format with every octet that could mislead a reader escaped
+/// as `\DDD` (RFC 1035 5.1), and without the trailing dot.
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.labels == 0 {
+            return f.write_str(".");
+        }
+        for index in 0..self.labels() {
+            if index > 0 {
+                f.write_str(".")?;
+            }
+            for &octet in &self.label(index)[1..] {
+                match octet {
+                    octet if is_host_octet(octet) || octet == b'*' => write!(f, "{}", octet as char)?,
+                    octet => write!(f, "\\{octet:03}")?,
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Name({self})")
+    }
+}
+
+impl fmt::Display for NameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NameError::CutOff => f.write_str("the name is cut off"),
+            NameError::NotALabel => f.write_str("not a plain label (compression pointer?)"),
+            NameError::Empty => f.write_str("the name is empty"),
+            NameError::EmptyLabel => f.write_str("empty label (two dots in a row, or a leading dot)"),
+            NameError::LabelTooLong => f.write_str("a label is longer than 63 octets"),
+            NameError::NameTooLong => f.write_str("the name is longer than 253 characters"),
+            NameError::BadOctet(b'*') => {
+                f.write_str("'*' is not part of a name; say `match: below` for the zone instead")
+            }
+            NameError::BadOctet(octet @ 0x20..=0x7e) => {
+                write!(f, "'{}' is not allowed in a name: one name a line, nothing else", *octet as char)
+            }
+            NameError::BadOctet(octet) => {
+                write!(f, "octet 0x{octet:02x} is not allowed in a name; is this a text file?")
+            }
+        }
+    }
+}
+
+fn is_host_octet(octet: u8) -> bool {
+    octet.is_ascii_alphanumeric() || octet == b'-' || octet == b'_'
+}
+
+//------- Walk ---------------------------------------------------------------
+
+/// A hash of every suffix of a name, computed in one pass from the root, so
+/// that any number of policy zones can be asked without hashing again.
+pub struct Walk {
+    hashes: [u64; MAX_LABELS],
+}
+
+impl Walk {
+    /// Hashes each suffix with the one above it as seed. `seed` is drawn once
+    /// a process: who chooses names cannot choose where they collide.
+    pub fn new(name: &Name, seed: u64) -> Walk {
+        let mut hashes = [0; MAX_LABELS];
+        let mut hash = seed;
+        for skip in (0..name.labels()).rev() {
+            hash = xxh3_64_with_seed(name.label(skip), hash);
+            hashes[skip] = hash;
+        }
+        Walk { hashes }
+    }
+
+    /// The hash of the suffix that leaves out `skip` labels.
+    pub fn hash(&self, skip: usize) -> u64 {
+        self.hashes[skip]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> Name {
+        Name::from_text(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn text_and_wire_give_the_same_name() {
+        let (parsed, end) = Name::parse(b"\x03WeB\x08Telegram\x03org\x00tail", 0).unwrap();
+        assert_eq!(parsed, name("web.telegram.org."));
+        assert_eq!(end, 18);
+        assert_eq!(parsed.to_string(), "web.telegram.org");
+        assert_eq!(parsed.suffix(1), b"\x08telegram\x03org\x00");
+        assert_eq!(parsed.suffix(3), b"\x00");
+    }
+
+    /// RFC 1035 2.3.4: 255 octets with the root, 63 a label.
+    #[test]
+    fn limits_are_exact() {
+        let label = "a".repeat(63);
+        let longest = format!("{label}.{label}.{label}.{}", "a".repeat(61));
+        assert_eq!(name(&longest).suffix(0).len(), MAX_NAME);
+        let over = format!("{label}.{label}.{label}.{}", "a".repeat(62));
+        assert_eq!(Name::from_text(over.as_bytes()), Err(NameError::NameTooLong));
+        assert_eq!(Name::from_text(&[b'a'; 64]), Err(NameError::LabelTooLong));
+        let deepest = "a.".repeat(127);
+        assert_eq!(name(&deepest).labels(), MAX_LABELS);
+        let wire = name(&deepest).suffix(0).to_vec();
+        assert_eq!(Name::parse(&wire, 0).unwrap().0.labels(), MAX_LABELS);
+        assert_eq!(Name::from_text("a.".repeat(128).as_bytes()), Err(NameError::NameTooLong));
+        let mut over = b"\x01a".repeat(128);
+        over.push(0);
+        assert_eq!(Name::parse(&over, 0), Err(NameError::NameTooLong));
+    }
+
+    #[test]
+    fn what_is_not_a_name_is_refused_by_reason() {
+        let cases: [(&[u8], NameError); 8] = [
+            (b"", NameError::Empty),
+            (b".", NameError::Empty),
+            (b"a..b", NameError::EmptyLabel),
+            (b".a", NameError::EmptyLabel),
+            (b"a b", NameError::BadOctet(b' ')),
+            (b"http://x", NameError::BadOctet(b':')),
+            (b"a\x00b", NameError::BadOctet(0)),
+            (b"*.x", NameError::BadOctet(b'*')),
+        ];
+        for (text, error) in cases {
+            assert_eq!(Name::from_text(text), Err(error), "{text:?}");
+        }
+        for wire in [&b"\x03ab"[..], b"\x01a", b"", b"\x03abc"] {
+            assert_eq!(Name::parse(wire, 0), Err(NameError::CutOff), "{wire:?}");
+        }
+        for wire in [&b"\xc0\x0c"[..], b"\x40a\x00", b"\x01a\xc0\x00"] {
+            assert_eq!(Name::parse(wire, 0), Err(NameError::NotALabel), "{wire:?}");
+        }
+    }
+
+    /// RFC 2181 11: a dot inside a label is an octet like any other.
+    #[test]
+    fn a_label_that_holds_a_dot_is_not_two_labels() {
+        let (tricky, _) = Name::parse(b"\x04t.me\x00", 0).unwrap();
+        assert_ne!(tricky, name("t.me"));
+        assert_eq!(tricky.to_string(), "t\\046me");
+        assert_ne!(Walk::new(&tricky, 7).hash(0), Walk::new(&name("t.me"), 7).hash(0));
+    }
+
+    #[test]
+    fn the_hash_of_a_suffix_is_the_hash_of_that_name() {
+        let deep = name("a.b.example.com");
+        for skip in 0..4 {
+            let (suffix, _) = Name::parse(deep.suffix(skip), 0).unwrap();
+            assert_eq!(Walk::new(&deep, 42).hash(skip), Walk::new(&suffix, 42).hash(0));
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! Waiting for many sockets at once (epoll, level-triggered), with names
+//! instead of numbers for what is waited for.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+
+/// Events taken in one turn.
+const EVENTS: usize = 128;
+
+/// Whom an event concerns; the numbers are places in that part's own table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Token {
+    /// The control thread wants something.
+    Wake,
+    /// A UDP socket that clients send to.
+    Udp(usize),
+    /// A TCP socket that clients connect to.
+    Accept(usize),
+    /// A TCP connection of a client.
+    Client(usize),
+    /// A UDP socket towards an upstream.
+    Upstream(usize),
+    /// A TCP connection towards an upstream.
+    Stream(usize),
+}
+
+/// What has happened.
+#[derive(Clone, Copy)]
+pub struct Event {
+    pub token: Token,
+    pub readable: bool,
+    pub writable: bool,
+    pub broken: bool,
+}
+
+pub struct Poll {
+    epoll: OwnedFd,
+}
+
+impl Poll {
+    pub fn new() -> io::Result<Poll> {
+        Ok(Poll { epoll: epoll::create(CreateFlags::CLOEXEC)? })
+    }
+
+    pub fn add(&self, socket: impl AsFd, token: Token, readable: bool, writable: bool) -> io::Result<()> {
+        Ok(epoll::add(&self.epoll, socket, EventData::new_u64(encode(token)), flags(readable, writable))?)
+    }
+
+    pub fn change(&self, socket: impl AsFd, token: Token, readable: bool, writable: bool) -> io::Result<()> {
+        Ok(epoll::modify(&self.epoll, socket, EventData::new_u64(encode(token)), flags(readable, writable))?)
+    }
+
+    /// Only where the socket stays open: closing one takes it off by itself.
+    pub fn remove(&self, socket: impl AsFd) -> io::Result<()> {
+        Ok(epoll::delete(&self.epoll, socket)?)
+    }
+
+    /// Waits until something happens, at most for `patience`.
+    pub fn wait(&self, patience: Duration) -> io::Result<Vec<Event>> {
+        let patience = rustix::time::Timespec {
+            tv_sec: patience.as_secs() as i64,
+            tv_nsec: i64::from(patience.subsec_nanos()),
+        };
+        let mut events = Vec::with_capacity(EVENTS);
+        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), Some(&patience)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let event = |event: &epoll::Event| {
+            // Copied out: the kernel's structure is packed.
+            let (flags, data) = (event.flags, event.data);
+            Event {
+                token: decode(data.u64()),
+                readable: flags.contains(EventFlags::IN),
+                writable: flags.contains(EventFlags::OUT),
+                broken: flags.intersects(EventFlags::ERR | EventFlags::HUP),
+            }
+        };
+        Ok(events.iter().map(event).collect())
+    }
+}
+
+fn flags(readable: bool, writable: bool) -> EventFlags {
+    let mut flags = EventFlags::empty();
+    flags.set(EventFlags::IN, readable);
+    flags.set(EventFlags::OUT, writable);
+    flags
+}
+
+const KIND: u32 = 56;
+
+fn encode(token: Token) -> u64 {
+    let (kind, place) = match token {
+        Token::Wake => (0, 0),
+        Token::Udp(place) => (1, place),
+        Token::Accept(place) => (2, place),
+        Token::Client(place) => (3, place),
+        Token::Upstream(place) => (4, place),
+        Token::Stream(place) => (5, place),
+    };
+    (kind << KIND) | place as u64
+}
+
+fn decode(data: u64) -> Token {
+    let place = (data & ((1 << KIND) - 1)) as usize;
+    match data >> KIND {
+        1 => Token::Udp(place),
+        2 => Token::Accept(place),
+        3 => Token::Client(place),
+        4 => Token::Upstream(place),
+        5 => Token::Stream(place),
+        _ => Token::Wake,
+    }
+}

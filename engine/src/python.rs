@@ -1,0 +1,455 @@
+//! The Python face: few calls, big arguments, no callbacks. The only file that
+//! names pyo3. Its types and documentation are in `dnsblock/_engine.pyi`.
+//!
+//! Whatever compiles, binds, joins or locks runs detached from the
+//! interpreter; packet threads never attach to it.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use pyo3::create_exception;
+use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+
+use crate::counters::{Counters, LATENCY_BOUNDS, OUTCOMES};
+use crate::engine::{self, EngineError};
+use crate::name::{Name, Walk};
+use crate::policy::{self, Action, Match, seed};
+use crate::{answer, list, tcp, upstream};
+
+create_exception!(_engine, ListRefused, PyValueError);
+
+#[pymodule]
+mod _engine {
+    #[pymodule_export]
+    use super::{
+        Answer, Counts, Covering, Engine, ListRefused, PolicyZone, Rule, Settings, Snapshot, UpstreamCounts,
+    };
+
+    #[pymodule_export]
+    #[allow(non_upper_case_globals, reason = "Python's own name for it")]
+    const __version__: &str = env!("CARGO_PKG_VERSION");
+
+    #[pymodule_export]
+    const BUILD_PROFILE: &str = if cfg!(debug_assertions) { "debug" } else { "release" };
+
+    #[pymodule_export]
+    const MAX_ATTEMPTS: usize = super::upstream::MAX_ATTEMPTS;
+}
+
+fn refused(what: &str, value: &str) -> PyErr {
+    PyValueError::new_err(format!("not {what}: '{value}'"))
+}
+
+fn name(text: &str) -> PyResult<Name> {
+    Name::from_text(text.as_bytes()).map_err(|error| PyValueError::new_err(format!("'{text}': {error}")))
+}
+
+//------- Answer, Rule -------------------------------------------------------
+
+#[pyclass(frozen, module = "dnsblock._engine")]
+struct Answer(Arc<policy::Answer>);
+
+#[pymethods]
+impl Answer {
+    #[new]
+    #[pyo3(signature = (action, *, ttl, extended_error=None, addresses=Vec::new(), target=None))]
+    fn new(
+        action: &str,
+        ttl: u32,
+        extended_error: Option<u16>,
+        addresses: Vec<IpAddr>,
+        target: Option<&str>,
+    ) -> PyResult<Answer> {
+        let action = Action::from_name(action).ok_or_else(|| refused("an action", action))?;
+        let target = target.map(name).transpose()?;
+        if (action == Action::Cname) != target.is_some() {
+            return Err(PyValueError::new_err("a target belongs to action cname, and to no other"));
+        }
+        let (mut ipv4, mut ipv6) = (Vec::new(), Vec::new());
+        for address in addresses {
+            match address {
+                IpAddr::V4(address) => ipv4.push(address),
+                IpAddr::V6(address) => ipv6.push(address),
+            }
+        }
+        Ok(Answer(Arc::new(policy::Answer { action, ttl, extended_error, ipv4, ipv6, target })))
+    }
+}
+
+#[pyclass(frozen, module = "dnsblock._engine")]
+struct Rule(policy::Rule);
+
+#[pymethods]
+impl Rule {
+    #[new]
+    #[pyo3(signature = (answer, reference=""))]
+    fn new(answer: Option<&Answer>, reference: &str) -> Rule {
+        Rule(match answer {
+            Some(answer) => {
+                policy::Rule::Answer { answer: Arc::clone(&answer.0), reference: reference.into() }
+            }
+            None => policy::Rule::Hole,
+        })
+    }
+}
+
+//------- PolicyZone ---------------------------------------------------------
+
+#[pyclass(frozen, module = "dnsblock._engine")]
+struct PolicyZone(Arc<policy::PolicyZone>);
+
+#[pymethods]
+impl PolicyZone {
+    #[staticmethod]
+    fn from_list(py: Python<'_>, name: &str, data: &[u8], scope: &str, rule: &Rule) -> PyResult<PolicyZone> {
+        let scope = Match::from_name(scope).ok_or_else(|| refused("a match", scope))?;
+        let rule = rule.0.clone();
+        compiled(py.detach(|| list::plain(name, data, scope, rule)))
+    }
+
+    #[staticmethod]
+    fn from_entries(
+        py: Python<'_>,
+        name: &str,
+        rules: Vec<PyRef<'_, Rule>>,
+        data: &[u8],
+    ) -> PyResult<PolicyZone> {
+        let rules = rules.iter().map(|rule| rule.0.clone()).collect();
+        compiled(py.detach(|| list::entries(name, rules, data)))
+    }
+
+    /// One octet a line: 1 where the zone covers the name.
+    fn lookup<'py>(&self, py: Python<'py>, names: &[u8]) -> Bound<'py, pyo3::types::PyBytes> {
+        let zone = &self.0;
+        let found: Vec<u8> = py.detach(|| {
+            let covers = |line: &[u8]| {
+                let name = Name::from_text(line).ok()?;
+                zone.find(&name, &Walk::new(&name, seed()))
+            };
+            let names = names.strip_suffix(b"\n").unwrap_or(names);
+            names.split(|&octet| octet == b'\n').map(|line| u8::from(covers(line).is_some())).collect()
+        });
+        pyo3::types::PyBytes::new(py, &found)
+    }
+
+    #[getter]
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    #[getter]
+    fn entries(&self) -> usize {
+        self.0.entries()
+    }
+
+    #[getter]
+    fn duplicates(&self) -> usize {
+        self.0.duplicates()
+    }
+
+    #[getter]
+    fn digest(&self) -> String {
+        digest_text(self.0.digest())
+    }
+
+    #[getter]
+    fn memory(&self) -> usize {
+        self.0.memory()
+    }
+}
+
+fn compiled(result: Result<policy::PolicyZone, list::Refused>) -> PyResult<PolicyZone> {
+    match result {
+        Ok(zone) => Ok(PolicyZone(Arc::new(zone))),
+        Err(list::Refused::Lines { problems, total }) => {
+            let told: Vec<_> = problems.into_iter().map(|p| (p.line, p.value, p.reason)).collect();
+            Err(ListRefused::new_err((told, total)))
+        }
+        Err(list::Refused::IndexBroken) => {
+            Err(PyRuntimeError::new_err("the compiled zone does not find all of its own entries"))
+        }
+    }
+}
+
+fn digest_text(digest: &[u8; 32]) -> String {
+    let mut text = String::from("sha256:");
+    for octet in digest {
+        let _ = write!(text, "{octet:02x}");
+    }
+    text
+}
+
+//------- Snapshot -----------------------------------------------------------
+
+#[pyclass(frozen, module = "dnsblock._engine")]
+struct Snapshot(Arc<policy::Snapshot>);
+
+/// An entry that covers a name.
+#[pyclass(frozen, get_all, module = "dnsblock._engine")]
+struct Covering {
+    zone: String,
+    entry: String,
+    scope: String,
+    action: Option<String>,
+    reference: String,
+    decides: bool,
+}
+
+#[pymethods]
+impl Snapshot {
+    #[new]
+    fn new(py: Python<'_>, zones: Vec<(PyRef<'_, PolicyZone>, Option<u64>)>, serial: u32) -> Snapshot {
+        let place = |(zone, next_change_at): &(PyRef<'_, PolicyZone>, Option<u64>)| policy::ZoneInPlace {
+            zone: Arc::clone(&zone.0),
+            next_change_at: *next_change_at,
+        };
+        let zones: Vec<_> = zones.iter().map(place).collect();
+        Snapshot(Arc::new(py.detach(|| policy::Snapshot::new(zones, serial))))
+    }
+
+    /// The digest that a snapshot of these zones has.
+    #[staticmethod]
+    fn digest_of(zones: Vec<PyRef<'_, PolicyZone>>) -> String {
+        digest_text(&policy::Snapshot::digest_of(zones.iter().map(|zone| &*zone.0)))
+    }
+
+    /// Every entry that covers the name, zones in order; at most one decides.
+    fn covering(&self, text: &str) -> PyResult<Vec<Covering>> {
+        let asked = name(text)?;
+        let decision = self.0.find(&asked);
+        let decision = decision.map(|decision| (decision.zone, decision.skip));
+        let covering = self.0.covering(&asked).into_iter().map(|(place, found)| {
+            let (action, reference) = match found.rule {
+                policy::Rule::Hole => (None, ""),
+                policy::Rule::Answer { answer, reference } => {
+                    (Some(answer.action.name().to_string()), &**reference)
+                }
+            };
+            let owner = Name::parse(asked.suffix(found.skip), 0).expect("a suffix of a name is a name").0;
+            Covering {
+                zone: self.0.zones()[place].zone.name().to_string(),
+                entry: owner.to_string(),
+                scope: found.scope.name().to_string(),
+                action,
+                reference: reference.to_string(),
+                decides: decision == Some((place, found.skip)),
+            }
+        });
+        Ok(covering.collect())
+    }
+
+    #[getter]
+    fn serial(&self) -> u32 {
+        self.0.serial()
+    }
+
+    #[getter]
+    fn digest(&self) -> String {
+        digest_text(self.0.digest())
+    }
+
+    #[getter]
+    fn entries(&self) -> usize {
+        self.0.zones().iter().map(|zone| zone.zone.entries()).sum()
+    }
+}
+
+//------- Engine -------------------------------------------------------------
+
+#[pyclass(frozen, module = "dnsblock._engine")]
+struct Settings(engine::Settings);
+
+#[pymethods]
+impl Settings {
+    #[new]
+    #[allow(clippy::too_many_arguments, reason = "Python gives them by keyword")]
+    #[pyo3(signature = (*, listen, workers, clients, drop_others, max_payload, soa, upstreams, attempts,
+        attempt_timeout_ms, max_outstanding, max_connections, max_pipelined, idle_timeout_ms, read_timeout_ms))]
+    fn new(
+        listen: Vec<(IpAddr, u16)>,
+        workers: usize,
+        clients: Vec<(IpAddr, u8)>,
+        drop_others: bool,
+        max_payload: u16,
+        soa: (String, String),
+        upstreams: Vec<(IpAddr, u16)>,
+        attempts: usize,
+        attempt_timeout_ms: u64,
+        max_outstanding: usize,
+        max_connections: usize,
+        max_pipelined: usize,
+        idle_timeout_ms: u64,
+        read_timeout_ms: u64,
+    ) -> PyResult<Settings> {
+        let socket = |(address, port): (IpAddr, u16)| SocketAddr::new(address, port);
+        let sound = workers >= 1
+            && (1..=64).contains(&upstreams.len())
+            && (1..=upstream::MAX_ATTEMPTS).contains(&attempts)
+            && (1..=32_768).contains(&max_outstanding)
+            && (512..=crate::sys::DATAGRAM).contains(&(max_payload as usize));
+        if !sound {
+            return Err(PyValueError::new_err("settings out of bounds"));
+        }
+        let rules = answer::Rules {
+            clients: clients
+                .into_iter()
+                .map(|(address, length)| answer::Prefix { address, length })
+                .collect(),
+            drop_others,
+            max_payload,
+            soa: (name(&soa.0)?, name(&soa.1)?),
+        };
+        Ok(Settings(engine::Settings {
+            listen: listen.into_iter().map(socket).collect(),
+            workers,
+            rules,
+            upstreams: upstreams.into_iter().map(socket).collect(),
+            attempts,
+            attempt_timeout: Duration::from_millis(attempt_timeout_ms),
+            max_outstanding,
+            tcp: tcp::Limits {
+                connections: max_connections.div_ceil(workers),
+                pipelined: max_pipelined,
+                idle: Duration::from_millis(idle_timeout_ms),
+                read: Duration::from_millis(read_timeout_ms),
+            },
+        }))
+    }
+}
+
+#[pyclass(frozen, module = "dnsblock._engine")]
+struct Engine(engine::Engine);
+
+#[pymethods]
+impl Engine {
+    #[new]
+    fn new(py: Python<'_>, settings: &Settings) -> PyResult<Engine> {
+        let settings = settings.0.clone();
+        py.detach(|| engine::Engine::bind(settings)).map(Engine).map_err(error)
+    }
+
+    fn start(&self, py: Python<'_>, snapshot: &Snapshot) -> PyResult<()> {
+        let snapshot = Arc::clone(&snapshot.0);
+        py.detach(|| self.0.start(snapshot)).map_err(error)
+    }
+
+    fn publish(&self, py: Python<'_>, snapshot: &Snapshot) -> PyResult<()> {
+        let snapshot = Arc::clone(&snapshot.0);
+        py.detach(|| self.0.publish(snapshot)).map_err(error)
+    }
+
+    fn stop(&self, py: Python<'_>, patience_ms: u64) {
+        py.detach(|| self.0.stop(Duration::from_millis(patience_ms)));
+    }
+
+    fn addresses(&self) -> Vec<(String, u16)> {
+        self.0.addresses().iter().map(|address| (address.ip().to_string(), address.port())).collect()
+    }
+
+    fn running(&self) -> usize {
+        self.0.running()
+    }
+
+    fn take_events(&self, py: Python<'_>) -> Vec<String> {
+        py.detach(|| self.0.take_events())
+    }
+
+    fn counters(&self, py: Python<'_>) -> PyResult<Counts> {
+        Counts::sum(py, &self.0)
+    }
+}
+
+fn error(error: EngineError) -> PyErr {
+    match error {
+        EngineError::Bind(address, error) => {
+            // The errno travels as OSError's own; the address says which one.
+            PyOSError::new_err((error.raw_os_error().unwrap_or(0), error.to_string(), address.to_string()))
+        }
+        EngineError::Io(error) => error.into(),
+        EngineError::TooManyZones => PyValueError::new_err("more than 64 zones"),
+        EngineError::TooManyZoneNames => {
+            PyValueError::new_err("more than 256 zone names since the start; restart the daemon")
+        }
+        EngineError::NotNow => PyRuntimeError::new_err("the engine is not in that state"),
+    }
+}
+
+//------- Counts -------------------------------------------------------------
+
+/// All packet threads' counters, summed.
+#[pyclass(frozen, get_all, module = "dnsblock._engine")]
+struct Counts {
+    queries: HashMap<(&'static str, &'static str), u64>,
+    blocked: HashMap<(String, &'static str), u64>,
+    upstreams: Vec<Py<UpstreamCounts>>,
+    tcp_connections: u64,
+    outstanding: u64,
+    panics: u64,
+    unsent: u64,
+}
+
+/// What was counted about one upstream.
+#[pyclass(frozen, get_all, module = "dnsblock._engine")]
+struct UpstreamCounts {
+    address: (String, u16),
+    udp_queries: u64,
+    tcp_queries: u64,
+    timeouts: u64,
+    network_errors: u64,
+    mismatches: u64,
+    latency_buckets: Vec<(f64, u64)>,
+    latency_seconds: f64,
+}
+
+impl Counts {
+    fn sum(py: Python<'_>, engine: &engine::Engine) -> PyResult<Counts> {
+        let workers = engine.counters();
+        let total = |read: &dyn Fn(&Counters) -> u64| workers.iter().map(|c| read(c)).sum::<u64>();
+        let mut queries = HashMap::new();
+        for (transport, of) in ["udp", "tcp"].into_iter().enumerate() {
+            for (place, outcome) in OUTCOMES.into_iter().enumerate() {
+                queries.insert((of, outcome), total(&|c| c.queries[transport][place].get()));
+            }
+        }
+        let mut blocked = HashMap::new();
+        for (zone, slot) in engine.zone_slots() {
+            for (place, (_, action)) in Action::ALL.into_iter().enumerate() {
+                let count = total(&|c| c.blocked(slot as usize, place));
+                blocked.insert((zone.clone(), action), count);
+            }
+        }
+        let upstreams = engine.settings().upstreams.iter().enumerate();
+        let upstreams = upstreams.map(|(place, address)| UpstreamCounts::sum(*address, workers, place));
+        Ok(Counts {
+            queries,
+            blocked,
+            upstreams: upstreams.map(|counts| Py::new(py, counts)).collect::<PyResult<_>>()?,
+            tcp_connections: total(&|c| c.tcp_connections.get()),
+            outstanding: total(&|c| c.outstanding.get()),
+            panics: total(&|c| c.panics.get()),
+            unsent: total(&|c| c.unsent.get()),
+        })
+    }
+}
+
+impl UpstreamCounts {
+    fn sum(address: SocketAddr, workers: &[Arc<Counters>], place: usize) -> UpstreamCounts {
+        let all = || workers.iter().map(|counters| &counters.upstreams[place]);
+        let bounds = LATENCY_BOUNDS.into_iter().chain([f64::INFINITY]).enumerate();
+        let bucket = |index: usize| all().map(|u| u.latency_buckets[index].get()).sum();
+        UpstreamCounts {
+            address: (address.ip().to_string(), address.port()),
+            udp_queries: all().map(|u| u.udp_queries.get()).sum(),
+            tcp_queries: all().map(|u| u.tcp_queries.get()).sum(),
+            timeouts: all().map(|u| u.timeouts.get()).sum(),
+            network_errors: all().map(|u| u.network_errors.get()).sum(),
+            mismatches: all().map(|u| u.mismatches.get()).sum(),
+            latency_buckets: bounds.map(|(index, bound)| (bound, bucket(index))).collect(),
+            latency_seconds: all().map(|u| u.latency_nanoseconds.get()).sum::<u64>() as f64 / 1e9,
+        }
+    }
+}

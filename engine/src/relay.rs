@@ -1,0 +1,244 @@
+//! What an upstream sent, made into what the client gets. EDNS is hop by hop
+//! (RFC 6891 7): the upstream's OPT is taken off, ours put on.
+
+use crate::message::{
+    ExtendedError, HEADER, OPTION_EXTENDED_ERROR, Opt, Query, Record, Section, Writer, flag, options, rcode,
+    rtype, skip_name, u16_at,
+};
+use crate::name::{MAX_NAME, Name};
+
+/// Extended errors of an upstream that are passed on at most.
+const ERRORS_PASSED: usize = 4;
+
+/// Whether `response` answers `question`, which we asked: same name, letters
+/// in any case, same type and class (RFC 5452 9.1). Type and class are compared
+/// octet by octet: 65 and 97 differ by what is a letter's case in a name.
+pub fn answers(response: &[u8], question: &[u8]) -> bool {
+    let Some(asked) = response.get(HEADER..HEADER + question.len()) else {
+        return false;
+    };
+    let name = question.len() - 4;
+    let flags = u16_at(response, 2).unwrap_or(0);
+    flags & (flag::QR | flag::OPCODE) == flag::QR
+        && u16_at(response, 4) == Some(1)
+        && asked[..name].eq_ignore_ascii_case(&question[..name])
+        && asked[name..] == question[name..]
+}
+
+/// Whether the upstream's answer did not fit over UDP.
+pub fn is_truncated(response: &[u8]) -> bool {
+    u16_at(response, 2).unwrap_or(0) & flag::TC != 0
+}
+
+/// An upstream's message, walked through once.
+struct Parts<'a> {
+    rcode: u16,
+    /// Where the answer section begins, and where what is passed on ends.
+    records: std::ops::Range<usize>,
+    /// Records of each section before `records.end`.
+    counts: [u16; 3],
+    errors: [ExtendedError<'a>; ERRORS_PASSED],
+    error_count: usize,
+}
+
+impl<'a> Parts<'a> {
+    /// `None` for a message whose records cannot be walked through.
+    ///
+    /// The OPT ends what is passed on: every resolver we know writes it last,
+    /// and records behind it could not be moved without rewriting pointers.
+    fn parse(response: &'a [u8]) -> Option<Parts<'a>> {
+        let start = skip_name(response, HEADER)? + 4;
+        let mut parts = Parts {
+            rcode: u16_at(response, 2)? & flag::RCODE,
+            records: start..start,
+            counts: [0; 3],
+            errors: [(0, &[]); ERRORS_PASSED],
+            error_count: 0,
+        };
+        for section in 0..3 {
+            for _ in 0..u16_at(response, 6 + 2 * section)? {
+                let record = Record::parse(response, parts.records.end)?;
+                if record.rtype == rtype::OPT {
+                    if section != 2 {
+                        return None;
+                    }
+                    parts.rcode |= ((record.ttl >> 20) & 0xff0) as u16;
+                    parts.take_errors(record.rdata(response))?;
+                    return Some(parts);
+                }
+                parts.records.end = record.end;
+                parts.counts[section] += 1;
+            }
+        }
+        Some(parts)
+    }
+
+    fn take_errors(&mut self, rdata: &'a [u8]) -> Option<()> {
+        for option in options(rdata) {
+            let (code, data) = option?;
+            if code == OPTION_EXTENDED_ERROR && self.error_count < ERRORS_PASSED {
+                self.errors[self.error_count] = (u16_at(data, 0)?, &data[2..]);
+                self.error_count += 1;
+            }
+        }
+        Some(())
+    }
+}
+
+/// Writes the client's response into `out`: the upstream's answer with the
+/// client's id, question and flags. Cut to `limit` octets with TC. `None` where
+/// the upstream's message makes no sense.
+pub fn relay(response: &[u8], query: &Query, payload: u16, limit: usize, out: &mut [u8]) -> Option<usize> {
+    let parts = Parts::parse(response)?;
+    let head = query.head();
+    let mut low = parts.rcode;
+    if parts.rcode > flag::RCODE && head.edns.is_none() {
+        // An RCODE of more than four bits cannot be said without an OPT.
+        low = rcode::SERVFAIL;
+    }
+    let mut writer = Writer::respond(&head, low, out)?;
+    writer.put(&response[parts.records.clone()])?;
+    for (section, count) in
+        [Section::Answer, Section::Authority, Section::Additional].into_iter().zip(parts.counts)
+    {
+        writer.count(section, count);
+    }
+    writer.set_flags(passed_flags(response, query));
+    if is_truncated(response) {
+        writer.truncate(&head);
+    }
+    let errors = &parts.errors[..parts.error_count];
+    Some(writer.finish(&head, &Opt { payload, rcode: parts.rcode, errors }, limit))
+}
+
+/// An empty answer with TC: the upstream's own did not fit over UDP, and could
+/// not be had over TCP; the client may try.
+pub fn truncated(query: &Query, payload: u16, limit: usize, out: &mut [u8]) -> usize {
+    let head = query.head();
+    let Some(mut writer) = Writer::respond(&head, rcode::NOERROR, out) else { return 0 };
+    writer.truncate(&head);
+    writer.finish(&head, &Opt { payload, rcode: rcode::NOERROR, errors: &[] }, limit)
+}
+
+/// AA and RA as the upstream set them; AD only for a client that understands
+/// it (RFC 6840 5.8).
+fn passed_flags(response: &[u8], query: &Query) -> u16 {
+    let upstream = u16_at(response, 2).unwrap_or(0);
+    let wants_ad = query.flags & flag::AD != 0 || query.edns.is_some_and(|edns| edns.dnssec_ok);
+    let passed = flag::AA | flag::RA | if wants_ad { flag::AD } else { 0 };
+    upstream & passed
+}
+
+/// Writes a CNAME from the query's name to `target`, followed by what an
+/// upstream said about the target. Without a usable answer the CNAME stands
+/// alone: a blocked name is answered whether an upstream lives or not.
+pub fn follow(
+    response: Option<&[u8]>,
+    query: &Query,
+    target: &Name,
+    ttl: u32,
+    opt: (u16, &[ExtendedError<'_>]),
+    limit: usize,
+    out: &mut [u8],
+) -> usize {
+    let head = query.head();
+    let parts = response.and_then(|response| Parts::parse(response).map(|parts| (response, parts)));
+    let rcode = match &parts {
+        Some((_, parts)) if parts.rcode == rcode::NXDOMAIN => rcode::NXDOMAIN,
+        _ => rcode::NOERROR,
+    };
+    let Some(mut writer) = Writer::respond(&head, rcode, out) else {
+        return 0;
+    };
+    let mut whole = writer.put_record(Section::Answer, 0, rtype::CNAME, ttl, &[target.suffix(0)]);
+    if let Some((response, parts)) = parts.filter(|(_, parts)| parts.rcode != rcode::SERVFAIL) {
+        let said = parts.counts[0] as usize + parts.counts[1] as usize;
+        whole =
+            whole.and_then(|()| splice(&mut writer, response, parts.records.start, parts.counts[0], said));
+    }
+    if whole.is_none() {
+        writer.truncate(&head);
+    }
+    let (payload, errors) = opt;
+    writer.finish(&head, &Opt { payload, rcode, errors }, limit)
+}
+
+/// Copies answer records, and the SOA of a denial, with all names written out:
+/// the pointers in them were made for another message.
+fn splice(
+    writer: &mut Writer<'_>,
+    response: &[u8],
+    mut at: usize,
+    answers: u16,
+    records: usize,
+) -> Option<()> {
+    for index in 0..records {
+        let record = Record::parse(response, at)?;
+        let is_answer = index < answers as usize;
+        if is_answer || record.rtype == rtype::SOA {
+            let (owner, _) = expand(response, at)?;
+            writer.put(owner.suffix(0))?;
+            writer.put(&record.rtype.to_be_bytes())?;
+            writer.put(&record.class.to_be_bytes())?;
+            writer.put(&record.ttl.to_be_bytes())?;
+            writer.put_counted(|writer| put_rdata(writer, response, &record))?;
+            writer.count(if is_answer { Section::Answer } else { Section::Authority }, 1);
+        }
+        at = record.end;
+    }
+    Some(())
+}
+
+/// Writes RDATA; names in the types that may be compressed (RFC 3597 4, RFC
+/// 1035 3.3) are written out, everything else is opaque.
+fn put_rdata(writer: &mut Writer<'_>, response: &[u8], record: &Record) -> Option<()> {
+    let (before, names) = match record.rtype {
+        2..=5 | 7..=9 | 12 | 39 => (0, 1),
+        6 | 14 | 17 => (0, 2),
+        15 | 18 | 21 | 36 => (2, 1),
+        26 => (2, 2),
+        33 => (6, 1),
+        _ => return writer.put(record.rdata(response)),
+    };
+    let mut at = record.rdata_start + before;
+    writer.put(response.get(record.rdata_start..at)?)?;
+    for _ in 0..names {
+        let (name, end) = expand(response, at)?;
+        writer.put(name.suffix(0))?;
+        at = end;
+    }
+    writer.put(response.get(at..record.end)?)
+}
+
+/// Reads a possibly compressed name; returns it in lower case, and where it
+/// ends. Pointers must lead strictly backwards (RFC 1035 4.1.4: to a prior
+/// occurrence), so the walk ends.
+fn expand(message: &[u8], at: usize) -> Option<(Name, usize)> {
+    let end = skip_name(message, at)?;
+    let mut wire = [0; MAX_NAME];
+    let mut length = 0;
+    let mut here = at;
+    let mut lowest = at;
+    loop {
+        match *message.get(here)? {
+            0 => break,
+            label @ 1..=63 => {
+                let next = here + 1 + label as usize;
+                let octets = message.get(here..next)?;
+                wire.get_mut(length..length + octets.len())?.copy_from_slice(octets);
+                length += octets.len();
+                here = next;
+            }
+            high @ 0xc0..=0xff => {
+                here = (usize::from(high & 0x3f) << 8) | usize::from(*message.get(here + 1)?);
+                if here >= lowest {
+                    return None;
+                }
+                lowest = here;
+            }
+            _ => return None,
+        }
+    }
+    // The root label is the zero that the buffer was filled with.
+    Name::parse(wire.get(..length + 1)?, 0).ok().map(|(name, _)| (name, end))
+}

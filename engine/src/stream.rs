@@ -1,0 +1,94 @@
+//! A TCP connection towards an upstream: several questions under way on it,
+//! answers in any order (RFC 7766 6.2.1.1), kept open while it is of use.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Instant;
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+pub struct Stream {
+    stream: TcpStream,
+    /// Place of the upstream in the configuration.
+    pub upstream: usize,
+    pub used_at: Instant,
+    input: Vec<u8>,
+    output: Vec<u8>,
+}
+
+impl Stream {
+    /// Begins to connect; what is pushed meanwhile is sent once it is done.
+    pub fn connect(address: SocketAddr, upstream: usize, now: Instant) -> io::Result<Stream> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_nonblocking(true)?;
+        socket.set_tcp_nodelay(true)?;
+        match socket.connect(&address.into()) {
+            Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
+            _ => {}
+        }
+        Ok(Stream { stream: socket.into(), upstream, used_at: now, input: Vec::new(), output: Vec::new() })
+    }
+
+    pub fn socket(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// Adds a message, behind its length.
+    pub fn push(&mut self, message: &[u8], now: Instant) {
+        let length = u16::try_from(message.len()).expect("a query is short");
+        self.output.extend_from_slice(&length.to_be_bytes());
+        self.output.extend_from_slice(message);
+        self.used_at = now;
+    }
+
+    pub fn has_output(&self) -> bool {
+        !self.output.is_empty()
+    }
+
+    /// Writes what waits; false if the connection is gone.
+    pub fn write(&mut self) -> bool {
+        while !self.output.is_empty() {
+            match self.stream.write(&self.output) {
+                Ok(count) => drop(self.output.drain(..count)),
+                // Not connected yet, or no room: epoll tells when to go on.
+                Err(error) if is_not_yet(&error) => return true,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+
+    /// Reads what has come; false if the connection is gone.
+    pub fn read(&mut self, now: Instant) -> bool {
+        let mut chunk = [0; 16 << 10];
+        loop {
+            match self.stream.read(&mut chunk) {
+                Ok(0) => return false,
+                Ok(count) => {
+                    self.input.extend_from_slice(&chunk[..count]);
+                    self.used_at = now;
+                    // A whole message at most is kept back, so this is bounded.
+                    if self.input.len() > 2 * 65_537 {
+                        return true;
+                    }
+                }
+                Err(error) if is_not_yet(&error) => return true,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return false,
+            }
+        }
+    }
+
+    /// Takes the next whole message out of what was read.
+    pub fn next_message(&mut self) -> Option<Vec<u8>> {
+        let length = usize::from(u16::from_be_bytes([*self.input.first()?, *self.input.get(1)?]));
+        let message = self.input.get(2..2 + length)?.to_vec();
+        self.input.drain(..2 + length);
+        Some(message)
+    }
+}
+
+fn is_not_yet(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected)
+}

@@ -1,0 +1,255 @@
+//! System calls that no safe library offers: many datagrams in one call, with
+//! the address each was sent to. The only file with `unsafe`.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::mem::{size_of, zeroed};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd};
+use std::ptr::null_mut;
+
+/// Datagrams a system call moves at most.
+pub const BATCH: usize = 64;
+/// Octets of a datagram that are received at most; a longer one is not a query
+/// (nor an answer to what we announce), and is dropped.
+pub const DATAGRAM: usize = 4096;
+/// Room for one IP_PKTINFO or IPV6_PKTINFO message.
+const CONTROL: usize = 64;
+
+/// One datagram, received or to be sent.
+#[derive(Clone)]
+pub struct Datagram {
+    pub data: [u8; DATAGRAM],
+    pub length: usize,
+    pub peer: Peer,
+    pub local: Local,
+}
+
+/// The other end's socket address, as the kernel writes it.
+#[derive(Clone, Copy)]
+pub struct Peer {
+    address: libc::sockaddr_in6,
+    length: libc::socklen_t,
+}
+
+/// The address of ours that a datagram came to, on a wildcard socket: the
+/// response must leave from it (RFC 2181 4).
+#[derive(Clone, Copy)]
+pub enum Local {
+    /// The socket is bound to one address.
+    Bound,
+    V4(Ipv4Addr),
+    V6(Ipv6Addr, u32),
+}
+
+impl Peer {
+    pub fn none() -> Peer {
+        // SAFETY: sockaddr_in6 is made of integers; all zeros is a value.
+        Peer { address: unsafe { zeroed() }, length: 0 }
+    }
+
+    /// The peer's address and port; `None` for a family we do not serve.
+    pub fn socket_addr(&self) -> Option<SocketAddr> {
+        match i32::from(self.address.sin6_family) {
+            libc::AF_INET => {
+                // SAFETY: the family says that the kernel wrote a sockaddr_in,
+                // which is smaller than sockaddr_in6 and has no more alignment.
+                let v4 = unsafe { *(&raw const self.address).cast::<libc::sockaddr_in>() };
+                let address = Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr));
+                Some(SocketAddr::new(IpAddr::V4(address), u16::from_be(v4.sin_port)))
+            }
+            libc::AF_INET6 => {
+                let address = Ipv6Addr::from(self.address.sin6_addr.s6_addr);
+                Some(SocketAddr::new(IpAddr::V6(address), u16::from_be(self.address.sin6_port)))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// A batch of datagrams with the headers the kernel wants. The pointers in the
+/// headers are set anew before each call, so moving a batch is harmless.
+pub struct Batch {
+    pub datagrams: Vec<Datagram>,
+    headers: Vec<libc::mmsghdr>,
+    vectors: Vec<libc::iovec>,
+    controls: Vec<Control>,
+}
+
+/// Control message space, aligned as `cmsghdr` asks.
+#[derive(Clone, Copy)]
+#[repr(C, align(8))]
+struct Control([u8; CONTROL]);
+
+impl Batch {
+    pub fn empty() -> Batch {
+        let blank = Datagram { data: [0; DATAGRAM], length: 0, peer: Peer::none(), local: Local::Bound };
+        Batch {
+            datagrams: vec![blank; BATCH],
+            // SAFETY: both are made of integers and pointers; zeros are values.
+            headers: (0..BATCH).map(|_| unsafe { zeroed() }).collect(),
+            // SAFETY: as above.
+            vectors: (0..BATCH).map(|_| unsafe { zeroed() }).collect(),
+            controls: vec![Control([0; CONTROL]); BATCH],
+        }
+    }
+
+    /// Receives what is there, without waiting; `datagrams[..n]` is it.
+    ///
+    /// `ask_local`: the socket reports the address each datagram came to.
+    pub fn receive(&mut self, socket: impl AsFd, ask_local: bool) -> io::Result<usize> {
+        for index in 0..BATCH {
+            let datagram = &mut self.datagrams[index];
+            self.vectors[index] =
+                libc::iovec { iov_base: datagram.data.as_mut_ptr().cast(), iov_len: DATAGRAM };
+            let header = &mut self.headers[index].msg_hdr;
+            header.msg_iov = &raw mut self.vectors[index];
+            header.msg_iovlen = 1;
+            header.msg_name = (&raw mut datagram.peer.address).cast();
+            header.msg_namelen = size_of::<libc::sockaddr_in6>() as libc::socklen_t;
+            header.msg_control =
+                if ask_local { self.controls[index].0.as_mut_ptr().cast() } else { null_mut() };
+            header.msg_controllen = if ask_local { CONTROL } else { 0 };
+            header.msg_flags = 0;
+        }
+        // SAFETY: every header points at an iovec, a name and a control buffer
+        // that live in `self`, with their true lengths; nothing moves meanwhile.
+        let received = unsafe {
+            libc::recvmmsg(
+                socket.as_fd().as_raw_fd(),
+                self.headers.as_mut_ptr(),
+                BATCH as libc::c_uint,
+                libc::MSG_DONTWAIT,
+                null_mut(),
+            )
+        };
+        let received = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
+        for index in 0..received {
+            let header = &self.headers[index];
+            let datagram = &mut self.datagrams[index];
+            let cut = header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
+            datagram.length = if cut { 0 } else { header.msg_len as usize };
+            datagram.peer.length = header.msg_hdr.msg_namelen;
+            datagram.local = if ask_local { local_of(&header.msg_hdr) } else { Local::Bound };
+        }
+        Ok(received)
+    }
+
+    /// Sends `datagrams[..count]`; returns how many the kernel would not take.
+    /// One that cannot be sent does not hold up the others.
+    pub fn send(&mut self, socket: impl AsFd, count: usize) -> usize {
+        for index in 0..count {
+            let datagram = &mut self.datagrams[index];
+            self.vectors[index] =
+                libc::iovec { iov_base: datagram.data.as_mut_ptr().cast(), iov_len: datagram.length };
+            let header = &mut self.headers[index].msg_hdr;
+            header.msg_iov = &raw mut self.vectors[index];
+            header.msg_iovlen = 1;
+            header.msg_namelen = datagram.peer.length;
+            header.msg_name = match datagram.peer.length {
+                0 => null_mut(),
+                _ => (&raw mut datagram.peer.address).cast(),
+            };
+            header.msg_flags = 0;
+            put_local(header, &mut self.controls[index], datagram.local);
+        }
+        let (mut done, mut unsent) = (0, 0);
+        while done < count {
+            // SAFETY: as in `receive`; the range is within the headers.
+            let sent = unsafe {
+                libc::sendmmsg(
+                    socket.as_fd().as_raw_fd(),
+                    self.headers[done..count].as_mut_ptr(),
+                    (count - done) as libc::c_uint,
+                    0,
+                )
+            };
+            if let Ok(sent @ 1..) = usize::try_from(sent) {
+                done += sent;
+            } else if io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
+                done += 1;
+                unsent += 1;
+            }
+        }
+        unsent
+    }
+}
+
+fn local_of(header: &libc::msghdr) -> Local {
+    // SAFETY: the kernel has just filled the control buffer this header points
+    // at; the CMSG macros stay within msg_controllen.
+    let mut message = unsafe { libc::CMSG_FIRSTHDR(header) };
+    while !message.is_null() {
+        // SAFETY: not null, so it points at a whole cmsghdr in the buffer.
+        let (level, kind) = unsafe { ((*message).cmsg_level, (*message).cmsg_type) };
+        match (level, kind) {
+            (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+                // SAFETY: of this level and type, the kernel writes in_pktinfo.
+                let info = unsafe { libc::CMSG_DATA(message).cast::<libc::in_pktinfo>().read_unaligned() };
+                return Local::V4(Ipv4Addr::from(u32::from_be(info.ipi_spec_dst.s_addr)));
+            }
+            (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+                // SAFETY: of this level and type, the kernel writes in6_pktinfo.
+                let info = unsafe { libc::CMSG_DATA(message).cast::<libc::in6_pktinfo>().read_unaligned() };
+                return Local::V6(Ipv6Addr::from(info.ipi6_addr.s6_addr), info.ipi6_ifindex);
+            }
+            // SAFETY: header and message are those of the loop.
+            _ => message = unsafe { libc::CMSG_NXTHDR(header, message) },
+        }
+    }
+    Local::Bound
+}
+
+fn put_local(header: &mut libc::msghdr, control: &mut Control, local: Local) {
+    match local {
+        Local::Bound => {
+            header.msg_control = null_mut();
+            header.msg_controllen = 0;
+        }
+        Local::V4(address) => {
+            // No interface: the route decides that, the address is what counts.
+            let source = libc::in_addr { s_addr: u32::from(address).to_be() };
+            let info = libc::in_pktinfo { ipi_ifindex: 0, ipi_spec_dst: source, ipi_addr: source };
+            put_control(header, control, (libc::IPPROTO_IP, libc::IP_PKTINFO), info);
+        }
+        Local::V6(address, interface) => {
+            // A link-local address means nothing without its interface.
+            let ipi6_ifindex = if address.is_unicast_link_local() { interface } else { 0 };
+            let ipi6_addr = libc::in6_addr { s6_addr: address.octets() };
+            let info = libc::in6_pktinfo { ipi6_addr, ipi6_ifindex };
+            put_control(header, control, (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO), info);
+        }
+    }
+}
+
+fn put_control<T>(header: &mut libc::msghdr, control: &mut Control, kind: (i32, i32), info: T) {
+    let size = size_of::<T>() as libc::c_uint;
+    header.msg_control = control.0.as_mut_ptr().cast();
+    // SAFETY: CMSG_SPACE only computes.
+    header.msg_controllen = unsafe { libc::CMSG_SPACE(size) } as usize;
+    assert!(header.msg_controllen <= CONTROL, "room for one pktinfo");
+    // SAFETY: the buffer is aligned and long enough for one message of T, as
+    // asserted, so the first header and its data lie within it.
+    unsafe {
+        let message = libc::CMSG_FIRSTHDR(header);
+        (*message).cmsg_level = kind.0;
+        (*message).cmsg_type = kind.1;
+        (*message).cmsg_len = libc::CMSG_LEN(size) as usize;
+        libc::CMSG_DATA(message).cast::<T>().write_unaligned(info);
+    }
+}
+
+/// Asks the kernel to report the address that each datagram came to.
+pub fn report_local(socket: impl AsFd, ipv6: bool) -> io::Result<()> {
+    let (level, option) = match ipv6 {
+        true => (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO),
+        false => (libc::IPPROTO_IP, libc::IP_PKTINFO),
+    };
+    let on: libc::c_int = 1;
+    // SAFETY: the option's value is an int, and its size is passed.
+    let done = unsafe {
+        let value = (&raw const on).cast();
+        libc::setsockopt(socket.as_fd().as_raw_fd(), level, option, value, size_of::<libc::c_int>() as u32)
+    };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
