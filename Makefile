@@ -1,0 +1,77 @@
+# make help lists what there is. Everything is made inside this folder: .venv, engine/target, .run, dist.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ENGINE := $(wildcard engine/src/*.rs) engine/Cargo.toml engine/Cargo.lock
+PREFIX ?= /opt/dnsblock
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+.PHONY: run
+run: build ## run dnsblock in the foreground on port 5353, with the Telegram order of 14 July 2017 in force
+	@rm -rf .run && mkdir -p .run/orders
+	@cp config/walkthrough.yaml .run/dnsblock.yaml
+	@cp blocklists/orders/2017-07-14-telegram-block.yaml .run/orders/
+	@exec $(BIN)/dnsblock serve -c .run/dnsblock.yaml
+
+.PHONY: build
+build: $(VENV)/.built ## make the environment and build the engine in release mode
+
+.PHONY: test
+test: check ## everything that a change must pass
+	@$(BIN)/python tests/tools.py
+	cargo test --manifest-path engine/Cargo.toml --locked --quiet
+	$(BIN)/python -m pytest
+
+.PHONY: check
+check: $(VENV)/.tools ## style, types and lints, Python and Rust
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/python -m mypy
+	$(BIN)/python -m mypy.stubtest dnsblock._engine
+	cargo fmt --manifest-path engine/Cargo.toml --check
+	cargo clippy --manifest-path engine/Cargo.toml --locked --all-targets --quiet -- -D warnings
+	cargo clippy --manifest-path engine/Cargo.toml --locked --all-targets --all-features --quiet -- -D warnings
+
+.PHONY: wheel
+wheel: toolchain ## build the wheel into dist/
+	$(PYTHON) -m venv dist/.build
+	dist/.build/bin/pip install --quiet 'maturin>=1.14,<2'
+	dist/.build/bin/maturin build --release --locked --out dist
+
+.PHONY: install
+install: ## install the wheel of dist/ into an environment at PREFIX
+	$(PYTHON) -m venv $(PREFIX)
+	$(PREFIX)/bin/pip install --quiet dist/dnsblock-*.whl
+
+.PHONY: clean
+clean: ## remove everything that was made
+	rm -rf $(VENV) .run dist engine/target dnsblock/_engine*.so
+
+# ------- How it is built -------
+
+.PHONY: toolchain
+toolchain:
+	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust 1.88 or newer, see https://rustup.rs" >&2; exit 1; }
+	@command -v cc >/dev/null || { echo "a C compiler is missing: apt-get install gcc" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is missing: set PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
+		{ echo "Python's venv is missing: apt-get install python3-venv" >&2; exit 1; }
+
+$(VENV)/.built: $(ENGINE) pyproject.toml constraints.txt | toolchain
+	@echo "Building dnsblock; the first time takes a few minutes."
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet 'maturin>=1.14,<2'
+	$(BIN)/maturin develop --release --locked --quiet
+	@touch $@
+
+$(VENV)/.tools: $(VENV)/.built
+	$(BIN)/pip install --quiet dnslib hypothesis mypy pytest pytest-timeout ruff types-PyYAML
+	@touch $@

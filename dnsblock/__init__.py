@@ -1,0 +1,9 @@
+"""dnsblock: carries out DNS blocking orders in front of recursive resolvers.
+
+`daemon.py` is the operator's story, read top to bottom; `orders/` is what was ordered, `policy/` what is
+enforced.
+"""
+
+from importlib.metadata import version
+
+__version__ = version("dnsblock")

@@ -1,0 +1,198 @@
+"""The packet engine: policy zones are compiled here, packets are answered here.
+
+Whatever compiles, binds or joins runs without the interpreter's lock, and no packet thread ever takes it. The
+boundary is few calls with big arguments and no callbacks.
+"""
+
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv6Address
+from typing import final
+
+__version__: str
+BUILD_PROFILE: str
+"""`release` or `debug`: figures of a debug build mean nothing."""
+MAX_ATTEMPTS: int
+"""How often one query can be sent upstream at most."""
+
+class ListRefused(ValueError):  # noqa: N818
+    """A text that does not become a zone.
+
+    `args` are the first hundred problems as (line, value, reason), and how many there are.
+    """
+
+@final
+class Answer:
+    """An answer profile. `ttl` in seconds; `extended_error` an INFO-CODE of RFC 8914.
+
+    Raises `ValueError` for an unknown action, and for a target without action `cname` or the other way round.
+    """
+
+    def __new__(
+        cls,
+        action: str,
+        *,
+        ttl: int,
+        extended_error: int | None = None,
+        addresses: Sequence[IPv4Address | IPv6Address] = ...,
+        target: str | None = None,
+    ) -> Answer: ...
+
+@final
+class Rule:
+    """What an entry does: answer, or, with None, be a hole through which the next zone is asked.
+
+    `reference` is the order's own number, at most 200 octets; clients get it as EXTRA-TEXT.
+    """
+
+    def __new__(cls, answer: Answer | None, reference: str = "") -> Rule: ...
+
+@final
+class PolicyZone:
+    """One issuer's orders or one list, compiled. Immutable."""
+
+    @staticmethod
+    def from_list(name: str, data: bytes, scope: str, rule: Rule) -> PolicyZone:
+        """Compiles a plain list: one name a line, `#` comments. Raises `ListRefused`."""
+
+    @staticmethod
+    def from_entries(name: str, rules: Sequence[Rule], data: bytes) -> PolicyZone:
+        """Compiles `MATCH RULE NAME` lines, RULE being a place in `rules`. Raises `ListRefused`.
+
+        Of entries that say different things about one name, `exact` beats `subtree` and `below`, then a hole
+        beats an answer, then the earlier line wins.
+        """
+
+    def lookup(self, names: bytes) -> bytes:
+        """One octet for each line of `names`: 1 where the zone covers it, as for a query."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def entries(self) -> int:
+        """Distinct owner names."""
+
+    @property
+    def duplicates(self) -> int:
+        """Lines that added nothing."""
+
+    @property
+    def digest(self) -> str:
+        """`sha256:` over the sorted canonical rules."""
+
+    @property
+    def memory(self) -> int:
+        """Octets."""
+
+@final
+class Covering:
+    """An entry that covers a name. `action` is None for a hole."""
+
+    zone: str
+    entry: str
+    scope: str
+    action: str | None
+    reference: str
+    decides: bool
+
+@final
+class Snapshot:
+    """The policy zones in configured order. Immutable.
+
+    Each zone comes with the Unix time, in seconds, of its next scheduled change; its TTLs are cut to that.
+    """
+
+    def __new__(cls, zones: Sequence[tuple[PolicyZone, int | None]], serial: int) -> Snapshot: ...
+    @staticmethod
+    def digest_of(zones: Sequence[PolicyZone]) -> str:
+        """The digest that a snapshot of these zones has."""
+
+    def covering(self, text: str) -> list[Covering]:
+        """Every entry that covers a canonical name, zones in order; at most one decides."""
+
+    @property
+    def serial(self) -> int: ...
+    @property
+    def digest(self) -> str:
+        """`sha256:` over the zones' names and digests, in order."""
+
+    @property
+    def entries(self) -> int: ...
+
+@final
+class Settings:
+    """How the engine listens and forwards. Times in milliseconds, sizes in octets, bounds for all threads
+    together but `max_outstanding`, which is per thread. Raises `ValueError` for what is out of bounds.
+    """
+
+    def __new__(
+        cls,
+        *,
+        listen: Sequence[tuple[IPv4Address | IPv6Address, int]],
+        workers: int,
+        clients: Sequence[tuple[IPv4Address | IPv6Address, int]],
+        drop_others: bool,
+        max_payload: int,
+        soa: tuple[str, str],
+        upstreams: Sequence[tuple[IPv4Address | IPv6Address, int]],
+        attempts: int,
+        attempt_timeout_ms: int,
+        max_outstanding: int,
+        max_connections: int,
+        max_pipelined: int,
+        idle_timeout_ms: int,
+        read_timeout_ms: int,
+    ) -> Settings: ...
+
+@final
+class UpstreamCounts:
+    """What was counted about one upstream. Buckets are (upper bound in seconds, count), not cumulative."""
+
+    address: tuple[str, int]
+    udp_queries: int
+    tcp_queries: int
+    timeouts: int
+    network_errors: int
+    mismatches: int
+    latency_buckets: list[tuple[float, int]]
+    latency_seconds: float
+
+@final
+class Counts:
+    """All packet threads' counters, summed."""
+
+    queries: dict[tuple[str, str], int]
+    """By transport and outcome."""
+    blocked: dict[tuple[str, str], int]
+    """By zone and action."""
+    upstreams: list[UpstreamCounts]
+    tcp_connections: int
+    outstanding: int
+    panics: int
+    unsent: int
+
+@final
+class Engine:
+    """Sockets and packet threads; serves one snapshot at a time. Modelled on `asyncio.Server`."""
+
+    def __new__(cls, settings: Settings) -> Engine:
+        """Binds. Raises `OSError`, whose `filename` is the address that cannot be had."""
+
+    def start(self, snapshot: Snapshot) -> None:
+        """Starts to answer. Raises `RuntimeError` when called twice."""
+
+    def publish(self, snapshot: Snapshot) -> None:
+        """Every query that comes after this returns is judged by `snapshot`; on an error nothing changes."""
+
+    def stop(self, patience_ms: int) -> None:
+        """Takes no more queries, answers what was asked, and joins. May be called again."""
+
+    def addresses(self) -> list[tuple[str, int]]:
+        """Where it listens; ports that were 0 have become real ones."""
+
+    def running(self) -> int:
+        """Packet threads that are alive."""
+
+    def take_events(self) -> list[str]:
+        """Rare events since the last call, for the log. Frees old snapshots; call it once a second."""
+
+    def counters(self) -> Counts: ...

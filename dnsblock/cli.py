@@ -1,0 +1,303 @@
+"""The commands. No logic: each reads its options, asks who knows, and shows the answer.
+
+Results go to standard output, everything else to standard error. With --json, results are one JSON object.
+"""
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
+from zoneinfo import ZoneInfo
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dnsblock import __version__
+from dnsblock.errors import DaemonUnreachable, Exit, LedgerUnwritable, Refused, printable
+
+if TYPE_CHECKING:
+    from dnsblock.client import Client
+    from dnsblock.config import Config
+    from dnsblock.daemon import Daemon
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+DEFAULT_CONFIG = "/etc/dnsblock/dnsblock.yaml"
+EXIT_CODES = """\b
+Exit codes:
+  0  done
+  1  the answer is no (a check found problems, a name is not blocked)
+  2  wrong usage
+  3  the daemon cannot be reached
+  4  refused (what was enforced goes on being enforced)
+"""
+
+
+@click.group(epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="dnsblock")
+def main() -> None:
+    """Carries out DNS blocking orders in front of recursive resolvers.
+
+    Exactly what was ordered, from the moment it applies, until the moment it is lifted.
+    """
+
+
+def common(command: Command) -> Command:
+    """Adds the options that every command has, and turns what goes wrong into messages and exit codes."""
+
+    @wraps(command)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except Refused as err:
+            if kwargs.get("as_json"):
+                click.echo(json.dumps({"error": "refused", "problems": err.as_json()}, ensure_ascii=False))
+            _leave(Exit.REFUSED, str(err))
+        except LedgerUnwritable as err:
+            _leave(Exit.REFUSED, str(err))
+        except DaemonUnreachable as err:
+            _leave(Exit.UNREACHABLE, str(err))
+
+    path = click.Path(dir_okay=False, path_type=Path)
+    config = click.option(
+        *("-c", "--config", "config_path"),
+        type=path,
+        envvar="DNSBLOCK_CONFIG",
+        default=DEFAULT_CONFIG,
+        show_default=True,
+        show_envvar=True,
+        help="The configuration file.",
+    )
+    as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+    return cast(Command, config(as_json(run)))
+
+
+def _leave(code: Exit, message: str = "") -> NoReturn:
+    if message:
+        click.echo(message, err=True)
+    sys.exit(code)
+
+
+# ------- serve -------
+
+
+@main.command(epilog=EXIT_CODES)
+@common
+def serve(config_path: Path, as_json: bool) -> None:
+    """Run in the foreground: answer, forward, follow orders.
+
+    SIGHUP publishes what has changed. SIGTERM and SIGINT answer what was asked, then stop; a second one stops
+    at once. Says where it listens once queries are answered; with --json in one line of JSON.
+    """
+    from dnsblock import log
+    from dnsblock.config import load
+    from dnsblock.daemon import Daemon
+
+    config = load(config_path)
+    log.set_up(config.log, config.time_zone)
+    show = _ready_json if as_json else _ready_human
+    asyncio.run(Daemon(config).run(show))
+
+
+def _ready_json(daemon: "Daemon") -> None:
+    from dnsblock.http.api import status
+
+    facts = status(daemon)
+    keys = ("pid", "listening", "metrics", "control", "serial", "digest", "entries", "upstreams", "workers")
+    click.echo(json.dumps({"event": "ready", **{key: facts[key] for key in keys}}))
+
+
+def _ready_human(daemon: "Daemon") -> None:
+    from dnsblock.http.api import status
+
+    facts = status(daemon)
+    name = next(
+        (item.entry.name for items in daemon.policy.state.in_force.values() for item in items), "example.com"
+    )
+    host, _, port = facts["listening"][0].rpartition(":")
+    at = f"@{host.strip('[]')} -p {port}"
+    config = daemon.config.path
+    click.echo(f"dnsblock {__version__} answers on {', '.join(facts['listening'])} (UDP and TCP)")
+    click.echo(f"  serial    {facts['serial']}")
+    click.echo(f"  enforced  {facts['entries']:,} names")
+    click.echo(f"  upstream  {', '.join(facts['upstreams'])}")
+    click.echo(f"  metrics   {'http://' + facts['metrics'] + '/metrics' if facts['metrics'] else 'off'}")
+    click.echo("\nTry, in another terminal:")
+    click.echo(f"  dig {at} {name}")
+    click.echo(f"  dig {at} example.com")
+    click.echo(f"  {Path(sys.argv[0])} why -c {config} {name}\n")
+    sys.stdout.flush()
+
+
+# ------- check -------
+
+
+@main.command(epilog=EXIT_CODES)
+@common
+def check(config_path: Path, as_json: bool) -> None:
+    """Check configuration, orders and lists, and print every problem of every file.
+
+    Needs no daemon and changes nothing.
+    """
+    from dnsblock.policy.check import check_all
+
+    problems, zones = check_all(config_path)
+    if as_json:
+        shown = [problem.as_json() for problem in problems]
+        click.echo(json.dumps({"ok": not problems, "problems": shown, "zones": zones}, ensure_ascii=False))
+    elif problems:
+        click.echo("\n".join(str(problem) for problem in problems))
+        click.echo(f"{len(problems)} problem{'s' if len(problems) > 1 else ''}", err=True)
+    else:
+        _print_table(
+            ["zone", "names", "digest"], [[z["name"], f"{z['entries']:,}", z["digest"]] for z in zones]
+        )
+        click.echo(f"{config_path}: no problems")
+    sys.exit(Exit.NO if problems else Exit.DONE)
+
+
+# ------- reload, status, why -------
+
+
+@main.command(epilog=EXIT_CODES)
+@common
+def reload(config_path: Path, as_json: bool) -> None:
+    """Publish what has changed, and say what is served now.
+
+    Returns when the new snapshot answers queries. When something is refused, every problem is printed and
+    what was enforced goes on being enforced.
+    """
+    published = _client(config_path).reload()
+    if as_json:
+        click.echo(json.dumps(published))
+        return
+    changed = "now serving" if published["changed"] else "nothing changed: still serving"
+    click.echo(f"{changed} serial {published['serial']}, {published['entries']:,} names enforced")
+    if published["restart_needed"]:
+        click.echo(f"restart needed for: {', '.join(published['restart_needed'])}", err=True)
+
+
+@main.command(epilog=EXIT_CODES)
+@common
+def status(config_path: Path, as_json: bool) -> None:
+    """Show what is enforced, since when, and what went wrong last.
+
+    Exit code 1 when the last publish failed.
+    """
+    facts = _client(config_path).status()
+    if as_json:
+        click.echo(json.dumps(facts, ensure_ascii=False))
+    else:
+        _print_status(facts)
+    sys.exit(Exit.DONE if facts["last_publish"]["ok"] else Exit.NO)
+
+
+def _print_status(facts: dict[str, Any]) -> None:
+    def local(time: str | None) -> str:
+        if time is None:
+            return "-"
+        return (
+            datetime.fromisoformat(time)
+            .astimezone(ZoneInfo(facts["time_zone"]))
+            .strftime("%Y-%m-%d %H:%M:%S %Z")
+        )
+
+    last = facts["last_publish"]
+    click.echo(f"dnsblock {facts['version']}, pid {facts['pid']}, up since {local(facts['started_at'])}")
+    click.echo(f"  listening    {', '.join(facts['listening'])}")
+    click.echo(f"  upstreams    {', '.join(facts['upstreams'])}")
+    click.echo(f"  serving      serial {facts['serial']} since {local(facts['published_at'])}")
+    click.echo(f"  digest       {facts['digest']}")
+    click.echo(f"  enforced     {facts['entries']:,} names")
+    click.echo(f"  next change  {local(facts['next_change_at'])}")
+    click.echo(
+        f"  last publish {'done' if last['ok'] else 'FAILED'} at {local(last['at'])} ({last['reason']})"
+    )
+    if last["error"]:
+        click.echo("\n".join(f"    {printable(line)}" for line in last["error"].splitlines()))
+    zones = [[z["name"], z["kind"], z["answer"], f"{z['entries']:,}"] for z in facts["zones"]]
+    _print_table(["zone", "kind", "answer", "names"], zones)
+    orders = [
+        [
+            *(o["order_id"], o["issuer"], o["action"], o["state"], f"{o['in_force']:,} of {o['entries']:,}"),
+            *(local(o["effective_at"]), local(o["expires_at"]), "; ".join(o["notes"])),
+        ]
+        for o in facts["orders"]
+    ]
+    if orders:
+        columns = ["order", "issuer", "action", "state", "in force", "effective", "expires", "notes"]
+        _print_table(columns, orders)
+
+
+@main.command(epilog=EXIT_CODES)
+@click.argument("name")
+@common
+def why(config_path: Path, as_json: bool, name: str) -> None:
+    """Tell why NAME is blocked, or that it is not: zone, order, entry, and what else covers it.
+
+    Exit code 0 when the name is blocked, 1 when it is not.
+    """
+    from dnsblock.names import NameRefused, canonical
+
+    try:
+        asked = canonical(name)
+    except NameRefused as err:
+        raise click.BadParameter(str(err), param_hint="NAME") from err
+    answer = _client(config_path).why(asked)
+    if as_json:
+        click.echo(json.dumps(answer, ensure_ascii=False))
+    else:
+        _print_why(answer)
+    sys.exit(Exit.DONE if answer["verdict"] == "blocked" else Exit.NO)
+
+
+def _print_why(answer: dict[str, Any]) -> None:
+    decided = answer["decided_by"]
+    click.echo(f"{answer['name']}: {answer['verdict']} (serial {answer['serial']})")
+    if decided is not None:
+        by = f"order {', '.join(decided['orders'])}" if decided["orders"] else "a list"
+        covers = {
+            "exact": "the name alone",
+            "subtree": "the name and all below",
+            "below": "all below the name",
+        }
+        click.echo(f"  by zone {decided['zone']}, {by}")
+        click.echo(f"  entry {decided['entry']} ({decided['match']}: {covers[decided['match']]})")
+        click.echo(f"  action {decided['action']}")
+    others = [entry for entry in answer["covering"] if not entry["decides"]]
+    if others:
+        click.echo("also covered by:")
+        rows = [[e["zone"], e["entry"], e["match"], e["action"], ", ".join(e["orders"])] for e in others]
+        _print_table(["zone", "entry", "match", "action", "orders"], rows)
+
+
+# ------- Helpers -------
+
+
+def _client(config_path: Path) -> "Client":
+    from dnsblock.client import Client
+
+    return Client(_load(config_path).control)
+
+
+def _load(config_path: Path) -> "Config":
+    from dnsblock.config import load
+
+    return load(config_path)
+
+
+def _print_table(columns: list[str], rows: list[list[str]]) -> None:
+    # Into a file or a pipe nothing is folded: one row is one line.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 1000)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    console.print(table)

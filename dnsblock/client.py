@@ -1,0 +1,55 @@
+"""Asks the running daemon over its Unix socket; every command but `serve` and `check` speaks through here."""
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from dnsblock.errors import DaemonUnreachable, Problem, Refused
+
+TIMEOUT_SECONDS = 10.0
+# A reload answers when the new snapshot is served; a list of ten million names takes a while.
+RELOAD_TIMEOUT_SECONDS = 600.0
+
+
+class Client:
+    """Speaks to the daemon whose control socket is at `path`. Raises `DaemonUnreachable`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def status(self) -> dict[str, Any]:
+        """What is enforced and how the daemon is doing."""
+        return self._ask("GET", "/v1/status")
+
+    def reload(self) -> dict[str, Any]:
+        """Publishes; returns what is served then. Raises `Refused` with every problem."""
+        return self._ask("POST", "/v1/reload", timeout=RELOAD_TIMEOUT_SECONDS)
+
+    def why(self, name: str) -> dict[str, Any]:
+        """Why a name is blocked, or is not."""
+        return self._ask("GET", "/v1/why", params={"name": name})
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: dict[str, str] | None = None,
+        timeout: float = TIMEOUT_SECONDS,
+    ) -> dict[str, Any]:
+        transport = httpx.HTTPTransport(uds=str(self._path))
+        try:
+            with httpx.Client(transport=transport, base_url="http://dnsblock", timeout=timeout) as client:
+                response = client.request(method, path, params=params)
+                answer: dict[str, Any] = response.json()
+        except (httpx.HTTPError, ValueError) as err:
+            reason = (
+                f"{self._path}: no daemon answers here ({err}); start it, or give its configuration with -c"
+            )
+            raise DaemonUnreachable(reason) from err
+        if response.is_success:
+            return answer
+        if "problems" in answer:
+            raise Refused(Problem(p["file"], p["line"], p["value"], p["reason"]) for p in answer["problems"])
+        raise DaemonUnreachable(f"{self._path}: {answer.get('reason') or answer}")

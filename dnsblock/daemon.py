@@ -1,0 +1,364 @@
+"""The process, top to bottom: start, publish, reload, stop.
+
+Everything that changes what is enforced enters through `publish`: SIGHUP, the control API, and the clock when
+an order takes effect or expires. One at a time, under one lock; on any error what was served is served on.
+"""
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from dnsblock._engine import Engine, Settings
+from dnsblock.config import Config, Endpoint, load
+from dnsblock.errors import LedgerUnwritable, Problem, Refused
+from dnsblock.http.api import control_app
+from dnsblock.http.metrics import Metrics, metrics_app
+from dnsblock.http.server import bind_control, bind_metrics, serve
+from dnsblock.log import event
+from dnsblock.notify import notify, reloading
+from dnsblock.orders.ledger import Ledger
+from dnsblock.policy import Counts
+from dnsblock.policy.explain import Explanation, explain
+from dnsblock.policy.publish import Draft, Policy, Serials, build, read
+from dnsblock.policy.sources import Lists
+
+TICK_SECONDS = 1.0  # how often engine events are taken, and how late a stepped clock is noticed at most
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+@dataclass(frozen=True, slots=True)
+class LastPublish:
+    """How the latest attempt to publish ended."""
+
+    ok: bool
+    at: datetime
+    reason: str  # what asked for it
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What a caller of `publish` learns."""
+
+    serial: int
+    digest: str
+    entries: int
+    changed: bool
+    restart_needed: tuple[str, ...]  # options whose new values take a restart
+
+
+class Daemon:
+    """One running dnsblock."""
+
+    def __init__(self, config: Config) -> None:
+        """Opens the ledger, compiles what is in force, binds; answers nothing yet. Raises `Refused`."""
+        self.config = config
+        self.started_at = self.published_at = datetime.now(UTC)
+        self.metrics = Metrics(self)
+        self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
+        self._publishing = asyncio.Lock()
+        self._ledger = Ledger.open(config.state)
+        try:
+            for note in self._ledger.notes:
+                event(logging.WARNING, note)
+            self._serials = Serials(config.state)
+            draft = read(config, self._ledger.orders, Lists(), self.started_at)
+            self._lists = draft.lists
+            self.policy = self._compile(draft, self.started_at)
+            self.engine = _bind(config)
+            self._record(draft, self.policy)
+        except OSError as err:
+            self._ledger.close()
+            raise _as_refused(err) from err
+        except BaseException:
+            self._ledger.close()
+            raise
+        self.last_publish = LastPublish(True, self.started_at, "start")
+        if not config.zones:
+            event(logging.WARNING, "no zones are configured: nothing is blocked")
+
+    # ------- The life of the process
+
+    async def run(self, ready: Callable[["Daemon"], None]) -> None:
+        """Serves until SIGTERM or SIGINT; calls `ready` once queries are answered. Raises `Refused`."""
+        try:
+            async with _servers(self) as self.metrics_endpoint:
+                # Packet threads inherit the blocked signals, so that no signal interrupts their system calls.
+                with _signals_into(self._signals):
+                    self.engine.start(self.policy.snapshot)
+                self.metrics.published(None)
+                notify(READY=1, STATUS=self.summary)
+                event(logging.INFO, "ready", serial=self.policy.snapshot.serial, entries=self.entries)
+                ready(self)
+                async with asyncio.TaskGroup() as tasks:
+                    clock = tasks.create_task(self._follow_clock())
+                    await self._follow_signals()
+                    clock.cancel()
+                notify(STOPPING=1)
+                event(logging.INFO, "stopping: answering what was asked; a second signal ends it at once")
+                # Status and metrics go on until the last query is answered.
+                await self._stop_engine()
+        finally:
+            await asyncio.to_thread(self.engine.stop, 0)
+            self._ledger.close()
+        event(logging.INFO, "stopped")
+
+    async def _follow_signals(self) -> None:
+        """Publishes for each SIGHUP, one after the other; returns at SIGTERM or SIGINT."""
+        while (received := await self._signals.get()) not in STOP_SIGNALS:
+            reloading()
+            # What is wrong was logged and counted by publish; what was served is served on.
+            with contextlib.suppress(Refused):
+                await self.publish(received.name)
+            notify(READY=1, STATUS=self.summary)
+
+    async def _follow_clock(self) -> None:
+        """Publishes when an order becomes effective or expires, without any signal."""
+        while True:
+            await asyncio.sleep(max(0.0, min(self._seconds_to_next_change(), TICK_SECONDS)))
+            self._watch_engine()
+            if self._seconds_to_next_change() <= 0:
+                try:
+                    await self.publish("clock", from_ledger=True)
+                except (
+                    Refused
+                ):  # a full disk, say: what was served is served on, and the next tick tries again
+                    await asyncio.sleep(TICK_SECONDS)
+
+    def _seconds_to_next_change(self) -> float:
+        due = self.policy.state.next_change_at
+        return float("inf") if due is None else (due - datetime.now(UTC)).total_seconds()
+
+    def _watch_engine(self) -> None:
+        for text in self.engine.take_events():
+            event(logging.WARNING, text)
+        if self.engine.running() < self.workers:
+            # The kernel would go on giving the dead thread's sockets queries that nobody reads.
+            event(logging.CRITICAL, "a packet thread has ended; leaving, so that the service is started anew")
+            os._exit(1)
+
+    async def _stop_engine(self) -> None:
+        stop = asyncio.create_task(asyncio.to_thread(self.engine.stop, self.config.stop_timeout_ms))
+        second = asyncio.create_task(self._second_stop_signal())
+        await asyncio.wait({stop, second}, return_when=asyncio.FIRST_COMPLETED)
+        if not stop.done():
+            event(logging.WARNING, "stopping at once, as asked twice")
+            os._exit(0)
+        second.cancel()
+
+    async def _second_stop_signal(self) -> None:
+        while await self._signals.get() not in STOP_SIGNALS:
+            pass
+
+    # ------- Publishing
+
+    async def publish(self, reason: str, *, from_ledger: bool = False) -> Published:
+        """Reads and compiles what changed, serves it, and returns the serial now being served.
+
+        With `from_ledger` only the time has changed: neither inbox nor lists are looked at, so that nothing
+        wrong in them can keep a block beyond its end. Raises `Refused`; then what was served is served on.
+        """
+        async with self._publishing:
+            started = time.monotonic()
+            now = datetime.now(UTC)
+            before = self.policy.snapshot.serial
+            try:
+                restart_needed = await self._publish(now, from_ledger)
+            except Exception as err:
+                refused = _as_refused(err)
+                self.last_publish = LastPublish(False, now, reason, str(refused))
+                self.metrics.failed(_kind_of(err))
+                text = f"not published, serial {before} is served on: {refused}"
+                event(logging.ERROR, text, reason=reason, problems=refused.as_json())
+                raise refused from err
+            self.last_publish = LastPublish(True, now, reason)
+            self.metrics.published(time.monotonic() - started)
+            snapshot = self.policy.snapshot
+            changed = snapshot.serial != before
+            self.published_at = datetime.now(UTC) if changed else self.published_at
+            text = f"serving serial {snapshot.serial}"
+            event(
+                logging.INFO,
+                text,
+                reason=reason,
+                changed=changed,
+                entries=self.entries,
+                digest=snapshot.digest,
+            )
+            return Published(snapshot.serial, snapshot.digest, self.entries, changed, restart_needed)
+
+    async def _publish(self, now: datetime, from_ledger: bool) -> tuple[str, ...]:
+        draft = Draft(self.config, self._lists, ())
+        restart_needed: tuple[str, ...] = ()
+        if not from_ledger:
+            wanted = await asyncio.to_thread(load, self.config.path)
+            restart_needed = _restart_needed(self.config, wanted)
+            config = wanted.model_copy(update={option: getattr(self.config, option) for option in FIXED})
+            draft = await asyncio.to_thread(read, config, self._ledger.orders, self._lists, now)
+        policy = await asyncio.to_thread(self._compile, draft, now)
+        # First the record, then the enforcement: what was never recorded is never enforced.
+        await asyncio.to_thread(self._record, draft, policy)
+        await asyncio.to_thread(self.engine.publish, policy.snapshot)
+        self.config, self._lists, self.policy = draft.config, draft.lists, policy
+        if restart_needed:
+            event(logging.WARNING, f"new values of these options take a restart: {', '.join(restart_needed)}")
+        return restart_needed
+
+    def _compile(self, draft: Draft, now: datetime) -> Policy:
+        orders = (*self._ledger.orders, *draft.new)
+        return build(draft.config, draft.lists, orders, now, self._serials)
+
+    def _record(self, draft: Draft, policy: Policy) -> None:
+        """Makes the new orders and the serial durable. Raises `LedgerUnwritable` or `OSError`."""
+        if draft.new:
+            self._ledger.append(draft.new)
+        for order in draft.new:
+            text = f"accepted order {order.order_id} of {order.issuer}: {order.action}"
+            event(logging.INFO, text, order_id=order.order_id, issuer=order.issuer, sha256=order.sha256)
+        for note in draft.notes:
+            event(logging.WARNING, note)
+        self._serials.keep(policy.snapshot.serial, policy.snapshot.digest)
+
+    # ------- What others ask
+
+    def explain(self, name: str) -> Explanation:
+        """Why a canonical name is blocked, or is not."""
+        return explain(name, self.policy, self.config)
+
+    def counters(self) -> Counts:
+        """What the packet threads have counted."""
+        return self.engine.counters()
+
+    @property
+    def entries(self) -> int:
+        """Names that are enforced, over all zones."""
+        return self.policy.snapshot.entries
+
+    @property
+    def workers(self) -> int:
+        """Packet threads."""
+        return worker_count(self.config)
+
+    @property
+    def summary(self) -> str:
+        """One line for `systemctl status`."""
+        return f"serial {self.policy.snapshot.serial}, {self.entries:,} names enforced"
+
+    @property
+    def listening(self) -> list[str]:
+        """Where queries are taken; ports that were 0 have become real ones."""
+        return [str(Endpoint.parse(f"[{host}]:{port}" if ":" in host else f"{host}:{port}"))
+                for host, port in self.engine.addresses()]  # fmt: skip
+
+
+# ------- Options that need a restart -------
+
+# Sockets, threads and files that are open; everything else is policy, and is taken over by a reload.
+FIXED = (
+    *("listen", "workers", "clients", "upstream", "udp", "tcp", "soa", "state", "control", "metrics"),
+    *("stop_timeout_ms", "log"),
+)
+
+
+def _restart_needed(running: Config, wanted: Config) -> tuple[str, ...]:
+    return tuple(option for option in FIXED if getattr(running, option) != getattr(wanted, option))
+
+
+# ------- Engine -------
+
+
+def worker_count(config: Config) -> int:
+    """Packet threads: as configured, or one for each processor that this process may use."""
+    return config.workers or len(os.sched_getaffinity(0))
+
+
+def _bind(config: Config) -> Engine:
+    settings = Settings(
+        listen=[(endpoint.host, endpoint.port) for endpoint in config.listen],
+        workers=worker_count(config),
+        clients=[(network.network_address, network.prefixlen) for network in config.clients.allow],
+        drop_others=config.clients.others == "drop",
+        max_payload=config.udp.max_payload,
+        soa=(config.soa.mname, config.soa.rname),
+        upstreams=[(server.host, server.port) for server in config.upstream.servers],
+        attempts=config.upstream.attempts,
+        attempt_timeout_ms=config.upstream.attempt_timeout_ms,
+        max_outstanding=config.upstream.max_outstanding,
+        max_connections=config.tcp.max_connections,
+        max_pipelined=config.tcp.max_pipelined,
+        idle_timeout_ms=config.tcp.idle_timeout_ms,
+        read_timeout_ms=config.tcp.read_timeout_ms,
+    )
+    return Engine(settings)
+
+
+@contextlib.asynccontextmanager
+async def _servers(daemon: Daemon) -> AsyncIterator[str | None]:
+    """Runs control API and metrics; gives the address of the metrics."""
+    async with contextlib.AsyncExitStack() as stack:
+        control = stack.enter_context(bind_control(daemon.config.control))
+        await stack.enter_async_context(serve(control_app(daemon), control))
+        if daemon.config.metrics is None:
+            yield None
+            return
+        metrics = stack.enter_context(bind_metrics(daemon.config.metrics))
+        await stack.enter_async_context(serve(metrics_app(daemon.metrics), metrics))
+        yield str(Endpoint(daemon.config.metrics.host, metrics.getsockname()[1]))
+
+
+# ------- Signals -------
+
+
+@contextlib.contextmanager
+def _signals_into(queue: asyncio.Queue[signal.Signals]) -> Iterator[None]:
+    """Puts signals into a queue from the end of this block on; inside it they are blocked.
+
+    A handler only puts a word into the queue, so that two SIGHUPs are two publishes in a row, not a race.
+    """
+    signals = (signal.SIGHUP, *STOP_SIGNALS)
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    loop = asyncio.get_running_loop()
+    for number in signals:
+        loop.add_signal_handler(number, queue.put_nowait, number)
+    yield
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+
+
+# ------- Errors -------
+
+
+def _as_refused(err: Exception) -> Refused:
+    """What went wrong, in one form for callers, log and status."""
+    if isinstance(err, Refused):
+        return err
+    if isinstance(err, OSError):
+        return Refused([Problem(str(err.filename or "dnsblock"), None, "", _advice(err))])
+    return Refused([Problem("dnsblock", None, "", str(err) or type(err).__name__)])
+
+
+def _advice(err: OSError) -> str:
+    match err.errno:
+        case errno.EADDRINUSE:
+            return (
+                "this address is in use: stop what listens there (`ss -lnptu` shows it), or change `listen`"
+            )
+        case errno.EADDRNOTAVAIL:
+            return "this machine does not have this address: add it, or change `listen`"
+        case errno.EACCES | errno.EPERM:
+            return "not allowed: ports below 1024 need CAP_NET_BIND_SERVICE, as the systemd unit gives it"
+        case _:
+            return err.strerror or str(err)
+
+
+def _kind_of(err: Exception) -> str:
+    """The label of a failed publish in metrics."""
+    if isinstance(err, Refused):
+        return "refused"
+    return "unwritable" if isinstance(err, LedgerUnwritable | OSError) else "internal"

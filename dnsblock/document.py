@@ -1,0 +1,272 @@
+"""The one reader of YAML and JSON: configuration and order documents.
+
+Hostile until proven otherwise: size, depth and count are bounded, and YAML's surprises are refused: every
+scalar is text, and there are no anchors, aliases, tags, merge keys, duplicate keys or second documents. JSON
+is read as what it is to YAML, a document in flow style. Nothing but `Refused` ever comes out.
+"""
+
+import os
+import re
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from dnsblock.errors import Problem, Refused
+
+Value = str | None | list["Value"] | dict[str, "Value"]
+Place = tuple[str | int, ...]  # keys and indexes from the root of a document, as in pydantic's `loc`
+Model = TypeVar("Model", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A document that was read: its value, and the line on which each part of it stands."""
+
+    file: str
+    value: Value
+    lines: Mapping[Place, int]
+
+    def line(self, place: Place) -> int:
+        """The line of a part; of the nearest part around it where the document has no such part."""
+        while place and place not in self.lines:
+            place = place[:-1]
+        return self.lines.get(place, 1)
+
+    def problem(self, place: Place, value: str, reason: str) -> Problem:
+        """A problem with the part at `place`."""
+        return Problem(self.file, self.line(place), value, reason)
+
+    def validate(self, model: type[Model], *, at: Place = (), value: Any = ...) -> Model:
+        """The document, or `value` which stands `at` a place in it, as `model`.
+
+        Raises `Refused` with every problem, in the order of their lines.
+        """
+        try:
+            return model.model_validate(self.value if value is ... else value)
+        except ValidationError as err:
+            raise Refused(self.explain(err, at=at)) from err
+
+    def explain(self, errors: ValidationError, *, at: Place = ()) -> list[Problem]:
+        """What pydantic found in the part `at` a place, in plain English and in the order of the lines."""
+        problems = [_in_english(self, at, error) for error in errors.errors(include_url=False)]
+        return sorted(problems, key=lambda problem: problem.line or 0)
+
+
+def read(file: str, data: bytes, *, max_bytes: int) -> Document:
+    """Reads a document; `file` is only the name for it in problems. An empty document has the value None."""
+    if len(data) > max_bytes:
+        raise Refused([Problem(file, None, "", f"larger than {max_bytes:,} octets")])
+    text = _text(file, data)
+    # Events, not nodes: libyaml's composer recurses on the C stack, so that enough brackets would end the
+    # process before their depth could be measured. Without libyaml the same is read by Python, slower.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
+    try:
+        return _Reader(file, loader.get_event).document()
+    except yaml.YAMLError as err:
+        mark = getattr(err, "problem_mark", None)
+        reason = getattr(err, "problem", None) or "not YAML or JSON"
+        context = getattr(err, "context", None)
+        reason = f"not valid YAML or JSON: {f'{context}, ' if context else ''}{reason}"
+        raise Refused([Problem(file, mark.line + 1 if mark else None, "", reason)]) from err
+    finally:
+        loader.dispose()
+
+
+def read_bytes(path: Path, *, max_bytes: int) -> bytes:
+    """The content of a regular file, or of what a symbolic link to one leads to.
+
+    Never waits: a FIFO or a device in the place of a file is refused, not opened for ever.
+    """
+    try:
+        with open(path, "rb", opener=_open_without_waiting) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise Refused([Problem(str(path), None, "", "not a regular file")])
+            data = file.read(max_bytes + 1) if status.st_size <= max_bytes else b""
+    except (OSError, ValueError) as err:  # ValueError: a NUL in the path
+        reason = err.strerror if isinstance(err, OSError) and err.strerror else str(err)
+        raise Refused([Problem(str(path), None, "", f"cannot be read: {reason}")]) from err
+    if len(data) > max_bytes or status.st_size > max_bytes:
+        raise Refused([Problem(str(path), None, "", f"larger than {max_bytes:,} octets")])
+    return data
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+MAX_DEPTH = 20
+MAX_NODES = 1_000_000
+
+# What may stand in no scalar, however it was written: C0 and C1 controls other than tab and line feed, and
+# lone surrogates, which escapes can spell but UTF-8 cannot.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def _text(file: str, data: bytes) -> str:
+    """UTF-8, with or without a byte order mark, with any line ends."""
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as err:
+        line = data.count(b"\n", 0, err.start) + 1
+        bad = data[err.start : err.start + 8].hex(" ")
+        raise Refused([Problem(file, line, bad, "not UTF-8 text")]) from err
+    text = text.replace("\r\n", "\n")
+    if found := _CONTROL.search(text):
+        line = text.count("\n", 0, found.start()) + 1
+        raise Refused([Problem(file, line, found.group(), "control characters are not allowed")])
+    return text
+
+
+@dataclass(slots=True)
+class _Open:
+    """A list or mapping that is being read."""
+
+    place: Place
+    value: list[Value] | dict[str, Value]
+    key: str | None = None  # of a mapping: the key whose value comes next
+
+
+class _Reader:
+    """Builds one document from the events of a YAML parser, with a stack of its own instead of recursion."""
+
+    def __init__(self, file: str, next_event: Callable[[], Any]) -> None:
+        self._file = file
+        self._next_event = next_event
+        self._stack: list[_Open] = []
+        self._lines: dict[Place, int] = {}
+        self._root: Value = None
+        self._documents = 0
+        self._nodes = 0
+
+    def document(self) -> Document:
+        while not isinstance(event := self._next_event(), yaml.StreamEndEvent):
+            if isinstance(event, yaml.ScalarEvent):
+                self._scalar(event)
+            elif isinstance(event, yaml.SequenceStartEvent | yaml.MappingStartEvent):
+                self._open(event)
+            elif isinstance(event, yaml.SequenceEndEvent | yaml.MappingEndEvent):
+                self._stack.pop()
+            elif isinstance(event, yaml.AliasEvent):
+                raise self._refused(event, event.anchor or "", "aliases are not allowed")
+            elif isinstance(event, yaml.DocumentStartEvent):
+                self._documents += 1
+                if self._documents > 1:
+                    raise self._refused(event, "---", "a second document in one file")
+        return Document(self._file, self._root, self._lines)
+
+    def _scalar(self, event: yaml.ScalarEvent) -> None:
+        self._check_node(event)
+        text: str = event.value
+        if _CONTROL.search(text):
+            raise self._refused(event, text, "control characters are not allowed")
+        # Only a plain scalar can mean "nothing"; "null" in quotes is a text of four letters.
+        empty = event.implicit[0] and text in ("", "~", "null")
+        parent = self._stack[-1] if self._stack else None
+        if parent is not None and isinstance(parent.value, dict) and parent.key is None:
+            self._key(event, parent, parent.value, None if empty else text)
+        else:
+            self._add(event, None if empty else text)
+
+    def _key(
+        self, event: yaml.ScalarEvent, parent: _Open, mapping: dict[str, Value], key: str | None
+    ) -> None:
+        if key is None:
+            raise self._refused(event, event.value, "a key must be text")
+        if key == "<<" and event.implicit[0]:
+            raise self._refused(event, key, "merge keys are not allowed")
+        if key in mapping:
+            first = self._lines[(*parent.place, key)]
+            raise self._refused(event, key, f"this key was already given on line {first}")
+        parent.key = key
+        self._lines[(*parent.place, key)] = _line(event)
+
+    def _open(self, event: yaml.SequenceStartEvent | yaml.MappingStartEvent) -> None:
+        self._check_node(event)
+        if len(self._stack) >= MAX_DEPTH:
+            raise self._refused(event, "", f"nested deeper than {MAX_DEPTH} levels")
+        value: list[Value] | dict[str, Value] = [] if isinstance(event, yaml.SequenceStartEvent) else {}
+        self._stack.append(_Open(self._add(event, value), value))
+
+    def _add(self, event: yaml.NodeEvent, value: Value) -> Place:
+        """Puts a value where it belongs and returns its place."""
+        if not self._stack:
+            self._root = value
+            self._lines[()] = _line(event)
+            return ()
+        parent = self._stack[-1]
+        if isinstance(parent.value, list):
+            place: Place = (*parent.place, len(parent.value))
+            self._lines[place] = _line(event)
+            parent.value.append(value)
+            return place
+        if parent.key is None:
+            raise self._refused(event, "", "a key must be text")
+        place = (*parent.place, parent.key)  # its line is the key's, where a reader looks first
+        parent.value[parent.key] = value
+        parent.key = None
+        return place
+
+    def _check_node(self, event: yaml.ScalarEvent | yaml.SequenceStartEvent | yaml.MappingStartEvent) -> None:
+        self._nodes += 1
+        if self._nodes > MAX_NODES:
+            raise self._refused(event, "", f"more than {MAX_NODES:,} values")
+        if event.anchor is not None:
+            raise self._refused(event, event.anchor, "anchors are not allowed")
+        if event.tag is not None:
+            raise self._refused(event, event.tag, "tags are not allowed")
+
+    def _refused(self, event: yaml.Event, value: str, reason: str) -> Refused:
+        return Refused([Problem(self._file, _line(event), value, reason)])
+
+
+def _line(event: yaml.Event) -> int:
+    return event.start_mark.line + 1 if event.start_mark else 1
+
+
+def _in_english(document: Document, at: Place, error: Any) -> Problem:
+    """One of pydantic's errors in the words of the person who wrote the document."""
+    loc: Place = error["loc"]
+    # An error in a key of a mapping ends in pydantic's own "[key]", which is no part of the document.
+    place = (*at, *(part for part in loc if part != "[key]"))
+    path = ".".join(str(part) for part in place)
+    found = error["input"]
+    match error["type"]:
+        case "missing":
+            return document.problem(place[:-1], path, "is required and is missing")
+        case "extra_forbidden":
+            return document.problem(
+                place, str(place[-1]), f"unknown key ({path})" if len(place) > 1 else "unknown key"
+            )
+        case "literal_error":
+            reason = "must be " + error["ctx"]["expected"].replace("'", "")
+        case "value_error":
+            reason = str(error["ctx"]["error"])
+        case kind if kind in _REASONS:
+            reason = _REASONS[kind].format(**error.get("ctx", {}))
+        case _:
+            reason = error["msg"][:1].lower() + error["msg"][1:]
+    value = "" if found is None or isinstance(found, list | dict) else str(found)
+    return document.problem(place, value, f"{path}: {reason}" if path else reason)
+
+
+_REASONS = {
+    "string_type": "must be text",
+    "list_type": "must be a list",
+    "tuple_type": "must be a list",
+    "dict_type": "must be a mapping of keys and values",
+    "model_type": "must be a mapping of keys and values",
+    "model_attributes_type": "must be a mapping of keys and values",
+    "string_pattern_mismatch": "must match {pattern}",
+    "string_too_long": "longer than {max_length} characters",
+    "string_too_short": "must not be empty",
+    "too_long": "more than {max_length} items",
+    "too_short": "must not be empty",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+}

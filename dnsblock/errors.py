@@ -1,0 +1,84 @@
+"""What can go wrong, in the operator's words, and the exit codes it ends in. Any file may import this one."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """The exit codes of every command, as documented in its help."""
+
+    DONE = 0
+    NO = 1  # the answer is no: `check` found problems, `why`: not blocked, `status`: the last publish failed
+    USAGE = 2  # click's own code for a wrong command line
+    UNREACHABLE = 3  # no daemon answers on the control socket
+    REFUSED = 4  # the daemon refused to start, or to publish
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong with something a person or a feed has sent, and where it is."""
+
+    file: str
+    line: int | None  # from 1; None: the problem is not in one line
+    value: str  # what was found there; empty: nothing to show
+    reason: str  # why it is refused, and what to do about it where that is not obvious
+
+    def __str__(self) -> str:
+        file = printable(self.file)  # in the orders folder, a file's name is as hostile as its content
+        where = file if self.line is None else f"{file}:{self.line}"
+        return f"{where}: '{shown(self.value)}': {self.reason}" if self.value else f"{where}: {self.reason}"
+
+    def as_json(self) -> dict[str, str | int | None]:
+        """The same as one JSON object, as safe to print as the text."""
+        return {
+            "file": printable(self.file),
+            "line": self.line,
+            "value": shown(self.value),
+            "reason": self.reason,
+        }
+
+
+class Refused(Exception):  # noqa: N818  # house style: named for what happened
+    """Input that is not taken: nothing of it is used. Carries every problem found, not only the first."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__(self.problems)
+
+    def __str__(self) -> str:
+        return "\n".join(str(problem) for problem in self.problems)
+
+    def as_json(self) -> list[dict[str, str | int | None]]:
+        """The problems as a JSON array."""
+        return [problem.as_json() for problem in self.problems]
+
+
+class DaemonUnreachable(Exception):  # noqa: N818
+    """No daemon answers on the control socket; the message says which socket and what to do."""
+
+
+class LedgerUnwritable(Exception):  # noqa: N818
+    """The ledger could not be written: no order of the batch is acknowledged, what is enforced goes on."""
+
+
+SHOWN_CHARACTERS = 80
+
+
+def shown(value: str) -> str:
+    """A hostile value, safe to print: at most 80 characters, and nothing that a terminal would obey."""
+    escaped = printable(value[: SHOWN_CHARACTERS + 1])
+    return escaped if len(escaped) <= SHOWN_CHARACTERS else escaped[: SHOWN_CHARACTERS - 1] + "…"
+
+
+def printable(text: str) -> str:
+    """The text with everything escaped that a terminal or a log reader would obey."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def capped(problems: list[Problem], limit: int) -> list[Problem]:
+    """At most `limit` problems and a count of the rest: a rubbish file of a million lines stays readable."""
+    if len(problems) <= limit:
+        return problems
+    rest = Problem(problems[limit].file, None, "", f"and {len(problems) - limit:,} more problems")
+    return [*problems[:limit], rest]

@@ -1,0 +1,196 @@
+"""What Prometheus reads, described in docs/metrics.md. No label holds a client or a queried name."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client import (
+    CollectorRegistry,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+    make_asgi_app,
+)
+from prometheus_client import Counter as CounterMetric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from dnsblock import __version__
+from dnsblock.policy import Counts
+
+if TYPE_CHECKING:
+    from dnsblock.daemon import Daemon
+
+disable_created_metrics()  # when a counter was made is when the process started, which is told already
+
+PUBLISH_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+FAILURE_REASONS = ("refused", "unwritable", "internal")
+
+
+class Metrics(Collector):
+    """Everything measured about one daemon: what it counted itself, and what its packet threads did."""
+
+    def __init__(self, daemon: "Daemon") -> None:
+        self._daemon = daemon
+        self._last_success: float | None = None
+        self._last_attempt: float | None = None
+        self.registry = CollectorRegistry(auto_describe=False)
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        self._duration = Histogram(
+            *(
+                "dnsblock_publish_duration_seconds",
+                "Time from a reason to publish to the snapshot being served.",
+            ),
+            buckets=PUBLISH_BUCKETS,
+            registry=self.registry,
+        )
+        self._failures = CounterMetric(
+            *("dnsblock_publish_failures_total", "Publishes that failed; what was served was served on."),
+            labelnames=["reason"],
+            registry=self.registry,
+        )
+        for reason in FAILURE_REASONS:
+            self._failures.labels(reason)
+        self.registry.register(self)
+
+    def published(self, seconds: float | None) -> None:
+        """Notes a publish that succeeded; the one at the start has no duration."""
+        self._last_success = self._last_attempt = time.time()
+        if seconds is not None:
+            self._duration.observe(seconds)
+
+    def failed(self, reason: str) -> None:
+        """Notes a publish that failed."""
+        self._last_attempt = time.time()
+        self._failures.labels(reason).inc()
+
+    def collect(self) -> Iterator[Metric]:
+        """Called by the registry at each scrape."""
+        counts = self._daemon.counters()
+        yield from _queries(counts)
+        yield from _upstreams(counts)
+        yield from _engine(counts, self._daemon.workers)
+        yield from _enforced(self._daemon)
+        yield _time_gauge("publish_last_success", "When a publish last succeeded.", self._last_success)
+        yield _time_gauge("publish_last_attempt", "When a publish was last tried.", self._last_attempt)
+        yield InfoMetricFamily("dnsblock_build", "The version that runs.", {"version": __version__})
+
+
+def metrics_app(metrics: Metrics) -> Any:
+    """The application behind the metrics listener."""
+    return make_asgi_app(metrics.registry)
+
+
+# ------- What the packet threads counted -------
+
+
+def _queries(counts: Counts) -> Iterator[Metric]:
+    queries = CounterMetricFamily(
+        "dnsblock_queries", "Queries by transport and how they ended.", labels=["transport", "outcome"]
+    )
+    for labels, count in sorted(counts.queries.items()):
+        queries.add_metric(labels, count)
+    yield queries
+    blocked = CounterMetricFamily(
+        "dnsblock_blocked", "Queries decided by a zone, by the action taken.", labels=["zone", "action"]
+    )
+    for labels, count in sorted(counts.blocked.items()):
+        if labels[1] != "passthru":  # passes, and is counted as forwarded
+            blocked.add_metric(labels, count)
+    yield blocked
+
+
+def _upstreams(counts: Counts) -> Iterator[Metric]:
+    queries = CounterMetricFamily(
+        "dnsblock_upstream_queries", "Queries sent to an upstream.", labels=["upstream", "transport"]
+    )
+    errors = CounterMetricFamily(
+        "dnsblock_upstream_errors",
+        "What went wrong with an upstream: no answer in time, network error, an answer to nothing asked.",
+        labels=["upstream", "reason"],
+    )
+    latency = HistogramMetricFamily(
+        "dnsblock_upstream_latency_seconds", "Time from a query upstream to its answer.", labels=["upstream"]
+    )
+    for upstream in counts.upstreams:
+        host, port = upstream.address
+        name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        queries.add_metric([name, "udp"], upstream.udp_queries)
+        queries.add_metric([name, "tcp"], upstream.tcp_queries)
+        errors.add_metric([name, "timeout"], upstream.timeouts)
+        errors.add_metric([name, "network"], upstream.network_errors)
+        errors.add_metric([name, "mismatch"], upstream.mismatches)
+        latency.add_metric([name], _cumulative(upstream.latency_buckets), upstream.latency_seconds)
+    yield queries
+    yield errors
+    yield latency
+
+
+def _cumulative(buckets: list[tuple[float, int]]) -> list[tuple[str, float]]:
+    total = 0
+    summed: list[tuple[str, float]] = []
+    for bound, count in buckets:
+        total += count
+        summed.append(("+Inf" if bound == float("inf") else str(bound), total))
+    return summed
+
+
+def _engine(counts: Counts, workers: int) -> Iterator[Metric]:
+    yield GaugeMetricFamily("dnsblock_workers", "Packet threads.", workers)
+    yield GaugeMetricFamily(
+        "dnsblock_tcp_connections", "Open TCP connections of clients.", counts.tcp_connections
+    )
+    yield GaugeMetricFamily(
+        "dnsblock_outstanding_queries", "Queries that wait for an upstream.", counts.outstanding
+    )
+    yield CounterMetricFamily(
+        "dnsblock_packet_panics", "Packets lost to a fault in the engine.", counts.panics
+    )
+    yield CounterMetricFamily(
+        "dnsblock_unsent_responses", "Responses over UDP that the kernel would not take.", counts.unsent
+    )
+
+
+# ------- What is enforced -------
+
+
+def _enforced(daemon: "Daemon") -> Iterator[Metric]:
+    snapshot = daemon.policy.snapshot
+    yield GaugeMetricFamily(
+        "dnsblock_snapshot_serial", "Serial of the snapshot being served.", snapshot.serial
+    )
+    yield InfoMetricFamily(
+        "dnsblock_snapshot", "Digest of the snapshot being served.", {"digest": snapshot.digest}
+    )
+    yield _time_gauge("snapshot_published", "Since when this snapshot is served.", _unix(daemon.published_at))
+    entries = GaugeMetricFamily("dnsblock_zone_entries", "Names in a policy zone.", labels=["zone"])
+    for zone in daemon.policy.zones:
+        entries.add_metric([zone.name], zone.entries)
+    yield entries
+    orders = GaugeMetricFamily(
+        "dnsblock_orders", "Orders in the ledger by state.", labels=["issuer", "state"]
+    )
+    by_state = Counter((order.issuer, order.state) for order in daemon.policy.state.orders)
+    for (issuer, state), count in sorted(by_state.items()):
+        orders.add_metric([issuer, state.replace(" ", "_")], count)
+    yield orders
+    due = daemon.policy.state.next_change_at
+    yield _time_gauge("next_change", "When an order takes effect or expires next; 0 for never.", _unix(due))
+
+
+def _unix(at: datetime | None) -> float:
+    return 0.0 if at is None else at.timestamp()
+
+
+def _time_gauge(name: str, text: str, at: float | None) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"dnsblock_{name}_timestamp_seconds", f"{text} Unix time.", at or 0.0)

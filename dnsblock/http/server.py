@@ -1,0 +1,107 @@
+"""Runs an ASGI application on a socket of ours, inside the daemon's event loop."""
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from dnsblock.config import Endpoint
+from dnsblock.errors import Problem, Refused
+
+READY_POLL_SECONDS = 0.01
+
+
+class _Server(uvicorn.Server):
+    """Leaves the process's signals to the daemon, who alone knows what they mean."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@contextlib.asynccontextmanager
+async def serve(app: Any, sock: socket.socket) -> AsyncIterator[None]:
+    """Serves `app` on a listening socket while the block runs."""
+    # No access log: it would hold client addresses.
+    options = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        date_header=False,
+        h11_max_incomplete_event_size=16 << 10,
+        limit_concurrency=64,
+        timeout_keep_alive=5,
+        timeout_graceful_shutdown=2,
+    )
+    server = _Server(options)
+    task = asyncio.create_task(server.serve(sockets=[sock]))
+    while not server.started and not task.done():  # noqa: ASYNC110  # uvicorn offers nothing to wait for
+        await asyncio.sleep(READY_POLL_SECONDS)
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await task
+
+
+@contextlib.contextmanager
+def bind_control(path: Path) -> Iterator[socket.socket]:
+    """Listens on the control socket, for owner and group only; removes it in the end. Raises `Refused`."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _make_way(path)
+        # The rights are there from the beginning: chmod afterwards would leave a moment for others.
+        umask = os.umask(0o117)
+        try:
+            sock.bind(str(path))
+        finally:
+            os.umask(umask)
+        sock.listen(64)
+    except OSError as err:
+        sock.close()
+        reason = f"{err.strerror}: make its folder, let dnsblock write there, or change `control`"
+        raise Refused([Problem(str(path), None, "", reason)]) from err
+    try:
+        yield sock
+    finally:
+        sock.close()
+        path.unlink(missing_ok=True)
+
+
+def _make_way(path: Path) -> None:
+    """Removes the socket of a daemon that was killed; refuses where one is alive."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+        except FileNotFoundError:
+            return
+        else:
+            reason = "another dnsblock answers on this control socket: stop it, or change `control`"
+            raise Refused([Problem(str(path), None, "", reason)])
+
+
+@contextlib.contextmanager
+def bind_metrics(endpoint: Endpoint) -> Iterator[socket.socket]:
+    """Listens for Prometheus. Raises `Refused`."""
+    family = socket.AF_INET6 if endpoint.host.version == 6 else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((str(endpoint.host), endpoint.port))
+        sock.listen(64)
+    except OSError as err:
+        sock.close()
+        reason = f"{err.strerror}: stop what listens there, or change `metrics` (`null` for none)"
+        raise Refused([Problem(str(endpoint), None, "", reason)]) from err
+    with sock:
+        yield sock

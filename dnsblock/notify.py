@@ -1,0 +1,24 @@
+"""Tells systemd how the service is doing (sd_notify(3)). Silent where nobody asked to be told."""
+
+import os
+import socket
+import time
+
+
+def notify(**state: object) -> None:
+    """Sends e.g. `READY=1`; never fails, since the service runs the same without."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address[:1] not in ("/", "@"):
+        return
+    message = "\n".join(f"{key}={value}" for key, value in state.items())
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+        try:
+            sock.connect("\0" + address[1:] if address[0] == "@" else address)
+            sock.sendall(message.encode())
+        except OSError:
+            return
+
+
+def reloading() -> None:
+    """Says that a reload has begun; `READY=1` ends it. systemd wants the time (Type=notify-reload)."""
+    notify(RELOADING=1, MONOTONIC_USEC=time.monotonic_ns() // 1000)

@@ -1,0 +1,42 @@
+"""Judges a name that an order wants to block or exempt. Asked by the intake, once for each entry."""
+
+from functools import lru_cache
+from pathlib import Path
+
+from publicsuffixlist import PSLFILE, PublicSuffixList
+
+from dnsblock.names import canonical
+
+
+def public_suffix(name: str) -> str | None:
+    """Why a canonical name is too wide for an order, or None.
+
+    A top-level domain, or a name under which a registry sells names (`co.id`): such a block takes a country
+    down. The list is the one that ships with the publicsuffixlist package; nothing is fetched.
+    """
+    if "." not in name:
+        return "PUBLIC_SUFFIX: a top-level domain; an order names single domains"
+    if _icann_suffixes().is_public(name):
+        return "PUBLIC_SUFFIX: names are sold below it; an order names single domains"
+    return None
+
+
+@lru_cache(maxsize=1)
+def _icann_suffixes() -> PublicSuffixList:
+    # The ICANN section only: below the private ones (pages.dev) one name is one customer.
+    return PublicSuffixList(only_icann=True)
+
+
+@lru_cache(maxsize=1)
+def public_suffixes() -> tuple[str, ...]:
+    """Every name of more than one label under which a registry sells names, from the same list.
+
+    For judging a whole list at once: asking the list for these is quicker than asking these for each name.
+    """
+    names: list[str] = []
+    for line in Path(PSLFILE).read_text(encoding="utf-8").splitlines():
+        if "===END ICANN DOMAINS===" in line:
+            break
+        if "." in line and line[:1] not in ("", "/", "*", "!"):
+            names.append(canonical(line.strip()))
+    return tuple(names)

@@ -1,0 +1,154 @@
+"""The fields of an order document, each with its type and its bounds. Used by `order` alone.
+
+What a citizen and a court may ask for is in them: who ordered what, when, on which law, and for which reason.
+"""
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from dnsblock.config import Identifier, Number
+
+Match = Literal["exact", "subtree", "below"]
+
+MAX_ENTRIES = 100_000  # in the document itself; more come in an entries_file
+MAX_ENTRIES_FILE_LINES = 20_000_000
+DOCUMENT_SUFFIXES = (".yaml", ".yml", ".json")
+
+
+def _time(value: Any) -> datetime:
+    """RFC 3339 with an offset: a time without one means another moment in each of Indonesia's three zones."""
+    if not isinstance(value, str) or not _RFC3339.fullmatch(value):
+        raise ValueError("must be a time with seconds and an offset, such as 2017-07-14T11:30:00+07:00")
+    try:
+        time = datetime.fromisoformat(value.upper()).astimezone(UTC)
+    except (ValueError, OverflowError) as err:
+        raise ValueError("there is no such time") from err
+    if not 1970 <= time.year <= 2999:
+        raise ValueError("must be in the years 1970 to 2999 (for no end, leave expires_at out)")
+    return time
+
+
+_RFC3339 = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}([Zz]|[+-][0-9]{2}:[0-9]{2})")
+
+
+def _action(value: Any) -> Any:
+    if value in ("revoke", "supersede", "snapshot"):
+        raise ValueError("not supported by this version")
+    return value
+
+
+def _schema(value: str) -> str:
+    if value != "dnsblock.order/1":
+        raise ValueError("this version reads dnsblock.order/1")
+    return value
+
+
+def _order_id(value: str) -> str:
+    # It is sent to clients as the EXTRA-TEXT of the extended DNS error (RFC 8914 section 2).
+    if not value or not value.isprintable() or value != value.strip():
+        raise ValueError("must be printable text, without spaces around it")
+    if len(value.encode()) > 200:
+        raise ValueError("longer than 200 octets")
+    return value
+
+
+def _sha256(value: str) -> str:
+    digest = value.removeprefix("sha256:").lower()
+    if not re.fullmatch(r"[0-9a-f]{64}", digest):
+        raise ValueError("must be sha256: and 64 hexadecimal digits")
+    return digest
+
+
+def _file_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}", value):
+        raise ValueError(
+            "must be the bare name of a file in the orders folder: letters, digits, - _ and dots"
+        )
+    if value.lower().endswith(DOCUMENT_SUFFIXES):
+        raise ValueError("would be read as an order: give it another ending, such as .txt")
+    return value
+
+
+Text = Annotated[str, Field(min_length=1, max_length=4000)]
+Time = Annotated[datetime, BeforeValidator(_time)]
+OrderId = Annotated[str, AfterValidator(_order_id)]
+Sha256 = Annotated[str, AfterValidator(_sha256)]
+GuardCode = Annotated[str, Field(pattern=r"^[A-Z][A-Z_]{0,39}$")]
+
+
+class _Fields(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class EntryFields(_Fields):
+    """An entry that is more than a name."""
+
+    name: str
+    match: Match = "subtree"
+    note: Text | None = None
+    answer: Identifier | None = None
+
+
+class TargetEntryFields(_Fields):
+    """An entry of a target that is more than a name."""
+
+    name: str
+    match: Match | None = None
+
+
+class TargetFields(_Fields):
+    """An order that an unblock lifts; its entries are `all` or a list, and are read apart."""
+
+    order_id: OrderId
+    entries: Any
+
+
+class Reason(_Fields):
+    """Why, for the citizen who meets the block: in Indonesian and in English."""
+
+    id: Text | None = None
+    en: Text | None = None
+
+
+class Letter(_Fields):
+    """The letter itself: its digest, and where it can be read."""
+
+    sha256: Sha256
+    uri: Text | None = None
+
+
+class EntriesFile(_Fields):
+    """The file beside the document that holds its entries, one name a line."""
+
+    path: Annotated[str, AfterValidator(_file_name)]
+    sha256: Sha256
+    lines: Annotated[int, Number, Field(ge=1, le=MAX_ENTRIES_FILE_LINES)]
+
+
+class Header(_Fields):
+    """Every field of the document. Entries and targets are only counted here: `order` reads them."""
+
+    schema_: Annotated[str, AfterValidator(_schema), Field(alias="schema")]
+    issuer: Identifier
+    order_id: OrderId
+    seq: Annotated[int, Number, Field(ge=1)] | None = None
+    prev: Sha256 | None = None
+    action: Annotated[Literal["block", "unblock", "exempt"], BeforeValidator(_action)]
+    issued_at: Time
+    effective_at: Time | None = None
+    deadline_at: Time | None = None
+    expires_at: Time | None = None
+    review_at: Time | None = None
+    urgency: Literal["routine", "urgent", "immediate"] | None = None
+    category: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    legal_basis: Annotated[tuple[Text, ...], Field(max_length=100)] = ()
+    reason: Reason | None = None
+    contact: Text | None = None
+    document: Letter | None = None
+    entries: Annotated[list[Any], Field(min_length=1, max_length=MAX_ENTRIES)] | None = None
+    entries_file: EntriesFile | None = None
+    targets: Annotated[list[Any], Field(min_length=1, max_length=10_000)] | None = None
+    acks: Annotated[tuple[GuardCode, ...], Field(max_length=100)] = ()

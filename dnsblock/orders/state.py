@@ -1,0 +1,237 @@
+"""What is in force at a time: a pure function of the orders in the ledger and the time.
+
+Nothing that is enforced is ever stored; the compiler, `status` and the timer all ask here.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+from dnsblock.orders.order import Entry, Order, Target
+
+StateName = Literal["held", "scheduled", "active", "partially lifted", "lifted", "expired"]
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """An entry that is in force, and the order that put it there."""
+
+    entry: Entry
+    kind: Literal["block", "exempt"]
+    order_id: str
+    effective_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class OrderState:
+    """Where an order stands. An unblock is scheduled or active, and itself has nothing in force."""
+
+    issuer: str
+    order_id: str
+    action: Literal["block", "unblock", "exempt"]
+    state: StateName
+    entries: int  # of an unblock: how many entries it names
+    in_force: int
+    effective_at: datetime
+    expires_at: datetime | None
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Everything that the orders say at one time."""
+
+    in_force: dict[str, tuple[InForce, ...]]  # by issuer; every issuer with an order is there
+    orders: tuple[OrderState, ...]  # in ledger order
+    next_change_by_issuer: dict[str, datetime]  # no change to come: no key
+
+    @property
+    def next_change_at(self) -> datetime | None:
+        """When something starts or ends next, without any new order."""
+        return min(self.next_change_by_issuer.values(), default=None)
+
+
+def derive(orders: Sequence[Order], at: datetime) -> State:
+    """What is in force `at` an aware time. Linear in the number of entries and targets.
+
+    In force means effective_at <= at < expires_at, and not ended by an unblock with effective_at <= at.
+    """
+    by_issuer: dict[str, list[Order]] = {}
+    for order in orders:
+        by_issuer.setdefault(order.issuer, []).append(order)
+    in_force: dict[str, tuple[InForce, ...]] = {}
+    next_change: dict[str, datetime] = {}
+    states: dict[tuple[str, str], OrderState] = {}
+    for issuer, own in by_issuer.items():
+        chain = follow(own)
+        accepted = [order for order in own if order.order_id not in chain.held]
+        lifting = _lift(accepted)
+        entries: list[InForce] = []
+        for order in own:
+            now = [] if order.order_id in chain.held else list(_in_force(order, lifting, at))
+            entries.extend(now)
+            states[issuer, order.order_id] = _state(order, chain, lifting, len(now), at)
+        in_force[issuer] = tuple(entries)
+        if changes := [time for time in _changes(accepted, lifting) if time > at]:
+            next_change[issuer] = min(changes)
+    return State(in_force, tuple(states[order.issuer, order.order_id] for order in orders), next_change)
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """The orders of an issuer that numbers them (`seq`), followed from 1 without a gap."""
+
+    followed: dict[int, Order]  # by seq
+    held: dict[str, str]  # by order_id: why it is not enforced
+
+
+def follow(orders: Iterable[Order]) -> Chain:
+    """Follows the numbered orders of one issuer; orders without a number are never held.
+
+    A gap or a wrong `prev` holds what comes after it: the missing order may be a lifting that is withheld.
+    """
+    by_seq: dict[int, list[Order]] = {}
+    for order in orders:
+        if order.seq is not None:
+            by_seq.setdefault(order.seq, []).append(order)
+    followed: dict[int, Order] = {}
+    previous: str | None = None
+    while fitting := [order for order in by_seq.get(len(followed) + 1, []) if order.prev == previous]:
+        followed[len(followed) + 1] = fitting[0]
+        previous = fitting[0].sha256
+    missing = len(followed) + 1
+    held: dict[str, str] = {}
+    for seq, numbered in by_seq.items():
+        for order in numbered:
+            if followed.get(seq) is not order:
+                held[order.order_id] = f"HELD: {_why_held(seq, missing, followed, by_seq)}"
+    return Chain(followed, held)
+
+
+def _why_held(seq: int, missing: int, followed: dict[int, Order], by_seq: dict[int, list[Order]]) -> str:
+    if seq in followed:
+        return f"seq {seq} is that of order {followed[seq].order_id}"
+    if seq == missing:
+        return f"prev is not the sha256 of the order with seq {seq - 1}"
+    if missing in by_seq:
+        return f"the order with seq {missing} is held"
+    return f"the order with seq {missing} has not been received"
+
+
+# ------- Liftings -------
+
+
+@dataclass(slots=True)
+class _Lifting:
+    """What the unblock orders of one issuer end, whether their time has come or not."""
+
+    ended: dict[str, dict[int, datetime]] = field(default_factory=dict)  # by order_id: entry index -> end
+    named: dict[str, int] = field(default_factory=dict)  # by order_id of the unblock: entries it names
+    notes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def _lift(orders: Sequence[Order]) -> _Lifting:
+    lifting = _Lifting()
+    blocks = {order.order_id: order for order in orders if order.action == "block"}
+    by_name: dict[str, dict[str, list[int]]] = {}
+    # By time, so that the first to name an entry is the one that ends it.
+    unblocks = sorted((o for o in orders if o.action == "unblock"), key=lambda order: order.effective_at)
+    for unblock in unblocks:
+        named = 0
+        lifted = 0
+        for target in unblock.targets:
+            block = blocks.get(target.order_id)
+            if block is None:  # held: nothing of it is enforced
+                continue
+            if target.order_id not in by_name:
+                by_name[target.order_id] = _index(block)
+            indexes = _named(block, target, by_name[target.order_id])
+            ended = lifting.ended.setdefault(target.order_id, {})
+            named += len(indexes)
+            lifted += _end(block, ended, indexes, unblock.effective_at)
+        lifting.named[unblock.order_id] = named
+        if lifted < named:
+            note = f"NOT_BLOCKED: {named - lifted} of {named} entries had ended already"
+            lifting.notes[unblock.order_id] = (note,)
+    return lifting
+
+
+def _end(block: Order, ended: dict[int, datetime], indexes: Sequence[int], at: datetime) -> int:
+    """Ends the entries that have not ended before; returns how many those are."""
+    if len(ended) == len(block.entries) or (block.expires_at is not None and block.expires_at <= at):
+        return 0
+    before = len(ended)
+    for index in indexes:
+        ended.setdefault(index, at)
+    return len(ended) - before
+
+
+def _named(block: Order, target: Target, by_name: dict[str, list[int]]) -> Sequence[int]:
+    """The indexes of the entries that a target names."""
+    if target.entries is None:
+        return range(len(block.entries))
+    return list(
+        dict.fromkeys(
+            index
+            for wanted in target.entries
+            for index in by_name.get(wanted.name, ())
+            if wanted.match in (None, block.entries[index].match)
+        )
+    )
+
+
+def _index(order: Order) -> dict[str, list[int]]:
+    by_name: dict[str, list[int]] = {}
+    for index, entry in enumerate(order.entries):
+        by_name.setdefault(entry.name, []).append(index)
+    return by_name
+
+
+# ------- One order at one time -------
+
+
+def _in_force(order: Order, lifting: _Lifting, at: datetime) -> Iterator[InForce]:
+    if order.action == "unblock" or at < order.effective_at:
+        return
+    if order.expires_at is not None and at >= order.expires_at:
+        return
+    ended = lifting.ended.get(order.order_id, {})
+    for index, entry in enumerate(order.entries):
+        if index not in ended or at < ended[index]:
+            yield InForce(entry, order.action, order.order_id, order.effective_at)
+
+
+def _changes(orders: Iterable[Order], lifting: _Lifting) -> Iterator[datetime]:
+    """Every time at which something starts or ends."""
+    for order in orders:
+        yield order.effective_at
+        is_lifted = len(lifting.ended.get(order.order_id, ())) == len(order.entries)
+        if order.expires_at is not None and not is_lifted:
+            yield order.expires_at
+
+
+def _state(order: Order, chain: Chain, lifting: _Lifting, in_force: int, at: datetime) -> OrderState:
+    held = chain.held.get(order.order_id)
+    return OrderState(
+        issuer=order.issuer,
+        order_id=order.order_id,
+        action=order.action,
+        state="held" if held else _state_name(order, lifting, at),
+        entries=lifting.named.get(order.order_id, 0) if order.action == "unblock" else len(order.entries),
+        in_force=in_force,
+        effective_at=order.effective_at,
+        expires_at=order.expires_at,
+        notes=(held,) if held else lifting.notes.get(order.order_id, ()),
+    )
+
+
+def _state_name(order: Order, lifting: _Lifting, at: datetime) -> StateName:
+    lifted = sum(end <= at for end in lifting.ended.get(order.order_id, {}).values())
+    if lifted and lifted == len(order.entries):
+        return "lifted"
+    if at < order.effective_at:
+        return "scheduled"
+    if order.expires_at is not None and at >= order.expires_at:
+        return "expired"
+    return "partially lifted" if lifted else "active"

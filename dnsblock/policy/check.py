@@ -1,0 +1,35 @@
+"""Checks everything that a start would read, without a daemon and without changing anything."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypedDict
+
+from dnsblock.config import load
+from dnsblock.errors import Problem, Refused
+from dnsblock.orders.ledger import Ledger
+from dnsblock.policy.publish import Serials, build, read
+from dnsblock.policy.sources import Lists
+
+
+class CheckedZone(TypedDict):
+    """What a zone would enforce now."""
+
+    name: str
+    entries: int
+    digest: str
+
+
+def check_all(path: Path) -> tuple[tuple[Problem, ...], list[CheckedZone]]:
+    """Every problem of every file, or what each zone would enforce."""
+    try:
+        config = load(path)
+        now = datetime.now(UTC)
+        orders = Ledger.open(config.state, read_only=True).orders
+        draft = read(config, orders, Lists(), now)
+        policy = build(config, draft.lists, (*orders, *draft.new), now, Serials(config.state))
+    except Refused as err:
+        return err.problems, []
+    zones: list[CheckedZone] = [
+        {"name": zone.name, "entries": zone.entries, "digest": zone.digest} for zone in policy.zones
+    ]
+    return (), zones

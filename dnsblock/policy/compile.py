@@ -1,0 +1,126 @@
+"""Compiles a policy zone: what is in force of an issuer's orders, or the text of a list."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from dnsblock._engine import Answer, ListRefused, PolicyZone, Rule
+from dnsblock.config import Config, Zone
+from dnsblock.errors import Problem, Refused
+from dnsblock.names import NameRefused, canonical
+from dnsblock.orders.guards import public_suffixes
+from dnsblock.orders.state import InForce
+
+
+def compile_orders(zone: Zone, config: Config, in_force: Sequence[InForce]) -> PolicyZone:
+    """The zone of an issuer. Where orders overlap, a name is answered with the number of the first."""
+    rules: dict[tuple[str | None, str], int] = {}
+    compiled: list[Rule] = []
+    lines: list[str] = []
+    for item in sorted(in_force, key=_precedence):
+        # An exemption is a hole, never a passthru: it ends this issuer's block and no other's.
+        answer = None if item.kind == "exempt" else item.entry.answer or zone.answer
+        key = (answer, "" if answer is None else item.order_id)
+        if key not in rules:
+            rules[key] = len(compiled)
+            compiled.append(Rule(None if answer is None else engine_answer(zone, config, answer), key[1]))
+        lines.append(f"{item.entry.match} {rules[key]} {item.entry.name}\n")
+    return PolicyZone.from_entries(zone.name, compiled, "".join(lines).encode())
+
+
+def _precedence(item: InForce) -> tuple[datetime, str]:
+    return (item.effective_at.astimezone(UTC), item.order_id)
+
+
+def compile_list(zone: Zone, config: Config, file: str, data: bytes) -> PolicyZone:
+    """The zone of a plain list. Raises `Refused` with the lines that cannot be meant; nothing is guessed."""
+    if not data.isascii():
+        data = _in_a_labels(file, data)
+    rule = Rule(engine_answer(zone, config, zone.answer))
+    try:
+        compiled = PolicyZone.from_list(zone.name, data, zone.match, rule)
+    except ListRefused as err:
+        problems, total = err.args
+        told = [Problem(file, line, value, reason) for line, value, reason in problems]
+        if total > len(told):
+            told.append(Problem(file, None, "", f"and {total - len(told):,} more lines"))
+        raise Refused(told) from err
+    if compiled.entries == 0:
+        raise Refused(
+            [Problem(file, None, "", "the list holds no name; leave the zone out if that is meant")]
+        )
+    if zone.answer != "passthru":
+        _check_public_suffixes(compiled, file, data)
+    return compiled
+
+
+def _check_public_suffixes(compiled: PolicyZone, file: str, data: bytes) -> None:
+    """A half line that has become `co.id` would take a country down; a list never means that."""
+    suffixes = public_suffixes()
+    covered = compiled.lookup("\n".join(suffixes).encode())
+    problems = [
+        Problem(
+            file,
+            _line_of(name, data),
+            name,
+            "PUBLIC_SUFFIX: names are sold below it; a list names single domains",
+        )
+        for name, is_covered in zip(suffixes, covered, strict=True)
+        if is_covered
+    ]
+    if problems:
+        raise Refused(problems)
+
+
+def _line_of(name: str, data: bytes) -> int | None:
+    wanted = name.encode()
+    for number, line in enumerate(data.lower().split(b"\n"), start=1):
+        if line.partition(b"#")[0].strip().removesuffix(b".") == wanted:
+            return number
+    return None  # covered by an entry above it, which is reported itself
+
+
+def _in_a_labels(file: str, data: bytes) -> bytes:
+    """The same lines, with names of other scripts than ASCII as A-labels. Only those lines are touched."""
+    lines = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    problems: list[Problem] = []
+    for index, line in enumerate(lines):
+        name, _, _comment = line.partition(b"#")
+        if line.isascii() or len(problems) >= _PROBLEMS_TOLD:
+            continue
+        if name.isascii():
+            lines[index] = name
+            continue
+        try:
+            lines[index] = canonical(name.decode().strip()).encode()
+        except (UnicodeDecodeError, NameRefused) as err:
+            reason = str(err) if isinstance(err, NameRefused) else "not UTF-8 text"
+            problems.append(Problem(file, index + 1, name.decode("utf-8", "replace"), reason))
+    if problems:
+        raise Refused(problems)
+    return b"\n".join(lines)
+
+
+_PROBLEMS_TOLD = 100
+
+
+def engine_answer(zone: Zone, config: Config, name: str) -> Answer:
+    """An answer profile as the engine takes it; `auto` is decided by who stands behind the zone.
+
+    RFC 8914 section 4.17: Censored (16) for what is imposed from outside; 4.16: Blocked (15) for the
+    operator's own policy.
+    """
+    profile = config.answer(name)
+    match profile.extended_error:
+        case "auto":
+            code: int | None = 16 if zone.kind == "orders" else 15
+        case "none":
+            code = None
+        case written:
+            code = int(written)
+    return Answer(
+        profile.action,
+        ttl=profile.ttl,
+        extended_error=code,
+        addresses=[*profile.ipv4, *profile.ipv6],
+        target=profile.target,
+    )

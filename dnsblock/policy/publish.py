@@ -1,0 +1,123 @@
+"""Puts a snapshot together: what the orders say at a time, what the lists hold, in configured order.
+
+`read` looks at the outside world and may refuse it; `build` is then a function of what was read and the time.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from dnsblock._engine import PolicyZone, Snapshot
+from dnsblock.config import Config
+from dnsblock.errors import Problem, Refused
+from dnsblock.orders.intake import Intake, examine
+from dnsblock.orders.order import Order
+from dnsblock.orders.state import State, derive
+from dnsblock.policy.compile import compile_orders
+from dnsblock.policy.sources import Lists
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What was read and found good; nothing of it is enforced or in the ledger yet."""
+
+    config: Config
+    lists: Lists
+    new: tuple[Order, ...]
+    notes: tuple[str, ...] = ()
+
+
+def read(config: Config, known: Sequence[Order], lists: Lists, now: datetime) -> Draft:
+    """Reads inbox and lists. Raises `Refused` with every problem of every file."""
+    problems: list[Problem] = []
+    intake = Intake((), ())
+    fresh = lists
+    try:
+        if config.orders is not None:
+            intake = examine(config.orders, known, config, now)
+    except Refused as err:
+        problems.extend(err.problems)
+    try:
+        fresh = lists.read(config)
+    except Refused as err:
+        problems.extend(err.problems)
+    if problems:
+        raise Refused(problems)
+    return Draft(config, fresh, intake.new, intake.notes)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What is enforced, and why."""
+
+    snapshot: Snapshot
+    zones: tuple[PolicyZone, ...]
+    state: State
+    at: datetime
+
+
+def build(config: Config, lists: Lists, orders: Sequence[Order], now: datetime, serials: "Serials") -> Policy:
+    """Compiles the snapshot for `now`. Its serial is a higher one where the content differs from the last."""
+    state = derive(orders, now)
+    zones: list[tuple[PolicyZone, int | None]] = []
+    for zone in config.zones:
+        if zone.issuer is None:
+            zones.append((lists.compiled[zone.name], None))
+        else:
+            change = state.next_change_by_issuer.get(zone.issuer)
+            compiled = compile_orders(zone, config, state.in_force.get(zone.issuer, ()))
+            zones.append((compiled, None if change is None else int(change.timestamp())))
+    serial = serials.next(Snapshot.digest_of([zone for zone, _ in zones]))
+    return Policy(Snapshot(zones, serial), tuple(zone for zone, _ in zones), state, now)
+
+
+class Serials:
+    """The last serial and the digest it stands for, kept in the state folder over restarts."""
+
+    FILE = "serial.json"
+
+    def __init__(self, folder: Path) -> None:
+        """Reads what was kept. Raises `Refused` for a file that is not ours."""
+        self._path = folder / self.FILE
+        self.serial, self.digest = 0, ""
+        try:
+            kept = json.loads(self._path.read_bytes())
+            self.serial, self.digest = int(kept["serial"]), str(kept["digest"])
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, KeyError, TypeError) as err:
+            reason = (
+                "cannot be read as the last serial: put it back from a backup, or take it away to begin at 1"
+            )
+            raise Refused([Problem(str(self._path), None, str(err), reason)]) from err
+
+    def next(self, digest: str) -> int:
+        """The serial for this content: the last one where nothing changed, else the one after it."""
+        return self.serial if digest == self.digest else self.serial + 1
+
+    def keep(self, serial: int, digest: str) -> None:
+        """Writes a serial down before it is served. Raises `OSError` where that cannot be done."""
+        if (serial, digest) != (self.serial, self.digest):
+            self._write(serial, digest)
+            self.serial, self.digest = serial, digest
+
+    def _write(self, serial: int, digest: str) -> None:
+        """Whole or not at all: written beside, on the disk, then renamed."""
+        half = self._path.with_suffix(".tmp")
+        saved = {"serial": serial, "digest": digest, "at": datetime.now(UTC).isoformat(timespec="seconds")}
+        try:
+            with half.open("w") as file:
+                json.dump(saved, file)
+                file.flush()
+                os.fsync(file.fileno())
+            half.rename(self._path)
+        finally:
+            half.unlink(missing_ok=True)
+        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
