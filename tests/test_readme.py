@@ -66,7 +66,7 @@ def test_walk_through_does_what_the_readme_says(running):
 
 
 def test_telegram_opens_with_the_answer_of_the_own_resolver(running):
-    """Issue, point 3, with `kill -HUP`: the next query of each of the 11 names gives the upstream's answer."""
+    """Point 3, with `kill -HUP`: the next query of each of the 11 names gets the upstream's answer."""
     upstream = re.search(r"upstream +(\S+):(\d+)", running)
     names = re.findall(
         r"^ *- ([a-z0-9.-]+)$", (ROOT / "blocklists/orders/2017-07-14-telegram-block.yaml").read_text(), re.M

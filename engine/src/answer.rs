@@ -291,7 +291,7 @@ pub fn respond_with_error(
 
 fn refuse_client(head: &Head, rules: &Rules, out: &mut [u8]) -> Verdict {
     if rules.drop_others {
-        return Verdict::Drop(Outcome::Refused);
+        return Verdict::Drop(Outcome::Dropped);
     }
     let length = respond_with_error(head, rcode::REFUSED, &[(ede::PROHIBITED, b"")], rules, out);
     Verdict::Respond { length, outcome: Outcome::Refused }

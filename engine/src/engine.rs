@@ -37,7 +37,6 @@ pub struct Settings {
     pub attempt_timeout: Duration,
     /// Queries under way per packet thread.
     pub max_outstanding: usize,
-    /// Bounds per packet thread.
     pub tcp: tcp::Limits,
 }
 
@@ -58,6 +57,8 @@ pub struct Shared {
     pub settings: Settings,
     pub serving: ArcSwap<Serving>,
     pub events: Arc<Events>,
+    /// Open TCP connections of clients.
+    pub connections: Arc<AtomicUsize>,
     stop_at: OnceLock<Instant>,
     running: AtomicUsize,
 }
@@ -154,6 +155,7 @@ impl Engine {
                 settings,
                 serving: ArcSwap::from_pointee(nothing),
                 events: Arc::default(),
+                connections: Arc::default(),
                 stop_at: OnceLock::new(),
                 running: AtomicUsize::new(0),
             }),

@@ -312,7 +312,7 @@ impl Settings {
             attempt_timeout: Duration::from_millis(attempt_timeout_ms),
             max_outstanding,
             tcp: tcp::Limits {
-                connections: max_connections.div_ceil(workers),
+                connections: max_connections,
                 pipelined: max_pipelined,
                 idle: Duration::from_millis(idle_timeout_ms),
                 read: Duration::from_millis(read_timeout_ms),

@@ -1,6 +1,8 @@
 //! What an upstream sent, made into what the client gets. EDNS is hop by hop
 //! (RFC 6891 7): the upstream's OPT is taken off, ours put on.
 
+use std::ops::Range;
+
 use crate::message::{
     ExtendedError, HEADER, OPTION_EXTENDED_ERROR, Opt, Query, Record, Section, Writer, flag, options, rcode,
     rtype, skip_name, u16_at,
@@ -33,41 +35,50 @@ pub fn is_truncated(response: &[u8]) -> bool {
 /// An upstream's message, walked through once.
 struct Parts<'a> {
     rcode: u16,
-    /// Where the answer section begins, and where what is passed on ends.
-    records: std::ops::Range<usize>,
-    /// Records of each section before `records.end`.
+    /// From the answer section to the OPT, or to the end.
+    records: Range<usize>,
+    /// Records of each section among these.
     counts: [u16; 3],
+    /// Additional records behind the OPT, and how many they are.
+    behind: Range<usize>,
+    behind_count: usize,
     errors: [ExtendedError<'a>; ERRORS_PASSED],
     error_count: usize,
 }
 
 impl<'a> Parts<'a> {
     /// `None` for a message whose records cannot be walked through.
-    ///
-    /// The OPT ends what is passed on: every resolver we know writes it last,
-    /// and records behind it could not be moved without rewriting pointers.
     fn parse(response: &'a [u8]) -> Option<Parts<'a>> {
         let start = skip_name(response, HEADER)? + 4;
         let mut parts = Parts {
             rcode: u16_at(response, 2)? & flag::RCODE,
             records: start..start,
             counts: [0; 3],
+            behind: start..start,
+            behind_count: 0,
             errors: [(0, &[]); ERRORS_PASSED],
             error_count: 0,
         };
+        let (mut at, mut has_opt) = (start, false);
         for section in 0..3 {
             for _ in 0..u16_at(response, 6 + 2 * section)? {
-                let record = Record::parse(response, parts.records.end)?;
+                let record = Record::parse(response, at)?;
+                at = record.end;
                 if record.rtype == rtype::OPT {
-                    if section != 2 {
+                    if section != 2 || has_opt {
                         return None;
                     }
+                    has_opt = true;
                     parts.rcode |= ((record.ttl >> 20) & 0xff0) as u16;
                     parts.take_errors(record.rdata(response))?;
-                    return Some(parts);
+                    parts.behind = at..at;
+                } else if has_opt {
+                    parts.behind.end = at;
+                    parts.behind_count += 1;
+                } else {
+                    parts.records.end = at;
+                    parts.counts[section] += 1;
                 }
-                parts.records.end = record.end;
-                parts.counts[section] += 1;
             }
         }
         Some(parts)
@@ -104,7 +115,11 @@ pub fn relay(response: &[u8], query: &Query, payload: u16, limit: usize, out: &m
         writer.count(section, count);
     }
     writer.set_flags(passed_flags(response, query));
-    if is_truncated(response) {
+    // Where the OPT stood in between, what is behind it moves, and pointers
+    // with it.
+    let behind = parts.behind.start;
+    let moved = splice(&mut writer, response, behind, parts.behind_count, |_, _| Some(Section::Additional));
+    if is_truncated(response) || moved.is_none() {
         writer.truncate(&head);
     }
     let errors = &parts.errors[..parts.error_count];
@@ -152,9 +167,14 @@ pub fn follow(
     };
     let mut whole = writer.put_record(Section::Answer, 0, rtype::CNAME, ttl, &[target.suffix(0)]);
     if let Some((response, parts)) = parts.filter(|(_, parts)| parts.rcode != rcode::SERVFAIL) {
-        let said = parts.counts[0] as usize + parts.counts[1] as usize;
-        whole =
-            whole.and_then(|()| splice(&mut writer, response, parts.records.start, parts.counts[0], said));
+        let [answers, authorities, _] = parts.counts.map(usize::from);
+        let kept = |place: usize, record: &Record| match record.rtype {
+            _ if place < answers => Some(Section::Answer),
+            rtype::SOA => Some(Section::Authority),
+            _ => None,
+        };
+        let start = parts.records.start;
+        whole = whole.and_then(|()| splice(&mut writer, response, start, answers + authorities, kept));
     }
     if whole.is_none() {
         writer.truncate(&head);
@@ -163,26 +183,25 @@ pub fn follow(
     writer.finish(&head, &Opt { payload, rcode, errors }, limit)
 }
 
-/// Copies answer records, and the SOA of a denial, with all names written out:
-/// the pointers in them were made for another message.
+/// Copies `records` records from `at` on into the sections that `kept` gives
+/// them, with all names written out: their pointers fit another message.
 fn splice(
     writer: &mut Writer<'_>,
     response: &[u8],
     mut at: usize,
-    answers: u16,
     records: usize,
+    kept: impl Fn(usize, &Record) -> Option<Section>,
 ) -> Option<()> {
-    for index in 0..records {
+    for place in 0..records {
         let record = Record::parse(response, at)?;
-        let is_answer = index < answers as usize;
-        if is_answer || record.rtype == rtype::SOA {
+        if let Some(section) = kept(place, &record) {
             let (owner, _) = expand(response, at)?;
             writer.put(owner.suffix(0))?;
             writer.put(&record.rtype.to_be_bytes())?;
             writer.put(&record.class.to_be_bytes())?;
             writer.put(&record.ttl.to_be_bytes())?;
             writer.put_counted(|writer| put_rdata(writer, response, &record))?;
-            writer.count(if is_answer { Section::Answer } else { Section::Authority }, 1);
+            writer.count(section, 1);
         }
         at = record.end;
     }

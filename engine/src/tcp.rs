@@ -3,6 +3,8 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use slab::Slab;
@@ -16,9 +18,10 @@ const UNREAD: usize = 256 << 10;
 /// Two octets of length and the longest message (RFC 1035 4.2.2).
 const FRAME: usize = 2 + 65_535;
 
-/// Bounds of the TCP service of one packet thread.
+/// Bounds of the TCP service.
 #[derive(Clone, Copy)]
 pub struct Limits {
+    /// Of all packet threads together.
     pub connections: usize,
     /// Unanswered queries per connection.
     pub pipelined: usize,
@@ -32,6 +35,8 @@ pub struct Limits {
 /// The connections of one packet thread.
 pub struct Service {
     limits: Limits,
+    /// Connections of all packet threads.
+    total: Arc<AtomicUsize>,
     connections: Slab<Connection>,
     /// Tells a connection from an earlier one in the same place.
     next_generation: u64,
@@ -52,23 +57,20 @@ pub struct Connection {
 }
 
 impl Service {
-    pub fn new(limits: Limits) -> Service {
-        Service { limits, connections: Slab::new(), next_generation: 0 }
+    pub fn new(limits: Limits, total: Arc<AtomicUsize>) -> Service {
+        Service { limits, total, connections: Slab::new(), next_generation: 0 }
     }
 
-    /// Takes a new connection in; returns its key, and the key of an idle one
-    /// to be closed for it when there are too many. `None` if none is idle.
-    pub fn admit(
-        &mut self,
-        stream: TcpStream,
-        peer: SocketAddr,
-        now: Instant,
-    ) -> Option<(usize, Option<usize>)> {
-        let mut evicted = None;
-        if self.connections.len() >= self.limits.connections {
+    /// Takes a new connection in and returns its key. When there are too many,
+    /// the one of this thread that has been idle longest makes room (RFC 7766
+    /// 6.2.3); `None` where none is idle.
+    pub fn admit(&mut self, stream: TcpStream, peer: SocketAddr, now: Instant) -> Option<usize> {
+        if self.total.load(Relaxed) >= self.limits.connections {
             let idle = self.connections.iter().filter(|(_, c)| c.unanswered == 0 && c.output.is_empty());
-            evicted = Some(idle.min_by_key(|(_, c)| c.active_at).map(|(key, _)| key)?);
+            let longest = idle.min_by_key(|(_, c)| c.active_at).map(|(key, _)| key)?;
+            self.remove(longest);
         }
+        self.total.fetch_add(1, Relaxed);
         self.next_generation += 1;
         let key = self.connections.insert(Connection {
             stream,
@@ -82,7 +84,7 @@ impl Service {
             active_at: now,
             message_since: None,
         });
-        Some((key, evicted))
+        Some(key)
     }
 
     pub fn get(&self, key: usize) -> Option<&Connection> {
@@ -91,7 +93,9 @@ impl Service {
 
     /// Takes a connection out; dropping it closes it.
     pub fn remove(&mut self, key: usize) -> Option<Connection> {
-        self.connections.try_remove(key)
+        let removed = self.connections.try_remove(key)?;
+        self.total.fetch_sub(1, Relaxed);
+        Some(removed)
     }
 
     pub fn count(&self) -> usize {

@@ -28,9 +28,12 @@ use crate::sys::{BATCH, Batch, Local, Peer};
 use crate::udp;
 
 /// Sockets, and so source ports, that are open towards one upstream at a time.
-const POOL: usize = 32;
-/// Queries sent through one socket before another port takes its place.
+const POOL: usize = 64;
+/// Queries sent through one socket, and its age, before another port takes its
+/// place: under little load that is a port for nearly every query, under much
+/// load a new socket costs less than a hundredth of what goes through it.
 const USES: u32 = 128;
+const AGE: Duration = Duration::from_millis(40);
 /// Queries of one received batch that may leave through the same socket.
 const RUN: usize = 16;
 /// Times a query is sent at most; the configuration may say less.
@@ -104,6 +107,7 @@ struct PoolSocket {
     upstream: usize,
     outstanding: usize,
     uses_left: u32,
+    opened_at: Instant,
     retired: bool,
 }
 
@@ -258,7 +262,7 @@ impl Upstreams {
             Some(socket) if self.waiting < RUN.min(BATCH) => socket,
             _ => {
                 self.flush(now);
-                match self.draw(upstream) {
+                match self.draw(upstream, now) {
                     Ok(socket) => socket,
                     Err(error) => return self.cannot_open(upstream, &error),
                 }
@@ -293,17 +297,18 @@ impl Upstreams {
     }
 
     /// Draws one of the pool's sockets, filling the pool up first.
-    fn draw(&mut self, upstream: usize) -> io::Result<usize> {
+    fn draw(&mut self, upstream: usize, now: Instant) -> io::Result<usize> {
         let place = self.random.random_range(0..POOL);
         if let Some(&key) = self.upstreams[upstream].pool.get(place) {
-            if self.sockets[key].uses_left > 0 {
+            let socket = &self.sockets[key];
+            if socket.uses_left > 0 && now.saturating_duration_since(socket.opened_at) < AGE {
                 return Ok(key);
             }
             self.upstreams[upstream].pool.swap_remove(place);
             self.sockets[key].retired = true;
             self.close_if_done(key);
         }
-        let opened = self.open(upstream);
+        let opened = self.open(upstream, now);
         if let (Err(_), Some(&key)) = (&opened, self.upstreams[upstream].pool.first()) {
             // Out of descriptors: an old port is better than no answer.
             return Ok(key);
@@ -311,12 +316,13 @@ impl Upstreams {
         opened
     }
 
-    fn open(&mut self, upstream: usize) -> io::Result<usize> {
+    fn open(&mut self, upstream: usize, now: Instant) -> io::Result<usize> {
         let socket = udp::connect(self.upstreams[upstream].address)?;
         let entry = self.sockets.vacant_entry();
         let key = entry.key();
         self.poll.add(&socket, Token::Upstream(key), true, false)?;
-        entry.insert(PoolSocket { socket, upstream, outstanding: 0, uses_left: USES, retired: false });
+        let (outstanding, uses_left, opened_at, retired) = (0, USES, now, false);
+        entry.insert(PoolSocket { socket, upstream, outstanding, uses_left, opened_at, retired });
         self.upstreams[upstream].pool.push(key);
         Ok(key)
     }

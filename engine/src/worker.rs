@@ -91,7 +91,7 @@ impl Worker {
         let events = Arc::clone(&shared.events);
         let now = Instant::now();
         Ok(Worker {
-            clients: tcp::Service::new(shared.settings.tcp),
+            clients: tcp::Service::new(shared.settings.tcp, Arc::clone(&shared.connections)),
             upstreams: Upstreams::new(settings, Rc::clone(&poll), Arc::clone(&counters), events),
             shared,
             counters,
@@ -246,10 +246,7 @@ impl Worker {
         // Responses are single writes already; waiting to fill a segment would
         // only delay them.
         let _ = stream.set_nodelay(true);
-        let Some((key, evicted)) = self.clients.admit(stream, peer, self.now) else { return };
-        if let Some(evicted) = evicted {
-            self.clients.remove(evicted);
-        }
+        let Some(key) = self.clients.admit(stream, peer, self.now) else { return };
         let added = self.clients.get(key).map(|c| self.poll.add(&c.stream, Token::Client(key), true, false));
         if !matches!(added, Some(Ok(()))) {
             self.clients.remove(key);

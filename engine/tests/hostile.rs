@@ -1,0 +1,164 @@
+//! Hostile octets through the pure parts of the packet path: whatever comes,
+//! nothing panics, and what is sent back is a well-formed response to it.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use _engine::answer::{Client, Prefix, Rules, Verdict, decide};
+use _engine::list;
+use _engine::message::{HEADER, Query, Record, flag, skip_name, u16_at};
+use _engine::name::Name;
+use _engine::policy::{Action, Answer, Match, Rule, Snapshot, ZoneInPlace};
+use _engine::relay;
+
+const ROUNDS: u64 = 60_000;
+
+/// A generator that repeats itself from run to run (Knuth's MMIX).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (self.0 >> 33) as usize % limit
+    }
+
+    /// Changes, cuts or lengthens a few octets.
+    fn spoil(&mut self, message: &mut Vec<u8>) {
+        for _ in 0..self.below(4) {
+            match (self.below(4), message.len()) {
+                (0, _) => message.push(self.below(256) as u8),
+                (1, length @ 1..) => message.truncate(self.below(length)),
+                (_, length @ 1..) => {
+                    let interesting = [0, 1, 0x3f, 0x40, 0xc0, 0xff, self.below(256) as u8];
+                    message[self.below(length)] = interesting[self.below(7)];
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+fn name(text: &str) -> Name {
+    Name::from_text(text.as_bytes()).unwrap()
+}
+
+fn rules() -> Rules {
+    let everyone = Prefix { address: IpAddr::V4(Ipv4Addr::UNSPECIFIED), length: 0 };
+    let soa = (name("localhost"), name("nobody.invalid"));
+    Rules { clients: vec![everyone], drop_others: false, max_payload: 1232, soa }
+}
+
+/// One zone for each action, `ACTION.example`.
+fn snapshot() -> Snapshot {
+    let zone = |action: Action| {
+        let answer = Answer {
+            action,
+            ttl: 30,
+            extended_error: Some(16),
+            ipv4: vec![Ipv4Addr::new(192, 0, 2, 53); 40],
+            ipv6: vec!["2001:db8::53".parse().unwrap()],
+            target: (action == Action::Cname).then(|| name("landing.example")),
+        };
+        let rule = Rule::Answer { answer: Arc::new(answer), reference: "order 17/2017".repeat(15).into() };
+        let text = format!("{}.example", action.name());
+        let zone = list::plain(action.name(), text.as_bytes(), Match::Subtree, rule).unwrap();
+        ZoneInPlace { zone: Arc::new(zone), next_change_at: Some(1_000) }
+    };
+    Snapshot::new(Action::ALL.map(|(action, _)| zone(action)).into(), 7)
+}
+
+fn query(labels: &[&str], qtype: u16, with_opt: bool) -> Vec<u8> {
+    let mut message = vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, u8::from(with_opt)];
+    for label in labels {
+        message.push(label.len() as u8);
+        message.extend_from_slice(label.as_bytes());
+    }
+    message.push(0);
+    message.extend_from_slice(&qtype.to_be_bytes());
+    message.extend_from_slice(&[0, 1]);
+    if with_opt {
+        message.extend_from_slice(&[0, 0, 41, 4, 0xd0, 0, 0, 0x80, 0, 0, 4, 0, 10, 0, 0]);
+    }
+    message
+}
+
+/// Walks through a message with nothing but its own lengths.
+fn is_well_formed(message: &[u8]) -> bool {
+    let count = |at| usize::from(u16_at(message, at).unwrap());
+    let mut at = HEADER;
+    for _ in 0..count(4) {
+        let Some(end) = skip_name(message, at) else { return false };
+        at = end + 4;
+    }
+    for _ in 0..count(6) + count(8) + count(10) {
+        let Some(record) = Record::parse(message, at) else { return false };
+        at = record.end;
+    }
+    at == message.len()
+}
+
+#[test]
+fn whatever_packet_comes_the_response_is_sound() {
+    let (snapshot, rules) = (snapshot(), rules());
+    let mut random = Random(20170714);
+    let mut responses = 0;
+    for _ in 0..ROUNDS {
+        let action = Action::ALL[random.below(8)].1;
+        let qtype = [1, 28, 65, 255, 5, 6, 41, 252][random.below(8)];
+        let (blocked, free) = (["a", action, "example"], ["free", "example"]);
+        let labels = [&blocked[random.below(2)..], &free][random.below(2)];
+        let mut packet = query(labels, qtype, random.below(2) == 1);
+        random.spoil(&mut packet);
+        let over_tcp = random.below(2) == 1;
+        let address = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+        let client = Client { address, port: random.below(3) as u16, over_tcp };
+        let mut out = [0; 4096];
+        if let Verdict::Respond { length, .. } = decide(&packet, client, &snapshot, &rules, 990, &mut out) {
+            responses += 1;
+            let response = &out[..length];
+            assert!(is_well_formed(response), "{packet:02x?} got {response:02x?}");
+            assert_eq!(response[..2], packet[..2], "the id");
+            assert_eq!(u16_at(&packet, 2).unwrap() & flag::QR, 0, "a response was answered");
+            assert!(over_tcp || length <= 1232, "{length} octets over UDP");
+            assert!(!over_tcp || response[2] & 2 == 0 || !is_well_formed(&packet) || packet[2] & 2 != 0);
+        }
+    }
+    assert!(responses > ROUNDS / 4, "only {responses} of the packets reached an answer");
+}
+
+#[test]
+fn whatever_an_upstream_sends_the_response_is_sound() {
+    let mut random = Random(20170810);
+    let (asked, target) = (query(&["free", "example"], 1, true), name("landing.example"));
+    let Ok(query) = Query::parse(&asked) else { panic!("a plain query") };
+    // Two addresses, a CNAME and an MX with pointers, an OPT with an extended error, and a record behind it.
+    let mut whole = asked[..HEADER + 18].to_vec();
+    whole[2..12].copy_from_slice(&[0x81, 0x80, 0, 1, 0, 4, 0, 0, 0, 2]);
+    whole.extend_from_slice(b"\xc0\x0c\0\x01\0\x01\0\0\x01\x2c\0\x04\xc0\0\x02\x01");
+    whole.extend_from_slice(b"\xc0\x0c\0\x01\0\x01\0\0\x01\x2c\0\x04\xc0\0\x02\x02");
+    whole.extend_from_slice(b"\xc0\x0c\0\x05\0\x01\0\0\x01\x2c\0\x06\x03www\xc0\x0c");
+    whole.extend_from_slice(b"\xc0\x0c\0\x0f\0\x01\0\0\x01\x2c\0\x04\0\x0a\xc0\x11");
+    whole.extend_from_slice(b"\0\0\x29\x04\xd0\0\0\0\0\0\x08\0\x0f\0\x04\0\x16no");
+    whole.extend_from_slice(b"\xc0\x0c\0\x01\0\x01\0\0\x01\x2c\0\x04\xc0\0\x02\x03");
+    assert!(is_well_formed(&whole) && relay::answers(&whole, query.question()));
+    let mut relayed = 0;
+    for round in 0..ROUNDS {
+        let mut response = whole.clone();
+        if round > 0 {
+            random.spoil(&mut response);
+        }
+        let mut out = [0; 4096];
+        if let Some(length) = relay::relay(&response, &query, 1232, 1232, &mut out) {
+            relayed += 1;
+            assert_eq!(out[..2], asked[..2]);
+            let question = HEADER..HEADER + query.question().len();
+            assert_eq!(out[question.clone()], asked[question], "the question comes back as it was asked");
+            assert!(length <= 1232);
+            assert!(is_well_formed(&out[..length]), "{response:02x?} became {:02x?}", &out[..length]);
+        }
+        let opt = (1232, &[][..]);
+        let length = relay::follow(Some(&response), &query, &target, 30, opt, 1232, &mut out);
+        assert!(is_well_formed(&out[..length]), "{response:02x?} became {:02x?}", &out[..length]);
+    }
+    assert!(relayed > ROUNDS / 4, "only {relayed} of the answers were relayed");
+}

@@ -1,0 +1,335 @@
+"""Whatever people and feeds send: each parser of untrusted text returns or refuses, and never breaks."""
+
+import hashlib
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from dnsblock import document
+from dnsblock.config import Endpoint, load, system_resolvers
+from dnsblock.errors import Problem, Refused
+from dnsblock.names import NameRefused, canonical
+from dnsblock.orders.ledger import Ledger
+from dnsblock.orders.order import Entry, Order, Target, TargetEntry, parse, parse_entries
+from dnsblock.orders.schema import EntriesFile
+from dnsblock.orders.state import derive
+
+# Text that is nearly right breaks more than noise does.
+PIECES = st.sampled_from(
+    [
+        *"""
+schema: dnsblock.order/1
+issuer: a
+order_id: x
+action: block
+action: unblock
+issued_at: 2017-07-14T11:30:00+07:00
+expires_at: 9999-12-31T23:59:59Z
+deadline_at: ~
+urgency: routine
+seq: 1
+reason: {id: a}
+entries:
+- t.me
+- {name: é.example, match: below}
+entries_file: {path: x}
+targets:
+- {order_id: x, entries: all}
+zones: [{name: z, list: l, answer: drop}]
+answers: {s: {action: sinkhole, ipv4: [192.0.2.1]}}
+listen: ['[::1]:53']
+workers: 1
+metrics:
+time_zone: Asia
+---
+%YAML 1.1
+%TAG ! x
+|
+>
+""".splitlines(keepends=True),
+        *(": ", "- ", "  ", "{", "}", "[", "]", "&a ", "*a", "!!x ", "<<: ", "? ", "'", '"', "~", "null"),
+        *("\t", "\\u0000", "\ufeff", "\x85", "\u2028"),
+    ]
+)
+
+# What editors, tools and feeds write; lone surrogates become octets that are not UTF-8.
+DOCUMENTS = st.one_of(
+    st.binary(max_size=200),
+    st.text(max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass")),
+    st.lists(st.one_of(PIECES, st.text(max_size=3)), max_size=30).map(
+        lambda pieces: "".join(pieces).encode("utf-8", "surrogatepass")
+    ),
+)
+relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def assert_presentable(refused: Refused) -> None:
+    """One line for each problem, which any terminal and any JSON reader can take."""
+    assert refused.problems
+    for problem in refused.problems:
+        assert problem.reason
+        assert str(problem).isprintable()
+        assert json.dumps(problem.as_json()).encode()
+
+
+@given(st.text(max_size=300))
+@example("xn--\u0080.example")
+@example("\u0378")
+@example("a\u3002" * 100)
+@example("\u0661.example")
+def test_any_text_is_a_name_or_refused(text: str):
+    """Traps, item 14."""
+    try:
+        name = canonical(text)
+    except NameRefused:
+        return
+    assert canonical(name) == canonical(name + ".") == name
+    assert len(name) <= 253
+    assert all(0 < len(label) <= 63 for label in name.split("."))
+    assert name.isascii()
+    assert not set(name) - set("abcdefghijklmnopqrstuvwxyz0123456789-_.")
+
+
+@given(DOCUMENTS)
+def test_any_octets_are_a_document_or_refused(data: bytes):
+    """Issue 2, Bad input: binary rubbish is a clear error."""
+    try:
+        read = document.read("f", data, max_bytes=1 << 20)
+    except Refused as refused:
+        assert_presentable(refused)
+        return
+    lines = data.count(b"\n") + 1
+    assert all(1 <= line <= lines + data.count("\u2028".encode()) for line in read.lines.values())
+
+
+# YAML 1.1 takes the line and paragraph separators (Zl, Zp) for line ends and folds them; JSON does not.
+JSON_TEXTS = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]))
+JSON_VALUES = st.recursive(
+    JSON_TEXTS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(JSON_TEXTS, inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(JSON_VALUES)
+def test_json_is_read_as_json_reads_it(value: object):
+    """JSON documents go through the YAML reader; with text only, both must see the same."""
+    data = json.dumps(value, ensure_ascii=False).encode()
+    assert document.read("f", data, max_bytes=1 << 20).value == value
+
+
+@given(DOCUMENTS)
+def test_any_octets_are_an_order_or_refused(data: bytes):
+    try:
+        order = parse("f", data)
+    except Refused as refused:
+        assert_presentable(refused)
+        return
+    assert order.sha256 == hashlib.sha256(data).hexdigest()
+    assert derive([order], order.effective_at).orders[0].order_id == order.order_id
+
+
+@given(
+    st.one_of(
+        st.binary(max_size=200), st.text(max_size=200).map(lambda text: text.encode("utf-8", "replace"))
+    )
+)
+def test_any_octets_are_entries_or_refused(data: bytes):
+    reference = EntriesFile(
+        path="x", sha256=hashlib.sha256(data).hexdigest(), lines=max(1, data.count(b"\n"))
+    )
+    try:
+        entries = parse_entries(reference, "f", data)
+    except Refused as refused:
+        assert_presentable(refused)
+        return
+    assert len(entries) == reference.lines
+
+
+@relaxed
+@given(data=DOCUMENTS)
+def test_any_octets_are_settings_or_refused(tmp_path: Path, data: bytes):
+    (tmp_path / "resolv.conf").write_text("nameserver 192.0.2.1\n")
+    (tmp_path / "c.yaml").write_bytes(data)
+    try:
+        config = load(tmp_path / "c.yaml", tmp_path / "resolv.conf")
+    except Refused as refused:
+        assert_presentable(refused)
+        return
+    assert config.path == tmp_path / "c.yaml"
+
+
+RESOLV_CONF_PIECES = st.sampled_from([b"nameserver", b" ", b"\n", b"::1", b"%e", b"192.0.2.1"])
+
+
+@relaxed
+@given(data=st.binary() | st.lists(RESOLV_CONF_PIECES).map(b"".join))
+def test_any_octets_are_resolvers_or_refused(tmp_path: Path, data: bytes):
+    (tmp_path / "resolv.conf").write_bytes(data)
+    try:
+        assert system_resolvers(tmp_path / "resolv.conf")
+    except Refused as refused:
+        assert_presentable(refused)
+
+
+@given(st.one_of(st.text(), st.text("0123456789abcdef:.[]%", max_size=24)), st.sampled_from([None, 53]))
+def test_any_text_is_an_endpoint_or_refused(text: str, default_port: int | None):
+    try:
+        endpoint = Endpoint.parse(text, default_port)
+    except ValueError:
+        return
+    assert Endpoint.parse(str(endpoint)) == endpoint
+
+
+@relaxed
+@given(data=st.binary(max_size=300), cut=st.integers(0, 400), at=st.integers(0, 400))
+def test_any_octets_are_a_ledger_or_refused(tmp_path: Path, data: bytes, cut: int, at: int):
+    """Whatever the disk gives back after a crash: orders that were written, a mended end, or a refusal."""
+    state = tmp_path / hashlib.sha256(data + b"%d %d" % (cut, at)).hexdigest()
+    written = [parse("f", text.encode()) for text in ORDERS]
+    with Ledger.open(state) as ledger:
+        ledger.append(written)
+    whole = (state / "ledger.jsonl").read_bytes()
+    at = len(whole) - min(at, len(whole))
+    (state / "ledger.jsonl").write_bytes(whole[:at] + data + whole[at + cut :])
+    try:
+        with Ledger.open(state) as ledger:
+            read = [order.sha256 for order in ledger.orders]
+    except Refused as refused:
+        assert_presentable(refused)
+        return
+    assert read == [order.sha256 for order in written][: len(read)]
+
+
+HEAD = "schema: dnsblock.order/1\nissuer: a\nissued_at: 2017-07-14T11:30:00Z\n"
+ORDERS = [
+    HEAD + "order_id: b\naction: block\nentries: [t.me]\n",
+    HEAD + "order_id: u\naction: unblock\ntargets: [{order_id: b, entries: all}]\n",
+]
+
+
+@given(st.text(), st.text(), st.text(min_size=1))
+def test_any_problem_is_one_printable_line(file: str, value: str, reason: str):
+    text = str(Problem(file, 1, value, "reason"))
+    assert text.isprintable()
+    assert len(Problem(file, 1, value, reason).as_json()["value"]) <= 80
+
+
+# ------- What is in force, against the simplest thing that could be right -------
+
+EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+TIMES = st.integers(0, 6).map(lambda hours: EPOCH + timedelta(hours=hours))
+NAMES = st.sampled_from(["a.example", "b.example", "c.example"])
+MATCHES = st.sampled_from(["exact", "subtree", "below"])
+ENTRIES = st.lists(st.builds(Entry, NAMES, MATCHES), min_size=1, max_size=4, unique=True).map(tuple)
+TARGET_ENTRIES = st.none() | st.lists(
+    st.builds(TargetEntry, NAMES, st.none() | MATCHES), min_size=1, max_size=3, unique=True
+).map(tuple)
+
+
+@st.composite
+def ledgers(draw: st.DrawFn) -> list[Order]:
+    """Orders of two issuers, some numbered with gaps and wrong links, with liftings of one another."""
+    made: list[Order] = []
+    for number in range(draw(st.integers(0, 7))):
+        issuer = draw(st.sampled_from(["plain", "numbered"]))
+        own = [order for order in made if order.issuer == issuer]
+        blocks = [order.order_id for order in own if order.action == "block"]
+        action = draw(st.sampled_from(["block", "exempt", *(["unblock"] * 2 if blocks else [])]))
+        begin = draw(TIMES)
+        target = st.builds(Target, st.sampled_from(blocks or ["-"]), TARGET_ENTRIES)
+        targets = st.lists(target, min_size=1, max_size=2, unique_by=lambda target: target.order_id)
+        seq = draw(st.integers(max(1, len(own)), len(own) + 1)) if issuer == "numbered" else None
+        links = [order.sha256 for order in own if seq is not None and order.seq == seq - 1]
+        lasts = draw(st.none() | st.integers(1, 6))
+        expires_at = None if lasts is None or action == "unblock" else begin + timedelta(hours=lasts)
+        made.append(
+            Order(
+                file="f",
+                sha256=f"{number:064}",
+                issuer=issuer,
+                order_id=f"o{number}",
+                action=action,
+                issued_at=begin,
+                effective_at=begin,
+                expires_at=expires_at,
+                seq=seq,
+                prev=draw(st.sampled_from([*links, "f" * 64])) if seq is not None and seq > 1 else None,
+                entries=() if action == "unblock" else draw(ENTRIES),
+                targets=tuple(draw(targets)) if action == "unblock" else (),
+            )
+        )
+    return draw(st.permutations(made))
+
+
+def naive_accepted(orders: list[Order]) -> list[Order]:
+    """The unnumbered ones, and the longest chain from seq 1 in which each names the one before."""
+    chain: list[Order] = []
+    for order in sorted((o for o in orders if o.seq is not None), key=lambda o: o.seq or 0):
+        if order.seq == len(chain) + 1 and order.prev == (chain[-1].sha256 if chain else None):
+            chain.append(order)
+    return [order for order in orders if order.seq is None or order in chain]
+
+
+def naive_in_force(orders: list[Order], at: datetime) -> set[tuple[str, str, Entry]]:
+    found = set()
+    for issuer in {order.issuer for order in orders}:
+        own = naive_accepted([order for order in orders if order.issuer == issuer])
+        lifting = [t for o in own if o.action == "unblock" and o.effective_at <= at for t in o.targets]
+        for order in own:
+            for entry in order.entries:
+                is_lifted = any(t.order_id == order.order_id and names(t, entry) for t in lifting)
+                is_over = order.expires_at is not None and order.expires_at <= at
+                if order.effective_at <= at and not is_over and not is_lifted:
+                    found.add((issuer, order.order_id, entry))
+    return found
+
+
+def names(target: Target, entry: Entry) -> bool:
+    named = target.entries
+    return named is None or any(e.name == entry.name and e.match in (None, entry.match) for e in named)
+
+
+@settings(max_examples=500, deadline=None)
+@given(ledgers(), st.integers(-1, 13))
+def test_what_is_in_force_is_what_a_naive_reading_finds(orders: list[Order], half_hours: int):
+    """In force: effective_at <= t < expires_at, not lifted by t, and not held."""
+    at = EPOCH + timedelta(minutes=30 * half_hours)
+    derived = derive(orders, at)
+    found = {
+        (issuer, item.order_id, item.entry) for issuer, items in derived.in_force.items() for item in items
+    }
+    assert found == naive_in_force(orders, at)
+    assert [(row.issuer, row.order_id) for row in derived.orders] == [(o.issuer, o.order_id) for o in orders]
+    by_id = {row.order_id: row for row in derived.orders}
+    for order in orders:
+        row = by_id[order.order_id]
+        assert row.in_force == sum(order_id == order.order_id for _, order_id, _ in found)
+        assert (row.state in ("active", "partially lifted")) == (
+            row.in_force > 0
+        ) or order.action == "unblock"
+
+
+@settings(max_examples=300, deadline=None)
+@given(ledgers(), st.integers(-1, 13))
+def test_nothing_changes_before_the_next_change(orders: list[Order], half_hours: int):
+    """The timer sleeps until next_change_at: a change in between would be missed."""
+    at = EPOCH + timedelta(minutes=30 * half_hours)
+    derived = derive(orders, at)
+    end = derived.next_change_at or EPOCH + timedelta(days=1)
+    assert end > at
+    for minutes in range(0, int((end - at).total_seconds() // 60), 30):
+        then = derive(orders, at + timedelta(minutes=minutes))
+        assert (then.in_force, then.orders) == (derived.in_force, derived.orders)
+
+
+@pytest.mark.parametrize("opening", ["[", "{", "- ", "? ", "{a: ", "&a [", "!x [", "'", "|\n "])
+def test_a_flood_of_openings_is_refused(opening: str):
+    """Found by thinking like the fuzzer: a hundred thousand of anything."""
+    with pytest.raises(Refused) as caught:
+        parse("f", (opening * 100_000).encode())
+    assert_presentable(caught.value)

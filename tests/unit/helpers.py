@@ -1,0 +1,56 @@
+"""Orders as documents and as facts, for the unit tests of dnsblock/orders."""
+
+import hashlib
+from collections.abc import Iterable
+
+from dnsblock.orders.order import Order, parse
+
+JULY_14 = "2017-07-14T11:30:00+07:00"
+AUGUST_10 = "2017-08-10T10:46:00+07:00"
+
+
+def document(
+    order_id: str,
+    action: str = "block",
+    *,
+    issuer: str = "a",
+    issued_at: str = JULY_14,
+    entries: Iterable[str] = (),
+    targets: Iterable[str] = (),
+    **fields: object,
+) -> str:
+    """A document in YAML; entries and targets are written as they are given."""
+    lines = [
+        "schema: dnsblock.order/1",
+        f"issuer: {issuer}",
+        f"order_id: {order_id}",
+        f"action: {action}",
+        f"issued_at: {issued_at}",
+        *(f"{key}: {value}" for key, value in fields.items()),
+    ]
+    for key, items in (("entries", list(entries)), ("targets", list(targets))):
+        if items:
+            lines += [f"{key}:", *(f"  - {item}" for item in items)]
+    return "\n".join(lines) + "\n"
+
+
+def block(order_id: str, *entries: str, **fields: object) -> str:
+    return document(order_id, "block", entries=entries, **fields)
+
+
+def exempt(order_id: str, *entries: str, **fields: object) -> str:
+    return document(order_id, "exempt", entries=entries, **fields)
+
+
+def unblock(order_id: str, target: str, *entries: str, **fields: object) -> str:
+    """Lifts the entries of the target; none given: all."""
+    named = f"[{', '.join(entries)}]" if entries else "all"
+    return document(order_id, "unblock", targets=[f"{{order_id: {target}, entries: {named}}}"], **fields)
+
+
+def orders(*documents: str) -> list[Order]:
+    return [parse(f"{number}.yaml", text.encode()) for number, text in enumerate(documents)]
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

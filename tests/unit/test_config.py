@@ -1,0 +1,364 @@
+"""Settings as an operator writes them (dnsblock/config.py, config/dnsblock.yaml)."""
+
+from ipaddress import IPv4Address, ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from dnsblock.config import BUILT_IN, Config, Endpoint, load, system_resolvers
+from dnsblock.errors import Refused
+
+REFERENCE = Path(__file__).parents[2] / "config" / "dnsblock.yaml"
+ISSUER_ZONE = "{name: kominfo, issuer: kominfo.go.id, unsigned: accept, answer: nxdomain}"
+
+
+@pytest.fixture
+def resolv_conf(tmp_path: Path) -> Path:
+    path = tmp_path / "resolv.conf"
+    path.write_text("nameserver 192.0.2.1\n")
+    return path
+
+
+@pytest.fixture
+def read(tmp_path: Path, resolv_conf: Path):
+    def read(text: str) -> Config:
+        (tmp_path / "dnsblock.yaml").write_text(text)
+        return load(tmp_path / "dnsblock.yaml", resolv_conf)
+
+    return read
+
+
+@pytest.fixture
+def refused(read):
+    """The problems of a configuration as `line: text`."""
+
+    def refused(text: str) -> list[str]:
+        with pytest.raises(Refused) as caught:
+            read(text)
+        return [str(problem).partition("dnsblock.yaml:")[2] for problem in caught.value.problems]
+
+    return refused
+
+
+# ------- The reference file -------
+
+
+def test_the_reference_file_says_the_defaults(read):
+    """House style: config/dnsblock.yaml is the reference for options and equals the defaults."""
+    assert read(REFERENCE.read_text()).model_dump() == read("").model_dump()
+
+
+def test_the_reference_file_names_every_option():
+    """House style: what is not in the reference does not exist."""
+
+    def options(model: type[BaseModel]) -> dict[str, Any]:
+        return {
+            field.alias or name: options(inner) if (inner := field.annotation) in sections else None
+            for name, field in model.model_fields.items()
+        }
+
+    def keys(value: Any) -> Any:
+        return (
+            {key: keys(inner) for key, inner in value.items()} if isinstance(value, dict) and value else None
+        )
+
+    sections = {f.annotation for f in Config.model_fields.values() if _is_model(f.annotation)}
+    assert keys(yaml.load(REFERENCE.read_text(), yaml.BaseLoader)) == options(Config)
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def test_the_examples_in_the_reference_file_are_valid(read):
+    """An operator takes the comment sign away and it works."""
+    text = REFERENCE.read_text().replace("answers: {}\n", "answers:\n").replace("zones: []\n", "zones:\n")
+    text = text.replace("orders: null", "orders: orders")
+    lines = [
+        "  " + line[3:] if line.startswith("#  ") and ": " in line[:20] else line
+        for line in text.splitlines()
+    ]
+    lines = ["  " + line[3:] if line.startswith("#  - {") else line for line in lines]
+    config = read("\n".join(lines))
+    assert sorted(config.answers) == ["landing", "sinkhole"]
+    assert [zone.name for zone in config.zones] == ["kominfo", "malware"]
+
+
+# ------- Values -------
+
+
+def test_an_empty_file_is_all_defaults(read):
+    config = read("# nothing\n")
+    assert [str(endpoint) for endpoint in config.listen] == ["127.0.0.1:53", "[::1]:53"]
+    assert config.upstream.servers == (Endpoint(IPv4Address("192.0.2.1"), 53),)
+    assert str(config.metrics) == "127.0.0.1:9353"
+    assert (config.orders, config.zones, config.time_zone.key) == (None, (), "Asia/Jakarta")
+
+
+def test_relative_paths_are_relative_to_the_file(read, tmp_path: Path):
+    config = read(
+        f"orders: in\nstate: /var/lib/x\ncontrol: ../c.sock\nzones: [{ISSUER_ZONE}, "
+        "{name: l, list: lists/l.txt, answer: drop}]"
+    )
+    assert config.path == tmp_path / "dnsblock.yaml"
+    assert config.orders == tmp_path / "in"
+    assert config.state == Path("/var/lib/x")
+    assert config.control == tmp_path / ".." / "c.sock"
+    assert config.zones[1].list_file == tmp_path / "lists" / "l.txt"
+
+
+def test_a_zone_says_what_it_is(read):
+    config = read(f"orders: in\nzones: [{ISSUER_ZONE}, {{name: l, list: l.txt, answer: drop}}]")
+    orders, plain = config.zones
+    assert (orders.kind, orders.issuer, orders.unsigned) == ("orders", "kominfo.go.id", "accept")
+    assert (plain.kind, plain.match, plain.unsigned) == ("list", "subtree", "refuse")
+
+
+def test_answers_are_found_by_name(read):
+    """Six are built in; a profile's answer says what is sent."""
+    config = read("answers: {sinkhole: {action: sinkhole, ipv4: [192.0.2.53], extended_error: 15}}")
+    assert config.answer("sinkhole").ipv4 == (IPv4Address("192.0.2.53"),)
+    assert (config.answer("sinkhole").ttl, config.answer("sinkhole").extended_error) == (30, "15")
+    assert {name: config.answer(name).action for name in BUILT_IN} == {name: name for name in BUILT_IN}
+    assert config.answer_names == {*BUILT_IN, "sinkhole"}
+    with pytest.raises(KeyError):
+        config.answer("sinkhol")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("192.0.2.1", "192.0.2.1:53"),
+        ("192.0.2.1:5300", "192.0.2.1:5300"),
+        ("2001:db8::53", "[2001:db8::53]:53"),
+        ("[2001:db8::1:53]", "[2001:db8::1:53]:53"),
+        ("[2001:DB8::1]:5300", "[2001:db8::1]:5300"),
+    ],
+)
+def test_an_upstream_is_an_address_with_or_without_a_port(read, text: str, shown: str):
+    config = read(f'upstream: {{servers: ["{text}"]}}')
+    assert [str(server) for server in config.upstream.servers] == [shown]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "resolver.example",
+        "192.0.2.1:0",
+        "192.0.2.1:99999",
+        "192.0.2.1:",
+        "192.0.2",
+        "192.0.2.１",  # noqa: RUF001
+        "::1:53",  # an address, or ::1 and a port?
+        "[192.0.2.1]:53",
+        "[::1",
+        "[]:53",
+        "fe80::1%eth0",
+        "::ffff:192.0.2.1",
+        "0.0.0.0",
+        "::",
+        "224.0.0.1",
+        "255.255.255.255",
+        "",
+    ],
+)
+def test_an_upstream_that_is_no_server_is_refused(refused, text: str):
+    (problem,) = refused(f'\nupstream:\n  servers: ["192.0.2.9",\n    "{text}"]')
+    assert problem.startswith("4: ")
+    assert "upstream.servers.1" in problem
+
+
+# ------- What is refused -------
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("lisen: []", "1: 'lisen': unknown key"),
+        ("tcp:\n  max_connection: 5", "2: 'max_connection': unknown key (tcp.max_connection)"),
+        ("a: 1\na: 2", "2: 'a': this key was already given on line 1"),
+        ("workers: 1_0", "1: '1_0': workers: must be a whole number"),
+        ("workers: ٣", "1: '٣': workers: must be a whole number"),
+        ("workers: 1.0", "1: '1.0': workers: must be a whole number"),
+        ("workers:", "1: workers: must be a whole number"),
+        ("workers: -1", "1: '-1': workers: must be at least 0"),
+        ("udp: {max_payload: 511}", "1: '511': udp.max_payload: must be at least 512"),
+        ("udp: {max_payload: 4097}", "1: '4097': udp.max_payload: must be at most 4096"),
+        ("upstream: {attempts: 0}", "1: '0': upstream.attempts: must be at least 1"),
+        ("listen: 127.0.0.1:53", "1: '127.0.0.1:53': listen: must be a list"),
+        ("listen: []", "1: listen: must not be empty"),
+        (
+            "listen: ['127.0.0.1:53',\n'127.0.0.1:53']",
+            "2: '127.0.0.1:53': is listed twice",
+        ),
+        ("clients:", "1: clients: must be a mapping of keys and values"),
+        (
+            "clients: {allow: [10.0.0.1/8]}",
+            "1: '10.0.0.1/8': clients.allow.0: must be a network such as 192.0.2.0/24, "
+            "with no bits set after the prefix",
+        ),
+        ("clients: {others: ignore}", "1: 'ignore': clients.others: must be refuse or drop"),
+        ("soa: {mname: two words.}", "1: 'two words.': soa.mname: holds a space: one name, without spaces"),
+        ("state:", "1: state: must be a path"),
+        (
+            "time_zone: Asia/Djakarta",
+            "1: 'Asia/Djakarta': time_zone: unknown time zone (or the tzdata package is not installed)",
+        ),
+        (
+            "time_zone: /etc/passwd",
+            "1: '/etc/passwd': time_zone: unknown time zone (or the tzdata package is not installed)",
+        ),
+        (
+            "answers: {X: {action: drop}}",
+            "1: 'X': answers.X: must be 1 to 63 lower-case letters, digits, dots, hyphens and underscores",
+        ),
+        (
+            "answers: {drop: {action: drop}}",
+            "1: 'drop': this answer profile is built in and cannot be changed",
+        ),
+        ("answers: {x: {}}", "1: 'answers.x.action': is required and is missing"),
+        (
+            "answers: {x: {action: sinkhole}}",
+            "1: answers.x: a sinkhole needs at least one address: set ipv4, ipv6 or both",
+        ),
+        (
+            "answers: {x: {action: sinkhole, ipv4: ['2001:db8::1']}}",
+            "1: '2001:db8::1': answers.x.ipv4.0: must be an IPv4 address",
+        ),
+        (
+            "answers: {x: {action: drop, ipv4: [192.0.2.1]}}",
+            "1: answers.x: ipv4 and ipv6 belong to action sinkhole, not drop",
+        ),
+        (
+            "answers: {x: {action: cname}}",
+            "1: answers.x: target belongs to action cname, and a cname needs one",
+        ),
+        (
+            "answers: {x: {action: drop, target: a.example}}",
+            "1: answers.x: target belongs to action cname, and a cname needs one",
+        ),
+        ("answers: {x: {action: drop, ttl: 86401}}", "1: '86401': answers.x.ttl: must be at most 86400"),
+        (
+            "zones: [{name: z, answer: drop}]",
+            "1: zones.0: zone z must have an issuer or a list, and not both",
+        ),
+        (
+            "orders: in\nzones: [{name: z, answer: drop, issuer: i, list: l}]",
+            "2: zones.0: zone z must have an issuer or a list, and not both",
+        ),
+        (
+            "zones: [{name: z, answer: drop, list: l, unsigned: refuse}]",
+            "1: zones.0: unsigned belongs to an issuer: a list is not signed",
+        ),
+        (
+            "orders: in\nzones: [{name: z, answer: drop, issuer: i, match: exact}]",
+            "2: zones.0: match belongs to a list: an order says itself what its entries match",
+        ),
+        (
+            f"zones: [{ISSUER_ZONE}]",
+            "1: 'kominfo.go.id': an issuer's zone needs a folder of orders: set orders",
+        ),
+        (
+            "zones:\n- {name: z, answer: sinkhole, list: l}",
+            "2: 'sinkhole': no such answer profile; "
+            "there are drop, nodata, nxdomain, passthru, refused, truncate",
+        ),
+        (
+            "zones:\n- {name: z, answer: drop, list: l}\n- {name: z, answer: drop, list: m}",
+            "3: 'z': the zone on line 2 has this name already",
+        ),
+        (
+            "orders: in\nzones:\n- {name: y, answer: drop, issuer: i}\n- {name: z, answer: drop, issuer: i}",
+            "4: 'i': the zone on line 3 has this issuer already",
+        ),
+        ("zones: [" + "{name: z, answer: drop, list: l}," * 65 + "]", "1: zones: more than 64 items"),
+    ],
+)
+def test_a_wrong_option_is_refused_with_its_line(refused, text: str, problem: str):
+    """Design section 7: any error at start says which file, line, value."""
+    assert refused(text) == [problem]
+
+
+def test_every_problem_is_reported_those_between_options_too(refused):
+    """Issue 2: `check` prints every problem, not only the first."""
+    found = refused(
+        "workers: -1\nlisen: []\nzones:\n- {name: z, answer: x, list: l}\nudp: {max_payload: 1}\n"
+    )
+    assert [problem.partition(":")[0] for problem in found] == ["1", "2", "5", "4"]
+
+
+def test_a_broken_option_causes_no_second_problem_elsewhere(refused):
+    """A zone's answer cannot be judged where the answers could not be read."""
+    assert len(refused("answers: {x: {}}\nzones: [{name: z, answer: x, list: l}]")) == 1
+    assert len(refused(f"orders: ['']\nzones: [{ISSUER_ZONE}]")) == 1
+    assert len(refused("listen: [x]\nupstream: {servers: ['127.0.0.1:53']}")) == 1
+
+
+@pytest.mark.parametrize(
+    ("listen", "server"),
+    [
+        ("192.0.2.7:53", "192.0.2.7"),
+        ("[::1]:53", "::1"),
+        ("0.0.0.0:53", "127.0.0.1"),
+        ("[::]:53", "[::1]:53"),
+    ],
+)
+def test_an_upstream_that_is_ourselves_is_refused(refused, listen: str, server: str):
+    """A loop: each query would come back to us until all are lost."""
+    (problem,) = refused(f"listen: ['{listen}']\nupstream:\n  servers: ['{server}']")
+    assert problem.startswith("3: ")
+    assert "a loop" in problem
+
+
+def test_another_port_of_our_own_address_is_no_loop(read):
+    """Unbound beside us on 127.0.0.1, port 5300, is the usual set-up."""
+    assert read("listen: ['127.0.0.1:53']\nupstream: {servers: ['127.0.0.1:5300']}").listen
+
+
+def test_a_socket_path_that_the_kernel_cannot_take_is_refused(refused):
+    """unix(7): 108 octets with the NUL."""
+    (problem,) = refused("control: /" + "x" * 107)
+    assert "108 octets" in problem
+
+
+@pytest.mark.parametrize("text", ["- a", "text", '"', "{", "a: [\x00]"])
+def test_what_is_no_mapping_is_refused(refused, text: str):
+    (problem,) = refused(text)
+    assert problem.startswith("1: ") or "not valid YAML" in problem
+
+
+def test_a_file_that_is_missing_is_named(tmp_path: Path):
+    with pytest.raises(Refused, match=r"gone\.yaml: cannot be read: No such file or directory"):
+        load(tmp_path / "gone.yaml")
+
+
+# ------- The machine's resolvers -------
+
+
+def test_the_resolvers_of_the_machine_are_read_in_order(resolv_conf: Path):
+    """resolv.conf(5); an address with a scope cannot be used and is passed over."""
+    resolv_conf.write_text(
+        "# nameserver 192.0.2.9\nsearch example\noptions edns0\nnameserver\nnameservers 192.0.2.8\n"
+        "nameserver fe80::1%eth0\n nameserver\t192.0.2.1 # first\nnameserver 2001:db8::1:53\n"
+        "nameserver 192.0.2.1\n"
+    )
+    assert system_resolvers(resolv_conf) == (
+        Endpoint(ip_address("192.0.2.1"), 53),
+        Endpoint(ip_address("2001:db8::1:53"), 53),
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["", "search example\n", "nameserver fe80::1%eth0\n", "nameserver resolver\n", None]
+)
+def test_a_machine_without_resolvers_is_told_what_to_do(read, resolv_conf: Path, text: str | None):
+    """Issue 2, Bad input: a missing upstream; one line that says what to do."""
+    resolv_conf.unlink() if text is None else resolv_conf.write_text(text)
+    with pytest.raises(Refused, match=r"list your resolvers in upstream\.servers"):
+        system_resolvers(resolv_conf)
+    with pytest.raises(Refused, match=r"list your resolvers in upstream\.servers"):
+        read("")
+    assert read("upstream: {servers: [192.0.2.5]}").upstream.servers

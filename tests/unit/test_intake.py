@@ -1,0 +1,316 @@
+"""Judging the inbox (dnsblock/orders/intake.py)."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from dnsblock.config import Config
+from dnsblock.errors import Refused
+from dnsblock.orders.intake import Intake, examine
+from dnsblock.orders.order import Order
+
+from .helpers import AUGUST_10, JULY_14, block, exempt, sha256, unblock
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+CONFIG = Config.model_validate(
+    {
+        "upstream": {"servers": ["192.0.2.1"]},
+        "orders": "orders",
+        "answers": {"landing": {"action": "cname", "target": "landing.example"}},
+        "zones": [
+            {"name": "za", "issuer": "a", "unsigned": "accept", "answer": "nxdomain"},
+            {"name": "zb", "issuer": "b", "unsigned": "accept", "answer": "nxdomain"},
+            {"name": "court", "issuer": "court", "answer": "nxdomain"},
+        ],
+    }
+)
+
+
+@pytest.fixture
+def inbox(tmp_path: Path) -> Path:
+    (tmp_path / "orders").mkdir()
+    return tmp_path / "orders"
+
+
+@pytest.fixture
+def take(inbox: Path) -> Callable[..., Intake]:
+    """Puts documents into the inbox under the names 0.yaml, 1.yaml, … and examines it."""
+
+    def take(*documents: str, known: tuple[Order, ...] = ()) -> Intake:
+        for path in inbox.glob("[0-9].yaml"):
+            path.unlink()
+        for number, text in enumerate(documents):
+            (inbox / f"{number}.yaml").write_text(text)
+        return examine(inbox, known, CONFIG, NOW)
+
+    return take
+
+
+@pytest.fixture
+def refused(take: Callable[..., Intake]) -> Callable[..., list[str]]:
+    """The problems of an inbox as `file:line: text`, without the folder."""
+
+    def refused(*documents: str, known: tuple[Order, ...] = ()) -> list[str]:
+        with pytest.raises(Refused) as caught:
+            take(*documents, known=known)
+        return [str(problem).partition("/orders/")[2] for problem in caught.value.problems]
+
+    return refused
+
+
+def ids(intake: Intake) -> list[str]:
+    return [order.order_id for order in intake.new]
+
+
+# ------- What is taken -------
+
+
+def test_an_empty_inbox_brings_nothing(take):
+    assert take() == Intake((), ())
+
+
+def test_what_is_in_the_ledger_is_not_taken_again(take):
+    """Same issuer, same number, same bytes: ignored, whatever the file is called now."""
+    known = take(block("b-1", "t.me")).new
+    assert take(block("b-2", "c.example"), block("b-1", "t.me"), known=known).new[0].order_id == "b-2"
+    assert take(block("b-1", "t.me"), block("b-1", "t.me")).new == known
+
+
+def test_a_known_order_stays_known_though_it_would_be_refused_today(take, inbox: Path):
+    """A guard or a configuration that changed later does not judge the past."""
+    known = take(block("b-1", "t.me")).new
+    no_zones = CONFIG.model_copy(update={"zones": ()})
+    assert examine(inbox, known, no_zones, NOW) == Intake((), ())
+
+
+def test_liftings_come_after_what_they_lift_whatever_the_files_are_called(take):
+    intake = take(
+        unblock("a-lift", "b-1", issued_at=JULY_14),
+        block("c-3", "c.example", issued_at=AUGUST_10),
+        block("b-1", "t.me", issued_at=JULY_14),
+        block("b-0", "b.example", issued_at=JULY_14),
+    )
+    assert ids(intake) == ["b-0", "b-1", "c-3", "a-lift"]
+
+
+def test_numbered_orders_come_by_their_number(take):
+    first = block("z", "t.me", seq=1, issued_at=AUGUST_10)
+    second = unblock("y", "z", seq=2, prev=sha256(first))
+    third = block("x", "t.me", seq=3, prev=sha256(second))
+    assert ids(take(third, second, first)) == ["z", "y", "x"]
+    assert take(third, second, first).notes == ()
+
+
+def test_an_order_after_a_gap_is_taken_and_noted(take):
+    """Design section 5: a withheld lifting is noticed."""
+    first = block("b-1", "t.me", seq=1)
+    intake = take(first, block("b-3", "c.example", seq=3, prev="ab" * 32))
+    assert ids(intake) == ["b-1", "b-3"]
+    assert len(intake.notes) == 1
+    assert intake.notes[0].endswith("1.yaml: HELD: the order with seq 2 has not been received")
+
+
+def test_lifting_what_is_lifted_already_is_taken_and_noted(take):
+    """Design section 5, guards: NOT_BLOCKED, accepted and noted."""
+    intake = take(block("b-1", "t.me"), unblock("u-1", "b-1"), unblock("u-2", "b-1"))
+    (note,) = intake.notes
+    assert note.endswith("2.yaml: NOT_BLOCKED: 1 of 1 entries had ended already")
+
+
+def test_other_files_are_left_alone(take, inbox: Path):
+    """Editors' copies, signatures, folders; none of them is even read."""
+    for name in (".hidden.yaml", "o.yaml~", "o.yaml.tmp", "o.yaml.sig", "README.md", "names.txt"):
+        (inbox / name).write_bytes(b"\x00: [")
+    (inbox / "folder.yaml").mkdir()
+    assert ids(take(block("b-1", "t.me"))) == ["b-1"]
+
+
+@pytest.mark.parametrize("name", ["o.yaml", "o.yml", "o.json", "O.YAML"])
+def test_a_document_is_known_by_its_ending(take, inbox: Path, name: str):
+    (inbox / name).write_text(block("b-1", "t.me"))
+    assert ids(take()) == ["b-1"]
+
+
+def test_a_link_to_a_document_is_followed(take, inbox: Path, tmp_path: Path):
+    """Kubernetes mounts a folder of links."""
+    (tmp_path / "real.yaml").write_text(block("b-1", "t.me"))
+    (inbox / "link.yaml").symlink_to(tmp_path / "real.yaml")
+    assert ids(take()) == ["b-1"]
+
+
+# ------- What is refused -------
+
+
+@pytest.mark.parametrize(
+    ("documents", "problem"),
+    [
+        (
+            [block("b", "t.me", issuer="someone")],
+            "0.yaml:2: 'someone': no zone in the configuration is for this issuer",
+        ),
+        (
+            [block("b", "t.me", issuer="court")],
+            "0.yaml:1: 'b': the zone court takes signed orders only, and this version cannot check "
+            "signatures yet: set `unsigned: accept` in the zone to take its orders as they are",
+        ),
+        (
+            [block("b", "t.me", "{name: c.example, answer: sinkhole}")],
+            "0.yaml:8: 'c.example': no answer profile sinkhole in the configuration",
+        ),
+        (
+            [block("b", "t.me", "com")],
+            "0.yaml:8: 'com': PUBLIC_SUFFIX: a top-level domain; an order names single domains",
+        ),
+        (
+            [block("b", "co.id")],
+            "0.yaml:7: 'co.id': PUBLIC_SUFFIX: names are sold below it; an order names single domains",
+        ),
+        (
+            [exempt("e", "{name: co.id, match: below}")],
+            "0.yaml:7: 'co.id': PUBLIC_SUFFIX: names are sold below it; an order names single domains",
+        ),
+        (
+            [unblock("u", "b-77")],
+            "0.yaml:7: 'b-77': no order of a with this order_id was accepted before this one",
+        ),
+        (
+            [block("b", "t.me", issuer="b"), unblock("u", "b")],
+            "1.yaml:7: 'b': no order of a with this order_id was accepted before this one",
+        ),
+        (
+            [exempt("e", "t.me"), unblock("u", "e")],
+            "1.yaml:7: 'e': is an order to exempt, and an unblock lifts blocks only",
+        ),
+        (
+            [block("b", "t.me"), unblock("u", "b", "t.me", "telegram.org")],
+            "1.yaml:7: 'telegram.org': the order b has no such entry",
+        ),
+        (
+            [block("b", "t.me"), unblock("u", "b", "{name: t.me, match: exact}")],
+            "1.yaml:7: 't.me (exact)': the order b has no such entry",
+        ),
+        (
+            [block("b", "t.me", seq=1), block("c", "c.example", seq=1)],
+            "1.yaml:6: '1': this seq is that of order b",
+        ),
+    ],
+)
+def test_an_order_that_does_not_fit_is_refused_with_its_line(refused, documents: list[str], problem: str):
+    """Issue 2, Bad input: file, line and reason."""
+    assert refused(*documents) == [problem]
+
+
+def test_a_number_that_was_used_for_other_bytes_is_refused(take, refused):
+    """Design section 5: reuse of an order_id with other bytes is refused."""
+    known = take(block("b-1", "t.me")).new
+    (problem,) = refused(block("b-1", "t.me", "c.example"), known=known)
+    assert problem.startswith("0.yaml:3: 'b-1': this order_id was used already, for other bytes")
+    assert f"sha256:{known[0].sha256}" in problem
+    (problem,) = refused(block("b-1", "t.me"), block("b-1", "c.example"))
+    assert problem.startswith("1.yaml:3: 'b-1': this order_id was used already")
+    assert ids(take(block("b-1", "t.me"), block("b-1", "t.me", issuer="b"))) == ["b-1", "b-1"]
+
+
+def test_a_seq_that_is_followed_already_is_refused(take, refused):
+    known = take(block("b-1", "t.me", seq=1)).new
+    (problem,) = refused(block("c-1", "c.example", seq=1), known=known)
+    assert problem == "0.yaml:6: '1': this seq is that of order b-1"
+
+
+def test_an_issuer_numbers_all_of_its_orders_or_none(take, refused):
+    """Design section 5: strictly +1 per issuer; an order without a number could not be missed."""
+    reason = "an issuer numbers all of its orders with seq, or none"
+    numbered = take(block("b-1", "t.me", seq=1)).new
+    assert refused(block("b-2", "c.example"), known=numbered) == [f"0.yaml:1: {reason}"]
+    plain = take(block("b-1", "t.me")).new
+    assert refused(block("b-2", "c.example", seq=1), known=plain) == [f"0.yaml:6: '1': {reason}"]
+
+
+def test_a_held_order_can_be_put_right_by_another_with_its_number(take):
+    """Its prev was wrong: the issuer sends the order again, under a new order_id."""
+    first = block("b-1", "t.me", seq=1)
+    known = take(first, block("b-2", "c.example", seq=2, prev="ab" * 32)).new
+    intake = take(block("b-2a", "c.example", seq=2, prev=sha256(first)), known=known)
+    assert (ids(intake), intake.notes) == (["b-2a"], ())
+
+
+def test_every_problem_of_every_file_is_reported(refused):
+    """Issue 2: not only the first; and nothing is taken from the good file beside them."""
+    problems = refused(
+        block("b-1", "good.example"),
+        block("b-2", "t..me", "co.id", entires="x"),
+        "- nothing\n",
+        block("b-3", "t.me", issuer="someone"),
+        unblock("u-1", "b-77"),
+    )
+    assert [problem.partition(": ")[0] for problem in problems] == [
+        "1.yaml:6",
+        "1.yaml:8",
+        "1.yaml:9",
+        "2.yaml:1",
+        "3.yaml:2",
+        "4.yaml:7",
+    ]
+
+
+def test_a_folder_that_cannot_be_read_says_what_to_do(tmp_path: Path):
+    """A wrong path is not an empty inbox."""
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "gone", tmp_path / "file"):
+        with pytest.raises(Refused, match=f"{folder}: .*make the folder and let dnsblock read it"):
+            examine(folder, (), CONFIG, NOW)
+
+
+def test_a_device_in_the_inbox_holds_nothing_up(refused, inbox: Path):
+    """Opening a FIFO waits for a writer, which may never come."""
+    os.mkfifo(inbox / "o.yaml")
+    assert refused() == ["o.yaml: not a regular file"]
+
+
+def test_a_broken_link_and_a_hostile_file_name_are_refused(refused, inbox: Path):
+    (inbox / "\x1b[2J\n.yaml").symlink_to("gone")
+    assert refused() == ["\\x1b[2J\\n.yaml: cannot be read: No such file or directory"]
+
+
+def test_more_documents_than_can_be_looked_through_are_refused(
+    take, monkeypatch: pytest.MonkeyPatch, inbox: Path
+):
+    """Each of them is read at each publish. The limit is 10,000; here it is 2."""
+    monkeypatch.setattr("dnsblock.orders.intake.MAX_FILES", 2)
+    documents = [block(f"b-{number}", "t.me") for number in range(3)]
+    assert ids(take(*documents[:2])) == ["b-0", "b-1"]
+    with pytest.raises(Refused, match=f"{inbox}: more than 2 documents"):
+        take(*documents)
+
+
+# ------- Entries in a file of their own -------
+
+
+def with_file(inbox: Path, names: bytes) -> str:
+    (inbox / "names.txt").write_bytes(names)
+    digest = hashlib.sha256(names).hexdigest()
+    lines = len(names.splitlines())
+    return block("b-1", entries_file=f"{{path: names.txt, sha256: {digest}, lines: {lines}}}")
+
+
+def test_entries_in_a_file_are_judged_like_others(take, refused, inbox: Path):
+    intake = take(with_file(inbox, b"a.example\nb.example\n"))
+    assert [entry.name for entry in intake.new[0].entries] == ["a.example", "b.example"]
+    problems = refused(with_file(inbox, b"a.example\nco.id\nid\nx y\n"))
+    assert [problem.partition(": ")[0] for problem in problems] == [
+        "names.txt:2",
+        "names.txt:3",
+        "names.txt:4",
+    ]
+
+
+def test_entries_in_a_file_are_lifted_by_name(take, refused, inbox: Path):
+    known = take(with_file(inbox, b"a.example\nb.example\n")).new
+    assert ids(take(unblock("u-1", "b-1", "b.example"), known=known)) == ["u-1"]
+    assert refused(unblock("u-2", "b-1", "c.example"), known=known) == [
+        "0.yaml:7: 'c.example': the order b-1 has no such entry"
+    ]

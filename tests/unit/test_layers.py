@@ -1,0 +1,107 @@
+"""Who may import whom. The design's layers and doors, held by walking the imports of every module."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[2] / "dnsblock"
+
+# A module imports from its own line and from the lines below it, never from one above.
+LAYERS = [
+    {"cli"},
+    {"daemon"},
+    {"http"},
+    {"policy", "log", "notify"},
+    {"orders"},
+    {"config"},
+    {"names", "client"},
+    {"document"},
+    {"errors"},
+]
+
+# One door for each dependency: the only modules (or packages) that may import it.
+DOORS = {
+    "yaml": {"dnsblock.document"},
+    "click": {"dnsblock.cli"},
+    "prometheus_client": {"dnsblock.http.metrics"},
+    "dnsblock._engine": {"dnsblock.policy", "dnsblock.daemon"},
+    "publicsuffixlist": {"dnsblock.orders.guards"},
+    "idna": {"dnsblock.names"},
+}
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py")}
+
+
+def imported(importer: str, source: str) -> Iterator[str]:
+    """Every module that is imported anywhere in the source; of `from a import b` both a and a.b.
+
+    What stands under `if TYPE_CHECKING` is passed over: it names a type in an annotation and imports nothing.
+    """
+    for node in nodes(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{importer}: imports are absolute"
+            yield from (node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names))
+
+
+def nodes(tree: ast.AST) -> Iterator[ast.AST]:
+    for node in ast.iter_child_nodes(tree):
+        if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
+            yield node
+            yield from nodes(node)
+
+
+def is_within(module: str, package: str) -> bool:
+    return module == package or module.startswith(package + ".")
+
+
+def layer(module: str) -> int | None:
+    parts = module.split(".")
+    if parts[0] != "dnsblock" or len(parts) == 1 or module == "dnsblock.__version__":
+        return None
+    return next((depth for depth, names in enumerate(LAYERS) if parts[1] in names), None)
+
+
+def breaches(modules: dict[str, str]) -> list[str]:
+    """What the sources of these modules do against the layers and the doors."""
+    found = []
+    for importer, source in modules.items():
+        for name in set(imported(importer, source)):
+            own, other = layer(importer), layer(name)
+            if own is not None and other is not None and other < own:
+                found.append(f"{importer} imports {name}, which is above it")
+            for dependency, doors in DOORS.items():
+                if is_within(name, dependency) and not any(is_within(importer, door) for door in doors):
+                    found.append(f"{importer} imports {name}: its door is {', '.join(sorted(doors))}")
+    return found
+
+
+def test_no_module_imports_from_a_layer_above_it_or_past_a_door():
+    """Design section 3: who may import whom; one door per dependency."""
+    assert breaches(MODULES) == []
+
+
+def test_every_module_has_a_layer():
+    """A new module is put into a layer by a person, not by accident."""
+    homeless = [name for name in MODULES if layer(name) is None]
+    assert homeless == ["dnsblock"]
+
+
+def test_a_breach_would_be_seen():
+    """The walk itself: functions, submodules and both forms of import."""
+    assert breaches({"dnsblock.orders.state": "def f():\n    from dnsblock.policy.compile import x"})
+    assert breaches({"dnsblock.names": "import dnsblock.config"})
+    assert breaches({"dnsblock.errors": "from dnsblock import document"})
+    assert breaches({"dnsblock.config": "from yaml import safe_load"})
+    assert breaches({"dnsblock.http.api": "from dnsblock import _engine"})
+    assert breaches({"dnsblock.http.api": "import prometheus_client.core"})
+    assert not breaches({"dnsblock.http.api": "if TYPE_CHECKING:\n    from dnsblock.daemon import Daemon"})
+    assert not breaches({"dnsblock.policy.compile": "from dnsblock._engine import Snapshot"})
+    assert not breaches({"dnsblock.daemon": "from dnsblock import __version__, _engine, config"})

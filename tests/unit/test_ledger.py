@@ -1,0 +1,281 @@
+"""The ledger on the disk (dnsblock/orders/ledger.py)."""
+
+import errno
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from dnsblock.errors import LedgerUnwritable, Refused
+from dnsblock.orders.ledger import Ledger
+from dnsblock.orders.order import Order, load_entries_file, parse
+
+from .helpers import block, orders, unblock
+
+TWO = orders(block("b-1", "t.me"), unblock("u-1", "b-1"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """A state folder whose ledger holds two orders."""
+    with Ledger.open(tmp_path / "state") as ledger:
+        ledger.append(TWO)
+    return tmp_path / "state"
+
+
+def ids(ledger: Ledger) -> list[str]:
+    return [order.order_id for order in ledger.orders]
+
+
+def file_of(folder: Path) -> Path:
+    return folder / "ledger.jsonl"
+
+
+def test_what_was_appended_is_there_after_a_restart(folder: Path):
+    """Design section 2: the ledger is the append-only log of orders."""
+    with Ledger.open(folder) as ledger:
+        assert [order.entries for order in ledger.orders] == [order.entries for order in TWO]
+        assert [order.sha256 for order in ledger.orders] == [order.sha256 for order in TWO]
+        ledger.append(orders(block("b-2", "c.example")))
+        assert ids(ledger) == ["b-1", "u-1", "b-2"]
+    with Ledger.open(folder) as ledger:
+        assert ids(ledger) == ["b-1", "u-1", "b-2"]
+        assert ledger.notes == ()
+
+
+def test_a_record_holds_the_orders_own_bytes_and_the_digest_of_the_record_before(folder: Path):
+    """A court checks the chain with sha256sum and nothing of ours."""
+    lines = file_of(folder).read_bytes().splitlines()
+    first, second = map(json.loads, lines)
+    assert list(first) == [
+        "n",
+        "at",
+        "issuer",
+        "order_id",
+        "sha256",
+        "prev_record",
+        "document",
+        "entries_file",
+    ]
+    assert (first["n"], first["issuer"], first["order_id"], first["prev_record"]) == (1, "a", "b-1", None)
+    assert first["document"] == block("b-1", "t.me")
+    assert first["sha256"] == hashlib.sha256(first["document"].encode()).hexdigest()
+    assert (second["n"], second["prev_record"]) == (2, hashlib.sha256(lines[0]).hexdigest())
+    assert timedelta(0) <= datetime.now(UTC) - datetime.fromisoformat(first["at"]) < timedelta(minutes=2)
+
+
+def test_nobody_else_may_read_the_state(folder: Path):
+    """An order may be secret until it is carried out."""
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert file_of(folder).stat().st_mode & 0o777 == 0o600
+
+
+def test_half_written_last_record_is_cut_off_and_the_rest_serves(folder: Path):
+    """A crash in the middle of an append: it was never acknowledged, and its file is still in the inbox."""
+    whole = file_of(folder).read_bytes()
+    first = whole.index(b"\n") + 1
+    for size in range(first + 1, len(whole) - 1, 7):
+        file_of(folder).write_bytes(whole[:size])
+        with Ledger.open(folder) as ledger:
+            assert ids(ledger) == ["b-1"]
+            assert len(ledger.notes) == 1
+            assert "ledger.jsonl:2: cut off a record" in ledger.notes[0]
+        assert file_of(folder).read_bytes() == whole[:first]
+    with Ledger.open(folder) as ledger:
+        ledger.append(TWO[1:])
+    with Ledger.open(folder) as ledger:
+        assert (ids(ledger), ledger.notes) == (["b-1", "u-1"], ())
+
+
+def test_zeros_after_a_power_cut_are_cut_off(folder: Path):
+    """A file system may have grown the file without having written the data."""
+    whole = file_of(folder).read_bytes()
+    file_of(folder).write_bytes(whole + b"\0" * 4096)
+    with Ledger.open(folder) as ledger:
+        assert ids(ledger) == ["b-1", "u-1"]
+    assert file_of(folder).read_bytes() == whole
+
+
+def test_a_lost_last_line_end_loses_no_order(folder: Path):
+    """An editor took it away, or the crash came one octet before the end: the record is whole."""
+    whole = file_of(folder).read_bytes()
+    file_of(folder).write_bytes(whole[:-1])
+    with Ledger.open(folder) as ledger:
+        assert ids(ledger) == ["b-1", "u-1"]
+        assert "lacked its line end" in ledger.notes[0]
+        ledger.append(orders(block("b-2", "c.example")))
+    assert file_of(folder).read_bytes().startswith(whole)
+    with Ledger.open(folder) as ledger:
+        assert ids(ledger) == ["b-1", "u-1", "b-2"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "line"),
+    [
+        (lambda data: data.replace(b"t.me", b"t.mo"), 1),
+        (lambda data: data[data.index(b"\n") + 1 :], 1),
+        (lambda data: data[: data.index(b"\n") + 1] * 2, 2),
+        (lambda data: data.replace(b'"n":1', b'"n":2'), 1),
+        (lambda data: data.replace(b'"at":"20', b'"at":"19', 1), 2),
+        (lambda data: b"\n" + data, 1),
+        (lambda data: b"[]\n" + data, 1),
+        (lambda data: b"[" * 100_000 + b"\n" + data, 1),
+        (lambda data: b"\xff\n" + data, 1),
+        (lambda data: data.replace(b'"document":"', b'"document":1,"x":"', 1), 1),
+    ],
+)
+def test_any_other_damage_is_refused_with_file_and_line(folder: Path, damage, line: int):
+    """The ledger is proof: nothing in it is passed over or put right."""
+    damaged = damage(file_of(folder).read_bytes())
+    file_of(folder).write_bytes(damaged)
+    with pytest.raises(Refused) as caught:
+        Ledger.open(folder)
+    (problem,) = caught.value.problems
+    assert (problem.file, problem.line) == (str(file_of(folder)), line)
+    assert "restore it from a backup" in problem.reason
+    assert file_of(folder).read_bytes() == damaged
+
+
+def test_a_second_writer_is_refused_and_readers_are_not(folder: Path):
+    """Two writers would each think to be the only one."""
+    with Ledger.open(folder) as first:
+        with pytest.raises(Refused, match="another dnsblock runs with this state folder"):
+            Ledger.open(folder)
+        assert ids(Ledger.open(folder, read_only=True)) == ids(first)
+    Ledger.open(folder).close()
+
+
+def test_reading_only_makes_and_mends_nothing(folder: Path, tmp_path: Path):
+    """`check` runs beside the daemon, and as another user."""
+    file_of(folder).write_bytes(file_of(folder).read_bytes() + b"half")
+    before = file_of(folder).read_bytes()
+    ledger = Ledger.open(folder, read_only=True)
+    assert (ids(ledger), len(ledger.notes)) == (["b-1", "u-1"], 1)
+    assert file_of(folder).read_bytes() == before
+    with pytest.raises(LedgerUnwritable, match="read only"):
+        ledger.append(TWO)
+    assert Ledger.open(tmp_path / "none", read_only=True).orders == ()
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_folder_that_is_a_file_is_refused_with_what_to_do(tmp_path: Path):
+    """Issue 2, Bad input: one line that says what to do."""
+    (tmp_path / "state").write_text("")
+    with pytest.raises(Refused, match="run as the user that owns the folder `state`"):
+        Ledger.open(tmp_path / "state")
+
+
+@pytest.mark.parametrize("failing", ["pwrite", "fsync"])
+def test_a_full_disk_accepts_no_order_and_leaves_nothing_half_written(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+):
+    """Design section 7: no order is acknowledged; what is enforced goes on."""
+    before = file_of(folder).read_bytes()
+    real = getattr(os, failing)
+
+    def fails(descriptor: int, *arguments):
+        if failing == "pwrite":
+            real(descriptor, arguments[0][:10], *arguments[1:])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with Ledger.open(folder) as ledger:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, failing, fails)
+            with pytest.raises(LedgerUnwritable, match="No space left on device: no order was accepted"):
+                ledger.append(orders(block("b-2", "c.example")))
+        assert ids(ledger) == ["b-1", "u-1"]
+        assert file_of(folder).read_bytes() == before
+        ledger.append(orders(block("b-2", "c.example")))
+    with Ledger.open(folder) as ledger:
+        assert (ids(ledger), ledger.notes) == (["b-1", "u-1", "b-2"], ())
+
+
+def test_what_a_broken_disk_left_behind_goes_before_the_next_record(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The write failed, and so did putting it right."""
+    before = file_of(folder).read_bytes()
+    real = os.pwrite
+
+    def writes_half(descriptor: int, data: bytes, at: int) -> int:
+        real(descriptor, data[: len(data) // 2], at)
+        monkeypatch.setattr(os, "ftruncate", fails)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def fails(descriptor: int, size: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with Ledger.open(folder) as ledger:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "pwrite", writes_half)
+            with pytest.raises(LedgerUnwritable):
+                ledger.append(orders(block("b-2", *(f"n{i}.example" for i in range(100)))))
+        monkeypatch.undo()
+        assert file_of(folder).read_bytes() != before
+        ledger.append(orders(block("b-3", "c.example")))
+    with Ledger.open(folder) as ledger:
+        assert (ids(ledger), ledger.notes) == (["b-1", "u-1", "b-3"], ())
+
+
+# ------- Entries in a file of their own -------
+
+NAMES = b"a.example\nb.example\n"
+
+
+@pytest.fixture
+def with_file(tmp_path: Path) -> Order:
+    (tmp_path / "names.txt").write_bytes(NAMES)
+    reference = f"{{path: names.txt, sha256: {hashlib.sha256(NAMES).hexdigest()}, lines: 2}}"
+    order = parse(str(tmp_path / "o.yaml"), block("b-9", entries_file=reference).encode())
+    return load_entries_file(order, tmp_path)
+
+
+def stored(folder: Path) -> Path:
+    return folder / "entries" / f"{hashlib.sha256(NAMES).hexdigest()}.txt"
+
+
+def test_a_file_of_entries_is_kept_beside_the_ledger(folder: Path, tmp_path: Path, with_file: Order):
+    """The folder is an inbox: taking the file away afterwards changes nothing."""
+    with Ledger.open(folder) as ledger:
+        ledger.append([with_file])
+    (tmp_path / "names.txt").unlink()
+    with Ledger.open(folder) as ledger:
+        assert ledger.orders[-1].entries == with_file.entries
+    assert stored(folder).read_bytes() == NAMES
+    assert os.listdir(folder / "entries") == [stored(folder).name]
+
+
+@pytest.mark.parametrize("content", [None, NAMES[:-1], NAMES.replace(b"a", b"x")])
+def test_a_kept_file_of_entries_that_was_changed_is_refused(
+    folder: Path, with_file: Order, content: bytes | None
+):
+    with Ledger.open(folder) as ledger:
+        ledger.append([with_file])
+    stored(folder).unlink() if content is None else stored(folder).write_bytes(content)
+    with pytest.raises(Refused, match=stored(folder).name):
+        Ledger.open(folder)
+
+
+def test_a_disk_that_is_full_for_the_entries_leaves_no_record(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, with_file: Order
+):
+    before = file_of(folder).read_bytes()
+
+    def fails(descriptor: int) -> None:
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with Ledger.open(folder) as ledger:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", fails)
+            with pytest.raises(LedgerUnwritable):
+                ledger.append([with_file])
+        assert file_of(folder).read_bytes() == before
+        assert not list(folder.glob("entries/*"))
+        ledger.append([with_file])
+    assert stored(folder).read_bytes() == NAMES

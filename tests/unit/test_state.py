@@ -1,0 +1,204 @@
+"""What is in force at a time (dnsblock/orders/state.py)."""
+
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from dnsblock.orders.order import Entry, Order, Target, TargetEntry
+from dnsblock.orders.state import OrderState, State, derive
+
+from .helpers import AUGUST_10, JULY_14, block, exempt, orders, sha256, unblock
+
+START = datetime.fromisoformat(JULY_14)
+END = datetime.fromisoformat(AUGUST_10)
+SECOND = timedelta(seconds=1)
+
+
+def names(state: State, issuer: str = "a") -> list[str]:
+    return [f"{item.kind} {item.entry.name} {item.order_id}" for item in state.in_force[issuer]]
+
+
+def rows(state: State) -> dict[str, OrderState]:
+    return {row.order_id: row for row in state.orders}
+
+
+def states(state: State) -> dict[str, str]:
+    return {row.order_id: row.state for row in state.orders}
+
+
+def test_a_block_is_in_force_from_its_first_to_before_its_last_second():
+    """In force at t: effective_at <= t < expires_at."""
+    ledger = orders(block("b", "t.me", expires_at=AUGUST_10))
+    for at, in_force, state, change in (
+        (START - SECOND, [], "scheduled", START),
+        (START, ["block t.me b"], "active", END),
+        (END - SECOND, ["block t.me b"], "active", END),
+        (END, [], "expired", None),
+    ):
+        derived = derive(ledger, at)
+        assert (names(derived), states(derived)) == (in_force, {"b": state})
+        assert derived.next_change_at == change
+        assert derived.next_change_by_issuer == ({} if change is None else {"a": change})
+
+
+def test_a_lifting_is_in_force_from_its_own_second():
+    """10 August 2017 10:46 WIB; the field fails at lifting."""
+    ledger = orders(block("b", "t.me", "telegram.org"), unblock("u", "b", effective_at=AUGUST_10))
+    before, after = derive(ledger, END - SECOND), derive(ledger, END)
+    assert (names(before), before.next_change_at) == (["block t.me b", "block telegram.org b"], END)
+    assert states(before) == {"b": "active", "u": "scheduled"}
+    assert (names(after), after.next_change_at) == ([], None)
+    assert states(after) == {"b": "lifted", "u": "active"}
+    assert (rows(after)["u"].entries, rows(after)["u"].in_force, rows(after)["u"].notes) == (2, 0, ())
+
+
+def test_part_of_an_order_may_be_lifted_by_name_and_by_match():
+    ledger = orders(
+        block("b", "t.me", "{name: t.me, match: exact}", "c.example"),
+        unblock("u", "b", "{name: t.me, match: exact}", effective_at=AUGUST_10),
+    )
+    derived = derive(ledger, END)
+    assert [item.entry.match for item in derived.in_force["a"]] == ["subtree", "subtree"]
+    assert (rows(derived)["b"].state, rows(derived)["b"].in_force) == ("partially lifted", 2)
+    both = derive([*ledger, *orders(unblock("v", "b", "t.me", effective_at=AUGUST_10))], END)
+    assert names(both) == ["block c.example b"]
+    assert rows(both)["v"].notes == ("NOT_BLOCKED: 1 of 2 entries had ended already",)
+
+
+def test_a_lifting_ends_its_target_only():
+    """The same name by another order, and by another issuer, stays blocked."""
+    ledger = orders(block("b", "t.me"), block("c", "t.me"), block("b", "t.me", issuer="x"), unblock("u", "b"))
+    derived = derive(ledger, START)
+    assert names(derived) == ["block t.me c"]
+    assert names(derived, "x") == ["block t.me b"]
+
+
+def test_a_block_after_a_lifting_is_a_new_block():
+    """An unblock ends entries; it is no exemption for later orders."""
+    ledger = orders(block("b", "t.me"), unblock("u", "b"), block("c", "t.me", issued_at=AUGUST_10))
+    assert names(derive(ledger, END)) == ["block t.me c"]
+
+
+def test_a_later_lifting_of_all_brings_nothing_back_that_an_earlier_one_ended():
+    ledger = orders(
+        block("b", "t.me", "c.example"),
+        unblock("v", "b", effective_at="2018-01-01T00:00:00Z"),
+        unblock("u", "b", "t.me", effective_at=AUGUST_10),
+    )
+    assert names(derive(ledger, END)) == ["block c.example b"]
+    assert names(derive(ledger, datetime(2018, 1, 1, tzinfo=UTC))) == []
+
+
+def test_an_exemption_has_its_own_time():
+    ledger = orders(block("b", "t.me"), exempt("e", "web.t.me", effective_at=AUGUST_10))
+    assert names(derive(ledger, START)) == ["block t.me b"]
+    assert names(derive(ledger, END)) == ["block t.me b", "exempt web.t.me e"]
+
+
+def test_a_lifting_before_its_time_leaves_no_gap_to_slip_through():
+    """A lifting that is effective before the block itself: the block never begins."""
+    ledger = orders(block("b", "t.me", effective_at=AUGUST_10), unblock("u", "b", effective_at=JULY_14))
+    assert states(derive(ledger, START)) == {"b": "lifted", "u": "active"}
+    assert names(derive(ledger, END)) == []
+
+
+def test_lifting_what_has_ended_is_noted():
+    """Design section 5, guards: NOT_BLOCKED."""
+    ledger = orders(
+        block("b", "t.me", "c.example", expires_at=AUGUST_10),
+        unblock("u", "b", "t.me", effective_at=JULY_14),
+        unblock("v", "b", effective_at=JULY_14),
+        unblock("w", "b", effective_at=AUGUST_10),
+    )
+    derived = rows(derive(ledger, END))
+    assert derived["u"].notes == ()
+    assert derived["v"].notes == ("NOT_BLOCKED: 1 of 2 entries had ended already",)
+    assert derived["w"].notes == ("NOT_BLOCKED: 2 of 2 entries had ended already",)
+
+
+def test_what_expired_is_expired_though_it_was_lifted_afterwards():
+    ledger = orders(
+        block("b", "t.me", expires_at=AUGUST_10), unblock("u", "b", effective_at="2018-01-01T00:00:00Z")
+    )
+    assert states(derive(ledger, datetime(2019, 1, 1, tzinfo=UTC))) == {"b": "expired", "u": "active"}
+
+
+# ------- Numbered orders -------
+
+
+def chain() -> list[str]:
+    first = block("b-1", "one.example", seq=1)
+    second = unblock("u-2", "b-1", seq=2, prev=sha256(first))
+    third = block("b-3", "three.example", seq=3, prev=sha256(second))
+    return [first, second, third]
+
+
+def test_numbered_orders_are_followed_whatever_the_order_of_their_arrival():
+    first, second, third = chain()
+    derived = derive(orders(third, first, second), START)
+    assert names(derived) == ["block three.example b-3"]
+    assert states(derived) == {"b-3": "active", "b-1": "lifted", "u-2": "active"}
+
+
+def test_a_gap_holds_what_comes_after_it():
+    """Design section 5: a withheld lifting is noticed; what is held is not enforced."""
+    first, _, third = chain()
+    derived = derive(orders(first, third), START)
+    assert names(derived) == ["block one.example b-1"]
+    assert rows(derived)["b-3"].state == "held"
+    assert rows(derived)["b-3"].notes == ("HELD: the order with seq 2 has not been received",)
+    assert derived.next_change_at is None
+
+
+def test_a_held_lifting_lifts_nothing():
+    first, second, _ = chain()
+    derived = derive(orders(first, second.replace(sha256(first), "ab" * 32)), START)
+    assert names(derived) == ["block one.example b-1"]
+    assert rows(derived)["u-2"].notes == ("HELD: prev is not the sha256 of the order with seq 1",)
+
+
+def test_what_follows_a_wrong_prev_is_held_too():
+    first, second, third = chain()
+    wrong = second.replace(sha256(first), "ab" * 32)
+    derived = derive(orders(first, wrong, third.replace(sha256(second), sha256(wrong))), START)
+    assert rows(derived)["b-3"].notes == ("HELD: the order with seq 2 is held",)
+
+
+def test_a_second_order_with_a_number_is_held():
+    first, second, third = chain()
+    derived = derive(orders(first, second, third, block("x", "x.example", seq=1)), START)
+    assert rows(derived)["x"].notes == ("HELD: seq 1 is that of order b-1",)
+    assert names(derived) == ["block three.example b-3"]
+
+
+def test_an_issuer_whose_orders_are_held_holds_no_other_up():
+    first, _, third = chain()
+    derived = derive(orders(first, third, block("b", "t.me", issuer="x")), START)
+    assert names(derived, "x") == ["block t.me b"]
+
+
+# ------- Size -------
+
+
+@pytest.mark.parametrize("sizes", [(10_000, 10), (1, 100_000)], ids=["many orders", "one order"])
+def test_a_hundred_thousand_entries_are_derived_in_a_second(sizes: tuple[int, int]):
+    """Publish derives on each change; the issuer names each entry in a lifting of its own, or all at once."""
+    count, each = sizes
+    ledger = [
+        Order(
+            f"{n}.yaml", f"{n:064}", "a", f"b-{n}", "block", START, START,
+            entries=tuple(Entry(f"n{i}.o{n}.example", "subtree") for i in range(each)),
+        )
+        for n in range(count)
+    ]  # fmt: skip
+    for n in range(5000):
+        block = ledger[n % count]
+        entries = None if n % 2 else (TargetEntry(block.entries[n % each].name),)
+        target = Target(block.order_id, entries)
+        ledger.append(Order(f"u{n}", f"{n:064}", "a", f"u-{n}", "unblock", START, END, targets=(target,)))
+    start = time.process_time()
+    derived = derive(ledger, START)
+    derive(ledger, END)
+    assert time.process_time() - start < 4  # two of them, on a slow machine
+    assert len(derived.in_force["a"]) == 100_000
