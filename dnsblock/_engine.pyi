@@ -8,6 +8,22 @@ from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address
 from typing import final
 
+__all__ = [
+    "BUILD_PROFILE",
+    "MAX_ATTEMPTS",
+    "Answer",
+    "Counts",
+    "Covering",
+    "Engine",
+    "ListRefused",
+    "PolicyZone",
+    "Rule",
+    "Settings",
+    "Snapshot",
+    "UpstreamCounts",
+    "__version__",
+]
+
 __version__: str
 BUILD_PROFILE: str
 """`release` or `debug`: figures of a debug build mean nothing."""

@@ -30,7 +30,8 @@ from dnsblock.policy import Counts
 if TYPE_CHECKING:
     from dnsblock.daemon import Daemon
 
-disable_created_metrics()  # when a counter was made is when the process started, which is told already
+# When a counter was made is when the process started, which is told already.
+disable_created_metrics()  # type: ignore[no-untyped-call]  # the library does not type this one
 
 PUBLISH_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 FAILURE_REASONS = ("refused", "unwritable", "internal")

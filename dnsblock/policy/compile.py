@@ -21,10 +21,18 @@ def compile_orders(zone: Zone, config: Config, in_force: Sequence[InForce]) -> P
         answer = None if item.kind == "exempt" else item.entry.answer or zone.answer
         key = (answer, "" if answer is None else item.order_id)
         if key not in rules:
+            _check_answer(answer, config, item)
             rules[key] = len(compiled)
             compiled.append(Rule(None if answer is None else engine_answer(zone, config, answer), key[1]))
         lines.append(f"{item.entry.match} {rules[key]} {item.entry.name}\n")
     return PolicyZone.from_entries(zone.name, compiled, "".join(lines).encode())
+
+
+def _check_answer(answer: str | None, config: Config, item: InForce) -> None:
+    """An order in the ledger may name a profile that the configuration no longer has."""
+    if answer is not None and answer not in config.answer_names:
+        reason = f"order {item.order_id}, which is in force, needs this answer profile: put it back"
+        raise Refused([Problem(str(config.path), None, answer, reason)])
 
 
 def _precedence(item: InForce) -> tuple[datetime, str]:

@@ -7,7 +7,8 @@
 //! * [`message`], [`name`] — what a query may look like, and what we write.
 //! * [`answer`] — `decide`: the verdict on one packet; pure.
 //! * [`policy`], [`list`] — policy zones and snapshots: look up, and build.
-//! * [`upstream`], [`stream`], [`relay`] — forwarding, and the way back.
+//! * [`upstream`], [`pool`], [`health`], [`stream`] — forwarding.
+//! * [`relay`] — an upstream's answer, made into the client's.
 //! * [`engine`], [`counters`] — what the control plane holds.
 //! * [`poll`], [`sys`] — the operating system; `unsafe` is in `sys` alone.
 //! * `python` — the Python face, with the feature of that name.
@@ -15,11 +16,13 @@
 pub mod answer;
 pub mod counters;
 pub mod engine;
+pub mod health;
 pub mod list;
 pub mod message;
 pub mod name;
 pub mod policy;
 pub mod poll;
+pub mod pool;
 #[cfg(feature = "python")]
 mod python;
 pub mod relay;

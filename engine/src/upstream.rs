@@ -1,14 +1,13 @@
-//! Forwarding: which upstream is asked, over which socket and under which id;
-//! which answer is believed; when another one is asked.
+//! Forwarding: queries under way, which answer is believed, and when another
+//! upstream is asked.
 //!
 //! Against forged answers (RFC 5452 9): ids are drawn at random, so are source
-//! ports (a pool of connected sockets for each upstream, each replaced after a
-//! while), the question must come back as it was asked, and what does not fit
-//! is counted and ignored while the wait goes on.
+//! ports (`pool`), the question must come back as it was asked, and what does
+//! not fit is counted and ignored while the wait goes on.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,29 +18,19 @@ use slab::Slab;
 
 use crate::counters::{Counters, UpstreamCounters};
 use crate::engine::Events;
+use crate::health::Health;
 use crate::message::{MAX_QUESTION, Query, u16_at};
 use crate::name::Name;
 use crate::poll::{Poll, Token};
+use crate::pool::Pool;
 use crate::relay;
 use crate::stream::Stream;
 use crate::sys::{BATCH, Batch, Local, Peer};
-use crate::udp;
 
-/// Sockets, and so source ports, that are open towards one upstream at a time.
-const POOL: usize = 64;
-/// Queries sent through one socket, and its age, before another port takes its
-/// place: under little load that is a port for nearly every query, under much
-/// load a new socket costs less than a hundredth of what goes through it.
-const USES: u32 = 128;
-const AGE: Duration = Duration::from_millis(40);
 /// Queries of one received batch that may leave through the same socket.
 const RUN: usize = 16;
 /// Times a query is sent at most; the configuration may say less.
 pub const MAX_ATTEMPTS: usize = 4;
-/// Failures in a row after which an upstream is asked only now and then.
-const FAILURES: u32 = 3;
-/// How long such an upstream is left alone before one query tries it again.
-const REST: Duration = Duration::from_secs(2);
 /// How long a TCP connection without questions under way is kept.
 const STREAM_IDLE: Duration = Duration::from_secs(5);
 
@@ -93,24 +82,6 @@ enum Channel {
     Stream(usize),
 }
 
-struct Upstream {
-    address: SocketAddr,
-    /// Keys of the sockets that are drawn from.
-    pool: Vec<usize>,
-    stream: Option<usize>,
-    failures: u32,
-    rest_until: Option<Instant>,
-}
-
-struct PoolSocket {
-    socket: UdpSocket,
-    upstream: usize,
-    outstanding: usize,
-    uses_left: u32,
-    opened_at: Instant,
-    retired: bool,
-}
-
 struct Deadline {
     at: Instant,
     flight: usize,
@@ -120,9 +91,11 @@ struct Deadline {
 /// All forwarding of one packet thread.
 pub struct Upstreams {
     settings: Settings,
-    upstreams: Vec<Upstream>,
-    sockets: Slab<PoolSocket>,
+    health: Health,
+    pool: Pool,
     streams: Slab<Stream>,
+    /// Key of the TCP connection towards each upstream.
+    stream_of: Vec<Option<usize>>,
     flights: Slab<Flight>,
     routes: HashMap<(Channel, u16), usize>,
     /// In order of time, since every attempt gets the same patience.
@@ -147,17 +120,11 @@ impl Upstreams {
         counters: Arc<Counters>,
         events: Arc<Events>,
     ) -> Upstreams {
-        let upstream = |address: &SocketAddr| Upstream {
-            address: *address,
-            pool: Vec::with_capacity(POOL),
-            stream: None,
-            failures: 0,
-            rest_until: None,
-        };
         Upstreams {
-            upstreams: settings.upstreams.iter().map(upstream).collect(),
+            health: Health::new(settings.upstreams.len()),
+            pool: Pool::new(&settings.upstreams, Rc::clone(&poll)),
+            stream_of: vec![None; settings.upstreams.len()],
             settings,
-            sockets: Slab::new(),
             streams: Slab::new(),
             flights: Slab::new(),
             routes: HashMap::new(),
@@ -218,7 +185,7 @@ impl Upstreams {
     /// Sends a flight once more, to the upstream that is best now.
     fn attempt(&mut self, key: usize, now: Instant) {
         let asked = self.flights[key].asked;
-        let upstream = self.choose(asked, now);
+        let upstream = self.health.choose(asked, now);
         self.next_stamp += 1;
         let flight = &mut self.flights[key];
         flight.attempts += 1;
@@ -239,30 +206,14 @@ impl Upstreams {
         }
     }
 
-    /// The first upstream, in configured order, that is not resting and has
-    /// not been asked; else one that has not been asked; else any.
-    fn choose(&mut self, asked: u64, now: Instant) -> usize {
-        let fresh = |index: &usize| asked & (1 << index) == 0;
-        let awake = |u: &Upstream| u.failures < FAILURES || u.rest_until.is_none_or(|until| now >= until);
-        let all = 0..self.upstreams.len();
-        let chosen = all.clone().filter(fresh).find(|&index| awake(&self.upstreams[index]));
-        let chosen = chosen.or_else(|| all.clone().find(|&index| awake(&self.upstreams[index])));
-        let chosen = chosen.or_else(|| all.clone().find(fresh)).unwrap_or(0);
-        let upstream = &mut self.upstreams[chosen];
-        if upstream.failures >= FAILURES {
-            // One query tries whether it is back; the others need not wait.
-            upstream.rest_until = Some(now + REST);
-        }
-        chosen
-    }
-
     fn send_datagram(&mut self, key: usize, upstream: usize, now: Instant) {
-        let same = self.out_socket.filter(|&socket| self.sockets[socket].upstream == upstream);
+        let same =
+            self.out_socket.filter(|&socket| self.pool.get(socket).is_some_and(|s| s.upstream == upstream));
         let socket = match same {
             Some(socket) if self.waiting < RUN.min(BATCH) => socket,
             _ => {
                 self.flush(now);
-                match self.draw(upstream, now) {
+                match self.pool.draw(upstream, &mut self.random, now) {
                     Ok(socket) => socket,
                     Err(error) => return self.cannot_open(upstream, &error),
                 }
@@ -279,9 +230,7 @@ impl Upstreams {
         slot.length = length.expect("header, question and OPT fit a datagram");
         (slot.peer, slot.local) = (Peer::none(), Local::Bound);
         self.waiting += 1;
-        let pool_socket = &mut self.sockets[socket];
-        pool_socket.outstanding += 1;
-        pool_socket.uses_left = pool_socket.uses_left.saturating_sub(1);
+        self.pool.uses(socket);
         self.count(upstream).udp_queries.add(1);
     }
 
@@ -289,48 +238,11 @@ impl Upstreams {
     pub fn flush(&mut self, now: Instant) {
         let Some(socket) = self.out_socket.take() else { return };
         let waiting = std::mem::take(&mut self.waiting);
-        let unsent = self.out.send(&self.sockets[socket].socket, waiting);
+        let Some(pool_socket) = self.pool.get(socket) else { return };
+        let unsent = self.out.send(&pool_socket.socket, waiting);
         if unsent > 0 {
             // The kernel told of an ICMP error here instead of on receipt.
             self.socket_failed(socket, now);
-        }
-    }
-
-    /// Draws one of the pool's sockets, filling the pool up first.
-    fn draw(&mut self, upstream: usize, now: Instant) -> io::Result<usize> {
-        let place = self.random.random_range(0..POOL);
-        if let Some(&key) = self.upstreams[upstream].pool.get(place) {
-            let socket = &self.sockets[key];
-            if socket.uses_left > 0 && now.saturating_duration_since(socket.opened_at) < AGE {
-                return Ok(key);
-            }
-            self.upstreams[upstream].pool.swap_remove(place);
-            self.sockets[key].retired = true;
-            self.close_if_done(key);
-        }
-        let opened = self.open(upstream, now);
-        if let (Err(_), Some(&key)) = (&opened, self.upstreams[upstream].pool.first()) {
-            // Out of descriptors: an old port is better than no answer.
-            return Ok(key);
-        }
-        opened
-    }
-
-    fn open(&mut self, upstream: usize, now: Instant) -> io::Result<usize> {
-        let socket = udp::connect(self.upstreams[upstream].address)?;
-        let entry = self.sockets.vacant_entry();
-        let key = entry.key();
-        self.poll.add(&socket, Token::Upstream(key), true, false)?;
-        let (outstanding, uses_left, opened_at, retired) = (0, USES, now, false);
-        entry.insert(PoolSocket { socket, upstream, outstanding, uses_left, opened_at, retired });
-        self.upstreams[upstream].pool.push(key);
-        Ok(key)
-    }
-
-    fn close_if_done(&mut self, key: usize) {
-        let done = self.sockets.get(key).is_some_and(|socket| socket.retired && socket.outstanding == 0);
-        if done && self.out_socket != Some(key) {
-            self.sockets.remove(key);
         }
     }
 
@@ -353,7 +265,7 @@ impl Upstreams {
     }
 
     fn send_over_stream(&mut self, key: usize, upstream: usize, now: Instant) {
-        let stream = match self.upstreams[upstream].stream {
+        let stream = match self.stream_of[upstream] {
             Some(stream) => stream,
             None => match self.open_stream(upstream, now) {
                 Ok(stream) => stream,
@@ -374,12 +286,12 @@ impl Upstreams {
     }
 
     fn open_stream(&mut self, upstream: usize, now: Instant) -> io::Result<usize> {
-        let stream = Stream::connect(self.upstreams[upstream].address, upstream, now)?;
+        let stream = Stream::connect(self.settings.upstreams[upstream], upstream, now)?;
         let entry = self.streams.vacant_entry();
         let key = entry.key();
         self.poll.add(stream.socket(), Token::Stream(key), true, true)?;
         entry.insert(stream);
-        self.upstreams[upstream].stream = Some(key);
+        self.stream_of[upstream] = Some(key);
         Ok(key)
     }
 
@@ -389,7 +301,7 @@ impl Upstreams {
     /// messages of those that are returned, by place.
     pub fn receive(&mut self, socket: usize, batch: &mut Batch, now: Instant) -> Arrived<usize> {
         let mut arrived = Vec::new();
-        let received = match self.sockets.get(socket) {
+        let received = match self.pool.get(socket) {
             Some(pool_socket) => batch.receive(&pool_socket.socket, false),
             None => return arrived,
         };
@@ -409,7 +321,6 @@ impl Upstreams {
                 arrived.push((flight, place));
             }
         }
-        self.close_if_done(socket);
         arrived
     }
 
@@ -417,7 +328,7 @@ impl Upstreams {
     /// nobody asked, and for what must be asked again over TCP.
     fn take(&mut self, channel: Channel, message: &[u8], now: Instant) -> Option<Flight> {
         let upstream = match channel {
-            Channel::Socket(key) => self.sockets.get(key)?.upstream,
+            Channel::Socket(key) => self.pool.get(key)?.upstream,
             Channel::Stream(key) => self.streams.get(key)?.upstream,
         };
         let key = u16_at(message, 0).and_then(|id| self.routes.get(&(channel, id)).copied());
@@ -445,11 +356,9 @@ impl Upstreams {
         if let Some(route) = sent {
             self.count(upstream).answered_after(now.saturating_duration_since(route.sent_at));
         }
-        let upstream = &mut self.upstreams[upstream];
-        if upstream.failures >= FAILURES {
-            self.events.push(format!("upstream {} answers again", upstream.address));
+        if self.health.answered(upstream) {
+            self.events.push(format!("upstream {} answers again", self.settings.upstreams[upstream]));
         }
-        (upstream.failures, upstream.rest_until) = (0, None);
     }
 
     /// The same upstream once more, over TCP; not counted as an attempt, since
@@ -475,11 +384,8 @@ impl Upstreams {
 
     fn leave(&mut self, route: &Route) {
         self.routes.remove(&(route.channel, route.id));
-        if let Channel::Socket(key) = route.channel
-            && let Some(socket) = self.sockets.get_mut(key)
-        {
-            socket.outstanding -= 1;
-            self.close_if_done(key);
+        if let Channel::Socket(key) = route.channel {
+            self.pool.releases(key);
         }
     }
 
@@ -551,14 +457,14 @@ impl Upstreams {
 
     fn drop_stream(&mut self, key: usize) {
         if let Some(stream) = self.streams.try_remove(key) {
-            self.upstreams[stream.upstream].stream = None;
+            self.stream_of[stream.upstream] = None;
         }
     }
 
     /// An ICMP error, most often: nobody listens there. Waiting would be lost
     /// time for every query that went out through this socket.
     fn socket_failed(&mut self, key: usize, now: Instant) {
-        let upstream = self.sockets[key].upstream;
+        let Some(upstream) = self.pool.get(key).map(|socket| socket.upstream) else { return };
         self.count(upstream).network_errors.add(1);
         self.upstream_failed(upstream, now);
         self.expire_routes(Channel::Socket(key), now);
@@ -597,17 +503,15 @@ impl Upstreams {
     }
 
     fn upstream_failed(&mut self, index: usize, now: Instant) {
-        let upstream = &mut self.upstreams[index];
-        upstream.failures = upstream.failures.saturating_add(1);
-        if upstream.failures == FAILURES {
-            upstream.rest_until = Some(now + REST);
-            self.events.push(format!("upstream {} does not answer", upstream.address));
+        if self.health.failed(index, now) {
+            self.events.push(format!("upstream {} does not answer", self.settings.upstreams[index]));
         }
     }
 
     fn cannot_open(&mut self, upstream: usize, error: &io::Error) {
         self.count(upstream).network_errors.add(1);
-        self.events.push(format!("no socket towards upstream {}: {error}", self.upstreams[upstream].address));
+        self.events
+            .push(format!("no socket towards upstream {}: {error}", self.settings.upstreams[upstream]));
     }
 
     fn count(&self, upstream: usize) -> &UpstreamCounters {

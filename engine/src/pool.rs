@@ -1,0 +1,113 @@
+//! UDP sockets towards upstreams: which source port a query leaves from.
+//!
+//! A port that cannot be guessed is half of the defence against forged answers
+//! (RFC 5452 9.2); a socket of its own for each query would cost more than the
+//! query. So there is a pool of connected sockets for each upstream; one is
+//! drawn at random, and each is soon replaced.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use rand::RngExt;
+use rand::rngs::StdRng;
+use slab::Slab;
+
+use crate::poll::{Poll, Token};
+use crate::udp;
+
+/// Sockets, and so source ports, that are open towards one upstream at a time.
+const POOL: usize = 256;
+/// Queries sent through one socket, and its age, before another port takes its
+/// place: under little load that is a port for nearly every query, under much
+/// load a new socket costs less than a hundredth of what goes through it.
+const USES: u32 = 128;
+const AGE: Duration = Duration::from_millis(160);
+
+/// The sockets of one packet thread.
+pub struct Pool {
+    upstreams: Vec<SocketAddr>,
+    /// Keys of the sockets that are drawn from, by upstream.
+    drawn_from: Vec<Vec<usize>>,
+    sockets: Slab<PoolSocket>,
+    poll: Rc<Poll>,
+}
+
+pub struct PoolSocket {
+    pub socket: UdpSocket,
+    /// Place of the upstream in the configuration.
+    pub upstream: usize,
+    /// Queries whose answers are still welcome here.
+    outstanding: usize,
+    uses_left: u32,
+    opened_at: Instant,
+    retired: bool,
+}
+
+impl Pool {
+    pub fn new(upstreams: &[SocketAddr], poll: Rc<Poll>) -> Pool {
+        let drawn_from = upstreams.iter().map(|_| Vec::with_capacity(POOL)).collect();
+        Pool { upstreams: upstreams.to_vec(), drawn_from, sockets: Slab::new(), poll }
+    }
+
+    pub fn get(&self, key: usize) -> Option<&PoolSocket> {
+        self.sockets.get(key)
+    }
+
+    /// Draws a socket towards an upstream, filling the pool up first.
+    pub fn draw(&mut self, upstream: usize, random: &mut StdRng, now: Instant) -> io::Result<usize> {
+        let place = random.random_range(0..POOL);
+        if let Some(&key) = self.drawn_from[upstream].get(place) {
+            let socket = &self.sockets[key];
+            if socket.uses_left > 0 && now.saturating_duration_since(socket.opened_at) < AGE {
+                return Ok(key);
+            }
+            self.retire(upstream, place);
+        }
+        let opened = self.open(upstream, now);
+        match self.drawn_from[upstream].first() {
+            // Out of descriptors: an old port is better than no answer.
+            Some(&key) if opened.is_err() => Ok(key),
+            _ => opened,
+        }
+    }
+
+    fn open(&mut self, upstream: usize, now: Instant) -> io::Result<usize> {
+        let socket = udp::connect(self.upstreams[upstream])?;
+        let entry = self.sockets.vacant_entry();
+        let key = entry.key();
+        self.poll.add(&socket, Token::Upstream(key), true, false)?;
+        let (outstanding, uses_left, opened_at, retired) = (0, USES, now, false);
+        entry.insert(PoolSocket { socket, upstream, outstanding, uses_left, opened_at, retired });
+        self.drawn_from[upstream].push(key);
+        Ok(key)
+    }
+
+    fn retire(&mut self, upstream: usize, place: usize) {
+        let key = self.drawn_from[upstream].swap_remove(place);
+        self.sockets[key].retired = true;
+        self.close_if_done(key);
+    }
+
+    /// Notes that a query leaves through the socket.
+    pub fn uses(&mut self, key: usize) {
+        let socket = &mut self.sockets[key];
+        socket.outstanding += 1;
+        socket.uses_left = socket.uses_left.saturating_sub(1);
+    }
+
+    /// Notes that no answer is waited for any more for one of its queries.
+    pub fn releases(&mut self, key: usize) {
+        if let Some(socket) = self.sockets.get_mut(key) {
+            socket.outstanding -= 1;
+            self.close_if_done(key);
+        }
+    }
+
+    fn close_if_done(&mut self, key: usize) {
+        if self.sockets[key].retired && self.sockets[key].outstanding == 0 {
+            self.sockets.remove(key);
+        }
+    }
+}
