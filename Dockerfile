@@ -1,0 +1,44 @@
+# The image of dnsblock. Its steps are those of the Makefile, so what is tested there is what runs here.
+#
+#   docker build -t dnsblock .
+#   docker run -d --name dnsblock -p 53:53/udp -p 53:53/tcp -p 127.0.0.1:9353:9353/tcp \
+#       -v /etc/dnsblock:/etc/dnsblock:ro -v dnsblock-state:/var/lib/dnsblock dnsblock
+#
+# docs/operations.md says what the configuration of a container needs.
+
+FROM rust:1-slim-bookworm AS build
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends gcc make python3 python3-venv \
+    && rm -rf /var/lib/apt/lists/*
+WORKDIR /src
+COPY . .
+RUN make wheel
+RUN make install PREFIX=/opt/dnsblock
+
+FROM debian:bookworm-slim
+# tzdata: times are shown in a zone of the configuration, Asia/Jakarta by default.
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends python3 tzdata \
+    && rm -rf /var/lib/apt/lists/*
+RUN useradd --system --uid 10053 --user-group --no-create-home --shell /usr/sbin/nologin dnsblock \
+    && install -d -o 10053 -g 10053 -m 0700 /var/lib/dnsblock \
+    && install -d -o 10053 -g 10053 -m 0750 /run/dnsblock \
+    && install -d -m 0755 /etc/dnsblock /etc/dnsblock/orders /etc/dnsblock/lists
+COPY --from=build /opt/dnsblock /opt/dnsblock
+COPY config/isp.yaml /etc/dnsblock/isp.yaml
+ENV PATH=/opt/dnsblock/bin:$PATH \
+    DNSBLOCK_CONFIG=/etc/dnsblock/dnsblock.yaml
+
+# A number, so that Kubernetes can see that it is not root.
+USER 10053:10053
+# The ledger: the proof of every order that was ever accepted. Give it a volume with a name, and back it up.
+VOLUME /var/lib/dnsblock
+EXPOSE 53/udp 53/tcp 9353/tcp
+
+# Unhealthy is only a daemon that does not answer (exit code 3). After a reload that was refused (1), or with a broken
+# configuration file (4), what was enforced is still enforced: a restart would turn that into an outage.
+HEALTHCHECK --interval=30s --timeout=15s --start-period=300s --retries=3 \
+    CMD dnsblock status >/dev/null; case $? in 0|1|4) exit 0;; *) exit 1;; esac
+
+ENTRYPOINT ["dnsblock"]
+CMD ["serve"]

@@ -1,0 +1,43 @@
+"""Runs the daemon for the tests of what is around it: image, unit, examples."""
+
+import json
+import os
+import select
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = Path(sys.executable).parent / "dnsblock"
+# Free ports, and an upstream that says no at once: tcpmux.
+MINIMAL = 'listen: ["127.0.0.1:0"]\nmetrics: 127.0.0.1:0\nupstream: {servers: ["127.0.0.1:1"]}\n'
+
+
+@contextmanager
+def running(config: Path, *, program: Path = PROGRAM, **environment: str) -> Iterator[dict[str, Any]]:
+    """A daemon while the block runs; gives what it said when it was ready, and stops it as systemd does."""
+    log = config.with_suffix(".log")
+    with log.open("wb") as stderr:
+        daemon = subprocess.Popen(
+            [program, "serve", "-c", config, "--json"],
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            env=os.environ | environment,
+        )
+    with daemon:
+        try:
+            # One line comes, or the end of the output: the daemon says it whole or not at all.
+            if not select.select([daemon.stdout], [], [], 30)[0]:
+                pytest.fail(f"not ready in 30 seconds: {log.read_text()}")
+            line = daemon.stdout.readline()
+            assert line, f"refused to start: {log.read_text()}"
+            yield json.loads(line)
+            daemon.terminate()
+            assert daemon.wait(20) == 0
+        finally:
+            daemon.kill()

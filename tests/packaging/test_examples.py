@@ -1,0 +1,228 @@
+"""The examples that ship: the provider's configuration starts and answers, the alerts are right and fire."""
+
+import json
+import re
+import shutil
+import socket
+import subprocess
+import threading
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from dnslib import QTYPE, RCODE, RR, A, DNSRecord
+from running import ROOT, running
+
+EXAMPLE, ALERTS = ROOT / "config" / "isp.yaml", ROOT / "config" / "alerts.yaml"
+UPSTREAM_ADDRESS = "203.0.113.7"
+ORDER = {
+    "schema": "dnsblock.order/1",
+    "issuer": "kominfo.go.id",
+    "order_id": "1/2026",
+    "action": "block",
+    "issued_at": "2026-01-01T00:00:00+07:00",
+    "entries": ["ordered.example", "portal.isp.example", {"name": "page.example", "answer": "landing"}],
+}
+
+
+@contextmanager
+def upstream() -> Iterator[str]:
+    """A resolver that has one address for everything."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+
+        def answer() -> None:
+            while (received := sock.recvfrom(4096))[0]:  # an empty datagram ends it
+                reply = DNSRecord.parse(received[0]).reply(aa=0)
+                reply.add_answer(RR(reply.q.qname, QTYPE.A, ttl=60, rdata=A(UPSTREAM_ADDRESS)))
+                sock.sendto(reply.pack(), received[1])
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        try:
+            yield "{}:{}".format(*sock.getsockname())
+        finally:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as end:
+                end.sendto(b"", sock.getsockname())
+            thread.join(10)
+
+
+@pytest.fixture(scope="module")
+def isp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict]:
+    """A daemon with the example; only addresses, paths and ports are other ones."""
+    folder = tmp_path_factory.mktemp("isp")
+    (folder / "lists").mkdir()
+    (folder / "orders").mkdir()
+    (folder / "lists" / "allow.txt").write_text("isp.example\n")
+    (folder / "lists" / "malware.txt").write_text("malware.example\n")
+    (folder / "orders" / "1.json").write_text(json.dumps(ORDER))
+    text = EXAMPLE.read_text()
+    with upstream() as address:
+        for written, here in {
+            '"0.0.0.0:53"': '"0.0.0.0:0"',
+            '"[::]:53"': '"[::]:0"',
+            "198.51.100.11,": f'"{address}",',
+            "[2001:db8:53::11]:53": address,
+            "192.0.2.10:9353": "127.0.0.1:0",
+            "/etc/dnsblock/orders": str(folder / "orders"),
+            "/etc/dnsblock/lists": str(folder / "lists"),
+            "/var/lib/dnsblock": str(folder / "state"),
+            "/run/dnsblock": str(folder),
+        }.items():
+            assert written in text, f"the example has no {written} any more"
+            text = text.replace(written, here)
+        (folder / "dnsblock.yaml").write_text(text)
+        with running(folder / "dnsblock.yaml") as ready:
+            yield ready
+
+
+def ask(isp: dict, name: str, *, family: int = 4, tcp: bool = False) -> DNSRecord:
+    place = next(p for p in isp["listening"] if p.startswith("[") == (family == 6))
+    host, port = ("::1" if family == 6 else "127.0.0.1"), int(place.rsplit(":", 1)[1])
+    return DNSRecord.parse(DNSRecord.question(name).send(host, port, tcp=tcp, timeout=5, ipv6=family == 6))
+
+
+def addresses(answer: DNSRecord) -> list[str]:
+    return [str(record.rdata) for record in answer.rr if record.rtype == QTYPE.A]
+
+
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("tcp", [False, True])
+def test_the_example_of_a_provider_carries_out_an_order(isp: dict, family: int, tcp: bool):
+    """On both wildcard addresses, over both transports."""
+    assert addresses(ask(isp, "www.ordered.example", family=family, tcp=tcp)) == ["198.51.100.80"]
+
+
+def test_the_example_of_a_provider_forwards_what_nobody_blocks(isp: dict):
+    assert addresses(ask(isp, "free.example")) == [UPSTREAM_ADDRESS]
+
+
+def test_the_example_of_a_provider_leaves_its_own_names_open(isp: dict):
+    """The allow list comes before the order that names one of them."""
+    assert addresses(ask(isp, "portal.isp.example")) == [UPSTREAM_ADDRESS]
+
+
+def test_the_example_of_a_provider_enforces_its_own_list(isp: dict):
+    answer = ask(isp, "www.malware.example")
+    assert (RCODE[answer.header.rcode], answer.rr) == ("NXDOMAIN", [])
+
+
+def test_the_example_of_a_provider_leads_to_the_landing_page(isp: dict):
+    answer = ask(isp, "page.example")
+    assert [str(r.rdata) for r in answer.rr if r.rtype == QTYPE.CNAME] == ["landing.isp.example."]
+    assert addresses(answer) == [UPSTREAM_ADDRESS]
+
+
+# ------- Alerts
+
+
+def promtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    program = shutil.which("promtool")
+    if program is None:
+        pytest.fail("promtool is missing: apt-get install prometheus", pytrace=False)
+    return subprocess.run([program, *arguments], capture_output=True, text=True, timeout=60)
+
+
+def test_prometheus_takes_the_alerts():
+    said = promtool("check", "rules", ALERTS)
+    assert said.returncode == 0, said
+    assert f"{len(FIRES)} rules found" in said.stdout
+
+
+def test_the_alerts_ask_for_metrics_that_there_are(isp: dict):
+    with urllib.request.urlopen(f"http://{isp['metrics']}/metrics", timeout=10) as response:
+        exposed = set(re.findall(r"^([a-z_]+)[{ ]", response.read().decode(), re.MULTILINE))
+    rules = re.sub(r"#.*", "", ALERTS.read_text())
+    assert set(re.findall(r"\b(?:dnsblock|process)_[a-z_]+\b", rules)) <= exposed
+
+
+# What each alert fires on, and what it does not fire on: series, a value a minute.
+FIRES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
+    "DnsblockDown": ({'up{job="dnsblock"}': "0x30"}, {'up{job="dnsblock"}': "1x30"}),
+    "DnsblockRestarting": (
+        {'process_start_time_seconds{job="dnsblock"}': "1x9 2 3x20"},
+        {'process_start_time_seconds{job="dnsblock"}': "1x9 2x20"},
+    ),
+    "DnsblockPublishFailed": (
+        {
+            "dnsblock_publish_last_attempt_timestamp_seconds": "200x30",
+            "dnsblock_publish_last_success_timestamp_seconds": "100x30",
+        },
+        {
+            "dnsblock_publish_last_attempt_timestamp_seconds": "200x30",
+            "dnsblock_publish_last_success_timestamp_seconds": "200x30",
+        },
+    ),
+    "DnsblockChangeOverdue": (
+        {"dnsblock_next_change_timestamp_seconds": "300x30"},
+        {"dnsblock_next_change_timestamp_seconds": "0x30"},
+    ),
+    "DnsblockOrdersHeld": (
+        {'dnsblock_orders{issuer="a", state="held"}': "1x30"},
+        {'dnsblock_orders{issuer="a", state="active"}': "1x30"},
+    ),
+    "DnsblockQueriesFail": (
+        {
+            'dnsblock_queries_total{outcome="failed"}': "0+10x30",
+            'dnsblock_queries_total{outcome="forwarded"}': "0+90x30",
+        },
+        {
+            'dnsblock_queries_total{outcome="failed"}': "0+1x30",
+            'dnsblock_queries_total{outcome="forwarded"}': "0+99x30",
+        },
+    ),
+    "DnsblockUpstreamFails": (
+        {
+            'dnsblock_upstream_errors_total{upstream="u", reason="timeout"}': "0+30x30",
+            'dnsblock_upstream_queries_total{upstream="u", transport="udp"}': "0+100x30",
+        },
+        {
+            'dnsblock_upstream_errors_total{upstream="u", reason="mismatch"}': "0+30x30",
+            'dnsblock_upstream_queries_total{upstream="u", transport="udp"}': "0+100x30",
+        },
+    ),
+    "DnsblockPacketPanics": (
+        {"dnsblock_packet_panics_total": "0x10 1x20"},
+        {"dnsblock_packet_panics_total": "1x30"},
+    ),
+    "DnsblockNodesDiffer": (
+        {
+            'dnsblock_snapshot_info{instance="a", digest="1"}': "1x30",
+            'dnsblock_snapshot_info{instance="b", digest="2"}': "1x30",
+        },
+        {
+            'dnsblock_snapshot_info{instance="a", digest="1"}': "1x30",
+            'dnsblock_snapshot_info{instance="b", digest="1"}': "1x30",
+        },
+    ),
+}
+
+
+def fires(folder: Path, alert: str, series: dict[str, str]) -> bool:
+    """Whether the alert fires 20 minutes into these series, by Prometheus itself."""
+    query = f'count(ALERTS{{alertname="{alert}", alertstate="firing"}}) or vector(0)'
+    for count in (0, 1):
+        test = {
+            "interval": "1m",
+            "input_series": [{"series": name, "values": values} for name, values in series.items()],
+            "promql_expr_test": [
+                {"expr": query, "eval_time": "20m", "exp_samples": [{"labels": "{}", "value": count}]}
+            ],
+        }
+        file = folder / "test.json"  # JSON is YAML
+        file.write_text(
+            json.dumps({"rule_files": [str(ALERTS)], "evaluation_interval": "1m", "tests": [test]})
+        )
+        said = promtool("test", "rules", file)
+        if said.returncode == 0:
+            return count == 1
+    pytest.fail(f"neither fires nor does not: {said}")
+
+
+@pytest.mark.parametrize("alert", re.findall(r"- alert: (\w+)", ALERTS.read_text()))
+def test_every_alert_fires_when_it_should_and_only_then(tmp_path: Path, alert: str):
+    wrong, right = FIRES[alert]
+    assert fires(tmp_path, alert, wrong)
+    assert not fires(tmp_path, alert, right)

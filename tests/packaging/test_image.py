@@ -1,0 +1,201 @@
+"""The image: what its Dockerfile does is what the Makefile does, and what comes out of it runs.
+
+No Docker is needed: the files that a build would be sent are copied to a folder, and the steps are run there.
+"""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from running import MINIMAL, ROOT, running
+
+PREFIX = "/opt/dnsblock"  # in the image
+# What prepares the Debian of the image: packages, the user, and the folders that are the user's.
+PREPARES = ("apt-get ", "rm -rf /var/lib/apt/lists/", "useradd ", "install -d ")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One instruction of the Dockerfile."""
+
+    word: str
+    rest: str
+    stage: int
+
+
+def steps() -> list[Step]:
+    lines = [line for line in (ROOT / "Dockerfile").read_text().splitlines() if not line.startswith("#")]
+    found: list[Step] = []
+    stage = -1
+    for line in "\n".join(lines).replace("\\\n", " ").splitlines():
+        word, _, rest = line.strip().partition(" ")
+        stage += word == "FROM"
+        if word:
+            found.append(Step(word, " ".join(rest.split()), stage))
+    return found
+
+
+def make_steps() -> list[list[str]]:
+    """The commands of RUN that build and install, in their order."""
+    commands = [command for step in steps() if step.word == "RUN" for command in step.rest.split(" && ")]
+    return [shlex.split(command) for command in commands if not command.startswith(PREPARES)]
+
+
+def last(word: str) -> str:
+    """What the final stage says last with this instruction."""
+    final = max(step.stage for step in steps())
+    return next(s.rest for s in reversed(steps()) if s.stage == final and s.word == word)
+
+
+# ------- .dockerignore, as Docker reads it: the last pattern that matches a path or a folder around it
+
+
+def is_sent(path: str) -> bool:
+    sent = True
+    around = [path.rsplit("/", n)[0] for n in range(path.count("/") + 1)]
+    for line in (ROOT / ".dockerignore").read_text().splitlines():
+        if not line or line.startswith("#"):
+            continue
+        pattern = re.escape(line.removeprefix("!")).replace(r"\*\*/", "(?:.*/)?").replace(r"\*", "[^/]*")
+        if any(re.fullmatch(pattern, part) for part in around):
+            sent = line.startswith("!")
+    return sent
+
+
+def copy_context(to: Path) -> None:
+    for folder, folders, files in os.walk(ROOT):
+        here = Path(folder).relative_to(ROOT)
+        folders[:] = [name for name in folders if is_sent((here / name).as_posix())]
+        for name in files:
+            if is_sent((here / name).as_posix()):
+                (to / here).mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / here / name, to / here / name)
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What is at /opt/dnsblock in the image, made by the Dockerfile's own steps."""
+    context, prefix = tmp_path_factory.mktemp("context"), tmp_path_factory.mktemp("image") / "dnsblock"
+    copy_context(context)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
+    for command in make_steps():
+        here = [word.replace(PREFIX, str(prefix)) for word in command]
+        done = subprocess.run(here, cwd=context, env=environment, capture_output=True, text=True, timeout=850)
+        assert done.returncode == 0, f"{here}: {done.stdout[-4000:]}{done.stderr[-4000:]}"
+    return prefix
+
+
+def run(installed: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Runs the installed program from a folder that has nothing of the checkout in it."""
+    command = [str(installed / "bin" / "dnsblock"), *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60)
+
+
+# ------- The tests
+
+
+def test_every_step_that_builds_is_a_target_of_the_makefile():
+    """Issue 2: the image's steps are those of the Makefile."""
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    built = [(command[0], command[1] in targets) for command in make_steps()]
+    assert built == [("make", True), ("make", True)]
+    assert [command[1] for command in make_steps()] == ["wheel", "install"]
+
+
+def test_the_image_is_made_in_two_stages_and_the_final_one_has_no_compiler():
+    assert [step.rest for step in steps() if step.word == "FROM"] == [
+        "rust:1-slim-bookworm AS build",
+        "debian:bookworm-slim",
+    ]
+    packages = [s.rest for s in steps() if s.stage == 1 and s.word == "RUN" and "apt-get install" in s.rest]
+    assert len(packages) == 1
+    names = packages[0].split("--no-install-recommends ")[1].split(" && ")[0].split()
+    assert names == ["python3", "tzdata"]
+    assert f"--from=build {PREFIX} {PREFIX}" in [step.rest for step in steps() if step.word == "COPY"]
+
+
+def test_the_image_does_not_run_as_root():
+    """The number is that of the user that is made, and of the folders it may write."""
+    user, _, group = last("USER").partition(":")
+    assert user.isdigit()
+    assert int(user) > 0
+    assert group == user
+    made = next(step.rest for step in steps() if step.word == "RUN" and "useradd" in step.rest)
+    assert f"--uid {user} " in made
+    for folder in (last("VOLUME"), "/run/dnsblock"):
+        assert re.search(rf"install -d -o {user} -g {user} -m 07[05]0 {folder}\b", made), folder
+
+
+def test_the_image_says_what_it_serves_and_how():
+    assert last("EXPOSE").split() == ["53/udp", "53/tcp", "9353/tcp"]
+    assert (last("ENTRYPOINT"), last("CMD")) == ('["dnsblock"]', '["serve"]')
+    assert f"PATH={PREFIX}/bin:$PATH" in last("ENV")
+
+
+@pytest.mark.parametrize(
+    ("path", "sent"),
+    [
+        ("Makefile", True),
+        ("dnsblock/http/api.py", True),
+        ("engine/src/lib.rs", True),
+        ("config/isp.yaml", True),
+        ("engine/target/release/lib_engine.so", False),
+        ("dnsblock/_engine.abi3.so", False),
+        ("dnsblock/http/__pycache__/api.cpython-311.pyc", False),
+        (".git/config", False),
+        (".venv/bin/python", False),
+        ("tests/unit/test_docs.py", False),
+        ("letter.pem", False),
+    ],
+)
+def test_a_build_is_sent_what_it_needs_and_nothing_else(path: str, sent: bool):
+    assert is_sent(path) is sent
+
+
+@pytest.mark.timeout(900)
+def test_the_steps_of_the_image_give_a_program_that_runs_anywhere(installed: Path, tmp_path: Path):
+    """Issue 2: the image's steps run; the program finds everything it needs at its prefix."""
+    said = run(installed, "--version", cwd=tmp_path)
+    version = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)[1]
+    assert (said.returncode, said.stdout) == (0, f"dnsblock, version {version}\n")
+    (tmp_path / "dnsblock.yaml").write_text(MINIMAL + "zones: [{name: own, list: own.txt, answer: nodata}]\n")
+    (tmp_path / "own.txt").write_text("listed.example\n")
+    checked = run(installed, "check", "-c", "dnsblock.yaml", cwd=tmp_path)
+    assert (checked.returncode, checked.stderr) == (0, "")
+    (tmp_path / "own.txt").write_text("not a name\n")
+    checked = run(installed, "check", "-c", "dnsblock.yaml", cwd=tmp_path)
+    assert checked.returncode == 1
+    assert "own.txt:1: 'not a name'" in checked.stdout
+
+
+@pytest.mark.timeout(900)
+def test_the_health_check_is_about_the_daemon_and_not_about_its_last_reload(installed: Path, tmp_path: Path):
+    """Docker runs the line with /bin/sh. A refused reload is no reason to restart what still enforces."""
+    line = last("HEALTHCHECK").split(" CMD ")[1]
+    config = tmp_path / "dnsblock.yaml"
+    config.write_text(MINIMAL + "zones: [{name: own, list: own.txt, answer: nodata}]\n")
+    (tmp_path / "own.txt").write_text("listed.example\n")
+    path = f"{installed / 'bin'}:{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "DNSBLOCK_CONFIG": str(config)}
+
+    def is_healthy() -> bool:
+        done = subprocess.run(["/bin/sh", "-c", line], env=environment, capture_output=True, timeout=60)
+        assert done.returncode in (0, 1)  # Docker knows no others
+        return done.returncode == 0
+
+    assert not is_healthy()
+    with running(config, program=installed / "bin" / "dnsblock"):
+        assert is_healthy()
+        (tmp_path / "own.txt").write_text("not a name\n")
+        assert run(installed, "reload", "-c", str(config), cwd=tmp_path).returncode == 4
+        assert run(installed, "status", "-c", str(config), cwd=tmp_path).returncode == 1
+        assert is_healthy()
+        config.write_text("broken: [")
+        assert is_healthy()
+        config.write_text(MINIMAL)
+    assert not is_healthy()

@@ -1,0 +1,257 @@
+"""The documentation says what is so: metrics, options, commands, exit codes, orders and links."""
+
+import json
+import os
+import re
+import select
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import get_args
+
+import click
+import pytest
+
+from dnsblock import document
+from dnsblock.cli import EXIT_CODES, main
+from dnsblock.config import Config, load
+from dnsblock.daemon import FIXED
+from dnsblock.errors import Exit
+from dnsblock.orders.intake import examine
+from dnsblock.orders.order import Order, parse
+from dnsblock.orders.schema import Header
+from dnsblock.orders.state import StateName, derive
+
+ROOT = Path(__file__).parents[2]
+OPERATIONS, ORDERS, METRICS = (
+    (ROOT / "docs" / name).read_text() for name in ("operations.md", "orders.md", "metrics.md")
+)
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("blocklists/*.md")])
+
+
+def section(text: str, heading: str) -> str:
+    """What stands under a heading, up to the next one."""
+    return re.split(r"^#+ .*$", text.split(f" {heading}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def first_cells(text: str) -> list[str]:
+    """What stands in backquotes in the first cells of tables, headings left out."""
+    return [cell for row in re.findall(r"^\| ([^|]*) \|", text, re.MULTILINE) for cell in code(row)]
+
+
+def code(text: str) -> list[str]:
+    return re.findall(r"`([^`\n]+)`", text)
+
+
+# ------- Metrics
+
+
+@pytest.fixture(scope="module")
+def exposed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """What a daemon that has one of everything shows to Prometheus."""
+    folder = tmp_path_factory.mktemp("docs")
+    (folder / "orders").mkdir()
+    for name, text in examples().items():
+        (folder / "orders" / name).write_text(text)
+    (folder / "dnsblock.yaml").write_text(CONFIG)
+    command = [str(Path(sys.executable).parent / "dnsblock"), "serve", "--json", "-c"]
+    daemon = subprocess.Popen([*command, folder / "dnsblock.yaml"], stdout=subprocess.PIPE, env=os.environ)
+    with daemon:
+        try:
+            assert select.select([daemon.stdout], [], [], 30)[0], "not ready in 30 seconds"
+            metrics = json.loads(daemon.stdout.readline())["metrics"]
+            with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=10) as response:
+                yield response.read().decode()
+        finally:
+            daemon.kill()
+
+
+def metrics_in(text: str) -> dict[str, tuple[str, set[str]]]:
+    """Type and labels of every metric."""
+    found = {}
+    for name, kind in re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE):
+        samples = re.findall(rf"^{name}(?:_bucket|_sum|_count)?(?:{{(.*)}})? ", text, re.MULTILINE)
+        labels = {label for sample in samples for label in re.findall(r"(\w+)=\"", sample)}
+        found[name] = (kind, labels - {"le"})
+    return found
+
+
+def documented() -> dict[str, tuple[str, set[str]]]:
+    rows = re.findall(
+        r"^\| `((?:dnsblock|process|python)_\w+)` \| (\w+)[^|]* \|([^|]*)\|", METRICS, re.MULTILINE
+    )
+    return {name: (kind, set(code(labels))) for name, kind, labels in rows}
+
+
+def test_every_metric_is_documented_with_its_type_and_labels_and_no_other_is(exposed: str):
+    """Issue 2: every metric documented."""
+    assert documented() == metrics_in(exposed)
+
+
+def test_every_metric_is_documented_once():
+    names = [name for name in first_cells(METRICS) if name.startswith("dnsblock_")]
+    assert sorted(names) == sorted(set(names))
+
+
+def test_every_outcome_and_reason_is_documented(exposed: str):
+    def values(label: str) -> set[str]:
+        return set(re.findall(rf'^dnsblock_.*\b{label}="(\w+)"', exposed, re.MULTILINE))
+
+    assert set(first_cells(section(METRICS, "Outcomes"))) - {"outcome"} == values("outcome")
+    assert set(re.findall(r"`(\w+)`:", METRICS)) == values("reason")
+
+
+# ------- Options
+
+
+def options(model: type = Config, above: str = "") -> set[str]:
+    """Every option as a path, such as tcp.max_connections."""
+    found: set[str] = set()
+    for name, field in model.model_fields.items():
+        path = f"{above}{field.alias or name}"
+        found.add(path)
+        if hasattr(field.annotation, "model_fields"):
+            found |= options(field.annotation, f"{path}.")
+    return found
+
+
+def test_every_option_is_in_the_reference_and_every_group_in_operations():
+    """config/dnsblock.yaml is the reference; operations.md says where to look for what."""
+    lines = document.read("", (ROOT / "config" / "dnsblock.yaml").read_bytes(), max_bytes=1 << 20).lines
+    assert {
+        ".".join(place) for place in lines if place and all(isinstance(p, str) for p in place)
+    } == options()
+    table = set(first_cells(section(OPERATIONS, "Configure")))
+    assert table == {option for option in options() if "." not in option}
+
+
+@pytest.mark.parametrize("page", [OPERATIONS, METRICS, ORDERS], ids=["operations", "metrics", "orders"])
+def test_no_page_speaks_of_an_option_that_there_is_not(page: str):
+    groups = "|".join(sorted({option.split(".")[0] for option in options() if "." in option}))
+    spoken_of = {word for word in code(page) if re.fullmatch(rf"({groups})\.[a-z_]+", word)}
+    assert spoken_of <= options()
+
+
+def test_operations_says_which_options_take_a_restart():
+    sentence = re.search(r"A new value of (.*?) takes a restart", OPERATIONS, re.DOTALL)[1]
+    assert set(code(sentence)) == set(FIXED)
+
+
+# ------- Command line
+
+
+@pytest.mark.parametrize("name", sorted(main.commands))
+def test_every_command_is_documented(name: str):
+    arguments = [
+        p.metavar or p.name.upper() for p in main.commands[name].params if isinstance(p, click.Argument)
+    ]
+    assert " ".join(["dnsblock", name, *arguments]) in first_cells(section(OPERATIONS, "Start, stop, reload"))
+
+
+def test_no_page_shows_a_command_that_there_is_not():
+    shown = {
+        match for page in PAGES for match in re.findall(r"\bdnsblock ([a-z]+)\b", shell(page.read_text()))
+    }
+    assert shown
+    assert shown <= {*main.commands, "dnsblock"}  # docker exec dnsblock dnsblock status
+
+
+def shell(text: str) -> str:
+    """The commands of a page: its sh blocks, without what comes after a hash."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    lines = [line.split(" #")[0] for line in "\n".join(blocks).splitlines()]
+    return "\n".join(line for line in lines if not line.startswith(("docker ", "systemctl ")))
+
+
+def test_every_exit_code_is_documented():
+    """In operations.md and in the help of every command."""
+    rows = re.findall(r"^\| ([0-9]+) \|", section(OPERATIONS, "Start, stop, reload"), re.MULTILINE)
+    assert [int(row) for row in rows] == list(Exit)
+    assert [int(row) for row in re.findall(r"^  ([0-9]+)  ", EXIT_CODES, re.MULTILINE)] == list(Exit)
+
+
+# ------- Orders
+
+CONFIG = """
+listen: ["127.0.0.1:0"]
+metrics: 127.0.0.1:0
+upstream: {servers: ["127.0.0.1:1"]}
+answers: {sinkhole: {action: sinkhole, ipv4: [192.0.2.53]}}
+orders: orders
+zones:
+  - {name: ministry, issuer: ministry.example, unsigned: accept, answer: sinkhole}
+  - {name: court, issuer: court.example, unsigned: accept, answer: sinkhole}
+"""
+
+
+def examples() -> dict[str, str]:
+    """The files of orders.md by the names that the sentences before them give."""
+    part = ORDERS.split("## Four examples", 1)[1].split("\n## ", 1)[0]
+    names = re.findall(r"`([\w-]+\.(?:yaml|json|txt))`", re.sub(r"^```.*?^```", "", part, flags=re.M | re.S))
+    blocks = re.findall(r"^```\w+\n(.*?)^```", part, re.MULTILINE | re.DOTALL)
+    return dict(zip(names, blocks, strict=True))
+
+
+def orders() -> dict[str, Order]:
+    return {
+        name: parse(name, text.encode()) for name, text in examples().items() if not name.endswith(".txt")
+    }
+
+
+def test_the_examples_of_orders_are_read():
+    assert [order.action for order in orders().values()] == ["block", "unblock", "exempt", "block"]
+
+
+def test_the_examples_of_orders_are_accepted_together_and_none_is_held(tmp_path: Path):
+    """So `seq`, `prev` and the digest of the entries file are those of the texts on the page."""
+    (tmp_path / "orders").mkdir()
+    for name, text in examples().items():
+        (tmp_path / "orders" / name).write_text(text)
+    (tmp_path / "dnsblock.yaml").write_text(CONFIG)
+    now = datetime(2026, 3, 15, tzinfo=UTC)
+    intake = examine(tmp_path / "orders", (), load(tmp_path / "dnsblock.yaml"), now)
+    assert intake.notes == ()
+    states = {order.order_id: (order.state, order.in_force) for order in derive(intake.new, now).orders}
+    assert states == {
+        "001/BLOCK/2026": ("partially lifted", 1),
+        "002/LIFT/2026": ("active", 0),
+        "003/EXEMPT/2026": ("active", 1),
+        "17/Pdt/2026": ("active", 2),
+    }
+
+
+def test_every_field_of_an_order_is_documented_with_whether_it_is_required():
+    rows = re.findall(r"^\| (`[^|]+) \| ([^|]*) ?\|", section(ORDERS, "Fields"), re.MULTILINE)
+    documented_fields = {field: required for row, required in rows for field in code(row)}
+    assert documented_fields.keys() == {field.alias or name for name, field in Header.model_fields.items()}
+    always = {field for field, required in documented_fields.items() if required.strip() == "yes"}
+    assert always == {f.alias or name for name, f in Header.model_fields.items() if f.is_required()}
+
+
+def test_every_state_of_an_order_is_documented():
+    assert first_cells(section(ORDERS, "States")) == list(get_args(StateName))
+
+
+# ------- Links
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors that GitHub gives to headings."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_somewhere(page: Path):
+    text = page.read_text()
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"https?://|mailto:", target):
+            continue
+        file, _, anchor = target.partition("#")
+        linked = page if not file else (page.parent / file)
+        assert linked.exists(), f"{target}: no such file"
+        if anchor:
+            assert anchor in anchors(linked.read_text()), f"{target}: no such heading"
