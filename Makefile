@@ -41,6 +41,7 @@ check: $(VENV)/.tools ## style, types and lints, Python and Rust
 
 .PHONY: wheel
 wheel: toolchain ## build the wheel into dist/
+	@rm -f dist/dnsblock-*.whl
 	$(PYTHON) -m venv dist/.build
 	dist/.build/bin/pip install --quiet 'maturin>=1.14,<2'
 	dist/.build/bin/maturin build --release --locked --out dist
@@ -48,7 +49,7 @@ wheel: toolchain ## build the wheel into dist/
 .PHONY: install
 install: ## install the wheel of dist/ into an environment at PREFIX
 	$(PYTHON) -m venv $(PREFIX)
-	$(PREFIX)/bin/pip install --quiet dist/dnsblock-*.whl
+	$(PREFIX)/bin/pip install --quiet --force-reinstall dist/dnsblock-*.whl
 
 .PHONY: clean
 clean: ## remove everything that was made

@@ -5,6 +5,7 @@ Results go to standard output, everything else to standard error. With --json, r
 
 import asyncio
 import json
+import signal
 import sys
 from collections.abc import Callable
 from datetime import datetime
@@ -23,7 +24,6 @@ from dnsblock.errors import DaemonUnreachable, Exit, LedgerUnwritable, Refused, 
 
 if TYPE_CHECKING:
     from dnsblock.client import Client
-    from dnsblock.config import Config
     from dnsblock.daemon import Daemon
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -95,6 +95,8 @@ def serve(config_path: Path, as_json: bool) -> None:
     SIGHUP publishes what has changed. SIGTERM and SIGINT answer what was asked, then stop; a second one stops
     at once. Says where it listens once queries are answered; with --json in one line of JSON.
     """
+    # One that comes too early waits until it can be served, instead of ending the process.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
     from dnsblock import log
     from dnsblock.config import load
     from dnsblock.daemon import Daemon
@@ -147,10 +149,11 @@ def check(config_path: Path, as_json: bool) -> None:
     """
     from dnsblock.policy.check import check_all
 
-    problems, zones = check_all(config_path)
+    problems, zones, notes = check_all(config_path)
     if as_json:
         shown = [problem.as_json() for problem in problems]
-        click.echo(json.dumps({"ok": not problems, "problems": shown, "zones": zones}, ensure_ascii=False))
+        result = {"ok": not problems, "problems": shown, "zones": zones, "notes": notes}
+        click.echo(json.dumps(result, ensure_ascii=False))
     elif problems:
         click.echo("\n".join(str(problem) for problem in problems))
         click.echo(f"{len(problems)} problem{'s' if len(problems) > 1 else ''}", err=True)
@@ -158,6 +161,8 @@ def check(config_path: Path, as_json: bool) -> None:
         _print_table(
             ["zone", "names", "digest"], [[z["name"], f"{z['entries']:,}", z["digest"]] for z in zones]
         )
+        for note in notes:
+            click.echo(f"note: {printable(note)}")
         click.echo(f"{config_path}: no problems")
     sys.exit(Exit.NO if problems else Exit.DONE)
 
@@ -179,6 +184,8 @@ def reload(config_path: Path, as_json: bool) -> None:
         return
     changed = "now serving" if published["changed"] else "nothing changed: still serving"
     click.echo(f"{changed} serial {published['serial']}, {published['entries']:,} names enforced")
+    for note in published["notes"]:
+        click.echo(f"note: {printable(note)}")
     if published["restart_needed"]:
         click.echo(f"restart needed for: {', '.join(published['restart_needed'])}", err=True)
 
@@ -282,14 +289,9 @@ def _print_why(answer: dict[str, Any]) -> None:
 
 def _client(config_path: Path) -> "Client":
     from dnsblock.client import Client
+    from dnsblock.config import control_socket
 
-    return Client(_load(config_path).control)
-
-
-def _load(config_path: Path) -> "Config":
-    from dnsblock.config import load
-
-    return load(config_path)
+    return Client(control_socket(config_path))
 
 
 def _print_table(columns: list[str], rows: list[list[str]]) -> None:

@@ -51,6 +51,21 @@ def load(path: Path, resolv_conf: Path = RESOLV_CONF) -> "Config":
     return config
 
 
+def control_socket(path: Path) -> Path:
+    """Where the daemon of this file takes commands. Raises `Refused`.
+
+    Nothing else in the file has to be right: a running daemon must be reachable while its file is mended.
+    """
+    path = path.absolute()
+    read = document.read(str(path), document.read_bytes(path, max_bytes=MAX_BYTES), max_bytes=MAX_BYTES)
+    value = read.value if isinstance(read.value, dict) else {}
+    only = {key: part for key, part in value.items() if key == "control"}
+    try:
+        return _Control.model_validate(only, context={"file": path}).control
+    except ValidationError as err:
+        raise Refused(read.explain(err)) from err
+
+
 def _all_problems(read: Document, value: Any, context: Any, errors: ValidationError) -> Iterator[Problem]:
     """The errors, and what is wrong between those options that are right by themselves."""
     yield from read.explain(errors)
@@ -401,7 +416,13 @@ class Log(_Options):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
-class Config(_Options):
+class _Control(_Options):
+    """The one option that commands need."""
+
+    control: Annotated[FilePath, AfterValidator(_fits_a_socket)] = _as_written("control.sock")
+
+
+class Config(_Control):
     """All settings."""
 
     listen: Annotated[tuple[Listen, ...], Field(max_length=64), NotEmpty] = _as_written(
@@ -417,7 +438,6 @@ class Config(_Options):
     orders: FilePath | None = None  # the inbox of order documents
     zones: Annotated[tuple[Zone, ...], Field(max_length=MAX_ZONES)] = ()  # first match wins
     state: FilePath = _as_written("state")  # folder of the ledger and the serial
-    control: Annotated[FilePath, AfterValidator(_fits_a_socket)] = _as_written("control.sock")
     metrics: Listen | None = _as_written("127.0.0.1:9353")
     stop_timeout_ms: Annotated[int, Number, Field(ge=0, le=600_000)] = 3000
     time_zone: Annotated[ZoneInfo, _from_text(_time_zone)] = _as_written(

@@ -6,7 +6,6 @@ an order takes effect or expires. One at a time, under one lock; on any error wh
 
 import asyncio
 import contextlib
-import errno
 import logging
 import os
 import signal
@@ -17,7 +16,7 @@ from datetime import UTC, datetime
 
 from dnsblock._engine import Engine, Settings
 from dnsblock.config import Config, Endpoint, load
-from dnsblock.errors import LedgerUnwritable, Problem, Refused
+from dnsblock.errors import LedgerUnwritable, Problem, Refused, binding_advice
 from dnsblock.http.api import control_app
 from dnsblock.http.metrics import Metrics, metrics_app
 from dnsblock.http.server import bind_control, bind_metrics, serve
@@ -26,7 +25,7 @@ from dnsblock.notify import notify, reloading
 from dnsblock.orders.ledger import Ledger
 from dnsblock.policy import Counts
 from dnsblock.policy.explain import Explanation, explain
-from dnsblock.policy.publish import Draft, Policy, Serials, build, read
+from dnsblock.policy.publish import Draft, Policy, Serials, build, read, standing_notes
 from dnsblock.policy.sources import Lists
 
 TICK_SECONDS = 1.0  # how often engine events are taken, and how late a stepped clock is noticed at most
@@ -52,6 +51,7 @@ class Published:
     entries: int
     changed: bool
     restart_needed: tuple[str, ...]  # options whose new values take a restart
+    notes: tuple[str, ...]  # what is worth a look, although nothing is wrong
 
 
 class Daemon:
@@ -117,7 +117,7 @@ class Daemon:
             # What is wrong was logged and counted by publish; what was served is served on.
             with contextlib.suppress(Refused):
                 await self.publish(received.name)
-            notify(READY=1, STATUS=self.summary)
+            notify(READY=1)
 
     async def _follow_clock(self) -> None:
         """Publishes when an order becomes effective or expires, without any signal."""
@@ -170,7 +170,7 @@ class Daemon:
             now = datetime.now(UTC)
             before = self.policy.snapshot.serial
             try:
-                restart_needed = await self._publish(now, from_ledger)
+                restart_needed, notes = await self._publish(now, from_ledger)
             except Exception as err:
                 refused = _as_refused(err)
                 self.last_publish = LastPublish(False, now, reason, str(refused))
@@ -192,9 +192,9 @@ class Daemon:
                 entries=self.entries,
                 digest=snapshot.digest,
             )
-            return Published(snapshot.serial, snapshot.digest, self.entries, changed, restart_needed)
+            return Published(snapshot.serial, snapshot.digest, self.entries, changed, restart_needed, notes)
 
-    async def _publish(self, now: datetime, from_ledger: bool) -> tuple[str, ...]:
+    async def _publish(self, now: datetime, from_ledger: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
         draft = Draft(self.config, self._lists, ())
         restart_needed: tuple[str, ...] = ()
         if not from_ledger:
@@ -204,27 +204,33 @@ class Daemon:
             draft = await asyncio.to_thread(read, config, self._ledger.orders, self._lists, now)
         policy = await asyncio.to_thread(self._compile, draft, now)
         # First the record, then the enforcement: what was never recorded is never enforced.
-        await asyncio.to_thread(self._record, draft, policy)
+        notes = await asyncio.to_thread(self._record, draft, policy)
         await asyncio.to_thread(self.engine.publish, policy.snapshot)
         self.config, self._lists, self.policy = draft.config, draft.lists, policy
         if restart_needed:
             event(logging.WARNING, f"new values of these options take a restart: {', '.join(restart_needed)}")
-        return restart_needed
+        return restart_needed, notes
 
     def _compile(self, draft: Draft, now: datetime) -> Policy:
         orders = (*self._ledger.orders, *draft.new)
         return build(draft.config, draft.lists, orders, now, self._serials)
 
-    def _record(self, draft: Draft, policy: Policy) -> None:
-        """Makes the new orders and the serial durable. Raises `LedgerUnwritable` or `OSError`."""
+    def _record(self, draft: Draft, policy: Policy) -> tuple[str, ...]:
+        """Makes orders and serial durable; returns what is worth a look. Raises `LedgerUnwritable`."""
         if draft.new:
             self._ledger.append(draft.new)
         for order in draft.new:
             text = f"accepted order {order.order_id} of {order.issuer}: {order.action}"
             event(logging.INFO, text, order_id=order.order_id, issuer=order.issuer, sha256=order.sha256)
-        for note in draft.notes:
+        notes = (*draft.notes, *standing_notes(policy, draft.config, draft.new))
+        for note in notes:
             event(logging.WARNING, note)
-        self._serials.keep(policy.snapshot.serial, policy.snapshot.digest)
+        try:
+            self._serials.keep(policy.snapshot.serial, policy.snapshot.digest)
+        except OSError as err:
+            # A full disk may cost the number, never the exact end of a block. The next publish tries again.
+            event(logging.ERROR, f"the serial could not be written down: {err.strerror}: {err.filename}")
+        return notes
 
     # ------- What others ask
 
@@ -296,7 +302,11 @@ def _bind(config: Config) -> Engine:
         idle_timeout_ms=config.tcp.idle_timeout_ms,
         read_timeout_ms=config.tcp.read_timeout_ms,
     )
-    return Engine(settings)
+    try:
+        return Engine(settings)
+    except OSError as err:
+        problem = Problem(str(err.filename or "listen"), None, "", binding_advice(err, "listen"))
+        raise Refused([problem]) from err
 
 
 @contextlib.asynccontextmanager
@@ -339,22 +349,8 @@ def _as_refused(err: Exception) -> Refused:
     if isinstance(err, Refused):
         return err
     if isinstance(err, OSError):
-        return Refused([Problem(str(err.filename or "dnsblock"), None, "", _advice(err))])
+        return Refused([Problem(str(err.filename or "dnsblock"), None, "", err.strerror or str(err))])
     return Refused([Problem("dnsblock", None, "", str(err) or type(err).__name__)])
-
-
-def _advice(err: OSError) -> str:
-    match err.errno:
-        case errno.EADDRINUSE:
-            return (
-                "this address is in use: stop what listens there (`ss -lnptu` shows it), or change `listen`"
-            )
-        case errno.EADDRNOTAVAIL:
-            return "this machine does not have this address: add it, or change `listen`"
-        case errno.EACCES | errno.EPERM:
-            return "not allowed: ports below 1024 need CAP_NET_BIND_SERVICE, as the systemd unit gives it"
-        case _:
-            return err.strerror or str(err)
 
 
 def _kind_of(err: Exception) -> str:

@@ -1,5 +1,6 @@
 """What can go wrong, in the operator's words, and the exit codes it ends in. Any file may import this one."""
 
+import errno
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
@@ -52,6 +53,19 @@ class Refused(Exception):  # noqa: N818  # house style: named for what happened
     def as_json(self) -> list[dict[str, str | int | None]]:
         """The problems as a JSON array."""
         return [problem.as_json() for problem in self.problems]
+
+
+def binding_advice(err: OSError, option: str) -> str:
+    """What to do about an address that cannot be listened on; `option` is where it was configured."""
+    match err.errno:
+        case errno.EADDRINUSE:
+            return f"in use: stop what listens there (`ss -lnptu` shows it), or change `{option}`"
+        case errno.EADDRNOTAVAIL:
+            return f"this machine does not have this address: add it, or change `{option}`"
+        case errno.EACCES | errno.EPERM:
+            return "not allowed: ports below 1024 need CAP_NET_BIND_SERVICE, as the systemd unit gives it"
+        case _:
+            return f"{err.strerror or err}: change `{option}`"
 
 
 class DaemonUnreachable(Exception):  # noqa: N818

@@ -38,6 +38,7 @@ def control_app(daemon: "Daemon") -> FastAPI:
                 "entries": published.entries,
                 "changed": published.changed,
                 "restart_needed": list(published.restart_needed),
+                "notes": list(published.notes),
             }
         )
 
@@ -54,6 +55,7 @@ def control_app(daemon: "Daemon") -> FastAPI:
 def status(daemon: "Daemon") -> dict[str, Any]:
     """What is enforced, since when, and what went wrong last; times are RFC 3339 in UTC."""
     policy, config, last = daemon.policy, daemon.config, daemon.last_publish
+    issuers = {zone.issuer for zone in config.zones}
     return {
         "version": __version__,
         "pid": os.getpid(),
@@ -72,7 +74,7 @@ def status(daemon: "Daemon") -> dict[str, Any]:
             }
             for zone, compiled in zip(config.zones, policy.zones, strict=True)
         ],
-        "orders": [_order(order) for order in policy.state.orders],
+        "orders": [_order(order, issuers) for order in policy.state.orders],
         "listening": daemon.listening,
         "metrics": daemon.metrics_endpoint,
         "control": str(config.control),
@@ -84,17 +86,19 @@ def status(daemon: "Daemon") -> dict[str, Any]:
     }
 
 
-def _order(order: OrderState) -> dict[str, Any]:
+def _order(order: OrderState, issuers: set[str | None]) -> dict[str, Any]:
+    enforced = order.issuer in issuers
+    notes = order.notes if enforced else (*order.notes, "no zone enforces the orders of this issuer")
     return {
         "issuer": order.issuer,
         "order_id": order.order_id,
         "action": order.action,
         "state": order.state,
         "entries": order.entries,
-        "in_force": order.in_force,
+        "in_force": order.in_force if enforced else 0,
         "effective_at": _utc(order.effective_at),
         "expires_at": _utc(order.expires_at),
-        "notes": list(order.notes),
+        "notes": list(notes),
     }
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import uvicorn
 
 from dnsblock.config import Endpoint
-from dnsblock.errors import Problem, Refused
+from dnsblock.errors import Problem, Refused, binding_advice
 
 READY_POLL_SECONDS = 0.01
 
@@ -101,7 +101,7 @@ def bind_metrics(endpoint: Endpoint) -> Iterator[socket.socket]:
         sock.listen(64)
     except OSError as err:
         sock.close()
-        reason = f"{err.strerror}: stop what listens there, or change `metrics` (`null` for none)"
+        reason = f"{binding_advice(err, 'metrics')} (`null` for none)"
         raise Refused([Problem(str(endpoint), None, "", reason)]) from err
     with sock:
         yield sock

@@ -7,7 +7,7 @@ from typing import TypedDict
 from dnsblock.config import load
 from dnsblock.errors import Problem, Refused
 from dnsblock.orders.ledger import Ledger
-from dnsblock.policy.publish import Serials, build, read
+from dnsblock.policy.publish import Serials, build, read, standing_notes
 from dnsblock.policy.sources import Lists
 
 
@@ -19,8 +19,8 @@ class CheckedZone(TypedDict):
     digest: str
 
 
-def check_all(path: Path) -> tuple[tuple[Problem, ...], list[CheckedZone]]:
-    """Every problem of every file, or what each zone would enforce."""
+def check_all(path: Path) -> tuple[tuple[Problem, ...], list[CheckedZone], tuple[str, ...]]:
+    """Every problem of every file; or what each zone would enforce, and what is worth a look all the same."""
     try:
         config = load(path)
         now = datetime.now(UTC)
@@ -28,8 +28,8 @@ def check_all(path: Path) -> tuple[tuple[Problem, ...], list[CheckedZone]]:
         draft = read(config, orders, Lists(), now)
         policy = build(config, draft.lists, (*orders, *draft.new), now, Serials(config.state))
     except Refused as err:
-        return err.problems, []
+        return err.problems, [], ()
     zones: list[CheckedZone] = [
         {"name": zone.name, "entries": zone.entries, "digest": zone.digest} for zone in policy.zones
     ]
-    return (), zones
+    return (), zones, (*draft.notes, *standing_notes(policy, config, draft.new))

@@ -74,6 +74,27 @@ def build(config: Config, lists: Lists, orders: Sequence[Order], now: datetime, 
     return Policy(Snapshot(zones, serial), tuple(zone for zone, _ in zones), state, now)
 
 
+def standing_notes(policy: Policy, config: Config, new: Sequence[Order]) -> tuple[str, ...]:
+    """What stays worth a look: orders that are held, and orders that no zone enforces any more.
+
+    What is to be said about `new` orders was said by the intake.
+    """
+    said = {(order.issuer, order.order_id) for order in new}
+    held = [
+        f"order {order.order_id} of {order.issuer}: {note}"
+        for order in policy.state.orders
+        if order.state == "held" and (order.issuer, order.order_id) not in said
+        for note in order.notes
+    ]
+    issuers = {zone.issuer for zone in config.zones}
+    unenforced = [
+        f"{len(entries):,} entries of {issuer} are in force by its orders, and no zone enforces them"
+        for issuer, entries in policy.state.in_force.items()
+        if entries and issuer not in issuers
+    ]
+    return (*held, *unenforced)
+
+
 class Serials:
     """The last serial and the digest it stands for, kept in the state folder over restarts."""
 
@@ -93,16 +114,20 @@ class Serials:
                 "cannot be read as the last serial: put it back from a backup, or take it away to begin at 1"
             )
             raise Refused([Problem(str(self._path), None, str(err), reason)]) from err
+        self._written = (self.serial, self.digest)
 
     def next(self, digest: str) -> int:
         """The serial for this content: the last one where nothing changed, else the one after it."""
         return self.serial if digest == self.digest else self.serial + 1
 
     def keep(self, serial: int, digest: str) -> None:
-        """Writes a serial down before it is served. Raises `OSError` where that cannot be done."""
-        if (serial, digest) != (self.serial, self.digest):
+        """Takes a serial over and writes it down. Raises `OSError` where that cannot be done: then it is
+        taken over all the same, and the next call tries again.
+        """
+        self.serial, self.digest = serial, digest
+        if self._written != (serial, digest):
             self._write(serial, digest)
-            self.serial, self.digest = serial, digest
+            self._written = (serial, digest)
 
     def _write(self, serial: int, digest: str) -> None:
         """Whole or not at all: written beside, on the disk, then renamed."""

@@ -1,0 +1,95 @@
+"""The night of the engineer on call: what is broken is said, and what must go on goes on."""
+
+import shutil
+
+from .harness import Subject, is_forwarded, is_sinkholed
+from .orders import LONG_AGO, block, in_seconds, stamp
+from .tools import wait_for
+from .upstreams import StubUpstream
+
+NAME = "held.example"
+
+
+def test_commands_reach_a_daemon_whose_configuration_file_is_being_mended(
+    subject: Subject, upstream: StubUpstream
+):
+    """Error policy, publish: the caller, the log and a metric are told, whatever is wrong in the file."""
+    subject.start(orders=[block("B-1", [NAME])], upstreams=[upstream.address])
+    good = subject.config_path.read_text()
+    subject.config_path.write_text(good + "lisen: 1\n")
+    said = subject.cli("reload")
+    assert (said.code, said.json["problems"][0]["value"]) == (4, "lisen")
+    assert subject.metrics().total("dnsblock_publish_failures_total", reason="refused") == 1
+    assert subject.cli("status").code == 1
+    assert subject.cli("why", NAME).json["verdict"] == "blocked"
+    subject.config_path.write_text(good)
+    assert subject.reload()["changed"] is False
+    assert subject.cli("status").code == 0
+
+
+def test_a_held_order_is_told_by_check_and_by_each_reload(subject: Subject, upstream: StubUpstream):
+    """Design section 5: a gap in the numbers holds the order and alerts; a withheld lifting is noticed."""
+    subject.start(orders=[], upstreams=[upstream.address])
+    subject.put_order(block("B-2", [NAME], seq=2, prev="0" * 64))
+    assert "HELD" in subject.cli("check").json["notes"][0]
+    for _ in range(2):
+        (note,) = subject.reload()["notes"]
+        assert "B-2" in note
+        assert "HELD: the order with seq 1 has not been received" in note
+    assert "HELD" in subject.cli("reload", as_json=False).stdout
+    assert is_forwarded(subject.query(NAME))
+
+
+def test_orders_that_no_zone_enforces_are_not_shown_as_in_force(subject: Subject, upstream: StubUpstream):
+    """A zone that is taken out opens what its issuer ordered blocked: nobody may miss that."""
+    subject.start(orders=[block("B-1", [NAME])], upstreams=[upstream.address])
+    assert is_sinkholed(subject.query(NAME))
+    subject.configure(upstreams=[upstream.address], zones=[], orders=[])
+    (note,) = subject.reload()["notes"]
+    assert "no zone enforces them" in note
+    assert is_forwarded(subject.query(NAME))
+    (order,) = subject.status()["orders"]
+    assert order["in_force"] == 0
+    assert order["notes"] == ["no zone enforces the orders of this issuer"]
+
+
+def test_a_block_ends_at_its_time_although_the_serial_cannot_be_written(
+    subject: Subject, upstream: StubUpstream
+):
+    """Error policy, disk full: what is enforced goes on, and never longer than ordered."""
+    moment = in_seconds(2)
+    subject.start(orders=[block("B-1", [NAME], expires_at=stamp(moment))], upstreams=[upstream.address])
+    assert is_sinkholed(subject.query(NAME))
+    # A folder where the file has to go: for root, too, it cannot be written.
+    in_the_way = subject.folder / "state" / "serial.tmp"
+    in_the_way.mkdir()
+    wait_for(lambda: is_forwarded(subject.query(NAME)), "the block has ended")
+    assert "the serial could not be written down" in subject.stderr()
+    serial = subject.status()["serial"]
+    in_the_way.rmdir()
+    assert subject.reload()["serial"] == serial
+    assert subject.restart()["serial"] == serial
+
+
+def test_a_hangup_before_ready_is_served_and_not_the_end(subject: Subject, upstream: StubUpstream):
+    """A service manager may send SIGHUP at any time; only SIGTERM and SIGINT end the process."""
+    names = (f"n{number}.example" for number in range(300_000))
+    zones = [{"name": "big", "list": "big.txt", "answer": "sinkhole"}]
+    subject.configure(zones=zones, lists={"big.txt": names}, upstreams=[upstream.address])
+
+    def hang_up() -> bool:
+        """As soon as the daemon has begun to read: its state folder is there, and it is not ready."""
+        return (subject.folder / "state" / "ledger.lock").exists() and (subject.hup() or True)
+
+    subject.launch(meanwhile=hang_up)
+    assert is_sinkholed(subject.query("n1.example"))
+    wait_for(lambda: '"reason": "SIGHUP"' in subject.stderr(), "the early SIGHUP was served")
+
+
+def test_an_accepted_order_outlives_the_orders_folder(subject: Subject, upstream: StubUpstream):
+    """The folder is an inbox: taking it away refuses the reload, and lifts nothing."""
+    orders = [block("B-1", [NAME], issued_at=LONG_AGO)]
+    subject.start(orders=orders, upstreams=[upstream.address])
+    shutil.rmtree(subject.orders_folder)
+    assert subject.cli("reload").code == 4
+    assert is_sinkholed(subject.query(NAME))
