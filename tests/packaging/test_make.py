@@ -1,0 +1,51 @@
+"""What `make` says on a machine that lacks something: one line, with what to install."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TOOLS = ("sh", "make", "cc", "cargo", "python3", "touch", "echo", "env")
+
+
+@pytest.mark.parametrize(
+    ("missing", "advice"),
+    [
+        ("cargo", "cargo is missing: install Rust 1.88 or newer, see https://rustup.rs"),
+        ("cc", "a C compiler is missing: apt-get install gcc"),
+        ("python3", "Python 3.11 or newer is missing: set PYTHON=/path/to/python3"),
+    ],
+)
+def test_a_missing_tool_is_named_in_one_line(tmp_path: Path, missing: str, advice: str):
+    """Issue 2, point 1: where cargo is missing, it says so in one line with what to install."""
+    for tool in TOOLS:
+        found = shutil.which(tool)
+        assert found, tool
+        if tool != missing:
+            (tmp_path / tool).symlink_to(found)
+    done = subprocess.run(
+        ["make", "toolchain"],
+        cwd=ROOT,
+        env={"PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode != 0
+    said = [
+        line for line in done.stderr.splitlines() if not line.startswith(("make: ***", "make[", "/bin/sh"))
+    ]
+    assert said == [advice]
+    assert done.stdout == ""
+
+
+def test_help_lists_every_target_a_person_calls():
+    """Commands explain themselves."""
+    shown = subprocess.run(
+        ["make"], cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=60
+    ).stdout
+    listed = {line.split()[0] for line in shown.splitlines()}
+    assert listed == {"build", "check", "clean", "help", "install", "run", "test", "wheel"}
