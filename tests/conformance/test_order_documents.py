@@ -1,0 +1,101 @@
+"""The forms an order document may have: JSON, names in a file, sequences; and files that are no orders."""
+
+import hashlib
+import json
+
+from .harness import Subject, is_forwarded, is_sinkholed
+from .orders import as_yaml, block, unblock
+from .upstreams import StubUpstream
+
+
+def test_an_order_may_be_json(subject: Subject):
+    subject.start()
+    subject.put_order(json.dumps(block("B-1", ["json.example"])), "order.json")
+    subject.put_order(as_yaml(block("B-2", ["yml.example"])), "order.yml")
+    assert subject.reload()["entries"] == 2
+    assert is_sinkholed(subject.query("json.example"))
+    assert is_sinkholed(subject.query("yml.example"))
+
+
+def test_names_may_stand_in_a_file_beside_the_order(subject: Subject):
+    """Design section 5: entries_file with its digest and number of lines."""
+    names = b"one.example\ntwo.example\n"
+    entries_file = {"path": "names.txt", "sha256": hashlib.sha256(names).hexdigest(), "lines": 2}
+    order = block("B-1", [], entries_file=entries_file)
+    del order["entries"]
+    subject.configure()
+    subject.put_order(names, "names.txt")
+    subject.put_order(order)
+    subject.launch()
+    assert is_sinkholed(subject.query("one.example"))
+    assert is_sinkholed(subject.query("www.two.example"))
+
+
+def test_a_file_of_names_that_is_not_the_one_ordered_is_refused(subject: Subject):
+    """A download cut in the middle has another digest; nothing of it is enforced."""
+    names = b"one.example\ntwo.example\n"
+    entries_file = {"path": "names.txt", "sha256": hashlib.sha256(names).hexdigest(), "lines": 2}
+    order = block("B-1", [], entries_file=entries_file)
+    del order["entries"]
+    subject.start()
+    subject.put_order(names[:-5], "names.txt")
+    subject.put_order(order)
+    said = subject.cli("reload")
+    assert said.code == 4
+    assert any("names.txt" in json.dumps(problem) for problem in said.problems)
+    assert subject.status()["entries"] == 0
+
+
+def test_files_that_are_no_orders_are_left_alone(subject: Subject):
+    """Other extensions, names that begin with a dot, editors' copies, folders."""
+    subject.configure(orders=[block("B-1", ["blocked.example"])])
+    for name in (".hidden.yaml", "order.yaml~", "half.yaml.tmp", "README.md", "order.yaml.sig", "names.txt"):
+        (subject.orders_folder / name).write_bytes(b"\x00\xff: [")
+    (subject.orders_folder / "sub.yaml").mkdir()
+    (subject.orders_folder / "sub.yaml" / "inner.yaml").write_text("broken: [")
+    assert subject.launch()["entries"] == 1
+
+
+def chain(*orders: dict) -> list[str]:
+    """The orders as text, numbered from 1, each with the digest of the one before it."""
+    texts: list[str] = []
+    for seq, order in enumerate(orders, 1):
+        link = {"seq": seq}
+        if texts:
+            link["prev"] = "sha256:" + hashlib.sha256(texts[-1].encode()).hexdigest()
+        texts.append(as_yaml(order | link))
+    return texts
+
+
+def test_a_gap_in_the_sequence_holds_what_comes_after_it(subject: Subject, upstream: StubUpstream):
+    """Design section 5: a withheld lifting is noticed; what is held is not enforced, and says so."""
+    first, second, third = chain(
+        block("B-1", ["one.example"]), unblock("B-2", "B-1"), block("B-3", ["three.example"])
+    )
+    subject.start(upstreams=[upstream.address])
+    subject.put_order(first, "1.yaml")
+    subject.put_order(third, "3.yaml")
+    subject.cli("reload")
+    assert is_sinkholed(subject.query("one.example"))
+    assert is_forwarded(subject.query("three.example"))
+    assert {row["order_id"]: row["state"] for row in subject.status()["orders"]} == {
+        "B-1": "active",
+        "B-3": "held",
+    }
+    subject.put_order(second, "2.yaml")
+    subject.reload()
+    assert is_forwarded(subject.query("one.example"))
+    assert is_sinkholed(subject.query("three.example"))
+
+
+def test_an_order_that_does_not_follow_its_predecessor_is_held(subject: Subject, upstream: StubUpstream):
+    """Design section 5: `prev` is the digest of the issuer's previous file."""
+    first, second = chain(block("B-1", ["one.example"]), block("B-2", ["two.example"]))
+    subject.start(upstreams=[upstream.address])
+    subject.put_order(first, "1.yaml")
+    prev = hashlib.sha256(first.encode()).hexdigest()
+    subject.put_order(second.replace(prev, hashlib.sha256(b"another").hexdigest()), "2.yaml")
+    subject.cli("reload")
+    assert is_sinkholed(subject.query("one.example"))
+    assert is_forwarded(subject.query("two.example"))
+    assert {row["order_id"]: row["state"] for row in subject.status()["orders"]}["B-2"] == "held"

@@ -1,0 +1,77 @@
+"""How the daemon stops: it answers what was asked, within a bound; the second signal is immediate."""
+
+import os
+import socket
+
+import pytest
+
+from . import wire
+from .harness import Subject, is_sinkholed
+from .orders import block
+from .tools import wait_for
+from .upstreams import StubUpstream, silent
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+def test_a_query_under_way_is_answered_before_the_end(
+    subject: Subject, upstream: StubUpstream, transport: str
+):
+    """Design section 7: stop answers what was asked, within a bound."""
+    upstream.script = silent
+    subject.start(upstreams=[upstream.address], upstream={"attempt_timeout_ms": 9000}, stop_timeout_ms=9000)
+    with subject.udp() as sock, subject.tcp() as stream:
+        asked = wire.query("slow.example", qid=77)
+        sock.send(asked) if transport == "udp" else stream.send(asked)
+        slow = upstream.wait_for_query("slow.example")
+        logged = len(subject.stderr())
+        subject.terminate()
+        wait_for(lambda: len(subject.stderr()) > logged, "the daemon says that it stops")
+        assert subject.is_running()
+        slow.reply(slow.address())
+        reply = wire.read(sock.recv(4096) if transport == "udp" else stream.receive())
+        assert reply.qid == 77
+        assert subject.wait_stopped() == 0
+
+
+def test_stopping_is_bounded(subject: Subject, upstream: StubUpstream):
+    """An upstream that never answers does not keep the daemon."""
+    upstream.script = silent
+    subject.start(upstreams=[upstream.address], upstream={"attempt_timeout_ms": 30000}, stop_timeout_ms=300)
+    with subject.udp() as sock:
+        sock.send(wire.query("slow.example"))
+        upstream.wait_for_query("slow.example")
+        assert subject.stop(within=5) == 0
+
+
+def test_a_second_signal_is_immediate(subject: Subject, upstream: StubUpstream):
+    upstream.script = silent
+    subject.start(upstreams=[upstream.address], upstream={"attempt_timeout_ms": 30000}, stop_timeout_ms=60000)
+    with subject.udp() as sock:
+        sock.send(wire.query("slow.example"))
+        upstream.wait_for_query("slow.example")
+        logged = len(subject.stderr())
+        subject.terminate()
+        wait_for(lambda: len(subject.stderr()) > logged, "the daemon says that it stops")
+        assert subject.is_running()
+        subject.terminate()
+        subject.wait_stopped(within=3)
+
+
+def test_a_stopped_daemon_leaves_its_ports_and_its_socket(subject: Subject):
+    subject.start()
+    ports = dict(subject.ports)
+    assert subject.stop() == 0
+    assert not os.path.exists(subject.ready["control"])
+    for family, kind in ((socket.AF_INET, socket.SOCK_DGRAM), (socket.AF_INET, socket.SOCK_STREAM)):
+        with socket.socket(family, kind) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(("127.0.0.1", ports[4]))
+
+
+def test_a_daemon_that_was_killed_starts_again(subject: Subject):
+    """A control socket that nobody listens on any more is no daemon."""
+    subject.start(orders=[block("B-1", ["blocked.example"])])
+    subject.process.kill()
+    subject.wait_stopped()
+    assert subject.launch()["entries"] == 1
+    assert is_sinkholed(subject.query("blocked.example"))

@@ -1,0 +1,86 @@
+"""Finds and runs the real programs of the tests, and waits for conditions.
+
+A program that is missing fails the test with the name of its Debian package.
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+T = TypeVar("T")
+
+DEBIAN_PACKAGES = {
+    "dig": "bind9-dnsutils",
+    "kdig": "knot-dnsutils",
+    "dnsperf": "dnsperf",
+    "unbound": "unbound",
+    "promtool": "prometheus",
+}
+
+
+def tool(name: str) -> str:
+    """The path of a client; never a silent skip, for a test that did not run promises nothing."""
+    search = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
+    found = shutil.which(name, path=search)
+    if found is None:
+        pytest.fail(f"{name} is missing: apt-get install {DEBIAN_PACKAGES[name]}", pytrace=False)
+    return found
+
+
+def dnsblock() -> str:
+    """The `dnsblock` script of the environment that runs the tests."""
+    found = Path(sys.executable).parent / "dnsblock"
+    if not found.exists():
+        pytest.fail(f"{found} is missing: install the package into this environment", pytrace=False)
+    return str(found)
+
+
+def run(command: list[str], *, timeout: float = 30, **more: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, **more)
+
+
+def wait_for(condition: Callable[[], T], what: str, timeout: float = 10.0) -> T:
+    """The first true value of `condition`; fails with `what` when the deadline passes."""
+    deadline = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {timeout} s: {what} (last seen: {value!r})")
+        time.sleep(0.005)
+
+
+def free_port() -> int:
+    """A port that is free for UDP and TCP on both loopback addresses at this moment."""
+    for _ in range(100):
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as first:
+            first.bind(("127.0.0.1", 0))
+            port = first.getsockname()[1]
+            if all(_can_bind(*place, port) for place in _PLACES):
+                return port
+    pytest.fail("no free port on the loopback addresses")
+
+
+_PLACES = [
+    (socket.AF_INET, socket.SOCK_DGRAM, "127.0.0.1"),
+    (socket.AF_INET6, socket.SOCK_DGRAM, "::1"),
+    (socket.AF_INET6, socket.SOCK_STREAM, "::1"),
+]
+
+
+def _can_bind(family: socket.AddressFamily, kind: socket.SocketKind, address: str, port: int) -> bool:
+    with socket.socket(family, kind) as sock:
+        try:
+            sock.bind((address, port))
+        except OSError:
+            return False
+        return True

@@ -1,0 +1,335 @@
+"""What stands behind the daemon in the tests: a real Unbound, and an upstream that does as it is told.
+
+The scripted upstream records each query with the socket it came from, and answers by a function of
+the test: late, wrong, cut off, or not at all.
+"""
+
+import selectors
+import socket
+import struct
+import subprocess
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from . import wire
+from .tools import free_port, tool, wait_for
+
+TELEGRAM = (
+    "t.me", "telegram.me", "telegram.org", "core.telegram.org", "desktop.telegram.org", "macos.telegram.org",
+    "web.telegram.org", "venus.web.telegram.org", "pluto.web.telegram.org", "flora.web.telegram.org",
+    "flora-1.web.telegram.org",
+)  # fmt: skip
+TELEGRAM_ADDRESSES = {name: f"198.51.100.{11 + i}" for i, name in enumerate(TELEGRAM)}
+
+
+# ------- The scripted upstream -----------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Asked:
+    """One query as the upstream saw it; `reply` answers it at any time, from any thread."""
+
+    data: bytes
+    transport: str
+    source: tuple[str, int]
+    message: wire.Reply
+    _send: Callable[[bytes], None] = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        labels, at = [], 12
+        while self.data[at]:
+            labels.append(self.data[at + 1 : at + 1 + self.data[at]].decode("latin-1"))
+            at += 1 + self.data[at]
+        return ".".join(labels)
+
+    @property
+    def qtype(self) -> int:
+        return struct.unpack("!H", self.message.question[-4:-2])[0]
+
+    def reply(self, data: bytes) -> None:
+        self._send(data)
+
+    def response(
+        self,
+        answer: Iterable[bytes] = (),
+        authority: Iterable[bytes] = (),
+        additional: Iterable[bytes] = (),
+        *,
+        flags: int = wire.RA,
+        rcode: int = 0,
+        question: bytes | None = None,
+        qid: int | None = None,
+        edns: bytes | None = None,
+    ) -> bytes:
+        """A response to this query as a decent resolver sends it, but for what is given."""
+        extra = list(additional)
+        if self.message.opt is not None:
+            extra.append(wire.opt() if edns is None else edns)
+        flags |= wire.QR | (self.message.flags & (wire.RD | wire.CD)) | rcode
+        asked = self.message.question if question is None else question
+        return wire.message(
+            self.message.qid if qid is None else qid,
+            flags,
+            [asked] if asked else [],
+            answers=answer,
+            authority=authority,
+            additional=extra,
+        )
+
+    def address(self, address: str = "198.51.100.7", **more: object) -> bytes:
+        """A response with one address, its owner a pointer to the question."""
+        return self.response([wire.address_record(b"\xc0\x0c", address)], **more)
+
+
+def bind_both(family: socket.AddressFamily, host: str) -> tuple[socket.socket, socket.socket]:
+    """A UDP socket and a listening TCP socket on the same free port."""
+    for _ in range(100):
+        port = free_port()
+        udp = socket.socket(family, socket.SOCK_DGRAM)
+        tcp = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            udp.bind((host, port))
+            tcp.bind((host, port))
+        except OSError:  # another program was quicker
+            udp.close()
+            tcp.close()
+            continue
+        udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        tcp.listen(64)
+        return udp, tcp
+    pytest.fail(f"no free port on {host}")
+
+
+Script = Callable[[Asked], "bytes | Iterable[bytes] | None"]
+
+
+def decent(asked: Asked) -> bytes:
+    """Every name has one A and one AAAA record, and nothing else."""
+    if asked.qtype == wire.QTYPES["A"]:
+        return asked.address("198.51.100.7")
+    if asked.qtype == wire.QTYPES["AAAA"]:
+        return asked.address("2001:db8:7::7")
+    soa = wire.name_to_wire("ns.upstream.example") * 2 + struct.pack("!5I", 7, 60, 60, 60, 60)
+    return asked.response(authority=[wire.record("upstream.example", "SOA", soa)])
+
+
+def silent(_asked: Asked) -> None:
+    """The query arrives and nothing comes back, unless the test replies later."""
+
+
+class StubUpstream:
+    """A scripted upstream on UDP and TCP of one loopback port."""
+
+    def __init__(self, script: Script = decent, host: str = "127.0.0.1") -> None:
+        self.script = script
+        self.errors: list[Exception] = []
+        self._asked: list[Asked] = []
+        self._changed = threading.Condition()
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._udp, self._listener = bind_both(family, host)
+        self.port = self._udp.getsockname()[1]
+        self._wake, self._woken = socket.socketpair()
+        self._buffers: dict[socket.socket, bytearray] = {}
+        self._thread = threading.Thread(target=self._serve, name=f"upstream-{self.port}")
+        self._thread.start()
+        self.address = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+
+    @property
+    def queries(self) -> list[Asked]:
+        with self._changed:
+            return list(self._asked)
+
+    def forget(self) -> None:
+        with self._changed:
+            self._asked.clear()
+
+    def asked_for(self, name: str) -> list[Asked]:
+        return [asked for asked in self.queries if asked.name.lower() == name.lower()]
+
+    def wait_until(self, condition: Callable[[list[Asked]], bool], timeout: float = 5.0) -> list[Asked]:
+        with self._changed:
+            if not self._changed.wait_for(lambda: condition(self._asked), timeout):
+                names = [(asked.name, asked.transport) for asked in self._asked]
+                pytest.fail(f"upstream {self.port} waited {timeout} s in vain; it was asked {names}")
+            return list(self._asked)
+
+    def wait_for_query(self, name: str, timeout: float = 5.0) -> Asked:
+        def has_come(asked: list[Asked]) -> bool:
+            return any(one.name.lower() == name.lower() for one in asked)
+
+        return next(one for one in self.wait_until(has_come, timeout) if one.name.lower() == name.lower())
+
+    def close(self) -> None:
+        self._wake.send(b"x")
+        self._thread.join()
+        for sock in [self._udp, self._listener, self._wake, self._woken, *self._buffers]:
+            sock.close()
+        assert not self.errors, self.errors
+
+    # One thread serves all sockets, so that queries are recorded in the order in which they came.
+    def _serve(self) -> None:
+        with selectors.DefaultSelector() as selector:
+            for sock in (self._udp, self._listener, self._woken):
+                selector.register(sock, selectors.EVENT_READ)
+            while True:
+                for key, _ in selector.select():
+                    sock = key.fileobj
+                    if sock is self._woken:
+                        return
+                    if sock is self._udp:
+                        self._read_udp()
+                    elif sock is self._listener:
+                        connection, _ = self._listener.accept()
+                        self._buffers[connection] = bytearray()
+                        selector.register(connection, selectors.EVENT_READ)
+                    elif not self._read_tcp(sock):
+                        selector.unregister(sock)
+                        del self._buffers[sock]
+                        sock.close()
+
+    def _read_udp(self) -> None:
+        try:
+            data, source = self._udp.recvfrom(65535)
+        except OSError:
+            return  # an ICMP error of an earlier reply
+        self._take(data, "udp", source[:2], lambda reply: self._send_udp(reply, source))
+
+    def _send_udp(self, reply: bytes, source: tuple[str, int]) -> None:
+        self._udp.sendto(reply, source)
+
+    def _read_tcp(self, sock: socket.socket) -> bool:
+        try:
+            data = sock.recv(65535)
+            source = sock.getpeername()[:2]
+        except OSError:
+            return False
+        buffer = self._buffers[sock]
+        buffer += data
+        while len(buffer) >= 2 and len(buffer) >= 2 + int.from_bytes(buffer[:2]):
+            end = 2 + int.from_bytes(buffer[:2])
+            self._take(
+                bytes(buffer[2:end]),
+                "tcp",
+                source,
+                lambda reply: sock.sendall(len(reply).to_bytes(2) + reply),
+            )
+            del buffer[:end]
+        return bool(data)
+
+    def _take(
+        self, data: bytes, transport: str, source: tuple[str, int], send: Callable[[bytes], None]
+    ) -> None:
+        try:
+            asked = Asked(data, transport, source, wire.read(data), send)
+            with self._changed:
+                self._asked.append(asked)
+                self._changed.notify_all()
+            replies = self.script(asked)
+            for reply in [replies] if isinstance(replies, bytes) else replies or ():
+                send(reply)
+        except Exception as err:  # shown at the end of the test
+            self.errors.append(err)
+
+
+MakeUpstream = Callable[..., StubUpstream]
+
+
+# ------- The real resolver ---------------------------------------------------
+
+UNBOUND_DATA = [
+    "example.com. 300 IN A 203.0.113.80",
+    "example.com. 300 IN AAAA 2001:db8:80::80",
+    "example.com. 300 IN MX 10 mail.example.com.",
+    'example.com. 300 IN TXT "v=spf1 -all"',
+    "example.com. 300 IN NS ns.example.com.",
+    "example.com. 300 IN SOA ns.example.com. hostmaster.example.com. 7 3600 900 604800 300",
+    "example.com. 300 IN HTTPS 1 . alpn=h2,h3 ipv4hint=203.0.113.80",
+    "www.example.com. 300 IN CNAME example.com.",
+    "other.example.com. 300 IN TYPE65280 \\# 4 0a000001",
+    "www.telegram.org. 300 IN A 198.51.100.99",
+]
+
+
+class Unbound:
+    """A real Unbound that knows UNBOUND_DATA, the 11 Telegram names and BIG_TEXTS, and asks nobody."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = 0
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        program = tool("unbound")
+        for _ in range(5):  # another program may take the port between looking and binding
+            self.port = free_port()
+            config = self.folder / "unbound.conf"
+            config.write_text(self._config(), encoding="ascii")
+            log = (self.folder / "unbound.out").open("wb")
+            with log:
+                self._process = subprocess.Popen([program, "-d", "-c", str(config)], stdout=log, stderr=log)
+            if wait_for(lambda: self._answers() or self._process.poll() is not None, "Unbound answers") and (
+                self._process.poll() is None
+            ):
+                return
+        pytest.fail(f"Unbound does not start: {(self.folder / 'unbound.out').read_text()}")
+
+    def close(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def _answers(self) -> bool:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.settimeout(0.2)
+            try:
+                sock.connect(("127.0.0.1", self.port))
+                sock.send(wire.query("example.com"))
+                return wire.read(sock.recv(4096)).addresses == ["203.0.113.80"]
+            except OSError:
+                return False
+
+    def _config(self) -> str:
+        data = list(UNBOUND_DATA)
+        for name, address in TELEGRAM_ADDRESSES.items():
+            data += [f"{name}. 300 IN A {address}", f'{name}. 300 IN TXT "{name} itself"']
+        data += [
+            f'{name}. 300 IN TXT "{i:03} {"x" * 200}"' for name, n in BIG_TEXTS.items() for i in range(n)
+        ]
+        data += [f"n{i}.load.example. 300 IN A 203.0.113.{i % 250}" for i in range(1000)]
+        lines = "\n".join(f"  local-data: '{line}'" for line in data)
+        return f"""
+server:
+  interface: 127.0.0.1@{self.port}
+  interface: ::1@{self.port}
+  do-ip6: yes
+  username: ""
+  chroot: ""
+  directory: "{self.folder}"
+  pidfile: "{self.folder}/unbound.pid"
+  use-syslog: no
+  logfile: ""
+  do-daemonize: no
+  num-threads: 1
+  so-rcvbuf: 1m
+  module-config: "iterator"
+  edns-buffer-size: 4096
+  max-udp-size: 4096
+  access-control: 127.0.0.0/8 allow
+  access-control: ::1/128 allow
+  local-zone: "." static
+{lines}
+remote-control:
+  control-enable: no
+"""
+
+
+BIG_TEXTS = {"big.example": 8, "huge.example": 28}  # TXT records of 204 octets each
