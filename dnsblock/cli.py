@@ -99,8 +99,9 @@ def serve(config_path: Path, as_json: bool) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
     from dnsblock import log
     from dnsblock.config import load
-    from dnsblock.daemon import Daemon
+    from dnsblock.daemon import Daemon, raise_descriptor_limit
 
+    raise_descriptor_limit()
     config = load(config_path)
     log.set_up(config.log, config.time_zone)
     show = _ready_json if as_json else _ready_human

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import resource
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -23,7 +24,7 @@ from dnsblock.http.server import bind_control, bind_metrics, serve
 from dnsblock.log import event
 from dnsblock.notify import notify, reloading
 from dnsblock.orders.ledger import Ledger
-from dnsblock.policy import Counts
+from dnsblock.policy import Counts, Snapshot
 from dnsblock.policy.explain import Explanation, explain
 from dnsblock.policy.publish import Draft, Policy, Serials, build, read, standing_notes
 from dnsblock.policy.sources import Lists
@@ -92,7 +93,7 @@ class Daemon:
             async with _servers(self) as self.metrics_endpoint:
                 # Packet threads inherit the blocked signals, so that no signal interrupts their system calls.
                 with _signals_into(self._signals):
-                    self.engine.start(self.policy.snapshot)
+                    _start(self.engine, self.policy.snapshot)
                 self.metrics.published(None)
                 notify(READY=1, STATUS=self.summary)
                 event(logging.INFO, "ready", serial=self.policy.snapshot.serial, entries=self.entries)
@@ -307,6 +308,22 @@ def _bind(config: Config) -> Engine:
     except OSError as err:
         problem = Problem(str(err.filename or "listen"), None, "", binding_advice(err, "listen"))
         raise Refused([problem]) from err
+
+
+def _start(engine: Engine, snapshot: Snapshot) -> None:
+    try:
+        engine.start(snapshot)
+    except OSError as err:
+        raise _as_refused(err) from err
+
+
+def raise_descriptor_limit() -> None:
+    """Takes as many descriptors as this process may have: sockets towards upstreams, and TCP clients.
+
+    A shell's usual 1,024 are few for that, and the kernel lets every process raise them to its hard limit.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 @contextlib.asynccontextmanager

@@ -61,7 +61,10 @@ class Ledger:
                 os.close(lock)
                 raise
         except OSError as err:
-            reason = f"{err.strerror}: run as the user that owns the folder `state`, or give it the right"
+            advice = "run as the user that owns the folder `state`, or give it the right"
+            if isinstance(err, FileExistsError | NotADirectoryError):
+                advice = "`state` must be a folder, or a path where one can be made"
+            reason = f"{err.strerror}: {advice}"
             raise Refused([Problem(str(err.filename or folder), None, "", reason)]) from err
 
     def append(self, orders: Sequence[Order]) -> None:

@@ -9,7 +9,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -47,6 +47,7 @@ impl Settings {
             attempts: self.attempts,
             timeout: self.attempt_timeout,
             max_outstanding: self.max_outstanding,
+            workers: self.workers,
             payload: self.rules.max_payload,
         }
     }
@@ -176,18 +177,22 @@ impl Engine {
         }
         self.swap(&mut control, snapshot)?;
         let sockets = std::mem::take(&mut control.sockets);
+        let (ready, begun) = mpsc::channel();
         for (number, (sockets, counters)) in sockets.into_iter().zip(&self.counters).enumerate() {
-            let (shared, counters) = (Arc::clone(&self.shared), Arc::clone(counters));
-            self.shared.running.fetch_add(1, Ordering::SeqCst);
-            let thread = thread::Builder::new().name(format!("packets-{number}")).spawn(move || {
-                if let Err(error) = worker::run(Arc::clone(&shared), counters, sockets) {
+            let (shared, counters, ready) = (Arc::clone(&self.shared), Arc::clone(counters), ready.clone());
+            let run = move || {
+                shared.running.fetch_add(1, Ordering::SeqCst);
+                if let Err(error) = worker::run(Arc::clone(&shared), counters, sockets, ready) {
                     shared.events.push(format!("packet thread {number} ended: {error}"));
                 }
                 shared.running.fetch_sub(1, Ordering::SeqCst);
-            });
+            };
+            let thread = thread::Builder::new().name(format!("packets-{number}")).spawn(run);
             control.threads.push(thread.map_err(EngineError::Io)?);
         }
-        Ok(())
+        drop(ready);
+        // On an error the caller stops the engine, and with it those that run.
+        begun.iter().try_for_each(|result| result.map_err(EngineError::Io))
     }
 
     /// Serves another snapshot: every query that comes after this returns is
@@ -292,28 +297,25 @@ type Bound = (SocketAddr, Vec<std::net::UdpSocket>, Vec<std::net::TcpListener>);
 
 /// Binds one UDP and one TCP socket per packet thread, on one port.
 fn bind_all(wanted: SocketAddr, workers: usize) -> io::Result<Bound> {
-    if wanted.port() != 0 {
-        udp::probe(wanted)?;
-        tcp::probe(wanted)?;
-    }
     let mut tries = 0;
     loop {
         tries += 1;
-        let first = udp::bind(wanted)?;
-        let address = SocketAddr::new(wanted.ip(), first.local_addr()?.port());
-        let rest = || -> io::Result<_> {
-            let tcp = (0..workers).map(|_| tcp::listen(address)).collect::<io::Result<Vec<_>>>()?;
-            let udp = (1..workers).map(|_| udp::bind(address)).collect::<io::Result<Vec<_>>>()?;
-            Ok((udp, tcp))
+        let address = match wanted.port() {
+            // Drawn without sharing: with it, the kernel may draw a port that
+            // another daemon of the same user shares already.
+            0 => udp::free_port(wanted.ip())?,
+            _ => wanted,
         };
-        match rest() {
-            Ok((mut udp, tcp)) => {
-                udp.insert(0, first);
-                return Ok((address, udp, tcp));
-            }
-            Err(error) if wanted.port() != 0 || tries == PORTS_TRIED => return Err(error),
-            // The free UDP port was taken for TCP: another one, then.
-            Err(_) => {}
+        let bound = || -> io::Result<_> {
+            udp::probe(address)?;
+            tcp::probe(address)?;
+            let udp = (0..workers).map(|_| udp::bind(address)).collect::<io::Result<Vec<_>>>()?;
+            let tcp = (0..workers).map(|_| tcp::listen(address)).collect::<io::Result<Vec<_>>>()?;
+            Ok((address, udp, tcp))
+        };
+        match bound() {
+            Err(_) if wanted.port() == 0 && tries < PORTS_TRIED => {}
+            result => return result,
         }
     }
 }

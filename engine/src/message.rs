@@ -7,6 +7,8 @@
 use crate::name::Name;
 
 pub const HEADER: usize = 12;
+/// The longest message, over TCP (RFC 1035 4.2.2).
+pub const MAX_MESSAGE: usize = 65_535;
 /// QNAME, QTYPE and QCLASS at most.
 pub const MAX_QUESTION: usize = 255 + 4;
 /// UDP payload of a client that sent no OPT (RFC 1035 2.3.4).

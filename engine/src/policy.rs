@@ -134,6 +134,7 @@ pub struct PolicyZone {
     fewest_labels: usize,
     most_labels: usize,
     digest: [u8; 32],
+    above_exceptions: OnceLock<HashSet<u64>>,
 }
 
 /// What an owner's entries say about the name itself and about what is below:
@@ -285,6 +286,7 @@ impl Builder {
             fewest_labels: usize::MAX,
             most_labels: 0,
             digest: [0; 32],
+            above_exceptions: OnceLock::new(),
         };
         Builder { zone, scope_places: HashMap::new() }
     }
@@ -477,31 +479,82 @@ impl Snapshot {
 
 /// Owners of the last of `zones` that answer NXDOMAIN although an entry of it,
 /// or of a zone asked before it, says something else about a name below.
+///
+/// Costs as much as the smaller of the two zones is large.
 fn shield(zones: &[ZoneInPlace]) -> HashSet<Box<[u8]>> {
     let mut shielded = HashSet::new();
     let last = match zones.last() {
-        Some(last) if last.zone.rules.iter().any(|rule| rule.is(Action::Nxdomain)) => &last.zone,
+        Some(last) if last.zone.scopes.iter().any(|scope| last.zone.says_nxdomain(scope)) => &last.zone,
         _ => return shielded,
     };
-    let denies = |zone: &PolicyZone, scope: &Scope| {
-        scope.under.is_some_and(|(_, rule)| zone.rules[rule as usize].is(Action::Nxdomain))
-    };
     for ZoneInPlace { zone, .. } in zones {
-        if zone.scopes.iter().all(|scope| denies(zone, scope)) {
+        if zone.scopes.iter().all(|scope| zone.denies_below(scope)) {
             continue;
         }
-        for place in zone.places().filter(|&place| !denies(zone, &zone.scope(place))) {
-            let (name, _) = Name::parse(zone.owner(place), 0).expect("owners were names when added");
-            let walk = Walk::new(&name, seed());
-            for skip in 1..name.labels() {
-                let above = last.place(walk.hash(skip), name.suffix(skip));
-                if above.is_some_and(|above| denies(last, &last.scope(above))) {
-                    shielded.insert(name.suffix(skip).into());
-                }
-            }
+        if zone.entries <= last.entries {
+            shield_from_exceptions(zone, last, &mut shielded);
+        } else {
+            shield_from_denials(zone, last, &mut shielded);
         }
     }
     shielded
+}
+
+/// For each exception of `zone`: what `last` denies above it.
+fn shield_from_exceptions(zone: &PolicyZone, last: &PolicyZone, shielded: &mut HashSet<Box<[u8]>>) {
+    for (name, walk) in zone.exceptions() {
+        for skip in 0..name.labels() {
+            let above = last.place(walk.hash(skip), name.suffix(skip)).map(|place| last.scope(place));
+            if above.is_some_and(|scope| skip == 0 || last.denies_below(&scope)) {
+                shielded.insert(name.suffix(skip).into());
+            }
+        }
+    }
+}
+
+/// For each denial of `last`: whether `zone` has an exception at or below it.
+fn shield_from_denials(zone: &PolicyZone, last: &PolicyZone, shielded: &mut HashSet<Box<[u8]>>) {
+    let above_exceptions = zone.above_exceptions();
+    for place in last.places().filter(|&place| last.says_nxdomain(&last.scope(place))) {
+        let (name, walk) = last.parsed_owner(place);
+        let same = zone.place(walk.hash(0), name.suffix(0)).map(|place| zone.scope(place));
+        let excepted = same.is_some_and(|scope| !zone.denies_below(&scope));
+        if excepted || above_exceptions.contains(&walk.hash(0)) {
+            shielded.insert(name.suffix(0).into());
+        }
+    }
+}
+
+impl PolicyZone {
+    fn denies_below(&self, scope: &Scope) -> bool {
+        scope.under.is_some_and(|(_, rule)| self.rules[rule as usize].is(Action::Nxdomain))
+    }
+
+    fn says_nxdomain(&self, scope: &Scope) -> bool {
+        let sides = [scope.at, scope.under];
+        sides.iter().flatten().any(|(_, rule)| self.rules[*rule as usize].is(Action::Nxdomain))
+    }
+
+    fn parsed_owner(&self, place: usize) -> (Name, Walk) {
+        let (name, _) = Name::parse(self.owner(place), 0).expect("owners were names when added");
+        let walk = Walk::new(&name, seed());
+        (name, walk)
+    }
+
+    /// Owners below which not everything is denied.
+    fn exceptions(&self) -> impl Iterator<Item = (Name, Walk)> {
+        let excepted = |place: &usize| !self.denies_below(&self.scope(*place));
+        self.places().filter(excepted).map(|place| self.parsed_owner(place))
+    }
+
+    /// Hashes of all names above an exception, made once for a zone. Two names
+    /// with one hash cost an NODATA in the place of an NXDOMAIN, no more.
+    fn above_exceptions(&self) -> &HashSet<u64> {
+        self.above_exceptions.get_or_init(|| {
+            let above = |(name, walk): (Name, Walk)| (1..name.labels()).map(move |skip| walk.hash(skip));
+            self.exceptions().flat_map(above).collect()
+        })
+    }
 }
 
 /// The seed of all name hashes of this process.

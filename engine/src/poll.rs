@@ -19,8 +19,9 @@ pub enum Token {
     Udp(usize),
     /// A TCP socket that clients connect to.
     Accept(usize),
-    /// A TCP connection of a client.
-    Client(usize),
+    /// A TCP connection of a client, and the generation that tells it from an
+    /// earlier one in the same place, whose events may still be on their way.
+    Client(usize, u32),
     /// A UDP socket towards an upstream.
     Upstream(usize),
     /// A TCP connection towards an upstream.
@@ -91,13 +92,23 @@ fn flags(readable: bool, writable: bool) -> EventFlags {
 }
 
 const KIND: u32 = 56;
+/// Bits of a client's place below its generation.
+const PLACE: u32 = 32;
+const GENERATION: usize = (1 << (KIND - PLACE)) - 1;
+
+impl Token {
+    /// The token of a client's connection.
+    pub fn client(place: usize, generation: u64) -> Token {
+        Token::Client(place, (generation as usize & GENERATION) as u32)
+    }
+}
 
 fn encode(token: Token) -> u64 {
     let (kind, place) = match token {
         Token::Wake => (0, 0),
         Token::Udp(place) => (1, place),
         Token::Accept(place) => (2, place),
-        Token::Client(place) => (3, place),
+        Token::Client(place, generation) => (3, place | (generation as usize & GENERATION) << PLACE),
         Token::Upstream(place) => (4, place),
         Token::Stream(place) => (5, place),
     };
@@ -109,7 +120,7 @@ fn decode(data: u64) -> Token {
     match data >> KIND {
         1 => Token::Udp(place),
         2 => Token::Accept(place),
-        3 => Token::Client(place),
+        3 => Token::Client(place & ((1 << PLACE) - 1), (place >> PLACE) as u32),
         4 => Token::Upstream(place),
         5 => Token::Stream(place),
         _ => Token::Wake,

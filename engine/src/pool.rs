@@ -17,8 +17,10 @@ use slab::Slab;
 use crate::poll::{Poll, Token};
 use crate::udp;
 
-/// Sockets, and so source ports, that are open towards one upstream at a time.
+/// Sockets, and so source ports, that are open towards one upstream at most.
 const POOL: usize = 256;
+/// Of the descriptors that the process may have, the part for all pools.
+const SHARE: u64 = 4;
 /// Queries sent through one socket, and its age, before another port takes its
 /// place: under little load that is a port for nearly every query, under much
 /// load a new socket costs less than a hundredth of what goes through it.
@@ -31,6 +33,7 @@ pub struct Pool {
     /// Keys of the sockets that are drawn from, by upstream.
     drawn_from: Vec<Vec<usize>>,
     sockets: Slab<PoolSocket>,
+    size: usize,
     poll: Rc<Poll>,
 }
 
@@ -45,10 +48,21 @@ pub struct PoolSocket {
     retired: bool,
 }
 
+impl PoolSocket {
+    fn is_fresh(&self, now: Instant) -> bool {
+        self.uses_left > 0 && now.saturating_duration_since(self.opened_at) < AGE
+    }
+}
+
 impl Pool {
-    pub fn new(upstreams: &[SocketAddr], poll: Rc<Poll>) -> Pool {
-        let drawn_from = upstreams.iter().map(|_| Vec::with_capacity(POOL)).collect();
-        Pool { upstreams: upstreams.to_vec(), drawn_from, sockets: Slab::new(), poll }
+    /// `pools` is how many there will be in the process: descriptors are left
+    /// for everything else.
+    pub fn new(upstreams: &[SocketAddr], pools: usize, poll: Rc<Poll>) -> Pool {
+        let drawn_from = upstreams.iter().map(|_| Vec::new()).collect();
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        let share = limit.unwrap_or(u64::MAX) / SHARE / pools.max(1) as u64;
+        let size = usize::try_from(share).unwrap_or(POOL).clamp(1, POOL);
+        Pool { upstreams: upstreams.to_vec(), drawn_from, sockets: Slab::new(), size, poll }
     }
 
     pub fn get(&self, key: usize) -> Option<&PoolSocket> {
@@ -57,19 +71,29 @@ impl Pool {
 
     /// Draws a socket towards an upstream, filling the pool up first.
     pub fn draw(&mut self, upstream: usize, random: &mut StdRng, now: Instant) -> io::Result<usize> {
-        let place = random.random_range(0..POOL);
-        if let Some(&key) = self.drawn_from[upstream].get(place) {
-            let socket = &self.sockets[key];
-            if socket.uses_left > 0 && now.saturating_duration_since(socket.opened_at) < AGE {
-                return Ok(key);
-            }
-            self.retire(upstream, place);
+        let place = random.random_range(0..self.size);
+        let drawn = self.drawn_from[upstream].get(place).copied();
+        if let Some(key) = drawn.filter(|&key| self.sockets[key].is_fresh(now)) {
+            return Ok(key);
         }
         let opened = self.open(upstream, now);
-        match self.drawn_from[upstream].first() {
+        match (&opened, drawn.or_else(|| self.drawn_from[upstream].first().copied())) {
             // Out of descriptors: an old port is better than no answer.
-            Some(&key) if opened.is_err() => Ok(key),
-            _ => opened,
+            (Err(_), Some(key)) => return Ok(key),
+            (Ok(_), _) if drawn.is_some() => self.retire(upstream, place),
+            _ => {}
+        }
+        opened
+    }
+
+    /// Closes what has grown old, so that nothing stays open that nobody uses.
+    pub fn shrink(&mut self, now: Instant) {
+        for upstream in 0..self.upstreams.len() {
+            for place in (0..self.drawn_from[upstream].len()).rev() {
+                if !self.sockets[self.drawn_from[upstream][place]].is_fresh(now) {
+                    self.retire(upstream, place);
+                }
+            }
         }
     }
 

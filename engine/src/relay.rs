@@ -4,8 +4,8 @@
 use std::ops::Range;
 
 use crate::message::{
-    ExtendedError, HEADER, OPTION_EXTENDED_ERROR, Opt, Query, Record, Section, Writer, flag, options, rcode,
-    rtype, skip_name, u16_at,
+    ExtendedError, HEADER, MAX_MESSAGE, OPTION_EXTENDED_ERROR, Opt, Query, Record, Section, Writer, flag,
+    options, rcode, rtype, skip_name, u16_at,
 };
 use crate::name::{MAX_NAME, Name};
 
@@ -97,8 +97,8 @@ impl<'a> Parts<'a> {
 }
 
 /// Writes the client's response into `out`: the upstream's answer with the
-/// client's id, question and flags. Cut to `limit` octets with TC. `None` where
-/// the upstream's message makes no sense.
+/// client's id, question and flags. Cut to `limit` octets with TC, which over
+/// TCP is `MAX_MESSAGE`. `None` where the upstream's message makes no sense.
 pub fn relay(response: &[u8], query: &Query, payload: u16, limit: usize, out: &mut [u8]) -> Option<usize> {
     let parts = Parts::parse(response)?;
     let head = query.head();
@@ -123,7 +123,9 @@ pub fn relay(response: &[u8], query: &Query, payload: u16, limit: usize, out: &m
         writer.truncate(&head);
     }
     let errors = &parts.errors[..parts.error_count];
-    Some(writer.finish(&head, &Opt { payload, rcode: parts.rcode, errors }, limit))
+    let length = writer.finish(&head, &Opt { payload, rcode: parts.rcode, errors }, limit);
+    // RFC 7766 5: what is cut off over TCP could be had in no other way.
+    (limit < MAX_MESSAGE || !is_truncated(out)).then_some(length)
 }
 
 /// An empty answer with TC: the upstream's own did not fit over UDP, and could
@@ -175,6 +177,9 @@ pub fn follow(
         };
         let start = parts.records.start;
         whole = whole.and_then(|()| splice(&mut writer, response, start, answers + authorities, kept));
+    }
+    if whole.is_none() && response.is_some() && limit == MAX_MESSAGE {
+        return follow(None, query, target, ttl, opt, limit, out);
     }
     if whole.is_none() {
         writer.truncate(&head);

@@ -7,11 +7,15 @@ use std::time::Instant;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+/// Octets of queries that may wait to be sent; with more, nobody is reading.
+const UNSENT: usize = 64 << 10;
+
 pub struct Stream {
     stream: TcpStream,
     /// Place of the upstream in the configuration.
     pub upstream: usize,
-    pub used_at: Instant,
+    /// When something was last read, or the connection was begun.
+    pub heard_at: Instant,
     input: Vec<u8>,
     output: Vec<u8>,
 }
@@ -26,19 +30,19 @@ impl Stream {
             Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
             _ => {}
         }
-        Ok(Stream { stream: socket.into(), upstream, used_at: now, input: Vec::new(), output: Vec::new() })
+        Ok(Stream { stream: socket.into(), upstream, heard_at: now, input: Vec::new(), output: Vec::new() })
     }
 
     pub fn socket(&self) -> &TcpStream {
         &self.stream
     }
 
-    /// Adds a message, behind its length.
-    pub fn push(&mut self, message: &[u8], now: Instant) {
+    /// Adds a message, behind its length; false if too much waits already.
+    pub fn push(&mut self, message: &[u8]) -> bool {
         let length = u16::try_from(message.len()).expect("a query is short");
         self.output.extend_from_slice(&length.to_be_bytes());
         self.output.extend_from_slice(message);
-        self.used_at = now;
+        self.output.len() <= UNSENT
     }
 
     pub fn has_output(&self) -> bool {
@@ -67,7 +71,7 @@ impl Stream {
                 Ok(0) => return false,
                 Ok(count) => {
                     self.input.extend_from_slice(&chunk[..count]);
-                    self.used_at = now;
+                    self.heard_at = now;
                     // A whole message at most is kept back, so this is bounded.
                     if self.input.len() > 2 * 65_537 {
                         return true;

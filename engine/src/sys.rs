@@ -166,9 +166,14 @@ impl Batch {
             };
             if let Ok(sent @ 1..) = usize::try_from(sent) {
                 done += sent;
-            } else if io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
-                done += 1;
-                unsent += 1;
+                continue;
+            }
+            match io::Error::last_os_error().kind() {
+                io::ErrorKind::Interrupted => {}
+                // No room even after the socket's patience: there is none for
+                // the rest either.
+                io::ErrorKind::WouldBlock => return unsent + count - done,
+                _ => (done, unsent) = (done + 1, unsent + 1),
             }
         }
         unsent

@@ -13,8 +13,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 /// Connections that wait to be accepted, per listener.
 const BACKLOG: i32 = 1024;
 /// Octets of responses that a client may leave unread before its further
-/// queries wait.
+/// queries wait, and before it is sent away.
 const UNREAD: usize = 256 << 10;
+const MOST_UNREAD: usize = 1 << 20;
 /// Two octets of length and the longest message (RFC 1035 4.2.2).
 const FRAME: usize = 2 + 65_535;
 
@@ -47,6 +48,8 @@ pub struct Connection {
     pub peer: SocketAddr,
     pub generation: u64,
     input: Vec<u8>,
+    /// Octets at the front of `input` that were taken already.
+    taken: usize,
     output: Vec<u8>,
     unanswered: usize,
     /// The client has sent its last octet; what it asked is still answered.
@@ -54,6 +57,8 @@ pub struct Connection {
     broken: bool,
     active_at: Instant,
     message_since: Option<Instant>,
+    /// What epoll was told last: (readable, writable).
+    pub watched: (bool, bool),
 }
 
 impl Service {
@@ -66,7 +71,7 @@ impl Service {
     /// 6.2.3); `None` where none is idle.
     pub fn admit(&mut self, stream: TcpStream, peer: SocketAddr, now: Instant) -> Option<usize> {
         if self.total.load(Relaxed) >= self.limits.connections {
-            let idle = self.connections.iter().filter(|(_, c)| c.unanswered == 0 && c.output.is_empty());
+            let idle = self.connections.iter().filter(|(_, c)| c.unanswered == 0);
             let longest = idle.min_by_key(|(_, c)| c.active_at).map(|(key, _)| key)?;
             self.remove(longest);
         }
@@ -77,14 +82,20 @@ impl Service {
             peer,
             generation: self.next_generation,
             input: Vec::new(),
+            taken: 0,
             output: Vec::new(),
             unanswered: 0,
             ended: false,
             broken: false,
             active_at: now,
             message_since: None,
+            watched: (true, false),
         });
         Some(key)
+    }
+
+    pub fn get_mut(&mut self, key: usize) -> Option<&mut Connection> {
+        self.connections.get_mut(key)
     }
 
     pub fn get(&self, key: usize) -> Option<&Connection> {
@@ -123,32 +134,42 @@ impl Service {
             return None;
         }
         let length = connection.whole_message()?;
-        message[..length].copy_from_slice(&connection.input[2..2 + length]);
-        connection.input.drain(..2 + length);
+        let start = connection.taken + 2;
+        message[..length].copy_from_slice(&connection.input[start..start + length]);
+        connection.taken = start + length;
         connection.unanswered += 1;
         connection.active_at = now;
-        connection.message_since = (!connection.input.is_empty()).then_some(now);
+        connection.message_since = (connection.taken < connection.input.len()).then_some(now);
         Some(length)
     }
 
-    /// Sends a response, if the connection it belongs to is still there.
+    /// Adds a response, if the connection it belongs to is still there; `write`
+    /// sends what was added.
     pub fn answer(&mut self, key: usize, generation: u64, response: &[u8], now: Instant) {
         let Some(connection) = self.connections.get_mut(key).filter(|c| c.generation == generation) else {
             return;
         };
         connection.unanswered -= 1;
         connection.active_at = now;
-        // RFC 7766 8: length and message in one write.
+        // RFC 7766 8: length and message leave in one write.
         let length = u16::try_from(response.len()).expect("a message is at most 65,535 octets");
         connection.output.extend_from_slice(&length.to_be_bytes());
         connection.output.extend_from_slice(response);
-        connection.write(now);
+        connection.broken |= connection.output.len() > MOST_UNREAD;
     }
 
     /// A query that gets no response (action `drop`).
     pub fn leave_unanswered(&mut self, key: usize, generation: u64) {
         if let Some(connection) = self.connections.get_mut(key).filter(|c| c.generation == generation) {
             connection.unanswered -= 1;
+        }
+    }
+
+    /// Reads nothing more; what was asked is still answered.
+    pub fn end(&mut self, key: usize) {
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.ended = true;
+            connection.taken = connection.input.len();
         }
     }
 
@@ -193,11 +214,14 @@ impl Connection {
 
     /// The length of the message at the front of the input, if it is all there.
     fn whole_message(&self) -> Option<usize> {
-        let length = usize::from(u16::from_be_bytes([*self.input.first()?, *self.input.get(1)?]));
-        (self.input.len() >= 2 + length).then_some(length)
+        let input = &self.input[self.taken..];
+        let length = usize::from(u16::from_be_bytes([*input.first()?, *input.get(1)?]));
+        (input.len() >= 2 + length).then_some(length)
     }
 
     fn read(&mut self, now: Instant) {
+        // Once a read, not once a message: many small ones must not cost more.
+        self.input.drain(..std::mem::take(&mut self.taken));
         let mut chunk = [0; 16 << 10];
         while self.input.len() < FRAME {
             let room = chunk.len().min(FRAME - self.input.len());

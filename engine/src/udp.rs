@@ -2,7 +2,7 @@
 //! kernel spreads the queries over them (SO_REUSEPORT).
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -77,6 +77,11 @@ pub fn connect(upstream: SocketAddr) -> io::Result<UdpSocket> {
     socket.set_write_timeout(Some(SEND_PATIENCE))?;
     socket.connect(&upstream.into())?;
     Ok(socket.into())
+}
+
+/// An address whose port nobody holds.
+pub fn free_port(ip: IpAddr) -> io::Result<SocketAddr> {
+    UdpSocket::bind((ip, 0))?.local_addr()
 }
 
 /// Fails if anyone holds the address already: with SO_REUSEPORT alone, a second

@@ -40,6 +40,8 @@ pub struct Settings {
     /// Patience with one attempt.
     pub timeout: Duration,
     pub max_outstanding: usize,
+    /// Packet threads, each of which has sockets towards each upstream.
+    pub workers: usize,
     /// Octets of UDP that our OPT announces.
     pub payload: u16,
 }
@@ -50,12 +52,16 @@ pub struct Flight {
     /// Ask about this name instead: where a CNAME of ours leads.
     pub follow: Option<Box<Name>>,
     pub origin: Origin,
-    pub attempts: usize,
     /// An upstream's answer did not fit over UDP.
     pub over_tcp: bool,
+    attempts: usize,
+    /// Times that it began anew because the policy for its name had changed.
+    restarts: usize,
     routes: [Option<Route>; MAX_ATTEMPTS],
     /// Upstreams asked so far, a bit each.
     asked: u64,
+    /// The upstream of the latest attempt, until that is known to have failed.
+    blame: Option<usize>,
     /// Tells the deadline of this attempt from those of earlier ones.
     stamp: u64,
 }
@@ -72,7 +78,6 @@ pub enum Origin {
 struct Route {
     channel: Channel,
     id: u16,
-    upstream: usize,
     sent_at: Instant,
 }
 
@@ -81,6 +86,10 @@ enum Channel {
     Socket(usize),
     Stream(usize),
 }
+
+/// Times that a query may begin anew; a policy that changes more often while
+/// one query is under way is a fault.
+const RESTARTS: usize = 3;
 
 struct Deadline {
     at: Instant,
@@ -122,7 +131,11 @@ impl Upstreams {
     ) -> Upstreams {
         Upstreams {
             health: Health::new(settings.upstreams.len()),
-            pool: Pool::new(&settings.upstreams, Rc::clone(&poll)),
+            pool: Pool::new(
+                &settings.upstreams,
+                settings.upstreams.len() * settings.workers,
+                Rc::clone(&poll),
+            ),
             stream_of: vec![None; settings.upstreams.len()],
             settings,
             streams: Slab::new(),
@@ -149,29 +162,26 @@ impl Upstreams {
     }
 
     /// Takes a query over; it ends in `receive`, `read_stream` or `expire`.
-    pub fn ask(&mut self, query: Query, follow: Option<Box<Name>>, origin: Origin, now: Instant) {
-        let routes = [None; MAX_ATTEMPTS];
-        let flight =
-            Flight { query, follow, origin, attempts: 0, over_tcp: false, routes, asked: 0, stamp: 0 };
+    pub fn ask(&mut self, flight: Flight, now: Instant) {
         let key = self.flights.insert(flight);
         self.attempt(key, now);
     }
 
-    /// Asks again because what is to be asked has changed, while attempts are
-    /// left; gives the flight back where none is.
+    /// Asks again from the beginning, because what is to be asked has changed;
+    /// gives the flight back where that has happened too often.
     pub fn ask_again(
         &mut self,
         mut flight: Flight,
         follow: Option<Box<Name>>,
         now: Instant,
     ) -> Option<Flight> {
-        if flight.attempts >= self.settings.attempts {
+        if flight.restarts == RESTARTS {
             return Some(flight);
         }
+        flight.restarts += 1;
         flight.follow = follow;
-        flight.over_tcp = false;
-        let key = self.flights.insert(flight);
-        self.attempt(key, now);
+        (flight.attempts, flight.asked, flight.over_tcp) = (0, 0, false);
+        self.ask(flight, now);
         None
     }
 
@@ -184,43 +194,50 @@ impl Upstreams {
 
     /// Sends a flight once more, to the upstream that is best now.
     fn attempt(&mut self, key: usize, now: Instant) {
-        let asked = self.flights[key].asked;
-        let upstream = self.health.choose(asked, now);
-        self.next_stamp += 1;
+        let upstream = self.health.choose(self.flights[key].asked, now);
         let flight = &mut self.flights[key];
         flight.attempts += 1;
         flight.asked |= 1 << upstream;
-        flight.stamp = self.next_stamp;
-        let over_tcp = flight.over_tcp;
-        self.deadlines.push_back(Deadline {
-            at: now + self.settings.timeout,
-            flight: key,
-            stamp: self.next_stamp,
-        });
-        // What cannot be sent is found out by its deadline, as if the network
-        // had lost it.
-        if over_tcp {
-            self.send_over_stream(key, upstream, now);
-        } else {
-            self.send_datagram(key, upstream, now);
+        flight.blame = Some(upstream);
+        let sent = match flight.over_tcp {
+            true => self.send_over_stream(key, upstream, now),
+            false => self.send_datagram(key, upstream, now),
+        };
+        match sent {
+            Ok(()) => self.wait(key, now + self.settings.timeout, now),
+            Err(error) => {
+                self.count(upstream).network_errors.add(1);
+                self.upstream_failed(upstream, &format!("cannot be reached: {error}"), now);
+                self.flights[key].blame = None;
+                self.wait(key, now, now);
+            }
         }
     }
 
-    fn send_datagram(&mut self, key: usize, upstream: usize, now: Instant) {
+    /// Sets the deadline of the latest attempt.
+    fn wait(&mut self, key: usize, at: Instant, now: Instant) {
+        self.next_stamp += 1;
+        self.flights[key].stamp = self.next_stamp;
+        let deadline = Deadline { at, flight: key, stamp: self.next_stamp };
+        // In order of time: all get the same patience, or none.
+        match at > now {
+            true => self.deadlines.push_back(deadline),
+            false => self.deadlines.push_front(deadline),
+        }
+    }
+
+    fn send_datagram(&mut self, key: usize, upstream: usize, now: Instant) -> io::Result<()> {
         let same =
             self.out_socket.filter(|&socket| self.pool.get(socket).is_some_and(|s| s.upstream == upstream));
         let socket = match same {
             Some(socket) if self.waiting < RUN.min(BATCH) => socket,
             _ => {
                 self.flush(now);
-                match self.pool.draw(upstream, &mut self.random, now) {
-                    Ok(socket) => socket,
-                    Err(error) => return self.cannot_open(upstream, &error),
-                }
+                self.pool.draw(upstream, &mut self.random, now)?
             }
         };
         self.out_socket = Some(socket);
-        let route = self.route(key, Channel::Socket(socket), upstream, now);
+        let route = self.route(key, Channel::Socket(socket), now);
         let slot = &mut self.out.datagrams[self.waiting];
         let mut question = [0; MAX_QUESTION];
         let flight = &self.flights[key];
@@ -232,6 +249,7 @@ impl Upstreams {
         self.waiting += 1;
         self.pool.uses(socket);
         self.count(upstream).udp_queries.add(1);
+        Ok(())
     }
 
     /// Sends what waits.
@@ -247,32 +265,33 @@ impl Upstreams {
     }
 
     /// Enters a new route of the flight under an id that is free there.
-    fn route(&mut self, key: usize, channel: Channel, upstream: usize, now: Instant) -> Route {
+    fn route(&mut self, key: usize, channel: Channel, now: Instant) -> Route {
+        // One route a flight and channel, and at most 32,768 flights: half of
+        // the ids at least are free, and the draw ends.
+        let flight = &self.flights[key];
+        let same = flight.routes.iter().position(|r| r.is_some_and(|r| r.channel == channel));
+        let place = same.or_else(|| flight.routes.iter().position(Option::is_none)).unwrap_or(0);
+        if let Some(before) = self.flights[key].routes[place].take() {
+            self.leave(&before);
+        }
         let id = loop {
             let id = self.random.random::<u16>();
             if !self.routes.contains_key(&(channel, id)) {
                 break id;
             }
         };
-        let route = Route { channel, id, upstream, sent_at: now };
+        let route = Route { channel, id, sent_at: now };
         self.routes.insert((channel, id), key);
-        let flight = &mut self.flights[key];
-        let place = flight.routes.iter().position(Option::is_none).unwrap_or(0);
-        if let Some(oldest) = flight.routes[place].replace(route) {
-            self.leave(&oldest);
-        }
+        self.flights[key].routes[place] = Some(route);
         route
     }
 
-    fn send_over_stream(&mut self, key: usize, upstream: usize, now: Instant) {
+    fn send_over_stream(&mut self, key: usize, upstream: usize, now: Instant) -> io::Result<()> {
         let stream = match self.stream_of[upstream] {
             Some(stream) => stream,
-            None => match self.open_stream(upstream, now) {
-                Ok(stream) => stream,
-                Err(error) => return self.cannot_open(upstream, &error),
-            },
+            None => self.open_stream(upstream, now)?,
         };
-        let route = self.route(key, Channel::Stream(stream), upstream, now);
+        let route = self.route(key, Channel::Stream(stream), now);
         let mut message = [0; 1024];
         let mut question = [0; MAX_QUESTION];
         let flight = &self.flights[key];
@@ -280,9 +299,13 @@ impl Upstreams {
         let payload = self.settings.payload;
         let length = flight.query.write_upstream(route.id, question, payload, &mut message);
         let length = length.expect("header, question and OPT fit");
-        self.streams[stream].push(&message[..length], now);
         self.count(upstream).tcp_queries.add(1);
-        self.write_stream(stream, now);
+        if self.streams[stream].push(&message[..length]) {
+            self.write_stream(stream, now);
+        } else {
+            self.stream_failed(stream, now);
+        }
+        Ok(())
     }
 
     fn open_stream(&mut self, upstream: usize, now: Instant) -> io::Result<usize> {
@@ -364,11 +387,11 @@ impl Upstreams {
     /// The same upstream once more, over TCP; not counted as an attempt, since
     /// it did answer.
     fn retry_over_stream(&mut self, key: usize, upstream: usize, now: Instant) {
-        self.next_stamp += 1;
-        self.flights[key].stamp = self.next_stamp;
-        let deadline = Deadline { at: now + self.settings.timeout, flight: key, stamp: self.next_stamp };
-        self.deadlines.push_back(deadline);
-        self.send_over_stream(key, upstream, now);
+        self.flights[key].blame = Some(upstream);
+        match self.send_over_stream(key, upstream, now) {
+            Ok(()) => self.wait(key, now + self.settings.timeout, now),
+            Err(_) => self.wait(key, now, now),
+        }
     }
 
     /// Takes a flight out, and its routes with it.
@@ -426,9 +449,10 @@ impl Upstreams {
             if self.flights.get(key).is_none_or(|flight| flight.stamp != stamp) {
                 continue;
             }
-            if let Some(upstream) = self.flights[key].last_upstream() {
+            if let Some(upstream) = self.flights[key].blame.take() {
                 self.count(upstream).timeouts.add(1);
-                self.upstream_failed(upstream, now);
+                self.upstream_failed(upstream, "does not answer", now);
+                self.drop_deaf_stream(key, now);
             }
             if self.flights[key].attempts < self.settings.attempts {
                 self.attempt(key, now);
@@ -437,16 +461,29 @@ impl Upstreams {
             }
         }
         self.flush(now);
-        self.close_idle_streams(now);
         failed
     }
 
-    fn close_idle_streams(&mut self, now: Instant) {
-        let idle = |stream: &Stream| now.saturating_duration_since(stream.used_at) >= STREAM_IDLE;
+    /// Closes what nobody has used for a while. Meant for now and then.
+    pub fn tidy(&mut self, now: Instant) {
+        self.pool.shrink(now);
+        let idle = |stream: &Stream| now.saturating_duration_since(stream.heard_at) >= STREAM_IDLE;
         let idle: Vec<usize> = self.streams.iter().filter(|(_, s)| idle(s)).map(|(key, _)| key).collect();
         for key in idle {
             if !self.has_routes(Channel::Stream(key)) {
                 self.drop_stream(key);
+            }
+        }
+    }
+
+    /// A connection that has said nothing since a question that timed out was
+    /// sent is dead, whatever TCP thinks; the next attempt opens another.
+    fn drop_deaf_stream(&mut self, key: usize, now: Instant) {
+        for route in self.flights[key].routes.into_iter().flatten() {
+            if let Channel::Stream(stream) = route.channel
+                && self.streams.get(stream).is_some_and(|s| s.heard_at <= route.sent_at)
+            {
+                self.stream_failed(stream, now);
             }
         }
     }
@@ -466,7 +503,7 @@ impl Upstreams {
     fn socket_failed(&mut self, key: usize, now: Instant) {
         let Some(upstream) = self.pool.get(key).map(|socket| socket.upstream) else { return };
         self.count(upstream).network_errors.add(1);
-        self.upstream_failed(upstream, now);
+        self.upstream_failed(upstream, "cannot be reached", now);
         self.expire_routes(Channel::Socket(key), now);
     }
 
@@ -495,23 +532,17 @@ impl Upstreams {
             let Some(route) = place.and_then(|place| flight.routes[place].take()) else { continue };
             self.leave(&route);
             if self.flights[key].routes.iter().flatten().all(|other| other.sent_at <= route.sent_at) {
-                self.next_stamp += 1;
-                self.flights[key].stamp = self.next_stamp;
-                self.deadlines.push_front(Deadline { at: now, flight: key, stamp: self.next_stamp });
+                // The failure was counted with the channel.
+                self.flights[key].blame = None;
+                self.wait(key, now, now);
             }
         }
     }
 
-    fn upstream_failed(&mut self, index: usize, now: Instant) {
+    fn upstream_failed(&mut self, index: usize, how: &str, now: Instant) {
         if self.health.failed(index, now) {
-            self.events.push(format!("upstream {} does not answer", self.settings.upstreams[index]));
+            self.events.push(format!("upstream {} {how}", self.settings.upstreams[index]));
         }
-    }
-
-    fn cannot_open(&mut self, upstream: usize, error: &io::Error) {
-        self.count(upstream).network_errors.add(1);
-        self.events
-            .push(format!("no socket towards upstream {}: {error}", self.settings.upstreams[upstream]));
     }
 
     fn count(&self, upstream: usize) -> &UpstreamCounters {
@@ -520,6 +551,21 @@ impl Upstreams {
 }
 
 impl Flight {
+    pub fn new(query: Query, follow: Option<Box<Name>>, origin: Origin) -> Flight {
+        Flight {
+            query,
+            follow,
+            origin,
+            over_tcp: false,
+            attempts: 0,
+            restarts: 0,
+            routes: [None; MAX_ATTEMPTS],
+            asked: 0,
+            blame: None,
+            stamp: 0,
+        }
+    }
+
     /// The question as it is asked upstream.
     fn asked_question<'a>(&'a self, buffer: &'a mut [u8; MAX_QUESTION]) -> &'a [u8] {
         let question = self.query.question();
@@ -528,10 +574,6 @@ impl Flight {
         buffer[..name.len()].copy_from_slice(name);
         buffer[name.len()..name.len() + 4].copy_from_slice(type_and_class);
         &buffer[..name.len() + 4]
-    }
-
-    fn last_upstream(&self) -> Option<usize> {
-        self.routes.iter().flatten().max_by_key(|route| route.sent_at).map(|route| route.upstream)
     }
 
     pub fn came_over_tcp(&self) -> bool {

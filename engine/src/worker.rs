@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::answer::{
@@ -15,7 +16,8 @@ use crate::answer::{
 };
 use crate::counters::Counters;
 use crate::engine::{Serving, Shared};
-use crate::message::{Query, ede, rcode};
+use crate::message::{MAX_MESSAGE, Query, ede, rcode};
+use crate::name::Name;
 use crate::poll::{Event, Poll, Token};
 use crate::relay;
 use crate::sys::{Batch, DATAGRAM};
@@ -27,10 +29,12 @@ use crate::upstream::{Flight, Origin, Upstreams};
 const TICK: Duration = Duration::from_millis(500);
 /// How often connections are looked through for those without patience left.
 const SWEEP: Duration = Duration::from_millis(100);
+/// Queries taken from one connection before others get their turn.
+const QUERIES_A_TURN: usize = 64;
+/// Batches taken from a socket that is being closed: its buffer holds no more.
+const DRAIN_ROUNDS: usize = 128;
 /// How long new connections wait when there are no descriptors for them.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Longest DNS message over TCP.
-const MESSAGE: usize = 65_535;
 
 /// The sockets of one packet thread.
 pub struct Sockets {
@@ -40,9 +44,23 @@ pub struct Sockets {
     pub wake: Arc<OwnedFd>,
 }
 
-/// Runs until the engine stops.
-pub fn run(shared: Arc<Shared>, counters: Arc<Counters>, sockets: Sockets) -> io::Result<()> {
-    let mut worker = Worker::new(shared, counters, sockets)?;
+/// Runs until the engine stops. `ready` learns whether it could begin.
+pub fn run(
+    shared: Arc<Shared>,
+    counters: Arc<Counters>,
+    sockets: Sockets,
+    ready: Sender<io::Result<()>>,
+) -> io::Result<()> {
+    let mut worker = match Worker::new(shared, counters, sockets) {
+        Ok(worker) => worker,
+        Err(error) => {
+            // Whoever started this thread waits for it, and handles the error.
+            let _ = ready.send(Err(error));
+            return Ok(());
+        }
+    };
+    let _ = ready.send(Ok(()));
+    drop(ready);
     let mut mail = Batch::empty();
     loop {
         // What goes wrong with one packet may cost that packet, not the rest.
@@ -71,8 +89,8 @@ struct Worker {
     upstreams: Upstreams,
     now: Instant,
     unix: u64,
-    scratch: Box<[u8; MESSAGE]>,
-    message: Box<[u8; MESSAGE]>,
+    scratch: Box<[u8; MAX_MESSAGE]>,
+    message: Box<[u8; MAX_MESSAGE]>,
     stopping: bool,
 }
 
@@ -104,8 +122,8 @@ impl Worker {
             swept_at: now,
             now,
             unix: unix_now(),
-            scratch: Box::new([0; MESSAGE]),
-            message: Box::new([0; MESSAGE]),
+            scratch: Box::new([0; MAX_MESSAGE]),
+            message: Box::new([0; MAX_MESSAGE]),
             stopping: false,
         })
     }
@@ -117,17 +135,18 @@ impl Worker {
         for event in events {
             match event.token {
                 Token::Wake => self.wake_up(),
-                Token::Udp(place) => self.serve_udp(place, mail),
+                Token::Udp(place) => drop(self.serve_udp(place, mail)),
                 Token::Accept(place) => self.accept(place),
-                Token::Client(key) => self.serve_client(key, event),
+                Token::Client(key, _) if self.is_current(event.token) => self.serve_client(key, event),
+                Token::Client(..) => {}
                 Token::Upstream(key) => self.take_datagrams(key, mail),
                 Token::Stream(key) => self.take_messages(key, event),
             }
         }
         for flight in self.upstreams.expire(self.now) {
-            self.finish(flight, None);
+            self.finish(flight, Err(Outcome::Failed));
         }
-        while let Some(key) = self.resumable.pop() {
+        for key in std::mem::take(&mut self.resumable) {
             self.take_queries(key);
         }
         self.upstreams.flush(self.now);
@@ -141,6 +160,9 @@ impl Worker {
     }
 
     fn patience(&self) -> Duration {
+        if !self.resumable.is_empty() {
+            return Duration::ZERO;
+        }
         let busy = self.clients.count() > 0 || self.accept_again.is_some() || self.stopping;
         let tick = if busy { SWEEP } else { TICK };
         match self.upstreams.next_deadline() {
@@ -157,12 +179,13 @@ impl Worker {
 
     //--- UDP
 
-    fn serve_udp(&mut self, place: usize, mail: &mut Batch) {
+    /// Serves one batch; false if there was none.
+    fn serve_udp(&mut self, place: usize, mail: &mut Batch) -> bool {
         let listener = &self.listeners[place];
         let Ok(received) = mail.receive(&listener.socket, listener.wildcard) else {
             // Nothing there after all, or an ICMP error about some client:
             // weather, not a reason to stop listening.
-            return;
+            return false;
         };
         // Loaded after the queries came: one that was sent after `publish` had
         // returned is never judged by the snapshot before.
@@ -198,6 +221,7 @@ impl Worker {
         }
         self.flush(place);
         self.upstreams.flush(self.now);
+        true
     }
 
     fn push(&mut self, place: usize) {
@@ -247,10 +271,18 @@ impl Worker {
         // only delay them.
         let _ = stream.set_nodelay(true);
         let Some(key) = self.clients.admit(stream, peer, self.now) else { return };
-        let added = self.clients.get(key).map(|c| self.poll.add(&c.stream, Token::Client(key), true, false));
+        let added = self.clients.get(key).map(|connection| {
+            self.poll.add(&connection.stream, Token::client(key, connection.generation), true, false)
+        });
         if !matches!(added, Some(Ok(()))) {
             self.clients.remove(key);
         }
+    }
+
+    /// Whether the event belongs to the connection that is in its place now.
+    fn is_current(&self, token: Token) -> bool {
+        let Token::Client(key, _) = token else { return false };
+        self.clients.get(key).is_some_and(|connection| Token::client(key, connection.generation) == token)
     }
 
     fn serve_client(&mut self, key: usize, event: Event) {
@@ -267,12 +299,18 @@ impl Worker {
         self.take_queries(key);
     }
 
-    /// Takes all queries that the connection's bounds allow.
+    /// Takes the queries that the connection's bounds allow, a few at a time so
+    /// that others get their turn, and sends the answers that are ready.
     fn take_queries(&mut self, key: usize) {
         let serving = self.shared.serving.load();
         let Some((peer, generation)) = self.clients.get(key).map(|c| (c.peer, c.generation)) else { return };
         let client = Client { address: peer.ip(), port: peer.port(), over_tcp: true };
-        while let Some(length) = self.clients.next_message(key, &mut self.message[..], self.now) {
+        for turn in 0.. {
+            if turn == QUERIES_A_TURN {
+                self.resumable.push(key);
+                break;
+            }
+            let Some(length) = self.clients.next_message(key, &mut self.message[..], self.now) else { break };
             let packet = &self.message[..length];
             let rules = &self.shared.settings.rules;
             let verdict = catch_unwind(AssertUnwindSafe(|| {
@@ -287,6 +325,12 @@ impl Worker {
                     let origin = Origin::Tcp { connection: key, generation };
                     self.forward(query, follow.map(Box::new), origin);
                 }
+                Ok(Verdict::Drop(Outcome::Dropped)) => {
+                    // No query, or not from here: nothing more is read.
+                    self.counters.count(true, Outcome::Dropped, &[]);
+                    self.clients.leave_unanswered(key, generation);
+                    self.clients.end(key);
+                }
                 Ok(Verdict::Drop(outcome)) => {
                     self.counters.count(true, outcome, &serving.slots);
                     self.clients.leave_unanswered(key, generation);
@@ -297,18 +341,24 @@ impl Worker {
                 }
             }
         }
+        self.clients.write(key, self.now);
         self.watch(key);
     }
 
     /// Tells epoll what the connection waits for now, or closes it.
     fn watch(&mut self, key: usize) {
         let wants = self.clients.wants(key);
-        let Some(connection) = self.clients.get(key) else { return };
-        let watched = wants.map(|(readable, writable)| {
-            self.poll.change(&connection.stream, Token::Client(key), readable, writable)
-        });
-        if !matches!(watched, Some(Ok(()))) {
+        let Some(connection) = self.clients.get_mut(key) else { return };
+        let Some((readable, writable)) = wants else {
             self.clients.remove(key);
+            return;
+        };
+        if connection.watched != (readable, writable) {
+            connection.watched = (readable, writable);
+            let token = Token::client(key, connection.generation);
+            if self.poll.change(&connection.stream, token, readable, writable).is_err() {
+                self.clients.remove(key);
+            }
         }
     }
 
@@ -317,6 +367,7 @@ impl Worker {
             return;
         }
         self.swept_at = self.now;
+        self.upstreams.tidy(self.now);
         for key in self.clients.expired(self.now) {
             self.clients.remove(key);
         }
@@ -330,19 +381,19 @@ impl Worker {
 
     //--- Upstream
 
-    fn forward(&mut self, query: Query, follow: Option<Box<crate::name::Name>>, origin: Origin) {
+    fn forward(&mut self, query: Query, follow: Option<Box<Name>>, origin: Origin) {
+        let flight = Flight::new(query, follow, origin);
         if self.upstreams.has_room() {
-            self.upstreams.ask(query, follow, origin, self.now);
-            return;
+            self.upstreams.ask(flight, self.now);
+        } else {
+            self.finish(flight, Err(Outcome::Overloaded));
         }
-        let serving = self.shared.serving.load();
-        self.give_up(&query, origin, Outcome::Overloaded, &serving);
     }
 
     fn take_datagrams(&mut self, key: usize, mail: &mut Batch) {
         for (flight, place) in self.upstreams.receive(key, mail, self.now) {
             let datagram = &mail.datagrams[place];
-            self.finish(flight, Some(&datagram.data[..datagram.length]));
+            self.finish(flight, Ok(&datagram.data[..datagram.length]));
         }
     }
 
@@ -352,48 +403,50 @@ impl Worker {
         }
         if event.readable || event.broken {
             for (flight, message) in self.upstreams.read_stream(key, self.now) {
-                self.finish(flight, Some(&message));
+                self.finish(flight, Ok(&message));
             }
         }
     }
 
-    /// Answers a query whose upstream has answered, or has not. What the name
-    /// is allowed is asked again: the snapshot may have changed meanwhile.
-    fn finish(&mut self, flight: Flight, response: Option<&[u8]>) {
+    /// Answers a query whose upstream has answered, or why none has. The name is
+    /// judged again: the snapshot may have changed meanwhile.
+    fn finish(&mut self, flight: Flight, response: Result<&[u8], Outcome>) {
         let serving = self.shared.serving.load();
         let rules = &self.shared.settings.rules;
         let over_tcp = flight.came_over_tcp();
-        let limit = if over_tcp { MESSAGE } else { flight.query.payload_limit(rules.max_payload) };
+        let limit = if over_tcp { MAX_MESSAGE } else { flight.query.payload_limit(rules.max_payload) };
         let out = &mut self.scratch[..];
         let judgement = judge(&flight.query, over_tcp, &serving.snapshot, rules, self.unix, out);
         let (length, outcome) = match judgement {
             Judgement::Answer { length, outcome } => (length, outcome),
             Judgement::Silence(outcome) => (0, outcome),
             Judgement::Follow(decision) => {
-                if response.is_some() && flight.follow.as_deref() != decision.answer.target.as_ref() {
+                if response.is_ok() && flight.follow.as_deref() != decision.answer.target.as_ref() {
                     let target = decision.answer.target.clone().map(Box::new);
-                    return self.ask_again(flight, target, &serving);
+                    return self.ask_again(flight, target);
                 }
                 let outcome = Outcome::Blocked { zone: decision.zone, action: decision.answer.action };
                 let query = &flight.query;
                 let snapshot = &serving.snapshot;
+                let said = response.ok();
                 let length =
-                    respond_by_following(query, response, &decision, snapshot, rules, self.unix, limit, out);
+                    respond_by_following(query, said, &decision, snapshot, rules, self.unix, limit, out);
                 (length, outcome)
             }
-            Judgement::Pass if flight.follow.is_some() && response.is_some() => {
-                return self.ask_again(flight, None, &serving);
+            Judgement::Pass if flight.follow.is_some() && response.is_ok() => {
+                return self.ask_again(flight, None);
             }
             Judgement::Pass => {
-                let relayed = response.and_then(|response| {
-                    relay::relay(response, &flight.query, rules.max_payload, limit, out)
-                });
-                match relayed {
+                let said = response.ok();
+                match said.and_then(|said| relay::relay(said, &flight.query, rules.max_payload, limit, out)) {
                     Some(length) => (length, Outcome::Forwarded),
                     None if flight.over_tcp && !over_tcp => {
                         (relay::truncated(&flight.query, rules.max_payload, limit, out), Outcome::Forwarded)
                     }
-                    None => return self.give_up(&flight.query, flight.origin, Outcome::Failed, &serving),
+                    None => {
+                        let outcome = response.err().unwrap_or(Outcome::Failed);
+                        return self.give_up(&flight.query, flight.origin, outcome, &serving);
+                    }
                 }
             }
         };
@@ -401,9 +454,9 @@ impl Worker {
     }
 
     /// The policy for the name changed while the upstream was asked.
-    fn ask_again(&mut self, flight: Flight, follow: Option<Box<crate::name::Name>>, serving: &Serving) {
+    fn ask_again(&mut self, flight: Flight, follow: Option<Box<Name>>) {
         if let Some(flight) = self.upstreams.ask_again(flight, follow, self.now) {
-            self.give_up(&flight.query, flight.origin, Outcome::Failed, serving);
+            self.finish(flight, Err(Outcome::Failed));
         }
     }
 
@@ -448,7 +501,7 @@ impl Worker {
             self.stopping = true;
             self.accepting.clear();
             for place in 0..self.listeners.len() {
-                self.drain(place, mail);
+                self.drain(place, mail, deadline);
                 self.poll.remove(&self.listeners[place].socket)?;
             }
         }
@@ -456,14 +509,11 @@ impl Worker {
         Ok(owed > 0 && self.now < deadline)
     }
 
-    /// Serves what the kernel had already taken in for us.
-    fn drain(&mut self, place: usize, mail: &mut Batch) {
-        loop {
-            let before = self.counters.queries[0].iter().map(|counter| counter.get()).sum::<u64>();
-            let under_way = self.upstreams.outstanding();
-            self.serve_udp(place, mail);
-            let after = self.counters.queries[0].iter().map(|counter| counter.get()).sum::<u64>();
-            if after == before && self.upstreams.outstanding() == under_way {
+    /// Serves what the kernel had already taken in for us; not without end,
+    /// since more may come in as fast as it is served.
+    fn drain(&mut self, place: usize, mail: &mut Batch, deadline: Instant) {
+        for _ in 0..DRAIN_ROUNDS {
+            if !self.serve_udp(place, mail) || Instant::now() >= deadline {
                 return;
             }
         }

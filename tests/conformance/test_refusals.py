@@ -58,10 +58,12 @@ def test_a_response_is_never_answered(running: Subject):
 
 
 def test_a_response_is_not_answered_over_tcp_either(running: Subject):
+    """And ends the connection: who sends it does not speak as a client. What was asked before is answered."""
     good = wire.query(BLOCKED)
     with running.tcp() as stream:
-        stream.send(wire.query(BLOCKED, flags=wire.QR), good)
+        stream.send(good, wire.query(BLOCKED, flags=wire.QR), wire.query("free.example"))
         assert stream.reply().raw[:2] == good[:2]
+        assert stream.is_closed_within(5)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may send from port 0 (raw socket)")
