@@ -38,17 +38,48 @@ def load(path: Path, resolv_conf: Path = RESOLV_CONF) -> "Config":
 
     `resolv_conf` is what `upstream.servers: system` reads.
     """
+    config, problems = inspect(path, resolv_conf)
+    if problems or config is None:
+        raise Refused(problems)
+    return config
+
+
+def inspect(path: Path, resolv_conf: Path = RESOLV_CONF) -> tuple["Config | None", tuple[Problem, ...]]:
+    """All problems of the configuration file, and the settings that its faultless parts make, if any.
+
+    With problems, the settings are for looking further into what they name; nothing may run with them.
+    """
     path = path.absolute()
-    read = document.read(str(path), document.read_bytes(path, max_bytes=MAX_BYTES), max_bytes=MAX_BYTES)
+    try:
+        data = document.read_bytes(path, max_bytes=MAX_BYTES)
+        read = document.read(str(path), data, max_bytes=MAX_BYTES)
+    except Refused as err:
+        return None, err.problems
     value: Any = {} if read.value is None else read.value  # a file of comments: every default
     context = {"file": path, "resolv_conf": resolv_conf}
     try:
         config = Config.model_validate(value, context=context)
     except ValidationError as err:
-        raise Refused(_all_problems(read, value, context, err)) from err
-    if problems := list(_cross_check(config, read, broken=frozenset())):
-        raise Refused(problems)
-    return config
+        return _salvage(value, err, context), tuple(_all_problems(read, value, context, err))
+    return config, tuple(_cross_check(config, read, broken=frozenset()))
+
+
+def _salvage(value: Any, errors: ValidationError, context: Any) -> "Config | None":
+    """What is left without the broken options; of a list, such as zones, without its broken items."""
+    if not isinstance(value, dict):
+        return None
+    broken = {error["loc"][:2] for error in errors.errors()}
+
+    def right(key: str, part: Any) -> Any:
+        return [item for index, item in enumerate(part) if (key, index) not in broken]
+
+    is_broken = {loc[0] for loc in broken if loc and not (len(loc) > 1 and isinstance(loc[1], int))}
+    kept = {key: part for key, part in value.items() if key not in is_broken}
+    kept = {key: right(key, part) if isinstance(part, list) else part for key, part in kept.items()}
+    try:
+        return Config.model_validate(kept, context=context)
+    except ValidationError:
+        return None
 
 
 def control_socket(path: Path) -> Path:

@@ -4,97 +4,26 @@
 //! atomic store; the one before is freed here, on a control thread, once no
 //! packet thread holds it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use rustix::event::EventfdFlags;
 
-use crate::answer::Rules;
 use crate::counters::{Counters, MAX_ZONE_SLOTS, MAX_ZONES};
 use crate::policy::Snapshot;
+use crate::shared::{Serving, Settings, Shared, lock};
 use crate::worker::{self, Sockets};
-use crate::{tcp, udp, upstream};
+use crate::{tcp, udp};
 
-/// Events kept until somebody takes them.
-const EVENTS_KEPT: usize = 256;
 /// Ports tried when any free port will do for UDP but is taken for TCP.
 const PORTS_TRIED: usize = 32;
-
-#[derive(Clone)]
-pub struct Settings {
-    pub listen: Vec<SocketAddr>,
-    pub workers: usize,
-    pub rules: Rules,
-    pub upstreams: Vec<SocketAddr>,
-    pub attempts: usize,
-    pub attempt_timeout: Duration,
-    /// Queries under way per packet thread.
-    pub max_outstanding: usize,
-    pub tcp: tcp::Limits,
-}
-
-impl Settings {
-    pub fn upstream(&self) -> upstream::Settings {
-        upstream::Settings {
-            upstreams: self.upstreams.clone(),
-            attempts: self.attempts,
-            timeout: self.attempt_timeout,
-            max_outstanding: self.max_outstanding,
-            workers: self.workers,
-            payload: self.rules.max_payload,
-        }
-    }
-}
-
-/// What the packet threads share.
-pub struct Shared {
-    pub settings: Settings,
-    pub serving: ArcSwap<Serving>,
-    pub events: Arc<Events>,
-    /// Open TCP connections of clients.
-    pub connections: Arc<AtomicUsize>,
-    stop_at: OnceLock<Instant>,
-    running: AtomicUsize,
-}
-
-impl Shared {
-    /// Until when answers may be waited for; `None` while the engine runs.
-    pub fn stop_deadline(&self) -> Option<Instant> {
-        self.stop_at.get().copied()
-    }
-}
-
-/// A snapshot in service.
-pub struct Serving {
-    pub snapshot: Arc<Snapshot>,
-    /// The counters' slot of each zone of the snapshot.
-    pub slots: Vec<u16>,
-}
-
-/// Rare events for the log: bounded, the oldest make room.
-#[derive(Default)]
-pub struct Events(Mutex<VecDeque<String>>);
-
-impl Events {
-    pub fn push(&self, event: String) {
-        let mut events = lock(&self.0);
-        if events.len() == EVENTS_KEPT {
-            events.pop_front();
-        }
-        events.push_back(event);
-    }
-
-    pub fn take(&self) -> Vec<String> {
-        lock(&self.0).drain(..).collect()
-    }
-}
 
 /// Why the engine does not do what it was told.
 #[derive(Debug)]
@@ -286,11 +215,6 @@ impl Drop for Engine {
 /// Keeps those that somebody else still holds.
 fn free_unused(retired: &mut Vec<Arc<Serving>>) {
     retired.retain(|serving| Arc::strong_count(serving) > 1);
-}
-
-/// A lock whose data stays sound even if a holder panicked.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 type Bound = (SocketAddr, Vec<std::net::UdpSocket>, Vec<std::net::TcpListener>);

@@ -9,7 +9,8 @@
 //! * [`policy`], [`list`] — policy zones and snapshots: look up, and build.
 //! * [`upstream`], [`pool`], [`health`], [`stream`] — forwarding.
 //! * [`relay`] — an upstream's answer, made into the client's.
-//! * [`engine`], [`counters`] — what the control plane holds.
+//! * [`engine`] — what the control plane holds; [`shared`], [`counters`] — what it
+//!   shares with the packet threads.
 //! * [`poll`], [`sys`] — the operating system; `unsafe` is in `sys` alone.
 //! * `python` — the Python face, with the feature of that name.
 
@@ -26,6 +27,7 @@ pub mod pool;
 #[cfg(feature = "python")]
 mod python;
 pub mod relay;
+pub mod shared;
 pub mod stream;
 pub mod sys;
 pub mod tcp;

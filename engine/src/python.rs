@@ -18,7 +18,7 @@ use crate::counters::{Counters, LATENCY_BOUNDS, OUTCOMES};
 use crate::engine::{self, EngineError};
 use crate::name::{Name, Walk};
 use crate::policy::{self, Action, Match, seed};
-use crate::{answer, list, tcp, upstream};
+use crate::{answer, list, shared, tcp, upstream};
 
 create_exception!(_engine, ListRefused, PyValueError);
 
@@ -261,7 +261,7 @@ impl Snapshot {
 //------- Engine -------------------------------------------------------------
 
 #[pyclass(frozen, module = "dnsblock._engine")]
-struct Settings(engine::Settings);
+struct Settings(shared::Settings);
 
 #[pymethods]
 impl Settings {
@@ -303,7 +303,7 @@ impl Settings {
             max_payload,
             soa: (name(&soa.0)?, name(&soa.1)?),
         };
-        Ok(Settings(engine::Settings {
+        Ok(Settings(shared::Settings {
             listen: listen.into_iter().map(socket).collect(),
             workers,
             rules,

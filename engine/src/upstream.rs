@@ -17,13 +17,13 @@ use rand::rngs::StdRng;
 use slab::Slab;
 
 use crate::counters::{Counters, UpstreamCounters};
-use crate::engine::Events;
 use crate::health::Health;
 use crate::message::{MAX_QUESTION, Query, u16_at};
 use crate::name::Name;
 use crate::poll::{Poll, Token};
 use crate::pool::Pool;
 use crate::relay;
+use crate::shared::Events;
 use crate::stream::Stream;
 use crate::sys::{BATCH, Batch, Local, Peer};
 
@@ -198,8 +198,12 @@ impl Upstreams {
         let flight = &mut self.flights[key];
         flight.attempts += 1;
         flight.asked |= 1 << upstream;
-        flight.blame = Some(upstream);
-        let sent = match flight.over_tcp {
+        self.send(key, upstream, now);
+    }
+
+    fn send(&mut self, key: usize, upstream: usize, now: Instant) {
+        self.flights[key].blame = Some(upstream);
+        let sent = match self.flights[key].over_tcp {
             true => self.send_over_stream(key, upstream, now),
             false => self.send_datagram(key, upstream, now),
         };
@@ -366,8 +370,9 @@ impl Upstreams {
         self.answered(key, channel, upstream, now);
         if relay::is_truncated(message) && matches!(channel, Channel::Socket(_)) {
             if !self.flights[key].over_tcp {
+                // The same upstream once more; not an attempt, since it answered.
                 self.flights[key].over_tcp = true;
-                self.retry_over_stream(key, upstream, now);
+                self.send(key, upstream, now);
             }
             return None;
         }
@@ -381,16 +386,6 @@ impl Upstreams {
         }
         if self.health.answered(upstream) {
             self.events.push(format!("upstream {} answers again", self.settings.upstreams[upstream]));
-        }
-    }
-
-    /// The same upstream once more, over TCP; not counted as an attempt, since
-    /// it did answer.
-    fn retry_over_stream(&mut self, key: usize, upstream: usize, now: Instant) {
-        self.flights[key].blame = Some(upstream);
-        match self.send_over_stream(key, upstream, now) {
-            Ok(()) => self.wait(key, now + self.settings.timeout, now),
-            Err(_) => self.wait(key, now, now),
         }
     }
 

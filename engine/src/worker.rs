@@ -15,11 +15,11 @@ use crate::answer::{
     Client, Judgement, Outcome, Verdict, decide, judge, respond_by_following, respond_with_error,
 };
 use crate::counters::Counters;
-use crate::engine::{Serving, Shared};
 use crate::message::{MAX_MESSAGE, Query, ede, rcode};
 use crate::name::Name;
 use crate::poll::{Event, Poll, Token};
 use crate::relay;
+use crate::shared::{Serving, Shared};
 use crate::sys::{Batch, DATAGRAM};
 use crate::tcp;
 use crate::udp::Listener;

@@ -93,3 +93,23 @@ def test_an_accepted_order_outlives_the_orders_folder(subject: Subject, upstream
     shutil.rmtree(subject.orders_folder)
     assert subject.cli("reload").code == 4
     assert is_sinkholed(subject.query(NAME))
+
+
+def test_check_looks_into_lists_although_the_configuration_file_is_broken(
+    subject: Subject, upstream: StubUpstream
+):
+    """Issue 2: every problem of every file with file, line, value and reason, not only the first."""
+    zones = [
+        {"name": "bad", "list": "bad.txt", "answer": "nxdomain"},
+        {"name": "odd", "list": "odd.txt", "answer": "nxdomain", "match": "everything"},
+    ]
+    lists = {"bad.txt": "fine.example\nno spaces.example\n", "odd.txt": "fine.example\n"}
+    subject.configure(zones=zones, lists=lists, upstreams=[upstream.address], lisen=1)
+    said = subject.cli("check")
+    assert said.code == 1
+    found = {(problem["file"].rpartition("/")[2], problem["value"]) for problem in said.problems}
+    assert found == {
+        ("dnsblock.yaml", "everything"),
+        ("dnsblock.yaml", "lisen"),
+        ("bad.txt", "no spaces.example"),
+    }

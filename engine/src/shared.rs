@@ -1,0 +1,92 @@
+//! What the packet threads share: settings, the snapshot in service, rare events
+//! for the log. They read; the control thread writes.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+
+use crate::answer::Rules;
+use crate::policy::Snapshot;
+use crate::{tcp, upstream};
+
+/// Events kept until somebody takes them.
+const EVENTS_KEPT: usize = 256;
+
+#[derive(Clone)]
+pub struct Settings {
+    pub listen: Vec<SocketAddr>,
+    pub workers: usize,
+    pub rules: Rules,
+    pub upstreams: Vec<SocketAddr>,
+    pub attempts: usize,
+    pub attempt_timeout: Duration,
+    /// Queries under way per packet thread.
+    pub max_outstanding: usize,
+    pub tcp: tcp::Limits,
+}
+
+impl Settings {
+    pub fn upstream(&self) -> upstream::Settings {
+        upstream::Settings {
+            upstreams: self.upstreams.clone(),
+            attempts: self.attempts,
+            timeout: self.attempt_timeout,
+            max_outstanding: self.max_outstanding,
+            workers: self.workers,
+            payload: self.rules.max_payload,
+        }
+    }
+}
+
+/// What the packet threads share.
+pub struct Shared {
+    pub settings: Settings,
+    pub serving: ArcSwap<Serving>,
+    pub events: Arc<Events>,
+    /// Open TCP connections of clients.
+    pub connections: Arc<AtomicUsize>,
+    pub stop_at: OnceLock<Instant>,
+    /// Packet threads that are alive.
+    pub running: AtomicUsize,
+}
+
+impl Shared {
+    /// Until when answers may be waited for; `None` while the engine runs.
+    pub fn stop_deadline(&self) -> Option<Instant> {
+        self.stop_at.get().copied()
+    }
+}
+
+/// A snapshot in service.
+pub struct Serving {
+    pub snapshot: Arc<Snapshot>,
+    /// The counters' slot of each zone of the snapshot.
+    pub slots: Vec<u16>,
+}
+
+/// Rare events for the log: bounded, the oldest make room.
+#[derive(Default)]
+pub struct Events(Mutex<VecDeque<String>>);
+
+impl Events {
+    pub fn push(&self, event: String) {
+        let mut events = lock(&self.0);
+        if events.len() == EVENTS_KEPT {
+            events.pop_front();
+        }
+        events.push_back(event);
+    }
+
+    pub fn take(&self) -> Vec<String> {
+        lock(&self.0).drain(..).collect()
+    }
+}
+
+/// A lock whose data stays sound even if a holder panicked.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
