@@ -114,12 +114,13 @@ class Covering:
 class Snapshot:
     """The policy zones in configured order. Immutable.
 
-    Each zone comes with the Unix time, in seconds, of its next scheduled change; its TTLs are cut to that.
+    Each zone comes with the Unix time, in seconds, of its next scheduled change, to which its TTLs are cut,
+    and with whether it judges the targets (CNAME, DNAME, HTTPS, SVCB) in upstreams' answers.
     """
 
-    def __new__(cls, zones: Sequence[tuple[PolicyZone, int | None]], serial: int) -> Snapshot: ...
+    def __new__(cls, zones: Sequence[tuple[PolicyZone, int | None, bool]], serial: int) -> Snapshot: ...
     @staticmethod
-    def digest_of(zones: Sequence[PolicyZone]) -> str:
+    def digest_of(zones: Sequence[tuple[PolicyZone, int | None, bool]]) -> str:
         """The digest that a snapshot of these zones has."""
 
     def covering(self, text: str) -> list[Covering]:

@@ -423,6 +423,8 @@ class Zone(_Options):
     )
     list_file: FilePath | None = Field(default=None, alias="list")
     match: Literal["exact", "subtree", "below"] = "subtree"  # of a list: what each of its names covers
+    # Whether the targets of CNAME, DNAME, HTTPS and SVCB records in upstreams' answers are judged, too.
+    targets: Literal["judge", "ignore"] = "judge"
 
     @model_validator(mode="after")
     def _is_one_kind(self) -> Self:

@@ -62,16 +62,17 @@ class Policy:
 def build(config: Config, lists: Lists, orders: Sequence[Order], now: datetime, serials: "Serials") -> Policy:
     """Compiles the snapshot for `now`. Its serial is a higher one where the content differs from the last."""
     state = derive(orders, now)
-    zones: list[tuple[PolicyZone, int | None]] = []
+    zones: list[tuple[PolicyZone, int | None, bool]] = []
     for zone in config.zones:
+        judges_targets = zone.targets == "judge"
         if zone.issuer is None:
-            zones.append((lists.compiled[zone.name], None))
+            zones.append((lists.compiled[zone.name], None, judges_targets))
         else:
             change = state.next_change_by_issuer.get(zone.issuer)
             compiled = compile_orders(zone, config, state.in_force.get(zone.issuer, ()))
-            zones.append((compiled, None if change is None else int(change.timestamp())))
-    serial = serials.next(Snapshot.digest_of([zone for zone, _ in zones]))
-    return Policy(Snapshot(zones, serial), tuple(zone for zone, _ in zones), state, now)
+            zones.append((compiled, None if change is None else int(change.timestamp()), judges_targets))
+    serial = serials.next(Snapshot.digest_of(zones))
+    return Policy(Snapshot(zones, serial), tuple(zone for zone, _, _ in zones), state, now)
 
 
 def standing_notes(policy: Policy, config: Config, new: Sequence[Order]) -> tuple[str, ...]:

@@ -94,7 +94,7 @@ pub fn decide(
         return refuse_client(&query.head(), rules, out);
     }
     match judge(&query, client.over_tcp, snapshot, rules, now, out) {
-        Judgement::Pass => Verdict::Forward { query, follow: None },
+        Judgement::Pass | Judgement::Allow => Verdict::Forward { query, follow: None },
         Judgement::Follow(decision) => {
             let follow = decision.answer.target.clone();
             Verdict::Forward { query, follow }
@@ -107,7 +107,10 @@ pub fn decide(
 /// What a snapshot says about a query: asked before anything is forwarded, and
 /// again when the upstream's answer is there, by the snapshot of that moment.
 pub enum Judgement<'a> {
+    /// No zone matches.
     Pass,
+    /// A passthru: where the answer leads is not judged either.
+    Allow,
     Silence(Outcome),
     Answer {
         length: usize,
@@ -126,12 +129,50 @@ pub fn judge<'a>(
     now: u64,
     out: &mut [u8],
 ) -> Judgement<'a> {
-    let Some(decision) = snapshot.find(&query.name) else {
-        return Judgement::Pass;
-    };
+    match snapshot.find(&query.name) {
+        Some(decision) => carry_out(query, over_tcp, decision, snapshot, rules, now, out),
+        None => Judgement::Pass,
+    }
+}
+
+/// What a snapshot says about where an upstream's answer leads: the targets of
+/// CNAME, DNAME, HTTPS and SVCB records, in the order of the answer (RPZ draft
+/// 5.1). The first that a zone matches decides, as if the query's own name were
+/// listed; our own CNAME then stands alone.
+pub fn judge_targets<'a>(
+    query: &Query,
+    over_tcp: bool,
+    response: &[u8],
+    snapshot: &'a Snapshot,
+    rules: &Rules,
+    now: u64,
+    out: &mut [u8],
+) -> Judgement<'a> {
+    let decided = relay::targets(response).find_map(|target| snapshot.find_target(&target));
+    let Some(decision) = decided else { return Judgement::Pass };
+    match carry_out(query, over_tcp, decision, snapshot, rules, now, out) {
+        Judgement::Follow(decision) => {
+            let limit = if over_tcp { out.len() } else { query.payload_limit(rules.max_payload) };
+            let outcome = Outcome::Blocked { zone: decision.zone, action: Action::Cname };
+            let length = respond_by_following(query, None, &decision, snapshot, rules, now, limit, out);
+            Judgement::Answer { length, outcome }
+        }
+        judgement => judgement,
+    }
+}
+
+fn carry_out<'a>(
+    query: &Query,
+    over_tcp: bool,
+    decision: Decision<'a>,
+    snapshot: &'a Snapshot,
+    rules: &Rules,
+    now: u64,
+    out: &mut [u8],
+) -> Judgement<'a> {
     let outcome = Outcome::Blocked { zone: decision.zone, action: decision.answer.action };
     match decision.answer.action {
-        Action::Passthru => return Judgement::Pass,
+        Action::Passthru => return Judgement::Allow,
         Action::Truncate if over_tcp => return Judgement::Pass,
         Action::Drop => return Judgement::Silence(outcome),
         Action::Cname if !matches!(query.qtype, rtype::CNAME | ANY) => {

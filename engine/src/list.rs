@@ -131,7 +131,8 @@ mod tests {
     }
 
     fn snapshot(zones: Vec<PolicyZone>) -> Snapshot {
-        let in_place = |zone| ZoneInPlace { zone: Arc::new(zone), next_change_at: None };
+        let in_place =
+            |zone| ZoneInPlace { zone: Arc::new(zone), next_change_at: None, judges_targets: true };
         Snapshot::new(zones.into_iter().map(in_place).collect(), 1)
     }
 

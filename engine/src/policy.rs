@@ -403,6 +403,8 @@ pub struct ZoneInPlace {
     pub zone: Arc<PolicyZone>,
     /// Unix time, seconds, at which a scheduled change of the zone falls due.
     pub next_change_at: Option<u64>,
+    /// Whether the zone judges where upstreams' answers lead, too.
+    pub judges_targets: bool,
 }
 
 /// The decision of a snapshot about a name.
@@ -419,14 +421,16 @@ pub struct Decision<'a> {
 impl Snapshot {
     pub fn new(zones: Vec<ZoneInPlace>, serial: u32) -> Snapshot {
         let shielded = (0..zones.len()).map(|place| shield(&zones[..=place])).collect();
-        let digest = Snapshot::digest_of(zones.iter().map(|in_place| &*in_place.zone));
+        let digest = Snapshot::digest_of(zones.iter().map(|z| (&*z.zone, z.judges_targets)));
         Snapshot { zones, serial, digest, shielded }
     }
 
-    /// SHA-256 over the zones' names and digests, in order.
-    pub fn digest_of<'a>(zones: impl Iterator<Item = &'a PolicyZone>) -> [u8; 32] {
+    /// SHA-256 over the zones' names and digests and whether they judge targets,
+    /// in order.
+    pub fn digest_of<'a>(zones: impl Iterator<Item = (&'a PolicyZone, bool)>) -> [u8; 32] {
         let mut hasher = Sha256::new();
-        for zone in zones {
+        for (zone, judges_targets) in zones {
+            hasher.update([u8::from(judges_targets)]);
             hasher.update([zone.name.len() as u8]);
             hasher.update(zone.name.as_bytes());
             hasher.update(zone.digest);
@@ -436,8 +440,22 @@ impl Snapshot {
 
     /// Who decides about `name`, if anyone: the first zone that matches.
     pub fn find(&self, name: &Name) -> Option<Decision<'_>> {
+        self.first_match(name, |_| true)
+    }
+
+    /// Who decides about a query because its answer leads to `target`.
+    ///
+    /// The decision is about the queried name, and says nothing about names
+    /// below that one.
+    pub fn find_target(&self, target: &Name) -> Option<Decision<'_>> {
+        let decision = self.first_match(target, |zone| zone.judges_targets)?;
+        Some(Decision { skip: 0, scope: Match::Exact, ..decision })
+    }
+
+    fn first_match(&self, name: &Name, asked: impl Fn(&ZoneInPlace) -> bool) -> Option<Decision<'_>> {
         let walk = Walk::new(name, seed());
-        self.zones.iter().enumerate().find_map(|(place, ZoneInPlace { zone, .. })| {
+        let zones = self.zones.iter().enumerate().filter(|(_, zone)| asked(zone));
+        zones.into_iter().find_map(|(place, ZoneInPlace { zone, .. })| {
             let found = zone.find(name, &walk)?;
             match found.rule {
                 Rule::Hole => None,

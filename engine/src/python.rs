@@ -188,6 +188,9 @@ fn digest_text(digest: &[u8; 32]) -> String {
 #[pyclass(frozen, module = "dnsblock._engine")]
 struct Snapshot(Arc<policy::Snapshot>);
 
+/// A zone, when it changes next, and whether it judges targets.
+type InPlace<'py> = (PyRef<'py, PolicyZone>, Option<u64>, bool);
+
 /// An entry that covers a name.
 #[pyclass(frozen, get_all, module = "dnsblock._engine")]
 struct Covering {
@@ -202,10 +205,11 @@ struct Covering {
 #[pymethods]
 impl Snapshot {
     #[new]
-    fn new(py: Python<'_>, zones: Vec<(PyRef<'_, PolicyZone>, Option<u64>)>, serial: u32) -> Snapshot {
-        let place = |(zone, next_change_at): &(PyRef<'_, PolicyZone>, Option<u64>)| policy::ZoneInPlace {
+    fn new(py: Python<'_>, zones: Vec<InPlace<'_>>, serial: u32) -> Snapshot {
+        let place = |(zone, next_change_at, judges_targets): &InPlace<'_>| policy::ZoneInPlace {
             zone: Arc::clone(&zone.0),
             next_change_at: *next_change_at,
+            judges_targets: *judges_targets,
         };
         let zones: Vec<_> = zones.iter().map(place).collect();
         Snapshot(Arc::new(py.detach(|| policy::Snapshot::new(zones, serial))))
@@ -213,8 +217,9 @@ impl Snapshot {
 
     /// The digest that a snapshot of these zones has.
     #[staticmethod]
-    fn digest_of(zones: Vec<PyRef<'_, PolicyZone>>) -> String {
-        digest_text(&policy::Snapshot::digest_of(zones.iter().map(|zone| &*zone.0)))
+    fn digest_of(zones: Vec<InPlace<'_>>) -> String {
+        let zones = zones.iter().map(|(zone, _, judges_targets)| (&*zone.0, *judges_targets));
+        digest_text(&policy::Snapshot::digest_of(zones))
     }
 
     /// Every entry that covers the name, zones in order; at most one decides.

@@ -188,6 +188,32 @@ pub fn follow(
     writer.finish(&head, &Opt { payload, rcode, errors }, limit)
 }
 
+/// Where an answer leads: the targets of CNAME, DNAME, HTTPS and SVCB records
+/// of its answer section, in their order. Empty for an answer that failed: what
+/// does not validate stays SERVFAIL, whatever it holds.
+pub fn targets(response: &[u8]) -> impl Iterator<Item = Name> {
+    let rcode = u16_at(response, 2).unwrap_or(0) & flag::RCODE;
+    let has_said = matches!(rcode, rcode::NOERROR | rcode::NXDOMAIN);
+    let mut records = if has_said { u16_at(response, 6).unwrap_or(0) } else { 0 };
+    let mut next = skip_name(response, HEADER).map_or(response.len(), |end| end + 4);
+    let record = move || {
+        records = records.checked_sub(1)?;
+        let record = Record::parse(response, next)?;
+        next = record.end;
+        Some(record)
+    };
+    std::iter::from_fn(record).filter_map(|record| {
+        let at = match record.rtype {
+            rtype::CNAME | rtype::DNAME => record.rdata_start,
+            // RFC 9460 2.1: SvcPriority, then TargetName.
+            rtype::SVCB | rtype::HTTPS => record.rdata_start + 2,
+            _ => return None,
+        };
+        // "." is the owner itself (RFC 9460 2.5), which was judged before.
+        expand(response, at).map(|(name, _)| name).filter(|name| name.labels() > 0)
+    })
+}
+
 /// Copies `records` records from `at` on into the sections that `kept` gives
 /// them, with all names written out: their pointers fit another message.
 fn splice(

@@ -12,7 +12,8 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::answer::{
-    Client, Judgement, Outcome, Verdict, decide, judge, respond_by_following, respond_with_error,
+    Client, Judgement, Outcome, Verdict, decide, judge, judge_targets, respond_by_following,
+    respond_with_error,
 };
 use crate::counters::Counters;
 use crate::message::{MAX_MESSAGE, Query, ede, rcode};
@@ -416,7 +417,11 @@ impl Worker {
         let over_tcp = flight.came_over_tcp();
         let limit = if over_tcp { MAX_MESSAGE } else { flight.query.payload_limit(rules.max_payload) };
         let out = &mut self.scratch[..];
-        let judgement = judge(&flight.query, over_tcp, &serving.snapshot, rules, self.unix, out);
+        let snapshot = &serving.snapshot;
+        let mut judgement = judge(&flight.query, over_tcp, snapshot, rules, self.unix, out);
+        if let (Judgement::Pass, Ok(said), None) = (&judgement, response, &flight.follow) {
+            judgement = judge_targets(&flight.query, over_tcp, said, snapshot, rules, self.unix, out);
+        }
         let (length, outcome) = match judgement {
             Judgement::Answer { length, outcome } => (length, outcome),
             Judgement::Silence(outcome) => (0, outcome),
@@ -427,16 +432,15 @@ impl Worker {
                 }
                 let outcome = Outcome::Blocked { zone: decision.zone, action: decision.answer.action };
                 let query = &flight.query;
-                let snapshot = &serving.snapshot;
                 let said = response.ok();
                 let length =
                     respond_by_following(query, said, &decision, snapshot, rules, self.unix, limit, out);
                 (length, outcome)
             }
-            Judgement::Pass if flight.follow.is_some() && response.is_ok() => {
+            Judgement::Pass | Judgement::Allow if flight.follow.is_some() && response.is_ok() => {
                 return self.ask_again(flight, None);
             }
-            Judgement::Pass => {
+            Judgement::Pass | Judgement::Allow => {
                 let said = response.ok();
                 match said.and_then(|said| relay::relay(said, &flight.query, rules.max_payload, limit, out)) {
                     Some(length) => (length, Outcome::Forwarded),

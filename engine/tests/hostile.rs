@@ -62,7 +62,7 @@ fn snapshot() -> Snapshot {
         let rule = Rule::Answer { answer: Arc::new(answer), reference: "order 17/2017".repeat(15).into() };
         let text = format!("{}.example", action.name());
         let zone = list::plain(action.name(), text.as_bytes(), Match::Subtree, rule).unwrap();
-        ZoneInPlace { zone: Arc::new(zone), next_change_at: Some(1_000) }
+        ZoneInPlace { zone: Arc::new(zone), next_change_at: Some(1_000), judges_targets: true }
     };
     Snapshot::new(Action::ALL.map(|(action, _)| zone(action)).into(), 7)
 }
@@ -147,6 +147,8 @@ fn whatever_an_upstream_sends_the_response_is_sound() {
         if round > 0 {
             random.spoil(&mut response);
         }
+        let targets = relay::targets(&response).count();
+        assert!(targets <= response.len() / 12, "more targets than records");
         let mut out = [0; 4096];
         if let Some(length) = relay::relay(&response, &query, 1232, 1232, &mut out) {
             relayed += 1;

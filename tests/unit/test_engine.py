@@ -49,7 +49,7 @@ def sinkhole(reference: str = "") -> Rule:
 
 
 def snapshot(names: bytes, serial: int = 1) -> Snapshot:
-    return Snapshot([(PolicyZone.from_list("zone", names, "subtree", sinkhole()), None)], serial)
+    return Snapshot([(PolicyZone.from_list("zone", names, "subtree", sinkhole()), None, True)], serial)
 
 
 @pytest.fixture

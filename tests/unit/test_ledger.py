@@ -166,7 +166,7 @@ def test_reading_only_makes_and_mends_nothing(folder: Path, tmp_path: Path):
 def test_a_folder_that_is_a_file_is_refused_with_what_to_do(tmp_path: Path):
     """Issue 2, Bad input: one line that says what to do."""
     (tmp_path / "state").write_text("")
-    with pytest.raises(Refused, match="run as the user that owns the folder `state`"):
+    with pytest.raises(Refused, match="`state` must be a folder"):
         Ledger.open(tmp_path / "state")
 
 

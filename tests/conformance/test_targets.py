@@ -1,0 +1,186 @@
+"""Where an upstream's answer leads is judged too: a CNAME or an HTTPS record is no way around a block."""
+
+import struct
+from collections.abc import Callable
+
+import pytest
+
+from . import wire
+from .harness import CLOSED_UPSTREAM, ISSUER, ORDERS_ZONE, PROFILES, Subject, is_forwarded, is_sinkholed
+from .orders import block, exempt, unblock
+from .upstreams import Asked, StubUpstream
+
+BLOCKED = "cloaked.example"
+ALIAS = "harmless.example"
+
+
+def cname(owner: str, target: str) -> bytes:
+    return wire.record(owner, "CNAME", wire.name_to_wire(target))
+
+
+def https(priority: int, target: str, rtype: str | int = "HTTPS") -> Callable[[Asked], bytes]:
+    rdata = struct.pack("!H", priority) + wire.name_to_wire(target)
+    return lambda asked: asked.response([wire.record(asked.name, rtype, rdata)])
+
+
+def chain(*names: str) -> Callable[[Asked], bytes]:
+    """From the queried name over `names` to an address."""
+
+    def script(asked: Asked) -> bytes:
+        owners = [asked.name, *names]
+        records = [cname(owner, target) for owner, target in zip(owners, names, strict=False)]
+        return asked.response([*records, wire.address_record(owners[-1], "198.51.100.7")])
+
+    return script
+
+
+def start(
+    subject: Subject, upstream: StubUpstream, script: Callable[[Asked], bytes], **config: object
+) -> None:
+    upstream.script = script
+    config.setdefault("orders", [block("B-1", [BLOCKED])])
+    subject.start(upstreams=[upstream.address], **config)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        (BLOCKED,),
+        (f"edge.{BLOCKED}",),
+        (BLOCKED.upper(),),
+        ("one.example", BLOCKED, "two.example"),
+        (*(f"n{number}.example" for number in range(15)), BLOCKED),
+    ],
+)
+def test_a_cname_into_a_block_is_answered_as_if_the_name_were_blocked(
+    subject: Subject, upstream: StubUpstream, names: tuple[str, ...]
+):
+    """RPZ draft section 5.1; trap 12: the owner is the queried name, and no part of the chain is seen."""
+    start(subject, upstream, chain(*names))
+    for transport in ("udp", "tcp"):
+        reply = subject.query(ALIAS, transport=transport, edns=True)
+        assert is_sinkholed(reply)
+        assert {record.owner for record in reply.answer} == {f"{ALIAS}."}
+        assert reply.extended_errors == {4: "", 16: "B-1"}
+    assert subject.query(ALIAS, "TXT").is_nodata
+    assert subject.query(ALIAS, "TXT").soa.owner == f"{ALIAS}."
+    assert subject.metrics().total("dnsblock_blocked_total", zone="ministry") == 4
+
+
+def test_a_dname_into_a_block_is_judged(subject: Subject, upstream: StubUpstream):
+    """RFC 6672: the DNAME and the CNAME made from it stand in the answer."""
+
+    def script(asked: Asked) -> bytes:
+        dname = wire.record("tree.example", 39, wire.name_to_wire(BLOCKED))
+        made = cname(asked.name, f"x.{BLOCKED}")
+        return asked.response([dname, made, wire.address_record(f"x.{BLOCKED}", "198.51.100.7")])
+
+    start(subject, upstream, script)
+    assert is_sinkholed(subject.query("x.tree.example"))
+
+
+@pytest.mark.parametrize(
+    ("script", "qtype"),
+    [
+        (https(0, BLOCKED), "HTTPS"),
+        (https(1, f"svc.{BLOCKED}"), "HTTPS"),
+        (https(1, BLOCKED, "SVCB"), "SVCB"),
+    ],
+)
+def test_an_https_record_into_a_block_is_judged(
+    subject: Subject, upstream: StubUpstream, script: Callable[[Asked], bytes], qtype: str
+):
+    """RFC 9460 section 2.4: AliasMode and ServiceMode both name a target that the client goes to."""
+    start(subject, upstream, script)
+    reply = subject.query(ALIAS, qtype, edns=True)
+    assert reply.is_nodata
+    assert 16 in reply.extended_errors
+
+
+@pytest.mark.parametrize("target", [".", "elsewhere.example", f"not{BLOCKED}"])
+def test_an_https_record_that_leads_elsewhere_passes(subject: Subject, upstream: StubUpstream, target: str):
+    start(subject, upstream, https(1, "" if target == "." else target))
+    assert len(subject.query(ALIAS, "HTTPS").answer) == 1
+
+
+def test_what_failed_to_validate_is_never_made_into_an_answer(subject: Subject, upstream: StubUpstream):
+    """Trap 13: an upstream's SERVFAIL stays SERVFAIL, whatever its sections hold."""
+    start(subject, upstream, lambda asked: asked.response([cname(asked.name, BLOCKED)], flags=wire.QR | 2))
+    assert subject.query(ALIAS).rcode == "SERVFAIL"
+
+
+def test_a_passthru_of_the_name_wins_over_a_block_of_its_target(subject: Subject, upstream: StubUpstream):
+    """RPZ draft section 5.1: what is earlier in the chain decides."""
+    zones = [{"name": "allow", "list": "allow.txt", "answer": "passthru"}, ORDERS_ZONE]
+    start(subject, upstream, chain(BLOCKED), zones=zones, lists={"allow.txt": [ALIAS]})
+    assert subject.query(ALIAS).addresses == ["198.51.100.7"]
+    assert is_sinkholed(subject.query("other.example"))
+
+
+def test_a_passthru_of_an_earlier_target_ends_the_judging(subject: Subject, upstream: StubUpstream):
+    zones = [{"name": "allow", "list": "allow.txt", "answer": "passthru"}, ORDERS_ZONE]
+    start(subject, upstream, chain("cdn.example", BLOCKED), zones=zones, lists={"allow.txt": ["cdn.example"]})
+    assert subject.query(ALIAS).addresses == ["198.51.100.7"]
+
+
+def test_a_zone_may_leave_targets_alone(subject: Subject, upstream: StubUpstream):
+    """Switchable per zone: `targets: ignore`."""
+    start(subject, upstream, chain(BLOCKED), zones=[{**ORDERS_ZONE, "targets": "ignore"}])
+    assert subject.query(ALIAS).addresses == ["198.51.100.7"]
+    assert is_sinkholed(subject.query(BLOCKED))
+
+
+def test_a_hole_holds_for_targets_too(subject: Subject, upstream: StubUpstream):
+    start(
+        subject,
+        upstream,
+        chain(f"cdn.{BLOCKED}"),
+        orders=[block("B-1", [BLOCKED]), exempt("E-1", [f"cdn.{BLOCKED}"])],
+    )
+    assert subject.query(ALIAS).addresses == ["198.51.100.7"]
+
+
+def test_lifting_a_block_opens_the_names_that_lead_there(subject: Subject, upstream: StubUpstream):
+    """Judged at each query by the snapshot of the moment: nothing of the block is left behind."""
+    start(subject, upstream, chain(BLOCKED))
+    assert is_sinkholed(subject.query(ALIAS))
+    subject.put_order(unblock("U-1", "B-1"))
+    subject.reload()
+    assert subject.query(ALIAS).addresses == ["198.51.100.7"]
+
+
+@pytest.mark.parametrize(
+    ("profile", "rcode", "records"),
+    [
+        ("nxdomain", "NOERROR", 0),
+        ("nodata", "NOERROR", 0),
+        ("refused", "REFUSED", 0),
+        ("landing", "NOERROR", 1),
+    ],
+)
+def test_each_action_is_carried_out_for_the_queried_name(
+    subject: Subject, upstream: StubUpstream, profile: str, rcode: str, records: int
+):
+    """NODATA for NXDOMAIN, which would deny what is below the queried name, too (RFC 8020)."""
+    landing = {"action": "cname", "target": "landing.example"}
+    start(
+        subject,
+        upstream,
+        chain(BLOCKED),
+        zones=[{"name": "ministry", "issuer": ISSUER, "unsigned": "accept", "answer": profile}],
+        answers=PROFILES | {"landing": landing},
+    )
+    reply = subject.query(ALIAS)
+    assert (reply.rcode, len(reply.answer)) == (rcode, records)
+    assert not reply.addresses
+
+
+def test_names_that_lead_nowhere_blocked_are_untouched(subject: Subject, upstream: StubUpstream):
+    """And with the upstream gone, a blocked name is answered still."""
+    start(subject, upstream, chain("fine.example", f"{BLOCKED}.fine.example"))
+    reply = subject.query(ALIAS)
+    assert [record.rtype for record in reply.answer] == [5, 5, 1]
+    subject.stop()
+    subject.start(orders=[block("B-1", [BLOCKED])], upstreams=[CLOSED_UPSTREAM])
+    assert is_sinkholed(subject.query(BLOCKED))
+    assert not is_forwarded(subject.query(ALIAS))
