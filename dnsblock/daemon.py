@@ -63,7 +63,8 @@ class Daemon:
         self.config = config
         self.started_at = self.published_at = datetime.now(UTC)
         self.metrics = Metrics(self)
-        self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
+        self._hangups: asyncio.Queue[signal.Signals] = asyncio.Queue()
+        self._stops: asyncio.Queue[signal.Signals] = asyncio.Queue()
         self._publishing = asyncio.Lock()
         self._ledger = Ledger.open(config.state)
         try:
@@ -92,28 +93,34 @@ class Daemon:
         try:
             async with _servers(self) as self.metrics_endpoint:
                 # Packet threads inherit the blocked signals, so that no signal interrupts their system calls.
-                with _signals_into(self._signals):
+                with _signals_into(self._hangups, self._stops):
                     _start(self.engine, self.policy.snapshot)
                 self.metrics.published(None)
                 notify(READY=1, STATUS=self.summary)
                 event(logging.INFO, "ready", serial=self.policy.snapshot.serial, entries=self.entries)
                 ready(self)
                 async with asyncio.TaskGroup() as tasks:
-                    clock = tasks.create_task(self._follow_clock())
-                    await self._follow_signals()
-                    clock.cancel()
+                    followers = [
+                        tasks.create_task(task) for task in (self._follow_clock(), self._follow_hangups())
+                    ]
+                    await self._stops.get()
+                    for follower in followers:
+                        follower.cancel()
                 notify(STOPPING=1)
                 event(logging.INFO, "stopping: answering what was asked; a second signal ends it at once")
                 # Status and metrics go on until the last query is answered.
                 await self._stop_engine()
         finally:
             await asyncio.to_thread(self.engine.stop, 0)
+            # A publish that was given up half-way may still be writing.
+            await asyncio.get_running_loop().shutdown_default_executor()
             self._ledger.close()
         event(logging.INFO, "stopped")
 
-    async def _follow_signals(self) -> None:
-        """Publishes for each SIGHUP, one after the other; returns at SIGTERM or SIGINT."""
-        while (received := await self._signals.get()) not in STOP_SIGNALS:
+    async def _follow_hangups(self) -> None:
+        """Publishes for each SIGHUP, one after the other."""
+        while True:
+            received = await self._hangups.get()
             reloading()
             # What is wrong was logged and counted by publish; what was served is served on.
             with contextlib.suppress(Refused):
@@ -128,9 +135,8 @@ class Daemon:
             if self._seconds_to_next_change() <= 0:
                 try:
                     await self.publish("clock", from_ledger=True)
-                except (
-                    Refused
-                ):  # a full disk, say: what was served is served on, and the next tick tries again
+                except Refused:
+                    # What was served is served on, and the next tick tries again.
                     await asyncio.sleep(TICK_SECONDS)
 
     def _seconds_to_next_change(self) -> float:
@@ -147,16 +153,12 @@ class Daemon:
 
     async def _stop_engine(self) -> None:
         stop = asyncio.create_task(asyncio.to_thread(self.engine.stop, self.config.stop_timeout_ms))
-        second = asyncio.create_task(self._second_stop_signal())
+        second = asyncio.create_task(self._stops.get())
         await asyncio.wait({stop, second}, return_when=asyncio.FIRST_COMPLETED)
         if not stop.done():
             event(logging.WARNING, "stopping at once, as asked twice")
             os._exit(0)
         second.cancel()
-
-    async def _second_stop_signal(self) -> None:
-        while await self._signals.get() not in STOP_SIGNALS:
-            pass
 
     # ------- Publishing
 
@@ -344,18 +346,20 @@ async def _servers(daemon: Daemon) -> AsyncIterator[str | None]:
 
 
 @contextlib.contextmanager
-def _signals_into(queue: asyncio.Queue[signal.Signals]) -> Iterator[None]:
-    """Puts signals into a queue from the end of this block on; inside it they are blocked.
+def _signals_into(
+    hangups: asyncio.Queue[signal.Signals], stops: asyncio.Queue[signal.Signals]
+) -> Iterator[None]:
+    """Puts signals into queues from the end of this block on; inside it they are blocked.
 
     A handler only puts a word into the queue, so that two SIGHUPs are two publishes in a row, not a race.
     """
-    signals = (signal.SIGHUP, *STOP_SIGNALS)
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    queues = {signal.SIGHUP: hangups, **dict.fromkeys(STOP_SIGNALS, stops)}
+    signal.pthread_sigmask(signal.SIG_BLOCK, queues)
     loop = asyncio.get_running_loop()
-    for number in signals:
+    for number, queue in queues.items():
         loop.add_signal_handler(number, queue.put_nowait, number)
     yield
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, queues)
 
 
 # ------- Errors -------
