@@ -197,6 +197,9 @@ class Engine:
     def start(self, snapshot: Snapshot) -> None:
         """Starts to answer. Raises `RuntimeError` when called twice."""
 
+    def check(self, snapshot: Snapshot) -> None:
+        """Raises `ValueError` for a snapshot that `publish` would refuse; changes nothing."""
+
     def publish(self, snapshot: Snapshot) -> None:
         """Every query that comes after this returns is judged by `snapshot`; on an error nothing changes."""
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 DEFAULT_CONFIG = "/etc/dnsblock/dnsblock.yaml"
+ORDERS_SHOWN = 100
 EXIT_CODES = """\b
 Exit codes:
   0  done
@@ -236,8 +237,10 @@ def _print_status(facts: dict[str, Any]) -> None:
             *(o["order_id"], o["issuer"], o["action"], o["state"], f"{o['in_force']:,} of {o['entries']:,}"),
             *(local(o["effective_at"]), local(o["expires_at"]), "; ".join(o["notes"])),
         ]
-        for o in facts["orders"]
+        for o in facts["orders"][-ORDERS_SHOWN:]
     ]
+    if len(facts["orders"]) > ORDERS_SHOWN:
+        click.echo(f"the last {ORDERS_SHOWN} of {len(facts['orders']):,} orders (--json has all):")
     if orders:
         columns = ["order", "issuer", "action", "state", "in force", "effective", "expires", "notes"]
         _print_table(columns, orders)

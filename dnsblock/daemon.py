@@ -10,6 +10,7 @@ import logging
 import os
 import resource
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from dnsblock.policy.publish import Draft, Policy, Serials, build, read, standin
 from dnsblock.policy.sources import Lists
 
 TICK_SECONDS = 1.0  # how often engine events are taken, and how late a stepped clock is noticed at most
+CLOCK = "clock"  # the reason of a publish for which only the time has changed
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -65,7 +67,10 @@ class Daemon:
         self.metrics = Metrics(self)
         self._hangups: asyncio.Queue[signal.Signals] = asyncio.Queue()
         self._stops: asyncio.Queue[signal.Signals] = asyncio.Queue()
+        self._reading = asyncio.Lock()
         self._publishing = asyncio.Lock()
+        self._stopping = False
+        self._sockets = contextlib.ExitStack()
         self._ledger = Ledger.open(config.state)
         try:
             for note in self._ledger.notes:
@@ -75,12 +80,21 @@ class Daemon:
             self._lists = draft.lists
             self.policy = self._compile(draft, self.started_at)
             self.engine = _bind(config)
+            # All that can be refused comes before the record: a start that fails has accepted nothing.
+            self.control = self._sockets.enter_context(bind_control(config.control))
+            self.metrics_socket: socket.socket | None = None
+            self.metrics_endpoint: str | None = None  # where Prometheus asks; port 0 has become a real one
+            if config.metrics is not None:
+                self.metrics_socket = self._sockets.enter_context(bind_metrics(config.metrics))
+                self.metrics_endpoint = str(
+                    Endpoint(config.metrics.host, self.metrics_socket.getsockname()[1])
+                )
             self._record(draft, self.policy)
-        except OSError as err:
+        except BaseException as err:
+            self._sockets.close()
             self._ledger.close()
-            raise _as_refused(err) from err
-        except BaseException:
-            self._ledger.close()
+            if isinstance(err, OSError):
+                raise _as_refused(err) from err
             raise
         self.last_publish = LastPublish(True, self.started_at, "start")
         if not config.zones:
@@ -91,11 +105,11 @@ class Daemon:
     async def run(self, ready: Callable[["Daemon"], None]) -> None:
         """Serves until SIGTERM or SIGINT; calls `ready` once queries are answered. Raises `Refused`."""
         try:
-            async with _servers(self) as self.metrics_endpoint:
+            async with _servers(self):
                 # Packet threads inherit the blocked signals, so that no signal interrupts their system calls.
                 with _signals_into(self._hangups, self._stops):
                     _start(self.engine, self.policy.snapshot)
-                self.metrics.published(None)
+                self.metrics.published(None, clears=True)
                 notify(READY=1, STATUS=self.summary)
                 event(logging.INFO, "ready", serial=self.policy.snapshot.serial, entries=self.entries)
                 ready(self)
@@ -106,16 +120,19 @@ class Daemon:
                     await self._stops.get()
                     for follower in followers:
                         follower.cancel()
+                self._stopping = True
                 notify(STOPPING=1)
                 event(logging.INFO, "stopping: answering what was asked; a second signal ends it at once")
                 # Status and metrics go on until the last query is answered.
                 await self._stop_engine()
         finally:
             await asyncio.to_thread(self.engine.stop, 0)
-            # A publish that was given up half-way may still be writing.
-            await asyncio.get_running_loop().shutdown_default_executor()
+            self._sockets.close()
             self._ledger.close()
         event(logging.INFO, "stopped")
+        if self._reading.locked():
+            # A reader may wait for a slow disk for ever, and nothing that counts is open any more.
+            os._exit(0)
 
     async def _follow_hangups(self) -> None:
         """Publishes for each SIGHUP, one after the other."""
@@ -132,9 +149,10 @@ class Daemon:
         while True:
             await asyncio.sleep(max(0.0, min(self._seconds_to_next_change(), TICK_SECONDS)))
             self._watch_engine()
-            if self._seconds_to_next_change() <= 0:
+            # A clock that was put back undoes what was in force too early.
+            if self._seconds_to_next_change() <= 0 or datetime.now(UTC) < self.policy.at:
                 try:
-                    await self.publish("clock", from_ledger=True)
+                    await self.publish(CLOCK, from_ledger=True)
                 except Refused:
                     # What was served is served on, and the next tick tries again.
                     await asyncio.sleep(TICK_SECONDS)
@@ -165,54 +183,75 @@ class Daemon:
     async def publish(self, reason: str, *, from_ledger: bool = False) -> Published:
         """Reads and compiles what changed, serves it, and returns the serial now being served.
 
-        With `from_ledger` only the time has changed: neither inbox nor lists are looked at, so that nothing
-        wrong in them can keep a block beyond its end. Raises `Refused`; then what was served is served on.
+        With `from_ledger` only the time has changed: inbox and lists are not looked at. Reading has a lock
+        of its own, so that nothing wrong or slow there can keep a block beyond its end. Raises `Refused`;
+        then what was served is served on.
         """
-        async with self._publishing:
-            started = time.monotonic()
-            now = datetime.now(UTC)
-            before = self.policy.snapshot.serial
-            try:
-                restart_needed, notes = await self._publish(now, from_ledger)
-            except Exception as err:
-                refused = _as_refused(err)
-                self.last_publish = LastPublish(False, now, reason, str(refused))
-                self.metrics.failed(_kind_of(err))
-                text = f"not published, serial {before} is served on: {refused}"
-                event(logging.ERROR, text, reason=reason, problems=refused.as_json())
-                raise refused from err
-            self.last_publish = LastPublish(True, now, reason)
-            self.metrics.published(time.monotonic() - started)
-            snapshot = self.policy.snapshot
-            changed = snapshot.serial != before
-            self.published_at = datetime.now(UTC) if changed else self.published_at
-            text = f"serving serial {snapshot.serial}"
-            event(
-                logging.INFO,
-                text,
-                reason=reason,
-                changed=changed,
-                entries=self.entries,
-                digest=snapshot.digest,
-            )
-            return Published(snapshot.serial, snapshot.digest, self.entries, changed, restart_needed, notes)
+        started = time.monotonic()
+        try:
+            if from_ledger:
+                return await self._publish(reason, None, (), started)
+            async with self._reading:
+                draft, restart_needed = await self._read()
+                return await self._publish(reason, draft, restart_needed, started)
+        except Exception as err:
+            refused = _as_refused(err)
+            self.last_publish = LastPublish(False, datetime.now(UTC), reason, str(refused))
+            self.metrics.failed(_kind_of(err))
+            text = f"not published, serial {self.policy.snapshot.serial} is served on: {refused}"
+            event(logging.ERROR, text, reason=reason, problems=refused.as_json())
+            raise refused from err
 
-    async def _publish(self, now: datetime, from_ledger: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        draft = Draft(self.config, self._lists, ())
-        restart_needed: tuple[str, ...] = ()
-        if not from_ledger:
-            wanted = await asyncio.to_thread(load, self.config.path)
-            restart_needed = _restart_needed(self.config, wanted)
-            config = wanted.model_copy(update={option: getattr(self.config, option) for option in FIXED})
-            draft = await asyncio.to_thread(read, config, self._ledger.orders, self._lists, now)
-        policy = await asyncio.to_thread(self._compile, draft, now)
-        # First the record, then the enforcement: what was never recorded is never enforced.
-        notes = await asyncio.to_thread(self._record, draft, policy)
-        await asyncio.to_thread(self.engine.publish, policy.snapshot)
-        self.config, self._lists, self.policy = draft.config, draft.lists, policy
+    async def _read(self) -> tuple[Draft, tuple[str, ...]]:
+        wanted = await asyncio.to_thread(load, self.config.path)
+        restart_needed = _restart_needed(self.config, wanted)
         if restart_needed:
             event(logging.WARNING, f"new values of these options take a restart: {', '.join(restart_needed)}")
-        return restart_needed, notes
+        config = wanted.model_copy(update={option: getattr(self.config, option) for option in FIXED})
+        known = self._ledger.orders
+        draft = await asyncio.to_thread(read, config, known, self._lists, datetime.now(UTC))
+        return draft, restart_needed
+
+    async def _publish(
+        self, reason: str, draft: Draft | None, restart_needed: tuple[str, ...], started: float
+    ) -> Published:
+        async with self._publishing:
+            if self._stopping:
+                raise Refused([Problem("dnsblock", None, "", "is stopping: nothing is published any more")])
+            draft = draft or Draft(self.config, self._lists, ())
+            before = self.policy.snapshot.serial
+            commit = asyncio.create_task(asyncio.to_thread(self._commit, draft))
+            try:
+                policy, notes = await asyncio.shield(commit)
+            except asyncio.CancelledError:
+                await commit  # never half: what is recorded is enforced, and only then the lock is given up
+                raise
+            self.config, self._lists, self.policy = draft.config, draft.lists, policy
+            self._tell(reason, policy, before, started)
+            snapshot = policy.snapshot
+            changed = snapshot.serial != before
+            return Published(snapshot.serial, snapshot.digest, self.entries, changed, restart_needed, notes)
+
+    def _commit(self, draft: Draft) -> tuple[Policy, tuple[str, ...]]:
+        """Compiles for the time that it is now, records, then enforces: what was never recorded never is."""
+        policy = self._compile(draft, datetime.now(UTC))
+        self.engine.check(policy.snapshot)
+        notes = self._record(draft, policy)
+        self.engine.publish(policy.snapshot)
+        return policy, notes
+
+    def _tell(self, reason: str, policy: Policy, before: int, started: float) -> None:
+        """Notes a publish that succeeded. One by the clock read nothing, and clears no failure to read."""
+        snapshot = policy.snapshot
+        changed = snapshot.serial != before
+        self.published_at = datetime.now(UTC) if changed else self.published_at
+        hidden = reason == CLOCK and not self.last_publish.ok and self.last_publish.reason != CLOCK
+        self.metrics.published(time.monotonic() - started, clears=not hidden)
+        if not hidden:
+            self.last_publish = LastPublish(True, policy.at, reason)
+        facts = {"changed": changed, "entries": self.entries, "digest": snapshot.digest}
+        event(logging.INFO, f"serving serial {snapshot.serial}", reason=reason, **facts)
+        notify(STATUS=self.summary)
 
     def _compile(self, draft: Draft, now: datetime) -> Policy:
         orders = (*self._ledger.orders, *draft.new)
@@ -329,17 +368,13 @@ def raise_descriptor_limit() -> None:
 
 
 @contextlib.asynccontextmanager
-async def _servers(daemon: Daemon) -> AsyncIterator[str | None]:
-    """Runs control API and metrics; gives the address of the metrics."""
+async def _servers(daemon: Daemon) -> AsyncIterator[None]:
+    """Runs control API and metrics."""
     async with contextlib.AsyncExitStack() as stack:
-        control = stack.enter_context(bind_control(daemon.config.control))
-        await stack.enter_async_context(serve(control_app(daemon), control))
-        if daemon.config.metrics is None:
-            yield None
-            return
-        metrics = stack.enter_context(bind_metrics(daemon.config.metrics))
-        await stack.enter_async_context(serve(metrics_app(daemon.metrics), metrics))
-        yield str(Endpoint(daemon.config.metrics.host, metrics.getsockname()[1]))
+        await stack.enter_async_context(serve(control_app(daemon), daemon.control))
+        if daemon.metrics_socket is not None:
+            await stack.enter_async_context(serve(metrics_app(daemon.metrics), daemon.metrics_socket))
+        yield
 
 
 # ------- Signals -------

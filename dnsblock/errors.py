@@ -28,7 +28,8 @@ class Problem:
     def __str__(self) -> str:
         file = printable(self.file)  # in the orders folder, a file's name is as hostile as its content
         where = file if self.line is None else f"{file}:{self.line}"
-        return f"{where}: '{shown(self.value)}': {self.reason}" if self.value else f"{where}: {self.reason}"
+        reason = printable(self.reason)
+        return f"{where}: '{shown(self.value)}': {reason}" if self.value else f"{where}: {reason}"
 
     def as_json(self) -> dict[str, str | int | None]:
         """The same as one JSON object, as safe to print as the text."""
@@ -36,7 +37,7 @@ class Problem:
             "file": printable(self.file),
             "line": self.line,
             "value": shown(self.value),
-            "reason": self.reason,
+            "reason": printable(self.reason),
         }
 
 

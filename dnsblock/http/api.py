@@ -1,5 +1,6 @@
 """The control API: what the command line, and later the ministry, asks of a running daemon."""
 
+import asyncio
 import os
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
@@ -45,7 +46,7 @@ def control_app(daemon: "Daemon") -> FastAPI:
     @app.get("/v1/why")
     async def get_why(name: Annotated[str, Query(max_length=1024)]) -> JSONResponse:
         try:
-            return JSONResponse(dict(daemon.explain(canonical(name))))
+            return JSONResponse(dict(await asyncio.to_thread(daemon.explain, canonical(name))))
         except NameRefused as err:
             return JSONResponse({"error": "not a name", "reason": str(err)}, status_code=400)
 

@@ -64,9 +64,13 @@ class Metrics(Collector):
             self._failures.labels(reason)
         self.registry.register(self)
 
-    def published(self, seconds: float | None) -> None:
-        """Notes a publish that succeeded; the one at the start has no duration."""
-        self._last_success = self._last_attempt = time.time()
+    def published(self, seconds: float | None, *, clears: bool) -> None:
+        """Notes a publish that succeeded; the one at the start has no duration.
+
+        Without `clears`, a failure before it stands: it was another thing that failed.
+        """
+        if clears:
+            self._last_success = self._last_attempt = time.time()
         if seconds is not None:
             self._duration.observe(seconds)
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import stat
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,10 @@ def _make_way(path: Path) -> None:
         try:
             probe.connect(str(path))
         except ConnectionRefusedError:
+            # A file that is no socket refuses as well, and is somebody's.
+            if not stat.S_ISSOCK(path.lstat().st_mode):
+                reason = "is there, and is no socket: change `control`"
+                raise Refused([Problem(str(path), None, "", reason)]) from None
             path.unlink()
         except FileNotFoundError:
             return

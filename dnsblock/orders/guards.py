@@ -28,15 +28,19 @@ def _icann_suffixes() -> PublicSuffixList:
 
 
 @lru_cache(maxsize=1)
-def public_suffixes() -> tuple[str, ...]:
-    """Every name of more than one label under which a registry sells names, from the same list.
+def public_suffixes() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Every name of more than one label under which a registry sells names, and every name whose children all
+    are such names (`*.` rules), from the same list.
 
     For judging a whole list at once: asking the list for these is quicker than asking these for each name.
     """
     names: list[str] = []
+    parents: list[str] = []
     for line in Path(PSLFILE).read_text(encoding="utf-8").splitlines():
         if "===END ICANN DOMAINS===" in line:
             break
-        if "." in line and line[:1] not in ("", "/", "*", "!"):
+        if line.startswith("*."):
+            parents.append(canonical(line[2:].strip()))
+        elif "." in line and line[:1] not in ("", "/", "!"):
             names.append(canonical(line.strip()))
-    return tuple(names)
+    return tuple(names), tuple(parents)

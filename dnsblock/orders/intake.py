@@ -14,7 +14,7 @@ from pathlib import Path
 
 from dnsblock import document
 from dnsblock.config import Config, Zone
-from dnsblock.errors import Problem, Refused
+from dnsblock.errors import Problem, Refused, printable
 from dnsblock.orders.guards import public_suffix
 from dnsblock.orders.order import MAX_DOCUMENT_BYTES, Entry, Judge, Order, Target, load_entries_file, parse
 from dnsblock.orders.schema import DOCUMENT_SUFFIXES
@@ -48,12 +48,29 @@ def examine(folder: Path, known: Sequence[Order], config: Config, now: datetime)
         return Intake((), ())
     files = {(order.issuer, order.order_id): order.file for order in new}
     notes = [
-        f"{files[state.issuer, state.order_id]}: {note}"
+        f"{printable(files[state.issuer, state.order_id])}: {note}"
         for state in derive([*known, *new], now).orders
         if (state.issuer, state.order_id) in files
         for note in state.notes
     ]
-    return Intake(tuple(new), tuple(notes))
+    return Intake(tuple(new), (*notes, *_exemptions_without_effect(known, new)))
+
+
+def _exemptions_without_effect(known: Sequence[Order], new: Sequence[Order]) -> Iterator[str]:
+    """At equal length `exact` beats `subtree`: an exemption that is less exact opens nothing there."""
+    exact = {
+        (order.issuer, entry.name): order.order_id
+        for order in (*known, *new)
+        if order.action == "block"
+        for entry in order.entries
+        if entry.match == "exact"
+    }
+    for order in new:
+        for entry in order.entries if order.action == "exempt" else ():
+            if entry.match == "subtree" and (order.issuer, entry.name) in exact:
+                block = exact[order.issuer, entry.name]
+                why = f"order {block} blocks {entry.name} with `match: exact`, which goes before `subtree`"
+                yield f"{printable(order.file)}: NO_EFFECT: {why}"
 
 
 # ------- Reading -------

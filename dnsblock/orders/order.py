@@ -235,11 +235,10 @@ def _targets(read: Document, value: Any, problems: list[Problem]) -> tuple[Targe
             problems.extend(err.problems)
             continue
         line = read.line(place)
-        if first.setdefault(model.order_id, line) != line or any(
-            t.order_id == model.order_id for t in targets
-        ):
+        if model.order_id in first:
             reason = f"the same order as on line {first[model.order_id]}"
             problems.append(Problem(read.file, line, model.order_id, reason))
+        first.setdefault(model.order_id, line)
         targets.append(
             Target(model.order_id, _target_entries(read, (*place, "entries"), model.entries, problems))
         )

@@ -1,11 +1,12 @@
 """Compiles a policy zone: what is in force of an issuer's orders, or the text of a list."""
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from dnsblock._engine import Answer, ListRefused, PolicyZone, Rule
 from dnsblock.config import Config, Zone
-from dnsblock.errors import Problem, Refused
+from dnsblock.errors import Problem, Refused, capped
 from dnsblock.names import NameRefused, canonical
 from dnsblock.orders.guards import public_suffixes
 from dnsblock.orders.state import InForce
@@ -18,21 +19,22 @@ def compile_orders(zone: Zone, config: Config, in_force: Sequence[InForce]) -> P
     lines: list[str] = []
     for item in sorted(in_force, key=_precedence):
         # An exemption is a hole, never a passthru: it ends this issuer's block and no other's.
-        answer = None if item.kind == "exempt" else item.entry.answer or zone.answer
+        answer = None if item.kind == "exempt" else _answer_of(item, zone, config)
         key = (answer, "" if answer is None else item.order_id)
         if key not in rules:
-            _check_answer(answer, config, item)
             rules[key] = len(compiled)
             compiled.append(Rule(None if answer is None else engine_answer(zone, config, answer), key[1]))
         lines.append(f"{item.entry.match} {rules[key]} {item.entry.name}\n")
     return PolicyZone.from_entries(zone.name, compiled, "".join(lines).encode())
 
 
-def _check_answer(answer: str | None, config: Config, item: InForce) -> None:
-    """An order in the ledger may name a profile that the configuration no longer has."""
-    if answer is not None and answer not in config.answer_names:
-        reason = f"order {item.order_id}, which is in force, needs this answer profile: put it back"
-        raise Refused([Problem(str(config.path), None, answer, reason)])
+def _answer_of(item: InForce, zone: Zone, config: Config) -> str:
+    """The entry's own answer, or the zone's.
+
+    A configuration that lacks a profile which an order names is refused when it is read; should one be
+    missing all the same, a block with another answer is better than orders that can no longer end.
+    """
+    return item.entry.answer if item.entry.answer in config.answer_names else zone.answer
 
 
 def _precedence(item: InForce) -> tuple[datetime, str]:
@@ -57,34 +59,31 @@ def compile_list(zone: Zone, config: Config, file: str, data: bytes) -> PolicyZo
             [Problem(file, None, "", "the list holds no name; leave the zone out if that is meant")]
         )
     if zone.answer != "passthru":
-        _check_public_suffixes(compiled, file, data)
+        _check_public_suffixes(compiled, zone, file, data)
     return compiled
 
 
-def _check_public_suffixes(compiled: PolicyZone, file: str, data: bytes) -> None:
+def _check_public_suffixes(compiled: PolicyZone, zone: Zone, file: str, data: bytes) -> None:
     """A half line that has become `co.id` would take a country down; a list never means that."""
-    suffixes = public_suffixes()
-    covered = compiled.lookup("\n".join(suffixes).encode())
-    problems = [
-        Problem(
-            file,
-            _line_of(name, data),
-            name,
-            "PUBLIC_SUFFIX: names are sold below it; a list names single domains",
-        )
-        for name, is_covered in zip(suffixes, covered, strict=True)
-        if is_covered
-    ]
-    if problems:
-        raise Refused(problems)
-
-
-def _line_of(name: str, data: bytes) -> int | None:
-    wanted = name.encode()
+    suffixes, wildcards = public_suffixes()
+    # What `below` covers is below the entry, so a name below is asked for.
+    asked = [f"x.{name}" for name in suffixes] if zone.match == "below" else suffixes
+    covered = compiled.lookup("\n".join(asked).encode())
+    wide = {name.encode() for name, is_covered in zip(suffixes, covered, strict=True) if is_covered}
+    parents = "|".join(re.escape(name) for name in wildcards).encode()
+    wide.update(
+        re.findall(rb"(?im)^[ \t]*([a-z0-9_-]+\.(?:" + parents + rb"))\.?[ \t\r]*(?:#.*)?$", data.lower())
+    )
+    if not wide:
+        return
+    problems: list[Problem] = []
     for number, line in enumerate(data.lower().split(b"\n"), start=1):
-        if line.partition(b"#")[0].strip().removesuffix(b".") == wanted:
-            return number
-    return None  # covered by an entry above it, which is reported itself
+        name = line.partition(b"#")[0].strip().removesuffix(b".")
+        if name in wide:
+            reason = "PUBLIC_SUFFIX: names are sold below it; a list names single domains"
+            problems.append(Problem(file, number, name.decode(), reason))
+    if problems:
+        raise Refused(capped(problems, _PROBLEMS_TOLD))
 
 
 def _in_a_labels(file: str, data: bytes) -> bytes:

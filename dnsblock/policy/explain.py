@@ -3,6 +3,7 @@
 from typing import TypedDict
 
 from dnsblock.config import Config
+from dnsblock.orders.state import InForce
 from dnsblock.policy.publish import Policy
 
 
@@ -29,19 +30,19 @@ class Explanation(TypedDict):
 
 def explain(name: str, policy: Policy, config: Config) -> Explanation:
     """Explains a canonical name, through the lookup that answers queries."""
-    orders = _orders_by_entry(policy, config)
-    covering: list[CoveringEntry] = []
-    for found in policy.snapshot.covering(name):
-        covering.append(
-            {
-                "zone": found.zone,
-                "entry": found.entry,
-                "match": found.scope,
-                "action": found.action or "hole",
-                "orders": orders.get((found.zone, found.entry), []),
-                "decides": found.decides,
-            }
-        )
+    found = policy.snapshot.covering(name)
+    orders = _orders_of({(entry.zone, entry.entry) for entry in found}, policy, config)
+    covering: list[CoveringEntry] = [
+        {
+            "zone": entry.zone,
+            "entry": entry.entry,
+            "match": entry.scope,
+            "action": entry.action or "hole",
+            "orders": _in_turn(orders.get((entry.zone, entry.entry), []), entry.scope),
+            "decides": entry.decides,
+        }
+        for entry in found
+    ]
     decided_by = next((entry for entry in covering if entry["decides"]), None)
     verdict = "not covered"
     if decided_by is not None:
@@ -55,15 +56,20 @@ def explain(name: str, policy: Policy, config: Config) -> Explanation:
     }
 
 
-def _orders_by_entry(policy: Policy, config: Config) -> dict[tuple[str, str], list[str]]:
-    """Every order in force with an entry of that name, the deciding one first."""
-    orders: dict[tuple[str, str], list[str]] = {}
+def _orders_of(
+    entries: set[tuple[str, str]], policy: Policy, config: Config
+) -> dict[tuple[str, str], list[InForce]]:
+    """What is in force for these few (zone, name), in one pass: there may be millions of others."""
+    found: dict[tuple[str, str], list[InForce]] = {}
     for zone in config.zones:
-        for item in sorted(
-            policy.state.in_force.get(zone.issuer or "", ()),
-            key=lambda item: (item.effective_at, item.order_id),
-        ):
-            named = orders.setdefault((zone.name, item.entry.name), [])
-            if item.order_id not in named:
-                named.append(item.order_id)
-    return orders
+        names = {name for of, name in entries if of == zone.name}
+        for item in policy.state.in_force.get(zone.issuer or "", ()) if names else ():
+            if item.entry.name in names:
+                found.setdefault((zone.name, item.entry.name), []).append(item)
+    return found
+
+
+def _in_turn(items: list[InForce], scope: str) -> list[str]:
+    """The orders behind an entry, the deciding one first: a lifting must end them all."""
+    items = sorted(items, key=lambda item: (item.entry.match != scope, item.effective_at, item.order_id))
+    return list(dict.fromkeys(item.order_id for item in items))

@@ -5,7 +5,7 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,6 +40,7 @@ def read(config: Config, known: Sequence[Order], lists: Lists, now: datetime) ->
             intake = examine(config.orders, known, config, now)
     except Refused as err:
         problems.extend(err.problems)
+    problems.extend(_missing_answers(config, known, now))
     try:
         fresh = lists.read(config)
     except Refused as err:
@@ -47,6 +48,18 @@ def read(config: Config, known: Sequence[Order], lists: Lists, now: datetime) ->
     if problems:
         raise Refused(problems)
     return Draft(config, fresh, intake.new, intake.notes)
+
+
+def _missing_answers(config: Config, known: Sequence[Order], now: datetime) -> Iterator[Problem]:
+    """Profiles that orders name which are or will be in force, and that the configuration no longer has."""
+    by_id = {(order.issuer, order.order_id): order for order in known}
+    for state in derive(known, now).orders:
+        if state.state in ("lifted", "expired"):
+            continue
+        named = {entry.answer for entry in by_id[state.issuer, state.order_id].entries}
+        for missing in sorted(answer for answer in named if answer and answer not in config.answer_names):
+            reason = f"order {state.order_id} of {state.issuer} needs this answer profile: put it back"
+            yield Problem(str(config.path), None, missing, reason)
 
 
 @dataclass(frozen=True, slots=True)

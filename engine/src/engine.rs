@@ -134,19 +134,13 @@ impl Engine {
         self.swap(&mut control, snapshot)
     }
 
+    /// Whether `publish` would take the snapshot; changes nothing.
+    pub fn check(&self, snapshot: &Snapshot) -> Result<(), EngineError> {
+        slots(&lock(&self.control).slots, snapshot).map(|_| ())
+    }
+
     fn swap(&self, control: &mut Control, snapshot: Arc<Snapshot>) -> Result<(), EngineError> {
-        if snapshot.zones().len() > MAX_ZONES {
-            return Err(EngineError::TooManyZones);
-        }
-        let mut known = control.slots.clone();
-        let mut slots = Vec::new();
-        for zone in snapshot.zones() {
-            let next = known.len() as u16;
-            slots.push(*known.entry(zone.zone.name().to_string()).or_insert(next));
-        }
-        if known.len() > MAX_ZONE_SLOTS {
-            return Err(EngineError::TooManyZoneNames);
-        }
+        let (known, slots) = slots(&control.slots, &snapshot)?;
         control.slots = known;
         let before = self.shared.serving.swap(Arc::new(Serving { snapshot, slots }));
         control.retired.push(before);
@@ -210,6 +204,26 @@ impl Drop for Engine {
     fn drop(&mut self) {
         self.stop(Duration::ZERO);
     }
+}
+
+/// The counters' slots of all zone names, those of a new snapshot added, and of
+/// its zones in their order.
+fn slots(
+    known: &HashMap<String, u16>,
+    snapshot: &Snapshot,
+) -> Result<(HashMap<String, u16>, Vec<u16>), EngineError> {
+    if snapshot.zones().len() > MAX_ZONES {
+        return Err(EngineError::TooManyZones);
+    }
+    let (mut known, mut slots) = (known.clone(), Vec::new());
+    for zone in snapshot.zones() {
+        let next = known.len() as u16;
+        slots.push(*known.entry(zone.zone.name().to_string()).or_insert(next));
+    }
+    if known.len() > MAX_ZONE_SLOTS {
+        return Err(EngineError::TooManyZoneNames);
+    }
+    Ok((known, slots))
 }
 
 /// Keeps those that somebody else still holds.

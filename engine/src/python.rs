@@ -342,6 +342,10 @@ impl Engine {
         py.detach(|| self.0.start(snapshot)).map_err(error)
     }
 
+    fn check(&self, py: Python<'_>, snapshot: &Snapshot) -> PyResult<()> {
+        py.detach(|| self.0.check(&snapshot.0)).map_err(error)
+    }
+
     fn publish(&self, py: Python<'_>, snapshot: &Snapshot) -> PyResult<()> {
         let snapshot = Arc::clone(&snapshot.0);
         py.detach(|| self.0.publish(snapshot)).map_err(error)

@@ -1,0 +1,150 @@
+"""One publish at a time, whole or not at all: what is slow or wrong never changes what was ordered."""
+
+import os
+import subprocess
+
+import pytest
+
+from .harness import ORDERS_ZONE, PROFILES, Subject, is_forwarded, is_sinkholed
+from .orders import block, exempt, in_seconds, stamp, unblock
+from .tools import dnsblock, wait_for
+from .upstreams import StubUpstream
+
+NAME = "timed.example"
+
+
+def test_a_slow_reload_keeps_no_block_beyond_its_end(subject: Subject, upstream: StubUpstream):
+    """Reading has a lock of its own: the clock does not wait for a list that takes its time."""
+    moment = in_seconds(3)
+    orders = [block("B-1", [NAME], expires_at=stamp(moment))]
+    subject.start(orders=orders, upstreams=[upstream.address])
+    slow = (f"näme{number}.example" for number in range(400_000))  # letters outside ASCII cost time
+    zones = [ORDERS_ZONE, {"name": "slow", "list": "slow.txt", "answer": "nodata"}]
+    subject.configure(zones=zones, lists={"slow.txt": slow}, upstreams=[upstream.address])
+    reload = subprocess.Popen(
+        [dnsblock(), "reload", "-c", subject.config_path],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_for(lambda: is_forwarded(subject.query(NAME)), "the block has ended")
+        assert reload.poll() is None, "the reload was over before the block ended: the list is too short"
+    finally:
+        reload.kill()
+        reload.wait()
+
+
+def test_a_profile_that_an_order_will_need_cannot_be_taken_away(subject: Subject, upstream: StubUpstream):
+    """One order that cannot be compiled at its time would keep all others from ending at theirs."""
+    later = stamp(in_seconds(3600))
+    entry = {"name": NAME, "answer": "special"}
+    special = {"special": {"action": "nodata"}}
+    orders = [block("B-1", [entry], effective_at=later), block("B-2", ["now.example"])]
+    subject.start(answers=PROFILES | special, orders=orders, upstreams=[upstream.address])
+    subject.configure(upstreams=[upstream.address])
+    for command in ("check", "reload"):
+        said = subject.cli(command)
+        assert said.code in (1, 4)
+        assert [(problem["value"], "B-1" in problem["reason"]) for problem in said.problems] == [
+            ("special", True)
+        ]
+    assert is_sinkholed(subject.query("now.example"))
+
+
+def test_a_publish_by_the_clock_does_not_hide_a_reload_that_failed(subject: Subject, upstream: StubUpstream):
+    """The document that was refused, perhaps a lifting, is still not carried out."""
+    moment = in_seconds(3)
+    subject.start(orders=[block("B-1", [NAME], expires_at=stamp(moment))], upstreams=[upstream.address])
+    bad = subject.put_order("{", "bad.yaml")
+    assert subject.cli("reload").code == 4
+    wait_for(lambda: is_forwarded(subject.query(NAME)), "the block has ended")
+    said = subject.cli("status")
+    assert (said.code, said.json["last_publish"]["ok"], said.json["last_publish"]["reason"]) == (
+        1,
+        False,
+        "reload",
+    )
+    metrics = subject.metrics()
+    success = metrics.total("dnsblock_publish_last_success_timestamp_seconds")
+    assert metrics.total("dnsblock_publish_last_attempt_timestamp_seconds") > success
+    bad.unlink()
+    subject.reload()
+    assert subject.cli("status").code == 0
+
+
+def test_what_the_engine_would_refuse_is_not_recorded(subject: Subject, upstream: StubUpstream):
+    """256 zone names in a life are counted apart; what is refused for that is refused whole."""
+    subject.start(orders=[], upstreams=[upstream.address])
+    refused = None
+    for turn in range(5):
+        names = [f"z{turn}-{number}" for number in range(60)]
+        zones = [ORDERS_ZONE, *({"name": name, "list": "l.txt", "answer": "nodata"} for name in names)]
+        subject.configure(zones=zones, lists={"l.txt": ["listed.example"]}, upstreams=[upstream.address])
+        if turn == 4:
+            subject.put_order(block("B-1", [NAME]))
+        refused = subject.cli("reload")
+        assert refused.code == (4 if turn == 4 else 0)
+    assert "restart" in refused.problems[0]["reason"]
+    assert subject.status()["orders"] == []
+    assert "accepted order" not in subject.stderr()
+    assert is_forwarded(subject.query(NAME))
+
+
+@pytest.mark.parametrize(
+    ("line", "match"),
+    [("co.id", "below"), ("co.id", "subtree"), ("co.ck", "subtree"), ("anything.kawasaki.jp", "exact")],
+)
+def test_a_list_never_covers_a_registrys_suffix(
+    subject: Subject, upstream: StubUpstream, line: str, match: str
+):
+    """Fact 3 of the design: a half line that became a suffix must not block a country; wildcard rules too."""
+    zones = [{"name": "list", "list": "l.txt", "answer": "nodata", "match": match}]
+    lists = {"l.txt": ["fine.example", line, "www.fine.co.id"]}
+    subject.configure(zones=zones, lists=lists, upstreams=[upstream.address])
+    (problem,) = subject.cli("check").problems
+    assert (problem["line"], problem["value"]) == (2, line)
+    assert "PUBLIC_SUFFIX" in problem["reason"]
+
+
+def test_a_control_path_that_is_a_file_is_refused_and_left_alone(subject: Subject, upstream: StubUpstream):
+    precious = subject.folder / "precious.txt"
+    precious.write_text("proof")
+    subject.configure(upstreams=[upstream.address], control="precious.txt")
+    assert subject.serve_refused().code == 4
+    assert precious.read_text() == "proof"
+
+
+@pytest.mark.parametrize("odd", [b"z\x1b]0;pwn\x07.yaml", b"z\xff.yaml"])
+def test_an_odd_file_name_is_shown_escaped(subject: Subject, upstream: StubUpstream, odd: bytes):
+    """A name from the orders folder reaches terminals, logs and JSON: none may obey it or break on it."""
+    subject.start(upstreams=[upstream.address])
+    held = subject.put_order(block("B-2", [NAME], seq=2, prev="0" * 64))
+    os.rename(held, os.fsencode(held.parent) + b"/" + odd)
+    said = subject.cli("reload")
+    assert said.code == 0
+    assert "HELD" in said.json["notes"][0]
+    shown = subject.cli("check", as_json=False).stdout + subject.stderr()
+    assert not set(shown) & {"\x1b", "\x07", "\udcff"}
+
+
+def test_an_exemption_that_opens_nothing_is_told(subject: Subject, upstream: StubUpstream):
+    """At equal length `exact` goes before `subtree`: the officer must hear that the name stays blocked."""
+    orders = [block("B-1", [{"name": NAME, "match": "exact"}])]
+    subject.start(orders=orders, upstreams=[upstream.address])
+    subject.put_order(exempt("E-1", [NAME]))
+    (note,) = subject.reload()["notes"]
+    assert "NO_EFFECT" in note
+    assert "B-1" in note
+    assert is_sinkholed(subject.query(NAME))
+    subject.put_order(exempt("E-2", [{"name": NAME, "match": "exact"}]))
+    assert subject.reload()["notes"] == []
+    assert is_forwarded(subject.query(NAME))
+
+
+def test_a_start_that_is_refused_has_accepted_nothing(subject: Subject, upstream: StubUpstream):
+    """Sockets are bound before the record is written: what nobody enforces is not accepted."""
+    (subject.folder / "in-the-way").write_text("")
+    orders = [block("B-1", [NAME]), unblock("U-1", "B-1")]
+    subject.configure(orders=orders, upstreams=[upstream.address], control="in-the-way")
+    assert subject.serve_refused().code == 4
+    assert (subject.folder / "state" / "ledger.jsonl").read_bytes() == b""

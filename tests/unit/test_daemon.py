@@ -1,0 +1,36 @@
+"""What of the daemon needs a clock of its own: everything else is tested through its sockets."""
+
+import asyncio
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from dnsblock.config import load
+from dnsblock.daemon import Daemon
+
+CONFIG = """
+listen: ["127.0.0.1:0"]
+metrics: null
+upstream: {servers: ["127.0.0.1:1"]}
+"""
+
+
+def test_a_clock_that_was_put_back_publishes_anew(tmp_path: Path):
+    """What was derived for a time that has not come would stay in force, or out of it, without end."""
+    (tmp_path / "dnsblock.yaml").write_text(CONFIG)
+    daemon = Daemon(load(tmp_path / "dnsblock.yaml"))
+    ahead = datetime.now(UTC) + timedelta(hours=2)
+    daemon.policy = replace(daemon.policy, at=ahead)
+
+    async def live() -> None:
+        running = asyncio.create_task(daemon.run(lambda _: None))
+        deadline = asyncio.get_running_loop().time() + 10
+        while daemon.policy.at == ahead and not running.done():
+            assert asyncio.get_running_loop().time() < deadline, "nothing was published"
+            await asyncio.sleep(0.01)
+        daemon._stops.put_nowait(15)
+        await running
+
+    asyncio.run(live())
+    assert daemon.policy.at <= datetime.now(UTC)
+    assert daemon.last_publish.reason == "clock"
