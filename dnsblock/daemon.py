@@ -11,6 +11,7 @@ import os
 import resource
 import signal
 import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
@@ -68,6 +69,9 @@ class Daemon:
         self._hangups: asyncio.Queue[signal.Signals] = asyncio.Queue()
         self._stops: asyncio.Queue[signal.Signals] = asyncio.Queue()
         self._reading = asyncio.Lock()
+        self._reader_at_work = (
+            threading.Lock()
+        )  # held by the thread that reads, also after its caller gave up
         self._publishing = asyncio.Lock()
         self._stopping = False
         self._sockets = contextlib.ExitStack()
@@ -130,7 +134,7 @@ class Daemon:
             self._sockets.close()
             self._ledger.close()
         event(logging.INFO, "stopped")
-        if self._reading.locked():
+        if self._reader_at_work.locked():
             # A reader may wait for a slow disk for ever, and nothing that counts is open any more.
             os._exit(0)
 
@@ -192,7 +196,7 @@ class Daemon:
             if from_ledger:
                 return await self._publish(reason, None, (), started)
             async with self._reading:
-                draft, restart_needed = await self._read()
+                draft, restart_needed = await asyncio.to_thread(self._read)
                 return await self._publish(reason, draft, restart_needed, started)
         except Exception as err:
             refused = _as_refused(err)
@@ -202,15 +206,16 @@ class Daemon:
             event(logging.ERROR, text, reason=reason, problems=refused.as_json())
             raise refused from err
 
-    async def _read(self) -> tuple[Draft, tuple[str, ...]]:
-        wanted = await asyncio.to_thread(load, self.config.path)
-        restart_needed = _restart_needed(self.config, wanted)
-        if restart_needed:
-            event(logging.WARNING, f"new values of these options take a restart: {', '.join(restart_needed)}")
-        config = wanted.model_copy(update={option: getattr(self.config, option) for option in FIXED})
-        known = self._ledger.orders
-        draft = await asyncio.to_thread(read, config, known, self._lists, datetime.now(UTC))
-        return draft, restart_needed
+    def _read(self) -> tuple[Draft, tuple[str, ...]]:
+        """Reads everything outside anew; runs in a thread. Raises `Refused`."""
+        with self._reader_at_work:
+            wanted = load(self.config.path)
+            restart_needed = _restart_needed(self.config, wanted)
+            if restart_needed:
+                text = f"new values of these options take a restart: {', '.join(restart_needed)}"
+                event(logging.WARNING, text)
+            config = wanted.model_copy(update={option: getattr(self.config, option) for option in FIXED})
+            return read(config, self._ledger.orders, self._lists, datetime.now(UTC)), restart_needed
 
     async def _publish(
         self, reason: str, draft: Draft | None, restart_needed: tuple[str, ...], started: float
