@@ -8,9 +8,11 @@ import sys
 from ipaddress import ip_address, ip_network
 
 import pytest
+from annotated_types import Le
 
 from dnsblock._engine import (
     BUILD_PROFILE,
+    MAX_ATTEMPTS,
     Answer,
     Engine,
     ListRefused,
@@ -19,6 +21,7 @@ from dnsblock._engine import (
     Settings,
     Snapshot,
 )
+from dnsblock.config import UpstreamOptions
 
 MILLION = 1_000_000
 
@@ -211,6 +214,15 @@ def test_digest_is_the_same_for_the_same_content_and_the_serial_is_not_in_it():
     one, two = snapshot(b"a.example\nb.example", 1), snapshot(b"B.example.\n# c\na.example\n", 7)
     assert one.digest == two.digest
     assert one.digest != snapshot(b"a.example").digest
+
+
+def test_the_configuration_allows_as_many_attempts_as_the_engine():
+    """One bound in two languages: what the configuration accepts, the engine must take."""
+    bounds = UpstreamOptions.model_fields["attempts"].metadata
+    assert [bound.le for bound in bounds if isinstance(bound, Le)] == [MAX_ATTEMPTS]
+    settings(attempts=MAX_ATTEMPTS)
+    with pytest.raises(ValueError, match="out of bounds"):
+        settings(attempts=MAX_ATTEMPTS + 1)
 
 
 def test_tests_run_against_a_release_build():
