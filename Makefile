@@ -73,6 +73,6 @@ $(VENV)/.built: $(ENGINE) pyproject.toml constraints.txt | toolchain
 	$(BIN)/maturin develop --release --locked --quiet
 	@touch $@
 
-$(VENV)/.tools: $(VENV)/.built
-	$(BIN)/pip install --quiet dnslib hypothesis mypy pytest pytest-timeout ruff types-PyYAML
+$(VENV)/.tools: $(VENV)/.built tests/requirements.txt
+	$(BIN)/pip install --quiet -r tests/requirements.txt
 	@touch $@

@@ -69,9 +69,8 @@ class Daemon:
         self._hangups: asyncio.Queue[signal.Signals] = asyncio.Queue()
         self._stops: asyncio.Queue[signal.Signals] = asyncio.Queue()
         self._reading = asyncio.Lock()
-        self._reader_at_work = (
-            threading.Lock()
-        )  # held by the thread that reads, also after its caller gave up
+        # Held by the thread that reads, also after its caller gave up.
+        self._reader_at_work = threading.Lock()
         self._publishing = asyncio.Lock()
         self._stopping = False
         self._sockets = contextlib.ExitStack()

@@ -21,7 +21,6 @@ pub mod flag {
     pub const TC: u16 = 0x0200;
     pub const RD: u16 = 0x0100;
     pub const RA: u16 = 0x0080;
-    pub const Z: u16 = 0x0040;
     pub const AD: u16 = 0x0020;
     pub const CD: u16 = 0x0010;
     pub const RCODE: u16 = 0x000f;
@@ -36,7 +35,6 @@ pub mod rtype {
     pub const OPT: u16 = 41;
     pub const SVCB: u16 = 64;
     pub const HTTPS: u16 = 65;
-    pub const IXFR: u16 = 251;
     pub const AXFR: u16 = 252;
 }
 

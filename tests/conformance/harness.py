@@ -38,6 +38,7 @@ class Subject:
         self.orders_folder = folder / "orders"
         self.stderr_path = folder / "stderr.log"
         self.environment: dict[str, str] = {}  # beside that of the tests
+        self.under: list[str] = []  # a program that runs the commands, such as setpriv
         self.ready: dict = {}
         self.ports: dict[int, int] = {}
         self.process: subprocess.Popen[bytes] | None = None
@@ -177,7 +178,7 @@ class Subject:
     def cli(self, *arguments: str, as_json: bool = True, timeout: float = 20.0) -> Said:
         command, *rest = arguments
         flags = ["--json"] if as_json else []
-        command_line = [dnsblock(), command, "-c", str(self.config_path), *flags, *rest]
+        command_line = [*self.under, dnsblock(), command, "-c", str(self.config_path), *flags, *rest]
         done = run(command_line, timeout=timeout, env=os.environ | self.environment)
         parsed = json.loads(done.stdout) if as_json and done.stdout.strip() else None
         return Said(done.returncode, parsed, done.stdout, done.stderr)
