@@ -26,7 +26,7 @@ build: $(VENV)/.built ## make the environment and build the engine in release mo
 .PHONY: test
 test: check ## everything that a change must pass
 	@$(BIN)/python tests/tools.py
-	cargo test --manifest-path engine/Cargo.toml --locked --quiet
+	cargo test --manifest-path engine/Cargo.toml --locked --quiet --features failpoints
 	$(BIN)/python -m pytest
 
 .PHONY: check

@@ -18,6 +18,7 @@ __all__ = [
     "ListRefused",
     "PolicyZone",
     "Rule",
+    "Rules",
     "Settings",
     "Snapshot",
     "UpstreamCounts",
@@ -40,7 +41,8 @@ class ListRefused(ValueError):  # noqa: N818
 class Answer:
     """An answer profile. `ttl` in seconds; `extended_error` an INFO-CODE of RFC 8914.
 
-    Raises `ValueError` for an unknown action, and for a target without action `cname` or the other way round.
+    A target `*.NAME` is the queried name under that one. Raises `ValueError` for an unknown action, and for a
+    target without action `cname` or the other way round.
     """
 
     def __new__(
@@ -57,10 +59,13 @@ class Answer:
 class Rule:
     """What an entry does: answer, or, with None, be a hole through which the next zone is asked.
 
-    `reference` is the order's own number, at most 200 octets; clients get it as EXTRA-TEXT.
+    `reference` is the order's own number, at most 200 octets; clients get it as EXTRA-TEXT. `structured` is
+    what those get that read structured errors: the whole JSON, and a brief one for where that does not fit.
     """
 
-    def __new__(cls, answer: Answer | None, reference: str = "") -> Rule: ...
+    def __new__(
+        cls, answer: Answer | None, reference: str = "", structured: tuple[str, str] | None = None
+    ) -> Rule: ...
 
 @final
 class PolicyZone:
@@ -69,6 +74,10 @@ class PolicyZone:
     @staticmethod
     def from_list(name: str, data: bytes, scope: str, rule: Rule) -> PolicyZone:
         """Compiles a plain list: one name a line, `#` comments. Raises `ListRefused`."""
+
+    @staticmethod
+    def from_addresses(name: str, data: bytes, rule: Rule) -> PolicyZone:
+        """Compiles a list of addresses and prefixes, one a line, `#` comments. Raises `ListRefused`."""
 
     @staticmethod
     def from_entries(name: str, rules: Sequence[Rule], data: bytes) -> PolicyZone:
@@ -85,7 +94,7 @@ class PolicyZone:
     def name(self) -> str: ...
     @property
     def entries(self) -> int:
-        """Distinct owner names."""
+        """Distinct owner names, or prefixes."""
 
     @property
     def duplicates(self) -> int:
@@ -101,7 +110,10 @@ class PolicyZone:
 
 @final
 class Covering:
-    """An entry that covers a name. `action` is None for a hole."""
+    """An entry that covers a name or an address.
+
+    `action` is None for a hole, `scope` is `prefix` for addresses.
+    """
 
     zone: str
     entry: str
@@ -126,6 +138,9 @@ class Snapshot:
     def covering(self, text: str) -> list[Covering]:
         """Every entry that covers a canonical name, zones in order; at most one decides."""
 
+    def covering_address(self, address: IPv4Address | IPv6Address) -> list[Covering]:
+        """Every prefix that holds an address, zones in order, longest first; at most one decides."""
+
     @property
     def serial(self) -> int: ...
     @property
@@ -136,9 +151,42 @@ class Snapshot:
     def entries(self) -> int: ...
 
 @final
+class Rules:
+    """What queries are decided by beside the snapshot; exchanged together with it.
+
+    `exempt` networks are not limited. 0 means no limit for `queries_per_second`, `errors_per_second` and
+    `amplification` (octets of a response for each of the query), and no answer at all for `slip`. `secrets`
+    sign cookies: the first signs, all verify. `resinfo` is the RDATA of a RESINFO record. Raises `ValueError`
+    for what is out of bounds.
+    """
+
+    def __new__(
+        cls,
+        *,
+        clients: Sequence[tuple[IPv4Address | IPv6Address, int]],
+        drop_others: bool,
+        exempt: Sequence[tuple[IPv4Address | IPv6Address, int]],
+        queries_per_second: int,
+        errors_per_second: int,
+        slip: int,
+        amplification: int,
+        secrets: Sequence[bytes],
+        max_payload: int,
+        idle_timeout_ms: int,
+        structured_option: int | None,
+        soa: tuple[str, str],
+        special_names: bool,
+        private_reverse: bool,
+        canary: bool,
+        resinfo: bytes | None,
+    ) -> Rules: ...
+
+@final
 class Settings:
     """How the engine listens and forwards. Times in milliseconds, sizes in octets, bounds for all threads
-    together but `max_outstanding`, which is per thread. Raises `ValueError` for what is out of bounds.
+    together but `max_outstanding`, which is per thread; `max_connections` is per listener.
+
+    Raises `ValueError` for what is out of bounds.
     """
 
     def __new__(
@@ -146,15 +194,13 @@ class Settings:
         *,
         listen: Sequence[tuple[IPv4Address | IPv6Address, int]],
         workers: int,
-        clients: Sequence[tuple[IPv4Address | IPv6Address, int]],
-        drop_others: bool,
         max_payload: int,
-        soa: tuple[str, str],
         upstreams: Sequence[tuple[IPv4Address | IPv6Address, int]],
         attempts: int,
         attempt_timeout_ms: int,
         max_outstanding: int,
         max_connections: int,
+        max_connections_per_client: int,
         max_pipelined: int,
         idle_timeout_ms: int,
         read_timeout_ms: int,
@@ -183,9 +229,15 @@ class Counts:
     """By zone and action."""
     upstreams: list[UpstreamCounts]
     tcp_connections: int
+    tcp_refused: int
+    """Connections closed at once, since their client had its share."""
     outstanding: int
     panics: int
     unsent: int
+    truncated: int
+    """Responses over UDP with TC set."""
+    limited: dict[str, int]
+    """Queries and error answers above a client's limit, by what became of them."""
 
 @final
 class Engine:
@@ -194,14 +246,14 @@ class Engine:
     def __new__(cls, settings: Settings) -> Engine:
         """Binds. Raises `OSError`, whose `filename` is the address that cannot be had."""
 
-    def start(self, snapshot: Snapshot) -> None:
+    def start(self, snapshot: Snapshot, rules: Rules) -> None:
         """Starts to answer. Raises `RuntimeError` when called twice."""
 
     def check(self, snapshot: Snapshot) -> None:
         """Raises `ValueError` for a snapshot that `publish` would refuse; changes nothing."""
 
-    def publish(self, snapshot: Snapshot) -> None:
-        """Every query that comes after this returns is judged by `snapshot`; on an error nothing changes."""
+    def publish(self, snapshot: Snapshot, rules: Rules) -> None:
+        """Every query that comes after this returns is judged by these; on an error nothing changes."""
 
     def stop(self, patience_ms: int) -> None:
         """Takes no more queries, answers what was asked, and joins. May be called again."""

@@ -252,12 +252,14 @@ def _print_status(facts: dict[str, Any]) -> None:
 def why(config_path: Path, as_json: bool, name: str) -> None:
     """Tell why NAME is blocked, or that it is not: zone, order, entry, and what else covers it.
 
+    NAME may be an address, too: then it is about answers that lead there.
+
     Exit code 0 when the name is blocked, 1 when it is not.
     """
-    from dnsblock.names import NameRefused, canonical
+    from dnsblock.names import NameRefused, address, canonical
 
     try:
-        asked = canonical(name)
+        asked = canonical(name) if address(name) is None else name
     except NameRefused as err:
         raise click.BadParameter(str(err), param_hint="NAME") from err
     answer = _client(config_path).why(asked)
@@ -277,6 +279,7 @@ def _print_why(answer: dict[str, Any]) -> None:
             "exact": "the name alone",
             "subtree": "the name and all below",
             "below": "all below the name",
+            "prefix": "answers that lead there",
         }
         click.echo(f"  by zone {decided['zone']}, {by}")
         click.echo(f"  entry {decided['entry']} ({decided['match']}: {covers[decided['match']]})")

@@ -4,32 +4,42 @@
 paths are relative to the configuration file's folder. Nothing here looks at the network, lists or orders.
 """
 
-import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from zoneinfo import ZoneInfo
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    ValidationError,
-    ValidationInfo,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from dnsblock import document
 from dnsblock.document import Document
 from dnsblock.errors import Problem, Refused
-from dnsblock.names import canonical
+from dnsblock.values import (
+    MAX_BYTES,
+    RESOLV_CONF,
+    ContactUri,
+    DnsName,
+    Endpoint,
+    FilePath,
+    Identifier,
+    IPv4,
+    IPv6,
+    Language,
+    Listen,
+    Milliseconds,
+    Networks,
+    NotEmpty,
+    Number,
+    Servers,
+    SocketPath,
+    Switch,
+    TargetName,
+    TimeZone,
+    Upstream,
+    WebAddress,
+    as_written,
+    file_of,
+)
 
-RESOLV_CONF = Path("/etc/resolv.conf")
 MAX_ZONES = 64
 
 
@@ -109,220 +119,6 @@ def _all_problems(read: Document, value: Any, context: Any, errors: ValidationEr
     yield from _cross_check(config, read, broken)
 
 
-MAX_BYTES = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """An address and a port; as text `127.0.0.1:53` or `[::1]:53`."""
-
-    host: IPv4Address | IPv6Address
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if self.host.version == 6 else f"{self.host}:{self.port}"
-
-    @classmethod
-    def parse(cls, text: str, default_port: int | None = None) -> Self:
-        """ADDRESS:PORT or [V6]:PORT; without a port too where there is a default. Raises `ValueError`."""
-        match = _ENDPOINT.fullmatch(text)
-        if match is None:
-            raise ValueError("must be an address and a port, such as 127.0.0.1:53 or [::1]:53")
-        if match["bare"] and _may_end_in_a_port(match["bare"]):
-            raise ValueError("may or may not end in a port: write [ADDRESS] or [ADDRESS]:PORT")
-        host = _address(match["v6"] or match["bare"] or match["v4"])
-        if match["v6"] and host.version == 4:
-            raise ValueError("only an IPv6 address is written in brackets")
-        if match["port"] is None and default_port is None:
-            raise ValueError("has no port: write 127.0.0.1:53 or [::1]:53")
-        port = int(match["port"] or default_port or 0)
-        if port > 65535:
-            raise ValueError("the port must be at most 65535")
-        return cls(host, port)
-
-
-_ENDPOINT = re.compile(
-    r"(?:\[(?P<v6>[^\]]*)\]|(?P<bare>[^\[\]]*:[^\[\]]*:[^\[\]]*)|(?P<v4>[^:\[\]]*))(?::(?P<port>[0-9]{1,5}))?"
-)
-
-
-def system_resolvers(path: Path = RESOLV_CONF) -> tuple[Endpoint, ...]:
-    """The machine's own resolvers, in their order. Raises `Refused` that says what to do where there is none.
-
-    An address with a scope (fe80::1%eth0) is passed over: the packet engine binds to no interface.
-    """
-    advice = "list your resolvers in upstream.servers"
-    try:
-        text = document.read_bytes(path, max_bytes=MAX_BYTES).decode("utf-8", "replace")
-    except Refused as err:
-        raise Refused([Problem(str(path), None, "", f"{err.problems[0].reason}: {advice}")]) from err
-    found: dict[Endpoint, None] = {}
-    scoped = ""
-    for number, line in enumerate(text.split("\n"), start=1):
-        words = line.split()
-        if len(words) < 2 or words[0] != "nameserver":
-            continue
-        if "%" in words[1]:
-            scoped = words[1]
-            continue
-        try:
-            found[_checked_server(Endpoint(_address(words[1]), 53))] = None
-        except ValueError as err:
-            raise Refused([Problem(str(path), number, words[1], f"{err}: correct it, or {advice}")]) from err
-    if not found:
-        why = (
-            "only resolvers with an interface scope, which cannot be used" if scoped else "names no resolver"
-        )
-        raise Refused([Problem(str(path), None, scoped, f"{why}: {advice}")])
-    return tuple(found)
-
-
-# ------- Values: text from the document, typed once -------
-
-
-def _address(text: str) -> IPv4Address | IPv6Address:
-    try:
-        address = ip_address(text)
-    except ValueError as err:
-        raise ValueError("must be an IP address, not a name") from err
-    if isinstance(address, IPv6Address) and address.scope_id is not None:
-        raise ValueError("an address with an interface scope cannot be used")
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        raise ValueError(f"write the IPv4 address {address.ipv4_mapped} itself")
-    return address
-
-
-def _ipv4(text: str) -> IPv4Address:
-    if isinstance(address := _address(text), IPv4Address):
-        return address
-    raise ValueError("must be an IPv4 address")
-
-
-def _ipv6(text: str) -> IPv6Address:
-    if isinstance(address := _address(text), IPv6Address):
-        return address
-    raise ValueError("must be an IPv6 address")
-
-
-def _may_end_in_a_port(text: str) -> bool:
-    """Whether ::1:53 is one address, or ::1 and port 53, only its writer knows."""
-    address, _, port = text.rpartition(":")
-    try:
-        ip_address(address)
-    except ValueError:
-        return False
-    return port.isascii() and port.isdigit()
-
-
-def _upstream(text: str) -> Endpoint:
-    endpoint = Endpoint.parse(text, default_port=53)
-    if endpoint.port == 0:
-        raise ValueError("an upstream has a port from 1 to 65535")
-    return _checked_server(endpoint)
-
-
-def _checked_server(endpoint: Endpoint) -> Endpoint:
-    host = endpoint.host
-    if host.is_unspecified or host.is_multicast or host == IPv4Address("255.255.255.255"):
-        raise ValueError("no server can have this address")
-    return endpoint
-
-
-def _servers(value: Any, info: ValidationInfo) -> Any:
-    if value != "system":
-        return value
-    try:
-        return [
-            str(server) for server in system_resolvers((info.context or {}).get("resolv_conf", RESOLV_CONF))
-        ]
-    except Refused as err:
-        raise ValueError(f"system: {err}") from err
-
-
-def _number(value: Any) -> Any:
-    """Plain decimal digits only: pydantic would also take 1_000, 5.0 and numbers of other scripts."""
-    if isinstance(value, int):
-        return value  # a default
-    if not isinstance(value, str) or not re.fullmatch(r"-?[0-9]{1,15}", value):
-        raise ValueError("must be a whole number")
-    return int(value)
-
-
-def _from_text(parse: Callable[[str], object]) -> BeforeValidator:
-    """A value that is written as one text; `parse` raises `ValueError` with the reason."""
-
-    def check(value: Any) -> Any:
-        if not isinstance(value, str):
-            raise ValueError("must be one text")
-        return parse(value)
-
-    return BeforeValidator(check)
-
-
-def _network(text: str) -> IPv4Network | IPv6Network:
-    try:
-        return ip_network(text)
-    except ValueError as err:
-        raise ValueError("must be a network such as 192.0.2.0/24, with no bits set after the prefix") from err
-
-
-def _time_zone(text: str) -> ZoneInfo:
-    try:
-        return ZoneInfo(text)
-    except (OSError, ValueError, KeyError) as err:
-        raise ValueError("unknown time zone (or the tzdata package is not installed)") from err
-
-
-def _path(value: Any, info: ValidationInfo) -> Any:
-    if not isinstance(value, str) or not value or "\0" in value:
-        raise ValueError("must be a path")
-    return _folder(info.context) / value
-
-
-def _folder(context: Any) -> Path:
-    """The folder of the configuration file, to which relative paths are relative."""
-    return _file(context).parent
-
-
-def _file(context: Any) -> Path:
-    return (context or {}).get("file") or Path("dnsblock.yaml").absolute()
-
-
-def _fits_a_socket(path: Path) -> Path:
-    if len(bytes(path)) > 107:  # unix(7): sun_path, less its NUL
-        raise ValueError(f"{len(bytes(path))} octets as a full path; a Unix socket's may have 107")
-    return path
-
-
-def _identifier(text: str) -> str:
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]{0,62}", text):
-        raise ValueError("must be 1 to 63 lower-case letters, digits, dots, hyphens and underscores")
-    return text
-
-
-def _as_written(value: object) -> Any:
-    """A default, written as it would be in the file and read by the same validator."""
-    return Field(default=value)
-
-
-def _not_empty(items: tuple[object, ...]) -> tuple[object, ...]:
-    if not items:
-        raise ValueError("must not be empty")
-    return items
-
-
-Number = BeforeValidator(_number)
-NotEmpty = AfterValidator(_not_empty)
-Milliseconds = Annotated[int, Number, Field(ge=10, le=600_000)]
-Listen = Annotated[Endpoint, _from_text(Endpoint.parse)]
-Upstream = Annotated[Endpoint, _from_text(_upstream)]
-Network = Annotated[IPv4Network | IPv6Network, _from_text(_network)]
-DnsName = Annotated[str, _from_text(canonical)]
-FilePath = Annotated[Path, BeforeValidator(_path)]
-# What a zone, an answer profile or an issuer is called: it ends in metric labels, so its alphabet is small.
-Identifier = Annotated[str, _from_text(_identifier)]
-
-
 # ------- The options, in the order of config/dnsblock.yaml -------
 
 
@@ -337,7 +133,7 @@ class _Options(BaseModel):
 class Clients(_Options):
     """Who may ask."""
 
-    allow: Annotated[tuple[Network, ...], Field(max_length=10_000)] = _as_written(
+    allow: Networks = as_written(
         [
             *("127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"),
             *("169.254.0.0/16", "100.64.0.0/10", "fc00::/7", "fe80::/10"),
@@ -346,12 +142,35 @@ class Clients(_Options):
     others: Literal["refuse", "drop"] = "refuse"  # refuse: REFUSED with EDE 18 (RFC 8914 4.19)
 
 
+class Limits(_Options):
+    """How much of us a client may have that may not be who it says: over UDP, without a valid cookie.
+
+    A client is an IPv4 address or an IPv6 /64; its network (/24, /48) may have as much as 32 of them.
+    """
+
+    queries_per_second: Annotated[int, Number, Field(ge=0, le=100_000)] = 1000  # 0: no limit
+    errors_per_second: Annotated[int, Number, Field(ge=0, le=100_000)] = 20  # 0: no limit
+    slip: Annotated[int, Number, Field(ge=0, le=1000)] = 2  # every how-manieth above is answered; 0: none
+    amplification: Annotated[int, Number, Field(ge=0, le=1000)] = 10  # octets for each asked; 0: no limit
+    exempt: Networks = as_written(["127.0.0.0/8", "::1/128"])
+
+    @model_validator(mode="after")
+    def _leaves_room(self) -> Self:
+        if self.amplification in (1, 2):
+            raise ValueError("amplification must leave room for a small answer: 3 or more, or 0 for no limit")
+        return self
+
+
+class Cookies(_Options):
+    """DNS cookies (RFC 7873)."""
+
+    secrets: FilePath | None = None  # null: one of this process alone
+
+
 class UpstreamOptions(_Options):
     """Who is asked about what is not blocked."""
 
-    servers: Annotated[tuple[Upstream, ...], Field(max_length=64), NotEmpty, BeforeValidator(_servers)] = (
-        _as_written("system")
-    )
+    servers: Annotated[tuple[Upstream, ...], Field(max_length=64), NotEmpty, Servers] = as_written("system")
     attempt_timeout_ms: Milliseconds = 1500
     attempts: Annotated[int, Number, Field(ge=1, le=4)] = 3  # sendings of one query, all upstreams together
     max_outstanding: Annotated[int, Number, Field(ge=1, le=32_768)] = 16_384  # per packet thread
@@ -366,7 +185,8 @@ class Udp(_Options):
 class Tcp(_Options):
     """TCP towards clients (RFC 7766)."""
 
-    max_connections: Annotated[int, Number, Field(ge=1, le=100_000)] = 1024  # all packet threads together
+    max_connections: Annotated[int, Number, Field(ge=1, le=100_000)] = 1024  # of each listen address
+    max_connections_per_client: Annotated[int, Number, Field(ge=1, le=100_000)] = 64
     max_pipelined: Annotated[int, Number, Field(ge=1, le=10_000)] = 100  # unanswered queries of a connection
     idle_timeout_ms: Milliseconds = 10_000
     read_timeout_ms: Milliseconds = 5000  # for a message that has begun
@@ -379,6 +199,43 @@ class Soa(_Options):
     rname: DnsName = "nobody.invalid"
 
 
+class Resinfo(_Options):
+    """What a RESINFO record at resolver.arpa says (RFC 9606)."""
+
+    infourl: WebAddress | None = None
+    qnamemin: Switch = "false"  # whether the upstreams minimise QNAMEs (RFC 9156)
+
+
+class Local(_Options):
+    """Names that no upstream is asked about."""
+
+    special_names: Literal["answer", "forward"] = "answer"  # RFC 6761, 6762, 7686
+    private_reverse: Literal["answer", "forward"] = "answer"  # RFC 6303, 7793
+    canary: Literal["forward", "nxdomain"] = "forward"  # use-application-dns.net
+    resinfo: Resinfo | None = None
+
+
+class StructuredErrors(_Options):
+    """The JSON of draft-ietf-dnsop-structured-dns-error, for clients that ask for it by an EDNS option."""
+
+    option: Annotated[int, Number, Field(ge=1, le=65_535)]
+    contacts: Annotated[tuple[ContactUri, ...], Field(max_length=4), NotEmpty]
+    organization: Annotated[str, Field(min_length=1, max_length=100)]
+    language: Language
+
+    @model_validator(mode="after")
+    def _is_free(self) -> Self:
+        if self.option in (3, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15):
+            raise ValueError("option is the code of another EDNS option")
+        return self
+
+
+class Signals(_Options):
+    """What else clients may be told about a block."""
+
+    structured_errors: StructuredErrors | None = None
+
+
 Action = Literal["sinkhole", "nxdomain", "nodata", "refused", "drop", "truncate", "cname", "passthru"]
 
 
@@ -386,9 +243,9 @@ class Answer(_Options):
     """An answer profile: what the client is told in the place of what it asked for."""
 
     action: Action
-    ipv4: Annotated[tuple[Annotated[IPv4Address, _from_text(_ipv4)], ...], Field(max_length=16)] = ()
-    ipv6: Annotated[tuple[Annotated[IPv6Address, _from_text(_ipv6)], ...], Field(max_length=16)] = ()
-    target: DnsName | None = None  # of a cname
+    ipv4: Annotated[tuple[IPv4, ...], Field(max_length=16)] = ()
+    ipv6: Annotated[tuple[IPv6, ...], Field(max_length=16)] = ()
+    target: TargetName | None = None  # of a cname; `*.NAME`: the queried name under that one
     ttl: Annotated[int, Number, Field(ge=0, le=86_400)] = 30  # seconds; also of the SOA in a negative answer
     extended_error: Literal["auto", "none", "15", "16", "17"] = (
         "auto"  # RFC 8914; auto: 16 for orders, 15 for a list
@@ -422,24 +279,29 @@ class Zone(_Options):
         "refuse"  # of an issuer: what to do with orders that bear no signature
     )
     list_file: FilePath | None = Field(default=None, alias="list")
+    addresses: FilePath | None = None  # a file of addresses and prefixes that answers may not lead to
     match: Literal["exact", "subtree", "below"] = "subtree"  # of a list: what each of its names covers
     # Whether the targets of CNAME, DNAME, HTTPS and SVCB records in upstreams' answers are judged, too.
     targets: Literal["judge", "ignore"] = "judge"
 
     @model_validator(mode="after")
     def _is_one_kind(self) -> Self:
-        if (self.issuer is None) == (self.list_file is None):
-            raise ValueError(f"zone {self.name} must have an issuer or a list, and not both")
-        if self.issuer is not None and "match" in self.model_fields_set:
+        if [self.issuer, self.list_file, self.addresses].count(None) != 2:
+            raise ValueError(f"zone {self.name} must have one of issuer, list and addresses")
+        if self.list_file is None and "match" in self.model_fields_set:
             raise ValueError("match belongs to a list: an order says itself what its entries match")
-        if self.list_file is not None and "unsigned" in self.model_fields_set:
+        if self.issuer is None and "unsigned" in self.model_fields_set:
             raise ValueError("unsigned belongs to an issuer: a list is not signed")
+        if self.addresses is not None and self.targets == "ignore":
+            raise ValueError("targets: ignore would leave a zone of addresses without effect")
         return self
 
     @property
-    def kind(self) -> Literal["orders", "list"]:
+    def kind(self) -> Literal["orders", "list", "addresses"]:
         """Where the zone's entries come from."""
-        return "list" if self.issuer is None else "orders"
+        if self.issuer is not None:
+            return "orders"
+        return "list" if self.addresses is None else "addresses"
 
 
 class Log(_Options):
@@ -452,37 +314,39 @@ class Log(_Options):
 class _Control(_Options):
     """The one option that commands need."""
 
-    control: Annotated[FilePath, AfterValidator(_fits_a_socket)] = _as_written("control.sock")
+    control: SocketPath = as_written("control.sock")
 
 
 class Config(_Control):
     """All settings."""
 
-    listen: Annotated[tuple[Listen, ...], Field(max_length=64), NotEmpty] = _as_written(
+    listen: Annotated[tuple[Listen, ...], Field(max_length=64), NotEmpty] = as_written(
         ["127.0.0.1:53", "[::1]:53"]
     )
     workers: Annotated[int, Number, Field(ge=0, le=1024)] = 0  # packet threads; 0: one per processor
-    clients: Clients = _as_written({})
-    upstream: UpstreamOptions = _as_written({})
-    udp: Udp = _as_written({})
-    tcp: Tcp = _as_written({})
-    soa: Soa = _as_written({})
-    answers: Annotated[dict[Identifier, Answer], Field(max_length=1000)] = _as_written({})
+    clients: Clients = as_written({})
+    limits: Limits = as_written({})
+    cookies: Cookies = as_written({})
+    upstream: UpstreamOptions = as_written({})
+    udp: Udp = as_written({})
+    tcp: Tcp = as_written({})
+    soa: Soa = as_written({})
+    local: Local = as_written({})
+    signals: Signals = as_written({})
+    answers: Annotated[dict[Identifier, Answer], Field(max_length=1000)] = as_written({})
     orders: FilePath | None = None  # the inbox of order documents
     zones: Annotated[tuple[Zone, ...], Field(max_length=MAX_ZONES)] = ()  # first match wins
-    state: FilePath = _as_written("state")  # folder of the ledger and the serial
-    metrics: Listen | None = _as_written("127.0.0.1:9353")
+    state: FilePath = as_written("state")  # folder of the ledger and the serial
+    metrics: Listen | None = as_written("127.0.0.1:9353")
     stop_timeout_ms: Annotated[int, Number, Field(ge=0, le=600_000)] = 3000
-    time_zone: Annotated[ZoneInfo, _from_text(_time_zone)] = _as_written(
-        "Asia/Jakarta"
-    )  # how times are shown
-    log: Log = _as_written({})
+    time_zone: TimeZone = as_written("Asia/Jakarta")  # how times are shown
+    log: Log = as_written({})
 
     _path: Path = PrivateAttr()
 
     def model_post_init(self, context: Any) -> None:
         """Remembers which file this is."""
-        self._path = _file(context)
+        self._path = file_of(context)
 
     @property
     def path(self) -> Path:

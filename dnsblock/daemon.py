@@ -16,9 +16,10 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from ipaddress import IPv4Address, IPv6Address
 
 from dnsblock._engine import Engine, Settings
-from dnsblock.config import Config, Endpoint, load
+from dnsblock.config import Config, load
 from dnsblock.errors import LedgerUnwritable, Problem, Refused, binding_advice
 from dnsblock.http.api import control_app
 from dnsblock.http.metrics import Metrics, metrics_app
@@ -26,10 +27,11 @@ from dnsblock.http.server import bind_control, bind_metrics, serve
 from dnsblock.log import event
 from dnsblock.notify import notify, reloading
 from dnsblock.orders.ledger import Ledger
-from dnsblock.policy import Counts, Snapshot
-from dnsblock.policy.explain import Explanation, explain
+from dnsblock.policy import Counts, Rules, Snapshot
+from dnsblock.policy.explain import Explanation, explain, explain_address
 from dnsblock.policy.publish import Draft, Policy, Serials, build, read, standing_notes
 from dnsblock.policy.sources import Lists
+from dnsblock.values import Endpoint
 
 TICK_SECONDS = 1.0  # how often engine events are taken, and how late a stepped clock is noticed at most
 CLOCK = "clock"  # the reason of a publish for which only the time has changed
@@ -80,7 +82,7 @@ class Daemon:
                 event(logging.WARNING, note)
             self._serials = Serials(config.state)
             draft = read(config, self._ledger.orders, Lists(), self.started_at)
-            self._lists = draft.lists
+            self._lists, self._rules = draft.lists, draft.rules
             self.policy = self._compile(draft, self.started_at)
             self.engine = _bind(config)
             # All that can be refused comes before the record: a start that fails has accepted nothing.
@@ -111,7 +113,7 @@ class Daemon:
             async with _servers(self):
                 # Packet threads inherit the blocked signals, so that no signal interrupts their system calls.
                 with _signals_into(self._hangups, self._stops):
-                    _start(self.engine, self.policy.snapshot)
+                    _start(self.engine, self.policy.snapshot, self._rules)
                 self.metrics.published(None, clears=True)
                 notify(READY=1, STATUS=self.summary)
                 event(logging.INFO, "ready", serial=self.policy.snapshot.serial, entries=self.entries)
@@ -222,7 +224,7 @@ class Daemon:
         async with self._publishing:
             if self._stopping:
                 raise Refused([Problem("dnsblock", None, "", "is stopping: nothing is published any more")])
-            draft = draft or Draft(self.config, self._lists, ())
+            draft = draft or Draft(self.config, self._lists, self._rules, ())
             before = self.policy.snapshot.serial
             commit = asyncio.create_task(asyncio.to_thread(self._commit, draft))
             try:
@@ -230,7 +232,8 @@ class Daemon:
             except asyncio.CancelledError:
                 await commit  # never half: what is recorded is enforced, and only then the lock is given up
                 raise
-            self.config, self._lists, self.policy = draft.config, draft.lists, policy
+            self.config, self._lists, self._rules = draft.config, draft.lists, draft.rules
+            self.policy = policy
             self._tell(reason, policy, before, started)
             snapshot = policy.snapshot
             changed = snapshot.serial != before
@@ -241,7 +244,7 @@ class Daemon:
         policy = self._compile(draft, datetime.now(UTC))
         self.engine.check(policy.snapshot)
         notes = self._record(draft, policy)
-        self.engine.publish(policy.snapshot)
+        self.engine.publish(policy.snapshot, draft.rules)
         return policy, notes
 
     def _tell(self, reason: str, policy: Policy, before: int, started: float) -> None:
@@ -284,6 +287,10 @@ class Daemon:
         """Why a canonical name is blocked, or is not."""
         return explain(name, self.policy, self.config)
 
+    def explain_address(self, address: IPv4Address | IPv6Address) -> Explanation:
+        """Why answers may not lead to this address, or may."""
+        return explain_address(address, self.policy)
+
     def counters(self) -> Counts:
         """What the packet threads have counted."""
         return self.engine.counters()
@@ -314,8 +321,7 @@ class Daemon:
 
 # Sockets, threads and files that are open; everything else is policy, and is taken over by a reload.
 FIXED = (
-    *("listen", "workers", "clients", "upstream", "udp", "tcp", "soa", "state", "control", "metrics"),
-    *("stop_timeout_ms", "log"),
+    *("listen", "workers", "upstream", "udp", "tcp", "state", "control", "metrics", "stop_timeout_ms", "log"),
 )
 
 
@@ -335,15 +341,13 @@ def _bind(config: Config) -> Engine:
     settings = Settings(
         listen=[(endpoint.host, endpoint.port) for endpoint in config.listen],
         workers=worker_count(config),
-        clients=[(network.network_address, network.prefixlen) for network in config.clients.allow],
-        drop_others=config.clients.others == "drop",
         max_payload=config.udp.max_payload,
-        soa=(config.soa.mname, config.soa.rname),
         upstreams=[(server.host, server.port) for server in config.upstream.servers],
         attempts=config.upstream.attempts,
         attempt_timeout_ms=config.upstream.attempt_timeout_ms,
         max_outstanding=config.upstream.max_outstanding,
         max_connections=config.tcp.max_connections,
+        max_connections_per_client=config.tcp.max_connections_per_client,
         max_pipelined=config.tcp.max_pipelined,
         idle_timeout_ms=config.tcp.idle_timeout_ms,
         read_timeout_ms=config.tcp.read_timeout_ms,
@@ -355,9 +359,9 @@ def _bind(config: Config) -> Engine:
         raise Refused([problem]) from err
 
 
-def _start(engine: Engine, snapshot: Snapshot) -> None:
+def _start(engine: Engine, snapshot: Snapshot, rules: Rules) -> None:
     try:
-        engine.start(snapshot)
+        engine.start(snapshot, rules)
     except OSError as err:
         raise _as_refused(err) from err
 

@@ -4,6 +4,7 @@ Orders, lists, settings and the command line all come through `canonical`; insid
 """
 
 import re
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import idna
 
@@ -30,6 +31,14 @@ def canonical(text: str) -> str:
     if not _NAME.fullmatch(name) or _IPV4.fullmatch(name):
         raise NameRefused(_reason(name))
     return name.removesuffix(".")
+
+
+def address(text: str) -> IPv4Address | IPv6Address | None:
+    """The address that a text is, if it is one and no name."""
+    try:
+        return ip_address(text)
+    except ValueError:
+        return None
 
 
 # RFC 1035 2.3.4: 63 octets a label and 255 on the wire, which is 253 characters without the trailing dot.

@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 
 from dnsblock import __version__
 from dnsblock.errors import Refused
-from dnsblock.names import NameRefused, canonical
+from dnsblock.names import NameRefused, address, canonical
 from dnsblock.orders.state import OrderState
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ def control_app(daemon: "Daemon") -> FastAPI:
 
     @app.get("/v1/why")
     async def get_why(name: Annotated[str, Query(max_length=1024)]) -> JSONResponse:
+        if (asked := address(name)) is not None:
+            return JSONResponse(dict(daemon.explain_address(asked)))
         try:
             return JSONResponse(dict(await asyncio.to_thread(daemon.explain, canonical(name))))
         except NameRefused as err:

@@ -159,6 +159,22 @@ def _engine(counts: Counts, workers: int) -> Iterator[Metric]:
         "dnsblock_outstanding_queries", "Queries that wait for an upstream.", counts.outstanding
     )
     yield CounterMetricFamily(
+        "dnsblock_tcp_refused_connections",
+        "TCP connections closed at once, since their client had its share.",
+        counts.tcp_refused,
+    )
+    yield CounterMetricFamily(
+        "dnsblock_truncated_responses", "Responses over UDP that ask for TCP.", counts.truncated
+    )
+    limited = CounterMetricFamily(
+        "dnsblock_rate_limited",
+        "Queries and error answers above a client's limit, by what became of them.",
+        labels=["answer"],
+    )
+    for answer, count in sorted(counts.limited.items()):
+        limited.add_metric([answer], count)
+    yield limited
+    yield CounterMetricFamily(
         "dnsblock_packet_panics", "Packets lost to a fault in the engine.", counts.panics
     )
     yield CounterMetricFamily(

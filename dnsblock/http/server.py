@@ -11,8 +11,8 @@ from typing import Any
 
 import uvicorn
 
-from dnsblock.config import Endpoint
 from dnsblock.errors import Problem, Refused, binding_advice
+from dnsblock.values import Endpoint
 
 READY_POLL_SECONDS = 0.01
 

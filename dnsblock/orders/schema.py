@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from dnsblock.config import Identifier, Number
+from dnsblock.values import Identifier, Number
 
 Match = Literal["exact", "subtree", "below"]
 

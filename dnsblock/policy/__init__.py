@@ -1,5 +1,5 @@
 """From sources and the ledger to what is enforced: compiled zones, and the snapshot made of them."""
 
-from dnsblock._engine import Counts, PolicyZone, Snapshot
+from dnsblock._engine import Counts, PolicyZone, Rules, Snapshot
 
-__all__ = ["Counts", "PolicyZone", "Snapshot"]
+__all__ = ["Counts", "PolicyZone", "Rules", "Snapshot"]

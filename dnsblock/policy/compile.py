@@ -1,5 +1,6 @@
 """Compiles a policy zone: what is in force of an issuer's orders, or the text of a list."""
 
+import json
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -23,9 +24,16 @@ def compile_orders(zone: Zone, config: Config, in_force: Sequence[InForce]) -> P
         key = (answer, "" if answer is None else item.order_id)
         if key not in rules:
             rules[key] = len(compiled)
-            compiled.append(Rule(None if answer is None else engine_answer(zone, config, answer), key[1]))
+            compiled.append(_rule(zone, config, answer, key[1]))
         lines.append(f"{item.entry.match} {rules[key]} {item.entry.name}\n")
     return PolicyZone.from_entries(zone.name, compiled, "".join(lines).encode())
+
+
+def _rule(zone: Zone, config: Config, answer: str | None, order_id: str) -> Rule:
+    if answer is None:
+        return Rule(None)
+    why = f"order {order_id} of {zone.issuer}"
+    return Rule(engine_answer(zone, config, answer), order_id, structured_text(config, why))
 
 
 def _answer_of(item: InForce, zone: Zone, config: Config) -> str:
@@ -45,15 +53,10 @@ def compile_list(zone: Zone, config: Config, file: str, data: bytes) -> PolicyZo
     """The zone of a plain list. Raises `Refused` with the lines that cannot be meant; nothing is guessed."""
     if not data.isascii():
         data = _in_a_labels(file, data)
-    rule = Rule(engine_answer(zone, config, zone.answer))
     try:
-        compiled = PolicyZone.from_list(zone.name, data, zone.match, rule)
+        compiled = PolicyZone.from_list(zone.name, data, zone.match, _list_rule(zone, config))
     except ListRefused as err:
-        problems, total = err.args
-        told = [Problem(file, line, value, reason) for line, value, reason in problems]
-        if total > len(told):
-            told.append(Problem(file, None, "", f"and {total - len(told):,} more lines"))
-        raise Refused(told) from err
+        raise _refused(file, err) from err
     if compiled.entries == 0:
         raise Refused(
             [Problem(file, None, "", "the list holds no name; leave the zone out if that is meant")]
@@ -61,6 +64,50 @@ def compile_list(zone: Zone, config: Config, file: str, data: bytes) -> PolicyZo
     if zone.answer != "passthru":
         _check_public_suffixes(compiled, zone, file, data)
     return compiled
+
+
+def compile_addresses(zone: Zone, config: Config, file: str, data: bytes) -> PolicyZone:
+    """The zone of a list of addresses and prefixes. Raises `Refused` with the lines that are none."""
+    try:
+        compiled = PolicyZone.from_addresses(zone.name, data, _list_rule(zone, config))
+    except ListRefused as err:
+        raise _refused(file, err) from err
+    if compiled.entries == 0:
+        raise Refused(
+            [Problem(file, None, "", "the list holds no address; leave the zone out if that is meant")]
+        )
+    return compiled
+
+
+def _list_rule(zone: Zone, config: Config) -> Rule:
+    answer = engine_answer(zone, config, zone.answer)
+    return Rule(answer, structured=structured_text(config, f"list {zone.name}"))
+
+
+def _refused(file: str, err: ListRefused) -> Refused:
+    problems, total = err.args
+    told = [Problem(file, line, value, reason) for line, value, reason in problems]
+    if total > len(told):
+        told.append(Problem(file, None, "", f"and {total - len(told):,} more lines"))
+    return Refused(told)
+
+
+def structured_text(config: Config, why: str) -> tuple[str, str] | None:
+    """What a client is told that reads structured errors: whole, and as little as it may be.
+
+    Minified I-JSON (draft-ietf-dnsop-structured-dns-error): contacts, justification, organization, language.
+    No sub-error: none may go with Censored (16), and of a list of our own none says more than the code does.
+    """
+    told = config.signals.structured_errors
+    if told is None:
+        return None
+    brief = {"c": list(told.contacts)}
+    whole = {**brief, "j": why, "o": told.organization, "l": told.language}
+    return _minified(whole), _minified(brief)
+
+
+def _minified(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def _check_public_suffixes(compiled: PolicyZone, zone: Zone, file: str, data: bytes) -> None:

@@ -1,5 +1,6 @@
 """Tells why a name is blocked, or is not: which zone, which entry, which orders, and what else covers it."""
 
+from ipaddress import IPv4Address, IPv6Address
 from typing import TypedDict
 
 from dnsblock.config import Config
@@ -8,7 +9,10 @@ from dnsblock.policy.publish import Policy
 
 
 class CoveringEntry(TypedDict):
-    """An entry that covers the name. Action `hole`: an exemption; the next zone is asked."""
+    """An entry that covers the name. Action `hole`: an exemption; the next zone is asked.
+
+    Of a zone of addresses the entry is a prefix, and the match is `prefix`.
+    """
 
     zone: str
     entry: str
@@ -43,6 +47,26 @@ def explain(name: str, policy: Policy, config: Config) -> Explanation:
         }
         for entry in found
     ]
+    return _explanation(name, policy, covering)
+
+
+def explain_address(address: IPv4Address | IPv6Address, policy: Policy) -> Explanation:
+    """Explains what is done about answers that lead to an address."""
+    covering: list[CoveringEntry] = [
+        {
+            "zone": entry.zone,
+            "entry": entry.entry,
+            "match": entry.scope,
+            "action": entry.action or "hole",
+            "orders": [],
+            "decides": entry.decides,
+        }
+        for entry in policy.snapshot.covering_address(address)
+    ]
+    return _explanation(str(address), policy, covering)
+
+
+def _explanation(name: str, policy: Policy, covering: list[CoveringEntry]) -> Explanation:
     decided_by = next((entry for entry in covering if entry["decides"]), None)
     verdict = "not covered"
     if decided_by is not None:

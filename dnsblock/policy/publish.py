@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from dnsblock._engine import PolicyZone, Snapshot
+from dnsblock._engine import PolicyZone, Rules, Snapshot
 from dnsblock.config import Config
 from dnsblock.errors import Problem, Refused
 from dnsblock.orders.intake import Intake, examine
 from dnsblock.orders.order import Order
 from dnsblock.orders.state import State, derive
 from dnsblock.policy.compile import compile_orders
+from dnsblock.policy.rules import engine_rules
 from dnsblock.policy.sources import Lists
 
 
@@ -26,12 +27,13 @@ class Draft:
 
     config: Config
     lists: Lists
+    rules: Rules
     new: tuple[Order, ...]
     notes: tuple[str, ...] = ()
 
 
 def read(config: Config, known: Sequence[Order], lists: Lists, now: datetime) -> Draft:
-    """Reads inbox and lists. Raises `Refused` with every problem of every file."""
+    """Reads inbox, lists and secrets. Raises `Refused` with every problem of every file."""
     problems: list[Problem] = []
     intake = Intake((), ())
     fresh = lists
@@ -45,9 +47,13 @@ def read(config: Config, known: Sequence[Order], lists: Lists, now: datetime) ->
         fresh = lists.read(config)
     except Refused as err:
         problems.extend(err.problems)
+    try:
+        rules = engine_rules(config)
+    except Refused as err:
+        problems.extend(err.problems)
     if problems:
         raise Refused(problems)
-    return Draft(config, fresh, intake.new, intake.notes)
+    return Draft(config, fresh, rules, intake.new, intake.notes)
 
 
 def _missing_answers(config: Config, known: Sequence[Order], now: datetime) -> Iterator[Problem]:

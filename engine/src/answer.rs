@@ -2,22 +2,31 @@
 //! verdict out; no socket, clock, allocation or log.
 //!
 //! The order is the whole policy: what is not a query we may answer is
-//! refused, then the client is checked, then the snapshot decides, and what it
-//! does not list is forwarded. No upstream and no cache is asked before.
+//! refused, then the client is checked, then the snapshot decides, then the
+//! names that nobody is asked about are answered, and the rest is forwarded. No
+//! upstream and no cache is asked before.
 
 use std::net::IpAddr;
 
-use crate::message::{ExtendedError, Head, Opt, Query, Refusal, Section, Writer, ede, rcode, rtype};
+use crate::cookie::Secrets;
+use crate::limits::{Kind, Rates};
+use crate::local::{self, Local};
+use crate::message::{
+    ExtendedError, Head, MAX_MESSAGE, Opt, Query, Refusal, Section, Writer, ede, has_empty_option, rcode,
+    rtype,
+};
 use crate::name::Name;
 use crate::policy::{Action, Answer, Decision, Snapshot};
+use crate::prefix::Prefixes;
 use crate::relay;
 
 /// What to do with one packet.
 pub enum Verdict {
     /// Send nothing.
     Drop(Outcome),
-    /// `out[..length]` is the response.
-    Respond { length: usize, outcome: Outcome },
+    /// `out[..length]` is the response. `is_known`: to where it was asked from,
+    /// as far as we can tell.
+    Respond { length: usize, outcome: Outcome, is_known: bool },
     /// Not blocked, or blocked by a CNAME to be followed: ask an upstream.
     Forward { query: Query, follow: Option<Name> },
 }
@@ -32,6 +41,8 @@ pub enum Outcome {
     },
     /// Answered with what an upstream said.
     Forwarded,
+    /// A name that nobody is asked about, or a question for a cookie.
+    Local,
     /// No upstream answered.
     Failed,
     Refused,
@@ -40,20 +51,66 @@ pub enum Outcome {
     BadVersion,
     /// Not answered: nobody to answer, or nothing to answer.
     Dropped,
+    /// More than its client may ask.
+    Limited,
     /// More queries under way than allowed.
     Overloaded,
 }
 
-/// What of the configuration a decision depends on.
-#[derive(Clone)]
+impl Verdict {
+    /// What a client that may not be who it says would have from us; `None` where
+    /// nothing is sent to it, or where it is known.
+    pub fn claim(&self) -> Option<Kind> {
+        match self {
+            Verdict::Drop(_) | Verdict::Respond { is_known: true, .. } => None,
+            Verdict::Respond { outcome, .. } if outcome.is_error() => Some(Kind::Error),
+            Verdict::Respond { .. } => Some(Kind::Query),
+            Verdict::Forward { query, .. } => (!query.head.hop.is_known).then_some(Kind::Query),
+        }
+    }
+}
+
+impl Outcome {
+    /// Whether all that can be had by it is an error.
+    fn is_error(self) -> bool {
+        let errors = [Outcome::Refused, Outcome::Malformed, Outcome::NotImplemented, Outcome::BadVersion];
+        errors.contains(&self)
+    }
+}
+
+/// What of the configuration a decision depends on, beside the snapshot. It is
+/// exchanged together with it.
+#[derive(Clone, Default)]
 pub struct Rules {
-    pub clients: Vec<Prefix>,
+    pub clients: Prefixes,
     /// Clients outside `clients` get silence instead of REFUSED.
     pub drop_others: bool,
+    /// Clients that are not limited.
+    pub exempt: Prefixes,
+    pub rates: Rates,
+    /// Octets of a UDP response for each octet of the query, to a client that
+    /// is not known; 0: as many as it takes.
+    pub amplification: usize,
+    pub secrets: Secrets,
     /// Octets of a UDP response at most, and what our OPT announces.
     pub max_payload: u16,
+    /// How long an idle TCP connection is kept, in units of 100 ms.
+    pub keepalive: u16,
+    /// The EDNS option by which a client asks for structured errors.
+    pub structured_option: Option<u16>,
     /// MNAME and RNAME of the SOA in negative answers.
-    pub soa: (Name, Name),
+    pub soa: Soa,
+    pub local: Local,
+}
+
+/// MNAME and RNAME.
+#[derive(Clone)]
+pub struct Soa(pub Name, pub Name);
+
+impl Default for Soa {
+    fn default() -> Soa {
+        Soa(Name::root(), Name::root())
+    }
 }
 
 /// Who asks, and how.
@@ -77,31 +134,59 @@ pub fn decide(
     if client.port == 0 {
         return Verdict::Drop(Outcome::Dropped);
     }
-    let query = match Query::parse(packet) {
+    let mut query = match Query::parse(packet, client.over_tcp) {
         Ok(query) => query,
         Err(Refusal::Silence) => return Verdict::Drop(Outcome::Dropped),
-        Err(Refusal::Error { rcode, head }) => {
+        Err(Refusal::Error { rcode, mut head }) => {
+            greet(&mut head, packet, client, rules, now);
             // What cannot be read is told so before it is asked who sent it;
             // with silence for strangers, strangers get silence.
-            if !rules.serves(client.address) && (rcode == rcode::REFUSED || rules.drop_others) {
+            let is_readable = matches!(rcode, rcode::REFUSED | rcode::NOERROR);
+            if !rules.clients.contains(client.address) && (is_readable || rules.drop_others) {
                 return refuse_client(&head, rules, out);
             }
             let length = respond_with_error(&head, rcode, &[], rules, out);
-            return Verdict::Respond { length, outcome: outcome_of(rcode) };
+            return Verdict::Respond { length, outcome: outcome_of(rcode), is_known: head.hop.is_known };
         }
     };
-    if !rules.serves(client.address) {
-        return refuse_client(&query.head(), rules, out);
+    greet(&mut query.head, packet, client, rules, now);
+    if !rules.clients.contains(client.address) {
+        return refuse_client(&query.head, rules, out);
     }
-    match judge(&query, client.over_tcp, snapshot, rules, now, out) {
-        Judgement::Pass | Judgement::Allow => Verdict::Forward { query, follow: None },
-        Judgement::Follow(decision) => {
-            let follow = decision.answer.target.clone();
-            Verdict::Forward { query, follow }
-        }
-        Judgement::Silence(outcome) => Verdict::Drop(outcome),
-        Judgement::Answer { length, outcome } => Verdict::Respond { length, outcome },
+    let is_known = query.head.hop.is_known;
+    let answered = match judge(&query, snapshot, rules, now, out) {
+        Judgement::Answer { length, outcome } => return Verdict::Respond { length, outcome, is_known },
+        Judgement::Silence(outcome) => return Verdict::Drop(outcome),
+        Judgement::Follow(_, target) => return Verdict::Forward { query, follow: Some(target) },
+        Judgement::Pass => local::respond(&query, rules, out),
+        Judgement::Allow => None,
+    };
+    match answered.or_else(|| local::respond_to_any(&query, rules, out)) {
+        Some(length) => Verdict::Respond { length, outcome: Outcome::Local, is_known },
+        None => Verdict::Forward { query, follow: None },
     }
+}
+
+/// Fills in what is known of the way to the client: whether it is who it says,
+/// and so how much it may get, and which of its options we answer.
+fn greet(head: &mut Head, packet: &[u8], client: Client, rules: &Rules, now: u64) {
+    let cookie = head.edns.and_then(|edns| edns.cookie);
+    let has_proof = cookie.is_some_and(|cookie| rules.secrets.prove(&cookie, client.address, now));
+    let asks_keepalive = head.edns.is_some_and(|edns| edns.keepalive);
+    let asks_structured = |code| head.edns.is_some() && has_empty_option(packet, head.question(), code);
+    let payload_limit = head.payload_limit(rules.max_payload);
+    let reads_structured = rules.structured_option.is_some_and(asks_structured);
+    let hop = &mut head.hop;
+    hop.is_known = client.over_tcp || has_proof || rules.exempt.contains(client.address);
+    hop.cookie = cookie.and_then(|cookie| rules.secrets.bake(&cookie, client.address, now));
+    hop.keepalive = asks_keepalive.then_some(rules.keepalive);
+    hop.reads_structured = reads_structured;
+    hop.limit = match (client.over_tcp, hop.is_known, rules.amplification) {
+        (true, ..) => MAX_MESSAGE,
+        (_, true, _) | (.., 0) => payload_limit,
+        // Whoever forges its address gets no more of us than it pays for.
+        (.., times) => payload_limit.min(times * packet.len()),
+    };
 }
 
 /// What a snapshot says about a query: asked before anything is forwarded, and
@@ -118,30 +203,29 @@ pub enum Judgement<'a> {
     },
     /// Answer with the profile's CNAME and what an upstream says about where
     /// it leads.
-    Follow(Decision<'a>),
+    Follow(Decision<'a>, Name),
 }
 
 pub fn judge<'a>(
     query: &Query,
-    over_tcp: bool,
     snapshot: &'a Snapshot,
     rules: &Rules,
     now: u64,
     out: &mut [u8],
 ) -> Judgement<'a> {
     match snapshot.find(&query.name) {
-        Some(decision) => carry_out(query, over_tcp, decision, snapshot, rules, now, out),
+        Some(decision) => carry_out(query, decision, snapshot, rules, now, out),
         None => Judgement::Pass,
     }
 }
 
 /// What a snapshot says about where an upstream's answer leads: the targets of
 /// CNAME, DNAME, HTTPS and SVCB records, in the order of the answer (RPZ draft
-/// 5.1). The first that a zone matches decides, as if the query's own name were
-/// listed; our own CNAME then stands alone.
+/// 5.1), then its addresses and those that HTTPS and SVCB hint at. The first
+/// that a zone matches decides, as if the query's own name were listed; our own
+/// CNAME then stands alone.
 pub fn judge_targets<'a>(
     query: &Query,
-    over_tcp: bool,
     response: &[u8],
     snapshot: &'a Snapshot,
     rules: &Rules,
@@ -149,12 +233,12 @@ pub fn judge_targets<'a>(
     out: &mut [u8],
 ) -> Judgement<'a> {
     let decided = relay::targets(response).find_map(|target| snapshot.find_target(&target));
+    let decided = decided.or_else(|| snapshot.find_addresses(relay::addresses(response)));
     let Some(decision) = decided else { return Judgement::Pass };
-    match carry_out(query, over_tcp, decision, snapshot, rules, now, out) {
-        Judgement::Follow(decision) => {
-            let limit = if over_tcp { out.len() } else { query.payload_limit(rules.max_payload) };
+    match carry_out(query, decision, snapshot, rules, now, out) {
+        Judgement::Follow(decision, target) => {
             let outcome = Outcome::Blocked { zone: decision.zone, action: Action::Cname };
-            let length = respond_by_following(query, None, &decision, snapshot, rules, now, limit, out);
+            let length = respond_by_following(query, None, &decision, &target, snapshot, rules, now, out);
             Judgement::Answer { length, outcome }
         }
         judgement => judgement,
@@ -163,68 +247,94 @@ pub fn judge_targets<'a>(
 
 fn carry_out<'a>(
     query: &Query,
-    over_tcp: bool,
     decision: Decision<'a>,
     snapshot: &'a Snapshot,
     rules: &Rules,
     now: u64,
     out: &mut [u8],
 ) -> Judgement<'a> {
-    let outcome = Outcome::Blocked { zone: decision.zone, action: decision.answer.action };
-    match decision.answer.action {
+    let head = &query.head;
+    let action = action_for(head, &decision);
+    let outcome = Outcome::Blocked { zone: decision.zone, action };
+    match action {
         Action::Passthru => return Judgement::Allow,
-        Action::Truncate if over_tcp => return Judgement::Pass,
+        Action::Truncate if head.hop.over_tcp => return Judgement::Pass,
         Action::Drop => return Judgement::Silence(outcome),
-        Action::Cname if !matches!(query.qtype, rtype::CNAME | ANY) => {
-            return Judgement::Follow(decision);
-        }
         _ => {}
     }
-    let length = respond_by_policy(query, over_tcp, &decision, snapshot, rules, now, out);
-    Judgement::Answer { length, outcome }
+    let target = match decision.answer.target.as_ref().filter(|_| action == Action::Cname) {
+        None => None,
+        Some(target) => match target.of(&query.name) {
+            Some(target) => Some(target),
+            None => {
+                // RFC 6672 2.2: a name that grew too long is never let through.
+                let (errors, told) = reasons(head, &decision, false);
+                let length = respond_with_error(head, rcode::YXDOMAIN, &errors[..told], rules, out);
+                return Judgement::Answer { length, outcome };
+            }
+        },
+    };
+    match target {
+        Some(target) if !matches!(query.qtype, rtype::CNAME | rtype::ANY) => {
+            Judgement::Follow(decision, target)
+        }
+        target => {
+            let length =
+                respond_by_policy(query, action, &decision, target.as_ref(), snapshot, rules, now, out);
+            Judgement::Answer { length, outcome }
+        }
+    }
 }
 
-const ANY: u16 = 255;
+/// The profile's action; but a client that reads structured errors is told, and
+/// never sent elsewhere (draft-ietf-dnsop-structured-dns-error 5.2).
+fn action_for(head: &Head, decision: &Decision<'_>) -> Action {
+    let is_told = head.hop.reads_structured && decision.structured.is_some();
+    match decision.answer.action {
+        Action::Sinkhole | Action::Cname if is_told => Action::Nodata,
+        action => action,
+    }
+}
 
 /// Writes the answer of a blocked name; every type is answered here, none is
 /// left for an upstream (RFC 9460: an HTTPS record would be a way around).
+#[allow(clippy::too_many_arguments, reason = "the same few as its neighbours")]
 fn respond_by_policy(
     query: &Query,
-    over_tcp: bool,
+    action: Action,
     decision: &Decision<'_>,
+    target: Option<&Name>,
     snapshot: &Snapshot,
     rules: &Rules,
     now: u64,
     out: &mut [u8],
 ) -> usize {
-    let head = query.head();
-    let answer = decision.answer;
-    let rcode = match answer.action {
+    let (head, answer) = (&query.head, decision.answer);
+    let rcode = match action {
         Action::Nxdomain if snapshot.denies_all_below(&query.name, decision) => rcode::NXDOMAIN,
         Action::Refused => rcode::REFUSED,
         _ => rcode::NOERROR,
     };
-    let limit = if over_tcp { out.len() } else { query.payload_limit(rules.max_payload) };
     let ttl = ttl_now(answer, decision, snapshot, now);
-    let Some(mut writer) = Writer::respond(&head, rcode, out) else {
+    let Some(mut writer) = Writer::respond(head, rcode, out) else {
         return 0;
     };
-    let written = match answer.action {
+    let written = match action {
         Action::Truncate => None,
-        Action::Refused => Some(0),
-        _ => put_data(&mut writer, query.qtype, answer, ttl),
+        Action::Sinkhole | Action::Cname => put_data(&mut writer, query.qtype, answer, target, ttl),
+        _ => Some(0),
     };
     let written = match written {
-        Some(0) if answer.action != Action::Refused => {
+        Some(0) if action != Action::Refused => {
             put_soa(&mut writer, query.name.offset(decision.skip), ttl, snapshot.serial(), rules).map(|()| 0)
         }
         written => written,
     };
     if written.is_none() {
-        writer.truncate(&head);
+        writer.truncate(head);
     }
-    let (errors, told) = reasons(decision, written.is_some_and(|records| records > 0));
-    writer.finish(&head, &Opt { payload: rules.max_payload, rcode, errors: &errors[..told] }, limit)
+    let (errors, told) = reasons(head, decision, written.is_some_and(|records| records > 0));
+    writer.finish(head, &Opt { payload: rules.max_payload, rcode, errors: &errors[..told] })
 }
 
 /// Writes the answer of a name that is blocked by a CNAME, with what an
@@ -235,46 +345,54 @@ pub fn respond_by_following(
     query: &Query,
     response: Option<&[u8]>,
     decision: &Decision<'_>,
+    target: &Name,
     snapshot: &Snapshot,
     rules: &Rules,
     now: u64,
-    limit: usize,
     out: &mut [u8],
 ) -> usize {
-    let Some(target) = &decision.answer.target else { return 0 };
     let ttl = ttl_now(decision.answer, decision, snapshot, now);
-    let (errors, told) = reasons(decision, true);
-    relay::follow(response, query, target, ttl, (rules.max_payload, &errors[..told]), limit, out)
+    let (errors, told) = reasons(&query.head, decision, true);
+    relay::follow(response, query, target, ttl, (rules.max_payload, &errors[..told]), out)
 }
 
 /// Why the answer is what it is. RFC 8914 4.5: Forged Answer where there is an
 /// answer at all; and always the reason behind it (4.16 Blocked, 4.17 Censored).
-fn reasons<'a>(decision: &Decision<'a>, has_records: bool) -> ([ExtendedError<'a>; 2], usize) {
-    let mut errors: [ExtendedError<'_>; 2] = [(ede::FORGED_ANSWER, b""), (0, b"")];
+fn reasons<'a>(head: &Head, decision: &Decision<'a>, has_records: bool) -> ([ExtendedError<'a>; 2], usize) {
+    let mut errors = [ExtendedError::new(ede::FORGED_ANSWER, b""); 2];
     let mut told = usize::from(has_records);
     if let Some(code) = decision.answer.extended_error {
-        errors[told] = (code, decision.reference.as_bytes());
+        errors[told] = match decision.structured.filter(|_| head.hop.reads_structured) {
+            Some(text) => ExtendedError { code, text: text.whole.as_bytes(), brief: text.brief.as_bytes() },
+            None => ExtendedError::new(code, decision.reference.as_bytes()),
+        };
         told += 1;
     }
     (errors, told)
 }
 
 /// Puts the records the profile has for this type; returns how many.
-fn put_data(writer: &mut Writer<'_>, qtype: u16, answer: &Answer, ttl: u32) -> Option<usize> {
+fn put_data(
+    writer: &mut Writer<'_>,
+    qtype: u16,
+    answer: &Answer,
+    target: Option<&Name>,
+    ttl: u32,
+) -> Option<usize> {
     let mut records = 0;
-    if matches!(qtype, rtype::A | ANY) {
+    if matches!(qtype, rtype::A | rtype::ANY) {
         for address in &answer.ipv4 {
             writer.put_record(Section::Answer, 0, rtype::A, ttl, &[&address.octets()])?;
             records += 1;
         }
     }
-    if matches!(qtype, rtype::AAAA | ANY) {
+    if matches!(qtype, rtype::AAAA | rtype::ANY) {
         for address in &answer.ipv6 {
             writer.put_record(Section::Answer, 0, rtype::AAAA, ttl, &[&address.octets()])?;
             records += 1;
         }
     }
-    if let Some(target) = &answer.target {
+    if let Some(target) = target {
         writer.put_record(Section::Answer, 0, rtype::CNAME, ttl, &[target.suffix(0)])?;
         records += 1;
     }
@@ -283,14 +401,14 @@ fn put_data(writer: &mut Writer<'_>, qtype: u16, answer: &Answer, ttl: u32) -> O
 
 /// RFC 2308 3: an SOA in the authority section, so that the denial is cached,
 /// for as long as the block is; its owner is the entry that matched.
-fn put_soa(writer: &mut Writer<'_>, owner: usize, ttl: u32, serial: u32, rules: &Rules) -> Option<()> {
+pub fn put_soa(writer: &mut Writer<'_>, owner: usize, ttl: u32, serial: u32, rules: &Rules) -> Option<()> {
     const REFRESH_RETRY_EXPIRE: [u32; 3] = [3600, 600, 86400];
     let [refresh, retry, expire] = REFRESH_RETRY_EXPIRE;
     let mut numbers = [0; 20];
     for (place, number) in [serial, refresh, retry, expire, ttl].into_iter().enumerate() {
         numbers[place * 4..place * 4 + 4].copy_from_slice(&number.to_be_bytes());
     }
-    let (mname, rname) = &rules.soa;
+    let Soa(mname, rname) = &rules.soa;
     writer.put_record(
         Section::Authority,
         owner,
@@ -314,8 +432,8 @@ fn ttl_now(answer: &Answer, decision: &Decision<'_>, snapshot: &Snapshot, now: u
 
 //------- Errors -------------------------------------------------------------
 
-/// Writes an error response: header, question if it could be read, and OPT if
-/// the query had one.
+/// Writes a response without records: header, question if it could be read,
+/// and OPT if the query had one.
 pub fn respond_with_error(
     head: &Head,
     rcode: u16,
@@ -323,9 +441,8 @@ pub fn respond_with_error(
     rules: &Rules,
     out: &mut [u8],
 ) -> usize {
-    let limit = head.payload_limit(rules.max_payload);
     match Writer::respond(head, rcode, out) {
-        Some(writer) => writer.finish(head, &Opt { payload: rules.max_payload, rcode, errors }, limit),
+        Some(writer) => writer.finish(head, &Opt { payload: rules.max_payload, rcode, errors }),
         None => 0,
     }
 }
@@ -334,12 +451,14 @@ fn refuse_client(head: &Head, rules: &Rules, out: &mut [u8]) -> Verdict {
     if rules.drop_others {
         return Verdict::Drop(Outcome::Dropped);
     }
-    let length = respond_with_error(head, rcode::REFUSED, &[(ede::PROHIBITED, b"")], rules, out);
-    Verdict::Respond { length, outcome: Outcome::Refused }
+    let errors = [ExtendedError::new(ede::PROHIBITED, b"")];
+    let length = respond_with_error(head, rcode::REFUSED, &errors, rules, out);
+    Verdict::Respond { length, outcome: Outcome::Refused, is_known: head.hop.is_known }
 }
 
 fn outcome_of(error: u16) -> Outcome {
     match error {
+        rcode::NOERROR => Outcome::Local,
         rcode::NOTIMP => Outcome::NotImplemented,
         rcode::BADVERS => Outcome::BadVersion,
         rcode::REFUSED => Outcome::Refused,
@@ -347,36 +466,17 @@ fn outcome_of(error: u16) -> Outcome {
     }
 }
 
-//------- Prefix -------------------------------------------------------------
-
-/// A range of client addresses.
-#[derive(Clone, Copy, Debug)]
-pub struct Prefix {
-    pub address: IpAddr,
-    pub length: u8,
-}
-
-impl Prefix {
-    pub fn contains(&self, address: IpAddr) -> bool {
-        match (self.address, address) {
-            (IpAddr::V4(net), IpAddr::V4(host)) => {
-                let differ = net.to_bits() ^ host.to_bits();
-                differ.checked_shr(32 - u32::from(self.length)).unwrap_or(0) == 0
-            }
-            (IpAddr::V6(net), IpAddr::V6(host)) => {
-                let differ = net.to_bits() ^ host.to_bits();
-                differ.checked_shr(128 - u32::from(self.length)).unwrap_or(0) == 0
-            }
-            _ => false,
-        }
+/// Answers a query above its client's limit so that a real client comes back
+/// where it is not limited: with its new cookie (RFC 7873 5.2.3), else over TCP.
+/// Returns the response's length and whether it is about a cookie.
+pub fn slip(packet: &[u8], client: Client, rules: &Rules, now: u64, out: &mut [u8]) -> Option<(usize, bool)> {
+    let mut query = Query::parse(packet, client.over_tcp).ok()?;
+    greet(&mut query.head, packet, client, rules, now);
+    let head = &query.head;
+    if head.hop.cookie.is_some() {
+        return Some((respond_with_error(head, rcode::BADCOOKIE, &[], rules, out), true));
     }
-}
-
-impl Rules {
-    /// Whether the address may ask. A client that reaches a dual-stack socket
-    /// over IPv4 counts as IPv4.
-    fn serves(&self, address: IpAddr) -> bool {
-        let address = address.to_canonical();
-        self.clients.iter().any(|prefix| prefix.contains(address))
-    }
+    let mut writer = Writer::respond(head, rcode::NOERROR, out)?;
+    writer.truncate(head);
+    Some((writer.finish(head, &Opt::plain(rules.max_payload, rcode::NOERROR)), false))
 }

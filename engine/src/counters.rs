@@ -37,15 +37,17 @@ impl Counter {
 }
 
 /// How a query's end is called in metrics, in the order of `outcome_place`.
-pub const OUTCOMES: [&str; 9] = [
+pub const OUTCOMES: [&str; 11] = [
     "blocked",
     "forwarded",
+    "local",
     "failed",
     "refused",
     "malformed",
     "not_implemented",
     "bad_version",
     "dropped",
+    "limited",
     "overloaded",
 ];
 
@@ -53,15 +55,29 @@ fn outcome_place(outcome: Outcome) -> usize {
     match outcome {
         Outcome::Blocked { .. } => 0,
         Outcome::Forwarded => 1,
-        Outcome::Failed => 2,
-        Outcome::Refused => 3,
-        Outcome::Malformed => 4,
-        Outcome::NotImplemented => 5,
-        Outcome::BadVersion => 6,
-        Outcome::Dropped => 7,
-        Outcome::Overloaded => 8,
+        Outcome::Local => 2,
+        Outcome::Failed => 3,
+        Outcome::Refused => 4,
+        Outcome::Malformed => 5,
+        Outcome::NotImplemented => 6,
+        Outcome::BadVersion => 7,
+        Outcome::Dropped => 8,
+        Outcome::Limited => 9,
+        Outcome::Overloaded => 10,
     }
 }
+
+/// What becomes of a query or an error answer above its client's limit, as it is
+/// called in metrics.
+#[derive(Clone, Copy)]
+pub enum Slip {
+    Dropped,
+    Truncated,
+    BadCookie,
+}
+
+/// In the order of `Slip`.
+pub const SLIPS: [&str; 3] = ["dropped", "truncated", "bad_cookie"];
 
 /// What one packet thread has counted.
 pub struct Counters {
@@ -71,10 +87,15 @@ pub struct Counters {
     blocked: Vec<[Counter; Action::ALL.len()]>,
     pub upstreams: Vec<UpstreamCounters>,
     pub tcp_connections: Counter,
+    /// Connections closed at once, since their client had its share.
+    pub tcp_refused: Counter,
     pub outstanding: Counter,
     pub panics: Counter,
     /// Responses that the kernel would not take.
     pub unsent: Counter,
+    /// Responses over UDP with TC set.
+    pub truncated: Counter,
+    pub limited: [Counter; SLIPS.len()],
 }
 
 /// What one packet thread has counted about one upstream.
@@ -97,9 +118,12 @@ impl Counters {
             blocked: (0..MAX_ZONE_SLOTS).map(|_| Default::default()).collect(),
             upstreams: (0..upstreams).map(|_| UpstreamCounters::default()).collect(),
             tcp_connections: Counter::default(),
+            tcp_refused: Counter::default(),
             outstanding: Counter::default(),
             panics: Counter::default(),
             unsent: Counter::default(),
+            truncated: Counter::default(),
+            limited: Default::default(),
         }
     }
 

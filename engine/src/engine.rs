@@ -16,8 +16,10 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use rustix::event::EventfdFlags;
 
+use crate::answer::Rules;
 use crate::counters::{Counters, MAX_ZONE_SLOTS, MAX_ZONES};
-use crate::policy::Snapshot;
+use crate::limits::{Crowd, Limiter};
+use crate::policy::{Snapshot, seed};
 use crate::shared::{Serving, Settings, Shared, lock};
 use crate::worker::{self, Sockets};
 use crate::{tcp, udp};
@@ -76,7 +78,12 @@ impl Engine {
             sockets.push(Sockets { udp, tcp, wake: Arc::new(wake) });
         }
         let counters = (0..settings.workers).map(|_| Arc::new(Counters::new(settings.upstreams.len())));
-        let nothing = Serving { snapshot: Arc::new(Snapshot::new(Vec::new(), 0)), slots: Vec::new() };
+        let nothing = Serving {
+            snapshot: Arc::new(Snapshot::new(Vec::new(), 0)),
+            rules: Arc::default(),
+            slots: Vec::new(),
+        };
+        let connections = settings.listen.iter().map(|_| AtomicUsize::new(0)).collect();
         Ok(Engine {
             counters: counters.collect(),
             wakers: sockets.iter().map(|sockets| Arc::clone(&sockets.wake)).collect(),
@@ -85,7 +92,9 @@ impl Engine {
                 settings,
                 serving: ArcSwap::from_pointee(nothing),
                 events: Arc::default(),
-                connections: Arc::default(),
+                limiter: Limiter::new(seed()),
+                crowd: Arc::new(Crowd::new(seed())),
+                connections,
                 stop_at: OnceLock::new(),
                 running: AtomicUsize::new(0),
             }),
@@ -99,12 +108,12 @@ impl Engine {
     }
 
     /// Starts the packet threads with their first snapshot.
-    pub fn start(&self, snapshot: Arc<Snapshot>) -> Result<(), EngineError> {
+    pub fn start(&self, snapshot: Arc<Snapshot>, rules: Arc<Rules>) -> Result<(), EngineError> {
         let mut control = lock(&self.control);
         if control.sockets.is_empty() {
             return Err(EngineError::NotNow);
         }
-        self.swap(&mut control, snapshot)?;
+        self.swap(&mut control, snapshot, rules)?;
         let sockets = std::mem::take(&mut control.sockets);
         let (ready, begun) = mpsc::channel();
         for (number, (sockets, counters)) in sockets.into_iter().zip(&self.counters).enumerate() {
@@ -124,14 +133,14 @@ impl Engine {
         begun.iter().try_for_each(|result| result.map_err(EngineError::Io))
     }
 
-    /// Serves another snapshot: every query that comes after this returns is
-    /// judged by it. On an error the one that was served stays.
-    pub fn publish(&self, snapshot: Arc<Snapshot>) -> Result<(), EngineError> {
+    /// Serves another snapshot, by these rules: every query that comes after this
+    /// returns is judged by them. On an error those that were served stay.
+    pub fn publish(&self, snapshot: Arc<Snapshot>, rules: Arc<Rules>) -> Result<(), EngineError> {
         let mut control = lock(&self.control);
         if control.threads.is_empty() {
             return Err(EngineError::NotNow);
         }
-        self.swap(&mut control, snapshot)
+        self.swap(&mut control, snapshot, rules)
     }
 
     /// Whether `publish` would take the snapshot; changes nothing.
@@ -139,10 +148,15 @@ impl Engine {
         slots(&lock(&self.control).slots, snapshot).map(|_| ())
     }
 
-    fn swap(&self, control: &mut Control, snapshot: Arc<Snapshot>) -> Result<(), EngineError> {
+    fn swap(
+        &self,
+        control: &mut Control,
+        snapshot: Arc<Snapshot>,
+        rules: Arc<Rules>,
+    ) -> Result<(), EngineError> {
         let (known, slots) = slots(&control.slots, &snapshot)?;
         control.slots = known;
-        let before = self.shared.serving.swap(Arc::new(Serving { snapshot, slots }));
+        let before = self.shared.serving.swap(Arc::new(Serving { snapshot, rules, slots }));
         control.retired.push(before);
         free_unused(&mut control.retired);
         Ok(())

@@ -5,7 +5,10 @@
 //! * [`worker`] — one packet thread: wait, take, decide, answer or forward.
 //! * [`udp`], [`tcp`] — transports towards clients; they only move bytes.
 //! * [`message`], [`name`] — what a query may look like, and what we write.
-//! * [`answer`] — `decide`: the verdict on one packet; pure.
+//! * [`answer`] — `decide`: the verdict on one packet; pure. [`cookie`], [`prefix`]:
+//!   who asks; [`local`]: names that nobody is asked about.
+//! * [`limits`], [`failures`] — how much one client may ask, and what is not asked
+//!   again at once.
 //! * [`policy`], [`list`] — policy zones and snapshots: look up, and build.
 //! * [`upstream`], [`pool`], [`health`], [`stream`] — forwarding.
 //! * [`relay`] — an upstream's answer, made into the client's.
@@ -15,15 +18,20 @@
 //! * `python` — the Python face, with the feature of that name.
 
 pub mod answer;
+pub mod cookie;
 pub mod counters;
 pub mod engine;
+pub mod failures;
 pub mod health;
+pub mod limits;
 pub mod list;
+pub mod local;
 pub mod message;
 pub mod name;
 pub mod policy;
 pub mod poll;
 pub mod pool;
+pub mod prefix;
 #[cfg(feature = "python")]
 mod python;
 pub mod relay;

@@ -6,6 +6,7 @@
 
 use crate::name::{Name, NameError};
 use crate::policy::{Builder, Entry, Match, PolicyZone, Rule};
+use crate::prefix::Prefix;
 
 /// Problems that are described one by one; the rest is only counted.
 const PROBLEMS_TOLD: usize = 100;
@@ -68,35 +69,65 @@ pub fn entries(zone: &str, rules: Vec<Rule>, text: &[u8]) -> Result<PolicyZone, 
     })
 }
 
-/// Line by line: skip, add, or note the problem.
+/// Compiles a list of addresses: one address or prefix a line, with the comments
+/// and line ends of a plain list.
+pub fn addresses(zone: &str, text: &[u8], rule: Rule) -> Result<PolicyZone, Refused> {
+    let mut prefixes = Vec::new();
+    each_line(text, |line| {
+        let line = without_comment(line).trim_ascii();
+        if line.is_empty() {
+            return Ok(());
+        }
+        let prefix = std::str::from_utf8(line).ok().and_then(Prefix::from_text);
+        let prefix =
+            prefix.ok_or("not an address, or a prefix such as 192.0.2.0/24 without bits behind it")?;
+        let widest = if prefix.address.is_ipv4() { WIDEST_IPV4 } else { WIDEST_IPV6 };
+        if prefix.length < widest {
+            return Err(format!("TOO_WIDE: a prefix has at least {widest} bits here"));
+        }
+        prefixes.push(prefix);
+        Ok(())
+    })?;
+    Ok(PolicyZone::of_addresses(zone, rule, prefixes))
+}
+
+/// Wider prefixes are slips: the first is all that a large provider has, the
+/// second what a registry gives to one.
+const WIDEST_IPV4: u8 = 8;
+const WIDEST_IPV6: u8 = 19;
+
 fn compile(
     zone: &str,
     rules: Vec<Rule>,
     text: &[u8],
     read: impl Fn(&[u8]) -> Result<Option<(Match, u32, Name)>, String>,
 ) -> Result<PolicyZone, Refused> {
-    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     let expected = text.iter().filter(|&&octet| octet == b'\n').count() + 1;
     let mut builder = Builder::new(zone, rules, expected);
+    each_line(text, |line| {
+        if let Some((scope, rule, name)) = read(line)? {
+            builder.add(Entry { name: &name, scope, rule });
+        }
+        Ok(())
+    })?;
+    builder.finish().map_err(|_| Refused::IndexBroken)
+}
+
+/// Line by line: take it, or note the problem.
+fn each_line(text: &[u8], mut take: impl FnMut(&[u8]) -> Result<(), String>) -> Result<(), Refused> {
+    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     let mut problems = Vec::new();
     let mut total = 0;
     for (index, line) in text.split(|&octet| octet == b'\n').enumerate() {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        match read(line) {
-            Ok(Some((scope, rule, name))) => builder.add(Entry { name: &name, scope, rule }),
-            Ok(None) => {}
-            Err(reason) => {
-                total += 1;
-                if problems.len() < PROBLEMS_TOLD {
-                    problems.push(Problem { line: index + 1, value: shown(line), reason });
-                }
+        if let Err(reason) = take(line) {
+            total += 1;
+            if problems.len() < PROBLEMS_TOLD {
+                problems.push(Problem { line: index + 1, value: shown(line), reason });
             }
         }
     }
-    if total > 0 {
-        return Err(Refused::Lines { problems, total });
-    }
-    builder.finish().map_err(|_| Refused::IndexBroken)
+    if total > 0 { Err(Refused::Lines { problems, total }) } else { Ok(()) }
 }
 
 fn without_comment(line: &[u8]) -> &[u8] {
@@ -123,7 +154,7 @@ mod tests {
     fn rule(action: Action, reference: &str) -> Rule {
         let (ipv4, ipv6) = (vec![], vec![]);
         let answer = Answer { action, ttl: 30, extended_error: None, ipv4, ipv6, target: None };
-        Rule::Answer { answer: Arc::new(answer), reference: reference.into() }
+        Rule::Answer { answer: Arc::new(answer), reference: reference.into(), structured: None }
     }
 
     fn name(text: &str) -> Name {

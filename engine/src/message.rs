@@ -4,13 +4,14 @@
 //! names the RFC that asks for it. Writing never overruns: what does not fit
 //! turns into a truncated answer.
 
-use crate::name::Name;
+use crate::cookie::{self, Cookie};
+use crate::name::{MAX_NAME, Name};
 
 pub const HEADER: usize = 12;
 /// The longest message, over TCP (RFC 1035 4.2.2).
 pub const MAX_MESSAGE: usize = 65_535;
 /// QNAME, QTYPE and QCLASS at most.
-pub const MAX_QUESTION: usize = 255 + 4;
+pub const MAX_QUESTION: usize = MAX_NAME + 4;
 /// UDP payload of a client that sent no OPT (RFC 1035 2.3.4).
 pub const PLAIN_PAYLOAD: u16 = 512;
 
@@ -30,12 +31,15 @@ pub mod rtype {
     pub const A: u16 = 1;
     pub const CNAME: u16 = 5;
     pub const SOA: u16 = 6;
+    pub const HINFO: u16 = 13;
     pub const AAAA: u16 = 28;
     pub const DNAME: u16 = 39;
     pub const OPT: u16 = 41;
     pub const SVCB: u16 = 64;
     pub const HTTPS: u16 = 65;
     pub const AXFR: u16 = 252;
+    pub const ANY: u16 = 255;
+    pub const RESINFO: u16 = 261;
 }
 
 pub mod rcode {
@@ -45,19 +49,30 @@ pub mod rcode {
     pub const NXDOMAIN: u16 = 3;
     pub const NOTIMP: u16 = 4;
     pub const REFUSED: u16 = 5;
+    pub const YXDOMAIN: u16 = 6;
     /// RFC 6891 9: needs an OPT for its upper eight bits.
     pub const BADVERS: u16 = 16;
+    /// RFC 7873 8.
+    pub const BADCOOKIE: u16 = 23;
 }
 
 /// Octets of an OPT record without options.
 const OPT_HEAD: usize = 11;
 
-/// EDNS option code of an extended error (RFC 8914 2).
-pub const OPTION_EXTENDED_ERROR: u16 = 15;
+/// EDNS options that mean something here.
+pub mod option {
+    /// RFC 7873 4.
+    pub const COOKIE: u16 = 10;
+    /// RFC 7828 3.1.
+    pub const TCP_KEEPALIVE: u16 = 11;
+    /// RFC 8914 2.
+    pub const EXTENDED_ERROR: u16 = 15;
+}
 
 /// Extended DNS errors that the engine itself says (RFC 8914 4).
 pub mod ede {
     pub const FORGED_ANSWER: u16 = 4;
+    pub const CACHED_ERROR: u16 = 13;
     pub const PROHIBITED: u16 = 18;
     pub const NO_REACHABLE_AUTHORITY: u16 = 22;
 }
@@ -67,13 +82,20 @@ pub mod ede {
 /// A query that may be answered: opcode QUERY, one question of class IN.
 #[derive(Clone)]
 pub struct Query {
-    pub id: u16,
-    /// The header's flags as they came.
-    pub flags: u16,
+    pub head: Head,
     /// QNAME in lower case, to match with.
     pub name: Name,
     pub qtype: u16,
+}
+
+/// What of a query any response repeats, and how it may be sent.
+#[derive(Clone)]
+pub struct Head {
+    pub id: u16,
+    /// The header's flags as they came.
+    pub flags: u16,
     pub edns: Option<Edns>,
+    pub hop: Hop,
     question: [u8; MAX_QUESTION],
     question_length: u16,
 }
@@ -84,6 +106,25 @@ pub struct Query {
 pub struct Edns {
     pub payload: u16,
     pub dnssec_ok: bool,
+    pub cookie: Option<Cookie>,
+    /// It asks how long a connection is kept (RFC 7828 3.2.1).
+    pub keepalive: bool,
+}
+
+/// What is known of the way to the client; `answer::greet` fills it in.
+#[derive(Clone, Copy, Default)]
+pub struct Hop {
+    pub over_tcp: bool,
+    /// It receives what is sent to its address, as a valid cookie or a
+    /// connection proves, or is trusted to.
+    pub is_known: bool,
+    /// Octets that the response may have.
+    pub limit: usize,
+    pub cookie: Option<[u8; cookie::FULL]>,
+    /// Units of 100 ms.
+    pub keepalive: Option<u16>,
+    /// It reads the JSON of structured errors.
+    pub reads_structured: bool,
 }
 
 /// A packet that is not decided about.
@@ -91,24 +132,15 @@ pub enum Refusal {
     /// Nothing is sent: an answer could feed a reflection loop, or nobody
     /// would receive it.
     Silence,
-    /// An error response with this RCODE.
+    /// A response without records, with this RCODE.
     Error { rcode: u16, head: Head },
-}
-
-/// What of a query an error response repeats.
-pub struct Head {
-    pub id: u16,
-    pub flags: u16,
-    pub edns: Option<Edns>,
-    question: [u8; MAX_QUESTION],
-    question_length: u16,
 }
 
 const CLASS_IN: u16 = 1;
 
 impl Query {
     /// Reads a packet; refuses in the order of the checks.
-    pub fn parse(packet: &[u8]) -> Result<Query, Refusal> {
+    pub fn parse(packet: &[u8], over_tcp: bool) -> Result<Query, Refusal> {
         let flags = match u16_at(packet, 2) {
             Some(flags) if packet.len() >= HEADER => flags,
             _ => return Err(Refusal::Silence),
@@ -119,41 +151,28 @@ impl Query {
             return Err(Refusal::Silence);
         }
         let id = u16_at(packet, 0).expect("twelve octets are there");
-        let body = Body::parse(packet);
-        let error = match &body {
+        let hop = Hop { over_tcp, ..Hop::default() };
+        let mut head = Head { id, flags, edns: None, hop, question: [0; MAX_QUESTION], question_length: 0 };
+        let body = Body::parse(packet, over_tcp);
+        if let Ok(body) = &body {
+            head.edns = body.edns;
+            head.repeat(&packet[HEADER..body.question_end]);
+        }
+        let rcode = match body {
             _ if flags & flag::TC != 0 => rcode::FORMERR,
             _ if flags & flag::OPCODE != 0 => rcode::NOTIMP,
             Err(()) => rcode::FORMERR,
             Ok(body) if body.version > 0 => rcode::BADVERS,
-            Ok(body) if is_refused(body) => rcode::REFUSED,
-            Ok(body) => return Ok(body.query(packet, id, flags)),
+            Ok(body) if !body.opt_is_sound => rcode::FORMERR,
+            // RFC 7873 5.4: asks for nothing but a cookie.
+            Ok(body) if head.question_length == 0 => match body.edns.and_then(|edns| edns.cookie) {
+                Some(_) => rcode::NOERROR,
+                None => rcode::FORMERR,
+            },
+            Ok(body) if is_refused(&body) => rcode::REFUSED,
+            Ok(body) => return Ok(Query { head, name: body.name, qtype: body.qtype }),
         };
-        let mut head = Head { id, flags, edns: None, question: [0; MAX_QUESTION], question_length: 0 };
-        if let Ok(body) = &body {
-            head.edns = body.edns;
-            (head.question, head.question_length) = body.question(packet);
-        }
-        Err(Refusal::Error { rcode: error, head })
-    }
-
-    /// QNAME, QTYPE and QCLASS, byte for byte as they came.
-    pub fn question(&self) -> &[u8] {
-        &self.question[..self.question_length as usize]
-    }
-
-    pub fn head(&self) -> Head {
-        Head {
-            id: self.id,
-            flags: self.flags,
-            edns: self.edns,
-            question: self.question,
-            question_length: self.question_length,
-        }
-    }
-
-    /// Octets that a UDP response to this client may have.
-    pub fn payload_limit(&self, max_payload: u16) -> usize {
-        self.head().payload_limit(max_payload)
+        Err(Refusal::Error { rcode, head })
     }
 
     /// Writes the query as it is sent upstream: same question in the client's
@@ -161,23 +180,30 @@ impl Query {
     /// RFC 7871 7.1.2). Returns its length.
     pub fn write_upstream(&self, id: u16, question: &[u8], payload: u16, out: &mut [u8]) -> Option<usize> {
         let mut writer = Writer { out, at: 0 };
-        let flags = self.flags & (flag::RD | flag::CD | flag::AD);
+        let flags = self.head.flags & (flag::RD | flag::CD | flag::AD);
         for word in [id, flags, 1, 0, 0, 1] {
             writer.put(&word.to_be_bytes())?;
         }
         writer.put(question)?;
-        let opt = Opt { payload, rcode: 0, errors: &[] };
-        writer.put_opt(&opt, self.edns.is_some_and(|edns| edns.dnssec_ok), true)?;
+        let dnssec_ok = self.head.edns.is_some_and(|edns| edns.dnssec_ok);
+        writer.put_opt(&Opt::plain(payload, 0), dnssec_ok, &Hop::default(), |_| b"")?;
         Some(writer.at)
     }
 }
 
 impl Head {
+    /// QNAME, QTYPE and QCLASS, byte for byte as they came.
     pub fn question(&self) -> &[u8] {
         &self.question[..self.question_length as usize]
     }
 
-    /// RFC 6891 6.2.3: less than 512 is taken as 512.
+    fn repeat(&mut self, question: &[u8]) {
+        self.question[..question.len()].copy_from_slice(question);
+        self.question_length = question.len() as u16;
+    }
+
+    /// Octets of UDP that the client takes (RFC 6891 6.2.3: less than 512 is
+    /// taken as 512), within ours.
     pub fn payload_limit(&self, max_payload: u16) -> usize {
         let wished = self.edns.map_or(PLAIN_PAYLOAD, |edns| edns.payload);
         wished.clamp(PLAIN_PAYLOAD, max_payload.max(PLAIN_PAYLOAD)) as usize
@@ -199,55 +225,97 @@ struct Body {
     qclass: u16,
     edns: Option<Edns>,
     version: u8,
+    opt_is_sound: bool,
 }
 
 impl Body {
-    /// RFC 9619: one question. RFC 6891 6.1.1: at most one OPT, owned by the
-    /// root. ARCOUNT 2 leaves room for a TSIG or SIG(0), which is not checked.
-    fn parse(packet: &[u8]) -> Result<Body, ()> {
+    /// RFC 9619: one question, or none. RFC 6891 6.1.1: at most one OPT, owned
+    /// by the root. ARCOUNT 2 leaves room for a TSIG or SIG(0), which is not
+    /// checked.
+    fn parse(packet: &[u8], over_tcp: bool) -> Result<Body, ()> {
         let count = |at| u16_at(packet, at).ok_or(());
-        if (count(4)?, count(6)?, count(8)?) != (1, 0, 0) || count(10)? > 2 {
+        let questions = count(4)?;
+        if questions > 1 || (count(6)?, count(8)?) != (0, 0) || count(10)? > 2 {
             return Err(());
         }
-        let (name, name_end) = Name::parse(packet, HEADER).map_err(|_| ())?;
-        let qtype = u16_at(packet, name_end).ok_or(())?;
-        let qclass = u16_at(packet, name_end + 2).ok_or(())?;
-        let mut body = Body { name, question_end: name_end + 4, qtype, qclass, edns: None, version: 0 };
+        let mut body = match questions {
+            0 => Body::without_question(),
+            _ => {
+                let (name, name_end) = Name::parse(packet, HEADER).map_err(|_| ())?;
+                let qtype = u16_at(packet, name_end).ok_or(())?;
+                let qclass = u16_at(packet, name_end + 2).ok_or(())?;
+                Body { name, question_end: name_end + 4, qtype, qclass, ..Body::without_question() }
+            }
+        };
         let mut at = body.question_end;
         for _ in 0..count(10)? {
             let record = Record::parse(packet, at).ok_or(())?;
             if record.rtype == rtype::OPT {
-                if body.edns.is_some() || packet[at] != 0 || !options_are_whole(record.rdata(packet)) {
-                    return Err(());
-                }
-                body.edns = Some(Edns { payload: record.class, dnssec_ok: record.ttl & 0x8000 != 0 });
-                body.version = (record.ttl >> 16) as u8;
+                body.take_opt(packet, &record, packet[at] == 0, over_tcp);
             }
             at = record.end;
         }
         if at != packet.len() { Err(()) } else { Ok(body) }
     }
 
-    fn question(&self, packet: &[u8]) -> ([u8; MAX_QUESTION], u16) {
-        let wire = &packet[HEADER..self.question_end];
-        let mut question = [0; MAX_QUESTION];
-        question[..wire.len()].copy_from_slice(wire);
-        (question, wire.len() as u16)
+    fn without_question() -> Body {
+        let name = Name::root();
+        let (question_end, qtype, qclass) = (HEADER, 0, 0);
+        Body { name, question_end, qtype, qclass, edns: None, version: 0, opt_is_sound: true }
     }
 
-    fn query(&self, packet: &[u8], id: u16, flags: u16) -> Query {
-        let (question, question_length) = self.question(packet);
-        let name = self.name.clone();
-        Query { id, flags, name, qtype: self.qtype, edns: self.edns, question, question_length }
+    /// RFC 6891 6.1.3: the version is looked at before anything else of an OPT.
+    fn take_opt(&mut self, packet: &[u8], record: &Record, owner_is_root: bool, over_tcp: bool) {
+        self.version = self.version.max((record.ttl >> 16) as u8);
+        let mut edns = Edns {
+            payload: record.class,
+            dnssec_ok: record.ttl & 0x8000 != 0,
+            cookie: None,
+            keepalive: false,
+        };
+        let has_sound_options = edns.take_options(record.rdata(packet), over_tcp).is_some();
+        self.opt_is_sound &= owner_is_root && self.edns.is_none() && has_sound_options;
+        self.edns = Some(edns);
     }
 }
 
-/// RFC 6891 6.1.2: OPTION-CODE, OPTION-LENGTH, data; nothing left over.
-fn options_are_whole(rdata: &[u8]) -> bool {
-    options(rdata).all(|option| option.is_some())
+impl Edns {
+    /// `None` for options that are out of form: those cut off, cookies of an
+    /// impossible length (RFC 7873 5.2.2), and over TCP a keepalive with a time
+    /// in it (RFC 7828 3.2.1; over UDP it is to be passed over).
+    fn take_options(&mut self, rdata: &[u8], over_tcp: bool) -> Option<()> {
+        for found in options(rdata) {
+            match found? {
+                // RFC 7873 5.2: of several the first counts.
+                (option::COOKIE, data) if self.cookie.is_none() => self.cookie = Some(Cookie::parse(data)?),
+                (option::TCP_KEEPALIVE, data) if over_tcp => {
+                    if !data.is_empty() {
+                        return None;
+                    }
+                    self.keepalive = true;
+                }
+                _ => {}
+            }
+        }
+        Some(())
+    }
 }
 
-/// The options of an OPT record; `None` once for what is cut off.
+/// Whether the OPT of a query, which was parsed before, has this option without
+/// data.
+pub fn has_empty_option(packet: &[u8], question: &[u8], code: u16) -> bool {
+    let mut at = HEADER + question.len();
+    while let Some(record) = Record::parse(packet, at) {
+        if record.rtype == rtype::OPT {
+            return options(record.rdata(packet)).any(|found| found == Some((code, &[])));
+        }
+        at = record.end;
+    }
+    false
+}
+
+/// The options of an OPT record (RFC 6891 6.1.2); `None` once for what is cut
+/// off.
 pub fn options(mut rdata: &[u8]) -> impl Iterator<Item = Option<(u16, &[u8])>> {
     std::iter::from_fn(move || {
         if rdata.is_empty() {
@@ -263,6 +331,13 @@ pub fn options(mut rdata: &[u8]) -> impl Iterator<Item = Option<(u16, &[u8])>> {
             (code, data)
         }))
     })
+}
+
+impl Hop {
+    /// Octets of its options in a response.
+    fn options_length(&self) -> usize {
+        self.cookie.map_or(0, |cookie| 4 + cookie.len()) + self.keepalive.map_or(0, |_| 4 + 2)
+    }
 }
 
 //------- Record -------------------------------------------------------------
@@ -311,6 +386,11 @@ pub fn skip_name(message: &[u8], mut at: usize) -> Option<usize> {
     }
 }
 
+/// Whether TC is set: the message is not all there is.
+pub fn is_truncated(message: &[u8]) -> bool {
+    u16_at(message, 2).unwrap_or(0) & flag::TC != 0
+}
+
 pub fn u16_at(octets: &[u8], at: usize) -> Option<u16> {
     let pair = octets.get(at..at.checked_add(2)?)?;
     Some(u16::from_be_bytes([pair[0], pair[1]]))
@@ -332,8 +412,21 @@ pub enum Section {
     Additional = 10,
 }
 
-/// An extended DNS error: INFO-CODE and EXTRA-TEXT (RFC 8914 2).
-pub type ExtendedError<'a> = (u16, &'a [u8]);
+/// An extended DNS error (RFC 8914 2).
+#[derive(Clone, Copy, Default)]
+pub struct ExtendedError<'a> {
+    pub code: u16,
+    /// EXTRA-TEXT.
+    pub text: &'a [u8],
+    /// What is said where the text does not fit.
+    pub brief: &'a [u8],
+}
+
+impl ExtendedError<'_> {
+    pub fn new(code: u16, text: &[u8]) -> ExtendedError<'_> {
+        ExtendedError { code, text, brief: b"" }
+    }
+}
 
 /// What goes into the OPT record of a response.
 pub struct Opt<'a> {
@@ -342,6 +435,12 @@ pub struct Opt<'a> {
     /// All twelve bits (RFC 6891 6.1.3).
     pub rcode: u16,
     pub errors: &'a [ExtendedError<'a>],
+}
+
+impl Opt<'_> {
+    pub fn plain(payload: u16, rcode: u16) -> Opt<'static> {
+        Opt { payload, rcode, errors: &[] }
+    }
 }
 
 impl<'a> Writer<'a> {
@@ -390,21 +489,35 @@ impl<'a> Writer<'a> {
         Some(())
     }
 
-    /// Adds an OPT record (RFC 6891 6.1.2); the errors' text only if `tell`.
-    fn put_opt(&mut self, opt: &Opt<'_>, dnssec_ok: bool, tell: bool) -> Option<()> {
+    /// Adds an OPT record (RFC 6891 6.1.2); `text` chooses what of each error's
+    /// text goes along.
+    fn put_opt(
+        &mut self,
+        opt: &Opt<'_>,
+        dnssec_ok: bool,
+        hop: &Hop,
+        text: impl for<'e> Fn(&'e ExtendedError<'_>) -> &'e [u8],
+    ) -> Option<()> {
         self.put(&[0, 0, rtype::OPT as u8])?;
         self.put(&opt.payload.to_be_bytes())?;
         self.put(&[(opt.rcode >> 4) as u8, 0, if dnssec_ok { 0x80 } else { 0 }, 0])?;
-        let told = |text: &'_ [u8]| if tell { text.len() } else { 0 };
-        let length: usize = opt.errors.iter().map(|(_, text)| 6 + told(text)).sum();
-        self.put(&u16::try_from(length).ok()?.to_be_bytes())?;
-        for (code, text) in opt.errors {
-            for word in [OPTION_EXTENDED_ERROR, 2 + told(text) as u16, *code] {
-                self.put(&word.to_be_bytes())?;
+        self.put_counted(|writer| {
+            for error in opt.errors {
+                writer.put_option(option::EXTENDED_ERROR, &[&error.code.to_be_bytes(), text(error)])?;
             }
-            self.put(&text[..told(text)])?;
-        }
-        Some(())
+            if let Some(cookie) = &hop.cookie {
+                writer.put_option(option::COOKIE, &[cookie])?;
+            }
+            if let Some(keepalive) = hop.keepalive {
+                writer.put_option(option::TCP_KEEPALIVE, &[&keepalive.to_be_bytes()])?;
+            }
+            Some(())
+        })
+    }
+
+    fn put_option(&mut self, code: u16, parts: &[&[u8]]) -> Option<()> {
+        self.put(&code.to_be_bytes())?;
+        self.put_counted(|writer| parts.iter().try_for_each(|part| writer.put(part)))
     }
 
     /// Puts what `write` puts behind a length of two octets.
@@ -430,24 +543,32 @@ impl<'a> Writer<'a> {
         self.out[at..at + 2].copy_from_slice(&(before + records).to_be_bytes());
     }
 
-    /// Ends a response within `limit` octets (RFC 2181 9, RFC 6891 6.2.5): the
-    /// errors' text is left out first, and what still does not fit becomes an
-    /// empty answer with TC. Returns its length.
-    pub fn finish(mut self, head: &Head, opt: &Opt<'_>, limit: usize) -> usize {
+    /// Ends a response within the limit of its hop (RFC 2181 9, RFC 6891 6.2.5):
+    /// the errors' texts are left out first, and what still does not fit becomes
+    /// an empty answer with TC. Returns its length.
+    pub fn finish(mut self, head: &Head, opt: &Opt<'_>) -> usize {
+        let limit = head.hop.limit;
         let Some(edns) = head.edns else {
             if self.at > limit {
                 self.truncate(head);
             }
             return self.at;
         };
-        let text: usize = opt.errors.iter().map(|(_, text)| text.len()).sum();
-        let bare = OPT_HEAD + 6 * opt.errors.len();
-        let tell = self.at + bare + text <= limit;
+        let texts: [fn(&ExtendedError<'_>) -> usize; 2] =
+            [|error| error.text.len(), |error| error.brief.len()];
+        let [whole, brief] = texts.map(|length| opt.errors.iter().map(length).sum::<usize>());
+        let bare = OPT_HEAD + 6 * opt.errors.len() + head.hop.options_length();
         if self.at + bare > limit {
             self.truncate(head);
         }
         let before = self.at;
-        match self.put_opt(opt, edns.dnssec_ok, tell) {
+        let room = limit.saturating_sub(self.at + bare);
+        let put = match room {
+            room if whole <= room => self.put_opt(opt, edns.dnssec_ok, &head.hop, |error| error.text),
+            room if brief <= room => self.put_opt(opt, edns.dnssec_ok, &head.hop, |error| error.brief),
+            _ => self.put_opt(opt, edns.dnssec_ok, &head.hop, |_| b""),
+        };
+        match put {
             Some(()) => self.count(Section::Additional, 1),
             None => self.at = before,
         }

@@ -113,6 +113,19 @@ impl Name {
         Ok(Name { octets, length: at as u8 + 1, starts, labels: labels as u8 })
     }
 
+    pub fn root() -> Name {
+        Name { octets: [0; MAX_NAME], length: 1, starts: [0; MAX_LABELS], labels: 0 }
+    }
+
+    /// This name with its root replaced by `parent`; `None` if that is too long.
+    pub fn under(&self, parent: &Name) -> Option<Name> {
+        let own = &self.octets[..self.length as usize - 1];
+        let mut wire = [0; 2 * MAX_NAME];
+        wire[..own.len()].copy_from_slice(own);
+        wire[own.len()..own.len() + parent.suffix(0).len()].copy_from_slice(parent.suffix(0));
+        Name::parse(&wire, 0).ok().map(|(name, _)| name)
+    }
+
     /// Labels, the root not counted.
     pub fn labels(&self) -> usize {
         self.labels as usize
@@ -291,6 +304,17 @@ mod tests {
         assert_ne!(tricky, name("t.me"));
         assert_eq!(tricky.to_string(), "t\\046me");
         assert_ne!(Walk::new(&tricky, 7).hash(0), Walk::new(&name("t.me"), 7).hash(0));
+    }
+
+    #[test]
+    fn a_name_is_put_under_another_within_the_limits() {
+        assert_eq!(name("a.b").under(&name("c.example")), Some(name("a.b.c.example")));
+        assert_eq!(Name::root().under(&name("c.example")), Some(name("c.example")));
+        assert_eq!(name("a.b").under(&Name::root()), Some(name("a.b")));
+        let long = name(&"a.".repeat(120));
+        assert_eq!(long.under(&name(&"b.".repeat(7))).map(|name| name.labels()), Some(127));
+        assert_eq!(long.under(&name(&"b.".repeat(8))), None);
+        assert_eq!(long.under(&long), None);
     }
 
     #[test]

@@ -1,18 +1,21 @@
-//! Policy zones and snapshots: build, look up, explain.
+//! Policy zones: build, look up, explain.
 //!
-//! A policy zone is one issuer's orders or one list, compiled. A snapshot is
-//! the zones in configured order; the first that matches decides (RPZ, draft-
-//! vixie-dnsop-dns-rpz-00 section 5.2). Both are immutable once built.
+//! A policy zone is one issuer's orders or one list, compiled; immutable once
+//! built.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::hash::{BuildHasher, RandomState};
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, OnceLock};
 
 use sha2::{Digest, Sha256};
 
 use crate::name::{Name, Walk};
+use crate::prefix::{Prefix, Prefixes};
+
+mod snapshot;
+pub use snapshot::{Decision, Snapshot, ZoneInPlace};
 
 /// What a policy zone may do with a query. The order is that of the counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -60,7 +63,35 @@ pub struct Answer {
     pub ipv4: Vec<Ipv4Addr>,
     pub ipv6: Vec<Ipv6Addr>,
     /// Where `Action::Cname` leads.
-    pub target: Option<Name>,
+    pub target: Option<Target>,
+}
+
+/// Where a CNAME of ours leads.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Target {
+    Name(Name),
+    /// The queried name, under this one: RPZ's `CNAME *.garden.example.`
+    /// (draft-vixie-dnsop-dns-rpz-00 section 3.6).
+    Under(Name),
+}
+
+impl Target {
+    /// Where it leads for this query; `None` if that name is too long.
+    pub fn of(&self, queried: &Name) -> Option<Name> {
+        match self {
+            Target::Name(name) => Some(name.clone()),
+            Target::Under(parent) => queried.under(parent),
+        }
+    }
+}
+
+/// What a client that reads structured errors is told in the place of the
+/// reference: I-JSON (draft-ietf-dnsop-structured-dns-error).
+#[derive(Clone, Debug)]
+pub struct Structured {
+    pub whole: Box<str>,
+    /// Without what can be left out, for where the whole does not fit.
+    pub brief: Box<str>,
 }
 
 /// What one entry does to the names it matches.
@@ -69,7 +100,7 @@ pub enum Rule {
     /// No match here: the next zone is asked (an `exempt` entry).
     Hole,
     /// `reference` is the order's own number; empty for a list.
-    Answer { answer: Arc<Answer>, reference: Box<str> },
+    Answer { answer: Arc<Answer>, reference: Box<str>, structured: Option<Box<Structured>> },
 }
 
 impl Rule {
@@ -79,12 +110,15 @@ impl Rule {
 
     /// The rule as it enters the digest: all that a client can notice.
     fn canonical(&self) -> String {
-        let Rule::Answer { answer, reference } = self else {
+        let Rule::Answer { answer, reference, structured } = self else {
             return "hole".to_string();
         };
         let mut text = format!("{} ttl={} ede={:?}", answer.action.name(), answer.ttl, answer.extended_error);
         let _ = write!(text, " ipv4={:?} ipv6={:?} target={:?}", answer.ipv4, answer.ipv6, answer.target);
         let _ = write!(text, " reference={reference:?}");
+        if let Some(structured) = structured {
+            let _ = write!(text, " structured={structured:?}");
+        }
         text
     }
 }
@@ -121,12 +155,16 @@ impl Match {
 /// leads into an arena that holds each owner name once, as its place in
 /// `scopes` (4 octets), its length (1) and its wire format. The name itself is
 /// compared in the end: a fingerprint alone would block names nobody ordered.
+///
+/// A zone may hold addresses instead, which are asked for where an upstream's
+/// answer leads (RPZ's trigger RPZ-IP); the first rule is theirs.
 pub struct PolicyZone {
     name: String,
     rules: Vec<Rule>,
     scopes: Vec<Scope>,
     slots: Vec<u64>,
     arena: Vec<u8>,
+    addresses: Prefixes,
     entries: usize,
     duplicates: usize,
     /// Fewest and most labels of any owner: lengths that no owner has are not
@@ -237,9 +275,15 @@ impl PolicyZone {
         &self.name
     }
 
-    /// Distinct owner names.
+    /// Distinct owner names, or prefixes of addresses.
     pub fn entries(&self) -> usize {
-        self.entries
+        self.entries + self.addresses.len()
+    }
+
+    /// Every prefix of this zone that holds the address, the longest first, and
+    /// what the zone does about it.
+    pub fn covering_address(&self, address: IpAddr) -> Vec<(Prefix, &Rule)> {
+        self.addresses.covering(address).into_iter().map(|prefix| (prefix, &self.rules[0])).collect()
     }
 
     /// Entries that repeated an owner name and added nothing.
@@ -255,7 +299,7 @@ impl PolicyZone {
 
     /// Octets that the compiled zone takes.
     pub fn memory(&self) -> usize {
-        self.arena.capacity() + self.slots.capacity() * size_of::<u64>()
+        self.arena.capacity() + self.slots.capacity() * size_of::<u64>() + self.addresses.memory()
     }
 }
 
@@ -281,6 +325,7 @@ impl Builder {
             scopes: Vec::new(),
             slots: vec![0; slots],
             arena: Vec::with_capacity(expected.saturating_mul(28)),
+            addresses: Prefixes::default(),
             entries: 0,
             duplicates: 0,
             fewest_labels: usize::MAX,
@@ -361,6 +406,16 @@ fn merge(rules: &[Rule], before: Scope, scope: Match, rule: u32) -> Scope {
 }
 
 impl PolicyZone {
+    /// A zone of addresses.
+    pub fn of_addresses(name: &str, rule: Rule, prefixes: Vec<Prefix>) -> PolicyZone {
+        let mut zone = Builder::new(name, vec![rule], 0).zone;
+        zone.duplicates = prefixes.len();
+        zone.addresses = Prefixes::new(prefixes);
+        zone.duplicates -= zone.addresses.len();
+        zone.digest = zone.compute_digest();
+        zone
+    }
+
     fn compute_digest(&self) -> [u8; 32] {
         let said: Vec<String> = self.scopes.iter().map(|scope| self.canonical(scope)).collect();
         let mut places: Vec<usize> = self.places().collect();
@@ -371,6 +426,9 @@ impl PolicyZone {
             let scope = u32::from_le_bytes(head.try_into().expect("a slice of four octets"));
             hasher.update(self.owner(place));
             hasher.update(&said[scope as usize]);
+        }
+        for prefix in self.addresses.iter() {
+            hasher.update(format!("{prefix} {}\n", self.rules[0].canonical()));
         }
         hasher.finalize().into()
     }
@@ -383,195 +441,6 @@ impl PolicyZone {
             None => "-".to_string(),
         };
         format!("{} | {}\n", part(&scope.at), part(&scope.under))
-    }
-}
-
-//------- Snapshot -----------------------------------------------------------
-
-/// The policy zones in configured order: all that is enforced at one moment.
-pub struct Snapshot {
-    zones: Vec<ZoneInPlace>,
-    serial: u32,
-    digest: [u8; 32],
-    /// Owners whose NXDOMAIN would also deny a name that this snapshot lets
-    /// live below them (RFC 8020 2), by place of their zone.
-    shielded: Vec<HashSet<Box<[u8]>>>,
-}
-
-/// A policy zone in its place in a snapshot.
-pub struct ZoneInPlace {
-    pub zone: Arc<PolicyZone>,
-    /// Unix time, seconds, at which a scheduled change of the zone falls due.
-    pub next_change_at: Option<u64>,
-    /// Whether the zone judges where upstreams' answers lead, too.
-    pub judges_targets: bool,
-}
-
-/// The decision of a snapshot about a name.
-pub struct Decision<'a> {
-    /// Place of the zone in the snapshot.
-    pub zone: usize,
-    /// Labels of the name before the matched entry's owner.
-    pub skip: usize,
-    pub scope: Match,
-    pub answer: &'a Answer,
-    pub reference: &'a str,
-}
-
-impl Snapshot {
-    pub fn new(zones: Vec<ZoneInPlace>, serial: u32) -> Snapshot {
-        let shielded = (0..zones.len()).map(|place| shield(&zones[..=place])).collect();
-        let digest = Snapshot::digest_of(zones.iter().map(|z| (&*z.zone, z.judges_targets)));
-        Snapshot { zones, serial, digest, shielded }
-    }
-
-    /// SHA-256 over the zones' names and digests and whether they judge targets,
-    /// in order.
-    pub fn digest_of<'a>(zones: impl Iterator<Item = (&'a PolicyZone, bool)>) -> [u8; 32] {
-        let mut hasher = Sha256::new();
-        for (zone, judges_targets) in zones {
-            hasher.update([u8::from(judges_targets)]);
-            hasher.update([zone.name.len() as u8]);
-            hasher.update(zone.name.as_bytes());
-            hasher.update(zone.digest);
-        }
-        hasher.finalize().into()
-    }
-
-    /// Who decides about `name`, if anyone: the first zone that matches.
-    pub fn find(&self, name: &Name) -> Option<Decision<'_>> {
-        self.first_match(name, |_| true)
-    }
-
-    /// Who decides about a query because its answer leads to `target`.
-    ///
-    /// The decision is about the queried name, and says nothing about names
-    /// below that one.
-    pub fn find_target(&self, target: &Name) -> Option<Decision<'_>> {
-        let decision = self.first_match(target, |zone| zone.judges_targets)?;
-        Some(Decision { skip: 0, scope: Match::Exact, ..decision })
-    }
-
-    fn first_match(&self, name: &Name, asked: impl Fn(&ZoneInPlace) -> bool) -> Option<Decision<'_>> {
-        let walk = Walk::new(name, seed());
-        let zones = self.zones.iter().enumerate().filter(|(_, zone)| asked(zone));
-        zones.into_iter().find_map(|(place, ZoneInPlace { zone, .. })| {
-            let found = zone.find(name, &walk)?;
-            match found.rule {
-                Rule::Hole => None,
-                Rule::Answer { answer, reference } => {
-                    Some(Decision { zone: place, skip: found.skip, scope: found.scope, answer, reference })
-                }
-            }
-        })
-    }
-
-    /// Every entry of every zone that covers `name`, zones in order.
-    pub fn covering(&self, name: &Name) -> Vec<(usize, Found<'_>)> {
-        let walk = Walk::new(name, seed());
-        let zones = self.zones.iter().enumerate();
-        zones
-            .flat_map(|(place, z)| z.zone.covering(name, &walk).into_iter().map(move |f| (place, f)))
-            .collect()
-    }
-
-    /// Whether NXDOMAIN may be said for a name that `decision` blocks: only
-    /// where everything below is denied as well (RFC 8020 2).
-    pub fn denies_all_below(&self, name: &Name, decision: &Decision<'_>) -> bool {
-        decision.scope != Match::Exact && !self.shielded[decision.zone].contains(name.suffix(decision.skip))
-    }
-
-    pub fn zones(&self) -> &[ZoneInPlace] {
-        &self.zones
-    }
-
-    pub fn serial(&self) -> u32 {
-        self.serial
-    }
-
-    /// See `digest_of`.
-    pub fn digest(&self) -> &[u8; 32] {
-        &self.digest
-    }
-}
-
-/// Owners of the last of `zones` that answer NXDOMAIN although an entry of it,
-/// or of a zone asked before it, says something else about a name below.
-///
-/// Costs as much as the smaller of the two zones is large.
-fn shield(zones: &[ZoneInPlace]) -> HashSet<Box<[u8]>> {
-    let mut shielded = HashSet::new();
-    let last = match zones.last() {
-        Some(last) if last.zone.scopes.iter().any(|scope| last.zone.says_nxdomain(scope)) => &last.zone,
-        _ => return shielded,
-    };
-    for ZoneInPlace { zone, .. } in zones {
-        if zone.scopes.iter().all(|scope| zone.denies_below(scope)) {
-            continue;
-        }
-        if zone.entries <= last.entries {
-            shield_from_exceptions(zone, last, &mut shielded);
-        } else {
-            shield_from_denials(zone, last, &mut shielded);
-        }
-    }
-    shielded
-}
-
-/// For each exception of `zone`: what `last` denies above it.
-fn shield_from_exceptions(zone: &PolicyZone, last: &PolicyZone, shielded: &mut HashSet<Box<[u8]>>) {
-    for (name, walk) in zone.exceptions() {
-        for skip in 0..name.labels() {
-            let above = last.place(walk.hash(skip), name.suffix(skip)).map(|place| last.scope(place));
-            if above.is_some_and(|scope| skip == 0 || last.denies_below(&scope)) {
-                shielded.insert(name.suffix(skip).into());
-            }
-        }
-    }
-}
-
-/// For each denial of `last`: whether `zone` has an exception at or below it.
-fn shield_from_denials(zone: &PolicyZone, last: &PolicyZone, shielded: &mut HashSet<Box<[u8]>>) {
-    let above_exceptions = zone.above_exceptions();
-    for place in last.places().filter(|&place| last.says_nxdomain(&last.scope(place))) {
-        let (name, walk) = last.parsed_owner(place);
-        let same = zone.place(walk.hash(0), name.suffix(0)).map(|place| zone.scope(place));
-        let excepted = same.is_some_and(|scope| !zone.denies_below(&scope));
-        if excepted || above_exceptions.contains(&walk.hash(0)) {
-            shielded.insert(name.suffix(0).into());
-        }
-    }
-}
-
-impl PolicyZone {
-    fn denies_below(&self, scope: &Scope) -> bool {
-        scope.under.is_some_and(|(_, rule)| self.rules[rule as usize].is(Action::Nxdomain))
-    }
-
-    fn says_nxdomain(&self, scope: &Scope) -> bool {
-        let sides = [scope.at, scope.under];
-        sides.iter().flatten().any(|(_, rule)| self.rules[*rule as usize].is(Action::Nxdomain))
-    }
-
-    fn parsed_owner(&self, place: usize) -> (Name, Walk) {
-        let (name, _) = Name::parse(self.owner(place), 0).expect("owners were names when added");
-        let walk = Walk::new(&name, seed());
-        (name, walk)
-    }
-
-    /// Owners below which not everything is denied.
-    fn exceptions(&self) -> impl Iterator<Item = (Name, Walk)> {
-        let excepted = |place: &usize| !self.denies_below(&self.scope(*place));
-        self.places().filter(excepted).map(|place| self.parsed_owner(place))
-    }
-
-    /// Hashes of all names above an exception, made once for a zone. Two names
-    /// with one hash cost an NODATA in the place of an NXDOMAIN, no more.
-    fn above_exceptions(&self) -> &HashSet<u64> {
-        self.above_exceptions.get_or_init(|| {
-            let above = |(name, walk): (Name, Walk)| (1..name.labels()).map(move |skip| walk.hash(skip));
-            self.exceptions().flat_map(above).collect()
-        })
     }
 }
 

@@ -14,10 +14,14 @@ use pyo3::create_exception;
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 
-use crate::counters::{Counters, LATENCY_BOUNDS, OUTCOMES};
+use crate::cookie::Secrets;
+use crate::counters::{Counters, LATENCY_BOUNDS, OUTCOMES, SLIPS};
 use crate::engine::{self, EngineError};
+use crate::limits::Rates;
+use crate::local::{Local, Switches};
 use crate::name::{Name, Walk};
-use crate::policy::{self, Action, Match, seed};
+use crate::policy::{self, Action, Match, Structured, Target, seed};
+use crate::prefix::{Prefix, Prefixes};
 use crate::{answer, list, shared, tcp, upstream};
 
 create_exception!(_engine, ListRefused, PyValueError);
@@ -26,7 +30,8 @@ create_exception!(_engine, ListRefused, PyValueError);
 mod _engine {
     #[pymodule_export]
     use super::{
-        Answer, Counts, Covering, Engine, ListRefused, PolicyZone, Rule, Settings, Snapshot, UpstreamCounts,
+        Answer, Counts, Covering, Engine, ListRefused, PolicyZone, Rule, Rules, Settings, Snapshot,
+        UpstreamCounts,
     };
 
     #[pymodule_export]
@@ -65,7 +70,7 @@ impl Answer {
         target: Option<&str>,
     ) -> PyResult<Answer> {
         let action = Action::from_name(action).ok_or_else(|| refused("an action", action))?;
-        let target = target.map(name).transpose()?;
+        let target = target.map(target_of).transpose()?;
         if (action == Action::Cname) != target.is_some() {
             return Err(PyValueError::new_err("a target belongs to action cname, and to no other"));
         }
@@ -80,17 +85,28 @@ impl Answer {
     }
 }
 
+fn target_of(text: &str) -> PyResult<Target> {
+    match text.strip_prefix("*.") {
+        Some(parent) => name(parent).map(Target::Under),
+        None => name(text).map(Target::Name),
+    }
+}
+
 #[pyclass(frozen, module = "dnsblock._engine")]
 struct Rule(policy::Rule);
 
 #[pymethods]
 impl Rule {
     #[new]
-    #[pyo3(signature = (answer, reference=""))]
-    fn new(answer: Option<&Answer>, reference: &str) -> Rule {
+    #[pyo3(signature = (answer, reference="", structured=None))]
+    fn new(answer: Option<&Answer>, reference: &str, structured: Option<(String, String)>) -> Rule {
+        let structured = structured.map(|(whole, brief)| {
+            Box::new(Structured { whole: whole.into_boxed_str(), brief: brief.into_boxed_str() })
+        });
         Rule(match answer {
             Some(answer) => {
-                policy::Rule::Answer { answer: Arc::clone(&answer.0), reference: reference.into() }
+                let answer = Arc::clone(&answer.0);
+                policy::Rule::Answer { answer, reference: reference.into(), structured }
             }
             None => policy::Rule::Hole,
         })
@@ -109,6 +125,12 @@ impl PolicyZone {
         let scope = Match::from_name(scope).ok_or_else(|| refused("a match", scope))?;
         let rule = rule.0.clone();
         compiled(py.detach(|| list::plain(name, data, scope, rule)))
+    }
+
+    #[staticmethod]
+    fn from_addresses(py: Python<'_>, name: &str, data: &[u8], rule: &Rule) -> PyResult<PolicyZone> {
+        let rule = rule.0.clone();
+        compiled(py.detach(|| list::addresses(name, data, rule)))
     }
 
     #[staticmethod]
@@ -228,23 +250,23 @@ impl Snapshot {
         let decision = self.0.find(&asked);
         let decision = decision.map(|decision| (decision.zone, decision.skip));
         let covering = self.0.covering(&asked).into_iter().map(|(place, found)| {
-            let (action, reference) = match found.rule {
-                policy::Rule::Hole => (None, ""),
-                policy::Rule::Answer { answer, reference } => {
-                    (Some(answer.action.name().to_string()), &**reference)
-                }
-            };
             let owner = Name::parse(asked.suffix(found.skip), 0).expect("a suffix of a name is a name").0;
-            Covering {
-                zone: self.0.zones()[place].zone.name().to_string(),
-                entry: owner.to_string(),
-                scope: found.scope.name().to_string(),
-                action,
-                reference: reference.to_string(),
-                decides: decision == Some((place, found.skip)),
-            }
+            let decides = decision == Some((place, found.skip));
+            self.entry(place, owner.to_string(), found.scope.name(), found.rule, decides)
         });
         Ok(covering.collect())
+    }
+
+    /// Every prefix that covers the address, zones in order; the first decides.
+    fn covering_address(&self, address: IpAddr) -> Vec<Covering> {
+        let decision = self.0.find_addresses(std::iter::once(address)).map(|decision| decision.zone);
+        let mut decided = false;
+        let covering = self.0.covering_address(address).into_iter().map(|(place, prefix, rule)| {
+            let decides = !decided && decision == Some(place);
+            decided |= decides;
+            self.entry(place, prefix.to_string(), "prefix", rule, decides)
+        });
+        covering.collect()
     }
 
     #[getter]
@@ -263,6 +285,77 @@ impl Snapshot {
     }
 }
 
+impl Snapshot {
+    fn entry(&self, zone: usize, entry: String, scope: &str, rule: &policy::Rule, decides: bool) -> Covering {
+        let (action, reference) = match rule {
+            policy::Rule::Hole => (None, ""),
+            policy::Rule::Answer { answer, reference, .. } => {
+                (Some(answer.action.name().to_string()), &**reference)
+            }
+        };
+        Covering {
+            zone: self.0.zones()[zone].zone.name().to_string(),
+            entry,
+            scope: scope.to_string(),
+            action,
+            reference: reference.to_string(),
+            decides,
+        }
+    }
+}
+
+//------- Rules --------------------------------------------------------------
+
+#[pyclass(frozen, module = "dnsblock._engine")]
+struct Rules(Arc<answer::Rules>);
+
+#[pymethods]
+impl Rules {
+    #[new]
+    #[allow(clippy::too_many_arguments, reason = "Python gives them by keyword")]
+    #[pyo3(signature = (*, clients, drop_others, exempt, queries_per_second, errors_per_second, slip,
+        amplification, secrets, max_payload, idle_timeout_ms, structured_option, soa, special_names,
+        private_reverse, canary, resinfo))]
+    fn new(
+        clients: Vec<(IpAddr, u8)>,
+        drop_others: bool,
+        exempt: Vec<(IpAddr, u8)>,
+        queries_per_second: u32,
+        errors_per_second: u32,
+        slip: u32,
+        amplification: usize,
+        secrets: Vec<[u8; 16]>,
+        max_payload: u16,
+        idle_timeout_ms: u64,
+        structured_option: Option<u16>,
+        soa: (String, String),
+        special_names: bool,
+        private_reverse: bool,
+        canary: bool,
+        resinfo: Option<Vec<u8>>,
+    ) -> PyResult<Rules> {
+        let prefixes = |given: Vec<(IpAddr, u8)>| {
+            Prefixes::new(given.into_iter().map(|(address, length)| Prefix { address, length }))
+        };
+        if !(512..=crate::sys::DATAGRAM).contains(&(max_payload as usize)) || amplification > 1000 {
+            return Err(PyValueError::new_err("rules out of bounds"));
+        }
+        Ok(Rules(Arc::new(answer::Rules {
+            clients: prefixes(clients),
+            drop_others,
+            exempt: prefixes(exempt),
+            rates: Rates { queries: queries_per_second, errors: errors_per_second, slip },
+            amplification,
+            secrets: Secrets(secrets),
+            max_payload,
+            keepalive: u16::try_from(idle_timeout_ms / 100).unwrap_or(u16::MAX),
+            structured_option,
+            soa: answer::Soa(name(&soa.0)?, name(&soa.1)?),
+            local: Local::new(Switches { special_names, private_reverse, canary }, resinfo),
+        })))
+    }
+}
+
 //------- Engine -------------------------------------------------------------
 
 #[pyclass(frozen, module = "dnsblock._engine")]
@@ -272,20 +365,19 @@ struct Settings(shared::Settings);
 impl Settings {
     #[new]
     #[allow(clippy::too_many_arguments, reason = "Python gives them by keyword")]
-    #[pyo3(signature = (*, listen, workers, clients, drop_others, max_payload, soa, upstreams, attempts,
-        attempt_timeout_ms, max_outstanding, max_connections, max_pipelined, idle_timeout_ms, read_timeout_ms))]
+    #[pyo3(signature = (*, listen, workers, max_payload, upstreams, attempts, attempt_timeout_ms,
+        max_outstanding, max_connections, max_connections_per_client, max_pipelined, idle_timeout_ms,
+        read_timeout_ms))]
     fn new(
         listen: Vec<(IpAddr, u16)>,
         workers: usize,
-        clients: Vec<(IpAddr, u8)>,
-        drop_others: bool,
         max_payload: u16,
-        soa: (String, String),
         upstreams: Vec<(IpAddr, u16)>,
         attempts: usize,
         attempt_timeout_ms: u64,
         max_outstanding: usize,
         max_connections: usize,
+        max_connections_per_client: usize,
         max_pipelined: usize,
         idle_timeout_ms: u64,
         read_timeout_ms: u64,
@@ -299,25 +391,17 @@ impl Settings {
         if !sound {
             return Err(PyValueError::new_err("settings out of bounds"));
         }
-        let rules = answer::Rules {
-            clients: clients
-                .into_iter()
-                .map(|(address, length)| answer::Prefix { address, length })
-                .collect(),
-            drop_others,
-            max_payload,
-            soa: (name(&soa.0)?, name(&soa.1)?),
-        };
         Ok(Settings(shared::Settings {
             listen: listen.into_iter().map(socket).collect(),
             workers,
-            rules,
             upstreams: upstreams.into_iter().map(socket).collect(),
             attempts,
             attempt_timeout: Duration::from_millis(attempt_timeout_ms),
             max_outstanding,
+            upstream_payload: max_payload,
             tcp: tcp::Limits {
                 connections: max_connections,
+                per_client: max_connections_per_client,
                 pipelined: max_pipelined,
                 idle: Duration::from_millis(idle_timeout_ms),
                 read: Duration::from_millis(read_timeout_ms),
@@ -337,18 +421,18 @@ impl Engine {
         py.detach(|| engine::Engine::bind(settings)).map(Engine).map_err(error)
     }
 
-    fn start(&self, py: Python<'_>, snapshot: &Snapshot) -> PyResult<()> {
-        let snapshot = Arc::clone(&snapshot.0);
-        py.detach(|| self.0.start(snapshot)).map_err(error)
+    fn start(&self, py: Python<'_>, snapshot: &Snapshot, rules: &Rules) -> PyResult<()> {
+        let (snapshot, rules) = (Arc::clone(&snapshot.0), Arc::clone(&rules.0));
+        py.detach(|| self.0.start(snapshot, rules)).map_err(error)
     }
 
     fn check(&self, py: Python<'_>, snapshot: &Snapshot) -> PyResult<()> {
         py.detach(|| self.0.check(&snapshot.0)).map_err(error)
     }
 
-    fn publish(&self, py: Python<'_>, snapshot: &Snapshot) -> PyResult<()> {
-        let snapshot = Arc::clone(&snapshot.0);
-        py.detach(|| self.0.publish(snapshot)).map_err(error)
+    fn publish(&self, py: Python<'_>, snapshot: &Snapshot, rules: &Rules) -> PyResult<()> {
+        let (snapshot, rules) = (Arc::clone(&snapshot.0), Arc::clone(&rules.0));
+        py.detach(|| self.0.publish(snapshot, rules)).map_err(error)
     }
 
     fn stop(&self, py: Python<'_>, patience_ms: u64) {
@@ -396,9 +480,12 @@ struct Counts {
     blocked: HashMap<(String, &'static str), u64>,
     upstreams: Vec<Py<UpstreamCounts>>,
     tcp_connections: u64,
+    tcp_refused: u64,
     outstanding: u64,
     panics: u64,
     unsent: u64,
+    truncated: u64,
+    limited: HashMap<&'static str, u64>,
 }
 
 /// What was counted about one upstream.
@@ -438,9 +525,16 @@ impl Counts {
             blocked,
             upstreams: upstreams.map(|counts| Py::new(py, counts)).collect::<PyResult<_>>()?,
             tcp_connections: total(&|c| c.tcp_connections.get()),
+            tcp_refused: total(&|c| c.tcp_refused.get()),
             outstanding: total(&|c| c.outstanding.get()),
             panics: total(&|c| c.panics.get()),
             unsent: total(&|c| c.unsent.get()),
+            truncated: total(&|c| c.truncated.get()),
+            limited: SLIPS
+                .into_iter()
+                .enumerate()
+                .map(|(i, how)| (how, total(&|c| c.limited[i].get())))
+                .collect(),
         })
     }
 }

@@ -1,11 +1,12 @@
 //! What an upstream sent, made into what the client gets. EDNS is hop by hop
 //! (RFC 6891 7): the upstream's OPT is taken off, ours put on.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 
 use crate::message::{
-    ExtendedError, HEADER, MAX_MESSAGE, OPTION_EXTENDED_ERROR, Opt, Query, Record, Section, Writer, flag,
-    options, rcode, rtype, skip_name, u16_at,
+    ExtendedError, HEADER, Opt, Query, Record, Section, Writer, flag, is_truncated, option, options, rcode,
+    rtype, skip_name, u16_at,
 };
 use crate::name::{MAX_NAME, Name};
 
@@ -25,11 +26,6 @@ pub fn answers(response: &[u8], question: &[u8]) -> bool {
         && u16_at(response, 4) == Some(1)
         && asked[..name].eq_ignore_ascii_case(&question[..name])
         && asked[name..] == question[name..]
-}
-
-/// Whether the upstream's answer did not fit over UDP.
-pub fn is_truncated(response: &[u8]) -> bool {
-    u16_at(response, 2).unwrap_or(0) & flag::TC != 0
 }
 
 /// An upstream's message, walked through once.
@@ -56,7 +52,7 @@ impl<'a> Parts<'a> {
             counts: [0; 3],
             behind: start..start,
             behind_count: 0,
-            errors: [(0, &[]); ERRORS_PASSED],
+            errors: [ExtendedError::default(); ERRORS_PASSED],
             error_count: 0,
         };
         let (mut at, mut has_opt) = (start, false);
@@ -87,8 +83,8 @@ impl<'a> Parts<'a> {
     fn take_errors(&mut self, rdata: &'a [u8]) -> Option<()> {
         for option in options(rdata) {
             let (code, data) = option?;
-            if code == OPTION_EXTENDED_ERROR && self.error_count < ERRORS_PASSED {
-                self.errors[self.error_count] = (u16_at(data, 0)?, &data[2..]);
+            if code == option::EXTENDED_ERROR && self.error_count < ERRORS_PASSED {
+                self.errors[self.error_count] = ExtendedError::new(u16_at(data, 0)?, &data[2..]);
                 self.error_count += 1;
             }
         }
@@ -97,17 +93,17 @@ impl<'a> Parts<'a> {
 }
 
 /// Writes the client's response into `out`: the upstream's answer with the
-/// client's id, question and flags. Cut to `limit` octets with TC, which over
-/// TCP is `MAX_MESSAGE`. `None` where the upstream's message makes no sense.
-pub fn relay(response: &[u8], query: &Query, payload: u16, limit: usize, out: &mut [u8]) -> Option<usize> {
+/// client's id, question and flags, cut with TC where it does not fit. `None`
+/// where the upstream's message makes no sense.
+pub fn relay(response: &[u8], query: &Query, payload: u16, out: &mut [u8]) -> Option<usize> {
     let parts = Parts::parse(response)?;
-    let head = query.head();
+    let head = &query.head;
     let mut low = parts.rcode;
     if parts.rcode > flag::RCODE && head.edns.is_none() {
         // An RCODE of more than four bits cannot be said without an OPT.
         low = rcode::SERVFAIL;
     }
-    let mut writer = Writer::respond(&head, low, out)?;
+    let mut writer = Writer::respond(head, low, out)?;
     writer.put(&response[parts.records.clone()])?;
     for (section, count) in
         [Section::Answer, Section::Authority, Section::Additional].into_iter().zip(parts.counts)
@@ -120,28 +116,28 @@ pub fn relay(response: &[u8], query: &Query, payload: u16, limit: usize, out: &m
     let behind = parts.behind.start;
     let moved = splice(&mut writer, response, behind, parts.behind_count, |_, _| Some(Section::Additional));
     if is_truncated(response) || moved.is_none() {
-        writer.truncate(&head);
+        writer.truncate(head);
     }
     let errors = &parts.errors[..parts.error_count];
-    let length = writer.finish(&head, &Opt { payload, rcode: parts.rcode, errors }, limit);
+    let length = writer.finish(head, &Opt { payload, rcode: parts.rcode, errors });
     // RFC 7766 5: what is cut off over TCP could be had in no other way.
-    (limit < MAX_MESSAGE || !is_truncated(out)).then_some(length)
+    (!head.hop.over_tcp || !is_truncated(out)).then_some(length)
 }
 
 /// An empty answer with TC: the upstream's own did not fit over UDP, and could
 /// not be had over TCP; the client may try.
-pub fn truncated(query: &Query, payload: u16, limit: usize, out: &mut [u8]) -> usize {
-    let head = query.head();
-    let Some(mut writer) = Writer::respond(&head, rcode::NOERROR, out) else { return 0 };
-    writer.truncate(&head);
-    writer.finish(&head, &Opt { payload, rcode: rcode::NOERROR, errors: &[] }, limit)
+pub fn truncated(query: &Query, payload: u16, out: &mut [u8]) -> usize {
+    let head = &query.head;
+    let Some(mut writer) = Writer::respond(head, rcode::NOERROR, out) else { return 0 };
+    writer.truncate(head);
+    writer.finish(head, &Opt::plain(payload, rcode::NOERROR))
 }
 
 /// AA and RA as the upstream set them; AD only for a client that understands
 /// it (RFC 6840 5.8).
 fn passed_flags(response: &[u8], query: &Query) -> u16 {
     let upstream = u16_at(response, 2).unwrap_or(0);
-    let wants_ad = query.flags & flag::AD != 0 || query.edns.is_some_and(|edns| edns.dnssec_ok);
+    let wants_ad = query.head.flags & flag::AD != 0 || query.head.edns.is_some_and(|edns| edns.dnssec_ok);
     let passed = flag::AA | flag::RA | if wants_ad { flag::AD } else { 0 };
     upstream & passed
 }
@@ -155,16 +151,15 @@ pub fn follow(
     target: &Name,
     ttl: u32,
     opt: (u16, &[ExtendedError<'_>]),
-    limit: usize,
     out: &mut [u8],
 ) -> usize {
-    let head = query.head();
+    let head = &query.head;
     let parts = response.and_then(|response| Parts::parse(response).map(|parts| (response, parts)));
     let rcode = match &parts {
         Some((_, parts)) if parts.rcode == rcode::NXDOMAIN => rcode::NXDOMAIN,
         _ => rcode::NOERROR,
     };
-    let Some(mut writer) = Writer::respond(&head, rcode, out) else {
+    let Some(mut writer) = Writer::respond(head, rcode, out) else {
         return 0;
     };
     let mut whole = writer.put_record(Section::Answer, 0, rtype::CNAME, ttl, &[target.suffix(0)]);
@@ -178,31 +173,20 @@ pub fn follow(
         let start = parts.records.start;
         whole = whole.and_then(|()| splice(&mut writer, response, start, answers + authorities, kept));
     }
-    if whole.is_none() && response.is_some() && limit == MAX_MESSAGE {
-        return follow(None, query, target, ttl, opt, limit, out);
+    if whole.is_none() && response.is_some() && head.hop.over_tcp {
+        return follow(None, query, target, ttl, opt, out);
     }
     if whole.is_none() {
-        writer.truncate(&head);
+        writer.truncate(head);
     }
     let (payload, errors) = opt;
-    writer.finish(&head, &Opt { payload, rcode, errors }, limit)
+    writer.finish(head, &Opt { payload, rcode, errors })
 }
 
 /// Where an answer leads: the targets of CNAME, DNAME, HTTPS and SVCB records
-/// of its answer section, in their order. Empty for an answer that failed: what
-/// does not validate stays SERVFAIL, whatever it holds.
+/// of its answer section, in their order.
 pub fn targets(response: &[u8]) -> impl Iterator<Item = Name> {
-    let rcode = u16_at(response, 2).unwrap_or(0) & flag::RCODE;
-    let has_said = matches!(rcode, rcode::NOERROR | rcode::NXDOMAIN);
-    let mut records = if has_said { u16_at(response, 6).unwrap_or(0) } else { 0 };
-    let mut next = skip_name(response, HEADER).map_or(response.len(), |end| end + 4);
-    let record = move || {
-        records = records.checked_sub(1)?;
-        let record = Record::parse(response, next)?;
-        next = record.end;
-        Some(record)
-    };
-    std::iter::from_fn(record).filter_map(|record| {
+    answers_of(response).filter_map(|record| {
         let at = match record.rtype {
             rtype::CNAME | rtype::DNAME => record.rdata_start,
             // RFC 9460 2.1: SvcPriority, then TargetName.
@@ -211,6 +195,83 @@ pub fn targets(response: &[u8]) -> impl Iterator<Item = Name> {
         };
         // "." is the owner itself (RFC 9460 2.5), which was judged before.
         expand(response, at).map(|(name, _)| name).filter(|name| name.labels() > 0)
+    })
+}
+
+/// The addresses an answer leads to: those of A and AAAA records, and those that
+/// HTTPS and SVCB records hint at.
+pub fn addresses(response: &[u8]) -> impl Iterator<Item = IpAddr> + Clone {
+    answers_of(response).flat_map(|record| {
+        let (listed, hints) = match record.rtype {
+            rtype::A | rtype::AAAA => (record.rdata(response), &[][..]),
+            rtype::SVCB | rtype::HTTPS => {
+                let end = skip_name(response, record.rdata_start + 2).unwrap_or(record.end);
+                (&[][..], response.get(end..record.end).unwrap_or(&[]))
+            }
+            _ => (&[][..], &[][..]),
+        };
+        let listed = Addresses { rest: listed, ipv6: record.rtype == rtype::AAAA };
+        listed.chain(Parameters(hints).flat_map(|(key, value)| {
+            let is_hint = matches!(key, IPV4HINT | IPV6HINT);
+            Addresses { rest: if is_hint { value } else { &[] }, ipv6: key == IPV6HINT }
+        }))
+    })
+}
+
+/// RFC 9460 14.3.2.
+const IPV4HINT: u16 = 4;
+const IPV6HINT: u16 = 6;
+
+/// SvcParams (RFC 9460 2.2), up to what is cut off.
+#[derive(Clone)]
+struct Parameters<'a>(&'a [u8]);
+
+impl<'a> Iterator for Parameters<'a> {
+    type Item = (u16, &'a [u8]);
+
+    fn next(&mut self) -> Option<(u16, &'a [u8])> {
+        let rest = std::mem::take(&mut self.0);
+        let end = 4 + usize::from(u16_at(rest, 2)?);
+        let parameter = (u16_at(rest, 0)?, rest.get(4..end)?);
+        self.0 = &rest[end..];
+        Some(parameter)
+    }
+}
+
+/// Addresses one behind the other, without a rest of octets that is none.
+#[derive(Clone)]
+struct Addresses<'a> {
+    rest: &'a [u8],
+    ipv6: bool,
+}
+
+impl Iterator for Addresses<'_> {
+    type Item = IpAddr;
+
+    fn next(&mut self) -> Option<IpAddr> {
+        if self.ipv6 {
+            let (address, rest) = self.rest.split_first_chunk::<16>()?;
+            self.rest = rest;
+            return Some(Ipv6Addr::from(*address).into());
+        }
+        let (address, rest) = self.rest.split_first_chunk::<4>()?;
+        self.rest = rest;
+        Some(Ipv4Addr::from(*address).into())
+    }
+}
+
+/// The records of the answer section. None for an answer that failed: what does
+/// not validate stays SERVFAIL, whatever it holds.
+fn answers_of(response: &[u8]) -> impl Iterator<Item = Record> + Clone {
+    let rcode = u16_at(response, 2).unwrap_or(0) & flag::RCODE;
+    let has_said = matches!(rcode, rcode::NOERROR | rcode::NXDOMAIN);
+    let mut records = if has_said { u16_at(response, 6).unwrap_or(0) } else { 0 };
+    let mut next = skip_name(response, HEADER).map_or(response.len(), |end| end + 4);
+    std::iter::from_fn(move || {
+        records = records.checked_sub(1)?;
+        let record = Record::parse(response, next)?;
+        next = record.end;
+        Some(record)
     })
 }
 

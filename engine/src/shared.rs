@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 
 use crate::answer::Rules;
+use crate::limits::{Crowd, Limiter};
 use crate::policy::Snapshot;
 use crate::{tcp, upstream};
 
@@ -20,12 +21,13 @@ const EVENTS_KEPT: usize = 256;
 pub struct Settings {
     pub listen: Vec<SocketAddr>,
     pub workers: usize,
-    pub rules: Rules,
     pub upstreams: Vec<SocketAddr>,
     pub attempts: usize,
     pub attempt_timeout: Duration,
     /// Queries under way per packet thread.
     pub max_outstanding: usize,
+    /// Octets of UDP that we announce to upstreams.
+    pub upstream_payload: u16,
     pub tcp: tcp::Limits,
 }
 
@@ -37,7 +39,7 @@ impl Settings {
             timeout: self.attempt_timeout,
             max_outstanding: self.max_outstanding,
             workers: self.workers,
-            payload: self.rules.max_payload,
+            payload: self.upstream_payload,
         }
     }
 }
@@ -47,8 +49,10 @@ pub struct Shared {
     pub settings: Settings,
     pub serving: ArcSwap<Serving>,
     pub events: Arc<Events>,
-    /// Open TCP connections of clients.
-    pub connections: Arc<AtomicUsize>,
+    pub limiter: Limiter,
+    /// Open TCP connections by client, and by the place of the listener.
+    pub crowd: Arc<Crowd>,
+    pub connections: Arc<[AtomicUsize]>,
     pub stop_at: OnceLock<Instant>,
     /// Packet threads that are alive.
     pub running: AtomicUsize,
@@ -61,9 +65,10 @@ impl Shared {
     }
 }
 
-/// A snapshot in service.
+/// A snapshot in service, and the rules that go with it.
 pub struct Serving {
     pub snapshot: Arc<Snapshot>,
+    pub rules: Arc<Rules>,
     /// The counters' slot of each zone of the snapshot.
     pub slots: Vec<u16>,
 }

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::limits::Crowd;
+
 /// Connections that wait to be accepted, per listener.
 const BACKLOG: i32 = 1024;
 /// Octets of responses that a client may leave unread before its further
@@ -22,8 +24,9 @@ const FRAME: usize = 2 + 65_535;
 /// Bounds of the TCP service.
 #[derive(Clone, Copy)]
 pub struct Limits {
-    /// Of all packet threads together.
+    /// Of one listener, and of one client; all packet threads together.
     pub connections: usize,
+    pub per_client: usize,
     /// Unanswered queries per connection.
     pub pipelined: usize,
     /// Patience with a connection that asks nothing and is owed nothing, and
@@ -33,11 +36,18 @@ pub struct Limits {
     pub read: Duration,
 }
 
+/// Why a connection is closed at once.
+pub enum NotAdmitted {
+    ClientHasItsShare,
+    ListenerIsFull,
+}
+
 /// The connections of one packet thread.
 pub struct Service {
     limits: Limits,
-    /// Connections of all packet threads.
-    total: Arc<AtomicUsize>,
+    /// Connections of all packet threads, by listener and by client.
+    totals: Arc<[AtomicUsize]>,
+    crowd: Arc<Crowd>,
     connections: Slab<Connection>,
     /// Tells a connection from an earlier one in the same place.
     next_generation: u64,
@@ -46,6 +56,8 @@ pub struct Service {
 pub struct Connection {
     pub stream: TcpStream,
     pub peer: SocketAddr,
+    /// Place of the listener it came to.
+    listener: usize,
     pub generation: u64,
     input: Vec<u8>,
     /// Octets at the front of `input` that were taken already.
@@ -62,24 +74,40 @@ pub struct Connection {
 }
 
 impl Service {
-    pub fn new(limits: Limits, total: Arc<AtomicUsize>) -> Service {
-        Service { limits, total, connections: Slab::new(), next_generation: 0 }
+    pub fn new(limits: Limits, totals: Arc<[AtomicUsize]>, crowd: Arc<Crowd>) -> Service {
+        Service { limits, totals, crowd, connections: Slab::new(), next_generation: 0 }
     }
 
-    /// Takes a new connection in and returns its key. When there are too many,
-    /// the one of this thread that has been idle longest makes room (RFC 7766
-    /// 6.2.3); `None` where none is idle.
-    pub fn admit(&mut self, stream: TcpStream, peer: SocketAddr, now: Instant) -> Option<usize> {
-        if self.total.load(Relaxed) >= self.limits.connections {
-            let idle = self.connections.iter().filter(|(_, c)| c.unanswered == 0);
-            let longest = idle.min_by_key(|(_, c)| c.active_at).map(|(key, _)| key)?;
+    /// Takes a new connection in and returns its key; `None` where it is not
+    /// taken. When its listener has too many, the one of these and of this thread
+    /// that has been idle longest makes room (RFC 7766 6.2.3). A client that has
+    /// its share gets no more of them, unless it `is_exempt`.
+    pub fn admit(
+        &mut self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        listener: usize,
+        is_exempt: bool,
+        now: Instant,
+    ) -> Result<usize, NotAdmitted> {
+        if self.crowd.enter(peer.ip()) > self.limits.per_client && !is_exempt {
+            self.crowd.leave(peer.ip());
+            return Err(NotAdmitted::ClientHasItsShare);
+        }
+        if self.totals[listener].load(Relaxed) >= self.limits.connections {
+            let idle = self.connections.iter().filter(|(_, c)| c.unanswered == 0 && c.listener == listener);
+            let Some(longest) = idle.min_by_key(|(_, c)| c.active_at).map(|(key, _)| key) else {
+                self.crowd.leave(peer.ip());
+                return Err(NotAdmitted::ListenerIsFull);
+            };
             self.remove(longest);
         }
-        self.total.fetch_add(1, Relaxed);
+        self.totals[listener].fetch_add(1, Relaxed);
         self.next_generation += 1;
         let key = self.connections.insert(Connection {
             stream,
             peer,
+            listener,
             generation: self.next_generation,
             input: Vec::new(),
             taken: 0,
@@ -91,7 +119,7 @@ impl Service {
             message_since: None,
             watched: (true, false),
         });
-        Some(key)
+        Ok(key)
     }
 
     pub fn get_mut(&mut self, key: usize) -> Option<&mut Connection> {
@@ -105,7 +133,8 @@ impl Service {
     /// Takes a connection out; dropping it closes it.
     pub fn remove(&mut self, key: usize) -> Option<Connection> {
         let removed = self.connections.try_remove(key)?;
-        self.total.fetch_sub(1, Relaxed);
+        self.totals[removed.listener].fetch_sub(1, Relaxed);
+        self.crowd.leave(removed.peer.ip());
         Some(removed)
     }
 

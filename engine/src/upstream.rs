@@ -18,7 +18,7 @@ use slab::Slab;
 
 use crate::counters::{Counters, UpstreamCounters};
 use crate::health::Health;
-use crate::message::{MAX_QUESTION, Query, u16_at};
+use crate::message::{MAX_QUESTION, Query, is_truncated, u16_at};
 use crate::name::Name;
 use crate::poll::{Poll, Token};
 use crate::pool::Pool;
@@ -368,7 +368,7 @@ impl Upstreams {
             return None;
         };
         self.answered(key, channel, upstream, now);
-        if relay::is_truncated(message) && matches!(channel, Channel::Socket(_)) {
+        if is_truncated(message) && matches!(channel, Channel::Socket(_)) {
             if !self.flights[key].over_tcp {
                 // The same upstream once more; not an attempt, since it answered.
                 self.flights[key].over_tcp = true;
@@ -563,15 +563,11 @@ impl Flight {
 
     /// The question as it is asked upstream.
     fn asked_question<'a>(&'a self, buffer: &'a mut [u8; MAX_QUESTION]) -> &'a [u8] {
-        let question = self.query.question();
+        let question = self.query.head.question();
         let Some(target) = &self.follow else { return question };
         let (name, type_and_class) = (target.suffix(0), &question[question.len() - 4..]);
         buffer[..name.len()].copy_from_slice(name);
         buffer[name.len()..name.len() + 4].copy_from_slice(type_and_class);
         &buffer[..name.len() + 4]
-    }
-
-    pub fn came_over_tcp(&self) -> bool {
-        matches!(self.origin, Origin::Tcp { .. })
     }
 }

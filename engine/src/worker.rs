@@ -12,16 +12,19 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::answer::{
-    Client, Judgement, Outcome, Verdict, decide, judge, judge_targets, respond_by_following,
-    respond_with_error,
+    Client, Judgement, Outcome, Rules, Verdict, decide, judge, judge_targets, respond_by_following,
+    respond_with_error, slip,
 };
-use crate::counters::Counters;
-use crate::message::{MAX_MESSAGE, Query, ede, rcode};
+use crate::counters::{Counters, Slip};
+use crate::failures::Failures;
+use crate::limits::Kind;
+use crate::message::{ExtendedError, MAX_MESSAGE, Query, ede, is_truncated, rcode};
 use crate::name::Name;
+use crate::policy::seed;
 use crate::poll::{Event, Poll, Token};
 use crate::relay;
 use crate::shared::{Serving, Shared};
-use crate::sys::{Batch, DATAGRAM};
+use crate::sys::{Batch, DATAGRAM, Datagram};
 use crate::tcp;
 use crate::udp::Listener;
 use crate::upstream::{Flight, Origin, Upstreams};
@@ -64,7 +67,6 @@ pub fn run(
     drop(ready);
     let mut mail = Batch::empty();
     loop {
-        // What goes wrong with one packet may cost that packet, not the rest.
         let turn = catch_unwind(AssertUnwindSafe(|| worker.turn(&mut mail)));
         match turn {
             Ok(Ok(true)) => {}
@@ -88,6 +90,9 @@ struct Worker {
     resumable: Vec<usize>,
     swept_at: Instant,
     upstreams: Upstreams,
+    failures: Failures,
+    /// Queries above their client's limit, so that every so manieth is answered.
+    turned_away: u32,
     now: Instant,
     unix: u64,
     scratch: Box<[u8; MAX_MESSAGE]>,
@@ -110,7 +115,11 @@ impl Worker {
         let events = Arc::clone(&shared.events);
         let now = Instant::now();
         Ok(Worker {
-            clients: tcp::Service::new(shared.settings.tcp, Arc::clone(&shared.connections)),
+            clients: tcp::Service::new(
+                shared.settings.tcp,
+                Arc::clone(&shared.connections),
+                Arc::clone(&shared.crowd),
+            ),
             upstreams: Upstreams::new(settings, Rc::clone(&poll), Arc::clone(&counters), events),
             shared,
             counters,
@@ -121,6 +130,8 @@ impl Worker {
             accept_again: None,
             resumable: Vec::new(),
             swept_at: now,
+            failures: Failures::new(seed()),
+            turned_away: 0,
             now,
             unix: unix_now(),
             scratch: Box::new([0; MAX_MESSAGE]),
@@ -134,14 +145,13 @@ impl Worker {
         let events = self.poll.wait(self.patience())?;
         (self.now, self.unix) = (Instant::now(), unix_now());
         for event in events {
-            match event.token {
-                Token::Wake => self.wake_up(),
-                Token::Udp(place) => drop(self.serve_udp(place, mail)),
-                Token::Accept(place) => self.accept(place),
-                Token::Client(key, _) if self.is_current(event.token) => self.serve_client(key, event),
-                Token::Client(..) => {}
-                Token::Upstream(key) => self.take_datagrams(key, mail),
-                Token::Stream(key) => self.take_messages(key, event),
+            // What goes wrong with one packet may cost that packet, or at most its
+            // connection; the others of this turn are served.
+            if catch_unwind(AssertUnwindSafe(|| self.serve(event, mail))).is_err() {
+                self.counters.panics.add(1);
+                if let Token::Client(key, _) = event.token {
+                    self.clients.remove(key);
+                }
             }
         }
         for flight in self.upstreams.expire(self.now) {
@@ -158,6 +168,18 @@ impl Worker {
         self.counters.outstanding.set(self.upstreams.outstanding() as u64);
         self.counters.tcp_connections.set(self.clients.count() as u64);
         self.check_stop(mail)
+    }
+
+    fn serve(&mut self, event: Event, mail: &mut Batch) {
+        match event.token {
+            Token::Wake => self.wake_up(),
+            Token::Udp(place) => drop(self.serve_udp(place, mail)),
+            Token::Accept(place) => self.accept(place),
+            Token::Client(key, _) if self.is_current(event.token) => self.serve_client(key, event),
+            Token::Client(..) => {}
+            Token::Upstream(key) => self.take_datagrams(key, mail),
+            Token::Stream(key) => self.take_messages(key, event),
+        }
     }
 
     fn patience(&self) -> Duration {
@@ -197,17 +219,17 @@ impl Worker {
             let packet = &datagram.data[..datagram.length];
             let slot = self.listeners[place].slot();
             let verdict = catch_unwind(AssertUnwindSafe(|| {
-                decide(
-                    packet,
-                    client,
-                    &serving.snapshot,
-                    &self.shared.settings.rules,
-                    self.unix,
-                    &mut slot.data,
-                )
+                fail::fail_point!("decide");
+                decide(packet, client, &serving.snapshot, &serving.rules, self.unix, &mut slot.data)
             }));
+            let claim = verdict.as_ref().ok().and_then(Verdict::claim);
+            if let Some(kind) = claim.filter(|kind| !self.may_have(client, *kind, &serving.rules)) {
+                self.turn_away(place, datagram, client, kind, &serving.rules);
+                continue;
+            }
             match verdict {
-                Ok(Verdict::Respond { length, outcome }) => {
+                Ok(Verdict::Respond { length, outcome, .. }) => {
+                    let slot = self.listeners[place].slot();
                     (slot.length, slot.peer, slot.local) = (length, datagram.peer, datagram.local);
                     self.counters.count(false, outcome, &serving.slots);
                     self.push(place);
@@ -225,7 +247,37 @@ impl Worker {
         true
     }
 
+    fn may_have(&self, client: Client, kind: Kind, rules: &Rules) -> bool {
+        let rate = match kind {
+            Kind::Query => rules.rates.queries,
+            Kind::Error => rules.rates.errors,
+        };
+        self.shared.limiter.admit(client.address, kind, rate, self.now)
+    }
+
+    /// Drops a query above its client's limit; every so manieth is answered, so
+    /// that a real client behind a forged flood finds its way.
+    fn turn_away(&mut self, place: usize, datagram: &Datagram, client: Client, kind: Kind, rules: &Rules) {
+        self.counters.count(false, Outcome::Limited, &[]);
+        self.turned_away = self.turned_away.wrapping_add(1);
+        let slips = kind == Kind::Query && self.turned_away.checked_rem(rules.rates.slip) == Some(0);
+        let slot = self.listeners[place].slot();
+        let packet = &datagram.data[..datagram.length];
+        let answered = if slips { slip(packet, client, rules, self.unix, &mut slot.data) } else { None };
+        let Some((length, is_about_cookie)) = answered else {
+            self.counters.limited[Slip::Dropped as usize].add(1);
+            return;
+        };
+        (slot.length, slot.peer, slot.local) = (length, datagram.peer, datagram.local);
+        let how = if is_about_cookie { Slip::BadCookie } else { Slip::Truncated };
+        self.counters.limited[how as usize].add(1);
+        self.push(place);
+    }
+
+    /// Sends what is in the listener's slot, with others.
     fn push(&mut self, place: usize) {
+        let slot = self.listeners[place].slot();
+        self.counters.truncated.add(u64::from(is_truncated(&slot.data[..slot.length])));
         let lost = self.listeners[place].push();
         self.counters.unsent.add(lost as u64);
     }
@@ -245,7 +297,7 @@ impl Worker {
     fn accept(&mut self, place: usize) {
         loop {
             match self.accepting[place].accept() {
-                Ok((stream, peer)) => self.admit(stream, peer),
+                Ok((stream, peer)) => self.admit(stream, peer, place),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 // The client went away between knocking and the door.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -264,14 +316,19 @@ impl Worker {
         }
     }
 
-    fn admit(&mut self, stream: std::net::TcpStream, peer: SocketAddr) {
+    fn admit(&mut self, stream: std::net::TcpStream, peer: SocketAddr, listener: usize) {
         if stream.set_nonblocking(true).is_err() {
             return;
         }
         // Responses are single writes already; waiting to fill a segment would
         // only delay them.
         let _ = stream.set_nodelay(true);
-        let Some(key) = self.clients.admit(stream, peer, self.now) else { return };
+        let is_exempt = self.shared.serving.load().rules.exempt.contains(peer.ip());
+        let key = match self.clients.admit(stream, peer, listener, is_exempt, self.now) {
+            Ok(key) => key,
+            Err(tcp::NotAdmitted::ClientHasItsShare) => return self.counters.tcp_refused.add(1),
+            Err(tcp::NotAdmitted::ListenerIsFull) => return,
+        };
         let added = self.clients.get(key).map(|connection| {
             self.poll.add(&connection.stream, Token::client(key, connection.generation), true, false)
         });
@@ -313,12 +370,12 @@ impl Worker {
             }
             let Some(length) = self.clients.next_message(key, &mut self.message[..], self.now) else { break };
             let packet = &self.message[..length];
-            let rules = &self.shared.settings.rules;
             let verdict = catch_unwind(AssertUnwindSafe(|| {
-                decide(packet, client, &serving.snapshot, rules, self.unix, &mut self.scratch[..])
+                fail::fail_point!("decide");
+                decide(packet, client, &serving.snapshot, &serving.rules, self.unix, &mut self.scratch[..])
             }));
             match verdict {
-                Ok(Verdict::Respond { length, outcome }) => {
+                Ok(Verdict::Respond { length, outcome, .. }) => {
                     self.counters.count(true, outcome, &serving.slots);
                     self.clients.answer(key, generation, &self.scratch[..length], self.now);
                 }
@@ -383,6 +440,11 @@ impl Worker {
     //--- Upstream
 
     fn forward(&mut self, query: Query, follow: Option<Box<Name>>, origin: Origin) {
+        if follow.is_none() && self.failures.knows(&query, self.now) {
+            let serving = self.shared.serving.load();
+            let error = ExtendedError::new(ede::CACHED_ERROR, b"no upstream answered a moment ago");
+            return self.give_up(&query, origin, Outcome::Failed, error, &serving);
+        }
         let flight = Flight::new(query, follow, origin);
         if self.upstreams.has_room() {
             self.upstreams.ask(flight, self.now);
@@ -409,52 +471,69 @@ impl Worker {
         }
     }
 
-    /// Answers a query whose upstream has answered, or why none has. The name is
-    /// judged again: the snapshot may have changed meanwhile.
+    /// Answers a query whose upstream has answered, or why none has.
     fn finish(&mut self, flight: Flight, response: Result<&[u8], Outcome>) {
+        let origin = flight.origin;
+        let finished = catch_unwind(AssertUnwindSafe(|| {
+            fail::fail_point!("finish");
+            self.judge_again(flight, response);
+        }));
+        if finished.is_err() {
+            self.survive_panic(matches!(origin, Origin::Tcp { .. }));
+            if let Origin::Tcp { connection, generation } = origin {
+                self.clients.leave_unanswered(connection, generation);
+                self.resumable.push(connection);
+            }
+        }
+    }
+
+    /// The name is judged again: the snapshot may have changed meanwhile.
+    fn judge_again(&mut self, flight: Flight, response: Result<&[u8], Outcome>) {
         let serving = self.shared.serving.load();
-        let rules = &self.shared.settings.rules;
-        let over_tcp = flight.came_over_tcp();
-        let limit = if over_tcp { MAX_MESSAGE } else { flight.query.payload_limit(rules.max_payload) };
+        let (snapshot, rules, query) = (&serving.snapshot, &serving.rules, &flight.query);
         let out = &mut self.scratch[..];
-        let snapshot = &serving.snapshot;
-        let mut judgement = judge(&flight.query, over_tcp, snapshot, rules, self.unix, out);
+        let mut judgement = judge(query, snapshot, rules, self.unix, out);
         if let (Judgement::Pass, Ok(said), None) = (&judgement, response, &flight.follow) {
-            judgement = judge_targets(&flight.query, over_tcp, said, snapshot, rules, self.unix, out);
+            judgement = judge_targets(query, said, snapshot, rules, self.unix, out);
         }
         let (length, outcome) = match judgement {
             Judgement::Answer { length, outcome } => (length, outcome),
             Judgement::Silence(outcome) => (0, outcome),
-            Judgement::Follow(decision) => {
-                if response.is_ok() && flight.follow.as_deref() != decision.answer.target.as_ref() {
-                    let target = decision.answer.target.clone().map(Box::new);
-                    return self.ask_again(flight, target);
+            Judgement::Follow(decision, target) => {
+                if response.is_ok() && flight.follow.as_deref() != Some(&target) {
+                    return self.ask_again(flight, Some(Box::new(target)));
                 }
                 let outcome = Outcome::Blocked { zone: decision.zone, action: decision.answer.action };
-                let query = &flight.query;
                 let said = response.ok();
                 let length =
-                    respond_by_following(query, said, &decision, snapshot, rules, self.unix, limit, out);
+                    respond_by_following(query, said, &decision, &target, snapshot, rules, self.unix, out);
                 (length, outcome)
             }
             Judgement::Pass | Judgement::Allow if flight.follow.is_some() && response.is_ok() => {
                 return self.ask_again(flight, None);
             }
             Judgement::Pass | Judgement::Allow => {
+                let over_tcp = query.head.hop.over_tcp;
                 let said = response.ok();
-                match said.and_then(|said| relay::relay(said, &flight.query, rules.max_payload, limit, out)) {
+                match said.and_then(|said| relay::relay(said, query, rules.max_payload, out)) {
                     Some(length) => (length, Outcome::Forwarded),
                     None if flight.over_tcp && !over_tcp => {
-                        (relay::truncated(&flight.query, rules.max_payload, limit, out), Outcome::Forwarded)
+                        (relay::truncated(query, rules.max_payload, out), Outcome::Forwarded)
                     }
-                    None => {
-                        let outcome = response.err().unwrap_or(Outcome::Failed);
-                        return self.give_up(&flight.query, flight.origin, outcome, &serving);
-                    }
+                    None => return self.fail(&flight, response.err().unwrap_or(Outcome::Failed), &serving),
                 }
             }
         };
         self.deliver(flight.origin, length, outcome, &serving);
+    }
+
+    /// Nobody who could tell has told (RFC 8914 4.23).
+    fn fail(&mut self, flight: &Flight, outcome: Outcome, serving: &Serving) {
+        if outcome == Outcome::Failed {
+            self.failures.remember(&flight.query, self.now);
+        }
+        let error = ExtendedError::new(ede::NO_REACHABLE_AUTHORITY, b"no upstream answered");
+        self.give_up(&flight.query, flight.origin, outcome, error, serving);
     }
 
     /// The policy for the name changed while the upstream was asked.
@@ -464,12 +543,17 @@ impl Worker {
         }
     }
 
-    /// SERVFAIL with the reason (RFC 8914 4.23): nobody who could tell answers.
-    fn give_up(&mut self, query: &Query, origin: Origin, outcome: Outcome, serving: &Serving) {
-        let errors = [(ede::NO_REACHABLE_AUTHORITY, &b"no upstream answered"[..])];
-        let rules = &self.shared.settings.rules;
+    /// SERVFAIL with the reason.
+    fn give_up(
+        &mut self,
+        query: &Query,
+        origin: Origin,
+        outcome: Outcome,
+        error: ExtendedError<'_>,
+        serving: &Serving,
+    ) {
         let out = &mut self.scratch[..DATAGRAM];
-        let length = respond_with_error(&query.head(), rcode::SERVFAIL, &errors, rules, out);
+        let length = respond_with_error(&query.head, rcode::SERVFAIL, &[error], &serving.rules, out);
         self.deliver(origin, length, outcome, serving);
     }
 

@@ -4,11 +4,12 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use _engine::answer::{Client, Prefix, Rules, Verdict, decide};
+use _engine::answer::{Client, Rules, Soa, Verdict, decide};
 use _engine::list;
 use _engine::message::{HEADER, Query, Record, flag, skip_name, u16_at};
 use _engine::name::Name;
-use _engine::policy::{Action, Answer, Match, Rule, Snapshot, ZoneInPlace};
+use _engine::policy::{Action, Answer, Match, Rule, Snapshot, Target, ZoneInPlace};
+use _engine::prefix::{Prefix, Prefixes};
 use _engine::relay;
 
 const ROUNDS: u64 = 60_000;
@@ -44,8 +45,8 @@ fn name(text: &str) -> Name {
 
 fn rules() -> Rules {
     let everyone = Prefix { address: IpAddr::V4(Ipv4Addr::UNSPECIFIED), length: 0 };
-    let soa = (name("localhost"), name("nobody.invalid"));
-    Rules { clients: vec![everyone], drop_others: false, max_payload: 1232, soa }
+    let soa = Soa(name("localhost"), name("nobody.invalid"));
+    Rules { clients: Prefixes::new([everyone]), max_payload: 1232, soa, ..Rules::default() }
 }
 
 /// One zone for each action, `ACTION.example`.
@@ -57,9 +58,13 @@ fn snapshot() -> Snapshot {
             extended_error: Some(16),
             ipv4: vec![Ipv4Addr::new(192, 0, 2, 53); 40],
             ipv6: vec!["2001:db8::53".parse().unwrap()],
-            target: (action == Action::Cname).then(|| name("landing.example")),
+            target: (action == Action::Cname).then(|| Target::Name(name("landing.example"))),
         };
-        let rule = Rule::Answer { answer: Arc::new(answer), reference: "order 17/2017".repeat(15).into() };
+        let rule = Rule::Answer {
+            answer: Arc::new(answer),
+            reference: "order 17/2017".repeat(15).into(),
+            structured: None,
+        };
         let text = format!("{}.example", action.name());
         let zone = list::plain(action.name(), text.as_bytes(), Match::Subtree, rule).unwrap();
         ZoneInPlace { zone: Arc::new(zone), next_change_at: Some(1_000), judges_targets: true }
@@ -77,7 +82,7 @@ fn query(labels: &[&str], qtype: u16, with_opt: bool) -> Vec<u8> {
     message.extend_from_slice(&qtype.to_be_bytes());
     message.extend_from_slice(&[0, 1]);
     if with_opt {
-        message.extend_from_slice(&[0, 0, 41, 4, 0xd0, 0, 0, 0x80, 0, 0, 4, 0, 10, 0, 0]);
+        message.extend_from_slice(b"\0\0\x29\x04\xd0\0\0\x80\0\0\x0c\0\x0a\0\x08eightoct");
     }
     message
 }
@@ -130,7 +135,8 @@ fn whatever_packet_comes_the_response_is_sound() {
 fn whatever_an_upstream_sends_the_response_is_sound() {
     let mut random = Random(20170810);
     let (asked, target) = (query(&["free", "example"], 1, true), name("landing.example"));
-    let Ok(query) = Query::parse(&asked) else { panic!("a plain query") };
+    let Ok(mut query) = Query::parse(&asked, false) else { panic!("a plain query") };
+    query.head.hop.limit = 1232;
     // Two addresses, a CNAME and an MX with pointers, an OPT with an extended error, and a record behind it.
     let mut whole = asked[..HEADER + 18].to_vec();
     whole[2..12].copy_from_slice(&[0x81, 0x80, 0, 1, 0, 4, 0, 0, 0, 2]);
@@ -140,7 +146,7 @@ fn whatever_an_upstream_sends_the_response_is_sound() {
     whole.extend_from_slice(b"\xc0\x0c\0\x0f\0\x01\0\0\x01\x2c\0\x04\0\x0a\xc0\x11");
     whole.extend_from_slice(b"\0\0\x29\x04\xd0\0\0\0\0\0\x08\0\x0f\0\x04\0\x16no");
     whole.extend_from_slice(b"\xc0\x0c\0\x01\0\x01\0\0\x01\x2c\0\x04\xc0\0\x02\x03");
-    assert!(is_well_formed(&whole) && relay::answers(&whole, query.question()));
+    assert!(is_well_formed(&whole) && relay::answers(&whole, query.head.question()));
     let mut relayed = 0;
     for round in 0..ROUNDS {
         let mut response = whole.clone();
@@ -149,17 +155,18 @@ fn whatever_an_upstream_sends_the_response_is_sound() {
         }
         let targets = relay::targets(&response).count();
         assert!(targets <= response.len() / 12, "more targets than records");
+        assert!(relay::addresses(&response).count() <= response.len() / 4, "more addresses than octets");
         let mut out = [0; 4096];
-        if let Some(length) = relay::relay(&response, &query, 1232, 1232, &mut out) {
+        if let Some(length) = relay::relay(&response, &query, 1232, &mut out) {
             relayed += 1;
             assert_eq!(out[..2], asked[..2]);
-            let question = HEADER..HEADER + query.question().len();
+            let question = HEADER..HEADER + query.head.question().len();
             assert_eq!(out[question.clone()], asked[question], "the question comes back as it was asked");
             assert!(length <= 1232);
             assert!(is_well_formed(&out[..length]), "{response:02x?} became {:02x?}", &out[..length]);
         }
         let opt = (1232, &[][..]);
-        let length = relay::follow(Some(&response), &query, &target, 30, opt, 1232, &mut out);
+        let length = relay::follow(Some(&response), &query, &target, 30, opt, &mut out);
         assert!(is_well_formed(&out[..length]), "{response:02x?} became {:02x?}", &out[..length]);
     }
     assert!(relayed > ROUNDS / 4, "only {relayed} of the answers were relayed");

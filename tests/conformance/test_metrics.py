@@ -37,12 +37,14 @@ METRICS = {
 OUTCOMES = {
     "blocked",
     "forwarded",
+    "local",
     "failed",
     "refused",
     "malformed",
     "not_implemented",
     "bad_version",
     "dropped",
+    "limited",
     "overloaded",
 }
 

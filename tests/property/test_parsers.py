@@ -10,13 +10,14 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from dnsblock import document
-from dnsblock.config import Endpoint, load, system_resolvers
+from dnsblock.config import load
 from dnsblock.errors import Problem, Refused
 from dnsblock.names import NameRefused, canonical
 from dnsblock.orders.ledger import Ledger
 from dnsblock.orders.order import Entry, Order, Target, TargetEntry, parse, parse_entries
 from dnsblock.orders.schema import EntriesFile
 from dnsblock.orders.state import derive
+from dnsblock.values import Endpoint, system_resolvers
 
 # Text that is nearly right breaks more than noise does.
 PIECES = st.sampled_from(

@@ -8,8 +8,9 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from dnsblock.config import BUILT_IN, Config, Endpoint, load, system_resolvers
+from dnsblock.config import BUILT_IN, Config, load
 from dnsblock.errors import Refused
+from dnsblock.values import Endpoint, system_resolvers
 
 REFERENCE = Path(__file__).parents[2] / "config" / "dnsblock.yaml"
 ISSUER_ZONE = "{name: kominfo, issuer: kominfo.go.id, unsigned: accept, answer: nxdomain}"
@@ -84,7 +85,7 @@ def test_the_examples_in_the_reference_file_are_valid(read):
     lines = ["  " + line[3:] if line.startswith("#  - {") else line for line in lines]
     config = read("\n".join(lines))
     assert sorted(config.answers) == ["landing", "sinkhole"]
-    assert [zone.name for zone in config.zones] == ["kominfo", "malware"]
+    assert [zone.name for zone in config.zones] == ["kominfo", "malware", "badnets"]
 
 
 # ------- Values -------
@@ -243,11 +244,11 @@ def test_an_upstream_that_is_no_server_is_refused(refused, text: str):
         ("answers: {x: {action: drop, ttl: 86401}}", "1: '86401': answers.x.ttl: must be at most 86400"),
         (
             "zones: [{name: z, answer: drop}]",
-            "1: zones.0: zone z must have an issuer or a list, and not both",
+            "1: zones.0: zone z must have one of issuer, list and addresses",
         ),
         (
             "orders: in\nzones: [{name: z, answer: drop, issuer: i, list: l}]",
-            "2: zones.0: zone z must have an issuer or a list, and not both",
+            "2: zones.0: zone z must have one of issuer, list and addresses",
         ),
         (
             "zones: [{name: z, answer: drop, list: l, unsigned: refuse}]",

@@ -18,6 +18,7 @@ from dnsblock._engine import (
     ListRefused,
     PolicyZone,
     Rule,
+    Rules,
     Settings,
     Snapshot,
 )
@@ -27,24 +28,44 @@ MILLION = 1_000_000
 
 
 def settings(**changes) -> Settings:
-    loopback = ip_network("127.0.0.0/8")
     values = {
         "listen": [(ip_address("127.0.0.1"), 0)],
         "workers": 1,
-        "clients": [(loopback.network_address, loopback.prefixlen)],
-        "drop_others": False,
         "max_payload": 1232,
-        "soa": ("localhost", "nobody.invalid"),
         "upstreams": [(ip_address("127.0.0.1"), 9)],
         "attempts": 1,
         "attempt_timeout_ms": 100,
         "max_outstanding": 100,
         "max_connections": 10,
+        "max_connections_per_client": 10,
         "max_pipelined": 10,
         "idle_timeout_ms": 1000,
         "read_timeout_ms": 1000,
     }
     return Settings(**{**values, **changes})
+
+
+def rules() -> Rules:
+    loopback = ip_network("127.0.0.0/8")
+    everyone = [(loopback.network_address, loopback.prefixlen)]
+    return Rules(
+        clients=everyone,
+        drop_others=False,
+        exempt=everyone,
+        queries_per_second=0,
+        errors_per_second=0,
+        slip=0,
+        amplification=0,
+        secrets=[bytes(16)],
+        max_payload=1232,
+        idle_timeout_ms=1000,
+        structured_option=None,
+        soa=("localhost", "nobody.invalid"),
+        special_names=False,
+        private_reverse=False,
+        canary=False,
+        resinfo=None,
+    )
 
 
 def sinkhole(reference: str = "") -> Rule:
@@ -109,7 +130,7 @@ def test_a_list_of_a_million_names_holds_each_and_none_of_a_million_others():
 
 def test_packet_threads_answer_while_the_interpreter_is_held(engine):
     """Design section 3: packet threads never take the interpreter's lock; nothing in Python can slow them."""
-    engine.start(snapshot(b"blocked.example"))
+    engine.start(snapshot(b"blocked.example"), rules())
     host, port = engine.addresses()[0]
     asker = (
         "import socket, sys, time\n"
@@ -140,21 +161,21 @@ def test_packet_threads_answer_while_the_interpreter_is_held(engine):
 def test_publish_is_in_force_when_it_returns(engine):
     """A query that is sent after publish has returned is never judged by the snapshot before."""
     one, two = snapshot(b"one.example"), snapshot(b"two.example", 2)
-    engine.start(one)
+    engine.start(one, rules())
     address = engine.addresses()[0]
     for _ in range(200):
         for served, blocked, free in (
             (two, "two.example", "one.example"),
             (one, "one.example", "two.example"),
         ):
-            engine.publish(served)
+            engine.publish(served, rules())
             assert ask(address, blocked)[7] == 1
             assert ask(address, free)[7] == 0
 
 
 def test_memory_of_replaced_snapshots_is_freed(engine):
     """One snapshot is served, and it costs what one costs: a year of publishes must not add up."""
-    engine.start(snapshot(b"start.example"))
+    engine.start(snapshot(b"start.example"), rules())
 
     def resident() -> int:
         with open("/proc/self/statm") as statm:
@@ -162,7 +183,7 @@ def test_memory_of_replaced_snapshots_is_freed(engine):
 
     def publish(number: int) -> None:
         names = "\n".join(f"n{number}-{index}.example" for index in range(100_000)).encode()
-        engine.publish(snapshot(names, number + 2))
+        engine.publish(snapshot(names, number + 2), rules())
         gc.collect()
         engine.take_events()
 
@@ -178,16 +199,16 @@ def test_memory_of_replaced_snapshots_is_freed(engine):
 def test_an_engine_may_be_stopped_twice_and_not_started_twice(engine):
     """As `asyncio.Server`: stop is idempotent; a state that makes no sense is an error."""
     with pytest.raises(RuntimeError):
-        engine.publish(snapshot(b"early.example"))
-    engine.start(snapshot(b"blocked.example"))
+        engine.publish(snapshot(b"early.example"), rules())
+    engine.start(snapshot(b"blocked.example"), rules())
     assert engine.running() == 1
     with pytest.raises(RuntimeError):
-        engine.start(snapshot(b"again.example"))
+        engine.start(snapshot(b"again.example"), rules())
     engine.stop(0)
     engine.stop(0)
     assert engine.running() == 0
     with pytest.raises(RuntimeError):
-        engine.publish(snapshot(b"late.example"))
+        engine.publish(snapshot(b"late.example"), rules())
 
 
 def test_a_port_in_use_names_the_address():

@@ -14,6 +14,7 @@ LAYERS = [
     {"policy", "log", "notify"},
     {"orders"},
     {"config"},
+    {"values"},
     {"names", "client"},
     {"document"},
     {"errors"},

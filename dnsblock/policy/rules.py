@@ -1,0 +1,82 @@
+"""What the engine goes by beside the snapshot: who may ask, how much, and what is answered without asking."""
+
+import os
+import re
+import stat
+from pathlib import Path
+
+from dnsblock import document
+from dnsblock._engine import Rules
+from dnsblock.config import Config, Resinfo
+from dnsblock.errors import Problem, Refused
+
+# The secret of a machine that shares none: a client that comes back after a restart gets a new cookie.
+_OWN_SECRET = os.urandom(16)
+MAX_SECRETS = 8
+MAX_SECRETS_BYTES = 4096
+EXTENDED_ERRORS = "4,13,15-18,22"  # the INFO-CODEs that the engine says (RFC 8914 section 4)
+
+
+def engine_rules(config: Config) -> Rules:
+    """The rules of these settings. Raises `Refused` for a file of secrets that cannot be used."""
+    clients, limits, local = config.clients, config.limits, config.local
+    structured = config.signals.structured_errors
+    return Rules(
+        clients=[(network.network_address, network.prefixlen) for network in clients.allow],
+        drop_others=clients.others == "drop",
+        exempt=[(network.network_address, network.prefixlen) for network in limits.exempt],
+        queries_per_second=limits.queries_per_second,
+        errors_per_second=limits.errors_per_second,
+        slip=limits.slip,
+        amplification=limits.amplification,
+        secrets=read_secrets(config.cookies.secrets),
+        max_payload=config.udp.max_payload,
+        idle_timeout_ms=config.tcp.idle_timeout_ms,
+        structured_option=None if structured is None else structured.option,
+        soa=(config.soa.mname, config.soa.rname),
+        special_names=local.special_names == "answer",
+        private_reverse=local.private_reverse == "answer",
+        canary=local.canary == "nxdomain",
+        resinfo=None if local.resinfo is None else resinfo_rdata(local.resinfo),
+    )
+
+
+def read_secrets(path: Path | None) -> list[bytes]:
+    """The secrets of a file: 32 hexadecimal digits a line, the first signs (RFC 9018 section 5).
+
+    No secret is ever in a message, not even half of one.
+    """
+    if path is None:
+        return [_OWN_SECRET]
+    data = document.read_bytes(path, max_bytes=MAX_SECRETS_BYTES)
+    problems: list[Problem] = []
+    secrets: list[bytes] = []
+    if path.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH):
+        problems.append(
+            Problem(str(path), None, "", "others may read it: chmod o-rwx it, and make new secrets")
+        )
+    for number, line in enumerate(data.split(b"\n"), start=1):
+        text = line.partition(b"#")[0].strip()
+        if not text:
+            continue
+        if re.fullmatch(rb"[0-9A-Fa-f]{32}", text):
+            secrets.append(bytes.fromhex(text.decode()))
+        else:
+            problems.append(
+                Problem(str(path), number, "", "a secret is 32 hexadecimal digits: openssl rand -hex 16")
+            )
+    if not problems and not 1 <= len(secrets) <= MAX_SECRETS:
+        reason = f"holds {len(secrets)} secrets: 1 to {MAX_SECRETS}, the first signs and all verify"
+        problems.append(Problem(str(path), None, "", reason))
+    if problems:
+        raise Refused(problems)
+    return secrets
+
+
+def resinfo_rdata(resinfo: Resinfo) -> bytes:
+    """RDATA of a RESINFO record: character-strings, as of TXT (RFC 9606 sections 4 and 5)."""
+    strings = ["qnamemin"] if resinfo.qnamemin == "true" else []
+    strings.append(f"exterr={EXTENDED_ERRORS}")
+    if resinfo.infourl is not None:
+        strings.append(f"infourl={resinfo.infourl}")
+    return b"".join(bytes([len(text)]) + text.encode("ascii") for text in strings)

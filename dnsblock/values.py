@@ -1,0 +1,265 @@
+"""Values of the configuration: text becomes an address, a network, a path or a name, or is refused."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from zoneinfo import ZoneInfo
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
+
+from dnsblock import document
+from dnsblock.errors import Problem, Refused
+from dnsblock.names import canonical
+
+RESOLV_CONF = Path("/etc/resolv.conf")
+MAX_BYTES = 1 << 20  # of a configuration file, and of resolv.conf
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An address and a port; as text `127.0.0.1:53` or `[::1]:53`."""
+
+    host: IPv4Address | IPv6Address
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if self.host.version == 6 else f"{self.host}:{self.port}"
+
+    @classmethod
+    def parse(cls, text: str, default_port: int | None = None) -> Self:
+        """ADDRESS:PORT or [V6]:PORT; without a port too where there is a default. Raises `ValueError`."""
+        match = _ENDPOINT.fullmatch(text)
+        if match is None:
+            raise ValueError("must be an address and a port, such as 127.0.0.1:53 or [::1]:53")
+        if match["bare"] and _may_end_in_a_port(match["bare"]):
+            raise ValueError("may or may not end in a port: write [ADDRESS] or [ADDRESS]:PORT")
+        host = _address(match["v6"] or match["bare"] or match["v4"])
+        if match["v6"] and host.version == 4:
+            raise ValueError("only an IPv6 address is written in brackets")
+        if match["port"] is None and default_port is None:
+            raise ValueError("has no port: write 127.0.0.1:53 or [::1]:53")
+        port = int(match["port"] or default_port or 0)
+        if port > 65535:
+            raise ValueError("the port must be at most 65535")
+        return cls(host, port)
+
+
+_ENDPOINT = re.compile(
+    r"(?:\[(?P<v6>[^\]]*)\]|(?P<bare>[^\[\]]*:[^\[\]]*:[^\[\]]*)|(?P<v4>[^:\[\]]*))(?::(?P<port>[0-9]{1,5}))?"
+)
+
+
+def system_resolvers(path: Path = RESOLV_CONF) -> tuple[Endpoint, ...]:
+    """The machine's own resolvers, in their order. Raises `Refused` that says what to do where there is none.
+
+    An address with a scope (fe80::1%eth0) is passed over: the packet engine binds to no interface.
+    """
+    advice = "list your resolvers in upstream.servers"
+    try:
+        text = document.read_bytes(path, max_bytes=MAX_BYTES).decode("utf-8", "replace")
+    except Refused as err:
+        raise Refused([Problem(str(path), None, "", f"{err.problems[0].reason}: {advice}")]) from err
+    found: dict[Endpoint, None] = {}
+    scoped = ""
+    for number, line in enumerate(text.split("\n"), start=1):
+        words = line.split()
+        if len(words) < 2 or words[0] != "nameserver":
+            continue
+        if "%" in words[1]:
+            scoped = words[1]
+            continue
+        try:
+            found[_checked_server(Endpoint(_address(words[1]), 53))] = None
+        except ValueError as err:
+            raise Refused([Problem(str(path), number, words[1], f"{err}: correct it, or {advice}")]) from err
+    if not found:
+        why = (
+            "only resolvers with an interface scope, which cannot be used" if scoped else "names no resolver"
+        )
+        raise Refused([Problem(str(path), None, scoped, f"{why}: {advice}")])
+    return tuple(found)
+
+
+# ------- Values: text from the document, typed once -------
+
+
+def _address(text: str) -> IPv4Address | IPv6Address:
+    try:
+        found = ip_address(text)
+    except ValueError as err:
+        raise ValueError("must be an IP address, not a name") from err
+    if isinstance(found, IPv6Address) and found.scope_id is not None:
+        raise ValueError("an address with an interface scope cannot be used")
+    if isinstance(found, IPv6Address) and found.ipv4_mapped is not None:
+        raise ValueError(f"write the IPv4 address {found.ipv4_mapped} itself")
+    return found
+
+
+def _ipv4(text: str) -> IPv4Address:
+    if isinstance(found := _address(text), IPv4Address):
+        return found
+    raise ValueError("must be an IPv4 address")
+
+
+def _ipv6(text: str) -> IPv6Address:
+    if isinstance(found := _address(text), IPv6Address):
+        return found
+    raise ValueError("must be an IPv6 address")
+
+
+def _may_end_in_a_port(text: str) -> bool:
+    """Whether ::1:53 is one address, or ::1 and port 53, only its writer knows."""
+    host, _, port = text.rpartition(":")
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return port.isascii() and port.isdigit()
+
+
+def _upstream(text: str) -> Endpoint:
+    endpoint = Endpoint.parse(text, default_port=53)
+    if endpoint.port == 0:
+        raise ValueError("an upstream has a port from 1 to 65535")
+    return _checked_server(endpoint)
+
+
+def _checked_server(endpoint: Endpoint) -> Endpoint:
+    host = endpoint.host
+    if host.is_unspecified or host.is_multicast or host == IPv4Address("255.255.255.255"):
+        raise ValueError("no server can have this address")
+    return endpoint
+
+
+def _servers(value: Any, info: ValidationInfo) -> Any:
+    if value != "system":
+        return value
+    try:
+        return [
+            str(server) for server in system_resolvers((info.context or {}).get("resolv_conf", RESOLV_CONF))
+        ]
+    except Refused as err:
+        raise ValueError(f"system: {err}") from err
+
+
+def _number(value: Any) -> Any:
+    """Plain decimal digits only: pydantic would also take 1_000, 5.0 and numbers of other scripts."""
+    if isinstance(value, int):
+        return value  # a default
+    if not isinstance(value, str) or not re.fullmatch(r"-?[0-9]{1,15}", value):
+        raise ValueError("must be a whole number")
+    return int(value)
+
+
+def from_text(parse: Callable[[str], object]) -> BeforeValidator:
+    """A value that is written as one text; `parse` raises `ValueError` with the reason."""
+
+    def check(value: Any) -> Any:
+        if not isinstance(value, str):
+            raise ValueError("must be one text")
+        return parse(value)
+
+    return BeforeValidator(check)
+
+
+def _network(text: str) -> IPv4Network | IPv6Network:
+    try:
+        return ip_network(text)
+    except ValueError as err:
+        raise ValueError("must be a network such as 192.0.2.0/24, with no bits set after the prefix") from err
+
+
+def _target_name(text: str) -> str:
+    """A name, or `*.` and a name (RPZ draft section 3.6): the queried name under that one."""
+    return f"*.{canonical(text[2:])}" if text.startswith("*.") else canonical(text)
+
+
+def _contact(text: str) -> str:
+    """A URI that draft-ietf-dnsop-structured-dns-error takes; short, since it goes into a datagram."""
+    if not re.fullmatch(r"(tel:|mailto:|sips:|https://)[\x21-\x7e]{1,120}", text):
+        raise ValueError("must be a tel:, mailto:, sips: or https: URI of at most 120 characters")
+    return text
+
+
+def _web_address(text: str) -> str:
+    if not re.fullmatch(r"https://[\x21-\x7e]{1,200}", text):
+        raise ValueError("must be an https URL of at most 200 characters")
+    return text
+
+
+def _language(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8}){0,4}", text):
+        raise ValueError("must be a language tag such as id or en-GB (RFC 5646)")
+    return text
+
+
+def _time_zone(text: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(text)
+    except (OSError, ValueError, KeyError) as err:
+        raise ValueError("unknown time zone (or the tzdata package is not installed)") from err
+
+
+def _path(value: Any, info: ValidationInfo) -> Any:
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ValueError("must be a path")
+    return _folder_of(info.context) / value
+
+
+def _folder_of(context: Any) -> Path:
+    """The folder of the configuration file, to which relative paths are relative."""
+    return file_of(context).parent
+
+
+def file_of(context: Any) -> Path:
+    """The configuration file that a validation is about."""
+    return (context or {}).get("file") or Path("dnsblock.yaml").absolute()
+
+
+def _fits_a_socket(path: Path) -> Path:
+    if len(bytes(path)) > 107:  # unix(7): sun_path, less its NUL
+        raise ValueError(f"{len(bytes(path))} octets as a full path; a Unix socket's may have 107")
+    return path
+
+
+def _identifier(text: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]{0,62}", text):
+        raise ValueError("must be 1 to 63 lower-case letters, digits, dots, hyphens and underscores")
+    return text
+
+
+def as_written(value: object) -> Any:
+    """A default, written as it would be in the file and read by the same validator."""
+    return Field(default=value)
+
+
+def _not_empty(items: tuple[object, ...]) -> tuple[object, ...]:
+    if not items:
+        raise ValueError("must not be empty")
+    return items
+
+
+Number = BeforeValidator(_number)
+NotEmpty = AfterValidator(_not_empty)
+Milliseconds = Annotated[int, Number, Field(ge=10, le=600_000)]
+Listen = Annotated[Endpoint, from_text(Endpoint.parse)]
+Upstream = Annotated[Endpoint, from_text(_upstream)]
+Network = Annotated[IPv4Network | IPv6Network, from_text(_network)]
+DnsName = Annotated[str, from_text(canonical)]
+Switch = Literal["true", "false"]
+Networks = Annotated[tuple[Network, ...], Field(max_length=10_000)]
+IPv4 = Annotated[IPv4Address, from_text(_ipv4)]
+IPv6 = Annotated[IPv6Address, from_text(_ipv6)]
+TargetName = Annotated[str, from_text(_target_name)]
+TimeZone = Annotated[ZoneInfo, from_text(_time_zone)]
+FilePath = Annotated[Path, BeforeValidator(_path)]
+SocketPath = Annotated[FilePath, AfterValidator(_fits_a_socket)]
+Servers = BeforeValidator(_servers)
+ContactUri = Annotated[str, from_text(_contact)]
+WebAddress = Annotated[str, from_text(_web_address)]
+Language = Annotated[str, from_text(_language)]
+# What a zone, an answer profile or an issuer is called: it ends in metric labels, so its alphabet is small.
+Identifier = Annotated[str, from_text(_identifier)]

@@ -1,0 +1,264 @@
+//! How much one client may ask, in memory that does not grow: queries and error
+//! answers a second, and connections.
+//!
+//! Only clients that may not be who they claim are limited: over UDP, without a
+//! valid cookie. A forged address must not make us flood whom it belongs to; who
+//! proves its address pays for what it asks with its own line.
+//!
+//! Shared by all packet threads: the kernel spreads one client's queries over
+//! them. Everything here is an atomic number, nobody waits for anybody.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
+
+use crate::prefix::Prefix;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+/// How much a client may ask for a second; 0: without a limit.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rates {
+    pub queries: u32,
+    /// Error answers: what a forged query can have from us is one of these.
+    pub errors: u32,
+    /// Of the queries above the limit, every how-manieth is answered, with TC or
+    /// BADCOOKIE; 0: none.
+    pub slip: u32,
+}
+
+/// What is counted apart.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Query,
+    Error,
+}
+
+/// A client is an IPv4 address or an IPv6 /64, which is what a subscriber has;
+/// its network may do as much as this many clients.
+const NETWORK: u64 = 32;
+/// Clients that are remembered at the same time, in sets of a cache line each.
+const WAYS: usize = 8;
+const SETS: usize = 8192;
+/// Parts of a second that are counted in.
+const TICKS: u64 = 16_000_000;
+/// Bits of a slot that hold a time, in ticks; the others tell clients apart. The
+/// time begins anew every 19 hours: what a slot says is believed for a second.
+const TIME: u32 = 40;
+const TIME_MASK: u64 = (1 << TIME) - 1;
+/// Tries of one update against other threads; then the query is let pass.
+const TRIES: usize = 4;
+
+#[repr(align(64))]
+#[derive(Default)]
+struct Set([AtomicU64; WAYS]);
+
+/// Rates of clients, by the generic cell rate algorithm: a slot holds when the
+/// client's allowance will be whole again, and more than a second ahead is too
+/// much. A slot whose time has come is as good as empty.
+pub struct Limiter {
+    sets: Box<[Set]>,
+    seed: u64,
+    began: Instant,
+}
+
+impl Limiter {
+    pub fn new(seed: u64) -> Limiter {
+        Limiter { sets: (0..SETS).map(|_| Set::default()).collect(), seed, began: Instant::now() }
+    }
+
+    /// Whether the client may have one more of `kind`, of which it may have
+    /// `per_second`; if so it is counted.
+    pub fn admit(&self, address: IpAddr, kind: Kind, per_second: u32, now: Instant) -> bool {
+        if per_second == 0 {
+            return true;
+        }
+        let ticks = self.ticks(now);
+        let rate = u64::from(per_second);
+        let (client, network) = (client_of(address), network_of(address));
+        self.take(client, kind, TICKS / rate, ticks)
+            && self.take(network, kind, TICKS / (rate * NETWORK), ticks)
+    }
+
+    fn ticks(&self, now: Instant) -> u64 {
+        // 16 ticks a microsecond.
+        (now.saturating_duration_since(self.began).as_nanos() as u64 / 1000) << 4
+    }
+
+    /// Takes one from the allowance of `prefix`; false where nothing is left.
+    fn take(&self, prefix: Prefix, kind: Kind, interval: u64, now: u64) -> bool {
+        let hash = hash_of(prefix, kind, self.seed);
+        let set = &self.sets[hash as usize % SETS].0;
+        let tag = hash & !TIME_MASK;
+        for _ in 0..TRIES {
+            let (slot, held) = choose(set, tag, now);
+            let ahead = if held & !TIME_MASK == tag { ahead(held, now) } else { 0 };
+            if ahead + interval > TICKS {
+                return false;
+            }
+            let next = tag | ((now + ahead + interval) & TIME_MASK);
+            if slot.compare_exchange(held, next, Relaxed, Relaxed).is_ok() {
+                return true;
+            }
+        }
+        true
+    }
+}
+
+/// The slot of the client, or else the one whose client has used least: who
+/// comes with many addresses must not make us forget who asks most.
+fn choose(set: &[AtomicU64; WAYS], tag: u64, now: u64) -> (&AtomicU64, u64) {
+    let mut least = (&set[0], set[0].load(Relaxed));
+    for slot in set {
+        let held = slot.load(Relaxed);
+        if held & !TIME_MASK == tag {
+            return (slot, held);
+        }
+        if ahead(held, now) < ahead(least.1, now) {
+            least = (slot, held);
+        }
+    }
+    least
+}
+
+/// Ticks until the slot's allowance is whole again; more than a second is what
+/// is left of an earlier round of the clock.
+fn ahead(held: u64, now: u64) -> u64 {
+    let ahead = (held & TIME_MASK).wrapping_sub(now) & TIME_MASK;
+    if ahead <= TICKS { ahead } else { 0 }
+}
+
+fn client_of(address: IpAddr) -> Prefix {
+    match address.to_canonical() {
+        address @ IpAddr::V4(_) => Prefix { address, length: 32 },
+        address => Prefix { address, length: 64 },
+    }
+}
+
+fn network_of(address: IpAddr) -> Prefix {
+    match address.to_canonical() {
+        address @ IpAddr::V4(_) => Prefix { address, length: 24 },
+        address => Prefix { address, length: 48 },
+    }
+}
+
+fn hash_of(prefix: Prefix, kind: Kind, seed: u64) -> u64 {
+    let mut octets = [0; 18];
+    match prefix.address {
+        IpAddr::V4(address) => {
+            let kept = address.to_bits() & (u32::MAX << (32 - u32::from(prefix.length)));
+            octets[..4].copy_from_slice(&kept.to_be_bytes());
+        }
+        IpAddr::V6(address) => {
+            let kept = address.to_bits() & (u128::MAX << (128 - u32::from(prefix.length)));
+            octets[..16].copy_from_slice(&kept.to_be_bytes());
+        }
+    }
+    octets[16] = prefix.length;
+    octets[17] = kind as u8;
+    xxh3_64_with_seed(&octets, seed)
+}
+
+//------- Crowd --------------------------------------------------------------
+
+/// Places in which connections are counted.
+const PLACES: usize = 1 << 16;
+
+/// TCP connections by client. Two clients may share a place, and then their
+/// bound; with the seed nobody can choose with whom.
+pub struct Crowd {
+    places: Box<[AtomicU32]>,
+    seed: u64,
+}
+
+impl Crowd {
+    pub fn new(seed: u64) -> Crowd {
+        Crowd { places: (0..PLACES).map(|_| AtomicU32::default()).collect(), seed }
+    }
+
+    /// Counts one more connection of the client; returns how many it has.
+    pub fn enter(&self, address: IpAddr) -> usize {
+        self.place(address).fetch_add(1, Relaxed) as usize + 1
+    }
+
+    pub fn leave(&self, address: IpAddr) {
+        self.place(address).fetch_sub(1, Relaxed);
+    }
+
+    fn place(&self, address: IpAddr) -> &AtomicU32 {
+        &self.places[hash_of(client_of(address), Kind::Query, self.seed) as usize % PLACES]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn admitted(limiter: &Limiter, address: IpAddr, rate: u32, tries: usize, at: Instant) -> usize {
+        (0..tries).filter(|_| limiter.admit(address, Kind::Query, rate, at)).count()
+    }
+
+    #[test]
+    fn a_client_has_a_second_of_its_rate_at_once_and_then_its_rate() {
+        let limiter = Limiter::new(1);
+        let start = Instant::now();
+        let client = address("192.0.2.1");
+        assert_eq!(admitted(&limiter, client, 100, 1000, start), 100);
+        assert_eq!(admitted(&limiter, client, 100, 1000, start + Duration::from_millis(500)), 50);
+        assert_eq!(admitted(&limiter, client, 100, 1000, start + Duration::from_secs(60)), 100);
+        assert_eq!(admitted(&limiter, address("192.0.2.2"), 100, 1000, start), 100, "a neighbour");
+        assert!(limiter.admit(client, Kind::Error, 1, start + Duration::from_secs(60)), "counted apart");
+        assert_eq!(admitted(&limiter, client, 0, 1000, start), 1000, "0 is no limit");
+    }
+
+    #[test]
+    fn an_ipv6_client_is_its_64_and_a_network_is_bounded_too() {
+        let limiter = Limiter::new(2);
+        let start = Instant::now();
+        assert_eq!(admitted(&limiter, address("2001:db8::1"), 10, 20, start), 10);
+        assert_eq!(admitted(&limiter, address("2001:db8::2"), 10, 20, start), 0);
+        assert_eq!(admitted(&limiter, address("2001:db8:0:1::2"), 10, 20, start), 10);
+        let network: usize = (1..=255)
+            .map(|host| admitted(&limiter, address(&format!("198.51.100.{host}")), 10, 20, start))
+            .sum();
+        assert_eq!(network, 10 * NETWORK as usize);
+    }
+
+    /// The clock of the slots begins anew every 19 hours.
+    #[test]
+    fn what_a_slot_says_is_forgotten_in_time() {
+        let limiter = Limiter::new(3);
+        let (start, client) = (Instant::now(), address("192.0.2.1"));
+        for hours in [0, 9, 10, 19, 20, 100, 10_000] {
+            let at = start + Duration::from_secs(hours * 3600);
+            assert_eq!(admitted(&limiter, client, 50, 60, at), 50, "after {hours} hours");
+        }
+    }
+
+    /// Memory is fixed, so clients are forgotten: those who ask least first.
+    #[test]
+    fn a_crowd_of_addresses_does_not_free_who_asks_most() {
+        let limiter = Limiter::new(4);
+        let (start, busy) = (Instant::now(), address("203.0.113.7"));
+        assert_eq!(admitted(&limiter, busy, 100, 200, start), 100);
+        for host in 0..100_000u32 {
+            limiter.admit(IpAddr::from((0x0b00_0000 + host * 256).to_be_bytes()), Kind::Query, 100, start);
+        }
+        assert_eq!(admitted(&limiter, busy, 100, 200, start), 0);
+    }
+
+    #[test]
+    fn connections_are_counted_by_client() {
+        let crowd = Crowd::new(5);
+        assert_eq!((crowd.enter(address("192.0.2.1")), crowd.enter(address("192.0.2.1"))), (1, 2));
+        assert_eq!(crowd.enter(address("192.0.2.2")), 1);
+        assert_eq!((crowd.enter(address("2001:db8::1")), crowd.enter(address("2001:db8::2"))), (1, 2));
+        crowd.leave(address("192.0.2.1"));
+        assert_eq!(crowd.enter(address("192.0.2.1")), 2);
+    }
+}

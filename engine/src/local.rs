@@ -1,0 +1,207 @@
+//! Names that no resolver asks anybody about: they mean something on this
+//! machine, in this network, or nothing at all. Asked after the policy.
+
+use std::collections::HashMap;
+
+use crate::answer::{Rules, put_soa};
+use crate::message::{Opt, Query, Section, Writer, rcode, rtype};
+use crate::name::Name;
+
+/// What is answered for a name, and for those below it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Meaning {
+    /// RFC 6761 6.3: this machine.
+    Loopback,
+    /// There is no such name.
+    Nothing,
+    /// RFC 6303 3: an empty zone, whose apex exists.
+    EmptyZone,
+    /// RFC 9462 4: a resolver without designated ones says NODATA.
+    Resolver,
+}
+
+/// RFC 6761 6.2 to 6.4, RFC 7686 2 (onion), RFC 6762 22.1 (local).
+const SPECIAL: [(&str, Meaning); 5] = [
+    ("localhost", Meaning::Loopback),
+    ("invalid", Meaning::Nothing),
+    ("test", Meaning::Nothing),
+    ("onion", Meaning::Nothing),
+    ("local", Meaning::Nothing),
+];
+
+/// RFC 6303 4, with the private and shared ranges of RFC 1918 and RFC 7793
+/// beside them.
+const REVERSE: [&str; 14] = [
+    "0.in-addr.arpa",
+    "10.in-addr.arpa",
+    "127.in-addr.arpa",
+    "254.169.in-addr.arpa",
+    "168.192.in-addr.arpa",
+    "2.0.192.in-addr.arpa",
+    "100.51.198.in-addr.arpa",
+    "113.0.203.in-addr.arpa",
+    "255.255.255.255.in-addr.arpa",
+    "8.b.d.0.1.0.0.2.ip6.arpa",
+    "d.f.ip6.arpa",
+    "8.e.f.ip6.arpa",
+    "9.e.f.ip6.arpa",
+    "a.e.f.ip6.arpa",
+];
+
+/// Seconds for which these answers may be kept: a switch that is turned is
+/// noticed within the hour.
+const TTL: u32 = 3600;
+
+/// RFC 8482 4.2 and 7: CPU `RFC8482`, OS empty.
+const HINFO: [u8; 9] = *b"\x07RFC8482\0";
+
+/// Which of them are answered here.
+#[derive(Clone, Copy, Default)]
+pub struct Switches {
+    pub special_names: bool,
+    pub private_reverse: bool,
+    /// `use-application-dns.net`: a browser that meets NXDOMAIN there leaves
+    /// its queries with this network's resolver.
+    pub canary: bool,
+}
+
+/// The names that are answered here, and what for.
+#[derive(Clone, Default)]
+pub struct Local {
+    /// By name in wire format.
+    meanings: HashMap<Box<[u8]>, Meaning>,
+    /// The outermost labels of these: what else a name ends in is none of them.
+    ends: Vec<Box<[u8]>>,
+    /// RDATA of a RESINFO record at `resolver.arpa` (RFC 9606).
+    resinfo: Option<Box<[u8]>>,
+}
+
+impl Local {
+    pub fn new(switches: Switches, resinfo: Option<Vec<u8>>) -> Local {
+        let mut local = Local { resinfo: resinfo.map(Into::into), ..Local::default() };
+        // RFC 9462 8: never asked of anybody, so there is no switch.
+        local.add("resolver.arpa", Meaning::Resolver);
+        if switches.special_names {
+            SPECIAL.iter().for_each(|(name, meaning)| local.add(name, *meaning));
+        }
+        if switches.private_reverse {
+            let private = (16..=31).map(|net| format!("{net}.172.in-addr.arpa"));
+            let shared = (64..=127).map(|net| format!("{net}.100.in-addr.arpa"));
+            let addresses = ["0", "1"].map(|last| format!("{last}.{}ip6.arpa", "0.".repeat(31)));
+            let listed = REVERSE.iter().map(|name| name.to_string());
+            let all =
+                listed.chain(private).chain(shared).chain(addresses).chain(["b.e.f.ip6.arpa".to_string()]);
+            all.for_each(|name| local.add(&name, Meaning::EmptyZone));
+        }
+        if switches.canary {
+            local.add("use-application-dns.net", Meaning::Nothing);
+        }
+        local
+    }
+
+    fn add(&mut self, name: &str, meaning: Meaning) {
+        let name = Name::from_text(name.as_bytes()).expect("these are names");
+        let end: Box<[u8]> = name.suffix(name.labels() - 1).into();
+        if !self.ends.contains(&end) {
+            self.ends.push(end);
+        }
+        self.meanings.insert(name.suffix(0).into(), meaning);
+    }
+
+    /// What the name means here, and how many labels it has before the name
+    /// that says so.
+    fn find(&self, name: &Name) -> Option<(Meaning, usize)> {
+        let end = name.suffix(name.labels().checked_sub(1)?);
+        if !self.ends.iter().any(|known| **known == *end) {
+            return None;
+        }
+        (0..name.labels())
+            .find_map(|skip| self.meanings.get(name.suffix(skip)).map(|meaning| (*meaning, skip)))
+    }
+}
+
+/// Answers a query about one of these names; returns the response's length,
+/// `None` for any other name.
+pub fn respond(query: &Query, rules: &Rules, out: &mut [u8]) -> Option<usize> {
+    let (meaning, skip) = rules.local.find(&query.name)?;
+    let rcode = match meaning {
+        Meaning::Nothing => rcode::NXDOMAIN,
+        Meaning::EmptyZone if skip > 0 => rcode::NXDOMAIN,
+        _ => rcode::NOERROR,
+    };
+    let mut writer = Writer::respond(&query.head, rcode, out)?;
+    let wants = |rtype| query.qtype == rtype || query.qtype == rtype::ANY;
+    let mut answers = 0;
+    let mut put = |writer: &mut Writer<'_>, rtype, rdata: &[u8]| {
+        answers += 1;
+        writer.put_record(Section::Answer, 0, rtype, TTL, &[rdata])
+    };
+    if meaning == Meaning::Loopback && wants(rtype::A) {
+        put(&mut writer, rtype::A, &[127, 0, 0, 1])?;
+    }
+    if meaning == Meaning::Loopback && wants(rtype::AAAA) {
+        put(&mut writer, rtype::AAAA, &std::net::Ipv6Addr::LOCALHOST.octets())?;
+    }
+    if let Some(resinfo) = rules.local.resinfo.as_ref().filter(|_| meaning == Meaning::Resolver && skip == 0)
+        && wants(rtype::RESINFO)
+    {
+        put(&mut writer, rtype::RESINFO, resinfo)?;
+    }
+    if answers == 0 {
+        put_soa(&mut writer, query.name.offset(skip), TTL, 1, rules)?;
+    }
+    Some(writer.finish(&query.head, &Opt::plain(rules.max_payload, rcode)))
+}
+
+/// Answers ANY over UDP with one small record (RFC 8482 4.2): nobody needs all
+/// records at once but who wants them sent to somebody else.
+pub fn respond_to_any(query: &Query, rules: &Rules, out: &mut [u8]) -> Option<usize> {
+    if query.qtype != rtype::ANY || query.head.hop.over_tcp {
+        return None;
+    }
+    let mut writer = Writer::respond(&query.head, rcode::NOERROR, out)?;
+    writer.put_record(Section::Answer, 0, rtype::HINFO, TTL, &[&HINFO])?;
+    Some(writer.finish(&query.head, &Opt::plain(rules.max_payload, rcode::NOERROR)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn find(local: &Local, text: &str) -> Option<(Meaning, usize)> {
+        local.find(&Name::from_text(text.as_bytes()).unwrap())
+    }
+
+    #[test]
+    fn names_are_found_by_their_labels_and_by_their_switches() {
+        let all = Local::new(Switches { special_names: true, private_reverse: true, canary: true }, None);
+        for (text, found) in [
+            ("localhost", Some((Meaning::Loopback, 0))),
+            ("a.b.LocalHost", Some((Meaning::Loopback, 2))),
+            ("notlocalhost", None),
+            ("localhost.example", None),
+            ("x.test", Some((Meaning::Nothing, 1))),
+            ("1.0.0.10.in-addr.arpa", Some((Meaning::EmptyZone, 3))),
+            ("31.172.in-addr.arpa", Some((Meaning::EmptyZone, 0))),
+            ("32.172.in-addr.arpa", None),
+            ("100.100.in-addr.arpa", Some((Meaning::EmptyZone, 0))),
+            ("128.100.in-addr.arpa", None),
+            ("110.in-addr.arpa", None),
+            ("_dns.resolver.arpa", Some((Meaning::Resolver, 1))),
+            ("in-addr.arpa", None),
+            ("a.use-application-dns.net", Some((Meaning::Nothing, 1))),
+            ("example.net", None),
+        ] {
+            assert_eq!(find(&all, text), found, "{text}");
+        }
+        let loopback6 = format!("1.{}ip6.arpa", "0.".repeat(31));
+        assert_eq!(find(&all, &loopback6), Some((Meaning::EmptyZone, 0)));
+        let none = Local::new(Switches::default(), None);
+        for text in ["localhost", "x.test", "1.10.in-addr.arpa", "use-application-dns.net"] {
+            assert_eq!(find(&none, text), None, "{text}");
+        }
+        assert!(find(&none, "resolver.arpa").is_some());
+        let root = Name::parse(b"\0", 0).unwrap().0;
+        assert_eq!(all.find(&root), None);
+    }
+}

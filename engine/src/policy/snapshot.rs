@@ -1,0 +1,230 @@
+//! Snapshots: the policy zones in configured order, and who of them decides.
+//!
+//! The first zone that matches decides (RPZ, draft-vixie-dnsop-dns-rpz-00
+//! section 5.2); no other is asked then, whatever it says.
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use super::{Action, Answer, Found, Match, PolicyZone, Rule, Scope, Structured, seed};
+use crate::name::{Name, Walk};
+use crate::prefix::Prefix;
+
+/// The policy zones in configured order: all that is enforced at one moment.
+pub struct Snapshot {
+    zones: Vec<ZoneInPlace>,
+    serial: u32,
+    digest: [u8; 32],
+    /// Owners whose NXDOMAIN would also deny a name that this snapshot lets
+    /// live below them (RFC 8020 2), by place of their zone.
+    shielded: Vec<HashSet<Box<[u8]>>>,
+}
+
+/// A policy zone in its place in a snapshot.
+pub struct ZoneInPlace {
+    pub zone: Arc<PolicyZone>,
+    /// Unix time, seconds, at which a scheduled change of the zone falls due.
+    pub next_change_at: Option<u64>,
+    /// Whether the zone judges where upstreams' answers lead, too.
+    pub judges_targets: bool,
+}
+
+/// The decision of a snapshot about a name.
+pub struct Decision<'a> {
+    /// Place of the zone in the snapshot.
+    pub zone: usize,
+    /// Labels of the name before the matched entry's owner.
+    pub skip: usize,
+    pub scope: Match,
+    pub answer: &'a Answer,
+    pub reference: &'a str,
+    pub structured: Option<&'a Structured>,
+}
+
+impl<'a> Decision<'a> {
+    /// `None` for a hole, which decides nothing.
+    fn new(zone: usize, skip: usize, scope: Match, rule: &'a Rule) -> Option<Decision<'a>> {
+        match rule {
+            Rule::Hole => None,
+            Rule::Answer { answer, reference, structured } => {
+                Some(Decision { zone, skip, scope, answer, reference, structured: structured.as_deref() })
+            }
+        }
+    }
+}
+
+impl Snapshot {
+    pub fn new(zones: Vec<ZoneInPlace>, serial: u32) -> Snapshot {
+        let shielded = (0..zones.len()).map(|place| shield(&zones[..=place])).collect();
+        let digest = Snapshot::digest_of(zones.iter().map(|z| (&*z.zone, z.judges_targets)));
+        Snapshot { zones, serial, digest, shielded }
+    }
+
+    /// SHA-256 over the zones' names and digests and whether they judge targets,
+    /// in order.
+    pub fn digest_of<'a>(zones: impl Iterator<Item = (&'a PolicyZone, bool)>) -> [u8; 32] {
+        let mut hasher = Sha256::new();
+        for (zone, judges_targets) in zones {
+            hasher.update([u8::from(judges_targets)]);
+            hasher.update([zone.name.len() as u8]);
+            hasher.update(zone.name.as_bytes());
+            hasher.update(zone.digest);
+        }
+        hasher.finalize().into()
+    }
+
+    /// Who decides about `name`, if anyone: the first zone that matches.
+    pub fn find(&self, name: &Name) -> Option<Decision<'_>> {
+        self.first_match(name, |_| true)
+    }
+
+    /// Who decides about a query because its answer leads to `target`.
+    ///
+    /// The decision is about the queried name, and says nothing about names
+    /// below that one.
+    pub fn find_target(&self, target: &Name) -> Option<Decision<'_>> {
+        let decision = self.first_match(target, |zone| zone.judges_targets)?;
+        Some(Decision { skip: 0, scope: Match::Exact, ..decision })
+    }
+
+    /// Who decides about a query because its answer leads to these addresses:
+    /// the first zone that holds one of them, in whichever order they come (RPZ
+    /// draft 5.2), since servers turn the records of an RRset around.
+    pub fn find_addresses(&self, addresses: impl Iterator<Item = IpAddr> + Clone) -> Option<Decision<'_>> {
+        let zones = self.zones.iter().enumerate().filter(|(_, z)| !z.zone.addresses.is_empty());
+        zones.into_iter().find_map(|(place, ZoneInPlace { zone, .. })| {
+            let leads_there = addresses.clone().any(|address| zone.addresses.contains(address));
+            leads_there.then(|| Decision::new(place, 0, Match::Exact, &zone.rules[0])).flatten()
+        })
+    }
+
+    fn first_match(&self, name: &Name, asked: impl Fn(&ZoneInPlace) -> bool) -> Option<Decision<'_>> {
+        let walk = Walk::new(name, seed());
+        let zones = self.zones.iter().enumerate().filter(|(_, zone)| asked(zone));
+        zones.into_iter().find_map(|(place, ZoneInPlace { zone, .. })| {
+            let found = zone.find(name, &walk)?;
+            Decision::new(place, found.skip, found.scope, found.rule)
+        })
+    }
+
+    /// Every entry of every zone that covers `name`, zones in order.
+    pub fn covering(&self, name: &Name) -> Vec<(usize, Found<'_>)> {
+        let walk = Walk::new(name, seed());
+        let zones = self.zones.iter().enumerate();
+        zones
+            .flat_map(|(place, z)| z.zone.covering(name, &walk).into_iter().map(move |f| (place, f)))
+            .collect()
+    }
+
+    /// Every prefix of every zone that holds the address, zones in order.
+    pub fn covering_address(&self, address: IpAddr) -> Vec<(usize, Prefix, &Rule)> {
+        let zones = self.zones.iter().enumerate();
+        zones
+            .flat_map(|(place, z)| {
+                z.zone.covering_address(address).into_iter().map(move |(prefix, rule)| (place, prefix, rule))
+            })
+            .collect()
+    }
+
+    /// Whether NXDOMAIN may be said for a name that `decision` blocks: only
+    /// where everything below is denied as well (RFC 8020 2).
+    pub fn denies_all_below(&self, name: &Name, decision: &Decision<'_>) -> bool {
+        decision.scope != Match::Exact && !self.shielded[decision.zone].contains(name.suffix(decision.skip))
+    }
+
+    pub fn zones(&self) -> &[ZoneInPlace] {
+        &self.zones
+    }
+
+    pub fn serial(&self) -> u32 {
+        self.serial
+    }
+
+    /// See `digest_of`.
+    pub fn digest(&self) -> &[u8; 32] {
+        &self.digest
+    }
+}
+
+/// Owners of the last of `zones` that answer NXDOMAIN although an entry of it,
+/// or of a zone asked before it, says something else about a name below.
+///
+/// Costs as much as the smaller of the two zones is large.
+fn shield(zones: &[ZoneInPlace]) -> HashSet<Box<[u8]>> {
+    let mut shielded = HashSet::new();
+    let last = match zones.last() {
+        Some(last) if last.zone.scopes.iter().any(|scope| last.zone.says_nxdomain(scope)) => &last.zone,
+        _ => return shielded,
+    };
+    for ZoneInPlace { zone, .. } in zones {
+        if zone.scopes.iter().all(|scope| zone.denies_below(scope)) {
+            continue;
+        }
+        if zone.entries <= last.entries {
+            shield_from_exceptions(zone, last, &mut shielded);
+        } else {
+            shield_from_denials(zone, last, &mut shielded);
+        }
+    }
+    shielded
+}
+
+/// For each exception of `zone`: what `last` denies above it.
+fn shield_from_exceptions(zone: &PolicyZone, last: &PolicyZone, shielded: &mut HashSet<Box<[u8]>>) {
+    for (name, walk) in zone.exceptions() {
+        for skip in 0..name.labels() {
+            let above = last.place(walk.hash(skip), name.suffix(skip)).map(|place| last.scope(place));
+            if above.is_some_and(|scope| skip == 0 || last.denies_below(&scope)) {
+                shielded.insert(name.suffix(skip).into());
+            }
+        }
+    }
+}
+
+/// For each denial of `last`: whether `zone` has an exception at or below it.
+fn shield_from_denials(zone: &PolicyZone, last: &PolicyZone, shielded: &mut HashSet<Box<[u8]>>) {
+    let above_exceptions = zone.above_exceptions();
+    for place in last.places().filter(|&place| last.says_nxdomain(&last.scope(place))) {
+        let (name, walk) = last.parsed_owner(place);
+        let same = zone.place(walk.hash(0), name.suffix(0)).map(|place| zone.scope(place));
+        let excepted = same.is_some_and(|scope| !zone.denies_below(&scope));
+        if excepted || above_exceptions.contains(&walk.hash(0)) {
+            shielded.insert(name.suffix(0).into());
+        }
+    }
+}
+
+impl PolicyZone {
+    fn denies_below(&self, scope: &Scope) -> bool {
+        scope.under.is_some_and(|(_, rule)| self.rules[rule as usize].is(Action::Nxdomain))
+    }
+
+    fn says_nxdomain(&self, scope: &Scope) -> bool {
+        let sides = [scope.at, scope.under];
+        sides.iter().flatten().any(|(_, rule)| self.rules[*rule as usize].is(Action::Nxdomain))
+    }
+
+    fn parsed_owner(&self, place: usize) -> (Name, Walk) {
+        let (name, _) = Name::parse(self.owner(place), 0).expect("owners were names when added");
+        let walk = Walk::new(&name, seed());
+        (name, walk)
+    }
+
+    /// Owners below which not everything is denied.
+    fn exceptions(&self) -> impl Iterator<Item = (Name, Walk)> {
+        let excepted = |place: &usize| !self.denies_below(&self.scope(*place));
+        self.places().filter(excepted).map(|place| self.parsed_owner(place))
+    }
+
+    /// Hashes of all names above an exception, made once for a zone. Two names
+    /// with one hash cost an NODATA in the place of an NXDOMAIN, no more.
+    fn above_exceptions(&self) -> &HashSet<u64> {
+        self.above_exceptions.get_or_init(|| {
+            let above = |(name, walk): (Name, Walk)| (1..name.labels()).map(move |skip| walk.hash(skip));
+            self.exceptions().flat_map(above).collect()
+        })
+    }
+}

@@ -1,0 +1,194 @@
+//! Ranges of addresses: who may ask, who is not limited, and which addresses
+//! an upstream's answer may not lead to.
+
+use std::fmt;
+use std::net::IpAddr;
+
+/// A range of addresses that share their first `length` bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prefix {
+    pub address: IpAddr,
+    pub length: u8,
+}
+
+impl Prefix {
+    /// Reads `192.0.2.1`, `192.0.2.0/24` or `2001:db8::/32`. No bit may be set
+    /// behind the prefix: it would be a slip of the pen, one way or the other.
+    pub fn from_text(text: &str) -> Option<Prefix> {
+        let (address, length) = match text.split_once('/') {
+            Some((address, length)) => (address, Some(length)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().ok()?;
+        let bits = if address.is_ipv4() { 32 } else { 128 };
+        let length = match length {
+            Some(text) if text.bytes().all(|octet| octet.is_ascii_digit()) => text.parse().ok()?,
+            Some(_) => return None,
+            None => bits,
+        };
+        let prefix = Prefix { address, length };
+        (length <= bits && prefix.range().0 == number(address)).then_some(prefix)
+    }
+
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let (first, last) = self.range();
+        address.is_ipv4() == self.address.is_ipv4() && (first..=last).contains(&number(address))
+    }
+
+    /// Its first and last address, as numbers.
+    fn range(&self) -> (u128, u128) {
+        let bits = if self.address.is_ipv4() { 32 } else { 128 };
+        let host_bits = bits - u32::from(self.length).min(bits);
+        let hosts = 1u128.checked_shl(host_bits).map_or(u128::MAX, |size| size - 1);
+        let first = number(self.address) & !hosts;
+        (first, first | hosts)
+    }
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.length)
+    }
+}
+
+fn number(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => u128::from(address.to_bits()),
+        IpAddr::V6(address) => address.to_bits(),
+    }
+}
+
+/// A set of prefixes, laid out so that the question costs a binary search.
+#[derive(Clone, Debug, Default)]
+pub struct Prefixes {
+    /// As given, without those that repeat another.
+    given: Vec<Prefix>,
+    /// Disjoint ranges in order.
+    ipv4: Vec<(u128, u128)>,
+    ipv6: Vec<(u128, u128)>,
+}
+
+impl Prefixes {
+    pub fn new(prefixes: impl IntoIterator<Item = Prefix>) -> Prefixes {
+        let mut given: Vec<Prefix> = prefixes.into_iter().collect();
+        given.sort_unstable_by_key(|prefix| (prefix.address, prefix.length));
+        given.dedup();
+        let ranges = |ipv4: bool| {
+            let of_family = given.iter().filter(|prefix| prefix.address.is_ipv4() == ipv4);
+            let mut ranges: Vec<_> = of_family.map(Prefix::range).collect();
+            // Prefixes nest or are disjoint, so one that begins within the one
+            // before lies in it.
+            ranges.sort_unstable_by_key(|&(first, last)| (first, u128::MAX - last));
+            ranges.dedup_by(|next, before| next.0 <= before.1);
+            ranges
+        };
+        Prefixes { ipv4: ranges(true), ipv6: ranges(false), given }
+    }
+
+    /// Whether the address lies in any of them. One that reached a dual-stack
+    /// socket over IPv4 counts as IPv4.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        let ranges = if address.is_ipv4() { &self.ipv4 } else { &self.ipv6 };
+        let number = number(address);
+        let place = ranges.partition_point(|&(first, _)| first <= number);
+        place > 0 && number <= ranges[place - 1].1
+    }
+
+    /// Those that hold the address, the longest first.
+    pub fn covering(&self, address: IpAddr) -> Vec<Prefix> {
+        let mut covering: Vec<Prefix> =
+            self.given.iter().filter(|prefix| prefix.contains(address)).copied().collect();
+        covering.sort_unstable_by_key(|prefix| std::cmp::Reverse(prefix.length));
+        covering
+    }
+
+    /// Those that were given, in order of address.
+    pub fn iter(&self) -> impl Iterator<Item = &Prefix> {
+        self.given.iter()
+    }
+
+    pub fn len(&self) -> usize {
+        self.given.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.given.is_empty()
+    }
+
+    /// Octets that the set takes.
+    pub fn memory(&self) -> usize {
+        self.given.capacity() * size_of::<Prefix>()
+            + (self.ipv4.capacity() + self.ipv6.capacity()) * size_of::<(u128, u128)>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prefix(text: &str) -> Prefix {
+        Prefix::from_text(text).unwrap_or_else(|| panic!("{text}"))
+    }
+
+    #[test]
+    fn what_is_no_prefix_is_refused() {
+        for text in ["", "/", "1.2.3", "1.2.3.4/33", "1.2.3.4/24", "::/129", "2001:db8::1/32", "1.2.3.4/+8"] {
+            assert_eq!(Prefix::from_text(text), None, "{text}");
+        }
+        assert_eq!(prefix("192.0.2.0/24").to_string(), "192.0.2.0/24");
+        assert_eq!(prefix("2001:db8::1").length, 128);
+    }
+
+    /// Against the naive twin: each prefix asked by itself.
+    #[test]
+    fn a_set_holds_what_its_prefixes_hold() {
+        let texts = [
+            "10.0.0.0/8",
+            "10.1.0.0/16",
+            "10.1.2.0/24",
+            "192.0.2.1",
+            "192.0.2.2",
+            "198.51.100.0/31",
+            "255.255.255.255",
+            "2001:db8::/32",
+            "2001:db8:1::/48",
+            "::1",
+            "fe80::/10",
+        ]; // nested, neighbours, ends of the range
+        let set = Prefixes::new(texts.map(prefix));
+        let asked = [
+            "9.255.255.255",
+            "10.0.0.0",
+            "10.1.2.3",
+            "10.255.255.255",
+            "11.0.0.0",
+            "192.0.2.0",
+            "192.0.2.1",
+            "192.0.2.3",
+            "198.51.100.1",
+            "198.51.100.2",
+            "255.255.255.255",
+            "0.0.0.0",
+            "::",
+            "::1",
+            "::2",
+            "2001:db8::",
+            "2001:db9::",
+            "2001:db7:ffff::",
+            "febf::1",
+            "ffff::",
+        ];
+        for text in asked {
+            let address: IpAddr = text.parse().unwrap();
+            let naive = texts.iter().filter(|text| prefix(text).contains(address)).count();
+            assert_eq!(set.contains(address), naive > 0, "{text}");
+            assert_eq!(set.covering(address).len(), naive, "{text}");
+        }
+        assert!(set.contains("::ffff:10.1.2.3".parse().unwrap()));
+        assert!(!Prefixes::default().contains("::1".parse().unwrap()));
+        assert!(Prefixes::new([prefix("0.0.0.0/0")]).contains("255.1.2.3".parse().unwrap()));
+        assert!(Prefixes::new([prefix("::/0")]).contains("ffff::1".parse().unwrap()));
+        assert_eq!(set.covering("10.1.2.3".parse().unwrap())[0], prefix("10.1.2.0/24"));
+    }
+}
