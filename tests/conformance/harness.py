@@ -38,7 +38,7 @@ class Subject:
         self.orders_folder = folder / "orders"
         self.stderr_path = folder / "stderr.log"
         self.environment: dict[str, str] = {}  # beside that of the tests
-        self.under: list[str] = []  # a program that runs the commands, such as setpriv
+        self.under: list[str] = []  # a program that runs daemon and commands, such as setpriv
         self.ready: dict = {}
         self.ports: dict[int, int] = {}
         self.process: subprocess.Popen[bytes] | None = None
@@ -101,7 +101,7 @@ class Subject:
         """`meanwhile` is called again and again until it is true, before the daemon says that it is ready."""
         with self.stderr_path.open("ab") as stderr:
             self.process = subprocess.Popen(
-                [dnsblock(), "serve", "-c", str(self.config_path), "--json"],
+                [*self.under, dnsblock(), "serve", "-c", str(self.config_path), "--json"],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=stderr,

@@ -123,9 +123,9 @@ def silent(_asked: Asked) -> None:
 
 
 class StubUpstream:
-    """A scripted upstream on UDP and TCP of one loopback port."""
+    """A scripted upstream on UDP and TCP of one loopback port; without `tcp`, connections are refused."""
 
-    def __init__(self, script: Script = decent, host: str = "127.0.0.1") -> None:
+    def __init__(self, script: Script = decent, host: str = "127.0.0.1", *, tcp: bool = True) -> None:
         self.script = script
         self.errors: list[Exception] = []
         self._asked: list[Asked] = []
@@ -133,6 +133,8 @@ class StubUpstream:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._udp, self._listener = bind_both(family, host)
         self.port = self._udp.getsockname()[1]
+        if not tcp:
+            self._listener.close()
         self._wake, self._woken = socket.socketpair()
         self._buffers: dict[socket.socket, bytearray] = {}
         self._thread = threading.Thread(target=self._serve, name=f"upstream-{self.port}")
@@ -175,7 +177,8 @@ class StubUpstream:
     def _serve(self) -> None:
         with selectors.DefaultSelector() as selector:
             for sock in (self._udp, self._listener, self._woken):
-                selector.register(sock, selectors.EVENT_READ)
+                if sock.fileno() >= 0:
+                    selector.register(sock, selectors.EVENT_READ)
             while True:
                 for key, _ in selector.select():
                     sock = key.fileobj
@@ -268,19 +271,20 @@ class Unbound:
         return f"127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        program = tool("unbound")
         for _ in range(5):  # another program may take the port between looking and binding
             self.port = free_port()
-            config = self.folder / "unbound.conf"
-            config.write_text(self._config(), encoding="ascii")
-            log = (self.folder / "unbound.out").open("wb")
-            with log:
-                self._process = subprocess.Popen([program, "-d", "-c", str(config)], stdout=log, stderr=log)
-            if wait_for(lambda: self._answers() or self._process.poll() is not None, "Unbound answers") and (
-                self._process.poll() is None
-            ):
+            (self.folder / "unbound.conf").write_text(self._config(), encoding="ascii")
+            if self.start_again():
                 return
         pytest.fail(f"Unbound does not start: {(self.folder / 'unbound.out').read_text()}")
+
+    def start_again(self) -> bool:
+        """Start on the port that it had; true once it answers."""
+        command = [tool("unbound"), "-d", "-c", str(self.folder / "unbound.conf")]
+        with (self.folder / "unbound.out").open("wb") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+        wait_for(lambda: self._answers() or self._process.poll() is not None, "Unbound answers")
+        return self._process.poll() is None
 
     def close(self) -> None:
         if self._process is not None:
