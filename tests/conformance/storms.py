@@ -57,11 +57,6 @@ class Figures:
         rises = {what: self.rise("dnsblock_queries_total", outcome=what, **labels) for what in sorted(found)}
         return {what: rise for what, rise in rises.items() if rise}
 
-    @property
-    def memory(self) -> float:
-        """How much more memory is in use, in MiB."""
-        return mebibytes(self.rise("process_resident_memory_bytes"))
-
     def rows(self) -> Iterator[tuple[str, float, float]]:
         for name, pairs in sorted({**self.before, **self.after}):
             before, after = self.before.get((name, pairs), 0), self.after.get((name, pairs), 0)
