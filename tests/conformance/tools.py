@@ -21,6 +21,7 @@ DEBIAN_PACKAGES = {
     "dig": "bind9-dnsutils",
     "kdig": "knot-dnsutils",
     "dnsperf": "dnsperf",
+    "prlimit": "util-linux",
     "setpriv": "util-linux",
     "unbound": "unbound",
     "promtool": "prometheus",
