@@ -9,6 +9,7 @@ TOOLS = {
     "curl": "curl",
     "dig": "bind9-dnsutils",
     "dnsperf": "dnsperf",
+    "faketime": "faketime",
     "kdig": "knot-dnsutils",
     "promtool": "prometheus",
     "unbound": "unbound",
