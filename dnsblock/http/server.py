@@ -15,6 +15,7 @@ from dnsblock.errors import Problem, Refused, binding_advice
 from dnsblock.values import Endpoint
 
 READY_POLL_SECONDS = 0.01
+BACKLOG = 64  # connections that wait to be accepted
 
 
 class _Server(uvicorn.Server):
@@ -40,11 +41,15 @@ async def serve(app: Any, sock: socket.socket) -> AsyncIterator[None]:
         limit_concurrency=64,
         timeout_keep_alive=5,
         timeout_graceful_shutdown=2,
+        # asyncio accepts this many in a row and, where there is no descriptor for the first, fails as often,
+        # each time with a traceback in the log and another retry. With one there is one, a second later.
+        backlog=1,
     )
     server = _Server(options)
     task = asyncio.create_task(server.serve(sockets=[sock]))
     while not server.started and not task.done():  # noqa: ASYNC110  # uvicorn offers nothing to wait for
         await asyncio.sleep(READY_POLL_SECONDS)
+    sock.listen(BACKLOG)  # as many may wait all the same
     try:
         yield
     finally:
@@ -64,7 +69,7 @@ def bind_control(path: Path) -> Iterator[socket.socket]:
             sock.bind(str(path))
         finally:
             os.umask(umask)
-        sock.listen(64)
+        sock.listen(BACKLOG)
     except OSError as err:
         sock.close()
         reason = f"{err.strerror}: make its folder, let dnsblock write there, or change `control`"
@@ -103,7 +108,7 @@ def bind_metrics(endpoint: Endpoint) -> Iterator[socket.socket]:
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((str(endpoint.host), endpoint.port))
-        sock.listen(64)
+        sock.listen(BACKLOG)
     except OSError as err:
         sock.close()
         reason = f"{binding_advice(err, 'metrics')} (`null` for none)"

@@ -20,12 +20,16 @@ use crate::answer::Rules;
 use crate::counters::{Counters, MAX_ZONE_SLOTS, MAX_ZONES};
 use crate::limits::{Crowd, Limiter};
 use crate::policy::{Snapshot, seed};
-use crate::shared::{Serving, Settings, Shared, lock};
+use crate::pool;
+use crate::shared::{Events, Serving, Settings, Shared, lock};
 use crate::worker::{self, Sockets};
 use crate::{tcp, udp};
 
 /// Ports tried when any free port will do for UDP but is taken for TCP.
 const PORTS_TRIED: usize = 32;
+
+/// Of the descriptors that the process may have, the part for TCP clients.
+const CLIENTS_SHARE: usize = 2;
 
 /// Why the engine does not do what it was told.
 #[derive(Debug)]
@@ -60,7 +64,9 @@ struct Control {
 
 impl Engine {
     /// Binds all sockets; nothing is answered before `start`.
-    pub fn bind(settings: Settings) -> Result<Engine, EngineError> {
+    pub fn bind(mut settings: Settings) -> Result<Engine, EngineError> {
+        let events = Arc::new(Events::default());
+        leave_descriptors(&mut settings, &events);
         let mut addresses = Vec::new();
         let mut udp_sockets: Vec<Vec<_>> = (0..settings.workers).map(|_| Vec::new()).collect();
         let mut tcp_sockets: Vec<Vec<_>> = (0..settings.workers).map(|_| Vec::new()).collect();
@@ -91,7 +97,7 @@ impl Engine {
             shared: Arc::new(Shared {
                 settings,
                 serving: ArcSwap::from_pointee(nothing),
-                events: Arc::default(),
+                events,
                 limiter: Limiter::new(seed()),
                 crowd: Arc::new(Crowd::new(seed())),
                 connections,
@@ -243,6 +249,20 @@ fn slots(
 /// Keeps those that somebody else still holds.
 fn free_unused(retired: &mut Vec<Arc<Serving>>) {
     retired.retain(|serving| Arc::strong_count(serving) > 1);
+}
+
+/// Bounds the connections of clients so that there are descriptors left for
+/// upstreams, orders, metrics and control, whoever connects.
+fn leave_descriptors(settings: &mut Settings, events: &Events) {
+    let descriptors = pool::descriptors();
+    let most = (descriptors / CLIENTS_SHARE / settings.listen.len().max(1)).max(1);
+    if most < settings.tcp.connections {
+        settings.tcp.connections = most;
+        events.push(format!(
+            "tcp.max_connections: only {most} for each listen address, since this process may have no more \
+             than {descriptors} open files: raise LimitNOFILE"
+        ));
+    }
 }
 
 type Bound = (SocketAddr, Vec<std::net::UdpSocket>, Vec<std::net::TcpListener>);

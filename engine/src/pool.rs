@@ -20,12 +20,18 @@ use crate::udp;
 /// Sockets, and so source ports, that are open towards one upstream at most.
 const POOL: usize = 256;
 /// Of the descriptors that the process may have, the part for all pools.
-const SHARE: u64 = 4;
+const SHARE: usize = 4;
 /// Queries sent through one socket, and its age, before another port takes its
 /// place: under little load that is a port for nearly every query, under much
 /// load a new socket costs less than a hundredth of what goes through it.
 const USES: u32 = 128;
 const AGE: Duration = Duration::from_millis(160);
+
+/// Descriptors that this process may have.
+pub fn descriptors() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
+}
 
 /// The sockets of one packet thread.
 pub struct Pool {
@@ -59,10 +65,13 @@ impl Pool {
     /// for everything else.
     pub fn new(upstreams: &[SocketAddr], pools: usize, poll: Rc<Poll>) -> Pool {
         let drawn_from = upstreams.iter().map(|_| Vec::new()).collect();
-        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-        let share = limit.unwrap_or(u64::MAX) / SHARE / pools.max(1) as u64;
-        let size = usize::try_from(share).unwrap_or(POOL).clamp(1, POOL);
-        Pool { upstreams: upstreams.to_vec(), drawn_from, sockets: Slab::new(), size, poll }
+        let size = (descriptors() / SHARE / pools.max(1)).clamp(1, POOL);
+        let mut pool = Pool { upstreams: upstreams.to_vec(), drawn_from, sockets: Slab::new(), size, poll };
+        for upstream in 0..upstreams.len() {
+            // Where there is no way to it now, there may be one when it is asked.
+            let _ = pool.open(upstream, Instant::now());
+        }
+        pool
     }
 
     pub fn get(&self, key: usize) -> Option<&PoolSocket> {
@@ -86,10 +95,11 @@ impl Pool {
         opened
     }
 
-    /// Closes what has grown old, so that nothing stays open that nobody uses.
+    /// Closes what has grown old, so that nothing stays open that nobody uses; but
+    /// for one socket to each upstream, which is there when descriptors are not.
     pub fn shrink(&mut self, now: Instant) {
         for upstream in 0..self.upstreams.len() {
-            for place in (0..self.drawn_from[upstream].len()).rev() {
+            for place in (1..self.drawn_from[upstream].len()).rev() {
                 if !self.sockets[self.drawn_from[upstream][place]].is_fresh(now) {
                     self.retire(upstream, place);
                 }

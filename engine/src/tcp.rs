@@ -20,6 +20,9 @@ const UNREAD: usize = 256 << 10;
 const MOST_UNREAD: usize = 1 << 20;
 /// Two octets of length and the longest message (RFC 1035 4.2.2).
 const FRAME: usize = 2 + 65_535;
+/// Octets that the kernel keeps of what a client has not read. By itself it would
+/// keep megabytes of each, and its memory is everybody's.
+const KERNEL_BUFFER: usize = 128 << 10;
 
 /// Bounds of the TCP service.
 #[derive(Clone, Copy)]
@@ -295,6 +298,8 @@ impl Connection {
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = stream_socket(address)?;
     socket.set_reuse_port(true)?;
+    // Connections have it from their listener.
+    socket.set_send_buffer_size(KERNEL_BUFFER)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())

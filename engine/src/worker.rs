@@ -85,6 +85,8 @@ struct Worker {
     listeners: Vec<Listener>,
     accepting: Vec<TcpListener>,
     accept_again: Option<Instant>,
+    /// Told once, until one is accepted again.
+    cannot_accept: bool,
     clients: tcp::Service,
     /// Connections that have whole messages left to be taken.
     resumable: Vec<usize>,
@@ -128,6 +130,7 @@ impl Worker {
             listeners,
             accepting: sockets.tcp,
             accept_again: None,
+            cannot_accept: false,
             resumable: Vec::new(),
             swept_at: now,
             failures: Failures::new(seed()),
@@ -297,7 +300,10 @@ impl Worker {
     fn accept(&mut self, place: usize) {
         loop {
             match self.accepting[place].accept() {
-                Ok((stream, peer)) => self.admit(stream, peer, place),
+                Ok((stream, peer)) => {
+                    self.cannot_accept = false;
+                    self.admit(stream, peer, place);
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 // The client went away between knocking and the door.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -305,7 +311,9 @@ impl Worker {
                 Err(error) => {
                     // Out of descriptors, most often. Looking away for a moment
                     // keeps this thread free for UDP.
-                    self.shared.events.push(format!("cannot accept TCP connections: {error}"));
+                    if !std::mem::replace(&mut self.cannot_accept, true) {
+                        self.shared.events.push(format!("cannot accept TCP connections: {error}"));
+                    }
                     for listener in &self.accepting {
                         let _ = self.poll.remove(listener);
                     }

@@ -1,6 +1,8 @@
 """More TCP clients than the process may have descriptors: what needs none goes on, the rest comes back."""
 
 import os
+import resource
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -24,13 +26,27 @@ def start(subject: Subject, upstream: StubUpstream) -> None:
 
 
 @contextmanager
-def no_descriptors_left(subject: Subject) -> Iterator[None]:
+def a_crowd_of_clients(subject: Subject) -> Iterator[None]:
     """More clients than there are descriptors hold connections while the block runs."""
     with ExitStack() as held:
         for number in range(2 * LIMIT):
             held.enter_context(subject.tcp(family=4 if number % 2 else 6))
-        wait_for(lambda: "cannot accept" in subject.stderr(), "the log tells why")
         yield
+
+
+@contextmanager
+def no_descriptors_left(subject: Subject) -> Iterator[None]:
+    """The process may open no more than it has open while the block runs; clients wait to be accepted."""
+    pid = subject.process.pid
+    open_now = len(list(Path(f"/proc/{pid}/fd").iterdir()))
+    _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (open_now, hard))
+    try:
+        with a_crowd_of_clients(subject):
+            wait_for(lambda: "cannot accept" in subject.stderr(), "the log tells why")
+            yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def is_served_over_tcp(subject: Subject) -> bool:
@@ -72,3 +88,61 @@ def test_without_descriptors_blocked_names_are_answered_and_tcp_comes_back(
     wait_for(
         lambda: subject.metrics().total("dnsblock_tcp_connections") == 0, "all connections are let go of"
     )
+
+
+def test_without_descriptors_what_is_not_blocked_is_forwarded_all_the_same(
+    subject: Subject, upstream: StubUpstream, record_property: Record
+):
+    """A flood of TCP connections must not take the way to the upstreams from those who ask over UDP."""
+    start(subject, upstream)
+    with measured(subject, record_property) as figures:
+        with traffic(subject, rate=300) as stream, no_descriptors_left(subject):
+            stream.wait_for_more(300)
+        tally = stream.tally()
+    assert set(tally) == {"blocked", "right"}
+    assert figures.rise("dnsblock_upstream_errors_total") == 0, "a lack of our own is no upstream's failure"
+
+
+def test_clients_never_take_the_descriptors_that_others_need(
+    subject: Subject, upstream: StubUpstream, record_property: Record
+):
+    """Bound every count: half of what the process may have is for TCP clients, however many come."""
+    start(subject, upstream)
+    wait_for(lambda: "raise LimitNOFILE" in subject.stderr(), "the log tells what to do")
+    with measured(subject, record_property) as figures:
+        with traffic(subject, rate=300) as stream, a_crowd_of_clients(subject):
+            stream.wait_for_more(300)
+            assert 0 < subject.metrics().total("dnsblock_tcp_connections") <= LIMIT / 2
+            subject.put_order(block("B-2", ["more.example"]))
+            assert subject.reload()["changed"] is True
+        tally = stream.tally()
+    assert set(tally) == {"blocked", "right"}
+    assert figures.rise("dnsblock_upstream_errors_total") == 0
+    assert "cannot accept" not in subject.stderr()
+
+
+def test_a_scrape_that_finds_no_descriptor_waits_quietly(
+    subject: Subject, upstream: StubUpstream, record_property: Record
+):
+    """Bound every count: one connection that cannot be accepted takes neither the processor nor the disk."""
+    start(subject, upstream)
+    with measured(subject, record_property), traffic(subject, rate=100) as stream:
+        with no_descriptors_left(subject):
+            before, logged = processor_seconds(subject), len(subject.stderr().splitlines())
+            scrape = ask_for_metrics(subject)
+            stream.wait_for_more(300)
+            spent = processor_seconds(subject) - before
+            lines = len(subject.stderr().splitlines()) - logged
+        with scrape:
+            assert scrape.recv(4096).startswith(b"HTTP/1.1 200"), "who waited for the metrics has them"
+    print(f"in three seconds: {spent:.2f} s of the processor, {lines} lines in the log")
+    assert spent < 1.0
+    assert lines < 100
+
+
+def ask_for_metrics(subject: Subject) -> socket.socket:
+    """A scrape whose answer is not waited for."""
+    host, port = subject.ready["metrics"].rsplit(":", 1)
+    client = socket.create_connection((host, int(port)), timeout=5)
+    client.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    return client

@@ -55,7 +55,7 @@ def test_the_payload_is_that_of_the_configuration(subject: Subject):
 
 
 def test_options_of_the_client_are_not_echoed(running: Subject):
-    """Trap 3, RFC 6891 section 6.1.1: what we do not know we do not say; client subnet (RFC 7871) stays here."""
+    """Trap 3, RFC 6891 section 6.1.1: what we do not know we do not say; client subnet stays here."""
     options = (
         wire.option(8, b"\0\x01\x18\0\xc0\0\x02")
         + wire.option(12, b"\0" * 32)

@@ -9,6 +9,7 @@ import socket
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 
 import pytest
 
@@ -241,3 +242,36 @@ def test_clients_that_fill_every_buffer_and_read_nothing_are_bounded(
         peaks.tell(record_property, figures)
     assert set(tally) == {"blocked", "right"}
     assert peaks.connections >= len(greedy)
+
+
+def test_an_answer_that_is_not_read_holds_little_memory_of_the_kernel(
+    subject: Subject, upstream: StubUpstream, record_property: Record
+):
+    """Bound every size: what a client leaves unread fills the kernel first, whose memory is everybody's."""
+    start(subject, upstream, idle_timeout_ms=2500)
+    batch = framed(wire.query(BLOCKED, "TXT", edns=True)) * 2000
+    with measured(subject, record_property), connected(subject) as greedy:
+        greedy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        most = 0
+
+        def take_more() -> int:
+            nonlocal most
+            with suppress(BlockingIOError):
+                return greedy.send(batch)
+            most = max(most, unsent_octets(greedy))
+            return 0
+
+        wait_for(lambda: [take_more() for _ in range(20)] == [0] * 20, "nothing more is taken")
+        print(f"octets that wait in the kernel: {most}")
+        record_property("octets in the kernel", most)
+        assert 0 < most < 1 << 20
+
+
+def unsent_octets(client: socket.socket) -> int:
+    """What the other end of this connection has sent and cannot get rid of (proc_net_tcp)."""
+    mine, its = client.getsockname()[1], client.getpeername()[1]
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, remote, _, queues, *_ = line.split()
+        if (int(local[-4:], 16), int(remote[-4:], 16)) == (its, mine):
+            return int(queues.split(":")[0], 16)
+    return 0

@@ -1,0 +1,143 @@
+"""What settings become for the engine: secrets of cookies, RESINFO, structured errors."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dnsblock.config import Config, Resinfo, load
+from dnsblock.errors import Refused
+from dnsblock.policy.compile import structured_text
+from dnsblock.policy.rules import engine_rules, read_secrets, resinfo_rdata
+
+FIRST, SECOND = "00112233445566778899aabbccddeeff", "FF" * 16
+
+
+@pytest.fixture
+def secrets(tmp_path: Path) -> Path:
+    return tmp_path / "cookies"
+
+
+def write(path: Path, text: str, mode: int = 0o640) -> Path:
+    path.write_text(text)
+    path.chmod(mode)
+    return path
+
+
+def config(tmp_path: Path, text: str = "") -> Config:
+    file = tmp_path / "dnsblock.yaml"
+    file.write_text('upstream: {servers: ["192.0.2.1"]}\n' + text)
+    return load(file)
+
+
+def test_secrets_are_read_in_their_order(secrets: Path):
+    """RFC 9018 section 5: the first signs, all verify."""
+    write(secrets, f"# new\n{FIRST}\n\n  {SECOND}  # until tomorrow\r\n")
+    assert read_secrets(secrets) == [bytes.fromhex(FIRST), b"\xff" * 16]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "holds 0 secrets"),
+        ("\n".join([FIRST] * 9), "holds 9 secrets"),
+        (FIRST[:-1], "32 hexadecimal digits"),
+        (FIRST + "0", "32 hexadecimal digits"),
+        (f"{FIRST} {SECOND}", "32 hexadecimal digits"),
+        ("g" * 32, "32 hexadecimal digits"),
+        (f"{FIRST}\nx\n", "32 hexadecimal digits"),
+    ],
+)
+def test_secrets_out_of_form_are_refused_and_never_shown(secrets: Path, text: str, reason: str):
+    with pytest.raises(Refused) as refused:
+        read_secrets(write(secrets, text))
+    assert reason in str(refused.value)
+    assert FIRST[:8] not in str(refused.value)
+
+
+def test_secrets_that_others_may_read_are_none(secrets: Path):
+    with pytest.raises(Refused, match="others may read it"):
+        read_secrets(write(secrets, FIRST, 0o644))
+
+
+def test_a_secret_of_its_own_is_drawn_for_each_process_and_kept():
+    assert read_secrets(None) == read_secrets(None)
+    assert len(read_secrets(None)[0]) == 16
+    assert read_secrets(None) != [bytes(16)]
+
+
+def test_missing_secrets_are_refused_with_the_file(tmp_path: Path):
+    with pytest.raises(Refused, match="nowhere"):
+        engine_rules(config(tmp_path, "cookies: {secrets: nowhere}"))
+
+
+def test_defaults_become_rules(tmp_path: Path):
+    engine_rules(config(tmp_path))
+
+
+def test_resinfo_is_character_strings():
+    """RFC 9606 section 4: as in TXT, each behind its length."""
+    assert resinfo_rdata(Resinfo()) == b"\x14exterr=4,13,15-18,22"
+    both = resinfo_rdata(Resinfo(infourl="https://isp.example/dns", qnamemin="true"))
+    assert both == b"\x08qnamemin\x14exterr=4,13,15-18,22\x1finfourl=https://isp.example/dns"
+
+
+def test_structured_text_is_small_and_can_be_left_out(tmp_path: Path):
+    """draft-ietf-dnsop-structured-dns-error: minified I-JSON; contacts always, the others where they fit."""
+    assert structured_text(config(tmp_path), "order 1") is None
+    told = """signals:
+  structured_errors: {option: 65023, contacts: ["mailto:noc@isp.example"], organization: "Penyedia é",
+    language: id}
+"""
+    whole, brief = structured_text(config(tmp_path, told), "order 1/2026 of kominfo.go.id") or ("", "")
+    assert json.loads(whole) == {
+        "c": ["mailto:noc@isp.example"],
+        "j": "order 1/2026 of kominfo.go.id",
+        "o": "Penyedia é",
+        "l": "id",
+    }
+    assert json.loads(brief) == {"c": ["mailto:noc@isp.example"]}
+    assert ": " not in whole
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("limits: {amplification: 2}", "3 or more, or 0"),
+        ("limits: {amplification: 1}", "3 or more, or 0"),
+        ("limits: {slip: -1}", "must be at least 0"),
+        ("limits: {exempt: [127.0.0.1/8]}", "must be a network"),
+        ("signals: {structured_errors: {option: 10}}", "contacts"),
+        (
+            "signals: {structured_errors: {option: 10, contacts: ['tel:1'], organization: a, language: id}}",
+            "another EDNS option",
+        ),
+        (
+            "signals: {structured_errors: {option: 9999, contacts: [noc], organization: a, language: id}}",
+            "must be a tel:",
+        ),
+        (
+            "signals: {structured_errors: {option: 9999, contacts: [], organization: a, language: id}}",
+            "empty",
+        ),
+        (
+            "signals: {structured_errors: {option: 9999, contacts: ['tel:1'], organization: a, language: _}}",
+            "language tag",
+        ),
+        ("local: {resinfo: {infourl: 'http://isp.example'}}", "must be an https URL"),
+        ("local: {canary: refuse}", "canary"),
+        ("zones: [{name: z, addresses: a, answer: drop, targets: ignore}]", "without effect"),
+        ("zones: [{name: z, addresses: a, list: l, answer: drop}]", "one of issuer, list and addresses"),
+        ("zones: [{name: z, addresses: a, answer: drop, match: exact}]", "match belongs to a list"),
+        ("answers: {a: {action: cname, target: '*.'}}", "empty"),
+        ("answers: {a: {action: cname, target: 'a.*.b'}}", "other characters"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(tmp_path: Path, text: str, reason: str):
+    with pytest.raises(Refused) as refused:
+        config(tmp_path, text)
+    assert reason in str(refused.value)
+
+
+def test_no_secret_is_needed_to_check_the_file(tmp_path: Path):
+    assert config(tmp_path, "cookies: {secrets: cookies}").cookies.secrets == tmp_path / "cookies"
