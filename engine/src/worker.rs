@@ -3,7 +3,7 @@
 //! which it only reads, and nothing else; it never touches the interpreter.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -29,16 +29,14 @@ use crate::tcp;
 use crate::udp::Listener;
 use crate::upstream::{Flight, Origin, Upstreams};
 
+mod clients;
+
 /// Longest wait when nothing is due: bounds how late a clock is noticed.
 const TICK: Duration = Duration::from_millis(500);
 /// How often connections are looked through for those without patience left.
 const SWEEP: Duration = Duration::from_millis(100);
-/// Queries taken from one connection before others get their turn.
-const QUERIES_A_TURN: usize = 64;
 /// Batches taken from a socket that is being closed: its buffer holds no more.
 const DRAIN_ROUNDS: usize = 128;
-/// How long new connections wait when there are no descriptors for them.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The sockets of one packet thread.
 pub struct Sockets {
@@ -293,139 +291,6 @@ impl Worker {
     fn survive_panic(&self, over_tcp: bool) {
         self.counters.panics.add(1);
         self.counters.count(over_tcp, Outcome::Dropped, &[]);
-    }
-
-    //--- TCP
-
-    fn accept(&mut self, place: usize) {
-        loop {
-            match self.accepting[place].accept() {
-                Ok((stream, peer)) => {
-                    self.cannot_accept = false;
-                    self.admit(stream, peer, place);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                // The client went away between knocking and the door.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    // Out of descriptors, most often. Looking away for a moment
-                    // keeps this thread free for UDP.
-                    if !std::mem::replace(&mut self.cannot_accept, true) {
-                        self.shared.events.push(format!("cannot accept TCP connections: {error}"));
-                    }
-                    for listener in &self.accepting {
-                        let _ = self.poll.remove(listener);
-                    }
-                    self.accept_again = Some(self.now + ACCEPT_PAUSE);
-                    return;
-                }
-            }
-        }
-    }
-
-    fn admit(&mut self, stream: std::net::TcpStream, peer: SocketAddr, listener: usize) {
-        if stream.set_nonblocking(true).is_err() {
-            return;
-        }
-        // Responses are single writes already; waiting to fill a segment would
-        // only delay them.
-        let _ = stream.set_nodelay(true);
-        let is_exempt = self.shared.serving.load().rules.exempt.contains(peer.ip());
-        let key = match self.clients.admit(stream, peer, listener, is_exempt, self.now) {
-            Ok(key) => key,
-            Err(tcp::NotAdmitted::ClientHasItsShare) => return self.counters.tcp_refused.add(1),
-            Err(tcp::NotAdmitted::ListenerIsFull) => return,
-        };
-        let added = self.clients.get(key).map(|connection| {
-            self.poll.add(&connection.stream, Token::client(key, connection.generation), true, false)
-        });
-        if !matches!(added, Some(Ok(()))) {
-            self.clients.remove(key);
-        }
-    }
-
-    /// Whether the event belongs to the connection that is in its place now.
-    fn is_current(&self, token: Token) -> bool {
-        let Token::Client(key, _) = token else { return false };
-        self.clients.get(key).is_some_and(|connection| Token::client(key, connection.generation) == token)
-    }
-
-    fn serve_client(&mut self, key: usize, event: Event) {
-        if event.broken {
-            self.clients.remove(key);
-            return;
-        }
-        if event.writable {
-            self.clients.write(key, self.now);
-        }
-        if event.readable {
-            self.clients.read(key, self.now);
-        }
-        self.take_queries(key);
-    }
-
-    /// Takes the queries that the connection's bounds allow, a few at a time so
-    /// that others get their turn, and sends the answers that are ready.
-    fn take_queries(&mut self, key: usize) {
-        let serving = self.shared.serving.load();
-        let Some((peer, generation)) = self.clients.get(key).map(|c| (c.peer, c.generation)) else { return };
-        let client = Client { address: peer.ip(), port: peer.port(), over_tcp: true };
-        for turn in 0.. {
-            if turn == QUERIES_A_TURN {
-                self.resumable.push(key);
-                break;
-            }
-            let Some(length) = self.clients.next_message(key, &mut self.message[..], self.now) else { break };
-            let packet = &self.message[..length];
-            let verdict = catch_unwind(AssertUnwindSafe(|| {
-                fail::fail_point!("decide");
-                decide(packet, client, &serving.snapshot, &serving.rules, self.unix, &mut self.scratch[..])
-            }));
-            match verdict {
-                Ok(Verdict::Respond { length, outcome, .. }) => {
-                    self.counters.count(true, outcome, &serving.slots);
-                    self.clients.answer(key, generation, &self.scratch[..length], self.now);
-                }
-                Ok(Verdict::Forward { query, follow }) => {
-                    let origin = Origin::Tcp { connection: key, generation };
-                    self.forward(query, follow.map(Box::new), origin);
-                }
-                Ok(Verdict::Drop(Outcome::Dropped)) => {
-                    // No query, or not from here: nothing more is read.
-                    self.counters.count(true, Outcome::Dropped, &[]);
-                    self.clients.leave_unanswered(key, generation);
-                    self.clients.end(key);
-                }
-                Ok(Verdict::Drop(outcome)) => {
-                    self.counters.count(true, outcome, &serving.slots);
-                    self.clients.leave_unanswered(key, generation);
-                }
-                Err(_) => {
-                    self.survive_panic(true);
-                    self.clients.leave_unanswered(key, generation);
-                }
-            }
-        }
-        self.clients.write(key, self.now);
-        self.watch(key);
-    }
-
-    /// Tells epoll what the connection waits for now, or closes it.
-    fn watch(&mut self, key: usize) {
-        let wants = self.clients.wants(key);
-        let Some(connection) = self.clients.get_mut(key) else { return };
-        let Some((readable, writable)) = wants else {
-            self.clients.remove(key);
-            return;
-        };
-        if connection.watched != (readable, writable) {
-            connection.watched = (readable, writable);
-            let token = Token::client(key, connection.generation);
-            if self.poll.change(&connection.stream, token, readable, writable).is_err() {
-                self.clients.remove(key);
-            }
-        }
     }
 
     fn sweep(&mut self) {

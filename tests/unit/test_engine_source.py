@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 SOURCE = Path(__file__).parents[2] / "engine" / "src"
-FILES = {path.name: path.read_text() for path in SOURCE.glob("*.rs")}
+FILES = {path.name: path.read_text() for path in SOURCE.rglob("*.rs")}
 
 
 def code(text: str) -> str:
