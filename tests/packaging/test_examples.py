@@ -183,6 +183,16 @@ FIRES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
             'dnsblock_upstream_queries_total{upstream="u", transport="udp"}': "0+100x30",
         },
     ),
+    "DnsblockClientsLimited": (
+        {
+            'dnsblock_rate_limited_total{answer="dropped"}': "0+20x30",
+            'dnsblock_queries_total{outcome="limited"}': "0+100x30",
+        },
+        {
+            'dnsblock_rate_limited_total{answer="dropped"}': "0+1x30",
+            'dnsblock_queries_total{outcome="limited"}': "0+100x30",
+        },
+    ),
     "DnsblockPacketPanics": (
         {"dnsblock_packet_panics_total": "0x10 1x20"},
         {"dnsblock_packet_panics_total": "1x30"},
