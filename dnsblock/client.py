@@ -42,14 +42,29 @@ class Client:
         try:
             with httpx.Client(transport=transport, base_url="http://dnsblock", timeout=timeout) as client:
                 response = client.request(method, path, params=params)
-                answer: dict[str, Any] = response.json()
-        except (httpx.HTTPError, ValueError) as err:
+                answer = _read(response)
+        except (httpx.HTTPError, ValueError, RecursionError) as err:
             reason = (
                 f"{self._path}: no daemon answers here ({err}); start it, or give its configuration with -c"
             )
             raise DaemonUnreachable(reason) from err
         if response.is_success:
             return answer
-        if "problems" in answer:
-            raise Refused(Problem(p["file"], p["line"], p["value"], p["reason"]) for p in answer["problems"])
         raise DaemonUnreachable(f"{self._path}: {answer.get('reason') or answer}")
+
+
+def _read(response: httpx.Response) -> dict[str, Any]:
+    """What a daemon says. Raises `ValueError` for what no daemon would say; `Refused` where it refuses."""
+    match response.json():
+        case {"problems": [*problems]} if not response.is_success:
+            raise Refused([_problem(said) for said in problems])
+        case dict(answer):
+            return answer
+    raise ValueError("something else than dnsblock answers")
+
+
+def _problem(said: Any) -> Problem:
+    match said:
+        case {"file": str(file), "line": int() | None as line, "value": str(value), "reason": str(reason)}:
+            return Problem(file, line, value, reason)
+    raise ValueError("something else than dnsblock answers")

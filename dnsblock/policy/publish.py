@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from dnsblock._engine import PolicyZone, Rules, Snapshot
 from dnsblock.config import Config
@@ -125,11 +126,10 @@ class Serials:
         self._path = folder / self.FILE
         self.serial, self.digest = 0, ""
         try:
-            kept = json.loads(self._path.read_bytes())
-            self.serial, self.digest = int(kept["serial"]), str(kept["digest"])
+            self.serial, self.digest = _kept(json.loads(self._path.read_bytes()))
         except FileNotFoundError:
             pass
-        except (OSError, ValueError, KeyError, TypeError) as err:
+        except (OSError, ValueError, RecursionError) as err:
             reason = (
                 "cannot be read as the last serial: put it back from a backup, or take it away to begin at 1"
             )
@@ -166,3 +166,12 @@ class Serials:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def _kept(value: Any) -> tuple[int, str]:
+    """Serial and digest out of what was written down. Raises `ValueError`."""
+    match value:
+        # A serial on the wire has 32 bits; half of them is more than was ever counted, and leaves room.
+        case {"serial": int(serial), "digest": str(digest)} if 0 <= serial < 1 << 31:
+            return serial, digest
+    raise ValueError("not a serial from 0 to 2147483647 and its digest")

@@ -1,0 +1,342 @@
+"""The doors that documents do not come through: lists, the inbox, the state folder and the control socket."""
+
+import asyncio
+import json
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+from unittest.mock import patch
+from urllib.parse import quote_from_bytes
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from dnsblock._engine import Answer, ListRefused, PolicyZone, Rule, Snapshot
+from dnsblock.client import Client
+from dnsblock.config import Config, control_socket, inspect
+from dnsblock.errors import DaemonUnreachable, Problem, Refused
+from dnsblock.http.api import control_app
+from dnsblock.names import NameRefused, canonical
+from dnsblock.orders.guards import public_suffix
+from dnsblock.orders.intake import examine
+from dnsblock.policy.compile import compile_list
+from dnsblock.policy.explain import explain
+from dnsblock.policy.publish import Policy, Serials
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+CONFIG = Config.model_validate(
+    {
+        "upstream": {"servers": ["192.0.2.1"]},
+        "orders": "orders",
+        "zones": [
+            {"name": "subtree", "list": "l", "answer": "nxdomain"},
+            {"name": "below", "list": "l", "answer": "nxdomain", "match": "below"},
+            {"name": "passed", "list": "l", "answer": "passthru", "match": "exact"},
+            {"name": "za", "issuer": "a", "unsigned": "accept", "answer": "nxdomain"},
+        ],
+    }
+)
+LISTS = CONFIG.zones[:3]
+relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def assert_presentable(refused: Refused) -> None:
+    assert refused.problems
+    for problem in refused.problems:
+        assert problem.reason
+        assert str(problem).isprintable()
+        assert json.dumps(problem.as_json()).encode()
+
+
+# ------- Lists
+
+# Names, and what stands around them in the lists that people fetch.
+WORDS = [
+    *(
+        "t.me",
+        "a.example",
+        "A.EXAMPLE.",
+        "b.a.example",
+        "é.example",
+        "\u0661.example",
+        "xn--bcher-kva.example",
+    ),
+    *("id", "co.id", "x.ck", "example.kawasaki.jp", "192.0.2.1", "0.0.0.0 a.example", "||a.example^"),
+    *(
+        "*.a.example",
+        "http://a.example/",
+        "a..b",
+        ".",
+        "\ufeff",
+        "#",
+        " # why",
+        "\t",
+        " ",
+        "\r",
+        "\0",
+        "\x85",
+    ),
+    *("a" * 63, "b" * 64, ".example"),
+]
+TEXTS = st.one_of(
+    st.binary(max_size=200),
+    st.lists(st.sampled_from([*WORDS, *["\n"] * 20]) | st.text(max_size=2), max_size=30).map(
+        lambda words: "".join(words).encode("utf-8", "surrogatepass")
+    ),
+    st.lists(st.sampled_from(WORDS[:7]), max_size=8).map(lambda names: "\n".join(names).encode()),
+)
+
+
+@relaxed
+@given(TEXTS, st.sampled_from(LISTS))
+@example(b"\xff # \xff", LISTS[0])
+@example("é.example\xa0# co.id".encode(), LISTS[0])
+@example(b"CO.ID. # x", LISTS[1])
+def test_any_octets_are_a_list_or_refused(data: bytes, zone: Any):
+    """Each name of it is found by the lookup that answers queries, and none is a public suffix."""
+    try:
+        compiled = compile_list(zone, CONFIG, "f", data)
+    except Refused as refused:
+        assert_presentable(refused)
+        return
+    names = set()
+    for line in data.decode().removeprefix("\ufeff").split("\n"):
+        if name := re.split(r"(?:^|(?<=\s))#" if line.isascii() else "#", line)[0].strip():
+            # An IPv4 address is spelled like a name, and stands for one here.
+            names.add(name.lower().removesuffix(".") if name.isascii() else canonical(name))
+    assert compiled.entries == len(names) > 0
+    below = "x." if zone.match == "below" else ""
+    assert (
+        compiled.lookup("\n".join(below + name for name in names if len(name) < 250).encode()).count(0) == 0
+    )
+    if zone.answer != "passthru":
+        assert not any(public_suffix(name) for name in names)
+
+
+MATCHES = st.sampled_from(["exact", "subtree", "below", "", "other"])
+LINES = st.tuples(MATCHES, st.sampled_from(["0", "1", "2", "-1", "x", "9" * 30]), st.sampled_from(WORDS)).map(
+    " ".join
+)
+ANSWER = Answer("nodata", ttl=30)
+
+
+@given(TEXTS | st.lists(LINES, max_size=6).map(lambda lines: "\n".join(lines).encode()), MATCHES)
+def test_any_octets_are_entries_of_the_engine_or_refused(data: bytes, scope: str):
+    for compile_zone in (
+        lambda: PolicyZone.from_entries("z", [Rule(ANSWER), Rule(None)], data),
+        lambda: PolicyZone.from_list("z", data, scope or "exact", Rule(ANSWER)),
+    ):
+        try:
+            zone = compile_zone()
+        except ListRefused as err:
+            problems, total = err.args
+            assert 0 < len(problems) <= total
+            assert_presentable(Refused([Problem("f", *problem) for problem in problems]))
+        except ValueError:
+            assert scope == "other"
+        else:
+            assert zone.entries + zone.duplicates <= data.count(b"\n") + 1
+
+
+@given(TEXTS)
+def test_any_octets_are_names_to_look_up(data: bytes):
+    """One octet for each line, also where the line is no name."""
+    zone = PolicyZone.from_list("z", b"a.example", "subtree", Rule(ANSWER))
+    try:
+        covered = zone.lookup(data)
+    except ValueError:
+        return
+    assert set(covered) <= {0, 1}
+
+
+# ------- The inbox
+
+FILE_NAMES = st.text(st.characters(exclude_characters="/\0"), min_size=1, max_size=20).map(
+    lambda name: name.encode("utf-8", "surrogateescape" if name.isascii() else "replace") + b".yaml"
+)
+ORDERS = st.sampled_from(
+    [
+        "schema: dnsblock.order/1\nissued_at: 2017-07-14T11:30:00Z\n"
+        f"issuer: {issuer}\norder_id: {number}\n{rest}\n"
+        for issuer in ("a", "b", "c c")
+        for number in ("1", "2")
+        for rest in (
+            *("action: block\nentries: [t.me]", "action: exempt\nentries: [{name: t.me, match: below}]"),
+            *("action: block\nentries: [co.id]", "action: unblock\ntargets: [{order_id: 1, entries: all}]"),
+            "action: unblock\ntargets: [{order_id: 1, entries: [t.me, b.example]}]\nseq: 2",
+            f"action: block\nseq: 1\nentries_file: {{path: x.txt, sha256: {'0' * 64}, lines: 1}}",
+        )
+    ]
+)
+
+
+@relaxed
+@given(st.data())
+def test_any_inbox_is_taken_or_refused(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject):
+    """A file's name is as hostile as its content."""
+    inbox = tmp_path_factory.mktemp("inbox")
+    contents = ORDERS.map(str.encode) | st.binary(max_size=40)
+    for name, content in data.draw(st.dictionaries(FILE_NAMES, contents, max_size=5)).items():
+        (Path(bytes(inbox).decode()) / name.decode("utf-8", "surrogateescape")).write_bytes(content)
+    try:
+        intake = examine(inbox, (), CONFIG, NOW)
+    except Refused as refused:
+        assert_presentable(refused)
+        return
+    assert all(note.isprintable() for note in intake.notes)
+
+
+# ------- The state folder
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+SERIAL_FILES = st.one_of(
+    st.binary(max_size=60),
+    JSON_VALUES.map(lambda value: json.dumps(value).encode()),
+    st.fixed_dictionaries({"serial": JSON_VALUES, "digest": JSON_VALUES}).map(
+        lambda value: json.dumps(value).encode()
+    ),
+)
+
+
+@relaxed
+@given(data=SERIAL_FILES)
+@example(data=b'{"serial": 1e999, "digest": ""}')
+@example(data=b'{"serial": -1, "digest": ""}')
+@example(data=b'{"serial": 4294967296, "digest": ""}')
+@example(data=b"[" * 100_000)
+@example(data=b'{"serial": ' + b"9" * 5000 + b', "digest": ""}')
+def test_any_octets_are_a_last_serial_or_refused(tmp_path: Path, data: bytes):
+    """Whatever the disk gives back: a serial that a snapshot can have, or a refusal."""
+    (tmp_path / "serial.json").write_bytes(data)
+    try:
+        serials = Serials(tmp_path)
+    except Refused as refused:
+        assert_presentable(refused)
+        return
+    following = serials.next("of something else")
+    assert Snapshot([], following).serial == following == serials.serial + 1
+
+
+# ------- The configuration, read for less than to run
+
+
+@relaxed
+@given(data=st.binary(max_size=60) | JSON_VALUES.map(lambda value: json.dumps({"control": value}).encode()))
+def test_any_octets_name_a_control_socket_or_are_refused(tmp_path: Path, data: bytes):
+    (tmp_path / "resolv.conf").write_text("nameserver 192.0.2.1\n")
+    path = tmp_path / "c.yaml"
+    path.write_bytes(data)
+    _, problems = inspect(path, tmp_path / "resolv.conf")
+    assert all(str(problem).isprintable() for problem in problems)
+    try:
+        assert control_socket(path).is_absolute()
+    except Refused as refused:
+        assert_presentable(refused)
+
+
+# ------- The control socket
+
+POLICY = Policy(
+    Snapshot([(PolicyZone.from_list("subtree", b"t.me", "subtree", Rule(ANSWER)), None, True)], 1),
+    *((), cast(Any, SimpleNamespace(in_force={})), NOW),
+)
+APP = control_app(cast(Any, SimpleNamespace(explain=lambda name: explain(name, POLICY, CONFIG))))
+
+
+def ask(method: str, path: str, query: bytes) -> tuple[int, bytes]:
+    """Status and body of what the application answers; raises whatever it raises."""
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": method, "path": path, "raw_path": path.encode(), "headers": []}
+    scope |= {"query_string": query, "http_version": "1.1", "scheme": "http", "root_path": ""}
+    asyncio.run(APP(scope, receive, send))
+    return sent[0]["status"], b"".join(message.get("body", b"") for message in sent[1:])
+
+
+QUERIES = st.one_of(
+    st.binary(max_size=60),
+    st.text(max_size=60).map(lambda text: b"name=" + text.encode("utf-8", "surrogatepass")),
+    st.binary(max_size=60).map(lambda name: b"name=" + quote_from_bytes(name).encode()),
+    st.sampled_from(WORDS).map(lambda name: b"name=" + quote_from_bytes(name.encode()).encode()),
+)
+
+
+@relaxed
+@given(QUERIES)
+@example(b"name=" + b"a" * 1025)
+@example(b"name=t.me&name=%00")
+@example(b"name=%ed%a0%80")
+def test_any_octets_asked_of_why_are_answered_or_refused(query: bytes):
+    status, body = ask("GET", "/v1/why", query)
+    answer = json.loads(body)
+    assert status in (200, 400, 422)
+    assert (status == 200) == ("verdict" in answer)
+
+
+@relaxed
+@given(
+    st.sampled_from(["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "x"]),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=20).map(lambda path: "/v1/" + path),
+    st.binary(max_size=20),
+)
+def test_any_other_path_is_not_found(method: str, path: str, query: bytes):
+    status, _ = ask(method, path + "-", query)
+    assert status in (404, 405)
+
+
+@relaxed
+@given(st.text(max_size=300))
+def test_any_text_asked_of_the_daemon_is_a_name_or_not(name: str):
+    """The command line passes on what was typed."""
+    try:
+        canonical(name)
+        expected = 200
+    except NameRefused:
+        expected = 400
+    encoded = str(httpx.QueryParams({"name": name.encode("utf-8", "replace").decode()})).encode()
+    assert ask("GET", "/v1/why", encoded)[0] == expected
+
+
+ANSWERS = st.one_of(
+    st.binary(max_size=60),
+    JSON_VALUES.map(lambda value: json.dumps(value).encode()),
+    st.dictionaries(st.sampled_from(["problems", "reason", "serial"]), JSON_VALUES).map(
+        lambda value: json.dumps(value).encode()
+    ),
+    JSON_VALUES.map(lambda value: json.dumps({"problems": [{"file": value, "line": value}]}).encode()),
+)
+
+
+@relaxed
+@given(ANSWERS, st.sampled_from([200, 204, 301, 400, 409, 500]))
+@example(b"5", 409)
+@example(b"[]", 200)
+@example(b'{"problems": 5}', 409)
+@example(b'{"problems": [{"file": 1, "line": "x", "value": [], "reason": {}}]}', 409)
+@example(b"[" * 100_000, 200)
+def test_any_answer_at_the_control_socket_is_understood_or_nobodys(content: bytes, status: int):
+    """Something else may listen where the daemon is looked for."""
+    transport = httpx.MockTransport(lambda _: httpx.Response(status, content=content))
+    with patch("dnsblock.client.httpx.HTTPTransport", return_value=transport):
+        try:
+            assert isinstance(Client(Path("s")).status(), dict)
+        except DaemonUnreachable:
+            pass
+        except Refused as refused:
+            for problem in refused.problems:
+                assert isinstance(problem, Problem)
+                assert str(problem).isprintable()
