@@ -1,0 +1,278 @@
+//! Any octets as a packet: nothing panics, what is answered is answered soundly,
+//! and a well-formed query is decided as a naive reading of the policy says.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::reading::{Response, hickory, is_well_formed, labels, question, word};
+use crate::world::{
+    self, Asker, CHANGING, Decided, Entry, IPV4_COUNT, LANDING, MAX_PAYLOAD, POLICY, SECONDS_TO_CHANGE,
+    SERVED, TTL,
+};
+
+const QTYPE_A: usize = 1;
+const QTYPE_CNAME: usize = 5;
+const TYPE_SOA: u16 = 6;
+const QTYPE_AAAA: usize = 28;
+const QTYPE_OPT: usize = 41;
+const QTYPE_ANY: usize = 255;
+
+/// The first octet says who asks and how, the rest is the packet.
+pub fn query(data: &[u8]) {
+    let Some((&how, packet)) = data.split_first() else { return };
+    let asker = asker(how);
+    let decided = world::decided(packet, asker);
+    let read = Question::read(packet);
+    match &decided {
+        Decided::Answered { response, .. } => check_response(packet, asker, read.as_ref(), response),
+        Decided::Forwarded { query, .. } => check_upstream_query(packet, query),
+        Decided::Dropped { .. } => {}
+    }
+    if packet.len() < 12 || packet[2] & 0x80 != 0 || asker.port == 0 {
+        let silent = matches!(decided, Decided::Dropped { blocked: None });
+        return assert!(silent, "{packet:02x?} got {decided:02x?}");
+    }
+    match read {
+        Some(question) if is_served(asker.address) => check_decision(&question, asker, &decided),
+        // Refused in one way or another; never passed on, never counted as blocked.
+        _ => match decided {
+            Decided::Dropped { blocked: None } => assert!(asker.drop_others && !is_served(asker.address)),
+            Decided::Answered { response, blocked: None } => {
+                assert_ne!(Response::read(&response).rcode(), 0, "an error");
+            }
+            other => panic!("{packet:02x?} got {other:02x?}"),
+        },
+    }
+}
+
+fn asker(how: u8) -> Asker {
+    let inside = Ipv4Addr::new(192, 0, 2, how);
+    let address = match how >> 1 & 3 {
+        0 => IpAddr::V4(inside),
+        1 => IpAddr::V6(inside.to_ipv6_mapped()),
+        2 => IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, how.into(), 0, 0, 0, 0, 1)),
+        _ => IpAddr::V4(Ipv4Addr::new(192, 0, 3, how)),
+    };
+    let port = if how & 0xf8 == 0xf8 { 0 } else { 53535 };
+    Asker { address, port, over_tcp: how & 1 != 0, drop_others: how & 8 != 0 }
+}
+
+/// Bit by bit, a client that comes as `::ffff:192.0.2.1` being an IPv4 client.
+fn is_served(address: IpAddr) -> bool {
+    let bits = |address: IpAddr| match address {
+        IpAddr::V4(v4) => format!("4{:032b}", v4.to_bits()),
+        IpAddr::V6(v6) => v6
+            .to_ipv4_mapped()
+            .map_or_else(|| format!("6{:0128b}", v6.to_bits()), |v4| format!("4{:032b}", v4.to_bits())),
+    };
+    let shared =
+        |(net, length): (IpAddr, u8)| bits(address).starts_with(&bits(net)[..1 + usize::from(length)]);
+    SERVED.into_iter().any(shared)
+}
+
+//------- What is answered ---------------------------------------------------
+
+fn check_response(packet: &[u8], asker: Asker, read: Option<&Question>, octets: &[u8]) {
+    let response = Response::read(octets);
+    assert_eq!(octets[..2], packet[..2], "the id");
+    assert_ne!(octets[2] & 0x80, 0, "QR");
+    assert_eq!(octets[2] & 0x79, packet[2] & 0x79, "opcode and RD are copied");
+    assert_eq!(octets[3] & 0x70, packet[3] & 0x10, "Z and AD clear, CD copied");
+    assert_eq!(octets[2] & 0x04, 0, "AA: nobody here is an authority");
+    assert_ne!(octets[3] & 0x80, 0, "RA");
+    match question(octets) {
+        Some(repeated) => assert_eq!(repeated, &packet[12..12 + repeated.len()], "byte for byte"),
+        None => assert!(read.is_none() && octets[4..6] == [0, 0], "a question that was read is repeated"),
+    }
+    let edns = response.hickory.edns.as_ref();
+    if let Some(edns) = edns {
+        assert_eq!((edns.version(), edns.max_payload()), (0, MAX_PAYLOAD));
+    }
+    if let Some(question) = read {
+        assert_eq!(edns.is_some(), question.payload.is_some(), "OPT in the response iff in the query");
+    }
+    let wished = read.and_then(|question| question.payload).unwrap_or(0);
+    let limit = if edns.is_some() && read.is_none() { MAX_PAYLOAD.into() } else { wished.clamp(512, 1232) };
+    if asker.over_tcp {
+        assert!(!response.is_truncated(), "TC over TCP");
+    } else {
+        assert!(octets.len() <= limit, "{} octets for a limit of {limit}", octets.len());
+    }
+    if response.is_truncated() {
+        assert_eq!(response.sections.each_ref().map(Vec::len), [0; 3], "no part of an RRset");
+    }
+}
+
+/// What goes upstream: one question, our own OPT and none of the client's options.
+fn check_upstream_query(packet: &[u8], query: &[u8]) {
+    assert!(is_well_formed(query) && query[2] & 0x80 == 0);
+    let read = hickory(query).unwrap_or_else(|error| panic!("hickory: {error} in {query:02x?}"));
+    assert_eq!(question(query), question(packet));
+    let edns = read.edns.expect("our own OPT");
+    assert_eq!((edns.version(), edns.max_payload()), (0, MAX_PAYLOAD));
+    assert!(edns.options().as_ref().is_empty());
+    let counts = (read.answers.len(), read.authorities.len(), read.additionals.len());
+    assert_eq!(counts, (0, 0, 0));
+}
+
+//------- What is decided ----------------------------------------------------
+
+/// A query as a naive reader sees it.
+struct Question {
+    labels: Vec<Vec<u8>>,
+    qtype: usize,
+    /// Of its OPT record, if it has one.
+    payload: Option<usize>,
+}
+
+impl Question {
+    /// `None` for anything but a well-formed query of class IN for data.
+    fn read(packet: &[u8]) -> Option<Question> {
+        let counts = [4, 6, 8].map(|count| word(packet, count));
+        let is_plain = packet.len() >= 12 && packet[2] & 0xfa == 0 && is_well_formed(packet);
+        if !is_plain || counts != [Some(1), Some(0), Some(0)] || word(packet, 10)? > 2 {
+            return None;
+        }
+        let asked = question(packet)?;
+        let (name, rest) = asked.split_at(asked.len() - 4);
+        let (qtype, qclass) = (word(rest, 0)?, word(rest, 2)?);
+        let is_meta = matches!(qtype, QTYPE_OPT | 249..=254);
+        // A pointer has nothing to point at.
+        if qclass != 1 || is_meta || name.len() > 255 || name.last() != Some(&0) || !is_uncompressed(name) {
+            return None;
+        }
+        let mut question = Question { labels: labels(name), qtype, payload: None };
+        let mut rest = &packet[12 + asked.len()..];
+        for _ in 0..word(packet, 10)? {
+            let owner = owner_length(rest)?;
+            let (fixed, length) = (&rest[owner..], word(rest, owner + 8)?);
+            if word(fixed, 0)? == QTYPE_OPT {
+                let is_sound = owner == 1 && fixed[5] == 0 && are_whole(&fixed[10..10 + length]);
+                if !is_sound || question.payload.is_some() {
+                    return None;
+                }
+                question.payload = word(fixed, 2);
+            }
+            rest = &fixed[10 + length..];
+        }
+        Some(question)
+    }
+}
+
+fn is_uncompressed(name: &[u8]) -> bool {
+    owner_length(name) == Some(name.len())
+        && labels(name).iter().map(|label| label.len() + 1).sum::<usize>() + 1 == name.len()
+}
+
+fn owner_length(octets: &[u8]) -> Option<usize> {
+    match *octets.first()? {
+        0 => Some(1),
+        0xc0.. => Some(2),
+        label => Some(1 + usize::from(label) + owner_length(&octets[1 + usize::from(label)..])?),
+    }
+}
+
+fn are_whole(options: &[u8]) -> bool {
+    options.is_empty() || word(options, 2).and_then(|length| options.get(4 + length..)).is_some_and(are_whole)
+}
+
+/// The naive twin of matching: zones in order, the longest owner in each, of
+/// its entries `exact` before the others and a hole before an answer; a hole
+/// leaves the name to the next zone.
+pub fn naive(name: &[Vec<u8>], zones: &[(&'static str, bool, &'static [Entry])]) -> Option<(usize, Entry)> {
+    zones.iter().enumerate().find_map(|(zone, (_, _, entries))| {
+        let covering = (0..name.len()).find_map(|skip| {
+            let owns = |owner: &str| owner.split('.').map(str::as_bytes).eq(&name[skip..]);
+            let covers = |scope| if skip == 0 { scope != "below" } else { scope != "exact" };
+            let fits = entries.iter().filter(|(scope, _, owner)| covers(*scope) && owns(owner));
+            fits.min_by_key(|(scope, action, _)| (*scope != "exact", *action != "hole"))
+        });
+        covering.filter(|(_, action, _)| *action != "hole").map(|entry| (zone, *entry))
+    })
+}
+
+fn check_decision(question: &Question, asker: Asker, decided: &Decided) {
+    let said = naive(&question.labels, &POLICY);
+    let expected = said.map(|(zone, (_, action, _))| (zone, action));
+    match (expected, decided) {
+        (None | Some((_, "passthru")), Decided::Forwarded { follow, .. }) => assert_eq!(*follow, None),
+        (Some((_, "truncate")), Decided::Forwarded { follow, .. }) if asker.over_tcp => {
+            assert_eq!(*follow, None);
+        }
+        (Some((_, "cname")), Decided::Forwarded { follow: Some(follow), .. }) => {
+            assert!(!matches!(question.qtype, QTYPE_CNAME | QTYPE_ANY));
+            assert_eq!(*follow, landing());
+        }
+        (Some((_, "drop")), Decided::Dropped { blocked }) => assert_eq!(*blocked, expected),
+        (Some((_, action)), Decided::Answered { response, blocked }) => {
+            assert_eq!(*blocked, expected);
+            assert!(!matches!(action, "passthru" | "drop"));
+            assert!(action != "cname" || matches!(question.qtype, QTYPE_CNAME | QTYPE_ANY));
+            check_blocked(question, said.expect("it was matched"), &Response::read(response));
+        }
+        _ => panic!("{:?} from {asker:?}: {said:?}, but {decided:02x?}", question.labels),
+    }
+}
+
+fn landing() -> Vec<u8> {
+    let labels = LANDING.split('.').map(|label| [&[label.len() as u8], label.as_bytes()].concat());
+    labels.flatten().chain([0]).collect()
+}
+
+/// The answer for a blocked name, from what its entry says.
+fn check_blocked(question: &Question, (zone, entry): (usize, Entry), response: &Response<'_>) {
+    let (scope, action, owner) = entry;
+    let [answers, authorities, additionals] = &response.sections;
+    assert!(additionals.is_empty());
+    let records = match (action, question.qtype) {
+        ("sinkhole", QTYPE_A) => IPV4_COUNT,
+        ("sinkhole", QTYPE_AAAA) | ("cname", _) => 1,
+        ("sinkhole", QTYPE_ANY) => IPV4_COUNT + 1,
+        _ => 0,
+    };
+    if question.payload.is_some() {
+        let forged = (records > 0 && action != "truncate").then_some(4);
+        let told: Vec<u16> = forged.into_iter().chain([16]).collect();
+        assert!(response.errors.ends_with(&[16]) && told.ends_with(&response.errors), "RFC 8914");
+    }
+    if response.is_truncated() {
+        let is_big = records > 1 && question.payload.unwrap_or(0) < usize::from(MAX_PAYLOAD);
+        return assert!((action == "truncate" || is_big) && response.rcode() == 0);
+    }
+    assert_ne!(action, "truncate");
+    if action == "refused" {
+        return assert!(response.rcode() == 5 && answers.is_empty() && authorities.is_empty());
+    }
+    assert_eq!(answers.len(), records);
+    assert_eq!(authorities.len(), usize::from(records == 0), "data, or an SOA (RFC 2308 3)");
+    if let Some(soa) = authorities.first() {
+        assert_eq!(soa.rtype, TYPE_SOA);
+        assert!(owner.split('.').map(str::as_bytes).eq(labels(&soa.owner)), "it stands at the entry");
+    }
+    let longest = if POLICY[zone].0 == CHANGING { SECONDS_TO_CHANGE } else { TTL };
+    assert!(answers.iter().chain(authorities).all(|record| record.ttl == longest));
+    match response.rcode() {
+        0 => {}
+        3 => {
+            assert!(action == "nxdomain" && scope != "exact" && records == 0);
+            check_denial(&question.labels);
+        }
+        rcode => panic!("RCODE {rcode} for a blocked name"),
+    }
+}
+
+/// RFC 8020 2: after NXDOMAIN for a name, no entry may say anything else for
+/// itself or for what is below it.
+fn check_denial(name: &[Vec<u8>]) {
+    for (_, _, entries) in POLICY {
+        for (_, _, owner) in entries {
+            let at: Vec<Vec<u8>> = owner.split('.').map(|label| label.as_bytes().to_vec()).collect();
+            if at.ends_with(name) {
+                let below = [&[b"x".to_vec()], &at[..]].concat();
+                for denied in [at, below] {
+                    let said = naive(&denied, &POLICY);
+                    assert!(said.is_some_and(|(_, (_, action, _))| action == "nxdomain"), "{owner} lives");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! Messages read without the engine: by their own lengths, by hickory-proto and
+//! by NLnet Labs' domain, which share no code with it or with each other.
+
+use domain::base::iana::Rtype;
+use domain::base::name::ToName;
+use domain::base::opt::AllOptData;
+use domain::base::{Message, ParsedName, UnknownRecordData};
+use domain::rdata::AllRecordData;
+
+/// Answer, authority and additional section, without the OPT record.
+pub type Sections = [Vec<Record>; 3];
+
+/// A record as the library domain presents it, in lower case: names come back
+/// in another case where they were written out.
+#[derive(Debug, PartialEq)]
+pub struct Record {
+    pub owner: Vec<u8>,
+    pub class: u16,
+    pub ttl: u32,
+    pub rtype: u16,
+    pub data: String,
+    /// In wire format, of CNAME, DNAME, HTTPS and SVCB.
+    pub target: Option<Vec<u8>>,
+    /// Whether its data may hold a compression pointer where none may be.
+    pub may_point: bool,
+}
+
+/// Types with names in their data that are not compressed (RFC 3597 4), but that
+/// a library may read even so: SIG, NXT, NAPTR, IPSECKEY, RRSIG, NSEC, SVCB, HTTPS,
+/// TSIG, ANAME. Such data is copied as it is, and then points elsewhere.
+pub const UNCOMPRESSED: [u16; 10] = [24, 30, 35, 45, 46, 47, 64, 65, 250, 65305];
+
+/// A message that a client must be able to read.
+pub struct Response<'a> {
+    pub octets: &'a [u8],
+    pub hickory: hickory_proto::op::Message,
+    pub sections: Sections,
+    /// INFO-CODEs of its extended errors.
+    pub errors: Vec<u16>,
+}
+
+impl<'a> Response<'a> {
+    /// Panics where one of the three ways to read it fails.
+    pub fn read(octets: &'a [u8]) -> Response<'a> {
+        assert!(is_well_formed(octets), "by its own lengths: {octets:02x?}");
+        let hickory = hickory(octets).unwrap_or_else(|error| panic!("hickory: {error} in {octets:02x?}"));
+        let (sections, errors) =
+            domain(octets).unwrap_or_else(|error| panic!("domain: {error} in {octets:02x?}"));
+        Response { octets, hickory, sections, errors }
+    }
+
+    pub fn rcode(&self) -> u16 {
+        self.hickory.metadata.response_code.into()
+    }
+
+    pub fn is_truncated(&self) -> bool {
+        self.hickory.metadata.truncation
+    }
+}
+
+/// Whether the record lengths lead exactly to the end.
+pub fn is_well_formed(message: &[u8]) -> bool {
+    end(message) == Some(message.len())
+}
+
+fn end(message: &[u8]) -> Option<usize> {
+    let mut at = 12;
+    for _ in 0..word(message, 4)? {
+        at = name_end(message, at)? + 4;
+    }
+    for _ in 0..[6, 8, 10].into_iter().map(|count| word(message, count)).sum::<Option<usize>>()? {
+        let fixed = name_end(message, at)?;
+        at = fixed + 10 + word(message, fixed + 8)?;
+    }
+    Some(at)
+}
+
+fn name_end(message: &[u8], mut at: usize) -> Option<usize> {
+    loop {
+        match *message.get(at)? {
+            0 => return Some(at + 1),
+            label @ 1..=63 => at += 1 + usize::from(label),
+            0xc0.. => return Some(at + 2),
+            _ => return None,
+        }
+    }
+}
+
+pub fn word(message: &[u8], at: usize) -> Option<usize> {
+    let pair = message.get(at..at + 2)?;
+    Some(usize::from(pair[0]) << 8 | usize::from(pair[1]))
+}
+
+/// The question, byte for byte; `None` unless there is one.
+pub fn question(message: &[u8]) -> Option<&[u8]> {
+    if word(message, 4)? != 1 {
+        return None;
+    }
+    message.get(12..name_end(message, 12)? + 4)
+}
+
+pub fn hickory(message: &[u8]) -> Result<hickory_proto::op::Message, String> {
+    hickory_proto::op::Message::from_vec(message).map_err(|error| error.to_string())
+}
+
+/// Reads everything, the data of every record and every EDNS option.
+pub fn domain(message: &[u8]) -> Result<(Sections, Vec<u16>), String> {
+    let told = |error: domain::base::wire::ParseError| error.to_string();
+    let message = Message::from_slice(message).map_err(|error| error.to_string())?;
+    for question in message.question() {
+        question.map_err(told)?;
+    }
+    let mut sections = Sections::default();
+    let parts = [message.answer(), message.authority(), message.additional()];
+    for (section, part) in sections.iter_mut().zip(parts) {
+        for record in part.map_err(told)? {
+            let record = record.map_err(told)?;
+            if record.rtype() == Rtype::OPT {
+                continue;
+            }
+            let rtype = record.rtype().to_int();
+            let raw = record.to_record::<UnknownRecordData<_>>().map_err(told)?;
+            let points = |raw: &[u8]| raw.iter().any(|&octet| octet >= 0xc0);
+            let may_point = UNCOMPRESSED.contains(&rtype) && raw.is_some_and(|raw| points(raw.data().data()));
+            let record = record.to_any_record::<AllRecordData<_, ParsedName<_>>>().map_err(told)?;
+            let target = match record.data() {
+                AllRecordData::Cname(data) => Some(wire(data.cname())),
+                AllRecordData::Dname(data) => Some(wire(data.dname())),
+                AllRecordData::Https(data) => Some(wire(data.target())),
+                AllRecordData::Svcb(data) => Some(wire(data.target())),
+                _ => None,
+            };
+            section.push(Record {
+                owner: wire(record.owner()),
+                class: record.class().to_int(),
+                ttl: record.ttl().as_secs(),
+                rtype,
+                data: record.data().to_string().to_ascii_lowercase(),
+                target,
+                may_point,
+            });
+        }
+    }
+    let mut errors = Vec::new();
+    if let Some(opt) = message.opt() {
+        for option in opt.opt().iter::<AllOptData<_, _>>() {
+            if let AllOptData::ExtendedError(error) = option.map_err(told)? {
+                errors.push(error.code().to_int());
+            }
+        }
+    }
+    Ok((sections, errors))
+}
+
+fn wire(name: impl ToName) -> Vec<u8> {
+    name.to_vec().as_slice().to_ascii_lowercase()
+}
+
+/// The labels of a name in wire format, without the root.
+pub fn labels(mut wire: &[u8]) -> Vec<Vec<u8>> {
+    let mut labels = Vec::new();
+    while let Some((&length @ 1..=63, rest)) = wire.split_first() {
+        let (label, rest) = rest.split_at(usize::from(length));
+        labels.push(label.to_ascii_lowercase());
+        wire = rest;
+    }
+    labels
+}

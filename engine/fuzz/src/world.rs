@@ -1,0 +1,313 @@
+//! The engine as the properties see it: octets in, octets out, and what it is
+//! configured to do. The only file here that names the engine's items.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::{Arc, LazyLock};
+
+use _engine::answer::{Client, Judgement, Outcome, Prefix, Rules, Verdict, decide, judge_targets};
+use _engine::message::{MAX_MESSAGE, Query};
+use _engine::name::Name;
+use _engine::policy::{Action, Answer, Match, PolicyZone, Rule, Snapshot, ZoneInPlace};
+use _engine::{list, relay};
+
+/// Octets of a UDP response at most.
+pub const MAX_PAYLOAD: u16 = 1232;
+/// Where names that are blocked by a CNAME lead.
+pub const LANDING: &str = "landing.example";
+/// Addresses of a sinkhole, more than fit into 512 octets; and one for IPv6.
+pub const IPV4_COUNT: usize = 40;
+/// The zone that changes soon.
+pub const CHANGING: &str = "orders";
+/// Seconds; longer than until that change.
+pub const TTL: u32 = 30;
+pub const SECONDS_TO_CHANGE: u32 = 10;
+const NOW: u64 = 1_000_000;
+/// More than any datagram may have, so that one too long would show.
+const DATAGRAM: usize = 4096;
+
+/// The policy: zones in order, each with whether it judges where answers lead,
+/// and with its entries, as match, action and name.
+pub const POLICY: [(&str, bool, &[Entry]); 3] = [
+    (
+        "allowed",
+        true,
+        &[("subtree", "passthru", "ok.nxdomain.example"), ("exact", "passthru", "ok.sinkhole.example")],
+    ),
+    (
+        "orders",
+        true,
+        &[
+            ("subtree", "sinkhole", "sinkhole.example"),
+            ("subtree", "nxdomain", "nxdomain.example"),
+            ("subtree", "nodata", "nodata.example"),
+            ("subtree", "refused", "refused.example"),
+            ("subtree", "drop", "drop.example"),
+            ("subtree", "truncate", "truncate.example"),
+            ("subtree", "cname", "cname.example"),
+            ("exact", "nxdomain", "exact.example"),
+            ("below", "nxdomain", "below.example"),
+            ("below", "nodata", "both.example"),
+            ("exact", "sinkhole", "both.example"),
+            ("subtree", "nxdomain", "t.me"),
+            ("subtree", "hole", "hole.sinkhole.example"),
+            ("exact", "hole", "hole.nodata.example"),
+            ("subtree", "sinkhole", "a.b.c.d.e.f.g.h.i.j.k.l.m.n.o.p.deep.example"),
+        ],
+    ),
+    (
+        "later",
+        false,
+        &[
+            ("subtree", "nodata", "x.hole.sinkhole.example"),
+            ("subtree", "nxdomain", "later.example"),
+            ("exact", "hole", "hole.later.example"),
+            ("subtree", "refused", "nxdomain.example"),
+        ],
+    ),
+];
+
+/// Match, action or `hole`, and name.
+pub type Entry = (&'static str, &'static str, &'static str);
+
+/// Who asks, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Asker {
+    pub address: IpAddr,
+    pub port: u16,
+    pub over_tcp: bool,
+    /// Whether strangers get silence instead of REFUSED.
+    pub drop_others: bool,
+}
+
+/// The addresses that may ask: these two prefixes.
+pub const SERVED: [(IpAddr, u8); 2] = [
+    (IpAddr::V4(Ipv4Addr::new(192, 0, 2, 0)), 24),
+    (IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0)), 32),
+];
+
+/// What became of a packet. `blocked` is the zone and the action, if a zone
+/// decided.
+#[derive(Debug)]
+pub enum Decided {
+    Dropped {
+        blocked: Option<(usize, &'static str)>,
+    },
+    Answered {
+        response: Vec<u8>,
+        blocked: Option<(usize, &'static str)>,
+    },
+    /// `query` is what goes upstream; `follow` is in wire format.
+    Forwarded {
+        query: Vec<u8>,
+        follow: Option<Vec<u8>>,
+    },
+}
+
+pub fn decided(packet: &[u8], asker: Asker) -> Decided {
+    decided_by(&SNAPSHOT, packet, asker)
+}
+
+fn decided_by(snapshot: &Snapshot, packet: &[u8], asker: Asker) -> Decided {
+    let Asker { address, port, over_tcp, drop_others } = asker;
+    let rules = if drop_others { &RULES.1 } else { &RULES.0 };
+    let mut out = vec![0; if over_tcp { MAX_MESSAGE } else { DATAGRAM }];
+    match decide(packet, Client { address, port, over_tcp }, snapshot, rules, NOW, &mut out) {
+        Verdict::Drop(outcome) => Decided::Dropped { blocked: blocked(outcome) },
+        Verdict::Respond { length, outcome } => {
+            out.truncate(length);
+            Decided::Answered { response: out, blocked: blocked(outcome) }
+        }
+        Verdict::Forward { query, follow } => {
+            let length = query.write_upstream(0xf00d, query.question(), MAX_PAYLOAD, &mut out);
+            out.truncate(length.expect("a query of one question fits"));
+            Decided::Forwarded { query: out, follow: follow.map(|name| name.suffix(0).to_vec()) }
+        }
+    }
+}
+
+fn blocked(outcome: Outcome) -> Option<(usize, &'static str)> {
+    match outcome {
+        Outcome::Blocked { zone, action } => Some((zone, action.name())),
+        _ => None,
+    }
+}
+
+//------- A query that was forwarded -----------------------------------------
+
+/// A client's query that waits for an upstream's answer.
+pub struct Waiting {
+    query: Query,
+    over_tcp: bool,
+}
+
+/// What the targets of an upstream's answer lead to.
+#[derive(Debug, PartialEq)]
+pub enum Judged {
+    Pass,
+    Allow,
+    Silence,
+    Answer(Vec<u8>),
+}
+
+impl Waiting {
+    /// `None` for a packet that is not a query to be forwarded.
+    pub fn new(packet: &[u8], over_tcp: bool) -> Option<Waiting> {
+        Query::parse(packet).ok().map(|query| Waiting { query, over_tcp })
+    }
+
+    pub fn question(&self) -> &[u8] {
+        self.query.question()
+    }
+
+    /// Octets that the response may have.
+    pub fn limit(&self) -> usize {
+        if self.over_tcp { MAX_MESSAGE } else { self.query.payload_limit(MAX_PAYLOAD) }
+    }
+
+    pub fn relayed(&self, response: &[u8]) -> Option<Vec<u8>> {
+        let mut out = vec![0; MAX_MESSAGE];
+        let length = relay::relay(response, &self.query, MAX_PAYLOAD, self.limit(), &mut out)?;
+        out.truncate(length);
+        Some(out)
+    }
+
+    /// The answer when the name is blocked by a CNAME to `LANDING`.
+    pub fn followed(&self, response: Option<&[u8]>) -> Vec<u8> {
+        let mut out = vec![0; MAX_MESSAGE];
+        let opt = (MAX_PAYLOAD, &[(4, &b"why"[..])][..]);
+        let length = relay::follow(response, &self.query, &name(LANDING), TTL, opt, self.limit(), &mut out);
+        out.truncate(length);
+        out
+    }
+
+    /// The answer when the upstream's own did not fit.
+    pub fn truncated(&self) -> Vec<u8> {
+        let mut out = vec![0; MAX_MESSAGE];
+        let length = relay::truncated(&self.query, MAX_PAYLOAD, self.limit(), &mut out);
+        out.truncate(length);
+        out
+    }
+
+    pub fn targets_judged(&self, response: &[u8]) -> Judged {
+        let mut out = vec![0; MAX_MESSAGE];
+        match judge_targets(&self.query, self.over_tcp, response, &SNAPSHOT, &RULES.0, NOW, &mut out) {
+            Judgement::Pass => Judged::Pass,
+            Judgement::Allow => Judged::Allow,
+            Judgement::Silence(_) => Judged::Silence,
+            Judgement::Answer { length, .. } => {
+                out.truncate(length);
+                Judged::Answer(out)
+            }
+            Judgement::Follow(_) => panic!("where an answer leads is not followed any further"),
+        }
+    }
+}
+
+/// Whether the message answers the question, which was asked.
+pub fn answers(response: &[u8], question: &[u8]) -> bool {
+    relay::answers(response, question)
+}
+
+/// Where an upstream's answer leads, in wire format.
+pub fn targets(response: &[u8]) -> Vec<Vec<u8>> {
+    relay::targets(response).map(|name| name.suffix(0).to_vec()).collect()
+}
+
+//------- Lists --------------------------------------------------------------
+
+/// A compiled list that is asked as clients ask.
+pub struct Listed {
+    pub digest: [u8; 32],
+    pub entries: usize,
+    snapshot: Snapshot,
+}
+
+/// The rules that an entry's number picks from.
+pub const LIST_RULES: [&str; 3] = ["hole", "nodata", "sinkhole"];
+
+/// Compiles a plain list with one of the three matches; `Err` is how many lines are wrong.
+pub fn plain(text: &[u8], scope: &str) -> Result<Listed, usize> {
+    let scope = Match::from_name(scope).expect("one of the three");
+    listed(list::plain("fuzz", text, scope, rule("nodata")))
+}
+
+/// Compiles lines of match, number of a rule, and name.
+pub fn entries(text: &[u8]) -> Result<Listed, usize> {
+    listed(list::entries("fuzz", LIST_RULES.map(rule).into(), text))
+}
+
+fn listed(zone: Result<PolicyZone, list::Refused>) -> Result<Listed, usize> {
+    match zone {
+        Ok(zone) => {
+            let (digest, entries) = (*zone.digest(), zone.entries());
+            Ok(Listed { digest, entries, snapshot: Snapshot::new(vec![in_place(zone, true)], 1) })
+        }
+        Err(list::Refused::Lines { problems, total }) => {
+            assert_eq!(problems.len(), total.min(100), "each problem is told, a hundred at most");
+            for problem in problems {
+                assert!(problem.value.chars().chain(problem.reason.chars()).all(|c| !c.is_control()));
+                assert!(problem.line > 0 && !problem.reason.is_empty());
+            }
+            Err(total)
+        }
+        Err(list::Refused::IndexBroken) => panic!("the table has lost a name"),
+    }
+}
+
+impl Listed {
+    pub fn decided(&self, packet: &[u8]) -> Decided {
+        let address = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+        decided_by(&self.snapshot, packet, Asker { address, port: 9, over_tcp: false, drop_others: false })
+    }
+}
+
+//------- How it is configured -----------------------------------------------
+
+/// With REFUSED for strangers, and with silence.
+static RULES: LazyLock<(Rules, Rules)> = LazyLock::new(|| (rules(false), rules(true)));
+
+static SNAPSHOT: LazyLock<Snapshot> = LazyLock::new(|| {
+    let numbers: Vec<&str> = Action::ALL.iter().map(|(_, name)| *name).chain(["hole"]).collect();
+    let zones = POLICY.map(|(zone, judges_targets, entries)| {
+        let rules = numbers.iter().map(|action| rule(action)).collect();
+        let line = |&(scope, action, name): &Entry| {
+            let number = numbers.iter().position(|known| *known == action);
+            format!("{scope} {} {name}\n", number.expect("an action, or a hole"))
+        };
+        let text: String = entries.iter().map(line).collect();
+        in_place(
+            list::entries(zone, rules, text.as_bytes()).expect("entries as they should be"),
+            judges_targets,
+        )
+    });
+    Snapshot::new(zones.into(), 7)
+});
+
+fn rules(drop_others: bool) -> Rules {
+    let clients = SERVED.map(|(address, length)| Prefix { address, length }).into();
+    let soa = (name("localhost"), name("nobody.invalid"));
+    Rules { clients, drop_others, max_payload: MAX_PAYLOAD, soa }
+}
+
+fn rule(action: &str) -> Rule {
+    let Some(action) = Action::from_name(action) else { return Rule::Hole };
+    let has_addresses = usize::from(action == Action::Sinkhole);
+    let answer = Answer {
+        action,
+        ttl: TTL,
+        extended_error: Some(16),
+        ipv4: vec![Ipv4Addr::new(192, 0, 2, 53); has_addresses * IPV4_COUNT],
+        ipv6: vec![Ipv6Addr::LOCALHOST; has_addresses],
+        target: (action == Action::Cname).then(|| name(LANDING)),
+    };
+    Rule::Answer { answer: Arc::new(answer), reference: "order 17/2017".repeat(15).into() }
+}
+
+fn in_place(zone: PolicyZone, judges_targets: bool) -> ZoneInPlace {
+    let next_change_at = (zone.name() == CHANGING).then_some(NOW + u64::from(SECONDS_TO_CHANGE));
+    ZoneInPlace { zone: Arc::new(zone), next_change_at, judges_targets }
+}
+
+fn name(text: &str) -> Name {
+    Name::from_text(text.as_bytes()).expect("a name as it should be")
+}
