@@ -27,6 +27,7 @@ build: $(VENV)/.built ## make the environment and build the engine in release mo
 test: check ## everything that a change must pass
 	@$(BIN)/python tests/tools.py
 	cargo test --manifest-path engine/Cargo.toml --locked --quiet --features failpoints
+	cargo test --manifest-path engine/fuzz/Cargo.toml --locked --no-default-features --quiet
 	$(BIN)/python -m pytest
 
 .PHONY: check
@@ -38,6 +39,15 @@ check: $(VENV)/.tools ## style, types and lints, Python and Rust
 	cargo fmt --manifest-path engine/Cargo.toml --check
 	cargo clippy --manifest-path engine/Cargo.toml --locked --all-targets --quiet -- -D warnings
 	cargo clippy --manifest-path engine/Cargo.toml --locked --all-targets --all-features --quiet -- -D warnings
+	cargo fmt --manifest-path engine/fuzz/Cargo.toml --check
+	cargo clippy --manifest-path engine/fuzz/Cargo.toml --locked --all-targets --no-default-features --quiet -- -D warnings
+
+.PHONY: fuzz
+fuzz: fuzzer ## look for octets that break a promise of the engine, SECONDS=60 in each of three ways
+	RUSTC_BOOTSTRAP=1 cargo fuzz build --fuzz-dir engine/fuzz
+	@$(call fuzz,query,700)
+	@$(call fuzz,response,3000)
+	@$(call fuzz,list,2000)
 
 .PHONY: wheel
 wheel: toolchain ## build the wheel into dist/
@@ -53,18 +63,36 @@ install: ## install the wheel of dist/ into an environment at PREFIX
 
 .PHONY: clean
 clean: ## remove everything that was made
-	rm -rf $(VENV) .run dist engine/target dnsblock/_engine*.so
+	rm -rf $(VENV) .run dist engine/target engine/fuzz/target engine/fuzz/artifacts engine/fuzz/coverage dnsblock/_engine*.so
 
 # ------- How it is built -------
 
-.PHONY: toolchain
-toolchain:
+.PHONY: cargo
+cargo:
 	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust 1.88 or newer, see https://rustup.rs" >&2; exit 1; }
+
+.PHONY: toolchain
+toolchain: cargo
 	@command -v cc >/dev/null || { echo "a C compiler is missing: apt-get install gcc" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is missing: set PYTHON=/path/to/python3" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
 		{ echo "Python's venv is missing: apt-get install python3-venv" >&2; exit 1; }
+
+.PHONY: fuzzer
+fuzzer: cargo
+	@command -v c++ >/dev/null || { echo "a C++ compiler is missing: apt-get install g++" >&2; exit 1; }
+	@cargo fuzz --version >/dev/null 2>&1 || \
+		{ echo "cargo-fuzz is missing: cargo install cargo-fuzz --locked" >&2; exit 1; }
+
+# Runs a target on inputs of so many octets. The sanitizer's flags are unstable, which RUSTC_BOOTSTRAP lets
+# the stable compiler take. What is found on the way stays out of the corpus: engine/fuzz/target/found.
+SECONDS = 60
+fuzz = mkdir -p engine/fuzz/target/found/$(1) && log=engine/fuzz/target/found/$(1).log && \
+	echo "fuzzing $(1) for $(SECONDS) seconds" && \
+	{ RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir engine/fuzz $(1) engine/fuzz/target/found/$(1) engine/fuzz/corpus/$(1) \
+		-- -max_total_time=$(SECONDS) -max_len=$(2) 2>$$log || { cat $$log >&2; exit 1; }; } && \
+	grep -E 'DONE|^Done' $$log
 
 $(VENV)/.built: $(ENGINE) pyproject.toml constraints.txt | toolchain
 	@echo "Building dnsblock; the first time takes a few minutes."

@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::reading::{Response, hickory, is_well_formed, labels, question, word};
 use crate::world::{
-    self, Asker, CHANGING, Decided, Entry, IPV4_COUNT, LANDING, MAX_PAYLOAD, POLICY, SECONDS_TO_CHANGE,
-    SERVED, TTL,
+    self, AMPLIFICATION, Asker, CHANGING, Decided, Entry, IPV4_COUNT, LANDING, MAX_PAYLOAD, POLICY,
+    SECONDS_TO_CHANGE, SERVED, TTL,
 };
 
 const QTYPE_A: usize = 1;
@@ -21,7 +21,7 @@ pub fn query(data: &[u8]) {
     let Some((&how, packet)) = data.split_first() else { return };
     let asker = asker(how);
     let decided = world::decided(packet, asker);
-    let read = Question::read(packet);
+    let read = Question::read(packet, asker.over_tcp);
     match &decided {
         Decided::Answered { response, .. } => check_response(packet, asker, read.as_ref(), response),
         Decided::Forwarded { query, .. } => check_upstream_query(packet, query),
@@ -37,7 +37,9 @@ pub fn query(data: &[u8]) {
         _ => match decided {
             Decided::Dropped { blocked: None } => assert!(asker.drop_others && !is_served(asker.address)),
             Decided::Answered { response, blocked: None } => {
-                assert_ne!(Response::read(&response).rcode(), 0, "an error");
+                // RFC 7873 5.4: no question but for a cookie.
+                let asks_for_cookie = packet[4..6] == [0, 0] && has_option(packet, COOKIE);
+                assert!(Response::read(&response).rcode() != 0 || asks_for_cookie, "an error");
             }
             other => panic!("{packet:02x?} got {other:02x?}"),
         },
@@ -96,6 +98,8 @@ fn check_response(packet: &[u8], asker: Asker, read: Option<&Question>, octets: 
         assert!(!response.is_truncated(), "TC over TCP");
     } else {
         assert!(octets.len() <= limit, "{} octets for a limit of {limit}", octets.len());
+        let may_be_known = has_option(packet, COOKIE);
+        assert!(may_be_known || octets.len() <= AMPLIFICATION * packet.len(), "{} octets", octets.len());
     }
     if response.is_truncated() {
         assert_eq!(response.sections.each_ref().map(Vec::len), [0; 3], "no part of an RRset");
@@ -126,7 +130,7 @@ struct Question {
 
 impl Question {
     /// `None` for anything but a well-formed query of class IN for data.
-    fn read(packet: &[u8]) -> Option<Question> {
+    fn read(packet: &[u8], over_tcp: bool) -> Option<Question> {
         let counts = [4, 6, 8].map(|count| word(packet, count));
         let is_plain = packet.len() >= 12 && packet[2] & 0xfa == 0 && is_well_formed(packet);
         if !is_plain || counts != [Some(1), Some(0), Some(0)] || word(packet, 10)? > 2 {
@@ -146,7 +150,8 @@ impl Question {
             let owner = owner_length(rest)?;
             let (fixed, length) = (&rest[owner..], word(rest, owner + 8)?);
             if word(fixed, 0)? == QTYPE_OPT {
-                let is_sound = owner == 1 && fixed[5] == 0 && are_whole(&fixed[10..10 + length]);
+                let options = &fixed[10..10 + length];
+                let is_sound = owner == 1 && fixed[5] == 0 && are_sound(options, over_tcp);
                 if !is_sound || question.payload.is_some() {
                     return None;
                 }
@@ -171,8 +176,31 @@ fn owner_length(octets: &[u8]) -> Option<usize> {
     }
 }
 
-fn are_whole(options: &[u8]) -> bool {
-    options.is_empty() || word(options, 2).and_then(|length| options.get(4 + length..)).is_some_and(are_whole)
+const COOKIE: usize = 10;
+const KEEPALIVE: usize = 11;
+
+/// All there (RFC 6891 6.1.2), the first cookie of a length that cookies have (RFC
+/// 7873 5.2), and over TCP no time in what asks for one (RFC 7828 3.2.1).
+fn are_sound(options: &[u8], over_tcp: bool) -> bool {
+    let Some(options) = parts(options) else { return false };
+    let cookie = options.iter().find(|(code, _)| *code == COOKIE);
+    let has_time = options.iter().any(|(code, data)| *code == KEEPALIVE && !data.is_empty());
+    cookie.is_none_or(|(_, data)| matches!(data.len(), 8 | 16..=40)) && !(over_tcp && has_time)
+}
+
+/// Code and data of each option.
+fn parts(options: &[u8]) -> Option<Vec<(usize, &[u8])>> {
+    if options.is_empty() {
+        return Some(Vec::new());
+    }
+    let end = 4 + word(options, 2)?;
+    let first = (word(options, 0)?, options.get(4..end)?);
+    Some([vec![first], parts(&options[end..])?].concat())
+}
+
+/// Whether the packet may have this option: its code is there.
+fn has_option(packet: &[u8], code: usize) -> bool {
+    packet.windows(2).any(|pair| word(pair, 0) == Some(code))
 }
 
 /// The naive twin of matching: zones in order, the longest owner in each, of
@@ -193,7 +221,18 @@ pub fn naive(name: &[Vec<u8>], zones: &[(&'static str, bool, &'static [Entry])])
 fn check_decision(question: &Question, asker: Asker, decided: &Decided) {
     let said = naive(&question.labels, &POLICY);
     let expected = said.map(|(zone, (_, action, _))| (zone, action));
+    let is_any = question.qtype == QTYPE_ANY && !asker.over_tcp;
     match (expected, decided) {
+        (None, Decided::Answered { response, blocked: None }) if is_local(&question.labels) || is_any => {
+            let response = Response::read(response);
+            assert!(response.is_truncated() || response.sections[0].len() + response.sections[1].len() > 0);
+        }
+        (Some((_, "passthru")), Decided::Answered { response, blocked: None }) if is_any => {
+            Response::read(response); // RFC 8482
+        }
+        (None, Decided::Forwarded { .. }) if is_local(&question.labels) || is_any => {
+            panic!("{:?} is nobody else's business", question.labels);
+        }
         (None | Some((_, "passthru")), Decided::Forwarded { follow, .. }) => assert_eq!(*follow, None),
         (Some((_, "truncate")), Decided::Forwarded { follow, .. }) if asker.over_tcp => {
             assert_eq!(*follow, None);
@@ -211,6 +250,24 @@ fn check_decision(question: &Question, asker: Asker, decided: &Decided) {
         }
         _ => panic!("{:?} from {asker:?}: {said:?}, but {decided:02x?}", question.labels),
     }
+}
+
+/// RFC 6761, RFC 6303, RFC 9462, and the canary.
+fn is_local(name: &[Vec<u8>]) -> bool {
+    let lists =
+        ["localhost", "invalid", "test", "onion", "local", "resolver.arpa", "use-application-dns.net"];
+    let reverse =
+        ["10", "127", "0", "254.169", "168.192", "2.0.192", "100.51.198", "113.0.203", "255.255.255.255"];
+    let private = (16..=31).map(|net| format!("{net}.172")).chain((64..=127).map(|net| format!("{net}.100")));
+    let ipv4 = reverse.map(String::from).into_iter().chain(private).map(|net| format!("{net}.in-addr.arpa"));
+    let loopback = ["0.", "1."].map(|last| format!("{last}{}", "0.".repeat(31)));
+    let ipv6 = ["d.f.", "8.e.f.", "9.e.f.", "a.e.f.", "b.e.f.", "8.b.d.0.1.0.0.2."].map(String::from);
+    let ipv6 = ipv6.into_iter().chain(loopback).map(|net| format!("{net}ip6.arpa"));
+    let all = lists.map(String::from).into_iter().chain(ipv4).chain(ipv6);
+    all.into_iter().any(|owner| {
+        let owner: Vec<Vec<u8>> = owner.split('.').map(|label| label.as_bytes().to_vec()).collect();
+        name.ends_with(&owner)
+    })
 }
 
 fn landing() -> Vec<u8> {
@@ -235,7 +292,7 @@ fn check_blocked(question: &Question, (zone, entry): (usize, Entry), response: &
         assert!(response.errors.ends_with(&[16]) && told.ends_with(&response.errors), "RFC 8914");
     }
     if response.is_truncated() {
-        let is_big = records > 1 && question.payload.unwrap_or(0) < usize::from(MAX_PAYLOAD);
+        let is_big = records > 1; // for its payload, or for a client that is not known
         return assert!((action == "truncate" || is_big) && response.rcode() == 0);
     }
     assert_ne!(action, "truncate");

@@ -1,11 +1,17 @@
 //! Messages read without the engine: by their own lengths, by hickory-proto and
 //! by NLnet Labs' domain, which share no code with it or with each other.
 
+use std::net::IpAddr;
+
 use domain::base::iana::Rtype;
 use domain::base::name::ToName;
 use domain::base::opt::AllOptData;
 use domain::base::{Message, ParsedName, UnknownRecordData};
 use domain::rdata::AllRecordData;
+use domain::rdata::svcb::{
+    SvcParams,
+    value::{Ipv4Hint, Ipv6Hint},
+};
 
 /// Answer, authority and additional section, without the OPT record.
 pub type Sections = [Vec<Record>; 3];
@@ -21,6 +27,8 @@ pub struct Record {
     pub data: String,
     /// In wire format, of CNAME, DNAME, HTTPS and SVCB.
     pub target: Option<Vec<u8>>,
+    /// Of A and AAAA, and what HTTPS and SVCB hint at.
+    pub addresses: Vec<IpAddr>,
     /// Whether its data may hold a compression pointer where none may be.
     pub may_point: bool,
 }
@@ -130,7 +138,15 @@ pub fn domain(message: &[u8]) -> Result<(Sections, Vec<u16>), String> {
                 AllRecordData::Svcb(data) => Some(wire(data.target())),
                 _ => None,
             };
+            let addresses = match record.data() {
+                AllRecordData::A(data) => vec![IpAddr::V4(data.addr())],
+                AllRecordData::Aaaa(data) => vec![IpAddr::V6(data.addr())],
+                AllRecordData::Https(data) => hints(data.params()),
+                AllRecordData::Svcb(data) => hints(data.params()),
+                _ => Vec::new(),
+            };
             section.push(Record {
+                addresses,
                 owner: wire(record.owner()),
                 class: record.class().to_int(),
                 ttl: record.ttl().as_secs(),
@@ -150,6 +166,14 @@ pub fn domain(message: &[u8]) -> Result<(Sections, Vec<u16>), String> {
         }
     }
     Ok((sections, errors))
+}
+
+/// The addresses that SvcParams hint at (RFC 9460 7.3).
+fn hints(params: &SvcParams<&[u8]>) -> Vec<IpAddr> {
+    let ipv4 = params.first::<Ipv4Hint<_>>();
+    let ipv6 = params.first::<Ipv6Hint<_>>();
+    let ipv4 = ipv4.iter().flat_map(|hint| hint.iter().map(IpAddr::V4));
+    ipv4.chain(ipv6.iter().flat_map(|hint| hint.iter().map(IpAddr::V6))).collect()
 }
 
 fn wire(name: impl ToName) -> Vec<u8> {

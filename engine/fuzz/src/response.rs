@@ -4,9 +4,11 @@
 //! RDATA is relayed as it is, also where it is not what its type asks for. So a
 //! library must read what we send where it could read what the upstream sent.
 
+use std::net::IpAddr;
+
 use crate::query::naive;
 use crate::reading::{self, Record, Response, UNCOMPRESSED, labels, question, word};
-use crate::world::{self, Entry, Judged, LANDING, POLICY, Waiting};
+use crate::world::{self, BADNETS, Entry, Judged, LANDING, POLICY, Waiting};
 
 const HEADER: usize = 12;
 const TYPE_CNAME: u16 = 5;
@@ -152,7 +154,19 @@ fn check_judged(over_tcp: bool, response: &[u8], judged: &Judged) {
     let judging: Vec<(&str, bool, &[Entry])> = POLICY.into_iter().filter(|(_, judges, _)| *judges).collect();
     let targets = sections[0].iter().filter_map(|record| record.target.as_deref()).map(labels);
     let said = targets.into_iter().find_map(|target| naive(&target, &judging));
-    let expected = said.map(|(_, (_, action, _))| action);
+    let is_bad = |address: &IpAddr| {
+        BADNETS.iter().any(|(net, length)| match (net, address) {
+            (IpAddr::V4(net), IpAddr::V4(host)) => {
+                net.octets().starts_with(&host.octets()[..*length as usize / 8])
+            }
+            (IpAddr::V6(net), IpAddr::V6(host)) => {
+                net.octets().starts_with(&host.octets()[..*length as usize / 8])
+            }
+            _ => false,
+        })
+    };
+    let leads_astray = sections[0].iter().flat_map(|record| &record.addresses).any(is_bad);
+    let expected = said.map(|(_, (_, action, _))| action).or(leads_astray.then_some("nodata"));
     let agrees = match judged {
         Judged::Pass => expected.is_none() || expected == Some("truncate") && over_tcp,
         Judged::Allow => expected == Some("passthru"),

@@ -4,16 +4,26 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, LazyLock};
 
-use _engine::answer::{Client, Judgement, Outcome, Prefix, Rules, Verdict, decide, judge_targets};
-use _engine::message::{MAX_MESSAGE, Query};
+use _engine::answer::{Client, Judgement, Outcome, Rules, Soa, Verdict, decide, judge_targets};
+use _engine::cookie::Secrets;
+use _engine::local::{Local, Switches};
+use _engine::message::{ExtendedError, MAX_MESSAGE, Query};
 use _engine::name::Name;
-use _engine::policy::{Action, Answer, Match, PolicyZone, Rule, Snapshot, ZoneInPlace};
+use _engine::policy::{Action, Answer, Match, PolicyZone, Rule, Snapshot, Target, ZoneInPlace};
+use _engine::prefix::{Prefix, Prefixes};
 use _engine::{list, relay};
 
 /// Octets of a UDP response at most.
 pub const MAX_PAYLOAD: u16 = 1232;
 /// Where names that are blocked by a CNAME lead.
 pub const LANDING: &str = "landing.example";
+/// Octets of a response for each of the query, to a client that is not known.
+pub const AMPLIFICATION: usize = 10;
+/// Where answers may not lead: the last zone, with NODATA.
+pub const BADNETS: [(IpAddr, u8); 2] = [
+    (IpAddr::V4(Ipv4Addr::new(198, 51, 100, 0)), 24),
+    (IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xbad, 0, 0, 0, 0, 0)), 48),
+];
 /// Addresses of a sinkhole, more than fit into 512 octets; and one for IPv6.
 pub const IPV4_COUNT: usize = 40;
 /// The zone that changes soon.
@@ -113,12 +123,12 @@ fn decided_by(snapshot: &Snapshot, packet: &[u8], asker: Asker) -> Decided {
     let mut out = vec![0; if over_tcp { MAX_MESSAGE } else { DATAGRAM }];
     match decide(packet, Client { address, port, over_tcp }, snapshot, rules, NOW, &mut out) {
         Verdict::Drop(outcome) => Decided::Dropped { blocked: blocked(outcome) },
-        Verdict::Respond { length, outcome } => {
+        Verdict::Respond { length, outcome, .. } => {
             out.truncate(length);
             Decided::Answered { response: out, blocked: blocked(outcome) }
         }
         Verdict::Forward { query, follow } => {
-            let length = query.write_upstream(0xf00d, query.question(), MAX_PAYLOAD, &mut out);
+            let length = query.write_upstream(0xf00d, query.head.question(), MAX_PAYLOAD, &mut out);
             out.truncate(length.expect("a query of one question fits"));
             Decided::Forwarded { query: out, follow: follow.map(|name| name.suffix(0).to_vec()) }
         }
@@ -137,7 +147,6 @@ fn blocked(outcome: Outcome) -> Option<(usize, &'static str)> {
 /// A client's query that waits for an upstream's answer.
 pub struct Waiting {
     query: Query,
-    over_tcp: bool,
 }
 
 /// What the targets of an upstream's answer lead to.
@@ -152,21 +161,23 @@ pub enum Judged {
 impl Waiting {
     /// `None` for a packet that is not a query to be forwarded.
     pub fn new(packet: &[u8], over_tcp: bool) -> Option<Waiting> {
-        Query::parse(packet).ok().map(|query| Waiting { query, over_tcp })
+        let mut query = Query::parse(packet, over_tcp).ok()?;
+        query.head.hop.limit = if over_tcp { MAX_MESSAGE } else { query.head.payload_limit(MAX_PAYLOAD) };
+        Some(Waiting { query })
     }
 
     pub fn question(&self) -> &[u8] {
-        self.query.question()
+        self.query.head.question()
     }
 
     /// Octets that the response may have.
     pub fn limit(&self) -> usize {
-        if self.over_tcp { MAX_MESSAGE } else { self.query.payload_limit(MAX_PAYLOAD) }
+        self.query.head.hop.limit
     }
 
     pub fn relayed(&self, response: &[u8]) -> Option<Vec<u8>> {
         let mut out = vec![0; MAX_MESSAGE];
-        let length = relay::relay(response, &self.query, MAX_PAYLOAD, self.limit(), &mut out)?;
+        let length = relay::relay(response, &self.query, MAX_PAYLOAD, &mut out)?;
         out.truncate(length);
         Some(out)
     }
@@ -174,8 +185,8 @@ impl Waiting {
     /// The answer when the name is blocked by a CNAME to `LANDING`.
     pub fn followed(&self, response: Option<&[u8]>) -> Vec<u8> {
         let mut out = vec![0; MAX_MESSAGE];
-        let opt = (MAX_PAYLOAD, &[(4, &b"why"[..])][..]);
-        let length = relay::follow(response, &self.query, &name(LANDING), TTL, opt, self.limit(), &mut out);
+        let opt = (MAX_PAYLOAD, &[ExtendedError::new(4, b"why")][..]);
+        let length = relay::follow(response, &self.query, &name(LANDING), TTL, opt, &mut out);
         out.truncate(length);
         out
     }
@@ -183,14 +194,14 @@ impl Waiting {
     /// The answer when the upstream's own did not fit.
     pub fn truncated(&self) -> Vec<u8> {
         let mut out = vec![0; MAX_MESSAGE];
-        let length = relay::truncated(&self.query, MAX_PAYLOAD, self.limit(), &mut out);
+        let length = relay::truncated(&self.query, MAX_PAYLOAD, &mut out);
         out.truncate(length);
         out
     }
 
     pub fn targets_judged(&self, response: &[u8]) -> Judged {
         let mut out = vec![0; MAX_MESSAGE];
-        match judge_targets(&self.query, self.over_tcp, response, &SNAPSHOT, &RULES.0, NOW, &mut out) {
+        match judge_targets(&self.query, response, &SNAPSHOT, &RULES.0, NOW, &mut out) {
             Judgement::Pass => Judged::Pass,
             Judgement::Allow => Judged::Allow,
             Judgement::Silence(_) => Judged::Silence,
@@ -198,7 +209,7 @@ impl Waiting {
                 out.truncate(length);
                 Judged::Answer(out)
             }
-            Judgement::Follow(_) => panic!("where an answer leads is not followed any further"),
+            Judgement::Follow(..) => panic!("where an answer leads is not followed any further"),
         }
     }
 }
@@ -280,13 +291,26 @@ static SNAPSHOT: LazyLock<Snapshot> = LazyLock::new(|| {
             judges_targets,
         )
     });
-    Snapshot::new(zones.into(), 7)
+    let badnets: String = BADNETS.iter().map(|(address, length)| format!("{address}/{length}\n")).collect();
+    let badnets = list::addresses("badnets", badnets.as_bytes(), rule("nodata"));
+    let badnets = in_place(badnets.expect("prefixes as they should be"), true);
+    Snapshot::new(zones.into_iter().chain([badnets]).collect(), 7)
 });
 
 fn rules(drop_others: bool) -> Rules {
-    let clients = SERVED.map(|(address, length)| Prefix { address, length }).into();
-    let soa = (name("localhost"), name("nobody.invalid"));
-    Rules { clients, drop_others, max_payload: MAX_PAYLOAD, soa }
+    let all = Switches { special_names: true, private_reverse: true, canary: true };
+    Rules {
+        clients: Prefixes::new(SERVED.map(|(address, length)| Prefix { address, length })),
+        drop_others,
+        amplification: AMPLIFICATION,
+        secrets: Secrets(vec![[7; 16]]),
+        max_payload: MAX_PAYLOAD,
+        keepalive: 100,
+        structured_option: Some(65023),
+        soa: Soa(name("localhost"), name("nobody.invalid")),
+        local: Local::new(all, Some(b"\x08qnamemin".to_vec())),
+        ..Rules::default()
+    }
 }
 
 fn rule(action: &str) -> Rule {
@@ -298,9 +322,9 @@ fn rule(action: &str) -> Rule {
         extended_error: Some(16),
         ipv4: vec![Ipv4Addr::new(192, 0, 2, 53); has_addresses * IPV4_COUNT],
         ipv6: vec![Ipv6Addr::LOCALHOST; has_addresses],
-        target: (action == Action::Cname).then(|| name(LANDING)),
+        target: (action == Action::Cname).then(|| Target::Name(name(LANDING))),
     };
-    Rule::Answer { answer: Arc::new(answer), reference: "order 17/2017".repeat(15).into() }
+    Rule::Answer { answer: Arc::new(answer), reference: "order 17/2017".repeat(15).into(), structured: None }
 }
 
 fn in_place(zone: PolicyZone, judges_targets: bool) -> ZoneInPlace {
