@@ -167,9 +167,15 @@ def from_text(parse: Callable[[str], object]) -> BeforeValidator:
 
 def _network(text: str) -> IPv4Network | IPv6Network:
     try:
-        return ip_network(text)
+        found = ip_network(text)
     except ValueError as err:
         raise ValueError("must be a network such as 192.0.2.0/24, with no bits set after the prefix") from err
+    if isinstance(found, IPv6Network) and found.subnet_of(_MAPPED):
+        raise ValueError("write the IPv4 network itself: who comes over IPv4 is looked up there")
+    return found
+
+
+_MAPPED = IPv6Network("::ffff:0:0/96")  # RFC 4291 section 2.5.5.2
 
 
 def _target_name(text: str) -> str:

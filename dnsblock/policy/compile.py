@@ -51,18 +51,23 @@ def _precedence(item: InForce) -> tuple[datetime, str]:
 
 def compile_list(zone: Zone, config: Config, file: str, data: bytes) -> PolicyZone:
     """The zone of a plain list. Raises `Refused` with the lines that cannot be meant; nothing is guessed."""
+    problems: list[Problem] = []
     if not data.isascii():
-        data = _in_a_labels(file, data)
+        data, problems = _in_a_labels(file, data)
+    compiled: PolicyZone | None = None
     try:
         compiled = PolicyZone.from_list(zone.name, data, zone.match, _list_rule(zone, config))
     except ListRefused as err:
-        raise _refused(file, err) from err
+        problems.extend(_refused(file, err).problems)
+    if zone.answer != "passthru":
+        problems.extend(_public_suffix_lines(compiled, zone, file, data))
+    if problems or compiled is None:
+        # One kind of mistake does not hide another: who mends a list mends it once.
+        raise Refused(sorted(problems, key=lambda problem: (problem.line is None, problem.line)))
     if compiled.entries == 0:
         raise Refused(
             [Problem(file, None, "", "the list holds no name; leave the zone out if that is meant")]
         )
-    if zone.answer != "passthru":
-        _check_public_suffixes(compiled, zone, file, data)
     return compiled
 
 
@@ -110,36 +115,42 @@ def _minified(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def _check_public_suffixes(compiled: PolicyZone, zone: Zone, file: str, data: bytes) -> None:
+def _public_suffix_lines(
+    compiled: PolicyZone | None, zone: Zone, file: str, data: bytes
+) -> Sequence[Problem]:
     """A half line that has become `co.id` would take a country down; a list never means that."""
     suffixes, wildcards = public_suffixes()
-    # What `below` covers is below the entry, so a name below is asked for.
-    asked = [f"x.{name}" for name in suffixes] if zone.match == "below" else suffixes
-    covered = compiled.lookup("\n".join(asked).encode())
-    wide = {name.encode() for name, is_covered in zip(suffixes, covered, strict=True) if is_covered}
+    wide = {name.encode() for name in suffixes}
+    if compiled is not None:
+        # What `below` covers is below the entry, so a name below is asked for.
+        asked = [f"x.{name}" for name in suffixes] if zone.match == "below" else suffixes
+        covered = compiled.lookup("\n".join(asked).encode())
+        wide = {name.encode() for name, is_covered in zip(suffixes, covered, strict=True) if is_covered}
     parents = "|".join(re.escape(name) for name in wildcards).encode()
     wide.update(
         re.findall(rb"(?im)^[ \t]*([a-z0-9_-]+\.(?:" + parents + rb"))\.?[ \t\r]*(?:#.*)?$", data.lower())
     )
     if not wide:
-        return
+        return ()
     problems: list[Problem] = []
     for number, line in enumerate(data.lower().split(b"\n"), start=1):
         name = line.partition(b"#")[0].strip().removesuffix(b".")
         if name in wide:
             reason = "PUBLIC_SUFFIX: names are sold below it; a list names single domains"
             problems.append(Problem(file, number, name.decode(), reason))
-    if problems:
-        raise Refused(capped(problems, _PROBLEMS_TOLD))
+    return capped(problems, _PROBLEMS_TOLD)
 
 
-def _in_a_labels(file: str, data: bytes) -> bytes:
-    """The same lines, with names of other scripts than ASCII as A-labels. Only those lines are touched."""
+def _in_a_labels(file: str, data: bytes) -> tuple[bytes, list[Problem]]:
+    """The same lines, with names of other scripts than ASCII as A-labels, and those left out that are none.
+
+    Only lines of other scripts are touched.
+    """
     lines = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
     problems: list[Problem] = []
     for index, line in enumerate(lines):
         name, _, _comment = line.partition(b"#")
-        if line.isascii() or len(problems) >= _PROBLEMS_TOLD:
+        if line.isascii():
             continue
         if name.isascii():
             lines[index] = name
@@ -147,11 +158,10 @@ def _in_a_labels(file: str, data: bytes) -> bytes:
         try:
             lines[index] = canonical(name.decode().strip()).encode()
         except (UnicodeDecodeError, NameRefused) as err:
+            lines[index] = b""
             reason = str(err) if isinstance(err, NameRefused) else "not UTF-8 text"
             problems.append(Problem(file, index + 1, name.decode("utf-8", "replace"), reason))
-    if problems:
-        raise Refused(problems)
-    return b"\n".join(lines)
+    return b"\n".join(lines), list(capped(problems, _PROBLEMS_TOLD))
 
 
 _PROBLEMS_TOLD = 100

@@ -8,6 +8,7 @@
 
 use std::net::IpAddr;
 
+use crate::chain;
 use crate::cookie::Secrets;
 use crate::limits::{Kind, Rates};
 use crate::local::{self, Local};
@@ -137,11 +138,14 @@ pub fn decide(
     let mut query = match Query::parse(packet, client.over_tcp) {
         Ok(query) => query,
         Err(Refusal::Silence) => return Verdict::Drop(Outcome::Dropped),
-        Err(Refusal::Error { rcode, mut head }) => {
+        Err(Refusal::Error { mut rcode, mut head }) => {
             greet(&mut head, packet, client, rules, now);
+            if rcode == rcode::NOERROR && head.hop.has_wrong_cookie {
+                rcode = rcode::BADCOOKIE; // RFC 7873 5.4
+            }
             // What cannot be read is told so before it is asked who sent it;
             // with silence for strangers, strangers get silence.
-            let is_readable = matches!(rcode, rcode::REFUSED | rcode::NOERROR);
+            let is_readable = matches!(rcode, rcode::REFUSED | rcode::NOERROR | rcode::BADCOOKIE);
             if !rules.clients.contains(client.address) && (is_readable || rules.drop_others) {
                 return refuse_client(&head, rules, out);
             }
@@ -159,7 +163,7 @@ pub fn decide(
         Judgement::Silence(outcome) => return Verdict::Drop(outcome),
         Judgement::Follow(_, target) => return Verdict::Forward { query, follow: Some(target) },
         Judgement::Pass => local::respond(&query, rules, out),
-        Judgement::Allow => None,
+        Judgement::Allow | Judgement::Unreadable => None,
     };
     match answered.or_else(|| local::respond_to_any(&query, rules, out)) {
         Some(length) => Verdict::Respond { length, outcome: Outcome::Local, is_known },
@@ -178,6 +182,7 @@ fn greet(head: &mut Head, packet: &[u8], client: Client, rules: &Rules, now: u64
     let reads_structured = rules.structured_option.is_some_and(asks_structured);
     let hop = &mut head.hop;
     hop.is_known = client.over_tcp || has_proof || rules.exempt.contains(client.address);
+    hop.has_wrong_cookie = !has_proof && cookie.is_some_and(|cookie| cookie.has_server_part());
     hop.cookie = cookie.and_then(|cookie| rules.secrets.bake(&cookie, client.address, now));
     hop.keepalive = asks_keepalive.then_some(rules.keepalive);
     hop.reads_structured = reads_structured;
@@ -204,6 +209,8 @@ pub enum Judgement<'a> {
     /// Answer with the profile's CNAME and what an upstream says about where
     /// it leads.
     Follow(Decision<'a>, Name),
+    /// Where the upstream's answer leads cannot be read: it is not passed on.
+    Unreadable,
 }
 
 pub fn judge<'a>(
@@ -219,11 +226,12 @@ pub fn judge<'a>(
     }
 }
 
-/// What a snapshot says about where an upstream's answer leads: the targets of
-/// CNAME, DNAME, HTTPS and SVCB records, in the order of the answer (RPZ draft
-/// 5.1), then its addresses and those that HTTPS and SVCB hint at. The first
-/// that a zone matches decides, as if the query's own name were listed; our own
-/// CNAME then stands alone.
+/// What a snapshot says about where an upstream's answer leads, as if the query's
+/// own name were listed; our own CNAME then stands alone.
+///
+/// Along CNAME and DNAME the first name decides that a zone matches, a passthru
+/// too (RPZ draft 5.1). What HTTPS, SVCB and address records offer at the end are
+/// alternatives: one that is blocked blocks, and a passthru frees itself alone.
 pub fn judge_targets<'a>(
     query: &Query,
     response: &[u8],
@@ -232,9 +240,18 @@ pub fn judge_targets<'a>(
     now: u64,
     out: &mut [u8],
 ) -> Judgement<'a> {
-    let decided = relay::targets(response).find_map(|target| snapshot.find_target(&target));
-    let decided = decided.or_else(|| snapshot.find_addresses(relay::addresses(response)));
-    let Some(decision) = decided else { return Judgement::Pass };
+    let over_tcp = query.head.hop.over_tcp;
+    let listed = |name: &Name| snapshot.find_target(name).filter(|d| !d.lets_pass_over_tcp(over_tcp));
+    let decided = match chain::walk(response, &query.name, listed) {
+        Ok(chain::End::Judged(decision)) => Ok(Some(decision)),
+        Ok(chain::End::Name(last)) => judge_offers(response, &last, over_tcp, snapshot),
+        Err(unreadable) => Err(unreadable),
+    };
+    let decision = match decided {
+        Ok(Some(decision)) => decision,
+        Ok(None) => return Judgement::Pass,
+        Err(chain::Unreadable) => return Judgement::Unreadable,
+    };
     match carry_out(query, decision, snapshot, rules, now, out) {
         Judgement::Follow(decision, target) => {
             let outcome = Outcome::Blocked { zone: decision.zone, action: Action::Cname };
@@ -243,6 +260,30 @@ pub fn judge_targets<'a>(
         }
         judgement => judgement,
     }
+}
+
+/// Of all that blocks among what is offered, the first zone decides, in whichever
+/// order the records come (RPZ draft 5.2): servers turn RRsets around.
+fn judge_offers<'a>(
+    response: &[u8],
+    owner: &Name,
+    over_tcp: bool,
+    snapshot: &'a Snapshot,
+) -> Result<Option<Decision<'a>>, chain::Unreadable> {
+    let mut first: Option<Decision<'a>> = None;
+    for offer in chain::offers(response, owner) {
+        let offer = offer?;
+        let target = offer.target.and_then(|target| snapshot.find_target(&target));
+        let is_freed = target.as_ref().is_some_and(|decision| decision.answer.action == Action::Passthru);
+        let addresses = offer.addresses.filter_map(|address| snapshot.find_address(address));
+        for decision in target.into_iter().chain(addresses.take_while(|_| !is_freed)) {
+            let blocks = decision.answer.action != Action::Passthru && !decision.lets_pass_over_tcp(over_tcp);
+            if blocks && first.as_ref().is_none_or(|first| decision.zone < first.zone) {
+                first = Some(decision);
+            }
+        }
+    }
+    Ok(first)
 }
 
 fn carry_out<'a>(
@@ -258,7 +299,7 @@ fn carry_out<'a>(
     let outcome = Outcome::Blocked { zone: decision.zone, action };
     match action {
         Action::Passthru => return Judgement::Allow,
-        Action::Truncate if head.hop.over_tcp => return Judgement::Pass,
+        _ if decision.lets_pass_over_tcp(head.hop.over_tcp) => return Judgement::Pass,
         Action::Drop => return Judgement::Silence(outcome),
         _ => {}
     }
@@ -458,7 +499,7 @@ fn refuse_client(head: &Head, rules: &Rules, out: &mut [u8]) -> Verdict {
 
 fn outcome_of(error: u16) -> Outcome {
     match error {
-        rcode::NOERROR => Outcome::Local,
+        rcode::NOERROR | rcode::BADCOOKIE => Outcome::Local,
         rcode::NOTIMP => Outcome::NotImplemented,
         rcode::BADVERS => Outcome::BadVersion,
         rcode::REFUSED => Outcome::Refused,
@@ -470,9 +511,14 @@ fn outcome_of(error: u16) -> Outcome {
 /// where it is not limited: with its new cookie (RFC 7873 5.2.3), else over TCP.
 /// Returns the response's length and whether it is about a cookie.
 pub fn slip(packet: &[u8], client: Client, rules: &Rules, now: u64, out: &mut [u8]) -> Option<(usize, bool)> {
-    let mut query = Query::parse(packet, client.over_tcp).ok()?;
-    greet(&mut query.head, packet, client, rules, now);
-    let head = &query.head;
+    let mut head = match Query::parse(packet, client.over_tcp) {
+        Ok(query) => query.head,
+        // A question for a cookie.
+        Err(Refusal::Error { rcode: rcode::NOERROR, head }) => head,
+        Err(_) => return None,
+    };
+    greet(&mut head, packet, client, rules, now);
+    let head = &head;
     if head.hop.cookie.is_some() {
         return Some((respond_with_error(head, rcode::BADCOOKIE, &[], rules, out), true));
     }

@@ -27,6 +27,7 @@ pub struct Cookie {
     /// The part it got from us, if it can be: others make longer or shorter
     /// ones.
     server: Option<[u8; SERVER]>,
+    has_server_part: bool,
 }
 
 impl Cookie {
@@ -37,12 +38,13 @@ impl Cookie {
         if !matches!(server.len(), 0 | 8..=32) {
             return None;
         }
-        Some(Cookie { client: *client, server: server.try_into().ok() })
+        let has_server_part = !server.is_empty();
+        Some(Cookie { client: *client, server: server.try_into().ok(), has_server_part })
     }
 
     /// Whether it claims to have been here before.
     pub fn has_server_part(&self) -> bool {
-        self.server.is_some()
+        self.has_server_part
     }
 }
 
@@ -160,6 +162,7 @@ mod tests {
         for length in (0..50).filter(|length| !matches!(length, 8 | 16..=40)) {
             assert_eq!(Cookie::parse(&vec![0; length]), None, "{length}");
         }
-        assert!(Cookie::parse(&[0; 16]).is_some_and(|cookie| !cookie.has_server_part()));
+        assert!(Cookie::parse(&[0; 16]).is_some_and(|cookie| cookie.has_server_part()));
+        assert!(Cookie::parse(&[0; 8]).is_some_and(|cookie| !cookie.has_server_part()));
     }
 }

@@ -28,7 +28,7 @@ use crate::{tcp, udp};
 /// Ports tried when any free port will do for UDP but is taken for TCP.
 const PORTS_TRIED: usize = 32;
 
-/// Of the descriptors that the process may have, the part for TCP clients.
+/// Of the descriptors for clients and upstreams, the part for TCP clients.
 const CLIENTS_SHARE: usize = 2;
 
 /// Why the engine does not do what it was told.
@@ -259,8 +259,8 @@ fn leave_descriptors(settings: &mut Settings, events: &Events) {
     if most < settings.tcp.connections {
         settings.tcp.connections = most;
         events.push(format!(
-            "tcp.max_connections: only {most} for each listen address, since this process may have no more \
-             than {descriptors} open files: raise LimitNOFILE"
+            "tcp.max_connections: only {most} for each listen address, since this process may have few open \
+             files: raise LimitNOFILE"
         ));
     }
 }

@@ -11,13 +11,14 @@
 //!   again at once.
 //! * [`policy`], [`list`] — policy zones and snapshots: look up, and build.
 //! * [`upstream`], [`pool`], [`health`], [`stream`] — forwarding.
-//! * [`relay`] — an upstream's answer, made into the client's.
+//! * [`chain`] — where an upstream's answer leads; [`relay`]: made into the client's.
 //! * [`engine`] — what the control plane holds; [`shared`], [`counters`] — what it
 //!   shares with the packet threads.
 //! * [`poll`], [`sys`] — the operating system; `unsafe` is in `sys` alone.
 //! * `python` — the Python face, with the feature of that name.
 
 pub mod answer;
+pub mod chain;
 pub mod cookie;
 pub mod counters;
 pub mod engine;

@@ -42,6 +42,9 @@ pub fn plain(zone: &str, text: &[u8], scope: Match, rule: Rule) -> Result<Policy
             return Ok(None);
         }
         let name = Name::from_text(line).map_err(|error| error.to_string())?;
+        if is_ipv4(line) {
+            return Err("an IP address, not a name: list it in a zone of addresses".to_string());
+        }
         if name.labels() < 2 {
             return Err("a name of one label is a whole top-level domain".to_string());
         }
@@ -128,6 +131,12 @@ fn each_line(text: &[u8], mut take: impl FnMut(&[u8]) -> Result<(), String>) -> 
         }
     }
     if total > 0 { Err(Refused::Lines { problems, total }) } else { Ok(()) }
+}
+
+/// Four numbers: as a name, nobody asks for it.
+fn is_ipv4(line: &[u8]) -> bool {
+    let line = line.strip_suffix(b".").unwrap_or(line);
+    std::str::from_utf8(line).is_ok_and(|text| text.parse::<std::net::Ipv4Addr>().is_ok())
 }
 
 fn without_comment(line: &[u8]) -> &[u8] {

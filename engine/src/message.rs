@@ -121,6 +121,8 @@ pub struct Hop {
     /// Octets that the response may have.
     pub limit: usize,
     pub cookie: Option<[u8; cookie::FULL]>,
+    /// It sent what it took for a cookie of ours, and is none, or is old.
+    pub has_wrong_cookie: bool,
     /// Units of 100 ms.
     pub keepalive: Option<u16>,
     /// It reads the JSON of structured errors.

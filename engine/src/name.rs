@@ -119,7 +119,12 @@ impl Name {
 
     /// This name with its root replaced by `parent`; `None` if that is too long.
     pub fn under(&self, parent: &Name) -> Option<Name> {
-        let own = &self.octets[..self.length as usize - 1];
+        self.replace(self.labels(), parent)
+    }
+
+    /// The first `kept` labels of this name, under `parent`.
+    pub fn replace(&self, kept: usize, parent: &Name) -> Option<Name> {
+        let own = &self.octets[..self.offset(kept)];
         let mut wire = [0; 2 * MAX_NAME];
         wire[..own.len()].copy_from_slice(own);
         wire[own.len()..own.len() + parent.suffix(0).len()].copy_from_slice(parent.suffix(0));

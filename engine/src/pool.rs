@@ -19,7 +19,7 @@ use crate::udp;
 
 /// Sockets, and so source ports, that are open towards one upstream at most.
 const POOL: usize = 256;
-/// Of the descriptors that the process may have, the part for all pools.
+/// Of these descriptors, the part for all pools.
 const SHARE: usize = 4;
 /// Queries sent through one socket, and its age, before another port takes its
 /// place: under little load that is a port for nearly every query, under much
@@ -27,10 +27,14 @@ const SHARE: usize = 4;
 const USES: u32 = 128;
 const AGE: Duration = Duration::from_millis(160);
 
-/// Descriptors that this process may have.
+/// Descriptors that this process has for files, listeners, metrics and control.
+const OTHERS: usize = 32;
+
+/// Descriptors that this process may have for clients and upstreams.
 pub fn descriptors() -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
+    let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
+    limit.saturating_sub(OTHERS)
 }
 
 /// The sockets of one packet thread.
@@ -39,7 +43,10 @@ pub struct Pool {
     /// Keys of the sockets that are drawn from, by upstream.
     drawn_from: Vec<Vec<usize>>,
     sockets: Slab<PoolSocket>,
+    /// Sockets that are drawn from, for each upstream.
     size: usize,
+    /// All there may be, with those that wait for the last answers.
+    most: usize,
     poll: Rc<Poll>,
 }
 
@@ -65,8 +72,10 @@ impl Pool {
     /// for everything else.
     pub fn new(upstreams: &[SocketAddr], pools: usize, poll: Rc<Poll>) -> Pool {
         let drawn_from = upstreams.iter().map(|_| Vec::new()).collect();
-        let size = (descriptors() / SHARE / pools.max(1)).clamp(1, POOL);
-        let mut pool = Pool { upstreams: upstreams.to_vec(), drawn_from, sockets: Slab::new(), size, poll };
+        let share = (descriptors() / SHARE / pools.max(1)).max(1);
+        let (size, most) = ((share / 2).clamp(1, POOL), share * upstreams.len());
+        let sockets = Slab::new();
+        let mut pool = Pool { upstreams: upstreams.to_vec(), drawn_from, sockets, size, most, poll };
         for upstream in 0..upstreams.len() {
             // Where there is no way to it now, there may be one when it is asked.
             let _ = pool.open(upstream, Instant::now());
@@ -108,6 +117,9 @@ impl Pool {
     }
 
     fn open(&mut self, upstream: usize, now: Instant) -> io::Result<usize> {
+        if self.sockets.len() >= self.most {
+            return Err(io::Error::from_raw_os_error(libc::EMFILE));
+        }
         let socket = udp::connect(self.upstreams[upstream])?;
         let entry = self.sockets.vacant_entry();
         let key = entry.key();

@@ -27,6 +27,10 @@ impl Prefix {
             None => bits,
         };
         let prefix = Prefix { address, length };
+        // An address that comes as ::ffff:192.0.2.1 is looked up as IPv4.
+        if address.to_canonical().is_ipv4() != address.is_ipv4() {
+            return None;
+        }
         (length <= bits && prefix.range().0 == number(address)).then_some(prefix)
     }
 
@@ -133,7 +137,17 @@ mod tests {
 
     #[test]
     fn what_is_no_prefix_is_refused() {
-        for text in ["", "/", "1.2.3", "1.2.3.4/33", "1.2.3.4/24", "::/129", "2001:db8::1/32", "1.2.3.4/+8"] {
+        for text in [
+            "",
+            "/",
+            "1.2.3",
+            "1.2.3.4/33",
+            "1.2.3.4/24",
+            "::/129",
+            "2001:db8::1/32",
+            "1.2.3.4/+8",
+            "::ffff:192.0.2.0/120",
+        ] {
             assert_eq!(Prefix::from_text(text), None, "{text}");
         }
         assert_eq!(prefix("192.0.2.0/24").to_string(), "192.0.2.0/24");

@@ -259,7 +259,7 @@ impl Snapshot {
 
     /// Every prefix that covers the address, zones in order; the first decides.
     fn covering_address(&self, address: IpAddr) -> Vec<Covering> {
-        let decision = self.0.find_addresses(std::iter::once(address)).map(|decision| decision.zone);
+        let decision = self.0.find_address(address).map(|decision| decision.zone);
         let mut decided = false;
         let covering = self.0.covering_address(address).into_iter().map(|(place, prefix, rule)| {
             let decides = !decided && decision == Some(place);
@@ -348,7 +348,8 @@ impl Rules {
             amplification,
             secrets: Secrets(secrets),
             max_payload,
-            keepalive: u16::try_from(idle_timeout_ms / 100).unwrap_or(u16::MAX),
+            // RFC 7828 3.4: 0 would ask for the end of the connection.
+            keepalive: u16::try_from(idle_timeout_ms / 100).unwrap_or(u16::MAX).max(1),
             structured_option,
             soa: answer::Soa(name(&soa.0)?, name(&soa.1)?),
             local: Local::new(Switches { special_names, private_reverse, canary }, resinfo),

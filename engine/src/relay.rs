@@ -1,7 +1,6 @@
 //! What an upstream sent, made into what the client gets. EDNS is hop by hop
 //! (RFC 6891 7): the upstream's OPT is taken off, ours put on.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 
 use crate::message::{
@@ -97,6 +96,10 @@ impl<'a> Parts<'a> {
 /// where the upstream's message makes no sense.
 pub fn relay(response: &[u8], query: &Query, payload: u16, out: &mut [u8]) -> Option<usize> {
     let parts = Parts::parse(response)?;
+    if matches!(parts.rcode, rcode::BADVERS | rcode::BADCOOKIE) {
+        // About our own OPT and our own cookie: no answer to the client's question.
+        return None;
+    }
     let head = &query.head;
     let mut low = parts.rcode;
     if parts.rcode > flag::RCODE && head.edns.is_none() {
@@ -183,98 +186,6 @@ pub fn follow(
     writer.finish(head, &Opt { payload, rcode, errors })
 }
 
-/// Where an answer leads: the targets of CNAME, DNAME, HTTPS and SVCB records
-/// of its answer section, in their order.
-pub fn targets(response: &[u8]) -> impl Iterator<Item = Name> {
-    answers_of(response).filter_map(|record| {
-        let at = match record.rtype {
-            rtype::CNAME | rtype::DNAME => record.rdata_start,
-            // RFC 9460 2.1: SvcPriority, then TargetName.
-            rtype::SVCB | rtype::HTTPS => record.rdata_start + 2,
-            _ => return None,
-        };
-        // "." is the owner itself (RFC 9460 2.5), which was judged before.
-        expand(response, at).map(|(name, _)| name).filter(|name| name.labels() > 0)
-    })
-}
-
-/// The addresses an answer leads to: those of A and AAAA records, and those that
-/// HTTPS and SVCB records hint at.
-pub fn addresses(response: &[u8]) -> impl Iterator<Item = IpAddr> + Clone {
-    answers_of(response).flat_map(|record| {
-        let (listed, hints) = match record.rtype {
-            rtype::A | rtype::AAAA => (record.rdata(response), &[][..]),
-            rtype::SVCB | rtype::HTTPS => {
-                let end = skip_name(response, record.rdata_start + 2).unwrap_or(record.end);
-                (&[][..], response.get(end..record.end).unwrap_or(&[]))
-            }
-            _ => (&[][..], &[][..]),
-        };
-        let listed = Addresses { rest: listed, ipv6: record.rtype == rtype::AAAA };
-        listed.chain(Parameters(hints).flat_map(|(key, value)| {
-            let is_hint = matches!(key, IPV4HINT | IPV6HINT);
-            Addresses { rest: if is_hint { value } else { &[] }, ipv6: key == IPV6HINT }
-        }))
-    })
-}
-
-/// RFC 9460 14.3.2.
-const IPV4HINT: u16 = 4;
-const IPV6HINT: u16 = 6;
-
-/// SvcParams (RFC 9460 2.2), up to what is cut off.
-#[derive(Clone)]
-struct Parameters<'a>(&'a [u8]);
-
-impl<'a> Iterator for Parameters<'a> {
-    type Item = (u16, &'a [u8]);
-
-    fn next(&mut self) -> Option<(u16, &'a [u8])> {
-        let rest = std::mem::take(&mut self.0);
-        let end = 4 + usize::from(u16_at(rest, 2)?);
-        let parameter = (u16_at(rest, 0)?, rest.get(4..end)?);
-        self.0 = &rest[end..];
-        Some(parameter)
-    }
-}
-
-/// Addresses one behind the other, without a rest of octets that is none.
-#[derive(Clone)]
-struct Addresses<'a> {
-    rest: &'a [u8],
-    ipv6: bool,
-}
-
-impl Iterator for Addresses<'_> {
-    type Item = IpAddr;
-
-    fn next(&mut self) -> Option<IpAddr> {
-        if self.ipv6 {
-            let (address, rest) = self.rest.split_first_chunk::<16>()?;
-            self.rest = rest;
-            return Some(Ipv6Addr::from(*address).into());
-        }
-        let (address, rest) = self.rest.split_first_chunk::<4>()?;
-        self.rest = rest;
-        Some(Ipv4Addr::from(*address).into())
-    }
-}
-
-/// The records of the answer section. None for an answer that failed: what does
-/// not validate stays SERVFAIL, whatever it holds.
-fn answers_of(response: &[u8]) -> impl Iterator<Item = Record> + Clone {
-    let rcode = u16_at(response, 2).unwrap_or(0) & flag::RCODE;
-    let has_said = matches!(rcode, rcode::NOERROR | rcode::NXDOMAIN);
-    let mut records = if has_said { u16_at(response, 6).unwrap_or(0) } else { 0 };
-    let mut next = skip_name(response, HEADER).map_or(response.len(), |end| end + 4);
-    std::iter::from_fn(move || {
-        records = records.checked_sub(1)?;
-        let record = Record::parse(response, next)?;
-        next = record.end;
-        Some(record)
-    })
-}
-
 /// Copies `records` records from `at` on into the sections that `kept` gives
 /// them, with all names written out: their pointers fit another message.
 fn splice(
@@ -324,7 +235,7 @@ fn put_rdata(writer: &mut Writer<'_>, response: &[u8], record: &Record) -> Optio
 /// Reads a possibly compressed name; returns it in lower case, and where it
 /// ends. Pointers must lead strictly backwards (RFC 1035 4.1.4: to a prior
 /// occurrence), so the walk ends.
-fn expand(message: &[u8], at: usize) -> Option<(Name, usize)> {
+pub fn expand(message: &[u8], at: usize) -> Option<(Name, usize)> {
     let end = skip_name(message, at)?;
     let mut wire = [0; MAX_NAME];
     let mut length = 0;
@@ -342,7 +253,9 @@ fn expand(message: &[u8], at: usize) -> Option<(Name, usize)> {
             }
             high @ 0xc0..=0xff => {
                 here = (usize::from(high & 0x3f) << 8) | usize::from(*message.get(here + 1)?);
-                if here >= lowest {
+                // Nothing in the header is a name, and behind another header it
+                // would be another one.
+                if here >= lowest || here < HEADER {
                     return None;
                 }
                 lowest = here;

@@ -39,6 +39,16 @@ pub struct Limits {
     pub read: Duration,
 }
 
+/// Who connects.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    Client,
+    /// Has no limit of its own.
+    Exempt,
+    /// Outside the access list: is told so.
+    Stranger,
+}
+
 /// Why a connection is closed at once.
 pub enum NotAdmitted {
     ClientHasItsShare,
@@ -61,6 +71,7 @@ pub struct Connection {
     pub peer: SocketAddr,
     /// Place of the listener it came to.
     listener: usize,
+    is_stranger: bool,
     pub generation: u64,
     input: Vec<u8>,
     /// Octets at the front of `input` that were taken already.
@@ -81,36 +92,41 @@ impl Service {
         Service { limits, totals, crowd, connections: Slab::new(), next_generation: 0 }
     }
 
-    /// Takes a new connection in and returns its key; `None` where it is not
-    /// taken. When its listener has too many, the one of these and of this thread
-    /// that has been idle longest makes room (RFC 7766 6.2.3). A client that has
-    /// its share gets no more of them, unless it `is_exempt`.
+    /// Takes a new connection in and returns its key. When its listener has too
+    /// many, an idle one of this thread makes room (RFC 7766 6.2.3), one of somebody
+    /// who is refused anyway first, else the one that has been idle longest; for such
+    /// a stranger nobody does. A client that has its share gets no more of them.
     pub fn admit(
         &mut self,
         stream: TcpStream,
         peer: SocketAddr,
         listener: usize,
-        is_exempt: bool,
+        standing: Standing,
         now: Instant,
     ) -> Result<usize, NotAdmitted> {
-        if self.crowd.enter(peer.ip()) > self.limits.per_client && !is_exempt {
+        if self.crowd.enter(peer.ip()) > self.limits.per_client && standing != Standing::Exempt {
             self.crowd.leave(peer.ip());
             return Err(NotAdmitted::ClientHasItsShare);
         }
-        if self.totals[listener].load(Relaxed) >= self.limits.connections {
+        // Counted first: another thread may take the last place at the same time.
+        if self.totals[listener].fetch_add(1, Relaxed) >= self.limits.connections {
+            let is_stranger = standing == Standing::Stranger;
             let idle = self.connections.iter().filter(|(_, c)| c.unanswered == 0 && c.listener == listener);
-            let Some(longest) = idle.min_by_key(|(_, c)| c.active_at).map(|(key, _)| key) else {
+            let idle = idle.filter(|_| !is_stranger);
+            let longest = idle.min_by_key(|(_, c)| (!c.is_stranger, c.active_at)).map(|(key, _)| key);
+            let Some(longest) = longest else {
+                self.totals[listener].fetch_sub(1, Relaxed);
                 self.crowd.leave(peer.ip());
                 return Err(NotAdmitted::ListenerIsFull);
             };
             self.remove(longest);
         }
-        self.totals[listener].fetch_add(1, Relaxed);
         self.next_generation += 1;
         let key = self.connections.insert(Connection {
             stream,
             peer,
             listener,
+            is_stranger: standing == Standing::Stranger,
             generation: self.next_generation,
             input: Vec::new(),
             taken: 0,

@@ -561,6 +561,10 @@ impl Flight {
         }
     }
 
+    pub fn was_asked(&self) -> bool {
+        self.attempts > 0
+    }
+
     /// The question as it is asked upstream.
     fn asked_question<'a>(&'a self, buffer: &'a mut [u8; MAX_QUESTION]) -> &'a [u8] {
         let question = self.query.head.question();

@@ -159,7 +159,10 @@ impl Worker {
             self.finish(flight, Err(Outcome::Failed));
         }
         for key in std::mem::take(&mut self.resumable) {
-            self.take_queries(key);
+            if catch_unwind(AssertUnwindSafe(|| self.take_queries(key))).is_err() {
+                self.counters.panics.add(1);
+                self.clients.remove(key);
+            }
         }
         self.upstreams.flush(self.now);
         for place in 0..self.listeners.len() {
@@ -215,37 +218,39 @@ impl Worker {
         // returned is never judged by the snapshot before.
         let serving = self.shared.serving.load();
         for datagram in &mail.datagrams[..received] {
-            let Some(peer) = datagram.peer.socket_addr() else { continue };
-            let client = Client { address: peer.ip(), port: peer.port(), over_tcp: false };
-            let packet = &datagram.data[..datagram.length];
-            let slot = self.listeners[place].slot();
-            let verdict = catch_unwind(AssertUnwindSafe(|| {
-                fail::fail_point!("decide");
-                decide(packet, client, &serving.snapshot, &serving.rules, self.unix, &mut slot.data)
-            }));
-            let claim = verdict.as_ref().ok().and_then(Verdict::claim);
-            if let Some(kind) = claim.filter(|kind| !self.may_have(client, *kind, &serving.rules)) {
-                self.turn_away(place, datagram, client, kind, &serving.rules);
-                continue;
-            }
-            match verdict {
-                Ok(Verdict::Respond { length, outcome, .. }) => {
-                    let slot = self.listeners[place].slot();
-                    (slot.length, slot.peer, slot.local) = (length, datagram.peer, datagram.local);
-                    self.counters.count(false, outcome, &serving.slots);
-                    self.push(place);
-                }
-                Ok(Verdict::Forward { query, follow }) => {
-                    let origin = Origin::Udp { listener: place, peer: datagram.peer, local: datagram.local };
-                    self.forward(query, follow.map(Box::new), origin);
-                }
-                Ok(Verdict::Drop(outcome)) => self.counters.count(false, outcome, &serving.slots),
-                Err(_) => self.survive_panic(false),
+            let serve = AssertUnwindSafe(|| self.serve_datagram(place, datagram, &serving));
+            if catch_unwind(serve).is_err() {
+                self.survive_panic(false);
             }
         }
         self.flush(place);
         self.upstreams.flush(self.now);
         true
+    }
+
+    fn serve_datagram(&mut self, place: usize, datagram: &Datagram, serving: &Serving) {
+        fail::fail_point!("decide");
+        let Some(peer) = datagram.peer.socket_addr() else { return };
+        let client = Client { address: peer.ip(), port: peer.port(), over_tcp: false };
+        let (packet, rules) = (&datagram.data[..datagram.length], &serving.rules);
+        let slot = self.listeners[place].slot();
+        let verdict = decide(packet, client, &serving.snapshot, rules, self.unix, &mut slot.data);
+        if let Some(kind) = verdict.claim().filter(|kind| !self.may_have(client, *kind, rules)) {
+            return self.turn_away(place, datagram, client, kind, rules);
+        }
+        match verdict {
+            Verdict::Respond { length, outcome, .. } => {
+                let slot = self.listeners[place].slot();
+                (slot.length, slot.peer, slot.local) = (length, datagram.peer, datagram.local);
+                self.counters.count(false, outcome, &serving.slots);
+                self.push(place);
+            }
+            Verdict::Forward { query, follow } => {
+                let origin = Origin::Udp { listener: place, peer: datagram.peer, local: datagram.local };
+                self.forward(query, follow.map(Box::new), origin);
+            }
+            Verdict::Drop(outcome) => self.counters.count(false, outcome, &serving.slots),
+        }
     }
 
     fn may_have(&self, client: Client, kind: Kind, rules: &Rules) -> bool {
@@ -260,7 +265,9 @@ impl Worker {
     /// that a real client behind a forged flood finds its way.
     fn turn_away(&mut self, place: usize, datagram: &Datagram, client: Client, kind: Kind, rules: &Rules) {
         self.counters.count(false, Outcome::Limited, &[]);
-        self.turned_away = self.turned_away.wrapping_add(1);
+        // Errors are counted apart: with them, queries that come in turn with them
+        // would all slip, or none.
+        self.turned_away = self.turned_away.wrapping_add(u32::from(kind == Kind::Query));
         let slips = kind == Kind::Query && self.turned_away.checked_rem(rules.rates.slip) == Some(0);
         let slot = self.listeners[place].slot();
         let packet = &datagram.data[..datagram.length];
@@ -313,13 +320,17 @@ impl Worker {
     //--- Upstream
 
     fn forward(&mut self, query: Query, follow: Option<Box<Name>>, origin: Origin) {
-        if follow.is_none() && self.failures.knows(&query, self.now) {
+        let asked = follow.as_deref().unwrap_or(&query.name);
+        let has_failed = self.failures.knows(&query.head, asked, query.qtype, self.now);
+        if follow.is_none() && has_failed {
             let serving = self.shared.serving.load();
             let error = ExtendedError::new(ede::CACHED_ERROR, b"no upstream answered a moment ago");
             return self.give_up(&query, origin, Outcome::Failed, error, &serving);
         }
         let flight = Flight::new(query, follow, origin);
-        if self.upstreams.has_room() {
+        if has_failed {
+            self.finish(flight, Err(Outcome::Failed));
+        } else if self.upstreams.has_room() {
             self.upstreams.ask(flight, self.now);
         } else {
             self.finish(flight, Err(Outcome::Overloaded));
@@ -376,6 +387,8 @@ impl Worker {
                 if response.is_ok() && flight.follow.as_deref() != Some(&target) {
                     return self.ask_again(flight, Some(Box::new(target)));
                 }
+                self.remember(&flight, response.err());
+                let (query, out) = (&flight.query, &mut self.scratch[..]);
                 let outcome = Outcome::Blocked { zone: decision.zone, action: decision.answer.action };
                 let said = response.ok();
                 let length =
@@ -385,6 +398,7 @@ impl Worker {
             Judgement::Pass | Judgement::Allow if flight.follow.is_some() && response.is_ok() => {
                 return self.ask_again(flight, None);
             }
+            Judgement::Unreadable => return self.fail(&flight, Outcome::Failed, &serving),
             Judgement::Pass | Judgement::Allow => {
                 let over_tcp = query.head.hop.over_tcp;
                 let said = response.ok();
@@ -402,11 +416,18 @@ impl Worker {
 
     /// Nobody who could tell has told (RFC 8914 4.23).
     fn fail(&mut self, flight: &Flight, outcome: Outcome, serving: &Serving) {
-        if outcome == Outcome::Failed {
-            self.failures.remember(&flight.query, self.now);
-        }
+        self.remember(flight, Some(outcome));
         let error = ExtendedError::new(ede::NO_REACHABLE_AUTHORITY, b"no upstream answered");
         self.give_up(&flight.query, flight.origin, outcome, error, serving);
+    }
+
+    /// Remembers that no upstream answered what was asked, if it was.
+    fn remember(&mut self, flight: &Flight, outcome: Option<Outcome>) {
+        if outcome == Some(Outcome::Failed) && flight.was_asked() {
+            let query = &flight.query;
+            let asked = flight.follow.as_deref().unwrap_or(&query.name);
+            self.failures.remember(&query.head, asked, query.qtype, self.now);
+        }
     }
 
     /// The policy for the name changed while the upstream was asked.

@@ -24,7 +24,7 @@ from dnsblock.names import NameRefused, canonical
 from dnsblock.orders.guards import public_suffix
 from dnsblock.orders.intake import examine
 from dnsblock.policy.compile import compile_list
-from dnsblock.policy.explain import explain
+from dnsblock.policy.explain import explain, explain_address
 from dnsblock.policy.publish import Policy, Serials
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -248,7 +248,11 @@ POLICY = Policy(
     Snapshot([(PolicyZone.from_list("subtree", b"t.me", "subtree", Rule(ANSWER)), None, True)], 1),
     *((), cast(Any, SimpleNamespace(in_force={})), NOW),
 )
-APP = control_app(cast(Any, SimpleNamespace(explain=lambda name: explain(name, POLICY, CONFIG))))
+ASKED = SimpleNamespace(
+    explain=lambda name: explain(name, POLICY, CONFIG),
+    explain_address=lambda address: explain_address(address, POLICY),
+)
+APP = control_app(cast(Any, ASKED))
 
 
 def ask(method: str, path: str, query: bytes) -> tuple[int, bytes]:
@@ -279,6 +283,8 @@ QUERIES = st.one_of(
 @given(QUERIES)
 @example(b"name=" + b"a" * 1025)
 @example(b"name=t.me&name=%00")
+@example(b"name=0.0.0.0")
+@example(b"name=fe80::1%25eth0")
 @example(b"name=%ed%a0%80")
 def test_any_octets_asked_of_why_are_answered_or_refused(query: bytes):
     status, body = ask("GET", "/v1/why", query)

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from dnsblock import document
 from dnsblock.config import load
 from dnsblock.errors import Problem, Refused
-from dnsblock.names import NameRefused, canonical
+from dnsblock.names import NameRefused, address, canonical
 from dnsblock.orders.ledger import Ledger
 from dnsblock.orders.order import Entry, Order, Target, TargetEntry, parse, parse_entries
 from dnsblock.orders.schema import EntriesFile
 from dnsblock.orders.state import derive
+from dnsblock.policy.rules import read_secrets
 from dnsblock.values import Endpoint, system_resolvers
 
 # Text that is nearly right breaks more than noise does.
@@ -97,7 +98,7 @@ def test_any_text_is_a_name_or_refused(text: str):
 
 @given(DOCUMENTS)
 def test_any_octets_are_a_document_or_refused(data: bytes):
-    """Issue 2, Bad input: binary rubbish is a clear error."""
+    """Binary rubbish is a clear error."""
     try:
         read = document.read("f", data, max_bytes=1 << 20)
     except Refused as refused:
@@ -109,10 +110,10 @@ def test_any_octets_are_a_document_or_refused(data: bytes):
 
 # YAML 1.1 takes the line and paragraph separators (Zl, Zp) for line ends and folds them; JSON does not.
 JSON_TEXTS = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]))
-JSON_VALUES = st.recursive(
-    JSON_TEXTS,
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(JSON_TEXTS, inner, max_size=4),
-    max_leaves=20,
+JSON_VALUES: st.SearchStrategy[object] = st.deferred(
+    lambda: (
+        JSON_TEXTS | st.lists(JSON_VALUES, max_size=3) | st.dictionaries(JSON_TEXTS, JSON_VALUES, max_size=3)
+    )
 )
 
 
@@ -334,3 +335,31 @@ def test_a_flood_of_openings_is_refused(opening: str):
     with pytest.raises(Refused) as caught:
         parse("f", (opening * 100_000).encode())
     assert_presentable(caught.value)
+
+
+SECRETS = st.lists(st.sampled_from([b"00" * 16, b"zz" * 16, b"#", b"\n", b" ", b"\r\n", b"0"]), max_size=30)
+
+
+@relaxed
+@given(st.one_of(st.binary(max_size=200), SECRETS.map(b"".join)))
+def test_any_octets_are_secrets_or_refused(tmp_path: Path, data: bytes):
+    """RFC 9018 section 5: of 16 octets each, and whatever is refused, none of it is shown."""
+    file = tmp_path / "secrets"
+    file.write_bytes(data)
+    file.chmod(0o600)
+    values: list[str] = []
+    try:
+        secrets = read_secrets(file)
+    except Refused as refused:
+        assert_presentable(refused)
+        values = [problem.value for problem in refused.problems]
+    else:
+        assert {len(secret) for secret in secrets} == {16}
+        assert len(secrets) <= 8
+    assert set(values) <= {""}
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_an_address_or_none(text: str):
+    found = address(text)
+    assert found is None or address(str(found)) == found

@@ -5,6 +5,7 @@
 //! file of `corpus`. Each promise is stated with libraries or a naive twin that
 //! share no code with the engine; `world` alone knows the engine.
 
+mod addresses;
 pub mod list;
 pub mod query;
 pub mod reading;

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::addresses;
 use crate::world::{self, Decided, LIST_RULES, Listed};
 
 /// More names than these are not asked for: the time is better spent on other
@@ -12,6 +13,7 @@ const ASKED: usize = 16;
 pub fn list(text: &[u8]) {
     check_plain(text);
     check_entries(text);
+    addresses::check(text);
 }
 
 type Label = Vec<u8>;
@@ -49,17 +51,30 @@ fn check_plain(text: &[u8]) {
 
 /// The naive twin: the names, or how many lines are wrong.
 fn naive_plain(text: &[u8]) -> Result<BTreeSet<Vec<Label>>, usize> {
-    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
-    let words =
-        text.split(|&c| c == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line)).map(|line| {
-            let comment = (0..line.len()).find(|&at| line[at] == b'#' && (at == 0 || is_space(line[at - 1])));
-            line[..comment.unwrap_or(line.len())].trim_ascii()
-        });
-    let names: Vec<_> = words.filter(|word| !word.is_empty()).map(naive_name).collect();
-    match names.iter().filter(|name| name.as_ref().is_none_or(|name| name.len() < 2)).count() {
+    let names: Vec<_> = words(text).map(naive_name).collect();
+    // Four numbers are an address, and one label is a whole top-level domain.
+    let is_address = |name: &[Label]| {
+        let is_number = |label: &Label| label == b"0" || label[0] != b'0' && label.len() < 4;
+        let fits = |label: &Label| String::from_utf8_lossy(label).parse::<u8>().is_ok() && is_number(label);
+        name.len() == 4 && name.iter().all(fits)
+    };
+    let is_wrong = |name: &Vec<Label>| name.len() < 2 || is_address(name);
+    match names.iter().filter(|name| name.as_ref().is_none_or(is_wrong)).count() {
         0 => Ok(names.into_iter().flatten().collect()),
         bad => Err(bad),
     }
+}
+
+/// What stands on the lines, without comments and white space.
+pub fn words(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
+    let lines = text.split(|&octet| octet == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    let uncommented = |line: &'_ [u8]| {
+        (0..line.len())
+            .find(|&at| line[at] == b'#' && (at == 0 || is_space(line[at - 1])))
+            .unwrap_or(line.len())
+    };
+    lines.map(move |line| line[..uncommented(line)].trim_ascii()).filter(|word| !word.is_empty())
 }
 
 fn is_space(octet: u8) -> bool {
@@ -145,7 +160,7 @@ fn naive_entry(line: &[u8]) -> Option<Entry> {
 //------- Asking -------------------------------------------------------------
 
 /// The lines in reverse, without the byte order mark that only the first may have.
-fn reversed(text: &[u8]) -> Vec<u8> {
+pub fn reversed(text: &[u8]) -> Vec<u8> {
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     let mut lines: Vec<&[u8]> = text.split(|&octet| octet == b'\n').collect();
     lines.reverse();

@@ -1,6 +1,7 @@
 //! Messages read without the engine: by their own lengths, by hickory-proto and
 //! by NLnet Labs' domain, which share no code with it or with each other.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use domain::base::iana::Rtype;
@@ -12,6 +13,7 @@ use domain::rdata::svcb::{
     SvcParams,
     value::{Ipv4Hint, Ipv6Hint},
 };
+use hickory_proto::rr::RData;
 
 /// Answer, authority and additional section, without the OPT record.
 pub type Sections = [Vec<Record>; 3];
@@ -36,7 +38,7 @@ pub struct Record {
 /// Types with names in their data that are not compressed (RFC 3597 4), but that
 /// a library may read even so: SIG, NXT, NAPTR, IPSECKEY, RRSIG, NSEC, SVCB, HTTPS,
 /// TSIG, ANAME. Such data is copied as it is, and then points elsewhere.
-pub const UNCOMPRESSED: [u16; 10] = [24, 30, 35, 45, 46, 47, 64, 65, 250, 65305];
+const UNCOMPRESSED: [u16; 10] = [24, 30, 35, 45, 46, 47, 64, 65, 250, 65305];
 
 /// A message that a client must be able to read.
 pub struct Response<'a> {
@@ -107,6 +109,24 @@ pub fn question(message: &[u8]) -> Option<&[u8]> {
     message.get(12..name_end(message, 12)? + 4)
 }
 
+/// Types whose names in the data may be compressed (RFC 3597 4), and are written
+/// out where the record moves. A library that does not know the type sees only
+/// other octets then.
+fn may_be_written_out(rtype: u16) -> bool {
+    matches!(rtype, 2..=9 | 12 | 14 | 15 | 17 | 18 | 21 | 26 | 33 | 36 | 39)
+}
+
+/// Owner, type, class, TTL and data, as far as they must stay the same.
+pub fn constant(records: &[hickory_proto::rr::Record]) -> Vec<impl PartialEq + fmt::Debug> {
+    let data = |record: &hickory_proto::rr::Record| match &record.data {
+        RData::Unknown { code, .. } if may_be_written_out((*code).into()) => None,
+        known => Some(known.clone()),
+    };
+    let constant =
+        |r: &hickory_proto::rr::Record| (r.name.clone(), r.record_type(), r.dns_class, r.ttl, data(r));
+    records.iter().map(constant).collect()
+}
+
 pub fn hickory(message: &[u8]) -> Result<hickory_proto::op::Message, String> {
     hickory_proto::op::Message::from_vec(message).map_err(|error| error.to_string())
 }
@@ -145,13 +165,15 @@ pub fn domain(message: &[u8]) -> Result<(Sections, Vec<u16>), String> {
                 AllRecordData::Svcb(data) => hints(data.params()),
                 _ => Vec::new(),
             };
+            let is_known = !matches!(record.data(), AllRecordData::Unknown(_));
+            let data = (is_known || !may_be_written_out(rtype)).then(|| record.data().to_string());
             section.push(Record {
                 addresses,
                 owner: wire(record.owner()),
                 class: record.class().to_int(),
                 ttl: record.ttl().as_secs(),
                 rtype,
-                data: record.data().to_string().to_ascii_lowercase(),
+                data: data.unwrap_or_default().to_ascii_lowercase(),
                 target,
                 may_point,
             });

@@ -1,42 +1,40 @@
 //! Any octets as an upstream's message: nothing panics, and the client gets its
 //! own question back with all of the upstream's records, or none and TC.
 //!
-//! RDATA is relayed as it is, also where it is not what its type asks for. So a
-//! library must read what we send where it could read what the upstream sent.
+//! RDATA is relayed as it is, also where it is not what its type asks for. So two
+//! libraries must read what we send where both could read what the upstream sent.
 
 use std::net::IpAddr;
 
 use crate::query::naive;
-use crate::reading::{self, Record, Response, UNCOMPRESSED, labels, question, word};
+use crate::reading::{self, Record, Response, constant, labels, question, word};
 use crate::world::{self, BADNETS, Entry, Judged, LANDING, POLICY, Waiting};
 
 const HEADER: usize = 12;
 const TYPE_CNAME: u16 = 5;
 const TYPE_SOA: u16 = 6;
+const TYPE_DNAME: u16 = 39;
 
 /// The first octet says how the client asked, the rest is the upstream's
 /// message. What was asked is made from the message's own question, in another
 /// case, so that any message from anywhere is an answer to something.
 pub fn response(data: &[u8]) {
     let Some((&how, message)) = data.split_first() else { return };
-    world::targets(message);
-    let other = b"\x05other\x07example\0\0\x01\0\x01";
-    assert_eq!(world::answers(message, other), is_answer(message, other));
+    world::read_chain(message);
     let Some(asked) = question(message).and_then(|asked| packet(asked, how)) else { return };
     let Some(waiting) = Waiting::new(&asked, how & 1 != 0) else { return };
+    for (place, changed) in waiting.question().iter().enumerate() {
+        // Another letter, or what is a letter's case and is none in a type or class.
+        let mut other = waiting.question().to_vec();
+        other[place] = changed ^ 0x20;
+        assert_eq!(world::answers(message, &other), is_answer(message, &other));
+    }
     let is_answer = is_answer(message, waiting.question());
     assert_eq!(world::answers(message, waiting.question()), is_answer);
     if !is_answer {
         return;
     }
-    // Names that begin in the header mean something else behind another header.
-    // No server writes them; what becomes of them is only checked for soundness.
-    let is_readable = !message.windows(2).any(|pair| pair[0] == 0xc0 && usize::from(pair[1]) < HEADER);
-    let upstream = Upstream {
-        message,
-        domain: reading::domain(message).ok().filter(|_| is_readable),
-        hickory: reading::hickory(message).ok().filter(|_| is_readable),
-    };
+    let upstream = Upstream { message, read: Read::both(message) };
     let judged = waiting.targets_judged(message);
     if let Judged::Answer(response) = &judged {
         check(&asked, &waiting, response);
@@ -45,8 +43,9 @@ pub fn response(data: &[u8]) {
     let relayed = waiting.relayed(message);
     if let Some(response) = &relayed {
         check(&asked, &waiting, response);
+        check_head(&upstream, &asked, response);
         check_relayed(&upstream, how & 1 != 0, response);
-        if is_readable {
+        if upstream.read.is_some() {
             check_judged(how & 1 != 0, response, &judged);
         }
     }
@@ -65,8 +64,27 @@ pub fn response(data: &[u8]) {
 
 struct Upstream<'a> {
     message: &'a [u8],
-    domain: Option<(reading::Sections, Vec<u16>)>,
-    hickory: Option<hickory_proto::op::Message>,
+    read: Option<Read>,
+}
+
+/// What both libraries read. One alone proves nothing: domain also reads names
+/// that run on through whatever follows them, which is something else in ours.
+struct Read {
+    sections: reading::Sections,
+    errors: Vec<u16>,
+    hickory: hickory_proto::op::Message,
+}
+
+impl Read {
+    fn both(message: &[u8]) -> Option<Read> {
+        // Names that begin in the header mean something else behind another header.
+        // No server writes them; what becomes of them is only checked for soundness.
+        if message.windows(2).any(|pair| pair[0] == 0xc0 && usize::from(pair[1]) < HEADER) {
+            return None;
+        }
+        let (sections, errors) = reading::domain(message).ok()?;
+        Some(Read { sections, errors, hickory: reading::hickory(message).ok()? })
+    }
 }
 
 /// The client's query for this question.
@@ -110,37 +128,49 @@ fn check(asked: &[u8], waiting: &Waiting, response: &[u8]) {
     }
 }
 
+/// What the header and the OPT record say of the upstream's answer.
+fn check_head(upstream: &Upstream<'_>, asked: &[u8], response: &[u8]) {
+    let (message, has_opt) = (upstream.message, asked[11] == 1);
+    assert_eq!((response[2] & 4, response[3] & 0x80), (message[2] & 4, message[3] & 0x80), "AA and RA");
+    // RFC 6840 5.8: AD for who asked for it, by AD or by DO.
+    let wants_ad = asked[3] & 0x20 != 0 || has_opt && asked[asked.len() - 4] & 0x80 != 0;
+    assert_eq!(response[3] & 0x20, if wants_ad { message[3] & 0x20 } else { 0 }, "AD");
+    let Some(said) = &upstream.read else { return };
+    let Ok((_, errors)) = reading::domain(response) else { return };
+    assert_eq!(
+        errors,
+        if has_opt { &said.errors[..said.errors.len().min(4)] } else { &[] },
+        "extended errors"
+    );
+    let Ok(read) = reading::hickory(response) else { return };
+    let rcode = u16::from(said.hickory.metadata.response_code);
+    // Twelve bits take an OPT record (RFC 6891 6.1.3).
+    let expected = if rcode > 15 && !has_opt { 2 } else { rcode };
+    assert_eq!(u16::from(read.metadata.response_code), expected);
+}
+
 /// The records are all there, or none and TC; what could be read still can.
 fn check_relayed(upstream: &Upstream<'_>, over_tcp: bool, response: &[u8]) {
-    let hickory = reading::hickory(response);
-    let domain = reading::domain(response);
     let message = upstream.message;
     if response[2] & 2 != 0 {
-        assert!(!over_tcp && hickory.is_ok() && domain.is_ok());
+        assert!(!over_tcp && Response::read(response).is_truncated());
         return;
     }
     assert_eq!(message[2] & 2, 0, "TC is passed on");
+    let Some(said) = &upstream.read else { return };
     // What stands behind the OPT record has moved.
-    let has_moved = match (&upstream.domain, &upstream.hickory) {
-        (Some((sections, _)), _) => sections[2].iter().any(|record| record.may_point),
-        (None, Some(said)) => said.additionals.iter().any(|r| UNCOMPRESSED.contains(&r.record_type().into())),
-        (None, None) => true,
-    };
-    if has_moved {
+    if said.sections[2].iter().any(|record| record.may_point) {
         return;
     }
-    if let Some((sections, _)) = &upstream.domain {
-        let (relayed, _) =
-            domain.unwrap_or_else(|e| panic!("domain: {e}: {message:02x?} became {response:02x?}"));
-        assert_eq!(relayed, *sections, "{message:02x?} became {response:02x?}");
-    }
-    if let Some(said) = &upstream.hickory {
-        let relayed =
-            hickory.unwrap_or_else(|e| panic!("hickory: {e}: {message:02x?} became {response:02x?}"));
-        assert_eq!(
-            (&relayed.answers, &relayed.authorities, &relayed.additionals),
-            (&said.answers, &said.authorities, &said.additionals)
-        );
+    let relayed = Response::read(response);
+    assert_eq!(relayed.sections, said.sections, "{message:02x?} became {response:02x?}");
+    let (relayed, said) = (&relayed.hickory, &said.hickory);
+    for (relayed, said) in [
+        (&relayed.answers, &said.answers),
+        (&relayed.authorities, &said.authorities),
+        (&relayed.additionals, &said.additionals),
+    ] {
+        assert_eq!(constant(relayed), constant(said), "{message:02x?} became {response:02x?}");
     }
 }
 
@@ -148,12 +178,18 @@ fn check_relayed(upstream: &Upstream<'_>, over_tcp: bool, response: &[u8]) {
 fn check_judged(over_tcp: bool, response: &[u8], judged: &Judged) {
     let rcode = response[3] & 0xf;
     let Ok((sections, _)) = reading::domain(response) else { return };
-    if response[2] & 2 != 0 || !matches!(rcode, 0 | 3) {
+    if response[2] & 2 != 0 || rcode == 2 {
         return;
     }
+    let answers = &sections[0];
     let judging: Vec<(&str, bool, &[Entry])> = POLICY.into_iter().filter(|(_, judges, _)| *judges).collect();
-    let targets = sections[0].iter().filter_map(|record| record.target.as_deref()).map(labels);
-    let said = targets.into_iter().find_map(|target| naive(&target, &judging));
+    let says = |name: &[Vec<u8>]| naive(name, &judging).map(|(_, (_, action, _))| action);
+    let asked = question(response).expect("the client's own");
+    let way = way(labels(&asked[..asked.len() - 4]), answers);
+    let here = way.last().expect("the queried name at least");
+    // Along the way the first name decides; at its end each record is an offer.
+    let passes = |action: &&str| *action == "truncate" && over_tcp;
+    let chain = way[1..].iter().find_map(|name| says(name).filter(|action| !passes(action)));
     let is_bad = |address: &IpAddr| {
         BADNETS.iter().any(|(net, length)| match (net, address) {
             (IpAddr::V4(net), IpAddr::V4(host)) => {
@@ -165,10 +201,22 @@ fn check_judged(over_tcp: bool, response: &[u8], judged: &Judged) {
             _ => false,
         })
     };
-    let leads_astray = sections[0].iter().flat_map(|record| &record.addresses).any(is_bad);
-    let expected = said.map(|(_, (_, action, _))| action).or(leads_astray.then_some("nodata"));
+    let offers = answers.iter().filter(|record| labels(&record.owner) == *here && !is_way(record.rtype));
+    let blocking: Vec<&str> = offers
+        .flat_map(|record| {
+            let target = record.target.as_deref().map(labels).filter(|name| !name.is_empty());
+            let said = target.and_then(|name| says(&name));
+            let is_astray = said != Some("passthru") && record.addresses.iter().any(is_bad);
+            [said.filter(|action| *action != "passthru" && !passes(action)), is_astray.then_some("nodata")]
+        })
+        .flatten()
+        .collect();
+    let expected = chain.or(blocking.first().copied());
     let agrees = match judged {
-        Judged::Pass => expected.is_none() || expected == Some("truncate") && over_tcp,
+        // Of several that block, the zone that is asked first decides.
+        _ if chain.is_none() && blocking.len() > 1 => matches!(judged, Judged::Answer(_) | Judged::Silence),
+        Judged::Unreadable => true, // nothing is handed on
+        Judged::Pass => expected.is_none(),
         Judged::Allow => expected == Some("passthru"),
         Judged::Silence => expected == Some("drop"),
         Judged::Answer(_) => !matches!(expected, None | Some("passthru" | "drop")),
@@ -176,12 +224,47 @@ fn check_judged(over_tcp: bool, response: &[u8], judged: &Judged) {
     assert!(agrees, "{expected:?}, but {judged:02x?} for {response:02x?}");
 }
 
+fn is_way(rtype: u16) -> bool {
+    matches!(rtype, TYPE_CNAME | TYPE_DNAME)
+}
+
+/// The names that CNAME and DNAME records lead over, from the queried one on.
+fn way(queried: Vec<Vec<u8>>, answers: &[Record]) -> Vec<Vec<Vec<u8>>> {
+    let mut way = vec![queried];
+    loop {
+        let before = way.len();
+        for record in answers.iter().filter(|record| is_way(record.rtype)) {
+            let (here, owner) = (way.last().expect("one at least"), labels(&record.owner));
+            let target = labels(record.target.as_deref().expect("of these types"));
+            let next = match record.rtype {
+                TYPE_CNAME if owner == *here => target,
+                TYPE_DNAME if here.len() > owner.len() && here.ends_with(&owner) => {
+                    [&here[..here.len() - owner.len()], &target].concat()
+                }
+                _ => continue,
+            };
+            if next.iter().map(|label| label.len() + 1).sum::<usize>() > 254 {
+                continue;
+            }
+            let goes_round = way.contains(&next);
+            way.push(next);
+            if goes_round {
+                return way;
+            }
+        }
+        if way.len() == before || way.len() > 70 {
+            return way;
+        }
+    }
+}
+
 /// Our CNAME first, then the upstream's answers and SOAs, or it stands alone.
 fn check_followed(upstream: &Upstream<'_>, response: &[u8]) {
-    let (Ok((sections, _)), Some((said, _))) = (reading::domain(response), &upstream.domain) else { return };
+    let Some(Read { sections: said, .. }) = &upstream.read else { return };
     if response[2] & 2 != 0 || said[0].iter().any(|record| record.may_point) {
         return;
     }
+    let sections = Response::read(response).sections;
     let [answers, authorities, additionals] = &sections;
     let (ours, rest) = answers.split_first().expect("our CNAME");
     assert_eq!((ours.rtype, ours.data.trim_end_matches('.')), (TYPE_CNAME, LANDING));

@@ -11,7 +11,7 @@ use _engine::message::{ExtendedError, MAX_MESSAGE, Query};
 use _engine::name::Name;
 use _engine::policy::{Action, Answer, Match, PolicyZone, Rule, Snapshot, Target, ZoneInPlace};
 use _engine::prefix::{Prefix, Prefixes};
-use _engine::{list, relay};
+use _engine::{chain, list, relay};
 
 /// Octets of a UDP response at most.
 pub const MAX_PAYLOAD: u16 = 1232;
@@ -155,6 +155,7 @@ pub enum Judged {
     Pass,
     Allow,
     Silence,
+    Unreadable,
     Answer(Vec<u8>),
 }
 
@@ -205,6 +206,7 @@ impl Waiting {
             Judgement::Pass => Judged::Pass,
             Judgement::Allow => Judged::Allow,
             Judgement::Silence(_) => Judged::Silence,
+            Judgement::Unreadable => Judged::Unreadable,
             Judgement::Answer { length, .. } => {
                 out.truncate(length);
                 Judged::Answer(out)
@@ -219,9 +221,11 @@ pub fn answers(response: &[u8], question: &[u8]) -> bool {
     relay::answers(response, question)
 }
 
-/// Where an upstream's answer leads, in wire format.
-pub fn targets(response: &[u8]) -> Vec<Vec<u8>> {
-    relay::targets(response).map(|name| name.suffix(0).to_vec()).collect()
+/// Reads where any octets lead; nothing may panic.
+pub fn read_chain(response: &[u8]) {
+    if let Ok(chain::End::Name(last)) = chain::walk(response, &name("free.example"), |_| None::<()>) {
+        chain::offers(response, &last).flatten().flat_map(|offer| offer.addresses).count();
+    }
 }
 
 //------- Lists --------------------------------------------------------------
@@ -247,6 +251,11 @@ pub fn entries(text: &[u8]) -> Result<Listed, usize> {
     listed(list::entries("fuzz", LIST_RULES.map(rule).into(), text))
 }
 
+/// Compiles a list of addresses and prefixes.
+pub fn addresses(text: &[u8]) -> Result<Listed, usize> {
+    listed(list::addresses("fuzz", text, rule("nodata")))
+}
+
 fn listed(zone: Result<PolicyZone, list::Refused>) -> Result<Listed, usize> {
     match zone {
         Ok(zone) => {
@@ -269,6 +278,16 @@ impl Listed {
     pub fn decided(&self, packet: &[u8]) -> Decided {
         let address = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
         decided_by(&self.snapshot, packet, Asker { address, port: 9, over_tcp: false, drop_others: false })
+    }
+}
+
+impl Listed {
+    /// Whether an upstream's answer to `query` is blocked for where it leads.
+    pub fn blocks(&self, query: &[u8], response: &[u8]) -> bool {
+        let waiting = Waiting::new(query, false).expect("a plain query");
+        let mut out = vec![0; DATAGRAM];
+        let judged = judge_targets(&waiting.query, response, &self.snapshot, &RULES.0, NOW, &mut out);
+        matches!(judged, Judgement::Answer { .. })
     }
 }
 

@@ -45,6 +45,11 @@ pub struct Decision<'a> {
 }
 
 impl<'a> Decision<'a> {
+    /// RPZ's TCP-Only: over TCP, as if not listed.
+    pub fn lets_pass_over_tcp(&self, over_tcp: bool) -> bool {
+        over_tcp && self.answer.action == Action::Truncate
+    }
+
     /// `None` for a hole, which decides nothing.
     fn new(zone: usize, skip: usize, scope: Match, rule: &'a Rule) -> Option<Decision<'a>> {
         match rule {
@@ -90,15 +95,13 @@ impl Snapshot {
         Some(Decision { skip: 0, scope: Match::Exact, ..decision })
     }
 
-    /// Who decides about a query because its answer leads to these addresses:
-    /// the first zone that holds one of them, in whichever order they come (RPZ
-    /// draft 5.2), since servers turn the records of an RRset around.
-    pub fn find_addresses(&self, addresses: impl Iterator<Item = IpAddr> + Clone) -> Option<Decision<'_>> {
-        let zones = self.zones.iter().enumerate().filter(|(_, z)| !z.zone.addresses.is_empty());
-        zones.into_iter().find_map(|(place, ZoneInPlace { zone, .. })| {
-            let leads_there = addresses.clone().any(|address| zone.addresses.contains(address));
-            leads_there.then(|| Decision::new(place, 0, Match::Exact, &zone.rules[0])).flatten()
-        })
+    /// Who decides about a query because its answer leads to this address: the
+    /// first zone that holds it.
+    pub fn find_address(&self, address: IpAddr) -> Option<Decision<'_>> {
+        let zones = self.zones.iter().enumerate();
+        let mut holding = zones.filter(|(_, z)| z.zone.addresses.contains(address));
+        let (place, ZoneInPlace { zone, .. }) = holding.next()?;
+        Decision::new(place, 0, Match::Exact, &zone.rules[0])
     }
 
     fn first_match(&self, name: &Name, asked: impl Fn(&ZoneInPlace) -> bool) -> Option<Decision<'_>> {
@@ -132,7 +135,22 @@ impl Snapshot {
     /// Whether NXDOMAIN may be said for a name that `decision` blocks: only
     /// where everything below is denied as well (RFC 8020 2).
     pub fn denies_all_below(&self, name: &Name, decision: &Decision<'_>) -> bool {
-        decision.scope != Match::Exact && !self.shielded[decision.zone].contains(name.suffix(decision.skip))
+        if decision.scope == Match::Exact {
+            return false;
+        }
+        let owner = name.suffix(decision.skip);
+        !self.shielded[decision.zone].contains(owner) || !self.has_exception_below(name, decision.zone)
+    }
+
+    /// Whether an entry of this zone, or of one asked before it, lets the name or
+    /// one below it live. Asked for the few owners that are shielded.
+    fn has_exception_below(&self, name: &Name, zone: usize) -> bool {
+        let walk = Walk::new(name, seed());
+        self.zones[..=zone].iter().any(|ZoneInPlace { zone, .. }| {
+            let same = zone.place(walk.hash(0), name.suffix(0)).map(|place| zone.scope(place));
+            same.is_some_and(|scope| !zone.denies_below(&scope))
+                || zone.above_exceptions().contains(&walk.hash(0))
+        })
     }
 
     pub fn zones(&self) -> &[ZoneInPlace] {
@@ -163,6 +181,8 @@ fn shield(zones: &[ZoneInPlace]) -> HashSet<Box<[u8]>> {
         if zone.scopes.iter().all(|scope| zone.denies_below(scope)) {
             continue;
         }
+        // Made here, so that no packet has to wait for it.
+        zone.above_exceptions();
         if zone.entries <= last.entries {
             shield_from_exceptions(zone, last, &mut shielded);
         } else {

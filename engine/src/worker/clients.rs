@@ -52,8 +52,15 @@ impl Worker {
         // Responses are single writes already; waiting to fill a segment would
         // only delay them.
         let _ = stream.set_nodelay(true);
-        let is_exempt = self.shared.serving.load().rules.exempt.contains(peer.ip());
-        let key = match self.clients.admit(stream, peer, listener, is_exempt, self.now) {
+        let serving = self.shared.serving.load();
+        let rules = &serving.rules;
+        let standing = match rules.clients.contains(peer.ip()) {
+            false if rules.drop_others => return self.counters.count(true, Outcome::Dropped, &[]),
+            false => tcp::Standing::Stranger,
+            true if rules.exempt.contains(peer.ip()) => tcp::Standing::Exempt,
+            true => tcp::Standing::Client,
+        };
+        let key = match self.clients.admit(stream, peer, listener, standing, self.now) {
             Ok(key) => key,
             Err(tcp::NotAdmitted::ClientHasItsShare) => return self.counters.tcp_refused.add(1),
             Err(tcp::NotAdmitted::ListenerIsFull) => return,

@@ -1,0 +1,78 @@
+//! Any octets as a list of addresses: refused as a whole, or an answer that leads
+//! into a prefix of it is blocked and one that leads beside it is not. Called for
+//! each list, since a list may be taken for either.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use crate::list::{reversed, words};
+use crate::world::{self, Listed};
+
+/// More prefixes than these are not asked for.
+const ASKED: usize = 16;
+
+pub fn check(text: &[u8]) {
+    let read: Vec<Option<String>> = words(text).map(naive_prefix).collect();
+    let bad = read.iter().filter(|prefix| prefix.is_none()).count();
+    let listed = match world::addresses(text) {
+        Ok(listed) if bad == 0 => listed,
+        Err(total) => return assert_eq!(total, bad, "lines that are no prefix"),
+        Ok(_) => panic!("a line that means nothing was taken"),
+    };
+    let prefixes: BTreeSet<String> = read.into_iter().flatten().collect();
+    assert_eq!(listed.entries, prefixes.len());
+    for address in prefixes.iter().take(ASKED).flat_map(|prefix| neighbours(prefix)) {
+        let meant = unmapped(&address);
+        let expected = prefixes.iter().any(|prefix| meant.starts_with(prefix.as_str()));
+        assert_eq!(is_blocked(&listed, &address), expected, "{address}");
+    }
+    let backwards = world::addresses(&reversed(text)).map(|listed| listed.digest);
+    assert_eq!(backwards, Ok(listed.digest), "the order of lines");
+}
+
+/// The naive twin: `4` or `6`, then the bits of the prefix as text.
+fn naive_prefix(word: &[u8]) -> Option<String> {
+    let word = std::str::from_utf8(word).ok()?;
+    let (address, length) = word.split_once('/').map_or((word, None), |(a, b)| (a, Some(b)));
+    let (family, bits, widest) = match address.parse().ok()? {
+        IpAddr::V4(address) => ("4", format!("{:032b}", address.to_bits()), 8),
+        IpAddr::V6(address) if address.to_ipv4_mapped().is_some() => return None,
+        IpAddr::V6(address) => ("6", format!("{:0128b}", address.to_bits()), 19),
+    };
+    let length = match length {
+        Some(length) if length.starts_with('+') => return None,
+        Some(length) => length.parse::<u8>().ok()?.into(),
+        None => bits.len(),
+    };
+    let (prefix, hosts) = bits.split_at_checked(length)?;
+    (length >= widest && !hosts.contains('1')).then(|| family.to_string() + prefix)
+}
+
+/// The first and the last address of the prefix, and those of its sibling.
+fn neighbours(prefix: &str) -> Vec<String> {
+    let bits = if prefix.starts_with('4') { 33 } else { 129 };
+    let (above, last) = prefix.split_at(prefix.len() - 1);
+    let sibling = above.to_string() + if last == "0" { "1" } else { "0" };
+    let ends = |prefix: &str| [format!("{prefix:0<bits$}"), format!("{prefix:1<bits$}")];
+    [ends(prefix), ends(&sibling)].concat()
+}
+
+/// `::ffff:192.0.2.1` is an IPv4 address, and in no IPv6 prefix.
+fn unmapped(address: &str) -> String {
+    let mapped = format!("6{}{}", "0".repeat(80), "1".repeat(16));
+    address.strip_prefix(&mapped).map_or(address.to_string(), |ipv4| format!("4{ipv4}"))
+}
+
+/// Whether an answer with this address is blocked.
+fn is_blocked(listed: &Listed, bits: &str) -> bool {
+    let bits = bits.as_bytes()[1..].chunks(8);
+    let octets = bits.map(|bits| bits.iter().fold(0, |octet, bit| octet << 1 | (bit - b'0')));
+    let octets: Vec<u8> = octets.collect();
+    let rtype = if octets.len() == 4 { 1 } else { 28 };
+    let question = [&b"\x04free\x07example\0\0"[..], &[rtype, 0, 1]].concat();
+    let query = [&b"\0\x01\x01\0\0\x01\0\0\0\0\0\0"[..], &question].concat();
+    let mut response = [&b"\0\x01\x81\x80\0\x01\0\x01\0\0\0\0"[..], &question].concat();
+    response.extend_from_slice(&[0xc0, 12, 0, rtype, 0, 1, 0, 0, 1, 44, 0, octets.len() as u8]);
+    response.extend_from_slice(&octets);
+    listed.blocks(&query, &response)
+}
