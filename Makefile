@@ -49,6 +49,10 @@ fuzz: fuzzer ## look for octets that break a promise of the engine, SECONDS=60 i
 	@$(call fuzz,response,3000)
 	@$(call fuzz,list,2000)
 
+.PHONY: conformance
+conformance: $(VENV)/.tools ## write docs/conformance.md from the tests
+	$(BIN)/python tests/conformance/table.py
+
 .PHONY: wheel
 wheel: toolchain ## build the wheel into dist/
 	@rm -f dist/dnsblock-*.whl

@@ -11,6 +11,7 @@ TOOLS = {
     "dnsperf": "dnsperf",
     "faketime": "faketime",
     "kdig": "knot-dnsutils",
+    "named": "bind9",
     "promtool": "prometheus",
     "unbound": "unbound",
 }

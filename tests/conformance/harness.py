@@ -1,38 +1,39 @@
 """The resolver under test: started as its operator starts it, asked and told as its users do.
 
-Everything that knows how dnsblock is configured and run is in `Subject`; the tests ask and look.
+Everything that knows how dnsblock is configured and run is in `Subject`; how it is asked is in `asking`.
 """
 
 import json
 import os
 import select
 import signal
-import socket
 import subprocess
 import time
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 
-from . import wire
-from .clients import Metrics, Said, Stream
+from .asking import PATIENCE, SINKHOLE4, SINKHOLE6, Asking, assert_silent, is_forwarded, is_sinkholed
+from .clients import Metrics, Said
 from .orders import ISSUER, as_yaml
-from .tools import dnsblock, run, tool, wait_for
+from .tools import dnsblock, run, wait_for
 
-SINKHOLE4, SINKHOLE6 = "192.0.2.53", "2001:db8::53"
+__all__ = [
+    "CLOSED_UPSTREAM", "ISSUER", "ORDERS_ZONE", "PATIENCE", "PROFILES", "SINKHOLE4", "SINKHOLE6", "Subject",
+    "assert_silent", "is_forwarded", "is_sinkholed",
+]  # fmt: skip
 PROFILES = {"sinkhole": {"action": "sinkhole", "ipv4": [SINKHOLE4], "ipv6": [SINKHOLE6], "ttl": 30}}
 ORDERS_ZONE = {"name": "ministry", "issuer": ISSUER, "unsigned": "accept", "answer": "sinkhole"}
 CLOSED_UPSTREAM = "127.0.0.1:1"  # tcpmux: nothing listens there, ICMP says so at once
-PATIENCE = 5.0
 
 
-class Subject:
+class Subject(Asking):
     """One dnsblock in a folder of its own, on free ports of the loopback addresses."""
 
     def __init__(self, folder: Path) -> None:
+        super().__init__()
         self.folder = folder
         self.config_path = folder / "dnsblock.yaml"
         self.orders_folder = folder / "orders"
@@ -40,7 +41,6 @@ class Subject:
         self.environment: dict[str, str] = {}  # beside that of the tests
         self.under: list[str] = []  # a program that runs daemon and commands, such as setpriv
         self.ready: dict = {}
-        self.ports: dict[int, int] = {}
         self.process: subprocess.Popen[bytes] | None = None
 
     # ------- Its files ---------------------------------------------------------
@@ -199,95 +199,6 @@ class Subject:
     def wait_for_metric(self, name: str, at_least: float = 1, **labels: str) -> None:
         wait_for(lambda: self.metrics().total(name, **labels) >= at_least, f"{name} {labels} >= {at_least}")
 
-    # ------- Its sockets ---------------------------------------------------------
-
-    @contextmanager
-    def udp(self, family: int = 4, source: str | None = None) -> Iterator[socket.socket]:
-        """A connected UDP socket: what comes from another address than was asked is not seen."""
-        with socket.socket(socket.AF_INET6 if family == 6 else socket.AF_INET, socket.SOCK_DGRAM) as sock:
-            sock.settimeout(PATIENCE)
-            if source:
-                sock.bind((source, 0))
-            sock.connect(self._place(family))
-            yield sock
-
-    @contextmanager
-    def tcp(self, family: int = 4) -> Iterator[Stream]:
-        with socket.create_connection(self._place(family), timeout=PATIENCE) as sock:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            yield Stream(sock)
-
-    def _place(self, family: int) -> tuple[str, int]:
-        return ("::1" if family == 6 else "127.0.0.1"), self.ports[family]
-
-    def exchange(self, data: bytes, transport: str = "udp", family: int = 4) -> bytes | None:
-        """The first response to these octets; None when the patience or the connection ends without one."""
-        if transport == "tcp":
-            with self.tcp(family) as stream:
-                stream.send(data)
-                return stream.receive()
-        with self.udp(family) as sock:
-            sock.send(data)
-            try:
-                return sock.recv(65535)
-            except TimeoutError:
-                return None
-
-    def query(
-        self,
-        name: str | bytes,
-        qtype: str | int = "A",
-        *,
-        transport: str = "udp",
-        family: int = 4,
-        **flags: object,
-    ) -> wire.Reply:
-        """Ask once; the response must repeat id and question (RFC 5452 section 9.1)."""
-        asked = wire.query(name, qtype, **flags)
-        raw = self.exchange(asked, transport, family)
-        assert raw is not None, f"no answer to {name!r} {qtype}"
-        reply = wire.read(raw)
-        assert (reply.qid, reply.flags & wire.QR) == (int.from_bytes(asked[:2]), wire.QR)
-        assert reply.question == wire.question(name, qtype, flags.get("qclass", 1))
-        return reply
-
-    def dig(self, *arguments: str, family: int = 4) -> str:
-        return self._client("dig", *arguments, family=family)
-
-    def kdig(self, *arguments: str, family: int = 4) -> str:
-        return self._client("kdig", *arguments, family=family)
-
-    def _client(self, name: str, *arguments: str, family: int) -> str:
-        host, port = self._place(family)
-        done = run([tool(name), f"@{host}", "-p", str(port), *arguments])
-        assert done.returncode == 0, done
-        return done.stdout
-
 
 def _port(place: str) -> int:
     return int(place.rsplit(":", 1)[1])
-
-
-def is_sinkholed(reply: wire.Reply) -> bool:
-    """The A record of the profile and nothing else."""
-    return reply.rcode == "NOERROR" and reply.addresses == [SINKHOLE4] and len(reply.answer) == 1
-
-
-def is_forwarded(reply: wire.Reply) -> bool:
-    """The decent upstream's A record and nothing else."""
-    return reply.rcode == "NOERROR" and reply.addresses == ["198.51.100.7"]
-
-
-def assert_silent(subject: Subject, *unanswered: bytes, ask: str = "blocked.example") -> None:
-    """None of the messages is answered: a good query sent behind them is answered first, and alone.
-
-    One socket is one flow, and a flow stays with one packet thread, so the order of answers means something.
-    """
-    with subject.udp() as sock:
-        for octets in unanswered:
-            sock.send(octets)
-        for _ in range(2):
-            good = wire.query(ask)
-            sock.send(good)
-            reply = sock.recv(65535)
-            assert reply[:2] == good[:2], f"answered: {reply.hex()}"

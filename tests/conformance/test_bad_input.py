@@ -42,7 +42,7 @@ def failures(subject: Subject) -> float:
 
 @each_bad
 def test_bad_input_at_reload_is_refused_and_what_was_enforced_stays(running: Subject, bad: Bad):
-    """Issue 2, Bad input: file, line and reason; exit code 4; the metric says so."""
+    """File, line and reason; exit code 4; the metric says so."""
     failed = failures(running)
     bad.put(running)
     said = running.cli("reload")
@@ -57,7 +57,7 @@ def test_bad_input_at_reload_is_refused_and_what_was_enforced_stays(running: Sub
 
 
 def test_status_tells_of_the_refused_publish_until_one_succeeds(running: Subject):
-    """Issue 2: the exit code says so, and what is enforced is what it was."""
+    """The exit code says so, and what is enforced is what it was."""
     BAD_ORDERS[0].put(running)
     assert running.cli("reload").code == 4
     said = running.cli("status")
@@ -73,7 +73,7 @@ def test_status_tells_of_the_refused_publish_until_one_succeeds(running: Subject
 
 
 def test_bad_input_at_a_hup_is_refused_too(running: Subject):
-    """Issue 2, Bad input: nobody waits for an answer to a signal, so the log and the metric tell."""
+    """Nobody waits for an answer to a signal, so the log and the metric tell."""
     failed = failures(running)
     BAD_ORDERS[0].put(running)
     running.hup()
@@ -92,7 +92,7 @@ def test_a_list_that_is_gone_is_refused_and_stays_enforced(running: Subject):
 
 
 def test_one_bad_order_holds_back_the_whole_publish(subject: Subject):
-    """Design section 7: nothing half-way; the good order beside the bad one waits, and then comes."""
+    """Nothing half-way; the good order beside the bad one waits, and then comes."""
     subject.start()
     subject.put_order(block("B-5", ["good.example"]))
     bad = subject.put_order("entries: [", "bad.yaml")
@@ -109,7 +109,7 @@ START_SAMPLES = [bad for bad in BAD if bad.what in SAMPLED]
 
 @pytest.mark.parametrize("bad", START_SAMPLES, ids=lambda bad: f"{bad.file}: {bad.what}")
 def test_bad_input_at_start_is_refused_with_the_same_message(subject: Subject, bad: Bad):
-    """Issue 2, Bad input: at start refuse to start; `check` says the same, problem by problem."""
+    """At start refuse to start; `check` says the same, problem by problem."""
     subject.configure(zones=ZONES, lists={"malware.txt": ["listed.example"]})
     bad.put(subject)
     said = subject.serve_refused()
@@ -132,7 +132,7 @@ def test_a_message_shows_control_characters_escaped_and_is_not_endless(subject: 
 
 
 def test_check_prints_every_problem_of_every_file(subject: Subject):
-    """Issue 2: not only the first."""
+    """A mistake is seldom alone: all are told, not only the first."""
     bad_order = order_text("entires: [a.example]", "entries:", "- a..example", "- co.id", "- good.example")
     subject.configure(
         zones=ZONES, lists={"malware.txt": "listed.example\na..example\nb c.example\ngood.example\n"}

@@ -22,7 +22,7 @@ def only_line(said: Said) -> str:
 @pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_STREAM])
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
 def test_a_port_in_use_is_named(subject: Subject, family: socket.AddressFamily, kind: socket.SocketKind):
-    """Issue 2, Bad input: one line that says what to do."""
+    """One line that says what to do."""
     host = "127.0.0.1" if family == socket.AF_INET else "::1"
     with socket.socket(family, kind) as taken:
         taken.bind((host, 0))
@@ -67,7 +67,7 @@ def test_a_metrics_port_in_use_is_named(subject: Subject):
     "servers", [[], ["resolver.example"], ["192.0.2.1:99999"], ["192.0.2.1:0"], ["::1:53"]]
 )
 def test_upstreams_that_are_none_are_refused(subject: Subject, servers: list[str]):
-    """Issue 2, Bad input: a missing upstream."""
+    """Without an upstream every name that is not blocked would fail."""
     subject.configure(upstreams=servers)
     line = only_line(subject.serve_refused())
     assert "upstream" in line or "servers" in line or (servers and servers[0] in line)
@@ -75,7 +75,7 @@ def test_upstreams_that_are_none_are_refused(subject: Subject, servers: list[str
 
 @pytest.mark.parametrize("option", ["state", "orders"])
 def test_a_folder_that_is_a_file_is_named(subject: Subject, option: str):
-    """Issue 2, Bad input; a file where a folder should be stops root too."""
+    """A file where a folder should be stops root too."""
     (subject.folder / "a-file").write_text("")
     subject.configure(**{"inbox" if option == "orders" else option: "a-file"})
     assert "a-file" in only_line(subject.serve_refused())
@@ -93,7 +93,7 @@ WITHOUT_OVERRIDE = "-dac_override,-dac_read_search"
 
 @pytest.mark.parametrize(("option", "mode"), [("state", 0o500), ("orders", 0o000)])
 def test_a_folder_without_rights_is_named(subject: Subject, option: str, mode: int):
-    """Issue 2, Bad input."""
+    """The operator who started it reads which folder, not a traceback."""
     subject.configure()
     closed = subject.folder / option
     closed.mkdir(exist_ok=True)
@@ -113,7 +113,7 @@ def test_a_configuration_that_is_missing_is_named(subject: Subject):
 
 
 def test_a_list_that_is_missing_is_named(subject: Subject):
-    """Design section 7: a list that cannot be read at start is fatal."""
+    """A list that cannot be read at start is fatal."""
     subject.configure(zones=[{"name": "malware", "list": "gone.txt", "match": "exact", "answer": "nxdomain"}])
     assert "gone.txt" in only_line(subject.serve_refused())
 
@@ -157,7 +157,7 @@ SINK = PROFILES["sinkhole"]
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_wrong_option_is_named_with_its_line(subject: Subject, config: dict, says: str):
-    """Design section 7: any error says which file, line and value."""
+    """Any error says which file, line and value."""
     subject.configure(lists={"list.txt": ["listed.example"]}, **config)
     checked = subject.cli("check")
     assert (checked.code, checked.json["ok"]) == (1, False)
@@ -187,7 +187,7 @@ def test_a_configuration_out_of_form_is_refused(subject: Subject, text: str, lin
 
 
 def test_check_names_every_wrong_option(subject: Subject):
-    """Issue 2: `check` prints every problem, not only the first."""
+    """`check` prints every problem, not only the first."""
     subject.configure(
         workers=-1, lisen=["127.0.0.1:0"], udp={"max_payload": 1}, zones=[ORDERS_ZONE | {"answer": "x"}]
     )

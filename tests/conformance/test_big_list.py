@@ -96,7 +96,7 @@ def blocked_of(subject: Subject, asked: list[str]) -> list[bool]:
 def test_a_million_names_load_and_each_is_found_and_no_other(
     subject: Subject, unbound: Unbound, tmp_path: Path
 ):
-    """Issue 2, How it shows; a deployed builder silently loses 0.147 % of its names."""
+    """Fault of others: a deployed builder silently loses 0.147 % of its names."""
     listed = names(COUNT)
     zone = {"name": "national", "list": "national.txt", "match": "exact", "answer": "sinkhole"}
     ready = subject.start(

@@ -148,7 +148,7 @@ def why(subject: Subject, name: str) -> tuple[int, dict]:
 
 
 def test_why_names_zone_order_entry_and_what_else_covers_the_name(running: Subject):
-    """Issue 2: zone, order, entry, and what else still covers the name."""
+    """Zone, order, entry, and what else still covers the name."""
     code, answer = why(running, "www.blocked.example")
     assert (code, answer["verdict"], answer["serial"]) == (0, "blocked", running.ready["serial"])
     decided = answer["decided_by"]
@@ -163,7 +163,7 @@ def test_why_names_zone_order_entry_and_what_else_covers_the_name(running: Subje
 
 
 def test_why_names_a_shorter_entry_of_the_same_zone_too(running: Subject):
-    """Design section 4: lifting the deeper one leaves the parent's subtree; the tool says so before."""
+    """Lifting the deeper one leaves the parent's subtree; the tool says so before."""
     code, answer = why(running, "a.deep.blocked.example")
     assert (code, answer["decided_by"]["entry"]) == (0, "deep.blocked.example")
     assert [(row["entry"], row["decides"]) for row in answer["covering"]] == [
@@ -240,14 +240,14 @@ def test_a_daemon_that_is_not_there_is_exit_code_3(subject: Subject, arguments: 
 def test_people_read_results_on_stdout_and_nothing_on_stderr(
     running: Subject, arguments: list[str], shows: list[str]
 ):
-    """Design section 6: stdout for results, stderr for everything else."""
+    """Stdout for results, stderr for everything else."""
     said = running.cli(*arguments, as_json=False)
     assert (said.code, said.stderr) == (0, "")
     assert [word for word in shows if word not in said.stdout] == []
 
 
 def test_times_are_shown_in_the_configured_zone(running: Subject):
-    """Design section 5: stored as UTC, shown in Jakarta's time by default: 11:30 on 14 July 2017."""
+    """Stored as UTC, shown in Jakarta's time by default: 11:30 on 14 July 2017."""
     assert "2017-07-14 11:30" in running.cli("status", as_json=False).stdout.replace("T", " ")
 
 
@@ -264,7 +264,7 @@ def test_help_names_the_commands_and_version_the_version(running: Subject):
 
 
 def test_the_log_names_no_client_and_no_name_that_was_asked(subject: Subject, upstream: StubUpstream):
-    """Issue 2: nothing about a client is ever logged; and each line is JSON with time, level and event."""
+    """Nothing about a client is ever logged; and each line is JSON with time, level and event."""
     subject.start(
         orders=[block("B-1", ["blocked.example"])], upstreams=[upstream.address], log={"level": "debug"}
     )

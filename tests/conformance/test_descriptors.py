@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from . import wire
 from .harness import Subject, is_forwarded, is_sinkholed
 from .orders import block
 from .storms import BLOCKED, Record, measured, traffic
 from .tools import tool, wait_for
-from .upstreams import StubUpstream
+from .upstreams import StubUpstream, silent
 
 LIMIT = 64
 
@@ -62,7 +63,7 @@ def processor_seconds(subject: Subject) -> float:
 def test_without_descriptors_blocked_names_are_answered_and_tcp_comes_back(
     subject: Subject, upstream: StubUpstream, record_property: Record
 ):
-    """Four that peers fell into: EMFILE of accept must not end the listener, nor take the processor."""
+    """Fault of others: EMFILE of accept must not end the listener, nor take the processor."""
     start(subject, upstream)
     with measured(subject, record_property) as figures:
         with traffic(subject, rate=300) as stream:
@@ -119,6 +120,28 @@ def test_clients_never_take_the_descriptors_that_others_need(
     assert set(tally) == {"blocked", "right"}
     assert figures.rise("dnsblock_upstream_errors_total") == 0
     assert "cannot accept" not in subject.stderr()
+
+
+def test_upstreams_that_are_silent_do_not_take_the_descriptors_that_orders_need(
+    subject: Subject, upstream: StubUpstream
+):
+    """Bound every count: sockets that wait for answers count, also those that are drawn from no more."""
+    upstream.script = silent
+    subject.under = [tool("prlimit"), f"--nofile={4 * LIMIT}:{4 * LIMIT}"]
+    subject.start(
+        orders=[block("B-1", [BLOCKED])],
+        upstreams=[upstream.address],
+        upstream={"attempt_timeout_ms": 2000, "attempts": 3},
+    )
+    with subject.udp() as client:
+        for number in range(20):
+            for turn in range(20):
+                client.send(wire.query(f"n{number}-{turn}.example"))
+            upstream.wait_until(lambda asked, number=number: len(asked) >= 20 * (number + 1), 30)
+        assert subject.metrics().total("process_open_fds") <= 4 * LIMIT / 2
+        subject.put_order(block("B-2", ["more.example"]))
+        assert subject.reload()["changed"] is True
+    assert is_sinkholed(subject.query("more.example"))
 
 
 def test_a_scrape_that_finds_no_descriptor_waits_quietly(

@@ -1,4 +1,4 @@
-"""EDNS of own answers: OPT in and out, extended errors by zone, and how an answer is made to fit."""
+"""EDNS of own answers (trap 3): OPT in and out, extended errors by zone, and how an answer is made to fit."""
 
 from collections.abc import Iterator
 from contextlib import closing

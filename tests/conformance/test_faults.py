@@ -154,7 +154,7 @@ def test_a_cname_block_that_is_lifted_under_way_opens_the_name(subject: Subject,
 
 
 def test_nxdomain_is_not_said_for_a_name_whose_children_are_exempt(subject: Subject, upstream: StubUpstream):
-    """RFC 8020 section 2: NXDOMAIN for the name would deny what the exemption lets live below it."""
+    """Trap 8, RFC 8020 section 2: NXDOMAIN for the name would deny what the exemption lets live below it."""
     orders = [block("B-1", [BLOCKED, "whole.example"]), exempt("E-1", [{"name": BLOCKED, "match": "below"}])]
     zone = {**ORDERS_ZONE, "answer": "nxdomain"}
     subject.start(zones=[zone], orders=orders, upstreams=[upstream.address])

@@ -34,7 +34,7 @@ def running(shared_subject: Subject, shared_upstream: StubUpstream) -> Subject:
 
 
 def test_ids_and_source_ports_cannot_be_guessed(subject: Subject, upstream: StubUpstream):
-    """RFC 5452 section 9.2: a random id and a random port for each query, and never the client's id."""
+    """Trap 10, RFC 5452 section 9.2: a random id and port for each query, and never the client's id."""
     start(subject, upstream)
     with subject.udp() as client:
         for number in range(200):
@@ -117,7 +117,7 @@ def test_a_reply_that_does_not_match_is_counted_and_waited_past(
 
 
 def test_a_reply_from_another_address_is_not_seen(running: Subject, seen: StubUpstream):
-    """RFC 5452 section 9.1: the answer comes from where the question went."""
+    """Trap 10, RFC 5452 section 9.1: the answer comes from where the question went."""
 
     def spoof(asked: Asked) -> bytes:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
@@ -165,7 +165,7 @@ def test_the_case_of_the_client_survives_an_upstream_that_folds_it(running: Subj
 
 
 def test_a_silent_upstream_costs_a_retry_on_another(subject: Subject, make_upstream: MakeUpstream):
-    """Design section 7: another upstream inside the client's patience."""
+    """RFC 1035 section 4.2.1: another upstream inside the client's patience."""
     mute, good = make_upstream(silent), make_upstream()
     start(subject, mute, good, **QUICK)
     assert [n for n in range(20) if not is_forwarded(subject.query(f"n{n}.example"))] == []
@@ -276,7 +276,7 @@ def test_a_reply_that_comes_after_the_name_was_blocked_is_not_handed_on(
 
 
 def test_an_answer_leaves_from_the_address_that_was_asked(subject: Subject, upstream: StubUpstream):
-    """Issue 2: a client believes no other; with a wildcard bind the kernel chooses (IP_PKTINFO)."""
+    """RFC 2181 section 4.1: a client believes no other; with a wildcard bind the kernel chooses."""
     subject.start(
         orders=[block("B-1", [BLOCKED])], upstreams=[upstream.address], listen=["0.0.0.0:0", "[::]:0"]
     )

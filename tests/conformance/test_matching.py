@@ -69,7 +69,7 @@ def running(shared_subject: Subject, shared_upstream: StubUpstream) -> Subject:
     ],
 )
 def test_a_name_that_an_entry_covers_is_blocked(running: Subject, name: str):
-    """Design section 4: subtree by default; exact the name alone; below all but the name; longest wins.
+    """Trap 9: subtree by default; exact the name alone; below all but the name; the longest wins.
 
     RFC 9460 section 2.3: a port prefix (`_8443._https`) lies in the subtree.
     """
@@ -116,7 +116,7 @@ def test_a_name_that_no_entry_covers_is_forwarded(running: Subject, name: str):
     ],
 )
 def test_the_longest_entry_decides_and_exact_decides_before_subtree(running: Subject, name: str):
-    """Design section 4: more labels beat fewer, exact beats subtree, also a block inside an exemption."""
+    """Trap 9, draft-vixie-dnsop-dns-rpz section 5.3: also a block inside an exemption."""
     assert running.query(name).addresses == SECOND_ADDRESS
 
 
@@ -161,7 +161,7 @@ def test_only_ascii_letters_are_folded(running: Subject):
 
 
 def test_the_first_zone_that_matches_decides(subject: Subject, upstream: StubUpstream):
-    """RPZ section 5.2: the order of zones, not the length of entries; and passthru is a match."""
+    """Trap 9, draft-vixie-dnsop-dns-rpz section 5.2: zones in their order; passthru is a match."""
     subject.start(
         zones=[
             {"name": "own", "list": "own.txt", "match": "subtree", "answer": "passthru"},
@@ -196,7 +196,7 @@ def test_a_list_has_the_match_of_its_zone(
 def test_lifting_the_block_of_one_issuer_does_not_open_that_of_another(
     subject: Subject, upstream: StubUpstream
 ):
-    """Design section 4: each issuer is its own zone."""
+    """Each issuer is a zone of its own (draft-vixie-dnsop-dns-rpz section 5.2)."""
     orders = [
         block("B-1", ["shared.example", "alone.example"]),
         block("C-1", ["shared.example"], issuer=COURT),
@@ -211,7 +211,7 @@ def test_lifting_the_block_of_one_issuer_does_not_open_that_of_another(
 def test_the_exemption_of_one_issuer_does_not_open_the_block_of_another(
     subject: Subject, upstream: StubUpstream
 ):
-    """Design section 4: an exempt entry is a hole (go on with the next zone), never a passthru."""
+    """Trap 9: an exempt entry is a hole (go on with the next zone), never a passthru."""
     orders = [
         block("B-1", ["blocked.example"]),
         exempt("B-2", ["ok.blocked.example", "free.blocked.example"]),
@@ -224,7 +224,7 @@ def test_the_exemption_of_one_issuer_does_not_open_the_block_of_another(
 
 
 def test_lifting_one_of_two_orders_for_a_name_leaves_the_other(subject: Subject, upstream: StubUpstream):
-    """Design section 1, point 4: every ordered name is its own fact; nothing is collapsed."""
+    """Every ordered name is its own fact; nothing is collapsed."""
     orders = [block("B-1", ["twice.example"]), block("B-2", ["twice.example"]), unblock("B-3", "B-1")]
     subject.start(orders=orders, upstreams=[upstream.address])
     assert subject.query("twice.example", edns=True).extended_errors[16] == "B-2"
@@ -234,7 +234,7 @@ def test_lifting_one_of_two_orders_for_a_name_leaves_the_other(subject: Subject,
 
 
 def test_lifting_a_parent_leaves_the_child_and_the_other_way_round(subject: Subject, upstream: StubUpstream):
-    """Design section 1, point 4: a name is not collapsed into its parent."""
+    """A name is not collapsed into its parent."""
     orders = [
         block("B-1", ["parent.example", "child.parent.example"]),
         block("B-2", ["mother.example", "son.mother.example"]),

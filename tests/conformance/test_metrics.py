@@ -81,7 +81,7 @@ def ask_everything(subject: Subject) -> None:
 
 
 def test_promtool_has_nothing_to_say(running: Subject):
-    """Issue 2: `promtool check metrics` is happy, before the first query and after all of them."""
+    """`promtool check metrics` is happy, before the first query and after all of them."""
     for _ in range(2):
         done = run([tool("promtool"), "check", "metrics"], input=running.metrics().text)
         assert (done.returncode, done.stdout + done.stderr) == (0, "")
@@ -181,7 +181,7 @@ def test_the_snapshot_and_its_publishing_are_told(running: Subject):
 
 
 def test_no_client_and_no_name_that_was_asked_is_in_the_text(running: Subject):
-    """Design: no name or client in a label; CVE-2026-40011 is a crafted name in a peer's metrics."""
+    """Trap 14: no name or client in a label; CVE-2026-40011 is a crafted name in a peer's metrics."""
     names = [b"secret-blocked", b'quote"\n{}\\'], [b"secret-free", b"\xff\x00\n"]
     with running.udp(source="127.44.55.66") as client:
         for labels, parent in zip(names, (b"blocked", b"free"), strict=True):

@@ -28,7 +28,7 @@ def test_commands_reach_a_daemon_whose_configuration_file_is_being_mended(
 
 
 def test_a_held_order_is_told_by_check_and_by_each_reload(subject: Subject, upstream: StubUpstream):
-    """Design section 5: a gap in the numbers holds the order and alerts; a withheld lifting is noticed."""
+    """A gap in the numbers holds the order and alerts; a withheld lifting is noticed."""
     subject.start(orders=[], upstreams=[upstream.address])
     subject.put_order(block("B-2", [NAME], seq=2, prev="0" * 64))
     assert "HELD" in subject.cli("check").json["notes"][0]
@@ -98,7 +98,7 @@ def test_an_accepted_order_outlives_the_orders_folder(subject: Subject, upstream
 def test_check_looks_into_lists_although_the_configuration_file_is_broken(
     subject: Subject, upstream: StubUpstream
 ):
-    """Issue 2: every problem of every file with file, line, value and reason, not only the first."""
+    """Every problem of every file with file, line, value and reason, not only the first."""
     zones = [
         {"name": "bad", "list": "bad.txt", "answer": "nxdomain"},
         {"name": "odd", "list": "odd.txt", "answer": "nxdomain", "match": "everything"},

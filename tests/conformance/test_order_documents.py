@@ -18,7 +18,7 @@ def test_an_order_may_be_json(subject: Subject):
 
 
 def test_names_may_stand_in_a_file_beside_the_order(subject: Subject):
-    """Design section 5: entries_file with its digest and number of lines."""
+    """`entries_file`, with its digest and number of lines."""
     names = b"one.example\ntwo.example\n"
     entries_file = {"path": "names.txt", "sha256": hashlib.sha256(names).hexdigest(), "lines": 2}
     order = block("B-1", [], entries_file=entries_file)
@@ -68,7 +68,7 @@ def chain(*orders: dict) -> list[str]:
 
 
 def test_a_gap_in_the_sequence_holds_what_comes_after_it(subject: Subject, upstream: StubUpstream):
-    """Design section 5: a withheld lifting is noticed; what is held is not enforced, and says so."""
+    """A withheld lifting is noticed; what is held is not enforced, and says so."""
     first, second, third = chain(
         block("B-1", ["one.example"]), unblock("B-2", "B-1"), block("B-3", ["three.example"])
     )
@@ -89,7 +89,7 @@ def test_a_gap_in_the_sequence_holds_what_comes_after_it(subject: Subject, upstr
 
 
 def test_an_order_that_does_not_follow_its_predecessor_is_held(subject: Subject, upstream: StubUpstream):
-    """Design section 5: `prev` is the digest of the issuer's previous file."""
+    """`prev` is the digest of the issuer's previous file."""
     first, second = chain(block("B-1", ["one.example"]), block("B-2", ["two.example"]))
     subject.start(upstreams=[upstream.address])
     subject.put_order(first, "1.yaml")

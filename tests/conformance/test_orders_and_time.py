@@ -34,7 +34,7 @@ def watch(subject: Subject, moment: datetime, *, blocked_before: bool) -> None:
 
 
 def test_a_block_takes_effect_at_its_time_without_a_signal(subject: Subject, upstream: StubUpstream):
-    """Issue 2: effective times are honoured by a timer."""
+    """Trap 11: effective times are honoured by a timer."""
     moment = in_seconds(1.5)
     subject.start(orders=[block("B-1", [NAME], effective_at=stamp(moment))], upstreams=[upstream.address])
     assert subject.ready["entries"] == 0
@@ -51,7 +51,7 @@ def test_a_block_ends_at_its_time_without_a_signal(subject: Subject, upstream: S
 
 
 def test_a_lifting_takes_effect_at_its_time_without_a_signal(subject: Subject, upstream: StubUpstream):
-    """Design section 1: lifting is where the field fails."""
+    """Trap 11: lifting is where the field fails."""
     moment = in_seconds(1.5)
     orders = [block("B-1", [NAME]), unblock("U-1", "B-1", effective_at=stamp(moment))]
     subject.start(orders=orders, upstreams=[upstream.address])
@@ -85,7 +85,7 @@ def test_a_block_that_was_over_before_the_start_is_not_enforced(subject: Subject
 
 
 def test_a_future_order_is_shown_as_scheduled(subject: Subject):
-    """Design section 5; `next_change_at` is when it takes effect."""
+    """`next_change_at` is when it takes effect."""
     moment = in_seconds(3600)
     orders = [block("B-1", ["now.example"]), block("B-2", [NAME, "b.example"], effective_at=stamp(moment))]
     subject.start(orders=orders)
@@ -97,7 +97,7 @@ def test_a_future_order_is_shown_as_scheduled(subject: Subject):
 
 
 def test_ttls_are_cut_before_a_scheduled_change(subject: Subject):
-    """Design section 4: no cache may hold an answer beyond the change: TTL is the time left, at least 1."""
+    """Trap 11, RFC 2181 section 8: no cache holds it beyond the change; TTL is the time left, at least 1."""
     moment = in_seconds(4)
     answers = {"sinkhole": PROFILES["sinkhole"] | {"ttl": 3600}}
     subject.start(orders=[block("B-1", [NAME], expires_at=stamp(moment))], answers=answers)
@@ -120,7 +120,7 @@ def test_ttls_are_cut_before_a_scheduled_change(subject: Subject):
 
 
 def test_the_clock_goes_on_while_a_broken_file_lies_in_the_inbox(subject: Subject, upstream: StubUpstream):
-    """Design section 1, point 3: the feed breaks; that must not keep anyone blocked."""
+    """A feed breaks sooner or later; that must not keep anyone blocked."""
     moment = in_seconds(2.5)
     subject.start(orders=[block("B-1", [NAME], expires_at=stamp(moment))], upstreams=[upstream.address])
     subject.put_order("<html><body>502 Bad Gateway</body></html>\n", "feed.yaml")
@@ -132,7 +132,7 @@ def test_the_clock_goes_on_while_a_broken_file_lies_in_the_inbox(subject: Subjec
 
 
 def test_an_order_stays_in_force_when_its_file_is_taken_away(subject: Subject):
-    """Design section 2: an order is a fact; the folder is an inbox."""
+    """An order is a fact; the folder is an inbox."""
     subject.start(orders=[block("B-1", [NAME])])
     for path in subject.orders_folder.iterdir():
         path.unlink()
@@ -155,7 +155,7 @@ def test_a_lifting_outlives_a_restart_and_the_order_it_lifted(subject: Subject, 
 
 
 def test_the_serial_rises_over_restarts_only_when_the_content_changed(subject: Subject):
-    """Design section 2: the serial is persistent and strictly rising; unchanged content keeps it."""
+    """The serial is persistent and strictly rising; unchanged content keeps it."""
     first = subject.start(orders=[block("B-1", [NAME])])
     again = subject.restart()
     assert (again["serial"], again["digest"]) == (first["serial"], first["digest"])
@@ -189,7 +189,7 @@ def test_a_block_may_come_again_by_a_new_order(subject: Subject, upstream: StubU
 
 
 def test_lifting_what_is_lifted_already_is_noted(subject: Subject):
-    """Design section 5, guards: accepted, noted NOT_BLOCKED."""
+    """It is accepted, and noted: NOT_BLOCKED."""
     orders = [block("B-1", [NAME]), unblock("U-1", "B-1"), unblock("U-2", "B-1")]
     subject.start(orders=orders)
     assert any("NOT_BLOCKED" in note for note in order_row(subject, "U-2")["notes"])

@@ -1,4 +1,4 @@
-"""What is refused before anything is decided, branch by branch, in the order of the branches."""
+"""What is refused before anything is decided (trap 0), branch by branch, in the order of the branches."""
 
 import os
 import random

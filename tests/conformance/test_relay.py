@@ -38,7 +38,7 @@ def test_options_of_the_client_stay_here(running: Subject, seen: StubUpstream):
 @pytest.mark.parametrize("flags", [0, wire.RD, wire.RD | wire.CD, wire.RD | wire.AD, wire.CD], ids=hex)
 @pytest.mark.parametrize("do", [False, True])
 def test_flags_of_the_query_reach_the_upstream(running: Subject, seen: StubUpstream, flags: int, do: bool):
-    """RFC 4035 section 3.2.2 (CD), RFC 3225 (DO), RFC 6840 section 5.7 (AD)."""
+    """Trap 6, RFC 4035 section 3.2.2 (CD), RFC 3225 (DO), RFC 6840 section 5.7 (AD)."""
     running.query("www.example", flags=flags, edns=wire.opt(do=True) if do else False)
     (asked,) = seen.queries
     assert asked.message.flags == flags
@@ -68,7 +68,7 @@ def test_the_question_reaches_the_upstream_octet_by_octet(running: Subject, seen
 def test_ad_comes_back_only_to_a_client_that_asked_for_it(
     running: Subject, seen: StubUpstream, flags: int, edns: bool | bytes, expected: int
 ):
-    """RFC 6840 section 5.8: AD in the answer if DO or AD was in the query."""
+    """Trap 6, RFC 6840 section 5.8: AD in the answer if DO or AD was in the query."""
     seen.script = lambda asked: asked.address(flags=wire.RA | wire.AD)
     assert running.query("signed.example", flags=flags, edns=edns).flags & wire.AD == expected
 
@@ -97,7 +97,7 @@ def test_only_the_extended_error_of_the_upstream_comes_back(running: Subject, se
 
 
 def test_a_client_with_edns_gets_opt_from_an_upstream_without(running: Subject, seen: StubUpstream):
-    """RFC 6891 section 7: the OPT of the answer belongs to this hop."""
+    """Trap 3, RFC 6891 section 7: the OPT of the answer belongs to this hop."""
     seen.script = lambda asked: wire.message(
         asked.message.qid,
         wire.QR | wire.RD | wire.RA,
@@ -109,7 +109,7 @@ def test_a_client_with_edns_gets_opt_from_an_upstream_without(running: Subject, 
 
 
 def test_do_comes_back_as_the_client_sent_it(running: Subject, seen: StubUpstream):
-    """RFC 3225 section 3, whatever the upstream thinks."""
+    """Trap 3, RFC 3225 section 3, whatever the upstream thinks."""
     seen.script = lambda asked: asked.address(edns=wire.opt(do=True))
     assert running.query("www.example", edns=True).opt.ttl == 0
     assert running.query("www.example", edns=wire.opt(do=True)).opt.ttl == wire.DO
@@ -117,7 +117,7 @@ def test_do_comes_back_as_the_client_sent_it(running: Subject, seen: StubUpstrea
 
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_other_additional_records_come_back_beside_opt(running: Subject, seen: StubUpstream, place: int):
-    """Only OPT is of the hop; glue is data, wherever OPT stands among it (RFC 6891 section 6.1.1)."""
+    """Trap 3: only OPT is of the hop; glue is data, wherever OPT stands among it (RFC 6891 section 6.1.1)."""
 
     def with_glue(asked: Asked) -> bytes:
         glue = [
@@ -193,7 +193,7 @@ def test_an_answer_that_does_not_fit_the_client_is_truncated(
 def test_an_answer_within_1232_octets_is_truncated_for_a_client_without_edns(
     running: Subject, seen: StubUpstream
 ):
-    """RFC 1035 section 4.2.1: 512 octets; it came whole from the upstream, in one datagram."""
+    """Trap 5, RFC 1035 section 4.2.1: 512 octets; it came whole from the upstream, in one datagram."""
     seen.script = lambda asked: texts(asked, 4)
     reply = running.query("text.example", "TXT")
     assert (reply.truncated, reply.answer, reply.opt) == (True, (), None)
@@ -202,7 +202,7 @@ def test_an_answer_within_1232_octets_is_truncated_for_a_client_without_edns(
 
 
 def test_the_largest_message_that_tcp_can_carry_arrives(running: Subject, seen: StubUpstream):
-    """RFC 1035 section 4.2.2: a length of 65,535 octets."""
+    """Trap 5, RFC 1035 section 4.2.2: a length of 65,535 octets."""
 
     def largest(asked: Asked) -> bytes:
         if asked.transport == "udp":

@@ -84,7 +84,7 @@ class Checker(threading.Thread):
 def test_a_hundred_reloads_under_load_lose_and_mix_nothing(
     subject: Subject, unbound: Unbound, tmp_path: Path
 ):
-    """Issue 2, How it shows. Each reload replaces the order that blocks the pair: one in, one out."""
+    """Trap 11: each reload replaces the order that blocks the pair: one in, one out."""
     orders = [block("ALWAYS", ALWAYS), block("PAIR-0", PAIR)]
     subject.start(orders=orders, upstreams=[unbound.address], udp={"max_payload": 1232})
     names = tmp_path / "queries.txt"

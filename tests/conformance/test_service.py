@@ -29,7 +29,7 @@ def next_with(manager: socket.socket, wanted: str) -> list[str]:
 
 
 def test_systemd_hears_that_it_is_ready_and_that_it_stops(subject: Subject, manager: socket.socket):
-    """Issue 2: systemd notify. Ready means that it answers; what comes after it may ask at once."""
+    """sd_notify(3): ready means that it answers; what comes after it may ask at once."""
     subject.start(orders=[block("B-1", ["blocked.example"])])
     next_with(manager, "READY=1")
     assert is_sinkholed(subject.query("blocked.example"))

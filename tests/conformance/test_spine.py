@@ -35,7 +35,7 @@ def names_of(entries: list) -> list[str]:
 
 
 def test_the_shipped_order_blocks_the_eleven_names_of_14_july_2017(running: Subject):
-    """Design section 1: 11 names, 14 July 2017 11:30 WIB; their number is what `serve` says it enforces."""
+    """11 names, 14 July 2017 11:30 WIB; their number is what `serve` says it enforces."""
     order = shipped("block")[1]
     assert sorted(names_of(order["entries"])) == sorted(TELEGRAM)
     assert order["issued_at"].startswith("2017-07-14T11:30") or order["effective_at"].startswith(
@@ -45,7 +45,7 @@ def test_the_shipped_order_blocks_the_eleven_names_of_14_july_2017(running: Subj
 
 
 def test_dig_sees_the_sinkhole_with_ttl_30_and_both_extended_errors(running: Subject):
-    """Issue 2, point 2; RFC 8914: 4 Forged Answer for the address, 16 Censored with the order's number."""
+    """RFC 8914 sections 4.5 and 4.17: 4 Forged Answer, and 16 Censored with the order's number."""
     output = running.dig("web.telegram.org")
     assert "status: NOERROR" in output
     assert re.search(rf"^web\.telegram\.org\.\s+30\s+IN\s+A\s+{re.escape(SINKHOLE4)}$", output, re.MULTILINE)
@@ -59,7 +59,7 @@ def test_dig_sees_the_sinkhole_over_ipv6_and_for_aaaa(running: Subject):
 
 
 def test_dig_without_edns_sees_no_opt(running: Subject):
-    """RFC 6891 section 7: OPT in the response if and only if in the query."""
+    """Trap 3, RFC 6891 section 7: OPT in the response if and only if in the query."""
     output = running.dig("+noedns", "web.telegram.org")
     assert SINKHOLE4 in output
     assert "OPT PSEUDOSECTION" not in output
@@ -70,7 +70,7 @@ def test_each_of_the_eleven_names_is_sinkholed(running: Subject):
 
 
 def test_kdig_over_tcp_sees_nodata_with_soa_for_type65(running: Subject):
-    """Issue 2, point 2; RFC 9460: an HTTPS record of the upstream would open the blocked name."""
+    """Trap 1, RFC 9460 section 7.3: an HTTPS record of the upstream would open the blocked name."""
     output = running.kdig("+tcp", "web.telegram.org", "TYPE65")
     assert "status: NOERROR" in output
     assert "ANSWER: 0" in output
@@ -80,7 +80,7 @@ def test_kdig_over_tcp_sees_nodata_with_soa_for_type65(running: Subject):
 
 
 def test_www_telegram_org_follows_the_match_of_the_order(running: Subject):
-    """Issue 2, point 2: below a subtree entry a name is blocked, beside an exact one it is not."""
+    """Below a subtree entry a name is blocked, beside an exact one it is not."""
     entries = shipped("block")[1]["entries"]
     entry = next(entry for entry in entries if names_of([entry]) == ["telegram.org"])
     match = entry.get("match", "subtree") if isinstance(entry, dict) else "subtree"
@@ -92,7 +92,7 @@ def test_www_telegram_org_follows_the_match_of_the_order(running: Subject):
 def test_a_name_that_is_not_blocked_gets_exactly_what_the_upstream_gives(
     running: Subject, unbound: Unbound, qtype: str
 ):
-    """Issue 2, point 2: header flags, every section and every TTL are those of the upstream."""
+    """Header flags, every section and every TTL are those of the upstream."""
     show = ["+noall", "+comments", "+question", "+answer", "+authority", "+additional", "+nocookie"]
     asked = ["example.com", qtype, *show]
     there = run([tool("dig"), "@127.0.0.1", "-p", str(unbound.port), *asked]).stdout
@@ -120,7 +120,7 @@ def test_a_name_that_does_not_exist_stays_so(running: Subject):
 
 
 def test_the_lifting_and_a_hup_give_each_name_the_answer_of_the_upstream(subject: Subject, unbound: Unbound):
-    """Issue 2, point 3: the order of 10 August 2017 is put into the folder and SIGHUP is sent."""
+    """The order of 10 August 2017 is put into the folder and SIGHUP is sent."""
     serial = start_with_the_block(subject, unbound).ready["serial"]
     put_the_lifting(subject)
     subject.hup()
@@ -133,7 +133,7 @@ def test_the_lifting_and_a_hup_give_each_name_the_answer_of_the_upstream(subject
 def test_the_lifting_and_a_reload_give_each_name_the_answer_of_the_upstream(
     subject: Subject, unbound: Unbound
 ):
-    """Issue 2, point 3: `dnsblock reload` has returned, so the very next query is the upstream's."""
+    """Fault of others: when `dnsblock reload` has returned, the very next query is the upstream's."""
     start_with_the_block(subject, unbound)
     put_the_lifting(subject)
     result = subject.reload()
@@ -146,7 +146,7 @@ def test_the_lifting_and_a_reload_give_each_name_the_answer_of_the_upstream(
 
 
 def test_the_shipped_lifting_is_that_of_10_august_2017():
-    """Design section 1: lifted on 10 August 2017 10:46 WIB."""
+    """Lifted on 10 August 2017 10:46 WIB."""
     order = shipped("unblock")[1]
     assert order["issued_at"].startswith("2017-08-10T10:46") or order["effective_at"].startswith(
         "2017-08-10T10:46"

@@ -16,7 +16,7 @@ from .upstreams import StubUpstream, silent
 def test_a_query_under_way_is_answered_before_the_end(
     subject: Subject, upstream: StubUpstream, transport: str
 ):
-    """Design section 7: stop answers what was asked, within a bound."""
+    """A stop answers what was asked, within a bound."""
     upstream.script = silent
     subject.start(upstreams=[upstream.address], upstream={"attempt_timeout_ms": 9000}, stop_timeout_ms=9000)
     with subject.udp() as sock, subject.tcp() as stream:

@@ -264,7 +264,7 @@ def is_of_unbound(number: int, reply: wire.Reply) -> bool:
 def test_a_killed_upstream_works_at_once_when_it_is_back(
     subject: Subject, tmp_path: Path, record_property: Record
 ):
-    """Four that peers fell into: ICMP port unreachable is no reason to stop, nor to wait once it is over."""
+    """Fault of others: ICMP port unreachable is no reason to stop, nor to wait once it is over."""
     with closing(Unbound(tmp_path)) as unbound:
         unbound.start()
         start(subject, unbound)
@@ -323,7 +323,7 @@ def test_a_killed_upstream_is_missed_by_nobody_when_there_is_another(
 def test_clients_that_are_gone_before_their_answer_disturb_nobody(
     subject: Subject, upstream: StubUpstream, record_property: Record
 ):
-    """Four that peers fell into: answers to closed ports come back as ICMP, and the listener goes on."""
+    """Fault of others: answers to closed ports come back as ICMP, and the listener goes on."""
     start(subject, upstream)
     gone = 600
     with measured(subject, record_property) as figures:

@@ -1,4 +1,4 @@
-"""Where an upstream's answer leads is judged too: a CNAME or an HTTPS record is no way around a block."""
+"""Where an upstream's answer leads is judged too (trap 12): a CNAME or an HTTPS record is no way around."""
 
 import struct
 from collections.abc import Callable
@@ -55,7 +55,7 @@ def start(
 def test_a_cname_into_a_block_is_answered_as_if_the_name_were_blocked(
     subject: Subject, upstream: StubUpstream, names: tuple[str, ...]
 ):
-    """RPZ draft section 5.1; trap 12: the owner is the queried name, and no part of the chain is seen."""
+    """draft-vixie-dnsop-dns-rpz section 5.1, trap 12: no part of the chain is seen."""
     start(subject, upstream, chain(*names))
     for transport in ("udp", "tcp"):
         reply = subject.query(ALIAS, transport=transport, edns=True)
@@ -97,6 +97,79 @@ def test_an_https_record_into_a_block_is_judged(
     assert 16 in reply.extended_errors
 
 
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("above", ["allow", "orders"])
+def test_an_allowed_alternative_frees_no_blocked_one(
+    subject: Subject, upstream: StubUpstream, above: str, turned: bool
+):
+    """RFC 9460 section 2.4.1: records of an RRset are a choice, and no chain; a client may take any."""
+    allow = {"name": "allow", "list": "allow.txt", "answer": "passthru"}
+    zones = [allow, ORDERS_ZONE] if above == "allow" else [ORDERS_ZONE, allow]
+
+    def script(asked: Asked) -> bytes:
+        records = [
+            wire.record(asked.name, "HTTPS", struct.pack("!H", priority) + wire.name_to_wire(target))
+            for priority, target in ((1, BLOCKED), (2, "cdn.example"))
+        ]
+        return asked.response(reversed(records) if turned else records)
+
+    start(subject, upstream, script, zones=zones, lists={"allow.txt": ["cdn.example"]})
+    assert subject.query(ALIAS, "HTTPS").is_nodata
+
+
+def test_a_dname_leads_to_the_name_with_its_end_exchanged_and_to_no_other(
+    subject: Subject, upstream: StubUpstream
+):
+    """RFC 6672 section 2.2: what is ordered is the one name, and the answer leads below it."""
+
+    def script(asked: Asked) -> bytes:
+        dname = wire.record("tree.example", 39, wire.name_to_wire(BLOCKED))
+        return asked.response([dname, cname(asked.name, f"x.{BLOCKED}")])
+
+    start(subject, upstream, script, orders=[block("B-1", [{"name": BLOCKED, "match": "exact"}])])
+    assert len(subject.query("x.tree.example").answer) == 2
+    subject.put_order(block("B-2", [{"name": BLOCKED, "match": "below"}]))
+    subject.reload()
+    assert is_sinkholed(subject.query("x.tree.example"))
+
+
+def test_a_dname_alone_leads_there_too(subject: Subject, upstream: StubUpstream):
+    """RFC 6672 section 3.4: a resolver may make the CNAME itself."""
+    dname = wire.record("tree.example", 39, wire.name_to_wire(BLOCKED))
+    start(subject, upstream, lambda asked: asked.response([dname]))
+    assert is_sinkholed(subject.query("x.tree.example"))
+    assert len(subject.query("tree.example", 39).answer) == 1, "of the owner itself it exchanges nothing"
+
+
+def test_a_record_of_another_owner_leads_nowhere(subject: Subject, upstream: StubUpstream):
+    """RFC 1034 section 3.6.2: a chain is one of owners; what stands beside it was not asked for."""
+    start(
+        subject,
+        upstream,
+        lambda asked: asked.response(
+            [wire.address_record(asked.name, "198.51.100.7"), cname("stray.example", BLOCKED)]
+        ),
+    )
+    assert subject.query(ALIAS).addresses == ["198.51.100.7"]
+
+
+def test_a_chain_that_stands_in_the_wrong_order_is_followed(subject: Subject, upstream: StubUpstream):
+    """RFC 1034 section 3.6.2 gives records no order, and some clients need none."""
+    start(
+        subject,
+        upstream,
+        lambda asked: asked.response([cname("one.example", BLOCKED), cname(asked.name, "one.example")]),
+    )
+    assert is_sinkholed(subject.query(ALIAS))
+
+
+@pytest.mark.parametrize("rcode", [0, 3, 5, 6, 9])
+def test_an_answer_of_any_rcode_but_servfail_is_judged(subject: Subject, upstream: StubUpstream, rcode: int):
+    """RFC 6604 section 3: the RCODE is of the chain's end, and says nothing of what stands before."""
+    start(subject, upstream, lambda asked: asked.response([cname(asked.name, BLOCKED)], rcode=rcode))
+    assert is_sinkholed(subject.query(ALIAS))
+
+
 @pytest.mark.parametrize("target", [".", "elsewhere.example", f"not{BLOCKED}"])
 def test_an_https_record_that_leads_elsewhere_passes(subject: Subject, upstream: StubUpstream, target: str):
     start(subject, upstream, https(1, "" if target == "." else target))
@@ -110,7 +183,7 @@ def test_what_failed_to_validate_is_never_made_into_an_answer(subject: Subject, 
 
 
 def test_a_passthru_of_the_name_wins_over_a_block_of_its_target(subject: Subject, upstream: StubUpstream):
-    """RPZ draft section 5.1: what is earlier in the chain decides."""
+    """draft-vixie-dnsop-dns-rpz section 5.1: what is earlier in the chain decides."""
     zones = [{"name": "allow", "list": "allow.txt", "answer": "passthru"}, ORDERS_ZONE]
     start(subject, upstream, chain(BLOCKED), zones=zones, lists={"allow.txt": [ALIAS]})
     assert subject.query(ALIAS).addresses == ["198.51.100.7"]

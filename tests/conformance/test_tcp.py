@@ -1,4 +1,4 @@
-"""DNS over TCP (RFC 7766): many queries on one connection, each answered as soon as it can be, in bounds."""
+"""DNS over TCP (RFC 7766, trap 15): many queries on one connection, each answered as soon as it can be."""
 
 import socket
 import struct
@@ -176,7 +176,7 @@ def test_a_message_that_trickles_is_cut_off(subject: Subject, upstream: StubUpst
 
 
 def test_clients_that_reset_are_forgotten(running: Subject, seen: StubUpstream):
-    """Four that peers fell into: an error of one connection must not end the listener, nor leak."""
+    """Fault of others: an error of one connection must not end the listener, nor leak."""
     seen.script = silent
     for number in range(50):
         with running.tcp() as stream:

@@ -20,6 +20,7 @@ T = TypeVar("T")
 DEBIAN_PACKAGES = {
     "dig": "bind9-dnsutils",
     "kdig": "knot-dnsutils",
+    "named": "bind9",
     "dnsperf": "dnsperf",
     "prlimit": "util-linux",
     "setpriv": "util-linux",

@@ -10,6 +10,7 @@ import struct
 import subprocess
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -115,7 +116,7 @@ def decent(asked: Asked) -> bytes:
     if asked.qtype == wire.QTYPES["AAAA"]:
         return asked.address("2001:db8:7::7")
     soa = wire.name_to_wire("ns.upstream.example") * 2 + struct.pack("!5I", 7, 60, 60, 60, 60)
-    return asked.response(authority=[wire.record("upstream.example", "SOA", soa)])
+    return asked.response(authority=[wire.record(b"\0", "SOA", soa)])
 
 
 def silent(_asked: Asked) -> None:
@@ -205,6 +206,10 @@ class StubUpstream:
     def _send_udp(self, reply: bytes, source: tuple[str, int]) -> None:
         self._udp.sendto(reply, source)
 
+    def _send_tcp(self, reply: bytes, sock: socket.socket) -> None:
+        with suppress(ConnectionError):  # who asked may have given up
+            sock.sendall(len(reply).to_bytes(2) + reply)
+
     def _read_tcp(self, sock: socket.socket) -> bool:
         try:
             data = sock.recv(65535)
@@ -219,7 +224,7 @@ class StubUpstream:
                 bytes(buffer[2:end]),
                 "tcp",
                 source,
-                lambda reply: sock.sendall(len(reply).to_bytes(2) + reply),
+                lambda reply: self._send_tcp(reply, sock),
             )
             del buffer[:end]
         return bool(data)

@@ -100,7 +100,7 @@ def run(installed: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProc
 
 
 def test_every_step_that_builds_is_a_target_of_the_makefile():
-    """Issue 2: the image's steps are those of the Makefile."""
+    """The image's steps are those of the Makefile."""
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     built = [(command[0], command[1] in targets) for command in make_steps()]
     assert built == [("make", True), ("make", True)]
@@ -159,7 +159,7 @@ def test_a_build_is_sent_what_it_needs_and_nothing_else(path: str, sent: bool):
 
 @pytest.mark.timeout(900)
 def test_the_steps_of_the_image_give_a_program_that_runs_anywhere(installed: Path, tmp_path: Path):
-    """Issue 2: the image's steps run; the program finds everything it needs at its prefix."""
+    """The image's steps run; the program finds everything it needs at its prefix."""
     said = run(installed, "--version", cwd=tmp_path)
     version = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)[1]
     assert (said.returncode, said.stdout) == (0, f"dnsblock, version {version}\n")

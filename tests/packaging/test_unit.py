@@ -64,7 +64,7 @@ def analyze(tmp_path: Path):
 
 
 def test_systemd_has_nothing_to_say_about_the_unit(analyze):
-    """Issue 2: the unit passes `systemd-analyze verify`."""
+    """The unit passes `systemd-analyze verify`."""
     said = analyze("verify", "--man=no")
     assert (said.returncode, said.stdout + said.stderr) == (0, "")
 

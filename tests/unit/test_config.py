@@ -279,12 +279,12 @@ def test_an_upstream_that_is_no_server_is_refused(refused, text: str):
     ],
 )
 def test_a_wrong_option_is_refused_with_its_line(refused, text: str, problem: str):
-    """Design section 7: any error at start says which file, line, value."""
+    """Any error at start says which file, line, value."""
     assert refused(text) == [problem]
 
 
 def test_every_problem_is_reported_those_between_options_too(refused):
-    """Issue 2: `check` prints every problem, not only the first."""
+    """`check` prints every problem, not only the first."""
     found = refused(
         "workers: -1\nlisen: []\nzones:\n- {name: z, answer: x, list: l}\nudp: {max_payload: 1}\n"
     )
@@ -356,7 +356,7 @@ def test_the_resolvers_of_the_machine_are_read_in_order(resolv_conf: Path):
     "text", ["", "search example\n", "nameserver fe80::1%eth0\n", "nameserver resolver\n", None]
 )
 def test_a_machine_without_resolvers_is_told_what_to_do(read, resolv_conf: Path, text: str | None):
-    """Issue 2, Bad input: a missing upstream; one line that says what to do."""
+    """A missing upstream: one line that says what to do."""
     resolv_conf.unlink() if text is None else resolv_conf.write_text(text)
     with pytest.raises(Refused, match=r"list your resolvers in upstream\.servers"):
         system_resolvers(resolv_conf)

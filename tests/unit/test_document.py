@@ -26,7 +26,7 @@ def refused(text: str | bytes, max_bytes: int = MIB) -> Problem:
 
 
 def test_every_scalar_is_text():
-    """Design section 5: YAML's own guesses (no, 1e3, dates) never apply."""
+    """YAML's own guesses (no, 1e3, dates) never apply."""
     assert read_text("{a: no, b: 1e3, c: 2017-07-14, d: 0x10, e: 1_0, f: 12:30:45, g: true}").value == {
         "a": "no",
         "b": "1e3",
@@ -92,7 +92,7 @@ def test_a_byte_order_mark_and_windows_line_ends_are_accepted():
 def test_what_yaml_allows_and_an_order_does_not_is_refused(
     text: str | bytes, line: int, value: str, reason: str
 ):
-    """Design section 5: unknown keys, duplicate keys, anchors and tags are refused."""
+    """Unknown keys, duplicate keys, anchors and tags are refused."""
     problem = refused(text)
     assert (problem.file, problem.line, problem.value) == ("file.yaml", line, value)
     assert reason in problem.reason

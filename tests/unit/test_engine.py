@@ -129,7 +129,7 @@ def test_a_list_of_a_million_names_holds_each_and_none_of_a_million_others():
 
 
 def test_packet_threads_answer_while_the_interpreter_is_held(engine):
-    """Design section 3: packet threads never take the interpreter's lock; nothing in Python can slow them."""
+    """Packet threads never take the interpreter's lock; nothing in Python can slow them."""
     engine.start(snapshot(b"blocked.example"), rules())
     host, port = engine.addresses()[0]
     asker = (
@@ -231,7 +231,7 @@ def test_every_bad_line_is_told_with_its_number():
 
 
 def test_digest_is_the_same_for_the_same_content_and_the_serial_is_not_in_it():
-    """Design: the same on every node that enforces the same thing."""
+    """The digest is the same on every node that enforces the same thing."""
     one, two = snapshot(b"a.example\nb.example", 1), snapshot(b"B.example.\n# c\na.example\n", 7)
     assert one.digest == two.digest
     assert one.digest != snapshot(b"a.example").digest

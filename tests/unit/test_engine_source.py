@@ -32,7 +32,7 @@ def test_pyo3_is_in_one_file():
 
 
 def test_decide_knows_no_socket_no_clock_and_no_log():
-    """Design section 3: bytes, client address and snapshot in, verdict out."""
+    """Bytes, client address and snapshot in, verdict out."""
     impure = (
         r"UdpSocket|TcpStream|Instant|SystemTime|println|eprintln|std::fs|\bVec<|\bBox<|\bString\b|format!"
     )

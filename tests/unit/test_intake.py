@@ -106,7 +106,7 @@ def test_numbered_orders_come_by_their_number(take):
 
 
 def test_an_order_after_a_gap_is_taken_and_noted(take):
-    """Design section 5: a withheld lifting is noticed."""
+    """A withheld lifting is noticed."""
     first = block("b-1", "t.me", seq=1)
     intake = take(first, block("b-3", "c.example", seq=3, prev="ab" * 32))
     assert ids(intake) == ["b-1", "b-3"]
@@ -115,7 +115,7 @@ def test_an_order_after_a_gap_is_taken_and_noted(take):
 
 
 def test_lifting_what_is_lifted_already_is_taken_and_noted(take):
-    """Design section 5, guards: NOT_BLOCKED, accepted and noted."""
+    """NOT_BLOCKED: accepted and noted."""
     intake = take(block("b-1", "t.me"), unblock("u-1", "b-1"), unblock("u-2", "b-1"))
     (note,) = intake.notes
     assert note.endswith("2.yaml: NOT_BLOCKED: 1 of 1 entries had ended already")
@@ -200,12 +200,12 @@ def test_a_link_to_a_document_is_followed(take, inbox: Path, tmp_path: Path):
     ],
 )
 def test_an_order_that_does_not_fit_is_refused_with_its_line(refused, documents: list[str], problem: str):
-    """Issue 2, Bad input: file, line and reason."""
+    """File, line and reason."""
     assert refused(*documents) == [problem]
 
 
 def test_a_number_that_was_used_for_other_bytes_is_refused(take, refused):
-    """Design section 5: reuse of an order_id with other bytes is refused."""
+    """Reuse of an order_id with other bytes is refused."""
     known = take(block("b-1", "t.me")).new
     (problem,) = refused(block("b-1", "t.me", "c.example"), known=known)
     assert problem.startswith("0.yaml:3: 'b-1': this order_id was used already, for other bytes")
@@ -222,7 +222,7 @@ def test_a_seq_that_is_followed_already_is_refused(take, refused):
 
 
 def test_an_issuer_numbers_all_of_its_orders_or_none(take, refused):
-    """Design section 5: strictly +1 per issuer; an order without a number could not be missed."""
+    """Strictly +1 per issuer; an order without a number could not be missed."""
     reason = "an issuer numbers all of its orders with seq, or none"
     numbered = take(block("b-1", "t.me", seq=1)).new
     assert refused(block("b-2", "c.example"), known=numbered) == [f"0.yaml:1: {reason}"]
@@ -239,7 +239,7 @@ def test_a_held_order_can_be_put_right_by_another_with_its_number(take):
 
 
 def test_every_problem_of_every_file_is_reported(refused):
-    """Issue 2: not only the first; and nothing is taken from the good file beside them."""
+    """Every file is told, not only the first; and nothing is taken from the good file beside them."""
     problems = refused(
         block("b-1", "good.example"),
         block("b-2", "t..me", "co.id", entires="x"),

@@ -85,7 +85,7 @@ def breaches(modules: dict[str, str]) -> list[str]:
 
 
 def test_no_module_imports_from_a_layer_above_it_or_past_a_door():
-    """Design section 3: who may import whom; one door per dependency."""
+    """Who may import whom; one door per dependency."""
     assert breaches(MODULES) == []
 
 

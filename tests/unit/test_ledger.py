@@ -37,7 +37,7 @@ def file_of(folder: Path) -> Path:
 
 
 def test_what_was_appended_is_there_after_a_restart(folder: Path):
-    """Design section 2: the ledger is the append-only log of orders."""
+    """The ledger is the append-only log of orders."""
     with Ledger.open(folder) as ledger:
         assert [order.entries for order in ledger.orders] == [order.entries for order in TWO]
         assert [order.sha256 for order in ledger.orders] == [order.sha256 for order in TWO]
@@ -164,7 +164,7 @@ def test_reading_only_makes_and_mends_nothing(folder: Path, tmp_path: Path):
 
 
 def test_a_folder_that_is_a_file_is_refused_with_what_to_do(tmp_path: Path):
-    """Issue 2, Bad input: one line that says what to do."""
+    """One line that says what to do."""
     (tmp_path / "state").write_text("")
     with pytest.raises(Refused, match="`state` must be a folder"):
         Ledger.open(tmp_path / "state")
@@ -174,7 +174,7 @@ def test_a_folder_that_is_a_file_is_refused_with_what_to_do(tmp_path: Path):
 def test_a_full_disk_accepts_no_order_and_leaves_nothing_half_written(
     folder: Path, monkeypatch: pytest.MonkeyPatch, failing: str
 ):
-    """Design section 7: no order is acknowledged; what is enforced goes on."""
+    """No order is acknowledged; what is enforced goes on."""
     before = file_of(folder).read_bytes()
     real = getattr(os, failing)
 

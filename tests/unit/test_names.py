@@ -84,7 +84,7 @@ def test_digits_of_other_scripts_are_not_taken_for_digits():
 
 
 def test_a_million_names_do_not_take_minutes():
-    """Issue 2: lists of 1,000,000 names load; a tenth of them here, with room for a slow machine."""
+    """Lists of 1,000,000 names load; a tenth of them here, with room for a slow machine."""
     names = [f"name-{number}.example.org" for number in range(100_000)]
     start = time.process_time()
     assert all(canonical(name) == name for name in names)

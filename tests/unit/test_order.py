@@ -31,7 +31,7 @@ def refused(text: str) -> list[str]:
 
 
 def test_every_field_of_a_document_is_kept():
-    """Design section 5: what a citizen and a court may ask for."""
+    """What a citizen and a court may ask for."""
     order = read(
         block(
             "B 17/2017 perihal é",
@@ -107,7 +107,7 @@ def test_an_unblock_names_orders_and_entries():
     ],
 )
 def test_urgency_gives_the_deadline_where_none_is_written(urgency: str, deadline: datetime):
-    """Design section 5: routine 7 d, urgent 24 h, immediate 4 h."""
+    """Routine 7 d, urgent 24 h, immediate 4 h."""
     assert read(block("b", "t.me", urgency=urgency)).deadline_at == deadline
     written = read(block("b", "t.me", urgency=urgency, deadline_at="2017-09-01T00:00:00Z"))
     assert written.deadline_at == datetime(2017, 9, 1, tzinfo=UTC)
@@ -251,7 +251,7 @@ def test_the_shipped_telegram_orders_are_what_history_says():
     ],
 )
 def test_what_is_wrong_is_refused_with_line_value_and_reason(text: str, problem: str):
-    """Issue 2, Bad input."""
+    """Each wrong value is named."""
     assert refused(text) == [problem]
 
 
@@ -277,14 +277,14 @@ def test_what_is_wrong_is_refused_with_line_value_and_reason(text: str, problem:
     ],
 )
 def test_a_time_is_rfc_3339_with_an_offset_or_refused(time: str):
-    """Design section 5."""
+    """A lifting names what it lifts."""
     (problem,) = refused(block("b", "t.me", effective_at=time))
     assert problem.startswith("6: ")
     assert "effective_at: " in problem
 
 
 def test_every_problem_of_a_document_is_reported_at_once():
-    """Issue 2: `check` prints every problem, not only the first; a broken header hides no bad entry."""
+    """`check` prints every problem, not only the first; a broken header hides no bad entry."""
     text = block("b", "t..me", "good.example", "co.id", "two words", entires="x", seq="one")
     with pytest.raises(Refused) as caught:
         parse("o.yaml", text.encode(), lambda entry: ["wide"] if entry.name == "co.id" else [])
@@ -326,7 +326,7 @@ def with_file(tmp_path: Path):
 
 
 def test_entries_may_stand_in_a_file_of_their_own(with_file, tmp_path: Path):
-    """Design section 5: entries_file{path,sha256,lines}."""
+    """`entries_file`: path, sha256 and lines."""
     order = with_file("T.me\nmünchen.example\n")
     assert order.entries == ()
     loaded = load_entries_file(order, tmp_path)
@@ -350,7 +350,7 @@ def test_entries_may_stand_in_a_file_of_their_own(with_file, tmp_path: Path):
 def test_a_file_of_entries_is_exactly_what_was_ordered(
     with_file, tmp_path: Path, text: str | bytes, promised: dict, problem: str
 ):
-    """Design section 1: downloads are cut in the middle, and a half last line may be a country's domain."""
+    """Downloads are cut in the middle, and a half last line may be a country's domain."""
     order = with_file(text, **promised)
     with pytest.raises(Refused) as caught:
         load_entries_file(order, tmp_path)

@@ -104,7 +104,7 @@ def test_a_lifting_before_its_time_leaves_no_gap_to_slip_through():
 
 
 def test_lifting_what_has_ended_is_noted():
-    """Design section 5, guards: NOT_BLOCKED."""
+    """Noted: NOT_BLOCKED."""
     ledger = orders(
         block("b", "t.me", "c.example", expires_at=AUGUST_10),
         unblock("u", "b", "t.me", effective_at=JULY_14),
@@ -142,7 +142,7 @@ def test_numbered_orders_are_followed_whatever_the_order_of_their_arrival():
 
 
 def test_a_gap_holds_what_comes_after_it():
-    """Design section 5: a withheld lifting is noticed; what is held is not enforced."""
+    """A withheld lifting is noticed; what is held is not enforced."""
     first, _, third = chain()
     derived = derive(orders(first, third), START)
     assert names(derived) == ["block one.example b-1"]

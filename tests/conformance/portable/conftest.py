@@ -1,0 +1,46 @@
+"""Fixtures of the portable tests: the resolver that the run is aimed at, and the upstream behind it."""
+
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from .. import policy
+from ..asking import Asking
+from ..harness import Subject
+from ..peers import BindPeer, Elsewhere, UnboundPeer
+from ..upstreams import StubUpstream, decent
+
+
+@pytest.fixture(scope="session")
+def portable_upstream() -> Iterator[StubUpstream]:
+    with closing(StubUpstream(decent)) as stub:
+        yield stub
+
+
+@pytest.fixture(scope="session")
+def resolver(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, portable_upstream: StubUpstream
+) -> Iterator[Asking]:
+    """The resolver that is tested, with the policy in force and the scripted upstream behind it."""
+    aim = request.config.getoption("aim")
+    folder = tmp_path_factory.mktemp("portable")
+    if aim == "dnsblock":
+        with closing(Subject(folder)) as subject:
+            subject.patience = 2.0
+            subject.start(**policy.configuration(portable_upstream.address))
+            yield subject
+        return
+    peers = {"unbound": UnboundPeer, "bind": BindPeer}
+    hook = request.config.getoption("policy_hook")
+    with closing(peers[aim](folder) if aim in peers else Elsewhere(aim, hook, folder)) as peer:
+        peer.start(portable_upstream.address)
+        yield peer
+
+
+@pytest.fixture(autouse=True)
+def seen(portable_upstream: StubUpstream) -> StubUpstream:
+    """The upstream behind the resolver, decent again, with the queries of this test only."""
+    portable_upstream.script = decent
+    portable_upstream.forget()
+    return portable_upstream

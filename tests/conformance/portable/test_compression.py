@@ -1,0 +1,64 @@
+"""Names in what the upstream sends: compressed as RFC 1035 allows, or as it does not."""
+
+from collections.abc import Callable
+
+import pytest
+
+from .. import wire
+from ..asking import SINKHOLE4, Asking, is_sinkholed
+from ..policy import SINKHOLED, free
+from ..upstreams import Asked, StubUpstream
+
+CNAME = 5
+
+
+def pointer(offset: int) -> bytes:
+    return (0xC000 | offset).to_bytes(2)
+
+
+def test_a_target_is_read_through_its_pointers(resolver: Asking, seen: StubUpstream):
+    """Traps 12 and 14, RFC 1035 section 4.1.4: a compressed target is as blocked as one written out."""
+    alias = free()
+
+    def script(asked: Asked) -> bytes:
+        if asked.name != alias:
+            return asked.address()
+        first = wire.record(b"\xc0\x0c", CNAME, wire.name_to_wire(f"x.{SINKHOLED}"))
+        at = 12 + len(asked.message.question) + 12 + 2  # behind the label x of the first target
+        second = wire.record(pointer(at - 2), CNAME, b"\x03www" + pointer(at))
+        last = wire.address_record(b"\x03www" + pointer(at), "198.51.100.7")
+        return asked.response([first, second, last])
+
+    seen.script = script
+    reply = resolver.query(alias)
+    assert reply.addresses in ([SINKHOLE4], [])
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        pointer,
+        lambda at: b"\x01a" + pointer(at),
+        lambda at: pointer(at + 2) + pointer(at),
+        lambda _: pointer(0x3FFF),
+        lambda _: b"\x40" + b"x" * 64 + b"\0",
+        lambda _: b"\x3fcut",
+        lambda _: wire.labels_to_wire([b"x" * 63] * 5),
+    ],
+    ids=["itself", "loop", "two", "past the end", "label type 01", "cut", "too long"],
+)
+def test_a_name_that_cannot_be_read_harms_nobody(
+    resolver: Asking, seen: StubUpstream, target: Callable[[int], bytes]
+):
+    """Trap 14, RFC 1035 section 4.1.4: pointers lead backwards, and following them ends."""
+    name = free()
+
+    def script(asked: Asked) -> bytes:
+        if asked.name != name:
+            return asked.address()
+        at = 12 + len(asked.message.question) + 12
+        return asked.response([wire.record(b"\xc0\x0c", CNAME, target(at))])
+
+    seen.script = script
+    resolver.exchange(wire.query(name))
+    assert is_sinkholed(resolver.query(SINKHOLED))

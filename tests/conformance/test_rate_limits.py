@@ -1,0 +1,240 @@
+"""Limits of what one client gets over UDP: forged sources gain nothing, who is known is not limited."""
+
+import time
+from contextlib import ExitStack
+
+import pytest
+
+from . import wire
+from .asking import is_forwarded, is_sinkholed
+from .harness import Subject
+from .orders import block
+from .tools import wait_for
+from .upstreams import Asked, StubUpstream
+
+BLOCKED = "blocked.example"
+CLIENT = b"12345678"
+PADDING = 12
+SMALL = {"queries_per_second": 5, "errors_per_second": 3, "slip": 2, "amplification": 10, "exempt": []}
+ROOMY = {**SMALL, "queries_per_second": 100_000, "errors_per_second": 100_000}
+LIMITED = "dnsblock_rate_limited_total"
+
+
+def cookie_opt(cookie: bytes) -> bytes:
+    return wire.opt(options=wire.option(wire.COOKIE_OPTION, cookie))
+
+
+def flood(
+    subject: Subject, octets: bytes, count: int = 200, source: str | None = None
+) -> tuple[list[wire.Reply], float]:
+    """What comes back from many queries of one client, and how long sending them took."""
+    replies = []
+    with subject.udp(source=source) as sock:
+        began = time.monotonic()
+        for number in range(count):
+            sock.send(number.to_bytes(2) + octets[2:])
+        took = time.monotonic() - began
+        sock.settimeout(0.4)
+        try:
+            while True:
+                replies.append(wire.read(sock.recv(4096)))
+        except TimeoutError:
+            pass
+    return replies, took
+
+
+def start(subject: Subject, upstream: StubUpstream | None = None, **limits: object) -> None:
+    more = {"upstreams": [upstream.address]} if upstream else {}
+    subject.start(orders=[block("B-1", [BLOCKED])], workers=1, limits={**SMALL, **limits}, **more)
+
+
+# ------- Queries ---------------------------------------------------------------------
+
+
+def test_above_the_rate_every_second_query_gets_tc_and_the_others_nothing(subject: Subject):
+    """RFC 5358 section 4, BIND's RRL: who is real asks again over TCP, who is forged hears half as often."""
+    start(subject)
+    replies, took = flood(subject, wire.query(BLOCKED))
+    whole = [reply for reply in replies if is_sinkholed(reply)]
+    cut = [reply for reply in replies if reply.truncated]
+    assert len(whole) + len(cut) == len(replies)
+    assert 1 <= len(whole) <= 2 * SMALL["queries_per_second"] * (1 + took)
+    assert abs(len(cut) - (200 - len(whole)) / 2) <= 5
+    assert all((reply.rcode, reply.answer) == ("NOERROR", ()) for reply in cut)
+    metrics = subject.metrics()
+    assert metrics.total(LIMITED, answer="truncated") == len(cut)
+    assert metrics.total(LIMITED, answer="dropped") == 200 - len(replies)
+    assert metrics.total("dnsblock_queries_total", outcome="limited") == 200 - len(whole)
+
+
+def test_all_packet_threads_together_give_a_client_one_allowance(subject: Subject):
+    """RFC 5358 section 4: the kernel spreads a client's queries over threads whose clocks differ a little."""
+    limits = {**SMALL, "queries_per_second": 100, "slip": 0}
+    subject.start(orders=[block("B-1", [BLOCKED])], workers=4, limits=limits)
+    with ExitStack() as stack:
+        socks = [stack.enter_context(subject.udp()) for _ in range(16)]
+        began = time.monotonic()
+        for number in range(8000):
+            socks[number % len(socks)].send(wire.query(BLOCKED, qid=number))
+        wait_for(lambda: counted(subject) >= 7000, "they are counted")
+        seconds = time.monotonic() - began
+    answered = subject.metrics().total("dnsblock_queries_total", outcome="blocked")
+    assert 100 <= answered <= 1.1 * 100 * (1 + seconds)
+
+
+def counted(subject: Subject) -> float:
+    return subject.metrics().total("dnsblock_queries_total")
+
+
+def test_what_is_forwarded_is_limited_too(subject: Subject, upstream: StubUpstream):
+    """And what is limited does not reach the upstream."""
+    start(subject, upstream)
+    replies, took = flood(subject, wire.query("free.example"))
+    assert len([reply for reply in replies if is_forwarded(reply)]) == len(upstream.queries)
+    assert len(upstream.queries) <= 2 * SMALL["queries_per_second"] * (1 + took)
+
+
+def test_above_the_rate_a_client_cookie_gets_bad_cookie_with_a_good_one(subject: Subject):
+    """RFC 7873 section 5.2.3: BADCOOKIE (23); who is real asks again with it, over UDP."""
+    start(subject)
+    replies, _ = flood(subject, wire.query(BLOCKED, edns=cookie_opt(CLIENT)))
+    bad = [reply for reply in replies if reply.rcode == "BADCOOKIE"]
+    assert len(bad) >= 80
+    assert not any(reply.truncated or reply.answer for reply in bad)
+    cookie = dict(bad[-1].options)[wire.COOKIE_OPTION]
+    assert (len(cookie), cookie[:8]) == (24, CLIENT)
+    assert is_sinkholed(subject.query(BLOCKED, edns=cookie_opt(cookie)))
+    assert subject.metrics().total(LIMITED, answer="bad_cookie") == len(bad)
+
+
+def test_with_a_good_cookie_every_query_is_answered(subject: Subject):
+    """RFC 7873 section 5.2.4: the address is not forged, so there is nothing to be limited."""
+    start(subject)
+    cookie = dict(subject.query(BLOCKED, edns=cookie_opt(CLIENT)).options)[wire.COOKIE_OPTION]
+    replies, _ = flood(subject, wire.query(BLOCKED, edns=cookie_opt(cookie)))
+    assert [is_sinkholed(reply) for reply in replies] == [True] * 200
+
+
+def test_over_tcp_every_query_is_answered(subject: Subject):
+    """RFC 7766 section 10: a handshake proves the address."""
+    start(subject)
+    flood(subject, wire.query(BLOCKED), 50)
+    with subject.tcp() as stream:
+        stream.send(*(wire.query(BLOCKED, qid=number) for number in range(50)))
+        assert all(is_sinkholed(stream.reply()) for _ in range(50))
+
+
+def test_one_client_does_not_use_up_what_is_anothers(subject: Subject):
+    """RFC 5358 section 4: an IPv4 address is a client."""
+    start(subject)
+    flood(subject, wire.query(BLOCKED), 100, source="127.0.0.1")
+    replies, _ = flood(subject, wire.query(BLOCKED), 1, source="127.0.0.2")
+    assert [is_sinkholed(reply) for reply in replies] == [True]
+
+
+def test_who_waits_is_answered_again(subject: Subject):
+    """A limit is a rate and no ban."""
+    start(subject)
+    flood(subject, wire.query(BLOCKED), 100)
+    deadline = time.monotonic() + 5
+    while not is_sinkholed_now(subject):
+        assert time.monotonic() < deadline
+
+
+def is_sinkholed_now(subject: Subject) -> bool:
+    replies, _ = flood(subject, wire.query(BLOCKED), 1)
+    return any(is_sinkholed(reply) for reply in replies)
+
+
+def test_with_a_slip_of_one_nobody_meets_silence(subject: Subject):
+    """BIND's RRL: slip 1 answers each with TC=1."""
+    start(subject, slip=1)
+    replies, _ = flood(subject, wire.query(BLOCKED))
+    assert len(replies) == 200
+
+
+@pytest.mark.parametrize("exempt", [None, ["127.0.0.1/32"]])
+def test_who_is_exempt_is_not_limited(subject: Subject, exempt: list[str] | None):
+    """A resolver or a monitor of one's own; this machine, where nothing else is said."""
+    limits = {**SMALL, "exempt": exempt}
+    if exempt is None:
+        del limits["exempt"]
+    subject.start(orders=[block("B-1", [BLOCKED])], workers=1, limits=limits)
+    replies, _ = flood(subject, wire.query(BLOCKED))
+    assert [is_sinkholed(reply) for reply in replies] == [True] * 200
+
+
+# ------- Errors ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("octets", "rcode"),
+    [
+        (wire.query(BLOCKED, flags=wire.TC), "FORMERR"),
+        (wire.query(BLOCKED, opcode=6), "NOTIMP"),
+        (wire.query(BLOCKED, edns=wire.opt(version=1)), "BADVERS"),
+        (wire.query("version.bind", "TXT", qclass=3), "REFUSED"),
+    ],
+    ids=["FORMERR", "NOTIMP", "BADVERS", "REFUSED"],
+)
+def test_errors_above_their_rate_are_dropped(subject: Subject, octets: bytes, rcode: str):
+    """Trap 0: whatever is wrong with a query, its source may be forged."""
+    start(subject, queries_per_second=100_000)
+    replies, took = flood(subject, octets)
+    assert {reply.rcode for reply in replies} == {rcode}
+    assert len(replies) <= 2 * SMALL["errors_per_second"] * (1 + took)
+    assert is_sinkholed(subject.query(BLOCKED)), "and good queries have a rate of their own"
+
+
+def test_refusals_of_who_is_no_client_are_limited(subject: Subject):
+    """Trap 0, RFC 8914 section 4.19: who may not ask at all must not be made to be answered."""
+    limits = {**SMALL, "queries_per_second": 100_000}
+    subject.start(limits=limits, clients={"allow": ["127.9.9.0/24"]}, workers=1)
+    replies, took = flood(subject, wire.query(BLOCKED))
+    assert len(replies) <= 2 * SMALL["errors_per_second"] * (1 + took)
+
+
+# ------- Amplification ------------------------------------------------------------------
+
+
+def texts(asked: Asked) -> bytes:
+    """About 900 octets."""
+    record = wire.record(b"\xc0\x0c", "TXT", b"\xc8" + b"x" * 200)
+    return asked.response([record[:-1] + bytes([65 + number]) for number in range(4)])
+
+
+def test_no_answer_to_a_stranger_is_larger_than_ten_times_the_query(subject: Subject, upstream: StubUpstream):
+    """Trap 5, RFC 5358 section 3: what does not fit is TC=1, and whole over TCP."""
+    upstream.script = texts
+    start(subject, upstream, **ROOMY)
+    octets = wire.query("free.example", "TXT", edns=wire.opt(4096))
+    reply = wire.read(subject.exchange(octets))
+    assert (reply.truncated, reply.answer) == (True, ())
+    assert len(reply.raw) <= 10 * len(octets)
+    assert len(subject.query("free.example", "TXT", edns=True, transport="tcp").answer) == 4
+
+
+def test_who_pads_the_query_gets_the_whole_answer(subject: Subject, upstream: StubUpstream):
+    """RFC 7830 section 3: padding costs the sender what the answer costs us."""
+    upstream.script = texts
+    start(subject, upstream, **ROOMY)
+    padded = wire.opt(4096, options=wire.option(PADDING, b"\0" * 100))
+    assert len(subject.query("free.example", "TXT", edns=padded).answer) == 4
+
+
+def test_who_has_a_good_cookie_gets_the_whole_answer(subject: Subject, upstream: StubUpstream):
+    """RFC 7873 section 5.2.4."""
+    upstream.script = texts
+    start(subject, upstream, **ROOMY)
+    cookie = dict(subject.query(BLOCKED, edns=cookie_opt(CLIENT)).options)[wire.COOKIE_OPTION]
+    assert subject.query("free.example", "TXT", edns=cookie_opt(CLIENT)).truncated
+    assert len(subject.query("free.example", "TXT", edns=cookie_opt(cookie)).answer) == 4
+
+
+def test_the_text_of_an_extended_error_gives_way_before_the_answer(subject: Subject):
+    """Trap 5, RFC 8914 section 3: the number of the order is for people; the address is the answer."""
+    subject.start(orders=[block("N" * 100, [BLOCKED])], limits={**ROOMY, "amplification": 3})
+    reply = subject.query(BLOCKED, edns=True)
+    assert is_sinkholed(reply)
+    assert reply.extended_errors == {4: "", 16: ""}
+    assert subject.query(BLOCKED, edns=True, transport="tcp").extended_errors[16] == "N" * 100

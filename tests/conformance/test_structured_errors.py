@@ -1,0 +1,143 @@
+"""Structured DNS errors: who asks for them gets the extended error as JSON, and no forged address."""
+
+import json
+
+import pytest
+
+from . import wire
+from .asking import is_sinkholed
+from .harness import ORDERS_ZONE, PROFILES, Subject
+from .orders import block
+
+BLOCKED, LISTED, FILTERED = "blocked.example", "listed.example", "filtered.example"
+NUMBER = "KOMINFO/2017-07-14"
+OPTION = 65023
+ASKING = wire.opt(options=wire.option(OPTION))
+ERRORS = {
+    "option": OPTION,
+    "contacts": ["mailto:abuse@isp.example", "tel:+62-21-555-0100"],
+    "organization": "ISP",
+    "language": "en",
+}
+ZONES = [ORDERS_ZONE, {"name": "malware", "list": "malware.txt", "match": "subtree", "answer": "sinkhole"}]
+
+
+def start(subject: Subject, errors: dict | None, number: str = NUMBER) -> None:
+    profiles = PROFILES | {"wanted": PROFILES["sinkhole"] | {"extended_error": 17}}
+    entries = [BLOCKED, "nx.example", {"name": FILTERED, "answer": "wanted"}]
+    entries[1] = {"name": "nx.example", "answer": "nxdomain"}
+    subject.start(
+        zones=ZONES,
+        orders=[block(number, entries)],
+        answers=profiles,
+        lists={"malware.txt": [LISTED]},
+        signals={"structured_errors": errors},
+    )
+
+
+@pytest.fixture(scope="module")
+def running(shared_subject: Subject) -> Subject:
+    start(shared_subject, ERRORS)
+    return shared_subject
+
+
+def text_of(reply: wire.Reply) -> tuple[int, dict]:
+    """The only extended error, and its text as I-JSON: an object with each member once (RFC 7493)."""
+    ((code, text),) = reply.extended_errors.items()
+
+    def once(pairs: list) -> dict:
+        assert len({key for key, _ in pairs}) == len(pairs)
+        return dict(pairs)
+
+    return code, json.loads(text, object_pairs_hook=once)
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+@pytest.mark.parametrize(
+    ("name", "code", "numbered"), [(BLOCKED, 16, True), (LISTED, 15, False), (FILTERED, 17, True)]
+)
+def test_who_asks_gets_the_reason_as_json(
+    running: Subject, name: str, code: int, numbered: bool, transport: str
+):
+    """draft-ietf-dnsop-structured-dns-error section 4: c contacts, j why, o who, l in which language."""
+    found, text = text_of(running.query(name, edns=ASKING, transport=transport))
+    assert found == code
+    assert (text["c"], text["o"], text["l"]) == (ERRORS["contacts"], "ISP", "en")
+    assert set(text) <= {"c", "j", "o", "l", "s"}
+    assert not numbered or NUMBER in text["j"]
+
+
+def test_a_censored_answer_has_no_sub_error(running: Subject):
+    """draft-ietf-dnsop-structured-dns-error section 4: s MUST NOT stand with Censored (16)."""
+    code, text = text_of(running.query(BLOCKED, edns=ASKING))
+    assert (code, "s" in text) == (16, False)
+
+
+@pytest.mark.parametrize("qtype", ["A", "AAAA", "HTTPS", "TXT"])
+def test_who_asks_gets_no_forged_answer(running: Subject, qtype: str):
+    """draft-ietf-dnsop-structured-dns-error section 5.2: the sinkhole becomes NODATA, without code 4."""
+    reply = running.query(BLOCKED, qtype, edns=ASKING)
+    assert reply.is_nodata
+    assert list(reply.extended_errors) == [16]
+
+
+def test_an_nxdomain_stays_one(running: Subject):
+    """draft-ietf-dnsop-structured-dns-error section 5.2: NXDOMAIN forges no address."""
+    reply = running.query("nx.example", edns=ASKING)
+    assert (reply.rcode, reply.answer) == ("NXDOMAIN", ())
+    assert text_of(reply)[0] == 16
+
+
+@pytest.mark.parametrize(
+    "edns", [wire.opt(), wire.opt(options=wire.option(OPTION - 1))], ids=["none", "other"]
+)
+def test_who_does_not_ask_gets_what_everybody_gets(running: Subject, edns: bytes):
+    """RFC 8914 section 2: the address of the sinkhole, and the number of the order as plain text."""
+    reply = running.query(BLOCKED, edns=edns)
+    assert is_sinkholed(reply)
+    assert reply.extended_errors == {4: "", 16: NUMBER}
+
+
+def test_where_it_is_off_the_option_means_nothing(subject: Subject):
+    """RFC 6891 section 6.1.2: unknown options are ignored."""
+    start(subject, None)
+    reply = subject.query(BLOCKED, edns=ASKING)
+    assert is_sinkholed(reply)
+    assert reply.extended_errors == {4: "", 16: NUMBER}
+
+
+def test_the_option_is_not_echoed(running: Subject):
+    """Trap 3, draft-ietf-dnsop-structured-dns-error section 5.2: the answer is in the extended error."""
+    assert {code for code, _ in running.query(BLOCKED, edns=ASKING).options} == {wire.EDE_OPTION}
+
+
+def test_text_outside_ascii_is_utf_8(subject: Subject):
+    """RFC 7493 section 2.1, RFC 8914 section 2."""
+    start(subject, ERRORS | {"organization": 'Penyedia "Ünïcode" \\ Lokal', "language": "id"})
+    _, text = text_of(subject.query(BLOCKED, edns=ASKING))
+    assert (text["o"], text["l"]) == ('Penyedia "Ünïcode" \\ Lokal', "id")
+
+
+def test_what_is_for_people_is_left_out_first_where_it_does_not_fit(subject: Subject):
+    """Trap 5, draft-ietf-dnsop-structured-dns-error section 5.2: j and o, and then all of the text."""
+    start(subject, ERRORS | {"organization": "O" * 100}, number="N" * 200)
+    small = wire.opt(512, options=wire.option(OPTION))
+    reply = subject.query(f"{'x' * 60}.{BLOCKED}", edns=small)
+    code, text = text_of(reply)
+    assert (code, text["c"]) == (16, ERRORS["contacts"])
+    assert {"j", "o"}.isdisjoint(text)
+    assert (len(reply.raw) <= 512, reply.truncated) == (True, False)
+    labels = [b"x" * 63] * 3 + [b"y" * 40, b"blocked", b"example"]
+    longest = subject.query(wire.labels_to_wire(labels), edns=small)
+    assert not longest.truncated
+    assert len(longest.raw) <= 512
+    assert longest.extended_errors == {16: ""} or text_of(longest)[1]["c"] == ERRORS["contacts"]
+
+
+def test_a_text_that_never_fits_is_left_out_whole(subject: Subject):
+    """Trap 5, RFC 8914 section 3: the code alone still tells."""
+    contacts = [f"mailto:{letter * 100}@isp.example" for letter in "abcd"]
+    start(subject, ERRORS | {"contacts": contacts})
+    reply = subject.query(BLOCKED, edns=wire.opt(512, options=wire.option(OPTION)))
+    assert (reply.truncated, reply.extended_errors) == (False, {16: ""})
+    assert text_of(subject.query(BLOCKED, edns=ASKING))[1]["c"] == contacts
