@@ -48,7 +48,7 @@ def running():
 
 @pytest.mark.timeout(START_SECONDS + 60)
 def test_walk_through_does_what_the_readme_says(running):
-    """Issue "What a newcomer does": both steps, block and lift, by the README's own words."""
+    """Both steps of a newcomer, block and lift, by the README's own words."""
     assert "127.0.0.1:5353, [::1]:5353" in running
     assert "11 names" in running
     shown = ""

@@ -1,4 +1,4 @@
-"""What a newcomer does (issue 2): the Telegram order of 2017 in force, then lifted, seen by real clients."""
+"""What a newcomer does: the Telegram order of 2017 in force, then lifted, seen by real clients."""
 
 import re
 import shutil

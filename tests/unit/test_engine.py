@@ -93,7 +93,7 @@ def ask(address: tuple[str, int], name: str) -> bytes:
 
 
 def test_a_list_of_a_million_names_holds_each_and_none_of_a_million_others():
-    """Issue "How it shows"; one deployed builder silently loses 0.147 % of its names."""
+    """One deployed builder silently loses 0.147 % of its names."""
     draw = random.Random(20170714)
     words = (
         "ka",
