@@ -68,6 +68,9 @@ pub fn entries(zone: &str, rules: Vec<Rule>, text: &[u8]) -> Result<PolicyZone, 
         }
         let name = word().ok_or("no name")?;
         let name = Name::from_text(name.as_bytes()).map_err(|error: NameError| error.to_string())?;
+        if word().is_some() {
+            return Err("more than three words".to_string());
+        }
         Ok(Some((scope, rule, name)))
     })
 }

@@ -376,13 +376,17 @@ impl Record {
     }
 }
 
-/// Where a possibly compressed name ends.
+/// Where a possibly compressed name ends. A pointer into the header is none: behind
+/// another header it would be another name.
 pub fn skip_name(message: &[u8], mut at: usize) -> Option<usize> {
     loop {
         match *message.get(at)? {
             0 => return Some(at + 1),
             length @ 1..=63 => at += 1 + length as usize,
-            0xc0..=0xff => return message.get(at + 1).map(|_| at + 2),
+            0xc0..=0xff => {
+                let target = usize::from(u16_at(message, at)? & 0x3fff);
+                return (target >= HEADER).then_some(at + 2);
+            }
             _ => return None,
         }
     }

@@ -434,13 +434,12 @@ impl PolicyZone {
     }
 
     fn canonical(&self, scope: &Scope) -> String {
-        let part = |side: &Option<(Match, u32)>| match side {
-            Some((scope, rule)) => {
-                format!("{} {}", scope.name(), self.rules[*rule as usize].canonical())
-            }
-            None => "-".to_string(),
-        };
-        format!("{} | {}\n", part(&scope.at), part(&scope.under))
+        let said = |(_, rule): &(Match, u32)| self.rules[*rule as usize].canonical();
+        // Of the name itself it can be noticed whether what is below is covered as
+        // well (NXDOMAIN); of what is below, by which entry it is, cannot.
+        let at = scope.at.as_ref().map(|at| format!("{} {}", at.0.name(), said(at)));
+        let under = scope.under.as_ref().map(said);
+        format!("{} | {}\n", at.as_deref().unwrap_or("-"), under.as_deref().unwrap_or("-"))
     }
 }
 

@@ -220,6 +220,10 @@ fn put_rdata(writer: &mut Writer<'_>, response: &[u8], record: &Record) -> Optio
         15 | 18 | 21 | 36 => (2, 1),
         26 => (2, 2),
         33 => (6, 1),
+        // RFC 3597 4: these too, since RFC 2535 and RFC 2915 let them.
+        24 => (18, 1),
+        30 => (0, 1),
+        35 => (naptr_texts(record.rdata(response))?, 1),
         _ => return writer.put(record.rdata(response)),
     };
     let mut at = record.rdata_start + before;
@@ -230,6 +234,12 @@ fn put_rdata(writer: &mut Writer<'_>, response: &[u8], record: &Record) -> Optio
         at = end;
     }
     writer.put(response.get(at..record.end)?)
+}
+
+/// Octets of a NAPTR record's numbers and texts, which stand before its name (RFC
+/// 3403 4.1).
+fn naptr_texts(rdata: &[u8]) -> Option<usize> {
+    (0..3).try_fold(4, |at, _| rdata.get(at).map(|&length| at + 1 + usize::from(length)))
 }
 
 /// Reads a possibly compressed name; returns it in lower case, and where it

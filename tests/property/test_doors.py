@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 from datetime import UTC, datetime
+from ipaddress import ip_network
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -20,10 +21,10 @@ from dnsblock.client import Client
 from dnsblock.config import Config, control_socket, inspect
 from dnsblock.errors import DaemonUnreachable, Problem, Refused
 from dnsblock.http.api import control_app
-from dnsblock.names import NameRefused, canonical
+from dnsblock.names import NameRefused, address, canonical
 from dnsblock.orders.guards import public_suffix
 from dnsblock.orders.intake import examine
-from dnsblock.policy.compile import compile_list
+from dnsblock.policy.compile import compile_addresses, compile_list
 from dnsblock.policy.explain import explain, explain_address
 from dnsblock.policy.publish import Policy, Serials
 
@@ -128,6 +129,7 @@ ANSWER = Answer("nodata", ttl=30)
 def test_any_octets_are_entries_of_the_engine_or_refused(data: bytes, scope: str):
     for compile_zone in (
         lambda: PolicyZone.from_entries("z", [Rule(ANSWER), Rule(None)], data),
+        lambda: PolicyZone.from_addresses("z", data, Rule(ANSWER)),
         lambda: PolicyZone.from_list("z", data, scope or "exact", Rule(ANSWER)),
     ):
         try:
@@ -151,6 +153,23 @@ def test_any_octets_are_names_to_look_up(data: bytes):
     except ValueError:
         return
     assert set(covered) <= {0, 1}
+
+
+PREFIXES = st.sampled_from(["192.0.2.1", "198.51.100.0/24", "2001:db8::/32", "::/0", "1.2.3.4/24", "#x", "é"])
+
+
+@relaxed
+@given(TEXTS | st.lists(PREFIXES, max_size=5).map(lambda lines: "\n".join(lines).encode()))
+def test_any_octets_are_a_list_of_addresses_or_refused(data: bytes):
+    try:
+        compiled = compile_addresses(LISTS[0], CONFIG, "f", data)
+    except Refused as refused:
+        assert_presentable(refused)
+        return
+    for line in data.decode().removeprefix("\ufeff").split("\n"):
+        if text := re.split(r"(?:^|(?<=\s))#", line)[0].strip():
+            first = ip_network(text).network_address
+            assert Snapshot([(compiled, None, True)], 1).covering_address(first)
 
 
 # ------- The inbox
@@ -286,6 +305,10 @@ QUERIES = st.one_of(
 @example(b"name=0.0.0.0")
 @example(b"name=fe80::1%25eth0")
 @example(b"name=%ed%a0%80")
+@example(b"name=0.0.0.0")
+@example(b"name=::ffff:192.0.2.1")
+@example(b"name=fe80::1%25eth0")
+@example(b"name=::1%25%1b")
 def test_any_octets_asked_of_why_are_answered_or_refused(query: bytes):
     status, body = ask("GET", "/v1/why", query)
     answer = json.loads(body)
@@ -309,8 +332,7 @@ def test_any_other_path_is_not_found(method: str, path: str, query: bytes):
 def test_any_text_asked_of_the_daemon_is_a_name_or_not(name: str):
     """The command line passes on what was typed."""
     try:
-        canonical(name)
-        expected = 200
+        expected = 200 if address(name) or canonical(name) else 400
     except NameRefused:
         expected = 400
     encoded = str(httpx.QueryParams({"name": name.encode("utf-8", "replace").decode()})).encode()

@@ -110,11 +110,11 @@ def test_any_octets_are_a_document_or_refused(data: bytes):
 
 # YAML 1.1 takes the line and paragraph separators (Zl, Zp) for line ends and folds them; JSON does not.
 JSON_TEXTS = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]))
-JSON_VALUES: st.SearchStrategy[object] = st.deferred(
-    lambda: (
-        JSON_TEXTS | st.lists(JSON_VALUES, max_size=3) | st.dictionaries(JSON_TEXTS, JSON_VALUES, max_size=3)
+JSON_VALUES: st.SearchStrategy[object] = JSON_TEXTS
+for _ in range(3):  # as deep as this
+    JSON_VALUES = (
+        JSON_TEXTS | st.lists(JSON_VALUES, max_size=4) | st.dictionaries(JSON_TEXTS, JSON_VALUES, max_size=4)
     )
-)
 
 
 @given(JSON_VALUES)

@@ -135,7 +135,7 @@ fn check_entries(text: &[u8]) {
         );
     }
     // Of two that say different things with one rank the earlier wins.
-    let clash = |said: &Said| said.iter().any(|a| said.iter().any(|b| rank(a) == rank(b) && a != b));
+    let clash = |said: &Said| said.iter().any(|a| said.iter().any(|b| rank(a) == rank(b) && a.1 != b.1));
     let conflicts = held.values().any(clash);
     let backwards = world::entries(&reversed(text)).map(|listed| listed.digest);
     assert!(conflicts || backwards == Ok(listed.digest), "the order of lines: {}", text.escape_ascii());
@@ -148,8 +148,7 @@ fn naive_entries(text: &[u8]) -> Result<Vec<Entry>, ()> {
 }
 
 fn naive_entry(line: &[u8]) -> Option<Entry> {
-    // What stands behind the name is not read.
-    let words: Vec<&[u8]> = line.split(|&octet| octet == b' ').take(3).collect();
+    let words: Vec<&[u8]> = line.split(|&octet| octet == b' ').collect();
     let [scope, rule, name] = words[..] else { return None };
     let scope = ["exact", "subtree", "below"].into_iter().find(|known| known.as_bytes() == scope)?;
     let rule = std::str::from_utf8(rule).ok()?;
