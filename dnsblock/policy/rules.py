@@ -14,7 +14,7 @@ from dnsblock.errors import Problem, Refused
 _OWN_SECRET = os.urandom(16)
 MAX_SECRETS = 8
 MAX_SECRETS_BYTES = 4096
-EXTENDED_ERRORS = "4,13,15-18,22"  # the INFO-CODEs that the engine says (RFC 8914 section 4)
+EXTENDED_ERRORS = "0,4,13,15-18,22"  # the INFO-CODEs that the engine says (RFC 8914 section 4)
 
 
 def engine_rules(config: Config) -> Rules:

@@ -71,6 +71,7 @@ pub mod option {
 
 /// Extended DNS errors that the engine itself says (RFC 8914 4).
 pub mod ede {
+    pub const OTHER: u16 = 0;
     pub const FORGED_ANSWER: u16 = 4;
     pub const CACHED_ERROR: u16 = 13;
     pub const PROHIBITED: u16 = 18;

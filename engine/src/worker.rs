@@ -398,7 +398,7 @@ impl Worker {
             Judgement::Pass | Judgement::Allow if flight.follow.is_some() && response.is_ok() => {
                 return self.ask_again(flight, None);
             }
-            Judgement::Unreadable => return self.fail(&flight, Outcome::Failed, &serving),
+            Judgement::Unreadable => return self.fail(&flight, Ok(()), &serving),
             Judgement::Pass | Judgement::Allow => {
                 let over_tcp = query.head.hop.over_tcp;
                 let said = response.ok();
@@ -407,17 +407,22 @@ impl Worker {
                     None if flight.over_tcp && !over_tcp => {
                         (relay::truncated(query, rules.max_payload, out), Outcome::Forwarded)
                     }
-                    None => return self.fail(&flight, response.err().unwrap_or(Outcome::Failed), &serving),
+                    None => return self.fail(&flight, response.map(drop), &serving),
                 }
             }
         };
         self.deliver(flight.origin, length, outcome, &serving);
     }
 
-    /// Nobody who could tell has told (RFC 8914 4.23).
-    fn fail(&mut self, flight: &Flight, outcome: Outcome, serving: &Serving) {
+    /// Nobody who could tell has told (RFC 8914 4.23), or nothing that can be passed
+    /// on (4.1).
+    fn fail(&mut self, flight: &Flight, response: Result<(), Outcome>, serving: &Serving) {
+        let outcome = response.err().unwrap_or(Outcome::Failed);
         self.remember(flight, Some(outcome));
-        let error = ExtendedError::new(ede::NO_REACHABLE_AUTHORITY, b"no upstream answered");
+        let error = match response {
+            Ok(()) => ExtendedError::new(ede::OTHER, b"the upstream's answer cannot be used"),
+            Err(_) => ExtendedError::new(ede::NO_REACHABLE_AUTHORITY, b"no upstream answered"),
+        };
         self.give_up(&flight.query, flight.origin, outcome, error, serving);
     }
 
