@@ -68,7 +68,8 @@ pub fn entries(zone: &str, rules: Vec<Rule>, text: &[u8]) -> Result<PolicyZone, 
         }
         let name = word().ok_or("no name")?;
         let name = Name::from_text(name.as_bytes()).map_err(|error: NameError| error.to_string())?;
-        if word().is_some() {
+        // Whatever it is, also what is no text.
+        if words.next().is_some() {
             return Err("more than three words".to_string());
         }
         Ok(Some((scope, rule, name)))
