@@ -90,7 +90,8 @@ fn name_end(message: &[u8], mut at: usize) -> Option<usize> {
         match *message.get(at)? {
             0 => return Some(at + 1),
             label @ 1..=63 => at += 1 + usize::from(label),
-            0xc0.. => return Some(at + 2),
+            // Into the header: there is no name.
+            0xc0.. => return (word(message, at)? & 0x3fff >= 12).then_some(at + 2),
             _ => return None,
         }
     }
