@@ -32,7 +32,7 @@ class Peer(Asking):
         self._process: subprocess.Popen[bytes] | None = None
 
     def command(self, port: int, upstream: str) -> list[str]:
-        raise NotImplementedError
+        raise NotImplementedError  # each peer has its own
 
     def start(self, upstream: str) -> None:
         """Returns when the policy is in force, which with BIND is later than when it answers."""

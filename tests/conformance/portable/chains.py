@@ -3,6 +3,8 @@
 import struct
 from collections.abc import Callable, Iterable
 
+import pytest
+
 from .. import wire
 from ..upstreams import Asked, decent
 
@@ -62,3 +64,23 @@ def service(priority: int, target: str, parameters: Iterable[tuple[int, bytes]] 
         return asked.response([wire.record(asked.name, asked.qtype, rdata)])
 
     return script
+
+
+def pointer(offset: int) -> bytes:
+    return (0xC000 | offset).to_bytes(2)
+
+
+# Names that nobody can read, by where they stand in the message.
+UNREADABLE = pytest.mark.parametrize(
+    "target",
+    [
+        pointer,
+        lambda at: b"\x01a" + pointer(at),
+        lambda at: pointer(at + 2) + pointer(at),
+        lambda _: pointer(0x3FFF),
+        lambda _: b"\x40" + b"x" * 64 + b"\0",
+        lambda _: b"\x3fcut",
+        lambda _: wire.labels_to_wire([b"x" * 63] * 5),
+    ],
+    ids=["itself", "loop", "two", "past the end", "label type 01", "cut", "too long"],
+)
