@@ -155,9 +155,11 @@ class Rules:
     """What queries are decided by beside the snapshot; exchanged together with it.
 
     `exempt` networks are not limited. 0 means no limit for `queries_per_second`, `errors_per_second` and
-    `amplification` (octets of a response for each of the query), and no answer at all for `slip`. `secrets`
-    sign cookies: the first signs, all verify. `resinfo` is the RDATA of a RESINFO record. Raises `ValueError`
-    for what is out of bounds.
+    `amplification` (octets of a response for each of the query), and no answer at all for `slip`.
+    `secrets` sign cookies: the first signs, all verify. `resinfo` is the RDATA of a RESINFO record.
+    `cache_octets` of memory are for upstreams' answers (0: none is kept); `max_ttl`, `max_negative_ttl`
+    and `max_stale` (0: never) are seconds for which upstreams' answers are kept. Raises `ValueError` for
+    what is out of bounds.
     """
 
     def __new__(
@@ -179,6 +181,11 @@ class Rules:
         private_reverse: bool,
         canary: bool,
         resinfo: bytes | None,
+        cache_octets: int,
+        max_ttl: int,
+        max_negative_ttl: int,
+        max_stale: int,
+        prefetch: bool,
     ) -> Rules: ...
 
 @final
@@ -238,6 +245,14 @@ class Counts:
     """Responses over UDP with TC set."""
     limited: dict[str, int]
     """Queries and error answers above a client's limit, by what became of them."""
+    joined: int
+    """Queries that waited for a question that was under way already."""
+    prefetched: int
+    """Questions asked again because their answer was about to expire."""
+    cache_entries: int
+    cache_octets: int
+    cache_evictions: int
+    """Kept answers that had to make room."""
 
 @final
 class Engine:
@@ -268,3 +283,8 @@ class Engine:
         """Rare events since the last call, for the log. Frees old snapshots; call it once a second."""
 
     def counters(self) -> Counts: ...
+    def purge(self, name: str | None, below: bool) -> int:
+        """Drops what is kept about a canonical name, with `below` about all below it too; None: everything.
+
+        Returns how many answers that were. Raises `ValueError` for what is no name.
+        """

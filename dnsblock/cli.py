@@ -291,6 +291,39 @@ def _print_why(answer: dict[str, Any]) -> None:
         _print_table(["zone", "entry", "match", "action", "orders"], rows)
 
 
+# ------- cache -------
+
+
+@main.group()
+def cache() -> None:
+    """What is kept of upstreams' answers."""
+
+
+@cache.command(epilog=EXIT_CODES)
+@click.argument("name", required=False)
+@click.option("--subtree", is_flag=True, help="Drop what is kept about all names below NAME as well.")
+@click.option("--all", "everything", is_flag=True, help="Drop everything.")
+@common
+def purge(config_path: Path, as_json: bool, name: str | None, subtree: bool, everything: bool) -> None:
+    """Drop what is kept about NAME, so that the next query asks an upstream.
+
+    A block or a lifting needs no purge: the policy is asked first, and nothing of ours is ever kept.
+    """
+    from dnsblock.names import NameRefused, canonical
+
+    if (name is None) != everything or (everything and subtree):
+        raise click.UsageError("say NAME, NAME --subtree or --all")
+    try:
+        asked = None if name is None else canonical(name)
+    except NameRefused as err:
+        raise click.BadParameter(str(err), param_hint="NAME") from err
+    answer = _client(config_path).purge(asked, below=subtree)
+    if as_json:
+        click.echo(json.dumps(answer))
+    else:
+        click.echo(f"{answer['purged']:,} answers dropped")
+
+
 # ------- Helpers -------
 
 

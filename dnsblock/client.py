@@ -30,6 +30,11 @@ class Client:
         """Why a name is blocked, or is not."""
         return self._ask("GET", "/v1/why", params={"name": name})
 
+    def purge(self, name: str | None, *, below: bool) -> dict[str, Any]:
+        """Drops what is kept of upstreams' answers about a name, or, for None, everything."""
+        params = {} if name is None else {"name": name, "below": "true" if below else "false"}
+        return self._ask("POST", "/v1/cache/purge", params=params)
+
     def _ask(
         self,
         method: str,

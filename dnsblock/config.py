@@ -176,6 +176,16 @@ class UpstreamOptions(_Options):
     max_outstanding: Annotated[int, Number, Field(ge=1, le=32_768)] = 16_384  # per packet thread
 
 
+class CacheOptions(_Options):
+    """Answers of upstreams that are kept. Times in seconds."""
+
+    size_mb: Annotated[int, Number, Field(ge=0, le=65_536)] = 64  # MiB of memory; 0: nothing is kept
+    max_ttl: Annotated[int, Number, Field(ge=1, le=604_800)] = 86_400  # RFC 8767 4: a week at most
+    max_negative_ttl: Annotated[int, Number, Field(ge=1, le=86_400)] = 3600  # RFC 2308 5: one to three hours
+    max_stale: Annotated[int, Number, Field(ge=0, le=604_800)] = 0  # past the TTL (RFC 8767); 0: never
+    prefetch: Switch = "true"
+
+
 class Udp(_Options):
     """UDP towards clients."""
 
@@ -328,6 +338,7 @@ class Config(_Control):
     limits: Limits = as_written({})
     cookies: Cookies = as_written({})
     upstream: UpstreamOptions = as_written({})
+    cache: CacheOptions = as_written({})
     udp: Udp = as_written({})
     tcp: Tcp = as_written({})
     soa: Soa = as_written({})

@@ -291,6 +291,12 @@ class Daemon:
         """Why answers may not lead to this address, or may."""
         return explain_address(address, self.policy)
 
+    def purge(self, name: str | None, below: bool) -> int:
+        """Drops kept answers about a canonical name, and, with `below`, about those below; None: all."""
+        purged = self.engine.purge(name, below)
+        event(logging.INFO, "purged the cache", name=name or "everything", below=below, answers=purged)
+        return purged
+
     def counters(self) -> Counts:
         """What the packet threads have counted."""
         return self.engine.counters()

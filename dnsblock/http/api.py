@@ -52,6 +52,17 @@ def control_app(daemon: "Daemon") -> FastAPI:
         except NameRefused as err:
             return JSONResponse({"error": "not a name", "reason": str(err)}, status_code=400)
 
+    @app.post("/v1/cache/purge")
+    async def post_purge(
+        name: Annotated[str | None, Query(max_length=1024)] = None, below: bool = False
+    ) -> JSONResponse:
+        """Drops what is kept about a name, or, without one, everything."""
+        try:
+            purged = await asyncio.to_thread(daemon.purge, None if name is None else canonical(name), below)
+        except NameRefused as err:
+            return JSONResponse({"error": "not a name", "reason": str(err)}, status_code=400)
+        return JSONResponse({"purged": purged})
+
     return app
 
 

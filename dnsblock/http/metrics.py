@@ -85,6 +85,7 @@ class Metrics(Collector):
         yield from _queries(counts)
         yield from _upstreams(counts)
         yield from _engine(counts, self._daemon.workers)
+        yield from _cache(counts)
         yield from _enforced(self._daemon)
         yield _time_gauge("publish_last_success", "When a publish last succeeded.", self._last_success)
         yield _time_gauge("publish_last_attempt", "When a publish was last tried.", self._last_attempt)
@@ -175,10 +176,34 @@ def _engine(counts: Counts, workers: int) -> Iterator[Metric]:
         limited.add_metric([answer], count)
     yield limited
     yield CounterMetricFamily(
+        "dnsblock_coalesced_queries",
+        "Queries that waited for a question that was under way already.",
+        counts.joined,
+    )
+    yield CounterMetricFamily(
         "dnsblock_packet_panics", "Packets lost to a fault in the engine.", counts.panics
     )
     yield CounterMetricFamily(
         "dnsblock_unsent_responses", "Responses over UDP that the kernel would not take.", counts.unsent
+    )
+
+
+def _cache(counts: Counts) -> Iterator[Metric]:
+    yield GaugeMetricFamily(
+        "dnsblock_cache_entries",
+        "Answers of upstreams that are kept, expired ones too.",
+        counts.cache_entries,
+    )
+    yield GaugeMetricFamily(
+        "dnsblock_cache_bytes", "Memory that kept answers take, in octets.", counts.cache_octets
+    )
+    yield CounterMetricFamily(
+        "dnsblock_cache_evictions", "Kept answers that had to make room for others.", counts.cache_evictions
+    )
+    yield CounterMetricFamily(
+        "dnsblock_cache_prefetches",
+        "Questions asked again because their answer was about to expire.",
+        counts.prefetched,
     )
 
 

@@ -14,13 +14,13 @@ from dnsblock.errors import Problem, Refused
 _OWN_SECRET = os.urandom(16)
 MAX_SECRETS = 8
 MAX_SECRETS_BYTES = 4096
-EXTENDED_ERRORS = "0,4,13,15-18,22"  # the INFO-CODEs that the engine says (RFC 8914 section 4)
+EXTENDED_ERRORS = "0,3-4,13,15-19,22"  # the INFO-CODEs that the engine says (RFC 8914 section 4)
 
 
 def engine_rules(config: Config) -> Rules:
     """The rules of these settings. Raises `Refused` for a file of secrets that cannot be used."""
     clients, limits, local = config.clients, config.limits, config.local
-    structured = config.signals.structured_errors
+    cache, structured = config.cache, config.signals.structured_errors
     return Rules(
         clients=[(network.network_address, network.prefixlen) for network in clients.allow],
         drop_others=clients.others == "drop",
@@ -38,6 +38,11 @@ def engine_rules(config: Config) -> Rules:
         private_reverse=local.private_reverse == "answer",
         canary=local.canary == "nxdomain",
         resinfo=None if local.resinfo is None else resinfo_rdata(local.resinfo),
+        cache_octets=cache.size_mb << 20,
+        max_ttl=cache.max_ttl,
+        max_negative_ttl=cache.max_negative_ttl,
+        max_stale=cache.max_stale,
+        prefetch=cache.prefetch == "true",
     )
 
 

@@ -1,5 +1,5 @@
-//! `decide`: what to do with one packet. Pure: bytes, client and snapshot in,
-//! verdict out; no socket, clock, allocation or log.
+//! `read` and `decide`: what to do with one packet. Pure: bytes, client and
+//! snapshot in, verdict out; no socket, clock, allocation or log.
 //!
 //! The order is the whole policy: what is not a query we may answer is
 //! refused, then the client is checked, then the snapshot decides, then the
@@ -8,6 +8,7 @@
 
 use std::net::IpAddr;
 
+use crate::cache::Keeping;
 use crate::chain;
 use crate::cookie::Secrets;
 use crate::limits::{Kind, Rates};
@@ -28,8 +29,9 @@ pub enum Verdict {
     /// `out[..length]` is the response. `is_known`: to where it was asked from,
     /// as far as we can tell.
     Respond { length: usize, outcome: Outcome, is_known: bool },
-    /// Not blocked, or blocked by a CNAME to be followed: ask an upstream.
-    Forward { query: Query, follow: Option<Name> },
+    /// Not blocked, or blocked by a CNAME to be followed: give what an upstream says.
+    /// `is_allowed`: by a passthru, so that where its answer leads is not judged.
+    Forward { follow: Option<Name>, is_allowed: bool, is_known: bool },
 }
 
 /// How a query ended, as it is counted.
@@ -42,6 +44,10 @@ pub enum Outcome {
     },
     /// Answered with what an upstream said.
     Forwarded,
+    /// Answered with what an upstream had said to somebody before.
+    Cached,
+    /// The same, past its time, since no upstream answers.
+    Stale,
     /// A name that nobody is asked about, or a question for a cookie.
     Local,
     /// No upstream answered.
@@ -63,10 +69,10 @@ impl Verdict {
     /// nothing is sent to it, or where it is known.
     pub fn claim(&self) -> Option<Kind> {
         match self {
-            Verdict::Drop(_) | Verdict::Respond { is_known: true, .. } => None,
+            Verdict::Drop(_) => None,
+            Verdict::Respond { is_known, .. } | Verdict::Forward { is_known, .. } if *is_known => None,
             Verdict::Respond { outcome, .. } if outcome.is_error() => Some(Kind::Error),
-            Verdict::Respond { .. } => Some(Kind::Query),
-            Verdict::Forward { query, .. } => (!query.head.hop.is_known).then_some(Kind::Query),
+            Verdict::Respond { .. } | Verdict::Forward { .. } => Some(Kind::Query),
         }
     }
 }
@@ -102,6 +108,7 @@ pub struct Rules {
     /// MNAME and RNAME of the SOA in negative answers.
     pub soa: Soa,
     pub local: Local,
+    pub keeping: Keeping,
 }
 
 /// MNAME and RNAME.
@@ -122,52 +129,62 @@ pub struct Client {
     pub over_tcp: bool,
 }
 
-/// Decides one packet. `now` is Unix time in seconds; `out` takes the response.
-pub fn decide(
+/// Reads one packet into `query`, and greets its client; what is not to be decided
+/// about has its verdict already. `now` is Unix time in seconds; `out` takes the
+/// response.
+pub fn read(
     packet: &[u8],
     client: Client,
-    snapshot: &Snapshot,
     rules: &Rules,
     now: u64,
+    query: &mut Query,
     out: &mut [u8],
-) -> Verdict {
+) -> Result<(), Verdict> {
     // Nobody sends from port 0 and waits for an answer.
     if client.port == 0 {
-        return Verdict::Drop(Outcome::Dropped);
+        return Err(Verdict::Drop(Outcome::Dropped));
     }
-    let mut query = match Query::parse(packet, client.over_tcp) {
-        Ok(query) => query,
-        Err(Refusal::Silence) => return Verdict::Drop(Outcome::Dropped),
-        Err(Refusal::Error { mut rcode, mut head }) => {
-            greet(&mut head, packet, client, rules, now);
+    let refusal = query.read(packet, client.over_tcp);
+    if refusal == Err(Refusal::Silence) {
+        return Err(Verdict::Drop(Outcome::Dropped));
+    }
+    let head = &mut query.head;
+    greet(head, packet, client, rules, now);
+    let is_stranger = !rules.clients.contains(client.address);
+    match refusal {
+        Err(Refusal::Error(mut rcode)) => {
             if rcode == rcode::NOERROR && head.hop.has_wrong_cookie {
                 rcode = rcode::BADCOOKIE; // RFC 7873 5.4
             }
             // What cannot be read is told so before it is asked who sent it;
             // with silence for strangers, strangers get silence.
             let is_readable = matches!(rcode, rcode::REFUSED | rcode::NOERROR | rcode::BADCOOKIE);
-            if !rules.clients.contains(client.address) && (is_readable || rules.drop_others) {
-                return refuse_client(&head, rules, out);
+            if is_stranger && (is_readable || rules.drop_others) {
+                return Err(refuse_client(head, rules, out));
             }
-            let length = respond_with_error(&head, rcode, &[], rules, out);
-            return Verdict::Respond { length, outcome: outcome_of(rcode), is_known: head.hop.is_known };
+            let length = respond_with_error(head, rcode, &[], rules, out);
+            Err(Verdict::Respond { length, outcome: outcome_of(rcode), is_known: head.hop.is_known })
         }
-    };
-    greet(&mut query.head, packet, client, rules, now);
-    if !rules.clients.contains(client.address) {
-        return refuse_client(&query.head, rules, out);
+        _ if is_stranger => Err(refuse_client(head, rules, out)),
+        _ => Ok(()),
     }
+}
+
+/// Decides one query, which `read` has read.
+pub fn decide(query: &Query, snapshot: &Snapshot, rules: &Rules, now: u64, out: &mut [u8]) -> Verdict {
     let is_known = query.head.hop.is_known;
-    let answered = match judge(&query, snapshot, rules, now, out) {
+    let (answered, is_allowed) = match judge(query, snapshot, rules, now, out) {
         Judgement::Answer { length, outcome } => return Verdict::Respond { length, outcome, is_known },
         Judgement::Silence(outcome) => return Verdict::Drop(outcome),
-        Judgement::Follow(_, target) => return Verdict::Forward { query, follow: Some(target) },
-        Judgement::Pass => local::respond(&query, rules, out),
-        Judgement::Allow | Judgement::Unreadable => None,
+        Judgement::Follow(_, target) => {
+            return Verdict::Forward { follow: Some(target), is_allowed: false, is_known };
+        }
+        Judgement::Pass => (local::respond(query, rules, out), false),
+        Judgement::Allow | Judgement::Unreadable => (None, true),
     };
-    match answered.or_else(|| local::respond_to_any(&query, rules, out)) {
+    match answered.or_else(|| local::respond_to_any(query, rules, out)) {
         Some(length) => Verdict::Respond { length, outcome: Outcome::Local, is_known },
-        None => Verdict::Forward { query, follow: None },
+        None => Verdict::Forward { follow: None, is_allowed, is_known },
     }
 }
 
@@ -507,18 +524,11 @@ fn outcome_of(error: u16) -> Outcome {
     }
 }
 
-/// Answers a query above its client's limit so that a real client comes back
-/// where it is not limited: with its new cookie (RFC 7873 5.2.3), else over TCP.
-/// Returns the response's length and whether it is about a cookie.
-pub fn slip(packet: &[u8], client: Client, rules: &Rules, now: u64, out: &mut [u8]) -> Option<(usize, bool)> {
-    let mut head = match Query::parse(packet, client.over_tcp) {
-        Ok(query) => query.head,
-        // A question for a cookie.
-        Err(Refusal::Error { rcode: rcode::NOERROR, head }) => head,
-        Err(_) => return None,
-    };
-    greet(&mut head, packet, client, rules, now);
-    let head = &head;
+/// Answers a query above its client's limit, which `read` has read, so that a real
+/// client comes back where it is not limited: with its new cookie (RFC 7873 5.2.3),
+/// else over TCP. Returns the response's length and whether it is about a cookie.
+pub fn slip(query: &Query, rules: &Rules, out: &mut [u8]) -> Option<(usize, bool)> {
+    let head = &query.head;
     if head.hop.cookie.is_some() {
         return Some((respond_with_error(head, rcode::BADCOOKIE, &[], rules, out), true));
     }

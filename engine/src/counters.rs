@@ -37,9 +37,11 @@ impl Counter {
 }
 
 /// How a query's end is called in metrics, in the order of `outcome_place`.
-pub const OUTCOMES: [&str; 11] = [
+pub const OUTCOMES: [&str; 13] = [
     "blocked",
     "forwarded",
+    "cached",
+    "stale",
     "local",
     "failed",
     "refused",
@@ -55,15 +57,17 @@ fn outcome_place(outcome: Outcome) -> usize {
     match outcome {
         Outcome::Blocked { .. } => 0,
         Outcome::Forwarded => 1,
-        Outcome::Local => 2,
-        Outcome::Failed => 3,
-        Outcome::Refused => 4,
-        Outcome::Malformed => 5,
-        Outcome::NotImplemented => 6,
-        Outcome::BadVersion => 7,
-        Outcome::Dropped => 8,
-        Outcome::Limited => 9,
-        Outcome::Overloaded => 10,
+        Outcome::Cached => 2,
+        Outcome::Stale => 3,
+        Outcome::Local => 4,
+        Outcome::Failed => 5,
+        Outcome::Refused => 6,
+        Outcome::Malformed => 7,
+        Outcome::NotImplemented => 8,
+        Outcome::BadVersion => 9,
+        Outcome::Dropped => 10,
+        Outcome::Limited => 11,
+        Outcome::Overloaded => 12,
     }
 }
 
@@ -96,6 +100,10 @@ pub struct Counters {
     /// Responses over UDP with TC set.
     pub truncated: Counter,
     pub limited: [Counter; SLIPS.len()],
+    /// Queries that waited for a question that was under way already.
+    pub joined: Counter,
+    /// Questions that were asked since their answer was about to expire.
+    pub prefetched: Counter,
 }
 
 /// What one packet thread has counted about one upstream.
@@ -124,6 +132,8 @@ impl Counters {
             unsent: Counter::default(),
             truncated: Counter::default(),
             limited: Default::default(),
+            joined: Counter::default(),
+            prefetched: Counter::default(),
         }
     }
 

@@ -17,6 +17,7 @@ use arc_swap::ArcSwap;
 use rustix::event::EventfdFlags;
 
 use crate::answer::Rules;
+use crate::cache::Cache;
 use crate::counters::{Counters, MAX_ZONE_SLOTS, MAX_ZONES};
 use crate::limits::{Crowd, Limiter};
 use crate::policy::{Snapshot, seed};
@@ -88,6 +89,7 @@ impl Engine {
             snapshot: Arc::new(Snapshot::new(Vec::new(), 0)),
             rules: Arc::default(),
             slots: Vec::new(),
+            generation: 0,
         };
         let connections = settings.listen.iter().map(|_| AtomicUsize::new(0)).collect();
         Ok(Engine {
@@ -99,6 +101,7 @@ impl Engine {
                 serving: ArcSwap::from_pointee(nothing),
                 events,
                 limiter: Limiter::new(seed()),
+                cache: Cache::default(),
                 crowd: Arc::new(Crowd::new(seed())),
                 connections,
                 stop_at: OnceLock::new(),
@@ -162,7 +165,9 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let (known, slots) = slots(&control.slots, &snapshot)?;
         control.slots = known;
-        let before = self.shared.serving.swap(Arc::new(Serving { snapshot, rules, slots }));
+        self.shared.cache.resize(rules.keeping.octets);
+        let generation = self.shared.serving.load().generation + 1;
+        let before = self.shared.serving.swap(Arc::new(Serving { snapshot, rules, slots, generation }));
         control.retired.push(before);
         free_unused(&mut control.retired);
         Ok(())
@@ -173,6 +178,11 @@ impl Engine {
     pub fn take_events(&self) -> Vec<String> {
         free_unused(&mut lock(&self.control).retired);
         self.shared.events.take()
+    }
+
+    /// What is kept of upstreams' answers.
+    pub fn cache(&self) -> &Cache {
+        &self.shared.cache
     }
 
     /// Where the engine listens; ports that were 0 have become real ones.

@@ -10,6 +10,7 @@
 //! * [`limits`], [`failures`] — how much one client may ask, and what is not asked
 //!   again at once.
 //! * [`policy`], [`list`] — policy zones and snapshots: look up, and build.
+//! * [`cache`] — answers of upstreams, kept.
 //! * [`upstream`], [`pool`], [`health`], [`stream`] — forwarding.
 //! * [`chain`] — where an upstream's answer leads; [`relay`]: made into the client's.
 //! * [`engine`] — what the control plane holds; [`shared`], [`counters`] — what it
@@ -18,6 +19,7 @@
 //! * `python` — the Python face, with the feature of that name.
 
 pub mod answer;
+pub mod cache;
 pub mod chain;
 pub mod cookie;
 pub mod counters;

@@ -72,9 +72,11 @@ pub mod option {
 /// Extended DNS errors that the engine itself says (RFC 8914 4).
 pub mod ede {
     pub const OTHER: u16 = 0;
+    pub const STALE: u16 = 3;
     pub const FORGED_ANSWER: u16 = 4;
     pub const CACHED_ERROR: u16 = 13;
     pub const PROHIBITED: u16 = 18;
+    pub const STALE_NXDOMAIN: u16 = 19;
     pub const NO_REACHABLE_AUTHORITY: u16 = 22;
 }
 
@@ -130,20 +132,35 @@ pub struct Hop {
     pub reads_structured: bool,
 }
 
-/// A packet that is not decided about.
+/// Why a packet is not decided about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// Nothing is sent: an answer could feed a reflection loop, or nobody
     /// would receive it.
     Silence,
-    /// A response without records, with this RCODE.
-    Error { rcode: u16, head: Head },
+    /// A response without records, with this RCODE, to the query's head.
+    Error(u16),
 }
 
 const CLASS_IN: u16 = 1;
 
 impl Query {
-    /// Reads a packet; refuses in the order of the checks.
+    /// Room for a query.
+    pub fn blank() -> Query {
+        let (edns, hop, question) = (None, Hop::default(), [0; MAX_QUESTION]);
+        let head = Head { id: 0, flags: 0, edns, hop, question, question_length: 0 };
+        Query { head, name: Name::root(), qtype: 0 }
+    }
+
+    /// As `read`, into a query of its own.
     pub fn parse(packet: &[u8], over_tcp: bool) -> Result<Query, Refusal> {
+        let mut query = Query::blank();
+        query.read(packet, over_tcp).map(|()| query)
+    }
+
+    /// Reads a packet; refuses in the order of the checks. With an error answer
+    /// the head is what it repeats.
+    pub fn read(&mut self, packet: &[u8], over_tcp: bool) -> Result<(), Refusal> {
         let flags = match u16_at(packet, 2) {
             Some(flags) if packet.len() >= HEADER => flags,
             _ => return Err(Refusal::Silence),
@@ -153,10 +170,11 @@ impl Query {
         if flags & flag::QR != 0 {
             return Err(Refusal::Silence);
         }
-        let id = u16_at(packet, 0).expect("twelve octets are there");
-        let hop = Hop { over_tcp, ..Hop::default() };
-        let mut head = Head { id, flags, edns: None, hop, question: [0; MAX_QUESTION], question_length: 0 };
-        let body = Body::parse(packet, over_tcp);
+        let head = &mut self.head;
+        (head.id, head.flags) = (u16_at(packet, 0).expect("twelve octets are there"), flags);
+        head.hop = Hop { over_tcp, ..Hop::default() };
+        (head.edns, head.question_length) = (None, 0);
+        let body = Body::parse(packet, &mut self.name, over_tcp);
         if let Ok(body) = &body {
             head.edns = body.edns;
             head.repeat(&packet[HEADER..body.question_end]);
@@ -173,9 +191,12 @@ impl Query {
                 None => rcode::FORMERR,
             },
             Ok(body) if is_refused(&body) => rcode::REFUSED,
-            Ok(body) => return Ok(Query { head, name: body.name, qtype: body.qtype }),
+            Ok(body) => {
+                self.qtype = body.qtype;
+                return Ok(());
+            }
         };
-        Err(Refusal::Error { rcode, head })
+        Err(Refusal::Error(rcode))
     }
 
     /// Writes the query as it is sent upstream: same question in the client's
@@ -222,7 +243,6 @@ fn is_refused(body: &Body) -> bool {
 
 /// What follows the header of a query.
 struct Body {
-    name: Name,
     question_end: usize,
     qtype: u16,
     qclass: u16,
@@ -235,7 +255,7 @@ impl Body {
     /// RFC 9619: one question, or none. RFC 6891 6.1.1: at most one OPT, owned
     /// by the root. ARCOUNT 2 leaves room for a TSIG or SIG(0), which is not
     /// checked.
-    fn parse(packet: &[u8], over_tcp: bool) -> Result<Body, ()> {
+    fn parse(packet: &[u8], name: &mut Name, over_tcp: bool) -> Result<Body, ()> {
         let count = |at| u16_at(packet, at).ok_or(());
         let questions = count(4)?;
         if questions > 1 || (count(6)?, count(8)?) != (0, 0) || count(10)? > 2 {
@@ -244,10 +264,10 @@ impl Body {
         let mut body = match questions {
             0 => Body::without_question(),
             _ => {
-                let (name, name_end) = Name::parse(packet, HEADER).map_err(|_| ())?;
+                let name_end = name.read(packet, HEADER).map_err(|_| ())?;
                 let qtype = u16_at(packet, name_end).ok_or(())?;
                 let qclass = u16_at(packet, name_end + 2).ok_or(())?;
-                Body { name, question_end: name_end + 4, qtype, qclass, ..Body::without_question() }
+                Body { question_end: name_end + 4, qtype, qclass, ..Body::without_question() }
             }
         };
         let mut at = body.question_end;
@@ -262,9 +282,8 @@ impl Body {
     }
 
     fn without_question() -> Body {
-        let name = Name::root();
         let (question_end, qtype, qclass) = (HEADER, 0, 0);
-        Body { name, question_end, qtype, qclass, edns: None, version: 0, opt_is_sound: true }
+        Body { question_end, qtype, qclass, edns: None, version: 0, opt_is_sound: true }
     }
 
     /// RFC 6891 6.1.3: the version is looked at before anything else of an OPT.
@@ -463,6 +482,20 @@ impl<'a> Writer<'a> {
         }
         writer.put(head.question())?;
         Some(writer)
+    }
+
+    /// Begins with another message's header and question; its counts of records
+    /// are taken back.
+    pub fn copy(head: &[u8], out: &'a mut [u8]) -> Option<Writer<'a>> {
+        let mut writer = Writer { out, at: 0 };
+        writer.put(head)?;
+        writer.out.get_mut(Section::Answer as usize..HEADER)?.fill(0);
+        Some(writer)
+    }
+
+    /// What stands there so far.
+    pub fn written(&mut self) -> &mut [u8] {
+        &mut self.out[..self.at]
     }
 
     pub fn put(&mut self, octets: &[u8]) -> Option<()> {

@@ -47,8 +47,15 @@ impl Name {
     /// A question has nothing before it to point at, so a compression pointer
     /// here is an error, not something to follow.
     pub fn parse(message: &[u8], at: usize) -> Result<(Name, usize), NameError> {
-        let mut starts = [0; MAX_LABELS];
-        let mut labels = 0;
+        let mut name = Name::root();
+        let end = name.read(message, at)?;
+        Ok((name, end))
+    }
+
+    /// As `parse`, into this one: a name is too long to be moved about for every
+    /// packet. After an error it is some name or other.
+    pub fn read(&mut self, message: &[u8], at: usize) -> Result<usize, NameError> {
+        self.labels = 0;
         let mut here = at;
         loop {
             let length = *message.get(here).ok_or(NameError::CutOff)? as usize;
@@ -63,19 +70,18 @@ impl Name {
                 break;
             }
             // Cannot overflow: 127 labels of one octet fill 254 octets.
-            starts[labels] = (here - at) as u8;
-            labels += 1;
+            self.starts[self.labels as usize] = (here - at) as u8;
+            self.labels += 1;
             here = next;
         }
-        let end = here + 1;
-        let wire = message.get(at..end).ok_or(NameError::CutOff)?;
-        let mut octets = [0; MAX_NAME];
-        octets[..wire.len()].copy_from_slice(wire);
+        let wire = message.get(at..=here).ok_or(NameError::CutOff)?;
+        self.length = wire.len() as u8;
+        let octets = &mut self.octets[..wire.len()];
+        octets.copy_from_slice(wire);
         // Length octets are at most 63, below 'A', so folding case over the
         // whole name touches labels only; octets >= 0x80 stay (RFC 4343).
-        octets[..wire.len()].make_ascii_lowercase();
-        let name = Name { octets, length: wire.len() as u8, starts, labels: labels as u8 };
-        Ok((name, end))
+        octets.make_ascii_lowercase();
+        Ok(here + 1)
     }
 
     /// Reads presentation format as lists hold it: letters, digits, hyphens
@@ -227,13 +233,18 @@ impl Walk {
     /// Hashes each suffix with the one above it as seed. `seed` is drawn once
     /// a process: who chooses names cannot choose where they collide.
     pub fn new(name: &Name, seed: u64) -> Walk {
-        let mut hashes = [0; MAX_LABELS];
+        let mut walk = Walk { hashes: [0; MAX_LABELS] };
+        walk.take(name, seed);
+        walk
+    }
+
+    /// As `new`, in the place of another name's.
+    pub fn take(&mut self, name: &Name, seed: u64) {
         let mut hash = seed;
         for skip in (0..name.labels()).rev() {
             hash = xxh3_64_with_seed(name.label(skip), hash);
-            hashes[skip] = hash;
+            self.hashes[skip] = hash;
         }
-        Walk { hashes }
     }
 
     /// The hash of the suffix that leaves out `skip` labels.

@@ -7,15 +7,17 @@ use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use sha2::{Digest, Sha256};
 
 use crate::name::{Name, Walk};
 use crate::prefix::{Prefix, Prefixes};
+use crate::sys::prefetch;
 
 mod snapshot;
-pub use snapshot::{Decision, Snapshot, ZoneInPlace};
+pub use snapshot::{Decision, Part, Snapshot, ZoneInPlace};
 
 /// What a policy zone may do with a query. The order is that of the counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -212,10 +214,35 @@ impl PolicyZone {
     ///
     /// The longest owner decides; no limit on depth in either name.
     pub fn find(&self, name: &Name, walk: &Walk) -> Option<Found<'_>> {
-        let first = name.labels().saturating_sub(self.most_labels);
-        (first..name.labels())
-            .take_while(|skip| name.labels() - skip >= self.fewest_labels)
-            .find_map(|skip| self.entry_at(name, walk, skip))
+        self.skips(name.labels()).find_map(|skip| self.entry_at(name, walk, skip))
+    }
+
+    /// Asks for the memory that `find` will look at first. With a list far larger than
+    /// the processor's caches, `find` does little but wait for it: asked for all
+    /// queries of a batch, the waits go by together.
+    pub fn warm_slots(&self, labels: usize, walk: &Walk) {
+        let Some(mask) = self.slots.len().checked_sub(1) else { return };
+        for skip in self.skips(labels) {
+            prefetch(&self.slots[walk.hash(skip) as usize & mask]);
+        }
+    }
+
+    /// As `warm_slots`, for what `find` will look at behind the slots.
+    pub fn warm_owners(&self, labels: usize, walk: &Walk) {
+        let Some(mask) = self.slots.len().checked_sub(1) else { return };
+        for skip in self.skips(labels) {
+            let hash = walk.hash(skip);
+            let held = self.slots[hash as usize & mask];
+            if held != 0 && (held ^ hash) & FINGERPRINT == 0 {
+                prefetch(&self.arena[(held & !FINGERPRINT) as usize - 1]);
+            }
+        }
+    }
+
+    /// How many labels of a name of so many are to be left out, one after the other:
+    /// suffixes of lengths that no owner has are not looked up.
+    fn skips(&self, labels: usize) -> Range<usize> {
+        labels.saturating_sub(self.most_labels)..(labels + 1).saturating_sub(self.fewest_labels).min(labels)
     }
 
     /// Every entry of this zone that covers `name`, the deciding one first.

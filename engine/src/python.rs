@@ -14,6 +14,7 @@ use pyo3::create_exception;
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 
+use crate::cache::{Keeping, Purge};
 use crate::cookie::Secrets;
 use crate::counters::{Counters, LATENCY_BOUNDS, OUTCOMES, SLIPS};
 use crate::engine::{self, EngineError};
@@ -315,7 +316,7 @@ impl Rules {
     #[allow(clippy::too_many_arguments, reason = "Python gives them by keyword")]
     #[pyo3(signature = (*, clients, drop_others, exempt, queries_per_second, errors_per_second, slip,
         amplification, secrets, max_payload, idle_timeout_ms, structured_option, soa, special_names,
-        private_reverse, canary, resinfo))]
+        private_reverse, canary, resinfo, cache_octets, max_ttl, max_negative_ttl, max_stale, prefetch))]
     fn new(
         clients: Vec<(IpAddr, u8)>,
         drop_others: bool,
@@ -333,6 +334,11 @@ impl Rules {
         private_reverse: bool,
         canary: bool,
         resinfo: Option<Vec<u8>>,
+        cache_octets: u64,
+        max_ttl: u32,
+        max_negative_ttl: u32,
+        max_stale: u32,
+        prefetch: bool,
     ) -> PyResult<Rules> {
         let prefixes = |given: Vec<(IpAddr, u8)>| {
             Prefixes::new(given.into_iter().map(|(address, length)| Prefix { address, length }))
@@ -353,6 +359,7 @@ impl Rules {
             structured_option,
             soa: answer::Soa(name(&soa.0)?, name(&soa.1)?),
             local: Local::new(Switches { special_names, private_reverse, canary }, resinfo),
+            keeping: Keeping { octets: cache_octets, max_ttl, max_negative_ttl, max_stale, prefetch },
         })))
     }
 }
@@ -455,6 +462,16 @@ impl Engine {
     fn counters(&self, py: Python<'_>) -> PyResult<Counts> {
         Counts::sum(py, &self.0)
     }
+
+    fn purge(&self, py: Python<'_>, name: Option<&str>, below: bool) -> PyResult<usize> {
+        let name = name.map(self::name).transpose()?;
+        let purge = match &name {
+            None => Purge::All,
+            Some(name) if below => Purge::Subtree(name),
+            Some(name) => Purge::Name(name),
+        };
+        Ok(py.detach(|| self.0.cache().purge(&purge)))
+    }
 }
 
 fn error(error: EngineError) -> PyErr {
@@ -487,6 +504,11 @@ struct Counts {
     unsent: u64,
     truncated: u64,
     limited: HashMap<&'static str, u64>,
+    joined: u64,
+    prefetched: u64,
+    cache_entries: usize,
+    cache_octets: u64,
+    cache_evictions: u64,
 }
 
 /// What was counted about one upstream.
@@ -536,6 +558,11 @@ impl Counts {
                 .enumerate()
                 .map(|(i, how)| (how, total(&|c| c.limited[i].get())))
                 .collect(),
+            joined: total(&|c| c.joined.get()),
+            prefetched: total(&|c| c.prefetched.get()),
+            cache_entries: engine.cache().len(),
+            cache_octets: engine.cache().octets(),
+            cache_evictions: engine.cache().evicted(),
         })
     }
 }

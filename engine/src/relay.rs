@@ -10,7 +10,7 @@ use crate::message::{
 use crate::name::{MAX_NAME, Name};
 
 /// Extended errors of an upstream that are passed on at most.
-const ERRORS_PASSED: usize = 4;
+pub const ERRORS_PASSED: usize = 4;
 
 /// Whether `response` answers `question`, which we asked: same name, letters
 /// in any case, same type and class (RFC 5452 9.1). Type and class are compared
@@ -80,45 +80,44 @@ impl<'a> Parts<'a> {
     }
 
     fn take_errors(&mut self, rdata: &'a [u8]) -> Option<()> {
-        for option in options(rdata) {
-            let (code, data) = option?;
-            if code == option::EXTENDED_ERROR && self.error_count < ERRORS_PASSED {
-                self.errors[self.error_count] = ExtendedError::new(u16_at(data, 0)?, &data[2..]);
+        for error in extended_errors(rdata) {
+            let error = error?;
+            if self.error_count < ERRORS_PASSED {
+                self.errors[self.error_count] = error;
                 self.error_count += 1;
             }
         }
         Some(())
     }
+
+    /// Whether this is about our own OPT or our own cookie, and so no answer to
+    /// anybody's question.
+    fn is_about_us(&self) -> bool {
+        matches!(self.rcode, rcode::BADVERS | rcode::BADCOOKIE)
+    }
+}
+
+/// The extended errors among the options of an OPT; `None` for options that are cut
+/// off, and for an error without a code.
+pub fn extended_errors(rdata: &[u8]) -> impl Iterator<Item = Option<ExtendedError<'_>>> {
+    options(rdata).filter_map(|found| match found {
+        Some((option::EXTENDED_ERROR, data)) => {
+            Some(u16_at(data, 0).map(|code| ExtendedError::new(code, &data[2..])))
+        }
+        Some(_) => None,
+        None => Some(None),
+    })
 }
 
 /// Writes the client's response into `out`: the upstream's answer with the
 /// client's id, question and flags, cut with TC where it does not fit. `None`
 /// where the upstream's message makes no sense.
 pub fn relay(response: &[u8], query: &Query, payload: u16, out: &mut [u8]) -> Option<usize> {
-    let parts = Parts::parse(response)?;
-    if matches!(parts.rcode, rcode::BADVERS | rcode::BADCOOKIE) {
-        // About our own OPT and our own cookie: no answer to the client's question.
-        return None;
-    }
+    let parts = Parts::parse(response).filter(|parts| !parts.is_about_us())?;
     let head = &query.head;
-    let mut low = parts.rcode;
-    if parts.rcode > flag::RCODE && head.edns.is_none() {
-        // An RCODE of more than four bits cannot be said without an OPT.
-        low = rcode::SERVFAIL;
-    }
-    let mut writer = Writer::respond(head, low, out)?;
-    writer.put(&response[parts.records.clone()])?;
-    for (section, count) in
-        [Section::Answer, Section::Authority, Section::Additional].into_iter().zip(parts.counts)
-    {
-        writer.count(section, count);
-    }
-    writer.set_flags(passed_flags(response, query));
-    // Where the OPT stood in between, what is behind it moves, and pointers
-    // with it.
-    let behind = parts.behind.start;
-    let moved = splice(&mut writer, response, behind, parts.behind_count, |_, _| Some(Section::Additional));
-    if is_truncated(response) || moved.is_none() {
+    let mut writer = begin(query, parts.rcode, u16_at(response, 2)?, out)?;
+    let whole = put_records(&mut writer, response, &parts);
+    if is_truncated(response) || whole.is_none() {
         writer.truncate(head);
     }
     let errors = &parts.errors[..parts.error_count];
@@ -136,13 +135,57 @@ pub fn truncated(query: &Query, payload: u16, out: &mut [u8]) -> usize {
     writer.finish(head, &Opt::plain(payload, rcode::NOERROR))
 }
 
-/// AA and RA as the upstream set them; AD only for a client that understands
-/// it (RFC 6840 5.8).
-fn passed_flags(response: &[u8], query: &Query) -> u16 {
-    let upstream = u16_at(response, 2).unwrap_or(0);
-    let wants_ad = query.head.flags & flag::AD != 0 || query.head.edns.is_some_and(|edns| edns.dnssec_ok);
+/// Begins a response that passes on what an upstream said, by its RCODE and its
+/// flags: AA and RA; AD only to a client that understands it (RFC 6840 5.8).
+pub fn begin<'a>(query: &Query, rcode: u16, flags: u16, out: &'a mut [u8]) -> Option<Writer<'a>> {
+    let head = &query.head;
+    // An RCODE of more than four bits cannot be said without an OPT.
+    let is_unspeakable = rcode > flag::RCODE && head.edns.is_none();
+    let mut writer = Writer::respond(head, if is_unspeakable { rcode::SERVFAIL } else { rcode }, out)?;
+    let wants_ad = head.flags & flag::AD != 0 || head.edns.is_some_and(|edns| edns.dnssec_ok);
     let passed = flag::AA | flag::RA | if wants_ad { flag::AD } else { 0 };
-    upstream & passed
+    writer.set_flags(flags & passed);
+    Some(writer)
+}
+
+/// Puts the records of all sections, but for the OPT.
+fn put_records(writer: &mut Writer<'_>, response: &[u8], parts: &Parts<'_>) -> Option<()> {
+    writer.put(&response[parts.records.clone()])?;
+    let sections = [Section::Answer, Section::Authority, Section::Additional];
+    for (section, count) in sections.into_iter().zip(parts.counts) {
+        writer.count(section, count);
+    }
+    // Where the OPT stood in between, what is behind it moves, and pointers
+    // with it.
+    splice(writer, response, parts.behind.start, parts.behind_count, |_, _| Some(Section::Additional))
+}
+
+/// An upstream's message without its OPT.
+pub struct Bare<'a> {
+    pub length: usize,
+    /// Where the question ends.
+    pub body: usize,
+    /// All twelve bits.
+    pub rcode: u16,
+    errors: [ExtendedError<'a>; ERRORS_PASSED],
+    error_count: usize,
+}
+
+impl<'a> Bare<'a> {
+    pub fn errors(&self) -> &[ExtendedError<'a>] {
+        &self.errors[..self.error_count]
+    }
+}
+
+/// Writes an upstream's message without its OPT; `None` for one that is not to be
+/// passed on, or that is not whole.
+pub fn strip<'a>(response: &'a [u8], out: &mut [u8]) -> Option<Bare<'a>> {
+    let parts = Parts::parse(response).filter(|parts| !parts.is_about_us() && !is_truncated(response))?;
+    let body = parts.records.start;
+    let mut writer = Writer::copy(response.get(..body)?, out)?;
+    put_records(&mut writer, response, &parts)?;
+    let Parts { rcode, errors, error_count, .. } = parts;
+    Some(Bare { length: writer.written().len(), body, rcode, errors, error_count })
 }
 
 /// Writes a CNAME from the query's name to `target`, followed by what an

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 
 use crate::answer::Rules;
+use crate::cache::Cache;
 use crate::limits::{Crowd, Limiter};
 use crate::policy::Snapshot;
 use crate::{tcp, upstream};
@@ -50,6 +51,7 @@ pub struct Shared {
     pub serving: ArcSwap<Serving>,
     pub events: Arc<Events>,
     pub limiter: Limiter,
+    pub cache: Cache,
     /// Open TCP connections by client, and by the place of the listener.
     pub crowd: Arc<Crowd>,
     pub connections: Arc<[AtomicUsize]>,
@@ -71,6 +73,8 @@ pub struct Serving {
     pub rules: Arc<Rules>,
     /// The counters' slot of each zone of the snapshot.
     pub slots: Vec<u16>,
+    /// Counts what was served so far.
+    pub generation: u64,
 }
 
 /// Rare events for the log: bounded, the oldest make room.

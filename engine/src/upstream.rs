@@ -16,10 +16,12 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use slab::Slab;
 
+use crate::cache::{Kept, Key};
 use crate::counters::{Counters, UpstreamCounters};
 use crate::health::Health;
 use crate::message::{MAX_QUESTION, Query, is_truncated, u16_at};
 use crate::name::Name;
+use crate::policy::seed;
 use crate::poll::{Poll, Token};
 use crate::pool::Pool;
 use crate::relay;
@@ -46,17 +48,22 @@ pub struct Settings {
     pub payload: u16,
 }
 
-/// A query under way.
+/// A question under way, and who waits for its answer: each question is asked once,
+/// however many clients ask it meanwhile.
 pub struct Flight {
-    pub query: Query,
-    /// Ask about this name instead: where a CNAME of ours leads.
-    pub follow: Option<Box<Name>>,
-    pub origin: Origin,
+    pub first: Box<Waiter>,
+    pub others: Vec<Box<Waiter>>,
     /// An upstream's answer did not fit over UDP.
     pub over_tcp: bool,
+    /// A kept answer that will do if no other comes.
+    pub stale: Option<Arc<Kept>>,
+    /// How often something had been purged from the cache when this was asked.
+    pub purges: u64,
+    /// The hash of the question.
+    question: u64,
+    /// Tells it from another flight in the same place.
+    number: u64,
     attempts: usize,
-    /// Times that it began anew because the policy for its name had changed.
-    restarts: usize,
     routes: [Option<Route>; MAX_ATTEMPTS],
     /// Upstreams asked so far, a bit each.
     asked: u64,
@@ -66,11 +73,31 @@ pub struct Flight {
     stamp: u64,
 }
 
+/// A query that waits for an upstream's answer.
+#[derive(Clone)]
+pub struct Waiter {
+    pub query: Query,
+    /// Asks about this name instead: where a CNAME of ours leads.
+    pub follow: Option<Name>,
+    pub origin: Origin,
+    /// Times that it began anew because the policy for its name had changed.
+    restarts: usize,
+}
+
 /// Where the answer goes.
 #[derive(Clone, Copy)]
 pub enum Origin {
-    Udp { listener: usize, peer: Peer, local: Local },
-    Tcp { connection: usize, generation: u64 },
+    Udp {
+        listener: usize,
+        peer: Peer,
+        local: Local,
+    },
+    Tcp {
+        connection: usize,
+        generation: u64,
+    },
+    /// Into the cache alone.
+    Nobody,
 }
 
 /// One sending of a flight. An answer to an earlier one is still welcome.
@@ -91,6 +118,10 @@ enum Channel {
 /// one query is under way is a fault.
 const RESTARTS: usize = 3;
 
+/// How long a client waits before it is given a stale answer, as its own patience
+/// may be little more (RFC 8767 5: the client response timer).
+const STALE_PATIENCE: Duration = Duration::from_millis(1800);
+
 struct Deadline {
     at: Instant,
     flight: usize,
@@ -107,6 +138,14 @@ pub struct Upstreams {
     stream_of: Vec<Option<usize>>,
     flights: Slab<Flight>,
     routes: HashMap<(Channel, u16), usize>,
+    /// Flights by the hash of their question.
+    questions: HashMap<u64, usize>,
+    /// Queries that wait for a question of somebody else.
+    joined: usize,
+    /// Flights with a stale answer, and when that is given.
+    impatient: VecDeque<(Instant, usize, u64)>,
+    next_number: u64,
+    seed: u64,
     /// In order of time, since every attempt gets the same patience.
     deadlines: VecDeque<Deadline>,
     out: Batch,
@@ -141,6 +180,11 @@ impl Upstreams {
             streams: Slab::new(),
             flights: Slab::new(),
             routes: HashMap::new(),
+            questions: HashMap::new(),
+            joined: 0,
+            impatient: VecDeque::new(),
+            next_number: 0,
+            seed: seed(),
             deadlines: VecDeque::new(),
             out: Batch::empty(),
             out_socket: None,
@@ -153,41 +197,65 @@ impl Upstreams {
         }
     }
 
+    /// Questions under way.
     pub fn outstanding(&self) -> usize {
         self.flights.len()
     }
 
     pub fn has_room(&self) -> bool {
-        self.flights.len() < self.settings.max_outstanding
+        self.flights.len() + self.joined < self.settings.max_outstanding
     }
 
-    /// Takes a query over; it ends in `receive`, `read_stream` or `expire`.
-    pub fn ask(&mut self, flight: Flight, now: Instant) {
-        let key = self.flights.insert(flight);
-        self.attempt(key, now);
-    }
-
-    /// Asks again from the beginning, because what is to be asked has changed;
-    /// gives the flight back where that has happened too often.
-    pub fn ask_again(
-        &mut self,
-        mut flight: Flight,
-        follow: Option<Box<Name>>,
-        now: Instant,
-    ) -> Option<Flight> {
-        if flight.restarts == RESTARTS {
-            return Some(flight);
+    /// Lets a query wait with those that ask the same already; gives it back where
+    /// nobody does.
+    pub fn join(&mut self, key: &Key, waiter: Box<Waiter>) -> Option<Box<Waiter>> {
+        let place = self.questions.get(&key.hash(self.seed)).copied();
+        let Some(flight) = place.and_then(|place| self.flights.get_mut(place)) else { return Some(waiter) };
+        if flight.first.key() != *key {
+            return Some(waiter);
         }
-        flight.restarts += 1;
-        flight.follow = follow;
-        (flight.attempts, flight.asked, flight.over_tcp) = (0, 0, false);
-        self.ask(flight, now);
+        flight.others.push(waiter);
+        self.joined += 1;
         None
     }
 
-    /// When `expire` has work next.
+    /// Takes a question over; it ends in `receive`, `read_stream` or `expire`.
+    pub fn ask(&mut self, key: &Key, mut flight: Flight, now: Instant) {
+        flight.question = key.hash(self.seed);
+        self.next_number += 1;
+        flight.number = self.next_number;
+        let has_stale = flight.stale.is_some();
+        let place = self.flights.insert(flight);
+        self.questions.insert(self.flights[place].question, place);
+        if has_stale {
+            self.impatient.push_back((now + STALE_PATIENCE, place, self.next_number));
+        }
+        self.attempt(place, now);
+    }
+
+    /// Takes out who has waited long enough to be given a stale answer; the question
+    /// stays under way.
+    pub fn impatient(&mut self, now: Instant) -> Vec<(Box<Waiter>, Arc<Kept>)> {
+        let mut impatient = Vec::new();
+        while self.impatient.front().is_some_and(|(at, ..)| *at <= now) {
+            let Some((_, place, number)) = self.impatient.pop_front() else { break };
+            let Some(flight) = self.flights.get_mut(place).filter(|f| f.number == number) else { continue };
+            let Some(stale) = flight.stale.clone() else { continue };
+            let nobody = Waiter { origin: Origin::Nobody, ..(*flight.first).clone() };
+            let first = std::mem::replace(&mut flight.first, Box::new(nobody));
+            let others = std::mem::take(&mut flight.others);
+            self.joined -= others.len();
+            let waiters = [first].into_iter().chain(others);
+            impatient.extend(waiters.map(|waiter| (waiter, Arc::clone(&stale))));
+        }
+        impatient
+    }
+
+    /// When `expire` or `impatient` has work next.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.deadlines.front().map(|deadline| deadline.at)
+        let deadline = self.deadlines.front().map(|deadline| deadline.at);
+        let patience = self.impatient.front().map(|(at, ..)| *at);
+        deadline.into_iter().chain(patience).min()
     }
 
     //--- Sending
@@ -247,7 +315,7 @@ impl Upstreams {
         let flight = &self.flights[key];
         let question = flight.asked_question(&mut question);
         let payload = self.settings.payload;
-        let length = flight.query.write_upstream(route.id, question, payload, &mut slot.data);
+        let length = flight.first.query.write_upstream(route.id, question, payload, &mut slot.data);
         slot.length = length.expect("header, question and OPT fit a datagram");
         (slot.peer, slot.local) = (Peer::none(), Local::Bound);
         self.waiting += 1;
@@ -301,7 +369,7 @@ impl Upstreams {
         let flight = &self.flights[key];
         let question = flight.asked_question(&mut question);
         let payload = self.settings.payload;
-        let length = flight.query.write_upstream(route.id, question, payload, &mut message);
+        let length = flight.first.query.write_upstream(route.id, question, payload, &mut message);
         let length = length.expect("header, question and OPT fit");
         self.count(upstream).tcp_queries.add(1);
         if self.streams[stream].push(&message[..length]) {
@@ -392,6 +460,10 @@ impl Upstreams {
     /// Takes a flight out, and its routes with it.
     fn land(&mut self, key: usize) -> Flight {
         let mut flight = self.flights.remove(key);
+        self.joined -= flight.others.len();
+        if self.questions.get(&flight.question) == Some(&key) {
+            self.questions.remove(&flight.question);
+        }
         for place in 0..MAX_ATTEMPTS {
             if let Some(route) = flight.routes[place].take() {
                 self.leave(&route);
@@ -546,14 +618,16 @@ impl Upstreams {
 }
 
 impl Flight {
-    pub fn new(query: Query, follow: Option<Box<Name>>, origin: Origin) -> Flight {
+    pub fn new(first: Box<Waiter>, stale: Option<Arc<Kept>>, purges: u64) -> Flight {
         Flight {
-            query,
-            follow,
-            origin,
+            first,
+            others: Vec::new(),
             over_tcp: false,
+            stale,
+            purges,
+            question: 0,
+            number: 0,
             attempts: 0,
-            restarts: 0,
             routes: [None; MAX_ATTEMPTS],
             asked: 0,
             blame: None,
@@ -561,17 +635,32 @@ impl Flight {
         }
     }
 
-    pub fn was_asked(&self) -> bool {
-        self.attempts > 0
-    }
-
     /// The question as it is asked upstream.
     fn asked_question<'a>(&'a self, buffer: &'a mut [u8; MAX_QUESTION]) -> &'a [u8] {
-        let question = self.query.head.question();
-        let Some(target) = &self.follow else { return question };
+        let question = self.first.query.head.question();
+        let Some(target) = &self.first.follow else { return question };
         let (name, type_and_class) = (target.suffix(0), &question[question.len() - 4..]);
         buffer[..name.len()].copy_from_slice(name);
         buffer[name.len()..name.len() + 4].copy_from_slice(type_and_class);
         &buffer[..name.len() + 4]
+    }
+}
+
+impl Waiter {
+    pub fn new(query: Query, follow: Option<Name>, origin: Origin) -> Waiter {
+        Waiter { query, follow, origin, restarts: 0 }
+    }
+
+    /// The question that it waits for.
+    pub fn key(&self) -> Key {
+        Key::new(&self.query.head, self.follow.as_ref().unwrap_or(&self.query.name), self.query.qtype)
+    }
+
+    /// Begins anew because what is to be asked has changed; false where that has
+    /// happened too often.
+    pub fn begin_anew(&mut self, follow: Option<Name>) -> bool {
+        self.restarts += 1;
+        self.follow = follow;
+        self.restarts <= RESTARTS
     }
 }

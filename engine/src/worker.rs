@@ -3,7 +3,7 @@
 //! which it only reads, and nothing else; it never touches the interpreter.
 
 use std::io;
-use std::net::{TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -11,25 +11,22 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::answer::{
-    Client, Judgement, Outcome, Rules, Verdict, decide, judge, judge_targets, respond_by_following,
-    respond_with_error, slip,
-};
+use crate::answer::{self, Client, Outcome, Rules, Verdict, decide, slip};
 use crate::counters::{Counters, Slip};
 use crate::failures::Failures;
 use crate::limits::Kind;
-use crate::message::{ExtendedError, MAX_MESSAGE, Query, ede, is_truncated, rcode};
-use crate::name::Name;
-use crate::policy::seed;
+use crate::message::{MAX_MESSAGE, Query, is_truncated};
+use crate::name::{Name, Walk};
+use crate::policy::{Part, seed};
 use crate::poll::{Event, Poll, Token};
-use crate::relay;
 use crate::shared::{Serving, Shared};
-use crate::sys::{Batch, DATAGRAM, Datagram};
+use crate::sys::{BATCH, Batch, Datagram};
 use crate::tcp;
 use crate::udp::Listener;
-use crate::upstream::{Flight, Origin, Upstreams};
+use crate::upstream::{Origin, Upstreams};
 
 mod clients;
+mod forward;
 
 /// Longest wait when nothing is due: bounds how late a clock is noticed.
 const TICK: Duration = Duration::from_millis(500);
@@ -63,7 +60,7 @@ pub fn run(
     };
     let _ = ready.send(Ok(()));
     drop(ready);
-    let mut mail = Batch::empty();
+    let mut mail = Mail::empty();
     loop {
         let turn = catch_unwind(AssertUnwindSafe(|| worker.turn(&mut mail)));
         match turn {
@@ -71,6 +68,25 @@ pub fn run(
             Ok(Ok(false)) => return Ok(()),
             Ok(Err(error)) => return Err(error),
             Err(_) => worker.counters.panics.add(1),
+        }
+    }
+}
+
+/// A batch that was received, and room for what is read from it: kept from batch to
+/// batch, since a query is too long to be moved about for every packet.
+struct Mail {
+    batch: Batch,
+    queries: Vec<Query>,
+    walks: Vec<Walk>,
+}
+
+impl Mail {
+    fn empty() -> Mail {
+        let walk = || Walk::new(&Name::root(), 0);
+        Mail {
+            batch: Batch::empty(),
+            queries: vec![Query::blank(); BATCH],
+            walks: (0..BATCH).map(|_| walk()).collect(),
         }
     }
 }
@@ -142,7 +158,7 @@ impl Worker {
     }
 
     /// One round; false when there is nothing more to do, ever.
-    fn turn(&mut self, mail: &mut Batch) -> io::Result<bool> {
+    fn turn(&mut self, mail: &mut Mail) -> io::Result<bool> {
         let events = self.poll.wait(self.patience())?;
         (self.now, self.unix) = (Instant::now(), unix_now());
         for event in events {
@@ -155,9 +171,7 @@ impl Worker {
                 }
             }
         }
-        for flight in self.upstreams.expire(self.now) {
-            self.finish(flight, Err(Outcome::Failed));
-        }
+        self.give_up_waiting();
         for key in std::mem::take(&mut self.resumable) {
             if catch_unwind(AssertUnwindSafe(|| self.take_queries(key))).is_err() {
                 self.counters.panics.add(1);
@@ -174,7 +188,7 @@ impl Worker {
         self.check_stop(mail)
     }
 
-    fn serve(&mut self, event: Event, mail: &mut Batch) {
+    fn serve(&mut self, event: Event, mail: &mut Mail) {
         match event.token {
             Token::Wake => self.wake_up(),
             Token::Udp(place) => drop(self.serve_udp(place, mail)),
@@ -207,9 +221,9 @@ impl Worker {
     //--- UDP
 
     /// Serves one batch; false if there was none.
-    fn serve_udp(&mut self, place: usize, mail: &mut Batch) -> bool {
+    fn serve_udp(&mut self, place: usize, mail: &mut Mail) -> bool {
         let listener = &self.listeners[place];
-        let Ok(received) = mail.receive(&listener.socket, listener.wildcard) else {
+        let Ok(received) = mail.batch.receive(&listener.socket, listener.wildcard) else {
             // Nothing there after all, or an ICMP error about some client:
             // weather, not a reason to stop listening.
             return false;
@@ -217,8 +231,21 @@ impl Worker {
         // Loaded after the queries came: one that was sent after `publish` had
         // returned is never judged by the snapshot before.
         let serving = self.shared.serving.load();
-        for datagram in &mail.datagrams[..received] {
-            let serve = AssertUnwindSafe(|| self.serve_datagram(place, datagram, &serving));
+        let Mail { batch, queries, walks } = mail;
+        let datagrams = &batch.datagrams[..received];
+        let mut to_decide: [bool; BATCH] = [false; BATCH];
+        for (index, datagram) in datagrams.iter().enumerate() {
+            let (query, walk) = (&mut queries[index], &mut walks[index]);
+            let read = catch_unwind(AssertUnwindSafe(|| self.read(place, datagram, query, walk, &serving)));
+            to_decide[index] = read.unwrap_or_else(|_| self.survive_panic(false));
+        }
+        let to_decide = || (0..received).filter(|index| to_decide[*index]);
+        for index in to_decide() {
+            serving.snapshot.warm(&queries[index].name, &walks[index], Part::Owners);
+        }
+        for index in to_decide() {
+            let (datagram, query) = (&datagrams[index], &queries[index]);
+            let serve = AssertUnwindSafe(|| self.serve_query(place, datagram, query, &serving));
             if catch_unwind(serve).is_err() {
                 self.survive_panic(false);
             }
@@ -228,15 +255,49 @@ impl Worker {
         true
     }
 
-    fn serve_datagram(&mut self, place: usize, datagram: &Datagram, serving: &Serving) {
+    /// Reads one datagram; false where nothing is left to decide.
+    fn read(
+        &mut self,
+        place: usize,
+        datagram: &Datagram,
+        query: &mut Query,
+        walk: &mut Walk,
+        serving: &Serving,
+    ) -> bool {
         fail::fail_point!("decide");
-        let Some(peer) = datagram.peer.socket_addr() else { return };
+        let Some(peer) = datagram.peer.socket_addr() else { return false };
         let client = Client { address: peer.ip(), port: peer.port(), over_tcp: false };
         let (packet, rules) = (&datagram.data[..datagram.length], &serving.rules);
         let slot = self.listeners[place].slot();
-        let verdict = decide(packet, client, &serving.snapshot, rules, self.unix, &mut slot.data);
-        if let Some(kind) = verdict.claim().filter(|kind| !self.may_have(client, *kind, rules)) {
-            return self.turn_away(place, datagram, client, kind, rules);
+        match answer::read(packet, client, rules, self.unix, query, &mut slot.data) {
+            Ok(()) => {
+                walk.take(&query.name, seed());
+                serving.snapshot.warm(&query.name, walk, Part::Slots);
+                true
+            }
+            Err(verdict) => {
+                self.carry_out(place, datagram, query, verdict, serving);
+                false
+            }
+        }
+    }
+
+    fn serve_query(&mut self, place: usize, datagram: &Datagram, query: &Query, serving: &Serving) {
+        let slot = self.listeners[place].slot();
+        let verdict = decide(query, &serving.snapshot, &serving.rules, self.unix, &mut slot.data);
+        self.carry_out(place, datagram, query, verdict, serving);
+    }
+
+    fn carry_out(
+        &mut self,
+        place: usize,
+        datagram: &Datagram,
+        query: &Query,
+        verdict: Verdict,
+        serving: &Serving,
+    ) {
+        if let Some(kind) = verdict.claim().filter(|kind| !self.may_have(datagram, *kind, &serving.rules)) {
+            return self.turn_away(place, datagram, query, kind, &serving.rules);
         }
         match verdict {
             Verdict::Respond { length, outcome, .. } => {
@@ -245,33 +306,33 @@ impl Worker {
                 self.counters.count(false, outcome, &serving.slots);
                 self.push(place);
             }
-            Verdict::Forward { query, follow } => {
+            Verdict::Forward { follow, is_allowed, .. } => {
                 let origin = Origin::Udp { listener: place, peer: datagram.peer, local: datagram.local };
-                self.forward(query, follow.map(Box::new), origin);
+                self.forward(query, follow, is_allowed, origin, serving);
             }
             Verdict::Drop(outcome) => self.counters.count(false, outcome, &serving.slots),
         }
     }
 
-    fn may_have(&self, client: Client, kind: Kind, rules: &Rules) -> bool {
+    fn may_have(&self, datagram: &Datagram, kind: Kind, rules: &Rules) -> bool {
         let rate = match kind {
             Kind::Query => rules.rates.queries,
             Kind::Error => rules.rates.errors,
         };
-        self.shared.limiter.admit(client.address, kind, rate, self.now)
+        let admit = |peer: SocketAddr| self.shared.limiter.admit(peer.ip(), kind, rate, self.now);
+        datagram.peer.socket_addr().is_some_and(admit)
     }
 
     /// Drops a query above its client's limit; every so manieth is answered, so
     /// that a real client behind a forged flood finds its way.
-    fn turn_away(&mut self, place: usize, datagram: &Datagram, client: Client, kind: Kind, rules: &Rules) {
+    fn turn_away(&mut self, place: usize, datagram: &Datagram, query: &Query, kind: Kind, rules: &Rules) {
         self.counters.count(false, Outcome::Limited, &[]);
         // Errors are counted apart: with them, queries that come in turn with them
         // would all slip, or none.
         self.turned_away = self.turned_away.wrapping_add(u32::from(kind == Kind::Query));
         let slips = kind == Kind::Query && self.turned_away.checked_rem(rules.rates.slip) == Some(0);
         let slot = self.listeners[place].slot();
-        let packet = &datagram.data[..datagram.length];
-        let answered = if slips { slip(packet, client, rules, self.unix, &mut slot.data) } else { None };
+        let answered = if slips { slip(query, rules, &mut slot.data) } else { None };
         let Some((length, is_about_cookie)) = answered else {
             self.counters.limited[Slip::Dropped as usize].add(1);
             return;
@@ -295,9 +356,11 @@ impl Worker {
         self.counters.unsent.add(lost as u64);
     }
 
-    fn survive_panic(&self, over_tcp: bool) {
+    /// Counts a packet that is lost; false, since there is nothing left to do with it.
+    fn survive_panic(&self, over_tcp: bool) -> bool {
         self.counters.panics.add(1);
         self.counters.count(over_tcp, Outcome::Dropped, &[]);
+        false
     }
 
     fn sweep(&mut self) {
@@ -317,172 +380,11 @@ impl Worker {
         }
     }
 
-    //--- Upstream
-
-    fn forward(&mut self, query: Query, follow: Option<Box<Name>>, origin: Origin) {
-        let asked = follow.as_deref().unwrap_or(&query.name);
-        let has_failed = self.failures.knows(&query.head, asked, query.qtype, self.now);
-        if follow.is_none() && has_failed {
-            let serving = self.shared.serving.load();
-            let error = ExtendedError::new(ede::CACHED_ERROR, b"no upstream answered a moment ago");
-            return self.give_up(&query, origin, Outcome::Failed, error, &serving);
-        }
-        let flight = Flight::new(query, follow, origin);
-        if has_failed {
-            self.finish(flight, Err(Outcome::Failed));
-        } else if self.upstreams.has_room() {
-            self.upstreams.ask(flight, self.now);
-        } else {
-            self.finish(flight, Err(Outcome::Overloaded));
-        }
-    }
-
-    fn take_datagrams(&mut self, key: usize, mail: &mut Batch) {
-        for (flight, place) in self.upstreams.receive(key, mail, self.now) {
-            let datagram = &mail.datagrams[place];
-            self.finish(flight, Ok(&datagram.data[..datagram.length]));
-        }
-    }
-
-    fn take_messages(&mut self, key: usize, event: Event) {
-        if event.writable {
-            self.upstreams.write_stream(key, self.now);
-        }
-        if event.readable || event.broken {
-            for (flight, message) in self.upstreams.read_stream(key, self.now) {
-                self.finish(flight, Ok(&message));
-            }
-        }
-    }
-
-    /// Answers a query whose upstream has answered, or why none has.
-    fn finish(&mut self, flight: Flight, response: Result<&[u8], Outcome>) {
-        let origin = flight.origin;
-        let finished = catch_unwind(AssertUnwindSafe(|| {
-            fail::fail_point!("finish");
-            self.judge_again(flight, response);
-        }));
-        if finished.is_err() {
-            self.survive_panic(matches!(origin, Origin::Tcp { .. }));
-            if let Origin::Tcp { connection, generation } = origin {
-                self.clients.leave_unanswered(connection, generation);
-                self.resumable.push(connection);
-            }
-        }
-    }
-
-    /// The name is judged again: the snapshot may have changed meanwhile.
-    fn judge_again(&mut self, flight: Flight, response: Result<&[u8], Outcome>) {
-        let serving = self.shared.serving.load();
-        let (snapshot, rules, query) = (&serving.snapshot, &serving.rules, &flight.query);
-        let out = &mut self.scratch[..];
-        let mut judgement = judge(query, snapshot, rules, self.unix, out);
-        if let (Judgement::Pass, Ok(said), None) = (&judgement, response, &flight.follow) {
-            judgement = judge_targets(query, said, snapshot, rules, self.unix, out);
-        }
-        let (length, outcome) = match judgement {
-            Judgement::Answer { length, outcome } => (length, outcome),
-            Judgement::Silence(outcome) => (0, outcome),
-            Judgement::Follow(decision, target) => {
-                if response.is_ok() && flight.follow.as_deref() != Some(&target) {
-                    return self.ask_again(flight, Some(Box::new(target)));
-                }
-                self.remember(&flight, response.err());
-                let (query, out) = (&flight.query, &mut self.scratch[..]);
-                let outcome = Outcome::Blocked { zone: decision.zone, action: decision.answer.action };
-                let said = response.ok();
-                let length =
-                    respond_by_following(query, said, &decision, &target, snapshot, rules, self.unix, out);
-                (length, outcome)
-            }
-            Judgement::Pass | Judgement::Allow if flight.follow.is_some() && response.is_ok() => {
-                return self.ask_again(flight, None);
-            }
-            Judgement::Unreadable => return self.fail(&flight, Ok(()), &serving),
-            Judgement::Pass | Judgement::Allow => {
-                let over_tcp = query.head.hop.over_tcp;
-                let said = response.ok();
-                match said.and_then(|said| relay::relay(said, query, rules.max_payload, out)) {
-                    Some(length) => (length, Outcome::Forwarded),
-                    None if flight.over_tcp && !over_tcp => {
-                        (relay::truncated(query, rules.max_payload, out), Outcome::Forwarded)
-                    }
-                    None => return self.fail(&flight, response.map(drop), &serving),
-                }
-            }
-        };
-        self.deliver(flight.origin, length, outcome, &serving);
-    }
-
-    /// Nobody who could tell has told (RFC 8914 4.23), or nothing that can be passed
-    /// on (4.1).
-    fn fail(&mut self, flight: &Flight, response: Result<(), Outcome>, serving: &Serving) {
-        let outcome = response.err().unwrap_or(Outcome::Failed);
-        self.remember(flight, Some(outcome));
-        let error = match response {
-            Ok(()) => ExtendedError::new(ede::OTHER, b"the upstream's answer cannot be used"),
-            Err(_) => ExtendedError::new(ede::NO_REACHABLE_AUTHORITY, b"no upstream answered"),
-        };
-        self.give_up(&flight.query, flight.origin, outcome, error, serving);
-    }
-
-    /// Remembers that no upstream answered what was asked, if it was.
-    fn remember(&mut self, flight: &Flight, outcome: Option<Outcome>) {
-        if outcome == Some(Outcome::Failed) && flight.was_asked() {
-            let query = &flight.query;
-            let asked = flight.follow.as_deref().unwrap_or(&query.name);
-            self.failures.remember(&query.head, asked, query.qtype, self.now);
-        }
-    }
-
-    /// The policy for the name changed while the upstream was asked.
-    fn ask_again(&mut self, flight: Flight, follow: Option<Box<Name>>) {
-        if let Some(flight) = self.upstreams.ask_again(flight, follow, self.now) {
-            self.finish(flight, Err(Outcome::Failed));
-        }
-    }
-
-    /// SERVFAIL with the reason.
-    fn give_up(
-        &mut self,
-        query: &Query,
-        origin: Origin,
-        outcome: Outcome,
-        error: ExtendedError<'_>,
-        serving: &Serving,
-    ) {
-        let out = &mut self.scratch[..DATAGRAM];
-        let length = respond_with_error(&query.head, rcode::SERVFAIL, &[error], &serving.rules, out);
-        self.deliver(origin, length, outcome, serving);
-    }
-
-    /// Sends `scratch[..length]` to where the query came from; nothing if empty.
-    fn deliver(&mut self, origin: Origin, length: usize, outcome: Outcome, serving: &Serving) {
-        match origin {
-            Origin::Udp { listener: place, peer, local } => {
-                self.counters.count(false, outcome, &serving.slots);
-                let slot = self.listeners[place].slot();
-                let Some(data) = slot.data.get_mut(..length).filter(|data| !data.is_empty()) else { return };
-                data.copy_from_slice(&self.scratch[..length]);
-                (slot.length, slot.peer, slot.local) = (length, peer, local);
-                self.push(place);
-            }
-            Origin::Tcp { connection, generation } => {
-                self.counters.count(true, outcome, &serving.slots);
-                match length {
-                    0 => self.clients.leave_unanswered(connection, generation),
-                    _ => self.clients.answer(connection, generation, &self.scratch[..length], self.now),
-                }
-                self.resumable.push(connection);
-            }
-        }
-    }
-
     //--- Stopping
 
     /// Once the engine stops: takes no more, answers what was asked, until
     /// nothing is under way or the deadline has come.
-    fn check_stop(&mut self, mail: &mut Batch) -> io::Result<bool> {
+    fn check_stop(&mut self, mail: &mut Mail) -> io::Result<bool> {
         let Some(deadline) = self.shared.stop_deadline() else { return Ok(true) };
         if !self.stopping {
             self.stopping = true;
@@ -498,7 +400,7 @@ impl Worker {
 
     /// Serves what the kernel had already taken in for us; not without end,
     /// since more may come in as fast as it is served.
-    fn drain(&mut self, place: usize, mail: &mut Batch, deadline: Instant) {
+    fn drain(&mut self, place: usize, mail: &mut Mail, deadline: Instant) {
         for _ in 0..DRAIN_ROUNDS {
             if !self.serve_udp(place, mail) || Instant::now() >= deadline {
                 return;

@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use _engine::answer::{Client, Rules, Soa, Verdict, decide};
+use _engine::answer::{Client, Rules, Soa, Verdict, decide, read};
 use _engine::chain;
 use _engine::list;
 use _engine::message::{HEADER, Query, Record, flag, skip_name, u16_at};
@@ -118,8 +118,12 @@ fn whatever_packet_comes_the_response_is_sound() {
         let over_tcp = random.below(2) == 1;
         let address = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
         let client = Client { address, port: random.below(3) as u16, over_tcp };
-        let mut out = [0; 4096];
-        if let Verdict::Respond { length, .. } = decide(&packet, client, &snapshot, &rules, 990, &mut out) {
+        let (mut asked, mut out) = (Query::blank(), [0; 4096]);
+        let verdict = match read(&packet, client, &rules, 990, &mut asked, &mut out) {
+            Ok(()) => decide(&asked, &snapshot, &rules, 990, &mut out),
+            Err(verdict) => verdict,
+        };
+        if let Verdict::Respond { length, .. } = verdict {
             responses += 1;
             let response = &out[..length];
             assert!(is_well_formed(response), "{packet:02x?} got {response:02x?}");

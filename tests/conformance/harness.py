@@ -66,6 +66,7 @@ class Subject(Asking):
             "orders": inbox,
             "zones": list(zones),
             "metrics": "127.0.0.1:0",
+            "cache": {"size_mb": 0},  # most tests count what upstreams are asked
             **config,
         }
         self.config_path.write_text(as_yaml(settings), encoding="utf-8")

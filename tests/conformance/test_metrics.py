@@ -32,11 +32,18 @@ METRICS = {
     "dnsblock_tcp_connections": set(),
     "dnsblock_packet_panics_total": set(),
     "dnsblock_workers": set(),
+    "dnsblock_cache_bytes": set(),
+    "dnsblock_cache_entries": set(),
+    "dnsblock_cache_evictions_total": set(),
+    "dnsblock_cache_prefetches_total": set(),
+    "dnsblock_coalesced_queries_total": set(),
     "dnsblock_build_info": {"version"},
 }
 OUTCOMES = {
     "blocked",
     "forwarded",
+    "cached",
+    "stale",
     "local",
     "failed",
     "refused",

@@ -90,8 +90,8 @@ def test_what_is_forwarded_is_limited_too(subject: Subject, upstream: StubUpstre
     """And what is limited does not reach the upstream."""
     start(subject, upstream)
     replies, took = flood(subject, wire.query("free.example"))
-    assert len([reply for reply in replies if is_forwarded(reply)]) == len(upstream.queries)
-    assert len(upstream.queries) <= 2 * SMALL["queries_per_second"] * (1 + took)
+    forwarded = [reply for reply in replies if is_forwarded(reply)]
+    assert len(upstream.queries) <= len(forwarded) <= 2 * SMALL["queries_per_second"] * (1 + took)
 
 
 def test_above_the_rate_a_client_cookie_gets_bad_cookie_with_a_good_one(subject: Subject):

@@ -145,10 +145,21 @@ def test_operations_says_which_options_take_a_restart():
 # ------- Command line
 
 
-@pytest.mark.parametrize("name", sorted(main.commands))
+def commands(group: click.Group = main, *before: str) -> dict[str, click.Command]:
+    """Every command by all of its words, those of groups included."""
+    found: dict[str, click.Command] = {}
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            found |= commands(command, *before, name)
+        else:
+            found[" ".join([*before, name])] = command
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(commands()))
 def test_every_command_is_documented(name: str):
     arguments = [
-        p.metavar or p.name.upper() for p in main.commands[name].params if isinstance(p, click.Argument)
+        p.metavar or p.name.upper() for p in commands()[name].params if isinstance(p, click.Argument)
     ]
     assert " ".join(["dnsblock", name, *arguments]) in first_cells(section(OPERATIONS, "Start, stop, reload"))
 

@@ -65,6 +65,11 @@ def rules() -> Rules:
         private_reverse=False,
         canary=False,
         resinfo=None,
+        cache_octets=1 << 20,
+        max_ttl=86_400,
+        max_negative_ttl=3600,
+        max_stale=0,
+        prefetch=True,
     )
 
 

@@ -77,9 +77,9 @@ def test_defaults_become_rules(tmp_path: Path):
 
 def test_resinfo_is_character_strings():
     """RFC 9606 section 4: as in TXT, each behind its length."""
-    assert resinfo_rdata(Resinfo()) == b"\x16exterr=0,4,13,15-18,22"
+    assert resinfo_rdata(Resinfo()) == b"\x18exterr=0,3-4,13,15-19,22"
     both = resinfo_rdata(Resinfo(infourl="https://isp.example/dns", qnamemin="true"))
-    assert both == b"\x08qnamemin\x16exterr=0,4,13,15-18,22\x1finfourl=https://isp.example/dns"
+    assert both == b"\x08qnamemin\x18exterr=0,3-4,13,15-19,22\x1finfourl=https://isp.example/dns"
 
 
 def test_structured_text_is_small_and_can_be_left_out(tmp_path: Path):

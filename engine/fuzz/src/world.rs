@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, LazyLock};
 
-use _engine::answer::{Client, Judgement, Outcome, Rules, Soa, Verdict, decide, judge_targets};
+use _engine::answer::{Client, Judgement, Outcome, Rules, Soa, Verdict, decide, judge_targets, read};
 use _engine::cookie::Secrets;
 use _engine::local::{Local, Switches};
 use _engine::message::{ExtendedError, MAX_MESSAGE, Query};
@@ -121,13 +121,18 @@ fn decided_by(snapshot: &Snapshot, packet: &[u8], asker: Asker) -> Decided {
     let Asker { address, port, over_tcp, drop_others } = asker;
     let rules = if drop_others { &RULES.1 } else { &RULES.0 };
     let mut out = vec![0; if over_tcp { MAX_MESSAGE } else { DATAGRAM }];
-    match decide(packet, Client { address, port, over_tcp }, snapshot, rules, NOW, &mut out) {
+    let (client, mut query) = (Client { address, port, over_tcp }, Query::blank());
+    let verdict = match read(packet, client, rules, NOW, &mut query, &mut out) {
+        Ok(()) => decide(&query, snapshot, rules, NOW, &mut out),
+        Err(verdict) => verdict,
+    };
+    match verdict {
         Verdict::Drop(outcome) => Decided::Dropped { blocked: blocked(outcome) },
         Verdict::Respond { length, outcome, .. } => {
             out.truncate(length);
             Decided::Answered { response: out, blocked: blocked(outcome) }
         }
-        Verdict::Forward { query, follow } => {
+        Verdict::Forward { follow, .. } => {
             let length = query.write_upstream(0xf00d, query.head.question(), MAX_PAYLOAD, &mut out);
             out.truncate(length.expect("a query of one question fits"));
             Decided::Forwarded { query: out, follow: follow.map(|name| name.suffix(0).to_vec()) }

@@ -23,6 +23,13 @@ pub struct Snapshot {
     shielded: Vec<HashSet<Box<[u8]>>>,
 }
 
+/// What of the zones' tables is asked for.
+#[derive(Clone, Copy)]
+pub enum Part {
+    Slots,
+    Owners,
+}
+
 /// A policy zone in its place in a snapshot.
 pub struct ZoneInPlace {
     pub zone: Arc<PolicyZone>,
@@ -84,6 +91,17 @@ impl Snapshot {
     /// Who decides about `name`, if anyone: the first zone that matches.
     pub fn find(&self, name: &Name) -> Option<Decision<'_>> {
         self.first_match(name, |_| true)
+    }
+
+    /// Asks for the memory that `find` will look at: first the slots of the zones'
+    /// tables, and once these are there, the owners behind them.
+    pub fn warm(&self, name: &Name, walk: &Walk, part: Part) {
+        for ZoneInPlace { zone, .. } in &self.zones {
+            match part {
+                Part::Slots => zone.warm_slots(name.labels(), walk),
+                Part::Owners => zone.warm_owners(name.labels(), walk),
+            }
+        }
     }
 
     /// Who decides about a query because its answer leads to `target`.

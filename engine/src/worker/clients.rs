@@ -7,7 +7,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use super::Worker;
-use crate::answer::{Client, Outcome, Verdict, decide};
+use crate::answer::{Client, Outcome, Verdict, decide, read};
+use crate::message::Query;
 use crate::poll::{Event, Token};
 use crate::tcp;
 use crate::upstream::Origin;
@@ -99,6 +100,7 @@ impl Worker {
         let serving = self.shared.serving.load();
         let Some((peer, generation)) = self.clients.get(key).map(|c| (c.peer, c.generation)) else { return };
         let client = Client { address: peer.ip(), port: peer.port(), over_tcp: true };
+        let mut query = Query::blank();
         for turn in 0.. {
             if turn == QUERIES_A_TURN {
                 self.resumable.push(key);
@@ -108,16 +110,20 @@ impl Worker {
             let packet = &self.message[..length];
             let verdict = catch_unwind(AssertUnwindSafe(|| {
                 fail::fail_point!("decide");
-                decide(packet, client, &serving.snapshot, &serving.rules, self.unix, &mut self.scratch[..])
+                let (out, rules) = (&mut self.scratch[..], &serving.rules);
+                match read(packet, client, rules, self.unix, &mut query, out) {
+                    Ok(()) => decide(&query, &serving.snapshot, rules, self.unix, out),
+                    Err(verdict) => verdict,
+                }
             }));
             match verdict {
                 Ok(Verdict::Respond { length, outcome, .. }) => {
                     self.counters.count(true, outcome, &serving.slots);
                     self.clients.answer(key, generation, &self.scratch[..length], self.now);
                 }
-                Ok(Verdict::Forward { query, follow }) => {
+                Ok(Verdict::Forward { follow, is_allowed, .. }) => {
                     let origin = Origin::Tcp { connection: key, generation };
-                    self.forward(query, follow.map(Box::new), origin);
+                    self.forward(&query, follow, is_allowed, origin, &serving);
                 }
                 Ok(Verdict::Drop(Outcome::Dropped)) => {
                     // No query, or not from here: nothing more is read.

@@ -1,0 +1,386 @@
+//! One answer of an upstream as it is kept, and as it is given again.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use crate::message::{
+    ExtendedError, HEADER, Opt, Query, Record, Section, ede, flag, option, rcode, rtype, u16_at,
+};
+use crate::relay::{self, ERRORS_PASSED};
+
+/// Seconds for which an answer without success is kept: SERVFAIL and the like (RFC
+/// 9520 3.2 asks for one at least).
+const FAILURE: u32 = 1;
+/// TTL of all records of a stale answer (RFC 8767 4).
+const STALE_TTL: u32 = 30;
+/// Of its life, the last part in which an answer that is asked for is asked for
+/// anew: a tenth, as Unbound does.
+const LAST_PART: u32 = 10;
+
+/// How long answers are kept; of the configuration.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Keeping {
+    /// Octets of memory, for all packet threads; 0: nothing is kept.
+    pub octets: u64,
+    /// Seconds.
+    pub max_ttl: u32,
+    /// Seconds; of answers that there is no such name or no such record (RFC 2308 5).
+    pub max_negative_ttl: u32,
+    /// Seconds behind its TTL for which an answer may be given when no upstream
+    /// answers (RFC 8767); 0: never.
+    pub max_stale: u32,
+    /// Ask anew for what is asked for and about to expire.
+    pub prefetch: bool,
+}
+
+/// How old a kept answer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Age {
+    /// Seconds since it came.
+    Fresh(u32),
+    /// Its TTL is over, but it will do where nothing else is to be had.
+    Stale,
+    Over,
+}
+
+/// An answer of an upstream.
+pub struct Kept {
+    /// As it came, but without OPT and with its TTLs within bounds.
+    message: Box<[u8]>,
+    /// Where the question ends.
+    body: usize,
+    /// Where the TTLs are.
+    ttls: Box<[u16]>,
+    /// All twelve bits.
+    rcode: u16,
+    /// Its extended errors, as options of an OPT.
+    errors: Box<[u8]>,
+    came_at: Instant,
+    life: Duration,
+    /// The latest generation of what is served that lets all pass to which this
+    /// answer leads.
+    passed_by: AtomicU64,
+    is_asked_anew: AtomicBool,
+}
+
+impl Kept {
+    /// Keeps what an upstream said to a question of this type; `None` for what is
+    /// not to be kept. `room` takes a whole message.
+    pub fn new(
+        response: &[u8],
+        qtype: u16,
+        keeping: &Keeping,
+        now: Instant,
+        room: &mut [u8],
+    ) -> Option<Kept> {
+        let bare = relay::strip(response, room)?;
+        let mut message: Box<[u8]> = room[..bare.length].into();
+        let mut ttls = Vec::new();
+        let life = match bare.rcode {
+            rcode::NOERROR | rcode::NXDOMAIN => {
+                bound_ttls(&mut message, bare.body, qtype, keeping, &mut ttls)?
+            }
+            _ => FAILURE,
+        };
+        (life > 0).then(|| Kept {
+            message,
+            body: bare.body,
+            ttls: ttls.into(),
+            rcode: bare.rcode,
+            errors: packed(bare.errors()),
+            came_at: now,
+            life: Duration::from_secs(u64::from(life)),
+            passed_by: AtomicU64::new(0),
+            is_asked_anew: AtomicBool::new(false),
+        })
+    }
+
+    pub fn age(&self, now: Instant, keeping: &Keeping) -> Age {
+        let age = now.saturating_duration_since(self.came_at);
+        if age < self.life {
+            Age::Fresh(age.as_secs() as u32)
+        } else if !self.is_failure() && age < self.life + Duration::from_secs(u64::from(keeping.max_stale)) {
+            Age::Stale
+        } else {
+            Age::Over
+        }
+    }
+
+    /// Whether all that it says is that there is no answer.
+    pub fn is_failure(&self) -> bool {
+        !matches!(self.rcode, rcode::NOERROR | rcode::NXDOMAIN)
+    }
+
+    /// Whether it should be asked for anew before it is over: true once.
+    pub fn is_due(&self, now: Instant, keeping: &Keeping) -> bool {
+        let left = (self.came_at + self.life).saturating_duration_since(now);
+        keeping.prefetch
+            && !self.is_failure()
+            && left < self.life / LAST_PART
+            && !self.is_asked_anew.swap(true, Relaxed)
+    }
+
+    /// Whether what is served, by its generation, lets pass all to which this leads.
+    pub fn is_passed_by(&self, generation: u64) -> bool {
+        self.passed_by.load(Relaxed) == generation
+    }
+
+    pub fn pass(&self, generation: u64) {
+        self.passed_by.store(generation, Relaxed);
+    }
+
+    /// The whole message, with the TTLs that it came with.
+    pub fn message(&self) -> &[u8] {
+        &self.message
+    }
+
+    /// The whole message, with its TTLs as they are now; `None` if it does not fit.
+    pub fn aged(&self, age: Age, out: &mut [u8]) -> Option<usize> {
+        out.get_mut(..self.message.len())?.copy_from_slice(&self.message);
+        self.set_ttls(age, out);
+        Some(self.message.len())
+    }
+
+    /// Writes the response to a client that asks the same; `None` if it does not fit.
+    pub fn respond(&self, query: &Query, age: Age, payload: u16, out: &mut [u8]) -> Option<usize> {
+        let head = &query.head;
+        debug_assert_eq!(HEADER + head.question().len(), self.body, "the same question is as long");
+        // RFC 1035 4.1.1: nobody here is an authority for what it remembers.
+        let flags = u16_at(&self.message, 2)? & !flag::AA;
+        let mut writer = relay::begin(query, self.rcode, flags, out)?;
+        writer.put(&self.message[self.body..])?;
+        for section in [Section::Answer, Section::Authority, Section::Additional] {
+            writer.count(section, u16_at(&self.message, section as usize)?);
+        }
+        self.set_ttls(age, writer.written());
+        let (errors, told) = self.errors(age);
+        let length = writer.finish(head, &Opt { payload, rcode: self.rcode, errors: &errors[..told] });
+        Some(length)
+    }
+
+    fn errors(&self, age: Age) -> ([ExtendedError<'_>; ERRORS_PASSED + 1], usize) {
+        let mut errors = [ExtendedError::default(); ERRORS_PASSED + 1];
+        let mut told = 0;
+        if age == Age::Stale {
+            let is_denial = self.rcode == rcode::NXDOMAIN;
+            errors[0] = ExtendedError::new(if is_denial { ede::STALE_NXDOMAIN } else { ede::STALE }, b"");
+            told = 1;
+        }
+        for error in relay::extended_errors(&self.errors).flatten().take(ERRORS_PASSED) {
+            errors[told] = error;
+            told += 1;
+        }
+        (errors, told)
+    }
+
+    fn set_ttls(&self, age: Age, message: &mut [u8]) {
+        for at in self.ttls.iter().map(|&at| usize::from(at)) {
+            let ttl = match age {
+                Age::Fresh(seconds) => ttl_at(&self.message, at).saturating_sub(seconds),
+                Age::Stale | Age::Over => STALE_TTL,
+            };
+            message[at..at + 4].copy_from_slice(&ttl.to_be_bytes());
+        }
+    }
+
+    /// Octets of memory that it holds.
+    pub fn octets(&self) -> usize {
+        size_of::<Kept>() + self.message.len() + 2 * self.ttls.len() + self.errors.len()
+    }
+}
+
+/// Extended errors as options of an OPT.
+fn packed(errors: &[ExtendedError<'_>]) -> Box<[u8]> {
+    let mut options = Vec::new();
+    for error in errors {
+        options.extend(option::EXTENDED_ERROR.to_be_bytes());
+        options.extend((2 + error.text.len() as u16).to_be_bytes());
+        options.extend(error.code.to_be_bytes());
+        options.extend(error.text);
+    }
+    options.into()
+}
+
+fn ttl_at(message: &[u8], at: usize) -> u32 {
+    message[at..at + 4].iter().fold(0, |ttl, octet| ttl << 8 | u32::from(*octet))
+}
+
+/// Brings the TTLs of a message within bounds, notes where they are, and returns for
+/// how many seconds it may be kept: its shortest TTL. `None` where that cannot be
+/// told.
+fn bound_ttls(
+    message: &mut [u8],
+    body: usize,
+    qtype: u16,
+    keeping: &Keeping,
+    ttls: &mut Vec<u16>,
+) -> Option<u32> {
+    let answers = u16_at(message, Section::Answer as usize)?;
+    let authorities = u16_at(message, Section::Authority as usize)?;
+    let records = answers + authorities + u16_at(message, Section::Additional as usize)?;
+    let (mut at, mut shortest) = (body, keeping.max_ttl);
+    let (mut has_data, mut denial) = (false, None);
+    for place in 0..records {
+        let record = Record::parse(message, at)?;
+        let ttl_place = record.rdata_start - 6;
+        let is_authority = (answers..answers + authorities).contains(&place);
+        has_data |= place < answers && (record.rtype == qtype || qtype == rtype::ANY);
+        // RFC 2181 8: with its highest bit set a TTL is 0.
+        let mut ttl = if record.ttl > i32::MAX as u32 { 0 } else { record.ttl.min(keeping.max_ttl) };
+        if is_authority && record.rtype == rtype::SOA {
+            // RFC 2308 5: a denial is kept for the lesser of the SOA's TTL and MINIMUM.
+            let minimum =
+                ttl_at(message, record.end.checked_sub(4).filter(|end| *end >= record.rdata_start)?);
+            denial = Some((ttl_place, ttl.min(minimum).min(keeping.max_negative_ttl)));
+        }
+        shortest = shortest.min(ttl);
+        message[ttl_place..ttl_place + 4].copy_from_slice(&std::mem::take(&mut ttl).to_be_bytes());
+        ttls.push(u16::try_from(ttl_place).ok()?);
+        at = record.end;
+    }
+    let is_denial = !has_data || u16_at(message, 2)? & flag::RCODE == rcode::NXDOMAIN;
+    match denial {
+        _ if !is_denial => Some(shortest),
+        // RFC 2308 5: without an SOA, nobody says for how long.
+        None => None,
+        Some((ttl_place, ttl)) => {
+            message[ttl_place..ttl_place + 4].copy_from_slice(&ttl.to_be_bytes());
+            Some(shortest.min(ttl))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::MAX_MESSAGE;
+    use crate::name::Name;
+
+    const KEEPING: Keeping =
+        Keeping { octets: 1 << 20, max_ttl: 86_400, max_negative_ttl: 3600, max_stale: 60, prefetch: true };
+
+    fn name(text: &str) -> Vec<u8> {
+        Name::from_text(text.as_bytes()).unwrap().suffix(0).to_vec()
+    }
+
+    /// A record of the question's name.
+    fn record(rtype: u16, ttl: u32, rdata: &[u8]) -> Vec<u8> {
+        let mut record = vec![0xc0, 0x0c];
+        record.extend([rtype.to_be_bytes(), [0, 1]].concat());
+        record.extend(ttl.to_be_bytes());
+        record.extend((rdata.len() as u16).to_be_bytes());
+        record.extend(rdata);
+        record
+    }
+
+    fn soa(ttl: u32, minimum: u32) -> Vec<u8> {
+        record(6, ttl, &[&name("a")[..], &name("b"), &[0; 16], &minimum.to_be_bytes()].concat())
+    }
+
+    /// A response about `www.example` of type A, with the records of its sections.
+    fn response(rcode: u8, sections: [&[Vec<u8>]; 3]) -> Vec<u8> {
+        let counts = sections.map(|records| records.len() as u8);
+        let mut message = vec![0, 7, 0x85, 0xa0 | rcode, 0, 1, 0, counts[0], 0, counts[1], 0, counts[2]];
+        message.extend(name("www.example"));
+        message.extend([0, 1, 0, 1]);
+        message.extend(sections.concat().concat());
+        message
+    }
+
+    fn kept_at(response: &[u8], now: Instant) -> Option<Kept> {
+        Kept::new(response, 1, &KEEPING, now, &mut [0; MAX_MESSAGE])
+    }
+
+    fn life(response: &[u8]) -> Option<u64> {
+        kept_at(response, Instant::now()).map(|kept| kept.life.as_secs())
+    }
+
+    fn query(edns: bool) -> Query {
+        let mut packet = vec![0xab, 0xcd, 1, 0, 0, 1, 0, 0, 0, 0, 0, u8::from(edns)];
+        packet.extend(name("www.example").to_ascii_uppercase());
+        packet.extend([0, 1, 0, 1]);
+        packet.extend_from_slice(if edns { &[0, 0, 41, 4, 0xd0, 0, 0, 0, 0, 0, 0] } else { &[] });
+        let mut query = Query::parse(&packet, false).unwrap();
+        query.head.hop.limit = 1232;
+        query
+    }
+
+    const ADDRESS: &[u8] = &[192, 0, 2, 1];
+
+    #[test]
+    fn an_answer_lives_as_long_as_its_shortest_ttl_within_bounds() {
+        let answer = |ttl| record(1, ttl, ADDRESS);
+        assert_eq!(life(&response(0, [&[answer(300)], &[], &[]])), Some(300));
+        assert_eq!(life(&response(0, [&[answer(300), answer(20)], &[], &[answer(5)]])), Some(5));
+        assert_eq!(life(&response(0, [&[answer(900_000)], &[], &[]])), Some(86_400));
+        assert_eq!(life(&response(0, [&[answer(0)], &[], &[]])), None);
+        assert_eq!(life(&response(0, [&[answer(1 << 31)], &[], &[]])), None, "RFC 2181 8");
+        assert_eq!(life(&response(2, [&[], &[], &[]])), Some(1), "RFC 9520 3.2");
+    }
+
+    #[test]
+    fn a_denial_lives_as_its_soa_says() {
+        assert_eq!(life(&response(3, [&[], &[soa(900, 60)], &[]])), Some(60));
+        assert_eq!(life(&response(0, [&[], &[soa(40, 60)], &[]])), Some(40));
+        assert_eq!(life(&response(3, [&[], &[soa(90_000, 90_000)], &[]])), Some(3600));
+        assert_eq!(life(&response(3, [&[], &[], &[]])), None, "RFC 2308 5");
+        let alias = record(5, 20, &name("other.example"));
+        assert_eq!(life(&response(0, [&[alias], &[soa(900, 60)], &[]])), Some(20), "NODATA at its end");
+    }
+
+    #[test]
+    fn what_is_not_whole_is_not_kept() {
+        let whole = response(0, [&[record(1, 300, ADDRESS)], &[], &[]]);
+        assert!(life(&whole[..whole.len() - 1]).is_none());
+        let mut truncated = whole.clone();
+        truncated[2] |= 2;
+        assert!(life(&truncated).is_none());
+    }
+
+    #[test]
+    fn what_is_given_again_is_the_clients_own_with_less_time() {
+        let mut said = response(0, [&[record(1, 300, ADDRESS)], &[], &[]]);
+        said[11] = 1;
+        said.extend(b"\0\0\x29\x04\xd0\0\0\0\0\0\x08\0\x0f\0\x04\0\x16no");
+        let now = Instant::now();
+        let kept = kept_at(&said, now).unwrap();
+        let mut out = [0; 1232];
+        let age = kept.age(now + Duration::from_secs(20), &KEEPING);
+        let length = kept.respond(&query(true), age, 1232, &mut out).unwrap();
+        assert_eq!(out[..2], [0xab, 0xcd]);
+        assert_eq!(out[2..4], [0x81, 0x80], "RD and RA, and no AA or AD");
+        assert_eq!(out[HEADER + 1..HEADER + 4], *b"WWW");
+        let answer = HEADER + query(true).head.question().len();
+        assert_eq!(out[answer..answer + 16], record(1, 280, ADDRESS));
+        assert_eq!(&out[length - 19..length], b"\0\0\x29\x04\xd0\0\0\0\0\0\x08\0\x0f\0\x04\0\x16no");
+        let length = kept.respond(&query(false), age, 1232, &mut out).unwrap();
+        assert_eq!((length, out[11]), (answer + 16, 0), "no OPT for a client that has none");
+    }
+
+    #[test]
+    fn past_its_time_it_is_stale_and_then_nothing() {
+        let now = Instant::now();
+        let kept = kept_at(&response(3, [&[], &[soa(40, 40)], &[]]), now).unwrap();
+        let after = |seconds| kept.age(now + Duration::from_secs(seconds), &KEEPING);
+        assert_eq!(
+            (after(39), after(40), after(99), after(100)),
+            (Age::Fresh(39), Age::Stale, Age::Stale, Age::Over)
+        );
+        let mut out = [0; 1232];
+        let length = kept.respond(&query(true), Age::Stale, 1232, &mut out).unwrap();
+        assert_eq!(out[length - 6..length], [0, 15, 0, 2, 0, 19]);
+        let soa = HEADER + query(true).head.question().len();
+        assert_eq!(ttl_at(&out, soa + 6), STALE_TTL);
+        let never = Keeping { max_stale: 0, ..KEEPING };
+        assert_eq!(kept.age(now + Duration::from_secs(40), &never), Age::Over);
+    }
+
+    #[test]
+    fn it_is_asked_anew_once_in_the_last_tenth() {
+        let now = Instant::now();
+        let kept = kept_at(&response(0, [&[record(1, 100, ADDRESS)], &[], &[]]), now).unwrap();
+        let is_due = |seconds, keeping: &Keeping| kept.is_due(now + Duration::from_secs(seconds), keeping);
+        assert!(!is_due(89, &KEEPING) && !is_due(95, &Keeping { prefetch: false, ..KEEPING }));
+        assert!(is_due(95, &KEEPING) && !is_due(96, &KEEPING));
+    }
+}

@@ -1,0 +1,374 @@
+//! What is not blocked: given from the cache, or asked upstream and given once it
+//! is there, by the snapshot of that moment.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use super::{Mail, Worker};
+use crate::answer::{Judgement, Outcome, judge, judge_targets, respond_by_following, respond_with_error};
+use crate::cache::{Age, Kept, Key};
+use crate::message::{ExtendedError, Query, ede, rcode};
+use crate::name::Name;
+use crate::poll::Event;
+use crate::relay;
+use crate::shared::Serving;
+use crate::sys::DATAGRAM;
+use crate::upstream::{Flight, Origin, Waiter};
+
+/// What there is to answer a query with.
+#[derive(Clone, Copy)]
+enum Said<'a> {
+    /// An upstream's message that has just come. `over_tcp`: it did not fit over UDP.
+    Now(&'a [u8]),
+    /// There is an answer, but it is too long for UDP and cannot be had over TCP.
+    TooLong,
+    Before(&'a Kept, Age),
+    /// Nothing, and why.
+    Nothing(Outcome),
+}
+
+impl Said<'_> {
+    fn message(&self) -> Option<&[u8]> {
+        match self {
+            Said::Now(message) => Some(message),
+            Said::Before(kept, _) => Some(kept.message()),
+            Said::TooLong | Said::Nothing(_) => None,
+        }
+    }
+}
+
+impl Worker {
+    /// Gives a query that the policy lets pass what an upstream says to it; or, of
+    /// one that is blocked by a CNAME, to where that leads.
+    pub(super) fn forward(
+        &mut self,
+        query: &Query,
+        follow: Option<Name>,
+        is_allowed: bool,
+        origin: Origin,
+        serving: &Serving,
+    ) {
+        let key = Key::new(&query.head, follow.as_ref().unwrap_or(&query.name), query.qtype);
+        let keeping = &serving.rules.keeping;
+        let kept = self.shared.cache.find(&key).map(|kept| (kept.age(self.now, keeping), kept));
+        let stale = match kept {
+            Some((age @ Age::Fresh(_), kept)) => {
+                if kept.is_due(self.now, keeping) {
+                    self.ask_anew(&key, query, follow.clone());
+                }
+                let said = Said::Before(&kept, age);
+                return match follow {
+                    Some(follow) => {
+                        self.judge_again(Box::new(Waiter::new(query.clone(), Some(follow), origin)), said)
+                    }
+                    None if is_allowed => self.give(query, None, origin, Judgement::Allow, said, serving),
+                    None => self.give(query, None, origin, Judgement::Pass, said, serving),
+                };
+            }
+            Some((Age::Stale, kept)) => Some(kept),
+            _ => None,
+        };
+        let waiter = Box::new(Waiter::new(query.clone(), follow, origin));
+        if self.failures.knows(&key, self.now) {
+            return self.fail_again(waiter, stale.as_deref(), serving);
+        }
+        if let Some(waiter) = self.join(&key, waiter) {
+            self.ask(&key, waiter, stale);
+        }
+    }
+
+    /// No upstream answered a moment ago, and none is asked again so soon.
+    fn fail_again(&mut self, waiter: Box<Waiter>, stale: Option<&Kept>, serving: &Serving) {
+        match stale {
+            Some(stale) => self.judge_again(waiter, Said::Before(stale, Age::Stale)),
+            None if waiter.follow.is_some() => self.judge_again(waiter, Said::Nothing(Outcome::Failed)),
+            None => {
+                let error = ExtendedError::new(ede::CACHED_ERROR, b"no upstream answered a moment ago");
+                self.give_up(&waiter.query, waiter.origin, Outcome::Failed, error, serving);
+            }
+        }
+    }
+
+    /// Lets a query wait with those that ask the same; gives it back if there are none.
+    fn join(&mut self, key: &Key, waiter: Box<Waiter>) -> Option<Box<Waiter>> {
+        let alone = self.upstreams.join(key, waiter);
+        self.counters.joined.add(u64::from(alone.is_none()));
+        alone
+    }
+
+    fn ask(&mut self, key: &Key, waiter: Box<Waiter>, stale: Option<Arc<Kept>>) {
+        let flight = Flight::new(waiter, stale, self.shared.cache.purges());
+        if self.upstreams.has_room() {
+            self.upstreams.ask(key, flight, self.now);
+        } else {
+            self.finish(flight, Said::Nothing(Outcome::Overloaded));
+        }
+    }
+
+    /// Asks for an answer that is about to expire; nobody waits for it.
+    fn ask_anew(&mut self, key: &Key, query: &Query, follow: Option<Name>) {
+        let waiter = Box::new(Waiter::new(query.clone(), follow, Origin::Nobody));
+        if self.upstreams.has_room()
+            && let Some(waiter) = self.upstreams.join(key, waiter)
+        {
+            self.counters.prefetched.add(1);
+            self.ask(key, waiter, None);
+        }
+    }
+
+    //--- What comes back
+
+    pub(super) fn take_datagrams(&mut self, key: usize, mail: &mut Mail) {
+        for (flight, place) in self.upstreams.receive(key, &mut mail.batch, self.now) {
+            let datagram = &mail.batch.datagrams[place];
+            self.finish(flight, Said::Now(&datagram.data[..datagram.length]));
+        }
+    }
+
+    pub(super) fn take_messages(&mut self, key: usize, event: Event) {
+        if event.writable {
+            self.upstreams.write_stream(key, self.now);
+        }
+        if event.readable || event.broken {
+            for (flight, message) in self.upstreams.read_stream(key, self.now) {
+                self.finish(flight, Said::Now(&message));
+            }
+        }
+    }
+
+    /// Gives what there is to those whose patience is at an end.
+    pub(super) fn give_up_waiting(&mut self) {
+        for flight in self.upstreams.expire(self.now) {
+            let said = if flight.over_tcp { Said::TooLong } else { Said::Nothing(Outcome::Failed) };
+            self.finish(flight, said);
+        }
+        for (waiter, stale) in self.upstreams.impatient(self.now) {
+            self.serve_waiter(waiter, Said::Before(&stale, Age::Stale));
+        }
+    }
+
+    /// Answers those who wait for a question that has been answered, or will not be.
+    fn finish(&mut self, flight: Flight, said: Said<'_>) {
+        let Flight { first, others, stale, purges, .. } = flight;
+        let key = first.key();
+        let kept = catch_unwind(AssertUnwindSafe(|| self.keep(&key, &first.query, purges, said)));
+        let has_failed = match kept {
+            Ok(has_failed) => has_failed,
+            Err(_) => {
+                self.counters.panics.add(1);
+                false
+            }
+        };
+        let said = match &stale {
+            // RFC 8767 4: a failure is no better than what was known before.
+            Some(stale) if has_failed => Said::Before(stale, Age::Stale),
+            _ => said,
+        };
+        for waiter in [first].into_iter().chain(others) {
+            self.serve_waiter(waiter, said);
+        }
+    }
+
+    /// Keeps an answer for the next client; true if it is a failure, or there is none.
+    fn keep(&mut self, key: &Key, query: &Query, purges: u64, said: Said<'_>) -> bool {
+        let message = match said {
+            Said::Now(message) => message,
+            Said::Nothing(Outcome::Failed) => {
+                self.failures.remember(key, self.now);
+                return true;
+            }
+            Said::Nothing(_) | Said::TooLong | Said::Before(..) => return true,
+        };
+        if !self.shared.cache.keeps_anything() {
+            return false;
+        }
+        let keeping = &self.shared.serving.load().rules.keeping;
+        let Some(kept) = Kept::new(message, query.qtype, keeping, self.now, &mut self.message[..]) else {
+            return false;
+        };
+        let is_failure = kept.is_failure();
+        if is_failure && self.shared.cache.find(key).is_some_and(|before| !before.is_failure()) {
+            // What was known before may still be needed.
+            self.failures.remember(key, self.now);
+        } else {
+            self.shared.cache.keep(key, Arc::new(kept), purges);
+        }
+        is_failure
+    }
+
+    fn serve_waiter(&mut self, waiter: Box<Waiter>, said: Said<'_>) {
+        let origin = waiter.origin;
+        let served = catch_unwind(AssertUnwindSafe(|| {
+            fail::fail_point!("finish");
+            self.judge_again(waiter, said);
+        }));
+        if served.is_err() {
+            self.survive_panic(matches!(origin, Origin::Tcp { .. }));
+            if let Origin::Tcp { connection, generation } = origin {
+                self.clients.leave_unanswered(connection, generation);
+                self.resumable.push(connection);
+            }
+        }
+    }
+
+    /// The name is judged again: the snapshot may have changed meanwhile.
+    fn judge_again(&mut self, mut waiter: Box<Waiter>, said: Said<'_>) {
+        if matches!(waiter.origin, Origin::Nobody) {
+            return;
+        }
+        let serving = self.shared.serving.load();
+        let judgement =
+            judge(&waiter.query, &serving.snapshot, &serving.rules, self.unix, &mut self.scratch[..]);
+        // What should have been asked, as it is now.
+        let follow = match &judgement {
+            Judgement::Follow(_, target) => Some(target),
+            Judgement::Pass | Judgement::Allow => None,
+            Judgement::Answer { .. } | Judgement::Silence(_) | Judgement::Unreadable => {
+                waiter.follow.as_ref()
+            }
+        };
+        if follow != waiter.follow.as_ref() && said.message().is_some() {
+            // The policy for the name changed while the upstream was asked.
+            let follow = follow.cloned();
+            if waiter.begin_anew(follow) {
+                let key = waiter.key();
+                if let Some(waiter) = self.join(&key, waiter) {
+                    self.ask(&key, waiter, None);
+                }
+                return;
+            }
+            return self.give(
+                &waiter.query,
+                None,
+                waiter.origin,
+                judgement,
+                Said::Nothing(Outcome::Failed),
+                &serving,
+            );
+        }
+        self.give(&waiter.query, waiter.follow.as_ref(), waiter.origin, judgement, said, &serving);
+    }
+
+    /// Writes and sends the answer to a query that was judged as `judgement` says;
+    /// but where the answer leads is judged here.
+    fn give<'s>(
+        &mut self,
+        query: &Query,
+        follow: Option<&Name>,
+        origin: Origin,
+        mut judgement: Judgement<'s>,
+        said: Said<'_>,
+        serving: &'s Serving,
+    ) {
+        let (snapshot, rules) = (&serving.snapshot, &serving.rules);
+        let out = &mut self.scratch[..];
+        if let (Judgement::Pass, Some(message), None) = (&judgement, said.message(), follow) {
+            judgement = match said {
+                Said::Before(kept, _) if kept.is_passed_by(serving.generation) => Judgement::Pass,
+                _ => judge_targets(query, message, snapshot, rules, self.unix, out),
+            };
+        }
+        let (length, outcome) = match judgement {
+            Judgement::Answer { length, outcome } => (length, outcome),
+            Judgement::Silence(outcome) => (0, outcome),
+            Judgement::Follow(decision, target) => {
+                let outcome = Outcome::Blocked { zone: decision.zone, action: decision.answer.action };
+                let aged = match said {
+                    Said::Before(kept, age) => {
+                        kept.aged(age, &mut self.message[..]).map(|length| &self.message[..length])
+                    }
+                    _ => said.message(),
+                };
+                (
+                    respond_by_following(query, aged, &decision, &target, snapshot, rules, self.unix, out),
+                    outcome,
+                )
+            }
+            Judgement::Unreadable => return self.fail(query, follow, origin, said, serving),
+            Judgement::Pass | Judgement::Allow => {
+                let given = match said {
+                    Said::Now(message) => relay::relay(message, query, rules.max_payload, out)
+                        .map(|length| (length, Outcome::Forwarded)),
+                    Said::TooLong if !query.head.hop.over_tcp => {
+                        Some((relay::truncated(query, rules.max_payload, out), Outcome::Forwarded))
+                    }
+                    Said::Before(kept, age) => {
+                        // Over TCP some blocks do not apply, so that says nothing about UDP.
+                        if matches!(judgement, Judgement::Pass) && !query.head.hop.over_tcp {
+                            kept.pass(serving.generation);
+                        }
+                        let outcome = if age == Age::Stale { Outcome::Stale } else { Outcome::Cached };
+                        kept.respond(query, age, rules.max_payload, out).map(|length| (length, outcome))
+                    }
+                    Said::TooLong | Said::Nothing(_) => None,
+                };
+                match given {
+                    Some(given) => given,
+                    None => return self.fail(query, follow, origin, said, serving),
+                }
+            }
+        };
+        self.deliver(origin, length, outcome, serving);
+    }
+
+    /// Nobody who could tell has told (RFC 8914 4.23), or nothing that can be passed
+    /// on (4.1), and then it is no use to ask again at once.
+    fn fail(
+        &mut self,
+        query: &Query,
+        follow: Option<&Name>,
+        origin: Origin,
+        said: Said<'_>,
+        serving: &Serving,
+    ) {
+        let (outcome, error) = match said {
+            Said::Nothing(outcome) => {
+                (outcome, ExtendedError::new(ede::NO_REACHABLE_AUTHORITY, b"no upstream answered"))
+            }
+            Said::Now(_) | Said::TooLong | Said::Before(..) => {
+                let key = Key::new(&query.head, follow.unwrap_or(&query.name), query.qtype);
+                self.failures.remember(&key, self.now);
+                let error = ExtendedError::new(ede::OTHER, b"the upstream's answer cannot be used");
+                (Outcome::Failed, error)
+            }
+        };
+        self.give_up(query, origin, outcome, error, serving);
+    }
+
+    /// SERVFAIL with the reason.
+    fn give_up(
+        &mut self,
+        query: &Query,
+        origin: Origin,
+        outcome: Outcome,
+        error: ExtendedError<'_>,
+        serving: &Serving,
+    ) {
+        let out = &mut self.scratch[..DATAGRAM];
+        let length = respond_with_error(&query.head, rcode::SERVFAIL, &[error], &serving.rules, out);
+        self.deliver(origin, length, outcome, serving);
+    }
+
+    /// Sends `scratch[..length]` to where the query came from; nothing if empty.
+    fn deliver(&mut self, origin: Origin, length: usize, outcome: Outcome, serving: &Serving) {
+        match origin {
+            Origin::Udp { listener: place, peer, local } => {
+                self.counters.count(false, outcome, &serving.slots);
+                let slot = self.listeners[place].slot();
+                let Some(data) = slot.data.get_mut(..length).filter(|data| !data.is_empty()) else { return };
+                data.copy_from_slice(&self.scratch[..length]);
+                (slot.length, slot.peer, slot.local) = (length, peer, local);
+                self.push(place);
+            }
+            Origin::Tcp { connection, generation } => {
+                self.counters.count(true, outcome, &serving.slots);
+                match length {
+                    0 => self.clients.leave_unanswered(connection, generation),
+                    _ => self.clients.answer(connection, generation, &self.scratch[..length], self.now),
+                }
+                self.resumable.push(connection);
+            }
+            Origin::Nobody => {}
+        }
+    }
+}
