@@ -5,15 +5,17 @@
 //! What is kept is what an upstream said, never an answer of ours: a block leaves
 //! nothing behind here when it is lifted.
 
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 
 use arc_swap::ArcSwapOption;
-use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter};
+use quick_cache::{Lifecycle, OptionsBuilder, Weighter};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::message::{Head, flag};
-use crate::name::{MAX_NAME, Name};
+use crate::name::Name;
+use crate::policy::seed;
 
 mod kept;
 pub use kept::{Age, Keeping, Kept};
@@ -27,44 +29,68 @@ const OVERHEAD: usize = 200;
 /// An answer of usual size, by which the table is laid out.
 const USUAL: u64 = 400;
 
-/// What makes a question another one for an upstream: the name in lower case, type,
-/// and of the flags RD, CD, AD and DO.
-#[derive(Clone)]
-pub struct Key {
-    octets: [u8; MAX_NAME + KIND],
-    length: usize,
+/// What makes a question another one for an upstream: the name, the type, and of the
+/// flags RD, CD, AD and DO.
+#[derive(Clone, Copy)]
+pub struct Key<'a> {
+    name: &'a Name,
+    qtype: u16,
+    flags: u8,
+    hash: u64,
 }
 
-/// Octets of a key behind the name.
-const KIND: usize = 3;
-
-impl Key {
-    pub fn new(head: &Head, name: &Name, qtype: u16) -> Key {
-        let wire = name.suffix(0);
-        let mut octets = [0; MAX_NAME + KIND];
-        octets[..wire.len()].copy_from_slice(wire);
-        let [high, low] = qtype.to_be_bytes();
+impl Key<'_> {
+    pub fn new<'a>(head: &Head, name: &'a Name, qtype: u16) -> Key<'a> {
         let dnssec_ok = head.edns.is_some_and(|edns| edns.dnssec_ok);
         // AD asks for AD in the answer (RFC 6840 5.7).
         let asked = [flag::RD, flag::CD, flag::AD].map(|flag| head.flags & flag != 0);
-        let kind = asked.into_iter().chain([dnssec_ok]).fold(0, |kind, bit| kind << 1 | u8::from(bit));
-        octets[wire.len()..wire.len() + KIND].copy_from_slice(&[high, low, kind]);
-        Key { octets, length: wire.len() + KIND }
+        let flags = asked.into_iter().chain([dnssec_ok]).fold(0, |flags, bit| flags << 1 | u8::from(bit));
+        // With the process's own seed: who chooses names cannot choose which of them
+        // have one hash.
+        let seed = seed() ^ (u64::from(qtype) << 8 | u64::from(flags));
+        Key { name, qtype, flags, hash: xxh3_64_with_seed(name.suffix(0), seed) }
     }
 
-    pub fn octets(&self) -> &[u8] {
-        &self.octets[..self.length]
+    /// In wire format and lower case.
+    pub fn name(&self) -> &[u8] {
+        self.name.suffix(0)
     }
 
-    /// For tables of questions; `seed` is the process's own.
-    pub fn hash(&self, seed: u64) -> u64 {
-        xxh3_64_with_seed(self.octets(), seed)
+    pub fn qtype(&self) -> u16 {
+        self.qtype
+    }
+
+    /// RD, CD, AD and DO, a bit each.
+    pub fn flags(&self) -> u8 {
+        self.flags
+    }
+
+    pub fn hash(&self) -> u64 {
+        self.hash
     }
 }
 
-impl PartialEq for Key {
-    fn eq(&self, other: &Key) -> bool {
-        self.octets() == other.octets()
+impl PartialEq for Key<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        (self.qtype, self.flags) == (other.qtype, other.flags) && self.name == other.name
+    }
+}
+
+/// For tables whose keys are hashes.
+#[derive(Clone, Copy, Default)]
+pub struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn write(&mut self, octets: &[u8]) {
+        octets.iter().for_each(|octet| self.0 = self.0 << 8 | u64::from(*octet));
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 
@@ -81,22 +107,22 @@ impl Purge<'_> {
     fn covers(&self, owner: &[u8]) -> bool {
         match self {
             Purge::All => true,
-            Purge::Name(name) => owner == name.suffix(0),
+            Purge::Name(name) => owner.eq_ignore_ascii_case(name.suffix(0)),
             Purge::Subtree(name) => {
                 let mut rest = owner;
                 while rest.len() > name.suffix(0).len() {
                     rest = &rest[1 + usize::from(rest[0])..];
                 }
-                rest == name.suffix(0)
+                rest.eq_ignore_ascii_case(name.suffix(0))
             }
         }
     }
 }
 
-/// Its memory is bounded; of what does not fit, that goes which was asked for least:
+/// Answers by the hash of their question. Its memory is bounded; of what does not fit, that goes which was asked for least:
 /// a scan of names that nobody asks for again drives out none that are (S3-FIFO, in
 /// the crate `quick_cache`).
-type Table = quick_cache::sync::Cache<Box<[u8]>, Arc<Kept>, Octets, DefaultHashBuilder, Evicted>;
+type Table = quick_cache::sync::Cache<u64, Kept, Octets, BuildHasherDefault<AsItIs>, Evicted>;
 
 /// The answers of all packet threads.
 #[derive(Default)]
@@ -110,9 +136,9 @@ pub struct Cache {
 #[derive(Clone)]
 struct Octets;
 
-impl Weighter<Box<[u8]>, Arc<Kept>> for Octets {
-    fn weight(&self, key: &Box<[u8]>, kept: &Arc<Kept>) -> u64 {
-        (OVERHEAD + key.len() + kept.octets()) as u64
+impl Weighter<u64, Kept> for Octets {
+    fn weight(&self, _: &u64, kept: &Kept) -> u64 {
+        (OVERHEAD + kept.memory()) as u64
     }
 }
 
@@ -120,10 +146,10 @@ impl Weighter<Box<[u8]>, Arc<Kept>> for Octets {
 #[derive(Clone)]
 struct Evicted(Arc<AtomicU64>);
 
-impl Lifecycle<Box<[u8]>, Arc<Kept>> for Evicted {
+impl Lifecycle<u64, Kept> for Evicted {
     type RequestState = ();
 
-    fn on_evict(&self, (): &mut (), _: Box<[u8]>, _: Arc<Kept>) {
+    fn on_evict(&self, (): &mut (), _: u64, _: Kept) {
         self.0.fetch_add(1, Relaxed);
     }
 }
@@ -142,14 +168,15 @@ impl Cache {
                     .weight_capacity(octets)
                     .build()
                     .expect("all that must be set is set");
-                let (hashes, evicted) = (DefaultHashBuilder::default(), Evicted(Arc::clone(&self.evicted)));
+                let (hashes, evicted) = (BuildHasherDefault::default(), Evicted(Arc::clone(&self.evicted)));
                 self.table.store(Some(Arc::new(Table::with_options(options, Octets, hashes, evicted))));
             }
         }
     }
 
-    pub fn find(&self, key: &Key) -> Option<Arc<Kept>> {
-        self.table.load().as_ref()?.get(key.octets())
+    pub fn find(&self, key: Key<'_>) -> Option<Kept> {
+        // Two questions with one hash take turns in one place.
+        self.table.load().as_ref()?.get(&key.hash).filter(|kept| kept.answers(key))
     }
 
     pub fn keeps_anything(&self) -> bool {
@@ -158,14 +185,14 @@ impl Cache {
 
     /// Keeps an answer, unless something was purged since `purges` was read: it may
     /// be what the purge was about, come late.
-    pub fn keep(&self, key: &Key, kept: Arc<Kept>, purges: u64) {
+    pub fn keep(&self, key: Key<'_>, kept: Kept, purges: u64) {
         let table = self.table.load();
         let Some(table) = &*table else { return };
         if self.purges() == purges {
-            table.insert(key.octets().into(), kept);
+            table.insert(key.hash, kept);
         }
         if self.purges() != purges {
-            table.remove(key.octets());
+            table.remove(&key.hash);
         }
     }
 
@@ -180,8 +207,8 @@ impl Cache {
         let table = self.table.load();
         let Some(table) = &*table else { return 0 };
         let dropped = AtomicUsize::new(0);
-        table.retain(|key, _| {
-            let stays = !purge.covers(&key[..key.len() - KIND]);
+        table.retain(|_, kept| {
+            let stays = !purge.covers(kept.name());
             dropped.fetch_add(usize::from(!stays), Relaxed);
             stays
         });
@@ -223,9 +250,14 @@ mod tests {
         (Query::parse(&packet, false).unwrap(), packet)
     }
 
-    fn key(text: &str) -> Key {
+    /// Does with the question about this name what is to be done.
+    fn with<T>(text: &str, run: impl FnOnce(Key<'_>) -> T) -> T {
         let (query, _) = question(text);
-        Key::new(&query.head, &query.name, query.qtype)
+        run(Key::new(&query.head, &query.name, query.qtype))
+    }
+
+    fn has(cache: &Cache, text: &str) -> bool {
+        with(text, |key| cache.find(key).is_some())
     }
 
     fn put(cache: &Cache, text: &str) {
@@ -233,8 +265,10 @@ mod tests {
         let mut response = question(text).1;
         (response[2], response[7]) = (0x81, 1);
         response.extend(b"\xc0\x0c\0\x01\0\x01\0\0\x01\x2c\0\x04\xc0\0\x02\x01");
-        let kept = Kept::new(&response, 1, &keeping, Instant::now(), &mut [0; MAX_MESSAGE]).unwrap();
-        cache.keep(&key(text), Arc::new(kept), cache.purges());
+        with(text, |key| {
+            let kept = Kept::new(&response, key, &keeping, Instant::now(), &mut [0; MAX_MESSAGE]).unwrap();
+            cache.keep(key, kept, cache.purges());
+        });
     }
 
     fn cache(octets: u64) -> Cache {
@@ -246,17 +280,23 @@ mod tests {
     #[test]
     fn what_changes_an_answer_makes_another_question() {
         let (mut query, _) = question("a.example");
-        let mut seen = vec![key("a.example"), key("b.example")];
-        query.qtype = 28;
-        seen.push(Key::new(&query.head, &query.name, 28));
+        let (same, other) = (query.name.clone(), question("b.example").0.name);
+        let mut heads = vec![query.head.clone()];
         for flag in [flag::CD, flag::AD, flag::RD] {
             query.head.flags ^= flag;
-            seen.push(Key::new(&query.head, &query.name, 28));
+            heads.push(query.head.clone());
         }
-        for (place, key) in seen.iter().enumerate() {
-            assert!(!seen[..place].contains(key), "{place}");
+        let keys: Vec<Key<'_>> = heads
+            .iter()
+            .flat_map(|head| {
+                [(&same, 1), (&same, 28), (&other, 1)].map(|(name, qtype)| Key::new(head, name, qtype))
+            })
+            .collect();
+        for (place, key) in keys.iter().enumerate() {
+            assert!(!keys[..place].contains(key), "{place}");
+            assert!(!keys[..place].iter().any(|other| other.hash() == key.hash()), "{place}");
         }
-        assert!(key("A.EXAMPLE") == key("a.example"));
+        with("A.EXAMPLE", |key| assert!(key == Key::new(&heads[0], &same, 1)));
     }
 
     #[test]
@@ -268,7 +308,7 @@ mod tests {
             names.iter().for_each(|name| put(&cache, name));
             assert_eq!((cache.len(), cache.purge(purge)), (names.len(), dropped.len()));
             for name in names {
-                assert_eq!(cache.find(&key(name)).is_none(), dropped.contains(&name), "{name}");
+                assert_eq!(!has(&cache, name), dropped.contains(&name), "{name}");
             }
         };
         all_but(&["a.example"], &Purge::Name(&name));
@@ -281,10 +321,10 @@ mod tests {
     fn an_answer_that_was_on_its_way_during_a_purge_is_not_kept() {
         let cache = cache(1 << 20);
         put(&cache, "a.example");
-        let kept = cache.find(&key("a.example")).unwrap();
+        let kept = with("a.example", |key| cache.find(key)).unwrap();
         let before = cache.purges();
         cache.purge(&Purge::All);
-        cache.keep(&key("a.example"), kept, before);
+        with("a.example", |key| cache.keep(key, kept, before));
         assert!(cache.is_empty());
     }
 
@@ -297,15 +337,15 @@ mod tests {
         }
         for number in 0..50_000 {
             put(&cache, &format!("once{number}.example"));
-            cache.find(&key(&popular[number % popular.len()]));
+            has(&cache, &popular[number % popular.len()]);
         }
         assert!(cache.octets() <= 1 << 20);
-        let left = popular.iter().filter(|name| cache.find(&key(name)).is_some()).count();
+        let left = popular.iter().filter(|name| has(&cache, name)).count();
         assert!(left > popular.len() * 9 / 10, "{left} of {} are left", popular.len());
         assert!(cache.evicted() > 40_000);
         cache.resize(1 << 19);
         assert!(cache.octets() <= 1 << 19);
         cache.resize(0);
-        assert!(cache.is_empty() && cache.find(&key("once49999.example")).is_none());
+        assert!(cache.is_empty() && !has(&cache, "once49999.example"));
     }
 }

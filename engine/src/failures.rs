@@ -4,9 +4,10 @@
 //! is noticed within a second.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::BuildHasherDefault;
 use std::time::{Duration, Instant};
 
-use crate::cache::Key;
+use crate::cache::{AsItIs, Key};
 
 /// RFC 9520 3.2.
 const KEPT: Duration = Duration::from_secs(1);
@@ -14,33 +15,29 @@ const KEPT: Duration = Duration::from_secs(1);
 const MOST: usize = 16_384;
 
 /// The failures of one packet thread.
+#[derive(Default)]
 pub struct Failures {
-    seed: u64,
-    until: HashMap<u64, Instant>,
+    until: HashMap<u64, Instant, BuildHasherDefault<AsItIs>>,
     /// In order of time, since each is kept as long.
     order: VecDeque<(Instant, u64)>,
 }
 
 impl Failures {
-    pub fn new(seed: u64) -> Failures {
-        Failures { seed, until: HashMap::new(), order: VecDeque::new() }
-    }
-
-    pub fn remember(&mut self, key: &Key, now: Instant) {
+    pub fn remember(&mut self, key: Key<'_>, now: Instant) {
         self.forget(now);
         if self.order.len() == MOST
             && let Some((_, oldest)) = self.order.pop_front()
         {
             self.until.remove(&oldest);
         }
-        let key = key.hash(self.seed);
+        let key = key.hash();
         self.order.push_back((now + KEPT, key));
         self.until.insert(key, now + KEPT);
     }
 
     /// Two questions with one hash cost a SERVFAIL for a second, no more.
-    pub fn knows(&self, key: &Key, now: Instant) -> bool {
-        let until = || self.until.get(&key.hash(self.seed));
+    pub fn knows(&self, key: Key<'_>, now: Instant) -> bool {
+        let until = || self.until.get(&key.hash());
         !self.until.is_empty() && until().is_some_and(|until| *until > now)
     }
 
@@ -58,25 +55,27 @@ impl Failures {
 mod tests {
     use super::*;
 
-    fn key(text: &str) -> Key {
+    /// Does with the question about this name what is to be done.
+    fn with<T>(text: &str, run: impl FnOnce(Key<'_>) -> T) -> T {
         let packet = [0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1];
         let query = crate::message::Query::parse(&packet, false).unwrap();
-        Key::new(&query.head, &crate::name::Name::from_text(text.as_bytes()).unwrap(), query.qtype)
+        run(Key::new(&query.head, &crate::name::Name::from_text(text.as_bytes()).unwrap(), query.qtype))
     }
 
     #[test]
     fn a_failure_is_known_for_a_second_and_in_bounds() {
-        let (mut failures, start) = (Failures::new(1), Instant::now());
-        failures.remember(&key("lost"), start);
-        let knows = |failures: &Failures, text: &str, at| failures.knows(&key(text), at);
+        let (mut failures, start) = (Failures::default(), Instant::now());
+        let fail = |failures: &mut Failures, text: &str, at| with(text, |key| failures.remember(key, at));
+        let knows = |failures: &Failures, text: &str, at| with(text, |key| failures.knows(key, at));
+        fail(&mut failures, "lost", start);
         assert!(knows(&failures, "LOST", start + KEPT / 2));
         assert!(!knows(&failures, "last", start) && !knows(&failures, "lost", start + KEPT));
         for number in 0..MOST + 100 {
-            failures.remember(&key(&format!("n{number}")), start);
+            fail(&mut failures, &format!("n{number}"), start);
         }
         assert!(failures.order.len() <= MOST && failures.until.len() <= MOST);
         assert!(!knows(&failures, "n50", start) && knows(&failures, "n200", start));
-        failures.remember(&key("later"), start + KEPT);
+        fail(&mut failures, "later", start + KEPT);
         assert_eq!(failures.until.len(), 1);
     }
 }

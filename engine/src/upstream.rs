@@ -6,6 +6,7 @@
 //! not fit is counted and ignored while the wait goes on.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::BuildHasherDefault;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -16,12 +17,11 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use slab::Slab;
 
-use crate::cache::{Kept, Key};
+use crate::cache::{AsItIs, Kept, Key};
 use crate::counters::{Counters, UpstreamCounters};
 use crate::health::Health;
 use crate::message::{MAX_QUESTION, Query, is_truncated, u16_at};
 use crate::name::Name;
-use crate::policy::seed;
 use crate::poll::{Poll, Token};
 use crate::pool::Pool;
 use crate::relay;
@@ -56,7 +56,7 @@ pub struct Flight {
     /// An upstream's answer did not fit over UDP.
     pub over_tcp: bool,
     /// A kept answer that will do if no other comes.
-    pub stale: Option<Arc<Kept>>,
+    pub stale: Option<Kept>,
     /// How often something had been purged from the cache when this was asked.
     pub purges: u64,
     /// The hash of the question.
@@ -78,7 +78,7 @@ pub struct Flight {
 pub struct Waiter {
     pub query: Query,
     /// Asks about this name instead: where a CNAME of ours leads.
-    pub follow: Option<Name>,
+    pub follow: Option<Box<Name>>,
     pub origin: Origin,
     /// Times that it began anew because the policy for its name had changed.
     restarts: usize,
@@ -139,13 +139,12 @@ pub struct Upstreams {
     flights: Slab<Flight>,
     routes: HashMap<(Channel, u16), usize>,
     /// Flights by the hash of their question.
-    questions: HashMap<u64, usize>,
+    questions: HashMap<u64, usize, BuildHasherDefault<AsItIs>>,
     /// Queries that wait for a question of somebody else.
     joined: usize,
     /// Flights with a stale answer, and when that is given.
     impatient: VecDeque<(Instant, usize, u64)>,
     next_number: u64,
-    seed: u64,
     /// In order of time, since every attempt gets the same patience.
     deadlines: VecDeque<Deadline>,
     out: Batch,
@@ -180,11 +179,10 @@ impl Upstreams {
             streams: Slab::new(),
             flights: Slab::new(),
             routes: HashMap::new(),
-            questions: HashMap::new(),
+            questions: HashMap::default(),
             joined: 0,
             impatient: VecDeque::new(),
             next_number: 0,
-            seed: seed(),
             deadlines: VecDeque::new(),
             out: Batch::empty(),
             out_socket: None,
@@ -208,10 +206,11 @@ impl Upstreams {
 
     /// Lets a query wait with those that ask the same already; gives it back where
     /// nobody does.
-    pub fn join(&mut self, key: &Key, waiter: Box<Waiter>) -> Option<Box<Waiter>> {
-        let place = self.questions.get(&key.hash(self.seed)).copied();
+    pub fn join(&mut self, waiter: Box<Waiter>) -> Option<Box<Waiter>> {
+        let key = waiter.key();
+        let place = self.questions.get(&key.hash()).copied();
         let Some(flight) = place.and_then(|place| self.flights.get_mut(place)) else { return Some(waiter) };
-        if flight.first.key() != *key {
+        if flight.first.key() != key {
             return Some(waiter);
         }
         flight.others.push(waiter);
@@ -220,8 +219,8 @@ impl Upstreams {
     }
 
     /// Takes a question over; it ends in `receive`, `read_stream` or `expire`.
-    pub fn ask(&mut self, key: &Key, mut flight: Flight, now: Instant) {
-        flight.question = key.hash(self.seed);
+    pub fn ask(&mut self, mut flight: Flight, now: Instant) {
+        flight.question = flight.first.key().hash();
         self.next_number += 1;
         flight.number = self.next_number;
         let has_stale = flight.stale.is_some();
@@ -235,7 +234,7 @@ impl Upstreams {
 
     /// Takes out who has waited long enough to be given a stale answer; the question
     /// stays under way.
-    pub fn impatient(&mut self, now: Instant) -> Vec<(Box<Waiter>, Arc<Kept>)> {
+    pub fn impatient(&mut self, now: Instant) -> Vec<(Box<Waiter>, Kept)> {
         let mut impatient = Vec::new();
         while self.impatient.front().is_some_and(|(at, ..)| *at <= now) {
             let Some((_, place, number)) = self.impatient.pop_front() else { break };
@@ -246,7 +245,7 @@ impl Upstreams {
             let others = std::mem::take(&mut flight.others);
             self.joined -= others.len();
             let waiters = [first].into_iter().chain(others);
-            impatient.extend(waiters.map(|waiter| (waiter, Arc::clone(&stale))));
+            impatient.extend(waiters.map(|waiter| (waiter, stale.clone())));
         }
         impatient
     }
@@ -618,7 +617,7 @@ impl Upstreams {
 }
 
 impl Flight {
-    pub fn new(first: Box<Waiter>, stale: Option<Arc<Kept>>, purges: u64) -> Flight {
+    pub fn new(first: Box<Waiter>, stale: Option<Kept>, purges: u64) -> Flight {
         Flight {
             first,
             others: Vec::new(),
@@ -647,18 +646,18 @@ impl Flight {
 }
 
 impl Waiter {
-    pub fn new(query: Query, follow: Option<Name>, origin: Origin) -> Waiter {
+    pub fn new(query: Query, follow: Option<Box<Name>>, origin: Origin) -> Waiter {
         Waiter { query, follow, origin, restarts: 0 }
     }
 
     /// The question that it waits for.
-    pub fn key(&self) -> Key {
-        Key::new(&self.query.head, self.follow.as_ref().unwrap_or(&self.query.name), self.query.qtype)
+    pub fn key(&self) -> Key<'_> {
+        Key::new(&self.query.head, self.follow.as_deref().unwrap_or(&self.query.name), self.query.qtype)
     }
 
     /// Begins anew because what is to be asked has changed; false where that has
     /// happened too often.
-    pub fn begin_anew(&mut self, follow: Option<Name>) -> bool {
+    pub fn begin_anew(&mut self, follow: Option<Box<Name>>) -> bool {
         self.restarts += 1;
         self.follow = follow;
         self.restarts <= RESTARTS

@@ -28,6 +28,8 @@ use crate::upstream::{Origin, Upstreams};
 mod clients;
 mod forward;
 
+use forward::Passed;
+
 /// Longest wait when nothing is due: bounds how late a clock is noticed.
 const TICK: Duration = Duration::from_millis(500);
 /// How often connections are looked through for those without patience left.
@@ -78,6 +80,8 @@ struct Mail {
     batch: Batch,
     queries: Vec<Query>,
     walks: Vec<Walk>,
+    /// Those that the policy lets pass, by their place in the batch.
+    passed: Vec<(usize, Passed)>,
 }
 
 impl Mail {
@@ -87,6 +91,7 @@ impl Mail {
             batch: Batch::empty(),
             queries: vec![Query::blank(); BATCH],
             walks: (0..BATCH).map(|_| walk()).collect(),
+            passed: Vec::with_capacity(BATCH),
         }
     }
 }
@@ -147,7 +152,7 @@ impl Worker {
             cannot_accept: false,
             resumable: Vec::new(),
             swept_at: now,
-            failures: Failures::new(seed()),
+            failures: Failures::default(),
             turned_away: 0,
             now,
             unix: unix_now(),
@@ -231,8 +236,10 @@ impl Worker {
         // Loaded after the queries came: one that was sent after `publish` had
         // returned is never judged by the snapshot before.
         let serving = self.shared.serving.load();
-        let Mail { batch, queries, walks } = mail;
+        let Mail { batch, queries, walks, passed } = mail;
         let datagrams = &batch.datagrams[..received];
+        // Step by step for the whole batch, not query by query: what a step asks of
+        // the memory is there when the next step wants it.
         let mut to_decide: [bool; BATCH] = [false; BATCH];
         for (index, datagram) in datagrams.iter().enumerate() {
             let (query, walk) = (&mut queries[index], &mut walks[index]);
@@ -245,8 +252,21 @@ impl Worker {
         }
         for index in to_decide() {
             let (datagram, query) = (&datagrams[index], &queries[index]);
-            let serve = AssertUnwindSafe(|| self.serve_query(place, datagram, query, &serving));
-            if catch_unwind(serve).is_err() {
+            let decide = AssertUnwindSafe(|| self.decide(place, datagram, query, &serving));
+            match catch_unwind(decide) {
+                Ok(Some(what)) => passed.push((index, what)),
+                Ok(None) => {}
+                Err(_) => drop(self.survive_panic(false)),
+            }
+        }
+        for (index, passed) in passed.iter_mut() {
+            self.look_up(&queries[*index], passed);
+        }
+        for (index, passed) in passed.drain(..) {
+            let (datagram, query) = (&datagrams[index], &queries[index]);
+            let origin = Origin::Udp { listener: place, peer: datagram.peer, local: datagram.local };
+            let forward = AssertUnwindSafe(|| self.forward(query, passed, origin, &serving));
+            if catch_unwind(forward).is_err() {
                 self.survive_panic(false);
             }
         }
@@ -282,10 +302,17 @@ impl Worker {
         }
     }
 
-    fn serve_query(&mut self, place: usize, datagram: &Datagram, query: &Query, serving: &Serving) {
+    /// Decides a query; returns it where somebody else must be asked.
+    fn decide(
+        &mut self,
+        place: usize,
+        datagram: &Datagram,
+        query: &Query,
+        serving: &Serving,
+    ) -> Option<Passed> {
         let slot = self.listeners[place].slot();
         let verdict = decide(query, &serving.snapshot, &serving.rules, self.unix, &mut slot.data);
-        self.carry_out(place, datagram, query, verdict, serving);
+        self.carry_out(place, datagram, query, verdict, serving)
     }
 
     fn carry_out(
@@ -295,9 +322,10 @@ impl Worker {
         query: &Query,
         verdict: Verdict,
         serving: &Serving,
-    ) {
+    ) -> Option<Passed> {
         if let Some(kind) = verdict.claim().filter(|kind| !self.may_have(datagram, *kind, &serving.rules)) {
-            return self.turn_away(place, datagram, query, kind, &serving.rules);
+            self.turn_away(place, datagram, query, kind, &serving.rules);
+            return None;
         }
         match verdict {
             Verdict::Respond { length, outcome, .. } => {
@@ -305,12 +333,15 @@ impl Worker {
                 (slot.length, slot.peer, slot.local) = (length, datagram.peer, datagram.local);
                 self.counters.count(false, outcome, &serving.slots);
                 self.push(place);
+                None
             }
             Verdict::Forward { follow, is_allowed, .. } => {
-                let origin = Origin::Udp { listener: place, peer: datagram.peer, local: datagram.local };
-                self.forward(query, follow, is_allowed, origin, serving);
+                Some(Passed { follow: follow.map(Box::new), is_allowed, kept: None })
             }
-            Verdict::Drop(outcome) => self.counters.count(false, outcome, &serving.slots),
+            Verdict::Drop(outcome) => {
+                self.counters.count(false, outcome, &serving.slots);
+                None
+            }
         }
     }
 

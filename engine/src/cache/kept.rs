@@ -3,10 +3,14 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use triomphe::ThinArc;
+
+use super::Key;
 use crate::message::{
     ExtendedError, HEADER, Opt, Query, Record, Section, ede, flag, option, rcode, rtype, u16_at,
 };
 use crate::relay::{self, ERRORS_PASSED};
+use crate::sys::prefetch;
 
 /// Seconds for which an answer without success is kept: SERVFAIL and the like (RFC
 /// 9520 3.2 asks for one at least).
@@ -43,63 +47,112 @@ pub enum Age {
     Over,
 }
 
-/// An answer of an upstream.
-pub struct Kept {
-    /// As it came, but without OPT and with its TTLs within bounds.
-    message: Box<[u8]>,
-    /// Where the question ends.
-    body: usize,
-    /// Where the TTLs are.
-    ttls: Box<[u16]>,
-    /// All twelve bits.
-    rcode: u16,
-    /// Its extended errors, as options of an OPT.
-    errors: Box<[u8]>,
+/// An answer of an upstream. In one piece of memory: to give it costs little more
+/// than to wait for that.
+#[derive(Clone)]
+pub struct Kept(ThinArc<Head, u8>);
+
+/// What stands before the octets: the message as it came, but without OPT and with
+/// its TTLs within bounds; the places of its TTLs, two octets each; its extended
+/// errors, as options of an OPT.
+struct Head {
     came_at: Instant,
-    life: Duration,
     /// The latest generation of what is served that lets all pass to which this
     /// answer leads.
     passed_by: AtomicU64,
+    /// Seconds.
+    life: u32,
+    /// All twelve bits.
+    rcode: u16,
+    /// Where the question ends.
+    body: u16,
+    /// Where the message ends.
+    message: usize,
+    ttls: u16,
+    /// See `Key`.
+    flags: u8,
     is_asked_anew: AtomicBool,
 }
 
 impl Kept {
-    /// Keeps what an upstream said to a question of this type; `None` for what is
-    /// not to be kept. `room` takes a whole message.
+    /// Keeps what an upstream said to this question; `None` for what is not to be
+    /// kept. `room` takes a whole message.
     pub fn new(
         response: &[u8],
-        qtype: u16,
+        key: Key<'_>,
         keeping: &Keeping,
         now: Instant,
         room: &mut [u8],
     ) -> Option<Kept> {
         let bare = relay::strip(response, room)?;
-        let mut message: Box<[u8]> = room[..bare.length].into();
+        let message = bare.length;
         let mut ttls = Vec::new();
         let life = match bare.rcode {
             rcode::NOERROR | rcode::NXDOMAIN => {
-                bound_ttls(&mut message, bare.body, qtype, keeping, &mut ttls)?
+                bound_ttls(&mut room[..message], bare.body, key.qtype(), keeping, &mut ttls)?
             }
             _ => FAILURE,
         };
-        (life > 0).then(|| Kept {
-            message,
-            body: bare.body,
-            ttls: ttls.into(),
-            rcode: bare.rcode,
-            errors: packed(bare.errors()),
+        if life == 0 {
+            return None;
+        }
+        let head = Head {
             came_at: now,
-            life: Duration::from_secs(u64::from(life)),
             passed_by: AtomicU64::new(0),
+            life,
+            rcode: bare.rcode,
+            body: bare.body as u16,
+            message,
+            ttls: ttls.len() as u16,
+            flags: key.flags(),
             is_asked_anew: AtomicBool::new(false),
-        })
+        };
+        let mut octets = room[..message].to_vec();
+        octets.extend(ttls.into_iter().flat_map(u16::to_be_bytes));
+        put_errors(bare.errors(), &mut octets);
+        Some(Kept(ThinArc::from_header_and_slice(head, &octets)))
+    }
+
+    fn head(&self) -> &Head {
+        &self.0.header.header
+    }
+
+    fn octets(&self) -> &[u8] {
+        &self.0.slice
+    }
+
+    /// Asks for its memory, which is about to be read.
+    pub fn warm(&self) {
+        let octets = self.octets();
+        prefetch(&octets[0]);
+        prefetch(&octets[octets.len() - 1]);
+    }
+
+    /// Whether this is the answer to that question.
+    pub fn answers(&self, key: Key<'_>) -> bool {
+        let name = key.name();
+        self.head().flags == key.flags()
+            && self.question().len() == name.len() + 4
+            && self.name().eq_ignore_ascii_case(name)
+            && u16_at(self.question(), name.len()) == Some(key.qtype())
+    }
+
+    fn question(&self) -> &[u8] {
+        &self.octets()[HEADER..usize::from(self.head().body)]
+    }
+
+    /// The name that was asked for, in wire format; letters in any case.
+    pub fn name(&self) -> &[u8] {
+        let question = self.question();
+        &question[..question.len() - 4]
     }
 
     pub fn age(&self, now: Instant, keeping: &Keeping) -> Age {
-        let age = now.saturating_duration_since(self.came_at);
-        if age < self.life {
-            Age::Fresh(age.as_secs() as u32)
-        } else if !self.is_failure() && age < self.life + Duration::from_secs(u64::from(keeping.max_stale)) {
+        let age = now.saturating_duration_since(self.head().came_at).as_secs();
+        let life = u64::from(self.head().life);
+        if age < life {
+            Age::Fresh(age as u32)
+        } else if !self.is_failure() && age < life + u64::from(keeping.max_stale) {
             Age::Stale
         } else {
             Age::Over
@@ -108,65 +161,68 @@ impl Kept {
 
     /// Whether all that it says is that there is no answer.
     pub fn is_failure(&self) -> bool {
-        !matches!(self.rcode, rcode::NOERROR | rcode::NXDOMAIN)
+        !matches!(self.head().rcode, rcode::NOERROR | rcode::NXDOMAIN)
     }
 
     /// Whether it should be asked for anew before it is over: true once.
     pub fn is_due(&self, now: Instant, keeping: &Keeping) -> bool {
-        let left = (self.came_at + self.life).saturating_duration_since(now);
+        let life = Duration::from_secs(u64::from(self.head().life));
+        let left = (self.head().came_at + life).saturating_duration_since(now);
         keeping.prefetch
             && !self.is_failure()
-            && left < self.life / LAST_PART
-            && !self.is_asked_anew.swap(true, Relaxed)
+            && left < life / LAST_PART
+            && !self.head().is_asked_anew.swap(true, Relaxed)
     }
 
     /// Whether what is served, by its generation, lets pass all to which this leads.
     pub fn is_passed_by(&self, generation: u64) -> bool {
-        self.passed_by.load(Relaxed) == generation
+        self.head().passed_by.load(Relaxed) == generation
     }
 
     pub fn pass(&self, generation: u64) {
-        self.passed_by.store(generation, Relaxed);
+        if !self.is_passed_by(generation) {
+            self.head().passed_by.store(generation, Relaxed);
+        }
     }
 
     /// The whole message, with the TTLs that it came with.
     pub fn message(&self) -> &[u8] {
-        &self.message
+        &self.octets()[..self.head().message]
     }
 
     /// The whole message, with its TTLs as they are now; `None` if it does not fit.
     pub fn aged(&self, age: Age, out: &mut [u8]) -> Option<usize> {
-        out.get_mut(..self.message.len())?.copy_from_slice(&self.message);
+        let message = self.message();
+        out.get_mut(..message.len())?.copy_from_slice(message);
         self.set_ttls(age, out);
-        Some(self.message.len())
+        Some(message.len())
     }
 
     /// Writes the response to a client that asks the same; `None` if it does not fit.
     pub fn respond(&self, query: &Query, age: Age, payload: u16, out: &mut [u8]) -> Option<usize> {
-        let head = &query.head;
-        debug_assert_eq!(HEADER + head.question().len(), self.body, "the same question is as long");
+        let (message, rcode) = (self.message(), self.head().rcode);
         // RFC 1035 4.1.1: nobody here is an authority for what it remembers.
-        let flags = u16_at(&self.message, 2)? & !flag::AA;
-        let mut writer = relay::begin(query, self.rcode, flags, out)?;
-        writer.put(&self.message[self.body..])?;
+        let flags = u16_at(message, 2)? & !flag::AA;
+        let mut writer = relay::begin(query, rcode, flags, out)?;
+        writer.put(&message[usize::from(self.head().body)..])?;
         for section in [Section::Answer, Section::Authority, Section::Additional] {
-            writer.count(section, u16_at(&self.message, section as usize)?);
+            writer.count(section, u16_at(message, section as usize)?);
         }
         self.set_ttls(age, writer.written());
         let (errors, told) = self.errors(age);
-        let length = writer.finish(head, &Opt { payload, rcode: self.rcode, errors: &errors[..told] });
-        Some(length)
+        Some(writer.finish(&query.head, &Opt { payload, rcode, errors: &errors[..told] }))
     }
 
     fn errors(&self, age: Age) -> ([ExtendedError<'_>; ERRORS_PASSED + 1], usize) {
         let mut errors = [ExtendedError::default(); ERRORS_PASSED + 1];
         let mut told = 0;
         if age == Age::Stale {
-            let is_denial = self.rcode == rcode::NXDOMAIN;
+            let is_denial = self.head().rcode == rcode::NXDOMAIN;
             errors[0] = ExtendedError::new(if is_denial { ede::STALE_NXDOMAIN } else { ede::STALE }, b"");
             told = 1;
         }
-        for error in relay::extended_errors(&self.errors).flatten().take(ERRORS_PASSED) {
+        let options = &self.octets()[self.head().message + 2 * usize::from(self.head().ttls)..];
+        for error in relay::extended_errors(options).flatten().take(ERRORS_PASSED) {
             errors[told] = error;
             told += 1;
         }
@@ -174,9 +230,11 @@ impl Kept {
     }
 
     fn set_ttls(&self, age: Age, message: &mut [u8]) {
-        for at in self.ttls.iter().map(|&at| usize::from(at)) {
+        let places = &self.octets()[self.head().message..][..2 * usize::from(self.head().ttls)];
+        for place in places.chunks_exact(2) {
+            let at = usize::from(u16::from_be_bytes([place[0], place[1]]));
             let ttl = match age {
-                Age::Fresh(seconds) => ttl_at(&self.message, at).saturating_sub(seconds),
+                Age::Fresh(seconds) => ttl_at(message, at).saturating_sub(seconds),
                 Age::Stale | Age::Over => STALE_TTL,
             };
             message[at..at + 4].copy_from_slice(&ttl.to_be_bytes());
@@ -184,21 +242,19 @@ impl Kept {
     }
 
     /// Octets of memory that it holds.
-    pub fn octets(&self) -> usize {
-        size_of::<Kept>() + self.message.len() + 2 * self.ttls.len() + self.errors.len()
+    pub fn memory(&self) -> usize {
+        size_of::<Head>() + 2 * size_of::<usize>() + self.octets().len()
     }
 }
 
-/// Extended errors as options of an OPT.
-fn packed(errors: &[ExtendedError<'_>]) -> Box<[u8]> {
-    let mut options = Vec::new();
+/// Puts extended errors as options of an OPT.
+fn put_errors(errors: &[ExtendedError<'_>], options: &mut Vec<u8>) {
     for error in errors {
         options.extend(option::EXTENDED_ERROR.to_be_bytes());
         options.extend((2 + error.text.len() as u16).to_be_bytes());
         options.extend(error.code.to_be_bytes());
         options.extend(error.text);
     }
-    options.into()
 }
 
 fn ttl_at(message: &[u8], at: usize) -> u32 {
@@ -288,11 +344,13 @@ mod tests {
     }
 
     fn kept_at(response: &[u8], now: Instant) -> Option<Kept> {
-        Kept::new(response, 1, &KEEPING, now, &mut [0; MAX_MESSAGE])
+        let query = query(false);
+        let key = Key::new(&query.head, &query.name, query.qtype);
+        Kept::new(response, key, &KEEPING, now, &mut [0; MAX_MESSAGE])
     }
 
-    fn life(response: &[u8]) -> Option<u64> {
-        kept_at(response, Instant::now()).map(|kept| kept.life.as_secs())
+    fn life(response: &[u8]) -> Option<u32> {
+        kept_at(response, Instant::now()).map(|kept| kept.head().life)
     }
 
     fn query(edns: bool) -> Query {
@@ -353,6 +411,11 @@ mod tests {
         let answer = HEADER + query(true).head.question().len();
         assert_eq!(out[answer..answer + 16], record(1, 280, ADDRESS));
         assert_eq!(&out[length - 19..length], b"\0\0\x29\x04\xd0\0\0\0\0\0\x08\0\x0f\0\x04\0\x16no");
+        let mut asked = query(false);
+        assert!(kept.answers(Key::new(&asked.head, &asked.name, 1)));
+        assert!(!kept.answers(Key::new(&asked.head, &asked.name, 28)));
+        asked.head.flags ^= flag::CD;
+        assert!(!kept.answers(Key::new(&asked.head, &asked.name, 1)));
         let length = kept.respond(&query(false), age, 1232, &mut out).unwrap();
         assert_eq!((length, out[11]), (answer + 16, 0), "no OPT for a client that has none");
     }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use super::Worker;
+use super::{Passed, Worker};
 use crate::answer::{Client, Outcome, Verdict, decide, read};
 use crate::message::Query;
 use crate::poll::{Event, Token};
@@ -123,7 +123,9 @@ impl Worker {
                 }
                 Ok(Verdict::Forward { follow, is_allowed, .. }) => {
                     let origin = Origin::Tcp { connection: key, generation };
-                    self.forward(&query, follow, is_allowed, origin, &serving);
+                    let mut passed = Passed { follow: follow.map(Box::new), is_allowed, kept: None };
+                    self.look_up(&query, &mut passed);
+                    self.forward(&query, passed, origin, &serving);
                 }
                 Ok(Verdict::Drop(Outcome::Dropped)) => {
                     // No query, or not from here: nothing more is read.

@@ -2,7 +2,6 @@
 //! is there, by the snapshot of that moment.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 
 use super::{Mail, Worker};
 use crate::answer::{Judgement, Outcome, judge, judge_targets, respond_by_following, respond_with_error};
@@ -14,6 +13,21 @@ use crate::relay;
 use crate::shared::Serving;
 use crate::sys::DATAGRAM;
 use crate::upstream::{Flight, Origin, Waiter};
+
+/// What is known of a query that somebody else must answer.
+pub(super) struct Passed {
+    /// Where a CNAME of ours leads, which is asked about in the place of the name itself.
+    pub(super) follow: Option<Box<Name>>,
+    /// By a passthru.
+    pub(super) is_allowed: bool,
+    pub(super) kept: Option<Kept>,
+}
+
+impl Passed {
+    fn key<'a>(&'a self, query: &'a Query) -> Key<'a> {
+        Key::new(&query.head, self.follow.as_deref().unwrap_or(&query.name), query.qtype)
+    }
+}
 
 /// What there is to answer a query with.
 #[derive(Clone, Copy)]
@@ -38,43 +52,57 @@ impl Said<'_> {
 }
 
 impl Worker {
+    /// Looks for a kept answer.
+    pub(super) fn look_up(&self, query: &Query, passed: &mut Passed) {
+        if self.shared.cache.keeps_anything() {
+            passed.kept = self.shared.cache.find(passed.key(query));
+        }
+        if let Some(kept) = &passed.kept {
+            kept.warm();
+        }
+    }
+
     /// Gives a query that the policy lets pass what an upstream says to it; or, of
     /// one that is blocked by a CNAME, to where that leads.
-    pub(super) fn forward(
+    pub(super) fn forward(&mut self, query: &Query, passed: Passed, origin: Origin, serving: &Serving) {
+        let keeping = &serving.rules.keeping;
+        let has_failed = || self.failures.knows(passed.key(query), self.now);
+        let stale = match passed.kept.as_ref().map(|kept| (kept.age(self.now, keeping), kept)) {
+            Some((age @ Age::Fresh(_), kept)) => {
+                return self.give_kept(query, &passed, kept, age, origin, serving);
+            }
+            Some((Age::Stale, kept)) => Some(kept.clone()),
+            _ => None,
+        };
+        let has_failed = has_failed();
+        let waiter = Box::new(Waiter::new(query.clone(), passed.follow, origin));
+        if has_failed {
+            return self.fail_again(waiter, stale.as_ref(), serving);
+        }
+        if let Some(waiter) = self.join(waiter) {
+            self.ask(waiter, stale);
+        }
+    }
+
+    fn give_kept(
         &mut self,
         query: &Query,
-        follow: Option<Name>,
-        is_allowed: bool,
+        passed: &Passed,
+        kept: &Kept,
+        age: Age,
         origin: Origin,
         serving: &Serving,
     ) {
-        let key = Key::new(&query.head, follow.as_ref().unwrap_or(&query.name), query.qtype);
-        let keeping = &serving.rules.keeping;
-        let kept = self.shared.cache.find(&key).map(|kept| (kept.age(self.now, keeping), kept));
-        let stale = match kept {
-            Some((age @ Age::Fresh(_), kept)) => {
-                if kept.is_due(self.now, keeping) {
-                    self.ask_anew(&key, query, follow.clone());
-                }
-                let said = Said::Before(&kept, age);
-                return match follow {
-                    Some(follow) => {
-                        self.judge_again(Box::new(Waiter::new(query.clone(), Some(follow), origin)), said)
-                    }
-                    None if is_allowed => self.give(query, None, origin, Judgement::Allow, said, serving),
-                    None => self.give(query, None, origin, Judgement::Pass, said, serving),
-                };
-            }
-            Some((Age::Stale, kept)) => Some(kept),
-            _ => None,
-        };
-        let waiter = Box::new(Waiter::new(query.clone(), follow, origin));
-        if self.failures.knows(&key, self.now) {
-            return self.fail_again(waiter, stale.as_deref(), serving);
+        if kept.is_due(self.now, &serving.rules.keeping) {
+            self.ask_anew(query, passed.follow.clone());
         }
-        if let Some(waiter) = self.join(&key, waiter) {
-            self.ask(&key, waiter, stale);
+        let said = Said::Before(kept, age);
+        if let Some(follow) = &passed.follow {
+            let waiter = Waiter::new(query.clone(), Some(follow.clone()), origin);
+            return self.judge_again(Box::new(waiter), said);
         }
+        let judgement = if passed.is_allowed { Judgement::Allow } else { Judgement::Pass };
+        self.give(query, None, origin, judgement, said, serving);
     }
 
     /// No upstream answered a moment ago, and none is asked again so soon.
@@ -90,29 +118,29 @@ impl Worker {
     }
 
     /// Lets a query wait with those that ask the same; gives it back if there are none.
-    fn join(&mut self, key: &Key, waiter: Box<Waiter>) -> Option<Box<Waiter>> {
-        let alone = self.upstreams.join(key, waiter);
+    fn join(&mut self, waiter: Box<Waiter>) -> Option<Box<Waiter>> {
+        let alone = self.upstreams.join(waiter);
         self.counters.joined.add(u64::from(alone.is_none()));
         alone
     }
 
-    fn ask(&mut self, key: &Key, waiter: Box<Waiter>, stale: Option<Arc<Kept>>) {
+    fn ask(&mut self, waiter: Box<Waiter>, stale: Option<Kept>) {
         let flight = Flight::new(waiter, stale, self.shared.cache.purges());
         if self.upstreams.has_room() {
-            self.upstreams.ask(key, flight, self.now);
+            self.upstreams.ask(flight, self.now);
         } else {
             self.finish(flight, Said::Nothing(Outcome::Overloaded));
         }
     }
 
     /// Asks for an answer that is about to expire; nobody waits for it.
-    fn ask_anew(&mut self, key: &Key, query: &Query, follow: Option<Name>) {
+    fn ask_anew(&mut self, query: &Query, follow: Option<Box<Name>>) {
         let waiter = Box::new(Waiter::new(query.clone(), follow, Origin::Nobody));
         if self.upstreams.has_room()
-            && let Some(waiter) = self.upstreams.join(key, waiter)
+            && let Some(waiter) = self.upstreams.join(waiter)
         {
             self.counters.prefetched.add(1);
-            self.ask(key, waiter, None);
+            self.ask(waiter, None);
         }
     }
 
@@ -150,8 +178,7 @@ impl Worker {
     /// Answers those who wait for a question that has been answered, or will not be.
     fn finish(&mut self, flight: Flight, said: Said<'_>) {
         let Flight { first, others, stale, purges, .. } = flight;
-        let key = first.key();
-        let kept = catch_unwind(AssertUnwindSafe(|| self.keep(&key, &first.query, purges, said)));
+        let kept = catch_unwind(AssertUnwindSafe(|| self.keep(first.key(), purges, said)));
         let has_failed = match kept {
             Ok(has_failed) => has_failed,
             Err(_) => {
@@ -170,7 +197,7 @@ impl Worker {
     }
 
     /// Keeps an answer for the next client; true if it is a failure, or there is none.
-    fn keep(&mut self, key: &Key, query: &Query, purges: u64, said: Said<'_>) -> bool {
+    fn keep(&mut self, key: Key<'_>, purges: u64, said: Said<'_>) -> bool {
         let message = match said {
             Said::Now(message) => message,
             Said::Nothing(Outcome::Failed) => {
@@ -183,7 +210,7 @@ impl Worker {
             return false;
         }
         let keeping = &self.shared.serving.load().rules.keeping;
-        let Some(kept) = Kept::new(message, query.qtype, keeping, self.now, &mut self.message[..]) else {
+        let Some(kept) = Kept::new(message, key, keeping, self.now, &mut self.message[..]) else {
             return false;
         };
         let is_failure = kept.is_failure();
@@ -191,7 +218,7 @@ impl Worker {
             // What was known before may still be needed.
             self.failures.remember(key, self.now);
         } else {
-            self.shared.cache.keep(key, Arc::new(kept), purges);
+            self.shared.cache.keep(key, kept, purges);
         }
         is_failure
     }
@@ -224,16 +251,15 @@ impl Worker {
             Judgement::Follow(_, target) => Some(target),
             Judgement::Pass | Judgement::Allow => None,
             Judgement::Answer { .. } | Judgement::Silence(_) | Judgement::Unreadable => {
-                waiter.follow.as_ref()
+                waiter.follow.as_deref()
             }
         };
-        if follow != waiter.follow.as_ref() && said.message().is_some() {
+        if follow != waiter.follow.as_deref() && said.message().is_some() {
             // The policy for the name changed while the upstream was asked.
-            let follow = follow.cloned();
+            let follow = follow.cloned().map(Box::new);
             if waiter.begin_anew(follow) {
-                let key = waiter.key();
-                if let Some(waiter) = self.join(&key, waiter) {
-                    self.ask(&key, waiter, None);
+                if let Some(waiter) = self.join(waiter) {
+                    self.ask(waiter, None);
                 }
                 return;
             }
@@ -246,7 +272,7 @@ impl Worker {
                 &serving,
             );
         }
-        self.give(&waiter.query, waiter.follow.as_ref(), waiter.origin, judgement, said, &serving);
+        self.give(&waiter.query, waiter.follow.as_deref(), waiter.origin, judgement, said, &serving);
     }
 
     /// Writes and sends the answer to a query that was judged as `judgement` says;
@@ -327,7 +353,7 @@ impl Worker {
             }
             Said::Now(_) | Said::TooLong | Said::Before(..) => {
                 let key = Key::new(&query.head, follow.unwrap_or(&query.name), query.qtype);
-                self.failures.remember(&key, self.now);
+                self.failures.remember(key, self.now);
                 let error = ExtendedError::new(ede::OTHER, b"the upstream's answer cannot be used");
                 (Outcome::Failed, error)
             }
