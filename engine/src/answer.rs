@@ -58,6 +58,8 @@ pub enum Outcome {
     BadVersion,
     /// Not answered: nobody to answer, or nothing to answer.
     Dropped,
+    /// Not answered: it has waited until nobody waits for it any more.
+    Late,
     /// More than its client may ask.
     Limited,
     /// More queries under way than allowed.

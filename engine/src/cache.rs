@@ -5,12 +5,11 @@
 //! What is kept is what an upstream said, never an answer of ours: a block leaves
 //! nothing behind here when it is lifted.
 
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::Hasher;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
-use arc_swap::ArcSwapOption;
-use quick_cache::{Lifecycle, OptionsBuilder, Weighter};
+use arc_swap::{ArcSwapOption, Guard};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::message::{Head, flag};
@@ -18,16 +17,9 @@ use crate::name::Name;
 use crate::policy::seed;
 
 mod kept;
+mod table;
 pub use kept::{Age, Keeping, Kept};
-
-/// Parts of the table, each with a lock of its own, which a purge goes through one
-/// after the other: so it holds up nobody for long.
-const PARTS: usize = 64;
-/// What a kept answer takes beside its octets: its place in the table, the
-/// allocator's own. Measured: `octets_of_memory_are_what_is_weighed`.
-const OVERHEAD: usize = 200;
-/// An answer of usual size, by which the table is laid out.
-const USUAL: u64 = 400;
+pub use table::Table;
 
 /// What makes a question another one for an upstream: the name, the type, and of the
 /// flags RD, CD, AD and DO.
@@ -119,64 +111,31 @@ impl Purge<'_> {
     }
 }
 
-/// Answers by the hash of their question. Its memory is bounded; of what does not fit, that goes which was asked for least:
-/// a scan of names that nobody asks for again drives out none that are (S3-FIFO, in
-/// the crate `quick_cache`).
-type Table = quick_cache::sync::Cache<u64, Kept, Octets, BuildHasherDefault<AsItIs>, Evicted>;
-
 /// The answers of all packet threads.
 #[derive(Default)]
 pub struct Cache {
     /// Empty where nothing is to be kept.
     table: ArcSwapOption<Table>,
-    evicted: Arc<AtomicU64>,
     purges: AtomicU64,
 }
 
-#[derive(Clone)]
-struct Octets;
-
-impl Weighter<u64, Kept> for Octets {
-    fn weight(&self, _: &u64, kept: &Kept) -> u64 {
-        (OVERHEAD + kept.memory()) as u64
-    }
-}
-
-/// Counts what had to make room.
-#[derive(Clone)]
-struct Evicted(Arc<AtomicU64>);
-
-impl Lifecycle<u64, Kept> for Evicted {
-    type RequestState = ();
-
-    fn on_evict(&self, (): &mut (), _: u64, _: Kept) {
-        self.0.fetch_add(1, Relaxed);
-    }
-}
-
 impl Cache {
-    /// Takes so many octets of memory from now on; 0: keeps nothing.
+    /// Takes so many octets of memory from now on; 0: keeps nothing. Another size
+    /// than before begins with an empty table.
     pub fn resize(&self, octets: u64) {
-        match &*self.table.load() {
-            _ if octets == 0 => self.table.store(None),
-            Some(table) if table.capacity() == octets => {}
-            Some(table) => table.set_capacity(octets),
-            None => {
-                let options = OptionsBuilder::new()
-                    .shards(PARTS)
-                    .estimated_items_capacity((octets / USUAL) as usize)
-                    .weight_capacity(octets)
-                    .build()
-                    .expect("all that must be set is set");
-                let (hashes, evicted) = (BuildHasherDefault::default(), Evicted(Arc::clone(&self.evicted)));
-                self.table.store(Some(Arc::new(Table::with_options(options, Octets, hashes, evicted))));
-            }
+        let before = self.table.load().as_ref().map_or(0, |table| table.capacity());
+        if before != octets {
+            self.table.store((octets > 0).then(|| Arc::new(Table::new(octets))));
         }
     }
 
+    /// The table, for many look-ups; `None` where nothing is kept.
+    pub fn table(&self) -> Guard<Option<Arc<Table>>> {
+        self.table.load()
+    }
+
     pub fn find(&self, key: Key<'_>) -> Option<Kept> {
-        // Two questions with one hash take turns in one place.
-        self.table.load().as_ref()?.get(&key.hash).filter(|kept| kept.answers(key))
+        self.table.load().as_ref()?.find(key)
     }
 
     pub fn keeps_anything(&self) -> bool {
@@ -189,10 +148,10 @@ impl Cache {
         let table = self.table.load();
         let Some(table) = &*table else { return };
         if self.purges() == purges {
-            table.insert(key.hash, kept);
+            table.insert(key, kept.clone());
         }
         if self.purges() != purges {
-            table.remove(&key.hash);
+            table.drop_where(|other| other.is(&kept));
         }
     }
 
@@ -205,33 +164,16 @@ impl Cache {
     pub fn purge(&self, purge: &Purge<'_>) -> usize {
         self.purges.fetch_add(1, SeqCst);
         let table = self.table.load();
-        let Some(table) = &*table else { return 0 };
-        let dropped = AtomicUsize::new(0);
-        table.retain(|_, kept| {
-            let stays = !purge.covers(kept.name());
-            dropped.fetch_add(usize::from(!stays), Relaxed);
-            stays
-        });
-        dropped.into_inner()
+        table.as_ref().map_or(0, |table| table.drop_where(|kept| purge.covers(kept.name())))
     }
 
-    /// Answers that are kept.
-    pub fn len(&self) -> usize {
-        self.table.load().as_ref().map_or(0, |table| table.len())
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Octets that they take.
-    pub fn octets(&self) -> u64 {
-        self.table.load().as_ref().map_or(0, |table| table.weight())
-    }
-
-    /// Answers that had to make room so far.
-    pub fn evicted(&self) -> u64 {
-        self.evicted.load(Relaxed)
+    /// Answers that are kept, octets of memory that they take, and answers that had to
+    /// make room so far.
+    pub fn size(&self) -> (usize, u64, u64) {
+        self.table
+            .load()
+            .as_ref()
+            .map_or((0, 0, 0), |table| (table.entries(), table.octets(), table.evicted()))
     }
 }
 
@@ -306,7 +248,7 @@ mod tests {
         let all_but = |dropped: &[&str], purge: &Purge<'_>| {
             let cache = cache(1 << 20);
             names.iter().for_each(|name| put(&cache, name));
-            assert_eq!((cache.len(), cache.purge(purge)), (names.len(), dropped.len()));
+            assert_eq!((cache.size().0, cache.purge(purge)), (names.len(), dropped.len()));
             for name in names {
                 assert_eq!(!has(&cache, name), dropped.contains(&name), "{name}");
             }
@@ -325,7 +267,7 @@ mod tests {
         let before = cache.purges();
         cache.purge(&Purge::All);
         with("a.example", |key| cache.keep(key, kept, before));
-        assert!(cache.is_empty());
+        assert_eq!(cache.size().0, 0);
     }
 
     #[test]
@@ -339,13 +281,13 @@ mod tests {
             put(&cache, &format!("once{number}.example"));
             has(&cache, &popular[number % popular.len()]);
         }
-        assert!(cache.octets() <= 1 << 20);
+        assert!(cache.size().1 <= 1 << 20);
         let left = popular.iter().filter(|name| has(&cache, name)).count();
         assert!(left > popular.len() * 9 / 10, "{left} of {} are left", popular.len());
-        assert!(cache.evicted() > 40_000);
+        assert!(cache.size().2 > 40_000);
         cache.resize(1 << 19);
-        assert!(cache.octets() <= 1 << 19);
+        assert!(cache.size().1 <= 1 << 19);
         cache.resize(0);
-        assert!(cache.is_empty() && !has(&cache, "once49999.example"));
+        assert!(cache.size().0 == 0 && !has(&cache, "once49999.example"));
     }
 }

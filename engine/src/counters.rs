@@ -37,7 +37,7 @@ impl Counter {
 }
 
 /// How a query's end is called in metrics, in the order of `outcome_place`.
-pub const OUTCOMES: [&str; 13] = [
+pub const OUTCOMES: [&str; 14] = [
     "blocked",
     "forwarded",
     "cached",
@@ -49,6 +49,7 @@ pub const OUTCOMES: [&str; 13] = [
     "not_implemented",
     "bad_version",
     "dropped",
+    "late",
     "limited",
     "overloaded",
 ];
@@ -66,8 +67,9 @@ fn outcome_place(outcome: Outcome) -> usize {
         Outcome::NotImplemented => 8,
         Outcome::BadVersion => 9,
         Outcome::Dropped => 10,
-        Outcome::Limited => 11,
-        Outcome::Overloaded => 12,
+        Outcome::Late => 11,
+        Outcome::Limited => 12,
+        Outcome::Overloaded => 13,
     }
 }
 

@@ -14,9 +14,11 @@ use sha2::{Digest, Sha256};
 
 use crate::name::{Name, Walk};
 use crate::prefix::{Prefix, Prefixes};
-use crate::sys::prefetch;
+use crate::sys::{in_huge_pages, prefetch};
 
+mod filter;
 mod snapshot;
+use filter::Filter;
 pub use snapshot::{Decision, Part, Snapshot, ZoneInPlace};
 
 /// What a policy zone may do with a query. The order is that of the counters.
@@ -165,6 +167,7 @@ pub struct PolicyZone {
     rules: Vec<Rule>,
     scopes: Vec<Scope>,
     slots: Vec<u64>,
+    filter: Filter,
     arena: Vec<u8>,
     addresses: Prefixes,
     entries: usize,
@@ -208,6 +211,8 @@ pub struct IndexBroken;
 
 const FINGERPRINT: u64 = !((1 << 40) - 1);
 const RECORD_HEAD: usize = 5;
+/// Octets of an owner's record of usual size.
+const OWNER: usize = 32;
 
 impl PolicyZone {
     /// Looks `name` up; `walk` holds the hashes of its suffixes.
@@ -217,24 +222,27 @@ impl PolicyZone {
         self.skips(name.labels()).find_map(|skip| self.entry_at(name, walk, skip))
     }
 
-    /// Asks for the memory that `find` will look at first. With a list far larger than
-    /// the processor's caches, `find` does little but wait for it: asked for all
-    /// queries of a batch, the waits go by together.
-    pub fn warm_slots(&self, labels: usize, walk: &Walk) {
+    /// Asks for a part of the memory that `find` looks at; the parts before must be
+    /// there. With a list far larger than the processor's caches, `find` does little
+    /// but wait for it: asked for all queries of a batch, the waits go by together.
+    pub fn warm(&self, labels: usize, walk: &Walk, part: Part) {
         let Some(mask) = self.slots.len().checked_sub(1) else { return };
-        for skip in self.skips(labels) {
-            prefetch(&self.slots[walk.hash(skip) as usize & mask]);
-        }
-    }
-
-    /// As `warm_slots`, for what `find` will look at behind the slots.
-    pub fn warm_owners(&self, labels: usize, walk: &Walk) {
-        let Some(mask) = self.slots.len().checked_sub(1) else { return };
-        for skip in self.skips(labels) {
-            let hash = walk.hash(skip);
-            let held = self.slots[hash as usize & mask];
-            if held != 0 && (held ^ hash) & FINGERPRINT == 0 {
-                prefetch(&self.arena[(held & !FINGERPRINT) as usize - 1]);
+        for hash in self.skips(labels).map(|skip| walk.hash(skip)) {
+            if part == Part::Filter {
+                self.filter.warm(hash);
+                continue;
+            }
+            if !self.filter.may_hold(hash) {
+                continue;
+            }
+            let slot = &self.slots[hash as usize & mask];
+            match part {
+                Part::Filter => {}
+                Part::Slots => prefetch(slot, size_of::<u64>()),
+                Part::Owners if *slot != 0 && (*slot ^ hash) & FINGERPRINT == 0 => {
+                    prefetch(&self.arena[(*slot & !FINGERPRINT) as usize - 1], OWNER);
+                }
+                Part::Owners => {}
             }
         }
     }
@@ -261,6 +269,9 @@ impl PolicyZone {
     /// Where the owner stands in the arena.
     fn place(&self, hash: u64, owner: &[u8]) -> Option<usize> {
         let mask = self.slots.len().checked_sub(1)?;
+        if !self.filter.may_hold(hash) {
+            return None;
+        }
         let mut slot = hash as usize & mask;
         loop {
             let held = self.slots[slot];
@@ -326,7 +337,8 @@ impl PolicyZone {
 
     /// Octets that the compiled zone takes.
     pub fn memory(&self) -> usize {
-        self.arena.capacity() + self.slots.capacity() * size_of::<u64>() + self.addresses.memory()
+        let slots = self.slots.capacity() * size_of::<u64>();
+        self.arena.capacity() + slots + self.filter.memory() + self.addresses.memory()
     }
 }
 
@@ -350,8 +362,9 @@ impl Builder {
             name: name.to_string(),
             rules,
             scopes: Vec::new(),
-            slots: vec![0; slots],
-            arena: Vec::with_capacity(expected.saturating_mul(28)),
+            slots: zeros(slots),
+            filter: Filter::new(expected),
+            arena: in_huge_pages(expected.saturating_mul(OWNER)),
             addresses: Prefixes::default(),
             entries: 0,
             duplicates: 0,
@@ -395,6 +408,7 @@ impl Builder {
             slot = (slot + 1) & mask;
         }
         zone.slots[slot] = (hash & FINGERPRINT) | (place as u64 + 1);
+        zone.filter.add(hash);
         zone.fewest_labels = zone.fewest_labels.min(entry.name.labels());
         zone.most_labels = zone.most_labels.max(entry.name.labels());
     }
@@ -417,6 +431,12 @@ impl Builder {
         }
         Ok(zone)
     }
+}
+
+fn zeros(length: usize) -> Vec<u64> {
+    let mut zeros = in_huge_pages(length);
+    zeros.resize(length, 0);
+    zeros
 }
 
 fn merge(rules: &[Rule], before: Scope, scope: Match, rule: u32) -> Scope {

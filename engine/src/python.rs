@@ -543,6 +543,7 @@ impl Counts {
         }
         let upstreams = engine.settings().upstreams.iter().enumerate();
         let upstreams = upstreams.map(|(place, address)| UpstreamCounts::sum(*address, workers, place));
+        let cache = engine.cache().size();
         Ok(Counts {
             queries,
             blocked,
@@ -560,9 +561,9 @@ impl Counts {
                 .collect(),
             joined: total(&|c| c.joined.get()),
             prefetched: total(&|c| c.prefetched.get()),
-            cache_entries: engine.cache().len(),
-            cache_octets: engine.cache().octets(),
-            cache_evictions: engine.cache().evicted(),
+            cache_entries: cache.0,
+            cache_octets: cache.1,
+            cache_evictions: cache.2,
         })
     }
 }

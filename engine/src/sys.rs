@@ -7,12 +7,18 @@ use std::mem::{size_of, zeroed};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd};
 use std::ptr::null_mut;
+use std::time::Duration;
 
 /// Datagrams a system call moves at most.
 pub const BATCH: usize = 64;
 /// Octets of a datagram that are received at most; a longer one is not a query
 /// (nor an answer to what we announce), and is dropped.
 pub const DATAGRAM: usize = 4096;
+/// linux/sockios.h; not in the crate.
+const SIOCGSTAMPNS: libc::Ioctl = 0x8907;
+const HUGE_PAGE: usize = 2 << 20;
+/// Octets of a line of the processor's caches.
+const LINE: usize = 64;
 /// Room for one IP_PKTINFO or IPV6_PKTINFO message.
 const CONTROL: usize = 64;
 
@@ -96,9 +102,11 @@ impl Batch {
 
     /// Receives what is there, without waiting; `datagrams[..n]` is it.
     ///
-    /// `ask_local`: the socket reports the address each datagram came to.
-    pub fn receive(&mut self, socket: impl AsFd, ask_local: bool) -> io::Result<usize> {
-        for index in 0..BATCH {
+    /// `ask_local`: the socket reports the address each datagram came to. `most`: no
+    /// more than these, and than a batch.
+    pub fn receive(&mut self, socket: impl AsFd, ask_local: bool, most: usize) -> io::Result<usize> {
+        let most = most.min(BATCH);
+        for index in 0..most {
             let datagram = &mut self.datagrams[index];
             self.vectors[index] =
                 libc::iovec { iov_base: datagram.data.as_mut_ptr().cast(), iov_len: DATAGRAM };
@@ -118,7 +126,7 @@ impl Batch {
             libc::recvmmsg(
                 socket.as_fd().as_raw_fd(),
                 self.headers.as_mut_ptr(),
-                BATCH as libc::c_uint,
+                most as libc::c_uint,
                 libc::MSG_DONTWAIT,
                 null_mut(),
             )
@@ -180,17 +188,48 @@ impl Batch {
     }
 }
 
-/// Asks the processor to fetch what is about to be read.
-pub fn prefetch<T>(value: &T) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch changes nothing that a program could notice, and faults at
-    // no address; this one is a reference's.
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>((&raw const *value).cast());
+/// How long ago the last datagram that was received from this socket came in; zero where
+/// that is not known. From the first call on, the kernel notes when each comes.
+pub fn waited(socket: impl AsFd) -> Duration {
+    let mut came = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: this request writes one timespec to where it is told.
+    let known = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), SIOCGSTAMPNS, &raw mut came) } == 0;
+    // The kernel's clock as the kernel reads it.
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+    let nanoseconds = (now.tv_sec - came.tv_sec) * 1_000_000_000 + now.tv_nsec - came.tv_nsec;
+    if known { Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(0)) } else { Duration::ZERO }
+}
+
+/// Asks the processor to fetch so many octets from an address on, which are about to
+/// be read.
+pub fn prefetch<T>(address: *const T, octets: usize) {
+    for line in (0..octets.max(1)).step_by(LINE) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a prefetch changes nothing that a program could notice, and faults at
+        // no address, whatever is there.
+        unsafe {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T0>(address.cast::<i8>().wrapping_add(line));
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = (address, line);
     }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = value;
+}
+
+/// A vector of this capacity whose memory is in huge pages where the kernel has them:
+/// in a large table each look costs a walk through page tables otherwise, and in a
+/// virtual machine two.
+pub fn in_huge_pages<T>(capacity: usize) -> Vec<T> {
+    let memory = Vec::with_capacity(capacity);
+    let start = memory.as_ptr() as usize;
+    let (from, to) =
+        (start.next_multiple_of(HUGE_PAGE), (start + capacity * size_of::<T>()) & !(HUGE_PAGE - 1));
+    if from < to {
+        // SAFETY: the range lies within the vector's own memory, and the advice changes
+        // how that is mapped, not what it holds. Where it is not taken, nothing is lost.
+        unsafe { libc::madvise(from as *mut libc::c_void, to - from, libc::MADV_HUGEPAGE) };
+    }
+    memory
 }
 
 fn local_of(header: &libc::msghdr) -> Local {

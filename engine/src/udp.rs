@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -22,12 +22,48 @@ pub struct Listener {
     pub wildcard: bool,
     out: Batch,
     waiting: usize,
+    /// What is in the socket came after this.
+    since: Instant,
 }
+
+/// How long a query may wait in a socket. Who asked has asked again by then, or given
+/// up, and an answer would take its time from those who still wait.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 impl Listener {
     pub fn new(socket: UdpSocket) -> io::Result<Listener> {
         let wildcard = socket.local_addr()?.ip().is_unspecified();
-        Ok(Listener { socket, wildcard, out: Batch::empty(), waiting: 0 })
+        sys::waited(&socket);
+        Ok(Listener { socket, wildcard, out: Batch::empty(), waiting: 0, since: Instant::now() })
+    }
+
+    /// Receives a batch; returns how many queries it holds, and how many it would have
+    /// held that nobody waits for any more.
+    ///
+    /// When each query came would cost a part of every query to know. So it is only
+    /// asked for where it may have been too long ago: if the socket was not found empty
+    /// within that time, because this thread was held up, or cannot keep up.
+    pub fn receive(&mut self, batch: &mut Batch) -> io::Result<(usize, usize)> {
+        let mut late = 0;
+        loop {
+            let now = Instant::now();
+            let may_be_late = now.saturating_duration_since(self.since) >= PATIENCE;
+            let most = if may_be_late { 1 } else { BATCH };
+            let received = match batch.receive(&self.socket, self.wildcard, most) {
+                Err(_) if late > 0 => return Ok((0, late)),
+                received => received?,
+            };
+            if !may_be_late && received < BATCH {
+                self.since = now;
+                return Ok((received, late));
+            }
+            let waited = sys::waited(&self.socket);
+            if waited < PATIENCE {
+                self.since = now.checked_sub(waited).unwrap_or(now);
+                return Ok((received, late));
+            }
+            late += received;
+        }
     }
 
     /// Room for one response; `push` then keeps it.

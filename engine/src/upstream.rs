@@ -396,7 +396,7 @@ impl Upstreams {
     pub fn receive(&mut self, socket: usize, batch: &mut Batch, now: Instant) -> Arrived<usize> {
         let mut arrived = Vec::new();
         let received = match self.pool.get(socket) {
-            Some(pool_socket) => batch.receive(&pool_socket.socket, false),
+            Some(pool_socket) => batch.receive(&pool_socket.socket, false, BATCH),
             None => return arrived,
         };
         let received = match received {

@@ -80,8 +80,8 @@ struct Mail {
     batch: Batch,
     queries: Vec<Query>,
     walks: Vec<Walk>,
-    /// Those that the policy lets pass, by their place in the batch.
-    passed: Vec<(usize, Passed)>,
+    /// Those that the policy lets pass.
+    passed: Vec<Passed>,
 }
 
 impl Mail {
@@ -227,12 +227,12 @@ impl Worker {
 
     /// Serves one batch; false if there was none.
     fn serve_udp(&mut self, place: usize, mail: &mut Mail) -> bool {
-        let listener = &self.listeners[place];
-        let Ok(received) = mail.batch.receive(&listener.socket, listener.wildcard) else {
+        let Ok((received, late)) = self.listeners[place].receive(&mut mail.batch) else {
             // Nothing there after all, or an ICMP error about some client:
             // weather, not a reason to stop listening.
             return false;
         };
+        (0..late).for_each(|_| self.counters.count(false, Outcome::Late, &[]));
         // Loaded after the queries came: one that was sent after `publish` had
         // returned is never judged by the snapshot before.
         let serving = self.shared.serving.load();
@@ -247,23 +247,25 @@ impl Worker {
             to_decide[index] = read.unwrap_or_else(|_| self.survive_panic(false));
         }
         let to_decide = || (0..received).filter(|index| to_decide[*index]);
-        for index in to_decide() {
-            serving.snapshot.warm(&queries[index].name, &walks[index], Part::Owners);
+        for part in [Part::Slots, Part::Owners] {
+            for index in to_decide() {
+                serving.snapshot.warm(&queries[index].name, &walks[index], part);
+            }
         }
         for index in to_decide() {
-            let (datagram, query) = (&datagrams[index], &queries[index]);
-            let decide = AssertUnwindSafe(|| self.decide(place, datagram, query, &serving));
+            let decide =
+                AssertUnwindSafe(|| self.decide(place, &datagrams[index], &queries[index], &serving));
             match catch_unwind(decide) {
-                Ok(Some(what)) => passed.push((index, what)),
+                Ok(Some((follow, is_allowed))) => {
+                    passed.push(Passed::new(index, &queries[index], follow, is_allowed));
+                }
                 Ok(None) => {}
                 Err(_) => drop(self.survive_panic(false)),
             }
         }
-        for (index, passed) in passed.iter_mut() {
-            self.look_up(&queries[*index], passed);
-        }
-        for (index, passed) in passed.drain(..) {
-            let (datagram, query) = (&datagrams[index], &queries[index]);
+        self.look_up(queries, passed);
+        for passed in passed.drain(..) {
+            let (datagram, query) = (&datagrams[passed.place], &queries[passed.place]);
             let origin = Origin::Udp { listener: place, peer: datagram.peer, local: datagram.local };
             let forward = AssertUnwindSafe(|| self.forward(query, passed, origin, &serving));
             if catch_unwind(forward).is_err() {
@@ -292,7 +294,7 @@ impl Worker {
         match answer::read(packet, client, rules, self.unix, query, &mut slot.data) {
             Ok(()) => {
                 walk.take(&query.name, seed());
-                serving.snapshot.warm(&query.name, walk, Part::Slots);
+                serving.snapshot.warm(&query.name, walk, Part::Filter);
                 true
             }
             Err(verdict) => {
@@ -302,14 +304,15 @@ impl Worker {
         }
     }
 
-    /// Decides a query; returns it where somebody else must be asked.
+    /// Decides a query. Where somebody else must be asked, returns about what, if not
+    /// the name itself, and whether a passthru lets it pass.
     fn decide(
         &mut self,
         place: usize,
         datagram: &Datagram,
         query: &Query,
         serving: &Serving,
-    ) -> Option<Passed> {
+    ) -> Option<(Option<Name>, bool)> {
         let slot = self.listeners[place].slot();
         let verdict = decide(query, &serving.snapshot, &serving.rules, self.unix, &mut slot.data);
         self.carry_out(place, datagram, query, verdict, serving)
@@ -322,7 +325,7 @@ impl Worker {
         query: &Query,
         verdict: Verdict,
         serving: &Serving,
-    ) -> Option<Passed> {
+    ) -> Option<(Option<Name>, bool)> {
         if let Some(kind) = verdict.claim().filter(|kind| !self.may_have(datagram, *kind, &serving.rules)) {
             self.turn_away(place, datagram, query, kind, &serving.rules);
             return None;
@@ -335,9 +338,7 @@ impl Worker {
                 self.push(place);
                 None
             }
-            Verdict::Forward { follow, is_allowed, .. } => {
-                Some(Passed { follow: follow.map(Box::new), is_allowed, kept: None })
-            }
+            Verdict::Forward { follow, is_allowed, .. } => Some((follow, is_allowed)),
             Verdict::Drop(outcome) => {
                 self.counters.count(false, outcome, &serving.slots);
                 None

@@ -44,6 +44,7 @@ OUTCOMES = {
     "forwarded",
     "cached",
     "stale",
+    "late",
     "local",
     "failed",
     "refused",

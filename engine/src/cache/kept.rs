@@ -21,6 +21,9 @@ const STALE_TTL: u32 = 30;
 /// anew: a tenth, as Unbound does.
 const LAST_PART: u32 = 10;
 
+/// Octets of an answer of usual size, with what stands before it.
+const USUAL: usize = 192;
+
 /// How long answers are kept; of the configuration.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Keeping {
@@ -121,11 +124,9 @@ impl Kept {
         &self.0.slice
     }
 
-    /// Asks for its memory, which is about to be read.
+    /// Asks for its memory, which is about to be read, without touching it.
     pub fn warm(&self) {
-        let octets = self.octets();
-        prefetch(&octets[0]);
-        prefetch(&octets[octets.len() - 1]);
+        prefetch(self.0.heap_ptr(), USUAL);
     }
 
     /// Whether this is the answer to that question.
@@ -135,6 +136,11 @@ impl Kept {
             && self.question().len() == name.len() + 4
             && self.name().eq_ignore_ascii_case(name)
             && u16_at(self.question(), name.len()) == Some(key.qtype())
+    }
+
+    /// Whether both are one.
+    pub fn is(&self, other: &Kept) -> bool {
+        self.0.heap_ptr() == other.0.heap_ptr()
     }
 
     fn question(&self) -> &[u8] {

@@ -23,9 +23,10 @@ pub struct Snapshot {
     shielded: Vec<HashSet<Box<[u8]>>>,
 }
 
-/// What of the zones' tables is asked for.
-#[derive(Clone, Copy)]
+/// What of the zones is looked at, one part after the other.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Part {
+    Filter,
     Slots,
     Owners,
 }
@@ -93,14 +94,10 @@ impl Snapshot {
         self.first_match(name, |_| true)
     }
 
-    /// Asks for the memory that `find` will look at: first the slots of the zones'
-    /// tables, and once these are there, the owners behind them.
+    /// See `PolicyZone::warm`.
     pub fn warm(&self, name: &Name, walk: &Walk, part: Part) {
         for ZoneInPlace { zone, .. } in &self.zones {
-            match part {
-                Part::Slots => zone.warm_slots(name.labels(), walk),
-                Part::Owners => zone.warm_owners(name.labels(), walk),
-            }
+            zone.warm(name.labels(), walk, part);
         }
     }
 

@@ -123,8 +123,8 @@ impl Worker {
                 }
                 Ok(Verdict::Forward { follow, is_allowed, .. }) => {
                     let origin = Origin::Tcp { connection: key, generation };
-                    let mut passed = Passed { follow: follow.map(Box::new), is_allowed, kept: None };
-                    self.look_up(&query, &mut passed);
+                    let mut passed = Passed::new(0, &query, follow, is_allowed);
+                    self.look_up(std::slice::from_ref(&query), std::slice::from_mut(&mut passed));
                     self.forward(&query, passed, origin, &serving);
                 }
                 Ok(Verdict::Drop(Outcome::Dropped)) => {

@@ -14,16 +14,26 @@ use crate::shared::Serving;
 use crate::sys::DATAGRAM;
 use crate::upstream::{Flight, Origin, Waiter};
 
-/// What is known of a query that somebody else must answer.
+/// A query that somebody else must answer.
 pub(super) struct Passed {
+    /// Its place among those of a batch.
+    pub(super) place: usize,
     /// Where a CNAME of ours leads, which is asked about in the place of the name itself.
-    pub(super) follow: Option<Box<Name>>,
+    follow: Option<Box<Name>>,
     /// By a passthru.
-    pub(super) is_allowed: bool,
-    pub(super) kept: Option<Kept>,
+    is_allowed: bool,
+    /// Of the question.
+    hash: u64,
+    kept: Option<Kept>,
 }
 
 impl Passed {
+    pub(super) fn new(place: usize, query: &Query, follow: Option<Name>, is_allowed: bool) -> Passed {
+        let mut passed = Passed { place, follow: follow.map(Box::new), is_allowed, hash: 0, kept: None };
+        passed.hash = passed.key(query).hash();
+        passed
+    }
+
     fn key<'a>(&'a self, query: &'a Query) -> Key<'a> {
         Key::new(&query.head, self.follow.as_deref().unwrap_or(&query.name), query.qtype)
     }
@@ -52,13 +62,18 @@ impl Said<'_> {
 }
 
 impl Worker {
-    /// Looks for a kept answer.
-    pub(super) fn look_up(&self, query: &Query, passed: &mut Passed) {
-        if self.shared.cache.keeps_anything() {
-            passed.kept = self.shared.cache.find(passed.key(query));
+    /// Looks for kept answers to those of the queries that are to be forwarded.
+    pub(super) fn look_up(&self, queries: &[Query], passed: &mut [Passed]) {
+        let cache = self.shared.cache.table();
+        let Some(table) = cache.as_ref() else { return };
+        for passed in &*passed {
+            table.warm_set(passed.hash);
         }
-        if let Some(kept) = &passed.kept {
-            kept.warm();
+        for passed in &*passed {
+            table.warm_answer(passed.hash);
+        }
+        for passed in passed {
+            passed.kept = table.find(passed.key(&queries[passed.place]));
         }
     }
 
