@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from . import differences
+from .clocks import FakeClock
 from .harness import Subject
 from .upstreams import MakeUpstream, Script, StubUpstream, Unbound, decent
 
@@ -50,6 +51,12 @@ def subject(tmp_path: Path) -> Iterator[Subject]:
     """The daemon, not yet started; killed at the end, and no packet may have caused a panic."""
     with closing(Subject(tmp_path)) as daemon:
         yield daemon
+
+
+@pytest.fixture
+def clock(subject: Subject) -> FakeClock:
+    """The daemon's wall clock."""
+    return FakeClock(subject)
 
 
 @pytest.fixture

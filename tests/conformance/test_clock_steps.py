@@ -2,51 +2,21 @@
 
 import time
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
 from . import wire
+from .clocks import HOUR, FakeClock
 from .harness import PROFILES, Subject, is_forwarded, is_sinkholed
 from .orders import block, stamp
 from .storms import BLOCKED, Record, Traffic, measured, traffic
 from .tools import wait_for
 from .upstreams import Asked, StubUpstream, decent
 
-HOUR = 3600
 TTL = PROFILES["sinkhole"]["ttl"]
 UPSTREAM_TTL = 300
 BEGINS, ENDS, STAYS = "begins.example", "ends.example", "stays.example"
 SLOW = "slow.example"
-
-
-class FakeClock:
-    """The wall clock as the daemon sees it (libfaketime), to be stepped while it runs."""
-
-    def __init__(self, subject: Subject) -> None:
-        libraries = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
-        if not libraries:
-            pytest.fail("libfaketime is missing: apt-get install faketime", pytrace=False)
-        self._file = subject.folder / "clock"
-        self.step_to(0)
-        subject.environment |= {
-            "LD_PRELOAD": str(libraries[0]),
-            "FAKETIME_TIMESTAMP_FILE": str(self._file),
-            "FAKETIME_NO_CACHE": "1",
-            # A step of the wall clock moves no other clock, here as in the kernel.
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        }
-
-    def step_to(self, seconds: int) -> None:
-        """The clock is from now on this far from the true one."""
-        partial = self._file.with_suffix(".tmp")
-        partial.write_text(f"{seconds:+}\n")
-        partial.rename(self._file)
-
-
-@pytest.fixture
-def clock(subject: Subject) -> FakeClock:
-    return FakeClock(subject)
 
 
 def start(subject: Subject, upstream: StubUpstream, /, **config: object) -> None:
