@@ -135,6 +135,19 @@ class Subject(Asking):
     def hup(self) -> None:
         self.process.send_signal(signal.SIGHUP)
 
+    def pause(self) -> None:
+        """Stop all of its threads, as a machine does that has no time for them; `resume` lets them go on."""
+        self.process.send_signal(signal.SIGSTOP)
+        wait_for(lambda: self._states() <= {"T", "t"}, "every thread is stopped")
+
+    def resume(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+
+    def _states(self) -> set[str]:
+        """One letter for each state that a thread of it is in (proc(5))."""
+        tasks = Path(f"/proc/{self.process.pid}/task").iterdir()
+        return {(task / "stat").read_text().rpartition(") ")[2][0] for task in tasks}
+
     def terminate(self) -> None:
         self.process.send_signal(signal.SIGTERM)
 
@@ -177,9 +190,10 @@ class Subject(Asking):
     # ------- Its command line and metrics ----------------------------------------
 
     def cli(self, *arguments: str, as_json: bool = True, timeout: float = 20.0) -> Said:
+        """A command with its arguments; one of a group is written as one: `cache purge`."""
         command, *rest = arguments
         flags = ["--json"] if as_json else []
-        command_line = [*self.under, dnsblock(), command, "-c", str(self.config_path), *flags, *rest]
+        command_line = [*self.under, dnsblock(), *command.split(), "-c", str(self.config_path), *flags, *rest]
         done = run(command_line, timeout=timeout, env=os.environ | self.environment)
         parsed = json.loads(done.stdout) if as_json and done.stdout.strip() else None
         return Said(done.returncode, parsed, done.stdout, done.stderr)

@@ -129,6 +129,7 @@ class StubUpstream:
     def __init__(self, script: Script = decent, host: str = "127.0.0.1", *, tcp: bool = True) -> None:
         self.script = script
         self.errors: list[Exception] = []
+        self._is_closed = False
         self._asked: list[Asked] = []
         self._changed = threading.Condition()
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -154,6 +155,11 @@ class StubUpstream:
     def asked_for(self, name: str) -> list[Asked]:
         return [asked for asked in self.queries if asked.name.lower() == name.lower()]
 
+    def count(self, name: str, qtype: str | int | None = None) -> int:
+        """How often it was asked about a name, or about one type of it."""
+        number = None if qtype is None else wire.qtype_number(qtype)
+        return sum(number in (None, asked.qtype) for asked in self.asked_for(name))
+
     def wait_until(self, condition: Callable[[list[Asked]], bool], timeout: float = 5.0) -> list[Asked]:
         with self._changed:
             if not self._changed.wait_for(lambda: condition(self._asked), timeout):
@@ -167,7 +173,14 @@ class StubUpstream:
 
         return next(one for one in self.wait_until(has_come, timeout) if one.name.lower() == name.lower())
 
+    def kill(self) -> None:
+        """From now on nothing listens there, and ICMP says so; what it was asked stays known."""
+        self.close()
+
     def close(self) -> None:
+        if self._is_closed:
+            return
+        self._is_closed = True
         self._wake.send(b"x")
         self._thread.join()
         for sock in [self._udp, self._listener, self._wake, self._woken, *self._buffers]:
