@@ -99,6 +99,16 @@ TOPICS = {
         "Many queries on one connection, each answered when it is ready, within bounds.",
         "RFC 7766 sections 6.2.1, 7 and 8, RFC 9210, RFC 7828; systemd#11332, miekg/dns#1314",
     ),
+    16: (
+        "Kept answers",
+        "What an upstream said is used again as long as it is true, and never in the place of the policy.",
+        "RFC 1035 section 3.2.1, RFC 2308, RFC 8767, RFC 9520; pdns#14854",
+    ),
+    17: (
+        "Overload",
+        "Too many queries cost answers to some of them, and nothing else.",
+        "RFC 9520 section 1, RFC 8767 section 5",
+    ),
 }
 FURTHER = (
     "Further promises",

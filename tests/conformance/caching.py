@@ -1,0 +1,182 @@
+"""What the tests of the answer cache share: answers that can be told apart, and the time that passes."""
+
+import itertools
+import struct
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from . import wire
+from .asking import Asking
+from .harness import Subject
+from .upstreams import Asked, Script, StubUpstream
+
+NAME = "kept.example"
+CACHE = {"size_mb": 4, "prefetch": False}  # prefetch has tests of its own
+QUICK = {"attempt_timeout_ms": 100, "attempts": 2}  # for an upstream that is dead
+SLACK = 0.15  # how late or early a life of some seconds may end
+STALE_ANSWER, STALE_NXDOMAIN = 3, 19  # RFC 8914 sections 4.4 and 4.20
+STALE_TTL = 30
+
+
+def start(subject: Subject, *upstreams: StubUpstream, cache: dict | None = None, **config: object) -> None:
+    """The daemon with a cache; `cache` is what the test wants of it."""
+    addresses = [one.address for one in upstreams]
+    subject.start(cache=CACHE | (cache or {}), upstreams=addresses, **config)
+
+
+def set_cache(subject: Subject, *upstreams: StubUpstream, cache: dict, **config: object) -> dict:
+    """Change the configuration of the daemon that runs; returns what the reload said."""
+    addresses = [one.address for one in upstreams]
+    subject.configure(cache=CACHE | cache, upstreams=addresses, **config)
+    return subject.reload()
+
+
+# ------- What upstreams say --------------------------------------------------------------
+
+
+def numbered(ttl: int = 300) -> Script:
+    """Every answer is another one: the first has number 1. So a kept one is told from a fresh one."""
+    numbers = itertools.count(1)
+    return lambda asked: asked.response([numbered_record(asked, next(numbers), ttl=ttl)])
+
+
+def numbered_record(asked: Asked, number: int, *, ttl: int, owner: bytes = b"\xc0\x0c") -> bytes:
+    if asked.qtype == wire.QTYPES["A"]:
+        return wire.address_record(owner, f"198.51.{100 + number // 256}.{number % 256}", ttl=ttl)
+    if asked.qtype == wire.QTYPES["AAAA"]:
+        return wire.address_record(owner, f"2001:db8:7::{number:x}", ttl=ttl)
+    return wire.record(owner, asked.qtype, b"\x04%04d" % number, ttl=ttl)
+
+
+def number_of(reply: wire.Reply) -> int:
+    """Which of the numbered answers this is."""
+    assert (reply.rcode, len(reply.answer)) == ("NOERROR", 1), reply
+    (record,) = reply.answer
+    if record.rtype == wire.QTYPES["A"]:
+        return (record.rdata[2] - 100) * 256 + record.rdata[3]
+    if record.rtype == wire.QTYPES["AAAA"]:
+        return int.from_bytes(record.rdata[-2:])
+    return int(record.rdata[1:])
+
+
+def soa(ttl: int = 300, minimum: int = 300, owner: str = "example") -> bytes:
+    rdata = wire.name_to_wire("ns.upstream.example") * 2 + struct.pack("!5I", 7, 60, 60, 60, minimum)
+    return wire.record(owner, "SOA", rdata, ttl=ttl)
+
+
+def cname(owner: str | bytes, target: str, *, ttl: int = 300) -> bytes:
+    return wire.record(owner, "CNAME", wire.name_to_wire(target), ttl=ttl)
+
+
+def says(
+    answer: Iterable[bytes] = (),
+    authority: Iterable[bytes] = (),
+    additional: Iterable[bytes] = (),
+    **more: object,
+) -> Script:
+    """The same to everybody."""
+    answer, authority, additional = list(answer), list(authority), list(additional)
+    return lambda asked: asked.response(answer, authority, additional, **more)
+
+
+def gives(address: str = "198.51.100.7", *, ttl: int = 300) -> Script:
+    return says([wire.address_record(b"\xc0\x0c", address, ttl=ttl)])
+
+
+# ------- What clients see ------------------------------------------------------------------
+
+
+def records(reply: wire.Reply) -> list[list[tuple[str, int, int, bytes]]]:
+    """All that stands in the three sections, but for TTLs and the case of owners."""
+    return [
+        [(record.owner.lower(), record.rtype, record.rclass, record.rdata) for record in section]
+        for section in (reply.answer, reply.authority, reply.additional)
+    ]
+
+
+def all_ttls(reply: wire.Reply) -> list[int]:
+    return [record.ttl for record in (*reply.answer, *reply.authority, *reply.additional)]
+
+
+def is_stale(reply: wire.Reply) -> bool:
+    """Said to be stale, and with the TTL that such an answer has; both or neither (RFC 8767 section 4)."""
+    said = bool({STALE_ANSWER, STALE_NXDOMAIN} & set(reply.extended_errors))
+    if said:
+        assert set(all_ttls(reply)) == {STALE_TTL}, reply
+    return said
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """A reply, and when it was asked for and read (monotonic)."""
+
+    reply: wire.Reply
+    sent_at: float
+    got_at: float
+
+    @property
+    def seconds(self) -> float:
+        return self.got_at - self.sent_at
+
+
+def timed(resolver: Asking, name: str = NAME, qtype: str | int = "A", **flags: object) -> Timed:
+    sent_at = time.monotonic()
+    reply = resolver.query(name, qtype, **flags)
+    return Timed(reply, sent_at, time.monotonic())
+
+
+def assert_counted_down(original: int, ttl: int, first: Timed, later: Timed) -> None:
+    """The TTL is the whole seconds that are left; a clock that ticks in seconds may be one of them ahead."""
+    least, most = later.sent_at - first.got_at, later.got_at - first.sent_at
+    assert original - int(most) - 1 <= ttl <= original - int(max(0.0, least)), (original, ttl, least, most)
+    assert ttl >= 1
+
+
+def again_and_again(ask: Callable[[], Timed], *, every: float = 0.01) -> Iterator[Timed]:
+    """Until the test has seen enough; it must have within ten seconds."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        yield ask()
+        time.sleep(every)
+    raise AssertionError("nothing has changed within 10 seconds")
+
+
+def assert_lives(
+    subject: Asking,
+    upstream: StubUpstream,
+    seconds: float,
+    name: str = NAME,
+    qtype: str | int = "A",
+    **flags: object,
+) -> None:
+    """Asked for again and again, the upstream is asked anew when the life is over: not before, not after."""
+    before = upstream.count(name)
+    first = timed(subject, name, qtype, **flags)
+    assert upstream.count(name) == before + 1, "the first answer is fresh"
+    for again in again_and_again(lambda: timed(subject, name, qtype, **flags)):
+        if upstream.count(name) > before + 1:
+            assert again.got_at >= first.sent_at + seconds - SLACK, "asked anew before the end of its life"
+            return
+        assert again.sent_at <= first.got_at + seconds + SLACK, "kept beyond its life"
+        assert all(ttl >= 1 for ttl in all_ttls(again.reply)), "no TTL falls to 0 or goes around"
+
+
+def assert_not_kept(
+    subject: Asking, upstream: StubUpstream, name: str = NAME, qtype: str | int = "A", **flags: object
+) -> None:
+    for number in range(1, 4):
+        subject.query(name, qtype, **flags)
+        assert upstream.count(name, qtype) == number, "each is asked for"
+
+
+def assert_kept(
+    subject: Asking, upstream: StubUpstream, name: str = NAME, qtype: str | int = "A", **flags: object
+) -> wire.Reply:
+    """A first answer of the upstream, and the same again without it; returns the kept one."""
+    before = upstream.count(name)
+    first = subject.query(name, qtype, **flags)
+    again = subject.query(name, qtype, **flags)
+    assert upstream.count(name) == before + 1, "asked once"
+    assert (again.rcode, records(again)) == (first.rcode, records(first))
+    return again
