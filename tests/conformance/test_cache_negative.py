@@ -1,0 +1,151 @@
+"""That there is nothing is kept as long as the zone says, and denies no more than it did (traps 7 and 16)."""
+
+import pytest
+
+from . import wire
+from .asking import is_forwarded
+from .caching import assert_kept, assert_lives, assert_not_kept, cname, gives, says, soa, start
+from .harness import Subject
+from .tools import wait_for
+from .upstreams import StubUpstream, decent
+
+NXDOMAIN = 3
+KINDS = pytest.mark.parametrize("rcode", [NXDOMAIN, 0], ids=["NXDOMAIN", "NODATA"])
+ALIAS = cname(b"\xc0\x0c", "nowhere.example")
+
+
+@pytest.fixture(scope="module")
+def running(shared_subject: Subject, shared_upstream: StubUpstream) -> Subject:
+    start(shared_subject, shared_upstream)
+    return shared_subject
+
+
+@KINDS
+def test_a_negative_answer_is_kept_with_its_soa(running: Subject, seen: StubUpstream, rcode: int):
+    """RFC 2308 sections 5 and 6: else whoever asks here could not keep it."""
+    seen.script = says(authority=[soa()], rcode=rcode)
+    kept = assert_kept(running, seen, f"kept{rcode}.example")
+    assert (kept.rcode, kept.answer) == (wire.RCODES[rcode], ())
+    assert (kept.soa.owner, kept.soa.serial, kept.soa.minimum) == ("example.", 7, 300)
+
+
+@KINDS
+@pytest.mark.parametrize(("ttl", "minimum"), [(300, 2), (2, 300), (2, 2)])
+def test_a_negative_answer_lives_as_long_as_its_soa_says(
+    running: Subject, seen: StubUpstream, rcode: int, ttl: int, minimum: int
+):
+    """RFC 2308 section 5: the smaller one of the TTL of the SOA and its MINIMUM."""
+    seen.script = says(authority=[soa(ttl, minimum)], rcode=rcode)
+    assert_lives(running, seen, 2, f"r{rcode}t{ttl}m{minimum}.example")
+
+
+@KINDS
+@pytest.mark.parametrize(("ttl", "minimum"), [(300, 0), (0, 300)])
+def test_a_negative_answer_of_no_time_is_not_kept(
+    running: Subject, seen: StubUpstream, rcode: int, ttl: int, minimum: int
+):
+    """RFC 2308 section 5, RFC 1035 section 3.2.1."""
+    seen.script = says(authority=[soa(ttl, minimum)], rcode=rcode)
+    assert_not_kept(running, seen, f"r{rcode}t{ttl}m{minimum}.zero.example")
+
+
+@pytest.mark.parametrize(
+    ("answer", "authority", "rcode"),
+    [
+        ([], [], NXDOMAIN),
+        ([], [], 0),
+        ([], [wire.record("example", "NS", wire.name_to_wire("ns1.example"))], 0),
+        ([], [wire.record("example", "NS", wire.name_to_wire("ns1.example"))], NXDOMAIN),
+        ([ALIAS], [], NXDOMAIN),
+        ([ALIAS], [], 0),
+    ],
+    ids=["NXDOMAIN", "NODATA", "referral", "NXDOMAIN with NS", "alias to NXDOMAIN", "alias to NODATA"],
+)
+def test_a_negative_answer_without_soa_is_not_kept(
+    running: Subject, seen: StubUpstream, answer: list, authority: list, rcode: int
+):
+    """RFC 2308 section 5: nothing says for how long, and two servers might keep it for ever."""
+    seen.script = says(answer, authority, rcode=rcode)
+    assert_not_kept(running, seen, f"a{len(answer)}n{len(authority)}r{rcode}.without.example")
+
+
+@KINDS
+def test_an_soa_in_another_section_is_none(running: Subject, seen: StubUpstream, rcode: int):
+    """RFC 2308 section 2: it stands in the authority section; in ADDITIONAL it says nothing."""
+    seen.script = says(additional=[soa()], rcode=rcode)
+    assert_not_kept(running, seen, f"misplaced{rcode}.example")
+
+
+@KINDS
+def test_nothing_negative_is_kept_longer_than_max_negative_ttl(
+    subject: Subject, upstream: StubUpstream, rcode: int
+):
+    """RFC 2308 section 5: a limit is to be set; and what is positive has another one."""
+    start(subject, upstream, cache={"max_negative_ttl": 2})
+    upstream.script = says(authority=[soa(86400, 86400)], rcode=rcode)
+    assert_lives(subject, upstream, 2)
+
+
+def test_what_is_positive_outlives_max_negative_ttl(subject: Subject, upstream: StubUpstream):
+    """RFC 2308 section 5: the limit is for what is not there."""
+    start(subject, upstream, cache={"max_negative_ttl": 1})
+    upstream.script = gives(ttl=86400)
+    assert is_forwarded(subject.query("there.example"))
+    upstream.script = says(authority=[soa(86400, 86400)], rcode=NXDOMAIN)
+    assert_lives(subject, upstream, 1, "gone.example")
+    assert is_forwarded(subject.query("there.example"))
+    assert upstream.count("there.example") == 1
+
+
+@pytest.mark.parametrize(
+    "ttls", [(2, 300, 300), (300, 2, 300), (300, 300, 2)], ids=["alias", "SOA", "MINIMUM"]
+)
+@KINDS
+def test_an_alias_to_nothing_lives_as_long_as_both_parts(
+    running: Subject, seen: StubUpstream, rcode: int, ttls: tuple[int, int, int]
+):
+    """RFC 2308 sections 2.1 and 5, RFC 6604 section 3: the alias is there, and what it leads to is not."""
+    of_alias, of_soa, minimum = ttls
+    alias = cname(b"\xc0\x0c", "nowhere.example", ttl=of_alias)
+    seen.script = says([alias], [soa(of_soa, minimum)], rcode=rcode)
+    assert_lives(running, seen, 2, f"r{rcode}a{of_alias}t{of_soa}m{minimum}.alias.example")
+
+
+def test_an_alias_that_was_asked_for_is_no_negative_answer(running: Subject, seen: StubUpstream):
+    """RFC 1034 section 3.6.2: asked for CNAME, it is what was asked for and needs no SOA."""
+    seen.script = says([ALIAS])
+    assert assert_kept(running, seen, "alias.example", "CNAME").target == "nowhere.example."
+
+
+def test_that_there_is_no_record_of_one_type_says_nothing_of_another(running: Subject, seen: StubUpstream):
+    """RFC 2308 section 5: NODATA is kept by name and type."""
+    name = "onefamily.example"
+    seen.script = lambda asked: asked.response(authority=[soa()]) if asked.qtype == 28 else decent(asked)
+    for _ in range(2):
+        assert running.query(name, "AAAA").is_nodata
+        assert is_forwarded(running.query(name))
+
+
+def test_what_does_not_exist_denies_no_name_above_or_beside_it(running: Subject, seen: StubUpstream):
+    """RFC 8020 section 2: at most what is below it."""
+    seen.script = lambda asked: (
+        asked.response(authority=[soa()], rcode=NXDOMAIN)
+        if asked.name == "no.such.example"
+        else decent(asked)
+    )
+    for _ in range(2):
+        assert running.query("no.such.example").rcode == "NXDOMAIN"
+        for name in ("such.example", "yes.such.example", "notno.such.example"):
+            assert is_forwarded(running.query(name))
+
+
+@KINDS
+def test_what_begins_to_exist_is_there_when_the_negative_answer_has_ended(
+    running: Subject, seen: StubUpstream, rcode: int
+):
+    """RFC 2308 section 5: no client's asking makes it live longer."""
+    name = f"born{rcode}.example"
+    seen.script = says(authority=[soa(1, 1)], rcode=rcode)
+    assert_lives(running, seen, 1, name)
+    seen.script = gives()
+    wait_for(lambda: is_forwarded(running.query(name)), "it is there", timeout=1.3)

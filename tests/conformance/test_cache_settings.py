@@ -1,0 +1,80 @@
+"""The section `cache` of the configuration: what a reload takes over, and what is refused (trap 16)."""
+
+import pytest
+
+from .asking import is_forwarded
+from .caching import NAME, assert_lives, gives, number_of, numbered, says, set_cache, soa, start
+from .harness import Subject
+from .tools import wait_for
+from .upstreams import StubUpstream
+
+
+def test_a_reload_takes_over_how_long_answers_are_kept(subject: Subject, upstream: StubUpstream):
+    """What is fetched afterwards lives as the new configuration says."""
+    start(subject, upstream)
+    said = set_cache(subject, upstream, cache={"max_ttl": 2, "max_negative_ttl": 1})
+    assert said["restart_needed"] == []
+    upstream.script = gives(ttl=300)
+    assert_lives(subject, upstream, 2)
+    upstream.script = says(authority=[soa()], rcode=3)
+    assert_lives(subject, upstream, 1, "gone.example")
+
+
+def test_a_new_size_takes_a_restart(subject: Subject, upstream: StubUpstream):
+    """And the reload says so, takes over the rest, and keeps what is kept."""
+    upstream.script = numbered()
+    start(subject, upstream)
+    assert number_of(subject.query(NAME)) == 1
+    said = set_cache(subject, upstream, cache={"size_mb": 8, "max_ttl": 1})
+    assert any("size_mb" in option for option in said["restart_needed"]), said
+    upstream.script = gives(ttl=300)
+    assert_lives(subject, upstream, 1, "other.example")
+
+
+def test_a_reload_that_changes_nothing_of_it_loses_no_kept_answer(subject: Subject, upstream: StubUpstream):
+    """Trap 16: orders come every day, and the upstream is not to be asked everything anew each time."""
+    upstream.script = numbered()
+    start(subject, upstream)
+    assert number_of(subject.query(NAME)) == 1
+    for _ in range(3):
+        subject.reload()
+        assert number_of(subject.query(NAME)) == 1
+
+
+@pytest.mark.parametrize(
+    ("cache", "says"),
+    [
+        ({"size_mb": -1}, "-1"),
+        ({"size_mb": "big"}, "big"),
+        ({"size_mb": 10**9}, "1000000000"),
+        ({"max_ttl": -1}, "-1"),
+        ({"max_negative_ttl": -1}, "-1"),
+        ({"max_stale": -1}, "-1"),
+        ({"max_stale": "1d"}, "1d"),
+        ({"prefetch": "sometimes"}, "sometimes"),
+        ({"max_tll": 5}, "max_tll"),
+        ([64], "cache"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_wrong_option_of_the_cache_is_named_with_its_line(subject: Subject, cache: object, says: str):
+    """Any error says which file, line and value; a slip must not become a cache of all memory."""
+    subject.configure(cache=cache)
+    checked = subject.cli("check")
+    assert checked.code == 1
+    lines = subject.config_path.read_text().splitlines()
+    (problem,) = checked.problems
+    assert 1 <= problem["line"] <= len(lines)
+    assert says in f"{problem['value']} {problem['reason']}" or says in lines[problem["line"] - 1]
+
+
+def test_a_reload_with_a_wrong_option_changes_nothing(subject: Subject, upstream: StubUpstream):
+    """What was served is served on, and what was kept is kept."""
+    upstream.script = numbered()
+    start(subject, upstream)
+    assert number_of(subject.query(NAME)) == 1
+    subject.configure(cache={"max_ttl": -1}, upstreams=[upstream.address])
+    assert subject.cli("reload").code == 4
+    assert number_of(subject.query(NAME)) == 1
+    upstream.script = gives()
+    wait_for(lambda: is_forwarded(subject.query("new.example")), "it goes on")
