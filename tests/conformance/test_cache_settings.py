@@ -26,7 +26,7 @@ def test_a_new_size_takes_a_restart(subject: Subject, upstream: StubUpstream):
     start(subject, upstream)
     assert number_of(subject.query(NAME)) == 1
     said = set_cache(subject, upstream, cache={"size_mb": 8, "max_ttl": 1})
-    assert any("size_mb" in option for option in said["restart_needed"]), said
+    assert any("size_mb" in option for option in said["restart_needed"]), said["restart_needed"]
     upstream.script = gives(ttl=300)
     assert_lives(subject, upstream, 1, "other.example")
 

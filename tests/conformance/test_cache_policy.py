@@ -1,0 +1,444 @@
+"""No kept answer is a way around the policy, and no block leaves anything behind (traps 11 and 16)."""
+
+import itertools
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import pytest
+
+from . import wire
+from .asking import assert_silent, is_forwarded, is_sinkholed
+from .caching import NAME, cname, gives, number_of, numbered, set_cache, soa, start
+from .harness import ISSUER, ORDERS_ZONE, PROFILES, Subject
+from .orders import block, exempt, in_seconds, stamp, unblock
+from .portable.chains import dname, service
+from .upstreams import Asked, StubUpstream, decent
+
+TARGET = "target.example"
+LISTED = {"name": "malware", "list": "malware.txt", "match": "subtree", "answer": "sinkhole"}
+NETWORKS = {"name": "badnets", "addresses": "badnets.txt", "answer": "sinkhole"}
+ALLOWED = {"name": "ours", "list": "ours.txt", "match": "subtree", "answer": "passthru"}
+ZONES = [ALLOWED, ORDERS_ZONE, LISTED, NETWORKS]
+LISTS = {
+    "ours.txt": ["elsewhere.example"],
+    "malware.txt": ["other.example"],
+    "badnets.txt": ["203.0.113.0/24"],
+}
+
+# Every way to ask, each kept for itself.
+WAYS = [
+    {"transport": transport, "family": family, "flags": flags, "edns": edns}
+    for transport, family in (("udp", 4), ("udp", 6), ("tcp", 4))
+    for flags, edns in (
+        (wire.RD, False),
+        (wire.RD, True),
+        (wire.RD, wire.opt(do=True)),
+        (wire.RD | wire.CD, wire.opt(do=True)),
+        (wire.RD | wire.AD, False),
+        (0, False),
+    )
+]
+
+
+def begin(subject: Subject, upstream: StubUpstream, **config: object) -> None:
+    start(subject, upstream, **{"zones": ZONES, "lists": LISTS} | config)
+
+
+def change(subject: Subject, upstream: StubUpstream, **config: object) -> None:
+    set_cache(subject, upstream, cache={}, **{"zones": ZONES, "lists": LISTS} | config)
+
+
+def fill(subject: Subject, name: str = NAME, qtype: str = "A") -> None:
+    """The answer is kept for every way to ask."""
+    for way in WAYS:
+        assert subject.query(name, qtype, **way).rcode in ("NOERROR", "NXDOMAIN")
+
+
+def assert_blocked(subject: Subject, name: str = NAME) -> None:
+    for way in WAYS:
+        assert is_sinkholed(subject.query(name, **way)), way
+
+
+def assert_open(subject: Subject, name: str = NAME, address: str = "198.51.100.7") -> None:
+    for way in WAYS:
+        assert address in subject.query(name, **way).addresses, way
+
+
+# ------- The name itself ----------------------------------------------------------------------
+
+
+def by_order(subject: Subject, number: int) -> Callable[[], None]:
+    subject.put_order(block(f"B-{number}", [NAME]))
+    return lambda: subject.put_order(unblock(f"U-{number}", f"B-{number}"))
+
+
+def by_list(subject: Subject, _number: int) -> Callable[[], None]:
+    subject.put_list("malware.txt", ["other.example", NAME])
+    return lambda: subject.put_list("malware.txt", ["other.example"])
+
+
+def by_address(subject: Subject, _number: int) -> Callable[[], None]:
+    subject.put_list("badnets.txt", ["203.0.113.0/24", "198.51.100.0/25"])
+    return lambda: subject.put_list("badnets.txt", ["203.0.113.0/24"])
+
+
+@pytest.mark.parametrize("how", [by_order, by_list, by_address])
+def test_block_and_lifting_hold_from_the_very_next_query_whatever_is_kept(
+    subject: Subject, upstream: StubUpstream, how: Callable[[Subject, int], Callable[[], None]]
+):
+    """pdns#14854: a packet cache went on to answer with what had been blocked in between."""
+    upstream.script = gives()
+    begin(subject, upstream)
+    for number in range(2):
+        fill(subject)
+        lift = how(subject, number)
+        subject.reload()
+        assert_blocked(subject)
+        lift()
+        subject.reload()
+        assert_open(subject)
+
+
+def test_a_block_holds_for_every_type_and_every_kind_of_answer_that_is_kept(
+    subject: Subject, upstream: StubUpstream
+):
+    """Traps 1 and 11: for TXT and HTTPS, for a name that does not exist, for a failure."""
+    soa_and = {"NOERROR": 0, "NXDOMAIN": 3, "SERVFAIL": 2, "REFUSED": 5}
+    upstream.script = lambda asked: (
+        asked.response(authority=[soa()], rcode=soa_and[asked.name.split(".")[0].upper()])
+        if asked.qtype == 1
+        else asked.response([wire.record(b"\xc0\x0c", asked.qtype, b"\x01x")])
+    )
+    begin(subject, upstream)
+    names = [f"{rcode}.{NAME}" for rcode in soa_and]
+    for name in names:
+        for qtype in ("A", "TXT", "TYPE65280"):
+            subject.query(name, qtype)
+    subject.put_order(block("B-1", [NAME]))
+    subject.reload()
+    for name in names:
+        assert is_sinkholed(subject.query(name))
+        for qtype in ("TXT", "TYPE65280", "AAAA", "HTTPS"):
+            reply = subject.query(name, qtype)
+            assert reply.rcode == "NOERROR"
+            assert reply.is_nodata or reply.addresses == PROFILES["sinkhole"]["ipv6"]
+
+
+@pytest.mark.parametrize("profile", ["nxdomain", "nodata", "refused", "drop", "truncate", "landing"])
+def test_every_action_takes_the_place_of_a_kept_answer(
+    subject: Subject, upstream: StubUpstream, profile: str
+):
+    """draft-vixie-dnsop-dns-rpz section 3: whatever the action is, and back again."""
+    answers = PROFILES | {"landing": {"action": "cname", "target": "landing.example"}}
+    upstream.script = gives()
+    begin(subject, upstream, answers=answers)
+    fill(subject)
+    subject.put_order(block("B-1", [{"name": NAME, "answer": profile}]))
+    subject.reload()
+    if profile == "drop":
+        assert_silent(subject, wire.query(NAME), ask="free.example")
+    else:
+        reply = subject.query(NAME)
+        assert [record.rtype for record in reply.answer[:1]] == ([5] if profile == "landing" else [])
+        assert reply.truncated is (profile == "truncate")
+        expected = {"nxdomain": "NXDOMAIN", "refused": "REFUSED"}.get(profile, "NOERROR")
+        assert reply.rcode == expected
+    subject.put_order(unblock("U-1", "B-1"))
+    subject.reload()
+    assert_open(subject)
+
+
+def test_a_block_of_a_parent_covers_what_is_kept_below_it(subject: Subject, upstream: StubUpstream):
+    """Trap 9: and an exemption beneath it gives the kept answer again."""
+    upstream.script = gives()
+    begin(subject, upstream)
+    for name in (NAME, f"www.{NAME}", f"a.b.c.{NAME}"):
+        fill(subject, name)
+    subject.put_order(block("B-1", [NAME]))
+    subject.reload()
+    for name in (NAME, f"www.{NAME}", f"a.b.c.{NAME}"):
+        assert_blocked(subject, name)
+    subject.put_order(exempt("E-1", [f"www.{NAME}"]))
+    subject.reload()
+    assert_open(subject, f"www.{NAME}")
+    assert_blocked(subject, f"a.b.c.{NAME}")
+
+
+def test_an_answer_of_our_own_is_never_kept(subject: Subject, upstream: StubUpstream):
+    """Trap 16: neither of a block, nor of a special name, nor a refusal; so nothing can be left behind."""
+    begin(subject, upstream, orders=[block("B-1", [NAME])], clients={"allow": ["127.0.0.1/32", "::1/128"]})
+    fill(subject)
+    for name in ("localhost", "x.invalid", "1.0.0.10.in-addr.arpa"):
+        subject.query(name)
+    subject.query("any.example", "ANY")
+    subject.query("class.example", qclass=3)
+    with subject.udp(source="127.0.0.2") as stranger:
+        stranger.send(wire.query("refused.example"))
+        assert wire.read(stranger.recv(4096)).rcode == "REFUSED"
+    assert subject.metrics().total("dnsblock_cache_entries") == 0
+    assert upstream.queries == []
+
+
+def test_a_stranger_gets_no_kept_answer(subject: Subject, upstream: StubUpstream):
+    """RFC 5358 section 4, RFC 8914 section 4.19: who is a client is decided first."""
+    upstream.script = gives()
+    begin(subject, upstream, clients={"allow": ["127.0.0.1/32", "::1/128"]})
+    fill(subject)
+    with subject.udp(source="127.0.0.2") as stranger:
+        for flags in (wire.RD, 0):
+            stranger.send(wire.query(NAME, flags=flags))
+            assert wire.read(stranger.recv(4096)).rcode == "REFUSED"
+
+
+def test_a_name_that_becomes_special_is_answered_here(subject: Subject, upstream: StubUpstream):
+    """RFC 6762 section 22.1: what was kept while `local` was forwarded is not given afterwards."""
+    name = "printer.local"
+    upstream.script = gives()
+    begin(subject, upstream, local={"special_names": "forward"})
+    fill(subject, name)
+    change(subject, upstream, local={"special_names": "answer"})
+    assert subject.query(name).rcode == "NXDOMAIN"
+
+
+# ------- Where it leads --------------------------------------------------------------------------
+
+
+def chain(asked: Asked) -> bytes:
+    if asked.qtype != 1:
+        return decent(asked)
+    links = [cname(b"\xc0\x0c", "middle.example"), cname("middle.example", TARGET)]
+    return asked.response([*links, wire.address_record(TARGET, "198.51.100.7")])
+
+
+@pytest.mark.parametrize("blocked", [TARGET, "middle.example", TARGET.upper()])
+def test_a_block_of_a_target_holds_for_the_kept_answers_that_lead_there(
+    subject: Subject, upstream: StubUpstream, blocked: str
+):
+    """Trap 12, draft-vixie-dnsop-dns-rpz section 5.1: from the very next query, and so does its lifting."""
+    upstream.script = chain
+    begin(subject, upstream)
+    for number in range(2):
+        fill(subject)
+        subject.put_order(block(f"B-{number}", [blocked]))
+        subject.reload()
+        assert_blocked(subject)
+        assert {record.owner for record in subject.query(NAME).answer} == {f"{NAME}."}
+        subject.put_order(unblock(f"U-{number}", f"B-{number}"))
+        subject.reload()
+        assert_open(subject)
+        assert len(subject.query(NAME).answer) == 3
+
+
+def test_what_was_fetched_while_its_target_was_blocked_is_open_after_the_lifting(
+    subject: Subject, upstream: StubUpstream
+):
+    """Trap 12: what is kept is what the upstream said, not what was made of it."""
+    upstream.script = chain
+    begin(subject, upstream, orders=[block("B-1", [TARGET])])
+    assert_blocked(subject)
+    subject.put_order(unblock("U-1", "B-1"))
+    subject.reload()
+    assert_open(subject)
+
+
+def test_a_block_of_the_target_of_a_kept_dname_holds(subject: Subject, upstream: StubUpstream):
+    """RFC 6672: whatever is kept below the tree leads below the target."""
+    upstream.script = dname("tree.example", TARGET)
+    begin(subject, upstream)
+    fill(subject, "www.tree.example")
+    subject.put_order(block("B-1", [TARGET]))
+    subject.reload()
+    assert_blocked(subject, "www.tree.example")
+    subject.put_order(unblock("U-1", "B-1"))
+    subject.reload()
+    assert_open(subject, "www.tree.example")
+
+
+@pytest.mark.parametrize("qtype", ["HTTPS", "SVCB"])
+@pytest.mark.parametrize("priority", [0, 1], ids=["alias", "service"])
+def test_a_block_of_the_target_of_a_kept_service_record_holds(
+    subject: Subject, upstream: StubUpstream, priority: int, qtype: str
+):
+    """Trap 1, RFC 9460 sections 2.4 and 3: a client connects to the target."""
+    upstream.script = service(priority, TARGET)
+    begin(subject, upstream)
+    fill(subject, NAME, qtype)
+    subject.put_order(block("B-1", [TARGET]))
+    subject.reload()
+    for way in WAYS:
+        assert subject.query(NAME, qtype, **way).is_nodata
+    subject.put_order(unblock("U-1", "B-1"))
+    subject.reload()
+    for way in WAYS:
+        assert len(subject.query(NAME, qtype, **way).answer) == 1
+
+
+def test_a_kept_hint_into_a_network_that_is_listed_now_is_not_given(subject: Subject, upstream: StubUpstream):
+    """Trap 1, RFC 9460 section 7.3: a client may connect to a hint without asking for an address."""
+    upstream.script = service(1, "", [(4, bytes([198, 51, 100, 7]))])
+    begin(subject, upstream)
+    fill(subject, NAME, "HTTPS")
+    subject.put_list("badnets.txt", ["198.51.100.7"])
+    subject.reload()
+    for way in WAYS:
+        assert subject.query(NAME, "HTTPS", **way).is_nodata
+    subject.put_list("badnets.txt", ["198.51.100.8"])
+    subject.reload()
+    for way in WAYS:
+        assert len(subject.query(NAME, "HTTPS", **way).answer) == 1
+
+
+# ------- Allowed -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("allowed", [NAME, "middle.example"])
+def test_a_passthru_that_comes_or_goes_holds_for_what_is_kept(
+    subject: Subject, upstream: StubUpstream, allowed: str
+):
+    """draft-vixie-dnsop-dns-rpz section 5.1: what is earlier in the chain decides, at each query anew."""
+    upstream.script = chain
+    begin(subject, upstream, orders=[block("B-1", [TARGET])])
+    for _ in range(2):
+        assert_blocked(subject)
+        subject.put_list("ours.txt", [allowed])
+        subject.reload()
+        assert_open(subject)
+        subject.put_list("ours.txt", ["elsewhere.example"])
+        subject.reload()
+
+
+def test_a_zone_that_leaves_targets_alone_does_so_for_what_is_kept(subject: Subject, upstream: StubUpstream):
+    """Trap 12: `targets: ignore` is policy, too, and comes and goes by a reload."""
+    upstream.script = chain
+    orders = [block("B-1", [TARGET])]
+    begin(subject, upstream, orders=orders)
+    for targets in ("ignore", "judge") * 2:
+        zones = [ALLOWED, ORDERS_ZONE | {"targets": targets}, LISTED, NETWORKS]
+        change(subject, upstream, zones=zones)
+        (assert_open if targets == "ignore" else assert_blocked)(subject)
+
+
+# ------- Other ways to change ------------------------------------------------------------------------
+
+
+def test_a_configuration_that_is_rolled_back_holds_for_what_is_kept(subject: Subject, upstream: StubUpstream):
+    """Trap 11: rolling back is a change like any other: the same configuration, the same answers."""
+    upstream.script = chain
+    begin(subject, upstream)
+    fill(subject)
+    for blocked in (NAME, TARGET):
+        for zones in ([ORDERS_ZONE, LISTED], [ORDERS_ZONE]) * 2:
+            change(subject, upstream, zones=zones, lists=LISTS | {"malware.txt": [blocked, "other.example"]})
+            if LISTED in zones:
+                assert_blocked(subject)
+            else:
+                assert_open(subject)
+
+
+def test_zones_that_change_places_hold_for_what_is_kept(subject: Subject, upstream: StubUpstream):
+    """draft-vixie-dnsop-dns-rpz section 5.2: zones in their order, which is policy as well."""
+    upstream.script = chain
+    lists = LISTS | {"ours.txt": [NAME], "malware.txt": [NAME]}
+    begin(subject, upstream, lists=lists)
+    assert_open(subject)
+    for zones in ([LISTED, ALLOWED], [ALLOWED, LISTED]) * 2:
+        change(subject, upstream, zones=zones, lists=lists)
+        (assert_blocked if zones[0] is LISTED else assert_open)(subject)
+
+
+@pytest.mark.parametrize("blocked", [NAME, TARGET])
+def test_a_scheduled_block_and_its_end_hold_for_what_is_kept(
+    subject: Subject, upstream: StubUpstream, blocked: str
+):
+    """Trap 11: effective_at <= t < expires_at, without a signal, whatever TTL is left."""
+    begins, ends = in_seconds(1.5), in_seconds(3)
+    upstream.script = chain
+    orders = [block("B-1", [blocked], effective_at=stamp(begins), expires_at=stamp(ends))]
+    begin(subject, upstream, orders=orders)
+    fill(subject)
+    seen = []
+    while not seen or datetime.now(UTC) < ends or seen[-1]:
+        before = datetime.now(UTC)
+        is_blocked = is_sinkholed(subject.query(NAME))
+        after = datetime.now(UTC)
+        assert not is_blocked or after >= begins, "too early"
+        assert is_blocked or not (begins.timestamp() + 1.5 < before.timestamp() < ends.timestamp()), (
+            "too late"
+        )
+        if not seen or seen[-1] is not is_blocked:
+            seen.append(is_blocked)
+        assert (before - ends).total_seconds() < 2, "it does not end"
+        time.sleep(0.01)
+    assert seen == [False, True, False]
+    assert_open(subject)
+
+
+def test_no_answer_of_before_is_given_after_a_change_while_many_ask(subject: Subject, upstream: StubUpstream):
+    """Trap 11: `reload` returns when the change holds, however many are asking."""
+    upstream.script = chain
+    begin(subject, upstream)
+    finished = threading.Event()
+
+    def crowd() -> None:
+        with subject.udp() as sock:
+            while not finished.is_set():
+                for number in range(20):
+                    sock.send(wire.query(NAME, qid=number))
+                for _ in range(20):
+                    wire.read(sock.recv(4096))
+
+    threads = [threading.Thread(target=crowd) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        for number, blocked in zip(range(6), itertools.cycle((NAME, TARGET))):
+            subject.put_order(block(f"B-{number}", [blocked]))
+            subject.reload()
+            for _ in range(10):
+                assert is_sinkholed(subject.query(NAME))
+            subject.put_order(unblock(f"U-{number}", f"B-{number}"))
+            subject.reload()
+            for _ in range(10):
+                assert "198.51.100.7" in subject.query(NAME).addresses
+    finally:
+        finished.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_a_change_of_policy_costs_no_kept_answer_of_another_name(subject: Subject, upstream: StubUpstream):
+    """Trap 16: an order of a few names is no reason to ask the upstream for everything anew."""
+    upstream.script = numbered()
+    begin(subject, upstream)
+    names = [f"n{number}.free.example" for number in range(50)]
+    first = [number_of(subject.query(name)) for name in names]
+    subject.put_order(block("B-1", [NAME]))
+    subject.reload()
+    assert [number_of(subject.query(name)) for name in names] == first
+    assert len(upstream.queries) == len(names)
+
+
+def test_where_a_landing_page_is_is_kept_under_its_own_name(subject: Subject, upstream: StubUpstream):
+    """Trap 12: it is asked for once, and the name that led there has none of it after the lifting."""
+    answers = {"landing": {"action": "cname", "target": "landing.example"}}
+    upstream.script = lambda asked: asked.address(
+        "192.0.2.80" if asked.name == "landing.example" else "198.51.100.7"
+    )
+    begin(
+        subject,
+        upstream,
+        answers=PROFILES | answers,
+        zones=[{"name": "ministry", "issuer": ISSUER, "unsigned": "accept", "answer": "landing"}],
+        orders=[block("B-1", [NAME])],
+        workers=1,
+    )
+    for _ in range(5):
+        reply = subject.query(NAME)
+        assert (reply.target, reply.addresses) == ("landing.example.", ["192.0.2.80"])
+    assert subject.query("landing.example").addresses == ["192.0.2.80"]
+    assert upstream.count(NAME) == 0
+    subject.put_order(unblock("U-1", "B-1"))
+    subject.reload()
+    assert is_forwarded(subject.query(NAME))
