@@ -1,0 +1,382 @@
+"""Old answers while no upstream answers: behind a switch, bounded, and said to be old (RFC 8767; trap 16)."""
+
+import struct
+import time
+
+import pytest
+
+from . import wire
+from .asking import is_sinkholed
+from .caching import (
+    NAME,
+    QUICK,
+    SLACK,
+    STALE_ANSWER,
+    STALE_NXDOMAIN,
+    STALE_TTL,
+    again_and_again,
+    all_ttls,
+    cname,
+    gives,
+    is_stale,
+    number_of,
+    numbered,
+    records,
+    says,
+    set_cache,
+    soa,
+    start,
+    timed,
+)
+from .harness import ISSUER, ORDERS_ZONE, Subject
+from .orders import block, unblock
+from .tools import wait_for
+from .upstreams import Asked, Script, StubUpstream, decent, silent
+
+HOUR = 3600
+NETWORKS = {"name": "badnets", "addresses": "badnets.txt", "answer": "sinkhole"}
+
+
+def begin(subject: Subject, upstream: StubUpstream, /, max_stale: int = HOUR, **config: object) -> None:
+    """The daemon, one packet thread: each remembers for itself that nobody answered."""
+    start(subject, upstream, cache={"max_stale": max_stale}, **{"upstream": QUICK, "workers": 1} | config)
+
+
+def keep(subject: Subject, upstream: StubUpstream, script: Script, *names: str, qtype: str = "A") -> None:
+    """Answers that live for a second are kept; then the upstream says no more."""
+    upstream.script = script
+    for name in names or (NAME,):
+        assert not is_stale(subject.query(name, qtype, edns=True))
+    upstream.script = silent
+
+
+def wait_for_stale(subject: Subject, name: str = NAME, qtype: str = "A") -> wire.Reply:
+    """The first stale answer; what came before it was kept and in time."""
+    for again in again_and_again(lambda: timed(subject, name, qtype, edns=True)):
+        if is_stale(again.reply):
+            return again.reply
+        assert again.reply.rcode in ("NOERROR", "NXDOMAIN"), (
+            "between its life and its age there is no failure"
+        )
+        assert all(ttl == 1 for ttl in all_ttls(again.reply))
+    raise AssertionError
+
+
+# ------- What it looks like ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", ["silent", "killed"])
+def test_an_old_answer_is_given_while_no_upstream_answers(subject: Subject, upstream: StubUpstream, end: str):
+    """RFC 8767 section 4, RFC 8914 section 4.4: with a TTL of 30 and the extended error that says so."""
+    begin(subject, upstream)
+    keep(subject, upstream, numbered(1))
+    if end == "killed":
+        upstream.kill()
+    stale = wait_for_stale(subject)
+    assert (stale.rcode, number_of(stale)) == ("NOERROR", 1)
+    assert list(stale.extended_errors) == [STALE_ANSWER]
+    for transport in ("udp", "tcp"):
+        again = subject.query(NAME, transport=transport, edns=True)
+        assert is_stale(again)
+        assert number_of(again) == 1
+
+
+def test_an_old_answer_is_given_to_a_client_without_edns_too(subject: Subject, upstream: StubUpstream):
+    """RFC 8767 section 4: it cannot be told; its TTL is 30."""
+    begin(subject, upstream)
+    keep(subject, upstream, numbered(1))
+    wait_for_stale(subject)
+    reply = subject.query(NAME)
+    assert (reply.opt, reply.ttls, number_of(reply)) == (None, {STALE_TTL}, 1)
+
+
+def test_that_a_name_does_not_exist_may_be_old_as_well(subject: Subject, upstream: StubUpstream):
+    """RFC 8914 section 4.20: 19 is Stale NXDOMAIN Answer; with its SOA (RFC 2308 section 5)."""
+    begin(subject, upstream)
+    keep(subject, upstream, says(authority=[soa(1, 1)], rcode=3))
+    stale = wait_for_stale(subject)
+    assert (stale.rcode, stale.soa.owner, stale.soa.ttl) == ("NXDOMAIN", "example.", STALE_TTL)
+    assert list(stale.extended_errors) == [STALE_NXDOMAIN]
+
+
+def test_that_there_is_no_record_may_be_old_as_well(subject: Subject, upstream: StubUpstream):
+    """RFC 8914 section 4.4: NODATA is a stale answer of NOERROR."""
+    begin(subject, upstream)
+    keep(subject, upstream, says(authority=[soa(1, 1)]))
+    stale = wait_for_stale(subject)
+    assert stale.is_nodata
+    assert list(stale.extended_errors) == [STALE_ANSWER]
+
+
+def test_every_record_of_an_old_answer_has_the_same_short_ttl(subject: Subject, upstream: StubUpstream):
+    """RFC 8767 section 4: all that is stale has a TTL above 0; none is left that was longer or is over."""
+    script = says(
+        [cname(b"\xc0\x0c", "edge.example"), wire.address_record("edge.example", "198.51.100.7", ttl=1)],
+        [wire.record("example", "NS", wire.name_to_wire("ns1.example"), ttl=86400)],
+        [wire.address_record("ns1.example", "192.0.2.1", ttl=20)],
+    )
+    begin(subject, upstream)
+    upstream.script = script
+    fresh = subject.query(NAME, edns=True)
+    upstream.script = silent
+    wait_for(lambda: is_stale(subject.query(NAME, edns=True)), "it is stale")
+    stale = subject.query(NAME, edns=True)
+    assert all_ttls(stale) == [STALE_TTL] * 4
+    assert records(stale) == records(fresh)
+
+
+def test_the_extended_error_of_the_upstream_stands_beside_that_of_age(
+    subject: Subject, upstream: StubUpstream
+):
+    """RFC 8914 section 3: more than one may be sent."""
+    why = wire.option(wire.EDE_OPTION, struct.pack("!H", 10) + b"no RRSIG")
+    begin(subject, upstream)
+    keep(subject, upstream, lambda asked: gives(ttl=1)(asked)[:-11] + wire.opt(options=why))
+    assert wait_for_stale(subject).extended_errors == {10: "no RRSIG", STALE_ANSWER: ""}
+
+
+def test_ad_of_an_old_answer_is_for_who_asked_for_it(subject: Subject, upstream: StubUpstream):
+    """Trap 6, RFC 6840 section 5.8; and the question comes back in the client's case."""
+    begin(subject, upstream)
+    upstream.script = lambda asked: asked.response(
+        [wire.address_record(b"\xc0\x0c", "198.51.100.7", ttl=1)], flags=wire.RA | wire.AD
+    )
+    for flags in (wire.RD, wire.RD | wire.AD):
+        subject.query(NAME, edns=True, flags=flags)
+    upstream.script = silent
+    for flags in (wire.RD, wire.RD | wire.AD):
+        wait_for(lambda: is_stale(subject.query(NAME, edns=True, flags=flags)), "it is stale")  # noqa: B023
+        assert subject.query(NAME.upper(), flags=flags).flags & wire.AD == flags & wire.AD
+
+
+# ------- When ---------------------------------------------------------------------------------
+
+
+def test_an_old_answer_comes_at_the_latest_when_every_attempt_has_failed(
+    subject: Subject, upstream: StubUpstream
+):
+    """RFC 8767 section 5: a client has gone after a few seconds; 1.8 of them are the most it waits."""
+    begin(subject, upstream, upstream={"attempt_timeout_ms": 1500, "attempts": 3})
+    keep(subject, upstream, numbered(1))
+    for again in again_and_again(lambda: timed(subject, edns=True)):
+        assert again.seconds < 1.8 + 3 * SLACK
+        if is_stale(again.reply):
+            break
+    assert again.seconds > 0.5, "an upstream that is slow is not at once taken for dead"
+
+
+def test_a_fresh_answer_is_preferred(subject: Subject, upstream: StubUpstream):
+    """RFC 8767 section 4: stale data is for when the upstreams cannot be reached; they are asked first."""
+    begin(subject, upstream)
+    upstream.script = numbered(1)
+    for again in again_and_again(lambda: timed(subject, edns=True)):
+        assert not is_stale(again.reply)
+        if number_of(again.reply) == 3:
+            break
+
+
+def test_further_queries_get_the_old_answer_at_once(subject: Subject, upstream: StubUpstream):
+    """RFC 8767 section 5: after a failure it is not tried again for each client's query."""
+    begin(subject, upstream)
+    keep(subject, upstream, numbered(1))
+    wait_for_stale(subject)
+    asked, began, waits = upstream.count(NAME), time.monotonic(), []
+    for number in range(100):
+        again = timed(subject, transport="tcp" if number % 10 == 0 else "udp", edns=True)
+        assert is_stale(again.reply)
+        waits.append(again.seconds)
+    elapsed = time.monotonic() - began
+    assert upstream.count(NAME) - asked <= QUICK["attempts"] * (1 + int(elapsed)), (
+        "a second is the least pause"
+    )
+    assert sorted(waits)[90] < 0.05
+
+
+def test_an_upstream_that_is_back_is_used_again(subject: Subject, upstream: StubUpstream):
+    """RFC 8767 section 5: it is tried again, at the latest after 30 seconds, and what it says counts."""
+    begin(subject, upstream)
+    keep(subject, upstream, numbered(1))
+    wait_for_stale(subject)
+    upstream.script = gives("192.0.2.9", ttl=300)
+    wait_for(lambda: subject.query(NAME).addresses == ["192.0.2.9"], "a fresh answer", timeout=35)
+    assert not is_stale(subject.query(NAME, edns=True))
+
+
+@pytest.mark.parametrize("rcode", [2], ids=["SERVFAIL"])
+def test_a_failure_that_the_upstream_reports_leads_to_the_old_answer(
+    subject: Subject, upstream: StubUpstream, rcode: int
+):
+    """RFC 8767 section 4: a failure to refresh is one, whoever reports it."""
+    begin(subject, upstream)
+    keep(subject, upstream, numbered(1))
+    upstream.script = says(rcode=rcode)
+    assert number_of(wait_for_stale(subject)) == 1
+    upstream.script = gives("192.0.2.9", ttl=300)
+    wait_for(lambda: subject.query(NAME).addresses == ["192.0.2.9"], "a fresh answer", timeout=35)
+
+
+@pytest.mark.parametrize("rcode", [3, 0], ids=["NXDOMAIN", "NODATA"])
+def test_that_it_is_gone_is_an_answer_and_ends_the_old_one(
+    subject: Subject, upstream: StubUpstream, rcode: int
+):
+    """RFC 8767 sections 4 and 6: NXDOMAIN and NODATA are answers; what they deny is not revived."""
+    begin(subject, upstream)
+    upstream.script = numbered(1)
+    subject.query(NAME, edns=True)
+    upstream.script = says(authority=[soa(1, 1)], rcode=rcode)
+    for again in again_and_again(lambda: timed(subject, edns=True)):
+        assert not is_stale(again.reply)
+        if not again.reply.answer:
+            break
+    assert again.reply.rcode == wire.RCODES[rcode]
+    upstream.script = silent
+    wait_for(lambda: is_stale(subject.query(NAME, edns=True)), "what is stale now is that there is nothing")
+    assert subject.query(NAME).answer == ()
+
+
+# ------- Bounds ---------------------------------------------------------------------------------
+
+
+def test_by_default_no_old_answer_is_given(subject: Subject, upstream: StubUpstream):
+    """RFC 8767 section 5: an operator decides whether there is stale data; `max_stale: 0` is none."""
+    upstream.script = numbered(1)
+    subject.start(cache={}, upstreams=[upstream.address], upstream=QUICK)
+    subject.query(NAME)
+    upstream.script = silent
+    for again in again_and_again(lambda: timed(subject, edns=True)):
+        assert not is_stale(again.reply)
+        if again.reply.rcode == "SERVFAIL":
+            break
+
+
+def test_an_answer_that_is_too_old_is_given_to_nobody(subject: Subject, upstream: StubUpstream):
+    """RFC 8767 section 5: the maximum stale timer; then it is SERVFAIL as it would be without."""
+    begin(subject, upstream, max_stale=2)
+    upstream.script = numbered(1)
+    first = timed(subject, "aged.example", edns=True)
+    upstream.script = silent
+    seen = []
+    for again in again_and_again(lambda: timed(subject, "aged.example", edns=True)):
+        seen.append(again.reply.rcode == "NOERROR" and is_stale(again.reply))
+        if again.reply.rcode == "SERVFAIL":
+            break
+        assert again.sent_at <= first.got_at + 1 + 2 + SLACK, "older than max_stale"
+    assert any(seen)
+    assert again.got_at >= first.sent_at + 1 + 2 - SLACK, "not so old yet"
+
+
+def test_what_was_not_to_be_kept_is_never_given_as_old(subject: Subject, upstream: StubUpstream):
+    """RFC 8767 section 4, RFC 1035 section 3.2.1: a TTL of 0, a negative answer without SOA, a failure."""
+    begin(subject, upstream)
+    scripts = {"zero": gives(ttl=0), "bare": says(rcode=3), "failed": says(rcode=2), "refused": says(rcode=5)}
+    for label, script in scripts.items():
+        upstream.script = script
+        subject.query(f"{label}.example")
+    upstream.script = silent
+    for label in scripts:
+        wait_for(lambda: subject.query(f"{label}.example").rcode == "SERVFAIL", "SERVFAIL", timeout=4)  # noqa: B023
+
+
+def test_an_old_answer_is_of_the_same_question_only(subject: Subject, upstream: StubUpstream):
+    """RFC 4035 section 3.2.2: what was told to a client with CD, or without DO, is not for the others."""
+    begin(subject, upstream)
+    keep(subject, upstream, numbered(1))
+    wait_for_stale(subject)
+    for asks in ({"flags": wire.RD | wire.CD}, {"edns": wire.opt(do=True)}, {"qtype": "AAAA"}, {"flags": 0}):
+        assert subject.query(NAME, **asks).rcode == "SERVFAIL"
+
+
+def test_a_reload_takes_the_switch_over(subject: Subject, upstream: StubUpstream):
+    """Who switches it off will not see an old answer once more."""
+    begin(subject, upstream)
+    keep(subject, upstream, numbered(1))
+    wait_for_stale(subject)
+    said = set_cache(subject, upstream, cache={"max_stale": 0}, upstream=QUICK, workers=1)
+    assert said["restart_needed"] == []
+    assert subject.query(NAME).rcode == "SERVFAIL"
+
+
+# ------- Policy -----------------------------------------------------------------------------------
+
+
+def to_target(asked: Asked) -> bytes:
+    if asked.qtype != 1:
+        return decent(asked)
+    return asked.response(
+        [
+            cname(b"\xc0\x0c", "target.example", ttl=1),
+            wire.address_record("target.example", "198.51.100.7", ttl=1),
+        ]
+    )
+
+
+@pytest.mark.parametrize("how", ["name", "target", "address"])
+def test_nothing_old_is_given_of_what_is_blocked_now(subject: Subject, upstream: StubUpstream, how: str):
+    """Trap 11, pdns#14854: the policy comes first, however old the answer is."""
+    begin(subject, upstream, zones=[ORDERS_ZONE, NETWORKS], lists={"badnets.txt": ["203.0.113.0/24"]})
+    keep(subject, upstream, to_target)
+    wait_for_stale(subject)
+    if how == "address":
+        subject.put_list("badnets.txt", ["198.51.100.7"])
+    else:
+        subject.put_order(block("B-1", [NAME if how == "name" else "target.example"]))
+    subject.reload()
+    for transport in ("udp", "tcp"):
+        reply = subject.query(NAME, transport=transport, edns=True)
+        assert is_sinkholed(reply)
+        assert STALE_ANSWER not in reply.extended_errors
+
+
+def test_nothing_of_a_block_is_given_as_old_after_it_was_lifted(subject: Subject, upstream: StubUpstream):
+    """RFC 8767 section 5, trap 11: what was forged is never stale data; what the upstream said may be."""
+    begin(subject, upstream)
+    keep(subject, upstream, numbered(1))
+    wait_for_stale(subject)
+    subject.put_order(block("B-1", [NAME, "never.example"]))
+    subject.reload()
+    for name in (NAME, "never.example"):
+        assert is_sinkholed(subject.query(name))
+    subject.put_order(unblock("U-1", "B-1"))
+    subject.reload()
+    assert number_of(subject.query(NAME)) == 1
+    assert subject.query("never.example").rcode == "SERVFAIL"
+
+
+def test_a_landing_page_may_be_found_by_an_old_answer(subject: Subject, upstream: StubUpstream):
+    """RFC 8767 section 4: a blocked name is answered in any case; its CNAME is the block, never old."""
+    begin(
+        subject,
+        upstream,
+        zones=[{"name": "ministry", "issuer": ISSUER, "unsigned": "accept", "answer": "landing"}],
+        answers={"landing": {"action": "cname", "target": "landing.example", "ttl": 77}},
+        orders=[block("B-1", [NAME])],
+    )
+    upstream.script = gives("192.0.2.80", ttl=1)
+    assert subject.query(NAME, edns=True).addresses == ["192.0.2.80"]
+    upstream.script = silent
+    for again in again_and_again(lambda: timed(subject, edns=True)):
+        assert again.reply.target == "landing.example."
+        assert again.reply.answer[0].ttl == 77
+        if again.reply.addresses != ["192.0.2.80"] or again.reply.answer[-1].ttl == STALE_TTL:
+            break
+
+
+# ------- Figures ----------------------------------------------------------------------------------
+
+
+def test_old_answers_are_counted_as_such(subject: Subject, upstream: StubUpstream):
+    """One outcome for each query: forwarded, cached, stale."""
+    begin(subject, upstream)
+    keep(subject, upstream, numbered(1))
+    counts = {"forwarded": 1, "cached": 0, "stale": 0}
+    for again in again_and_again(lambda: timed(subject, edns=True)):
+        counts["stale" if is_stale(again.reply) else "cached"] += 1
+        if counts["stale"] == 5:
+            break
+
+    def counted() -> dict[str, float]:
+        metrics = subject.metrics()
+        return {outcome: metrics.total("dnsblock_queries_total", outcome=outcome) for outcome in counts}
+
+    wait_for(lambda: counted() == counts, f"{counts}, and not {counted()}", timeout=2)
+    assert subject.metrics().total("dnsblock_queries_total") == sum(counts.values())
