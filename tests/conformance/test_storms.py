@@ -4,13 +4,10 @@ Each test shows its figures before and after (`pytest -s`, and in the record of 
 """
 
 import itertools
-import queue
 import random
 import signal
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -20,7 +17,7 @@ from .harness import Subject, is_forwarded, is_sinkholed
 from .orders import block
 from .storms import BLOCKED, Figures, Record, is_right, measured, traffic
 from .tools import wait_for
-from .upstreams import Asked, MakeUpstream, Script, StubUpstream, Unbound, decent, silent
+from .upstreams import Asked, MakeUpstream, StubUpstream, Unbound, answering_after, decent, silent
 
 QUERIES = 400
 ATTEMPTS = 2
@@ -46,27 +43,6 @@ def errors(figures: Figures, reason: str) -> float:
 
 
 # ------- An upstream that answers wrongly ----------------------------------------------
-
-
-@contextmanager
-def answering_after(milliseconds: int) -> Iterator[Script]:
-    """A script whose answers are right, and as late as this."""
-    owed: queue.SimpleQueue[tuple[float, Asked] | None] = queue.SimpleQueue()
-    finished = threading.Event()
-
-    def answer() -> None:
-        for due, asked in iter(owed.get, None):
-            finished.wait(max(0.0, due - time.monotonic()))
-            asked.reply(decent(asked))
-
-    thread = threading.Thread(target=answer, name="late")
-    thread.start()
-    try:
-        yield lambda asked: owed.put((time.monotonic() + milliseconds / 1000, asked))
-    finally:
-        owed.put(None)
-        finished.set()
-        thread.join()
 
 
 def test_answers_after_the_first_patience_are_still_taken(

@@ -4,13 +4,15 @@ The scripted upstream records each query with the socket it came from, and answe
 the test: late, wrong, cut off, or not at all.
 """
 
+import queue
 import selectors
 import socket
 import struct
 import subprocess
 import threading
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -121,6 +123,27 @@ def decent(asked: Asked) -> bytes:
 
 def silent(_asked: Asked) -> None:
     """The query arrives and nothing comes back, unless the test replies later."""
+
+
+@contextmanager
+def answering_after(milliseconds: int) -> Iterator[Script]:
+    """A script whose answers are right, and as late as this."""
+    owed: queue.SimpleQueue[tuple[float, Asked] | None] = queue.SimpleQueue()
+    finished = threading.Event()
+
+    def answer() -> None:
+        for due, asked in iter(owed.get, None):
+            finished.wait(max(0.0, due - time.monotonic()))
+            asked.reply(decent(asked))
+
+    thread = threading.Thread(target=answer, name="late")
+    thread.start()
+    try:
+        yield lambda asked: owed.put((time.monotonic() + milliseconds / 1000, asked))
+    finally:
+        owed.put(None)
+        finished.set()
+        thread.join()
 
 
 class StubUpstream:

@@ -1,0 +1,226 @@
+"""More than the daemon has time for: what is answered is of use, and all else goes on (trap 17)."""
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from . import wire
+from .asking import is_forwarded, is_sinkholed
+from .caching import NAME, gives, start
+from .clocks import HOUR, FakeClock
+from .floods import USEFUL, flood, offer
+from .harness import Subject
+from .orders import block
+from .storms import Record, measured
+from .tools import wait_for
+from .upstreams import StubUpstream, answering_after, silent
+
+BLOCKED = "blocked.example"
+MEBIBYTE = 1 << 20
+OLD = 20  # queries; not so many that a socket's buffer could not hold them
+
+
+def begin(subject: Subject, upstream: StubUpstream, /, **config: object) -> None:
+    upstream.script = gives()
+    start(subject, upstream, orders=[block("B-1", [BLOCKED])], **config)
+    assert is_forwarded(subject.query(NAME)), "it is kept"
+
+
+def wait_since(moment: float, seconds: float) -> None:
+    wait_for(lambda: time.monotonic() >= moment + seconds, f"{seconds} s have passed")
+
+
+# ------- Nothing for who has gone ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize(
+    "name", [BLOCKED, NAME, "fresh.example", "localhost"], ids=["blocked", "kept", "new", "local"]
+)
+def test_what_has_waited_for_more_than_a_second_is_not_answered(
+    subject: Subject, upstream: StubUpstream, name: str, family: int
+):
+    """Trap 17: its client has asked again or gone; a late answer is one that somebody else does not get."""
+    begin(subject, upstream)
+    before = subject.metrics()
+    with subject.udp(family) as old, subject.udp(family) as young:
+        subject.pause()
+        for number in range(OLD):
+            old.send(wire.query(name, qid=number))
+        last_at = time.monotonic()
+        wait_since(last_at, 1.2)
+        subject.resume()
+        for number in range(OLD):
+            young.send(wire.query(name, qid=1000 + number))
+        assert {int.from_bytes(young.recv(4096)[:2]) for _ in range(OLD)} == set(range(1000, 1000 + OLD))
+        # A query of now on the old socket comes to the same packet thread, behind the old ones.
+        old.send(wire.query(name, qid=5000))
+        assert int.from_bytes(old.recv(4096)[:2]) == 5000, "an old query was answered"
+    dropped = "dnsblock_queries_total"
+    wait_for(
+        lambda: (
+            subject.metrics().total(dropped, outcome="dropped")
+            == before.total(dropped, outcome="dropped") + OLD
+        ),
+        "each is counted as dropped",
+        timeout=2,
+    )
+    assert upstream.count("fresh.example") <= OLD + 1, "the upstream is not asked for who has gone"
+
+
+def test_the_upstream_is_not_asked_for_who_has_gone(subject: Subject, upstream: StubUpstream):
+    """RFC 9520 section 1: a backlog is not handed on to the upstreams, which have one of their own then."""
+    begin(subject, upstream)
+    with subject.udp() as sock:
+        subject.pause()
+        for number in range(OLD):
+            sock.send(wire.query(f"gone{number}.example"))
+        wait_since(time.monotonic(), 1.2)
+        subject.resume()
+        sock.send(wire.query("here.example"))
+        assert is_forwarded(wire.read(sock.recv(4096)))
+    assert [asked.name for asked in upstream.queries if asked.name != NAME] == ["here.example"]
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.6])
+def test_what_has_waited_for_less_than_a_second_is_answered(
+    subject: Subject, upstream: StubUpstream, seconds: float
+):
+    """Trap 17: a client waits for seconds; a hiccup of the machine costs nobody an answer."""
+    begin(subject, upstream)
+    with subject.udp() as sock:
+        subject.pause()
+        began = time.monotonic()
+        for number in range(OLD):
+            sock.send(wire.query(BLOCKED if number % 2 else NAME, qid=number))
+        wait_since(began, seconds)
+        subject.resume()
+        if time.monotonic() - began < 0.9:  # else this machine was too slow to ask the question
+            assert {int.from_bytes(sock.recv(4096)[:2]) for _ in range(OLD)} == set(range(OLD))
+
+
+def test_who_waits_on_a_connection_is_answered(subject: Subject, upstream: StubUpstream):
+    """RFC 7766 section 6.2.3: a client that holds its connection open is still there."""
+    begin(subject, upstream)
+    with subject.tcp() as stream:
+        stream.send(wire.query(BLOCKED))
+        assert is_sinkholed(stream.reply())
+        subject.pause()
+        stream.send(wire.query(BLOCKED), wire.query(NAME))
+        wait_since(time.monotonic(), 1.2)
+        subject.resume()
+        assert {is_sinkholed(stream.reply()), is_sinkholed(stream.reply())} == {True, False}
+
+
+@pytest.mark.parametrize("offset", [HOUR, -HOUR], ids=["forward", "back"])
+def test_a_clock_that_steps_makes_no_query_old(
+    subject: Subject, upstream: StubUpstream, clock: FakeClock, offset: int
+):
+    """Trap 17: a wall clock is put right now and then, and that is no reason to answer nobody."""
+    begin(subject, upstream)
+    with subject.udp() as sock:
+        for step in (offset, 0):
+            subject.pause()
+            for number in range(OLD):
+                sock.send(wire.query(BLOCKED, qid=number))
+            clock.step_to(step)
+            subject.resume()
+            for _ in range(OLD):
+                assert is_sinkholed(wire.read(sock.recv(4096)))
+            for name in (BLOCKED, NAME, f"new{step}.example"):
+                assert subject.query(name).rcode == "NOERROR"
+
+
+@pytest.mark.parametrize("offset", [HOUR, -HOUR], ids=["forward", "back"])
+def test_what_is_old_is_old_after_a_step_of_the_clock_too(
+    subject: Subject, upstream: StubUpstream, clock: FakeClock, offset: int
+):
+    """Trap 17: a clock that is wrong for hours brings back no answer to who has gone."""
+    begin(subject, upstream)
+    clock.step_to(offset)
+    assert is_sinkholed(subject.query(BLOCKED))
+    with subject.udp() as sock:
+        subject.pause()
+        for number in range(OLD):
+            sock.send(wire.query(BLOCKED, qid=number))
+        wait_since(time.monotonic(), 1.2)
+        subject.resume()
+        sock.send(wire.query(BLOCKED, qid=5000))
+        assert int.from_bytes(sock.recv(4096)[:2]) == 5000, "an old query was answered"
+
+
+# ------- Five times what it can do ----------------------------------------------------------------
+
+PLACES, LATENCY_MS = 64, 50  # so what it can do is a little less than 1280 answers a second
+LIMITED = {"max_outstanding": PLACES, "attempt_timeout_ms": 1000, "attempts": 1}
+
+
+def fresh(label: str) -> Callable[[int], str]:
+    """Names that were never asked before."""
+    return lambda number: f"n{number}.{label}.example"
+
+
+def mixed(number: int) -> str:
+    """Blocked and kept names in turns."""
+    return NAME if number % 2 else f"n{number}.{BLOCKED}"
+
+
+def test_at_five_times_what_it_can_do_its_useful_answers_stay_above_nine_tenths_of_its_best(
+    subject: Subject, upstream: StubUpstream, record_property: Record
+):
+    """Trap 17: what is too much is told so at once (SERVFAIL), and costs nobody else an answer."""
+    begin(subject, upstream, workers=1, upstream=LIMITED)
+    can_do = PLACES * 1000 / LATENCY_MS
+    with answering_after(LATENCY_MS) as late, measured(subject, record_property) as figures:
+        upstream.script = late
+        best = max(
+            offer(subject, fresh(f"calm{share}"), rate=can_do * share, seconds=2).useful
+            for share in (0.7, 0.9, 1.1)
+        )
+        flooded = offer(subject, fresh("flood"), rate=5 * can_do, seconds=2)
+    record_property("useful", f"best {best}, {flooded}")
+    assert flooded.sent > 3 * can_do * 2, "the tests could ask so fast"
+    assert flooded.useful >= 0.9 * best, (best, flooded)
+    assert flooded.slowest < USEFUL + 0.25, "an answer that nobody waited for"
+    assert figures.rise("process_resident_memory_bytes") < 32 * MEBIBYTE
+
+
+def test_questions_for_an_upstream_that_is_too_slow_cost_no_blocked_and_no_kept_answer(
+    subject: Subject, upstream: StubUpstream, record_property: Record
+):
+    """Trap 17: what waits for the upstream is bounded, and holds nobody up who does not need it."""
+    begin(subject, upstream, workers=1, upstream=LIMITED)
+    upstream.script = silent
+    with measured(subject, record_property) as figures, subject.udp() as sock:
+        waits = []
+        with flood(subject, fresh("flood"), rate=3000) as results:
+            for number in range(300):
+                began = time.monotonic()
+                sock.send(wire.query(BLOCKED if number % 2 else NAME))
+                reply = wire.read(sock.recv(4096))
+                assert is_sinkholed(reply) if number % 2 else is_forwarded(reply)
+                waits.append(time.monotonic() - began)
+    assert sum(result.sent for result in results) > 2000
+    assert set(results[0].rcodes) == {"SERVFAIL"}
+    assert sorted(waits)[270] < 0.1
+    assert figures.rise("process_resident_memory_bytes") < 32 * MEBIBYTE
+
+
+def test_the_control_plane_works_while_too_many_ask(
+    subject: Subject, upstream: StubUpstream, record_property: Record
+):
+    """Trap 17: orders, metrics, status and why, whatever the packet threads have to do."""
+    begin(subject, upstream, workers=1)
+    with measured(subject, record_property) as figures, flood(subject, mixed, rate=1e6) as results:
+        for number in range(3):
+            began = time.monotonic()
+            assert subject.cli("why", BLOCKED).json["verdict"] == "blocked"
+            subject.put_order(block(f"MORE-{number}", [f"more{number}.example"]))
+            assert subject.reload()["changed"] is True
+            assert subject.metrics().total("dnsblock_snapshot_serial") == subject.status()["serial"]
+            assert is_sinkholed(subject.query(f"more{number}.example", transport="tcp"))
+            assert time.monotonic() - began < 20
+    assert all(set(result.rcodes) == {"NOERROR"} for result in results)
+    assert all(result.slowest < USEFUL + 0.25 for result in results), "an answer that nobody waited for"
+    assert figures.rise("process_resident_memory_bytes") < 64 * MEBIBYTE
