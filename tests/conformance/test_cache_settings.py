@@ -20,15 +20,15 @@ def test_a_reload_takes_over_how_long_answers_are_kept(subject: Subject, upstrea
     assert_lives(subject, upstream, 1, "gone.example")
 
 
-def test_a_new_size_takes_a_restart(subject: Subject, upstream: StubUpstream):
-    """And the reload says so, takes over the rest, and keeps what is kept."""
+def test_a_new_size_is_taken_over_and_begins_empty(subject: Subject, upstream: StubUpstream):
+    """Without a restart: a cache that is too small is noticed while it is in use."""
     upstream.script = numbered()
     start(subject, upstream)
     assert number_of(subject.query(NAME)) == 1
-    said = set_cache(subject, upstream, cache={"size_mb": 8, "max_ttl": 1})
-    assert any("size_mb" in option for option in said["restart_needed"]), said["restart_needed"]
-    upstream.script = gives(ttl=300)
-    assert_lives(subject, upstream, 1, "other.example")
+    assert set_cache(subject, upstream, cache={"size_mb": 8})["restart_needed"] == []
+    assert [number_of(subject.query(NAME)) for _ in range(2)] == [2, 2]
+    set_cache(subject, upstream, cache={"size_mb": 0})
+    assert [number_of(subject.query(NAME)) for _ in range(2)] == [3, 4]
 
 
 def test_a_reload_that_changes_nothing_of_it_loses_no_kept_answer(subject: Subject, upstream: StubUpstream):

@@ -287,8 +287,8 @@ fn bound_ttls(
         let ttl_place = record.rdata_start - 6;
         let is_authority = (answers..answers + authorities).contains(&place);
         has_data |= place < answers && (record.rtype == qtype || qtype == rtype::ANY);
-        // RFC 2181 8: with its highest bit set a TTL is 0.
-        let mut ttl = if record.ttl > i32::MAX as u32 { 0 } else { record.ttl.min(keeping.max_ttl) };
+        // RFC 8767 4: with its highest bit set, too (RFC 2181 8 took that as 0).
+        let ttl = record.ttl.min(keeping.max_ttl);
         if is_authority && record.rtype == rtype::SOA {
             // RFC 2308 5: a denial is kept for the lesser of the SOA's TTL and MINIMUM.
             let minimum =
@@ -296,7 +296,7 @@ fn bound_ttls(
             denial = Some((ttl_place, ttl.min(minimum).min(keeping.max_negative_ttl)));
         }
         shortest = shortest.min(ttl);
-        message[ttl_place..ttl_place + 4].copy_from_slice(&std::mem::take(&mut ttl).to_be_bytes());
+        message[ttl_place..ttl_place + 4].copy_from_slice(&ttl.to_be_bytes());
         ttls.push(u16::try_from(ttl_place).ok()?);
         at = record.end;
     }
@@ -377,8 +377,8 @@ mod tests {
         assert_eq!(life(&response(0, [&[answer(300)], &[], &[]])), Some(300));
         assert_eq!(life(&response(0, [&[answer(300), answer(20)], &[], &[answer(5)]])), Some(5));
         assert_eq!(life(&response(0, [&[answer(900_000)], &[], &[]])), Some(86_400));
+        assert_eq!(life(&response(0, [&[answer(u32::MAX)], &[], &[]])), Some(86_400), "RFC 8767 4");
         assert_eq!(life(&response(0, [&[answer(0)], &[], &[]])), None);
-        assert_eq!(life(&response(0, [&[answer(1 << 31)], &[], &[]])), None, "RFC 2181 8");
         assert_eq!(life(&response(2, [&[], &[], &[]])), Some(1), "RFC 9520 3.2");
     }
 
