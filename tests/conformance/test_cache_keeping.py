@@ -2,6 +2,7 @@
 
 import struct
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -364,6 +365,42 @@ def test_a_truncated_answer_is_not_kept(subject: Subject, make_upstream: object)
     upstream.script = decent
     wait_for(lambda: is_forwarded(subject.query(name)), "the whole answer", timeout=3)
     assert not subject.query(name).truncated
+
+
+def test_a_kept_answer_is_no_longer_than_its_query_allows(subject: Subject, upstream: StubUpstream):
+    """RFC 5358 section 3: for a client that may not be who it says; and whole for one that pads."""
+    upstream.script = lambda asked: texts(asked, 4)
+    start(subject, upstream, limits={"exempt": []})
+    padding = wire.opt(options=wire.option(12, b"\0" * 100))
+    assert len(subject.query(NAME, "TXT", edns=padding).answer) == 4
+    for _ in range(3):
+        assert subject.query(NAME, "TXT", edns=True).truncated
+        assert len(subject.query(NAME, "TXT", edns=padding).answer) == 4
+        assert len(subject.query(NAME, "TXT", transport="tcp").answer) == 4
+    assert upstream.count(NAME) == 1
+
+
+def test_a_client_above_its_rate_gets_no_more_from_the_cache_than_elsewhere(
+    subject: Subject, upstream: StubUpstream
+):
+    """RFC 5358 section 3: an answer that costs little is as good for a flood as any other."""
+    rate = 20
+    upstream.script = gives()
+    start(subject, upstream, workers=1, limits={"exempt": [], "queries_per_second": rate, "slip": 0})
+    began = time.monotonic()
+    with subject.udp() as sock:
+        for number in range(400):
+            sock.send(wire.query(NAME, qid=number))
+        with subject.tcp() as stream:
+            stream.send(wire.query(NAME))
+            assert is_forwarded(stream.reply()), "who asks over TCP is who it says"
+        sock.settimeout(0.5)
+        answered = 0
+        with suppress(TimeoutError):
+            while sock.recv(4096):
+                answered += 1
+    assert 1 <= answered <= 2 * rate * (1 + time.monotonic() - began)
+    assert subject.metrics().total("dnsblock_queries_total", outcome="limited") >= 400 - answered
 
 
 # ------- What is not kept ---------------------------------------------------------------------

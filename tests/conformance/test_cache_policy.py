@@ -192,14 +192,25 @@ def test_a_stranger_gets_no_kept_answer(subject: Subject, upstream: StubUpstream
             assert wire.read(stranger.recv(4096)).rcode == "REFUSED"
 
 
-def test_a_name_that_becomes_special_is_answered_here(subject: Subject, upstream: StubUpstream):
-    """RFC 6762 section 22.1: what was kept while `local` was forwarded is not given afterwards."""
-    name = "printer.local"
-    upstream.script = gives()
-    begin(subject, upstream, local={"special_names": "forward"})
-    fill(subject, name)
-    change(subject, upstream, local={"special_names": "answer"})
+@pytest.mark.parametrize(
+    ("option", "value", "name"),
+    [
+        ("special_names", "answer", "printer.local"),
+        ("private_reverse", "answer", "1.0.0.10.in-addr.arpa"),
+        ("canary", "nxdomain", "use-application-dns.net"),
+    ],
+)
+def test_a_name_that_becomes_special_is_answered_here(
+    subject: Subject, upstream: StubUpstream, option: str, value: str, name: str
+):
+    """RFC 6762 section 22.1, RFC 6303 section 3: what was kept of it is not given any more."""
+    begin(subject, upstream, local={option: "forward"})
+    for _ in range(2):
+        assert is_forwarded(subject.query(name))
+    asked = len(upstream.queries)
+    change(subject, upstream, local={option: value})
     assert subject.query(name).rcode == "NXDOMAIN"
+    assert len(upstream.queries) == asked
 
 
 # ------- Where it leads --------------------------------------------------------------------------
@@ -442,3 +453,28 @@ def test_where_a_landing_page_is_is_kept_under_its_own_name(subject: Subject, up
     subject.put_order(unblock("U-1", "B-1"))
     subject.reload()
     assert is_forwarded(subject.query(NAME))
+
+
+@pytest.mark.parametrize("first", ["blocked name", "landing page"])
+def test_a_landing_page_that_leads_to_a_block_is_judged_for_who_asks_for_it_itself(
+    subject: Subject, upstream: StubUpstream, first: str
+):
+    """Trap 12: it is never blocked for a blocked name; asked for by its own, it is like any other."""
+    page = "landing.example"
+    upstream.script = chain
+    begin(
+        subject,
+        upstream,
+        answers=PROFILES | {"landing": {"action": "cname", "target": page}},
+        orders=[block("B-1", [{"name": NAME, "answer": "landing"}, TARGET])],
+        workers=1,
+    )
+    for _ in range(3):
+        for what in (
+            ("blocked name", "landing page") if first == "blocked name" else ("landing page", "blocked name")
+        ):
+            if what == "landing page":
+                assert is_sinkholed(subject.query(page))
+            else:
+                reply = subject.query(NAME)
+                assert (reply.target, reply.addresses) == (f"{page}.", ["198.51.100.7"])

@@ -234,6 +234,33 @@ def test_that_it_is_gone_is_an_answer_and_ends_the_old_one(
     assert subject.query(NAME).answer == ()
 
 
+def test_an_answer_that_comes_after_the_old_one_was_given_is_used(subject: Subject, upstream: StubUpstream):
+    """RFC 8767 section 5: asking goes on when the client has its answer, for the next one."""
+    begin(subject, upstream, upstream={"attempt_timeout_ms": 6000, "attempts": 1})
+    keep(subject, upstream, numbered(1))
+    wait_for_stale(subject)
+    asked = upstream.asked_for(NAME)[-1]
+    asked.reply(gives("192.0.2.9")(asked))
+    wait_for(lambda: subject.query(NAME).addresses == ["192.0.2.9"], "the fresh answer", timeout=2)
+    assert not is_stale(subject.query(NAME, edns=True))
+
+
+def test_all_who_wait_for_one_question_get_the_old_answer(subject: Subject, upstream: StubUpstream):
+    """RFC 8767 section 5, RFC 9520 section 3.2: one failure for all, and the attempts of one question."""
+    begin(subject, upstream, upstream={"attempt_timeout_ms": 400, "attempts": 2})
+    keep(subject, upstream, numbered(1), "crowd.example")
+    kept = time.monotonic()
+    wait_for(lambda: time.monotonic() > kept + 1 + SLACK, "its life is over")
+    asked = upstream.count("crowd.example")
+    with subject.udp() as sock, subject.tcp() as stream:
+        for number in range(20):
+            sock.send(wire.query("crowd.example", qid=number, edns=True))
+        stream.send(wire.query("crowd.example", edns=True))
+        replies = [wire.read(sock.recv(4096)) for _ in range(20)] + [stream.reply()]
+    assert all(is_stale(reply) and number_of(reply) == 1 for reply in replies)
+    assert upstream.count("crowd.example") <= asked + 2
+
+
 # ------- Bounds ---------------------------------------------------------------------------------
 
 
