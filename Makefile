@@ -49,6 +49,10 @@ fuzz: fuzzer ## look for octets that break a promise of the engine, SECONDS=60 i
 	@$(call fuzz,response,3000)
 	@$(call fuzz,list,2000)
 
+.PHONY: bench
+bench: $(VENV)/.tools ## measure dnsblock beside the machine's limit and other resolvers: NAMES= WORKERS= ROUNDS= ONLY=
+	PYTHONPATH=tests $(BIN)/python -m bench $(bench-options)
+
 .PHONY: conformance
 conformance: $(VENV)/.tools ## write docs/conformance.md from the tests
 	$(BIN)/python tests/conformance/table.py
@@ -68,6 +72,7 @@ install: ## install the wheel of dist/ into an environment at PREFIX
 .PHONY: clean
 clean: ## remove everything that was made
 	rm -rf $(VENV) .run dist engine/target engine/fuzz/target engine/fuzz/artifacts engine/fuzz/coverage dnsblock/_engine*.so
+	rm -rf tests/bench/build
 
 # ------- How it is built -------
 
@@ -99,6 +104,12 @@ fuzz = mkdir -p engine/fuzz/target/found/$(1) && log=engine/fuzz/target/found/$(
 	{ RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir engine/fuzz $(1) engine/fuzz/target/found/$(1) engine/fuzz/corpus/$(1) \
 		-- -max_total_time=$(SECONDS) -max_len=$(2) -seed=$(SEED) 2>$$log || { cat $$log >&2; exit 1; }; } && \
 	grep -E 'DONE|^Done' $$log
+
+# The options of `make bench`, from the variables that are set. SECONDS has another default there.
+bench: SECONDS = 4
+lower = $(shell echo $(1) | tr A-Z a-z)
+bench-options = $(foreach v,NAMES WORKERS ROUNDS SECONDS ONLY SERVERS PATIENCE PUBLISHES,$(if $($(v)),--$(call lower,$(v))=$($(v)))) \
+	$(if $(LIMITED),--limited)
 
 $(VENV)/.built: $(ENGINE) pyproject.toml constraints.txt | toolchain
 	@echo "Building dnsblock; the first time takes a few minutes."

@@ -53,5 +53,17 @@ def test_help_lists_every_target_a_person_calls():
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
     done = subprocess.run(["make"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
     listed = {line.split()[0] for line in done.stdout.splitlines()}
-    targets = {"build", "check", "clean", "conformance", "fuzz", "help", "install", "run", "test", "wheel"}
+    targets = {
+        "bench",
+        "build",
+        "check",
+        "clean",
+        "conformance",
+        "fuzz",
+        "help",
+        "install",
+        "run",
+        "test",
+        "wheel",
+    }
     assert listed == targets

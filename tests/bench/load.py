@@ -1,0 +1,136 @@
+"""Makes the load tools and the lists, and runs the load tool against a server."""
+
+import lzma
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import processes
+from .figures import Run, parse_run
+from .servers import BUILD, Server
+
+TOOLS = Path(__file__).parent / "tools"
+SAMPLE_OCTETS = 20_000_000  # of the list, to see how small it is when compressed
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What is asked."""
+
+    name: str
+    file: str  # of the folder of the list
+    cached: bool  # whether servers keep the upstream's answers
+    limit: str  # the program that does the same system calls
+    note: str
+
+
+WORKLOADS = {
+    workload.name: workload
+    for workload in (
+        Workload("blocked", "blocked.txt", True, "limit_echo", "names of the list"),
+        Workload("cached", "open.txt", True, "limit_echo", "35,000 names that are not listed"),
+        Workload("mix", "mix.txt", True, "limit_echo", "5 % blocked, 95 % cached"),
+        Workload("uncached", "open.txt", False, "limit_forward", "not listed, no name twice, no cache"),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Loader:
+    """The load tool on its processor, with what all its runs have in common."""
+
+    lists: Path
+    processor: str
+    upstream_port: int
+    seconds: float
+    warm_up: float
+
+    def command(
+        self, server: Server, workload: Workload, rate: float = 0, seconds: float = 0, lag_us: int = 1_000_000
+    ) -> list[str]:
+        """`rate`: queries per second, whatever the server does; 0: as many as it takes."""
+        options = {
+            "port": server.port,
+            "queries": self.lists / workload.file,
+            "pid": server.pid,
+            "upstream": self.upstream_port,
+            # What must not be cached says so (RFC 1035 3.2.1), and is not asked for twice.
+            "ttl": 3600 if workload.cached else 0,
+            "seconds": seconds or self.seconds,
+            "warm-up": self.warm_up,
+        }
+        if rate:
+            options |= {"rate": f"{rate:.0f}", "lag": lag_us}
+        flags = [] if workload.cached else ["--unique"]
+        flags += ["--any"] if server.name == "limit_echo" else []
+        command = [str(BUILD / "load"), *flags, *(f"--{key}={value}" for key, value in options.items())]
+        return processes.pinned(self.processor, command)
+
+    def run(self, server: Server, workload: Workload, rate: float = 0) -> Run:
+        with self.running(server, workload, rate) as running:
+            pass
+        return running.result
+
+    @contextmanager
+    def running(
+        self, server: Server, workload: Workload, rate: float, seconds: float = 0, lag_us: int = 1_000_000
+    ) -> Iterator["Running"]:
+        """A run during which the caller does something else; it is waited for at the end."""
+        command = self.command(server, workload, rate, seconds, lag_us)
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            try:
+                running = Running(process)
+                yield running
+                out, err = process.communicate(timeout=self.warm_up + (seconds or self.seconds) + 30)
+            finally:
+                process.kill()
+        if process.returncode != 0:
+            raise RuntimeError(f"the load tool: {err}")
+        running.result = parse_run(out)
+
+
+class Running:
+    """A run of the load tool; its result is there when it is over."""
+
+    result: Run
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+
+    def is_over(self) -> bool:
+        return self.process.poll() is not None
+
+
+def make_tools() -> None:
+    subprocess.run(["make", "--silent", "-C", str(TOOLS), f"BUILD={BUILD}"], check=True)
+
+
+def make_lists(count: int) -> Path:
+    """The list of so many names and its queries, made once, and one of a single name beside it."""
+    folder = BUILD / f"names-{count}"
+    if not (folder / "mix.txt").exists():
+        partial = BUILD / f"names-{count}.part"
+        partial.mkdir(parents=True, exist_ok=True)
+        subprocess.run([str(BUILD / "names"), str(partial), str(count)], check=True)
+        (partial / "one.txt").write_text("only.bench.example\n")
+        partial.rename(folder)
+    return folder
+
+
+def reading_seconds(names: Path) -> float:
+    """How long it takes to read the file: no list is in force sooner."""
+    began = time.monotonic()
+    with names.open("rb", buffering=0) as file:
+        while file.read(1 << 20):
+            pass
+    return time.monotonic() - began
+
+
+def compressed_octets(names: Path, count: int) -> float:
+    """In how few octets for each name the list can be written (xz): no table of it takes less."""
+    with names.open("rb") as file:
+        sample = file.read(SAMPLE_OCTETS)
+    return len(lzma.compress(sample, preset=1)) / (sample.count(b"\n") or count)

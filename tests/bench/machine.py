@@ -1,0 +1,47 @@
+"""Where and when figures were taken, and of which versions: without that they are worth nothing."""
+
+import os
+import platform
+import re
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def describe() -> dict[str, object]:
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "cpu": first(r"^model name\s*: (.+)$", "/proc/cpuinfo"),
+        "processors": os.cpu_count(),
+        "memory_kib": int(first(r"^MemTotal:\s+(\d+)", "/proc/meminfo") or 0),
+        "kernel": platform.release(),
+        "rmem_max": int(Path("/proc/sys/net/core/rmem_max").read_text()),
+        "load_average": os.getloadavg(),
+        "python": platform.python_version(),
+        "compiler": said(["cc", "--version"]),
+        "commit": said(["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]),
+        "command": sys.argv[1:],
+    }
+
+
+def stolen_ticks() -> int:
+    """Time that the hypervisor gave to others, in ticks since boot (proc_stat(5))."""
+    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()
+    return int(fields[8]) if len(fields) > 8 else 0
+
+
+def first(pattern: str, path: str) -> str | None:
+    found = re.search(pattern, Path(path).read_text(), re.MULTILINE)
+    return found[1].strip() if found else None
+
+
+def said(command: list[str]) -> str | None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except OSError:
+        return None
+    lines = done.stdout.splitlines()
+    return lines[0] if done.returncode == 0 and lines else None

@@ -1,0 +1,79 @@
+"""Five times as many queries as a server can answer, and whether it still does what it is told."""
+
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+from . import processes
+from .figures import Run
+from .load import Loader, Workload
+from .servers import Daemon, Server
+
+FACTOR = 5
+LAG_US = 1000  # what is later than this is not offered at all: it would only come in bursts
+
+
+@dataclass(frozen=True, slots=True)
+class Overloaded:
+    """Rates are per second, times in seconds; a time that is `None` is of something that did not succeed."""
+
+    workload: str
+    server: str
+    best_qps: float  # useful answers when saturated
+    wanted_qps: float
+    offered_qps: float  # what the load tool managed to offer
+    run: Run
+    rss_before_kib: int
+    rss_after_kib: int
+    metrics_seconds: float | None
+    reload_seconds: float | None
+
+    def as_json(self) -> dict[str, object]:
+        return asdict(self)
+
+    @property
+    def share_of_best(self) -> float:
+        return self.run.useful_qps / self.best_qps if self.best_qps else 0
+
+
+def measure_overload(loader: Loader, server: Server, workload: Workload, best_qps: float) -> Overloaded:
+    wanted = best_qps * FACTOR
+    before = processes.rss_kib(server.pid)
+    metrics_seconds = reload_seconds = None
+    with loader.running(server, workload, wanted, lag_us=LAG_US) as running:
+        time.sleep(loader.warm_up)
+        if isinstance(server, Daemon):
+            metrics_seconds = timed(lambda: read_metrics(server))
+            reload_seconds = timed(server.reload)
+    run = running.result
+    after = processes.rss_kib(server.pid)
+    return Overloaded(
+        workload.name,
+        server.name,
+        best_qps,
+        wanted,
+        run.offered / run.seconds,
+        run,
+        before,
+        after,
+        metrics_seconds,
+        reload_seconds,
+    )
+
+
+def timed(action: Callable[[], object]) -> float | None:
+    """How long it took, `None` where it failed: that is a finding, not the end of the run."""
+    began = time.monotonic()
+    try:
+        action()
+    except (OSError, RuntimeError, subprocess.SubprocessError):
+        return None
+    return time.monotonic() - began
+
+
+def read_metrics(daemon: Daemon) -> bytes:
+    with urllib.request.urlopen(f"http://127.0.0.1:{daemon.metrics_port}/metrics", timeout=10) as response:
+        body: bytes = response.read()
+        return body

@@ -1,0 +1,89 @@
+"""What clients notice of publishes: latency at half load with and without a hundred of them.
+
+A publish here is an order of one name put into the inbox, with the one that lifts the order before it, and
+SIGHUP. What is timed from there to the first blocked answer is an order's way into force.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+from . import processes
+from .figures import Run, percentile
+from .load import Loader, Running, Workload
+from .servers import Daemon
+
+PUBLISHES = 100
+LOOK_SECONDS = 0.002  # between two looks whether a name is blocked; the same without publishes
+IN_FORCE_SECONDS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """Latencies at the same load in microseconds; times of publishes in seconds."""
+
+    workload: str
+    rate: float
+    publishes: int
+    without: Run
+    during: tuple[Run, ...]
+    in_force_seconds: tuple[float, ...]  # from the order in the inbox to the first blocked answer
+    rss_kib: int  # before
+    peak_kib: int  # the most there ever was, loading included
+
+    def as_json(self) -> dict[str, object]:
+        return asdict(self)
+
+    @property
+    def p99_us(self) -> int:
+        """The worst of the runs."""
+        return max(run.p99_us for run in self.during)
+
+    @property
+    def lost(self) -> int:
+        return sum(run.lost for run in self.during)
+
+    def in_force(self, share: float) -> float:
+        return percentile(self.in_force_seconds, share)
+
+
+def measure_publishes(
+    loader: Loader, daemon: Daemon, workload: Workload, rate: float, publishes: int = PUBLISHES
+) -> Published:
+    rss = processes.rss_kib(daemon.pid)
+    numbers = iter(range(1, publishes + 1))
+    seconds: list[float] = []
+    with loader.running(daemon, workload, rate) as quiet:
+        while not quiet.is_over():
+            look(daemon, "nobody.bench.example")
+    during: list[Run] = []
+    while len(seconds) < publishes:
+        with loader.running(daemon, workload, rate) as running:
+            time.sleep(loader.warm_up)
+            seconds.extend(publish_until_over(daemon, running, numbers))
+        during.append(running.result)
+    peak = processes.rss_kib(daemon.pid, "VmHWM")
+    return Published(workload.name, rate, publishes, quiet.result, tuple(during), tuple(seconds), rss, peak)
+
+
+def publish_until_over(daemon: Daemon, running: Running, numbers: Iterator[int]) -> Iterator[float]:
+    """Publish one after the other while the load runs; the seconds that each took."""
+    while not running.is_over():
+        number = next(numbers, None)
+        if number is None:
+            look(daemon, "nobody.bench.example")
+            continue
+        began = time.monotonic()
+        name = daemon.put(number)
+        os.kill(daemon.pid, signal.SIGHUP)
+        while not look(daemon, name):
+            if time.monotonic() - began > IN_FORCE_SECONDS:
+                raise RuntimeError(f"{name} is not blocked {IN_FORCE_SECONDS} s after its order came")
+        yield time.monotonic() - began
+
+
+def look(daemon: Daemon, name: str) -> bool:
+    time.sleep(LOOK_SECONDS)
+    return processes.is_blocked(daemon.port, name)

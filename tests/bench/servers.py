@@ -1,0 +1,208 @@
+"""What is measured: the limit programs and the daemon. Servers of other makes are in `peers`.
+
+All of them are set up alike: one address of the loopback interface, so many threads, the same list (a listed
+name and everything below it is NXDOMAIN), and the load tool as the one upstream.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import processes
+
+BUILD = Path(__file__).parent / "build"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What all servers of one run have in common."""
+
+    folder: Path  # for what the servers write
+    workers: int
+    server_processors: str  # as taskset takes it: "0", or "0,1"
+    upstream_port: int
+    cached: bool  # whether answers of the upstream are to be kept
+    limited: bool  # whether the daemon limits clients, which these do not reach
+    patience: float  # seconds that a server has to load its list
+
+
+class Server:
+    """A server in a folder of its own, on a port of its own."""
+
+    name = ""
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self.port = 0
+        self.process: subprocess.Popen[bytes] | None = None
+        self.launched: list[str] = []
+        self.folder = setting.folder / f"{self.name}-{'cached' if setting.cached else 'uncached'}"
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def pid(self) -> int:
+        if self.process is None:
+            raise processes.DidNotStart("is not running")
+        return self.process.pid
+
+    def start(self, names: Path) -> float:
+        """Start with the list; returns the seconds to the first right answer about its last name."""
+        self.port = processes.free_port()
+        self.launched = self.command(names)
+        return self.start_again(names)
+
+    def start_again(self, names: Path) -> float:
+        """As `start`, with the files that the last start wrote."""
+        last = last_name(names)
+        began = time.monotonic()
+        self.process = processes.launch(self.setting.server_processors, self.launched, self.folder)
+        processes.wait_until(lambda: self.is_ready(last), self.process, "it blocks", self.setting.patience)
+        return time.monotonic() - began
+
+    def is_ready(self, last: str) -> bool:
+        return processes.is_blocked(self.port, last)
+
+    def stop(self) -> None:
+        if self.process is not None:
+            processes.stop(self.process)
+            self.process = None
+
+    def command(self, names: Path) -> list[str]:
+        """Write what the server reads, and return how it is called."""
+        raise NotImplementedError  # each server has its own
+
+    @classmethod
+    def version(cls) -> str | None:
+        """What the program says of itself; `None` where it is not installed."""
+        raise NotImplementedError
+
+
+class LimitEcho(Server):
+    name = "limit_echo"
+
+    def command(self, names: Path) -> list[str]:
+        return [str(BUILD / self.name), str(self.port), str(self.setting.workers)]
+
+    @classmethod
+    def version(cls) -> str | None:
+        return "of this repository"
+
+
+class LimitForward(LimitEcho):
+    name = "limit_forward"
+
+    def command(self, names: Path) -> list[str]:
+        upstream = str(self.setting.upstream_port)
+        return [str(BUILD / self.name), str(self.port), upstream, str(self.setting.workers)]
+
+    def is_ready(self, last: str) -> bool:
+        """It blocks nothing. Port and socket are there when the kernel lists them."""
+        wanted = f":{self.port:04X} "
+        return wanted in Path("/proc/net/udp").read_text()
+
+
+class Daemon(Server):
+    """dnsblock itself: a list, and a zone of orders for what `publish` sends."""
+
+    name = "daemon"
+    issuer = "bench.example"
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "dnsblock.yaml"
+
+    @property
+    def orders(self) -> Path:
+        return self.folder / "orders"
+
+    @property
+    def list_path(self) -> Path:
+        return self.folder / "names.txt"
+
+    @property
+    def control(self) -> Path:
+        return self.folder / "control.sock"
+
+    def command(self, names: Path) -> list[str]:
+        self.orders.mkdir(exist_ok=True)
+        shutil.copyfile(names, self.list_path)
+        self.metrics_port = processes.free_port()
+        self.config.write_text(json.dumps(self.settings(), indent=1))  # JSON is YAML
+        return [dnsblock(), "serve", "-c", str(self.config), "--json"]
+
+    def settings(self) -> dict[str, object]:
+        """Everything that is not here has its default."""
+        order_zone = {"name": "orders", "issuer": self.issuer, "unsigned": "accept", "answer": "nxdomain"}
+        list_zone = {"name": "list", "list": self.list_path.name, "match": "subtree", "answer": "nxdomain"}
+        settings: dict[str, object] = {
+            "listen": [f"127.0.0.1:{self.port}"],
+            "workers": self.setting.workers,
+            "upstream": {"servers": [f"127.0.0.1:{self.setting.upstream_port}"]},
+            "cache": {"size_mb": 64 if self.setting.cached else 0},
+            "orders": self.orders.name,
+            "zones": [order_zone, list_zone],
+            "metrics": f"127.0.0.1:{self.metrics_port}",
+        }
+        if self.setting.limited:
+            # Each query is counted for its client, and none of the load tool's 16 reaches the limit.
+            settings["limits"] = {"queries_per_second": 100000, "exempt": []}
+        return settings
+
+    def reload(self) -> dict[str, object]:
+        """`dnsblock reload`, which returns when the new snapshot answers."""
+        command = [dnsblock(), "reload", "-c", str(self.config), "--json"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=self.setting.patience)
+        if done.returncode != 0:
+            raise RuntimeError(f"dnsblock reload: {done.stdout}{done.stderr}")
+        said: dict[str, object] = json.loads(done.stdout)
+        return said
+
+    def put(self, number: int) -> str:
+        """Put an order that blocks one name, and one that lifts the order before it; returns the name."""
+        name = f"order-{number}.bench.example"
+        block = self.document(f"BLOCK-{number}", "block", entries=[name])
+        self.write_order(f"{number:06}-block.json", block)
+        if number > 1:
+            target = {"order_id": f"BLOCK-{number - 1}", "entries": "all"}
+            lift = self.document(f"LIFT-{number}", "unblock", targets=[target])
+            self.write_order(f"{number:06}-lift.json", lift)
+        return name
+
+    def document(self, order_id: str, action: str, **fields: object) -> dict[str, object]:
+        head = {"schema": "dnsblock.order/1", "issuer": self.issuer, "order_id": order_id, "action": action}
+        return head | {"issued_at": "2017-07-14T11:30:00+07:00"} | fields
+
+    def write_order(self, name: str, document: dict[str, object]) -> None:
+        partial = self.folder / f"{name}.tmp"
+        partial.write_text(json.dumps(document))
+        partial.rename(self.orders / name)
+
+    @classmethod
+    def version(cls) -> str | None:
+        return said_by([dnsblock(), "--version"])
+
+
+def dnsblock() -> str:
+    """The script of the environment that runs this."""
+    return str(Path(sys.executable).parent / "dnsblock")
+
+
+def said_by(command: Iterable[str]) -> str | None:
+    """The first line that a program prints, on either stream."""
+    try:
+        done = subprocess.run(list(command), capture_output=True, text=True, timeout=20)
+    except FileNotFoundError:
+        return None
+    lines = (done.stdout + done.stderr).strip().splitlines()
+    return lines[0].strip() if lines else ""
+
+
+def last_name(names: Path) -> str:
+    with names.open("rb") as file:
+        file.seek(max(0, names.stat().st_size - 300))
+        return file.read().split()[-1].decode("ascii")
