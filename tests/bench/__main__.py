@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m bench",
         description="Measures dnsblock beside bare socket loops (limit_echo, limit_forward) and, where "
         "installed, beside other resolvers, all with the same list and the same load. Servers have "
-        "processor 0, the load tool processor 1. What counts is the ratio to the limit; "
+        "the first processors, the load tool the last one. What counts is the ratio to the limit; "
         "docs/performance.md says how to read it.",
         epilog="make bench takes the same as variables: "
         "make bench NAMES=100000 ROUNDS=3 ONLY=blocked SERVERS=daemon",
@@ -117,6 +118,7 @@ def main() -> int:
     if kept is not None:
         show(kept, console)
         return 0
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: servers are stopped, files removed
     try:
         results = run(options, console)
     except KeyboardInterrupt:

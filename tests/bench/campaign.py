@@ -1,6 +1,7 @@
 """One run of the bench, top to bottom: tools, lists, servers, rounds, and what is kept of it."""
 
 import shutil
+import statistics
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -12,7 +13,16 @@ from rich.console import Console
 
 from . import machine, processes
 from .figures import spread
-from .load import WORKLOADS, Loader, Workload, compressed_octets, make_lists, make_tools, reading_seconds
+from .load import (
+    WORKLOADS,
+    Loader,
+    Workload,
+    compressed_octets,
+    fill_cache,
+    make_lists,
+    make_tools,
+    reading_seconds,
+)
 from .loading import Loaded, measure_loading
 from .overload import Overloaded, measure_overload
 from .peers import PEERS
@@ -43,11 +53,13 @@ class Options:
 
     @property
     def server_processors(self) -> str:
-        return ",".join(str(number) for number in range(self.workers))
+        """The first ones, as many as there are workers."""
+        return ",".join(str(number) for number in machine.processors()[: self.workers])
 
     @property
     def load_processor(self) -> str:
-        return "1"
+        """The last one."""
+        return str(machine.processors()[-1])
 
 
 @dataclass(slots=True)
@@ -149,6 +161,10 @@ def measure_group(
         stack.enter_context(stopped_in_the_end(limit))
         limit.start(lists / "one.txt")
         servers = [limit, *start_servers(results, setting, lists, stack)]
+        if setting.cached:
+            for server in servers[1:]:
+                console.print(f"Filling the cache of {server.name} ...")
+                fill_cache(loader, server)
         for number in range(1, options.rounds + 1):
             for workload in workloads:
                 say = Progress(console, options.rounds)
@@ -221,10 +237,11 @@ def measure_extras(
     """`publish` and `overload`, with mixed queries."""
     console = results.console
     mix = WORKLOADS["mix"]
-    best = {server.name: results.best_qps("mix", server.name) for server in servers}
+    best = {server.name: results.best_qps(mix.name, server.name) for server in servers}
     for server in servers:
         if not best[server.name]:
-            best[server.name] = loader.run(server, mix).useful_qps
+            runs = [loader.run(server, mix) for _ in range(results.options.rounds)]
+            best[server.name] = statistics.median(run.useful_qps for run in runs)
     if "publish" in extras:
         for server in servers:
             if isinstance(server, Daemon):

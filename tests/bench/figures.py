@@ -15,6 +15,8 @@ TARGETS = {"blocked": 1.15, "cached": 1.25, "uncached": 1.40, "mix": 1.25}
 # Above so many names the bounds are a tenth wider: the list is no longer in the processor's cache.
 MANY = 2_000_000
 MANY_ALLOWANCE = 1.1
+# Share of a run for which the load tool may stand in line for its processor.
+DISTURBED = 0.03
 
 
 class NotARun(ValueError):  # noqa: N818
@@ -36,6 +38,7 @@ class Run:
     wrong: int
     octets: int
     cpu_ns: int  # user and system time of the server in the window
+    waited_ns: int  # how long the load tool was ready and had no processor
     idle: float  # share of the load tool's turns in which nothing had come: not the bottleneck
     p50_us: int
     p90_us: int
@@ -48,6 +51,11 @@ class Run:
     def cpu_us(self) -> float:
         """CPU of the server per answer, in microseconds."""
         return self.cpu_ns / 1000 / self.arrived if self.arrived else float("inf")
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether something else had the load tool's processor, which is to have it alone."""
+        return self.waited_ns > DISTURBED * self.seconds * 1e9
 
     @property
     def busy(self) -> float:

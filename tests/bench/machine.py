@@ -15,7 +15,7 @@ def describe() -> dict[str, object]:
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "cpu": first(r"^model name\s*: (.+)$", "/proc/cpuinfo"),
-        "processors": os.cpu_count(),
+        "processors": len(processors()),
         "memory_kib": int(first(r"^MemTotal:\s+(\d+)", "/proc/meminfo") or 0),
         "kernel": platform.release(),
         "rmem_max": int(Path("/proc/sys/net/core/rmem_max").read_text()),
@@ -25,6 +25,11 @@ def describe() -> dict[str, object]:
         "commit": said(["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]),
         "command": sys.argv[1:],
     }
+
+
+def processors() -> list[int]:
+    """Those that this process may use."""
+    return sorted(os.sched_getaffinity(0))
 
 
 def stolen_ticks() -> int:

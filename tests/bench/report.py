@@ -23,7 +23,7 @@ def print_report(data: dict[str, Any], console: Console) -> None:
 def tables(data: dict[str, Any]) -> list[Table]:
     found = []
     if data["rounds"]:
-        found += [cost_table(data), latency_table(data)]
+        found += [cost_table(data), latency_table(data, "half"), latency_table(data, "saturated")]
     if data["loading"]:
         found.append(loading_table(data))
     if data["publish"]:
@@ -43,7 +43,17 @@ def cost_table(data: dict[str, Any]) -> Table:
     table = new_table(
         heading(data, "CPU and throughput"),
         ["workload", "server"],
-        ["CPU us/query", "ratio (least-most)", "target", "queries/s", "ratio", "busy", "waited", "wrong"],
+        [
+            "CPU us/query",
+            "ratio (least-most)",
+            "target",
+            "queries/s",
+            "ratio",
+            "busy",
+            "waited",
+            "wrong",
+            "disturbed",
+        ],
     )
     for row in rows(data):
         table.add_row(
@@ -56,19 +66,18 @@ def cost_table(data: dict[str, Any]) -> Table:
             f"{row.busy:.0%}",
             f"{row.waited:.0%}",
             str(row.wrong),
+            str(row.disturbed),
             end_section=False,
         )
     return table
 
 
-def latency_table(data: dict[str, Any]) -> Table:
-    columns = [f"{p} {load}" for load in ("half", "full") for p in ("p50", "p90", "p99", "p99.9")]
-    table = new_table(
-        heading(data, "Latency in us at half load and saturated"), ["workload", "server"], [*columns, "lost"]
-    )
+def latency_table(data: dict[str, Any], mode: str) -> Table:
+    title = {"half": "Latency in us at half load", "saturated": "Latency in us, saturated"}[mode]
+    table = new_table(heading(data, title), ["workload", "server"], ["p50", "p90", "p99", "p99.9", "lost"])
     for row in rows(data):
-        figures = [*row.half.values(), *row.saturated.values()]
-        table.add_row(*names(row), *(with_ratio(figure) for figure in figures), f"{row.lost:.2%}")
+        figures, lost = (row.half, row.lost_half) if mode == "half" else (row.saturated, row.lost_saturated)
+        table.add_row(*names(row), *(with_ratio(figure) for figure in figures.values()), f"{lost:.2%}")
     return table
 
 
@@ -166,8 +175,12 @@ def cautions(data: dict[str, Any]) -> list[str]:
         found.append(
             "the servers share a processor with the load tool: qps and latencies say little, CPU some"
         )
-    if any(entry["waited"] > 0.05 for entry in data["rounds"]):
-        found.append("another program had a server's processor for more than 5 % of some run (waited)")
+    disturbed = sum(row.disturbed for row in rows(data))
+    if disturbed:
+        found.append(
+            f"something else had the load tool's processor in {disturbed} of {len(data['rounds'])} runs "
+            "(disturbed); they count only where a server has no other"
+        )
     if any(entry["run"]["skipped"] for entry in data["rounds"] if entry["mode"] == "half"):
         found.append("the load tool left out queries at half load: latencies of those runs are too good")
     if machine.get("stolen_ticks", 0) > 100:

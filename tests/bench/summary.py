@@ -33,8 +33,10 @@ class Row:
     busy: float  # processors that the server used when saturated
     waited: float  # share of the time that it stood in line for one
     load_idle: float  # share of the turns in which the load tool had nothing to do when saturated
-    lost: float  # share of what was offered at half load
+    lost_half: float  # share of what was offered
+    lost_saturated: float
     wrong: int
+    disturbed: int  # runs that something else disturbed
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ def rows(data: dict[str, Any]) -> list[Row]:
 def server_row(workload: str, server: str, entries: Sequence[dict[str, Any]], bound: float | None) -> Row:
     saturated = pairs(entries, server, "saturated")
     half = pairs(entries, server, "half")
+    every = [*all_pairs(entries, server, "saturated"), *all_pairs(entries, server, "half")]
     return Row(
         workload=workload,
         server=server,
@@ -73,8 +76,10 @@ def server_row(workload: str, server: str, entries: Sequence[dict[str, Any]], bo
         busy=median(run.busy for run, _ in saturated),
         waited=median(e["waited"] for e in entries if (e["server"], e["mode"]) == (server, "saturated")),
         load_idle=median(run.idle for run, _ in saturated),
-        lost=share_lost(run for run, _ in half),
-        wrong=sum(run.wrong for run, _ in [*saturated, *half]),
+        lost_half=share_lost(run for run, _ in half),
+        lost_saturated=share_lost(run for run, _ in saturated),
+        wrong=sum(run.wrong for run, _ in every),
+        disturbed=sum(is_disturbed(pair) for pair in every),
     )
 
 
@@ -94,8 +99,10 @@ def limit_row(workload: str, entries: Sequence[dict[str, Any]]) -> Row:
         busy=median(run.busy for run in saturated),
         waited=0,
         load_idle=median(run.idle for run in saturated),
-        lost=share_lost(half),
+        lost_half=share_lost(half),
+        lost_saturated=share_lost(saturated),
         wrong=0,
+        disturbed=0,
     )
 
 
@@ -130,6 +137,17 @@ Pair = tuple[Run, list[Run]]
 
 
 def pairs(entries: Iterable[dict[str, Any]], server: str | None, mode: str) -> list[Pair]:
+    """The rounds in which nothing else had the load tool's processor; where there is none, all."""
+    found = all_pairs(entries, server, mode)
+    return [pair for pair in found if not is_disturbed(pair)] or found
+
+
+def is_disturbed(pair: Pair) -> bool:
+    run, limits = pair
+    return any(found.disturbed for found in [run, *limits])
+
+
+def all_pairs(entries: Iterable[dict[str, Any]], server: str | None, mode: str) -> list[Pair]:
     return [
         (Run(**entry["run"]), [Run(**limit) for limit in entry["limits"]])
         for entry in entries

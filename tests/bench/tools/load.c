@@ -68,7 +68,7 @@ static struct flow flows[SOCKETS_MAX];
 static struct counts counts;
 static struct batch batch;
 static uint32_t latencies[BUCKETS];
-static uint64_t begin, end; /* of the window that counts */
+static uint64_t begin = UINT64_MAX, end = UINT64_MAX; /* of the window that counts: not yet */
 static int upstream_fd = -1;
 
 static uint64_t clock_ns(clockid_t clock)
@@ -256,13 +256,13 @@ static uint64_t percentile(double share)
     return 0;
 }
 
-static void report(double elapsed, uint64_t cpu_ns, double idle)
+static void report(double elapsed, uint64_t cpu_ns, uint64_t waited, double idle)
 {
     printf("{\"seconds\": %.6f, \"qps\": %.1f, \"useful_qps\": %.1f, \"arrived\": %lu, \"useful\": %lu, ", elapsed,
            (double)counts.arrived / elapsed, (double)counts.useful / elapsed, counts.arrived, counts.useful);
     printf("\"offered\": %lu, \"skipped\": %lu, \"lost\": %lu, \"wrong\": %lu, \"octets\": %lu, ", counts.offered,
            counts.skipped, counts.offered - counts.in_time, counts.wrong, counts.octets);
-    printf("\"cpu_ns\": %lu, \"idle\": %.4f, ", cpu_ns, idle);
+    printf("\"cpu_ns\": %lu, \"waited_ns\": %lu, \"idle\": %.4f, ", cpu_ns, waited, idle);
     printf("\"p50_us\": %lu, \"p90_us\": %lu, \"p99_us\": %lu, \"p999_us\": %lu, \"max_us\": %lu, \"rcodes\": {",
            percentile(.5), percentile(.9), percentile(.99), percentile(.999), percentile(1));
     const char *comma = "";
@@ -272,6 +272,19 @@ static void report(double elapsed, uint64_t cpu_ns, double idle)
             comma = ", ";
         }
     printf("}}\n");
+}
+
+/* How long this program was ready to run and had no processor (sched-stats.rst), 0 where the kernel keeps no count. */
+static uint64_t waited_ns(void)
+{
+    uint64_t waited = 0;
+    FILE *file = fopen("/proc/thread-self/schedstat", "r");
+    if (file) {
+        if (fscanf(file, "%*u %lu", &waited) != 1)
+            waited = 0;
+        fclose(file);
+    }
+    return waited;
 }
 
 /* Goes on answering and listening until nothing comes any more, so that neither the server nor its upstreams'
@@ -290,13 +303,14 @@ static void run(void)
     if (options.pid && clock_getcpuclockid((pid_t)options.pid, &server))
         fail("clock_getcpuclockid");
     uint64_t start = now(), cpu = 0, loops = 0, idle = 0, time = start;
-    begin = start + (uint64_t)(options.warm_up * 1e9);
-    end = begin + (uint64_t)(options.seconds * 1e9);
+    uint64_t warm = start + (uint64_t)(options.warm_up * 1e9), waited = 0;
     int is_counting = 0;
     for (; time < end; time = now()) {
-        if (!is_counting && time >= begin) {
+        if (!is_counting && time >= warm) {
             is_counting = 1;
             begin = time;
+            end = begin + (uint64_t)(options.seconds * 1e9);
+            waited = waited_ns();
             cpu = options.pid ? clock_ns(server) : 0;
         }
         if (options.rate > 0) {
@@ -313,9 +327,10 @@ static void run(void)
         idle += is_counting && !heard;
     }
     cpu = options.pid ? clock_ns(server) - cpu : 0;
+    waited = waited_ns() - waited;
     double elapsed = (double)(now() - begin) / 1e9;
     drain();
-    report(elapsed, cpu, loops ? (double)idle / (double)loops : 0);
+    report(elapsed, cpu, waited, loops ? (double)idle / (double)loops : 0);
 }
 
 /* ------- The command line ------- */

@@ -1,0 +1,87 @@
+"""The bench runs to its end, on a list so small that it says nothing. No time is judged here."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from . import processes
+from .load import WORKLOADS
+
+TESTS = Path(__file__).parents[1]
+TINY = ["--names=1000", "--rounds=1", "--seconds=0.2", "--warm-up=0.05", "--publishes=2", "--servers=daemon"]
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The JSON of a tiny run of everything."""
+    folder = tmp_path_factory.mktemp("results")
+    command = [sys.executable, "-m", "bench", *TINY, f"--results={folder}"]
+    environment = os.environ | {"PYTHONPATH": str(TESTS)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (path,) = folder.glob("*-1000-1.json")
+    return path
+
+
+def test_a_run_is_kept_whole(kept: Path):
+    """Machine, date and versions belong to every figure."""
+    data = json.loads(kept.read_text())
+    assert data["schema"] == "dnsblock.bench/1"
+    assert {"date", "cpu", "processors", "kernel", "commit", "command"} <= data["machine"].keys()
+    assert data["versions"].keys() == {"daemon"}
+    assert data["options"]["names"] == data["list"]["names"] == 1000
+    assert [loaded["server"] for loaded in data["loading"]] == ["daemon"]
+    measured = {(entry["workload"], entry["server"], entry["mode"]) for entry in data["rounds"]}
+    assert measured == {
+        (workload, "daemon", mode) for workload in WORKLOADS for mode in ("saturated", "half")
+    }
+    assert all(len(entry["limits"]) == (2 if entry["mode"] == "saturated" else 1) for entry in data["rounds"])
+    assert [len(entry["in_force_seconds"]) for entry in data["publish"]] == [2]
+    assert [entry["server"] for entry in data["overload"]] == ["limit_echo", "daemon"]
+    assert data["notes"] == []
+
+
+def test_the_answers_are_the_right_ones(kept: Path):
+    """A list that is not in force, or an upstream that is not asked, would make every figure worthless.
+
+    A machine that stalls for seconds may add SERVFAIL (2) where the upstream is asked.
+    """
+    data = json.loads(kept.read_text())
+    assert all(entry["run"]["useful"] > 0 for entry in data["rounds"])
+    rcodes: dict[str, set[str]] = {workload: set() for workload in WORKLOADS}
+    for entry in data["rounds"]:
+        rcodes[entry["workload"]] |= entry["run"]["rcodes"].keys()
+    assert rcodes["blocked"] == {"3"}
+    assert rcodes["cached"] - {"2"} == rcodes["uncached"] - {"2"} == {"0"}
+    assert rcodes["mix"] - {"2"} == {"0", "3"}
+
+
+def test_a_kept_run_is_drawn(kept: Path):
+    assert kept.with_suffix(".svg").read_text().startswith("<svg ")
+
+
+def test_lists_are_the_same_for_the_same_count(tmp_path: Path, kept: Path):
+    """Figures of two days are of one list."""
+    names = Path(__file__).parent / "build" / "names"
+    lists = []
+    for folder in (tmp_path / "one", tmp_path / "two"):
+        folder.mkdir()
+        subprocess.run([names, folder, "1000"], check=True, timeout=10)
+        lists.append({path.name: path.read_bytes() for path in folder.iterdir()})
+    assert lists[0] == lists[1]
+    assert len(set(lists[0]["names.txt"].split())) == 1000
+
+
+def test_a_server_that_does_not_come_up_ends_the_wait(tmp_path: Path):
+    """Each wait has a bound, and what the wait was for is in the message."""
+    process = processes.launch("0", ["false"], tmp_path)
+    with pytest.raises(processes.DidNotStart, match="ended with code 1 before it blocks"):
+        processes.wait_until(lambda: False, process, "it blocks", within=10)
+    sleeper = processes.launch("0", ["sleep", "60"], tmp_path)
+    with pytest.raises(processes.DidNotStart, match="not within 0 s: it blocks"):
+        processes.wait_until(lambda: False, sleeper, "it blocks", within=0)
+    processes.stop(sleeper)
