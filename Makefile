@@ -108,7 +108,7 @@ fuzz = mkdir -p engine/fuzz/target/found/$(1) && log=engine/fuzz/target/found/$(
 # The options of `make bench`, from the variables that are set. SECONDS has another default there.
 bench: SECONDS = 4
 lower = $(shell echo $(1) | tr A-Z a-z)
-bench-options = $(foreach v,NAMES WORKERS ROUNDS SECONDS ONLY SERVERS PATIENCE PUBLISHES,$(if $($(v)),--$(call lower,$(v))=$($(v)))) \
+bench-options = $(foreach v,NAMES WORKERS ROUNDS SECONDS ONLY SERVERS PATIENCE PUBLISHES QUIET,$(if $($(v)),--$(call lower,$(v))=$($(v)))) \
 	$(if $(LIMITED),--limited)
 
 $(VENV)/.built: $(ENGINE) pyproject.toml constraints.txt | toolchain

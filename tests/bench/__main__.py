@@ -80,6 +80,12 @@ def parser() -> argparse.ArgumentParser:
         default=DEFAULTS.publishes,
         help="publishes of the workload publish (%(default)s)",
     )
+    parser.add_argument(
+        "--quiet",
+        type=float,
+        default=DEFAULTS.quiet,
+        help="seconds to wait before each run, at most, until nothing else runs on the machine (%(default)s)",
+    )
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the JSON and the plot go")
     parser.add_argument(
         "--show", type=Path, help="measure nothing: print and draw a run that was kept as JSON"

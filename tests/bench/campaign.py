@@ -50,6 +50,7 @@ class Options:
     limited: bool = False
     patience: float = 300
     publishes: int = PUBLISHES
+    quiet: float = 0
 
     @property
     def server_processors(self) -> str:
@@ -155,7 +156,9 @@ def measure_group(
 ) -> None:
     """All servers are started once, with a cache or without, and idle while another one is measured."""
     options, console = results.options, results.console
-    loader = Loader(lists, options.load_processor, setting.upstream_port, options.seconds, options.warm_up)
+    loader = Loader(
+        lists, options.load_processor, setting.upstream_port, options.seconds, options.warm_up, options.quiet
+    )
     limit: Server = LimitEcho(setting) if setting.cached else LimitForward(setting)
     with ExitStack() as stack:
         stack.enter_context(stopped_in_the_end(limit))

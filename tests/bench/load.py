@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import processes
+from . import machine, processes
 from .figures import Run, parse_run
 from .servers import BUILD, Server
 
@@ -49,6 +49,7 @@ class Loader:
     upstream_port: int
     seconds: float
     warm_up: float
+    quiet: float = 0  # seconds to wait for an idle machine before a run
 
     def command(
         self, server: Server, workload: Workload, rate: float = 0, seconds: float = 0, lag_us: int = 1_000_000
@@ -72,6 +73,7 @@ class Loader:
         return processes.pinned(self.processor, command)
 
     def run(self, server: Server, workload: Workload, rate: float = 0) -> Run:
+        machine.wait_for_quiet(self.quiet)
         with self.running(server, workload, rate) as running:
             pass
         return running.result

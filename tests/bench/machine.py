@@ -5,9 +5,12 @@ import platform
 import re
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+QUIET = 0.9  # share of the processors' time
+LOOK_SECONDS = 0.3
 ROOT = Path(__file__).parents[2]
 
 
@@ -36,6 +39,23 @@ def stolen_ticks() -> int:
     """Time that the hypervisor gave to others, in ticks since boot (proc_stat(5))."""
     fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()
     return int(fields[8]) if len(fields) > 8 else 0
+
+
+def wait_for_quiet(within: float) -> None:
+    """Wait until the processors are nearly idle, at most so many seconds: others have the machine, too."""
+    deadline = time.monotonic() + within
+    while time.monotonic() < deadline:
+        before = idle_ticks()
+        time.sleep(LOOK_SECONDS)
+        idle = (idle_ticks() - before) / os.sysconf("SC_CLK_TCK") / LOOK_SECONDS
+        if idle > QUIET * (os.cpu_count() or 1):
+            return
+
+
+def idle_ticks() -> int:
+    """Time that the processors had nothing to do, in ticks since boot (proc_stat(5))."""
+    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()
+    return int(fields[4]) + int(fields[5])
 
 
 def first(pattern: str, path: str) -> str | None:

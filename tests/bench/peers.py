@@ -51,6 +51,7 @@ class Dnsdist(Server):
             f"""\
 setSecurityPollSuffix("")
 setUDPMultipleMessagesVectorSize(64)
+setUDPSocketBufferSizes(4194304, 4194304)
 setMaxUDPOutstanding(65535)
 {listen}
 newServer({{address="127.0.0.1:{self.setting.upstream_port}", healthCheckMode="up"}})
