@@ -1,6 +1,7 @@
 """Makes the load tools and the lists, and runs the load tool against a server."""
 
 import lzma
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -122,12 +123,13 @@ def make_tools() -> None:
 
 
 def make_lists(count: int) -> Path:
-    """The list of so many names and its queries, made once, and one of a single name beside it."""
-    folder = BUILD / f"names-{count}"
-    if not (folder / "mix.txt").exists():
+    """The list of so many names and its queries, and a list of one name. Made anew when the tool is."""
+    folder, program = BUILD / f"names-{count}", BUILD / "names"
+    if not folder.exists() or folder.stat().st_mtime < program.stat().st_mtime:
+        shutil.rmtree(folder, ignore_errors=True)
         partial = BUILD / f"names-{count}.part"
         partial.mkdir(parents=True, exist_ok=True)
-        subprocess.run([str(BUILD / "names"), str(partial), str(count)], check=True)
+        subprocess.run([str(program), str(partial), str(count)], check=True)
         (partial / "one.txt").write_text("only.bench.example\n")
         partial.rename(folder)
     return folder

@@ -93,12 +93,13 @@ def draw(data: dict[str, Any]) -> str:
 def draw_panel(panel: Panel, top: int) -> list[str]:
     room = WIDTH - LEFT - RIGHT
     limit_x = LEFT + room / panel.scale
-    parts = [text(10, top + 22, panel.title, 13, weight="bold")]
+    parts = [
+        text(10, top + 18, panel.title, 13, weight="bold"),
+        line(limit_x, top + HEAD - 4, top + panel.height - GAP, "#000000"),
+        text(limit_x + 3, top + HEAD - 5, "limit", 9),
+    ]
     for index, bar in enumerate(panel.bars):
         parts += draw_bar(bar, top + HEAD + index * (BAR + GAP), room, panel.scale)
-    bottom = top + panel.height - GAP
-    parts.append(line(limit_x, top + HEAD - 4, bottom, "#000000"))
-    parts.append(text(limit_x + 3, top + HEAD - 5, "limit", 9))
     return parts
 
 
@@ -119,8 +120,8 @@ def draw_bar(bar: Bar, y: int, room: int, scale: float) -> list[str]:
 
 def text(x: float, y: float, words: str, size: int, *, weight: str = "normal", anchor: str = "start") -> str:
     return (
-        f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" font-weight="{weight}" text-anchor="{anchor}">'
-        f"{escape(words)}</text>"
+        f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" font-weight="{weight}" text-anchor="{anchor}" '
+        f'paint-order="stroke" stroke="white" stroke-width="3">{escape(words)}</text>'
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from . import processes
+from . import machine, processes
 from .load import WORKLOADS
 
 TESTS = Path(__file__).parents[1]
@@ -78,10 +78,11 @@ def test_lists_are_the_same_for_the_same_count(tmp_path: Path, kept: Path):
 
 def test_a_server_that_does_not_come_up_ends_the_wait(tmp_path: Path):
     """Each wait has a bound, and what the wait was for is in the message."""
-    process = processes.launch("0", ["false"], tmp_path)
+    own = str(machine.processors()[0])
+    process = processes.launch(own, ["false"], tmp_path)
     with pytest.raises(processes.DidNotStart, match="ended with code 1 before it blocks"):
         processes.wait_until(lambda: False, process, "it blocks", within=10)
-    sleeper = processes.launch("0", ["sleep", "60"], tmp_path)
+    sleeper = processes.launch(own, ["sleep", "60"], tmp_path)
     with pytest.raises(processes.DidNotStart, match="not within 0 s: it blocks"):
         processes.wait_until(lambda: False, sleeper, "it blocks", within=0)
     processes.stop(sleeper)
