@@ -13,8 +13,9 @@
  * both have the one processor that the server has not: two that share it would wait for each other for milliseconds.
  *
  * Each socket has an address of its own, 127.0.1.1 and up, so that to the server they are clients of different
- * networks. The window that counts begins after --warm-up. `qps`, `useful` and `cpu_ns` (of --pid, all its threads) are of what
- * arrived in it; latencies, `lost` and `wrong` are of what was due in it. All times are monotonic nanoseconds. */
+ * networks. The window that counts begins after --warm-up. `qps`, `useful` and `cpu_ns` (of --pid, all its threads)
+ * are of what arrived in it; latencies, `lost` and `wrong` are of what was due in it. All times are monotonic
+ * nanoseconds. */
 #include "net.h"
 
 #include <getopt.h>
