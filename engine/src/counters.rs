@@ -85,7 +85,8 @@ pub enum Slip {
 /// In the order of `Slip`.
 pub const SLIPS: [&str; 3] = ["dropped", "truncated", "bad_cookie"];
 
-/// What one packet thread has counted.
+/// What one packet thread has counted. No other one's shares a cache line with it.
+#[repr(align(128))]
 pub struct Counters {
     /// By transport (UDP, TCP), then outcome.
     pub queries: [[Counter; OUTCOMES.len()]; 2],

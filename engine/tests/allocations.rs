@@ -1,0 +1,98 @@
+//! What a packet costs in allocations: none, unless an upstream must be asked.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use _engine::answer::{Client, Rules, Soa, Verdict, decide, read};
+use _engine::cache::{Age, Cache, Keeping, Kept, Key};
+use _engine::list;
+use _engine::local::{Local, Switches};
+use _engine::message::{MAX_MESSAGE, Query};
+use _engine::name::Name;
+use _engine::policy::{Action, Answer, Match, Rule, Snapshot, ZoneInPlace};
+use _engine::prefix::{Prefix, Prefixes};
+
+fn snapshot() -> Snapshot {
+    let answer = Answer {
+        action: Action::Sinkhole,
+        ttl: 30,
+        extended_error: Some(16),
+        ipv4: vec![Ipv4Addr::new(192, 0, 2, 53)],
+        ipv6: Vec::new(),
+        target: None,
+    };
+    let rule = Rule::Answer { answer: Arc::new(answer), reference: "order 1".into(), structured: None };
+    let Ok(zone) = list::plain("list", b"blocked.example\n", Match::Subtree, rule) else { panic!("a list") };
+    let place = ZoneInPlace { zone: Arc::new(zone), next_change_at: None, judges_targets: true };
+    Snapshot::new(vec![place], 1)
+}
+
+fn rules() -> Rules {
+    let name = |text: &str| Name::from_text(text.as_bytes()).unwrap();
+    let everyone = Prefixes::new([Prefix { address: IpAddr::V4(Ipv4Addr::UNSPECIFIED), length: 0 }]);
+    Rules {
+        clients: everyone,
+        max_payload: 1232,
+        soa: Soa(name("localhost"), name("nobody.invalid")),
+        local: Local::new(Switches { special_names: true, ..Switches::default() }, None),
+        ..Rules::default()
+    }
+}
+
+fn packet(labels: &[&str], qtype: u8) -> Vec<u8> {
+    let mut packet = vec![0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 1];
+    for label in labels {
+        packet.push(label.len() as u8);
+        packet.extend_from_slice(label.as_bytes());
+    }
+    packet.extend_from_slice(&[0, 0, qtype, 0, 1]);
+    packet.extend_from_slice(&[0, 0, 41, 4, 0xd0, 0, 0, 0, 0, 0, 0]);
+    packet
+}
+
+const CLIENT: Client = Client { address: IpAddr::V4(Ipv4Addr::LOCALHOST), port: 4711, over_tcp: false };
+
+#[test]
+fn a_decision_allocates_nothing() {
+    let (snapshot, rules) = (snapshot(), rules());
+    let (mut query, mut out) = (Query::blank(), [0; 4096]);
+    let deep = ["a", "b", "c", "d", "e", "blocked", "example"];
+    for (labels, qtype) in [(&deep[..], 1), (&deep[..], 28), (&["free", "example"], 1), (&["localhost"], 1)] {
+        let packet = packet(labels, qtype);
+        let counted = allocation_counter::measure(|| {
+            let Ok(()) = read(&packet, CLIENT, &rules, 1, &mut query, &mut out) else { panic!("a query") };
+            let verdict = decide(&query, &snapshot, &rules, 1, &mut out);
+            assert_eq!(matches!(verdict, Verdict::Forward { .. }), labels[0] == "free");
+        });
+        assert_eq!(counted.count_total, 0, "{labels:?} {qtype}");
+    }
+    let garbage = allocation_counter::measure(|| {
+        assert!(read(&[0; 40], CLIENT, &rules, 1, &mut query, &mut out).is_err());
+    });
+    assert_eq!(garbage.count_total, 0);
+}
+
+#[test]
+fn a_kept_answer_is_given_without_an_allocation() {
+    let (rules, asked) = (rules(), packet(&["free", "example"], 1));
+    let keeping = Keeping { octets: 1 << 20, max_ttl: 300, ..Keeping::default() };
+    let (mut query, mut out) = (Query::blank(), [0; 4096]);
+    let Ok(()) = read(&asked, CLIENT, &rules, 1, &mut query, &mut out) else { panic!("a query") };
+    let mut response = asked[..asked.len() - 11].to_vec();
+    (response[2], response[7], response[11]) = (0x81, 1, 0);
+    response.extend_from_slice(b"\xc0\x0c\0\x01\0\x01\0\0\x01\x2c\0\x04\xc0\0\x02\x01");
+    let cache = Cache::default();
+    cache.resize(keeping.octets);
+    let key = Key::new(&query.head, &query.name, query.qtype);
+    let kept = Kept::new(&response, key, &keeping, Instant::now(), &mut [0; MAX_MESSAGE]).unwrap();
+    cache.keep(key, kept, cache.purges());
+    // What a thread allocates once is not counted.
+    assert!(cache.find(key).is_some());
+    let counted = allocation_counter::measure(|| {
+        let kept = cache.find(Key::new(&query.head, &query.name, query.qtype)).unwrap();
+        assert_eq!(kept.age(Instant::now(), &keeping), Age::Fresh(0));
+        assert!(kept.respond(&query, Age::Fresh(0), 1232, &mut out).is_some());
+    });
+    assert_eq!(counted.count_total, 0);
+}
