@@ -379,7 +379,9 @@ def _give_way() -> None:
 
     Of this thread, and of those that it starts from now on; the packet threads run already.
     """
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), CONTROL_NICENESS)
+    this = threading.get_native_id()
+    niceness = os.getpriority(os.PRIO_PROCESS, this)
+    os.setpriority(os.PRIO_PROCESS, this, niceness + CONTROL_NICENESS)
 
 
 def raise_descriptor_limit() -> None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -223,3 +224,15 @@ def test_the_control_plane_works_while_too_many_ask(
     assert all(set(result.rcodes) == {"NOERROR"} for result in results)
     assert all(result.slowest < USEFUL + 0.25 for result in results), "an answer that nobody waited for"
     assert figures.rise("process_resident_memory_bytes") < 64 * MEBIBYTE
+
+
+def test_the_control_plane_gives_way_to_packet_threads(subject: Subject):
+    """Where processors are few, a list that is compiled must not hold up an answer."""
+    subject.start()
+    niceness = {}
+    for thread in Path(f"/proc/{subject.process.pid}/task").iterdir():
+        name, _, rest = (thread / "stat").read_text().partition("(")[2].rpartition(")")
+        niceness[name] = int(rest.split()[16])
+    packets = {value for name, value in niceness.items() if name.startswith("packets-")}
+    assert packets == {0}
+    assert max(niceness.values()) == 10
