@@ -17,6 +17,7 @@ __all__ = [
     "Engine",
     "ListRefused",
     "PolicyZone",
+    "Probe",
     "Rule",
     "Rules",
     "Settings",
@@ -189,11 +190,30 @@ class Rules:
     ) -> Rules: ...
 
 @final
+class Probe:
+    """A question by which upstreams are seen to be alive; `.` is the root. `failures` of them in a row and an
+    upstream is down, `successes` and it is up again. Raises `ValueError` for what is out of bounds.
+    """
+
+    def __new__(
+        cls,
+        *,
+        question: str,
+        qtype: int,
+        interval_ms: int,
+        timeout_ms: int,
+        failures: int,
+        successes: int,
+    ) -> Probe: ...
+
+@final
 class Settings:
     """How the engine listens and forwards. Times in milliseconds, sizes in octets, bounds for all threads
     together but `max_outstanding`, which is per thread; `max_connections` is per listener.
 
-    Raises `ValueError` for what is out of bounds.
+    Upstreams are address, port, weight and order. `choice` is `first`, `least_outstanding`, `weighted` or
+    `hashed`; `tells` is `none` or `proxy` with None, or `subnet` with the bits of IPv4 and IPv6 addresses
+    that are told, and whether of private ones, too. Raises `ValueError` for what is out of bounds.
     """
 
     def __new__(
@@ -202,10 +222,13 @@ class Settings:
         listen: Sequence[tuple[IPv4Address | IPv6Address, int]],
         workers: int,
         max_payload: int,
-        upstreams: Sequence[tuple[IPv4Address | IPv6Address, int]],
+        upstreams: Sequence[tuple[IPv4Address | IPv6Address, int, int, int]],
+        choice: str,
         attempts: int,
         attempt_timeout_ms: int,
         max_outstanding: int,
+        probe: Probe | None,
+        tells: tuple[str, tuple[int, int, bool] | None],
         max_connections: int,
         max_connections_per_client: int,
         max_pipelined: int,
@@ -223,6 +246,14 @@ class UpstreamCounts:
     timeouts: int
     network_errors: int
     mismatches: int
+    taken_over: int
+    """Queries that were sent to another at once, as this one was not up any more."""
+    unwilling: int
+    """Answers that say that it does not answer such a query; another was asked."""
+    is_up: bool
+    outstanding: int
+    probes: dict[str, int]
+    """By what became of them: `good`, `bad` (an answer that says that it cannot), `lost`."""
     latency_buckets: list[tuple[float, int]]
     latency_seconds: float
 

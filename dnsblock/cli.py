@@ -220,7 +220,9 @@ def _print_status(facts: dict[str, Any]) -> None:
     last = facts["last_publish"]
     click.echo(f"dnsblock {facts['version']}, pid {facts['pid']}, up since {local(facts['started_at'])}")
     click.echo(f"  listening    {', '.join(facts['listening'])}")
-    click.echo(f"  upstreams    {', '.join(facts['upstreams'])}")
+    down = set(facts["upstreams_down"])
+    upstreams = (f"{server} (DOWN)" if server in down else server for server in facts["upstreams"])
+    click.echo(f"  upstreams    {', '.join(upstreams)}")
     click.echo(f"  serving      serial {facts['serial']} since {local(facts['published_at'])}")
     click.echo(f"  digest       {facts['digest']}")
     click.echo(f"  enforced     {facts['entries']:,} names")

@@ -29,6 +29,7 @@ from dnsblock.values import (
     Networks,
     NotEmpty,
     Number,
+    ProbeName,
     Servers,
     SocketPath,
     Switch,
@@ -167,13 +168,60 @@ class Cookies(_Options):
     secrets: FilePath | None = None  # null: one of this process alone
 
 
+class Server(_Options):
+    """A recursive resolver that is asked: its address alone, or a mapping."""
+
+    address: Upstream
+    weight: Annotated[int, Number, Field(ge=1, le=100)] = 1  # its share beside others of its order
+    order: Annotated[int, Number, Field(ge=0, le=63)] = 0  # the lowest that has one which is up is asked
+
+    @model_validator(mode="before")
+    @classmethod
+    def _address_alone(cls, value: Any) -> Any:
+        return {"address": value} if isinstance(value, str) else value
+
+    def __str__(self) -> str:
+        return str(self.address)
+
+
+PROBE_TYPES = {"A": 1, "NS": 2, "SOA": 6, "TXT": 16, "AAAA": 28}  # RFC 1035 section 3.2.2, RFC 3596
+
+
+class Probe(_Options):
+    """The question by which it is seen whether an upstream is alive."""
+
+    name: ProbeName = "."
+    type: Literal["A", "AAAA", "NS", "SOA", "TXT"] = "NS"
+    interval_ms: Milliseconds = 1000  # doubled again and again while it is down
+    timeout_ms: Milliseconds = 500
+    failures: Annotated[int, Number, Field(ge=1, le=100)] = 3  # in a row: it is down
+    successes: Annotated[int, Number, Field(ge=1, le=100)] = 2  # in a row: it is up again
+
+
+class Subnet(_Options):
+    """How much of a client's address EDNS Client Subnet tells (RFC 7871 section 11.1)."""
+
+    ipv4: Annotated[int, Number, Field(ge=1, le=32)] = 24
+    ipv6: Annotated[int, Number, Field(ge=1, le=128)] = 56
+    private: Literal["hide", "tell"] = "hide"  # addresses that mean nothing on the Internet
+
+
 class UpstreamOptions(_Options):
     """Who is asked about what is not blocked."""
 
-    servers: Annotated[tuple[Upstream, ...], Field(max_length=64), NotEmpty, Servers] = as_written("system")
+    servers: Annotated[tuple[Server, ...], Field(max_length=64), NotEmpty, Servers] = as_written("system")
+    choice: Literal["first", "least_outstanding", "weighted", "hashed"] = "first"
+    probe: Probe | None = as_written({})  # null: an upstream is judged by its answers alone
     attempt_timeout_ms: Milliseconds = 1500
     attempts: Annotated[int, Number, Field(ge=1, le=4)] = 3  # sendings of one query, all upstreams together
     max_outstanding: Annotated[int, Number, Field(ge=1, le=32_768)] = 16_384  # per packet thread
+    tell_client: Literal["none", "proxy", "subnet"] = "none"  # what upstreams are told of who asks
+    subnet: Subnet = as_written({})
+
+    @property
+    def tells_client(self) -> bool:
+        """Whether an upstream learns who asks, so that its answer may be for this client alone."""
+        return self.tell_client != "none"
 
 
 class CacheOptions(_Options):
@@ -386,7 +434,7 @@ def _cross_check(config: Config, read: Document, broken: frozenset[str]) -> Iter
             yield read.problem(("listen", index), str(endpoint), "is listed twice")
     if not broken & {"listen", "upstream"}:
         for index, server in enumerate(config.upstream.servers):
-            if any(_is_reached_at(listen, server) for listen in config.listen):
+            if any(_is_reached_at(listen, server.address) for listen in config.listen):
                 reason = "this is our own listen address, a loop: list the real resolvers in upstream.servers"
                 yield read.problem(("upstream", "servers", index), str(server), reason)
     yield from _check_zones(config, read, broken)

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv6Address
 
-from dnsblock._engine import Engine, Settings
-from dnsblock.config import Config, load
+from dnsblock._engine import Engine, Probe, Settings
+from dnsblock.config import PROBE_TYPES, Config, UpstreamOptions, load
 from dnsblock.errors import LedgerUnwritable, Problem, Refused, binding_advice
 from dnsblock.http.api import control_app
 from dnsblock.http.metrics import Metrics, metrics_app
@@ -304,6 +304,12 @@ class Daemon:
         return self.engine.counters()
 
     @property
+    def upstreams_down(self) -> list[str]:
+        """Upstreams that are not asked, since they do not answer as they should."""
+        states = zip(self.config.upstream.servers, self.counters().upstreams, strict=True)
+        return [str(server) for server, counts in states if not counts.is_up]
+
+    @property
     def entries(self) -> int:
         """Names that are enforced, over all zones."""
         return self.policy.snapshot.entries
@@ -346,14 +352,21 @@ def worker_count(config: Config) -> int:
 
 
 def _bind(config: Config) -> Engine:
+    upstream = config.upstream
     settings = Settings(
         listen=[(endpoint.host, endpoint.port) for endpoint in config.listen],
         workers=worker_count(config),
         max_payload=config.udp.max_payload,
-        upstreams=[(server.host, server.port) for server in config.upstream.servers],
-        attempts=config.upstream.attempts,
-        attempt_timeout_ms=config.upstream.attempt_timeout_ms,
-        max_outstanding=config.upstream.max_outstanding,
+        upstreams=[
+            (server.address.host, server.address.port, server.weight, server.order)
+            for server in upstream.servers
+        ],
+        choice=upstream.choice,
+        attempts=upstream.attempts,
+        attempt_timeout_ms=upstream.attempt_timeout_ms,
+        max_outstanding=upstream.max_outstanding,
+        probe=_probe(upstream),
+        tells=_tells(upstream),
         max_connections=config.tcp.max_connections,
         max_connections_per_client=config.tcp.max_connections_per_client,
         max_pipelined=config.tcp.max_pipelined,
@@ -365,6 +378,26 @@ def _bind(config: Config) -> Engine:
     except OSError as err:
         problem = Problem(str(err.filename or "listen"), None, "", binding_advice(err, "listen"))
         raise Refused([problem]) from err
+
+
+def _probe(upstream: UpstreamOptions) -> Probe | None:
+    probe = upstream.probe
+    if probe is None:
+        return None
+    return Probe(
+        question=probe.name,
+        qtype=PROBE_TYPES[probe.type],
+        interval_ms=probe.interval_ms,
+        timeout_ms=probe.timeout_ms,
+        failures=probe.failures,
+        successes=probe.successes,
+    )
+
+
+def _tells(upstream: UpstreamOptions) -> tuple[str, tuple[int, int, bool] | None]:
+    subnet = upstream.subnet
+    bounds = (subnet.ipv4, subnet.ipv6, subnet.private == "tell")
+    return upstream.tell_client, bounds if upstream.tell_client == "subnet" else None
 
 
 def _start(engine: Engine, snapshot: Snapshot, rules: Rules) -> None:

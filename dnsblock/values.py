@@ -183,6 +183,11 @@ def _target_name(text: str) -> str:
     return f"*.{canonical(text[2:])}" if text.startswith("*.") else canonical(text)
 
 
+def _probe_name(text: str) -> str:
+    """A name, or the root: every resolver knows who serves that."""
+    return text if text == "." else canonical(text)
+
+
 def _contact(text: str) -> str:
     """A URI that draft-ietf-dnsop-structured-dns-error takes; short, since it goes into a datagram."""
     if not re.fullmatch(r"(tel:|mailto:|sips:|https://)[\x21-\x7e]{1,120}", text):
@@ -255,6 +260,7 @@ Listen = Annotated[Endpoint, from_text(Endpoint.parse)]
 Upstream = Annotated[Endpoint, from_text(_upstream)]
 Network = Annotated[IPv4Network | IPv6Network, from_text(_network)]
 DnsName = Annotated[str, from_text(canonical)]
+ProbeName = Annotated[str, from_text(_probe_name)]
 Switch = Literal["true", "false"]
 Networks = Annotated[tuple[Network, ...], Field(max_length=10_000)]
 IPv4 = Annotated[IPv4Address, from_text(_ipv4)]

@@ -8,10 +8,12 @@ import sys
 TOOLS = {
     "curl": "curl",
     "dig": "bind9-dnsutils",
+    "dnsdist": "dnsdist",
     "dnsperf": "dnsperf",
     "faketime": "faketime",
     "kdig": "knot-dnsutils",
     "named": "bind9",
+    "pdns_recursor": "pdns-recursor",
     "promtool": "prometheus",
     "unbound": "unbound",
 }

@@ -93,6 +93,7 @@ def status(daemon: "Daemon") -> dict[str, Any]:
         "metrics": daemon.metrics_endpoint,
         "control": str(config.control),
         "upstreams": [str(server) for server in config.upstream.servers],
+        "upstreams_down": daemon.upstreams_down,
         "workers": daemon.workers,
         "next_change_at": _utc(policy.state.next_change_at),
         "last_publish": {"ok": last.ok, "at": _utc(last.at), "reason": last.reason, "error": last.error},

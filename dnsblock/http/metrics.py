@@ -122,11 +122,22 @@ def _upstreams(counts: Counts) -> Iterator[Metric]:
     )
     errors = CounterMetricFamily(
         "dnsblock_upstream_errors",
-        "What went wrong with an upstream: no answer in time, network error, an answer to nothing asked.",
+        "What went wrong with an upstream, by what it was.",
         labels=["upstream", "reason"],
     )
     latency = HistogramMetricFamily(
         "dnsblock_upstream_latency_seconds", "Time from a query upstream to its answer.", labels=["upstream"]
+    )
+    up = GaugeMetricFamily(
+        "dnsblock_upstream_up", "1 while an upstream is asked, else 0.", labels=["upstream"]
+    )
+    outstanding = GaugeMetricFamily(
+        "dnsblock_upstream_outstanding_queries", "Queries that wait for an upstream.", labels=["upstream"]
+    )
+    probes = CounterMetricFamily(
+        "dnsblock_upstream_probes",
+        "Questions by which it is seen whether an upstream is alive.",
+        labels=["upstream", "result"],
     )
     for upstream in counts.upstreams:
         host, port = upstream.address
@@ -136,10 +147,19 @@ def _upstreams(counts: Counts) -> Iterator[Metric]:
         errors.add_metric([name, "timeout"], upstream.timeouts)
         errors.add_metric([name, "network"], upstream.network_errors)
         errors.add_metric([name, "mismatch"], upstream.mismatches)
+        errors.add_metric([name, "lost"], upstream.taken_over)
+        errors.add_metric([name, "unwilling"], upstream.unwilling)
+        up.add_metric([name], float(upstream.is_up))
+        outstanding.add_metric([name], upstream.outstanding)
+        for result, count in sorted(upstream.probes.items()):
+            probes.add_metric([name, result], count)
         latency.add_metric([name], _cumulative(upstream.latency_buckets), upstream.latency_seconds)
     yield queries
     yield errors
     yield latency
+    yield up
+    yield outstanding
+    yield probes
 
 
 def _cumulative(buckets: list[tuple[float, int]]) -> list[tuple[str, float]]:

@@ -118,6 +118,10 @@ pub struct UpstreamCounters {
     pub network_errors: Counter,
     /// Responses that answer nothing we asked there: late, or forged.
     pub mismatches: Counter,
+    /// Queries sent to another upstream before their time, as this one was lost.
+    pub taken_over: Counter,
+    /// Answers that it does not answer such queries; another upstream was asked.
+    pub unwilling: Counter,
     pub latency_buckets: [Counter; LATENCY_BOUNDS.len() + 1],
     pub latency_nanoseconds: Counter,
 }

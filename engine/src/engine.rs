@@ -21,8 +21,8 @@ use crate::cache::Cache;
 use crate::counters::{Counters, MAX_ZONE_SLOTS, MAX_ZONES};
 use crate::limits::{Crowd, Limiter};
 use crate::policy::{Snapshot, seed};
-use crate::pool;
 use crate::shared::{Events, Serving, Settings, Shared, lock};
+use crate::upstream::{Health, sockets, watch};
 use crate::worker::{self, Sockets};
 use crate::{tcp, udp};
 
@@ -50,6 +50,7 @@ pub struct Engine {
     addresses: Vec<SocketAddr>,
     counters: Vec<Arc<Counters>>,
     wakers: Vec<Arc<OwnedFd>>,
+    watch_waker: Arc<OwnedFd>,
     control: Mutex<Control>,
 }
 
@@ -80,11 +81,14 @@ impl Engine {
         }
         let mut sockets = Vec::new();
         for (udp, tcp) in udp_sockets.into_iter().zip(tcp_sockets) {
-            let flags = EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC;
-            let wake = rustix::event::eventfd(0, flags).map_err(|error| EngineError::Io(error.into()))?;
-            sockets.push(Sockets { udp, tcp, wake: Arc::new(wake) });
+            sockets.push(Sockets { udp, tcp, wake: waker()? });
         }
-        let counters = (0..settings.workers).map(|_| Arc::new(Counters::new(settings.upstreams.len())));
+        settings.listen.clone_from(&addresses);
+        let upstream = &settings.upstream;
+        let probes = upstream.probe.as_ref().map(|probe| (probe.failures, probe.interval));
+        let health = Health::new(&upstream.addresses(), probes, Arc::clone(&events));
+        let counters =
+            (0..settings.workers).map(|_| Arc::new(Counters::new(settings.upstream.servers.len())));
         let nothing = Serving {
             snapshot: Arc::new(Snapshot::new(Vec::new(), 0)),
             rules: Arc::default(),
@@ -95,11 +99,13 @@ impl Engine {
         Ok(Engine {
             counters: counters.collect(),
             wakers: sockets.iter().map(|sockets| Arc::clone(&sockets.wake)).collect(),
+            watch_waker: waker()?,
             addresses,
             shared: Arc::new(Shared {
                 settings,
                 serving: ArcSwap::from_pointee(nothing),
                 events,
+                health: Arc::new(health),
                 limiter: Limiter::new(seed()),
                 cache: Cache::default(),
                 crowd: Arc::new(Crowd::new(seed())),
@@ -138,8 +144,21 @@ impl Engine {
             control.threads.push(thread.map_err(EngineError::Io)?);
         }
         drop(ready);
+        control.threads.push(self.watch().map_err(EngineError::Io)?);
         // On an error the caller stops the engine, and with it those that run.
         begun.iter().try_for_each(|result| result.map_err(EngineError::Io))
+    }
+
+    /// Starts the thread that watches the upstreams.
+    fn watch(&self) -> io::Result<JoinHandle<()>> {
+        let (shared, wake) = (Arc::clone(&self.shared), Arc::clone(&self.watch_waker));
+        let wakers = self.wakers.clone();
+        let run = move || {
+            if let Err(error) = watch::run(&shared, &wake, &wakers) {
+                shared.events.push(format!("upstreams are not watched any more: {error}"));
+            }
+        };
+        thread::Builder::new().name("upstreams".to_string()).spawn(run)
     }
 
     /// Serves another snapshot, by these rules: every query that comes after this
@@ -203,6 +222,11 @@ impl Engine {
         &self.shared.settings
     }
 
+    /// What is known of the upstreams.
+    pub fn health(&self) -> &Health {
+        &self.shared.health
+    }
+
     /// Names of the zones that were ever served, with their counters' slots.
     pub fn zone_slots(&self) -> Vec<(String, u16)> {
         lock(&self.control).slots.iter().map(|(name, slot)| (name.clone(), *slot)).collect()
@@ -213,7 +237,7 @@ impl Engine {
     /// again.
     pub fn stop(&self, patience: Duration) {
         let _ = self.shared.stop_at.set(Instant::now() + patience);
-        for waker in &self.wakers {
+        for waker in self.wakers.iter().chain([&self.watch_waker]) {
             let _ = rustix::io::write(&**waker, &1u64.to_ne_bytes());
         }
         let threads = {
@@ -261,10 +285,17 @@ fn free_unused(retired: &mut Vec<Arc<Serving>>) {
     retired.retain(|serving| Arc::strong_count(serving) > 1);
 }
 
+/// What ends the wait of a thread.
+fn waker() -> Result<Arc<OwnedFd>, EngineError> {
+    let flags = EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC;
+    let waker = rustix::event::eventfd(0, flags).map_err(|error| EngineError::Io(error.into()))?;
+    Ok(Arc::new(waker))
+}
+
 /// Bounds the connections of clients so that there are descriptors left for
 /// upstreams, orders, metrics and control, whoever connects.
 fn leave_descriptors(settings: &mut Settings, events: &Events) {
-    let descriptors = pool::descriptors();
+    let descriptors = sockets::descriptors();
     let most = (descriptors / CLIENTS_SHARE / settings.listen.len().max(1)).max(1);
     if most < settings.tcp.connections {
         settings.tcp.connections = most;

@@ -11,7 +11,7 @@
 //!   again at once.
 //! * [`policy`], [`list`] — policy zones and snapshots: look up, and build.
 //! * [`cache`] — answers of upstreams, kept.
-//! * [`upstream`], [`pool`], [`health`], [`stream`] — forwarding.
+//! * [`upstream`] — forwarding: whom to ask, how, and what is believed.
 //! * [`chain`] — where an upstream's answer leads; [`relay`]: made into the client's.
 //! * [`engine`] — what the control plane holds; [`shared`], [`counters`] — what it
 //!   shares with the packet threads.
@@ -25,7 +25,6 @@ pub mod cookie;
 pub mod counters;
 pub mod engine;
 pub mod failures;
-pub mod health;
 pub mod limits;
 pub mod list;
 pub mod local;
@@ -33,13 +32,11 @@ pub mod message;
 pub mod name;
 pub mod policy;
 pub mod poll;
-pub mod pool;
 pub mod prefix;
 #[cfg(feature = "python")]
 mod python;
 pub mod relay;
 pub mod shared;
-pub mod stream;
 pub mod sys;
 pub mod tcp;
 pub mod udp;

@@ -61,6 +61,8 @@ const OPT_HEAD: usize = 11;
 
 /// EDNS options that mean something here.
 pub mod option {
+    /// RFC 7871 6.
+    pub const CLIENT_SUBNET: u16 = 8;
     /// RFC 7873 4.
     pub const COOKIE: u16 = 10;
     /// RFC 7828 3.1.
@@ -112,6 +114,9 @@ pub struct Edns {
     pub cookie: Option<Cookie>,
     /// It asks how long a connection is kept (RFC 7828 3.2.1).
     pub keepalive: bool,
+    /// SOURCE PREFIX-LENGTH of its client subnet: how much it wants to be told of
+    /// itself (RFC 7871 7.1.2). One out of form says nothing, so nothing is told.
+    pub subnet: Option<u8>,
 }
 
 /// What is known of the way to the client; `answer::greet` fills it in.
@@ -201,8 +206,15 @@ impl Query {
 
     /// Writes the query as it is sent upstream: same question in the client's
     /// case, our own OPT always, none of the client's options (RFC 6891 6.1.1,
-    /// RFC 7871 7.1.2). Returns its length.
-    pub fn write_upstream(&self, id: u16, question: &[u8], payload: u16, out: &mut [u8]) -> Option<usize> {
+    /// RFC 7871 7.1.2) but these of ours. Returns its length.
+    pub fn write_upstream(
+        &self,
+        id: u16,
+        question: &[u8],
+        payload: u16,
+        options: &[u8],
+        out: &mut [u8],
+    ) -> Option<usize> {
         let mut writer = Writer { out, at: 0 };
         let flags = self.head.flags & (flag::RD | flag::CD | flag::AD);
         for word in [id, flags, 1, 0, 0, 1] {
@@ -210,7 +222,8 @@ impl Query {
         }
         writer.put(question)?;
         let dnssec_ok = self.head.edns.is_some_and(|edns| edns.dnssec_ok);
-        writer.put_opt(&Opt::plain(payload, 0), dnssec_ok, &Hop::default(), |_| b"")?;
+        writer.put_opt_head(&Opt::plain(payload, 0), dnssec_ok)?;
+        writer.put_counted(|writer| writer.put(options))?;
         Some(writer.at)
     }
 }
@@ -294,6 +307,7 @@ impl Body {
             dnssec_ok: record.ttl & 0x8000 != 0,
             cookie: None,
             keepalive: false,
+            subnet: None,
         };
         let has_sound_options = edns.take_options(record.rdata(packet), over_tcp).is_some();
         self.opt_is_sound &= owner_is_root && self.edns.is_none() && has_sound_options;
@@ -310,6 +324,9 @@ impl Edns {
             match found? {
                 // RFC 7873 5.2: of several the first counts.
                 (option::COOKIE, data) if self.cookie.is_none() => self.cookie = Some(Cookie::parse(data)?),
+                (option::CLIENT_SUBNET, data) if self.subnet.is_none() => {
+                    self.subnet = Some(if data.len() < 4 { 0 } else { data[2] });
+                }
                 (option::TCP_KEEPALIVE, data) if over_tcp => {
                     if !data.is_empty() {
                         return None;
@@ -538,9 +555,7 @@ impl<'a> Writer<'a> {
         hop: &Hop,
         text: impl for<'e> Fn(&'e ExtendedError<'_>) -> &'e [u8],
     ) -> Option<()> {
-        self.put(&[0, 0, rtype::OPT as u8])?;
-        self.put(&opt.payload.to_be_bytes())?;
-        self.put(&[(opt.rcode >> 4) as u8, 0, if dnssec_ok { 0x80 } else { 0 }, 0])?;
+        self.put_opt_head(opt, dnssec_ok)?;
         self.put_counted(|writer| {
             for error in opt.errors {
                 writer.put_option(option::EXTENDED_ERROR, &[&error.code.to_be_bytes(), text(error)])?;
@@ -553,6 +568,13 @@ impl<'a> Writer<'a> {
             }
             Some(())
         })
+    }
+
+    /// An OPT record up to its options.
+    fn put_opt_head(&mut self, opt: &Opt<'_>, dnssec_ok: bool) -> Option<()> {
+        self.put(&[0, 0, rtype::OPT as u8])?;
+        self.put(&opt.payload.to_be_bytes())?;
+        self.put(&[(opt.rcode >> 4) as u8, 0, if dnssec_ok { 0x80 } else { 0 }, 0])
     }
 
     fn put_option(&mut self, code: u16, parts: &[&[u8]]) -> Option<()> {

@@ -23,6 +23,7 @@ use crate::local::{Local, Switches};
 use crate::name::{Name, Walk};
 use crate::policy::{self, Action, Match, Structured, Target, seed};
 use crate::prefix::{Prefix, Prefixes};
+use crate::upstream::health::PROBE_RESULTS;
 use crate::{answer, list, shared, tcp, upstream};
 
 create_exception!(_engine, ListRefused, PyValueError);
@@ -31,7 +32,7 @@ create_exception!(_engine, ListRefused, PyValueError);
 mod _engine {
     #[pymodule_export]
     use super::{
-        Answer, Counts, Covering, Engine, ListRefused, PolicyZone, Rule, Rules, Settings, Snapshot,
+        Answer, Counts, Covering, Engine, ListRefused, PolicyZone, Probe, Rule, Rules, Settings, Snapshot,
         UpstreamCounts,
     };
 
@@ -373,40 +374,53 @@ struct Settings(shared::Settings);
 impl Settings {
     #[new]
     #[allow(clippy::too_many_arguments, reason = "Python gives them by keyword")]
-    #[pyo3(signature = (*, listen, workers, max_payload, upstreams, attempts, attempt_timeout_ms,
-        max_outstanding, max_connections, max_connections_per_client, max_pipelined, idle_timeout_ms,
+    #[pyo3(signature = (*, listen, workers, max_payload, upstreams, choice, attempts, attempt_timeout_ms,
+        max_outstanding, probe, tells, max_connections, max_connections_per_client, max_pipelined, idle_timeout_ms,
         read_timeout_ms))]
     fn new(
         listen: Vec<(IpAddr, u16)>,
         workers: usize,
         max_payload: u16,
-        upstreams: Vec<(IpAddr, u16)>,
+        upstreams: Vec<(IpAddr, u16, u32, u32)>,
+        choice: &str,
         attempts: usize,
         attempt_timeout_ms: u64,
         max_outstanding: usize,
+        probe: Option<&Probe>,
+        tells: TellsOption,
         max_connections: usize,
         max_connections_per_client: usize,
         max_pipelined: usize,
         idle_timeout_ms: u64,
         read_timeout_ms: u64,
     ) -> PyResult<Settings> {
-        let socket = |(address, port): (IpAddr, u16)| SocketAddr::new(address, port);
         let sound = workers >= 1
-            && (1..=64).contains(&upstreams.len())
+            && (1..=upstream::MAX_UPSTREAMS).contains(&upstreams.len())
+            && upstreams.iter().all(|(_, _, weight, _)| (1..=100).contains(weight))
             && (1..=upstream::MAX_ATTEMPTS).contains(&attempts)
             && (1..=32_768).contains(&max_outstanding)
             && (512..=crate::sys::DATAGRAM).contains(&(max_payload as usize));
         if !sound {
             return Err(PyValueError::new_err("settings out of bounds"));
         }
+        let server = |(address, port, weight, order)| upstream::Server {
+            address: SocketAddr::new(address, port),
+            weight,
+            order,
+        };
         Ok(Settings(shared::Settings {
-            listen: listen.into_iter().map(socket).collect(),
+            listen: listen.into_iter().map(|(address, port)| SocketAddr::new(address, port)).collect(),
             workers,
-            upstreams: upstreams.into_iter().map(socket).collect(),
-            attempts,
-            attempt_timeout: Duration::from_millis(attempt_timeout_ms),
-            max_outstanding,
-            upstream_payload: max_payload,
+            upstream: upstream::Settings {
+                servers: upstreams.into_iter().map(server).collect(),
+                choice: upstream::Choice::from_name(choice).ok_or_else(|| refused("a choice", choice))?,
+                attempts,
+                timeout: Duration::from_millis(attempt_timeout_ms),
+                max_outstanding,
+                payload: max_payload,
+                tells: tells_of(tells)?,
+                probe: probe.map(|probe| probe.0.clone()),
+            },
             tcp: tcp::Limits {
                 connections: max_connections,
                 per_client: max_connections_per_client,
@@ -415,6 +429,45 @@ impl Settings {
                 read: Duration::from_millis(read_timeout_ms),
             },
         }))
+    }
+}
+
+/// `none`, `proxy` or `subnet`; and of the last, bits of IPv4 and IPv6, and whether of
+/// private addresses too.
+type TellsOption = (String, Option<(u8, u8, bool)>);
+
+fn tells_of((what, bounds): TellsOption) -> PyResult<upstream::Tells> {
+    match (what.as_str(), bounds) {
+        ("none", None) => Ok(upstream::Tells::Nothing),
+        ("proxy", None) => Ok(upstream::Tells::Proxy),
+        ("subnet", Some((ipv4, ipv6, private))) if ipv4 <= 32 && ipv6 <= 128 => {
+            Ok(upstream::Tells::Subnet(upstream::asker::Bounds { ipv4, ipv6, private }))
+        }
+        _ => Err(refused("what upstreams can be told", &what)),
+    }
+}
+
+#[pyclass(frozen, module = "dnsblock._engine")]
+struct Probe(upstream::Probe);
+
+#[pymethods]
+impl Probe {
+    #[new]
+    #[pyo3(signature = (*, question, qtype, interval_ms, timeout_ms, failures, successes))]
+    fn new(
+        question: &str,
+        qtype: u16,
+        interval_ms: u64,
+        timeout_ms: u64,
+        failures: u32,
+        successes: u32,
+    ) -> PyResult<Probe> {
+        let asked = if question == "." { Name::root() } else { name(question)? };
+        let [interval, timeout] = [interval_ms, timeout_ms].map(Duration::from_millis);
+        if failures == 0 || successes == 0 || interval.is_zero() || timeout.is_zero() {
+            return Err(PyValueError::new_err("probe out of bounds"));
+        }
+        Ok(Probe(upstream::Probe::new(&asked, qtype, interval, timeout, (failures, successes))))
     }
 }
 
@@ -520,6 +573,11 @@ struct UpstreamCounts {
     timeouts: u64,
     network_errors: u64,
     mismatches: u64,
+    taken_over: u64,
+    unwilling: u64,
+    is_up: bool,
+    outstanding: u32,
+    probes: HashMap<&'static str, u64>,
     latency_buckets: Vec<(f64, u64)>,
     latency_seconds: f64,
 }
@@ -541,8 +599,8 @@ impl Counts {
                 blocked.insert((zone.clone(), action), count);
             }
         }
-        let upstreams = engine.settings().upstreams.iter().enumerate();
-        let upstreams = upstreams.map(|(place, address)| UpstreamCounts::sum(*address, workers, place));
+        let upstreams = engine.settings().upstream.servers.iter().enumerate();
+        let upstreams = upstreams.map(|(place, server)| UpstreamCounts::sum(server.address, engine, place));
         let cache = engine.cache().size();
         Ok(Counts {
             queries,
@@ -569,8 +627,10 @@ impl Counts {
 }
 
 impl UpstreamCounts {
-    fn sum(address: SocketAddr, workers: &[Arc<Counters>], place: usize) -> UpstreamCounts {
-        let all = || workers.iter().map(|counters| &counters.upstreams[place]);
+    fn sum(address: SocketAddr, engine: &engine::Engine, place: usize) -> UpstreamCounts {
+        let health = engine.health();
+        let probes = PROBE_RESULTS.into_iter().enumerate();
+        let all = || engine.counters().iter().map(|counters| &counters.upstreams[place]);
         let bounds = LATENCY_BOUNDS.into_iter().chain([f64::INFINITY]).enumerate();
         let bucket = |index: usize| all().map(|u| u.latency_buckets[index].get()).sum();
         UpstreamCounts {
@@ -580,6 +640,11 @@ impl UpstreamCounts {
             timeouts: all().map(|u| u.timeouts.get()).sum(),
             network_errors: all().map(|u| u.network_errors.get()).sum(),
             mismatches: all().map(|u| u.mismatches.get()).sum(),
+            taken_over: all().map(|u| u.taken_over.get()).sum(),
+            unwilling: all().map(|u| u.unwilling.get()).sum(),
+            is_up: health.is_up(place),
+            outstanding: health.outstanding(place),
+            probes: probes.map(|(index, result)| (result, health.probes(place, index))).collect(),
             latency_buckets: bounds.map(|(index, bound)| (bound, bucket(index))).collect(),
             latency_seconds: all().map(|u| u.latency_nanoseconds.get()).sum::<u64>() as f64 / 1e9,
         }

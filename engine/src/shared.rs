@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 
@@ -13,6 +13,7 @@ use crate::answer::Rules;
 use crate::cache::Cache;
 use crate::limits::{Crowd, Limiter};
 use crate::policy::Snapshot;
+use crate::upstream::Health;
 use crate::{tcp, upstream};
 
 /// Events kept until somebody takes them.
@@ -20,29 +21,11 @@ const EVENTS_KEPT: usize = 256;
 
 #[derive(Clone)]
 pub struct Settings {
+    /// Where the engine listens; ports that are 0 become real ones as it binds.
     pub listen: Vec<SocketAddr>,
     pub workers: usize,
-    pub upstreams: Vec<SocketAddr>,
-    pub attempts: usize,
-    pub attempt_timeout: Duration,
-    /// Queries under way per packet thread.
-    pub max_outstanding: usize,
-    /// Octets of UDP that we announce to upstreams.
-    pub upstream_payload: u16,
+    pub upstream: upstream::Settings,
     pub tcp: tcp::Limits,
-}
-
-impl Settings {
-    pub fn upstream(&self) -> upstream::Settings {
-        upstream::Settings {
-            upstreams: self.upstreams.clone(),
-            attempts: self.attempts,
-            timeout: self.attempt_timeout,
-            max_outstanding: self.max_outstanding,
-            workers: self.workers,
-            payload: self.upstream_payload,
-        }
-    }
 }
 
 /// What the packet threads share.
@@ -50,6 +33,7 @@ pub struct Shared {
     pub settings: Settings,
     pub serving: ArcSwap<Serving>,
     pub events: Arc<Events>,
+    pub health: Arc<Health>,
     pub limiter: Limiter,
     pub cache: Cache,
     /// Open TCP connections by client, and by the place of the listener.

@@ -132,8 +132,8 @@ impl Worker {
         for (place, listener) in sockets.tcp.iter().enumerate() {
             poll.add(listener, Token::Accept(place), true, false)?;
         }
-        let settings = shared.settings.upstream();
-        let events = Arc::clone(&shared.events);
+        let (settings, workers) = (shared.settings.upstream.clone(), shared.settings.workers);
+        let health = Arc::clone(&shared.health);
         let now = Instant::now();
         Ok(Worker {
             clients: tcp::Service::new(
@@ -141,7 +141,7 @@ impl Worker {
                 Arc::clone(&shared.connections),
                 Arc::clone(&shared.crowd),
             ),
-            upstreams: Upstreams::new(settings, Rc::clone(&poll), Arc::clone(&counters), events),
+            upstreams: Upstreams::new(settings, workers, health, Rc::clone(&poll), Arc::clone(&counters)),
             shared,
             counters,
             poll,
@@ -426,8 +426,8 @@ impl Worker {
                 self.poll.remove(&self.listeners[place].socket)?;
             }
         }
-        let owed = self.upstreams.outstanding() + self.clients.unsent();
-        Ok(owed > 0 && self.now < deadline)
+        let is_owed = self.upstreams.owes_answers() || self.clients.unsent() > 0;
+        Ok(is_owed && self.now < deadline)
     }
 
     /// Serves what the kernel had already taken in for us; not without end,

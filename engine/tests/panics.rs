@@ -16,6 +16,7 @@ use _engine::policy::{Action, Answer, Match, Rule, Snapshot, ZoneInPlace};
 use _engine::prefix::{Prefix, Prefixes};
 use _engine::shared::Settings;
 use _engine::tcp;
+use _engine::upstream::{self, Choice, Server, Tells};
 
 /// Points are of the whole process, so these tests take turns.
 static TURN: Mutex<()> = Mutex::new(());
@@ -34,11 +35,16 @@ fn start(upstream: SocketAddr) -> Engine {
     let settings = Settings {
         listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
         workers: 1,
-        upstreams: vec![upstream],
-        attempts: 1,
-        attempt_timeout: Duration::from_secs(5),
-        max_outstanding: 100,
-        upstream_payload: 1232,
+        upstream: upstream::Settings {
+            servers: vec![Server { address: upstream, weight: 1, order: 0 }],
+            choice: Choice::First,
+            attempts: 1,
+            timeout: Duration::from_secs(5),
+            max_outstanding: 100,
+            payload: 1232,
+            tells: Tells::Nothing,
+            probe: None,
+        },
         tcp: tcp::Limits {
             connections: 10,
             per_client: 10,

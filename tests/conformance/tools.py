@@ -21,10 +21,12 @@ DEBIAN_PACKAGES = {
     "dig": "bind9-dnsutils",
     "kdig": "knot-dnsutils",
     "named": "bind9",
+    "dnsdist": "dnsdist",
     "dnsperf": "dnsperf",
     "prlimit": "util-linux",
     "setpriv": "util-linux",
     "unbound": "unbound",
+    "pdns_recursor": "pdns-recursor",
     "promtool": "prometheus",
 }
 

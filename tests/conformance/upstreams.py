@@ -6,6 +6,7 @@ the test: late, wrong, cut off, or not at all.
 
 import queue
 import selectors
+import signal
 import socket
 import struct
 import subprocess
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from . import wire
+from . import proxied, wire
 from .tools import free_port, tool, wait_for
 
 TELEGRAM = (
@@ -41,6 +42,8 @@ class Asked:
     source: tuple[str, int]
     message: wire.Reply
     _send: Callable[[bytes], None] = field(repr=False)
+    hang_up: Callable[[], None] = field(repr=False, default=lambda: None)  # ends its connection, over TCP
+    told: proxied.Told | None = None  # what stood in front of it, where that is expected
 
     @property
     def name(self) -> str:
@@ -108,6 +111,7 @@ def bind_both(family: socket.AddressFamily, host: str) -> tuple[socket.socket, s
     pytest.fail(f"no free port on {host}")
 
 
+PROBE = wire.question(".", "NS")  # what the daemon asks to see whether an upstream is alive
 Script = Callable[[Asked], "bytes | Iterable[bytes] | None"]
 
 
@@ -146,14 +150,26 @@ def answering_after(milliseconds: int) -> Iterator[Script]:
         thread.join()
 
 
-class StubUpstream:
-    """A scripted upstream on UDP and TCP of one loopback port; without `tcp`, connections are refused."""
+def only_probes(asked: Asked) -> bytes | None:
+    """Alive, and slow: probes are answered, and nothing else, unless the test replies later."""
+    return decent(asked) if asked.message.question == PROBE else None
 
-    def __init__(self, script: Script = decent, host: str = "127.0.0.1", *, tcp: bool = True) -> None:
+
+class StubUpstream:
+    """A scripted upstream on UDP and TCP of one loopback port; without `tcp`, connections are refused.
+
+    The probes by which the daemon sees whether it is alive are kept apart, and answered by the same script.
+    """
+
+    def __init__(
+        self, script: Script = decent, host: str = "127.0.0.1", *, tcp: bool = True, is_told: bool = False
+    ) -> None:
         self.script = script
+        self._is_told = is_told  # expects a PROXY protocol header, as a resolver does that is set up for it
+        self._told: dict[socket.socket, proxied.Told] = {}
         self.errors: list[Exception] = []
-        self._is_closed = False
         self._asked: list[Asked] = []
+        self._probes: list[Asked] = []
         self._changed = threading.Condition()
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._udp, self._listener = bind_both(family, host)
@@ -171,9 +187,19 @@ class StubUpstream:
         with self._changed:
             return list(self._asked)
 
+    @property
+    def probes(self) -> list[Asked]:
+        with self._changed:
+            return list(self._probes)
+
+    @property
+    def open_connections(self) -> list[socket.socket]:
+        return list(self._buffers)
+
     def forget(self) -> None:
         with self._changed:
             self._asked.clear()
+            self._probes.clear()
 
     def asked_for(self, name: str) -> list[Asked]:
         return [asked for asked in self.queries if asked.name.lower() == name.lower()]
@@ -201,9 +227,9 @@ class StubUpstream:
         self.close()
 
     def close(self) -> None:
-        if self._is_closed:
+        """Nobody listens any more; may be called again."""
+        if not self._thread.is_alive():
             return
-        self._is_closed = True
         self._wake.send(b"x")
         self._thread.join()
         for sock in [self._udp, self._listener, self._wake, self._woken, *self._buffers]:
@@ -230,6 +256,7 @@ class StubUpstream:
                     elif not self._read_tcp(sock):
                         selector.unregister(sock)
                         del self._buffers[sock]
+                        self._told.pop(sock, None)
                         sock.close()
 
     def _read_udp(self) -> None:
@@ -237,7 +264,14 @@ class StubUpstream:
             data, source = self._udp.recvfrom(65535)
         except OSError:
             return  # an ICMP error of an earlier reply
-        self._take(data, "udp", source[:2], lambda reply: self._send_udp(reply, source))
+        told = None
+        if self._is_told:
+            try:
+                told, data = proxied.read(data)
+            except ValueError as err:  # shown at the end of the test
+                self.errors.append(err)
+                return
+        self._take(data, "udp", source[:2], lambda reply: self._send_udp(reply, source), told=told)
 
     def _send_udp(self, reply: bytes, source: tuple[str, int]) -> None:
         self._udp.sendto(reply, source)
@@ -254,6 +288,10 @@ class StubUpstream:
             return False
         buffer = self._buffers[sock]
         buffer += data
+        if self._is_told and sock not in self._told:
+            if not proxied.is_whole(buffer):
+                return bool(data)
+            self._told[sock], buffer[:] = proxied.read(bytes(buffer))
         while len(buffer) >= 2 and len(buffer) >= 2 + int.from_bytes(buffer[:2]):
             end = 2 + int.from_bytes(buffer[:2])
             self._take(
@@ -261,17 +299,30 @@ class StubUpstream:
                 "tcp",
                 source,
                 lambda reply: self._send_tcp(reply, sock),
+                hang_up=lambda: self._hang_up(sock),
+                told=self._told.get(sock),
             )
             del buffer[:end]
         return bool(data)
 
+    def _hang_up(self, sock: socket.socket) -> None:
+        with suppress(OSError):  # the other side was quicker
+            sock.shutdown(socket.SHUT_RDWR)
+
     def _take(
-        self, data: bytes, transport: str, source: tuple[str, int], send: Callable[[bytes], None]
+        self,
+        data: bytes,
+        transport: str,
+        source: tuple[str, int],
+        send: Callable[[bytes], None],
+        *,
+        hang_up: Callable[[], None] = lambda: None,
+        told: proxied.Told | None = None,
     ) -> None:
         try:
-            asked = Asked(data, transport, source, wire.read(data), send)
+            asked = Asked(data, transport, source, wire.read(data), send, hang_up, told)
             with self._changed:
-                self._asked.append(asked)
+                (self._probes if asked.message.question == PROBE else self._asked).append(asked)
                 self._changed.notify_all()
             replies = self.script(asked)
             for reply in [replies] if isinstance(replies, bytes) else replies or ():
@@ -326,6 +377,9 @@ class Unbound:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
         wait_for(lambda: self._answers() or self._process.poll() is not None, "Unbound answers")
         return self._process.poll() is None
+
+    def send_signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
 
     def close(self) -> None:
         if self._process is not None:

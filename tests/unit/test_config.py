@@ -2,11 +2,13 @@
 
 from ipaddress import IPv4Address, ip_address
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args
 
 import pytest
 import yaml
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from dnsblock.config import BUILT_IN, Config, load
 from dnsblock.errors import Refused
@@ -57,7 +59,7 @@ def test_the_reference_file_names_every_option():
 
     def options(model: type[BaseModel]) -> dict[str, Any]:
         return {
-            field.alias or name: options(inner) if (inner := field.annotation) in sections else None
+            field.alias or name: options(inner) if (inner := _section(field)) else None
             for name, field in model.model_fields.items()
         }
 
@@ -66,12 +68,15 @@ def test_the_reference_file_names_every_option():
             {key: keys(inner) for key, inner in value.items()} if isinstance(value, dict) and value else None
         )
 
-    sections = {f.annotation for f in Config.model_fields.values() if _is_model(f.annotation)}
     assert keys(yaml.load(REFERENCE.read_text(), yaml.BaseLoader)) == options(Config)
 
 
-def _is_model(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+def _section(field: FieldInfo) -> type[BaseModel] | None:
+    """The model of a group of options; also of one that may be null, where it is not by default."""
+    kinds = [field.annotation]
+    if isinstance(field.annotation, UnionType) and field.default is not None:
+        kinds = list(get_args(field.annotation))
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
 
 
 def test_the_examples_in_the_reference_file_are_valid(read):
@@ -94,7 +99,7 @@ def test_the_examples_in_the_reference_file_are_valid(read):
 def test_an_empty_file_is_all_defaults(read):
     config = read("# nothing\n")
     assert [str(endpoint) for endpoint in config.listen] == ["127.0.0.1:53", "[::1]:53"]
-    assert config.upstream.servers == (Endpoint(IPv4Address("192.0.2.1"), 53),)
+    assert [server.address for server in config.upstream.servers] == [Endpoint(IPv4Address("192.0.2.1"), 53)]
     assert str(config.metrics) == "127.0.0.1:9353"
     assert (config.orders, config.zones, config.time_zone.key) == (None, (), "Asia/Jakarta")
 
@@ -144,6 +149,34 @@ def test_an_upstream_is_an_address_with_or_without_a_port(read, text: str, shown
     assert [str(server) for server in config.upstream.servers] == [shown]
 
 
+def test_an_upstream_may_have_a_weight_and_an_order(read):
+    servers = "[192.0.2.1, {address: 192.0.2.2, weight: 3}, {address: '[2001:db8::1]:5300', order: 1}]"
+    config = read(f"upstream: {{servers: {servers}, choice: hashed}}")
+    found = [(str(server), server.weight, server.order) for server in config.upstream.servers]
+    assert found == [("192.0.2.1:53", 1, 0), ("192.0.2.2:53", 3, 0), ("[2001:db8::1]:5300", 1, 1)]
+    assert config.upstream.choice == "hashed"
+
+
+def test_probes_have_defaults_and_can_be_switched_off(read):
+    probe = read("upstream: {probe: {interval_ms: 200, name: Probe.Example.}}").upstream.probe
+    assert (probe.name, probe.type, probe.interval_ms, probe.timeout_ms) == ("probe.example", "NS", 200, 500)
+    assert (probe.failures, probe.successes) == (3, 2)
+    assert read("").upstream.probe.name == "."
+    assert read("upstream: {probe: null}").upstream.probe is None
+
+
+def test_whether_upstreams_are_told_who_asks_is_said_by_the_settings(read):
+    """An answer that is for one client must not be given to another, from a cache for example."""
+    assert [read(f"upstream: {{tell_client: {what}}}").upstream.tells_client for what in CLIENT_TOLD] == [
+        False,
+        True,
+        True,
+    ]
+
+
+CLIENT_TOLD = ("none", "proxy", "subnet")
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -189,6 +222,33 @@ def test_an_upstream_that_is_no_server_is_refused(refused, text: str):
         ("udp: {max_payload: 511}", "1: '511': udp.max_payload: must be at least 512"),
         ("udp: {max_payload: 4097}", "1: '4097': udp.max_payload: must be at most 4096"),
         ("upstream: {attempts: 0}", "1: '0': upstream.attempts: must be at least 1"),
+        (
+            "upstream:\n  servers:\n  - {address: 192.0.2.1, weight: 101}",
+            "3: '101': upstream.servers.0.weight: must be at most 100",
+        ),
+        (
+            "upstream:\n  servers:\n  - {address: 192.0.2.1, order: 64}",
+            "3: '64': upstream.servers.0.order: must be at most 63",
+        ),
+        (
+            "upstream:\n  servers:\n  - {address: here}",
+            "3: 'here': upstream.servers.0.address: must be an IP address, not a name",
+        ),
+        (
+            "upstream:\n  servers:\n  - {weight: 1}",
+            "3: 'upstream.servers.0.address': is required and is missing",
+        ),
+        ("upstream: {probe: {timeout_ms: 9}}", "1: '9': upstream.probe.timeout_ms: must be at least 10"),
+        (
+            "upstream: {probe: {name: a b}}",
+            "1: 'a b': upstream.probe.name: holds a space: one name, without spaces",
+        ),
+        (
+            "upstream: {probe: {type: ANY}}",
+            "1: 'ANY': upstream.probe.type: must be A, AAAA, NS, SOA or TXT",
+        ),
+        ("upstream: {subnet: {ipv4: 33}}", "1: '33': upstream.subnet.ipv4: must be at most 32"),
+        ("upstream: {tell_client: xpf}", "1: 'xpf': upstream.tell_client: must be none, proxy or subnet"),
         ("listen: 127.0.0.1:53", "1: '127.0.0.1:53': listen: must be a list"),
         ("listen: []", "1: listen: must not be empty"),
         (

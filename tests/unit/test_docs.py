@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from types import UnionType
 from typing import get_args
 
 import click
@@ -115,8 +116,12 @@ def options(model: type = Config, above: str = "") -> set[str]:
     for name, field in model.model_fields.items():
         path = f"{above}{field.alias or name}"
         found.add(path)
-        if hasattr(field.annotation, "model_fields"):
-            found |= options(field.annotation, f"{path}.")
+        kinds = [field.annotation]
+        if isinstance(field.annotation, UnionType) and field.default is not None:
+            kinds = list(get_args(field.annotation))  # a group that may be null, and is not by default
+        for kind in kinds:
+            if hasattr(kind, "model_fields"):
+                found |= options(kind, f"{path}.")
     return found
 
 

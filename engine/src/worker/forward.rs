@@ -11,8 +11,8 @@ use crate::name::Name;
 use crate::poll::Event;
 use crate::relay;
 use crate::shared::Serving;
-use crate::sys::DATAGRAM;
-use crate::upstream::{Flight, Origin, Waiter};
+use crate::sys::{DATAGRAM, Local};
+use crate::upstream::{Asker, Flight, Origin, Waiter};
 
 /// A query that somebody else must answer.
 pub(super) struct Passed {
@@ -65,7 +65,7 @@ impl Worker {
     /// Looks for kept answers to those of the queries that are to be forwarded.
     pub(super) fn look_up(&self, queries: &[Query], passed: &mut [Passed]) {
         let cache = self.shared.cache.table();
-        let Some(table) = cache.as_ref() else { return };
+        let Some(table) = cache.as_ref().filter(|_| !self.upstreams.tells_client()) else { return };
         for passed in &*passed {
             table.warm_set(passed.hash);
         }
@@ -140,11 +140,34 @@ impl Worker {
     }
 
     fn ask(&mut self, waiter: Box<Waiter>, stale: Option<Kept>) {
-        let flight = Flight::new(waiter, stale, self.shared.cache.purges());
+        let mut flight = Flight::new(waiter, stale, self.shared.cache.purges());
+        if self.upstreams.tells_client() {
+            flight.asker = self.asker(flight.first.origin);
+        }
         if self.upstreams.has_room() {
             self.upstreams.ask(flight, self.now);
         } else {
             self.finish(flight, Said::Nothing(Outcome::Overloaded));
+        }
+    }
+
+    /// Who asks, and at which address of ours.
+    fn asker(&self, origin: Origin) -> Option<Asker> {
+        match origin {
+            Origin::Udp { listener, peer, local } => {
+                let mut asked_at = *self.shared.settings.listen.get(listener)?;
+                match local {
+                    Local::Bound => {}
+                    Local::V4(address) => asked_at.set_ip(address.into()),
+                    Local::V6(address, _) => asked_at.set_ip(address.into()),
+                }
+                Some(Asker { client: peer.socket_addr()?, asked_at })
+            }
+            Origin::Tcp { connection, .. } => {
+                let connection = self.clients.get(connection)?;
+                Some(Asker { client: connection.peer, asked_at: connection.stream.local_addr().ok()? })
+            }
+            Origin::Nobody => None,
         }
     }
 
@@ -221,7 +244,7 @@ impl Worker {
             }
             Said::Nothing(_) | Said::TooLong | Said::Before(..) => return true,
         };
-        if !self.shared.cache.keeps_anything() {
+        if !self.shared.cache.keeps_anything() || self.upstreams.tells_client() {
             return false;
         }
         let keeping = &self.shared.serving.load().rules.keeping;

@@ -5,7 +5,10 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Instant;
 
+use rand::rngs::StdRng;
 use socket2::{Domain, Protocol, Socket, Type};
+
+use super::ids::Ids;
 
 /// Octets of queries that may wait to be sent; with more, nobody is reading.
 const UNSENT: usize = 64 << 10;
@@ -16,6 +19,11 @@ pub struct Stream {
     pub upstream: usize,
     /// When something was last read, or the connection was begun.
     pub heard_at: Instant,
+    /// Questions whose answers are still welcome here.
+    pub ids: Ids,
+    /// Questions that were ever put here, and that were answered.
+    pub asked: usize,
+    pub answered: usize,
     input: Vec<u8>,
     output: Vec<u8>,
 }
@@ -30,11 +38,31 @@ impl Stream {
             Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
             _ => {}
         }
-        Ok(Stream { stream: socket.into(), upstream, heard_at: now, input: Vec::new(), output: Vec::new() })
+        Ok(Stream {
+            stream: socket.into(),
+            upstream,
+            heard_at: now,
+            ids: Ids::default(),
+            asked: 0,
+            answered: 0,
+            input: Vec::new(),
+            output: Vec::new(),
+        })
     }
 
     pub fn socket(&self) -> &TcpStream {
         &self.stream
+    }
+
+    /// Notes that a question of this flight is put here; returns its id.
+    pub fn enter(&mut self, flight: usize, random: &mut StdRng) -> u16 {
+        self.asked += 1;
+        self.ids.draw(flight, random)
+    }
+
+    /// Says first what stands in front of all messages.
+    pub fn begin_with(&mut self, octets: &[u8]) {
+        self.output.extend_from_slice(octets);
     }
 
     /// Adds a message, behind its length; false if too much waits already.

@@ -14,6 +14,7 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use slab::Slab;
 
+use super::ids::Ids;
 use crate::poll::{Poll, Token};
 use crate::udp;
 
@@ -37,6 +38,12 @@ pub fn descriptors() -> usize {
     limit.saturating_sub(OTHERS)
 }
 
+/// Descriptors for the sockets towards one upstream; `pools` is how many such there
+/// will be in the process, so that some are left for everything else.
+pub fn share(pools: usize) -> usize {
+    (descriptors() / SHARE / pools.max(1)).max(1)
+}
+
 /// The sockets of one packet thread.
 pub struct Pool {
     upstreams: Vec<SocketAddr>,
@@ -55,7 +62,7 @@ pub struct PoolSocket {
     /// Place of the upstream in the configuration.
     pub upstream: usize,
     /// Queries whose answers are still welcome here.
-    outstanding: usize,
+    pub ids: Ids,
     uses_left: u32,
     opened_at: Instant,
     retired: bool,
@@ -68,11 +75,9 @@ impl PoolSocket {
 }
 
 impl Pool {
-    /// `pools` is how many there will be in the process: descriptors are left
-    /// for everything else.
     pub fn new(upstreams: &[SocketAddr], pools: usize, poll: Rc<Poll>) -> Pool {
         let drawn_from = upstreams.iter().map(|_| Vec::new()).collect();
-        let share = (descriptors() / SHARE / pools.max(1)).max(1);
+        let share = share(pools);
         let (size, most) = ((share / 2).clamp(1, POOL), share * upstreams.len());
         let sockets = Slab::new();
         let mut pool = Pool { upstreams: upstreams.to_vec(), drawn_from, sockets, size, most, poll };
@@ -124,8 +129,8 @@ impl Pool {
         let entry = self.sockets.vacant_entry();
         let key = entry.key();
         self.poll.add(&socket, Token::Upstream(key), true, false)?;
-        let (outstanding, uses_left, opened_at, retired) = (0, USES, now, false);
-        entry.insert(PoolSocket { socket, upstream, outstanding, uses_left, opened_at, retired });
+        let (ids, uses_left, opened_at, retired) = (Ids::default(), USES, now, false);
+        entry.insert(PoolSocket { socket, upstream, ids, uses_left, opened_at, retired });
         self.drawn_from[upstream].push(key);
         Ok(key)
     }
@@ -136,23 +141,23 @@ impl Pool {
         self.close_if_done(key);
     }
 
-    /// Notes that a query leaves through the socket.
-    pub fn uses(&mut self, key: usize) {
+    /// Notes that a query of this flight leaves through the socket; returns its id.
+    pub fn enter(&mut self, key: usize, flight: usize, random: &mut StdRng) -> u16 {
         let socket = &mut self.sockets[key];
-        socket.outstanding += 1;
         socket.uses_left = socket.uses_left.saturating_sub(1);
+        socket.ids.draw(flight, random)
     }
 
-    /// Notes that no answer is waited for any more for one of its queries.
-    pub fn releases(&mut self, key: usize) {
+    /// Notes that no answer is waited for any more for this id.
+    pub fn leave(&mut self, key: usize, id: u16) {
         if let Some(socket) = self.sockets.get_mut(key) {
-            socket.outstanding -= 1;
+            socket.ids.remove(id);
             self.close_if_done(key);
         }
     }
 
     fn close_if_done(&mut self, key: usize) {
-        if self.sockets[key].retired && self.sockets[key].outstanding == 0 {
+        if self.sockets[key].retired && self.sockets[key].ids.is_empty() {
             self.sockets.remove(key);
         }
     }

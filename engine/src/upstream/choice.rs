@@ -1,0 +1,331 @@
+//! Which upstream is asked.
+//!
+//! Of those that are up, those of the lowest order that the query has not been
+//! sent to; among these, as configured. Where none is up, who still speaks is
+//! better than nobody, and who is silent is tried by one query now and then.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use rand::RngExt;
+use rand::rngs::StdRng;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::health::{Health, Mask, bit, places};
+use crate::name::Name;
+
+/// A recursive resolver that may be asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Server {
+    pub address: SocketAddr,
+    pub weight: u32,
+    pub order: u32,
+}
+
+/// How one of several is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// The first in configured order.
+    First,
+    /// The one with the fewest queries under way for its weight.
+    LeastOutstanding,
+    /// At random, by weight.
+    Weighted,
+    /// By the name that is asked about: the same name goes to the same upstream as
+    /// long as that is up, and only the names of one that is not are moved.
+    Hashed,
+}
+
+impl Choice {
+    pub const ALL: [(&str, Choice); 4] = [
+        ("first", Choice::First),
+        ("least_outstanding", Choice::LeastOutstanding),
+        ("weighted", Choice::Weighted),
+        ("hashed", Choice::Hashed),
+    ];
+
+    pub fn from_name(name: &str) -> Option<Choice> {
+        Choice::ALL.into_iter().find(|(known, _)| *known == name).map(|(_, choice)| choice)
+    }
+}
+
+/// The upstreams, as one is chosen of them.
+pub struct Chooser {
+    choice: Choice,
+    servers: Vec<Server>,
+    /// The upstreams of each order, lowest first.
+    orders: Vec<Mask>,
+    /// What makes the same name another number for each upstream.
+    seeds: Vec<u64>,
+}
+
+impl Chooser {
+    pub fn new(choice: Choice, servers: &[Server]) -> Chooser {
+        let mut orders: Vec<u32> = servers.iter().map(|server| server.order).collect();
+        orders.sort_unstable();
+        orders.dedup();
+        let of = |order: u32| {
+            let places = servers.iter().enumerate().filter(|(_, server)| server.order == order);
+            places.fold(0, |mask, (place, _)| mask | bit(place))
+        };
+        Chooser {
+            choice,
+            orders: orders.into_iter().map(of).collect(),
+            seeds: servers.iter().map(|server| seed(server.address)).collect(),
+            servers: servers.to_vec(),
+        }
+    }
+
+    /// The upstream for a query about `name` that was sent to `asked` already;
+    /// `None` where all are dead and it is not this query's turn to try one.
+    pub fn choose(
+        &self,
+        health: &Health,
+        asked: Mask,
+        name: &Name,
+        random: &mut StdRng,
+        now: Instant,
+    ) -> Option<usize> {
+        let up = health.up();
+        let mut tried = if health.tries_by_queries() { health.rested(now) } else { 0 };
+        loop {
+            let place = self.among(up | tried, asked, health, name, random);
+            let place = place.or_else(|| self.among(health.speaking(), asked, health, name, random));
+            match place {
+                Some(place) if tried & bit(place) == 0 => return Some(place),
+                Some(place) if health.claim_trial(place, now) => return Some(place),
+                // Another thread was quicker.
+                Some(place) => tried &= !bit(place),
+                None => break,
+            }
+        }
+        let rested = health.rested(now);
+        let silent = places(rested & !asked).chain(places(rested & asked));
+        silent.into_iter().find(|&place| health.claim_trial(place, now))
+    }
+
+    /// One of the candidates that was not asked, of the lowest order; else one that
+    /// was.
+    fn among(
+        &self,
+        candidates: Mask,
+        asked: Mask,
+        health: &Health,
+        name: &Name,
+        random: &mut StdRng,
+    ) -> Option<usize> {
+        let fresh = candidates & !asked;
+        let candidates = if fresh != 0 { fresh } else { candidates };
+        let candidates = self.orders.iter().map(|order| order & candidates).find(|mask| *mask != 0)?;
+        if candidates.is_power_of_two() || self.choice == Choice::First {
+            return places(candidates).next();
+        }
+        match self.choice {
+            Choice::First => places(candidates).next(),
+            Choice::LeastOutstanding => self.least_outstanding(candidates, health, random),
+            Choice::Weighted => self.weighted(candidates, random),
+            Choice::Hashed => self.hashed(candidates, name),
+        }
+    }
+
+    /// Those that are equal share what comes by weight.
+    fn least_outstanding(&self, candidates: Mask, health: &Health, random: &mut StdRng) -> Option<usize> {
+        let mut best: Mask = 0;
+        let (mut least, mut weight) = (u64::MAX, 1);
+        for place in places(candidates) {
+            let own = u64::from(self.servers[place].weight);
+            let outstanding = u64::from(health.outstanding(place));
+            // least / weight and outstanding / own, without the division.
+            let (left, right) = (outstanding * weight, least.saturating_mul(own));
+            if best == 0 || left < right {
+                (best, least, weight) = (bit(place), outstanding, own);
+            } else if left == right {
+                best |= bit(place);
+            }
+        }
+        self.weighted(best, random)
+    }
+
+    fn weighted(&self, candidates: Mask, random: &mut StdRng) -> Option<usize> {
+        if candidates.is_power_of_two() {
+            return places(candidates).next();
+        }
+        let weights = || places(candidates).map(|place| (place, self.servers[place].weight));
+        let mut drawn = random.random_range(0..weights().map(|(_, weight)| weight).sum::<u32>().max(1));
+        weights()
+            .find(|(_, weight)| {
+                let is_here = drawn < *weight;
+                drawn = drawn.saturating_sub(*weight);
+                is_here
+            })
+            .map(|(place, _)| place)
+    }
+
+    /// Rendezvous hashing with weights: -weight / ln(u), with u of each upstream and
+    /// name in (0, 1). All threads and nodes choose alike: nothing here is drawn.
+    fn hashed(&self, candidates: Mask, name: &Name) -> Option<usize> {
+        let hash = xxh3_64(name.suffix(0));
+        let score = |place: usize| {
+            let mixed = mix(hash ^ self.seeds[place]);
+            let unit = ((mixed >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
+            -f64::from(self.servers[place].weight) / unit.ln()
+        };
+        let scored = places(candidates).map(|place| (place, score(place)));
+        scored.reduce(|best, other| if other.1 > best.1 { other } else { best }).map(|(place, _)| place)
+    }
+}
+
+/// From the address, not the place: an upstream that is added in front moves the
+/// names alone that become its own.
+fn seed(address: SocketAddr) -> u64 {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+        IpAddr::V6(ip) => ip,
+    };
+    let mut octets = [0; 18];
+    octets[..16].copy_from_slice(&ip.octets());
+    octets[16..].copy_from_slice(&address.port().to_be_bytes());
+    xxh3_64(&octets)
+}
+
+/// The finalizer of SplitMix64: every bit of the sum changes half of the result.
+fn mix(sum: u64) -> u64 {
+    let sum = (sum ^ (sum >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let sum = (sum ^ (sum >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    sum ^ (sum >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use rand::SeedableRng;
+
+    use super::*;
+    use crate::shared::Events;
+    use crate::upstream::health::Failure;
+
+    struct Pool {
+        chooser: Chooser,
+        health: Health,
+        random: StdRng,
+        now: Instant,
+    }
+
+    impl Pool {
+        /// Upstreams by weight and order.
+        fn new(choice: Choice, servers: &[(u32, u32)]) -> Pool {
+            let server = |(place, (weight, order)): (usize, &(u32, u32))| Server {
+                address: SocketAddr::from(([192, 0, 2, place as u8], 53)),
+                weight: *weight,
+                order: *order,
+            };
+            let servers: Vec<_> = servers.iter().enumerate().map(server).collect();
+            let addresses: Vec<_> = servers.iter().map(|server| server.address).collect();
+            Pool {
+                chooser: Chooser::new(choice, &servers),
+                health: Health::new(&addresses, Some((3, Duration::from_secs(1))), Arc::<Events>::default()),
+                random: StdRng::seed_from_u64(1),
+                now: Instant::now(),
+            }
+        }
+
+        fn choose(&mut self, asked: Mask, text: &str) -> Option<usize> {
+            let name = Name::from_text(text.as_bytes()).unwrap();
+            self.chooser.choose(&self.health, asked, &name, &mut self.random, self.now)
+        }
+
+        fn kill(&self, place: usize) {
+            for _ in 0..3 {
+                self.health.failed(place, Failure::Unreachable, self.now);
+            }
+        }
+
+        fn hashed(&mut self) -> Vec<Option<usize>> {
+            (0..2000).map(|number| self.choose(0, &format!("n{number}.example"))).collect()
+        }
+    }
+
+    #[test]
+    fn the_first_is_asked_as_long_as_it_is_up_then_the_next_then_the_next_order() {
+        let mut pool = Pool::new(Choice::First, &[(1, 1), (1, 0), (1, 0)]);
+        assert_eq!(pool.choose(0, "a"), Some(1));
+        assert_eq!(pool.choose(0b010, "a"), Some(2));
+        assert_eq!(pool.choose(0b110, "a"), Some(0), "another order before the same again");
+        assert_eq!(pool.choose(0b111, "a"), Some(1));
+        pool.kill(1);
+        assert_eq!(pool.choose(0, "a"), Some(2));
+        pool.kill(2);
+        assert_eq!(pool.choose(0, "a"), Some(0));
+        assert_eq!(pool.choose(0b001, "a"), Some(0), "one that was asked is better than a dead one");
+    }
+
+    #[test]
+    fn with_all_dead_who_speaks_is_asked_and_who_is_silent_is_tried_now_and_then() {
+        let mut pool = Pool::new(Choice::First, &[(1, 0), (1, 0)]);
+        pool.kill(0);
+        pool.kill(1);
+        assert_eq!(pool.choose(0, "a"), None);
+        pool.health.heard(1, pool.now);
+        assert_eq!((pool.choose(0, "a"), pool.choose(0b10, "a")), (Some(1), Some(1)));
+        pool.health.fall_silent(1);
+        pool.now += Duration::from_secs(1);
+        let tries: Vec<_> = (0..4).map(|_| pool.choose(0, "a")).collect();
+        assert_eq!(tries, [Some(0), Some(1), None, None]);
+    }
+
+    #[test]
+    fn the_fewest_queries_under_way_for_the_weight_are_what_counts() {
+        let mut pool = Pool::new(Choice::LeastOutstanding, &[(1, 0), (3, 0), (9, 1)]);
+        let mut got = [0; 3];
+        for _ in 0..4000 {
+            let place = pool.choose(0, "a").unwrap();
+            pool.health.asks(place, pool.now);
+            got[place] += 1;
+        }
+        assert_eq!(got, [1000, 3000, 0]);
+        for _ in 0..10 {
+            pool.health.is_done(0);
+        }
+        assert_eq!(pool.choose(0, "a"), Some(0));
+    }
+
+    #[test]
+    fn idle_upstreams_share_by_weight() {
+        for choice in [Choice::LeastOutstanding, Choice::Weighted] {
+            let mut pool = Pool::new(choice, &[(1, 0), (3, 0)]);
+            let second = (0..4000).filter(|_| pool.choose(0, "a") == Some(1)).count();
+            assert!((2850..3150).contains(&second), "{choice:?}: {second}");
+        }
+    }
+
+    #[test]
+    fn a_name_stays_with_its_upstream_and_only_those_of_a_dead_one_move() {
+        let mut pool = Pool::new(Choice::Hashed, &[(1, 0), (1, 0), (2, 0)]);
+        let before = pool.hashed();
+        let share = |place| before.iter().filter(|chosen| **chosen == Some(place)).count();
+        assert!((430..570).contains(&share(0)) && (430..570).contains(&share(1)), "by weight");
+        assert_eq!(pool.choose(0, "WWW.example"), pool.choose(0, "www.EXAMPLE"));
+        pool.kill(0);
+        let after = pool.hashed();
+        let moved = before.iter().zip(&after).filter(|(before, after)| before != after);
+        assert_eq!(moved.count(), share(0));
+        pool.health.rise(0);
+        assert_eq!(pool.hashed(), before);
+    }
+
+    #[test]
+    fn nodes_that_list_the_same_upstreams_in_another_order_choose_alike() {
+        let servers: Vec<_> = (0..5)
+            .map(|host| Server { address: SocketAddr::from(([192, 0, 2, host], 53)), weight: 1, order: 0 })
+            .collect();
+        let turned: Vec<_> = servers.iter().rev().copied().collect();
+        let (one, other) = (Chooser::new(Choice::Hashed, &servers), Chooser::new(Choice::Hashed, &turned));
+        for number in 0..100 {
+            let name = Name::from_text(format!("n{number}").as_bytes()).unwrap();
+            let chosen = one.hashed(0b11111, &name).unwrap();
+            assert_eq!(other.hashed(0b11111, &name), Some(4 - chosen));
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! A question under way: what is asked, who waits for the answer, and where it was sent.
+
+use std::time::Instant;
+
+use super::asker::Asker;
+use super::health::{Mask, bit};
+use crate::cache::{Kept, Key};
+use crate::message::{MAX_QUESTION, Query};
+use crate::name::Name;
+use crate::sys::{Local, Peer};
+
+/// Times a query is sent at most; the configuration may say less.
+pub const MAX_ATTEMPTS: usize = 4;
+
+/// A question under way, and who waits for its answer: each question is asked once,
+/// however many clients ask it meanwhile.
+pub struct Flight {
+    pub first: Box<Waiter>,
+    pub others: Vec<Box<Waiter>>,
+    /// Who asks, where upstreams are told.
+    pub asker: Option<Asker>,
+    /// An upstream's answer did not fit over UDP.
+    pub over_tcp: bool,
+    /// A kept answer that will do if no other comes.
+    pub stale: Option<Kept>,
+    /// How often something had been purged from the cache when this was asked.
+    pub purges: u64,
+    /// The hash of the question.
+    pub(super) question: u64,
+    /// Tells it from another flight in the same place.
+    pub(super) number: u64,
+    pub(super) attempts: usize,
+    /// There is nobody left to ask.
+    pub(super) is_lost: bool,
+    /// An upstream would not answer it; another was asked.
+    pub(super) was_refused: bool,
+    pub(super) routes: [Option<Route>; MAX_ATTEMPTS],
+    pub(super) asked: Mask,
+    /// The upstream of the latest attempt, until that is known to have failed.
+    pub(super) blame: Option<usize>,
+    /// When the latest attempt was sent.
+    pub(super) sent_at: Option<Instant>,
+    /// Tells the deadline of this attempt from those of earlier ones.
+    pub(super) stamp: u64,
+}
+
+/// A query that waits for an upstream's answer.
+#[derive(Clone)]
+pub struct Waiter {
+    pub query: Query,
+    /// Asks about this name instead: where a CNAME of ours leads.
+    pub follow: Option<Box<Name>>,
+    pub origin: Origin,
+    /// Times that it began anew because the policy for its name had changed.
+    restarts: usize,
+}
+
+impl Waiter {
+    pub fn new(query: Query, follow: Option<Box<Name>>, origin: Origin) -> Waiter {
+        Waiter { query, follow, origin, restarts: 0 }
+    }
+
+    /// The name that is asked about.
+    pub fn name(&self) -> &Name {
+        self.follow.as_deref().unwrap_or(&self.query.name)
+    }
+
+    /// The question that it waits for.
+    pub fn key(&self) -> Key<'_> {
+        Key::new(&self.query.head, self.name(), self.query.qtype)
+    }
+
+    /// Begins anew because what is to be asked has changed; false where that has
+    /// happened too often.
+    pub fn begin_anew(&mut self, follow: Option<Box<Name>>) -> bool {
+        // A policy that changes more often while one query is under way is a fault.
+        const RESTARTS: usize = 3;
+        self.restarts += 1;
+        self.follow = follow;
+        self.restarts <= RESTARTS
+    }
+}
+
+/// Where the answer goes.
+#[derive(Clone, Copy)]
+pub enum Origin {
+    Udp {
+        listener: usize,
+        peer: Peer,
+        local: Local,
+    },
+    Tcp {
+        connection: usize,
+        generation: u64,
+    },
+    /// Into the cache alone.
+    Nobody,
+}
+
+/// One sending of a flight. An answer to an earlier one is still welcome.
+#[derive(Clone, Copy)]
+pub struct Route {
+    pub channel: Channel,
+    pub upstream: usize,
+    pub id: u16,
+    pub sent_at: Instant,
+}
+
+/// A socket or a connection towards an upstream, by its key.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Channel {
+    Socket(usize),
+    Stream(usize),
+}
+
+impl Flight {
+    pub fn new(first: Box<Waiter>, stale: Option<Kept>, purges: u64) -> Flight {
+        Flight {
+            first,
+            others: Vec::new(),
+            asker: None,
+            over_tcp: false,
+            stale,
+            purges,
+            question: 0,
+            number: 0,
+            attempts: 0,
+            is_lost: false,
+            was_refused: false,
+            routes: [None; MAX_ATTEMPTS],
+            asked: 0,
+            blame: None,
+            sent_at: None,
+            stamp: 0,
+        }
+    }
+
+    pub(super) fn note_attempt(&mut self, upstream: usize) {
+        self.attempts += 1;
+        self.asked |= bit(upstream);
+    }
+
+    pub(super) fn route_over(&self, channel: Channel) -> Option<&Route> {
+        self.routes.iter().flatten().find(|route| route.channel == channel)
+    }
+
+    /// A place for a route over this channel: one over the same is replaced, else
+    /// the oldest where none is free.
+    pub(super) fn place_for(&self, channel: Channel) -> usize {
+        let same = |route: &Option<Route>| route.is_some_and(|route| route.channel == channel);
+        let free = || self.routes.iter().position(Option::is_none);
+        self.routes.iter().position(same).or_else(free).unwrap_or(0)
+    }
+
+    /// Whether nothing was sent after this route.
+    pub(super) fn ends_with(&self, route: &Route) -> bool {
+        self.routes.iter().flatten().all(|other| other.sent_at <= route.sent_at)
+    }
+
+    /// The question as it is asked upstream.
+    pub(super) fn asked_question<'a>(&'a self, buffer: &'a mut [u8; MAX_QUESTION]) -> &'a [u8] {
+        let question = self.first.query.head.question();
+        let Some(target) = &self.first.follow else { return question };
+        let (name, type_and_class) = (target.suffix(0), &question[question.len() - 4..]);
+        buffer[..name.len()].copy_from_slice(name);
+        buffer[name.len()..name.len() + 4].copy_from_slice(type_and_class);
+        &buffer[..name.len() + 4]
+    }
+}

@@ -1,0 +1,437 @@
+//! What is known of each upstream: whether it is up, how much it is asked, when
+//! it last said anything. Shared by all packet threads, which note here what they
+//! meet, and by the one thread that watches (`watch`), which probes and judges.
+//!
+//! An upstream is up, suspected (it has fallen silent, and a probe will tell), or
+//! down. One that is down may still speak: it answers, but not as it should.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use crate::counters::Counter;
+use crate::shared::Events;
+
+/// Upstreams at most: as many as a mask has bits.
+pub const MAX_UPSTREAMS: usize = 64;
+/// Queries that an upstream must have been asked before its silence means anything.
+const SILENT_QUERIES: u32 = 8;
+/// Failures in a row after which an upstream is down, where nothing else is configured.
+const FAILURES: u32 = 3;
+/// How long an upstream that is down rests before one query tries it again, where
+/// no probe does.
+const REST: Duration = Duration::from_secs(2);
+
+/// A bit for each upstream.
+pub type Mask = u64;
+
+pub fn bit(place: usize) -> Mask {
+    1 << place
+}
+
+/// The places in a mask, from the first.
+pub fn places(mut mask: Mask) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let place = mask.trailing_zeros() as usize;
+        mask &= mask.wrapping_sub(1);
+        (place < MAX_UPSTREAMS).then_some(place)
+    })
+}
+
+pub struct Health {
+    since: Instant,
+    /// Failures in a row after which an upstream is down.
+    failures: u32,
+    /// How long it is left alone before a query tries it, when there is none better.
+    rest: Duration,
+    /// Whether probes say when an upstream is up again; else a query's answer does.
+    has_probes: bool,
+    standing: Standing,
+    states: Vec<State>,
+    events: Arc<Events>,
+}
+
+/// Read for each query and rarely written: apart from what each query writes.
+#[repr(align(128))]
+struct Standing {
+    up: AtomicU64,
+    suspected: AtomicU64,
+    /// Those whose last word, if it was one, came after their last failure.
+    speaking: AtomicU64,
+    /// Counts how often an upstream has left those that are up.
+    losses: AtomicU64,
+}
+
+/// What is known of one upstream. Times are microseconds since `Health::since`.
+#[repr(align(128))]
+struct State {
+    address: SocketAddr,
+    /// Queries of all threads whose answers are still welcome.
+    outstanding: AtomicU32,
+    /// Queries since it last said anything, and when the first of them was sent,
+    /// and the one with which they became many.
+    asked: AtomicU32,
+    first_asked_at: AtomicU64,
+    many_asked_at: AtomicU64,
+    heard_at: AtomicU64,
+    failures: AtomicU32,
+    /// When a query may try it, although it is down.
+    trial_at: AtomicU64,
+    pub probes: [Counter; PROBE_RESULTS.len()],
+}
+
+/// What became of a probe, as it is called in metrics.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ProbeResult {
+    Good,
+    /// It was answered, with an RCODE that says that nothing can be had there.
+    Bad,
+    /// Not answered in time, or not sent.
+    Lost,
+}
+
+/// In the order of `ProbeResult`.
+pub const PROBE_RESULTS: [&str; 3] = ["good", "bad", "lost"];
+
+/// How an upstream has failed.
+#[derive(Clone, Copy)]
+pub enum Failure {
+    /// No answer to what was sent at that time.
+    Silence(Instant),
+    /// The network says that there is no way to it.
+    Unreachable,
+}
+
+impl Health {
+    pub fn new(addresses: &[SocketAddr], probes: Option<(u32, Duration)>, events: Arc<Events>) -> Health {
+        assert!(addresses.len() <= MAX_UPSTREAMS, "the settings were checked");
+        let (failures, rest) = probes.unwrap_or((FAILURES, REST));
+        let all = addresses.iter().enumerate().fold(0, |mask, (place, _)| mask | bit(place));
+        Health {
+            since: Instant::now(),
+            failures,
+            rest,
+            has_probes: probes.is_some(),
+            standing: Standing {
+                up: AtomicU64::new(all),
+                suspected: AtomicU64::new(0),
+                speaking: AtomicU64::new(all),
+                losses: AtomicU64::new(0),
+            },
+            states: addresses.iter().map(|address| State::new(*address)).collect(),
+            events,
+        }
+    }
+
+    //--- What packet threads ask
+
+    pub fn up(&self) -> Mask {
+        self.standing.up.load(Relaxed)
+    }
+
+    /// Those that are down and yet answer something.
+    pub fn speaking(&self) -> Mask {
+        self.standing.speaking.load(Relaxed) & !self.up()
+    }
+
+    /// Changes whenever an upstream is not up any more.
+    pub fn losses(&self) -> u64 {
+        self.standing.losses.load(Relaxed)
+    }
+
+    pub fn outstanding(&self, place: usize) -> u32 {
+        self.states[place].outstanding.load(Relaxed)
+    }
+
+    pub fn is_up(&self, place: usize) -> bool {
+        self.up() & bit(place) != 0
+    }
+
+    /// Whether queries try again what is down, and not only where nothing is up.
+    pub fn tries_by_queries(&self) -> bool {
+        !self.has_probes
+    }
+
+    /// Those that are down and have rested.
+    pub fn rested(&self, now: Instant) -> Mask {
+        let (up, now) = (self.up(), self.at(now));
+        let rested = |place: &usize| self.states[*place].trial_at.load(Relaxed) <= now;
+        places(self.all() & !up).filter(rested).fold(0, |mask, place| mask | bit(place))
+    }
+
+    /// Takes the one turn to try an upstream that is down; the next is after a rest.
+    pub fn claim_trial(&self, place: usize, now: Instant) -> bool {
+        let (trial_at, now) = (&self.states[place].trial_at, self.at(now));
+        let due = trial_at.load(Relaxed);
+        let next = now + self.rest.as_micros() as u64;
+        due <= now && trial_at.compare_exchange(due, next, Relaxed, Relaxed).is_ok()
+    }
+
+    //--- What packet threads note
+
+    /// A query goes there.
+    pub fn asks(&self, place: usize, now: Instant) {
+        let state = &self.states[place];
+        state.outstanding.fetch_add(1, Relaxed);
+        match state.asked.fetch_add(1, Relaxed) + 1 {
+            1 => state.first_asked_at.store(self.at(now), Relaxed),
+            SILENT_QUERIES => state.many_asked_at.store(self.at(now), Relaxed),
+            _ => {}
+        }
+    }
+
+    /// No answer is waited for any more for one of its queries.
+    pub fn is_done(&self, place: usize) {
+        self.states[place].outstanding.fetch_sub(1, Relaxed);
+    }
+
+    /// It has answered a query.
+    pub fn answered(&self, place: usize, now: Instant) {
+        self.heard(place, now);
+        if !self.is_up(place) && (!self.has_probes || self.is_suspected(place)) {
+            self.rise(place);
+        }
+    }
+
+    pub fn failed(&self, place: usize, how: Failure, now: Instant) {
+        let state = &self.states[place];
+        if let Failure::Silence(since) = how
+            && state.heard_at.load(Relaxed) >= self.at(since)
+        {
+            // Slow, and alive: the name is hard to resolve, or the answer was lost.
+            return;
+        }
+        let failures = state.failures.fetch_add(1, Relaxed) + 1;
+        if failures >= self.failures || self.is_suspected(place) {
+            self.fall_silent(place);
+            let how = match how {
+                Failure::Silence(_) => "does not answer",
+                Failure::Unreachable => "cannot be reached",
+            };
+            self.go_down(place, how, now);
+        }
+    }
+
+    //--- What the watching thread judges by
+
+    pub fn heard(&self, place: usize, now: Instant) {
+        let state = &self.states[place];
+        state.heard_at.store(self.at(now), Relaxed);
+        // A line that others read is written where it changes, only.
+        if state.asked.load(Relaxed) != 0 {
+            state.asked.store(0, Relaxed);
+        }
+        if state.failures.load(Relaxed) != 0 {
+            state.failures.store(0, Relaxed);
+        }
+        if self.standing.speaking.load(Relaxed) & bit(place) == 0 {
+            self.standing.speaking.fetch_or(bit(place), Relaxed);
+        }
+    }
+
+    pub fn has_spoken_since(&self, place: usize, since: Instant) -> bool {
+        self.states[place].heard_at.load(Relaxed) >= self.at(since)
+    }
+
+    /// Whether a query has been waiting for so long, and nothing was heard meanwhile.
+    pub fn is_silent(&self, place: usize, patience: Duration, now: Instant) -> bool {
+        let state = &self.states[place];
+        let asked_at = state.first_asked_at.load(Relaxed);
+        state.asked.load(Relaxed) > 0 && self.at(now) >= asked_at + patience.as_micros() as u64
+    }
+
+    /// The same of so many queries that it can be no accident.
+    pub fn is_silent_to_many(&self, place: usize, patience: Duration, now: Instant) -> bool {
+        let state = &self.states[place];
+        let asked_at = state.many_asked_at.load(Relaxed);
+        state.asked.load(Relaxed) >= SILENT_QUERIES && self.at(now) >= asked_at + patience.as_micros() as u64
+    }
+
+    pub fn is_suspected(&self, place: usize) -> bool {
+        self.standing.suspected.load(Relaxed) & bit(place) != 0
+    }
+
+    pub fn is_speaking(&self, place: usize) -> bool {
+        self.standing.speaking.load(Relaxed) & bit(place) != 0
+    }
+
+    /// Others are asked until a probe has told.
+    pub fn suspect(&self, place: usize, now: Instant) {
+        if !self.has_probes {
+            self.fall_silent(place);
+            return self.go_down(place, "has fallen silent", now);
+        }
+        if self.standing.up.fetch_and(!bit(place), Relaxed) & bit(place) != 0 {
+            self.standing.suspected.fetch_or(bit(place), Relaxed);
+            self.standing.losses.fetch_add(1, Relaxed);
+            self.tell(place, "has fallen silent");
+        }
+    }
+
+    /// Down; whether it still speaks is left as it was.
+    pub fn go_down(&self, place: usize, how: &str, now: Instant) {
+        let was_suspected = self.standing.suspected.fetch_and(!bit(place), Relaxed) & bit(place) != 0;
+        let was_up = self.standing.up.fetch_and(!bit(place), Relaxed) & bit(place) != 0;
+        if was_up || was_suspected {
+            let rest = self.rest.as_micros() as u64;
+            self.states[place].trial_at.store(self.at(now) + rest, Relaxed);
+            self.standing.losses.fetch_add(1, Relaxed);
+        }
+        if was_up {
+            self.tell(place, how);
+        }
+    }
+
+    pub fn fall_silent(&self, place: usize) {
+        self.standing.speaking.fetch_and(!bit(place), Relaxed);
+    }
+
+    pub fn rise(&self, place: usize) {
+        self.states[place].failures.store(0, Relaxed);
+        self.standing.suspected.fetch_and(!bit(place), Relaxed);
+        if self.standing.up.fetch_or(bit(place), Relaxed) & bit(place) == 0 {
+            self.tell(place, "answers again");
+        }
+    }
+
+    //--- What is told
+
+    pub fn count_probe(&self, place: usize, result: ProbeResult) {
+        self.states[place].probes[result as usize].add(1);
+    }
+
+    pub fn probes(&self, place: usize, result: usize) -> u64 {
+        self.states[place].probes[result].get()
+    }
+
+    fn tell(&self, place: usize, what: &str) {
+        self.events.push(format!("upstream {} {what}", self.states[place].address));
+    }
+
+    fn all(&self) -> Mask {
+        Mask::MAX >> (MAX_UPSTREAMS - self.states.len())
+    }
+
+    fn at(&self, time: Instant) -> u64 {
+        time.saturating_duration_since(self.since).as_micros() as u64
+    }
+}
+
+impl State {
+    fn new(address: SocketAddr) -> State {
+        State {
+            address,
+            outstanding: AtomicU32::new(0),
+            asked: AtomicU32::new(0),
+            first_asked_at: AtomicU64::new(0),
+            many_asked_at: AtomicU64::new(0),
+            heard_at: AtomicU64::new(0),
+            failures: AtomicU32::new(0),
+            trial_at: AtomicU64::new(0),
+            probes: Default::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PROBED: Option<(u32, Duration)> = Some((3, Duration::from_secs(1)));
+
+    fn health(upstreams: u16, probes: Option<(u32, Duration)>) -> (Health, Arc<Events>) {
+        let events = Arc::new(Events::default());
+        let addresses: Vec<_> = (0..upstreams).map(|port| SocketAddr::from(([192, 0, 2, 1], port))).collect();
+        (Health::new(&addresses, probes, Arc::clone(&events)), events)
+    }
+
+    fn fail(health: &Health, place: usize, times: usize, now: Instant) {
+        for _ in 0..times {
+            health.failed(place, Failure::Unreachable, now);
+        }
+    }
+
+    #[test]
+    fn without_probes_one_query_tries_again_after_a_rest_and_its_answer_is_enough() {
+        let (health, events) = health(2, None);
+        let start = health.since + Duration::from_secs(1);
+        fail(&health, 0, 2, start);
+        assert_eq!(health.up(), 0b11);
+        fail(&health, 0, 1, start);
+        assert_eq!((health.up(), health.rested(start), health.losses()), (0b10, 0, 1));
+        let rested = start + REST;
+        assert_eq!(health.rested(rested), 0b01);
+        assert!(health.claim_trial(0, rested) && !health.claim_trial(0, rested));
+        assert_eq!(health.rested(rested), 0);
+        health.answered(0, rested);
+        assert_eq!(health.up(), 0b11);
+        let told = events.take();
+        assert_eq!(told, ["upstream 192.0.2.1:0 cannot be reached", "upstream 192.0.2.1:0 answers again"]);
+    }
+
+    #[test]
+    fn with_probes_an_answer_makes_it_speak_and_no_more() {
+        let (health, _) = health(1, PROBED);
+        let start = health.since;
+        fail(&health, 0, 3, start);
+        assert_eq!((health.up(), health.speaking()), (0, 0));
+        health.answered(0, start);
+        assert_eq!((health.up(), health.speaking()), (0, 1));
+        health.rise(0);
+        assert_eq!((health.up(), health.speaking()), (1, 0));
+    }
+
+    #[test]
+    fn who_has_spoken_since_is_slow_and_not_dead() {
+        let (health, _) = health(1, PROBED);
+        let asked = health.since + Duration::from_secs(1);
+        health.heard(0, asked + Duration::from_millis(1));
+        for _ in 0..100 {
+            health.failed(0, Failure::Silence(asked), asked + Duration::from_secs(1));
+        }
+        assert!(health.is_up(0));
+        let later = asked + Duration::from_secs(2);
+        for _ in 0..3 {
+            health.failed(0, Failure::Silence(later), later);
+        }
+        assert!(!health.is_up(0));
+    }
+
+    #[test]
+    fn only_failures_in_a_row_count() {
+        let (health, _) = health(1, PROBED);
+        for _ in 0..10 {
+            fail(&health, 0, 2, health.since);
+            health.answered(0, health.since);
+        }
+        assert!(health.is_up(0));
+    }
+
+    #[test]
+    fn silence_is_measured_from_the_query_with_which_they_became_many() {
+        let (health, events) = health(1, PROBED);
+        let (start, patience) = (health.since, Duration::from_millis(300));
+        health.asks(0, start);
+        assert!(!health.is_silent(0, patience, start + patience / 2));
+        assert!(health.is_silent(0, patience, start + patience));
+        for _ in 1..SILENT_QUERIES {
+            health.asks(0, start + patience);
+        }
+        assert!(!health.is_silent_to_many(0, patience, start + patience));
+        assert!(health.is_silent_to_many(0, patience, start + 2 * patience));
+        health.suspect(0, start + 2 * patience);
+        assert_eq!((health.up(), health.is_suspected(0), health.losses()), (0, true, 1));
+        health.answered(0, start + 2 * patience);
+        assert!(health.is_up(0) && !health.is_suspected(0));
+        assert!(!health.is_silent(0, patience, start + 9 * patience), "it has spoken");
+        assert_eq!(health.outstanding(0), SILENT_QUERIES);
+        assert_eq!(events.take().len(), 2);
+    }
+
+    #[test]
+    fn the_places_of_a_mask_come_in_order() {
+        assert_eq!(places(0b1011 | 1 << 63).collect::<Vec<_>>(), [0, 1, 3, 63]);
+        assert_eq!(places(0).count(), 0);
+    }
+}

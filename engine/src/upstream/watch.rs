@@ -1,0 +1,267 @@
+//! The thread that watches the upstreams: it probes them, and judges by what the
+//! packet threads have noted who has fallen silent. One for the whole engine; it
+//! waits, decides, wakes the packet threads where something has changed, and again.
+//!
+//! Silence of a busy upstream is noticed in a third of a second; of one that is
+//! hardly asked, by a probe that is sent as soon as a query has waited as long.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rand::RngExt;
+
+use super::health::{Health, ProbeResult};
+use super::is_our_own;
+pub use super::probe::Probe;
+use super::probe::UnderWay;
+use crate::poll::{Poll, Token};
+use crate::shared::Shared;
+
+/// How long an upstream may say nothing at all while queries wait for it.
+const SILENCE: Duration = Duration::from_millis(300);
+/// How long silence is not believed, but only probes, after it had deceived: an
+/// upstream whose answers all take long must not be left again and again.
+const TRUST: Duration = Duration::from_secs(10);
+/// How often it is looked whether one has fallen silent.
+const TICK: Duration = Duration::from_millis(100);
+/// The longest interval between probes of one that is down.
+const LONGEST: Duration = Duration::from_secs(30);
+
+/// Watches until the engine stops. `wake` ends the wait; `wakers` those of the packet
+/// threads.
+pub fn run(shared: &Arc<Shared>, wake: &OwnedFd, wakers: &[Arc<OwnedFd>]) -> io::Result<()> {
+    let poll = Poll::new()?;
+    poll.add(wake, Token::Wake, true, false)?;
+    let settings = &shared.settings.upstream;
+    let now = Instant::now();
+    let mut watch = Watch {
+        health: &shared.health,
+        shared,
+        upstreams: settings.servers.iter().map(|_| Watched::new(settings.probe.as_ref(), now)).collect(),
+        losses: shared.health.losses(),
+        poll,
+        wakers,
+    };
+    while shared.stop_deadline().is_none() {
+        // What goes wrong here may cost a look at the upstreams, never the watch.
+        match catch_unwind(AssertUnwindSafe(|| watch.turn())) {
+            Ok(result) => result?,
+            Err(_) => shared.events.push("a look at the upstreams ended in a panic".to_string()),
+        }
+    }
+    Ok(())
+}
+
+struct Watch<'a> {
+    shared: &'a Shared,
+    health: &'a Health,
+    upstreams: Vec<Watched>,
+    losses: u64,
+    poll: Poll,
+    wakers: &'a [Arc<OwnedFd>],
+}
+
+/// What the watch alone knows of an upstream.
+struct Watched {
+    /// When the next probe is due, if there are any, and the time between two.
+    due: Option<Instant>,
+    interval: Duration,
+    under_way: Option<UnderWay>,
+    /// Probes in a row.
+    failures: u32,
+    successes: u32,
+    was_suspected: bool,
+    was_speaking: bool,
+    trusted_until: Instant,
+}
+
+impl Watched {
+    fn new(probe: Option<&Probe>, now: Instant) -> Watched {
+        Watched {
+            due: probe.map(|_| now),
+            interval: probe.map_or(LONGEST, |probe| probe.interval),
+            under_way: None,
+            failures: 0,
+            successes: 0,
+            was_suspected: false,
+            was_speaking: true,
+            trusted_until: now,
+        }
+    }
+}
+
+impl Watch<'_> {
+    fn turn(&mut self) -> io::Result<()> {
+        let events = self.poll.wait(self.patience())?;
+        let now = Instant::now();
+        for event in events {
+            if let Token::Upstream(place) = event.token {
+                self.read(place, now);
+            }
+        }
+        for place in 0..self.upstreams.len() {
+            self.expire(place, now);
+            self.judge(place, now);
+            self.probe(place, now);
+        }
+        self.wake();
+        Ok(())
+    }
+
+    fn patience(&self) -> Duration {
+        let timeout = self.shared.settings.upstream.probe.as_ref().map_or(TICK, |probe| probe.timeout);
+        let next = |watched: &Watched| match &watched.under_way {
+            Some(probe) => Some(probe.sent_at + timeout),
+            None => watched.due,
+        };
+        let next = self.upstreams.iter().filter_map(next).min();
+        next.map_or(TICK, |next| next.saturating_duration_since(Instant::now()).min(TICK))
+    }
+
+    /// Tells the packet threads that what waits for an upstream must go elsewhere.
+    fn wake(&mut self) {
+        let losses = self.health.losses();
+        if std::mem::replace(&mut self.losses, losses) != losses {
+            for waker in self.wakers {
+                // Full: it is awake.
+                let _ = rustix::io::write(&**waker, &1u64.to_ne_bytes());
+            }
+        }
+    }
+
+    //--- Silence
+
+    fn judge(&mut self, place: usize, now: Instant) {
+        let watched = &mut self.upstreams[place];
+        let is_suspected = self.health.is_suspected(place);
+        if !self.health.is_up(place) {
+            watched.was_suspected = is_suspected;
+            return;
+        }
+        if std::mem::take(&mut watched.was_suspected) {
+            watched.trusted_until = now + TRUST;
+        }
+        watched.successes = 0;
+        let is_trusted = now < watched.trusted_until;
+        if !is_trusted && self.health.is_silent_to_many(place, SILENCE, now) {
+            self.suspect(place, now);
+        } else if self.health.is_silent(place, SILENCE, now) {
+            // One query may have been lost, or be hard: a probe tells.
+            watched.due = watched.due.map(|_| now);
+        }
+    }
+
+    fn suspect(&mut self, place: usize, now: Instant) {
+        self.health.suspect(place, now);
+        let watched = &mut self.upstreams[place];
+        watched.was_suspected = self.health.is_suspected(place);
+        watched.due = watched.due.map(|_| now);
+    }
+
+    //--- Probes
+
+    fn probe(&mut self, place: usize, now: Instant) {
+        let settings = &self.shared.settings.upstream;
+        let (Some(probe), watched) = (&settings.probe, &mut self.upstreams[place]) else { return };
+        let has_spoken = self.health.is_speaking(place) && !watched.was_speaking;
+        watched.was_speaking = self.health.is_speaking(place);
+        if !self.health.is_up(place) && has_spoken && watched.interval > probe.interval {
+            // A query that tried it was answered.
+            (watched.interval, watched.due) = (probe.interval, Some(now));
+        }
+        if watched.under_way.is_some() || watched.due.is_none_or(|due| due > now) {
+            return;
+        }
+        watched.due = Some(now + watched.interval.mul_f64(rand::rng().random_range(0.9..1.1)));
+        let address = settings.servers[place].address;
+        let sent = UnderWay::send(probe, address, settings.payload, settings.tells, now);
+        let added = sent.and_then(|sent| {
+            self.poll.add(&sent.socket, Token::Upstream(place), true, false)?;
+            Ok(sent)
+        });
+        match added {
+            Ok(sent) => watched.under_way = Some(sent),
+            Err(error) if is_our_own(&error) => {}
+            Err(_) => self.lost(place, "cannot be reached", now, now),
+        }
+    }
+
+    fn read(&mut self, place: usize, now: Instant) {
+        let Some(probe) = &self.shared.settings.upstream.probe else { return };
+        let Some(sent) = &self.upstreams[place].under_way else { return };
+        let (sent_at, result) = (sent.sent_at, sent.read(probe));
+        if result.is_some() {
+            self.upstreams[place].under_way = None;
+        }
+        match result {
+            Some(Ok(result)) => self.heard(place, result, now),
+            Some(Err(_)) => self.lost(place, "cannot be reached", sent_at, now),
+            None => {}
+        }
+    }
+
+    fn expire(&mut self, place: usize, now: Instant) {
+        let Some(probe) = &self.shared.settings.upstream.probe else { return };
+        let is_over = |sent: &mut UnderWay| now >= sent.sent_at + probe.timeout;
+        if let Some(sent) = self.upstreams[place].under_way.take_if(is_over) {
+            self.lost(place, "does not answer", sent.sent_at, now);
+        }
+    }
+
+    /// A probe was answered.
+    fn heard(&mut self, place: usize, result: ProbeResult, now: Instant) {
+        let Some(probe) = &self.shared.settings.upstream.probe else { return };
+        self.health.heard(place, now);
+        self.health.count_probe(place, result);
+        if self.health.is_suspected(place) {
+            self.health.rise(place);
+        }
+        let watched = &mut self.upstreams[place];
+        watched.was_speaking = true;
+        if result == ProbeResult::Good {
+            (watched.failures, watched.interval) = (0, probe.interval);
+            watched.successes += 1;
+            if watched.successes >= probe.successes {
+                self.health.rise(place);
+            } else if !self.health.is_up(place) {
+                watched.due = Some(now + probe.interval);
+            }
+            return;
+        }
+        (watched.failures, watched.successes) = (watched.failures.saturating_add(1), 0);
+        if watched.failures >= probe.failures {
+            self.health.go_down(place, "says that it cannot answer", now);
+            self.back_off(place);
+        }
+    }
+
+    /// A probe was not answered in time, or could not be sent.
+    fn lost(&mut self, place: usize, how: &str, since: Instant, now: Instant) {
+        let Some(probe) = &self.shared.settings.upstream.probe else { return };
+        self.health.count_probe(place, ProbeResult::Lost);
+        let watched = &mut self.upstreams[place];
+        watched.successes = 0;
+        if since < now && self.health.has_spoken_since(place, since) {
+            // To somebody else, so it is alive.
+            watched.failures = 0;
+            return;
+        }
+        watched.failures = watched.failures.saturating_add(1);
+        if watched.failures >= probe.failures || self.health.is_suspected(place) {
+            self.health.fall_silent(place);
+            self.health.go_down(place, how, now);
+            self.back_off(place);
+        } else if self.health.is_silent(place, SILENCE, now) {
+            self.suspect(place, now);
+        }
+    }
+
+    fn back_off(&mut self, place: usize) {
+        let Some(probe) = &self.shared.settings.upstream.probe else { return };
+        let watched = &mut self.upstreams[place];
+        watched.interval = (watched.interval * 2).min(LONGEST.max(probe.interval));
+    }
+}

@@ -1,0 +1,197 @@
+"""Which of several upstreams is asked: by order, by weight, by what is under way, by the name."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from . import wire
+from .harness import Subject, is_forwarded
+from .upstreams import Asked, MakeUpstream, StubUpstream, decent, only_probes
+
+NAMES = [f"n{number}.example" for number in range(200)]
+
+
+def servers(*upstreams: StubUpstream, **of: list[int]) -> list[dict]:
+    """As the configuration lists them, with weights or orders in the same order."""
+    more = [{key: values[place] for key, values in of.items()} for place in range(len(upstreams))]
+    return [{"address": one.address, **options} for one, options in zip(upstreams, more, strict=True)]
+
+
+def start(subject: Subject, listed: list[dict], **upstream: object) -> None:
+    subject.start(upstreams=listed, upstream=upstream)
+
+
+def ask(subject: Subject, names: list[str] = NAMES) -> None:
+    with subject.udp() as client:
+        for name in names:
+            client.send(wire.query(name))
+            assert is_forwarded(wire.read(client.recv(4096)))
+
+
+def names_of(upstream: StubUpstream) -> set[str]:
+    return {asked.name for asked in upstream.queries}
+
+
+@pytest.fixture
+def other_subject(tmp_path: Path) -> Iterator[Subject]:
+    """A second machine."""
+    folder = tmp_path / "other"
+    folder.mkdir()
+    with closing(Subject(folder)) as daemon:
+        yield daemon
+
+
+def test_the_first_that_answers_is_asked_and_the_others_stand_by(
+    subject: Subject, make_upstream: MakeUpstream
+):
+    first, second = make_upstream(), make_upstream()
+    start(subject, servers(first, second))
+    ask(subject)
+    assert (len(first.queries), second.queries) == (len(NAMES), [])
+
+
+def test_a_higher_order_is_asked_only_while_none_of_a_lower_one_is_up(
+    subject: Subject, make_upstream: MakeUpstream
+):
+    """Another site, or somebody else's resolver: used when there is nothing else, and only then."""
+    far, near = make_upstream(), make_upstream()
+    start(subject, servers(far, near, order=[1, 0]), probe={"interval_ms": 100})
+    ask(subject)
+    assert (far.queries, len(near.queries)) == ([], len(NAMES))
+    near.script = lambda _asked: None
+    subject.wait_for_metric(
+        "dnsblock_upstream_probes_total", at_least=3, upstream=near.address, result="lost"
+    )
+    near.forget()
+    ask(subject)
+    assert (len(far.queries), near.queries) == (len(NAMES), [])
+    near.script = decent
+    subject.wait_for_metric("dnsblock_upstream_up", upstream=near.address)
+    far.forget()
+    ask(subject)
+    assert far.queries == []
+
+
+def test_the_fewest_queries_under_way_for_its_weight_decide(subject: Subject, make_upstream: MakeUpstream):
+    """So a slow upstream gets less: what it does not answer stays under way."""
+    small, large = make_upstream(only_probes), make_upstream(only_probes)
+    listed = servers(small, large, weight=[1, 3])
+    start(subject, listed, choice="least_outstanding", attempt_timeout_ms=60_000, probe={"interval_ms": 50})
+    with subject.udp() as client:
+        for name in NAMES[:80]:
+            client.send(wire.query(name))
+        small.wait_until(lambda asked: len(asked) >= 20)
+        large.wait_until(lambda asked: len(asked) >= 60)
+        assert (len(small.queries), len(large.queries)) == (20, 60)
+        waiting = subject.metrics()
+        outstanding = [
+            waiting.total("dnsblock_upstream_outstanding_queries", upstream=one.address)
+            for one in (small, large)
+        ]
+        assert outstanding == [20, 60]
+        for asked in large.queries:
+            asked.reply(asked.address())
+        for _ in range(60):
+            client.recv(4096)
+        for name in NAMES[80:100]:
+            client.send(wire.query(name))
+        large.wait_until(lambda asked: len(asked) >= 80)
+    assert len(small.queries) == 20
+
+
+@pytest.mark.parametrize("choice", ["weighted", "least_outstanding"])
+def test_idle_upstreams_share_by_weight(subject: Subject, make_upstream: MakeUpstream, choice: str):
+    """Drawn at random: 200 queries, a quarter of them for the smaller, give or take six deviations."""
+    small, large = make_upstream(), make_upstream()
+    start(subject, servers(small, large, weight=[1, 3]), choice=choice)
+    ask(subject)
+    assert len(small.queries) + len(large.queries) == len(NAMES)
+    assert 14 <= len(small.queries) <= 86
+
+
+def test_a_name_goes_to_the_same_upstream_and_only_those_of_a_dead_one_move(
+    subject: Subject, make_upstream: MakeUpstream
+):
+    """Rendezvous hashing: each resolver's cache holds its own part, and keeps it."""
+    three = [make_upstream() for _ in range(3)]
+    start(subject, servers(*three), choice="hashed", probe={"interval_ms": 100})
+    ask(subject)
+    ask(subject, [name.upper() for name in NAMES])
+    before = [{name.lower() for name in names_of(one)} for one in three]
+    assert sum(map(len, before)) == len(NAMES), "no name was asked at two"
+    assert min(map(len, before)) > 30
+    dead, *alive = three
+    dead.script = lambda _asked: None
+    subject.wait_for_metric(
+        "dnsblock_upstream_probes_total", at_least=3, upstream=dead.address, result="lost"
+    )
+    for one in three:
+        one.forget()
+    ask(subject)
+    for one, own in zip(alive, before[1:], strict=True):
+        assert own <= names_of(one)
+    assert set.union(*map(names_of, alive)) == set(NAMES)
+
+
+def test_machines_choose_alike_in_whichever_order_they_list_the_same_upstreams(
+    subject: Subject, other_subject: Subject, make_upstream: MakeUpstream
+):
+    """A name is in one cache, whichever machine of an anycast address is asked."""
+    three = [make_upstream() for _ in range(3)]
+    start(subject, servers(*three), choice="hashed")
+    ask(subject)
+    before = [names_of(one) for one in three]
+    for one in three:
+        one.forget()
+    start(other_subject, servers(*reversed(three)), choice="hashed")
+    ask(other_subject)
+    assert [names_of(one) for one in three] == before
+
+
+# ------- Upstreams that will not ---------------------------------------------------------
+
+
+def saying(rcode: int) -> object:
+    def script(asked: Asked) -> bytes:
+        return decent(asked) if asked.name == "" else asked.response(rcode=rcode)
+
+    return script
+
+
+@pytest.mark.parametrize(("rcode", "name"), [(1, "FORMERR"), (4, "NOTIMP"), (5, "REFUSED")])
+def test_an_upstream_that_will_not_answer_is_no_reason_to_hand_that_on(
+    subject: Subject, make_upstream: MakeUpstream, rcode: int, name: str
+):
+    """RFC 1034 section 5.3.3: another server is asked; where all say so, the client hears it."""
+    unwilling, good = make_upstream(saying(rcode)), make_upstream()
+    start(subject, servers(unwilling, good))
+    ask(subject, NAMES[:20])
+    assert len(unwilling.queries) == len(good.queries) == 20
+    reasons = {"upstream": unwilling.address, "reason": "unwilling"}
+    assert subject.metrics().total("dnsblock_upstream_errors_total", **reasons) == 20
+    good.script = saying(rcode)
+    assert subject.query("both.example").rcode == name
+    assert len(unwilling.asked_for("both.example")) == len(good.asked_for("both.example")) == 1
+
+
+def test_servfail_of_one_upstream_is_handed_on(subject: Subject, make_upstream: MakeUpstream):
+    """Trap 13, RFC 9520 section 1: it may be bogus, and no other resolver may vote that down."""
+    failing, good = make_upstream(saying(2)), make_upstream()
+    start(subject, servers(failing, good))
+    assert subject.query("bogus.example").rcode == "SERVFAIL"
+    assert good.queries == []
+
+
+def test_a_refusal_is_handed_on_at_once_where_nobody_else_is_up(
+    subject: Subject, make_upstream: MakeUpstream
+):
+    unwilling, dead = make_upstream(saying(5)), make_upstream(lambda _asked: None)
+    probe = {"interval_ms": 100}
+    start(subject, servers(unwilling, dead), probe=probe, attempt_timeout_ms=60_000)
+    subject.wait_for_metric(
+        "dnsblock_upstream_probes_total", at_least=3, upstream=dead.address, result="lost"
+    )
+    assert subject.query("refused.example").rcode == "REFUSED"
+    assert dead.queries == []

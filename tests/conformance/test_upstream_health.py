@@ -1,0 +1,343 @@
+"""Whether an upstream is alive: probes, hysteresis, back-off; who is slow is kept, who is dead is left."""
+
+import time
+from itertools import pairwise
+
+import pytest
+
+from . import wire
+from .harness import CLOSED_UPSTREAM, Subject, is_forwarded, is_sinkholed
+from .orders import block
+from .tools import wait_for
+from .upstreams import PROBE, Asked, MakeUpstream, Script, StubUpstream, decent, only_probes, silent
+
+BLOCKED = "blocked.example"
+PROBES = "dnsblock_upstream_probes_total"
+ERRORS = "dnsblock_upstream_errors_total"
+OFTEN = {"interval_ms": 50, "timeout_ms": 300}
+SELDOM = {"interval_ms": 600_000}
+PATIENT = {"attempt_timeout_ms": 60_000, "attempts": 3}
+
+
+def start(subject: Subject, *upstreams: StubUpstream | str, **upstream: object) -> None:
+    addresses = [one if isinstance(one, str) else one.address for one in upstreams]
+    subject.start(orders=[block("B-1", [BLOCKED])], upstreams=addresses, upstream=upstream)
+
+
+def is_up(subject: Subject, upstream: StubUpstream) -> bool:
+    return subject.metrics().total("dnsblock_upstream_up", upstream=upstream.address) == 1
+
+
+def wait_until_up(subject: Subject, upstream: StubUpstream) -> None:
+    wait_for(lambda: is_up(subject, upstream), f"{upstream.address} is up")
+
+
+def wait_until_down(subject: Subject, upstream: StubUpstream) -> None:
+    wait_for(lambda: not is_up(subject, upstream), f"{upstream.address} is down")
+
+
+def probes(subject: Subject, upstream: StubUpstream, result: str) -> float:
+    return subject.metrics().total(PROBES, upstream=upstream.address, result=result)
+
+
+# ------- Probes --------------------------------------------------------------------------
+
+
+def test_probes_ask_for_the_root_each_from_another_port_under_another_id(
+    subject: Subject, upstream: StubUpstream
+):
+    """RFC 5452 section 9.2, as for every query; recursion desired, with our own OPT (RFC 6891)."""
+    start(subject, upstream, probe=OFTEN)
+    wait_for(lambda: len(upstream.probes) >= 20, "twenty probes")
+    probed = upstream.probes[:20]
+    assert {one.message.question for one in probed} == {PROBE}
+    assert {(one.message.flags, one.message.opt.rclass, one.transport) for one in probed} == {
+        (wire.RD, 1232, "udp")
+    }
+    assert len({one.message.qid for one in probed}) > 15
+    assert len({one.source[1] for one in probed}) > 15
+    assert upstream.queries == []
+
+
+def test_what_is_asked_and_whether_is_configured(subject: Subject, upstream: StubUpstream):
+    start(subject, upstream, probe={"name": "probe.example", "type": "AAAA", "interval_ms": 50})
+    assert upstream.wait_for_query("probe.example").qtype == wire.QTYPES["AAAA"]
+    assert subject.stop() == 0
+    upstream.forget()
+    start(subject, upstream, probe=None)
+    assert is_forwarded(subject.query("free.example"))
+    assert [asked.name for asked in upstream.queries] == ["free.example"]
+    assert (upstream.probes, is_up(subject, upstream)) == ([], True)
+
+
+def test_one_that_says_it_cannot_answer_is_left_alone_longer_and_longer(
+    subject: Subject, upstream: StubUpstream
+):
+    """It speaks, and yet is down: each probe that it refuses doubles the time to the next."""
+    upstream.script = lambda asked: asked.response(rcode=5)
+    began = time.monotonic()
+    start(subject, upstream, probe={"interval_ms": 50})
+    wait_for(lambda: len(upstream.probes) >= 8, "eight probes")
+    took = time.monotonic() - began
+    # Three make it down; then 0.1, 0.2, 0.4 and 0.8 seconds pass, a tenth less at least.
+    assert took >= 0.9 * 1.5
+    assert len(upstream.probes) <= 8 + took
+    assert not is_up(subject, upstream)
+
+
+def test_an_upstream_that_nobody_asks_is_seen_to_die_and_to_come_back(
+    subject: Subject, make_upstream: MakeUpstream
+):
+    """So a standby is known to be dead before it is needed. The log and `status` tell."""
+    first, standby = make_upstream(), make_upstream()
+    start(subject, first, standby, probe=OFTEN)
+    wait_for(lambda: standby.probes, "it is probed")
+    assert is_up(subject, standby)
+    standby.script = silent
+    wait_until_down(subject, standby)
+    assert subject.status()["upstreams_down"] == [standby.address]
+    assert f"{standby.address} (DOWN)" in subject.cli("status", as_json=False).stdout
+    wait_for(lambda: f"upstream {standby.address} does not answer" in subject.stderr(), "the log tells")
+    standby.script = decent
+    wait_until_up(subject, standby)
+    assert subject.status()["upstreams_down"] == []
+    wait_for(lambda: f"upstream {standby.address} answers again" in subject.stderr(), "the log tells")
+    assert subject.stderr().count(f"upstream {standby.address}") == 2, "once each, not from each thread"
+    assert is_up(subject, first)
+
+
+@pytest.mark.parametrize("rcode", [1, 2, 4, 5])
+def test_who_answers_probes_that_nothing_can_be_had_is_not_asked(
+    subject: Subject, make_upstream: MakeUpstream, rcode: int
+):
+    """A resolver without its way to the Internet, or that does not know this machine, takes no traffic."""
+    useless, good = make_upstream(lambda asked: asked.response(rcode=rcode)), make_upstream()
+    start(subject, useless, good, probe=OFTEN)
+    wait_until_down(subject, useless)
+    assert is_forwarded(subject.query("free.example"))
+    assert useless.asked_for("free.example") == []
+    assert probes(subject, useless, "lost") == 0
+
+
+def test_the_own_answer_of_who_is_no_use_is_better_than_none(subject: Subject, upstream: StubUpstream):
+    """The probe may be what is wrong; and a resolver without the Internet still has a cache."""
+    upstream.script = lambda asked: asked.response(rcode=5) if asked.name == "" else decent(asked)
+    start(subject, upstream, probe=OFTEN)
+    wait_until_down(subject, upstream)
+    for number in range(50):
+        assert is_forwarded(subject.query(f"n{number}.example"))
+
+
+@pytest.mark.parametrize("reply", [{"rcode": 3}, {"flags": wire.TC}, {"rcode": 0}])
+def test_who_answers_is_alive(subject: Subject, upstream: StubUpstream, reply: dict):
+    """NXDOMAIN, a cut answer and an empty one are answers."""
+    upstream.script = lambda asked: asked.response(**reply)
+    start(subject, upstream, probe=OFTEN)
+    wait_for(lambda: probes(subject, upstream, "good") >= 5, "five good probes")
+    assert is_up(subject, upstream)
+
+
+def test_an_answer_that_does_not_fit_is_not_the_probes(subject: Subject, upstream: StubUpstream):
+    """RFC 5452 section 9.1: a dead upstream is not kept alive by who guesses."""
+    upstream.script = lambda asked: [
+        asked.response(qid=asked.message.qid ^ 1),
+        asked.response(question=wire.question("example", "NS")),
+    ]
+    start(subject, upstream, probe=OFTEN)
+    wait_until_down(subject, upstream)
+    assert probes(subject, upstream, "good") == 0
+
+
+def test_one_good_probe_among_bad_ones_does_not_bring_it_back(subject: Subject, make_upstream: MakeUpstream):
+    """Hysteresis: who comes and goes stays away."""
+    flapping, good = make_upstream(silent), make_upstream()
+    start(subject, flapping, good, probe=OFTEN | {"timeout_ms": 50, "successes": 2})
+    wait_until_down(subject, flapping)
+    turn = iter(range(10**6))
+    flapping.script = lambda asked: decent(asked) if next(turn) % 2 else None
+    wait_for(lambda: probes(subject, flapping, "good") >= 4, "four good ones, none after another")
+    assert not is_up(subject, flapping)
+    assert subject.stderr().count("answers again") == 0
+
+
+def test_probes_of_a_dead_upstream_come_at_longer_and_longer_intervals(
+    subject: Subject, make_upstream: MakeUpstream
+):
+    at: list[float] = []
+    dead, good = make_upstream(lambda _asked: at.append(time.monotonic())), make_upstream()
+    start(subject, dead, good, probe={"interval_ms": 50, "timeout_ms": 10})
+    wait_for(lambda: len(at) >= 9, "nine probes", timeout=30)
+    gaps = [later - earlier for earlier, later in pairwise(at)]
+    assert gaps[7] > 3 * gaps[4] > 3 * gaps[3], gaps
+    at.clear()
+    dead.script = decent
+    wait_until_up(subject, dead)
+
+
+# ------- Who is slow is not dead ---------------------------------------------------------
+
+
+def slow_names(asked: Asked) -> bytes | None:
+    """Some names take as long as the test wants, the others no time."""
+    return None if asked.name.startswith("slow") else decent(asked)
+
+
+def test_an_upstream_that_is_slow_with_some_names_keeps_all_of_them(
+    subject: Subject, make_upstream: MakeUpstream
+):
+    """Dead authorities make any resolver slow; its queries are not sent twice, and it is not left."""
+    slow, other = make_upstream(slow_names), make_upstream()
+    start(subject, slow, other, **PATIENT, probe=SELDOM)
+    with subject.udp() as waiting, subject.udp() as client:
+        for number in range(50):
+            waiting.send(wire.query(f"slow{number}.example"))
+        until = time.monotonic() + 1.5  # five times as long as silence is borne
+        while time.monotonic() < until:
+            client.send(wire.query("fast.example"))
+            assert is_forwarded(wire.read(client.recv(4096)))
+        for asked in [one for one in slow.queries if one.name.startswith("slow")]:
+            asked.reply(asked.address())
+        for _ in range(50):
+            assert is_forwarded(wire.read(waiting.recv(4096)))
+    assert other.queries == []
+    assert is_up(subject, slow)
+    assert len([one for one in slow.queries if one.name.startswith("slow")]) == 50
+
+
+def test_three_names_that_take_too_long_do_not_make_an_upstream_dead(
+    subject: Subject, make_upstream: MakeUpstream
+):
+    """Its probes are answered meanwhile: the names are hard, and it lives."""
+    slow, other = make_upstream(only_probes), make_upstream()
+    start(subject, slow, other, attempt_timeout_ms=200, probe=OFTEN)
+    for number in range(6):
+        assert is_forwarded(subject.query(f"n{number}.example"))
+    assert subject.metrics().total(ERRORS, upstream=slow.address, reason="timeout") == 6
+    assert is_up(subject, slow)
+
+
+def test_silence_that_deceived_is_not_believed_again_at_once(subject: Subject, make_upstream: MakeUpstream):
+    """Queries are doubled once, not again and again, when a resolver is slow with all but probes."""
+    slow, other = make_upstream(only_probes), make_upstream()
+    start(subject, slow, other, **PATIENT, probe=SELDOM)
+    with subject.udp() as client:
+        for number in range(20):
+            client.send(wire.query(f"a{number}.example"))
+        for _ in range(20):
+            assert is_forwarded(wire.read(client.recv(4096)))
+        wait_until_up(subject, slow)
+        for wave in range(3):
+            good = probes(subject, slow, "good")
+            for number in range(10):
+                client.send(wire.query(f"b{wave}{number}.example"))
+            # It follows upon a query that has waited for as long as silence is borne.
+            wait_for(lambda good=good: probes(subject, slow, "good") > good, "one more probe")
+        assert [asked.name for asked in other.queries if asked.name.startswith("b")] == []
+        for asked in [one for one in slow.queries if one.name.startswith("b")]:
+            asked.reply(asked.address())
+        for _ in range(30):
+            assert is_forwarded(wire.read(client.recv(4096)))
+    assert len(slow.queries) == 50
+    assert len(other.queries) == 20
+
+
+def test_an_only_upstream_that_falls_silent_is_not_asked_the_same_again_and_again(
+    subject: Subject, upstream: StubUpstream
+):
+    """There is nobody to take over: each query has its attempts, and no more."""
+    upstream.script = silent
+    start(subject, upstream, attempt_timeout_ms=400, attempts=2, probe=OFTEN)
+    with subject.udp() as client:
+        for number in range(50):
+            client.send(wire.query(f"n{number}.example"))
+        for _ in range(50):
+            assert wire.read(client.recv(4096)).rcode == "SERVFAIL"
+    assert max(len(upstream.asked_for(f"n{number}.example")) for number in range(50)) <= 2
+
+
+# ------- Who is dead is left -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("queries", [1, 50])
+@pytest.mark.parametrize("probe", [{"interval_ms": 600_000, "timeout_ms": 300}, None])
+def test_an_upstream_that_hangs_is_left_long_before_the_patience_with_a_query_ends(
+    subject: Subject, make_upstream: MakeUpstream, queries: int, probe: dict | None
+):
+    """Take-over in under a second: by its silence to many, or to one query and a probe."""
+    if probe is None and queries == 1:
+        pytest.skip("without probes one query's silence proves nothing")
+    hung, good = make_upstream(), make_upstream()
+    start(subject, hung, good, **PATIENT, probe=probe)
+    assert is_forwarded(subject.query("before.example"))
+    hung.script = silent
+    with subject.udp() as client:
+        client.settimeout(10)
+        for number in range(queries):
+            client.send(wire.query(f"n{number}.example"))
+        for _ in range(queries):
+            assert is_forwarded(wire.read(client.recv(4096)))
+    assert len(good.queries) == queries
+    assert max(len(hung.asked_for(f"n{number}.example")) for number in range(queries)) == 1
+    lost = subject.metrics().total(ERRORS, upstream=hung.address, reason="lost")
+    assert lost == queries
+    wait_until_down(subject, hung)
+
+
+def test_without_probes_a_query_tries_again_who_was_dead(subject: Subject, make_upstream: MakeUpstream):
+    first, second = make_upstream(silent), make_upstream()
+    start(subject, first, second, attempt_timeout_ms=100, probe=None)
+    for number in range(5):
+        assert is_forwarded(subject.query(f"n{number}.example"))
+    assert len(first.queries) == 3
+    first.script = decent
+    wait_for(
+        lambda: is_forwarded(subject.query("again.example")) and is_up(subject, first), "it is tried again"
+    )
+    second.forget()
+    assert is_forwarded(subject.query("after.example"))
+    assert second.queries == []
+
+
+def all_dead(subject: Subject, upstreams: list[StubUpstream]) -> None:
+    for one in upstreams:
+        wait_until_down(subject, one)
+
+
+@pytest.mark.parametrize("script", [silent, None])
+def test_with_all_dead_blocked_names_are_answered_and_the_dead_are_hardly_asked(
+    subject: Subject, make_upstream: MakeUpstream, script: Script | None
+):
+    """Error policy, upstream: blocked names are answered all the same; one query a second tries each."""
+    two = [make_upstream(silent), make_upstream(silent)]
+    start(subject, *two, attempt_timeout_ms=100, probe=OFTEN | {"interval_ms": 1000})
+    if script is None:
+        for one in two:
+            one.close()
+    all_dead(subject, two)
+    for one in two:
+        one.forget()
+    sent = subject.metrics().total("dnsblock_upstream_queries_total")
+    began = time.monotonic()
+    with subject.udp() as client:
+        for number in range(2000):
+            client.send(wire.query(BLOCKED))
+            assert is_sinkholed(wire.read(client.recv(4096)))
+            client.send(wire.query(f"n{number}.example"))
+            assert wire.read(client.recv(4096)).rcode == "SERVFAIL"
+    seconds = time.monotonic() - began
+    sent = subject.metrics().total("dnsblock_upstream_queries_total") - sent
+    assert sent <= len(two) * (seconds + 2), f"{sent} in {seconds:.1f} s"
+
+
+def test_once_one_is_back_it_is_used_at_once_though_it_is_not_trusted_yet(
+    subject: Subject, upstream: StubUpstream
+):
+    """With nobody up, the first word of one is enough: waiting for the second would help nobody."""
+    upstream.script = silent
+    start(subject, upstream, CLOSED_UPSTREAM, attempt_timeout_ms=100, probe=OFTEN | {"successes": 100})
+    wait_until_down(subject, upstream)
+    upstream.script = decent
+    wait_for(lambda: is_forwarded(subject.query("free.example")), "it answers")
+    for number in range(50):
+        assert is_forwarded(subject.query(f"n{number}.example"))
+    assert not is_up(subject, upstream)
