@@ -320,10 +320,10 @@ def test_clients_that_are_gone_before_their_answer_disturb_nobody(
     assert_works(subject)
 
 
-def test_a_pause_of_the_process_loses_nothing(
+def test_a_short_pause_of_the_process_loses_nothing(
     subject: Subject, upstream: StubUpstream, record_property: Record
 ):
-    """A machine that swaps or is moved: what came meanwhile waits in the kernel, and is answered."""
+    """A machine that swaps: what came meanwhile waits in the kernel, and is answered if it is not late."""
     start(subject, upstream)
     with measured(subject, record_property) as figures, subject.tcp() as client:
         with traffic(subject) as stream:
@@ -331,7 +331,7 @@ def test_a_pause_of_the_process_loses_nothing(
             subject.process.send_signal(signal.SIGSTOP)
             try:
                 client.send(wire.query(BLOCKED), wire.query("free.example"))
-                stream.wait_for_more(500)  # a second
+                stream.wait_for_more(300)  # more than half a second; what is older than a whole one is late
             finally:
                 subject.process.send_signal(signal.SIGCONT)
             assert {is_sinkholed(client.reply()), is_sinkholed(client.reply())} == {True, False}
