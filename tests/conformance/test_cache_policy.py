@@ -404,7 +404,7 @@ def test_no_answer_of_before_is_given_after_a_change_while_many_ask(subject: Sub
     for thread in threads:
         thread.start()
     try:
-        for number, blocked in zip(range(6), itertools.cycle((NAME, TARGET))):
+        for number, blocked in zip(range(4), itertools.cycle((NAME, TARGET))):
             subject.put_order(block(f"B-{number}", [blocked]))
             subject.reload()
             for _ in range(10):
