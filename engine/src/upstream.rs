@@ -190,6 +190,11 @@ impl Upstreams {
                 flight.note_attempt(upstream);
                 self.send(key, upstream, now);
             }
+            // Nobody to send it to, and an answer to what was sent may still come.
+            None if flight.routes.iter().any(Option::is_some) => {
+                flight.attempts += 1;
+                self.wait(key, now + self.settings.timeout, now);
+            }
             None => {
                 flight.is_lost = true;
                 self.fail_now(key, now);

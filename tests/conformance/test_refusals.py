@@ -170,8 +170,8 @@ def test_a_name_of_255_octets_is_none_of_these(running: Subject, seen: StubUpstr
 
 
 def test_the_root_is_none_of_these(running: Subject, seen: StubUpstream):
-    assert running.query(".", "NS").rcode == "NOERROR"
-    assert seen.queries[0].message.question == b"\0" + struct.pack("!HH", 2, 1)
+    assert running.query(".", "SOA").rcode == "NOERROR"
+    assert seen.queries[0].message.question == b"\0" + struct.pack("!HH", 6, 1)
 
 
 @pytest.mark.parametrize("version", [1, 2, 255])

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,12 @@ def ask(subject: Subject, names: list[str] = NAMES) -> None:
 
 def names_of(upstream: StubUpstream) -> set[str]:
     return {asked.name for asked in upstream.queries}
+
+
+@pytest.fixture
+def make_upstream(make_upstream: MakeUpstream) -> MakeUpstream:
+    """Upstreams that may die: what holds for queries holds for probes."""
+    return partial(make_upstream, may_die=True)
 
 
 @pytest.fixture

@@ -32,6 +32,8 @@ TELEGRAM_ADDRESSES = {name: f"198.51.100.{11 + i}" for i, name in enumerate(TELE
 
 # ------- The scripted upstream -----------------------------------------------
 
+PROBE = wire.question(".", "NS")  # what the daemon asks to see whether an upstream is alive
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Asked:
@@ -56,6 +58,10 @@ class Asked:
     @property
     def qtype(self) -> int:
         return struct.unpack("!H", self.message.question[-4:-2])[0]
+
+    @property
+    def is_probe(self) -> bool:
+        return self.message.question == PROBE
 
     def reply(self, data: bytes) -> None:
         self._send(data)
@@ -111,7 +117,6 @@ def bind_both(family: socket.AddressFamily, host: str) -> tuple[socket.socket, s
     pytest.fail(f"no free port on {host}")
 
 
-PROBE = wire.question(".", "NS")  # what the daemon asks to see whether an upstream is alive
 Script = Callable[[Asked], "bytes | Iterable[bytes] | None"]
 
 
@@ -152,19 +157,27 @@ def answering_after(milliseconds: int) -> Iterator[Script]:
 
 def only_probes(asked: Asked) -> bytes | None:
     """Alive, and slow: probes are answered, and nothing else, unless the test replies later."""
-    return decent(asked) if asked.message.question == PROBE else None
+    return decent(asked) if asked.is_probe else None
 
 
 class StubUpstream:
     """A scripted upstream on UDP and TCP of one loopback port; without `tcp`, connections are refused.
 
-    The probes by which the daemon sees whether it is alive are kept apart, and answered by the same script.
+    The probes by which the daemon sees whether it is alive are kept apart, and answered always: whatever its
+    script is, it is alive. Where it `may_die`, they are answered by the script, too.
     """
 
     def __init__(
-        self, script: Script = decent, host: str = "127.0.0.1", *, tcp: bool = True, is_told: bool = False
+        self,
+        script: Script = decent,
+        host: str = "127.0.0.1",
+        *,
+        tcp: bool = True,
+        is_told: bool = False,
+        may_die: bool = False,
     ) -> None:
         self.script = script
+        self._may_die = may_die
         self._is_told = is_told  # expects a PROXY protocol header, as a resolver does that is set up for it
         self._told: dict[socket.socket, proxied.Told] = {}
         self.errors: list[Exception] = []
@@ -322,9 +335,9 @@ class StubUpstream:
         try:
             asked = Asked(data, transport, source, wire.read(data), send, hang_up, told)
             with self._changed:
-                (self._probes if asked.message.question == PROBE else self._asked).append(asked)
+                (self._probes if asked.is_probe else self._asked).append(asked)
                 self._changed.notify_all()
-            replies = self.script(asked)
+            replies = decent(asked) if asked.is_probe and not self._may_die else self.script(asked)
             for reply in [replies] if isinstance(replies, bytes) else replies or ():
                 send(reply)
         except Exception as err:  # shown at the end of the test

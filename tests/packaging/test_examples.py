@@ -173,6 +173,14 @@ FIRES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
             'dnsblock_queries_total{outcome="forwarded"}': "0+99x30",
         },
     ),
+    "DnsblockNoUpstream": (
+        {'dnsblock_upstream_up{upstream="u"}': "0x30", 'dnsblock_upstream_up{upstream="v"}': "0x30"},
+        {'dnsblock_upstream_up{upstream="u"}': "0x30", 'dnsblock_upstream_up{upstream="v"}': "1x30"},
+    ),
+    "DnsblockUpstreamDown": (
+        {'dnsblock_upstream_up{upstream="u"}': "0x30", 'dnsblock_upstream_up{upstream="v"}': "1x30"},
+        {'dnsblock_upstream_up{upstream="u"}': "1x30"},
+    ),
     "DnsblockUpstreamFails": (
         {
             'dnsblock_upstream_errors_total{upstream="u", reason="timeout"}': "0+30x30",

@@ -269,7 +269,7 @@ mod tests {
         assert_eq!(pool.choose(0, "a"), None);
         pool.health.heard(1, pool.now);
         assert_eq!((pool.choose(0, "a"), pool.choose(0b10, "a")), (Some(1), Some(1)));
-        pool.health.fall_silent(1);
+        pool.health.give_up(1, "is silent", pool.now);
         pool.now += Duration::from_secs(1);
         let tries: Vec<_> = (0..4).map(|_| pool.choose(0, "a")).collect();
         assert_eq!(tries, [Some(0), Some(1), None, None]);

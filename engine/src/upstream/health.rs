@@ -23,6 +23,10 @@ const FAILURES: u32 = 3;
 /// no probe does.
 const REST: Duration = Duration::from_secs(2);
 
+/// How long silence is not believed, but only probes, after it had deceived: an
+/// upstream whose answers all take long must not be left again and again.
+const TRUST: Duration = Duration::from_secs(10);
+
 /// A bit for each upstream.
 pub type Mask = u64;
 
@@ -63,7 +67,7 @@ struct Standing {
     losses: AtomicU64,
 }
 
-/// What is known of one upstream. Times are microseconds since `Health::since`.
+/// What is known of one upstream. Times are nanoseconds since `Health::since`.
 #[repr(align(128))]
 struct State {
     address: SocketAddr,
@@ -78,6 +82,7 @@ struct State {
     failures: AtomicU32,
     /// When a query may try it, although it is down.
     trial_at: AtomicU64,
+    trusted_until: AtomicU64,
     pub probes: [Counter; PROBE_RESULTS.len()],
 }
 
@@ -164,7 +169,7 @@ impl Health {
     pub fn claim_trial(&self, place: usize, now: Instant) -> bool {
         let (trial_at, now) = (&self.states[place].trial_at, self.at(now));
         let due = trial_at.load(Relaxed);
-        let next = now + self.rest.as_micros() as u64;
+        let next = now + self.rest.as_nanos() as u64;
         due <= now && trial_at.compare_exchange(due, next, Relaxed, Relaxed).is_ok()
     }
 
@@ -189,11 +194,12 @@ impl Health {
     /// It has answered a query.
     pub fn answered(&self, place: usize, now: Instant) {
         self.heard(place, now);
-        if !self.is_up(place) && (!self.has_probes || self.is_suspected(place)) {
+        if !self.is_up(place) && !self.has_probes {
             self.rise(place);
         }
     }
 
+    /// Silence makes a suspect, and probes tell; without any, silence is all there is.
     pub fn failed(&self, place: usize, how: Failure, now: Instant) {
         let state = &self.states[place];
         if let Failure::Silence(since) = how
@@ -203,18 +209,18 @@ impl Health {
             return;
         }
         let failures = state.failures.fetch_add(1, Relaxed) + 1;
-        if failures >= self.failures || self.is_suspected(place) {
-            self.fall_silent(place);
-            let how = match how {
-                Failure::Silence(_) => "does not answer",
-                Failure::Unreachable => "cannot be reached",
-            };
-            self.go_down(place, how, now);
+        match how {
+            Failure::Silence(_) if failures >= self.failures => self.suspect(place, now),
+            Failure::Unreachable if failures >= self.failures || self.is_suspected_beside_others(place) => {
+                self.give_up(place, "cannot be reached", now);
+            }
+            _ => {}
         }
     }
 
     //--- What the watching thread judges by
 
+    /// It has said something: it speaks, and silence was no reason to leave it.
     pub fn heard(&self, place: usize, now: Instant) {
         let state = &self.states[place];
         state.heard_at.store(self.at(now), Relaxed);
@@ -228,6 +234,11 @@ impl Health {
         if self.standing.speaking.load(Relaxed) & bit(place) == 0 {
             self.standing.speaking.fetch_or(bit(place), Relaxed);
         }
+        if self.is_suspected(place) {
+            let trust = TRUST.as_nanos() as u64;
+            self.states[place].trusted_until.store(self.at(now) + trust, Relaxed);
+            self.rise(place);
+        }
     }
 
     pub fn has_spoken_since(&self, place: usize, since: Instant) -> bool {
@@ -237,33 +248,47 @@ impl Health {
     /// Whether a query has been waiting for so long, and nothing was heard meanwhile.
     pub fn is_silent(&self, place: usize, patience: Duration, now: Instant) -> bool {
         let state = &self.states[place];
-        let asked_at = state.first_asked_at.load(Relaxed);
-        state.asked.load(Relaxed) > 0 && self.at(now) >= asked_at + patience.as_micros() as u64
+        // Asked before it was last heard, or after.
+        let since = state.heard_at.load(Relaxed).max(state.first_asked_at.load(Relaxed));
+        let waits = state.outstanding.load(Relaxed) > 0;
+        waits && self.at(now) >= since + patience.as_nanos() as u64
     }
 
     /// The same of so many queries that it can be no accident.
     pub fn is_silent_to_many(&self, place: usize, patience: Duration, now: Instant) -> bool {
         let state = &self.states[place];
         let asked_at = state.many_asked_at.load(Relaxed);
-        state.asked.load(Relaxed) >= SILENT_QUERIES && self.at(now) >= asked_at + patience.as_micros() as u64
+        state.asked.load(Relaxed) >= SILENT_QUERIES && self.at(now) >= asked_at + patience.as_nanos() as u64
     }
 
     pub fn is_suspected(&self, place: usize) -> bool {
         self.standing.suspected.load(Relaxed) & bit(place) != 0
     }
 
+    /// Whether one more failure is enough. To give up the last one sooner than it must
+    /// be would help nobody: it may only be slow, with all caches empty.
+    pub fn is_suspected_beside_others(&self, place: usize) -> bool {
+        self.is_suspected(place) && self.up() != 0
+    }
+
     pub fn is_speaking(&self, place: usize) -> bool {
         self.standing.speaking.load(Relaxed) & bit(place) != 0
     }
 
-    /// Others are asked until a probe has told.
+    /// It is silent: others are asked, unless it has just been so and was alive.
     pub fn suspect(&self, place: usize, now: Instant) {
         if !self.has_probes {
-            self.fall_silent(place);
-            return self.go_down(place, "has fallen silent", now);
+            self.give_up(place, "has fallen silent", now);
+        } else if self.at(now) >= self.states[place].trusted_until.load(Relaxed) {
+            self.suspect_by_probe(place);
         }
+    }
+
+    /// Others are asked until a probe has told.
+    pub fn suspect_by_probe(&self, place: usize) {
+        // Suspected first, so that nobody finds it neither up nor suspected.
+        self.standing.suspected.fetch_or(bit(place), Relaxed);
         if self.standing.up.fetch_and(!bit(place), Relaxed) & bit(place) != 0 {
-            self.standing.suspected.fetch_or(bit(place), Relaxed);
             self.standing.losses.fetch_add(1, Relaxed);
             self.tell(place, "has fallen silent");
         }
@@ -274,7 +299,7 @@ impl Health {
         let was_suspected = self.standing.suspected.fetch_and(!bit(place), Relaxed) & bit(place) != 0;
         let was_up = self.standing.up.fetch_and(!bit(place), Relaxed) & bit(place) != 0;
         if was_up || was_suspected {
-            let rest = self.rest.as_micros() as u64;
+            let rest = self.rest.as_nanos() as u64;
             self.states[place].trial_at.store(self.at(now) + rest, Relaxed);
             self.standing.losses.fetch_add(1, Relaxed);
         }
@@ -283,8 +308,10 @@ impl Health {
         }
     }
 
-    pub fn fall_silent(&self, place: usize) {
+    /// Down, and silent.
+    pub fn give_up(&self, place: usize, how: &str, now: Instant) {
         self.standing.speaking.fetch_and(!bit(place), Relaxed);
+        self.go_down(place, how, now);
     }
 
     pub fn rise(&self, place: usize) {
@@ -314,7 +341,7 @@ impl Health {
     }
 
     fn at(&self, time: Instant) -> u64 {
-        time.saturating_duration_since(self.since).as_micros() as u64
+        time.saturating_duration_since(self.since).as_nanos() as u64
     }
 }
 
@@ -329,6 +356,7 @@ impl State {
             heard_at: AtomicU64::new(0),
             failures: AtomicU32::new(0),
             trial_at: AtomicU64::new(0),
+            trusted_until: AtomicU64::new(0),
             probes: Default::default(),
         }
     }
@@ -395,7 +423,24 @@ mod tests {
         for _ in 0..3 {
             health.failed(0, Failure::Silence(later), later);
         }
+        assert!(health.is_suspected(0), "and silence alone is no proof, where probes can tell");
+    }
+
+    #[test]
+    fn silence_that_deceived_is_not_believed_for_a_while_but_probes_are() {
+        let (health, events) = health(1, PROBED);
+        let start = health.since;
+        health.suspect(0, start);
+        health.answered(0, start);
+        assert!(health.is_up(0));
+        health.suspect(0, start + TRUST / 2);
+        assert!(health.is_up(0));
+        health.suspect(0, start + TRUST);
         assert!(!health.is_up(0));
+        health.answered(0, start + TRUST);
+        health.suspect_by_probe(0);
+        assert!(!health.is_up(0));
+        assert_eq!(events.take().len(), 5);
     }
 
     #[test]
@@ -424,9 +469,25 @@ mod tests {
         assert_eq!((health.up(), health.is_suspected(0), health.losses()), (0, true, 1));
         health.answered(0, start + 2 * patience);
         assert!(health.is_up(0) && !health.is_suspected(0));
-        assert!(!health.is_silent(0, patience, start + 9 * patience), "it has spoken");
+        assert!(!health.is_silent(0, patience, start + 5 * patience / 2), "it has just spoken");
+        assert!(health.is_silent(0, patience, start + 3 * patience), "and queries wait on");
         assert_eq!(health.outstanding(0), SILENT_QUERIES);
         assert_eq!(events.take().len(), 2);
+    }
+
+    #[test]
+    fn the_last_one_that_is_suspected_is_given_as_many_failures_as_any() {
+        let (health, _) = health(2, PROBED);
+        health.suspect(0, health.since);
+        health.suspect(1, health.since);
+        assert_eq!((health.up(), health.speaking()), (0, 0b11));
+        fail(&health, 0, 2, health.since);
+        assert_eq!(health.speaking(), 0b11);
+        fail(&health, 0, 1, health.since);
+        assert_eq!(health.speaking(), 0b10);
+        health.rise(0);
+        fail(&health, 1, 1, health.since);
+        assert_eq!((health.up(), health.speaking()), (0b01, 0), "beside one that is up the first is enough");
     }
 
     #[test]

@@ -22,9 +22,6 @@ use crate::shared::Shared;
 
 /// How long an upstream may say nothing at all while queries wait for it.
 const SILENCE: Duration = Duration::from_millis(300);
-/// How long silence is not believed, but only probes, after it had deceived: an
-/// upstream whose answers all take long must not be left again and again.
-const TRUST: Duration = Duration::from_secs(10);
 /// How often it is looked whether one has fallen silent.
 const TICK: Duration = Duration::from_millis(100);
 /// The longest interval between probes of one that is down.
@@ -73,9 +70,8 @@ struct Watched {
     /// Probes in a row.
     failures: u32,
     successes: u32,
-    was_suspected: bool,
     was_speaking: bool,
-    trusted_until: Instant,
+    was_suspected: bool,
 }
 
 impl Watched {
@@ -86,9 +82,8 @@ impl Watched {
             under_way: None,
             failures: 0,
             successes: 0,
-            was_suspected: false,
             was_speaking: true,
-            trusted_until: now,
+            was_suspected: false,
         }
     }
 }
@@ -135,30 +130,20 @@ impl Watch<'_> {
     //--- Silence
 
     fn judge(&mut self, place: usize, now: Instant) {
+        if self.health.is_up(place) {
+            self.upstreams[place].successes = 0;
+            if self.health.is_silent_to_many(place, SILENCE, now) {
+                self.health.suspect(place, now);
+            }
+        }
         let watched = &mut self.upstreams[place];
         let is_suspected = self.health.is_suspected(place);
-        if !self.health.is_up(place) {
-            watched.was_suspected = is_suspected;
-            return;
-        }
-        if std::mem::take(&mut watched.was_suspected) {
-            watched.trusted_until = now + TRUST;
-        }
-        watched.successes = 0;
-        let is_trusted = now < watched.trusted_until;
-        if !is_trusted && self.health.is_silent_to_many(place, SILENCE, now) {
-            self.suspect(place, now);
-        } else if self.health.is_silent(place, SILENCE, now) {
-            // One query may have been lost, or be hard: a probe tells.
+        let is_news = is_suspected && !watched.was_suspected;
+        watched.was_suspected = is_suspected;
+        // One query may have been lost, or be hard: a probe tells, as of a suspect.
+        if is_news || (self.health.is_up(place) && self.health.is_silent(place, SILENCE, now)) {
             watched.due = watched.due.map(|_| now);
         }
-    }
-
-    fn suspect(&mut self, place: usize, now: Instant) {
-        self.health.suspect(place, now);
-        let watched = &mut self.upstreams[place];
-        watched.was_suspected = self.health.is_suspected(place);
-        watched.due = watched.due.map(|_| now);
     }
 
     //--- Probes
@@ -166,12 +151,12 @@ impl Watch<'_> {
     fn probe(&mut self, place: usize, now: Instant) {
         let settings = &self.shared.settings.upstream;
         let (Some(probe), watched) = (&settings.probe, &mut self.upstreams[place]) else { return };
-        let has_spoken = self.health.is_speaking(place) && !watched.was_speaking;
-        watched.was_speaking = self.health.is_speaking(place);
-        if !self.health.is_up(place) && has_spoken && watched.interval > probe.interval {
+        let is_speaking = self.health.is_speaking(place);
+        if is_speaking && !std::mem::replace(&mut watched.was_speaking, is_speaking) {
             // A query that tried it was answered.
             (watched.interval, watched.due) = (probe.interval, Some(now));
         }
+        watched.was_speaking = is_speaking;
         if watched.under_way.is_some() || watched.due.is_none_or(|due| due > now) {
             return;
         }
@@ -216,11 +201,7 @@ impl Watch<'_> {
         let Some(probe) = &self.shared.settings.upstream.probe else { return };
         self.health.heard(place, now);
         self.health.count_probe(place, result);
-        if self.health.is_suspected(place) {
-            self.health.rise(place);
-        }
         let watched = &mut self.upstreams[place];
-        watched.was_speaking = true;
         if result == ProbeResult::Good {
             (watched.failures, watched.interval) = (0, probe.interval);
             watched.successes += 1;
@@ -250,12 +231,11 @@ impl Watch<'_> {
             return;
         }
         watched.failures = watched.failures.saturating_add(1);
-        if watched.failures >= probe.failures || self.health.is_suspected(place) {
-            self.health.fall_silent(place);
-            self.health.go_down(place, how, now);
+        if watched.failures >= probe.failures || self.health.is_suspected_beside_others(place) {
+            self.health.give_up(place, how, now);
             self.back_off(place);
-        } else if self.health.is_silent(place, SILENCE, now) {
-            self.suspect(place, now);
+        } else if self.health.is_up(place) && self.health.is_silent(place, SILENCE, now) {
+            self.health.suspect_by_probe(place);
         }
     }
 
