@@ -127,7 +127,7 @@ impl Worker {
         poll.add(&*sockets.wake, Token::Wake, true, false)?;
         let listeners = sockets.udp.into_iter().map(Listener::new).collect::<io::Result<Vec<_>>>()?;
         for (place, listener) in listeners.iter().enumerate() {
-            poll.add(&listener.socket, Token::Udp(place), true, false)?;
+            poll.add_busy(&listener.socket, Token::Udp(place))?;
         }
         for (place, listener) in sockets.tcp.iter().enumerate() {
             poll.add(listener, Token::Accept(place), true, false)?;
@@ -423,7 +423,7 @@ impl Worker {
             self.accepting.clear();
             for place in 0..self.listeners.len() {
                 self.drain(place, mail, deadline);
-                self.poll.remove(&self.listeners[place].socket)?;
+                self.poll.remove_busy(Token::Udp(place));
             }
         }
         let is_owed = self.upstreams.owes_answers() || self.clients.unsent() > 0;
