@@ -42,13 +42,14 @@ pub use watch::Probe;
 use asker::Subnet;
 use choice::Chooser;
 use flight::{Channel, Route};
-use health::Failure;
+use health::{Failure, Mask};
 use questions::Questions;
 use sockets::Pool;
 use stream::Stream;
 
 /// Queries of one received batch that may leave through the same socket.
 const RUN: usize = 16;
+const _: () = assert!(RUN <= BATCH, "they leave in one system call");
 
 #[derive(Clone)]
 pub struct Settings {
@@ -82,6 +83,15 @@ struct Deadline {
     stamp: u64,
 }
 
+/// Queries that leave together, through one socket.
+#[derive(Default)]
+struct Outbox {
+    /// Made with the first query: it takes some room.
+    batch: Option<Batch>,
+    socket: usize,
+    waiting: usize,
+}
+
 /// All forwarding of one packet thread.
 pub struct Upstreams {
     settings: Settings,
@@ -98,9 +108,9 @@ pub struct Upstreams {
     questions: Questions,
     /// In order of time, since every attempt gets the same patience.
     deadlines: VecDeque<Deadline>,
-    out: Batch,
-    out_socket: Option<usize>,
-    waiting: usize,
+    /// What waits to be sent to each upstream, and to which something does.
+    outboxes: Vec<Outbox>,
+    pending: Mask,
     next_stamp: u64,
     random: StdRng,
     poll: Rc<Poll>,
@@ -133,9 +143,8 @@ impl Upstreams {
             flights: Slab::new(),
             questions: Questions::default(),
             deadlines: VecDeque::new(),
-            out: Batch::empty(),
-            out_socket: None,
-            waiting: 0,
+            outboxes: (0..servers).map(|_| Outbox::default()).collect(),
+            pending: 0,
             next_stamp: 0,
             random: rand::make_rng(),
             poll,
@@ -242,37 +251,46 @@ impl Upstreams {
     }
 
     fn send_datagram(&mut self, key: usize, upstream: usize, now: Instant) -> io::Result<()> {
-        let same =
-            self.out_socket.filter(|&socket| self.pool.get(socket).is_some_and(|s| s.upstream == upstream));
-        let socket = match same {
-            Some(socket) if self.waiting < RUN.min(BATCH) => socket,
-            _ => {
-                self.flush(now);
-                self.pool.draw(upstream, &mut self.random, now)?
-            }
-        };
-        self.out_socket = Some(socket);
+        let Outbox { socket, waiting, .. } = self.outboxes[upstream];
+        if waiting == RUN || (waiting > 0 && !self.pool.leads_to(socket, upstream)) {
+            self.flush_to(upstream, now);
+        }
+        if self.outboxes[upstream].waiting == 0 {
+            self.outboxes[upstream].socket = self.pool.draw(upstream, &mut self.random, now)?;
+        }
+        let socket = self.outboxes[upstream].socket;
         let id = self.pool.enter(socket, key, &mut self.random);
         self.route(key, Route { channel: Channel::Socket(socket), upstream, id, sent_at: now });
-        let (flight, slot) = (&self.flights[key], &mut self.out.datagrams[self.waiting]);
+        let (flight, outbox) = (&self.flights[key], &mut self.outboxes[upstream]);
+        let slot = &mut outbox.batch.get_or_insert_with(Batch::empty).datagrams[outbox.waiting];
         let header = match self.settings.tells {
             Tells::Proxy => asker::write_proxy(flight.asker.as_ref(), false, &mut slot.data),
             _ => 0,
         };
         slot.length = header + write_query(&self.settings, flight, id, &mut slot.data[header..]);
         (slot.peer, slot.local) = (Peer::none(), Local::Bound);
-        self.waiting += 1;
+        outbox.waiting += 1;
+        self.pending |= health::bit(upstream);
         self.count(upstream).udp_queries.add(1);
         Ok(())
     }
 
     /// Sends what waits.
     pub fn flush(&mut self, now: Instant) {
-        let Some(socket) = self.out_socket.take() else { return };
-        let waiting = std::mem::take(&mut self.waiting);
-        let Some(pool_socket) = self.pool.get(socket) else { return };
-        let unsent = self.out.send(&pool_socket.socket, waiting);
-        if unsent > 0 {
+        for upstream in health::places(self.pending) {
+            self.flush_to(upstream, now);
+        }
+    }
+
+    fn flush_to(&mut self, upstream: usize, now: Instant) {
+        self.pending &= !health::bit(upstream);
+        let outbox = &mut self.outboxes[upstream];
+        let (socket, waiting) = (outbox.socket, std::mem::take(&mut outbox.waiting));
+        if !self.pool.leads_to(socket, upstream) {
+            return;
+        }
+        let (Some(batch), Some(pool_socket)) = (&mut outbox.batch, self.pool.get(socket)) else { return };
+        if batch.send(&pool_socket.socket, waiting) > 0 {
             // The kernel told of an ICMP error here instead of on receipt.
             self.socket_failed(socket, now);
         }

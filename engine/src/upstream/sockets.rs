@@ -92,6 +92,11 @@ impl Pool {
         self.sockets.get(key)
     }
 
+    /// Whether the socket is there, and no other in its place.
+    pub fn leads_to(&self, key: usize, upstream: usize) -> bool {
+        self.sockets.get(key).is_some_and(|socket| socket.upstream == upstream)
+    }
+
     /// Draws a socket towards an upstream, filling the pool up first.
     pub fn draw(&mut self, upstream: usize, random: &mut StdRng, now: Instant) -> io::Result<usize> {
         let place = random.random_range(0..self.size);
