@@ -152,11 +152,10 @@ impl Watch<'_> {
         let settings = &self.shared.settings.upstream;
         let (Some(probe), watched) = (&settings.probe, &mut self.upstreams[place]) else { return };
         let is_speaking = self.health.is_speaking(place);
-        if is_speaking && !std::mem::replace(&mut watched.was_speaking, is_speaking) {
+        if !std::mem::replace(&mut watched.was_speaking, is_speaking) && is_speaking {
             // A query that tried it was answered.
             (watched.interval, watched.due) = (probe.interval, Some(now));
         }
-        watched.was_speaking = is_speaking;
         if watched.under_way.is_some() || watched.due.is_none_or(|due| due > now) {
             return;
         }
@@ -202,6 +201,7 @@ impl Watch<'_> {
         self.health.heard(place, now);
         self.health.count_probe(place, result);
         let watched = &mut self.upstreams[place];
+        watched.was_speaking = true;
         if result == ProbeResult::Good {
             (watched.failures, watched.interval) = (0, probe.interval);
             watched.successes += 1;
