@@ -38,10 +38,13 @@ def load(subject: Subject, seconds: int) -> Iterator[list[str]]:
     names = subject.folder / "queries.txt"
     names.write_text("".join(f"n{number}.load.example A\n{BLOCKED} A\n" for number in range(1000)))
     command = [tool("dnsperf"), "-s", "127.0.0.1", "-p", str(subject.ports[4]), "-d", str(names)]
-    # A query that is not answered within dnsperf's own patience counts as lost.
+    # A query that is not answered within dnsperf's own patience counts as lost. Its sockets must hold all
+    # that is answered at once when patience with both resolvers ends, or it loses answers itself.
     command += [
         "-c",
         "8",
+        "-b",
+        "2048",
         "-T",
         "1",
         "-t",
