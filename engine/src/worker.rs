@@ -238,6 +238,8 @@ impl Worker {
         let serving = self.shared.serving.load();
         let Mail { batch, queries, walks, passed } = mail;
         let datagrams = &batch.datagrams[..received];
+        // A panic may have left some of the batch before.
+        passed.clear();
         // Step by step for the whole batch, not query by query: what a step asks of
         // the memory is there when the next step wants it.
         let mut to_decide: [bool; BATCH] = [false; BATCH];

@@ -79,7 +79,7 @@ class Server:
     @classmethod
     def version(cls) -> str | None:
         """What the program says of itself; `None` where it is not installed."""
-        raise NotImplementedError
+        raise NotImplementedError  # each program says it in a way of its own
 
 
 class LimitEcho(Server):

@@ -42,7 +42,7 @@ impl Passed {
 /// What there is to answer a query with.
 #[derive(Clone, Copy)]
 enum Said<'a> {
-    /// An upstream's message that has just come. `over_tcp`: it did not fit over UDP.
+    /// An upstream's message that has just come.
     Now(&'a [u8]),
     /// There is an answer, but it is too long for UDP and cannot be had over TCP.
     TooLong,
@@ -81,7 +81,6 @@ impl Worker {
     /// one that is blocked by a CNAME, to where that leads.
     pub(super) fn forward(&mut self, query: &Query, passed: Passed, origin: Origin, serving: &Serving) {
         let keeping = &serving.rules.keeping;
-        let has_failed = || self.failures.knows(passed.key(query), self.now);
         let stale = match passed.kept.as_ref().map(|kept| (kept.age(self.now, keeping), kept)) {
             Some((age @ Age::Fresh(_), kept)) => {
                 return self.give_kept(query, &passed, kept, age, origin, serving);
@@ -89,7 +88,7 @@ impl Worker {
             Some((Age::Stale, kept)) => Some(kept.clone()),
             _ => None,
         };
-        let has_failed = has_failed();
+        let has_failed = self.failures.knows(passed.key(query), self.now);
         let waiter = Box::new(Waiter::new(query.clone(), passed.follow, origin));
         if has_failed {
             return self.fail_again(waiter, stale.as_ref(), serving);
