@@ -416,7 +416,7 @@ class Unbound:
         data += [
             f'{name}. 300 IN TXT "{i:03} {"x" * 200}"' for name, n in BIG_TEXTS.items() for i in range(n)
         ]
-        data += [f"n{i}.load.example. 300 IN A 203.0.113.{i % 250}" for i in range(1000)]
+        data += [f"n{i}.load.example. 300 IN A 203.0.113.{i % 250}" for i in range(5000)]
         lines = "\n".join(f"  local-data: '{line}'" for line in data)
         return f"""
 server:
