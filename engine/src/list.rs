@@ -4,8 +4,11 @@
 //! A line that cannot be meant is never guessed: the whole list is refused,
 //! with line, value and reason, and what was served goes on being served.
 
+use std::sync::Arc;
+
 use crate::name::{Name, NameError};
-use crate::policy::{Builder, Entry, Match, PolicyZone, Rule};
+use crate::policy::compiler::{CompileError, Compiler, Into, Line};
+use crate::policy::{Match, PolicyZone, Rule, in_order};
 use crate::prefix::Prefix;
 
 /// Problems that are described one by one; the rest is only counted.
@@ -28,8 +31,8 @@ pub struct Problem {
 pub enum Refused {
     /// The first hundred problems, and how many there are.
     Lines { problems: Vec<Problem>, total: usize },
-    /// The compiled table lost a name; nothing is wrong with the text.
-    IndexBroken,
+    /// Nothing is wrong with the lines.
+    NotCompiled(CompileError),
 }
 
 /// Compiles a plain list: one name a line; `#` begins a comment at the start
@@ -80,7 +83,7 @@ pub fn entries(zone: &str, rules: Vec<Rule>, text: &[u8]) -> Result<PolicyZone, 
 /// and line ends of a plain list.
 pub fn addresses(zone: &str, text: &[u8], rule: Rule) -> Result<PolicyZone, Refused> {
     let mut prefixes = Vec::new();
-    each_line(text, |line| {
+    each_line(text, |_, line| {
         let line = without_comment(line).trim_ascii();
         if line.is_empty() {
             return Ok(());
@@ -109,25 +112,34 @@ fn compile(
     text: &[u8],
     read: impl Fn(&[u8]) -> Result<Option<(Match, u32, Name)>, String>,
 ) -> Result<PolicyZone, Refused> {
-    let expected = text.iter().filter(|&&octet| octet == b'\n').count() + 1;
-    let mut builder = Builder::new(zone, rules, expected);
-    each_line(text, |line| {
+    let (rules, places) = in_order(rules);
+    let mut compiler = Compiler::new(text.len() as u64, std::env::temp_dir());
+    let mut spooled = Ok(());
+    each_line(text, |number, line| {
         if let Some((scope, rule, name)) = read(line)? {
-            builder.add(Entry { name: &name, scope, rule });
+            compiler.walk(&name);
+            let line = Line { number: number as u32, ..Line::default() };
+            if spooled.is_ok() {
+                spooled = compiler.add(&name, scope, places[rule as usize], line);
+            }
         }
         Ok(())
     })?;
-    builder.finish().map_err(|_| Refused::IndexBroken)
+    spooled.map_err(|error| Refused::NotCompiled(CompileError::Io(error)))?;
+    let is_hole: Vec<bool> = rules.iter().map(|rule| matches!(rule, Rule::Hole)).collect();
+    let compiled = compiler.finish(&is_hole, Into::Memory, None).map_err(Refused::NotCompiled)?;
+    let zone = PolicyZone::new(zone, Arc::new(compiled.names), rules, compiled.duplicate as usize);
+    zone.ok_or(Refused::NotCompiled(CompileError::Lost))
 }
 
 /// Line by line: take it, or note the problem.
-fn each_line(text: &[u8], mut take: impl FnMut(&[u8]) -> Result<(), String>) -> Result<(), Refused> {
+fn each_line(text: &[u8], mut take: impl FnMut(usize, &[u8]) -> Result<(), String>) -> Result<(), Refused> {
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     let mut problems = Vec::new();
     let mut total = 0;
     for (index, line) in text.split(|&octet| octet == b'\n').enumerate() {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        if let Err(reason) = take(line) {
+        if let Err(reason) = take(index + 1, line) {
             total += 1;
             if problems.len() < PROBLEMS_TOLD {
                 problems.push(Problem { line: index + 1, value: shown(line), reason });
@@ -162,7 +174,8 @@ mod tests {
 
     use super::*;
     use crate::name::Walk;
-    use crate::policy::{Action, Answer, Snapshot, ZoneInPlace, seed};
+    use crate::policy::names::SEED;
+    use crate::policy::{Action, Answer, Snapshot, ZoneInPlace};
 
     fn rule(action: Action, reference: &str) -> Rule {
         let (ipv4, ipv6) = (vec![], vec![]);
@@ -242,9 +255,13 @@ mod tests {
                 let labels: Vec<&str> = (0..=draw(5)).map(|_| label(&mut draw)).collect();
                 let asked = name(&labels.join("."));
                 let expected = (0..labels.len()).find_map(|skip| {
-                    naive.get(&(labels[skip..].join("."), skip == 0)).map(|(s, _)| (skip, *s))
+                    let said = |at| naive.get(&(labels[skip..].join("."), at));
+                    let (scope, rule) = said(skip == 0)?;
+                    // The name and all below it by one rule are a subtree, however it was said.
+                    let both = said(skip != 0).is_some_and(|(_, other)| other == rule);
+                    Some((skip, if both { Match::Subtree } else { *scope }))
                 });
-                let found = zone.find(&asked, &Walk::new(&asked, seed()));
+                let found = zone.find(&asked, &Walk::new(&asked, SEED));
                 assert_eq!(found.map(|found| (found.skip, found.scope)), expected, "{asked} in {text}");
             }
         }
@@ -258,7 +275,7 @@ mod tests {
         assert_eq!(zone.entries(), 100_000);
         let finds = |text: &str| {
             let asked = name(text);
-            zone.find(&asked, &Walk::new(&asked, seed())).is_some()
+            zone.find(&asked, &Walk::new(&asked, SEED)).is_some()
         };
         assert!((0..100_000).all(|n| finds(&listed(n))));
         assert!(!(100_000..200_000).any(|n| finds(&listed(n))));

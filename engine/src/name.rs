@@ -9,6 +9,9 @@ use std::fmt;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+mod text;
+pub use text::{MAX_TEXT, Text};
+
 /// Octets of a name at most, the root label included (RFC 1035 2.3.4).
 pub const MAX_NAME: usize = 255;
 /// Octets of a label at most (RFC 1035 2.3.4).
@@ -227,13 +230,14 @@ fn is_host_octet(octet: u8) -> bool {
 /// that any number of policy zones can be asked without hashing again.
 pub struct Walk {
     hashes: [u64; MAX_LABELS],
+    text: Text,
 }
 
 impl Walk {
     /// Hashes each suffix with the one above it as seed. `seed` is drawn once
     /// a process: who chooses names cannot choose where they collide.
     pub fn new(name: &Name, seed: u64) -> Walk {
-        let mut walk = Walk { hashes: [0; MAX_LABELS] };
+        let mut walk = Walk { hashes: [0; MAX_LABELS], text: Text::default() };
         walk.take(name, seed);
         walk
     }
@@ -245,11 +249,18 @@ impl Walk {
             hash = xxh3_64_with_seed(name.label(skip), hash);
             self.hashes[skip] = hash;
         }
+        self.text.take_wire(name.suffix(0), name.labels());
     }
 
     /// The hash of the suffix that leaves out `skip` labels.
     pub fn hash(&self, skip: usize) -> u64 {
         self.hashes[skip]
+    }
+
+    /// The name in text. The suffix that leaves out `skip` labels begins in it where it
+    /// does in the name (`Name::offset`).
+    pub fn text(&self) -> &Text {
+        &self.text
     }
 }
 

@@ -3,7 +3,7 @@
 //! A policy zone is one issuer's orders or one list, compiled; immutable once
 //! built.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -14,11 +14,18 @@ use sha2::{Digest, Sha256};
 
 use crate::name::{Name, Walk};
 use crate::prefix::{Prefix, Prefixes};
-use crate::sys::{in_huge_pages, prefetch};
 
+pub mod compiler;
+pub mod difference;
 mod filter;
+pub mod names;
+mod segment;
 mod snapshot;
-use filter::Filter;
+mod sorter;
+mod spool;
+mod symbols;
+mod writer;
+use names::Names;
 pub use snapshot::{Decision, Part, Snapshot, ZoneInPlace};
 
 /// What a policy zone may do with a query. The order is that of the counters.
@@ -153,47 +160,26 @@ impl Match {
 
 //------- PolicyZone ---------------------------------------------------------
 
-/// One issuer's orders or one source, compiled for lookup.
-///
-/// A hash table of 8-octet slots (24 bits of fingerprint, 40 bits of place)
-/// leads into an arena that holds each owner name once, as its place in
-/// `scopes` (4 octets), its length (1) and its wire format. The name itself is
-/// compared in the end: a fingerprint alone would block names nobody ordered.
+/// One issuer's orders or one source: compiled names, and what is done about them.
 ///
 /// A zone may hold addresses instead, which are asked for where an upstream's
 /// answer leads (RPZ's trigger RPZ-IP); the first rule is theirs.
 pub struct PolicyZone {
     name: String,
+    names: Arc<Names>,
     rules: Vec<Rule>,
-    scopes: Vec<Scope>,
-    slots: Vec<u64>,
-    filter: Filter,
-    arena: Vec<u8>,
     addresses: Prefixes,
-    entries: usize,
     duplicates: usize,
-    /// Fewest and most labels of any owner: lengths that no owner has are not
-    /// looked up.
-    fewest_labels: usize,
-    most_labels: usize,
     digest: [u8; 32],
     above_exceptions: OnceLock<HashSet<u64>>,
 }
 
 /// What an owner's entries say about the name itself and about what is below:
-/// places in `rules`.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
-struct Scope {
-    at: Option<(Match, u32)>,
-    under: Option<(Match, u32)>,
-}
-
-/// An entry as the compiler takes it.
-pub struct Entry<'a> {
-    pub name: &'a Name,
-    pub scope: Match,
-    /// Place in the zone's rules.
-    pub rule: u32,
+/// places in a zone's rules.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Scope {
+    pub at: Option<(Match, u32)>,
+    pub under: Option<(Match, u32)>,
 }
 
 /// An entry that covers a name.
@@ -203,18 +189,48 @@ pub struct Found<'a> {
     pub skip: usize,
     pub scope: Match,
     pub rule: &'a Rule,
+    /// How many names of the zone stand before the owner.
+    pub rank: u64,
 }
 
-/// A lookup of the zone's own entries failed: the table has lost a name.
-#[derive(Debug)]
-pub struct IndexBroken;
-
-const FINGERPRINT: u64 = !((1 << 40) - 1);
-const RECORD_HEAD: usize = 5;
-/// Octets of an owner's record of usual size.
-const OWNER: usize = 32;
-
 impl PolicyZone {
+    /// A zone of compiled names; `None` where they need other rules than these.
+    pub fn new(name: &str, names: Arc<Names>, rules: Vec<Rule>, duplicates: usize) -> Option<PolicyZone> {
+        let sides = names.scopes().iter().flat_map(|scope| [scope.at, scope.under]);
+        if sides.flatten().any(|(_, rule)| rule as usize >= rules.len()) {
+            return None;
+        }
+        Some(PolicyZone::of(name, names, rules, Prefixes::default(), duplicates))
+    }
+
+    /// A zone of addresses.
+    pub fn of_addresses(name: &str, rule: Rule, prefixes: Vec<Prefix>) -> PolicyZone {
+        let read = prefixes.len();
+        let addresses = Prefixes::new(prefixes);
+        let duplicates = read - addresses.len();
+        PolicyZone::of(name, Names::none(), vec![rule], addresses, duplicates)
+    }
+
+    fn of(
+        name: &str,
+        names: Arc<Names>,
+        rules: Vec<Rule>,
+        addresses: Prefixes,
+        duplicates: usize,
+    ) -> PolicyZone {
+        let mut hasher = Sha256::new();
+        hasher.update(names.digest());
+        for rule in &rules {
+            hasher.update(rule.canonical() + "\n");
+        }
+        for prefix in addresses.iter() {
+            hasher.update(format!("{prefix}\n"));
+        }
+        let digest = hasher.finalize().into();
+        let (name, above_exceptions) = (name.to_string(), OnceLock::new());
+        PolicyZone { name, names, rules, addresses, duplicates, digest, above_exceptions }
+    }
+
     /// Looks `name` up; `walk` holds the hashes of its suffixes.
     ///
     /// The longest owner decides; no limit on depth in either name.
@@ -226,23 +242,11 @@ impl PolicyZone {
     /// there. With a list far larger than the processor's caches, `find` does little
     /// but wait for it: asked for all queries of a batch, the waits go by together.
     pub fn warm(&self, labels: usize, walk: &Walk, part: Part) {
-        let Some(mask) = self.slots.len().checked_sub(1) else { return };
         for hash in self.skips(labels).map(|skip| walk.hash(skip)) {
-            if part == Part::Filter {
-                self.filter.warm(hash);
-                continue;
-            }
-            if !self.filter.may_hold(hash) {
-                continue;
-            }
-            let slot = &self.slots[hash as usize & mask];
             match part {
-                Part::Filter => {}
-                Part::Slots => prefetch(slot, size_of::<u64>()),
-                Part::Owners if *slot != 0 && (*slot ^ hash) & FINGERPRINT == 0 => {
-                    prefetch(&self.arena[(*slot & !FINGERPRINT) as usize - 1], OWNER);
-                }
-                Part::Owners => {}
+                Part::Filter => self.names.warm_filter(hash),
+                Part::Index => self.names.warm_index(hash),
+                Part::Bucket => self.names.warm_bucket(hash),
             }
         }
     }
@@ -250,7 +254,8 @@ impl PolicyZone {
     /// How many labels of a name of so many are to be left out, one after the other:
     /// suffixes of lengths that no owner has are not looked up.
     fn skips(&self, labels: usize) -> Range<usize> {
-        labels.saturating_sub(self.most_labels)..(labels + 1).saturating_sub(self.fewest_labels).min(labels)
+        let (fewest, most) = self.names.labels();
+        labels.saturating_sub(most)..(labels + 1).saturating_sub(fewest).min(labels)
     }
 
     /// Every entry of this zone that covers `name`, the deciding one first.
@@ -261,61 +266,27 @@ impl PolicyZone {
     /// The entry whose owner is the suffix that leaves out `skip` labels, if
     /// it covers the whole name.
     fn entry_at(&self, name: &Name, walk: &Walk, skip: usize) -> Option<Found<'_>> {
-        let scope = self.scope(self.place(walk.hash(skip), name.suffix(skip))?);
+        let (scope, rank) = self.names.find(walk.hash(skip), walk.text(), name.offset(skip))?;
         let (scope, rule) = if skip == 0 { scope.at? } else { scope.under? };
-        Some(Found { skip, scope, rule: &self.rules[rule as usize] })
+        Some(Found { skip, scope, rule: &self.rules[rule as usize], rank })
     }
 
-    /// Where the owner stands in the arena.
-    fn place(&self, hash: u64, owner: &[u8]) -> Option<usize> {
-        let mask = self.slots.len().checked_sub(1)?;
-        if !self.filter.may_hold(hash) {
-            return None;
-        }
-        let mut slot = hash as usize & mask;
-        loop {
-            let held = self.slots[slot];
-            if held == 0 {
-                return None;
-            }
-            if (held ^ hash) & FINGERPRINT == 0 {
-                let place = (held & !FINGERPRINT) as usize - 1;
-                if self.owner(place) == owner {
-                    return Some(place);
-                }
-            }
-            slot = (slot + 1) & mask;
-        }
-    }
-
-    fn owner(&self, place: usize) -> &[u8] {
-        let length = self.arena[place + 4] as usize;
-        &self.arena[place + RECORD_HEAD..place + RECORD_HEAD + length]
-    }
-
-    fn scope(&self, place: usize) -> Scope {
-        let head = &self.arena[place..place + 4];
-        self.scopes[u32::from_le_bytes(head.try_into().expect("a slice of four octets")) as usize]
-    }
-
-    /// Places of all owners, in the order in which they were added.
-    fn places(&self) -> impl Iterator<Item = usize> + '_ {
-        let mut next = 0;
-        std::iter::from_fn(move || {
-            let place = next;
-            let length = *self.arena.get(place + 4)? as usize;
-            next = place + RECORD_HEAD + length;
-            Some(place)
-        })
+    /// What is said about exactly this suffix of a name.
+    fn scope_of(&self, name: &Name, walk: &Walk, skip: usize) -> Option<&Scope> {
+        self.names.find(walk.hash(skip), walk.text(), name.offset(skip)).map(|(scope, _)| scope)
     }
 
     pub fn name(&self) -> &str {
         &self.name
     }
 
+    pub fn names(&self) -> &Arc<Names> {
+        &self.names
+    }
+
     /// Distinct owner names, or prefixes of addresses.
     pub fn entries(&self) -> usize {
-        self.entries + self.addresses.len()
+        self.names.entries() + self.addresses.len()
     }
 
     /// Every prefix of this zone that holds the address, the longest first, and
@@ -329,168 +300,32 @@ impl PolicyZone {
         self.duplicates
     }
 
-    /// SHA-256 over the sorted canonical rules; the same on every node that
-    /// enforces the same thing.
+    /// SHA-256 over the names and the rules, in canonical order; the same on every
+    /// node that enforces the same thing.
     pub fn digest(&self) -> &[u8; 32] {
         &self.digest
     }
 
     /// Octets that the compiled zone takes.
     pub fn memory(&self) -> usize {
-        let slots = self.slots.capacity() * size_of::<u64>();
-        self.arena.capacity() + slots + self.filter.memory() + self.addresses.memory()
+        self.names.octets().len() + self.addresses.memory()
     }
 }
 
-//------- Builder ------------------------------------------------------------
-
-/// Collects entries into a zone. Of entries that say different things about
-/// one name at one length, `exact` beats `subtree` and `below`, then a hole
-/// beats an answer (never enforce more than was ordered), then the earlier one
-/// wins.
-pub struct Builder {
-    zone: PolicyZone,
-    scope_places: HashMap<Scope, u32>,
+/// Rules in canonical order, each once, and where each of the given ones stands there:
+/// so that the order in which they were given makes no other zone.
+pub fn in_order(rules: Vec<Rule>) -> (Vec<Rule>, Vec<u32>) {
+    let mut ordered: Vec<(String, Rule)> = Vec::new();
+    let canonical: Vec<String> = rules.iter().map(Rule::canonical).collect();
+    ordered.extend(canonical.iter().cloned().zip(rules));
+    ordered.sort_by(|a, b| a.0.cmp(&b.0));
+    ordered.dedup_by(|a, b| a.0 == b.0);
+    let place = |text: &String| ordered.partition_point(|(other, _)| other < text) as u32;
+    let places = canonical.iter().map(place).collect();
+    (ordered.into_iter().map(|(_, rule)| rule).collect(), places)
 }
 
-impl Builder {
-    /// `expected` is an upper bound of the entries to come; the table is laid
-    /// out once for it.
-    pub fn new(name: &str, rules: Vec<Rule>, expected: usize) -> Builder {
-        let slots = (expected + expected / 3 + 2).next_power_of_two();
-        let zone = PolicyZone {
-            name: name.to_string(),
-            rules,
-            scopes: Vec::new(),
-            slots: zeros(slots),
-            filter: Filter::new(expected),
-            arena: in_huge_pages(expected.saturating_mul(OWNER)),
-            addresses: Prefixes::default(),
-            entries: 0,
-            duplicates: 0,
-            fewest_labels: usize::MAX,
-            most_labels: 0,
-            digest: [0; 32],
-            above_exceptions: OnceLock::new(),
-        };
-        Builder { zone, scope_places: HashMap::new() }
-    }
-
-    /// Adds one entry. `entry.rule` must be a place in the rules, and there
-    /// may not be more entries than were announced.
-    pub fn add(&mut self, entry: Entry<'_>) {
-        let zone = &mut self.zone;
-        let owner = entry.name.suffix(0);
-        let hash = Walk::new(entry.name, seed()).hash(0);
-        let known = zone.place(hash, owner);
-        let before = known.map(|place| zone.scope(place)).unwrap_or_default();
-        let scope = merge(&zone.rules, before, entry.scope, entry.rule);
-        let next = zone.scopes.len() as u32;
-        let scope_place = *self.scope_places.entry(scope).or_insert(next);
-        if scope_place == next {
-            zone.scopes.push(scope);
-        }
-        if let Some(place) = known {
-            zone.arena[place..place + 4].copy_from_slice(&scope_place.to_le_bytes());
-            zone.duplicates += usize::from(scope == before);
-            return;
-        }
-        let place = zone.arena.len();
-        zone.arena.extend_from_slice(&scope_place.to_le_bytes());
-        zone.arena.push(owner.len() as u8);
-        zone.arena.extend_from_slice(owner);
-        zone.entries += 1;
-        assert!(zone.entries < zone.slots.len(), "more entries than announced");
-        assert!((place as u64) < !FINGERPRINT, "an arena of a terabyte");
-        let mask = zone.slots.len() - 1;
-        let mut slot = hash as usize & mask;
-        while zone.slots[slot] != 0 {
-            slot = (slot + 1) & mask;
-        }
-        zone.slots[slot] = (hash & FINGERPRINT) | (place as u64 + 1);
-        zone.filter.add(hash);
-        zone.fewest_labels = zone.fewest_labels.min(entry.name.labels());
-        zone.most_labels = zone.most_labels.max(entry.name.labels());
-    }
-
-    /// Finishes the zone, and looks every entry up through the code that
-    /// answers queries: an index that loses names is worse than none.
-    pub fn finish(mut self) -> Result<PolicyZone, IndexBroken> {
-        self.zone.arena.shrink_to_fit();
-        self.zone.digest = self.zone.compute_digest();
-        let zone = self.zone;
-        for place in zone.places() {
-            let (name, _) = Name::parse(zone.owner(place), 0).map_err(|_| IndexBroken)?;
-            let walk = Walk::new(&name, seed());
-            let found = zone.place(walk.hash(0), name.suffix(0)).ok_or(IndexBroken)?;
-            let scope = zone.scope(place);
-            let decided = zone.find(&name, &walk).filter(|found| found.skip == 0);
-            if found != place || scope.at.is_some() != decided.is_some() {
-                return Err(IndexBroken);
-            }
-        }
-        Ok(zone)
-    }
-}
-
-fn zeros(length: usize) -> Vec<u64> {
-    let mut zeros = in_huge_pages(length);
-    zeros.resize(length, 0);
-    zeros
-}
-
-fn merge(rules: &[Rule], before: Scope, scope: Match, rule: u32) -> Scope {
-    let rank =
-        |(scope, rule): (Match, u32)| (scope == Match::Exact, matches!(rules[rule as usize], Rule::Hole));
-    let better = |held: Option<(Match, u32)>| match held {
-        Some(held) if rank(held) >= rank((scope, rule)) => Some(held),
-        _ => Some((scope, rule)),
-    };
-    Scope {
-        at: if scope == Match::Below { before.at } else { better(before.at) },
-        under: if scope == Match::Exact { before.under } else { better(before.under) },
-    }
-}
-
-impl PolicyZone {
-    /// A zone of addresses.
-    pub fn of_addresses(name: &str, rule: Rule, prefixes: Vec<Prefix>) -> PolicyZone {
-        let mut zone = Builder::new(name, vec![rule], 0).zone;
-        zone.duplicates = prefixes.len();
-        zone.addresses = Prefixes::new(prefixes);
-        zone.duplicates -= zone.addresses.len();
-        zone.digest = zone.compute_digest();
-        zone
-    }
-
-    fn compute_digest(&self) -> [u8; 32] {
-        let said: Vec<String> = self.scopes.iter().map(|scope| self.canonical(scope)).collect();
-        let mut places: Vec<usize> = self.places().collect();
-        places.sort_unstable_by(|&a, &b| self.owner(a).cmp(self.owner(b)));
-        let mut hasher = Sha256::new();
-        for place in places {
-            let head = &self.arena[place..place + 4];
-            let scope = u32::from_le_bytes(head.try_into().expect("a slice of four octets"));
-            hasher.update(self.owner(place));
-            hasher.update(&said[scope as usize]);
-        }
-        for prefix in self.addresses.iter() {
-            hasher.update(format!("{prefix} {}\n", self.rules[0].canonical()));
-        }
-        hasher.finalize().into()
-    }
-
-    fn canonical(&self, scope: &Scope) -> String {
-        let said = |(_, rule): &(Match, u32)| self.rules[*rule as usize].canonical();
-        // Of the name itself it can be noticed whether what is below is covered as
-        // well (NXDOMAIN); of what is below, by which entry it is, cannot.
-        let at = scope.at.as_ref().map(|at| format!("{} {}", at.0.name(), said(at)));
-        let under = scope.under.as_ref().map(said);
-        format!("{} | {}\n", at.as_deref().unwrap_or("-"), under.as_deref().unwrap_or("-"))
-    }
-}
-
-/// The seed of all name hashes of this process.
+/// The seed of hashes that nobody outside may foresee.
 pub fn seed() -> u64 {
     static SEED: OnceLock<u64> = OnceLock::new();
     *SEED.get_or_init(|| RandomState::new().hash_one("dnsblock"))

@@ -21,7 +21,8 @@ use crate::engine::{self, EngineError};
 use crate::limits::Rates;
 use crate::local::{Local, Switches};
 use crate::name::{Name, Walk};
-use crate::policy::{self, Action, Match, Structured, Target, seed};
+use crate::policy::names::SEED;
+use crate::policy::{self, Action, Match, Structured, Target};
 use crate::prefix::{Prefix, Prefixes};
 use crate::upstream::health::PROBE_RESULTS;
 use crate::{answer, list, shared, tcp, upstream};
@@ -152,7 +153,7 @@ impl PolicyZone {
         let found: Vec<u8> = py.detach(|| {
             let covers = |line: &[u8]| {
                 let name = Name::from_text(line).ok()?;
-                zone.find(&name, &Walk::new(&name, seed()))
+                zone.find(&name, &Walk::new(&name, SEED))
             };
             let names = names.strip_suffix(b"\n").unwrap_or(names);
             names.split(|&octet| octet == b'\n').map(|line| u8::from(covers(line).is_some())).collect()
@@ -193,9 +194,7 @@ fn compiled(result: Result<policy::PolicyZone, list::Refused>) -> PyResult<Polic
             let told: Vec<_> = problems.into_iter().map(|p| (p.line, p.value, p.reason)).collect();
             Err(ListRefused::new_err((told, total)))
         }
-        Err(list::Refused::IndexBroken) => {
-            Err(PyRuntimeError::new_err("the compiled zone does not find all of its own entries"))
-        }
+        Err(list::Refused::NotCompiled(error)) => Err(PyRuntimeError::new_err(error.to_string())),
     }
 }
 

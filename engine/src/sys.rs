@@ -2,10 +2,12 @@
 //! the address each was sent to. The only file with `unsafe`.
 #![allow(unsafe_code)]
 
+use std::fs::File;
 use std::io;
 use std::mem::{size_of, zeroed};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd};
+use std::path::Path;
 use std::ptr::null_mut;
 use std::time::Duration;
 
@@ -230,6 +232,28 @@ pub fn in_huge_pages<T>(capacity: usize) -> Vec<T> {
         unsafe { libc::madvise(from as *mut libc::c_void, to - from, libc::MADV_HUGEPAGE) };
     }
     memory
+}
+
+/// A file in memory, read only.
+pub struct Mapping(memmap2::Mmap);
+
+impl Mapping {
+    pub fn open(path: &Path) -> io::Result<Mapping> {
+        let file = File::open(path)?;
+        // SAFETY: what is mapped is never written: it is a file of ours, which had its
+        // last octet before it got its name, in a folder that nobody else may enter.
+        let mapping = unsafe { memmap2::Mmap::map(&file) }?;
+        Ok(Mapping(mapping))
+    }
+
+    pub fn octets(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Reads all of it from the disk, where that can be asked for.
+    pub fn populate(&self) {
+        let _ = self.0.advise(memmap2::Advice::PopulateRead);
+    }
 }
 
 fn local_of(header: &libc::msghdr) -> Local {

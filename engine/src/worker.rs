@@ -17,7 +17,8 @@ use crate::failures::Failures;
 use crate::limits::Kind;
 use crate::message::{MAX_MESSAGE, Query, is_truncated};
 use crate::name::{Name, Walk};
-use crate::policy::{Part, seed};
+use crate::policy::Part;
+use crate::policy::names::SEED;
 use crate::poll::{Event, Poll, Token};
 use crate::shared::{Serving, Shared};
 use crate::sys::{BATCH, Batch, Datagram};
@@ -249,7 +250,7 @@ impl Worker {
             to_decide[index] = read.unwrap_or_else(|_| self.survive_panic(false));
         }
         let to_decide = || (0..received).filter(|index| to_decide[*index]);
-        for part in [Part::Slots, Part::Owners] {
+        for part in [Part::Index, Part::Bucket] {
             for index in to_decide() {
                 serving.snapshot.warm(&queries[index].name, &walks[index], part);
             }
@@ -295,7 +296,7 @@ impl Worker {
         let slot = self.listeners[place].slot();
         match answer::read(packet, client, rules, self.unix, query, &mut slot.data) {
             Ok(()) => {
-                walk.take(&query.name, seed());
+                walk.take(&query.name, SEED);
                 serving.snapshot.warm(&query.name, walk, Part::Filter);
                 true
             }

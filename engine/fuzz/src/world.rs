@@ -275,7 +275,7 @@ fn listed(zone: Result<PolicyZone, list::Refused>) -> Result<Listed, usize> {
             }
             Err(total)
         }
-        Err(list::Refused::IndexBroken) => panic!("the table has lost a name"),
+        Err(list::Refused::NotCompiled(error)) => panic!("{error:?}"),
     }
 }
 

@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::{Action, Answer, Found, Match, PolicyZone, Rule, Scope, Structured, seed};
+use super::names::SEED;
+use super::{Action, Answer, Found, Match, PolicyZone, Rule, Scope, Structured};
 use crate::name::{Name, Walk};
 use crate::prefix::Prefix;
 
@@ -27,8 +28,8 @@ pub struct Snapshot {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Part {
     Filter,
-    Slots,
-    Owners,
+    Index,
+    Bucket,
 }
 
 /// A policy zone in its place in a snapshot.
@@ -120,7 +121,7 @@ impl Snapshot {
     }
 
     fn first_match(&self, name: &Name, asked: impl Fn(&ZoneInPlace) -> bool) -> Option<Decision<'_>> {
-        let walk = Walk::new(name, seed());
+        let walk = Walk::new(name, SEED);
         let zones = self.zones.iter().enumerate().filter(|(_, zone)| asked(zone));
         zones.into_iter().find_map(|(place, ZoneInPlace { zone, .. })| {
             let found = zone.find(name, &walk)?;
@@ -130,7 +131,7 @@ impl Snapshot {
 
     /// Every entry of every zone that covers `name`, zones in order.
     pub fn covering(&self, name: &Name) -> Vec<(usize, Found<'_>)> {
-        let walk = Walk::new(name, seed());
+        let walk = Walk::new(name, SEED);
         let zones = self.zones.iter().enumerate();
         zones
             .flat_map(|(place, z)| z.zone.covering(name, &walk).into_iter().map(move |f| (place, f)))
@@ -160,10 +161,10 @@ impl Snapshot {
     /// Whether an entry of this zone, or of one asked before it, lets the name or
     /// one below it live. Asked for the few owners that are shielded.
     fn has_exception_below(&self, name: &Name, zone: usize) -> bool {
-        let walk = Walk::new(name, seed());
+        let walk = Walk::new(name, SEED);
         self.zones[..=zone].iter().any(|ZoneInPlace { zone, .. }| {
-            let same = zone.place(walk.hash(0), name.suffix(0)).map(|place| zone.scope(place));
-            same.is_some_and(|scope| !zone.denies_below(&scope))
+            let same = zone.scope_of(name, &walk, 0);
+            same.is_some_and(|scope| !zone.denies_below(scope))
                 || zone.above_exceptions().contains(&walk.hash(0))
         })
     }
@@ -189,16 +190,18 @@ impl Snapshot {
 fn shield(zones: &[ZoneInPlace]) -> HashSet<Box<[u8]>> {
     let mut shielded = HashSet::new();
     let last = match zones.last() {
-        Some(last) if last.zone.scopes.iter().any(|scope| last.zone.says_nxdomain(scope)) => &last.zone,
+        Some(last) if last.zone.names.scopes().iter().any(|scope| last.zone.says_nxdomain(scope)) => {
+            &last.zone
+        }
         _ => return shielded,
     };
     for ZoneInPlace { zone, .. } in zones {
-        if zone.scopes.iter().all(|scope| zone.denies_below(scope)) {
+        if zone.names.scopes().iter().all(|scope| zone.denies_below(scope)) {
             continue;
         }
         // Made here, so that no packet has to wait for it.
         zone.above_exceptions();
-        if zone.entries <= last.entries {
+        if zone.entries() <= last.entries() {
             shield_from_exceptions(zone, last, &mut shielded);
         } else {
             shield_from_denials(zone, last, &mut shielded);
@@ -209,27 +212,29 @@ fn shield(zones: &[ZoneInPlace]) -> HashSet<Box<[u8]>> {
 
 /// For each exception of `zone`: what `last` denies above it.
 fn shield_from_exceptions(zone: &PolicyZone, last: &PolicyZone, shielded: &mut HashSet<Box<[u8]>>) {
-    for (name, walk) in zone.exceptions() {
+    zone.each_exception(|name, walk| {
         for skip in 0..name.labels() {
-            let above = last.place(walk.hash(skip), name.suffix(skip)).map(|place| last.scope(place));
-            if above.is_some_and(|scope| skip == 0 || last.denies_below(&scope)) {
+            let above = last.scope_of(name, walk, skip);
+            if above.is_some_and(|scope| skip == 0 || last.denies_below(scope)) {
                 shielded.insert(name.suffix(skip).into());
             }
         }
-    }
+    });
 }
 
 /// For each denial of `last`: whether `zone` has an exception at or below it.
 fn shield_from_denials(zone: &PolicyZone, last: &PolicyZone, shielded: &mut HashSet<Box<[u8]>>) {
     let above_exceptions = zone.above_exceptions();
-    for place in last.places().filter(|&place| last.says_nxdomain(&last.scope(place))) {
-        let (name, walk) = last.parsed_owner(place);
-        let same = zone.place(walk.hash(0), name.suffix(0)).map(|place| zone.scope(place));
-        let excepted = same.is_some_and(|scope| !zone.denies_below(&scope));
-        if excepted || above_exceptions.contains(&walk.hash(0)) {
-            shielded.insert(name.suffix(0).into());
-        }
-    }
+    last.each_owner(
+        |scope| last.says_nxdomain(scope),
+        |name, walk| {
+            let same = zone.scope_of(name, walk, 0);
+            let excepted = same.is_some_and(|scope| !zone.denies_below(scope));
+            if excepted || above_exceptions.contains(&walk.hash(0)) {
+                shielded.insert(name.suffix(0).into());
+            }
+        },
+    );
 }
 
 impl PolicyZone {
@@ -242,24 +247,29 @@ impl PolicyZone {
         sides.iter().flatten().any(|(_, rule)| self.rules[*rule as usize].is(Action::Nxdomain))
     }
 
-    fn parsed_owner(&self, place: usize) -> (Name, Walk) {
-        let (name, _) = Name::parse(self.owner(place), 0).expect("owners were names when added");
-        let walk = Walk::new(&name, seed());
-        (name, walk)
+    /// Every owner about which is said what is wanted, with the hashes of its suffixes.
+    fn each_owner(&self, wants: impl Fn(&Scope) -> bool, mut take: impl FnMut(&Name, &Walk)) {
+        self.names.each(
+            |_, scope| wants(scope),
+            |text, _| {
+                let name = Name::from_text(text.as_bytes()).expect("owners were names when added");
+                take(&name, &Walk::new(&name, SEED));
+            },
+        );
     }
 
     /// Owners below which not everything is denied.
-    fn exceptions(&self) -> impl Iterator<Item = (Name, Walk)> {
-        let excepted = |place: &usize| !self.denies_below(&self.scope(*place));
-        self.places().filter(excepted).map(|place| self.parsed_owner(place))
+    fn each_exception(&self, take: impl FnMut(&Name, &Walk)) {
+        self.each_owner(|scope| !self.denies_below(scope), take);
     }
 
     /// Hashes of all names above an exception, made once for a zone. Two names
     /// with one hash cost an NODATA in the place of an NXDOMAIN, no more.
     fn above_exceptions(&self) -> &HashSet<u64> {
         self.above_exceptions.get_or_init(|| {
-            let above = |(name, walk): (Name, Walk)| (1..name.labels()).map(move |skip| walk.hash(skip));
-            self.exceptions().flat_map(above).collect()
+            let mut above = HashSet::new();
+            self.each_exception(|name, walk| above.extend((1..name.labels()).map(|skip| walk.hash(skip))));
+            above
         })
     }
 }

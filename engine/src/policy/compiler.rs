@@ -1,0 +1,342 @@
+//! Entries in, compiled list out; and nothing is believed until it was looked up.
+//!
+//! Read entries are spooled by the range of their hashes. Then range by range: sort, merge
+//! what is said about one name, and make the segment. On a second thread, range by range
+//! behind the first: look every entry up through the code that answers queries, compare
+//! with the list that is enforced now, and write. However long a list is, this takes the
+//! memory of a few ranges.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+
+use super::Match;
+use super::difference::Difference;
+use super::names::{Foot, MAX_SEGMENTS_BITS, Names, SEED};
+use super::segment::{self, Record};
+use super::sorter::{Sorted, Sorter};
+use super::spool::{Item, Spool};
+use super::symbols::{Encoder, Symbols};
+use super::writer::{Batch, Writer};
+use crate::name::{Name, Walk};
+
+/// Octets of text for which a list gets one more segment.
+const SEGMENT: u64 = 1 << 20;
+/// Names by which the symbols of a list are chosen, at most.
+const SAMPLE: usize = 4096;
+
+/// Where a compiled list is put.
+pub enum Into<'a> {
+    Memory,
+    /// As a file whose name is its SHA-256.
+    Folder(&'a Path),
+}
+
+/// A compiled list, and what became of its lines.
+pub struct Compiled {
+    pub names: Names,
+    /// Of lines with an entry that no line before had: those that were repaired, too.
+    pub accepted: u64,
+    pub repaired: u64,
+    pub duplicate: u64,
+    /// The first lines that repeat an entry, and which one they repeat.
+    pub repeats: Vec<(u32, u32)>,
+    pub difference: Option<Difference>,
+}
+
+/// Why entries did not become a list.
+#[derive(Debug)]
+pub enum CompileError {
+    Io(io::Error),
+    /// Names that were chosen for their hashes.
+    Crowded,
+    /// What was compiled does not find its own entries, or finds others.
+    Lost,
+}
+
+impl fmt::Display for CompileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CompileError::Io(error) => write!(f, "cannot be written: {error}"),
+            CompileError::Crowded => f.write_str(
+                "holds names that were chosen so that a table of them becomes slow: refused as an attack",
+            ),
+            CompileError::Lost => f.write_str(
+                "what was compiled does not find all of its own names and no others: a fault of dnsblock",
+            ),
+        }
+    }
+}
+
+impl From<io::Error> for CompileError {
+    fn from(error: io::Error) -> CompileError {
+        CompileError::Io(error)
+    }
+}
+
+/// The line that an entry stands on.
+#[derive(Clone, Copy, Default)]
+pub struct Line {
+    pub number: u32,
+    pub is_repaired: bool,
+    /// Whether it holds other names, too.
+    pub is_shared: bool,
+}
+
+pub struct Compiler {
+    spool: Spool,
+    walk: Walk,
+    labels: (usize, usize),
+}
+
+impl Compiler {
+    /// For a list of about so many octets of text. What is too much for memory goes into
+    /// a nameless file in `folder` meanwhile.
+    pub fn new(expected: u64, folder: PathBuf) -> Compiler {
+        let bits = (expected / SEGMENT + 1).next_power_of_two().trailing_zeros().min(MAX_SEGMENTS_BITS);
+        Compiler {
+            spool: Spool::new(bits, folder),
+            walk: Walk::new(&Name::root(), SEED),
+            labels: (usize::MAX, 0),
+        }
+    }
+
+    /// The hashes of a name's suffixes, as `add` wants them.
+    pub fn walk(&mut self, name: &Name) -> &Walk {
+        self.walk.take(name, SEED);
+        &self.walk
+    }
+
+    /// Adds an entry about the name that was walked last. `rule`: a place in the zone's rules.
+    pub fn add(&mut self, name: &Name, scope: Match, rule: u32, line: Line) -> io::Result<()> {
+        self.labels = (self.labels.0.min(name.labels()), self.labels.1.max(name.labels()));
+        self.spool.add(&Item {
+            hash: self.walk.hash(0),
+            text: self.walk.text().as_bytes(),
+            scope,
+            rule,
+            line: line.number,
+            is_repaired: line.is_repaired,
+            shares_line: line.is_shared,
+        })
+    }
+
+    /// Compiles. `is_hole` says of each rule whether it is one; `before`: the list that the
+    /// new one is compared with.
+    pub fn finish(
+        mut self,
+        is_hole: &[bool],
+        into: Into<'_>,
+        before: Option<Arc<Names>>,
+    ) -> Result<Compiled, CompileError> {
+        let bits = self.spool.bits();
+        let mut sorter = Sorter::new(is_hole);
+        let first = sorter.sort(self.spool.take(0)?);
+        let encoder = Encoder::new(Symbols::of(first.texts().step_by(first.texts().count() / SAMPLE + 1)));
+        let symbols = encoder.symbols().clone();
+        let (send, receive) = sync_channel(2);
+        let (written, made) = std::thread::scope(|threads| {
+            let writer = threads.spawn(|| Writer::new(&symbols, bits, &into, before)?.run(receive));
+            let made = make(first, &mut self.spool, &mut sorter, bits, &encoder, send);
+            (writer.join().expect("a writer does not panic"), made)
+        });
+        // The thread that failed first has the reason; the other one only sees it gone.
+        let written = match (written, made) {
+            (Err(error), _) | (Ok(_), Err(error)) => return Err(error),
+            (Ok(written), Ok(())) => written,
+        };
+        let (fewest, most) = self.labels;
+        let foot = Foot {
+            bits,
+            digest: [0; 32],
+            fewest_labels: fewest.min(255) as u8,
+            most_labels: most as u8,
+            symbols: symbols.clone(),
+            scopes: sorter.scopes,
+            heads: written.heads.clone(),
+        };
+        let (accepted, repaired, duplicate) = sorter.lines.counted();
+        let repeats = sorter.lines.repeats.into_sorted_vec();
+        let (names, difference) = written.finish(foot)?;
+        Ok(Compiled { names, accepted, repaired, duplicate, repeats, difference })
+    }
+}
+
+/// Makes one segment after the other for the writer.
+fn make(
+    first: Sorted,
+    spool: &mut Spool,
+    sorter: &mut Sorter<'_>,
+    bits: u32,
+    encoder: &Encoder,
+    send: SyncSender<Batch>,
+) -> Result<(), CompileError> {
+    let mut next = Some(first);
+    for part in 0..spool.parts() {
+        let sorted = match next.take() {
+            Some(first) => first,
+            None => sorter.sort(spool.take(part)?),
+        };
+        let records: Vec<Record<'_>> = sorted.records().collect();
+        let (head, segment) = segment::make(&records, bits, encoder).map_err(|_| CompileError::Crowded)?;
+        let scopes = sorter.scopes.clone();
+        if send.send(Batch { sorted, head, segment, scopes }).is_err() {
+            return Ok(()); // the writer has failed and says why
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::difference;
+    use crate::policy::names::Unusable;
+    use crate::policy::writer::file_name;
+
+    fn listed(number: u32) -> String {
+        format!("host{}.site{number}.example", number % 7)
+    }
+
+    fn compile(lines: &[String], into: Into<'_>, before: Option<Arc<Names>>) -> Compiled {
+        let octets = lines.iter().map(String::len).sum::<usize>() as u64;
+        let mut compiler = Compiler::new(octets, std::env::temp_dir());
+        for (number, line) in lines.iter().enumerate() {
+            let (scope, text) = line.split_once(' ').unwrap_or(("subtree", line));
+            let name = Name::from_text(text.as_bytes()).unwrap();
+            let line = Line { number: number as u32 + 1, ..Line::default() };
+            compiler.walk(&name);
+            compiler.add(&name, Match::from_name(scope).unwrap(), 0, line).unwrap();
+        }
+        compiler.finish(&[false], into, before).unwrap()
+    }
+
+    fn finds(names: &Names, text: &str) -> bool {
+        let name = Name::from_text(text.as_bytes()).unwrap();
+        let walk = Walk::new(&name, SEED);
+        names.find(walk.hash(0), walk.text(), 0).is_some()
+    }
+
+    #[test]
+    fn a_large_list_holds_each_of_its_names_and_no_other_in_few_octets() {
+        const NAMES: u32 = 150_000;
+        let lines: Vec<String> = (0..NAMES).map(listed).collect();
+        let made = compile(&lines, Into::Memory, None);
+        let names = made.names;
+        assert_eq!((names.entries(), made.accepted, made.duplicate), (NAMES as usize, NAMES.into(), 0));
+        assert!(names.segments() > 2, "several segments");
+        assert!((0..NAMES).all(|number| finds(&names, &listed(number))));
+        assert!(!(NAMES..2 * NAMES).any(|number| finds(&names, &listed(number))));
+        assert!(names.octets().len() < 16 * NAMES as usize);
+        let mut ranks = Vec::new();
+        names.each(
+            |rank, _| {
+                ranks.push(rank);
+                false
+            },
+            |_, _| {},
+        );
+        assert!(ranks.into_iter().eq(0..u64::from(NAMES)));
+    }
+
+    #[test]
+    fn the_order_of_lines_changes_no_octet_and_one_name_does() {
+        let mut lines: Vec<String> = (0..5000).map(listed).collect();
+        let one = *compile(&lines, Into::Memory, None).names.sha256();
+        lines.reverse();
+        assert_eq!(one, *compile(&lines, Into::Memory, None).names.sha256());
+        lines[17] = "other.example".to_string();
+        assert_ne!(one, *compile(&lines, Into::Memory, None).names.sha256());
+    }
+
+    #[test]
+    fn what_is_said_twice_is_counted_with_its_lines() {
+        let lines = ["a.example", "exact b.example", "a.example", "below b.example", "subtree b.example"];
+        let made = compile(&lines.map(String::from), Into::Memory, None);
+        assert_eq!((made.accepted, made.duplicate, made.repeats), (3, 2, vec![(3, 1), (5, 2)]));
+        assert_eq!(made.names.scopes().len(), 1, "a name and what is below it are a subtree");
+    }
+
+    #[test]
+    fn the_difference_says_each_name_that_came_went_or_changed() {
+        let first: Vec<String> = (0..3000).map(listed).collect();
+        let mut second: Vec<String> = (10..3005).map(listed).collect();
+        second[7] = format!("exact {}", second[7]);
+        let before = Arc::new(compile(&first, Into::Memory, None).names);
+        let made = compile(&second, Into::Memory, Some(Arc::clone(&before)));
+        let difference = made.difference.unwrap();
+        assert_eq!((difference.added, difference.removed, difference.changed), (5, 10, 1));
+        let sorted = |lines: Option<Vec<u8>>| {
+            let text = String::from_utf8(lines.unwrap()).unwrap();
+            let mut lines: Vec<String> = text.lines().map(String::from).collect();
+            lines.sort();
+            lines
+        };
+        let lines = sorted(difference.lines);
+        let mut expected: Vec<String> = (0..10).map(|n| format!("- subtree {}", listed(n))).collect();
+        expected.extend((3000..3005).map(|n| format!("+ subtree {}", listed(n))));
+        expected.extend([format!("- subtree {}", listed(17)), format!("+ exact {}", listed(17))]);
+        expected.sort();
+        assert_eq!(lines, expected);
+        assert_eq!(sorted(difference::between(&before, &made.names).lines), expected);
+    }
+
+    #[test]
+    fn a_file_is_opened_by_what_it_holds_and_refused_when_anything_is_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let lines: Vec<String> = (0..2000).map(listed).collect();
+        let made = compile(&lines, Into::Folder(folder.path()), None);
+        let sha256 = *made.names.sha256();
+        let path = folder.path().join(file_name(&sha256));
+        let names = Names::open(&path, &sha256).unwrap();
+        assert!(finds(&names, &listed(1)) && !finds(&names, &listed(2000)));
+        drop((names, made));
+        let good = std::fs::read(&path).unwrap();
+        let refused = |octets: &[u8]| {
+            std::fs::write(&path, octets).unwrap();
+            matches!(Names::open(&path, &sha256), Err(Unusable::Corrupt))
+        };
+        let mut flipped = good.clone();
+        flipped[good.len() / 2] ^= 1;
+        assert!(refused(&flipped) && refused(&good[..good.len() - 1]) && refused(b"x"));
+        // Whole, but of nobody here.
+        for foreign in [&b""[..], b"dnsblock", &good[1..], &good[..good.len() - 1]] {
+            assert!(matches!(Names::in_memory(foreign.to_vec()), Err(Unusable::Foreign)));
+        }
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left behind");
+    }
+
+    /// Whoever can write into the folder can make octets that look right.
+    #[test]
+    fn octets_made_to_deceive_are_refused_or_harmless() {
+        let lines: Vec<String> = (0..300).map(listed).collect();
+        let good = compile(&lines, Into::Memory, None).names.octets().to_vec();
+        let mut random = 7u64;
+        for _ in 0..3000 {
+            let mut octets = good.clone();
+            for _ in 0..4 {
+                random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                // Half of the changes are near the end, where the foot is.
+                let from = if random & 1 == 0 { 0 } else { octets.len() - 100 };
+                let place = from + (random >> 33) as usize % (octets.len() - from);
+                octets[place] = (random >> 13) as u8;
+            }
+            if let Ok(names) = Names::in_memory(octets) {
+                let _ = (0..20).filter(|&number| finds(&names, &listed(number))).count();
+                names.each(|_, _| true, |_, _| {});
+            }
+        }
+    }
+
+    #[test]
+    fn a_folder_that_is_gone_is_an_error_and_not_an_end() {
+        let mut compiler = Compiler::new(1, std::env::temp_dir());
+        let name = Name::from_text(b"a.example").unwrap();
+        compiler.walk(&name);
+        compiler.add(&name, Match::Exact, 0, Line::default()).unwrap();
+        let gone = Path::new("/nonexistent/folder");
+        assert!(matches!(compiler.finish(&[false], Into::Folder(gone), None), Err(CompileError::Io(_))));
+    }
+}

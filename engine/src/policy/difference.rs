@@ -1,0 +1,108 @@
+//! What a new list says that the one before did not, and the other way round.
+
+use std::sync::Arc;
+
+use super::names::Names;
+use super::{Match, Scope};
+use crate::name::Text;
+
+/// Octets of lines that are written down at most, so that a list of other names
+/// altogether does not fill the memory: about a million changes.
+const WRITTEN: usize = 32 << 20;
+
+/// The difference between two lists.
+#[derive(Debug, Default)]
+pub struct Difference {
+    /// Names that were not listed before, and that are listed no more.
+    pub added: u64,
+    pub removed: u64,
+    /// Names about which something else is said now.
+    pub changed: u64,
+    /// `+ SCOPE NAME` and `- SCOPE NAME`, a line each; both for a changed name. `None`
+    /// where that is too much.
+    pub lines: Option<Vec<u8>>,
+}
+
+/// Takes the entries of the new list, one after the other.
+pub struct Comparison {
+    before: Arc<Names>,
+    /// By the rank of an entry of the list before: whether the new one has it, too.
+    kept: Vec<u64>,
+    difference: Difference,
+    limit: usize,
+}
+
+impl Comparison {
+    pub fn with(before: Arc<Names>) -> Comparison {
+        let kept = vec![0; before.entries().div_ceil(64)];
+        let difference = Difference { lines: Some(Vec::new()), ..Difference::default() };
+        Comparison { before, kept, difference, limit: WRITTEN }
+    }
+
+    pub fn take(&mut self, hash: u64, text: &Text, scope: &Scope) {
+        let Some((said, rank)) = self.before.find(hash, text, 0) else {
+            self.difference.added += 1;
+            self.write('+', scope, text);
+            return;
+        };
+        let (said, rank) = (*said, rank as usize);
+        if let Some(word) = self.kept.get_mut(rank / 64) {
+            *word |= 1 << (rank % 64);
+        }
+        if said != *scope {
+            self.difference.changed += 1;
+            self.write('-', &said, text);
+            self.write('+', scope, text);
+        }
+    }
+
+    pub fn finish(mut self) -> Difference {
+        let kept: u64 = self.kept.iter().map(|word| u64::from(word.count_ones())).sum();
+        self.difference.removed = self.before.entries() as u64 - kept;
+        if self.difference.removed > 0 && self.difference.lines.is_some() {
+            let (before, kept) = (Arc::clone(&self.before), std::mem::take(&mut self.kept));
+            let is_gone = |rank: u64, _: &Scope| kept[rank as usize / 64] & 1 << (rank % 64) == 0;
+            before.each(is_gone, |text, scope| self.write('-', scope, text));
+        }
+        self.difference
+    }
+
+    fn write(&mut self, sign: char, scope: &Scope, text: &Text) {
+        let Some(lines) = &mut self.difference.lines else { return };
+        lines.extend_from_slice(format!("{sign} {} ", scope.word()).as_bytes());
+        lines.extend_from_slice(text.as_bytes());
+        lines.push(b'\n');
+        if lines.len() > self.limit {
+            self.difference.lines = None;
+        }
+    }
+}
+
+/// The whole difference between two lists, however large.
+pub fn between(before: &Arc<Names>, after: &Names) -> Difference {
+    let mut comparison = Comparison::with(Arc::clone(before));
+    comparison.limit = usize::MAX;
+    after.each(|_, _| true, |text, scope| comparison.take(Names::hash_of(text), text, scope));
+    comparison.finish()
+}
+
+impl Scope {
+    /// What a list says about a name, in one word: `exact`, `below` or `subtree`, with
+    /// `except-` before it for a hole; two, if it says different things about the name
+    /// and about what is below. The first rule of a list blocks, the second is its hole.
+    pub fn word(&self) -> String {
+        let word = |rule: u32, scope: Match| {
+            let except = if rule == 0 { "" } else { "except-" };
+            format!("{except}{}", scope.name())
+        };
+        match (self.at, self.under) {
+            (Some((_, at)), Some((_, under))) if at == under => word(at, Match::Subtree),
+            (Some((_, at)), Some((_, under))) => {
+                format!("{},{}", word(at, Match::Exact), word(under, Match::Below))
+            }
+            (Some((_, at)), None) => word(at, Match::Exact),
+            (None, Some((_, under))) => word(under, Match::Below),
+            (None, None) => String::new(),
+        }
+    }
+}

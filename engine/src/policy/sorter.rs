@@ -1,0 +1,205 @@
+//! The entries of one range of hashes, sorted, and what is said about each name merged;
+//! and what became of the lines on which they stand.
+
+use std::collections::{BinaryHeap, HashMap};
+
+use super::segment::Record;
+use super::spool::Item;
+use super::{Match, Scope};
+
+/// Repeated lines that are told one by one.
+const REPEATS_TOLD: usize = 100;
+
+/// The entries of one range of hashes, each name once.
+pub struct Sorted {
+    octets: Vec<u8>,
+    entries: Vec<Entry>,
+}
+
+#[derive(Clone, Copy)]
+struct Entry {
+    hash: u64,
+    /// Where its text is.
+    at: u32,
+    length: u8,
+    scope: u32,
+}
+
+impl Sorted {
+    pub fn records(&self) -> impl Iterator<Item = Record<'_>> + Clone {
+        self.entries.iter().map(|entry| Record {
+            hash: entry.hash,
+            text: &self.octets[entry.at as usize..entry.at as usize + usize::from(entry.length)],
+            scope: entry.scope,
+        })
+    }
+
+    pub fn texts(&self) -> impl Iterator<Item = &[u8]> + Clone {
+        self.records().map(|record| record.text)
+    }
+}
+
+pub struct Sorter<'a> {
+    is_hole: &'a [bool],
+    pub scopes: Vec<Scope>,
+    places: HashMap<Scope, u32>,
+    pub lines: Lines,
+}
+
+impl<'a> Sorter<'a> {
+    pub fn new(is_hole: &'a [bool]) -> Sorter<'a> {
+        Sorter { is_hole, scopes: Vec::new(), places: HashMap::new(), lines: Lines::default() }
+    }
+
+    pub fn sort(&mut self, octets: Vec<u8>) -> Sorted {
+        let mut items: Vec<(u64, u32)> = Vec::with_capacity(octets.len() / 32);
+        let mut at = 0;
+        while let Some((item, length)) = Item::read(&octets[at..]) {
+            items.push((item.hash, at as u32));
+            at += length;
+        }
+        let item = |at: u32| Item::read(&octets[at as usize..]).expect("it was read before").0;
+        items.sort_unstable();
+        // Two names of one hash have hardly ever been seen, but may be made.
+        for same in items.chunk_by_mut(|a, b| a.0 == b.0).filter(|same| same.len() > 1) {
+            same.sort_unstable_by(|a, b| item(a.1).text.cmp(item(b.1).text).then(a.1.cmp(&b.1)));
+        }
+        let mut entries = Vec::with_capacity(items.len());
+        let is_same = |a: &(u64, u32), b: &(u64, u32)| a.0 == b.0 && item(a.1).text == item(b.1).text;
+        for same in items.chunk_by(is_same) {
+            let first = item(same[0].1);
+            let scope = self.merge(same.iter().map(|&(_, at)| item(at)));
+            let text = first.text.as_ptr() as usize - octets.as_ptr() as usize;
+            let length = first.text.len() as u8;
+            entries.push(Entry { hash: first.hash, at: text as u32, length, scope });
+        }
+        Sorted { octets, entries }
+    }
+
+    /// What all entries about one name say together, and what becomes of their lines.
+    fn merge<'b>(&mut self, items: impl Iterator<Item = Item<'b>>) -> u32 {
+        let mut scope = Scope::default();
+        let mut first = None;
+        for item in items {
+            let merged = scope.with(item.scope, item.rule, self.is_hole);
+            let first = *first.get_or_insert(item.line);
+            self.lines.note(&item, merged != scope, first);
+            scope = merged;
+        }
+        self.place(scope.plain())
+    }
+
+    fn place(&mut self, scope: Scope) -> u32 {
+        if self.scopes.last() == Some(&scope) {
+            return self.scopes.len() as u32 - 1;
+        }
+        let next = self.scopes.len() as u32;
+        let place = *self.places.entry(scope).or_insert(next);
+        if place == next {
+            self.scopes.push(scope);
+        }
+        place
+    }
+}
+
+impl Scope {
+    /// Of entries that say different things about one name at one length, `exact` beats
+    /// `subtree` and `below`, then a hole beats an answer (never enforce more than was
+    /// ordered), then the earlier one wins.
+    fn with(self, scope: Match, rule: u32, is_hole: &[bool]) -> Scope {
+        let rank = |(scope, rule): (Match, u32)| (scope == Match::Exact, is_hole[rule as usize]);
+        let better = |held: Option<(Match, u32)>| match held {
+            Some(held) if rank(held) >= rank((scope, rule)) => Some(held),
+            _ => Some((scope, rule)),
+        };
+        Scope {
+            at: if scope == Match::Below { self.at } else { better(self.at) },
+            under: if scope == Match::Exact { self.under } else { better(self.under) },
+        }
+    }
+
+    /// In one way what can be said in several: the name, and all below it by the same
+    /// rule, is a subtree.
+    fn plain(self) -> Scope {
+        match (self.at, self.under) {
+            (Some((_, at)), Some((_, under))) if at == under => {
+                let subtree = Some((Match::Subtree, at));
+                Scope { at: subtree, under: subtree }
+            }
+            _ => self,
+        }
+    }
+}
+
+/// What became of the lines.
+#[derive(Default)]
+pub struct Lines {
+    accepted: u64,
+    repaired: u64,
+    duplicate: u64,
+    /// The lowest ones, the highest on top.
+    pub repeats: BinaryHeap<(u32, u32)>,
+    shared: SharedLines,
+}
+
+/// Lines with several names: such a line is a duplicate if none of its names is new.
+#[derive(Default)]
+struct SharedLines {
+    seen: Bits,
+    new: Bits,
+    repaired: Bits,
+}
+
+#[derive(Default)]
+struct Bits(Vec<u64>);
+
+impl Bits {
+    fn set(&mut self, place: u32) {
+        let word = place as usize / 64;
+        if self.0.len() <= word {
+            self.0.resize(word + 1, 0);
+        }
+        self.0[word] |= 1 << (place % 64);
+    }
+
+    fn word(&self, place: usize) -> u64 {
+        self.0.get(place).copied().unwrap_or(0)
+    }
+}
+
+impl Lines {
+    fn note(&mut self, item: &Item<'_>, is_new: bool, first: u32) {
+        if item.shares_line {
+            self.shared.seen.set(item.line);
+            if is_new {
+                self.shared.new.set(item.line);
+            }
+            if item.is_repaired {
+                self.shared.repaired.set(item.line);
+            }
+            return;
+        }
+        match (is_new, item.is_repaired) {
+            (true, false) => self.accepted += 1,
+            (true, true) => self.repaired += 1,
+            (false, _) => {
+                self.duplicate += 1;
+                self.repeats.push((item.line, first));
+                if self.repeats.len() > REPEATS_TOLD {
+                    self.repeats.pop();
+                }
+            }
+        }
+    }
+
+    pub fn counted(&self) -> (u64, u64, u64) {
+        let mut counted = (self.accepted, self.repaired, self.duplicate);
+        for (place, seen) in self.shared.seen.0.iter().enumerate() {
+            let (new, repaired) = (self.shared.new.word(place), self.shared.repaired.word(place));
+            counted.0 += u64::from((new & !repaired).count_ones());
+            counted.1 += u64::from((new & repaired).count_ones());
+            counted.2 += u64::from((seen & !new).count_ones());
+        }
+        counted
+    }
+}

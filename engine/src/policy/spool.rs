@@ -1,0 +1,190 @@
+//! The entries of a list while it is read: sorted roughly, by the range of their hashes,
+//! into as many parts as the list will have segments.
+//!
+//! Small lists stay in memory. Of a large one what has come together is written to a file
+//! that has no name, again and again, so that reading a list takes little memory however
+//! long it is.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+use super::Match;
+
+/// Octets that are held in memory at most.
+const HELD: usize = 24 << 20;
+
+/// One entry, as it was read.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Item<'a> {
+    pub hash: u64,
+    pub text: &'a [u8],
+    pub scope: Match,
+    /// Place in the zone's rules.
+    pub rule: u32,
+    pub line: u32,
+    /// Whether something about it was repaired.
+    pub is_repaired: bool,
+    /// Whether its line holds other names, too.
+    pub shares_line: bool,
+}
+
+pub struct Spool {
+    parts: Vec<Part>,
+    bits: u32,
+    held: usize,
+    folder: PathBuf,
+    file: Option<File>,
+    end: u64,
+}
+
+#[derive(Default)]
+struct Part {
+    held: Vec<u8>,
+    /// Where the rest is in the file: offset and length.
+    written: Vec<(u64, usize)>,
+}
+
+impl Spool {
+    /// Two to the power of `bits` parts. What is too much for memory goes into `folder`.
+    pub fn new(bits: u32, folder: PathBuf) -> Spool {
+        let parts = (0..1 << bits).map(|_| Part::default()).collect();
+        Spool { parts, bits, held: 0, folder, file: None, end: 0 }
+    }
+
+    pub fn parts(&self) -> usize {
+        self.parts.len()
+    }
+
+    pub fn bits(&self) -> u32 {
+        self.bits
+    }
+
+    pub fn add(&mut self, item: &Item<'_>) -> io::Result<()> {
+        let part = &mut self.parts[(item.hash >> 1 >> (63 - self.bits)) as usize];
+        let before = part.held.len();
+        item.write(&mut part.held);
+        self.held += part.held.len() - before;
+        if self.held > HELD { self.spill() } else { Ok(()) }
+    }
+
+    fn spill(&mut self) -> io::Result<()> {
+        let file = match &mut self.file {
+            Some(file) => file,
+            none => none.insert(tempfile::tempfile_in(&self.folder)?),
+        };
+        for part in &mut self.parts {
+            file.write_all_at(&part.held, self.end)?;
+            part.written.push((self.end, part.held.len()));
+            self.end += part.held.len() as u64;
+            part.held.clear();
+        }
+        self.held = 0;
+        Ok(())
+    }
+
+    /// All items of a part, in the order in which they were added: octets for `Item::read`.
+    pub fn take(&mut self, part: usize) -> io::Result<Vec<u8>> {
+        let part = std::mem::take(&mut self.parts[part]);
+        let Some(file) = &self.file else { return Ok(part.held) };
+        let written: usize = part.written.iter().map(|(_, length)| length).sum();
+        let mut octets = vec![0; written];
+        let mut left = &mut octets[..];
+        for (offset, length) in part.written {
+            let own;
+            (own, left) = left.split_at_mut(length);
+            file.read_exact_at(own, offset)?;
+        }
+        octets.extend_from_slice(&part.held);
+        Ok(octets)
+    }
+}
+
+const HEAD: usize = 14;
+/// Rules that fit into the octet of flags; the last means that four octets follow.
+const FEW_RULES: u32 = 15;
+
+impl<'a> Item<'a> {
+    fn write(&self, out: &mut Vec<u8>) {
+        let rule = self.rule.min(FEW_RULES);
+        let flags = self.scope as u8
+            | u8::from(self.is_repaired) << 2
+            | u8::from(self.shares_line) << 3
+            | (rule as u8) << 4;
+        let mut head = [0; HEAD];
+        head[..8].copy_from_slice(&self.hash.to_le_bytes());
+        head[8..12].copy_from_slice(&self.line.to_le_bytes());
+        head[12] = flags;
+        head[13] = self.text.len() as u8;
+        out.extend_from_slice(&head);
+        if rule == FEW_RULES {
+            out.extend_from_slice(&self.rule.to_le_bytes());
+        }
+        out.extend_from_slice(self.text);
+    }
+
+    /// The item at the beginning of these octets, and how long it is there.
+    pub fn read(octets: &'a [u8]) -> Option<(Item<'a>, usize)> {
+        let (head, mut left) = octets.split_first_chunk::<HEAD>()?;
+        let flags = head[12];
+        let mut rule = u32::from(flags >> 4);
+        if rule == FEW_RULES {
+            let written;
+            (written, left) = left.split_first_chunk()?;
+            rule = u32::from_le_bytes(*written);
+        }
+        let text = left.get(..usize::from(head[13]))?;
+        let item = Item {
+            hash: u64::from_le_bytes(*head.first_chunk()?),
+            text,
+            scope: Match::ALL.get(usize::from(flags & 3))?.0,
+            rule,
+            line: u32::from_le_bytes(*head[8..].first_chunk()?),
+            is_repaired: flags & 4 != 0,
+            shares_line: flags & 8 != 0,
+        };
+        Some((item, octets.len() - left.len() + text.len()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn item(n: u64, text: &str) -> Item<'_> {
+        Item {
+            hash: n.wrapping_mul(0x9e37_79b9_7f4a_7c15),
+            text: text.as_bytes(),
+            scope: Match::ALL[n as usize % 3].0,
+            rule: (n % 40) as u32,
+            line: n as u32,
+            is_repaired: n.is_multiple_of(5),
+            shares_line: n.is_multiple_of(7),
+        }
+    }
+
+    #[test]
+    fn what_is_added_comes_back_by_the_range_of_its_hash_and_in_order() {
+        let mut spool = Spool::new(4, std::env::temp_dir());
+        let text = |n: u64| format!("name{n}.{}", "x".repeat(n as usize % 200));
+        const ITEMS: u64 = 300_000; // 36 MB: some are written, some are not
+        for n in 0..ITEMS {
+            spool.add(&item(n, &text(n))).unwrap();
+        }
+        assert!(spool.file.is_some());
+        let mut seen = 0;
+        for part in 0..spool.parts() {
+            let octets = spool.take(part).unwrap();
+            let (mut at, mut last) = (0, None);
+            while let Some((read, length)) = Item::read(&octets[at..]) {
+                let n = u64::from(read.line);
+                assert_eq!(read, item(n, &text(n)));
+                assert!(last < Some(n) && (read.hash >> 60) as usize == part);
+                (at, last, seen) = (at + length, Some(n), seen + 1);
+            }
+            assert_eq!(at, octets.len());
+        }
+        assert_eq!(seen, ITEMS);
+    }
+}

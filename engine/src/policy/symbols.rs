@@ -1,0 +1,299 @@
+//! How names are written in a compiled list: as codes of one octet, each for one to
+//! eight characters that are frequent in this list. About half the octets of the text.
+//!
+//! The method is that of FSST (Boncz, Neumann, Leis, "FSST: Fast Random Access String
+//! Compression", VLDB 2020), made here since what it makes must never change: one list
+//! has the same octets on every machine and in every version. Each character of a name
+//! has a code of its own, so no name gets longer, and nothing has to be escaped.
+
+use std::collections::HashMap;
+
+use crate::name::Text;
+
+/// Characters of a name in text, in the order of their codes.
+const ALPHABET: &[u8; 39] = b"abcdefghijklmnopqrstuvwxyz0123456789-_.";
+const SINGLE: usize = ALPHABET.len();
+/// Characters of a symbol at most: those of a `Text::word`.
+const LONGEST: usize = 8;
+const SYMBOLS: usize = 256;
+/// How often the table is made better.
+const ROUNDS: usize = 5;
+
+/// One to eight characters, the first one lowest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Symbol {
+    characters: u64,
+    length: u8,
+}
+
+impl Symbol {
+    fn single(octet: u8) -> Symbol {
+        Symbol { characters: u64::from(octet), length: 1 }
+    }
+
+    /// Both, one behind the other; `None` if that is too long.
+    fn followed_by(self, other: Symbol) -> Option<Symbol> {
+        let length = self.length + other.length;
+        let characters = self.characters | other.characters << (8 * u32::from(self.length) % 64);
+        (usize::from(length) <= LONGEST).then_some(Symbol { characters, length })
+    }
+
+    fn mask(self) -> u64 {
+        u64::MAX >> (64 - 8 * u32::from(self.length))
+    }
+
+    fn stands_in(self, word: u64) -> bool {
+        (word ^ self.characters) & self.mask() == 0
+    }
+
+    fn octets(self) -> [u8; LONGEST] {
+        self.characters.to_le_bytes()
+    }
+}
+
+/// The symbols of a list, by their codes.
+#[derive(Clone)]
+pub struct Symbols(Box<[Symbol; SYMBOLS]>);
+
+impl Symbols {
+    /// The symbols that suit this sample best. The same sample makes the same ones.
+    pub fn of<'a>(sample: impl Iterator<Item = &'a [u8]> + Clone) -> Symbols {
+        let mut symbols = Symbols::write([].into_iter());
+        let mut text = Text::default();
+        for _ in 0..ROUNDS {
+            let encoder = Encoder::new(symbols.clone());
+            let mut gains: HashMap<Symbol, u64> = HashMap::new();
+            for name in sample.clone() {
+                text.take(name);
+                let mut before: Option<Symbol> = None;
+                encoder.each(&text, |code| {
+                    let symbol = encoder.symbols.0[code as usize];
+                    let pair = before.and_then(|before| before.followed_by(symbol));
+                    for found in [Some(symbol), pair].into_iter().flatten() {
+                        *gains.entry(found).or_default() += u64::from(found.length);
+                    }
+                    before = Some(symbol);
+                });
+            }
+            let mut best: Vec<(Symbol, u64)> = gains.into_iter().filter(|(s, _)| s.length > 1).collect();
+            // Of equal gain the longer one, then by its characters: the same on every machine.
+            best.sort_unstable_by_key(|&(symbol, gain)| std::cmp::Reverse((gain, symbol.length, symbol)));
+            symbols = Symbols::write(best.into_iter().map(|(symbol, _)| symbol));
+        }
+        symbols
+    }
+
+    fn write(longer: impl Iterator<Item = Symbol>) -> Symbols {
+        let mut symbols = Box::new([Symbol::default(); SYMBOLS]);
+        let all = ALPHABET.iter().map(|&octet| Symbol::single(octet)).chain(longer);
+        for (place, symbol) in symbols.iter_mut().zip(all) {
+            *place = symbol;
+        }
+        Symbols(symbols)
+    }
+
+    /// As they stand in a compiled list: for each code its length and eight characters.
+    pub fn to_octets(&self) -> Vec<u8> {
+        self.0.iter().flat_map(|symbol| [&[symbol.length][..], &symbol.octets()].concat()).collect()
+    }
+
+    /// The octets of `to_octets`; `None` for others.
+    pub fn from_octets(octets: &[u8]) -> Option<Symbols> {
+        let mut symbols = Box::new([Symbol::default(); SYMBOLS]);
+        let (records, []) = octets.as_chunks::<{ 1 + LONGEST }>() else { return None };
+        if records.len() != SYMBOLS || records.iter().any(|record| usize::from(record[0]) > LONGEST) {
+            return None;
+        }
+        for (symbol, [length, characters @ ..]) in symbols.iter_mut().zip(records) {
+            *symbol = Symbol { characters: u64::from_le_bytes(*characters), length: *length };
+        }
+        Some(Symbols(symbols))
+    }
+
+    pub const OCTETS: usize = SYMBOLS * (1 + LONGEST);
+
+    /// Whether these codes spell this name from here on.
+    pub fn spell(&self, codes: &[u8], text: &Text, from: usize) -> bool {
+        let mut at = from;
+        for &code in codes {
+            let symbol = self.0[code as usize];
+            if at >= text.length() || symbol.length == 0 || !symbol.stands_in(text.word(at)) {
+                return false;
+            }
+            at += usize::from(symbol.length);
+        }
+        at == text.length()
+    }
+
+    /// The name that these codes spell; `None` where they are none of ours.
+    pub fn decode(&self, codes: &[u8], text: &mut Text) -> Option<()> {
+        text.take(&[]);
+        for &code in codes {
+            let symbol = self.0[code as usize];
+            let characters = &symbol.octets()[..usize::from(symbol.length)];
+            if characters.is_empty() || !text.append(characters) {
+                return None;
+            }
+        }
+        Some(())
+    }
+}
+
+/// Finds the longest symbol at each place of a name.
+pub struct Encoder {
+    symbols: Symbols,
+    /// For each octet its code, or one that no character has.
+    single: [u8; 256],
+    /// For two characters: the code of their symbol, else of the first one.
+    pairs: Box<[u8; SINGLE * SINGLE]>,
+    /// For three: which group of longer symbols begins with them; 0 for none.
+    triples: Box<[u8]>,
+    /// Codes of symbols that begin with the same three characters, the longest first.
+    groups: Vec<Vec<u8>>,
+}
+
+/// Of what is no character of a name; what spells it is found out by the check that
+/// looks every entry up.
+const NO_CHARACTER: u8 = 0;
+
+impl Encoder {
+    pub fn new(symbols: Symbols) -> Encoder {
+        let mut single = [NO_CHARACTER; 256];
+        for (code, &octet) in ALPHABET.iter().enumerate() {
+            single[octet as usize] = code as u8;
+        }
+        let mut pairs = Box::new([0; SINGLE * SINGLE]);
+        for (place, code) in pairs.iter_mut().enumerate() {
+            *code = (place / SINGLE) as u8;
+        }
+        let mut triples = vec![0; SINGLE * SINGLE * SINGLE].into_boxed_slice();
+        let mut groups: Vec<Vec<u8>> = vec![Vec::new()];
+        for (code, symbol) in symbols.0.iter().enumerate().skip(SINGLE) {
+            let [a, b, c, ..] = symbol.octets().map(|octet| usize::from(single[octet as usize]));
+            match symbol.length {
+                0 | 1 => {}
+                2 => pairs[a * SINGLE + b] = code as u8,
+                _ => {
+                    let group = &mut triples[(a * SINGLE + b) * SINGLE + c];
+                    if *group == 0 {
+                        // At most 217 symbols have more than one character.
+                        *group = groups.len() as u8;
+                        groups.push(Vec::new());
+                    }
+                    groups[usize::from(*group)].push(code as u8);
+                }
+            }
+        }
+        for group in &mut groups {
+            group.sort_by_key(|&code| std::cmp::Reverse(symbols.0[code as usize].length));
+        }
+        Encoder { symbols, single, pairs, triples, groups }
+    }
+
+    pub fn symbols(&self) -> &Symbols {
+        &self.symbols
+    }
+
+    /// Appends the codes of a name.
+    pub fn encode(&self, text: &Text, out: &mut Vec<u8>) {
+        self.each(text, |code| out.push(code));
+    }
+
+    fn each(&self, text: &Text, mut take: impl FnMut(u8)) {
+        let mut at = 0;
+        while at < text.length() {
+            let code = self.longest(text.word(at), text.length() - at);
+            take(code);
+            at += usize::from(self.symbols.0[code as usize].length);
+        }
+    }
+
+    /// The longest symbol with which this word begins, of which `left` octets are text.
+    fn longest(&self, word: u64, left: usize) -> u8 {
+        let class = |number: u32| usize::from(self.single[(word >> (8 * number)) as usize & 0xff]);
+        if left == 1 {
+            return class(0) as u8;
+        }
+        let pair = class(0) * SINGLE + class(1);
+        if left > 2 {
+            let group = self.triples[pair * SINGLE + class(2)];
+            let mut codes = self.groups[usize::from(group)].iter();
+            // Behind the text are zeros, which no symbol has.
+            if let Some(&code) = codes.find(|&&code| self.symbols.0[code as usize].stands_in(word)) {
+                return code;
+            }
+        }
+        self.pairs[pair]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(name: &str) -> Text {
+        let mut text = Text::default();
+        text.take(name.as_bytes());
+        text
+    }
+
+    fn sample() -> Vec<String> {
+        (0..2000)
+            .map(|n| format!("cdn{}.slot{}poker.example-site{}.com", n % 7, n * 31 % 97, n % 13))
+            .collect()
+    }
+
+    fn trained(sample: &[String]) -> Encoder {
+        Encoder::new(Symbols::of(sample.iter().map(|name| name.as_bytes())))
+    }
+
+    #[test]
+    fn every_name_is_spelled_and_none_gets_longer() {
+        let sample = sample();
+        let encoder = trained(&sample);
+        let symbols = Symbols::from_octets(&encoder.symbols().to_octets()).unwrap();
+        let longest = "z9_-".repeat(63);
+        for name in sample.iter().map(String::as_str).chain(["", "a", "q.zz", "_dmarc.x-y.org", &longest]) {
+            let mut codes = Vec::new();
+            encoder.encode(&text(name), &mut codes);
+            assert!(codes.len() <= name.len());
+            let mut decoded = Text::default();
+            assert_eq!(symbols.decode(&codes, &mut decoded), Some(()));
+            assert_eq!(decoded.as_bytes(), name.as_bytes());
+            assert!(symbols.spell(&codes, &text(name), 0));
+            for other in [format!("{name}a"), format!("x{name}"), name.replace("site", "side")] {
+                assert_eq!(symbols.spell(&codes, &text(&other), 0), other == name, "{name} for {other}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_frequent_takes_few_octets() {
+        let sample = sample();
+        let encoder = trained(&sample);
+        let mut codes = Vec::new();
+        sample.iter().for_each(|name| encoder.encode(&text(name), &mut codes));
+        let written: usize = sample.iter().map(String::len).sum();
+        assert!(codes.len() * 3 < written, "{} of {written}", codes.len());
+    }
+
+    #[test]
+    fn the_same_sample_makes_the_same_symbols() {
+        let octets = || trained(&sample()).symbols().to_octets();
+        assert_eq!(octets(), octets());
+        assert_eq!(octets().len(), Symbols::OCTETS);
+    }
+
+    #[test]
+    fn foreign_octets_are_refused_and_foreign_codes_spell_nothing() {
+        let mut octets = trained(&sample()).symbols().to_octets();
+        assert!(Symbols::from_octets(&octets[1..]).is_none());
+        octets[9 * 7] = 9;
+        assert!(Symbols::from_octets(&octets).is_none());
+        let few = Encoder::new(Symbols::of([&b"a.b"[..]].into_iter()));
+        let mut decoded = Text::default();
+        assert_eq!(few.symbols().decode(&[255], &mut decoded), None);
+        assert!(!few.symbols().spell(&[255], &text("a"), 0));
+        assert_eq!(few.symbols().decode(&[0; 254], &mut decoded), None);
+    }
+}
