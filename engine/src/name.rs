@@ -90,36 +90,48 @@ impl Name {
     /// Reads presentation format as lists hold it: letters, digits, hyphens
     /// and underscores, one trailing dot allowed, no escapes.
     pub fn from_text(text: &[u8]) -> Result<Name, NameError> {
+        let mut name = Name::root();
+        name.read_text(text)?;
+        Ok(name)
+    }
+
+    /// As `from_text`, into this one: a list has millions of names, and each is
+    /// needed only until it is in its zone. After an error it is some name or other.
+    pub fn read_text(&mut self, text: &[u8]) -> Result<(), NameError> {
         let text = text.strip_suffix(b".").unwrap_or(text);
-        if text.is_empty() {
-            return Err(NameError::Empty);
+        // In wire format one octet more on either side: the first label's length, the root.
+        if text.is_empty() || text.len() + 2 > MAX_NAME {
+            return Err(fault(text));
         }
-        let mut octets = [0; MAX_NAME];
-        let mut starts = [0; MAX_LABELS];
-        let mut labels = 0;
-        let mut at = 0;
-        for label in text.split(|&octet| octet == b'.') {
-            if let Some(&bad) = label.iter().find(|&&octet| !is_host_octet(octet)) {
-                return Err(NameError::BadOctet(bad));
+        self.labels = 0;
+        let mut start = 0;
+        for (at, &octet) in text.iter().enumerate() {
+            let folded = FOLDED[octet as usize];
+            // Where a dot was, its label's length comes in the end.
+            self.octets[at + 1] = folded;
+            if folded == 0 {
+                if octet != b'.' || !self.close_label(start, at) {
+                    return Err(fault(text));
+                }
+                start = at + 1;
             }
-            if label.is_empty() {
-                return Err(NameError::EmptyLabel);
-            }
-            if label.len() > MAX_LABEL {
-                return Err(NameError::LabelTooLong);
-            }
-            let next = at + 1 + label.len();
-            if next + 1 > MAX_NAME {
-                return Err(NameError::NameTooLong);
-            }
-            starts[labels] = at as u8;
-            labels += 1;
-            octets[at] = label.len() as u8;
-            octets[at + 1..next].copy_from_slice(label);
-            octets[at + 1..next].make_ascii_lowercase();
-            at = next;
         }
-        Ok(Name { octets, length: at as u8 + 1, starts, labels: labels as u8 })
+        if !self.close_label(start, text.len()) {
+            return Err(fault(text));
+        }
+        self.octets[text.len() + 1] = 0;
+        self.length = text.len() as u8 + 2;
+        Ok(())
+    }
+
+    /// Notes the label of the text's octets `start..end`; false if there can be none such.
+    fn close_label(&mut self, start: usize, end: usize) -> bool {
+        let length = end - start;
+        // Cannot overflow: 127 labels of one octet fill 253 octets of text.
+        self.octets[start] = length as u8;
+        self.starts[self.labels as usize] = start as u8;
+        self.labels += 1;
+        (1..=MAX_LABEL).contains(&length)
     }
 
     pub fn root() -> Name {
@@ -220,8 +232,40 @@ impl fmt::Display for NameError {
     }
 }
 
-fn is_host_octet(octet: u8) -> bool {
+const fn is_host_octet(octet: u8) -> bool {
     octet.is_ascii_alphanumeric() || octet == b'-' || octet == b'_'
+}
+
+/// Each octet that a name's text may hold in lower case; 0 for dots and all others.
+const FOLDED: [u8; 256] = {
+    let mut folded = [0; 256];
+    let mut octet = 0;
+    while octet < 256 {
+        if is_host_octet(octet as u8) {
+            folded[octet] = (octet as u8).to_ascii_lowercase();
+        }
+        octet += 1;
+    }
+    folded
+};
+
+/// Why a text without its trailing dot is no name: what says most about it first.
+#[cold]
+fn fault(text: &[u8]) -> NameError {
+    let labels = || text.split(|&octet| octet == b'.');
+    if text.is_empty() {
+        return NameError::Empty;
+    }
+    if let Some(&bad) = text.iter().find(|&&octet| octet != b'.' && !is_host_octet(octet)) {
+        return NameError::BadOctet(bad);
+    }
+    if labels().any(|label| label.is_empty()) {
+        return NameError::EmptyLabel;
+    }
+    if labels().any(|label| label.len() > MAX_LABEL) {
+        return NameError::LabelTooLong;
+    }
+    NameError::NameTooLong
 }
 
 //------- Walk ---------------------------------------------------------------
