@@ -6,8 +6,29 @@
 
 use std::sync::Arc;
 
+mod compile;
+mod formats;
+mod left_out;
+mod reader;
+mod reason;
+mod recognise;
+mod repairs;
+mod report;
+mod sources;
+mod spelling;
+mod words;
+
+pub use compile::{Progress, compile};
+pub use formats::Format;
+pub use left_out::LeftOut;
+pub use reader::{Line, Reader, Settings};
+pub use reason::Reason;
+pub use repairs::Repairs;
+pub use report::{Report, Told};
+pub use sources::Source;
+
 use crate::name::{Name, NameError};
-use crate::policy::compiler::{CompileError, Compiler, Into, Line};
+use crate::policy::compiler::{CompileError, Compiler, Into, Origin};
 use crate::policy::{Match, PolicyZone, Rule, in_order};
 use crate::prefix::Prefix;
 
@@ -39,7 +60,7 @@ pub enum Refused {
 /// of a line or after white space; empty lines, a byte order mark, CRLF and one
 /// trailing dot are allowed. All names get the same match and rule.
 pub fn plain(zone: &str, text: &[u8], scope: Match, rule: Rule) -> Result<PolicyZone, Refused> {
-    compile(zone, vec![rule], text, |line| {
+    compile_strictly(zone, vec![rule], text, |line| {
         let line = without_comment(line).trim_ascii();
         if line.is_empty() {
             return Ok(None);
@@ -58,7 +79,7 @@ pub fn plain(zone: &str, text: &[u8], scope: Match, rule: Rule) -> Result<Policy
 /// Compiles `MATCH RULE NAME` lines, RULE being a place in `rules`.
 pub fn entries(zone: &str, rules: Vec<Rule>, text: &[u8]) -> Result<PolicyZone, Refused> {
     let known = rules.len();
-    compile(zone, rules, text, |line| {
+    compile_strictly(zone, rules, text, |line| {
         if line.is_empty() {
             return Ok(None);
         }
@@ -106,7 +127,7 @@ pub fn addresses(zone: &str, text: &[u8], rule: Rule) -> Result<PolicyZone, Refu
 const WIDEST_IPV4: u8 = 8;
 const WIDEST_IPV6: u8 = 19;
 
-fn compile(
+fn compile_strictly(
     zone: &str,
     rules: Vec<Rule>,
     text: &[u8],
@@ -118,9 +139,9 @@ fn compile(
     each_line(text, |number, line| {
         if let Some((scope, rule, name)) = read(line)? {
             compiler.walk(&name);
-            let line = Line { number: number as u32, ..Line::default() };
+            let origin = Origin { line: number as u32, ..Origin::default() };
             if spooled.is_ok() {
-                spooled = compiler.add(&name, scope, places[rule as usize], line);
+                spooled = compiler.add(scope, places[rule as usize], origin);
             }
         }
         Ok(())

@@ -76,18 +76,21 @@ impl From<io::Error> for CompileError {
     }
 }
 
-/// The line that an entry stands on.
+/// Where an entry comes from.
 #[derive(Clone, Copy, Default)]
-pub struct Line {
-    pub number: u32,
+pub struct Origin {
+    pub line: u32,
+    /// Whether something about it was repaired.
     pub is_repaired: bool,
     /// Whether it holds other names, too.
-    pub is_shared: bool,
+    pub shares_line: bool,
 }
 
 pub struct Compiler {
     spool: Spool,
     walk: Walk,
+    name_labels: usize,
+    /// Fewest and most of any name.
     labels: (usize, usize),
 }
 
@@ -99,27 +102,34 @@ impl Compiler {
         Compiler {
             spool: Spool::new(bits, folder),
             walk: Walk::new(&Name::root(), SEED),
+            name_labels: 0,
             labels: (usize::MAX, 0),
         }
     }
 
-    /// The hashes of a name's suffixes, as `add` wants them.
+    /// Takes the name of the next entry; returns the hashes of its suffixes.
     pub fn walk(&mut self, name: &Name) -> &Walk {
         self.walk.take(name, SEED);
+        self.name_labels = name.labels();
         &self.walk
     }
 
-    /// Adds an entry about the name that was walked last. `rule`: a place in the zone's rules.
-    pub fn add(&mut self, name: &Name, scope: Match, rule: u32, line: Line) -> io::Result<()> {
-        self.labels = (self.labels.0.min(name.labels()), self.labels.1.max(name.labels()));
+    /// Those of the name that was taken last.
+    pub fn walked(&self) -> &Walk {
+        &self.walk
+    }
+
+    /// Adds an entry about the name that was taken last. `rule`: a place in the zone's rules.
+    pub fn add(&mut self, scope: Match, rule: u32, origin: Origin) -> io::Result<()> {
+        self.labels = (self.labels.0.min(self.name_labels), self.labels.1.max(self.name_labels));
         self.spool.add(&Item {
             hash: self.walk.hash(0),
             text: self.walk.text().as_bytes(),
             scope,
             rule,
-            line: line.number,
-            is_repaired: line.is_repaired,
-            shares_line: line.is_shared,
+            line: origin.line,
+            is_repaired: origin.is_repaired,
+            shares_line: origin.shares_line,
         })
     }
 
@@ -206,9 +216,9 @@ mod tests {
         for (number, line) in lines.iter().enumerate() {
             let (scope, text) = line.split_once(' ').unwrap_or(("subtree", line));
             let name = Name::from_text(text.as_bytes()).unwrap();
-            let line = Line { number: number as u32 + 1, ..Line::default() };
+            let origin = Origin { line: number as u32 + 1, ..Origin::default() };
             compiler.walk(&name);
-            compiler.add(&name, Match::from_name(scope).unwrap(), 0, line).unwrap();
+            compiler.add(Match::from_name(scope).unwrap(), 0, origin).unwrap();
         }
         compiler.finish(&[false], into, before).unwrap()
     }
@@ -335,7 +345,7 @@ mod tests {
         let mut compiler = Compiler::new(1, std::env::temp_dir());
         let name = Name::from_text(b"a.example").unwrap();
         compiler.walk(&name);
-        compiler.add(&name, Match::Exact, 0, Line::default()).unwrap();
+        compiler.add(Match::Exact, 0, Origin::default()).unwrap();
         let gone = Path::new("/nonexistent/folder");
         assert!(matches!(compiler.finish(&[false], Into::Folder(gone), None), Err(CompileError::Io(_))));
     }

@@ -1,0 +1,203 @@
+//! A list's files in, its compiled names out, with a report of every line.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::report::Report;
+use super::sources::{self, Source};
+use super::{Format, LeftOut, Line, Reader, Reason, Settings};
+use crate::name::Name;
+use crate::policy::Match;
+use crate::policy::compiler::{CompileError, Compiled, Compiler, Into, Origin};
+use crate::policy::names::Names;
+
+/// Octets of the first file by which a format is recognised.
+const HEAD: u64 = 64 << 10;
+/// The rules of a list: what it lists, and what it excepts.
+const RULES_ARE_HOLES: [bool; 2] = [false, true];
+
+/// How many octets of text were read, for somebody who waits.
+#[derive(Default)]
+pub struct Progress(AtomicU64);
+
+impl Progress {
+    pub fn octets(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Compiles a list from all of its files. Without a format in `settings` the first file
+/// tells it. Lines that cannot be meant are left out and reported: whether the list is
+/// good enough then, the caller decides.
+pub fn compile(
+    files: &[Source],
+    settings: Settings,
+    format: Option<Format>,
+    left_out: &LeftOut,
+    into: Into<'_>,
+    compared_with: Option<Arc<Names>>,
+    progress: &Progress,
+) -> Result<(Compiled, Report), CompileError> {
+    let mut report = Report { is_recognised: format.is_none(), ..Report::default() };
+    let mut expected = 0;
+    for file in files {
+        expected += std::fs::metadata(&file.path)?.len();
+    }
+    let format = match (format, files.first()) {
+        (Some(format), _) => format,
+        (None, Some(first)) => Format::recognise(&sources::head(first, HEAD)?),
+        (None, None) => Format::Plain,
+    };
+    report.format = Some(format);
+    let folder = match into {
+        Into::Memory => std::env::temp_dir(),
+        Into::Folder(folder) => Path::to_path_buf(folder),
+    };
+    let mut intake = Intake { compiler: Compiler::new(expected, folder), left_out, others: Vec::new() };
+    for file in files {
+        let mut reader = Reader::new(Settings { format, ..settings });
+        let before: u32 = report.sources.iter().map(|(_, read)| read.lines).sum();
+        let mut last = 0;
+        let take_line = |number: u32, line: Option<&[u8]>| {
+            last = number;
+            let shown = line.unwrap_or_default();
+            match intake.take(&mut reader, line, before.saturating_add(number))? {
+                Ok(Line::Nothing) => report.silent += 1,
+                Ok(Line::Names { repaired, .. }) => report.take(&file.label, number, shown, repaired),
+                Err(reason) => report.reject(&file.label, number, shown, reason),
+            }
+            Ok(())
+        };
+        let count = |octets| drop(progress.0.fetch_add(octets as u64, Ordering::Relaxed));
+        let read = sources::read(file, take_line, count)?;
+        if let Err(reason) = reader.end() {
+            report.reject(&file.label, last, b"", reason);
+        }
+        report.sources.push((file.label.clone(), read));
+    }
+    let compiled = intake.compiler.finish(&RULES_ARE_HOLES, into, compared_with)?;
+    report.accepted = compiled.accepted;
+    report.repaired = compiled.repaired;
+    report.duplicate = compiled.duplicate;
+    for (line, first) in &compiled.repeats {
+        report.repeat(*line, *first);
+    }
+    Ok((compiled, report))
+}
+
+/// Where the names of a line go.
+struct Intake<'a> {
+    compiler: Compiler,
+    left_out: &'a LeftOut,
+    /// Of a line with several names: all of them.
+    others: Vec<(Name, Match, bool)>,
+}
+
+impl Intake<'_> {
+    /// Takes a line as a whole or not at all. The outer error is of the disk.
+    fn take(
+        &mut self,
+        reader: &mut Reader,
+        line: Option<&[u8]>,
+        number: u32,
+    ) -> io::Result<Result<Line, Reason>> {
+        let Some(line) = line else { return Ok(Err(Reason::LineTooLong)) };
+        self.others.clear();
+        let mut first = None;
+        let mut reason = None;
+        let read = reader.read(line, &mut |name, scope, is_exception| {
+            if let Some((scope, is_exception)) = first.take() {
+                // The one before was the first of several.
+                let name = Name::from_text(self.compiler.walked().text().as_bytes());
+                self.others.extend(name.map(|name| (name, scope, is_exception)));
+            }
+            let walk = self.compiler.walk(name);
+            reason = reason.or(self.left_out.reason(name, walk, scope));
+            if self.others.is_empty() {
+                first = Some((scope, is_exception));
+            } else {
+                self.others.push((name.clone(), scope, is_exception));
+            }
+        });
+        let repaired = match (read, reason) {
+            (Ok(Line::Names { repaired, .. }), None) => repaired,
+            (Ok(Line::Names { .. }), Some(reason)) => return Ok(Err(reason)),
+            (read, _) => return Ok(read),
+        };
+        let shares_line = !self.others.is_empty();
+        let origin = Origin { line: number, is_repaired: !repaired.is_empty(), shares_line };
+        if let Some((scope, is_exception)) = first {
+            self.compiler.add(scope, u32::from(is_exception), origin)?;
+        }
+        for (name, scope, is_exception) in &self.others {
+            self.compiler.walk(name);
+            self.compiler.add(*scope, u32::from(*is_exception), origin)?;
+        }
+        Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::list::Repairs;
+
+    fn settings() -> Settings {
+        let repairs = Repairs::CASE | Repairs::CRLF | Repairs::DOT;
+        Settings { format: Format::Plain, scope: None, column: 1, separator: b',', repairs }
+    }
+
+    fn compiled(texts: &[&str], format: Option<Format>) -> (Compiled, Report) {
+        let folder = tempfile::tempdir().unwrap();
+        let mut files = Vec::new();
+        for (place, text) in texts.iter().enumerate() {
+            let path = folder.path().join(place.to_string());
+            std::fs::write(&path, text).unwrap();
+            files.push(Source { label: format!("file{place}"), path });
+        }
+        let names = |text: &[u8]| vec![Name::from_text(text).unwrap()];
+        let left_out = LeftOut::new(&names(b"co.id"), &[], &[], &names(b"isp.example"));
+        let (progress, into) = (Progress::default(), Into::Memory);
+        let made = compile(&files, settings(), format, &left_out, into, None, &progress).unwrap();
+        assert_eq!(progress.octets(), texts.iter().map(|text| text.len() as u64).sum::<u64>());
+        made
+    }
+
+    #[test]
+    fn every_line_is_accounted_for() {
+        let first = "# head\na.example\nB.example\n\na.example\nb.example\nbad name\nco.id\n";
+        let second = "c.example\r\nisp.example\na.example.\nd.example";
+        let (compiled, report) = compiled(&[first, second], None);
+        assert_eq!((report.format, report.is_recognised), (Some(Format::Plain), true));
+        assert_eq!((report.lines, report.silent), (10, 2));
+        assert_eq!((report.accepted, report.repaired, report.duplicate, report.rejected), (2, 2, 3, 3));
+        assert_eq!(report.accepted + report.repaired + report.duplicate + report.rejected, report.lines);
+        assert_eq!(compiled.names.entries(), 4);
+        let rejected: Vec<_> = report.rejected_by.into_iter().collect();
+        assert_eq!(rejected, [("bad_character", 1), ("protected", 1), ("public_suffix", 1)]);
+        let places = |told: &[crate::list::Told]| {
+            told.iter().map(|told| format!("{}:{} {}", told.label, told.line, told.text)).collect::<Vec<_>>()
+        };
+        assert_eq!(places(&report.rejected_lines).len(), 1);
+        assert_eq!(report.left_out_lines.len(), 2);
+        let repeated = places(&report.duplicate_lines);
+        let expected = [
+            "file0:5 says what line 2 says",
+            "file0:6 says what line 3 says",
+            "file1:3 says what line 2 of file0 says",
+        ];
+        assert_eq!(repeated, expected);
+        assert!(!report.sources[1].1.ends_with_line_feed && report.sources[0].1.ends_with_line_feed);
+    }
+
+    #[test]
+    fn a_line_with_several_names_is_one_line() {
+        let hosts = "0.0.0.0 a.example b.example\n0.0.0.0 b.example a.example\n0.0.0.0 a.example c.example\n\
+                     0.0.0.0 d.example co.id\n0.0.0.0 e.example bad..example\n0.0.0.0 f.example F.example\n";
+        let (compiled, report) = compiled(&[hosts], Some(Format::Hosts));
+        assert_eq!((report.accepted, report.repaired, report.duplicate, report.rejected), (2, 1, 1, 2));
+        assert_eq!((report.lines, compiled.names.entries()), (6, 4));
+    }
+}

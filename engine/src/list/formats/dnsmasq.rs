@@ -1,0 +1,102 @@
+//! Lines of dnsmasq's configuration: `address=/NAME/.../ADDRESS`, and `server=` or
+//! `local=` without a server. dnsmasq(8), as of version 2.86.
+
+use super::{Listed, hosts};
+use crate::list::Reason;
+use crate::list::words::{split_once, without_comment};
+use crate::policy::Match;
+
+const EXPECTED: &str = "`address=/NAME/`, `server=/NAME/` or `local=/NAME/`";
+
+pub fn read(line: &[u8], list: &mut impl FnMut(Listed) -> Result<(), Reason>) -> Result<(), Reason> {
+    let line = without_comment(line).trim_ascii();
+    if line.is_empty() {
+        return Ok(());
+    }
+    let (option, value) = split_once(line, b'=').ok_or(Reason::NotThisFormat(EXPECTED))?;
+    let forwards = match option.trim_ascii_end() {
+        b"address" => false,
+        b"server" | b"local" => true,
+        _ => return Err(Reason::NotThisFormat(EXPECTED)),
+    };
+    let (names, target) = names_and_target(value.trim_ascii_start())?;
+    let is_exception = match (forwards, target) {
+        // Nothing said: the name does not exist.
+        (_, b"") => false,
+        // The address of no machine.
+        (false, b"#") => false,
+        (false, address) if hosts::is_address(address) => false,
+        // The servers that are asked about everything else.
+        (true, b"#") => true,
+        (true, _) => return Err(Reason::Unsupported("names forwarded to a server of their own")),
+        (false, _) => return Err(Reason::NotThisFormat(EXPECTED)),
+    };
+    for name in names.split(|&octet| octet == b'/') {
+        list(Listed { is_exception, ..scoped(name)? })?;
+    }
+    Ok(())
+}
+
+/// `/NAME/NAME/TARGET`.
+fn names_and_target(value: &[u8]) -> Result<(&[u8], &[u8]), Reason> {
+    let Some(value) = value.strip_prefix(b"/") else {
+        return Err(Reason::Unsupported("a server for all names"));
+    };
+    let at = value.iter().rposition(|&octet| octet == b'/').ok_or(Reason::NotThisFormat(EXPECTED))?;
+    Ok((&value[..at], &value[at + 1..]))
+}
+
+fn scoped(name: &[u8]) -> Result<Listed<'_>, Reason> {
+    match name {
+        b"#" => Err(Reason::Unsupported("a line for all names")),
+        [b'*', b'.', ..] => Ok(Listed::wildcard(name, Match::Subtree)),
+        [b'*', ..] => Err(Reason::Unsupported("a wildcard for a part of a label")),
+        // dnsmasq(8): a leading dot changes nothing.
+        [b'.', name @ ..] => Ok(Listed::new(name, Match::Subtree)),
+        name => Ok(Listed::new(name, Match::Subtree)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::list::Format;
+    use crate::list::reader::tests::{code, listed};
+
+    #[test]
+    fn a_name_that_is_answered_here_is_listed() {
+        for line in [
+            "address=/a.example/0.0.0.0",
+            "address=/a.example/::",
+            "address=/a.example/",
+            "address=/a.example/#",
+            "address = /.a.example/127.0.0.1 # why",
+            "server=/a.example/",
+            "local=/a.example/",
+        ] {
+            assert_eq!(listed(Format::Dnsmasq, line), "subtree a.example", "{line}");
+        }
+        let several = "address=/a.example/*.b.example/192.0.2.1";
+        assert_eq!(listed(Format::Dnsmasq, several), "subtree a.example, below b.example");
+    }
+
+    #[test]
+    fn the_ordinary_servers_are_an_exception() {
+        assert_eq!(listed(Format::Dnsmasq, "server=/a.example/#"), "except subtree a.example");
+    }
+
+    #[test]
+    fn what_is_not_about_names_is_refused() {
+        let code = |line| code(Format::Dnsmasq, line);
+        assert_eq!(code("server=/a.example/192.0.2.1"), "unsupported");
+        assert_eq!(code("server=192.0.2.1"), "unsupported");
+        assert_eq!(code("address=/#/192.0.2.1"), "unsupported");
+        assert_eq!(code("address=/*ads.example/"), "unsupported");
+        assert_eq!(code("address=/a.example"), "not_this_format");
+        assert_eq!(code("address=/a.example/b.example"), "not_this_format");
+        assert_eq!(code("cache-size=1000"), "not_this_format");
+        assert_eq!(code("a.example"), "not_this_format");
+        assert_eq!(code("server=//"), "not_a_name");
+        assert_eq!(code("address=/a.example//0.0.0.0"), "not_a_name");
+        assert_eq!(code("address=/a.example/com/"), "top_level");
+    }
+}

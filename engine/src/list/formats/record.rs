@@ -1,0 +1,95 @@
+//! A resource record in presentation format, behind its owner: `[TTL] [CLASS] TYPE
+//! DATA` (RFC 1035 5.1). Zone files have them, and Unbound's local data.
+
+use crate::list::words::word;
+
+pub struct Record<'a> {
+    pub kind: Kind,
+    /// Not empty.
+    pub data: &'a [u8],
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Soa,
+    /// Belongs to the zone and its signatures, whichever owner it has.
+    Dnssec,
+    /// Says where another zone or tree begins.
+    Cut,
+    Cname,
+    /// What a client may be given.
+    Data,
+}
+
+const DNSSEC: [&[u8]; 9] =
+    [b"DNSKEY", b"RRSIG", b"NSEC", b"NSEC3", b"NSEC3PARAM", b"DS", b"CDS", b"CDNSKEY", b"ZONEMD"];
+const DATA: [&[u8]; 17] = [
+    b"A", b"AAAA", b"TXT", b"MX", b"SRV", b"PTR", b"HTTPS", b"SVCB", b"CAA", b"NAPTR", b"SPF", b"HINFO",
+    b"LOC", b"TLSA", b"SSHFP", b"URI", b"RP",
+];
+
+/// Reads what stands behind an owner; `None` if that is no record of class IN.
+///
+/// TTL and class stand in either order (RFC 1035 5.1), or not at all.
+pub fn read(text: &[u8]) -> Option<Record<'_>> {
+    let (mut first, mut rest) = word(text);
+    for is_prefix in [is_ttl_or_class, is_ttl_or_class] {
+        if is_prefix(first) {
+            (first, rest) = word(rest);
+        }
+    }
+    let data = rest.trim_ascii();
+    if data.is_empty() {
+        return None;
+    }
+    Some(Record { kind: kind(first)?, data })
+}
+
+/// A number, perhaps with units (`1h30m`), as all zone files in use have it; or IN.
+fn is_ttl_or_class(word: &[u8]) -> bool {
+    let is_ttl = word.first().is_some_and(u8::is_ascii_digit)
+        && word.iter().all(|octet| octet.is_ascii_digit() || b"smhdwSMHDW".contains(octet));
+    is_ttl || word.eq_ignore_ascii_case(b"IN")
+}
+
+fn kind(word: &[u8]) -> Option<Kind> {
+    let is = |name: &[u8]| word.eq_ignore_ascii_case(name);
+    // RFC 3597 5: types without a name of their own.
+    let is_numbered = word.get(..4).is_some_and(|start| start.eq_ignore_ascii_case(b"TYPE"))
+        && word.len() > 4
+        && word[4..].iter().all(u8::is_ascii_digit);
+    if is(b"CNAME") {
+        Some(Kind::Cname)
+    } else if is(b"SOA") {
+        Some(Kind::Soa)
+    } else if is(b"NS") || is(b"DNAME") {
+        Some(Kind::Cut)
+    } else if DNSSEC.into_iter().any(is) {
+        Some(Kind::Dnssec)
+    } else if is_numbered || DATA.into_iter().any(is) {
+        Some(Kind::Data)
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ttl_and_class_stand_in_either_order_or_not_at_all() {
+        for text in ["CNAME .", "300 cname .", "IN CNAME .", "300 IN CNAME .", " in 1h30m  CNAME\t. "] {
+            let record = read(text.as_bytes()).unwrap();
+            assert_eq!((record.kind, record.data), (Kind::Cname, &b"."[..]), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_record_is_none() {
+        for text in ["", "CNAME", "IN 300", "CH TXT x", "300 300 300 A x", "BLAH x", "TYPE x", "x CNAME ."] {
+            assert!(read(text.as_bytes()).is_none(), "{text}");
+        }
+        assert_eq!(read(b"TYPE65534 \\# 0").unwrap().kind, Kind::Data);
+    }
+}

@@ -1,0 +1,315 @@
+//! The text of a response policy zone (RFC 1035 5.1; RPZ, draft-vixie-dnsop-dns-rpz).
+//!
+//! That a name is listed is what counts: what clients are told is a matter of the
+//! policy zone it goes into, so `rpz-drop.` and local data are as good as `.` here.
+//! The one action that is kept is `rpz-passthru.`, an exception.
+
+use super::Listed;
+use super::record::{self, Kind};
+use crate::list::Reason;
+use crate::list::words::{strip_parent, word};
+use crate::policy::Match;
+
+const EXPECTED: &str = "records of a zone file, as in `ads.example CNAME .`";
+/// Lines that parentheses hold together at most. The longest records, keys and
+/// signatures, need half as many; one left open would swallow the rest of the list.
+const LINES_TOGETHER: usize = 40;
+
+/// What lines above say about those that follow. Names here are absolute, without
+/// their trailing dot.
+#[derive(Default)]
+pub struct Rpz {
+    /// Where relative names are. If nothing says it, they are the listed names.
+    origin: Option<Vec<u8>>,
+    /// The zone itself: the owner of its SOA record, until then `$ORIGIN` at the top.
+    apex: Option<Vec<u8>>,
+    /// The last record's owner, as it is written: a line that begins with white space
+    /// has the same. It stays where that record could not be meant.
+    owner: Vec<u8>,
+    has_records: bool,
+    /// Lines since a parenthesis was opened; 0 if none is open.
+    lines_together: usize,
+}
+
+impl Rpz {
+    pub fn read(
+        &mut self,
+        line: &[u8],
+        list: &mut impl FnMut(Listed) -> Result<(), Reason>,
+    ) -> Result<(), Reason> {
+        let goes_on = self.is_open();
+        let text = self.scan(line)?.trim_ascii_end();
+        if goes_on || text.is_empty() {
+            return Ok(());
+        }
+        if text.starts_with(b"$") {
+            return self.read_directive(text);
+        }
+        let rest = if text.starts_with(b" ") || text.starts_with(b"\t") {
+            text
+        } else {
+            let (owner, rest) = word(text);
+            self.owner.clear();
+            self.owner.extend_from_slice(owner);
+            rest
+        };
+        let record = record::read(rest).ok_or(Reason::NotThisFormat(EXPECTED))?;
+        if self.owner.is_empty() {
+            return Err(Reason::NotThisFormat(EXPECTED));
+        }
+        self.has_records = true;
+        match record.kind {
+            Kind::Soa => self.enter_zone(),
+            Kind::Dnssec => {}
+            Kind::Cut | Kind::Cname | Kind::Data => self.read_trigger(record.kind, record.data, list)?,
+        }
+        Ok(())
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.lines_together > 0
+    }
+
+    /// The line without its comment. Notes whether a parenthesis is open behind it.
+    fn scan<'a>(&mut self, line: &'a [u8]) -> Result<&'a [u8], Reason> {
+        // After an error none is open: rather too many lines refused than any lost.
+        let lines_together = std::mem::take(&mut self.lines_together);
+        let mut is_open = lines_together > 0;
+        let mut is_quoted = false;
+        let mut end = line.len();
+        let mut octets = line.iter().enumerate();
+        while let Some((at, &octet)) = octets.next() {
+            match octet {
+                b'\\' => drop(octets.next()),
+                b'"' => is_quoted = !is_quoted,
+                _ if is_quoted => {}
+                b';' => {
+                    end = at;
+                    break;
+                }
+                b'(' | b')' if is_open == (octet == b'(') => return Err(Reason::NotThisFormat(EXPECTED)),
+                b'(' | b')' => is_open = !is_open,
+                _ => {}
+            }
+        }
+        if is_quoted || is_open && lines_together == LINES_TOGETHER {
+            return Err(Reason::NotThisFormat(EXPECTED));
+        }
+        if is_open {
+            self.lines_together = lines_together + 1;
+        }
+        Ok(&line[..end])
+    }
+
+    fn read_directive(&mut self, text: &[u8]) -> Result<(), Reason> {
+        let (directive, rest) = word(text);
+        let argument = rest.trim_ascii();
+        if directive.eq_ignore_ascii_case(b"$TTL") {
+            return Ok(());
+        }
+        if !directive.eq_ignore_ascii_case(b"$ORIGIN") {
+            return Err(Reason::Unsupported("a directive other than $ORIGIN and $TTL"));
+        }
+        if argument.is_empty() || argument.contains(&b' ') {
+            return Err(Reason::NotThisFormat("`$ORIGIN NAME`"));
+        }
+        self.origin = self.absolute(argument);
+        self.owner.clear();
+        if !self.has_records {
+            self.apex.clone_from(&self.origin);
+        }
+        Ok(())
+    }
+
+    /// The SOA record stands at the apex, and nowhere else.
+    fn enter_zone(&mut self) {
+        let Some(apex) = self.absolute(&self.owner) else { return };
+        self.owner = [&apex, &b"."[..]].concat();
+        if self.origin.is_none() {
+            self.origin = Some(apex.clone());
+        }
+        self.apex = Some(apex);
+    }
+
+    fn read_trigger(
+        &self,
+        kind: Kind,
+        data: &[u8],
+        list: &mut impl FnMut(Listed) -> Result<(), Reason>,
+    ) -> Result<(), Reason> {
+        let joined;
+        let name = if !self.owner.ends_with(b".") && self.origin == self.apex {
+            // As nearly all: relative to the zone itself.
+            if self.owner == b"@" { b"" } else { &self.owner[..] }
+        } else {
+            joined = self.absolute(&self.owner).ok_or(Reason::OutsideZone)?;
+            let apex = self.apex.as_deref().ok_or(Reason::OutsideZone)?;
+            strip_parent(&joined, apex).ok_or(Reason::OutsideZone)?
+        };
+        // What stands at the apex is about the zone.
+        if name.is_empty() {
+            return Ok(());
+        }
+        if kind == Kind::Cut {
+            return Err(Reason::Unsupported("a zone or tree below this one"));
+        }
+        let is_exception = kind == Kind::Cname && is_passthru(data, name)?;
+        let last_label = name.rsplit(|&octet| octet == b'.').next().unwrap_or(name);
+        if last_label.get(..4).is_some_and(|start| start.eq_ignore_ascii_case(b"rpz-")) {
+            return Err(Reason::Unsupported("a trigger other than the queried name"));
+        }
+        if name == b"*" {
+            return Err(Reason::Unsupported("a record for all names"));
+        }
+        list(Listed { is_exception, ..Listed::wildcard(name, Match::Exact) })
+    }
+
+    /// The name, absolute; `None` for a relative one where there is no origin, unless
+    /// it is all there is.
+    fn absolute(&self, name: &[u8]) -> Option<Vec<u8>> {
+        if let Some(name) = name.strip_suffix(b".") {
+            return Some(name.to_vec());
+        }
+        match (self.origin.as_deref(), name) {
+            (origin, b"@") => origin.map(<[u8]>::to_vec),
+            (None | Some(b""), name) => Some(name.to_vec()),
+            (Some(origin), name) => Some([name, origin].join(&b'.')),
+        }
+    }
+}
+
+/// Whether a CNAME to `target` lets the name pass. So does, in zones of the first
+/// kind, one to the name itself.
+fn is_passthru(target: &[u8], name: &[u8]) -> Result<bool, Reason> {
+    if target.iter().any(|octet| b" \t()".contains(octet)) {
+        return Err(Reason::NotThisFormat(EXPECTED));
+    }
+    if target.eq_ignore_ascii_case(b"rpz-passthru") {
+        return Err(Reason::Unsupported("rpz-passthru without its trailing dot, a name in the zone"));
+    }
+    let itself = target.strip_suffix(b".").is_some_and(|target| target.eq_ignore_ascii_case(name));
+    Ok(itself || target.eq_ignore_ascii_case(b"rpz-passthru."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::LINES_TOGETHER;
+    use crate::list::Format;
+    use crate::list::reader::tests::{reader, said};
+
+    /// Each line with what it says, read one after the other.
+    fn check(lines: &[(&str, Result<&str, &'static str>)]) {
+        let mut reader = reader(Format::Rpz);
+        for (line, expected) in lines {
+            let expected = expected.map(str::to_string);
+            assert_eq!(said(&mut reader, line.as_bytes()), expected, "{line}");
+        }
+    }
+
+    /// The actions of RPZ, section 3.
+    #[test]
+    fn each_action_lists_the_name_and_passthru_excepts_it() {
+        check(&[
+            ("$TTL 300", Ok("")),
+            ("@ SOA localhost. root.localhost. 1 12h 15m 3w 2h ; serial", Ok("")),
+            ("  NS localhost.", Ok("")),
+            ("; a comment", Ok("")),
+            ("nxdomain.example CNAME .", Ok("exact nxdomain.example")),
+            ("*.nxdomain.example CNAME .", Ok("below nxdomain.example")),
+            ("nodata.example 300 IN cname *.", Ok("exact nodata.example")),
+            ("drop.example IN 300 CNAME rpz-drop.", Ok("exact drop.example")),
+            ("tcp.example CNAME rpz-tcp-only.", Ok("exact tcp.example")),
+            ("garden.example CNAME landing.isp.example.", Ok("exact garden.example")),
+            ("data.example A 192.0.2.1 ; why", Ok("exact data.example")),
+            ("\tTXT \"a ; (b\" ", Ok("exact data.example")),
+            ("  AAAA 2001:db8::1", Ok("exact data.example")),
+            ("ok.example CNAME rpz-passthru.", Ok("except exact ok.example")),
+            ("*.ok.example CNAME RPZ-PASSTHRU.", Ok("except below ok.example")),
+            ("old.example CNAME old.example.", Ok("except exact old.example")),
+            ("nxdomain.example RRSIG CNAME 13 2 300 (", Ok("")),
+            ("  20300101000000 ; ) not this one", Ok("")),
+            ("  x== )", Ok("")),
+            ("last.example CNAME .", Ok("exact last.example")),
+        ]);
+    }
+
+    #[test]
+    fn names_are_relative_to_the_zone() {
+        check(&[
+            ("$ORIGIN rpz.example.", Ok("")),
+            ("@ IN SOA localhost. root.localhost. (", Ok("")),
+            ("   1 ; serial", Ok("")),
+            ("   3600 600 86400 300 )", Ok("")),
+            ("@ TXT \"about the zone\"", Ok("")),
+            ("a.example CNAME .", Ok("exact a.example")),
+            ("b.example.RPZ.example. CNAME .", Ok("exact b.example")),
+            ("*.b.example.rpz.example. CNAME .", Ok("below b.example")),
+            ("rpz.example. ZONEMD 1 1 1 00", Ok("")),
+            ("c.example. CNAME .", Err("outside_zone")),
+            ("$ORIGIN example.rpz.example.", Ok("")),
+            ("  CNAME .", Err("not_this_format")),
+            ("d CNAME .", Ok("exact d.example")),
+            ("@ CNAME .", Err("top_level")),
+            ("$ORIGIN sub", Ok("")),
+            ("e CNAME .", Ok("exact e.sub.example")),
+        ]);
+    }
+
+    /// As BIND writes its zones to disk, and as dig shows a transfer.
+    #[test]
+    fn the_soa_record_says_where_the_zone_is() {
+        check(&[
+            ("$ORIGIN .", Ok("")),
+            ("rpz.example IN SOA ns. host. 1 2 3 4 5", Ok("")),
+            ("  NS ns.", Ok("")),
+            ("$ORIGIN example.rpz.example.", Ok("")),
+            ("a CNAME .", Ok("exact a.example")),
+        ]);
+        check(&[
+            ("rpz.example. 300 IN SOA ns. host. 1 2 3 4 5", Ok("")),
+            ("rpz.example. 300 IN NS ns.", Ok("")),
+            ("a.example.rpz.example. 300 IN CNAME .", Ok("exact a.example")),
+            ("a.example CNAME .", Ok("exact a.example")),
+        ]);
+        check(&[("a.example. CNAME .", Err("outside_zone")), ("a.example CNAME .", Ok("exact a.example"))]);
+    }
+
+    #[test]
+    fn what_is_not_about_names_is_refused() {
+        check(&[
+            ("  CNAME .", Err("not_this_format")),
+            ("32.1.2.0.192.rpz-ip CNAME .", Err("unsupported")),
+            ("32.1.2.0.192.rpz-client-ip CNAME rpz-drop.", Err("unsupported")),
+            ("ns.a.example.rpz-nsdname CNAME .", Err("unsupported")),
+            ("32.1.2.0.192.RPZ-NSIP CNAME .", Err("unsupported")),
+            ("* CNAME .", Err("unsupported")),
+            ("a.*.example CNAME .", Err("bad_character")),
+            ("sub.example NS ns.example.", Err("unsupported")),
+            ("$INCLUDE other.zone", Err("unsupported")),
+            ("$GENERATE 1-9 a$.example CNAME .", Err("unsupported")),
+            ("a.example CNAME rpz-passthru", Err("unsupported")),
+            ("a.example CNAME", Err("not_this_format")),
+            ("a.example CH TXT x", Err("not_this_format")),
+            ("a.example TXT \"x", Err("not_this_format")),
+            ("a.example )", Err("not_this_format")),
+            ("a.example", Err("not_this_format")),
+            ("com CNAME .", Err("top_level")),
+            ("*.com CNAME .", Err("top_level")),
+            ("a/b.example CNAME .", Err("bad_character")),
+            ("a\\.b.example CNAME .", Err("bad_character")),
+        ]);
+    }
+
+    #[test]
+    fn a_parenthesis_left_open_does_not_swallow_the_list() {
+        let mut reader = reader(Format::Rpz);
+        assert_eq!(said(&mut reader, b"a.example TXT ("), Ok("exact a.example".to_string()));
+        assert!(reader.end().is_err());
+        for _ in 1..LINES_TOGETHER {
+            assert_eq!(said(&mut reader, b"b.example CNAME ."), Ok(String::new()));
+        }
+        assert_eq!(said(&mut reader, b"b.example CNAME ."), Err("not_this_format"));
+        assert_eq!(said(&mut reader, b"b.example CNAME ."), Ok("exact b.example".to_string()));
+        assert!(reader.end().is_ok());
+    }
+}

@@ -1,0 +1,166 @@
+//! Lines of Unbound's configuration: `local-zone: "NAME" TYPE`, and the `local-data:`
+//! that goes with it. unbound.conf(5), as of version 1.22.
+
+use super::{Listed, record};
+use crate::list::Reason;
+use crate::list::words::{split_once, strip_parent, word};
+use crate::policy::Match;
+
+const EXPECTED: &str = "`local-zone: \"NAME\" TYPE` or `local-data: \"NAME TYPE DATA\"`";
+
+#[derive(Default)]
+pub struct Unbound {
+    /// The last zone that was listed: local data within it says only what clients are
+    /// told instead.
+    zone: Vec<u8>,
+}
+
+impl Unbound {
+    pub fn read(
+        &mut self,
+        line: &[u8],
+        list: &mut impl FnMut(Listed) -> Result<(), Reason>,
+    ) -> Result<(), Reason> {
+        let line = line.trim_ascii();
+        if is_end(line) {
+            return Ok(());
+        }
+        let (option, rest) = split_once(line, b':').ok_or(Reason::NotThisFormat(EXPECTED))?;
+        match option {
+            b"server" if is_end(rest) => Ok(()),
+            b"local-zone" => self.read_zone(rest, list),
+            b"local-data" => self.read_data(rest, list),
+            _ => Err(Reason::NotThisFormat(EXPECTED)),
+        }
+    }
+
+    fn read_zone(
+        &mut self,
+        text: &[u8],
+        list: &mut impl FnMut(Listed) -> Result<(), Reason>,
+    ) -> Result<(), Reason> {
+        self.zone.clear();
+        let (name, rest) = value(text).ok_or(Reason::NotThisFormat(EXPECTED))?;
+        let (kind, rest) = value(rest).ok_or(Reason::NotThisFormat(EXPECTED))?;
+        if !is_end(rest) {
+            return Err(Reason::NotThisFormat(EXPECTED));
+        }
+        let is_exception = is_answered_as_usual(kind)?;
+        let text = without_dot(name);
+        list(Listed { text, scope: Match::Subtree, is_exception })?;
+        if !is_exception {
+            self.zone.extend_from_slice(text);
+        }
+        Ok(())
+    }
+
+    fn read_data(
+        &mut self,
+        text: &[u8],
+        list: &mut impl FnMut(Listed) -> Result<(), Reason>,
+    ) -> Result<(), Reason> {
+        let (text, rest) = value(text).ok_or(Reason::NotThisFormat(EXPECTED))?;
+        let (owner, record) = word(text);
+        if !is_end(rest) || record::read(record).is_none() {
+            return Err(Reason::NotThisFormat(EXPECTED));
+        }
+        let owner = without_dot(owner);
+        if !self.zone.is_empty() && strip_parent(owner, &self.zone).is_some() {
+            return Ok(());
+        }
+        // On its own it answers for that name and for none below.
+        list(Listed::new(owner, Match::Exact))
+    }
+}
+
+/// Whether names in a zone of this type are answered as if there was no such zone.
+fn is_answered_as_usual(kind: &[u8]) -> Result<bool, Reason> {
+    match kind {
+        b"always_nxdomain" | b"always_nodata" | b"always_null" | b"always_refuse" | b"always_deny"
+        | b"refuse" | b"deny" | b"static" | b"redirect" | b"inform_deny" | b"inform_redirect" => Ok(false),
+        b"transparent" | b"typetransparent" | b"always_transparent" | b"inform" => Ok(true),
+        b"nodefault" | b"block_a" | b"noview" | b"truncate" | b"ipset" => {
+            Err(Reason::Unsupported("a local zone of this type"))
+        }
+        _ => Err(Reason::NotThisFormat(EXPECTED)),
+    }
+}
+
+/// A word, or what stands between quotes of either kind.
+fn value(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let text = text.trim_ascii_start();
+    match text {
+        [quote @ (b'"' | b'\''), quoted @ ..] => split_once(quoted, *quote),
+        _ if is_end(text) => None,
+        _ => Some(word(text)),
+    }
+}
+
+fn is_end(text: &[u8]) -> bool {
+    matches!(text.trim_ascii_start(), [] | [b'#', ..])
+}
+
+/// Unbound's own names end in a dot, or do not: it is no matter of spelling there.
+fn without_dot(name: &[u8]) -> &[u8] {
+    name.strip_suffix(b".").unwrap_or(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::list::Format;
+    use crate::list::reader::tests::{code, listed, reader, said};
+
+    #[test]
+    fn a_local_zone_is_the_name_and_all_below() {
+        let listed = |line| listed(Format::Unbound, line);
+        for line in [
+            "local-zone: \"a.example\" always_nxdomain",
+            "  local-zone: a.example. refuse # why",
+            "local-zone: 'a.example' static",
+            "local-zone:\"a.example.\" inform_deny",
+        ] {
+            assert_eq!(listed(line), "subtree a.example", "{line}");
+        }
+        assert_eq!(listed("local-zone: \"a.example\" always_transparent"), "except subtree a.example");
+        for line in ["server:", "server: # x", "# x", ""] {
+            assert_eq!(listed(line), "", "{line}");
+        }
+    }
+
+    #[test]
+    fn local_data_of_the_zone_above_says_nothing_new() {
+        let mut reader = reader(Format::Unbound);
+        for (line, expected) in [
+            ("local-zone: \"a.example\" redirect", "subtree a.example"),
+            ("local-data: \"a.example. A 192.0.2.1\"", ""),
+            ("local-data: 'x.A.example 30 IN TXT \"# y\"' # z", ""),
+            ("local-data: \"b.example A 192.0.2.1\"", "exact b.example"),
+            ("local-zone: \"c.example\" transparent", "except subtree c.example"),
+            ("local-data: \"c.example A 192.0.2.1\"", "exact c.example"),
+        ] {
+            assert_eq!(said(&mut reader, line.as_bytes()), Ok(expected.to_string()), "{line}");
+        }
+    }
+
+    #[test]
+    fn other_lines_are_refused() {
+        let code = |line| code(Format::Unbound, line);
+        for line in [
+            "local-zone: \"a.example\"",
+            "local-zone: \"a.example always_nxdomain",
+            "local-zone: \"a.example\" always_nxdomain x",
+            "local-zone: \"a.example\" blocked",
+            "local-data: \"a.example 192.0.2.1\"",
+            "local-data: a.example A 192.0.2.1",
+            "do-ip6: no",
+            "a.example",
+            "server: x",
+        ] {
+            assert_eq!(code(line), "not_this_format", "{line}");
+        }
+        assert_eq!(code("local-zone: \"a.example\" block_a"), "unsupported");
+        assert_eq!(code("local-zone: \"*.a.example\" static"), "bad_character");
+        assert_eq!(code("local-zone: \".\" refuse"), "not_a_name");
+        assert_eq!(code("local-zone: \"com\" refuse"), "top_level");
+    }
+}

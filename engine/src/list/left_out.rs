@@ -1,0 +1,108 @@
+//! Names that a list never means, whoever wrote it: those below which a registry sells
+//! names, and those that the operator protects. A line cut off in the middle may name a
+//! country; left out, it does no harm, and it is told.
+
+use std::collections::HashMap;
+
+use super::Reason;
+use crate::name::{Name, Walk};
+use crate::policy::Match;
+use crate::policy::names::SEED;
+
+/// What is known about a name: bits.
+const SUFFIX: u8 = 1;
+/// All names directly below are suffixes.
+const PARENT: u8 = 1 << 1;
+/// No suffix, although it is below such a parent.
+const NO_SUFFIX: u8 = 1 << 2;
+const PROTECTED: u8 = 1 << 3;
+/// What is below it is protected in part.
+const ABOVE: u8 = 1 << 4;
+
+/// Bits of a small filter that tells of most names that they are not meant.
+const FILTER: usize = 1 << 17;
+
+pub struct LeftOut {
+    filter: Vec<u64>,
+    known: HashMap<u64, u8>,
+}
+
+impl LeftOut {
+    /// Names that are public suffixes, names whose children all are (`*.` in the public
+    /// suffix list), names that are none all the same (`!`), and protected names.
+    pub fn new(suffixes: &[Name], parents: &[Name], exceptions: &[Name], protected: &[Name]) -> LeftOut {
+        let mut left_out = LeftOut { filter: vec![0; FILTER / 64], known: HashMap::new() };
+        for (names, bit) in
+            [(suffixes, SUFFIX), (parents, PARENT), (exceptions, NO_SUFFIX), (protected, PROTECTED)]
+        {
+            names.iter().for_each(|name| left_out.note(Walk::new(name, SEED).hash(0), bit));
+        }
+        for name in protected {
+            let walk = Walk::new(name, SEED);
+            (1..name.labels()).for_each(|skip| left_out.note(walk.hash(skip), ABOVE));
+        }
+        left_out
+    }
+
+    fn note(&mut self, hash: u64, bit: u8) {
+        *self.known.entry(hash).or_default() |= bit;
+        let place = hash as usize % FILTER;
+        self.filter[place / 64] |= 1 << (place % 64);
+    }
+
+    fn known(&self, walk: &Walk, skip: usize) -> u8 {
+        let hash = walk.hash(skip);
+        let place = hash as usize % FILTER;
+        match self.filter[place / 64] >> (place % 64) & 1 {
+            0 => 0,
+            _ => self.known.get(&hash).copied().unwrap_or(0),
+        }
+    }
+
+    /// Why an entry about this name is left out, if it is.
+    pub fn reason(&self, name: &Name, walk: &Walk, scope: Match) -> Option<Reason> {
+        let own = self.known(walk, 0);
+        let is_child = name.labels() > 1 && self.known(walk, 1) & PARENT != 0 && own & NO_SUFFIX == 0;
+        if own & SUFFIX != 0 || is_child {
+            return Some(Reason::PublicSuffix);
+        }
+        let covers = own & ABOVE != 0 && scope != Match::Exact;
+        let is_within = (0..name.labels()).any(|skip| self.known(walk, skip) & PROTECTED != 0);
+        (covers || is_within).then_some(Reason::Protected)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(text: &str) -> Vec<Name> {
+        text.split_whitespace().map(|text| Name::from_text(text.as_bytes()).unwrap()).collect()
+    }
+
+    #[test]
+    fn suffixes_and_protected_names_are_left_out_and_nothing_else() {
+        let left_out =
+            LeftOut::new(&names("id co.id uk ck"), &names("ck"), &names("www.ck"), &names("ns.isp.co.id"));
+        let reason = |text: &str, scope| {
+            let name = names(text).remove(0);
+            left_out.reason(&name, &Walk::new(&name, SEED), scope)
+        };
+        for (text, scope, expected) in [
+            ("co.id", Match::Exact, Some(Reason::PublicSuffix)),
+            ("co.id", Match::Below, Some(Reason::PublicSuffix)),
+            ("any.ck", Match::Subtree, Some(Reason::PublicSuffix)),
+            ("www.ck", Match::Subtree, None),
+            ("a.any.ck", Match::Subtree, None),
+            ("shop.co.id", Match::Subtree, None),
+            ("ns.isp.co.id", Match::Exact, Some(Reason::Protected)),
+            ("x.ns.isp.co.id", Match::Exact, Some(Reason::Protected)),
+            ("isp.co.id", Match::Subtree, Some(Reason::Protected)),
+            ("isp.co.id", Match::Below, Some(Reason::Protected)),
+            ("isp.co.id", Match::Exact, None),
+            ("www.isp.co.id", Match::Subtree, None),
+        ] {
+            assert_eq!(reason(text, scope), expected, "{text} {}", scope.name());
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Why a line of a list cannot be meant: a code for metrics, a sentence for the
+//! person who has to put the line right.
+
+use std::fmt;
+
+use super::Repairs;
+use crate::name::NameError;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// No name where one belongs, or one in another script that is none.
+    NotAName,
+    NotUtf8,
+    EmptyLabel,
+    LabelTooLong,
+    NameTooLong,
+    BadOctet(u8),
+    /// A name of one label.
+    TopLevel,
+    /// An IPv4 or IPv6 address. Callers count these apart: many lists hold some.
+    Address,
+    /// Repairs that the settings do not allow.
+    NeedsRepair(Repairs),
+    /// Not a line of this format; what such a line looks like.
+    NotThisFormat(&'static str),
+    /// A line of this format that says something that names cannot; what it is.
+    Unsupported(&'static str),
+    /// The column that the line does not have, counted from 1.
+    ColumnMissing(usize),
+    /// A record of a zone file that is not in the zone.
+    OutsideZone,
+    LineTooLong,
+    /// Registries sell names below it.
+    PublicSuffix,
+    /// One of the operator's own, or one that would cover it.
+    Protected,
+}
+
+impl Reason {
+    /// A stable word for metrics.
+    pub fn code(self) -> &'static str {
+        match self {
+            Reason::NotAName => "not_a_name",
+            Reason::NotUtf8 => "not_utf8",
+            Reason::EmptyLabel => "empty_label",
+            Reason::LabelTooLong => "label_too_long",
+            Reason::NameTooLong => "name_too_long",
+            Reason::BadOctet(_) => "bad_character",
+            Reason::TopLevel => "top_level",
+            Reason::Address => "address",
+            Reason::NeedsRepair(_) => "needs_repair",
+            Reason::NotThisFormat(_) => "not_this_format",
+            Reason::Unsupported(_) => "unsupported",
+            Reason::ColumnMissing(_) => "column_missing",
+            Reason::OutsideZone => "outside_zone",
+            Reason::LineTooLong => "line_too_long",
+            Reason::PublicSuffix => "public_suffix",
+            Reason::Protected => "protected",
+        }
+    }
+}
+
+impl From<NameError> for Reason {
+    fn from(error: NameError) -> Reason {
+        match error {
+            NameError::EmptyLabel => Reason::EmptyLabel,
+            NameError::LabelTooLong => Reason::LabelTooLong,
+            NameError::NameTooLong => Reason::NameTooLong,
+            NameError::BadOctet(octet) => Reason::BadOctet(octet),
+            NameError::Empty | NameError::CutOff | NameError::NotALabel => Reason::NotAName,
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reason::NotAName => f.write_str("not a domain name"),
+            Reason::NotUtf8 => f.write_str("neither ASCII nor UTF-8: save the list as UTF-8"),
+            Reason::EmptyLabel => f.write_str("empty label: two dots in a row, or a leading dot"),
+            Reason::LabelTooLong => f.write_str("a part between two dots is longer than 63 characters"),
+            Reason::NameTooLong => f.write_str("the name is longer than 253 characters"),
+            Reason::BadOctet(b'*') => {
+                f.write_str("'*' is not part of a name: `*.name` is for format wildcard")
+            }
+            Reason::BadOctet(b' ' | b'\t') => {
+                f.write_str("two words where one name belongs: is the list in another format?")
+            }
+            Reason::BadOctet(octet @ 0x21..=0x7e) => {
+                write!(f, "'{}' is not allowed in a name", *octet as char)
+            }
+            Reason::BadOctet(octet) => {
+                write!(f, "octet 0x{octet:02x} is not allowed in a name; is this a text file?")
+            }
+            Reason::TopLevel => f.write_str("a name of one label is a whole top-level domain"),
+            Reason::Address => f.write_str("an IP address, not a name: list it in a zone of addresses"),
+            Reason::NeedsRepair(repairs) => {
+                write!(f, "needs repair ({repairs}): correct the line, or allow it for this list")
+            }
+            Reason::NotThisFormat(expected) => write!(f, "not a line of this format, which has {expected}"),
+            Reason::Unsupported(what) => write!(f, "{what}: cannot be said with names"),
+            Reason::ColumnMissing(column) => {
+                write!(f, "there is no column {column}: see the column and the separator set for this list")
+            }
+            Reason::OutsideZone => {
+                f.write_str("not in the zone that the SOA record, or $ORIGIN at the top, is about")
+            }
+            Reason::LineTooLong => f.write_str("the line is longer than 16 KiB; is this a text file?"),
+            Reason::PublicSuffix => {
+                f.write_str("PUBLIC_SUFFIX: names are sold below it; a list names single domains")
+            }
+            Reason::Protected => f.write_str("PROTECTED: the name, or what it would cover, is protected"),
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! What became of every line of a list: each is accepted, repaired, a duplicate or
+//! rejected, or says nothing (blank lines, comments). No line is lost.
+
+use std::collections::BTreeMap;
+
+use super::sources::Read;
+use super::{Format, Reason, Repairs};
+
+/// Lines that are told one by one, of each kind.
+const TOLD: usize = 100;
+/// Characters of a line that are shown.
+const SHOWN: usize = 80;
+
+/// One line that is worth a look.
+#[derive(Clone)]
+pub struct Told {
+    pub label: String,
+    /// Counted from 1.
+    pub line: u32,
+    /// Printable, cut at 80 characters.
+    pub value: String,
+    /// A word for programs.
+    pub code: String,
+    /// A sentence for people.
+    pub text: String,
+}
+
+#[derive(Default)]
+pub struct Report {
+    pub format: Option<Format>,
+    /// Whether the format was recognised, and not told.
+    pub is_recognised: bool,
+    /// Each file in turn.
+    pub sources: Vec<(String, Read)>,
+    /// Lines that say something: the sum of the four numbers that follow.
+    pub lines: u64,
+    pub accepted: u64,
+    pub repaired: u64,
+    pub duplicate: u64,
+    pub rejected: u64,
+    /// Blank lines and comments.
+    pub silent: u64,
+    /// Rejected lines by the code of their reason.
+    pub rejected_by: BTreeMap<&'static str, u64>,
+    /// Lines by what was put right in them; a line may have needed several repairs.
+    pub repaired_by: BTreeMap<&'static str, u64>,
+    /// The first of each kind.
+    pub rejected_lines: Vec<Told>,
+    pub repaired_lines: Vec<Told>,
+    pub duplicate_lines: Vec<Told>,
+    /// Of the rejected, those that would do harm: public suffixes and protected names.
+    pub left_out_lines: Vec<Told>,
+}
+
+impl Report {
+    pub fn reject(&mut self, label: &str, line: u32, value: &[u8], reason: Reason) {
+        self.lines += 1;
+        self.rejected += 1;
+        *self.rejected_by.entry(reason.code()).or_default() += 1;
+        let is_left_out = matches!(reason, Reason::PublicSuffix | Reason::Protected | Reason::TopLevel);
+        let told = if is_left_out { &mut self.left_out_lines } else { &mut self.rejected_lines };
+        if told.len() < TOLD {
+            let (code, text) = (reason.code().to_string(), reason.to_string());
+            told.push(Told { label: label.to_string(), line, value: shown(value), code, text });
+        }
+    }
+
+    pub fn take(&mut self, label: &str, line: u32, value: &[u8], repaired: Repairs) {
+        self.lines += 1;
+        if repaired.is_empty() {
+            return;
+        }
+        for name in repaired.names() {
+            *self.repaired_by.entry(name).or_default() += 1;
+        }
+        if self.repaired_lines.len() < TOLD {
+            let names: Vec<&str> = repaired.names().collect();
+            let (code, text) = (names.join(","), format!("put right: {}", names.join(", ")));
+            self.repaired_lines.push(Told { label: label.to_string(), line, value: shown(value), code, text });
+        }
+    }
+
+    /// The label of the file in which a line stands that was counted over all files, and
+    /// its number there.
+    pub fn place(&self, line: u32) -> (&str, u32) {
+        let mut line = line;
+        for (label, read) in &self.sources {
+            if line <= read.lines {
+                return (label, line);
+            }
+            line -= read.lines;
+        }
+        ("", line)
+    }
+
+    pub fn repeat(&mut self, line: u32, first: u32) {
+        let ((label, line), (first_label, first)) = (self.place(line), self.place(first));
+        let other = if label == first_label { String::new() } else { format!(" of {first_label}") };
+        let (label, code, value) = (label.to_string(), "duplicate".to_string(), String::new());
+        let text = format!("says what line {first}{other} says");
+        self.duplicate_lines.push(Told { label, line, value, code, text });
+    }
+}
+
+fn shown(line: &[u8]) -> String {
+    String::from_utf8_lossy(line).chars().take(SHOWN).flat_map(char::escape_debug).collect()
+}

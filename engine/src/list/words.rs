@@ -1,0 +1,54 @@
+//! Where words and comments of a line begin and end.
+
+/// The line without its comment: `#` begins one at the start or after white space.
+pub fn without_comment(line: &[u8]) -> &[u8] {
+    let begins = |at: usize| line[at] == b'#' && (at == 0 || line[at - 1].is_ascii_whitespace());
+    match (0..line.len()).find(|&at| begins(at)) {
+        Some(at) => &line[..at],
+        None => line,
+    }
+}
+
+/// The first word, empty if there is none, and what follows it.
+pub fn word(text: &[u8]) -> (&[u8], &[u8]) {
+    let text = text.trim_ascii_start();
+    let end = text.iter().position(u8::is_ascii_whitespace).unwrap_or(text.len());
+    text.split_at(end)
+}
+
+/// What stands before and behind the first `separator`.
+pub fn split_once(text: &[u8], separator: u8) -> Option<(&[u8], &[u8])> {
+    let at = text.iter().position(|&octet| octet == separator)?;
+    Some((&text[..at], &text[at + 1..]))
+}
+
+/// The text without the name above it, which stands at its end, in any case;
+/// empty if it is that name, `None` if it is not below it.
+pub fn strip_parent<'a>(text: &'a [u8], parent: &[u8]) -> Option<&'a [u8]> {
+    let (own, end) = text.split_at(text.len().checked_sub(parent.len())?);
+    if !end.eq_ignore_ascii_case(parent) {
+        return None;
+    }
+    if own.is_empty() || parent.is_empty() { Some(own) } else { own.strip_suffix(b".") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_comment_begins_a_word() {
+        assert_eq!(without_comment(b"a.example # b"), b"a.example ");
+        assert_eq!(without_comment(b"a.example#b"), b"a.example#b");
+        assert_eq!(without_comment(b"#"), b"");
+    }
+
+    #[test]
+    fn a_parent_is_stripped_at_a_dot() {
+        assert_eq!(strip_parent(b"a.b.RPZ.example", b"rpz.example"), Some(&b"a.b"[..]));
+        assert_eq!(strip_parent(b"rpz.example", b"rpz.example"), Some(&b""[..]));
+        assert_eq!(strip_parent(b"xrpz.example", b"rpz.example"), None);
+        assert_eq!(strip_parent(b"example", b"rpz.example"), None);
+        assert_eq!(strip_parent(b"a.b", b""), Some(&b"a.b"[..]));
+    }
+}
