@@ -66,6 +66,7 @@ impl From<NameError> for Reason {
             NameError::EmptyLabel => Reason::EmptyLabel,
             NameError::LabelTooLong => Reason::LabelTooLong,
             NameError::NameTooLong => Reason::NameTooLong,
+            NameError::BadOctet(b'*') => Reason::Unsupported("a `*` where this format has no meaning for it"),
             NameError::BadOctet(octet) => Reason::BadOctet(octet),
             NameError::Empty | NameError::CutOff | NameError::NotALabel => Reason::NotAName,
         }
@@ -80,9 +81,6 @@ impl fmt::Display for Reason {
             Reason::EmptyLabel => f.write_str("empty label: two dots in a row, or a leading dot"),
             Reason::LabelTooLong => f.write_str("a part between two dots is longer than 63 characters"),
             Reason::NameTooLong => f.write_str("the name is longer than 253 characters"),
-            Reason::BadOctet(b'*') => {
-                f.write_str("'*' is not part of a name: `*.name` is for format wildcard")
-            }
             Reason::BadOctet(b' ' | b'\t') => {
                 f.write_str("two words where one name belongs: is the list in another format?")
             }
@@ -98,7 +96,7 @@ impl fmt::Display for Reason {
                 write!(f, "needs repair ({repairs}): correct the line, or allow it for this list")
             }
             Reason::NotThisFormat(expected) => write!(f, "not a line of this format, which has {expected}"),
-            Reason::Unsupported(what) => write!(f, "{what}: cannot be said with names"),
+            Reason::Unsupported(what) => write!(f, "{what}: cannot be carried out by names"),
             Reason::ColumnMissing(column) => {
                 write!(f, "there is no column {column}: see the column and the separator set for this list")
             }

@@ -67,9 +67,6 @@ fn name(pattern: &[u8]) -> Result<(&[u8], Match), Reason> {
     };
     let ended = start.strip_suffix(b"|").unwrap_or(start);
     let name = ended.strip_suffix(b"^").unwrap_or(ended);
-    if name.contains(&b'*') {
-        return Err(Reason::Unsupported("a rule with a wildcard"));
-    }
     if name.iter().any(|octet| b"/:?=^|".contains(octet)) {
         return Err(Reason::Unsupported("a rule with a port or a path"));
     }

@@ -50,7 +50,6 @@ fn scoped(name: &[u8]) -> Result<Listed<'_>, Reason> {
     match name {
         b"#" => Err(Reason::Unsupported("a line for all names")),
         [b'*', b'.', ..] => Ok(Listed::wildcard(name, Match::Subtree)),
-        [b'*', ..] => Err(Reason::Unsupported("a wildcard for a part of a label")),
         // dnsmasq(8): a leading dot changes nothing.
         [b'.', name @ ..] => Ok(Listed::new(name, Match::Subtree)),
         name => Ok(Listed::new(name, Match::Subtree)),

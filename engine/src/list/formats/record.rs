@@ -33,8 +33,8 @@ const DATA: [&[u8]; 17] = [
 /// TTL and class stand in either order (RFC 1035 5.1), or not at all.
 pub fn read(text: &[u8]) -> Option<Record<'_>> {
     let (mut first, mut rest) = word(text);
-    for is_prefix in [is_ttl_or_class, is_ttl_or_class] {
-        if is_prefix(first) {
+    for _ in 0..2 {
+        if is_ttl_or_class(first) {
             (first, rest) = word(rest);
         }
     }
