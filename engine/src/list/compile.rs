@@ -23,6 +23,10 @@ const RULES_ARE_HOLES: [bool; 2] = [false, true];
 pub struct Progress(AtomicU64);
 
 impl Progress {
+    fn note(&self, octets: usize) {
+        self.0.fetch_add(octets as u64, Ordering::Relaxed);
+    }
+
     pub fn octets(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -70,7 +74,7 @@ pub fn compile(
             }
             Ok(())
         };
-        let count = |octets| drop(progress.0.fetch_add(octets as u64, Ordering::Relaxed));
+        let count = |octets| progress.note(octets);
         let read = sources::read(file, take_line, count)?;
         if let Err(reason) = reader.end() {
             report.reject(&file.label, last, b"", reason);

@@ -76,7 +76,13 @@ impl Report {
         if self.repaired_lines.len() < TOLD {
             let names: Vec<&str> = repaired.names().collect();
             let (code, text) = (names.join(","), format!("put right: {}", names.join(", ")));
-            self.repaired_lines.push(Told { label: label.to_string(), line, value: shown(value), code, text });
+            self.repaired_lines.push(Told {
+                label: label.to_string(),
+                line,
+                value: shown(value),
+                code,
+                text,
+            });
         }
     }
 
