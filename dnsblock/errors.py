@@ -77,6 +77,10 @@ class LedgerUnwritable(Exception):  # noqa: N818
     """The ledger could not be written: no order of the batch is acknowledged, what is enforced goes on."""
 
 
+class HistoryUnwritable(Exception):  # noqa: N818
+    """The history of lists could not be written: it is what it was, and so is what is enforced."""
+
+
 SHOWN_CHARACTERS = 80
 
 

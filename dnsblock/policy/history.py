@@ -1,0 +1,397 @@
+"""The history of lists: every version of a list that was accepted, what changed in it, and what was refused.
+
+It answers what a list said at a time (`history`, `why --at`, `diff`, `versions`), what can be gone back to
+(`rollback`), what is enforced after a restart, and whether a text was there before (the guard REPLAYED).
+
+Whoever takes a new list keeps this order, so that the process may die at any point:
+
+1. The compiled file is on the disk, whole, under its sha256.
+2. `accept`: the version is in the history. A restart enforces `current`, so this decides.
+3. The engine serves the new snapshot, and `keep_snapshot` says so.
+4. `prune`, and only then are files removed. What dies in between leaves files that are not among `files`.
+
+An open history serves one thread at a time; who answers questions beside the daemon's work opens one to read.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, fields
+from datetime import datetime
+from pathlib import Path
+from sqlite3 import Connection, Row
+from typing import Self, TypeVar
+
+from dnsblock.errors import Problem, Refused
+from dnsblock.policy import history_changes as changes
+from dnsblock.policy.history_facts import (
+    Approval,
+    Change,
+    Compiled,
+    Current,
+    Event,
+    NameEvent,
+    NewVersion,
+    Past,
+    Published,
+    Refusal,
+    Version,
+)
+from dnsblock.policy.history_file import HistoryFile, text_of, time_of
+
+
+class History:
+    """An open `lists.sqlite`. Names are canonical, times aware; a zone is called by its name."""
+
+    def __init__(self, file: HistoryFile) -> None:
+        self._file = file
+
+    @classmethod
+    def open(cls, folder: Path, *, read_only: bool = False) -> Self:
+        """Opens the history in `folder`, which is made where it is missing, unless it is only to be read.
+
+        Raises `Refused` for a file that cannot be read or is of a newer dnsblock, as does every query later.
+        """
+        return cls(HistoryFile.open(folder, read_only=read_only))
+
+    def close(self) -> None:
+        """Ends it; whatever was accepted is on the disk already."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ------- What is enforced -------
+
+    def accept(self, new: Sequence[NewVersion]) -> tuple[Version, ...]:
+        """Makes these the current versions of their zones, all or none; then they are on the disk.
+
+        Raises `HistoryUnwritable` where they are not, and then the history is what it was.
+        """
+        with self._file.writing() as database:
+            return tuple(self._accept(database, version) for version in new)
+
+    def current(self, zone: str) -> Current | None:
+        """The version to be enforced, which is the last one accepted."""
+        version = _only(self._versions("WHERE zone = ? ORDER BY number DESC LIMIT 1", self._zone_id(zone)))
+        if version is None:
+            return None
+        (known,) = self._file.rows("SELECT known_by, validators FROM zones WHERE name = ?", (zone,))
+        return Current(version, known["known_by"], known["validators"])
+
+    def know(self, zone: str, *, known_by: str, validators: str) -> None:
+        """Notes what the text of the current version is known by now: it was fetched or written again."""
+        with self._file.writing() as database:
+            _know(database, _ensure_zone(database, zone), known_by, validators)
+
+    # ------- Versions -------
+
+    def versions(self, zone: str, limit: int = 100) -> tuple[Version, ...]:
+        """The newest versions of a zone, newest first."""
+        return tuple(
+            self._versions("WHERE zone = ? ORDER BY number DESC LIMIT ?", self._zone_id(zone), limit)
+        )
+
+    def version(self, zone: str, number: int) -> Version | None:
+        """One version, where there was such a one."""
+        return _only(self._versions("WHERE zone = ? AND number = ?", self._zone_id(zone), number))
+
+    def find(self, zone: str, source_sha256: str, options: str) -> Version | None:
+        """The newest version that was compiled from this text with these options."""
+        where = "WHERE zone = ? AND source_sha256 = ? AND options = ? ORDER BY number DESC LIMIT 1"
+        return _only(self._versions(where, self._zone_id(zone), source_sha256, options))
+
+    def was_accepted(self, zone: str, source_sha256: str) -> Version | None:
+        """The newest version with this text, where that is an old one: not the current version's."""
+        where = "WHERE zone = ? AND source_sha256 = ? ORDER BY number DESC LIMIT 1"
+        version = _only(self._versions(where, self._zone_id(zone), source_sha256))
+        current = self.current(zone)
+        if current is None or current.version.compiled.source_sha256 == source_sha256:
+            return None
+        return version
+
+    def prune(self, zone: str, generations: int) -> tuple[str, ...]:
+        """Gives up the compiled files of all but the newest versions; that of the current one always stays.
+
+        Returns the file_sha256 that no version of any zone keeps now: these files may be removed.
+        """
+        with self._file.writing() as database:
+            kept = self.files()
+            database.execute(
+                "UPDATE versions SET keeps_file = 0 WHERE zone = :zone AND keeps_file = 1 "
+                "AND number <= (SELECT max(number) FROM versions WHERE zone = :zone) - :generations",
+                {"zone": self._zone_id(zone), "generations": max(generations, 1)},
+            )
+            return tuple(sorted(kept - self.files()))
+
+    def files(self) -> frozenset[str]:
+        """The file_sha256 of every compiled file that a version keeps."""
+        rows = self._file.rows("SELECT file_sha256 FROM versions WHERE keeps_file = 1")
+        return frozenset(row["file_sha256"] for row in rows)
+
+    # ------- What changed -------
+
+    def difference(self, zone: str, a: int, b: int) -> Iterator[Change]:
+        """What is another in version b than in version a, by name. Either may be the older one.
+
+        Raises `Refused` where there is no such version, or one between them was compared with nothing.
+        """
+        span = {"zone": self._zone_id(zone), "older": min(a, b), "newer": max(a, b)}
+        (found,) = self._file.rows(
+            "SELECT count(*) AS versions, sum(number > :older AND added IS NULL) AS not_compared, "
+            "sum(CASE WHEN number > :older THEN added + removed END) AS changes "
+            "FROM versions WHERE zone = :zone AND number BETWEEN :older AND :newer",
+            span,
+        )
+        if found["versions"] != abs(a - b) + 1:
+            raise self._unknown(zone, a, b, "there are no two such versions; `dnsblock versions` lists them")
+        if found["not_compared"]:
+            raise self._unknown(zone, a, b, "not known: a version between them was compared with nothing")
+        return changes.between(self._file, span, found["changes"] or 0, backwards=a > b)
+
+    def events_of(self, zone: str, name: str) -> tuple[NameEvent, ...]:
+        """What versions changed for a name, oldest first. That the first one listed it is no change."""
+        return changes.of_name(self._file, self._zone_id(zone), name)
+
+    def scope_at(self, zone: str, name: str, when: datetime, scope_now: str | None) -> Past:
+        """Which scope a name had at a time. `scope_now` is what the current version's compiled list says.
+
+        Nothing changed for the name between that time and its next event, so that event's `before` tells.
+        """
+        # Where the clock was put back, the higher number counts: that version came later.
+        (then,) = self._file.rows(
+            "SELECT max(number) AS number FROM versions WHERE zone = ? AND accepted_at <= ?",
+            (self._zone_id(zone), text_of(when)),
+        )
+        if then["number"] is None:
+            return Past(None, None, is_known=True)
+        version: int = then["number"]
+        (hidden,) = self._file.rows(
+            "SELECT min(number) AS number FROM versions WHERE zone = ? AND number > ? AND added IS NULL",
+            (self._zone_id(zone), version),
+        )
+        later = next((event for event in self.events_of(zone, name) if event.version > version), None)
+        if hidden["number"] is not None and (later is None or later.version > hidden["number"]):
+            return Past(version, None, is_known=False)
+        return Past(version, scope_now if later is None else later.before, is_known=True)
+
+    # ------- What was refused, and what was accepted all the same -------
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Notes a refusal. The same one again, of the same text by the same guard, is counted up."""
+        with self._file.writing() as database:
+            values = asdict(refusal) | {
+                "zone": _ensure_zone(database, refusal.zone),
+                "at": text_of(refusal.at),
+            }
+            database.execute(
+                "INSERT INTO events (zone, kind, source_sha256, code, message, numbers, first_at, last_at) "
+                "VALUES (:zone, 'refused', :source_sha256, :code, :message, :numbers, :at, :at) "
+                "ON CONFLICT (zone, source_sha256, code) WHERE kind = 'refused' DO UPDATE SET "
+                "times = times + 1, message = :message, numbers = :numbers, last_at = :at",
+                values,
+            )
+
+    def approve(self, approval: Approval) -> None:
+        """Notes that an operator accepts a text by hand; from then on it is `approved`."""
+        with self._file.writing() as database:
+            zone = _ensure_zone(database, approval.zone)
+            database.execute(
+                "INSERT OR REPLACE INTO approvals VALUES (?, ?, ?, ?, ?)",
+                (zone, approval.source_sha256, approval.who, approval.reason, text_of(approval.at)),
+            )
+            _note(
+                database,
+                zone,
+                kind="accepted by hand",
+                source_sha256=approval.source_sha256,
+                message=f"by {approval.who}: {approval.reason}",
+                at=approval.at,
+            )
+
+    def approved(self, zone: str, source_sha256: str) -> bool:
+        """Whether an operator accepts this text, so that no guard needs to be asked."""
+        rows = self._file.rows(
+            "SELECT 1 FROM approvals WHERE zone = ? AND source_sha256 = ?",
+            (self._zone_id(zone), source_sha256),
+        )
+        return bool(rows)
+
+    def events(self, zone: str, limit: int = 100) -> tuple[Event, ...]:
+        """What happened to a zone last, newest first."""
+        rows = self._file.rows(
+            "SELECT * FROM events WHERE zone = ? ORDER BY last_at DESC, id DESC LIMIT ?",
+            (self._zone_id(zone), limit),
+        )
+        return tuple(_event(row) for row in rows)
+
+    # ------- Snapshots -------
+
+    def keep_snapshot(self, snapshot: Published, *, keep: int) -> None:
+        """Notes that a snapshot is served, and forgets all but the newest `keep`.
+
+        The same snapshot again, as after a restart, stays what it was, but for its versions: a list with
+        another text and the same rules has a newer one.
+        """
+        with self._file.writing() as database:
+            # A serial with another content: the last serial was lost, and they began anew.
+            database.execute(
+                "DELETE FROM snapshots WHERE serial = ? AND digest <> ?", (snapshot.serial, snapshot.digest)
+            )
+            database.execute(
+                "INSERT INTO snapshots (serial, digest, published_at, reason, versions) "
+                "VALUES (:serial, :digest, :published_at, :reason, :versions) "
+                "ON CONFLICT (serial) DO UPDATE SET versions = :versions",
+                {
+                    "serial": snapshot.serial,
+                    "digest": snapshot.digest,
+                    "published_at": text_of(snapshot.published_at),
+                    "reason": snapshot.reason,
+                    "versions": json.dumps(dict(snapshot.versions), sort_keys=True),
+                },
+            )
+            database.execute(
+                "DELETE FROM snapshots WHERE position NOT IN "
+                "(SELECT position FROM snapshots ORDER BY position DESC LIMIT ?)",
+                (keep,),
+            )
+
+    def snapshots(self) -> tuple[Published, ...]:
+        """The snapshots that are not forgotten, newest first."""
+        return tuple(map(_published, self._file.rows("SELECT * FROM snapshots ORDER BY position DESC")))
+
+    def snapshot(self, serial: int) -> Published | None:
+        """The snapshot of a serial, where it is not forgotten."""
+        return _only(map(_published, self._file.rows("SELECT * FROM snapshots WHERE serial = ?", (serial,))))
+
+    # ------- How -------
+
+    def _zone_id(self, zone: str) -> int:
+        rows = self._file.rows("SELECT id FROM zones WHERE name = ?", (zone,))
+        return int(rows[0]["id"]) if rows else 0  # there is no zone 0: nothing is found
+
+    def _versions(self, where: str, *values: object) -> Iterator[Version]:
+        return map(_version, self._file.rows(_VERSIONS + where, values))
+
+    def _accept(self, database: Connection, new: NewVersion) -> Version:
+        zone = _ensure_zone(database, new.zone)
+        (last,) = database.execute("SELECT max(number) FROM versions WHERE zone = ?", (zone,)).fetchone()
+        number = 1 if last is None else last + 1
+        added = removed = None
+        if new.difference is not None:
+            if last is None:
+                raise ValueError(f"{new.zone}: the first version of a list is compared with nothing")
+            added, removed = changes.insert(database, zone, number, new.difference)
+        row = asdict(new.compiled) | {
+            "zone": zone,
+            "number": number,
+            "added": added,
+            "removed": removed,
+            "accepted_at": text_of(new.accepted_at),
+            "how": new.how,
+            "note": new.note,
+        }
+        database.execute(_INSERT_VERSION, row)
+        _know(database, zone, new.known_by, new.validators)
+        if new.withdraws is not None:
+            self._withdraw(database, zone, new.withdraws, new)
+        (accepted,) = self._versions("WHERE zone = ? AND number = ?", zone, number)
+        return accepted
+
+    def _withdraw(self, database: Connection, zone: int, number: int, rollback: NewVersion) -> None:
+        (withdrawn,) = self._versions("WHERE zone = ? AND number = ?", zone, number)
+        database.execute("UPDATE versions SET is_withdrawn = 1 WHERE zone = ? AND number = ?", (zone, number))
+        _note(
+            database,
+            zone,
+            kind="rolled back",
+            source_sha256=withdrawn.compiled.source_sha256,
+            message=f"version {number} is withdrawn: {rollback.note}",
+            at=rollback.accepted_at,
+        )
+
+    def _unknown(self, zone: str, a: int, b: int, reason: str) -> Refused:
+        return Refused([Problem(str(self._file.path), None, f"{zone} {a} {b}", reason)])
+
+
+# ------- Writing rows -------
+
+_INSERT_VERSION = """
+INSERT INTO versions (
+    zone, number, source_sha256, file_sha256, names_digest, format, options,
+    entries, lines, accepted, repaired, duplicate, rejected, report,
+    added, removed, accepted_at, how, note
+) VALUES (
+    :zone, :number, :source_sha256, :file_sha256, :names_digest, :format, :options,
+    :entries, :lines, :accepted, :repaired, :duplicate, :rejected, :report,
+    :added, :removed, :accepted_at, :how, :note
+)
+"""
+
+
+def _ensure_zone(database: Connection, zone: str) -> int:
+    database.execute("INSERT INTO zones VALUES (NULL, ?, '', '') ON CONFLICT DO NOTHING", (zone,))
+    (number,) = database.execute("SELECT id FROM zones WHERE name = ?", (zone,)).fetchone()
+    return int(number)
+
+
+def _know(database: Connection, zone: int, known_by: str, validators: str) -> None:
+    database.execute(
+        "UPDATE zones SET known_by = ?, validators = ? WHERE id = ?", (known_by, validators, zone)
+    )
+
+
+def _note(
+    database: Connection, zone: int, *, kind: str, source_sha256: str, message: str, at: datetime
+) -> None:
+    database.execute(
+        "INSERT INTO events (zone, kind, source_sha256, code, message, numbers, first_at, last_at) "
+        "VALUES (?, ?, ?, '', ?, '', ?, ?)",
+        (zone, kind, source_sha256, message, text_of(at), text_of(at)),
+    )
+
+
+# ------- Reading rows -------
+
+_VERSIONS = "SELECT * FROM known_versions "
+_T = TypeVar("_T")
+
+
+def _only(found: Iterable[_T]) -> _T | None:
+    return next(iter(found), None)
+
+
+def _version(row: Row) -> Version:
+    return Version(
+        zone=row["zone_name"],
+        number=row["number"],
+        compiled=Compiled(**{field.name: row[field.name] for field in fields(Compiled)}),
+        added=row["added"],
+        removed=row["removed"],
+        accepted_at=time_of(row["accepted_at"]),
+        how=row["how"],
+        note=row["note"],
+        is_withdrawn=bool(row["is_withdrawn"]),
+        has_file=bool(row["has_file"]),
+    )
+
+
+def _event(row: Row) -> Event:
+    return Event(
+        kind=row["kind"],
+        source_sha256=row["source_sha256"],
+        code=row["code"],
+        message=row["message"],
+        numbers=row["numbers"],
+        first_at=time_of(row["first_at"]),
+        last_at=time_of(row["last_at"]),
+        times=row["times"],
+    )
+
+
+def _published(row: Row) -> Published:
+    return Published(
+        row["serial"], row["digest"], time_of(row["published_at"]), row["reason"], json.loads(row["versions"])
+    )

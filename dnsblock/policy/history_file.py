@@ -1,0 +1,282 @@
+"""The database under the history of lists: its file and schema, its transactions, and what its errors mean.
+
+Only the history uses it. The daemon is the one writer, since it holds the lock of the state folder
+(orders/ledger.py). Any number may read beside it, and neither waits for the other (write-ahead log).
+"""
+
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Self
+
+from dnsblock.errors import HistoryUnwritable, Problem, Refused
+
+FILE = "lists.sqlite"
+SCHEMA_VERSION = 1
+Values = Sequence[object] | Mapping[str, object]  # for the `?` of a query, or for its `:names`
+BUSY_SECONDS = 10  # readers hold nobody up; this is for a backup or a person with the sqlite3 shell
+
+# Times are text, RFC 3339 with microseconds in UTC: they sort, and a person can read them.
+_SCHEMA = """
+CREATE TABLE zones (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    known_by TEXT NOT NULL,
+    validators TEXT NOT NULL
+);
+
+-- The version with the highest number is the current one.
+CREATE TABLE versions (
+    zone INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    source_sha256 TEXT NOT NULL,
+    file_sha256 TEXT NOT NULL,
+    names_digest TEXT NOT NULL,
+    format TEXT NOT NULL,
+    options TEXT NOT NULL,
+    entries INTEGER NOT NULL,
+    lines INTEGER NOT NULL,
+    accepted INTEGER NOT NULL,
+    repaired INTEGER NOT NULL,
+    duplicate INTEGER NOT NULL,
+    rejected INTEGER NOT NULL,
+    added INTEGER,    -- NULL, as `removed`: it was compared with nothing
+    removed INTEGER,
+    accepted_at TEXT NOT NULL,
+    how TEXT NOT NULL,
+    note TEXT NOT NULL,
+    is_withdrawn INTEGER NOT NULL DEFAULT 0,
+    keeps_file INTEGER NOT NULL DEFAULT 1,
+    report TEXT NOT NULL,  -- last, since it is long: what is asked for more often is found without it
+    PRIMARY KEY (zone, number)
+);
+CREATE INDEX versions_by_text ON versions (zone, source_sha256, number);
+CREATE INDEX versions_by_time ON versions (zone, accepted_at, number);
+CREATE INDEX versions_not_compared ON versions (zone, number) WHERE added IS NULL;
+CREATE INDEX kept_files ON versions (file_sha256) WHERE keeps_file = 1;
+
+CREATE VIEW known_versions AS
+SELECT
+    versions.*,
+    zones.name AS zone_name,
+    -- Two versions, of two zones even, may have the same file: it is there as long as one of them keeps it.
+    EXISTS (
+        SELECT 1 FROM versions AS keeper
+        WHERE keeper.file_sha256 = versions.file_sha256 AND keeper.keeps_file = 1
+    ) AS has_file
+FROM versions JOIN zones ON zones.id = versions.zone;
+
+-- The same facts twice: in the order of time to compare two versions, in the order of names to look one up.
+CREATE TABLE differences (
+    zone INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    compressed BLOB NOT NULL,  -- zlib
+    PRIMARY KEY (zone, number)
+);
+CREATE TABLE scopes (id INTEGER PRIMARY KEY, word TEXT NOT NULL UNIQUE);
+CREATE TABLE changes (
+    zone INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    before INTEGER,  -- of `scopes`; NULL: not listed
+    after INTEGER,
+    PRIMARY KEY (zone, name, number)
+) WITHOUT ROWID;
+
+CREATE TABLE events (
+    id INTEGER PRIMARY KEY,
+    zone INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    source_sha256 TEXT NOT NULL,
+    code TEXT NOT NULL,
+    message TEXT NOT NULL,
+    numbers TEXT NOT NULL,
+    first_at TEXT NOT NULL,
+    last_at TEXT NOT NULL,
+    times INTEGER NOT NULL DEFAULT 1
+);
+CREATE INDEX events_by_time ON events (zone, last_at);
+CREATE UNIQUE INDEX refusals ON events (zone, source_sha256, code) WHERE kind = 'refused';
+
+CREATE TABLE approvals (
+    zone INTEGER NOT NULL,
+    source_sha256 TEXT NOT NULL,
+    who TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    approved_at TEXT NOT NULL,
+    PRIMARY KEY (zone, source_sha256)
+) WITHOUT ROWID;
+
+-- In the order in which they were published: serials begin anew where the last one was lost.
+CREATE TABLE snapshots (
+    position INTEGER PRIMARY KEY,
+    serial INTEGER NOT NULL UNIQUE,
+    digest TEXT NOT NULL,
+    published_at TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    versions TEXT NOT NULL  -- JSON: zone -> number
+);
+"""
+
+
+class HistoryFile:
+    """An open `lists.sqlite`."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self.connection = connection
+        connection.row_factory = sqlite3.Row
+
+    @classmethod
+    def open(cls, folder: Path, *, read_only: bool) -> Self:
+        """Opens the file in `folder`. Raises `Refused` for one that is damaged, or of a newer dnsblock.
+
+        A writer makes folder and file where they are missing. To a reader, a missing one is an empty history.
+        """
+        path = folder / FILE
+        try:
+            return cls(path, _open_to_read(path) if read_only else _open_to_write(path))
+        except OSError as err:
+            reason = f"{err.strerror}: {_RIGHTS}"
+            raise Refused([Problem(str(err.filename or path), None, "", reason)]) from err
+        except sqlite3.DatabaseError as err:
+            raise _refused(path, err) from err
+
+    def rows(self, sql: str, values: Values = ()) -> list[sqlite3.Row]:
+        """All that a query finds. Raises `Refused` where the file cannot be read."""
+        return list(self.each(sql, values))
+
+    def each(self, sql: str, values: Values = ()) -> Iterator[sqlite3.Row]:
+        """What a query finds, one by one: for more than should be in memory at a time."""
+        try:
+            yield from self.connection.execute(sql, values)
+        except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
+            raise  # a mistake of ours, not of the file
+        except sqlite3.DatabaseError as err:
+            raise _refused(self.path, err) from err
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """One transaction: when the block has ended, all of it is on the disk.
+
+        On any error nothing of it is. Raises `HistoryUnwritable` where the file cannot be written, `Refused`
+        where it is damaged.
+        """
+        try:
+            self.connection.execute("BEGIN IMMEDIATE")
+            yield self.connection
+            self.connection.execute("COMMIT")
+        except BaseException as err:
+            if self.connection.in_transaction:  # SQLite has ended it by itself after some errors
+                self.connection.execute("ROLLBACK")
+            if isinstance(err, sqlite3.OperationalError):
+                raise HistoryUnwritable(f"{self.path}: {err}: nothing was written") from err
+            if isinstance(err, sqlite3.DatabaseError) and _is_damage(err):
+                raise _refused(self.path, err) from err
+            raise
+
+    def close(self) -> None:
+        """The last one to close it also puts the write-ahead log into the file."""
+        self.connection.close()
+
+
+# ------- Opening -------
+
+
+def _open_to_write(path: Path) -> sqlite3.Connection:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # SQLite gives its side files the rights of this one, and syncs the folder when it makes them.
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    connection = _connect(f"{path.absolute().as_uri()}?mode=rw")
+    try:
+        if not _is_begun(path, connection):
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+        # Of each connection, unlike the journal's mode. A log that grew behind a slow reader is cut again.
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA journal_size_limit = 67108864")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _open_to_read(path: Path) -> sqlite3.Connection:
+    if path.exists():
+        connection = _connect(f"{path.absolute().as_uri()}?mode=ro")
+        try:
+            if _is_begun(path, connection):
+                return connection
+        except BaseException:
+            connection.close()
+            raise
+        connection.close()
+    connection = _connect(":memory:")
+    connection.executescript(_SCHEMA)
+    connection.execute("PRAGMA query_only = ON")
+    return connection
+
+
+def _connect(database: str) -> sqlite3.Connection:
+    # The daemon works in whichever thread of its pool; history.py says that it is one at a time.
+    return sqlite3.connect(
+        database, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+    )
+
+
+def _is_begun(path: Path, connection: sqlite3.Connection) -> bool:
+    """Whether the schema is there. Raises `Refused` for that of somebody else."""
+    with closing(connection.execute("PRAGMA user_version")) as found:
+        version = int(found.fetchone()[0])
+    with closing(connection.execute("SELECT count(*) FROM sqlite_master")) as found:
+        is_empty = found.fetchone()[0] == 0
+    if version == 0 and is_empty:
+        return False
+    if version != SCHEMA_VERSION:
+        reason = (
+            f"this dnsblock knows only schema {SCHEMA_VERSION} of the history of lists: "
+            "run the newer dnsblock that wrote it, or move the file away to begin anew"
+        )
+        raise Refused([Problem(str(path), None, f"schema {version}", reason)])
+    return True
+
+
+# ------- Times -------
+
+
+def text_of(at: datetime) -> str:
+    """A time as it stands in the file."""
+    return at.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def time_of(text: str) -> datetime:
+    """The time again, aware, UTC."""
+    return datetime.fromisoformat(text)
+
+
+# ------- Errors -------
+
+_RIGHTS = "run as the user that owns the folder `state`, or give it the right"
+_DAMAGED = (
+    "damaged: restore it from a backup, or move it away to begin anew; "
+    "the lists are then taken as if for the first time, and what they were before is not known any more"
+)
+
+
+def damaged(path: Path, found: str) -> Refused:
+    """For a file that holds what was never written."""
+    return Refused([Problem(str(path), None, found, _DAMAGED)])
+
+
+def _refused(path: Path, err: sqlite3.DatabaseError) -> Refused:
+    if _is_damage(err):
+        return damaged(path, str(err))
+    return Refused([Problem(str(path), None, "", f"{err}: {_RIGHTS}, and see that the disk is well")])
+
+
+def _is_damage(err: sqlite3.DatabaseError) -> bool:
+    # The low octet is the kind of an error (sqlite.org/rescode.html).
+    return err.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
