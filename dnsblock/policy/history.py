@@ -75,11 +75,10 @@ class History:
 
     def current(self, zone: str) -> Current | None:
         """The version to be enforced, which is the last one accepted."""
-        version = _only(self._versions("WHERE zone = ? ORDER BY number DESC LIMIT 1", self._zone_id(zone)))
-        if version is None:
-            return None
-        (known,) = self._file.rows("SELECT known_by, validators FROM zones WHERE name = ?", (zone,))
-        return Current(version, known["known_by"], known["validators"])
+        rows = self._file.rows(
+            _VERSIONS + "WHERE zone = ? ORDER BY number DESC LIMIT 1", (self._zone_id(zone),)
+        )
+        return _only(Current(_version(row), row["known_by"], row["validators"]) for row in rows)
 
     def know(self, zone: str, *, known_by: str, validators: str) -> None:
         """Notes what the text of the current version is known by now: it was fetched or written again."""
@@ -318,7 +317,7 @@ class History:
 
 # ------- Writing rows -------
 
-_INSERT_VERSION = """
+_INSERT_VERSION = """\
 INSERT INTO versions (
     zone, number, source_sha256, file_sha256, names_digest, format, options,
     entries, lines, accepted, repaired, duplicate, rejected, report,

@@ -7,7 +7,7 @@ Only the history uses it. The daemon is the one writer, since it holds the lock 
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
@@ -62,6 +62,8 @@ CREATE VIEW known_versions AS
 SELECT
     versions.*,
     zones.name AS zone_name,
+    zones.known_by,
+    zones.validators,
     -- Two versions, of two zones even, may have the same file: it is there as long as one of them keeps it.
     EXISTS (
         SELECT 1 FROM versions AS keeper
@@ -171,7 +173,8 @@ class HistoryFile:
             self.connection.execute("COMMIT")
         except BaseException as err:
             if self.connection.in_transaction:  # SQLite has ended it by itself after some errors
-                self.connection.execute("ROLLBACK")
+                with suppress(sqlite3.OperationalError):  # of a failing disk: the first error tells more
+                    self.connection.execute("ROLLBACK")
             if isinstance(err, sqlite3.OperationalError):
                 raise HistoryUnwritable(f"{self.path}: {err}: nothing was written") from err
             if isinstance(err, sqlite3.DatabaseError) and _is_damage(err):
