@@ -13,7 +13,7 @@ from sqlite3 import Connection
 from dnsblock.policy.history_facts import Change, NameEvent
 from dnsblock.policy.history_file import HistoryFile, damaged, time_of
 
-# How many changes are sorted in memory to compare two versions: about 30 MB. For more, the table is read.
+# How many changes are sorted in memory to compare two versions: about 20 MB. For more, the table is read.
 SORTED_IN_MEMORY = 100_000
 
 

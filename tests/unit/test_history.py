@@ -58,7 +58,7 @@ def new(
     text: str, difference: bytes | None, *, hour: int = 0, zone: str = ZONE, **fields: object
 ) -> NewVersion:
     version = NewVersion(zone, compiled(text), difference, NOON + hour * HOUR, "refresh")
-    return replace(version, **fields)  # type: ignore[arg-type]
+    return replace(version, **fields)
 
 
 # Three versions: 1 lists a and b, 2 adds c, 3 removes a and widens b.
