@@ -191,8 +191,10 @@ class HistoryFile:
 
 def _open_to_write(path: Path) -> sqlite3.Connection:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # SQLite gives its side files the rights of this one, and syncs the folder when it makes them.
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    # SQLite gives its side files the rights of this one, and syncs the folder when it makes them. A file that
+    # is there is not opened here: closing it would take away the locks of this process's other connections.
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     connection = _connect(f"{path.absolute().as_uri()}?mode=rw")
     try:
         if not _is_begun(path, connection):

@@ -560,6 +560,25 @@ def test_a_reader_beside_the_writer_sees_what_is_committed_and_holds_nobody_up(f
     assert (output, errors) == ("['b.example', 'c.example'] 4\n", "")
 
 
+def test_locks_of_a_reader_outlive_the_opening_of_a_writer_in_the_same_process(folder: Path):
+    """fcntl(2): closing any descriptor of a file takes away all locks that the process has on it."""
+    try_to_lock = """
+        import sqlite3
+        database = sqlite3.connect(folder / "lists.sqlite", timeout=0)
+        print(database.execute("PRAGMA locking_mode = EXCLUSIVE").fetchone())
+        try:
+            database.execute("PRAGMA journal_mode = DELETE")  # needs the file to itself
+        except sqlite3.OperationalError as err:
+            print(err)
+    """
+    with History.open(folder, read_only=True) as reader:
+        assert numbers(reader) == [3, 2, 1]
+        with History.open(folder) as writer:
+            assert numbers(writer) == [3, 2, 1]
+            output, errors = started(folder, try_to_lock).communicate(timeout=60)
+    assert (output, errors) == ("('exclusive',)\ndatabase is locked\n", "")
+
+
 def test_a_file_that_is_no_database_is_refused_with_what_to_do(tmp_path: Path):
     """At 3 a.m.: which file, what it is, and what can be done."""
     (tmp_path / "lists.sqlite").write_bytes(b"<html>" * 1000)
