@@ -4,6 +4,7 @@ import errno
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Literal
 
 
 class Exit(IntEnum):
@@ -79,6 +80,34 @@ class LedgerUnwritable(Exception):  # noqa: N818
 
 class HistoryUnwritable(Exception):  # noqa: N818
     """The history of lists could not be written: it is what it was, and so is what is enforced."""
+
+
+# How a download of a feed can fail; docs say for each what to do.
+FetchCode = Literal[
+    "UNREACHABLE",  # no connection: the name, the network, a proxy
+    "TLS",  # a connection, and not to whom it should be
+    "PROTOCOL",  # what answers does not speak HTTP properly
+    "REDIRECT",  # too far, or to where nobody should be sent
+    "STATUS",  # neither the list nor "not modified"
+    "HTML",  # a page for people in the place of the list
+    "EMPTY",  # nothing, or nothing but blanks
+    "NO_LENGTH",  # a cut could not be told from the end
+    "TRUNCATED",  # it broke off
+    "TOO_LARGE",
+    "TOO_SLOW",
+    "ENCODING",  # compressed in a way that was not asked for, or damaged
+    "UNREADABLE",  # a file of ours that the feed needs
+    "UNWRITABLE",  # the place where the list should go
+]
+
+
+class FetchFailed(Exception):  # noqa: N818
+    """A feed could not be downloaded: nothing of it was kept, and the list of before is as it was."""
+
+    def __init__(self, place: str, code: FetchCode, reason: str, retry_after: float | None = None) -> None:
+        self.code = code
+        self.retry_after = retry_after  # the seconds for which the server wants to be left alone
+        super().__init__(f"{printable(place)}: {code}: {printable(reason)}")
 
 
 SHOWN_CHARACTERS = 80

@@ -1,0 +1,160 @@
+"""A list on its way to the disk: decoded, measured, judged, and whole or not at all. `feeds.py` fetches it.
+
+Nothing here knows the network or asyncio: `feeds.py` calls it from threads, one call at a time.
+"""
+
+import contextlib
+import hashlib
+import os
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from dnsblock.errors import FetchFailed, shown
+
+PIECE_BYTES = 1 << 20  # decoded at once: a few kilobytes of gzip can become gigabytes
+BEGINNING_BYTES = 200  # enough to see what it is, and to show it
+# Octets of blanks and of a byte order mark: nothing of a list, and what HTML may begin with all the same.
+BLANKS = b"\xef\xbb\xbf \t\r\n\f\v"
+
+
+class Download:
+    """Takes the octets as they arrive; after `commit` the list is at `into`, before it nothing is.
+
+    Every method raises `FetchFailed`, but for `discard`, which ends it either way. The half is beside the
+    whole and has a fixed name, so that one which a power cut left behind is gone with the next download.
+    """
+
+    def __init__(self, into: Path, place: str, max_bytes: int) -> None:
+        self._into = into
+        self._half = into.with_name(f"{into.name}.part")
+        self._place = place  # the feed, as messages name it
+        self._max_bytes = max_bytes
+        self._file: BinaryIO | None = None
+        self._gzip: _Gzip | None = None
+        self._sha256 = hashlib.sha256()
+        self._octets = 0
+        self._beginning = b""
+
+    def begin(self, *, gzip: bool) -> None:
+        """Makes the file that `add` writes to."""
+        self._gzip = _Gzip() if gzip else None
+        with self._writing():
+            self._half.unlink(missing_ok=True)
+            # Made anew: never written through a link that somebody has put there.
+            self._file = self._half.open("xb")
+
+    def add(self, received: bytes) -> None:
+        """Octets as they came over the network."""
+        if self._gzip is None:
+            self._write(received)
+            return
+        try:
+            for piece in self._gzip.decode(received):
+                self._write(piece)
+        except zlib.error as err:
+            reason = f"its gzip is damaged ({err}): tell who runs the feed if it goes on"
+            raise FetchFailed(self._place, "ENCODING", reason) from err
+
+    def commit(self) -> tuple[str, int]:
+        """Puts the list in its place, for good; returns its SHA-256 and its length."""
+        assert self._file is not None  # noqa: S101  # `begin` comes first
+        if self._gzip is not None and not self._gzip.is_whole:
+            reason = (
+                f"its gzip ends in the middle, after {self._octets:,} octets of the list: it is tried again"
+            )
+            raise FetchFailed(self._place, "TRUNCATED", reason)
+        if not self._beginning:
+            raise FetchFailed(self._place, "EMPTY", "there is nothing in it: tell who runs the feed")
+        with self._writing():
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            self._half.rename(self._into)
+            _sync_folder(self._into.parent)
+        return self._sha256.hexdigest(), self._octets
+
+    def discard(self) -> None:
+        """Removes what was not committed. Never fails: what was wrong has been told."""
+        if self._file is None:
+            return
+        with contextlib.suppress(OSError):  # what could not be written before cannot be written at closing
+            self._file.close()
+        with contextlib.suppress(OSError):
+            self._half.unlink(missing_ok=True)
+
+    def _write(self, piece: bytes) -> None:
+        assert self._file is not None  # noqa: S101  # `begin` comes first
+        self._octets += len(piece)
+        if self._octets > self._max_bytes:
+            raise too_large(self._place, self._max_bytes, "it is larger")
+        if len(self._beginning) < BEGINNING_BYTES:
+            self._beginning = (self._beginning + piece).lstrip(BLANKS)[:BEGINNING_BYTES]
+            self._judge_beginning()
+        self._sha256.update(piece)
+        with self._writing():
+            self._file.write(piece)
+
+    def _judge_beginning(self) -> None:
+        if self._beginning.startswith(b"<"):  # no line of a list does
+            text = shown(self._beginning.decode("utf-8", "replace"))
+            reason = f"a page in the place of the list, which begins with '{text}': open it in a browser"
+            raise FetchFailed(self._place, "HTML", reason)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as err:
+            reason = f"{self._half}: {err.strerror or err}"
+            advice = (
+                "make room there (`df -h`), and see that it is a folder that the daemon's user may write to"
+            )
+            raise FetchFailed(self._place, "UNWRITABLE", f"{reason}: {advice}") from err
+
+
+def too_large(place: str, max_bytes: int, found: str) -> FetchFailed:
+    """The refusal of a list above the limit; `found` says how that is known."""
+    reason = f"{found} than {max_bytes:,} octets: if the list has grown so much, raise `max_bytes`"
+    return FetchFailed(place, "TOO_LARGE", reason)
+
+
+class _Gzip:
+    """RFC 1952, of one member or several, in bounded pieces. httpx decodes as much as there is at once."""
+
+    def __init__(self) -> None:
+        self._member = _member()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the last octet was the last one of a member, whose length and checksum were right."""
+        return self._member.eof
+
+    def decode(self, data: bytes) -> Iterator[bytes]:
+        """What these octets become. Raises `zlib.error`."""
+        while True:
+            if self._member.eof:
+                if not data:
+                    return
+                self._member = _member()
+            piece = self._member.decompress(data, PIECE_BYTES)
+            if piece:
+                yield piece
+            data = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
+            # With a full piece there may be more, even where all that came was taken.
+            if not data and len(piece) < PIECE_BYTES:
+                return
+
+
+def _member() -> "zlib._Decompress":
+    return zlib.decompressobj(wbits=31)  # 15 bits of window, and 16 for gzip's header and checksum
+
+
+def _sync_folder(folder: Path) -> None:
+    """A new name in a folder is on the disk only when the folder is (fsync(2))."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,180 @@
+"""A feed and its server: whom to trust, which way leads there, where it may lead. `feeds.py` asks through it.
+
+TLS is always verified; there is no option against it.
+"""
+
+import asyncio
+import re
+import ssl
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from dnsblock import __version__, document
+from dnsblock.errors import FetchCode, FetchFailed, Refused, shown
+
+CONNECT_SECONDS = 10.0
+SILENCE_SECONDS = 30.0  # between two octets; `Feed.timeout` is for all of them
+MAX_REDIRECTS = 5
+MAX_AUTHORIZATION_BYTES = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """Where a list is fetched from, and how much is put up with. Raises `ValueError` for an unfit URL."""
+
+    url: str
+    max_bytes: int  # of the list, and of what comes over the network
+    timeout: float  # seconds, for the whole download
+    ca: Path | None = None  # PEM; trusted instead of the system's, for this feed alone
+    authorization: Path | None = (
+        None  # its one line is the Authorization header, for the URL's own host alone
+    )
+
+    def __post_init__(self) -> None:
+        try:
+            url = httpx.URL(self.url)
+        except httpx.InvalidURL as err:
+            raise ValueError(f"not a URL: {err}") from err
+        if url.scheme != "https" or not url.host:
+            raise ValueError("must begin with https:// and a host")
+        if url.userinfo:  # it would be seen wherever the configuration is
+            raise ValueError("must not hold a password: use `authorization`")
+
+    @property
+    def place(self) -> str:
+        """The URL as it may be told."""
+        return _without_secrets(httpx.URL(self.url))
+
+    def failed(self, code: FetchCode, reason: str, retry_after: float | None = None) -> FetchFailed:
+        """The exception for what went wrong with this feed."""
+        return FetchFailed(self.place, code, reason, retry_after)
+
+
+@asynccontextmanager
+async def ask(feed: Feed, conditions: Mapping[str, str]) -> AsyncIterator[httpx.Response]:
+    """The response at the end of all redirects, its body not read yet. Raises `FetchFailed`."""
+    context = await asyncio.to_thread(_trust, feed)
+    authorization = await asyncio.to_thread(_authorization, feed)
+    headers = {"User-Agent": f"dnsblock/{__version__}", "Accept-Encoding": "gzip", **conditions}
+    home = url = httpx.URL(feed.url)
+    async with _client(context, feed) as client:
+        for _ in range(MAX_REDIRECTS + 1):
+            request = client.build_request("GET", url, headers=headers)
+            if authorization is not None and _origin(url) == _origin(home):
+                request.headers["Authorization"] = authorization
+            with _until_it_answers(feed):
+                response = await client.send(request, stream=True)
+            try:
+                if response.next_request is None:
+                    yield response
+                    return
+            finally:
+                await response.aclose()
+            url = _followed(feed, response.next_request.url)
+    reason = f"more than {MAX_REDIRECTS} redirects, the last to {shown(_without_secrets(url))}"
+    raise feed.failed("REDIRECT", f"{reason}: tell who runs the feed")
+
+
+def _followed(feed: Feed, target: httpx.URL) -> httpx.URL:
+    if target.scheme == "https" and not target.userinfo:
+        return target
+    wrong = "not https" if target.scheme != "https" else "a URL with a password"
+    reason = f"it leads to {shown(_without_secrets(target))}, {wrong}: nothing was asked there"
+    raise feed.failed("REDIRECT", f"{reason}; tell who runs the feed")
+
+
+def _client(context: ssl.SSLContext, feed: Feed) -> httpx.AsyncClient:
+    """For one fetch. Proxies are those of the environment (HTTPS_PROXY, NO_PROXY).
+
+    A provider's resolvers often have no other way out, and a service's environment holds only what its
+    administrator has put there. A proxy passes TLS on: it can neither read nor change the list.
+    """
+    timeout = httpx.Timeout(SILENCE_SECONDS, connect=CONNECT_SECONDS)
+    try:
+        return httpx.AsyncClient(verify=context, timeout=timeout, trust_env=True)
+    except (ValueError, ImportError, httpx.InvalidURL) as err:
+        # What is wrong is not told: a proxy's URL may hold a password.
+        reason = (
+            "the proxy of the environment cannot be used: HTTPS_PROXY or ALL_PROXY must be http://HOST:PORT"
+        )
+        raise feed.failed("UNREACHABLE", reason) from err
+
+
+def _trust(feed: Feed) -> ssl.SSLContext:
+    """Whom to believe: the system's authorities, as its administrator keeps them, or the feed's own."""
+    try:
+        return ssl.create_default_context(cafile=feed.ca)
+    except ssl.SSLError as err:
+        raise feed.failed("UNREADABLE", f"`ca` {feed.ca}: no certificates in PEM: mend the file") from err
+    except OSError as err:
+        raise feed.failed(
+            "UNREADABLE", f"`ca` {feed.ca}: {err.strerror}: mend the file or the option"
+        ) from err
+
+
+def _authorization(feed: Feed) -> str | None:
+    """Read for every fetch, so that a new token takes no reload. Never shown, not even where it is wrong."""
+    if feed.authorization is None:
+        return None
+    try:
+        data = document.read_bytes(feed.authorization, max_bytes=MAX_AUTHORIZATION_BYTES)
+    except Refused as err:
+        raise feed.failed("UNREADABLE", f"`authorization` {err}") from err
+    line = data.strip()
+    if not re.fullmatch(rb"[ -~]+", line):
+        reason = "must hold one line of ASCII, such as `Bearer TOKEN`"
+        raise feed.failed("UNREADABLE", f"`authorization` {feed.authorization}: {reason}")
+    return line.decode("ascii")
+
+
+@contextmanager
+def _until_it_answers(feed: Feed) -> Iterator[None]:
+    """What goes wrong before there is a response, as an operator needs it."""
+    try:
+        yield
+    except httpx.ReadTimeout as err:
+        reason = f"no response within {SILENCE_SECONDS:g} seconds"
+        raise feed.failed("TOO_SLOW", f"{reason}: it is tried again; tell who runs the feed") from err
+    except httpx.RemoteProtocolError as err:
+        reason = f"no proper HTTP response ({shown(str(err))})"
+        raise feed.failed("PROTOCOL", f"{reason}: tell who runs the feed") from err
+    except httpx.ConnectTimeout as err:
+        raise _unreachable(feed, f"no connection within {CONNECT_SECONDS:g} seconds") from err
+    except (httpx.HTTPError, OSError) as err:
+        first = _first_cause(err)
+        if isinstance(first, ssl.SSLError):
+            raise _untrusted(feed, first) from err
+        raise _unreachable(feed, shown(str(first) or type(first).__name__)) from err
+
+
+def _untrusted(feed: Feed, err: ssl.SSLError) -> FetchFailed:
+    said = err.verify_message if isinstance(err, ssl.SSLCertVerificationError) else str(err)
+    trusted = "the system's certificates" if feed.ca is None else f"`ca` {feed.ca}"
+    look = f"who answers there (`openssl s_client -connect`), this machine's clock, and {trusted}"
+    return feed.failed("TLS", f"not to be trusted: {shown(said)}: nothing was fetched. See {look}")
+
+
+def _unreachable(feed: Feed, said: str) -> FetchFailed:
+    look = "that this machine resolves its name and reaches it (`curl -v`), and HTTPS_PROXY if it is set"
+    return feed.failed("UNREACHABLE", f"{said}: see {look}")
+
+
+def _first_cause(err: BaseException) -> BaseException:
+    """What was raised first: the libraries above it say less and less about what it was."""
+    while err.__cause__ is not None:
+        err = err.__cause__
+    return _first_cause(err.exceptions[0]) if isinstance(err, BaseExceptionGroup) else err
+
+
+def _origin(url: httpx.URL) -> tuple[str, int]:
+    """RFC 6454, section 4; the scheme is always https."""
+    return url.host, url.port or 443
+
+
+def _without_secrets(url: httpx.URL) -> str:
+    """Without user, password and query."""
+    return str(url.copy_with(userinfo=b"", query=None, fragment=None))
