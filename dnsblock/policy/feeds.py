@@ -18,7 +18,7 @@ import httpx
 
 from dnsblock.errors import FetchFailed, shown
 from dnsblock.policy.download import Download, too_large
-from dnsblock.policy.https import SILENCE_SECONDS, Feed, ask
+from dnsblock.policy.https import SILENCE_SECONDS, Feed, ask, led_to
 from dnsblock.policy.schedule import retry_after_seconds
 
 __all__ = ["Feed", "FetchFailed", "Fetched", "NotModified", "Validators", "fetch"]
@@ -194,7 +194,7 @@ def _status(response: httpx.Response, feed: Feed) -> FetchFailed:
         case _:
             advice = "it is tried again; tell who runs the feed if it goes on"
     rest = "" if retry_after is None else f", not to be asked again for {retry_after:,.0f} seconds"
-    said = f"{status} {shown(response.reason_phrase)}".strip()
+    said = f"{led_to(feed, response.url)}{status} {shown(response.reason_phrase)}".strip()
     return feed.failed("STATUS", f"{said}{rest}: {advice}", retry_after)
 
 

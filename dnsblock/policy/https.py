@@ -4,6 +4,7 @@ TLS is always verified; there is no option against it.
 """
 
 import asyncio
+import os
 import re
 import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -66,7 +67,7 @@ async def ask(feed: Feed, conditions: Mapping[str, str]) -> AsyncIterator[httpx.
             request = client.build_request("GET", url, headers=headers)
             if authorization is not None and _origin(url) == _origin(home):
                 request.headers["Authorization"] = authorization
-            with _until_it_answers(feed):
+            with _until_it_answers(feed, url):
                 response = await client.send(request, stream=True)
             try:
                 if response.next_request is None:
@@ -132,30 +133,38 @@ def _authorization(feed: Feed) -> str | None:
 
 
 @contextmanager
-def _until_it_answers(feed: Feed) -> Iterator[None]:
+def _until_it_answers(feed: Feed, url: httpx.URL) -> Iterator[None]:
     """What goes wrong before there is a response, as an operator needs it."""
+    led = led_to(feed, url)
     try:
         yield
     except httpx.ReadTimeout as err:
-        reason = f"no response within {SILENCE_SECONDS:g} seconds"
+        reason = f"{led}no response within {SILENCE_SECONDS:g} seconds"
         raise feed.failed("TOO_SLOW", f"{reason}: it is tried again; tell who runs the feed") from err
     except httpx.RemoteProtocolError as err:
-        reason = f"no proper HTTP response ({shown(str(err))})"
+        reason = f"{led}no proper HTTP response ({shown(str(err))})"
         raise feed.failed("PROTOCOL", f"{reason}: tell who runs the feed") from err
     except httpx.ConnectTimeout as err:
-        raise _unreachable(feed, f"no connection within {CONNECT_SECONDS:g} seconds") from err
+        raise _unreachable(feed, f"{led}no connection within {CONNECT_SECONDS:g} seconds") from err
+    except httpx.ProxyError as err:
+        raise _unreachable(feed, f"{led}the proxy says {shown(str(err))}") from err
     except (httpx.HTTPError, OSError) as err:
-        first = _first_cause(err)
-        if isinstance(first, ssl.SSLError):
-            raise _untrusted(feed, first) from err
-        raise _unreachable(feed, shown(str(first) or type(first).__name__)) from err
+        said = _systems_error(err)
+        if isinstance(said, ssl.SSLError):
+            raise _untrusted(feed, led, said) from err
+        raise _unreachable(feed, f"{led}{shown(_in_words(said))}") from err
 
 
-def _untrusted(feed: Feed, err: ssl.SSLError) -> FetchFailed:
+def led_to(feed: Feed, url: httpx.URL) -> str:
+    """Where a redirect has led, to begin a reason with; empty where none has."""
+    return "" if url == httpx.URL(feed.url) else f"redirected to {shown(_without_secrets(url))}: "
+
+
+def _untrusted(feed: Feed, led: str, err: ssl.SSLError) -> FetchFailed:
     said = err.verify_message if isinstance(err, ssl.SSLCertVerificationError) else str(err)
     trusted = "the system's certificates" if feed.ca is None else f"`ca` {feed.ca}"
     look = f"who answers there (`openssl s_client -connect`), this machine's clock, and {trusted}"
-    return feed.failed("TLS", f"not to be trusted: {shown(said)}: nothing was fetched. See {look}")
+    return feed.failed("TLS", f"{led}not to be trusted: {shown(said)}: nothing was fetched. See {look}")
 
 
 def _unreachable(feed: Feed, said: str) -> FetchFailed:
@@ -163,11 +172,25 @@ def _unreachable(feed: Feed, said: str) -> FetchFailed:
     return feed.failed("UNREACHABLE", f"{said}: see {look}")
 
 
-def _first_cause(err: BaseException) -> BaseException:
-    """What was raised first: the libraries above it say less and less about what it was."""
-    while err.__cause__ is not None:
-        err = err.__cause__
-    return _first_cause(err.exceptions[0]) if isinstance(err, BaseExceptionGroup) else err
+def _in_words(err: BaseException) -> str:
+    """What an error says, such as "Connection refused", for which asyncio has words of its own."""
+    if isinstance(err, OSError) and err.errno is not None and err.errno > 0:
+        return os.strerror(err.errno)
+    return str(err) or type(err).__name__
+
+
+def _systems_error(err: BaseException) -> BaseException:
+    """What the system or TLS said, below the exceptions of the libraries, which say less."""
+    found: BaseException | None = err
+    while found is not None and not isinstance(found, OSError):
+        found = found.__cause__ or found.__context__
+    if found is None:
+        return err
+    # Of a name with several addresses, each has failed; anyio puts one error on top of theirs.
+    below = found.__cause__
+    if isinstance(below, BaseExceptionGroup):
+        below = below.exceptions[0]
+    return below if isinstance(below, OSError) else found
 
 
 def _origin(url: httpx.URL) -> tuple[str, int]:
