@@ -133,18 +133,12 @@ class _Gzip:
 
     def decode(self, data: bytes) -> Iterator[bytes]:
         """What these octets become. Raises `zlib.error`."""
-        while True:
+        while data:
             if self._member.eof:
-                if not data:
-                    return
                 self._member = _member()
-            piece = self._member.decompress(data, PIECE_BYTES)
-            if piece:
-                yield piece
+            # What a full piece leaves in the decompressor comes with the next octets: a checksum ends it.
+            yield self._member.decompress(data, PIECE_BYTES)
             data = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
-            # With a full piece there may be more, even where all that came was taken.
-            if not data and len(piece) < PIECE_BYTES:
-                return
 
 
 def _member() -> "zlib._Decompress":

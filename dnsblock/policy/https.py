@@ -144,6 +144,9 @@ def _until_it_answers(feed: Feed, url: httpx.URL) -> Iterator[None]:
     except httpx.RemoteProtocolError as err:
         reason = f"{led}no proper HTTP response ({shown(str(err))})"
         raise feed.failed("PROTOCOL", f"{reason}: tell who runs the feed") from err
+    except (httpx.InvalidURL, UnicodeError) as err:  # httpx reads where a redirect leads at once
+        reason = f"{led}it leads to what is no URL ({shown(str(err))})"
+        raise feed.failed("REDIRECT", f"{reason}: tell who runs the feed") from err
     except httpx.ConnectTimeout as err:
         raise _unreachable(feed, f"{led}no connection within {CONNECT_SECONDS:g} seconds") from err
     except httpx.ProxyError as err:

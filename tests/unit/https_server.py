@@ -116,7 +116,7 @@ class Server:
             target = request_line.split(" ")[1]
             fields = (line.partition(":") for line in lines)
             self.requests.append(Request(target, {name.lower(): value.strip() for name, _, value in fields}))
-            await self._behaviours[target.partition("?")[0]](reader, writer)
+            await self._behaviours.get(target.partition("?")[0], unknown)(reader, writer)
         except (OSError, asyncio.IncompleteReadError):
             pass  # a client that has seen enough goes away in the middle, which is what these tests want
         finally:
@@ -132,6 +132,10 @@ def sends(octets: bytes) -> Behaviour:
         await writer.drain()
 
     return behave
+
+
+async def unknown(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(whole(b"", "404 Not Found"))
 
 
 def then_silent(octets: bytes) -> Behaviour:

@@ -8,6 +8,7 @@ import logging
 import re
 import subprocess
 import sys
+import threading
 import tracemalloc
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -20,6 +21,7 @@ import pytest
 
 from dnsblock.errors import FetchCode
 from dnsblock.policy import https
+from dnsblock.policy.download import Download
 from dnsblock.policy.feeds import Feed, Fetched, FetchFailed, NotModified, Validators, fetch
 from dnsblock.policy.schedule import Schedule, retry_after_seconds
 
@@ -285,12 +287,14 @@ def test_a_server_that_does_not_speak_tls_gets_nothing(server: Server, get: Gett
         assert clear.requests == []
 
 
-def test_nobody_listens(server: Server, get: Getter):
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_nobody_listens(server: Server, get: Getter, host: str):
+    """A name with several addresses, as `localhost` often is, says no less about it."""
     with Server(None) as gone:
-        url = f"https://127.0.0.1:{gone.port}/list.txt"
+        url = f"https://{host}:{gone.port}/list.txt"
     failed = get.fails(url)
     assert failed.code == "UNREACHABLE"
-    assert "refused" in str(failed)
+    assert "Connection refused" in str(failed)
 
 
 def test_a_host_that_does_not_exist_is_unreachable(server: Server, get: Getter):
@@ -392,7 +396,13 @@ def test_a_redirect_out_of_https_is_not_followed(server: Server, get: Getter):
 
 @pytest.mark.parametrize(
     "location",
-    ["file:///etc/passwd", "https://user:s3cret@127.0.0.1:{port}/x", "gopher://127.0.0.1/", "ftp:\x1b[31m"],
+    [
+        "file:///etc/passwd",
+        "https:evil",
+        "https://user:s3cret@127.0.0.1:{port}/x",
+        "gopher://127.0.0.1/",
+        "ftp:\x1b[31m",
+    ],
 )
 def test_a_redirect_to_elsewhere_is_not_followed(server: Server, get: Getter, location: str):
     location = location.format(port=server.port)
@@ -657,6 +667,31 @@ def test_cancellation_midway_leaves_nothing(server: Server, get: Getter):
             await task
 
     asyncio.run(cancel_midway())
+    get.has_touched_nothing()
+
+
+def test_cancellation_waits_for_the_disk(server: Server, get: Getter, monkeypatch: pytest.MonkeyPatch):
+    """Else a thread would go on with a file that is thrown away, or with another one of the same number."""
+    on_the_disk, disk_answers = threading.Event(), threading.Event()
+
+    def write(*_: object) -> None:
+        on_the_disk.set()
+        assert disk_answers.wait(30)
+
+    async def cancel_twice() -> None:
+        task = asyncio.create_task(fetch(get.feed(server.serve(whole(LIST))), get.into, None))
+        assert await asyncio.to_thread(on_the_disk.wait, 30)
+        for _ in range(2):
+            task.cancel()
+            for _ in range(100):
+                await asyncio.sleep(0)
+        assert not task.done()
+        disk_answers.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    monkeypatch.setattr(Download, "add", write)
+    asyncio.run(cancel_twice())
     get.has_touched_nothing()
 
 
