@@ -12,18 +12,25 @@ __all__ = [
     "BUILD_PROFILE",
     "MAX_ATTEMPTS",
     "Answer",
+    "CompiledList",
     "Counts",
     "Covering",
     "Engine",
+    "ListDifference",
     "ListRefused",
+    "Names",
+    "NamesUnusable",
+    "NotCompiled",
     "PolicyZone",
     "Probe",
+    "Progress",
     "Rule",
     "Rules",
     "Settings",
     "Snapshot",
     "UpstreamCounts",
     "__version__",
+    "compile_list",
 ]
 
 __version__: str
@@ -36,6 +43,114 @@ class ListRefused(ValueError):  # noqa: N818
     """A text that does not become a zone.
 
     `args` are the first hundred problems as (line, value, reason), and how many there are.
+    """
+
+class NotCompiled(RuntimeError):  # noqa: N818
+    """Entries that do not become a list although each can be meant: an attack on its table, or a fault."""
+
+class NamesUnusable(ValueError):  # noqa: N818
+    """A file that is no compiled list of this version, or whose octets are not those that were asked for."""
+
+@final
+class Names:
+    """A compiled list: names and what is said about each. Immutable; of a file, mapped and read only.
+
+    The file is named by its SHA-256, and the same list makes the same octets on every machine.
+    """
+
+    @staticmethod
+    def open(path: str, sha256: str) -> Names:
+        """Maps a file whose octets have this SHA-256. Raises `OSError` and `NamesUnusable`."""
+
+    def scope(self, text: str) -> str | None:
+        """What is said about exactly this canonical name: `subtree`, `exact` or `below`, each with `except-`
+        before it for an exception; two of them with a comma, where the name and what is below differ.
+        """
+
+    def difference(self, before: Names) -> ListDifference:
+        """What this list says that the one before did not, and the other way round, whole."""
+
+    def populate(self) -> None:
+        """Reads all of it into memory, so that no query waits for the disk."""
+
+    @property
+    def entries(self) -> int: ...
+    @property
+    def digest(self) -> str:
+        """`sha256:` over the names and what is said about them: the same from every format."""
+
+    @property
+    def sha256(self) -> str:
+        """Of all octets, in hexadecimal."""
+
+    @property
+    def octets(self) -> int: ...
+
+@final
+class ListDifference:
+    """How two lists differ. A changed name is listed in both, with something else said about it."""
+
+    added: int
+    removed: int
+    changed: int
+    lines: bytes | None
+    """`+ SCOPE NAME` and `- SCOPE NAME`, a line each; None where they are more than 32 MiB."""
+
+@final
+class Progress:
+    """How much of a list was read, for another thread that shows it."""
+
+    def __new__(cls) -> Progress: ...
+    @property
+    def octets(self) -> int: ...
+
+@final
+class CompiledList:
+    """A compiled list, and what became of each of its lines.
+
+    `lines` are those that say something: accepted + repaired + duplicate + rejected. The first hundred of
+    each kind are told as (file, line, value, code, text). `sources` are (label, octets, SHA-256, ends with a
+    line feed).
+    """
+
+    names: Names
+    difference: ListDifference | None
+    format: str
+    is_recognised: bool
+    sources: list[tuple[str, int, str, bool]]
+    lines: int
+    accepted: int
+    repaired: int
+    duplicate: int
+    rejected: int
+    silent: int
+    rejected_by: dict[str, int]
+    repaired_by: dict[str, int]
+    rejected_lines: list[tuple[str, int, str, str, str]]
+    repaired_lines: list[tuple[str, int, str, str, str]]
+    duplicate_lines: list[tuple[str, int, str, str, str]]
+    left_out_lines: list[tuple[str, int, str, str, str]]
+
+def compile_list(
+    files: Sequence[tuple[str, str]],
+    *,
+    format: str | None,  # noqa: A002  # the word that the configuration has
+    scope: str | None,
+    column: int,
+    separator: str,
+    repairs: Sequence[str],
+    suffixes: Sequence[str],
+    suffix_parents: Sequence[str],
+    suffix_exceptions: Sequence[str],
+    protected: Sequence[str],
+    folder: str | None,
+    before: Names | None,
+    progress: Progress,
+) -> CompiledList:
+    """Compiles files, each with its label for reports; into `folder`, or into memory.
+
+    Lines that cannot be meant are left out and reported. Each entry is looked up through the code that
+    answers queries before this returns. Raises `OSError`, `NotCompiled`, and `ValueError` for unfit options.
     """
 
 @final
@@ -73,8 +188,8 @@ class PolicyZone:
     """One issuer's orders or one list, compiled. Immutable."""
 
     @staticmethod
-    def from_list(name: str, data: bytes, scope: str, rule: Rule) -> PolicyZone:
-        """Compiles a plain list: one name a line, `#` comments. Raises `ListRefused`."""
+    def from_names(name: str, names: Names, rule: Rule) -> PolicyZone:
+        """A zone of a compiled list: what it lists has this rule, what it excepts is a hole."""
 
     @staticmethod
     def from_addresses(name: str, data: bytes, rule: Rule) -> PolicyZone:
@@ -103,7 +218,7 @@ class PolicyZone:
 
     @property
     def digest(self) -> str:
-        """`sha256:` over the sorted canonical rules."""
+        """`sha256:` over names and rules in canonical order."""
 
     @property
     def memory(self) -> int:

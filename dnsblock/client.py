@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -26,9 +27,42 @@ class Client:
         """Publishes; returns what is served then. Raises `Refused` with every problem."""
         return self._ask("POST", "/v1/reload", timeout=RELOAD_TIMEOUT_SECONDS)
 
-    def why(self, name: str) -> dict[str, Any]:
-        """Why a name is blocked, or is not."""
-        return self._ask("GET", "/v1/why", params={"name": name})
+    def why(self, name: str, at: str | None = None) -> dict[str, Any]:
+        """Why a name is blocked, or is not; or was, at a time."""
+        params = {"name": name} if at is None else {"name": name, "at": at}
+        return self._ask("GET", "/v1/why", params=params)
+
+    def sources(self) -> dict[str, Any]:
+        """Each list, and how it fares."""
+        return self._ask("GET", "/v1/sources")
+
+    def refresh(self, zone: str) -> dict[str, Any]:
+        """Fetches or reads a list now, and publishes it. Raises `Refused`."""
+        return self._ask("POST", f"/v1/sources/{quote(zone)}/refresh", timeout=RELOAD_TIMEOUT_SECONDS)
+
+    def accept(self, zone: str, sha256: str, *, who: str, reason: str) -> dict[str, Any]:
+        """Takes a text that was refused. Raises `Refused`."""
+        params = {"sha256": sha256, "who": who, "reason": reason}
+        path = f"/v1/sources/{quote(zone)}/accept"
+        return self._ask("POST", path, params=params, timeout=RELOAD_TIMEOUT_SECONDS)
+
+    def versions(self, zone: str | None) -> dict[str, Any]:
+        """The snapshots that were served, or the versions of a list."""
+        return self._ask("GET", "/v1/versions", params={} if zone is None else {"zone": zone})
+
+    def diff(self, a: int, b: int, limit: int) -> dict[str, Any]:
+        """What serial b enforces otherwise than serial a. Raises `Refused`."""
+        params = {"a": str(a), "b": str(b), "limit": str(limit)}
+        return self._ask("GET", "/v1/diff", params=params, timeout=RELOAD_TIMEOUT_SECONDS)
+
+    def history(self, name: str) -> dict[str, Any]:
+        """What happened to a name."""
+        return self._ask("GET", "/v1/history", params={"name": name})
+
+    def roll_back(self, serial: int, reason: str) -> dict[str, Any]:
+        """Goes back to the lists of a serial. Raises `Refused`."""
+        params = {"serial": str(serial), "reason": reason}
+        return self._ask("POST", "/v1/rollback", params=params, timeout=RELOAD_TIMEOUT_SECONDS)
 
     def purge(self, name: str | None, *, below: bool) -> dict[str, Any]:
         """Drops what is kept of upstreams' answers about a name, or, for None, everything."""

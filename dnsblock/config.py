@@ -25,10 +25,13 @@ from dnsblock.values import (
     IPv6,
     Language,
     Listen,
+    ListPlace,
     Milliseconds,
     Networks,
     NotEmpty,
     Number,
+    NumberOrWord,
+    Percent,
     ProbeName,
     Servers,
     SocketPath,
@@ -327,8 +330,51 @@ BUILT_IN: dict[str, Answer] = {
 }
 
 
+class Guards(_Options):
+    """When a whole list is too odd to be taken. auto: on for a feed, off for a file or folder."""
+
+    shrank_percent: Annotated[float | Literal["auto", "off"], Percent] = "auto"  # auto: 0.5
+    shrank_names: Annotated[int | Literal["auto", "off"], NumberOrWord] = "auto"  # auto: 1,000
+    grew_percent: Annotated[float | Literal["auto", "off"], Percent] = "auto"  # auto: 5
+    grew_names: Annotated[int | Literal["auto", "off"], NumberOrWord] = "auto"  # auto: 100,000
+    rejected_percent: Annotated[float | Literal["off"], Percent] = 1.0  # of the lines; 0: any
+    truncated: Literal["auto", "refuse", "accept"] = "auto"  # a last line without its line feed
+    replayed: Literal["auto", "refuse", "accept"] = "auto"  # a version that was there before
+    public_suffix: Literal["leave_out", "accept"] = "leave_out"
+
+
+Format = Literal[
+    "auto", "plain", "subdomains", "hosts", "wildcard", "dnsmasq", "unbound", "adblock", "csv", "rpz"
+]
+Repair = Literal["bom", "crlf", "case", "dot", "scheme", "port", "path", "comma"]
+
+
+class Source(_Options):
+    """How a list is read, how often it is looked at, and what is put up with."""
+
+    format: Format = "auto"
+    column: Annotated[int, Number, Field(ge=1, le=1000)] = 1  # of csv, counted from 1
+    separator: Literal[",", ";", "tab", "|"] = ","  # of csv
+    repair: Annotated[tuple[Repair, ...], Field(max_length=8)] = ("bom", "crlf", "case", "dot")
+    every_s: Annotated[int | Literal["auto"], NumberOrWord] = "auto"  # auto: 3600 for a feed, 5 for a file
+    max_mb: Annotated[int, Number, Field(ge=1, le=16_384)] = 1024  # MiB of text
+    timeout_s: Annotated[int, Number, Field(ge=1, le=86_400)] = 600  # for a whole download
+    ca: FilePath | None = None  # null: the system's authorities
+    authorization: FilePath | None = None  # a file whose one line is the header
+    missing: Literal["refuse", "start"] = "refuse"  # at a start without any version of the list
+    guards: Guards = as_written({})
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> Self:
+        if isinstance(self.every_s, int) and not 1 <= self.every_s <= 31_536_000:
+            raise ValueError("every_s must be from 1 to 31536000, or auto")
+        if self.format != "csv" and {"column", "separator"} & self.model_fields_set:
+            raise ValueError("column and separator belong to format csv")
+        return self
+
+
 class Zone(_Options):
-    """A policy zone: the orders of one issuer, or one plain list."""
+    """A policy zone: the orders of one issuer, or one list."""
 
     name: Identifier
     answer: Identifier  # the profile of its entries that name none
@@ -336,18 +382,24 @@ class Zone(_Options):
     unsigned: Literal["refuse", "accept"] = (
         "refuse"  # of an issuer: what to do with orders that bear no signature
     )
-    list_file: FilePath | None = Field(default=None, alias="list")
+    place: ListPlace | None = Field(default=None, alias="list")  # a file, a folder or an https URL
     addresses: FilePath | None = None  # a file of addresses and prefixes that answers may not lead to
-    match: Literal["exact", "subtree", "below"] = "subtree"  # of a list: what each of its names covers
+    match: Literal["exact", "subtree", "below"] | None = None  # of a list: what each of its names covers
+    source: Source = as_written({})  # of a list
     # Whether the targets of CNAME, DNAME, HTTPS and SVCB records in upstreams' answers are judged, too.
     targets: Literal["judge", "ignore"] = "judge"
 
     @model_validator(mode="after")
     def _is_one_kind(self) -> Self:
-        if [self.issuer, self.list_file, self.addresses].count(None) != 2:
+        if [self.issuer, self.place, self.addresses].count(None) != 2:
             raise ValueError(f"zone {self.name} must have one of issuer, list and addresses")
-        if self.list_file is None and "match" in self.model_fields_set:
-            raise ValueError("match belongs to a list: an order says itself what its entries match")
+        if self.place is None and {"match", "source"} & self.model_fields_set:
+            raise ValueError("match and source belong to a list: an order says itself what its entries match")
+        if self.match is not None and self.source.format not in ("auto", "plain", "hosts", "csv"):
+            raise ValueError(f"match belongs to plain, hosts and csv: {self.source.format} says it itself")
+        feed_alone = {"ca", "authorization", "timeout_s"} & self.source.model_fields_set
+        if isinstance(self.place, Path) and feed_alone:
+            raise ValueError(f"{', '.join(sorted(feed_alone))}: belongs to a feed, not to a file")
         if self.issuer is None and "unsigned" in self.model_fields_set:
             raise ValueError("unsigned belongs to an issuer: a list is not signed")
         if self.addresses is not None and self.targets == "ignore":
@@ -360,6 +412,25 @@ class Zone(_Options):
         if self.issuer is not None:
             return "orders"
         return "list" if self.addresses is None else "addresses"
+
+    @property
+    def is_feed(self) -> bool:
+        """Whether its list is fetched."""
+        return isinstance(self.place, str)
+
+    @property
+    def every_seconds(self) -> int:
+        """How often its list is looked at."""
+        if self.source.every_s == "auto":
+            return 3600 if self.is_feed else 5
+        return self.source.every_s
+
+
+class HistoryOptions(_Options):
+    """What is kept of former times."""
+
+    generations: Annotated[int, Number, Field(ge=2, le=10_000)] = 30  # compiled versions of each list
+    snapshots: Annotated[int, Number, Field(ge=2, le=1_000_000)] = 10_000  # serials to go back to
 
 
 class Log(_Options):
@@ -395,7 +466,9 @@ class Config(_Control):
     answers: Annotated[dict[Identifier, Answer], Field(max_length=1000)] = as_written({})
     orders: FilePath | None = None  # the inbox of order documents
     zones: Annotated[tuple[Zone, ...], Field(max_length=MAX_ZONES)] = ()  # first match wins
-    state: FilePath = as_written("state")  # folder of the ledger and the serial
+    protected: Annotated[tuple[DnsName, ...], Field(max_length=10_000)] = ()  # that no list may block
+    history: HistoryOptions = as_written({})
+    state: FilePath = as_written("state")  # folder of the ledger, of compiled lists and the serial
     metrics: Listen | None = as_written("127.0.0.1:9353")
     stop_timeout_ms: Annotated[int, Number, Field(ge=0, le=600_000)] = 3000
     time_zone: TimeZone = as_written("Asia/Jakarta")  # how times are shown

@@ -14,28 +14,37 @@ import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv6Address
+from typing import Literal
 
 from dnsblock._engine import Engine, Probe, Settings
 from dnsblock.config import PROBE_TYPES, Config, UpstreamOptions, load
-from dnsblock.errors import LedgerUnwritable, Problem, Refused, binding_advice
+from dnsblock.errors import HistoryUnwritable, LedgerUnwritable, Problem, Refused, binding_advice
 from dnsblock.http.api import control_app
 from dnsblock.http.metrics import Metrics, metrics_app
 from dnsblock.http.server import bind_control, bind_metrics, serve
 from dnsblock.log import event
 from dnsblock.notify import notify, reloading
 from dnsblock.orders.ledger import Ledger
-from dnsblock.policy import Counts, Rules, Snapshot
+from dnsblock.policy import Counts, Rules, Snapshot, records
 from dnsblock.policy.explain import Explanation, explain, explain_address
+from dnsblock.policy.history import History
+from dnsblock.policy.history_facts import Approval, Published
+from dnsblock.policy.past import Past
 from dnsblock.policy.publish import Draft, Policy, Serials, build, read, standing_notes
+from dnsblock.policy.reading import NotTaken
+from dnsblock.policy.refresh import Hooks, Refresher, fetch_missing
+from dnsblock.policy.rollback import lists_of
 from dnsblock.policy.sources import Lists
+from dnsblock.policy.store import Store
 from dnsblock.values import Endpoint
 
 TICK_SECONDS = 1.0  # how often engine events are taken, and how late a stepped clock is noticed at most
 CONTROL_NICENESS = 10  # a tenth of a processor that packet threads would use up
 CLOCK = "clock"  # the reason of a publish for which only the time has changed
+What = Literal["all", "lists", "ledger"]  # what a publish reads
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -50,7 +59,7 @@ class LastPublish:
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class Served:
     """What a caller of `publish` learns."""
 
     serial: int
@@ -59,6 +68,16 @@ class Published:
     changed: bool
     restart_needed: tuple[str, ...]  # options whose new values take a restart
     notes: tuple[str, ...]  # what is worth a look, although nothing is wrong
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """What a publish has done."""
+
+    policy: Policy
+    lists: Lists
+    notes: tuple[str, ...]
+    failure: Exception | None  # why new lists could not be put on record; all else is done
 
 
 class Daemon:
@@ -82,8 +101,12 @@ class Daemon:
             for note in self._ledger.notes:
                 event(logging.WARNING, note)
             self._serials = Serials(config.state)
-            draft = read(config, self._ledger.orders, Lists(), self.started_at)
-            self._lists, self._rules = draft.lists, draft.rules
+            self.store = Store(config.state)
+            self._sockets.callback(self.store.close)
+            self.store.sweep()
+            fetch_missing(config, self.store)
+            draft = read(config, self._ledger.orders, Lists(self.store), self.started_at)
+            self.lists, self._rules = draft.lists, draft.rules
             self.policy = self._compile(draft, self.started_at)
             self.engine = _bind(config)
             # All that can be refused comes before the record: a start that fails has accepted nothing.
@@ -95,7 +118,10 @@ class Daemon:
                 self.metrics_endpoint = str(
                     Endpoint(config.metrics.host, self.metrics_socket.getsockname()[1])
                 )
+            records.accept(draft.lists)
             self._record(draft, self.policy)
+            for refused in draft.lists.not_taken.items():
+                self._note_refusal(*refused)
         except BaseException as err:
             self._sockets.close()
             self._ledger.close()
@@ -103,6 +129,7 @@ class Daemon:
                 raise _as_refused(err) from err
             raise
         self.last_publish = LastPublish(True, self.started_at, "start")
+        self.refresher = Refresher(self.store, self._hooks())
         if not config.zones:
             event(logging.WARNING, "no zones are configured: nothing is blocked")
 
@@ -120,10 +147,11 @@ class Daemon:
                 notify(READY=1, STATUS=self.summary)
                 event(logging.INFO, "ready", serial=self.policy.snapshot.serial, entries=self.entries)
                 ready(self)
+                await asyncio.to_thread(self._settle, "start")
                 async with asyncio.TaskGroup() as tasks:
-                    followers = [
-                        tasks.create_task(task) for task in (self._follow_clock(), self._follow_hangups())
-                    ]
+                    follow_lists = self.refresher.run(lambda: self.config)
+                    follow = (self._follow_clock(), self._follow_hangups(), follow_lists)
+                    followers = [tasks.create_task(task) for task in follow]
                     await self._stops.get()
                     for follower in followers:
                         follower.cancel()
@@ -159,7 +187,7 @@ class Daemon:
             # A clock that was put back undoes what was in force too early.
             if self._seconds_to_next_change() <= 0 or datetime.now(UTC) < self.policy.at:
                 try:
-                    await self.publish(CLOCK, from_ledger=True)
+                    await self.publish(CLOCK, "ledger")
                 except Refused:
                     # What was served is served on, and the next tick tries again.
                     await asyncio.sleep(TICK_SECONDS)
@@ -187,20 +215,22 @@ class Daemon:
 
     # ------- Publishing
 
-    async def publish(self, reason: str, *, from_ledger: bool = False) -> Published:
+    async def publish(self, reason: str, what: "What" = "all") -> Served:
         """Reads and compiles what changed, serves it, and returns the serial now being served.
 
-        With `from_ledger` only the time has changed: inbox and lists are not looked at. Reading has a lock
-        of its own, so that nothing wrong or slow there can keep a block beyond its end. Raises `Refused`;
-        then what was served is served on.
+        With "ledger" only the time has changed: inbox and lists are not looked at. Reading has a lock
+        of its own, so that nothing wrong or slow there can keep a block beyond its end. With "lists" only
+        lists are read. A list that is not taken keeps nothing else from being published; it is refused when
+        all that is good is served. Raises `Refused`; then what was served of the rest is served on.
         """
         started = time.monotonic()
         try:
-            if from_ledger:
+            if what == "ledger":
                 return await self._publish(reason, None, (), started)
             async with self._reading:
-                draft, restart_needed = await asyncio.to_thread(self._read)
-                return await self._publish(reason, draft, restart_needed, started)
+                read = self._read if what == "all" else self._read_lists
+                draft, restart_needed = await asyncio.to_thread(read)
+                return await self._publish_read(reason, draft, restart_needed, started)
         except Exception as err:
             refused = _as_refused(err)
             self.last_publish = LastPublish(False, datetime.now(UTC), reason, str(refused))
@@ -208,6 +238,63 @@ class Daemon:
             text = f"not published, serial {self.policy.snapshot.serial} is served on: {refused}"
             event(logging.ERROR, text, reason=reason, problems=refused.as_json())
             raise refused from err
+
+    async def _publish_read(
+        self, reason: str, draft: Draft, restart_needed: tuple[str, ...], started: float
+    ) -> Served:
+        """Publishes a draft, and then refuses the lists that were not taken since the last time."""
+        known = self.lists.not_taken
+        published = await self._publish(reason, draft, restart_needed, started)
+        fresh = {zone: one for zone, one in draft.lists.not_taken.items() if known.get(zone) is not one}
+        for zone, not_taken in fresh.items():
+            await asyncio.to_thread(self._note_refusal, zone, not_taken)
+        if fresh:
+            raise Refused([problem for one in fresh.values() for problem in one.problems])
+        return published
+
+    async def roll_back(self, serial: int, reason: str) -> Served:
+        """Goes back to the lists of an earlier serial, as a new one. Raises `Refused`."""
+        started = time.monotonic()
+        async with self._reading:
+            now = datetime.now(UTC)
+            lists = await asyncio.to_thread(lists_of, serial, reason, self.lists, self.config, now)
+            draft = Draft(self.config, lists, self._rules, ())
+            return await self._publish(f"rollback to serial {serial}", draft, (), started)
+
+    async def accept_source(self, zone: str, sha256: str, who: str, reason: str) -> Served:
+        """Takes the text of a list that was refused, by its digest. Raises `Refused`."""
+        not_taken = self.lists.not_taken.get(zone)
+        if not_taken is None or not sha256 or not_taken.source_sha256 != sha256:
+            why = "no text with this digest is refused now; `dnsblock source list` shows what is"
+            raise Refused([Problem(f"list {zone}", None, sha256, why)])
+        approval = Approval(zone, sha256, who, reason, datetime.now(UTC))
+        await asyncio.to_thread(self._approve, approval)
+        event(
+            logging.WARNING, f"list {zone}: {sha256} is accepted by hand", zone=zone, who=who, reason=reason
+        )
+        return await self.publish(f"accepted list {zone}", "lists")
+
+    def _approve(self, approval: Approval) -> None:
+        with self.store.history() as history:
+            history.approve(approval)
+
+    def _read_lists(self) -> tuple[Draft, tuple[str, ...]]:
+        """Reads the lists anew; runs in a thread. Raises `Refused`."""
+        with self._reader_at_work:
+            lists = self.lists.read(self.config, datetime.now(UTC))
+            return Draft(self.config, lists, self._rules, ()), ()
+
+    def _hooks(self) -> Hooks:
+        return Hooks(
+            publish=lambda reason: self.publish(reason, "lists"),
+            is_changed=lambda zone: self.lists.is_changed(zone),  # noqa: PLW0108  # of the lists of that moment
+            fetched=self.metrics.fetched,
+        )
+
+    def _note_refusal(self, zone: str, not_taken: NotTaken) -> None:
+        for guarded in not_taken.guarded:
+            self.metrics.refused(zone, guarded.code)
+        records.refuse(self.lists, zone, not_taken)
 
     def _read(self) -> tuple[Draft, tuple[str, ...]]:
         """Reads everything outside anew; runs in a thread. Raises `Refused`."""
@@ -218,36 +305,63 @@ class Daemon:
                 text = f"new values of these options take a restart: {', '.join(restart_needed)}"
                 event(logging.WARNING, text)
             config = wanted.model_copy(update={option: getattr(self.config, option) for option in FIXED})
-            return read(config, self._ledger.orders, self._lists, datetime.now(UTC)), restart_needed
+            return read(config, self._ledger.orders, self.lists, datetime.now(UTC)), restart_needed
 
     async def _publish(
         self, reason: str, draft: Draft | None, restart_needed: tuple[str, ...], started: float
-    ) -> Published:
+    ) -> Served:
         async with self._publishing:
             if self._stopping:
                 raise Refused([Problem("dnsblock", None, "", "is stopping: nothing is published any more")])
-            draft = draft or Draft(self.config, self._lists, self._rules, ())
+            draft = draft or Draft(self.config, self.lists, self._rules, ())
             before = self.policy.snapshot.serial
             commit = asyncio.create_task(asyncio.to_thread(self._commit, draft))
             try:
-                policy, notes = await asyncio.shield(commit)
+                done = await asyncio.shield(commit)
             except asyncio.CancelledError:
                 await commit  # never half: what is recorded is enforced, and only then the lock is given up
                 raise
-            self.config, self._lists, self._rules = draft.config, draft.lists, draft.rules
-            self.policy = policy
-            self._tell(reason, policy, before, started)
-            snapshot = policy.snapshot
+            is_new = done.lists.versions != self.lists.versions
+            self.config, self.lists, self._rules = draft.config, done.lists, draft.rules
+            self.policy = done.policy
+            self._tell(reason, done.policy, before, started)
+            snapshot = done.policy.snapshot
             changed = snapshot.serial != before
-            return Published(snapshot.serial, snapshot.digest, self.entries, changed, restart_needed, notes)
+            if changed or is_new:
+                await asyncio.to_thread(self._settle, reason)
+            if done.failure is not None:
+                raise done.failure
+            return Served(snapshot.serial, snapshot.digest, self.entries, changed, restart_needed, done.notes)
 
-    def _commit(self, draft: Draft) -> tuple[Policy, tuple[str, ...]]:
-        """Compiles for the time that it is now, records, then enforces: what was never recorded never is."""
+    def _commit(self, draft: Draft) -> "_Done":
+        """Compiles for the time that it is now, records, then enforces: what was never recorded never is.
+
+        Lists that cannot be put on record stay what they were, and keep no order from its time.
+        """
         policy = self._compile(draft, datetime.now(UTC))
         self.engine.check(policy.snapshot)
+        failure: Exception | None = None
+        try:
+            records.accept(draft.lists)
+        except (HistoryUnwritable, OSError, Refused) as err:
+            failure = err
+            draft = replace(draft, lists=self.lists)
+            policy = self._compile(draft, datetime.now(UTC))
         notes = self._record(draft, policy)
         self.engine.publish(policy.snapshot, draft.rules)
-        return policy, notes
+        return _Done(policy, draft.lists, notes, failure)
+
+    def _settle(self, reason: str) -> None:
+        """After a snapshot is served: on record, and of the lists of before only as much as shall be kept."""
+        snapshot = self.policy.snapshot
+        published = Published(
+            serial=snapshot.serial,
+            digest=snapshot.digest,
+            published_at=self.published_at,
+            reason=reason,
+            versions=self.lists.versions,
+        )
+        records.served(self.lists, published, self.config.history)
 
     def _tell(self, reason: str, policy: Policy, before: int, started: float) -> None:
         """Notes a publish that succeeded. One by the clock read nothing, and clears no failure to read."""
@@ -292,6 +406,12 @@ class Daemon:
     def explain_address(self, address: IPv4Address | IPv6Address) -> Explanation:
         """Why answers may not lead to this address, or may."""
         return explain_address(address, self.policy)
+
+    @contextlib.contextmanager
+    def past(self) -> Iterator[Past]:
+        """What there is to look back with, beside the daemon's own work. Raises `Refused`."""
+        with History.open(self.config.state, read_only=True) as history:
+            yield Past(self.config, self._ledger.orders, self.lists, history)
 
     def purge(self, name: str | None, below: bool) -> int:
         """Drops kept answers about a canonical name, and, with `below`, about those below; None: all."""
@@ -472,4 +592,4 @@ def _kind_of(err: Exception) -> str:
     """The label of a failed publish in metrics."""
     if isinstance(err, Refused):
         return "refused"
-    return "unwritable" if isinstance(err, LedgerUnwritable | OSError) else "internal"
+    return "unwritable" if isinstance(err, LedgerUnwritable | HistoryUnwritable | OSError) else "internal"

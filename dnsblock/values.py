@@ -201,6 +201,28 @@ def _web_address(text: str) -> str:
     return text
 
 
+def _list_place(value: Any, info: ValidationInfo) -> Any:
+    """A file or folder; or a URL, which stays text."""
+    if not isinstance(value, str) or "://" not in value:
+        return _path(value, info)
+    if not re.fullmatch(r"https://[^\s/@]+(/[\x21-\x7e]*)?", value) or len(value) > 2000:
+        raise ValueError("a list is fetched from an https:// URL, without a password in it, or is a path")
+    return value
+
+
+def _percent(value: Any) -> Any:
+    """A plain decimal number up to 100, or a word that stands in its place."""
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,4})?", value):
+        value = float(value)
+    if isinstance(value, float) and value > 100:
+        raise ValueError("more than 100 percent")
+    return value
+
+
+def _number_or_word(value: Any) -> Any:
+    return _number(value) if isinstance(value, str) and value[:1].isdigit() else value
+
+
 def _language(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8}){0,4}", text):
         raise ValueError("must be a language tag such as id or en-GB (RFC 5646)")
@@ -266,8 +288,11 @@ Networks = Annotated[tuple[Network, ...], Field(max_length=10_000)]
 IPv4 = Annotated[IPv4Address, from_text(_ipv4)]
 IPv6 = Annotated[IPv6Address, from_text(_ipv6)]
 TargetName = Annotated[str, from_text(_target_name)]
+Percent = BeforeValidator(_percent)
+NumberOrWord = BeforeValidator(_number_or_word)
 TimeZone = Annotated[ZoneInfo, from_text(_time_zone)]
 FilePath = Annotated[Path, BeforeValidator(_path)]
+ListPlace = Annotated[Path | str, BeforeValidator(_list_place)]
 SocketPath = Annotated[FilePath, AfterValidator(_fits_a_socket)]
 Servers = BeforeValidator(_servers)
 ContactUri = Annotated[str, from_text(_contact)]

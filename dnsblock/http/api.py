@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import FastAPI, Query
@@ -10,6 +9,8 @@ from fastapi.responses import JSONResponse
 
 from dnsblock import __version__
 from dnsblock.errors import Refused
+from dnsblock.http.answers import refused, served, utc
+from dnsblock.http.lists import explain_at, lists_routes, sources
 from dnsblock.names import NameRefused, address, canonical
 from dnsblock.orders.state import OrderState
 
@@ -29,22 +30,17 @@ def control_app(daemon: "Daemon") -> FastAPI:
     async def post_reload() -> JSONResponse:
         """Answers when the new snapshot is served, or says why it is not."""
         try:
-            published = await daemon.publish("reload")
+            return served(await daemon.publish("reload"))
         except Refused as err:
-            return JSONResponse({"error": "refused", "problems": err.as_json()}, status_code=409)
-        return JSONResponse(
-            {
-                "serial": published.serial,
-                "digest": published.digest,
-                "entries": published.entries,
-                "changed": published.changed,
-                "restart_needed": list(published.restart_needed),
-                "notes": list(published.notes),
-            }
-        )
+            return refused(err)
 
     @app.get("/v1/why")
-    async def get_why(name: Annotated[str, Query(max_length=1024)]) -> JSONResponse:
+    async def get_why(
+        name: Annotated[str, Query(max_length=1024)],
+        at: Annotated[str | None, Query(max_length=64)] = None,
+    ) -> JSONResponse:
+        if at is not None:
+            return await explain_at(daemon, name, at)
         if (asked := address(name)) is not None:
             return JSONResponse(dict(daemon.explain_address(asked)))
         try:
@@ -63,6 +59,7 @@ def control_app(daemon: "Daemon") -> FastAPI:
             return JSONResponse({"error": "not a name", "reason": str(err)}, status_code=400)
         return JSONResponse({"purged": purged})
 
+    app.include_router(lists_routes(daemon))
     return app
 
 
@@ -73,10 +70,10 @@ def status(daemon: "Daemon") -> dict[str, Any]:
     return {
         "version": __version__,
         "pid": os.getpid(),
-        "started_at": _utc(daemon.started_at),
+        "started_at": utc(daemon.started_at),
         "serial": policy.snapshot.serial,
         "digest": policy.snapshot.digest,
-        "published_at": _utc(daemon.published_at),
+        "published_at": utc(daemon.published_at),
         "entries": daemon.entries,
         "zones": [
             {
@@ -88,6 +85,7 @@ def status(daemon: "Daemon") -> dict[str, Any]:
             }
             for zone, compiled in zip(config.zones, policy.zones, strict=True)
         ],
+        "sources": sources(daemon),
         "orders": [_order(order, issuers) for order in policy.state.orders],
         "listening": daemon.listening,
         "metrics": daemon.metrics_endpoint,
@@ -95,8 +93,8 @@ def status(daemon: "Daemon") -> dict[str, Any]:
         "upstreams": [str(server) for server in config.upstream.servers],
         "upstreams_down": daemon.upstreams_down,
         "workers": daemon.workers,
-        "next_change_at": _utc(policy.state.next_change_at),
-        "last_publish": {"ok": last.ok, "at": _utc(last.at), "reason": last.reason, "error": last.error},
+        "next_change_at": utc(policy.state.next_change_at),
+        "last_publish": {"ok": last.ok, "at": utc(last.at), "reason": last.reason, "error": last.error},
         "time_zone": config.time_zone.key,
     }
 
@@ -111,11 +109,7 @@ def _order(order: OrderState, issuers: set[str | None]) -> dict[str, Any]:
         "state": order.state,
         "entries": order.entries,
         "in_force": order.in_force if enforced else 0,
-        "effective_at": _utc(order.effective_at),
-        "expires_at": _utc(order.expires_at),
+        "effective_at": utc(order.effective_at),
+        "expires_at": utc(order.expires_at),
         "notes": list(notes),
     }
-
-
-def _utc(time: datetime | None) -> str | None:
-    return None if time is None else time.isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -62,6 +62,16 @@ class Metrics(Collector):
         )
         for reason in FAILURE_REASONS:
             self._failures.labels(reason)
+        self._fetches = CounterMetric(
+            *("dnsblock_source_fetches_total", "Tries to fetch a feed, by how they ended."),
+            labelnames=["zone", "result"],
+            registry=self.registry,
+        )
+        self._refusals = CounterMetric(
+            *("dnsblock_source_refusals_total", "Texts of lists that were not taken, by the guard."),
+            labelnames=["zone", "code"],
+            registry=self.registry,
+        )
         self.registry.register(self)
 
     def published(self, seconds: float | None, *, clears: bool) -> None:
@@ -79,6 +89,14 @@ class Metrics(Collector):
         self._last_attempt = time.time()
         self._failures.labels(reason).inc()
 
+    def fetched(self, zone: str, result: str) -> None:
+        """Notes a try to fetch a feed: `ok`, `not_modified`, or the code of what went wrong."""
+        self._fetches.labels(zone, result.lower()).inc()
+
+    def refused(self, zone: str, code: str) -> None:
+        """Notes a text that a guard did not let through."""
+        self._refusals.labels(zone, code.lower()).inc()
+
     def collect(self) -> Iterator[Metric]:
         """Called by the registry at each scrape."""
         counts = self._daemon.counters()
@@ -87,6 +105,7 @@ class Metrics(Collector):
         yield from _engine(counts, self._daemon.workers)
         yield from _cache(counts)
         yield from _enforced(self._daemon)
+        yield from _lists(self._daemon)
         yield _time_gauge("publish_last_success", "When a publish last succeeded.", self._last_success)
         yield _time_gauge("publish_last_attempt", "When a publish was last tried.", self._last_attempt)
         yield InfoMetricFamily("dnsblock_build", "The version that runs.", {"version": __version__})
@@ -252,6 +271,49 @@ def _enforced(daemon: "Daemon") -> Iterator[Metric]:
     yield orders
     due = daemon.policy.state.next_change_at
     yield _time_gauge("next_change", "When an order takes effect or expires next; 0 for never.", _unix(due))
+
+
+def _lists(daemon: "Daemon") -> Iterator[Metric]:
+    lines = GaugeMetricFamily(
+        "dnsblock_source_lines",
+        "Lines of the list that is enforced, by what became of them.",
+        labels=["zone", "result"],
+    )
+    rejected = GaugeMetricFamily(
+        "dnsblock_source_rejected_lines", "Lines that cannot be meant, by reason.", labels=["zone", "reason"]
+    )
+    version = GaugeMetricFamily(
+        "dnsblock_source_version", "The version of the list that is enforced.", labels=["zone"]
+    )
+    accepted = GaugeMetricFamily(
+        "dnsblock_source_accepted_timestamp_seconds",
+        "Since when this version of the list is enforced. Unix time.",
+        labels=["zone"],
+    )
+    fetched = GaugeMetricFamily(
+        "dnsblock_source_fetched_timestamp_seconds",
+        "When the server of a feed last said what its list is. Unix time.",
+        labels=["zone"],
+    )
+    refused = GaugeMetricFamily(
+        "dnsblock_source_refused",
+        "1 while the text that is there now is not taken, and an older version is enforced.",
+        labels=["zone"],
+    )
+    for zone, listed in sorted(daemon.lists.listed.items()):
+        report = listed.report
+        for result in ("accepted", "repaired", "duplicate", "rejected"):
+            lines.add_metric([zone, result], getattr(report, result))
+        for reason, count in report.rejected_by.items():
+            rejected.add_metric([zone, reason], count)
+        if listed.version is not None:
+            version.add_metric([zone], listed.version.number)
+            accepted.add_metric([zone], _unix(listed.version.accepted_at))
+        refused.add_metric([zone], float(listed.not_taken is not None))
+    for zone, state in sorted(daemon.refresher.states.items()):
+        if state.fetched_at is not None:
+            fetched.add_metric([zone], _unix(state.fetched_at))
+    yield from (lines, rejected, version, accepted, fetched, refused)
 
 
 def _unix(at: datetime | None) -> float:

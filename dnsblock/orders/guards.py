@@ -28,19 +28,21 @@ def _icann_suffixes() -> PublicSuffixList:
 
 
 @lru_cache(maxsize=1)
-def public_suffixes() -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Every name of more than one label under which a registry sells names, and every name whose children all
-    are such names (`*.` rules), from the same list.
-
-    For judging a whole list at once: asking the list for these is quicker than asking these for each name.
+def public_suffixes() -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """Of the same list, for judging a whole list at once: every name under which a registry sells names;
+    every name whose children all are such (`*.` rules); and those of these children that are not (`!` rules).
     """
     names: list[str] = []
     parents: list[str] = []
+    exceptions: list[str] = []
     for line in Path(PSLFILE).read_text(encoding="utf-8").splitlines():
-        if "===END ICANN DOMAINS===" in line:
+        rule = line.strip()
+        if "===END ICANN DOMAINS===" in rule:
             break
-        if line.startswith("*."):
-            parents.append(canonical(line[2:].strip()))
-        elif "." in line and line[:1] not in ("", "/", "!"):
-            names.append(canonical(line.strip()))
-    return tuple(names), tuple(parents)
+        if rule.startswith("*."):
+            parents.append(canonical(rule[2:]))
+        elif rule.startswith("!"):
+            exceptions.append(canonical(rule[1:]))
+        elif rule and not rule.startswith("/"):
+            names.append(canonical(rule))
+    return tuple(names), tuple(parents), tuple(exceptions)

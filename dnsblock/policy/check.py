@@ -1,52 +1,88 @@
 """Checks everything that a start would read, without a daemon and without changing anything."""
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
+from dnsblock._engine import Progress
 from dnsblock.config import Config, inspect
 from dnsblock.errors import Problem, Refused
 from dnsblock.orders.ledger import Ledger
 from dnsblock.policy.publish import Serials, build, read, standing_notes
+from dnsblock.policy.reading import Listed
 from dnsblock.policy.sources import Lists
+from dnsblock.policy.store import Store
 
 
 class CheckedZone(TypedDict):
-    """What a zone would enforce now."""
+    """What a zone would enforce now; of a list also what became of its lines."""
 
     name: str
     entries: int
     digest: str
+    report: dict[str, Any] | None
 
 
-def check_all(path: Path) -> tuple[tuple[Problem, ...], list[CheckedZone], tuple[str, ...]]:
+@dataclass(frozen=True, slots=True)
+class Checked:
     """Every problem of every file; or what each zone would enforce, and what is worth a look all the same."""
+
+    problems: tuple[Problem, ...]
+    zones: tuple[CheckedZone, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def check_all(path: Path, progress: Progress | None = None) -> Checked:
+    """Checks what a start would read. `progress` counts the octets of lists that were read."""
     config, problems = inspect(path)
     if config is None:
-        return problems, [], ()
-    if problems:
-        return (*problems, *_problems_of_lists(config)), [], ()
+        return Checked(problems)
     try:
+        store = Store(config.state, read_only=True)
+    except Refused as err:
+        return Checked((*problems, *err.problems))
+    try:
+        if problems:
+            return Checked((*problems, *_problems_of_lists(config, store)))
         now = datetime.now(UTC)
         orders = Ledger.open(config.state, read_only=True).orders
-        draft = read(config, orders, Lists(), now)
+        draft = read(config, orders, Lists(store), now, progress)
         policy = build(config, draft.lists, (*orders, *draft.new), now, Serials(config.state))
     except Refused as err:
-        return err.problems, [], ()
+        return Checked(err.problems)
+    finally:
+        store.close()
+    reports = {zone: _report(listed) for zone, listed in draft.lists.listed.items()}
+    refused = [problem for one in draft.lists.not_taken.values() for problem in one.problems]
     zones: list[CheckedZone] = [
-        {"name": zone.name, "entries": zone.entries, "digest": zone.digest} for zone in policy.zones
+        {
+            "name": zone.name,
+            "entries": zone.entries,
+            "digest": zone.digest,
+            "report": reports.get(zone.name),
+        }
+        for zone in policy.zones
     ]
-    return (), zones, (*draft.notes, *standing_notes(policy, config, draft.new))
+    notes = (*draft.notes, *standing_notes(policy, config, draft.new))
+    return Checked(tuple(refused), tuple(zones), notes)
 
 
-def _problems_of_lists(config: Config) -> tuple[Problem, ...]:
+def _report(listed: Listed) -> dict[str, Any]:
+    """Of the text that is there now, also where it is not taken."""
+    refused = listed.not_taken
+    report = listed.report if refused is None or refused.report is None else refused.report
+    return report.as_json()
+
+
+def _problems_of_lists(config: Config, store: Store) -> tuple[Problem, ...]:
     """What is wrong with the lists of those zones that a broken configuration file describes faultlessly.
 
     Orders wait until it is mended: without all zones nobody can tell which of them have one.
     """
     zones = tuple(zone for zone in config.zones if zone.answer in config.answer_names)
     try:
-        Lists().read(config.model_copy(update={"zones": zones}))
+        lists = Lists(store).read(config.model_copy(update={"zones": zones}), datetime.now(UTC))
     except Refused as err:
         return err.problems
-    return ()
+    return tuple(problem for one in lists.not_taken.values() for problem in one.problems)

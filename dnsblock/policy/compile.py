@@ -1,15 +1,12 @@
-"""Compiles a policy zone: what is in force of an issuer's orders, or the text of a list."""
+"""Compiles a policy zone: what is in force of an issuer's orders, or a list of addresses."""
 
 import json
-import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from dnsblock._engine import Answer, ListRefused, PolicyZone, Rule
 from dnsblock.config import Config, Zone
-from dnsblock.errors import Problem, Refused, capped
-from dnsblock.names import NameRefused, canonical
-from dnsblock.orders.guards import public_suffixes
+from dnsblock.errors import Problem, Refused
 from dnsblock.orders.state import InForce
 
 
@@ -49,32 +46,10 @@ def _precedence(item: InForce) -> tuple[datetime, str]:
     return (item.effective_at.astimezone(UTC), item.order_id)
 
 
-def compile_list(zone: Zone, config: Config, file: str, data: bytes) -> PolicyZone:
-    """The zone of a plain list. Raises `Refused` with the lines that cannot be meant; nothing is guessed."""
-    problems: list[Problem] = []
-    if not data.isascii():
-        data, problems = _in_a_labels(file, data)
-    compiled: PolicyZone | None = None
-    try:
-        compiled = PolicyZone.from_list(zone.name, data, zone.match, _list_rule(zone, config))
-    except ListRefused as err:
-        problems.extend(_refused(file, err).problems)
-    if zone.answer != "passthru":
-        problems.extend(_public_suffix_lines(compiled, zone, file, data))
-    if problems or compiled is None:
-        # One kind of mistake does not hide another: who mends a list mends it once.
-        raise Refused(sorted(problems, key=lambda problem: (problem.line is None, problem.line)))
-    if compiled.entries == 0:
-        raise Refused(
-            [Problem(file, None, "", "the list holds no name; leave the zone out if that is meant")]
-        )
-    return compiled
-
-
 def compile_addresses(zone: Zone, config: Config, file: str, data: bytes) -> PolicyZone:
     """The zone of a list of addresses and prefixes. Raises `Refused` with the lines that are none."""
     try:
-        compiled = PolicyZone.from_addresses(zone.name, data, _list_rule(zone, config))
+        compiled = PolicyZone.from_addresses(zone.name, data, list_rule(zone, config))
     except ListRefused as err:
         raise _refused(file, err) from err
     if compiled.entries == 0:
@@ -84,7 +59,8 @@ def compile_addresses(zone: Zone, config: Config, file: str, data: bytes) -> Pol
     return compiled
 
 
-def _list_rule(zone: Zone, config: Config) -> Rule:
+def list_rule(zone: Zone, config: Config) -> Rule:
+    """What is done about the names of a list."""
     answer = engine_answer(zone, config, zone.answer)
     return Rule(answer, structured=structured_text(config, f"list {zone.name}"))
 
@@ -113,58 +89,6 @@ def structured_text(config: Config, why: str) -> tuple[str, str] | None:
 
 def _minified(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
-def _public_suffix_lines(
-    compiled: PolicyZone | None, zone: Zone, file: str, data: bytes
-) -> Sequence[Problem]:
-    """A half line that has become `co.id` would take a country down; a list never means that."""
-    suffixes, wildcards = public_suffixes()
-    wide = {name.encode() for name in suffixes}
-    if compiled is not None:
-        # What `below` covers is below the entry, so a name below is asked for.
-        asked = [f"x.{name}" for name in suffixes] if zone.match == "below" else suffixes
-        covered = compiled.lookup("\n".join(asked).encode())
-        wide = {name.encode() for name, is_covered in zip(suffixes, covered, strict=True) if is_covered}
-    parents = "|".join(re.escape(name) for name in wildcards).encode()
-    wide.update(
-        re.findall(rb"(?im)^[ \t]*([a-z0-9_-]+\.(?:" + parents + rb"))\.?[ \t\r]*(?:#.*)?$", data.lower())
-    )
-    if not wide:
-        return ()
-    problems: list[Problem] = []
-    for number, line in enumerate(data.lower().split(b"\n"), start=1):
-        name = line.partition(b"#")[0].strip().removesuffix(b".")
-        if name in wide:
-            reason = "PUBLIC_SUFFIX: names are sold below it; a list names single domains"
-            problems.append(Problem(file, number, name.decode(), reason))
-    return capped(problems, _PROBLEMS_TOLD)
-
-
-def _in_a_labels(file: str, data: bytes) -> tuple[bytes, list[Problem]]:
-    """The same lines, with names of other scripts than ASCII as A-labels, and those left out that are none.
-
-    Only lines of other scripts are touched.
-    """
-    lines = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
-    problems: list[Problem] = []
-    for index, line in enumerate(lines):
-        name, _, _comment = line.partition(b"#")
-        if line.isascii():
-            continue
-        if name.isascii():
-            lines[index] = name
-            continue
-        try:
-            lines[index] = canonical(name.decode().strip()).encode()
-        except (UnicodeDecodeError, NameRefused) as err:
-            lines[index] = b""
-            reason = str(err) if isinstance(err, NameRefused) else "not UTF-8 text"
-            problems.append(Problem(file, index + 1, name.decode("utf-8", "replace"), reason))
-    return b"\n".join(lines), list(capped(problems, _PROBLEMS_TOLD))
-
-
-_PROBLEMS_TOLD = 100
 
 
 def engine_answer(zone: Zone, config: Config, name: str) -> Answer:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from dnsblock._engine import PolicyZone, Rules, Snapshot
+from dnsblock._engine import PolicyZone, Progress, Rules, Snapshot
 from dnsblock.config import Config
 from dnsblock.errors import Problem, Refused
 from dnsblock.orders.intake import Intake, examine
@@ -33,8 +33,17 @@ class Draft:
     notes: tuple[str, ...] = ()
 
 
-def read(config: Config, known: Sequence[Order], lists: Lists, now: datetime) -> Draft:
-    """Reads inbox, lists and secrets. Raises `Refused` with every problem of every file."""
+def read(
+    config: Config,
+    known: Sequence[Order],
+    lists: Lists,
+    now: datetime,
+    progress: Progress | None = None,
+) -> Draft:
+    """Reads inbox, lists and secrets. Raises `Refused` with every problem of every file.
+
+    A list of which a good version is enforced is no reason to refuse anything else: see `Lists.not_taken`.
+    """
     problems: list[Problem] = []
     intake = Intake((), ())
     fresh = lists
@@ -45,7 +54,7 @@ def read(config: Config, known: Sequence[Order], lists: Lists, now: datetime) ->
         problems.extend(err.problems)
     problems.extend(_missing_answers(config, known, now))
     try:
-        fresh = lists.read(config)
+        fresh = lists.read(config, now, progress)
     except Refused as err:
         problems.extend(err.problems)
     try:

@@ -1,105 +1,149 @@
-"""Reads the lists that the configuration names, and keeps what they compiled to while they do not change."""
+"""Reads the lists that the configuration names, and keeps what they compiled to while they do not change.
+
+A list that is refused changes nothing: the version that was accepted last stays, and everything else goes on.
+"""
 
 import hashlib
-import time
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from datetime import datetime
 
 from dnsblock import document
+from dnsblock._engine import Progress
 from dnsblock.config import Answer, Config, StructuredErrors, Zone
 from dnsblock.errors import Problem, Refused
+from dnsblock.log import event
 from dnsblock.policy import PolicyZone
-from dnsblock.policy.compile import compile_addresses, compile_list
+from dnsblock.policy.compile import compile_addresses, list_rule
+from dnsblock.policy.history_facts import Version
+from dnsblock.policy.reading import UNREADABLE, Listed, NotTaken, Reader
+from dnsblock.policy.store import Store
+from dnsblock.policy.texts import text_of
 
-MAX_LIST_BYTES = 1 << 30
-SETTLED_NS = 2_000_000_000  # how old the latest write to a file must be for its version to be told
+MAX_ADDRESSES_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """All that a compiled list depends on."""
+    """All that a zone made of a list depends on."""
 
-    sha256: str
-    kind: str
-    match: str
+    content: str
     answer: Answer
     structured: StructuredErrors | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Version:
-    """What a file is known by without being read: whoever writes to it changes its ctime."""
-
-    file: Path
-    device: int
-    inode: int
-    size: int
-    modified_ns: int
-    changed_ns: int
-
-
-def _version(file: Path) -> _Version | None:
-    """The file's version, or None where it cannot be told: gone, or written a moment ago.
-
-    Within one tick of the kernel's clock a file may be written twice and look the same.
-    """
-    try:
-        status = file.stat()
-    except OSError:  # reading it says why
-        return None
-    if time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) < SETTLED_NS:
-        return None
-    return _Version(
-        file, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
-    )
-
-
 @dataclass(slots=True)
 class Lists:
-    """The compiled lists of the last good reading, by zone name."""
+    """The lists of the last good reading, by zone name."""
 
+    store: Store
     compiled: dict[str, PolicyZone] = field(default_factory=dict)
-    _made_from: dict[str, "_Made"] = field(default_factory=dict)
-    _files: dict[str, "_Version"] = field(default_factory=dict)
+    listed: dict[str, Listed] = field(default_factory=dict)
+    _made_from: dict[str, _Made] = field(default_factory=dict)
 
-    def read(self, config: Config) -> "Lists":
-        """The lists as they are now. Raises `Refused` with every problem of every list.
+    def read(self, config: Config, now: datetime, progress: Progress | None = None) -> "Lists":
+        """The lists as they are now. Raises `Refused` with every problem of lists without any good version.
 
-        This object is left as it was: what it holds is still enforced until the new one is published.
+        This object is left as it was: what it holds is enforced until the new one is published.
         """
         problems: list[Problem] = []
-        fresh = Lists()
+        fresh = Lists(self.store)
         for zone in config.zones:
-            if zone.kind != "orders":
-                try:
-                    self._read(zone, config, fresh)
-                except Refused as err:
-                    problems.extend(err.problems)
+            try:
+                if zone.kind == "list":
+                    self._read(Reader(zone, config, self.store, now, progress or Progress()), fresh)
+                elif zone.kind == "addresses":
+                    self._read_addresses(zone, config, fresh)
+            except Refused as err:
+                problems.extend(err.problems)
         if problems:
             raise Refused(problems)
         return fresh
 
-    def _read(self, zone: Zone, config: Config, fresh: "Lists") -> None:
-        file = zone.list_file or zone.addresses
-        assert file is not None  # noqa: S101  # a zone of this kind has one of them
-        # Looked at before it is read: what is written meanwhile makes it another version the next time.
-        version, data = _version(file), None
-        if version is not None and self._files.get(zone.name) == version:
-            # An order must not wait until ten million names are read again.
-            sha256 = self._made_from[zone.name].sha256
+    def with_others(self, config: Config, others: Mapping[str, Listed]) -> "Lists":
+        """These lists with others in the place of some: those of a rollback."""
+        fresh = Lists(self.store, dict(self.compiled), dict(self.listed), dict(self._made_from))
+        for zone in config.zones:
+            if zone.name in others:
+                self._take(zone, config, others[zone.name], fresh)
+        return fresh
+
+    @property
+    def new(self) -> list[Listed]:
+        """Those that are to be accepted."""
+        return [listed for listed in self.listed.values() if listed.new is not None]
+
+    @property
+    def not_taken(self) -> dict[str, NotTaken]:
+        """What was refused, by zone."""
+        refused = ((zone, listed.not_taken) for zone, listed in self.listed.items())
+        return {zone: not_taken for zone, not_taken in refused if not_taken is not None}
+
+    @property
+    def versions(self) -> dict[str, int]:
+        """The numbers of the versions, by zone."""
+        known = ((zone, listed.version) for zone, listed in self.listed.items())
+        return {zone: version.number for zone, version in known if version is not None}
+
+    def is_changed(self, zone: Zone) -> bool:
+        """Whether the files of a list are others than those that were read last. An unsettled one not yet."""
+        listed = self.listed.get(zone.name)
+        refused = None if listed is None else listed.not_taken
+        try:
+            known_by = text_of(zone, self.store).known_by
+        except Refused:
+            return refused is None or refused.guarded[0].code != UNREADABLE
+        held = refused.known_by if refused else listed.known_by if listed else ""
+        return known_by not in ("", held)
+
+    def accepted(self, versions: tuple[Version, ...]) -> None:
+        """Notes that the new ones are in the history now."""
+        for version in versions:
+            new = self.listed[version.zone]
+            self.listed[version.zone] = replace(new, version=version, new=None, text=None)
+
+    # ------- One list -------
+
+    def _read(self, reader: Reader, fresh: "Lists") -> None:
+        zone, config = reader.zone, reader.config
+        held = self.listed.get(zone.name) or reader.enforced()
+        if held is None:
+            with self.store.history() as history:
+                current = history.current(zone.name)
+            reader = replace(reader, lost=None if current is None else current.version)
+        read = reader.read(held)
+        if isinstance(read, Listed):
+            self._take(zone, config, read, fresh)
+        elif held is not None:
+            self._take(zone, config, replace(held, not_taken=read), fresh)
+        elif zone.source.missing == "start":
+            event(logging.ERROR, f"list {zone.name} is missing: nothing of it is enforced", zone=zone.name)
+            fresh.compiled[zone.name] = PolicyZone.from_entries(zone.name, [list_rule(zone, config)], b"")
         else:
-            data = document.read_bytes(file, max_bytes=MAX_LIST_BYTES)
-            sha256 = hashlib.sha256(data).hexdigest()
-        if version is not None:
-            fresh._files[zone.name] = version
-        answer, structured = config.answer(zone.answer), config.signals.structured_errors
-        made_from = _Made(sha256, zone.kind, zone.match, answer, structured)
+            raise Refused(read.problems)
+
+    def _take(self, zone: Zone, config: Config, listed: Listed, fresh: "Lists") -> None:
+        fresh.listed[zone.name] = listed
+        made_from = _made_from(listed.names.sha256, zone, config)
         fresh._made_from[zone.name] = made_from
         if self._made_from.get(zone.name) == made_from:
             fresh.compiled[zone.name] = self.compiled[zone.name]
         else:
-            if data is None:
-                data = document.read_bytes(file, max_bytes=MAX_LIST_BYTES)
-                fresh._made_from[zone.name] = replace(made_from, sha256=hashlib.sha256(data).hexdigest())
-            compile_zone = compile_list if zone.kind == "list" else compile_addresses
-            fresh.compiled[zone.name] = compile_zone(zone, config, str(file), data)
+            rule = list_rule(zone, config)
+            fresh.compiled[zone.name] = PolicyZone.from_names(zone.name, listed.names, rule)
+
+    def _read_addresses(self, zone: Zone, config: Config, fresh: "Lists") -> None:
+        file = zone.addresses
+        assert file is not None  # noqa: S101  # a zone of this kind has one
+        data = document.read_bytes(file, max_bytes=MAX_ADDRESSES_BYTES)
+        made_from = _made_from(hashlib.sha256(data).hexdigest(), zone, config)
+        fresh._made_from[zone.name] = made_from
+        if self._made_from.get(zone.name) == made_from:
+            fresh.compiled[zone.name] = self.compiled[zone.name]
+        else:
+            fresh.compiled[zone.name] = compile_addresses(zone, config, str(file), data)
+
+
+def _made_from(content: str, zone: Zone, config: Config) -> _Made:
+    return _Made(content, config.answer(zone.answer), config.signals.structured_errors)

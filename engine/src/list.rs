@@ -25,7 +25,7 @@ pub use reader::{Line, Reader, Settings};
 pub use reason::Reason;
 pub use repairs::Repairs;
 pub use report::{Report, Told};
-pub use sources::Source;
+pub use sources::{Read, Source};
 
 use crate::name::{Name, NameError};
 use crate::policy::compiler::{CompileError, Compiler, Into, Origin};

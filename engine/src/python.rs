@@ -22,15 +22,22 @@ use crate::limits::Rates;
 use crate::local::{Local, Switches};
 use crate::name::{Name, Walk};
 use crate::policy::names::SEED;
-use crate::policy::{self, Action, Match, Structured, Target};
+use crate::policy::{self, Action, Structured, Target};
 use crate::prefix::{Prefix, Prefixes};
 use crate::upstream::health::PROBE_RESULTS;
 use crate::{answer, list, shared, tcp, upstream};
+
+mod lists;
 
 create_exception!(_engine, ListRefused, PyValueError);
 
 #[pymodule]
 mod _engine {
+    #[pymodule_export]
+    use super::lists::{
+        CompiledList, ListDifference, Names, NamesUnusable, NotCompiled, Progress, compile_list,
+    };
+
     #[pymodule_export]
     use super::{
         Answer, Counts, Covering, Engine, ListRefused, PolicyZone, Probe, Rule, Rules, Settings, Snapshot,
@@ -123,11 +130,14 @@ struct PolicyZone(Arc<policy::PolicyZone>);
 
 #[pymethods]
 impl PolicyZone {
+    /// A zone of compiled names: the first rule is that of what they list, the second of
+    /// what they except.
     #[staticmethod]
-    fn from_list(py: Python<'_>, name: &str, data: &[u8], scope: &str, rule: &Rule) -> PyResult<PolicyZone> {
-        let scope = Match::from_name(scope).ok_or_else(|| refused("a match", scope))?;
-        let rule = rule.0.clone();
-        compiled(py.detach(|| list::plain(name, data, scope, rule)))
+    fn from_names(name: &str, names: &lists::Names, rule: &Rule) -> PyResult<PolicyZone> {
+        let rules = vec![rule.0.clone(), policy::Rule::Hole];
+        let zone = policy::PolicyZone::new(name, Arc::clone(&names.0), rules, 0);
+        let zone = zone.ok_or_else(|| PyValueError::new_err("these names need other rules"))?;
+        Ok(PolicyZone(Arc::new(zone)))
     }
 
     #[staticmethod]
@@ -194,7 +204,7 @@ fn compiled(result: Result<policy::PolicyZone, list::Refused>) -> PyResult<Polic
             let told: Vec<_> = problems.into_iter().map(|p| (p.line, p.value, p.reason)).collect();
             Err(ListRefused::new_err((told, total)))
         }
-        Err(list::Refused::NotCompiled(error)) => Err(PyRuntimeError::new_err(error.to_string())),
+        Err(list::Refused::NotCompiled(error)) => Err(lists::not_compiled(error)),
     }
 }
 

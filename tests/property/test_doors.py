@@ -130,7 +130,6 @@ def test_any_octets_are_entries_of_the_engine_or_refused(data: bytes, scope: str
     for compile_zone in (
         lambda: PolicyZone.from_entries("z", [Rule(ANSWER), Rule(None)], data),
         lambda: PolicyZone.from_addresses("z", data, Rule(ANSWER)),
-        lambda: PolicyZone.from_list("z", data, scope or "exact", Rule(ANSWER)),
     ):
         try:
             zone = compile_zone()
@@ -138,8 +137,6 @@ def test_any_octets_are_entries_of_the_engine_or_refused(data: bytes, scope: str
             problems, total = err.args
             assert 0 < len(problems) <= total
             assert_presentable(Refused([Problem("f", *problem) for problem in problems]))
-        except ValueError:
-            assert scope == "other"
         else:
             assert zone.entries + zone.duplicates <= data.count(b"\n") + 1
 
@@ -147,7 +144,7 @@ def test_any_octets_are_entries_of_the_engine_or_refused(data: bytes, scope: str
 @given(TEXTS)
 def test_any_octets_are_names_to_look_up(data: bytes):
     """One octet for each line, also where the line is no name."""
-    zone = PolicyZone.from_list("z", b"a.example", "subtree", Rule(ANSWER))
+    zone = PolicyZone.from_entries("z", [Rule(ANSWER)], b"subtree 0 a.example")
     try:
         covered = zone.lookup(data)
     except ValueError:
@@ -264,7 +261,7 @@ def test_any_octets_name_a_control_socket_or_are_refused(tmp_path: Path, data: b
 # ------- The control socket
 
 POLICY = Policy(
-    Snapshot([(PolicyZone.from_list("subtree", b"t.me", "subtree", Rule(ANSWER)), None, True)], 1),
+    Snapshot([(PolicyZone.from_entries("subtree", [Rule(ANSWER)], b"subtree 0 t.me"), None, True)], 1),
     *((), cast(Any, SimpleNamespace(in_force={})), NOW),
 )
 ASKED = SimpleNamespace(

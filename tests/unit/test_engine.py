@@ -80,8 +80,14 @@ def sinkhole(reference: str = "") -> Rule:
     return Rule(Answer("sinkhole", ttl=30, addresses=[ip_address("192.0.2.53")]), reference)
 
 
+def listed_zone(name: str, names: bytes, scope: str) -> PolicyZone:
+    """A zone in which all names have one rule."""
+    lines = b"".join(b"%s 0 %s\n" % (scope.encode(), line) for line in names.splitlines() if line)
+    return PolicyZone.from_entries(name, [sinkhole()], lines)
+
+
 def snapshot(names: bytes, serial: int = 1) -> Snapshot:
-    return Snapshot([(PolicyZone.from_list("zone", names, "subtree", sinkhole()), None, True)], serial)
+    return Snapshot([(listed_zone("zone", names, "subtree"), None, True)], serial)
 
 
 @pytest.fixture
@@ -128,7 +134,7 @@ def test_a_list_of_a_million_names_holds_each_and_none_of_a_million_others():
 
     listed = [name(number) for number in range(MILLION)]
     others = [name(number) for number in range(MILLION, 2 * MILLION)]
-    zone = PolicyZone.from_list("zone", "\n".join(listed).encode(), "subtree", sinkhole())
+    zone = listed_zone("zone", "\n".join(listed).encode(), "subtree")
     assert zone.entries == MILLION
     assert zone.lookup("\n".join(listed).encode()) == b"\x01" * MILLION
     assert zone.lookup("\n".join(others).encode()) == b"\x00" * MILLION
@@ -232,15 +238,18 @@ def test_a_port_in_use_names_the_address():
 def test_every_bad_line_is_told_with_its_number():
     """A list is refused whole, with line, value and reason."""
     with pytest.raises(ListRefused) as caught:
-        PolicyZone.from_list("zone", b"fine.example\n<html>\nno spaces.example\n", "exact", sinkhole())
+        listed_zone("zone", b"fine.example\n<html>\nno spaces.example\n", "exact")
     problems, total = caught.value.args
     assert total == 2
-    assert [(line, value) for line, value, _ in problems] == [(2, "<html>"), (3, "no spaces.example")]
+    assert [(line, value) for line, value, _ in problems] == [
+        (2, "exact 0 <html>"),
+        (3, "exact 0 no spaces.example"),
+    ]
 
 
 def test_digest_is_the_same_for_the_same_content_and_the_serial_is_not_in_it():
     """The digest is the same on every node that enforces the same thing."""
-    one, two = snapshot(b"a.example\nb.example", 1), snapshot(b"B.example.\n# c\na.example\n", 7)
+    one, two = snapshot(b"a.example\nb.example", 1), snapshot(b"B.example.\na.example\n", 7)
     assert one.digest == two.digest
     assert one.digest != snapshot(b"a.example").digest
 

@@ -1,15 +1,18 @@
 """Lists as they are read: all of a changed one, nothing of an unchanged one."""
 
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from dnsblock.config import Config, load
-from dnsblock.policy import sources
+from dnsblock.policy import records, texts
 from dnsblock.policy.sources import Lists
+from dnsblock.policy.store import Store
 
 NAMES = 10_000
+NOW = datetime(2026, 8, 1, tzinfo=UTC)
 CONFIG = """
 upstream: {servers: [192.0.2.1]}
 zones: [{name: listed, list: names.txt, answer: nxdomain}]
@@ -28,16 +31,23 @@ def config(tmp_path: Path) -> Config:
     return load(tmp_path / "dnsblock.yaml")
 
 
+def first_reading(config: Config) -> Lists:
+    """The lists as a start has them: read, and on record."""
+    lists = Lists(Store(config.state)).read(config, NOW)
+    records.accept(lists)
+    return lists
+
+
 def covers(lists: Lists, name: str) -> bool:
     return lists.compiled["listed"].lookup(name.encode()) == b"\1"
 
 
 def test_a_list_that_nobody_wrote_to_is_not_read_again(config: Config, monkeypatch: pytest.MonkeyPatch):
     """A publish for an order does not take as long as ten million names do."""
-    monkeypatch.setattr(sources, "SETTLED_NS", 0)
-    first = Lists().read(config)
+    monkeypatch.setattr(texts, "SETTLED_NS", 0)
+    first = first_reading(config)
     before = octets_read()
-    second = first.read(config)
+    second = first.read(config, NOW)
     assert octets_read() - before < NAMES
     assert second.compiled["listed"] is first.compiled["listed"]
 
@@ -46,21 +56,21 @@ def test_one_that_was_written_to_is_read_whatever_its_time_and_size_say(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """`cp -p` and rsync give a file an older time; the time at which it was changed is the kernel's."""
-    monkeypatch.setattr(sources, "SETTLED_NS", 0)
-    lists = Lists().read(config)
+    monkeypatch.setattr(texts, "SETTLED_NS", 0)
+    lists = first_reading(config)
     file = tmp_path / "names.txt"
     times = file.stat()
     file.write_text(file.read_text().replace("name00000", "else00000"))
     os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
-    lists = lists.read(config)
+    lists = lists.read(config, NOW)
     assert (covers(lists, "name00000.example"), covers(lists, "else00000.example")) == (False, True)
 
 
 def test_one_that_was_written_a_moment_ago_is_read_again(config: Config):
     """Within a tick of the kernel's clock two versions look the same."""
-    lists = Lists().read(config)
+    lists = first_reading(config)
     before = octets_read()
-    again = lists.read(config)
+    again = lists.read(config, NOW)
     assert octets_read() - before > NAMES
     assert again.compiled["listed"] is lists.compiled["listed"]
 
@@ -68,8 +78,8 @@ def test_one_that_was_written_a_moment_ago_is_read_again(config: Config):
 def test_another_answer_is_compiled_from_the_same_file(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(sources, "SETTLED_NS", 0)
-    lists = Lists().read(config)
+    monkeypatch.setattr(texts, "SETTLED_NS", 0)
+    lists = first_reading(config)
     (tmp_path / "dnsblock.yaml").write_text(CONFIG.replace("nxdomain", "nodata"))
-    changed = lists.read(load(tmp_path / "dnsblock.yaml"))
+    changed = lists.read(load(tmp_path / "dnsblock.yaml"), NOW)
     assert changed.compiled["listed"].digest != lists.compiled["listed"].digest

@@ -7,37 +7,21 @@ import asyncio
 import json
 import signal
 import sys
-from collections.abc import Callable
-from datetime import datetime
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
-from zoneinfo import ZoneInfo
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from dnsblock import __version__
-from dnsblock.errors import DaemonUnreachable, Exit, LedgerUnwritable, Refused, printable
+from dnsblock.cli import lists
+from dnsblock.cli.common import EXIT_CODES, client_of, common, local_time, print_table
+from dnsblock.cli.progress import reading
+from dnsblock.errors import Exit, printable
 
 if TYPE_CHECKING:
-    from dnsblock.client import Client
     from dnsblock.daemon import Daemon
 
-Command = TypeVar("Command", bound=Callable[..., Any])
-
-DEFAULT_CONFIG = "/etc/dnsblock/dnsblock.yaml"
 ORDERS_SHOWN = 100
-EXIT_CODES = """\b
-Exit codes:
-  0  done
-  1  the answer is no (a check found problems, a name is not blocked)
-  2  wrong usage
-  3  the daemon cannot be reached
-  4  refused (what was enforced goes on being enforced)
-"""
 
 
 @click.group(epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
@@ -47,42 +31,6 @@ def main() -> None:
 
     Exactly what was ordered, from the moment it applies, until the moment it is lifted.
     """
-
-
-def common(command: Command) -> Command:
-    """Adds the options that every command has, and turns what goes wrong into messages and exit codes."""
-
-    @wraps(command)
-    def run(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return command(*args, **kwargs)
-        except Refused as err:
-            if kwargs.get("as_json"):
-                click.echo(json.dumps({"error": "refused", "problems": err.as_json()}, ensure_ascii=False))
-            _leave(Exit.REFUSED, str(err))
-        except LedgerUnwritable as err:
-            _leave(Exit.REFUSED, str(err))
-        except DaemonUnreachable as err:
-            _leave(Exit.UNREACHABLE, str(err))
-
-    path = click.Path(dir_okay=False, path_type=Path)
-    config = click.option(
-        *("-c", "--config", "config_path"),
-        type=path,
-        envvar="DNSBLOCK_CONFIG",
-        default=DEFAULT_CONFIG,
-        show_default=True,
-        show_envvar=True,
-        help="The configuration file.",
-    )
-    as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-    return cast(Command, config(as_json(run)))
-
-
-def _leave(code: Exit, message: str = "") -> NoReturn:
-    if message:
-        click.echo(message, err=True)
-    sys.exit(code)
 
 
 # ------- serve -------
@@ -151,22 +99,27 @@ def check(config_path: Path, as_json: bool) -> None:
     """
     from dnsblock.policy.check import check_all
 
-    problems, zones, notes = check_all(config_path)
+    with reading(quiet=as_json) as progress:
+        checked = check_all(config_path, progress)
     if as_json:
-        shown = [problem.as_json() for problem in problems]
-        result = {"ok": not problems, "problems": shown, "zones": zones, "notes": notes}
+        shown = [problem.as_json() for problem in checked.problems]
+        result = {"ok": not shown, "problems": shown, "zones": checked.zones, "notes": checked.notes}
         click.echo(json.dumps(result, ensure_ascii=False))
-    elif problems:
-        click.echo("\n".join(str(problem) for problem in problems))
-        click.echo(f"{len(problems)} problem{'s' if len(problems) > 1 else ''}", err=True)
+        sys.exit(Exit.NO if shown else Exit.DONE)
+    for zone in checked.zones:
+        if zone["report"] is not None:
+            lists.print_report(zone["name"], zone["report"])
+    if checked.problems:
+        click.echo("\n".join(str(problem) for problem in checked.problems))
+        count = len(checked.problems)
+        click.echo(f"{count} problem{'s' if count > 1 else ''}", err=True)
     else:
-        _print_table(
-            ["zone", "names", "digest"], [[z["name"], f"{z['entries']:,}", z["digest"]] for z in zones]
-        )
-        for note in notes:
+        rows = [[z["name"], f"{z['entries']:,}", z["digest"]] for z in checked.zones]
+        print_table(["zone", "names", "digest"], rows)
+        for note in checked.notes:
             click.echo(f"note: {printable(note)}")
         click.echo(f"{config_path}: no problems")
-    sys.exit(Exit.NO if problems else Exit.DONE)
+    sys.exit(Exit.NO if checked.problems else Exit.DONE)
 
 
 # ------- reload, status, why -------
@@ -180,7 +133,7 @@ def reload(config_path: Path, as_json: bool) -> None:
     Returns when the new snapshot answers queries. When something is refused, every problem is printed and
     what was enforced goes on being enforced.
     """
-    published = _client(config_path).reload()
+    published = client_of(config_path).reload()
     if as_json:
         click.echo(json.dumps(published))
         return
@@ -199,7 +152,7 @@ def status(config_path: Path, as_json: bool) -> None:
 
     Exit code 1 when the last publish failed.
     """
-    facts = _client(config_path).status()
+    facts = client_of(config_path).status()
     if as_json:
         click.echo(json.dumps(facts, ensure_ascii=False))
     else:
@@ -209,13 +162,7 @@ def status(config_path: Path, as_json: bool) -> None:
 
 def _print_status(facts: dict[str, Any]) -> None:
     def local(time: str | None) -> str:
-        if time is None:
-            return "-"
-        return (
-            datetime.fromisoformat(time)
-            .astimezone(ZoneInfo(facts["time_zone"]))
-            .strftime("%Y-%m-%d %H:%M:%S %Z")
-        )
+        return local_time(time, facts["time_zone"])
 
     last = facts["last_publish"]
     click.echo(f"dnsblock {facts['version']}, pid {facts['pid']}, up since {local(facts['started_at'])}")
@@ -233,7 +180,8 @@ def _print_status(facts: dict[str, Any]) -> None:
     if last["error"]:
         click.echo("\n".join(f"    {printable(line)}" for line in last["error"].splitlines()))
     zones = [[z["name"], z["kind"], z["answer"], f"{z['entries']:,}"] for z in facts["zones"]]
-    _print_table(["zone", "kind", "answer", "names"], zones)
+    print_table(["zone", "kind", "answer", "names"], zones)
+    lists.print_refused(facts["sources"])
     orders = [
         [
             *(o["order_id"], o["issuer"], o["action"], o["state"], f"{o['in_force']:,} of {o['entries']:,}"),
@@ -245,16 +193,18 @@ def _print_status(facts: dict[str, Any]) -> None:
         click.echo(f"the last {ORDERS_SHOWN} of {len(facts['orders']):,} orders (--json has all):")
     if orders:
         columns = ["order", "issuer", "action", "state", "in force", "effective", "expires", "notes"]
-        _print_table(columns, orders)
+        print_table(columns, orders)
 
 
 @main.command(epilog=EXIT_CODES)
 @click.argument("name")
+@click.option("--at", metavar="TIME", help="Of a time in the past (RFC 3339, or local: 2017-08-10 10:46).")
 @common
-def why(config_path: Path, as_json: bool, name: str) -> None:
+def why(config_path: Path, as_json: bool, name: str, at: str | None) -> None:
     """Tell why NAME is blocked, or that it is not: zone, order, entry, and what else covers it.
 
-    NAME may be an address, too: then it is about answers that lead there.
+    NAME may be an address, too: then it is about answers that lead there. With --at it is about what was in
+    force at that time, by the zones that are configured today.
 
     Exit code 0 when the name is blocked, 1 when it is not.
     """
@@ -264,7 +214,7 @@ def why(config_path: Path, as_json: bool, name: str) -> None:
         asked = canonical(name) if address(name) is None else name
     except NameRefused as err:
         raise click.BadParameter(str(err), param_hint="NAME") from err
-    answer = _client(config_path).why(asked)
+    answer = client_of(config_path).why(asked, at)
     if as_json:
         click.echo(json.dumps(answer, ensure_ascii=False))
     else:
@@ -274,7 +224,8 @@ def why(config_path: Path, as_json: bool, name: str) -> None:
 
 def _print_why(answer: dict[str, Any]) -> None:
     decided = answer["decided_by"]
-    click.echo(f"{answer['name']}: {answer['verdict']} (serial {answer['serial']})")
+    at = f" at {answer['at']}" if "at" in answer else ""
+    click.echo(f"{answer['name']}: {answer['verdict']}{at} (serial {answer['serial']})")
     if decided is not None:
         by = f"order {', '.join(decided['orders'])}" if decided["orders"] else "a list"
         covers = {
@@ -290,7 +241,9 @@ def _print_why(answer: dict[str, Any]) -> None:
     if others:
         click.echo("also covered by:")
         rows = [[e["zone"], e["entry"], e["match"], e["action"], ", ".join(e["orders"])] for e in others]
-        _print_table(["zone", "entry", "match", "action", "orders"], rows)
+        print_table(["zone", "entry", "match", "action", "orders"], rows)
+    for note in answer.get("notes", []):
+        click.echo(f"note: {printable(note)}")
 
 
 # ------- cache -------
@@ -319,29 +272,14 @@ def purge(config_path: Path, as_json: bool, name: str | None, subtree: bool, eve
         asked = None if name is None else canonical(name)
     except NameRefused as err:
         raise click.BadParameter(str(err), param_hint="NAME") from err
-    answer = _client(config_path).purge(asked, below=subtree)
+    answer = client_of(config_path).purge(asked, below=subtree)
     if as_json:
         click.echo(json.dumps(answer))
     else:
         click.echo(f"{answer['purged']:,} answers dropped")
 
 
-# ------- Helpers -------
+# ------- lists and their past -------
 
-
-def _client(config_path: Path) -> "Client":
-    from dnsblock.client import Client
-    from dnsblock.config import control_socket
-
-    return Client(control_socket(config_path))
-
-
-def _print_table(columns: list[str], rows: list[list[str]]) -> None:
-    # Into a file or a pipe nothing is folded: one row is one line.
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 1000)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
-    console.print(table)
+for command in (lists.source, lists.versions, lists.diff, lists.history, lists.rollback):
+    main.add_command(command)

@@ -1,0 +1,236 @@
+"""Commands about lists and their past: source, versions, diff, history, rollback."""
+
+import getpass
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dnsblock.cli.common import EXIT_CODES, client_of, common, local_time, print_table
+from dnsblock.errors import Exit, printable
+
+LINES_SHOWN = 10  # of each kind; --json has a hundred
+CHANGES_SHOWN = 1000
+
+
+# ------- source -------
+
+
+@click.group()
+def source() -> None:
+    """Lists: where they come from, how they fare, what was refused."""
+
+
+@source.command("list", epilog=EXIT_CODES)
+@common
+def list_sources(config_path: Path, as_json: bool) -> None:
+    """Show each list: its version, its age, and what is wrong with it now.
+
+    Exit code 1 when the text of a list that is there now was refused, or could not be fetched.
+    """
+    answer = client_of(config_path).sources()
+    if as_json:
+        click.echo(json.dumps(answer, ensure_ascii=False))
+    else:
+        _print_sources(answer)
+    bad = any(one["refused"] or one["fetch_error"] for one in answer["sources"])
+    sys.exit(Exit.NO if bad else Exit.DONE)
+
+
+def _print_sources(answer: dict[str, Any]) -> None:
+    def local(time: str | None) -> str:
+        return local_time(time, answer["time_zone"])
+
+    rows = [
+        [
+            *(one["zone"], one["place"], one["format"] or "-", str(one["version"] or "-")),
+            *(
+                f"{one['entries']:,}",
+                local(one["accepted_at"]),
+                local(one["fetched_at"]),
+                local(one["next_at"]),
+            ),
+        ]
+        for one in answer["sources"]
+    ]
+    columns = ["zone", "list", "format", "version", "names", "accepted", "fetched", "next"]
+    print_table(columns, rows)
+    print_refused(answer["sources"])
+
+
+def print_refused(sources: list[dict[str, Any]]) -> None:
+    """Says which lists are not what is there now, and why."""
+    for one in sources:
+        if one["fetch_error"]:
+            click.echo(f"list {one['zone']} could not be fetched: {printable(one['fetch_error'])}")
+        if one["refused"]:
+            click.echo(
+                f"list {one['zone']}: the text that is there now is refused, version {one['version']} stays"
+            )
+            for problem in one["refused"]["problems"][:LINES_SHOWN]:
+                where = problem["file"] if problem["line"] is None else f"{problem['file']}:{problem['line']}"
+                click.echo(f"  {where}: {printable(problem['reason'])}")
+
+
+@source.command(epilog=EXIT_CODES)
+@click.argument("zone")
+@common
+def refresh(config_path: Path, as_json: bool, zone: str) -> None:
+    """Fetch the feed of ZONE now, and publish what came; or read its files anew."""
+    answer = client_of(config_path).refresh(zone)
+    if as_json:
+        click.echo(json.dumps(answer))
+    else:
+        click.echo(f"serving serial {answer['serial']}, {answer['entries']:,} names enforced")
+
+
+@source.command(epilog=EXIT_CODES)
+@click.argument("zone")
+@click.argument("digest")
+@click.option("--reason", required=True, help="Why it is right all the same; it is put on record.")
+@common
+def accept(config_path: Path, as_json: bool, zone: str, digest: str, reason: str) -> None:
+    """Take the text of a list of ZONE that a guard has refused, by its DIGEST.
+
+    The digest stands in the refusal: what is accepted is that text, and no other.
+    """
+    answer = client_of(config_path).accept(zone, digest, who=getpass.getuser(), reason=reason)
+    if as_json:
+        click.echo(json.dumps(answer))
+    else:
+        click.echo(f"serving serial {answer['serial']}, {answer['entries']:,} names enforced")
+
+
+def print_report(zone: str, report: dict[str, Any]) -> None:
+    """What became of the lines of a list."""
+    how = "recognised" if report["is_recognised"] else "as configured"
+    click.echo(f"list {zone}: format {report['format']} ({how}), {report['entries']:,} names")
+    counts = ", ".join(f"{report[one]:,} {one}" for one in ("accepted", "repaired", "duplicate", "rejected"))
+    click.echo(f"  {report['lines']:,} lines: {counts}; {report['silent']:,} blank or comments")
+    for what in ("repaired_by", "rejected_by"):
+        if report[what]:
+            reasons = ", ".join(f"{count:,} {reason}" for reason, count in report[what].items())
+            click.echo(f"  {what.removesuffix('_by')}: {reasons}")
+    for kind in ("left out", "rejected"):
+        for told in [one for one in report["told"] if one["kind"] == kind][:LINES_SHOWN]:
+            value = f" '{told['value']}'" if told["value"] else ""
+            click.echo(f"  {kind}: {told['file']}:{told['line']}{value}: {printable(told['reason'])}")
+
+
+# ------- The past -------
+
+
+@click.command(epilog=EXIT_CODES)
+@click.argument("zone", required=False)
+@common
+def versions(config_path: Path, as_json: bool, zone: str | None) -> None:
+    """Show each serial that was served, with the versions of its lists; or those of the list of ZONE."""
+    answer = client_of(config_path).versions(zone)
+    if as_json:
+        click.echo(json.dumps(answer, ensure_ascii=False))
+        return
+
+    def local(time: str) -> str:
+        return local_time(time, answer["time_zone"])
+
+    if zone is None:
+        rows = [
+            [
+                *(str(one["serial"]), local(one["published_at"]), one["reason"]),
+                ", ".join(f"{name} {number}" for name, number in one["versions"].items()),
+            ]
+            for one in answer["snapshots"]
+        ]
+        print_table(["serial", "since", "reason", "lists"], rows)
+        return
+    rows = [
+        [
+            *(str(one["version"]), local(one["accepted_at"]), one["how"], f"{one['entries']:,}"),
+            *(_count("+", one["added"]), _count("-", one["removed"])),
+            *("kept" if one["has_file"] else "", "withdrawn" if one["is_withdrawn"] else "", one["note"]),
+        ]
+        for one in answer["versions"]
+    ]
+    columns = ["version", "accepted", "how", "names", "new", "gone", "file", "", "note"]
+    print_table(columns, rows)
+    for event in answer["events"]:
+        text = f"{event['code']}: {event['message']}" if event["code"] else event["message"]
+        times = f" ({event['times']} times)" if event["times"] > 1 else ""
+        click.echo(f"{local(event['last_at'])} {event['kind']}{times}: {printable(text)}")
+
+
+def _count(sign: str, count: int | None) -> str:
+    return "" if count is None else f"{sign}{count:,}"
+
+
+@click.command(epilog=EXIT_CODES)
+@click.argument("a", type=int)
+@click.argument("b", type=int)
+@common
+def diff(config_path: Path, as_json: bool, a: int, b: int) -> None:
+    """Show what serial B enforces otherwise than serial A, name by name.
+
+    Exit code 0 when there is a difference, 1 when there is none.
+    """
+    answer = client_of(config_path).diff(a, b, CHANGES_SHOWN)
+    if as_json:
+        click.echo(json.dumps(answer, ensure_ascii=False))
+    for zone in () if as_json else answer["zones"]:
+        click.echo(f"zone {zone['zone']}: {zone['a']} -> {zone['b']}, {zone['total']:,} names")
+        for name, before, after in zone["changes"]:
+            if before is not None:
+                click.echo(f"- {name} {printable(before)}")
+            if after is not None:
+                click.echo(f"+ {name} {printable(after)}")
+        if zone["total"] > len(zone["changes"]):
+            click.echo(f"  and {zone['total'] - len(zone['changes']):,} more")
+    sys.exit(Exit.DONE if answer["zones"] else Exit.NO)
+
+
+@click.command(epilog=EXIT_CODES)
+@click.argument("name")
+@common
+def history(config_path: Path, as_json: bool, name: str) -> None:
+    """Show what happened to NAME: orders that were in force, and lists that named it.
+
+    Exit code 1 when nothing ever did.
+    """
+    from dnsblock.names import NameRefused, canonical
+
+    try:
+        asked = canonical(name)
+    except NameRefused as err:
+        raise click.BadParameter(str(err), param_hint="NAME") from err
+    answer = client_of(config_path).history(asked)
+    if as_json:
+        click.echo(json.dumps(answer, ensure_ascii=False))
+    elif answer["events"]:
+        rows = [
+            [
+                local_time(one["at"], answer["time_zone"]),
+                *(one[key] for key in ("zone", "what", "entry", "match", "by")),
+            ]
+            for one in answer["events"]
+        ]
+        print_table(["at", "zone", "what", "entry", "match", "by"], rows)
+    else:
+        click.echo(f"{asked}: nothing is known of it")
+    sys.exit(Exit.DONE if answer["events"] else Exit.NO)
+
+
+@click.command(epilog=EXIT_CODES)
+@click.argument("serial", type=int)
+@click.option("--reason", required=True, help="Why; it is put on record.")
+@common
+def rollback(config_path: Path, as_json: bool, serial: int, reason: str) -> None:
+    """Go back to the lists of an earlier SERIAL, as a new serial.
+
+    What is gone back from does not come back by itself. Orders stay: only an order ends an order.
+    """
+    answer = client_of(config_path).roll_back(serial, reason)
+    if as_json:
+        click.echo(json.dumps(answer))
+    else:
+        click.echo(f"now serving serial {answer['serial']}, {answer['entries']:,} names enforced")

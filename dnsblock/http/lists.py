@@ -1,0 +1,205 @@
+"""The control API's part about lists and the past."""
+
+import asyncio
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import APIRouter, Query
+from fastapi.responses import JSONResponse
+
+from dnsblock.errors import FetchFailed, Problem, Refused
+from dnsblock.http.answers import refused, served, utc
+from dnsblock.names import NameRefused, canonical
+from dnsblock.policy.history_facts import Event, Published, Version
+from dnsblock.policy.past import differences
+from dnsblock.policy.refresh import FeedState
+
+if TYPE_CHECKING:
+    from dnsblock.config import Zone
+    from dnsblock.daemon import Daemon
+
+Reason = Annotated[str, Query(min_length=1, max_length=1000)]
+VERSIONS_TOLD = 1000
+
+
+def lists_routes(daemon: "Daemon") -> APIRouter:
+    """What may be asked about lists, and done with them."""
+    router = APIRouter(prefix="/v1")
+
+    @router.get("/sources")
+    async def get_sources() -> JSONResponse:
+        return JSONResponse({"sources": sources(daemon), "time_zone": daemon.config.time_zone.key})
+
+    @router.post("/sources/{name}/refresh")
+    async def post_refresh(name: str) -> JSONResponse:
+        zone = next((zone for zone in daemon.config.zones if zone.name == name), None)
+        if zone is None or zone.kind != "list":
+            return refused(Refused([Problem(f"list {name}", None, "", "there is no such list")]))
+        try:
+            if zone.is_feed:
+                await daemon.refresher.refresh(zone)
+            return served(await daemon.publish(f"refresh {name}", "lists"))
+        except FetchFailed as err:
+            return refused(Refused([Problem(f"list {name}", None, "", str(err))]))
+        except Refused as err:
+            return refused(err)
+
+    @router.post("/sources/{name}/accept")
+    async def post_accept(
+        name: str, sha256: Annotated[str, Query(max_length=64)], who: Reason, reason: Reason
+    ) -> JSONResponse:
+        try:
+            return served(await daemon.accept_source(name, sha256, who, reason))
+        except Refused as err:
+            return refused(err)
+
+    @router.post("/rollback")
+    async def post_rollback(serial: int, reason: Reason) -> JSONResponse:
+        try:
+            return served(await daemon.roll_back(serial, reason))
+        except Refused as err:
+            return refused(err)
+
+    @router.get("/versions")
+    async def get_versions(zone: Annotated[str | None, Query(max_length=63)] = None) -> JSONResponse:
+        return await _looked_back(daemon, lambda: _versions(daemon, zone))
+
+    @router.get("/diff")
+    async def get_diff(a: int, b: int, limit: Annotated[int, Query(ge=0, le=100_000)] = 1000) -> JSONResponse:
+        def look() -> dict[str, Any]:
+            with daemon.past() as past:
+                return {"a": a, "b": b, "zones": differences(past, a, b, limit)}
+
+        return await _looked_back(daemon, look)
+
+    @router.get("/history")
+    async def get_history(name: Annotated[str, Query(max_length=1024)]) -> JSONResponse:
+        def look() -> dict[str, Any]:
+            asked = canonical(name)
+            with daemon.past() as past:
+                return {"name": asked, "events": past.events(asked)}
+
+        return await _looked_back(daemon, look)
+
+    return router
+
+
+async def explain_at(daemon: "Daemon", name: str, at: str) -> JSONResponse:
+    """Why a name was blocked at a time, or was not."""
+    try:
+        when = datetime.fromisoformat(at)
+    except ValueError:
+        reason = "not a time: write it as 2017-08-10T10:46:00+07:00"
+        return JSONResponse({"error": "not a time", "reason": reason}, status_code=400)
+    if when.tzinfo is None:
+        when = when.replace(tzinfo=daemon.config.time_zone)
+
+    def look() -> dict[str, Any]:
+        with daemon.past() as past:
+            explanation, notes = past.explain(canonical(name), when.astimezone(UTC))
+            return {**explanation, "at": utc(when.astimezone(UTC)), "notes": notes}
+
+    return await _looked_back(daemon, look)
+
+
+async def _looked_back(daemon: "Daemon", look: Any) -> JSONResponse:
+    """What was found in the past; in a thread, since it is on the disk."""
+    try:
+        found = await asyncio.to_thread(look)
+    except Refused as err:
+        return refused(err)
+    except NameRefused as err:
+        return JSONResponse({"error": "not a name", "reason": str(err)}, status_code=400)
+    return JSONResponse({**found, "time_zone": daemon.config.time_zone.key})
+
+
+def _versions(daemon: "Daemon", zone: str | None) -> dict[str, Any]:
+    with daemon.past() as past:
+        if zone is None:
+            return {"snapshots": [_snapshot(one) for one in past.history.snapshots()[:VERSIONS_TOLD]]}
+        return {
+            "zone": zone,
+            "versions": [_version(one) for one in past.history.versions(zone, VERSIONS_TOLD)],
+            "events": [_event(one) for one in past.history.events(zone, VERSIONS_TOLD)],
+        }
+
+
+# ------- As JSON -------
+
+
+def sources(daemon: "Daemon") -> list[dict[str, Any]]:
+    """Each list, and how it fares."""
+    return [_source(daemon, zone) for zone in daemon.config.zones if zone.kind == "list"]
+
+
+def _source(daemon: "Daemon", zone: "Zone") -> dict[str, Any]:
+    listed = daemon.lists.listed.get(zone.name)
+    version = None if listed is None else listed.version
+    not_taken = None if listed is None else listed.not_taken
+    feed = daemon.refresher.states.get(zone.name, FeedState())
+    return {
+        "zone": zone.name,
+        "place": str(zone.place).partition("?")[0],
+        "format": None if listed is None else listed.report.format,
+        "version": None if version is None else version.number,
+        "entries": 0 if listed is None else listed.names.entries,
+        "sha256": None if version is None else version.compiled.source_sha256,
+        "accepted_at": utc(None if version is None else version.accepted_at),
+        "how": None if version is None else version.how,
+        "report": None if listed is None else {**listed.report.as_json(), "told": None},
+        "refused": None
+        if not_taken is None
+        else {
+            "at": utc(not_taken.at),
+            "sha256": not_taken.source_sha256 or None,
+            "codes": [guarded.code for guarded in not_taken.guarded],
+            "problems": [problem.as_json() for problem in not_taken.problems],
+        },
+        "fetched_at": utc(feed.fetched_at),
+        "fetch_error": feed.error,
+        "next_at": utc(feed.next_at),
+    }
+
+
+def _snapshot(one: Published) -> dict[str, Any]:
+    return {
+        "serial": one.serial,
+        "digest": one.digest,
+        "published_at": utc(one.published_at),
+        "reason": one.reason,
+        "versions": dict(one.versions),
+    }
+
+
+def _version(one: Version) -> dict[str, Any]:
+    return {
+        "version": one.number,
+        "sha256": one.compiled.source_sha256,
+        "digest": one.compiled.names_digest,
+        "format": one.compiled.format,
+        "entries": one.compiled.entries,
+        "lines": one.compiled.lines,
+        "accepted": one.compiled.accepted,
+        "repaired": one.compiled.repaired,
+        "duplicate": one.compiled.duplicate,
+        "rejected": one.compiled.rejected,
+        "added": one.added,
+        "removed": one.removed,
+        "accepted_at": utc(one.accepted_at),
+        "how": one.how,
+        "note": one.note,
+        "is_withdrawn": one.is_withdrawn,
+        "has_file": one.has_file,
+    }
+
+
+def _event(one: Event) -> dict[str, Any]:
+    return {
+        "kind": one.kind,
+        "sha256": one.source_sha256,
+        "code": one.code,
+        "message": one.message,
+        "first_at": utc(one.first_at),
+        "last_at": utc(one.last_at),
+        "times": one.times,
+    }

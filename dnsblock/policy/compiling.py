@@ -1,0 +1,89 @@
+"""Compiles the text of a list, as the configuration says, through the engine."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Self
+
+from dnsblock._engine import CompiledList, Names, Progress, compile_list
+from dnsblock.config import Config, Zone
+from dnsblock.orders.guards import public_suffixes
+
+COMPILER = 1  # goes up whenever the same text would compile to other names
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """All that a compiled list depends on beside its text."""
+
+    compiler: int
+    format: str | None  # None: to be recognised
+    match: str | None  # None: as the format has it
+    column: int
+    separator: str
+    repair: tuple[str, ...]
+    public_suffixes: str | None  # digest of those that are left out; None: they are taken
+    protected: tuple[str, ...]
+
+    @classmethod
+    def of(cls, zone: Zone, config: Config) -> Self:
+        """Those of a zone. An allow list may name what it likes."""
+        source = zone.source
+        is_block = zone.answer != "passthru"
+        leaves_out = is_block and source.guards.public_suffix == "leave_out"
+        return cls(
+            compiler=COMPILER,
+            format=None if source.format == "auto" else source.format,
+            match=zone.match,
+            column=source.column,
+            separator="\t" if source.separator == "tab" else source.separator,
+            repair=tuple(sorted(source.repair)),
+            public_suffixes=_suffixes_digest() if leaves_out else None,
+            protected=tuple(sorted(config.protected)) if is_block else (),
+        )
+
+    @property
+    def text(self) -> str:
+        """The same as JSON."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_text(cls, text: str) -> Self:
+        """What `text` was. Raises `ValueError` or `TypeError` for another one's."""
+        read: dict[str, Any] = json.loads(text)
+        lists = {key: tuple(part) for key, part in read.items() if isinstance(part, list)}
+        return cls(**{**read, **lists})
+
+    def compile(
+        self,
+        files: Sequence[tuple[str, str]],
+        *,
+        folder: Path | None,
+        before: Names | None,
+        progress: Progress,
+    ) -> CompiledList:
+        """Compiles files, as (label, path), into a folder or memory. Raises `OSError` and `NotCompiled`."""
+        suffixes, parents, exceptions = public_suffixes() if self.public_suffixes else ((), (), ())
+        return compile_list(
+            files,
+            format=self.format,
+            scope=self.match,
+            column=self.column,
+            separator=self.separator,
+            repairs=self.repair,
+            suffixes=suffixes,
+            suffix_parents=parents,
+            suffix_exceptions=exceptions,
+            protected=self.protected,
+            folder=None if folder is None else str(folder),
+            before=before,
+            progress=progress,
+        )
+
+
+@lru_cache(maxsize=1)
+def _suffixes_digest() -> str:
+    return hashlib.sha256(json.dumps(public_suffixes()).encode()).hexdigest()

@@ -1,0 +1,143 @@
+"""Guards for whole lists: a list that is too odd is not taken, whatever its lines say.
+
+Feeds break about monthly: an error page in the list's place, a download that was cut off, an old copy. None
+of that may block or unblock anyone. The operator can accept a refused text by its digest.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from dnsblock._engine import CompiledList
+from dnsblock.config import Zone
+from dnsblock.policy.history_facts import Version
+
+# What `auto` stands for, for a feed. The national list grows by some thousands of names a day and almost
+# never shrinks; a file of one's own is edited as one likes.
+SHRANK_PERCENT, SHRANK_NAMES = 0.5, 1000
+GREW_PERCENT, GREW_NAMES = 5.0, 100_000
+_HTML = re.compile(rb"[\xef\xbb\xbf\s]*<(!doctype|html|head|body|\?xml)", re.IGNORECASE)
+# Lines that are left out and told, but are no sign of a broken list.
+_HARMLESS = ("address", "public_suffix", "protected", "top_level")
+
+
+@dataclass(frozen=True, slots=True)
+class Guarded:
+    """Why a list is refused. `numbers` are what the guard went by."""
+
+    code: str
+    message: str
+    numbers: Mapping[str, float] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}"
+
+
+def judge(
+    zone: Zone, compiled: CompiledList, head: bytes, before: Version | None, replayed: Version | None
+) -> list[Guarded]:
+    """Every guard that does not let this list through.
+
+    `before` is the version that is enforced; `replayed` an older one that had the same text, if one did.
+    """
+    found = [
+        _html(head),
+        _empty(compiled),
+        _truncated(zone, compiled),
+        _rejected(zone, compiled),
+        _replayed(zone, replayed),
+    ]
+    if before is not None and compiled.names.entries > 0:
+        found += [_shrank(zone, compiled, before), _grew(zone, compiled, before)]
+    return [guarded for guarded in found if guarded is not None]
+
+
+def _html(head: bytes) -> Guarded | None:
+    if _HTML.match(head):
+        return Guarded("HTML", "a web page in the place of the list, such as an error or a login page")
+    return None
+
+
+def _empty(compiled: CompiledList) -> Guarded | None:
+    if compiled.names.entries > 0:
+        return None
+    reason = "the list holds no name; leave the zone out if that is meant"
+    return Guarded("EMPTY", reason, {"lines": compiled.lines})
+
+
+def _truncated(zone: Zone, compiled: CompiledList) -> Guarded | None:
+    if not _is_on(zone, zone.source.guards.truncated):
+        return None
+    cut = [label for label, octets, _, ends in compiled.sources if octets and not ends]
+    if not cut:
+        return None
+    return Guarded("TRUNCATED", f"the last line of {cut[0]} has no end: the list may have been cut off there")
+
+
+def _is_on(zone: Zone, setting: str) -> bool:
+    return setting == "refuse" or (setting == "auto" and zone.is_feed)
+
+
+def _rejected(zone: Zone, compiled: CompiledList) -> Guarded | None:
+    limit = zone.source.guards.rejected_percent
+    bad = compiled.rejected - sum(compiled.rejected_by.get(code, 0) for code in _HARMLESS)
+    if limit == "off" or compiled.lines == 0 or bad <= compiled.lines * limit / 100:
+        return None
+    percent = 100 * bad / compiled.lines
+    reasons = ", ".join(f"{count:,} {code}" for code, count in sorted(compiled.rejected_by.items()))
+    told = f"{bad:,} of {compiled.lines:,} lines cannot be meant ({percent:.2f} %, more than {limit:g} %)"
+    numbers = {"rejected": bad, "lines": compiled.lines, "percent": round(percent, 3), "limit": limit}
+    return Guarded("TOO_MANY_REJECTED", f"{told}: {reasons}", numbers)
+
+
+def _replayed(zone: Zone, replayed: Version | None) -> Guarded | None:
+    if replayed is None:
+        return None
+    at = replayed.accepted_at.isoformat(timespec="seconds").replace("+00:00", "Z")
+    if replayed.is_withdrawn:
+        return Guarded("REPLAYED", f"this is version {replayed.number} of {at}, which was rolled back from")
+    if not _is_on(zone, zone.source.guards.replayed):
+        return None
+    return Guarded("REPLAYED", f"this is version {replayed.number} of {at} again, not a newer one")
+
+
+def _shrank(zone: Zone, compiled: CompiledList, before: Version) -> Guarded | None:
+    guards, difference = zone.source.guards, compiled.difference
+    # Where the names of before are lost, their number is left.
+    removed = before.compiled.entries - compiled.names.entries if difference is None else difference.removed
+    limits = (
+        _limit(zone, guards.shrank_names, SHRANK_NAMES),
+        _limit(zone, guards.shrank_percent, SHRANK_PERCENT),
+    )
+    return _beyond("SHRANK", f"{removed:,} names are gone", removed, before, limits)
+
+
+def _grew(zone: Zone, compiled: CompiledList, before: Version) -> Guarded | None:
+    guards, difference = zone.source.guards, compiled.difference
+    added = compiled.names.entries - before.compiled.entries if difference is None else difference.added
+    limits = (
+        _limit(zone, guards.grew_names, GREW_NAMES),
+        _limit(zone, guards.grew_percent, GREW_PERCENT),
+    )
+    return _beyond("GREW", f"{added:,} names are new", added, before, limits)
+
+
+def _limit(zone: Zone, setting: float | str, usual: float) -> float | None:
+    if setting == "auto":
+        return usual if zone.is_feed else None
+    return None if isinstance(setting, str) else setting
+
+
+def _beyond(
+    code: str, told: str, changed: int, before: Version, limits: tuple[float | None, float | None]
+) -> Guarded | None:
+    entries = before.compiled.entries
+    share = 100 * changed / entries
+    told = f"{told}, of {entries:,} before"
+    numbers = {"changed": changed, "before": entries, "percent": round(share, 4)}
+    names, percent = limits
+    if names is not None and changed > names:
+        return Guarded(code, f"{told}: more than {names:,.0f}", numbers | {"limit": names})
+    if percent is not None and share > percent:
+        return Guarded(code, f"{told}: {share:.2f} %, more than {percent:g} %", numbers | {"limit": percent})
+    return None

@@ -1,0 +1,243 @@
+"""What was enforced at a time, and what happened to a name: from the ledger and the history of lists."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
+from typing import TypedDict
+
+from dnsblock._engine import PolicyZone, Rule, Snapshot
+from dnsblock.config import Config, Zone
+from dnsblock.errors import Problem, Refused
+from dnsblock.orders.order import Order
+from dnsblock.orders.state import derive
+from dnsblock.policy.compile import compile_orders, list_rule
+from dnsblock.policy.explain import Explanation, explain
+from dnsblock.policy.history import History
+from dnsblock.policy.history_facts import Published
+from dnsblock.policy.publish import Policy
+from dnsblock.policy.sources import Lists
+
+
+class NameEvent(TypedDict):
+    """Something that happened to a name, or to one above it whose entry covers it."""
+
+    at: str  # RFC 3339, UTC
+    zone: str
+    what: str  # in force, ended; listed, changed, gone
+    entry: str
+    match: str
+    by: str  # an order, or the version of a list
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What there is to look back with. The zones are those that are configured today."""
+
+    config: Config
+    orders: Sequence[Order]
+    lists: Lists
+    history: History
+
+    # ------- At a time -------
+
+    def explain(self, name: str, when: datetime) -> tuple[Explanation, list[str]]:
+        """Why a canonical name was blocked at a time, or was not; and what cannot be told any more.
+
+        Through the code that answers queries: what was said about the name then is compiled once more.
+        """
+        notes: list[str] = []
+        covers = suffixes(name)
+        state = derive(self.orders, when)
+        zones: list[tuple[PolicyZone, int | None, bool]] = []
+        for zone in self.config.zones:
+            if zone.issuer is not None:
+                items = [one for one in state.in_force.get(zone.issuer, ()) if one.entry.name in covers]
+                zones.append((compile_orders(zone, self.config, items), None, zone.targets == "judge"))
+            elif zone.kind == "list":
+                zones.append((self._list_at(zone, covers, when, notes), None, zone.targets == "judge"))
+        snapshot = Snapshot(zones, self._serial_at(when))
+        policy = Policy(snapshot, tuple(zone for zone, _, _ in zones), state, when)
+        return explain(name, policy, self.config), notes
+
+    def _list_at(self, zone: Zone, covers: Sequence[str], when: datetime, notes: list[str]) -> PolicyZone:
+        lines: list[str] = []
+        for name in covers:
+            past = self.history.scope_at(zone.name, name, when, self._scope_now(zone, name))
+            if not past.is_known:
+                notes.append(f"list {zone.name}: what it said then about {name} is not known any more")
+            elif past.version is None:
+                notes.append(f"list {zone.name}: there was no version yet")
+                break
+            for word in (past.scope or "").split(",") if past.scope else ():
+                scope, rule = (word.removeprefix("except-"), int(word.startswith("except-")))
+                lines.append(f"{scope} {rule} {name}\n")
+        rules = [list_rule(zone, self.config), Rule(None)]
+        return PolicyZone.from_entries(zone.name, rules, "".join(lines).encode())
+
+    def _scope_now(self, zone: Zone, name: str) -> str | None:
+        listed = self.lists.listed.get(zone.name)
+        return None if listed is None else listed.names.scope(name)
+
+    def _serial_at(self, when: datetime) -> int:
+        """The serial that was served then, as far as that is kept; else 0."""
+        served = (one.serial for one in self.history.snapshots() if one.published_at <= when)
+        return next(served, 0)
+
+    # ------- Of a name -------
+
+    def events(self, name: str) -> list[NameEvent]:
+        """What happened to a canonical name, and to names above it whose entries cover it; oldest first."""
+        covers = suffixes(name)
+        found: list[NameEvent] = []
+        for zone in self.config.zones:
+            if zone.issuer is not None:
+                found += _order_events(zone, covers, self.orders)
+            elif zone.kind == "list":
+                found += self._list_events(zone, covers)
+        return sorted(found, key=lambda one: one["at"])
+
+    def _list_events(self, zone: Zone, covers: Sequence[str]) -> Iterator[NameEvent]:
+        first = self.history.version(zone.name, 1)
+        for name in covers:
+            if "." not in name:
+                continue  # no list names a top-level domain
+            changes = self.history.events_of(zone.name, name)
+            scope = changes[0].before if changes else self._scope_now(zone, name)
+            if scope is not None and _covers(scope, is_itself=name == covers[0]) and first is not None:
+                yield _list_event(first.accepted_at, zone, "listed", (name, scope), 1)
+            for change in changes:
+                told = [one for one in (change.before, change.after) if one is not None]
+                if any(_covers(one, is_itself=name == covers[0]) for one in told):
+                    what = (
+                        "listed" if change.before is None else "gone" if change.after is None else "changed"
+                    )
+                    yield _list_event(change.at, zone, what, (name, told[-1]), change.version)
+
+
+def suffixes(name: str) -> list[str]:
+    """The name and every name above it, the longest first."""
+    labels = name.split(".")
+    return [".".join(labels[skip:]) for skip in range(len(labels))]
+
+
+def _names(order: Order, covers: Sequence[str]) -> bool:
+    return any(entry.name in covers for entry in order.entries)
+
+
+def _covers(scope: str, *, is_itself: bool) -> bool:
+    """Whether something is said about the name that is asked for."""
+    words = {word.removeprefix("except-") for word in scope.split(",")}
+    return "subtree" in words or ("exact" if is_itself else "below") in words
+
+
+def _order_events(zone: Zone, covers: Sequence[str], orders: Sequence[Order]) -> Iterator[NameEvent]:
+    """When an entry of an issuer came into force, and when it ended: by looking at each time of change."""
+    own = [order for order in orders if order.issuer == zone.issuer]
+    relevant = [order for order in own if _names(order, covers)]
+    times = {order.effective_at for order in own if order in relevant or order.action == "unblock"}
+    times |= {order.expires_at for order in relevant if order.expires_at is not None}
+    if not relevant:
+        return
+    before: set[tuple[str, str, str]] = set()
+    for time in sorted(times):
+        if time > datetime.now(UTC):
+            break
+        items = derive(own, time).in_force.get(zone.issuer or "", ())
+        now = {
+            (item.order_id, item.entry.name, str(item.entry.match)): item.kind
+            for item in items
+            if item.entry.name in covers and _covers(item.entry.match, is_itself=item.entry.name == covers[0])
+        }
+        for key in now.keys() - before:
+            yield _order_event(time, zone, "in force" if now[key] == "block" else "exempt", key)
+        for key in before - now.keys():
+            yield _order_event(time, zone, "ended", key)
+        before = set(now)
+
+
+def _order_event(at: datetime, zone: Zone, what: str, key: tuple[str, str, str]) -> NameEvent:
+    order_id, entry, match = key
+    by = f"order {order_id}"
+    return {"at": _time(at), "zone": zone.name, "what": what, "entry": entry, "match": match, "by": by}
+
+
+def _list_event(at: datetime, zone: Zone, what: str, said: tuple[str, str], version: int) -> NameEvent:
+    entry, scope = said
+    by = f"version {version}"
+    return {"at": _time(at), "zone": zone.name, "what": what, "entry": entry, "match": scope, "by": by}
+
+
+def _time(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+# ------- Between two snapshots -------
+
+
+class ZoneDifference(TypedDict):
+    """What is another in a zone, as (name, before, after): matches or scopes; null for not there."""
+
+    zone: str
+    a: str  # the version, or the time at which its orders are looked at
+    b: str
+    total: int
+    changes: list[tuple[str, str | None, str | None]]  # the first of them
+
+
+def differences(past: Past, serial_a: int, serial_b: int, limit: int) -> list[ZoneDifference]:
+    """What snapshot b enforces otherwise than snapshot a, zone by zone; of each, `limit` names are told.
+
+    Raises `Refused` for serials and versions that are not kept.
+    """
+    a, b = _kept(past.history, serial_a), _kept(past.history, serial_b)
+    found: list[ZoneDifference] = []
+    for zone in past.config.zones:
+        changes: Iterator[tuple[str, str | None, str | None]]
+        if zone.issuer is not None:
+            changes = _order_changes(zone, past.orders, a.published_at, b.published_at)
+            states = (_time(a.published_at), _time(b.published_at))
+        elif zone.name in a.versions and zone.name in b.versions:
+            versions = (a.versions[zone.name], b.versions[zone.name])
+            changes = _list_changes(past.history, zone, *versions)
+            states = (f"version {versions[0]}", f"version {versions[1]}")
+        else:
+            continue
+        told = list(islice(changes, limit))
+        total = len(told) + sum(1 for _ in changes)
+        if total:
+            found.append({"zone": zone.name, "a": states[0], "b": states[1], "total": total, "changes": told})
+    return found
+
+
+def _kept(history: History, serial: int) -> Published:
+    if (snapshot := history.snapshot(serial)) is not None:
+        return snapshot
+    reason = "no such serial is kept; `dnsblock versions` lists them"
+    raise Refused([Problem(f"serial {serial}", None, "", reason)])
+
+
+def _list_changes(
+    history: History, zone: Zone, a: int, b: int
+) -> Iterator[tuple[str, str | None, str | None]]:
+    if a != b:
+        for change in history.difference(zone.name, a, b):
+            yield change.name, change.before, change.after
+
+
+def _order_changes(
+    zone: Zone, orders: Sequence[Order], a: datetime, b: datetime
+) -> Iterator[tuple[str, str | None, str | None]]:
+    before, after = (_said(zone, orders, when) for when in (a, b))
+    for name in sorted(before.keys() | after.keys()):
+        if before.get(name) != after.get(name):
+            yield name, before.get(name), after.get(name)
+
+
+def _said(zone: Zone, orders: Sequence[Order], when: datetime) -> dict[str, str]:
+    """What an issuer's orders said about each name: the match, and which order."""
+    said: dict[str, str] = {}
+    for item in derive(orders, when).in_force.get(zone.issuer or "", ()):
+        word = f"{'except-' if item.kind == 'exempt' else ''}{item.entry.match} ({item.order_id})"
+        said[item.entry.name] = f"{said[item.entry.name]}, {word}" if item.entry.name in said else word
+    return said

@@ -1,0 +1,220 @@
+"""Reads one list: compile it, compare it with the version that is enforced, judge it."""
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from dnsblock._engine import CompiledList, Names, NotCompiled, Progress
+from dnsblock.config import Config, Zone
+from dnsblock.errors import Problem, Refused
+from dnsblock.log import event
+from dnsblock.policy import texts
+from dnsblock.policy.compiling import Options
+from dnsblock.policy.guards import Guarded, judge
+from dnsblock.policy.history_facts import Compiled, Current, NewVersion, Version
+from dnsblock.policy.reports import Report
+from dnsblock.policy.store import Store
+from dnsblock.policy.texts import Text
+
+UNREADABLE = "UNREADABLE"
+
+
+@dataclass(frozen=True, slots=True)
+class NotTaken:
+    """A text that was refused, as it was when that was found out."""
+
+    known_by: str
+    options: str
+    source_sha256: str  # empty: it could not be read, or not be compiled
+    guarded: tuple[Guarded, ...]
+    problems: tuple[Problem, ...]  # why, with the lines that are told
+    at: datetime
+    report: Report | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A list as it is to be enforced."""
+
+    names: Names
+    report: Report
+    known_by: str
+    version: Version | None  # None: it is new, and not in the history yet
+    new: NewVersion | None = None
+    text: Text | None = None  # of a new one
+    not_taken: NotTaken | None = None  # the text that is there now, if this is an older one
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Reads the list of a zone."""
+
+    zone: Zone
+    config: Config
+    store: Store
+    now: datetime
+    progress: Progress
+    lost: Version | None = None  # enforced last, and neither its file nor its text is there any more
+
+    @property
+    def options(self) -> Options:
+        """What the list is compiled with."""
+        return Options.of(self.zone, self.config)
+
+    def read(self, held: Listed | None) -> Listed | NotTaken:
+        """The list as it is now; the one that is enforced, `held`, where nothing has changed."""
+        options = self.options.text
+        try:
+            text = texts.text_of(self.zone, self.store)
+        except Refused as err:
+            guarded = tuple(Guarded(UNREADABLE, problem.reason) for problem in err.problems)
+            return NotTaken("", options, "", guarded, err.problems, self.now)
+        if held is not None and self._is_known(held, text, options):
+            # An order must not wait until ten million names are read again.
+            return held.not_taken or held
+        try:
+            if held is not None and self._is_the_same(held, text, options):
+                return replace(held, known_by=text.known_by, not_taken=None)
+            compiled = self._compile(text, held)
+            head = texts.head_of(text)
+        except (OSError, NotCompiled) as err:
+            reason = (err.strerror if isinstance(err, OSError) else None) or str(err)
+            guarded = (Guarded("NOT_COMPILED", reason),)
+            problems = (Problem(text.place, None, "", f"the list cannot be compiled: {reason}"),)
+            return NotTaken(text.known_by, options, "", guarded, problems, self.now)
+        return self._judged(text, compiled, head, held)
+
+    def _is_known(self, held: Listed, text: Text, options: str) -> bool:
+        """Whether the files are those that were read before, so that nothing needs to be read again."""
+        if not text.known_by:
+            return False
+        if (refused := held.not_taken) is not None:
+            with self.store.history() as history:
+                is_approved = history.approved(self.zone.name, refused.source_sha256)
+            return (refused.known_by, refused.options) == (text.known_by, options) and not is_approved
+        version = held.version
+        return version is not None and (held.known_by, version.compiled.options) == (text.known_by, options)
+
+    def _is_the_same(self, held: Listed, text: Text, options: str) -> bool:
+        """Whether the text is that of the version all the same: far quicker than to compile it."""
+        version = held.version
+        if version is None or version.compiled.options != options:
+            return False
+        if texts.sha256_of(text) != version.compiled.source_sha256:
+            return False
+        self._know(version, text)
+        return True
+
+    def _compile(self, text: Text, held: Listed | None) -> CompiledList:
+        return self.options.compile(
+            text.files,
+            folder=None if self.store.read_only else self.store.compiled,
+            before=None if held is None else held.names,
+            progress=self.progress,
+        )
+
+    def _judged(
+        self, text: Text, compiled: CompiledList, head: bytes, held: Listed | None
+    ) -> Listed | NotTaken:
+        options, report = self.options.text, Report.of(compiled)
+        sha256 = texts.digest_of(compiled.sources)
+        before = self.lost if held is None else held.version
+        with self.store.history() as history:
+            is_approved = history.approved(self.zone.name, sha256)
+            replayed = None if before is None else history.was_accepted(self.zone.name, sha256)
+        guarded = () if is_approved else tuple(judge(self.zone, compiled, head, before, replayed))
+        if guarded:
+            problems = tuple(self._problems(text, report, sha256, guarded, before))
+            return NotTaken(text.known_by, options, sha256, guarded, problems, self.now, report)
+        new = NewVersion(
+            zone=self.zone.name,
+            compiled=_facts(compiled, sha256, options, report),
+            difference=_difference(compiled, held),
+            accepted_at=self.now,
+            how="accepted by hand" if is_approved else "first" if before is None else "refresh",
+            known_by=text.known_by,
+        )
+        return Listed(compiled.names, report, text.known_by, None, new, text)
+
+    def _know(self, version: Version, text: Text) -> None:
+        if text.known_by and not self.store.read_only:
+            with self.store.history() as history:
+                history.know(version.zone, known_by=text.known_by, validators="")
+
+    def _problems(
+        self,
+        text: Text,
+        report: Report,
+        sha256: str,
+        guarded: Sequence[Guarded],
+        before: Version | None,
+    ) -> Iterator[Problem]:
+        """Why a list is not taken: the lines that cannot be meant, then what is wrong with the whole."""
+        if any(one.code == "TOO_MANY_REJECTED" for one in guarded):
+            yield from (told.problem for told in report.of_kind("rejected"))
+        for one in guarded:
+            yield Problem(text.place, None, "", str(one))
+        if before is not None:
+            command = f"dnsblock source accept {self.zone.name} {sha256}"
+            reason = f"version {before.number} stays. If this text is right all the same: {command}"
+            yield Problem(text.place, None, "", reason)
+
+    # ------- After a restart -------
+
+    def enforced(self) -> Listed | None:
+        """The version that was enforced last, by an earlier process."""
+        with self.store.history() as history:
+            current = history.current(self.zone.name)
+        if current is None:
+            return None
+        names = self.store.names(current.version) or self._compile_again(current)
+        if names is None:
+            return None
+        report = Report.from_text(current.version.compiled.report)
+        return Listed(names, report, current.known_by, current.version)
+
+    def _compile_again(self, current: Current) -> Names | None:
+        """The version's names out of its text, which was kept; the same text makes the same file."""
+        version = current.version
+        files = self.store.text(version)
+        if not files or self.store.read_only:
+            return None
+        try:
+            options = Options.from_text(version.compiled.options)
+            compiled = options.compile(files, folder=self.store.compiled, before=None, progress=self.progress)
+        except (OSError, NotCompiled, ValueError, TypeError) as err:
+            event(logging.ERROR, f"the text of list {self.zone.name} cannot be compiled again: {err}")
+            return None
+        if compiled.names.sha256 != version.compiled.file_sha256:
+            event(logging.ERROR, f"the text of list {self.zone.name} that was kept is another: not used")
+            return None
+        event(logging.WARNING, f"list {self.zone.name} was compiled again from the text that was kept")
+        return compiled.names
+
+
+def _difference(compiled: CompiledList, held: Listed | None) -> bytes | None:
+    if compiled.difference is None or held is None or held.version is None:
+        return None
+    if compiled.difference.lines is not None:
+        return compiled.difference.lines
+    # Only what an operator has accepted can be so much that it was not written down yet.
+    return compiled.names.difference(held.names).lines
+
+
+def _facts(compiled: CompiledList, source_sha256: str, options: str, report: Report) -> Compiled:
+    return Compiled(
+        source_sha256=source_sha256,
+        file_sha256=compiled.names.sha256,
+        names_digest=compiled.names.digest,
+        format=compiled.format,
+        options=options,
+        entries=compiled.names.entries,
+        lines=compiled.lines,
+        accepted=compiled.accepted,
+        repaired=compiled.repaired,
+        duplicate=compiled.duplicate,
+        rejected=compiled.rejected,
+        report=json.dumps(report.as_json()),
+    )

@@ -1,0 +1,68 @@
+"""Puts on record what became of lists: versions that were accepted, texts that were not, snapshots served."""
+
+import json
+import logging
+
+from dnsblock.config import HistoryOptions
+from dnsblock.errors import HistoryUnwritable, Refused
+from dnsblock.log import event
+from dnsblock.policy.history_facts import Published, Refusal
+from dnsblock.policy.reading import NotTaken
+from dnsblock.policy.sources import Lists
+
+
+def accept(lists: Lists) -> None:
+    """Puts new versions on record, with their texts, before anything of them is enforced.
+
+    Raises `HistoryUnwritable`, `OSError` and `Refused`; then nothing is on record.
+    """
+    new = lists.new
+    for listed in new:
+        if listed.text is not None and listed.new is not None:
+            sha256 = listed.new.compiled.source_sha256
+            lists.store.keep_text(listed.new.zone, sha256, listed.text.files)
+    if not new:
+        return
+    with lists.store.history() as history:
+        versions = history.accept([listed.new for listed in new if listed.new is not None])
+    lists.accepted(versions)
+    for version, listed in zip(versions, new, strict=True):
+        text = f"accepted version {version.number} of list {version.zone}: {listed.report.summary}"
+        event(logging.INFO, text, zone=version.zone, sha256=version.compiled.source_sha256)
+        for told in listed.report.of_kind("left out"):
+            event(logging.WARNING, f"list {version.zone} names what no list may block: {told.problem}")
+
+
+def refuse(lists: Lists, zone: str, not_taken: NotTaken) -> None:
+    """Puts on record why a text was not taken. Where that cannot be written down, it is logged."""
+    for guarded in not_taken.guarded:
+        event(logging.ERROR, f"list {zone} is not taken: {guarded}", zone=zone, code=guarded.code)
+        refusal = Refusal(
+            zone=zone,
+            source_sha256=not_taken.source_sha256,
+            code=guarded.code,
+            message=guarded.message,
+            numbers=json.dumps(dict(guarded.numbers)),
+            at=not_taken.at,
+        )
+        try:
+            with lists.store.history() as history:
+                history.refuse(refusal)
+        except (HistoryUnwritable, Refused) as err:
+            event(logging.ERROR, f"the refusal could not be written down: {err}")
+
+
+def served(lists: Lists, published: Published, options: HistoryOptions) -> None:
+    """Puts a snapshot on record that is served now, and keeps of former lists as much as shall be kept."""
+    try:
+        with lists.store.history() as history:
+            history.keep_snapshot(published, keep=options.snapshots)
+        lists.store.prune(list(lists.listed), options.generations)
+        for zone, listed in lists.listed.items():
+            if listed.version is not None:
+                lists.store.drop_texts(zone, listed.version.compiled.source_sha256)
+    except (HistoryUnwritable, Refused, OSError) as err:
+        event(logging.ERROR, f"what is served could not be written down: {err}")
+    for listed in lists.listed.values():
+        # Only now: until the list of before is gone, each of them would take its room in memory.
+        listed.names.populate()

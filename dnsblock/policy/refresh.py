@@ -1,0 +1,179 @@
+"""Follows lists: looks at files and folders again and again, and fetches feeds when they are due.
+
+What has changed is published through the daemon, one at a time as everything else.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from dnsblock.config import Config, Zone
+from dnsblock.errors import FetchFailed, Problem, Refused
+from dnsblock.log import event
+from dnsblock.policy.feeds import Feed, Fetched, NotModified, Validators, fetch
+from dnsblock.policy.schedule import Schedule
+from dnsblock.policy.store import Store
+
+TICK_SECONDS = 1.0  # how soon a zone that is new in the configuration is followed
+
+
+@dataclass(frozen=True, slots=True)
+class FeedState:
+    """How fetching a feed goes."""
+
+    fetched_at: datetime | None = None  # the server last said what its list is
+    error: str | None = None  # of the last try
+    error_code: str | None = None
+    next_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What is done with what is seen."""
+
+    publish: Callable[[str], Awaitable[object]]  # publishes the lists as they are now; raises `Refused`
+    is_changed: Callable[[Zone], bool]  # whether a file or folder is another than the one that was read
+    fetched: Callable[[str, str], None]  # counts a try for a zone: `ok`, `not_modified` or a code
+
+
+class Refresher:
+    """Follows the lists of a configuration."""
+
+    def __init__(self, store: Store, hooks: Hooks) -> None:
+        self._store = store
+        self._hooks = hooks
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._schedules: dict[str, Schedule] = {}
+        self.states: dict[str, FeedState] = {}
+
+    async def run(self, config: Callable[[], Config]) -> None:
+        """Follows what the configuration of each moment names, until it is cancelled."""
+        tasks: dict[Zone, asyncio.Task[None]] = {}
+        async with asyncio.TaskGroup() as group:
+            while True:
+                wanted = {zone for zone in config().zones if zone.kind == "list"}
+                for zone in tasks.keys() - wanted:
+                    tasks.pop(zone).cancel()
+                for zone in wanted - tasks.keys():
+                    follow = self._follow_feed if zone.is_feed else self._follow_files
+                    tasks[zone] = group.create_task(follow(zone))
+                await asyncio.sleep(TICK_SECONDS)
+
+    async def refresh(self, zone: Zone) -> None:
+        """Fetches a feed now, and publishes what came. Raises `FetchFailed` and `Refused`."""
+        async with self._locks.setdefault(zone.name, asyncio.Lock()):
+            try:
+                fetched = await download(zone, self._store)
+            except FetchFailed as err:
+                self._hooks.fetched(zone.name, err.code)
+                self._note(zone, error=str(err), error_code=err.code)
+                raise
+            self._hooks.fetched(zone.name, "ok" if isinstance(fetched, Fetched) else "not_modified")
+            self._note(zone, fetched_at=datetime.now(UTC), error=None, error_code=None)
+            if isinstance(fetched, Fetched):
+                facts = {"zone": zone.name, "octets": fetched.octets, "sha256": fetched.sha256}
+                event(logging.INFO, f"fetched list {zone.name} in {fetched.seconds:.1f} s", **facts)
+                await self._hooks.publish(f"feed {zone.name}")
+
+    async def _follow_feed(self, zone: Zone) -> None:
+        schedule = self._schedules.setdefault(zone.name, Schedule(zone.every_seconds))
+        while True:
+            try:
+                await self.refresh(zone)
+                wait = schedule.after_success()
+            except FetchFailed as err:
+                _tell(zone, err)
+                wait = schedule.after_failure(err.retry_after)
+            except Refused:
+                wait = schedule.after_success()  # it came; what is wrong with it was logged by publish
+            self._note(zone, next_at=datetime.now(UTC) + timedelta(seconds=wait))
+            await asyncio.sleep(wait)
+
+    async def _follow_files(self, zone: Zone) -> None:
+        while True:
+            await asyncio.sleep(zone.every_seconds)
+            if await asyncio.to_thread(self._hooks.is_changed, zone):
+                with contextlib.suppress(Refused):  # logged by publish
+                    await self._hooks.publish(f"list {zone.name}")
+
+    def _note(self, zone: Zone, **facts: datetime | str | None) -> None:
+        state = self.states.get(zone.name, FeedState())
+        self.states[zone.name] = replace(state, **facts)  # type: ignore[arg-type]  # names and types match
+
+
+def _tell(zone: Zone, err: FetchFailed) -> None:
+    text = f"list {zone.name} was not fetched: {err}"
+    event(logging.ERROR, text, zone=zone.name, code=err.code)
+
+
+def feed_of(zone: Zone) -> Feed:
+    """The feed of a zone that has one."""
+    source = zone.source
+    return Feed(
+        str(zone.place),
+        max_bytes=source.max_mb << 20,
+        timeout=source.timeout_s,
+        ca=source.ca,
+        authorization=source.authorization,
+    )
+
+
+async def download(
+    zone: Zone, store: Store, progress: Callable[[int, int | None], None] | None = None
+) -> Fetched | NotModified:
+    """Fetches the text of a feed if it is another than the one that is there. Raises `FetchFailed`."""
+    into = store.download(zone.name)
+    known = into.with_suffix(".json")
+    validators = await asyncio.to_thread(_validators, zone, into, known)
+    fetched = await fetch(feed_of(zone), into, validators, progress)
+    if isinstance(fetched, Fetched):
+        await asyncio.to_thread(_keep_validators, zone, fetched.validators, known)
+    return fetched
+
+
+def _validators(zone: Zone, text: Path, known: Path) -> Validators | None:
+    """What the server is asked by; nothing where that is of another URL, or the text is gone."""
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        kept = json.loads(known.read_bytes())
+        if kept["url"] == str(zone.place) and text.stat().st_size == kept["octets"]:
+            return Validators(kept["etag"], kept["last_modified"])
+    return None
+
+
+def _keep_validators(zone: Zone, validators: Validators, known: Path) -> None:
+    """Without them, the list is fetched whole the next time: nothing worse happens when this fails."""
+    kept = {
+        "url": str(zone.place),
+        "octets": known.with_suffix(".txt").stat().st_size,
+        "etag": validators.etag,
+        "last_modified": validators.last_modified,
+    }
+    half = known.with_suffix(".json.tmp")
+    with contextlib.suppress(OSError):
+        half.write_text(json.dumps(kept))
+        os.replace(half, known)
+
+
+def fetch_missing(config: Config, store: Store) -> None:
+    """Fetches feeds that nothing is there of, at a start. Raises `Refused` for those that must be there."""
+    problems: list[Problem] = []
+    for zone in config.zones:
+        with store.history() as history:
+            is_known = not zone.is_feed or history.current(zone.name) is not None
+        if is_known or store.download(zone.name).exists():
+            continue
+        event(logging.INFO, f"fetching list {zone.name} for the first time", zone=zone.name)
+        try:
+            asyncio.run(download(zone, store))
+        except FetchFailed as err:
+            _tell(zone, err)
+            if zone.source.missing == "refuse":
+                problems.append(Problem(f"list {zone.name}", None, "", str(err)))
+    if problems:
+        raise Refused(problems)

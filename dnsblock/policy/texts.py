@@ -1,0 +1,107 @@
+"""What a list is made of: its files, and what they are known by without being read."""
+
+import hashlib
+import json
+import os
+import stat
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dnsblock.config import Zone
+from dnsblock.errors import Problem, Refused
+from dnsblock.policy.store import Store
+
+SETTLED_NS = 2_000_000_000  # how old the latest write to a file must be for its version to be told
+MAX_FILES = 1000  # of a folder
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """The files of a list as they are now, as (label, path)."""
+
+    files: tuple[tuple[str, str], ...]
+    octets: int
+    known_by: str  # whoever writes to a file changes it; empty: a file was written a moment ago
+
+    @property
+    def place(self) -> str:
+        """What it is called where no single line is meant."""
+        return self.files[0][0] if len(self.files) == 1 else str(Path(self.files[0][1]).parent)
+
+
+def text_of(zone: Zone, store: Store) -> Text:
+    """The files of a zone's list. Raises `Refused` where they cannot be read or are too large."""
+    if isinstance(zone.place, Path):
+        place, label = zone.place, str(zone.place)
+    else:
+        place, label = store.download(zone.name), str(zone.place).partition("?")[0]
+    try:
+        found = list(_files(place))
+    except OSError as err:
+        reason = f"cannot be read: {err.strerror or err}"
+        raise Refused([Problem(label, None, "", reason)]) from err
+    files = tuple((str(path) if isinstance(zone.place, Path) else label, str(path)) for path, _ in found)
+    octets = sum(status.st_size for _, status in found)
+    limit = zone.source.max_mb << 20
+    if octets > limit:
+        reason = f"larger than {limit:,} octets: is it the list? `source.max_mb` is the limit"
+        raise Refused([Problem(label, None, f"{octets:,} octets", reason)])
+    return Text(files, octets, _known_by(found))
+
+
+def _files(place: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """The file, or the files of a folder by their names, without hidden and half-written ones."""
+    status = place.stat()
+    if not stat.S_ISDIR(status.st_mode):
+        if not stat.S_ISREG(status.st_mode):
+            raise Refused([Problem(str(place), None, "", "not a regular file")])
+        yield place, status
+        return
+    entries = sorted(entry.path for entry in os.scandir(place) if not _is_passed_over(entry.name))
+    if not entries:
+        raise Refused([Problem(str(place), None, "", "the folder holds no list")])
+    if len(entries) > MAX_FILES:
+        reason = f"the folder holds more than {MAX_FILES:,} files: is it the right one?"
+        raise Refused([Problem(str(place), None, "", reason)])
+    for path in map(Path, entries):
+        status = path.stat()
+        if stat.S_ISREG(status.st_mode):
+            yield path, status
+
+
+def _is_passed_over(name: str) -> bool:
+    return name.startswith(".") or name.endswith(("~", ".tmp", ".part", ".swp"))
+
+
+def _known_by(found: Sequence[tuple[Path, os.stat_result]]) -> str:
+    """Within one tick of the kernel's clock a file may be written twice and look the same."""
+    latest = max((max(s.st_mtime_ns, s.st_ctime_ns) for _, s in found), default=0)
+    if time.time_ns() - latest < SETTLED_NS:
+        return ""
+    return json.dumps(
+        [[str(path), s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns] for path, s in found]
+    )
+
+
+def digest_of(sources: Sequence[tuple[str, int, str, bool]]) -> str:
+    """The SHA-256 by which a text is accepted: of the file, or, of several, over their own."""
+    if len(sources) == 1:
+        return sources[0][2]
+    return hashlib.sha256("\n".join(sha256 for _, _, sha256, _ in sources).encode()).hexdigest()
+
+
+def sha256_of(text: Text) -> str:
+    """The same, by reading the files. Raises `OSError`."""
+    digests: list[tuple[str, int, str, bool]] = []
+    for label, path in text.files:
+        with open(path, "rb") as file:
+            digests.append((label, 0, hashlib.file_digest(file, "sha256").hexdigest(), True))
+    return digest_of(digests)
+
+
+def head_of(text: Text) -> bytes:
+    """The first octets of a text."""
+    with Path(text.files[0][1]).open("rb") as file:
+        return file.read(1024)

@@ -1,0 +1,234 @@
+//! Compiled lists for Python: compile, open, compare.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use pyo3::create_exception;
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use super::{digest_text, name, refused};
+use crate::list::{self, Format, LeftOut, Repairs, Settings, Source, Told};
+use crate::name::{Name, Walk};
+use crate::policy::Match;
+use crate::policy::compiler::{CompileError, Into};
+use crate::policy::difference::{self, Difference};
+use crate::policy::names::{self, SEED, Unusable};
+
+create_exception!(_engine, NotCompiled, PyRuntimeError);
+create_exception!(_engine, NamesUnusable, PyValueError);
+
+pub fn not_compiled(error: CompileError) -> PyErr {
+    match error {
+        CompileError::Io(error) => PyErr::from(error),
+        error => NotCompiled::new_err(error.to_string()),
+    }
+}
+
+//------- Names --------------------------------------------------------------
+
+#[pyclass(frozen, module = "dnsblock._engine")]
+pub struct Names(pub Arc<names::Names>);
+
+#[pymethods]
+impl Names {
+    #[staticmethod]
+    fn open(py: Python<'_>, path: PathBuf, sha256: &str) -> PyResult<Names> {
+        let expected = sha256_of(sha256).ok_or_else(|| refused("a SHA-256", sha256))?;
+        match py.detach(|| names::Names::open(&path, &expected)) {
+            Ok(names) => Ok(Names(Arc::new(names))),
+            Err(Unusable::Unreadable(error)) => Err(PyErr::from(error)),
+            Err(Unusable::Corrupt) => {
+                Err(NamesUnusable::new_err("its octets are not what its name promises"))
+            }
+            Err(Unusable::Foreign) => Err(NamesUnusable::new_err("not a compiled list of this version")),
+        }
+    }
+
+    /// What the list says about exactly this name, in a word.
+    fn scope(&self, text: &str) -> PyResult<Option<String>> {
+        let name = name(text)?;
+        let walk = Walk::new(&name, SEED);
+        Ok(self.0.find(walk.hash(0), walk.text(), 0).map(|(scope, _)| scope.word()))
+    }
+
+    /// What this list says that the one before did not, and the other way round.
+    fn difference(&self, py: Python<'_>, before: &Names) -> ListDifference {
+        let (before, after) = (Arc::clone(&before.0), Arc::clone(&self.0));
+        let difference = py.detach(|| difference::between(&before, &after));
+        ListDifference::new(py, difference)
+    }
+
+    /// Reads all of it into memory.
+    fn populate(&self, py: Python<'_>) {
+        py.detach(|| self.0.populate());
+    }
+
+    #[getter]
+    fn entries(&self) -> usize {
+        self.0.entries()
+    }
+
+    #[getter]
+    fn digest(&self) -> String {
+        digest_text(self.0.digest())
+    }
+
+    #[getter]
+    fn sha256(&self) -> String {
+        hex(self.0.sha256())
+    }
+
+    #[getter]
+    fn octets(&self) -> usize {
+        self.0.octets().len()
+    }
+}
+
+pub fn hex(octets: &[u8; 32]) -> String {
+    octets.iter().map(|octet| format!("{octet:02x}")).collect()
+}
+
+fn sha256_of(text: &str) -> Option<[u8; 32]> {
+    let mut octets = [0; 32];
+    if text.len() != 64 || !text.is_ascii() {
+        return None;
+    }
+    for (place, octet) in octets.iter_mut().enumerate() {
+        *octet = u8::from_str_radix(&text[2 * place..2 * place + 2], 16).ok()?;
+    }
+    Some(octets)
+}
+
+#[pyclass(frozen, get_all, module = "dnsblock._engine")]
+pub struct ListDifference {
+    added: u64,
+    removed: u64,
+    changed: u64,
+    lines: Option<Py<PyBytes>>,
+}
+
+impl ListDifference {
+    fn new(py: Python<'_>, difference: Difference) -> ListDifference {
+        let Difference { added, removed, changed, lines } = difference;
+        let lines = lines.map(|lines| PyBytes::new(py, &lines).unbind());
+        ListDifference { added, removed, changed, lines }
+    }
+}
+
+//------- Compiling ----------------------------------------------------------
+
+#[pyclass(frozen, module = "dnsblock._engine")]
+#[derive(Default)]
+pub struct Progress(list::Progress);
+
+#[pymethods]
+impl Progress {
+    #[new]
+    fn new() -> Progress {
+        Progress::default()
+    }
+
+    #[getter]
+    fn octets(&self) -> u64 {
+        self.0.octets()
+    }
+}
+
+/// A line that is worth a look: file, line, value, code, text.
+type ToldLine = (String, u32, String, String, String);
+
+#[pyclass(frozen, get_all, module = "dnsblock._engine")]
+pub struct CompiledList {
+    names: Py<Names>,
+    difference: Option<Py<ListDifference>>,
+    format: &'static str,
+    is_recognised: bool,
+    /// For each file: label, octets, SHA-256, whether it ends with a line feed.
+    sources: Vec<(String, u64, String, bool)>,
+    lines: u64,
+    accepted: u64,
+    repaired: u64,
+    duplicate: u64,
+    rejected: u64,
+    silent: u64,
+    rejected_by: HashMap<&'static str, u64>,
+    repaired_by: HashMap<&'static str, u64>,
+    rejected_lines: Vec<ToldLine>,
+    repaired_lines: Vec<ToldLine>,
+    duplicate_lines: Vec<ToldLine>,
+    left_out_lines: Vec<ToldLine>,
+}
+
+#[pyfunction]
+#[allow(clippy::too_many_arguments, reason = "Python gives them by keyword")]
+#[pyo3(signature = (files, *, format, scope, column, separator, repairs, suffixes, suffix_parents,
+    suffix_exceptions, protected, folder, before, progress))]
+pub fn compile_list(
+    py: Python<'_>,
+    files: Vec<(String, PathBuf)>,
+    format: Option<&str>,
+    scope: Option<&str>,
+    column: usize,
+    separator: char,
+    repairs: Vec<String>,
+    suffixes: Vec<String>,
+    suffix_parents: Vec<String>,
+    suffix_exceptions: Vec<String>,
+    protected: Vec<String>,
+    folder: Option<PathBuf>,
+    before: Option<&Names>,
+    progress: &Progress,
+) -> PyResult<CompiledList> {
+    let files: Vec<Source> = files.into_iter().map(|(label, path)| Source { label, path }).collect();
+    let format =
+        format.map(|name| Format::from_name(name).ok_or_else(|| refused("a format", name))).transpose()?;
+    let scope =
+        scope.map(|name| Match::from_name(name).ok_or_else(|| refused("a match", name))).transpose()?;
+    let mut allowed = Repairs::NONE;
+    for repair in &repairs {
+        allowed = allowed | Repairs::from_name(repair).ok_or_else(|| refused("a repair", repair))?;
+    }
+    let separator = u8::try_from(separator).map_err(|_| refused("a separator", &separator.to_string()))?;
+    let settings = Settings { format: Format::Plain, scope, column, separator, repairs: allowed };
+    let names = |texts: Vec<String>| texts.iter().map(|text| name(text)).collect::<PyResult<Vec<Name>>>();
+    let left_out = LeftOut::new(
+        &names(suffixes)?,
+        &names(suffix_parents)?,
+        &names(suffix_exceptions)?,
+        &names(protected)?,
+    );
+    let before = before.map(|names| Arc::clone(&names.0));
+    let compile = || {
+        let into = folder.as_deref().map_or(Into::Memory, Into::Folder);
+        list::compile(&files, settings, format, &left_out, into, before, &progress.0)
+    };
+    let (compiled, report) = py.detach(compile).map_err(not_compiled)?;
+    let told = |lines: Vec<Told>| {
+        lines.into_iter().map(|told| (told.label, told.line, told.value, told.code, told.text)).collect()
+    };
+    let source = |(label, read): (String, list::Read)| {
+        (label, read.octets, hex(&read.sha256), read.ends_with_line_feed)
+    };
+    Ok(CompiledList {
+        names: Py::new(py, Names(Arc::new(compiled.names)))?,
+        difference: compiled.difference.map(|d| Py::new(py, ListDifference::new(py, d))).transpose()?,
+        format: report.format.unwrap_or(Format::Plain).name(),
+        is_recognised: report.is_recognised,
+        sources: report.sources.into_iter().map(source).collect(),
+        lines: report.lines,
+        accepted: report.accepted,
+        repaired: report.repaired,
+        duplicate: report.duplicate,
+        rejected: report.rejected,
+        silent: report.silent,
+        rejected_by: report.rejected_by.into_iter().collect(),
+        repaired_by: report.repaired_by.into_iter().collect(),
+        rejected_lines: told(report.rejected_lines),
+        repaired_lines: told(report.repaired_lines),
+        duplicate_lines: told(report.duplicate_lines),
+        left_out_lines: told(report.left_out_lines),
+    })
+}
