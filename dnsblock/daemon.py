@@ -129,6 +129,7 @@ class Daemon:
                 raise _as_refused(err) from err
             raise
         self.last_publish = LastPublish(True, self.started_at, "start")
+        self.metrics.follow(self.lists.listed, self.feeds)
         self.refresher = Refresher(self.store, self._hooks())
         if not config.zones:
             event(logging.WARNING, "no zones are configured: nothing is blocked")
@@ -323,6 +324,7 @@ class Daemon:
                 raise
             is_new = done.lists.versions != self.lists.versions
             self.config, self.lists, self._rules = draft.config, done.lists, draft.rules
+            self.metrics.follow(self.lists.listed, self.feeds)
             self.policy = done.policy
             self._tell(reason, done.policy, before, started)
             snapshot = done.policy.snapshot
@@ -422,6 +424,11 @@ class Daemon:
     def counters(self) -> Counts:
         """What the packet threads have counted."""
         return self.engine.counters()
+
+    @property
+    def feeds(self) -> list[str]:
+        """Zones whose lists are fetched."""
+        return [zone.name for zone in self.config.zones if zone.is_feed]
 
     @property
     def upstreams_down(self) -> list[str]:

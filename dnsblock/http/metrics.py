@@ -2,9 +2,10 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from itertools import product
+from typing import TYPE_CHECKING, Any, get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -25,7 +26,9 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from dnsblock import __version__
+from dnsblock.errors import FetchCode
 from dnsblock.policy import Counts
+from dnsblock.policy.guards import CODES
 
 if TYPE_CHECKING:
     from dnsblock.daemon import Daemon
@@ -88,6 +91,13 @@ class Metrics(Collector):
         """Notes a publish that failed."""
         self._last_attempt = time.time()
         self._failures.labels(reason).inc()
+
+    def follow(self, lists: Iterable[str], feeds: Iterable[str]) -> None:
+        """Shows all that can be counted about these lists, so that `rate()` sees the first event."""
+        for zone, code in product(lists, CODES):
+            self._refusals.labels(zone, code.lower())
+        for zone, result in product(feeds, ("ok", "not_modified", *get_args(FetchCode))):
+            self._fetches.labels(zone, result.lower())
 
     def fetched(self, zone: str, result: str) -> None:
         """Notes a try to fetch a feed: `ok`, `not_modified`, or the code of what went wrong."""
@@ -310,9 +320,9 @@ def _lists(daemon: "Daemon") -> Iterator[Metric]:
             version.add_metric([zone], listed.version.number)
             accepted.add_metric([zone], _unix(listed.version.accepted_at))
         refused.add_metric([zone], float(listed.not_taken is not None))
-    for zone, state in sorted(daemon.refresher.states.items()):
-        if state.fetched_at is not None:
-            fetched.add_metric([zone], _unix(state.fetched_at))
+    for feed in daemon.feeds:
+        state = daemon.refresher.states.get(feed)
+        fetched.add_metric([feed], _unix(None if state is None else state.fetched_at))
     yield from (lines, rejected, version, accepted, fetched, refused)
 
 

@@ -12,6 +12,11 @@ from dnsblock._engine import CompiledList
 from dnsblock.config import Zone
 from dnsblock.policy.history_facts import Version
 
+UNREADABLE, NOT_COMPILED = "UNREADABLE", "NOT_COMPILED"
+CODES = (
+    *("HTML", "EMPTY", "TRUNCATED", "TOO_MANY_REJECTED", "REPLAYED", "SHRANK", "GREW"),
+    *(UNREADABLE, NOT_COMPILED),
+)
 # What `auto` stands for, for a feed. The national list grows by some thousands of names a day and almost
 # never shrinks; a file of one's own is edited as one likes.
 SHRANK_PERCENT, SHRANK_NAMES = 0.5, 1000

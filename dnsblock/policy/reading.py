@@ -12,13 +12,11 @@ from dnsblock.errors import Problem, Refused
 from dnsblock.log import event
 from dnsblock.policy import texts
 from dnsblock.policy.compiling import Options
-from dnsblock.policy.guards import Guarded, judge
+from dnsblock.policy.guards import NOT_COMPILED, UNREADABLE, Guarded, judge
 from dnsblock.policy.history_facts import Compiled, Current, NewVersion, Version
 from dnsblock.policy.reports import Report
 from dnsblock.policy.store import Store
 from dnsblock.policy.texts import Text
-
-UNREADABLE = "UNREADABLE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +79,7 @@ class Reader:
             head = texts.head_of(text)
         except (OSError, NotCompiled) as err:
             reason = (err.strerror if isinstance(err, OSError) else None) or str(err)
-            guarded = (Guarded("NOT_COMPILED", reason),)
+            guarded = (Guarded(NOT_COMPILED, reason),)
             problems = (Problem(text.place, None, "", f"the list cannot be compiled: {reason}"),)
             return NotTaken(text.known_by, options, "", guarded, problems, self.now)
         return self._judged(text, compiled, head, held)

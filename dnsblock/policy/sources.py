@@ -16,8 +16,9 @@ from dnsblock.errors import Problem, Refused
 from dnsblock.log import event
 from dnsblock.policy import PolicyZone
 from dnsblock.policy.compile import compile_addresses, list_rule
+from dnsblock.policy.guards import UNREADABLE
 from dnsblock.policy.history_facts import Version
-from dnsblock.policy.reading import UNREADABLE, Listed, NotTaken, Reader
+from dnsblock.policy.reading import Listed, NotTaken, Reader
 from dnsblock.policy.store import Store
 from dnsblock.policy.texts import text_of
 

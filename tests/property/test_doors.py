@@ -3,11 +3,12 @@
 import asyncio
 import json
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from ipaddress import ip_network
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, cast, get_args
 from unittest.mock import patch
 from urllib.parse import quote_from_bytes
 
@@ -16,19 +17,23 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from dnsblock._engine import Answer, ListRefused, PolicyZone, Rule, Snapshot
+from dnsblock._engine import Answer, CompiledList, ListRefused, PolicyZone, Rule, Snapshot
 from dnsblock.client import Client
-from dnsblock.config import Config, control_socket, inspect
+from dnsblock.config import Config, Format, control_socket, inspect
 from dnsblock.errors import DaemonUnreachable, Problem, Refused
 from dnsblock.http.api import control_app
 from dnsblock.names import NameRefused, address, canonical
 from dnsblock.orders.guards import public_suffix
 from dnsblock.orders.intake import examine
-from dnsblock.policy.compile import compile_addresses, compile_list
+from dnsblock.policy import Octets
+from dnsblock.policy.compile import compile_addresses
+from dnsblock.policy.compiling import Options
 from dnsblock.policy.explain import explain, explain_address
 from dnsblock.policy.publish import Policy, Serials
+from dnsblock.policy.reports import Report
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+FORMAT_NAMES = [name for name in get_args(Format) if name != "auto"]
 CONFIG = Config.model_validate(
     {
         "upstream": {"servers": ["192.0.2.1"]},
@@ -92,37 +97,50 @@ TEXTS = st.one_of(
 )
 
 
+ANSWER = Answer("nodata", ttl=30)
+FORMATS = st.sampled_from([None, *FORMAT_NAMES])
+
+
+def compile_text(data: bytes, zone: Any, file: Path, format_name: str | None) -> CompiledList:
+    file.write_bytes(data)
+    options = replace(Options.of(zone, CONFIG), format=format_name)
+    return options.compile([("f", str(file))], folder=None, before=None, progress=Octets())
+
+
 @relaxed
-@given(TEXTS, st.sampled_from(LISTS))
-@example(b"\xff # \xff", LISTS[0])
-@example("é.example\xa0# co.id".encode(), LISTS[0])
-@example(b"CO.ID. # x", LISTS[1])
-def test_any_octets_are_a_list_or_refused(data: bytes, zone: Any):
-    """Each name of it is found by the lookup that answers queries, and none is a public suffix."""
-    try:
-        compiled = compile_list(zone, CONFIG, "f", data)
-    except Refused as refused:
-        assert_presentable(refused)
-        return
-    names = set()
-    for line in data.decode().removeprefix("\ufeff").split("\n"):
-        if name := re.split(r"(?:^|(?<=\s))#" if line.isascii() else "#", line)[0].strip():
-            # An IPv4 address is spelled like a name, and stands for one here.
-            names.add(name.lower().removesuffix(".") if name.isascii() else canonical(name))
-    assert compiled.entries == len(names) > 0
-    below = "x." if zone.match == "below" else ""
-    assert (
-        compiled.lookup("\n".join(below + name for name in names if len(name) < 250).encode()).count(0) == 0
-    )
-    if zone.answer != "passthru":
-        assert not any(public_suffix(name) for name in names)
+@given(TEXTS, st.sampled_from(LISTS), FORMATS)
+@example(b"\xff # \xff", LISTS[0], None)
+@example("é.example\xa0# co.id".encode(), LISTS[0], "plain")
+@example(b"CO.ID. # x", LISTS[1], "plain")
+def test_any_octets_are_a_list(tmp_path: Path, data: bytes, zone: Any, format_name: str | None):
+    """Every line is accounted for; each name is canonical, found by the lookup that answers queries, and no
+    public suffix."""
+    compiled = compile_text(data, zone, tmp_path / "list", format_name)
+    counts = (compiled.accepted, compiled.repaired, compiled.duplicate, compiled.rejected)
+    assert sum(counts) == compiled.lines
+    assert compiled.rejected == sum(compiled.rejected_by.values())
+    assert compiled.lines + compiled.silent in (data.count(b"\n"), data.count(b"\n") + 1)
+    json.dumps(Report.of(compiled).as_json()).encode()
+    for told in Report.of(compiled).told:
+        assert_presentable(Refused([told.problem]))
+    nothing = compile_text(b"", zone, tmp_path / "empty", format_name)
+    lines = compiled.names.difference(nothing.names).lines.decode().splitlines()
+    assert len(lines) == compiled.names.entries
+    rule = Rule(ANSWER)
+    listed = PolicyZone.from_names("z", compiled.names, rule)
+    for line in lines:
+        sign, scope, name = line.split(" ")
+        assert (sign, canonical(name), compiled.names.scope(name)) == ("+", name, scope)
+        asked = name if "below" not in scope or len(name) > 240 else f"x.{name}"
+        if "except" not in scope and len(name) <= 240:
+            assert listed.lookup(asked.encode()) == b"\1"
+        assert zone.answer == "passthru" or not public_suffix(name)
 
 
 MATCHES = st.sampled_from(["exact", "subtree", "below", "", "other"])
 LINES = st.tuples(MATCHES, st.sampled_from(["0", "1", "2", "-1", "x", "9" * 30]), st.sampled_from(WORDS)).map(
     " ".join
 )
-ANSWER = Answer("nodata", ttl=30)
 
 
 @given(TEXTS | st.lists(LINES, max_size=6).map(lambda lines: "\n".join(lines).encode()), MATCHES)

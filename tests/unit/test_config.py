@@ -90,7 +90,7 @@ def test_the_examples_in_the_reference_file_are_valid(read):
     lines = ["  " + line[3:] if line.startswith("#  - {") else line for line in lines]
     config = read("\n".join(lines))
     assert sorted(config.answers) == ["landing", "sinkhole"]
-    assert [zone.name for zone in config.zones] == ["kominfo", "malware", "badnets"]
+    assert [zone.name for zone in config.zones] == ["kominfo", "national", "malware", "badnets"]
 
 
 # ------- Values -------
@@ -113,14 +113,14 @@ def test_relative_paths_are_relative_to_the_file(read, tmp_path: Path):
     assert config.orders == tmp_path / "in"
     assert config.state == Path("/var/lib/x")
     assert config.control == tmp_path / ".." / "c.sock"
-    assert config.zones[1].list_file == tmp_path / "lists" / "l.txt"
+    assert config.zones[1].place == tmp_path / "lists" / "l.txt"
 
 
 def test_a_zone_says_what_it_is(read):
     config = read(f"orders: in\nzones: [{ISSUER_ZONE}, {{name: l, list: l.txt, answer: drop}}]")
     orders, plain = config.zones
     assert (orders.kind, orders.issuer, orders.unsigned) == ("orders", "kominfo.go.id", "accept")
-    assert (plain.kind, plain.match, plain.unsigned) == ("list", "subtree", "refuse")
+    assert (plain.kind, plain.match, plain.unsigned) == ("list", None, "refuse")
 
 
 def test_answers_are_found_by_name(read):
@@ -316,7 +316,7 @@ def test_an_upstream_that_is_no_server_is_refused(refused, text: str):
         ),
         (
             "orders: in\nzones: [{name: z, answer: drop, issuer: i, match: exact}]",
-            "2: zones.0: match belongs to a list: an order says itself what its entries match",
+            "2: zones.0: match and source belong to a list: an order says itself what its entries match",
         ),
         (
             f"zones: [{ISSUER_ZONE}]",

@@ -129,7 +129,7 @@ def test_structured_text_is_small_and_can_be_left_out(tmp_path: Path):
         ("local: {canary: refuse}", "canary"),
         ("zones: [{name: z, addresses: a, answer: drop, targets: ignore}]", "without effect"),
         ("zones: [{name: z, addresses: a, list: l, answer: drop}]", "one of issuer, list and addresses"),
-        ("zones: [{name: z, addresses: a, answer: drop, match: exact}]", "match belongs to a list"),
+        ("zones: [{name: z, addresses: a, answer: drop, match: exact}]", "match and source belong to a list"),
         ("answers: {a: {action: cname, target: '*.'}}", "empty"),
         ("answers: {a: {action: cname, target: 'a.*.b'}}", "other characters"),
     ],
