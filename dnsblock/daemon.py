@@ -55,6 +55,7 @@ class LastPublish:
     ok: bool
     at: datetime
     reason: str  # what asked for it
+    what: "What"  # what was read for it
     error: str | None = None
 
 
@@ -78,6 +79,10 @@ class _Done:
     lists: Lists
     notes: tuple[str, ...]
     failure: Exception | None  # why new lists could not be put on record; all else is done
+
+
+class ListsRefused(Refused):
+    """Texts of lists were not taken; all else is published."""
 
 
 class Daemon:
@@ -128,7 +133,7 @@ class Daemon:
             if isinstance(err, OSError):
                 raise _as_refused(err) from err
             raise
-        self.last_publish = LastPublish(True, self.started_at, "start")
+        self.last_publish = LastPublish(True, self.started_at, "start", "all")
         self.metrics.follow(self.lists.listed, self.feeds)
         self.refresher = Refresher(self.store, self._hooks())
         if not config.zones:
@@ -227,30 +232,31 @@ class Daemon:
         started = time.monotonic()
         try:
             if what == "ledger":
-                return await self._publish(reason, None, (), started)
+                return await self._publish(reason, what, None, (), started)
             async with self._reading:
                 read = self._read if what == "all" else self._read_lists
                 draft, restart_needed = await asyncio.to_thread(read)
-                return await self._publish_read(reason, draft, restart_needed, started)
+                return await self._publish_read(reason, what, draft, restart_needed, started)
         except Exception as err:
             refused = _as_refused(err)
-            self.last_publish = LastPublish(False, datetime.now(UTC), reason, str(refused))
+            failed = "lists" if isinstance(err, ListsRefused) else what
+            self.last_publish = LastPublish(False, datetime.now(UTC), reason, failed, str(refused))
             self.metrics.failed(_kind_of(err))
             text = f"not published, serial {self.policy.snapshot.serial} is served on: {refused}"
             event(logging.ERROR, text, reason=reason, problems=refused.as_json())
             raise refused from err
 
     async def _publish_read(
-        self, reason: str, draft: Draft, restart_needed: tuple[str, ...], started: float
+        self, reason: str, what: "What", draft: Draft, restart_needed: tuple[str, ...], started: float
     ) -> Served:
         """Publishes a draft, and then refuses the lists that were not taken since the last time."""
         known = self.lists.not_taken
-        published = await self._publish(reason, draft, restart_needed, started)
+        published = await self._publish(reason, what, draft, restart_needed, started)
         fresh = {zone: one for zone, one in draft.lists.not_taken.items() if known.get(zone) is not one}
         for zone, not_taken in fresh.items():
             await asyncio.to_thread(self._note_refusal, zone, not_taken)
         if fresh:
-            raise Refused([problem for one in fresh.values() for problem in one.problems])
+            raise ListsRefused([problem for one in fresh.values() for problem in one.problems])
         return published
 
     async def roll_back(self, serial: int, reason: str) -> Served:
@@ -260,7 +266,7 @@ class Daemon:
             now = datetime.now(UTC)
             lists = await asyncio.to_thread(lists_of, serial, reason, self.lists, self.config, now)
             draft = Draft(self.config, lists, self._rules, ())
-            return await self._publish(f"rollback to serial {serial}", draft, (), started)
+            return await self._publish(f"rollback to serial {serial}", "lists", draft, (), started)
 
     async def accept_source(self, zone: str, sha256: str, who: str, reason: str) -> Served:
         """Takes the text of a list that was refused, by its digest. Raises `Refused`."""
@@ -309,7 +315,7 @@ class Daemon:
             return read(config, self._ledger.orders, self.lists, datetime.now(UTC)), restart_needed
 
     async def _publish(
-        self, reason: str, draft: Draft | None, restart_needed: tuple[str, ...], started: float
+        self, reason: str, what: "What", draft: Draft | None, restart_needed: tuple[str, ...], started: float
     ) -> Served:
         async with self._publishing:
             if self._stopping:
@@ -326,7 +332,7 @@ class Daemon:
             self.config, self.lists, self._rules = draft.config, done.lists, draft.rules
             self.metrics.follow(self.lists.listed, self.feeds)
             self.policy = done.policy
-            self._tell(reason, done.policy, before, started)
+            self._tell(reason, what, done.policy, before, started)
             snapshot = done.policy.snapshot
             changed = snapshot.serial != before
             if changed or is_new:
@@ -365,15 +371,15 @@ class Daemon:
         )
         records.served(self.lists, published, self.config.history)
 
-    def _tell(self, reason: str, policy: Policy, before: int, started: float) -> None:
-        """Notes a publish that succeeded. One by the clock read nothing, and clears no failure to read."""
+    def _tell(self, reason: str, what: "What", policy: Policy, before: int, started: float) -> None:
+        """Notes a publish that succeeded. It clears no failure of one that read what this one did not."""
         snapshot = policy.snapshot
         changed = snapshot.serial != before
         self.published_at = datetime.now(UTC) if changed else self.published_at
-        hidden = reason == CLOCK and not self.last_publish.ok and self.last_publish.reason != CLOCK
+        hidden = what != "all" and not self.last_publish.ok and self.last_publish.what != what
         self.metrics.published(time.monotonic() - started, clears=not hidden)
         if not hidden:
-            self.last_publish = LastPublish(True, policy.at, reason)
+            self.last_publish = LastPublish(True, policy.at, reason, what)
         facts = {"changed": changed, "entries": self.entries, "digest": snapshot.digest}
         event(logging.INFO, f"serving serial {snapshot.serial}", reason=reason, **facts)
         notify(STATUS=self.summary)

@@ -1,5 +1,6 @@
 """Checks everything that a start would read, without a daemon and without changing anything."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -64,8 +65,15 @@ def check_all(path: Path, progress: Progress | None = None) -> Checked:
         }
         for zone in policy.zones
     ]
-    notes = (*draft.notes, *standing_notes(policy, config, draft.new))
+    notes = (*draft.notes, *standing_notes(policy, config, draft.new), *_left_out(draft.lists))
     return Checked(tuple(refused), tuple(zones), notes)
+
+
+def _left_out(lists: Lists) -> Iterator[str]:
+    """Lines of lists that would do harm, and that are not enforced."""
+    for zone, listed in lists.listed.items():
+        for told in listed.report.of_kind("left out"):
+            yield f"list {zone} names what no list may block: {told.problem}"
 
 
 def _report(listed: Listed) -> dict[str, Any]:

@@ -150,8 +150,9 @@ class Reader:
         before: Version | None,
     ) -> Iterator[Problem]:
         """Why a list is not taken: the lines that cannot be meant, then what is wrong with the whole."""
-        if any(one.code == "TOO_MANY_REJECTED" for one in guarded):
-            yield from (told.problem for told in report.of_kind("rejected"))
+        if any(one.code in ("TOO_MANY_REJECTED", "EMPTY") for one in guarded):
+            bad = [*report.of_kind("rejected"), *report.of_kind("left out")]
+            yield from (told.problem for told in sorted(bad, key=lambda told: (told.file, told.line)))
         for one in guarded:
             yield Problem(text.place, None, "", str(one))
         if before is not None:

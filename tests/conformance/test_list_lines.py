@@ -6,7 +6,13 @@ from .asking import is_forwarded, is_sinkholed
 from .harness import Subject
 from .upstreams import StubUpstream
 
-ZONE = {"name": "malware", "list": "malware.txt", "match": "subtree", "answer": "sinkhole"}
+ZONE = {
+    "name": "malware",
+    "list": "malware.txt",
+    "match": "subtree",
+    "answer": "sinkhole",
+    "source": {"format": "plain"},
+}
 LABEL, LONG_LABEL = "x" * 63, "x" * 64
 
 # As it is written, and the name that is meant.
@@ -66,15 +72,20 @@ def assert_each_is_named(subject: Subject, lines: list[str]) -> None:
     subject.configure(zones=[ZONE], lists={"malware.txt": lines}, inbox=None)
     said = subject.cli("check")
     assert said.code == 1
-    assert [problem["line"] for problem in said.problems] == list(range(1, len(lines) + 1))
-    assert all(problem["value"] and problem["reason"] for problem in said.problems)
+    named = [problem for problem in said.problems if problem["line"]]
+    assert [problem["line"] for problem in named] == list(range(1, len(lines) + 1))
+    assert all(problem["value"] and problem["reason"] for problem in named)
 
 
 def test_an_address_is_no_name(subject: Subject):
     """Trap 14, RFC 1123 section 2.1: no top-level domain is a number; it belongs into a zone of addresses."""
     subject.configure(zones=[ZONE], lists={"malware.txt": ["plain.example", "192.0.2.1"]}, inbox=None)
     said = subject.cli("check")
-    assert [(problem["line"], problem["value"]) for problem in said.problems] == [(2, "192.0.2.1")]
+    (zone,) = said.json["zones"]
+    assert [(told["line"], told["value"], told["code"]) for told in zone["report"]["told"]] == [
+        (2, "192.0.2.1", "address")
+    ]
+    assert zone["entries"] == 1
 
 
 def test_an_empty_list_and_a_missing_one_are_two_mistakes(subject: Subject):

@@ -5,6 +5,8 @@
 pub const MAX_TEXT: usize = 253;
 /// Octets that can be read behind the end.
 const ROOM: usize = 8;
+/// In the place of a dot that separates nothing.
+const HIDDEN: u8 = 0xff;
 
 /// A name in text. Behind its end are zeros, so that a word can be read at each place.
 #[derive(Clone)]
@@ -20,19 +22,31 @@ impl Default for Text {
 }
 
 impl Text {
-    /// Takes a name in wire format that has so many labels. Where one of them holds a dot,
-    /// takes the empty name, which no list holds: that label is one (RFC 2181 11), and
-    /// must not be taken for two.
+    /// Takes a name in wire format that has so many labels. A dot within a label becomes
+    /// what no list holds: the label is one (RFC 2181 11), and must not be taken for two.
     pub fn take_wire(&mut self, wire: &[u8], labels: usize) {
         let length = wire.len().saturating_sub(2);
         self.take(wire.get(1..=length).unwrap_or_default());
+        let dots = self.as_bytes().iter().filter(|&&octet| octet == b'.').count();
         let mut at = usize::from(wire.first().copied().unwrap_or(0));
         while at < length {
             let label = std::mem::replace(&mut self.octets[at], b'.');
             at += usize::from(label) + 1;
         }
-        if self.as_bytes().iter().filter(|&&octet| octet == b'.').count() + 1 > labels.max(1) {
-            self.take(&[]);
+        // A length octet looks like a dot, too, in a label of 46.
+        if dots > 0 && self.as_bytes().iter().filter(|&&octet| octet == b'.').count() >= labels {
+            self.hide_dots_within(wire);
+        }
+    }
+
+    fn hide_dots_within(&mut self, wire: &[u8]) {
+        let mut start = 0;
+        while let Some(&label) = wire.get(start).filter(|&&label| label != 0) {
+            let end = (start + usize::from(label)).min(self.length());
+            for octet in &mut self.octets[start..end] {
+                *octet = if *octet == b'.' { HIDDEN } else { *octet };
+            }
+            start += usize::from(label) + 1;
         }
     }
 
@@ -96,7 +110,9 @@ mod tests {
     /// RFC 2181 11: a dot in a label is an octet like any other.
     #[test]
     fn a_label_with_a_dot_is_not_two_labels() {
-        assert_eq!(text_of(b"\x04t.me\x00", 1), b"");
-        assert_eq!(text_of(b"\x01a\x03b.c\x00", 2), b"");
+        assert_eq!(text_of(b"\x04t.me\x00", 1), b"t\xffme");
+        assert_eq!(text_of(b"\x01.\x01a\x03b.c\x02id\x00", 4), b"\xff.a.b\xffc.id");
+        let label = [&[46][..], &[b'x'; 45], b"."].concat();
+        assert_eq!(text_of(&[&label[..], b"\x02me\x00"].concat(), 2)[45..], *b"\xff.me");
     }
 }
