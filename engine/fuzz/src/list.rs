@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::addresses;
 use crate::world::{self, Decided, LIST_RULES, Listed};
+use crate::{addresses, formats};
 
 /// More names than these are not asked for: the time is better spent on other
 /// lists.
@@ -14,6 +14,7 @@ pub fn list(text: &[u8]) {
     check_plain(text);
     check_entries(text);
     addresses::check(text);
+    formats::check(text);
 }
 
 type Label = Vec<u8>;
