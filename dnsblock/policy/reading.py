@@ -41,7 +41,7 @@ class Listed:
     known_by: str
     version: Version | None  # None: it is new, and not in the history yet
     new: NewVersion | None = None
-    text: Text | None = None  # of a new one
+    text: Text | None = None  # of a new one, until it is kept
     not_taken: NotTaken | None = None  # the text that is there now, if this is an older one
 
 

@@ -2,25 +2,22 @@
 
 import json
 import logging
+from dataclasses import replace
 
 from dnsblock.config import HistoryOptions
 from dnsblock.errors import HistoryUnwritable, Refused
 from dnsblock.log import event
 from dnsblock.policy.history_facts import Published, Refusal
-from dnsblock.policy.reading import NotTaken
+from dnsblock.policy.reading import Listed, NotTaken
 from dnsblock.policy.sources import Lists
 
 
 def accept(lists: Lists) -> None:
-    """Puts new versions on record, with their texts, before anything of them is enforced.
+    """Puts new versions on record before anything of them is enforced.
 
-    Raises `HistoryUnwritable`, `OSError` and `Refused`; then nothing is on record.
+    Raises `HistoryUnwritable` and `Refused`; then nothing is on record.
     """
     new = lists.new
-    for listed in new:
-        if listed.text is not None and listed.new is not None:
-            sha256 = listed.new.compiled.source_sha256
-            lists.store.keep_text(listed.new.zone, sha256, listed.text.files)
     if not new:
         return
     with lists.store.history() as history:
@@ -52,15 +49,26 @@ def refuse(lists: Lists, zone: str, not_taken: NotTaken) -> None:
             event(logging.ERROR, f"the refusal could not be written down: {err}")
 
 
+def _keep_text(lists: Lists, zone: str, listed: Listed) -> None:
+    """Keeps the text of the version that is enforced, and drops that of the one before."""
+    if listed.version is None:
+        return
+    sha256 = listed.version.compiled.source_sha256
+    if listed.text is not None:
+        # Nobody waits for this: it is for the day on which the compiled file cannot be used.
+        lists.store.keep_text(zone, sha256, listed.text.files)
+        lists.listed[zone] = replace(listed, text=None)
+    lists.store.drop_texts(zone, sha256)
+
+
 def served(lists: Lists, published: Published, options: HistoryOptions) -> None:
     """Puts a snapshot on record that is served now, and keeps of former lists as much as shall be kept."""
     try:
         with lists.store.history() as history:
             history.keep_snapshot(published, keep=options.snapshots)
         lists.store.prune(list(lists.listed), options.generations)
-        for zone, listed in lists.listed.items():
-            if listed.version is not None:
-                lists.store.drop_texts(zone, listed.version.compiled.source_sha256)
+        for zone, listed in list(lists.listed.items()):
+            _keep_text(lists, zone, listed)
     except (HistoryUnwritable, Refused, OSError) as err:
         event(logging.ERROR, f"what is served could not be written down: {err}")
     for listed in lists.listed.values():

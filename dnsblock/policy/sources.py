@@ -102,7 +102,7 @@ class Lists:
         """Notes that the new ones are in the history now."""
         for version in versions:
             new = self.listed[version.zone]
-            self.listed[version.zone] = replace(new, version=version, new=None, text=None)
+            self.listed[version.zone] = replace(new, version=version, new=None)
 
     # ------- One list -------
 
@@ -118,11 +118,15 @@ class Lists:
             self._take(zone, config, read, fresh)
         elif held is not None:
             self._take(zone, config, replace(held, not_taken=read), fresh)
-        elif zone.source.missing == "start":
+        elif zone.source.missing == "start" or self._is_yet_to_come(zone):
             event(logging.ERROR, f"list {zone.name} is missing: nothing of it is enforced", zone=zone.name)
             fresh.compiled[zone.name] = PolicyZone.from_entries(zone.name, [list_rule(zone, config)], b"")
         else:
             raise Refused(read.problems)
+
+    def _is_yet_to_come(self, zone: Zone) -> bool:
+        """Whether only the daemon can have it: for who looks without one, it is fetched at the start."""
+        return self.store.read_only and zone.is_feed and not self.store.download(zone.name).exists()
 
     def _take(self, zone: Zone, config: Config, listed: Listed, fresh: "Lists") -> None:
         fresh.listed[zone.name] = listed

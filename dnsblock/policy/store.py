@@ -83,7 +83,7 @@ class Store:
     # ------- Texts of current versions -------
 
     def keep_text(self, zone: str, source_sha256: str, files: Sequence[tuple[str, str]]) -> None:
-        """Copies a text that is about to be accepted, so that it can be compiled again whatever happens.
+        """Keeps a text, so that it can be compiled again whatever happens to the files it came from.
 
         Raises `OSError`.
         """
@@ -93,12 +93,18 @@ class Store:
         try:
             half.mkdir(mode=0o700)
             for place, (_, path) in enumerate(files):
-                _copy(Path(path), half / f"{place:06}")
+                self._take_over(Path(path), half / f"{place:06}")
             shutil.rmtree(folder, ignore_errors=True)
             half.rename(folder)
         finally:
             shutil.rmtree(half, ignore_errors=True)
         _sync(self._texts)
+
+    def _take_over(self, source: Path, target: Path) -> None:
+        if source.parent == self.feeds:
+            os.link(source, target)  # a download is never written to again, only replaced
+        else:
+            _copy(source, target)
 
     def text(self, version: Version) -> list[tuple[str, str]]:
         """The files of a version's text, as (label, path); none where it was not kept."""
