@@ -28,6 +28,8 @@ __all__ = [
     "Rules",
     "Settings",
     "Snapshot",
+    "Tally",
+    "Trial",
     "UpstreamCounts",
     "__version__",
     "compile_list",
@@ -228,7 +230,7 @@ class PolicyZone:
 class Covering:
     """An entry that covers a name or an address.
 
-    `action` is None for a hole, `scope` is `prefix` for addresses.
+    `action` is None for a hole, `scope` is `prefix` for addresses. No entry of a zone in shadow decides.
     """
 
     zone: str
@@ -237,18 +239,20 @@ class Covering:
     action: str | None
     reference: str
     decides: bool
+    is_shadow: bool
 
 @final
 class Snapshot:
     """The policy zones in configured order. Immutable.
 
     Each zone comes with the Unix time, in seconds, of its next scheduled change, to which its TTLs are cut,
-    and with whether it judges the targets (CNAME, DNAME, HTTPS, SVCB) in upstreams' answers.
+    with whether it judges the targets (CNAME, DNAME, HTTPS, SVCB) in upstreams' answers, and with whether it
+    is in shadow: then it decides nothing, and what it would block is counted.
     """
 
-    def __new__(cls, zones: Sequence[tuple[PolicyZone, int | None, bool]], serial: int) -> Snapshot: ...
+    def __new__(cls, zones: Sequence[tuple[PolicyZone, int | None, bool, bool]], serial: int) -> Snapshot: ...
     @staticmethod
-    def digest_of(zones: Sequence[tuple[PolicyZone, int | None, bool]]) -> str:
+    def digest_of(zones: Sequence[tuple[PolicyZone, int | None, bool, bool]]) -> str:
         """The digest that a snapshot of these zones has."""
 
     def covering(self, text: str) -> list[Covering]:
@@ -261,10 +265,11 @@ class Snapshot:
     def serial(self) -> int: ...
     @property
     def digest(self) -> str:
-        """`sha256:` over the zones' names and digests, in order."""
+        """`sha256:` over the zones' names and digests, and what each zone is for, in order."""
 
     @property
-    def entries(self) -> int: ...
+    def entries(self) -> int:
+        """Entries that are enforced."""
 
 @final
 class Rules:
@@ -380,6 +385,8 @@ class Counts:
     """By transport and outcome."""
     blocked: dict[tuple[str, str], int]
     """By zone and action."""
+    shadow_blocked: dict[tuple[str, str], int]
+    """The same of zones in shadow: what they would have blocked."""
     upstreams: list[UpstreamCounts]
     tcp_connections: int
     tcp_refused: int
@@ -401,6 +408,30 @@ class Counts:
     """Kept answers that had to make room."""
 
 @final
+class Tally:
+    """What a trial has counted so far."""
+
+    queries: int
+    """Queries that were decided, whatever their name."""
+    blocked: int
+    """Of them, those that the zone would have blocked."""
+    decided: int
+    """And those for its names about which a zone that is enforced decides already."""
+    blocking_names: int
+    """Names by which at least one query would have been blocked."""
+    asked_names: int
+    """Names that were asked for, decided by others already or not."""
+    top: list[tuple[str, int]]
+    """The names by which most would have been blocked, the highest count first."""
+
+@final
+class Trial:
+    """A zone whose entries are counted and never decide."""
+
+    def tally(self, top: int) -> Tally:
+        """What was counted so far, with at most so many names."""
+
+@final
 class Engine:
     """Sockets and packet threads; serves one snapshot at a time. Modelled on `asyncio.Server`."""
 
@@ -415,6 +446,15 @@ class Engine:
 
     def publish(self, snapshot: Snapshot, rules: Rules) -> None:
         """Every query that comes after this returns is judged by these; on an error nothing changes."""
+
+    def begin_trial(self, zone: PolicyZone) -> Trial:
+        """Counts from now on what this zone would block behind all others, whatever is published meanwhile.
+
+        Raises `RuntimeError` while there is one already, and before `start` or after `stop`.
+        """
+
+    def end_trial(self) -> None:
+        """Takes the trial away, if there is one."""
 
     def stop(self, patience_ms: int) -> None:
         """Takes no more queries, answers what was asked, and joins. May be called again."""

@@ -92,6 +92,10 @@ pub struct Counters {
     pub queries: [[Counter; OUTCOMES.len()]; 2],
     /// By the zone's slot, then action.
     blocked: Vec<[Counter; Action::ALL.len()]>,
+    /// The same of zones in shadow, which would have blocked these.
+    shadow_blocked: Vec<[Counter; Action::ALL.len()]>,
+    /// Queries that were decided while a trial ran.
+    pub tried: Counter,
     pub upstreams: Vec<UpstreamCounters>,
     pub tcp_connections: Counter,
     /// Connections closed at once, since their client had its share.
@@ -131,6 +135,8 @@ impl Counters {
         Counters {
             queries: Default::default(),
             blocked: (0..MAX_ZONE_SLOTS).map(|_| Default::default()).collect(),
+            shadow_blocked: (0..MAX_ZONE_SLOTS).map(|_| Default::default()).collect(),
+            tried: Counter::default(),
             upstreams: (0..upstreams).map(|_| UpstreamCounters::default()).collect(),
             tcp_connections: Counter::default(),
             tcp_refused: Counter::default(),
@@ -154,8 +160,17 @@ impl Counters {
         }
     }
 
+    /// Counts what a zone in shadow would have done.
+    pub fn count_shadow(&self, slot: u16, action: Action) {
+        self.shadow_blocked[usize::from(slot)][action as usize].add(1);
+    }
+
     pub fn blocked(&self, slot: usize, action: usize) -> u64 {
         self.blocked[slot][action].get()
+    }
+
+    pub fn shadow_blocked(&self, slot: usize, action: usize) -> u64 {
+        self.shadow_blocked[slot][action].get()
     }
 }
 

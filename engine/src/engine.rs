@@ -20,8 +20,9 @@ use crate::answer::Rules;
 use crate::cache::Cache;
 use crate::counters::{Counters, MAX_ZONE_SLOTS, MAX_ZONES};
 use crate::limits::{Crowd, Limiter};
-use crate::policy::{Snapshot, seed};
+use crate::policy::{PolicyZone, Snapshot, seed};
 use crate::shared::{Events, Serving, Settings, Shared, lock};
+use crate::trial::Trial;
 use crate::upstream::{Health, sockets, watch};
 use crate::worker::{self, Sockets};
 use crate::{tcp, udp};
@@ -41,7 +42,7 @@ pub enum EngineError {
     TooManyZones,
     /// More zone names since the start than can be counted apart.
     TooManyZoneNames,
-    /// `start` twice, `publish` before `start` or after `stop`.
+    /// `start` twice, `publish` before `start` or after `stop`, a trial while there is one.
     NotNow,
 }
 
@@ -93,7 +94,9 @@ impl Engine {
             snapshot: Arc::new(Snapshot::new(Vec::new(), 0)),
             rules: Arc::default(),
             slots: Vec::new(),
+            shadow_slots: Vec::new(),
             generation: 0,
+            trial: None,
         };
         let connections = settings.listen.iter().map(|_| AtomicUsize::new(0)).collect();
         Ok(Engine {
@@ -173,7 +176,7 @@ impl Engine {
 
     /// Whether `publish` would take the snapshot; changes nothing.
     pub fn check(&self, snapshot: &Snapshot) -> Result<(), EngineError> {
-        slots(&lock(&self.control).slots, snapshot).map(|_| ())
+        Slots::of(&lock(&self.control).slots, snapshot).map(|_| ())
     }
 
     fn swap(
@@ -182,14 +185,41 @@ impl Engine {
         snapshot: Arc<Snapshot>,
         rules: Arc<Rules>,
     ) -> Result<(), EngineError> {
-        let (known, slots) = slots(&control.slots, &snapshot)?;
+        let Slots { known, enforced: slots, shadows: shadow_slots } = Slots::of(&control.slots, &snapshot)?;
         control.slots = known;
         self.shared.cache.resize(rules.keeping.octets);
-        let generation = self.shared.serving.load().generation + 1;
-        let before = self.shared.serving.swap(Arc::new(Serving { snapshot, rules, slots, generation }));
-        control.retired.push(before);
-        free_unused(&mut control.retired);
+        let before = self.shared.serving.load();
+        let (generation, trial) = (before.generation + 1, before.trial.clone());
+        self.serve(control, Serving { snapshot, rules, slots, shadow_slots, generation, trial });
         Ok(())
+    }
+
+    fn serve(&self, control: &mut Control, serving: Serving) {
+        control.retired.push(self.shared.serving.swap(Arc::new(serving)));
+        free_unused(&mut control.retired);
+    }
+
+    /// Counts from now on what this zone would block if it stood behind all others.
+    /// Whatever is published meanwhile, this goes on until `end_trial`.
+    pub fn begin_trial(&self, zone: Arc<PolicyZone>) -> Result<Arc<Trial>, EngineError> {
+        let trial = Arc::new(Trial::new(zone, self.counters.clone()));
+        let mut control = lock(&self.control);
+        let serving = self.shared.serving.load_full();
+        if control.threads.is_empty() || serving.trial.is_some() {
+            return Err(EngineError::NotNow);
+        }
+        // What is decided is what it was: no new generation, kept answers are as good as before.
+        self.serve(&mut control, Serving { trial: Some(Arc::clone(&trial)), ..(*serving).clone() });
+        Ok(trial)
+    }
+
+    /// Takes the trial away, if there is one.
+    pub fn end_trial(&self) {
+        let mut control = lock(&self.control);
+        let serving = self.shared.serving.load_full();
+        if serving.trial.is_some() {
+            self.serve(&mut control, Serving { trial: None, ..(*serving).clone() });
+        }
     }
 
     /// Frees snapshots that no packet thread reads any more, and returns what
@@ -260,24 +290,33 @@ impl Drop for Engine {
     }
 }
 
-/// The counters' slots of all zone names, those of a new snapshot added, and of
-/// its zones in their order.
-fn slots(
-    known: &HashMap<String, u16>,
-    snapshot: &Snapshot,
-) -> Result<(HashMap<String, u16>, Vec<u16>), EngineError> {
-    if snapshot.zones().len() > MAX_ZONES {
-        return Err(EngineError::TooManyZones);
+/// Where zones are counted.
+struct Slots {
+    /// Of all names, those of a new snapshot added.
+    known: HashMap<String, u16>,
+    /// Of the zones of the snapshot, in their order.
+    enforced: Vec<u16>,
+    /// And of those in shadow.
+    shadows: Vec<u16>,
+}
+
+impl Slots {
+    fn of(known: &HashMap<String, u16>, snapshot: &Snapshot) -> Result<Slots, EngineError> {
+        if snapshot.zones().len() + snapshot.shadows().len() > MAX_ZONES {
+            return Err(EngineError::TooManyZones);
+        }
+        let mut known = known.clone();
+        let mut slot = |zone: &PolicyZone| {
+            let next = known.len() as u16;
+            *known.entry(zone.name().to_string()).or_insert(next)
+        };
+        let enforced = snapshot.zones().iter().map(|zone| slot(&zone.zone)).collect();
+        let shadows = snapshot.shadows().iter().map(|shadow| slot(&shadow.zone)).collect();
+        if known.len() > MAX_ZONE_SLOTS {
+            return Err(EngineError::TooManyZoneNames);
+        }
+        Ok(Slots { known, enforced, shadows })
     }
-    let (mut known, mut slots) = (known.clone(), Vec::new());
-    for zone in snapshot.zones() {
-        let next = known.len() as u16;
-        slots.push(*known.entry(zone.zone.name().to_string()).or_insert(next));
-    }
-    if known.len() > MAX_ZONE_SLOTS {
-        return Err(EngineError::TooManyZoneNames);
-    }
-    Ok((known, slots))
 }
 
 /// Keeps those that somebody else still holds.

@@ -9,7 +9,8 @@
 //!   who asks; [`local`]: names that nobody is asked about.
 //! * [`limits`], [`failures`] — how much one client may ask, and what is not asked
 //!   again at once.
-//! * [`policy`], [`list`] — policy zones and snapshots: look up, and build.
+//! * [`policy`], [`list`] — policy zones and snapshots: look up, and build; [`trial`]:
+//!   what one more zone would block.
 //! * [`cache`] — answers of upstreams, kept.
 //! * [`upstream`] — forwarding: whom to ask, how, and what is believed.
 //! * [`chain`] — where an upstream's answer leads; [`relay`]: made into the client's.
@@ -39,6 +40,7 @@ pub mod relay;
 pub mod shared;
 pub mod sys;
 pub mod tcp;
+pub mod trial;
 pub mod udp;
 pub mod upstream;
 pub mod worker;

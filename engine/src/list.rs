@@ -209,8 +209,12 @@ mod tests {
     }
 
     fn snapshot(zones: Vec<PolicyZone>) -> Snapshot {
-        let in_place =
-            |zone| ZoneInPlace { zone: Arc::new(zone), next_change_at: None, judges_targets: true };
+        let in_place = |zone| ZoneInPlace {
+            zone: Arc::new(zone),
+            next_change_at: None,
+            judges_targets: true,
+            is_shadow: false,
+        };
         Snapshot::new(zones.into_iter().map(in_place).collect(), 1)
     }
 

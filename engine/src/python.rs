@@ -25,7 +25,7 @@ use crate::policy::names::SEED;
 use crate::policy::{self, Action, Structured, Target};
 use crate::prefix::{Prefix, Prefixes};
 use crate::upstream::health::PROBE_RESULTS;
-use crate::{answer, list, shared, tcp, upstream};
+use crate::{answer, list, shared, tcp, trial, upstream};
 
 mod lists;
 
@@ -41,7 +41,7 @@ mod _engine {
     #[pymodule_export]
     use super::{
         Answer, Counts, Covering, Engine, ListRefused, PolicyZone, Probe, Rule, Rules, Settings, Snapshot,
-        UpstreamCounts,
+        Tally, Trial, UpstreamCounts,
     };
 
     #[pymodule_export]
@@ -221,8 +221,18 @@ fn digest_text(digest: &[u8; 32]) -> String {
 #[pyclass(frozen, module = "dnsblock._engine")]
 struct Snapshot(Arc<policy::Snapshot>);
 
-/// A zone, when it changes next, and whether it judges targets.
-type InPlace<'py> = (PyRef<'py, PolicyZone>, Option<u64>, bool);
+/// A zone, when it changes next, whether it judges targets, and whether it is in shadow.
+type InPlace<'py> = (PyRef<'py, PolicyZone>, Option<u64>, bool, bool);
+
+fn in_place(zones: &[InPlace<'_>]) -> Vec<policy::ZoneInPlace> {
+    let place = |(zone, next_change_at, judges_targets, is_shadow): &InPlace<'_>| policy::ZoneInPlace {
+        zone: Arc::clone(&zone.0),
+        next_change_at: *next_change_at,
+        judges_targets: *judges_targets,
+        is_shadow: *is_shadow,
+    };
+    zones.iter().map(place).collect()
+}
 
 /// An entry that covers a name.
 #[pyclass(frozen, get_all, module = "dnsblock._engine")]
@@ -233,37 +243,33 @@ struct Covering {
     action: Option<String>,
     reference: String,
     decides: bool,
+    is_shadow: bool,
 }
 
 #[pymethods]
 impl Snapshot {
     #[new]
     fn new(py: Python<'_>, zones: Vec<InPlace<'_>>, serial: u32) -> Snapshot {
-        let place = |(zone, next_change_at, judges_targets): &InPlace<'_>| policy::ZoneInPlace {
-            zone: Arc::clone(&zone.0),
-            next_change_at: *next_change_at,
-            judges_targets: *judges_targets,
-        };
-        let zones: Vec<_> = zones.iter().map(place).collect();
+        let zones = in_place(&zones);
         Snapshot(Arc::new(py.detach(|| policy::Snapshot::new(zones, serial))))
     }
 
     /// The digest that a snapshot of these zones has.
     #[staticmethod]
     fn digest_of(zones: Vec<InPlace<'_>>) -> String {
-        let zones = zones.iter().map(|(zone, _, judges_targets)| (&*zone.0, *judges_targets));
-        digest_text(&policy::Snapshot::digest_of(zones))
+        digest_text(&policy::Snapshot::digest_of(&in_place(&zones)))
     }
 
     /// Every entry that covers the name, zones in order; at most one decides.
     fn covering(&self, text: &str) -> PyResult<Vec<Covering>> {
         let asked = name(text)?;
         let decision = self.0.find(&asked);
-        let decision = decision.map(|decision| (decision.zone, decision.skip));
-        let covering = self.0.covering(&asked).into_iter().map(|(place, found)| {
+        let decision = decision.map(|decision| (Some(decision.zone), decision.skip));
+        let covering = self.0.covering(&asked).into_iter().map(|(place, zone, found)| {
             let owner = Name::parse(asked.suffix(found.skip), 0).expect("a suffix of a name is a name").0;
             let decides = decision == Some((place, found.skip));
-            self.entry(place, owner.to_string(), found.scope.name(), found.rule, decides)
+            let entry = Covering::new(zone, owner.to_string(), found.scope.name(), found.rule);
+            Covering { decides, is_shadow: place.is_none(), ..entry }
         });
         Ok(covering.collect())
     }
@@ -275,7 +281,8 @@ impl Snapshot {
         let covering = self.0.covering_address(address).into_iter().map(|(place, prefix, rule)| {
             let decides = !decided && decision == Some(place);
             decided |= decides;
-            self.entry(place, prefix.to_string(), "prefix", rule, decides)
+            let zone = &self.0.zones()[place].zone;
+            Covering { decides, ..Covering::new(zone, prefix.to_string(), "prefix", rule) }
         });
         covering.collect()
     }
@@ -296,8 +303,8 @@ impl Snapshot {
     }
 }
 
-impl Snapshot {
-    fn entry(&self, zone: usize, entry: String, scope: &str, rule: &policy::Rule, decides: bool) -> Covering {
+impl Covering {
+    fn new(zone: &policy::PolicyZone, entry: String, scope: &str, rule: &policy::Rule) -> Covering {
         let (action, reference) = match rule {
             policy::Rule::Hole => (None, ""),
             policy::Rule::Answer { answer, reference, .. } => {
@@ -305,12 +312,13 @@ impl Snapshot {
             }
         };
         Covering {
-            zone: self.0.zones()[zone].zone.name().to_string(),
+            zone: zone.name().to_string(),
             entry,
             scope: scope.to_string(),
             action,
             reference: reference.to_string(),
-            decides,
+            decides: false,
+            is_shadow: false,
         }
     }
 }
@@ -505,6 +513,14 @@ impl Engine {
         py.detach(|| self.0.publish(snapshot, rules)).map_err(error)
     }
 
+    fn begin_trial(&self, py: Python<'_>, zone: &PolicyZone) -> PyResult<Trial> {
+        py.detach(|| self.0.begin_trial(Arc::clone(&zone.0))).map(Trial).map_err(error)
+    }
+
+    fn end_trial(&self, py: Python<'_>) {
+        py.detach(|| self.0.end_trial());
+    }
+
     fn stop(&self, py: Python<'_>, patience_ms: u64) {
         py.detach(|| self.0.stop(Duration::from_millis(patience_ms)));
     }
@@ -536,6 +552,29 @@ impl Engine {
     }
 }
 
+#[pyclass(frozen, module = "dnsblock._engine")]
+struct Trial(Arc<trial::Trial>);
+
+#[pymethods]
+impl Trial {
+    fn tally(&self, py: Python<'_>, top: usize) -> Tally {
+        let trial::Tally { queries, blocked, decided, blocking_names, asked_names, top } =
+            py.detach(|| self.0.tally(top));
+        Tally { queries, blocked, decided, blocking_names, asked_names, top }
+    }
+}
+
+/// What a trial has counted.
+#[pyclass(frozen, get_all, module = "dnsblock._engine")]
+struct Tally {
+    queries: u64,
+    blocked: u64,
+    decided: u64,
+    blocking_names: usize,
+    asked_names: usize,
+    top: Vec<(String, u64)>,
+}
+
 fn error(error: EngineError) -> PyErr {
     match error {
         EngineError::Bind(address, error) => {
@@ -558,6 +597,7 @@ fn error(error: EngineError) -> PyErr {
 struct Counts {
     queries: HashMap<(&'static str, &'static str), u64>,
     blocked: HashMap<(String, &'static str), u64>,
+    shadow_blocked: HashMap<(String, &'static str), u64>,
     upstreams: Vec<Py<UpstreamCounts>>,
     tcp_connections: u64,
     tcp_refused: u64,
@@ -601,11 +641,13 @@ impl Counts {
                 queries.insert((of, outcome), total(&|c| c.queries[transport][place].get()));
             }
         }
-        let mut blocked = HashMap::new();
+        let (mut blocked, mut shadow_blocked) = (HashMap::new(), HashMap::new());
         for (zone, slot) in engine.zone_slots() {
             for (place, (_, action)) in Action::ALL.into_iter().enumerate() {
                 let count = total(&|c| c.blocked(slot as usize, place));
                 blocked.insert((zone.clone(), action), count);
+                let count = total(&|c| c.shadow_blocked(slot as usize, place));
+                shadow_blocked.insert((zone.clone(), action), count);
             }
         }
         let upstreams = engine.settings().upstream.servers.iter().enumerate();
@@ -614,6 +656,7 @@ impl Counts {
         Ok(Counts {
             queries,
             blocked,
+            shadow_blocked,
             upstreams: upstreams.map(|counts| Py::new(py, counts)).collect::<PyResult<_>>()?,
             tcp_connections: total(&|c| c.tcp_connections.get()),
             tcp_refused: total(&|c| c.tcp_refused.get()),

@@ -11,8 +11,11 @@ use arc_swap::ArcSwap;
 
 use crate::answer::Rules;
 use crate::cache::Cache;
+use crate::counters::Counters;
 use crate::limits::{Crowd, Limiter};
-use crate::policy::Snapshot;
+use crate::name::{Name, Walk};
+use crate::policy::{Part, Snapshot};
+use crate::trial::Trial;
 use crate::upstream::Health;
 use crate::{tcp, upstream};
 
@@ -51,14 +54,45 @@ impl Shared {
     }
 }
 
-/// A snapshot in service, and the rules that go with it.
+/// A snapshot in service, and what goes with it.
+#[derive(Clone)]
 pub struct Serving {
     pub snapshot: Arc<Snapshot>,
     pub rules: Arc<Rules>,
     /// The counters' slot of each zone of the snapshot.
     pub slots: Vec<u16>,
+    /// And of each of its zones in shadow.
+    pub shadow_slots: Vec<u16>,
     /// Counts what was served so far.
     pub generation: u64,
+    /// Beside the snapshot, so that one that is published meanwhile is tried as well.
+    pub trial: Option<Arc<Trial>>,
+}
+
+impl Serving {
+    /// Whether there is anything that is counted and not enforced.
+    pub fn has_shadows(&self) -> bool {
+        self.trial.is_some() || !self.snapshot.shadows().is_empty()
+    }
+
+    /// Counts a query that was decided, for all that would block it and is not enforced.
+    pub fn count_shadows(&self, counters: &Counters, name: &Name, walk: &Walk, over_tcp: bool) {
+        for (shadow, action) in self.snapshot.shadowed(name, walk, over_tcp) {
+            counters.count_shadow(self.shadow_slots[shadow], action);
+        }
+        if let Some(trial) = &self.trial {
+            counters.tried.add(1);
+            trial.count(name, walk, over_tcp, &self.snapshot);
+        }
+    }
+
+    /// See `PolicyZone::warm`.
+    pub fn warm(&self, name: &Name, walk: &Walk, part: Part) {
+        self.snapshot.warm(name, walk, part);
+        if let Some(trial) = &self.trial {
+            trial.zone().warm(name.labels(), walk, part);
+        }
+    }
 }
 
 /// Rare events for the log: bounded, the oldest make room.

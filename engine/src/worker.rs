@@ -252,12 +252,12 @@ impl Worker {
         let to_decide = || (0..received).filter(|index| to_decide[*index]);
         for part in [Part::Index, Part::Bucket] {
             for index in to_decide() {
-                serving.snapshot.warm(&queries[index].name, &walks[index], part);
+                serving.warm(&queries[index].name, &walks[index], part);
             }
         }
         for index in to_decide() {
-            let decide =
-                AssertUnwindSafe(|| self.decide(place, &datagrams[index], &queries[index], &serving));
+            let (datagram, query, walk) = (&datagrams[index], &queries[index], &walks[index]);
+            let decide = AssertUnwindSafe(|| self.decide(place, datagram, query, walk, &serving));
             match catch_unwind(decide) {
                 Ok(Some((follow, is_allowed))) => {
                     passed.push(Passed::new(index, &queries[index], follow, is_allowed));
@@ -297,11 +297,13 @@ impl Worker {
         match answer::read(packet, client, rules, self.unix, query, &mut slot.data) {
             Ok(()) => {
                 walk.take(&query.name, SEED);
-                serving.snapshot.warm(&query.name, walk, Part::Filter);
+                serving.warm(&query.name, walk, Part::Filter);
                 true
             }
             Err(verdict) => {
-                self.carry_out(place, datagram, query, verdict, serving);
+                if self.admits(place, datagram, query, &verdict, rules) {
+                    self.carry_out(place, datagram, verdict, serving);
+                }
                 false
             }
         }
@@ -314,25 +316,45 @@ impl Worker {
         place: usize,
         datagram: &Datagram,
         query: &Query,
+        walk: &Walk,
         serving: &Serving,
     ) -> Option<(Option<Name>, bool)> {
         let slot = self.listeners[place].slot();
         let verdict = decide(query, &serving.snapshot, &serving.rules, self.unix, &mut slot.data);
-        self.carry_out(place, datagram, query, verdict, serving)
+        if !self.admits(place, datagram, query, &verdict, &serving.rules) {
+            return None;
+        }
+        if serving.has_shadows() {
+            serving.count_shadows(&self.counters, &query.name, walk, false);
+        }
+        self.carry_out(place, datagram, verdict, serving)
+    }
+
+    /// Whether the client may have what the verdict gives it; otherwise it is turned away.
+    fn admits(
+        &mut self,
+        place: usize,
+        datagram: &Datagram,
+        query: &Query,
+        verdict: &Verdict,
+        rules: &Rules,
+    ) -> bool {
+        match verdict.claim().filter(|kind| !self.may_have(datagram, *kind, rules)) {
+            Some(kind) => {
+                self.turn_away(place, datagram, query, kind, rules);
+                false
+            }
+            None => true,
+        }
     }
 
     fn carry_out(
         &mut self,
         place: usize,
         datagram: &Datagram,
-        query: &Query,
         verdict: Verdict,
         serving: &Serving,
     ) -> Option<(Option<Name>, bool)> {
-        if let Some(kind) = verdict.claim().filter(|kind| !self.may_have(datagram, *kind, &serving.rules)) {
-            self.turn_away(place, datagram, query, kind, &serving.rules);
-            return None;
-        }
         match verdict {
             Verdict::Respond { length, outcome, .. } => {
                 let slot = self.listeners[place].slot();

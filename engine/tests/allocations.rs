@@ -24,7 +24,8 @@ fn snapshot() -> Snapshot {
     };
     let rule = Rule::Answer { answer: Arc::new(answer), reference: "order 1".into(), structured: None };
     let Ok(zone) = list::plain("list", b"blocked.example\n", Match::Subtree, rule) else { panic!("a list") };
-    let place = ZoneInPlace { zone: Arc::new(zone), next_change_at: None, judges_targets: true };
+    let place =
+        ZoneInPlace { zone: Arc::new(zone), next_change_at: None, judges_targets: true, is_shadow: false };
     Snapshot::new(vec![place], 1)
 }
 

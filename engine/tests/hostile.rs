@@ -68,7 +68,12 @@ fn snapshot() -> Snapshot {
         };
         let text = format!("{}.example", action.name());
         let zone = list::plain(action.name(), text.as_bytes(), Match::Subtree, rule).unwrap();
-        ZoneInPlace { zone: Arc::new(zone), next_change_at: Some(1_000), judges_targets: true }
+        ZoneInPlace {
+            zone: Arc::new(zone),
+            next_change_at: Some(1_000),
+            judges_targets: true,
+            is_shadow: false,
+        }
     };
     Snapshot::new(Action::ALL.map(|(action, _)| zone(action)).into(), 7)
 }

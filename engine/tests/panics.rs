@@ -70,7 +70,8 @@ fn start(upstream: SocketAddr) -> Engine {
     };
     let rule = Rule::Answer { answer: Arc::new(answer), reference: "".into(), structured: None };
     let zone = list::plain("z", b"blocked.example", Match::Subtree, rule).unwrap();
-    let zone = ZoneInPlace { zone: Arc::new(zone), next_change_at: None, judges_targets: true };
+    let zone =
+        ZoneInPlace { zone: Arc::new(zone), next_change_at: None, judges_targets: true, is_shadow: false };
     let engine = Engine::bind(settings).unwrap();
     engine.start(Arc::new(Snapshot::new(vec![zone], 1)), Arc::new(rules)).unwrap();
     engine

@@ -353,7 +353,7 @@ fn rule(action: &str) -> Rule {
 
 fn in_place(zone: PolicyZone, judges_targets: bool) -> ZoneInPlace {
     let next_change_at = (zone.name() == CHANGING).then_some(NOW + u64::from(SECONDS_TO_CHANGE));
-    ZoneInPlace { zone: Arc::new(zone), next_change_at, judges_targets }
+    ZoneInPlace { zone: Arc::new(zone), next_change_at, judges_targets, is_shadow: false }
 }
 
 fn name(text: &str) -> Name {

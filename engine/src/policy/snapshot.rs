@@ -14,9 +14,11 @@ use super::{Action, Answer, Found, Match, PolicyZone, Rule, Scope, Structured};
 use crate::name::{Name, Walk};
 use crate::prefix::Prefix;
 
-/// The policy zones in configured order: all that is enforced at one moment.
+/// The policy zones in configured order: all that is enforced at one moment, and
+/// apart from it what only is counted, so that none of that decides anything.
 pub struct Snapshot {
     zones: Vec<ZoneInPlace>,
+    shadows: Vec<Shadow>,
     serial: u32,
     digest: [u8; 32],
     /// Owners whose NXDOMAIN would also deny a name that this snapshot lets
@@ -39,6 +41,15 @@ pub struct ZoneInPlace {
     pub next_change_at: Option<u64>,
     /// Whether the zone judges where upstreams' answers lead, too.
     pub judges_targets: bool,
+    /// Whether the zone decides nothing, and is counted what it would block.
+    pub is_shadow: bool,
+}
+
+/// A policy zone that decides nothing; what it would block is counted.
+pub struct Shadow {
+    pub zone: Arc<PolicyZone>,
+    /// How many of the zones that are enforced are asked before it.
+    pub after: usize,
 }
 
 /// The decision of a snapshot about a name.
@@ -71,18 +82,25 @@ impl<'a> Decision<'a> {
 }
 
 impl Snapshot {
-    pub fn new(zones: Vec<ZoneInPlace>, serial: u32) -> Snapshot {
+    pub fn new(configured: Vec<ZoneInPlace>, serial: u32) -> Snapshot {
+        let digest = Snapshot::digest_of(&configured);
+        let (mut zones, mut shadows) = (Vec::new(), Vec::new());
+        for zone in configured {
+            match zone.is_shadow {
+                true => shadows.push(Shadow { zone: zone.zone, after: zones.len() }),
+                false => zones.push(zone),
+            }
+        }
         let shielded = (0..zones.len()).map(|place| shield(&zones[..=place])).collect();
-        let digest = Snapshot::digest_of(zones.iter().map(|z| (&*z.zone, z.judges_targets)));
-        Snapshot { zones, serial, digest, shielded }
+        Snapshot { zones, shadows, serial, digest, shielded }
     }
 
-    /// SHA-256 over the zones' names and digests and whether they judge targets,
-    /// in order.
-    pub fn digest_of<'a>(zones: impl Iterator<Item = (&'a PolicyZone, bool)>) -> [u8; 32] {
+    /// SHA-256 over the zones' names and digests, whether they judge targets and
+    /// whether they are in shadow, in order.
+    pub fn digest_of(configured: &[ZoneInPlace]) -> [u8; 32] {
         let mut hasher = Sha256::new();
-        for (zone, judges_targets) in zones {
-            hasher.update([u8::from(judges_targets)]);
+        for ZoneInPlace { zone, judges_targets, is_shadow, .. } in configured {
+            hasher.update([u8::from(*judges_targets) | u8::from(*is_shadow) << 1]);
             hasher.update([zone.name.len() as u8]);
             hasher.update(zone.name.as_bytes());
             hasher.update(zone.digest);
@@ -97,7 +115,8 @@ impl Snapshot {
 
     /// See `PolicyZone::warm`.
     pub fn warm(&self, name: &Name, walk: &Walk, part: Part) {
-        for ZoneInPlace { zone, .. } in &self.zones {
+        let shadows = self.shadows.iter().map(|shadow| &shadow.zone);
+        for zone in self.zones.iter().map(|zone| &zone.zone).chain(shadows) {
             zone.warm(name.labels(), walk, part);
         }
     }
@@ -123,19 +142,45 @@ impl Snapshot {
     fn first_match(&self, name: &Name, asked: impl Fn(&ZoneInPlace) -> bool) -> Option<Decision<'_>> {
         let walk = Walk::new(name, SEED);
         let zones = self.zones.iter().enumerate().filter(|(_, zone)| asked(zone));
-        zones.into_iter().find_map(|(place, ZoneInPlace { zone, .. })| {
-            let found = zone.find(name, &walk)?;
-            Decision::new(place, found.skip, found.scope, found.rule)
+        zones.into_iter().find_map(|(place, ZoneInPlace { zone, .. })| zone.decide(place, name, &walk))
+    }
+
+    /// What each zone in shadow would do about a query, by its place among them; of
+    /// those that would block it, and before which no zone that is enforced decides.
+    pub fn shadowed(
+        &self,
+        name: &Name,
+        walk: &Walk,
+        over_tcp: bool,
+    ) -> impl Iterator<Item = (usize, Action)> {
+        self.shadows.iter().enumerate().filter_map(move |(place, shadow)| {
+            let (action, _) = shadow.zone.would_block(name, walk, over_tcp)?;
+            (!self.decides(name, walk, shadow.after)).then_some((place, action))
         })
     }
 
-    /// Every entry of every zone that covers `name`, zones in order.
-    pub fn covering(&self, name: &Name) -> Vec<(usize, Found<'_>)> {
+    /// Whether one of the first so many zones that are enforced decides about `name`.
+    pub fn decides(&self, name: &Name, walk: &Walk, zones: usize) -> bool {
+        self.zones[..zones].iter().any(|zone| zone.zone.decide(0, name, walk).is_some())
+    }
+
+    /// Every entry of every zone that covers `name`, zones in configured order; with
+    /// the place of its zone, which one in shadow has not.
+    pub fn covering(&self, name: &Name) -> Vec<(Option<usize>, &PolicyZone, Found<'_>)> {
         let walk = Walk::new(name, SEED);
-        let zones = self.zones.iter().enumerate();
+        let zones = self.configured();
         zones
-            .flat_map(|(place, z)| z.zone.covering(name, &walk).into_iter().map(move |f| (place, f)))
+            .flat_map(|(place, zone)| zone.covering(name, &walk).into_iter().map(move |f| (place, zone, f)))
             .collect()
+    }
+
+    /// All zones in configured order, with their place among those that are enforced.
+    fn configured(&self) -> impl Iterator<Item = (Option<usize>, &PolicyZone)> {
+        (0..=self.zones.len()).flat_map(|place| {
+            let shadows = self.shadows.iter().filter(move |shadow| shadow.after == place);
+            let enforced = self.zones.get(place).map(|zone| (Some(place), &*zone.zone));
+            shadows.map(|shadow| (None, &*shadow.zone)).chain(enforced)
+        })
     }
 
     /// Every prefix of every zone that holds the address, zones in order.
@@ -169,8 +214,13 @@ impl Snapshot {
         })
     }
 
+    /// The zones that are enforced.
     pub fn zones(&self) -> &[ZoneInPlace] {
         &self.zones
+    }
+
+    pub fn shadows(&self) -> &[Shadow] {
+        &self.shadows
     }
 
     pub fn serial(&self) -> u32 {
@@ -238,6 +288,22 @@ fn shield_from_denials(zone: &PolicyZone, last: &PolicyZone, shielded: &mut Hash
 }
 
 impl PolicyZone {
+    /// What this zone, in its place, decides about a name.
+    fn decide(&self, place: usize, name: &Name, walk: &Walk) -> Option<Decision<'_>> {
+        let found = self.find(name, walk)?;
+        Decision::new(place, found.skip, found.scope, found.rule)
+    }
+
+    /// How this zone would block a query if it were enforced, and the rank of the
+    /// entry by which. A hole, a passthru and, over TCP, TCP-Only block nothing.
+    pub fn would_block(&self, name: &Name, walk: &Walk, over_tcp: bool) -> Option<(Action, u64)> {
+        let found = self.find(name, walk)?;
+        let decision = Decision::new(0, found.skip, found.scope, found.rule)?;
+        let action = decision.answer.action;
+        let blocks = action != Action::Passthru && !decision.lets_pass_over_tcp(over_tcp);
+        blocks.then_some((action, found.rank))
+    }
+
     fn denies_below(&self, scope: &Scope) -> bool {
         scope.under.is_some_and(|(_, rule)| self.rules[rule as usize].is(Action::Nxdomain))
     }

@@ -9,6 +9,8 @@ use std::time::Duration;
 use super::{Passed, Worker};
 use crate::answer::{Client, Outcome, Verdict, decide, read};
 use crate::message::Query;
+use crate::name::Walk;
+use crate::policy::names::SEED;
 use crate::poll::{Event, Token};
 use crate::tcp;
 use crate::upstream::Origin;
@@ -112,7 +114,14 @@ impl Worker {
                 fail::fail_point!("decide");
                 let (out, rules) = (&mut self.scratch[..], &serving.rules);
                 match read(packet, client, rules, self.unix, &mut query, out) {
-                    Ok(()) => decide(&query, &serving.snapshot, rules, self.unix, out),
+                    Ok(()) => {
+                        let verdict = decide(&query, &serving.snapshot, rules, self.unix, out);
+                        if serving.has_shadows() {
+                            let walk = Walk::new(&query.name, SEED);
+                            serving.count_shadows(&self.counters, &query.name, &walk, true);
+                        }
+                        verdict
+                    }
                     Err(verdict) => verdict,
                 }
             }));

@@ -1,0 +1,202 @@
+//! Zones in shadow and trials, against the naive twin: the same zone, enforced alone.
+
+use std::sync::Arc;
+use std::thread;
+
+use _engine::counters::Counters;
+use _engine::list;
+use _engine::name::{Name, Walk};
+use _engine::policy::names::SEED;
+use _engine::policy::{Action, Answer, Match, PolicyZone, Rule, Snapshot, ZoneInPlace};
+use _engine::trial::{Tally, Trial};
+
+const LABELS: [&str; 3] = ["a", "b", "cc"];
+const ACTIONS: [Action; 4] = [Action::Nxdomain, Action::Sinkhole, Action::Truncate, Action::Passthru];
+
+/// The same numbers each time.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (self.0 >> 33) as usize % bound
+    }
+
+    fn name(&mut self) -> String {
+        let labels: Vec<_> = (0..1 + self.below(4)).map(|_| LABELS[self.below(3)]).collect();
+        format!("{}.example", labels.join("."))
+    }
+
+    fn zone(&mut self, name: &str) -> Arc<PolicyZone> {
+        let rules = ACTIONS.map(rule).into_iter().chain([Rule::Hole]).collect();
+        let entry = |random: &mut Random| {
+            let (scope, _) = Match::ALL[random.below(3)];
+            format!("{} {} {}\n", scope.name(), random.below(5), random.name())
+        };
+        let text: String = (0..1 + self.below(6)).map(|_| entry(self)).collect();
+        Arc::new(list::entries(name, rules, text.as_bytes()).unwrap_or_else(|_| panic!("entries: {text}")))
+    }
+}
+
+fn rule(action: Action) -> Rule {
+    let answer = Answer { action, ttl: 30, extended_error: None, ipv4: vec![], ipv6: vec![], target: None };
+    Rule::Answer { answer: Arc::new(answer), reference: "".into(), structured: None }
+}
+
+fn plain(name: &str, names: &str, action: Action) -> Arc<PolicyZone> {
+    let zone = list::plain(name, names.as_bytes(), Match::Subtree, rule(action));
+    Arc::new(zone.unwrap_or_else(|_| panic!("a list: {names}")))
+}
+
+fn snapshot<'a>(zones: impl IntoIterator<Item = (&'a Arc<PolicyZone>, bool)>) -> Snapshot {
+    let place = |(zone, is_shadow): (&Arc<PolicyZone>, bool)| ZoneInPlace {
+        zone: Arc::clone(zone),
+        next_change_at: None,
+        judges_targets: true,
+        is_shadow,
+    };
+    Snapshot::new(zones.into_iter().map(place).collect(), 1)
+}
+
+fn name(text: &str) -> (Name, Walk) {
+    let name = Name::from_text(text.as_bytes()).unwrap();
+    let walk = Walk::new(&name, SEED);
+    (name, walk)
+}
+
+/// All that answers are made of.
+fn says(snapshot: &Snapshot, name: &Name) -> String {
+    let decision = snapshot.find(name);
+    let told = decision.map(|d| {
+        let denies = snapshot.denies_all_below(name, &d);
+        (snapshot.zones()[d.zone].zone.name(), d.skip, d.scope, d.answer.action, denies)
+    });
+    let target = snapshot.find_target(name).map(|d| (snapshot.zones()[d.zone].zone.name(), d.answer.action));
+    format!("{told:?} {target:?}")
+}
+
+/// By which action the zone, enforced behind those before it, would block a query.
+fn naively(before: &[&Arc<PolicyZone>], zone: &Arc<PolicyZone>, name: &Name, tcp: bool) -> Option<Action> {
+    let all = snapshot(before.iter().copied().chain([zone]).map(|zone| (zone, false)));
+    let decision = all.find(name).filter(|decision| decision.zone == before.len())?;
+    let action = decision.answer.action;
+    (action != Action::Passthru && !decision.lets_pass_over_tcp(tcp)).then_some(action)
+}
+
+/// A zone in shadow changes nothing that is answered, and is counted what it would
+/// block if it were enforced and no other one in shadow were.
+#[test]
+fn a_shadow_decides_nothing_and_counts_what_it_would_alone() {
+    let mut random = Random(1);
+    for _ in 0..400 {
+        let zones: Vec<_> = (0..1 + random.below(4))
+            .map(|place| (random.zone(&format!("z{place}")), random.below(2) == 0))
+            .collect();
+        let mixed = snapshot(zones.iter().map(|(zone, is_shadow)| (zone, *is_shadow)));
+        let enforced: Vec<_> = zones.iter().filter(|(_, is_shadow)| !is_shadow).map(|(z, _)| z).collect();
+        let without = snapshot(enforced.iter().map(|zone| (*zone, false)));
+        for _ in 0..30 {
+            let (text, tcp) = (random.name(), random.below(2) == 0);
+            let (name, walk) = name(&text);
+            assert_eq!(says(&mixed, &name), says(&without, &name), "{text}");
+            let counted: Vec<_> = mixed
+                .shadowed(&name, &walk, tcp)
+                .map(|(place, action)| (mixed.shadows()[place].zone.name(), action))
+                .collect();
+            let shadows = zones.iter().enumerate().filter(|(_, (_, is_shadow))| *is_shadow);
+            let expected: Vec<_> = shadows
+                .filter_map(|(place, (zone, _))| {
+                    let before: Vec<_> = zones[..place].iter().filter(|z| !z.1).map(|(z, _)| z).collect();
+                    Some((zone.name(), naively(&before, zone, &name, tcp)?))
+                })
+                .collect();
+            assert_eq!(counted, expected, "{text}");
+            let order: Vec<_> = mixed.covering(&name).iter().map(|(_, zone, _)| zone.name()).collect();
+            assert!(order.is_sorted(), "entries are told in configured order: {order:?}");
+        }
+    }
+}
+
+#[test]
+fn a_shadow_enters_the_digest_and_no_shield() {
+    let (blocked, hole) =
+        (plain("b", "t.example", Action::Nxdomain), plain("p", "cdn.t.example", Action::Passthru));
+    let with = |is_shadow| snapshot([(&hole, is_shadow), (&blocked, false)]);
+    assert_ne!(with(true).digest(), with(false).digest());
+    assert_ne!(with(true).digest(), snapshot([(&blocked, false)]).digest());
+    let (asked, _) = name("t.example");
+    let denies = |snapshot: &Snapshot| snapshot.denies_all_below(&asked, &snapshot.find(&asked).unwrap());
+    assert!(denies(&with(true)));
+    assert!(!denies(&with(false)));
+}
+
+/// A trial stands behind all zones, and each entry has its own count.
+#[test]
+fn a_trial_counts_each_entry_as_if_it_stood_behind_all_zones() {
+    let mut random = Random(2);
+    for _ in 0..300 {
+        let zones = [random.zone("a"), random.zone("b")];
+        let served = snapshot(zones.iter().map(|zone| (zone, false)));
+        let tried = random.zone("trial");
+        let trial = Trial::new(Arc::clone(&tried), Vec::new());
+        let (mut blocked, mut decided) = (std::collections::HashMap::new(), 0);
+        for _ in 0..60 {
+            let (text, tcp) = (random.name(), random.below(2) == 0);
+            let (name, walk) = name(&text);
+            trial.count(&name, &walk, tcp, &served);
+            let owner = tried
+                .find(&name, &walk)
+                .map(|found| text.split('.').skip(found.skip).collect::<Vec<_>>().join("."));
+            let before: Vec<_> = zones.iter().collect();
+            match (naively(&[], &tried, &name, tcp), naively(&before, &tried, &name, tcp)) {
+                (None, _) => {}
+                (Some(_), None) => decided += 1,
+                (Some(_), Some(_)) => *blocked.entry(owner.unwrap()).or_insert(0) += 1,
+            }
+        }
+        let tally = trial.tally(usize::MAX);
+        assert_eq!((tally.blocked, tally.decided), (blocked.values().sum(), decided));
+        assert_eq!(tally.blocking_names, blocked.len());
+        assert_eq!(tally.top.into_iter().collect::<std::collections::HashMap<_, _>>(), blocked);
+    }
+}
+
+#[test]
+fn the_top_is_the_highest_counts_and_no_more_than_asked_for() {
+    let names: Vec<_> = (0..50).map(|number| format!("n{number:02}.example")).collect();
+    let trial = Trial::new(plain("trial", &names.join("\n"), Action::Nodata), Vec::new());
+    let served = snapshot([]);
+    for (times, text) in names.iter().enumerate() {
+        let (name, walk) = name(text);
+        (0..times).for_each(|_| trial.count(&name, &walk, false, &served));
+    }
+    let tally = trial.tally(3);
+    assert_eq!((tally.blocked, tally.blocking_names, tally.asked_names), ((0..50).sum(), 49, 49));
+    let top: Vec<_> = tally.top.iter().map(|(name, count)| (name.as_str(), *count)).collect();
+    assert_eq!(top, [("n49.example", 49), ("n48.example", 48), ("n47.example", 47)]);
+    assert_eq!(trial.tally(0), Tally { top: Vec::new(), ..tally });
+}
+
+/// Packet threads count at the same time, and nothing is lost.
+#[test]
+fn threads_count_together() {
+    let trial = Trial::new(plain("trial", "t.example", Action::Nodata), Vec::new());
+    let served = snapshot([]);
+    let (asked, walk) = name("x.t.example");
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| (0..10_000).for_each(|_| trial.count(&asked, &walk, false, &served)));
+        }
+    });
+    assert_eq!(trial.tally(1).top, [("t.example".to_string(), 40_000)]);
+}
+
+/// What was decided before a trial began is not in its share.
+#[test]
+fn queries_are_counted_from_its_beginning() {
+    let counters = Arc::new(Counters::new(1));
+    counters.tried.add(7);
+    let trial = Trial::new(plain("trial", "t.example", Action::Nodata), vec![Arc::clone(&counters)]);
+    counters.tried.add(3);
+    assert_eq!(trial.tally(1).queries, 3);
+}
