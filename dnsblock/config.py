@@ -388,6 +388,8 @@ class Zone(_Options):
     source: Source = as_written({})  # of a list
     # Whether the targets of CNAME, DNAME, HTTPS and SVCB records in upstreams' answers are judged, too.
     targets: Literal["judge", "ignore"] = "judge"
+    # shadow: it decides nothing, and what it would block is counted.
+    mode: Literal["enforce", "shadow"] = "enforce"
 
     @model_validator(mode="after")
     def _is_one_kind(self) -> Self:
@@ -404,6 +406,8 @@ class Zone(_Options):
             raise ValueError("unsigned belongs to an issuer: a list is not signed")
         if self.addresses is not None and self.targets == "ignore":
             raise ValueError("targets: ignore would leave a zone of addresses without effect")
+        if self.addresses is not None and self.mode == "shadow":
+            raise ValueError("mode: shadow counts names, and a zone of addresses holds none")
         return self
 
     @property

@@ -114,8 +114,8 @@ def check(config_path: Path, as_json: bool) -> None:
         count = len(checked.problems)
         click.echo(f"{count} problem{'s' if count > 1 else ''}", err=True)
     else:
-        rows = [[z["name"], f"{z['entries']:,}", z["digest"]] for z in checked.zones]
-        print_table(["zone", "names", "digest"], rows)
+        rows = [[z["name"], z["mode"], f"{z['entries']:,}", z["digest"]] for z in checked.zones]
+        print_table(["zone", "mode", "names", "digest"], rows)
         for note in checked.notes:
             click.echo(f"note: {printable(note)}")
         click.echo(f"{config_path}: no problems")
@@ -179,8 +179,8 @@ def _print_status(facts: dict[str, Any]) -> None:
     )
     if last["error"]:
         click.echo("\n".join(f"    {printable(line)}" for line in last["error"].splitlines()))
-    zones = [[z["name"], z["kind"], z["answer"], f"{z['entries']:,}"] for z in facts["zones"]]
-    print_table(["zone", "kind", "answer", "names"], zones)
+    zones = [[z["name"], z["kind"], z["mode"], z["answer"], f"{z['entries']:,}"] for z in facts["zones"]]
+    print_table(["zone", "kind", "mode", "answer", "names"], zones)
     lists.print_refused(facts["sources"])
     orders = [
         [
@@ -240,8 +240,11 @@ def _print_why(answer: dict[str, Any]) -> None:
     others = [entry for entry in answer["covering"] if not entry["decides"]]
     if others:
         click.echo("also covered by:")
-        rows = [[e["zone"], e["entry"], e["match"], e["action"], ", ".join(e["orders"])] for e in others]
-        print_table(["zone", "entry", "match", "action", "orders"], rows)
+        rows = [
+            [e["zone"], e["mode"], e["entry"], e["match"], e["action"], ", ".join(e["orders"])]
+            for e in others
+        ]
+        print_table(["zone", "mode", "entry", "match", "action", "orders"], rows)
     for note in answer.get("notes", []):
         click.echo(f"note: {printable(note)}")
 

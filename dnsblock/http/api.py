@@ -66,7 +66,7 @@ def control_app(daemon: "Daemon") -> FastAPI:
 def status(daemon: "Daemon") -> dict[str, Any]:
     """What is enforced, since when, and what went wrong last; times are RFC 3339 in UTC."""
     policy, config, last = daemon.policy, daemon.config, daemon.last_publish
-    issuers = {zone.issuer for zone in config.zones}
+    issuers = {zone.issuer for zone in config.zones if zone.mode == "enforce"}
     return {
         "version": __version__,
         "pid": os.getpid(),
@@ -79,6 +79,7 @@ def status(daemon: "Daemon") -> dict[str, Any]:
             {
                 "name": zone.name,
                 "kind": zone.kind,
+                "mode": zone.mode,
                 "answer": zone.answer,
                 "entries": compiled.entries,
                 "digest": compiled.digest,

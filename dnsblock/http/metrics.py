@@ -110,7 +110,9 @@ class Metrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """Called by the registry at each scrape."""
         counts = self._daemon.counters()
-        yield from _queries(counts)
+        yield from _queries(
+            counts, {zone.name for zone in self._daemon.config.zones if zone.mode == "shadow"}
+        )
         yield from _upstreams(counts)
         yield from _engine(counts, self._daemon.workers)
         yield from _cache(counts)
@@ -129,7 +131,7 @@ def metrics_app(metrics: Metrics) -> Any:
 # ------- What the packet threads counted -------
 
 
-def _queries(counts: Counts) -> Iterator[Metric]:
+def _queries(counts: Counts, in_shadow: set[str]) -> Iterator[Metric]:
     queries = CounterMetricFamily(
         "dnsblock_queries", "Queries by transport and how they ended.", labels=["transport", "outcome"]
     )
@@ -143,6 +145,17 @@ def _queries(counts: Counts) -> Iterator[Metric]:
         if labels[1] != "passthru":  # passes, and is counted as forwarded
             blocked.add_metric(labels, count)
     yield blocked
+    shadow = CounterMetricFamily(
+        "dnsblock_shadow_blocked",
+        "Queries that a zone in shadow would have blocked, by the action.",
+        labels=["zone", "action"],
+    )
+    # Of zones that are in shadow, and of those that were: a counter does not go away.
+    shown = in_shadow | {zone for (zone, _), count in counts.shadow_blocked.items() if count}
+    for labels, count in sorted(counts.shadow_blocked.items()):
+        if labels[0] in shown and labels[1] != "passthru":
+            shadow.add_metric(labels, count)
+    yield shadow
 
 
 def _upstreams(counts: Counts) -> Iterator[Metric]:

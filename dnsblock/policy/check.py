@@ -17,9 +17,10 @@ from dnsblock.policy.store import Store
 
 
 class CheckedZone(TypedDict):
-    """What a zone would enforce now; of a list also what became of its lines."""
+    """What a zone would enforce now, or, in shadow, count; of a list also what became of its lines."""
 
     name: str
+    mode: str
     entries: int
     digest: str
     report: dict[str, Any] | None
@@ -59,11 +60,12 @@ def check_all(path: Path, progress: Progress | None = None) -> Checked:
     zones: list[CheckedZone] = [
         {
             "name": zone.name,
-            "entries": zone.entries,
-            "digest": zone.digest,
+            "mode": zone.mode,
+            "entries": compiled.entries,
+            "digest": compiled.digest,
             "report": reports.get(zone.name),
         }
-        for zone in policy.zones
+        for zone, compiled in zip(config.zones, policy.zones, strict=True)
     ]
     notes = (*draft.notes, *standing_notes(policy, config, draft.new), *_left_out(draft.lists))
     return Checked(tuple(refused), tuple(zones), notes)

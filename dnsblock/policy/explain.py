@@ -11,10 +11,12 @@ from dnsblock.policy.publish import Policy
 class CoveringEntry(TypedDict):
     """An entry that covers the name. Action `hole`: an exemption; the next zone is asked.
 
-    Of a zone of addresses the entry is a prefix, and the match is `prefix`.
+    Mode `shadow`: its zone decides nothing, and what it would block is counted. Of a zone of addresses the
+    entry is a prefix, and the match is `prefix`.
     """
 
     zone: str
+    mode: str
     entry: str
     match: str
     action: str
@@ -39,6 +41,7 @@ def explain(name: str, policy: Policy, config: Config) -> Explanation:
     covering: list[CoveringEntry] = [
         {
             "zone": entry.zone,
+            "mode": "shadow" if entry.is_shadow else "enforce",
             "entry": entry.entry,
             "match": entry.scope,
             "action": entry.action or "hole",
@@ -55,6 +58,7 @@ def explain_address(address: IPv4Address | IPv6Address, policy: Policy) -> Expla
     covering: list[CoveringEntry] = [
         {
             "zone": entry.zone,
+            "mode": "shadow" if entry.is_shadow else "enforce",
             "entry": entry.entry,
             "match": entry.scope,
             "action": entry.action or "hole",

@@ -91,17 +91,18 @@ class Policy:
 def build(config: Config, lists: Lists, orders: Sequence[Order], now: datetime, serials: "Serials") -> Policy:
     """Compiles the snapshot for `now`. Its serial is a higher one where the content differs from the last."""
     state = derive(orders, now)
-    zones: list[tuple[PolicyZone, int | None, bool]] = []
+    zones: list[tuple[PolicyZone, int | None, bool, bool]] = []
     for zone in config.zones:
-        judges_targets = zone.targets == "judge"
+        judges_targets, is_shadow = zone.targets == "judge", zone.mode == "shadow"
         if zone.issuer is None:
-            zones.append((lists.compiled[zone.name], None, judges_targets))
+            zones.append((lists.compiled[zone.name], None, judges_targets, is_shadow))
         else:
             change = state.next_change_by_issuer.get(zone.issuer)
             compiled = compile_orders(zone, config, state.in_force.get(zone.issuer, ()))
-            zones.append((compiled, None if change is None else int(change.timestamp()), judges_targets))
+            due = None if change is None else int(change.timestamp())
+            zones.append((compiled, due, judges_targets, is_shadow))
     serial = serials.next(Snapshot.digest_of(zones))
-    return Policy(Snapshot(zones, serial), tuple(zone for zone, _, _ in zones), state, now)
+    return Policy(Snapshot(zones, serial), tuple(zone for zone, *_ in zones), state, now)
 
 
 def standing_notes(policy: Policy, config: Config, new: Sequence[Order]) -> tuple[str, ...]:
@@ -116,7 +117,7 @@ def standing_notes(policy: Policy, config: Config, new: Sequence[Order]) -> tupl
         if order.state == "held" and (order.issuer, order.order_id) not in said
         for note in order.notes
     ]
-    issuers = {zone.issuer for zone in config.zones}
+    issuers = {zone.issuer for zone in config.zones if zone.mode == "enforce"}
     unenforced = [
         f"{len(entries):,} entries of {issuer} are in force by its orders, and no zone enforces them"
         for issuer, entries in policy.state.in_force.items()

@@ -184,7 +184,7 @@ def test_any_octets_are_a_list_of_addresses_or_refused(data: bytes):
     for line in data.decode().removeprefix("\ufeff").split("\n"):
         if text := re.split(r"(?:^|(?<=\s))#", line)[0].strip():
             first = ip_network(text).network_address
-            assert Snapshot([(compiled, None, True)], 1).covering_address(first)
+            assert Snapshot([(compiled, None, True, False)], 1).covering_address(first)
 
 
 # ------- The inbox
@@ -279,7 +279,7 @@ def test_any_octets_name_a_control_socket_or_are_refused(tmp_path: Path, data: b
 # ------- The control socket
 
 POLICY = Policy(
-    Snapshot([(PolicyZone.from_entries("subtree", [Rule(ANSWER)], b"subtree 0 t.me"), None, True)], 1),
+    Snapshot([(PolicyZone.from_entries("subtree", [Rule(ANSWER)], b"subtree 0 t.me"), None, True, False)], 1),
     *((), cast(Any, SimpleNamespace(in_force={})), NOW),
 )
 ASKED = SimpleNamespace(

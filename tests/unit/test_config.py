@@ -90,7 +90,7 @@ def test_the_examples_in_the_reference_file_are_valid(read):
     lines = ["  " + line[3:] if line.startswith("#  - {") else line for line in lines]
     config = read("\n".join(lines))
     assert sorted(config.answers) == ["landing", "sinkhole"]
-    assert [zone.name for zone in config.zones] == ["kominfo", "national", "malware", "badnets"]
+    assert [zone.name for zone in config.zones] == ["kominfo", "national", "malware", "badnets", "planned"]
 
 
 # ------- Values -------
@@ -121,6 +121,7 @@ def test_a_zone_says_what_it_is(read):
     orders, plain = config.zones
     assert (orders.kind, orders.issuer, orders.unsigned) == ("orders", "kominfo.go.id", "accept")
     assert (plain.kind, plain.match, plain.unsigned) == ("list", None, "refuse")
+    assert (orders.mode, plain.mode) == ("enforce", "enforce")
 
 
 def test_answers_are_found_by_name(read):
@@ -317,6 +318,14 @@ def test_an_upstream_that_is_no_server_is_refused(refused, text: str):
         (
             "orders: in\nzones: [{name: z, answer: drop, issuer: i, match: exact}]",
             "2: zones.0: match and source belong to a list: an order says itself what its entries match",
+        ),
+        (
+            "zones: [{name: z, answer: drop, addresses: a, mode: shadow}]",
+            "1: zones.0: mode: shadow counts names, and a zone of addresses holds none",
+        ),
+        (
+            "zones: [{name: z, answer: drop, list: l, mode: dark}]",
+            "1: 'dark': zones.0.mode: must be enforce or shadow",
         ),
         (
             f"zones: [{ISSUER_ZONE}]",

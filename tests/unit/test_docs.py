@@ -207,6 +207,7 @@ zones:
   - {name: court, issuer: court.example, unsigned: accept, answer: sinkhole}
   - {name: listed, list: list.txt, answer: nodata, source: {guards: {rejected_percent: off}}}
   - {name: feed, list: "https://127.0.0.1:1/", answer: nodata, source: {missing: start}}
+  - {name: planned, issuer: planned.example, answer: nodata, mode: shadow}
 """
 
 

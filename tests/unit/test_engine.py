@@ -87,7 +87,7 @@ def listed_zone(name: str, names: bytes, scope: str) -> PolicyZone:
 
 
 def snapshot(names: bytes, serial: int = 1) -> Snapshot:
-    return Snapshot([(listed_zone("zone", names, "subtree"), None, True)], serial)
+    return Snapshot([(listed_zone("zone", names, "subtree"), None, True, False)], serial)
 
 
 @pytest.fixture
