@@ -69,18 +69,35 @@ class Client:
         params = {} if name is None else {"name": name, "below": "true" if below else "false"}
         return self._ask("POST", "/v1/cache/purge", params=params)
 
+    def impact(self, file: str, data: bytes, *, match: str | None, seconds: int, top: int) -> dict[str, Any]:
+        """Counts what an order document or a list would block. Raises `Refused` with every problem."""
+        params = {"file": file, "seconds": str(seconds), "top": str(top)}
+        params |= {} if match is None else {"match": match}
+        timeout = seconds + RELOAD_TIMEOUT_SECONDS
+        return self._ask("POST", "/v1/impact", params=params, content=data, timeout=timeout)
+
+    def impact_progress(self) -> dict[str, Any] | None:
+        """What is counted so far, if anything is tried."""
+        running: dict[str, Any] | None = self._ask("GET", "/v1/impact")["running"]
+        return running
+
+    def end_impact(self) -> None:
+        """Ends what is tried before its time; whoever asked for it is told what was counted."""
+        self._ask("DELETE", "/v1/impact")
+
     def _ask(
         self,
         method: str,
         path: str,
         *,
         params: dict[str, str] | None = None,
+        content: bytes | None = None,
         timeout: float = TIMEOUT_SECONDS,
     ) -> dict[str, Any]:
         transport = httpx.HTTPTransport(uds=str(self._path))
         try:
             with httpx.Client(transport=transport, base_url="http://dnsblock", timeout=timeout) as client:
-                response = client.request(method, path, params=params)
+                response = client.request(method, path, params=params, content=content)
                 answer = _read(response)
         except (httpx.HTTPError, ValueError, RecursionError) as err:
             reason = (

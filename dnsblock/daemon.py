@@ -32,6 +32,7 @@ from dnsblock.policy import Counts, Rules, Snapshot, records
 from dnsblock.policy.explain import Explanation, explain, explain_address
 from dnsblock.policy.history import History
 from dnsblock.policy.history_facts import Approval, Published
+from dnsblock.policy.impact import Trials
 from dnsblock.policy.past import Past
 from dnsblock.policy.publish import Draft, Policy, Serials, build, read, standing_notes
 from dnsblock.policy.reading import NotTaken
@@ -114,6 +115,7 @@ class Daemon:
             self.lists, self._rules = draft.lists, draft.rules
             self.policy = self._compile(draft, self.started_at)
             self.engine = _bind(config)
+            self.trials = Trials(self.engine)
             # All that can be refused comes before the record: a start that fails has accepted nothing.
             self.control = self._sockets.enter_context(bind_control(config.control))
             self.metrics_socket: socket.socket | None = None
@@ -162,6 +164,7 @@ class Daemon:
                     for follower in followers:
                         follower.cancel()
                 self._stopping = True
+                self.trials.stop()
                 notify(STOPPING=1)
                 event(logging.INFO, "stopping: answering what was asked; a second signal ends it at once")
                 # Status and metrics go on until the last query is answered.
@@ -171,7 +174,7 @@ class Daemon:
             self._sockets.close()
             self._ledger.close()
         event(logging.INFO, "stopped")
-        if self._reader_at_work.locked():
+        if self._reader_at_work.locked() or self.trials.reader_at_work.locked():
             # A reader may wait for a slow disk for ever, and nothing that counts is open any more.
             os._exit(0)
 

@@ -15,6 +15,7 @@ import click
 from dnsblock import __version__
 from dnsblock.cli import lists
 from dnsblock.cli.common import EXIT_CODES, client_of, common, local_time, print_table
+from dnsblock.cli.impact import impact
 from dnsblock.cli.progress import reading
 from dnsblock.errors import Exit, printable
 
@@ -177,6 +178,10 @@ def _print_status(facts: dict[str, Any]) -> None:
     click.echo(
         f"  last publish {'done' if last['ok'] else 'FAILED'} at {local(last['at'])} ({last['reason']})"
     )
+    if facts["trial"]:
+        trial = facts["trial"]
+        elapsed = f"{trial['elapsed']:.0f} of {trial['seconds']:,} seconds"
+        click.echo(f"  trial        {printable(trial['file'])}, {elapsed}")
     if last["error"]:
         click.echo("\n".join(f"    {printable(line)}" for line in last["error"].splitlines()))
     zones = [[z["name"], z["kind"], z["mode"], z["answer"], f"{z['entries']:,}"] for z in facts["zones"]]
@@ -284,5 +289,5 @@ def purge(config_path: Path, as_json: bool, name: str | None, subtree: bool, eve
 
 # ------- lists and their past -------
 
-for command in (lists.source, lists.versions, lists.diff, lists.history, lists.rollback):
+for command in (impact, lists.source, lists.versions, lists.diff, lists.history, lists.rollback):
     main.add_command(command)

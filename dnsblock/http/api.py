@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 from dnsblock import __version__
 from dnsblock.errors import Refused
 from dnsblock.http.answers import refused, served, utc
+from dnsblock.http.impact import add_impact
 from dnsblock.http.lists import explain_at, lists_routes, sources
 from dnsblock.names import NameRefused, address, canonical
 from dnsblock.orders.state import OrderState
@@ -60,6 +61,7 @@ def control_app(daemon: "Daemon") -> FastAPI:
         return JSONResponse({"purged": purged})
 
     app.include_router(lists_routes(daemon))
+    add_impact(app, daemon)
     return app
 
 
@@ -96,6 +98,7 @@ def status(daemon: "Daemon") -> dict[str, Any]:
         "workers": daemon.workers,
         "next_change_at": utc(policy.state.next_change_at),
         "last_publish": {"ok": last.ok, "at": utc(last.at), "reason": last.reason, "error": last.error},
+        "trial": None if daemon.trials.running is None else daemon.trials.running.facts(),
         "time_zone": config.time_zone.key,
     }
 

@@ -51,7 +51,7 @@ def compile_addresses(zone: Zone, config: Config, file: str, data: bytes) -> Pol
     try:
         compiled = PolicyZone.from_addresses(zone.name, data, list_rule(zone, config))
     except ListRefused as err:
-        raise _refused(file, err) from err
+        raise refused_lines(file, err) from err
     if compiled.entries == 0:
         raise Refused(
             [Problem(file, None, "", "the list holds no address; leave the zone out if that is meant")]
@@ -65,7 +65,8 @@ def list_rule(zone: Zone, config: Config) -> Rule:
     return Rule(answer, structured=structured_text(config, f"list {zone.name}"))
 
 
-def _refused(file: str, err: ListRefused) -> Refused:
+def refused_lines(file: str, err: ListRefused) -> Refused:
+    """The lines of a list that the engine would not take."""
     problems, total = err.args
     told = [Problem(file, line, value, reason) for line, value, reason in problems]
     if total > len(told):

@@ -45,6 +45,12 @@ class Options:
             protected=tuple(sorted(config.protected)) if is_block else (),
         )
 
+    @classmethod
+    def for_trial(cls, match: str | None) -> Self:
+        """Those of a list that is only tried: all that can be meant is counted."""
+        repair = ("bom", "case", "crlf", "dot")
+        return cls(COMPILER, None, match, 1, ",", repair, public_suffixes=None, protected=())
+
     @property
     def text(self) -> str:
         """The same as JSON."""

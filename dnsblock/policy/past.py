@@ -49,15 +49,18 @@ class Past:
         notes: list[str] = []
         covers = suffixes(name)
         state = derive(self.orders, when)
-        zones: list[tuple[PolicyZone, int | None, bool]] = []
+        zones: list[tuple[PolicyZone, int | None, bool, bool]] = []
         for zone in self.config.zones:
             if zone.issuer is not None:
                 items = [one for one in state.in_force.get(zone.issuer, ()) if one.entry.name in covers]
-                zones.append((compile_orders(zone, self.config, items), None, zone.targets == "judge"))
+                compiled = compile_orders(zone, self.config, items)
             elif zone.kind == "list":
-                zones.append((self._list_at(zone, covers, when, notes), None, zone.targets == "judge"))
+                compiled = self._list_at(zone, covers, when, notes)
+            else:
+                continue  # addresses have no history
+            zones.append((compiled, None, zone.targets == "judge", zone.mode == "shadow"))
         snapshot = Snapshot(zones, self._serial_at(when))
-        policy = Policy(snapshot, tuple(zone for zone, _, _ in zones), state, when)
+        policy = Policy(snapshot, tuple(zone for zone, *_ in zones), state, when)
         return explain(name, policy, self.config), notes
 
     def _list_at(self, zone: Zone, covers: Sequence[str], when: datetime, notes: list[str]) -> PolicyZone:

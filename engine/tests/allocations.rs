@@ -6,14 +6,18 @@ use std::time::Instant;
 
 use _engine::answer::{Client, Rules, Soa, Verdict, decide, read};
 use _engine::cache::{Age, Cache, Keeping, Kept, Key};
+use _engine::counters::Counters;
 use _engine::list;
 use _engine::local::{Local, Switches};
 use _engine::message::{MAX_MESSAGE, Query};
-use _engine::name::Name;
+use _engine::name::{Name, Walk};
+use _engine::policy::names::SEED;
 use _engine::policy::{Action, Answer, Match, Rule, Snapshot, ZoneInPlace};
 use _engine::prefix::{Prefix, Prefixes};
+use _engine::shared::Serving;
+use _engine::trial::Trial;
 
-fn snapshot() -> Snapshot {
+fn place(is_shadow: bool) -> ZoneInPlace {
     let answer = Answer {
         action: Action::Sinkhole,
         ttl: 30,
@@ -24,9 +28,11 @@ fn snapshot() -> Snapshot {
     };
     let rule = Rule::Answer { answer: Arc::new(answer), reference: "order 1".into(), structured: None };
     let Ok(zone) = list::plain("list", b"blocked.example\n", Match::Subtree, rule) else { panic!("a list") };
-    let place =
-        ZoneInPlace { zone: Arc::new(zone), next_change_at: None, judges_targets: true, is_shadow: false };
-    Snapshot::new(vec![place], 1)
+    ZoneInPlace { zone: Arc::new(zone), next_change_at: None, judges_targets: true, is_shadow }
+}
+
+fn snapshot() -> Snapshot {
+    Snapshot::new(vec![place(false)], 1)
 }
 
 fn rules() -> Rules {
@@ -72,6 +78,30 @@ fn a_decision_allocates_nothing() {
         assert!(read(&[0; 40], CLIENT, &rules, 1, &mut query, &mut out).is_err());
     });
     assert_eq!(garbage.count_total, 0);
+}
+
+#[test]
+fn counting_what_is_not_enforced_allocates_nothing() {
+    let counters = Arc::new(Counters::new(1));
+    let serving = Serving {
+        snapshot: Arc::new(Snapshot::new(vec![place(true)], 1)),
+        rules: Arc::default(),
+        slots: Vec::new(),
+        shadow_slots: vec![3],
+        generation: 0,
+        trial: Some(Arc::new(Trial::new(place(false).zone, vec![Arc::clone(&counters)]))),
+    };
+    assert!(serving.has_shadows());
+    let name = Name::from_text(b"deep.blocked.example").unwrap();
+    let walk = Walk::new(&name, SEED);
+    let counted = allocation_counter::measure(|| {
+        serving.count_shadows(&counters, &name, &walk, false);
+        serving.count_shadows(&counters, &name, &walk, true);
+    });
+    assert_eq!(counted.count_total, 0);
+    assert_eq!(counters.shadow_blocked(3, Action::Sinkhole as usize), 2);
+    let tally = serving.trial.unwrap().tally(1);
+    assert_eq!((tally.queries, tally.top), (2, vec![("blocked.example".to_string(), 2)]));
 }
 
 #[test]
