@@ -1,6 +1,7 @@
 """The command that counts what an order or a list would block, before it counts."""
 
 import json
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -28,7 +29,7 @@ PROGRESS_SECONDS = 0.5  # between two looks at how far a trial is
 @click.option(
     "--match",
     type=click.Choice(["exact", "subtree", "below"]),
-    help="What each name of a plain file covers; subtree by default. An order says it itself.",
+    help="What each name covers, where a list leaves it open. An order says it itself.",
 )
 @click.option(
     "--top", type=click.IntRange(0, 1000), default=20, show_default=True, help="How many names to tell."
@@ -39,7 +40,7 @@ def impact(
 ) -> None:
     """Count what blocking the names of FILE would touch, without blocking any.
 
-    FILE is an order document (.yaml, .yml, .json), signed or not, or a plain file with one name a line. Of
+    FILE is an order document (.yaml, .yml, .json), signed or not, or a list in any format. Of
     the queries of the next seconds, those are counted that it would have blocked, behind all zones. Ctrl-C
     ends that, and shows what was counted so far.
     """
@@ -47,8 +48,9 @@ def impact(
     from dnsblock.policy.impact import MAX_BYTES
 
     data, client = read_bytes(file, max_bytes=MAX_BYTES), client_of(config_path)
+    called = os.fsencode(file).decode("utf-8", "replace")
     report = _await_report(
-        client, lambda: client.impact(str(file), data, match=match, seconds=seconds, top=top), seconds
+        client, lambda: client.impact(called, data, match=match, seconds=seconds, top=top), seconds
     )
     if as_json:
         click.echo(json.dumps(report, ensure_ascii=False))

@@ -29,6 +29,7 @@ from dnsblock.policy import Octets
 from dnsblock.policy.compile import compile_addresses
 from dnsblock.policy.compiling import Options
 from dnsblock.policy.explain import explain, explain_address
+from dnsblock.policy.impact import compile_trial
 from dnsblock.policy.publish import Policy, Serials
 from dnsblock.policy.reports import Report
 
@@ -222,6 +223,24 @@ def test_any_inbox_is_taken_or_refused(tmp_path_factory: pytest.TempPathFactory,
         assert_presentable(refused)
         return
     assert all(note.isprintable() for note in intake.notes)
+
+
+@relaxed
+@given(
+    TEXTS | ORDERS.map(str.encode),
+    st.sampled_from(["f.txt", "f", "f.YAML", "f.json"]),
+    st.sampled_from([None, "exact", "subtree", "below"]),
+)
+@example(b"a.example\n\xff", "f.txt", None)
+def test_any_octets_are_tried_or_refused(data: bytes, file: str, match: Any):
+    """By the file's ending an order or a list; and whatever is tried holds a name."""
+    try:
+        compiled = compile_trial(file, data, match, CONFIG)
+    except Refused as refused:
+        assert_presentable(refused)
+        return
+    assert compiled.entries > 0
+    assert match is None or file in {"f.txt", "f"}
 
 
 # ------- The state folder
