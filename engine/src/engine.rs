@@ -188,14 +188,16 @@ impl Engine {
         let Slots { known, enforced: slots, shadows: shadow_slots } = Slots::of(&control.slots, &snapshot)?;
         control.slots = known;
         self.shared.cache.resize(rules.keeping.octets);
-        let before = self.shared.serving.load();
-        let (generation, trial) = (before.generation + 1, before.trial.clone());
-        self.serve(control, Serving { snapshot, rules, slots, shadow_slots, generation, trial });
+        self.serve(control, |before| {
+            let (generation, trial) = (before.generation + 1, before.trial.clone());
+            Serving { snapshot, rules, slots, shadow_slots, generation, trial }
+        });
         Ok(())
     }
 
-    fn serve(&self, control: &mut Control, serving: Serving) {
-        control.retired.push(self.shared.serving.swap(Arc::new(serving)));
+    fn serve(&self, control: &mut Control, next: impl FnOnce(&Serving) -> Serving) {
+        let next = Arc::new(next(&self.shared.serving.load()));
+        control.retired.push(self.shared.serving.swap(next));
         free_unused(&mut control.retired);
     }
 
@@ -204,21 +206,19 @@ impl Engine {
     pub fn begin_trial(&self, zone: Arc<PolicyZone>) -> Result<Arc<Trial>, EngineError> {
         let trial = Arc::new(Trial::new(zone, self.counters.clone()));
         let mut control = lock(&self.control);
-        let serving = self.shared.serving.load_full();
-        if control.threads.is_empty() || serving.trial.is_some() {
+        if control.threads.is_empty() || self.shared.serving.load().trial.is_some() {
             return Err(EngineError::NotNow);
         }
         // What is decided is what it was: no new generation, kept answers are as good as before.
-        self.serve(&mut control, Serving { trial: Some(Arc::clone(&trial)), ..(*serving).clone() });
+        self.serve(&mut control, |before| Serving { trial: Some(Arc::clone(&trial)), ..before.clone() });
         Ok(trial)
     }
 
     /// Takes the trial away, if there is one.
     pub fn end_trial(&self) {
         let mut control = lock(&self.control);
-        let serving = self.shared.serving.load_full();
-        if serving.trial.is_some() {
-            self.serve(&mut control, Serving { trial: None, ..(*serving).clone() });
+        if self.shared.serving.load().trial.is_some() {
+            self.serve(&mut control, |before| Serving { trial: None, ..before.clone() });
         }
     }
 

@@ -318,7 +318,12 @@ static SNAPSHOT: LazyLock<Snapshot> = LazyLock::new(|| {
     let badnets: String = BADNETS.iter().map(|(address, length)| format!("{address}/{length}\n")).collect();
     let badnets = list::addresses("badnets", badnets.as_bytes(), rule("nodata"));
     let badnets = in_place(badnets.expect("prefixes as they should be"), true);
-    Snapshot::new(zones.into_iter().chain([badnets]).collect(), 7)
+    // In front of all, and in shadow: what it says is nowhere to be seen.
+    let shadow =
+        list::entries("shadow", vec![rule("drop"), rule("passthru")], b"subtree 0 example\nsubtree 1 t.me\n");
+    let shadow = in_place(shadow.expect("entries as they should be"), true);
+    let shadow = ZoneInPlace { is_shadow: true, ..shadow };
+    Snapshot::new([shadow].into_iter().chain(zones).chain([badnets]).collect(), 7)
 });
 
 fn rules(drop_others: bool) -> Rules {

@@ -115,8 +115,10 @@ impl Snapshot {
 
     /// See `PolicyZone::warm`.
     pub fn warm(&self, name: &Name, walk: &Walk, part: Part) {
-        let shadows = self.shadows.iter().map(|shadow| &shadow.zone);
-        for zone in self.zones.iter().map(|zone| &zone.zone).chain(shadows) {
+        for ZoneInPlace { zone, .. } in &self.zones {
+            zone.warm(name.labels(), walk, part);
+        }
+        for Shadow { zone, .. } in &self.shadows {
             zone.warm(name.labels(), walk, part);
         }
     }
