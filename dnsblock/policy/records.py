@@ -31,7 +31,10 @@ def accept(lists: Lists) -> None:
 
 
 def refuse(lists: Lists, zone: str, not_taken: NotTaken) -> None:
-    """Puts on record why a text was not taken. Where that cannot be written down, it is logged."""
+    """Puts on record why a text was not taken, and removes what it was compiled to.
+
+    Where that cannot be done, it is logged. Nobody else may be reading: what he compiles would go, too.
+    """
     for guarded in not_taken.guarded:
         event(logging.ERROR, f"list {zone} is not taken: {guarded}", zone=zone, code=guarded.code)
         refusal = Refusal(
@@ -47,6 +50,11 @@ def refuse(lists: Lists, zone: str, not_taken: NotTaken) -> None:
                 history.refuse(refusal)
         except (HistoryUnwritable, Refused) as err:
             event(logging.ERROR, f"the refusal could not be written down: {err}")
+    try:
+        # A feed that is odd for weeks has another text twice a day, each of them as large as the list.
+        lists.store.sweep()
+    except (Refused, OSError) as err:
+        event(logging.ERROR, f"the compiled file of a refused list could not be removed: {err}")
 
 
 def _keep_text(lists: Lists, zone: str, listed: Listed) -> None:

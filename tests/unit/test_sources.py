@@ -83,3 +83,15 @@ def test_another_answer_is_compiled_from_the_same_file(
     (tmp_path / "dnsblock.yaml").write_text(CONFIG.replace("nxdomain", "nodata"))
     changed = lists.read(load(tmp_path / "dnsblock.yaml"), NOW)
     assert changed.compiled["listed"].digest != lists.compiled["listed"].digest
+
+
+def test_what_a_refused_text_was_compiled_to_is_not_kept(config: Config, tmp_path: Path):
+    """A feed that is odd for weeks would fill the disk with a list as large as the right one, twice a day."""
+    lists = first_reading(config)
+    before = {path.name for path in lists.store.compiled.iterdir()}
+    rubbish = "".join(f"not a name {number}\nname{number:05}.example\n" for number in range(NAMES))
+    (tmp_path / "names.txt").write_text(rubbish + "another.example\n")
+    read = lists.read(config, NOW)
+    records.refuse(read, "listed", read.not_taken["listed"])
+    assert {path.name for path in lists.store.compiled.iterdir()} == before
+    assert covers(read, "name00000.example")
