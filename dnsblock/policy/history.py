@@ -194,7 +194,7 @@ class History:
             )
 
     def approve(self, approval: Approval) -> None:
-        """Notes that an operator accepts a text by hand; from then on it is `approved`."""
+        """Notes that an operator accepts a text by hand: it is `approved` until another one is accepted."""
         with self._file.writing() as database:
             zone = _ensure_zone(database, approval.zone)
             database.execute(
@@ -296,6 +296,10 @@ class History:
         _know(database, zone, new.known_by, new.validators)
         if new.withdraws is not None:
             self._withdraw(database, zone, new.withdraws, new)
+        # An operator's word is for a text as it was seen then, not for an old copy of it in half a year.
+        database.execute(
+            "DELETE FROM approvals WHERE zone = ? AND source_sha256 <> ?", (zone, new.compiled.source_sha256)
+        )
         (accepted,) = self._versions("WHERE zone = ? AND number = ?", zone, number)
         return accepted
 

@@ -466,6 +466,19 @@ def test_an_approved_text_is_approved_in_its_zone_alone(history: History):
     }
 
 
+def test_an_approval_ends_when_another_text_is_accepted(history: History):
+    """An old copy of what was once accepted by hand is an old copy; and a rollback is not undone by it."""
+    history.accept([new("one", None, hour=0)])
+    history.approve(Approval(ZONE, sha("two"), "ani", "the ministry confirmed it", NOON))
+    history.approve(Approval("other", sha("two"), "ani", "the ministry confirmed it", NOON))
+    history.accept([new("two", b"", hour=1)])
+    assert history.approved(ZONE, sha("two")), "with other options the same text is read again"
+    history.accept([new("three", b"", hour=2)])
+    assert not history.approved(ZONE, sha("two"))
+    assert history.approved("other", sha("two"))
+    assert history.events(ZONE)[0].kind == "accepted by hand", "what was done stays on record"
+
+
 def published(serial: int, digest: str = "d", **versions: int) -> Published:
     return Published(serial, digest, NOON + serial * HOUR, f"reason {serial}", versions)
 
