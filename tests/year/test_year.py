@@ -79,6 +79,9 @@ ROLLED_BACK = 150
 FILE_IS_GONE = 182
 RESTARTS = (3, 32, 61, 99, 122, 184, 230, 280, 331, 350)
 DIED_BEFORE_IT_WAS_SERVED = 215
+EVERY_GUARD = {
+    *("HTML", "EMPTY", "TRUNCATED", "TOO_MANY_REJECTED", "REPLAYED", "SHRANK", "GREW", "UNREADABLE"),
+}
 DAMAGED = {110: "changed", 240: "cut", 310: "gone"}  # the compiled file, at a restart
 
 
@@ -353,6 +356,8 @@ class Year:
                 assert told.versions == {ZONE: snapshot.version}
             refused = [one for one in past.history.events(ZONE, 1000) if one.kind == "refused"]
             assert {(one.source_sha256, one.code): one.times for one in refused} == dict(model.refusals)
+        if HOURS >= 8760:
+            assert {one.code for one in refused} == EVERY_GUARD, "the year had all that breaks"
         sizes = [path.stat().st_size for path in self.provider.state.rglob("*") if path.is_file()]
         assert sum(sizes) < 100 << 20
         print(
