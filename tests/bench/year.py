@@ -1,0 +1,487 @@
+"""The versions of a list of national size, one after the other: `python -m bench.year`. docs/performance.md.
+
+What each version costs is printed as it is taken: time, memory, disk, and how long an order waits meanwhile. Then
+what looking back, going back and starting again cost. Nothing is judged.
+"""
+
+import argparse
+import http.client
+import json
+import random
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from urllib.parse import quote
+
+from . import machine, processes
+from .load import make_lists, make_tools
+from .publish import look
+from .servers import BUILD, Daemon, Setting, dnsblock
+
+LOOK_SECONDS = 0.01  # between two looks at the memory
+PATIENCE = 900.0
+MIB = 1 << 20
+
+
+class YearDaemon(Daemon):
+    """It looks at its list when it is told to."""
+
+    def settings(self) -> dict[str, object]:
+        settings = super().settings()
+        zones = settings["zones"]
+        assert isinstance(zones, list)
+        zones[-1]["source"] = {"every_s": 86_400, "format": "plain"}
+        return settings | {"history": {"generations": self.generations}}
+
+    generations = 30
+
+    @property
+    def state(self) -> Path:
+        return self.folder / "state"
+
+    def ask(self, method: str, target: str) -> dict[str, object]:
+        """Over the control socket, as commands do. Raises `RuntimeError` for what is not done."""
+        with closing(OverUnix(self.control)) as connection:
+            connection.request(method, target)
+            response = connection.getresponse()
+            said: dict[str, object] = json.loads(response.read())
+        if response.status != 200:
+            raise RuntimeError(f"{target}: {said}")
+        return said
+
+    def command_seconds(self, *arguments: str) -> float:
+        began = time.monotonic()
+        command = [dnsblock(), *arguments, "-c", str(self.config), "--json"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+        if done.returncode > 1:
+            raise RuntimeError(f"{arguments}: {done.stdout}{done.stderr}")
+        return time.monotonic() - began
+
+
+class OverUnix(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("dnsblock", timeout=PATIENCE)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(PATIENCE)
+        self.sock.connect(str(self._path))
+
+
+# ------- Memory and disk -------
+
+
+@dataclass(slots=True)
+class Memory:
+    """Mebibytes of a process: its own, and with what it has mapped of files."""
+
+    own: float
+    total: float
+
+    @classmethod
+    def of(cls, pid: int) -> "Memory":
+        return cls(processes.rss_kib(pid, "RssAnon") / 1024, processes.rss_kib(pid) / 1024)
+
+    def __str__(self) -> str:
+        return f"{self.total:,.0f} MiB, {self.own:,.0f} of them its own"
+
+
+@contextmanager
+def watched(pid: int) -> Iterator[Memory]:
+    """The most memory that a process has within the block."""
+    most, is_over = Memory.of(pid), threading.Event()
+
+    def watch() -> None:
+        while not is_over.wait(LOOK_SECONDS):
+            now = Memory.of(pid)
+            most.own, most.total = max(most.own, now.own), max(most.total, now.total)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield most
+    finally:
+        is_over.set()
+        thread.join()
+
+
+def disk_mib(place: Path) -> float:
+    files = [place] if place.is_file() else [path for path in place.rglob("*") if path.is_file()]
+    return sum(path.stat().st_blocks * 512 for path in files) / MIB
+
+
+# ------- Orders meanwhile -------
+
+
+@dataclass(slots=True)
+class Orders:
+    """Publishes orders, one after the other; how long each took until it was obeyed."""
+
+    daemon: YearDaemon
+    number: int = 0
+    seconds: list[float] = field(default_factory=list)
+
+    @contextmanager
+    def published(self, pause: float = 0.25) -> Iterator[list[float]]:
+        is_over = threading.Event()
+        self.seconds = []
+
+        def publish() -> None:
+            while not is_over.wait(pause):
+                self.seconds.append(self.one())
+
+        thread = threading.Thread(target=publish)
+        thread.start()
+        try:
+            yield self.seconds
+        finally:
+            is_over.set()
+            thread.join()
+
+    def one(self) -> float:
+        self.number += 1
+        began = time.monotonic()
+        name = self.daemon.put(self.number)
+        self.daemon.ask("POST", "/v1/reload")
+        while not look(self.daemon, name):
+            if time.monotonic() - began > PATIENCE:
+                raise RuntimeError(f"{name} is not blocked")
+        return time.monotonic() - began
+
+
+def spread(seconds: list[float]) -> str:
+    """Median and most, in milliseconds."""
+    if not seconds:
+        return "none"
+    return f"{statistics.median(seconds) * 1000:,.1f} ms, at most {max(seconds) * 1000:,.1f} ms of {len(seconds)}"
+
+
+# ------- The list -------
+
+
+@dataclass(slots=True)
+class Growing:
+    """The text of the list: some names fewer at its beginning, some more at its end."""
+
+    path: Path
+    added: int
+    removed: int
+    version: int = 1
+
+    def change(self) -> str:
+        """Writes the next text in the place of this one; returns a name that is new in it."""
+        self.version += 1
+        half = self.path.with_suffix(".tmp")
+        with self.path.open("rb") as old, half.open("wb") as new:
+            for _ in range(self.removed):
+                old.readline()
+            shutil.copyfileobj(old, new, MIB)
+            for number in range(self.added):
+                new.write(f"new{number}.v{self.version}.bench.example\n".encode())
+        half.rename(self.path)
+        return f"new0.v{self.version}.bench.example"
+
+
+# ------- A past -------
+
+
+def fill_past(state: Path, versions: int, changed: int) -> float:
+    """So many versions of the list `list` more on record, with nothing compiled for them; the seconds of each.
+
+    Each of them lists some names, and no longer those of ten versions before.
+    """
+    from dnsblock.policy.history import History
+    from dnsblock.policy.history_facts import NewVersion, Published
+
+    rng = random.Random(versions)
+    names = [[f"p{rng.randrange(10**12)}.example" for _ in range(changed)] for _ in range(versions)]
+    with History.open(state) as history:
+        current = history.current("list")
+        serial = history.snapshots()[0].serial
+        if current is None:
+            raise RuntimeError("there is no version to begin with")
+        start = datetime.now(UTC) - timedelta(hours=versions)
+        began = time.monotonic()
+        for number in range(versions):
+            gone = names[number - 10] if number >= 10 else []
+            lines = [*(f"+ subtree {name}\n" for name in names[number]), *(f"- subtree {name}\n" for name in gone)]
+            (accepted,) = history.accept(
+                [
+                    NewVersion(
+                        zone="list",
+                        compiled=current.version.compiled,
+                        difference="".join(lines).encode(),
+                        accepted_at=start + timedelta(hours=number),
+                        how="refresh",
+                        known_by=current.known_by,
+                    )
+                ]
+            )
+            history.keep_snapshot(
+                Published(serial + number, f"{number}", accepted.accepted_at, "filled", {"list": accepted.number}),
+                keep=10_000,
+            )
+        seconds = (time.monotonic() - began) / max(1, versions)
+    serial_file = state / "serial.json"
+    kept = json.loads(serial_file.read_text())
+    serial_file.write_text(json.dumps(kept | {"serial": serial + versions}))
+    return seconds
+
+
+# ------- The run -------
+
+
+@dataclass(slots=True)
+class Run:
+    """Prints what it finds, and keeps it."""
+
+    found: list[dict[str, object]] = field(default_factory=list)
+
+    def say(self, what: str, **figures: object) -> None:
+        self.found.append({"what": what} | {key: _plain(value) for key, value in figures.items()})
+        print(f"{what:34}", ", ".join(f"{key.replace('_', ' ')} {_told(value)}" for key, value in figures.items()))
+        sys.stdout.flush()
+
+
+def _told(value: object) -> str:
+    if isinstance(value, list):
+        return spread(value)
+    return f"{value:,.3f}" if isinstance(value, float) else str(value)
+
+
+def _plain(value: object) -> object:
+    return [value.own, value.total] if isinstance(value, Memory) else value
+
+
+def measure(chosen: argparse.Namespace, run: Run) -> None:
+    make_tools()
+    lists = make_lists(chosen.names)
+    setting = Setting(
+        folder=Path(tempfile.mkdtemp(prefix="dnsblock-year-", dir=chosen.folder)),
+        workers=1,
+        server_processors=",".join(map(str, machine.processors())),
+        upstream_port=processes.free_port(),
+        cached=True,
+        limited=False,
+        patience=PATIENCE,
+    )
+    daemon = YearDaemon(setting)
+    daemon.generations = chosen.generations
+    try:
+        measure_daemon(daemon, lists, chosen, run)
+    finally:
+        daemon.stop()
+        shutil.rmtree(setting.folder, ignore_errors=True)
+
+
+def measure_daemon(daemon: YearDaemon, lists: Path, chosen: argparse.Namespace, run: Run) -> None:
+    daemon.start(lists / "one.txt")
+    small = Memory.of(daemon.pid)
+    daemon.stop()
+    empty_start = daemon.start_again(lists / "one.txt")
+    daemon.stop()
+    shutil.rmtree(daemon.state)
+    run.say("start with one name, again", seconds=empty_start, memory=small)
+    seconds = daemon.start(lists / "names.txt")
+    steady = settled(daemon)
+    peak = processes.rss_kib(daemon.pid, "VmHWM") / 1024
+    run.say("first start, from the text", seconds=seconds, memory=steady, peak_MiB=peak)
+    orders = Orders(daemon)
+    with orders.published(0.05) as alone:
+        time.sleep(3)
+    run.say("orders, nothing else to do", in_force=list(alone))
+
+    growing = Growing(daemon.list_path, chosen.changed, chosen.changed // 100)
+    for _ in range(chosen.versions):
+        one_version(daemon, growing, orders, run)
+    if chosen.past:
+        daemon.stop()
+        each = fill_past(daemon.state, chosen.past, chosen.changed)
+        run.say(f"{chosen.past:,} versions more on record", seconds_each=each, history_MiB=history_mib(daemon))
+        daemon.start_again(daemon.list_path)
+        one_version(daemon, growing, orders, run)
+    look_back(daemon, growing, chosen, run)
+    go_back(daemon, growing, run)
+    start_again(daemon, empty_start, run)
+
+
+def one_version(daemon: YearDaemon, growing: Growing, orders: Orders, run: Run) -> None:
+    name = growing.change()
+    before = settled(daemon)
+    with watched(daemon.pid) as most, orders.published() as meanwhile:
+        began = time.monotonic()
+        daemon.ask("POST", "/v1/sources/list/refresh")
+        seconds = time.monotonic() - began
+    if not processes.is_blocked(daemon.port, name, timeout=1):
+        raise RuntimeError(f"{name} is not blocked")
+    time.sleep(2.1)  # until the file has settled (texts.SETTLED_NS), and once more, to note that
+    daemon.ask("POST", "/v1/sources/list/refresh")
+    began = time.monotonic()
+    daemon.ask("POST", "/v1/sources/list/refresh")
+    unchanged = time.monotonic() - began
+    run.say(
+        f"version {growing.version}",
+        seconds=seconds,
+        unchanged=unchanged,
+        before=before,
+        most=most,
+        ratio=most.total / before.total,
+        orders_meanwhile=list(meanwhile),
+        lists_MiB=disk_mib(daemon.state / "lists"),
+        texts_MiB=disk_mib(daemon.state / "texts"),
+        history_MiB=history_mib(daemon),
+    )
+
+
+def settled(daemon: YearDaemon) -> Memory:
+    time.sleep(1)
+    return Memory.of(daemon.pid)
+
+
+def history_mib(daemon: YearDaemon) -> float:
+    return sum(disk_mib(path) for path in daemon.state.glob("lists.sqlite*"))
+
+
+def look_back(daemon: YearDaemon, growing: Growing, chosen: argparse.Namespace, run: Run) -> None:
+    told = daemon.ask("GET", "/v1/versions")["snapshots"]
+    assert isinstance(told, list)
+    serials = [one["serial"] for one in told]
+    begin = datetime.fromisoformat(told[-1]["published_at"])
+    span = datetime.now(UTC) - begin
+    rng = random.Random(1)
+    with growing.path.open("rb") as file:
+        size = growing.path.stat().st_size
+
+        def listed() -> str:
+            file.seek(rng.randrange(size - 1000))
+            file.readline()
+            return file.readline().decode().strip()
+
+        def why() -> str:
+            at = (begin + rng.random() * span).isoformat()
+            return f"/v1/why?name={quote(listed())}&at={quote(at)}"
+
+        def changed() -> str:
+            return f"/v1/history?name=new{rng.randrange(chosen.changed)}.v{growing.version}.bench.example"
+
+        asked: dict[str, Callable[[], str]] = {
+            "why NAME --at": why,
+            "history NAME": lambda: f"/v1/history?name={quote(listed())}",
+            "history NAME, a new one": changed,
+            "diff of neighbours": lambda: _diff(serials[0], serials[1]),
+            "diff of two in a hundred": lambda: _diff(serials[0], serials[min(100, len(serials) - 1)]),
+            "diff of the first and the last": lambda: _diff(serials[-1], serials[0]),
+            "versions": lambda: "/v1/versions",
+            "versions list": lambda: "/v1/versions?zone=list",
+        }
+        for what, target in asked.items():
+            times = []
+            for _ in range(chosen.questions):
+                began = time.monotonic()
+                daemon.ask("GET", target())
+                times.append(time.monotonic() - began)
+                if sum(times) > 20:
+                    break
+            run.say(what, asked=times)
+        name = listed()
+    run.say(
+        "commands",
+        why=daemon.command_seconds("why", name, "--at", begin.isoformat()),
+        history=daemon.command_seconds("history", name),
+        diff=daemon.command_seconds("diff", str(serials[1]), str(serials[0])),
+    )
+
+
+def _diff(a: int, b: int) -> str:
+    return f"/v1/diff?a={a}&b={b}&limit=1000"
+
+
+def go_back(daemon: YearDaemon, growing: Growing, run: Run) -> None:
+    """From the latest version to the one before it."""
+    told = daemon.ask("GET", "/v1/versions")["snapshots"]
+    assert isinstance(told, list)
+    now = told[0]["versions"]["list"]
+    serial = next(one["serial"] for one in told if one["versions"]["list"] < now)
+    name = f"new0.v{growing.version}.bench.example"
+    with watched(daemon.pid) as most:
+        began = time.monotonic()
+        daemon.ask("POST", f"/v1/rollback?serial={serial}&reason=bench")
+        seconds = time.monotonic() - began
+        while processes.is_blocked(daemon.port, name):
+            if time.monotonic() - began > PATIENCE:
+                raise RuntimeError(f"{name} is blocked after the rollback")
+    run.say("rollback", seconds=seconds, most=most)
+
+
+def start_again(daemon: YearDaemon, empty: float, run: Run) -> None:
+    last = growing_last(daemon)
+    for what in ("start again", "start again, nothing cached"):
+        daemon.stop()
+        if "nothing" in what:
+            forget(daemon.state / "lists")
+        began = time.monotonic()
+        seconds = daemon.start_again(last)
+        ready = time.monotonic() - began
+        run.say(what, seconds=seconds, above_one_name=ready - empty, memory=settled(daemon))
+
+
+def growing_last(daemon: YearDaemon) -> Path:
+    """A file whose last name is one that is listed before and after everything else here."""
+    place = daemon.folder / "last.txt"
+    with daemon.list_path.open("rb") as file:
+        file.seek(daemon.list_path.stat().st_size // 2)
+        file.readline()
+        place.write_bytes(file.readline())
+    return place
+
+
+def forget(folder: Path) -> None:
+    """What the kernel has of these files in memory (posix_fadvise(2))."""
+    import os
+
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench.year", description=__doc__)
+    parser.add_argument("--names", type=int, default=10_000_000, help="names in the list (%(default)s)")
+    parser.add_argument("--versions", type=int, default=5, help="versions after the first (%(default)s)")
+    parser.add_argument("--changed", type=int, default=3000, help="names that are new in each (%(default)s)")
+    parser.add_argument(
+        "--past", type=int, default=0, help="versions that are only put on record, for looking back (%(default)s)"
+    )
+    parser.add_argument("--generations", type=int, default=30, help="history.generations (%(default)s)")
+    parser.add_argument("--questions", type=int, default=50, help="of each kind, about the past (%(default)s)")
+    parser.add_argument("--folder", type=Path, default=BUILD, help="where the state folder is made (%(default)s)")
+    parser.add_argument("--results", type=Path, help="a file that gets everything as JSON")
+    return parser
+
+
+def main() -> int:
+    chosen = parser().parse_args()
+    run = Run()
+    about = machine.describe()
+    print(", ".join(f"{key} {about[key]}" for key in ("date", "cpu", "processors", "kernel", "load_average", "commit")))
+    measure(chosen, run)
+    if chosen.results:
+        chosen.results.write_text(json.dumps({"machine": about, "figures": run.found}, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
