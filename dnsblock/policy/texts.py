@@ -48,7 +48,7 @@ def text_of(zone: Zone, store: Store) -> Text:
     if octets > limit:
         reason = f"larger than {limit:,} octets: is it the list? `source.max_mb` is the limit"
         raise Refused([Problem(label, None, f"{octets:,} octets", reason)])
-    return Text(files, octets, _known_by(found))
+    return Text(files, octets, _known_by(found, is_feed=zone.is_feed))
 
 
 def _files(place: Path) -> Iterator[tuple[Path, os.stat_result]]:
@@ -75,14 +75,16 @@ def _is_passed_over(name: str) -> bool:
     return name.startswith(".") or name.endswith(("~", ".tmp", ".part", ".swp"))
 
 
-def _known_by(found: Sequence[tuple[Path, os.stat_result]]) -> str:
-    """Within one tick of the kernel's clock a file may be written twice and look the same."""
-    latest = max((max(s.st_mtime_ns, s.st_ctime_ns) for _, s in found), default=0)
-    if time.time_ns() - latest < SETTLED_NS:
+def _known_by(found: Sequence[tuple[Path, os.stat_result]], *, is_feed: bool) -> str:
+    """Within one tick of the kernel's clock a file may be written twice and look the same.
+
+    A download is replaced and never written to, so its ctime says nothing more about its octets; and it
+    changes with each link that is made to it or removed (store.py keeps texts by links).
+    """
+    times = {path: (s.st_mtime_ns,) if is_feed else (s.st_mtime_ns, s.st_ctime_ns) for path, s in found}
+    if time.time_ns() - max(map(max, times.values()), default=0) < SETTLED_NS:
         return ""
-    return json.dumps(
-        [[str(path), s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns] for path, s in found]
-    )
+    return json.dumps([[str(path), s.st_dev, s.st_ino, s.st_size, *times[path]] for path, s in found])
 
 
 def digest_of(sources: Sequence[tuple[str, int, str, bool]]) -> str:

@@ -8,6 +8,7 @@ import pytest
 
 from dnsblock.config import Config, load
 from dnsblock.policy import records, texts
+from dnsblock.policy.history_facts import Published
 from dnsblock.policy.sources import Lists
 from dnsblock.policy.store import Store
 
@@ -95,3 +96,21 @@ def test_what_a_refused_text_was_compiled_to_is_not_kept(config: Config, tmp_pat
     records.refuse(read, "listed", read.not_taken["listed"])
     assert {path.name for path in lists.store.compiled.iterdir()} == before
     assert covers(read, "name00000.example")
+
+
+def test_a_download_is_not_read_again_because_its_text_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A link to it changes its ctime: an order would wait for it, and a rollback be refused anew."""
+    monkeypatch.setattr(texts, "SETTLED_NS", 0)
+    (tmp_path / "dnsblock.yaml").write_text(CONFIG.replace("names.txt", '"https://feed.example/names.txt"'))
+    config = load(tmp_path / "dnsblock.yaml")
+    store = Store(config.state)
+    store.download("listed").write_text("".join(f"name{number:05}.example\n" for number in range(NAMES)))
+    first = Lists(store).read(config, NOW)
+    records.accept(first)
+    records.served(first, Published(1, "a", NOW, "test", first.versions), config.history)
+    assert store.text(first.listed["listed"].version)
+    assert first.read(config, NOW).listed["listed"] is first.listed["listed"]
+    store.drop_texts("listed", "of another")  # as a rollback does
+    assert first.read(config, NOW).listed["listed"] is first.listed["listed"]
