@@ -1,7 +1,7 @@
 """The versions of a list of national size, one after the other: `python -m bench.year`. docs/performance.md.
 
-What each version costs is printed as it is taken: time, memory, disk, and how long an order waits meanwhile. Then
-what looking back, going back and starting again cost. Nothing is judged.
+What each version costs is printed as it is taken: time, memory, disk, and how long an order waits meanwhile.
+Then what looking back, going back and starting again cost. Nothing is judged.
 """
 
 import argparse
@@ -166,7 +166,8 @@ def spread(seconds: list[float]) -> str:
     """Median and most, in milliseconds."""
     if not seconds:
         return "none"
-    return f"{statistics.median(seconds) * 1000:,.1f} ms, at most {max(seconds) * 1000:,.1f} ms of {len(seconds)}"
+    median, most = statistics.median(seconds) * 1000, max(seconds) * 1000
+    return f"{median:,.1f} ms, at most {most:,.1f} ms of {len(seconds)}"
 
 
 # ------- The list -------
@@ -199,7 +200,7 @@ class Growing:
 
 
 def fill_past(state: Path, versions: int, changed: int) -> float:
-    """So many versions of the list `list` more on record, with nothing compiled for them; the seconds of each.
+    """Puts so many versions of the list on record, with nothing compiled for them; the seconds of each.
 
     Each of them lists some names, and no longer those of ten versions before.
     """
@@ -217,7 +218,10 @@ def fill_past(state: Path, versions: int, changed: int) -> float:
         began = time.monotonic()
         for number in range(versions):
             gone = names[number - 10] if number >= 10 else []
-            lines = [*(f"+ subtree {name}\n" for name in names[number]), *(f"- subtree {name}\n" for name in gone)]
+            lines = [
+                *(f"+ subtree {name}\n" for name in names[number]),
+                *(f"- subtree {name}\n" for name in gone),
+            ]
             (accepted,) = history.accept(
                 [
                     NewVersion(
@@ -231,7 +235,9 @@ def fill_past(state: Path, versions: int, changed: int) -> float:
                 ]
             )
             history.keep_snapshot(
-                Published(serial + number, f"{number}", accepted.accepted_at, "filled", {"list": accepted.number}),
+                Published(
+                    serial + number, f"{number}", accepted.accepted_at, "filled", {"list": accepted.number}
+                ),
                 keep=10_000,
             )
         seconds = (time.monotonic() - began) / max(1, versions)
@@ -252,7 +258,10 @@ class Run:
 
     def say(self, what: str, **figures: object) -> None:
         self.found.append({"what": what} | {key: _plain(value) for key, value in figures.items()})
-        print(f"{what:34}", ", ".join(f"{key.replace('_', ' ')} {_told(value)}" for key, value in figures.items()))
+        print(
+            f"{what:34}",
+            ", ".join(f"{key.replace('_', ' ')} {_told(value)}" for key, value in figures.items()),
+        )
         sys.stdout.flush()
 
 
@@ -310,7 +319,9 @@ def measure_daemon(daemon: YearDaemon, lists: Path, chosen: argparse.Namespace, 
     if chosen.past:
         daemon.stop()
         each = fill_past(daemon.state, chosen.past, chosen.changed)
-        run.say(f"{chosen.past:,} versions more on record", seconds_each=each, history_MiB=history_mib(daemon))
+        run.say(
+            f"{chosen.past:,} versions more on record", seconds_each=each, history_MiB=history_mib(daemon)
+        )
         daemon.start_again(daemon.list_path)
         one_version(daemon, growing, orders, run)
     look_back(daemon, growing, chosen, run)
@@ -463,11 +474,18 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--versions", type=int, default=5, help="versions after the first (%(default)s)")
     parser.add_argument("--changed", type=int, default=3000, help="names that are new in each (%(default)s)")
     parser.add_argument(
-        "--past", type=int, default=0, help="versions that are only put on record, for looking back (%(default)s)"
+        "--past",
+        type=int,
+        default=0,
+        help="versions that are only put on record, for looking back (%(default)s)",
     )
     parser.add_argument("--generations", type=int, default=30, help="history.generations (%(default)s)")
-    parser.add_argument("--questions", type=int, default=50, help="of each kind, about the past (%(default)s)")
-    parser.add_argument("--folder", type=Path, default=BUILD, help="where the state folder is made (%(default)s)")
+    parser.add_argument(
+        "--questions", type=int, default=50, help="of each kind, about the past (%(default)s)"
+    )
+    parser.add_argument(
+        "--folder", type=Path, default=BUILD, help="where the state folder is made (%(default)s)"
+    )
     parser.add_argument("--results", type=Path, help="a file that gets everything as JSON")
     return parser
 
@@ -476,7 +494,11 @@ def main() -> int:
     chosen = parser().parse_args()
     run = Run()
     about = machine.describe()
-    print(", ".join(f"{key} {about[key]}" for key in ("date", "cpu", "processors", "kernel", "load_average", "commit")))
+    print(
+        ", ".join(
+            f"{key} {about[key]}" for key in ("date", "cpu", "processors", "kernel", "load_average", "commit")
+        )
+    )
     measure(chosen, run)
     if chosen.results:
         chosen.results.write_text(json.dumps({"machine": about, "figures": run.found}, indent=1) + "\n")
