@@ -5,6 +5,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
+from unit.https_server import Authority, Server
 
 from . import differences
 from .clocks import FakeClock
@@ -96,6 +97,19 @@ def seen(shared_upstream: StubUpstream) -> StubUpstream:
     shared_upstream.script = decent
     shared_upstream.forget()
     return shared_upstream
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Whose certificates the feeds of the tests have."""
+    return Authority(tmp_path_factory.mktemp("authority") / "ca")
+
+
+@pytest.fixture
+def web(authority: Authority) -> Iterator[Server]:
+    """An HTTPS server on loopback for feeds; it does as it is told."""
+    with Server(authority.certificate()) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,252 @@
+"""What the tests of lists share: their zones, what is told of them, a feed's server, and the files of the state."""
+
+import ctypes
+import hashlib
+import http.client
+import json
+import os
+import select
+import socket
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from unit.https_server import Behaviour, Server, whole
+
+from .asking import PATIENCE, is_sinkholed
+from .clients import Said
+from .harness import Subject
+from .tools import wait_for
+
+NO_PROXY = {"NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"}
+DAY = 86_400  # as `every_s`: not within a test
+
+
+def list_zone(
+    place: str = "list.txt", *, name: str = "listed", match: str | None = None, **source: object
+) -> dict:
+    """A zone of one list; what else is given is its `source`."""
+    zone = {"name": name, "list": place, "answer": "sinkhole"}
+    if match:
+        zone["match"] = match
+    return zone | ({"source": source} if source else {})
+
+
+def names(count: int, first: int = 0) -> list[str]:
+    return [f"n{number}.example" for number in range(first, first + count)]
+
+
+def text_of(lines: Iterable[str]) -> bytes:
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def sha256(text: str | bytes) -> str:
+    return hashlib.sha256(text.encode() if isinstance(text, str) else text).hexdigest()
+
+
+# ------- What is told -------------------------------------------------------------------
+
+
+def sources(subject: Subject) -> dict[str, dict]:
+    """What `source list --json` prints, from the socket where the command has it from: ten times as fast."""
+    return {one["zone"]: one for one in _ask(subject, "/v1/sources")["sources"]}
+
+
+def source(subject: Subject, zone: str = "listed") -> dict:
+    return sources(subject)[zone]
+
+
+def refused_by(subject: Subject, zone: str = "listed") -> list[str]:
+    """The codes by which the text that is there now was refused; none: it was not."""
+    refused = source(subject, zone)["refused"]
+    return refused["codes"] if refused else []
+
+
+def versions(subject: Subject, zone: str = "listed") -> list[dict]:
+    """The versions of a list, the latest first, as `versions ZONE --json` prints them."""
+    return _ask(subject, f"/v1/versions?zone={zone}")["versions"]
+
+
+def events(subject: Subject, zone: str = "listed") -> list[dict]:
+    return _ask(subject, f"/v1/versions?zone={zone}")["events"]
+
+
+def snapshots(subject: Subject) -> list[dict]:
+    """What was served, the latest first, as `versions --json` prints it."""
+    return _ask(subject, "/v1/versions")["snapshots"]
+
+
+class _OverUnix(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("dnsblock", timeout=PATIENCE)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+def _ask(subject: Subject, target: str) -> dict:
+    with closing(_OverUnix(subject.folder / "control.sock")) as connection:
+        connection.request("GET", target)
+        response = connection.getresponse()
+        answer = json.loads(response.read())
+    assert response.status == 200, answer
+    return answer
+
+
+def reports(said: Said) -> dict[str, dict]:
+    """What `check` says about each list."""
+    return {zone["name"]: zone["report"] for zone in said.json["zones"]}
+
+
+def told(report: dict, kind: str | None = None) -> list[tuple[str, int, str, str]]:
+    """File, line, value and code of what is told about single lines."""
+    return [
+        (Path(one["file"]).name, one["line"], one["value"], one["code"])
+        for one in report["told"]
+        if kind in (None, one["kind"])
+    ]
+
+
+def assert_adds_up(report: dict) -> None:
+    """Every line is one of four things, or says nothing."""
+    kinds = [report[kind] for kind in ("accepted", "repaired", "duplicate", "rejected")]
+    assert sum(kinds) == report["lines"], report
+    assert sum(report["rejected_by"].values()) == report["rejected"], report
+
+
+def accept(
+    subject: Subject, digest: str, *, zone: str = "listed", reason: str = "asked the provider"
+) -> Said:
+    return subject.cli("source accept", zone, digest, "--reason", reason)
+
+
+def roll_back(subject: Subject, serial: int, reason: str = "blocked a bank") -> Said:
+    return subject.cli("rollback", str(serial), "--reason", reason)
+
+
+def refresh(subject: Subject, zone: str = "listed") -> Said:
+    return subject.cli("source refresh", zone)
+
+
+def log(subject: Subject, *levels: str) -> list[str]:
+    """The messages that were logged so far, of these levels or of all."""
+    lines = [
+        json.loads(line)
+        for line in subject.stderr().splitlines()
+        if line.startswith("{") and line.endswith("}")
+    ]
+    return [line["event"] for line in lines if not levels or line["level"] in levels]
+
+
+def is_logged(subject: Subject, *words: str, levels: Iterable[str] = ("warning", "error")) -> bool:
+    return any(all(word in message for word in words) for message in log(subject, *levels))
+
+
+def enforced(subject: Subject, *asked: str) -> list[bool]:
+    return [is_sinkholed(subject.query(name)) for name in asked]
+
+
+def wait_enforced(subject: Subject, name: str) -> None:
+    wait_for(lambda: is_sinkholed(subject.query(name)), f"{name} is enforced")
+
+
+def wait_version(subject: Subject, number: int, zone: str = "listed") -> None:
+    subject.wait_for_metric("dnsblock_source_version", number, zone=zone)
+
+
+def wait_refused(subject: Subject, zone: str = "listed") -> None:
+    subject.wait_for_metric("dnsblock_source_refused", 1, zone=zone)
+
+
+class Unchanged:
+    """That nothing of what is enforced changes within a `with`: serial, digest and answers."""
+
+    def __init__(self, subject: Subject, *asked: str) -> None:
+        self._subject = subject
+        self._asked = asked
+
+    def _seen(self) -> tuple[object, ...]:
+        metrics = self._subject.metrics()
+        digests = [labels for name, labels in metrics if name == "dnsblock_snapshot_info"]
+        return metrics.total("dnsblock_snapshot_serial"), digests, enforced(self._subject, *self._asked)
+
+    def __enter__(self) -> None:
+        self._before = self._seen()
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            assert self._seen() == self._before
+
+
+# ------- A feed -------------------------------------------------------------------------
+
+
+class Feed:
+    """A list behind a URL; what is there changes when the test says so."""
+
+    def __init__(self, server: Server, text: bytes, target: str = "/list.txt") -> None:
+        self._server = server
+        self._target = target
+        self.put(text)
+        self.url = server.serve(self._behave, target)
+
+    def put(self, text: bytes) -> None:
+        """A proper server: who knows this text already is told so."""
+        etag = f'"{sha256(text)[:16]}"'
+
+        async def behave(_: object, writer: object) -> None:
+            if self.requests[-1].headers.get("if-none-match") == etag:
+                writer.write(whole(b"", "304 Not Modified", etag=etag))
+            else:
+                writer.write(whole(text, content_type="text/plain", etag=etag))
+            await writer.drain()
+
+        self.behaviour: Behaviour = behave
+
+    async def _behave(self, reader: object, writer: object) -> None:
+        await self.behaviour(reader, writer)
+
+    @property
+    def requests(self) -> list:
+        """What was asked of it, the latest last."""
+        return [one for one in list(self._server.requests) if one.target == self._target]
+
+    def zone(self, ca: Path, **source: object) -> dict:
+        return list_zone(self.url, ca=str(ca), **({"every_s": DAY} | source))
+
+
+# ------- Its files ----------------------------------------------------------------------
+
+
+def compiled(subject: Subject) -> dict[str, bytes]:
+    """The compiled lists of the state folder."""
+    return {path.name: path.read_bytes() for path in (subject.folder / "state" / "lists").iterdir()}
+
+
+def assert_named_by_content(subject: Subject) -> None:
+    """Each compiled file is called by its SHA-256, so it is whole, and there is nothing else."""
+    for name, content in compiled(subject).items():
+        assert name.partition(".")[0] == sha256(content), name
+
+
+IN_ACCESS, IN_OPEN = 0x1, 0x20  # inotify(7)
+
+
+@contextmanager
+def watching_reads(path: Path) -> Iterator[list[int]]:
+    """Fills a list with what is done to a file within the `with`: opened, read."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    descriptor = libc.inotify_init1(os.O_NONBLOCK)
+    assert descriptor >= 0, os.strerror(ctypes.get_errno())
+    found: list[int] = []
+    try:
+        assert libc.inotify_add_watch(descriptor, os.fsencode(path), IN_ACCESS | IN_OPEN) >= 0
+        yield found
+        while select.select([descriptor], [], [], 0)[0]:
+            octets = os.read(descriptor, 4096)
+            found += [int.from_bytes(octets[at + 4 : at + 8], "little") for at in range(0, len(octets), 16)]
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,366 @@
+"""When a whole list is too odd to be taken: which guard says so, with which figures, and who may overrule it."""
+
+import pytest
+
+from .harness import ORDERS_ZONE, Subject
+from .lists import (
+    DAY,
+    NO_PROXY,
+    Feed,
+    Unchanged,
+    accept,
+    enforced,
+    events,
+    is_logged,
+    list_zone,
+    names,
+    refresh,
+    refused_by,
+    reports,
+    sha256,
+    source,
+    sources,
+    text_of,
+    told,
+    versions,
+    wait_enforced,
+    wait_refused,
+)
+from .orders import block
+from .tools import wait_for
+
+HTML = "<!DOCTYPE html>\n<html><head><title>Login</title></head>\n<body>502 Bad Gateway</body></html>\n"
+BASE = names(200)
+STRICT = {
+    "shrank_percent": 10,
+    "shrank_names": 50,
+    "grew_percent": 10,
+    "grew_names": 50,
+    "truncated": "refuse",
+    "replayed": "refuse",
+}
+
+
+def start(subject: Subject, *, guards: dict | None = None, lines: list[str] = BASE, **config: object) -> None:
+    zone = list_zone(guards=guards, every_s=DAY) if guards else list_zone(every_s=DAY)
+    subject.start(zones=[zone], lists={"list.txt": lines}, inbox=None, **config)
+
+
+def reload_refused(subject: Subject) -> str:
+    """`reload` with a list that is not taken: exit code 4; all that it says about the whole list."""
+    said = subject.cli("reload")
+    assert said.code == 4, said
+    assert any("list.txt" in problem["file"] for problem in said.problems)
+    assert "list.txt" in said.stderr
+    return "\n".join(problem["reason"] for problem in said.problems)
+
+
+# ------- Each guard -------
+
+ODD = {
+    "HTML": (HTML, "HTML", []),
+    "EMPTY": ("# nothing\n\n", "EMPTY", []),
+    "TOO_MANY_REJECTED": (
+        text_of([*BASE, *["a..example"] * 10]),
+        "TOO_MANY_REJECTED",
+        ["10", "210", "4.76", "1 %"],
+    ),
+    "SHRANK": (text_of(BASE[:140]), "SHRANK", ["60 names", "200", "50"]),
+    "GREW": (text_of(names(280)), "GREW", ["80 names", "200", "50"]),
+    "TRUNCATED": (text_of(BASE)[:-1], "TRUNCATED", []),
+}
+
+
+@pytest.mark.parametrize(("text", "code", "figures"), ODD.values(), ids=ODD.keys())
+def test_an_odd_list_is_refused_with_its_figures_and_changes_nothing(
+    subject: Subject, text: str | bytes, code: str, figures: list[str]
+):
+    """StevenBlack/hosts#451: a list that broke off or is a login page must not unblock thousands; serial, digest, answers stay."""
+    start(subject, guards=STRICT)
+    with Unchanged(subject, BASE[0], BASE[-1], "n250.example"):
+        subject.put_list("list.txt", text)
+        said = reload_refused(subject)
+        (line,) = [line for line in said.splitlines() if line.startswith(f"{code}:")]
+        assert [figure for figure in figures if figure not in line] == [], line
+        assert sha256(text) in said, "what to accept it by"
+    found = source(subject)
+    assert code in found["refused"]["codes"]
+    assert (found["version"], found["refused"]["sha256"]) == (1, sha256(text))
+    metrics = subject.metrics()
+    assert metrics.total("dnsblock_source_refused", zone="listed") == 1
+    assert metrics.total("dnsblock_source_refusals_total", zone="listed") >= 1
+    assert is_logged(subject, "listed", code, levels=["error"])
+
+
+def test_a_version_that_was_there_before_is_refused(subject: Subject):
+    """Trap of replay: who can hold back an update serves yesterday's list, which is whole and well-formed."""
+    start(subject, guards=STRICT)
+    subject.put_list("list.txt", [*BASE, "new.example"])
+    subject.reload()
+    with Unchanged(subject, "new.example"):
+        subject.put_list("list.txt", BASE)
+        assert "REPLAYED:" in reload_refused(subject)
+    assert source(subject)["refused"]["codes"] == ["REPLAYED"]
+
+
+def test_small_changes_pass_the_guards(subject: Subject):
+    """A guard that cries every day is switched off by its operator."""
+    start(subject, guards=STRICT)
+    subject.put_list("list.txt", [*BASE[2:], "new.example"])
+    assert subject.reload()["changed"] is True
+    assert enforced(subject, BASE[0], BASE[2], "new.example") == [False, True, True]
+
+
+def test_a_local_file_may_change_as_its_owner_likes(subject: Subject):
+    """Its owner is at the keyboard: SHRANK, GREW, TRUNCATED and REPLAYED are off for a file unless they are set."""
+    start(subject)
+    for text in (text_of(names(5)), text_of(names(9000))[:-1], text_of(BASE)):
+        subject.put_list("list.txt", text)
+        assert subject.reload()["changed"] is True, text[-20:]
+    assert [one["entries"] for one in versions(subject)][:3] == [200, 9000, 5]
+
+
+def test_the_guards_that_a_file_has_always_are_on_by_default(subject: Subject):
+    """A login page, nothing at all, and rubbish are never what somebody wanted to write."""
+    start(subject)
+    with Unchanged(subject, *BASE[:2]):
+        for text, code in (
+            (HTML, "HTML"),
+            ("", "EMPTY"),
+            (text_of([*BASE, *["a..b"] * 5]), "TOO_MANY_REJECTED"),
+        ):
+            subject.put_list("list.txt", text)
+            assert f"{code}:" in reload_refused(subject)
+
+
+def test_each_source_has_its_own_guards(subject: Subject):
+    """One list is written by hand and one by a ministry: what is too odd is said for each."""
+    zones = [
+        list_zone(
+            "strict.txt", name="strict", every_s=DAY, guards={"shrank_percent": 1, "shrank_names": "off"}
+        ),
+        list_zone("lax.txt", name="lax", every_s=DAY, guards={"shrank_percent": 60, "shrank_names": "off"}),
+    ]
+    subject.start(zones=zones, lists={"strict.txt": BASE, "lax.txt": BASE}, inbox=None)
+    subject.put_list("strict.txt", BASE[:100])
+    subject.put_list("lax.txt", BASE[:100])
+    said = subject.cli("reload")
+    assert said.code == 4
+    assert {problem["file"].rpartition("/")[2] for problem in said.problems} == {"strict.txt"}
+    found = {name: (one["version"], one["entries"]) for name, one in sources(subject).items()}
+    assert found == {"strict": (1, 200), "lax": (2, 100)}, "the other list goes on"
+
+
+@pytest.mark.parametrize(
+    "guards", [{"shrank_percent": "off", "shrank_names": 50}, {"shrank_percent": 20, "shrank_names": "off"}]
+)
+def test_one_of_two_limits_is_enough(subject: Subject, guards: dict):
+    """A share is too much of a short list, a number too many of a long one."""
+    start(subject, guards=guards)
+    subject.put_list("list.txt", BASE[:140])
+    assert "SHRANK:" in reload_refused(subject)
+
+
+def test_any_rejected_line_refuses_where_none_is_allowed(subject: Subject):
+    """`rejected_percent: 0`: a list of one's own has no line that nobody understands."""
+    start(subject, guards={"rejected_percent": 0})
+    subject.put_list("list.txt", [*BASE, "a..example"])
+    assert "TOO_MANY_REJECTED: 1 of 201" in reload_refused(subject)
+
+
+def test_a_feed_has_all_guards_on_by_default(subject: Subject, authority, web):
+    """A feed is written by others: half of it gone, twice of it there, a cut last line and an old version are refused."""
+    lines = names(3000)
+    feed = Feed(web, text_of(lines))
+    subject.environment.update(NO_PROXY)
+    subject.start(zones=[feed.zone(authority.pem)], inbox=None)
+    feed.put(text_of([*lines, "new.example"]))
+    assert refresh(subject).code == 0
+    grown = text_of([*lines, "new.example", *(f"more.{name}" for name in names(200_000))])
+    with Unchanged(subject, "new.example", lines[-1], "more.n5.example"):
+        for text, code in (
+            (text_of(lines[:1500]), "SHRANK"),
+            (text_of([*lines, "new.example", "newer.example"])[:-1], "TRUNCATED"),
+            (text_of(lines), "REPLAYED"),
+            (grown, "GREW"),
+        ):
+            feed.put(text)
+            said = refresh(subject)
+            assert said.code == 4, (code, said)
+            assert any(code in problem["reason"] for problem in said.problems), (code, said)
+            assert code in refused_by(subject)
+
+
+def test_a_guard_that_is_switched_off_for_a_feed_is_off(subject: Subject, authority, web):
+    """What is too odd is for the operator to say."""
+    lines = names(3000)
+    feed = Feed(web, text_of(lines))
+    subject.environment.update(NO_PROXY)
+    off = dict.fromkeys(["shrank_percent", "shrank_names", "grew_percent", "grew_names"], "off")
+    guards = off | {"truncated": "accept", "replayed": "accept"}
+    subject.start(zones=[feed.zone(authority.pem, guards=guards)], inbox=None)
+    for text in (text_of(lines[:10])[:-1], text_of(lines)):
+        feed.put(text)
+        assert refresh(subject).code == 0
+
+
+# ------- What no list may block -------
+
+
+def test_what_no_list_may_block_is_left_out_and_alerted(subject: Subject):
+    """blockconvert#48: one entry `co.id` or the bank's own name in a feed blocks thousands; the others are enforced."""
+    lists = {"list.txt": [*BASE, "co.id", "bank.example", "www.clinic.example", "id"]}
+    config = {
+        "zones": [list_zone(every_s=DAY)],
+        "protected": ["bank.example", "clinic.example"],
+        "inbox": None,
+    }
+    subject.configure(lists=lists, **config)
+    report = reports(subject.cli("check"))["listed"]
+    left_out = {value for _, _, value, _ in told(report, "left out")}
+    assert {"co.id", "bank.example"} <= left_out
+    reasons = {one["value"]: one["reason"] for one in report["told"]}
+    assert "PUBLIC_SUFFIX" in reasons["co.id"]
+    assert "PROTECTED" in reasons["bank.example"]
+    subject.launch()
+    assert enforced(subject, "bank.example", "www.bank.example", "a.co.id", "a.id", BASE[7]) == [
+        False
+    ] * 4 + [True]
+    assert is_logged(subject, "listed", "co.id", "PUBLIC_SUFFIX", levels=["warning"])
+    assert is_logged(subject, "listed", "bank.example", "PROTECTED", levels=["warning"])
+
+
+def test_an_entry_above_a_protected_name_is_left_out_too(subject: Subject):
+    """blockconvert#48: a subtree entry blocks all that is below it, and so the protected name there."""
+    subject.start(
+        zones=[list_zone(every_s=DAY)],
+        protected=["login.bank.example"],
+        lists={"list.txt": ["bank.example", "other.example"]},
+        inbox=None,
+    )
+    assert enforced(subject, "login.bank.example", "other.example") == [False, True]
+    assert is_logged(subject, "PROTECTED", "bank.example", levels=["warning"])
+
+
+def test_an_order_may_block_what_no_list_may(subject: Subject):
+    """Protected names are protected from lists: an order is signed for by an authority."""
+    zones = [list_zone(every_s=DAY), ORDERS_ZONE]
+    orders = [block("B-1", ["bank.example"])]
+    subject.start(zones=zones, protected=["bank.example"], lists={"list.txt": BASE}, orders=orders)
+    assert enforced(subject, "bank.example") == [True]
+
+
+def test_a_name_that_becomes_protected_is_unblocked_by_a_reload(subject: Subject):
+    """The provider's own name is blocked by a feed at night: one line and a reload end it, whatever the list says."""
+    config = {
+        "zones": [list_zone(every_s=DAY)],
+        "lists": {"list.txt": ["bank.example", *BASE]},
+        "inbox": None,
+    }
+    subject.start(**config)
+    assert enforced(subject, "bank.example", BASE[0]) == [True, True]
+    subject.configure(protected=["bank.example"], **config)
+    subject.reload()
+    assert enforced(subject, "bank.example", BASE[0]) == [False, True]
+    subject.configure(**config)
+    subject.reload()
+    assert enforced(subject, "bank.example", BASE[0]) == [True, True]
+
+
+def test_a_public_suffix_is_listed_where_that_is_accepted(subject: Subject):
+    """Who really means a whole suffix says so for this source."""
+    start(subject, guards={"public_suffix": "accept"}, lines=["co.id", "a.example"])
+    assert enforced(subject, "any.co.id", "a.example") == [True, True]
+
+
+# ------- By hand -------
+
+
+def test_a_refused_list_is_taken_by_its_digest_and_put_on_record(subject: Subject):
+    """Who overrules a guard says so by the digest of the text that was looked at, with a reason that stays."""
+    start(subject, guards=STRICT)
+    subject.put_list("list.txt", BASE[:20])
+    reload_refused(subject)
+    digest = source(subject)["refused"]["sha256"]
+    said = accept(subject, digest, reason="the ministry cleaned up")
+    assert said.code == 0, said
+    assert (said.json["entries"], said.json["serial"]) == (20, subject.ready["serial"] + 1)
+    assert enforced(subject, BASE[0], BASE[30]) == [True, False]
+    by_hand = [event for event in events(subject) if "hand" in event["kind"]]
+    assert [(event["sha256"], "the ministry cleaned up" in event["message"]) for event in by_hand] == [
+        (digest, True)
+    ]
+    assert versions(subject)[0]["sha256"] == digest
+    assert refused_by(subject) == []
+    subject.reload()
+    subject.restart()
+    assert enforced(subject, BASE[0], BASE[30]) == [True, False]
+
+
+def test_a_wrong_digest_is_refused(subject: Subject):
+    """A digest is of one text: a typing error or last week's digest accepts nothing."""
+    start(subject, guards=STRICT)
+    subject.put_list("list.txt", BASE[:20])
+    reload_refused(subject)
+    digest = sha256(text_of(BASE[:20]))
+    with Unchanged(subject, *BASE[:50:7]):
+        wrong = digest[:-1] + ("0" if digest[-1] != "0" else "1")
+        for asked in (wrong, sha256(b""), digest[:12], "x" * 64, "sha256:" + "0" * 57):
+            assert accept(subject, asked).code == 4, asked
+        assert accept(subject, digest, zone="nosuch").code == 4
+    assert accept(subject, digest).code == 0
+
+
+def test_a_text_that_has_changed_meanwhile_is_not_accepted(subject: Subject):
+    """Between the look and the command another text came: it was not looked at."""
+    start(subject, guards=STRICT)
+    subject.put_list("list.txt", BASE[:20])
+    reload_refused(subject)
+    digest = source(subject)["refused"]["sha256"]
+    subject.put_list("list.txt", BASE[:3])
+    with Unchanged(subject, *BASE[:50:7]):
+        assert accept(subject, digest).code == 4
+    assert [event for event in events(subject) if "hand" in event["kind"]] == [], "nothing was accepted"
+    subject.put_list("list.txt", BASE[:20])
+    assert "SHRANK:" in reload_refused(subject), "what was refused once is not accepted behind one's back"
+
+
+def test_what_was_accepted_is_measured_by_afterwards(subject: Subject):
+    """The list that was accepted by hand is the one that the next is compared with."""
+    start(subject, guards=STRICT)
+    subject.put_list("list.txt", BASE[:20])
+    reload_refused(subject)
+    assert accept(subject, sha256(text_of(BASE[:20]))).code == 0
+    subject.put_list("list.txt", [*BASE[:20], "new.example"])
+    assert subject.reload()["changed"] is True
+    subject.put_list("list.txt", BASE)
+    assert "GREW:" in reload_refused(subject)
+
+
+def test_a_refused_list_that_is_put_right_is_taken_at_once(subject: Subject):
+    """No guard is to be reset: the next good text is the list, and nothing is refused any more."""
+    subject.start(zones=[list_zone(every_s=1)], lists={"list.txt": BASE}, inbox=None)
+    subject.put_list("list.txt", HTML)
+    wait_refused(subject)
+    subject.put_list("list.txt", [*BASE, "new.example"])
+    wait_enforced(subject, "new.example")
+    wait_for(lambda: subject.metrics().total("dnsblock_source_refused") == 0, "nothing is refused any more")
+    assert refused_by(subject) == []
+
+
+def test_a_reload_is_refused_as_long_as_a_list_is(subject: Subject):
+    """Whoever looked first, the watching or the reload: the exit code says whether what is there now is enforced."""
+    subject.start(zones=[list_zone(every_s=1)], lists={"list.txt": BASE}, inbox=None)
+    subject.put_list("list.txt", HTML)
+    wait_refused(subject)
+    assert "HTML:" in reload_refused(subject)
+    assert "HTML:" in reload_refused(subject)
+
+
+def test_the_same_refusal_is_one_event_however_often_it_is_looked_at(subject: Subject):
+    """The record of a night is read by one person: the same text refused again is the same event."""
+    subject.start(zones=[list_zone(every_s=DAY)], lists={"list.txt": BASE}, inbox=None)
+    for _ in range(3):
+        subject.put_list("list.txt", HTML)
+        subject.cli("reload")
+    assert [event["code"] for event in events(subject) if event["kind"] == "refused"].count("HTML") == 1
