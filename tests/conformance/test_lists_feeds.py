@@ -1,0 +1,355 @@
+"""Lists over HTTPS: asked for politely, believed only with a certificate, and never half."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from unit.https_server import (
+    Authority,
+    Behaviour,
+    Server,
+    for_ever,
+    gzipped,
+    head,
+    sends,
+    then_silent,
+    whole,
+)
+
+from .harness import ORDERS_ZONE, Subject
+from .lists import (
+    NO_PROXY,
+    Feed,
+    Unchanged,
+    enforced,
+    events,
+    is_logged,
+    list_zone,
+    names,
+    refresh,
+    source,
+    sources,
+    text_of,
+    versions,
+    wait_enforced,
+)
+from .orders import block
+from .tools import wait_for
+
+BASE = names(50)
+TEXT = text_of(BASE)
+MORE = text_of([*BASE, "new.example"])
+LAX = {"grew_percent": "off", "shrank_percent": "off"}  # these lists are short
+
+
+@pytest.fixture
+def subject(subject: Subject) -> Subject:
+    """Feeds of the tests are on loopback, whatever proxy this machine has."""
+    subject.environment.update(NO_PROXY)
+    return subject
+
+
+@pytest.fixture
+def feed(web: Server) -> Feed:
+    return Feed(web, TEXT)
+
+
+def start(subject: Subject, feed: Feed, authority: Authority, **more: object) -> None:
+    subject.start(zones=[ORDERS_ZONE, feed.zone(authority.pem, guards=LAX, **more)])
+
+
+# ------- What goes well -------
+
+
+def test_a_feed_is_fetched_and_asked_for_changes_alone(subject: Subject, feed: Feed, authority: Authority):
+    """RFC 9110 section 13.1.2: a list that has not changed is not sent again, and is no new version."""
+    start(subject, feed, authority)
+    assert enforced(subject, BASE[0], BASE[-1]) == [True, True]
+    assert "if-none-match" not in feed.requests[0].headers
+    assert refresh(subject).code == 0
+    assert feed.requests[-1].headers["if-none-match"]
+    assert len(versions(subject)) == 1
+    feed.put(MORE)
+    said = refresh(subject)
+    assert (said.code, said.json["entries"]) == (0, 51)
+    assert enforced(subject, "new.example") == [True]
+    found = source(subject)
+    assert (found["version"], found["place"], found["fetch_error"]) == (2, feed.url, None)
+    assert found["fetched_at"]
+    metrics = subject.metrics()
+    assert metrics.total("dnsblock_source_fetches_total", zone="listed") >= 3
+    assert metrics.total("dnsblock_source_fetched_timestamp_seconds", zone="listed") > 0
+
+
+def test_a_feed_is_asked_conditionally_after_a_restart(subject: Subject, feed: Feed, authority: Authority):
+    """RFC 9110 section 13.1: a hundred resolvers that restart do not download a hundred lists that they have."""
+    start(subject, feed, authority)
+    subject.restart()
+    assert enforced(subject, BASE[0]) == [True]
+    before = len(feed.requests)
+    assert refresh(subject).code == 0
+    assert len(feed.requests) > before
+    assert all("if-none-match" in request.headers for request in feed.requests[1:])
+
+
+def test_a_feed_is_fetched_by_its_own_schedule(
+    subject: Subject, feed: Feed, web: Server, authority: Authority
+):
+    """`every_s` is of one source: nobody types a command, and the other feed is left alone."""
+    daily = Feed(web, text_of(["daily.example"]), "/daily.txt")
+    zones = [feed.zone(authority.pem, every_s=1, guards=LAX), daily.zone(authority.pem) | {"name": "daily"}]
+    subject.start(zones=zones, inbox=None)
+    feed.put(MORE)
+    wait_enforced(subject, "new.example")
+    wait_for(lambda: len(feed.requests) >= 4, "the feed is asked again and again")
+    assert len(daily.requests) == 1
+    assert sources(subject)["daily"]["next_at"] > sources(subject)["listed"]["next_at"]
+
+
+def test_a_compressed_feed_is_the_same_list(subject: Subject, feed: Feed, authority: Authority):
+    """RFC 9110 section 8.4.1.3: the version is of the text, however it was sent."""
+    start(subject, feed, authority)
+    feed.behaviour = sends(gzipped(TEXT, content_type="text/plain"))
+    assert refresh(subject).code == 0
+    assert len(versions(subject)) == 1
+    feed.behaviour = sends(gzipped(MORE, content_type="text/plain"))
+    assert refresh(subject).code == 0
+    assert enforced(subject, "new.example") == [True]
+
+
+# ------- Whom it believes -------
+
+CERTIFICATES: dict[str, Callable[[Authority], object]] = {
+    "expired": lambda authority: authority.certificate(days=0),
+    "of another name": lambda authority: authority.certificate("DNS:other.example"),
+}
+
+
+@pytest.mark.parametrize(
+    "wrong", [*CERTIFICATES, "of an unknown authority", "of an authority that is not pinned"]
+)
+def test_a_wrong_certificate_is_never_believed(
+    subject: Subject, authority: Authority, tmp_path: Path, wrong: str
+):
+    """RFC 9110 section 4.3.4: who stands in between writes the list. There is no option against it."""
+    pinned, certificate = {"ca": str(authority.pem)}, authority.certificate()
+    if wrong == "of an authority that is not pinned":
+        pinned = {"ca": str(Authority(tmp_path / "another").pem)}
+    elif wrong == "of an unknown authority":
+        pinned = {}
+    else:
+        certificate = CERTIFICATES[wrong](authority)
+    with Server(certificate) as server:
+        url = server.serve(whole(TEXT, content_type="text/plain"))
+        subject.start(
+            zones=[ORDERS_ZONE, list_zone(url, missing="start", **pinned)],
+            orders=[block("B-1", ["o.example"])],
+        )
+        wait_for(lambda: source(subject)["fetch_error"], "the feed has failed")
+        assert "TLS" in source(subject)["fetch_error"]
+        assert server.requests == []
+    assert enforced(subject, "o.example", BASE[0]) == [True, False]
+    assert is_logged(subject, "TLS", url)
+    assert subject.cli("source list").code == 1
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1/list.txt", "ftp://127.0.0.1/list.txt", "https://me:secret@127.0.0.1/l"]
+)
+def test_a_feed_that_cannot_be_trusted_is_no_setting(subject: Subject, url: str):
+    """RFC 9110 section 4.2.4: in the clear anybody on the way writes the list; a password in a URL is in every log."""
+    subject.configure(zones=[list_zone(url)], inbox=None)
+    said = subject.cli("check")
+    assert (said.code, Path(said.problems[0]["file"]).name) == (1, "dnsblock.yaml")
+
+
+def test_a_credential_is_sent_to_the_feed_and_told_to_nobody(
+    subject: Subject, feed: Feed, authority: Authority, tmp_path: Path
+):
+    """RFC 9110 section 11.6.2: it is in a file of its own, read anew for each fetch, and in no log and no answer."""
+    key = tmp_path / "key"
+    key.write_text("Bearer s3cret-one\n")
+    start(subject, feed, authority, authorization=str(key))
+    assert feed.requests[-1].headers["authorization"] == "Bearer s3cret-one"
+    key.write_text("Bearer s3cret-two\n")
+    feed.behaviour = sends(whole(b"", "403 Forbidden"))
+    assert refresh(subject).code == 4
+    assert feed.requests[-1].headers["authorization"] == "Bearer s3cret-two"
+    told = [
+        subject.stderr(),
+        str(sources(subject)),
+        subject.metrics().text,
+        subject.cli("source list", as_json=False).stdout,
+    ]
+    assert not any("s3cret" in text for text in told)
+
+
+def test_what_follows_a_question_mark_in_a_url_is_told_to_nobody(
+    subject: Subject, web: Server, authority: Authority
+):
+    """A key in the query of a URL is a password, and logs are sent around."""
+    web.serve(whole(b"", "403 Forbidden"), "/key.txt")
+    url = web.url("/key.txt?key=s3cret")
+    subject.start(zones=[list_zone(url, ca=str(authority.pem), missing="start")], inbox=None)
+    wait_for(lambda: source(subject)["fetch_error"], "the feed has failed")
+    assert web.requests[0].target.endswith("?key=s3cret")
+    told = [
+        subject.stderr(),
+        str(sources(subject)),
+        subject.metrics().text,
+        str(subject.cli("check")),
+        str(subject.status()),
+    ]
+    assert not any("s3cret" in text for text in told)
+
+
+# ------- What breaks -------
+
+
+def breaks_off(octets: bytes, of: int) -> Behaviour:
+    return sends(head(content_length=str(of), content_type="text/plain") + octets)
+
+
+TURNS = "/turns.txt"
+BROKEN: dict[str, Behaviour] = {
+    "TRUNCATED": breaks_off(MORE[:300], len(MORE)),
+    "TOO_SLOW": then_silent(head(content_length=str(len(MORE))) + MORE[:300]),
+    "TOO_LARGE": for_ever(
+        head(transfer_encoding="chunked"), b"10000\r\n" + b"a.example\n" * 6553 + b"pad..\n" + b"\r\n"
+    ),
+    "STATUS": sends(whole(b"gone", "404 Not Found")),
+    "HTML": sends(whole(b"<!DOCTYPE html><html><body>log in</body></html>", content_type="text/html")),
+    "EMPTY": sends(whole(b"\n\n", content_type="text/plain")),
+    "NO_LENGTH": sends(head(content_type="text/plain") + MORE),
+    "ENCODING": sends(whole(b"\x1f\x8bnot gzip", content_encoding="gzip")),
+    "PROTOCOL": sends(b"SSH-2.0-OpenSSH_9.2p1\r\n\r\n"),
+    "REDIRECT": sends(head("302 Found", location="http://127.0.0.1/list.txt", content_length="0")),
+}
+
+
+def test_a_download_that_breaks_changes_nothing_and_says_why(
+    subject: Subject, feed: Feed, authority: Authority
+):
+    """StevenBlack/hosts#451: a cut, endless or wrong answer is no list; each has its code, and the last good one stays."""
+    start(subject, feed, authority, timeout_s=2, max_mb=1)
+    found = {}
+    with Unchanged(subject, BASE[0], BASE[-1], "new.example"):
+        for code, behaviour in BROKEN.items():
+            feed.behaviour = behaviour
+            said = refresh(subject)
+            error = source(subject)["fetch_error"] or ""
+            found[code] = (said.code, code in str(said.problems), f"{feed.url}: {code}" in error)
+    assert found == dict.fromkeys(BROKEN, (4, True, True))
+    assert [code for code in BROKEN if not is_logged(subject, feed.url, code)] == []
+    assert [path.name for path in (subject.folder / "state" / "feeds").rglob("*.part*")] == []
+    said = subject.cli("source list", as_json=False)
+    assert (said.code, "could not be fetched" in said.stdout) == (1, True)
+    feed.put(MORE)
+    assert refresh(subject).code == 0
+    assert (enforced(subject, "new.example"), source(subject)["fetch_error"]) == ([True], None)
+
+
+def test_a_feed_without_anybody_who_answers_is_unreachable(subject: Subject, authority: Authority):
+    """The server is down, the last good list stays; restarted without it, too."""
+    with Server(authority.certificate()) as server:
+        feed = Feed(server, TEXT)
+        start(subject, feed, authority)
+    with Unchanged(subject, BASE[0], BASE[-1]):
+        said = refresh(subject)
+        assert (said.code, "UNREACHABLE" in str(said.problems)) == (4, True)
+        subject.restart()
+    assert "UNREACHABLE" in wait_for(lambda: source(subject)["fetch_error"], "the feed has failed")
+
+
+def test_a_start_without_any_version_of_a_feed_is_refused_with_what_is_wrong(
+    subject: Subject, feed: Feed, authority: Authority
+):
+    """An upstream of lists that is down when a machine is set up: nothing half-started, one line that says why."""
+    feed.behaviour = sends(whole(b"", "503 Service Unavailable"))
+    subject.configure(zones=[feed.zone(authority.pem)], inbox=None)
+    said = subject.serve_refused()
+    assert any(feed.url in line and "STATUS" in line and "503" in line for line in said.refusal)
+
+
+def test_a_feed_that_was_missing_at_the_start_is_enforced_when_it_comes(
+    subject: Subject, feed: Feed, authority: Authority
+):
+    """`missing: start`: it is tried again by itself, and its first version is a first version."""
+    feed.behaviour = sends(whole(b"", "503 Service Unavailable"))
+    start(subject, feed, authority, missing="start", every_s=1)
+    assert enforced(subject, BASE[0]) == [False]
+    wait_for(lambda: source(subject)["fetch_error"], "the feed has failed")
+    feed.put(TEXT)
+    wait_enforced(subject, BASE[0])
+    assert versions(subject)[0]["how"] == "first"
+
+
+class Hanging:
+    """Sends half of a list and is silent; `reached` says when somebody waits for the rest."""
+
+    def __init__(self) -> None:
+        self.reached = threading.Event()
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(head(content_length=str(len(MORE))) + MORE[:300])
+        await writer.drain()
+        self.reached.set()
+        await reader.read()
+
+
+def test_all_else_goes_on_while_a_download_hangs(subject: Subject, feed: Feed, authority: Authority):
+    """An order does not wait for a server: `reload` publishes it, another list is taken, a stop is a stop."""
+    zones = [ORDERS_ZONE, feed.zone(authority.pem, every_s=1, guards=LAX), list_zone(name="local", every_s=1)]
+    subject.start(zones=zones, lists={"list.txt": ["local.example"]})
+    feed.behaviour = hanging = Hanging()
+    assert hanging.reached.wait(10)
+    subject.put_order(block("B-1", ["ordered.example"]))
+    subject.reload()
+    assert enforced(subject, "ordered.example", BASE[0]) == [True, True]
+    subject.put_list("list.txt", ["local.example", "another.example"])
+    wait_enforced(subject, "another.example")
+    assert subject.stop() == 0
+
+
+def test_a_start_does_not_wait_for_a_feed_whose_list_is_there(
+    subject: Subject, feed: Feed, authority: Authority
+):
+    """Nobody is answered until the start is over; the last good list is there, and the server may hang for minutes."""
+    start(subject, feed, authority)
+    assert subject.stop() == 0
+    feed.behaviour = Hanging()
+    subject.launch(within=10)
+    assert enforced(subject, BASE[0], BASE[-1]) == [True, True]
+
+
+def test_a_feed_that_fails_leaves_the_others_alone(
+    subject: Subject, feed: Feed, web: Server, authority: Authority
+):
+    """Each source fares for itself."""
+    other = Feed(web, text_of(["other.example"]), "/other.txt")
+    zones = [
+        feed.zone(authority.pem, every_s=1, guards=LAX),
+        other.zone(authority.pem, every_s=1, guards=LAX) | {"name": "other"},
+    ]
+    subject.start(zones=zones, inbox=None)
+    feed.behaviour = sends(whole(b"", "500 Internal Server Error"))
+    other.put(text_of(["other.example", "more.example"]))
+    wait_enforced(subject, "more.example")
+    wait_for(lambda: sources(subject)["listed"]["fetch_error"], "the feed has failed")
+    assert sources(subject)["other"]["fetch_error"] is None
+    assert enforced(subject, BASE[0], "other.example") == [True, True]
+
+
+def test_a_feed_that_is_refused_by_a_guard_holds_no_order_back(
+    subject: Subject, feed: Feed, authority: Authority
+):
+    """An order has a deadline by law, and the guard of a list is none of its business."""
+    start(subject, feed, authority)
+    feed.put(b"a..example\n" * 50 + TEXT)
+    assert refresh(subject).code == 4
+    subject.put_order(block("B-1", ["ordered.example"]))
+    subject.cli("reload")
+    assert enforced(subject, "ordered.example", BASE[0]) == [True, True]
+    assert [event["code"] for event in events(subject)] == ["TOO_MANY_REJECTED"]

@@ -1,0 +1,360 @@
+"""The files of lists: compiled once and named by content, refused when damaged; kills, full disks, two daemons."""
+
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from unit.https_server import Authority, Server, head
+
+from .harness import ORDERS_ZONE, Subject
+from .lists import (
+    DAY,
+    NO_PROXY,
+    Feed,
+    assert_named_by_content,
+    compiled,
+    enforced,
+    is_logged,
+    list_zone,
+    names,
+    refresh,
+    roll_back,
+    source,
+    text_of,
+    versions,
+    wait_enforced,
+    watching_reads,
+)
+from .orders import block
+from .test_bad_start import WITHOUT_OVERRIDE, only_line
+from .tools import run, tool, wait_for
+
+ZONE = list_zone(every_s=DAY)
+BASE = names(500)
+LATER = [*BASE[1:], "new.example"]
+
+
+@pytest.fixture
+def second(tmp_path: Path) -> Iterator[Subject]:
+    """Another daemon in another folder."""
+    folder = tmp_path / "second"
+    folder.mkdir()
+    with closing(Subject(folder)) as daemon:
+        yield daemon
+
+
+def start(subject: Subject, **more: object) -> None:
+    subject.start(zones=[ORDERS_ZONE, ZONE], lists={"list.txt": BASE}, **more)
+
+
+def only_compiled(subject: Subject) -> Path:
+    (path,) = (subject.folder / "state" / "lists").iterdir()
+    return path
+
+
+def files(subject: Subject) -> list[str]:
+    state = subject.folder / "state"
+    return sorted(str(path.relative_to(state)) for path in state.rglob("*") if path.is_file())
+
+
+# ------- Compiled once -------
+
+
+def test_a_compiled_list_is_named_by_its_content_and_the_same_everywhere(subject: Subject, second: Subject):
+    """Two machines with the same input have the same file, to the octet: who compares them compares names."""
+    for daemon in (subject, second):
+        daemon.start(zones=[ZONE], lists={"list.txt": BASE}, inbox=None)
+        assert_named_by_content(daemon)
+    assert compiled(subject) == compiled(second)
+    assert len(compiled(subject)) == 1
+    for daemon in (subject, second):
+        daemon.put_list("list.txt", LATER)
+        daemon.reload()
+        assert_named_by_content(daemon)
+    assert compiled(subject) == compiled(second)
+    assert len(compiled(subject)) == 2, "one file for each version"
+
+
+def test_a_restart_takes_the_compiled_list_and_reads_no_text(subject: Subject):
+    """Ten million names are mapped, not parsed: a restart is the only time at which no query is answered."""
+    start(subject)
+    before = compiled(subject)
+    assert subject.stop() == 0
+    with watching_reads(subject.folder / "list.txt") as reads:
+        subject.launch()
+    assert reads == []
+    assert enforced(subject, BASE[0], BASE[-1]) == [True, True]
+    assert compiled(subject) == before
+    assert [one["version"] for one in versions(subject)] == [1]
+
+
+def corrupt(path: Path) -> None:
+    octets = bytearray(path.read_bytes())
+    octets[len(octets) // 2] ^= 0x20
+    path.write_bytes(octets)
+
+
+def foreign(path: Path) -> None:
+    """A whole compiled list, of another list."""
+    other = Subject(path.parents[2] / "other")
+    other.folder.mkdir()
+    with closing(other):
+        other.start(zones=[ZONE], lists={"list.txt": ["foreign.example"]}, inbox=None)
+        shutil.copy(only_compiled(other), path)
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "an octet": corrupt,
+    "the first octets": lambda path: path.write_bytes(b"x" * 16 + path.read_bytes()[16:]),
+    "cut": lambda path: os.truncate(path, path.stat().st_size // 2),
+    "empty": lambda path: os.truncate(path, 0),
+    "longer": lambda path: path.write_bytes(path.read_bytes() + b"\x00" * 64),
+    "gone": Path.unlink,
+    "of another list": foreign,
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
+def test_a_damaged_compiled_list_is_compiled_again_from_the_kept_text(
+    subject: Subject, damage: Callable[[Path], object]
+):
+    """A disk that lies, a wrong copy: what is enforced is what the text said, and nothing else, and it is told.
+
+    The file of the list is broken as well, so that the kept text is all there is.
+    """
+    start(subject)
+    before, path = compiled(subject), only_compiled(subject)
+    assert subject.stop() == 0
+    damage(path)
+    (subject.folder / "list.txt").unlink()
+    subject.launch()
+    assert enforced(subject, BASE[0], BASE[-1], "foreign.example") == [True, True, False]
+    assert subject.metrics().total("dnsblock_zone_entries", zone="listed") == 500
+    assert is_logged(subject, path.name) or is_logged(subject, "compiled again")
+    wait_for(lambda: compiled(subject) == before, "the same file is there again")
+
+
+def test_a_damaged_compiled_list_with_a_damaged_text_is_nobody_s_list(subject: Subject):
+    """Neither can be trusted: a start is refused and says so, rather than that something is enforced."""
+    start(subject)
+    path = only_compiled(subject)
+    assert subject.stop() == 0
+    corrupt(path)
+    for text in (subject.folder / "state" / "texts").rglob("*"):
+        if text.is_file():
+            text.write_bytes(text.read_bytes().replace(b"n1.example", b"m1.example"))
+    (subject.folder / "list.txt").unlink()
+    assert subject.serve_refused().refusal
+    subject.put_list("list.txt", BASE)
+    subject.launch()
+    assert enforced(subject, "n1.example", "m1.example") == [True, False]
+
+
+def test_a_damaged_compiled_list_after_a_way_back_is_compiled_again(subject: Subject):
+    """The version that was gone back to is enforced, though the file holds another text by now."""
+    start(subject)
+    subject.put_list("list.txt", LATER)
+    subject.reload()
+    assert roll_back(subject, subject.ready["serial"]).code == 0
+    assert subject.stop() == 0
+    for path in (subject.folder / "state" / "lists").iterdir():
+        corrupt(path)
+    subject.launch()
+    assert enforced(subject, "n0.example", "new.example") == [True, False]
+
+
+def test_a_compiled_list_that_is_damaged_while_it_is_served_goes_on_being_served(subject: Subject):
+    """What is in force does not depend on what somebody does to files: a file that is taken away, and a reload."""
+    start(subject)
+    only_compiled(subject).unlink()
+    subject.put_order(block("B-1", ["ordered.example"]))
+    subject.reload()
+    assert enforced(subject, BASE[0], BASE[-1], "ordered.example") == [True, True, True]
+    subject.restart()
+    assert enforced(subject, BASE[0], BASE[-1], "ordered.example") == [True, True, True]
+
+
+# ------- Killed -------
+
+
+def kill(subject: Subject) -> None:
+    """As the kernel does when memory is short."""
+    subject.process.send_signal(signal.SIGKILL)
+    subject.process.wait(10)
+    subject.process.stdout.close()
+    subject.process = None
+
+
+def test_a_kill_in_the_middle_of_a_download_leaves_the_last_good_list(
+    subject: Subject, web: Server, authority: Authority
+):
+    """Half of a list is on the disk and nobody knows it: it is never taken, and cleared away."""
+    subject.environment.update(NO_PROXY)
+    feed = Feed(web, text_of(BASE))
+    subject.start(zones=[feed.zone(authority.pem, every_s=1, guards={"grew_percent": "off"})], inbox=None)
+    before = files(subject)
+    half = text_of(names(2000))
+
+    async def hang(reader: object, writer: object) -> None:
+        writer.write(head(content_length=str(2 * len(half)), content_type="text/plain") + half)
+        await writer.drain()
+        await reader.read()
+
+    feed.behaviour = hang
+    wait_for(lambda: set(files(subject)) - set(before), "a part of the download is on the disk")
+    kill(subject)
+    feed.put(text_of(BASE))
+    subject.launch()
+    assert enforced(subject, BASE[0], BASE[-1], "n1999.example") == [True, True, False]
+    assert_named_by_content(subject)
+    left = [name for name in files(subject) if not name.endswith(("-wal", "-shm"))]
+    assert set(left) <= set(before), "nothing half-written is left"
+
+
+def test_a_kill_in_the_middle_of_a_refresh_leaves_one_whole_list(subject: Subject):
+    """Whenever it comes, the restart serves one of the two lists as a whole."""
+    subject.start(zones=[list_zone(every_s=1)], lists={"list.txt": BASE}, inbox=None)
+    later = [*names(60_000, first=1000), "new.example"]
+    known = set(files(subject))
+    subject.put_list("list.txt", later)
+    wait_for(lambda: set(files(subject)) - known, "something new is on the disk")
+    kill(subject)
+    assert not (subject.folder / "list.txt").rename(subject.folder / "away").is_symlink()
+    subject.launch()
+    sample = (BASE[0], BASE[-1], later[0], later[-1])
+    assert enforced(subject, *sample) in ([True, True, False, False], [False, False, True, True])
+    assert_named_by_content(subject)
+    (subject.folder / "away").rename(subject.folder / "list.txt")
+    wait_enforced(subject, "new.example")
+    assert enforced(subject, *sample) == [False, False, True, True]
+    assert_named_by_content(subject)
+
+
+def test_what_a_killed_daemon_left_half_written_is_cleared_away(subject: Subject):
+    """Files of no version fill the disk, a kill at a time."""
+    start(subject)
+    before = {name for name in files(subject) if not name.endswith(("-wal", "-shm"))}
+    kill(subject)
+    state = subject.folder / "state"
+    (state / "lists" / f"{'0' * 64}.names").write_bytes(b"half")
+    (state / "lists" / f"{'1' * 64}.names.tmp").write_bytes(b"half")
+    (state / "feeds" / "listed.part").write_bytes(b"half")
+    subject.launch()
+    subject.reload()
+    left = {name for name in files(subject) if not name.endswith(("-wal", "-shm"))}
+    assert left <= before, left - before
+    assert enforced(subject, BASE[0]) == [True]
+
+
+# ------- The disk -------
+
+SHELL = """
+mount -t tmpfs -o size={size}k tmpfs "{state}" || exit 99
+exec "$@"
+"""
+
+
+def on_a_small_disk(subject: Subject, kilobytes: int) -> Path:
+    """The state is on a disk of its own, which only the daemon sees; returns a way to it."""
+    (subject.folder / "state").mkdir(exist_ok=True)
+    script = SHELL.format(size=kilobytes, state=subject.folder / "state")
+    subject.under = [tool("unshare"), "--mount", "--propagation", "private", "/bin/sh", "-c", script, "sh"]
+    return subject.folder / "state"
+
+
+def inside(subject: Subject) -> Path:
+    """The state folder as the daemon sees it."""
+    return Path(f"/proc/{subject.process.pid}/root{subject.folder}/state")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a disk takes root; CI runs as root")
+def test_a_full_disk_changes_nothing_that_is_enforced(subject: Subject):
+    """ENOSPC in the middle of a list: a clear error, the last good list and the orders stay; room again, and it is taken."""
+    on_a_small_disk(subject, 4096)
+    zones = [ORDERS_ZONE, list_zone(every_s=DAY)]
+    subject.start(zones=zones, lists={"list.txt": BASE}, orders=[block("B-1", ["ordered.example"])])
+    subject.under = []
+    filler = inside(subject) / "filler"
+    with filler.open("wb") as file:
+        try:
+            while True:
+                file.write(b"\x00" * 4096)
+                file.flush()
+        except OSError:
+            pass
+    subject.put_list("list.txt", [*names(20_000, first=1000), "new.example"])
+    said = subject.cli("reload")
+    assert said.code == 4, said
+    told = f"{said.stdout}{said.stderr}"
+    assert "space" in told.lower() or "disk" in told.lower(), told
+    assert "Traceback" not in subject.stderr()
+    assert enforced(subject, BASE[0], BASE[-1], "ordered.example", "new.example") == [True, True, True, False]
+    filler.unlink()
+    assert subject.reload()["changed"] is True
+    assert enforced(subject, BASE[0], "ordered.example", "new.example") == [False, True, True]
+
+
+def test_a_file_that_may_not_grow_changes_nothing_that_is_enforced(subject: Subject):
+    """A quota: the same as a full disk, for one file (RLIMIT_FSIZE, setrlimit(2))."""
+    subject.start(
+        zones=[ORDERS_ZONE, ZONE], lists={"list.txt": BASE}, orders=[block("B-1", ["ordered.example"])]
+    )
+    limited = run([tool("prlimit"), f"--pid={subject.process.pid}", f"--fsize={256 * 1024}:{1 << 40}"])
+    assert limited.returncode == 0, limited
+    subject.put_list("list.txt", [*names(100_000, first=1000), "new.example"])
+    said = subject.cli("reload")
+    assert said.code == 4, said
+    assert "Traceback" not in subject.stderr()
+    assert enforced(subject, BASE[0], BASE[-1], "ordered.example", "new.example") == [True, True, True, False]
+    assert_named_by_content(subject)
+    run([tool("prlimit"), f"--pid={subject.process.pid}", "--fsize=unlimited"])
+    subject.reload()
+    assert enforced(subject, BASE[0], "ordered.example", "new.example") == [False, True, True]
+
+
+def test_a_second_daemon_on_the_same_lists_is_refused(subject: Subject, second: Subject):
+    """Two that write one history each undo what the other did; the first goes on."""
+    start(subject)
+    state = str(subject.folder / "state")
+    second.configure(
+        zones=[list_zone(every_s=DAY)], lists={"list.txt": ["other.example"]}, inbox=None, state=state
+    )
+    assert state in only_line(second.serve_refused())
+    assert enforced(subject, BASE[0]) == [True]
+    assert refresh(subject).code == 0
+    assert_named_by_content(subject)
+    assert len(compiled(subject)) == 1
+
+
+@pytest.mark.parametrize("folder", ["state", "state/lists", "state/texts"])
+def test_a_state_folder_without_rights_is_refused_with_advice(subject: Subject, folder: str):
+    """Made by root, run as somebody else: which folder, and what to do."""
+    start(subject)
+    assert subject.stop() == 0
+    subject.put_list("list.txt", LATER)
+    closed = subject.folder / folder
+    closed.chmod(0o500)
+    if os.geteuid() == 0:
+        dropped = (f"--bounding-set={WITHOUT_OVERRIDE}", f"--inh-caps={WITHOUT_OVERRIDE}")
+        subject.under = [tool("setpriv"), *dropped]
+    try:
+        line = only_line(subject.serve_refused())
+        assert str(closed) in line
+        assert "Permission denied" in line or "permission" in line or "belong" in line or "chown" in line
+    finally:
+        closed.chmod(0o700)
+
+
+def test_a_check_reads_lists_and_writes_nothing(subject: Subject):
+    """A dry run beside a running daemon: no compiled file, no version, no text is left by it."""
+    start(subject)
+    before = {name: None for name in files(subject)}
+    subject.put_list("list.txt", LATER)
+    assert subject.cli("check").code == 0
+    assert {name: None for name in files(subject)} == before
+    assert source(subject)["version"] == 1

@@ -1,0 +1,338 @@
+"""What was enforced when: versions, differences, the story of a name, and the way back."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from .harness import ORDERS_ZONE, Subject
+from .lists import (
+    DAY,
+    Unchanged,
+    compiled,
+    enforced,
+    events,
+    list_zone,
+    names,
+    roll_back,
+    snapshots,
+    source,
+    text_of,
+    versions,
+    wait_enforced,
+)
+from .orders import block, unblock
+from .tools import wait_for
+
+ZONES = [ORDERS_ZONE, list_zone(every_s=DAY)]
+BASE = names(50)
+LATER = [*BASE[1:], "new.example"]
+
+
+def start(subject: Subject, **more: object) -> None:
+    """Serial 1: BASE."""
+    subject.start(zones=ZONES, lists={"list.txt": BASE}, **more)
+
+
+def change(subject: Subject, lines: list[str]) -> int:
+    """Another list; returns the serial."""
+    subject.put_list("list.txt", lines)
+    return subject.reload()["serial"]
+
+
+# ------- Looking back -------
+
+
+def test_each_serial_is_told_with_its_lists(subject: Subject):
+    """Which list was in force when serial N was: orders and lists are one row of serials."""
+    start(subject)
+    change(subject, LATER)
+    subject.put_order(block("B-1", ["ordered.example"]))
+    subject.reload()
+    said = subject.cli("versions")
+    first = subject.ready["serial"]
+    assert said.code == 0
+    assert [(one["serial"], one["versions"]) for one in said.json["snapshots"]] == [
+        (first + 2, {"listed": 2}),
+        (first + 1, {"listed": 2}),
+        (first, {"listed": 1}),
+    ]
+    assert len({one["digest"] for one in said.json["snapshots"]}) == 3
+    assert said.json["snapshots"][0]["digest"] == subject.status()["digest"]
+    for_people = subject.cli("versions", as_json=False)
+    assert (for_people.code, for_people.stderr) == (0, "")
+    assert "listed 2" in for_people.stdout
+
+
+def test_each_version_of_a_list_is_told_with_what_it_changed(subject: Subject):
+    """Version, text, digest, and how many names came and went."""
+    start(subject)
+    change(subject, LATER)
+    said = subject.cli("versions", "listed")
+    latest, first = said.json["versions"]
+    assert (latest["version"], latest["added"], latest["removed"], latest["entries"]) == (2, 1, 1, 50)
+    assert (first["version"], first["how"], first["entries"]) == (1, "first", 50)
+    assert latest["digest"] != first["digest"]
+    assert datetime.fromisoformat(latest["accepted_at"]) >= datetime.fromisoformat(first["accepted_at"])
+    assert subject.cli("versions", "listed", as_json=False).code == 0
+
+
+def changes(subject: Subject, a: int, b: int) -> dict[str, dict[str, tuple[bool, bool]]]:
+    """Of each zone with a difference: the names, and whether they were enforced in a and in b."""
+    said = subject.cli("diff", str(a), str(b))
+    assert said.code == (0 if said.json["zones"] else 1)
+    return {
+        zone["zone"]: {
+            name: (before is not None, after is not None) for name, before, after in zone["changes"]
+        }
+        for zone in said.json["zones"]
+    }
+
+
+def test_the_difference_of_two_serials_is_told_name_by_name(subject: Subject):
+    """For lists and for orders, forwards and backwards; between a serial and itself there is none."""
+    start(subject)
+    subject.put_order(block("B-1", ["ordered.example"]))
+    second = change(subject, LATER)
+    first = subject.ready["serial"]
+    assert changes(subject, first, second) == {
+        "listed": {"n0.example": (True, False), "new.example": (False, True)},
+        "ministry": {"ordered.example": (False, True)},
+    }
+    assert changes(subject, second, first)["listed"] == {
+        "n0.example": (False, True),
+        "new.example": (True, False),
+    }
+    assert changes(subject, second, second) == {}
+    shown = subject.cli("diff", str(first), str(second), as_json=False).stdout
+    assert "- n0.example" in shown
+    assert "+ new.example" in shown
+
+
+@pytest.mark.parametrize(
+    "command", [["diff", "1", "99"], ["rollback", "99", "--reason", "x"], ["versions", "nosuch"]]
+)
+def test_what_never_was_is_told_so(subject: Subject, command: list[str]):
+    """A serial that nobody served, a list that is none: refused or nothing, and no traceback."""
+    start(subject)
+    said = subject.cli(*command)
+    assert "Traceback" not in said.stderr
+    assert said.code == 4 or (command[0] == "versions" and said.json["versions"] == [])
+
+
+def test_the_story_of_a_name_is_told_for_lists_and_orders_together(subject: Subject):
+    """A complaint asks since when, by whom, until when: every list and order that named it, or a name above it."""
+    name = "www.n0.example"
+    start(subject, orders=[block("B-1", [name])])
+    change(subject, LATER)
+    subject.put_order(unblock("U-1", "B-1"))
+    subject.reload()
+    change(subject, BASE)
+    subject.restart()
+    said = subject.cli("history", name)
+    assert said.code == 0
+    story = [(one["zone"], one["entry"], one["by"]) for one in said.json["events"]]
+    assert [row for row in story if row[0] == "listed"] == [
+        ("listed", "n0.example", "version 1"),
+        ("listed", "n0.example", "version 2"),
+        ("listed", "n0.example", "version 3"),
+    ]
+    listed = [one["what"] for one in said.json["events"] if one["zone"] == "listed"]
+    assert listed[0] == listed[2] != listed[1]
+    assert any(zone == "ministry" and entry == name and "B-1" in by for zone, entry, by in story)
+    assert any(zone == "ministry" and "U-1" in by for zone, _, by in story)
+    times = [datetime.fromisoformat(one["at"]) for one in said.json["events"]]
+    listed_times = [at for at, one in zip(times, said.json["events"], strict=True) if one["zone"] == "listed"]
+    assert listed_times == sorted(listed_times)
+    assert subject.cli("history", "never.named.invalid").code == 1
+
+
+def why_at(subject: Subject, name: str, at: datetime) -> tuple[int, str]:
+    said = subject.cli("why", name, "--at", at.isoformat())
+    return said.code, said.json["verdict"]
+
+
+def test_why_a_name_was_blocked_at_a_time_is_told(subject: Subject):
+    """A court asks about last March: what was decided then is told from what was in force then, list or order."""
+    start(subject)
+    between = wait_for_another_second()
+    subject.put_order(block("B-1", ["ordered.example"]))
+    change(subject, LATER)
+    after = wait_for_another_second()
+    assert why_at(subject, "n0.example", between) == (0, "blocked")
+    assert why_at(subject, "n0.example", after)[0] == 1
+    assert why_at(subject, "new.example", between)[0] == 1
+    assert why_at(subject, "new.example", after) == (0, "blocked")
+    assert why_at(subject, "ordered.example", between)[0] == 1
+    assert why_at(subject, "ordered.example", after) == (0, "blocked")
+    said = subject.cli("why", "www.n0.example", "--at", between.isoformat())
+    assert (said.json["decided_by"]["zone"], said.json["decided_by"]["entry"]) == ("listed", "n0.example")
+    assert said.json["serial"] == subject.ready["serial"]
+
+
+def test_before_the_first_start_nothing_is_claimed(subject: Subject):
+    """Of a time that nobody recorded, "not blocked" would be a lie: it is said that nothing is known."""
+    start(subject)
+    said = subject.cli("why", BASE[0], "--at", (datetime.now(UTC) - timedelta(days=400)).isoformat())
+    assert said.code != 0
+    assert said.json.get("verdict") != "blocked"
+    told = f"{said.stdout} {said.stderr}"
+    assert any(
+        words in told for words in ("not known", "nothing", "unknown", "before", "no serial", "not served")
+    ), told
+
+
+@pytest.mark.parametrize("at", ["yesterday", "2026-13-01", ""])
+def test_a_time_that_is_none_is_told_so(subject: Subject, at: str):
+    start(subject)
+    said = subject.cli("why", BASE[0], "--at", at)
+    assert said.code not in (0, 1)
+    assert "Traceback" not in said.stderr
+
+
+def wait_for_another_second() -> datetime:
+    """A moment after all that was done so far, and before what is done next, also in whole seconds."""
+    begun = datetime.now(UTC)
+    moment = begun.replace(microsecond=0) + timedelta(seconds=1, milliseconds=500)
+    wait_for(lambda: datetime.now(UTC) > moment + timedelta(milliseconds=600), "the clock goes on")
+    return moment
+
+
+# ------- The way back -------
+
+
+def test_lists_go_back_and_orders_do_not(subject: Subject):
+    """A list is the operator's, an order is not: only an order ends an order."""
+    start(subject)
+    subject.put_order(block("B-1", ["ordered.example"]))
+    change(subject, LATER)
+    said = roll_back(subject, subject.ready["serial"])
+    assert (said.code, said.json["serial"]) == (0, subject.ready["serial"] + 2)
+    assert enforced(subject, "n0.example", "new.example", "ordered.example") == [True, False, True]
+    assert subject.query("n0.example", "TXT").soa.serial == said.json["serial"]
+
+
+def test_what_was_gone_back_from_does_not_come_back_by_itself(subject: Subject):
+    """Not by a reload, not by watching, not by a restart: the file still holds what broke things tonight."""
+    zones = [list_zone(every_s=1), list_zone("clock.txt", name="clock", every_s=1)]
+    subject.start(zones=zones, lists={"list.txt": BASE, "clock.txt": ["clock.example"]}, inbox=None)
+    subject.put_list("list.txt", LATER)
+    wait_enforced(subject, "new.example")
+    assert roll_back(subject, subject.ready["serial"]).code == 0
+    gone = ("n0.example", "new.example")
+    assert enforced(subject, *gone) == [True, False]
+    for again in ("watched", "a new file with the same text", "restarted"):
+        if again == "restarted":
+            subject.restart()
+        elif again != "watched":
+            subject.put_list("list.txt", LATER)
+        subject.reload()
+        for tick in ("tick", "tock"):  # a list that is looked at as often, twice: so was this one
+            name = f"{tick}.{again.replace(' ', '-')}.example"
+            subject.put_list("clock.txt", ["clock.example", name])
+            wait_enforced(subject, name)
+        assert enforced(subject, *gone) == [True, False], again
+    assert source(subject)["version"] == 3
+
+
+def test_another_text_ends_the_way_back(subject: Subject):
+    """The provider has mended its list: it is taken as ever, with nothing to be reset."""
+    start(subject)
+    change(subject, LATER)
+    assert roll_back(subject, subject.ready["serial"]).code == 0
+    change(subject, [*LATER, "mended.example"])
+    assert enforced(subject, "n0.example", "new.example", "mended.example") == [False, True, True]
+    assert subject.restart()
+    assert enforced(subject, "n0.example", "mended.example") == [False, True]
+
+
+def test_a_way_back_is_an_event_with_its_reason(subject: Subject):
+    """Who asks in a year reads why: the reason is on record, and there is no way back without one."""
+    start(subject)
+    change(subject, LATER)
+    assert subject.cli("rollback", str(subject.ready["serial"])).code == 2
+    assert roll_back(subject, subject.ready["serial"], "it blocked a bank").code == 0
+    assert [
+        event
+        for event in events(subject)
+        if "rolled back" in event["kind"] and "it blocked a bank" in event["message"]
+    ]
+    latest, withdrawn, _ = versions(subject)
+    assert (latest["how"], "it blocked a bank" in latest["note"]) == ("rollback", True)
+    assert (withdrawn["is_withdrawn"], latest["is_withdrawn"]) == (True, False)
+    assert str(subject.ready["serial"]) in snapshots(subject)[0]["reason"]
+    assert latest["digest"] == versions(subject)[2]["digest"]
+
+
+def test_a_way_back_may_be_gone_back_from(subject: Subject):
+    """It was the other list after all: the way back leads to any serial that was served."""
+    start(subject)
+    second = change(subject, LATER)
+    assert roll_back(subject, subject.ready["serial"]).code == 0
+    assert enforced(subject, "new.example") == [False]
+    assert roll_back(subject, second).code == 0
+    assert enforced(subject, "n0.example", "new.example") == [False, True]
+    subject.reload()
+    subject.restart()
+    assert enforced(subject, "n0.example", "new.example") == [False, True]
+
+
+def test_one_list_of_two_changes_by_a_way_back_that_concerns_it(subject: Subject):
+    """A list that is the same in both serials gets no new version, and its file is watched on."""
+    zones = [list_zone(every_s=DAY), list_zone("other.txt", name="other", every_s=DAY)]
+    subject.start(zones=zones, lists={"list.txt": BASE, "other.txt": ["other.example"]}, inbox=None)
+    change(subject, LATER)
+    assert roll_back(subject, subject.ready["serial"]).code == 0
+    assert [one["version"] for one in versions(subject, "other")] == [1]
+    subject.put_list("other.txt", ["other.example", "more.example"])
+    subject.reload()
+    assert enforced(subject, "more.example", "n0.example") == [True, True]
+
+
+# ------- Bounds -------
+
+
+def test_no_more_versions_are_kept_than_configured(subject: Subject):
+    """`history.generations`: a feed that changes every hour does not fill the disk; what happened is told all the same."""
+    start(subject, history={"generations": 3})
+    first = subject.ready["serial"]
+    serials = [first] + [change(subject, [*BASE, f"v{number}.example"]) for number in range(6)]
+    wait_for(lambda: len(compiled(subject)) <= 3, "former versions are cleared away")
+    told = versions(subject)
+    assert [one["version"] for one in told] == [7, 6, 5, 4, 3, 2, 1]
+    assert [one["has_file"] for one in told] == [True] * 3 + [False] * 4
+    assert subject.cli("history", "v0.example").code == 0
+    assert roll_back(subject, serials[-2]).code == 0
+    assert enforced(subject, "v4.example", "v5.example") == [True, False]
+
+
+def test_a_way_back_to_what_is_not_kept_any_more_is_refused(subject: Subject):
+    """It says so, and nothing changes; another list in the place of the one that was asked for would be a guess."""
+    start(subject, history={"generations": 2})
+    for number in range(4):
+        change(subject, [*BASE, f"v{number}.example"])
+    wait_for(lambda: len(compiled(subject)) <= 2, "former versions are cleared away")
+    with Unchanged(subject, "v3.example", "v0.example"):
+        said = roll_back(subject, subject.ready["serial"] + 1)
+        assert said.code == 4
+        assert said.problems[0]["reason"]
+
+
+def test_what_was_refused_fills_no_disk(subject: Subject):
+    """A broken feed that sends something else each minute leaves no file for each."""
+    start(subject, history={"generations": 2})
+    for number in range(6):
+        subject.put_list("list.txt", ["a..example"] * (number + 3) + BASE)
+        assert subject.cli("reload").code == 4
+    assert len(compiled(subject)) <= 3
+    texts = [path for path in (subject.folder / "state" / "texts").rglob("*") if path.is_file()]
+    assert len(texts) <= 3, texts
+    assert text_of(BASE) in [path.read_bytes() for path in texts]
+
+
+def test_no_more_serials_are_kept_than_configured(subject: Subject):
+    """`history.snapshots`: the latest are kept."""
+    start(subject, history={"snapshots": 3})
+    for number in range(5):
+        last = change(subject, [*BASE, f"v{number}.example"])
+    assert [one["serial"] for one in snapshots(subject)][:3] == [last, last - 1, last - 2]
+    assert len(snapshots(subject)) <= 4

@@ -1,0 +1,349 @@
+"""Lists in files and folders: watched, and when one is gone or odd, all else goes on."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from .asking import is_sinkholed
+from .bad_files import Bad
+from .harness import ORDERS_ZONE, Subject
+from .lists import (
+    DAY,
+    Unchanged,
+    enforced,
+    events,
+    is_logged,
+    list_zone,
+    names,
+    refresh,
+    reports,
+    source,
+    told,
+    versions,
+    wait_enforced,
+    wait_refused,
+    wait_version,
+)
+from .orders import block
+from .test_bad_start import WITHOUT_OVERRIDE
+from .tools import tool, wait_for
+
+WATCHED = list_zone(every_s=1)
+BASE = names(50)
+
+
+def put_in_folder(subject: Subject, name: str, lines: list[str]) -> Path:
+    (subject.folder / "lists").mkdir(exist_ok=True)
+    return subject.put_list(f"lists/{name}", lines)
+
+
+# ------- Watched -------
+
+
+def test_a_changed_file_is_enforced_without_a_signal(subject: Subject):
+    """Nobody has to remember a command: a list that was written is enforced within seconds."""
+    subject.start(zones=[list_zone()], lists={"list.txt": BASE}, inbox=None)
+    subject.put_list("list.txt", [*BASE[1:], "new.example"])
+    wait_enforced(subject, "new.example")
+    assert enforced(subject, BASE[0], BASE[1]) == [False, True]
+    assert subject.metrics().total("dnsblock_snapshot_serial") == subject.ready["serial"] + 1
+
+
+def test_a_file_that_is_still_being_written_is_not_enforced(subject: Subject):
+    """An editor or scp writes in pieces: half a list would unblock the other half."""
+    subject.start(zones=[WATCHED], lists={"list.txt": BASE}, inbox=None)
+    looks: list[int] = []
+    with Unchanged(subject, BASE[0], BASE[-1]), (subject.folder / "list.txt").open("w") as file:
+
+        def write_on() -> bool:
+            file.write(f"piece{len(looks)}.example\n")
+            file.flush()
+            looks.append(0)
+            assert is_sinkholed(subject.query(BASE[0])), "half of the list is enforced"
+            return len(looks) > 400
+
+        wait_for(write_on, "the list is written", timeout=30)
+    wait_enforced(subject, "piece400.example")
+    assert [one["entries"] for one in versions(subject)] == [401, 50]
+
+
+def test_each_list_is_looked_at_as_often_as_it_says(subject: Subject):
+    """`every_s` is of one source: a list that is looked at once a day waits for that, or for a command."""
+    zones = [list_zone("daily.txt", name="daily", every_s=DAY), list_zone(every_s=1)]
+    subject.start(zones=zones, lists={"daily.txt": BASE, "list.txt": BASE}, inbox=None)
+    subject.put_list("daily.txt", [*BASE, "daily.example"])
+    subject.put_list("list.txt", [*BASE, "new.example"])
+    wait_enforced(subject, "new.example")
+    assert enforced(subject, "daily.example") == [False]
+    assert refresh(subject, "daily").code == 0
+    assert enforced(subject, "daily.example", "new.example") == [True, True]
+
+
+def test_a_link_that_is_turned_to_another_file_is_a_change(subject: Subject):
+    """Deployments keep each version in a file of its own and turn a link."""
+    subject.configure(zones=[WATCHED], lists={"one.txt": BASE, "two.txt": [*BASE, "new.example"]}, inbox=None)
+    (subject.folder / "list.txt").symlink_to("one.txt")
+    subject.launch()
+    (subject.folder / "next").symlink_to("two.txt")
+    (subject.folder / "next").rename(subject.folder / "list.txt")
+    wait_enforced(subject, "new.example")
+
+
+@pytest.mark.parametrize("how", ["in place", "another file"])
+def test_a_change_of_the_same_size_and_time_is_a_change(subject: Subject, how: str):
+    """`rsync -t` and `cp -p` keep the time of the file: what was ordered on the same day would be missed."""
+    subject.start(zones=[WATCHED], lists={"list.txt": [*BASE, "old.example"]}, inbox=None)
+    path = subject.folder / "list.txt"
+    before = path.stat()
+    written = subject.put_list("other.txt", [*BASE, "new.example"])
+    os.utime(written, ns=(before.st_atime_ns, before.st_mtime_ns))
+    if how == "in place":
+        path.write_bytes(written.read_bytes())
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    else:
+        written.rename(path)
+    wait_enforced(subject, "new.example")
+    assert enforced(subject, "old.example") == [False]
+
+
+def test_a_file_that_was_touched_is_no_new_version(subject: Subject):
+    """A version is a text, not a time: history tells of changes alone."""
+    subject.start(zones=[list_zone(every_s=DAY)], lists={"list.txt": BASE}, inbox=None)
+    subject.put_list("list.txt", BASE)
+    assert subject.reload()["changed"] is False
+    assert [one["version"] for one in versions(subject)] == [1]
+
+
+# ------- Folders -------
+
+
+def test_a_folder_is_one_list(subject: Subject):
+    """Its files together are the list, with each of them watched: one more, one changed, one less."""
+    put_in_folder(subject, "a.txt", ["a.example"])
+    put_in_folder(subject, "b.txt", ["b.example", "a.example"])
+    subject.start(zones=[list_zone("lists", every_s=1)], inbox=None)
+    assert (subject.ready["entries"], source(subject)["report"]["duplicate"]) == (2, 1)
+    put_in_folder(subject, "c.txt", ["c.example"])
+    wait_enforced(subject, "c.example")
+    put_in_folder(subject, "b.txt", ["d.example"])
+    wait_enforced(subject, "d.example")
+    assert enforced(subject, "a.example", "b.example") == [True, False]
+    (subject.folder / "lists" / "c.txt").unlink()
+    wait_for(lambda: enforced(subject, "c.example") == [False], "c.txt is no part of the list any more")
+    assert enforced(subject, "a.example", "d.example") == [True, True]
+
+
+def test_what_is_wrong_in_a_folder_is_told_with_its_file(subject: Subject):
+    """A line number without its file is looked for in every one of them."""
+    put_in_folder(subject, "a.txt", ["a.example", "a..example"])
+    put_in_folder(subject, "b.txt", ["# b", "b.example", "b..example"])
+    zone = list_zone("lists", guards={"rejected_percent": "off"})
+    subject.configure(zones=[zone], inbox=None)
+    report = reports(subject.cli("check"))["listed"]
+    assert told(report, "rejected") == [
+        ("a.txt", 2, "a..example", "empty_label"),
+        ("b.txt", 3, "b..example", "empty_label"),
+    ]
+
+
+def test_a_file_of_a_folder_may_end_without_a_line_feed(subject: Subject):
+    """The last name of one file and the first of the next are two names, not one that nobody listed."""
+    put_in_folder(subject, "a.txt", [])
+    subject.put_list("lists/a.txt", b"a.example")
+    subject.put_list("lists/b.txt", b"b.example")
+    subject.start(zones=[list_zone("lists")], inbox=None)
+    assert enforced(subject, "a.example", "b.example", "a.exampleb.example") == [True, True, False]
+
+
+# ------- Gone -------
+
+
+@pytest.mark.parametrize("place", ["list.txt", "lists"])
+def test_a_list_that_disappears_stays_enforced_and_comes_back(subject: Subject, place: str):
+    """A mount that is gone, a wrong `rm`: nobody is unblocked by it, and it is told until it is mended."""
+    kept = put_in_folder(subject, "a.txt", BASE) if place == "lists" else subject.put_list(place, BASE)
+    away = subject.folder / "away"
+    subject.start(zones=[list_zone(place, every_s=1)], inbox=None)
+    with Unchanged(subject, BASE[0], BASE[-1]):
+        (subject.folder / place).rename(away)
+        wait_refused(subject)
+        assert is_logged(subject, str(subject.folder / place), levels=["error"])
+        said = subject.cli("source list")
+        assert said.code == 1
+        problems = said.json["sources"][0]["refused"]["problems"]
+        assert place in problems[0]["file"]
+        for_people = subject.cli("source list", as_json=False)
+        assert str(subject.folder / place) in for_people.stdout
+    away.rename(subject.folder / place)
+    subject.put_list(str(kept.relative_to(subject.folder)), [*BASE, "new.example"])
+    wait_enforced(subject, "new.example")
+    assert source(subject)["refused"] is None
+
+
+def test_a_folder_without_any_file_stays_enforced_as_it_was(subject: Subject):
+    """An empty mount point is a folder, too."""
+    put_in_folder(subject, "a.txt", BASE)
+    subject.start(zones=[list_zone("lists", every_s=DAY)], inbox=None)
+    with Unchanged(subject, BASE[0], BASE[-1]):
+        (subject.folder / "lists" / "a.txt").unlink()
+        said = subject.cli("reload")
+        assert said.code == 4
+        assert any("lists" in problem["file"] for problem in said.problems)
+
+
+def break_list(subject: Subject, how: str) -> None:
+    path = subject.folder / "list.txt"
+    match how:
+        case "gone":
+            path.unlink()
+        case "a page":
+            subject.put_list("list.txt", "<html><body>502</body></html>\n")
+        case "a folder":
+            path.unlink()
+            path.mkdir()
+        case "a pipe":
+            path.unlink()
+            os.mkfifo(path)
+        case "endless":
+            path.unlink()
+            path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("how", ["gone", "a page", "a folder", "a pipe", "endless"])
+def test_a_broken_list_holds_no_order_back(subject: Subject, how: str):
+    """An order has a deadline by law: `reload` publishes it, and its exit code says which list was not taken."""
+    other = list_zone("other.txt", name="other", every_s=DAY)
+    zones = [ORDERS_ZONE, list_zone(every_s=DAY), other]
+    subject.start(zones=zones, lists={"list.txt": BASE, "other.txt": ["other.example"]})
+    break_list(subject, how)
+    subject.put_order(block("B-1", ["ordered.example"]))
+    subject.put_list("other.txt", ["other.example", "more.example"])
+    said = subject.cli("reload")
+    assert said.code == 4, said
+    assert {Path(problem["file"]).name for problem in said.problems} == {"list.txt"}
+    assert "list.txt" in said.stderr
+    assert enforced(subject, "ordered.example", "more.example", BASE[0], BASE[-1]) == [True] * 4
+    assert source(subject)["version"] == 1
+
+
+def test_an_order_is_published_by_a_signal_while_a_list_is_broken(subject: Subject):
+    """SIGHUP has no exit code; the order is what it was sent for."""
+    subject.start(zones=[ORDERS_ZONE, list_zone(every_s=DAY)], lists={"list.txt": BASE})
+    break_list(subject, "gone")
+    subject.put_order(block("B-1", ["ordered.example"]))
+    subject.hup()
+    wait_enforced(subject, "ordered.example")
+    assert enforced(subject, BASE[0]) == [True]
+
+
+def test_a_broken_order_holds_no_list_back_by_watching(subject: Subject):
+    """What one person wrote wrong is not the fault of another's list: it is enforced, and the order stays told."""
+    subject.start(zones=[ORDERS_ZONE, WATCHED], lists={"list.txt": BASE})
+    Bad("broken YAML", "bad.yaml", "entries: [", None).put(subject)
+    subject.put_list("list.txt", [*BASE, "new.example"])
+    wait_enforced(subject, "new.example")
+
+
+def test_a_list_that_may_not_be_read_is_named(subject: Subject):
+    """Written by root with a mask of 077: the daemon says which file, and what it had stays."""
+    if os.geteuid() == 0:
+        dropped = (f"--bounding-set={WITHOUT_OVERRIDE}", f"--inh-caps={WITHOUT_OVERRIDE}")
+        subject.under = [tool("setpriv"), *dropped]
+    subject.start(zones=[list_zone(every_s=DAY)], lists={"list.txt": BASE}, inbox=None)
+    with Unchanged(subject, BASE[0]):
+        subject.put_list("list.txt", [*BASE, "new.example"]).chmod(0)
+        said = subject.cli("reload")
+        assert (said.code, Path(said.problems[0]["file"]).name) == (4, "list.txt")
+        assert "permission" in said.problems[0]["reason"].lower() or "read" in said.problems[0]["reason"]
+    (subject.folder / "list.txt").chmod(0o600)
+    assert subject.reload()["changed"] is True
+
+
+def test_a_list_that_is_too_large_is_refused(subject: Subject):
+    """`max_mb` bounds what a source may cost: a log file in its place is not read into memory."""
+    subject.start(zones=[list_zone(every_s=DAY, max_mb=1)], lists={"list.txt": BASE}, inbox=None)
+    with Unchanged(subject, BASE[0], BASE[-1]):
+        subject.put_list("list.txt", names(100_000))
+        said = subject.cli("reload")
+        assert said.code == 4
+        assert Path(said.problems[0]["file"]).name == "list.txt"
+        assert "max_mb" in "".join(problem["reason"] for problem in said.problems)
+
+
+# ------- The start -------
+
+
+def test_a_start_without_any_version_of_a_list_is_refused_with_what_is_wrong(subject: Subject):
+    """Nothing half-started: file, line and value of what is wrong, in one reading."""
+    lines = [*names(5), "a..example", "two words.example"]
+    subject.configure(zones=[list_zone()], lists={"list.txt": lines}, inbox=None)
+    said = subject.serve_refused()
+    found = [(Path(one["file"]).name, one["line"], one["value"]) for one in said.problems]
+    assert ("list.txt", 6, "a..example") in found
+    assert ("list.txt", 7, "two words.example") in found
+    assert any("TOO_MANY_REJECTED" in line for line in said.refusal)
+
+
+def test_a_start_goes_on_without_a_list_where_that_is_allowed(subject: Subject):
+    """`missing: start`: the orders are enforced; that a list is not is logged and shown, until it is there."""
+    zones = [ORDERS_ZONE, list_zone(missing="start", every_s=1)]
+    subject.start(zones=zones, orders=[block("B-1", ["ordered.example"])])
+    assert enforced(subject, "ordered.example", BASE[0]) == [True, False]
+    assert is_logged(subject, "listed")
+    assert is_logged(subject, "list.txt")
+    said = subject.cli("source list")
+    (found,) = said.json["sources"]
+    assert (said.code, found["version"], found["entries"]) == (1, None, 0)
+    assert "list.txt" in str(found["refused"])
+    assert subject.metrics().total("dnsblock_source_refused", zone="listed") == 1
+    subject.put_list("list.txt", BASE)
+    wait_enforced(subject, BASE[0])
+    wait_version(subject, 1)
+    assert source(subject)["refused"] is None
+
+
+def test_a_start_with_a_list_that_broke_meanwhile_serves_the_last_good_one(subject: Subject):
+    """A machine that restarts at night has no operator: what was enforced is enforced."""
+    subject.start(zones=[list_zone(every_s=DAY)], lists={"list.txt": BASE}, inbox=None)
+    for how in ("a page", "gone"):
+        assert subject.stop() == 0
+        break_list(subject, how)
+        subject.launch()
+        assert enforced(subject, BASE[0], BASE[-1]) == [True, True]
+        assert subject.metrics().total("dnsblock_source_refused", zone="listed") == 1
+        assert is_logged(subject, "listed", levels=["error"])
+    assert [event["kind"] for event in events(subject)].count("refused") >= 1
+
+
+def test_a_list_that_changed_while_nobody_ran_is_enforced_at_the_start(subject: Subject):
+    """A reboot is not a reason to go on with yesterday's list."""
+    subject.start(zones=[list_zone(every_s=DAY)], lists={"list.txt": BASE}, inbox=None)
+    assert subject.stop() == 0
+    subject.put_list("list.txt", [*BASE[1:], "new.example"])
+    subject.launch()
+    assert enforced(subject, BASE[0], BASE[1], "new.example") == [False, True, True]
+
+
+def test_a_list_that_is_read_otherwise_from_now_on_is_read_anew(subject: Subject):
+    """A format, a column or a repair that is corrected holds from the reload on, though the text is the same."""
+    lines = ["one.example,two.example", "three.example,four.example"]
+    csv = {"format": "csv", "every_s": DAY}
+    subject.start(zones=[list_zone(**csv, column=1)], lists={"list.txt": lines}, inbox=None)
+    assert enforced(subject, "one.example", "two.example") == [True, False]
+    subject.configure(zones=[list_zone(**csv, column=2)], inbox=None)
+    subject.reload()
+    assert enforced(subject, "one.example", "two.example") == [False, True]
+
+
+def test_a_zone_that_is_taken_out_and_put_in_again_has_its_list(subject: Subject):
+    """A list is switched off by its zone; when it is there again it is enforced as before."""
+    both = [list_zone(every_s=DAY), list_zone("other.txt", name="other", every_s=DAY)]
+    lists = {"list.txt": BASE, "other.txt": ["other.example"]}
+    subject.start(zones=both, lists=lists, inbox=None)
+    subject.configure(zones=both[1:], inbox=None)
+    subject.reload()
+    assert enforced(subject, BASE[0], "other.example") == [False, True]
+    subject.configure(zones=both, inbox=None)
+    subject.reload()
+    assert enforced(subject, BASE[0], "other.example") == [True, True]
