@@ -68,6 +68,28 @@ def test_a_file_that_is_still_being_written_is_not_enforced(subject: Subject):
     assert [one["entries"] for one in versions(subject)] == [401, 50]
 
 
+def test_a_file_that_is_still_being_written_waits_though_something_else_is_published(subject: Subject):
+    """Another list that changed is no reason to take half of this one."""
+    other = list_zone("other.txt", name="other", every_s=1)
+    subject.start(
+        zones=[WATCHED, other], lists={"list.txt": BASE, "other.txt": ["other.example"]}, inbox=None
+    )
+    pieces: list[str] = []
+    with (subject.folder / "list.txt").open("w") as file:
+
+        def write_on() -> bool:
+            pieces.append(f"piece{len(pieces)}.example")
+            file.write(f"{pieces[-1]}\n")
+            file.flush()
+            if len(pieces) == 20:
+                subject.put_list("other.txt", ["other.example", "more.example"])
+            return is_sinkholed(subject.query("more.example"))
+
+        wait_for(write_on, "the other list is enforced", timeout=20)
+        assert enforced(subject, BASE[0], pieces[0]) == [True, False], "half of the list is enforced"
+    wait_enforced(subject, pieces[-1])
+
+
 def test_each_list_is_looked_at_as_often_as_it_says(subject: Subject):
     """`every_s` is of one source: a list that is looked at once a day waits for that, or for a command."""
     zones = [list_zone("daily.txt", name="daily", every_s=DAY), list_zone(every_s=1)]
