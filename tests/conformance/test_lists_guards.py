@@ -348,13 +348,21 @@ def test_a_refused_list_that_is_put_right_is_taken_at_once(subject: Subject):
     assert refused_by(subject) == []
 
 
-def test_a_reload_is_refused_as_long_as_a_list_is(subject: Subject):
-    """Whoever looked first, the watching or the reload: the exit code says whether what is there now is enforced."""
+def test_a_reload_says_that_a_list_is_refused_whoever_looked_first(subject: Subject):
+    """Between the new file and the reload the watching may have come: the exit code does not depend on it."""
     subject.start(zones=[list_zone(every_s=1)], lists={"list.txt": BASE}, inbox=None)
     subject.put_list("list.txt", HTML)
     wait_refused(subject)
     assert "HTML:" in reload_refused(subject)
-    assert "HTML:" in reload_refused(subject)
+
+
+def test_addresses_and_names_that_are_left_out_are_no_rubbish(subject: Subject):
+    """A feed with the addresses of its servers in it is a good list: they count as rejected, and refuse nothing."""
+    odd = [f"192.0.2.{number}" for number in range(50)] + ["co.id", "web.id"]
+    start(subject, lines=[*BASE, *odd])
+    report = source(subject)["report"]
+    assert (report["accepted"], report["rejected"]) == (len(BASE), len(odd))
+    assert report["rejected_by"]["address"] == 50
 
 
 def test_the_same_refusal_is_one_event_however_often_it_is_looked_at(subject: Subject):

@@ -156,6 +156,22 @@ def test_a_folder_is_one_list(subject: Subject):
     assert enforced(subject, "a.example", "d.example") == [True, True]
 
 
+def test_what_editors_and_copies_leave_in_a_folder_is_no_list(subject: Subject):
+    """The swap file of an editor, yesterday's copy, a download under way: none of them is a list."""
+    names_of = {
+        "a.txt": "a",
+        ".hidden": "hidden",
+        "a.txt~": "backup",
+        "b.tmp": "tmp",
+        "b.part": "part",
+        "b.swp": "swp",
+    }
+    for file, name in names_of.items():
+        put_in_folder(subject, file, [f"{name}.example"])
+    subject.start(zones=[list_zone("lists")], inbox=None)
+    assert (subject.ready["entries"], enforced(subject, "a.example")) == (1, [True])
+
+
 def test_what_is_wrong_in_a_folder_is_told_with_its_file(subject: Subject):
     """A line number without its file is looked for in every one of them."""
     put_in_folder(subject, "a.txt", ["a.example", "a..example"])
