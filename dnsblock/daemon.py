@@ -40,6 +40,7 @@ from dnsblock.policy.refresh import Hooks, Refresher, fetch_missing
 from dnsblock.policy.rollback import lists_of
 from dnsblock.policy.sources import Lists
 from dnsblock.policy.store import Store
+from dnsblock.policy.texts import sha256_of, text_of
 from dnsblock.values import Endpoint
 
 TICK_SECONDS = 1.0  # how often engine events are taken, and how late a stepped clock is noticed at most
@@ -110,7 +111,8 @@ class Daemon:
             self.store = Store(config.state)
             self._sockets.callback(self.store.close)
             self.store.sweep()
-            fetch_missing(config, self.store)
+            self.store.sweep_halves()
+            fetched = fetch_missing(config, self.store)
             draft = read(config, self._ledger.orders, Lists(self.store), self.started_at)
             self.lists, self._rules = draft.lists, draft.rules
             self.policy = self._compile(draft, self.started_at)
@@ -137,7 +139,7 @@ class Daemon:
             raise
         self.last_publish = LastPublish(True, self.started_at, "start", "all")
         self.metrics.follow(self.lists.listed, self.feeds)
-        self.refresher = Refresher(self.store, self._hooks())
+        self.refresher = Refresher(self.store, self._hooks(), fetched)
         if not config.zones:
             event(logging.WARNING, "no zones are configured: nothing is blocked")
 
@@ -152,10 +154,11 @@ class Daemon:
                     _start(self.engine, self.policy.snapshot, self._rules)
                 _give_way()
                 self.metrics.published(None, clears=True)
+                await asyncio.to_thread(self._settle, "start")
+                await asyncio.to_thread(records.keep_texts, self.lists)
                 notify(READY=1, STATUS=self.summary)
                 event(logging.INFO, "ready", serial=self.policy.snapshot.serial, entries=self.entries)
                 ready(self)
-                await asyncio.to_thread(self._settle, "start")
                 async with asyncio.TaskGroup() as tasks:
                     follow_lists = self.refresher.run(lambda: self.config)
                     follow = (self._follow_clock(), self._follow_hangups(), follow_lists)
@@ -224,43 +227,57 @@ class Daemon:
 
     # ------- Publishing
 
-    async def publish(self, reason: str, what: "What" = "all") -> Served:
+    async def publish(self, reason: str, what: "What" = "all", only: str | None = None) -> Served:
         """Reads and compiles what changed, serves it, and returns the serial now being served.
 
-        With "ledger" only the time has changed: inbox and lists are not looked at. Reading has a lock
-        of its own, so that nothing wrong or slow there can keep a block beyond its end. With "lists" only
-        lists are read. A list that is not taken keeps nothing else from being published; it is refused when
-        all that is good is served. Raises `Refused`; then what was served of the rest is served on.
+        With "ledger" only the time has changed: inbox and lists are not looked at. Reading has a lock of its
+        own, so that nothing wrong or slow there can keep a block beyond its end. With "lists" only lists are
+        read, or the one of the zone `only`. A list that is not taken keeps nothing else from being published;
+        it is refused when all that is good is served. Raises `Refused`; then the rest is served on.
         """
         started = time.monotonic()
         try:
             if what == "ledger":
                 return await self._publish(reason, what, None, (), started)
             async with self._reading:
-                read = self._read if what == "all" else self._read_lists
-                draft, restart_needed = await asyncio.to_thread(read)
-                return await self._publish_read(reason, what, draft, restart_needed, started)
+                if what == "all":
+                    draft, restart_needed = await asyncio.to_thread(self._read)
+                else:
+                    draft, restart_needed = await asyncio.to_thread(self._read_lists, only), ()
+                done = await self._publish_read(reason, what, draft, restart_needed, started)
+                self._refuse_lists(only)
+                return done
         except Exception as err:
             refused = _as_refused(err)
             failed = "lists" if isinstance(err, ListsRefused) else what
             self.last_publish = LastPublish(False, datetime.now(UTC), reason, failed, str(refused))
             self.metrics.failed(_kind_of(err))
-            text = f"not published, serial {self.policy.snapshot.serial} is served on: {refused}"
+            serial = self.policy.snapshot.serial
+            text = f"not published, serial {serial} is served on: {refused}"
+            if isinstance(err, ListsRefused):
+                text = f"serial {serial} is served, without lists that are not taken: {refused}"
             event(logging.ERROR, text, reason=reason, problems=refused.as_json())
             raise refused from err
 
     async def _publish_read(
         self, reason: str, what: "What", draft: Draft, restart_needed: tuple[str, ...], started: float
     ) -> Served:
-        """Publishes a draft, and then refuses the lists that were not taken since the last time."""
-        known = self.lists.not_taken
+        """Publishes a draft; puts on record which lists were not taken since the last time."""
+        known, has_new = self.lists.not_taken, bool(draft.lists.new)
         published = await self._publish(reason, what, draft, restart_needed, started)
-        fresh = {zone: one for zone, one in draft.lists.not_taken.items() if known.get(zone) is not one}
-        for zone, not_taken in fresh.items():
-            await asyncio.to_thread(self._note_refusal, zone, not_taken)
-        if fresh:
-            raise ListsRefused([problem for one in fresh.values() for problem in one.problems])
+        for zone, not_taken in self.lists.not_taken.items():
+            if known.get(zone) is not not_taken:
+                await asyncio.to_thread(self._note_refusal, zone, not_taken)
+        if has_new:
+            await asyncio.to_thread(records.keep_texts, self.lists)
         return published
+
+    def _refuse_lists(self, only: str | None) -> None:
+        """Says which lists are not taken, when all that is good is served. Raises `ListsRefused`."""
+        refused = self.lists.not_taken
+        told = [one for zone, one in refused.items() if only in (None, zone)]
+        if told:
+            raise ListsRefused([problem for one in told for problem in one.problems])
 
     async def roll_back(self, serial: int, reason: str) -> Served:
         """Goes back to the lists of an earlier serial, as a new one. Raises `Refused`."""
@@ -269,7 +286,7 @@ class Daemon:
             now = datetime.now(UTC)
             lists = await asyncio.to_thread(lists_of, serial, reason, self.lists, self.config, now)
             draft = Draft(self.config, lists, self._rules, ())
-            return await self._publish(f"rollback to serial {serial}", "lists", draft, (), started)
+            return await self._publish_read(f"rollback to serial {serial}", "lists", draft, (), started)
 
     async def accept_source(self, zone: str, sha256: str, who: str, reason: str) -> Served:
         """Takes the text of a list that was refused, by its digest. Raises `Refused`."""
@@ -278,25 +295,30 @@ class Daemon:
             why = "no text with this digest is refused now; `dnsblock source list` shows what is"
             raise Refused([Problem(f"list {zone}", None, sha256, why)])
         approval = Approval(zone, sha256, who, reason, datetime.now(UTC))
-        await asyncio.to_thread(self._approve, approval)
+        async with self._reading:
+            await asyncio.to_thread(self._approve, approval)
         event(
             logging.WARNING, f"list {zone}: {sha256} is accepted by hand", zone=zone, who=who, reason=reason
         )
-        return await self.publish(f"accepted list {zone}", "lists")
+        return await self.publish(f"accepted list {zone}", "lists", zone)
 
     def _approve(self, approval: Approval) -> None:
+        zone = next(zone for zone in self.config.zones if zone.name == approval.zone)
+        if sha256_of(text_of(zone, self.store).files) != approval.source_sha256:
+            why = "the text has changed meanwhile: look at the new one"
+            raise Refused([Problem(f"list {zone.name}", None, approval.source_sha256, why)])
         with self.store.history() as history:
             history.approve(approval)
 
-    def _read_lists(self) -> tuple[Draft, tuple[str, ...]]:
+    def _read_lists(self, only: str | None) -> Draft:
         """Reads the lists anew; runs in a thread. Raises `Refused`."""
         with self._reader_at_work:
-            lists = self.lists.read(self.config, datetime.now(UTC))
-            return Draft(self.config, lists, self._rules, ()), ()
+            lists = self.lists.read(self.config, datetime.now(UTC), only=only)
+            return Draft(self.config, lists, self._rules, ())
 
     def _hooks(self) -> Hooks:
         return Hooks(
-            publish=lambda reason: self.publish(reason, "lists"),
+            publish=lambda reason, zone: self.publish(reason, "lists", zone),
             is_changed=lambda zone: self.lists.is_changed(zone),  # noqa: PLW0108  # of the lists of that moment
             fetched=self.metrics.fetched,
         )
@@ -422,7 +444,7 @@ class Daemon:
     def past(self) -> Iterator[Past]:
         """What there is to look back with, beside the daemon's own work. Raises `Refused`."""
         with History.open(self.config.state, read_only=True) as history:
-            yield Past(self.config, self._ledger.orders, self.lists, history)
+            yield Past(self.config, self._ledger.received, self.lists, history)
 
     def purge(self, name: str | None, below: bool) -> int:
         """Drops kept answers about a canonical name, and, with `below`, about those below; None: all."""

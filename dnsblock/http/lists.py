@@ -38,7 +38,7 @@ def lists_routes(daemon: "Daemon") -> APIRouter:
         try:
             if zone.is_feed:
                 await daemon.refresher.refresh(zone)
-            return served(await daemon.publish(f"refresh {name}", "lists"))
+            return served(await daemon.publish(f"refresh {name}", "lists", name))
         except FetchFailed as err:
             return refused(Refused([Problem(f"list {name}", None, "", str(err))]))
         except Refused as err:

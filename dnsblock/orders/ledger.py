@@ -24,10 +24,12 @@ ENTRIES = "entries"  # folder of the entries files, each under its sha256
 
 
 class Ledger:
-    """An open ledger. `orders` are in the order in which they were accepted; `notes` tell what was mended."""
+    """An open ledger. `received` are the orders with the times at which they were accepted, in that order;
+    `notes` tell what was mended.
+    """
 
     def __init__(self, folder: Path, read: "_Content", *, file: int | None, lock: int | None) -> None:
-        self.orders = read.orders
+        self.received = read.received
         self.notes = read.notes
         self._folder = folder
         self._file = file  # None: read only, or closed
@@ -67,6 +69,11 @@ class Ledger:
             reason = f"{err.strerror}: {advice}"
             raise Refused([Problem(str(err.filename or folder), None, "", reason)]) from err
 
+    @property
+    def orders(self) -> tuple[Order, ...]:
+        """The orders alone."""
+        return tuple(order for _, order in self.received)
+
     def append(self, orders: Sequence[Order]) -> None:
         """Writes orders that were just read, all or none; when it returns, they are on the disk.
 
@@ -87,7 +94,7 @@ class Ledger:
         except OSError as err:
             raise LedgerUnwritable(f"{self._folder / FILE}: {err.strerror}: no order was accepted") from err
         self._last = last
-        self.orders += tuple(replace(order, source=None) for order in orders)
+        self.received += tuple((received_at, replace(order, source=None)) for order in orders)
 
     def close(self) -> None:
         """Lets the next process have the ledger."""
@@ -122,7 +129,7 @@ class Ledger:
 
 @dataclass(frozen=True, slots=True)
 class _Content:
-    orders: tuple[Order, ...]
+    received: tuple[tuple[datetime, Order], ...]
     notes: tuple[str, ...]
     size: int  # octets of the records that are whole
     last: str | None  # sha256 of the last record's line
@@ -130,7 +137,7 @@ class _Content:
 
 
 def _read(path: Path) -> _Content:
-    orders: list[Order] = []
+    received: list[tuple[datetime, Order]] = []
     notes: list[str] = []
     size = 0
     last: str | None = None
@@ -138,7 +145,7 @@ def _read(path: Path) -> _Content:
     for number, line in enumerate(_lines(path), start=1):
         record = line.removesuffix(b"\n")
         try:
-            orders.append(_order(path, number, record, last))
+            received.append(_order(path, number, record, last))
         except Refused:
             if line.endswith(b"\n"):
                 raise
@@ -149,7 +156,7 @@ def _read(path: Path) -> _Content:
             notes.append(f"{path}:{number}: the last record lacked its line end")
         last = hashlib.sha256(record).hexdigest()
         size += len(record) + 1
-    return _Content(tuple(orders), tuple(notes), size, last, lacks_end)
+    return _Content(tuple(received), tuple(notes), size, last, lacks_end)
 
 
 def _lines(path: Path) -> Iterator[bytes]:
@@ -160,7 +167,7 @@ def _lines(path: Path) -> Iterator[bytes]:
         return  # a ledger that has not begun
 
 
-def _order(path: Path, number: int, record: bytes, last: str | None) -> Order:
+def _order(path: Path, number: int, record: bytes, last: str | None) -> tuple[datetime, Order]:
     def damaged(reason: str) -> Refused:
         advice = "the ledger is damaged; restore it from a backup, it is the proof of what was ordered"
         return Refused([Problem(str(path), number, "", f"{reason}: {advice}")])
@@ -170,6 +177,7 @@ def _order(path: Path, number: int, record: bytes, last: str | None) -> Order:
         data: bytes = fields["document"].encode()
         digests = (fields["n"], fields["prev_record"], fields["sha256"])
         entries_file: str | None = fields["entries_file"]
+        received_at = datetime.fromisoformat(fields["received_at"])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as err:
         raise damaged("not a record") from err
     if digests != (number, last, hashlib.sha256(data).hexdigest()):
@@ -184,7 +192,7 @@ def _order(path: Path, number: int, record: bytes, last: str | None) -> Order:
         stored = path.parent / ENTRIES / f"{entries_file}.txt"
         content = document.read_bytes(stored, max_bytes=MAX_ENTRIES_FILE_BYTES)
         order = replace(order, entries=parse_entries(order.entries_file, str(stored), content))
-    return replace(order, source=None)
+    return received_at, replace(order, source=None)
 
 
 # ------- Writing -------

@@ -35,9 +35,13 @@ class Past:
     """What there is to look back with. The zones are those that are configured today."""
 
     config: Config
-    orders: Sequence[Order]
+    received: Sequence[tuple[datetime, Order]]
     lists: Lists
     history: History
+
+    def orders_of(self, when: datetime) -> list[Order]:
+        """The orders that were known at a time: none was enforced before it came."""
+        return [order for received_at, order in self.received if received_at <= when]
 
     # ------- At a time -------
 
@@ -48,7 +52,7 @@ class Past:
         """
         notes: list[str] = []
         covers = suffixes(name)
-        state = derive(self.orders, when)
+        state = derive(self.orders_of(when), when)
         zones: list[tuple[PolicyZone, int | None, bool, bool]] = []
         for zone in self.config.zones:
             if zone.issuer is not None:
@@ -95,7 +99,7 @@ class Past:
         found: list[NameEvent] = []
         for zone in self.config.zones:
             if zone.issuer is not None:
-                found += _order_events(zone, covers, self.orders)
+                found += _order_events(zone, covers, self)
             elif zone.kind == "list":
                 found += self._list_events(zone, covers)
         return sorted(found, key=lambda one: one["at"])
@@ -134,11 +138,11 @@ def _covers(scope: str, *, is_itself: bool) -> bool:
     return "subtree" in words or ("exact" if is_itself else "below") in words
 
 
-def _order_events(zone: Zone, covers: Sequence[str], orders: Sequence[Order]) -> Iterator[NameEvent]:
+def _order_events(zone: Zone, covers: Sequence[str], past: Past) -> Iterator[NameEvent]:
     """When an entry of an issuer came into force, and when it ended: by looking at each time of change."""
-    own = [order for order in orders if order.issuer == zone.issuer]
-    relevant = [order for order in own if _names(order, covers)]
-    times = {order.effective_at for order in own if order in relevant or order.action == "unblock"}
+    own = [(at, order) for at, order in past.received if order.issuer == zone.issuer]
+    relevant = [order for _, order in own if _names(order, covers)]
+    times = {max(at, order.effective_at) for at, order in own}
     times |= {order.expires_at for order in relevant if order.expires_at is not None}
     if not relevant:
         return
@@ -146,7 +150,8 @@ def _order_events(zone: Zone, covers: Sequence[str], orders: Sequence[Order]) ->
     for time in sorted(times):
         if time > datetime.now(UTC):
             break
-        items = derive(own, time).in_force.get(zone.issuer or "", ())
+        known = [order for at, order in own if at <= time]
+        items = derive(known, time).in_force.get(zone.issuer or "", ())
         now = {
             (item.order_id, item.entry.name, str(item.entry.match)): item.kind
             for item in items
@@ -198,7 +203,7 @@ def differences(past: Past, serial_a: int, serial_b: int, limit: int) -> list[Zo
     for zone in past.config.zones:
         changes: Iterator[tuple[str, str | None, str | None]]
         if zone.issuer is not None:
-            changes = _order_changes(zone, past.orders, a.published_at, b.published_at)
+            changes = _order_changes(zone, past, a.published_at, b.published_at)
             states = (_time(a.published_at), _time(b.published_at))
         elif zone.name in a.versions and zone.name in b.versions:
             versions = (a.versions[zone.name], b.versions[zone.name])
@@ -229,18 +234,18 @@ def _list_changes(
 
 
 def _order_changes(
-    zone: Zone, orders: Sequence[Order], a: datetime, b: datetime
+    zone: Zone, past: Past, a: datetime, b: datetime
 ) -> Iterator[tuple[str, str | None, str | None]]:
-    before, after = (_said(zone, orders, when) for when in (a, b))
+    before, after = (_said(zone, past, when) for when in (a, b))
     for name in sorted(before.keys() | after.keys()):
         if before.get(name) != after.get(name):
             yield name, before.get(name), after.get(name)
 
 
-def _said(zone: Zone, orders: Sequence[Order], when: datetime) -> dict[str, str]:
+def _said(zone: Zone, past: Past, when: datetime) -> dict[str, str]:
     """What an issuer's orders said about each name: the match, and which order."""
     said: dict[str, str] = {}
-    for item in derive(orders, when).in_force.get(zone.issuer or "", ()):
+    for item in derive(past.orders_of(when), when).in_force.get(zone.issuer or "", ()):
         word = f"{'except-' if item.kind == 'exempt' else ''}{item.entry.match} ({item.order_id})"
         said[item.entry.name] = f"{said[item.entry.name]}, {word}" if item.entry.name in said else word
     return said

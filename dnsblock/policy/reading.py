@@ -41,7 +41,7 @@ class Listed:
     known_by: str
     version: Version | None  # None: it is new, and not in the history yet
     new: NewVersion | None = None
-    text: Text | None = None  # of a new one, until it is kept
+    has_taken_text: bool = False  # of a new one: its text was copied, and is to be kept
     not_taken: NotTaken | None = None  # the text that is there now, if this is an older one
 
 
@@ -73,10 +73,15 @@ class Reader:
             # An order must not wait until ten million names are read again.
             return held.not_taken or held
         try:
-            if held is not None and self._is_the_same(held, text, options):
+            # What is read from here on nobody can write to.
+            files = text.files
+            if not self.store.read_only:
+                files = self.store.take_text(self.zone.name, files)
+            if held is not None and self._is_the_same(held, files, options):
+                self._know(held, text)
                 return replace(held, known_by=text.known_by, not_taken=None)
-            compiled = self._compile(text, held)
-            head = texts.head_of(text)
+            compiled = self._compile(files, held)
+            head = texts.head_of(files)
         except (OSError, NotCompiled) as err:
             reason = (err.strerror if isinstance(err, OSError) else None) or str(err)
             guarded = (Guarded(NOT_COMPILED, reason),)
@@ -95,19 +100,25 @@ class Reader:
         version = held.version
         return version is not None and (held.known_by, version.compiled.options) == (text.known_by, options)
 
-    def _is_the_same(self, held: Listed, text: Text, options: str) -> bool:
-        """Whether the text is that of the version all the same: far quicker than to compile it."""
-        version = held.version
-        if version is None or version.compiled.options != options:
-            return False
-        if texts.sha256_of(text) != version.compiled.source_sha256:
-            return False
-        self._know(version, text)
-        return True
+    def _is_the_same(self, held: Listed, files: Sequence[tuple[str, str]], options: str) -> bool:
+        """Whether the text is that of the version all the same: far quicker than to compile it.
 
-    def _compile(self, text: Text, held: Listed | None) -> CompiledList:
+        So is the text that was just rolled back from, and that still lies there: that is settled.
+        """
+        version = held.version
+        if version is None:
+            return False
+        wanted = [version]
+        if version.how == "rollback":
+            with self.store.history() as history:
+                before = history.version(self.zone.name, version.number - 1)
+            wanted += [] if before is None else [before]
+        sha256 = texts.sha256_of(files)
+        return any((one.compiled.source_sha256, one.compiled.options) == (sha256, options) for one in wanted)
+
+    def _compile(self, files: Sequence[tuple[str, str]], held: Listed | None) -> CompiledList:
         return self.options.compile(
-            text.files,
+            files,
             folder=None if self.store.read_only else self.store.compiled,
             before=None if held is None else held.names,
             progress=self.progress,
@@ -134,12 +145,13 @@ class Reader:
             how="accepted by hand" if is_approved else "first" if before is None else "refresh",
             known_by=text.known_by,
         )
-        return Listed(compiled.names, report, text.known_by, None, new, text)
+        has_taken_text = not self.store.read_only
+        return Listed(compiled.names, report, text.known_by, None, new, has_taken_text)
 
-    def _know(self, version: Version, text: Text) -> None:
-        if text.known_by and not self.store.read_only:
+    def _know(self, held: Listed, text: Text) -> None:
+        if text.known_by and text.known_by != held.known_by and not self.store.read_only:
             with self.store.history() as history:
-                history.know(version.zone, known_by=text.known_by, validators="")
+                history.know(self.zone.name, known_by=text.known_by, validators="")
 
     def _problems(
         self,
@@ -177,12 +189,16 @@ class Reader:
     def _compile_again(self, current: Current) -> Names | None:
         """The version's names out of its text, which was kept; the same text makes the same file."""
         version = current.version
-        files = self.store.text(version)
-        if not files or self.store.read_only:
+        if self.store.read_only:
             return None
         try:
             options = Options.from_text(version.compiled.options)
-            compiled = options.compile(files, folder=self.store.compiled, before=None, progress=self.progress)
+            with self.store.text(version) as files:
+                if not files:
+                    return None
+                compiled = options.compile(
+                    files, folder=self.store.compiled, before=None, progress=self.progress
+                )
         except (OSError, NotCompiled, ValueError, TypeError) as err:
             event(logging.ERROR, f"the text of list {self.zone.name} cannot be compiled again: {err}")
             return None

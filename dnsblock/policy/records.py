@@ -2,24 +2,26 @@
 
 import json
 import logging
-from dataclasses import replace
 
 from dnsblock.config import HistoryOptions
 from dnsblock.errors import HistoryUnwritable, Refused
 from dnsblock.log import event
 from dnsblock.policy.history_facts import Published, Refusal
-from dnsblock.policy.reading import Listed, NotTaken
+from dnsblock.policy.reading import NotTaken
 from dnsblock.policy.sources import Lists
 
 
 def accept(lists: Lists) -> None:
     """Puts new versions on record before anything of them is enforced.
 
-    Raises `HistoryUnwritable` and `Refused`; then nothing is on record.
+    Raises `HistoryUnwritable`, `OSError` and `Refused`; then nothing is on record.
     """
     new = lists.new
     if not new:
         return
+    for listed in new:
+        if listed.has_taken_text and listed.new is not None:
+            lists.store.adopt_text(listed.new.zone, listed.new.compiled.source_sha256)
     with lists.store.history() as history:
         versions = history.accept([listed.new for listed in new if listed.new is not None])
     lists.accepted(versions)
@@ -53,20 +55,27 @@ def refuse(lists: Lists, zone: str, not_taken: NotTaken) -> None:
     try:
         # A feed that is odd for weeks has another text twice a day, each of them as large as the list.
         lists.store.sweep()
+        lists.store.drop_taken_text(zone)
     except (Refused, OSError) as err:
         event(logging.ERROR, f"the compiled file of a refused list could not be removed: {err}")
 
 
-def _keep_text(lists: Lists, zone: str, listed: Listed) -> None:
-    """Keeps the text of the version that is enforced, and drops that of the one before."""
-    if listed.version is None:
-        return
-    sha256 = listed.version.compiled.source_sha256
-    if listed.text is not None:
-        # Nobody waits for this: it is for the day on which the compiled file cannot be used.
-        lists.store.keep_text(zone, sha256, listed.text.files)
-        lists.listed[zone] = replace(listed, text=None)
-    lists.store.drop_texts(zone, sha256)
+def keep_texts(lists: Lists) -> None:
+    """Keeps the texts of compiled versions, made smaller, for the day on which a compiled file is unusable.
+
+    Nobody waits for this: a text of ten million names takes some seconds.
+    """
+    try:
+        for zone in lists.listed:
+            with lists.store.history() as history:
+                versions = history.versions(zone)
+            wanted = {version.compiled.source_sha256 for version in versions if version.has_file}
+            lists.store.drop_taken_text(zone)
+            lists.store.drop_texts(zone, wanted)
+            for sha256 in wanted:
+                lists.store.compress_text(zone, sha256)
+    except (Refused, OSError) as err:
+        event(logging.ERROR, f"the text of a list could not be kept: {err}")
 
 
 def served(lists: Lists, published: Published, options: HistoryOptions) -> None:
@@ -75,8 +84,6 @@ def served(lists: Lists, published: Published, options: HistoryOptions) -> None:
         with lists.store.history() as history:
             history.keep_snapshot(published, keep=options.snapshots)
         lists.store.prune(list(lists.listed), options.generations)
-        for zone, listed in list(lists.listed.items()):
-            _keep_text(lists, zone, listed)
     except (HistoryUnwritable, Refused, OSError) as err:
         event(logging.ERROR, f"what is served could not be written down: {err}")
     for listed in lists.listed.values():

@@ -8,7 +8,7 @@ import contextlib
 import json
 import logging
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -37,7 +37,7 @@ class FeedState:
 class Hooks:
     """What is done with what is seen."""
 
-    publish: Callable[[str], Awaitable[object]]  # publishes the lists as they are now; raises `Refused`
+    publish: Callable[[str, str], Awaitable[object]]  # (reason, zone): publishes its list; raises `Refused`
     is_changed: Callable[[Zone], bool]  # whether a file or folder is another than the one that was read
     fetched: Callable[[str, str], None]  # counts a try for a zone: `ok`, `not_modified` or a code
 
@@ -45,12 +45,13 @@ class Hooks:
 class Refresher:
     """Follows the lists of a configuration."""
 
-    def __init__(self, store: Store, hooks: Hooks) -> None:
+    def __init__(self, store: Store, hooks: Hooks, fetched: Mapping[str, datetime]) -> None:
+        """`fetched`: feeds that were fetched already, and when."""
         self._store = store
         self._hooks = hooks
         self._locks: dict[str, asyncio.Lock] = {}
         self._schedules: dict[str, Schedule] = {}
-        self.states: dict[str, FeedState] = {}
+        self.states = {zone: FeedState(fetched_at=at) for zone, at in fetched.items()}
 
     async def run(self, config: Callable[[], Config]) -> None:
         """Follows what the configuration of each moment names, until it is cancelled."""
@@ -71,6 +72,7 @@ class Refresher:
             try:
                 fetched = await download(zone, self._store)
             except FetchFailed as err:
+                _tell(zone, err)
                 self._hooks.fetched(zone.name, err.code)
                 self._note(zone, error=str(err), error_code=err.code)
                 raise
@@ -79,28 +81,32 @@ class Refresher:
             if isinstance(fetched, Fetched):
                 facts = {"zone": zone.name, "octets": fetched.octets, "sha256": fetched.sha256}
                 event(logging.INFO, f"fetched list {zone.name} in {fetched.seconds:.1f} s", **facts)
-                await self._hooks.publish(f"feed {zone.name}")
+                await self._hooks.publish(f"feed {zone.name}", zone.name)
 
     async def _follow_feed(self, zone: Zone) -> None:
         schedule = self._schedules.setdefault(zone.name, Schedule(zone.every_seconds))
+        if zone.name in self.states:
+            await self._wait(zone, schedule.after_success())
         while True:
             try:
                 await self.refresh(zone)
                 wait = schedule.after_success()
             except FetchFailed as err:
-                _tell(zone, err)
                 wait = schedule.after_failure(err.retry_after)
             except Refused:
                 wait = schedule.after_success()  # it came; what is wrong with it was logged by publish
-            self._note(zone, next_at=datetime.now(UTC) + timedelta(seconds=wait))
-            await asyncio.sleep(wait)
+            await self._wait(zone, wait)
+
+    async def _wait(self, zone: Zone, seconds: float) -> None:
+        self._note(zone, next_at=datetime.now(UTC) + timedelta(seconds=seconds))
+        await asyncio.sleep(seconds)
 
     async def _follow_files(self, zone: Zone) -> None:
         while True:
             await asyncio.sleep(zone.every_seconds)
             if await asyncio.to_thread(self._hooks.is_changed, zone):
                 with contextlib.suppress(Refused):  # logged by publish
-                    await self._hooks.publish(f"list {zone.name}")
+                    await self._hooks.publish(f"list {zone.name}", zone.name)
 
     def _note(self, zone: Zone, **facts: datetime | str | None) -> None:
         state = self.states.get(zone.name, FeedState())
@@ -160,9 +166,13 @@ def _keep_validators(zone: Zone, validators: Validators, known: Path) -> None:
         os.replace(half, known)
 
 
-def fetch_missing(config: Config, store: Store) -> None:
-    """Fetches feeds that nothing is there of, at a start. Raises `Refused` for those that must be there."""
+def fetch_missing(config: Config, store: Store) -> dict[str, datetime]:
+    """Fetches feeds that nothing is there of, at a start; returns when each was.
+
+    Raises `Refused` for those that must be there.
+    """
     problems: list[Problem] = []
+    fetched: dict[str, datetime] = {}
     for zone in config.zones:
         with store.history() as history:
             is_known = not zone.is_feed or history.current(zone.name) is not None
@@ -171,9 +181,11 @@ def fetch_missing(config: Config, store: Store) -> None:
         event(logging.INFO, f"fetching list {zone.name} for the first time", zone=zone.name)
         try:
             asyncio.run(download(zone, store))
+            fetched[zone.name] = datetime.now(UTC)
         except FetchFailed as err:
             _tell(zone, err)
             if zone.source.missing == "refuse":
                 problems.append(Problem(f"list {zone.name}", None, "", str(err)))
     if problems:
         raise Refused(problems)
+    return fetched

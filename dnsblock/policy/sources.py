@@ -43,16 +43,21 @@ class Lists:
     listed: dict[str, Listed] = field(default_factory=dict)
     _made_from: dict[str, _Made] = field(default_factory=dict)
 
-    def read(self, config: Config, now: datetime, progress: Progress | None = None) -> "Lists":
+    def read(
+        self, config: Config, now: datetime, progress: Progress | None = None, only: str | None = None
+    ) -> "Lists":
         """The lists as they are now. Raises `Refused` with every problem of lists without any good version.
 
-        This object is left as it was: what it holds is enforced until the new one is published.
+        With `only` the list of one zone is read, and the others are what they were. This object is left as it
+        was: what it holds is enforced until the new one is published.
         """
         problems: list[Problem] = []
         fresh = Lists(self.store)
         for zone in config.zones:
             try:
-                if zone.kind == "list":
+                if only not in (None, zone.name) and zone.name in self.compiled:
+                    self._carry_over(zone.name, fresh)
+                elif zone.kind == "list":
                     self._read(Reader(zone, config, self.store, now, progress or Progress()), fresh)
                 elif zone.kind == "addresses":
                     self._read_addresses(zone, config, fresh)
@@ -61,6 +66,13 @@ class Lists:
         if problems:
             raise Refused(problems)
         return fresh
+
+    def _carry_over(self, zone: str, fresh: "Lists") -> None:
+        fresh.compiled[zone] = self.compiled[zone]
+        if zone in self.listed:
+            fresh.listed[zone] = self.listed[zone]
+        if zone in self._made_from:
+            fresh._made_from[zone] = self._made_from[zone]
 
     def with_others(self, config: Config, others: Mapping[str, Listed]) -> "Lists":
         """These lists with others in the place of some: those of a rollback."""
@@ -92,17 +104,17 @@ class Lists:
         listed = self.listed.get(zone.name)
         refused = None if listed is None else listed.not_taken
         try:
-            known_by = text_of(zone, self.store).known_by
+            text = text_of(zone, self.store)
         except Refused:
             return refused is None or refused.guarded[0].code != UNREADABLE
         held = refused.known_by if refused else listed.known_by if listed else ""
-        return known_by not in ("", held)
+        return text.is_settled and text.known_by != held
 
     def accepted(self, versions: tuple[Version, ...]) -> None:
         """Notes that the new ones are in the history now."""
         for version in versions:
             new = self.listed[version.zone]
-            self.listed[version.zone] = replace(new, version=version, new=None)
+            self.listed[version.zone] = replace(new, version=version, new=None, has_taken_text=False)
 
     # ------- One list -------
 
@@ -119,7 +131,9 @@ class Lists:
         elif held is not None:
             self._take(zone, config, replace(held, not_taken=read), fresh)
         elif zone.source.missing == "start" or self._is_yet_to_come(zone):
-            event(logging.ERROR, f"list {zone.name} is missing: nothing of it is enforced", zone=zone.name)
+            why = "; ".join(str(problem) for problem in read.problems)
+            text = f"list {zone.name} is missing, nothing of it is enforced: {why}"
+            event(logging.ERROR, text, zone=zone.name)
             fresh.compiled[zone.name] = PolicyZone.from_entries(zone.name, [list_rule(zone, config)], b"")
         else:
             raise Refused(read.problems)

@@ -1,14 +1,16 @@
-"""The folder of lists: compiled versions, the text of the current ones, downloads, and the history of all.
+"""The folder of lists: compiled versions, their texts, downloads, and the history of all.
 
 All of it can be made again but the history. Files are whole or not there: written beside, synced, renamed.
 """
 
-import contextlib
+import errno
+import gzip
 import logging
 import os
 import shutil
+import stat
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -66,12 +68,19 @@ class Store:
             return None
 
     def sweep(self) -> None:
-        """Removes what a process that died has left half-made, and compiled files that no version keeps."""
+        """Removes compiled files that no version keeps: half-made ones, and those of refused texts."""
         with self.history() as history:
             wanted = {f"{sha256}.names" for sha256 in history.files()}
         for path in self.compiled.iterdir():
             if path.name not in wanted:
                 path.unlink(missing_ok=True)
+
+    def sweep_halves(self) -> None:
+        """Removes what a process that died has left of downloads and texts."""
+        for path in self.feeds.glob("*.part"):
+            path.unlink(missing_ok=True)
+        for folder in (*self._texts.glob("*.new"), *self._texts.glob("*.again")):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def prune(self, zones: Sequence[str], generations: int) -> None:
         """Removes compiled files beyond the newest generations of these zones."""
@@ -80,43 +89,72 @@ class Store:
         for sha256 in gone:
             (self.compiled / f"{sha256}.names").unlink(missing_ok=True)
 
-    # ------- Texts of current versions -------
+    # ------- Texts -------
 
-    def keep_text(self, zone: str, source_sha256: str, files: Sequence[tuple[str, str]]) -> None:
-        """Keeps a text, so that it can be compiled again whatever happens to the files it came from.
-
-        Raises `OSError`.
+    def take_text(self, zone: str, files: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+        """Copies a text that is to be compiled, so that what is compiled is what is kept, whoever writes to
+        its files meanwhile. Returns the copies, as (label, path). Raises `OSError`.
         """
+        taken = self._texts / f"{zone}.new"
+        shutil.rmtree(taken, ignore_errors=True)
+        taken.mkdir(mode=0o700)
+        copies = [(label, path, taken / f"{place:06}") for place, (label, path) in enumerate(files)]
+        for _, path, copy in copies:
+            if Path(path).parent == self.feeds:
+                os.link(path, copy)  # a download is never written to again, only replaced
+            else:
+                _copy(Path(path), copy)
+        return tuple((label, str(copy)) for label, _, copy in copies)
+
+    def adopt_text(self, zone: str, source_sha256: str) -> None:
+        """Keeps the text that was taken last: it is that of a version. Raises `OSError`."""
+        kept = self._text(zone, source_sha256)
+        shutil.rmtree(kept, ignore_errors=True)
+        (self._texts / f"{zone}.new").rename(kept)
+
+    def drop_taken_text(self, zone: str) -> None:
+        """Removes the text that was taken last, where it was not adopted."""
+        shutil.rmtree(self._texts / f"{zone}.new", ignore_errors=True)
+
+    def compress_text(self, zone: str, source_sha256: str) -> None:
+        """Makes a kept text smaller, and sees to it that it is on the disk. Raises `OSError`."""
         folder = self._text(zone, source_sha256)
-        half = folder.with_suffix(".tmp")
-        shutil.rmtree(half, ignore_errors=True)
-        try:
-            half.mkdir(mode=0o700)
-            for place, (_, path) in enumerate(files):
-                self._take_over(Path(path), half / f"{place:06}")
-            shutil.rmtree(folder, ignore_errors=True)
-            half.rename(folder)
-        finally:
-            shutil.rmtree(half, ignore_errors=True)
-        _sync(self._texts)
+        raw = sorted(folder.glob("*[0-9]"))
+        for path in raw:
+            half = path.with_suffix(".tmp")
+            with path.open("rb") as read, half.open("wb") as written:
+                with gzip.GzipFile("", "wb", compresslevel=1, fileobj=written, mtime=0) as smaller:
+                    shutil.copyfileobj(read, smaller, 1 << 20)
+                written.flush()
+                os.fsync(written.fileno())
+            half.rename(path.with_suffix(".gz"))
+            path.unlink()
+        if raw:
+            _sync(folder)
 
-    def _take_over(self, source: Path, target: Path) -> None:
-        if source.parent == self.feeds:
-            os.link(source, target)  # a download is never written to again, only replaced
-        else:
-            _copy(source, target)
-
-    def text(self, version: Version) -> list[tuple[str, str]]:
-        """The files of a version's text, as (label, path); none where it was not kept."""
+    @contextmanager
+    def text(self, version: Version) -> Iterator[list[tuple[str, str]]]:
+        """The files of a version's text, as (label, path); none where it was not kept. Raises `OSError`."""
         folder = self._text(version.zone, version.compiled.source_sha256)
-        with contextlib.suppress(OSError):
-            return [(path.name, str(path)) for path in sorted(folder.iterdir())]
-        return []
+        again = self._texts / f"{version.zone}.again"
+        shutil.rmtree(again, ignore_errors=True)
+        try:
+            again.mkdir(mode=0o700)
+            files: list[tuple[str, str]] = []
+            for path in sorted(folder.iterdir()) if folder.exists() else ():
+                opened = gzip.open if path.suffix == ".gz" else open
+                with opened(path, "rb") as read, (again / path.stem).open("wb") as written:
+                    shutil.copyfileobj(read, written, 1 << 20)
+                files.append((path.stem, str(again / path.stem)))
+            yield files
+        finally:
+            shutil.rmtree(again, ignore_errors=True)
 
-    def drop_texts(self, zone: str, keep: str) -> None:
-        """Removes the texts of a zone but the one with this sha256."""
+    def drop_texts(self, zone: str, keep: Collection[str]) -> None:
+        """Removes the texts of a zone but those with these sha256."""
+        wanted = {self._text(zone, sha256) for sha256 in keep}
         for folder in self._texts.glob(f"{zone}@*"):
-            if folder != self._text(zone, keep):
+            if folder not in wanted:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _text(self, zone: str, source_sha256: str) -> Path:
@@ -124,10 +162,15 @@ class Store:
 
 
 def _copy(source: Path, target: Path) -> None:
-    with source.open("rb") as read, target.open("wb") as written:
+    """Never waits for what has taken the place of a file, and copies no device that has no end."""
+    with open(source, "rb", opener=_without_waiting) as read, target.open("wb") as written:
+        if not stat.S_ISREG(os.fstat(read.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(source))
         shutil.copyfileobj(read, written, 1 << 20)
-        written.flush()
-        os.fsync(written.fileno())
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _sync(folder: Path) -> None:

@@ -13,7 +13,10 @@ from dnsblock.config import Zone
 from dnsblock.errors import Problem, Refused
 from dnsblock.policy.store import Store
 
-SETTLED_NS = 2_000_000_000  # how old the latest write to a file must be for its version to be told
+SETTLED_NS = 2_000_000_000  # how old the latest write to a file must be for it to be thought whole
+# How old it must be for the next write to have another time: some ticks of the kernel's clock, or, where a
+# file system knows seconds only, two of them.
+TICKS_NS, COARSE_NS = 100_000_000, 2_000_000_000
 MAX_FILES = 1000  # of a folder
 
 
@@ -24,6 +27,7 @@ class Text:
     files: tuple[tuple[str, str], ...]
     octets: int
     known_by: str  # whoever writes to a file changes it; empty: a file was written a moment ago
+    is_settled: bool  # nobody has written for a while
 
     @property
     def place(self) -> str:
@@ -48,7 +52,8 @@ def text_of(zone: Zone, store: Store) -> Text:
     if octets > limit:
         reason = f"larger than {limit:,} octets: is it the list? `source.max_mb` is the limit"
         raise Refused([Problem(label, None, f"{octets:,} octets", reason)])
-    return Text(files, octets, _known_by(found, is_feed=zone.is_feed))
+    known_by, is_settled = _known_by(found, is_feed=zone.is_feed)
+    return Text(files, octets, known_by, is_settled)
 
 
 def _files(place: Path) -> Iterator[tuple[Path, os.stat_result]]:
@@ -75,16 +80,19 @@ def _is_passed_over(name: str) -> bool:
     return name.startswith(".") or name.endswith(("~", ".tmp", ".part", ".swp"))
 
 
-def _known_by(found: Sequence[tuple[Path, os.stat_result]], *, is_feed: bool) -> str:
-    """Within one tick of the kernel's clock a file may be written twice and look the same.
+def _known_by(found: Sequence[tuple[Path, os.stat_result]], *, is_feed: bool) -> tuple[str, bool]:
+    """What the files are known by, and whether they have settled.
 
-    A download is replaced and never written to, so its ctime says nothing more about its octets; and it
-    changes with each link that is made to it or removed (store.py keeps texts by links).
+    Within one tick of the kernel's clock a file may be written twice and look the same. A download is
+    replaced and never written to, so its ctime says nothing more about its octets; and it changes with each
+    link that is made to it or removed (store.py keeps texts by links).
     """
     times = {path: (s.st_mtime_ns,) if is_feed else (s.st_mtime_ns, s.st_ctime_ns) for path, s in found}
-    if time.time_ns() - max(map(max, times.values()), default=0) < SETTLED_NS:
-        return ""
-    return json.dumps([[str(path), s.st_dev, s.st_ino, s.st_size, *times[path]] for path, s in found])
+    latest = max(map(max, times.values()), default=0)
+    age = time.time_ns() - latest
+    is_told = age >= (TICKS_NS if latest % 1_000_000_000 else COARSE_NS)
+    known_by = json.dumps([[str(path), s.st_dev, s.st_ino, s.st_size, *times[path]] for path, s in found])
+    return known_by if is_told else "", age >= SETTLED_NS
 
 
 def digest_of(sources: Sequence[tuple[str, int, str, bool]]) -> str:
@@ -94,16 +102,16 @@ def digest_of(sources: Sequence[tuple[str, int, str, bool]]) -> str:
     return hashlib.sha256("\n".join(sha256 for _, _, sha256, _ in sources).encode()).hexdigest()
 
 
-def sha256_of(text: Text) -> str:
+def sha256_of(files: Sequence[tuple[str, str]]) -> str:
     """The same, by reading the files. Raises `OSError`."""
     digests: list[tuple[str, int, str, bool]] = []
-    for label, path in text.files:
+    for label, path in files:
         with open(path, "rb") as file:
             digests.append((label, 0, hashlib.file_digest(file, "sha256").hexdigest(), True))
     return digest_of(digests)
 
 
-def head_of(text: Text) -> bytes:
+def head_of(files: Sequence[tuple[str, str]]) -> bytes:
     """The first octets of a text."""
-    with Path(text.files[0][1]).open("rb") as file:
+    with Path(files[0][1]).open("rb") as file:
         return file.read(1024)
