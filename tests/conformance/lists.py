@@ -1,4 +1,4 @@
-"""What the tests of lists share: their zones, what is told of them, a feed's server, and the files of the state."""
+"""What the tests of lists share: their zones, what is told of them, a feed's server, files of the state."""
 
 import ctypes
 import hashlib
@@ -230,6 +230,36 @@ def assert_named_by_content(subject: Subject) -> None:
     """Each compiled file is called by its SHA-256, so it is whole, and there is nothing else."""
     for name, content in compiled(subject).items():
         assert name.partition(".")[0] == sha256(content), name
+
+
+def break_list(subject: Subject, how: str) -> None:
+    """Something else than a list in its place."""
+    path = subject.folder / "list.txt"
+    match how:
+        case "gone":
+            path.unlink()
+        case "a page":
+            subject.put_list("list.txt", "<html><body>502</body></html>\n")
+        case "a folder":
+            path.unlink()
+            path.mkdir()
+        case "a pipe":
+            path.unlink()
+            os.mkfifo(path)
+        case "endless":
+            path.unlink()
+            path.symlink_to("/dev/zero")
+
+
+def kept_texts(subject: Subject) -> list[Path]:
+    """The texts of versions in the state folder, by which a compiled list is made again."""
+    folder = subject.folder / "state" / "texts"
+    return [path for path in folder.rglob("*") if path.is_file() and not path.parent.name.endswith(".tmp")]
+
+
+def wait_kept(subject: Subject) -> None:
+    """Until the text is kept, which is after it is enforced."""
+    wait_for(lambda: kept_texts(subject), "the text is kept")
 
 
 IN_ACCESS, IN_OPEN = 0x1, 0x20  # inotify(7)

@@ -109,6 +109,11 @@ TOPICS = {
         "Too many queries cost answers to some of them, and nothing else.",
         "RFC 9520 section 1, RFC 8767 section 5",
     ),
+    18: (
+        "Lists",
+        "What a list says is enforced as a whole or not at all; what was refused, and why, is told.",
+        "docs/lists.md, UTS 46, RFC 4180, RFC 9110",
+    ),
 }
 FURTHER = (
     "Further promises",

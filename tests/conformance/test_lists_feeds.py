@@ -1,4 +1,4 @@
-"""Lists over HTTPS: asked for politely, believed only with a certificate, and never half."""
+"""Lists over HTTPS (trap 18): asked for politely, believed only with a certificate, and never half."""
 
 import asyncio
 import threading
@@ -84,7 +84,7 @@ def test_a_feed_is_fetched_and_asked_for_changes_alone(subject: Subject, feed: F
 
 
 def test_a_feed_is_asked_conditionally_after_a_restart(subject: Subject, feed: Feed, authority: Authority):
-    """RFC 9110 section 13.1: a hundred resolvers that restart do not download a hundred lists that they have."""
+    """RFC 9110 section 13.1: resolvers that restart do not download again the lists that they have."""
     start(subject, feed, authority)
     subject.restart()
     assert enforced(subject, BASE[0]) == [True]
@@ -169,7 +169,7 @@ def test_a_wrong_certificate_is_never_believed(
     "url", ["http://127.0.0.1/list.txt", "ftp://127.0.0.1/list.txt", "https://me:secret@127.0.0.1/l"]
 )
 def test_a_feed_that_cannot_be_trusted_is_no_setting(subject: Subject, url: str):
-    """RFC 9110 section 4.2.4: in the clear anybody on the way writes the list; a password in a URL is in every log."""
+    """RFC 9110 section 4.2.4: in the clear, anybody on the way writes the list; a URL is in logs."""
     subject.configure(zones=[list_zone(url)], inbox=None)
     said = subject.cli("check")
     assert (said.code, Path(said.problems[0]["file"]).name) == (1, "dnsblock.yaml")
@@ -178,7 +178,7 @@ def test_a_feed_that_cannot_be_trusted_is_no_setting(subject: Subject, url: str)
 def test_a_credential_is_sent_to_the_feed_and_told_to_nobody(
     subject: Subject, feed: Feed, authority: Authority, tmp_path: Path
 ):
-    """RFC 9110 section 11.6.2: it is in a file of its own, read anew for each fetch, and in no log and no answer."""
+    """RFC 9110 section 11.6.2: it is in a file, read anew for each fetch, and in no log and no answer."""
     key = tmp_path / "key"
     key.write_text("Bearer s3cret-one\n")
     start(subject, feed, authority, authorization=str(key))
@@ -242,7 +242,7 @@ BROKEN: dict[str, Behaviour] = {
 def test_a_download_that_breaks_changes_nothing_and_says_why(
     subject: Subject, feed: Feed, authority: Authority
 ):
-    """StevenBlack/hosts#451: a cut, endless or wrong answer is no list; each has its code, and the last good one stays."""
+    """A cut, endless or wrong answer is no list; each has its code, and the last good one stays."""
     start(subject, feed, authority, timeout_s=1, max_mb=1)
     found = {}
     with Unchanged(subject, BASE[0], BASE[-1], "new.example"):
@@ -264,7 +264,7 @@ def test_a_download_that_breaks_changes_nothing_and_says_why(
 
 
 def test_a_feed_that_fails_in_another_way_is_logged_again(subject: Subject, feed: Feed, authority: Authority):
-    """A cut line and a certificate that is not theirs are two reports: the second is not swallowed by the first."""
+    """A cut line, then a page that is gone: the second failure is not swallowed by the first."""
     start(subject, feed, authority)
     for code in ("TRUNCATED", "STATUS", "PROTOCOL"):
         feed.behaviour = BROKEN[code]
@@ -287,7 +287,7 @@ def test_a_feed_without_anybody_who_answers_is_unreachable(subject: Subject, aut
 def test_a_start_without_any_version_of_a_feed_is_refused_with_what_is_wrong(
     subject: Subject, feed: Feed, authority: Authority
 ):
-    """An upstream of lists that is down when a machine is set up: nothing half-started, one line that says why."""
+    """A server that is down when a machine is set up: nothing half-started, one line that says why."""
     feed.behaviour = sends(whole(b"", "503 Service Unavailable"))
     subject.configure(zones=[feed.zone(authority.pem)], inbox=None)
     said = subject.serve_refused()
@@ -337,7 +337,7 @@ def test_all_else_goes_on_while_a_download_hangs(subject: Subject, feed: Feed, a
 def test_a_start_does_not_wait_for_a_feed_whose_list_is_there(
     subject: Subject, feed: Feed, authority: Authority
 ):
-    """Nobody is answered until the start is over; the last good list is there, and the server may hang for minutes."""
+    """Nobody is answered before the start is over; the last good list is there, and a server may hang."""
     start(subject, feed, authority)
     assert subject.stop() == 0
     feed.behaviour = Hanging()

@@ -1,4 +1,4 @@
-"""What is read from a list: nine formats, one meaning each, and an account of every line."""
+"""What is read from a list (trap 18): nine formats, one meaning each, and an account of every line."""
 
 from collections.abc import Iterable
 
@@ -55,7 +55,7 @@ def zones_of(samples: dict[str, list[str]], match: str, **more: object) -> dict:
 def test_the_same_list_in_another_format_is_the_same_list(
     subject: Subject, samples: dict[str, list[str]], match: str
 ):
-    """Two providers who got one list in two formats can compare what they enforce: the digest is of its meaning."""
+    """Two who got one list in two formats can compare what they enforce: the digest is of its meaning."""
     subject.start(**zones_of(samples, match))
     digests = {form: versions(subject, form)[0]["digest"] for form in samples}
     assert len(set(digests.values())) == 1, digests
@@ -85,7 +85,7 @@ RECOGNISABLE = {
 
 
 def test_a_format_is_recognised_and_said(subject: Subject):
-    """A guess that is not told would be found out by what it blocks: the dry run, the list of sources and the log say it."""
+    """A guess that is not told is found out by what it blocks: dry run, list of sources and log say it."""
     zones = [list_zone(f"{form}.txt", name=form) for form in RECOGNISABLE]
     subject.configure(
         zones=zones, lists={f"{form}.txt": lines for form, lines in RECOGNISABLE.items()}, inbox=None
@@ -169,7 +169,7 @@ COVERED = {
 
 
 def test_a_line_lists_what_its_format_says(subject: Subject):
-    """Fault of others: `*.ads.example` blocks ads.example in one program and not in the next; here docs/lists.md says it."""
+    """`*.ads.example` blocks ads.example in one program and not in the next; here docs/lists.md says it."""
     subject.start(
         zones=[
             list_zone(f"{form}.txt", name=form, format=form, **({"column": 2} if form == "csv" else {}))
@@ -267,7 +267,7 @@ def test_every_line_that_is_not_taken_is_told_with_its_reason(subject: Subject):
 
 
 def test_every_line_is_accounted_for(subject: Subject):
-    """Accepted, repaired, duplicate and rejected make the lines, also in the metrics; blank lines and comments are none."""
+    """Accepted, repaired, duplicate and rejected make the lines, also in metrics; comments are none."""
     lines = [
         "# a comment",
         "",
@@ -376,7 +376,7 @@ NAMES = {
 
 
 def test_names_are_taken_as_browsers_take_them(subject: Subject):
-    """UTS 46, non-transitional, RFC 5891 section 4.4: else the name that is blocked is not the one that browsers ask for."""
+    """UTS 46, non-transitional, RFC 5891 section 4.4: else another name is blocked than browsers ask for."""
     subject.start(zones=[list_zone(format="plain")], lists={"list.txt": [*NAMES, *names(5)]}, inbox=None)
     assert [name for name in NAMES.values() if not answered(subject, name)] == []
     assert not answered(subject, "strasse.example")
@@ -397,7 +397,7 @@ def test_octets_that_are_no_text_are_told(subject: Subject):
 
 
 def test_a_line_without_end_is_told_and_shown_cut(subject: Subject):
-    """Fault of others: a line of megabytes is read in pieces as many names, or fills the log."""
+    """A line of megabytes is one line: it is not read in pieces as many names, and does not fill the log."""
     subject.configure(zones=[list_zone(format="plain", guards={"rejected_percent": "off"})], inbox=None)
     subject.put_list("list.txt", b"good.example\n" + b"x.example." * 300_000 + b"\nlast.example\n")
     said = subject.cli("check")

@@ -1,4 +1,4 @@
-"""When a whole list is too odd to be taken: which guard says so, with which figures, and who may overrule it."""
+"""When a whole list is too odd to be taken (trap 18): which guard says so, and who may overrule it."""
 
 import pytest
 
@@ -75,7 +75,7 @@ ODD = {
 def test_an_odd_list_is_refused_with_its_figures_and_changes_nothing(
     subject: Subject, text: str | bytes, code: str, figures: list[str]
 ):
-    """StevenBlack/hosts#451: a list that broke off or is a login page must not unblock thousands; serial, digest, answers stay."""
+    """Half a list or a login page must not unblock thousands; serial, digest and answers stay."""
     start(subject, guards=STRICT)
     with Unchanged(subject, BASE[0], BASE[-1], "n250.example"):
         subject.put_list("list.txt", text)
@@ -93,7 +93,7 @@ def test_an_odd_list_is_refused_with_its_figures_and_changes_nothing(
 
 
 def test_a_version_that_was_there_before_is_refused(subject: Subject):
-    """Trap of replay: who can hold back an update serves yesterday's list, which is whole and well-formed."""
+    """Who can hold back an update serves yesterday's list, which is whole and well-formed."""
     start(subject, guards=STRICT)
     subject.put_list("list.txt", [*BASE, "new.example"])
     subject.reload()
@@ -112,7 +112,7 @@ def test_small_changes_pass_the_guards(subject: Subject):
 
 
 def test_a_local_file_may_change_as_its_owner_likes(subject: Subject):
-    """Its owner is at the keyboard: SHRANK, GREW, TRUNCATED and REPLAYED are off for a file unless they are set."""
+    """Its owner is at the keyboard: SHRANK, GREW, TRUNCATED and REPLAYED are off unless they are set."""
     start(subject)
     for text in (text_of(names(5)), text_of(names(9000))[:-1], text_of(BASE)):
         subject.put_list("list.txt", text)
@@ -169,7 +169,7 @@ def test_any_rejected_line_refuses_where_none_is_allowed(subject: Subject):
 
 
 def test_a_feed_has_all_guards_on_by_default(subject: Subject, authority, web):
-    """A feed is written by others: half of it gone, twice of it there, a cut last line and an old version are refused."""
+    """Others write it: half of it gone, much more of it, a cut last line and an old version are odd."""
     lines = names(3000)
     feed = Feed(web, text_of(lines))
     subject.environment.update(NO_PROXY)
@@ -208,7 +208,7 @@ def test_a_guard_that_is_switched_off_for_a_feed_is_off(subject: Subject, author
 
 
 def test_what_no_list_may_block_is_left_out_and_alerted(subject: Subject):
-    """blockconvert#48: one entry `co.id` or the bank's own name in a feed blocks thousands; the others are enforced."""
+    """One entry `co.id`, or a bank's own name, would block thousands; the other entries are enforced."""
     lists = {"list.txt": [*BASE, "co.id", "bank.example", "www.clinic.example", "id"]}
     config = {
         "zones": [list_zone(every_s=DAY)],
@@ -231,7 +231,7 @@ def test_what_no_list_may_block_is_left_out_and_alerted(subject: Subject):
 
 
 def test_an_entry_above_a_protected_name_is_left_out_too(subject: Subject):
-    """blockconvert#48: a subtree entry blocks all that is below it, and so the protected name there."""
+    """A subtree entry blocks all that is below it, and so the protected name there."""
     subject.start(
         zones=[list_zone(every_s=DAY)],
         protected=["login.bank.example"],
@@ -251,7 +251,7 @@ def test_an_order_may_block_what_no_list_may(subject: Subject):
 
 
 def test_a_name_that_becomes_protected_is_unblocked_by_a_reload(subject: Subject):
-    """The provider's own name is blocked by a feed at night: one line and a reload end it, whatever the list says."""
+    """A feed blocks the provider's own name at night: one line and a reload end it."""
     config = {
         "zones": [list_zone(every_s=DAY)],
         "lists": {"list.txt": ["bank.example", *BASE]},
@@ -277,7 +277,7 @@ def test_a_public_suffix_is_listed_where_that_is_accepted(subject: Subject):
 
 
 def test_a_refused_list_is_taken_by_its_digest_and_put_on_record(subject: Subject):
-    """Who overrules a guard says so by the digest of the text that was looked at, with a reason that stays."""
+    """Who overrules a guard names the digest of the text that was looked at, and a reason that stays."""
     start(subject, guards=STRICT)
     subject.put_list("list.txt", BASE[:20])
     reload_refused(subject)
@@ -357,7 +357,7 @@ def test_a_reload_says_that_a_list_is_refused_whoever_looked_first(subject: Subj
 
 
 def test_addresses_and_names_that_are_left_out_are_no_rubbish(subject: Subject):
-    """A feed with the addresses of its servers in it is a good list: they count as rejected, and refuse nothing."""
+    """A feed with addresses among its names is a good list: they count as rejected, and refuse nothing."""
     odd = [f"192.0.2.{number}" for number in range(50)] + ["co.id", "web.id"]
     start(subject, lines=[*BASE, *odd])
     report = source(subject)["report"]

@@ -1,4 +1,4 @@
-"""Lists in files and folders: watched, and when one is gone or odd, all else goes on."""
+"""Lists in files and folders (trap 18): watched, and when one is gone or odd, all else goes on."""
 
 import os
 from pathlib import Path
@@ -11,9 +11,11 @@ from .harness import ORDERS_ZONE, Subject
 from .lists import (
     DAY,
     Unchanged,
+    break_list,
     enforced,
     events,
     is_logged,
+    kept_texts,
     list_zone,
     names,
     refresh,
@@ -230,30 +232,13 @@ def test_a_folder_without_any_file_stays_enforced_as_it_was(subject: Subject):
         assert any("lists" in problem["file"] for problem in said.problems)
 
 
-def break_list(subject: Subject, how: str) -> None:
-    path = subject.folder / "list.txt"
-    match how:
-        case "gone":
-            path.unlink()
-        case "a page":
-            subject.put_list("list.txt", "<html><body>502</body></html>\n")
-        case "a folder":
-            path.unlink()
-            path.mkdir()
-        case "a pipe":
-            path.unlink()
-            os.mkfifo(path)
-        case "endless":
-            path.unlink()
-            path.symlink_to("/dev/zero")
-
-
 @pytest.mark.parametrize("how", ["gone", "a page", "a folder", "a pipe", "endless"])
 def test_a_broken_list_holds_no_order_back(subject: Subject, how: str):
-    """An order has a deadline by law: `reload` publishes it, and its exit code says which list was not taken."""
+    """An order has a deadline by law: `reload` publishes it, and then says which list was not taken."""
     other = list_zone("other.txt", name="other", every_s=DAY)
     zones = [ORDERS_ZONE, list_zone(every_s=DAY), other]
     subject.start(zones=zones, lists={"list.txt": BASE, "other.txt": ["other.example"]})
+    wait_for(lambda: len(kept_texts(subject)) == 2, "both texts are kept")
     break_list(subject, how)
     subject.put_order(block("B-1", ["ordered.example"]))
     subject.put_list("other.txt", ["other.example", "more.example"])
@@ -276,7 +261,7 @@ def test_an_order_is_published_by_a_signal_while_a_list_is_broken(subject: Subje
 
 
 def test_a_broken_order_holds_no_list_back_by_watching(subject: Subject):
-    """What one person wrote wrong is not the fault of another's list: it is enforced, and the order stays told."""
+    """What one person wrote wrong is not the fault of another's list: that is enforced."""
     subject.start(zones=[ORDERS_ZONE, WATCHED], lists={"list.txt": BASE})
     Bad("broken YAML", "bad.yaml", "entries: [", None).put(subject)
     subject.put_list("list.txt", [*BASE, "new.example"])
@@ -324,7 +309,7 @@ def test_a_start_without_any_version_of_a_list_is_refused_with_what_is_wrong(sub
 
 
 def test_a_start_goes_on_without_a_list_where_that_is_allowed(subject: Subject):
-    """`missing: start`: the orders are enforced; that a list is not is logged and shown, until it is there."""
+    """`missing: start`: orders are enforced; that a list is not is logged and shown, until it is there."""
     zones = [ORDERS_ZONE, list_zone(missing="start", every_s=1)]
     subject.start(zones=zones, orders=[block("B-1", ["ordered.example"])])
     assert enforced(subject, "ordered.example", BASE[0]) == [True, False]
@@ -364,7 +349,7 @@ def test_a_list_that_changed_while_nobody_ran_is_enforced_at_the_start(subject: 
 
 
 def test_a_list_that_is_read_otherwise_from_now_on_is_read_anew(subject: Subject):
-    """A format, a column or a repair that is corrected holds from the reload on, though the text is the same."""
+    """A format, a column or a repair that is corrected holds from the reload on, with the same text."""
     lines = ["one.example,two.example", "three.example,four.example"]
     csv = {"format": "csv", "every_s": DAY}
     subject.start(zones=[list_zone(**csv, column=1)], lists={"list.txt": lines}, inbox=None)
