@@ -139,6 +139,8 @@ class Daemon:
             raise
         self.last_publish = LastPublish(True, self.started_at, "start", "all")
         self.metrics.follow(self.lists.listed, self.feeds)
+        for zone in fetched:
+            self.metrics.fetched(zone, "ok")
         self.refresher = Refresher(self.store, self._hooks(), fetched)
         if not config.zones:
             event(logging.WARNING, "no zones are configured: nothing is blocked")
@@ -324,9 +326,9 @@ class Daemon:
         )
 
     def _note_refusal(self, zone: str, not_taken: NotTaken) -> None:
+        records.refuse(self.lists, zone, not_taken)
         for guarded in not_taken.guarded:
             self.metrics.refused(zone, guarded.code)
-        records.refuse(self.lists, zone, not_taken)
 
     def _read(self) -> tuple[Draft, tuple[str, ...]]:
         """Reads everything outside anew; runs in a thread. Raises `Refused`."""

@@ -66,9 +66,8 @@ def print_refused(sources: list[dict[str, Any]]) -> None:
         if one["fetch_error"]:
             click.echo(f"list {one['zone']} could not be fetched: {printable(one['fetch_error'])}")
         if one["refused"]:
-            click.echo(
-                f"list {one['zone']}: the text that is there now is refused, version {one['version']} stays"
-            )
+            stays = f"version {one['version']} stays" if one["version"] else "nothing of it is enforced"
+            click.echo(f"list {one['zone']}: the text that is there now is refused, {stays}")
             for problem in one["refused"]["problems"][:LINES_SHOWN]:
                 where = problem["file"] if problem["line"] is None else f"{problem['file']}:{problem['line']}"
                 click.echo(f"  {where}: {printable(problem['reason'])}")

@@ -135,7 +135,7 @@ def sources(daemon: "Daemon") -> list[dict[str, Any]]:
 def _source(daemon: "Daemon", zone: "Zone") -> dict[str, Any]:
     listed = daemon.lists.listed.get(zone.name)
     version = None if listed is None else listed.version
-    not_taken = None if listed is None else listed.not_taken
+    not_taken = daemon.lists.not_taken.get(zone.name)
     feed = daemon.refresher.states.get(zone.name, FeedState())
     return {
         "zone": zone.name,

@@ -332,7 +332,8 @@ def _lists(daemon: "Daemon") -> Iterator[Metric]:
         if listed.version is not None:
             version.add_metric([zone], listed.version.number)
             accepted.add_metric([zone], _unix(listed.version.accepted_at))
-        refused.add_metric([zone], float(listed.not_taken is not None))
+    for zone in sorted(daemon.lists.listed.keys() | daemon.lists.missing.keys()):
+        refused.add_metric([zone], float(zone in daemon.lists.not_taken))
     for feed in daemon.feeds:
         state = daemon.refresher.states.get(feed)
         fetched.add_metric([feed], _unix(None if state is None else state.fetched_at))

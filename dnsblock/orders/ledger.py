@@ -177,7 +177,7 @@ def _order(path: Path, number: int, record: bytes, last: str | None) -> tuple[da
         data: bytes = fields["document"].encode()
         digests = (fields["n"], fields["prev_record"], fields["sha256"])
         entries_file: str | None = fields["entries_file"]
-        received_at = datetime.fromisoformat(fields["received_at"])
+        received_at = datetime.fromisoformat(fields["at"])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as err:
         raise damaged("not a record") from err
     if digests != (number, last, hashlib.sha256(data).hexdigest()):
@@ -226,7 +226,7 @@ def _record(number: int, at: datetime, order: Order, last: str | None) -> bytes:
     assert order.source is not None  # noqa: S101  # what was just read has its bytes
     record = {
         "n": number,
-        "at": at.isoformat(timespec="seconds"),
+        "at": at.isoformat(timespec="milliseconds"),
         "issuer": order.issuer,
         "order_id": order.order_id,
         "sha256": order.sha256,

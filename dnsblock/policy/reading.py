@@ -2,6 +2,7 @@
 
 import json
 import logging
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -94,6 +95,8 @@ class Reader:
         if not text.known_by:
             return False
         if (refused := held.not_taken) is not None:
+            if not refused.source_sha256:
+                return False  # the disk may have room now
             with self.store.history() as history:
                 is_approved = history.approved(self.zone.name, refused.source_sha256)
             return (refused.known_by, refused.options) == (text.known_by, options) and not is_approved
@@ -199,7 +202,7 @@ class Reader:
                 compiled = options.compile(
                     files, folder=self.store.compiled, before=None, progress=self.progress
                 )
-        except (OSError, NotCompiled, ValueError, TypeError) as err:
+        except (OSError, EOFError, zlib.error, NotCompiled, ValueError, TypeError) as err:
             event(logging.ERROR, f"the text of list {self.zone.name} cannot be compiled again: {err}")
             return None
         if compiled.names.sha256 != version.compiled.file_sha256:

@@ -38,7 +38,8 @@ def refuse(lists: Lists, zone: str, not_taken: NotTaken) -> None:
     Where that cannot be done, it is logged. Nobody else may be reading: what he compiles would go, too.
     """
     for guarded in not_taken.guarded:
-        event(logging.ERROR, f"list {zone} is not taken: {guarded}", zone=zone, code=guarded.code)
+        text = f"list {zone} is not taken: {not_taken.problems[0].file}: {guarded}"
+        event(logging.ERROR, text, zone=zone, code=guarded.code)
         refusal = Refusal(
             zone=zone,
             source_sha256=not_taken.source_sha256,

@@ -41,6 +41,7 @@ class Lists:
     store: Store
     compiled: dict[str, PolicyZone] = field(default_factory=dict)
     listed: dict[str, Listed] = field(default_factory=dict)
+    missing: dict[str, NotTaken] = field(default_factory=dict)  # of which nothing is enforced, and why
     _made_from: dict[str, _Made] = field(default_factory=dict)
 
     def read(
@@ -71,12 +72,17 @@ class Lists:
         fresh.compiled[zone] = self.compiled[zone]
         if zone in self.listed:
             fresh.listed[zone] = self.listed[zone]
+        if zone in self.missing:
+            fresh.missing[zone] = self.missing[zone]
         if zone in self._made_from:
             fresh._made_from[zone] = self._made_from[zone]
 
     def with_others(self, config: Config, others: Mapping[str, Listed]) -> "Lists":
         """These lists with others in the place of some: those of a rollback."""
-        fresh = Lists(self.store, dict(self.compiled), dict(self.listed), dict(self._made_from))
+        fresh = Lists(self.store)
+        for zone in config.zones:
+            if zone.name in self.compiled:
+                self._carry_over(zone.name, fresh)
         for zone in config.zones:
             if zone.name in others:
                 self._take(zone, config, others[zone.name], fresh)
@@ -91,7 +97,7 @@ class Lists:
     def not_taken(self) -> dict[str, NotTaken]:
         """What was refused, by zone."""
         refused = ((zone, listed.not_taken) for zone, listed in self.listed.items())
-        return {zone: not_taken for zone, not_taken in refused if not_taken is not None}
+        return self.missing | {zone: one for zone, one in refused if one is not None}
 
     @property
     def versions(self) -> dict[str, int]:
@@ -101,8 +107,7 @@ class Lists:
 
     def is_changed(self, zone: Zone) -> bool:
         """Whether the files of a list are others than those that were read last. An unsettled one not yet."""
-        listed = self.listed.get(zone.name)
-        refused = None if listed is None else listed.not_taken
+        listed, refused = self.listed.get(zone.name), self.not_taken.get(zone.name)
         try:
             text = text_of(zone, self.store)
         except Refused:
@@ -134,6 +139,7 @@ class Lists:
             why = "; ".join(str(problem) for problem in read.problems)
             text = f"list {zone.name} is missing, nothing of it is enforced: {why}"
             event(logging.ERROR, text, zone=zone.name)
+            fresh.missing[zone.name] = read
             fresh.compiled[zone.name] = PolicyZone.from_entries(zone.name, [list_rule(zone, config)], b"")
         else:
             raise Refused(read.problems)

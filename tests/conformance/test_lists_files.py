@@ -1,5 +1,6 @@
 """The files of lists (trap 18): compiled once, refused when damaged; kills, full disks, two daemons."""
 
+import gzip
 import os
 import resource
 import shutil
@@ -182,7 +183,8 @@ def test_a_damaged_compiled_list_with_a_damaged_text_is_nobody_s_list(subject: S
     assert subject.stop() == 0
     corrupt(path)
     for text in kept_texts(subject):
-        text.write_bytes(text.read_bytes().replace(b"n1.example", b"m1.example"))
+        damaged = gzip.decompress(text.read_bytes()).replace(b"n1.example", b"m1.example")
+        text.write_bytes(gzip.compress(damaged))
     (subject.folder / "list.txt").unlink()
     assert subject.serve_refused().refusal
     subject.put_list("list.txt", BASE)
