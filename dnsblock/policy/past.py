@@ -158,15 +158,18 @@ def _order_events(zone: Zone, covers: Sequence[str], past: Past) -> Iterator[Nam
             if item.entry.name in covers and _covers(item.entry.match, is_itself=item.entry.name == covers[0])
         }
         for key in now.keys() - before:
-            yield _order_event(time, zone, "in force" if now[key] == "block" else "exempt", key)
+            what = "in force" if now[key] == "block" else "exempt"
+            yield _order_event(time, zone, what, key, f"order {key[0]}")
+        ending = [order.order_id for at, order in own if max(at, order.effective_at) == time]
         for key in before - now.keys():
-            yield _order_event(time, zone, "ended", key)
+            lifted = [order_id for order_id in ending if order_id != key[0]]
+            by = f"order {', '.join(lifted)}, of {key[0]}" if lifted else f"order {key[0]}, expired"
+            yield _order_event(time, zone, "ended", key, by)
         before = set(now)
 
 
-def _order_event(at: datetime, zone: Zone, what: str, key: tuple[str, str, str]) -> NameEvent:
-    order_id, entry, match = key
-    by = f"order {order_id}"
+def _order_event(at: datetime, zone: Zone, what: str, key: tuple[str, str, str], by: str) -> NameEvent:
+    _, entry, match = key
     return {"at": _time(at), "zone": zone.name, "what": what, "entry": entry, "match": match, "by": by}
 
 
