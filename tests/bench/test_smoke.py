@@ -86,3 +86,25 @@ def test_a_server_that_does_not_come_up_ends_the_wait(tmp_path: Path):
     with pytest.raises(processes.DidNotStart, match="not within 0 s: it blocks"):
         processes.wait_until(lambda: False, sleeper, "it blocks", within=0)
     processes.stop(sleeper)
+
+
+def test_the_versions_of_a_list_are_measured_to_the_end(tmp_path: Path):
+    """`python -m bench.year`, on a list so small that it says nothing."""
+    kept = tmp_path / "year.json"
+    command = [
+        sys.executable,
+        "-m",
+        "bench.year",
+        "--names=2000",
+        "--versions=1",
+        "--changed=200",
+        "--past=20",
+    ]
+    environment = os.environ | {"PYTHONPATH": str(TESTS)}
+    whole = [*command, "--questions=2", f"--results={kept}"]
+    done = subprocess.run(whole, env=environment, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = [figure["what"] for figure in json.loads(kept.read_text())["figures"]]
+    assert {"version 2", "why NAME --at", "diff of the first and the last", "rollback", "start again"} <= set(
+        found
+    )

@@ -7,6 +7,7 @@ Then what looking back, going back and starting again cost. Nothing is judged.
 import argparse
 import http.client
 import json
+import os
 import random
 import shutil
 import socket
@@ -116,6 +117,12 @@ def watched(pid: int) -> Iterator[Memory]:
     finally:
         is_over.set()
         thread.join()
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a process so far (proc_pid_stat(5))."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def disk_mib(place: Path) -> float:
@@ -332,10 +339,12 @@ def measure_daemon(daemon: YearDaemon, lists: Path, chosen: argparse.Namespace, 
 def one_version(daemon: YearDaemon, growing: Growing, orders: Orders, run: Run) -> None:
     name = growing.change()
     before = settled(daemon)
+    cpu = cpu_seconds(daemon.pid)
     with watched(daemon.pid) as most, orders.published() as meanwhile:
         began = time.monotonic()
         daemon.ask("POST", "/v1/sources/list/refresh")
         seconds = time.monotonic() - began
+    cpu = cpu_seconds(daemon.pid) - cpu
     if not processes.is_blocked(daemon.port, name, timeout=1):
         raise RuntimeError(f"{name} is not blocked")
     time.sleep(2.1)  # until the file has settled (texts.SETTLED_NS), and once more, to note that
@@ -346,6 +355,7 @@ def one_version(daemon: YearDaemon, growing: Growing, orders: Orders, run: Run) 
     run.say(
         f"version {growing.version}",
         seconds=seconds,
+        of_CPU=cpu,
         unchanged=unchanged,
         before=before,
         most=most,
@@ -443,10 +453,8 @@ def start_again(daemon: YearDaemon, empty: float, run: Run) -> None:
         daemon.stop()
         if "nothing" in what:
             forget(daemon.state / "lists")
-        began = time.monotonic()
         seconds = daemon.start_again(last)
-        ready = time.monotonic() - began
-        run.say(what, seconds=seconds, above_one_name=ready - empty, memory=settled(daemon))
+        run.say(what, seconds=seconds, above_one_name=seconds - empty, memory=settled(daemon))
 
 
 def growing_last(daemon: YearDaemon) -> Path:
@@ -460,7 +468,7 @@ def growing_last(daemon: YearDaemon) -> Path:
 
 
 def forget(folder: Path) -> None:
-    """What the kernel has of these files in memory (posix_fadvise(2))."""
+    """Takes from memory what the kernel has of these files there (posix_fadvise(2))."""
     import os
 
     for path in folder.iterdir():
