@@ -80,6 +80,7 @@ class Reader:
                 files = self.store.take_text(self.zone.name, files)
             if held is not None and self._is_the_same(held, files, options):
                 self._know(held, text)
+                self.store.drop_taken_text(self.zone.name)
                 return replace(held, known_by=text.known_by, not_taken=None)
             compiled = self._compile(files, held)
             head = texts.head_of(files)

@@ -200,6 +200,9 @@ class Replay:
         self.model.served(self.now)
         self.check()
         self.fetch(withdrawn)
+        assert not self.model.refused, "it is settled what to do about this text"
+        self.change_and_fetch()
+        self.fetch(withdrawn)
         assert "REPLAYED" in self.model.refused
 
     def restart(self, *, kill: bool) -> None:

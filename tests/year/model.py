@@ -38,10 +38,7 @@ class Text:
     names: frozenset[str]
     lines: int  # that say something
     bad: int  # of these, what cannot be meant; what is left out for its harm does not count
-
-    @property
-    def sha256(self) -> str:
-        return hashlib.sha256(self.octets).hexdigest()
+    sha256: str
 
 
 @lru_cache(maxsize=64)
@@ -60,7 +57,7 @@ def understood(octets: bytes) -> Text:
             case name:
                 lines += 1
                 names.add(name)
-    return Text(octets, frozenset(names), lines, bad)
+    return Text(octets, frozenset(names), lines, bad, hashlib.sha256(octets).hexdigest())
 
 
 @cache
@@ -133,6 +130,12 @@ class Model:
     def serial(self) -> int:
         return self.snapshots[-1].serial
 
+    @property
+    def settled(self) -> list[Version]:
+        """Whose texts are no news: the current one's, and that which was rolled back from just now."""
+        is_back = bool(self.versions) and self.current.how == "rollback"
+        return self.versions[-2:] if is_back else self.versions[-1:]
+
     # ------- What happens -------
 
     def fetched(self, octets: bytes | None, now: datetime) -> None:
@@ -146,7 +149,7 @@ class Model:
             self._refuse("", {UNREADABLE})
             return
         text = understood(self.on_disk)
-        if self.versions and text.octets == self.current.text.octets:
+        if any(text.octets == version.text.octets for version in self.settled):
             self.refused = frozenset()
             return
         is_approved = text.sha256 == self.approved

@@ -19,7 +19,7 @@ from dnsblock import daemon as daemon_module
 from dnsblock.config import Config, Zone, load
 from dnsblock.daemon import Daemon
 from dnsblock.errors import Refused
-from dnsblock.policy import refresh, texts
+from dnsblock.policy import records, refresh, texts
 from dnsblock.policy.feeds import Fetched, NotModified, Validators
 from dnsblock.policy.store import Store
 
@@ -96,6 +96,7 @@ class Provider:
         self.daemon = daemon = Daemon(self.config)
         daemon_module._start(daemon.engine, daemon.policy.snapshot, daemon._rules)
         daemon._settle("start")
+        records.keep_texts(daemon.lists)
         self._socket.connect(("127.0.0.1", daemon.engine.addresses()[0][1]))
 
     def end(self) -> None:

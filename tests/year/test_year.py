@@ -76,6 +76,7 @@ ACCEPTED_BY_HAND = 101  # what is left on day 100, after three changes that nobo
 UNDONE_BY_THE_FEED = 208  # what was taken off on day 205 is listed again
 ACCEPTED_AND_REPLAYED = (247, 6)  # the very text that was accepted by hand is sent again
 ROLLED_BACK = 150
+WITHDRAWN_AND_REPLAYED = (155, 2)
 FILE_IS_GONE = 182
 RESTARTS = (3, 32, 61, 99, 122, 184, 230, 280, 331, 350)
 DIED_BEFORE_IT_WAS_SERVED = 215
@@ -97,7 +98,7 @@ class Year:
         self.sent = b""  # the last text that the server has sent
         self.broken: tuple[Callable[[bytes], bytes], int] | None = None  # what it sends, and until which hour
         self.taken_off: list[str] = []
-        self.accepted_by_hand = b""
+        self.accepted_by_hand = self.withdrawn = b""
         self.digests: dict[frozenset[str], str] = {}
         # Names, and whether each is blocked; for a version, and as many names as there ever were.
         self.expected: tuple[tuple[int, int], bytes, bytes] | None = None
@@ -140,6 +141,8 @@ class Year:
             self.broken = (lambda _: old, self.hour + hours)
         elif hour == 9 and day == ACCEPTED_AND_REPLAYED[0]:
             self.broken = (lambda _: self.accepted_by_hand, self.hour + ACCEPTED_AND_REPLAYED[1])
+        elif hour == 9 and day == WITHDRAWN_AND_REPLAYED[0]:
+            self.broken = (lambda _: self.withdrawn, self.hour + WITHDRAWN_AND_REPLAYED[1])
         elif hour == 3 and day in SHRINKS:
             listed = list(self.feed.listed)
             self.taken_off = self.random.sample(listed, int(len(listed) * SHRINKS[day]))
@@ -181,7 +184,8 @@ class Year:
         elif hour == 11 and day == FILE_IS_GONE:
             await self.lose_the_file()
         elif hour == 20 and day % 7 == 0:
-            assert await self.provider.publish("all"), self.told("what is refused already is told once")
+            is_taken = await self.provider.publish("all")
+            assert is_taken == (not self.model.refused), self.told("a reload tells what is refused")
 
     def restart(self) -> None:
         self.provider.restart()
@@ -241,9 +245,9 @@ class Year:
         self.restart()
         self.check()
         self.provider.clock.now += timedelta(minutes=10)
-        assert not await self.provider.fetch(withdrawn)
+        assert await self.provider.fetch(withdrawn)
         self.model.fetched(withdrawn, self.now)
-        assert self.model.refused >= {"REPLAYED"}
+        self.withdrawn = withdrawn
 
     async def lose_the_file(self) -> None:
         """Somebody makes room on the disk."""
@@ -301,14 +305,16 @@ class Year:
             assert is_blocked == self.model.is_blocked(name), self.told(f"a query for {name}")
 
     def check_disk(self) -> None:
-        """As many compiled files as there are lists among the newest versions, and their texts."""
-        kept = {version.text.names for version in self.model.versions[-GENERATIONS:]}
+        """As many compiled files as there are lists among the newest versions, and the texts of these."""
+        versions = self.model.versions
+        kept = {version.text.names for version in versions[-GENERATIONS:]}
+        texts_kept = {one.text.sha256 for one in versions[-100:] if one.text.names in kept}
         files = [path.name for path in (self.provider.state / "lists").iterdir()]
         assert len(files) == len(kept), self.told(
             f"compiled files are kept for {GENERATIONS} versions: {files}"
         )
-        texts = list((self.provider.state / "texts").iterdir())
-        assert len(texts) <= GENERATIONS, self.told(f"texts are kept for these versions alone: {texts}")
+        texts = {path.name for path in (self.provider.state / "texts").iterdir()}
+        assert texts == {f"{ZONE}@{sha256}" for sha256 in texts_kept}, self.told("their texts are kept")
 
     # ------- What is remembered -------
 
