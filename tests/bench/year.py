@@ -25,6 +25,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from . import machine, processes
+from .campaign import log_end
 from .load import make_lists, make_tools
 from .publish import look
 from .servers import BUILD, Daemon, Setting, dnsblock
@@ -298,6 +299,8 @@ def measure(chosen: argparse.Namespace, run: Run) -> None:
     daemon.generations = chosen.generations
     try:
         measure_daemon(daemon, lists, chosen, run)
+    except processes.DidNotStart as err:
+        raise processes.DidNotStart(f"{err}: {log_end(daemon)}") from err
     finally:
         daemon.stop()
         shutil.rmtree(setting.folder, ignore_errors=True)

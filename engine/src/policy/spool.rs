@@ -12,8 +12,8 @@ use std::path::PathBuf;
 
 use super::Match;
 
-/// Octets that are held in memory at most.
-const HELD: usize = 24 << 20;
+/// Octets that are held in memory at most; vectors that grow may take twice the room.
+const HELD: usize = 10 << 20;
 
 /// One entry, as it was read.
 #[derive(Clone, Copy, Debug, PartialEq)]
