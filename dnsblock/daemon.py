@@ -19,8 +19,8 @@ from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv6Address
 from typing import Literal
 
-from dnsblock._engine import Engine, Probe, Settings
-from dnsblock.config import PROBE_TYPES, Config, UpstreamOptions, load
+from dnsblock._engine import Engine
+from dnsblock.config import Config, load
 from dnsblock.errors import HistoryUnwritable, LedgerUnwritable, Problem, Refused, binding_advice
 from dnsblock.http.api import control_app
 from dnsblock.http.metrics import Metrics, metrics_app
@@ -38,6 +38,7 @@ from dnsblock.policy.publish import Draft, Policy, Serials, build, read, standin
 from dnsblock.policy.reading import NotTaken
 from dnsblock.policy.refresh import Hooks, Refresher, fetch_missing
 from dnsblock.policy.rollback import lists_of
+from dnsblock.policy.rules import engine_settings, worker_count
 from dnsblock.policy.sources import Lists
 from dnsblock.policy.store import Store
 from dnsblock.policy.texts import sha256_of, text_of
@@ -506,58 +507,12 @@ def _restart_needed(running: Config, wanted: Config) -> tuple[str, ...]:
 # ------- Engine -------
 
 
-def worker_count(config: Config) -> int:
-    """Packet threads: as configured, or one for each processor that this process may use."""
-    return config.workers or len(os.sched_getaffinity(0))
-
-
 def _bind(config: Config) -> Engine:
-    upstream = config.upstream
-    settings = Settings(
-        listen=[(endpoint.host, endpoint.port) for endpoint in config.listen],
-        workers=worker_count(config),
-        max_payload=config.udp.max_payload,
-        upstreams=[
-            (server.address.host, server.address.port, server.weight, server.order)
-            for server in upstream.servers
-        ],
-        choice=upstream.choice,
-        attempts=upstream.attempts,
-        attempt_timeout_ms=upstream.attempt_timeout_ms,
-        max_outstanding=upstream.max_outstanding,
-        probe=_probe(upstream),
-        tells=_tells(upstream),
-        max_connections=config.tcp.max_connections,
-        max_connections_per_client=config.tcp.max_connections_per_client,
-        max_pipelined=config.tcp.max_pipelined,
-        idle_timeout_ms=config.tcp.idle_timeout_ms,
-        read_timeout_ms=config.tcp.read_timeout_ms,
-    )
     try:
-        return Engine(settings)
+        return Engine(engine_settings(config))
     except OSError as err:
         problem = Problem(str(err.filename or "listen"), None, "", binding_advice(err, "listen"))
         raise Refused([problem]) from err
-
-
-def _probe(upstream: UpstreamOptions) -> Probe | None:
-    probe = upstream.probe
-    if probe is None:
-        return None
-    return Probe(
-        question=probe.name,
-        qtype=PROBE_TYPES[probe.type],
-        interval_ms=probe.interval_ms,
-        timeout_ms=probe.timeout_ms,
-        failures=probe.failures,
-        successes=probe.successes,
-    )
-
-
-def _tells(upstream: UpstreamOptions) -> tuple[str, tuple[int, int, bool] | None]:
-    subnet = upstream.subnet
-    bounds = (subnet.ipv4, subnet.ipv6, subnet.private == "tell")
-    return upstream.tell_client, bounds if upstream.tell_client == "subnet" else None
 
 
 def _start(engine: Engine, snapshot: Snapshot, rules: Rules) -> None:

@@ -6,8 +6,8 @@ import stat
 from pathlib import Path
 
 from dnsblock import document
-from dnsblock._engine import Rules
-from dnsblock.config import Config, Resinfo
+from dnsblock._engine import Probe, Rules, Settings
+from dnsblock.config import PROBE_TYPES, Config, Resinfo, UpstreamOptions
 from dnsblock.errors import Problem, Refused
 
 # The secret of a machine that shares none: a client that comes back after a restart gets a new cookie.
@@ -44,6 +44,62 @@ def engine_rules(config: Config) -> Rules:
         max_stale=cache.max_stale,
         prefetch=cache.prefetch == "true",
     )
+
+
+# ------- What takes a restart
+
+
+def worker_count(config: Config) -> int:
+    """Packet threads: as configured, or one for each processor that this process may use."""
+    return config.workers or len(os.sched_getaffinity(0))
+
+
+def engine_settings(config: Config) -> Settings:
+    """Sockets, threads and upstreams: what a restart alone can change."""
+    upstream = config.upstream
+    return Settings(
+        listen=[(endpoint.host, endpoint.port) for endpoint in config.listen],
+        workers=worker_count(config),
+        max_payload=config.udp.max_payload,
+        upstreams=[
+            (server.address.host, server.address.port, server.weight, server.order)
+            for server in upstream.servers
+        ],
+        choice=upstream.choice,
+        attempts=upstream.attempts,
+        attempt_timeout_ms=upstream.attempt_timeout_ms,
+        max_outstanding=upstream.max_outstanding,
+        probe=_probe(upstream),
+        tells=_tells(upstream),
+        max_connections=config.tcp.max_connections,
+        max_connections_per_client=config.tcp.max_connections_per_client,
+        max_pipelined=config.tcp.max_pipelined,
+        idle_timeout_ms=config.tcp.idle_timeout_ms,
+        read_timeout_ms=config.tcp.read_timeout_ms,
+    )
+
+
+def _probe(upstream: UpstreamOptions) -> Probe | None:
+    probe = upstream.probe
+    if probe is None:
+        return None
+    return Probe(
+        question=probe.name,
+        qtype=PROBE_TYPES[probe.type],
+        interval_ms=probe.interval_ms,
+        timeout_ms=probe.timeout_ms,
+        failures=probe.failures,
+        successes=probe.successes,
+    )
+
+
+def _tells(upstream: UpstreamOptions) -> tuple[str, tuple[int, int, bool] | None]:
+    subnet = upstream.subnet
+    bounds = (subnet.ipv4, subnet.ipv6, subnet.private == "tell")
+    return upstream.tell_client, bounds if upstream.tell_client == "subnet" else None
+
+
+# ------- Files and records
 
 
 def read_secrets(path: Path | None) -> list[bytes]:

@@ -56,7 +56,8 @@ pub enum Refused {
     NotCompiled(CompileError),
 }
 
-/// Compiles a plain list: one name a line; `#` begins a comment at the start
+/// Compiles a plain list strictly, in memory: what tests and fuzzers hold look-ups
+/// against. Lists of zones are compiled by `compile`. One name a line; `#` begins a comment at the start
 /// of a line or after white space; empty lines, a byte order mark, CRLF and one
 /// trailing dot are allowed. All names get the same match and rule.
 pub fn plain(zone: &str, text: &[u8], scope: Match, rule: Rule) -> Result<PolicyZone, Refused> {

@@ -1,0 +1,40 @@
+"""The lists that ship say what they say they do, in the format that their names tell."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dnsblock._engine import CompiledList
+from dnsblock.policy import Octets
+from dnsblock.policy.compiling import Options
+
+LISTS = Path(__file__).parents[2] / "blocklists" / "lists"
+EXAMPLES = sorted(path for path in LISTS.iterdir() if path.name != "plain-example.txt")
+
+
+def compiled(path: Path) -> CompiledList:
+    kind = path.name.partition("-")[0]
+    options = Options.for_trial("subtree" if kind in ("hosts", "csv") else None)
+    # A csv is told which column it is; all others are recognised.
+    options = replace(options, format="csv", column=2) if kind == "csv" else options
+    return options.compile([(path.name, str(path))], folder=None, before=None, progress=Octets())
+
+
+def test_each_format_has_an_example():
+    assert len(EXAMPLES) == 8
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_an_example_is_in_its_format_and_says_the_same_as_the_others(path: Path):
+    """The same list in each format compiles to the same digest."""
+    made = compiled(path)
+    assert (made.format, made.rejected) == (path.name.partition("-")[0], 0)
+    assert made.names.entries == 2
+    assert {made.names.scope(name) for name in ("example.com", "example.net")} == {"subtree"}
+    assert made.names.digest == compiled(EXAMPLES[0]).names.digest
+
+
+def test_every_line_of_the_plain_example_can_be_meant():
+    made = compiled(LISTS / "plain-example.txt")
+    assert (made.format, made.rejected) == ("plain", 0)
