@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -345,7 +346,12 @@ def one_version(daemon: YearDaemon, growing: Growing, orders: Orders, run: Run) 
     cpu = cpu_seconds(daemon.pid)
     with watched(daemon.pid) as most, orders.published() as meanwhile:
         began = time.monotonic()
-        daemon.ask("POST", "/v1/sources/list/refresh")
+        with ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(daemon.ask, "POST", "/v1/sources/list/refresh")
+            while not look(daemon, name) and not asked.done():
+                pass  # it sleeps between two looks
+            enforced = time.monotonic() - began
+            asked.result()
         seconds = time.monotonic() - began
     cpu = cpu_seconds(daemon.pid) - cpu
     if not processes.is_blocked(daemon.port, name, timeout=1):
@@ -357,6 +363,7 @@ def one_version(daemon: YearDaemon, growing: Growing, orders: Orders, run: Run) 
     unchanged = time.monotonic() - began
     run.say(
         f"version {growing.version}",
+        enforced_after=enforced,
         seconds=seconds,
         of_CPU=cpu,
         unchanged=unchanged,
