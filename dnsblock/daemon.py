@@ -39,13 +39,14 @@ from dnsblock.policy.reading import NotTaken
 from dnsblock.policy.refresh import Hooks, Refresher, fetch_missing
 from dnsblock.policy.rollback import lists_of
 from dnsblock.policy.rules import engine_settings, worker_count
-from dnsblock.policy.sources import Lists
+from dnsblock.policy.sources import NONE, Lists
 from dnsblock.policy.store import Store
 from dnsblock.policy.texts import sha256_of, text_of
 from dnsblock.values import Endpoint
 
 TICK_SECONDS = 1.0  # how often engine events are taken, and how late a stepped clock is noticed at most
 CONTROL_NICENESS = 10  # a tenth of a processor that packet threads would use up
+LISTS_PATIENCE = 0.25  # seconds that an order waits for lists to be read
 CLOCK = "clock"  # the reason of a publish for which only the time has changed
 What = Literal["all", "lists", "ledger"]  # what a publish reads
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -75,6 +76,21 @@ class Served:
 
 
 @dataclass(frozen=True, slots=True)
+class _ReadLists:
+    """Lists that were read while something else may have been published."""
+
+    config: Config  # by which they were read
+    lists: Lists
+    zones: tuple[str, ...]  # those that were read
+
+    def beside(self, now: Lists, config: Config) -> Lists:
+        """The lists of now, with these in their places; not those of zones that are others by now."""
+        read = {zone.name: zone for zone in self.config.zones if zone.name in self.zones}
+        same = [zone.name for zone in config.zones if read.get(zone.name) == zone]
+        return now.with_zones_of(self.lists, same)
+
+
+@dataclass(frozen=True, slots=True)
 class _Done:
     """What a publish has done."""
 
@@ -99,8 +115,10 @@ class Daemon:
         self._hangups: asyncio.Queue[signal.Signals] = asyncio.Queue()
         self._stops: asyncio.Queue[signal.Signals] = asyncio.Queue()
         self._reading = asyncio.Lock()
-        # Held by the thread that reads, also after its caller gave up.
-        self._reader_at_work = threading.Lock()
+        self._listing = asyncio.Lock()
+        # Held by the threads that read, also after their callers gave up.
+        self._reader_at_work, self._lister_at_work = threading.Lock(), threading.Lock()
+        self._told: dict[str, NotTaken] = {}  # refusals that are on record
         self._publishing = asyncio.Lock()
         self._stopping = False
         self._sockets = contextlib.ExitStack()
@@ -132,6 +150,7 @@ class Daemon:
             self._record(draft, self.policy)
             for refused in draft.lists.not_taken.items():
                 self._note_refusal(*refused)
+            self._told = draft.lists.not_taken
         except BaseException as err:
             self._sockets.close()
             self._ledger.close()
@@ -158,7 +177,7 @@ class Daemon:
                 _give_way()
                 self.metrics.published(None, clears=True)
                 await asyncio.to_thread(self._settle, "start")
-                await asyncio.to_thread(records.keep_texts, self.lists)
+                await asyncio.to_thread(records.keep_texts, self.lists, self.config.history.generations)
                 notify(READY=1, STATUS=self.summary)
                 event(logging.INFO, "ready", serial=self.policy.snapshot.serial, entries=self.entries)
                 ready(self)
@@ -180,7 +199,8 @@ class Daemon:
             self._sockets.close()
             self._ledger.close()
         event(logging.INFO, "stopped")
-        if self._reader_at_work.locked() or self.trials.reader_at_work.locked():
+        readers = (self._reader_at_work, self._lister_at_work, self.trials.reader_at_work)
+        if any(reader.locked() for reader in readers):
             # A reader may wait for a slow disk for ever, and nothing that counts is open any more.
             os._exit(0)
 
@@ -242,17 +262,17 @@ class Daemon:
         try:
             if what == "ledger":
                 return await self._publish(reason, what, None, (), started)
-            async with self._reading:
-                if what == "all":
-                    draft, restart_needed = await asyncio.to_thread(self._read)
-                else:
-                    draft, restart_needed = await asyncio.to_thread(self._read_lists, only), ()
-                done = await self._publish_read(reason, what, draft, restart_needed, started)
-                self._refuse_lists(only)
+            if what == "lists":
+                return await self._publish_lists(reason, only, started)
+            async with self._reading, self._listing_or_not() as reads_lists:
+                draft, restart_needed = await asyncio.to_thread(self._read, reads_lists)
+                done = await self._publish(reason, what, draft, restart_needed, started)
+                await self._conclude(reads_lists)
+                self._refuse_lists(None)
                 return done
         except Exception as err:
             refused = _as_refused(err)
-            failed = "lists" if isinstance(err, ListsRefused) else what
+            failed: What = "lists" if isinstance(err, ListsRefused) else what
             self.last_publish = LastPublish(False, datetime.now(UTC), reason, failed, str(refused))
             self.metrics.failed(_kind_of(err))
             serial = self.policy.snapshot.serial
@@ -262,18 +282,42 @@ class Daemon:
             event(logging.ERROR, text, reason=reason, problems=refused.as_json())
             raise refused from err
 
-    async def _publish_read(
-        self, reason: str, what: "What", draft: Draft, restart_needed: tuple[str, ...], started: float
-    ) -> Served:
-        """Publishes a draft; puts on record which lists were not taken since the last time."""
-        known, has_new = self.lists.not_taken, bool(draft.lists.new)
-        published = await self._publish(reason, what, draft, restart_needed, started)
+    async def _publish_lists(self, reason: str, only: str | None, started: float) -> Served:
+        """Publishes what lists say now; orders are published beside it, as often as they come."""
+        async with self._listing:
+            read = await asyncio.to_thread(self._read_lists, only)
+            done = await self._publish(reason, "lists", read, (), started)
+            await self._conclude(reads_lists=True)
+            self._refuse_lists(only)
+            return done
+
+    @contextlib.asynccontextmanager
+    async def _listing_or_not(self) -> AsyncIterator[bool]:
+        """The right to read lists; False where they are read already, and are not waited for.
+
+        An order must not wait until ten million names are compiled: these are published when they are.
+        """
+        try:
+            async with asyncio.timeout(LISTS_PATIENCE):
+                await self._listing.acquire()
+        except TimeoutError:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            self._listing.release()
+
+    async def _conclude(self, reads_lists: bool) -> None:
+        """After lists were read: puts on record what was not taken, and keeps the texts of what was."""
+        if not reads_lists:
+            return
         for zone, not_taken in self.lists.not_taken.items():
-            if known.get(zone) is not not_taken:
+            if self._told.get(zone) is not not_taken:
                 await asyncio.to_thread(self._note_refusal, zone, not_taken)
-        if has_new:
-            await asyncio.to_thread(records.keep_texts, self.lists)
-        return published
+        self._told = self.lists.not_taken
+        if any(listed.text is not None for listed in self.lists.listed.values()):
+            await asyncio.to_thread(records.keep_texts, self.lists, self.config.history.generations)
 
     def _refuse_lists(self, only: str | None) -> None:
         """Says which lists are not taken, when all that is good is served. Raises `ListsRefused`."""
@@ -285,11 +329,13 @@ class Daemon:
     async def roll_back(self, serial: int, reason: str) -> Served:
         """Goes back to the lists of an earlier serial, as a new one. Raises `Refused`."""
         started = time.monotonic()
-        async with self._reading:
+        async with self._listing:
             now = datetime.now(UTC)
             lists = await asyncio.to_thread(lists_of, serial, reason, self.lists, self.config, now)
-            draft = Draft(self.config, lists, self._rules, ())
-            return await self._publish_read(f"rollback to serial {serial}", "lists", draft, (), started)
+            read = _ReadLists(self.config, lists, tuple(lists.listed))
+            done = await self._publish(f"rollback to serial {serial}", "lists", read, (), started)
+            await self._conclude(reads_lists=True)
+            return done
 
     async def accept_source(self, zone: str, sha256: str, who: str, reason: str) -> Served:
         """Takes the text of a list that was refused, by its digest. Raises `Refused`."""
@@ -298,7 +344,7 @@ class Daemon:
             why = "no text with this digest is refused now; `dnsblock source list` shows what is"
             raise Refused([Problem(f"list {zone}", None, sha256, why)])
         approval = Approval(zone, sha256, who, reason, datetime.now(UTC))
-        async with self._reading:
+        async with self._listing:
             await asyncio.to_thread(self._approve, approval)
         event(
             logging.WARNING, f"list {zone}: {sha256} is accepted by hand", zone=zone, who=who, reason=reason
@@ -313,11 +359,12 @@ class Daemon:
         with self.store.history() as history:
             history.approve(approval)
 
-    def _read_lists(self, only: str | None) -> Draft:
+    def _read_lists(self, only: str | None) -> "_ReadLists":
         """Reads the lists anew; runs in a thread. Raises `Refused`."""
-        with self._reader_at_work:
-            lists = self.lists.read(self.config, datetime.now(UTC), only=only)
-            return Draft(self.config, lists, self._rules, ())
+        with self._lister_at_work:
+            config = self.config
+            lists = self.lists.read(config, datetime.now(UTC), only=only)
+            return _ReadLists(config, lists, tuple(lists.compiled) if only is None else (only,))
 
     def _hooks(self) -> Hooks:
         return Hooks(
@@ -331,7 +378,7 @@ class Daemon:
         for guarded in not_taken.guarded:
             self.metrics.refused(zone, guarded.code)
 
-    def _read(self) -> tuple[Draft, tuple[str, ...]]:
+    def _read(self, reads_lists: bool) -> tuple[Draft, tuple[str, ...]]:
         """Reads everything outside anew; runs in a thread. Raises `Refused`."""
         with self._reader_at_work:
             wanted = load(self.config.path)
@@ -340,15 +387,23 @@ class Daemon:
                 text = f"new values of these options take a restart: {', '.join(restart_needed)}"
                 event(logging.WARNING, text)
             config = wanted.model_copy(update={option: getattr(self.config, option) for option in FIXED})
-            return read(config, self._ledger.orders, self.lists, datetime.now(UTC)), restart_needed
+            orders, now = self._ledger.orders, datetime.now(UTC)
+            return read(config, orders, self.lists, now, reads_lists=reads_lists), restart_needed
 
     async def _publish(
-        self, reason: str, what: "What", draft: Draft | None, restart_needed: tuple[str, ...], started: float
+        self,
+        reason: str,
+        what: "What",
+        read: "Draft | _ReadLists | None",
+        restart_needed: tuple[str, ...],
+        started: float,
     ) -> Served:
         async with self._publishing:
             if self._stopping:
                 raise Refused([Problem("dnsblock", None, "", "is stopping: nothing is published any more")])
-            draft = draft or Draft(self.config, self.lists, self._rules, ())
+            draft = read if isinstance(read, Draft) else Draft(self.config, self.lists, self._rules, ())
+            if isinstance(read, _ReadLists):
+                draft = replace(draft, lists=read.beside(self.lists, self.config))
             before = self.policy.snapshot.serial
             commit = asyncio.create_task(asyncio.to_thread(self._commit, draft))
             try:
@@ -374,6 +429,10 @@ class Daemon:
 
         Lists that cannot be put on record stay what they were, and keep no order from its time.
         """
+        if not draft.has_read_lists:
+            # Those of now: others may have been published meanwhile.
+            lists = self.lists.read(draft.config, datetime.now(UTC), only=NONE)
+            draft = replace(draft, lists=lists)
         policy = self._compile(draft, datetime.now(UTC))
         self.engine.check(policy.snapshot)
         failure: Exception | None = None

@@ -5,11 +5,13 @@ scalar is text, and there are no anchors, aliases, tags, merge keys, duplicate k
 is read as what it is to YAML, a document in flow style. Nothing but `Refused` ever comes out.
 """
 
+import errno
 import os
 import re
 import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -84,10 +86,8 @@ def read_bytes(path: Path, *, max_bytes: int) -> bytes:
     Never waits: a FIFO or a device in the place of a file is refused, not opened for ever.
     """
     try:
-        with open(path, "rb", opener=_open_without_waiting) as file:
+        with open_regular(path) as file:
             status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise Refused([Problem(str(path), None, "", "not a regular file")])
             data = file.read(max_bytes + 1) if status.st_size <= max_bytes else b""
     except (OSError, ValueError) as err:  # ValueError: a NUL in the path
         reason = err.strerror if isinstance(err, OSError) and err.strerror else str(err)
@@ -95,6 +95,15 @@ def read_bytes(path: Path, *, max_bytes: int) -> bytes:
     if len(data) > max_bytes or status.st_size > max_bytes:
         raise Refused([Problem(str(path), None, "", f"larger than {max_bytes:,} octets")])
     return data
+
+
+def open_regular(path: Path | str) -> BufferedReader:
+    """Opens a regular file to be read, and waits for nothing that has taken its place. Raises `OSError`."""
+    file = open(path, "rb", opener=_open_without_waiting)  # noqa: SIM115  # the caller closes it
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return file
+    file.close()
+    raise OSError(errno.EINVAL, "not a regular file", str(path))
 
 
 def _open_without_waiting(path: str, flags: int) -> int:

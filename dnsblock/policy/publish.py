@@ -19,7 +19,7 @@ from dnsblock.orders.order import Order
 from dnsblock.orders.state import State, derive
 from dnsblock.policy.compile import compile_orders
 from dnsblock.policy.rules import engine_rules
-from dnsblock.policy.sources import Lists
+from dnsblock.policy.sources import NONE, Lists
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,7 @@ class Draft:
     rules: Rules
     new: tuple[Order, ...]
     notes: tuple[str, ...] = ()
+    has_read_lists: bool = True
 
 
 def read(
@@ -39,10 +40,13 @@ def read(
     lists: Lists,
     now: datetime,
     progress: Progress | None = None,
+    *,
+    reads_lists: bool = True,
 ) -> Draft:
     """Reads inbox, lists and secrets. Raises `Refused` with every problem of every file.
 
     A list of which a good version is enforced is no reason to refuse anything else: see `Lists.not_taken`.
+    Without `reads_lists`, only those are read of which there is none.
     """
     problems: list[Problem] = []
     intake = Intake((), ())
@@ -54,7 +58,7 @@ def read(
         problems.extend(err.problems)
     problems.extend(_missing_answers(config, known, now))
     try:
-        fresh = lists.read(config, now, progress)
+        fresh = lists.read(config, now, progress, only=None if reads_lists else NONE)
     except Refused as err:
         problems.extend(err.problems)
     try:
@@ -63,7 +67,7 @@ def read(
         problems.extend(err.problems)
     if problems:
         raise Refused(problems)
-    return Draft(config, fresh, rules, intake.new, intake.notes)
+    return Draft(config, fresh, rules, intake.new, intake.notes, reads_lists)
 
 
 def _missing_answers(config: Config, known: Sequence[Order], now: datetime) -> Iterator[Problem]:

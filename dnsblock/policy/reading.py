@@ -16,7 +16,7 @@ from dnsblock.policy.compiling import Options
 from dnsblock.policy.guards import NOT_COMPILED, UNREADABLE, Guarded, judge
 from dnsblock.policy.history_facts import Compiled, Current, NewVersion, Version
 from dnsblock.policy.reports import Report
-from dnsblock.policy.store import Store
+from dnsblock.policy.store import Store, digest_of
 from dnsblock.policy.texts import Text
 
 
@@ -42,7 +42,7 @@ class Listed:
     known_by: str
     version: Version | None  # None: it is new, and not in the history yet
     new: NewVersion | None = None
-    has_taken_text: bool = False  # of a new one: its text was copied, and is to be kept
+    text: Text | None = None  # of a new one, until it is kept
     not_taken: NotTaken | None = None  # the text that is there now, if this is an older one
 
 
@@ -74,16 +74,11 @@ class Reader:
             # An order must not wait until ten million names are read again.
             return held.not_taken or held
         try:
-            # What is read from here on nobody can write to.
-            files = text.files
-            if not self.store.read_only:
-                files = self.store.take_text(self.zone.name, files)
-            if held is not None and self._is_the_same(held, files, options):
+            if held is not None and self._is_the_same(held, text, options):
                 self._know(held, text)
-                self.store.drop_taken_text(self.zone.name)
                 return replace(held, known_by=text.known_by, not_taken=None)
-            compiled = self._compile(files, held)
-            head = texts.head_of(files)
+            compiled = self._compile(text, held)
+            head = texts.head_of(text.files)
         except (OSError, NotCompiled) as err:
             reason = (err.strerror if isinstance(err, OSError) else None) or str(err)
             guarded = (Guarded(NOT_COMPILED, reason),)
@@ -104,7 +99,7 @@ class Reader:
         version = held.version
         return version is not None and (held.known_by, version.compiled.options) == (text.known_by, options)
 
-    def _is_the_same(self, held: Listed, files: Sequence[tuple[str, str]], options: str) -> bool:
+    def _is_the_same(self, held: Listed, text: Text, options: str) -> bool:
         """Whether the text is that of the version all the same: far quicker than to compile it.
 
         So is the text that was just rolled back from, and that still lies there: that is settled.
@@ -113,16 +108,19 @@ class Reader:
         if version is None:
             return False
         wanted = [version]
-        if version.how == "rollback":
+        if version.how != "rollback":
+            if texts.octets_of(held.known_by) not in (None, text.octets):
+                return False  # another size, so another text
+        else:
             with self.store.history() as history:
                 before = history.version(self.zone.name, version.number - 1)
             wanted += [] if before is None else [before]
-        sha256 = texts.sha256_of(files)
+        sha256 = texts.sha256_of(text.files)
         return any((one.compiled.source_sha256, one.compiled.options) == (sha256, options) for one in wanted)
 
-    def _compile(self, files: Sequence[tuple[str, str]], held: Listed | None) -> CompiledList:
+    def _compile(self, text: Text, held: Listed | None) -> CompiledList:
         return self.options.compile(
-            files,
+            text.files,
             folder=None if self.store.read_only else self.store.compiled,
             before=None if held is None else held.names,
             progress=self.progress,
@@ -132,7 +130,7 @@ class Reader:
         self, text: Text, compiled: CompiledList, head: bytes, held: Listed | None
     ) -> Listed | NotTaken:
         options, report = self.options.text, Report.of(compiled)
-        sha256 = texts.digest_of(compiled.sources)
+        sha256 = digest_of(compiled.sources)
         before = self.lost if held is None else held.version
         with self.store.history() as history:
             is_approved = history.approved(self.zone.name, sha256)
@@ -149,8 +147,7 @@ class Reader:
             how="accepted by hand" if is_approved else "first" if before is None else "refresh",
             known_by=text.known_by,
         )
-        has_taken_text = not self.store.read_only
-        return Listed(compiled.names, report, text.known_by, None, new, has_taken_text)
+        return Listed(compiled.names, report, text.known_by, None, new, text)
 
     def _know(self, held: Listed, text: Text) -> None:
         if text.known_by and text.known_by != held.known_by and not self.store.read_only:

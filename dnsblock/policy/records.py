@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import replace
 
 from dnsblock.config import HistoryOptions
 from dnsblock.errors import HistoryUnwritable, Refused
@@ -14,14 +15,11 @@ from dnsblock.policy.sources import Lists
 def accept(lists: Lists) -> None:
     """Puts new versions on record before anything of them is enforced.
 
-    Raises `HistoryUnwritable`, `OSError` and `Refused`; then nothing is on record.
+    Raises `HistoryUnwritable` and `Refused`; then nothing is on record.
     """
     new = lists.new
     if not new:
         return
-    for listed in new:
-        if listed.has_taken_text and listed.new is not None:
-            lists.store.adopt_text(listed.new.zone, listed.new.compiled.source_sha256)
     with lists.store.history() as history:
         versions = history.accept([listed.new for listed in new if listed.new is not None])
     lists.accepted(versions)
@@ -56,25 +54,24 @@ def refuse(lists: Lists, zone: str, not_taken: NotTaken) -> None:
     try:
         # A feed that is odd for weeks has another text twice a day, each of them as large as the list.
         lists.store.sweep()
-        lists.store.drop_taken_text(zone)
     except (Refused, OSError) as err:
         event(logging.ERROR, f"the compiled file of a refused list could not be removed: {err}")
 
 
-def keep_texts(lists: Lists) -> None:
-    """Keeps the texts of compiled versions, made smaller, for the day on which a compiled file is unusable.
+def keep_texts(lists: Lists, generations: int) -> None:
+    """Keeps the texts of compiled versions for the day on which a compiled file is unusable.
 
     Nobody waits for this: a text of ten million names takes some seconds.
     """
     try:
-        for zone in lists.listed:
+        for zone, listed in list(lists.listed.items()):
+            if listed.text is not None and listed.version is not None:
+                lists.store.keep_text(zone, listed.version.compiled.source_sha256, listed.text.files)
+                lists.listed[zone] = replace(listed, text=None)
             with lists.store.history() as history:
-                versions = history.versions(zone)
-            wanted = {version.compiled.source_sha256 for version in versions if version.has_file}
-            lists.store.drop_taken_text(zone)
-            lists.store.drop_texts(zone, wanted)
-            for sha256 in wanted:
-                lists.store.compress_text(zone, sha256)
+                versions = history.versions(zone, generations)
+            kept = {version.compiled.source_sha256 for version in versions if version.has_file}
+            lists.store.drop_texts(zone, kept)
     except (Refused, OSError) as err:
         event(logging.ERROR, f"the text of a list could not be kept: {err}")
 

@@ -5,7 +5,7 @@ A list that is refused changes nothing: the version that was accepted last stays
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -16,6 +16,7 @@ from dnsblock.errors import Problem, Refused
 from dnsblock.log import event
 from dnsblock.policy import PolicyZone
 from dnsblock.policy.compile import compile_addresses, list_rule
+from dnsblock.policy.compiling import Options
 from dnsblock.policy.guards import UNREADABLE
 from dnsblock.policy.history_facts import Version
 from dnsblock.policy.reading import Listed, NotTaken, Reader
@@ -23,6 +24,7 @@ from dnsblock.policy.store import Store
 from dnsblock.policy.texts import text_of
 
 MAX_ADDRESSES_BYTES = 1 << 30
+NONE = ""  # the name of no zone
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +58,8 @@ class Lists:
         fresh = Lists(self.store)
         for zone in config.zones:
             try:
-                if only not in (None, zone.name) and zone.name in self.compiled:
-                    self._carry_over(zone.name, fresh)
+                if only not in (None, zone.name) and self._stays(zone, config, only):
+                    self._keep(zone, config, fresh)
                 elif zone.kind == "list":
                     self._read(Reader(zone, config, self.store, now, progress or Progress()), fresh)
                 elif zone.kind == "addresses":
@@ -68,6 +70,19 @@ class Lists:
             raise Refused(problems)
         return fresh
 
+    def _stays(self, zone: Zone, config: Config, only: str | None) -> bool:
+        """Whether a zone need not be read while others are. Addresses are read, but not with a list."""
+        if zone.kind == "list" and (listed := self.listed.get(zone.name)) is not None:
+            version = listed.version
+            return version is not None and version.compiled.options == Options.of(zone, config).text
+        return zone.name in self.compiled and (zone.kind == "list" or only != NONE)
+
+    def _keep(self, zone: Zone, config: Config, fresh: "Lists") -> None:
+        if zone.name in self.listed:
+            self._take(zone, config, self.listed[zone.name], fresh)  # perhaps with another answer
+        elif zone.kind != "orders":
+            self._carry_over(zone.name, fresh)
+
     def _carry_over(self, zone: str, fresh: "Lists") -> None:
         fresh.compiled[zone] = self.compiled[zone]
         if zone in self.listed:
@@ -76,6 +91,13 @@ class Lists:
             fresh.missing[zone] = self.missing[zone]
         if zone in self._made_from:
             fresh._made_from[zone] = self._made_from[zone]
+
+    def with_zones_of(self, read: "Lists", zones: Sequence[str]) -> "Lists":
+        """These lists, with those of another reading for some zones."""
+        fresh = Lists(self.store)
+        for zone in self.compiled.keys() | zones:
+            (read if zone in zones else self)._carry_over(zone, fresh)
+        return fresh
 
     def with_others(self, config: Config, others: Mapping[str, Listed]) -> "Lists":
         """These lists with others in the place of some: those of a rollback."""
@@ -119,7 +141,7 @@ class Lists:
         """Notes that the new ones are in the history now."""
         for version in versions:
             new = self.listed[version.zone]
-            self.listed[version.zone] = replace(new, version=version, new=None, has_taken_text=False)
+            self.listed[version.zone] = replace(new, version=version, new=None)
 
     # ------- One list -------
 

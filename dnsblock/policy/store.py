@@ -3,17 +3,17 @@
 All of it can be made again but the history. Files are whole or not there: written beside, synced, renamed.
 """
 
-import errno
 import gzip
+import hashlib
 import logging
 import os
 import shutil
-import stat
 import threading
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from dnsblock import document
 from dnsblock._engine import Names, NamesUnusable
 from dnsblock.errors import Problem, Refused
 from dnsblock.log import event
@@ -91,46 +91,29 @@ class Store:
 
     # ------- Texts -------
 
-    def take_text(self, zone: str, files: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
-        """Copies a text that is to be compiled, so that what is compiled is what is kept, whoever writes to
-        its files meanwhile. Returns the copies, as (label, path). Raises `OSError`.
+    def keep_text(self, zone: str, source_sha256: str, files: Sequence[tuple[str, str]]) -> bool:
+        """Keeps a text, compressed, so that it can be compiled again whatever happens to its files.
+
+        False, and nothing kept, where it is another text by now. Raises `OSError`.
         """
-        taken = self._texts / f"{zone}.new"
-        shutil.rmtree(taken, ignore_errors=True)
-        taken.mkdir(mode=0o700)
-        copies = [(label, path, taken / f"{place:06}") for place, (label, path) in enumerate(files)]
-        for _, path, copy in copies:
-            if Path(path).parent == self.feeds:
-                os.link(path, copy)  # a download is never written to again, only replaced
-            else:
-                _copy(Path(path), copy)
-        return tuple((label, str(copy)) for label, _, copy in copies)
-
-    def adopt_text(self, zone: str, source_sha256: str) -> None:
-        """Keeps the text that was taken last: it is that of a version. Raises `OSError`."""
         kept = self._text(zone, source_sha256)
-        shutil.rmtree(kept, ignore_errors=True)
-        (self._texts / f"{zone}.new").rename(kept)
-
-    def drop_taken_text(self, zone: str) -> None:
-        """Removes the text that was taken last, where it was not adopted."""
-        shutil.rmtree(self._texts / f"{zone}.new", ignore_errors=True)
-
-    def compress_text(self, zone: str, source_sha256: str) -> None:
-        """Makes a kept text smaller, and sees to it that it is on the disk. Raises `OSError`."""
-        folder = self._text(zone, source_sha256)
-        raw = sorted(folder.glob("*[0-9]"))
-        for path in raw:
-            half = path.with_suffix(".tmp")
-            with path.open("rb") as read, half.open("wb") as written:
-                with gzip.GzipFile("", "wb", compresslevel=1, fileobj=written, mtime=0) as smaller:
-                    shutil.copyfileobj(read, smaller, 1 << 20)
-                written.flush()
-                os.fsync(written.fileno())
-            half.rename(path.with_suffix(".gz"))
-            path.unlink()
-        if raw:
-            _sync(folder)
+        half = self._texts / f"{zone}.new"
+        shutil.rmtree(half, ignore_errors=True)
+        try:
+            half.mkdir(mode=0o700)
+            read = [
+                (label, 0, _compress(path, half / f"{place:06}.gz"), True)
+                for place, (label, path) in enumerate(files)
+            ]
+            if digest_of(read) != source_sha256:
+                return False
+            _sync(half)
+            shutil.rmtree(kept, ignore_errors=True)
+            half.rename(kept)
+        finally:
+            shutil.rmtree(half, ignore_errors=True)
+        _sync(self._texts)
+        return True
 
     @contextmanager
     def text(self, version: Version) -> Iterator[list[tuple[str, str]]]:
@@ -142,8 +125,7 @@ class Store:
             again.mkdir(mode=0o700)
             files: list[tuple[str, str]] = []
             for path in sorted(folder.iterdir()) if folder.exists() else ():
-                opened = gzip.open if path.suffix == ".gz" else open
-                with opened(path, "rb") as read, (again / path.stem).open("wb") as written:
+                with gzip.open(path, "rb") as read, (again / path.stem).open("wb") as written:
                     shutil.copyfileobj(read, written, 1 << 20)
                 files.append((path.stem, str(again / path.stem)))
             yield files
@@ -161,16 +143,24 @@ class Store:
         return self._texts / f"{zone}@{source_sha256}"
 
 
-def _copy(source: Path, target: Path) -> None:
-    """Never waits for what has taken the place of a file, and copies no device that has no end."""
-    with open(source, "rb", opener=_without_waiting) as read, target.open("wb") as written:
-        if not stat.S_ISREG(os.fstat(read.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", str(source))
-        shutil.copyfileobj(read, written, 1 << 20)
+def digest_of(sources: Sequence[tuple[str, int, str, bool]]) -> str:
+    """The SHA-256 by which a text is accepted: of the file, or, of several, over their own."""
+    if len(sources) == 1:
+        return sources[0][2]
+    return hashlib.sha256("\n".join(sha256 for _, _, sha256, _ in sources).encode()).hexdigest()
 
 
-def _without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)
+def _compress(source: str, target: Path) -> str:
+    """Writes a file compressed and on the disk; returns the SHA-256 of what was read."""
+    digest = hashlib.sha256()
+    with document.open_regular(source) as read, target.open("wb") as written:
+        with gzip.GzipFile("", "wb", compresslevel=1, fileobj=written, mtime=0) as smaller:
+            while part := read.read(1 << 20):
+                digest.update(part)
+                smaller.write(part)
+        written.flush()
+        os.fsync(written.fileno())
+    return digest.hexdigest()
 
 
 def _sync(folder: Path) -> None:

@@ -9,9 +9,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dnsblock import document
 from dnsblock.config import Zone
 from dnsblock.errors import Problem, Refused
-from dnsblock.policy.store import Store
+from dnsblock.policy.store import Store, digest_of
 
 SETTLED_NS = 2_000_000_000  # how old the latest write to a file must be for it to be thought whole
 # How old it must be for the next write to have another time: some ticks of the kernel's clock, or, where a
@@ -95,23 +96,21 @@ def _known_by(found: Sequence[tuple[Path, os.stat_result]], *, is_feed: bool) ->
     return known_by if is_told else "", age >= SETTLED_NS
 
 
-def digest_of(sources: Sequence[tuple[str, int, str, bool]]) -> str:
-    """The SHA-256 by which a text is accepted: of the file, or, of several, over their own."""
-    if len(sources) == 1:
-        return sources[0][2]
-    return hashlib.sha256("\n".join(sha256 for _, _, sha256, _ in sources).encode()).hexdigest()
+def octets_of(known_by: str) -> int | None:
+    """How large the files are that are known by this; None where nothing is known."""
+    return sum(size for _, _, _, size, *_ in json.loads(known_by)) if known_by else None
 
 
 def sha256_of(files: Sequence[tuple[str, str]]) -> str:
     """The same, by reading the files. Raises `OSError`."""
     digests: list[tuple[str, int, str, bool]] = []
     for label, path in files:
-        with open(path, "rb") as file:
+        with document.open_regular(path) as file:
             digests.append((label, 0, hashlib.file_digest(file, "sha256").hexdigest(), True))
     return digest_of(digests)
 
 
 def head_of(files: Sequence[tuple[str, str]]) -> bytes:
     """The first octets of a text."""
-    with Path(files[0][1]).open("rb") as file:
+    with document.open_regular(files[0][1]) as file:
         return file.read(1024)

@@ -1,7 +1,9 @@
 """One publish at a time, whole or not at all: what is slow or wrong never changes what was ordered."""
 
+import contextlib
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -32,6 +34,41 @@ def test_a_slow_reload_keeps_no_block_beyond_its_end(subject: Subject, upstream:
     finally:
         reload.kill()
         reload.wait()
+
+
+def test_an_order_does_not_wait_for_a_list_that_is_being_read(subject: Subject, upstream: StubUpstream):
+    """A list of ten million names takes seconds to compile, each hour: an order takes effect meanwhile."""
+    zones = [
+        ORDERS_ZONE,
+        {"name": "slow", "list": "slow.txt", "answer": "nodata", "source": {"every_s": 86_400}},
+    ]
+    subject.start(zones=zones, lists={"slow.txt": ["first.example"]}, upstreams=[upstream.address])
+    path = subject.put_list("slow.txt", "näme.example\n".encode() * 8_000_000)
+    refresh = subprocess.Popen(
+        [dnsblock(), "source", "refresh", "slow", "-c", subject.config_path], stdout=subprocess.DEVNULL
+    )
+    try:
+        wait_for(lambda: is_open(subject.process.pid, path), "the list is being read")
+        subject.put_order(block("B-1", [NAME]))
+        subject.reload()
+        assert is_sinkholed(subject.query(NAME))
+        assert refresh.poll() is None, "the list was read before: it is too short"
+        assert refresh.wait(60) == 0
+    finally:
+        refresh.kill()
+        refresh.wait()
+    assert is_sinkholed(subject.query(NAME))
+    assert not is_forwarded(subject.query("xn--nme-qla.example"))
+    assert is_forwarded(subject.query("first.example"))
+
+
+def is_open(pid: int, path: Path) -> bool:
+    """Whether a process has a file open."""
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            if descriptor.readlink() == path:
+                return True
+    return False
 
 
 def test_a_profile_that_an_order_will_need_cannot_be_taken_away(subject: Subject, upstream: StubUpstream):

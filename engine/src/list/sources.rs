@@ -1,7 +1,8 @@
 //! The files that a list comes from, line by line, in little memory.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 
 use sha2::{Digest, Sha256};
@@ -30,8 +31,17 @@ pub struct Read {
 /// The first octets of a file, by which its format is recognised.
 pub fn head(source: &Source, octets: u64) -> io::Result<Vec<u8>> {
     let mut head = Vec::new();
-    File::open(&source.path)?.take(octets).read_to_end(&mut head)?;
+    open(source)?.take(octets).read_to_end(&mut head)?;
     Ok(head)
+}
+
+/// Waits for nothing that has taken the place of a file, and reads no device without end.
+fn open(source: &Source) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&source.path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
+    }
 }
 
 /// Reads a file to its end. `take` gets every line with its number from 1 and without its
@@ -41,7 +51,7 @@ pub fn read(
     mut take: impl FnMut(u32, Option<&[u8]>) -> io::Result<()>,
     mut progress: impl FnMut(usize),
 ) -> io::Result<Read> {
-    let mut file = File::open(&source.path)?;
+    let mut file = open(source)?;
     let mut hasher = Sha256::new();
     let mut read = Read { octets: 0, lines: 0, sha256: [0; 32], ends_with_line_feed: true };
     let mut buffer = vec![0; READ];
