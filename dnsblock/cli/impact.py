@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -61,6 +62,8 @@ def impact(
 def _await_report(client: "Client", ask: Callable[[], dict[str, Any]], seconds: int) -> dict[str, Any]:
     from concurrent.futures import ThreadPoolExecutor, wait
 
+    # A shell that starts it in the background has switched this off, and who ends it wants its report.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(ask)
         try:
