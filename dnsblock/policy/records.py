@@ -11,6 +11,8 @@ from dnsblock.policy.history_facts import Published, Refusal
 from dnsblock.policy.reading import NotTaken
 from dnsblock.policy.sources import Lists
 
+VERSIONS = 100  # of which texts are kept as long as there is a compiled file, at least
+
 
 def accept(lists: Lists) -> None:
     """Puts new versions on record before anything of them is enforced.
@@ -69,7 +71,8 @@ def keep_texts(lists: Lists, generations: int) -> None:
                 lists.store.keep_text(zone, listed.version.compiled.source_sha256, listed.text.files)
                 lists.listed[zone] = replace(listed, text=None)
             with lists.store.history() as history:
-                versions = history.versions(zone, generations)
+                # Older ones may have a file, too: that of a newer one, which names the same.
+                versions = history.versions(zone, max(VERSIONS, generations))
             kept = {version.compiled.source_sha256 for version in versions if version.has_file}
             lists.store.drop_texts(zone, kept)
     except (Refused, OSError) as err:

@@ -268,7 +268,7 @@ def test_a_folder_that_cannot_be_read_says_what_to_do(tmp_path: Path):
 def test_a_device_in_the_inbox_holds_nothing_up(refused, inbox: Path):
     """Opening a FIFO waits for a writer, which may never come."""
     os.mkfifo(inbox / "o.yaml")
-    assert refused() == ["o.yaml: not a regular file"]
+    assert refused() == ["o.yaml: cannot be read: not a regular file"]
 
 
 def test_a_broken_link_and_a_hostile_file_name_are_refused(refused, inbox: Path):

@@ -96,7 +96,7 @@ class Provider:
         self.daemon = daemon = Daemon(self.config)
         daemon_module._start(daemon.engine, daemon.policy.snapshot, daemon._rules)
         daemon._settle("start")
-        records.keep_texts(daemon.lists)
+        records.keep_texts(daemon.lists, GENERATIONS)
         self._socket.connect(("127.0.0.1", daemon.engine.addresses()[0][1]))
 
     def end(self) -> None:
