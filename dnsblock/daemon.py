@@ -334,7 +334,7 @@ class Daemon:
             lists = await asyncio.to_thread(lists_of, serial, reason, self.lists, self.config, now)
             read = _ReadLists(self.config, lists, tuple(lists.listed))
             done = await self._publish(f"rollback to serial {serial}", "lists", read, (), started)
-            await self._conclude(reads_lists=True)
+            await asyncio.to_thread(records.keep_texts, self.lists, self.config.history.generations)
             return done
 
     async def accept_source(self, zone: str, sha256: str, who: str, reason: str) -> Served:
