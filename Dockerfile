@@ -18,7 +18,7 @@ RUN make install PREFIX=/opt/dnsblock
 FROM debian:bookworm-slim
 # tzdata: times are shown in a zone of the configuration, Asia/Jakarta by default.
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends python3 tzdata \
+    && apt-get install -y --no-install-recommends ca-certificates python3 tzdata \
     && rm -rf /var/lib/apt/lists/*
 RUN useradd --system --uid 10053 --user-group --no-create-home --shell /usr/sbin/nologin dnsblock \
     && install -d -o 10053 -g 10053 -m 0700 /var/lib/dnsblock \
