@@ -16,7 +16,7 @@ RUN make wheel
 RUN make install PREFIX=/opt/dnsblock
 
 FROM debian:bookworm-slim
-# tzdata: times are shown in a zone of the configuration, Asia/Jakarta by default.
+# ca-certificates: by which feeds are trusted. tzdata: times are shown in a zone of the configuration, Asia/Jakarta by default.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates python3 tzdata \
     && rm -rf /var/lib/apt/lists/*

@@ -115,7 +115,7 @@ def test_the_image_is_made_in_two_stages_and_the_final_one_has_no_compiler():
     packages = [s.rest for s in steps() if s.stage == 1 and s.word == "RUN" and "apt-get install" in s.rest]
     assert len(packages) == 1
     names = packages[0].split("--no-install-recommends ")[1].split(" && ")[0].split()
-    assert names == ["python3", "tzdata"]
+    assert names == ["ca-certificates", "python3", "tzdata"]
     assert f"--from=build {PREFIX} {PREFIX}" in [step.rest for step in steps() if step.word == "COPY"]
 
 
