@@ -52,7 +52,7 @@ class Ledger:
             try:
                 file = os.open(folder / FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 try:
-                    _sync_folder(folder)  # the file itself, in case it is new
+                    sync_folder(folder)  # the file itself, in case it is new
                     read = _read(folder / FILE)
                     _mend(file, read)
                     return cls(folder, read, file=file, lock=lock)
@@ -245,7 +245,7 @@ def _store_entries(folder: Path, order: Order) -> None:
     if stored.exists():
         return
     folder.mkdir(mode=0o700, exist_ok=True)
-    _sync_folder(folder.parent)
+    sync_folder(folder.parent)
     half = stored.with_suffix(".tmp")
     try:
         with half.open("wb") as file:
@@ -255,10 +255,10 @@ def _store_entries(folder: Path, order: Order) -> None:
         half.rename(stored)
     finally:
         half.unlink(missing_ok=True)  # a full disk is not made fuller
-    _sync_folder(folder)
+    sync_folder(folder)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """A new name in a folder is on the disk only when the folder is (fsync(2))."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from dnsblock.errors import FetchFailed, shown
+from dnsblock.orders.ledger import sync_folder
 
 PIECE_BYTES = 1 << 20  # decoded at once: a few kilobytes of gzip can become gigabytes
 BEGINNING_BYTES = 200  # enough to see what it is, and to show it
@@ -72,7 +73,7 @@ class Download:
             os.fsync(self._file.fileno())
             self._file.close()
             self._half.rename(self._into)
-            _sync_folder(self._into.parent)
+            sync_folder(self._into.parent)
         return self._sha256.hexdigest(), self._octets
 
     def discard(self) -> None:
@@ -143,12 +144,3 @@ class _Gzip:
 
 def _member() -> "zlib._Decompress":
     return zlib.decompressobj(wbits=31)  # 15 bits of window, and 16 for gzip's header and checksum
-
-
-def _sync_folder(folder: Path) -> None:
-    """A new name in a folder is on the disk only when the folder is (fsync(2))."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -17,6 +17,7 @@ from dnsblock import document
 from dnsblock._engine import Names, NamesUnusable
 from dnsblock.errors import Problem, Refused
 from dnsblock.log import event
+from dnsblock.orders.ledger import sync_folder
 from dnsblock.policy.history import History
 from dnsblock.policy.history_facts import Version
 
@@ -107,12 +108,12 @@ class Store:
             ]
             if digest_of(read) != source_sha256:
                 return False
-            _sync(half)
+            sync_folder(half)
             shutil.rmtree(kept, ignore_errors=True)
             half.rename(kept)
         finally:
             shutil.rmtree(half, ignore_errors=True)
-        _sync(self._texts)
+        sync_folder(self._texts)
         return True
 
     @contextmanager
@@ -161,12 +162,3 @@ def _compress(source: str, target: Path) -> str:
         written.flush()
         os.fsync(written.fileno())
     return digest.hexdigest()
-
-
-def _sync(folder: Path) -> None:
-    """A new name in a folder is on the disk only when the folder is (fsync(2))."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
