@@ -9,7 +9,6 @@ import ssl
 import subprocess
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -67,13 +66,12 @@ class Server:
         self._behaviours: dict[str, Behaviour] = {}
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
-        self._connections: set[asyncio.Task[None]] = set()
         self.requests: list[Request] = []  # the latest last
 
     def __enter__(self) -> Self:
         self._thread.start()
         self._server = self._run(
-            asyncio.start_server(self._connected, "127.0.0.1", 0, ssl=self._certificate, backlog=16)
+            asyncio.start_server(self._connected, "127.0.0.1", 0, backlog=16)
         )
         self.port: int = self._server.sockets[0].getsockname()[1]
         return self
@@ -97,19 +95,28 @@ class Server:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=30)
 
     async def _close(self) -> None:
+        for listening in self._server.sockets:
+            self._loop.remove_reader(listening.fileno())
+        await asyncio.sleep(0)  # whoever was accepted in this turn gets a transport, while the server is open
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in others:
+                task.cancel()
+            await asyncio.wait(others)
         self._server.close()
-        for connection in self._connections:
-            connection.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
+        await asyncio.sleep(0)  # closed transports give their sockets back in the next turn
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = asyncio.current_task()
-        assert connection is not None
-        self._connections.add(connection)
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = self._loop.create_task(self._answer(reader, writer))
+        connection.add_done_callback(lambda _: writer.transport.abort())
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
+            if self._certificate:  # here, where the end of the server reaches a handshake that does not end
+                await writer.start_tls(self._certificate)
             first = await reader.readexactly(1)
             if first == TLS_HANDSHAKE:  # in the clear
                 writer.write(head("400 Bad Request"))
+                await writer.drain()
                 return
             text = (first + await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             request_line, *lines = text.rstrip().split("\r\n")
@@ -117,13 +124,10 @@ class Server:
             fields = (line.partition(":") for line in lines)
             self.requests.append(Request(target, {name.lower(): value.strip() for name, _, value in fields}))
             await self._behaviours.get(target.partition("?")[0], unknown)(reader, writer)
-        except (OSError, asyncio.IncompleteReadError):
-            pass  # a client that has seen enough goes away in the middle, which is what these tests want
-        finally:
             writer.close()
-            with suppress(OSError):
-                await writer.wait_closed()
-            self._connections.discard(connection)
+            await writer.wait_closed()
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # a client that has seen enough goes away in the middle, which is what these tests want
 
 
 def sends(octets: bytes) -> Behaviour:
