@@ -23,7 +23,7 @@ use crate::limits::{Crowd, Limiter};
 use crate::policy::{PolicyZone, Snapshot, seed};
 use crate::shared::{Events, Serving, Settings, Shared, lock};
 use crate::trial::Trial;
-use crate::upstream::{Health, sockets, watch};
+use crate::upstream::{Claims, Health, sockets, watch};
 use crate::worker::{self, Sockets};
 use crate::{tcp, udp};
 
@@ -82,7 +82,7 @@ impl Engine {
         }
         let mut sockets = Vec::new();
         for (udp, tcp) in udp_sockets.into_iter().zip(tcp_sockets) {
-            sockets.push(Sockets { udp, tcp, wake: waker()? });
+            sockets.push(Sockets { thread: sockets.len(), udp, tcp, wake: waker()? });
         }
         settings.listen.clone_from(&addresses);
         let upstream = &settings.upstream;
@@ -99,9 +99,10 @@ impl Engine {
             trial: None,
         };
         let connections = settings.listen.iter().map(|_| AtomicUsize::new(0)).collect();
+        let wakers: Vec<_> = sockets.iter().map(|sockets| Arc::clone(&sockets.wake)).collect();
         Ok(Engine {
             counters: counters.collect(),
-            wakers: sockets.iter().map(|sockets| Arc::clone(&sockets.wake)).collect(),
+            wakers: wakers.clone(),
             watch_waker: waker()?,
             addresses,
             shared: Arc::new(Shared {
@@ -111,6 +112,7 @@ impl Engine {
                 health: Arc::new(health),
                 limiter: Limiter::new(seed()),
                 cache: Cache::default(),
+                claims: Arc::new(Claims::new(wakers)),
                 crowd: Arc::new(Crowd::new(seed())),
                 connections,
                 stop_at: OnceLock::new(),

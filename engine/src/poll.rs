@@ -21,7 +21,7 @@ const EVENTS: usize = 128;
 /// Whom an event concerns; the numbers are places in that part's own table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Token {
-    /// The control thread wants something.
+    /// Another thread wants something.
     Wake,
     /// A UDP socket that clients send to.
     Udp(usize),

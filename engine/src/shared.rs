@@ -16,7 +16,7 @@ use crate::limits::{Crowd, Limiter};
 use crate::name::{Name, Walk};
 use crate::policy::{Part, Snapshot};
 use crate::trial::Trial;
-use crate::upstream::Health;
+use crate::upstream::{Claims, Health};
 use crate::{tcp, upstream};
 
 /// Events kept until somebody takes them.
@@ -39,6 +39,7 @@ pub struct Shared {
     pub health: Arc<Health>,
     pub limiter: Limiter,
     pub cache: Cache,
+    pub claims: Arc<Claims>,
     /// Open TCP connections by client, and by the place of the listener.
     pub crowd: Arc<Crowd>,
     pub connections: Arc<[AtomicUsize]>,

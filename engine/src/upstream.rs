@@ -23,6 +23,7 @@ use crate::sys::{BATCH, Batch, Local, Peer};
 
 pub mod asker;
 pub mod choice;
+pub mod claims;
 pub mod flight;
 pub mod health;
 mod ids;
@@ -35,12 +36,14 @@ pub mod watch;
 
 pub use asker::{Asker, Tells};
 pub use choice::{Choice, Server};
+pub use claims::{Claims, Heard};
 pub use flight::{Flight, MAX_ATTEMPTS, Origin, Waiter};
 pub use health::{Health, MAX_UPSTREAMS};
 pub use watch::Probe;
 
 use asker::Subnet;
 use choice::Chooser;
+use claims::Claim;
 use flight::{Channel, Route};
 use health::{Failure, Mask};
 use questions::Questions;
@@ -106,6 +109,9 @@ pub struct Upstreams {
     stream_of: Vec<Option<usize>>,
     flights: Slab<Flight>,
     questions: Questions,
+    claims: Arc<Claims>,
+    /// Which of the packet threads this is.
+    thread: usize,
     /// In order of time, since every attempt gets the same patience.
     deadlines: VecDeque<Deadline>,
     /// What waits to be sent to each upstream, and to which something does.
@@ -121,10 +127,12 @@ pub struct Upstreams {
 pub type Arrived<M> = Vec<(Flight, M)>;
 
 impl Upstreams {
-    /// `workers`: packet threads, each of which has sockets towards each upstream.
+    /// `workers`: packet threads, each of which has sockets towards each upstream;
+    /// `thread`: which of them this is.
     pub fn new(
         settings: Settings,
         workers: usize,
+        (claims, thread): (Arc<Claims>, usize),
         health: Arc<Health>,
         poll: Rc<Poll>,
         counters: Arc<Counters>,
@@ -142,6 +150,8 @@ impl Upstreams {
             streams: Slab::new(),
             flights: Slab::new(),
             questions: Questions::default(),
+            claims,
+            thread,
             deadlines: VecDeque::new(),
             outboxes: (0..servers).map(|_| Outbox::default()).collect(),
             pending: 0,
@@ -159,8 +169,7 @@ impl Upstreams {
 
     /// Whether anybody waits for an answer.
     pub fn owes_answers(&self) -> bool {
-        let is_awaited = |flight: &Flight| !matches!(flight.first.origin, Origin::Nobody);
-        self.flights.iter().any(|(_, flight)| is_awaited(flight) || !flight.others.is_empty())
+        self.flights.iter().any(|(_, flight)| flight.is_awaited())
     }
 
     pub fn has_room(&self) -> bool {
@@ -171,13 +180,37 @@ impl Upstreams {
         self.settings.tells_client()
     }
 
-    /// Takes a question over; it ends in `receive`, `read_stream` or `expire`.
-    pub fn ask(&mut self, mut flight: Flight, now: Instant) {
+    /// Takes a question over; it ends in `receive`, `read_stream`, `hear` or `expire`.
+    /// False where another packet thread asks it.
+    pub fn ask(&mut self, mut flight: Flight, now: Instant) -> bool {
+        let is_awaited = flight.is_awaited();
+        (flight.claim, flight.is_told) = self.claim(&flight, is_awaited);
+        let asks = !flight.is_told;
+        if !asks && !is_awaited {
+            return false;
+        }
         let entry = self.flights.vacant_entry();
         let place = entry.key();
         self.questions.enter(place, &mut flight, now);
         entry.insert(flight);
-        self.attempt(place, now);
+        match asks {
+            true => self.attempt(place, now),
+            false => self.wait(place, now + self.settings.timeout, now),
+        }
+        asks
+    }
+
+    /// Takes the right to ask this question, or true where another packet thread has it,
+    /// which tells this one if it `listens`. What an upstream says to one client is not
+    /// told to others.
+    fn claim(&self, flight: &Flight, listens: bool) -> (Option<Claim>, bool) {
+        if self.tells_client() || !self.claims.are_needed() {
+            return (None, false);
+        }
+        let (question, listener) = (flight.first.key().hash(), listens.then_some(self.thread));
+        let claim = self.claims.claim(question, flight.purges, listener);
+        let is_taken = claim.is_none();
+        (claim, is_taken)
     }
 
     /// When `expire` or `impatient` has work next.
@@ -190,6 +223,12 @@ impl Upstreams {
 
     /// Sends a flight once more, to the upstream that is best now.
     fn attempt(&mut self, key: usize, now: Instant) {
+        let flight = &mut self.flights[key];
+        if flight.is_told {
+            // As patient as if it had been sent.
+            flight.attempts += 1;
+            return self.wait(key, now + self.settings.timeout, now);
+        }
         let flight = &self.flights[key];
         let chosen =
             self.chooser.choose(&self.health, flight.asked, flight.first.name(), &mut self.random, now);
@@ -332,6 +371,39 @@ impl Upstreams {
             }
         }
         arrived
+    }
+
+    /// Takes what other packet threads have heard that asked for this one.
+    pub fn hear(&mut self, now: Instant) -> Arrived<Heard> {
+        let mut arrived = Vec::new();
+        for letter in self.claims.read(self.thread) {
+            let Some(key) = self.questions.find(letter.question) else { continue };
+            if !self.flights[key].is_told {
+                continue;
+            }
+            let mut question = [0; MAX_QUESTION];
+            let asked = self.flights[key].asked_question(&mut question);
+            match letter.heard {
+                Heard::Lost => self.ask_after_all(key, now),
+                // Another question with the same hash.
+                Heard::Answer(message) if !relay::answers(&message, asked) => self.ask_after_all(key, now),
+                heard => {
+                    self.flights[key].purges = letter.purges;
+                    arrived.push((self.land(key), heard));
+                }
+            }
+        }
+        arrived
+    }
+
+    /// Asks what the thread that had the right to will not tell.
+    fn ask_after_all(&mut self, key: usize, now: Instant) {
+        let (claim, is_told) = self.claim(&self.flights[key], true);
+        let flight = &mut self.flights[key];
+        (flight.claim, flight.is_told) = (claim, is_told);
+        if !is_told {
+            self.attempt(key, now);
+        }
     }
 
     /// Finds the flight that a message answers, and ends it; `None` for what

@@ -40,9 +40,12 @@ const DRAIN_ROUNDS: usize = 128;
 
 /// The sockets of one packet thread.
 pub struct Sockets {
+    /// Which of the packet threads has them.
+    pub thread: usize,
     pub udp: Vec<UdpSocket>,
     pub tcp: Vec<TcpListener>,
-    /// Becomes readable when the control thread wants something.
+    /// Becomes readable when the control thread wants something, or another packet
+    /// thread tells something.
     pub wake: Arc<OwnedFd>,
 }
 
@@ -124,6 +127,7 @@ struct Worker {
 
 impl Worker {
     fn new(shared: Arc<Shared>, counters: Arc<Counters>, sockets: Sockets) -> io::Result<Worker> {
+        let thread = (Arc::clone(&shared.claims), sockets.thread);
         let poll = Rc::new(Poll::new()?);
         poll.add(&*sockets.wake, Token::Wake, true, false)?;
         let listeners = sockets.udp.into_iter().map(Listener::new).collect::<io::Result<Vec<_>>>()?;
@@ -142,7 +146,14 @@ impl Worker {
                 Arc::clone(&shared.connections),
                 Arc::clone(&shared.crowd),
             ),
-            upstreams: Upstreams::new(settings, workers, health, Rc::clone(&poll), Arc::clone(&counters)),
+            upstreams: Upstreams::new(
+                settings,
+                workers,
+                thread,
+                health,
+                Rc::clone(&poll),
+                Arc::clone(&counters),
+            ),
             shared,
             counters,
             poll,
@@ -222,6 +233,7 @@ impl Worker {
         let mut count = [0; 8];
         // Empty is fine: what there is to do is looked up elsewhere.
         let _ = rustix::io::read(&*self.wake, &mut count);
+        self.take_letters();
     }
 
     //--- UDP

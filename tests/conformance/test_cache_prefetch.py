@@ -31,7 +31,7 @@ TTL = 4  # the last tenth of it is long enough for a busy machine to ask in
 
 def begin(subject: Subject, upstream: StubUpstream, /, script: Script, **config: object) -> None:
     upstream.script = script
-    start(subject, upstream, **{"cache": PREFETCH, "upstream": PATIENT, "workers": 1} | config)
+    start(subject, upstream, **{"cache": PREFETCH, "upstream": PATIENT, "workers": 4} | config)
 
 
 def test_what_is_asked_for_in_its_last_tenth_is_refreshed(subject: Subject, upstream: StubUpstream):

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::asker::Asker;
+use super::claims::Claim;
 use super::health::{Mask, bit};
 use crate::cache::{Kept, Key};
 use crate::message::{MAX_QUESTION, Query};
@@ -25,6 +26,10 @@ pub struct Flight {
     pub stale: Option<Kept>,
     /// How often something had been purged from the cache when this was asked.
     pub purges: u64,
+    /// The right to ask, where there are other packet threads.
+    pub claim: Option<Claim>,
+    /// Another packet thread asks, and will tell.
+    pub(super) is_told: bool,
     /// The hash of the question.
     pub(super) question: u64,
     /// Tells it from another flight in the same place.
@@ -122,6 +127,8 @@ impl Flight {
             over_tcp: false,
             stale,
             purges,
+            claim: None,
+            is_told: false,
             question: 0,
             number: 0,
             attempts: 0,
@@ -133,6 +140,11 @@ impl Flight {
             sent_at: None,
             stamp: 0,
         }
+    }
+
+    /// Whether anybody waits for the answer.
+    pub fn is_awaited(&self) -> bool {
+        !matches!(self.first.origin, Origin::Nobody) || !self.others.is_empty()
     }
 
     pub(super) fn note_attempt(&mut self, upstream: usize) {

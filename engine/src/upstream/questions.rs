@@ -29,6 +29,11 @@ impl Questions {
         self.joined
     }
 
+    /// The place of the latest flight with a question of this hash.
+    pub fn find(&self, question: u64) -> Option<usize> {
+        self.flights.get(&question).copied()
+    }
+
     /// When somebody has waited long enough.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.impatient.front().map(|(at, ..)| *at)
@@ -63,7 +68,7 @@ impl Upstreams {
             return Some(waiter);
         }
         let key = waiter.key();
-        let place = self.questions.flights.get(&key.hash()).copied();
+        let place = self.questions.find(key.hash());
         let Some(flight) = place.and_then(|place| self.flights.get_mut(place)) else { return Some(waiter) };
         if flight.first.key() != key {
             return Some(waiter);

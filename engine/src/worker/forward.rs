@@ -12,7 +12,7 @@ use crate::poll::Event;
 use crate::relay;
 use crate::shared::Serving;
 use crate::sys::{DATAGRAM, Local};
-use crate::upstream::{Asker, Flight, Origin, Waiter};
+use crate::upstream::{Asker, Flight, Heard, Origin, Waiter};
 
 /// A query that somebody else must answer.
 pub(super) struct Passed {
@@ -57,6 +57,14 @@ impl Said<'_> {
             Said::Now(message) => Some(message),
             Said::Before(kept, _) => Some(kept.message()),
             Said::TooLong | Said::Nothing(_) => None,
+        }
+    }
+
+    /// For packet threads whose clients asked the same.
+    fn to_others(self) -> Heard {
+        match self {
+            Said::TooLong => Heard::TooLong,
+            _ => self.message().map_or(Heard::Nothing, |message| Heard::Answer(message.into())),
         }
     }
 }
@@ -138,16 +146,20 @@ impl Worker {
         alone
     }
 
-    fn ask(&mut self, waiter: Box<Waiter>, stale: Option<Kept>) {
+    /// Asks an upstream; false where that is not done, or another packet thread does it.
+    fn ask(&mut self, waiter: Box<Waiter>, stale: Option<Kept>) -> bool {
         let mut flight = Flight::new(waiter, stale, self.shared.cache.purges());
         if self.upstreams.tells_client() {
             flight.asker = self.asker(flight.first.origin);
         }
-        if self.upstreams.has_room() {
-            self.upstreams.ask(flight, self.now);
-        } else {
+        if !self.upstreams.has_room() {
             self.finish(flight, Said::Nothing(Outcome::Overloaded));
+            return false;
         }
+        let is_awaited = flight.is_awaited();
+        let is_asked = self.upstreams.ask(flight, self.now);
+        self.counters.joined.add(u64::from(is_awaited && !is_asked));
+        is_asked
     }
 
     /// Who asks, and at which address of ours.
@@ -176,8 +188,8 @@ impl Worker {
         if self.upstreams.has_room()
             && let Some(waiter) = self.upstreams.join(waiter)
         {
-            self.counters.prefetched.add(1);
-            self.ask(waiter, None);
+            let is_asked = self.ask(waiter, None);
+            self.counters.prefetched.add(u64::from(is_asked));
         }
     }
 
@@ -201,6 +213,18 @@ impl Worker {
         }
     }
 
+    /// Takes what other packet threads have heard about questions of this one.
+    pub(super) fn take_letters(&mut self) {
+        for (flight, heard) in self.upstreams.hear(self.now) {
+            let said = match &heard {
+                Heard::Answer(message) => Said::Now(message),
+                Heard::TooLong => Said::TooLong,
+                Heard::Nothing | Heard::Lost => Said::Nothing(Outcome::Failed),
+            };
+            self.finish(flight, said);
+        }
+    }
+
     /// Gives what there is to those whose patience is at an end.
     pub(super) fn give_up_waiting(&mut self) {
         for flight in self.upstreams.expire(self.now) {
@@ -214,7 +238,7 @@ impl Worker {
 
     /// Answers those who wait for a question that has been answered, or will not be.
     fn finish(&mut self, flight: Flight, said: Said<'_>) {
-        let Flight { first, others, stale, purges, .. } = flight;
+        let Flight { first, others, stale, purges, claim, .. } = flight;
         let kept = catch_unwind(AssertUnwindSafe(|| self.keep(first.key(), purges, said)));
         let has_failed = match kept {
             Ok(has_failed) => has_failed,
@@ -223,6 +247,9 @@ impl Worker {
                 false
             }
         };
+        if let Some(claim) = claim {
+            claim.tell(|| said.to_others());
+        }
         let said = match &stale {
             // RFC 8767 4: a failure is no better than what was known before.
             Some(stale) if has_failed => Said::Before(stale, Age::Stale),
