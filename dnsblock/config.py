@@ -406,8 +406,6 @@ class Zone(_Options):
             raise ValueError("unsigned belongs to an issuer: a list is not signed")
         if self.addresses is not None and self.targets == "ignore":
             raise ValueError("targets: ignore would leave a zone of addresses without effect")
-        if self.addresses is not None and self.mode == "shadow":
-            raise ValueError("mode: shadow counts names, and a zone of addresses holds none")
         return self
 
     @property

@@ -17,8 +17,9 @@ use crate::message::{
     ExtendedError, Head, MAX_MESSAGE, Opt, Query, Refusal, Section, Writer, ede, has_empty_option, rcode,
     rtype,
 };
-use crate::name::Name;
-use crate::policy::{Action, Answer, Decision, Snapshot};
+use crate::name::{Name, Walk};
+use crate::policy::names::SEED;
+use crate::policy::{Action, Answer, Decision, Snapshot, Supposed};
 use crate::prefix::Prefixes;
 use crate::relay;
 
@@ -259,14 +260,7 @@ pub fn judge_targets<'a>(
     now: u64,
     out: &mut [u8],
 ) -> Judgement<'a> {
-    let over_tcp = query.head.hop.over_tcp;
-    let listed = |name: &Name| snapshot.find_target(name).filter(|d| !d.lets_pass_over_tcp(over_tcp));
-    let decided = match chain::walk(response, &query.name, listed) {
-        Ok(chain::End::Judged(decision)) => Ok(Some(decision)),
-        Ok(chain::End::Name(last)) => judge_offers(response, &last, over_tcp, snapshot),
-        Err(unreadable) => Err(unreadable),
-    };
-    let decision = match decided {
+    let decision = match led_to(query, response, snapshot, None) {
         Ok(Some(decision)) => decision,
         Ok(None) => return Judgement::Pass,
         Err(chain::Unreadable) => return Judgement::Unreadable,
@@ -281,6 +275,42 @@ pub fn judge_targets<'a>(
     }
 }
 
+/// How a zone would block a query for where its answer leads, if it were enforced as
+/// well, and the rank of the entry by which; `None`, too, where it decides about the
+/// queried name itself.
+pub fn would_block_target(
+    query: &Query,
+    response: &[u8],
+    snapshot: &Snapshot,
+    supposed: Supposed<'_>,
+) -> Option<(Action, u64)> {
+    let over_tcp = query.head.hop.over_tcp;
+    let walk = Walk::new(&query.name, SEED);
+    let own = supposed.zone.decide(0, &query.name, &walk).filter(|own| !own.lets_pass_over_tcp(over_tcp));
+    if own.is_some() && !snapshot.decides(&query.name, &walk, supposed.after) {
+        return None;
+    }
+    let decision = led_to(query, response, snapshot, Some(supposed)).ok()??;
+    let is_its_own = decision.zone == supposed.after && decision.blocks(over_tcp);
+    is_its_own.then_some((decision.answer.action, decision.rank))
+}
+
+/// Who decides about a query for where its answer leads.
+fn led_to<'a>(
+    query: &Query,
+    response: &[u8],
+    snapshot: &'a Snapshot,
+    supposed: Option<Supposed<'a>>,
+) -> Result<Option<Decision<'a>>, chain::Unreadable> {
+    let over_tcp = query.head.hop.over_tcp;
+    let listed =
+        |name: &Name| snapshot.find_target(name, supposed).filter(|d| !d.lets_pass_over_tcp(over_tcp));
+    match chain::walk(response, &query.name, listed)? {
+        chain::End::Judged(decision) => Ok(Some(decision)),
+        chain::End::Name(last) => judge_offers(response, &last, over_tcp, snapshot, supposed),
+    }
+}
+
 /// Of all that blocks among what is offered, the first zone decides, in whichever
 /// order the records come (RPZ draft 5.2): servers turn RRsets around.
 fn judge_offers<'a>(
@@ -288,16 +318,16 @@ fn judge_offers<'a>(
     owner: &Name,
     over_tcp: bool,
     snapshot: &'a Snapshot,
+    supposed: Option<Supposed<'a>>,
 ) -> Result<Option<Decision<'a>>, chain::Unreadable> {
     let mut first: Option<Decision<'a>> = None;
     for offer in chain::offers(response, owner) {
         let offer = offer?;
-        let target = offer.target.and_then(|target| snapshot.find_target(&target));
+        let target = offer.target.and_then(|target| snapshot.find_target(&target, supposed));
         let is_freed = target.as_ref().is_some_and(|decision| decision.answer.action == Action::Passthru);
-        let addresses = offer.addresses.filter_map(|address| snapshot.find_address(address));
+        let addresses = offer.addresses.filter_map(|address| snapshot.find_address(address, supposed));
         for decision in target.into_iter().chain(addresses.take_while(|_| !is_freed)) {
-            let blocks = decision.answer.action != Action::Passthru && !decision.lets_pass_over_tcp(over_tcp);
-            if blocks && first.as_ref().is_none_or(|first| decision.zone < first.zone) {
+            if decision.blocks(over_tcp) && first.as_ref().is_none_or(|first| decision.zone < first.zone) {
                 first = Some(decision);
             }
         }

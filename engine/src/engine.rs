@@ -211,8 +211,11 @@ impl Engine {
         if control.threads.is_empty() || self.shared.serving.load().trial.is_some() {
             return Err(EngineError::NotNow);
         }
-        // What is decided is what it was: no new generation, kept answers are as good as before.
-        self.serve(&mut control, |before| Serving { trial: Some(Arc::clone(&trial)), ..before.clone() });
+        // A new generation: where kept answers lead is looked at once more.
+        self.serve(&mut control, |before| {
+            let generation = before.generation + 1;
+            Serving { trial: Some(Arc::clone(&trial)), generation, ..before.clone() }
+        });
         Ok(trial)
     }
 

@@ -26,7 +26,7 @@ mod spool;
 mod symbols;
 mod writer;
 use names::Names;
-pub use snapshot::{Decision, Part, Shadow, Snapshot, ZoneInPlace};
+pub use snapshot::{Decision, Part, Shadow, Snapshot, Supposed, ZoneInPlace};
 
 /// What a policy zone may do with a query. The order is that of the counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

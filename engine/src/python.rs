@@ -276,13 +276,13 @@ impl Snapshot {
 
     /// Every prefix that covers the address, zones in order; the first decides.
     fn covering_address(&self, address: IpAddr) -> Vec<Covering> {
-        let decision = self.0.find_address(address).map(|decision| decision.zone);
+        let decision = self.0.find_address(address, None).map(|decision| decision.zone);
         let mut decided = false;
-        let covering = self.0.covering_address(address).into_iter().map(|(place, prefix, rule)| {
-            let decides = !decided && decision == Some(place);
+        let covering = self.0.covering_address(address).into_iter().map(|(place, zone, prefix, rule)| {
+            let decides = !decided && place.is_some() && decision == place;
             decided |= decides;
-            let zone = &self.0.zones()[place].zone;
-            Covering { decides, ..Covering::new(zone, prefix.to_string(), "prefix", rule) }
+            let entry = Covering::new(zone, prefix.to_string(), "prefix", rule);
+            Covering { decides, is_shadow: place.is_none(), ..entry }
         });
         covering.collect()
     }

@@ -9,10 +9,11 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 
-use crate::answer::Rules;
+use crate::answer::{Rules, would_block_target};
 use crate::cache::Cache;
 use crate::counters::Counters;
 use crate::limits::{Crowd, Limiter};
+use crate::message::Query;
 use crate::name::{Name, Walk};
 use crate::policy::{Part, Snapshot};
 use crate::trial::Trial;
@@ -85,6 +86,21 @@ impl Serving {
             counters.tried.add(1);
             trial.count(name, walk, over_tcp, &self.snapshot);
         }
+    }
+
+    /// Counts an answer that a client gets, for all that would block it for where it
+    /// leads and is not enforced; whether there was any.
+    pub fn count_shadow_targets(&self, counters: &Counters, query: &Query, response: &[u8]) -> bool {
+        let mut is_counted = false;
+        for (shadow, slot) in self.snapshot.shadows().iter().zip(&self.shadow_slots) {
+            let blocked = would_block_target(query, response, &self.snapshot, shadow.supposed());
+            if let Some((action, _)) = blocked {
+                counters.count_shadow(*slot, action);
+                is_counted = true;
+            }
+        }
+        let trial = self.trial.as_ref();
+        is_counted | trial.is_some_and(|trial| trial.count_target(query, response, &self.snapshot))
     }
 
     /// See `PolicyZone::warm`.

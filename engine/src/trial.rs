@@ -10,9 +10,11 @@ use std::collections::{BinaryHeap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
+use crate::answer::would_block_target;
 use crate::counters::Counters;
+use crate::message::Query;
 use crate::name::{Name, Walk};
-use crate::policy::{PolicyZone, Snapshot};
+use crate::policy::{PolicyZone, Snapshot, Supposed};
 
 pub struct Trial {
     zone: Arc<PolicyZone>,
@@ -68,6 +70,17 @@ impl Trial {
         let is_decided = snapshot.decides(name, walk, snapshot.zones().len());
         let count = if is_decided { &entry.decided } else { &entry.blocked };
         count.fetch_add(1, Relaxed);
+    }
+
+    /// Counts an answer that a client gets, if the zone would block it for where it
+    /// leads; whether it would.
+    pub fn count_target(&self, query: &Query, response: &[u8], snapshot: &Snapshot) -> bool {
+        let supposed = Supposed { zone: &self.zone, after: snapshot.zones().len(), judges_targets: true };
+        let blocked = would_block_target(query, response, snapshot, supposed);
+        let entry = blocked.and_then(|(_, rank)| self.entries.get(rank as usize));
+        let Some(entry) = entry else { return false };
+        entry.blocked.fetch_add(1, Relaxed);
+        true
     }
 
     /// What was counted so far, with at most so many names.

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::thread;
 
+use _engine::answer::{Judgement, Outcome, Rules, judge, judge_targets, would_block_target};
 use _engine::counters::Counters;
 use _engine::list;
+use _engine::message::Query;
 use _engine::name::{Name, Walk};
 use _engine::policy::names::SEED;
 use _engine::policy::{Action, Answer, Match, PolicyZone, Rule, Snapshot, ZoneInPlace};
@@ -71,7 +73,8 @@ fn says(snapshot: &Snapshot, name: &Name) -> String {
         let denies = snapshot.denies_all_below(name, &d);
         (snapshot.zones()[d.zone].zone.name(), d.skip, d.scope, d.answer.action, denies)
     });
-    let target = snapshot.find_target(name).map(|d| (snapshot.zones()[d.zone].zone.name(), d.answer.action));
+    let target =
+        snapshot.find_target(name, None).map(|d| (snapshot.zones()[d.zone].zone.name(), d.answer.action));
     format!("{told:?} {target:?}")
 }
 
@@ -115,6 +118,78 @@ fn a_shadow_decides_nothing_and_counts_what_it_would_alone() {
             assert!(order.is_sorted(), "entries are told in configured order: {order:?}");
         }
     }
+}
+
+/// An upstream's answer about a name: along CNAME, or not, to what is offered there.
+fn response(random: &mut Random, queried: &Name) -> Vec<u8> {
+    let mut message = vec![0, 1, 0x81, 0x80, 0, 1, 0, 0, 0, 0, 0, 0];
+    message.extend([queried.suffix(0), &[0, 1, 0, 1]].concat());
+    let mut owner = queried.suffix(0).to_vec();
+    let mut add = |owner: &[u8], rtype: u8, rdata: &[u8]| {
+        message[7] += 1;
+        message.extend([owner, &[0, rtype, 0, 1, 0, 0, 1, 0, 0, rdata.len() as u8], rdata].concat());
+    };
+    for _ in 0..random.below(3) {
+        let target = name(&random.name()).0.suffix(0).to_vec();
+        add(&owner, 5, &target);
+        owner = target;
+    }
+    for _ in 0..random.below(3) {
+        match random.below(2) {
+            0 => add(&owner, 1, &[192, 0, 2, random.below(4) as u8]),
+            _ => add(&owner, 65, &[&[0, 1], name(&random.name()).0.suffix(0)].concat()),
+        }
+    }
+    message
+}
+
+/// How a snapshot answers a query for where the upstream's answer leads.
+fn led(snapshot: &Snapshot, query: &Query, response: &[u8]) -> Option<Outcome> {
+    let (rules, mut out) = (Rules::default(), [0; 4096]);
+    match judge(query, snapshot, &rules, 0, &mut out) {
+        Judgement::Pass => match judge_targets(query, response, snapshot, &rules, 0, &mut out) {
+            Judgement::Answer { outcome, .. } | Judgement::Silence(outcome) => Some(outcome),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// What an answer leads to is counted as the zone, enforced alone, would block it.
+#[test]
+fn a_shadow_counts_where_answers_lead_as_it_would_block_it_alone() {
+    let (mut random, mut blocked) = (Random(3), 0);
+    for _ in 0..400 {
+        let mut zones: Vec<_> = (0..1 + random.below(3))
+            .map(|place| (random.zone(&format!("z{place}")), random.below(2) == 0))
+            .collect();
+        let prefixes = format!("192.0.2.{}/31", random.below(2) * 2);
+        let net = list::addresses("net", prefixes.as_bytes(), rule(Action::Nxdomain));
+        zones.insert(random.below(2), (Arc::new(net.unwrap_or_else(|_| panic!())), random.below(2) == 0));
+        let mixed = snapshot(zones.iter().map(|(zone, is_shadow)| (zone, *is_shadow)));
+        for _ in 0..20 {
+            let (queried, tcp) = (name(&random.name()).0, random.below(2) == 0);
+            let response = response(&mut random, &queried);
+            let question = [&[0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0], queried.suffix(0), &[0, 1, 0, 1]].concat();
+            let query = Query::parse(&question, tcp).unwrap();
+            if !matches!(judge(&query, &mixed, &Rules::default(), 0, &mut [0; 4096]), Judgement::Pass) {
+                continue;
+            }
+            for (place, shadow) in mixed.shadows().iter().enumerate() {
+                let this = zones.iter().filter(|(_, is_shadow)| *is_shadow).nth(place).unwrap();
+                let enforced = zones.iter().filter(|zone| std::ptr::eq(*zone, this) || !zone.1);
+                let alone = snapshot(enforced.map(|(zone, _)| (zone, false)));
+                let expected = match led(&alone, &query, &response) {
+                    Some(Outcome::Blocked { zone, action }) if zone == shadow.after => Some(action),
+                    _ => None,
+                };
+                let counted = would_block_target(&query, &response, &mixed, shadow.supposed());
+                assert_eq!(counted.map(|(action, _)| action), expected, "{queried} {response:?}");
+                blocked += usize::from(expected.is_some());
+            }
+        }
+    }
+    assert!(blocked > 200, "{blocked}");
 }
 
 #[test]

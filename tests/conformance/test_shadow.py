@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from . import wire
+from .caching import cname
 from .harness import ORDERS_ZONE, SINKHOLE4, Subject, is_forwarded, is_sinkholed
 from .orders import as_yaml, block, exempt, in_seconds, order, stamp, unblock
 from .tools import dnsblock, wait_for
@@ -22,6 +23,7 @@ from .upstreams import Asked, StubUpstream
 SHADOW = {"name": "planned", "list": "planned.txt", "answer": "nxdomain", "mode": "shadow"}
 PASSED = {"name": "own", "list": "own.txt", "answer": "passthru"}
 LATER = {"name": "later", "list": "later.txt", "answer": "nxdomain"}
+FORWARDED4 = "198.51.100.7"  # what the stand-in gives
 TYPES = ("A", "AAAA", "TXT", "HTTPS", "MX", "ANY")
 
 
@@ -102,24 +104,57 @@ def test_a_denial_in_a_shadow_leaves_the_zone_behind_it_what_it_says(
 
 
 @pytest.mark.parametrize(
-    "record",
+    ("qtype", "records"),
     [
-        lambda asked: wire.record(asked.name, "CNAME", wire.name_to_wire("planned.example")),
-        lambda asked: wire.record(asked.name, "HTTPS", b"\0\1" + wire.name_to_wire("planned.example")),
+        (
+            "A",
+            [cname(b"\xc0\x0c", "planned.example"), wire.address_record("planned.example", "198.51.100.7")],
+        ),
+        ("HTTPS", [wire.record(b"\xc0\x0c", "HTTPS", b"\0\1" + wire.name_to_wire("planned.example"))]),
     ],
+    ids=["CNAME", "HTTPS"],
 )
-def test_a_shadow_judges_no_target(subject: Subject, upstream: StubUpstream, record):
-    """Counted is the queried name alone, so a target counts for nothing."""
+@pytest.mark.parametrize("targets", ["judge", "ignore"])
+def test_what_leads_into_a_shadow_is_given_and_counted(
+    subject: Subject, upstream: StubUpstream, qtype: str, records: list[bytes], targets: str
+):
+    """Once for each client, kept or not; what leads elsewhere is not."""
 
     def script(asked: Asked) -> bytes:
-        return asked.response([record(asked)])
+        return asked.response(records if asked.name == "alias.example" else [])
 
     upstream.script = script
-    start(subject, upstream, ["planned.example"])
-    for qtype in ("A", "HTTPS"):
-        reply = subject.query("alias.example", qtype)
-        assert (reply.rcode, len(reply.answer)) == ("NOERROR", 1)
-    assert subject.metrics().total("dnsblock_shadow_blocked_total") == 0
+    shadow = {"targets": targets}
+    start(subject, upstream, ["planned.example"], shadow=shadow, cache={"size_mb": 1})
+    for transport in ("udp", "udp", "tcp"):
+        reply = subject.query("alias.example", qtype, transport=transport)
+        assert (reply.rcode, len(reply.answer)) == ("NOERROR", len(records))
+        subject.query("other.example", qtype, transport=transport)
+    assert upstream.count("alias.example") == 1, "the others are given what is kept"
+    assert counted(subject, action="nxdomain") == (3 if targets == "judge" else 0)
+    subject.query("planned.example")
+    assert counted(subject) == (4 if targets == "judge" else 1)
+
+
+def test_what_its_own_name_counts_for_does_not_count_again(subject: Subject, upstream: StubUpstream):
+    target = wire.name_to_wire("planned.example")
+    upstream.script = lambda asked: asked.response([wire.record(asked.name, "CNAME", target)])
+    start(subject, upstream, ["planned.example", "alias.example"])
+    subject.query("alias.example")
+    assert counted(subject) == 1
+
+
+def test_an_address_that_a_shadow_lists_is_handed_on_and_counted(subject: Subject, upstream: StubUpstream):
+    upstream.script = lambda asked: asked.address()
+    zone = {"name": "planned", "addresses": "planned.txt", "answer": "nodata", "mode": "shadow"}
+    lists = {"planned.txt": [FORWARDED4]}
+    subject.start(zones=[zone], lists=lists, upstreams=[upstream.address], cache={"size_mb": 1})
+    for _ in range(3):
+        assert is_forwarded(subject.query("www.example"))
+    assert counted(subject, action="nodata") == 3
+    assert "shadow" in subject.cli("why", FORWARDED4, as_json=False).stdout
+    explained = json.loads(subject.cli("why", FORWARDED4).stdout)
+    assert (explained["verdict"], explained["covering"][0]["mode"]) == ("not covered", "shadow")
 
 
 def test_cached_answers_stay_and_each_query_counts(subject: Subject, upstream: StubUpstream):
@@ -280,13 +315,6 @@ def test_status_check_and_why_say_that_a_zone_is_in_shadow(subject: Subject, ups
     assert "shadow" in subject.cli("check", as_json=False).stdout
 
 
-def test_a_zone_of_addresses_has_no_shadow(subject: Subject):
-    zone = {"name": "badnets", "addresses": "badnets.txt", "answer": "nodata", "mode": "shadow"}
-    subject.configure(zones=[zone], lists={"badnets.txt": ["192.0.2.0/24"]})
-    (line,) = subject.serve_refused().refusal
-    assert "mode: shadow counts names" in line
-
-
 # ------- impact
 
 
@@ -385,6 +413,24 @@ def test_impact_of_a_plain_file_has_a_match_and_a_top(subject: Subject, upstream
             report = ended(running)
         assert (report["names"], report["blocked"]) == (31, expected + (match != "below"))
         assert report["top"] == [{"name": "n7.example", "queries": expected}]
+
+
+def test_impact_counts_where_answers_lead(subject: Subject, upstream: StubUpstream):
+    """The entry that it leads to is told, kept answers count as well, and those from before the trial too."""
+    target = wire.name_to_wire("edge.planned.example")
+    upstream.script = lambda asked: asked.response([wire.record(b"\xc0\x0c", "CNAME", target)])
+    blocked = [block("B-1", ["blocked.example"])]
+    subject.start(orders=blocked, upstreams=[upstream.address], cache={"size_mb": 1})
+    for _ in range(2):
+        subject.query("alias.example")
+    with impact(subject, written(subject, "planned.example\n", "tried.txt")) as running:
+        ask(subject, "alias.example", 3)
+        ask(subject, "alias.example", 1, "tcp")
+        ask(subject, "other.example", 2)
+        ask(subject, "blocked.example", 1)
+        report = ended(running)
+    assert (report["queries"], report["blocked"]) == (7, 6)
+    assert report["top"] == [{"name": "planned.example", "queries": 6}]
 
 
 def test_impact_shows_on_a_terminal_how_far_it_is(subject: Subject, upstream: StubUpstream):

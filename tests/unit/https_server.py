@@ -70,9 +70,7 @@ class Server:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        self._server = self._run(
-            asyncio.start_server(self._connected, "127.0.0.1", 0, backlog=16)
-        )
+        self._server = self._run(asyncio.start_server(self._connected, "127.0.0.1", 0, backlog=16))
         self.port: int = self._server.sockets[0].getsockname()[1]
         return self
 

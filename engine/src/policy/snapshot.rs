@@ -50,15 +50,33 @@ pub struct Shadow {
     pub zone: Arc<PolicyZone>,
     /// How many of the zones that are enforced are asked before it.
     pub after: usize,
+    judges_targets: bool,
+}
+
+impl Shadow {
+    pub fn supposed(&self) -> Supposed<'_> {
+        Supposed { zone: &self.zone, after: self.after, judges_targets: self.judges_targets }
+    }
+}
+
+/// A zone that is asked as if it were enforced, beside those that are.
+#[derive(Clone, Copy)]
+pub struct Supposed<'a> {
+    pub zone: &'a PolicyZone,
+    /// How many of the zones that are enforced are asked before it.
+    pub after: usize,
+    pub judges_targets: bool,
 }
 
 /// The decision of a snapshot about a name.
 pub struct Decision<'a> {
-    /// Place of the zone in the snapshot.
+    /// Place of the zone among those that were asked: in the snapshot.
     pub zone: usize,
     /// Labels of the name before the matched entry's owner.
     pub skip: usize,
     pub scope: Match,
+    /// The entry's rank among those of the zone.
+    pub rank: u64,
     pub answer: &'a Answer,
     pub reference: &'a str,
     pub structured: Option<&'a Structured>,
@@ -70,12 +88,19 @@ impl<'a> Decision<'a> {
         over_tcp && self.answer.action == Action::Truncate
     }
 
+    /// Whether the query gets another answer than it would without the zone.
+    pub fn blocks(&self, over_tcp: bool) -> bool {
+        self.answer.action != Action::Passthru && !self.lets_pass_over_tcp(over_tcp)
+    }
+
     /// `None` for a hole, which decides nothing.
-    fn new(zone: usize, skip: usize, scope: Match, rule: &'a Rule) -> Option<Decision<'a>> {
+    fn new(zone: usize, found: Found<'a>) -> Option<Decision<'a>> {
+        let Found { skip, scope, rank, rule } = found;
         match rule {
             Rule::Hole => None,
             Rule::Answer { answer, reference, structured } => {
-                Some(Decision { zone, skip, scope, answer, reference, structured: structured.as_deref() })
+                let structured = structured.as_deref();
+                Some(Decision { zone, skip, scope, rank, answer, reference, structured })
             }
         }
     }
@@ -87,7 +112,10 @@ impl Snapshot {
         let (mut zones, mut shadows) = (Vec::new(), Vec::new());
         for zone in configured {
             match zone.is_shadow {
-                true => shadows.push(Shadow { zone: zone.zone, after: zones.len() }),
+                true => {
+                    let ZoneInPlace { zone, judges_targets, .. } = zone;
+                    shadows.push(Shadow { zone, after: zones.len(), judges_targets });
+                }
                 false => zones.push(zone),
             }
         }
@@ -110,7 +138,9 @@ impl Snapshot {
 
     /// Who decides about `name`, if anyone: the first zone that matches.
     pub fn find(&self, name: &Name) -> Option<Decision<'_>> {
-        self.first_match(name, |_| true)
+        let walk = Walk::new(name, SEED);
+        let zones = self.zones.iter().enumerate();
+        zones.into_iter().find_map(|(place, ZoneInPlace { zone, .. })| zone.decide(place, name, &walk))
     }
 
     /// See `PolicyZone::warm`.
@@ -126,25 +156,33 @@ impl Snapshot {
     /// Who decides about a query because its answer leads to `target`.
     ///
     /// The decision is about the queried name, and says nothing about names
-    /// below that one.
-    pub fn find_target(&self, target: &Name) -> Option<Decision<'_>> {
-        let decision = self.first_match(target, |zone| zone.judges_targets)?;
+    /// below that one. With a zone that is supposed, the places are those with it.
+    pub fn find_target<'a>(&'a self, target: &Name, supposed: Option<Supposed<'a>>) -> Option<Decision<'a>> {
+        let walk = Walk::new(target, SEED);
+        let judging = self.asked(supposed).enumerate().filter(|(_, (_, judges_targets))| *judges_targets);
+        let decision =
+            judging.into_iter().find_map(|(place, (zone, _))| zone.decide(place, target, &walk))?;
         Some(Decision { skip: 0, scope: Match::Exact, ..decision })
     }
 
     /// Who decides about a query because its answer leads to this address: the
-    /// first zone that holds it.
-    pub fn find_address(&self, address: IpAddr) -> Option<Decision<'_>> {
-        let zones = self.zones.iter().enumerate();
-        let mut holding = zones.filter(|(_, z)| z.zone.addresses.contains(address));
-        let (place, ZoneInPlace { zone, .. }) = holding.next()?;
-        Decision::new(place, 0, Match::Exact, &zone.rules[0])
+    /// first zone that holds it. For places see `find_target`.
+    pub fn find_address<'a>(
+        &'a self,
+        address: IpAddr,
+        supposed: Option<Supposed<'a>>,
+    ) -> Option<Decision<'a>> {
+        let mut zones = self.asked(supposed).enumerate();
+        let (place, (zone, _)) = zones.find(|(_, (zone, _))| zone.addresses.contains(address))?;
+        Decision::new(place, Found { skip: 0, scope: Match::Exact, rank: 0, rule: &zone.rules[0] })
     }
 
-    fn first_match(&self, name: &Name, asked: impl Fn(&ZoneInPlace) -> bool) -> Option<Decision<'_>> {
-        let walk = Walk::new(name, SEED);
-        let zones = self.zones.iter().enumerate().filter(|(_, zone)| asked(zone));
-        zones.into_iter().find_map(|(place, ZoneInPlace { zone, .. })| zone.decide(place, name, &walk))
+    /// The zones in the order in which they are asked, and whether they judge targets.
+    fn asked<'a>(&'a self, supposed: Option<Supposed<'a>>) -> impl Iterator<Item = (&'a PolicyZone, bool)> {
+        let enforced = |zone: &'a ZoneInPlace| (&*zone.zone, zone.judges_targets);
+        let (before, behind) = self.zones.split_at(supposed.map_or(self.zones.len(), |other| other.after));
+        let supposed = supposed.map(|other| (other.zone, other.judges_targets));
+        before.iter().map(enforced).chain(supposed).chain(behind.iter().map(enforced))
     }
 
     /// What each zone in shadow would do about a query, by its place among them; of
@@ -185,12 +223,13 @@ impl Snapshot {
         })
     }
 
-    /// Every prefix of every zone that holds the address, zones in order.
-    pub fn covering_address(&self, address: IpAddr) -> Vec<(usize, Prefix, &Rule)> {
-        let zones = self.zones.iter().enumerate();
+    /// Every prefix of every zone that holds the address, zones as in `covering`.
+    pub fn covering_address(&self, address: IpAddr) -> Vec<(Option<usize>, &PolicyZone, Prefix, &Rule)> {
+        let zones = self.configured();
         zones
-            .flat_map(|(place, z)| {
-                z.zone.covering_address(address).into_iter().map(move |(prefix, rule)| (place, prefix, rule))
+            .flat_map(|(place, zone)| {
+                let holding = zone.covering_address(address).into_iter();
+                holding.map(move |(prefix, rule)| (place, zone, prefix, rule))
             })
             .collect()
     }
@@ -291,19 +330,15 @@ fn shield_from_denials(zone: &PolicyZone, last: &PolicyZone, shielded: &mut Hash
 
 impl PolicyZone {
     /// What this zone, in its place, decides about a name.
-    fn decide(&self, place: usize, name: &Name, walk: &Walk) -> Option<Decision<'_>> {
-        let found = self.find(name, walk)?;
-        Decision::new(place, found.skip, found.scope, found.rule)
+    pub fn decide(&self, place: usize, name: &Name, walk: &Walk) -> Option<Decision<'_>> {
+        Decision::new(place, self.find(name, walk)?)
     }
 
     /// How this zone would block a query if it were enforced, and the rank of the
     /// entry by which. A hole, a passthru and, over TCP, TCP-Only block nothing.
     pub fn would_block(&self, name: &Name, walk: &Walk, over_tcp: bool) -> Option<(Action, u64)> {
-        let found = self.find(name, walk)?;
-        let decision = Decision::new(0, found.skip, found.scope, found.rule)?;
-        let action = decision.answer.action;
-        let blocks = action != Action::Passthru && !decision.lets_pass_over_tcp(over_tcp);
-        blocks.then_some((action, found.rank))
+        let decision = self.decide(0, name, walk)?;
+        decision.blocks(over_tcp).then_some((decision.answer.action, decision.rank))
     }
 
     fn denies_below(&self, scope: &Scope) -> bool {

@@ -60,6 +60,11 @@ impl Said<'_> {
         }
     }
 
+    /// Whether all that it leads to was judged by what is served, and passed.
+    fn is_passed_by(self, generation: u64) -> bool {
+        matches!(self, Said::Before(kept, _) if kept.is_passed_by(generation))
+    }
+
     /// For packet threads whose clients asked the same.
     fn to_others(self) -> Heard {
         match self {
@@ -352,11 +357,13 @@ impl Worker {
     ) {
         let (snapshot, rules) = (&serving.snapshot, &serving.rules);
         let out = &mut self.scratch[..];
-        if let (Judgement::Pass, Some(message), None) = (&judgement, said.message(), follow) {
-            judgement = match said {
-                Said::Before(kept, _) if kept.is_passed_by(serving.generation) => Judgement::Pass,
-                _ => judge_targets(query, message, snapshot, rules, self.unix, out),
-            };
+        let mut leads_into_shadow = false;
+        if let (Judgement::Pass, Some(message), None) = (&judgement, said.message(), follow)
+            && !said.is_passed_by(serving.generation)
+        {
+            leads_into_shadow =
+                serving.has_shadows() && serving.count_shadow_targets(&self.counters, query, message);
+            judgement = judge_targets(query, message, snapshot, rules, self.unix, out);
         }
         let (length, outcome) = match judgement {
             Judgement::Answer { length, outcome } => (length, outcome),
@@ -384,7 +391,8 @@ impl Worker {
                     }
                     Said::Before(kept, age) => {
                         // Over TCP some blocks do not apply, so that says nothing about UDP.
-                        if matches!(judgement, Judgement::Pass) && !query.head.hop.over_tcp {
+                        let leads_nowhere = matches!(judgement, Judgement::Pass) && !leads_into_shadow;
+                        if leads_nowhere && !query.head.hop.over_tcp {
                             kept.pass(serving.generation);
                         }
                         let outcome = if age == Age::Stale { Outcome::Stale } else { Outcome::Cached };
