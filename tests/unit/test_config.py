@@ -320,10 +320,6 @@ def test_an_upstream_that_is_no_server_is_refused(refused, text: str):
             "2: zones.0: match and source belong to a list: an order says itself what its entries match",
         ),
         (
-            "zones: [{name: z, answer: drop, addresses: a, mode: shadow}]",
-            "1: zones.0: mode: shadow counts names, and a zone of addresses holds none",
-        ),
-        (
             "zones: [{name: z, answer: drop, list: l, mode: dark}]",
             "1: 'dark': zones.0.mode: must be enforce or shadow",
         ),
