@@ -72,6 +72,9 @@ class Names:
     def difference(self, before: Names) -> ListDifference:
         """What this list says that the one before did not, and the other way round, whole."""
 
+    def give_back(self) -> None:
+        """Gives its memory back to the kernel; it can be used as before, and is read again then."""
+
     def populate(self) -> None:
         """Reads all of it into memory, so that no query waits for the disk."""
 

@@ -176,7 +176,7 @@ class Daemon:
                     _start(self.engine, self.policy.snapshot, self._rules)
                 _give_way()
                 self.metrics.published(None, clears=True)
-                await asyncio.to_thread(self._settle, "start")
+                await asyncio.to_thread(self._settle, "start", None)
                 await asyncio.to_thread(records.keep_texts, self.lists, self.config.history.generations)
                 notify(READY=1, STATUS=self.summary)
                 event(logging.INFO, "ready", serial=self.policy.snapshot.serial, entries=self.entries)
@@ -411,7 +411,8 @@ class Daemon:
             except asyncio.CancelledError:
                 await commit  # never half: what is recorded is enforced, and only then the lock is given up
                 raise
-            is_new = done.lists.versions != self.lists.versions
+            lists_before = self.lists
+            is_new = done.lists.versions != lists_before.versions
             self.config, self.lists, self._rules = draft.config, done.lists, draft.rules
             self.metrics.follow(self.lists.listed, self.feeds)
             self.policy = done.policy
@@ -419,7 +420,7 @@ class Daemon:
             snapshot = done.policy.snapshot
             changed = snapshot.serial != before
             if changed or is_new:
-                await asyncio.to_thread(self._settle, reason)
+                await asyncio.to_thread(self._settle, reason, lists_before)
             if done.failure is not None:
                 raise done.failure
             return Served(snapshot.serial, snapshot.digest, self.entries, changed, restart_needed, done.notes)
@@ -446,7 +447,7 @@ class Daemon:
         self.engine.publish(policy.snapshot, draft.rules)
         return _Done(policy, draft.lists, notes, failure)
 
-    def _settle(self, reason: str) -> None:
+    def _settle(self, reason: str, before: Lists | None) -> None:
         """After a snapshot is served: on record, and of the lists of before only as much as shall be kept."""
         snapshot = self.policy.snapshot
         published = Published(
@@ -456,7 +457,7 @@ class Daemon:
             reason=reason,
             versions=self.lists.versions,
         )
-        records.served(self.lists, published, self.config.history)
+        records.served(self.lists, published, self.config.history, before)
 
     def _tell(self, reason: str, what: "What", policy: Policy, before: int, started: float) -> None:
         """Notes a publish that succeeded. It clears no failure of one that read what this one did not."""

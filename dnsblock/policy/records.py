@@ -79,14 +79,21 @@ def keep_texts(lists: Lists, generations: int) -> None:
         event(logging.ERROR, f"the text of a list could not be kept: {err}")
 
 
-def served(lists: Lists, published: Published, options: HistoryOptions) -> None:
-    """Puts a snapshot on record that is served now, and keeps of former lists as much as shall be kept."""
+def served(lists: Lists, published: Published, options: HistoryOptions, before: Lists | None) -> None:
+    """Puts a snapshot on record that is served now, and keeps of former lists as much as shall be kept.
+
+    `before`: the lists that were enforced until now.
+    """
     try:
         with lists.store.history() as history:
             history.keep_snapshot(published, keep=options.snapshots)
         lists.store.prune(list(lists.listed), options.generations)
     except (HistoryUnwritable, Refused, OSError) as err:
         event(logging.ERROR, f"what is served could not be written down: {err}")
-    for listed in lists.listed.values():
-        # Only now: until the list of before is gone, each of them would take its room in memory.
-        listed.names.populate()
+    now = {listed.names.sha256: listed.names for listed in lists.listed.values()}
+    past = {} if before is None else {one.names.sha256: one.names for one in before.listed.values()}
+    # First the one, though somebody may hold it for a moment; else both of them take their room in memory.
+    for sha256 in past.keys() - now.keys():
+        past[sha256].give_back()
+    for sha256 in now.keys() - past.keys():
+        now[sha256].populate()

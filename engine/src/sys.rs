@@ -250,9 +250,25 @@ impl Mapping {
         &self.0
     }
 
+    /// Unmaps its pages; whoever reads them has them back from the page cache or the disk.
+    pub fn give_back(&self) {
+        // SAFETY: the mapping is of a file and nothing is ever written to it, so that the
+        // octets that come back are those that were there.
+        let _ = unsafe { self.0.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+    }
+
     /// Reads all of it from the disk, where that can be asked for.
     pub fn populate(&self) {
         let _ = self.0.advise(memmap2::Advice::PopulateRead);
+    }
+}
+
+/// Gives back what a large piece of work has left free in the heap.
+pub fn trim_heap() {
+    // SAFETY: it touches nothing that is in use (malloc_trim(3)), from any thread.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
     }
 }
 

@@ -146,7 +146,7 @@ impl Compiler {
         let first = sorter.sort(self.spool.take(0)?);
         let encoder = Encoder::new(Symbols::of(first.texts().step_by(first.texts().count() / SAMPLE + 1)));
         let symbols = encoder.symbols().clone();
-        let (send, receive) = sync_channel(2);
+        let (send, receive) = sync_channel(1);
         let (written, made) = std::thread::scope(|threads| {
             let writer = threads.spawn(|| Writer::new(&symbols, bits, &into, before)?.run(receive));
             let made = make(first, &mut self.spool, &mut sorter, bits, &encoder, send);

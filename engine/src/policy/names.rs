@@ -130,7 +130,12 @@ impl Names {
     }
 
     fn place(&self, hash: u64) -> (usize, Rest) {
-        ((hash >> 1 >> (63 - self.foot.bits)) as usize, Rest::of(hash, self.foot.bits))
+        (self.segment_of(hash), Rest::of(hash, self.foot.bits))
+    }
+
+    /// Which segment has the names of this hash.
+    pub fn segment_of(&self, hash: u64) -> usize {
+        (hash >> 1 >> (63 - self.foot.bits)) as usize
     }
 
     fn segment(&self, place: usize) -> Segment<'_> {
@@ -211,6 +216,13 @@ impl Names {
     /// All of it, foot included.
     pub fn octets(&self) -> &[u8] {
         self.octets.all()
+    }
+
+    /// Gives back the memory of a file. It can be used as before, and is read again then.
+    pub fn give_back(&self) {
+        if let Octets::File(mapping) = &self.octets {
+            mapping.give_back();
+        }
     }
 
     /// Reads all of a file into memory, so that no packet has to wait for the disk.

@@ -1,9 +1,9 @@
 //! The entries of a list while it is read: sorted roughly, by the range of their hashes,
 //! into as many parts as the list will have segments.
 //!
-//! Small lists stay in memory. Of a large one what has come together is written to a file
-//! that has no name, again and again, so that reading a list takes little memory however
-//! long it is.
+//! Small lists stay in memory. Of a large one what has come together in a part is written
+//! to a file that has no name, again and again, so that reading a list takes little memory
+//! however long it is.
 
 use std::fs::File;
 use std::io;
@@ -12,8 +12,10 @@ use std::path::PathBuf;
 
 use super::Match;
 
-/// Octets that are held in memory at most; vectors that grow may take twice the room.
-const HELD: usize = 10 << 20;
+/// Octets that are held in memory at most, in equal shares for the parts.
+const HELD: usize = 6 << 20;
+/// An item has no more.
+const LONGEST: usize = HEAD + 4 + 255;
 
 /// One entry, as it was read.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -33,7 +35,8 @@ pub struct Item<'a> {
 pub struct Spool {
     parts: Vec<Part>,
     bits: u32,
-    held: usize,
+    /// Octets that each part may hold in memory.
+    share: usize,
     folder: PathBuf,
     file: Option<File>,
     end: u64,
@@ -49,8 +52,9 @@ struct Part {
 impl Spool {
     /// Two to the power of `bits` parts. What is too much for memory goes into `folder`.
     pub fn new(bits: u32, folder: PathBuf) -> Spool {
-        let parts = (0..1 << bits).map(|_| Part::default()).collect();
-        Spool { parts, bits, held: 0, folder, file: None, end: 0 }
+        let parts: Vec<Part> = (0..1 << bits).map(|_| Part::default()).collect();
+        let share = HELD / parts.len();
+        Spool { parts, bits, share, folder, file: None, end: 0 }
     }
 
     pub fn parts(&self) -> usize {
@@ -62,25 +66,26 @@ impl Spool {
     }
 
     pub fn add(&mut self, item: &Item<'_>) -> io::Result<()> {
-        let part = &mut self.parts[(item.hash >> 1 >> (63 - self.bits)) as usize];
-        let before = part.held.len();
+        let place = (item.hash >> 1 >> (63 - self.bits)) as usize;
+        let part = &mut self.parts[place];
         item.write(&mut part.held);
-        self.held += part.held.len() - before;
-        if self.held > HELD { self.spill() } else { Ok(()) }
+        if part.held.len() + LONGEST > self.share { self.spill(place) } else { Ok(()) }
     }
 
-    fn spill(&mut self) -> io::Result<()> {
+    fn spill(&mut self, place: usize) -> io::Result<()> {
         let file = match &mut self.file {
             Some(file) => file,
             none => none.insert(tempfile::tempfile_in(&self.folder)?),
         };
-        for part in &mut self.parts {
-            file.write_all_at(&part.held, self.end)?;
-            part.written.push((self.end, part.held.len()));
-            self.end += part.held.len() as u64;
-            part.held.clear();
+        let part = &mut self.parts[place];
+        file.write_all_at(&part.held, self.end)?;
+        part.written.push((self.end, part.held.len()));
+        self.end += part.held.len() as u64;
+        // No larger than it will get: a vector that has grown takes up to twice its room.
+        match part.written.len() {
+            1 => part.held = Vec::with_capacity(self.share),
+            _ => part.held.clear(),
         }
-        self.held = 0;
         Ok(())
     }
 

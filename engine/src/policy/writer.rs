@@ -19,9 +19,12 @@ use super::sorter::Sorted;
 use super::symbols::Symbols;
 use crate::name::{Name, Text, Walk};
 
-/// One in so many names is used to ask for names that are not listed.
-const ASKED: usize = 64;
-const ASKED_AT_MOST: usize = 1 << 16;
+/// One in so many names is used to ask for three names that are not listed, by its own
+/// hash: about a million of ten million, and a name of a short list is used anyhow.
+const ASKED: usize = 32;
+const ALL_ASKED: usize = 1 << 16;
+/// Names that are not listed and are asked for by their own hash, at most.
+const OTHERS: usize = 1 << 16;
 
 /// A segment that was made, and what it must hold.
 pub struct Batch {
@@ -42,8 +45,8 @@ pub struct Writer<'a> {
     entries: usize,
     pub heads: Vec<Head>,
     comparison: Option<Comparison>,
-    /// Listed names, by which names that are not are asked for in the end.
-    asked: Vec<Vec<u8>>,
+    /// Names that are not listed, by their hash, to be asked for in the end.
+    others: Vec<(u64, Vec<u8>)>,
 }
 
 enum Sink<'a> {
@@ -73,7 +76,7 @@ impl<'a> Writer<'a> {
             entries: 0,
             heads: Vec::new(),
             comparison: before.map(Comparison::with),
-            asked: Vec::new(),
+            others: Vec::new(),
         })
     }
 
@@ -90,7 +93,7 @@ impl<'a> Writer<'a> {
     /// Every entry is there, and says what it should.
     fn look_up(&mut self, batch: &Batch) -> Result<(), CompileError> {
         let segment = Segment::new(&batch.head, &batch.segment);
-        let mut text = Text::default();
+        let (mut text, mut walk) = (Text::default(), Walk::new(&Name::root(), SEED));
         for (rank, record) in batch.sorted.records().enumerate() {
             text.take(record.text);
             let rest = Rest::of(record.hash, self.bits);
@@ -109,10 +112,22 @@ impl<'a> Writer<'a> {
             if let Some(comparison) = &mut self.comparison {
                 comparison.take(record.hash, &text, scope);
             }
-            if self.entries.is_multiple_of(ASKED) && self.asked.len() < ASKED_AT_MOST {
-                self.asked.push(record.text.to_vec());
-            }
             self.entries += 1;
+            if self.entries > ALL_ASKED && !self.entries.is_multiple_of(ASKED) {
+                continue;
+            }
+            for other in others(record.text) {
+                text.take(&other);
+                let found =
+                    segment.may_hold(rest).then(|| segment.find(rest, |c| self.symbols.spell(c, &text, 0)));
+                if found.flatten().is_some() {
+                    return Err(CompileError::Lost);
+                }
+                if self.others.len() < OTHERS {
+                    walk.take(&asked(&other).ok_or(CompileError::Lost)?, SEED);
+                    self.others.push((walk.hash(0), other));
+                }
+            }
         }
         Ok(())
     }
@@ -146,7 +161,7 @@ impl<'a> Writer<'a> {
             Unusable::Unreadable(error) => CompileError::Io(error),
             Unusable::Corrupt | Unusable::Foreign => CompileError::Lost,
         })?;
-        ask_for_others(&names, &self.asked)?;
+        ask_for_others(&names, self.others)?;
         Ok((names, self.comparison.map(Comparison::finish)))
     }
 }
@@ -162,24 +177,38 @@ fn half_written(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
     tempfile::Builder::new().prefix("half-").suffix(".tmp").tempfile_in(folder)
 }
 
-/// Names that cannot be listed are not found: neither by their own hash nor by that of a
-/// listed name, where only the comparison of the names themselves is left.
-fn ask_for_others(names: &Names, listed: &[Vec<u8>]) -> Result<(), CompileError> {
-    let (mut walk, mut other) = (Walk::new(&Name::root(), SEED), Text::default());
-    for text in listed {
-        for place in [0, text.len() / 2, text.len() - 1] {
-            // No list holds an octet like this one, but a client may ask for it.
-            let mut octets = text.clone();
-            octets[place] = if octets[place] == b'.' { b'.' } else { b'!' };
-            other.take(&octets);
-            let Ok(own) = Name::from_text(text) else { return Err(CompileError::Lost) };
-            walk.take(&own, SEED);
-            let is_itself = octets == *text;
-            let found = names.find(walk.hash(0), &other, 0).is_some();
-            if found != is_itself {
+/// Names that no list holds, but a client may ask for: a listed one with another octet at
+/// its beginning, in its middle and at its end.
+fn others(listed: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+    let places = [0, listed.len() / 2, listed.len() - 1].into_iter();
+    places.filter(|&place| listed[place] != b'.').map(|place| {
+        let mut other = listed.to_vec();
+        other[place] = b'!';
+        other
+    })
+}
+
+/// The name that a client asks for who asks for this one.
+fn asked(text: &[u8]) -> Option<Name> {
+    let label = |label: &[u8]| [&[label.len() as u8], label].concat();
+    let wire: Vec<u8> = text.split(|&octet| octet == b'.').flat_map(label).chain([0]).collect();
+    Name::parse(&wire, 0).ok().map(|(name, _)| name)
+}
+
+/// Names that are not listed are not found by their own hash either. Segment by segment,
+/// and what was read of one goes before the next: until it is enforced, a list takes no
+/// memory that the one before it has.
+fn ask_for_others(names: &Names, mut others: Vec<(u64, Vec<u8>)>) -> Result<(), CompileError> {
+    others.sort_unstable();
+    let mut text = Text::default();
+    for same in others.chunk_by(|a, b| names.segment_of(a.0) == names.segment_of(b.0)) {
+        for (hash, other) in same {
+            text.take(other);
+            if names.find(*hash, &text, 0).is_some() {
                 return Err(CompileError::Lost);
             }
         }
+        names.give_back();
     }
     Ok(())
 }

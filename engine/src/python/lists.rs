@@ -16,6 +16,7 @@ use crate::policy::Match;
 use crate::policy::compiler::{CompileError, Into};
 use crate::policy::difference::{self, Difference};
 use crate::policy::names::{self, SEED, Unusable};
+use crate::sys;
 
 create_exception!(_engine, NotCompiled, PyRuntimeError);
 create_exception!(_engine, NamesUnusable, PyValueError);
@@ -59,6 +60,11 @@ impl Names {
         let (before, after) = (Arc::clone(&before.0), Arc::clone(&self.0));
         let difference = py.detach(|| difference::between(&before, &after));
         ListDifference::new(py, difference)
+    }
+
+    /// Gives its memory back, though it can be used as before.
+    fn give_back(&self, py: Python<'_>) {
+        py.detach(|| self.0.give_back());
     }
 
     /// Reads all of it into memory.
@@ -203,7 +209,9 @@ pub fn compile_list(
     let before = before.map(|names| Arc::clone(&names.0));
     let compile = || {
         let into = folder.as_deref().map_or(Into::Memory, Into::Folder);
-        list::compile(&files, settings, format, &left_out, into, before, &progress.0)
+        let compiled = list::compile(&files, settings, format, &left_out, into, before, &progress.0);
+        sys::trim_heap();
+        compiled
     };
     let (compiled, report) = py.detach(compile).map_err(not_compiled)?;
     let told = |lines: Vec<Told>| {
