@@ -46,7 +46,7 @@ from dnsblock.values import Endpoint
 
 TICK_SECONDS = 1.0  # how often engine events are taken, and how late a stepped clock is noticed at most
 CONTROL_NICENESS = 10  # a tenth of a processor that packet threads would use up
-LISTS_PATIENCE = 0.25  # seconds that an order waits for lists to be read
+LISTS_PATIENCE = 0.25  # seconds that a reload waits until lists are read already; its orders do not
 CLOCK = "clock"  # the reason of a publish for which only the time has changed
 What = Literal["all", "lists", "ledger"]  # what a publish reads
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -73,6 +73,11 @@ class Served:
     changed: bool
     restart_needed: tuple[str, ...]  # options whose new values take a restart
     notes: tuple[str, ...]  # what is worth a look, although nothing is wrong
+
+    def then(self, next_one: "Served") -> "Served":
+        """Both publishes of one call."""
+        changed, notes = self.changed or next_one.changed, (*self.notes, *next_one.notes)
+        return replace(next_one, changed=changed, notes=notes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +182,8 @@ class Daemon:
                 _give_way()
                 self.metrics.published(None, clears=True)
                 await asyncio.to_thread(self._settle, "start", None)
-                await asyncio.to_thread(records.keep_texts, self.lists, self.config.history.generations)
+                async with self._listing:
+                    await asyncio.to_thread(records.keep_texts, self.lists, self.config.history.generations)
                 notify(READY=1, STATUS=self.summary)
                 event(logging.INFO, "ready", serial=self.policy.snapshot.serial, entries=self.entries)
                 ready(self)
@@ -264,12 +270,8 @@ class Daemon:
                 return await self._publish(reason, what, None, (), started)
             if what == "lists":
                 return await self._publish_lists(reason, only, started)
-            async with self._reading, self._listing_or_not() as reads_lists:
-                draft, restart_needed = await asyncio.to_thread(self._read, reads_lists)
-                done = await self._publish(reason, what, draft, restart_needed, started)
-                await self._conclude(reads_lists)
-                self._refuse_lists(None)
-                return done
+            async with self._reading:
+                return await self._publish_all(reason, started)
         except Exception as err:
             refused = _as_refused(err)
             failed: What = "lists" if isinstance(err, ListsRefused) else what
@@ -281,6 +283,21 @@ class Daemon:
                 text = f"serial {serial} is served, without lists that are not taken: {refused}"
             event(logging.ERROR, text, reason=reason, problems=refused.as_json())
             raise refused from err
+
+    async def _publish_all(self, reason: str, started: float) -> Served:
+        """Publishes what configuration, inbox and lists say now; orders first, where lists are read already."""
+        served: Served | None = None
+        if self._listing.locked():
+            draft, restart_needed = await asyncio.to_thread(self._read, False)
+            served = await self._publish(reason, "all", draft, restart_needed, started)
+        async with self._listing_or_not() as reads_lists:
+            if served is None or reads_lists:
+                draft, restart_needed = await asyncio.to_thread(self._read, reads_lists)
+                done = await self._publish(reason, "all", draft, restart_needed, started)
+                served = done if served is None else served.then(done)
+                await self._conclude(reads_lists)
+            self._refuse_lists(None)
+            return served
 
     async def _publish_lists(self, reason: str, only: str | None, started: float) -> Served:
         """Publishes what lists say now; orders are published beside it, as often as they come."""
