@@ -1,7 +1,6 @@
 """One run of the bench, top to bottom: tools, lists, servers, rounds, and what is kept of it."""
 
 import shutil
-import statistics
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -240,19 +239,14 @@ def measure_extras(
     """`publish` and `overload`, with mixed queries."""
     console = results.console
     mix = WORKLOADS["mix"]
-    best = {server.name: results.best_qps(mix.name, server.name) for server in servers}
-    for server in servers:
-        if not best[server.name]:
-            runs = [loader.run(server, mix) for _ in range(results.options.rounds)]
-            best[server.name] = statistics.median(run.useful_qps for run in runs)
     if "publish" in extras:
         for server in servers:
             if isinstance(server, Daemon):
                 console.print(f"{results.options.publishes} publishes at half load ...")
-                rate = best[server.name] / 2
+                rate = (results.best_qps(mix.name, server.name) or loader.run(server, mix).useful_qps) / 2
                 found = measure_publishes(loader, server, mix, rate, results.options.publishes)
                 results.published.append(found)
     if "overload" in extras:
         for server in servers:
             console.print(f"Overload: {server.name} ...")
-            results.overloaded.append(measure_overload(loader, server, mix, best[server.name]))
+            results.overloaded.append(measure_overload(loader, server, mix))

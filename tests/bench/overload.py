@@ -1,9 +1,13 @@
-"""Five times as many queries as a server can answer, and whether it still does what it is told."""
+"""Five times as many queries as a server can answer, and whether it still does what it is told.
+
+No load tool can offer five times what a server answers that has a whole processor, so busy loops share it.
+"""
 
 import subprocess
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 from . import processes
@@ -21,7 +25,7 @@ class Overloaded:
 
     workload: str
     server: str
-    best_qps: float  # useful answers when saturated
+    best_qps: float  # useful answers when saturated, beside the busy loops
     wanted_qps: float
     offered_qps: float  # what the load tool managed to offer
     run: Run
@@ -38,7 +42,27 @@ class Overloaded:
         return self.run.useful_qps / self.best_qps if self.best_qps else 0
 
 
-def measure_overload(loader: Loader, server: Server, workload: Workload, best_qps: float) -> Overloaded:
+def measure_overload(loader: Loader, server: Server, workload: Workload) -> Overloaded:
+    with slowed_down(server):
+        best = loader.run(server, workload).useful_qps
+        return measure_flood(loader, server, workload, best)
+
+
+@contextmanager
+def slowed_down(server: Server) -> Iterator[None]:
+    """Leaves the server a sixth of its processors: the kernel divides them among all who want them."""
+    loops = [
+        processes.launch(server.setting.server_processors, ["sh", "-c", "while :; do :; done"], server.folder)
+        for _ in range(FACTOR * server.setting.workers)
+    ]
+    try:
+        yield
+    finally:
+        for loop in loops:
+            processes.stop(loop)
+
+
+def measure_flood(loader: Loader, server: Server, workload: Workload, best_qps: float) -> Overloaded:
     wanted = best_qps * FACTOR
     before = processes.rss_kib(server.pid)
     metrics_seconds = reload_seconds = None

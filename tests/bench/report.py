@@ -136,7 +136,7 @@ def publish_table(data: dict[str, Any]) -> Table:
 
 def overload_table(data: dict[str, Any]) -> Table:
     table = new_table(
-        "Overload (mixed queries): five times the best, or what the load tool can offer",
+        "Overload (mixed queries): five times the best, beside busy loops on the same processors",
         ["server"],
         [
             "best/s",
