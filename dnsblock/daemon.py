@@ -285,7 +285,7 @@ class Daemon:
             raise refused from err
 
     async def _publish_all(self, reason: str, started: float) -> Served:
-        """Publishes what configuration, inbox and lists say now; orders first, where lists are read already."""
+        """Publishes what configuration, inbox and lists say now; orders first where lists are read."""
         served: Served | None = None
         if self._listing.locked():
             draft, restart_needed = await asyncio.to_thread(self._read, False)

@@ -155,6 +155,13 @@ impl Cache {
         }
     }
 
+    /// Drops what is kept for this question.
+    pub fn forget(&self, key: Key<'_>) {
+        if let Some(table) = &*self.table.load() {
+            table.remove(key);
+        }
+    }
+
     /// How often something was purged.
     pub fn purges(&self) -> u64 {
         self.purges.load(SeqCst)

@@ -64,6 +64,14 @@ pub fn walk<D>(
     }
 }
 
+/// Whether all that a response about this name leads to can be read.
+pub fn is_readable(response: &[u8], queried: &Name) -> bool {
+    match walk(response, queried, |_| None::<()>) {
+        Ok(End::Name(last)) => offers(response, &last).all(|offer| offer.is_ok()),
+        Ok(End::Judged(())) | Err(Unreadable) => false,
+    }
+}
+
 /// RFC 2181 10.1: a name has one CNAME. With two a client may take the other one.
 fn is_second_way(
     response: &[u8],

@@ -25,7 +25,7 @@ use crate::policy::names::SEED;
 use crate::policy::{self, Action, Structured, Target};
 use crate::prefix::{Prefix, Prefixes};
 use crate::upstream::health::PROBE_RESULTS;
-use crate::{answer, list, shared, tcp, trial, upstream};
+use crate::{answer, list, shared, sys, tcp, trial, upstream};
 
 mod lists;
 
@@ -548,7 +548,11 @@ impl Engine {
             Some(name) if below => Purge::Subtree(name),
             Some(name) => Purge::Name(name),
         };
-        Ok(py.detach(|| self.0.cache().purge(&purge)))
+        Ok(py.detach(|| {
+            let purged = self.0.cache().purge(&purge);
+            sys::trim_heap();
+            purged
+        }))
     }
 }
 

@@ -109,6 +109,11 @@ pub fn extended_errors(rdata: &[u8]) -> impl Iterator<Item = Option<ExtendedErro
     })
 }
 
+/// Whether an upstream's message can be passed on at all.
+pub fn is_usable(response: &[u8]) -> bool {
+    Parts::parse(response).is_some_and(|parts| !parts.is_about_us())
+}
+
 /// Writes the client's response into `out`: the upstream's answer with the
 /// client's id, question and flags, cut with TC where it does not fit. `None`
 /// where the upstream's message makes no sense.

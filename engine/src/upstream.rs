@@ -15,8 +15,10 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use slab::Slab;
 
+use crate::chain;
 use crate::counters::{Counters, UpstreamCounters};
 use crate::message::{MAX_QUESTION, flag, is_truncated, rcode, u16_at};
+use crate::name::Name;
 use crate::poll::Poll;
 use crate::relay;
 use crate::sys::{BATCH, Batch, Local, Peer};
@@ -39,11 +41,12 @@ pub use choice::{Choice, Server};
 pub use claims::{Claims, Heard};
 pub use flight::{Flight, MAX_ATTEMPTS, Origin, Waiter};
 pub use health::{Health, MAX_UPSTREAMS};
+pub use questions::Join;
 pub use watch::Probe;
 
 use asker::Subnet;
 use choice::Chooser;
-use claims::Claim;
+use claims::{Claim, Right};
 use flight::{Channel, Route};
 use health::{Failure, Mask};
 use questions::Questions;
@@ -162,9 +165,9 @@ impl Upstreams {
         }
     }
 
-    /// Questions under way.
+    /// Questions under way, and queries that wait with others for one of them.
     pub fn outstanding(&self) -> usize {
-        self.flights.len()
+        self.flights.len() + self.questions.joined()
     }
 
     /// Whether anybody waits for an answer.
@@ -172,8 +175,9 @@ impl Upstreams {
         self.flights.iter().any(|(_, flight)| flight.is_awaited())
     }
 
+    /// Whether one more question may be asked.
     pub fn has_room(&self) -> bool {
-        self.flights.len() + self.questions.joined() < self.settings.max_outstanding
+        self.flights.len() < self.settings.max_outstanding
     }
 
     pub fn tells_client(&self) -> bool {
@@ -208,9 +212,11 @@ impl Upstreams {
             return (None, false);
         }
         let (question, listener) = (flight.first.key().hash(), listens.then_some(self.thread));
-        let claim = self.claims.claim(question, flight.purges, listener);
-        let is_taken = claim.is_none();
-        (claim, is_taken)
+        match self.claims.claim(question, flight.purges, listener) {
+            Right::Ours(claim) => (Some(claim), false),
+            Right::Theirs => (None, true),
+            Right::Apart => (None, false),
+        }
     }
 
     /// When `expire` or `impatient` has work next.
@@ -389,6 +395,9 @@ impl Upstreams {
                 Heard::Answer(message) if !relay::answers(&message, asked) => self.ask_after_all(key, now),
                 heard => {
                     self.flights[key].purges = letter.purges;
+                    if let Heard::Answer(message) = &heard {
+                        self.flights[key].is_sound = is_sound(message, self.flights[key].first.name());
+                    }
                     arrived.push((self.land(key), heard));
                 }
             }
@@ -431,7 +440,9 @@ impl Upstreams {
             }
             return None;
         }
-        if is_unwilling(message) && self.has_another(key) {
+        let is_sound = is_sound(message, self.flights[key].first.name());
+        self.flights[key].is_sound = is_sound;
+        if (!is_sound || is_unwilling(message)) && self.has_another(key) {
             self.count(upstream).unwilling.add(1);
             self.flights[key].was_refused = true;
             self.attempt(key, now);
@@ -593,6 +604,11 @@ fn write_query(settings: &Settings, flight: &Flight, id: u16, out: &mut [u8]) ->
 fn is_unwilling(message: &[u8]) -> bool {
     let rcode = u16_at(message, 2).unwrap_or(0) & flag::RCODE;
     matches!(rcode, rcode::FORMERR | rcode::NOTIMP | rcode::REFUSED)
+}
+
+/// Whether an answer can be passed on, and all to which it leads can be read.
+fn is_sound(message: &[u8], asked: &Name) -> bool {
+    relay::is_usable(message) && chain::is_readable(message, asked)
 }
 
 /// A lack of descriptors here is no upstream's failure.

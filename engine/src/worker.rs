@@ -2,6 +2,7 @@
 //! forward, and again. It shares with the other threads the current snapshot,
 //! which it only reads, and nothing else; it never touches the interpreter.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
@@ -29,7 +30,7 @@ use crate::upstream::{Origin, Upstreams};
 mod clients;
 mod forward;
 
-use forward::Passed;
+use forward::{Owed, Passed};
 
 /// Longest wait when nothing is due: bounds how late a clock is noticed.
 const TICK: Duration = Duration::from_millis(500);
@@ -115,6 +116,8 @@ struct Worker {
     resumable: Vec<usize>,
     swept_at: Instant,
     upstreams: Upstreams,
+    /// Answers to those who waited together, a portion in each turn.
+    owed: VecDeque<Owed>,
     failures: Failures,
     /// Queries above their client's limit, so that every so manieth is answered.
     turned_away: u32,
@@ -164,6 +167,7 @@ impl Worker {
             cannot_accept: false,
             resumable: Vec::new(),
             swept_at: now,
+            owed: VecDeque::new(),
             failures: Failures::default(),
             turned_away: 0,
             now,
@@ -218,7 +222,7 @@ impl Worker {
     }
 
     fn patience(&self) -> Duration {
-        if !self.resumable.is_empty() {
+        if !self.resumable.is_empty() || !self.owed.is_empty() {
             return Duration::ZERO;
         }
         let busy = self.clients.count() > 0 || self.accept_again.is_some() || self.stopping;
@@ -463,7 +467,7 @@ impl Worker {
                 self.poll.remove_busy(Token::Udp(place));
             }
         }
-        let is_owed = self.upstreams.owes_answers() || self.clients.unsent() > 0;
+        let is_owed = !self.owed.is_empty() || self.upstreams.owes_answers() || self.clients.unsent() > 0;
         Ok(is_owed && self.now < deadline)
     }
 

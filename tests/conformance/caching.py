@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from . import wire
 from .asking import Asking
 from .harness import Subject
-from .upstreams import Asked, Script, StubUpstream
+from .upstreams import Asked, Script, StubUpstream, decent
 
 NAME = "kept.example"
 CACHE = {"size_mb": 4, "prefetch": False}  # prefetch has tests of its own
@@ -82,6 +82,18 @@ def says(
 
 def gives(address: str = "198.51.100.7", *, ttl: int = 300) -> Script:
     return says([wire.address_record(b"\xc0\x0c", address, ttl=ttl)])
+
+
+def unusable(what: str) -> Script:
+    """Answers with the right header and question, which can be passed on to nobody; but for probes."""
+    answers: dict[str, Callable[[Asked], bytes]] = {
+        "cut off": lambda asked: asked.response([b"\xc0\x0c\0\1\0\1\0\0\1\x2c\0\x40abc"]),
+        "two CNAMEs": lambda asked: asked.response(
+            [cname(b"\xc0\x0c", "one.example"), cname(b"\xc0\x0c", "two.example")]
+        ),
+        "BADVERS": lambda asked: asked.response(edns=wire.opt(extended_rcode=1)),
+    }
+    return lambda asked: decent(asked) if asked.is_probe else answers[what](asked)
 
 
 # ------- What clients see ------------------------------------------------------------------

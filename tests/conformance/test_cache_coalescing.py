@@ -337,3 +337,23 @@ def test_each_query_is_counted_once(subject: Subject, upstream: StubUpstream):
     assert counted() == {"forwarded": 10, "cached": 0, "blocked": 10, "failed": 0, "dropped": 0}
     assert subject.metrics().total("dnsblock_coalesced_queries_total") == 9
     assert subject.metrics().total("dnsblock_upstream_queries_total") == 1
+
+
+# ------- Bounds ---------------------------------------------------------------------------------
+
+
+def test_who_waits_for_one_name_takes_no_room_from_others(subject: Subject, upstream: StubUpstream):
+    """However many ask for what is slow: as many wait as may be asked at once, the rest are told so."""
+    begin(subject, upstream, workers=1, upstream=PATIENT | {"max_outstanding": 100})
+    with subject.udp() as client:
+        for qid in range(300):
+            client.send(wire.query(NAME, qid=qid, edns=False))
+        turned_away = [wire.read(client.recv(4096)) for _ in range(199)]
+        assert {reply.rcode for reply in turned_away} == {"SERVFAIL"}
+        assert subject.metrics().total("dnsblock_queries_total", outcome="overloaded") == 199
+        assert subject.metrics().total("dnsblock_outstanding_queries") == 101
+        upstream.script = gives()
+        assert all(is_forwarded(subject.query(f"n{number}.example")) for number in range(20))
+        asked = under_way(upstream)
+        asked.reply(asked.address())
+        assert all(is_forwarded(wire.read(client.recv(4096))) for _ in range(101))

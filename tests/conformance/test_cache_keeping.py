@@ -21,6 +21,7 @@ from .caching import (
     says,
     soa,
     start,
+    unusable,
 )
 from .harness import Subject, is_forwarded
 from .tools import wait_for
@@ -500,3 +501,33 @@ def test_a_restart_begins_with_an_empty_cache(subject: Subject, upstream: StubUp
     assert number_of(subject.query(NAME)) == 1
     subject.restart()
     assert number_of(subject.query(NAME)) == 2
+
+
+@pytest.mark.parametrize("what", ["cut off", "two CNAMEs", "BADVERS"])
+def test_what_cannot_be_used_is_remembered_for_a_second_whatever_its_ttl(
+    subject: Subject, upstream: StubUpstream, what: str
+):
+    """RFC 9520 section 3.2: a failure is one for a second, and not for the day that its TTL says."""
+    upstream.script = unusable(what)
+    start(subject, upstream, workers=1, upstream={"attempts": 1})
+    assert subject.query(NAME).rcode == "SERVFAIL"
+    assert (subject.query(NAME).rcode, upstream.count(NAME)) == ("SERVFAIL", 1)
+    upstream.script = numbered()
+    wait_for(lambda: subject.query(NAME).rcode == "NOERROR", "the upstream is asked again")
+
+
+def test_what_is_given_again_over_tcp_is_never_cut_off(subject: Subject, upstream: StubUpstream):
+    """RFC 7766 section 5: an answer of full length leaves no room for options, and comes without them."""
+    question = len(wire.name_to_wire("huge.example")) + 4
+    room = 65_535 - 12 - question - 11  # of an OPT without options
+    sizes = [30_000, room - 30_000]
+    texts = [wire.record(b"\xc0\x0c", "TXT", b"x" * (size - 12)) for size in sizes]
+    upstream.script = lambda asked: (
+        asked.response(flags=wire.RA | wire.TC) if asked.transport == "udp" else asked.response(texts)
+    )
+    start(subject, upstream, cache={"size_mb": 8})
+    cookie, keepalive = wire.option(wire.COOKIE_OPTION, b"12345678"), wire.option(11, b"")
+    for options in (b"", cookie, keepalive, cookie + keepalive):
+        reply = subject.query("huge.example", "TXT", transport="tcp", edns=wire.opt(options=options))
+        assert (reply.rcode, reply.truncated, len(reply.answer)) == ("NOERROR", False, 2)
+    assert [asked.transport for asked in upstream.asked_for("huge.example")] == ["udp", "tcp"]

@@ -2,12 +2,15 @@
 
 import struct
 import time
+from contextlib import suppress
 
+import httpx
 import pytest
 
 from . import wire
 from .asking import is_sinkholed
 from .caching import (
+    CACHE,
     NAME,
     QUICK,
     SLACK,
@@ -27,6 +30,7 @@ from .caching import (
     soa,
     start,
     timed,
+    unusable,
 )
 from .harness import ISSUER, ORDERS_ZONE, Subject
 from .orders import block, unblock
@@ -407,3 +411,90 @@ def test_old_answers_are_counted_as_such(subject: Subject, upstream: StubUpstrea
 
     wait_for(lambda: counted() == counts, f"{counts}, and not {counted()}", timeout=2)
     assert subject.metrics().total("dnsblock_queries_total") == sum(counts.values())
+
+
+# ------- While a question is under way ------------------------------------------------------
+
+SLOW = {"attempt_timeout_ms": 4000, "attempts": 3}  # longer than any client waits
+
+
+def test_who_waits_for_a_refreshing_that_fails_is_given_the_old_answer(
+    subject: Subject, upstream: StubUpstream
+):
+    """RFC 8767 section 5: whoever began the question, a client waits 1.8 seconds and no longer."""
+    start(subject, upstream, cache={"max_stale": HOUR, "prefetch": True}, upstream=SLOW, workers=1)
+    keep(subject, upstream, numbered(4))
+    for again in again_and_again(lambda: timed(subject, edns=True)):
+        if upstream.count(NAME) == 2:
+            break
+        assert number_of(again.reply) == 1
+    assert number_of(wait_for_stale_or_kept(subject)) == 1
+
+
+def wait_for_stale_or_kept(subject: Subject) -> wire.Reply:
+    for again in again_and_again(lambda: subject.query(NAME, edns=True)):
+        assert again.rcode == "NOERROR", "no failure while there is an old answer"
+        if is_stale(again):
+            return again
+    raise AssertionError
+
+
+def test_who_comes_when_others_have_waited_long_enough_does_not_wait(
+    subject: Subject, upstream: StubUpstream
+):
+    begin(subject, upstream, upstream=SLOW)
+    keep(subject, upstream, numbered(1))
+    wait_for_stale(subject)
+    for transport in ("udp", "tcp"):
+        assert is_stale(subject.query(NAME, transport=transport, edns=True)), "within a client's patience"
+    assert upstream.count(NAME) == 2, "the question is still under way"
+
+
+@pytest.mark.parametrize("ended_by", ["purge", "reload"])
+def test_an_old_answer_that_was_taken_away_is_given_to_nobody_who_waits(
+    subject: Subject, upstream: StubUpstream, ended_by: str
+):
+    """What an operator purged, or no longer wants to be given, does not come back by a question under way."""
+    begin(subject, upstream, upstream={"attempt_timeout_ms": 1500, "attempts": 2})
+    keep(subject, upstream, numbered(1))
+    transport = httpx.HTTPTransport(uds=str(subject.folder / "control.sock"))
+    with subject.udp() as client, httpx.Client(transport=transport) as control:
+        client.settimeout(0.2)  # what is kept comes at once, what is old after 1.8 seconds
+        with suppress(TimeoutError):
+            while True:
+                client.send(wire.query(NAME, edns=True))
+                assert not is_stale(wire.read(client.recv(4096)))
+        if ended_by == "purge":
+            said = control.post("http://daemon/v1/cache/purge", params={"name": NAME})
+        else:
+            cache = CACHE | {"max_stale": 0}
+            subject.configure(cache=cache, upstreams=[upstream.address], upstream=QUICK, workers=1)
+            said = control.post("http://daemon/v1/reload")
+        assert said.status_code == 200
+        client.settimeout(subject.patience)
+        assert wire.read(client.recv(4096)).rcode == "SERVFAIL"
+
+
+@pytest.mark.parametrize("what", ["cut off", "two CNAMEs", "BADVERS"])
+def test_an_answer_that_cannot_be_used_is_no_better_than_none(
+    subject: Subject, upstream: StubUpstream, what: str
+):
+    """RFC 8767 section 4: the old answer is given at once, not from the second client on."""
+    begin(subject, upstream)
+    keep(subject, upstream, numbered(1))
+    upstream.script = unusable(what)
+    assert number_of(wait_for_stale(subject)) == 1
+    assert is_stale(subject.query(NAME, edns=True))
+
+
+@pytest.mark.parametrize("what", ["no such name", "for now alone"])
+def test_what_the_upstream_has_said_since_is_not_undone_by_an_older_answer(
+    subject: Subject, upstream: StubUpstream, what: str
+):
+    """RFC 8767 section 4: stale is what nothing newer is known of, though the newer may not be kept."""
+    begin(subject, upstream)
+    keep(subject, upstream, numbered(1))
+    upstream.script = {"no such name": says(rcode=3), "for now alone": gives("192.0.2.99", ttl=0)}[what]
+    wait_for(lambda: subject.query(NAME).rcode == "NXDOMAIN" or not subject.query(NAME).ttls - {0}, what)
+    upstream.script = silent
+    assert subject.query(NAME, edns=True).rcode == "SERVFAIL"

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from . import wire
+from .caching import unusable
 from .harness import Subject, is_forwarded
 from .upstreams import Asked, MakeUpstream, StubUpstream, decent, only_probes
 
@@ -181,6 +182,18 @@ def test_an_upstream_that_will_not_answer_is_no_reason_to_hand_that_on(
     good.script = saying(rcode)
     assert subject.query("both.example").rcode == name
     assert len(unwilling.asked_for("both.example")) == len(good.asked_for("both.example")) == 1
+
+
+@pytest.mark.parametrize("what", ["cut off", "two CNAMEs", "BADVERS"])
+def test_an_answer_that_cannot_be_used_is_no_reason_to_fail_while_another_is_up(
+    subject: Subject, make_upstream: MakeUpstream, what: str
+):
+    garbled, good = make_upstream(unusable(what)), make_upstream()
+    start(subject, servers(garbled, good))
+    ask(subject, NAMES[:20])
+    assert len(garbled.queries) == len(good.queries) == 20
+    good.script = unusable(what)
+    assert subject.query("both.example").rcode == "SERVFAIL"
 
 
 def test_servfail_of_one_upstream_is_handed_on(subject: Subject, make_upstream: MakeUpstream):

@@ -74,6 +74,29 @@ def test_a_connection_that_the_upstream_closes_with_questions_under_way_costs_no
     assert subject.metrics().total(ERRORS) == 0
 
 
+def test_the_ids_of_a_connection_that_was_closed_are_none_of_the_next(
+    subject: Subject, upstream: StubUpstream
+):
+    """Of 900 ids drawn twice, some are drawn again: what was lost with the one is asked on the other."""
+
+    def closes_the_first(asked: Asked) -> bytes | None:
+        first = next(iter(connections(upstream)))
+        if asked.source != first:
+            return decent(asked)
+        if connections(upstream)[first] == 900:
+            asked.reply(decent(asked))
+            asked.hang_up()
+        return None
+
+    upstream.script = over_tcp(closes_the_first)
+    subject.start(upstreams=[upstream.address], workers=1, upstream=PATIENT, tcp={"max_pipelined": 1000})
+    with subject.tcp() as client:
+        client.send(*(wire.query(f"n{number}.example") for number in range(900)))
+        for _ in range(900):
+            assert is_forwarded(client.reply())
+    assert subject.metrics().total(ERRORS) == 0
+
+
 def test_a_connection_that_the_upstream_closes_while_idle_costs_no_failure(
     subject: Subject, upstream: StubUpstream
 ):

@@ -7,7 +7,7 @@ use triomphe::ThinArc;
 
 use super::Key;
 use crate::message::{
-    ExtendedError, HEADER, Opt, Query, Record, Section, ede, flag, option, rcode, rtype, u16_at,
+    ExtendedError, HEADER, Opt, Query, Record, Section, ede, flag, is_truncated, option, rcode, rtype, u16_at,
 };
 use crate::relay::{self, ERRORS_PASSED};
 use crate::sys::prefetch;
@@ -216,7 +216,9 @@ impl Kept {
         }
         self.set_ttls(age, writer.written());
         let (errors, told) = self.errors(age);
-        Some(writer.finish(&query.head, &Opt { payload, rcode, errors: &errors[..told] }))
+        let length = writer.finish(&query.head, &Opt { payload, rcode, errors: &errors[..told] });
+        // RFC 7766 5: what is cut off over TCP could be had in no other way.
+        (!query.head.hop.over_tcp || !is_truncated(out)).then_some(length)
     }
 
     fn errors(&self, age: Age) -> ([ExtendedError<'_>; ERRORS_PASSED + 1], usize) {

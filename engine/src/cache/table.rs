@@ -109,6 +109,15 @@ impl Table {
         self.make_room();
     }
 
+    /// Takes out the answer to this question.
+    pub fn remove(&self, key: Key<'_>) {
+        let gone = {
+            let mut ways = lock(&self.set(key.hash()).0);
+            ways.way_of(key).and_then(|way| ways.kept[way].take())
+        };
+        self.forget(gone);
+    }
+
     /// Takes out one answer after the other until all are within the capacity.
     fn make_room(&self) {
         // Each round winds down; after the last one all that is left has gone.

@@ -172,8 +172,9 @@ impl<'a> Writer<'a> {
     }
 
     /// Ends a response within the limit of its hop (RFC 2181 9, RFC 6891 6.2.5):
-    /// the errors' texts are left out first, and what still does not fit becomes
-    /// an empty answer with TC. Returns its length.
+    /// the errors' texts are left out first, over TCP then all options, since nothing
+    /// larger can be had there; and what still does not fit becomes an empty answer
+    /// with TC. Returns its length.
     pub fn finish(mut self, head: &Head, opt: &Opt<'_>) -> usize {
         let limit = head.hop.limit;
         let Some(edns) = head.edns else {
@@ -186,6 +187,13 @@ impl<'a> Writer<'a> {
             [|error| error.text.len(), |error| error.brief.len()];
         let [whole, brief] = texts.map(|length| opt.errors.iter().map(length).sum::<usize>());
         let bare = OPT_HEAD + 6 * opt.errors.len() + head.hop.options_length();
+        if head.hop.over_tcp && self.at + bare > limit && self.at + OPT_HEAD <= limit {
+            let plain = Opt::plain(opt.payload, opt.rcode);
+            let put = self.put_opt(&plain, edns.dnssec_ok, &Hop::default(), |_| b"");
+            put.expect("what was measured fits");
+            self.count(Section::Additional, 1);
+            return self.at;
+        }
         if self.at + bare > limit {
             self.truncate(head);
         }

@@ -15,12 +15,19 @@ const SHARDS: usize = 64;
 
 /// The claims of all packet threads, and their mail.
 pub struct Claims {
-    /// By the hash of the question: the threads that want to hear.
+    /// By the hash of the question.
     shards: [Mutex<Table>; SHARDS],
     mailboxes: Vec<Mailbox>,
 }
 
-type Table = HashMap<u64, Vec<usize>, BuildHasherDefault<AsItIs>>;
+type Table = HashMap<u64, Claimed, BuildHasherDefault<AsItIs>>;
+
+struct Claimed {
+    /// See `Flight::purges`.
+    purges: u64,
+    /// The threads that want to hear.
+    listeners: Vec<usize>,
+}
 
 struct Mailbox {
     letters: Mutex<Vec<Letter>>,
@@ -49,6 +56,17 @@ pub enum Heard {
     Lost,
 }
 
+/// Who asks a question.
+pub enum Right {
+    /// This thread, and it tells others what it hears.
+    Ours(Claim),
+    /// Another one, which will tell.
+    Theirs,
+    /// Another one asks, too, but has done so since before something was purged from the
+    /// cache: what it hears may be what the purge was about.
+    Apart,
+}
+
 /// The right to ask a question: others wait for who has it.
 pub struct Claim {
     claims: Arc<Claims>,
@@ -72,17 +90,18 @@ impl Claims {
         self.mailboxes.len() > 1
     }
 
-    /// Takes a question; `None` where another thread has it. `listener`, if any, is
-    /// told then what that has heard.
-    pub fn claim(self: &Arc<Self>, question: u64, purges: u64, listener: Option<usize>) -> Option<Claim> {
+    /// Takes a question that nobody asks. `listener`, if any, is told what another thread
+    /// hears that has it.
+    pub fn claim(self: &Arc<Self>, question: u64, purges: u64, listener: Option<usize>) -> Right {
         match lock(self.shard(question)).entry(question) {
             Entry::Vacant(free) => {
-                free.insert(Vec::new());
-                Some(Claim { claims: Arc::clone(self), question, purges, has_ended: false })
+                free.insert(Claimed { purges, listeners: Vec::new() });
+                Right::Ours(Claim { claims: Arc::clone(self), question, purges, has_ended: false })
             }
+            Entry::Occupied(taken) if taken.get().purges != purges => Right::Apart,
             Entry::Occupied(mut taken) => {
-                taken.get_mut().extend(listener);
-                None
+                taken.get_mut().listeners.extend(listener);
+                Right::Theirs
             }
         }
     }
@@ -109,7 +128,8 @@ impl Claim {
 
     fn end(&mut self, heard: impl FnOnce() -> Heard) {
         self.has_ended = true;
-        let listeners = lock(self.claims.shard(self.question)).remove(&self.question).unwrap_or_default();
+        let ended = lock(self.claims.shard(self.question)).remove(&self.question);
+        let listeners = ended.map(|claimed| claimed.listeners).unwrap_or_default();
         if listeners.is_empty() {
             return;
         }
@@ -150,14 +170,22 @@ mod tests {
         claims.read(thread).into_iter().map(|letter| (letter.question, said(letter.heard))).collect()
     }
 
+    fn ours(right: Right) -> Option<Claim> {
+        match right {
+            Right::Ours(claim) => Some(claim),
+            Right::Theirs | Right::Apart => None,
+        }
+    }
+
     #[test]
     fn one_asks_and_whoever_listens_is_told_once_and_woken() {
         let claims = claims(4);
-        let claim = claims.claim(7, 0, Some(0)).unwrap();
-        assert!(claims.claim(7, 0, Some(1)).is_none());
-        assert!(claims.claim(7, 0, Some(3)).is_none());
-        assert!(claims.claim(7, 0, None).is_none());
-        assert!(claims.claim(8, 0, Some(1)).is_some(), "another question");
+        let claim = ours(claims.claim(7, 0, Some(0))).unwrap();
+        for listener in [Some(1), Some(3), None] {
+            assert!(matches!(claims.claim(7, 0, listener), Right::Theirs));
+        }
+        assert!(matches!(claims.claim(7, 1, Some(2)), Right::Apart), "something was purged since");
+        assert!(ours(claims.claim(8, 0, Some(1))).is_some(), "another question");
         claim.tell(|| Heard::Answer(b"said".as_slice().into()));
         for thread in [1, 3] {
             assert_eq!(letters(&claims, thread), [(7, Some(b"said".to_vec()))]);
@@ -170,19 +198,19 @@ mod tests {
     #[test]
     fn nothing_is_made_to_be_told_where_nobody_listens() {
         let claims = claims(2);
-        claims.claim(7, 0, Some(0)).unwrap().tell(|| unreachable!());
-        assert!(claims.claim(7, 0, Some(1)).is_some(), "the question is free again");
+        ours(claims.claim(7, 0, Some(0))).unwrap().tell(|| unreachable!());
+        assert!(ours(claims.claim(7, 0, Some(1))).is_some(), "the question is free again");
     }
 
     #[test]
     fn a_claim_that_is_lost_frees_the_question_and_says_so() {
         let claims = claims(2);
-        let claim = claims.claim(7, 0, Some(0));
-        assert!(claims.claim(7, 0, Some(1)).is_none());
+        let claim = ours(claims.claim(7, 0, Some(0)));
+        assert!(matches!(claims.claim(7, 0, Some(1)), Right::Theirs));
         drop(claim);
         assert!(matches!(claims.read(1)[..], [Letter { question: 7, heard: Heard::Lost, .. }]));
-        let again = claims.claim(7, 0, Some(1)).unwrap();
-        assert!(claims.claim(7, 0, Some(0)).is_none());
+        let again = ours(claims.claim(7, 0, Some(1))).unwrap();
+        assert!(matches!(claims.claim(7, 0, Some(0)), Right::Theirs));
         again.tell(|| Heard::Nothing);
         assert_eq!(claims.read(0).len(), 1);
     }

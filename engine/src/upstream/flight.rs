@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::asker::Asker;
 use super::claims::Claim;
 use super::health::{Mask, bit};
-use crate::cache::{Kept, Key};
+use crate::cache::Key;
 use crate::message::{MAX_QUESTION, Query};
 use crate::name::Name;
 use crate::sys::{Local, Peer};
@@ -22,8 +22,12 @@ pub struct Flight {
     pub asker: Option<Asker>,
     /// An upstream's answer did not fit over UDP.
     pub over_tcp: bool,
-    /// A kept answer that will do if no other comes.
-    pub stale: Option<Kept>,
+    /// A kept answer was there that will do if no other comes.
+    pub has_stale: bool,
+    /// Whoever waited longest was given that, and so is who comes later.
+    pub(super) is_overdue: bool,
+    /// The answer can be passed on, and all to which it leads can be read.
+    pub is_sound: bool,
     /// How often something had been purged from the cache when this was asked.
     pub purges: u64,
     /// The right to ask, where there are other packet threads.
@@ -119,13 +123,15 @@ pub enum Channel {
 }
 
 impl Flight {
-    pub fn new(first: Box<Waiter>, stale: Option<Kept>, purges: u64) -> Flight {
+    pub fn new(first: Box<Waiter>, has_stale: bool, purges: u64) -> Flight {
         Flight {
             first,
             others: Vec::new(),
             asker: None,
             over_tcp: false,
-            stale,
+            has_stale,
+            is_overdue: false,
+            is_sound: false,
             purges,
             claim: None,
             is_told: false,

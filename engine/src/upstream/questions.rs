@@ -6,7 +6,7 @@ use std::hash::BuildHasherDefault;
 use std::time::{Duration, Instant};
 
 use super::{Flight, Origin, Upstreams, Waiter};
-use crate::cache::{AsItIs, Kept};
+use crate::cache::{AsItIs, Key};
 
 /// How long a client waits before it is given a stale answer, as its own patience
 /// may be little more (RFC 8767 5: the client response timer).
@@ -45,9 +45,13 @@ impl Questions {
         self.next_number += 1;
         flight.number = self.next_number;
         self.flights.insert(flight.question, place);
-        if flight.stale.is_some() {
-            self.impatient.push_back((now + PATIENCE, place, flight.number));
+        if flight.has_stale {
+            self.bound_patience(place, flight.number, now);
         }
+    }
+
+    fn bound_patience(&mut self, place: usize, number: u64, now: Instant) {
+        self.impatient.push_back((now + PATIENCE, place, number));
     }
 
     /// Notes that a flight has left its place.
@@ -59,40 +63,72 @@ impl Questions {
     }
 }
 
+/// What becomes of a query whose question may be under way already.
+pub enum Join {
+    /// It waits with the others.
+    Waits,
+    /// Nobody has asked, or before something was purged from the cache.
+    Alone(Box<Waiter>),
+    /// Others have waited too long already.
+    Overdue(Box<Waiter>),
+    /// Too many wait.
+    Full(Box<Waiter>),
+}
+
 impl Upstreams {
-    /// Lets a query wait with those that ask the same already; gives it back where
-    /// nobody does. What upstreams answer to one client is for no other where they
-    /// are told who asks.
-    pub fn join(&mut self, waiter: Box<Waiter>) -> Option<Box<Waiter>> {
+    /// Lets a query wait with those that ask the same already. `has_stale`: there is a
+    /// kept answer that would do. What upstreams answer to one client is for no other
+    /// where they are told who asks.
+    pub fn join(&mut self, waiter: Box<Waiter>, has_stale: bool, purges: u64, now: Instant) -> Join {
         if self.tells_client() {
-            return Some(waiter);
+            return Join::Alone(waiter);
         }
         let key = waiter.key();
         let place = self.questions.find(key.hash());
-        let Some(flight) = place.and_then(|place| self.flights.get_mut(place)) else { return Some(waiter) };
-        if flight.first.key() != key {
-            return Some(waiter);
+        let flight = place.and_then(|place| Some((place, self.flights.get_mut(place)?)));
+        let Some((place, flight)) = flight else { return Join::Alone(waiter) };
+        if flight.first.key() != key || flight.purges != purges {
+            return Join::Alone(waiter);
+        }
+        if has_stale && flight.is_overdue {
+            return Join::Overdue(waiter);
+        }
+        if self.questions.joined >= self.settings.max_outstanding {
+            return Join::Full(waiter);
+        }
+        if has_stale && !std::mem::replace(&mut flight.has_stale, true) {
+            self.questions.bound_patience(place, flight.number, now);
         }
         flight.others.push(waiter);
         self.questions.joined += 1;
-        None
+        Join::Waits
     }
 
-    /// Takes out who has waited long enough to be given a stale answer; the question
-    /// stays under way.
-    pub fn impatient(&mut self, now: Instant) -> Vec<(Box<Waiter>, Kept)> {
-        let mut impatient = Vec::new();
+    /// Places of the questions for which was waited long enough, where a stale answer may
+    /// be given. Each is told once.
+    pub fn overdue(&mut self, now: Instant) -> Vec<usize> {
+        let mut overdue = Vec::new();
         while self.questions.next_deadline().is_some_and(|at| at <= now) {
             let Some((_, place, number)) = self.questions.impatient.pop_front() else { break };
             let Some(flight) = self.flights.get_mut(place).filter(|f| f.number == number) else { continue };
-            let Some(stale) = flight.stale.clone() else { continue };
-            let first = flight.first.clone();
-            flight.first.origin = Origin::Nobody;
-            let others = std::mem::take(&mut flight.others);
-            self.questions.joined -= others.len();
-            let waiters = [first].into_iter().chain(others);
-            impatient.extend(waiters.map(|waiter| (waiter, stale.clone())));
+            flight.is_overdue = true;
+            overdue.push(place);
         }
-        impatient
+        overdue
+    }
+
+    /// What is asked at this place.
+    pub fn key_at(&self, place: usize) -> Key<'_> {
+        self.flights[place].first.key()
+    }
+
+    /// Takes out who waits at this place; the question stays under way.
+    pub fn take_waiters(&mut self, place: usize) -> Vec<Box<Waiter>> {
+        let flight = &mut self.flights[place];
+        let first = flight.first.clone();
+        flight.first.origin = Origin::Nobody;
+        let others = std::mem::take(&mut flight.others);
+        self.questions.joined -= others.len();
+        [first].into_iter().chain(others).collect()
     }
 }

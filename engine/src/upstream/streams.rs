@@ -145,11 +145,16 @@ impl Upstreams {
         if !was_well {
             self.count(stream.upstream).network_errors.add(1);
         }
-        for (id, flight) in lost {
-            let Some(route) = self.lose_route(flight, Channel::Stream(key), id) else { continue };
-            if !self.flights[flight].ends_with(&route) {
-                continue;
-            }
+        // All of them first: the next connection may get this one's place, and would be
+        // taken for it.
+        let lost: Vec<usize> = lost
+            .into_iter()
+            .filter_map(|(id, flight)| {
+                let route = self.lose_route(flight, Channel::Stream(key), id)?;
+                self.flights[flight].ends_with(&route).then_some(flight)
+            })
+            .collect();
+        for flight in lost {
             match was_well {
                 true => self.send(flight, stream.upstream, now),
                 false => self.fail_now(flight, now),

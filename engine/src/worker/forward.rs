@@ -12,7 +12,7 @@ use crate::poll::Event;
 use crate::relay;
 use crate::shared::Serving;
 use crate::sys::{DATAGRAM, Local};
-use crate::upstream::{Asker, Flight, Heard, Origin, Waiter};
+use crate::upstream::{Asker, Flight, Heard, Join, Origin, Waiter};
 
 /// A query that somebody else must answer.
 pub(super) struct Passed {
@@ -51,7 +51,15 @@ enum Said<'a> {
     Nothing(Outcome),
 }
 
-impl Said<'_> {
+impl<'a> Said<'a> {
+    fn of(heard: &'a Heard) -> Said<'a> {
+        match heard {
+            Heard::Answer(message) => Said::Now(message),
+            Heard::TooLong => Said::TooLong,
+            Heard::Nothing | Heard::Lost => Said::Nothing(Outcome::Failed),
+        }
+    }
+
     fn message(&self) -> Option<&[u8]> {
         match self {
             Said::Now(message) => Some(message),
@@ -72,6 +80,16 @@ impl Said<'_> {
             _ => self.message().map_or(Heard::Nothing, |message| Heard::Answer(message.into())),
         }
     }
+}
+
+/// Clients that waited together for one answer and are answered in one turn.
+const TOGETHER: usize = 256;
+
+/// Clients that waited together, and what they get: too many for one turn.
+pub(super) struct Owed {
+    waiters: std::vec::IntoIter<Box<Waiter>>,
+    heard: Heard,
+    stale: Option<Kept>,
 }
 
 impl Worker {
@@ -103,11 +121,9 @@ impl Worker {
         };
         let has_failed = self.failures.knows(passed.key(query), self.now);
         let waiter = Box::new(Waiter::new(query.clone(), passed.follow, origin));
-        if has_failed {
-            return self.fail_again(waiter, stale.as_ref(), serving);
-        }
-        if let Some(waiter) = self.join(waiter) {
-            self.ask(waiter, stale);
+        match has_failed {
+            true => self.fail_again(waiter, stale.as_ref(), serving),
+            false => self.wait(waiter, stale.as_ref()),
         }
     }
 
@@ -144,22 +160,27 @@ impl Worker {
         }
     }
 
-    /// Lets a query wait with those that ask the same; gives it back if there are none.
-    fn join(&mut self, waiter: Box<Waiter>) -> Option<Box<Waiter>> {
-        let alone = self.upstreams.join(waiter);
-        self.counters.joined.add(u64::from(alone.is_none()));
-        alone
+    /// Lets a query wait for an upstream's answer, with those that ask the same.
+    fn wait(&mut self, waiter: Box<Waiter>, stale: Option<&Kept>) {
+        let purges = self.shared.cache.purges();
+        let instead = match stale {
+            Some(stale) => Said::Before(stale, Age::Stale),
+            None => Said::Nothing(Outcome::Overloaded),
+        };
+        match self.upstreams.join(waiter, stale.is_some(), purges, self.now) {
+            Join::Waits => self.counters.joined.add(1),
+            Join::Alone(waiter) if self.upstreams.has_room() => drop(self.ask(waiter, stale.is_some())),
+            Join::Alone(waiter) | Join::Overdue(waiter) | Join::Full(waiter) => {
+                self.serve_waiter(waiter, instead);
+            }
+        }
     }
 
-    /// Asks an upstream; false where that is not done, or another packet thread does it.
-    fn ask(&mut self, waiter: Box<Waiter>, stale: Option<Kept>) -> bool {
-        let mut flight = Flight::new(waiter, stale, self.shared.cache.purges());
+    /// Asks an upstream; false where another packet thread does it.
+    fn ask(&mut self, waiter: Box<Waiter>, has_stale: bool) -> bool {
+        let mut flight = Flight::new(waiter, has_stale, self.shared.cache.purges());
         if self.upstreams.tells_client() {
             flight.asker = self.asker(flight.first.origin);
-        }
-        if !self.upstreams.has_room() {
-            self.finish(flight, Said::Nothing(Outcome::Overloaded));
-            return false;
         }
         let is_awaited = flight.is_awaited();
         let is_asked = self.upstreams.ask(flight, self.now);
@@ -190,10 +211,11 @@ impl Worker {
     /// Asks for an answer that is about to expire; nobody waits for it.
     fn ask_anew(&mut self, query: &Query, follow: Option<Box<Name>>) {
         let waiter = Box::new(Waiter::new(query.clone(), follow, Origin::Nobody));
+        let purges = self.shared.cache.purges();
         if self.upstreams.has_room()
-            && let Some(waiter) = self.upstreams.join(waiter)
+            && let Join::Alone(waiter) = self.upstreams.join(waiter, false, purges, self.now)
         {
-            let is_asked = self.ask(waiter, None);
+            let is_asked = self.ask(waiter, false);
             self.counters.prefetched.add(u64::from(is_asked));
         }
     }
@@ -221,12 +243,7 @@ impl Worker {
     /// Takes what other packet threads have heard about questions of this one.
     pub(super) fn take_letters(&mut self) {
         for (flight, heard) in self.upstreams.hear(self.now) {
-            let said = match &heard {
-                Heard::Answer(message) => Said::Now(message),
-                Heard::TooLong => Said::TooLong,
-                Heard::Nothing | Heard::Lost => Said::Nothing(Outcome::Failed),
-            };
-            self.finish(flight, said);
+            self.finish(flight, Said::of(&heard));
         }
     }
 
@@ -236,15 +253,41 @@ impl Worker {
             let said = if flight.over_tcp { Said::TooLong } else { Said::Nothing(Outcome::Failed) };
             self.finish(flight, said);
         }
-        for (waiter, stale) in self.upstreams.impatient(self.now) {
-            self.serve_waiter(waiter, Said::Before(&stale, Age::Stale));
+        for place in self.upstreams.overdue(self.now) {
+            let Some(stale) = self.stale(self.upstreams.key_at(place)) else { continue };
+            let waiters = self.upstreams.take_waiters(place);
+            self.owed.push_back(Owed {
+                waiters: waiters.into_iter(),
+                heard: Heard::Nothing,
+                stale: Some(stale),
+            });
         }
+        self.serve_owed();
+    }
+
+    /// Answers some of those who waited together: others come between them.
+    fn serve_owed(&mut self) {
+        let Some(mut owed) = self.owed.pop_front() else { return };
+        for waiter in owed.waiters.by_ref().take(TOGETHER) {
+            let stale = owed.stale.as_ref().map(|stale| Said::Before(stale, Age::Stale));
+            self.serve_waiter(waiter, stale.unwrap_or(Said::of(&owed.heard)));
+        }
+        if owed.waiters.len() > 0 {
+            self.owed.push_back(owed);
+        }
+    }
+
+    /// What is kept for this question and will do where nothing else is to be had, by the
+    /// rules of now.
+    fn stale(&self, key: Key<'_>) -> Option<Kept> {
+        let keeping = self.shared.serving.load().rules.keeping;
+        self.shared.cache.find(key).filter(|kept| kept.age(self.now, &keeping) == Age::Stale)
     }
 
     /// Answers those who wait for a question that has been answered, or will not be.
     fn finish(&mut self, flight: Flight, said: Said<'_>) {
-        let Flight { first, others, stale, purges, claim, .. } = flight;
-        let kept = catch_unwind(AssertUnwindSafe(|| self.keep(first.key(), purges, said)));
+        let Flight { first, others, is_sound, purges, claim, .. } = flight;
+        let kept = catch_unwind(AssertUnwindSafe(|| self.keep(first.key(), purges, is_sound, said)));
         let has_failed = match kept {
             Ok(has_failed) => has_failed,
             Err(_) => {
@@ -255,21 +298,23 @@ impl Worker {
         if let Some(claim) = claim {
             claim.tell(|| said.to_others());
         }
-        let said = match &stale {
-            // RFC 8767 4: a failure is no better than what was known before.
-            Some(stale) if has_failed => Said::Before(stale, Age::Stale),
-            _ => said,
-        };
+        // RFC 8767 4: a failure is no better than what was known before.
+        let stale = if has_failed { self.stale(first.key()) } else { None };
+        if others.len() >= TOGETHER {
+            let waiters = [first].into_iter().chain(others).collect::<Vec<_>>().into_iter();
+            return self.owed.push_back(Owed { waiters, heard: said.to_others(), stale });
+        }
+        let said = stale.as_ref().map_or(said, |stale| Said::Before(stale, Age::Stale));
         for waiter in [first].into_iter().chain(others) {
             self.serve_waiter(waiter, said);
         }
     }
 
     /// Keeps an answer for the next client; true if it is a failure, or there is none.
-    fn keep(&mut self, key: Key<'_>, purges: u64, said: Said<'_>) -> bool {
+    fn keep(&mut self, key: Key<'_>, purges: u64, is_sound: bool, said: Said<'_>) -> bool {
         let message = match said {
-            Said::Now(message) => message,
-            Said::Nothing(Outcome::Failed) => {
+            Said::Now(message) if is_sound => message,
+            Said::Now(_) | Said::Nothing(Outcome::Failed) => {
                 self.failures.remember(key, self.now);
                 return true;
             }
@@ -280,6 +325,8 @@ impl Worker {
         }
         let keeping = &self.shared.serving.load().rules.keeping;
         let Some(kept) = Kept::new(message, key, keeping, self.now, &mut self.message[..]) else {
+            // What was kept before is no longer true (RFC 8767 4), though this is for now alone.
+            self.shared.cache.forget(key);
             return false;
         };
         let is_failure = kept.is_failure();
@@ -327,10 +374,8 @@ impl Worker {
             // The policy for the name changed while the upstream was asked.
             let follow = follow.cloned().map(Box::new);
             if waiter.begin_anew(follow) {
-                if let Some(waiter) = self.join(waiter) {
-                    self.ask(waiter, None);
-                }
-                return;
+                let stale = self.stale(waiter.key());
+                return self.wait(waiter, stale.as_ref());
             }
             return self.give(
                 &waiter.query,
