@@ -1,5 +1,6 @@
 """Whether an upstream is alive: probes, hysteresis, back-off; who is slow is kept, who is dead is left."""
 
+import itertools
 import time
 from functools import partial
 from itertools import pairwise
@@ -227,6 +228,31 @@ def test_three_names_that_take_too_long_do_not_make_an_upstream_dead(
         assert is_forwarded(subject.query(f"n{number}.example"))
     assert subject.metrics().total(ERRORS, upstream=slow.address, reason="timeout") == 6
     assert is_up(subject, slow)
+
+
+def test_who_answers_probes_and_no_query_is_left_until_a_query_is_answered(
+    subject: Subject, make_upstream: MakeUpstream
+):
+    """Its probe comes from a cache, and its way to the Internet is gone: real traffic tells."""
+    deaf, other = make_upstream(only_probes), make_upstream()
+    start(subject, deaf, other, probe={"interval_ms": 1000}, attempt_timeout_ms=50, attempts=3)
+    numbers = itertools.count()
+
+    def ask() -> None:
+        with subject.udp() as client:
+            for number in itertools.islice(numbers, 20):
+                client.send(wire.query(f"n{number}.example"))
+            assert all(is_forwarded(wire.read(client.recv(4096))) for _ in range(20))
+
+    wait_for(lambda: (ask(), not is_up(subject, deaf))[1], "it is left")
+    deaf.forget()
+    good = probes(subject, deaf, "good")
+    subject.wait_for_metric(PROBES, good + 3, upstream=deaf.address, result="good")
+    assert not is_up(subject, deaf), "its probes are not believed"
+    ask()
+    assert len(deaf.queries) <= 1, "one query a second tries it"
+    deaf.script = decent
+    wait_for(lambda: (ask(), is_up(subject, deaf))[1], "an answer to a query brings it back")
 
 
 def test_silence_that_deceived_is_not_believed_again_at_once(subject: Subject, make_upstream: MakeUpstream):

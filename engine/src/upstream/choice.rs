@@ -87,7 +87,7 @@ impl Chooser {
         now: Instant,
     ) -> Option<usize> {
         let up = health.up();
-        let mut tried = if health.tries_by_queries() { health.rested(now) } else { 0 };
+        let mut tried = health.tried_by_queries(now);
         loop {
             let place = self.among(up | tried, asked, health, name, random);
             let place = place.or_else(|| self.among(health.speaking(), asked, health, name, random));

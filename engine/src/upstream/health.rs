@@ -17,6 +17,9 @@ use crate::shared::Events;
 pub const MAX_UPSTREAMS: usize = 64;
 /// Queries that an upstream must have been asked before its silence means anything.
 const SILENT_QUERIES: u32 = 8;
+/// Queries in a row that an upstream has left unanswered when its probes are no longer
+/// believed.
+const DEAF_QUERIES: u32 = 16;
 /// Failures in a row after which an upstream is down, where nothing else is configured.
 const FAILURES: u32 = 3;
 /// How long an upstream that is down rests before one query tries it again, where
@@ -63,6 +66,8 @@ struct Standing {
     suspected: AtomicU64,
     /// Those whose last word, if it was one, came after their last failure.
     speaking: AtomicU64,
+    /// Those that answer probes and no queries.
+    deaf: AtomicU64,
     /// Counts how often an upstream has left those that are up.
     losses: AtomicU64,
 }
@@ -80,6 +85,8 @@ struct State {
     many_asked_at: AtomicU64,
     heard_at: AtomicU64,
     failures: AtomicU32,
+    /// Queries that waited in vain since it last answered one.
+    unanswered: AtomicU32,
     /// When a query may try it, although it is down.
     trial_at: AtomicU64,
     trusted_until: AtomicU64,
@@ -122,6 +129,7 @@ impl Health {
                 up: AtomicU64::new(all),
                 suspected: AtomicU64::new(0),
                 speaking: AtomicU64::new(all),
+                deaf: AtomicU64::new(0),
                 losses: AtomicU64::new(0),
             },
             states: addresses.iter().map(|address| State::new(*address)).collect(),
@@ -153,9 +161,15 @@ impl Health {
         self.up() & bit(place) != 0
     }
 
-    /// Whether queries try again what is down, and not only where nothing is up.
-    pub fn tries_by_queries(&self) -> bool {
-        !self.has_probes
+    /// Those that are down, have rested, and are to be tried by queries though others are
+    /// up: where there are no probes, or these tell nothing.
+    pub fn tried_by_queries(&self, now: Instant) -> Mask {
+        let deaf = self.standing.deaf.load(Relaxed);
+        match self.has_probes {
+            true if deaf == 0 => 0,
+            true => self.rested(now) & deaf,
+            false => self.rested(now),
+        }
     }
 
     /// Those that are down and have rested.
@@ -194,14 +208,39 @@ impl Health {
     /// It has answered a query.
     pub fn answered(&self, place: usize, now: Instant) {
         self.heard(place, now);
-        if !self.is_up(place) && !self.has_probes {
+        let state = &self.states[place];
+        if state.unanswered.load(Relaxed) != 0 {
+            state.unanswered.store(0, Relaxed);
+        }
+        let was_deaf = self.is_deaf(place);
+        if was_deaf {
+            self.standing.deaf.fetch_and(!bit(place), Relaxed);
+        }
+        if !self.is_up(place) && (!self.has_probes || was_deaf) {
             self.rise(place);
+        }
+    }
+
+    fn is_deaf(&self, place: usize) -> bool {
+        self.standing.deaf.load(Relaxed) & bit(place) != 0
+    }
+
+    /// A query has waited in vain. Who answers probes may yet have no way to the Internet:
+    /// where another one is up, so many queries in a row tell more than a probe.
+    fn note_unanswered(&self, place: usize, now: Instant) {
+        let unanswered = self.states[place].unanswered.fetch_add(1, Relaxed) + 1;
+        if unanswered >= DEAF_QUERIES && self.has_probes && self.up() & !bit(place) != 0 {
+            self.standing.deaf.fetch_or(bit(place), Relaxed);
+            self.go_down(place, "answers no queries, whatever it says to probes", now);
         }
     }
 
     /// Silence makes a suspect, and probes tell; without any, silence is all there is.
     pub fn failed(&self, place: usize, how: Failure, now: Instant) {
         let state = &self.states[place];
+        if let Failure::Silence(_) = how {
+            self.note_unanswered(place, now);
+        }
         if let Failure::Silence(since) = how
             && state.heard_at.load(Relaxed) >= self.at(since)
         {
@@ -315,6 +354,9 @@ impl Health {
     }
 
     pub fn rise(&self, place: usize) {
+        if self.is_deaf(place) {
+            return;
+        }
         self.states[place].failures.store(0, Relaxed);
         self.standing.suspected.fetch_and(!bit(place), Relaxed);
         if self.standing.up.fetch_or(bit(place), Relaxed) & bit(place) == 0 {
@@ -355,6 +397,7 @@ impl State {
             many_asked_at: AtomicU64::new(0),
             heard_at: AtomicU64::new(0),
             failures: AtomicU32::new(0),
+            unanswered: AtomicU32::new(0),
             trial_at: AtomicU64::new(0),
             trusted_until: AtomicU64::new(0),
             probes: Default::default(),
@@ -424,6 +467,35 @@ mod tests {
             health.failed(0, Failure::Silence(later), later);
         }
         assert!(health.is_suspected(0), "and silence alone is no proof, where probes can tell");
+    }
+
+    #[test]
+    fn who_leaves_many_queries_unanswered_is_down_whatever_it_says_to_probes() {
+        let (health, _) = health(2, PROBED);
+        let (start, second) = (health.since, Duration::from_secs(1));
+        let ask_in_vain = |times: u32, at: Instant| {
+            for _ in 0..times {
+                health.heard(0, at);
+                health.failed(0, Failure::Silence(at), at);
+            }
+        };
+        ask_in_vain(DEAF_QUERIES - 1, start);
+        health.answered(0, start);
+        ask_in_vain(DEAF_QUERIES - 1, start);
+        assert_eq!(health.up(), 0b11, "only in a row");
+        ask_in_vain(1, start);
+        health.rise(0);
+        assert_eq!((health.up(), health.tried_by_queries(start)), (0b10, 0));
+        let rested = start + second * 60;
+        assert_eq!(health.tried_by_queries(rested), 0b01);
+        assert!(health.claim_trial(0, rested) && !health.claim_trial(0, rested));
+        health.answered(0, rested);
+        assert_eq!((health.up(), health.tried_by_queries(rested)), (0b11, 0));
+        for _ in 0..3 {
+            health.failed(1, Failure::Unreachable, rested);
+        }
+        ask_in_vain(100, rested);
+        assert!(health.is_up(0), "the last one that answers anything");
     }
 
     #[test]
