@@ -77,6 +77,7 @@ pub fn compile(
         let count = |octets| progress.note(octets);
         let read = sources::read(file, take_line, count)?;
         if let Err(reason) = reader.end() {
+            report.silent -= 1; // it was taken for a part of the record
             report.reject(&file.label, last, b"", reason);
         }
         report.sources.push((file.label.clone(), read));
@@ -194,6 +195,14 @@ mod tests {
         ];
         assert_eq!(repeated, expected);
         assert!(!report.sources[1].1.ends_with_line_feed && report.sources[0].1.ends_with_line_feed);
+    }
+
+    #[test]
+    fn a_record_without_an_end_is_one_line_that_is_rejected() {
+        let zone = "@ SOA a. b. 1 2 3 4 5\na.example CNAME .\nb.example TXT (\n  \"x\"\n  \"y\"\n";
+        let (compiled, report) = compiled(&[zone], Some(Format::Rpz));
+        assert_eq!((report.accepted, report.rejected, report.silent, report.lines), (2, 1, 2, 3));
+        assert_eq!((compiled.names.entries(), report.rejected_lines[0].line), (2, 5));
     }
 
     #[test]

@@ -118,7 +118,9 @@ impl Reader {
     /// To be asked behind the last line: an error if that cannot be the end.
     pub fn end(&self) -> Result<(), Reason> {
         match &self.grammar {
-            Grammar::Rpz(zone) if zone.is_open() => Err(Reason::NotThisFormat("an end to each parenthesis")),
+            Grammar::Rpz(zone) if zone.is_cut_off() => {
+                Err(Reason::NotThisFormat("an end to each parenthesis"))
+            }
             _ => Ok(()),
         }
     }
