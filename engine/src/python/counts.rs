@@ -1,0 +1,122 @@
+//! What the packet threads have counted, for Python.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use pyo3::prelude::*;
+
+use crate::counters::{Counters, LATENCY_BOUNDS, OUTCOMES, SLIPS};
+use crate::engine;
+use crate::policy::Action;
+use crate::upstream::health::PROBE_RESULTS;
+
+/// All packet threads' counters, summed.
+#[pyclass(frozen, get_all, module = "dnsblock._engine")]
+pub struct Counts {
+    queries: HashMap<(&'static str, &'static str), u64>,
+    blocked: HashMap<(String, &'static str), u64>,
+    shadow_blocked: HashMap<(String, &'static str), u64>,
+    upstreams: Vec<Py<UpstreamCounts>>,
+    tcp_connections: u64,
+    tcp_refused: u64,
+    outstanding: u64,
+    panics: u64,
+    unsent: u64,
+    truncated: u64,
+    limited: HashMap<&'static str, u64>,
+    joined: u64,
+    prefetched: u64,
+    cache_entries: usize,
+    cache_octets: u64,
+    cache_evictions: u64,
+}
+
+/// What was counted about one upstream.
+#[pyclass(frozen, get_all, module = "dnsblock._engine")]
+pub struct UpstreamCounts {
+    address: (String, u16),
+    udp_queries: u64,
+    tcp_queries: u64,
+    timeouts: u64,
+    network_errors: u64,
+    mismatches: u64,
+    taken_over: u64,
+    unwilling: u64,
+    is_up: bool,
+    outstanding: u32,
+    probes: HashMap<&'static str, u64>,
+    latency_buckets: Vec<(f64, u64)>,
+    latency_seconds: f64,
+}
+
+impl Counts {
+    pub fn sum(py: Python<'_>, engine: &engine::Engine) -> PyResult<Counts> {
+        let workers = engine.counters();
+        let total = |read: &dyn Fn(&Counters) -> u64| workers.iter().map(|c| read(c)).sum::<u64>();
+        let mut queries = HashMap::new();
+        for (transport, of) in ["udp", "tcp"].into_iter().enumerate() {
+            for (place, outcome) in OUTCOMES.into_iter().enumerate() {
+                queries.insert((of, outcome), total(&|c| c.queries[transport][place].get()));
+            }
+        }
+        let (mut blocked, mut shadow_blocked) = (HashMap::new(), HashMap::new());
+        for (zone, slot) in engine.zone_slots() {
+            for (place, (_, action)) in Action::ALL.into_iter().enumerate() {
+                let count = total(&|c| c.blocked(slot as usize, place));
+                blocked.insert((zone.clone(), action), count);
+                let count = total(&|c| c.shadow_blocked(slot as usize, place));
+                shadow_blocked.insert((zone.clone(), action), count);
+            }
+        }
+        let upstreams = engine.settings().upstream.servers.iter().enumerate();
+        let upstreams = upstreams.map(|(place, server)| UpstreamCounts::sum(server.address, engine, place));
+        let cache = engine.cache().size();
+        Ok(Counts {
+            queries,
+            blocked,
+            shadow_blocked,
+            upstreams: upstreams.map(|counts| Py::new(py, counts)).collect::<PyResult<_>>()?,
+            tcp_connections: total(&|c| c.tcp_connections.get()),
+            tcp_refused: total(&|c| c.tcp_refused.get()),
+            outstanding: total(&|c| c.outstanding.get()),
+            panics: total(&|c| c.panics.get()),
+            unsent: total(&|c| c.unsent.get()),
+            truncated: total(&|c| c.truncated.get()),
+            limited: SLIPS
+                .into_iter()
+                .enumerate()
+                .map(|(i, how)| (how, total(&|c| c.limited[i].get())))
+                .collect(),
+            joined: total(&|c| c.joined.get()),
+            prefetched: total(&|c| c.prefetched.get()),
+            cache_entries: cache.0,
+            cache_octets: cache.1,
+            cache_evictions: cache.2,
+        })
+    }
+}
+
+impl UpstreamCounts {
+    fn sum(address: SocketAddr, engine: &engine::Engine, place: usize) -> UpstreamCounts {
+        let health = engine.health();
+        let probes = PROBE_RESULTS.into_iter().enumerate();
+        let all = || engine.counters().iter().map(|counters| &counters.upstreams[place]);
+        let bounds = LATENCY_BOUNDS.into_iter().chain([f64::INFINITY]).enumerate();
+        let bucket = |index: usize| all().map(|u| u.latency_buckets[index].get()).sum();
+        UpstreamCounts {
+            address: (address.ip().to_string(), address.port()),
+            udp_queries: all().map(|u| u.udp_queries.get()).sum(),
+            tcp_queries: all().map(|u| u.tcp_queries.get()).sum(),
+            timeouts: all().map(|u| u.timeouts.get()).sum(),
+            network_errors: all().map(|u| u.network_errors.get()).sum(),
+            mismatches: all().map(|u| u.mismatches.get()).sum(),
+            taken_over: all().map(|u| u.taken_over.get()).sum(),
+            unwilling: all().map(|u| u.unwilling.get()).sum(),
+            is_up: health.is_up(place),
+            outstanding: health.outstanding(place),
+            probes: probes.map(|(index, result)| (result, health.probes(place, index))).collect(),
+            latency_buckets: bounds.map(|(index, bound)| (bound, bucket(index))).collect(),
+            latency_seconds: all().map(|u| u.latency_nanoseconds.get()).sum::<u64>() as f64 / 1e9,
+        }
+    }
+}
