@@ -307,7 +307,7 @@ fn led_to<'a>(
         |name: &Name| snapshot.find_target(name, supposed).filter(|d| !d.lets_pass_over_tcp(over_tcp));
     match chain::walk(response, &query.name, listed)? {
         chain::End::Judged(decision) => Ok(Some(decision)),
-        chain::End::Name(last) => judge_offers(response, &last, over_tcp, snapshot, supposed),
+        chain::End::Name(last) => judge_offers(response, last, over_tcp, snapshot, supposed),
     }
 }
 
@@ -315,20 +315,32 @@ fn led_to<'a>(
 /// order the records come (RPZ draft 5.2): servers turn RRsets around.
 fn judge_offers<'a>(
     response: &[u8],
-    owner: &Name,
+    last: Name,
     over_tcp: bool,
     snapshot: &'a Snapshot,
     supposed: Option<Supposed<'a>>,
 ) -> Result<Option<Decision<'a>>, chain::Unreadable> {
     let mut first: Option<Decision<'a>> = None;
-    for offer in chain::offers(response, owner) {
-        let offer = offer?;
-        let target = offer.target.and_then(|target| snapshot.find_target(&target, supposed));
-        let is_freed = target.as_ref().is_some_and(|decision| decision.answer.action == Action::Passthru);
-        let addresses = offer.addresses.filter_map(|address| snapshot.find_address(address, supposed));
-        for decision in target.into_iter().chain(addresses.take_while(|_| !is_freed)) {
-            if decision.blocks(over_tcp) && first.as_ref().is_none_or(|first| decision.zone < first.zone) {
-                first = Some(decision);
+    let mut owners = chain::Owners::from(last);
+    let listed =
+        |name: &Name| snapshot.find_target(name, supposed).filter(|d| !d.lets_pass_over_tcp(over_tcp));
+    while let Some(owner) = owners.next() {
+        for offer in chain::offers(response, &owner) {
+            let offer = offer?;
+            let mut target = offer.target.as_ref().and_then(listed);
+            if let (None, Some(name)) = (&target, &offer.target) {
+                match chain::walk_on(response, name, listed)? {
+                    chain::End::Judged(decision) => target = Some(decision),
+                    chain::End::Name(last) => owners.add(last)?,
+                }
+            }
+            let is_freed = target.as_ref().is_some_and(|decision| decision.answer.action == Action::Passthru);
+            let addresses = offer.addresses.filter_map(|address| snapshot.find_address(address, supposed));
+            for decision in target.into_iter().chain(addresses.take_while(|_| !is_freed)) {
+                let is_first = first.as_ref().is_none_or(|first| decision.zone < first.zone);
+                if is_first && decision.blocks(over_tcp) {
+                    first = Some(decision);
+                }
             }
         }
     }

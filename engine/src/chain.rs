@@ -10,6 +10,8 @@ use crate::message::{HEADER, Record, flag, rcode, rtype, skip_name, u16_at};
 use crate::name::Name;
 use crate::relay::expand;
 
+/// Names to which HTTPS and SVCB records of one response lead, at most.
+const LED: usize = 16;
 /// Steps of a chain at most. Resolvers follow 8 to 16, so an answer with more is
 /// none of theirs; it is refused, since one step further may be a blocked name.
 const STEPS: usize = 64;
@@ -33,6 +35,25 @@ pub enum End<D> {
 pub fn walk<D>(
     response: &[u8],
     queried: &Name,
+    judge: impl FnMut(&Name) -> Option<D>,
+) -> Result<End<D>, Unreadable> {
+    walk_in(Sections::Answer, response, queried, judge)
+}
+
+/// The same from where an HTTPS or SVCB record leads to: what stands in the additional
+/// section about that may be used as well (RFC 9460 4.1).
+pub fn walk_on<D>(
+    response: &[u8],
+    target: &Name,
+    judge: impl FnMut(&Name) -> Option<D>,
+) -> Result<End<D>, Unreadable> {
+    walk_in(Sections::Both, response, target, judge)
+}
+
+fn walk_in<D>(
+    sections: Sections,
+    response: &[u8],
+    queried: &Name,
     mut judge: impl FnMut(&Name) -> Option<D>,
 ) -> Result<End<D>, Unreadable> {
     let mut here = queried.clone();
@@ -40,7 +61,7 @@ pub fn walk<D>(
     let mut left: Vec<(Name, usize)> = Vec::new();
     loop {
         let before = left.len();
-        for record in answers(response) {
+        for record in records(response, sections) {
             let (owner, record) = record?;
             if is_second_way(response, owner, &record, &left)? {
                 return Err(Unreadable);
@@ -66,9 +87,66 @@ pub fn walk<D>(
 
 /// Whether all that a response about this name leads to can be read.
 pub fn is_readable(response: &[u8], queried: &Name) -> bool {
-    match walk(response, queried, |_| None::<()>) {
-        Ok(End::Name(last)) => offers(response, &last).all(|offer| offer.is_ok()),
-        Ok(End::Judged(())) | Err(Unreadable) => false,
+    let judge = |_: &Name| None::<()>;
+    let follow = || {
+        let mut owners = match walk(response, queried, judge)? {
+            End::Name(last) => Owners::from(last),
+            End::Judged(()) => return Ok(()),
+        };
+        while let Some(owner) = owners.next() {
+            for offer in offers(response, &owner) {
+                let Some(target) = offer?.target else { continue };
+                if let End::Name(last) = walk_on(response, &target, judge)? {
+                    owners.add(last)?;
+                }
+            }
+        }
+        Ok::<(), Unreadable>(())
+    };
+    follow().is_ok()
+}
+
+/// A name whose records are looked at, and where.
+pub struct Owner {
+    name: Name,
+    sections: Sections,
+}
+
+/// Names whose records are looked at, one after the other, each once: first that where a
+/// chain ends, then those to which its HTTPS and SVCB records lead, and so on.
+pub struct Owners {
+    /// Apart: most often it is the only one.
+    first: Option<Name>,
+    led_to: Vec<Name>,
+    next: usize,
+}
+
+impl From<Name> for Owners {
+    fn from(first: Name) -> Owners {
+        Owners { first: Some(first), led_to: Vec::new(), next: 0 }
+    }
+}
+
+impl Owners {
+    /// Not an iterator, since names are added meanwhile.
+    #[allow(clippy::should_implement_trait, reason = "names are added while this goes on")]
+    pub fn next(&mut self) -> Option<Owner> {
+        if let Some(name) = self.first.take() {
+            return Some(Owner { name, sections: Sections::Answer });
+        }
+        self.next += 1;
+        let name = self.led_to.get(self.next - 1).cloned()?;
+        Some(Owner { name, sections: Sections::Both })
+    }
+
+    pub fn add(&mut self, name: Name) -> Result<(), Unreadable> {
+        if !self.led_to.contains(&name) {
+            if self.led_to.len() == LED {
+                return Err(Unreadable);
+            }
+            self.led_to.push(name);
+        }
+        Ok(())
     }
 }
 
@@ -137,11 +215,11 @@ pub struct Offer<'a> {
 /// alternatives, and their order means nothing.
 pub fn offers<'a>(
     response: &'a [u8],
-    owner: &'a Name,
+    owner: &'a Owner,
 ) -> impl Iterator<Item = Result<Offer<'a>, Unreadable>> {
-    answers(response).filter_map(move |record| match record {
+    records(response, owner.sections).filter_map(move |record| match record {
         Err(unreadable) => Some(Err(unreadable)),
-        Ok((at, record)) => offer(response, at, &record, owner).transpose(),
+        Ok((at, record)) => offer(response, at, &record, &owner.name).transpose(),
     })
 }
 
@@ -223,21 +301,43 @@ fn take<const LENGTH: usize>(rest: &mut &[u8]) -> Option<[u8; LENGTH]> {
     Some(*octets)
 }
 
-/// The records of the answer section, each with where its owner begins. None of
-/// an answer that failed: what does not validate stays SERVFAIL, whatever it holds.
-fn answers(response: &[u8]) -> impl Iterator<Item = Result<(usize, Record), Unreadable>> {
+/// Where records are looked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sections {
+    Answer,
+    /// In the additional section, too.
+    Both,
+}
+
+/// The records of these sections, each with where its owner begins. None of an answer
+/// that failed: what does not validate stays SERVFAIL, whatever it holds.
+fn records(response: &[u8], sections: Sections) -> impl Iterator<Item = Result<(usize, Record), Unreadable>> {
     let failed = u16_at(response, 2).unwrap_or(0) & flag::RCODE == rcode::SERVFAIL;
-    let mut records = if failed { 0 } else { u16_at(response, 6).unwrap_or(0) };
+    let count = |place| usize::from(u16_at(response, place).unwrap_or(0));
+    let [answers, authorities, additional] = [6, 8, 10].map(count);
+    let records = match sections {
+        _ if failed => 0,
+        Sections::Answer => answers,
+        Sections::Both => answers + authorities + additional,
+    };
     let mut next = skip_name(response, HEADER).map_or(response.len(), |end| end + 4);
+    let mut place = 0;
     std::iter::from_fn(move || {
-        records = records.checked_sub(1)?;
-        let owner = next;
-        let Some(record) = Record::parse(response, owner) else {
-            records = 0;
-            return Some(Err(Unreadable));
-        };
-        next = record.end;
-        Some(Ok((owner, record)))
+        loop {
+            if place >= records {
+                return None;
+            }
+            let (owner, is_authority) = (next, (answers..answers + authorities).contains(&place));
+            place += 1;
+            let Some(record) = Record::parse(response, owner) else {
+                place = records;
+                return Some(Err(Unreadable));
+            };
+            next = record.end;
+            if !is_authority {
+                return Some(Ok((owner, record)));
+            }
+        }
     })
 }
 
@@ -352,6 +452,19 @@ mod tests {
     }
 
     #[test]
+    fn what_leads_on_too_often_is_not_readable() {
+        let names: Vec<Vec<u8>> = (0..=LED).map(|n| wire(&format!("n{n}.example"))).collect();
+        let record = |owner: usize| (&names[owner][..], 65, [&[0, 1][..], &names[owner + 1]].concat());
+        let first = (QUESTION, 65, [&[0, 1][..], &names[0]].concat());
+        for (led, is_read) in [(1, true), (LED - 1, true), (LED, false)] {
+            let records: Vec<_> = [first.clone()].into_iter().chain((0..led).map(record)).collect();
+            assert_eq!(is_readable(&response(&records), &name("www.example")), is_read, "{led}");
+        }
+        let goes_round = [first.clone(), (&names[0][..], 65, [&[0, 1][..], &names[0]].concat())];
+        assert!(is_readable(&response(&goes_round), &name("www.example")));
+    }
+
+    #[test]
     fn each_record_is_an_offer_of_its_own() {
         let service = |target: &[u8], parameters: &[u8]| [&[0, 1], target, parameters].concat();
         let hints = b"\0\x01\0\x03\x02h2\0\x04\0\x08\xc0\0\x02\x01\xc0\0\x02\x02\0\x06\0\x10\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x01";
@@ -362,7 +475,7 @@ mod tests {
             (QUESTION, 1, vec![192, 0, 2, 7]),
             (&wire("stray.example"), 1, vec![192, 0, 2, 8]),
         ]);
-        let owner = name("www.example");
+        let owner = Owners::from(name("www.example")).next().unwrap();
         let offers: Vec<_> = offers(&message, &owner).map(|offer| offer.unwrap()).collect();
         let targets: Vec<_> = offers.iter().map(|offer| offer.target.clone()).collect();
         assert_eq!(targets, [Some(name("svc.example")), None, None, None]);

@@ -46,7 +46,6 @@ pub use watch::Probe;
 
 use asker::Subnet;
 use choice::Chooser;
-use claims::{Claim, Right};
 use flight::{Channel, Route};
 use health::{Failure, Mask};
 use questions::Questions;
@@ -56,6 +55,9 @@ use stream::Stream;
 /// Queries of one received batch that may leave through the same socket.
 const RUN: usize = 16;
 const _: () = assert!(RUN <= BATCH, "they leave in one system call");
+
+/// Deadlines that are kept, whatever became of their questions.
+const DEADLINES: usize = 4096;
 
 #[derive(Clone)]
 pub struct Settings {
@@ -188,7 +190,7 @@ impl Upstreams {
     /// False where another packet thread asks it.
     pub fn ask(&mut self, mut flight: Flight, now: Instant) -> bool {
         let is_awaited = flight.is_awaited();
-        (flight.claim, flight.is_told) = self.claim(&flight, is_awaited);
+        (flight.claim, flight.is_told) = self.claim_for(&flight, is_awaited);
         let asks = !flight.is_told;
         if !asks && !is_awaited {
             return false;
@@ -202,21 +204,6 @@ impl Upstreams {
             false => self.wait(place, now + self.settings.timeout, now),
         }
         asks
-    }
-
-    /// Takes the right to ask this question, or true where another packet thread has it,
-    /// which tells this one if it `listens`. What an upstream says to one client is not
-    /// told to others.
-    fn claim(&self, flight: &Flight, listens: bool) -> (Option<Claim>, bool) {
-        if self.tells_client() || !self.claims.are_needed() {
-            return (None, false);
-        }
-        let (question, listener) = (flight.first.key().hash(), listens.then_some(self.thread));
-        match self.claims.claim(question, flight.purges, listener) {
-            Right::Ours(claim) => (Some(claim), false),
-            Right::Theirs => (None, true),
-            Right::Apart => (None, false),
-        }
     }
 
     /// When `expire` or `impatient` has work next.
@@ -285,6 +272,12 @@ impl Upstreams {
 
     /// Sets the deadline of the latest attempt.
     fn wait(&mut self, key: usize, at: Instant, now: Instant) {
+        if self.deadlines.len() > DEADLINES + 4 * self.flights.len() {
+            // Most are of what was answered long ago.
+            let flights = &self.flights;
+            let is_due = |due: &Deadline| flights.get(due.flight).is_some_and(|f| f.stamp == due.stamp);
+            self.deadlines.retain(is_due);
+        }
         self.next_stamp += 1;
         self.flights[key].stamp = self.next_stamp;
         let deadline = Deadline { at, flight: key, stamp: self.next_stamp };
@@ -377,42 +370,6 @@ impl Upstreams {
             }
         }
         arrived
-    }
-
-    /// Takes what other packet threads have heard that asked for this one.
-    pub fn hear(&mut self, now: Instant) -> Arrived<Heard> {
-        let mut arrived = Vec::new();
-        for letter in self.claims.read(self.thread) {
-            let Some(key) = self.questions.find(letter.question) else { continue };
-            if !self.flights[key].is_told {
-                continue;
-            }
-            let mut question = [0; MAX_QUESTION];
-            let asked = self.flights[key].asked_question(&mut question);
-            match letter.heard {
-                Heard::Lost => self.ask_after_all(key, now),
-                // Another question with the same hash.
-                Heard::Answer(message) if !relay::answers(&message, asked) => self.ask_after_all(key, now),
-                heard => {
-                    self.flights[key].purges = letter.purges;
-                    if let Heard::Answer(message) = &heard {
-                        self.flights[key].is_sound = is_sound(message, self.flights[key].first.name());
-                    }
-                    arrived.push((self.land(key), heard));
-                }
-            }
-        }
-        arrived
-    }
-
-    /// Asks what the thread that had the right to will not tell.
-    fn ask_after_all(&mut self, key: usize, now: Instant) {
-        let (claim, is_told) = self.claim(&self.flights[key], true);
-        let flight = &mut self.flights[key];
-        (flight.claim, flight.is_told) = (claim, is_told);
-        if !is_told {
-            self.attempt(key, now);
-        }
     }
 
     /// Finds the flight that a message answers, and ends it; `None` for what

@@ -169,10 +169,12 @@ fn whatever_an_upstream_sends_the_response_is_sound() {
             None::<()>
         };
         if let Ok(chain::End::Name(last)) = chain::walk(&response, &query.name, count) {
+            let last = chain::Owners::from(last).next().unwrap();
             let addresses =
                 chain::offers(&response, &last).flatten().flat_map(|offer| offer.addresses).count();
             assert!(addresses <= response.len() / 4, "more addresses than octets");
         }
+        chain::is_readable(&response, &query.name);
         assert!(steps <= response.len() / 12 + 1, "more steps than records");
         let mut out = [0; 4096];
         if let Some(length) = relay::relay(&response, &query, 1232, &mut out) {

@@ -170,6 +170,36 @@ def test_an_answer_of_any_rcode_but_servfail_is_judged(subject: Subject, upstrea
     assert is_sinkholed(subject.query(ALIAS))
 
 
+LED_ON = {
+    "HTTPS": lambda owner: wire.record(owner, "HTTPS", b"\0\1" + wire.name_to_wire(f"edge.{BLOCKED}")),
+    "CNAME": lambda owner: cname(owner, f"edge.{BLOCKED}"),
+    "address": lambda owner: wire.address_record(owner, "203.0.113.9"),
+}
+BADNETS = {"name": "badnets", "addresses": "badnets.txt", "answer": "sinkhole"}
+
+
+@pytest.mark.parametrize("section", ["answer", "additional"])
+@pytest.mark.parametrize("priority", [0, 1])
+@pytest.mark.parametrize("what", LED_ON)
+def test_what_stands_beside_an_https_record_about_its_target_is_judged(
+    subject: Subject, upstream: StubUpstream, what: str, priority: int, section: str
+):
+    """RFC 9460 section 4.1: a client may use what comes along, and asks nobody about it."""
+    record = struct.pack("!H", priority) + wire.name_to_wire("free.example")
+
+    def script(asked: Asked) -> bytes:
+        first = wire.record(b"\xc0\x0c", "HTTPS", record)
+        beside = LED_ON[what]("free.example" if asked.name == ALIAS else "stray.example")
+        if section == "answer":
+            return asked.response([first, beside])
+        return asked.response([first], additional=[beside])
+
+    zones, lists = [ORDERS_ZONE, BADNETS], {"badnets.txt": ["203.0.113.0/24"]}
+    start(subject, upstream, script, zones=zones, lists=lists, answers=PROFILES)
+    assert subject.query(ALIAS, "HTTPS").is_nodata
+    assert len(subject.query("other.example", "HTTPS").answer) > 0, "what belongs to no target leads nowhere"
+
+
 @pytest.mark.parametrize("target", [".", "elsewhere.example", f"not{BLOCKED}"])
 def test_an_https_record_that_leads_elsewhere_passes(subject: Subject, upstream: StubUpstream, target: str):
     start(subject, upstream, https(1, "" if target == "." else target))

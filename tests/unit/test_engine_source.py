@@ -29,7 +29,12 @@ def test_unsafe_is_in_one_file_and_each_block_says_why():
 
 def test_pyo3_is_in_one_place():
     """The core builds and tests without Python: `cargo test` has no feature of that name."""
-    assert files_with(r"\bpyo3\b|\bPython\b|\bPyErr\b") == {"python.rs", "counts.rs", "lists.rs", "running.rs"}
+    assert files_with(r"\bpyo3\b|\bPython\b|\bPyErr\b") == {
+        "python.rs",
+        "counts.rs",
+        "lists.rs",
+        "running.rs",
+    }
 
 
 def test_decide_knows_no_socket_no_clock_and_no_log():

@@ -228,7 +228,9 @@ pub fn answers(response: &[u8], question: &[u8]) -> bool {
 
 /// Reads where any octets lead; nothing may panic.
 pub fn read_chain(response: &[u8]) {
+    chain::is_readable(response, &name("free.example"));
     if let Ok(chain::End::Name(last)) = chain::walk(response, &name("free.example"), |_| None::<()>) {
+        let last = chain::Owners::from(last).next().expect("the first");
         chain::offers(response, &last).flatten().flat_map(|offer| offer.addresses).count();
     }
 }

@@ -6,8 +6,12 @@ use std::collections::hash_map::Entry;
 use std::hash::BuildHasherDefault;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
+use super::{Arrived, Flight, Upstreams, is_sound};
 use crate::cache::AsItIs;
+use crate::message::MAX_QUESTION;
+use crate::relay;
 use crate::shared::lock;
 
 /// Threads that claim at the same moment seldom want the same one of these.
@@ -147,6 +151,59 @@ impl Drop for Claim {
     fn drop(&mut self) {
         if !self.has_ended {
             self.end(|| Heard::Lost);
+        }
+    }
+}
+
+impl Upstreams {
+    /// Takes the right to ask this question, or true where another packet thread has it,
+    /// which tells this one if it `listens`. What an upstream says to one client is not
+    /// told to others.
+    pub(super) fn claim_for(&self, flight: &Flight, listens: bool) -> (Option<Claim>, bool) {
+        if self.tells_client() || !self.claims.are_needed() {
+            return (None, false);
+        }
+        let (question, listener) = (flight.first.key().hash(), listens.then_some(self.thread));
+        match self.claims.claim(question, flight.purges, listener) {
+            Right::Ours(claim) => (Some(claim), false),
+            Right::Theirs => (None, true),
+            Right::Apart => (None, false),
+        }
+    }
+
+    /// Takes what other packet threads have heard that asked for this one.
+    pub fn hear(&mut self, now: Instant) -> Arrived<Heard> {
+        let mut arrived = Vec::new();
+        for letter in self.claims.read(self.thread) {
+            let Some(key) = self.questions.find(letter.question) else { continue };
+            if !self.flights[key].is_told {
+                continue;
+            }
+            let mut question = [0; MAX_QUESTION];
+            let asked = self.flights[key].asked_question(&mut question);
+            match letter.heard {
+                Heard::Lost => self.ask_after_all(key, now),
+                // Another question with the same hash.
+                Heard::Answer(message) if !relay::answers(&message, asked) => self.ask_after_all(key, now),
+                heard => {
+                    self.flights[key].purges = letter.purges;
+                    if let Heard::Answer(message) = &heard {
+                        self.flights[key].is_sound = is_sound(message, self.flights[key].first.name());
+                    }
+                    arrived.push((self.land(key), heard));
+                }
+            }
+        }
+        arrived
+    }
+
+    /// Asks what the thread that had the right to will not tell.
+    fn ask_after_all(&mut self, key: usize, now: Instant) {
+        let (claim, is_told) = self.claim_for(&self.flights[key], true);
+        let flight = &mut self.flights[key];
+        (flight.claim, flight.is_told) = (claim, is_told);
+        if !is_told {
+            self.attempt(key, now);
         }
     }
 }
