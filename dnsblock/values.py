@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
@@ -207,7 +208,16 @@ def _list_place(value: Any, info: ValidationInfo) -> Any:
         return _path(value, info)
     if not re.fullmatch(r"https://[^\s/@]+(/[\x21-\x7e]*)?", value) or len(value) > 2000:
         raise ValueError("a list is fetched from an https:// URL, without a password in it, or is a path")
+    if not _has_port(value):
+        raise ValueError("the URL must have a port from 1 to 65535, or none")
     return value
+
+
+def _has_port(url: str) -> bool:
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:  # no number, or a larger one
+        return False
 
 
 def _percent(value: Any) -> Any:

@@ -42,6 +42,8 @@ class Feed:
             raise ValueError(f"not a URL: {err}") from err
         if url.scheme != "https" or not url.host:
             raise ValueError("must begin with https:// and a host")
+        if not _is_port(url):
+            raise ValueError("must have a port from 1 to 65535, or none")
         if url.userinfo:  # it would be seen wherever the configuration is
             raise ValueError("must not hold a password: use `authorization`")
 
@@ -81,11 +83,21 @@ async def ask(feed: Feed, conditions: Mapping[str, str]) -> AsyncIterator[httpx.
 
 
 def _followed(feed: Feed, target: httpx.URL) -> httpx.URL:
-    if target.scheme == "https" and not target.userinfo:
+    if target.scheme != "https":
+        wrong = "not https"
+    elif target.userinfo:
+        wrong = "a URL with a password"
+    elif not _is_port(target):
+        wrong = "a port that there is not"
+    else:
         return target
-    wrong = "not https" if target.scheme != "https" else "a URL with a password"
     reason = f"it leads to {shown(_without_secrets(target))}, {wrong}: nothing was asked there"
     raise feed.failed("REDIRECT", f"{reason}; tell who runs the feed")
+
+
+def _is_port(url: httpx.URL) -> bool:
+    """Whether somebody can listen there: httpx takes any number, and asyncio none beyond these."""
+    return url.port is None or 1 <= url.port <= 65535
 
 
 def _client(context: ssl.SSLContext, feed: Feed) -> httpx.AsyncClient:
@@ -156,6 +168,9 @@ def _until_it_answers(feed: Feed, url: httpx.URL) -> Iterator[None]:
         if isinstance(said, ssl.SSLError):
             raise _untrusted(feed, led, said) from err
         raise _unreachable(feed, f"{led}{shown(_in_words(said))}") from err
+    except Exception as err:  # whatever a server makes the libraries stumble over is the server's failure
+        reason = f"{led}it could not be asked ({shown(f'{type(err).__name__}: {err}')})"
+        raise feed.failed("PROTOCOL", f"{reason}: tell who runs the feed") from err
 
 
 def led_to(feed: Feed, url: httpx.URL) -> str:

@@ -166,7 +166,16 @@ def test_a_wrong_certificate_is_never_believed(
 
 
 @pytest.mark.parametrize(
-    "url", ["http://127.0.0.1/list.txt", "ftp://127.0.0.1/list.txt", "https://me:secret@127.0.0.1/l"]
+    "url",
+    [
+        "http://127.0.0.1/list.txt",
+        "ftp://127.0.0.1/list.txt",
+        "https://me:secret@127.0.0.1/l",
+        "https://127.0.0.1:99999/list.txt",
+        "https://127.0.0.1:0/list.txt",
+        "https://127.0.0.1:none/list.txt",
+        "https://[::1/list.txt",
+    ],
 )
 def test_a_feed_that_cannot_be_trusted_is_no_setting(subject: Subject, url: str):
     """RFC 9110 section 4.2.4: in the clear, anybody on the way writes the list; a URL is in logs."""
@@ -261,6 +270,19 @@ def test_a_download_that_breaks_changes_nothing_and_says_why(
     feed.put(MORE)
     assert refresh(subject).code == 0
     assert (enforced(subject, "new.example"), source(subject)["fetch_error"]) == ([True], None)
+
+
+@pytest.mark.parametrize("port", ["99999", "65536", "-1", "0"])
+def test_a_redirect_to_a_port_that_there_is_not_ends_no_daemon(
+    subject: Subject, feed: Feed, authority: Authority, port: str
+):
+    """RFC 9110 section 15.4: where a redirect leads is the server's word, and DNS does not depend on it."""
+    feed.behaviour = sends(head("302 Found", location=f"//127.0.0.1:{port}/x", content_length="0"))
+    start(subject, feed, authority, missing="start", every_s=1)
+    wait_for(lambda: len(feed.requests) >= 3, "the feed is asked again and again")
+    assert "REDIRECT" in source(subject)["fetch_error"]
+    feed.put(TEXT)
+    wait_enforced(subject, BASE[0])
 
 
 def test_a_feed_that_fails_in_another_way_is_logged_again(subject: Subject, feed: Feed, authority: Authority):

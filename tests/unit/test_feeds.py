@@ -402,6 +402,11 @@ def test_a_redirect_out_of_https_is_not_followed(server: Server, get: Getter):
         "https://user:s3cret@127.0.0.1:{port}/x",
         "gopher://127.0.0.1/",
         "ftp:\x1b[31m",
+        "https://127.0.0.1:0/x",
+        "https://127.0.0.1:-1/x",
+        "//127.0.0.1:65536/x",
+        "https://127.0.0.1:99999/x",
+        "https://[::1]:{port}9/x",
     ],
 )
 def test_a_redirect_to_elsewhere_is_not_followed(server: Server, get: Getter, location: str):
@@ -410,6 +415,18 @@ def test_a_redirect_to_elsewhere_is_not_followed(server: Server, get: Getter, lo
     assert failed.code in ("REDIRECT", "PROTOCOL")
     assert "s3cret" not in str(failed)
     assert len(server.requests) == 1
+
+
+def test_what_the_libraries_stumble_over_is_a_failure_of_the_feed(
+    server: Server, get: Getter, monkeypatch: pytest.MonkeyPatch
+):
+    """A server finds a way that nobody has thought of: whoever asks hears `FetchFailed`, and nothing else."""
+
+    async def stumble(*_: object, **__: object) -> None:
+        raise ExceptionGroup("many", [OverflowError("port must be 0-65535")])
+
+    monkeypatch.setattr("httpx.AsyncClient.send", stumble)
+    assert get.fails(server.serve(whole(LIST))).code == "PROTOCOL"
 
 
 def test_a_redirect_to_nowhere_is_a_status(server: Server, get: Getter):
