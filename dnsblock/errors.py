@@ -98,6 +98,7 @@ FetchCode = Literal[
     "ENCODING",  # compressed in a way that was not asked for, or damaged
     "UNREADABLE",  # a file of ours that the feed needs
     "UNWRITABLE",  # the place where the list should go
+    "INTERNAL",  # a fault of ours
 ]
 
 

@@ -20,6 +20,11 @@ def event(level: int, text: str, **fields: object) -> None:
     logger.log(level, text, extra={"fields": fields})
 
 
+def fault(text: str, **fields: object) -> None:
+    """Logs the exception that is being handled and that nobody has thought of, for whoever is to mend it."""
+    logger.error(text, exc_info=True, extra={"fields": fields})
+
+
 def set_up(options: Log, time_zone: ZoneInfo) -> None:
     """Sends everything of this process to standard error, in the configured form."""
     human = options.format == "human" or (options.format == "auto" and sys.stderr.isatty())

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from dnsblock.config import Config, Zone
 from dnsblock.errors import FetchFailed, Problem, Refused
-from dnsblock.log import event
+from dnsblock.log import event, fault
 from dnsblock.policy.feeds import Feed, Fetched, NotModified, Validators, fetch
 from dnsblock.policy.schedule import Schedule
 from dnsblock.policy.store import Store
@@ -62,9 +62,17 @@ class Refresher:
                 for zone in tasks.keys() - wanted:
                     tasks.pop(zone).cancel()
                 for zone in wanted - tasks.keys():
-                    follow = self._follow_feed if zone.is_feed else self._follow_files
-                    tasks[zone] = group.create_task(follow(zone))
+                    tasks[zone] = group.create_task(self._follow(zone))
                 await asyncio.sleep(TICK_SECONDS)
+
+    async def _follow(self, zone: Zone) -> None:
+        follow = self._follow_feed if zone.is_feed else self._follow_files
+        while True:
+            try:
+                await follow(zone)
+            except Exception:  # whatever it is: DNS and orders do not end for a list
+                fault(f"list {zone.name} could not be followed: it is tried again", zone=zone.name)
+                await self._wait(zone, zone.every_seconds)
 
     async def refresh(self, zone: Zone) -> None:
         """Fetches a feed now, and publishes what came. Raises `FetchFailed` and `Refused`."""
@@ -133,7 +141,20 @@ def feed_of(zone: Zone) -> Feed:
 async def download(
     zone: Zone, store: Store, progress: Callable[[int, int | None], None] | None = None
 ) -> Fetched | NotModified:
-    """Fetches the text of a feed if it is another than the one that is there. Raises `FetchFailed`."""
+    """Fetches the text of a feed if it is another than the one that is there. Raises `FetchFailed` alone."""
+    try:
+        return await _download(zone, store, progress)
+    except FetchFailed:
+        raise
+    except Exception as err:  # whatever it is: DNS, orders and other lists do not end for a feed
+        fault(f"a fault while list {zone.name} was fetched", zone=zone.name)
+        reason = f"a fault in dnsblock ({type(err).__name__}: {err}): it is tried again; report it"
+        raise FetchFailed(str(zone.place).partition("?")[0], "INTERNAL", reason) from err
+
+
+async def _download(
+    zone: Zone, store: Store, progress: Callable[[int, int | None], None] | None
+) -> Fetched | NotModified:
     into = store.download(zone.name)
     known = into.with_suffix(".json")
     validators = await asyncio.to_thread(_validators, zone, into, known)

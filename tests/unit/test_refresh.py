@@ -1,0 +1,72 @@
+"""Following lists: nothing that one of them makes happen ends anything else."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dnsblock.config import Config, load
+from dnsblock.errors import FetchFailed
+from dnsblock.policy import refresh
+from dnsblock.policy.refresh import Hooks, Refresher, download, fetch_missing
+from dnsblock.policy.store import Store
+
+CONFIG = """
+upstream: {servers: [192.0.2.1]}
+zones:
+  - {name: feed, list: "https://127.0.0.1:1/l", answer: nxdomain, source: {every_s: 1, missing: start}}
+  - {name: file, list: names.txt, answer: nxdomain, source: {every_s: 1}}
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    (tmp_path / "dnsblock.yaml").write_text(CONFIG)
+    return load(tmp_path / "dnsblock.yaml")
+
+
+@pytest.fixture
+def faulty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fetching ends in what nobody has thought of."""
+
+    async def fetch(*_: object) -> None:
+        raise ExceptionGroup("many", [OverflowError("no such port")])
+
+    monkeypatch.setattr(refresh, "fetch", fetch)
+
+
+async def until(is_true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not is_true():  # noqa: ASYNC110  # what is waited for are counters
+            await asyncio.sleep(0.01)
+
+
+def test_a_fault_in_one_list_ends_no_other(config: Config, faulty: None, caplog: pytest.LogCaptureFixture):
+    """An exception that leaves a task of the daemon ends the daemon, and with it DNS."""
+    looked: list[str] = []
+    counted: list[str] = []
+
+    async def publish(reason: str, zone: str) -> None:
+        looked.append(zone)
+        raise RuntimeError("nobody has thought of this")
+
+    async def run() -> None:
+        hooks = Hooks(publish, lambda _: True, lambda _, result: counted.append(result))
+        following = asyncio.create_task(Refresher(Store(config.state), hooks, {}).run(lambda: config))
+        await until(lambda: len(looked) >= 2 and len(counted) >= 2)
+        assert not following.done()
+        following.cancel()
+
+    asyncio.run(run())
+    assert set(counted) == {"INTERNAL"}
+    assert any(record.exc_info for record in caplog.records), "with its traceback"
+
+
+def test_a_fault_in_fetching_is_a_feed_that_could_not_be_fetched(config: Config, faulty: None):
+    """Also at a start, and for who asks by a command."""
+    store = Store(config.state)
+    with pytest.raises(FetchFailed) as caught:
+        asyncio.run(download(config.zones[0], store))
+    assert caught.value.code == "INTERNAL"
+    assert fetch_missing(config, store) == {}
