@@ -68,23 +68,29 @@ class Reader:
         try:
             text = texts.text_of(self.zone, self.store)
         except Refused as err:
-            guarded = tuple(Guarded(UNREADABLE, problem.reason) for problem in err.problems)
-            return NotTaken("", options, "", guarded, err.problems, self.now)
+            return self._unreadable("", err)
         if held is not None and self._is_known(held, text, options):
             # An order must not wait until ten million names are read again.
             return held.not_taken or held
         try:
+            texts.ensure_readable(text.files)
             if held is not None and self._is_the_same(held, text, options):
                 self._know(held, text)
                 return replace(held, known_by=text.known_by, not_taken=None)
             compiled = self._compile(text, held)
             head = texts.head_of(text.files)
+        except Refused as err:
+            return self._unreadable(text.known_by, err)
         except (OSError, NotCompiled) as err:
             reason = (err.strerror if isinstance(err, OSError) else None) or str(err)
             guarded = (Guarded(NOT_COMPILED, reason),)
             problems = (Problem(text.place, None, "", f"the list cannot be compiled: {reason}"),)
             return NotTaken(text.known_by, options, "", guarded, problems, self.now)
         return self._judged(text, compiled, head, held)
+
+    def _unreadable(self, known_by: str, err: Refused) -> NotTaken:
+        guarded = tuple(Guarded(UNREADABLE, problem.reason) for problem in err.problems)
+        return NotTaken(known_by, self.options.text, "", guarded, err.problems, self.now)
 
     def _is_known(self, held: Listed, text: Text, options: str) -> bool:
         """Whether the files are those that were read before, so that nothing needs to be read again."""

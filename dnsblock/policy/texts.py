@@ -45,8 +45,9 @@ def text_of(zone: Zone, store: Store) -> Text:
     try:
         found = list(_files(place))
     except OSError as err:
-        reason = f"cannot be read: {err.strerror or err}"
-        raise Refused([Problem(label, None, "", reason)]) from err
+        # Of a folder it is one file that cannot be read; where a download lies is nothing to tell.
+        file = label if zone.is_feed else str(err.filename or label)
+        raise Refused([_unreadable(file, err)]) from err
     files = tuple((str(path) if isinstance(zone.place, Path) else label, str(path)) for path, _ in found)
     octets = sum(status.st_size for _, status in found)
     limit = zone.source.max_mb << 20
@@ -66,15 +67,19 @@ def _files(place: Path) -> Iterator[tuple[Path, os.stat_result]]:
         yield place, status
         return
     entries = sorted(entry.path for entry in os.scandir(place) if not _is_passed_over(entry.name))
-    if not entries:
-        raise Refused([Problem(str(place), None, "", "the folder holds no list")])
     if len(entries) > MAX_FILES:
         reason = f"the folder holds more than {MAX_FILES:,} files: is it the right one?"
         raise Refused([Problem(str(place), None, "", reason)])
-    for path in map(Path, entries):
-        status = path.stat()
-        if stat.S_ISREG(status.st_mode):
-            yield path, status
+    found = [(path, path.stat()) for path in map(Path, entries)]
+    found = [(path, status) for path, status in found if stat.S_ISREG(status.st_mode)]
+    if not found:
+        raise Refused([Problem(str(place), None, "", "the folder holds no list")])
+    for path, _ in found:
+        name = os.fsencode(path.name).decode(errors="backslashreplace")
+        if name != path.name:  # it could be told to nobody, neither on record nor by the API
+            reason = "the name of this file is not UTF-8: rename it"
+            raise Refused([Problem(str(place / name), None, "", reason)])
+    yield from found
 
 
 def _is_passed_over(name: str) -> bool:
@@ -108,6 +113,19 @@ def sha256_of(files: Sequence[tuple[str, str]]) -> str:
         with document.open_regular(path) as file:
             digests.append((label, 0, hashlib.file_digest(file, "sha256").hexdigest(), True))
     return digest_of(digests)
+
+
+def ensure_readable(files: Sequence[tuple[str, str]]) -> None:
+    """Opens each file of a text. Raises `Refused` with that which cannot be opened: compiling names none."""
+    for label, path in files:
+        try:
+            document.open_regular(path).close()
+        except OSError as err:
+            raise Refused([_unreadable(label, err)]) from err
+
+
+def _unreadable(file: str, err: OSError) -> Problem:
+    return Problem(file, None, "", f"cannot be read: {err.strerror or err}")
 
 
 def head_of(files: Sequence[tuple[str, str]]) -> bytes:

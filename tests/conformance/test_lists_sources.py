@@ -1,6 +1,7 @@
 """Lists in files and folders (trap 18): watched, and when one is gone or odd, all else goes on."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from .lists import (
     list_zone,
     names,
     refresh,
+    refused_by,
     reports,
     source,
     told,
@@ -232,6 +234,52 @@ def test_a_folder_without_any_file_stays_enforced_as_it_was(subject: Subject):
         assert any("lists" in problem["file"] for problem in said.problems)
 
 
+def empty_folder(folder: Path) -> str:
+    (folder / "a.txt").unlink()
+    (folder / "folder").mkdir()
+    return "no list"
+
+
+def dangling_link(folder: Path) -> str:
+    (folder / "b.txt").symlink_to("/nowhere/b.txt")
+    return "b.txt"
+
+
+def no_utf_8(folder: Path) -> str:
+    Path(os.fsdecode(bytes(folder) + b"/\xff.txt")).write_text("b.example\n")
+    return r"\xff.txt"
+
+
+def closed_file(folder: Path) -> str:
+    (folder / "b.txt").write_text("b.example\n")
+    (folder / "b.txt").chmod(0)
+    return "b.txt"
+
+
+@pytest.mark.parametrize("spoil", [empty_folder, dangling_link, no_utf_8, closed_file])
+def test_a_folder_that_cannot_be_read_stays_enforced_and_holds_no_order_back(
+    subject: Subject, spoil: Callable[[Path], str]
+):
+    """Whatever lies in a folder: the file is named, the last version stays, also over a restart."""
+    if os.geteuid() == 0:
+        dropped = (f"--bounding-set={WITHOUT_OVERRIDE}", f"--inh-caps={WITHOUT_OVERRIDE}")
+        subject.under = [tool("setpriv"), *dropped]
+    put_in_folder(subject, "a.txt", BASE)
+    subject.start(zones=[ORDERS_ZONE, list_zone("lists", every_s=DAY)])
+    word = spoil(subject.folder / "lists")
+    subject.put_order(block("B-1", ["ordered.example"]))
+    said = subject.cli("reload")
+    assert (said.code, refused_by(subject)) == (4, ["UNREADABLE"])
+    assert any(word in f"{one['file']} {one['value']} {one['reason']}" for one in said.problems), said
+    assert word in subject.cli("source list", as_json=False).stdout
+    if spoil is not closed_file:  # root may read it
+        assert any(word in str(one) for one in subject.cli("check").problems)
+    subject.restart()
+    assert enforced(subject, "ordered.example", BASE[0], BASE[-1]) == [True, True, True]
+    assert refused_by(subject) == ["UNREADABLE"]
+    assert "Traceback" not in subject.stderr()
+
+
 @pytest.mark.parametrize("how", ["gone", "a page", "a folder", "a pipe", "endless"])
 def test_a_broken_list_holds_no_order_back(subject: Subject, how: str):
     """An order has a deadline by law: `reload` publishes it, and then says which list was not taken."""
@@ -279,6 +327,7 @@ def test_a_list_that_may_not_be_read_is_named(subject: Subject):
         said = subject.cli("reload")
         assert (said.code, Path(said.problems[0]["file"]).name) == (4, "list.txt")
         assert "permission" in said.problems[0]["reason"].lower() or "read" in said.problems[0]["reason"]
+        assert refused_by(subject) == ["UNREADABLE"]
     (subject.folder / "list.txt").chmod(0o600)
     assert subject.reload()["changed"] is True
 
