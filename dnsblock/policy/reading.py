@@ -9,8 +9,8 @@ from datetime import datetime
 
 from dnsblock._engine import CompiledList, Names, NotCompiled, Progress
 from dnsblock.config import Config, Zone
-from dnsblock.errors import Problem, Refused
-from dnsblock.log import event
+from dnsblock.errors import HistoryUnwritable, Problem, Refused
+from dnsblock.log import event, fault
 from dnsblock.policy import texts
 from dnsblock.policy.compiling import Options
 from dnsblock.policy.guards import NOT_COMPILED, UNREADABLE, Guarded, judge
@@ -92,6 +92,18 @@ class Reader:
         guarded = tuple(Guarded(UNREADABLE, problem.reason) for problem in err.problems)
         return NotTaken(known_by, self.options.text, "", guarded, err.problems, self.now)
 
+    def failed(self, err: Exception) -> NotTaken:
+        """Why a list is not taken whose reading ended in what nobody has thought of."""
+        problems: tuple[Problem, ...]
+        if isinstance(err, Refused):
+            problems = err.problems
+        else:
+            fault(f"a fault while list {self.zone.name} was read", zone=self.zone.name)
+            reason = f"a fault in dnsblock ({type(err).__name__}: {err}): report it with what the log says"
+            problems = (Problem(str(self.zone.place).partition("?")[0], None, "", reason),)
+        guarded = tuple(Guarded(NOT_COMPILED, problem.reason) for problem in problems)
+        return NotTaken("", self.options.text, "", guarded, problems, self.now)
+
     def _is_known(self, held: Listed, text: Text, options: str) -> bool:
         """Whether the files are those that were read before, so that nothing needs to be read again."""
         if not text.known_by:
@@ -157,8 +169,12 @@ class Reader:
 
     def _know(self, held: Listed, text: Text) -> None:
         if text.known_by and text.known_by != held.known_by and not self.store.read_only:
-            with self.store.history() as history:
-                history.know(self.zone.name, known_by=text.known_by, validators="")
+            try:
+                with self.store.history() as history:
+                    history.know(self.zone.name, known_by=text.known_by, validators="")
+            except HistoryUnwritable as err:  # after a restart it is read once more, and that is all
+                text_told = f"what list {self.zone.name} is known by could not be written down: {err}"
+                event(logging.ERROR, text_told, zone=self.zone.name)
 
     def _problems(
         self,

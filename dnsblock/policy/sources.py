@@ -147,12 +147,16 @@ class Lists:
 
     def _read(self, reader: Reader, fresh: "Lists") -> None:
         zone, config = reader.zone, reader.config
-        held = self.listed.get(zone.name) or reader.enforced()
-        if held is None:
-            with self.store.history() as history:
-                current = history.current(zone.name)
-            reader = replace(reader, lost=None if current is None else current.version)
-        read = reader.read(held)
+        held = self.listed.get(zone.name)
+        try:
+            held = held or reader.enforced()
+            if held is None:
+                with self.store.history() as history:
+                    current = history.current(zone.name)
+                reader = replace(reader, lost=None if current is None else current.version)
+            read = reader.read(held)
+        except Exception as err:  # whatever it is: orders, other lists and a start do not wait for one list
+            read = reader.failed(err)
         if isinstance(read, Listed):
             self._take(zone, config, read, fresh)
         elif held is not None:

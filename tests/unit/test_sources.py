@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from dnsblock.config import Config, load
+from dnsblock.errors import Problem, Refused
 from dnsblock.policy import records, texts
 from dnsblock.policy.history_facts import Published
+from dnsblock.policy.reading import Listed, NotTaken, Reader
 from dnsblock.policy.sources import Lists
 from dnsblock.policy.store import Store
 
@@ -87,6 +89,37 @@ def test_another_answer_is_compiled_from_the_same_file(
     assert changed.compiled["listed"].digest != lists.compiled["listed"].digest
 
 
+FAULTS = [
+    RuntimeError("nobody has thought of this"),
+    Refused([Problem("lists.sqlite", None, "", "is broken")]),
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=["an exception", "a history"])
+def test_a_fault_in_one_list_is_that_list_s_alone(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Exception
+):
+    """Its last version stays, also over a restart; orders and other lists are read on."""
+    zones = "{name: listed, list: names.txt, answer: nxdomain}, {name: other, list: o.txt, answer: nxdomain}"
+    (tmp_path / "dnsblock.yaml").write_text(CONFIG[: CONFIG.index("zones")] + f"zones: [{zones}]")
+    (tmp_path / "o.txt").write_text("other.example\n")
+    config = load(tmp_path / "dnsblock.yaml")
+    lists = first_reading(config)
+    (tmp_path / "o.txt").write_text("another.example\n")
+    reads = Reader.read
+
+    def fails(self: Reader, held: Listed | None) -> Listed | NotTaken:
+        if self.zone.name == "listed":
+            raise fault
+        return reads(self, held)
+
+    monkeypatch.setattr(Reader, "read", fails)
+    for read in (lists.read(config, NOW), Lists(lists.store).read(config, NOW)):
+        assert covers(read, "name00000.example")
+        assert read.compiled["other"].lookup(b"another.example") == b"\1"
+        assert [one.code for one in read.not_taken["listed"].guarded] == ["NOT_COMPILED"]
+
+
 def test_what_a_refused_text_was_compiled_to_is_not_kept(config: Config, tmp_path: Path):
     """A feed that is odd for weeks would fill the disk with a list as large as the right one, twice a day."""
     lists = first_reading(config)
@@ -110,7 +143,7 @@ def test_a_download_is_not_read_again_because_its_text_is_kept(
     store.download("listed").write_text("".join(f"name{number:05}.example\n" for number in range(NAMES)))
     first = Lists(store).read(config, NOW)
     records.accept(first)
-    records.served(first, Published(1, "a", NOW, "test", first.versions), config.history)
+    records.served(first, Published(1, "a", NOW, "test", first.versions), config.history, None)
     assert store.text(first.listed["listed"].version)
     assert first.read(config, NOW).listed["listed"] is first.listed["listed"]
     store.drop_texts("listed", "of another")  # as a rollback does
