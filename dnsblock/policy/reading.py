@@ -82,7 +82,7 @@ class Reader:
         except Refused as err:
             return self._unreadable(text.known_by, err)
         except (OSError, NotCompiled) as err:
-            reason = (err.strerror if isinstance(err, OSError) else None) or str(err)
+            reason = self._not_compiled(err)
             guarded = (Guarded(NOT_COMPILED, reason),)
             problems = (Problem(text.place, None, "", f"the list cannot be compiled: {reason}"),)
             return NotTaken(text.known_by, options, "", guarded, problems, self.now)
@@ -91,6 +91,13 @@ class Reader:
     def _unreadable(self, known_by: str, err: Refused) -> NotTaken:
         guarded = tuple(Guarded(UNREADABLE, problem.reason) for problem in err.problems)
         return NotTaken(known_by, self.options.text, "", guarded, err.problems, self.now)
+
+    def _not_compiled(self, err: OSError | NotCompiled) -> str:
+        if isinstance(err, NotCompiled):
+            return str(err)
+        folder = self.store.compiled
+        advice = f"see that the disk of {folder} has room (`df -h`) and that the daemon may write there"
+        return f"{err.strerror or err}: {advice}; it is tried again by itself"
 
     def failed(self, err: Exception) -> NotTaken:
         """Why a list is not taken whose reading ended in what nobody has thought of."""

@@ -20,6 +20,7 @@ from dnsblock.policy.feeds import Feed, Fetched, NotModified, Validators, fetch
 from dnsblock.policy.schedule import Schedule
 from dnsblock.policy.store import Store
 
+MAX_PAUSE_SECONDS = 60.0  # until a file is looked at again that was not taken, however often that was
 TICK_SECONDS = 1.0  # how soon a zone that is new in the configuration is followed
 
 
@@ -110,11 +111,16 @@ class Refresher:
         await asyncio.sleep(seconds)
 
     async def _follow_files(self, zone: Zone) -> None:
+        usual = pause = float(zone.every_seconds)
         while True:
-            await asyncio.sleep(zone.every_seconds)
+            await asyncio.sleep(pause)
+            pause, longer = usual, min(2 * pause, max(usual, MAX_PAUSE_SECONDS))
             if await asyncio.to_thread(self._hooks.is_changed, zone):
-                with contextlib.suppress(Refused):  # logged by publish
+                try:
                     await self._hooks.publish(f"list {zone.name}", zone.name)
+                except Refused:  # logged by publish
+                    # On a full disk ten million names are compiled in vain each time.
+                    pause = longer
 
     def _note(self, zone: Zone, **facts: datetime | str | None) -> None:
         state = self.states.get(zone.name, FeedState())

@@ -134,6 +134,10 @@ class Lists:
             text = text_of(zone, self.store)
         except Refused:
             return refused is None or refused.guarded[0].code != UNREADABLE
+        if refused is not None and not refused.source_sha256:
+            return (
+                text.is_settled
+            )  # what it could not be compiled for may be over: a full disk, a wrong right
         held = refused.known_by if refused else listed.known_by if listed else ""
         return text.is_settled and text.known_by != held
 

@@ -33,6 +33,7 @@ from .lists import (
     versions,
     wait_enforced,
     wait_kept,
+    wait_refused,
     watching_reads,
 )
 from .orders import block
@@ -342,6 +343,24 @@ def test_a_full_disk_changes_nothing_that_is_enforced(subject: Subject):
     filler.unlink()
     assert subject.reload()["changed"] is True
     assert enforced(subject, BASE[0], "ordered.example", "new.example") == [False, True, True]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a disk takes root; CI runs as root")
+def test_a_list_that_a_full_disk_kept_away_is_taken_when_there_is_room(subject: Subject):
+    """Whoever makes room need not know which lists came meanwhile, and touch them."""
+    on_a_small_disk(subject, 4096)
+    subject.start(zones=[list_zone(every_s=1)], lists={"list.txt": BASE}, inbox=None)
+    subject.under = []
+    wait_for(lambda: any((inside(subject) / "texts").iterdir()), "the text is kept")
+    filler = inside(subject) / "filler"
+    fill(filler)
+    subject.put_list("list.txt", [*names(20_000, first=1000), "new.example"])
+    wait_refused(subject)
+    (problem,) = source(subject)["refused"]["problems"]
+    assert "room" in problem["reason"], "what to do"
+    filler.unlink()
+    wait_enforced(subject, "new.example")
+    assert source(subject)["refused"] is None
 
 
 def test_a_file_that_may_not_grow_changes_nothing_that_is_enforced(subject: Subject):
