@@ -39,7 +39,7 @@ class Hooks:
     """What is done with what is seen."""
 
     publish: Callable[[str, str], Awaitable[object]]  # (reason, zone): publishes its list; raises `Refused`
-    is_changed: Callable[[Zone], bool]  # whether a file or folder is another than the one that was read
+    is_changed: Callable[[Zone], bool]  # whether a text is another than the one that was read and judged
     fetched: Callable[[str, str], None]  # counts a try for a zone: `ok`, `not_modified` or a code
 
 
@@ -90,6 +90,8 @@ class Refresher:
             if isinstance(fetched, Fetched):
                 facts = {"zone": zone.name, "octets": fetched.octets, "sha256": fetched.sha256}
                 event(logging.INFO, f"fetched list {zone.name} in {fetched.seconds:.1f} s", **facts)
+            # Not modified is what was downloaded last, which need not have been judged, or put on record.
+            if isinstance(fetched, Fetched) or await asyncio.to_thread(self._hooks.is_changed, zone):
                 await self._hooks.publish(f"feed {zone.name}", zone.name)
 
     async def _follow_feed(self, zone: Zone) -> None:
@@ -102,8 +104,10 @@ class Refresher:
                 wait = schedule.after_success()
             except FetchFailed as err:
                 wait = schedule.after_failure(err.retry_after)
-            except Refused:
-                wait = schedule.after_success()  # it came; what is wrong with it was logged by publish
+            except Refused:  # it came; what is wrong was logged by publish
+                # Where that is not the text, it may soon be over: the history was locked, the disk full.
+                is_unjudged = await asyncio.to_thread(self._hooks.is_changed, zone)
+                wait = schedule.after_failure() if is_unjudged else schedule.after_success()
             await self._wait(zone, wait)
 
     async def _wait(self, zone: Zone, seconds: float) -> None:

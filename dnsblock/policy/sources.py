@@ -128,18 +128,19 @@ class Lists:
         return {zone: version.number for zone, version in known if version is not None}
 
     def is_changed(self, zone: Zone) -> bool:
-        """Whether the files of a list are others than those that were read last. An unsettled one not yet."""
+        """Whether the files of a list are others than those that were read last, or were read in vain.
+
+        Those that may still be written to are not, yet; a download is put in its place as a whole.
+        """
         listed, refused = self.listed.get(zone.name), self.not_taken.get(zone.name)
         try:
             text = text_of(zone, self.store)
         except Refused:
             return refused is None or refused.guarded[0].code != UNREADABLE
-        if refused is not None and not refused.source_sha256:
-            return (
-                text.is_settled
-            )  # what it could not be compiled for may be over: a full disk, a wrong right
+        # What kept a text from being compiled may be over: a full disk, a wrong right.
+        is_judged = refused is None or bool(refused.source_sha256)
         held = refused.known_by if refused else listed.known_by if listed else ""
-        return text.is_settled and text.known_by != held
+        return (text.is_settled or zone.is_feed) and not (is_judged and text.known_by == held)
 
     def accepted(self, versions: tuple[Version, ...]) -> None:
         """Notes that the new ones are in the history now."""

@@ -1,8 +1,10 @@
 """Lists over HTTPS (trap 18): asked for politely, believed only with a certificate, and never half."""
 
 import asyncio
+import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -283,6 +285,20 @@ def test_a_redirect_to_a_port_that_there_is_not_ends_no_daemon(
     assert "REDIRECT" in source(subject)["fetch_error"]
     feed.put(TEXT)
     wait_enforced(subject, BASE[0])
+
+
+def test_what_was_fetched_and_not_put_on_record_is_enforced_later(
+    subject: Subject, feed: Feed, authority: Authority
+):
+    """A backup holds the history locked: "not modified" is then about a text that nobody enforces yet."""
+    start(subject, feed, authority, every_s=1)
+    with closing(sqlite3.connect(subject.folder / "state" / "lists.sqlite", isolation_level=None)) as locked:
+        locked.execute("BEGIN IMMEDIATE")
+        feed.put(MORE)
+        wait_for(lambda: is_logged(subject, "not published"), "it is not put on record", timeout=30)
+        assert enforced(subject, "new.example") == [False]
+    wait_enforced(subject, "new.example")
+    assert [one["version"] for one in versions(subject)] == [2, 1]
 
 
 def test_a_feed_that_fails_in_another_way_is_logged_again(subject: Subject, feed: Feed, authority: Authority):
