@@ -386,7 +386,8 @@ class Daemon:
     def _hooks(self) -> Hooks:
         return Hooks(
             publish=lambda reason, zone: self.publish(reason, "lists", zone),
-            is_changed=lambda zone: self.lists.is_changed(zone),  # noqa: PLW0108  # of the lists of that moment
+            # Of the lists of that moment.
+            is_changed=lambda zone, watch: self.lists.is_changed(zone, watch),  # noqa: PLW0108
             fetched=self.metrics.fetched,
         )
 

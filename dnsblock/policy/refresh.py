@@ -19,6 +19,7 @@ from dnsblock.log import event, fault
 from dnsblock.policy.feeds import Feed, Fetched, NotModified, Validators, fetch
 from dnsblock.policy.schedule import Schedule
 from dnsblock.policy.store import Store
+from dnsblock.policy.texts import Watch
 
 MAX_PAUSE_SECONDS = 60.0  # until a file is looked at again that was not taken, however often that was
 TICK_SECONDS = 1.0  # how soon a zone that is new in the configuration is followed
@@ -39,7 +40,7 @@ class Hooks:
     """What is done with what is seen."""
 
     publish: Callable[[str, str], Awaitable[object]]  # (reason, zone): publishes its list; raises `Refused`
-    is_changed: Callable[[Zone], bool]  # whether a text is another than the one that was read and judged
+    is_changed: Callable[[Zone, Watch], bool]  # whether a text is another than was read and judged
     fetched: Callable[[str, str], None]  # counts a try for a zone: `ok`, `not_modified` or a code
 
 
@@ -91,7 +92,7 @@ class Refresher:
                 facts = {"zone": zone.name, "octets": fetched.octets, "sha256": fetched.sha256}
                 event(logging.INFO, f"fetched list {zone.name} in {fetched.seconds:.1f} s", **facts)
             # Not modified is what was downloaded last, which need not have been judged, or put on record.
-            if isinstance(fetched, Fetched) or await asyncio.to_thread(self._hooks.is_changed, zone):
+            if isinstance(fetched, Fetched) or await asyncio.to_thread(self._hooks.is_changed, zone, Watch()):
                 await self._hooks.publish(f"feed {zone.name}", zone.name)
 
     async def _follow_feed(self, zone: Zone) -> None:
@@ -106,7 +107,7 @@ class Refresher:
                 wait = schedule.after_failure(err.retry_after)
             except Refused:  # it came; what is wrong was logged by publish
                 # Where that is not the text, it may soon be over: the history was locked, the disk full.
-                is_unjudged = await asyncio.to_thread(self._hooks.is_changed, zone)
+                is_unjudged = await asyncio.to_thread(self._hooks.is_changed, zone, Watch())
                 wait = schedule.after_failure() if is_unjudged else schedule.after_success()
             await self._wait(zone, wait)
 
@@ -115,11 +116,12 @@ class Refresher:
         await asyncio.sleep(seconds)
 
     async def _follow_files(self, zone: Zone) -> None:
+        watch = Watch()
         usual = pause = float(zone.every_seconds)
         while True:
             await asyncio.sleep(pause)
             pause, longer = usual, min(2 * pause, max(usual, MAX_PAUSE_SECONDS))
-            if await asyncio.to_thread(self._hooks.is_changed, zone):
+            if await asyncio.to_thread(self._hooks.is_changed, zone, watch):
                 try:
                     await self._hooks.publish(f"list {zone.name}", zone.name)
                 except Refused:  # logged by publish

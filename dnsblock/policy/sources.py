@@ -21,7 +21,7 @@ from dnsblock.policy.guards import UNREADABLE
 from dnsblock.policy.history_facts import Version
 from dnsblock.policy.reading import Listed, NotTaken, Reader
 from dnsblock.policy.store import Store
-from dnsblock.policy.texts import text_of
+from dnsblock.policy.texts import Watch, text_of
 
 MAX_ADDRESSES_BYTES = 1 << 30
 NONE = ""  # the name of no zone
@@ -127,7 +127,7 @@ class Lists:
         known = ((zone, listed.version) for zone, listed in self.listed.items())
         return {zone: version.number for zone, version in known if version is not None}
 
-    def is_changed(self, zone: Zone) -> bool:
+    def is_changed(self, zone: Zone, watch: Watch) -> bool:
         """Whether the files of a list are others than those that were read last, or were read in vain.
 
         Those that may still be written to are not, yet; a download is put in its place as a whole.
@@ -140,7 +140,7 @@ class Lists:
         # What kept a text from being compiled may be over: a full disk, a wrong right.
         is_judged = refused is None or bool(refused.source_sha256)
         held = refused.known_by if refused else listed.known_by if listed else ""
-        return (text.is_settled or zone.is_feed) and not (is_judged and text.known_by == held)
+        return (zone.is_feed or watch.is_settled(text)) and not (is_judged and text.known_by == held)
 
     def accepted(self, versions: tuple[Version, ...]) -> None:
         """Notes that the new ones are in the history now."""

@@ -28,12 +28,31 @@ class Text:
     files: tuple[tuple[str, str], ...]
     octets: int
     known_by: str  # whoever writes to a file changes it; empty: a file was written a moment ago
-    is_settled: bool  # nobody has written for a while
+    is_settled: bool  # nobody has written for a while, by the times of the files
 
     @property
     def place(self) -> str:
         """What it is called where no single line is meant."""
         return self.files[0][0] if len(self.files) == 1 else str(Path(self.files[0][1]).parent)
+
+
+@dataclass(slots=True)
+class Watch:
+    """Whether somebody still writes to the files of a list, for who looks at them again and again.
+
+    Their times tell, unless these lie ahead of our clock: copied from a machine whose clock is fast, or ours
+    was put back. Then it tells that the files look the same for as long.
+    """
+
+    _known_by: str = ""
+    _since: int = 0
+
+    def is_settled(self, text: Text) -> bool:
+        """Whether nobody has written for a while."""
+        now = time.monotonic_ns()
+        if text.known_by != self._known_by:
+            self._known_by, self._since = text.known_by, now
+        return text.is_settled or (text.known_by != "" and now - self._since >= SETTLED_NS)
 
 
 def text_of(zone: Zone, store: Store) -> Text:
@@ -96,7 +115,8 @@ def _known_by(found: Sequence[tuple[Path, os.stat_result]], *, is_feed: bool) ->
     times = {path: (s.st_mtime_ns,) if is_feed else (s.st_mtime_ns, s.st_ctime_ns) for path, s in found}
     latest = max(map(max, times.values()), default=0)
     age = time.time_ns() - latest
-    is_told = age >= (TICKS_NS if latest % 1_000_000_000 else COARSE_NS)
+    # A time ahead of our clock tells as well: who writes now gives the file another.
+    is_told = age >= (TICKS_NS if latest % 1_000_000_000 else COARSE_NS) or age <= -COARSE_NS
     known_by = json.dumps([[str(path), s.st_dev, s.st_ino, s.st_size, *times[path]] for path, s in found])
     return known_by if is_told else "", age >= SETTLED_NS
 

@@ -1,6 +1,7 @@
 """Lists in files and folders (trap 18): watched, and when one is gone or odd, all else goes on."""
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -131,6 +132,20 @@ def test_a_change_of_the_same_size_and_time_is_a_change(subject: Subject, how: s
         written.rename(path)
     wait_enforced(subject, "new.example")
     assert enforced(subject, "old.example") == [False]
+
+
+@pytest.mark.parametrize("ahead", [3, 7200])
+def test_a_file_with_a_time_in_the_future_is_a_change(subject: Subject, ahead: int):
+    """Copied with its time from a machine whose clock is fast; or our clock was put back."""
+    subject.start(zones=[WATCHED], lists={"list.txt": BASE}, inbox=None)
+    half = subject.put_list("half.txt", [*BASE, "new.example"])
+    os.utime(half, (time.time() + ahead, time.time() + ahead))
+    half.rename(subject.folder / "list.txt")
+    wait_enforced(subject, "new.example")
+    wait_version(subject, 2)
+    with (subject.folder / "list.txt").open("a") as file:
+        file.write("more.example\n")
+    wait_enforced(subject, "more.example")
 
 
 def test_a_file_that_was_touched_is_no_new_version(subject: Subject):

@@ -52,7 +52,7 @@ def test_a_fault_in_one_list_ends_no_other(config: Config, faulty: None, caplog:
         raise RuntimeError("nobody has thought of this")
 
     async def run() -> None:
-        hooks = Hooks(publish, lambda _: True, lambda _, result: counted.append(result))
+        hooks = Hooks(publish, lambda *_: True, lambda _, result: counted.append(result))
         following = asyncio.create_task(Refresher(Store(config.state), hooks, {}).run(lambda: config))
         await until(lambda: len(looked) >= 2 and len(counted) >= 2)
         assert not following.done()

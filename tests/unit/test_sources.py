@@ -79,6 +79,21 @@ def test_one_that_was_written_a_moment_ago_is_read_again(config: Config, monkeyp
     assert again.compiled["listed"] is lists.compiled["listed"]
 
 
+def test_one_whose_time_lies_ahead_is_watched_until_it_looks_the_same_for_a_while(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The server of a network disk has another clock: half of a list is none, there either."""
+    lists, watch, file = first_reading(config), texts.Watch(), tmp_path / "names.txt"
+    monkeypatch.setattr(texts, "SETTLED_NS", 1 << 60)
+    zone = config.zones[0]
+    os.utime(file, (2e9, 2e9))
+    assert not lists.is_changed(zone, watch)
+    os.utime(file, (2e9 + 1, 2e9 + 1))
+    monkeypatch.setattr(texts, "SETTLED_NS", 1)
+    assert not lists.is_changed(zone, watch), "it looks otherwise than a moment ago"
+    assert lists.is_changed(zone, watch)
+
+
 def test_another_answer_is_compiled_from_the_same_file(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
