@@ -52,7 +52,7 @@ class Refresher:
         self._store = store
         self._hooks = hooks
         self._locks: dict[str, asyncio.Lock] = {}
-        self._schedules: dict[str, Schedule] = {}
+        self._followed: dict[str, Zone] = {}  # as they were when their feeds were last waited for
         self.states = {zone: FeedState(fetched_at=at) for zone, at in fetched.items()}
 
     async def run(self, config: Callable[[], Config]) -> None:
@@ -96,9 +96,8 @@ class Refresher:
                 await self._hooks.publish(f"feed {zone.name}", zone.name)
 
     async def _follow_feed(self, zone: Zone) -> None:
-        schedule = self._schedules.setdefault(zone.name, Schedule(zone.every_seconds))
-        if zone.name in self.states:
-            await self._wait(zone, schedule.after_success())
+        schedule = Schedule(zone.every_seconds)
+        await self._wait(zone, self._first_wait(zone, schedule))
         while True:
             try:
                 await self.refresh(zone)
@@ -110,6 +109,18 @@ class Refresher:
                 is_unjudged = await asyncio.to_thread(self._hooks.is_changed, zone, Watch())
                 wait = schedule.after_failure() if is_unjudged else schedule.after_success()
             await self._wait(zone, wait)
+
+    def _first_wait(self, zone: Zone, schedule: Schedule) -> float:
+        """None for what was never fetched, or is fetched otherwise from now on; else until it is due."""
+        before, self._followed[zone.name] = self._followed.get(zone.name), zone
+        state = self.states.get(zone.name)
+        if state is None:
+            return 0.0
+        if before is None:
+            return schedule.after_success()  # the start has fetched it
+        if state.next_at is None or (before.place, before.source) != (zone.place, zone.source):
+            return 0.0
+        return max(0.0, (state.next_at - datetime.now(UTC)).total_seconds())
 
     async def _wait(self, zone: Zone, seconds: float) -> None:
         self._note(zone, next_at=datetime.now(UTC) + timedelta(seconds=seconds))

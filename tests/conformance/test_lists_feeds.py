@@ -120,6 +120,26 @@ def test_a_feed_is_asked_once_by_a_start(subject: Subject, feed: Feed, authority
     assert len(feed.requests) == 2, "one by the start, one by the command"
 
 
+@pytest.mark.parametrize("option", ["how often", "where"])
+def test_a_feed_that_is_fetched_otherwise_by_a_reload_is_fetched_so_at_once(
+    subject: Subject, feed: Feed, web: Server, authority: Authority, option: str
+):
+    """Whoever sets another interval or URL does not wait for the end of the old interval, nor restart."""
+    start(subject, feed, authority)
+    moved = Feed(web, MORE, "/moved.txt")
+    if option == "where":
+        zone = moved.zone(authority.pem, guards=LAX)
+    else:
+        zone = feed.zone(authority.pem, guards=LAX, every_s=1)
+    subject.configure(zones=[ORDERS_ZONE, zone])
+    subject.reload()
+    feed.put(MORE)
+    wait_enforced(subject, "new.example")
+    asked = len(feed.requests)
+    if option == "how often":
+        wait_for(lambda: len(feed.requests) >= asked + 2, "it is asked again and again")
+
+
 def test_a_compressed_feed_is_the_same_list(subject: Subject, feed: Feed, authority: Authority):
     """RFC 9110 section 8.4.1.3: the version is of the text, however it was sent."""
     start(subject, feed, authority)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ import pytest
 from dnsblock.config import Config, load
 from dnsblock.errors import FetchFailed
 from dnsblock.policy import refresh
-from dnsblock.policy.refresh import Hooks, Refresher, download, fetch_missing
+from dnsblock.policy.feeds import Feed, NotModified
+from dnsblock.policy.refresh import FeedState, Hooks, Refresher, download, fetch_missing
 from dnsblock.policy.store import Store
 
 CONFIG = """
@@ -34,6 +36,10 @@ def faulty(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ExceptionGroup("many", [OverflowError("no such port")])
 
     monkeypatch.setattr(refresh, "fetch", fetch)
+
+
+async def nothing(*_: str) -> None:
+    pass
 
 
 async def until(is_true: Callable[[], bool]) -> None:
@@ -61,6 +67,41 @@ def test_a_fault_in_one_list_ends_no_other(config: Config, faulty: None, caplog:
     asyncio.run(run())
     assert set(counted) == {"INTERNAL"}
     assert any(record.exc_info for record in caplog.records), "with its traceback"
+
+
+def test_a_feed_with_another_answer_is_not_fetched_sooner(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Nor later: who reloads each hour has fresh lists all the same."""
+    fetched: list[str] = []
+
+    async def fetch(feed: Feed, *_: object) -> NotModified:
+        fetched.append(feed.url)
+        return NotModified(0.0)
+
+    def daily(answer: str) -> Config:
+        text = CONFIG.replace("every_s: 1,", "every_s: 86400,").replace("nxdomain", answer)
+        (tmp_path / "dnsblock.yaml").write_text(text)
+        return load(tmp_path / "dnsblock.yaml")
+
+    async def run() -> None:
+        monkeypatch.setattr(refresh, "fetch", fetch)
+        configs = [daily("nxdomain")]
+        refresher = Refresher(Store(config.state), Hooks(nothing, lambda *_: False, lambda *_: None), {})
+
+        def due() -> datetime:
+            return refresher.states.get("feed", FeedState()).next_at or datetime.now(UTC)
+
+        following = asyncio.create_task(refresher.run(lambda: configs[-1]))
+        await until(lambda: due() > datetime.now(UTC) + timedelta(hours=1))
+        before = due()
+        configs.append(daily("nodata"))
+        await until(lambda: due() != before)
+        assert abs(due() - before) < timedelta(seconds=10)
+        assert len(fetched) == 1
+        following.cancel()
+
+    asyncio.run(run())
 
 
 def test_a_fault_in_fetching_is_a_feed_that_could_not_be_fetched(config: Config, faulty: None):
