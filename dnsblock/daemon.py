@@ -339,7 +339,7 @@ class Daemon:
     def _refuse_lists(self, only: str | None) -> None:
         """Says which lists are not taken, when all that is good is served. Raises `ListsRefused`."""
         refused = self.lists.not_taken
-        told = [one for zone, one in refused.items() if only in (None, zone)]
+        told = [one for zone, one in refused.items() if only in (None, zone) and not one.is_to_come]
         if told:
             raise ListsRefused([problem for one in told for problem in one.problems])
 
@@ -392,6 +392,8 @@ class Daemon:
         )
 
     def _note_refusal(self, zone: str, not_taken: NotTaken) -> None:
+        if not_taken.is_to_come:
+            return
         records.refuse(self.lists, zone, not_taken)
         for guarded in not_taken.guarded:
             self.metrics.refused(zone, guarded.code)

@@ -66,8 +66,10 @@ def print_refused(sources: list[dict[str, Any]]) -> None:
         if one["fetch_error"]:
             click.echo(f"list {one['zone']} could not be fetched: {printable(one['fetch_error'])}")
         if one["refused"]:
+            is_to_come = one["refused"]["codes"] == ["NOT_FETCHED"]
             stays = f"version {one['version']} stays" if one["version"] else "nothing of it is enforced"
-            click.echo(f"list {one['zone']}: the text that is there now is refused, {stays}")
+            what = "there is no text yet" if is_to_come else "the text that is there now is refused"
+            click.echo(f"list {one['zone']}: {what}, {stays}")
             for problem in one["refused"]["problems"][:LINES_SHOWN]:
                 where = problem["file"] if problem["line"] is None else f"{problem['file']}:{problem['line']}"
                 click.echo(f"  {where}: {printable(problem['reason'])}")

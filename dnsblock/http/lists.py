@@ -34,7 +34,7 @@ def lists_routes(daemon: "Daemon") -> APIRouter:
     async def post_refresh(name: str) -> JSONResponse:
         zone = next((zone for zone in daemon.config.zones if zone.name == name), None)
         if zone is None or zone.kind != "list":
-            return refused(Refused([Problem(f"list {name}", None, "", "there is no such list")]))
+            return refused(_unknown(name))
         try:
             if zone.is_feed:
                 await daemon.refresher.refresh(zone)
@@ -82,6 +82,11 @@ def lists_routes(daemon: "Daemon") -> APIRouter:
         return await _looked_back(daemon, look)
 
     return router
+
+
+def _unknown(zone: str) -> Refused:
+    reason = "there is no such list; one that is new in the configuration is there after `dnsblock reload`"
+    return Refused([Problem(f"list {zone}", None, "", reason)])
 
 
 async def explain_at(daemon: "Daemon", name: str, at: str) -> JSONResponse:

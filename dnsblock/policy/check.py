@@ -56,7 +56,7 @@ def check_all(path: Path, progress: Progress | None = None) -> Checked:
     finally:
         store.close()
     reports = {zone: _report(listed) for zone, listed in draft.lists.listed.items()}
-    refused = [problem for one in draft.lists.not_taken.values() for problem in one.problems]
+    refused = _refused(draft.lists)
     zones: list[CheckedZone] = [
         {
             "name": zone.name,
@@ -68,7 +68,13 @@ def check_all(path: Path, progress: Progress | None = None) -> Checked:
         for zone, compiled in zip(config.zones, policy.zones, strict=True)
     ]
     notes = (*draft.notes, *standing_notes(policy, config, draft.new), *_left_out(draft.lists))
-    return Checked(tuple(refused), tuple(zones), notes)
+    return Checked(refused, tuple(zones), notes)
+
+
+def _refused(lists: Lists) -> tuple[Problem, ...]:
+    """Why texts are not taken; of a feed that the daemon is yet to fetch there is a note."""
+    refused = [one for one in lists.not_taken.values() if not one.is_to_come]
+    return tuple(problem for one in refused for problem in one.problems)
 
 
 def _left_out(lists: Lists) -> Iterator[str]:
@@ -95,4 +101,4 @@ def _problems_of_lists(config: Config, store: Store) -> tuple[Problem, ...]:
         lists = Lists(store).read(config.model_copy(update={"zones": zones}), datetime.now(UTC))
     except Refused as err:
         return err.problems
-    return tuple(problem for one in lists.not_taken.values() for problem in one.problems)
+    return _refused(lists)

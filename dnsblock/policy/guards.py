@@ -13,6 +13,7 @@ from dnsblock.config import Zone
 from dnsblock.policy.history_facts import Version
 
 UNREADABLE, NOT_COMPILED = "UNREADABLE", "NOT_COMPILED"
+NOT_FETCHED = "NOT_FETCHED"  # of a feed that is new: no guard has seen it, and nothing is counted
 CODES = (
     *("HTML", "EMPTY", "TRUNCATED", "TOO_MANY_REJECTED", "REPLAYED", "SHRANK", "GREW"),
     *(UNREADABLE, NOT_COMPILED),

@@ -67,7 +67,7 @@ def read(
         problems.extend(err.problems)
     if problems:
         raise Refused(problems)
-    return Draft(config, fresh, rules, intake.new, intake.notes, reads_lists)
+    return Draft(config, fresh, rules, intake.new, (*intake.notes, *fresh.notes), reads_lists)
 
 
 def _missing_answers(config: Config, known: Sequence[Order], now: datetime) -> Iterator[Problem]:

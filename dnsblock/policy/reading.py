@@ -13,7 +13,7 @@ from dnsblock.errors import HistoryUnwritable, Problem, Refused
 from dnsblock.log import event, fault
 from dnsblock.policy import texts
 from dnsblock.policy.compiling import Options
-from dnsblock.policy.guards import NOT_COMPILED, UNREADABLE, Guarded, judge
+from dnsblock.policy.guards import NOT_COMPILED, NOT_FETCHED, UNREADABLE, Guarded, judge
 from dnsblock.policy.history_facts import Compiled, Current, NewVersion, Version
 from dnsblock.policy.reports import Report
 from dnsblock.policy.store import Store, digest_of
@@ -31,6 +31,11 @@ class NotTaken:
     problems: tuple[Problem, ...]  # why, with the lines that are told
     at: datetime
     report: Report | None = None
+
+    @property
+    def is_to_come(self) -> bool:
+        """Whether it is a feed that was not fetched yet: nothing is wrong with it so far."""
+        return self.guarded[0].code == NOT_FETCHED
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +70,8 @@ class Reader:
     def read(self, held: Listed | None) -> Listed | NotTaken:
         """The list as it is now; the one that is enforced, `held`, where nothing has changed."""
         options = self.options.text
+        if held is None and self.lost is None and self._is_to_come:
+            return self._not_fetched()
         try:
             text = texts.text_of(self.zone, self.store)
         except Refused as err:
@@ -87,6 +94,16 @@ class Reader:
             problems = (Problem(text.place, None, "", f"the list cannot be compiled: {reason}"),)
             return NotTaken(text.known_by, options, "", guarded, problems, self.now)
         return self._judged(text, compiled, head, held)
+
+    @property
+    def _is_to_come(self) -> bool:
+        return self.zone.is_feed and not self.store.download(self.zone.name).exists()
+
+    def _not_fetched(self) -> NotTaken:
+        reason = "not fetched yet: a daemon fetches it by itself, right after a reload or at its first start"
+        problem = Problem(str(self.zone.place).partition("?")[0], None, "", reason)
+        guarded = (Guarded(NOT_FETCHED, reason),)
+        return NotTaken("", self.options.text, "", guarded, (problem,), self.now)
 
     def _unreadable(self, known_by: str, err: Refused) -> NotTaken:
         guarded = tuple(Guarded(UNREADABLE, problem.reason) for problem in err.problems)

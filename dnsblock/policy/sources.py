@@ -17,7 +17,7 @@ from dnsblock.log import event
 from dnsblock.policy import PolicyZone
 from dnsblock.policy.compile import compile_addresses, list_rule
 from dnsblock.policy.compiling import Options
-from dnsblock.policy.guards import UNREADABLE
+from dnsblock.policy.guards import NOT_FETCHED, UNREADABLE
 from dnsblock.policy.history_facts import Version
 from dnsblock.policy.reading import Listed, NotTaken, Reader
 from dnsblock.policy.store import Store
@@ -122,6 +122,16 @@ class Lists:
         return self.missing | {zone: one for zone, one in refused if one is not None}
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What is worth a look, although nothing is wrong."""
+        to_come = ((zone, one) for zone, one in self.missing.items() if one.is_to_come)
+        return tuple(
+            f"nothing of list {zone} is enforced: {problem}"
+            for zone, one in to_come
+            for problem in one.problems
+        )
+
+    @property
     def versions(self) -> dict[str, int]:
         """The numbers of the versions, by zone."""
         known = ((zone, listed.version) for zone, listed in self.listed.items())
@@ -136,7 +146,7 @@ class Lists:
         try:
             text = text_of(zone, self.store)
         except Refused:
-            return refused is None or refused.guarded[0].code != UNREADABLE
+            return refused is None or refused.guarded[0].code not in (UNREADABLE, NOT_FETCHED)
         # What kept a text from being compiled may be over: a full disk, a wrong right.
         is_judged = refused is None or bool(refused.source_sha256)
         held = refused.known_by if refused else listed.known_by if listed else ""
@@ -166,18 +176,16 @@ class Lists:
             self._take(zone, config, read, fresh)
         elif held is not None:
             self._take(zone, config, replace(held, not_taken=read), fresh)
-        elif zone.source.missing == "start" or self._is_yet_to_come(zone):
-            why = "; ".join(str(problem) for problem in read.problems)
-            text = f"list {zone.name} is missing, nothing of it is enforced: {why}"
-            event(logging.ERROR, text, zone=zone.name)
+        elif zone.source.missing == "start" or read.is_to_come:
+            # A feed that must be there was fetched before this at a start; else it is new, by a reload.
+            if not read.is_to_come:
+                why = "; ".join(str(problem) for problem in read.problems)
+                text = f"list {zone.name} is missing, nothing of it is enforced: {why}"
+                event(logging.ERROR, text, zone=zone.name)
             fresh.missing[zone.name] = read
             fresh.compiled[zone.name] = PolicyZone.from_entries(zone.name, [list_rule(zone, config)], b"")
         else:
             raise Refused(read.problems)
-
-    def _is_yet_to_come(self, zone: Zone) -> bool:
-        """Whether only the daemon can have it: for who looks without one, it is fetched at the start."""
-        return self.store.read_only and zone.is_feed and not self.store.download(zone.name).exists()
 
     def _take(self, zone: Zone, config: Config, listed: Listed, fresh: "Lists") -> None:
         fresh.listed[zone.name] = listed

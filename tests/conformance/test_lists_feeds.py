@@ -29,6 +29,7 @@ from .lists import (
     events,
     is_logged,
     list_zone,
+    log,
     names,
     refresh,
     source,
@@ -110,6 +111,54 @@ def test_a_feed_is_fetched_by_its_own_schedule(
     wait_for(lambda: len(feed.requests) >= 6, "the feed is asked again and again")
     assert len(daily.requests) == asked
     assert sources(subject)["daily"]["next_at"] > sources(subject)["listed"]["next_at"]
+
+
+@pytest.mark.parametrize("missing", ["refuse", "start"])
+def test_a_feed_that_is_new_by_a_reload_is_fetched_at_once(
+    subject: Subject, feed: Feed, authority: Authority, missing: str
+):
+    """No restart, and no order waits for its server: the reload says that it is on its way."""
+    subject.start(zones=[ORDERS_ZONE])
+    zones = [ORDERS_ZONE, feed.zone(authority.pem, missing=missing)]
+    subject.configure(zones=zones, orders=[block("B-1", ["ordered.example"])])
+    checked = subject.cli("check")
+    assert (checked.code, [feed.url in note for note in checked.json["notes"]]) == (0, [True])
+    assert "reload" in refresh(subject).problems[0]["reason"], "the daemon does not know it yet"
+    reloaded = subject.reload()
+    assert ["not fetched yet" in note for note in reloaded["notes"]] == [True]
+    assert enforced(subject, "ordered.example") == [True]
+    wait_enforced(subject, BASE[0])
+    assert versions(subject)[0]["how"] == "first"
+    assert subject.reload()["notes"] == []
+    assert log(subject, "error") == []
+    assert events(subject) == []
+
+
+def test_a_download_that_somebody_removes_is_no_new_feed(subject: Subject, feed: Feed, authority: Authority):
+    """The version stays, and it is told; the next fetch brings the whole list again."""
+    start(subject, feed, authority)
+    (subject.folder / "state" / "feeds" / "listed.txt").unlink()
+    said = subject.cli("reload")
+    assert (said.code, "No such file" in str(said.problems)) == (4, True)
+    assert (enforced(subject, BASE[0]), source(subject)["refused"]["codes"]) == ([True], ["UNREADABLE"])
+    assert (refresh(subject).code, source(subject)["refused"]) == (0, None)
+
+
+def test_a_new_feed_that_cannot_be_fetched_is_told_and_tried_again(
+    subject: Subject, feed: Feed, authority: Authority
+):
+    """Its server is down at the moment of the reload: all else is enforced, and the feed once it comes."""
+    subject.start(zones=[ORDERS_ZONE])
+    feed.behaviour = sends(whole(b"", "503 Service Unavailable"))
+    subject.configure(zones=[ORDERS_ZONE, feed.zone(authority.pem, every_s=1)])
+    subject.reload()
+    wait_for(lambda: source(subject)["fetch_error"], "the feed has failed")
+    assert subject.metrics().total("dnsblock_source_refused", zone="listed") == 1
+    said = subject.cli("source list", as_json=False)
+    assert (said.code, "could not be fetched" in said.stdout, "no text yet" in said.stdout) == (1, True, True)
+    feed.put(TEXT)
+    wait_enforced(subject, BASE[0])
+    assert subject.metrics().total("dnsblock_source_refused", zone="listed") == 0
 
 
 def test_a_feed_is_asked_once_by_a_start(subject: Subject, feed: Feed, authority: Authority):
