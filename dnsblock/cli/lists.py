@@ -70,7 +70,11 @@ def print_refused(sources: list[dict[str, Any]]) -> None:
             stays = f"version {one['version']} stays" if one["version"] else "nothing of it is enforced"
             what = "there is no text yet" if is_to_come else "the text that is there now is refused"
             click.echo(f"list {one['zone']}: {what}, {stays}")
-            for problem in one["refused"]["problems"][:LINES_SHOWN]:
+            problems = one["refused"]["problems"]
+            lines = [problem for problem in problems if problem["line"] is not None]
+            # What is wrong with the whole, and how it is accepted, come last.
+            whole = [problem for problem in problems if problem["line"] is None]
+            for problem in (*lines[:LINES_SHOWN], *whole):
                 where = problem["file"] if problem["line"] is None else f"{problem['file']}:{problem['line']}"
                 click.echo(f"  {where}: {printable(problem['reason'])}")
 

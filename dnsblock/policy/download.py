@@ -117,7 +117,7 @@ class Download:
 
 def too_large(place: str, max_bytes: int, found: str) -> FetchFailed:
     """The refusal of a list above the limit; `found` says how that is known."""
-    reason = f"{found} than {max_bytes:,} octets: if the list has grown so much, raise `max_bytes`"
+    reason = f"{found} than {max_bytes:,} octets: if the list has grown so much, raise `source.max_mb`"
     return FetchFailed(place, "TOO_LARGE", reason)
 
 

@@ -103,7 +103,9 @@ async def fetch(
         return Fetched(into, sha256, octets, validators, content_type, time.monotonic() - started)
     except TimeoutError as err:
         reason = f"not done after {feed.timeout:,g} seconds, with {arrived}"
-        advice = "see how fast the way to it is (`curl -o /dev/null`); raise `timeout` if the list has grown"
+        advice = (
+            "see how fast the way is (`curl -o /dev/null`); raise `source.timeout_s` if the list has grown"
+        )
         raise feed.failed("TOO_SLOW", f"{reason}: {advice}") from err
     finally:
         await _in_thread(download.discard)
@@ -186,9 +188,9 @@ def _status(response: httpx.Response, feed: Feed) -> FetchFailed:
         case httpx.codes.NOT_MODIFIED:
             advice = "there was nothing to compare with; tell who runs the feed"
         case httpx.codes.UNAUTHORIZED | httpx.codes.FORBIDDEN:
-            advice = "see `authorization`, and whether this machine's address is allowed there"
+            advice = "see `source.authorization`, and whether this machine's address is allowed there"
         case httpx.codes.NOT_FOUND | httpx.codes.GONE:
-            advice = "see whether the list has moved, and change `url`"
+            advice = "see whether the list has moved, and change `list`"
         case httpx.codes.TOO_MANY_REQUESTS:
             advice = "ask less often, or see who else asks from this address"
         case _:

@@ -45,7 +45,7 @@ class Feed:
         if not _is_port(url):
             raise ValueError("must have a port from 1 to 65535, or none")
         if url.userinfo:  # it would be seen wherever the configuration is
-            raise ValueError("must not hold a password: use `authorization`")
+            raise ValueError("must not hold a password: use `source.authorization`")
 
     @property
     def place(self) -> str:
@@ -122,10 +122,12 @@ def _trust(feed: Feed) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=feed.ca)
     except ssl.SSLError as err:
-        raise feed.failed("UNREADABLE", f"`ca` {feed.ca}: no certificates in PEM: mend the file") from err
+        raise feed.failed(
+            "UNREADABLE", f"`source.ca` {feed.ca}: no certificates in PEM: mend the file"
+        ) from err
     except OSError as err:
         raise feed.failed(
-            "UNREADABLE", f"`ca` {feed.ca}: {err.strerror}: mend the file or the option"
+            "UNREADABLE", f"`source.ca` {feed.ca}: {err.strerror}: mend the file or the option"
         ) from err
 
 
@@ -136,11 +138,11 @@ def _authorization(feed: Feed) -> str | None:
     try:
         data = document.read_bytes(feed.authorization, max_bytes=MAX_AUTHORIZATION_BYTES)
     except Refused as err:
-        raise feed.failed("UNREADABLE", f"`authorization` {err}") from err
+        raise feed.failed("UNREADABLE", f"`source.authorization` {err}") from err
     line = data.strip()
     if not re.fullmatch(rb"[ -~]+", line):
         reason = "must hold one line of ASCII, such as `Bearer TOKEN`"
-        raise feed.failed("UNREADABLE", f"`authorization` {feed.authorization}: {reason}")
+        raise feed.failed("UNREADABLE", f"`source.authorization` {feed.authorization}: {reason}")
     return line.decode("ascii")
 
 
@@ -180,7 +182,7 @@ def led_to(feed: Feed, url: httpx.URL) -> str:
 
 def _untrusted(feed: Feed, led: str, err: ssl.SSLError) -> FetchFailed:
     said = err.verify_message if isinstance(err, ssl.SSLCertVerificationError) else str(err)
-    trusted = "the system's certificates" if feed.ca is None else f"`ca` {feed.ca}"
+    trusted = "the system's certificates" if feed.ca is None else f"`source.ca` {feed.ca}"
     look = f"who answers there (`openssl s_client -connect`), this machine's clock, and {trusted}"
     return feed.failed("TLS", f"{led}not to be trusted: {shown(said)}: nothing was fetched. See {look}")
 

@@ -214,9 +214,11 @@ class Reader:
             yield from (told.problem for told in sorted(bad, key=lambda told: (told.file, told.line)))
         for one in guarded:
             yield Problem(text.place, None, "", str(one))
-        if before is not None:
+        # Without a version a daemon runs only where it starts without the list, and accepting takes a daemon.
+        if before is not None or self.zone.source.missing == "start":
+            stays = "nothing of the list is enforced" if before is None else f"version {before.number} stays"
             command = f"dnsblock source accept {self.zone.name} {sha256}"
-            reason = f"version {before.number} stays. If this text is right all the same: {command}"
+            reason = f"{stays}. If this text is right all the same: {command}"
             yield Problem(text.place, None, "", reason)
 
     # ------- After a restart -------

@@ -297,6 +297,18 @@ def test_a_refused_list_is_taken_by_its_digest_and_put_on_record(subject: Subjec
     assert enforced(subject, BASE[0], BASE[30]) == [True, False]
 
 
+def test_a_first_version_that_is_refused_is_taken_by_its_digest(subject: Subject):
+    """`missing: start`: the digest is shown, below however many lines that are wrong."""
+    bad = [f"a..{number}.example" for number in range(30)]
+    zone = list_zone(every_s=1, missing="start")
+    subject.start(zones=[zone], lists={"list.txt": [*BASE[:20], *bad]}, inbox=None)
+    digest = sha256(text_of([*BASE[:20], *bad]))
+    shown = subject.cli("source list", as_json=False)
+    assert (shown.code, f"dnsblock source accept listed {digest}" in shown.stdout) == (1, True)
+    assert accept(subject, digest).code == 0
+    assert enforced(subject, BASE[0]) == [True]
+
+
 def test_a_wrong_digest_is_refused(subject: Subject):
     """A digest is of one text: a typing error or last week's digest accepts nothing."""
     start(subject, guards=STRICT)

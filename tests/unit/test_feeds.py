@@ -11,6 +11,7 @@ import sys
 import threading
 import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -590,6 +591,24 @@ def test_a_list_above_the_limit_is_not_even_begun(server: Server, get: Getter):
     failed = get.fails(server.serve(head(content_length="9" * 19)))
     assert failed.code == "TOO_LARGE"
     assert "9,999,999,999,999,999,999" in str(failed)
+
+
+def test_an_option_that_a_failure_names_is_one_of_the_configuration(
+    server: Server, get: Getter, tmp_path: Path
+):
+    """What is looked for in config/dnsblock.yaml has to be there."""
+    too_large = head(content_length="9" * 19)
+    advised = {
+        "`source.max_mb`": get.fails(server.serve(too_large)),
+        "`source.timeout_s`": get.fails(server.serve(then_silent(b"")), timeout=0.2),
+        "`list`": get.fails(server.serve(whole(b"", "404 Not Found"))),
+        "`source.authorization`": get.fails(server.serve(whole(LIST)), authorization=tmp_path / "none"),
+    }
+    for option, failed in advised.items():
+        assert option in str(failed)
+    feed = get.feed(server.serve(whole(LIST)))
+    with pytest.raises(FetchFailed, match=r"`source\.ca`"):
+        asyncio.run(fetch(replace(feed, ca=tmp_path / "none"), get.into, None))
 
 
 def test_the_limit_is_the_largest_list_there_may_be(server: Server, get: Getter):
