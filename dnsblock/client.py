@@ -106,6 +106,9 @@ class Client:
             raise DaemonUnreachable(reason) from err
         if response.is_success:
             return answer
+        why = answer.get("reason")
+        if response.is_client_error and isinstance(why, str):
+            raise Refused([Problem("dnsblock", None, "", why)])
         raise DaemonUnreachable(f"{self._path}: {answer.get('reason') or answer}")
 
 

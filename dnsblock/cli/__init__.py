@@ -7,6 +7,7 @@ import asyncio
 import json
 import signal
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -219,12 +220,26 @@ def why(config_path: Path, as_json: bool, name: str, at: str | None) -> None:
         asked = canonical(name) if address(name) is None else name
     except NameRefused as err:
         raise click.BadParameter(str(err), param_hint="NAME") from err
+    if at is not None:
+        _check_time(at)
+        if address(name) is not None:
+            raise click.BadParameter("is about names: ask without it about an address", param_hint="--at")
     answer = client_of(config_path).why(asked, at)
     if as_json:
         click.echo(json.dumps(answer, ensure_ascii=False))
     else:
         _print_why(answer)
     sys.exit(Exit.DONE if answer["verdict"] == "blocked" else Exit.NO)
+
+
+def _check_time(at: str) -> None:
+    try:
+        datetime.fromisoformat(at)
+    except ValueError as err:
+        reason = (
+            f"'{printable(at)}' is not a time: write it as 2017-08-10T10:46:00+07:00, or 2017-08-10 10:46"
+        )
+        raise click.BadParameter(reason, param_hint="--at") from err
 
 
 def _print_why(answer: dict[str, Any]) -> None:

@@ -13,6 +13,13 @@ from dnsblock.errors import Exit, printable
 
 LINES_SHOWN = 10  # of each kind; --json has a hundred
 CHANGES_SHOWN = 1000
+MAX_REASON = 1000
+
+
+def _written(_: click.Context, __: click.Parameter, reason: str) -> str:
+    if not reason.strip() or len(reason) > MAX_REASON:
+        raise click.BadParameter(f"write why, in at most {MAX_REASON:,} characters")
+    return reason
 
 
 # ------- source -------
@@ -94,7 +101,9 @@ def refresh(config_path: Path, as_json: bool, zone: str) -> None:
 @source.command(epilog=EXIT_CODES)
 @click.argument("zone")
 @click.argument("digest")
-@click.option("--reason", required=True, help="Why it is right all the same; it is put on record.")
+@click.option(
+    "--reason", required=True, callback=_written, help="Why it is right all the same; it is put on record."
+)
 @common
 def accept(config_path: Path, as_json: bool, zone: str, digest: str, reason: str) -> None:
     """Take the text of a list of ZONE that a guard has refused, by its DIGEST.
@@ -227,7 +236,7 @@ def history(config_path: Path, as_json: bool, name: str) -> None:
 
 @click.command(epilog=EXIT_CODES)
 @click.argument("serial", type=int)
-@click.option("--reason", required=True, help="Why; it is put on record.")
+@click.option("--reason", required=True, callback=_written, help="Why; it is put on record.")
 @common
 def rollback(config_path: Path, as_json: bool, serial: int, reason: str) -> None:
     """Go back to the lists of an earlier SERIAL, as a new serial.

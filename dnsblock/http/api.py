@@ -4,7 +4,8 @@ import asyncio
 import os
 from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import FastAPI, Query
+from fastapi import FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from dnsblock import __version__
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
 def control_app(daemon: "Daemon") -> FastAPI:
     """The application behind the control socket. Who may open the socket may do all of this."""
     app = FastAPI(title="dnsblock", version=__version__, docs_url=None, redoc_url=None)
+
+    @app.exception_handler(RequestValidationError)
+    async def refuse_request(_: Request, err: RequestValidationError) -> JSONResponse:
+        wrong = "; ".join(f"{one['loc'][-1]}: {one['msg']}" for one in err.errors())
+        return JSONResponse({"error": "not a proper request", "reason": wrong}, status_code=422)
 
     @app.get("/v1/status")
     async def get_status() -> dict[str, Any]:

@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 
 from dnsblock.errors import FetchFailed, Problem, Refused
 from dnsblock.http.answers import refused, served, utc
-from dnsblock.names import NameRefused, canonical
+from dnsblock.names import NameRefused, address, canonical
 from dnsblock.policy.history_facts import Event, Published, Version
 from dnsblock.policy.past import differences
 from dnsblock.policy.refresh import FeedState
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 Reason = Annotated[str, Query(min_length=1, max_length=1000)]
 VERSIONS_TOLD = 1000
+NOT_A_TIME = "not a time: write it as 2017-08-10T10:46:00+07:00, or as 2017-08-10 10:46 in `time_zone`"
+NOT_A_NAME = "an address: what was done about it in the past is not known, only about names"
 
 
 def lists_routes(daemon: "Daemon") -> APIRouter:
@@ -94,8 +96,9 @@ async def explain_at(daemon: "Daemon", name: str, at: str) -> JSONResponse:
     try:
         when = datetime.fromisoformat(at)
     except ValueError:
-        reason = "not a time: write it as 2017-08-10T10:46:00+07:00"
-        return JSONResponse({"error": "not a time", "reason": reason}, status_code=400)
+        return JSONResponse({"error": "not a time", "reason": NOT_A_TIME}, status_code=400)
+    if address(name) is not None:
+        return JSONResponse({"error": "not a name", "reason": NOT_A_NAME}, status_code=400)
     if when.tzinfo is None:
         when = when.replace(tzinfo=daemon.config.time_zone)
 
@@ -122,11 +125,12 @@ def _versions(daemon: "Daemon", zone: str | None) -> dict[str, Any]:
     with daemon.past() as past:
         if zone is None:
             return {"snapshots": [_snapshot(one) for one in past.history.snapshots()[:VERSIONS_TOLD]]}
-        return {
-            "zone": zone,
-            "versions": [_version(one) for one in past.history.versions(zone, VERSIONS_TOLD)],
-            "events": [_event(one) for one in past.history.events(zone, VERSIONS_TOLD)],
-        }
+        versions = [_version(one) for one in past.history.versions(zone, VERSIONS_TOLD)]
+        events = [_event(one) for one in past.history.events(zone, VERSIONS_TOLD)]
+        configured = [one.name for one in daemon.config.zones if one.kind == "list"]
+        if zone not in configured and not versions and not events:
+            raise _unknown(zone)
+        return {"zone": zone, "versions": versions, "events": events}
 
 
 # ------- As JSON -------

@@ -373,6 +373,28 @@ def test_any_text_asked_of_the_daemon_is_a_name_or_not(name: str):
     assert ask("GET", "/v1/why", encoded)[0] == expected
 
 
+@pytest.mark.parametrize(
+    ("path", "query", "word"),
+    [
+        ("/v1/why", b"name=a.example&at=yesterday", "2017-08-10"),
+        ("/v1/why", b"name=192.0.2.1&at=2026-08-10", "address"),
+        ("/v1/why", b"", "name"),
+        ("/v1/diff", b"a=1&b=x", "integer"),
+        ("/v1/rollback", b"serial=1&reason=", "reason"),
+    ],
+)
+def test_a_wrong_request_is_refused_in_words(path: str, query: bytes, word: str):
+    """A command of another version hears what is wrong with it, not that there is no daemon."""
+    status, body = ask("POST" if "rollback" in path else "GET", path, query)
+    transport = httpx.MockTransport(lambda _: httpx.Response(status, content=body))
+    with (
+        patch("dnsblock.client.httpx.HTTPTransport", return_value=transport),
+        pytest.raises(Refused, match=word) as caught,
+    ):
+        Client(Path("s")).status()
+    assert str(caught.value).isprintable()
+
+
 ANSWERS = st.one_of(
     st.binary(max_size=60),
     JSON_VALUES.map(lambda value: json.dumps(value).encode()),
