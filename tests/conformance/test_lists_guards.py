@@ -227,6 +227,10 @@ def test_what_no_list_may_block_is_left_out_and_alerted(subject: Subject):
         False
     ] * 4 + [True]
     assert is_logged(subject, "listed", "co.id", "PUBLIC_SUFFIX", levels=["warning"])
+    counted = {"public_suffix": 1, "protected": 2}
+    for reason, count in counted.items():  # what the alert goes by
+        metrics = subject.metrics()
+        assert metrics.total("dnsblock_source_rejected_lines", zone="listed", reason=reason) == count
     assert is_logged(subject, "listed", "bank.example", "PROTECTED", levels=["warning"])
 
 
