@@ -21,7 +21,7 @@ from dnsblock.policy.schedule import Schedule
 from dnsblock.policy.store import Store
 from dnsblock.policy.texts import Watch
 
-MAX_PAUSE_SECONDS = 60.0  # until a file is looked at again that was not taken, however often that was
+MAX_PAUSE_SECONDS = 60.0  # until a list is looked at again that could not be read, however often that was
 TICK_SECONDS = 1.0  # how soon a zone that is new in the configuration is followed
 
 
@@ -74,7 +74,7 @@ class Refresher:
                 await follow(zone)
             except Exception:  # whatever it is: DNS and orders do not end for a list
                 fault(f"list {zone.name} could not be followed: it is tried again", zone=zone.name)
-                await self._wait(zone, zone.every_seconds)
+                await self._wait(zone, min(zone.every_seconds, MAX_PAUSE_SECONDS))
 
     async def refresh(self, zone: Zone) -> None:
         """Fetches a feed now, and publishes what came. Raises `FetchFailed` and `Refused`."""

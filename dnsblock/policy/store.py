@@ -64,7 +64,7 @@ class Store:
         try:
             return Names.open(str(path), version.compiled.file_sha256)
         except (OSError, NamesUnusable) as err:
-            reason = err.strerror if isinstance(err, OSError) else str(err)
+            reason = (err.strerror if isinstance(err, OSError) else None) or str(err)  # the engine's has none
             event(logging.ERROR, f"the compiled list {path} cannot be used: {reason}", zone=version.zone)
             return None
 

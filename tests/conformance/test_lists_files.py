@@ -149,6 +149,7 @@ def test_a_damaged_compiled_list_is_compiled_again_from_the_kept_text(
     assert enforced(subject, BASE[0], BASE[-1], "foreign.example") == [True, True, False]
     assert subject.metrics().total("dnsblock_zone_entries", zone="listed") == 500
     assert is_logged(subject, path.name) or is_logged(subject, "compiled again")
+    assert not is_logged(subject, "None")
     wait_for(lambda: compiled(subject) == before, "the same file is there again")
 
 
