@@ -60,6 +60,7 @@ class Reader:
     store: Store
     now: datetime
     progress: Progress
+    goes_on_without: bool = False  # a daemon runs though it has no version
     lost: Version | None = None  # enforced last, and neither its file nor its text is there any more
 
     @property
@@ -214,8 +215,7 @@ class Reader:
             yield from (told.problem for told in sorted(bad, key=lambda told: (told.file, told.line)))
         for one in guarded:
             yield Problem(text.place, None, "", str(one))
-        # Without a version a daemon runs only where it starts without the list, and accepting takes a daemon.
-        if before is not None or self.zone.source.missing == "start":
+        if before is not None or self.goes_on_without:  # accepting takes a daemon that runs
             stays = "nothing of the list is enforced" if before is None else f"version {before.number} stays"
             command = f"dnsblock source accept {self.zone.name} {sha256}"
             reason = f"{stays}. If this text is right all the same: {command}"

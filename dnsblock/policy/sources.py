@@ -163,6 +163,8 @@ class Lists:
     def _read(self, reader: Reader, fresh: "Lists") -> None:
         zone, config = reader.zone, reader.config
         held = self.listed.get(zone.name)
+        goes_on = zone.source.missing == "start" or zone.name in self.missing
+        reader = replace(reader, goes_on_without=goes_on)
         try:
             held = held or reader.enforced()
             if held is None:
@@ -176,8 +178,9 @@ class Lists:
             self._take(zone, config, read, fresh)
         elif held is not None:
             self._take(zone, config, replace(held, not_taken=read), fresh)
-        elif zone.source.missing == "start" or read.is_to_come:
-            # A feed that must be there was fetched before this at a start; else it is new, by a reload.
+        elif goes_on or read.is_to_come:
+            # A feed that must be there was fetched before this at a start; else it is new, by a reload. From
+            # then on no order waits for what is wrong with it.
             if not read.is_to_come:
                 why = "; ".join(str(problem) for problem in read.problems)
                 text = f"list {zone.name} is missing, nothing of it is enforced: {why}"

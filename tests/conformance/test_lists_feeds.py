@@ -25,6 +25,7 @@ from .lists import (
     NO_PROXY,
     Feed,
     Unchanged,
+    accept,
     enforced,
     events,
     is_logged,
@@ -32,6 +33,8 @@ from .lists import (
     log,
     names,
     refresh,
+    refused_by,
+    sha256,
     source,
     sources,
     text_of,
@@ -132,6 +135,24 @@ def test_a_feed_that_is_new_by_a_reload_is_fetched_at_once(
     assert subject.reload()["notes"] == []
     assert log(subject, "error") == []
     assert events(subject) == []
+
+
+def test_a_new_feed_that_is_refused_holds_no_order_back_and_is_taken_by_its_digest(
+    subject: Subject, feed: Feed, authority: Authority
+):
+    """It was put into a running daemon, which goes on without it until somebody has looked."""
+    subject.start(zones=[ORDERS_ZONE])
+    odd = b"a..example\n" * 50 + TEXT
+    feed.put(odd)
+    subject.configure(zones=[ORDERS_ZONE, feed.zone(authority.pem)])
+    subject.reload()
+    wait_for(lambda: refused_by(subject) == ["TOO_MANY_REJECTED"], "it is fetched and refused")
+    subject.put_order(block("B-1", ["ordered.example"]))
+    assert subject.cli("reload").code == 4
+    assert enforced(subject, "ordered.example", BASE[0]) == [True, False]
+    assert sha256(odd) in subject.cli("source list", as_json=False).stdout
+    assert accept(subject, sha256(odd)).code == 0
+    assert enforced(subject, "ordered.example", BASE[0]) == [True, True]
 
 
 def test_a_download_that_somebody_removes_is_no_new_feed(subject: Subject, feed: Feed, authority: Authority):
