@@ -221,8 +221,13 @@ def _has_port(url: str) -> bool:
 
 
 def _percent(value: Any) -> Any:
-    """A plain decimal number up to 100, or a word that stands in its place."""
-    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,4})?", value):
+    """A plain decimal number up to 100, or a word that stands in its place.
+
+    Nothing else that Python takes for a number: nothing is more than `nan`, and a guard would never speak.
+    """
+    if isinstance(value, str) and not _is_word(value):
+        if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,4})?", value):
+            raise ValueError("must be a plain decimal number such as 0.5")
         value = float(value)
     if isinstance(value, float) and value > 100:
         raise ValueError("more than 100 percent")
@@ -230,7 +235,17 @@ def _percent(value: Any) -> Any:
 
 
 def _number_or_word(value: Any) -> Any:
-    return _number(value) if isinstance(value, str) and value[:1].isdigit() else value
+    """A whole number from 0, or a word that stands in its place."""
+    if not isinstance(value, str) or _is_word(value):
+        return value
+    if (number := _number(value)) < 0:
+        raise ValueError("must be a whole number, and not less than 0")
+    return number
+
+
+def _is_word(text: str) -> bool:
+    """Whether it may be one of the words: which of them, the option's type says."""
+    return text in ("auto", "off")
 
 
 def _language(text: str) -> str:

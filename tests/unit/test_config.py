@@ -348,6 +348,19 @@ def test_a_wrong_option_is_refused_with_its_line(refused, text: str, problem: st
     assert refused(text) == [problem]
 
 
+@pytest.mark.parametrize(
+    "option",
+    ["shrank_percent", "shrank_names", "grew_percent", "grew_names", "rejected_percent"],
+)
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "-1", "1e2", "+1", "0x1", "1_0", "Auto", "''"])
+def test_a_guard_is_set_by_a_plain_number_or_a_word_alone(refused, read, option: str, value: str):
+    """No share of a list is more than `nan` percent: such a guard would be off, and look as if it were on."""
+    zone = "zones: [{name: z, list: l.txt, answer: nxdomain, source: {guards: {%s: %s}}}]"
+    assert any(option in problem for problem in refused(zone % (option, value)))
+    for good in ("0", "17", "off"):
+        read(zone % (option, good))
+
+
 def test_every_problem_is_reported_those_between_options_too(refused):
     """`check` prints every problem, not only the first."""
     found = refused(
