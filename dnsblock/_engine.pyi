@@ -79,7 +79,9 @@ class Names:
         """Reads all of it into memory, so that no query waits for the disk."""
 
     @property
-    def entries(self) -> int: ...
+    def entries(self) -> int:
+        """Names that are listed; those that are only excepted do not count."""
+
     @property
     def digest(self) -> str:
         """`sha256:` over the names and what is said about them: the same from every format."""
@@ -98,6 +100,10 @@ class ListDifference:
     added: int
     removed: int
     changed: int
+    lost: int
+    """Names of which less is covered than before: gone, narrowed, or excepted now."""
+    gained: int
+    """Names of which more is covered than before."""
     lines: bytes | None
     """`+ SCOPE NAME` and `- SCOPE NAME`, a line each; None where they are more than 32 MiB."""
 
@@ -215,7 +221,7 @@ class PolicyZone:
     def name(self) -> str: ...
     @property
     def entries(self) -> int:
-        """Distinct owner names, or prefixes."""
+        """Distinct owner names, or prefixes; those that are only excepted do not count."""
 
     @property
     def duplicates(self) -> int:

@@ -52,7 +52,7 @@ def _print_sources(answer: dict[str, Any]) -> None:
 
     rows = [
         [
-            *(one["zone"], one["place"], one["format"] or "-", str(one["version"] or "-")),
+            *(one["zone"], one["place"], _format(one), str(one["version"] or "-")),
             *(
                 f"{one['entries']:,}",
                 local(one["accepted_at"]),
@@ -65,6 +65,12 @@ def _print_sources(answer: dict[str, Any]) -> None:
     columns = ["zone", "list", "format", "version", "names", "accepted", "fetched", "next"]
     print_table(columns, rows)
     print_refused(answer["sources"])
+
+
+def _format(source: dict[str, Any]) -> str:
+    """The format, and which one it was in the version before, where another one was recognised then."""
+    former = source["report"]["former_format"] if source["report"] else ""
+    return f"{source['format'] or '-'}, was {former}" if former else source["format"] or "-"
 
 
 def print_refused(sources: list[dict[str, Any]]) -> None:
@@ -120,6 +126,8 @@ def accept(config_path: Path, as_json: bool, zone: str, digest: str, reason: str
 def print_report(zone: str, report: dict[str, Any]) -> None:
     """What became of the lines of a list."""
     how = "recognised" if report["is_recognised"] else "as configured"
+    if report["former_format"]:
+        how += f"; it was {report['former_format']} before"
     click.echo(f"list {zone}: format {report['format']} ({how}), {report['entries']:,} names")
     counts = ", ".join(f"{report[one]:,} {one}" for one in ("accepted", "repaired", "duplicate", "rejected"))
     click.echo(f"  {report['lines']:,} lines: {counts}; {report['silent']:,} blank or comments")

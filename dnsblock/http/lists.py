@@ -151,7 +151,7 @@ def _source(daemon: "Daemon", zone: "Zone") -> dict[str, Any]:
         "place": str(zone.place).partition("?")[0],
         "format": None if listed is None else listed.report.format,
         "version": None if version is None else version.number,
-        "entries": 0 if listed is None else listed.names.entries,
+        "entries": 0 if listed is None else listed.report.entries,
         "sha256": None if version is None else version.compiled.source_sha256,
         "accepted_at": utc(None if version is None else version.accepted_at),
         "how": None if version is None else version.how,

@@ -68,6 +68,8 @@ def _empty(compiled: CompiledList) -> Guarded | None:
     if compiled.names.entries > 0:
         return None
     reason = "the list holds no name; leave the zone out if that is meant"
+    if compiled.accepted + compiled.repaired:
+        reason = "the list excepts all that it names, and so blocks nothing"
     return Guarded("EMPTY", reason, {"lines": compiled.lines})
 
 
@@ -108,24 +110,36 @@ def _replayed(zone: Zone, replayed: Version | None) -> Guarded | None:
 
 
 def _shrank(zone: Zone, compiled: CompiledList, before: Version) -> Guarded | None:
+    """Goes by what is unblocked, whatever does it: a name may be gone, cover less, or be excepted now."""
     guards, difference = zone.source.guards, compiled.difference
-    # Where the names of before are lost, their number is left.
-    removed = before.compiled.entries - compiled.names.entries if difference is None else difference.removed
+    if difference is None:  # where the names of before are lost, their number is left
+        lost = gone = before.compiled.entries - compiled.names.entries
+    else:
+        lost, gone = difference.lost, min(difference.removed, difference.lost)
+    told = f"{lost:,} names are gone"
+    if lost != gone:
+        told = f"{lost:,} names cover less: {gone:,} are gone, {lost - gone:,} are narrower or excepted now"
     limits = (
         _limit(zone, guards.shrank_names, SHRANK_NAMES),
         _limit(zone, guards.shrank_percent, SHRANK_PERCENT),
     )
-    return _beyond("SHRANK", f"{removed:,} names are gone", removed, before, limits)
+    return _beyond("SHRANK", told, lost, before, limits)
 
 
 def _grew(zone: Zone, compiled: CompiledList, before: Version) -> Guarded | None:
     guards, difference = zone.source.guards, compiled.difference
-    added = compiled.names.entries - before.compiled.entries if difference is None else difference.added
+    if difference is None:
+        gained = new = compiled.names.entries - before.compiled.entries
+    else:
+        gained, new = difference.gained, min(difference.added, difference.gained)
+    told = f"{gained:,} names are new"
+    if gained != new:
+        told = f"{gained:,} names cover more: {new:,} are new, {gained - new:,} are wider or excepted no more"
     limits = (
         _limit(zone, guards.grew_names, GREW_NAMES),
         _limit(zone, guards.grew_percent, GREW_PERCENT),
     )
-    return _beyond("GREW", f"{added:,} names are new", added, before, limits)
+    return _beyond("GREW", told, gained, before, limits)
 
 
 def _limit(zone: Zone, setting: float | str, usual: float) -> float | None:

@@ -172,9 +172,9 @@ class Reader:
     def _judged(
         self, text: Text, compiled: CompiledList, head: bytes, held: Listed | None
     ) -> Listed | NotTaken:
-        options, report = self.options.text, Report.of(compiled)
-        sha256 = digest_of(compiled.sources)
+        options, sha256 = self.options.text, digest_of(compiled.sources)
         before = self.lost if held is None else held.version
+        report = Report.of(compiled, "" if before is None else before.compiled.format)
         with self.store.history() as history:
             is_approved = history.approved(self.zone.name, sha256)
             replayed = None if before is None else history.was_accepted(self.zone.name, sha256)

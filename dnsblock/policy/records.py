@@ -28,6 +28,9 @@ def accept(lists: Lists) -> None:
     for version, listed in zip(versions, new, strict=True):
         text = f"accepted version {version.number} of list {version.zone}: {listed.report.summary}"
         event(logging.INFO, text, zone=version.zone, sha256=version.compiled.source_sha256)
+        if former := listed.report.former_format:
+            text = f"list {version.zone} is read as {listed.report.format} now, and was {former} before"
+            event(logging.WARNING, text, zone=version.zone)
         for told in listed.report.of_kind("left out"):
             event(logging.WARNING, f"list {version.zone} names what no list may block: {told.problem}")
 

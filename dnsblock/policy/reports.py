@@ -44,10 +44,11 @@ class Report:
     rejected_by: dict[str, int]
     repaired_by: dict[str, int]
     told: tuple[Told, ...]  # the first hundred of each kind
+    former_format: str = ""  # of the version before, where another one was recognised then
 
     @classmethod
-    def of(cls, compiled: CompiledList) -> "Report":
-        """The report of a list that was just compiled."""
+    def of(cls, compiled: CompiledList, before: str = "") -> "Report":
+        """The report of a list that was just compiled; `before`: the format of the version before."""
         return cls(
             format=compiled.format,
             is_recognised=compiled.is_recognised,
@@ -61,6 +62,7 @@ class Report:
             rejected_by=dict(sorted(compiled.rejected_by.items())),
             repaired_by=dict(sorted(compiled.repaired_by.items())),
             told=tuple(_told(compiled)),
+            former_format=before if compiled.is_recognised and before != compiled.format else "",
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -81,6 +83,7 @@ class Report:
     def summary(self) -> str:
         """One line for a person."""
         how = "recognised" if self.is_recognised else "as configured"
+        how += f"; it was {self.former_format} before" if self.former_format else ""
         return (
             f"format {self.format} ({how}), {self.lines:,} lines: {self.accepted:,} accepted, "
             f"{self.repaired:,} repaired, {self.duplicate:,} duplicate, {self.rejected:,} rejected"

@@ -18,7 +18,7 @@ mod sources;
 mod spelling;
 mod words;
 
-pub use compile::{Progress, compile};
+pub use compile::{Progress, RULES_ARE_HOLES, compile};
 pub use formats::Format;
 pub use left_out::LeftOut;
 pub use reader::{Line, Reader, Settings};

@@ -170,6 +170,7 @@ pub struct PolicyZone {
     rules: Vec<Rule>,
     addresses: Prefixes,
     duplicates: usize,
+    listed: usize,
     digest: [u8; 32],
     above_exceptions: OnceLock<HashSet<u64>>,
 }
@@ -227,8 +228,10 @@ impl PolicyZone {
             hasher.update(format!("{prefix}\n"));
         }
         let digest = hasher.finalize().into();
+        let is_hole = |rule| matches!(rules.get(rule as usize), Some(Rule::Hole));
+        let listed = names.listed(is_hole) + addresses.len();
         let (name, above_exceptions) = (name.to_string(), OnceLock::new());
-        PolicyZone { name, names, rules, addresses, duplicates, digest, above_exceptions }
+        PolicyZone { name, names, rules, addresses, duplicates, listed, digest, above_exceptions }
     }
 
     /// Looks `name` up; `walk` holds the hashes of its suffixes.
@@ -287,6 +290,11 @@ impl PolicyZone {
     /// Distinct owner names, or prefixes of addresses.
     pub fn entries(&self) -> usize {
         self.names.entries() + self.addresses.len()
+    }
+
+    /// Of these, those about which something is said: an exception alone enforces nothing.
+    pub fn listed(&self) -> usize {
+        self.listed
     }
 
     /// Every prefix of this zone that holds the address, the longest first, and

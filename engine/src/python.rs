@@ -178,7 +178,7 @@ impl PolicyZone {
 
     #[getter]
     fn entries(&self) -> usize {
-        self.0.entries()
+        self.0.listed()
     }
 
     #[getter]
@@ -299,7 +299,7 @@ impl Snapshot {
 
     #[getter]
     fn entries(&self) -> usize {
-        self.0.zones().iter().map(|zone| zone.zone.entries()).sum()
+        self.0.zones().iter().map(|zone| zone.zone.listed()).sum()
     }
 }
 

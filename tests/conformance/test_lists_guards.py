@@ -204,6 +204,72 @@ def test_a_guard_that_is_switched_off_for_a_feed_is_off(subject: Subject, author
         assert refresh(subject).code == 0
 
 
+# ------- What unblocks without a name that is gone -------
+
+NARROWED = {
+    "a header": "[Adblock Plus 2.0]\n" + "".join(f"{name}\n" for name in BASE),
+    "hosts lines": "".join(f"0.0.0.0 {name}\n" for name in BASE),
+    "wildcards": "".join(f"*.{name}\n" for name in BASE),
+    "exceptions below": "".join(f"||{name}^\n@@||www.{name}^\n" for name in BASE),
+}
+
+
+@pytest.mark.parametrize("text", NARROWED.values(), ids=NARROWED.keys())
+def test_names_that_cover_less_or_are_excepted_count_as_gone(subject: Subject, text: str):
+    """One line, or another format, may unblock all that is below each name, and no name need be missing."""
+    start(subject, guards={"shrank_percent": 10, "grew_names": "off", "grew_percent": "off"})
+    with Unchanged(subject, BASE[0], f"www.{BASE[0]}"):
+        subject.put_list("list.txt", text)
+        assert "200 names cover less: 0 are gone, 200 are narrower or excepted now" in reload_refused(subject)
+    assert "SHRANK" in refused_by(subject)
+
+
+def test_names_that_cover_more_count_as_new(subject: Subject):
+    """Where each name was meant alone, all that is below is blocked now."""
+    hosts = [f"0.0.0.0 {name}" for name in BASE]
+    start(subject, guards={"grew_percent": 10}, lines=hosts)
+    with Unchanged(subject, BASE[0], f"www.{BASE[0]}"):
+        subject.put_list("list.txt", BASE)
+        assert "GREW: 200 names cover more: 0 are new, 200 are wider" in reload_refused(subject)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "".join(f"{name} CNAME rpz-passthru.\n" for name in BASE),
+        "".join(f"||{name}^\n@@||{name}^\n" for name in BASE),
+    ],
+    ids=["rpz", "adblock"],
+)
+def test_a_list_of_exceptions_alone_is_empty(subject: Subject, text: str):
+    """It blocks nobody, however long it is."""
+    start(subject)
+    with Unchanged(subject, *BASE[:2]):
+        subject.put_list("list.txt", text)
+        assert "EMPTY: the list excepts all that it names" in reload_refused(subject)
+
+
+def test_exceptions_are_no_names_that_are_enforced(subject: Subject):
+    """The number that an operator reports is that of blocked names."""
+    start(subject, lines=["||a.example^", "||b.example^", "@@||www.a.example^", "@@||c.example^"])
+    assert subject.ready["entries"] == source(subject)["entries"] == versions(subject)[0]["entries"] == 2
+
+
+def test_a_list_that_is_read_in_another_format_is_told(subject: Subject):
+    """The same names mean another thing in another format: who reads the log or asks sees it."""
+    start(subject)
+    subject.put_list("list.txt", [f"0.0.0.0 {name}" for name in BASE])
+    report = reports(subject.cli("check"))["listed"]
+    assert (report["format"], report["former_format"]) == ("hosts", "plain")
+    subject.reload()
+    assert is_logged(subject, "listed", "hosts", "plain before", levels=["warning"])
+    assert source(subject)["report"]["former_format"] == "plain"
+    assert "hosts, was plain" in subject.cli("source list", as_json=False).stdout
+    subject.put_list("list.txt", [f"0.0.0.0 {name}" for name in [*BASE, "new.example"]])
+    subject.reload()
+    assert source(subject)["report"]["former_format"] == ""
+
+
 # ------- What no list may block -------
 
 

@@ -16,7 +16,7 @@ use crate::policy::names::Names;
 /// Octets of the first file by which a format is recognised.
 const HEAD: u64 = 64 << 10;
 /// The rules of a list: what it lists, and what it excepts.
-const RULES_ARE_HOLES: [bool; 2] = [false, true];
+pub const RULES_ARE_HOLES: [bool; 2] = [false, true];
 
 /// How many octets of text were read, for somebody who waits.
 #[derive(Default)]

@@ -18,9 +18,31 @@ pub struct Difference {
     pub removed: u64,
     /// Names about which something else is said now.
     pub changed: u64,
+    /// What this means for who asks, whatever a list says it by. Names of which the name
+    /// itself or what is below was listed, and is no more; those that are excepted now
+    /// count, too, since the block of a name above may have been theirs.
+    pub lost: u64,
+    /// The other way round: listed now and not before, or excepted no more.
+    pub gained: u64,
     /// `+ SCOPE NAME` and `- SCOPE NAME`, a line each; both for a changed name. `None`
     /// where that is too much.
     pub lines: Option<Vec<u8>>,
+}
+
+impl Difference {
+    /// Counts what another entry about a name means for those who ask for it.
+    fn weigh(&mut self, before: &Scope, after: &Scope) {
+        let sides = [(before.at, after.at), (before.under, after.under)];
+        // The first rule of a list lists, the second excepts.
+        let is_new = |rule| sides.iter().any(|(old, new)| said(*old) != rule && said(*new) == rule);
+        let is_gone = |rule| sides.iter().any(|(old, new)| said(*old) == rule && said(*new) != rule);
+        self.lost += u64::from(is_gone(Some(0)) || is_new(Some(1)));
+        self.gained += u64::from(is_new(Some(0)) || is_gone(Some(1)));
+    }
+}
+
+fn said(side: Option<(Match, u32)>) -> Option<u32> {
+    side.map(|(_, rule)| rule)
 }
 
 /// Takes the entries of the new list, one after the other.
@@ -42,6 +64,7 @@ impl Comparison {
     pub fn take(&mut self, hash: u64, text: &Text, scope: &Scope) {
         let Some((said, rank)) = self.before.find(hash, text, 0) else {
             self.difference.added += 1;
+            self.difference.weigh(&Scope::default(), scope);
             self.write('+', scope, text);
             return;
         };
@@ -51,6 +74,7 @@ impl Comparison {
         }
         if said != *scope {
             self.difference.changed += 1;
+            self.difference.weigh(&said, scope);
             self.write('-', &said, text);
             self.write('+', scope, text);
         }
@@ -59,10 +83,20 @@ impl Comparison {
     pub fn finish(mut self) -> Difference {
         let kept: u64 = self.kept.iter().map(|word| u64::from(word.count_ones())).sum();
         self.difference.removed = self.before.entries() as u64 - kept;
-        if self.difference.removed > 0 && self.difference.lines.is_some() {
+        if self.difference.removed > 0 {
             let (before, kept) = (Arc::clone(&self.before), std::mem::take(&mut self.kept));
-            let is_gone = |rank: u64, _: &Scope| kept[rank as usize / 64] & 1 << (rank % 64) == 0;
+            let is_written = self.difference.lines.is_some();
+            let mut weighed = Difference::default();
+            let is_gone = |rank: u64, scope: &Scope| {
+                let is_gone = kept[rank as usize / 64] & 1 << (rank % 64) == 0;
+                if is_gone {
+                    weighed.weigh(scope, &Scope::default());
+                }
+                is_gone && is_written // what nobody writes down need not be spelt
+            };
             before.each(is_gone, |text, scope| self.write('-', scope, text));
+            self.difference.lost += weighed.lost;
+            self.difference.gained += weighed.gained;
         }
         self.difference
     }
@@ -103,6 +137,37 @@ impl Scope {
             (Some((_, at)), None) => word(at, Match::Exact),
             (None, Some((_, under))) => word(under, Match::Below),
             (None, None) => String::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_name_loses_and_gains_goes_by_what_is_answered() {
+        let exact = |rule| Scope { at: Some((Match::Exact, rule)), under: None };
+        let below = |rule| Scope { at: None, under: Some((Match::Below, rule)) };
+        let subtree = |rule| Scope { at: Some((Match::Subtree, rule)), under: Some((Match::Subtree, rule)) };
+        let both = Scope { at: Some((Match::Exact, 0)), under: Some((Match::Below, 1)) };
+        let nothing = Scope::default();
+        for (before, after, lost, gained) in [
+            (nothing, exact(0), 0, 1),
+            (subtree(0), nothing, 1, 0),
+            (subtree(0), exact(0), 1, 0),
+            (subtree(0), below(0), 1, 0),
+            (below(0), subtree(0), 0, 1),
+            (exact(0), below(0), 1, 1),
+            (subtree(0), subtree(1), 1, 0),
+            (subtree(1), subtree(0), 0, 1),
+            (subtree(0), both, 1, 0),
+            (nothing, subtree(1), 1, 0),
+            (exact(1), nothing, 0, 1),
+        ] {
+            let mut difference = Difference::default();
+            difference.weigh(&before, &after);
+            assert_eq!((difference.lost, difference.gained), (lost, gained), "{before:?} {after:?}");
         }
     }
 }

@@ -192,6 +192,23 @@ impl Names {
         self.foot.entries() as usize
     }
 
+    /// Names of which something is listed: not those that are only excepted, by rules of
+    /// which these are holes. Looks at every entry where some are and some are not.
+    pub fn listed(&self, is_hole: impl Fn(u32) -> bool) -> usize {
+        let lists =
+            |scope: &Scope| [scope.at, scope.under].into_iter().flatten().any(|(_, rule)| !is_hole(rule));
+        if self.foot.scopes.iter().all(lists) {
+            return self.entries();
+        }
+        let mut listed = 0;
+        let count = |_, scope: &Scope| {
+            listed += usize::from(lists(scope));
+            false
+        };
+        self.each(count, |_, _| {});
+        listed
+    }
+
     pub fn segments(&self) -> usize {
         self.foot.heads.len()
     }

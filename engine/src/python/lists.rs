@@ -72,9 +72,10 @@ impl Names {
         py.detach(|| self.0.populate());
     }
 
+    /// An exception alone lists nothing.
     #[getter]
     fn entries(&self) -> usize {
-        self.0.entries()
+        self.0.listed(|rule| list::RULES_ARE_HOLES.get(rule as usize) == Some(&true))
     }
 
     #[getter]
@@ -113,14 +114,16 @@ pub struct ListDifference {
     added: u64,
     removed: u64,
     changed: u64,
+    lost: u64,
+    gained: u64,
     lines: Option<Py<PyBytes>>,
 }
 
 impl ListDifference {
     fn new(py: Python<'_>, difference: Difference) -> ListDifference {
-        let Difference { added, removed, changed, lines } = difference;
+        let Difference { added, removed, changed, lost, gained, lines } = difference;
         let lines = lines.map(|lines| PyBytes::new(py, &lines).unbind());
-        ListDifference { added, removed, changed, lines }
+        ListDifference { added, removed, changed, lost, gained, lines }
     }
 }
 
