@@ -46,6 +46,9 @@ def judge(
 
     `before` is the version that is enforced; `replayed` an older one that had the same text, if one did.
     """
+    if before is not None and before.compiled.entries == 0:
+        # Somebody has accepted a list of nothing: whatever names something is better, also an older text.
+        before, replayed = None, replayed if replayed is not None and replayed.is_withdrawn else None
     found = [
         _html(head),
         _empty(compiled),
