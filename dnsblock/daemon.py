@@ -360,7 +360,8 @@ class Daemon:
         if not_taken is None or not sha256 or not_taken.source_sha256 != sha256:
             why = "no text with this digest is refused now; `dnsblock source list` shows what is"
             raise Refused([Problem(f"list {zone}", None, sha256, why)])
-        approval = Approval(zone, sha256, who, reason, datetime.now(UTC))
+        codes = tuple(guarded.code for guarded in not_taken.guarded)
+        approval = Approval(zone, sha256, not_taken.options, codes, who, reason, datetime.now(UTC))
         async with self._listing:
             await asyncio.to_thread(self._approve, approval)
         event(

@@ -198,8 +198,10 @@ class History:
         with self._file.writing() as database:
             zone = _ensure_zone(database, approval.zone)
             database.execute(
-                "INSERT OR REPLACE INTO approvals VALUES (?, ?, ?, ?, ?)",
-                (zone, approval.source_sha256, approval.who, approval.reason, text_of(approval.at)),
+                "INSERT OR REPLACE INTO approvals "
+                "VALUES (:zone, :source_sha256, :options, :codes, :who, :reason, :at)",
+                asdict(approval)
+                | {"zone": zone, "codes": json.dumps(approval.codes), "at": text_of(approval.at)},
             )
             _note(
                 database,
@@ -210,13 +212,13 @@ class History:
                 at=approval.at,
             )
 
-    def approved(self, zone: str, source_sha256: str) -> bool:
-        """Whether an operator accepts this text, so that no guard needs to be asked."""
+    def approved(self, zone: str, source_sha256: str, options: str) -> frozenset[str]:
+        """The codes of the guards that an operator overrules for this text, read with these options."""
         rows = self._file.rows(
-            "SELECT 1 FROM approvals WHERE zone = ? AND source_sha256 = ?",
-            (self._zone_id(zone), source_sha256),
+            "SELECT codes FROM approvals WHERE zone = ? AND source_sha256 = ? AND options = ?",
+            (self._zone_id(zone), source_sha256, options),
         )
-        return bool(rows)
+        return frozenset(code for row in rows for code in json.loads(row["codes"]))
 
     def events(self, zone: str, limit: int = 100) -> tuple[Event, ...]:
         """What happened to a zone last, newest first."""

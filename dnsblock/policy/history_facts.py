@@ -110,10 +110,12 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """An operator's word that a text is right, whatever the guards say."""
+    """An operator's word that a text is right, read with these options, whatever these guards say."""
 
     zone: str
     source_sha256: str
+    options: str
+    codes: tuple[str, ...]  # by which it was refused
     who: str
     reason: str
     at: datetime

@@ -106,10 +106,12 @@ CREATE UNIQUE INDEX refusals ON events (zone, source_sha256, code) WHERE kind = 
 CREATE TABLE approvals (
     zone INTEGER NOT NULL,
     source_sha256 TEXT NOT NULL,
+    options TEXT NOT NULL,
+    codes TEXT NOT NULL,  -- JSON
     who TEXT NOT NULL,
     reason TEXT NOT NULL,
     approved_at TEXT NOT NULL,
-    PRIMARY KEY (zone, source_sha256)
+    PRIMARY KEY (zone, source_sha256, options)
 ) WITHOUT ROWID;
 
 -- In the order in which they were published: serials begin anew where the last one was lost.

@@ -137,7 +137,8 @@ class Reader:
             if not refused.source_sha256:
                 return False  # the disk may have room now
             with self.store.history() as history:
-                is_approved = history.approved(self.zone.name, refused.source_sha256)
+                overruled = history.approved(self.zone.name, refused.source_sha256, options)
+            is_approved = overruled.issuperset(guarded.code for guarded in refused.guarded)
             return (refused.known_by, refused.options) == (text.known_by, options) and not is_approved
         version = held.version
         return version is not None and (held.known_by, version.compiled.options) == (text.known_by, options)
@@ -176,10 +177,11 @@ class Reader:
         before = self.lost if held is None else held.version
         report = Report.of(compiled, "" if before is None else before.compiled.format)
         with self.store.history() as history:
-            is_approved = history.approved(self.zone.name, sha256)
+            overruled = history.approved(self.zone.name, sha256, options)
             replayed = None if before is None else history.was_accepted(self.zone.name, sha256)
-        guarded = () if is_approved else tuple(judge(self.zone, compiled, head, before, replayed))
-        if guarded:
+        found = judge(self.zone, compiled, head, before, replayed)
+        # A text that was accepted by hand is judged all the same: by now something else may be wrong with it.
+        if guarded := tuple(one for one in found if one.code not in overruled):
             problems = tuple(self._problems(text, report, sha256, guarded, before))
             return NotTaken(text.known_by, options, sha256, guarded, problems, self.now, report)
         new = NewVersion(
@@ -187,7 +189,7 @@ class Reader:
             compiled=_facts(compiled, sha256, options, report),
             difference=_difference(compiled, held),
             accepted_at=self.now,
-            how="accepted by hand" if is_approved else "first" if before is None else "refresh",
+            how="accepted by hand" if found else "first" if before is None else "refresh",
             known_by=text.known_by,
         )
         return Listed(compiled.names, report, text.known_by, None, new, text)

@@ -379,6 +379,39 @@ def test_a_first_version_that_is_refused_is_taken_by_its_digest(subject: Subject
     assert enforced(subject, BASE[0]) == [True]
 
 
+def test_the_way_back_from_an_accepted_list_of_nothing_is_open(subject: Subject):
+    """The operator may empty a list; the next text that names something is taken, and a restart works."""
+    start(subject, guards=STRICT)
+    subject.put_list("list.txt", "# nothing any more\n")
+    reload_refused(subject)
+    assert accept(subject, sha256("# nothing any more\n")).code == 0
+    assert enforced(subject, BASE[0]) == [False]
+    subject.restart()
+    subject.put_list("list.txt", BASE)
+    subject.reload()
+    assert enforced(subject, BASE[0]) == [True]
+    subject.restart()
+    assert enforced(subject, BASE[0]) == [True]
+    assert [one["entries"] for one in versions(subject)] == [200, 0, 200]
+
+
+def test_an_acceptance_is_for_a_text_as_it_was_read_and_for_what_was_wrong(subject: Subject):
+    """Who accepts that a list shrank has not accepted that it is read as something else, and is empty."""
+    zone = list_zone(guards=STRICT, every_s=DAY)
+    subject.start(zones=[zone], lists={"list.txt": BASE}, inbox=None)
+    subject.put_list("list.txt", BASE[:50])
+    reload_refused(subject)
+    assert accept(subject, sha256(text_of(BASE[:50]))).code == 0
+    zone["source"]["format"] = "hosts"
+    subject.configure(zones=[zone], inbox=None)
+    with Unchanged(subject, BASE[0], BASE[60]):
+        assert "EMPTY:" in reload_refused(subject)
+        assert set(refused_by(subject)) == {"EMPTY", "TOO_MANY_REJECTED"}
+    assert [one["how"] for one in versions(subject)] == ["accepted by hand", "first"]
+    assert accept(subject, sha256(text_of(BASE[:50]))).code == 0, "it may be accepted as it is read now"
+    assert enforced(subject, BASE[0]) == [False]
+
+
 def test_a_wrong_digest_is_refused(subject: Subject):
     """A digest is of one text: a typing error or last week's digest accepts nothing."""
     start(subject, guards=STRICT)

@@ -452,13 +452,14 @@ def test_refusals_of_another_text_by_another_guard_or_in_another_zone_are_events
 
 def test_an_approved_text_is_approved_in_its_zone_alone(history: History):
     """An operator's word holds for what the operator has looked at."""
-    approval = Approval(ZONE, sha("four"), "ani", "the ministry confirmed it", NOON)
-    assert not history.approved(ZONE, sha("four"))
+    approval = Approval(ZONE, sha("four"), "{}", ("SHRANK",), "ani", "the ministry confirmed it", NOON)
+    assert not history.approved(ZONE, sha("four"), "{}")
     history.approve(approval)
     history.approve(replace(approval, at=NOON + HOUR))
-    assert history.approved(ZONE, sha("four"))
-    assert not history.approved(ZONE, sha("five"))
-    assert not history.approved("other", sha("four"))
+    assert history.approved(ZONE, sha("four"), "{}") == {"SHRANK"}
+    assert not history.approved(ZONE, sha("four"), "as something else")
+    assert not history.approved(ZONE, sha("five"), "{}")
+    assert not history.approved("other", sha("four"), "{}")
     events = history.events(ZONE)
     assert [event.first_at for event in events] == [NOON + HOUR, NOON]
     assert {(event.kind, event.message) for event in events} == {
@@ -469,13 +470,15 @@ def test_an_approved_text_is_approved_in_its_zone_alone(history: History):
 def test_an_approval_ends_when_another_text_is_accepted(history: History):
     """An old copy of what was once accepted by hand is an old copy; and a rollback is not undone by it."""
     history.accept([new("one", None, hour=0)])
-    history.approve(Approval(ZONE, sha("two"), "ani", "the ministry confirmed it", NOON))
-    history.approve(Approval("other", sha("two"), "ani", "the ministry confirmed it", NOON))
+    history.approve(Approval(ZONE, sha("two"), "{}", ("SHRANK",), "ani", "the ministry confirmed it", NOON))
+    history.approve(
+        Approval("other", sha("two"), "{}", ("SHRANK",), "ani", "the ministry confirmed it", NOON)
+    )
     history.accept([new("two", b"", hour=1)])
-    assert history.approved(ZONE, sha("two")), "with other options the same text is read again"
+    assert history.approved(ZONE, sha("two"), "{}"), "the same text is read again"
     history.accept([new("three", b"", hour=2)])
-    assert not history.approved(ZONE, sha("two"))
-    assert history.approved("other", sha("two"))
+    assert not history.approved(ZONE, sha("two"), "{}")
+    assert history.approved("other", sha("two"), "{}")
     assert history.events(ZONE)[0].kind == "accepted by hand", "what was done stays on record"
 
 
