@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
@@ -62,6 +62,16 @@ class Options:
         read: dict[str, Any] = json.loads(text)
         lists = {key: tuple(part) for key, part in read.items() if isinstance(part, list)}
         return cls(**{**read, **lists})
+
+    def leaves_out_as(self, other: Self) -> bool:
+        """Whether the same names are left out, whatever a list says."""
+        return (self.public_suffixes, self.protected) == (other.public_suffixes, other.protected)
+
+    def leaving_out_as(self, other: Self) -> Self:
+        """The same, but for what is left out."""
+        return replace(
+            self, compiler=COMPILER, public_suffixes=other.public_suffixes, protected=other.protected
+        )
 
     def compile(
         self,

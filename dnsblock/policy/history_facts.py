@@ -36,7 +36,7 @@ class NewVersion:
     compiled: Compiled
     difference: bytes | None
     accepted_at: datetime
-    how: str  # first, refresh, accepted by hand, rollback
+    how: str  # first, refresh, accepted by hand, rollback, settings
     note: str = ""
     withdraws: int | None = None  # the version that a rollback goes back from
     known_by: str = ""  # as in Current

@@ -240,24 +240,80 @@ class Reader:
     def _compile_again(self, current: Current) -> Names | None:
         """The version's names out of its text, which was kept; the same text makes the same file."""
         version = current.version
-        if self.store.read_only:
-            return None
-        try:
-            options = Options.from_text(version.compiled.options)
-            with self.store.text(version) as files:
-                if not files:
-                    return None
-                compiled = options.compile(
-                    files, folder=self.store.compiled, before=None, progress=self.progress
-                )
-        except (OSError, EOFError, zlib.error, NotCompiled, ValueError, TypeError) as err:
-            event(logging.ERROR, f"the text of list {self.zone.name} cannot be compiled again: {err}")
+        options = _options_of(version)
+        compiled = None if options is None else self._compile_kept(version, options, None)
+        if compiled is None:
             return None
         if compiled.names.sha256 != version.compiled.file_sha256:
             event(logging.ERROR, f"the text of list {self.zone.name} that was kept is another: not used")
             return None
         event(logging.WARNING, f"list {self.zone.name} was compiled again from the text that was kept")
         return compiled.names
+
+    def _compile_kept(self, version: Version, options: Options, before: Names | None) -> CompiledList | None:
+        """The text of a version, as it was kept; None where it was not, or cannot be compiled."""
+        if self.store.read_only:
+            return None
+        try:
+            with self.store.text(version) as files:
+                if not files:
+                    return None
+                folder = self.store.compiled
+                return options.compile(files, folder=folder, before=before, progress=self.progress)
+        except (OSError, EOFError, zlib.error, NotCompiled) as err:
+            event(logging.ERROR, f"the text of list {self.zone.name} cannot be compiled again: {err}")
+            return None
+
+    # ------- A former text, and what no list may block today -------
+
+    def leaves_out_as(self, version: Version) -> bool:
+        """Whether a version was compiled without the same names that are to be left out today."""
+        options = _options_of(version)
+        return options is not None and options.leaves_out_as(self.options)
+
+    def renewed(self, version: Version, held: Listed, how: str, note: str) -> Listed | None:
+        """The text of a version, compiled without what no list may block today; None where that is gone.
+
+        All else is as it was then: other options of today may be about another text, in another format.
+        """
+        then = _options_of(version)
+        options = None if then is None else then.leaving_out_as(self.options)
+        compiled = None if options is None else self._compile_kept(version, options, held.names)
+        if options is None or compiled is None:
+            return None
+        report = Report.of(compiled)
+        new = NewVersion(
+            zone=self.zone.name,
+            compiled=_facts(compiled, version.compiled.source_sha256, options.text, report),
+            difference=_difference(compiled, held),
+            accepted_at=self.now,
+            how=how,
+            note=note,
+            known_by=held.known_by,
+        )
+        return Listed(compiled.names, report, held.known_by, None, new)
+
+    def protecting(self, held: Listed) -> Listed:
+        """What is enforced while the text that is there now is not taken: without what is protected today.
+
+        Else a broken feed would keep a name blocked of which the operator has just said that it never may be.
+        """
+        if held.version is None or self.store.read_only or self.leaves_out_as(held.version):
+            return held
+        note = "other names are left out by the settings now"
+        if (renewed := self.renewed(held.version, held, "settings", note)) is not None:
+            return renewed
+        text = f"list {self.zone.name}: names that no list may block by the settings of now stay blocked"
+        event(logging.ERROR, f"{text}, since the text of version {held.version.number} is kept no more")
+        return held
+
+
+def _options_of(version: Version) -> Options | None:
+    """What a version was compiled with; None for options of another dnsblock."""
+    try:
+        return Options.from_text(version.compiled.options)
+    except (ValueError, TypeError):
+        return None
 
 
 def _difference(compiled: CompiledList, held: Listed | None) -> bytes | None:

@@ -172,6 +172,8 @@ class Lists:
                     current = history.current(zone.name)
                 reader = replace(reader, lost=None if current is None else current.version)
             read = reader.read(held)
+            if held is not None and isinstance(read, NotTaken):
+                held = reader.protecting(held)
         except Exception as err:  # whatever it is: orders, other lists and a start do not wait for one list
             read = reader.failed(err)
         if isinstance(read, Listed):

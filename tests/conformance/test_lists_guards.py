@@ -9,6 +9,7 @@ from .lists import (
     Feed,
     Unchanged,
     accept,
+    break_list,
     enforced,
     events,
     is_logged,
@@ -17,6 +18,7 @@ from .lists import (
     refresh,
     refused_by,
     reports,
+    roll_back,
     sha256,
     source,
     sources,
@@ -24,6 +26,7 @@ from .lists import (
     told,
     versions,
     wait_enforced,
+    wait_kept,
     wait_refused,
 )
 from .orders import block
@@ -335,6 +338,45 @@ def test_a_name_that_becomes_protected_is_unblocked_by_a_reload(subject: Subject
     subject.configure(**config)
     subject.reload()
     assert enforced(subject, "bank.example", BASE[0]) == [True, True]
+
+
+@pytest.mark.parametrize("how", ["gone", "a page"])
+def test_a_name_that_becomes_protected_is_unblocked_while_the_list_is_broken(subject: Subject, how: str):
+    """At night the feed is an error page, and a bank is on it: what is enforced is the version of before."""
+    config = {
+        "zones": [list_zone(every_s=DAY)],
+        "lists": {"list.txt": ["bank.example", *BASE]},
+        "inbox": None,
+    }
+    subject.start(**config)
+    wait_kept(subject)
+    break_list(subject, how)
+    assert subject.cli("reload").code == 4
+    assert enforced(subject, "bank.example", BASE[0]) == [True, True]
+    subject.configure(protected=["bank.example"], zones=config["zones"], inbox=None)
+    assert subject.cli("reload").code == 4, "the text of now is refused as before"
+    assert enforced(subject, "bank.example", BASE[0]) == [False, True]
+    assert versions(subject)[0]["how"] == "settings"
+    subject.restart()
+    assert enforced(subject, "bank.example", BASE[0]) == [False, True]
+    subject.put_list("list.txt", ["bank.example", *BASE, "new.example"])
+    subject.reload()
+    assert enforced(subject, "bank.example", "new.example") == [False, True]
+
+
+def test_a_rollback_leaves_out_what_is_protected_today(subject: Subject):
+    """What no list may block by now is no part of any list, however old."""
+    zones = [list_zone(every_s=DAY)]
+    subject.start(zones=zones, lists={"list.txt": ["bank.example", *BASE]}, inbox=None)
+    wait_kept(subject)
+    subject.configure(protected=["bank.example"], zones=zones, inbox=None)
+    subject.reload()
+    subject.put_list("list.txt", [*BASE, "new.example"])
+    subject.reload()
+    assert roll_back(subject, 1).code == 0
+    for again in (lambda: None, subject.reload, subject.restart):
+        again()
+        assert enforced(subject, "bank.example", BASE[0], "new.example") == [False, True, False]
 
 
 def test_a_public_suffix_is_listed_where_that_is_accepted(subject: Subject):
