@@ -121,12 +121,12 @@ class CompiledList:
 
     `lines` are those that say something: accepted + repaired + duplicate + rejected. The first hundred of
     each kind are told as (file, line, value, code, text). `sources` are (label, octets, SHA-256, ends with a
-    line feed).
+    line feed); `formats`, of each file in turn, (format, lines that name something).
     """
 
     names: Names
     difference: ListDifference | None
-    format: str
+    formats: list[tuple[str, int]]
     is_recognised: bool
     sources: list[tuple[str, int, str, bool]]
     lines: int

@@ -12,7 +12,7 @@ from dnsblock._engine import CompiledList, Names, Progress, compile_list
 from dnsblock.config import Config, Zone
 from dnsblock.orders.guards import public_suffixes
 
-COMPILER = 1  # goes up whenever the same text would compile to other names
+COMPILER = 2  # goes up whenever the same text would compile to other names
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +98,12 @@ class Options:
             before=before,
             progress=progress,
         )
+
+
+def formats_of(compiled: CompiledList) -> str:
+    """The formats that a list was read in; of a folder they may be several."""
+    naming = {form for form, lines in compiled.formats if lines}
+    return ", ".join(sorted(naming or {form for form, _ in compiled.formats}))
 
 
 @lru_cache(maxsize=1)

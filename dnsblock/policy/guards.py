@@ -5,7 +5,7 @@ of that may block or unblock anyone. The operator can accept a refused text by i
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dnsblock._engine import CompiledList
@@ -40,9 +40,13 @@ class Guarded:
 
 
 def judge(
-    zone: Zone, compiled: CompiledList, head: bytes, before: Version | None, replayed: Version | None
+    zone: Zone,
+    compiled: CompiledList,
+    heads: Sequence[bytes],
+    before: Version | None,
+    replayed: Version | None,
 ) -> list[Guarded]:
-    """Every guard that does not let this list through.
+    """Every guard that does not let this list through; `heads` are the first octets of each of its files.
 
     `before` is the version that is enforced; `replayed` an older one that had the same text, if one did.
     """
@@ -50,7 +54,7 @@ def judge(
         # Somebody has accepted a list of nothing: whatever names something is better, also an older text.
         before, replayed = None, replayed if replayed is not None and replayed.is_withdrawn else None
     found = [
-        _html(head),
+        _html(compiled, heads),
         _empty(compiled),
         _truncated(zone, compiled),
         _rejected(zone, compiled),
@@ -61,19 +65,30 @@ def judge(
     return [guarded for guarded in found if guarded is not None]
 
 
-def _html(head: bytes) -> Guarded | None:
-    if _HTML.match(head):
-        return Guarded("HTML", "a web page in the place of the list, such as an error or a login page")
-    return None
+def _html(compiled: CompiledList, heads: Sequence[bytes]) -> Guarded | None:
+    pages = [label for (label, *_), head in zip(compiled.sources, heads, strict=True) if _HTML.match(head)]
+    if not pages:
+        return None
+    what = "a web page in the place of the list, such as an error or a login page"
+    return Guarded("HTML", what if len(heads) == 1 else f"{what}: {pages[0]}", {"files": len(pages)})
 
 
 def _empty(compiled: CompiledList) -> Guarded | None:
-    if compiled.names.entries > 0:
+    nameless = [
+        label
+        for (label, *_), (_, naming) in zip(compiled.sources, compiled.formats, strict=True)
+        if naming == 0
+    ]
+    if compiled.names.entries == 0:
+        reason = "the list holds no name; leave the zone out if that is meant"
+        if compiled.accepted + compiled.repaired:
+            reason = "the list excepts all that it names, and so blocks nothing"
+    elif nameless:
+        # Of a folder: a file that was cut to nothing is hidden by those beside it.
+        reason = f"{nameless[0]} holds no name; take it out of the folder if that is meant"
+    else:
         return None
-    reason = "the list holds no name; leave the zone out if that is meant"
-    if compiled.accepted + compiled.repaired:
-        reason = "the list excepts all that it names, and so blocks nothing"
-    return Guarded("EMPTY", reason, {"lines": compiled.lines})
+    return Guarded("EMPTY", reason, {"lines": compiled.lines, "files": len(nameless)})
 
 
 def _truncated(zone: Zone, compiled: CompiledList) -> Guarded | None:

@@ -12,7 +12,7 @@ from dnsblock.config import Config, Zone
 from dnsblock.errors import HistoryUnwritable, Problem, Refused
 from dnsblock.log import event, fault
 from dnsblock.policy import texts
-from dnsblock.policy.compiling import Options
+from dnsblock.policy.compiling import Options, formats_of
 from dnsblock.policy.guards import NOT_COMPILED, NOT_FETCHED, UNREADABLE, Guarded, judge
 from dnsblock.policy.history_facts import Compiled, Current, NewVersion, Version
 from dnsblock.policy.reports import Report
@@ -86,7 +86,7 @@ class Reader:
                 self._know(held, text)
                 return replace(held, known_by=text.known_by, not_taken=None)
             compiled = self._compile(text, held)
-            head = texts.head_of(text.files)
+            heads = texts.heads_of(text.files)
         except Refused as err:
             return self._unreadable(text.known_by, err)
         except (OSError, NotCompiled) as err:
@@ -94,7 +94,7 @@ class Reader:
             guarded = (Guarded(NOT_COMPILED, reason),)
             problems = (Problem(text.place, None, "", f"the list cannot be compiled: {reason}"),)
             return NotTaken(text.known_by, options, "", guarded, problems, self.now)
-        return self._judged(text, compiled, head, held)
+        return self._judged(text, compiled, heads, held)
 
     @property
     def _is_to_come(self) -> bool:
@@ -171,7 +171,7 @@ class Reader:
         )
 
     def _judged(
-        self, text: Text, compiled: CompiledList, head: bytes, held: Listed | None
+        self, text: Text, compiled: CompiledList, heads: Sequence[bytes], held: Listed | None
     ) -> Listed | NotTaken:
         options, sha256 = self.options.text, digest_of(compiled.sources)
         before = self.lost if held is None else held.version
@@ -179,7 +179,7 @@ class Reader:
         with self.store.history() as history:
             overruled = history.approved(self.zone.name, sha256, options)
             replayed = None if before is None else history.was_accepted(self.zone.name, sha256)
-        found = judge(self.zone, compiled, head, before, replayed)
+        found = judge(self.zone, compiled, heads, before, replayed)
         # A text that was accepted by hand is judged all the same: by now something else may be wrong with it.
         if guarded := tuple(one for one in found if one.code not in overruled):
             problems = tuple(self._problems(text, report, sha256, guarded, before))
@@ -330,7 +330,7 @@ def _facts(compiled: CompiledList, source_sha256: str, options: str, report: Rep
         source_sha256=source_sha256,
         file_sha256=compiled.names.sha256,
         names_digest=compiled.names.digest,
-        format=compiled.format,
+        format=formats_of(compiled),
         options=options,
         entries=compiled.names.entries,
         lines=compiled.lines,

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from dnsblock._engine import CompiledList
 from dnsblock.errors import Problem
+from dnsblock.policy.compiling import formats_of
 
 Kind = Literal["rejected", "left out", "repaired", "duplicate"]
 
@@ -50,7 +51,7 @@ class Report:
     def of(cls, compiled: CompiledList, before: str = "") -> "Report":
         """The report of a list that was just compiled; `before`: the format of the version before."""
         return cls(
-            format=compiled.format,
+            format=formats_of(compiled),
             is_recognised=compiled.is_recognised,
             entries=compiled.names.entries,
             lines=compiled.lines,
@@ -62,7 +63,7 @@ class Report:
             rejected_by=dict(sorted(compiled.rejected_by.items())),
             repaired_by=dict(sorted(compiled.repaired_by.items())),
             told=tuple(_told(compiled)),
-            former_format=before if compiled.is_recognised and before != compiled.format else "",
+            former_format=before if compiled.is_recognised and before != formats_of(compiled) else "",
         )
 
     def as_json(self) -> dict[str, Any]:

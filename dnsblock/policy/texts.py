@@ -148,7 +148,10 @@ def _unreadable(file: str, err: OSError) -> Problem:
     return Problem(file, None, "", f"cannot be read: {err.strerror or err}")
 
 
-def head_of(files: Sequence[tuple[str, str]]) -> bytes:
-    """The first octets of a text."""
-    with document.open_regular(files[0][1]) as file:
-        return file.read(1024)
+def heads_of(files: Sequence[tuple[str, str]]) -> list[bytes]:
+    """The first octets of each file of a text. Raises `OSError`."""
+    heads = []
+    for _, path in files:
+        with document.open_regular(path) as file:
+            heads.append(file.read(1024))
+    return heads

@@ -175,6 +175,37 @@ def test_a_folder_is_one_list(subject: Subject):
     assert enforced(subject, "a.example", "d.example") == [True, True]
 
 
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [("<!DOCTYPE html>\n<html>\n<body>502</body>\n</html>\n", "HTML:"), ("", "EMPTY:"), ("# x\n", "EMPTY:")],
+    ids=["a page", "nothing", "comments"],
+)
+def test_each_file_of_a_folder_is_judged(subject: Subject, text: str, code: str):
+    """Beside five thousand good lines three hundred that became a page are less than one in a hundred."""
+    put_in_folder(subject, "a.txt", names(5000))
+    path = put_in_folder(subject, "b.txt", ["b.example"])
+    subject.start(zones=[list_zone("lists", every_s=DAY)], inbox=None)
+    with Unchanged(subject, "b.example"):
+        path.write_text(text)
+        said = subject.cli("reload")
+        assert said.code == 4
+        assert any(one["reason"].startswith(code) and "b.txt" in one["reason"] for one in said.problems), said
+
+
+def test_each_file_of_a_folder_is_read_in_its_own_format(subject: Subject):
+    """`*.name` in one file must not turn the plain names of another into names alone."""
+    put_in_folder(subject, "a.txt", ["*.a.example"])
+    put_in_folder(subject, "b.txt", ["b.example"])
+    subject.start(zones=[list_zone("lists", every_s=DAY)], inbox=None)
+    assert enforced(subject, "a.example", "www.a.example", "b.example", "www.b.example") == [
+        False,
+        True,
+        True,
+        True,
+    ]
+    assert source(subject)["format"] == "plain, wildcard"
+
+
 def test_what_editors_and_copies_leave_in_a_folder_is_no_list(subject: Subject):
     """The swap file of an editor, yesterday's copy, a download under way: none of them is a list."""
     names_of = {

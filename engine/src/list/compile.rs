@@ -13,7 +13,7 @@ use crate::policy::Match;
 use crate::policy::compiler::{CompileError, Compiled, Compiler, Into, Origin};
 use crate::policy::names::Names;
 
-/// Octets of the first file by which a format is recognised.
+/// Octets of a file by which its format is recognised.
 const HEAD: u64 = 64 << 10;
 /// The rules of a list: what it lists, and what it excepts.
 pub const RULES_ARE_HOLES: [bool; 2] = [false, true];
@@ -32,8 +32,8 @@ impl Progress {
     }
 }
 
-/// Compiles a list from all of its files. Without a format in `settings` the first file
-/// tells it. Lines that cannot be meant are left out and reported: whether the list is
+/// Compiles a list from all of its files. Without a format in `settings` each file tells
+/// its own: what is beside it says nothing about what its names mean. Lines that cannot be meant are left out and reported: whether the list is
 /// good enough then, the caller decides.
 pub fn compile(
     files: &[Source],
@@ -49,19 +49,18 @@ pub fn compile(
     for file in files {
         expected += std::fs::metadata(&file.path)?.len();
     }
-    let format = match (format, files.first()) {
-        (Some(format), _) => format,
-        (None, Some(first)) => Format::recognise(&sources::head(first, HEAD)?),
-        (None, None) => Format::Plain,
-    };
-    report.format = Some(format);
     let folder = match into {
         Into::Memory => std::env::temp_dir(),
         Into::Folder(folder) => Path::to_path_buf(folder),
     };
     let mut intake = Intake { compiler: Compiler::new(expected, folder), left_out, others: Vec::new() };
     for file in files {
+        let format = match format {
+            Some(format) => format,
+            None => Format::recognise(&sources::head(file, HEAD)?),
+        };
         let mut reader = Reader::new(Settings { format, ..settings });
+        let mut naming = 0;
         let before: u32 = report.sources.iter().map(|(_, read)| read.lines).sum();
         let mut last = 0;
         let take_line = |number: u32, line: Option<&[u8]>| {
@@ -69,7 +68,10 @@ pub fn compile(
             let shown = line.unwrap_or_default();
             match intake.take(&mut reader, line, before.saturating_add(number))? {
                 Ok(Line::Nothing) => report.silent += 1,
-                Ok(Line::Names { repaired, .. }) => report.take(&file.label, number, shown, repaired),
+                Ok(Line::Names { repaired, .. }) => {
+                    naming += 1;
+                    report.take(&file.label, number, shown, repaired);
+                }
                 Err(reason) => report.reject(&file.label, number, shown, reason),
             }
             Ok(())
@@ -81,6 +83,7 @@ pub fn compile(
             report.reject(&file.label, last, b"", reason);
         }
         report.sources.push((file.label.clone(), read));
+        report.formats.push((format, naming));
     }
     let compiled = intake.compiler.finish(&RULES_ARE_HOLES, into, compared_with)?;
     report.accepted = compiled.accepted;
@@ -175,7 +178,10 @@ mod tests {
         let first = "# head\na.example\nB.example\n\na.example\nb.example\nbad name\nco.id\n";
         let second = "c.example\r\nisp.example\na.example.\nd.example";
         let (compiled, report) = compiled(&[first, second], None);
-        assert_eq!((report.format, report.is_recognised), (Some(Format::Plain), true));
+        assert_eq!(
+            (report.formats.clone(), report.is_recognised),
+            (vec![(Format::Plain, 4), (Format::Plain, 3)], true)
+        );
         assert_eq!((report.lines, report.silent), (10, 2));
         assert_eq!((report.accepted, report.repaired, report.duplicate, report.rejected), (2, 2, 3, 3));
         assert_eq!(report.accepted + report.repaired + report.duplicate + report.rejected, report.lines);
@@ -203,6 +209,16 @@ mod tests {
         let (compiled, report) = compiled(&[zone], Some(Format::Rpz));
         assert_eq!((report.accepted, report.rejected, report.silent, report.lines), (2, 1, 2, 3));
         assert_eq!((compiled.names.entries(), report.rejected_lines[0].line), (2, 5));
+    }
+
+    #[test]
+    fn each_file_is_read_in_its_own_format() {
+        let (compiled, report) = compiled(&["*.a.example\n", "b.example\n", "# nothing\n"], None);
+        let formats = [(Format::Wildcard, 1), (Format::Plain, 1), (Format::Plain, 0)];
+        assert_eq!(report.formats, formats);
+        let mut words: Vec<String> = compiled.names.scopes().iter().map(|scope| scope.word()).collect();
+        words.sort();
+        assert_eq!(words, ["below", "subtree"]);
     }
 
     #[test]

@@ -27,8 +27,9 @@ pub struct Told {
 
 #[derive(Default)]
 pub struct Report {
-    pub format: Option<Format>,
-    /// Whether the format was recognised, and not told.
+    /// Of each file in turn, and how many of its lines name something.
+    pub formats: Vec<(Format, u64)>,
+    /// Whether formats were recognised, and not told.
     pub is_recognised: bool,
     /// Each file in turn.
     pub sources: Vec<(String, Read)>,

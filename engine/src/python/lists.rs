@@ -153,7 +153,8 @@ type ToldLine = (String, u32, String, String, String);
 pub struct CompiledList {
     names: Py<Names>,
     difference: Option<Py<ListDifference>>,
-    format: &'static str,
+    /// For each file: its format, and how many of its lines name something.
+    formats: Vec<(&'static str, u64)>,
     is_recognised: bool,
     /// For each file: label, octets, SHA-256, whether it ends with a line feed.
     sources: Vec<(String, u64, String, bool)>,
@@ -226,7 +227,7 @@ pub fn compile_list(
     Ok(CompiledList {
         names: Py::new(py, Names(Arc::new(compiled.names)))?,
         difference: compiled.difference.map(|d| Py::new(py, ListDifference::new(py, d))).transpose()?,
-        format: report.format.unwrap_or(Format::Plain).name(),
+        formats: report.formats.into_iter().map(|(format, naming)| (format.name(), naming)).collect(),
         is_recognised: report.is_recognised,
         sources: report.sources.into_iter().map(source).collect(),
         lines: report.lines,
