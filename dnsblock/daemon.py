@@ -527,7 +527,7 @@ class Daemon:
     @contextlib.contextmanager
     def past(self) -> Iterator[Past]:
         """What there is to look back with, beside the daemon's own work. Raises `Refused`."""
-        with History.open(self.config.state, read_only=True) as history:
+        with History.open(self.config.state, read_only=True, is_begun=True) as history:
             yield Past(self.config, self._ledger.received, self.lists, history)
 
     def purge(self, name: str | None, below: bool) -> int:

@@ -101,11 +101,14 @@ async def explain_at(daemon: "Daemon", name: str, at: str) -> JSONResponse:
         return JSONResponse({"error": "not a name", "reason": NOT_A_NAME}, status_code=400)
     if when.tzinfo is None:
         when = when.replace(tzinfo=daemon.config.time_zone)
+    asked = when.astimezone(UTC)
+    # Times are printed in whole seconds. One that was is asked with all that happened within its second.
+    when = asked.replace(microsecond=asked.microsecond or 999_999)
 
     def look() -> dict[str, Any]:
         with daemon.past() as past:
-            explanation, notes = past.explain(canonical(name), when.astimezone(UTC))
-            return {**explanation, "at": utc(when.astimezone(UTC)), "notes": notes}
+            explanation, notes = past.explain(canonical(name), when)
+            return {**explanation, "at": utc(asked), "notes": notes}
 
     return await _looked_back(daemon, look)
 

@@ -46,12 +46,13 @@ class History:
         self._file = file
 
     @classmethod
-    def open(cls, folder: Path, *, read_only: bool = False) -> Self:
+    def open(cls, folder: Path, *, read_only: bool = False, is_begun: bool = False) -> Self:
         """Opens the history in `folder`, which is made where it is missing, unless it is only to be read.
 
-        Raises `Refused` for a file that cannot be read or is of a newer dnsblock, as does every query later.
+        With `is_begun` it must be there. Raises `Refused` for a file that cannot be read or is of a newer
+        dnsblock, as does every query later.
         """
-        return cls(HistoryFile.open(folder, read_only=read_only))
+        return cls(HistoryFile.open(folder, read_only=read_only, is_begun=is_begun))
 
     def close(self) -> None:
         """Ends it; whatever was accepted is on the disk already."""
@@ -96,6 +97,10 @@ class History:
     def version(self, zone: str, number: int) -> Version | None:
         """One version, where there was such a one."""
         return _only(self._versions("WHERE zone = ? AND number = ?", self._zone_id(zone), number))
+
+    def beginnings(self, zone: str) -> tuple[Version, ...]:
+        """The versions that were compared with nothing, oldest first: the first, and those that hide more."""
+        return tuple(self._versions("WHERE zone = ? AND added IS NULL ORDER BY number", self._zone_id(zone)))
 
     def find(self, zone: str, source_sha256: str, options: str) -> Version | None:
         """The newest version that was compiled from this text with these options."""

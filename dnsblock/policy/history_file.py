@@ -135,12 +135,16 @@ class HistoryFile:
         connection.row_factory = sqlite3.Row
 
     @classmethod
-    def open(cls, folder: Path, *, read_only: bool) -> Self:
+    def open(cls, folder: Path, *, read_only: bool, is_begun: bool = False) -> Self:
         """Opens the file in `folder`. Raises `Refused` for one that is damaged, or of a newer dnsblock.
 
-        A writer makes folder and file where they are missing. To a reader, a missing one is an empty history.
+        A writer makes folder and file where they are missing. To a reader, a missing one is an empty history,
+        unless it knows that one `is_begun`: then somebody has moved it away.
         """
         path = folder / FILE
+        if is_begun and not path.exists():
+            reason = "is gone, with all that was: put it back, and restart dnsblock, which still writes to it"
+            raise Refused([Problem(str(path), None, "", reason)])
         try:
             return cls(path, _open_to_read(path) if read_only else _open_to_write(path))
         except OSError as err:

@@ -24,7 +24,7 @@ class NameEvent(TypedDict):
 
     at: str  # RFC 3339, UTC
     zone: str
-    what: str  # in force, ended; listed, changed, gone
+    what: str  # in force, ended; listed, changed, gone; listed, not known since when
     entry: str
     match: str
     by: str  # an order, or the version of a list
@@ -105,14 +105,22 @@ class Past:
         return sorted(found, key=lambda one: one["at"])
 
     def _list_events(self, zone: Zone, covers: Sequence[str]) -> Iterator[NameEvent]:
-        first = self.history.version(zone.name, 1)
+        begins = self.history.beginnings(zone.name)
         for name in covers:
             if "." not in name:
                 continue  # no list names a top-level domain
             changes = self.history.events_of(zone.name, name)
-            scope = changes[0].before if changes else self._scope_now(zone, name)
-            if scope is not None and _covers(scope, is_itself=name == covers[0]) and first is not None:
-                yield _list_event(first.accepted_at, zone, "listed", (name, scope), 1)
+            for version, until in zip(begins, [*(one.number for one in begins[1:]), None], strict=True):
+                # What it listed then, its next change tells, or the list of now where nothing came between.
+                later = [one for one in changes if one.version > version.number]
+                following = later[0] if later and (until is None or later[0].version < until) else None
+                scope = following.before if following else None
+                if following is None and until is None:
+                    scope = self._scope_now(zone, name)
+                if scope is not None and _covers(scope, is_itself=name == covers[0]):
+                    # A later one was compared with nothing: the name may have been listed long before it.
+                    what = "listed" if version.number == 1 else "listed, not known since when"
+                    yield _list_event(version.accepted_at, zone, what, (name, scope), version.number)
             for change in changes:
                 told = [one for one in (change.before, change.after) if one is not None]
                 if any(_covers(one, is_itself=name == covers[0]) for one in told):
@@ -203,22 +211,35 @@ def differences(past: Past, serial_a: int, serial_b: int, limit: int) -> list[Zo
     """
     a, b = _kept(past.history, serial_a), _kept(past.history, serial_b)
     found: list[ZoneDifference] = []
-    for zone in past.config.zones:
+    issuers = {zone.name: zone for zone in past.config.zones if zone.issuer is not None}
+    configured = [zone.name for zone in past.config.zones]
+    # Lists that no zone has any more were enforced all the same.
+    for name in dict.fromkeys([*configured, *sorted(a.versions.keys() | b.versions.keys())]):
         changes: Iterator[tuple[str, str | None, str | None]]
-        if zone.issuer is not None:
-            changes = _order_changes(zone, past, a.published_at, b.published_at)
+        old, new = a.versions.get(name), b.versions.get(name)
+        if name in issuers:
+            changes = _order_changes(issuers[name], past, a.published_at, b.published_at)
             states = (_time(a.published_at), _time(b.published_at))
-        elif zone.name in a.versions and zone.name in b.versions:
-            versions = (a.versions[zone.name], b.versions[zone.name])
-            changes = _list_changes(past.history, zone, *versions)
-            states = (f"version {versions[0]}", f"version {versions[1]}")
+        elif old is not None and new is not None:
+            changes = _list_changes(past.history, name, old, new)
+            states = (f"version {old}", f"version {new}")
         else:
+            if old != new:  # addresses have no history
+                found.append(_whole_list(past.history, name, old, new))
             continue
         told = list(islice(changes, limit))
         total = len(told) + sum(1 for _ in changes)
         if total:
-            found.append({"zone": zone.name, "a": states[0], "b": states[1], "total": total, "changes": told})
+            found.append({"zone": name, "a": states[0], "b": states[1], "total": total, "changes": told})
     return found
+
+
+def _whole_list(history: History, zone: str, a: int | None, b: int | None) -> ZoneDifference:
+    """A list that only one of two snapshots has: how many names, and not which, since that is all of it."""
+    versions = [None if number is None else history.version(zone, number) for number in (a, b)]
+    states = ["no such list" if number is None else f"version {number}" for number in (a, b)]
+    total = sum(0 if version is None else version.compiled.entries for version in versions)
+    return {"zone": zone, "a": states[0], "b": states[1], "total": total, "changes": []}
 
 
 def _kept(history: History, serial: int) -> Published:
@@ -229,10 +250,10 @@ def _kept(history: History, serial: int) -> Published:
 
 
 def _list_changes(
-    history: History, zone: Zone, a: int, b: int
+    history: History, zone: str, a: int, b: int
 ) -> Iterator[tuple[str, str | None, str | None]]:
     if a != b:
-        for change in history.difference(zone.name, a, b):
+        for change in history.difference(zone, a, b):
             yield change.name, change.before, change.after
 
 

@@ -45,6 +45,67 @@ def change(subject: Subject, lines: list[str]) -> int:
 # ------- Looking back -------
 
 
+def test_a_list_that_is_new_or_gone_as_a_whole_is_a_difference(subject: Subject):
+    """A zone that was taken out unblocks more than any change in it: it must not read as nothing."""
+    start(subject)
+    more = [*ZONES, list_zone("more.txt", name="more", every_s=DAY)]
+    subject.put_list("more.txt", names(7, 100))
+    subject.configure(zones=more)
+    subject.reload()
+    first = subject.ready["serial"]
+    said = subject.cli("diff", str(first), str(first + 1))
+    whole = {"zone": "more", "a": "no such list", "b": "version 1", "total": 7, "changes": []}
+    assert (said.code, said.json["zones"]) == (0, [whole])
+    back = subject.cli("diff", str(first + 1), str(first)).json["zones"]
+    assert [(one["a"], one["b"], one["total"]) for one in back] == [("version 1", "no such list", 7)]
+    subject.configure(zones=ZONES)
+    subject.reload()
+    assert subject.cli("diff", str(first + 1), str(first + 2)).json["zones"] == back, (
+        "no zone has it any more"
+    )
+    assert "7 more" in subject.cli("diff", str(first), str(first + 1), as_json=False).stdout
+
+
+def test_a_time_that_was_printed_can_be_asked(subject: Subject):
+    """Whole seconds are printed: at the second in which a version came it was in force."""
+    start(subject)
+    change(subject, LATER)
+    at = versions(subject)[0]["accepted_at"]
+    assert subject.cli("why", "new.example", "--at", at).json["at"] == at
+    assert subject.cli("why", "new.example", "--at", at).code == 0
+    assert subject.cli("why", BASE[0], "--at", at).code == 1
+
+
+def test_a_history_that_was_moved_away_is_an_error(subject: Subject):
+    """An auditor must not read "nothing ever was" because of a folder in another place."""
+    start(subject)
+    (subject.folder / "state").rename(subject.folder / "elsewhere")
+    at = datetime.now(UTC).isoformat()
+    asked = ["versions"], ["versions", "listed"], ["history", BASE[0]], ["why", BASE[0], "--at", at]
+    for command in asked:
+        said = subject.cli(*command)
+        assert said.code not in (0, 1), said
+        assert "lists.sqlite" in said.stderr + said.stdout
+    (subject.folder / "elsewhere").rename(subject.folder / "state")
+    assert subject.cli("versions").code == 0
+
+
+def test_since_when_a_name_is_listed_is_not_claimed_where_it_is_not_known(subject: Subject):
+    """Where file and text of a version were lost, the next one was compared with nothing."""
+    start(subject)
+    wait_kept(subject)
+    subject.stop()
+    for file in [*(subject.folder / "state" / "lists").iterdir(), *kept_texts(subject)]:
+        file.unlink()
+    subject.put_list("list.txt", LATER)
+    subject.launch()
+    assert versions(subject)[0]["added"] is None
+    told = subject.cli("history", "new.example").json["events"]
+    assert [(one["what"], one["by"]) for one in told] == [("listed, not known since when", "version 2")]
+    told = subject.cli("history", BASE[5]).json["events"]
+    assert [(one["what"], one["by"]) for one in told] == [("listed, not known since when", "version 2")]
+
+
 def test_each_serial_is_told_with_its_lists(subject: Subject):
     """Which list was in force when serial N was: orders and lists are one row of serials."""
     start(subject)
