@@ -184,6 +184,7 @@ class Daemon:
                 await asyncio.to_thread(self._settle, "start", None)
                 async with self._listing:
                     await asyncio.to_thread(records.keep_texts, self.lists, self.config.history.generations)
+                    await asyncio.to_thread(records.keep_missing_texts, self.lists, self.config)
                 notify(READY=1, STATUS=self.summary)
                 event(logging.INFO, "ready", serial=self.policy.snapshot.serial, entries=self.entries)
                 ready(self)

@@ -2,14 +2,16 @@
 
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 
-from dnsblock.config import HistoryOptions
+from dnsblock.config import Config, HistoryOptions
 from dnsblock.errors import HistoryUnwritable, Refused
 from dnsblock.log import event
-from dnsblock.policy.history_facts import Published, Refusal
+from dnsblock.policy.history_facts import Published, Refusal, Version
 from dnsblock.policy.reading import NotTaken
 from dnsblock.policy.sources import Lists
+from dnsblock.policy.texts import text_of
 
 VERSIONS = 100  # of which texts are kept as long as there is a compiled file, at least
 
@@ -71,7 +73,7 @@ def keep_texts(lists: Lists, generations: int) -> None:
     try:
         for zone, listed in list(lists.listed.items()):
             if listed.text is not None and listed.version is not None:
-                lists.store.keep_text(zone, listed.version.compiled.source_sha256, listed.text.files)
+                _keep(lists, listed.version, listed.text.files)
                 lists.listed[zone] = replace(listed, text=None)
             with lists.store.history() as history:
                 # Older ones may have a file, too: that of a newer one, which names the same.
@@ -80,6 +82,25 @@ def keep_texts(lists: Lists, generations: int) -> None:
             lists.store.drop_texts(zone, kept)
     except (Refused, OSError) as err:
         event(logging.ERROR, f"the text of a list could not be kept: {err}")
+
+
+def keep_missing_texts(lists: Lists, config: Config) -> None:
+    """Keeps texts of current versions that a process which died had no time to keep, if they are there."""
+    for zone in config.zones:
+        listed = lists.listed.get(zone.name)
+        if listed is None or listed.version is None or lists.store.has_text(listed.version):
+            continue
+        try:
+            _keep(lists, listed.version, text_of(zone, lists.store).files)
+        except (Refused, OSError) as err:
+            event(logging.ERROR, f"the text of a list could not be kept: {err}", zone=zone.name)
+
+
+def _keep(lists: Lists, version: Version, files: Sequence[tuple[str, str]]) -> None:
+    if lists.store.keep_text(version.zone, version.compiled.source_sha256, files):
+        return
+    text = f"the text of version {version.number} of list {version.zone} is not kept: it is another by now"
+    event(logging.WARNING, f"{text}, and the compiled file is all that is left of it", zone=version.zone)
 
 
 def served(lists: Lists, published: Published, options: HistoryOptions, before: Lists | None) -> None:

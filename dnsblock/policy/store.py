@@ -116,6 +116,10 @@ class Store:
         sync_folder(self._texts)
         return True
 
+    def has_text(self, version: Version) -> bool:
+        """Whether the text of a version is kept."""
+        return self._text(version.zone, version.compiled.source_sha256).exists()
+
     @contextmanager
     def text(self, version: Version) -> Iterator[list[tuple[str, str]]]:
         """The files of a version's text, as (label, path); none where it was not kept. Raises `OSError`."""

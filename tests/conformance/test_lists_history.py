@@ -12,6 +12,7 @@ from .lists import (
     compiled,
     enforced,
     events,
+    is_logged,
     kept_texts,
     list_zone,
     names,
@@ -366,6 +367,33 @@ def test_one_list_of_two_changes_by_a_way_back_that_concerns_it(subject: Subject
 
 
 # ------- Bounds -------
+
+
+def test_a_text_that_a_dying_process_did_not_keep_is_kept_by_the_next(subject: Subject):
+    """Between the record and the copy the power may fail: the version must not hang on one file for ever."""
+    start(subject)
+    wait_kept(subject)
+    subject.stop()
+    for path in kept_texts(subject):
+        path.unlink()
+        path.parent.rmdir()
+    subject.launch()
+    (kept,) = kept_texts(subject)
+    assert gzip.decompress(kept.read_bytes()) == text_of(BASE)
+
+
+def test_that_a_text_cannot_be_kept_is_told(subject: Subject):
+    """Another text lies there by now: the compiled file is all that is left of the version."""
+    start(subject)
+    wait_kept(subject)
+    subject.stop()
+    for path in kept_texts(subject):
+        path.unlink()
+        path.parent.rmdir()
+    subject.put_list("list.txt", "<html>\n")
+    subject.launch()
+    assert kept_texts(subject) == []
+    assert is_logged(subject, "version 1 of list listed is not kept")
 
 
 def test_no_more_versions_are_kept_than_configured(subject: Subject):
