@@ -38,6 +38,8 @@ from dnsblock.policy.history_facts import (
 )
 from dnsblock.policy.history_file import HistoryFile, text_of, time_of
 
+REFUSALS = 10_000  # of a zone that are kept on record
+
 
 class History:
     """An open `lists.sqlite`. Names are canonical, times aware; a zone is called by its name."""
@@ -119,12 +121,14 @@ class History:
     def prune(self, zone: str, generations: int) -> tuple[str, ...]:
         """Gives up the compiled files of all but the newest versions; that of the current one always stays.
 
-        Returns the file_sha256 that no version of any zone keeps now: these files may be removed.
+        With a file goes what is told of single lines: that is most of a version, and only of use while it may
+        be served again. Returns the file_sha256 that no version of any zone keeps now: these may be removed.
         """
         with self._file.writing() as database:
             kept = self.files()
             database.execute(
-                "UPDATE versions SET keeps_file = 0 WHERE zone = :zone AND keeps_file = 1 "
+                "UPDATE versions SET keeps_file = 0, report = json_set(report, '$.told', json('[]')) "
+                "WHERE zone = :zone AND keeps_file = 1 "
                 "AND number <= (SELECT max(number) FROM versions WHERE zone = :zone) - :generations",
                 {"zone": self._zone_id(zone), "generations": max(generations, 1)},
             )
@@ -196,6 +200,13 @@ class History:
                 "ON CONFLICT (zone, source_sha256, code) WHERE kind = 'refused' DO UPDATE SET "
                 "times = times + 1, message = :message, numbers = :numbers, last_at = :at",
                 values,
+            )
+            # A feed that is odd for years has another text each time.
+            database.execute(
+                "DELETE FROM events WHERE zone = :zone AND kind = 'refused' AND last_at < ("
+                "SELECT last_at FROM events WHERE zone = :zone AND kind = 'refused' "
+                "ORDER BY last_at DESC LIMIT 1 OFFSET :others)",
+                {"zone": values["zone"], "others": REFUSALS - 1},
             )
 
     def approve(self, approval: Approval) -> None:

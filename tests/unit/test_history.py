@@ -1,5 +1,6 @@
 """The history of accepted list versions (dnsblock/policy/history.py)."""
 
+import json
 import sqlite3
 import subprocess
 import sys
@@ -158,6 +159,32 @@ def test_what_the_text_before_was_known_by_is_not_said_of_a_new_version(history:
     current = history.current(ZONE)
     assert current is not None
     assert (current.known_by, current.validators) == ("", "")
+
+
+def test_what_is_told_of_lines_goes_with_the_compiled_file(history: History):
+    """A hundred odd lines of each kind are fifty kilobytes, twice a day, for ever."""
+    told = [{"value": "x" * 80}] * 400
+    report = json.dumps({"format": "plain", "lines": 9, "told": told})
+    for hour, text in enumerate(("four", "five", "six"), start=3):
+        version = new(text, b"", hour=hour)
+        history.accept([replace(version, compiled=replace(version.compiled, report=report))])
+    history.prune(ZONE, 1)
+    six, *pruned = history.versions(ZONE, 3)
+    assert json.loads(six.compiled.report)["told"] == told
+    for version in pruned:
+        assert json.loads(version.compiled.report) == {"format": "plain", "lines": 9, "told": []}
+
+
+def test_refusals_on_record_are_bounded(history: History, monkeypatch: pytest.MonkeyPatch):
+    """The newest are kept, and what an operator has done is never among those that go."""
+    monkeypatch.setattr("dnsblock.policy.history.REFUSALS", 3)
+    history.approve(Approval(ZONE, sha("two"), "{}", ("SHRANK",), "ani", "the ministry confirmed it", NOON))
+    for hour in range(3, 8):
+        history.refuse(Refusal(ZONE, sha(str(hour)), "SHRANK", f"at {hour}", "{}", NOON + hour * HOUR))
+    assert [event.message for event in history.events(ZONE)] == [
+        *("at 7", "at 6", "at 5"),
+        "by ani: the ministry confirmed it",
+    ]
 
 
 def test_versions_of_several_zones_are_accepted_all_or_none(history: History):
