@@ -57,7 +57,7 @@ class NamesUnusable(ValueError):  # noqa: N818
 class Names:
     """A compiled list: names and what is said about each. Immutable; of a file, mapped and read only.
 
-    The file is named by its SHA-256, and the same list makes the same octets on every machine.
+    The file is named by its SHA-256, and the same text makes the same octets on every machine.
     """
 
     @staticmethod

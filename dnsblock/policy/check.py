@@ -80,8 +80,8 @@ def _refused(lists: Lists) -> tuple[Problem, ...]:
 def _left_out(lists: Lists) -> Iterator[str]:
     """Lines of lists that would do harm, and that are not enforced."""
     for zone, listed in lists.listed.items():
-        for told in listed.report.of_kind("left out"):
-            yield f"list {zone} names what no list may block: {told.problem}"
+        for left_out in listed.report.left_out:
+            yield f"list {zone} names what no list may block: {left_out}"
 
 
 def _report(listed: Listed) -> dict[str, Any]:

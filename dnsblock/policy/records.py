@@ -33,8 +33,8 @@ def accept(lists: Lists) -> None:
         if former := listed.report.former_format:
             text = f"list {version.zone} is read as {listed.report.format} now, and was {former} before"
             event(logging.WARNING, text, zone=version.zone)
-        for told in listed.report.of_kind("left out"):
-            event(logging.WARNING, f"list {version.zone} names what no list may block: {told.problem}")
+        for left_out in listed.report.left_out:
+            event(logging.WARNING, f"list {version.zone} names what no list may block: {left_out}")
 
 
 def refuse(lists: Lists, zone: str, not_taken: NotTaken) -> None:

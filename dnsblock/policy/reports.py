@@ -9,6 +9,7 @@ from dnsblock._engine import CompiledList
 from dnsblock.errors import Problem
 from dnsblock.policy.compiling import formats_of
 
+LEFT_OUT = ("public_suffix", "protected", "top_level")  # the codes of these lines
 Kind = Literal["rejected", "left out", "repaired", "duplicate"]
 
 
@@ -79,6 +80,13 @@ class Report:
     def of_kind(self, kind: Kind) -> list[Told]:
         """The lines that are told of a kind."""
         return [told for told in self.told if told.kind == kind]
+
+    @property
+    def left_out(self) -> list[str]:
+        """Lines that would do harm, those that are told, and how many more there are."""
+        told = [str(one.problem) for one in self.of_kind("left out")]
+        more = sum(self.rejected_by.get(code, 0) for code in LEFT_OUT) - len(told)
+        return [*told, f"and {more:,} more lines"] if more > 0 else told
 
     @property
     def summary(self) -> str:

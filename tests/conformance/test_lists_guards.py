@@ -303,6 +303,28 @@ def test_what_no_list_may_block_is_left_out_and_alerted(subject: Subject):
     assert is_logged(subject, "listed", "bank.example", "PROTECTED", levels=["warning"])
 
 
+def test_how_many_lines_are_left_out_is_told_where_they_are_not_all(subject: Subject):
+    """A hundred lines are enough for a log, but not to know that there were more."""
+    start(
+        subject,
+        lines=[*BASE, *(f"n{number}.bank.example" for number in range(150))],
+        protected=["bank.example"],
+    )
+    assert is_logged(subject, "listed", "n99.bank.example", levels=["warning"])
+    assert is_logged(subject, "listed", "and 50 more lines", levels=["warning"])
+
+
+def test_the_name_alone_above_a_protected_one_may_be_listed(subject: Subject):
+    """It blocks nothing of what is protected."""
+    subject.start(
+        zones=[list_zone(match="exact", every_s=DAY)],
+        protected=["login.bank.example"],
+        lists={"list.txt": ["bank.example"]},
+        inbox=None,
+    )
+    assert enforced(subject, "bank.example", "login.bank.example") == [True, False]
+
+
 def test_an_entry_above_a_protected_name_is_left_out_too(subject: Subject):
     """A subtree entry blocks all that is below it, and so the protected name there."""
     subject.start(

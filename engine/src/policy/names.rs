@@ -4,7 +4,7 @@
 //! little-endian. In a file it is mapped and only read: starting costs no compiling, and
 //! what nobody asks about need not be in memory. The file's name is the SHA-256 of its
 //! octets, so a file that was changed, cut off or exchanged is noticed before it is used.
-//! The same names with the same meaning make the same octets on every machine.
+//! The same text, read in the same way, makes the same octets on every machine.
 
 use std::io;
 use std::path::Path;
