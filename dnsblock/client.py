@@ -69,10 +69,13 @@ class Client:
         params = {} if name is None else {"name": name, "below": "true" if below else "false"}
         return self._ask("POST", "/v1/cache/purge", params=params)
 
-    def impact(self, file: str, data: bytes, *, match: str | None, seconds: int, top: int) -> dict[str, Any]:
+    def impact(
+        self, file: str, data: bytes, *, match: str | None, zone: str | None, seconds: int, top: int
+    ) -> dict[str, Any]:
         """Counts what an order document or a list would block. Raises `Refused` with every problem."""
         params = {"file": file, "seconds": str(seconds), "top": str(top)}
         params |= {} if match is None else {"match": match}
+        params |= {} if zone is None else {"zone": zone}
         timeout = seconds + RELOAD_TIMEOUT_SECONDS
         return self._ask("POST", "/v1/impact", params=params, content=data, timeout=timeout)
 

@@ -32,12 +32,20 @@ PROGRESS_SECONDS = 0.5  # between two looks at how far a trial is
     type=click.Choice(["exact", "subtree", "below"]),
     help="What each name covers, where a list leaves it open. An order says it itself.",
 )
+@click.option("--zone", help="The zone by whose source options a list is read, such as those of a csv.")
 @click.option(
     "--top", type=click.IntRange(0, 1000), default=20, show_default=True, help="How many names to tell."
 )
 @common
 def impact(
-    config_path: Path, as_json: bool, *, file: Path, seconds: int, match: str | None, top: int
+    config_path: Path,
+    as_json: bool,
+    *,
+    file: Path,
+    seconds: int,
+    match: str | None,
+    zone: str | None,
+    top: int,
 ) -> None:
     """Count what blocking the names of FILE would touch, without blocking any.
 
@@ -51,7 +59,7 @@ def impact(
     data, client = read_bytes(file, max_bytes=MAX_BYTES), client_of(config_path)
     called = os.fsencode(file).decode("utf-8", "replace")
     report = _await_report(
-        client, lambda: client.impact(called, data, match=match, seconds=seconds, top=top), seconds
+        client, lambda: client.impact(called, data, match=match, zone=zone, seconds=seconds, top=top), seconds
     )
     if as_json:
         click.echo(json.dumps(report, ensure_ascii=False))
@@ -100,6 +108,9 @@ def _print_impact(report: dict[str, Any]) -> None:
     click.echo(
         f"{printable(report['file'])}: {report['names']:,} names, counted for {report['elapsed']:.0f} seconds"
     )
+    if report["passed_over"]:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in report["passed_over"].items())
+        click.echo(f"lines that are passed over, as in a zone: {reasons}")
     rows = [
         ["would have blocked", f"{report['blocked']:,}", f"{report['blocking_names']:,}"],
         ["decided already", f"{report['decided']:,}", f"{report['decided_names']:,}"],

@@ -21,12 +21,13 @@ def add_impact(app: FastAPI, daemon: "Daemon") -> None:
     """Adds `/v1/impact`: POST tries, GET tells how far it is, DELETE ends it before its time."""
 
     @app.post("/v1/impact")
-    async def post_impact(
+    async def post_impact(  # noqa: PLR0917  # FastAPI gives them by keyword
         request: Request,
         file: Annotated[str, Query(max_length=4096)],
         seconds: Annotated[int, Query(ge=1, le=MAX_SECONDS)],
         top: Annotated[int, Query(ge=0, le=MAX_TOP)],
         match: Match | None = None,
+        zone: Annotated[str | None, Query(max_length=63)] = None,
     ) -> JSONResponse:
         """Takes an order document or a list as the body, and answers when it was tried for so long.
 
@@ -37,8 +38,9 @@ def add_impact(app: FastAPI, daemon: "Daemon") -> None:
                 data = await _body(request, file)
                 watcher = asyncio.create_task(_end_when_gone(request, turn))
                 try:
-                    zone = await asyncio.to_thread(daemon.trials.compile, file, data, match, daemon.config)
-                    return JSONResponse(dict(await turn.count(zone, top)))
+                    compile_it = daemon.trials.compile
+                    tried = await asyncio.to_thread(compile_it, file, data, match, daemon.config, zone)
+                    return JSONResponse(dict(await turn.count(tried, top)))
                 finally:
                     watcher.cancel()
         except Refused as err:

@@ -46,10 +46,13 @@ class Options:
         )
 
     @classmethod
-    def for_trial(cls, match: str | None) -> Self:
-        """Those of a list that is only tried: all that can be meant is counted."""
+    def for_trial(cls, match: str | None, config: Config | None = None) -> Self:
+        """Those of a list that is only tried; with a configuration, without what no list may block there."""
         repair = ("bom", "case", "crlf", "dot")
-        return cls(COMPILER, None, match, 1, ",", repair, public_suffixes=None, protected=())
+        if config is None:
+            return cls(COMPILER, None, match, 1, ",", repair, public_suffixes=None, protected=())
+        protected = tuple(sorted(config.protected))
+        return cls(COMPILER, None, match, 1, ",", repair, _suffixes_digest(), protected)
 
     @property
     def text(self) -> str:

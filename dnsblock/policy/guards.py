@@ -57,7 +57,7 @@ def judge(
         _html(compiled, heads),
         _empty(compiled),
         _truncated(zone, compiled),
-        _rejected(zone, compiled),
+        rejected(compiled, zone.source.guards.rejected_percent),
         _replayed(zone, replayed),
     ]
     if before is not None and compiled.names.entries > 0:
@@ -104,10 +104,10 @@ def _is_on(zone: Zone, setting: str) -> bool:
     return setting == "refuse" or (setting == "auto" and zone.is_feed)
 
 
-def _rejected(zone: Zone, compiled: CompiledList) -> Guarded | None:
-    limit = zone.source.guards.rejected_percent
+def rejected(compiled: CompiledList, limit: float | str) -> Guarded | None:
+    """Whether more than so many of a hundred lines cannot be meant."""
     bad = compiled.rejected - sum(compiled.rejected_by.get(code, 0) for code in _HARMLESS)
-    if limit == "off" or compiled.lines == 0 or bad <= compiled.lines * limit / 100:
+    if isinstance(limit, str) or compiled.lines == 0 or bad <= compiled.lines * limit / 100:
         return None
     percent = 100 * bad / compiled.lines
     reasons = ", ".join(f"{count:,} {code}" for code, count in sorted(compiled.rejected_by.items()))

@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from tempfile import NamedTemporaryFile
 from typing import Literal, TypedDict
 
@@ -21,10 +22,12 @@ from dnsblock.orders.order import Entry, Order, parse
 from dnsblock.orders.schema import DOCUMENT_SUFFIXES
 from dnsblock.policy import Octets
 from dnsblock.policy.compiling import Options
+from dnsblock.policy.guards import rejected
 from dnsblock.policy.reports import Report
 
 MAX_BYTES = 64 << 20  # of an order document or a list
 MAX_SECONDS = 3600  # the engine's counters are made for no longer
+REJECTED_PERCENT = 1.0  # of the lines of a list, as the option of a zone is by default
 MAX_TOP = 1000  # a report is for a person: of ten million names it tells counts and the most asked
 
 Match = Literal["exact", "subtree", "below"]
@@ -62,26 +65,39 @@ class Impact(Progress):
     decided_names: int  # names that were asked for, and all of it is decided already
     unasked_names: int  # names nobody asked for
     top: list[Named]
+    passed_over: dict[str, int]  # lines of a list that would not be enforced, by reason
 
 
 # ------- What is tried
 
 
-def compile_trial(file: str, data: bytes, match: Match | None, config: Config) -> PolicyZone:
-    """The zone of an order document, by its file's ending, or of a plain file of names. Raises `Refused`.
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What is tried, and what of its text is passed over, as it would be in a zone: lines, by reason."""
+
+    zone: PolicyZone
+    passed_over: dict[str, int] = field(default_factory=dict)
+
+
+def compile_trial(
+    file: str, data: bytes, match: Match | None, config: Config, source: str | None = None
+) -> Tried:
+    """The zone of an order document, by its file's ending, or of a list. Raises `Refused`.
 
     No signature and no guard: it is to be seen what the names would touch, not whether they may be blocked.
+    `source`: the zone by whose options a list is read.
     """
     if file.lower().endswith(DOCUMENT_SUFFIXES):
         if match is not None:
             reason = "match belongs to a plain file: an order says itself what its entries match"
             raise Refused([Problem(file, None, match, reason)])
-        zone = _of_order(parse(file, data), config)
+        tried = Tried(_of_order(parse(file, data), config))
     else:
-        zone = _of_names(file, data, match)
-    if zone.entries == 0:
-        raise Refused([Problem(file, None, "", "holds no name")])
-    return zone
+        tried = _of_names(file, data, _options(match, config, source))
+    if tried.zone.entries == 0:
+        reason = "holds no name" if not tried.passed_over else "holds no name that a list may block"
+        raise Refused([Problem(file, None, "", reason)])
+    return tried
 
 
 _NAME = "trial"
@@ -111,9 +127,19 @@ def _rule(entry: Entry, usual: str, config: Config) -> Rule:
     return actions.get(config.answer(profile or usual).action, _BLOCKS)
 
 
-def _of_names(file: str, data: bytes, match: Match | None) -> PolicyZone:
-    """A list in any format that is recognised; nothing of it is left out but what nobody could mean."""
-    options = Options.for_trial(match)
+def _options(match: Match | None, config: Config, source: str | None) -> Options:
+    """How a list is read: as that of a zone, or in any format that is recognised."""
+    if source is None:
+        return Options.for_trial(match, config)
+    zone = next((zone for zone in config.zones if zone.name == source and zone.kind == "list"), None)
+    if zone is None:
+        raise Refused([Problem(f"list {source}", None, "", "there is no such list")])
+    options = Options.of(zone, config)
+    return options if match is None else replace(options, match=match)
+
+
+def _of_names(file: str, data: bytes, options: Options) -> Tried:
+    """A list, without what no list may block: that would not be enforced either."""
     try:
         with NamedTemporaryFile(prefix="dnsblock-trial-") as text:
             text.write(data)
@@ -122,10 +148,11 @@ def _of_names(file: str, data: bytes, match: Match | None) -> PolicyZone:
     except (OSError, NotCompiled) as err:
         raise Refused([Problem(file, None, "", f"cannot be compiled: {err}")]) from err
     report = Report.of(compiled)
-    if report.rejected:
+    if (guarded := rejected(compiled, REJECTED_PERCENT)) is not None:
         bad = [*report.of_kind("rejected"), *report.of_kind("left out")]
-        raise Refused([told.problem for told in sorted(bad, key=lambda told: told.line)])
-    return PolicyZone.from_names(_NAME, compiled.names, _BLOCKS)
+        lines = [told.problem for told in sorted(bad, key=lambda told: told.line)]
+        raise Refused([*lines, Problem(file, None, "", str(guarded))])
+    return Tried(PolicyZone.from_names(_NAME, compiled.names, _BLOCKS), report.rejected_by)
 
 
 # ------- Trying it
@@ -146,8 +173,9 @@ class Turn:
         """Ends it before its time; what was counted until then is told."""
         self._ended.set()
 
-    async def count(self, zone: PolicyZone, top: int) -> Impact:
+    async def count(self, tried: Tried, top: int) -> Impact:
         """Counts what the zone would block, for as long as was asked for. Raises `Refused`."""
+        zone = tried.zone
         try:
             # In a thread: counters for ten million names are not made at once.
             self._trial = await asyncio.to_thread(self._engine.begin_trial, zone)
@@ -170,6 +198,7 @@ class Turn:
             "decided_names": tally.asked_names - tally.blocking_names,
             "unasked_names": self._names - tally.asked_names,
             "top": [{"name": name, "queries": queries} for name, queries in tally.top],
+            "passed_over": tried.passed_over,
         }
 
     def progress(self) -> Progress:
@@ -204,10 +233,12 @@ class Trials:
         self.running: Turn | None = None
         self.reader_at_work = threading.Lock()  # held by the thread that reads names
 
-    def compile(self, file: str, data: bytes, match: Match | None, config: Config) -> PolicyZone:
+    def compile(
+        self, file: str, data: bytes, match: Match | None, config: Config, source: str | None
+    ) -> Tried:
         """As `compile_trial`, in a thread. Raises `Refused`."""
         with self.reader_at_work:
-            return compile_trial(file, data, match, config)
+            return compile_trial(file, data, match, config, source)
 
     @contextlib.contextmanager
     def turn(self, file: str, seconds: int) -> Iterator[Turn]:

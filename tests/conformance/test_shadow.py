@@ -382,6 +382,7 @@ def test_impact_of_an_order_counts_exactly_what_it_would_block(subject: Subject,
     assert report.pop("elapsed") > 0
     assert report.pop("file").endswith("tried.yaml")
     assert report == {
+        "passed_over": {},
         "seconds": 60,
         "names": 6,
         "queries": 40,
@@ -413,6 +414,29 @@ def test_impact_of_a_plain_file_has_a_match_and_a_top(subject: Subject, upstream
             report = ended(running)
         assert (report["names"], report["blocked"]) == (31, expected + (match != "below"))
         assert report["top"] == [{"name": "n7.example", "queries": expected}]
+
+
+def test_impact_of_a_list_is_that_of_what_would_be_enforced(subject: Subject, upstream: StubUpstream):
+    """What is left out of a zone's list blocks nothing there, and one odd line refuses no list."""
+    zone = {"name": "csv", "list": "names.csv", "answer": "sinkhole", "mode": "shadow"}
+    zone["source"] = {"format": "csv", "column": 2}
+    protected = ["bank.example"]
+    lists = {"names.csv": ["1,other.example"]}
+    subject.start(upstreams=[upstream.address], zones=[zone], protected=protected, lists=lists, inbox=None)
+    names = [f"n{number}.example" for number in range(500)]
+    odd = ["co.id", "192.0.2.1", "www.bank.example", "a..example"]
+    passed_over = {"public_suffix": 1, "address": 1, "protected": 1, "empty_label": 1}
+    for file, lines, options in (
+        ("tried.txt", [*names, *odd], ()),
+        ("tried.csv", [f"1,{name}" for name in [*names, *odd]], ("--zone", "csv")),
+    ):
+        with impact(subject, written(subject, "\n".join(lines), file), *options) as running:
+            for asked in ("n5.example", "x.co.id", "www.bank.example"):
+                subject.query(asked)
+            report = ended(running)
+        assert (report["names"], report["blocked"], report["passed_over"]) == (500, 1, passed_over)
+    file = written(subject, "a.example\n", "x.txt")
+    assert "no such list" in subject.cli("impact", str(file), "--zone", "x").refusal[0]
 
 
 def test_impact_counts_where_answers_lead(subject: Subject, upstream: StubUpstream):
@@ -570,8 +594,7 @@ def test_a_stop_ends_a_trial_and_tells_what_was_counted(subject: Subject, upstre
         ("bad.yaml", as_yaml(unblock("U-1", "B-1")), ":4: 'unblock': only an order that blocks"),
         ("bad.yaml", as_yaml(order("F-1", "block", entries_file=ELSEWHERE)), ":6: 'n.txt': its names are in"),
         ("bad.txt", "fine.example\n<html>\n", ":2: '<html>': "),
-        ("bad.txt", "fine.example\n192.0.2.1\n", ":2: '192.0.2.1': an IP address"),
-        ("bad.txt", "fine.example\nid", ":2: 'id': a name of one label"),
+        ("bad.txt", "co.id\nid\n192.0.2.1\n", ": holds no name that a list may block"),
         ("bad.txt", "fine.example\n\x1b[31m.example\n", ":2: '\\u{1b}[31m.example': "),
         ("bad.txt", "fine.example\nb\u00fc cher.example\n", ":2: 'b\u00fc cher.example': "),
         ("bad.txt", "# nothing\n", ": holds no name"),
