@@ -95,7 +95,7 @@ class Provider:
         """As `dnsblock serve`, but for the control socket, which nobody listens to."""
         self.daemon = daemon = Daemon(self.config)
         daemon_module._start(daemon.engine, daemon.policy.snapshot, daemon._rules)
-        daemon._settle("start")
+        daemon._settle("start", None)
         records.keep_texts(daemon.lists, GENERATIONS)
         self._socket.connect(("127.0.0.1", daemon.engine.addresses()[0][1]))
 
