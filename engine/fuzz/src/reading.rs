@@ -20,7 +20,7 @@ pub type Sections = [Vec<Record>; 3];
 
 /// A record as the library domain presents it, in lower case: names come back
 /// in another case where they were written out.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Record {
     pub owner: Vec<u8>,
     pub class: u16,

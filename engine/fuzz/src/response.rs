@@ -185,11 +185,11 @@ fn check_judged(over_tcp: bool, response: &[u8], judged: &Judged) {
     let judging: Vec<(&str, bool, &[Entry])> = POLICY.into_iter().filter(|(_, judges, _)| *judges).collect();
     let says = |name: &[Vec<u8>]| naive(name, &judging).map(|(_, (_, action, _))| action);
     let asked = question(response).expect("the client's own");
-    let way = way(labels(&asked[..asked.len() - 4]), answers);
-    let here = way.last().expect("the queried name at least");
+    let chained = way(labels(&asked[..asked.len() - 4]), answers);
+    let here = chained.last().expect("the queried name at least");
     // Along the way the first name decides; at its end each record is an offer.
     let passes = |action: &&str| *action == "truncate" && over_tcp;
-    let chain = way[1..].iter().find_map(|name| says(name).filter(|action| !passes(action)));
+    let chain = chained[1..].iter().find_map(|name| says(name).filter(|action| !passes(action)));
     let is_bad = |address: &IpAddr| {
         BADNETS.iter().any(|(net, length)| match (net, address) {
             (IpAddr::V4(net), IpAddr::V4(host)) => {
@@ -201,16 +201,28 @@ fn check_judged(over_tcp: bool, response: &[u8], judged: &Judged) {
             _ => false,
         })
     };
-    let offers = answers.iter().filter(|record| labels(&record.owner) == *here && !is_way(record.rtype));
-    let blocking: Vec<&str> = offers
-        .flat_map(|record| {
-            let target = record.target.as_deref().map(labels).filter(|name| !name.is_empty());
-            let said = target.and_then(|name| says(&name));
+    // What is said in the message about a name to which a record leads is followed as well.
+    let both: Vec<Record> = answers.iter().chain(&sections[2]).cloned().collect();
+    let (mut owners, mut blocking) = (vec![here.clone()], Vec::new());
+    let mut next = 0;
+    while let Some(owner) = owners.get(next).cloned() {
+        let records = if next == 0 { answers } else { &both };
+        next += 1;
+        for record in records.iter().filter(|record| labels(&record.owner) == owner && !is_way(record.rtype))
+        {
+            let mut said = None;
+            if let Some(target) = record.target.as_deref().map(labels).filter(|name| !name.is_empty()) {
+                let led = way(target, &both);
+                said = led.iter().find_map(|name| says(name).filter(|action| !passes(action)));
+                if said.is_none() && !owners[1..].contains(&led[led.len() - 1]) {
+                    owners.push(led[led.len() - 1].clone());
+                }
+            }
+            blocking.extend(said.filter(|action| *action != "passthru"));
             let is_astray = said != Some("passthru") && record.addresses.iter().any(is_bad);
-            [said.filter(|action| *action != "passthru" && !passes(action)), is_astray.then_some("nodata")]
-        })
-        .flatten()
-        .collect();
+            blocking.extend(is_astray.then_some("nodata"));
+        }
+    }
     let expected = chain.or(blocking.first().copied());
     let agrees = match judged {
         // Of several that block, the zone that is asked first decides.
