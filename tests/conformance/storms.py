@@ -119,7 +119,7 @@ class Traffic(threading.Thread):
         super().__init__(name="traffic")
         self.asked: list[Asked] = []
         self._subject, self._rate, self._free = subject, rate, free
-        self._finish = threading.Event()
+        self._finish, self._is_open = threading.Event(), threading.Event()
         self._failure: Exception | None = None
         self._unanswered = 0
 
@@ -133,10 +133,12 @@ class Traffic(threading.Thread):
                 ]
                 for sock in sockets:
                     selector.register(sock, selectors.EVENT_READ)
+                self._is_open.set()
                 self._ask_and_listen(sockets, selector)
                 self._listen_to_the_last(sockets, selector)
         except Exception as err:  # shown by finish
             self._failure = err
+            self._is_open.set()
 
     def _ask_and_listen(self, sockets: list[socket.socket], selector: selectors.BaseSelector) -> None:
         due = time.monotonic()
@@ -180,6 +182,11 @@ class Traffic(threading.Thread):
             asked.replies.append(reply)
 
     # ------- For the tests
+
+    def begin(self) -> None:
+        """Returns with the sockets open: none has the port of a client that is gone, and gets its answers."""
+        self.start()
+        self._is_open.wait()
 
     def wait_for_more(self, count: int, timeout: float = 30.0) -> None:
         """Returns when this many more queries were asked."""
@@ -227,7 +234,7 @@ class Traffic(threading.Thread):
 def traffic(subject: Subject, *, rate: int = 500, free: str = "n{}.free.example") -> Iterator[Traffic]:
     """The stream goes on while the block runs; afterwards every answer that was owed has come."""
     stream = Traffic(subject, rate, free)
-    stream.start()
+    stream.begin()
     try:
         yield stream
     finally:
