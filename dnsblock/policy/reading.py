@@ -319,10 +319,8 @@ def _options_of(version: Version) -> Options | None:
 def _difference(compiled: CompiledList, held: Listed | None) -> bytes | None:
     if compiled.difference is None or held is None or held.version is None:
         return None
-    if compiled.difference.lines is not None:
-        return compiled.difference.lines
-    # Only what an operator has accepted can be so much that it was not written down yet.
-    return compiled.names.difference(held.names).lines
+    # None for too much: that is another list, and a new beginning.
+    return compiled.difference.lines
 
 
 def _facts(compiled: CompiledList, source_sha256: str, options: str, report: Report) -> Compiled:

@@ -130,6 +130,8 @@ class Daemon(Server):
 
     def command(self, names: Path) -> list[str]:
         self.orders.mkdir(exist_ok=True)
+        # Of a start before: what a list changed is put on record, which is no part of loading it.
+        shutil.rmtree(self.folder / "state", ignore_errors=True)
         shutil.copyfile(names, self.list_path)
         self.metrics_port = processes.free_port()
         self.config.write_text(json.dumps(self.settings(), indent=1))  # JSON is YAML

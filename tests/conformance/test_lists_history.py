@@ -107,6 +107,19 @@ def test_since_when_a_name_is_listed_is_not_claimed_where_it_is_not_known(subjec
     assert [(one["what"], one["by"]) for one in told] == [("listed, not known since when", "version 2")]
 
 
+def test_a_list_of_other_names_altogether_is_a_new_beginning(subject: Subject):
+    """More than a million changes would fill memory and history, and keep the list from being enforced."""
+    start(subject)
+    names = (f"name{number}.of-another-list.example\n" for number in range(1_000_000))
+    subject.put_list("list.txt", "".join(names).encode())
+    assert subject.reload()["entries"] == 1_000_000
+    newest, _ = versions(subject)
+    assert (newest["added"], newest["removed"]) == (None, None)
+    told = subject.cli("history", "name7.of-another-list.example").json["events"]
+    assert [(one["what"], one["by"]) for one in told] == [("listed, not known since when", "version 2")]
+    assert enforced(subject, "name7.of-another-list.example", BASE[0]) == [True, False]
+
+
 def test_each_serial_is_told_with_its_lists(subject: Subject):
     """Which list was in force when serial N was: orders and lists are one row of serials."""
     start(subject)

@@ -7,7 +7,8 @@ use super::{Match, Scope};
 use crate::name::Text;
 
 /// Octets of lines that are written down at most, so that a list of other names
-/// altogether does not fill the memory: about a million changes.
+/// altogether does not fill the memory, nor its history the time of whoever waits: about
+/// a million changes.
 const WRITTEN: usize = 32 << 20;
 
 /// The difference between two lists.
