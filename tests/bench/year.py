@@ -164,11 +164,15 @@ class Orders:
         self.number += 1
         began = time.monotonic()
         name = self.daemon.put(self.number)
-        self.daemon.ask("POST", "/v1/reload")
-        while not look(self.daemon, name):
-            if time.monotonic() - began > PATIENCE:
-                raise RuntimeError(f"{name} is not blocked")
-        return time.monotonic() - began
+        with ThreadPoolExecutor(1) as pool:
+            # It returns when lists that are read already are published, too: later than the order is.
+            asked = pool.submit(self.daemon.ask, "POST", "/v1/reload")
+            while not look(self.daemon, name):
+                if time.monotonic() - began > PATIENCE:
+                    raise RuntimeError(f"{name} is not blocked")
+            seconds = time.monotonic() - began
+            asked.result()
+        return seconds
 
 
 def spread(seconds: list[float]) -> str:
