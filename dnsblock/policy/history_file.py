@@ -15,7 +15,7 @@ from typing import Self
 from dnsblock.errors import HistoryUnwritable, Problem, Refused
 
 FILE = "lists.sqlite"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 Values = Sequence[object] | Mapping[str, object]  # for the `?` of a query, or for its `:names`
 BUSY_SECONDS = 10  # readers hold nobody up; this is for a backup or a person with the sqlite3 shell
 
@@ -249,7 +249,7 @@ def _is_begun(path: Path, connection: sqlite3.Connection) -> bool:
     if version != SCHEMA_VERSION:
         reason = (
             f"this dnsblock knows only schema {SCHEMA_VERSION} of the history of lists: "
-            "run the newer dnsblock that wrote it, or move the file away to begin anew"
+            "run the dnsblock that wrote it, or move the file away to begin anew"
         )
         raise Refused([Problem(str(path), None, f"schema {version}", reason)])
     return True

@@ -654,15 +654,16 @@ def test_a_difference_that_rotted_on_the_disk_is_refused(folder: Path):
     assert "'difference of version 2': damaged" in reasons(refused)
 
 
+@pytest.mark.parametrize("schema", [1, 3])
 @pytest.mark.parametrize("read_only", [False, True])
-def test_a_schema_of_a_newer_dnsblock_is_refused(folder: Path, read_only: bool):
-    """After a downgrade nothing is written into what is not understood."""
+def test_a_schema_of_another_dnsblock_is_refused(folder: Path, schema: int, read_only: bool):
+    """Nothing is written into what is not understood."""
     database = sqlite3.connect(folder / "lists.sqlite")
-    database.execute("PRAGMA user_version = 2")
+    database.execute(f"PRAGMA user_version = {schema}")
     database.close()
     with pytest.raises(Refused) as refused:
         History.open(folder, read_only=read_only)
-    assert "'schema 2': this dnsblock knows only schema 1" in reasons(refused)
+    assert f"'schema {schema}': this dnsblock knows only schema 2" in reasons(refused)
 
 
 def test_a_database_of_something_else_is_refused(tmp_path: Path):
