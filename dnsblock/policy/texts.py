@@ -109,8 +109,8 @@ def _known_by(found: Sequence[tuple[Path, os.stat_result]], *, is_feed: bool) ->
     """What the files are known by, and whether they have settled.
 
     Within one tick of the kernel's clock a file may be written twice and look the same. A download is
-    replaced and never written to, so its ctime says nothing more about its octets; and it changes with each
-    link that is made to it or removed (store.py keeps texts by links).
+    replaced and never written to, so its ctime says nothing more about its octets; and it changes
+    with its rights and its links.
     """
     times = {path: (s.st_mtime_ns,) if is_feed else (s.st_mtime_ns, s.st_ctime_ns) for path, s in found}
     latest = max(map(max, times.values()), default=0)

@@ -1,6 +1,6 @@
 //! One packet thread, top to bottom: wait, take what came, decide, answer or
-//! forward, and again. It shares with the other threads the current snapshot,
-//! which it only reads, and nothing else; it never touches the interpreter.
+//! forward, and again. With the other threads it shares the current snapshot, which it
+//! only reads, kept answers, and word of who asks what; it never touches the interpreter.
 
 use std::collections::VecDeque;
 use std::io;
