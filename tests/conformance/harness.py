@@ -34,16 +34,19 @@ class Subject(Asking):
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
-        self.folder = folder
-        self.config_path = folder / "dnsblock.yaml"
-        self.orders_folder = folder / "orders"
-        self.stderr_path = folder / "stderr.log"
         self.environment: dict[str, str] = {}  # beside that of the tests
         self.under: list[str] = []  # a program that runs daemon and commands, such as setpriv
         self.ready: dict = {}
         self.process: subprocess.Popen[bytes] | None = None
+        self._move_to(folder)
 
     # ------- Its files ---------------------------------------------------------
+
+    def _move_to(self, folder: Path) -> None:
+        self.folder = folder
+        self.config_path = folder / "dnsblock.yaml"
+        self.orders_folder = folder / "orders"
+        self.stderr_path = folder / "stderr.log"
 
     def configure(
         self,
@@ -167,6 +170,14 @@ class Subject(Asking):
     def restart(self) -> dict:
         assert self.stop() == 0
         return self.launch()
+
+    def begin_again(self) -> None:
+        """As if nothing had been configured or started yet."""
+        self.close()
+        self.process = None
+        folder = self.folder / "again"
+        folder.mkdir()
+        self._move_to(folder)
 
     def is_running(self) -> bool:
         return self.process is not None and self.process.poll() is None

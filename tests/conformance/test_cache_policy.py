@@ -4,15 +4,16 @@ import itertools
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from . import wire
 from .asking import assert_silent, is_forwarded, is_sinkholed
 from .caching import NAME, cname, gives, number_of, numbered, set_cache, soa, start
+from .clocks import begun_before
 from .harness import ISSUER, ORDERS_ZONE, PROFILES, Subject
-from .orders import block, exempt, in_seconds, stamp, unblock
+from .orders import block, exempt, stamp, unblock
 from .portable.chains import dname, service
 from .upstreams import Asked, StubUpstream, decent
 
@@ -364,25 +365,29 @@ def test_a_scheduled_block_and_its_end_hold_for_what_is_kept(
     subject: Subject, upstream: StubUpstream, blocked: str
 ):
     """Trap 11: effective_at <= t < expires_at, without a signal, whatever TTL is left."""
-    begins, ends = in_seconds(1.5), in_seconds(3)
+    lasts = timedelta(seconds=5)
     upstream.script = chain
-    orders = [block("B-1", [blocked], effective_at=stamp(begins), expires_at=stamp(ends))]
-    begin(subject, upstream, orders=orders)
-    fill(subject)
+
+    def keep(moment: datetime) -> None:
+        times = {"effective_at": stamp(moment), "expires_at": stamp(moment + lasts)}
+        begin(subject, upstream, orders=[block("B-1", [blocked], **times)])
+        fill(subject)
+        assert is_forwarded(subject.query(NAME))
+
+    begins = begun_before(subject, 1.5, keep)
+    ends = begins + lasts
     seen = []
     while not seen or datetime.now(UTC) < ends or seen[-1]:
         before = datetime.now(UTC)
         is_blocked = is_sinkholed(subject.query(NAME))
         after = datetime.now(UTC)
         assert not is_blocked or after >= begins, "too early"
-        assert is_blocked or not (begins.timestamp() + 1.5 < before.timestamp() < ends.timestamp()), (
-            "too late"
-        )
+        assert is_blocked or before <= begins + lasts / 2 or after >= ends, "too late"
         if not seen or seen[-1] is not is_blocked:
             seen.append(is_blocked)
-        assert (before - ends).total_seconds() < 2, "it does not end"
+        assert (before - ends).total_seconds() < 5, "it does not end"
         time.sleep(0.01)
-    assert seen == [False, True, False]
+    assert seen in ([False, True, False], [True, False])
     assert_open(subject)
 
 

@@ -1,9 +1,12 @@
 """The night of the engineer on call: what is broken is said, and what must go on goes on."""
 
 import shutil
+from datetime import datetime
+from pathlib import Path
 
+from .clocks import begun_before
 from .harness import Subject, is_forwarded, is_sinkholed
-from .orders import LONG_AGO, block, in_seconds, stamp
+from .orders import LONG_AGO, block, stamp
 from .tools import wait_for
 from .upstreams import StubUpstream
 
@@ -57,16 +60,21 @@ def test_a_block_ends_at_its_time_although_the_serial_cannot_be_written(
     subject: Subject, upstream: StubUpstream
 ):
     """Error policy, disk full: what is enforced goes on, and never longer than ordered."""
-    moment = in_seconds(2)
-    subject.start(orders=[block("B-1", [NAME], expires_at=stamp(moment))], upstreams=[upstream.address])
-    assert is_sinkholed(subject.query(NAME))
-    # A folder where the file has to go: for root, too, it cannot be written.
-    in_the_way = subject.folder / "state" / "serial.tmp"
-    in_the_way.mkdir()
+
+    def begin(moment: datetime) -> None:
+        subject.start(orders=[block("B-1", [NAME], expires_at=stamp(moment))], upstreams=[upstream.address])
+        assert is_sinkholed(subject.query(NAME))
+        # A folder where the file has to go: for root, too, it cannot be written.
+        in_the_way().mkdir()
+
+    def in_the_way() -> Path:
+        return subject.folder / "state" / "serial.tmp"
+
+    begun_before(subject, 2, begin)
     wait_for(lambda: is_forwarded(subject.query(NAME)), "the block has ended")
     assert "the serial could not be written down" in subject.stderr()
     serial = subject.status()["serial"]
-    in_the_way.rmdir()
+    in_the_way().rmdir()
     assert subject.reload()["serial"] == serial
     assert subject.restart()["serial"] == serial
 
