@@ -4,6 +4,6 @@
 enforced.
 """
 
-from importlib.metadata import version
+from dnsblock._engine import __version__
 
-__version__ = version("dnsblock")
+__all__ = ["__version__"]

@@ -1,16 +1,53 @@
-"""Asks the running daemon over its Unix socket; every command but `serve` and `check` speaks through here."""
+"""Asks the running daemon over its Unix socket; every command but `serve` and `check` speaks through here.
 
+A person waits for each command, and a health check starts one every half a minute: what takes long to import
+(pydantic, httpx) is not needed here.
+"""
+
+import contextlib
+import json
+import socket
+from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
-import httpx
-
+from dnsblock import document
 from dnsblock.errors import DaemonUnreachable, Problem, Refused
 
+DEFAULT_SOCKET = "control.sock"
+MAX_CONFIG_BYTES = 1 << 20
+MAX_SOCKET_OCTETS = 107  # unix(7): sun_path, less its NUL
+MAX_TRIED_BYTES = 64 << 20  # of an order document or a list that `impact` is asked about
 TIMEOUT_SECONDS = 10.0
 # A reload answers when the new snapshot is served; a list of ten million names takes a while.
 RELOAD_TIMEOUT_SECONDS = 600.0
+
+
+def control_socket(config: Path) -> Path:
+    """Where the daemon of this configuration file takes commands. Raises `Refused`.
+
+    Nothing else in the file has to be right: a running daemon must be reachable while its file is mended.
+    """
+    config = config.absolute()
+    data = document.read_bytes(config, max_bytes=MAX_CONFIG_BYTES)
+    read = document.read(str(config), data, max_bytes=MAX_CONFIG_BYTES)
+    options = read.value if isinstance(read.value, dict) else {}
+    written = options.get("control", DEFAULT_SOCKET)
+    try:
+        return socket_path(written, config.parent)
+    except ValueError as err:
+        found = written if isinstance(written, str) else ""
+        raise Refused([read.problem(("control",), found, f"control: {err}")]) from err
+
+
+def socket_path(written: Any, folder: Path) -> Path:
+    """The path of a Unix socket, relative to a folder. Raises `ValueError`."""
+    path = document.path_of(written, folder)
+    if len(bytes(path)) > MAX_SOCKET_OCTETS:
+        reason = f"{len(bytes(path))} octets as a full path; a Unix socket's may have {MAX_SOCKET_OCTETS}"
+        raise ValueError(reason)
+    return path
 
 
 class Client:
@@ -97,28 +134,48 @@ class Client:
         content: bytes | None = None,
         timeout: float = TIMEOUT_SECONDS,
     ) -> dict[str, Any]:
-        transport = httpx.HTTPTransport(uds=str(self._path))
+        target = f"{path}?{urlencode(params)}" if params else path
         try:
-            with httpx.Client(transport=transport, base_url="http://dnsblock", timeout=timeout) as client:
-                response = client.request(method, path, params=params, content=content)
+            with contextlib.closing(_Connection(self._path, timeout)) as connection:
+                # Who refuses a body need not read all of it; what he says is there all the same.
+                with contextlib.suppress(BrokenPipeError):
+                    connection.request(method, target, body=content)
+                response = connection.getresponse()
                 answer = _read(response)
-        except (httpx.HTTPError, ValueError, RecursionError) as err:
+        except (OSError, HTTPException, ValueError, RecursionError) as err:
             reason = (
                 f"{self._path}: no daemon answers here ({err}); start it, or give its configuration with -c"
             )
             raise DaemonUnreachable(reason) from err
-        if response.is_success:
+        if _is_success(response):
             return answer
         why = answer.get("reason")
-        if response.is_client_error and isinstance(why, str):
+        if 400 <= response.status < 500 and isinstance(why, str):
             raise Refused([Problem("dnsblock", None, "", why)])
         raise DaemonUnreachable(f"{self._path}: {answer.get('reason') or answer}")
 
 
-def _read(response: httpx.Response) -> dict[str, Any]:
+class _Connection(HTTPConnection):
+    """One to a Unix socket."""
+
+    def __init__(self, path: Path, timeout: float) -> None:
+        super().__init__("dnsblock", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+def _is_success(response: HTTPResponse) -> bool:
+    return 200 <= response.status < 300
+
+
+def _read(response: HTTPResponse) -> dict[str, Any]:
     """What a daemon says. Raises `ValueError` for what no daemon would say; `Refused` where it refuses."""
-    match response.json():
-        case {"problems": [*problems]} if not response.is_success:
+    match json.loads(response.read()):
+        case {"problems": [*problems]} if not _is_success(response):
             raise Refused([_problem(said) for said in problems])
         case dict(answer):
             return answer

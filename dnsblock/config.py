@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from dnsblock import document
+from dnsblock.client import DEFAULT_SOCKET
 from dnsblock.document import Document
 from dnsblock.errors import Problem, Refused
 from dnsblock.values import (
@@ -94,21 +95,6 @@ def _salvage(value: Any, errors: ValidationError, context: Any) -> "Config | Non
         return Config.model_validate(kept, context=context)
     except ValidationError:
         return None
-
-
-def control_socket(path: Path) -> Path:
-    """Where the daemon of this file takes commands. Raises `Refused`.
-
-    Nothing else in the file has to be right: a running daemon must be reachable while its file is mended.
-    """
-    path = path.absolute()
-    read = document.read(str(path), document.read_bytes(path, max_bytes=MAX_BYTES), max_bytes=MAX_BYTES)
-    value = read.value if isinstance(read.value, dict) else {}
-    only = {key: part for key, part in value.items() if key == "control"}
-    try:
-        return _Control.model_validate(only, context={"file": path}).control
-    except ValidationError as err:
-        raise Refused(read.explain(err)) from err
 
 
 def _all_problems(read: Document, value: Any, context: Any, errors: ValidationError) -> Iterator[Problem]:
@@ -442,13 +428,7 @@ class Log(_Options):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
-class _Control(_Options):
-    """The one option that commands need."""
-
-    control: SocketPath = as_written("control.sock")
-
-
-class Config(_Control):
+class Config(_Options):
     """All settings."""
 
     listen: Annotated[tuple[Listen, ...], Field(max_length=64), NotEmpty] = as_written(
@@ -471,6 +451,7 @@ class Config(_Control):
     protected: Annotated[tuple[DnsName, ...], Field(max_length=10_000)] = ()  # that no list may block
     history: HistoryOptions = as_written({})
     state: FilePath = as_written("state")  # folder of the ledger, of compiled lists and the serial
+    control: SocketPath = as_written(DEFAULT_SOCKET)
     metrics: Listen | None = as_written("127.0.0.1:9353")
     stop_timeout_ms: Annotated[int, Number, Field(ge=0, le=600_000)] = 3000
     time_zone: TimeZone = as_written("Asia/Jakarta")  # how times are shown

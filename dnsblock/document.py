@@ -13,16 +13,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ValidationError
 
 from dnsblock.errors import Problem, Refused
 
+if TYPE_CHECKING:
+    from pydantic import BaseModel, ValidationError
+
 Value = str | None | list["Value"] | dict[str, "Value"]
 Place = tuple[str | int, ...]  # keys and indexes from the root of a document, as in pydantic's `loc`
-Model = TypeVar("Model", bound=BaseModel)
+Model = TypeVar("Model", bound="BaseModel")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +50,15 @@ class Document:
 
         Raises `Refused` with every problem, in the order of their lines.
         """
+        # Here, since the commands read a document without it: it takes as long as the rest of such a command.
+        from pydantic import ValidationError
+
         try:
             return model.model_validate(self.value if value is ... else value)
         except ValidationError as err:
             raise Refused(self.explain(err, at=at)) from err
 
-    def explain(self, errors: ValidationError, *, at: Place = ()) -> list[Problem]:
+    def explain(self, errors: "ValidationError", *, at: Place = ()) -> list[Problem]:
         """What pydantic found in the part `at` a place, in plain English and in the order of the lines."""
         problems = [_in_english(self, at, error) for error in errors.errors(include_url=False)]
         return sorted(problems, key=lambda problem: problem.line or 0)
@@ -104,6 +109,13 @@ def open_regular(path: Path | str) -> BufferedReader:
         return file
     file.close()
     raise OSError(errno.EINVAL, "not a regular file", str(path))
+
+
+def path_of(written: Any, folder: Path) -> Path:
+    """A path as it stands in a document, relative to a folder. Raises `ValueError`."""
+    if not isinstance(written, str) or not written or "\0" in written:
+        raise ValueError("must be a path")
+    return folder / written
 
 
 def _open_without_waiting(path: str, flags: int) -> int:

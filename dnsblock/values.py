@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
 from dnsblock import document
+from dnsblock.client import socket_path
 from dnsblock.errors import Problem, Refused
 from dnsblock.names import canonical
 
@@ -262,9 +263,7 @@ def _time_zone(text: str) -> ZoneInfo:
 
 
 def _path(value: Any, info: ValidationInfo) -> Any:
-    if not isinstance(value, str) or not value or "\0" in value:
-        raise ValueError("must be a path")
-    return _folder_of(info.context) / value
+    return document.path_of(value, _folder_of(info.context))
 
 
 def _folder_of(context: Any) -> Path:
@@ -277,10 +276,8 @@ def file_of(context: Any) -> Path:
     return (context or {}).get("file") or Path("dnsblock.yaml").absolute()
 
 
-def _fits_a_socket(path: Path) -> Path:
-    if len(bytes(path)) > 107:  # unix(7): sun_path, less its NUL
-        raise ValueError(f"{len(bytes(path))} octets as a full path; a Unix socket's may have 107")
-    return path
+def _socket_path(value: Any, info: ValidationInfo) -> Any:
+    return socket_path(value, _folder_of(info.context))
 
 
 def _identifier(text: str) -> str:
@@ -318,7 +315,7 @@ NumberOrWord = BeforeValidator(_number_or_word)
 TimeZone = Annotated[ZoneInfo, from_text(_time_zone)]
 FilePath = Annotated[Path, BeforeValidator(_path)]
 ListPlace = Annotated[Path | str, BeforeValidator(_list_place)]
-SocketPath = Annotated[FilePath, AfterValidator(_fits_a_socket)]
+SocketPath = Annotated[Path, BeforeValidator(_socket_path)]
 Servers = BeforeValidator(_servers)
 ContactUri = Annotated[str, from_text(_contact)]
 WebAddress = Annotated[str, from_text(_web_address)]

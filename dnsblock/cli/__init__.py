@@ -3,7 +3,6 @@
 Results go to standard output, everything else to standard error. With --json, results are one JSON object.
 """
 
-import asyncio
 import json
 import signal
 import sys
@@ -48,6 +47,8 @@ def serve(config_path: Path, as_json: bool) -> None:
     """
     # One that comes too early waits until it can be served, instead of ending the process.
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
+    import asyncio
+
     from dnsblock import log
     from dnsblock.config import load
     from dnsblock.daemon import Daemon, raise_descriptor_limit

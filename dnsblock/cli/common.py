@@ -6,18 +6,13 @@ from collections.abc import Callable
 from datetime import datetime
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast
 from zoneinfo import ZoneInfo
 
 import click
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from dnsblock.client import Client, control_socket
 from dnsblock.errors import DaemonUnreachable, Exit, LedgerUnwritable, Refused, printable
-
-if TYPE_CHECKING:
-    from dnsblock.client import Client
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -76,16 +71,17 @@ def local_time(time: str | None, zone: str) -> str:
     return datetime.fromisoformat(time).astimezone(ZoneInfo(zone)).strftime("%Y-%m-%d %H:%M:%S %Z")
 
 
-def client_of(config_path: Path) -> "Client":
+def client_of(config_path: Path) -> Client:
     """The way to the daemon of this configuration."""
-    from dnsblock.client import Client
-    from dnsblock.config import control_socket
-
     return Client(control_socket(config_path))
 
 
 def print_table(columns: list[str], rows: list[list[str]]) -> None:
     """Shows rows; what is hostile in a cell is escaped."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     # Into a file or a pipe nothing is folded: one row is one line.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 1000)
     table = Table(box=None, pad_edge=False, header_style="bold")

@@ -3,21 +3,21 @@
 import json
 import os
 import signal
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 
 from dnsblock.cli.common import EXIT_CODES, client_of, common, print_table
+from dnsblock.client import MAX_TRIED_BYTES, Client
+from dnsblock.document import read_bytes
 from dnsblock.errors import DaemonUnreachable, printable
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
-
-    from dnsblock.client import Client
 
 PROGRESS_SECONDS = 0.5  # between two looks at how far a trial is
 
@@ -53,10 +53,7 @@ def impact(
     the queries of the next seconds, those are counted that it would have blocked, behind all zones. Ctrl-C
     ends that, and shows what was counted so far.
     """
-    from dnsblock.document import read_bytes
-    from dnsblock.policy.impact import MAX_BYTES
-
-    data, client = read_bytes(file, max_bytes=MAX_BYTES), client_of(config_path)
+    data, client = read_bytes(file, max_bytes=MAX_TRIED_BYTES), client_of(config_path)
     called = os.fsencode(file).decode("utf-8", "replace")
     report = _await_report(
         client, lambda: client.impact(called, data, match=match, zone=zone, seconds=seconds, top=top), seconds
@@ -67,7 +64,7 @@ def impact(
         _print_impact(report)
 
 
-def _await_report(client: "Client", ask: Callable[[], dict[str, Any]], seconds: int) -> dict[str, Any]:
+def _await_report(client: Client, ask: Callable[[], dict[str, Any]], seconds: int) -> dict[str, Any]:
     from concurrent.futures import ThreadPoolExecutor, wait
 
     # A shell that starts it in the background has switched this off, and who ends it wants its report.
@@ -85,16 +82,17 @@ def _await_report(client: "Client", ask: Callable[[], dict[str, Any]], seconds: 
         return asked.result()
 
 
-def _show_progress(client: "Client", asked: "Future[dict[str, Any]]", seconds: int) -> None:
+def _show_progress(client: Client, asked: "Future[dict[str, Any]]", seconds: int) -> None:
     """Returns when what was asked for is there, or cannot be had."""
     from concurrent.futures import wait
 
+    if not sys.stderr.isatty():
+        wait([asked])
+        return
+    from rich.console import Console
     from rich.progress import Progress
 
     console = Console(stderr=True)
-    if not console.is_terminal:
-        wait([asked])
-        return
     with Progress(*Progress.get_default_columns(), console=console, transient=True) as bar:
         task = bar.add_task("reading the names", total=seconds)
         while not wait([asked], timeout=PROGRESS_SECONDS).done:

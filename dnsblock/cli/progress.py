@@ -1,12 +1,10 @@
 """A bar for a person who waits, on standard error; nothing where nobody looks."""
 
 import contextlib
+import sys
 import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
-
-from rich.console import Console
-from rich.progress import DownloadColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 if TYPE_CHECKING:
     from dnsblock._engine import Progress as Octets
@@ -17,11 +15,15 @@ TICK_SECONDS = 0.2
 @contextlib.contextmanager
 def reading(*, quiet: bool) -> Iterator["Octets | None"]:
     """Shows how much of the lists was read while the block reads them."""
-    console = Console(stderr=True)
-    if quiet or not console.is_terminal:
+    if quiet or not sys.stderr.isatty():
         yield None
         return
+    from rich.console import Console
+    from rich.progress import DownloadColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
     from dnsblock.policy import Octets
+
+    console = Console(stderr=True)
 
     octets, done = Octets(), threading.Event()
     columns = (SpinnerColumn(), TextColumn("reading lists"), DownloadColumn(), TimeElapsedColumn())

@@ -8,8 +8,9 @@ from fastapi.requests import Request
 from fastapi.responses import JSONResponse
 from starlette.requests import ClientDisconnect
 
+from dnsblock.client import MAX_TRIED_BYTES
 from dnsblock.errors import Problem, Refused
-from dnsblock.policy.impact import MAX_BYTES, MAX_SECONDS, MAX_TOP, Match, Turn
+from dnsblock.policy.impact import MAX_SECONDS, MAX_TOP, Match, Turn
 
 if TYPE_CHECKING:
     from dnsblock.daemon import Daemon
@@ -69,8 +70,8 @@ async def _body(request: Request, file: str) -> bytes:
         async with asyncio.timeout(BODY_SECONDS):
             async for part in request.stream():
                 data += part
-                if len(data) > MAX_BYTES:
-                    raise Refused([Problem(file, None, "", f"larger than {MAX_BYTES:,} octets")])
+                if len(data) > MAX_TRIED_BYTES:
+                    raise Refused([Problem(file, None, "", f"larger than {MAX_TRIED_BYTES:,} octets")])
     except TimeoutError as err:
         reason = f"did not come within {BODY_SECONDS:.0f} seconds"
         raise Refused([Problem(file, None, "", reason)]) from err

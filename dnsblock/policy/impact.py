@@ -25,7 +25,6 @@ from dnsblock.policy.compiling import Options
 from dnsblock.policy.guards import rejected
 from dnsblock.policy.reports import Report
 
-MAX_BYTES = 64 << 20  # of an order document or a list
 MAX_SECONDS = 3600  # the engine's counters are made for no longer
 REJECTED_PERCENT = 1.0  # of the lines of a list, as the option of a zone is by default
 MAX_TOP = 1000  # a report is for a person: of ten million names it tells counts and the most asked

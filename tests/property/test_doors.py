@@ -1,8 +1,11 @@
 """The doors that documents do not come through: lists, the inbox, the state folder and the control socket."""
 
 import asyncio
+import contextlib
 import json
 import re
+import socket
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from ipaddress import ip_network
@@ -18,8 +21,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from dnsblock._engine import Answer, CompiledList, ListRefused, PolicyZone, Rule, Snapshot
-from dnsblock.client import Client
-from dnsblock.config import Config, Format, control_socket, inspect
+from dnsblock.client import Client, control_socket
+from dnsblock.config import Config, Format, inspect
 from dnsblock.errors import DaemonUnreachable, Problem, Refused
 from dnsblock.http.api import control_app
 from dnsblock.names import NameRefused, address, canonical
@@ -297,6 +300,16 @@ def test_any_octets_name_a_control_socket_or_are_refused(tmp_path: Path, data: b
 
 # ------- The control socket
 
+
+@contextlib.contextmanager
+def answering(status: int, body: bytes) -> Iterator[Client]:
+    """A client of somebody who has said all that he says before he is asked."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs, patch("dnsblock.client._Connection.connect", lambda self: setattr(self, "sock", ours)):
+        theirs.sendall(b"HTTP/1.1 %d It\r\nContent-Length: %d\r\n\r\n%b" % (status, len(body), body))
+        yield Client(Path("s"))
+
+
 POLICY = Policy(
     Snapshot([(PolicyZone.from_entries("subtree", [Rule(ANSWER)], b"subtree 0 t.me"), None, True, False)], 1),
     *((), cast(Any, SimpleNamespace(in_force={})), NOW),
@@ -386,12 +399,8 @@ def test_any_text_asked_of_the_daemon_is_a_name_or_not(name: str):
 def test_a_wrong_request_is_refused_in_words(path: str, query: bytes, word: str):
     """A command of another version hears what is wrong with it, not that there is no daemon."""
     status, body = ask("POST" if "rollback" in path else "GET", path, query)
-    transport = httpx.MockTransport(lambda _: httpx.Response(status, content=body))
-    with (
-        patch("dnsblock.client.httpx.HTTPTransport", return_value=transport),
-        pytest.raises(Refused, match=word) as caught,
-    ):
-        Client(Path("s")).status()
+    with answering(status, body) as client, pytest.raises(Refused, match=word) as caught:
+        client.status()
     assert str(caught.value).isprintable()
 
 
@@ -414,10 +423,9 @@ ANSWERS = st.one_of(
 @example(b"[" * 100_000, 200)
 def test_any_answer_at_the_control_socket_is_understood_or_nobodys(content: bytes, status: int):
     """Something else may listen where the daemon is looked for."""
-    transport = httpx.MockTransport(lambda _: httpx.Response(status, content=content))
-    with patch("dnsblock.client.httpx.HTTPTransport", return_value=transport):
+    with answering(status, content) as client:
         try:
-            assert isinstance(Client(Path("s")).status(), dict)
+            assert isinstance(client.status(), dict)
         except DaemonUnreachable:
             pass
         except Refused as refused:
