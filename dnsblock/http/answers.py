@@ -1,14 +1,37 @@
-"""Answers that several parts of the control API give."""
+"""How the parts of the control API understand a request, and answers that several of them give."""
 
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
 
 from dnsblock.errors import Refused
 
 if TYPE_CHECKING:
     from dnsblock.daemon import Served
+
+Asked = TypeVar("Asked", bound=BaseModel)
+
+
+def asked(request: Request, model: type[Asked]) -> Asked:
+    """What stands in the query of a request. Raises `HTTPException` that says what is wrong with it."""
+    try:
+        return model.model_validate(dict(request.query_params))
+    except ValidationError as err:
+        wrong = "; ".join(f"{one['loc'][-1]}: {one['msg']}" for one in err.errors())
+        raise HTTPException(422, wrong) from err
+
+
+async def improper(request: Request, err: Exception) -> JSONResponse:
+    """What is said of a request that cannot be understood, perhaps of a command of another version."""
+    if not isinstance(err, HTTPException):
+        raise err
+    is_known = err.status_code not in (404, 405)
+    reason = err.detail if is_known else f"this dnsblock knows no {request.method} {request.scope['path']}"
+    return JSONResponse({"error": "not a proper request", "reason": reason}, status_code=err.status_code)
 
 
 def served(done: "Served") -> JSONResponse:

@@ -4,14 +4,17 @@ import asyncio
 import os
 from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import FastAPI, Query, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 
 from dnsblock import __version__
 from dnsblock.errors import Refused
-from dnsblock.http.answers import refused, served, utc
-from dnsblock.http.impact import add_impact
+from dnsblock.http.answers import asked, improper, refused, served, utc
+from dnsblock.http.impact import impact_routes
 from dnsblock.http.lists import explain_at, lists_routes, sources
 from dnsblock.names import NameRefused, address, canonical
 from dnsblock.orders.state import OrderState
@@ -20,55 +23,64 @@ if TYPE_CHECKING:
     from dnsblock.daemon import Daemon
 
 
-def control_app(daemon: "Daemon") -> FastAPI:
+class Why(BaseModel):
+    """Of GET /v1/why."""
+
+    name: Annotated[str, Field(max_length=1024)]
+    at: Annotated[str, Field(max_length=64)] | None = None
+
+
+class Purge(BaseModel):
+    """Of POST /v1/cache/purge."""
+
+    name: Annotated[str, Field(max_length=1024)] | None = None
+    below: bool = False
+
+
+def control_app(daemon: "Daemon") -> Starlette:
     """The application behind the control socket. Who may open the socket may do all of this."""
-    app = FastAPI(title="dnsblock", version=__version__, docs_url=None, redoc_url=None)
 
-    @app.exception_handler(RequestValidationError)
-    async def refuse_request(_: Request, err: RequestValidationError) -> JSONResponse:
-        wrong = "; ".join(f"{one['loc'][-1]}: {one['msg']}" for one in err.errors())
-        return JSONResponse({"error": "not a proper request", "reason": wrong}, status_code=422)
+    async def get_status(_: Request) -> JSONResponse:
+        return JSONResponse(status(daemon))
 
-    @app.get("/v1/status")
-    async def get_status() -> dict[str, Any]:
-        return status(daemon)
-
-    @app.post("/v1/reload")
-    async def post_reload() -> JSONResponse:
+    async def post_reload(_: Request) -> JSONResponse:
         """Answers when the new snapshot is served, or says why it is not."""
         try:
             return served(await daemon.publish("reload"))
         except Refused as err:
             return refused(err)
 
-    @app.get("/v1/why")
-    async def get_why(
-        name: Annotated[str, Query(max_length=1024)],
-        at: Annotated[str | None, Query(max_length=64)] = None,
-    ) -> JSONResponse:
-        if at is not None:
-            return await explain_at(daemon, name, at)
-        if (asked := address(name)) is not None:
-            return JSONResponse(dict(daemon.explain_address(asked)))
+    async def get_why(request: Request) -> JSONResponse:
+        why = asked(request, Why)
+        if why.at is not None:
+            return await explain_at(daemon, why.name, why.at)
+        if (place := address(why.name)) is not None:
+            return JSONResponse(dict(daemon.explain_address(place)))
         try:
-            return JSONResponse(dict(await asyncio.to_thread(daemon.explain, canonical(name))))
+            return JSONResponse(dict(await asyncio.to_thread(daemon.explain, canonical(why.name))))
         except NameRefused as err:
             return JSONResponse({"error": "not a name", "reason": str(err)}, status_code=400)
 
-    @app.post("/v1/cache/purge")
-    async def post_purge(
-        name: Annotated[str | None, Query(max_length=1024)] = None, below: bool = False
-    ) -> JSONResponse:
+    async def post_purge(request: Request) -> JSONResponse:
         """Drops what is kept about a name, or, without one, everything."""
+        purge = asked(request, Purge)
         try:
-            purged = await asyncio.to_thread(daemon.purge, None if name is None else canonical(name), below)
+            name = None if purge.name is None else canonical(purge.name)
         except NameRefused as err:
             return JSONResponse({"error": "not a name", "reason": str(err)}, status_code=400)
-        return JSONResponse({"purged": purged})
+        return JSONResponse({"purged": await asyncio.to_thread(daemon.purge, name, purge.below)})
 
-    app.include_router(lists_routes(daemon))
-    add_impact(app, daemon)
-    return app
+    return Starlette(
+        routes=[
+            Route("/v1/status", get_status),
+            Route("/v1/reload", post_reload, methods=["POST"]),
+            Route("/v1/why", get_why),
+            Route("/v1/cache/purge", post_purge, methods=["POST"]),
+            *lists_routes(daemon),
+            *impact_routes(daemon),
+        ],
+        exception_handlers={HTTPException: improper},
+    )
 
 
 def status(daemon: "Daemon") -> dict[str, Any]:

@@ -1,15 +1,16 @@
 """What the control API offers of trials: count what an order or a list would block, and see how far it is."""
 
 import asyncio
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
-from fastapi import FastAPI, Query
-from fastapi.requests import Request
-from fastapi.responses import JSONResponse
-from starlette.requests import ClientDisconnect
+from pydantic import BaseModel, Field
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 
 from dnsblock.client import MAX_TRIED_BYTES
 from dnsblock.errors import Problem, Refused
+from dnsblock.http.answers import asked
 from dnsblock.policy.impact import MAX_SECONDS, MAX_TOP, Match, Turn
 
 if TYPE_CHECKING:
@@ -18,50 +19,61 @@ if TYPE_CHECKING:
 BODY_SECONDS = 60.0  # for 64 MiB over a socket of this machine
 
 
-def add_impact(app: FastAPI, daemon: "Daemon") -> None:
-    """Adds `/v1/impact`: POST tries, GET tells how far it is, DELETE ends it before its time."""
+class Impact(BaseModel):
+    """Of POST /v1/impact."""
 
-    @app.post("/v1/impact")
-    async def post_impact(  # noqa: PLR0917  # FastAPI gives them by keyword
-        request: Request,
-        file: Annotated[str, Query(max_length=4096)],
-        seconds: Annotated[int, Query(ge=1, le=MAX_SECONDS)],
-        top: Annotated[int, Query(ge=0, le=MAX_TOP)],
-        match: Match | None = None,
-        zone: Annotated[str | None, Query(max_length=63)] = None,
-    ) -> JSONResponse:
+    file: Annotated[str, Field(max_length=4096)]
+    seconds: Annotated[int, Field(ge=1, le=MAX_SECONDS)]
+    top: Annotated[int, Field(ge=0, le=MAX_TOP)]
+    match: Match | None = None
+    zone: Annotated[str, Field(max_length=63)] | None = None
+
+
+def impact_routes(daemon: "Daemon") -> list[Route]:
+    """`/v1/impact`: POST tries, GET tells how far it is, DELETE ends it before its time."""
+
+    async def post_impact(request: Request) -> JSONResponse:
         """Takes an order document or a list as the body, and answers when it was tried for so long.
 
         Who hangs up before ends it.
         """
+        what = asked(request, Impact)
         try:
-            with daemon.trials.turn(file, seconds) as turn:
-                data = await _body(request, file)
-                watcher = asyncio.create_task(_end_when_gone(request, turn))
-                try:
-                    compile_it = daemon.trials.compile
-                    tried = await asyncio.to_thread(compile_it, file, data, match, daemon.config, zone)
-                    return JSONResponse(dict(await turn.count(tried, top)))
-                finally:
-                    watcher.cancel()
+            with daemon.trials.turn(what.file, what.seconds) as turn:
+                return await _tried(daemon, request, what, turn)
         except Refused as err:
             return JSONResponse({"error": "refused", "problems": err.as_json()}, status_code=409)
         except ClientDisconnect:
             return JSONResponse({"error": "gone"}, status_code=400)  # to nobody
 
-    @app.get("/v1/impact")
-    async def get_impact() -> JSONResponse:
+    async def get_impact(_: Request) -> JSONResponse:
         """What was counted so far of the trial that runs; null where none does."""
         turn = daemon.trials.running
         return JSONResponse({"running": None if turn is None else await asyncio.to_thread(turn.progress)})
 
-    @app.delete("/v1/impact")
-    async def delete_impact() -> dict[str, Any]:
+    async def delete_impact(_: Request) -> JSONResponse:
         """Ends the trial that runs, if one does; whoever began it is told what was counted."""
         turn = daemon.trials.running
         if turn is not None:
             turn.end()
-        return {"ended": turn is not None}
+        return JSONResponse({"ended": turn is not None})
+
+    return [
+        Route("/v1/impact", post_impact, methods=["POST"]),
+        Route("/v1/impact", get_impact),
+        Route("/v1/impact", delete_impact, methods=["DELETE"]),
+    ]
+
+
+async def _tried(daemon: "Daemon", request: Request, what: Impact, turn: Turn) -> JSONResponse:
+    data = await _body(request, what.file)
+    watcher = asyncio.create_task(_end_when_gone(request, turn))
+    try:
+        compile_it = daemon.trials.compile
+        tried = await asyncio.to_thread(compile_it, what.file, data, what.match, daemon.config, what.zone)
+        return JSONResponse(dict(await turn.count(tried, what.top)))
+    finally:
+        watcher.cancel()
 
 
 async def _body(request: Request, file: str) -> bytes:

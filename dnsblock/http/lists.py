@@ -4,11 +4,13 @@ import asyncio
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import APIRouter, Query
-from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 
 from dnsblock.errors import FetchFailed, Problem, Refused
-from dnsblock.http.answers import refused, served, utc
+from dnsblock.http.answers import asked, refused, served, utc
 from dnsblock.names import NameRefused, address, canonical
 from dnsblock.policy.history_facts import Event, Published, Version
 from dnsblock.policy.past import differences
@@ -18,22 +20,55 @@ if TYPE_CHECKING:
     from dnsblock.config import Zone
     from dnsblock.daemon import Daemon
 
-Reason = Annotated[str, Query(min_length=1, max_length=1000)]
+Reason = Annotated[str, Field(min_length=1, max_length=1000)]
 VERSIONS_TOLD = 1000
 NOT_A_TIME = "not a time: write it as 2017-08-10T10:46:00+07:00, or as 2017-08-10 10:46 in `time_zone`"
 NOT_A_NAME = "an address: what was done about it in the past is not known, only about names"
 
 
-def lists_routes(daemon: "Daemon") -> APIRouter:
-    """What may be asked about lists, and done with them."""
-    router = APIRouter(prefix="/v1")
+class Acceptance(BaseModel):
+    """Of POST /v1/sources/NAME/accept."""
 
-    @router.get("/sources")
-    async def get_sources() -> JSONResponse:
+    sha256: Annotated[str, Field(max_length=64)]
+    who: Reason
+    reason: Reason
+
+
+class Rollback(BaseModel):
+    """Of POST /v1/rollback."""
+
+    serial: int
+    reason: Reason
+
+
+class Versions(BaseModel):
+    """Of GET /v1/versions."""
+
+    zone: Annotated[str, Field(max_length=63)] | None = None
+
+
+class Diff(BaseModel):
+    """Of GET /v1/diff: two serials."""
+
+    a: int
+    b: int
+    limit: Annotated[int, Field(ge=0, le=100_000)] = 1000
+
+
+class History(BaseModel):
+    """Of GET /v1/history."""
+
+    name: Annotated[str, Field(max_length=1024)]
+
+
+def lists_routes(daemon: "Daemon") -> list[Route]:
+    """What may be asked about lists, and done with them."""
+
+    async def get_sources(_: Request) -> JSONResponse:
         return JSONResponse({"sources": sources(daemon), "time_zone": daemon.config.time_zone.key})
 
-    @router.post("/sources/{name}/refresh")
-    async def post_refresh(name: str) -> JSONResponse:
+    async def post_refresh(request: Request) -> JSONResponse:
+        name = request.path_params["name"]
         zone = next((zone for zone in daemon.config.zones if zone.name == name), None)
         if zone is None or zone.kind != "list":
             return refused(_unknown(name))
@@ -46,44 +81,54 @@ def lists_routes(daemon: "Daemon") -> APIRouter:
         except Refused as err:
             return refused(err)
 
-    @router.post("/sources/{name}/accept")
-    async def post_accept(
-        name: str, sha256: Annotated[str, Query(max_length=64)], who: Reason, reason: Reason
-    ) -> JSONResponse:
+    async def post_accept(request: Request) -> JSONResponse:
+        by_hand = asked(request, Acceptance)
+        name = request.path_params["name"]
         try:
-            return served(await daemon.accept_source(name, sha256, who, reason))
+            return served(await daemon.accept_source(name, by_hand.sha256, by_hand.who, by_hand.reason))
         except Refused as err:
             return refused(err)
 
-    @router.post("/rollback")
-    async def post_rollback(serial: int, reason: Reason) -> JSONResponse:
+    async def post_rollback(request: Request) -> JSONResponse:
+        back = asked(request, Rollback)
         try:
-            return served(await daemon.roll_back(serial, reason))
+            return served(await daemon.roll_back(back.serial, back.reason))
         except Refused as err:
             return refused(err)
 
-    @router.get("/versions")
-    async def get_versions(zone: Annotated[str | None, Query(max_length=63)] = None) -> JSONResponse:
+    async def get_versions(request: Request) -> JSONResponse:
+        zone = asked(request, Versions).zone
         return await _looked_back(daemon, lambda: _versions(daemon, zone))
 
-    @router.get("/diff")
-    async def get_diff(a: int, b: int, limit: Annotated[int, Query(ge=0, le=100_000)] = 1000) -> JSONResponse:
+    async def get_diff(request: Request) -> JSONResponse:
+        diff = asked(request, Diff)
+
         def look() -> dict[str, Any]:
             with daemon.past() as past:
-                return {"a": a, "b": b, "zones": differences(past, a, b, limit)}
+                zones = differences(past, diff.a, diff.b, diff.limit)
+            return {"a": diff.a, "b": diff.b, "zones": zones}
 
         return await _looked_back(daemon, look)
 
-    @router.get("/history")
-    async def get_history(name: Annotated[str, Query(max_length=1024)]) -> JSONResponse:
+    async def get_history(request: Request) -> JSONResponse:
+        name = asked(request, History).name
+
         def look() -> dict[str, Any]:
-            asked = canonical(name)
+            canonical_name = canonical(name)
             with daemon.past() as past:
-                return {"name": asked, "events": past.events(asked)}
+                return {"name": canonical_name, "events": past.events(canonical_name)}
 
         return await _looked_back(daemon, look)
 
-    return router
+    return [
+        Route("/v1/sources", get_sources),
+        Route("/v1/sources/{name}/refresh", post_refresh, methods=["POST"]),
+        Route("/v1/sources/{name}/accept", post_accept, methods=["POST"]),
+        Route("/v1/rollback", post_rollback, methods=["POST"]),
+        Route("/v1/versions", get_versions),
+        Route("/v1/diff", get_diff),
+        Route("/v1/history", get_history),
+    ]
 
 
 def _unknown(zone: str) -> Refused:

@@ -300,16 +300,6 @@ def test_any_octets_name_a_control_socket_or_are_refused(tmp_path: Path, data: b
 
 # ------- The control socket
 
-
-@contextlib.contextmanager
-def answering(status: int, body: bytes) -> Iterator[Client]:
-    """A client of somebody who has said all that he says before he is asked."""
-    ours, theirs = socket.socketpair()
-    with ours, theirs, patch("dnsblock.client._Connection.connect", lambda self: setattr(self, "sock", ours)):
-        theirs.sendall(b"HTTP/1.1 %d It\r\nContent-Length: %d\r\n\r\n%b" % (status, len(body), body))
-        yield Client(Path("s"))
-
-
 POLICY = Policy(
     Snapshot([(PolicyZone.from_entries("subtree", [Rule(ANSWER)], b"subtree 0 t.me"), None, True, False)], 1),
     *((), cast(Any, SimpleNamespace(in_force={})), NOW),
@@ -335,6 +325,15 @@ def ask(method: str, path: str, query: bytes) -> tuple[int, bytes]:
     scope |= {"query_string": query, "http_version": "1.1", "scheme": "http", "root_path": ""}
     asyncio.run(APP(scope, receive, send))
     return sent[0]["status"], b"".join(message.get("body", b"") for message in sent[1:])
+
+
+@contextlib.contextmanager
+def answering(status: int, body: bytes) -> Iterator[Client]:
+    """A client of somebody who has said all that he says before he is asked."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs, patch("dnsblock.client._Connection.connect", lambda self: setattr(self, "sock", ours)):
+        theirs.sendall(b"HTTP/1.1 %d It\r\nContent-Length: %d\r\n\r\n%b" % (status, len(body), body))
+        yield Client(Path("s"))
 
 
 QUERIES = st.one_of(
