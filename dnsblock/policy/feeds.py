@@ -21,7 +21,7 @@ from dnsblock.policy.download import Download, too_large
 from dnsblock.policy.https import SILENCE_SECONDS, Feed, ask, led_to
 from dnsblock.policy.schedule import retry_after_seconds
 
-__all__ = ["Feed", "FetchFailed", "Fetched", "NotModified", "Validators", "fetch"]
+__all__ = ["Feed", "FetchFailed", "Fetched", "Validators", "fetch"]
 
 PIECE_BYTES = 1 << 18  # handed to a thread at once
 
@@ -62,13 +62,6 @@ class Fetched:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class NotModified:
-    """The list is still the one that the validators came with."""
-
-    seconds: float
-
-
 @dataclass(slots=True)
 class _Arrived:
     """How much of the body has come over the network, and how much the server has announced."""
@@ -82,8 +75,8 @@ class _Arrived:
 
 async def fetch(
     feed: Feed, into: Path, known: Validators | None, progress: Progress | None = None
-) -> Fetched | NotModified:
-    """Downloads the list to `into`, unless it is still the one that is `known`. Raises `FetchFailed`.
+) -> Fetched | None:
+    """Downloads the list to `into`; None where it is still the one that is `known`. Raises `FetchFailed`.
 
     On any error and on cancellation `into` is as it was, and nothing is beside it; only when it is cancelled
     in the last moment, the new list may be there, whole. One fetch at a time for each `into`. `progress` is
@@ -96,7 +89,7 @@ async def fetch(
         async with asyncio.timeout(feed.timeout):
             head = await _receive(feed, known, download, arrived, progress)
         if head is None:
-            return NotModified(time.monotonic() - started)
+            return None
         # The network's time is over: what has arrived as a whole is not thrown away for a slow disk.
         sha256, octets = await _in_thread(download.commit)
         validators, content_type = head

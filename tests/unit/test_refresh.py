@@ -9,8 +9,8 @@ import pytest
 
 from dnsblock.config import Config, load
 from dnsblock.errors import FetchFailed
-from dnsblock.policy import refresh
-from dnsblock.policy.feeds import Feed, NotModified
+from dnsblock.policy import fetching
+from dnsblock.policy.feeds import Feed
 from dnsblock.policy.refresh import FeedState, Hooks, Refresher, download, fetch_missing
 from dnsblock.policy.store import Store
 
@@ -35,7 +35,7 @@ def faulty(monkeypatch: pytest.MonkeyPatch) -> None:
     async def fetch(*_: object) -> None:
         raise ExceptionGroup("many", [OverflowError("no such port")])
 
-    monkeypatch.setattr(refresh, "fetch", fetch)
+    monkeypatch.setattr(fetching, "fetch", fetch)
 
 
 async def nothing(*_: str) -> None:
@@ -75,9 +75,8 @@ def test_a_feed_with_another_answer_is_not_fetched_sooner(
     """Nor later: who reloads each hour has fresh lists all the same."""
     fetched: list[str] = []
 
-    async def fetch(feed: Feed, *_: object) -> NotModified:
+    async def fetch(feed: Feed, *_: object) -> None:
         fetched.append(feed.url)
-        return NotModified(0.0)
 
     def daily(answer: str) -> Config:
         text = CONFIG.replace("every_s: 1,", "every_s: 86400,").replace("nxdomain", answer)
@@ -85,7 +84,7 @@ def test_a_feed_with_another_answer_is_not_fetched_sooner(
         return load(tmp_path / "dnsblock.yaml")
 
     async def run() -> None:
-        monkeypatch.setattr(refresh, "fetch", fetch)
+        monkeypatch.setattr(fetching, "fetch", fetch)
         configs = [daily("nxdomain")]
         refresher = Refresher(Store(config.state), Hooks(nothing, lambda *_: False, lambda *_: None), {})
 

@@ -20,7 +20,7 @@ from dnsblock.config import Config, Zone, load
 from dnsblock.daemon import Daemon
 from dnsblock.errors import Refused
 from dnsblock.policy import records, refresh, texts
-from dnsblock.policy.feeds import Fetched, NotModified, Validators
+from dnsblock.policy.feeds import Fetched, Validators
 from dnsblock.policy.store import Store
 
 from .model import PROTECTED
@@ -142,10 +142,10 @@ class Provider:
             return False
         return True
 
-    async def _download(self, zone: Zone, store: Store) -> Fetched | NotModified:
+    async def _download(self, zone: Zone, store: Store) -> Fetched | None:
         await asyncio.sleep(0)
         if self._sends is None:
-            return NotModified(0.0)
+            return None
         self.put(self._sends)
         return Fetched(store.download(zone.name), "", len(self._sends), Validators(), None, 0.0)
 

@@ -1,0 +1,70 @@
+"""Fetches the feed of a zone, if it is another than the one that is there, and keeps what it is known by."""
+
+import asyncio
+import contextlib
+import json
+import os
+from pathlib import Path
+
+from dnsblock.config import Zone
+from dnsblock.errors import FetchFailed
+from dnsblock.log import fault
+from dnsblock.policy.feeds import Feed, Fetched, Validators, fetch
+from dnsblock.policy.store import Store
+
+
+def feed_of(zone: Zone) -> Feed:
+    """The feed of a zone that has one."""
+    source = zone.source
+    return Feed(
+        str(zone.place),
+        max_bytes=source.max_mb << 20,
+        timeout=source.timeout_s,
+        ca=source.ca,
+        authorization=source.authorization,
+    )
+
+
+async def download(zone: Zone, store: Store) -> Fetched | None:
+    """Fetches the text of a feed; None where it is the one that is there. Raises `FetchFailed` alone."""
+    try:
+        return await _download(zone, store)
+    except FetchFailed:
+        raise
+    except Exception as err:  # whatever it is: DNS, orders and other lists do not end for a feed
+        fault(f"a fault while list {zone.name} was fetched", zone=zone.name)
+        reason = f"a fault in dnsblock ({type(err).__name__}: {err}): it is tried again; report it"
+        raise FetchFailed(str(zone.place).partition("?")[0], "INTERNAL", reason) from err
+
+
+async def _download(zone: Zone, store: Store) -> Fetched | None:
+    into = store.download(zone.name)
+    known = into.with_suffix(".json")
+    validators = await asyncio.to_thread(_validators, zone, into, known)
+    fetched = await fetch(feed_of(zone), into, validators)
+    if fetched is not None:
+        await asyncio.to_thread(_keep_validators, zone, fetched.validators, known)
+    return fetched
+
+
+def _validators(zone: Zone, text: Path, known: Path) -> Validators | None:
+    """What the server is asked by; nothing where that is of another URL, or the text is gone."""
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        kept = json.loads(known.read_bytes())
+        if kept["url"] == str(zone.place) and text.stat().st_size == kept["octets"]:
+            return Validators(kept["etag"], kept["last_modified"])
+    return None
+
+
+def _keep_validators(zone: Zone, validators: Validators, known: Path) -> None:
+    """Without them, the list is fetched whole the next time: nothing worse happens when this fails."""
+    kept = {
+        "url": str(zone.place),
+        "octets": known.with_suffix(".txt").stat().st_size,
+        "etag": validators.etag,
+        "last_modified": validators.last_modified,
+    }
+    half = known.with_suffix(".json.tmp")
+    with contextlib.suppress(OSError):
+        half.write_text(json.dumps(kept))
+        os.replace(half, known)
