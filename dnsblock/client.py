@@ -64,6 +64,10 @@ class Client:
         """Publishes; returns what is served then. Raises `Refused` with every problem."""
         return self._ask("POST", "/v1/reload", timeout=RELOAD_TIMEOUT_SECONDS)
 
+    def work(self) -> dict[str, Any]:
+        """What the daemon is at that a person may wait for."""
+        return self._ask("GET", "/v1/work")
+
     def why(self, name: str, at: str | None = None) -> dict[str, Any]:
         """Why a name is blocked, or is not; or was, at a time."""
         params = {"name": name} if at is None else {"name": name, "at": at}

@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import resource
 import signal
 import socket
 import threading
@@ -19,9 +18,16 @@ from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv6Address
 from typing import Literal
 
-from dnsblock._engine import Engine
+from dnsblock._engine import Engine, Progress
 from dnsblock.config import Config, load
-from dnsblock.errors import HistoryUnwritable, LedgerUnwritable, Problem, Refused, binding_advice
+from dnsblock.errors import (
+    HistoryUnwritable,
+    LedgerUnwritable,
+    Problem,
+    Refused,
+    as_refused,
+    binding_advice,
+)
 from dnsblock.http.api import control_app
 from dnsblock.http.metrics import Metrics, metrics_app
 from dnsblock.http.server import bind_control, bind_metrics, serve
@@ -42,14 +48,13 @@ from dnsblock.policy.rules import engine_settings, worker_count
 from dnsblock.policy.sources import NONE, Lists
 from dnsblock.policy.store import Store
 from dnsblock.policy.texts import sha256_of, text_of
+from dnsblock.process import give_way, signals_into
 from dnsblock.values import Endpoint
 
 TICK_SECONDS = 1.0  # how often engine events are taken, and how late a stepped clock is noticed at most
-CONTROL_NICENESS = 10  # a tenth of a processor that packet threads would use up
 LISTS_PATIENCE = 0.25  # seconds that a reload waits until lists are read already; its orders do not
 CLOCK = "clock"  # the reason of a publish for which only the time has changed
 What = Literal["all", "lists", "ledger"]  # what a publish reads
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +128,7 @@ class Daemon:
         self._listing = asyncio.Lock()
         # Held by the threads that read, also after their callers gave up.
         self._reader_at_work, self._lister_at_work = threading.Lock(), threading.Lock()
+        self.reading: Progress | None = None  # of lists, while some are read
         self._told: dict[str, NotTaken] = {}  # refusals that are on record
         self._publishing = asyncio.Lock()
         self._stopping = False
@@ -160,7 +166,7 @@ class Daemon:
             self._sockets.close()
             self._ledger.close()
             if isinstance(err, OSError):
-                raise _as_refused(err) from err
+                raise as_refused(err) from err
             raise
         self.last_publish = LastPublish(True, self.started_at, "start", "all")
         self.metrics.follow(self.lists.listed, self.feeds)
@@ -177,9 +183,9 @@ class Daemon:
         try:
             async with _servers(self):
                 # Packet threads inherit the blocked signals, so that no signal interrupts their system calls.
-                with _signals_into(self._hangups, self._stops):
+                with signals_into(self._hangups, self._stops):
                     _start(self.engine, self.policy.snapshot, self._rules)
-                _give_way()
+                give_way()
                 self.metrics.published(None, clears=True)
                 await asyncio.to_thread(self._settle, "start", None)
                 async with self._listing:
@@ -274,7 +280,7 @@ class Daemon:
             async with self._reading:
                 return await self._publish_all(reason, started)
         except Exception as err:
-            refused = _as_refused(err)
+            refused = as_refused(err)
             failed: What = "lists" if isinstance(err, ListsRefused) else what
             self.last_publish = LastPublish(False, datetime.now(UTC), reason, failed, str(refused))
             self.metrics.failed(_kind_of(err))
@@ -380,10 +386,19 @@ class Daemon:
 
     def _read_lists(self, only: str | None) -> "_ReadLists":
         """Reads the lists anew; runs in a thread. Raises `Refused`."""
-        with self._lister_at_work:
+        with self._lister_at_work, self._read_in_sight() as progress:
             config = self.config
-            lists = self.lists.read(config, datetime.now(UTC), only=only)
+            lists = self.lists.read(config, datetime.now(UTC), progress, only)
             return _ReadLists(config, lists, tuple(lists.compiled) if only is None else (only,))
+
+    @contextlib.contextmanager
+    def _read_in_sight(self) -> Iterator[Progress]:
+        """While lists are read, one reading at a time: who waits can see how far it is."""
+        self.reading = Progress()
+        try:
+            yield self.reading
+        finally:
+            self.reading = None
 
     def _hooks(self) -> Hooks:
         return Hooks(
@@ -410,7 +425,10 @@ class Daemon:
                 event(logging.WARNING, text)
             config = wanted.model_copy(update={option: getattr(self.config, option) for option in FIXED})
             orders, now = self._ledger.orders, datetime.now(UTC)
-            return read(config, orders, self.lists, now, reads_lists=reads_lists), restart_needed
+            if not reads_lists:
+                return read(config, orders, self.lists, now, reads_lists=False), restart_needed
+            with self._read_in_sight() as progress:
+                return read(config, orders, self.lists, now, progress), restart_needed
 
     async def _publish(
         self,
@@ -601,26 +619,7 @@ def _start(engine: Engine, snapshot: Snapshot, rules: Rules) -> None:
     try:
         engine.start(snapshot, rules)
     except OSError as err:
-        raise _as_refused(err) from err
-
-
-def _give_way() -> None:
-    """Lets packet threads go first where processors are few: compiling ten million names is no hurry.
-
-    Of this thread, and of those that it starts from now on; the packet threads run already.
-    """
-    this = threading.get_native_id()
-    niceness = os.getpriority(os.PRIO_PROCESS, this)
-    os.setpriority(os.PRIO_PROCESS, this, niceness + CONTROL_NICENESS)
-
-
-def raise_descriptor_limit() -> None:
-    """Takes as many descriptors as this process may have: sockets towards upstreams, and TCP clients.
-
-    A shell's usual 1,024 are few for that, and the kernel lets every process raise them to its hard limit.
-    """
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        raise as_refused(err) from err
 
 
 @contextlib.asynccontextmanager
@@ -631,38 +630,6 @@ async def _servers(daemon: Daemon) -> AsyncIterator[None]:
         if daemon.metrics_socket is not None:
             await stack.enter_async_context(serve(metrics_app(daemon.metrics), daemon.metrics_socket))
         yield
-
-
-# ------- Signals -------
-
-
-@contextlib.contextmanager
-def _signals_into(
-    hangups: asyncio.Queue[signal.Signals], stops: asyncio.Queue[signal.Signals]
-) -> Iterator[None]:
-    """Puts signals into queues from the end of this block on; inside it they are blocked.
-
-    A handler only puts a word into the queue, so that two SIGHUPs are two publishes in a row, not a race.
-    """
-    queues = {signal.SIGHUP: hangups, **dict.fromkeys(STOP_SIGNALS, stops)}
-    signal.pthread_sigmask(signal.SIG_BLOCK, queues)
-    loop = asyncio.get_running_loop()
-    for number, queue in queues.items():
-        loop.add_signal_handler(number, queue.put_nowait, number)
-    yield
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, queues)
-
-
-# ------- Errors -------
-
-
-def _as_refused(err: Exception) -> Refused:
-    """What went wrong, in one form for callers, log and status."""
-    if isinstance(err, Refused):
-        return err
-    if isinstance(err, OSError):
-        return Refused([Problem(str(err.filename or "dnsblock"), None, "", err.strerror or str(err))])
-    return Refused([Problem("dnsblock", None, "", str(err) or type(err).__name__)])
 
 
 def _kind_of(err: Exception) -> str:

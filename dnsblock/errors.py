@@ -57,6 +57,15 @@ class Refused(Exception):  # noqa: N818  # house style: named for what happened
         return [problem.as_json() for problem in self.problems]
 
 
+def as_refused(err: Exception) -> Refused:
+    """What went wrong, in one form for callers, log and status."""
+    if isinstance(err, Refused):
+        return err
+    if isinstance(err, OSError):
+        return Refused([Problem(str(err.filename or "dnsblock"), None, "", err.strerror or str(err))])
+    return Refused([Problem("dnsblock", None, "", str(err) or type(err).__name__)])
+
+
 def binding_advice(err: OSError, option: str) -> str:
     """What to do about an address that cannot be listened on; `option` is where it was configured."""
     match err.errno:

@@ -16,7 +16,7 @@ from dnsblock import __version__
 from dnsblock.cli import lists
 from dnsblock.cli.common import EXIT_CODES, client_of, common, local_time, print_table
 from dnsblock.cli.impact import impact
-from dnsblock.cli.progress import reading
+from dnsblock.cli.progress import reading, working
 from dnsblock.errors import Exit, printable
 
 if TYPE_CHECKING:
@@ -51,7 +51,8 @@ def serve(config_path: Path, as_json: bool) -> None:
 
     from dnsblock import log
     from dnsblock.config import load
-    from dnsblock.daemon import Daemon, raise_descriptor_limit
+    from dnsblock.daemon import Daemon
+    from dnsblock.process import raise_descriptor_limit
 
     raise_descriptor_limit()
     config = load(config_path)
@@ -136,7 +137,9 @@ def reload(config_path: Path, as_json: bool) -> None:
     Returns when the new snapshot answers queries. When something is refused, every problem is printed and
     what was enforced goes on being enforced.
     """
-    published = client_of(config_path).reload()
+    client = client_of(config_path)
+    with working(client, quiet=as_json):
+        published = client.reload()
     if as_json:
         click.echo(json.dumps(published))
         return

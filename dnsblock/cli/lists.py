@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from dnsblock.cli.common import EXIT_CODES, client_of, common, local_time, print_table
+from dnsblock.cli.progress import working
 from dnsblock.errors import Exit, printable
 
 LINES_SHOWN = 10  # of each kind; --json has a hundred
@@ -97,7 +98,9 @@ def print_refused(sources: list[dict[str, Any]]) -> None:
 @common
 def refresh(config_path: Path, as_json: bool, zone: str) -> None:
     """Fetch the feed of ZONE now, and publish what came; or read its files anew."""
-    answer = client_of(config_path).refresh(zone)
+    client = client_of(config_path)
+    with working(client, quiet=as_json):
+        answer = client.refresh(zone)
     if as_json:
         click.echo(json.dumps(answer))
     else:
@@ -116,7 +119,9 @@ def accept(config_path: Path, as_json: bool, zone: str, digest: str, reason: str
 
     The digest stands in the refusal: what is accepted is that text, and no other.
     """
-    answer = client_of(config_path).accept(zone, digest, who=getpass.getuser(), reason=reason)
+    client = client_of(config_path)
+    with working(client, quiet=as_json):
+        answer = client.accept(zone, digest, who=getpass.getuser(), reason=reason)
     if as_json:
         click.echo(json.dumps(answer))
     else:

@@ -43,6 +43,17 @@ def control_app(daemon: "Daemon") -> Starlette:
     async def get_status(_: Request) -> JSONResponse:
         return JSONResponse(status(daemon))
 
+    async def get_work(_: Request) -> JSONResponse:
+        """What a person may be waiting for: how much of a feed has come, and how much of lists was read."""
+        fetching = {
+            zone: {"octets": octets, "announced": announced}
+            for zone, (octets, announced) in daemon.refresher.fetching.items()
+        }
+        reading = daemon.reading
+        return JSONResponse(
+            {"fetching": fetching, "reading": None if reading is None else {"octets": reading.octets}}
+        )
+
     async def post_reload(_: Request) -> JSONResponse:
         """Answers when the new snapshot is served, or says why it is not."""
         try:
@@ -73,6 +84,7 @@ def control_app(daemon: "Daemon") -> Starlette:
     return Starlette(
         routes=[
             Route("/v1/status", get_status),
+            Route("/v1/work", get_work),
             Route("/v1/reload", post_reload, methods=["POST"]),
             Route("/v1/why", get_why),
             Route("/v1/cache/purge", post_purge, methods=["POST"]),

@@ -9,7 +9,7 @@ from pathlib import Path
 from dnsblock.config import Zone
 from dnsblock.errors import FetchFailed
 from dnsblock.log import fault
-from dnsblock.policy.feeds import Feed, Fetched, Validators, fetch
+from dnsblock.policy.feeds import Feed, Fetched, Progress, Validators, fetch
 from dnsblock.policy.store import Store
 
 
@@ -25,10 +25,10 @@ def feed_of(zone: Zone) -> Feed:
     )
 
 
-async def download(zone: Zone, store: Store) -> Fetched | None:
+async def download(zone: Zone, store: Store, progress: Progress | None) -> Fetched | None:
     """Fetches the text of a feed; None where it is the one that is there. Raises `FetchFailed` alone."""
     try:
-        return await _download(zone, store)
+        return await _download(zone, store, progress)
     except FetchFailed:
         raise
     except Exception as err:  # whatever it is: DNS, orders and other lists do not end for a feed
@@ -37,11 +37,11 @@ async def download(zone: Zone, store: Store) -> Fetched | None:
         raise FetchFailed(str(zone.place).partition("?")[0], "INTERNAL", reason) from err
 
 
-async def _download(zone: Zone, store: Store) -> Fetched | None:
+async def _download(zone: Zone, store: Store, progress: Progress | None) -> Fetched | None:
     into = store.download(zone.name)
     known = into.with_suffix(".json")
     validators = await asyncio.to_thread(_validators, zone, into, known)
-    fetched = await fetch(feed_of(zone), into, validators)
+    fetched = await fetch(feed_of(zone), into, validators, progress)
     if fetched is not None:
         await asyncio.to_thread(_keep_validators, zone, fetched.validators, known)
     return fetched

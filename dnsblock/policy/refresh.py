@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dnsblock.policy.feeds import Fetched
 
 MAX_PAUSE_SECONDS = 60.0  # until a list is looked at again that could not be read, however often that was
+OctetsTold = Callable[[int, int | None], None]  # how many have come, and how many were announced
 TICK_SECONDS = 1.0  # how soon a zone that is new in the configuration is followed
 
 
@@ -53,6 +54,7 @@ class Refresher:
         self._locks: dict[str, asyncio.Lock] = {}
         self._followed: dict[str, Zone] = {}  # as they were when their feeds were last waited for
         self.states = {zone: FeedState(fetched_at=at) for zone, at in fetched.items()}
+        self.fetching: dict[str, tuple[int, int | None]] = {}  # octets that have come, and were announced
 
     async def run(self, config: Callable[[], Config]) -> None:
         """Follows what the configuration of each moment names, until it is cancelled."""
@@ -79,12 +81,14 @@ class Refresher:
         """Fetches a feed now, and publishes what came. Raises `FetchFailed` and `Refused`."""
         async with self._locks.setdefault(zone.name, asyncio.Lock()):
             try:
-                fetched = await download(zone, self._store)
+                fetched = await download(zone, self._store, self._follow_download(zone))
             except FetchFailed as err:
                 _tell(zone, err)
                 self._hooks.fetched(zone.name, err.code)
                 self._note(zone, error=str(err), error_code=err.code)
                 raise
+            finally:
+                self.fetching.pop(zone.name, None)
             self._hooks.fetched(zone.name, "not_modified" if fetched is None else "ok")
             self._note(zone, fetched_at=datetime.now(UTC), error=None, error_code=None)
             if fetched is not None:
@@ -93,6 +97,12 @@ class Refresher:
             # Not modified is what was downloaded last, which need not have been judged, or put on record.
             if fetched is not None or await asyncio.to_thread(self._hooks.is_changed, zone, Watch()):
                 await self._hooks.publish(f"feed {zone.name}", zone.name)
+
+    def _follow_download(self, zone: Zone) -> OctetsTold:
+        def follow(octets: int, announced: int | None) -> None:
+            self.fetching[zone.name] = (octets, announced)
+
+        return follow
 
     async def _follow_feed(self, zone: Zone) -> None:
         schedule = Schedule(zone.every_seconds)
@@ -148,12 +158,12 @@ def _tell(zone: Zone, err: FetchFailed) -> None:
     event(logging.ERROR, text, zone=zone.name, code=err.code)
 
 
-async def download(zone: Zone, store: Store) -> "Fetched | None":
+async def download(zone: Zone, store: Store, progress: OctetsTold | None = None) -> "Fetched | None":
     """The text of a feed, fetched; None where it is the one that is there. Raises `FetchFailed` alone."""
     # Here, since where there is no feed, a start can do without httpx: it takes a sixth of its time.
     from dnsblock.policy import fetching
 
-    return await fetching.download(zone, store)
+    return await fetching.download(zone, store, progress)
 
 
 def fetch_missing(config: Config, store: Store) -> dict[str, datetime]:

@@ -13,7 +13,7 @@ LAYERS = [
     {"cli"},
     {"daemon"},
     {"http"},
-    {"policy", "log", "notify"},
+    {"policy", "log", "notify", "process"},
     {"orders"},
     {"config"},
     {"values"},
