@@ -214,6 +214,7 @@ pub fn make(records: &[Record<'_>], bits: u32, encoder: &Encoder) -> Result<(Hea
     let mut index: Vec<u64> = Vec::with_capacity(buckets + 1);
     let mut data = Vec::with_capacity(records.len() * BUCKET);
     let (mut text, mut codes, mut lengths) = (Text::default(), Vec::new(), Vec::new());
+    let (mut other, mut other_codes) = (Text::default(), Vec::new());
     let mut left = records;
     for bucket in 0..buckets {
         let rest = |record: &Record<'_>| Rest::of(record.hash, bits);
@@ -231,11 +232,21 @@ pub fn make(records: &[Record<'_>], bits: u32, encoder: &Encoder) -> Result<(Hea
             let rest = rest(record);
             filter[rest.place(filter_words as u32)] |= rest.filter_bits();
             data.push(rest.fingerprint());
-            text.take(record.text);
+        }
+        for both in own.chunks(2) {
             let start = codes.len();
-            encoder.encode(&text, &mut codes);
+            text.take(both[0].text);
             // No code stands for less than a character.
-            lengths.push((codes.len() - start) as u8);
+            if let Some(second) = both.get(1) {
+                other.take(second.text);
+                other_codes.clear();
+                encoder.encode_both([&text, &other], [&mut codes, &mut other_codes]);
+                lengths.extend([(codes.len() - start) as u8, other_codes.len() as u8]);
+                codes.extend_from_slice(&other_codes);
+            } else {
+                encoder.encode(&text, &mut codes);
+                lengths.push((codes.len() - start) as u8);
+            }
         }
         data.extend_from_slice(&lengths);
         for record in own {

@@ -199,8 +199,29 @@ impl Encoder {
         self.each(text, |code| out.push(code));
     }
 
-    fn each(&self, text: &Text, mut take: impl FnMut(u8)) {
-        let mut at = 0;
+    /// Appends the codes of two names, each to its own. Where the next code begins is known
+    /// only when the one before was found in memory: one name waits while the other is read.
+    pub fn encode_both(&self, texts: [&Text; 2], out: [&mut Vec<u8>; 2]) {
+        let [first, second] = texts;
+        let [first_out, second_out] = out;
+        let (mut at, mut at_second) = (0, 0);
+        while at < first.length() && at_second < second.length() {
+            let code = self.longest(first.word(at), first.length() - at);
+            let code_second = self.longest(second.word(at_second), second.length() - at_second);
+            first_out.push(code);
+            second_out.push(code_second);
+            at += usize::from(self.symbols.0[code as usize].length);
+            at_second += usize::from(self.symbols.0[code_second as usize].length);
+        }
+        self.each_from(first, at, |code| first_out.push(code));
+        self.each_from(second, at_second, |code| second_out.push(code));
+    }
+
+    fn each(&self, text: &Text, take: impl FnMut(u8)) {
+        self.each_from(text, 0, take);
+    }
+
+    fn each_from(&self, text: &Text, mut at: usize, mut take: impl FnMut(u8)) {
         while at < text.length() {
             let code = self.longest(text.word(at), text.length() - at);
             take(code);
@@ -263,6 +284,26 @@ mod tests {
             assert!(symbols.spell(&codes, &text(name), 0));
             for other in [format!("{name}a"), format!("x{name}"), name.replace("site", "side")] {
                 assert_eq!(symbols.spell(&codes, &text(&other), 0), other == name, "{name} for {other}");
+            }
+        }
+    }
+
+    #[test]
+    fn two_names_at_once_are_written_as_one_after_the_other() {
+        let sample = sample();
+        let encoder = trained(&sample);
+        let written = |name: &str| {
+            let mut codes = Vec::new();
+            encoder.encode(&text(name), &mut codes);
+            codes
+        };
+        let longest = "z9_-".repeat(63);
+        for name in ["", "a", "q.zz", &longest, &sample[7]] {
+            for other in ["", "b", &longest, &sample[8]] {
+                let (mut codes, mut others) = (vec![1], vec![2, 3]);
+                encoder.encode_both([&text(name), &text(other)], [&mut codes, &mut others]);
+                assert_eq!(codes, [&[1], &written(name)[..]].concat());
+                assert_eq!(others, [&[2, 3], &written(other)[..]].concat());
             }
         }
     }
