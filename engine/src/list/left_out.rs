@@ -3,6 +3,7 @@
 //! country; left out, it does no harm, and it is told.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 
 use super::Reason;
 use crate::name::{Name, Walk};
@@ -24,14 +25,32 @@ const FILTER: usize = 1 << 17;
 
 pub struct LeftOut {
     filter: Vec<u64>,
-    known: HashMap<u64, u8>,
+    known: HashMap<u64, u8, BuildHasherDefault<Hashed>>,
+}
+
+/// What is looked up is a hash already, and what is known is nobody's choice who writes a list.
+#[derive(Default)]
+struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("a hash is written as a number");
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 impl LeftOut {
     /// Names that are public suffixes, names whose children all are (`*.` in the public
     /// suffix list), names that are none all the same (`!`), and protected names.
     pub fn new(suffixes: &[Name], parents: &[Name], exceptions: &[Name], protected: &[Name]) -> LeftOut {
-        let mut left_out = LeftOut { filter: vec![0; FILTER / 64], known: HashMap::new() };
+        let mut left_out = LeftOut { filter: vec![0; FILTER / 64], known: HashMap::default() };
         for (names, bit) in
             [(suffixes, SUFFIX), (parents, PARENT), (exceptions, NO_SUFFIX), (protected, PROTECTED)]
         {

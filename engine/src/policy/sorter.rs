@@ -12,7 +12,7 @@ const REPEATS_TOLD: usize = 100;
 
 /// The entries of one range of hashes, each name once.
 pub struct Sorted {
-    octets: Vec<u8>,
+    texts: Vec<u8>,
     entries: Vec<Entry>,
 }
 
@@ -29,7 +29,7 @@ impl Sorted {
     pub fn records(&self) -> impl Iterator<Item = Record<'_>> + Clone {
         self.entries.iter().map(|entry| Record {
             hash: entry.hash,
-            text: &self.octets[entry.at as usize..entry.at as usize + usize::from(entry.length)],
+            text: &self.texts[entry.at as usize..entry.at as usize + usize::from(entry.length)],
             scope: entry.scope,
         })
     }
@@ -65,15 +65,17 @@ impl<'a> Sorter<'a> {
             same.sort_unstable_by(|a, b| item(a.1).text.cmp(item(b.1).text).then(a.1.cmp(&b.1)));
         }
         let mut entries = Vec::with_capacity(items.len());
+        // In their order, since they are read more than once: from here on one after the other.
+        let mut texts = Vec::with_capacity(octets.len() - items.len() * Item::LEAST);
         let is_same = |a: &(u64, u32), b: &(u64, u32)| a.0 == b.0 && item(a.1).text == item(b.1).text;
         for same in items.chunk_by(is_same) {
             let first = item(same[0].1);
             let scope = self.merge(same.iter().map(|&(_, at)| item(at)));
-            let text = first.text.as_ptr() as usize - octets.as_ptr() as usize;
             let length = first.text.len() as u8;
-            entries.push(Entry { hash: first.hash, at: text as u32, length, scope });
+            entries.push(Entry { hash: first.hash, at: texts.len() as u32, length, scope });
+            texts.extend_from_slice(first.text);
         }
-        Sorted { octets, entries }
+        Sorted { texts, entries }
     }
 
     /// What all entries about one name say together, and what becomes of their lines.

@@ -111,6 +111,9 @@ const HEAD: usize = 14;
 const FEW_RULES: u32 = 15;
 
 impl<'a> Item<'a> {
+    /// Octets that each takes beside its text, or a few more.
+    pub const LEAST: usize = HEAD;
+
     fn write(&self, out: &mut Vec<u8>) {
         let rule = self.rule.min(FEW_RULES);
         let flags = self.scope as u8
