@@ -1,16 +1,14 @@
 """Compiles the text of a list, as the configuration says, through the engine."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
 from dnsblock._engine import CompiledList, Names, Progress, compile_list
 from dnsblock.config import Config, Zone
-from dnsblock.orders.guards import public_suffixes
+from dnsblock.orders.guards import public_suffixes, public_suffixes_digest
 
 COMPILER = 2  # goes up whenever the same text would compile to other names
 
@@ -41,7 +39,7 @@ class Options:
             column=source.column,
             separator="\t" if source.separator == "tab" else source.separator,
             repair=tuple(sorted(source.repair)),
-            public_suffixes=_suffixes_digest() if leaves_out else None,
+            public_suffixes=public_suffixes_digest() if leaves_out else None,
             protected=tuple(sorted(config.protected)) if is_block else (),
         )
 
@@ -52,7 +50,7 @@ class Options:
         if config is None:
             return cls(COMPILER, None, match, 1, ",", repair, public_suffixes=None, protected=())
         protected = tuple(sorted(config.protected))
-        return cls(COMPILER, None, match, 1, ",", repair, _suffixes_digest(), protected)
+        return cls(COMPILER, None, match, 1, ",", repair, public_suffixes_digest(), protected)
 
     @property
     def text(self) -> str:
@@ -107,8 +105,3 @@ def formats_of(compiled: CompiledList) -> str:
     """The formats that a list was read in; of a folder they may be several."""
     naming = {form for form, lines in compiled.formats if lines}
     return ", ".join(sorted(naming or {form for form, _ in compiled.formats}))
-
-
-@lru_cache(maxsize=1)
-def _suffixes_digest() -> str:
-    return hashlib.sha256(json.dumps(public_suffixes()).encode()).hexdigest()
