@@ -32,9 +32,11 @@ class Loaded:
 def measure_loading(server: Server, lists: Path, names: int) -> Loaded:
     """Afterwards the server runs, with the whole list."""
     server.start(lists / "one.txt")
+    server.settle()
     empty = processes.rss_kib(server.pid)
     server.stop()
     seconds = server.start(lists / "names.txt")
+    server.settle()
     loaded, peak = processes.rss_kib(server.pid), processes.rss_kib(server.pid, "VmHWM")
     again = reload = None
     if isinstance(server, Daemon):

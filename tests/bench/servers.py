@@ -64,6 +64,9 @@ class Server:
         processes.wait_until(lambda: self.is_ready(last), self.process, "it blocks", self.setting.patience)
         return time.monotonic() - began
 
+    def settle(self) -> None:
+        """Wait until it has done what it does after its first answer."""
+
     def is_ready(self, last: str) -> bool:
         return processes.is_blocked(self.port, last)
 
@@ -127,6 +130,22 @@ class Daemon(Server):
     @property
     def control(self) -> Path:
         return self.folder / "control.sock"
+
+    def start_again(self, names: Path) -> float:
+        self._log_before = self._log_octets()
+        return super().start_again(names)
+
+    def settle(self) -> None:
+        def is_settled() -> bool:
+            with (self.folder / "log").open("rb") as log:
+                log.seek(self._log_before)
+                return b'"event": "ready"' in log.read()
+
+        processes.wait_until(is_settled, self.process, "it is ready", self.setting.patience)
+
+    def _log_octets(self) -> int:
+        log = self.folder / "log"
+        return log.stat().st_size if log.exists() else 0
 
     def command(self, names: Path) -> list[str]:
         self.orders.mkdir(exist_ok=True)
