@@ -124,13 +124,13 @@ class Daemon:
         self.metrics = Metrics(self)
         self._hangups: asyncio.Queue[signal.Signals] = asyncio.Queue()
         self._stops: asyncio.Queue[signal.Signals] = asyncio.Queue()
-        self._reading = asyncio.Lock()
-        self._listing = asyncio.Lock()
+        self._reading, self._listing = asyncio.Lock(), asyncio.Lock()
         # Held by the threads that read, also after their callers gave up.
         self._reader_at_work, self._lister_at_work = threading.Lock(), threading.Lock()
         self.reading: Progress | None = None  # of lists, while some are read
         self._told: dict[str, NotTaken] = {}  # refusals that are on record
         self._publishing = asyncio.Lock()
+        self._has_new = asyncio.Event()  # versions of lists
         self._stopping = False
         self._sockets = contextlib.ExitStack()
         self._ledger = Ledger.open(config.state)
@@ -197,11 +197,11 @@ class Daemon:
                 async with asyncio.TaskGroup() as tasks:
                     follow_lists = self.refresher.run(lambda: self.config)
                     follow = (self._follow_clock(), self._follow_hangups(), follow_lists)
-                    followers = [tasks.create_task(task) for task in follow]
+                    followers = [tasks.create_task(task) for task in (*follow, self._follow_changes())]
                     await self._stops.get()
+                    self._stopping = True
                     for follower in followers:
                         follower.cancel()
-                self._stopping = True
                 self.trials.stop()
                 notify(STOPPING=1)
                 event(logging.INFO, "stopping: answering what was asked; a second signal ends it at once")
@@ -239,6 +239,13 @@ class Daemon:
                 except Refused:
                     # What was served is served on, and the next tick tries again.
                     await asyncio.sleep(TICK_SECONDS)
+
+    async def _follow_changes(self) -> None:
+        """Keeps by name what new versions of lists have changed."""
+        while True:
+            self._has_new.clear()
+            await asyncio.to_thread(records.sort_changes, self.store, lambda: self._stopping)
+            await self._has_new.wait()
 
     def _seconds_to_next_change(self) -> float:
         due = self.policy.state.next_change_at
@@ -459,6 +466,8 @@ class Daemon:
             self._tell(reason, what, done.policy, before, started)
             snapshot = done.policy.snapshot
             changed = snapshot.serial != before
+            if is_new:
+                self._has_new.set()
             if changed or is_new:
                 await asyncio.to_thread(self._settle, reason, lists_before)
             if done.failure is not None:

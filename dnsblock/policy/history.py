@@ -159,6 +159,13 @@ class History:
             raise self._unknown(zone, a, b, "not known: a version between them was compared with nothing")
         return changes.between(self._file, span, found["changes"] or 0, backwards=a > b)
 
+    def sort(self) -> Iterator[None]:
+        """Keeps by name what large versions changed, a part with each step; looking back is slow until then.
+
+        Raises `HistoryUnwritable`; what was left is begun again when it is called again.
+        """
+        return changes.sort(self._file)
+
     def events_of(self, zone: str, name: str) -> tuple[NameEvent, ...]:
         """What versions changed for a name, oldest first. That the first one listed it is no change."""
         return changes.of_name(self._file, self._zone_id(zone), name)

@@ -4,17 +4,24 @@ A year of updates may be 26 million changes. By name they are a primary key away
 small compressed piece for each version, so that two neighbours are compared without reading the rest.
 """
 
+import io
+import itertools
 import zlib
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from operator import attrgetter
 from sqlite3 import Connection
 
+from dnsblock.errors import Problem, Refused
 from dnsblock.policy.history_facts import Change, NameEvent
 from dnsblock.policy.history_file import HistoryFile, damaged, time_of
 
 # How many changes are sorted in memory to compare two versions: about 20 MB. For more, the table is read.
 SORTED_IN_MEMORY = 100_000
+# Octets of a difference that are kept by name before the version is enforced: about 130,000 changes, and a
+# second. Of a larger one the piece is searched until `sort` has kept it by name as well.
+SORTED_AT_ONCE = 4 << 20
+SORTED_IN_A_ROW = 10_000  # lines in a transaction, a tenth of a second: others who write wait for one at most
 
 
 def insert(database: Connection, zone: int, number: int, difference: bytes) -> tuple[int, int]:
@@ -22,20 +29,46 @@ def insert(database: Connection, zone: int, number: int, difference: bytes) -> t
 
     One with another scope is counted in both. Raises `ValueError` for what is not a difference.
     """
-    changes = _parse(difference)
-    database.execute("INSERT INTO differences VALUES (?, ?, ?)", (zone, number, zlib.compress(difference)))
+    level = -1
+    if len(difference) > SORTED_AT_ONCE:
+        level = 1  # a fifth of the time, for half as many octets more
+        database.execute("INSERT INTO unsorted VALUES (?, ?)", (zone, number))
+    else:
+        _sort_in(database, zone, number, _parse(difference.splitlines()))
+    piece = zlib.compress(difference, level)
+    database.execute("INSERT INTO differences VALUES (?, ?, ?)", (zone, number, piece))
+    added, removed = (difference.startswith(sign) + difference.count(b"\n" + sign) for sign in (b"+", b"-"))
+    return added, removed
+
+
+def sort(file: HistoryFile) -> Iterator[None]:
+    """Keeps by name, too, what large versions changed: a part with each step. Raises `HistoryUnwritable`.
+
+    One that was broken off is begun again.
+    """
+    for row in file.rows("SELECT zone, number FROM unsorted"):
+        zone, number = row["zone"], row["number"]
+        lines = io.BytesIO(_piece(file, zone, number))
+        while some := list(itertools.islice(lines, SORTED_IN_A_ROW)):
+            with file.writing() as database:
+                _sort_in(database, zone, number, _parsed(file, number, some))
+            yield
+        with file.writing() as database:
+            database.execute("DELETE FROM unsorted WHERE zone = ? AND number = ?", (zone, number))
+
+
+def _sort_in(database: Connection, zone: int, number: int, changes: list[Change]) -> None:
     words = {word for change in changes for word in (change.before, change.after) if word is not None}
     database.executemany(
         "INSERT INTO scopes (word) VALUES (?) ON CONFLICT DO NOTHING", [(word,) for word in sorted(words)]
     )
     scopes = {row["word"]: row["id"] for row in database.execute("SELECT * FROM scopes")}
+    # What was there already: the other of the two lines about a name, or of a sorting that was broken off.
     database.executemany(
-        "INSERT INTO changes VALUES (?, ?, ?, ?, ?)",
+        "INSERT INTO changes VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+        "before = coalesce(excluded.before, before), after = coalesce(excluded.after, after)",
         ((zone, c.name, number, scopes.get(c.before), scopes.get(c.after)) for c in changes),
     )
-    added = sum(change.after is not None for change in changes)
-    removed = sum(change.before is not None for change in changes)
-    return added, removed
 
 
 def of_name(file: HistoryFile, zone: int, name: str) -> tuple[NameEvent, ...]:
@@ -44,12 +77,28 @@ def of_name(file: HistoryFile, zone: int, name: str) -> tuple[NameEvent, ...]:
         "SELECT number, accepted_at, old.word AS before, new.word AS after "
         "FROM changes JOIN versions USING (zone, number) "
         "LEFT JOIN scopes AS old ON old.id = before LEFT JOIN scopes AS new ON new.id = after "
-        "WHERE changes.zone = ? AND changes.name = ? ORDER BY number",
+        "WHERE changes.zone = ? AND changes.name = ? AND number NOT IN "
+        "(SELECT number FROM unsorted WHERE unsorted.zone = changes.zone) ORDER BY number",
         (zone, name),
     )
-    return tuple(
+    events = [
         NameEvent(row["number"], time_of(row["accepted_at"]), row["before"], row["after"]) for row in rows
-    )
+    ]
+    return tuple(sorted([*events, *_of_name_in_unsorted(file, zone, name)], key=attrgetter("version")))
+
+
+def _of_name_in_unsorted(file: HistoryFile, zone: int, name: str) -> Iterator[NameEvent]:
+    for row in file.rows(
+        "SELECT number, accepted_at FROM unsorted JOIN versions USING (zone, number) WHERE zone = ?", (zone,)
+    ):
+        piece = b"\n" + _piece(file, zone, row["number"])
+        end, lines = b" " + name.encode("ascii", "replace") + b"\n", []
+        at = piece.find(end)
+        while at >= 0:
+            lines.append(piece[piece.rindex(b"\n", 0, at) + 1 : at + len(end) - 1])
+            at = piece.find(end, at + 1)
+        for change in _parsed(file, row["number"], lines):
+            yield NameEvent(row["number"], time_of(row["accepted_at"]), change.before, change.after)
 
 
 def between(file: HistoryFile, span: dict[str, int], count: int, *, backwards: bool) -> Iterator[Change]:
@@ -58,12 +107,21 @@ def between(file: HistoryFile, span: dict[str, int], count: int, *, backwards: b
     `span` is `zone`, `older` and `newer`. Backwards is from the newer to the older one.
     """
     if count > SORTED_IN_MEMORY:
+        _ensure_sorted(file, span)
         changes = _in_order_of_names(file, span)
     else:
         # Sorting is stable: what several versions did to a name stays in their order.
         changes = iter(sorted(_in_order_of_versions(file, span), key=attrgetter("name")))
     for change in _net(changes):
         yield Change(change.name, change.after, change.before) if backwards else change
+
+
+def _ensure_sorted(file: HistoryFile, span: dict[str, int]) -> None:
+    for row in file.rows(
+        "SELECT number FROM unsorted WHERE zone = :zone AND number > :older AND number <= :newer", span
+    ):
+        reason = "has changed so much that it is still being put on record by name: ask again in a minute"
+        raise Refused([Problem(str(file.path), None, f"version {row['number']}", reason)])
 
 
 def _net(changes: Iterable[Change]) -> Iterator[Change]:
@@ -80,11 +138,8 @@ def _in_order_of_versions(file: HistoryFile, span: dict[str, int]) -> Iterator[C
         "WHERE zone = :zone AND number > :older AND number <= :newer ORDER BY number",
         span,
     ):
-        try:
-            changes = _parse(zlib.decompress(row["compressed"]))
-        except (zlib.error, ValueError) as err:
-            raise damaged(file.path, f"difference of version {row['number']}") from err
-        yield from changes
+        piece = _unpacked(file, row["number"], row["compressed"])
+        yield from _parsed(file, row["number"], piece.splitlines())
 
 
 def _in_order_of_names(file: HistoryFile, span: dict[str, int]) -> Iterator[Change]:
@@ -97,12 +152,37 @@ def _in_order_of_names(file: HistoryFile, span: dict[str, int]) -> Iterator[Chan
         yield Change(row["name"], row["before"], row["after"])
 
 
-def _parse(difference: bytes) -> list[Change]:
-    """The changes of one version, by name: in the table's order neighbours are written together."""
+def _piece(file: HistoryFile, zone: int, number: int) -> bytes:
+    """The lines of a version's difference."""
+    query = "SELECT compressed FROM differences WHERE zone = ? AND number = ?"
+    (row,) = file.rows(query, (zone, number))
+    return _unpacked(file, number, row["compressed"])
+
+
+def _unpacked(file: HistoryFile, number: int, piece: bytes) -> bytes:
+    try:
+        return zlib.decompress(piece)
+    except zlib.error as err:
+        raise _rotten(file, number) from err
+
+
+def _parsed(file: HistoryFile, number: int, lines: Iterable[bytes]) -> list[Change]:
+    try:
+        return _parse(lines)
+    except ValueError as err:
+        raise _rotten(file, number) from err
+
+
+def _rotten(file: HistoryFile, number: int) -> Refused:
+    return damaged(file.path, f"difference of version {number}")
+
+
+def _parse(lines: Iterable[bytes]) -> list[Change]:
+    """The changes that lines tell, by name: in the table's order neighbours are written together."""
     before: dict[str, str] = {}
     after: dict[str, str] = {}
-    for line in difference.splitlines():
-        sign, scope, name = line.decode("ascii").split(" ")
+    for line in lines:
+        sign, scope, name = line.decode("ascii").rstrip("\n").split(" ")
         side = {"-": before, "+": after}.get(sign)
         if side is None or name in side:
             raise ValueError(f"not a line of a difference, or the second one for its name: {line!r}")

@@ -15,7 +15,7 @@ from typing import Self
 from dnsblock.errors import HistoryUnwritable, Problem, Refused
 
 FILE = "lists.sqlite"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 Values = Sequence[object] | Mapping[str, object]  # for the `?` of a query, or for its `:names`
 BUSY_SECONDS = 10  # readers hold nobody up; this is for a backup or a person with the sqlite3 shell
 
@@ -78,6 +78,12 @@ CREATE TABLE differences (
     compressed BLOB NOT NULL,  -- zlib
     PRIMARY KEY (zone, number)
 );
+-- Versions whose changes are not all in `changes` yet.
+CREATE TABLE unsorted (
+    zone INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    PRIMARY KEY (zone, number)
+) WITHOUT ROWID;
 CREATE TABLE scopes (id INTEGER PRIMARY KEY, word TEXT NOT NULL UNIQUE);
 CREATE TABLE changes (
     zone INTEGER NOT NULL,

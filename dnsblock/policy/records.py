@@ -2,7 +2,8 @@
 
 import json
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from dnsblock.config import Config, HistoryOptions
@@ -11,8 +12,11 @@ from dnsblock.log import event
 from dnsblock.policy.history_facts import Published, Refusal, Version
 from dnsblock.policy.reading import NotTaken
 from dnsblock.policy.sources import Lists
+from dnsblock.policy.store import Store
 from dnsblock.policy.texts import text_of
 
+END = object()
+OTHERS_SECONDS = 0.01  # between two steps, in which others may look into the history
 VERSIONS = 100  # of which texts are kept as long as there is a compiled file, at least
 
 
@@ -82,6 +86,23 @@ def keep_texts(lists: Lists, generations: int) -> None:
             lists.store.drop_texts(zone, kept)
     except (Refused, OSError) as err:
         event(logging.ERROR, f"the text of a list could not be kept: {err}")
+
+
+def sort_changes(store: Store, is_stopping: Callable[[], bool]) -> None:
+    """Keeps by name what large versions changed: a million changes take ten seconds, and nobody waits."""
+    try:
+        with store.history() as history:
+            steps = history.sort()
+        while not is_stopping():
+            with store.history():
+                if next(steps, END) is END:
+                    return
+            time.sleep(OTHERS_SECONDS)
+    except (HistoryUnwritable, Refused) as err:
+        text = (
+            f"what a list changed could not be kept by name, and is tried again with its next version: {err}"
+        )
+        event(logging.ERROR, text)
 
 
 def keep_missing_texts(lists: Lists, config: Config) -> None:

@@ -169,6 +169,13 @@ class Subject(Asking):
         assert rest == b"", f"stdout is one line with --json, and then: {rest!r}"
         return code
 
+    def kill(self) -> None:
+        """As the kernel does when memory is short."""
+        self.process.kill()
+        self.process.wait(10)
+        self.process.stdout.close()
+        self.process = None
+
     def restart(self) -> dict:
         assert self.stop() == 0
         return self.launch()

@@ -4,7 +4,6 @@ import gzip
 import os
 import resource
 import shutil
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
@@ -221,14 +220,6 @@ def test_a_compiled_list_that_is_damaged_while_it_is_served_goes_on_being_served
 # ------- Killed -------
 
 
-def kill(subject: Subject) -> None:
-    """As the kernel does when memory is short."""
-    subject.process.send_signal(signal.SIGKILL)
-    subject.process.wait(10)
-    subject.process.stdout.close()
-    subject.process = None
-
-
 def test_a_kill_in_the_middle_of_a_download_leaves_the_last_good_list(
     subject: Subject, web: Server, authority: Authority
 ):
@@ -247,7 +238,7 @@ def test_a_kill_in_the_middle_of_a_download_leaves_the_last_good_list(
 
     feed.behaviour = hang
     wait_for(lambda: set(files(subject)) - set(before), "a part of the download is on the disk")
-    kill(subject)
+    subject.kill()
     feed.put(text_of(BASE))
     subject.launch()
     assert enforced(subject, BASE[0], BASE[-1], "n1999.example") == [True, True, False]
@@ -264,7 +255,7 @@ def test_a_kill_in_the_middle_of_a_refresh_leaves_one_whole_list(subject: Subjec
     known = set(files(subject))
     subject.put_list("list.txt", later)
     wait_for(lambda: set(files(subject)) - known, "something new is on the disk")
-    kill(subject)
+    subject.kill()
     assert not (subject.folder / "list.txt").rename(subject.folder / "away").is_symlink()
     subject.launch()
     sample = (BASE[0], BASE[-1], later[0], later[-1])
@@ -280,7 +271,7 @@ def test_what_a_killed_daemon_left_half_written_is_cleared_away(subject: Subject
     """Files of no version fill the disk, a kill at a time."""
     start(subject)
     before = {name for name in files(subject) if not name.endswith(("-wal", "-shm"))}
-    kill(subject)
+    subject.kill()
     state = subject.folder / "state"
     (state / "lists" / f"{'0' * 64}.names").write_bytes(b"half")
     (state / "lists" / f"{'1' * 64}.names.tmp").write_bytes(b"half")

@@ -1,6 +1,8 @@
 """What was enforced when (trap 18): versions, differences, the story of a name, and the way back."""
 
 import gzip
+import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -65,6 +67,42 @@ def test_a_list_that_is_new_or_gone_as_a_whole_is_a_difference(subject: Subject)
         "no zone has it any more"
     )
     assert "7 more" in subject.cli("diff", str(first), str(first + 1), as_json=False).stdout
+
+
+def test_a_large_change_is_enforced_before_it_is_kept_by_name_and_told_all_along(subject: Subject):
+    """A million changes take SQLite ten seconds. What a process was killed at is done by the next one."""
+    start(subject)
+    more = names(300_000, first=1000)
+    begun = datetime.fromisoformat(versions(subject)[0]["accepted_at"])
+    wait_for(lambda: datetime.now(UTC) >= begun + timedelta(seconds=1), "another second, for `why --at`")
+    subject.put_list("list.txt", [*BASE[1:], *more])
+    subject.hup()
+    wait_enforced(subject, more[-1])
+    wait_for(lambda: len(versions(subject)) == 2, "it is on record")
+
+    def assert_told() -> None:
+        for name, then, now in ((more[0], 1, 0), (more[-1], 1, 0), (BASE[0], 0, 1), (BASE[1], 0, 0)):
+            assert subject.cli("why", name).code == now
+            assert subject.cli("why", name, "--at", first["accepted_at"]).code == then
+        told = subject.cli("history", more[7]).json["events"]
+        assert [(event["what"], event["match"]) for event in told] == [("listed", "subtree")]
+
+    first = versions(subject)[1]
+    assert_told()
+    subject.kill()
+    subject.launch()
+    assert_told()
+    wait_for(lambda: rows(subject, "unsorted") == 0, "what it changed is kept by name")
+    assert rows(subject, "changes") == 300_001
+    assert_told()
+    said = subject.cli("diff", "1", "2")
+    assert said.code == 0, said
+    assert said.json["zones"][0]["total"] == 300_001
+
+
+def rows(subject: Subject, table: str) -> int:
+    with closing(sqlite3.connect(subject.folder / "state" / "lists.sqlite")) as database:
+        return int(database.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
 
 
 def test_a_time_that_was_printed_can_be_asked(subject: Subject):

@@ -28,6 +28,7 @@ from dnsblock.policy.history_facts import (
     Published,
     Refusal,
 )
+from dnsblock.policy.history_file import SCHEMA_VERSION
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -87,6 +88,11 @@ def history(folder: Path) -> Iterator[History]:
 
 def numbers(history: History, zone: str = ZONE) -> list[int]:
     return [version.number for version in history.versions(zone)]
+
+
+def sort(history: History) -> None:
+    for _ in history.sort():
+        pass
 
 
 def reasons(refused: pytest.ExceptionInfo[Refused]) -> str:
@@ -370,6 +376,73 @@ def test_after_the_clock_was_put_back_the_later_version_counts(history: History)
     assert history.scope_at(ZONE, "b.example", NOON + 3 * HOUR, None) == Past(4, None, is_known=True)
 
 
+@pytest.fixture
+def large(history: History, monkeypatch: pytest.MonkeyPatch) -> History:
+    """With a fourth version that is not kept by name yet; it changes three names, by four lines."""
+    monkeypatch.setattr(history_changes, "SORTED_AT_ONCE", 60)
+    monkeypatch.setattr(history_changes, "SORTED_IN_A_ROW", 1)
+    difference = b"- exact c.example\n- subtree b.example\n+ exact b.example\n+ exact xb.example\n"
+    history.accept([new("four", difference, hour=3)])
+    return history
+
+
+def test_a_large_version_is_told_of_before_and_after_it_is_kept_by_name(large: History):
+    """Nobody waits until a million changes are sorted: what asks for a name meanwhile reads them."""
+    version = large.version(ZONE, 4)
+    assert version is not None
+    assert (version.added, version.removed) == (2, 2)
+    for _ in range(2):
+        told = {
+            name: [(event.version, event.before, event.after) for event in large.events_of(ZONE, name)][-1:]
+            for name in ("a.example", "b.example", "xb.example", "example", "c.example")
+        }
+        assert told == {
+            "a.example": [(3, "exact", None)],
+            "b.example": [(4, "subtree", "exact")],
+            "xb.example": [(4, None, "exact")],
+            "example": [],
+            "c.example": [(4, "exact", None)],
+        }
+        sort(large)
+
+
+def test_sorting_that_was_broken_off_goes_on(large: History, folder: Path, monkeypatch: pytest.MonkeyPatch):
+    """A process may be killed after any of its transactions."""
+    was = history_changes._sort_in
+    for allowed in range(4):
+        calls = count()
+
+        def dies(*arguments: object, allowed: int = allowed, calls: Iterator[int] = calls) -> None:
+            if next(calls) == allowed:
+                raise KeyboardInterrupt
+            was(*arguments)
+
+        monkeypatch.setattr(history_changes, "_sort_in", dies)
+        with History.open(folder) as again, pytest.raises(KeyboardInterrupt):
+            sort(again)
+        assert [event.after for event in large.events_of(ZONE, "b.example")] == ["subtree", "exact"]
+    monkeypatch.setattr(history_changes, "_sort_in", was)
+    sort(large)
+    monkeypatch.setattr(history_changes, "SORTED_IN_MEMORY", 0)
+    assert [change.name for change in large.difference(ZONE, 3, 4)] == [
+        "b.example",
+        "c.example",
+        "xb.example",
+    ]
+
+
+def test_a_difference_that_needs_the_names_of_a_large_version_waits_for_them(
+    large: History, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(history_changes, "SORTED_IN_MEMORY", 0)
+    with pytest.raises(Refused) as refused:
+        list(large.difference(ZONE, 1, 4))
+    assert "version 4" in reasons(refused)
+    assert "ask again in a minute" in reasons(refused)
+    sort(large)
+    assert [change.name for change in large.difference(ZONE, 1, 4)] == ["a.example", "xb.example"]
+
+
 # ------- The naive twin: every version as a whole -------
 
 State = dict[str, str]
@@ -413,28 +486,34 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[History]:
 fresh_zones = (f"zone-{number}" for number in count())
 
 
-@pytest.mark.parametrize("sorted_in_memory", [100_000, 0])
+@pytest.mark.parametrize(
+    ("sorted_in_memory", "sorting"),
+    [(100_000, "at once"), (0, "at once"), (100_000, "later"), (0, "later"), (100_000, "not yet")],
+)
 @given(states=STATES)
 @settings(max_examples=60, deadline=None)
 def test_history_tells_what_a_copy_of_every_version_would_tell(
-    shared: History, sorted_in_memory: int, states: list[State]
+    shared: History, sorted_in_memory: int, sorting: str, states: list[State]
 ):
     """Differences, by both ways, events and the scope at any time, of zones beside each other in one file."""
     zone, twin = next(fresh_zones), Twin(states)
     everything = range(1, len(states) + 1)
-    shared.accept(
-        [
-            new(
-                str(number),
-                lines(twin.difference(number - 1, number)) if number > 1 else None,
-                hour=number,
-                zone=zone,
-            )
-            for number in everything
-        ]
-    )
+    versions = [
+        new(
+            str(number),
+            lines(twin.difference(number - 1, number)) if number > 1 else None,
+            hour=number,
+            zone=zone,
+        )
+        for number in everything
+    ]
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(history_changes, "SORTED_AT_ONCE", 1 << 20 if sorting == "at once" else -1)
+        patch.setattr(history_changes, "SORTED_IN_A_ROW", 2)
         patch.setattr(history_changes, "SORTED_IN_MEMORY", sorted_in_memory)
+        shared.accept(versions)
+        if sorting != "not yet":
+            sort(shared)
         for a in everything:
             for b in everything:
                 assert list(shared.difference(zone, a, b)) == twin.difference(a, b)
@@ -654,7 +733,7 @@ def test_a_difference_that_rotted_on_the_disk_is_refused(folder: Path):
     assert "'difference of version 2': damaged" in reasons(refused)
 
 
-@pytest.mark.parametrize("schema", [1, 3])
+@pytest.mark.parametrize("schema", [SCHEMA_VERSION - 1, SCHEMA_VERSION + 1])
 @pytest.mark.parametrize("read_only", [False, True])
 def test_a_schema_of_another_dnsblock_is_refused(folder: Path, schema: int, read_only: bool):
     """Nothing is written into what is not understood."""
@@ -663,7 +742,7 @@ def test_a_schema_of_another_dnsblock_is_refused(folder: Path, schema: int, read
     database.close()
     with pytest.raises(Refused) as refused:
         History.open(folder, read_only=read_only)
-    assert f"'schema {schema}': this dnsblock knows only schema 2" in reasons(refused)
+    assert f"'schema {schema}': this dnsblock knows only schema {SCHEMA_VERSION}" in reasons(refused)
 
 
 def test_a_database_of_something_else_is_refused(tmp_path: Path):
