@@ -142,7 +142,7 @@ class Provider:
             return False
         return True
 
-    async def _download(self, zone: Zone, store: Store) -> Fetched | None:
+    async def _download(self, zone: Zone, store: Store, _: object) -> Fetched | None:
         await asyncio.sleep(0)
         if self._sends is None:
             return None
