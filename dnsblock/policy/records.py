@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from dnsblock.config import Config, HistoryOptions
 from dnsblock.errors import HistoryUnwritable, Refused
-from dnsblock.log import event
+from dnsblock.log import event, fault
 from dnsblock.policy.history_facts import Published, Refusal, Version
 from dnsblock.policy.reading import NotTaken
 from dnsblock.policy.sources import Lists
@@ -16,6 +16,7 @@ from dnsblock.policy.store import Store
 from dnsblock.policy.texts import text_of
 
 END = object()
+NOT_SORTED = "what a list changed could not be kept by name, and is tried again with the next new version"
 OTHERS_SECONDS = 0.01  # between two steps, in which others may look into the history
 VERSIONS = 100  # of which texts are kept as long as there is a compiled file, at least
 
@@ -99,10 +100,9 @@ def sort_changes(store: Store, is_stopping: Callable[[], bool]) -> None:
                     return
             time.sleep(OTHERS_SECONDS)
     except (HistoryUnwritable, Refused) as err:
-        text = (
-            f"what a list changed could not be kept by name, and is tried again with its next version: {err}"
-        )
-        event(logging.ERROR, text)
+        event(logging.ERROR, f"{NOT_SORTED}: {err}")
+    except Exception:  # whatever it is: DNS and orders do not end for it
+        fault(NOT_SORTED)
 
 
 def keep_missing_texts(lists: Lists, config: Config) -> None:

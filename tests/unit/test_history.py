@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dnsblock.errors import HistoryUnwritable, Refused
-from dnsblock.policy import history_changes
+from dnsblock.policy import history_changes, records
 from dnsblock.policy.history import History
 from dnsblock.policy.history_facts import (
     Approval,
@@ -29,6 +29,7 @@ from dnsblock.policy.history_facts import (
     Refusal,
 )
 from dnsblock.policy.history_file import SCHEMA_VERSION
+from dnsblock.policy.store import Store
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -404,6 +405,22 @@ def test_a_large_version_is_told_of_before_and_after_it_is_kept_by_name(large: H
             "c.example": [(4, "exact", None)],
         }
         sort(large)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a fault"), HistoryUnwritable("disk full")])
+def test_what_goes_wrong_with_sorting_is_logged_and_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
+):
+    """It is begun again with the next version, or by the next process."""
+
+    def sort(_: History) -> Iterator[None]:
+        raise error
+        yield
+
+    monkeypatch.setattr(History, "sort", sort)
+    records.sort_changes(Store(tmp_path / "state"), lambda: False)
+    assert "could not be kept by name" in caplog.text
+    assert ("Traceback" in caplog.text) is isinstance(error, RuntimeError)
 
 
 def test_sorting_that_was_broken_off_goes_on(large: History, folder: Path, monkeypatch: pytest.MonkeyPatch):
