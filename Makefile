@@ -28,7 +28,7 @@ test: check ## everything that a change must pass
 	@$(BIN)/python tests/tools.py
 	cargo test --manifest-path engine/Cargo.toml --locked --quiet --features failpoints
 	cargo test --manifest-path engine/fuzz/Cargo.toml --locked --no-default-features --quiet
-	$(BIN)/python -m pytest -n 4 --dist loadfile
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: check
 check: $(VENV)/.tools ## style, types and lints, Python and Rust

@@ -1,4 +1,4 @@
-"""Options of the whole suite; they must be known before any test is collected."""
+"""Options of the whole suite, known before any test is collected, and the order of its tests."""
 
 import pytest
 
@@ -19,3 +19,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="with ADDRESS:PORT: called with the RPZ zone file and the upstream's ADDRESS:PORT, "
         "and returns 0 when both are in effect",
     )
+
+
+# Folders whose files have one or a few tests that take a minute.
+LONG = ("bench", "packaging", "year")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests first: at the end, one processor would wait for them alone."""
+    items.sort(key=lambda item: item.path.parent.name not in LONG)
