@@ -12,42 +12,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from dnsblock import document
 from dnsblock.errors import DaemonUnreachable, Problem, Refused
 
-DEFAULT_SOCKET = "control.sock"
-MAX_CONFIG_BYTES = 1 << 20
-MAX_SOCKET_OCTETS = 107  # unix(7): sun_path, less its NUL
 MAX_TRIED_BYTES = 64 << 20  # of an order document or a list that `impact` is asked about
 TIMEOUT_SECONDS = 10.0
 # A reload answers when the new snapshot is served; a list of ten million names takes a while.
 RELOAD_TIMEOUT_SECONDS = 600.0
-
-
-def control_socket(config: Path) -> Path:
-    """Where the daemon of this configuration file takes commands. Raises `Refused`.
-
-    Nothing else in the file has to be right: a running daemon must be reachable while its file is mended.
-    """
-    config = config.absolute()
-    data = document.read_bytes(config, max_bytes=MAX_CONFIG_BYTES)
-    read = document.read(str(config), data, max_bytes=MAX_CONFIG_BYTES)
-    options = read.value if isinstance(read.value, dict) else {}
-    written = options.get("control", DEFAULT_SOCKET)
-    try:
-        return socket_path(written, config.parent)
-    except ValueError as err:
-        found = written if isinstance(written, str) else ""
-        raise Refused([read.problem(("control",), found, f"control: {err}")]) from err
-
-
-def socket_path(written: Any, folder: Path) -> Path:
-    """The path of a Unix socket, relative to a folder. Raises `ValueError`."""
-    path = document.path_of(written, folder)
-    if len(bytes(path)) > MAX_SOCKET_OCTETS:
-        reason = f"{len(bytes(path))} octets as a full path; a Unix socket's may have {MAX_SOCKET_OCTETS}"
-        raise ValueError(reason)
-    return path
 
 
 class Client:

@@ -11,11 +11,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from dnsblock import document
-from dnsblock.client import DEFAULT_SOCKET
+from dnsblock.control import DEFAULT_SOCKET, MAX_BYTES
 from dnsblock.document import Document
 from dnsblock.errors import Problem, Refused
 from dnsblock.values import (
-    MAX_BYTES,
     RESOLV_CONF,
     ContactUri,
     DnsName,

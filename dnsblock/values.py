@@ -12,12 +12,11 @@ from zoneinfo import ZoneInfo
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
 from dnsblock import document
-from dnsblock.client import socket_path
+from dnsblock.control import MAX_BYTES, socket_path
 from dnsblock.errors import Problem, Refused
 from dnsblock.names import canonical
 
 RESOLV_CONF = Path("/etc/resolv.conf")
-MAX_BYTES = 1 << 20  # of a configuration file, and of resolv.conf
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ from zoneinfo import ZoneInfo
 
 import click
 
-from dnsblock.client import Client, control_socket
+from dnsblock.client import Client
+from dnsblock.control import control_socket
 from dnsblock.errors import DaemonUnreachable, Exit, LedgerUnwritable, Refused, printable
 
 Command = TypeVar("Command", bound=Callable[..., Any])

@@ -18,7 +18,7 @@ from dnsblock.policy.history_file import HistoryFile, damaged, time_of
 
 # How many changes are sorted in memory to compare two versions: about 20 MB. For more, the table is read.
 SORTED_IN_MEMORY = 100_000
-# Octets of a difference that are kept by name before the version is enforced: about 130,000 changes, and a
+# Octets of a difference that are kept by name before the version is enforced: about 100,000 changes, and a
 # second. Of a larger one the piece is searched until `sort` has kept it by name as well.
 SORTED_AT_ONCE = 4 << 20
 SORTED_IN_A_ROW = 10_000  # lines in a transaction, a tenth of a second: others who write wait for one at most
@@ -27,11 +27,12 @@ SORTED_IN_A_ROW = 10_000  # lines in a transaction, a tenth of a second: others 
 def insert(database: Connection, zone: int, number: int, difference: bytes) -> tuple[int, int]:
     """Keeps what a version changed, and returns how many names it added and removed.
 
-    One with another scope is counted in both. Raises `ValueError` for what is not a difference.
+    One with another scope is counted in both. Raises `ValueError` for what is not a difference; `sort` sees
+    that of a large one.
     """
     level = -1
     if len(difference) > SORTED_AT_ONCE:
-        level = 1  # a fifth of the time, for half as many octets more
+        level = 1  # a third of the time, for a sixth more octets
         database.execute("INSERT INTO unsorted VALUES (?, ?)", (zone, number))
     else:
         _sort_in(database, zone, number, _parse(difference.splitlines()))

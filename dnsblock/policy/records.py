@@ -90,7 +90,7 @@ def keep_texts(lists: Lists, generations: int) -> None:
 
 
 def sort_changes(store: Store, is_stopping: Callable[[], bool]) -> None:
-    """Keeps by name what large versions changed: a million changes take ten seconds, and nobody waits."""
+    """Keeps by name what large versions changed: a million changes take 15 seconds, and nobody waits."""
     try:
         with store.history() as history:
             steps = history.sort()

@@ -18,10 +18,9 @@ from dnsblock.policy.store import Store
 from dnsblock.policy.texts import Watch
 
 if TYPE_CHECKING:
-    from dnsblock.policy.feeds import Fetched
+    from dnsblock.policy.feeds import Fetched, Progress
 
 MAX_PAUSE_SECONDS = 60.0  # until a list is looked at again that could not be read, however often that was
-OctetsTold = Callable[[int, int | None], None]  # how many have come, and how many were announced
 TICK_SECONDS = 1.0  # how soon a zone that is new in the configuration is followed
 
 
@@ -98,7 +97,7 @@ class Refresher:
             if fetched is not None or await asyncio.to_thread(self._hooks.is_changed, zone, Watch()):
                 await self._hooks.publish(f"feed {zone.name}", zone.name)
 
-    def _follow_download(self, zone: Zone) -> OctetsTold:
+    def _follow_download(self, zone: Zone) -> "Progress":
         def follow(octets: int, announced: int | None) -> None:
             self.fetching[zone.name] = (octets, announced)
 
@@ -158,7 +157,7 @@ def _tell(zone: Zone, err: FetchFailed) -> None:
     event(logging.ERROR, text, zone=zone.name, code=err.code)
 
 
-async def download(zone: Zone, store: Store, progress: OctetsTold | None = None) -> "Fetched | None":
+async def download(zone: Zone, store: Store, progress: "Progress | None" = None) -> "Fetched | None":
     """The text of a feed, fetched; None where it is the one that is there. Raises `FetchFailed` alone."""
     # Here, since where there is no feed, a start can do without httpx: it takes a sixth of its time.
     from dnsblock.policy import fetching

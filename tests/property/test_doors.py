@@ -21,8 +21,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from dnsblock._engine import Answer, CompiledList, ListRefused, PolicyZone, Rule, Snapshot
-from dnsblock.client import Client, control_socket
+from dnsblock.client import Client
 from dnsblock.config import Config, Format, inspect
+from dnsblock.control import control_socket
 from dnsblock.errors import DaemonUnreachable, Problem, Refused
 from dnsblock.http.api import control_app
 from dnsblock.names import NameRefused, address, canonical

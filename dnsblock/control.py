@@ -1,0 +1,40 @@
+"""Where a daemon takes commands: the one option that every command needs, read without all others.
+
+What the others are checked with (pydantic) takes longer to import than a command takes.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from dnsblock import document
+from dnsblock.errors import Refused
+
+DEFAULT_SOCKET = "control.sock"
+MAX_BYTES = 1 << 20  # of a configuration file
+MAX_SOCKET_OCTETS = 107  # unix(7): sun_path, less its NUL
+
+
+def control_socket(config: Path) -> Path:
+    """Where the daemon of this configuration file takes commands. Raises `Refused`.
+
+    Nothing else in the file has to be right: a running daemon must be reachable while its file is mended.
+    """
+    config = config.absolute()
+    data = document.read_bytes(config, max_bytes=MAX_BYTES)
+    read = document.read(str(config), data, max_bytes=MAX_BYTES)
+    options = read.value if isinstance(read.value, dict) else {}
+    written = options.get("control", DEFAULT_SOCKET)
+    try:
+        return socket_path(written, config.parent)
+    except ValueError as err:
+        found = written if isinstance(written, str) else ""
+        raise Refused([read.problem(("control",), found, f"control: {err}")]) from err
+
+
+def socket_path(written: Any, folder: Path) -> Path:
+    """The path of a Unix socket, relative to a folder. Raises `ValueError`."""
+    path = document.path_of(written, folder)
+    if len(bytes(path)) > MAX_SOCKET_OCTETS:
+        reason = f"{len(bytes(path))} octets as a full path; a Unix socket's may have {MAX_SOCKET_OCTETS}"
+        raise ValueError(reason)
+    return path
