@@ -7,17 +7,20 @@ A person waits for each command, and a health check starts one every half a minu
 import contextlib
 import json
 import socket
-from http.client import HTTPConnection, HTTPException, HTTPResponse
+from http.client import HTTPConnection, HTTPException, HTTPResponse, RemoteDisconnected
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from dnsblock.errors import DaemonUnreachable, Problem, Refused
+from dnsblock.errors import DaemonUnreachable, Problem, Refused, printable
 
 MAX_TRIED_BYTES = 64 << 20  # of an order document or a list that `impact` is asked about
-TIMEOUT_SECONDS = 10.0
-# A reload answers when the new snapshot is served; a list of ten million names takes a while.
-RELOAD_TIMEOUT_SECONDS = 600.0
+MAX_SERIAL = (1 << 31) - 1
+# Half a second is usual; a machine that is short of memory or of processor time may need many of them.
+TIMEOUT_SECONDS = 30.0
+# For what compiles lists or searches the past: a list of ten million names takes a while.
+LONG_TIMEOUT_SECONDS = 600.0
+BUSY_SECONDS = 2.0  # for the question what a daemon that does not answer is busy with
 
 
 class Client:
@@ -32,7 +35,7 @@ class Client:
 
     def reload(self) -> dict[str, Any]:
         """Publishes; returns what is served then. Raises `Refused` with every problem."""
-        return self._ask("POST", "/v1/reload", timeout=RELOAD_TIMEOUT_SECONDS)
+        return self._ask("POST", "/v1/reload", timeout=LONG_TIMEOUT_SECONDS)
 
     def work(self) -> dict[str, Any]:
         """What the daemon is at that a person may wait for."""
@@ -41,7 +44,7 @@ class Client:
     def why(self, name: str, at: str | None = None) -> dict[str, Any]:
         """Why a name is blocked, or is not; or was, at a time."""
         params = {"name": name} if at is None else {"name": name, "at": at}
-        return self._ask("GET", "/v1/why", params=params)
+        return self._ask("GET", "/v1/why", params=params, timeout=LONG_TIMEOUT_SECONDS)
 
     def sources(self) -> dict[str, Any]:
         """Each list, and how it fares."""
@@ -49,36 +52,37 @@ class Client:
 
     def refresh(self, zone: str) -> dict[str, Any]:
         """Fetches or reads a list now, and publishes it. Raises `Refused`."""
-        return self._ask("POST", f"/v1/sources/{quote(zone)}/refresh", timeout=RELOAD_TIMEOUT_SECONDS)
+        return self._ask("POST", f"/v1/sources/{quote(zone)}/refresh", timeout=LONG_TIMEOUT_SECONDS)
 
     def accept(self, zone: str, sha256: str, *, who: str, reason: str) -> dict[str, Any]:
         """Takes a text that was refused. Raises `Refused`."""
         params = {"sha256": sha256, "who": who, "reason": reason}
         path = f"/v1/sources/{quote(zone)}/accept"
-        return self._ask("POST", path, params=params, timeout=RELOAD_TIMEOUT_SECONDS)
+        return self._ask("POST", path, params=params, timeout=LONG_TIMEOUT_SECONDS)
 
     def versions(self, zone: str | None) -> dict[str, Any]:
         """The snapshots that were served, or the versions of a list."""
-        return self._ask("GET", "/v1/versions", params={} if zone is None else {"zone": zone})
+        params = {} if zone is None else {"zone": zone}
+        return self._ask("GET", "/v1/versions", params=params, timeout=LONG_TIMEOUT_SECONDS)
 
     def diff(self, a: int, b: int, limit: int) -> dict[str, Any]:
         """What serial b enforces otherwise than serial a. Raises `Refused`."""
         params = {"a": str(a), "b": str(b), "limit": str(limit)}
-        return self._ask("GET", "/v1/diff", params=params, timeout=RELOAD_TIMEOUT_SECONDS)
+        return self._ask("GET", "/v1/diff", params=params, timeout=LONG_TIMEOUT_SECONDS)
 
     def history(self, name: str) -> dict[str, Any]:
         """What happened to a name."""
-        return self._ask("GET", "/v1/history", params={"name": name})
+        return self._ask("GET", "/v1/history", params={"name": name}, timeout=LONG_TIMEOUT_SECONDS)
 
     def roll_back(self, serial: int, reason: str) -> dict[str, Any]:
         """Goes back to the lists of a serial. Raises `Refused`."""
         params = {"serial": str(serial), "reason": reason}
-        return self._ask("POST", "/v1/rollback", params=params, timeout=RELOAD_TIMEOUT_SECONDS)
+        return self._ask("POST", "/v1/rollback", params=params, timeout=LONG_TIMEOUT_SECONDS)
 
     def purge(self, name: str | None, *, below: bool) -> dict[str, Any]:
         """Drops what is kept of upstreams' answers about a name, or, for None, everything."""
         params = {} if name is None else {"name": name, "below": "true" if below else "false"}
-        return self._ask("POST", "/v1/cache/purge", params=params)
+        return self._ask("POST", "/v1/cache/purge", params=params, timeout=LONG_TIMEOUT_SECONDS)
 
     def impact(
         self, file: str, data: bytes, *, match: str | None, zone: str | None, seconds: int, top: int
@@ -87,7 +91,7 @@ class Client:
         params = {"file": file, "seconds": str(seconds), "top": str(top)}
         params |= {} if match is None else {"match": match}
         params |= {} if zone is None else {"zone": zone}
-        timeout = seconds + RELOAD_TIMEOUT_SECONDS
+        timeout = seconds + LONG_TIMEOUT_SECONDS
         return self._ask("POST", "/v1/impact", params=params, content=data, timeout=timeout)
 
     def impact_progress(self) -> dict[str, Any] | None:
@@ -116,17 +120,50 @@ class Client:
                     connection.request(method, target, body=content)
                 response = connection.getresponse()
                 answer = _read(response)
+        except TimeoutError as err:
+            raise DaemonUnreachable(
+                f"the daemon at {self._path} did not answer within {timeout:g} s: it is busy{self._work()}; "
+                "try again, or see its log"
+            ) from err
         except (OSError, HTTPException, ValueError, RecursionError) as err:
-            reason = (
-                f"{self._path}: no daemon answers here ({err}); start it, or give its configuration with -c"
-            )
-            raise DaemonUnreachable(reason) from err
+            raise DaemonUnreachable(self._why_unreachable(err)) from err
         if _is_success(response):
             return answer
         why = answer.get("reason")
         if 400 <= response.status < 500 and isinstance(why, str):
             raise Refused([Problem("dnsblock", None, "", why)])
-        raise DaemonUnreachable(f"{self._path}: {answer.get('reason') or answer}")
+        failure = f"failed to answer (HTTP {response.status}): {why or answer}"
+        raise DaemonUnreachable(printable(f"the daemon at {self._path} {failure}"))
+
+    def _work(self) -> str:
+        """What a daemon is busy with that did not answer in time, as far as it says so."""
+        # Whatever goes wrong here is less than what is told already.
+        with contextlib.suppress(
+            OSError, HTTPException, ValueError, RecursionError, Refused, LookupError, TypeError
+        ):
+            with contextlib.closing(_Connection(self._path, BUSY_SECONDS)) as connection:
+                connection.request("GET", "/v1/work")
+                work = _read(connection.getresponse())
+            fetching = [f"fetching list {printable(str(zone))}" for zone in work["fetching"]]
+            reading = [] if work["reading"] is None else ["reading lists"]
+            if doing := ", ".join([*fetching, *reading]):
+                return f" with {doing}"
+        return ""
+
+    def _why_unreachable(self, err: Exception) -> str:
+        match err:
+            case FileNotFoundError() | ConnectionRefusedError():
+                reason, advice = "no daemon answers here", "start it, or give its configuration with -c"
+            case PermissionError():
+                reason, advice = "may not be opened", "run this as root, or as the user of dnsblock"
+            case ConnectionError() | RemoteDisconnected():
+                reason, advice = "the daemon closed the connection", "see its log, and whether it still runs"
+            case OSError():
+                reason, advice = "cannot be asked", "see that `control` names the socket of the daemon"
+            case _:
+                reason = "what answers here is not dnsblock, or is another version of it"
+                advice = "restart the daemon, or give its configuration with -c"
+        return printable(f"{self._path}: {reason} ({err}): {advice}")
 
 
 class _Connection(HTTPConnection):

@@ -6,7 +6,6 @@ Results go to standard output, everything else to standard error. With --json, r
 import json
 import signal
 import sys
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +13,11 @@ import click
 
 from dnsblock import __version__
 from dnsblock.cli import lists
-from dnsblock.cli.common import EXIT_CODES, client_of, common, local_time, print_table
+from dnsblock.cli.common import EXIT_CODES, Commands, client_of, common, local_time, print_table
 from dnsblock.cli.impact import impact
 from dnsblock.cli.progress import reading, working
-from dnsblock.errors import Exit, printable
+from dnsblock.errors import Exit, printable, shown
+from dnsblock.times import moment
 
 if TYPE_CHECKING:
     from dnsblock.daemon import Daemon
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 ORDERS_SHOWN = 100
 
 
-@click.group(epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="dnsblock")
 def main() -> None:
     """Carries out DNS blocking orders in front of recursive resolvers.
@@ -238,10 +238,11 @@ def why(config_path: Path, as_json: bool, name: str, at: str | None) -> None:
 
 def _check_time(at: str) -> None:
     try:
-        datetime.fromisoformat(at)
+        moment(at)
     except ValueError as err:
         reason = (
-            f"'{printable(at)}' is not a time: write it as 2017-08-10T10:46:00+07:00, or 2017-08-10 10:46"
+            f"'{shown(at)}' is not a time of the years 1 to 9999 in UTC: "
+            "write it as 2017-08-10T10:46:00+07:00, or 2017-08-10 10:46"
         )
         raise click.BadParameter(reason, param_hint="--at") from err
 
@@ -276,7 +277,7 @@ def _print_why(answer: dict[str, Any]) -> None:
 # ------- cache -------
 
 
-@main.group()
+@main.group(cls=Commands)
 def cache() -> None:
     """What is kept of upstreams' answers."""
 

@@ -3,17 +3,16 @@
 import json
 import sys
 from collections.abc import Callable
-from datetime import datetime
 from functools import wraps
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, cast
-from zoneinfo import ZoneInfo
 
 import click
 
 from dnsblock.client import Client
 from dnsblock.control import control_socket
 from dnsblock.errors import DaemonUnreachable, Exit, LedgerUnwritable, Refused, printable
+from dnsblock.times import local_text
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -23,9 +22,18 @@ Exit codes:
   0  done
   1  the answer is no (a check found problems, a name is not blocked)
   2  wrong usage
-  3  the daemon cannot be reached
+  3  the daemon cannot be reached, or did not answer in time
   4  refused (what was enforced goes on being enforced)
 """
+
+
+class Commands(click.Group):
+    """A group whose help shows the summary of each command whole: click alone cuts it off."""
+
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        first = (cmd.help or "").partition("\n\n")[0]
+        cmd.short_help = cmd.short_help or " ".join(first.split())
+        super().add_command(cmd, name)
 
 
 def common(command: Command) -> Command:
@@ -66,10 +74,8 @@ def leave(code: Exit, message: str = "") -> NoReturn:
 
 
 def local_time(time: str | None, zone: str) -> str:
-    """A time of the API, as people of that zone write it."""
-    if time is None:
-        return "-"
-    return datetime.fromisoformat(time).astimezone(ZoneInfo(zone)).strftime("%Y-%m-%d %H:%M:%S %Z")
+    """A time of the API, as people of that zone write it; "-" for none."""
+    return "-" if time is None else local_text(time, zone)
 
 
 def client_of(config_path: Path) -> Client:

@@ -8,13 +8,15 @@ from typing import Any
 
 import click
 
-from dnsblock.cli.common import EXIT_CODES, client_of, common, local_time, print_table
+from dnsblock.cli.common import EXIT_CODES, Commands, client_of, common, local_time, print_table
 from dnsblock.cli.progress import working
+from dnsblock.client import MAX_SERIAL
 from dnsblock.errors import Exit, printable
 
 LINES_SHOWN = 10  # of each kind; --json has a hundred
 CHANGES_SHOWN = 1000
 MAX_REASON = 1000
+SERIAL = click.IntRange(0, MAX_SERIAL)
 
 
 def _written(_: click.Context, __: click.Parameter, reason: str) -> str:
@@ -26,7 +28,7 @@ def _written(_: click.Context, __: click.Parameter, reason: str) -> str:
 # ------- source -------
 
 
-@click.group()
+@click.group(cls=Commands)
 def source() -> None:
     """Lists: where they come from, how they fare, what was refused."""
 
@@ -193,8 +195,8 @@ def _count(sign: str, count: int | None) -> str:
 
 
 @click.command(epilog=EXIT_CODES)
-@click.argument("a", type=int)
-@click.argument("b", type=int)
+@click.argument("a", type=SERIAL)
+@click.argument("b", type=SERIAL)
 @common
 def diff(config_path: Path, as_json: bool, a: int, b: int) -> None:
     """Show what serial B enforces otherwise than serial A, name by name.
@@ -248,7 +250,7 @@ def history(config_path: Path, as_json: bool, name: str) -> None:
 
 
 @click.command(epilog=EXIT_CODES)
-@click.argument("serial", type=int)
+@click.argument("serial", type=SERIAL)
 @click.option("--reason", required=True, callback=_written, help="Why; it is put on record.")
 @common
 def rollback(config_path: Path, as_json: bool, serial: int, reason: str) -> None:

@@ -8,7 +8,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
+from dnsblock import times
 from dnsblock.errors import Refused
+from dnsblock.log import fault
 
 if TYPE_CHECKING:
     from dnsblock.daemon import Served
@@ -34,6 +36,15 @@ async def improper(request: Request, err: Exception) -> JSONResponse:
     return JSONResponse({"error": "not a proper request", "reason": reason}, status_code=err.status_code)
 
 
+async def failed(request: Request, err: Exception) -> JSONResponse:
+    """What is said where a fault of ours kept a request from being answered; the traceback is logged."""
+    reason = (
+        f"a fault in dnsblock ({type(err).__name__}): report it with the traceback in the log of the daemon"
+    )
+    fault(f"a fault while {request.method} {request.scope['path']} was answered")
+    return JSONResponse({"error": "a fault", "reason": reason}, status_code=500)
+
+
 def served(done: "Served") -> JSONResponse:
     """What is served after a publish."""
     return JSONResponse(
@@ -55,4 +66,4 @@ def refused(err: Refused) -> JSONResponse:
 
 def utc(time: datetime | None) -> str | None:
     """A time as RFC 3339 in UTC."""
-    return None if time is None else time.isoformat(timespec="seconds").replace("+00:00", "Z")
+    return None if time is None else times.utc(time)

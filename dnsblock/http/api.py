@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from dnsblock import __version__
 from dnsblock.errors import Refused
-from dnsblock.http.answers import asked, improper, refused, served, utc
+from dnsblock.http.answers import asked, failed, improper, refused, served, utc
 from dnsblock.http.impact import impact_routes
 from dnsblock.http.lists import explain_at, lists_routes, sources
 from dnsblock.names import NameRefused, address, canonical
@@ -91,7 +91,7 @@ def control_app(daemon: "Daemon") -> Starlette:
             *lists_routes(daemon),
             *impact_routes(daemon),
         ],
-        exception_handlers={HTTPException: improper},
+        exception_handlers={HTTPException: improper, Exception: failed},
     )
 
 

@@ -1,7 +1,6 @@
 """The control API's part about lists and the past."""
 
 import asyncio
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, Field
@@ -9,20 +8,26 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from dnsblock.client import MAX_SERIAL
 from dnsblock.errors import FetchFailed, Problem, Refused
 from dnsblock.http.answers import asked, refused, served, utc
 from dnsblock.names import NameRefused, address, canonical
 from dnsblock.policy.history_facts import Event, Published, Version
 from dnsblock.policy.past import differences
 from dnsblock.policy.refresh import FeedState
+from dnsblock.times import moment
 
 if TYPE_CHECKING:
     from dnsblock.config import Zone
     from dnsblock.daemon import Daemon
 
+Serial = Annotated[int, Field(ge=0, le=MAX_SERIAL)]
 Reason = Annotated[str, Field(min_length=1, max_length=1000)]
 VERSIONS_TOLD = 1000
-NOT_A_TIME = "not a time: write it as 2017-08-10T10:46:00+07:00, or as 2017-08-10 10:46 in `time_zone`"
+NOT_A_TIME = (
+    "not a time, or not one of the years 1 to 9999 in UTC: write it as 2017-08-10T10:46:00+07:00, "
+    "or as 2017-08-10 10:46 in `time_zone`"
+)
 NOT_A_NAME = "an address: what was done about it in the past is not known, only about names"
 
 
@@ -37,7 +42,7 @@ class Acceptance(BaseModel):
 class Rollback(BaseModel):
     """Of POST /v1/rollback."""
 
-    serial: int
+    serial: Serial
     reason: Reason
 
 
@@ -50,8 +55,8 @@ class Versions(BaseModel):
 class Diff(BaseModel):
     """Of GET /v1/diff: two serials."""
 
-    a: int
-    b: int
+    a: Serial
+    b: Serial
     limit: Annotated[int, Field(ge=0, le=100_000)] = 1000
 
 
@@ -139,14 +144,11 @@ def _unknown(zone: str) -> Refused:
 async def explain_at(daemon: "Daemon", name: str, at: str) -> JSONResponse:
     """Why a name was blocked at a time, or was not."""
     try:
-        when = datetime.fromisoformat(at)
+        asked = moment(at, daemon.config.time_zone)
     except ValueError:
         return JSONResponse({"error": "not a time", "reason": NOT_A_TIME}, status_code=400)
     if address(name) is not None:
         return JSONResponse({"error": "not a name", "reason": NOT_A_NAME}, status_code=400)
-    if when.tzinfo is None:
-        when = when.replace(tzinfo=daemon.config.time_zone)
-    asked = when.astimezone(UTC)
     # Times are printed in whole seconds. One that was is asked with all that happened within its second.
     when = asked.replace(microsecond=asked.microsecond or 999_999)
 

@@ -17,6 +17,7 @@ from dnsblock.policy.history import History
 from dnsblock.policy.history_facts import Published
 from dnsblock.policy.publish import Policy
 from dnsblock.policy.sources import Lists
+from dnsblock.times import utc
 
 
 class NameEvent(TypedDict):
@@ -178,17 +179,13 @@ def _order_events(zone: Zone, covers: Sequence[str], past: Past) -> Iterator[Nam
 
 def _order_event(at: datetime, zone: Zone, what: str, key: tuple[str, str, str], by: str) -> NameEvent:
     _, entry, match = key
-    return {"at": _time(at), "zone": zone.name, "what": what, "entry": entry, "match": match, "by": by}
+    return {"at": utc(at), "zone": zone.name, "what": what, "entry": entry, "match": match, "by": by}
 
 
 def _list_event(at: datetime, zone: Zone, what: str, said: tuple[str, str], version: int) -> NameEvent:
     entry, scope = said
     by = f"version {version}"
-    return {"at": _time(at), "zone": zone.name, "what": what, "entry": entry, "match": scope, "by": by}
-
-
-def _time(at: datetime) -> str:
-    return at.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return {"at": utc(at), "zone": zone.name, "what": what, "entry": entry, "match": scope, "by": by}
 
 
 # ------- Between two snapshots -------
@@ -219,7 +216,7 @@ def differences(past: Past, serial_a: int, serial_b: int, limit: int) -> list[Zo
         old, new = a.versions.get(name), b.versions.get(name)
         if name in issuers:
             changes = _order_changes(issuers[name], past, a.published_at, b.published_at)
-            states = (_time(a.published_at), _time(b.published_at))
+            states = (utc(a.published_at), utc(b.published_at))
         elif old is not None and new is not None:
             changes = _list_changes(past.history, name, old, new)
             states = (f"version {old}", f"version {new}")

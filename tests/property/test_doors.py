@@ -306,6 +306,7 @@ POLICY = Policy(
     *((), cast(Any, SimpleNamespace(in_force={})), NOW),
 )
 ASKED = SimpleNamespace(
+    config=CONFIG,
     explain=lambda name: explain(name, POLICY, CONFIG),
     explain_address=lambda address: explain_address(address, POLICY),
 )

@@ -17,7 +17,7 @@ LAYERS = [
     {"orders"},
     {"config"},
     {"values"},
-    {"names", "client", "control"},
+    {"names", "client", "control", "times"},
     {"document"},
     {"errors"},
 ]

@@ -1,0 +1,38 @@
+"""Times as text, in both directions: what a person or a program writes, and what they are shown."""
+
+from datetime import UTC, datetime, tzinfo
+from zoneinfo import ZoneInfo
+
+
+def moment(text: str, zone: tzinfo = UTC) -> datetime:
+    """The moment that a text names, in UTC; `zone` applies where the text has no offset.
+
+    Raises `ValueError` for a text that is not a time, and for a time before year 1 or after year 9999 in UTC.
+    """
+    time = datetime.fromisoformat(text)
+    if time.tzinfo is None:
+        time = time.replace(tzinfo=zone)
+    try:
+        return time.astimezone(UTC)
+    except OverflowError as err:
+        raise ValueError("out of range") from err
+
+
+def utc(time: datetime) -> str:
+    """A time as RFC 3339 in UTC, in whole seconds: what programs read."""
+    return time.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def local(time: datetime, zone: tzinfo) -> str:
+    """A time as people of that zone write it, with the abbreviation of the zone."""
+    try:
+        shown = time.astimezone(zone)
+    except OverflowError:  # within a day of year 1 or of year 9999
+        shown = time.astimezone(UTC)
+    # `%Y` does not pad a year below 1000 on every system.
+    return f"{shown.year:04}{shown.strftime('-%m-%d %H:%M:%S %Z')}"
+
+
+def local_text(text: str, zone: str) -> str:
+    """The same for a time of the API."""
+    return local(datetime.fromisoformat(text), ZoneInfo(zone))

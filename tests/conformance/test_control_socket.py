@@ -1,0 +1,154 @@
+"""The control socket and the commands that use it: whatever is asked, the answer is a result or a reason."""
+
+import http.client
+import json
+import re
+import socket
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import quote, urlencode
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from .asking import PATIENCE
+from .harness import ORDERS_ZONE, Subject
+from .lists import list_zone
+from .orders import block
+from .tools import dnsblock, run
+
+ENDPOINTS = {
+    ("GET", "/v1/status"): (),
+    ("GET", "/v1/work"): (),
+    ("GET", "/v1/why"): ("name", "at"),
+    ("GET", "/v1/sources"): (),
+    ("GET", "/v1/versions"): ("zone",),
+    ("GET", "/v1/diff"): ("a", "b", "limit"),
+    ("GET", "/v1/history"): ("name",),
+    ("POST", "/v1/sources/{}/refresh"): (),
+    ("POST", "/v1/sources/{}/accept"): ("sha256", "who", "reason"),
+    ("POST", "/v1/rollback"): ("serial", "reason"),
+    ("POST", "/v1/cache/purge"): ("name", "below"),
+    ("POST", "/v1/impact"): ("file", "seconds", "top", "match", "zone"),
+    ("GET", "/v1/impact"): (),
+    ("DELETE", "/v1/impact"): (),
+}
+TIMES = [
+    *("9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00+23:59", "0001-01-01", "9999-12-31T23:59:59"),
+    *("2026-08-10", "2026-08-10T10:46:00Z", "1970-01-01T00:00:00Z", "2999-12-31T23:59:59+07:00"),
+]
+NUMBERS = [
+    "0",
+    "-1",
+    "1",
+    "2147483648",
+    "9223372036854775808",
+    "9" * 20,
+    "9" * 5000,
+    "1e9",
+    "\u0661",
+    "",
+    "x",
+]
+NAMES = [
+    "blocked.example",
+    "listed",
+    "192.0.2.1",
+    "::1",
+    "a" * 64,
+    "x." * 600,
+    "..",
+    "\0",
+    "%",
+    "*.a.example",
+]
+VALUES = st.one_of(st.sampled_from([*TIMES, *NUMBERS, *NAMES]), st.text(max_size=30))
+
+
+@pytest.fixture(scope="module")
+def running(shared_subject: Subject) -> Subject:
+    shared_subject.start(
+        zones=[list_zone("listed.txt"), ORDERS_ZONE],
+        orders=[block("B-1", ["blocked.example"])],
+        lists={"listed.txt": ["listed.example"]},
+        time_zone="Asia/Jakarta",
+    )
+    return shared_subject
+
+
+class OverUnix(http.client.HTTPConnection):
+    """A connection to a Unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("dnsblock", timeout=PATIENCE)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+def ask(subject: Subject, method: str, path: str, parameters: dict[str, str]) -> tuple[int, dict]:
+    query = urlencode({key: value.encode("utf-8", "replace") for key, value in parameters.items()})
+    with closing(OverUnix(Path(subject.ready["control"]))) as connection:
+        connection.request(method, f"{path}?{query}")
+        response = connection.getresponse()
+        return response.status, json.loads(response.read())
+
+
+@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(sorted(ENDPOINTS)), st.data())
+def test_no_endpoint_fails_whatever_its_parameters(running: Subject, endpoint: tuple[str, str], data):
+    """A value out of range is refused with a reason: it is never a fault of the daemon."""
+    method, path = endpoint
+    parameters = {
+        name: data.draw(VALUES, label=name) for name in ENDPOINTS[endpoint] if data.draw(st.booleans())
+    }
+    # Whatever is valid is carried out: no second of counting, no way back to another list.
+    parameters |= {"seconds": "0"} if "seconds" in ENDPOINTS[endpoint] else {}
+    place = quote(data.draw(VALUES, label="zone").encode("utf-8", "replace"), safe="")
+    status, answer = ask(running, method, path.format(place or "x"), parameters)
+    assert status < 500, (status, answer)
+    if status >= 400:
+        assert answer.get("reason") or answer["problems"], answer
+
+
+@pytest.mark.parametrize("at", TIMES)
+def test_every_time_that_there_is_can_be_asked_about(running: Subject, at: str):
+    """A time that cannot be told in UTC is a wrong command line; every other one gets an answer."""
+    said = running.cli("why", "blocked.example", "--at", at, as_json=False)
+    assert "Traceback" not in said.stderr
+    assert "no daemon" not in said.stderr
+    if at.endswith(("-23:59", "+23:59")):
+        assert (said.code, "2017-08-10" in said.stderr) == (2, True), said
+    elif at != "0001-01-01":
+        assert said.code in (0, 1), said
+    else:  # in the configured time zone, east of Greenwich, that is before the first year in UTC
+        assert said.code == 4, said
+
+
+@pytest.mark.parametrize("number", ["99999999999999999999", "2147483648", "-1", "1.5", "x", ""])
+@pytest.mark.parametrize("command", [["diff", "1"], ["rollback", "--reason", "x"]])
+def test_a_serial_that_there_cannot_be_is_a_wrong_command_line(
+    running: Subject, command: list[str], number: str
+):
+    """It is told in words, and is no daemon that is away."""
+    said = running.cli(*command, number)
+    assert said.code == 2, said
+    assert "Traceback" not in said.stderr
+    assert "control.sock" not in said.stderr
+
+
+def test_help_shows_the_summary_of_each_command_whole():
+    """A summary that ends in three dots tells nothing; every command has one sentence of its own."""
+    for group in ([], ["source"], ["cache"]):
+        shown = " ".join(run([dnsblock(), *group, "--help"]).stdout.split())
+        assert "..." not in shown.replace("COMMAND [ARGS]...", "")
+        names = re.findall(r"^  ([a-z]+) ", run([dnsblock(), *group, "--help"]).stdout, re.M)
+        assert names
+        for name in names:
+            own = run([dnsblock(), *group, name, "--help"]).stdout
+            summary = " ".join(own.split("\n\n")[1].split())
+            assert summary in shown
