@@ -1,10 +1,11 @@
 # The image of dnsblock. Its steps are those of the Makefile, so what is tested there is what runs here.
 #
 #   docker build -t dnsblock .
-#   docker run -d --name dnsblock -p 53:53/udp -p 53:53/tcp -p 127.0.0.1:9353:9353/tcp \
-#       -v /etc/dnsblock:/etc/dnsblock:ro -v dnsblock-state:/var/lib/dnsblock dnsblock
+#   docker run -d --name dnsblock --network host -v /etc/dnsblock:/etc/dnsblock:ro \
+#       -v dnsblock-state:/var/lib/dnsblock dnsblock
 #
-# docs/operations.md says what the configuration of a container needs.
+# Not with a published port (-p 53:53): all clients may then appear to come from the bridge's gateway, which is in the
+# default access list, and anyone could query. docs/operations.md says what the configuration of a container needs.
 
 FROM rust:1-slim-bookworm AS build
 RUN apt-get update \

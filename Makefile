@@ -14,21 +14,23 @@ help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
 .PHONY: run
-run: build ## run dnsblock in the foreground on port 5353, with the Telegram order of 14 July 2017 in force
-	@rm -rf .run && mkdir -p .run/orders
-	@cp config/walkthrough.yaml .run/dnsblock.yaml
-	@cp blocklists/orders/2017-07-14-telegram-block.yaml .run/orders/
-	@exec $(BIN)/dnsblock serve -c .run/dnsblock.yaml
+run: build ## run dnsblock in the foreground on port 5300, with the Telegram order of 14 July 2017 in force
+	@exec $(BIN)/python config/walkthrough.py
 
 .PHONY: build
 build: $(VENV)/.built ## make the environment and build the engine in release mode
 
 .PHONY: test
-test: check ## everything that a change must pass
-	@$(BIN)/python tests/tools.py
+test: setup ## everything that a change must pass; installs what it needs where it may
+	@$(MAKE) --no-print-directory check
 	cargo test --manifest-path engine/Cargo.toml --locked --quiet --features failpoints
 	cargo test --manifest-path engine/fuzz/Cargo.toml --locked --no-default-features --quiet
 	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
+
+.PHONY: setup
+setup: ## install what the tests need, or name it
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or newer is missing: set PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) tests/tools.py
 
 .PHONY: check
 check: $(VENV)/.tools ## style, types and lints, Python and Rust
@@ -64,14 +66,19 @@ wheel: toolchain ## build the wheel into dist/
 	dist/.build/bin/pip install --quiet 'maturin>=1.14,<2'
 	dist/.build/bin/maturin build --release --locked --out dist
 
+.PHONY: offline
+offline: wheel ## build the wheel, and fetch those of all dependencies into dist/, to install without Internet access
+	dist/.build/bin/pip download --quiet --only-binary :all: --dest dist dist/dnsblock-*.whl
+
 .PHONY: install
-install: ## install the wheel of dist/ into an environment at PREFIX
+install: ## install the wheel of dist/ into an environment at PREFIX; OFFLINE=1: everything from dist/
+	@$(PYTHON) -c "$$refuse_private_python" $(PREFIX)
 	$(PYTHON) -m venv $(PREFIX)
-	$(PREFIX)/bin/pip install --quiet --force-reinstall dist/dnsblock-*.whl
+	$(PREFIX)/bin/pip install --quiet --force-reinstall $(if $(OFFLINE),--no-index --find-links dist) dist/dnsblock-*.whl
 
 .PHONY: clean
 clean: ## remove everything that was made
-	rm -rf $(VENV) .run dist engine/target engine/fuzz/target engine/fuzz/artifacts engine/fuzz/coverage dnsblock/_engine*.so
+	rm -rf $(VENV) .run .run.lock dist engine/target engine/fuzz/target engine/fuzz/artifacts engine/fuzz/coverage dnsblock/_engine*.so
 	rm -rf tests/bench/build
 
 # ------- How it is built -------
@@ -87,6 +94,20 @@ toolchain: cargo
 		{ echo "Python 3.11 or newer is missing: set PYTHON=/path/to/python3" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
 		{ echo "Python's venv is missing: apt-get install python3-venv" >&2; exit 1; }
+
+# An environment runs the Python that made it. If the service user cannot execute that one (it is in somebody's home
+# folder), the service would not start; where the environment is as private, nobody else is meant to run it.
+define refuse_private_python
+import os, pathlib, sys
+def closed(path):
+    path = pathlib.Path(os.path.realpath(path))
+    return next((p for p in (path, *path.parents) if p.exists() and not p.stat().st_mode & 0o001), None)
+private = closed(sys.executable) or closed(sys.base_prefix)
+if private and not closed(sys.argv[1]):
+    sys.exit(f'{os.path.realpath(sys.executable)} cannot be executed by other users ({private} is closed to them), so the '
+             'service user could not run dnsblock.\nTake a Python of the system: make install PYTHON=/usr/bin/python3')
+endef
+export refuse_private_python
 
 .PHONY: fuzzer
 fuzzer: cargo

@@ -1,9 +1,11 @@
 """Runs the README's own text: what it tells a newcomer to type is typed, and what it promises must appear."""
 
+import contextlib
 import os
 import re
 import select
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -25,9 +27,8 @@ def squeezed(text: str) -> str:
     return "\n".join(" ".join(line.split()) for line in text.splitlines())
 
 
-@pytest.fixture
-def running():
-    """`make run`, as the README's first block says, until it tells what to try."""
+def start() -> tuple[subprocess.Popen[bytes], str]:
+    """`make run`, as the README's first block says, and what it has printed when it tells what to try."""
     assert blocks()[0] == ("sh", "make run\n")
     process = subprocess.Popen(
         ["make", "run"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
@@ -41,21 +42,41 @@ def running():
             os.killpg(process.pid, signal.SIGKILL)
             pytest.fail(f"make run did not start: {shown!r} {process.communicate()[1].decode()}")
         shown += chunk
-    yield shown.decode()
+    return process, shown.decode()
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
     os.killpg(process.pid, signal.SIGTERM)
-    process.communicate(timeout=20)
+    process.communicate(timeout=60)
+
+
+@pytest.fixture
+def running():
+    """The walk-through's daemon while a test runs, and what it printed."""
+    process, shown = start()
+    yield shown
+    stop(process)
+
+
+def port_of(running: str) -> str:
+    """The port of the walk-through: the README's, or the next free one where that is taken."""
+    return re.search(r"answers on 127\.0\.0\.1:(\d+)", running)[1]
 
 
 @pytest.mark.timeout(START_SECONDS + 60)
 def test_walk_through_does_what_the_readme_says(running):
     """Both steps of a newcomer, block and lift, by the README's own words."""
-    assert "127.0.0.1:5353, [::1]:5353" in running
+    port = port_of(running)
+    assert port == "5300" or f"In the README's commands write {port} instead" in running
     assert "11 names" in running
     shown = ""
     ran = 0
     for language, text in blocks()[1:]:
         if language == "sh":
-            done = subprocess.run(["sh"], input=text, cwd=ROOT, capture_output=True, text=True, timeout=60)
+            commands = text.replace("-p 5300", f"-p {port}")
+            done = subprocess.run(
+                ["sh"], input=commands, cwd=ROOT, capture_output=True, text=True, timeout=60
+            )
             assert done.stderr == ""
             shown = squeezed(done.stdout)
             ran += 1
@@ -67,6 +88,7 @@ def test_walk_through_does_what_the_readme_says(running):
 
 def test_telegram_opens_with_the_answer_of_the_own_resolver(running):
     """Point 3, with `kill -HUP`: the next query of each of the 11 names gets the upstream's answer."""
+    port = port_of(running)
     upstream = re.search(r"upstream +(\S+):(\d+)", running)
     names = re.findall(
         r"^ *- ([a-z0-9.-]+)$", (ROOT / "blocklists/orders/2017-07-14-telegram-block.yaml").read_text(), re.M
@@ -82,19 +104,52 @@ def test_telegram_opens_with_the_answer_of_the_own_resolver(running):
         return run("dig", f"@{server}", "-p", port, "+noall", "+answer", "+comments", "+noedns", name)
 
     def blocked(name: str) -> bool:
-        return "192.0.2.53" in answer("127.0.0.1", "5353", name)
+        return "192.0.2.53" in answer("127.0.0.1", port, name)
 
     assert all(blocked(name) for name in names)
     source = ROOT / "blocklists/orders/2017-08-10-telegram-unblock.yaml"
     (ROOT / ".run/orders" / source.name).write_bytes(source.read_bytes())
     os.kill(pid, signal.SIGHUP)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 45
     while blocked(names[0]):
         assert time.monotonic() < deadline, "SIGHUP did not lift the block"
     for name in names:
-        ours, theirs = (rcode(answer(*server, name)) for server in (("127.0.0.1", "5353"), upstream.groups()))
+        ours, theirs = (rcode(answer(*server, name)) for server in (("127.0.0.1", port), upstream.groups()))
         assert not blocked(name)
         assert ours == theirs
+
+
+@pytest.mark.timeout(START_SECONDS + 60)
+def test_a_second_make_run_leaves_the_first_one_alone(running):
+    """The state of a running instance is not deleted; the second one says what to do."""
+    before = (ROOT / ".run/state/ledger.jsonl").read_bytes()
+    second = subprocess.run(["make", "run"], cwd=ROOT, capture_output=True, text=True, timeout=START_SECONDS)
+    assert second.returncode != 0
+    assert "dnsblock already runs from this folder" in second.stderr
+    assert (ROOT / ".run/state/ledger.jsonl").read_bytes() == before
+    command = re.search(r"^Its address and state: (.+)$", second.stderr, re.MULTILINE)[1]
+    status = subprocess.run(command.split(), cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (status.returncode, status.stderr) == (0, "")
+
+
+@pytest.mark.timeout(START_SECONDS + 60)
+@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_STREAM])
+def test_make_run_takes_the_next_free_port(kind: socket.SocketKind):
+    """A taken port, over UDP or over TCP, is replaced and the new one is printed."""
+    with socket.socket(socket.AF_INET, kind) as taken:
+        # Where somebody else holds port 5300 it is taken, too.
+        with contextlib.suppress(OSError):
+            taken.bind(("127.0.0.1", 5300))
+            if kind == socket.SOCK_STREAM:
+                taken.listen(1)
+        process, shown = start()
+    try:
+        port = port_of(shown)
+        assert int(port) > 5300
+        assert f"Port 5300 is taken. In the README's commands write {port} instead." in shown
+        assert "192.0.2.53" in run("dig", "@127.0.0.1", "-p", port, "+short", "web.telegram.org")
+    finally:
+        stop(process)
 
 
 def rcode(shown: str) -> str:

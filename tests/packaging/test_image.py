@@ -1,4 +1,4 @@
-"""The image: what its Dockerfile does is what the Makefile does, and what comes out of it runs.
+"""The image and the installation: the Dockerfile does what the Makefile does, and what comes out of it runs.
 
 No Docker is needed: the files that a build would be sent are copied to a folder, and the steps are run there.
 """
@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,17 +86,29 @@ def copy_context(to: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that a build of the image is sent."""
+    folder = tmp_path_factory.mktemp("context")
+    copy_context(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def installed(context: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What is at /opt/dnsblock in the image, made by the Dockerfile's own steps."""
-    context, prefix = tmp_path_factory.mktemp("context"), tmp_path_factory.mktemp("image") / "dnsblock"
-    copy_context(context)
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
-    environment |= QUICK
+    prefix = tmp_path_factory.mktemp("image") / "dnsblock"
     for command in make_steps():
-        here = [word.replace(PREFIX, str(prefix)) for word in command]
-        done = subprocess.run(here, cwd=context, env=environment, capture_output=True, text=True, timeout=850)
-        assert done.returncode == 0, f"{here}: {done.stdout[-4000:]}{done.stderr[-4000:]}"
+        done = make(context, *(word.replace(PREFIX, str(prefix)) for word in command[1:]))
+        assert done.returncode == 0, f"{command}: {done.stdout[-4000:]}{done.stderr[-4000:]}"
     return prefix
+
+
+def make(context: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Runs a target as the Dockerfile does, not as a make below another make."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
+    command = ["make", *arguments]
+    environment |= QUICK | variables
+    return subprocess.run(command, cwd=context, env=environment, capture_output=True, text=True, timeout=850)
 
 
 def run(installed: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -207,3 +220,47 @@ def test_the_health_check_is_about_the_daemon_and_not_about_its_last_reload(inst
         assert is_healthy()
         config.write_text(MINIMAL)
     assert not is_healthy()
+
+
+# ------- Without the image
+
+
+@pytest.mark.timeout(1800)
+def test_dnsblock_installs_from_wheels_without_internet_access(
+    context: Path, installed: Path, tmp_path: Path
+):
+    """The folder `dist` has everything: copied to a machine that reaches no index, it is enough."""
+    fetched = make(context, "offline")
+    assert fetched.returncode == 0, fetched.stderr
+    prefix = tmp_path / "offline"
+    # No index answers there, and no wheel of an earlier installation is at hand.
+    nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:1/", "PIP_NO_CACHE_DIR": "1"}
+    done = make(context, "install", f"PREFIX={prefix}", "OFFLINE=1", **nowhere)
+    assert done.returncode == 0, done.stderr
+    said = run(prefix, "--version", cwd=tmp_path)
+    assert said.stdout == run(installed, "--version", cwd=tmp_path).stdout
+    (tmp_path / "dnsblock.yaml").write_text(MINIMAL)
+    assert run(prefix, "check", "-c", "dnsblock.yaml", cwd=tmp_path).returncode == 0
+
+
+def test_an_environment_for_the_service_is_not_made_of_a_python_that_the_service_cannot_execute():
+    """A Python below a home folder is refused before anything is made, with what to do."""
+    home = Path(tempfile.mkdtemp(prefix="home-"))  # closed to others
+    place = Path(tempfile.mkdtemp(prefix="opt-"))
+    place.chmod(0o755)
+    try:
+        subprocess.run(
+            ["/usr/bin/python3", "-m", "venv", "--copies", "--without-pip", home / "python"], check=True
+        )
+        private = home / "python" / "bin" / "python3"
+        refused = make(ROOT, "install", f"PREFIX={place / 'dnsblock'}", f"PYTHON={private}")
+        assert refused.returncode != 0
+        assert (
+            f"{private.resolve()} cannot be executed by other users ({home} is closed to them)"
+            in refused.stderr
+        )
+        assert "make install PYTHON=/usr/bin/python3" in refused.stderr
+        assert list(place.iterdir()) == []
+    finally:
+        shutil.rmtree(home)
+        shutil.rmtree(place)

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,78 @@ def test_a_missing_tool_is_named_in_one_line(tmp_path: Path, target: str, missin
     assert done.stdout == ""
 
 
+# ------- What the tests need
+
+
+def setup_with(path: Path) -> subprocess.CompletedProcess[str]:
+    """`make setup` as an ordinary user who has nothing but the programs of this folder."""
+    as_other = {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.geteuid() == 0 else {}
+    environment = {"PATH": str(path), "LOG": str(path / "log")}
+    command = ["make", "--no-print-directory", "setup", f"PYTHON={path / 'python3'}"]
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, **as_other
+    )
+
+
+@pytest.fixture
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of programs with Debian's Python and make, and none that the tests need."""
+    # Not in pytest's own folders, which another user may not enter.
+    folder = Path(tempfile.mkdtemp(prefix="bare-"))
+    folder.chmod(0o777)
+    for tool in ("sh", "make", "env"):
+        (folder / tool).symlink_to(shutil.which(tool))
+    (folder / "python3").symlink_to("/usr/bin/python3")
+    yield folder
+    shutil.rmtree(folder)
+
+
+def fake(folder: Path, name: str, script: str) -> None:
+    (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+    (folder / name).chmod(0o755)
+
+
+def test_everything_that_the_tests_lack_is_named_at_once(bare: Path):
+    """Before anything is built: one message with every command to run."""
+    done = setup_with(bare)
+    assert done.returncode != 0
+    said = done.stderr.split("Install it first:\n")[1].splitlines()
+    assert said[0].strip() == "Rust 1.88 or newer, with rustfmt and clippy: see https://rustup.rs"
+    command, _, packages = said[1].strip().partition(" --no-install-recommends ")
+    assert command == "as root: apt-get install"
+    # Servers are found in /usr/sbin, which is not in this PATH; the others cannot be.
+    assert {"bind9-dnsutils", "curl", "dnsperf", "g++", "gcc", "knot-dnsutils"} <= set(packages.split())
+
+
+def test_what_is_missing_is_installed_where_sudo_asks_for_no_password(bare: Path):
+    """Debian packages, rustfmt and clippy, and no service of a package is started."""
+    fake(bare, "sudo", 'echo "$*" >> "$LOG"')
+    fake(bare, "apt-get", "exit 1")  # called through sudo only
+    fake(bare, "rustup", 'echo "rustup $*" >> "$LOG"')
+    fake(bare, "cargo", "exit 1")
+    done = setup_with(bare)
+    assert done.returncode == 0, done.stderr
+    ran = (bare / "log").read_text().splitlines()
+    assert "rustup component add clippy rustfmt" in ran
+    installed = [line for line in ran if " apt-get install " in line]
+    assert len(installed) == 1
+    assert "--no-install-recommends" in installed[0]
+    assert {"bind9-dnsutils", "curl", "dnsperf"} <= set(installed[0].split())
+    if not Path("/usr/sbin/policy-rc.d").exists():
+        assert any("exit 101" in line for line in ran)
+        assert ran.index("-n rm -f /usr/sbin/policy-rc.d") > ran.index(installed[0])
+
+
+def test_a_failed_installation_ends_with_the_command_that_failed(bare: Path):
+    """Nothing goes on without what it needs."""
+    fake(bare, "sudo", 'case "$*" in *"apt-get update"*) exit 100;; esac')
+    fake(bare, "apt-get", "exit 1")
+    fake(bare, "cargo", "exit 0")
+    done = setup_with(bare)
+    assert done.returncode != 0
+    assert "failed: sudo -n env DEBIAN_FRONTEND=noninteractive apt-get update -qq" in done.stderr
+
+
 def test_help_lists_every_target_a_person_calls():
     """Commands explain themselves."""
     # Not as a make below another make, which would say where it is.
@@ -62,7 +135,9 @@ def test_help_lists_every_target_a_person_calls():
         "fuzz",
         "help",
         "install",
+        "offline",
         "run",
+        "setup",
         "test",
         "wheel",
     }
