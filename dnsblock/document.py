@@ -34,6 +34,8 @@ class Document:
     file: str
     value: Value
     lines: Mapping[Place, int]
+    is_enclosed: bool = False  # JSON, or YAML in flow style: the closing brace is the end of it
+    rest: str = ""  # what follows the last value, or the closing brace
 
     def line(self, place: Place) -> int:
         """The line of a part; of the nearest part around it where the document has no such part."""
@@ -74,7 +76,7 @@ def read(file: str, data: bytes, *, max_bytes: int) -> Document:
     # and refuses JSON that is indented with tabs, so an order would count on one machine and not on another.
     loader = yaml.CSafeLoader(text)
     try:
-        return _Reader(file, loader.get_event).document()
+        return _Reader(file, text, loader.get_event).document()
     except yaml.YAMLError as err:
         mark = getattr(err, "problem_mark", None)
         reason = getattr(err, "problem", None) or "not YAML or JSON"
@@ -157,9 +159,12 @@ class _Open:
 class _Reader:
     """Builds one document from the events of a YAML parser, with a stack of its own instead of recursion."""
 
-    def __init__(self, file: str, next_event: Callable[[], Any]) -> None:
+    def __init__(self, file: str, text: str, next_event: Callable[[], Any]) -> None:
         self._file = file
+        self._text = text
         self._next_event = next_event
+        self._is_enclosed = False
+        self._end = 0  # of the last value, or of a root in flow style
         self._stack: list[_Open] = []
         self._lines: dict[Place, int] = {}
         self._root: Value = None
@@ -174,16 +179,19 @@ class _Reader:
                 self._open(event)
             elif isinstance(event, yaml.SequenceEndEvent | yaml.MappingEndEvent):
                 self._stack.pop()
+                if not self._stack and self._is_enclosed:
+                    self._end = _index(event)
             elif isinstance(event, yaml.AliasEvent):
                 raise self._refused(event, event.anchor or "", "aliases are not allowed")
             elif isinstance(event, yaml.DocumentStartEvent):
                 self._documents += 1
                 if self._documents > 1:
                     raise self._refused(event, "---", "a second document in one file")
-        return Document(self._file, self._root, self._lines)
+        return Document(self._file, self._root, self._lines, self._is_enclosed, self._text[self._end :])
 
     def _scalar(self, event: yaml.ScalarEvent) -> None:
         self._check_node(event)
+        self._end = _index(event)
         text: str = event.value
         if _CONTROL.search(text):
             raise self._refused(event, text, "control characters are not allowed")
@@ -212,6 +220,8 @@ class _Reader:
         self._check_node(event)
         if len(self._stack) >= MAX_DEPTH:
             raise self._refused(event, "", f"nested deeper than {MAX_DEPTH} levels")
+        if not self._stack:
+            self._is_enclosed = bool(event.flow_style)
         value: list[Value] | dict[str, Value] = [] if isinstance(event, yaml.SequenceStartEvent) else {}
         self._stack.append(_Open(self._add(event, value), value))
 
@@ -245,6 +255,10 @@ class _Reader:
 
     def _refused(self, event: yaml.Event, value: str, reason: str) -> Refused:
         return Refused([Problem(self._file, _line(event), value, reason)])
+
+
+def _index(event: yaml.Event) -> int:
+    return event.end_mark.index if event.end_mark else 0
 
 
 def _line(event: yaml.Event) -> int:

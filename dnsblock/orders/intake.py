@@ -38,7 +38,9 @@ def examine(folder: Path, known: Sequence[Order], config: Config, now: datetime)
     """
     problems: list[Problem] = []
     judge = partial(_judge_entry, answers=config.answer_names)
-    new = sorted(_read(folder, {order.sha256 for order in known}, judge, problems), key=_turn)
+    new = sorted(
+        _read(folder, {digest for order in known for digest in order.digests}, judge, problems), key=_turn
+    )
     for order in new:
         problems.extend(_judge_issuer(order, config))
     problems.extend(_judge_together(known, new))
@@ -85,7 +87,9 @@ def _read(folder: Path, known: set[str], judge: Judge, problems: list[Problem]) 
             if digest in seen:  # judged when it came, and never again
                 continue
             seen.add(digest)
-            yield load_entries_file(parse(str(path), data, judge), folder, judge)
+            order = load_entries_file(parse(str(path), data, judge), folder, judge)
+            seen.update(order.digests)
+            yield order
         except Refused as err:
             problems.extend(err.problems)
 

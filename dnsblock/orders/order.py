@@ -15,6 +15,7 @@ from dnsblock import document
 from dnsblock.document import Document, Place
 from dnsblock.errors import Problem, Refused, capped
 from dnsblock.names import NameRefused, canonical
+from dnsblock.orders.complete import cut_off, incomplete
 from dnsblock.orders.schema import (
     EntriesFile,
     EntryFields,
@@ -95,7 +96,13 @@ class Order:
     entries_file: EntriesFile | None = None
     targets: tuple[Target, ...] = ()
     acks: tuple[str, ...] = ()
+    twins: tuple[str, ...] = ()  # sha256 of the same JSON with and without its last line end
     source: Source | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """Every SHA-256 by which this document is known: a copy of JSON may lack the last line end."""
+        return (self.sha256, *self.twins)
 
     def problem(self, place: Place, value: str, reason: str) -> Problem:
         """A problem with the part of the document at `place`."""
@@ -115,9 +122,15 @@ def parse(file: str, data: bytes, judge: Judge = accept_all) -> Order:
 
     An order with an `entries_file` has no entries yet: see `load_entries_file`.
     """
-    read = document.read(file, data, max_bytes=MAX_DOCUMENT_BYTES)
+    try:
+        read = document.read(file, data, max_bytes=MAX_DOCUMENT_BYTES)
+    except Refused as err:
+        is_small = len(data) <= MAX_DOCUMENT_BYTES
+        raise Refused([*(cut_off(file, data) if is_small else ()), *err.problems]) from err
+    if read.value is None:
+        raise Refused(incomplete(read))
     value = read.value if isinstance(read.value, dict) else {}
-    problems: list[Problem] = []
+    problems = incomplete(read)
     entries = _entries(read, value, judge, problems)
     targets = _targets(read, value.get("targets"), problems)
     try:
@@ -349,5 +362,15 @@ def _order(
         entries_file=header.entries_file,
         targets=targets,
         acks=header.acks,
+        twins=_twins(source),
         source=source,
     )
+
+
+def _twins(source: Source) -> tuple[str, ...]:
+    """Of a document in YAML there are none: its last line end is a part of the proof that it is complete."""
+    if not source.document.is_enclosed:
+        return ()
+    bare = source.data.rstrip(b"\r\n")
+    forms = {bare, bare + b"\n", bare + b"\r\n"} - {source.data}
+    return tuple(sorted(hashlib.sha256(form).hexdigest() for form in forms))

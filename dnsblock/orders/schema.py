@@ -152,3 +152,4 @@ class Header(_Fields):
     entries_file: EntriesFile | None = None
     targets: Annotated[list[Any], Field(min_length=1, max_length=10_000)] | None = None
     acks: Annotated[tuple[GuardCode, ...], Field(max_length=100)] = ()
+    end: str | None = None

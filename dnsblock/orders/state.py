@@ -96,10 +96,10 @@ def follow(orders: Iterable[Order]) -> Chain:
         if order.seq is not None:
             by_seq.setdefault(order.seq, []).append(order)
     followed: dict[int, Order] = {}
-    previous: str | None = None
-    while fitting := [order for order in by_seq.get(len(followed) + 1, []) if order.prev == previous]:
+    previous: tuple[str | None, ...] = (None,)
+    while fitting := [order for order in by_seq.get(len(followed) + 1, []) if order.prev in previous]:
         followed[len(followed) + 1] = fitting[0]
-        previous = fitting[0].sha256
+        previous = fitting[0].digests
     missing = len(followed) + 1
     held: dict[str, str] = {}
     for seq, numbered in by_seq.items():

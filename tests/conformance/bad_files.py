@@ -20,6 +20,7 @@ def order_text(*lines: str, order_id: str = "B-9") -> str:
             "action: block",
             'issued_at: "2026-01-05T09:00:00+07:00"',
             *lines,
+            f"end: {order_id}",
             "",
         ]
     )

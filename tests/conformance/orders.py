@@ -42,6 +42,10 @@ class _Plain(yaml.SafeDumper):
 
 
 def as_yaml(document: object) -> str:
+    """A document in YAML; an order ends with the key that proves that it is complete."""
+    if isinstance(document, dict) and "order_id" in document:
+        end = document.get("end", document["order_id"])
+        document = {key: value for key, value in document.items() if key != "end"} | {"end": end}
     return yaml.dump(document, Dumper=_Plain, sort_keys=False, allow_unicode=True)
 
 

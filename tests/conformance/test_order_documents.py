@@ -3,8 +3,10 @@
 import hashlib
 import json
 
+import pytest
+
 from .harness import Subject, is_forwarded, is_sinkholed
-from .orders import as_yaml, block, unblock
+from .orders import as_yaml, block, shipped, unblock
 from .upstreams import StubUpstream
 
 
@@ -44,6 +46,35 @@ def test_a_file_of_names_that_is_not_the_one_ordered_is_refused(subject: Subject
     assert said.code == 4
     assert any("names.txt" in json.dumps(problem) for problem in said.problems)
     assert subject.status()["entries"] == 0
+
+
+TELEGRAM_ZONE = {"name": "kominfo", "issuer": "kominfo.go.id", "unsigned": "accept", "answer": "sinkhole"}
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"  - macos", id="after 5 of 11 names"),
+        pytest.param(b"end:", id="before the last line"),
+        pytest.param(b"-14\n", id="within the last line"),
+    ],
+)
+def test_an_order_that_is_half_written_is_accepted_only_when_it_is_whole(
+    subject: Subject, upstream: StubUpstream, cut: bytes
+):
+    """An interrupted copy once became an order with 5 names, and the whole one was refused for ever."""
+    whole = shipped("block")[0].read_bytes()
+    subject.start(zones=[TELEGRAM_ZONE], upstreams=[upstream.address])
+    path = subject.put_order(whole[: whole.rindex(cut)] if cut else b"", "telegram.yaml")
+    said = subject.cli("reload")
+    assert said.code == 4
+    assert "INCOMPLETE" in said.stderr or "end: is not the order_id" in said.stderr
+    assert subject.status()["orders"] == []
+    assert is_forwarded(subject.query("t.me"))
+    path.write_bytes(whole)
+    assert subject.reload()["entries"] == 11
+    assert is_sinkholed(subject.query("flora-1.web.telegram.org"))
 
 
 def test_files_that_are_no_orders_are_left_alone(subject: Subject):

@@ -200,7 +200,7 @@ FILE_NAMES = st.text(st.characters(exclude_characters="/\0"), min_size=1, max_si
 ORDERS = st.sampled_from(
     [
         "schema: dnsblock.order/1\nissued_at: 2017-07-14T11:30:00Z\n"
-        f"issuer: {issuer}\norder_id: {number}\n{rest}\n"
+        f"issuer: {issuer}\norder_id: {number}\n{rest}\nend: {number}\n"
         for issuer in ("a", "b", "c c")
         for number in ("1", "2")
         for rest in (

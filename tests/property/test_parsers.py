@@ -27,6 +27,7 @@ PIECES = st.sampled_from(
 schema: dnsblock.order/1
 issuer: a
 order_id: x
+end: x
 action: block
 action: unblock
 issued_at: 2017-07-14T11:30:00+07:00
@@ -209,8 +210,8 @@ def test_any_octets_are_a_ledger_or_refused(tmp_path: Path, data: bytes, cut: in
 
 HEAD = "schema: dnsblock.order/1\nissuer: a\nissued_at: 2017-07-14T11:30:00Z\n"
 ORDERS = [
-    HEAD + "order_id: b\naction: block\nentries: [t.me]\n",
-    HEAD + "order_id: u\naction: unblock\ntargets: [{order_id: b, entries: all}]\n",
+    HEAD + "order_id: b\naction: block\nentries: [t.me]\nend: b\n",
+    HEAD + "order_id: u\naction: unblock\ntargets: [{order_id: b, entries: all}]\nend: u\n",
 ]
 
 

@@ -31,7 +31,13 @@ def document(
     for key, items in (("entries", list(entries)), ("targets", list(targets))):
         if items:
             lines += [f"{key}:", *(f"  - {item}" for item in items)]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, f"end: {order_id}"]) + "\n"
+
+
+def with_lines(text: str, *lines: str) -> str:
+    """A document with more lines, before the one that ends it."""
+    *first, end = text.splitlines()
+    return "\n".join([*first, *lines, end]) + "\n"
 
 
 def block(order_id: str, *entries: str, **fields: object) -> str:
