@@ -20,6 +20,7 @@ __all__ = [
     "ListRefused",
     "Names",
     "NamesUnusable",
+    "NotAName",
     "NotCompiled",
     "PolicyZone",
     "Probe",
@@ -32,6 +33,7 @@ __all__ = [
     "Trial",
     "UpstreamCounts",
     "__version__",
+    "canonical_name",
     "compile_list",
 ]
 
@@ -45,6 +47,15 @@ class ListRefused(ValueError):  # noqa: N818
     """A text that does not become a zone.
 
     `args` are the first hundred problems as (line, value, reason), and how many there are.
+    """
+
+class NotAName(ValueError):  # noqa: N818
+    """A text that is not a domain name; the message says why."""
+
+def canonical_name(text: str) -> str:
+    """The domain name that a text means, in lower-case A-labels and without a trailing dot.
+
+    Lists are read by the same parser. Raises `NotAName`, and `UnicodeEncodeError` for a lone surrogate.
     """
 
 class NotCompiled(RuntimeError):  # noqa: N818

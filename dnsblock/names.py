@@ -1,12 +1,12 @@
 """Any text a person may send becomes one canonical domain name, or is refused with a reason.
 
-Orders, lists, settings and the command line all come through `canonical`; inside, no name is checked again.
+Orders, lists, settings and the command line all use the engine's parser; inside, no name is checked again.
 """
 
 import re
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-import idna
+from dnsblock._engine import NotAName, canonical_name
 
 
 class NameRefused(ValueError):  # noqa: N818  # house style: named for what happened
@@ -16,21 +16,16 @@ class NameRefused(ValueError):  # noqa: N818  # house style: named for what happ
 def canonical(text: str) -> str:
     """The name in lower-case A-labels, without the trailing dot.
 
-    Letters, digits, hyphens and underscores are taken as they are; any other script is mapped as browsers do
-    (UTS 46, non-transitional) and encoded by IDNA 2008. An `xn--` label is what is asked on the wire and is
-    kept even where it decodes to nothing. Raises only `NameRefused`.
+    Letters, digits, hyphens and underscores are taken as they are; any other script is mapped and encoded as
+    browsers do (UTS 46, non-transitional). An `xn--` label is what is asked on the wire and is kept even if it
+    decodes to nothing. Raises only `NameRefused`.
     """
-    if text.isascii():
-        name = text.lower()
-        if _NAME.fullmatch(name) and not _IPV4.fullmatch(name):
-            return name.removesuffix(".")
-        raise NameRefused(_reason(name))
-    if len(text) > _LONGEST_INPUT:  # UTS 46 is slow on long text, so length is judged first
-        raise NameRefused("longer than 253 characters")
-    name = _ascii(text)
-    if not _NAME.fullmatch(name) or _IPV4.fullmatch(name):
-        raise NameRefused(_reason(name))
-    return name.removesuffix(".")
+    try:
+        return canonical_name(text)
+    except NotAName as err:
+        raise NameRefused(_advice(text) or str(err)) from err
+    except UnicodeEncodeError as err:  # a lone surrogate
+        raise NameRefused("not a valid internationalised name: not Unicode text") from err
 
 
 def address(text: str) -> IPv4Address | IPv6Address | None:
@@ -41,51 +36,21 @@ def address(text: str) -> IPv4Address | IPv6Address | None:
         return None
 
 
-# RFC 1035 2.3.4: 63 octets a label and 255 on the wire, which is 253 characters without the trailing dot.
-_NAME = re.compile(r"(?=.{1,253}\.?\Z)(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}\.?")
-_IPV4 = re.compile(r"[0-9]+(?:\.[0-9]+){3}\.?")
-_IPV6 = re.compile(r"\[?[0-9a-f.]*:[0-9a-f.]*:")  # a port needs one colon only
-_LABEL = re.compile(r"[a-z0-9_-]*")
-_LONGEST_INPUT = 1024  # several characters may map to one
+_PORT = re.compile(r"[^:]+:[0-9]+")
 
 
-def _ascii(text: str) -> str:
-    """UTS 46 mapping first, over the whole name: it turns ideographic full stops into dots."""
-    try:
-        mapped = idna.uts46_remap(text, std3_rules=False, transitional=False)
-        labels = [
-            label if label.isascii() else idna.alabel(label).decode("ascii") for label in mapped.split(".")
-        ]
-    except (idna.IDNAError, UnicodeError) as err:
-        raise NameRefused(f"not a valid internationalised name: {err}") from err
-    return ".".join(labels).lower()
-
-
-def _reason(name: str) -> str:
-    """Why this ASCII text is not a name: the most helpful reason first."""
-    if name in ("", "."):
+def _advice(text: str) -> str | None:
+    """What to write instead of a text that is not a name, where that is known."""
+    if text in ("", "."):
         return "empty: a name has at least one label"
-    if "://" in name:
+    if "://" in text:
         return "a web address: write only the domain name in it"
-    if re.search(r"\s", name):
+    if re.search(r"\s", text):
         return "holds a space: one name, without spaces"
-    if not name.isprintable():
+    if text.isascii() and not text.isprintable():
         return "holds a control character"
-    if _IPV4.fullmatch(name) or _IPV6.match(name):
-        return "an IP address, not a name"
-    if ":" in name:
+    if _PORT.fullmatch(text):
         return "holds a colon: write the domain name without a port"
-    if name.startswith("*."):
+    if text.startswith("*."):
         return "a wildcard: write the name without `*.` and `match: below`"
-    return _reason_of_labels(name)
-
-
-def _reason_of_labels(name: str) -> str:
-    for label in name.removesuffix(".").split("."):
-        if not label:
-            return "holds an empty label (two dots in a row, or a dot at the start)"
-        if not _LABEL.fullmatch(label):
-            return "a label holds other characters than letters, digits, hyphens and underscores"
-        if len(label) > 63:
-            return "a label is longer than 63 characters"
-    return "longer than 253 characters"
+    return None

@@ -26,6 +26,7 @@ pub use reason::Reason;
 pub use repairs::Repairs;
 pub use report::{Report, Told};
 pub use sources::{Read, Source};
+pub use spelling::canonical;
 
 use crate::name::{Name, NameError};
 use crate::policy::compiler::{CompileError, Compiler, Into, Origin};
@@ -67,8 +68,8 @@ pub fn plain(zone: &str, text: &[u8], scope: Match, rule: Rule) -> Result<Policy
             return Ok(None);
         }
         let name = Name::from_text(line).map_err(|error| error.to_string())?;
-        if is_ipv4(line) {
-            return Err("an IP address, not a name: list it in a zone of addresses".to_string());
+        if let Some(reason) = spelling::number_at_end(&name) {
+            return Err(reason.to_string());
         }
         if name.labels() < 2 {
             return Err("a name of one label is a whole top-level domain".to_string());
@@ -172,11 +173,6 @@ fn each_line(text: &[u8], mut take: impl FnMut(usize, &[u8]) -> Result<(), Strin
 }
 
 /// Four numbers: as a name, nobody asks for it.
-fn is_ipv4(line: &[u8]) -> bool {
-    let line = line.strip_suffix(b".").unwrap_or(line);
-    std::str::from_utf8(line).is_ok_and(|text| text.parse::<std::net::Ipv4Addr>().is_ok())
-}
-
 fn without_comment(line: &[u8]) -> &[u8] {
     let begins = |at: usize| line[at] == b'#' && (at == 0 || line[at - 1].is_ascii_whitespace());
     match (0..line.len()).find(|&at| begins(at)) {

@@ -27,6 +27,7 @@ mod lists;
 mod running;
 
 create_exception!(_engine, ListRefused, PyValueError);
+create_exception!(_engine, NotAName, PyValueError);
 
 #[pymodule]
 mod _engine {
@@ -42,7 +43,7 @@ mod _engine {
     use super::counts::{Counts, UpstreamCounts};
 
     #[pymodule_export]
-    use super::{Answer, Covering, ListRefused, PolicyZone, Rule, Rules, Snapshot};
+    use super::{Answer, Covering, ListRefused, NotAName, PolicyZone, Rule, Rules, Snapshot, canonical_name};
 
     #[pymodule_export]
     #[allow(non_upper_case_globals, reason = "Python's own name for it")]
@@ -61,6 +62,13 @@ fn refused(what: &str, value: &str) -> PyErr {
 
 fn name(text: &str) -> PyResult<Name> {
     Name::from_text(text.as_bytes()).map_err(|error| PyValueError::new_err(format!("'{text}': {error}")))
+}
+
+/// Lists are read by the same parser.
+#[pyfunction]
+fn canonical_name(text: &str) -> PyResult<String> {
+    let name = list::canonical(text).map_err(|reason| NotAName::new_err(reason.to_string()))?;
+    Ok(name.to_string())
 }
 
 //------- Answer, Rule -------------------------------------------------------

@@ -53,13 +53,13 @@ fn check_plain(text: &[u8]) {
 /// The naive twin: the names, or how many lines are wrong.
 fn naive_plain(text: &[u8]) -> Result<BTreeSet<Vec<Label>>, usize> {
     let names: Vec<_> = words(text).map(naive_name).collect();
-    // Four numbers are an address, and one label is a whole top-level domain.
-    let is_address = |name: &[Label]| {
-        let is_number = |label: &Label| label == b"0" || label[0] != b'0' && label.len() < 4;
-        let fits = |label: &Label| String::from_utf8_lossy(label).parse::<u8>().is_ok() && is_number(label);
-        name.len() == 4 && name.iter().all(fits)
+    // No top-level domain is a number (RFC 1123 2.1), and one label is a whole one.
+    let is_number = |label: &Label| {
+        let text = String::from_utf8_lossy(label);
+        text.chars().all(|c| c.is_ascii_digit())
+            || text.starts_with("0x") && text.chars().skip(2).all(|c| c.is_ascii_hexdigit())
     };
-    let is_wrong = |name: &Vec<Label>| name.len() < 2 || is_address(name);
+    let is_wrong = |name: &Vec<Label>| name.len() < 2 || name.last().is_some_and(is_number);
     match names.iter().filter(|name| name.as_ref().is_none_or(is_wrong)).count() {
         0 => Ok(names.into_iter().flatten().collect()),
         bad => Err(bad),

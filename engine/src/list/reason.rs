@@ -19,6 +19,8 @@ pub enum Reason {
     TopLevel,
     /// An IPv4 or IPv6 address. Callers count these apart: many lists hold some.
     Address,
+    /// The last label is a number, which no top-level domain is.
+    EndsInNumber,
     /// Repairs that the settings do not allow.
     NeedsRepair(Repairs),
     /// Not a line of this format; what such a line looks like.
@@ -48,6 +50,7 @@ impl Reason {
             Reason::BadOctet(_) => "bad_character",
             Reason::TopLevel => "top_level",
             Reason::Address => "address",
+            Reason::EndsInNumber => "ends_in_number",
             Reason::NeedsRepair(_) => "needs_repair",
             Reason::NotThisFormat(_) => "not_this_format",
             Reason::Unsupported(_) => "unsupported",
@@ -92,6 +95,9 @@ impl fmt::Display for Reason {
             }
             Reason::TopLevel => f.write_str("a name of one label is a whole top-level domain"),
             Reason::Address => f.write_str("an IP address, not a name: list it in a zone of addresses"),
+            Reason::EndsInNumber => {
+                f.write_str("not a domain name: the last label is a number, and no top-level domain is one")
+            }
             Reason::NeedsRepair(repairs) => {
                 write!(f, "needs repair ({repairs}): correct the line, or allow it for this list")
             }

@@ -1,5 +1,5 @@
-//! One name's text becomes a name: what is put right on the way, and what is
-//! not a name at all. All formats end here.
+//! The name parser: text becomes a name, or is refused with a reason. Lists, orders,
+//! settings and commands all use it, so they agree on what a name is.
 
 use std::net::IpAddr;
 
@@ -23,19 +23,27 @@ pub fn read_loose(name: &mut Name, text: &[u8]) -> Result<Repairs, Reason> {
     if repairs.is_empty() { Err(reason) } else { Ok(read(name, host)? | repairs) }
 }
 
-/// Reads a name from a format in which `/`, `:` and `,` have meanings of their own.
+/// Reads a name from a format in which `/`, `:` and `,` have meanings of their own. A list
+/// names no top-level domain.
 pub fn read(name: &mut Name, text: &[u8]) -> Result<Repairs, Reason> {
+    let repairs = parse(name, text)?;
+    if name.labels() < 2 { Err(Reason::TopLevel) } else { Ok(repairs) }
+}
+
+/// Reads a name, a top-level domain as well: what orders, settings and commands name.
+pub fn canonical(text: &str) -> Result<Name, Reason> {
+    let mut name = Name::root();
+    parse(&mut name, text.as_bytes())?;
+    Ok(name)
+}
+
+fn parse(name: &mut Name, text: &[u8]) -> Result<Repairs, Reason> {
     if !text.is_ascii() {
-        return read_other_script(name, text);
+        return parse_other_script(name, text);
     }
     name.read_text(text).map_err(|error| fault(error, text))?;
-    // Seen at once for nearly all: no top-level domain ends in a digit.
-    let ends_in_digit = text.iter().rev().find(|&&octet| octet != b'.').is_some_and(u8::is_ascii_digit);
-    if ends_in_digit && is_four_numbers(name, text) {
-        return Err(Reason::Address);
-    }
-    if name.labels() < 2 {
-        return Err(Reason::TopLevel);
+    if let Some(reason) = number_at_end(name) {
+        return Err(reason);
     }
     let mut repairs = Repairs::NONE;
     // Every octet is looked at, which the processor does many at a time.
@@ -50,14 +58,14 @@ pub fn read(name: &mut Name, text: &[u8]) -> Result<Repairs, Reason> {
 
 /// UTS 46, non-transitional: what browsers ask for. What of ASCII may stand in
 /// a name is for `Name` to say, which knows underscores.
-fn read_other_script(name: &mut Name, text: &[u8]) -> Result<Repairs, Reason> {
+fn parse_other_script(name: &mut Name, text: &[u8]) -> Result<Repairs, Reason> {
     std::str::from_utf8(text).map_err(|_| Reason::NotUtf8)?;
     if text.len() > LONGEST_OTHER_SCRIPT {
         return Err(Reason::NameTooLong);
     }
     let ascii = idna::domain_to_ascii_cow(text, AsciiDenyList::EMPTY).map_err(|_| Reason::NotAName)?;
     // The mapping folds case itself, so case is no repair beside it.
-    Ok(read(name, ascii.as_bytes())? | Repairs::IDN)
+    Ok(parse(name, ascii.as_bytes())? | Repairs::IDN)
 }
 
 fn fault(error: NameError, text: &[u8]) -> Reason {
@@ -72,12 +80,32 @@ fn is_address(text: &[u8]) -> bool {
     let text = text.split(|&octet| octet == b'/').next().unwrap_or(text);
     let text = text.strip_prefix(b"[").unwrap_or(text);
     let text = text.split(|&octet| octet == b']').next().unwrap_or(text);
+    let mut name = Name::root();
     std::str::from_utf8(text).is_ok_and(|text| text.parse::<IpAddr>().is_ok())
+        || name.read_text(text).is_ok() && number_at_end(&name) == Some(Reason::Address)
 }
 
-/// As a name, nobody asks for it; also where a number is too large, or padded.
-fn is_four_numbers(name: &Name, text: &[u8]) -> bool {
-    name.labels() == 4 && text.iter().all(|&octet| octet == b'.' || octet.is_ascii_digit())
+/// No top-level domain is a number (RFC 1123 2.1), and to a browser such a host is an
+/// address or nothing ("ends in a number", WHATWG URL 3.5). Two to four numbers are an
+/// address: also cut off, padded or too large.
+pub fn number_at_end(name: &Name) -> Option<Reason> {
+    let label = |skip: usize| {
+        let wire = name.suffix(skip);
+        wire.get(1..=usize::from(*wire.first()?))
+    };
+    let last = label(name.labels().checked_sub(1)?)?;
+    // Seen at once for nearly all.
+    if !last.first()?.is_ascii_digit() || !is_number(last) {
+        return None;
+    }
+    let is_address = matches!(name.labels(), 2..=4) && (0..name.labels()).filter_map(label).all(is_number);
+    Some(if is_address { Reason::Address } else { Reason::EndsInNumber })
+}
+
+/// Decimal or, as inet_aton(3) has it, hexadecimal.
+fn is_number(label: &[u8]) -> bool {
+    let hexadecimal = label.strip_prefix(b"0x").unwrap_or(b".");
+    label.iter().all(u8::is_ascii_digit) || hexadecimal.iter().all(u8::is_ascii_hexdigit)
 }
 
 /// The host in what may be a web address, and what had to go for it.
@@ -141,11 +169,22 @@ mod tests {
             ("HTTP://A.example.:80/x:1,", "a.example", "case, dot, scheme, port, path, comma"),
             ("bücher.example", "xn--bcher-kva.example", "idn"),
             ("Straße.example", "xn--strae-oqa.example", "idn"),
+            ("☕.example", "xn--53h.example", "idn"),
+            ("1.2.3.in-addr.arpa", "1.2.3.in-addr.arpa", ""),
+            ("163.com", "163.com", ""),
+            ("a.3x", "a.3x", ""),
+            ("a.0xyz", "a.0xyz", ""),
             ("россия。рф.", "xn--h1alffa9f.xn--p1ai", "dot, idn"),
             ("_x.bücher.example:1", "_x.xn--bcher-kva.example", "port, idn"),
         ] {
             assert_eq!(loose(text), Ok((name.to_string(), repairs.to_string())), "{text}");
         }
+    }
+
+    #[test]
+    fn a_top_level_domain_is_a_name_that_no_list_names() {
+        assert_eq!(canonical("COM.").map(|name| name.to_string()), Ok("com".to_string()));
+        assert_eq!(read(&mut Name::root(), b"COM."), Err(Reason::TopLevel));
     }
 
     #[test]
@@ -158,6 +197,17 @@ mod tests {
             ("999.0.2.01.", "address"),
             ("192.0.2.0/24", "address"),
             ("192.0.2.1:53", "address"),
+            ("192.0.2.085/24", "address"),
+            ("225.223.48", "address"),
+            ("127.1", "address"),
+            ("0x7f.0.0.0x1", "address"),
+            ("172.104.128.199.108.166", "ends_in_number"),
+            ("0000350_2025.29.08", "ends_in_number"),
+            ("a.example.0x1F.", "ends_in_number"),
+            ("a.example.0x", "ends_in_number"),
+            ("192.0.2.1-192.0.2.9", "ends_in_number"),
+            ("bücher.２", "ends_in_number"),
+            ("42", "ends_in_number"),
             ("2001:db8::1", "address"),
             ("2001:db8::/32", "address"),
             ("https://[2001:db8::1]:443/x", "address"),
