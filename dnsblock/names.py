@@ -17,8 +17,8 @@ def canonical(text: str) -> str:
     """The name in lower-case A-labels, without the trailing dot.
 
     Letters, digits, hyphens and underscores are taken as they are; any other script is mapped and encoded as
-    browsers do (UTS 46, non-transitional). An `xn--` label is what is asked on the wire and is kept even if it
-    decodes to nothing. Raises only `NameRefused`.
+    browsers do (UTS 46, non-transitional). An `xn--` label is what is asked on the wire and is kept even if
+    it decodes to nothing. Raises only `NameRefused`.
     """
     try:
         return canonical_name(text)
