@@ -1,35 +1,34 @@
-"""The ledger: the append-only file of every order that was ever accepted, one JSON record a line.
+"""The ledger: the append-only file of all orders that were accepted and of what the operator did about them.
 
-Each record holds the document's own bytes and the SHA-256 of the record before it, so that a court can see
-that nothing was taken out or put in. The daemon is the only writer; `check` reads beside it.
+Each line is a record (`dnsblock/orders/records.py`) with the SHA-256 of the record before it, so that a court
+can see that nothing was taken out or put in. The daemon is the only writer; `check` reads beside it.
 """
 
 import fcntl
 import hashlib
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-from dnsblock import document
+from dnsblock import document, durable
 from dnsblock.errors import LedgerUnwritable, Problem, Refused
-from dnsblock.orders.order import MAX_ENTRIES_FILE_BYTES, Order, parse, parse_entries
+from dnsblock.orders.order import MAX_DOCUMENT_BYTES, MAX_ENTRIES_FILE_BYTES, Order, parse_entries
+from dnsblock.orders.records import Fact, NotARecord, Position, Record, decode, encode, end_of_record
 
 FILE = "ledger.jsonl"
 LOCK = "ledger.lock"
 ENTRIES = "entries"  # folder of the entries files, each under its sha256
+MAX_LINE_BYTES = 8 * MAX_DOCUMENT_BYTES  # JSON writes a byte as six at most
 
 
 class Ledger:
-    """An open ledger. `received` are the orders with the times at which they were accepted, in that order;
-    `notes` tell what was mended.
-    """
+    """An open ledger. `records` are all records in order; `notes` say what was repaired."""
 
     def __init__(self, folder: Path, read: "_Content", *, file: int | None, lock: int | None) -> None:
-        self.received = read.received
+        self.records = read.records
         self.notes = read.notes
         self._folder = folder
         self._file = file  # None: read only, or closed
@@ -41,8 +40,9 @@ class Ledger:
     def open(cls, folder: Path, *, read_only: bool = False) -> Self:
         """Opens the ledger in `folder`, which is made where it is missing, and keeps every other writer out.
 
-        A last record that was only half written, by a crash, is cut off: it was never acknowledged. Any other
-        damage raises `Refused`, as does a folder without rights. `read_only` makes, locks and mends nothing.
+        A last record that was only half written, by a crash, is cut off: it was never acknowledged. A whole
+        one whose line end was lost or changed gets a line end. Any other damage raises `Refused`, as does a
+        folder without rights. `read_only` makes, locks and mends nothing.
         """
         try:
             if read_only:
@@ -52,7 +52,7 @@ class Ledger:
             try:
                 file = os.open(folder / FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 try:
-                    sync_folder(folder)  # the file itself, in case it is new
+                    durable.sync_folder(folder)  # the file itself, in case it is new
                     read = _read(folder / FILE)
                     _mend(file, read)
                     return cls(folder, read, file=file, lock=lock)
@@ -70,31 +70,45 @@ class Ledger:
             raise Refused([Problem(str(err.filename or folder), None, "", reason)]) from err
 
     @property
+    def received(self) -> tuple[tuple[datetime, Order], ...]:
+        """The orders, with the times at which they were accepted."""
+        return tuple((record.at, record.fact) for record in self.records if isinstance(record.fact, Order))
+
+    @property
     def orders(self) -> tuple[Order, ...]:
         """The orders alone."""
         return tuple(order for _, order in self.received)
 
-    def append(self, orders: Sequence[Order]) -> None:
-        """Writes orders that were just read, all or none; when it returns, they are on the disk.
+    @property
+    def position(self) -> Position:
+        """How far the ledger goes."""
+        return Position(len(self.records), self._last)
+
+    def append(self, facts: Sequence[Fact]) -> None:
+        """Writes facts, all or none; when it returns, they are on the disk. An order must have its `source`.
 
         Raises `LedgerUnwritable` where they are not, and then the ledger is what it was.
         """
         if self._file is None:
             raise LedgerUnwritable(f"{self._folder / FILE}: was opened to be read only")
         lines: list[bytes] = []
+        added: list[Record] = []
         last = self._last
-        received_at = datetime.now(UTC)
+        at = datetime.now(UTC)
         try:
-            for order in orders:
-                _store_entries(self._folder / ENTRIES, order)
-                line = _record(len(self.orders) + len(lines) + 1, received_at, order, last)
+            for n, fact in enumerate(facts, start=len(self.records) + 1):
+                if isinstance(fact, Order):
+                    _store_entries(self._folder / ENTRIES, fact)
+                line = encode(Record(n, at, fact), last)
                 last = hashlib.sha256(line).hexdigest()
                 lines.append(line + b"\n")
+                kept = replace(fact, source=None) if isinstance(fact, Order) else fact
+                added.append(Record(n, at, kept))
             self._write(b"".join(lines))
         except OSError as err:
-            raise LedgerUnwritable(f"{self._folder / FILE}: {err.strerror}: no order was accepted") from err
+            raise LedgerUnwritable(f"{self._folder / FILE}: {err.strerror}: nothing was accepted") from err
         self._last = last
-        self.received += tuple((received_at, replace(order, source=None)) for order in orders)
+        self.records += tuple(added)
 
     def close(self) -> None:
         """Lets the next process have the ledger."""
@@ -129,70 +143,65 @@ class Ledger:
 
 @dataclass(frozen=True, slots=True)
 class _Content:
-    received: tuple[tuple[datetime, Order], ...]
+    records: tuple[Record, ...]
     notes: tuple[str, ...]
-    size: int  # octets of the records that are whole
+    size: int  # bytes of the records that are whole
     last: str | None  # sha256 of the last record's line
     lacks_end: bool  # the last record is whole but for its line end
 
 
 def _read(path: Path) -> _Content:
-    received: list[tuple[datetime, Order]] = []
+    records: list[Record] = []
     notes: list[str] = []
     size = 0
     last: str | None = None
     lacks_end = False
     for number, line in enumerate(_lines(path), start=1):
         record = line.removesuffix(b"\n")
-        try:
-            received.append(_order(path, number, record, last))
-        except Refused:
-            if line.endswith(b"\n"):
-                raise
-            notes.append(f"{path}:{number}: cut off a record that was only half written")
-            break
-        if not line.endswith(b"\n"):
-            lacks_end = True
+        lacks_end = record == line
+        if lacks_end:
+            end = end_of_record(line)
+            if end is None:
+                notes.append(f"{path}:{number}: cut off a record that was only half written")
+                lacks_end = False
+                break
+            if end_of_record(line[end:]) is not None:
+                raise _damaged(path, number, "records have run together")
+            record = line[:end]
             notes.append(f"{path}:{number}: the last record lacked its line end")
+        try:
+            read = decode(record, number, last)
+        except NotARecord as err:
+            raise _damaged(path, number, str(err)) from err
+        records.append(replace(read, fact=_with_entries(path.parent / ENTRIES, read.fact)))
         last = hashlib.sha256(record).hexdigest()
         size += len(record) + 1
-    return _Content(tuple(received), tuple(notes), size, last, lacks_end)
+    return _Content(tuple(records), tuple(notes), size, last, lacks_end)
+
+
+def _damaged(path: Path, line: int, why: str) -> Refused:
+    advice = "the ledger is damaged; restore it from a backup, it is the proof of what was ordered"
+    return Refused([Problem(str(path), line, "", f"{why}: {advice}")])
 
 
 def _lines(path: Path) -> Iterator[bytes]:
+    """The lines of a ledger, each of them bounded: of one without an end only the beginning counts."""
     try:
         with path.open("rb") as file:
-            yield from file
+            while line := file.readline(MAX_LINE_BYTES):
+                yield line
+                if not line.endswith(b"\n"):
+                    return
     except FileNotFoundError:
         return  # a ledger that has not begun
 
 
-def _order(path: Path, number: int, record: bytes, last: str | None) -> tuple[datetime, Order]:
-    def damaged(reason: str) -> Refused:
-        advice = "the ledger is damaged; restore it from a backup, it is the proof of what was ordered"
-        return Refused([Problem(str(path), number, "", f"{reason}: {advice}")])
-
-    try:
-        fields: Any = json.loads(record)
-        data: bytes = fields["document"].encode()
-        digests = (fields["n"], fields["prev_record"], fields["sha256"])
-        entries_file: str | None = fields["entries_file"]
-        received_at = datetime.fromisoformat(fields["at"])
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as err:
-        raise damaged("not a record") from err
-    if digests != (number, last, hashlib.sha256(data).hexdigest()):
-        raise damaged("this record, or the one before it, is not what was written")
-    try:
-        order = parse(f"{path.name} record {number}", data)
-    except Refused as err:
-        raise damaged(f"its order cannot be read ({err.problems[0].reason})") from err
-    if order.entries_file is not None:
-        if entries_file != order.entries_file.sha256:
-            raise damaged("it does not name the entries file of its order")
-        stored = path.parent / ENTRIES / f"{entries_file}.txt"
-        content = document.read_bytes(stored, max_bytes=MAX_ENTRIES_FILE_BYTES)
-        order = replace(order, entries=parse_entries(order.entries_file, str(stored), content))
-    return received_at, replace(order, source=None)
+def _with_entries(folder: Path, fact: Fact) -> Fact:
+    if not isinstance(fact, Order) or fact.entries_file is None:
+        return fact
+    stored = folder / f"{fact.entries_file.sha256}.txt"
+    content = document.read_bytes(stored, max_bytes=MAX_ENTRIES_FILE_BYTES)
+    return replace(fact, entries=parse_entries(fact.entries_file, str(stored), content))
 
 
 # ------- Writing -------
@@ -222,21 +231,6 @@ def _mend(file: int, read: _Content) -> None:
         os.fsync(file)
 
 
-def _record(number: int, at: datetime, order: Order, last: str | None) -> bytes:
-    assert order.source is not None  # noqa: S101  # what was just read has its bytes
-    record = {
-        "n": number,
-        "at": at.isoformat(timespec="milliseconds"),
-        "issuer": order.issuer,
-        "order_id": order.order_id,
-        "sha256": order.sha256,
-        "prev_record": last,
-        "document": order.source.data.decode(),
-        "entries_file": order.entries_file.sha256 if order.entries_file else None,
-    }
-    return json.dumps(record, separators=(",", ":")).encode()
-
-
 def _store_entries(folder: Path, order: Order) -> None:
     """Keeps an entries file beside the ledger, whole and on the disk before any record speaks of it."""
     if order.entries_file is None or order.source is None or order.source.entries_data is None:
@@ -245,23 +239,5 @@ def _store_entries(folder: Path, order: Order) -> None:
     if stored.exists():
         return
     folder.mkdir(mode=0o700, exist_ok=True)
-    sync_folder(folder.parent)
-    half = stored.with_suffix(".tmp")
-    try:
-        with half.open("wb") as file:
-            file.write(order.source.entries_data)
-            file.flush()
-            os.fsync(file.fileno())
-        half.rename(stored)
-    finally:
-        half.unlink(missing_ok=True)  # a full disk is not made fuller
-    sync_folder(folder)
-
-
-def sync_folder(folder: Path) -> None:
-    """A new name in a folder is on the disk only when the folder is (fsync(2))."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    durable.sync_folder(folder.parent)
+    durable.write(stored, order.source.entries_data)

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from dnsblock.durable import sync_folder
 from dnsblock.errors import FetchFailed, shown
-from dnsblock.orders.ledger import sync_folder
 
 PIECE_BYTES = 1 << 20  # decoded at once: a few kilobytes of gzip can become gigabytes
 BEGINNING_BYTES = 200  # enough to see what it is, and to show it

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from dnsblock import document
 from dnsblock._engine import Names, NamesUnusable
+from dnsblock.durable import sync_folder
 from dnsblock.errors import Problem, Refused
 from dnsblock.log import event
-from dnsblock.orders.ledger import sync_folder
 from dnsblock.policy.history import History
 from dnsblock.policy.history_facts import Version
 

@@ -17,7 +17,7 @@ LAYERS = [
     {"orders"},
     {"config"},
     {"values"},
-    {"names", "client", "control", "times"},
+    {"names", "client", "control", "durable", "times"},
     {"document"},
     {"errors"},
 ]

@@ -14,6 +14,7 @@ import pytest
 from dnsblock.errors import LedgerUnwritable, Refused
 from dnsblock.orders.ledger import Ledger
 from dnsblock.orders.order import Order, load_entries_file, parse
+from dnsblock.orders.records import AcceptedRestore, Annulment, Position, sealed
 
 from .helpers import block, orders, unblock
 
@@ -49,24 +50,49 @@ def test_what_was_appended_is_there_after_a_restart(folder: Path):
 
 
 def test_a_record_holds_the_orders_own_bytes_and_the_digest_of_the_record_before(folder: Path):
-    """A court checks the chain with sha256sum and nothing of ours."""
+    """A court checks the chain with sha256sum and no program of ours."""
     lines = file_of(folder).read_bytes().splitlines()
     first, second = map(json.loads, lines)
-    assert list(first) == [
-        "n",
-        "at",
-        "issuer",
-        "order_id",
-        "sha256",
-        "prev_record",
-        "document",
-        "entries_file",
-    ]
-    assert (first["n"], first["issuer"], first["order_id"], first["prev_record"]) == (1, "a", "b-1", None)
+    assert list(first) == [*sorted(first.keys() - {"digest"}), "digest"]
+    assert set(first) == {
+        *("n", "kind", "at", "prev_record", "digest"),
+        *("issuer", "order_id", "sha256", "document", "entries_file"),
+    }
+    assert (first["n"], first["kind"], first["prev_record"]) == (1, "order", None)
+    assert (first["issuer"], first["order_id"]) == ("a", "b-1")
     assert first["document"] == block("b-1", "t.me")
     assert first["sha256"] == hashlib.sha256(first["document"].encode()).hexdigest()
     assert (second["n"], second["prev_record"]) == (2, hashlib.sha256(lines[0]).hexdigest())
     assert timedelta(0) <= datetime.now(UTC) - datetime.fromisoformat(first["at"]) < timedelta(minutes=2)
+
+
+def test_the_digest_of_a_record_covers_the_rest_of_its_line(folder: Path):
+    """Take the key away, and the SHA-256 of what is left is its value."""
+    for line in file_of(folder).read_bytes().splitlines():
+        digest = json.loads(line)["digest"]
+        rest = line.replace(b',"digest":"%s"' % digest.encode(), b"")
+        assert hashlib.sha256(rest).hexdigest() == digest
+
+
+def test_every_kind_of_record_is_there_after_a_restart(folder: Path):
+    """The operator's own acts stand between the orders, in the order in which they were done."""
+    facts = [
+        Annulment("a", "b-1", "a half-written order: \u201cb-1\u201d"),
+        AcceptedRestore("restored from the backup", Position(3, "0" * 64), Position(2, "1" * 64)),
+        AcceptedRestore("the checkpoint was lost", None, Position(0, None)),
+    ]
+    with Ledger.open(folder) as ledger:
+        ledger.append([facts[0]])
+        ledger.append(facts[1:])
+    with Ledger.open(folder) as ledger:
+        assert [record.fact for record in ledger.records[2:]] == facts
+        assert [record.n for record in ledger.records] == [1, 2, 3, 4, 5]
+        assert ids(ledger) == ["b-1", "u-1"]
+        assert ledger.position == Position(
+            5, hashlib.sha256(file_of(folder).read_bytes().splitlines()[-1]).hexdigest()
+        )
+    kinds = [json.loads(line)["kind"] for line in file_of(folder).read_bytes().splitlines()]
+    assert kinds == ["order", "order", "annulment", "restore_accepted", "restore_accepted"]
 
 
 def test_nobody_else_may_read_the_state(folder: Path):
@@ -101,10 +127,11 @@ def test_zeros_after_a_power_cut_are_cut_off(folder: Path):
     assert file_of(folder).read_bytes() == whole
 
 
-def test_a_lost_last_line_end_loses_no_order(folder: Path):
-    """An editor took it away, or the crash came one octet before the end: the record is whole."""
+@pytest.mark.parametrize("end", [b"", b" ", b"\0", b"}", b"\xff", b"\r", b"\0" * 4096, b'x{"at":"2026'])
+def test_a_lost_or_changed_last_line_end_loses_no_order(folder: Path, end: bytes):
+    """The digest proves that the record is whole; what follows it was never a record."""
     whole = file_of(folder).read_bytes()
-    file_of(folder).write_bytes(whole[:-1])
+    file_of(folder).write_bytes(whole[:-1] + end)
     with Ledger.open(folder) as ledger:
         assert ids(ledger) == ["b-1", "u-1"]
         assert "lacked its line end" in ledger.notes[0]
@@ -114,14 +141,49 @@ def test_a_lost_last_line_end_loses_no_order(folder: Path):
         assert ids(ledger) == ["b-1", "u-1", "b-2"]
 
 
+def rehashed(data: bytes, **fields: object) -> bytes:
+    """The last record with other fields, and a digest that fits them."""
+    first, last = data.splitlines(keepends=True)
+    record = json.loads(last) | fields
+    del record["digest"]
+    return first + sealed(record) + b"\n"
+
+
+@pytest.mark.parametrize("end", [b"\n", b"", b"x"])
+def test_a_last_record_that_was_changed_is_never_cut_off(folder: Path, end: bytes):
+    """It was written whole, and so it was acknowledged: only a person may decide what becomes of it."""
+    damaged = file_of(folder).read_bytes().replace(b"u-1", b"u-2")[:-1] + end
+    file_of(folder).write_bytes(damaged)
+    with pytest.raises(Refused, match="its digest is another one: the ledger is damaged"):
+        Ledger.open(folder)
+    assert file_of(folder).read_bytes() == damaged
+
+
+def test_two_last_records_that_have_run_together_are_not_cut_off(folder: Path):
+    """Both were acknowledged: whoever takes both line ends away gets no order out of the ledger."""
+    damaged = file_of(folder).read_bytes()[:-1].replace(b"\n", b"x")
+    file_of(folder).write_bytes(damaged)
+    with pytest.raises(Refused, match="the ledger is damaged"):
+        Ledger.open(folder)
+    assert file_of(folder).read_bytes() == damaged
+
+
 @pytest.mark.parametrize(
     ("damage", "line"),
     [
         (lambda data: data.replace(b"t.me", b"t.mo"), 1),
+        (lambda data: data.replace(b'"order_id":"u-1"', b'"order_id":"u-2"'), 2),
+        (lambda data: data.replace(b'"issuer":"a"', b'"issuer":"b"', 2), 1),
+        (lambda data: data[:-1].replace(b"\n", b"x", 1) + data[-1:], 1),
+        (lambda data: data.replace(b"}", b" }", 1), 1),
+        (lambda data: data.replace(b'"at":"20', b'"at":"19', 2), 1),
         (lambda data: data[data.index(b"\n") + 1 :], 1),
         (lambda data: data[: data.index(b"\n") + 1] * 2, 2),
         (lambda data: data.replace(b'"n":1', b'"n":2'), 1),
-        (lambda data: data.replace(b'"at":"20', b'"at":"19', 1), 2),
+        (lambda data: data.replace(b'"at":"20', b'"at":"19', 1), 1),
+        (lambda data: rehashed(data, kind="decree"), 2),
+        (lambda data: rehashed(data, at="2026-01-01T00:00:00"), 2),
+        (lambda data: rehashed(data, order_id="u-2"), 2),
         (lambda data: b"\n" + data, 1),
         (lambda data: b"[]\n" + data, 1),
         (lambda data: b"[" * 100_000 + b"\n" + data, 1),
@@ -186,7 +248,7 @@ def test_a_full_disk_accepts_no_order_and_leaves_nothing_half_written(
     with Ledger.open(folder) as ledger:
         with monkeypatch.context() as patch:
             patch.setattr(os, failing, fails)
-            with pytest.raises(LedgerUnwritable, match="No space left on device: no order was accepted"):
+            with pytest.raises(LedgerUnwritable, match="No space left on device: nothing was accepted"):
                 ledger.append(orders(block("b-2", "c.example")))
         assert ids(ledger) == ["b-1", "u-1"]
         assert file_of(folder).read_bytes() == before

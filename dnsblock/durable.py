@@ -1,0 +1,31 @@
+"""Atomic, fsynced writes: after a crash or on a full disk a file has its old content or its new one."""
+
+import os
+from pathlib import Path
+
+
+def write(path: Path, data: bytes) -> None:
+    """Replaces the content of a file, and returns when the new content is on the disk. Raises `OSError`.
+
+    The content is written to a file beside it, which then takes its name. Only one writer at a time.
+    """
+    partial = path.with_name(path.name + ".tmp")
+    try:
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with open(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)  # frees the space on a full disk
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes new names in a folder durable: fsync(2) of a file does not include its name."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

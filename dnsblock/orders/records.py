@@ -1,0 +1,204 @@
+"""The records of the ledger: what each kind holds, and how it is written as one line of JSON.
+
+A line is JSON in canonical form (RFC 8785: sorted keys, no spaces, UTF-8) and one more key at its end:
+`digest`, the SHA-256 of the line without it. So every byte of every record is covered, the last one included.
+`prev_record` is the SHA-256 of the line before, without its line end.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from dnsblock.errors import Refused
+from dnsblock.orders.order import Order, parse
+
+
+@dataclass(frozen=True, slots=True)
+class Annulment:
+    """The operator has annulled an order that was accepted and was wrong."""
+
+    issuer: str
+    order_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far a ledger goes: its number of records, and the SHA-256 of the last one's line."""
+
+    records: int
+    last: str | None  # None: of a ledger without records
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptedRestore:
+    """The operator has accepted a ledger that does not extend what was acknowledged."""
+
+    reason: str
+    acknowledged: Position | None  # what the ledger should have held; None: the checkpoint was missing
+    found: Position  # what it held
+
+
+Fact = Order | Annulment | AcceptedRestore
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A fact, and when it was recorded."""
+
+    n: int  # from 1
+    at: datetime
+    fact: Fact
+
+
+class NotARecord(Exception):  # noqa: N818
+    """A line is not what was written; the message says why."""
+
+
+def encode(record: Record, prev_record: str | None) -> bytes:
+    """The line of a record, without its line end."""
+    kind, payload = _payload(record.fact)
+    at = record.at.astimezone(UTC).isoformat(timespec="milliseconds")
+    fields = {"n": record.n, "kind": kind, "at": at, **payload, "prev_record": prev_record}
+    return sealed(fields)
+
+
+def decode(line: bytes, n: int, prev_record: str | None) -> Record:
+    """Reads the line of record `n`, which follows `prev_record`. Raises `NotARecord`.
+
+    An order with an `entries_file` has no entries yet.
+    """
+    fields = _fields(line)
+    if (fields.get("n"), fields.get("prev_record")) != (n, prev_record):
+        raise NotARecord("this record does not follow the one before it")
+    try:
+        read = _READERS[fields["kind"]]
+        fact = read(n, fields)
+        at = datetime.fromisoformat(fields["at"])
+    except (ValueError, KeyError, TypeError, AttributeError) as err:
+        raise NotARecord("not a record of this version") from err
+    if at.tzinfo is None:
+        raise NotARecord("its time has no offset")
+    return Record(n, at.astimezone(UTC), fact)
+
+
+def sealed(fields: dict[str, Any]) -> bytes:
+    """The line of these fields: in canonical form, and with its digest."""
+    line = canonical(fields)
+    return line[:-1] + b',"digest":"%s"}' % hashlib.sha256(line).hexdigest().encode()
+
+
+def canonical(value: dict[str, Any]) -> bytes:
+    """JSON in canonical form (RFC 8785), for objects whose numbers are integers and whose keys are ASCII."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+# No text within a record can hold this: JSON escapes its quotation marks.
+_END = re.compile(rb',"digest":"([0-9a-f]{64})"}')
+
+
+def end_of_record(data: bytes) -> int | None:
+    """Where the first record in these bytes ends; None if there is none but one that was only begun."""
+    found = _END.search(data)
+    return None if found is None else found.end()
+
+
+def _fields(line: bytes) -> dict[str, Any]:
+    """The fields of a line that is exactly what was written, without the digest."""
+    end = _END.search(line)
+    if end is None or end.end() != len(line):
+        raise NotARecord("not a record")
+    content = line[: end.start()] + b"}"
+    if hashlib.sha256(content).hexdigest().encode() != end[1]:
+        raise NotARecord("this record is not what was written: its digest is another one")
+    try:
+        fields = json.loads(content)
+    except (ValueError, RecursionError) as err:
+        raise NotARecord("not a record") from err
+    if not isinstance(fields, dict):
+        raise NotARecord("not a record")
+    return fields
+
+
+# ------- What each kind holds -------
+
+
+def _payload(fact: Fact) -> tuple[str, dict[str, Any]]:
+    match fact:
+        case Order(source=source):
+            assert source is not None  # noqa: S101  # an order that was just read has its bytes
+            return "order", {
+                "issuer": fact.issuer,
+                "order_id": fact.order_id,
+                "sha256": fact.sha256,
+                "document": source.data.decode(),
+                "entries_file": fact.entries_file.sha256 if fact.entries_file else None,
+            }
+        case Annulment():
+            return "annulment", {
+                "issuer": fact.issuer,
+                "order_id": fact.order_id,
+                "reason": fact.reason,
+            }
+        case AcceptedRestore():
+            acknowledged = None if fact.acknowledged is None else _position(fact.acknowledged)
+            return "restore_accepted", {
+                "reason": fact.reason,
+                "acknowledged": acknowledged,
+                "found": _position(fact.found),
+            }
+
+
+def _position(position: Position) -> dict[str, Any]:
+    return {"records": position.records, "last": position.last}
+
+
+def _order(n: int, fields: dict[str, Any]) -> Order:
+    data: bytes = fields["document"].encode()
+    try:
+        order = parse(f"ledger.jsonl record {n}", data)
+    except Refused as err:
+        raise NotARecord(f"its order cannot be read ({err.problems[0].reason})") from err
+    entries_file = None if order.entries_file is None else order.entries_file.sha256
+    promised = (order.issuer, order.order_id, order.sha256, entries_file)
+    if promised != tuple(fields[key] for key in ("issuer", "order_id", "sha256", "entries_file")):
+        raise NotARecord("its fields are not those of its document")
+    return replace(order, source=None)
+
+
+def _annulment(_: int, fields: dict[str, Any]) -> Annulment:
+    return Annulment(*(_text(fields[key]) for key in ("issuer", "order_id", "reason")))
+
+
+def _accepted_restore(_: int, fields: dict[str, Any]) -> AcceptedRestore:
+    acknowledged = fields["acknowledged"]
+    return AcceptedRestore(
+        _text(fields["reason"]),
+        None if acknowledged is None else read_position(acknowledged),
+        read_position(fields["found"]),
+    )
+
+
+def read_position(value: Any) -> Position:
+    """Reads what `canonical` wrote of a position. Raises `ValueError`."""
+    match value:
+        case {"records": int(records), "last": str() | None as last} if (records == 0) == (last is None):
+            return Position(records, last)
+    raise ValueError("not a number of records and the SHA-256 of the last one")
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("not a text")
+    return value
+
+
+_READERS: dict[str, Callable[[int, dict[str, Any]], Fact]] = {
+    "order": _order,
+    "annulment": _annulment,
+    "restore_accepted": _accepted_restore,
+}
