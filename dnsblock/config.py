@@ -413,6 +413,12 @@ class Zone(_Options):
         return self.source.every_s
 
 
+class Http(_Options):
+    """The HTTP listeners: metrics and the control socket."""
+
+    max_connections: Annotated[int, Number, Field(ge=8, le=10_000)] = 256  # of each listener
+
+
 class HistoryOptions(_Options):
     """What is kept of former times."""
 
@@ -452,6 +458,7 @@ class Config(_Options):
     state: FilePath = as_written("state")  # folder of the ledger, of compiled lists and the serial
     control: SocketPath = as_written(DEFAULT_SOCKET)
     metrics: Listen | None = as_written("127.0.0.1:9353")
+    http: Http = as_written({})
     stop_timeout_ms: Annotated[int, Number, Field(ge=0, le=600_000)] = 3000
     time_zone: TimeZone = as_written("Asia/Jakarta")  # how times are shown
     log: Log = as_written({})

@@ -29,6 +29,7 @@ from dnsblock.errors import (
     binding_advice,
 )
 from dnsblock.http.api import control_app
+from dnsblock.http.connections import connections_of
 from dnsblock.http.metrics import Metrics, metrics_app
 from dnsblock.http.server import bind_control, bind_metrics, serve
 from dnsblock.log import event
@@ -121,7 +122,7 @@ class Daemon:
         """Opens the ledger, compiles what is in force, binds; answers nothing yet. Raises `Refused`."""
         self.config = config
         self.started_at = self.published_at = datetime.now(UTC)
-        self.metrics = Metrics(self)
+        self.metrics, self.http = Metrics(self), connections_of(config)
         self._hangups: asyncio.Queue[signal.Signals] = asyncio.Queue()
         self._stops: asyncio.Queue[signal.Signals] = asyncio.Queue()
         self._reading, self._listing = asyncio.Lock(), asyncio.Lock()
@@ -462,6 +463,8 @@ class Daemon:
             is_new = done.lists.versions != lists_before.versions
             self.config, self.lists, self._rules = draft.config, done.lists, draft.rules
             self.metrics.follow(self.lists.listed, self.feeds)
+            for connections in self.http.values():
+                connections.limit(self.config.http.max_connections)
             self.policy = done.policy
             self._tell(reason, what, done.policy, before, started)
             snapshot = done.policy.snapshot
@@ -635,9 +638,11 @@ def _start(engine: Engine, snapshot: Snapshot, rules: Rules) -> None:
 async def _servers(daemon: Daemon) -> AsyncIterator[None]:
     """Runs control API and metrics."""
     async with contextlib.AsyncExitStack() as stack:
-        await stack.enter_async_context(serve(control_app(daemon), daemon.control))
+        await stack.enter_async_context(serve(control_app(daemon), daemon.control, daemon.http["control"]))
         if daemon.metrics_socket is not None:
-            await stack.enter_async_context(serve(metrics_app(daemon.metrics), daemon.metrics_socket))
+            await stack.enter_async_context(
+                serve(metrics_app(daemon.metrics), daemon.metrics_socket, daemon.http["metrics"])
+            )
         yield
 
 
