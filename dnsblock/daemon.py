@@ -372,6 +372,11 @@ class Daemon:
     async def accept_source(self, zone: str, sha256: str, who: str, reason: str) -> Served:
         """Takes the text of a list that was refused, by its digest. Raises `Refused`."""
         not_taken = self.lists.not_taken.get(zone)
+        if (not_taken is None or not_taken.source_sha256 != sha256) and zone in self.lists.compiled:
+            # `dnsblock check` may have seen the file before the daemon has looked at it.
+            with contextlib.suppress(Refused):
+                await self.publish(f"accepting list {zone}", "lists", zone)
+            not_taken = self.lists.not_taken.get(zone)
         if not_taken is None or not sha256 or not_taken.source_sha256 != sha256:
             why = "no text with this digest is refused now; `dnsblock source list` shows what is"
             raise Refused([Problem(f"list {zone}", None, sha256, why)])
@@ -451,7 +456,9 @@ class Daemon:
                 raise Refused([Problem("dnsblock", None, "", "is stopping: nothing is published any more")])
             draft = read if isinstance(read, Draft) else Draft(self.config, self.lists, self._rules, ())
             if isinstance(read, _ReadLists):
-                draft = replace(draft, lists=read.beside(self.lists, self.config))
+                lists = read.beside(self.lists, self.config)
+                notes = tuple(note for note in lists.notes if note not in self.lists.notes)
+                draft = replace(draft, lists=lists, notes=notes)
             before = self.policy.snapshot.serial
             commit = asyncio.create_task(asyncio.to_thread(self._commit, draft))
             try:
