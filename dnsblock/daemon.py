@@ -132,6 +132,7 @@ class Daemon:
         self._told: dict[str, NotTaken] = {}  # refusals that are on record
         self._publishing = asyncio.Lock()
         self._has_new = asyncio.Event()  # versions of lists
+        self._has_published = asyncio.Event()  # something may start or end sooner than the clock's task knows
         self._stopping = False
         self._sockets = contextlib.ExitStack()
         self._ledger = Ledger.open(config.state)
@@ -158,11 +159,7 @@ class Daemon:
                 self.metrics_endpoint = str(
                     Endpoint(config.metrics.host, self.metrics_socket.getsockname()[1])
                 )
-            records.accept(draft.lists)
-            self._record(draft, self.policy)
-            for refused in draft.lists.not_taken.items():
-                self._note_refusal(*refused)
-            self._told = draft.lists.not_taken
+            self._record_start(draft)
         except BaseException as err:
             self._sockets.close()
             self._ledger.close()
@@ -176,6 +173,14 @@ class Daemon:
         self.refresher = Refresher(self.store, self._hooks(), fetched)
         if not config.zones:
             event(logging.WARNING, "no zones are configured: nothing is blocked")
+
+    def _record_start(self, draft: Draft) -> None:
+        draft = self._append(draft)
+        records.accept(draft.lists)
+        self._record(draft, self.policy)
+        for refused in draft.lists.not_taken.items():
+            self._note_refusal(*refused)
+        self._told = draft.lists.not_taken
 
     # ------- The life of the process
 
@@ -231,7 +236,10 @@ class Daemon:
     async def _follow_clock(self) -> None:
         """Publishes when an order becomes effective or expires, without any signal."""
         while True:
-            await asyncio.sleep(max(0.0, min(self._seconds_to_next_change(), TICK_SECONDS)))
+            self._has_published.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, min(self._seconds_to_next_change(), TICK_SECONDS))):
+                    await self._has_published.wait()
             self._watch_engine()
             # A clock that was put back undoes what was in force too early.
             if self._seconds_to_next_change() <= 0 or datetime.now(UTC) < self.policy.at:
@@ -473,6 +481,7 @@ class Daemon:
             for connections in self.http.values():
                 connections.limit(self.config.http.max_connections)
             self.policy = done.policy
+            self._has_published.set()
             self._tell(reason, what, done.policy, before, started)
             snapshot = done.policy.snapshot
             changed = snapshot.serial != before
@@ -487,6 +496,7 @@ class Daemon:
     def _commit(self, draft: Draft) -> "_Done":
         """Compiles for the time that it is now, records, then enforces: what was never recorded never is.
 
+        The ledger comes first: if it cannot be written, no version of a list is recorded and not enforced.
         Lists that cannot be put on record stay what they were, and keep no order from its time.
         """
         if not draft.has_read_lists:
@@ -495,6 +505,7 @@ class Daemon:
             draft = replace(draft, lists=lists)
         policy = self._compile(draft, datetime.now(UTC))
         self.engine.check(policy.snapshot)
+        draft = self._append(draft)
         failure: Exception | None = None
         try:
             records.accept(draft.lists)
@@ -535,14 +546,18 @@ class Daemon:
         orders = (*self._ledger.orders, *draft.new)
         return build(draft.config, draft.lists, orders, now, self._serials)
 
-    def _record(self, draft: Draft, policy: Policy) -> tuple[str, ...]:
-        """Makes orders and serial durable; returns what is worth a look. Raises `LedgerUnwritable`."""
+    def _append(self, draft: Draft) -> Draft:
+        """Accepts what is new: it is in the ledger from now on. Raises `LedgerUnwritable`."""
         if draft.new:
             self._ledger.append(draft.new)
         for order in draft.new:
             text = f"accepted order {order.order_id} of {order.issuer}: {order.action}"
             event(logging.INFO, text, order_id=order.order_id, issuer=order.issuer, sha256=order.sha256)
-        notes = (*draft.notes, *standing_notes(policy, draft.config, draft.new))
+        return replace(draft, new=(), accepted=draft.new)
+
+    def _record(self, draft: Draft, policy: Policy) -> tuple[str, ...]:
+        """Makes the serial durable; returns what is worth a look."""
+        notes = (*draft.notes, *standing_notes(policy, draft.config, draft.accepted))
         for note in notes:
             event(logging.WARNING, note)
         try:

@@ -24,14 +24,15 @@ from dnsblock.policy.sources import NONE, Lists
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """What was read and found good; nothing of it is enforced or in the ledger yet."""
+    """What was read and found good; nothing of it is enforced yet."""
 
     config: Config
     lists: Lists
     rules: Rules
-    new: tuple[Order, ...]
+    new: tuple[Order, ...]  # not in the ledger yet
     notes: tuple[str, ...] = ()
     has_read_lists: bool = True
+    accepted: tuple[Order, ...] = ()  # what was new, and is in the ledger now
 
 
 def read(
