@@ -7,13 +7,12 @@ A person waits for each command, and a health check starts one every half a minu
 import contextlib
 import json
 import socket
-import struct
 from http.client import HTTPConnection, HTTPException, HTTPResponse, RemoteDisconnected
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from dnsblock.errors import DaemonUnreachable, Problem, Refused, printable
+from dnsblock.errors import DaemonUnreachable, PartlyRefused, Problem, Refused, printable
 
 MAX_TRIED_BYTES = 64 << 20  # of an order document or a list that `impact` is asked about
 MAX_SERIAL = (1 << 31) - 1
@@ -176,14 +175,8 @@ class _Connection(HTTPConnection):
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        # Blocking, with the kernel's timeout: otherwise a queue of other clients is an error (EAGAIN).
-        waits = struct.pack("@ll", int(self.timeout or 0), int((self.timeout or 0) % 1 * 1e6))
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, waits)
-        try:
-            self.sock.connect(str(self._path))
-        except BlockingIOError as err:
-            raise TimeoutError("too many others connect") from err
         self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
 
 
 def _is_success(response: HTTPResponse) -> bool:
@@ -193,6 +186,8 @@ def _is_success(response: HTTPResponse) -> bool:
 def _read(response: HTTPResponse) -> dict[str, Any]:
     """What a daemon says. Raises `ValueError` for what no daemon would say; `Refused` where it refuses."""
     match json.loads(response.read()):
+        case {"problems": [*problems], "served": dict(served)} if not _is_success(response):
+            raise PartlyRefused([_problem(said) for said in problems], served)
         case {"problems": [*problems]} if not _is_success(response):
             raise Refused([_problem(said) for said in problems])
         case dict(answer):

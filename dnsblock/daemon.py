@@ -12,28 +12,29 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv6Address
-from typing import Literal
+from typing import Any, Literal
 
 from dnsblock._engine import Engine, Progress
 from dnsblock.config import Config, load
 from dnsblock.errors import (
     HistoryUnwritable,
     LedgerUnwritable,
+    PartlyRefused,
     Problem,
     Refused,
     as_refused,
     binding_advice,
 )
 from dnsblock.http.api import control_app
-from dnsblock.http.connections import connections_of
 from dnsblock.http.metrics import Metrics, metrics_app
 from dnsblock.http.server import bind_control, bind_metrics, serve
 from dnsblock.log import event
 from dnsblock.notify import notify, reloading
+from dnsblock.orders.intake import RefusedDocument
 from dnsblock.orders.ledger import Ledger
 from dnsblock.policy import Counts, Rules, Snapshot, records
 from dnsblock.policy.explain import Explanation, explain, explain_address
@@ -80,6 +81,10 @@ class Served:
     restart_needed: tuple[str, ...]  # options whose new values take a restart
     notes: tuple[str, ...]  # what is worth a look, although nothing is wrong
 
+    def facts(self) -> dict[str, Any]:
+        """The same as JSON, for the control API."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
     def then(self, next_one: "Served") -> "Served":
         """Both publishes of one call."""
         changed, notes = self.changed or next_one.changed, (*self.notes, *next_one.notes)
@@ -111,10 +116,6 @@ class _Done:
     failure: Exception | None  # why new lists could not be put on record; all else is done
 
 
-class ListsRefused(Refused):
-    """Texts of lists were not taken; all else is published."""
-
-
 class Daemon:
     """One running dnsblock."""
 
@@ -122,17 +123,15 @@ class Daemon:
         """Opens the ledger, compiles what is in force, binds; answers nothing yet. Raises `Refused`."""
         self.config = config
         self.started_at = self.published_at = datetime.now(UTC)
-        self.metrics, self.http = Metrics(self), connections_of(config)
+        self.metrics = Metrics(self)
         self._hangups: asyncio.Queue[signal.Signals] = asyncio.Queue()
         self._stops: asyncio.Queue[signal.Signals] = asyncio.Queue()
         self._reading, self._listing = asyncio.Lock(), asyncio.Lock()
         # Held by the threads that read, also after their callers gave up.
         self._reader_at_work, self._lister_at_work = threading.Lock(), threading.Lock()
         self.reading: Progress | None = None  # of lists, while some are read
-        self._told: dict[str, NotTaken] = {}  # refusals that are on record
         self._publishing = asyncio.Lock()
         self._has_new = asyncio.Event()  # versions of lists
-        self._has_published = asyncio.Event()  # something may start or end sooner than the clock's task knows
         self._stopping = False
         self._sockets = contextlib.ExitStack()
         self._ledger = Ledger.open(config.state)
@@ -147,6 +146,7 @@ class Daemon:
             fetched = fetch_missing(config, self.store)
             draft = read(config, self._ledger.orders, Lists(self.store), self.started_at)
             self.lists, self._rules = draft.lists, draft.rules
+            self.inbox = _inbox_at_start(draft, has_ledger=bool(self._ledger.records))
             self.policy = self._compile(draft, self.started_at)
             self.engine = _bind(config)
             self.trials = Trials(self.engine)
@@ -159,28 +159,24 @@ class Daemon:
                 self.metrics_endpoint = str(
                     Endpoint(config.metrics.host, self.metrics_socket.getsockname()[1])
                 )
-            self._record_start(draft)
+            records.accept(draft.lists)
+            self._record(draft, self.policy)
+            for refused in draft.lists.not_taken.items():
+                self._note_refusal(*refused)
+            self._told: dict[str, NotTaken] = draft.lists.not_taken  # refusals that are on record
         except BaseException as err:
             self._sockets.close()
             self._ledger.close()
             if isinstance(err, OSError):
                 raise as_refused(err) from err
             raise
-        self.last_publish = LastPublish(True, self.started_at, "start", "all")
+        self.last_publish = _startup(self.started_at, self.inbox)
         self.metrics.follow(self.lists.listed, self.feeds)
         for zone in fetched:
             self.metrics.fetched(zone, "ok")
         self.refresher = Refresher(self.store, self._hooks(), fetched)
         if not config.zones:
             event(logging.WARNING, "no zones are configured: nothing is blocked")
-
-    def _record_start(self, draft: Draft) -> None:
-        draft = self._append(draft)
-        records.accept(draft.lists)
-        self._record(draft, self.policy)
-        for refused in draft.lists.not_taken.items():
-            self._note_refusal(*refused)
-        self._told = draft.lists.not_taken
 
     # ------- The life of the process
 
@@ -236,10 +232,7 @@ class Daemon:
     async def _follow_clock(self) -> None:
         """Publishes when an order becomes effective or expires, without any signal."""
         while True:
-            self._has_published.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(0.0, min(self._seconds_to_next_change(), TICK_SECONDS))):
-                    await self._has_published.wait()
+            await asyncio.sleep(max(0.0, min(self._seconds_to_next_change(), TICK_SECONDS)))
             self._watch_engine()
             # A clock that was put back undoes what was in force too early.
             if self._seconds_to_next_change() <= 0 or datetime.now(UTC) < self.policy.at:
@@ -297,13 +290,15 @@ class Daemon:
                 return await self._publish_all(reason, started)
         except Exception as err:
             refused = as_refused(err)
-            failed: What = "lists" if isinstance(err, ListsRefused) else what
+            failed: What = what
+            if isinstance(err, PartlyRefused):
+                failed = "all" if self.inbox else "lists"
             self.last_publish = LastPublish(False, datetime.now(UTC), reason, failed, str(refused))
-            self.metrics.failed(_kind_of(err))
+            self.metrics.failed(_kind_of(err), is_partly=isinstance(err, PartlyRefused))
             serial = self.policy.snapshot.serial
             text = f"not published, serial {serial} is served on: {refused}"
-            if isinstance(err, ListsRefused):
-                text = f"serial {serial} is served, without lists that are not taken: {refused}"
+            if isinstance(err, PartlyRefused):
+                text = f"serial {serial} is served, without what is refused: {refused}"
             event(logging.ERROR, text, reason=reason, problems=refused.as_json())
             raise refused from err
 
@@ -319,7 +314,7 @@ class Daemon:
                 done = await self._publish(reason, "all", draft, restart_needed, started)
                 served = done if served is None else served.then(done)
                 await self._conclude(reads_lists)
-            self._refuse_lists(None)
+            self._refuse_rest(served, self.inbox, None)
             return served
 
     async def _publish_lists(self, reason: str, only: str | None, started: float) -> Served:
@@ -328,7 +323,7 @@ class Daemon:
             read = await asyncio.to_thread(self._read_lists, only)
             done = await self._publish(reason, "lists", read, (), started)
             await self._conclude(reads_lists=True)
-            self._refuse_lists(only)
+            self._refuse_rest(done, (), only)
             return done
 
     @contextlib.asynccontextmanager
@@ -359,12 +354,14 @@ class Daemon:
         if any(listed.text is not None for listed in self.lists.listed.values()):
             await asyncio.to_thread(records.keep_texts, self.lists, self.config.history.generations)
 
-    def _refuse_lists(self, only: str | None) -> None:
-        """Says which lists are not taken, when all that is good is served. Raises `ListsRefused`."""
-        refused = self.lists.not_taken
-        told = [one for zone, one in refused.items() if only in (None, zone) and not one.is_to_come]
-        if told:
-            raise ListsRefused([problem for one in told for problem in one.problems])
+    def _refuse_rest(self, served: Served, inbox: Iterable[RefusedDocument], only: str | None) -> None:
+        """Names what is refused, when all that is good is served. Raises `PartlyRefused`."""
+        problems = [*_problems_of(inbox).problems]
+        for zone, not_taken in self.lists.not_taken.items():
+            if only in (None, zone) and not not_taken.is_to_come:
+                problems += not_taken.problems
+        if problems:
+            raise PartlyRefused(problems, served.facts())
 
     async def roll_back(self, serial: int, reason: str) -> Served:
         """Goes back to the lists of an earlier serial, as a new one. Raises `Refused`."""
@@ -380,11 +377,6 @@ class Daemon:
     async def accept_source(self, zone: str, sha256: str, who: str, reason: str) -> Served:
         """Takes the text of a list that was refused, by its digest. Raises `Refused`."""
         not_taken = self.lists.not_taken.get(zone)
-        if (not_taken is None or not_taken.source_sha256 != sha256) and zone in self.lists.compiled:
-            # `dnsblock check` may have seen the file before the daemon has looked at it.
-            with contextlib.suppress(Refused):
-                await self.publish(f"accepting list {zone}", "lists", zone)
-            not_taken = self.lists.not_taken.get(zone)
         if not_taken is None or not sha256 or not_taken.source_sha256 != sha256:
             why = "no text with this digest is refused now; `dnsblock source list` shows what is"
             raise Refused([Problem(f"list {zone}", None, sha256, why)])
@@ -464,9 +456,7 @@ class Daemon:
                 raise Refused([Problem("dnsblock", None, "", "is stopping: nothing is published any more")])
             draft = read if isinstance(read, Draft) else Draft(self.config, self.lists, self._rules, ())
             if isinstance(read, _ReadLists):
-                lists = read.beside(self.lists, self.config)
-                notes = tuple(note for note in lists.notes if note not in self.lists.notes)
-                draft = replace(draft, lists=lists, notes=notes)
+                draft = replace(draft, lists=read.beside(self.lists, self.config))
             before = self.policy.snapshot.serial
             commit = asyncio.create_task(asyncio.to_thread(self._commit, draft))
             try:
@@ -477,11 +467,9 @@ class Daemon:
             lists_before = self.lists
             is_new = done.lists.versions != lists_before.versions
             self.config, self.lists, self._rules = draft.config, done.lists, draft.rules
+            self.inbox = self.inbox if draft.refused is None else draft.refused
             self.metrics.follow(self.lists.listed, self.feeds)
-            for connections in self.http.values():
-                connections.limit(self.config.http.max_connections)
             self.policy = done.policy
-            self._has_published.set()
             self._tell(reason, what, done.policy, before, started)
             snapshot = done.policy.snapshot
             changed = snapshot.serial != before
@@ -496,7 +484,6 @@ class Daemon:
     def _commit(self, draft: Draft) -> "_Done":
         """Compiles for the time that it is now, records, then enforces: what was never recorded never is.
 
-        The ledger comes first: if it cannot be written, no version of a list is recorded and not enforced.
         Lists that cannot be put on record stay what they were, and keep no order from its time.
         """
         if not draft.has_read_lists:
@@ -505,7 +492,6 @@ class Daemon:
             draft = replace(draft, lists=lists)
         policy = self._compile(draft, datetime.now(UTC))
         self.engine.check(policy.snapshot)
-        draft = self._append(draft)
         failure: Exception | None = None
         try:
             records.accept(draft.lists)
@@ -546,18 +532,14 @@ class Daemon:
         orders = (*self._ledger.orders, *draft.new)
         return build(draft.config, draft.lists, orders, now, self._serials)
 
-    def _append(self, draft: Draft) -> Draft:
-        """Accepts what is new: it is in the ledger from now on. Raises `LedgerUnwritable`."""
+    def _record(self, draft: Draft, policy: Policy) -> tuple[str, ...]:
+        """Makes orders and serial durable; returns what is worth a look. Raises `LedgerUnwritable`."""
         if draft.new:
             self._ledger.append(draft.new)
         for order in draft.new:
             text = f"accepted order {order.order_id} of {order.issuer}: {order.action}"
             event(logging.INFO, text, order_id=order.order_id, issuer=order.issuer, sha256=order.sha256)
-        return replace(draft, new=(), accepted=draft.new)
-
-    def _record(self, draft: Draft, policy: Policy) -> tuple[str, ...]:
-        """Makes the serial durable; returns what is worth a look."""
-        notes = (*draft.notes, *standing_notes(policy, draft.config, draft.accepted))
+        notes = (*draft.notes, *standing_notes(policy, draft.config, draft.new))
         for note in notes:
             event(logging.WARNING, note)
         try:
@@ -638,6 +620,27 @@ def _restart_needed(running: Config, wanted: Config) -> tuple[str, ...]:
     return tuple(option for option in FIXED if getattr(running, option) != getattr(wanted, option))
 
 
+def _problems_of(inbox: Iterable[RefusedDocument]) -> Refused:
+    return Refused(problem for one in inbox for problem in one.problems)
+
+
+def _startup(at: datetime, inbox: Sequence[RefusedDocument]) -> LastPublish:
+    return LastPublish(not inbox, at, "start", "all", str(_problems_of(inbox)) if inbox else None)
+
+
+def _inbox_at_start(draft: Draft, *, has_ledger: bool) -> tuple[RefusedDocument, ...]:
+    """The documents that are refused. Raises `Refused` where the folder itself cannot be read at a first
+    start: a wrong path would leave everything open, and no order was ever accepted that could tell.
+    """
+    inbox = draft.refused or ()
+    if not has_ledger and any(one.file == str(draft.config.orders) for one in inbox):
+        raise Refused(inbox[0].problems)
+    if inbox:
+        error = _problems_of(inbox)
+        event(logging.ERROR, f"orders are refused: {error}", problems=error.as_json())
+    return inbox
+
+
 # ------- Engine -------
 
 
@@ -660,11 +663,9 @@ def _start(engine: Engine, snapshot: Snapshot, rules: Rules) -> None:
 async def _servers(daemon: Daemon) -> AsyncIterator[None]:
     """Runs control API and metrics."""
     async with contextlib.AsyncExitStack() as stack:
-        await stack.enter_async_context(serve(control_app(daemon), daemon.control, daemon.http["control"]))
+        await stack.enter_async_context(serve(control_app(daemon), daemon.control))
         if daemon.metrics_socket is not None:
-            await stack.enter_async_context(
-                serve(metrics_app(daemon.metrics), daemon.metrics_socket, daemon.http["metrics"])
-            )
+            await stack.enter_async_context(serve(metrics_app(daemon.metrics), daemon.metrics_socket))
         yield
 
 

@@ -4,7 +4,7 @@ import errno
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Literal
+from typing import Any, Literal
 
 
 class Exit(IntEnum):
@@ -55,6 +55,14 @@ class Refused(Exception):  # noqa: N818  # house style: named for what happened
     def as_json(self) -> list[dict[str, str | int | None]]:
         """The problems as a JSON array."""
         return [problem.as_json() for problem in self.problems]
+
+
+class PartlyRefused(Refused):
+    """Order documents or lists are refused, and all else is published: `served` says what."""
+
+    def __init__(self, problems: Iterable[Problem], served: dict[str, Any]) -> None:
+        super().__init__(problems)
+        self.served = served
 
 
 def as_refused(err: Exception) -> Refused:

@@ -16,13 +16,14 @@ from dnsblock.cli import lists
 from dnsblock.cli.common import EXIT_CODES, Commands, client_of, common, local_time, print_table
 from dnsblock.cli.impact import impact
 from dnsblock.cli.progress import reading, working
-from dnsblock.errors import Exit, printable, shown
+from dnsblock.errors import Exit, PartlyRefused, printable, shown
 from dnsblock.times import moment
 
 if TYPE_CHECKING:
     from dnsblock.daemon import Daemon
 
 ORDERS_SHOWN = 100
+REFUSED_SHOWN = 10
 
 
 @click.group(cls=Commands, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
@@ -134,15 +135,25 @@ def check(config_path: Path, as_json: bool) -> None:
 def reload(config_path: Path, as_json: bool) -> None:
     """Publish what has changed, and say what is served now.
 
-    Returns when the new snapshot answers queries. When something is refused, every problem is printed and
-    what was enforced goes on being enforced.
+    Returns when the new snapshot answers queries. An order document or a list that is refused is named with
+    every problem; all else is published, and the exit code is 4. When the configuration is refused, nothing
+    is published.
     """
     client = client_of(config_path)
-    with working(client, quiet=as_json):
-        published = client.reload()
+    try:
+        with working(client, quiet=as_json):
+            published = client.reload()
+    except PartlyRefused as err:
+        if not as_json:
+            _print_published(err.served)
+        raise
     if as_json:
         click.echo(json.dumps(published))
-        return
+    else:
+        _print_published(published)
+
+
+def _print_published(published: dict[str, Any]) -> None:
     changed = "now serving" if published["changed"] else "nothing changed: still serving"
     click.echo(f"{changed} serial {published['serial']}, {published['entries']:,} names enforced")
     for note in published["notes"]:
@@ -188,10 +199,14 @@ def _print_status(facts: dict[str, Any]) -> None:
         elapsed = f"{trial['elapsed']:.0f} of {trial['seconds']:,} seconds"
         click.echo(f"  trial        {printable(trial['file'])}, {elapsed}")
     if last["error"]:
-        click.echo("\n".join(f"    {printable(line)}" for line in last["error"].splitlines()))
+        lines = last["error"].splitlines()
+        click.echo("\n".join(f"    {printable(line)}" for line in lines[:REFUSED_SHOWN]))
+        if len(lines) > REFUSED_SHOWN:
+            click.echo(f"    and {len(lines) - REFUSED_SHOWN:,} more: `dnsblock check` shows all")
     zones = [[z["name"], z["kind"], z["mode"], z["answer"], f"{z['entries']:,}"] for z in facts["zones"]]
     print_table(["zone", "kind", "mode", "answer", "names"], zones)
     lists.print_refused(facts["sources"])
+    _print_refused_documents(facts["refused_documents"])
     orders = [
         [
             *(o["order_id"], o["issuer"], o["action"], o["state"], f"{o['in_force']:,} of {o['entries']:,}"),
@@ -204,6 +219,17 @@ def _print_status(facts: dict[str, Any]) -> None:
     if orders:
         columns = ["order", "issuer", "action", "state", "in force", "effective", "expires", "notes"]
         print_table(columns, orders)
+
+
+def _print_refused_documents(refused: list[dict[str, Any]]) -> None:
+    if not refused:
+        return
+    click.echo(f"refused documents: {len(refused):,} (`dnsblock check` shows every problem)")
+    rows = [
+        [one["file"], one["order_id"] or "-", f"{len(one['problems']):,}", one["problems"][0]["reason"]]
+        for one in refused[:REFUSED_SHOWN]
+    ]
+    print_table(["document", "order", "problems", "the first of them"], rows)
 
 
 @main.command(epilog=EXIT_CODES)

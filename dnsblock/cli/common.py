@@ -10,12 +10,13 @@ from typing import Any, NoReturn, TypeVar, cast
 import click
 
 from dnsblock.client import Client
-from dnsblock.control import DEFAULT_CONFIG, control_socket
-from dnsblock.errors import DaemonUnreachable, Exit, LedgerUnwritable, Refused, printable
+from dnsblock.control import control_socket
+from dnsblock.errors import DaemonUnreachable, Exit, LedgerUnwritable, PartlyRefused, Refused, printable
 from dnsblock.times import local_text
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+DEFAULT_CONFIG = "/etc/dnsblock/dnsblock.yaml"
 EXIT_CODES = """\b
 Exit codes:
   0  done
@@ -44,7 +45,9 @@ def common(command: Command) -> Command:
             return command(*args, **kwargs)
         except Refused as err:
             if kwargs.get("as_json"):
-                click.echo(json.dumps({"error": "refused", "problems": err.as_json()}, ensure_ascii=False))
+                served = {"served": err.served} if isinstance(err, PartlyRefused) else {}
+                told = {"error": "refused", "problems": err.as_json(), **served}
+                click.echo(json.dumps(told, ensure_ascii=False))
             leave(Exit.REFUSED, str(err))
         except LedgerUnwritable as err:
             leave(Exit.REFUSED, str(err))

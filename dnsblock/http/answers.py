@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from dnsblock import times
-from dnsblock.errors import Refused
+from dnsblock.errors import PartlyRefused, Refused
 from dnsblock.log import fault
 
 if TYPE_CHECKING:
@@ -47,21 +47,13 @@ async def failed(request: Request, err: Exception) -> JSONResponse:
 
 def served(done: "Served") -> JSONResponse:
     """What is served after a publish."""
-    return JSONResponse(
-        {
-            "serial": done.serial,
-            "digest": done.digest,
-            "entries": done.entries,
-            "changed": done.changed,
-            "restart_needed": list(done.restart_needed),
-            "notes": list(done.notes),
-        }
-    )
+    return JSONResponse(done.facts())
 
 
 def refused(err: Refused) -> JSONResponse:
-    """Why something was not done."""
-    return JSONResponse({"error": "refused", "problems": err.as_json()}, status_code=409)
+    """Why something was not done; and what is served, where all else was done."""
+    facts = {"served": err.served} if isinstance(err, PartlyRefused) else {}
+    return JSONResponse({"error": "refused", "problems": err.as_json(), **facts}, status_code=409)
 
 
 def utc(time: datetime | None) -> str | None:

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from dnsblock import __version__
-from dnsblock.errors import Refused
+from dnsblock.errors import Refused, printable
 from dnsblock.http.answers import asked, failed, improper, refused, served, utc
 from dnsblock.http.impact import impact_routes
 from dnsblock.http.lists import explain_at, lists_routes, sources
@@ -120,6 +120,15 @@ def status(daemon: "Daemon") -> dict[str, Any]:
         ],
         "sources": sources(daemon),
         "orders": [_order(order, issuers) for order in policy.state.orders],
+        "refused_documents": [
+            {
+                "file": printable(one.file),
+                "issuer": one.issuer,
+                "order_id": one.order_id,
+                "problems": Refused(one.problems).as_json(),
+            }
+            for one in daemon.inbox
+        ],
         "listening": daemon.listening,
         "metrics": daemon.metrics_endpoint,
         "control": str(config.control),

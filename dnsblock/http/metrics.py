@@ -87,9 +87,10 @@ class Metrics(Collector):
         if seconds is not None:
             self._duration.observe(seconds)
 
-    def failed(self, reason: str) -> None:
-        """Notes a publish that failed."""
-        self._last_attempt = time.time()
+    def failed(self, reason: str, *, is_partly: bool) -> None:
+        """Notes a publish that failed. `is_partly`: all but a document or a list is published."""
+        if not is_partly:
+            self._last_attempt = time.time()
         self._failures.labels(reason).inc()
 
     def follow(self, lists: Iterable[str], feeds: Iterable[str]) -> None:
@@ -118,7 +119,6 @@ class Metrics(Collector):
         yield from _cache(counts)
         yield from _enforced(self._daemon)
         yield from _lists(self._daemon)
-        yield from _listeners(self._daemon)
         yield _time_gauge("publish_last_success", "When a publish last succeeded.", self._last_success)
         yield _time_gauge("publish_last_attempt", "When a publish was last tried.", self._last_attempt)
         yield InfoMetricFamily("dnsblock_build", "The version that runs.", {"version": __version__})
@@ -293,6 +293,9 @@ def _enforced(daemon: "Daemon") -> Iterator[Metric]:
     for (issuer, state), count in sorted(by_state.items()):
         orders.add_metric([issuer, state.replace(" ", "_")], count)
     yield orders
+    yield GaugeMetricFamily(
+        "dnsblock_orders_refused", "Documents in the orders folder that are refused now.", len(daemon.inbox)
+    )
     due = daemon.policy.state.next_change_at
     yield _time_gauge("next_change", "When an order takes effect or expires next; 0 for never.", _unix(due))
 
@@ -339,22 +342,6 @@ def _lists(daemon: "Daemon") -> Iterator[Metric]:
         state = daemon.refresher.states.get(feed)
         fetched.add_metric([feed], _unix(None if state is None else state.fetched_at))
     yield from (lines, rejected, version, accepted, fetched, refused)
-
-
-def _listeners(daemon: "Daemon") -> Iterator[Metric]:
-    open_now = GaugeMetricFamily(
-        "dnsblock_http_connections", "Open connections of an HTTP listener.", labels=["listener"]
-    )
-    closed = CounterMetricFamily(
-        "dnsblock_http_closed_connections",
-        "Connections of an HTTP listener that were closed early, by the reason.",
-        labels=["listener", "reason"],
-    )
-    for listener, connections in sorted(daemon.http.items()):
-        open_now.add_metric([listener], len(connections.open))
-        for reason, count in connections.closed.items():
-            closed.add_metric([listener, reason], count)
-    yield from (open_now, closed)
 
 
 def _unix(at: datetime | None) -> float:

@@ -1,26 +1,38 @@
-"""Judges the inbox: which documents in the orders folder may enter the ledger. Used by publish and `check`.
+"""Judges order documents: which may enter the ledger. Used by publish, `check` and `order submit`.
 
-Pure reading: nothing is written or moved. One bad document refuses the whole folder: carrying out half
-of what was put there is something that nobody ordered. What is in force stays in force meanwhile.
+Pure reading: nothing is written or moved. Each document stands alone: one that is refused holds up no other
+document. It is recorded nowhere, and the next reload reads it again.
 """
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 
 from dnsblock import document
 from dnsblock.config import Config, Zone
 from dnsblock.errors import Problem, Refused, printable
+from dnsblock.orders.chain import Chain
 from dnsblock.orders.guards import public_suffix
 from dnsblock.orders.order import MAX_DOCUMENT_BYTES, Entry, Judge, Order, Target, load_entries_file, parse
 from dnsblock.orders.schema import DOCUMENT_SUFFIXES
-from dnsblock.orders.state import derive, follow
+from dnsblock.orders.state import derive
 
 MAX_FILES = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedDocument:
+    """A document that is refused now, or the inbox itself where it cannot be read."""
+
+    file: str
+    problems: tuple[Problem, ...]
+    issuer: str | None = None  # None: not known, since the document cannot be read
+    order_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,34 +40,81 @@ class Intake:
     """What the inbox brings."""
 
     new: tuple[Order, ...]  # in the order in which they enter the ledger
-    notes: tuple[str, ...]  # what is accepted and yet worth a look: held orders, liftings that lift nothing
+    refused: tuple[RefusedDocument, ...]  # by the name of the file
+    notes: tuple[str, ...]  # of accepted documents: what is worth a look, such as a held order
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """Every problem of every refused document."""
+        return tuple(problem for one in self.refused for problem in one.problems)
+
+
+NOTHING = Intake((), (), ())
 
 
 def examine(folder: Path, known: Sequence[Order], config: Config, now: datetime) -> Intake:
-    """Reads and judges every document in `folder` that is not in the ledger (`known`) yet.
-
-    Raises `Refused` with every problem of every file.
-    """
-    problems: list[Problem] = []
+    """Reads and judges every document in `folder` that is not in the ledger (`known`) yet."""
+    found: list[Order] = []
+    refused: list[RefusedDocument] = []
+    seen = {digest for order in known for digest in order.digests}
     judge = partial(_judge_entry, answers=config.answer_names)
-    new = sorted(
-        _read(folder, {digest for order in known for digest in order.digests}, judge, problems), key=_turn
-    )
-    for order in new:
-        problems.extend(_judge_issuer(order, config))
-    problems.extend(_judge_together(known, new))
-    if problems:
-        raise Refused(problems)
+    try:
+        paths = _documents(folder)
+    except Refused as err:
+        return Intake((), (RefusedDocument(str(folder), err.problems),), ())
+    for path in paths:
+        try:
+            found += _read(path, folder, seen, judge)
+        except Refused as err:
+            refused.append(RefusedDocument(str(path), err.problems))
+    return judge_all(found, refused, known, config, now)
+
+
+def judge_all(
+    found: Iterable[Order],
+    refused: Iterable[RefusedDocument],
+    known: Sequence[Order],
+    config: Config,
+    now: datetime,
+) -> Intake:
+    """Judges documents that were `found` and read; those `refused` before stay refused.
+
+    The result does not depend on the sequence of the documents.
+    """
+    own = sorted(found, key=_turn)
+    rejected = list(refused)
+    eligible: list[Order] = []
+    for order in own:
+        if problems := tuple(_judge_issuer(order, config)):
+            rejected.append(_refuse(order, problems))
+        else:
+            eligible.append(order)
+    new: list[Order] = []
+    together = _Together(known)
+    for _, group in groupby(eligible, key=lambda order: (order.issuer, order.seq)):
+        # Of those with one number, the one that follows the order before it goes first.
+        for order in sorted(group, key=lambda order: not together.follows(order)):
+            if problems := tuple(together.problems(order)):
+                rejected.append(_refuse(order, problems))
+            else:
+                together.accept(order)
+                new.append(order)
+    rejected.sort(key=lambda one: one.file)
+    return Intake(tuple(new), tuple(rejected), tuple(_notes(known, new, now)))
+
+
+def _refuse(order: Order, problems: tuple[Problem, ...]) -> RefusedDocument:
+    return RefusedDocument(order.file, problems, order.issuer, order.order_id)
+
+
+def _notes(known: Sequence[Order], new: Sequence[Order], now: datetime) -> Iterator[str]:
     if not new:
-        return Intake((), ())
-    files = {(order.issuer, order.order_id): order.file for order in new}
-    notes = [
-        f"{printable(files[state.issuer, state.order_id])}: {note}"
-        for state in derive([*known, *new], now).orders
-        if (state.issuer, state.order_id) in files
-        for note in state.notes
-    ]
-    return Intake(tuple(new), (*notes, *_exemptions_without_effect(known, new)))
+        return
+    states = derive([*known, *new], now).orders[len(known) :]
+    for order, state in zip(new, states, strict=True):
+        for note in state.notes:
+            yield f"{printable(order.file)}: {note}"
+    yield from _exemptions_without_effect(known, new)
 
 
 def _exemptions_without_effect(known: Sequence[Order], new: Sequence[Order]) -> Iterator[str]:
@@ -78,20 +137,16 @@ def _exemptions_without_effect(known: Sequence[Order], new: Sequence[Order]) -> 
 # ------- Reading -------
 
 
-def _read(folder: Path, known: set[str], judge: Judge, problems: list[Problem]) -> Iterator[Order]:
-    seen = set(known)
-    for path in _documents(folder):
-        try:
-            data = document.read_bytes(path, max_bytes=MAX_DOCUMENT_BYTES)
-            digest = hashlib.sha256(data).hexdigest()
-            if digest in seen:  # judged when it came, and never again
-                continue
-            seen.add(digest)
-            order = load_entries_file(parse(str(path), data, judge), folder, judge)
-            seen.update(order.digests)
-            yield order
-        except Refused as err:
-            problems.extend(err.problems)
+def _read(path: Path, folder: Path, seen: set[str], judge: Judge) -> Iterator[Order]:
+    """The order in a file; nothing where its bytes were seen before. Raises `Refused`."""
+    data = document.read_bytes(path, max_bytes=MAX_DOCUMENT_BYTES)
+    digest = hashlib.sha256(data).hexdigest()
+    if digest in seen:  # judged when it came, and never again
+        return
+    seen.add(digest)
+    order = load_entries_file(parse(str(path), data, judge), folder, judge)
+    seen.update(order.digests)
+    yield order
 
 
 def _documents(folder: Path) -> list[Path]:
@@ -119,9 +174,10 @@ def _is_document(name: str) -> bool:
     return name.lower().endswith(DOCUMENT_SUFFIXES) and not name.startswith(".")
 
 
-def _turn(order: Order) -> tuple[str, int, bool, datetime, str]:
+def _turn(order: Order) -> tuple[str, int, bool, datetime, str, str]:
     """By the issuer's own number; without one, liftings after what they may lift, then by time of issue."""
-    return (order.issuer, order.seq or 0, order.action == "unblock", order.issued_at, order.order_id)
+    is_last = order.action == "unblock"
+    return (order.issuer, order.seq or 0, is_last, order.issued_at, order.order_id, order.sha256)
 
 
 # ------- Judging -------
@@ -149,63 +205,79 @@ def _why_unsigned_is_refused(zone: Zone) -> str:
     )
 
 
-def _judge_together(known: Sequence[Order], new: Sequence[Order]) -> Iterator[Problem]:
+class _Together:
     """What needs the orders before: numbers that are taken, and what a lifting lifts."""
-    by_id = {(order.issuer, order.order_id): order for order in known}
-    is_numbered: dict[str, bool] = {}
-    for order in known:
-        is_numbered.setdefault(order.issuer, order.seq is not None)
-    names: dict[tuple[str, str], set[tuple[str, str | None]]] = {}
-    for order in new:
-        if (order.issuer, order.order_id) in by_id:
-            first = by_id[order.issuer, order.order_id]
+
+    def __init__(self, known: Sequence[Order]) -> None:
+        self._by_id = {(order.issuer, order.order_id): order for order in known if order.annulled is None}
+        self._is_numbered: dict[str, bool] = {}
+        self._own: dict[str, list[Order]] = {}
+        self._chains: dict[str, Chain] = {}
+        self._names: dict[tuple[str, str], set[tuple[str, str | None]]] = {}
+        for order in known:
+            self._is_numbered.setdefault(order.issuer, order.seq is not None)
+            self._own.setdefault(order.issuer, []).append(order)
+
+    def accept(self, order: Order) -> None:
+        """Those that are judged after it may refer to it."""
+        self._by_id[order.issuer, order.order_id] = order
+        self._is_numbered.setdefault(order.issuer, order.seq is not None)
+        self._own.setdefault(order.issuer, []).append(order)
+        if order.seq is not None:
+            self._chain(order.issuer).add(order)
+
+    def follows(self, order: Order) -> bool:
+        """Whether a numbered order has the next number of its issuer, and the `prev` that belongs to it."""
+        return order.seq is not None and self._chain(order.issuer).fits(order)
+
+    def problems(self, order: Order) -> Iterator[Problem]:
+        """Why an order does not fit to those that are accepted."""
+        if (order.issuer, order.order_id) in self._by_id:
+            first = self._by_id[order.issuer, order.order_id]
             reason = f"this order_id was used already, for other bytes ({first.file}, sha256:{first.sha256})"
             yield order.problem(("order_id",), order.order_id, reason)
-            continue
-        if is_numbered.setdefault(order.issuer, order.seq is not None) != (order.seq is not None):
+            return
+        if self._is_numbered.get(order.issuer, order.seq is not None) != (order.seq is not None):
             reason = "an issuer numbers all of its orders with seq, or none"
             yield order.problem(("seq",), "" if order.seq is None else str(order.seq), reason)
+        taken = None if order.seq is None else self._chain(order.issuer).followed.get(order.seq)
+        if taken is not None:
+            yield order.problem(("seq",), str(order.seq), f"this seq is that of order {taken.order_id}")
         for number, target in enumerate(order.targets):
-            lifted = by_id.get((order.issuer, target.order_id))
-            yield from _judge_target(order, number, target, lifted, names)
-        by_id[order.issuer, order.order_id] = order
-    yield from _judge_numbers(known, new)
+            yield from self._problems_of_target(order, number, target)
 
+    def _chain(self, issuer: str) -> Chain:
+        if issuer not in self._chains:
+            own = self._own.get(issuer, ())
+            self._chains[issuer] = Chain(
+                (order for order in own if order.annulled is None),
+                (order for order in own if order.annulled is not None),
+            )
+        return self._chains[issuer]
 
-def _judge_target(
-    order: Order,
-    number: int,
-    target: Target,
-    lifted: Order | None,
-    names: dict[tuple[str, str], set[tuple[str, str | None]]],
-) -> Iterator[Problem]:
-    place = ("targets", number)
-    if lifted is None:
-        reason = f"no order of {order.issuer} with this order_id was accepted before this one"
-        yield order.problem((*place, "order_id"), target.order_id, reason)
-        return
-    if lifted.action != "block":
-        reason = f"is an order to {lifted.action}, and an unblock lifts blocks only"
-        yield order.problem((*place, "order_id"), target.order_id, reason)
-        return
-    key = (lifted.issuer, lifted.order_id)
-    if target.entries is not None and key not in names:
-        held = {(entry.name, entry.match) for entry in lifted.entries}
-        names[key] = {*held, *((entry.name, None) for entry in lifted.entries)}
-    for index, wanted in enumerate(target.entries or ()):
-        if (wanted.name, wanted.match) not in names[key]:
-            what = wanted.name if wanted.match is None else f"{wanted.name} ({wanted.match})"
-            reason = f"the order {target.order_id} has no such entry"
-            yield order.problem((*place, "entries", index), what, reason)
+    def _problems_of_target(self, order: Order, number: int, target: Target) -> Iterator[Problem]:
+        place = ("targets", number)
+        lifted = self._by_id.get((order.issuer, target.order_id))
+        if lifted is None:
+            reason = f"no order of {order.issuer} with this order_id was accepted before this one"
+            yield order.problem((*place, "order_id"), target.order_id, reason)
+            return
+        if lifted.action != "block":
+            reason = f"is an order to {lifted.action}, and an unblock lifts blocks only"
+            yield order.problem((*place, "order_id"), target.order_id, reason)
+            return
+        if target.entries is None:
+            return
+        names = self._names_of(lifted)
+        for index, wanted in enumerate(target.entries):
+            if (wanted.name, wanted.match) not in names:
+                what = wanted.name if wanted.match is None else f"{wanted.name} ({wanted.match})"
+                reason = f"the order {target.order_id} has no such entry"
+                yield order.problem((*place, "entries", index), what, reason)
 
-
-def _judge_numbers(known: Sequence[Order], new: Sequence[Order]) -> Iterator[Problem]:
-    by_issuer: dict[str, list[Order]] = {}
-    for order in (*known, *new):
-        by_issuer.setdefault(order.issuer, []).append(order)
-    followed = {issuer: follow(orders).followed for issuer, orders in by_issuer.items()}
-    for order in new:
-        first = followed[order.issuer].get(order.seq or 0)
-        if first is not None and first is not order:
-            reason = f"this seq is that of order {first.order_id}"
-            yield order.problem(("seq",), str(order.seq), reason)
+    def _names_of(self, block: Order) -> set[tuple[str, str | None]]:
+        key = (block.issuer, block.order_id)
+        if key not in self._names:
+            exactly = {(entry.name, entry.match) for entry in block.entries}
+            self._names[key] = {*exactly, *((entry.name, None) for entry in block.entries)}
+        return self._names[key]

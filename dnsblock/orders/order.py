@@ -67,6 +67,14 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
+class Annulled:
+    """When the operator has annulled an order that was wrong, and why."""
+
+    at: datetime
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Order:
     """An authority's instruction to block names, to lift a block, or to exempt names.
 
@@ -97,12 +105,17 @@ class Order:
     targets: tuple[Target, ...] = ()
     acks: tuple[str, ...] = ()
     twins: tuple[str, ...] = ()  # sha256 of the same JSON with and without its last line end
+    annulled: Annulled | None = None
     source: Source | None = field(default=None, repr=False, compare=False)
 
     @property
     def digests(self) -> tuple[str, ...]:
         """Every SHA-256 by which this document is known: a copy of JSON may lack the last line end."""
         return (self.sha256, *self.twins)
+
+    def is_annulled(self, at: datetime) -> bool:
+        """Whether the operator had annulled it by that time."""
+        return self.annulled is not None and self.annulled.at <= at
 
     def problem(self, place: Place, value: str, reason: str) -> Problem:
         """A problem with the part of the document at `place`."""

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
+from dnsblock.orders.chain import Chain
 from dnsblock.orders.order import Entry, Order, Target
 
-StateName = Literal["held", "scheduled", "active", "partially lifted", "lifted", "expired"]
+StateName = Literal["held", "scheduled", "active", "partially lifted", "lifted", "expired", "annulled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,61 +63,35 @@ def derive(orders: Sequence[Order], at: datetime) -> State:
         by_issuer.setdefault(order.issuer, []).append(order)
     in_force: dict[str, tuple[InForce, ...]] = {}
     next_change: dict[str, datetime] = {}
-    states: dict[tuple[str, str], OrderState] = {}
+    states: dict[str, OrderState] = {}
     for issuer, own in by_issuer.items():
-        chain = follow(own)
-        accepted = [order for order in own if order.order_id not in chain.held]
-        lifting = _lift(accepted)
+        chain = Chain(
+            (order for order in own if not order.is_annulled(at)),
+            (order for order in own if order.is_annulled(at)),
+        )
+        idle = {order.sha256: why for order in own if (why := _why_idle(order, chain, at)) is not None}
+        enforced = [order for order in own if order.sha256 not in idle]
+        freed = {order.order_id for order in own if order.is_annulled(at)}
+        lifting = _lift(enforced, freed)
         entries: list[InForce] = []
         for order in own:
-            now = [] if order.order_id in chain.held else list(_in_force(order, lifting, at))
+            now = [] if order.sha256 in idle else list(_in_force(order, lifting, at))
             entries.extend(now)
-            states[issuer, order.order_id] = _state(order, chain, lifting, len(now), at)
+            states[order.sha256] = _state(order, idle.get(order.sha256), lifting, len(now), at)
         in_force[issuer] = tuple(entries)
-        if changes := [time for time in _changes(accepted, lifting) if time > at]:
+        if changes := [time for time in _changes(enforced, lifting) if time > at]:
             next_change[issuer] = min(changes)
-    return State(in_force, tuple(states[order.issuer, order.order_id] for order in orders), next_change)
+    return State(in_force, tuple(states[order.sha256] for order in orders), next_change)
 
 
-@dataclass(frozen=True, slots=True)
-class Chain:
-    """The orders of an issuer that numbers them (`seq`), followed from 1 without a gap."""
-
-    followed: dict[int, Order]  # by seq
-    held: dict[str, str]  # by order_id: why it is not enforced
+_Idle = tuple[Literal["held", "annulled"], str]  # the state, and the note that says why
 
 
-def follow(orders: Iterable[Order]) -> Chain:
-    """Follows the numbered orders of one issuer; orders without a number are never held.
-
-    A gap or a wrong `prev` holds what comes after it: the missing order may be a lifting that is withheld.
-    """
-    by_seq: dict[int, list[Order]] = {}
-    for order in orders:
-        if order.seq is not None:
-            by_seq.setdefault(order.seq, []).append(order)
-    followed: dict[int, Order] = {}
-    previous: tuple[str | None, ...] = (None,)
-    while fitting := [order for order in by_seq.get(len(followed) + 1, []) if order.prev in previous]:
-        followed[len(followed) + 1] = fitting[0]
-        previous = fitting[0].digests
-    missing = len(followed) + 1
-    held: dict[str, str] = {}
-    for seq, numbered in by_seq.items():
-        for order in numbered:
-            if followed.get(seq) is not order:
-                held[order.order_id] = f"HELD: {_why_held(seq, missing, followed, by_seq)}"
-    return Chain(followed, held)
-
-
-def _why_held(seq: int, missing: int, followed: dict[int, Order], by_seq: dict[int, list[Order]]) -> str:
-    if seq in followed:
-        return f"seq {seq} is that of order {followed[seq].order_id}"
-    if seq == missing:
-        return f"prev is not the sha256 of the order with seq {seq - 1}"
-    if missing in by_seq:
-        return f"the order with seq {missing} is held"
-    return f"the order with seq {missing} has not been received"
+def _why_idle(order: Order, chain: Chain, at: datetime) -> _Idle | None:
+    """Why nothing of an order is enforced, whatever the time; None: it is."""
+    if order.annulled is not None and order.is_annulled(at):
+        return "annulled", f"ANNULLED: by the operator: {order.annulled.reason}"
+    return chain.verdict(order)
 
 
 # ------- Liftings -------
@@ -131,19 +106,16 @@ class _Lifting:
     notes: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-def _lift(orders: Sequence[Order]) -> _Lifting:
+def _lift(orders: Sequence[Order], freed: set[str]) -> _Lifting:
     lifting = _Lifting()
-    blocks = {order.order_id: order for order in orders if order.action == "block"}
+    lifted_by = _targets(orders, freed)
     by_name: dict[str, dict[str, list[int]]] = {}
     # By time, so that the first to name an entry is the one that ends it.
     unblocks = sorted((o for o in orders if o.action == "unblock"), key=lambda order: order.effective_at)
     for unblock in unblocks:
         named = 0
         lifted = 0
-        for target in unblock.targets:
-            block = blocks.get(target.order_id)
-            if block is None:  # held: nothing of it is enforced
-                continue
+        for target, block in lifted_by[unblock.order_id]:
             if target.order_id not in by_name:
                 by_name[target.order_id] = _index(block)
             indexes = _named(block, target, by_name[target.order_id])
@@ -155,6 +127,24 @@ def _lift(orders: Sequence[Order]) -> _Lifting:
             note = f"NOT_BLOCKED: {named - lifted} of {named} entries had ended already"
             lifting.notes[unblock.order_id] = (note,)
     return lifting
+
+
+def _targets(orders: Sequence[Order], freed: set[str]) -> dict[str, list[tuple[Target, Order]]]:
+    """By the order_id of each unblock: what it lifts. Of a block that is held nothing is enforced.
+
+    `freed` are numbers of annulled orders. An unblock means the order that had the number when it came, and
+    not a later one that took it.
+    """
+    blocks = {order.order_id: (place, order) for place, order in enumerate(orders) if order.action == "block"}
+    found: dict[str, list[tuple[Target, Order]]] = {}
+    for place, unblock in enumerate(orders):
+        own = found.setdefault(unblock.order_id, [])
+        for target in unblock.targets:
+            if target.order_id in blocks:
+                place_of_block, block = blocks[target.order_id]
+                if place_of_block < place or target.order_id not in freed:
+                    own.append((target, block))
+    return found
 
 
 def _end(block: Order, ended: dict[int, datetime], indexes: Sequence[int], at: datetime) -> int:
@@ -211,18 +201,17 @@ def _changes(orders: Iterable[Order], lifting: _Lifting) -> Iterator[datetime]:
             yield order.expires_at
 
 
-def _state(order: Order, chain: Chain, lifting: _Lifting, in_force: int, at: datetime) -> OrderState:
-    held = chain.held.get(order.order_id)
+def _state(order: Order, idle: _Idle | None, lifting: _Lifting, in_force: int, at: datetime) -> OrderState:
     return OrderState(
         issuer=order.issuer,
         order_id=order.order_id,
         action=order.action,
-        state="held" if held else _state_name(order, lifting, at),
+        state=idle[0] if idle else _state_name(order, lifting, at),
         entries=lifting.named.get(order.order_id, 0) if order.action == "unblock" else len(order.entries),
         in_force=in_force,
         effective_at=order.effective_at,
         expires_at=order.expires_at,
-        notes=(held,) if held else lifting.notes.get(order.order_id, ()),
+        notes=(idle[1],) if idle else lifting.notes.get(order.order_id, ()),
     )
 
 

@@ -10,7 +10,7 @@ from dnsblock._engine import Progress
 from dnsblock.config import Config, inspect
 from dnsblock.errors import Problem, Refused
 from dnsblock.orders.ledger import Ledger
-from dnsblock.policy.publish import Serials, build, read, standing_notes
+from dnsblock.policy.publish import Draft, Serials, build, read, standing_notes
 from dnsblock.policy.reading import Listed
 from dnsblock.policy.sources import Lists
 from dnsblock.policy.store import Store
@@ -56,7 +56,7 @@ def check_all(path: Path, progress: Progress | None = None) -> Checked:
     finally:
         store.close()
     reports = {zone: _report(listed) for zone, listed in draft.lists.listed.items()}
-    refused = _refused(draft.lists)
+    refused = (*_refused_documents(draft), *_refused(draft.lists))
     zones: list[CheckedZone] = [
         {
             "name": zone.name,
@@ -69,6 +69,11 @@ def check_all(path: Path, progress: Progress | None = None) -> Checked:
     ]
     notes = (*draft.notes, *standing_notes(policy, config, draft.new), *_left_out(draft.lists))
     return Checked(refused, tuple(zones), notes)
+
+
+def _refused_documents(draft: Draft) -> tuple[Problem, ...]:
+    """Why documents in the inbox are refused; none of them keeps anything else from being enforced."""
+    return tuple(problem for one in draft.refused or () for problem in one.problems)
 
 
 def _refused(lists: Lists) -> tuple[Problem, ...]:

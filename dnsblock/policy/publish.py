@@ -14,7 +14,7 @@ from typing import Any
 from dnsblock._engine import PolicyZone, Progress, Rules, Snapshot
 from dnsblock.config import Config
 from dnsblock.errors import Problem, Refused
-from dnsblock.orders.intake import Intake, examine
+from dnsblock.orders.intake import NOTHING, Intake, RefusedDocument, examine
 from dnsblock.orders.order import Order
 from dnsblock.orders.state import State, derive
 from dnsblock.policy.compile import compile_orders
@@ -24,15 +24,15 @@ from dnsblock.policy.sources import NONE, Lists
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """What was read and found good; nothing of it is enforced yet."""
+    """What was read and found good; nothing of it is enforced or in the ledger yet."""
 
     config: Config
     lists: Lists
     rules: Rules
-    new: tuple[Order, ...]  # not in the ledger yet
+    new: tuple[Order, ...]
     notes: tuple[str, ...] = ()
     has_read_lists: bool = True
-    accepted: tuple[Order, ...] = ()  # what was new, and is in the ledger now
+    refused: tuple[RefusedDocument, ...] | None = None  # by the inbox; None: it was not read
 
 
 def read(
@@ -47,16 +47,12 @@ def read(
     """Reads inbox, lists and secrets. Raises `Refused` with every problem of every file.
 
     A list of which a good version is enforced is no reason to refuse anything else: see `Lists.not_taken`.
+    Neither is an order document that is refused, or an inbox that cannot be read: see `Draft.refused`.
     Without `reads_lists`, only those are read of which there is none.
     """
     problems: list[Problem] = []
-    intake = Intake((), ())
+    intake: Intake = NOTHING if config.orders is None else examine(config.orders, known, config, now)
     fresh = lists
-    try:
-        if config.orders is not None:
-            intake = examine(config.orders, known, config, now)
-    except Refused as err:
-        problems.extend(err.problems)
     problems.extend(_missing_answers(config, known, now))
     try:
         fresh = lists.read(config, now, progress, only=None if reads_lists else NONE)
@@ -67,17 +63,16 @@ def read(
     except Refused as err:
         problems.extend(err.problems)
     if problems:
-        raise Refused(problems)
-    return Draft(config, fresh, rules, intake.new, (*intake.notes, *fresh.notes), reads_lists)
+        raise Refused([*intake.problems, *problems])
+    return Draft(config, fresh, rules, intake.new, (*intake.notes, *fresh.notes), reads_lists, intake.refused)
 
 
 def _missing_answers(config: Config, known: Sequence[Order], now: datetime) -> Iterator[Problem]:
     """Profiles that orders name which are or will be in force, and that the configuration no longer has."""
-    by_id = {(order.issuer, order.order_id): order for order in known}
-    for state in derive(known, now).orders:
-        if state.state in ("lifted", "expired"):
+    for order, state in zip(known, derive(known, now).orders, strict=True):
+        if state.state in ("lifted", "expired", "annulled"):
             continue
-        named = {entry.answer for entry in by_id[state.issuer, state.order_id].entries}
+        named = {entry.answer for entry in order.entries}
         for missing in sorted(answer for answer in named if answer and answer not in config.answer_names):
             reason = f"order {state.order_id} of {state.issuer} needs this answer profile: put it back"
             yield Problem(str(config.path), None, missing, reason)

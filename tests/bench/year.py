@@ -43,9 +43,7 @@ class YearDaemon(Daemon):
         settings = super().settings()
         zones = settings["zones"]
         assert isinstance(zones, list)
-        # As a feed's: the file is replaced by a text of thousands of other names, day after day.
-        guards = {"shrank_names": "off", "grew_names": "off"}
-        zones[-1]["source"] = {"every_s": 86_400, "format": "plain", "guards": guards}
+        zones[-1]["source"] = {"every_s": 86_400, "format": "plain"}
         return settings | {"history": {"generations": self.generations}}
 
     generations = 30

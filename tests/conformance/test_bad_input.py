@@ -1,14 +1,16 @@
 """Broken orders and lists: refused with file, line and reason, while what was enforced stays enforced."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from .bad_files import BAD_LISTS, BAD_ORDERS, KEPT, Bad, order_text
-from .harness import ORDERS_ZONE, Subject, is_sinkholed
-from .orders import block
+from .harness import ORDERS_ZONE, Subject, is_forwarded, is_sinkholed
+from .orders import block, unblock
 from .tools import wait_for
+from .upstreams import StubUpstream
 
 LIST_ZONE = {"name": "malware", "list": "malware.txt", "match": "subtree", "answer": "sinkhole"}
 UNSIGNED_ZONE = {"name": "court", "issuer": "court.example", "answer": "sinkhole"}
@@ -91,25 +93,100 @@ def test_a_list_that_is_gone_is_refused_and_stays_enforced(running: Subject):
     assert is_sinkholed(running.query("listed.example"))
 
 
-def test_one_bad_order_holds_back_the_whole_publish(subject: Subject):
-    """Nothing half-way; the good order beside the bad one waits, and then comes."""
-    subject.start()
+def test_a_bad_order_holds_up_no_other_order_and_no_list(subject: Subject, upstream: StubUpstream):
+    """An unblock order must not wait for somebody else's file. What is published is shown; exit code 4."""
+    subject.start(
+        orders=[block("B-1", [KEPT])],
+        zones=ZONES,
+        lists={"malware.txt": ["listed.example"]},
+        upstreams=[upstream.address],
+    )
+    subject.put_order("entries: [", "0-bad.yaml")
     subject.put_order(block("B-5", ["good.example"]))
-    bad = subject.put_order("entries: [", "bad.yaml")
-    assert subject.cli("reload").code == 4
-    assert not is_sinkholed(subject.query("good.example"))
-    bad.unlink()
-    assert subject.cli("reload").code == 0
+    subject.put_order(unblock("U-1", "B-1"))
+    subject.put_list("malware.txt", ["listed.example", "second.example"])
+    said = subject.cli("reload", as_json=False)
+    assert said.code == 4
+    assert "now serving serial 2, 3 names enforced" in said.stdout
+    assert "0-bad.yaml" in said.stderr
+    assert is_forwarded(subject.query(KEPT))
     assert is_sinkholed(subject.query("good.example"))
+    assert is_sinkholed(subject.query("second.example"))
+    assert [Path(one["file"]).name for one in subject.status()["refused_documents"]] == ["0-bad.yaml"]
+    assert subject.metrics().total("dnsblock_orders_refused") == 1
+    assert "0-bad.yaml" in subject.cli("status", as_json=False).stdout
+    (subject.orders_folder / "0-bad.yaml").unlink()
+    assert subject.cli("reload").code == 0
+    assert subject.status()["refused_documents"] == []
+    assert subject.metrics().total("dnsblock_orders_refused") == 0
+
+
+def test_a_refused_order_pages_for_itself_and_not_as_a_failed_publish(running: Subject):
+    """DnsblockPublishFailed says that new orders do not apply, and they do."""
+    BAD_ORDERS[0].put(running)
+    assert running.cli("reload").code == 4
+    metrics = running.metrics()
+    assert metrics.total("dnsblock_publish_last_attempt_timestamp_seconds") <= metrics.total(
+        "dnsblock_publish_last_success_timestamp_seconds"
+    )
+    assert metrics.total("dnsblock_orders_refused") == 1
+
+
+def test_an_inbox_that_cannot_be_read_costs_the_inbox_alone(subject: Subject, upstream: StubUpstream):
+    """Lists and configuration are published, and accepted orders stay in force, over a restart too."""
+    subject.start(
+        orders=[block("B-1", [KEPT])],
+        zones=ZONES,
+        lists={"malware.txt": ["listed.example"]},
+        upstreams=[upstream.address],
+    )
+    shutil.rmtree(subject.orders_folder)
+    subject.put_list("malware.txt", ["listed.example", "second.example"])
+    for _ in range(2):
+        said = subject.cli("reload")
+        assert said.code == 4
+        assert [problem["file"] for problem in said.problems] == [str(subject.orders_folder)]
+        assert is_sinkholed(subject.query(KEPT))
+        assert is_sinkholed(subject.query("second.example"))
+        assert subject.metrics().total("dnsblock_orders_refused") == 1
+        subject.restart()
+
+
+def test_a_bad_order_does_not_keep_the_daemon_from_starting(subject: Subject):
+    """The others are in force, and `status` says what is refused."""
+    subject.configure(orders=[block("B-1", [KEPT])])
+    subject.put_order("entries: [", "bad.yaml")
+    subject.launch()
+    assert is_sinkholed(subject.query(KEPT))
+    said = subject.cli("status")
+    assert (said.code, [Path(one["file"]).name for one in said.json["refused_documents"]]) == (
+        1,
+        ["bad.yaml"],
+    )
+    assert "bad.yaml" in subject.stderr()
+
+
+def test_an_unblock_waits_for_its_refused_target_only(subject: Subject, upstream: StubUpstream):
+    """Its target is unknown at first; the reload that accepts the target accepts the unblock."""
+    subject.start(upstreams=[upstream.address])
+    subject.put_order(unblock("U-1", "B-1"), "a-lift.yaml")
+    subject.put_order(order_text("entries: [co.id]", order_id="B-1"), "b-block.yaml")
+    said = subject.cli("reload")
+    assert {Path(problem["file"]).name for problem in said.problems} == {"a-lift.yaml", "b-block.yaml"}
+    subject.put_order(order_text("entries: [one.example]", order_id="B-1"), "b-block.yaml")
+    assert subject.cli("reload").code == 0
+    assert is_forwarded(subject.query("one.example"))
+    states = {row["order_id"]: row["state"] for row in subject.status()["orders"]}
+    assert states == {"B-1": "lifted", "U-1": "active"}
 
 
 SAMPLED = ("an unknown key", "binary rubbish", "a label of 300 octets")
-START_SAMPLES = [bad for bad in BAD if bad.what in SAMPLED]
+START_SAMPLES = [bad for bad in BAD_LISTS if bad.what in SAMPLED]
 
 
 @pytest.mark.parametrize("bad", START_SAMPLES, ids=lambda bad: f"{bad.file}: {bad.what}")
-def test_bad_input_at_start_is_refused_with_the_same_message(subject: Subject, bad: Bad):
-    """At start refuse to start; `check` says the same, problem by problem."""
+def test_a_bad_list_at_start_is_refused_with_the_same_message(subject: Subject, bad: Bad):
+    """A list that was never read keeps the daemon from starting; `check` says the same."""
     subject.configure(zones=ZONES, lists={"malware.txt": ["listed.example"]})
     bad.put(subject)
     said = subject.serve_refused()

@@ -180,8 +180,10 @@ def test_the_snapshot_and_its_publishing_are_told(running: Subject):
     )
     assert after.total(count) == before.total(count) + 1
     assert after.total(success) > before.total(success)
-    running.put_order("broken: [", "bad.yaml")
+    good = running.config_path.read_text()
+    running.config_path.write_text(good + "lisen: 1\n")
     assert running.cli("reload").code == 4
+    running.config_path.write_text(good)
     failed, attempt = running.metrics(), "dnsblock_publish_last_attempt_timestamp_seconds"
     assert failed.total("dnsblock_publish_failures_total") == 1
     assert failed.total(success) == after.total(success)

@@ -95,7 +95,7 @@ def test_a_hangup_before_ready_is_served_and_not_the_end(subject: Subject, upstr
 
 
 def test_an_accepted_order_outlives_the_orders_folder(subject: Subject, upstream: StubUpstream):
-    """The folder is an inbox: taking it away refuses the reload, and lifts nothing."""
+    """The folder is an inbox: taking it away is reported, and lifts nothing."""
     orders = [block("B-1", [NAME], issued_at=LONG_AGO)]
     subject.start(orders=orders, upstreams=[upstream.address])
     shutil.rmtree(subject.orders_folder)

@@ -178,6 +178,10 @@ FIRES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
             'process_start_time_seconds{job="dnsblock"}': "0x30",
         },
     ),
+    "DnsblockOrdersRefused": (
+        {"dnsblock_orders_refused": "1x30"},
+        {"dnsblock_orders_refused": "1x18 0x12"},
+    ),
     "DnsblockOrdersHeld": (
         {'dnsblock_orders{issuer="a", state="held"}': "1x30"},
         {'dnsblock_orders{issuer="a", state="active"}': "1x30"},

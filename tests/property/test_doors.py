@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from ipaddress import ip_network
 from pathlib import Path
+from random import Random
 from types import SimpleNamespace
 from typing import Any, cast, get_args
 from unittest.mock import patch
@@ -221,12 +222,28 @@ def test_any_inbox_is_taken_or_refused(tmp_path_factory: pytest.TempPathFactory,
     contents = ORDERS.map(str.encode) | st.binary(max_size=40)
     for name, content in data.draw(st.dictionaries(FILE_NAMES, contents, max_size=5)).items():
         (Path(bytes(inbox).decode()) / name.decode("utf-8", "surrogateescape")).write_bytes(content)
-    try:
-        intake = examine(inbox, (), CONFIG, NOW)
-    except Refused as refused:
-        assert_presentable(refused)
-        return
+    intake = examine(inbox, (), CONFIG, NOW)
+    for one in intake.refused:
+        assert_presentable(Refused(one.problems))
     assert all(note.isprintable() for note in intake.notes)
+
+
+@relaxed
+@given(st.lists(ORDERS, max_size=6, unique=True), st.randoms())
+def test_the_names_of_the_files_do_not_matter(
+    tmp_path_factory: pytest.TempPathFactory, texts: list[str], random: Random
+):
+    """What is accepted, and in which order, follows from the documents alone."""
+    taken = []
+    for _ in range(2):
+        inbox = tmp_path_factory.mktemp("inbox")
+        for number, text in enumerate(texts):
+            (inbox / f"{number}.yaml").write_text(text)
+        intake = examine(inbox, (), CONFIG, NOW)
+        refused = sorted(Path(one.file).read_text() for one in intake.refused)
+        taken.append(([order.sha256 for order in intake.new], refused))
+        random.shuffle(texts)
+    assert taken[0] == taken[1]
 
 
 @relaxed

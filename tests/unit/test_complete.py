@@ -108,10 +108,10 @@ def test_json_may_hold_the_key_as_well():
 
 def test_the_next_order_may_name_either_form_of_a_json_document():
     """`prev` is what sha256sum printed for the issuer, whose file may have a line end that our copy lacks."""
-    from dnsblock.orders.state import follow
+    from dnsblock.orders.chain import Chain
 
     first = JSON.replace(b'"action"', b'"seq": 1, "action"').replace(b"court.example", b"a")
     for form in (first.decode(), first.decode() + "\n"):
         second = unblock("u-1", "17/2026", seq=2, prev=sha256(form))
         orders = [parse("o.json", first), parse("o.yaml", second.encode())]
-        assert follow(orders).held == {}
+        assert Chain(orders).followed == dict(enumerate(orders, 1))

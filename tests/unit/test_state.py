@@ -155,7 +155,8 @@ def test_a_held_lifting_lifts_nothing():
     first, second, _ = chain()
     derived = derive(orders(first, second.replace(sha256(first), "ab" * 32)), START)
     assert names(derived) == ["block one.example b-1"]
-    assert rows(derived)["u-2"].notes == ("HELD: prev is not the sha256 of the order with seq 1",)
+    why = f"HELD: prev is not the sha256 of the order with seq 1, which is sha256:{sha256(first)}"
+    assert rows(derived)["u-2"].notes == (why,)
 
 
 def test_what_follows_a_wrong_prev_is_held_too():
@@ -165,10 +166,10 @@ def test_what_follows_a_wrong_prev_is_held_too():
     assert rows(derived)["b-3"].notes == ("HELD: the order with seq 2 is held",)
 
 
-def test_a_second_order_with_a_number_is_held():
+def test_a_second_order_with_a_number_is_annulled():
     first, second, third = chain()
     derived = derive(orders(first, second, third, block("x", "x.example", seq=1)), START)
-    assert rows(derived)["x"].notes == ("HELD: seq 1 is that of order b-1",)
+    assert rows(derived)["x"].notes == ("ANNULLED: another order with seq 1 was accepted: b-1",)
     assert names(derived) == ["block three.example b-3"]
 
 

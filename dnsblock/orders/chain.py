@@ -1,0 +1,82 @@
+"""The running numbers (`seq`) of one issuer's orders, followed without a gap. Used by `state` and the intake.
+
+A gap or a wrong `prev` holds what comes after it: the missing order may be a lifting that is withheld.
+"""
+
+from collections.abc import Iterable
+from typing import Literal
+
+from dnsblock.orders.order import Order
+
+
+class Chain:
+    """The numbered orders of an issuer; orders without a number are not in it and are never held.
+
+    An order that the operator has annulled keeps its place, so that those after it stay what they are, but
+    gives its number up: another order may take it.
+    """
+
+    def __init__(self, orders: Iterable[Order], annulled: Iterable[Order] = ()) -> None:
+        self.followed: dict[int, Order] = {}  # by seq
+        self._annulled: dict[int, list[Order]] = {}
+        self._numbered: dict[int, list[Order]] = {}
+        self._digests: list[tuple[str | None, ...]] = [(None,)]  # which `prev` fits after each seq
+        for order in annulled:
+            if order.seq is not None:
+                self._annulled.setdefault(order.seq, []).append(order)
+        for order in orders:
+            if order.seq is not None:
+                self._numbered.setdefault(order.seq, []).append(order)
+        self._follow(1)
+
+    def add(self, order: Order) -> None:
+        """Takes one more order; it may close a gap."""
+        if order.seq is not None:
+            self._numbered.setdefault(order.seq, []).append(order)
+            self._follow(order.seq)
+
+    def fits(self, order: Order) -> bool:
+        """Whether a numbered order, added now, would be followed."""
+        if order.seq is None or order.seq > len(self._digests) or order.seq in self.followed:
+            return False
+        return order.prev in self._digests[order.seq - 1]
+
+    def verdict(self, order: Order) -> tuple[Literal["held", "annulled"], str] | None:
+        """Why an order that was added is not enforced; None: it is."""
+        if order.seq is None or self.followed.get(order.seq) is order:
+            return None
+        if order.seq in self.followed:
+            other = self.followed[order.seq].order_id
+            return "annulled", f"ANNULLED: another order with seq {order.seq} was accepted: {other}"
+        return "held", f"HELD: {self._why_held(order.seq)}"
+
+    def expected_prev(self, order: Order) -> str | None:
+        """The `prev` that the order should have, where it is held for that alone."""
+        if order.seq is None or order.seq in self.followed or not 1 < order.seq <= len(self._digests):
+            return None
+        return self._digests[order.seq - 1][0]
+
+    def _why_held(self, seq: int) -> str:
+        missing = len(self._digests)
+        if seq <= missing:
+            expected = self._digests[seq - 1][0]
+            return f"prev is not the sha256 of the order with seq {seq - 1}, which is sha256:{expected}"
+        if missing in self._numbered:
+            return f"the order with seq {missing} is held"
+        return f"the order with seq {missing} has not been received"
+
+    def _follow(self, seq: int) -> None:
+        """Follows the numbers from `seq` on, as far as there is no gap."""
+        while seq <= len(self._digests):
+            previous = self._digests[seq - 1]
+            if seq not in self.followed:
+                fitting = (order for order in self._numbered.get(seq, ()) if order.prev in previous)
+                if (first := next(fitting, None)) is not None:
+                    self.followed[seq] = first
+            own = [self.followed[seq]] if seq in self.followed else []
+            own += [order for order in self._annulled.get(seq, ()) if order.prev in previous]
+            if not own:
+                return
+            digests = tuple(digest for order in own for digest in order.digests)
+            self._digests[seq : seq + 1] = [digests]
+            seq += 1
