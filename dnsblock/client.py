@@ -7,6 +7,7 @@ A person waits for each command, and a health check starts one every half a minu
 import contextlib
 import json
 import socket
+import struct
 from http.client import HTTPConnection, HTTPException, HTTPResponse, RemoteDisconnected
 from pathlib import Path
 from typing import Any
@@ -175,8 +176,14 @@ class _Connection(HTTPConnection):
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        # Blocking, with the kernel's timeout: otherwise a queue of other clients is an error (EAGAIN).
+        waits = struct.pack("@ll", int(self.timeout or 0), int((self.timeout or 0) % 1 * 1e6))
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, waits)
+        try:
+            self.sock.connect(str(self._path))
+        except BlockingIOError as err:
+            raise TimeoutError("too many others connect") from err
         self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
 
 
 def _is_success(response: HTTPResponse) -> bool:

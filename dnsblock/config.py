@@ -316,15 +316,18 @@ BUILT_IN: dict[str, Answer] = {
 
 
 class Guards(_Options):
-    """When a whole list is too odd to be taken. auto: on for a feed, off for a file or folder."""
+    """When a whole list is rejected. What auto means for a feed, and for a file or folder: policy/guards.py.
 
-    shrank_percent: Annotated[float | Literal["auto", "off"], Percent] = "auto"  # auto: 0.5
-    shrank_names: Annotated[int | Literal["auto", "off"], NumberOrWord] = "auto"  # auto: 1,000
-    grew_percent: Annotated[float | Literal["auto", "off"], Percent] = "auto"  # auto: 5
-    grew_names: Annotated[int | Literal["auto", "off"], NumberOrWord] = "auto"  # auto: 100,000
+    A percentage counts from 20 changed names on.
+    """
+
+    shrank_percent: Annotated[float | Literal["auto", "off"], Percent] = "auto"
+    shrank_names: Annotated[int | Literal["auto", "off"], NumberOrWord] = "auto"
+    grew_percent: Annotated[float | Literal["auto", "off"], Percent] = "auto"
+    grew_names: Annotated[int | Literal["auto", "off"], NumberOrWord] = "auto"
     rejected_percent: Annotated[float | Literal["off"], Percent] = 1.0  # of the lines; 0: any
-    truncated: Literal["auto", "refuse", "accept"] = "auto"  # a last line without its line feed
-    replayed: Literal["auto", "refuse", "accept"] = "auto"  # a version that was there before
+    truncated: Literal["refuse", "accept"] = "refuse"  # a last line without its line feed
+    replayed: Literal["auto", "refuse", "accept"] = "auto"  # an older version; auto: refuse it of a feed
     public_suffix: Literal["leave_out", "accept"] = "leave_out"
 
 
@@ -413,6 +416,12 @@ class Zone(_Options):
         return self.source.every_s
 
 
+class Http(_Options):
+    """The HTTP listeners: metrics and the control socket."""
+
+    max_connections: Annotated[int, Number, Field(ge=8, le=10_000)] = 256  # of each listener
+
+
 class HistoryOptions(_Options):
     """What is kept of former times."""
 
@@ -452,6 +461,7 @@ class Config(_Options):
     state: FilePath = as_written("state")  # folder of the ledger, of compiled lists and the serial
     control: SocketPath = as_written(DEFAULT_SOCKET)
     metrics: Listen | None = as_written("127.0.0.1:9353")
+    http: Http = as_written({})
     stop_timeout_ms: Annotated[int, Number, Field(ge=0, le=600_000)] = 3000
     time_zone: TimeZone = as_written("Asia/Jakarta")  # how times are shown
     log: Log = as_written({})

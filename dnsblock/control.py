@@ -1,14 +1,18 @@
-"""Where a daemon takes commands: the one option that every command needs, read without all others.
+"""Where a daemon takes commands, and how a command to it is written: what every command needs.
 
 What the others are checked with (pydantic) takes longer to import than a command takes.
 """
 
+import shlex
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 from dnsblock import document
 from dnsblock.errors import Refused
 
+DEFAULT_CONFIG = "/etc/dnsblock/dnsblock.yaml"
 DEFAULT_SOCKET = "control.sock"
 MAX_BYTES = 1 << 20  # of a configuration file
 MAX_SOCKET_OCTETS = 107  # unix(7): sun_path, less its NUL
@@ -38,3 +42,16 @@ def socket_path(written: Any, folder: Path) -> Path:
         reason = f"{len(bytes(path))} octets as a full path; a Unix socket's may have {MAX_SOCKET_OCTETS}"
         raise ValueError(reason)
     return path
+
+
+def command_line(config: Path, *words: str) -> str:
+    """A command to the daemon of this configuration file, as a person can paste it into a shell."""
+    program = Path(sys.executable).with_name("dnsblock")
+    found = shutil.which("dnsblock")
+    if program.exists() and (found is None or not program.samefile(found)):
+        words = (str(program), *words)
+    else:
+        words = ("dnsblock", *words)
+    if str(config) != DEFAULT_CONFIG:
+        words = (*words, "-c", str(config))
+    return shlex.join(words)

@@ -30,6 +30,7 @@ from dnsblock.errors import (
     binding_advice,
 )
 from dnsblock.http.api import control_app
+from dnsblock.http.connections import connections_of
 from dnsblock.http.metrics import Metrics, metrics_app
 from dnsblock.http.server import bind_control, bind_metrics, serve
 from dnsblock.log import event
@@ -123,7 +124,7 @@ class Daemon:
         """Opens the ledger, compiles what is in force, binds; answers nothing yet. Raises `Refused`."""
         self.config = config
         self.started_at = self.published_at = datetime.now(UTC)
-        self.metrics = Metrics(self)
+        self.metrics, self.http = Metrics(self), connections_of(config)
         self._hangups: asyncio.Queue[signal.Signals] = asyncio.Queue()
         self._stops: asyncio.Queue[signal.Signals] = asyncio.Queue()
         self._reading, self._listing = asyncio.Lock(), asyncio.Lock()
@@ -132,6 +133,7 @@ class Daemon:
         self.reading: Progress | None = None  # of lists, while some are read
         self._publishing = asyncio.Lock()
         self._has_new = asyncio.Event()  # versions of lists
+        self._has_published = asyncio.Event()  # something may start or end sooner than the clock's task knows
         self._stopping = False
         self._sockets = contextlib.ExitStack()
         self._ledger = Ledger.open(config.state)
@@ -159,11 +161,7 @@ class Daemon:
                 self.metrics_endpoint = str(
                     Endpoint(config.metrics.host, self.metrics_socket.getsockname()[1])
                 )
-            records.accept(draft.lists)
-            self._record(draft, self.policy)
-            for refused in draft.lists.not_taken.items():
-                self._note_refusal(*refused)
-            self._told: dict[str, NotTaken] = draft.lists.not_taken  # refusals that are on record
+            self._record_start(draft)
         except BaseException as err:
             self._sockets.close()
             self._ledger.close()
@@ -177,6 +175,14 @@ class Daemon:
         self.refresher = Refresher(self.store, self._hooks(), fetched)
         if not config.zones:
             event(logging.WARNING, "no zones are configured: nothing is blocked")
+
+    def _record_start(self, draft: Draft) -> None:
+        draft = self._append(draft)
+        records.accept(draft.lists)
+        self._record(draft, self.policy)
+        for refused in draft.lists.not_taken.items():
+            self._note_refusal(*refused)
+        self._told = draft.lists.not_taken
 
     # ------- The life of the process
 
@@ -232,7 +238,10 @@ class Daemon:
     async def _follow_clock(self) -> None:
         """Publishes when an order becomes effective or expires, without any signal."""
         while True:
-            await asyncio.sleep(max(0.0, min(self._seconds_to_next_change(), TICK_SECONDS)))
+            self._has_published.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, min(self._seconds_to_next_change(), TICK_SECONDS))):
+                    await self._has_published.wait()
             self._watch_engine()
             # A clock that was put back undoes what was in force too early.
             if self._seconds_to_next_change() <= 0 or datetime.now(UTC) < self.policy.at:
@@ -377,6 +386,11 @@ class Daemon:
     async def accept_source(self, zone: str, sha256: str, who: str, reason: str) -> Served:
         """Takes the text of a list that was refused, by its digest. Raises `Refused`."""
         not_taken = self.lists.not_taken.get(zone)
+        if (not_taken is None or not_taken.source_sha256 != sha256) and zone in self.lists.compiled:
+            # `dnsblock check` may have seen the file before the daemon has looked at it.
+            with contextlib.suppress(Refused):
+                await self.publish(f"accepting list {zone}", "lists", zone)
+            not_taken = self.lists.not_taken.get(zone)
         if not_taken is None or not sha256 or not_taken.source_sha256 != sha256:
             why = "no text with this digest is refused now; `dnsblock source list` shows what is"
             raise Refused([Problem(f"list {zone}", None, sha256, why)])
@@ -456,7 +470,9 @@ class Daemon:
                 raise Refused([Problem("dnsblock", None, "", "is stopping: nothing is published any more")])
             draft = read if isinstance(read, Draft) else Draft(self.config, self.lists, self._rules, ())
             if isinstance(read, _ReadLists):
-                draft = replace(draft, lists=read.beside(self.lists, self.config))
+                lists = read.beside(self.lists, self.config)
+                notes = tuple(note for note in lists.notes if note not in self.lists.notes)
+                draft = replace(draft, lists=lists, notes=notes)
             before = self.policy.snapshot.serial
             commit = asyncio.create_task(asyncio.to_thread(self._commit, draft))
             try:
@@ -469,7 +485,10 @@ class Daemon:
             self.config, self.lists, self._rules = draft.config, done.lists, draft.rules
             self.inbox = self.inbox if draft.refused is None else draft.refused
             self.metrics.follow(self.lists.listed, self.feeds)
+            for connections in self.http.values():
+                connections.limit(self.config.http.max_connections)
             self.policy = done.policy
+            self._has_published.set()
             self._tell(reason, what, done.policy, before, started)
             snapshot = done.policy.snapshot
             changed = snapshot.serial != before
@@ -484,6 +503,7 @@ class Daemon:
     def _commit(self, draft: Draft) -> "_Done":
         """Compiles for the time that it is now, records, then enforces: what was never recorded never is.
 
+        The ledger comes first: if it cannot be written, no version of a list is recorded and not enforced.
         Lists that cannot be put on record stay what they were, and keep no order from its time.
         """
         if not draft.has_read_lists:
@@ -492,6 +512,7 @@ class Daemon:
             draft = replace(draft, lists=lists)
         policy = self._compile(draft, datetime.now(UTC))
         self.engine.check(policy.snapshot)
+        draft = self._append(draft)
         failure: Exception | None = None
         try:
             records.accept(draft.lists)
@@ -532,14 +553,18 @@ class Daemon:
         orders = (*self._ledger.orders, *draft.new)
         return build(draft.config, draft.lists, orders, now, self._serials)
 
-    def _record(self, draft: Draft, policy: Policy) -> tuple[str, ...]:
-        """Makes orders and serial durable; returns what is worth a look. Raises `LedgerUnwritable`."""
+    def _append(self, draft: Draft) -> Draft:
+        """Accepts what is new: it is in the ledger from now on. Raises `LedgerUnwritable`."""
         if draft.new:
             self._ledger.append(draft.new)
         for order in draft.new:
             text = f"accepted order {order.order_id} of {order.issuer}: {order.action}"
             event(logging.INFO, text, order_id=order.order_id, issuer=order.issuer, sha256=order.sha256)
-        notes = (*draft.notes, *standing_notes(policy, draft.config, draft.new))
+        return replace(draft, new=(), accepted=draft.new)
+
+    def _record(self, draft: Draft, policy: Policy) -> tuple[str, ...]:
+        """Makes the serial durable; returns what is worth a look."""
+        notes = (*draft.notes, *standing_notes(policy, draft.config, draft.accepted))
         for note in notes:
             event(logging.WARNING, note)
         try:
@@ -663,9 +688,11 @@ def _start(engine: Engine, snapshot: Snapshot, rules: Rules) -> None:
 async def _servers(daemon: Daemon) -> AsyncIterator[None]:
     """Runs control API and metrics."""
     async with contextlib.AsyncExitStack() as stack:
-        await stack.enter_async_context(serve(control_app(daemon), daemon.control))
+        await stack.enter_async_context(serve(control_app(daemon), daemon.control, daemon.http["control"]))
         if daemon.metrics_socket is not None:
-            await stack.enter_async_context(serve(metrics_app(daemon.metrics), daemon.metrics_socket))
+            await stack.enter_async_context(
+                serve(metrics_app(daemon.metrics), daemon.metrics_socket, daemon.http["metrics"])
+            )
         yield
 
 

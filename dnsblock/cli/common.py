@@ -10,13 +10,12 @@ from typing import Any, NoReturn, TypeVar, cast
 import click
 
 from dnsblock.client import Client
-from dnsblock.control import control_socket
+from dnsblock.control import DEFAULT_CONFIG, control_socket
 from dnsblock.errors import DaemonUnreachable, Exit, LedgerUnwritable, PartlyRefused, Refused, printable
 from dnsblock.times import local_text
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-DEFAULT_CONFIG = "/etc/dnsblock/dnsblock.yaml"
 EXIT_CODES = """\b
 Exit codes:
   0  done

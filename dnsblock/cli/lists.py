@@ -67,6 +67,11 @@ def _print_sources(answer: dict[str, Any]) -> None:
     ]
     columns = ["zone", "list", "format", "version", "names", "accepted", "fetched", "next"]
     print_table(columns, rows)
+    for one in answer["sources"]:
+        for skipped in one["skipped"][:LINES_SHOWN]:
+            click.echo(f"list {one['zone']} does not read {printable(skipped['name'])}: {skipped['reason']}")
+        if len(one["skipped"]) > LINES_SHOWN:
+            click.echo(f"list {one['zone']} does not read {len(one['skipped']) - LINES_SHOWN:,} more")
     print_refused(answer["sources"])
 
 

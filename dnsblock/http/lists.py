@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from dnsblock.client import MAX_SERIAL
-from dnsblock.errors import FetchFailed, Problem, Refused
+from dnsblock.errors import FetchFailed, Problem, Refused, printable
 from dnsblock.http.answers import asked, refused, served, utc
 from dnsblock.names import NameRefused, address, canonical
 from dnsblock.policy.history_facts import Event, Published, Version
@@ -214,6 +214,9 @@ def _source(daemon: "Daemon", zone: "Zone") -> dict[str, Any]:
             "codes": [guarded.code for guarded in not_taken.guarded],
             "problems": [problem.as_json() for problem in not_taken.problems],
         },
+        "skipped": []
+        if listed is None
+        else [{"name": printable(one.name), "reason": one.why} for one in listed.skipped],
         "fetched_at": utc(feed.fetched_at),
         "fetch_error": feed.error,
         "next_at": utc(feed.next_at),

@@ -119,6 +119,7 @@ class Metrics(Collector):
         yield from _cache(counts)
         yield from _enforced(self._daemon)
         yield from _lists(self._daemon)
+        yield from _listeners(self._daemon)
         yield _time_gauge("publish_last_success", "When a publish last succeeded.", self._last_success)
         yield _time_gauge("publish_last_attempt", "When a publish was last tried.", self._last_attempt)
         yield InfoMetricFamily("dnsblock_build", "The version that runs.", {"version": __version__})
@@ -342,6 +343,22 @@ def _lists(daemon: "Daemon") -> Iterator[Metric]:
         state = daemon.refresher.states.get(feed)
         fetched.add_metric([feed], _unix(None if state is None else state.fetched_at))
     yield from (lines, rejected, version, accepted, fetched, refused)
+
+
+def _listeners(daemon: "Daemon") -> Iterator[Metric]:
+    open_now = GaugeMetricFamily(
+        "dnsblock_http_connections", "Open connections of an HTTP listener.", labels=["listener"]
+    )
+    closed = CounterMetricFamily(
+        "dnsblock_http_closed_connections",
+        "Connections of an HTTP listener that were closed early, by the reason.",
+        labels=["listener", "reason"],
+    )
+    for listener, connections in sorted(daemon.http.items()):
+        open_now.add_metric([listener], len(connections.open))
+        for reason, count in connections.closed.items():
+            closed.add_metric([listener, reason], count)
+    yield from (open_now, closed)
 
 
 def _unix(at: datetime | None) -> float:

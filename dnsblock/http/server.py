@@ -12,6 +12,7 @@ from typing import Any
 import uvicorn
 
 from dnsblock.errors import Problem, Refused, binding_advice
+from dnsblock.http.connections import Connections
 from dnsblock.values import Endpoint
 
 READY_POLL_SECONDS = 0.01
@@ -27,18 +28,19 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def serve(app: Any, sock: socket.socket) -> AsyncIterator[None]:
-    """Serves `app` on a listening socket while the block runs."""
+async def serve(app: Any, sock: socket.socket, connections: Connections) -> AsyncIterator[None]:
+    """Serves `app` on a listening socket while the block runs, to as many as `connections` allows."""
     # No access log: it would hold client addresses.
     options = uvicorn.Config(
         app,
+        http=connections.protocol(),
+        ws="none",
         log_config=None,
         access_log=False,
         lifespan="off",
         server_header=False,
         date_header=False,
         h11_max_incomplete_event_size=16 << 10,
-        limit_concurrency=64,
         timeout_keep_alive=5,
         timeout_graceful_shutdown=2,
         # asyncio accepts this many in a row and, where there is no descriptor for the first, fails as often,

@@ -5,23 +5,38 @@ of that may block or unblock anyone. The operator can accept a refused text by i
 """
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dnsblock._engine import CompiledList
 from dnsblock.config import Zone
 from dnsblock.policy.history_facts import Version
+from dnsblock.policy.store import digest_of
 
 UNREADABLE, NOT_COMPILED = "UNREADABLE", "NOT_COMPILED"
 NOT_FETCHED = "NOT_FETCHED"  # of a feed that is new: no guard has seen it, and nothing is counted
 CODES = (
-    *("HTML", "EMPTY", "TRUNCATED", "TOO_MANY_REJECTED", "REPLAYED", "SHRANK", "GREW"),
+    *("HTML", "EMPTY", "TRUNCATED", "SPLIT", "TOO_MANY_REJECTED", "REPLAYED", "SHRANK", "GREW"),
     *(UNREADABLE, NOT_COMPILED),
 )
-# What `auto` stands for, for a feed. The national list grows by some thousands of names a day and almost
-# never shrinks; a file of one's own is edited as one likes.
-SHRANK_PERCENT, SHRANK_NAMES = 0.5, 1000
-GREW_PERCENT, GREW_NAMES = 5.0, 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    """What `auto` stands for: how much of a list may change at once."""
+
+    shrank_percent: float
+    shrank_names: float
+    grew_percent: float
+    grew_names: float
+
+
+# The national feed grows by some thousands of names a day and almost never shrinks.
+FEED = _Limits(shrank_percent=0.5, shrank_names=1000, grew_percent=5.0, grew_names=100_000)
+# A file is edited by hand, and is also what a broken copy leaves of a ministry's list.
+FILE = _Limits(shrank_percent=10.0, shrank_names=1000, grew_percent=10.0, grew_names=1000)
+FEWEST = 20  # names that must have changed before a percentage counts: of a short list each is a large share
 _HTML = re.compile(rb"[\xef\xbb\xbf\s]*<(!doctype|html|head|body|\?xml)", re.IGNORECASE)
 # Lines that are left out and told, but are no sign of a broken list.
 _HARMLESS = ("address", "public_suffix", "protected", "top_level")
@@ -56,11 +71,14 @@ def judge(
     found = [
         _html(compiled, heads),
         _empty(compiled),
+        _split(compiled),
         _truncated(zone, compiled),
         rejected(compiled, zone.source.guards.rejected_percent),
         _replayed(zone, replayed),
     ]
-    if before is not None and compiled.names.entries > 0:
+    is_the_same = before is not None and before.compiled.source_sha256 == digest_of(compiled.sources)
+    # The same content in another way is what the operator has just set.
+    if before is not None and not is_the_same and compiled.names.entries > 0:
         found += [_shrank(zone, compiled, before), _grew(zone, compiled, before)]
     return [guarded for guarded in found if guarded is not None]
 
@@ -92,16 +110,37 @@ def _empty(compiled: CompiledList) -> Guarded | None:
 
 
 def _truncated(zone: Zone, compiled: CompiledList) -> Guarded | None:
-    if not _is_on(zone, zone.source.guards.truncated):
+    if zone.source.guards.truncated == "accept":
         return None
-    cut = [label for label, octets, _, ends in compiled.sources if octets and not ends]
+    label, octets, _, ends = compiled.sources[-1]
+    if not octets or ends:
+        return None
+    what = f"the last line of {label} does not end with a line feed: the list may have been cut off there"
+    if not zone.is_feed:
+        what += f". If it is complete, add the line feed: echo >> {shlex.quote(label)}"
+    return Guarded("TRUNCATED", what)
+
+
+def _split(compiled: CompiledList) -> Guarded | None:
+    """Whether a file of a folder ends in the middle of a line that the next file may continue.
+
+    `two.shop.com` and `.br` are two wrong names. So this guard has no option.
+    """
+    parts = compiled.sources[:-1]
+    cut = [label for label, octets, _, ends in parts if octets and not ends]
     if not cut:
         return None
-    return Guarded("TRUNCATED", f"the last line of {cut[0]} has no end: the list may have been cut off there")
-
-
-def _is_on(zone: Zone, setting: str) -> bool:
-    return setting == "refuse" or (setting == "auto" and zone.is_feed)
+    labels = [label for label, *_ in compiled.sources]
+    follows = labels[labels.index(cut[0]) + 1]
+    what = f"{cut[0]} does not end with a line feed and {follows} follows: a name may be cut in two there"
+    sizes = {octets for _, octets, _, _ in parts}
+    if len(sizes) == 1 and compiled.sources[-1][1] <= min(sizes):
+        what += f". Their sizes are those of parts of {min(sizes):,} bytes, as `split -b` makes them"
+    what += (
+        ". If these are parts of one list, put the joined file into the folder instead, or split at line ends"
+    )
+    what += f" (`split -l`). If they are separate lists, add the line feed: echo >> {shlex.quote(cut[0])}"
+    return Guarded("SPLIT", what, {"files": len(cut)})
 
 
 def rejected(compiled: CompiledList, limit: float | str) -> Guarded | None:
@@ -122,14 +161,15 @@ def _replayed(zone: Zone, replayed: Version | None) -> Guarded | None:
     at = replayed.accepted_at.isoformat(timespec="seconds").replace("+00:00", "Z")
     if replayed.is_withdrawn:
         return Guarded("REPLAYED", f"this is version {replayed.number} of {at}, which was rolled back from")
-    if not _is_on(zone, zone.source.guards.replayed):
+    setting = zone.source.guards.replayed
+    if setting == "accept" or (setting == "auto" and not zone.is_feed):  # an edit of a file may be undone
         return None
     return Guarded("REPLAYED", f"this is version {replayed.number} of {at} again, not a newer one")
 
 
 def _shrank(zone: Zone, compiled: CompiledList, before: Version) -> Guarded | None:
     """Goes by what is unblocked, whatever does it: a name may be gone, cover less, or be excepted now."""
-    guards, difference = zone.source.guards, compiled.difference
+    guards, difference, usual = zone.source.guards, compiled.difference, _usual(zone)
     if difference is None:  # where the names of before are lost, their number is left
         lost = gone = before.compiled.entries - compiled.names.entries
     else:
@@ -138,14 +178,14 @@ def _shrank(zone: Zone, compiled: CompiledList, before: Version) -> Guarded | No
     if lost != gone:
         told = f"{lost:,} names cover less: {gone:,} are gone, {lost - gone:,} are narrower or excepted now"
     limits = (
-        _limit(zone, guards.shrank_names, SHRANK_NAMES),
-        _limit(zone, guards.shrank_percent, SHRANK_PERCENT),
+        _limit(guards.shrank_names, usual.shrank_names),
+        _limit(guards.shrank_percent, usual.shrank_percent),
     )
     return _beyond("SHRANK", told, lost, before, limits)
 
 
 def _grew(zone: Zone, compiled: CompiledList, before: Version) -> Guarded | None:
-    guards, difference = zone.source.guards, compiled.difference
+    guards, difference, usual = zone.source.guards, compiled.difference, _usual(zone)
     if difference is None:
         gained = new = compiled.names.entries - before.compiled.entries
     else:
@@ -154,15 +194,19 @@ def _grew(zone: Zone, compiled: CompiledList, before: Version) -> Guarded | None
     if gained != new:
         told = f"{gained:,} names cover more: {new:,} are new, {gained - new:,} are wider or excepted no more"
     limits = (
-        _limit(zone, guards.grew_names, GREW_NAMES),
-        _limit(zone, guards.grew_percent, GREW_PERCENT),
+        _limit(guards.grew_names, usual.grew_names),
+        _limit(guards.grew_percent, usual.grew_percent),
     )
     return _beyond("GREW", told, gained, before, limits)
 
 
-def _limit(zone: Zone, setting: float | str, usual: float) -> float | None:
+def _usual(zone: Zone) -> _Limits:
+    return FEED if zone.is_feed else FILE
+
+
+def _limit(setting: float | str, usual: float) -> float | None:
     if setting == "auto":
-        return usual if zone.is_feed else None
+        return usual
     return None if isinstance(setting, str) else setting
 
 
@@ -176,6 +220,6 @@ def _beyond(
     names, percent = limits
     if names is not None and changed > names:
         return Guarded(code, f"{told}: more than {names:,.0f}", numbers | {"limit": names})
-    if percent is not None and share > percent:
+    if percent is not None and share > percent and changed >= FEWEST:
         return Guarded(code, f"{told}: {share:.2f} %, more than {percent:g} %", numbers | {"limit": percent})
     return None

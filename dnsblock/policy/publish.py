@@ -24,14 +24,15 @@ from dnsblock.policy.sources import NONE, Lists
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """What was read and found good; nothing of it is enforced or in the ledger yet."""
+    """What was read and found good; nothing of it is enforced yet."""
 
     config: Config
     lists: Lists
     rules: Rules
-    new: tuple[Order, ...]
+    new: tuple[Order, ...]  # not in the ledger yet
     notes: tuple[str, ...] = ()
     has_read_lists: bool = True
+    accepted: tuple[Order, ...] = ()  # what was new, and is in the ledger now
     refused: tuple[RefusedDocument, ...] | None = None  # by the inbox; None: it was not read
 
 
@@ -64,7 +65,9 @@ def read(
         problems.extend(err.problems)
     if problems:
         raise Refused([*intake.problems, *problems])
-    return Draft(config, fresh, rules, intake.new, (*intake.notes, *fresh.notes), reads_lists, intake.refused)
+    return Draft(
+        config, fresh, rules, intake.new, (*intake.notes, *fresh.notes), reads_lists, refused=intake.refused
+    )
 
 
 def _missing_answers(config: Config, known: Sequence[Order], now: datetime) -> Iterator[Problem]:

@@ -9,6 +9,7 @@ from datetime import datetime
 
 from dnsblock._engine import CompiledList, Names, NotCompiled, Progress
 from dnsblock.config import Config, Zone
+from dnsblock.control import command_line
 from dnsblock.errors import HistoryUnwritable, Problem, Refused
 from dnsblock.log import event, fault
 from dnsblock.policy import texts
@@ -17,7 +18,7 @@ from dnsblock.policy.guards import NOT_COMPILED, NOT_FETCHED, UNREADABLE, Guarde
 from dnsblock.policy.history_facts import Compiled, Current, NewVersion, Version
 from dnsblock.policy.reports import Report
 from dnsblock.policy.store import Store, digest_of
-from dnsblock.policy.texts import Text
+from dnsblock.policy.texts import Skipped, Text
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class Listed:
     new: NewVersion | None = None
     text: Text | None = None  # of a new one, until it is kept
     not_taken: NotTaken | None = None  # the text that is there now, if this is an older one
+    skipped: tuple[Skipped, ...] = ()  # what is in its folder and is not read
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +81,12 @@ class Reader:
             return self._unreadable("", err)
         if held is not None and self._is_known(held, text, options):
             # An order must not wait until ten million names are read again.
-            return held.not_taken or held
+            return held.not_taken or replace(held, skipped=text.skipped)
         try:
             texts.ensure_readable(text.files)
             if held is not None and self._is_the_same(held, text, options):
                 self._know(held, text)
-                return replace(held, known_by=text.known_by, not_taken=None)
+                return replace(held, known_by=text.known_by, not_taken=None, skipped=text.skipped)
             compiled = self._compile(text, held)
             heads = texts.heads_of(text.files)
         except Refused as err:
@@ -192,7 +194,7 @@ class Reader:
             how="accepted by hand" if found else "first" if before is None else "refresh",
             known_by=text.known_by,
         )
-        return Listed(compiled.names, report, text.known_by, None, new, text)
+        return Listed(compiled.names, report, text.known_by, None, new, text, skipped=text.skipped)
 
     def _know(self, held: Listed, text: Text) -> None:
         if text.known_by and text.known_by != held.known_by and not self.store.read_only:
@@ -218,9 +220,11 @@ class Reader:
         for one in guarded:
             yield Problem(text.place, None, "", str(one))
         if before is not None or self.goes_on_without:  # accepting takes a daemon that runs
-            stays = "nothing of the list is enforced" if before is None else f"version {before.number} stays"
-            command = f"dnsblock source accept {self.zone.name} {sha256}"
-            reason = f"{stays}. If this text is right all the same: {command}"
+            stays = "nothing of the list is enforced"
+            if before is not None:
+                stays = f"version {before.number} stays in force"
+            words = ("source", "accept", self.zone.name, sha256, "--reason", "…")
+            reason = f"{stays}. To accept this content anyway: {command_line(self.config.path, *words)}"
             yield Problem(text.place, None, "", reason)
 
     # ------- After a restart -------

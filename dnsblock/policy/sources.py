@@ -5,14 +5,14 @@ A list that is refused changes nothing: the version that was accepted last stays
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from dnsblock import document
 from dnsblock._engine import Progress
 from dnsblock.config import Answer, Config, StructuredErrors, Zone
-from dnsblock.errors import Problem, Refused
+from dnsblock.errors import Problem, Refused, printable
 from dnsblock.log import event
 from dnsblock.policy import PolicyZone
 from dnsblock.policy.compile import compile_addresses, list_rule
@@ -21,7 +21,7 @@ from dnsblock.policy.guards import NOT_FETCHED, UNREADABLE
 from dnsblock.policy.history_facts import Version
 from dnsblock.policy.reading import Listed, NotTaken, Reader
 from dnsblock.policy.store import Store
-from dnsblock.policy.texts import Watch, text_of
+from dnsblock.policy.texts import SKIPPED_TOLD, Watch, text_of
 
 MAX_ADDRESSES_BYTES = 1 << 30
 NONE = ""  # the name of no zone
@@ -125,10 +125,13 @@ class Lists:
     def notes(self) -> tuple[str, ...]:
         """What is worth a look, although nothing is wrong."""
         to_come = ((zone, one) for zone, one in self.missing.items() if one.is_to_come)
-        return tuple(
+        missing = tuple(
             f"nothing of list {zone} is enforced: {problem}"
             for zone, one in to_come
             for problem in one.problems
+        )
+        return missing + tuple(
+            note for zone, listed in self.listed.items() for note in _skipped(zone, listed)
         )
 
     @property
@@ -212,6 +215,15 @@ class Lists:
             fresh.compiled[zone.name] = self.compiled[zone.name]
         else:
             fresh.compiled[zone.name] = compile_addresses(zone, config, str(file), data)
+
+
+def _skipped(zone: str, listed: Listed) -> Iterator[str]:
+    """What is in a list's folder, is not read, and is no file that is hidden or under way."""
+    odd = [one for one in listed.skipped if not one.is_expected]
+    for one in odd[:SKIPPED_TOLD]:
+        yield f"list {zone} does not read {printable(one.name)}: {one.why}"
+    if len(odd) > SKIPPED_TOLD:
+        yield f"list {zone} does not read {len(odd) - SKIPPED_TOLD:,} more"
 
 
 def _made_from(content: str, zone: Zone, config: Config) -> _Made:

@@ -5,7 +5,7 @@ import json
 import os
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,17 @@ SETTLED_NS = 2_000_000_000  # how old the latest write to a file must be for it 
 # file system knows seconds only, two of them.
 TICKS_NS, COARSE_NS = 100_000_000, 2_000_000_000
 MAX_FILES = 1000  # of a folder
+SKIPPED_TOLD = 10
+NOT_A_FILE = "not a regular file: a pipe, a socket or a device"
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """Something in a folder of lists that is not read, and why."""
+
+    name: str
+    why: str
+    is_expected: bool = False  # hidden or unfinished, as documented
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +40,7 @@ class Text:
     octets: int
     known_by: str  # whoever writes to a file changes it; empty: a file was written a moment ago
     is_settled: bool  # nobody has written for a while, by the times of the files
+    skipped: tuple["Skipped", ...] = ()  # what is in the folder beside them
 
     @property
     def place(self) -> str:
@@ -62,7 +74,7 @@ def text_of(zone: Zone, store: Store) -> Text:
     else:
         place, label = store.download(zone.name), str(zone.place).partition("?")[0]
     try:
-        found = list(_files(place))
+        found, skipped = _files(place)
     except OSError as err:
         # Of a folder it is one file that cannot be read; where a download lies is nothing to tell.
         file = label if zone.is_feed else str(err.filename or label)
@@ -73,39 +85,67 @@ def text_of(zone: Zone, store: Store) -> Text:
     if octets > limit:
         reason = f"larger than {limit:,} octets: is it the list? `source.max_mb` is the limit"
         raise Refused([Problem(label, None, f"{octets:,} octets", reason)])
-    known_by, is_settled = _known_by(found, is_feed=zone.is_feed)
-    return Text(files, octets, known_by, is_settled)
+    known_by, is_settled = _known_by(found, skipped, is_feed=zone.is_feed)
+    return Text(files, octets, known_by, is_settled, skipped)
 
 
-def _files(place: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """The file, or the files of a folder by their names, without hidden and half-written ones."""
+def _files(place: Path) -> tuple[list[tuple[Path, os.stat_result]], tuple[Skipped, ...]]:
+    """The file, or the files of a folder by their names; and what of the folder is not read."""
     status = place.stat()
     if not stat.S_ISDIR(status.st_mode):
         if not stat.S_ISREG(status.st_mode):
             raise Refused([Problem(str(place), None, "", "not a regular file")])
-        yield place, status
-        return
-    entries = sorted(entry.path for entry in os.scandir(place) if not _is_passed_over(entry.name))
-    if len(entries) > MAX_FILES:
+        return [(place, status)], ()
+    with os.scandir(place) as entries:
+        names = sorted(entry.name for entry in entries)
+    expected = {name: why for name in names if (why := _why_passed_over(name))}
+    wanted = [name for name in names if name not in expected]
+    if len(wanted) > MAX_FILES:
         reason = f"the folder holds more than {MAX_FILES:,} files: is it the right one?"
         raise Refused([Problem(str(place), None, "", reason)])
-    found = [(path, path.stat()) for path in map(Path, entries)]
-    found = [(path, status) for path, status in found if stat.S_ISREG(status.st_mode)]
+    skipped = [Skipped(_printed(name), why, is_expected=True) for name, why in expected.items()]
+    found = []
+    for path in (place / name for name in wanted):
+        status = path.stat()
+        if stat.S_ISREG(status.st_mode):
+            found.append((path, status))
+        else:
+            is_folder = stat.S_ISDIR(status.st_mode)
+            why = "a folder: only files directly in the list's folder are read" if is_folder else NOT_A_FILE
+            skipped.append(Skipped(_printed(path.name), why))
     if not found:
-        raise Refused([Problem(str(place), None, "", "the folder holds no list")])
+        reason = "the folder holds no list"
+        if skipped:
+            reason += f"; it holds {', '.join(f'{one.name} ({one.why})' for one in skipped[:SKIPPED_TOLD])}"
+        raise Refused([Problem(str(place), None, "", reason)])
+    _ensure_utf8(place, found)
+    return found, tuple(skipped)
+
+
+def _ensure_utf8(place: Path, found: Sequence[tuple[Path, os.stat_result]]) -> None:
     for path, _ in found:
-        name = os.fsencode(path.name).decode(errors="backslashreplace")
+        name = _printed(path.name)
         if name != path.name:  # it could be told to nobody, neither on record nor by the API
             reason = "the name of this file is not UTF-8: rename it"
             raise Refused([Problem(str(place / name), None, "", reason)])
-    yield from found
 
 
-def _is_passed_over(name: str) -> bool:
-    return name.startswith(".") or name.endswith(("~", ".tmp", ".part", ".swp"))
+def _printed(name: str) -> str:
+    return os.fsencode(name).decode(errors="backslashreplace")
 
 
-def _known_by(found: Sequence[tuple[Path, os.stat_result]], *, is_feed: bool) -> tuple[str, bool]:
+def _why_passed_over(name: str) -> str:
+    """Why a file with such a name is not read; empty: it is."""
+    if name.startswith("."):
+        return "hidden: the name begins with a dot"
+    if name.endswith(("~", ".tmp", ".part", ".swp")):
+        return "unfinished or a copy of an editor, by its name"
+    return ""
+
+
+def _known_by(
+    found: Sequence[tuple[Path, os.stat_result]], skipped: Sequence[Skipped], *, is_feed: bool
+) -> tuple[str, bool]:
     """What the files are known by, and whether they have settled.
 
     Within one tick of the kernel's clock a file may be written twice and look the same. A download is
@@ -117,7 +157,10 @@ def _known_by(found: Sequence[tuple[Path, os.stat_result]], *, is_feed: bool) ->
     age = time.time_ns() - latest
     # A time ahead of our clock tells as well: who writes now gives the file another.
     is_told = age >= (TICKS_NS if latest % 1_000_000_000 else COARSE_NS) or age <= -COARSE_NS
-    known_by = json.dumps([[str(path), s.st_dev, s.st_ino, s.st_size, *times[path]] for path, s in found])
+    files = [[str(path), s.st_dev, s.st_ino, s.st_size, *times[path]] for path, s in found]
+    # What is skipped and should not be there is noticed, too; a file under way comes under its name soon.
+    others = [[one.name, 0, 0, 0] for one in skipped if not one.is_expected]
+    known_by = json.dumps(files + others)
     return known_by if is_told else "", age >= SETTLED_NS
 
 

@@ -43,7 +43,9 @@ class YearDaemon(Daemon):
         settings = super().settings()
         zones = settings["zones"]
         assert isinstance(zones, list)
-        zones[-1]["source"] = {"every_s": 86_400, "format": "plain"}
+        # As a feed's: the file is replaced by a text of thousands of other names, day after day.
+        guards = {"shrank_names": "off", "grew_names": "off"}
+        zones[-1]["source"] = {"every_s": 86_400, "format": "plain", "guards": guards}
         return settings | {"history": {"generations": self.generations}}
 
     generations = 30

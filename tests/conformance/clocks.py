@@ -49,7 +49,7 @@ class FakeClock:
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         }
 
-    def step_to(self, seconds: int) -> None:
+    def step_to(self, seconds: float) -> None:
         """The clock is from now on this far from the true one."""
         partial = self._file.with_suffix(".tmp")
         partial.write_text(f"{seconds:+}\n")

@@ -20,6 +20,8 @@ from .tools import wait_for
 
 NO_PROXY = {"NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"}
 DAY = 86_400  # as `every_s`: not within a test
+# As `guards`: the list may be replaced by one of other names altogether.
+ANY_CHANGE = dict.fromkeys(("shrank_percent", "shrank_names", "grew_percent", "grew_names"), "off")
 
 
 def list_zone(

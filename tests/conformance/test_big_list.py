@@ -10,6 +10,7 @@ import pytest
 
 from . import wire
 from .harness import Subject, is_sinkholed
+from .lists import ANY_CHANGE
 from .upstreams import Unbound
 
 COUNT = 1_000_000
@@ -124,6 +125,7 @@ def test_a_big_list_swaps_in_without_a_word_lost(subject: Subject, unbound: Unbo
     """A reload of a big list answers with the old one until the new one is there, and then with that."""
     first, second = names(100_000, seed=1), names(100_000, seed=2)
     zone = {"name": "national", "list": "national.txt", "match": "exact", "answer": "sinkhole"}
+    zone["source"] = {"guards": ANY_CHANGE}
     subject.start(zones=[zone], lists={"national.txt": first}, upstreams=[unbound.address])
     subject.put_list("national.txt", second)
     assert subject.reload()["entries"] == len(second)

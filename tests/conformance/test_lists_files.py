@@ -14,6 +14,7 @@ from unit.https_server import Authority, Server, head
 
 from .harness import ORDERS_ZONE, Subject
 from .lists import (
+    ANY_CHANGE,
     DAY,
     NO_PROXY,
     Feed,
@@ -250,7 +251,7 @@ def test_a_kill_in_the_middle_of_a_download_leaves_the_last_good_list(
 
 def test_a_kill_in_the_middle_of_a_refresh_leaves_one_whole_list(subject: Subject):
     """Whenever it comes, the restart serves one of the two lists as a whole."""
-    subject.start(zones=[list_zone(every_s=1)], lists={"list.txt": BASE}, inbox=None)
+    subject.start(zones=[list_zone(every_s=1, guards=ANY_CHANGE)], lists={"list.txt": BASE}, inbox=None)
     later = [*names(60_000, first=1000), "new.example"]
     known = set(files(subject))
     subject.put_list("list.txt", later)
@@ -320,7 +321,7 @@ def fill(path: Path) -> None:
 def test_a_full_disk_changes_nothing_that_is_enforced(subject: Subject):
     """ENOSPC in the middle of a list: a clear error, what was enforced stays; with room it is taken."""
     on_a_small_disk(subject, 4096)
-    zones = [ORDERS_ZONE, list_zone(every_s=DAY)]
+    zones = [ORDERS_ZONE, list_zone(every_s=DAY, guards=ANY_CHANGE)]
     subject.start(zones=zones, lists={"list.txt": BASE}, orders=[block("B-1", ["ordered.example"])])
     subject.under = []
     filler = inside(subject) / "filler"
@@ -341,7 +342,7 @@ def test_a_full_disk_changes_nothing_that_is_enforced(subject: Subject):
 def test_a_list_that_a_full_disk_kept_away_is_taken_when_there_is_room(subject: Subject):
     """Whoever makes room need not know which lists came meanwhile, and touch them."""
     on_a_small_disk(subject, 4096)
-    subject.start(zones=[list_zone(every_s=1)], lists={"list.txt": BASE}, inbox=None)
+    subject.start(zones=[list_zone(every_s=1, guards=ANY_CHANGE)], lists={"list.txt": BASE}, inbox=None)
     subject.under = []
     wait_for(lambda: any((inside(subject) / "texts").iterdir()), "the text is kept")
     filler = inside(subject) / "filler"
@@ -357,9 +358,8 @@ def test_a_list_that_a_full_disk_kept_away_is_taken_when_there_is_room(subject: 
 
 def test_a_file_that_may_not_grow_changes_nothing_that_is_enforced(subject: Subject):
     """A quota: the same as a full disk, for one file (RLIMIT_FSIZE, setrlimit(2))."""
-    subject.start(
-        zones=[ORDERS_ZONE, ZONE], lists={"list.txt": BASE}, orders=[block("B-1", ["ordered.example"])]
-    )
+    zones = [ORDERS_ZONE, list_zone(every_s=DAY, guards=ANY_CHANGE)]
+    subject.start(zones=zones, lists={"list.txt": BASE}, orders=[block("B-1", ["ordered.example"])])
     resource.prlimit(subject.process.pid, resource.RLIMIT_FSIZE, (256 * 1024, resource.RLIM_INFINITY))
     subject.put_list("list.txt", [*names(100_000, first=1000), "new.example"])
     said = subject.cli("reload")

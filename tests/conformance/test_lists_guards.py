@@ -1,5 +1,10 @@
 """When a whole list is too odd to be taken (trap 18): which guard says so, and who may overrule it."""
 
+import os
+import subprocess
+from contextlib import closing
+from pathlib import Path
+
 import pytest
 
 from .harness import ORDERS_ZONE, Subject
@@ -14,6 +19,7 @@ from .lists import (
     events,
     is_logged,
     list_zone,
+    log,
     names,
     refresh,
     refused_by,
@@ -114,13 +120,129 @@ def test_small_changes_pass_the_guards(subject: Subject):
     assert enforced(subject, BASE[0], BASE[2], "new.example") == [False, True, True]
 
 
-def test_a_local_file_may_change_as_its_owner_likes(subject: Subject):
-    """Its owner is at the keyboard: SHRANK, GREW, TRUNCATED and REPLAYED are off unless they are set."""
+HALVES = {
+    "cut in half": (text_of(BASE[:100]), "SHRANK"),
+    "cut in the middle of a name": (text_of(BASE)[:-5], "TRUNCATED"),
+    "another list's names beside it": (text_of([*BASE, *names(25, first=5000)]), "GREW"),
+}
+
+
+@pytest.mark.parametrize(("text", "code"), HALVES.values(), ids=HALVES.keys())
+@pytest.mark.parametrize("place", ["file", "folder"])
+def test_a_file_has_the_guards_against_broken_copies_by_default(
+    subject: Subject, place: str, text: bytes, code: str
+):
+    """Most providers get the ministry's list as a file: half a copy must not unblock half of it."""
+    if place == "file":
+        start(subject)
+    else:
+        subject.configure(zones=[list_zone("lists", every_s=DAY)], inbox=None)
+        (subject.folder / "lists").mkdir()
+        subject.put_list("lists/list.txt", BASE)
+        subject.launch()
+    with Unchanged(subject, BASE[0], BASE[-1], "n5000.example"):
+        subject.put_list("list.txt" if place == "file" else "lists/list.txt", text)
+        assert f"{code}:" in reload_refused(subject)
+    assert refused_by(subject) == [code]
+
+
+def test_a_long_file_may_not_lose_a_thousand_names(subject: Subject):
+    """A tenth of a national list is a million names: a number is the limit there."""
+    lines = names(12_000)
+    start(subject, lines=lines)
+    subject.put_list("list.txt", lines[:-1001])
+    assert "SHRANK: 1,001 names are gone, of 12,000 before: more than 1,000" in reload_refused(subject)
+    subject.put_list("list.txt", [*lines, *names(1001, first=50_000)])
+    assert "GREW: 1,001 names are new, of 12,000 before: more than 1,000" in reload_refused(subject)
+    subject.put_list("list.txt", [*lines[1000:], *names(1000, first=50_000)])
+    assert subject.reload()["changed"] is True
+
+
+@pytest.mark.parametrize(("count", "code"), [(11, None), (49, None), (10, "SHRANK"), (50, "GREW")], ids=str)
+def test_fewer_than_twenty_names_of_a_short_list_may_change(subject: Subject, count: int, code: str | None):
+    """Of a list of thirty names, each edit by hand is a large share."""
+    start(subject, lines=names(30))
+    subject.put_list("list.txt", names(count))
+    if code is None:
+        assert subject.reload()["changed"] is True
+    else:
+        assert f"{code}:" in reload_refused(subject)
+
+
+def test_another_option_for_the_same_content_is_no_reason_to_reject(subject: Subject):
+    """What the operator sets in the configuration is meant: a guard is for what comes from elsewhere."""
+    zone = list_zone(match="subtree", every_s=DAY)
+    subject.start(zones=[zone], lists={"list.txt": BASE}, inbox=None)
+    for match, covered in (("exact", [True, False]), ("subtree", [True, True])):
+        subject.configure(zones=[zone | {"match": match}], inbox=None)
+        subject.reload()
+        assert enforced(subject, BASE[0], f"www.{BASE[0]}") == covered
+
+
+def test_an_edit_of_a_file_may_be_undone(subject: Subject):
+    """Who puts the old file back means it: only a feed's old list is suspicious."""
     start(subject)
-    for text in (text_of(names(5)), text_of(names(9000))[:-1], text_of(BASE)):
-        subject.put_list("list.txt", text)
-        assert subject.reload()["changed"] is True, text[-20:]
-    assert [one["entries"] for one in versions(subject)][:3] == [200, 9000, 5]
+    subject.put_list("list.txt", [*BASE, "new.example"])
+    subject.reload()
+    subject.put_list("list.txt", BASE)
+    assert subject.reload()["changed"] is True
+    assert enforced(subject, "new.example") == [False]
+
+
+def test_a_number_of_names_is_a_limit_as_it_is_set(subject: Subject):
+    """Twenty is the least for percentages alone: `shrank_names: 0` lets no name go."""
+    start(subject, guards={"shrank_names": 0})
+    subject.put_list("list.txt", BASE[1:])
+    assert "SHRANK:" in reload_refused(subject)
+
+
+def test_a_file_without_its_last_line_feed_is_put_right_by_the_printed_command(subject: Subject):
+    """A first list has no version before it: what to do is all that helps then."""
+    subject.configure(zones=[list_zone("my list.txt", every_s=DAY)], inbox=None)
+    subject.put_list("my list.txt", text_of(BASE)[:-1])
+    said = subject.cli("check")
+    assert said.code == 1
+    (reason,) = [one["reason"] for one in said.problems if one["reason"].startswith("TRUNCATED")]
+    paste(reason.partition("add the line feed: ")[2])
+    subject.launch()
+    assert enforced(subject, BASE[-1]) == [True]
+
+
+def paste(command: str) -> subprocess.CompletedProcess:
+    """Runs a command as a person does who copies it into a shell, from another folder and as it stands."""
+    environment = {key: value for key, value in os.environ.items() if key != "DNSBLOCK_CONFIG"}
+    return subprocess.run(
+        command, shell=True, cwd="/", env=environment, capture_output=True, text=True, check=True, timeout=60
+    )
+
+
+@pytest.mark.parametrize("where", ["reload", "check", "source list", "log"])
+def test_the_command_that_a_rejection_prints_works_as_it_stands(tmp_path: Path, where: str):
+    """A deliberate edit is one command away: with the digest, the reason, and the configuration's file."""
+    folder = tmp_path / "it's a folder"  # as a shell would misread it
+    folder.mkdir()
+    with closing(Subject(folder)) as subject:
+        start(subject)
+        subject.put_list("list.txt", BASE[:100])
+        if where == "check":  # which no daemon has seen yet
+            printed = subject.cli("check", as_json=False)
+        else:
+            printed = subject.cli("reload", as_json=False)
+            assert printed.code == 4
+        if where == "source list":
+            printed = subject.cli("source list", as_json=False)
+        text = printed.stdout + printed.stderr
+        if where == "log":
+            text = "\n".join(log(subject, "error"))
+        (command,) = {
+            line.partition("To accept this content anyway: ")[2]
+            for line in text.splitlines()
+            if "To accept this content anyway: " in line
+        }
+        done = paste(command)
+        assert "serving serial 2, 100 names enforced" in done.stdout
+        assert enforced(subject, BASE[0], BASE[-1]) == [True, False]
+        assert [one["how"] for one in versions(subject)] == ["accepted by hand", "first"]
 
 
 def test_the_guards_that_a_file_has_always_are_on_by_default(subject: Subject):
@@ -194,6 +316,18 @@ def test_a_feed_has_all_guards_on_by_default(subject: Subject, authority, web):
             assert code in refused_by(subject)
 
 
+def test_a_few_names_of_a_short_feed_may_change(subject: Subject, authority, web):
+    """0.5 % of a feed of 300 names is one name: the least for a share is 20 names there, too."""
+    feed = Feed(web, text_of(names(300)))
+    subject.environment.update(NO_PROXY)
+    subject.start(zones=[feed.zone(authority.pem)], inbox=None)
+    feed.put(text_of([*names(281), *names(19, first=5000)]))
+    assert refresh(subject).code == 0
+    feed.put(text_of(names(261)))
+    assert refresh(subject).code == 4
+    assert refused_by(subject) == ["SHRANK"]
+
+
 def test_a_guard_that_is_switched_off_for_a_feed_is_off(subject: Subject, authority, web):
     """What is too odd is for the operator to say."""
     lines = names(3000)
@@ -260,7 +394,7 @@ def test_exceptions_are_no_names_that_are_enforced(subject: Subject):
 
 def test_a_list_that_is_read_in_another_format_is_told(subject: Subject):
     """The same names mean another thing in another format: who reads the log or asks sees it."""
-    start(subject)
+    start(subject, guards={"shrank_percent": "off", "grew_percent": "off"})
     subject.put_list("list.txt", [f"0.0.0.0 {name}" for name in BASE])
     report = reports(subject.cli("check"))["listed"]
     assert (report["format"], report["former_format"]) == ("hosts", "plain")

@@ -9,6 +9,7 @@ import pytest
 
 from .harness import ORDERS_ZONE, Subject
 from .lists import (
+    ANY_CHANGE,
     DAY,
     Unchanged,
     compiled,
@@ -29,7 +30,7 @@ from .lists import (
 from .orders import block, unblock
 from .tools import wait_for
 
-ZONES = [ORDERS_ZONE, list_zone(every_s=DAY)]
+ZONES = [ORDERS_ZONE, list_zone(every_s=DAY, guards=ANY_CHANGE)]
 BASE = names(50)
 LATER = [*BASE[1:], "new.example"]
 

@@ -11,6 +11,7 @@ from .asking import is_sinkholed
 from .bad_files import Bad
 from .harness import ORDERS_ZONE, Subject
 from .lists import (
+    ANY_CHANGE,
     DAY,
     Unchanged,
     break_list,
@@ -24,6 +25,7 @@ from .lists import (
     refused_by,
     reports,
     source,
+    text_of,
     told,
     versions,
     wait_enforced,
@@ -57,7 +59,7 @@ def test_a_changed_file_is_enforced_without_a_signal(subject: Subject):
 
 def test_a_file_that_is_still_being_written_is_not_enforced(subject: Subject):
     """An editor or scp writes in pieces: half a list would unblock the other half."""
-    subject.start(zones=[WATCHED], lists={"list.txt": BASE}, inbox=None)
+    subject.start(zones=[list_zone(every_s=1, guards=ANY_CHANGE)], lists={"list.txt": BASE}, inbox=None)
     looks: list[int] = []
     with Unchanged(subject, BASE[0], BASE[-1]), (subject.folder / "list.txt").open("w") as file:
 
@@ -76,9 +78,8 @@ def test_a_file_that_is_still_being_written_is_not_enforced(subject: Subject):
 def test_a_file_that_is_still_being_written_waits_though_something_else_is_published(subject: Subject):
     """Another list that changed is no reason to take half of this one."""
     other = list_zone("other.txt", name="other", every_s=1)
-    subject.start(
-        zones=[WATCHED, other], lists={"list.txt": BASE, "other.txt": ["other.example"]}, inbox=None
-    )
+    zones = [list_zone(every_s=1, guards=ANY_CHANGE), other]
+    subject.start(zones=zones, lists={"list.txt": BASE, "other.txt": ["other.example"]}, inbox=None)
     pieces: list[str] = []
     with (subject.folder / "list.txt").open("w") as file:
 
@@ -235,13 +236,88 @@ def test_what_is_wrong_in_a_folder_is_told_with_its_file(subject: Subject):
     ]
 
 
-def test_a_file_of_a_folder_may_end_without_a_line_feed(subject: Subject):
-    """The last name of one file and the first of the next are two names, not one that nobody listed."""
-    put_in_folder(subject, "a.txt", [])
-    subject.put_list("lists/a.txt", b"a.example")
-    subject.put_list("lists/b.txt", b"b.example")
+SPLITS = {
+    "in a name": len("two.shop.com"),  # and `.br` follows
+    "in a label": len("two.sh"),
+    "before the line feed": len("two.shop.com.br"),
+}
+
+
+@pytest.mark.parametrize("at", SPLITS.values(), ids=SPLITS.keys())
+@pytest.mark.parametrize("truncated", ["refuse", "accept"])
+def test_a_list_that_was_split_within_a_name_is_rejected(subject: Subject, truncated: str, at: int):
+    """`two.shop.com` and `.br` are two wrong names, of which the first blocks half a country's shops."""
+    whole = "one.shop.com.br\ntwo.shop.com.br\nthree.shop.com.br\n"
+    cut = whole.index("two") + at
+    put_in_folder(subject, "part1", ["one.shop.com.br", "two.shop.com.br"])
+    zone = list_zone("lists", every_s=DAY, guards={"truncated": truncated})
+    subject.start(zones=[zone], inbox=None)
+    with Unchanged(subject, "shop.com", "two.shop.com", "two.shop.com.br"):
+        subject.put_list("lists/part1", whole[:cut])
+        subject.put_list("lists/part2", whole[cut:])
+        said = subject.cli("reload")
+        assert said.code == 4
+        assert any(
+            f"SPLIT: {subject.folder}/lists/part1 does not end with a line feed" in one["reason"]
+            for one in said.problems
+        )
+    (subject.folder / "lists" / "part2").unlink()
+    subject.put_list("lists/part1", whole)
+    subject.reload()
+    assert enforced(subject, "three.shop.com.br", "shop.com") == [True, False]
+
+
+def test_the_parts_of_a_split_by_size_are_known_by_their_sizes(subject: Subject):
+    """`split -b 100` says where the parts come from, and so what to do about it."""
+    whole = text_of(names(50))
+    (subject.folder / "lists").mkdir()
+    for number, start in enumerate(range(0, len(whole), 100)):
+        subject.put_list(f"lists/x{number:02}", whole[start : start + 100])
+    subject.configure(zones=[list_zone("lists")], inbox=None)
+    said = subject.cli("check")
+    (reason,) = [one["reason"] for one in said.problems if one["reason"].startswith("SPLIT:")]
+    assert "parts of 100 bytes, as `split -b` makes them" in reason
+    assert "put the joined file into the folder instead" in reason
+
+
+def test_a_split_at_line_ends_is_one_list(subject: Subject):
+    """`split -l` cuts no name; nor does the cut of a split by size that falls behind a line feed."""
+    put_in_folder(subject, "xaa", names(10))
+    put_in_folder(subject, "xab", names(10, first=10))
     subject.start(zones=[list_zone("lists")], inbox=None)
-    assert enforced(subject, "a.example", "b.example", "a.exampleb.example") == [True, True, False]
+    assert subject.ready["entries"] == 20
+
+
+def test_what_is_not_read_in_a_folder_is_reported(subject: Subject):
+    """A list that somebody put a level too deep blocks nothing: the operator must see that."""
+    put_in_folder(subject, "a.txt", ["a.example"])
+    folder = subject.folder / "lists"
+    (folder / "2026").mkdir()
+    subject.put_list("lists/2026/b.txt", ["b.example"])
+    os.mkfifo(folder / "pipe")
+    (folder / "linked").symlink_to("2026")
+    (folder / ".hidden").write_text("c.example\n")
+    subject.start(zones=[list_zone("lists", every_s=1)], inbox=None)
+    assert enforced(subject, "a.example", "b.example") == [True, False]
+    for name, why in (("2026", "a folder"), ("pipe", "not a regular file"), ("linked", "a folder")):
+        assert is_logged(subject, f"list listed does not read {name}: {why}", levels=["warning"]), name
+        assert any(f"does not read {name}" in note for note in subject.cli("check").json["notes"]), name
+        assert f"does not read {name}: {why}" in subject.cli("source list", as_json=False).stdout
+    skipped = {one["name"]: one["reason"] for one in source(subject)["skipped"]}
+    assert skipped.keys() == {"2026", "pipe", "linked", ".hidden"}
+    assert "dot" in skipped[".hidden"]
+    assert not is_logged(subject, ".hidden")
+    (folder / "later").mkdir()
+    wait_for(lambda: is_logged(subject, "does not read later", levels=["warning"]), "a new folder is seen")
+
+
+def test_a_folder_of_folders_is_no_list(subject: Subject):
+    """Nothing is read of it: the message says what is there instead."""
+    (subject.folder / "lists" / "sub").mkdir(parents=True)
+    subject.configure(zones=[list_zone("lists")], inbox=None)
+    said = subject.cli("check")
+    assert said.code == 1
+    assert "the folder holds no list; it holds sub (a folder" in said.problems[0]["reason"]
 
 
 # ------- Gone -------

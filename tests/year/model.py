@@ -177,9 +177,10 @@ class Model:
         if self.versions and text.names:
             before = self.names
             gone, new = len(before - text.names), len(text.names - before)
-            if gone > 1000 or gone > len(before) * 0.005:
+            # Of fewer than 20 names that changed, the share says nothing.
+            if gone > 1000 or (gone >= 20 and gone > len(before) * 0.005):
                 yield "SHRANK"
-            if new > 100_000 or new > len(before) * 0.05:
+            if new > 100_000 or (new >= 20 and new > len(before) * 0.05):
                 yield "GREW"
 
     def rolled_back(self, serial: int, now: datetime) -> None:

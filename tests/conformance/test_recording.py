@@ -1,0 +1,122 @@
+"""What is recorded is what was enforced: the ledger first, then the history of lists, then the snapshot."""
+
+import json
+import resource
+import sqlite3
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+
+from .clocks import FakeClock
+from .harness import ORDERS_ZONE, Subject, is_forwarded, is_sinkholed
+from .lists import DAY, list_zone, versions
+from .orders import block, stamp, unblock
+from .tools import wait_for
+from .upstreams import StubUpstream
+
+LISTED, ORDERED = "listed.example", "ordered.example"
+# Names that fill a ledger, so that one limit of file sizes is too small for it alone.
+LONG = [f"{number:04}{'a' * 56}.{'b' * 60}.{'c' * 60}.example" for number in range(2000)]
+LIMIT = 256 * 1024
+UNLIMITED = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+
+
+def test_a_ledger_that_cannot_be_written_leaves_no_version_of_a_list_on_record(
+    subject: Subject, upstream: StubUpstream
+):
+    """The history held a version that was never enforced, and the next one counted its names again."""
+    zones = [ORDERS_ZONE, list_zone(every_s=DAY)]
+    subject.start(
+        zones=zones, lists={"list.txt": [LISTED]}, orders=[block("B-1", LONG)], upstreams=[upstream.address]
+    )
+    resource.prlimit(subject.process.pid, resource.RLIMIT_FSIZE, (LIMIT, resource.RLIM_INFINITY))
+    subject.put_order(block("B-2", [ORDERED]))
+    subject.put_list("list.txt", [LISTED, "new.example"])
+    said = subject.cli("reload")
+    assert said.code == 4
+    assert "ledger.jsonl" in said.stdout
+    assert [one["version"] for one in versions(subject)] == [1]
+    assert is_forwarded(subject.query("new.example"))
+    assert is_forwarded(subject.query(ORDERED))
+    resource.prlimit(subject.process.pid, resource.RLIMIT_FSIZE, UNLIMITED)
+    subject.reload()
+    latest, first = versions(subject)
+    assert (latest["version"], first["version"], latest["entries"], first["entries"]) == (2, 1, 2, 1)
+    assert is_sinkholed(subject.query("new.example"))
+    assert is_sinkholed(subject.query(ORDERED))
+
+
+def test_a_history_that_cannot_be_written_costs_no_order(subject: Subject, upstream: StubUpstream):
+    """The lists stay what they were; an order of the same reload is in the ledger and enforced."""
+    zones = [ORDERS_ZONE, list_zone(every_s=DAY)]
+    orders = [block("B-1", ["first.example"])]
+    subject.start(zones=zones, lists={"list.txt": [LISTED]}, orders=orders, upstreams=[upstream.address])
+    with closing(sqlite3.connect(subject.folder / "state" / "lists.sqlite")) as other:
+        other.execute("BEGIN IMMEDIATE")
+        subject.put_order(block("B-2", [ORDERED]))
+        subject.put_order(unblock("U-1", "B-1"))
+        subject.put_list("list.txt", [LISTED, "new.example"])
+        said = subject.cli("reload", timeout=60)
+        assert said.code == 4
+        assert is_sinkholed(subject.query(ORDERED))
+        assert is_forwarded(subject.query("first.example"))
+        assert is_forwarded(subject.query("new.example"))
+        assert is_sinkholed(subject.query(LISTED))
+    subject.reload()
+    assert is_sinkholed(subject.query("new.example"))
+    assert [one["version"] for one in versions(subject)] == [2, 1]
+
+
+# ------- The clock's task -------
+
+
+def test_an_order_that_is_published_just_before_its_time_starts_on_time(
+    subject: Subject, upstream: StubUpstream, clock: FakeClock
+):
+    """A publish wakes the task that waits for the next change, whatever it was waiting for.
+
+    Without that, the task looks once a second. Here it does so half a second before each full second, and the
+    order comes after that look and before the full second at which it takes effect.
+    """
+    subject.start(upstreams=[upstream.address])
+    late: list[float] = []
+    offset = 0.0
+    for number in range(1, 11):  # more than once only on a machine that is too slow
+        offset += 0.5
+        # It has looked when the first order takes effect; then the full seconds move away from there.
+        if put_order_for(subject, f"A-{number}", full_second(offset - 0.5, min(number, 5))) is None:
+            offset -= 0.5
+            continue
+        clock.step_to(offset)
+        wait_for(lambda: 0.6 <= fraction(offset) < 0.8, "between its look and the full second")  # noqa: B023
+        moment = full_second(offset, 0)
+        taken = put_order_for(subject, f"B-{number}", moment)
+        if taken is not None:
+            late.append((taken - moment).total_seconds())
+            if late[-1] < 0.25:
+                return
+    raise AssertionError(f"late by {late} s")
+
+
+def put_order_for(subject: Subject, order_id: str, moment: datetime) -> datetime | None:
+    """Publishes an order that takes effect at a moment; returns when it did, None if it came after that."""
+    name = f"{order_id.lower()}.example"
+    subject.put_order(block(order_id, [name], effective_at=stamp(moment)))
+    if subject.reload()["changed"]:
+        return None
+    wait_for(lambda: is_sinkholed(subject.query(name)), "it is in force")
+    serial = subject.status()["serial"]
+    logged = map(json.loads, subject.stderr().splitlines())
+    return next(
+        datetime.fromisoformat(line["time"])
+        for line in logged
+        if line["event"] == f"serving serial {serial}" and line["reason"] == "clock"
+    )
+
+
+def full_second(offset: float, ahead: float) -> datetime:
+    """The next full second of a clock that is `offset` ahead, at least `ahead` seconds from now."""
+    return (datetime.now(UTC) + timedelta(seconds=offset + ahead + 1)).replace(microsecond=0)
+
+
+def fraction(offset: float) -> float:
+    return (datetime.now(UTC) + timedelta(seconds=offset)).microsecond / 1e6
