@@ -436,7 +436,7 @@ fn respond_by_policy(
         writer.truncate(head);
     }
     let (errors, told) = reasons(head, decision, written.is_some_and(|records| records > 0));
-    writer.finish(head, &Opt { payload: rules.max_payload, rcode, errors: &errors[..told] })
+    writer.finish(head, &Opt { payload: rules.max_payload, rcode, flags: 0, errors: &errors[..told] })
 }
 
 /// Writes the answer of a name that is blocked by a CNAME, with what an
@@ -544,7 +544,7 @@ pub fn respond_with_error(
     out: &mut [u8],
 ) -> usize {
     match Writer::respond(head, rcode, out) {
-        Some(writer) => writer.finish(head, &Opt { payload: rules.max_payload, rcode, errors }),
+        Some(writer) => writer.finish(head, &Opt { payload: rules.max_payload, rcode, flags: 0, errors }),
         None => 0,
     }
 }

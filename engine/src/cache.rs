@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use arc_swap::{ArcSwapOption, Guard};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::message::{Head, flag};
+use crate::message::{Head, edns_flag, flag};
 use crate::name::Name;
 use crate::policy::seed;
 
@@ -22,25 +22,35 @@ pub use kept::{Age, Keeping, Kept};
 pub use table::Table;
 
 /// What makes a question another one for an upstream: the name, the type, and of the
-/// flags RD, CD, AD and DO.
+/// flags RD, CD, DO, CO and DE. AD is always set upstream, so it makes no difference.
 #[derive(Clone, Copy)]
 pub struct Key<'a> {
     name: &'a Name,
     qtype: u16,
     flags: u8,
-    hash: u64,
+    turn: u64,
 }
+
+/// The bit of RD in `Key::flags`.
+const RECURSION: u8 = 1;
+/// What makes the hash of a question with RD another one than without.
+const RECURSION_HASH: u64 = 0x9e37_79b9_7f4a_7c15;
 
 impl Key<'_> {
     pub fn new<'a>(head: &Head, name: &'a Name, qtype: u16) -> Key<'a> {
-        let dnssec_ok = head.edns.is_some_and(|edns| edns.dnssec_ok);
-        // AD asks for AD in the answer (RFC 6840 5.7).
-        let asked = [flag::RD, flag::CD, flag::AD].map(|flag| head.flags & flag != 0);
-        let flags = asked.into_iter().chain([dnssec_ok]).fold(0, |flags, bit| flags << 1 | u8::from(bit));
+        let (dnssec_ok, passed) = head.edns.map_or((false, 0), |edns| (edns.dnssec_ok, edns.passed));
+        let flags = [
+            passed & edns_flag::DE != 0,
+            passed & edns_flag::CO != 0,
+            dnssec_ok,
+            head.flags & flag::CD != 0,
+            head.flags & flag::RD != 0, // `RECURSION`
+        ];
+        let flags = flags.into_iter().fold(0, |flags, bit| flags << 1 | u8::from(bit));
         // With the process's own seed: who chooses names cannot choose which of them
         // have one hash.
-        let seed = seed() ^ (u64::from(qtype) << 8 | u64::from(flags));
-        Key { name, qtype, flags, hash: xxh3_64_with_seed(name.suffix(0), seed) }
+        let seed = seed() ^ (u64::from(qtype) << 8 | u64::from(flags & !RECURSION));
+        Key { name, qtype, flags, turn: xxh3_64_with_seed(name.suffix(0), seed) }
     }
 
     /// In wire format and lower case.
@@ -52,13 +62,35 @@ impl Key<'_> {
         self.qtype
     }
 
-    /// RD, CD, AD and DO, a bit each.
+    /// DE, CO, DO, CD and RD, a bit each.
     pub fn flags(&self) -> u8 {
         self.flags
     }
 
     pub fn hash(&self) -> u64 {
-        self.hash
+        self.turn ^ (RECURSION_HASH * u64::from(self.flags & RECURSION))
+    }
+
+    /// The hash of what is asked upstream one query at a time: of two questions that
+    /// differ by RD alone, the second waits for the first (RFC 5452 5).
+    pub fn turn(&self) -> u64 {
+        self.turn
+    }
+
+    /// Whether both are one question, or differ by RD alone.
+    pub fn shares_turn(&self, other: &Key<'_>) -> bool {
+        (self.qtype, self.flags | RECURSION) == (other.qtype, other.flags | RECURSION)
+            && self.name == other.name
+    }
+
+    /// Whether an answer to this question answers another one of its turn: who asks
+    /// without RD is content with what a resolver found out for somebody else.
+    pub fn serves(&self, other: &Key<'_>) -> bool {
+        self.asks_recursion() || !other.asks_recursion()
+    }
+
+    pub fn asks_recursion(&self) -> bool {
+        self.flags & RECURSION != 0
     }
 }
 
@@ -189,7 +221,7 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::message::{MAX_MESSAGE, Query};
+    use crate::message::{Edns, MAX_MESSAGE, Query};
 
     fn question(text: &str) -> (Query, Vec<u8>) {
         let name = Name::from_text(text.as_bytes()).unwrap();
@@ -231,8 +263,14 @@ mod tests {
         let (mut query, _) = question("a.example");
         let (same, other) = (query.name.clone(), question("b.example").0.name);
         let mut heads = vec![query.head.clone()];
-        for flag in [flag::CD, flag::AD, flag::RD] {
+        for flag in [flag::CD, flag::RD] {
             query.head.flags ^= flag;
+            heads.push(query.head.clone());
+        }
+        let edns =
+            Edns { payload: 1232, dnssec_ok: true, passed: 0, cookie: None, keepalive: false, subnet: None };
+        for passed in [0, edns_flag::CO, edns_flag::DE, edns_flag::PASSED] {
+            query.head.edns = Some(Edns { passed, ..edns });
             heads.push(query.head.clone());
         }
         let keys: Vec<Key<'_>> = heads
@@ -246,6 +284,22 @@ mod tests {
             assert!(!keys[..place].iter().any(|other| other.hash() == key.hash()), "{place}");
         }
         with("A.EXAMPLE", |key| assert!(key == Key::new(&heads[0], &same, 1)));
+        heads[1].flags = heads[0].flags ^ flag::AD;
+        assert!(Key::new(&heads[0], &same, 1) == Key::new(&heads[1], &same, 1), "AD is the client's own");
+    }
+
+    #[test]
+    fn questions_that_differ_by_recursion_alone_take_turns() {
+        let (query, _) = question("a.example");
+        let with_recursion = Key::new(&query.head, &query.name, 1);
+        let mut other_head = query.head.clone();
+        other_head.flags ^= flag::RD;
+        let without = Key::new(&other_head, &query.name, 1);
+        assert!(with_recursion != without && with_recursion.hash() != without.hash());
+        assert_eq!(with_recursion.turn(), without.turn());
+        assert!(with_recursion.shares_turn(&without) && with_recursion.serves(&without));
+        assert!(!without.serves(&with_recursion) && without.serves(&without));
+        assert!(!with_recursion.shares_turn(&Key::new(&query.head, &query.name, 28)));
     }
 
     #[test]

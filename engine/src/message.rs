@@ -30,6 +30,19 @@ pub mod flag {
     pub const RCODE: u16 = 0x000f;
 }
 
+/// Flags of an OPT record (RFC 6891 6.1.3).
+pub mod edns_flag {
+    /// RFC 3225 3.
+    pub const DO: u16 = 0x8000;
+    /// Compact Answers OK (RFC 9824 5.1).
+    pub const CO: u16 = 0x4000;
+    /// Delegation Extensions (draft-ietf-dnsop-delext).
+    pub const DE: u16 = 0x2000;
+    /// What client and upstream say to each other through us: with these flags set, the
+    /// upstream answers differently, and repeats them to say that it understands them.
+    pub const PASSED: u16 = CO | DE;
+}
+
 pub mod rtype {
     pub const A: u16 = 1;
     pub const CNAME: u16 = 5;
@@ -114,6 +127,8 @@ pub struct Head {
 pub struct Edns {
     pub payload: u16,
     pub dnssec_ok: bool,
+    /// Those of `edns_flag::PASSED` that are set.
+    pub passed: u16,
     pub cookie: Option<Cookie>,
     /// It asks how long a connection is kept (RFC 7828 3.2.1).
     pub keepalive: bool,
@@ -209,7 +224,9 @@ impl Query {
 
     /// Writes the query as it is sent upstream: same question in the client's
     /// case, our own OPT always, none of the client's options (RFC 6891 6.1.1,
-    /// RFC 7871 7.1.2) but these of ours. Returns its length.
+    /// RFC 7871 7.1.2) but these of ours. AD is always set: whether the client gets it
+    /// is decided when its response is written (RFC 6840 5.7), so that one query
+    /// upstream serves both kinds of clients. Returns its length.
     pub fn write_upstream(
         &self,
         id: u16,
@@ -219,13 +236,14 @@ impl Query {
         out: &mut [u8],
     ) -> Option<usize> {
         let mut writer = Writer::new(out);
-        let flags = self.head.flags & (flag::RD | flag::CD | flag::AD);
+        let flags = self.head.flags & (flag::RD | flag::CD) | flag::AD;
         for word in [id, flags, 1, 0, 0, 1] {
             writer.put(&word.to_be_bytes())?;
         }
         writer.put(question)?;
         let dnssec_ok = self.head.edns.is_some_and(|edns| edns.dnssec_ok);
-        writer.put_opt_head(&Opt::plain(payload, 0), dnssec_ok)?;
+        let passed = self.head.edns.map_or(0, |edns| edns.passed);
+        writer.put_opt_head(&Opt { flags: passed, ..Opt::plain(payload, 0) }, dnssec_ok)?;
         writer.put_counted(|writer| writer.put(options))?;
         Some(writer.written().len())
     }
@@ -307,7 +325,8 @@ impl Body {
         self.version = self.version.max((record.ttl >> 16) as u8);
         let mut edns = Edns {
             payload: record.class,
-            dnssec_ok: record.ttl & 0x8000 != 0,
+            dnssec_ok: record.ttl as u16 & edns_flag::DO != 0,
+            passed: record.ttl as u16 & edns_flag::PASSED,
             cookie: None,
             keepalive: false,
             subnet: None,

@@ -4,8 +4,8 @@
 use std::ops::Range;
 
 use crate::message::{
-    ExtendedError, HEADER, Opt, Query, Record, Section, Writer, flag, is_truncated, option, options, rcode,
-    rtype, skip_name, u16_at,
+    ExtendedError, HEADER, Opt, Query, Record, Section, Writer, edns_flag, flag, is_truncated, option,
+    options, rcode, rtype, skip_name, u16_at,
 };
 use crate::name::{MAX_NAME, Name};
 
@@ -30,6 +30,8 @@ pub fn answers(response: &[u8], question: &[u8]) -> bool {
 /// An upstream's message, walked through once.
 struct Parts<'a> {
     rcode: u16,
+    /// Those of `edns_flag::PASSED` that its OPT has.
+    edns_flags: u16,
     /// From the answer section to the OPT, or to the end.
     records: Range<usize>,
     /// Records of each section among these.
@@ -47,6 +49,7 @@ impl<'a> Parts<'a> {
         let start = skip_name(response, HEADER)? + 4;
         let mut parts = Parts {
             rcode: u16_at(response, 2)? & flag::RCODE,
+            edns_flags: 0,
             records: start..start,
             counts: [0; 3],
             behind: start..start,
@@ -65,6 +68,7 @@ impl<'a> Parts<'a> {
                     }
                     has_opt = true;
                     parts.rcode |= ((record.ttl >> 20) & 0xff0) as u16;
+                    parts.edns_flags = record.ttl as u16 & edns_flag::PASSED;
                     parts.take_errors(record.rdata(response))?;
                     parts.behind = at..at;
                 } else if has_opt {
@@ -126,7 +130,7 @@ pub fn relay(response: &[u8], query: &Query, payload: u16, out: &mut [u8]) -> Op
         writer.truncate(head);
     }
     let errors = &parts.errors[..parts.error_count];
-    let length = writer.finish(head, &Opt { payload, rcode: parts.rcode, errors });
+    let length = writer.finish(head, &Opt { payload, rcode: parts.rcode, flags: parts.edns_flags, errors });
     // RFC 7766 5: what is cut off over TCP could be had in no other way.
     (!head.hop.over_tcp || !is_truncated(out)).then_some(length)
 }
@@ -172,6 +176,8 @@ pub struct Bare<'a> {
     pub body: usize,
     /// All twelve bits.
     pub rcode: u16,
+    /// Those of `edns_flag::PASSED` that its OPT had.
+    pub edns_flags: u16,
     errors: [ExtendedError<'a>; ERRORS_PASSED],
     error_count: usize,
 }
@@ -189,8 +195,8 @@ pub fn strip<'a>(response: &'a [u8], out: &mut [u8]) -> Option<Bare<'a>> {
     let body = parts.records.start;
     let mut writer = Writer::copy(response.get(..body)?, out)?;
     put_records(&mut writer, response, &parts)?;
-    let Parts { rcode, errors, error_count, .. } = parts;
-    Some(Bare { length: writer.written().len(), body, rcode, errors, error_count })
+    let Parts { rcode, edns_flags, errors, error_count, .. } = parts;
+    Some(Bare { length: writer.written().len(), body, rcode, edns_flags, errors, error_count })
 }
 
 /// Writes a CNAME from the query's name to `target`, followed by what an
@@ -231,7 +237,7 @@ pub fn follow(
         writer.truncate(head);
     }
     let (payload, errors) = opt;
-    writer.finish(head, &Opt { payload, rcode, errors })
+    writer.finish(head, &Opt { payload, rcode, flags: 0, errors })
 }
 
 /// Copies `records` records from `at` on into the sections that `kept` gives

@@ -469,7 +469,7 @@ impl Upstreams {
                 self.drop_deaf_stream(key, now);
             }
             let flight = &self.flights[key];
-            if flight.attempts < self.settings.attempts && !flight.is_lost {
+            if flight.attempts < self.settings.attempts && !flight.is_lost && !flight.awaits_recursion {
                 self.attempt(key, now);
             } else {
                 failed.push(self.land(key));

@@ -3,8 +3,10 @@
 On whichever packet threads the clients are: there are four of them here.
 """
 
+import queue
 import socket
 import struct
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -215,14 +217,14 @@ def test_when_nobody_answers_all_who_waited_are_told(subject: Subject, upstream:
 
 
 def test_questions_that_differ_are_asked_each(subject: Subject, upstream: StubUpstream):
-    """RFC 4035 section 3.2: DO and CD; RFC 6840 section 5.7: AD; RFC 1034 section 4.3.1: RD."""
+    """RFC 4035 section 3.2: DO and CD; RFC 9824 section 5.1: CO; draft-ietf-dnsop-delext: DE."""
     asks = [
         {},
         {"qtype": "AAAA"},
         {"edns": wire.opt(do=True)},
         {"flags": wire.RD | wire.CD},
-        {"flags": wire.RD | wire.AD},
-        {"flags": 0},
+        {"edns": wire.opt(flags=wire.CO)},
+        {"edns": wire.opt(flags=wire.DE)},
         {"edns": wire.opt(do=True), "flags": wire.RD | wire.CD},
     ]
     begin(subject, upstream)
@@ -238,6 +240,83 @@ def test_questions_that_differ_are_asked_each(subject: Subject, upstream: StubUp
     assert numbers[: len(asks)] == numbers[len(asks) :]
     assert sorted(numbers[: len(asks)]) == list(range(1, len(asks) + 1))
     assert len(upstream.queries) == len(asks)
+
+
+class InTurn:
+    """A script that keeps queries until the test answers them, and notes two at a time of one kind.
+
+    Answers tell whether they were asked for with RD.
+    """
+
+    def __init__(self) -> None:
+        self.waiting: queue.SimpleQueue[Asked] = queue.SimpleQueue()
+        self.under_way: set[tuple[int, int]] = set()
+        self.too_many: list[tuple[int, int]] = []
+
+    def __call__(self, asked: Asked) -> None:
+        kind = self.kind(asked)
+        if kind in self.under_way:
+            self.too_many.append(kind)
+        self.under_way.add(kind)
+        self.waiting.put(asked)
+
+    @staticmethod
+    def kind(asked: Asked) -> tuple[int, int]:
+        return asked.message.flags & wire.CD, asked.message.opt.ttl
+
+    def answer_one(self) -> None:
+        asked = self.waiting.get(timeout=45)
+        self.under_way.discard(self.kind(asked))
+        asked.reply(asked.address("198.51.100.1" if asked.message.flags & wire.RD else "198.51.100.2"))
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize("first", [0, wire.RD], ids=["without RD first", "with RD first"])
+def test_a_name_is_asked_about_one_query_at_a_time_whatever_its_flags(
+    subject: Subject, upstream: StubUpstream, first: int, workers: int
+):
+    """RFC 5452 section 5: 16 combinations of RD, CD, AD and DO are 4 queries at a time, one per CD and DO.
+
+    A client without RD takes the answer to a query with RD; one with RD never takes one without.
+    """
+    begin(subject, upstream, workers=workers)
+    upstream.script = in_turn = InTurn()
+    flags = [(cd, ad, do) for cd in (0, wire.CD) for ad in (0, wire.AD) for do in (False, True)]
+    asks = [(rd, cd | ad, do) for rd in (first, wire.RD ^ first) for cd, ad, do in flags]
+    with crowd(subject) as clients:
+        for rd, others, do in asks * 3:
+            clients.ask(flags=rd | others, edns=wire.opt(do=do))
+        clients.has_arrived()
+        upstream.wait_until(lambda seen: len(seen) >= 4)
+        assert len(upstream.queries) == 4
+        answering = threading.Thread(target=lambda: [in_turn.answer_one() for _ in iter(done.is_set, True)])
+        done = threading.Event()
+        answering.start()
+        try:
+            replies = clients.replies()
+        finally:
+            done.set()
+            in_turn.waiting.put(upstream.queries[0])  # one more, that ends its wait
+            answering.join()
+    for (rd, *_), reply in zip(asks * 3, replies, strict=True):
+        assert reply.addresses in ([["198.51.100.1"]] if rd else [["198.51.100.1"], ["198.51.100.2"]])
+    assert in_turn.too_many == []
+    assert len(upstream.queries) <= 8 * workers
+
+
+def test_a_query_with_rd_does_not_wait_for_all_attempts_of_one_without(
+    subject: Subject, upstream: StubUpstream
+):
+    """RFC 5452 section 5 must delay nobody long: an upstream may be silent to queries without RD."""
+    begin(subject, upstream, upstream={"attempt_timeout_ms": 300, "attempts": 4})
+    upstream.script = lambda asked: asked.address() if asked.message.flags & wire.RD else None
+    with crowd(subject) as clients:
+        clients.ask(flags=0)
+        upstream.wait_for_query(NAME)
+        clients.ask()
+        without, with_rd = clients.replies()
+    assert (without.rcode, is_forwarded(with_rd)) == ("SERVFAIL", True)
+    assert [asked.message.flags & wire.RD for asked in upstream.asked_for(NAME)] == [0, wire.RD]
 
 
 def test_a_client_that_comes_after_the_answer_is_answered_at_once(subject: Subject, upstream: StubUpstream):

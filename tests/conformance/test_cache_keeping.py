@@ -118,12 +118,12 @@ QUESTIONS = {
     "TXT": {"qtype": "TXT"},
     "DO": {"edns": DO},
     "CD": {"flags": wire.RD | wire.CD},
-    "AD": {"flags": wire.RD | wire.AD},
     "not RD": {"flags": 0},
     "DO, CD": {"edns": DO, "flags": wire.RD | wire.CD},
-    "DO, AD": {"edns": DO, "flags": wire.RD | wire.AD},
-    "CD, AD": {"flags": wire.RD | wire.CD | wire.AD},
-    "DO, CD, AD, not RD": {"edns": DO, "flags": wire.CD | wire.AD},
+    "DE": {"edns": wire.opt(flags=wire.DE)},
+    "CO": {"edns": wire.opt(flags=wire.CO)},
+    "DO, CO, DE": {"edns": wire.opt(do=True, flags=wire.CO | wire.DE)},
+    "DO, CD, not RD": {"edns": DO, "flags": wire.CD},
     "name": {"name": "a.separate.example"},
     "parent": {"name": "example"},
 }
@@ -132,7 +132,8 @@ QUESTIONS = {
 def test_questions_that_differ_in_what_changes_the_answer_have_answers_of_their_own(
     running: Subject, seen: StubUpstream
 ):
-    """RFC 4035 sections 3.2.1 (DO) and 4.7 (CD), RFC 6840 section 5.7 (AD), RFC 1034 section 4.3.1 (RD)."""
+    """RFC 4035 sections 3.2.1 (DO) and 4.7 (CD), RFC 1034 section 4.3.1 (RD), RFC 9824 section 5.1 (CO),
+    draft-ietf-dnsop-delext (DE)."""
     seen.script = numbered()
     first, again = (
         {
@@ -284,7 +285,18 @@ def test_ad_of_a_kept_answer_is_for_who_asked_for_it(running: Subject, seen: Stu
         assert not running.query(name, edns=True).flags & wire.AD
         assert running.query(name, flags=wire.RD | wire.AD).flags & wire.AD
         assert running.query(name, edns=wire.opt(do=True)).flags & wire.AD
-    assert seen.count(name) == 3
+    assert seen.count(name) == 2, "one answer for clients with AD and without, one for those with DO"
+
+
+def test_the_flags_of_opt_are_kept_with_the_answer(running: Subject, seen: StubUpstream):
+    """draft-ietf-dnsop-delext: a cached response says DE as the first one did, and not to others."""
+    seen.script = lambda asked: asked.address(edns=wire.opt(flags=asked.message.opt.ttl & wire.DE))
+    name = "delegated.example"
+    for _ in range(3):
+        assert running.query(name, edns=wire.opt(flags=wire.DE)).opt.ttl == wire.DE
+        assert running.query(name, edns=True).opt.ttl == 0
+        assert running.query(name).opt is None
+    assert seen.count(name) == 2
 
 
 def test_an_upstream_that_did_not_validate_is_not_said_to_have(running: Subject, seen: StubUpstream):

@@ -80,8 +80,12 @@ def test_the_fresh_answer_has_a_whole_life_of_its_own(subject: Subject, upstream
 
 @pytest.mark.parametrize(
     ("flags", "edns", "qtype"),
-    [(wire.RD | wire.CD, wire.opt(do=True), "A"), (wire.RD | wire.AD, False, "AAAA"), (0, True, "TXT")],
-    ids=["DO, CD", "AD", "not RD"],
+    [
+        (wire.RD | wire.CD, wire.opt(do=True), "A"),
+        (wire.RD, wire.opt(flags=wire.DE), "AAAA"),
+        (0, True, "TXT"),
+    ],
+    ids=["DO, CD", "DE", "not RD"],
 )
 def test_the_same_question_is_asked_again(
     subject: Subject, upstream: StubUpstream, flags: int, edns: bytes | bool, qtype: str

@@ -38,11 +38,35 @@ def test_options_of_the_client_stay_here(running: Subject, seen: StubUpstream):
 @pytest.mark.parametrize("flags", [0, wire.RD, wire.RD | wire.CD, wire.RD | wire.AD, wire.CD], ids=hex)
 @pytest.mark.parametrize("do", [False, True])
 def test_flags_of_the_query_reach_the_upstream(running: Subject, seen: StubUpstream, flags: int, do: bool):
-    """Trap 6, RFC 4035 section 3.2.2 (CD), RFC 3225 (DO), RFC 6840 section 5.7 (AD)."""
+    """Trap 6, RFC 4035 section 3.2.2 (CD), RFC 3225 (DO); AD is always set (RFC 6840 section 5.7)."""
     running.query("www.example", flags=flags, edns=wire.opt(do=True) if do else False)
     (asked,) = seen.queries
-    assert asked.message.flags == flags
+    assert asked.message.flags == flags | wire.AD
     assert bool(asked.message.opt.ttl & wire.DO) is do
+
+
+@pytest.mark.parametrize("understood", [True, False])
+@pytest.mark.parametrize("flags", [0, wire.DE, wire.CO, wire.DE | wire.CO], ids=hex)
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+def test_flags_of_opt_that_change_the_answer_pass_in_both_directions(
+    running: Subject, seen: StubUpstream, flags: int, understood: bool, transport: str
+):
+    """draft-ietf-dnsop-delext: DE tells a stub that its resolver knows DELEG. RFC 9824 section 5.1: CO."""
+    seen.script = lambda asked: asked.address(
+        edns=wire.opt(flags=asked.message.opt.ttl & 0x7FFF if understood else 0)
+    )
+    reply = running.query("www.example", edns=wire.opt(flags=flags), transport=transport)
+    (asked,) = seen.queries
+    assert asked.message.opt.ttl == flags
+    assert reply.opt.ttl == (flags if understood else 0)
+
+
+def test_flags_of_opt_that_nobody_knows_stay_here(running: Subject, seen: StubUpstream):
+    """RFC 6891 section 6.1.4: Z is zero in what we send, to the upstream and to the client."""
+    seen.script = lambda asked: asked.address(edns=wire.opt(flags=0x1FFF | wire.DE))
+    assert running.query("www.example", edns=wire.opt(flags=0x1FFF)).opt.ttl == 0
+    (asked,) = seen.queries
+    assert asked.message.opt.ttl == 0
 
 
 @pytest.mark.parametrize("qtype", ["A", "HTTPS", "SVCB", "DS", "TYPE65280", "TYPE1234"])

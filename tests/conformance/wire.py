@@ -21,7 +21,8 @@ RCODES = {
 }  # fmt: skip
 
 QR, AA, TC, RD, RA, Z, AD, CD = 0x8000, 0x0400, 0x0200, 0x0100, 0x0080, 0x0040, 0x0020, 0x0010
-DO = 0x8000
+DO = 0x8000  # flags of OPT: RFC 3225, RFC 9824, draft-ietf-dnsop-delext
+CO, DE = 0x4000, 0x2000
 EDE_OPTION = 15
 COOKIE_OPTION = 10
 
@@ -63,12 +64,13 @@ def opt(
     *,
     version: int = 0,
     do: bool = False,
+    flags: int = 0,
     options: bytes = b"",
     owner: bytes = b"\0",
     extended_rcode: int = 0,
 ) -> bytes:
     """An OPT record (RFC 6891 section 6.1.2)."""
-    ttl = extended_rcode << 24 | version << 16 | (DO if do else 0)
+    ttl = extended_rcode << 24 | version << 16 | (DO if do else 0) | flags
     return record(owner, "OPT", options, ttl=ttl, rclass=payload)
 
 

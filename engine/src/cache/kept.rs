@@ -67,6 +67,8 @@ struct Head {
     life: u32,
     /// All twelve bits.
     rcode: u16,
+    /// What the upstream said of `edns_flag::PASSED`.
+    edns_flags: u16,
     /// Where the question ends.
     body: u16,
     /// Where the message ends.
@@ -104,6 +106,7 @@ impl Kept {
             passed_by: AtomicU64::new(0),
             life,
             rcode: bare.rcode,
+            edns_flags: bare.edns_flags,
             body: bare.body as u16,
             message,
             ttls: ttls.len() as u16,
@@ -216,7 +219,8 @@ impl Kept {
         }
         self.set_ttls(age, writer.written());
         let (errors, told) = self.errors(age);
-        let length = writer.finish(&query.head, &Opt { payload, rcode, errors: &errors[..told] });
+        let flags = self.head().edns_flags;
+        let length = writer.finish(&query.head, &Opt { payload, rcode, flags, errors: &errors[..told] });
         // RFC 7766 5: what is cut off over TCP could be had in no other way.
         (!query.head.hop.over_tcp || !is_truncated(out)).then_some(length)
     }

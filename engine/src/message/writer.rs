@@ -1,7 +1,7 @@
 //! Writing a response. Never overruns: what does not fit turns into a truncated
 //! answer.
 
-use super::{CLASS_IN, HEADER, Head, Hop, OPT_HEAD, flag, option, rtype, u16_at};
+use super::{CLASS_IN, HEADER, Head, Hop, OPT_HEAD, edns_flag, flag, option, rtype, u16_at};
 
 /// Appends to a message under construction; `None` where it would overrun.
 pub struct Writer<'a> {
@@ -39,12 +39,14 @@ pub struct Opt<'a> {
     pub payload: u16,
     /// All twelve bits (RFC 6891 6.1.3).
     pub rcode: u16,
+    /// What an upstream said of `edns_flag::PASSED`.
+    pub flags: u16,
     pub errors: &'a [ExtendedError<'a>],
 }
 
 impl Opt<'_> {
     pub fn plain(payload: u16, rcode: u16) -> Opt<'static> {
-        Opt { payload, rcode, errors: &[] }
+        Opt { payload, rcode, flags: 0, errors: &[] }
     }
 }
 
@@ -140,7 +142,8 @@ impl<'a> Writer<'a> {
     pub(super) fn put_opt_head(&mut self, opt: &Opt<'_>, dnssec_ok: bool) -> Option<()> {
         self.put(&[0, 0, rtype::OPT as u8])?;
         self.put(&opt.payload.to_be_bytes())?;
-        self.put(&[(opt.rcode >> 4) as u8, 0, if dnssec_ok { 0x80 } else { 0 }, 0])
+        self.put(&[(opt.rcode >> 4) as u8, 0])?;
+        self.put(&(opt.flags | if dnssec_ok { edns_flag::DO } else { 0 }).to_be_bytes())
     }
 
     fn put_option(&mut self, code: u16, parts: &[&[u8]]) -> Option<()> {
@@ -183,12 +186,13 @@ impl<'a> Writer<'a> {
             }
             return self.at;
         };
+        let opt = &Opt { flags: opt.flags & edns.passed, ..*opt };
         let texts: [fn(&ExtendedError<'_>) -> usize; 2] =
             [|error| error.text.len(), |error| error.brief.len()];
         let [whole, brief] = texts.map(|length| opt.errors.iter().map(length).sum::<usize>());
         let bare = OPT_HEAD + 6 * opt.errors.len() + head.hop.options_length();
         if head.hop.over_tcp && self.at + bare > limit && self.at + OPT_HEAD <= limit {
-            let plain = Opt::plain(opt.payload, opt.rcode);
+            let plain = Opt { errors: &[], ..*opt };
             let put = self.put_opt(&plain, edns.dnssec_ok, &Hop::default(), |_| b"");
             put.expect("what was measured fits");
             self.count(Section::Additional, 1);

@@ -19,7 +19,7 @@ const SHARDS: usize = 64;
 
 /// The claims of all packet threads, and their mail.
 pub struct Claims {
-    /// By the hash of the question.
+    /// By the turn of the question (`Key::turn`).
     shards: [Mutex<Table>; SHARDS],
     mailboxes: Vec<Mailbox>,
 }
@@ -41,8 +41,10 @@ struct Mailbox {
 
 /// What one packet thread tells another about a question.
 pub struct Letter {
-    /// The hash of the question.
+    /// `Key::turn` of the question.
     pub question: u64,
+    /// Whether it was asked with RD.
+    pub recursion: bool,
     pub heard: Heard,
     /// See `Flight::purges`: as it was when the question was asked.
     pub purges: u64,
@@ -75,6 +77,7 @@ pub enum Right {
 pub struct Claim {
     claims: Arc<Claims>,
     question: u64,
+    recursion: bool,
     purges: u64,
     has_ended: bool,
 }
@@ -96,11 +99,17 @@ impl Claims {
 
     /// Takes a question that nobody asks. `listener`, if any, is told what another thread
     /// hears that has it.
-    pub fn claim(self: &Arc<Self>, question: u64, purges: u64, listener: Option<usize>) -> Right {
+    pub fn claim(
+        self: &Arc<Self>,
+        (question, recursion): (u64, bool),
+        purges: u64,
+        listener: Option<usize>,
+    ) -> Right {
         match lock(self.shard(question)).entry(question) {
             Entry::Vacant(free) => {
                 free.insert(Claimed { purges, listeners: Vec::new() });
-                Right::Ours(Claim { claims: Arc::clone(self), question, purges, has_ended: false })
+                let (claims, has_ended) = (Arc::clone(self), false);
+                Right::Ours(Claim { claims, question, recursion, purges, has_ended })
             }
             Entry::Occupied(taken) if taken.get().purges != purges => Right::Apart,
             Entry::Occupied(mut taken) => {
@@ -139,7 +148,8 @@ impl Claim {
         }
         let heard = heard();
         for mailbox in listeners.iter().filter_map(|&thread| self.claims.mailboxes.get(thread)) {
-            let letter = Letter { question: self.question, heard: heard.clone(), purges: self.purges };
+            let Claim { question, recursion, purges, .. } = *self;
+            let letter = Letter { question, recursion, heard: heard.clone(), purges };
             lock(&mailbox.letters).push(letter);
             // A full counter wakes as well.
             let _ = rustix::io::write(&*mailbox.waker, &1u64.to_ne_bytes());
@@ -163,7 +173,8 @@ impl Upstreams {
         if self.tells_client() || !self.claims.are_needed() {
             return (None, false);
         }
-        let (question, listener) = (flight.first.key().hash(), listens.then_some(self.thread));
+        let (key, listener) = (flight.first.key(), listens.then_some(self.thread));
+        let question = (key.turn(), key.asks_recursion());
         match self.claims.claim(question, flight.purges, listener) {
             Right::Ours(claim) => (Some(claim), false),
             Right::Theirs => (None, true),
@@ -185,6 +196,10 @@ impl Upstreams {
                 Heard::Lost => self.ask_after_all(key, now),
                 // Another question with the same hash.
                 Heard::Answer(message) if !relay::answers(&message, asked) => self.ask_after_all(key, now),
+                // It was this question's turn to wait, and is its turn to be asked.
+                _ if !letter.recursion && self.flights[key].first.key().asks_recursion() => {
+                    self.ask_after_all(key, now);
+                }
                 heard => {
                     self.flights[key].purges = letter.purges;
                     if let Heard::Answer(message) = &heard {
@@ -237,12 +252,12 @@ mod tests {
     #[test]
     fn one_asks_and_whoever_listens_is_told_once_and_woken() {
         let claims = claims(4);
-        let claim = ours(claims.claim(7, 0, Some(0))).unwrap();
+        let claim = ours(claims.claim((7, true), 0, Some(0))).unwrap();
         for listener in [Some(1), Some(3), None] {
-            assert!(matches!(claims.claim(7, 0, listener), Right::Theirs));
+            assert!(matches!(claims.claim((7, true), 0, listener), Right::Theirs));
         }
-        assert!(matches!(claims.claim(7, 1, Some(2)), Right::Apart), "something was purged since");
-        assert!(ours(claims.claim(8, 0, Some(1))).is_some(), "another question");
+        assert!(matches!(claims.claim((7, true), 1, Some(2)), Right::Apart), "something was purged since");
+        assert!(ours(claims.claim((8, true), 0, Some(1))).is_some(), "another question");
         claim.tell(|| Heard::Answer(b"said".as_slice().into()));
         for thread in [1, 3] {
             assert_eq!(letters(&claims, thread), [(7, Some(b"said".to_vec()))]);
@@ -255,19 +270,19 @@ mod tests {
     #[test]
     fn nothing_is_made_to_be_told_where_nobody_listens() {
         let claims = claims(2);
-        ours(claims.claim(7, 0, Some(0))).unwrap().tell(|| unreachable!());
-        assert!(ours(claims.claim(7, 0, Some(1))).is_some(), "the question is free again");
+        ours(claims.claim((7, true), 0, Some(0))).unwrap().tell(|| unreachable!());
+        assert!(ours(claims.claim((7, true), 0, Some(1))).is_some(), "the question is free again");
     }
 
     #[test]
     fn a_claim_that_is_lost_frees_the_question_and_says_so() {
         let claims = claims(2);
-        let claim = ours(claims.claim(7, 0, Some(0)));
-        assert!(matches!(claims.claim(7, 0, Some(1)), Right::Theirs));
+        let claim = ours(claims.claim((7, true), 0, Some(0)));
+        assert!(matches!(claims.claim((7, true), 0, Some(1)), Right::Theirs));
         drop(claim);
         assert!(matches!(claims.read(1)[..], [Letter { question: 7, heard: Heard::Lost, .. }]));
-        let again = ours(claims.claim(7, 0, Some(1))).unwrap();
-        assert!(matches!(claims.claim(7, 0, Some(0)), Right::Theirs));
+        let again = ours(claims.claim((7, true), 0, Some(1))).unwrap();
+        assert!(matches!(claims.claim((7, true), 0, Some(0)), Right::Theirs));
         again.tell(|| Heard::Nothing);
         assert_eq!(claims.read(0).len(), 1);
     }

@@ -34,7 +34,9 @@ pub struct Flight {
     pub claim: Option<Claim>,
     /// Another packet thread asks, and will tell.
     pub(super) is_told: bool,
-    /// The hash of the question.
+    /// Somebody waits who asks with RD, while this was asked without: then asked anew.
+    pub awaits_recursion: bool,
+    /// `Key::turn` of the question.
     pub(super) question: u64,
     /// Tells it from another flight in the same place.
     pub(super) number: u64,
@@ -135,6 +137,7 @@ impl Flight {
             purges,
             claim: None,
             is_told: false,
+            awaits_recursion: false,
             question: 0,
             number: 0,
             attempts: 0,

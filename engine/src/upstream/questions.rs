@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_millis(1800);
 /// What one packet thread knows of its questions.
 #[derive(Default)]
 pub struct Questions {
-    /// The latest flight with a question of this hash.
+    /// The latest flight with a question of this turn (`Key::turn`).
     flights: HashMap<u64, usize, BuildHasherDefault<AsItIs>>,
     /// Queries that wait for a question of somebody else.
     joined: usize,
@@ -29,7 +29,7 @@ impl Questions {
         self.joined
     }
 
-    /// The place of the latest flight with a question of this hash.
+    /// The place of the latest flight with a question of this turn.
     pub fn find(&self, question: u64) -> Option<usize> {
         self.flights.get(&question).copied()
     }
@@ -41,7 +41,7 @@ impl Questions {
 
     /// Notes a flight that goes to this place.
     pub fn enter(&mut self, place: usize, flight: &mut Flight, now: Instant) {
-        flight.question = flight.first.key().hash();
+        flight.question = flight.first.key().turn();
         self.next_number += 1;
         flight.number = self.next_number;
         self.flights.insert(flight.question, place);
@@ -84,19 +84,21 @@ impl Upstreams {
             return Join::Alone(waiter);
         }
         let key = waiter.key();
-        let place = self.questions.find(key.hash());
+        let place = self.questions.find(key.turn());
         let flight = place.and_then(|place| Some((place, self.flights.get_mut(place)?)));
         let Some((place, flight)) = flight else { return Join::Alone(waiter) };
-        if flight.first.key() != key || flight.purges != purges {
+        if !flight.first.key().shares_turn(&key) || flight.purges != purges {
             return Join::Alone(waiter);
         }
-        if has_stale && flight.is_overdue {
+        let is_same = flight.first.key() == key;
+        if is_same && has_stale && flight.is_overdue {
             return Join::Overdue(waiter);
         }
         if self.questions.joined >= self.settings.max_outstanding {
             return Join::Full(waiter);
         }
-        if has_stale && !std::mem::replace(&mut flight.has_stale, true) {
+        flight.awaits_recursion |= !flight.first.key().serves(&waiter.key());
+        if is_same && has_stale && !std::mem::replace(&mut flight.has_stale, true) {
             self.questions.bound_patience(place, flight.number, now);
         }
         flight.others.push(waiter);
@@ -122,12 +124,14 @@ impl Upstreams {
         self.flights[place].first.key()
     }
 
-    /// Takes out who waits at this place; the question stays under way.
+    /// Takes out who waits for this very question; it stays under way.
     pub fn take_waiters(&mut self, place: usize) -> Vec<Box<Waiter>> {
         let flight = &mut self.flights[place];
         let first = flight.first.clone();
         flight.first.origin = Origin::Nobody;
-        let others = std::mem::take(&mut flight.others);
+        let (others, left): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut flight.others).into_iter().partition(|waiter| waiter.key() == first.key());
+        flight.others = left;
         self.questions.joined -= others.len();
         [first].into_iter().chain(others).collect()
     }

@@ -286,7 +286,7 @@ impl Worker {
 
     /// Answers those who wait for a question that has been answered, or will not be.
     fn finish(&mut self, flight: Flight, said: Said<'_>) {
-        let Flight { first, others, is_sound, purges, claim, .. } = flight;
+        let Flight { first, others, is_sound, purges, claim, awaits_recursion, .. } = flight;
         let kept = catch_unwind(AssertUnwindSafe(|| self.keep(first.key(), purges, is_sound, said)));
         let has_failed = match kept {
             Ok(has_failed) => has_failed,
@@ -300,13 +300,22 @@ impl Worker {
         }
         // RFC 8767 4: a failure is no better than what was known before.
         let stale = if has_failed { self.stale(first.key()) } else { None };
+        let (others, unserved) = match awaits_recursion {
+            true => others.into_iter().partition(|waiter| first.key().serves(&waiter.key())),
+            false => (others, Vec::new()),
+        };
         if others.len() >= TOGETHER {
             let waiters = [first].into_iter().chain(others).collect::<Vec<_>>().into_iter();
-            return self.owed.push_back(Owed { waiters, heard: said.to_others(), stale });
+            self.owed.push_back(Owed { waiters, heard: said.to_others(), stale });
+        } else {
+            let said = stale.as_ref().map_or(said, |stale| Said::Before(stale, Age::Stale));
+            for waiter in [first].into_iter().chain(others) {
+                self.serve_waiter(waiter, said);
+            }
         }
-        let said = stale.as_ref().map_or(said, |stale| Said::Before(stale, Age::Stale));
-        for waiter in [first].into_iter().chain(others) {
-            self.serve_waiter(waiter, said);
+        for waiter in unserved {
+            let stale = self.stale(waiter.key());
+            self.wait(waiter, stale.as_ref());
         }
     }
 
