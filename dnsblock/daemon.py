@@ -39,7 +39,6 @@ from dnsblock.orders.intake import RefusedDocument
 from dnsblock.orders.ledger import Ledger
 from dnsblock.policy import Counts, Rules, Snapshot, records
 from dnsblock.policy.explain import Explanation, explain, explain_address
-from dnsblock.policy.history import History
 from dnsblock.policy.history_facts import Approval, Published
 from dnsblock.policy.impact import Trials
 from dnsblock.policy.past import Past
@@ -587,7 +586,7 @@ class Daemon:
     @contextlib.contextmanager
     def past(self) -> Iterator[Past]:
         """What there is to look back with, beside the daemon's own work. Raises `Refused`."""
-        with History.open(self.config.state, read_only=True, is_begun=True) as history:
+        with self.store.looking_back() as history:
             yield Past(self.config, self._ledger.received, self.lists, history)
 
     def purge(self, name: str | None, below: bool) -> int:

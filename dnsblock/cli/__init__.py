@@ -205,6 +205,8 @@ def _print_status(facts: dict[str, Any]) -> None:
             click.echo(f"    and {len(lines) - REFUSED_SHOWN:,} more: `dnsblock check` shows all")
     zones = [[z["name"], z["kind"], z["mode"], z["answer"], f"{z['entries']:,}"] for z in facts["zones"]]
     print_table(["zone", "kind", "mode", "answer", "names"], zones)
+    for path in facts["histories_aside"]:
+        click.echo(f"a corrupt history of lists was set aside, move it away to clear this: {printable(path)}")
     lists.print_refused(facts["sources"])
     _print_refused_documents(facts["refused_documents"])
     orders = [

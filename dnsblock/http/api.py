@@ -119,6 +119,7 @@ def status(daemon: "Daemon") -> dict[str, Any]:
             for zone, compiled in zip(config.zones, policy.zones, strict=True)
         ],
         "sources": sources(daemon),
+        "histories_aside": [str(path) for path in daemon.store.histories_aside],
         "orders": [_order(order, issuers) for order in policy.state.orders],
         "refused_documents": [
             {

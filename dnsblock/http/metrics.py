@@ -283,6 +283,11 @@ def _enforced(daemon: "Daemon") -> Iterator[Metric]:
         "dnsblock_snapshot", "Digest of the snapshot being served.", {"digest": snapshot.digest}
     )
     yield _time_gauge("snapshot_published", "Since when this snapshot is served.", _unix(daemon.published_at))
+    yield GaugeMetricFamily(
+        "dnsblock_list_history_corrupt_files",
+        "Corrupt histories of lists that were set aside and are still in the state folder.",
+        len(daemon.store.histories_aside),
+    )
     entries = GaugeMetricFamily("dnsblock_zone_entries", "Names in a policy zone.", labels=["zone"])
     for zone in daemon.policy.zones:
         entries.add_metric([zone.name], zone.entries)

@@ -44,15 +44,16 @@ def check_all(path: Path, progress: Progress | None = None) -> Checked:
         store = Store(config.state, read_only=True)
     except Refused as err:
         return Checked((*problems, *err.problems))
+    corrupt = () if store.corrupt is None else store.corrupt.problems  # which keeps no daemon from its start
     try:
         if problems:
-            return Checked((*problems, *_problems_of_lists(config, store)))
+            return Checked((*problems, *corrupt, *_problems_of_lists(config, store)))
         now = datetime.now(UTC)
         orders = Ledger.open(config.state, read_only=True).orders
         draft = read(config, orders, Lists(store), now, progress)
         policy = build(config, draft.lists, (*orders, *draft.new), now, Serials(config.state))
     except Refused as err:
-        return Checked(err.problems)
+        return Checked((*corrupt, *err.problems))
     finally:
         store.close()
     reports = {zone: _report(listed) for zone, listed in draft.lists.listed.items()}
@@ -68,7 +69,7 @@ def check_all(path: Path, progress: Progress | None = None) -> Checked:
         for zone, compiled in zip(config.zones, policy.zones, strict=True)
     ]
     notes = (*draft.notes, *standing_notes(policy, config, draft.new), *_left_out(draft.lists))
-    return Checked(refused, tuple(zones), notes)
+    return Checked((*corrupt, *refused), tuple(zones), notes)
 
 
 def _refused_documents(draft: Draft) -> tuple[Problem, ...]:

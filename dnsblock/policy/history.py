@@ -14,12 +14,13 @@ An open history serves one thread at a time; who answers questions beside the da
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, fields
 from datetime import datetime
 from pathlib import Path
 from sqlite3 import Connection, Row
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from dnsblock.errors import Problem, Refused
 from dnsblock.policy import history_changes as changes
@@ -36,7 +37,7 @@ from dnsblock.policy.history_facts import (
     Refusal,
     Version,
 )
-from dnsblock.policy.history_file import HistoryFile, text_of, time_of
+from dnsblock.policy.history_file import HistoryFile, damaged, text_of, time_of
 
 REFUSALS = 10_000  # of a zone that are kept on record
 
@@ -51,10 +52,20 @@ class History:
     def open(cls, folder: Path, *, read_only: bool = False, is_begun: bool = False) -> Self:
         """Opens the history in `folder`, which is made where it is missing, unless it is only to be read.
 
-        With `is_begun` it must be there. Raises `Refused` for a file that cannot be read or is of a newer
-        dnsblock, as does every query later.
+        With `is_begun` it must be there. Raises `HistoryCorrupt` for a file that is corrupt or of another
+        dnsblock, and `Refused` for one that cannot be read, as does every query later.
         """
         return cls(HistoryFile.open(folder, read_only=read_only, is_begun=is_begun))
+
+    @classmethod
+    def empty(cls, folder: Path) -> Self:
+        """A history of nothing, to be read in the place of one that is corrupt."""
+        return cls(HistoryFile.empty(folder))
+
+    def verify(self, err: Exception) -> None:
+        """Raises `HistoryCorrupt` where the file is corrupt, since that explains `err`."""
+        if not self._file.is_sound():
+            raise damaged(self._file.path, f"{type(err).__name__}: {err}") from err
 
     def close(self) -> None:
         """Ends it; whatever was accepted is on the disk already."""
@@ -78,10 +89,22 @@ class History:
 
     def current(self, zone: str) -> Current | None:
         """The version to be enforced, which is the last one accepted."""
-        rows = self._file.rows(
-            _VERSIONS + "WHERE zone = ? ORDER BY number DESC LIMIT 1", (self._zone_id(zone),)
-        )
-        return _only(Current(_version(row), row["known_by"], row["validators"]) for row in rows)
+        query = _VERSIONS + "WHERE zone = ? ORDER BY number DESC LIMIT 1"
+        return _only(self._file.made(_current, query, (self._zone_id(zone),)))
+
+    def begin_with(self, enforced: Iterable[Current]) -> None:
+        """Records the versions that are enforced in a history that begins again.
+
+        They keep their numbers and times; what they were compared with is not known any more.
+        """
+        with self._file.writing() as database:
+            for current in enforced:
+                version = current.version
+                zone = _ensure_zone(database, version.zone)
+                times = {"number": version.number, "accepted_at": text_of(version.accepted_at)}
+                row = asdict(version.compiled) | times | {"zone": zone, "added": None, "removed": None}
+                database.execute(_INSERT_VERSION, row | {"how": version.how, "note": version.note})
+                _know(database, zone, current.known_by, current.validators)
 
     def know(self, zone: str, *, known_by: str, validators: str) -> None:
         """Notes what the text of the current version is known by now: it was fetched or written again."""
@@ -136,8 +159,8 @@ class History:
 
     def files(self) -> frozenset[str]:
         """The file_sha256 of every compiled file that a version keeps."""
-        rows = self._file.rows("SELECT file_sha256 FROM versions WHERE keeps_file = 1")
-        return frozenset(row["file_sha256"] for row in rows)
+        query = "SELECT file_sha256 FROM versions WHERE keeps_file = 1"
+        return frozenset(self._file.made(lambda row: _digest(row, "file_sha256"), query))
 
     # ------- What changed -------
 
@@ -237,19 +260,17 @@ class History:
 
     def approved(self, zone: str, source_sha256: str, options: str) -> frozenset[str]:
         """The codes of the guards that an operator overrules for this text, read with these options."""
-        rows = self._file.rows(
+        found = self._file.made(
+            lambda row: [str(code) for code in json.loads(row["codes"])],
             "SELECT codes FROM approvals WHERE zone = ? AND source_sha256 = ? AND options = ?",
             (self._zone_id(zone), source_sha256, options),
         )
-        return frozenset(code for row in rows for code in json.loads(row["codes"]))
+        return frozenset(code for codes in found for code in codes)
 
     def events(self, zone: str, limit: int = 100) -> tuple[Event, ...]:
         """What happened to a zone last, newest first."""
-        rows = self._file.rows(
-            "SELECT * FROM events WHERE zone = ? ORDER BY last_at DESC, id DESC LIMIT ?",
-            (self._zone_id(zone), limit),
-        )
-        return tuple(_event(row) for row in rows)
+        query = "SELECT * FROM events WHERE zone = ? ORDER BY last_at DESC, id DESC LIMIT ?"
+        return tuple(self._file.made(_event, query, (self._zone_id(zone), limit)))
 
     # ------- Snapshots -------
 
@@ -284,11 +305,11 @@ class History:
 
     def snapshots(self) -> tuple[Published, ...]:
         """The snapshots that are not forgotten, newest first."""
-        return tuple(map(_published, self._file.rows("SELECT * FROM snapshots ORDER BY position DESC")))
+        return tuple(self._file.made(_published, "SELECT * FROM snapshots ORDER BY position DESC"))
 
     def snapshot(self, serial: int) -> Published | None:
         """The snapshot of a serial, where it is not forgotten."""
-        return _only(map(_published, self._file.rows("SELECT * FROM snapshots WHERE serial = ?", (serial,))))
+        return _only(self._file.made(_published, "SELECT * FROM snapshots WHERE serial = ?", (serial,)))
 
     # ------- How -------
 
@@ -297,7 +318,7 @@ class History:
         return int(rows[0]["id"]) if rows else 0  # there is no zone 0: nothing is found
 
     def _versions(self, where: str, *values: object) -> Iterator[Version]:
-        return map(_version, self._file.rows(_VERSIONS + where, values))
+        return self._file.made(_version, _VERSIONS + where, values)
 
     def _accept(self, database: Connection, new: NewVersion) -> Version:
         zone = _ensure_zone(database, new.zone)
@@ -391,16 +412,26 @@ def _only(found: Iterable[_T]) -> _T | None:
     return next(iter(found), None)
 
 
+def _current(row: Row) -> Current:
+    return Current(_version(row), _text(row, "known_by"), _text(row, "validators"))
+
+
 def _version(row: Row) -> Version:
+    compiled: dict[str, Any] = {
+        field.name: _text(row, field.name) if field.type is str else _count(row, field.name)
+        for field in fields(Compiled)
+    }
+    # Of these two, paths are made.
+    compiled |= {key: _digest(row, key) for key in ("source_sha256", "file_sha256")}
     return Version(
-        zone=row["zone_name"],
-        number=row["number"],
-        compiled=Compiled(**{field.name: row[field.name] for field in fields(Compiled)}),
-        added=row["added"],
-        removed=row["removed"],
+        zone=_text(row, "zone_name"),
+        number=_count(row, "number"),
+        compiled=Compiled(**compiled),
+        added=None if row["added"] is None else _count(row, "added"),
+        removed=None if row["removed"] is None else _count(row, "removed"),
         accepted_at=time_of(row["accepted_at"]),
-        how=row["how"],
-        note=row["note"],
+        how=_text(row, "how"),
+        note=_text(row, "note"),
         is_withdrawn=bool(row["is_withdrawn"]),
         has_file=bool(row["has_file"]),
     )
@@ -408,18 +439,42 @@ def _version(row: Row) -> Version:
 
 def _event(row: Row) -> Event:
     return Event(
-        kind=row["kind"],
-        source_sha256=row["source_sha256"],
-        code=row["code"],
-        message=row["message"],
-        numbers=row["numbers"],
+        kind=_text(row, "kind"),
+        source_sha256=_text(row, "source_sha256"),
+        code=_text(row, "code"),
+        message=_text(row, "message"),
+        numbers=_text(row, "numbers"),
         first_at=time_of(row["first_at"]),
         last_at=time_of(row["last_at"]),
-        times=row["times"],
+        times=_count(row, "times"),
     )
 
 
 def _published(row: Row) -> Published:
-    return Published(
-        row["serial"], row["digest"], time_of(row["published_at"]), row["reason"], json.loads(row["versions"])
-    )
+    versions = {str(zone): int(number) for zone, number in json.loads(row["versions"]).items()}
+    at, reason = time_of(row["published_at"]), _text(row, "reason")
+    return Published(_count(row, "serial"), _text(row, "digest"), at, reason, versions)
+
+
+# What stands in a file may be anything, where the disk has failed. Each of these raises `ValueError`.
+
+
+def _text(row: Row, column: str) -> str:
+    value = row[column]
+    if not isinstance(value, str):
+        raise ValueError(f"{column} is no text")
+    return value
+
+
+def _count(row: Row, column: str) -> int:
+    value = row[column]
+    if not isinstance(value, int) or value < 0:
+        raise ValueError(f"{column} is no count")
+    return value
+
+
+def _digest(row: Row, column: str) -> str:
+    value = _text(row, column)
+    if not re.fullmatch("[0-9a-f]{64}", value):
+        raise ValueError(f"{column} is no SHA-256")
+    return value

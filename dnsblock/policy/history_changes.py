@@ -74,7 +74,8 @@ def _sort_in(database: Connection, zone: int, number: int, changes: list[Change]
 
 def of_name(file: HistoryFile, zone: int, name: str) -> tuple[NameEvent, ...]:
     """What versions changed for a name, oldest first."""
-    rows = file.rows(
+    events = file.made(
+        lambda row: NameEvent(row["number"], time_of(row["accepted_at"]), row["before"], row["after"]),
         "SELECT number, accepted_at, old.word AS before, new.word AS after "
         "FROM changes JOIN versions USING (zone, number) "
         "LEFT JOIN scopes AS old ON old.id = before LEFT JOIN scopes AS new ON new.id = after "
@@ -82,9 +83,6 @@ def of_name(file: HistoryFile, zone: int, name: str) -> tuple[NameEvent, ...]:
         "(SELECT number FROM unsorted WHERE unsorted.zone = changes.zone) ORDER BY number",
         (zone, name),
     )
-    events = [
-        NameEvent(row["number"], time_of(row["accepted_at"]), row["before"], row["after"]) for row in rows
-    ]
     return tuple(sorted([*events, *_of_name_in_unsorted(file, zone, name)], key=attrgetter("version")))
 
 
@@ -156,14 +154,16 @@ def _in_order_of_names(file: HistoryFile, span: dict[str, int]) -> Iterator[Chan
 def _piece(file: HistoryFile, zone: int, number: int) -> bytes:
     """The lines of a version's difference."""
     query = "SELECT compressed FROM differences WHERE zone = ? AND number = ?"
-    (row,) = file.rows(query, (zone, number))
-    return _unpacked(file, number, row["compressed"])
+    rows = file.rows(query, (zone, number))
+    if not rows:
+        raise _rotten(file, number)
+    return _unpacked(file, number, rows[0]["compressed"])
 
 
 def _unpacked(file: HistoryFile, number: int, piece: bytes) -> bytes:
     try:
         return zlib.decompress(piece)
-    except zlib.error as err:
+    except (zlib.error, TypeError) as err:
         raise _rotten(file, number) from err
 
 

@@ -1,22 +1,26 @@
 """The database under the history of lists: its file and schema, its transactions, and what its errors mean.
 
+A file that is corrupt raises `HistoryCorrupt`. It must not keep anything else from working: the writer sets
+it aside (`set_aside`) and begins a new one (store.py).
+
 Only the history uses it. The daemon is the one writer, since it holds the lock of the state folder
 (orders/ledger.py). Any number may read beside it, and neither waits for the other (write-ahead log).
 """
 
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 from dnsblock.errors import HistoryUnwritable, Problem, Refused
 
 FILE = "lists.sqlite"
 SCHEMA_VERSION = 3
 Values = Sequence[object] | Mapping[str, object]  # for the `?` of a query, or for its `:names`
+T = TypeVar("T")
 BUSY_SECONDS = 10  # readers hold nobody up; this is for a backup or a person with the sqlite3 shell
 
 # Times are text, RFC 3339 with microseconds in UTC: they sort, and a person can read them.
@@ -132,6 +136,10 @@ CREATE TABLE snapshots (
 """
 
 
+class HistoryCorrupt(Refused):
+    """`lists.sqlite` holds what dnsblock never wrote: it is corrupt, or of another program or version."""
+
+
 class HistoryFile:
     """An open `lists.sqlite`."""
 
@@ -142,7 +150,7 @@ class HistoryFile:
 
     @classmethod
     def open(cls, folder: Path, *, read_only: bool, is_begun: bool = False) -> Self:
-        """Opens the file in `folder`. Raises `Refused` for one that is damaged, or of a newer dnsblock.
+        """Opens the file in `folder`. Raises `HistoryCorrupt` for one that cannot be used, else `Refused`.
 
         A writer makes folder and file where they are missing. To a reader, a missing one is an empty history,
         unless it knows that one `is_begun`: then somebody has moved it away.
@@ -157,11 +165,29 @@ class HistoryFile:
             reason = f"{err.strerror}: {_RIGHTS}"
             raise Refused([Problem(str(err.filename or path), None, "", reason)]) from err
         except sqlite3.DatabaseError as err:
+            if path.is_dir() or getattr(err, "sqlite_errorcode", 0) == sqlite3.SQLITE_ERROR:
+                raise damaged(path, "a folder" if path.is_dir() else str(err)) from err
             raise _refused(path, err) from err
+        except UnicodeError as err:  # in the name of a column, or in the text of an error
+            raise damaged(path, str(err)) from err
+
+    @classmethod
+    def empty(cls, folder: Path) -> Self:
+        """A history of nothing, in memory and only to be read."""
+        return cls(folder / FILE, _open_empty())
 
     def rows(self, sql: str, values: Values = ()) -> list[sqlite3.Row]:
         """All that a query finds. Raises `Refused` where the file cannot be read."""
         return list(self.each(sql, values))
+
+    def made(self, make: Callable[[sqlite3.Row], T], sql: str, values: Values = ()) -> Iterator[T]:
+        """What `make` makes of each row. Raises `HistoryCorrupt` for a row that was never written so."""
+        for row in self.each(sql, values):
+            try:
+                one = make(row)
+            except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as err:
+                raise damaged(self.path, f"a row of {', '.join(row.keys()[:3])}…: {err}") from err
+            yield one
 
     def each(self, sql: str, values: Values = ()) -> Iterator[sqlite3.Row]:
         """What a query finds, one by one: for more than should be in memory at a time."""
@@ -171,6 +197,8 @@ class HistoryFile:
             raise  # a mistake of ours, not of the file
         except sqlite3.DatabaseError as err:
             raise _refused(self.path, err) from err
+        except UnicodeError as err:
+            raise damaged(self.path, str(err)) from err
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
@@ -187,11 +215,19 @@ class HistoryFile:
             if self.connection.in_transaction:  # SQLite has ended it by itself after some errors
                 with suppress(sqlite3.OperationalError):  # of a failing disk: the first error tells more
                     self.connection.execute("ROLLBACK")
-            if isinstance(err, sqlite3.OperationalError):
-                raise HistoryUnwritable(f"{self.path}: {err}: nothing was written") from err
             if isinstance(err, sqlite3.DatabaseError) and _is_damage(err):
                 raise _refused(self.path, err) from err
+            if isinstance(err, sqlite3.OperationalError):
+                raise HistoryUnwritable(f"{self.path}: {err}: nothing was written") from err
             raise
+
+    def is_sound(self) -> bool:
+        """Whether SQLite finds nothing wrong with its file: reads all of it."""
+        try:
+            (row,) = self.connection.execute("PRAGMA integrity_check(1)").fetchall()
+        except (sqlite3.Error, ValueError):
+            return False
+        return bool(row[0] == "ok")
 
     def close(self) -> None:
         """The last one to close it also puts the write-ahead log into the file."""
@@ -231,6 +267,10 @@ def _open_to_read(path: Path) -> sqlite3.Connection:
             connection.close()
             raise
         connection.close()
+    return _open_empty()
+
+
+def _open_empty() -> sqlite3.Connection:
     connection = _connect(":memory:")
     connection.executescript(_SCHEMA)
     connection.execute("PRAGMA query_only = ON")
@@ -245,20 +285,53 @@ def _connect(database: str) -> sqlite3.Connection:
 
 
 def _is_begun(path: Path, connection: sqlite3.Connection) -> bool:
-    """Whether the schema is there. Raises `Refused` for that of somebody else."""
+    """Whether the schema is there. Raises `HistoryCorrupt` for another one."""
     with closing(connection.execute("PRAGMA user_version")) as found:
         version = int(found.fetchone()[0])
-    with closing(connection.execute("SELECT count(*) FROM sqlite_master")) as found:
-        is_empty = found.fetchone()[0] == 0
-    if version == 0 and is_empty:
+    schema = _schema_of(connection)
+    if version == 0 and not schema:
         return False
-    if version != SCHEMA_VERSION:
-        reason = (
-            f"this dnsblock knows only schema {SCHEMA_VERSION} of the history of lists: "
-            "run the dnsblock that wrote it, or move the file away to begin anew"
-        )
-        raise Refused([Problem(str(path), None, f"schema {version}", reason)])
-    return True
+    with closing(_open_empty()) as expected:
+        if version == SCHEMA_VERSION and schema == _schema_of(expected):
+            return True
+    reason = (
+        f"not schema {SCHEMA_VERSION} of the history of lists, and this dnsblock knows no other: {_ADVICE}"
+    )
+    raise HistoryCorrupt([Problem(str(path), None, f"schema {version}", reason)])
+
+
+def _schema_of(connection: sqlite3.Connection) -> list[tuple[object, ...]]:
+    query = "SELECT type, name, tbl_name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_stat%'"
+    with closing(connection.execute(query)) as found:
+        return sorted((tuple(row) for row in found), key=repr)
+
+
+# ------- Setting a file aside -------
+
+ASIDE = f"{FILE}.corrupt-"
+
+
+def set_aside(folder: Path) -> Path:
+    """Renames `lists.sqlite` with its side files, so that a new one can begin. Raises `OSError`."""
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    kept, number = folder / f"{ASIDE}{stamp}", 1
+    while kept.exists():
+        number += 1
+        kept = folder / f"{ASIDE}{stamp}-{number}"
+    # Under these names SQLite finds the side files again, for whoever wants to save what is left.
+    for side in ("-wal", "-shm", ""):
+        with suppress(FileNotFoundError):
+            (folder / f"{FILE}{side}").rename(f"{kept}{side}")
+    return kept
+
+
+def files_aside(folder: Path) -> list[Path]:
+    """The files that were set aside and are still there, the oldest first."""
+    try:
+        found = [path for path in folder.iterdir() if path.name.startswith(ASIDE)]
+    except OSError:
+        return []
+    return sorted(path for path in found if not path.name.endswith(("-wal", "-shm")))
 
 
 # ------- Times -------
@@ -277,15 +350,21 @@ def time_of(text: str) -> datetime:
 # ------- Errors -------
 
 _RIGHTS = "run as the user that owns the folder `state`, or give it the right"
-_DAMAGED = (
-    "damaged: restore it from a backup, or move it away to begin anew; "
-    "the lists are then taken as if for the first time, and what they were before is not known any more"
+_ADVICE = (
+    "dnsblock sets it aside and begins a new one, so that lists are taken as if for the first time; "
+    "to keep what lists were before, stop dnsblock and restore the file from a backup"
+)
+# Errors that are told by more than the kind: a page that ends before it should, or cannot be read at all.
+_UNREADABLE = (sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOERR_READ)
+_DAMAGE = (
+    *(sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT),
+    *(sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_MISMATCH),
 )
 
 
-def damaged(path: Path, found: str) -> Refused:
+def damaged(path: Path, found: str) -> HistoryCorrupt:
     """For a file that holds what was never written."""
-    return Refused([Problem(str(path), None, found, _DAMAGED)])
+    return HistoryCorrupt([Problem(str(path), None, found, f"corrupt: {_ADVICE}")])
 
 
 def _refused(path: Path, err: sqlite3.DatabaseError) -> Refused:
@@ -295,5 +374,11 @@ def _refused(path: Path, err: sqlite3.DatabaseError) -> Refused:
 
 
 def _is_damage(err: sqlite3.DatabaseError) -> bool:
-    # The low octet is the kind of an error (sqlite.org/rescode.html).
-    return err.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    code = getattr(err, "sqlite_errorcode", None)
+    if code is None:
+        # Python itself, not SQLite, has found a value that it cannot read; its other errors are ours.
+        return not isinstance(err, sqlite3.ProgrammingError | sqlite3.IntegrityError)
+    # The low byte is the kind of an error (sqlite.org/rescode.html).
+    if code & 0xFF == sqlite3.SQLITE_ERROR:
+        return str(err).startswith(("no such", "malformed"))
+    return code in _UNREADABLE or code & 0xFF in _DAMAGE

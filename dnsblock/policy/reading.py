@@ -16,6 +16,7 @@ from dnsblock.policy import texts
 from dnsblock.policy.compiling import Options, formats_of
 from dnsblock.policy.guards import NOT_COMPILED, NOT_FETCHED, UNREADABLE, Guarded, judge
 from dnsblock.policy.history_facts import Compiled, Current, NewVersion, Version
+from dnsblock.policy.history_file import FILE, damaged
 from dnsblock.policy.reports import Report
 from dnsblock.policy.store import Store, digest_of
 from dnsblock.policy.texts import Skipped, Text
@@ -233,12 +234,16 @@ class Reader:
         """The version that was enforced last, by an earlier process."""
         with self.store.history() as history:
             current = history.current(self.zone.name)
-        if current is None:
+            try:
+                report = None if current is None else Report.from_text(current.version.compiled.report)
+            except (ValueError, TypeError, LookupError) as err:
+                raise damaged(self.store.folder / FILE, f"the report of list {self.zone.name}") from err
+        if current is None or report is None:
             return None
         names = self.store.names(current.version) or self._compile_again(current)
         if names is None:
             return None
-        report = Report.from_text(current.version.compiled.report)
+        self.store.enforce(current)
         return Listed(names, report, current.known_by, current.version)
 
     def _compile_again(self, current: Current) -> Names | None:

@@ -5,11 +5,13 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from dnsblock.config import Config, HistoryOptions
 from dnsblock.errors import HistoryUnwritable, Refused
 from dnsblock.log import event, fault
-from dnsblock.policy.history_facts import Published, Refusal, Version
+from dnsblock.policy.history import History
+from dnsblock.policy.history_facts import Current, Published, Refusal, Version
 from dnsblock.policy.reading import NotTaken
 from dnsblock.policy.sources import Lists
 from dnsblock.policy.store import Store
@@ -29,8 +31,10 @@ def accept(lists: Lists) -> None:
     new = lists.new
     if not new:
         return
-    with lists.store.history() as history:
-        versions = history.accept([listed.new for listed in new if listed.new is not None])
+    news = [listed.new for listed in new if listed.new is not None]
+    versions = lists.store.record(lambda history: history.accept(news))
+    for version, one in zip(versions, news, strict=True):
+        lists.store.enforce(Current(version, one.known_by, one.validators))
     lists.accepted(versions)
     for version, listed in zip(versions, new, strict=True):
         text = f"accepted version {version.number} of list {version.zone}: {listed.report.summary}"
@@ -59,8 +63,7 @@ def refuse(lists: Lists, zone: str, not_taken: NotTaken) -> None:
             at=not_taken.at,
         )
         try:
-            with lists.store.history() as history:
-                history.refuse(refusal)
+            lists.store.record(partial(History.refuse, refusal=refusal))
         except (HistoryUnwritable, Refused) as err:
             event(logging.ERROR, f"the refusal could not be written down: {err}")
     try:
@@ -80,9 +83,10 @@ def keep_texts(lists: Lists, generations: int) -> None:
             if listed.text is not None and listed.version is not None:
                 _keep(lists, listed.version, listed.text.files)
                 lists.listed[zone] = replace(listed, text=None)
-            with lists.store.history() as history:
-                # Older ones may have a file, too: that of a newer one, which names the same.
-                versions = history.versions(zone, max(VERSIONS, generations))
+            # Older ones may have a file, too: that of a newer one, which names the same.
+            versions = lists.store.record(
+                partial(History.versions, zone=zone, limit=max(VERSIONS, generations))
+            )
             kept = {version.compiled.source_sha256 for version in versions if version.has_file}
             lists.store.drop_texts(zone, kept)
     except (Refused, OSError) as err:
@@ -130,8 +134,7 @@ def served(lists: Lists, published: Published, options: HistoryOptions, before: 
     `before`: the lists that were enforced until now.
     """
     try:
-        with lists.store.history() as history:
-            history.keep_snapshot(published, keep=options.snapshots)
+        lists.store.record(lambda history: history.keep_snapshot(published, keep=options.snapshots))
         lists.store.prune(list(lists.listed), options.generations)
     except (HistoryUnwritable, Refused, OSError) as err:
         event(logging.ERROR, f"what is served could not be written down: {err}")

@@ -19,6 +19,7 @@ from dnsblock.policy.compile import compile_addresses, list_rule
 from dnsblock.policy.compiling import Options
 from dnsblock.policy.guards import NOT_FETCHED, UNREADABLE
 from dnsblock.policy.history_facts import Version
+from dnsblock.policy.history_file import HistoryCorrupt
 from dnsblock.policy.reading import Listed, NotTaken, Reader
 from dnsblock.policy.store import Store
 from dnsblock.policy.texts import SKIPPED_TOLD, Watch, text_of
@@ -163,7 +164,7 @@ class Lists:
 
     # ------- One list -------
 
-    def _read(self, reader: Reader, fresh: "Lists") -> None:
+    def _read(self, reader: Reader, fresh: "Lists", *, is_second: bool = False) -> None:
         zone, config = reader.zone, reader.config
         held = self.listed.get(zone.name)
         goes_on = zone.source.missing == "start" or zone.name in self.missing
@@ -178,6 +179,9 @@ class Lists:
             if held is not None and isinstance(read, NotTaken):
                 held = reader.protecting(held)
         except Exception as err:  # whatever it is: orders, other lists and a start do not wait for one list
+            if isinstance(err, HistoryCorrupt) and not is_second:
+                self._read(reader, fresh, is_second=True)  # the store has begun a new history
+                return
             read = reader.failed(err)
         if isinstance(read, Listed):
             self._take(zone, config, read, fresh)

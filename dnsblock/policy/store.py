@@ -9,17 +9,21 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 from dnsblock import document
 from dnsblock._engine import Names, NamesUnusable
 from dnsblock.durable import sync_folder
-from dnsblock.errors import Problem, Refused
+from dnsblock.errors import HistoryUnwritable, Problem, Refused
 from dnsblock.log import event
 from dnsblock.policy.history import History
-from dnsblock.policy.history_facts import Version
+from dnsblock.policy.history_facts import Current, Version
+from dnsblock.policy.history_file import FILE, HistoryCorrupt, damaged, files_aside, set_aside
+
+T = TypeVar("T")
 
 
 class Store:
@@ -39,14 +43,101 @@ class Store:
             except OSError as err:
                 reason = f"{err.strerror}: run as the user that owns the folder `state`, or give it the right"
                 raise Refused([Problem(str(err.filename or folder), None, "", reason)]) from err
-        self._history = History.open(folder, read_only=read_only)
         self._lock = threading.Lock()
+        self._begun = 0  # how many histories were begun again
+        self._enforced: dict[str, Current] = {}
+        self.corrupt: HistoryCorrupt | None = None  # why one that is only read is taken as empty
+        try:
+            self._ensure_whole()
+            self._history = History.open(folder, read_only=read_only)
+        except HistoryCorrupt as err:
+            if read_only:
+                self.corrupt = err
+                self._history = History.empty(folder)
+            else:
+                self._history = self._begin_again(err)
+
+    def _ensure_whole(self) -> None:
+        """Raises `HistoryCorrupt` for an empty file beside compiled lists: there was more in it."""
+        path = self.folder / FILE
+        with suppress(OSError):
+            if path.stat().st_size == 0 and any(self.compiled.glob("*.names")):
+                raise damaged(path, "an empty file")
+
+    # ------- The history -------
 
     @contextmanager
     def history(self) -> Iterator[History]:
-        """The history, for one thread at a time."""
+        """The history, for one thread at a time.
+
+        One that turns out to be corrupt is set aside, and a new one begins with the versions that are
+        enforced. The error, `HistoryCorrupt`, is raised all the same: what was asked may be asked again.
+        """
         with self._lock:
-            yield self._history
+            try:
+                yield self._history
+            except HistoryCorrupt as err:
+                self._renew(err)
+                raise
+            except (Refused, HistoryUnwritable, OSError):
+                raise
+            except Exception as err:
+                # A page that rotted may come out as anything.
+                try:
+                    self._history.verify(err)
+                except HistoryCorrupt as corrupt:
+                    self._renew(corrupt)
+                    raise
+                raise
+
+    @contextmanager
+    def looking_back(self) -> Iterator[History]:
+        """A history to be read beside the daemon's own work. Raises `Refused`."""
+        begun = self._begun
+        try:
+            with History.open(self.folder, read_only=True, is_begun=True) as history:
+                yield history
+        except HistoryCorrupt as err:
+            with self._lock:
+                if begun == self._begun:  # else somebody else has met the same
+                    self._renew(err)
+            raise
+
+    def record(self, work: Callable[[History], T]) -> T:
+        """Does something with the history; where that is corrupt, once more, with a new one."""
+        try:
+            with self.history() as history:
+                return work(history)
+        except HistoryCorrupt:
+            with self.history() as history:
+                return work(history)
+
+    def enforce(self, current: Current) -> None:
+        """Notes the version of a list that is enforced: with these a new history begins."""
+        self._enforced[current.version.zone] = current
+
+    @property
+    def histories_aside(self) -> list[Path]:
+        """Histories that were set aside, since they are corrupt, and that nobody has taken away yet."""
+        return files_aside(self.folder)
+
+    def _renew(self, err: HistoryCorrupt) -> None:
+        if self.read_only:
+            return
+        self._history.close()
+        self._history = self._begin_again(err)
+        self._history.begin_with(self._enforced.values())
+
+    def _begin_again(self, err: HistoryCorrupt) -> History:
+        try:
+            kept = set_aside(self.folder)
+        except OSError as failed:
+            raise err from failed
+        self._begun += 1
+        text = f"the history of lists cannot be used, and is set aside as {kept}: {err.problems[0].value}"
+        consequence = "what lists were before is not known any more, and guards have nothing to compare with"
+        event(logging.ERROR, f"{text}; a new one begins: {consequence}")
+        return History.open(self.folder)
 
     def close(self) -> None:
         with self._lock:
@@ -70,8 +161,7 @@ class Store:
 
     def sweep(self) -> None:
         """Removes compiled files that no version keeps: half-made ones, and those of refused texts."""
-        with self.history() as history:
-            wanted = {f"{sha256}.names" for sha256 in history.files()}
+        wanted = {f"{sha256}.names" for sha256 in self.record(History.files)}
         for path in self.compiled.iterdir():
             if path.name not in wanted:
                 path.unlink(missing_ok=True)
@@ -85,8 +175,9 @@ class Store:
 
     def prune(self, zones: Sequence[str], generations: int) -> None:
         """Removes compiled files beyond the newest generations of these zones."""
-        with self.history() as history:
-            gone = [sha256 for zone in zones for sha256 in history.prune(zone, generations)]
+        gone = self.record(
+            lambda history: [one for zone in zones for one in history.prune(zone, generations)]
+        )
         for sha256 in gone:
             (self.compiled / f"{sha256}.names").unlink(missing_ok=True)
 

@@ -166,7 +166,10 @@ def _known_by(
 
 def octets_of(known_by: str) -> int | None:
     """How large the files are that are known by this; None where nothing is known."""
-    return sum(size for _, _, _, size, *_ in json.loads(known_by)) if known_by else None
+    try:
+        return sum(size for _, _, _, size, *_ in json.loads(known_by)) if known_by else None
+    except (ValueError, TypeError):  # the history it comes from may be on a failing disk
+        return None
 
 
 def sha256_of(files: Sequence[tuple[str, str]]) -> str:

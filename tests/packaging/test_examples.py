@@ -168,6 +168,10 @@ FIRES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
         {'dnsblock_source_rejected_lines{zone="national", reason="public_suffix"}': "1x30"},
         {'dnsblock_source_rejected_lines{zone="national", reason="not_a_name"}': "9x30"},
     ),
+    "DnsblockListHistoryCorrupt": (
+        {"dnsblock_list_history_corrupt_files": "1x30"},
+        {"dnsblock_list_history_corrupt_files": "1x18 0x12"},
+    ),
     "DnsblockListOld": (
         {
             'dnsblock_source_fetched_timestamp_seconds{zone="national"}': "-90000x30",

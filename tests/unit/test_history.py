@@ -725,7 +725,7 @@ def test_a_file_that_is_no_database_is_refused_with_what_to_do(tmp_path: Path):
         with pytest.raises(Refused) as refused:
             History.open(tmp_path, read_only=read_only)
         assert str(tmp_path / "lists.sqlite") in reasons(refused)
-        assert "restore it from a backup, or move it away" in reasons(refused)
+        assert "restore the file from a backup" in reasons(refused)
 
 
 def test_a_damaged_database_is_refused_when_it_is_met(folder: Path):
@@ -737,7 +737,7 @@ def test_a_damaged_database_is_refused_when_it_is_met(folder: Path):
     with pytest.raises(Refused) as refused, History.open(folder) as history:
         history.current(ZONE)
     assert f"{file}: " in reasons(refused)
-    assert "damaged" in reasons(refused)
+    assert "corrupt" in reasons(refused)
 
 
 def test_a_difference_that_rotted_on_the_disk_is_refused(folder: Path):
@@ -747,7 +747,7 @@ def test_a_difference_that_rotted_on_the_disk_is_refused(folder: Path):
     database.close()
     with History.open(folder) as history, pytest.raises(Refused) as refused:
         list(history.difference(ZONE, 1, 3))
-    assert "'difference of version 2': damaged" in reasons(refused)
+    assert "'difference of version 2': corrupt" in reasons(refused)
 
 
 @pytest.mark.parametrize("schema", [SCHEMA_VERSION - 1, SCHEMA_VERSION + 1])
@@ -759,7 +759,7 @@ def test_a_schema_of_another_dnsblock_is_refused(folder: Path, schema: int, read
     database.close()
     with pytest.raises(Refused) as refused:
         History.open(folder, read_only=read_only)
-    assert f"'schema {schema}': this dnsblock knows only schema {SCHEMA_VERSION}" in reasons(refused)
+    assert f"'schema {schema}': not schema {SCHEMA_VERSION} of the history" in reasons(refused)
 
 
 def test_a_database_of_something_else_is_refused(tmp_path: Path):
