@@ -4,6 +4,15 @@
 enforced.
 """
 
-from dnsblock._engine import __version__
+from typing import Any
 
 __all__ = ["__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    """The version is the engine's, which is loaded only when somebody wants to know: see `start.py`."""
+    if name == "__version__":
+        from dnsblock._engine import __version__
+
+        return __version__
+    raise AttributeError(name)

@@ -4,7 +4,6 @@ Results go to standard output, everything else to standard error. With --json, r
 """
 
 import json
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,8 +45,6 @@ def serve(config_path: Path, as_json: bool) -> None:
     SIGHUP publishes what has changed. SIGTERM and SIGINT answer what was asked, then stop; a second one stops
     at once. Says where it listens once queries are answered; with --json in one line of JSON.
     """
-    # One that comes too early waits until it can be served, instead of ending the process.
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
     import asyncio
 
     from dnsblock import log

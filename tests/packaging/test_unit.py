@@ -11,6 +11,7 @@ from running import MINIMAL, PROGRAM, ROOT, running
 
 UNIT = ROOT / "config" / "dnsblock.service"
 INSTALLED = "/opt/dnsblock/bin/dnsblock"
+BLOCKING = "/usr/bin/env --block-signal=HUP"
 HARDENING = {
     "AmbientCapabilities": "CAP_NET_BIND_SERVICE",
     "CapabilityBoundingSet": "CAP_NET_BIND_SERVICE",
@@ -91,13 +92,15 @@ def test_the_unit_runs_what_the_makefile_installs():
     prefix = re.search(r"^PREFIX \?= (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1]
     assert f"{prefix}/bin/dnsblock" == INSTALLED
     assert directives()["ExecStartPre"] == [f"{INSTALLED} check"]
-    assert directives()["ExecStart"] == [f"{INSTALLED} serve"]
+    assert directives()["ExecStart"] == [f"{BLOCKING} {INSTALLED} serve"]
     assert directives()["ExecReload"] == [f"{INSTALLED} reload"]
 
 
 @pytest.mark.parametrize("key", ["ExecStartPre", "ExecStart", "ExecReload"])
 def test_the_commands_of_the_unit_exist(key: str):
-    command = [str(PROGRAM), *directives()[key][0].split()[1:], "--help"]
+    written = directives()[key][0]
+    assert INSTALLED in written
+    command = [*written.replace(INSTALLED, str(PROGRAM)).split(), "--help"]
     said = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert (said.returncode, said.stderr) == (0, "")
 

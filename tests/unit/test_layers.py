@@ -10,8 +10,9 @@ PACKAGE = Path(__file__).parents[2] / "dnsblock"
 
 # A module imports from its own line and from the lines below it, never from one above.
 LAYERS = [
+    {"start"},
     {"cli"},
-    {"daemon"},
+    {"daemon", "listeners"},
     {"http"},
     {"policy", "log", "notify", "process"},
     {"orders"},
@@ -28,7 +29,7 @@ DOORS = {
     "click": {"dnsblock.cli"},
     "prometheus_client": {"dnsblock.http.metrics"},
     # And the package itself, for its version. `names` uses nothing but the name parser.
-    "dnsblock._engine": {"dnsblock.policy", "dnsblock.daemon", "dnsblock.names"},
+    "dnsblock._engine": {"dnsblock.policy", "dnsblock.daemon", "dnsblock.listeners", "dnsblock.names"},
     "publicsuffixlist": {"dnsblock.orders.guards"},
 }
 
@@ -118,3 +119,14 @@ def test_a_command_that_asks_the_daemon_imports_nothing_that_takes_long():
     script = f"import sys, dnsblock.cli; print(sorted({slow} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_sighup_is_blocked_before_anything_of_ours_is_imported():
+    """Until then it ends the process, and imports take most of a startup."""
+    script = (
+        "import sys; sys.argv[1:] = ['serve']; import dnsblock.start, signal; "
+        "print(sorted(name for name in sys.modules if name.startswith('dnsblock'))); "
+        "print(signal.SIGHUP in signal.pthread_sigmask(signal.SIG_BLOCK, []))"
+    )
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert said.splitlines() == ["['dnsblock', 'dnsblock.start']", "True"]

@@ -1,0 +1,83 @@
+"""SIGHUP from the first moment of startup on: it waits until the daemon can reload, and ends nothing."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from .harness import Subject, is_sinkholed
+from .orders import block
+from .tools import wait_for
+
+STARTS = 5
+SIGHUP_BIT = 1 << (signal.SIGHUP - 1)
+
+
+def is_protected(subject: Subject) -> bool:
+    """Whether the process blocks SIGHUP (proc(5): SigBlk)."""
+    status = Path(f"/proc/{subject.process.pid}/status").read_text()
+    blocked = next(line for line in status.splitlines() if line.startswith("SigBlk"))
+    return bool(int(blocked.split()[1], 16) & SIGHUP_BIT)
+
+
+@contextmanager
+def hangups(subject: Subject, begins: threading.Event) -> Iterator[None]:
+    """SIGHUP after SIGHUP, from that event on until the end of the block."""
+    ended = threading.Event()
+
+    def send() -> None:
+        begins.wait()
+        while not ended.wait(0.001):
+            if subject.process is not None:
+                subject.hup()
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        yield
+    finally:
+        begins.set()
+        ended.set()
+        thread.join()
+
+
+def assert_reloads(subject: Subject) -> None:
+    """It has outlived what came early, has honoured it, and takes what comes now."""
+    wait_for(lambda: '"reason": "SIGHUP"' in subject.stderr(), "the early SIGHUP was honoured")
+    subject.put_order(block("B-9", ["late.example"]))
+    subject.hup()
+    wait_for(lambda: is_sinkholed(subject.query("late.example")), "it reloads")
+
+
+@pytest.mark.parametrize("number", range(STARTS))
+def test_sighup_ends_nothing_from_the_first_moment_if_the_parent_blocks_it(subject: Subject, number: int):
+    """As the unit does (`env --block-signal=HUP`): a signal mask is inherited over execve(2)."""
+    begun = threading.Event()
+    begun.set()
+    with hangups(subject, begun):
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
+        try:
+            subject.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    assert_reloads(subject)
+
+
+@pytest.mark.parametrize("number", range(STARTS))
+def test_sighup_ends_nothing_once_our_first_line_has_run(subject: Subject, number: int):
+    """Without help of a parent: from there on it is blocked without a gap, before anything is imported."""
+    begins = threading.Event()
+
+    def begin() -> bool:
+        if not is_protected(subject):
+            return False
+        begins.set()
+        return True
+
+    subject.configure()
+    with hangups(subject, begins):
+        subject.launch(meanwhile=begin)
+    assert_reloads(subject)
