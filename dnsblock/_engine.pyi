@@ -18,6 +18,7 @@ __all__ = [
     "Engine",
     "ListDifference",
     "ListRefused",
+    "Listening",
     "Names",
     "NamesUnusable",
     "NotAName",
@@ -348,8 +349,10 @@ class Probe:
 
 @final
 class Settings:
-    """How the engine listens and forwards. Times in milliseconds, sizes in octets, bounds for all threads
-    together but `max_outstanding`, which is per thread; `max_connections` is per listener.
+    """How the engine takes queries and forwards them; a publish may change it.
+
+    Times in milliseconds, sizes in octets, bounds for all threads together but `max_outstanding`, which is
+    per thread; `max_connections` is per listener.
 
     Upstreams are address, port, weight and order. `choice` is `first`, `least_outstanding`, `weighted` or
     `hashed`; `tells` is `none` or `proxy` with None, or `subnet` with the bits of IPv4 and IPv6 addresses
@@ -359,8 +362,6 @@ class Settings:
     def __new__(
         cls,
         *,
-        listen: Sequence[tuple[IPv4Address | IPv6Address, int]],
-        workers: int,
         max_payload: int,
         upstreams: Sequence[tuple[IPv4Address | IPv6Address, int, int, int]],
         choice: str,
@@ -452,11 +453,26 @@ class Trial:
         """What was counted so far, with at most so many names."""
 
 @final
+class Listening:
+    """Addresses that are listened on, while nothing is answered there yet."""
+
+@final
 class Engine:
     """Sockets and packet threads; serves one snapshot at a time. Modelled on `asyncio.Server`."""
 
-    def __new__(cls, settings: Settings) -> Engine:
-        """Binds. Raises `OSError`, whose `filename` is the address that cannot be had."""
+    def __new__(
+        cls,
+        listen: Sequence[tuple[IPv4Address | IPv6Address, int]],
+        workers: int,
+        settings: Settings,
+        inherited: Sequence[int],
+    ) -> Engine:
+        """Binds. Raises `OSError`, whose `filename` is the address that cannot be had.
+
+        `inherited` are descriptors that the previous process has left open. Sockets among them that listen on
+        one of these addresses are used instead of new ones, with the queries that have queued up in them.
+        They are duplicated; the caller closes its own.
+        """
 
     def start(self, snapshot: Snapshot, rules: Rules) -> None:
         """Starts to answer. Raises `RuntimeError` when called twice."""
@@ -464,8 +480,24 @@ class Engine:
     def check(self, snapshot: Snapshot) -> None:
         """Raises `ValueError` for a snapshot that `publish` would refuse; changes nothing."""
 
-    def publish(self, snapshot: Snapshot, rules: Rules) -> None:
-        """Every query that comes after this returns is judged by these; on an error nothing changes."""
+    def listen(self, listen: Sequence[tuple[IPv4Address | IPv6Address, int]]) -> Listening:
+        """Binds what is new among these addresses; `publish` then serves them, and closes others.
+
+        Raises `OSError`, whose `filename` is the address that cannot be had.
+        """
+
+    def publish(
+        self,
+        snapshot: Snapshot,
+        rules: Rules,
+        settings: Settings | None = None,
+        listening: Listening | None = None,
+    ) -> None:
+        """Every query that comes after this returns is judged by these; on an error nothing changes.
+
+        Upstreams that are in the settings still keep what is known of them, and addresses their sockets.
+        Without settings or addresses, those of before stay.
+        """
 
     def begin_trial(self, zone: PolicyZone) -> Trial:
         """Counts from now on what this zone would block behind all others, whatever is published meanwhile.
@@ -481,6 +513,9 @@ class Engine:
 
     def addresses(self) -> list[tuple[str, int]]:
         """Where it listens; ports that were 0 have become real ones."""
+
+    def sockets(self) -> list[tuple[tuple[str, int], list[int]]]:
+        """The descriptors of the sockets of each of these addresses; they stay the engine's."""
 
     def running(self) -> int:
         """Packet threads that are alive."""

@@ -9,7 +9,6 @@ import contextlib
 import logging
 import os
 import signal
-import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
@@ -27,13 +26,14 @@ from dnsblock.errors import (
     Problem,
     Refused,
     as_refused,
-    binding_advice,
 )
 from dnsblock.http.api import control_app
 from dnsblock.http.connections import connections_of
 from dnsblock.http.metrics import Metrics, metrics_app
-from dnsblock.http.server import bind_control, bind_metrics, serve
-from dnsblock.log import event
+from dnsblock.http.server import bind_control, serve
+from dnsblock.listeners import Bound, MetricsServer, bind, bind_engine
+from dnsblock.listeners import Metrics as MetricsSocket
+from dnsblock.log import event, set_up
 from dnsblock.notify import notify, reloading
 from dnsblock.orders.intake import RefusedDocument
 from dnsblock.orders.ledger import Ledger
@@ -80,10 +80,11 @@ class Served:
     changed: bool
     restart_needed: tuple[str, ...]  # options whose new values take a restart
     notes: tuple[str, ...]  # what is worth a look, although nothing is wrong
+    problems: tuple[Problem, ...] = ()  # options whose new values cannot be used, and which keep the old ones
 
     def facts(self) -> dict[str, Any]:
         """The same as JSON, for the control API."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "problems"}
 
     def then(self, next_one: "Served") -> "Served":
         """Both publishes of one call."""
@@ -110,6 +111,7 @@ class _ReadLists:
 class _Done:
     """What a publish has done."""
 
+    bound: Bound
     policy: Policy
     lists: Lists
     notes: tuple[str, ...]
@@ -149,17 +151,13 @@ class Daemon:
             self.lists, self._rules = draft.lists, draft.rules
             self.inbox = _inbox_at_start(draft, has_ledger=bool(self._ledger.records))
             self.policy = self._compile(draft, self.started_at)
-            self.engine = _bind(config)
+            self.engine = bind_engine(config)
             self.trials = Trials(self.engine)
             # All that can be refused comes before the record: a start that fails has accepted nothing.
             self.control = self._sockets.enter_context(bind_control(config.control))
-            self.metrics_socket: socket.socket | None = None
-            self.metrics_endpoint: str | None = None  # where Prometheus asks; port 0 has become a real one
-            if config.metrics is not None:
-                self.metrics_socket = self._sockets.enter_context(bind_metrics(config.metrics))
-                self.metrics_endpoint = str(
-                    Endpoint(config.metrics.host, self.metrics_socket.getsockname()[1])
-                )
+            metrics = MetricsSocket.bind(config.metrics)
+            self._sockets.callback(metrics.close)
+            self.metrics_server = MetricsServer(metrics_app(self.metrics), metrics, self.http["metrics"])
             self._record_start(draft)
         except BaseException as err:
             self._sockets.close()
@@ -364,7 +362,7 @@ class Daemon:
 
     def _refuse_rest(self, served: Served, inbox: Iterable[RefusedDocument], only: str | None) -> None:
         """Names what is refused, when all that is good is served. Raises `PartlyRefused`."""
-        problems = [*_problems_of(inbox).problems]
+        problems = [*served.problems, *_problems_of(inbox).problems]
         for zone, not_taken in self.lists.not_taken.items():
             if only in (None, zone) and not not_taken.is_to_come:
                 problems += not_taken.problems
@@ -481,7 +479,8 @@ class Daemon:
                 raise
             lists_before = self.lists
             is_new = done.lists.versions != lists_before.versions
-            self.config, self.lists, self._rules = draft.config, done.lists, draft.rules
+            await self._take_over(done.bound)
+            self.lists, self._rules = done.lists, draft.rules
             self.inbox = self.inbox if draft.refused is None else draft.refused
             self.metrics.follow(self.lists.listed, self.feeds)
             for connections in self.http.values():
@@ -497,14 +496,32 @@ class Daemon:
                 await asyncio.to_thread(self._settle, reason, lists_before)
             if done.failure is not None:
                 raise done.failure
-            return Served(snapshot.serial, snapshot.digest, self.entries, changed, restart_needed, done.notes)
+            facts = (snapshot.serial, snapshot.digest, self.entries, changed, restart_needed)
+            return Served(*facts, done.notes, done.bound.problems)
+
+    async def _take_over(self, bound: Bound) -> None:
+        """Goes over to what the new configuration says beside the policy."""
+        before, self.config = self.config, bound.config
+        if bound.metrics is not None:
+            await self.metrics_server.move(bound.metrics)
+        if (before.log, before.time_zone) != (self.config.log, self.config.time_zone):
+            set_up(self.config.log, self.config.time_zone)
 
     def _commit(self, draft: Draft) -> "_Done":
         """Compiles for the time that it is now, records, then enforces: what was never recorded never is.
 
         The ledger comes first: if it cannot be written, no version of a list is recorded and not enforced.
-        Lists that cannot be put on record stay what they were, and keep no order from its time.
+        Lists that cannot be put on record stay what they were, and keep no order from its time; nor does an
+        address that cannot be listened on.
         """
+        bound = bind(draft.config, self.config, self.engine)
+        try:
+            return self._commit_bound(replace(draft, config=bound.config), bound)
+        except BaseException:
+            bound.close()
+            raise
+
+    def _commit_bound(self, draft: Draft, bound: Bound) -> "_Done":
         if not draft.has_read_lists:
             # Those of now: others may have been published meanwhile.
             lists = self.lists.read(draft.config, datetime.now(UTC), only=NONE)
@@ -520,8 +537,8 @@ class Daemon:
             draft = replace(draft, lists=self.lists)
             policy = self._compile(draft, datetime.now(UTC))
         notes = self._record(draft, policy)
-        self.engine.publish(policy.snapshot, draft.rules)
-        return _Done(policy, draft.lists, notes, failure)
+        self.engine.publish(policy.snapshot, draft.rules, engine_settings(draft.config), bound.listening)
+        return _Done(bound, policy, draft.lists, notes, failure)
 
     def _settle(self, reason: str, before: Lists | None) -> None:
         """After a snapshot is served: on record, and of the lists of before only as much as shall be kept."""
@@ -607,8 +624,12 @@ class Daemon:
     @property
     def upstreams_down(self) -> list[str]:
         """Upstreams that are not asked, since they do not answer as they should."""
-        states = zip(self.config.upstream.servers, self.counters().upstreams, strict=True)
-        return [str(server) for server, counts in states if not counts.is_up]
+        return [str(Endpoint.of(counts.address)) for counts in self.counters().upstreams if not counts.is_up]
+
+    @property
+    def metrics_endpoint(self) -> str | None:
+        """Where Prometheus asks."""
+        return self.metrics_server.endpoint
 
     @property
     def entries(self) -> int:
@@ -628,16 +649,13 @@ class Daemon:
     @property
     def listening(self) -> list[str]:
         """Where queries are taken; ports that were 0 have become real ones."""
-        return [str(Endpoint.parse(f"[{host}]:{port}" if ":" in host else f"{host}:{port}"))
-                for host, port in self.engine.addresses()]  # fmt: skip
+        return [str(Endpoint.of(address)) for address in self.engine.addresses()]
 
 
 # ------- Options that need a restart -------
 
-# Sockets, threads and files that are open; everything else is policy, and is taken over by a reload.
-FIXED = (
-    *("listen", "workers", "upstream", "udp", "tcp", "state", "control", "metrics", "stop_timeout_ms", "log"),
-)
+# Threads, open files, and the socket through which a reload comes. A reload applies everything else.
+FIXED = ("workers", "state", "control")
 
 
 def _restart_needed(running: Config, wanted: Config) -> tuple[str, ...]:
@@ -668,14 +686,6 @@ def _inbox_at_start(draft: Draft, *, has_ledger: bool) -> tuple[RefusedDocument,
 # ------- Engine -------
 
 
-def _bind(config: Config) -> Engine:
-    try:
-        return Engine(engine_settings(config))
-    except OSError as err:
-        problem = Problem(str(err.filename or "listen"), None, "", binding_advice(err, "listen"))
-        raise Refused([problem]) from err
-
-
 def _start(engine: Engine, snapshot: Snapshot, rules: Rules) -> None:
     try:
         engine.start(snapshot, rules)
@@ -688,10 +698,7 @@ async def _servers(daemon: Daemon) -> AsyncIterator[None]:
     """Runs control API and metrics."""
     async with contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(serve(control_app(daemon), daemon.control, daemon.http["control"]))
-        if daemon.metrics_socket is not None:
-            await stack.enter_async_context(
-                serve(metrics_app(daemon.metrics), daemon.metrics_socket, daemon.http["metrics"])
-            )
+        await stack.enter_async_context(daemon.metrics_server)
         yield
 
 

@@ -1,7 +1,7 @@
 """Values of the configuration: text becomes an address, a network, a path or a name, or is refused."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
@@ -46,6 +46,11 @@ class Endpoint:
         if port > 65535:
             raise ValueError("the port must be at most 65535")
         return cls(host, port)
+
+    @classmethod
+    def of(cls, name: Sequence[Any]) -> Self:
+        """The address of a socket, as the system tells it: host, port, and what else there may be."""
+        return cls(ip_address(name[0]), name[1])
 
 
 _ENDPOINT = re.compile(

@@ -102,8 +102,7 @@ def _make_way(path: Path) -> None:
             raise Refused([Problem(str(path), None, "", reason)])
 
 
-@contextlib.contextmanager
-def bind_metrics(endpoint: Endpoint) -> Iterator[socket.socket]:
+def bind_metrics(endpoint: Endpoint) -> socket.socket:
     """Listens for Prometheus. Raises `Refused`."""
     family = socket.AF_INET6 if endpoint.host.version == 6 else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
@@ -115,5 +114,4 @@ def bind_metrics(endpoint: Endpoint) -> Iterator[socket.socket]:
         sock.close()
         reason = f"{binding_advice(err, 'metrics')} (`null` for none)"
         raise Refused([Problem(str(endpoint), None, "", reason)]) from err
-    with sock:
-        yield sock
+    return sock

@@ -12,6 +12,7 @@ from dnsblock.errors import Problem, Refused
 
 # The secret of a machine that shares none: a client that comes back after a restart gets a new cookie.
 _OWN_SECRET = os.urandom(16)
+MAX_UPSTREAMS = 64  # old and new ones together while a reload changes them
 MAX_SECRETS = 8
 MAX_SECRETS_BYTES = 4096
 EXTENDED_ERRORS = "0,3-4,13,15-19,22"  # the INFO-CODEs that the engine says (RFC 8914 section 4)
@@ -46,7 +47,7 @@ def engine_rules(config: Config) -> Rules:
     )
 
 
-# ------- What takes a restart
+# ------- How queries are taken and forwarded
 
 
 def worker_count(config: Config) -> int:
@@ -55,11 +56,9 @@ def worker_count(config: Config) -> int:
 
 
 def engine_settings(config: Config) -> Settings:
-    """Sockets, threads and upstreams: what a restart alone can change."""
+    """Upstreams, and what TCP clients may have."""
     upstream = config.upstream
     return Settings(
-        listen=[(endpoint.host, endpoint.port) for endpoint in config.listen],
-        workers=worker_count(config),
         max_payload=config.udp.max_payload,
         upstreams=[
             (server.address.host, server.address.port, server.weight, server.order)

@@ -175,6 +175,25 @@ impl Counters {
 }
 
 impl UpstreamCounters {
+    /// For another upstream in this place; only while no thread counts here.
+    pub fn reset(&self) {
+        let UpstreamCounters {
+            udp_queries,
+            tcp_queries,
+            timeouts,
+            network_errors,
+            mismatches,
+            taken_over,
+            unwilling,
+            latency_buckets,
+            latency_nanoseconds,
+        } = self;
+        let counters =
+            [udp_queries, tcp_queries, timeouts, network_errors, mismatches, taken_over, unwilling];
+        let counters = counters.into_iter().chain(latency_buckets).chain([latency_nanoseconds]);
+        counters.for_each(|counter| counter.set(0));
+    }
+
     pub fn answered_after(&self, latency: Duration) {
         let seconds = latency.as_secs_f64();
         let bucket = LATENCY_BOUNDS.iter().position(|bound| seconds <= *bound);

@@ -9,7 +9,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, Weak, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -20,18 +20,20 @@ use crate::answer::Rules;
 use crate::cache::Cache;
 use crate::counters::{Counters, MAX_ZONE_SLOTS, MAX_ZONES};
 use crate::limits::{Crowd, Limiter};
+use crate::listeners::{self, Bound, Inherited, Listening, NotBound};
 use crate::policy::{PolicyZone, Snapshot, seed};
 use crate::shared::{Events, Serving, Settings, Shared, lock};
+use crate::tcp;
 use crate::trial::Trial;
-use crate::upstream::{Claims, Health, sockets, watch};
-use crate::worker::{self, Sockets};
-use crate::{tcp, udp};
-
-/// Ports tried when any free port will do for UDP but is taken for TCP.
-const PORTS_TRIED: usize = 32;
+use crate::upstream::health::bit;
+use crate::upstream::{self, Claims, Health, MAX_UPSTREAMS, reload, sockets, watch};
+use crate::worker::{self, Thread};
 
 /// Of the descriptors for clients and upstreams, the part for TCP clients.
 const CLIENTS_SHARE: usize = 2;
+/// How long the packet threads may take to take over what was published.
+const TAKE_OVER: Duration = Duration::from_secs(2);
+const TAKE_OVER_POLL: Duration = Duration::from_millis(1);
 
 /// Why the engine does not do what it was told.
 #[derive(Debug)]
@@ -42,71 +44,76 @@ pub enum EngineError {
     TooManyZones,
     /// More zone names since the start than can be counted apart.
     TooManyZoneNames,
+    /// More upstreams than there are places, with those that are being left.
+    TooManyUpstreams,
     /// `start` twice, `publish` before `start` or after `stop`, a trial while there is one.
     NotNow,
 }
 
 pub struct Engine {
     shared: Arc<Shared>,
-    addresses: Vec<SocketAddr>,
     counters: Vec<Arc<Counters>>,
     wakers: Vec<Arc<OwnedFd>>,
     watch_waker: Arc<OwnedFd>,
     control: Mutex<Control>,
 }
 
+/// What a publish changes beside snapshot and rules, if anything.
+#[derive(Default)]
+pub struct Change {
+    pub settings: Option<Settings>,
+    /// What `listen` has returned.
+    pub listening: Option<Arc<Listening>>,
+}
+
+impl From<NotBound> for EngineError {
+    fn from(NotBound(address, error): NotBound) -> EngineError {
+        EngineError::Bind(address, error)
+    }
+}
+
 /// What changes over the engine's life; behind one lock.
+#[derive(Default)]
 struct Control {
-    sockets: Vec<Sockets>,
+    is_started: bool,
     threads: Vec<JoinHandle<()>>,
     /// Names of zones by counter slot.
     slots: HashMap<String, u16>,
     /// Snapshots that packet threads may still be reading.
     retired: Vec<Arc<Serving>>,
+    /// Upstreams that are asked, and those that some thread may still ask.
+    asked: Vec<Arc<upstream::Settings>>,
+    /// Addresses that were listened on, and may still be answered from.
+    closing: Vec<Weak<Bound>>,
 }
 
 impl Engine {
-    /// Binds all sockets; nothing is answered before `start`.
-    pub fn bind(mut settings: Settings) -> Result<Engine, EngineError> {
+    /// Binds all sockets, or takes them over where they were left by the process before;
+    /// nothing is answered before `start`.
+    pub fn bind(
+        listen: &[SocketAddr],
+        workers: usize,
+        mut settings: Settings,
+        inherited: Inherited,
+    ) -> Result<Engine, EngineError> {
         let events = Arc::new(Events::default());
-        leave_descriptors(&mut settings, &events);
-        let mut addresses = Vec::new();
-        let mut udp_sockets: Vec<Vec<_>> = (0..settings.workers).map(|_| Vec::new()).collect();
-        let mut tcp_sockets: Vec<Vec<_>> = (0..settings.workers).map(|_| Vec::new()).collect();
-        for &wanted in &settings.listen {
-            let failed = |error| EngineError::Bind(wanted, error);
-            let (address, udp, tcp) = bind_all(wanted, settings.workers).map_err(failed)?;
-            addresses.push(address);
-            udp_sockets.iter_mut().zip(udp).for_each(|(all, socket)| all.push(socket));
-            tcp_sockets.iter_mut().zip(tcp).for_each(|(all, socket)| all.push(socket));
-        }
-        let mut sockets = Vec::new();
-        for (udp, tcp) in udp_sockets.into_iter().zip(tcp_sockets) {
-            sockets.push(Sockets { thread: sockets.len(), udp, tcp, wake: waker()? });
-        }
-        settings.listen.clone_from(&addresses);
-        let upstream = &settings.upstream;
-        let probes = upstream.probe.as_ref().map(|probe| (probe.failures, probe.interval));
-        let health = Health::new(&upstream.addresses(), probes, Arc::clone(&events));
-        let counters =
-            (0..settings.workers).map(|_| Arc::new(Counters::new(settings.upstream.servers.len())));
-        let nothing = Serving {
-            snapshot: Arc::new(Snapshot::new(Vec::new(), 0)),
-            rules: Arc::default(),
-            slots: Vec::new(),
-            shadow_slots: Vec::new(),
-            generation: 0,
-            trial: None,
+        let listening = listeners::bind(listen, workers, &[], inherited).map_err(EngineError::from)?;
+        settings.tcp.connections = leave_descriptors(&settings.tcp, listening.len(), &events);
+        let Some(_) = reload::assign(&mut settings.upstream.servers, &[], 0) else {
+            return Err(EngineError::TooManyUpstreams);
         };
-        let connections = settings.listen.iter().map(|_| AtomicUsize::new(0)).collect();
-        let wakers: Vec<_> = sockets.iter().map(|sockets| Arc::clone(&sockets.wake)).collect();
+        // By place, which at first is their order.
+        let addresses: Vec<_> = settings.upstream.servers.iter().map(|server| server.address).collect();
+        let health = Health::new(&addresses, settings.upstream.probes(), Arc::clone(&events));
+        let nothing = Serving::nothing(settings, listening);
+        let upstream = Arc::clone(&nothing.upstream);
+        let wakers = (0..workers).map(|_| waker()).collect::<Result<Vec<_>, _>>()?;
         Ok(Engine {
-            counters: counters.collect(),
+            counters: (0..workers).map(|_| Arc::new(Counters::new(MAX_UPSTREAMS))).collect(),
             wakers: wakers.clone(),
             watch_waker: waker()?,
-            addresses,
             shared: Arc::new(Shared {
-                settings,
+                workers,
                 serving: ArcSwap::from_pointee(nothing),
                 events,
                 health: Arc::new(health),
@@ -114,33 +121,27 @@ impl Engine {
                 cache: Cache::default(),
                 claims: Arc::new(Claims::new(wakers)),
                 crowd: Arc::new(Crowd::new(seed())),
-                connections,
                 stop_at: OnceLock::new(),
                 running: AtomicUsize::new(0),
             }),
-            control: Mutex::new(Control {
-                sockets,
-                threads: Vec::new(),
-                slots: HashMap::new(),
-                retired: Vec::new(),
-            }),
+            control: Mutex::new(Control { asked: vec![upstream], ..Control::default() }),
         })
     }
 
     /// Starts the packet threads with their first snapshot.
     pub fn start(&self, snapshot: Arc<Snapshot>, rules: Arc<Rules>) -> Result<(), EngineError> {
         let mut control = lock(&self.control);
-        if control.sockets.is_empty() {
+        if std::mem::replace(&mut control.is_started, true) || self.shared.stop_deadline().is_some() {
             return Err(EngineError::NotNow);
         }
-        self.swap(&mut control, snapshot, rules)?;
-        let sockets = std::mem::take(&mut control.sockets);
+        self.swap(&mut control, snapshot, rules, Change::default())?;
         let (ready, begun) = mpsc::channel();
-        for (number, (sockets, counters)) in sockets.into_iter().zip(&self.counters).enumerate() {
+        for (number, (wake, counters)) in self.wakers.iter().zip(&self.counters).enumerate() {
             let (shared, counters, ready) = (Arc::clone(&self.shared), Arc::clone(counters), ready.clone());
+            let thread = Thread { number, wake: Arc::clone(wake) };
             let run = move || {
                 shared.running.fetch_add(1, Ordering::SeqCst);
-                if let Err(error) = worker::run(Arc::clone(&shared), counters, sockets, ready) {
+                if let Err(error) = worker::run(Arc::clone(&shared), counters, thread, ready) {
                     shared.events.push(format!("packet thread {number} ended: {error}"));
                 }
                 shared.running.fetch_sub(1, Ordering::SeqCst);
@@ -166,14 +167,31 @@ impl Engine {
         thread::Builder::new().name("upstreams".to_string()).spawn(run)
     }
 
-    /// Serves another snapshot, by these rules: every query that comes after this
-    /// returns is judged by them. On an error those that were served stay.
-    pub fn publish(&self, snapshot: Arc<Snapshot>, rules: Arc<Rules>) -> Result<(), EngineError> {
+    /// Listens on these addresses; nothing is answered on new ones, and none is closed,
+    /// before `publish`.
+    pub fn listen(&self, wanted: &[SocketAddr]) -> Result<Arc<Listening>, EngineError> {
+        let control = lock(&self.control);
+        let now = Arc::clone(&self.shared.serving.load().listening);
+        let known: Listening =
+            now.iter().cloned().chain(control.closing.iter().filter_map(Weak::upgrade)).collect();
+        let next = listeners::bind(wanted, self.shared.workers, &known, Inherited::default())?;
+        let is_same = now.len() == next.len() && now.iter().zip(&next).all(|(a, b)| Arc::ptr_eq(a, b));
+        Ok(if is_same { now } else { Arc::new(next) })
+    }
+
+    /// Serves another snapshot, by these rules and with this change: every query that comes
+    /// after this returns is judged by them. On an error those that were served stay.
+    pub fn publish(
+        &self,
+        snapshot: Arc<Snapshot>,
+        rules: Arc<Rules>,
+        change: Change,
+    ) -> Result<(), EngineError> {
         let mut control = lock(&self.control);
         if control.threads.is_empty() {
             return Err(EngineError::NotNow);
         }
-        self.swap(&mut control, snapshot, rules)
+        self.swap(&mut control, snapshot, rules, change)
     }
 
     /// Whether `publish` would take the snapshot; changes nothing.
@@ -186,15 +204,78 @@ impl Engine {
         control: &mut Control,
         snapshot: Arc<Snapshot>,
         rules: Arc<Rules>,
+        Change { settings, listening }: Change,
     ) -> Result<(), EngineError> {
         let Slots { known, enforced: slots, shadows: shadow_slots } = Slots::of(&control.slots, &snapshot)?;
+        let now = self.shared.serving.load_full();
+        let listening = listening.unwrap_or_else(|| Arc::clone(&now.listening));
+        let (upstream, tcp) = match settings {
+            Some(Settings { upstream, mut tcp }) => {
+                tcp.connections = leave_descriptors(&tcp, listening.len(), &self.shared.events);
+                (self.enter(control, &now.upstream, upstream)?, tcp)
+            }
+            None => (Arc::clone(&now.upstream), now.tcp),
+        };
+        let is_other = !Arc::ptr_eq(&upstream, &now.upstream) || !Arc::ptr_eq(&listening, &now.listening);
+        let gone =
+            now.listening.iter().filter(|bound| !listening.iter().any(|other| Arc::ptr_eq(other, bound)));
+        control.closing.extend(gone.map(Arc::downgrade));
+        drop(now);
         control.slots = known;
         self.shared.cache.resize(rules.keeping.octets);
         self.serve(control, |before| {
             let (generation, trial) = (before.generation + 1, before.trial.clone());
-            Serving { snapshot, rules, slots, shadow_slots, generation, trial }
+            Serving { snapshot, rules, slots, shadow_slots, generation, listening, upstream, tcp, trial }
         });
+        if is_other {
+            self.wait_for_take_over(control);
+        }
         Ok(())
+    }
+
+    /// Takes upstreams in, before anybody is told of them; those of now where nothing differs.
+    fn enter(
+        &self,
+        control: &mut Control,
+        now: &Arc<upstream::Settings>,
+        mut wanted: upstream::Settings,
+    ) -> Result<Arc<upstream::Settings>, EngineError> {
+        let used = control.asked.iter().fold(0, |mask, asked| mask | asked.places());
+        let new = reload::assign(&mut wanted.servers, &now.servers, used);
+        let new = new.ok_or(EngineError::TooManyUpstreams)?;
+        if wanted == **now {
+            return Ok(Arc::clone(now));
+        }
+        for server in wanted.servers.iter().filter(|server| new & bit(server.place) != 0) {
+            self.counters.iter().for_each(|counters| counters.upstreams[server.place].reset());
+            self.shared.health.enter(server.place, server.address);
+        }
+        self.shared.health.judge_by(wanted.probes());
+        let wanted = Arc::new(wanted);
+        control.asked.push(Arc::clone(&wanted));
+        Ok(wanted)
+    }
+
+    /// Waits until no thread asks an upstream any more, or listens on an address, that was
+    /// removed; what is closed is closed then.
+    fn wait_for_take_over(&self, control: &mut Control) {
+        for waker in self.wakers.iter().chain([&self.watch_waker]) {
+            let _ = rustix::io::write(&**waker, &1u64.to_ne_bytes());
+        }
+        let deadline = Instant::now() + TAKE_OVER;
+        let has_threads = !control.threads.is_empty();
+        while self.forget_unused(control) && has_threads && Instant::now() < deadline {
+            thread::sleep(TAKE_OVER_POLL);
+        }
+    }
+
+    /// Frees what no thread holds any more; whether upstreams that were removed are still held.
+    fn forget_unused(&self, control: &mut Control) -> bool {
+        free_unused(&mut control.retired);
+        free_unused(&mut control.asked);
+        control.closing.retain(|bound| bound.strong_count() > 0);
+        self.shared.health.keep_only(control.asked.iter().fold(0, |mask, asked| mask | asked.places()));
+        control.asked.len() > 1
     }
 
     fn serve(&self, control: &mut Control, next: impl FnOnce(&Serving) -> Serving) {
@@ -230,7 +311,7 @@ impl Engine {
     /// Frees snapshots that no packet thread reads any more, and returns what
     /// has happened since the last call. Meant to be called once a second.
     pub fn take_events(&self) -> Vec<String> {
-        free_unused(&mut lock(&self.control).retired);
+        self.forget_unused(&mut lock(&self.control));
         self.shared.events.take()
     }
 
@@ -240,8 +321,8 @@ impl Engine {
     }
 
     /// Where the engine listens; ports that were 0 have become real ones.
-    pub fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
+    pub fn listening(&self) -> Arc<Listening> {
+        Arc::clone(&self.shared.serving.load().listening)
     }
 
     /// Packet threads that are alive.
@@ -253,8 +334,9 @@ impl Engine {
         &self.counters
     }
 
-    pub fn settings(&self) -> &Settings {
-        &self.shared.settings
+    /// Whom the engine asks.
+    pub fn upstream(&self) -> Arc<upstream::Settings> {
+        Arc::clone(&self.shared.serving.load().upstream)
     }
 
     /// What is known of the upstreams.
@@ -277,7 +359,7 @@ impl Engine {
         }
         let threads = {
             let mut control = lock(&self.control);
-            control.sockets.clear();
+            control.is_started = true;
             std::mem::take(&mut control.threads)
         };
         for thread in threads {
@@ -286,6 +368,8 @@ impl Engine {
                 self.shared.events.push("a packet thread panicked".to_string());
             }
         }
+        // Closes the sockets.
+        self.serve(&mut lock(&self.control), |last| Serving { listening: Arc::default(), ..last.clone() });
     }
 }
 
@@ -325,8 +409,8 @@ impl Slots {
 }
 
 /// Keeps those that somebody else still holds.
-fn free_unused(retired: &mut Vec<Arc<Serving>>) {
-    retired.retain(|serving| Arc::strong_count(serving) > 1);
+fn free_unused<T>(retired: &mut Vec<Arc<T>>) {
+    retired.retain(|one| Arc::strong_count(one) > 1);
 }
 
 /// What ends the wait of a thread.
@@ -337,42 +421,14 @@ fn waker() -> Result<Arc<OwnedFd>, EngineError> {
 }
 
 /// Bounds the connections of clients so that there are descriptors left for
-/// upstreams, orders, metrics and control, whoever connects.
-fn leave_descriptors(settings: &mut Settings, events: &Events) {
-    let descriptors = sockets::descriptors();
-    let most = (descriptors / CLIENTS_SHARE / settings.listen.len().max(1)).max(1);
-    if most < settings.tcp.connections {
-        settings.tcp.connections = most;
+/// upstreams, orders, metrics and control, whoever connects; returns the bound.
+fn leave_descriptors(limits: &tcp::Limits, listeners: usize, events: &Events) -> usize {
+    let most = (sockets::descriptors() / CLIENTS_SHARE / listeners.max(1)).max(1);
+    if most < limits.connections {
         events.push(format!(
             "tcp.max_connections: only {most} for each listen address, since this process may have few open \
              files: raise LimitNOFILE"
         ));
     }
-}
-
-type Bound = (SocketAddr, Vec<std::net::UdpSocket>, Vec<std::net::TcpListener>);
-
-/// Binds one UDP and one TCP socket per packet thread, on one port.
-fn bind_all(wanted: SocketAddr, workers: usize) -> io::Result<Bound> {
-    let mut tries = 0;
-    loop {
-        tries += 1;
-        let address = match wanted.port() {
-            // Drawn without sharing: with it, the kernel may draw a port that
-            // another daemon of the same user shares already.
-            0 => udp::free_port(wanted.ip())?,
-            _ => wanted,
-        };
-        let bound = || -> io::Result<_> {
-            udp::probe(address)?;
-            tcp::probe(address)?;
-            let udp = (0..workers).map(|_| udp::bind(address)).collect::<io::Result<Vec<_>>>()?;
-            let tcp = (0..workers).map(|_| tcp::listen(address)).collect::<io::Result<Vec<_>>>()?;
-            Ok((address, udp, tcp))
-        };
-        match bound() {
-            Err(_) if wanted.port() == 0 && tries < PORTS_TRIED => {}
-            result => return result,
-        }
-    }
+    most.min(limits.connections)
 }

@@ -3,7 +3,8 @@
 //! Read it along a query's way:
 //!
 //! * [`worker`] — one packet thread: wait, take, decide, answer or forward.
-//! * [`udp`], [`tcp`] — transports towards clients; they only move bytes.
+//! * [`udp`], [`tcp`] — transports towards clients; they only move bytes. [`listeners`]:
+//!   the sockets of each listen address.
 //! * [`message`], [`name`] — what a query may look like, and what we write.
 //! * [`answer`] — `decide`: the verdict on one packet; pure. [`cookie`], [`prefix`]:
 //!   who asks; [`local`]: names that nobody is asked about.
@@ -28,6 +29,7 @@ pub mod engine;
 pub mod failures;
 pub mod limits;
 pub mod list;
+pub mod listeners;
 pub mod local;
 pub mod message;
 pub mod name;

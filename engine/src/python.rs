@@ -37,7 +37,7 @@ mod _engine {
     };
 
     #[pymodule_export]
-    use super::running::{Engine, Probe, Settings, Tally, Trial};
+    use super::running::{Engine, Listening, Probe, Settings, Tally, Trial};
 
     #[pymodule_export]
     use super::counts::{Counts, UpstreamCounts};

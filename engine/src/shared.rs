@@ -1,8 +1,7 @@
-//! What the packet threads share: settings, the snapshot in service, rare events
+//! What the packet threads share: the snapshot in service and its settings, rare events
 //! for the log. They read; the control thread writes.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
@@ -13,6 +12,7 @@ use crate::answer::{Rules, would_block_target};
 use crate::cache::Cache;
 use crate::counters::Counters;
 use crate::limits::{Crowd, Limiter};
+use crate::listeners::Listening;
 use crate::message::Query;
 use crate::name::{Name, Walk};
 use crate::policy::{Part, Snapshot};
@@ -23,27 +23,24 @@ use crate::{tcp, upstream};
 /// Events kept until somebody takes them.
 const EVENTS_KEPT: usize = 256;
 
+/// How queries are taken and forwarded; a reload may change all of it.
 #[derive(Clone)]
 pub struct Settings {
-    /// Where the engine listens; ports that are 0 become real ones as it binds.
-    pub listen: Vec<SocketAddr>,
-    pub workers: usize,
     pub upstream: upstream::Settings,
     pub tcp: tcp::Limits,
 }
 
 /// What the packet threads share.
 pub struct Shared {
-    pub settings: Settings,
+    pub workers: usize,
     pub serving: ArcSwap<Serving>,
     pub events: Arc<Events>,
     pub health: Arc<Health>,
     pub limiter: Limiter,
     pub cache: Cache,
     pub claims: Arc<Claims>,
-    /// Open TCP connections by client, and by the place of the listener.
+    /// Open TCP connections by client.
     pub crowd: Arc<Crowd>,
-    pub connections: Arc<[AtomicUsize]>,
     pub stop_at: OnceLock<Instant>,
     /// Packet threads that are alive.
     pub running: AtomicUsize,
@@ -67,11 +64,31 @@ pub struct Serving {
     pub shadow_slots: Vec<u16>,
     /// Counts what was served so far.
     pub generation: u64,
+    /// Packet threads take these over when they meet them, each once: where they listen, whom
+    /// they ask, and what TCP clients may have.
+    pub listening: Arc<Listening>,
+    pub upstream: Arc<upstream::Settings>,
+    pub tcp: tcp::Limits,
     /// Beside the snapshot, so that one that is published meanwhile is tried as well.
     pub trial: Option<Arc<Trial>>,
 }
 
 impl Serving {
+    /// What is served before the first snapshot.
+    pub fn nothing(settings: Settings, listening: Listening) -> Serving {
+        Serving {
+            snapshot: Arc::new(Snapshot::new(Vec::new(), 0)),
+            rules: Arc::default(),
+            slots: Vec::new(),
+            shadow_slots: Vec::new(),
+            generation: 0,
+            listening: Arc::new(listening),
+            upstream: Arc::new(settings.upstream),
+            tcp: settings.tcp,
+            trial: None,
+        }
+    }
+
     /// Whether there is anything that is counted and not enforced.
     pub fn has_shadows(&self) -> bool {
         self.trial.is_some() || !self.snapshot.shadows().is_empty()

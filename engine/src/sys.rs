@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io;
 use std::mem::{size_of, zeroed};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::ptr::null_mut;
 use std::time::Duration;
@@ -334,6 +334,17 @@ fn put_control<T>(header: &mut libc::msghdr, control: &mut Control, kind: (i32, 
         (*message).cmsg_len = libc::CMSG_LEN(size) as usize;
         libc::CMSG_DATA(message).cast::<T>().write_unaligned(info);
     }
+}
+
+/// A descriptor of its own for what this number stands for; the number stays whoever's it is.
+pub fn duplicate(descriptor: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: this touches no memory, and says so where the number stands for nothing.
+    let duplicate = unsafe { libc::fcntl(descriptor, libc::F_DUPFD_CLOEXEC, 3) };
+    if duplicate < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made it, and nobody else knows its number.
+    Ok(unsafe { OwnedFd::from_raw_fd(duplicate) })
 }
 
 /// Asks the kernel to report the address that each datagram came to.

@@ -4,13 +4,14 @@
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use slab::Slab;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::limits::Crowd;
+use crate::listeners::Bound;
 
 /// Connections that wait to be accepted, per listener.
 const BACKLOG: i32 = 1024;
@@ -25,7 +26,7 @@ const FRAME: usize = 2 + 65_535;
 const KERNEL_BUFFER: usize = 128 << 10;
 
 /// Bounds of the TCP service.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Of one listener, and of one client; all packet threads together.
     pub connections: usize,
@@ -58,8 +59,7 @@ pub enum NotAdmitted {
 /// The connections of one packet thread.
 pub struct Service {
     limits: Limits,
-    /// Connections of all packet threads, by listener and by client.
-    totals: Arc<[AtomicUsize]>,
+    /// Connections of all packet threads, by client.
     crowd: Arc<Crowd>,
     connections: Slab<Connection>,
     /// Tells a connection from an earlier one in the same place.
@@ -69,8 +69,8 @@ pub struct Service {
 pub struct Connection {
     pub stream: TcpStream,
     pub peer: SocketAddr,
-    /// Place of the listener it came to.
-    listener: usize,
+    /// The address it came to.
+    listener: Arc<Bound>,
     is_stranger: bool,
     pub generation: u64,
     input: Vec<u8>,
@@ -88,8 +88,13 @@ pub struct Connection {
 }
 
 impl Service {
-    pub fn new(limits: Limits, totals: Arc<[AtomicUsize]>, crowd: Arc<Crowd>) -> Service {
-        Service { limits, totals, crowd, connections: Slab::new(), next_generation: 0 }
+    pub fn new(limits: Limits, crowd: Arc<Crowd>) -> Service {
+        Service { limits, crowd, connections: Slab::new(), next_generation: 0 }
+    }
+
+    /// Goes by these bounds from now on.
+    pub fn adopt(&mut self, limits: Limits) {
+        self.limits = limits;
     }
 
     /// Takes a new connection in and returns its key. When its listener has too
@@ -100,7 +105,7 @@ impl Service {
         &mut self,
         stream: TcpStream,
         peer: SocketAddr,
-        listener: usize,
+        listener: &Arc<Bound>,
         standing: Standing,
         now: Instant,
     ) -> Result<usize, NotAdmitted> {
@@ -109,13 +114,14 @@ impl Service {
             return Err(NotAdmitted::ClientHasItsShare);
         }
         // Counted first: another thread may take the last place at the same time.
-        if self.totals[listener].fetch_add(1, Relaxed) >= self.limits.connections {
+        if listener.connections.fetch_add(1, Relaxed) >= self.limits.connections {
             let is_stranger = standing == Standing::Stranger;
-            let idle = self.connections.iter().filter(|(_, c)| c.unanswered == 0 && c.listener == listener);
+            let is_here = |c: &Connection| Arc::ptr_eq(&c.listener, listener);
+            let idle = self.connections.iter().filter(|(_, c)| c.unanswered == 0 && is_here(c));
             let idle = idle.filter(|_| !is_stranger);
             let longest = idle.min_by_key(|(_, c)| (!c.is_stranger, c.active_at)).map(|(key, _)| key);
             let Some(longest) = longest else {
-                self.totals[listener].fetch_sub(1, Relaxed);
+                listener.connections.fetch_sub(1, Relaxed);
                 self.crowd.leave(peer.ip());
                 return Err(NotAdmitted::ListenerIsFull);
             };
@@ -125,7 +131,7 @@ impl Service {
         let key = self.connections.insert(Connection {
             stream,
             peer,
-            listener,
+            listener: Arc::clone(listener),
             is_stranger: standing == Standing::Stranger,
             generation: self.next_generation,
             input: Vec::new(),
@@ -152,7 +158,7 @@ impl Service {
     /// Takes a connection out; dropping it closes it.
     pub fn remove(&mut self, key: usize) -> Option<Connection> {
         let removed = self.connections.try_remove(key)?;
-        self.totals[removed.listener].fetch_sub(1, Relaxed);
+        removed.listener.connections.fetch_sub(1, Relaxed);
         self.crowd.leave(removed.peer.ip());
         Some(removed)
     }
@@ -218,6 +224,20 @@ impl Service {
         if let Some(connection) = self.connections.get_mut(key) {
             connection.ended = true;
             connection.taken = connection.input.len();
+        }
+    }
+
+    /// Connections to this address.
+    pub fn of(&self, listener: &Arc<Bound>) -> Vec<usize> {
+        let here = self.connections.iter().filter(|(_, c)| Arc::ptr_eq(&c.listener, listener));
+        here.map(|(key, _)| key).collect()
+    }
+
+    /// Reads what has come, and nothing more; whole queries in it are still answered.
+    pub fn finish(&mut self, key: usize, now: Instant) {
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.read(now);
+            connection.ended = true;
         }
     }
 

@@ -3,10 +3,13 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use crate::listeners::Bound;
 use crate::sys::{self, BATCH, Batch, Datagram};
 
 /// Octets of kernel buffer asked for; the kernel may give less.
@@ -17,24 +20,47 @@ const SEND_PATIENCE: Duration = Duration::from_millis(50);
 
 /// A socket and the responses that wait to be sent through it together.
 pub struct Listener {
-    pub socket: UdpSocket,
-    /// The socket is bound to all addresses of the machine.
-    pub wildcard: bool,
+    pub bound: Arc<Bound>,
+    /// Which of its sockets.
+    thread: usize,
+    number: usize,
+    /// Nothing is read from it any more; what it has received is still answered.
+    pub is_closing: bool,
     out: Batch,
     waiting: usize,
     /// What is in the socket came after this.
     since: Instant,
+    /// Since when this process serves, while there may be queries that came before.
+    backlog_until: Option<Instant>,
 }
 
 /// How long a query may wait in a socket. Who asked has asked again by then, or given
 /// up, and an answer would take its time from those who still wait.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// The same for queries that came while no process was there to read them: a restart is no
+/// overload, and a stub resolver waits for five seconds (resolv.conf(5), timeout).
+const RESTART_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Listener {
-    pub fn new(socket: UdpSocket) -> io::Result<Listener> {
-        let wildcard = socket.local_addr()?.ip().is_unspecified();
-        sys::waited(&socket);
-        Ok(Listener { socket, wildcard, out: Batch::empty(), waiting: 0, since: Instant::now() })
+    /// `number`: which of the sockets that this thread has.
+    pub fn new(bound: Arc<Bound>, thread: usize, number: usize) -> Listener {
+        let now = Instant::now();
+        let backlog_until = bound.is_inherited.then_some(now);
+        // How long the oldest query of the process before has waited is found out at first.
+        let since = if bound.is_inherited { now.checked_sub(RESTART_PATIENCE).unwrap_or(now) } else { now };
+        let (out, waiting, is_closing) = (Batch::empty(), 0, false);
+        let listener = Listener { bound, thread, number, is_closing, out, waiting, since, backlog_until };
+        sys::waited(listener.socket());
+        listener
+    }
+
+    pub fn socket(&self) -> &UdpSocket {
+        &self.bound.udp[self.thread][self.number]
+    }
+
+    /// The socket is bound to all addresses of the machine.
+    fn is_wildcard(&self) -> bool {
+        self.bound.address.ip().is_unspecified()
     }
 
     /// Receives a batch; returns how many queries it holds, and how many it would have
@@ -47,19 +73,23 @@ impl Listener {
         let mut late = 0;
         loop {
             let now = Instant::now();
-            let may_be_late = now.saturating_duration_since(self.since) >= PATIENCE;
+            let patience = if self.backlog_until.is_some() { RESTART_PATIENCE } else { PATIENCE };
+            let may_be_late = now.saturating_duration_since(self.since) >= patience;
             let most = if may_be_late { 1 } else { BATCH };
-            let received = match batch.receive(&self.socket, self.wildcard, most) {
+            let received = match batch.receive(self.socket(), self.is_wildcard(), most) {
                 Err(_) if late > 0 => return Ok((0, late)),
                 received => received?,
             };
             if !may_be_late && received < BATCH {
-                self.since = now;
+                (self.since, self.backlog_until) = (now, None);
                 return Ok((received, late));
             }
-            let waited = sys::waited(&self.socket);
-            if waited < PATIENCE {
-                self.since = now.checked_sub(waited).unwrap_or(now);
+            let waited = sys::waited(self.socket());
+            let came = now.checked_sub(waited).unwrap_or(now);
+            // From here on, what was received came while this process was there.
+            self.backlog_until.take_if(|begun| came >= *begun);
+            if waited < patience {
+                self.since = came;
                 return Ok((received, late));
             }
             late += received;
@@ -82,7 +112,7 @@ impl Listener {
     pub fn flush(&mut self) -> usize {
         match std::mem::take(&mut self.waiting) {
             0 => 0,
-            waiting => self.out.send(&self.socket, waiting),
+            waiting => self.out.send(&self.bound.udp[self.thread][self.number], waiting),
         }
     }
 }
@@ -94,15 +124,21 @@ pub fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
-    // The kernel caps these at net.core.[rw]mem_max; less is no error.
-    let _ = socket.set_recv_buffer_size(KERNEL_BUFFER);
-    let _ = socket.set_send_buffer_size(KERNEL_BUFFER);
-    socket.set_write_timeout(Some(SEND_PATIENCE))?;
+    set_up(&socket);
     socket.bind(&address.into())?;
     if address.ip().is_unspecified() {
         sys::report_local(&socket, address.is_ipv6())?;
     }
     Ok(socket.into())
+}
+
+/// Makes a socket towards clients what this version wants it to be, whoever has bound it.
+pub fn set_up(socket: impl AsFd) {
+    let socket = SockRef::from(&socket);
+    // The kernel caps these at net.core.[rw]mem_max; less is no error.
+    let _ = socket.set_recv_buffer_size(KERNEL_BUFFER);
+    let _ = socket.set_send_buffer_size(KERNEL_BUFFER);
+    let _ = socket.set_write_timeout(Some(SEND_PATIENCE));
 }
 
 /// Opens a socket of our own choosing towards an upstream; the kernel draws

@@ -7,7 +7,6 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,6 +30,7 @@ pub mod health;
 mod ids;
 mod probe;
 mod questions;
+pub mod reload;
 pub mod sockets;
 mod stream;
 mod streams;
@@ -59,7 +59,7 @@ const _: () = assert!(RUN <= BATCH, "they leave in one system call");
 /// Deadlines that are kept, whatever became of their questions.
 const DEADLINES: usize = 4096;
 
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Settings {
     pub servers: Vec<Server>,
     pub choice: Choice,
@@ -75,8 +75,14 @@ pub struct Settings {
 }
 
 impl Settings {
-    pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.servers.iter().map(|server| server.address).collect()
+    /// The places of all upstreams.
+    pub fn places(&self) -> Mask {
+        self.servers.iter().fold(0, |mask, server| mask | health::bit(server.place))
+    }
+
+    /// By what `Health` judges.
+    pub fn probes(&self) -> Option<(u32, Duration)> {
+        self.probe.as_ref().map(|probe| (probe.failures, probe.interval))
     }
 
     /// Whether what an upstream answers may depend on who asks.
@@ -102,7 +108,8 @@ struct Outbox {
 
 /// All forwarding of one packet thread.
 pub struct Upstreams {
-    settings: Settings,
+    settings: Arc<Settings>,
+    workers: usize,
     health: Arc<Health>,
     /// `Health::losses` as it was when this thread last looked.
     losses: u64,
@@ -117,7 +124,7 @@ pub struct Upstreams {
     claims: Arc<Claims>,
     /// Which of the packet threads this is.
     thread: usize,
-    /// In order of time, since every attempt gets the same patience.
+    /// In order of time.
     deadlines: VecDeque<Deadline>,
     /// What waits to be sent to each upstream, and to which something does.
     outboxes: Vec<Outbox>,
@@ -135,22 +142,22 @@ impl Upstreams {
     /// `workers`: packet threads, each of which has sockets towards each upstream;
     /// `thread`: which of them this is.
     pub fn new(
-        settings: Settings,
+        settings: Arc<Settings>,
         workers: usize,
         (claims, thread): (Arc<Claims>, usize),
         health: Arc<Health>,
         poll: Rc<Poll>,
         counters: Arc<Counters>,
     ) -> Upstreams {
-        let servers = settings.servers.len();
-        let pools = servers * workers;
+        let pools = settings.servers.len() * workers;
         Upstreams {
+            workers,
             losses: health.losses(),
             health,
             chooser: Chooser::new(settings.choice, &settings.servers),
-            pool: Pool::new(&settings.addresses(), pools, Rc::clone(&poll)),
-            stream_of: vec![None; servers],
-            most_streams: Upstreams::most_streams(servers, sockets::share(pools)),
+            pool: Pool::new(&settings.servers, pools, Rc::clone(&poll)),
+            stream_of: vec![None; MAX_UPSTREAMS],
+            most_streams: Upstreams::most_streams(settings.servers.len(), sockets::share(pools)),
             settings,
             streams: Slab::new(),
             flights: Slab::new(),
@@ -158,7 +165,7 @@ impl Upstreams {
             claims,
             thread,
             deadlines: VecDeque::new(),
-            outboxes: (0..servers).map(|_| Outbox::default()).collect(),
+            outboxes: (0..MAX_UPSTREAMS).map(|_| Outbox::default()).collect(),
             pending: 0,
             next_stamp: 0,
             random: rand::make_rng(),
@@ -175,6 +182,14 @@ impl Upstreams {
     /// Whether anybody waits for an answer.
     pub fn owes_answers(&self) -> bool {
         self.flights.iter().any(|(_, flight)| flight.is_awaited())
+    }
+
+    /// Every query that waits for an answer.
+    pub fn for_each_waiter(&self, mut visit: impl FnMut(&Waiter)) {
+        for (_, flight) in &self.flights {
+            visit(&flight.first);
+            flight.others.iter().for_each(|waiter| visit(waiter));
+        }
     }
 
     /// Whether one more question may be asked.
@@ -281,9 +296,15 @@ impl Upstreams {
         self.next_stamp += 1;
         self.flights[key].stamp = self.next_stamp;
         let deadline = Deadline { at, flight: key, stamp: self.next_stamp };
-        // In order of time: all get the same patience, or none.
+        // All get the same patience, or none; but for those from before a reload that changed it.
         match at > now {
-            true => self.deadlines.push_back(deadline),
+            true if self.deadlines.back().is_none_or(|last| last.at <= at) => {
+                self.deadlines.push_back(deadline);
+            }
+            true => {
+                let place = self.deadlines.partition_point(|other| other.at <= at);
+                self.deadlines.insert(place, deadline);
+            }
             false => self.deadlines.push_front(deadline),
         }
     }
@@ -423,7 +444,7 @@ impl Upstreams {
     fn has_another(&self, key: usize) -> bool {
         let flight = &self.flights[key];
         let has_attempts = flight.attempts < self.settings.attempts && !flight.was_refused;
-        has_attempts && self.health.up() & !flight.asked != 0
+        has_attempts && self.up() & !flight.asked != 0
     }
 
     /// Takes a flight out, and its routes with it.
@@ -486,7 +507,7 @@ impl Upstreams {
         if std::mem::replace(&mut self.losses, losses) == losses {
             return;
         }
-        let up = self.health.up();
+        let up = self.up();
         let attempts = self.settings.attempts;
         let is_stuck = |flight: &Flight| {
             let waits = flight.blame.is_some_and(|upstream| up & health::bit(upstream) == 0);
@@ -532,6 +553,11 @@ impl Upstreams {
         let route = routes.iter_mut().find(|route| lost(route))?.take()?;
         self.leave(&route);
         Some(route)
+    }
+
+    /// The configured upstreams that are up.
+    fn up(&self) -> Mask {
+        self.health.up() & self.chooser.all()
     }
 
     fn count(&self, upstream: usize) -> &UpstreamCounters {

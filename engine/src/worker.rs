@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -12,10 +12,13 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use slab::Slab;
+
 use crate::answer::{self, Client, Outcome, Rules, Verdict, decide, slip};
 use crate::counters::{Counters, Slip};
 use crate::failures::Failures;
 use crate::limits::Kind;
+use crate::listeners::Listening;
 use crate::message::{MAX_MESSAGE, Query, is_truncated};
 use crate::name::{Name, Walk};
 use crate::policy::Part;
@@ -29,8 +32,10 @@ use crate::upstream::{Origin, Upstreams};
 
 mod clients;
 mod forward;
+mod listening;
 
 use forward::{Owed, Passed};
+use listening::Accepting;
 
 /// Longest wait when nothing is due: bounds how late a clock is noticed.
 const TICK: Duration = Duration::from_millis(500);
@@ -39,12 +44,9 @@ const SWEEP: Duration = Duration::from_millis(100);
 /// Batches taken from a socket that is being closed: its buffer holds no more.
 const DRAIN_ROUNDS: usize = 128;
 
-/// The sockets of one packet thread.
-pub struct Sockets {
-    /// Which of the packet threads has them.
-    pub thread: usize,
-    pub udp: Vec<UdpSocket>,
-    pub tcp: Vec<TcpListener>,
+/// One of the packet threads.
+pub struct Thread {
+    pub number: usize,
     /// Becomes readable when the control thread wants something, or another packet
     /// thread tells something.
     pub wake: Arc<OwnedFd>,
@@ -54,10 +56,10 @@ pub struct Sockets {
 pub fn run(
     shared: Arc<Shared>,
     counters: Arc<Counters>,
-    sockets: Sockets,
+    thread: Thread,
     ready: Sender<io::Result<()>>,
 ) -> io::Result<()> {
-    let mut worker = match Worker::new(shared, counters, sockets) {
+    let mut worker = match Worker::new(shared, counters, thread) {
         Ok(worker) => worker,
         Err(error) => {
             // Whoever started this thread waits for it, and handles the error.
@@ -105,9 +107,13 @@ struct Worker {
     shared: Arc<Shared>,
     counters: Arc<Counters>,
     poll: Rc<Poll>,
+    /// Which of the packet threads this is.
+    thread: usize,
     wake: Arc<OwnedFd>,
-    listeners: Vec<Listener>,
-    accepting: Vec<TcpListener>,
+    /// Those of which this thread has sockets.
+    listening: Arc<Listening>,
+    listeners: Slab<Listener>,
+    accepting: Slab<Accepting>,
     accept_again: Option<Instant>,
     /// Told once, until one is accepted again.
     cannot_accept: bool,
@@ -129,30 +135,19 @@ struct Worker {
 }
 
 impl Worker {
-    fn new(shared: Arc<Shared>, counters: Arc<Counters>, sockets: Sockets) -> io::Result<Worker> {
-        let thread = (Arc::clone(&shared.claims), sockets.thread);
+    fn new(shared: Arc<Shared>, counters: Arc<Counters>, thread: Thread) -> io::Result<Worker> {
+        let claims = (Arc::clone(&shared.claims), thread.number);
         let poll = Rc::new(Poll::new()?);
-        poll.add(&*sockets.wake, Token::Wake, true, false)?;
-        let listeners = sockets.udp.into_iter().map(Listener::new).collect::<io::Result<Vec<_>>>()?;
-        for (place, listener) in listeners.iter().enumerate() {
-            poll.add_busy(&listener.socket, Token::Udp(place))?;
-        }
-        for (place, listener) in sockets.tcp.iter().enumerate() {
-            poll.add(listener, Token::Accept(place), true, false)?;
-        }
-        let (settings, workers) = (shared.settings.upstream.clone(), shared.settings.workers);
+        poll.add(&*thread.wake, Token::Wake, true, false)?;
+        let serving = shared.serving.load_full();
         let health = Arc::clone(&shared.health);
         let now = Instant::now();
-        Ok(Worker {
-            clients: tcp::Service::new(
-                shared.settings.tcp,
-                Arc::clone(&shared.connections),
-                Arc::clone(&shared.crowd),
-            ),
+        let mut worker = Worker {
+            clients: tcp::Service::new(serving.tcp, Arc::clone(&shared.crowd)),
             upstreams: Upstreams::new(
-                settings,
-                workers,
-                thread,
+                Arc::clone(&serving.upstream),
+                shared.workers,
+                claims,
                 health,
                 Rc::clone(&poll),
                 Arc::clone(&counters),
@@ -160,9 +155,11 @@ impl Worker {
             shared,
             counters,
             poll,
-            wake: sockets.wake,
-            listeners,
-            accepting: sockets.tcp,
+            thread: thread.number,
+            wake: thread.wake,
+            listening: Arc::default(),
+            listeners: Slab::new(),
+            accepting: Slab::new(),
             accept_again: None,
             cannot_accept: false,
             resumable: Vec::new(),
@@ -175,13 +172,19 @@ impl Worker {
             scratch: Box::new([0; MAX_MESSAGE]),
             message: Box::new([0; MAX_MESSAGE]),
             stopping: false,
-        })
+        };
+        for bound in &*serving.listening {
+            worker.open(bound)?;
+        }
+        worker.listening = Arc::clone(&serving.listening);
+        Ok(worker)
     }
 
     /// One round; false when there is nothing more to do, ever.
     fn turn(&mut self, mail: &mut Mail) -> io::Result<bool> {
         let events = self.poll.wait(self.patience())?;
         (self.now, self.unix) = (Instant::now(), unix_now());
+        self.take_over(mail);
         for event in events {
             // What goes wrong with one packet may cost that packet, or at most its
             // connection; the others of this turn are served.
@@ -200,8 +203,8 @@ impl Worker {
             }
         }
         self.upstreams.flush(self.now);
-        for place in 0..self.listeners.len() {
-            self.flush(place);
+        for (_, listener) in &mut self.listeners {
+            self.counters.unsent.add(listener.flush() as u64);
         }
         self.sweep();
         self.counters.outstanding.set(self.upstreams.outstanding() as u64);
@@ -212,8 +215,10 @@ impl Worker {
     fn serve(&mut self, event: Event, mail: &mut Mail) {
         match event.token {
             Token::Wake => self.wake_up(),
-            Token::Udp(place) => drop(self.serve_udp(place, mail)),
-            Token::Accept(place) => self.accept(place),
+            Token::Udp(place) if self.listeners.contains(place) => drop(self.serve_udp(place, mail)),
+            Token::Accept(place) if self.accepting.contains(place) => self.accept(place),
+            // Closed in this turn.
+            Token::Udp(_) | Token::Accept(_) => {}
             Token::Client(key, _) if self.is_current(event.token) => self.serve_client(key, event),
             Token::Client(..) => {}
             Token::Upstream(key) => self.take_datagrams(key, mail),
@@ -225,7 +230,7 @@ impl Worker {
         if !self.resumable.is_empty() || !self.owed.is_empty() {
             return Duration::ZERO;
         }
-        let busy = self.clients.count() > 0 || self.accept_again.is_some() || self.stopping;
+        let busy = self.clients.count() > 0 || self.accept_again.is_some() || self.stopping || self.closes();
         let tick = if busy { SWEEP } else { TICK };
         match self.upstreams.next_deadline() {
             Some(at) => at.saturating_duration_since(Instant::now()).min(tick),
@@ -253,6 +258,7 @@ impl Worker {
         // Loaded after the queries came: one that was sent after `publish` had
         // returned is never judged by the snapshot before.
         let serving = self.shared.serving.load();
+        self.ask_those_of(&serving);
         let Mail { batch, queries, walks, passed } = mail;
         let datagrams = &batch.datagrams[..received];
         // A panic may have left some of the batch before.
@@ -442,13 +448,14 @@ impl Worker {
         }
         self.swept_at = self.now;
         self.upstreams.tidy(self.now);
+        self.close_answered();
         for key in self.clients.expired(self.now) {
             self.clients.remove(key);
         }
         if self.accept_again.is_some_and(|at| at <= self.now) {
             self.accept_again = None;
-            for (place, listener) in self.accepting.iter().enumerate() {
-                let _ = self.poll.add(listener, Token::Accept(place), true, false);
+            for (place, listener) in &self.accepting {
+                let _ = self.poll.add(listener.socket(), Token::Accept(place), true, false);
             }
         }
     }
@@ -461,8 +468,9 @@ impl Worker {
         let Some(deadline) = self.shared.stop_deadline() else { return Ok(true) };
         if !self.stopping {
             self.stopping = true;
-            self.accepting.clear();
-            for place in 0..self.listeners.len() {
+            self.stop_accepting();
+            let open = self.listeners.iter().filter(|(_, listener)| !listener.is_closing);
+            for place in open.map(|(place, _)| place).collect::<Vec<_>>() {
                 self.drain(place, mail, deadline);
                 self.poll.remove_busy(Token::Udp(place));
             }

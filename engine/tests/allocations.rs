@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use _engine::answer::{Client, Rules, Soa, Verdict, decide, read};
 use _engine::cache::{Age, Cache, Keeping, Kept, Key};
@@ -14,8 +14,26 @@ use _engine::name::{Name, Walk};
 use _engine::policy::names::SEED;
 use _engine::policy::{Action, Answer, Match, Rule, Snapshot, ZoneInPlace};
 use _engine::prefix::{Prefix, Prefixes};
-use _engine::shared::Serving;
+use _engine::shared::{Serving, Settings};
+use _engine::tcp;
 use _engine::trial::Trial;
+use _engine::upstream::{self, Choice, Tells};
+
+/// Nobody is asked, and no client connects.
+fn settings() -> Settings {
+    let upstream = upstream::Settings {
+        servers: Vec::new(),
+        choice: Choice::First,
+        attempts: 1,
+        timeout: Duration::ZERO,
+        max_outstanding: 0,
+        payload: 512,
+        tells: Tells::Nothing,
+        probe: None,
+    };
+    let (idle, read) = (Duration::ZERO, Duration::ZERO);
+    Settings { upstream, tcp: tcp::Limits { connections: 0, per_client: 0, pipelined: 0, idle, read } }
+}
 
 fn place(is_shadow: bool) -> ZoneInPlace {
     let answer = Answer {
@@ -88,8 +106,8 @@ fn counting_what_is_not_enforced_allocates_nothing() {
         rules: Arc::default(),
         slots: Vec::new(),
         shadow_slots: vec![3],
-        generation: 0,
         trial: Some(Arc::new(Trial::new(place(false).zone, vec![Arc::clone(&counters)]))),
+        ..Serving::nothing(settings(), Vec::new())
     };
     assert!(serving.has_shadows());
     let name = Name::from_text(b"deep.blocked.example").unwrap();

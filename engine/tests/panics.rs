@@ -10,6 +10,7 @@ use std::time::Duration;
 use _engine::answer::{Rules, Soa};
 use _engine::engine::Engine;
 use _engine::list;
+use _engine::listeners::Inherited;
 use _engine::message::{flag, rcode, u16_at};
 use _engine::name::Name;
 use _engine::policy::{Action, Answer, Match, Rule, Snapshot, ZoneInPlace};
@@ -33,10 +34,8 @@ fn start(upstream: SocketAddr) -> Engine {
     let name = |text: &str| Name::from_text(text.as_bytes()).unwrap();
     let everyone = Prefixes::new([Prefix { address: IpAddr::V4(Ipv4Addr::UNSPECIFIED), length: 0 }]);
     let settings = Settings {
-        listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
-        workers: 1,
         upstream: upstream::Settings {
-            servers: vec![Server { address: upstream, weight: 1, order: 0 }],
+            servers: vec![Server { address: upstream, weight: 1, order: 0, place: 0 }],
             choice: Choice::First,
             attempts: 1,
             timeout: Duration::from_secs(5),
@@ -72,7 +71,8 @@ fn start(upstream: SocketAddr) -> Engine {
     let zone = list::plain("z", b"blocked.example", Match::Subtree, rule).unwrap();
     let zone =
         ZoneInPlace { zone: Arc::new(zone), next_change_at: None, judges_targets: true, is_shadow: false };
-    let engine = Engine::bind(settings).unwrap();
+    let listen = [SocketAddr::from(([127, 0, 0, 1], 0))];
+    let engine = Engine::bind(&listen, 1, settings, Inherited::default()).unwrap();
     engine.start(Arc::new(Snapshot::new(vec![zone], 1)), Arc::new(rules)).unwrap();
     engine
 }
@@ -83,7 +83,7 @@ fn panics(engine: &Engine) -> u64 {
 
 fn client(engine: &Engine) -> UdpSocket {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    socket.connect(engine.addresses()[0]).unwrap();
+    socket.connect(engine.listening()[0].address).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     socket
 }
@@ -144,7 +144,7 @@ fn a_panic_leaves_a_connection_in_order() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let upstream = upstream();
     let engine = start(upstream.local_addr().unwrap());
-    let mut stream = TcpStream::connect(engine.addresses()[0]).unwrap();
+    let mut stream = TcpStream::connect(engine.listening()[0].address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     let mut ask = |id, label: &[u8]| {
         let query = query(id, label);

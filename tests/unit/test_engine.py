@@ -29,8 +29,6 @@ MILLION = 1_000_000
 
 def settings(**changes) -> Settings:
     values = {
-        "listen": [(ip_address("127.0.0.1"), 0)],
-        "workers": 1,
         "max_payload": 1232,
         "upstreams": [(ip_address("127.0.0.1"), 9, 1, 0)],
         "choice": "first",
@@ -90,9 +88,13 @@ def snapshot(names: bytes, serial: int = 1) -> Snapshot:
     return Snapshot([(listed_zone("zone", names, "subtree"), None, True, False)], serial)
 
 
+def make_engine(**changes) -> Engine:
+    return Engine([(ip_address("127.0.0.1"), 0)], 1, settings(**changes), [])
+
+
 @pytest.fixture
 def engine():
-    running = Engine(settings())
+    running = make_engine()
     yield running
     running.stop(0)
 
@@ -227,10 +229,10 @@ def test_an_engine_may_be_stopped_twice_and_not_started_twice(engine):
 
 def test_a_port_in_use_names_the_address():
     """A second engine on the same address must not share it, as SO_REUSEPORT alone would let it."""
-    first = Engine(settings())
+    first = make_engine()
     host, port = first.addresses()[0]
     with pytest.raises(OSError, match="in use") as caught:
-        Engine(settings(listen=[(ip_address(host), port)]))
+        Engine([(ip_address(host), port)], 1, settings(), [])
     assert caught.value.filename == f"{host}:{port}"
     first.stop(0)
 

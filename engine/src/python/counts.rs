@@ -68,8 +68,9 @@ impl Counts {
                 shadow_blocked.insert((zone.clone(), action), count);
             }
         }
-        let upstreams = engine.settings().upstream.servers.iter().enumerate();
-        let upstreams = upstreams.map(|(place, server)| UpstreamCounts::sum(server.address, engine, place));
+        let asked = engine.upstream();
+        let upstreams = asked.servers.iter();
+        let upstreams = upstreams.map(|server| UpstreamCounts::sum(server.address, engine, server.place));
         let cache = engine.cache().size();
         Ok(Counts {
             queries,

@@ -1,6 +1,8 @@
 //! The engine for Python: what it runs with, start, publish, stop, and trials.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +13,7 @@ use super::counts::Counts;
 use super::{PolicyZone, Rules, Snapshot, name, refused};
 use crate::cache::Purge;
 use crate::engine::{self, EngineError};
+use crate::listeners::{self, Bound, Inherited};
 use crate::name::Name;
 use crate::{shared, sys, tcp, trial, upstream};
 
@@ -21,12 +24,10 @@ pub struct Settings(shared::Settings);
 impl Settings {
     #[new]
     #[allow(clippy::too_many_arguments, reason = "Python gives them by keyword")]
-    #[pyo3(signature = (*, listen, workers, max_payload, upstreams, choice, attempts, attempt_timeout_ms,
+    #[pyo3(signature = (*, max_payload, upstreams, choice, attempts, attempt_timeout_ms,
         max_outstanding, probe, tells, max_connections, max_connections_per_client, max_pipelined, idle_timeout_ms,
         read_timeout_ms))]
     fn new(
-        listen: Vec<(IpAddr, u16)>,
-        workers: usize,
         max_payload: u16,
         upstreams: Vec<(IpAddr, u16, u32, u32)>,
         choice: &str,
@@ -41,8 +42,7 @@ impl Settings {
         idle_timeout_ms: u64,
         read_timeout_ms: u64,
     ) -> PyResult<Settings> {
-        let sound = workers >= 1
-            && (1..=upstream::MAX_UPSTREAMS).contains(&upstreams.len())
+        let sound = (1..=upstream::MAX_UPSTREAMS).contains(&upstreams.len())
             && upstreams.iter().all(|(_, _, weight, _)| (1..=100).contains(weight))
             && (1..=upstream::MAX_ATTEMPTS).contains(&attempts)
             && (1..=32_768).contains(&max_outstanding)
@@ -54,10 +54,9 @@ impl Settings {
             address: SocketAddr::new(address, port),
             weight,
             order,
+            place: 0,
         };
         Ok(Settings(shared::Settings {
-            listen: listen.into_iter().map(|(address, port)| SocketAddr::new(address, port)).collect(),
-            workers,
             upstream: upstream::Settings {
                 servers: upstreams.into_iter().map(server).collect(),
                 choice: upstream::Choice::from_name(choice).ok_or_else(|| refused("a choice", choice))?,
@@ -118,15 +117,36 @@ impl Probe {
     }
 }
 
+/// Addresses that are listened on, before anything is answered there.
+#[pyclass(frozen, module = "dnsblock._engine")]
+pub struct Listening(Arc<listeners::Listening>);
+
+fn addresses(listen: Vec<(IpAddr, u16)>) -> Vec<SocketAddr> {
+    listen.into_iter().map(|(address, port)| SocketAddr::new(address, port)).collect()
+}
+
 #[pyclass(frozen, module = "dnsblock._engine")]
 pub struct Engine(engine::Engine);
 
 #[pymethods]
 impl Engine {
     #[new]
-    fn new(py: Python<'_>, settings: &Settings) -> PyResult<Engine> {
-        let settings = settings.0.clone();
-        py.detach(|| engine::Engine::bind(settings)).map(Engine).map_err(error)
+    #[pyo3(signature = (listen, workers, settings, inherited))]
+    fn new(
+        py: Python<'_>,
+        listen: Vec<(IpAddr, u16)>,
+        workers: usize,
+        settings: &Settings,
+        inherited: Vec<RawFd>,
+    ) -> PyResult<Engine> {
+        if workers == 0 {
+            return Err(PyValueError::new_err("no worker threads"));
+        }
+        let inherited = inherited.into_iter().map(sys::duplicate).collect::<io::Result<_>>()?;
+        let (listen, settings) = (addresses(listen), settings.0.clone());
+        py.detach(|| engine::Engine::bind(&listen, workers, settings, Inherited::take(inherited)))
+            .map(Engine)
+            .map_err(error)
     }
 
     fn start(&self, py: Python<'_>, snapshot: &Snapshot, rules: &Rules) -> PyResult<()> {
@@ -138,9 +158,26 @@ impl Engine {
         py.detach(|| self.0.check(&snapshot.0)).map_err(error)
     }
 
-    fn publish(&self, py: Python<'_>, snapshot: &Snapshot, rules: &Rules) -> PyResult<()> {
+    fn listen(&self, py: Python<'_>, listen: Vec<(IpAddr, u16)>) -> PyResult<Listening> {
+        let listen = addresses(listen);
+        py.detach(|| self.0.listen(&listen)).map(Listening).map_err(error)
+    }
+
+    #[pyo3(signature = (snapshot, rules, settings = None, listening = None))]
+    fn publish(
+        &self,
+        py: Python<'_>,
+        snapshot: &Snapshot,
+        rules: &Rules,
+        settings: Option<&Settings>,
+        listening: Option<&Listening>,
+    ) -> PyResult<()> {
         let (snapshot, rules) = (Arc::clone(&snapshot.0), Arc::clone(&rules.0));
-        py.detach(|| self.0.publish(snapshot, rules)).map_err(error)
+        let change = engine::Change {
+            settings: settings.map(|settings| settings.0.clone()),
+            listening: listening.map(|listening| Arc::clone(&listening.0)),
+        };
+        py.detach(|| self.0.publish(snapshot, rules, change)).map_err(error)
     }
 
     fn begin_trial(&self, py: Python<'_>, zone: &PolicyZone) -> PyResult<Trial> {
@@ -156,7 +193,17 @@ impl Engine {
     }
 
     fn addresses(&self) -> Vec<(String, u16)> {
-        self.0.addresses().iter().map(|address| (address.ip().to_string(), address.port())).collect()
+        let listening = self.0.listening();
+        listening.iter().map(|bound| (bound.address.ip().to_string(), bound.address.port())).collect()
+    }
+
+    fn sockets(&self) -> Vec<((String, u16), Vec<RawFd>)> {
+        let listening = self.0.listening();
+        let sockets = |bound: &Arc<Bound>| {
+            let address = (bound.address.ip().to_string(), bound.address.port());
+            (address, bound.descriptors().map(|descriptor| descriptor.as_raw_fd()).collect())
+        };
+        listening.iter().map(sockets).collect()
     }
 
     fn running(&self) -> usize {
@@ -220,6 +267,9 @@ fn error(error: EngineError) -> PyErr {
         EngineError::TooManyZoneNames => {
             PyValueError::new_err("more than 256 zone names since the start; restart the daemon")
         }
+        EngineError::TooManyUpstreams => PyValueError::new_err(
+            "more than 64 upstreams, with those that are being left: change them in two reloads",
+        ),
         EngineError::NotNow => PyRuntimeError::new_err("the engine is not in that state"),
     }
 }

@@ -11,15 +11,17 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::health::{Health, Mask, bit, places};
+use super::health::{Health, MAX_UPSTREAMS, Mask, bit, places};
 use crate::name::Name;
 
 /// A recursive resolver that may be asked.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Server {
     pub address: SocketAddr,
     pub weight: u32,
     pub order: u32,
+    /// Its number in masks and tables. An upstream keeps it over reloads; `places::assign` gives it.
+    pub place: usize,
 }
 
 /// How one of several is chosen.
@@ -52,11 +54,15 @@ impl Choice {
 /// The upstreams, as one is chosen of them.
 pub struct Chooser {
     choice: Choice,
-    servers: Vec<Server>,
+    /// In configured order.
+    places: Vec<usize>,
     /// The upstreams of each order, lowest first.
     orders: Vec<Mask>,
-    /// What makes the same name another number for each upstream.
-    seeds: Vec<u64>,
+    all: Mask,
+    /// By place.
+    weights: [u32; MAX_UPSTREAMS],
+    /// By place: what makes the same name another number for each upstream.
+    seeds: [u64; MAX_UPSTREAMS],
 }
 
 impl Chooser {
@@ -65,15 +71,28 @@ impl Chooser {
         orders.sort_unstable();
         orders.dedup();
         let of = |order: u32| {
-            let places = servers.iter().enumerate().filter(|(_, server)| server.order == order);
-            places.fold(0, |mask, (place, _)| mask | bit(place))
+            let servers = servers.iter().filter(|server| server.order == order);
+            servers.fold(0, |mask, server| mask | bit(server.place))
         };
+        let orders: Vec<Mask> = orders.into_iter().map(of).collect();
+        let (mut weights, mut seeds) = ([0; MAX_UPSTREAMS], [0; MAX_UPSTREAMS]);
+        for server in servers {
+            weights[server.place] = server.weight;
+            seeds[server.place] = seed(server.address);
+        }
         Chooser {
             choice,
-            orders: orders.into_iter().map(of).collect(),
-            seeds: servers.iter().map(|server| seed(server.address)).collect(),
-            servers: servers.to_vec(),
+            places: servers.iter().map(|server| server.place).collect(),
+            all: orders.iter().fold(0, |all, order| all | order),
+            orders,
+            weights,
+            seeds,
         }
+    }
+
+    /// The configured upstreams.
+    pub fn all(&self) -> Mask {
+        self.all
     }
 
     /// The upstream for a query about `name` that was sent to `asked` already;
@@ -99,7 +118,7 @@ impl Chooser {
                 None => break,
             }
         }
-        let rested = health.rested(now);
+        let rested = health.rested(now) & self.all;
         let silent = places(rested & !asked).chain(places(rested & asked));
         silent.into_iter().find(|&place| health.claim_trial(place, now))
     }
@@ -117,11 +136,11 @@ impl Chooser {
         let fresh = candidates & !asked;
         let candidates = if fresh != 0 { fresh } else { candidates };
         let candidates = self.orders.iter().map(|order| order & candidates).find(|mask| *mask != 0)?;
-        if candidates.is_power_of_two() || self.choice == Choice::First {
+        if candidates.is_power_of_two() {
             return places(candidates).next();
         }
         match self.choice {
-            Choice::First => places(candidates).next(),
+            Choice::First => self.places.iter().copied().find(|&place| candidates & bit(place) != 0),
             Choice::LeastOutstanding => self.least_outstanding(candidates, health, random),
             Choice::Weighted => self.weighted(candidates, random),
             Choice::Hashed => self.hashed(candidates, name),
@@ -133,7 +152,7 @@ impl Chooser {
         let mut best: Mask = 0;
         let (mut least, mut weight) = (u64::MAX, 1);
         for place in places(candidates) {
-            let own = u64::from(self.servers[place].weight);
+            let own = u64::from(self.weights[place]);
             let outstanding = u64::from(health.outstanding(place));
             // least / weight and outstanding / own, without the division.
             let (left, right) = (outstanding * weight, least.saturating_mul(own));
@@ -150,7 +169,7 @@ impl Chooser {
         if candidates.is_power_of_two() {
             return places(candidates).next();
         }
-        let weights = || places(candidates).map(|place| (place, self.servers[place].weight));
+        let weights = || places(candidates).map(|place| (place, self.weights[place]));
         let mut drawn = random.random_range(0..weights().map(|(_, weight)| weight).sum::<u32>().max(1));
         weights()
             .find(|(_, weight)| {
@@ -168,7 +187,7 @@ impl Chooser {
         let score = |place: usize| {
             let mixed = mix(hash ^ self.seeds[place]);
             let unit = ((mixed >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
-            -f64::from(self.servers[place].weight) / unit.ln()
+            -f64::from(self.weights[place]) / unit.ln()
         };
         let scored = places(candidates).map(|place| (place, score(place)));
         scored.reduce(|best, other| if other.1 > best.1 { other } else { best }).map(|(place, _)| place)
@@ -220,6 +239,7 @@ mod tests {
                 address: SocketAddr::from(([192, 0, 2, place as u8], 53)),
                 weight: *weight,
                 order: *order,
+                place,
             };
             let servers: Vec<_> = servers.iter().enumerate().map(server).collect();
             let addresses: Vec<_> = servers.iter().map(|server| server.address).collect();
@@ -317,10 +337,14 @@ mod tests {
 
     #[test]
     fn nodes_that_list_the_same_upstreams_in_another_order_choose_alike() {
-        let servers: Vec<_> = (0..5)
-            .map(|host| Server { address: SocketAddr::from(([192, 0, 2, host], 53)), weight: 1, order: 0 })
-            .collect();
-        let turned: Vec<_> = servers.iter().rev().copied().collect();
+        let server = |place: fn(u8) -> usize| {
+            move |host| {
+                let address = SocketAddr::from(([192, 0, 2, host], 53));
+                Server { address, weight: 1, order: 0, place: place(host) }
+            }
+        };
+        let servers: Vec<_> = (0..5).map(server(|host: u8| usize::from(host))).collect();
+        let turned: Vec<_> = (0..5).rev().map(server(|host: u8| 4 - usize::from(host))).collect();
         let (one, other) = (Chooser::new(Choice::Hashed, &servers), Chooser::new(Choice::Hashed, &turned));
         for number in 0..100 {
             let name = Name::from_text(format!("n{number}").as_bytes()).unwrap();

@@ -6,12 +6,12 @@
 //! down. One that is down may still speak: it answers, but not as it should.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::counters::Counter;
-use crate::shared::Events;
+use crate::shared::{Events, lock};
 
 /// Upstreams at most: as many as a mask has bits.
 pub const MAX_UPSTREAMS: usize = 64;
@@ -46,22 +46,27 @@ pub fn places(mut mask: Mask) -> impl Iterator<Item = usize> {
     })
 }
 
+/// One for the life of the engine: a reload adds upstreams, and removes others, and the
+/// rest keep what is known of them.
 pub struct Health {
     since: Instant,
     /// Failures in a row after which an upstream is down.
-    failures: u32,
-    /// How long it is left alone before a query tries it, when there is none better.
-    rest: Duration,
+    failures: AtomicU32,
+    /// How long it is left alone before a query tries it, when there is none better: nanoseconds.
+    rest: AtomicU64,
     /// Whether probes say when an upstream is up again; else a query's answer does.
-    has_probes: bool,
+    has_probes: AtomicBool,
     standing: Standing,
     states: Vec<State>,
     events: Arc<Events>,
 }
 
 /// Read for each query and rarely written: apart from what each query writes.
+#[derive(Default)]
 #[repr(align(128))]
 struct Standing {
+    /// The places of upstreams; those of others mean nothing.
+    used: AtomicU64,
     up: AtomicU64,
     suspected: AtomicU64,
     /// Those whose last word, if it was one, came after their last failure.
@@ -74,8 +79,9 @@ struct Standing {
 
 /// What is known of one upstream. Times are nanoseconds since `Health::since`.
 #[repr(align(128))]
+#[derive(Default)]
 struct State {
-    address: SocketAddr,
+    address: Mutex<Option<SocketAddr>>,
     /// Queries of all threads whose answers are still welcome.
     outstanding: AtomicU32,
     /// Queries since it last said anything, and when the first of them was sent,
@@ -118,23 +124,57 @@ pub enum Failure {
 impl Health {
     pub fn new(addresses: &[SocketAddr], probes: Option<(u32, Duration)>, events: Arc<Events>) -> Health {
         assert!(addresses.len() <= MAX_UPSTREAMS, "the settings were checked");
-        let (failures, rest) = probes.unwrap_or((FAILURES, REST));
-        let all = addresses.iter().enumerate().fold(0, |mask, (place, _)| mask | bit(place));
-        Health {
+        let health = Health {
             since: Instant::now(),
-            failures,
-            rest,
-            has_probes: probes.is_some(),
-            standing: Standing {
-                up: AtomicU64::new(all),
-                suspected: AtomicU64::new(0),
-                speaking: AtomicU64::new(all),
-                deaf: AtomicU64::new(0),
-                losses: AtomicU64::new(0),
-            },
-            states: addresses.iter().map(|address| State::new(*address)).collect(),
+            failures: AtomicU32::default(),
+            rest: AtomicU64::default(),
+            has_probes: AtomicBool::default(),
+            standing: Standing::default(),
+            states: (0..MAX_UPSTREAMS).map(|_| State::default()).collect(),
             events,
+        };
+        for (place, address) in addresses.iter().enumerate() {
+            health.enter(place, *address);
         }
+        health.judge_by(probes);
+        health
+    }
+
+    //--- What a reload changes
+
+    /// Takes an upstream in, at a place that nobody uses; it is up until it fails.
+    pub fn enter(&self, place: usize, address: SocketAddr) {
+        self.states[place].reset(address);
+        for mask in [&self.standing.used, &self.standing.up, &self.standing.speaking] {
+            mask.fetch_or(bit(place), Relaxed);
+        }
+    }
+
+    /// Forgets all upstreams but these.
+    pub fn keep_only(&self, places: Mask) {
+        let standing = &self.standing;
+        for mask in [&standing.used, &standing.up, &standing.suspected, &standing.speaking, &standing.deaf] {
+            mask.fetch_and(places, Relaxed);
+        }
+    }
+
+    /// How an upstream is judged from now on: failures in a row and time between probes, if
+    /// there are any.
+    pub fn judge_by(&self, probes: Option<(u32, Duration)>) {
+        let (failures, rest) = probes.unwrap_or((FAILURES, REST));
+        self.failures.store(failures, Relaxed);
+        self.rest.store(rest.as_nanos() as u64, Relaxed);
+        self.has_probes.store(probes.is_some(), Relaxed);
+        if probes.is_none() {
+            // No probe will tell of these any more.
+            let suspected = self.standing.suspected.load(Relaxed);
+            places(suspected).for_each(|place| self.give_up(place, "has fallen silent", Instant::now()));
+            self.standing.deaf.store(0, Relaxed);
+        }
+    }
+
+    fn has_probes(&self) -> bool {
+        self.has_probes.load(Relaxed)
     }
 
     //--- What packet threads ask
@@ -165,7 +205,7 @@ impl Health {
     /// up: where there are no probes, or these tell nothing.
     pub fn tried_by_queries(&self, now: Instant) -> Mask {
         let deaf = self.standing.deaf.load(Relaxed);
-        match self.has_probes {
+        match self.has_probes() {
             true if deaf == 0 => 0,
             true => self.rested(now) & deaf,
             false => self.rested(now),
@@ -183,7 +223,7 @@ impl Health {
     pub fn claim_trial(&self, place: usize, now: Instant) -> bool {
         let (trial_at, now) = (&self.states[place].trial_at, self.at(now));
         let due = trial_at.load(Relaxed);
-        let next = now + self.rest.as_nanos() as u64;
+        let next = now + self.rest.load(Relaxed);
         due <= now && trial_at.compare_exchange(due, next, Relaxed, Relaxed).is_ok()
     }
 
@@ -216,7 +256,7 @@ impl Health {
         if was_deaf {
             self.standing.deaf.fetch_and(!bit(place), Relaxed);
         }
-        if !self.is_up(place) && (!self.has_probes || was_deaf) {
+        if !self.is_up(place) && (!self.has_probes() || was_deaf) {
             self.rise(place);
         }
     }
@@ -229,7 +269,7 @@ impl Health {
     /// where another one is up, so many queries in a row tell more than a probe.
     fn note_unanswered(&self, place: usize, now: Instant) {
         let unanswered = self.states[place].unanswered.fetch_add(1, Relaxed) + 1;
-        if unanswered >= DEAF_QUERIES && self.has_probes && self.up() & !bit(place) != 0 {
+        if unanswered >= DEAF_QUERIES && self.has_probes() && self.up() & !bit(place) != 0 {
             self.standing.deaf.fetch_or(bit(place), Relaxed);
             self.go_down(place, "answers no queries, whatever it says to probes", now);
         }
@@ -248,9 +288,10 @@ impl Health {
             return;
         }
         let failures = state.failures.fetch_add(1, Relaxed) + 1;
+        let most = self.failures.load(Relaxed);
         match how {
-            Failure::Silence(_) if failures >= self.failures => self.suspect(place, now),
-            Failure::Unreachable if failures >= self.failures || self.is_suspected_beside_others(place) => {
+            Failure::Silence(_) if failures >= most => self.suspect(place, now),
+            Failure::Unreachable if failures >= most || self.is_suspected_beside_others(place) => {
                 self.give_up(place, "cannot be reached", now);
             }
             _ => {}
@@ -316,7 +357,7 @@ impl Health {
 
     /// It is silent: others are asked, unless it has just been so and was alive.
     pub fn suspect(&self, place: usize, now: Instant) {
-        if !self.has_probes {
+        if !self.has_probes() {
             self.give_up(place, "has fallen silent", now);
         } else if self.at(now) >= self.states[place].trusted_until.load(Relaxed) {
             self.suspect_by_probe(place);
@@ -338,7 +379,7 @@ impl Health {
         let was_suspected = self.standing.suspected.fetch_and(!bit(place), Relaxed) & bit(place) != 0;
         let was_up = self.standing.up.fetch_and(!bit(place), Relaxed) & bit(place) != 0;
         if was_up || was_suspected {
-            let rest = self.rest.as_nanos() as u64;
+            let rest = self.rest.load(Relaxed);
             self.states[place].trial_at.store(self.at(now) + rest, Relaxed);
             self.standing.losses.fetch_add(1, Relaxed);
         }
@@ -375,11 +416,13 @@ impl Health {
     }
 
     fn tell(&self, place: usize, what: &str) {
-        self.events.push(format!("upstream {} {what}", self.states[place].address));
+        if let Some(address) = *lock(&self.states[place].address) {
+            self.events.push(format!("upstream {address} {what}"));
+        }
     }
 
     fn all(&self) -> Mask {
-        Mask::MAX >> (MAX_UPSTREAMS - self.states.len())
+        self.standing.used.load(Relaxed)
     }
 
     fn at(&self, time: Instant) -> u64 {
@@ -388,20 +431,27 @@ impl Health {
 }
 
 impl State {
-    fn new(address: SocketAddr) -> State {
-        State {
-            address,
-            outstanding: AtomicU32::new(0),
-            asked: AtomicU32::new(0),
-            first_asked_at: AtomicU64::new(0),
-            many_asked_at: AtomicU64::new(0),
-            heard_at: AtomicU64::new(0),
-            failures: AtomicU32::new(0),
-            unanswered: AtomicU32::new(0),
-            trial_at: AtomicU64::new(0),
-            trusted_until: AtomicU64::new(0),
-            probes: Default::default(),
-        }
+    /// Nothing is known of the upstream that gets this place.
+    fn reset(&self, address: SocketAddr) {
+        // All of them by name: one that is added must not be forgotten here.
+        let State {
+            address: known,
+            outstanding,
+            asked,
+            first_asked_at,
+            many_asked_at,
+            heard_at,
+            failures,
+            unanswered,
+            trial_at,
+            trusted_until,
+            probes,
+        } = self;
+        *lock(known) = Some(address);
+        [outstanding, asked, failures, unanswered].into_iter().for_each(|count| count.store(0, Relaxed));
+        let times = [first_asked_at, many_asked_at, heard_at, trial_at, trusted_until];
+        times.into_iter().for_each(|time| time.store(0, Relaxed));
+        probes.iter().for_each(|count| count.set(0));
     }
 }
 

@@ -14,7 +14,7 @@ use crate::sys::DATAGRAM;
 use crate::udp;
 
 /// How upstreams are probed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probe {
     question: Vec<u8>,
     pub interval: Duration,

@@ -87,7 +87,9 @@ impl Upstreams {
         let place = self.questions.find(key.turn());
         let flight = place.and_then(|place| Some((place, self.flights.get_mut(place)?)));
         let Some((place, flight)) = flight else { return Join::Alone(waiter) };
-        if !flight.first.key().shares_turn(&key) || flight.purges != purges {
+        // With `asker` it was asked for one client, before a reload changed that.
+        let is_for_one = flight.asker.is_some();
+        if is_for_one || !flight.first.key().shares_turn(&key) || flight.purges != purges {
             return Join::Alone(waiter);
         }
         let is_same = flight.first.key() == key;

@@ -14,6 +14,8 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use slab::Slab;
 
+use super::choice::Server;
+use super::health::MAX_UPSTREAMS;
 use super::ids::Ids;
 use crate::poll::{Poll, Token};
 use crate::udp;
@@ -46,7 +48,8 @@ pub fn share(pools: usize) -> usize {
 
 /// The sockets of one packet thread.
 pub struct Pool {
-    upstreams: Vec<SocketAddr>,
+    /// By place.
+    upstreams: [Option<SocketAddr>; MAX_UPSTREAMS],
     /// Keys of the sockets that are drawn from, by upstream.
     drawn_from: Vec<Vec<usize>>,
     sockets: Slab<PoolSocket>,
@@ -59,7 +62,7 @@ pub struct Pool {
 
 pub struct PoolSocket {
     pub socket: UdpSocket,
-    /// Place of the upstream in the configuration.
+    /// Place of the upstream.
     pub upstream: usize,
     /// Queries whose answers are still welcome here.
     pub ids: Ids,
@@ -75,17 +78,31 @@ impl PoolSocket {
 }
 
 impl Pool {
-    pub fn new(upstreams: &[SocketAddr], pools: usize, poll: Rc<Poll>) -> Pool {
-        let drawn_from = upstreams.iter().map(|_| Vec::new()).collect();
-        let share = share(pools);
-        let (size, most) = ((share / 2).clamp(1, POOL), share * upstreams.len());
+    pub fn new(servers: &[Server], pools: usize, poll: Rc<Poll>) -> Pool {
+        let (upstreams, drawn_from) = ([None; MAX_UPSTREAMS], vec![Vec::new(); MAX_UPSTREAMS]);
         let sockets = Slab::new();
-        let mut pool = Pool { upstreams: upstreams.to_vec(), drawn_from, sockets, size, most, poll };
-        for upstream in 0..upstreams.len() {
-            // Where there is no way to it now, there may be one when it is asked.
-            let _ = pool.open(upstream, Instant::now());
-        }
+        let mut pool = Pool { upstreams, drawn_from, sockets, size: 1, most: 1, poll };
+        pool.adopt(servers, pools);
         pool
+    }
+
+    /// Leads to these upstreams from now on. Sockets towards others are closed once no
+    /// answer is waited for there.
+    pub fn adopt(&mut self, servers: &[Server], pools: usize) {
+        let share = share(pools);
+        (self.size, self.most) = ((share / 2).clamp(1, POOL), share * servers.len());
+        let before = std::mem::replace(&mut self.upstreams, [None; MAX_UPSTREAMS]);
+        for server in servers {
+            self.upstreams[server.place] = Some(server.address);
+        }
+        for place in 0..MAX_UPSTREAMS {
+            if self.upstreams[place].is_none() {
+                (0..self.drawn_from[place].len()).rev().for_each(|drawn| self.retire(place, drawn));
+            } else if before[place].is_none() {
+                // Where there is no way to it now, there may be one when it is asked.
+                let _ = self.open(place, Instant::now());
+            }
+        }
     }
 
     pub fn get(&self, key: usize) -> Option<&PoolSocket> {
@@ -117,7 +134,7 @@ impl Pool {
     /// Closes what has grown old, so that nothing stays open that nobody uses; but
     /// for one socket to each upstream, which is there when descriptors are not.
     pub fn shrink(&mut self, now: Instant) {
-        for upstream in 0..self.upstreams.len() {
+        for upstream in 0..MAX_UPSTREAMS {
             for place in (1..self.drawn_from[upstream].len()).rev() {
                 if !self.sockets[self.drawn_from[upstream][place]].is_fresh(now) {
                     self.retire(upstream, place);
@@ -130,7 +147,8 @@ impl Pool {
         if self.sockets.len() >= self.most {
             return Err(io::Error::from_raw_os_error(libc::EMFILE));
         }
-        let socket = udp::connect(self.upstreams[upstream])?;
+        let address = self.upstreams[upstream].ok_or(io::ErrorKind::AddrNotAvailable)?;
+        let socket = udp::connect(address)?;
         let entry = self.sockets.vacant_entry();
         let key = entry.key();
         self.poll.add(&socket, Token::Upstream(key), true, false)?;

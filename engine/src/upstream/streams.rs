@@ -50,7 +50,8 @@ impl Upstreams {
         if self.streams.len() >= self.most_streams {
             return Err(io::Error::from_raw_os_error(libc::EMFILE));
         }
-        let address = self.settings.servers[upstream].address;
+        let server = self.settings.servers.iter().find(|server| server.place == upstream);
+        let address = server.map(|server| server.address).ok_or(io::ErrorKind::AddrNotAvailable)?;
         let mut stream = Stream::connect(address, upstream, now)?;
         if self.settings.tells == Tells::Proxy {
             let mut header = [0; asker::MAX_HEADER];
@@ -123,7 +124,7 @@ impl Upstreams {
         }
     }
 
-    fn drop_stream(&mut self, key: usize) -> Option<Stream> {
+    pub(super) fn drop_stream(&mut self, key: usize) -> Option<Stream> {
         let stream = self.streams.try_remove(key)?;
         if self.stream_of[stream.upstream] == Some(key) {
             self.stream_of[stream.upstream] = None;

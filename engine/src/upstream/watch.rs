@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 
 use rand::RngExt;
 
-use super::health::{Health, ProbeResult};
-use super::is_our_own;
+use super::health::{Health, MAX_UPSTREAMS, Mask, ProbeResult, places};
 pub use super::probe::Probe;
 use super::probe::UnderWay;
+use super::{Settings, is_our_own};
 use crate::poll::{Poll, Token};
 use crate::shared::Shared;
 
@@ -32,19 +32,18 @@ const LONGEST: Duration = Duration::from_secs(30);
 pub fn run(shared: &Arc<Shared>, wake: &OwnedFd, wakers: &[Arc<OwnedFd>]) -> io::Result<()> {
     let poll = Poll::new()?;
     poll.add(wake, Token::Wake, true, false)?;
-    let settings = &shared.settings.upstream;
-    let now = Instant::now();
     let mut watch = Watch {
         health: &shared.health,
-        shared,
-        upstreams: settings.servers.iter().map(|_| Watched::new(settings.probe.as_ref(), now)).collect(),
+        settings: Arc::clone(&shared.serving.load().upstream),
+        upstreams: (0..MAX_UPSTREAMS).map(|_| Watched::new(None, Instant::now())).collect(),
         losses: shared.health.losses(),
         poll,
         wakers,
     };
+    watch.begin(watch.settings.places(), Instant::now());
     while shared.stop_deadline().is_none() {
         // What goes wrong here may cost a look at the upstreams, never the watch.
-        match catch_unwind(AssertUnwindSafe(|| watch.turn())) {
+        match catch_unwind(AssertUnwindSafe(|| watch.turn(shared))) {
             Ok(result) => result?,
             Err(_) => shared.events.push("a look at the upstreams ended in a panic".to_string()),
         }
@@ -53,8 +52,9 @@ pub fn run(shared: &Arc<Shared>, wake: &OwnedFd, wakers: &[Arc<OwnedFd>]) -> io:
 }
 
 struct Watch<'a> {
-    shared: &'a Shared,
     health: &'a Health,
+    settings: Arc<Settings>,
+    /// By place.
     upstreams: Vec<Watched>,
     losses: u64,
     poll: Poll,
@@ -89,15 +89,16 @@ impl Watched {
 }
 
 impl Watch<'_> {
-    fn turn(&mut self) -> io::Result<()> {
+    fn turn(&mut self, shared: &Shared) -> io::Result<()> {
         let events = self.poll.wait(self.patience())?;
         let now = Instant::now();
+        self.take_over(&shared.serving.load().upstream, now);
         for event in events {
             if let Token::Upstream(place) = event.token {
                 self.read(place, now);
             }
         }
-        for place in 0..self.upstreams.len() {
+        for place in places(self.settings.places()) {
             self.expire(place, now);
             self.judge(place, now);
             self.probe(place, now);
@@ -106,8 +107,29 @@ impl Watch<'_> {
         Ok(())
     }
 
+    /// Watches those that are asked now, as it is set now.
+    fn take_over(&mut self, settings: &Arc<Settings>, now: Instant) {
+        if Arc::ptr_eq(&self.settings, settings) {
+            return;
+        }
+        let before = std::mem::replace(&mut self.settings, Arc::clone(settings));
+        let is_probed_alike = before.probe == settings.probe && before.tells == settings.tells;
+        let known = if is_probed_alike { before.places() } else { 0 };
+        for place in places(before.places() & !settings.places()) {
+            self.upstreams[place] = Watched::new(None, now);
+        }
+        self.begin(settings.places() & !known, now);
+    }
+
+    /// Knows nothing yet of the upstreams in these places.
+    fn begin(&mut self, new: Mask, now: Instant) {
+        for place in places(new) {
+            self.upstreams[place] = Watched::new(self.settings.probe.as_ref(), now);
+        }
+    }
+
     fn patience(&self) -> Duration {
-        let timeout = self.shared.settings.upstream.probe.as_ref().map_or(TICK, |probe| probe.timeout);
+        let timeout = self.settings.probe.as_ref().map_or(TICK, |probe| probe.timeout);
         let next = |watched: &Watched| match &watched.under_way {
             Some(probe) => Some(probe.sent_at + timeout),
             None => watched.due,
@@ -149,7 +171,7 @@ impl Watch<'_> {
     //--- Probes
 
     fn probe(&mut self, place: usize, now: Instant) {
-        let settings = &self.shared.settings.upstream;
+        let settings = Arc::clone(&self.settings);
         let (Some(probe), watched) = (&settings.probe, &mut self.upstreams[place]) else { return };
         let is_speaking = self.health.is_speaking(place);
         if !std::mem::replace(&mut watched.was_speaking, is_speaking) && is_speaking {
@@ -160,7 +182,8 @@ impl Watch<'_> {
             return;
         }
         watched.due = Some(now + watched.interval.mul_f64(rand::rng().random_range(0.9..1.1)));
-        let address = settings.servers[place].address;
+        let Some(server) = settings.servers.iter().find(|server| server.place == place) else { return };
+        let address = server.address;
         let sent = UnderWay::send(probe, address, settings.payload, settings.tells, now);
         let added = sent.and_then(|sent| {
             self.poll.add(&sent.socket, Token::Upstream(place), true, false)?;
@@ -174,9 +197,9 @@ impl Watch<'_> {
     }
 
     fn read(&mut self, place: usize, now: Instant) {
-        let Some(probe) = &self.shared.settings.upstream.probe else { return };
+        let Some(probe) = self.settings.probe.clone() else { return };
         let Some(sent) = &self.upstreams[place].under_way else { return };
-        let (sent_at, result) = (sent.sent_at, sent.read(probe));
+        let (sent_at, result) = (sent.sent_at, sent.read(&probe));
         if result.is_some() {
             self.upstreams[place].under_way = None;
         }
@@ -188,7 +211,7 @@ impl Watch<'_> {
     }
 
     fn expire(&mut self, place: usize, now: Instant) {
-        let Some(probe) = &self.shared.settings.upstream.probe else { return };
+        let Some(probe) = self.settings.probe.clone() else { return };
         let is_over = |sent: &mut UnderWay| now >= sent.sent_at + probe.timeout;
         if let Some(sent) = self.upstreams[place].under_way.take_if(is_over) {
             self.lost(place, "does not answer", sent.sent_at, now);
@@ -197,7 +220,7 @@ impl Watch<'_> {
 
     /// A probe was answered.
     fn heard(&mut self, place: usize, result: ProbeResult, now: Instant) {
-        let Some(probe) = &self.shared.settings.upstream.probe else { return };
+        let Some(probe) = self.settings.probe.clone() else { return };
         self.health.heard(place, now);
         self.health.count_probe(place, result);
         let watched = &mut self.upstreams[place];
@@ -221,7 +244,7 @@ impl Watch<'_> {
 
     /// A probe was not answered in time, or could not be sent.
     fn lost(&mut self, place: usize, how: &str, since: Instant, now: Instant) {
-        let Some(probe) = &self.shared.settings.upstream.probe else { return };
+        let Some(probe) = self.settings.probe.clone() else { return };
         self.health.count_probe(place, ProbeResult::Lost);
         let watched = &mut self.upstreams[place];
         watched.successes = 0;
@@ -240,7 +263,7 @@ impl Watch<'_> {
     }
 
     fn back_off(&mut self, place: usize) {
-        let Some(probe) = &self.shared.settings.upstream.probe else { return };
+        let Some(probe) = self.settings.probe.clone() else { return };
         let watched = &mut self.upstreams[place];
         watched.interval = (watched.interval * 2).min(LONGEST.max(probe.interval));
     }

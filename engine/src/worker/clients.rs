@@ -4,10 +4,12 @@
 use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Passed, Worker};
 use crate::answer::{Client, Outcome, Verdict, decide, read};
+use crate::listeners::Bound;
 use crate::message::Query;
 use crate::name::Walk;
 use crate::policy::names::SEED;
@@ -23,10 +25,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 impl Worker {
     pub(super) fn accept(&mut self, place: usize) {
         loop {
-            match self.accepting[place].accept() {
+            match self.accepting[place].socket().accept() {
                 Ok((stream, peer)) => {
                     self.cannot_accept = false;
-                    self.admit(stream, peer, place);
+                    let bound = Arc::clone(&self.accepting[place].bound);
+                    self.admit(stream, peer, &bound);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 // The client went away between knocking and the door.
@@ -38,8 +41,8 @@ impl Worker {
                     if !std::mem::replace(&mut self.cannot_accept, true) {
                         self.shared.events.push(format!("cannot accept TCP connections: {error}"));
                     }
-                    for listener in &self.accepting {
-                        let _ = self.poll.remove(listener);
+                    for (_, listener) in &self.accepting {
+                        let _ = self.poll.remove(listener.socket());
                     }
                     self.accept_again = Some(self.now + ACCEPT_PAUSE);
                     return;
@@ -48,7 +51,7 @@ impl Worker {
         }
     }
 
-    fn admit(&mut self, stream: std::net::TcpStream, peer: SocketAddr, listener: usize) {
+    fn admit(&mut self, stream: std::net::TcpStream, peer: SocketAddr, listener: &Arc<Bound>) {
         if stream.set_nonblocking(true).is_err() {
             return;
         }
@@ -100,6 +103,7 @@ impl Worker {
     /// that others get their turn, and sends the answers that are ready.
     pub(super) fn take_queries(&mut self, key: usize) {
         let serving = self.shared.serving.load();
+        self.ask_those_of(&serving);
         let Some((peer, generation)) = self.clients.get(key).map(|c| (c.peer, c.generation)) else { return };
         let client = Client { address: peer.ip(), port: peer.port(), over_tcp: true };
         let mut query = Query::blank();

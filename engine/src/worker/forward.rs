@@ -192,7 +192,7 @@ impl Worker {
     fn asker(&self, origin: Origin) -> Option<Asker> {
         match origin {
             Origin::Udp { listener, peer, local } => {
-                let mut asked_at = *self.shared.settings.listen.get(listener)?;
+                let mut asked_at = self.listeners.get(listener)?.bound.address;
                 match local {
                     Local::Bound => {}
                     Local::V4(address) => asked_at.set_ip(address.into()),
@@ -286,8 +286,10 @@ impl Worker {
 
     /// Answers those who wait for a question that has been answered, or will not be.
     fn finish(&mut self, flight: Flight, said: Said<'_>) {
-        let Flight { first, others, is_sound, purges, claim, awaits_recursion, .. } = flight;
-        let kept = catch_unwind(AssertUnwindSafe(|| self.keep(first.key(), purges, is_sound, said)));
+        let Flight { first, others, is_sound, purges, claim, asker, awaits_recursion, .. } = flight;
+        let is_for_all = asker.is_none();
+        let keep = AssertUnwindSafe(|| self.keep(first.key(), purges, (is_sound, is_for_all), said));
+        let kept = catch_unwind(keep);
         let has_failed = match kept {
             Ok(has_failed) => has_failed,
             Err(_) => {
@@ -320,7 +322,14 @@ impl Worker {
     }
 
     /// Keeps an answer for the next client; true if it is a failure, or there is none.
-    fn keep(&mut self, key: Key<'_>, purges: u64, is_sound: bool, said: Said<'_>) -> bool {
+    /// `is_for_all`: it was not asked for one client, whom the upstream was told of.
+    fn keep(
+        &mut self,
+        key: Key<'_>,
+        purges: u64,
+        (is_sound, is_for_all): (bool, bool),
+        said: Said<'_>,
+    ) -> bool {
         let message = match said {
             Said::Now(message) if is_sound => message,
             Said::Now(_) | Said::Nothing(Outcome::Failed) => {
@@ -329,7 +338,7 @@ impl Worker {
             }
             Said::Nothing(_) | Said::TooLong | Said::Before(..) => return true,
         };
-        if !self.shared.cache.keeps_anything() || self.upstreams.tells_client() {
+        if !self.shared.cache.keeps_anything() || self.upstreams.tells_client() || !is_for_all {
             return false;
         }
         let keeping = &self.shared.serving.load().rules.keeping;

@@ -1,0 +1,126 @@
+"""Where the daemon is asked: listen addresses and metrics, at startup and when a reload changes them.
+
+New sockets are bound before old ones are closed. If an address cannot be bound, its option keeps its old
+value; the rest of the configuration is not affected.
+"""
+
+import contextlib
+import socket
+from dataclasses import dataclass
+from typing import Any
+
+from dnsblock._engine import Engine, Listening
+from dnsblock.config import Config
+from dnsblock.errors import Problem, Refused, binding_advice
+from dnsblock.http.connections import Connections
+from dnsblock.http.server import bind_metrics, serve
+from dnsblock.policy.rules import MAX_UPSTREAMS, engine_settings, worker_count
+from dnsblock.values import Endpoint
+
+
+def bind_engine(config: Config) -> Engine:
+    """The engine, with all its sockets. Raises `Refused`."""
+    try:
+        return Engine(_addresses(config), worker_count(config), engine_settings(config), [])
+    except OSError as err:
+        raise Refused([_not_bound(err)]) from err
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """The sockets of a new configuration, bound and not yet served."""
+
+    config: Config  # with the old value of each option whose new one cannot be used
+    listening: Listening | None  # None: as it was
+    metrics: "Metrics | None"  # None: as it was
+    problems: tuple[Problem, ...]
+
+    def close(self) -> None:
+        """Gives up what was bound: nothing of it will be served."""
+        if self.metrics is not None:
+            self.metrics.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """The socket that Prometheus asks, if there is one."""
+
+    sock: socket.socket | None = None
+
+    @classmethod
+    def bind(cls, endpoint: Endpoint | None) -> "Metrics":
+        """Raises `Refused`."""
+        return cls() if endpoint is None else cls(bind_metrics(endpoint))
+
+    @property
+    def endpoint(self) -> str | None:
+        """Where it listens; port 0 has become a real one."""
+        return None if self.sock is None else str(Endpoint.of(self.sock.getsockname()))
+
+    def close(self) -> None:
+        """Takes no more connections."""
+        if self.sock is not None:
+            self.sock.close()
+
+
+def bind(wanted: Config, now: Config, engine: Engine) -> Bound:
+    """Binds what is new in `wanted`."""
+    problems: list[Problem] = []
+    kept: dict[str, Any] = {}
+    listening: Listening | None = None
+    metrics: Metrics | None = None
+    if wanted.listen != now.listen:
+        try:
+            listening = engine.listen(_addresses(wanted))
+        except OSError as err:
+            problems.append(_not_bound(err))
+            kept["listen"] = now.listen
+    if wanted.metrics != now.metrics:
+        try:
+            metrics = Metrics.bind(wanted.metrics)
+        except Refused as err:
+            problems.extend(err.problems)
+            kept["metrics"] = now.metrics
+    addresses = {server.address for config in (wanted, now) for server in config.upstream.servers}
+    if len(addresses) > MAX_UPSTREAMS:
+        reason = f"more than {MAX_UPSTREAMS} upstreams, old and new together: change them in two reloads"
+        problems.append(Problem(str(wanted.path), None, "upstream.servers", reason))
+        kept["upstream"] = now.upstream
+    return Bound(wanted.model_copy(update=kept), listening, metrics, tuple(problems))
+
+
+class MetricsServer:
+    """Serves an application on one metrics socket after the other."""
+
+    def __init__(self, app: Any, metrics: Metrics, connections: Connections) -> None:
+        self.endpoint = metrics.endpoint
+        self._app, self._metrics, self._connections = app, metrics, connections
+        self._running = contextlib.AsyncExitStack()
+
+    async def __aenter__(self) -> "MetricsServer":
+        await self.move(self._metrics)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._running.aclose()
+        self._metrics.close()
+
+    async def move(self, metrics: Metrics) -> None:
+        """Serves on this socket, and then no more on the one before."""
+        stack = contextlib.AsyncExitStack()
+        if metrics.sock is not None:
+            await stack.enter_async_context(serve(self._app, metrics.sock, self._connections))
+        before, self._running = self._running, stack
+        left, self._metrics = self._metrics, metrics
+        self.endpoint = metrics.endpoint
+        await before.aclose()
+        if left is not metrics:
+            left.close()
+
+
+def _addresses(config: Config) -> list[tuple[Any, int]]:
+    return [(endpoint.host, endpoint.port) for endpoint in config.listen]
+
+
+def _not_bound(err: OSError) -> Problem:
+    return Problem(str(err.filename or "listen"), None, "", binding_advice(err, "listen"))

@@ -1,0 +1,304 @@
+//! Where clients ask: the sockets of each listen address, shared by the worker threads.
+//!
+//! A reload binds new addresses before old ones are closed, and an address that stays keeps
+//! its sockets. A restart may take over the sockets of the process before it, with all that
+//! has queued up in them.
+
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::{fmt, io};
+
+use rustix::net::sockopt::socket_acceptconn;
+use socket2::{SockRef, Type};
+
+use crate::{tcp, udp};
+
+/// Ports tried when any free port will do for UDP but is taken for TCP.
+const PORTS_TRIED: usize = 32;
+
+/// The sockets of one listen address.
+pub struct Bound {
+    /// As configured: the port may be 0.
+    wanted: SocketAddr,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Of each worker thread: one, or more where the process before had more threads.
+    pub udp: Vec<Vec<UdpSocket>>,
+    pub tcp: Vec<Vec<TcpListener>>,
+    /// Of the process before: queries may have waited in them.
+    pub is_inherited: bool,
+    /// Open TCP connections, all worker threads together.
+    pub connections: AtomicUsize,
+}
+
+/// The sockets of all listen addresses, in configured order.
+pub type Listening = Vec<Arc<Bound>>;
+
+impl Bound {
+    /// All of its sockets.
+    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let udp = self.udp.iter().flatten().map(AsFd::as_fd);
+        udp.chain(self.tcp.iter().flatten().map(AsFd::as_fd))
+    }
+
+    /// Whether the kernel takes the two for one address, as one of them is all addresses.
+    fn overlaps(&self, address: SocketAddr) -> bool {
+        let (ours, theirs) = (self.address.ip(), address.ip());
+        let is_wide = ours.is_unspecified() || theirs.is_unspecified();
+        self.address.port() == address.port() && ours.is_ipv4() == theirs.is_ipv4() && is_wide
+    }
+}
+
+/// Sockets that the process before has left open.
+#[derive(Default)]
+pub struct Inherited {
+    udp: Vec<(SocketAddr, UdpSocket)>,
+    tcp: Vec<(SocketAddr, TcpListener)>,
+}
+
+impl Inherited {
+    /// Takes the sockets among these that are listened on; others are closed.
+    pub fn take(descriptors: Vec<OwnedFd>) -> Inherited {
+        let mut inherited = Inherited::default();
+        for descriptor in descriptors {
+            match listens(&descriptor) {
+                Some(Transport::Udp) => {
+                    let socket = UdpSocket::from(descriptor);
+                    inherited.udp.extend(socket.local_addr().ok().map(|address| (address, socket)));
+                }
+                Some(Transport::Tcp) => {
+                    let socket = TcpListener::from(descriptor);
+                    inherited.tcp.extend(socket.local_addr().ok().map(|address| (address, socket)));
+                }
+                None => {}
+            }
+        }
+        inherited
+    }
+
+    /// The address of a socket for this configured one: for port 0, any of that IP address
+    /// that is not configured by its port.
+    fn address_for(&self, wanted: SocketAddr, all: &[SocketAddr]) -> Option<SocketAddr> {
+        let fits = |address: &SocketAddr| match wanted.port() {
+            0 => address.ip() == wanted.ip() && !all.contains(address),
+            _ => *address == wanted,
+        };
+        self.udp.iter().map(|(address, _)| *address).find(fits)
+    }
+
+    fn of<S>(sockets: &mut Vec<(SocketAddr, S)>, address: SocketAddr) -> Vec<S> {
+        let (taken, left) = std::mem::take(sockets).into_iter().partition(|(bound, _)| *bound == address);
+        *sockets = left;
+        let taken: Vec<(SocketAddr, S)> = taken;
+        taken.into_iter().map(|(_, socket)| socket).collect()
+    }
+}
+
+/// What clients may send to a socket.
+enum Transport {
+    Udp,
+    Tcp,
+}
+
+/// What comes to a descriptor that is a socket for clients: UDP that is connected to nobody,
+/// or TCP that listens. `None` for every other one.
+fn listens(descriptor: &OwnedFd) -> Option<Transport> {
+    let socket = SockRef::from(descriptor);
+    match socket.r#type() {
+        Ok(Type::DGRAM) if socket.peer_addr().is_err() => {
+            socket.local_addr().ok()?.as_socket().map(|_| Transport::Udp)
+        }
+        Ok(Type::STREAM) if socket_acceptconn(descriptor) == Ok(true) => {
+            socket.local_addr().ok()?.as_socket().map(|_| Transport::Tcp)
+        }
+        _ => None,
+    }
+}
+
+/// An address that cannot be listened on.
+pub struct NotBound(pub SocketAddr, pub io::Error);
+
+/// Listens on these addresses. Those of `known` that are among them keep their sockets.
+pub fn bind(
+    wanted: &[SocketAddr],
+    workers: usize,
+    known: &[Arc<Bound>],
+    mut inherited: Inherited,
+) -> Result<Listening, NotBound> {
+    let mut listening: Listening = Vec::new();
+    for &address in wanted {
+        let is_free = |bound: &&Arc<Bound>| !listening.iter().any(|taken| Arc::ptr_eq(taken, bound));
+        let same = known.iter().filter(is_free).find(|bound| bound.wanted == address);
+        let same = same.or_else(|| known.iter().filter(is_free).find(|bound| bound.address == address));
+        let bound = match same {
+            Some(bound) => Arc::clone(bound),
+            None => {
+                let left = inherited.address_for(address, wanted);
+                let beside: Vec<_> = known.iter().chain(&listening).collect();
+                let bound = match left {
+                    Some(left) => take(address, left, workers, &mut inherited),
+                    None => bind_all(address, workers, &beside),
+                };
+                Arc::new(bound.map_err(|error| NotBound(address, error))?)
+            }
+        };
+        listening.push(bound);
+    }
+    Ok(listening)
+}
+
+/// Takes over the sockets of an address, and binds more where there are more threads now.
+fn take(
+    wanted: SocketAddr,
+    address: SocketAddr,
+    workers: usize,
+    inherited: &mut Inherited,
+) -> io::Result<Bound> {
+    let udp = Inherited::of(&mut inherited.udp, address);
+    let tcp = Inherited::of(&mut inherited.tcp, address);
+    udp.iter().for_each(udp::set_up);
+    Ok(Bound {
+        udp: spread(udp, workers, || udp::bind(address))?,
+        tcp: spread(tcp, workers, || tcp::listen(address))?,
+        is_inherited: true,
+        ..Bound::new(wanted, address)
+    })
+}
+
+/// Deals sockets out to threads, each of which gets one at least.
+fn spread<S>(sockets: Vec<S>, workers: usize, bind: impl Fn() -> io::Result<S>) -> io::Result<Vec<Vec<S>>> {
+    let mut dealt: Vec<Vec<S>> = (0..workers).map(|_| Vec::new()).collect();
+    let has_any = !sockets.is_empty();
+    for (number, socket) in sockets.into_iter().enumerate() {
+        dealt[number % workers].push(socket);
+    }
+    for of_thread in dealt.iter_mut().filter(|sockets| sockets.is_empty()) {
+        match bind() {
+            Ok(socket) => of_thread.push(socket),
+            // As another user than before: the threads that have one serve alone.
+            Err(error) if has_any && error.kind() == io::ErrorKind::AddrInUse => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(dealt)
+}
+
+/// Binds one UDP and one TCP socket per worker thread, on one port. `beside`: what this
+/// process listens on already.
+fn bind_all(wanted: SocketAddr, workers: usize, beside: &[&Arc<Bound>]) -> io::Result<Bound> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let address = match wanted.port() {
+            // Drawn without sharing: with it, the kernel may draw a port that
+            // another daemon of the same user shares already.
+            0 => udp::free_port(wanted.ip())?,
+            _ => wanted,
+        };
+        let bound = || -> io::Result<_> {
+            // Without sharing, an address of ours would be in its own way.
+            if !beside.iter().any(|bound| bound.overlaps(address)) {
+                udp::probe(address)?;
+                tcp::probe(address)?;
+            }
+            Ok(Bound {
+                udp: spread(Vec::new(), workers, || udp::bind(address))?,
+                tcp: spread(Vec::new(), workers, || tcp::listen(address))?,
+                ..Bound::new(wanted, address)
+            })
+        };
+        match bound() {
+            Err(_) if wanted.port() == 0 && tries < PORTS_TRIED => {}
+            result => return result,
+        }
+    }
+}
+
+impl Bound {
+    fn new(wanted: SocketAddr, address: SocketAddr) -> Bound {
+        let (udp, tcp) = (Vec::new(), Vec::new());
+        Bound { wanted, address, udp, tcp, is_inherited: false, connections: AtomicUsize::new(0) }
+    }
+}
+
+impl fmt::Debug for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} with {} sockets", self.address, self.descriptors().count())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn any_port() -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], 0))
+    }
+
+    fn listen(wanted: &[SocketAddr], known: &[Arc<Bound>]) -> Listening {
+        bind(wanted, 2, known, Inherited::default()).map_err(|NotBound(_, error)| error).unwrap()
+    }
+
+    /// What the next process gets.
+    fn left_by(listening: &Listening) -> Vec<OwnedFd> {
+        let all = listening.iter().flat_map(|bound| bound.descriptors());
+        all.map(|descriptor| descriptor.try_clone_to_owned().unwrap()).collect()
+    }
+
+    #[test]
+    fn an_address_that_stays_keeps_its_sockets_and_its_port() {
+        let first = listen(&[any_port()], &[]);
+        let next = listen(&[any_port(), any_port()], &first);
+        assert!(Arc::ptr_eq(&first[0], &next[0]) && next[1].address != next[0].address);
+        let by_port = listen(&[next[1].address], &next);
+        assert!(Arc::ptr_eq(&by_port[0], &next[1]));
+    }
+
+    #[test]
+    fn an_address_and_all_addresses_replace_each_other_on_one_port() {
+        let one = listen(&[any_port()], &[]);
+        let all = SocketAddr::from(([0, 0, 0, 0], one[0].address.port()));
+        let wide = listen(&[all], &one);
+        drop(one);
+        assert!(listen(&[SocketAddr::from(([127, 0, 0, 1], all.port()))], &wide)[0].address != all);
+    }
+
+    #[test]
+    fn what_somebody_else_listens_on_is_refused_and_named() {
+        let other = UdpSocket::bind(any_port()).unwrap();
+        let taken = other.local_addr().unwrap();
+        let NotBound(address, error) = bind(&[any_port(), taken], 2, &[], Inherited::default()).unwrap_err();
+        assert_eq!((address, error.kind()), (taken, io::ErrorKind::AddrInUse));
+    }
+
+    #[test]
+    fn the_next_process_has_the_same_sockets_however_many_threads_it_has() {
+        for workers in [1, 2, 3] {
+            let before = listen(&[any_port()], &[]);
+            let client = UdpSocket::bind(any_port()).unwrap();
+            client.send_to(b"while nobody was there", before[0].address).unwrap();
+            let descriptors = left_by(&before);
+            let address = before[0].address;
+            drop(before);
+            let after = bind(&[any_port()], workers, &[], Inherited::take(descriptors)).ok().unwrap();
+            assert_eq!((after[0].address, after[0].is_inherited), (address, true));
+            assert!(after[0].udp.iter().all(|sockets| !sockets.is_empty()), "a socket for each thread");
+            assert_eq!(after[0].descriptors().count(), 2 * workers.max(2));
+            let sockets: Vec<_> = after[0].udp.iter().flatten().collect();
+            sockets.iter().for_each(|socket| socket.set_nonblocking(true).unwrap());
+            assert_eq!(sockets.iter().filter(|socket| socket.recv(&mut [0; 64]).is_ok()).count(), 1);
+        }
+    }
+
+    #[test]
+    fn what_is_no_listening_socket_is_not_taken() {
+        let connected = UdpSocket::bind(any_port()).unwrap();
+        connected.connect(connected.local_addr().unwrap()).unwrap();
+        let unbound = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let inherited = Inherited::take(vec![connected.into(), unbound.into(), file.into()]);
+        assert!(inherited.udp.is_empty() && inherited.tcp.is_empty());
+    }
+}
