@@ -95,10 +95,10 @@ impl Pool {
         for server in servers {
             self.upstreams[server.place] = Some(server.address);
         }
-        for place in 0..MAX_UPSTREAMS {
+        for (place, before) in before.into_iter().enumerate() {
             if self.upstreams[place].is_none() {
                 (0..self.drawn_from[place].len()).rev().for_each(|drawn| self.retire(place, drawn));
-            } else if before[place].is_none() {
+            } else if before.is_none() {
                 // Where there is no way to it now, there may be one when it is asked.
                 let _ = self.open(place, Instant::now());
             }
