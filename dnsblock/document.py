@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import yaml
 
 from dnsblock.errors import Problem, Refused
+from dnsblock.yaml_advice import Failure, advise, not_utf8
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
@@ -78,13 +79,20 @@ def read(file: str, data: bytes, *, max_bytes: int) -> Document:
     try:
         return _Reader(file, text, loader.get_event).document()
     except yaml.YAMLError as err:
-        mark = getattr(err, "problem_mark", None)
-        reason = getattr(err, "problem", None) or "not YAML or JSON"
-        context = getattr(err, "context", None)
-        reason = f"not valid YAML or JSON: {f'{context}, ' if context else ''}{reason}"
-        raise Refused([Problem(file, mark.line + 1 if mark else None, "", reason)]) from err
+        raise Refused([_advised(file, text, err)]) from err
     finally:
         loader.dispose()
+
+
+def _advised(file: str, text: str, err: yaml.YAMLError) -> Problem:
+    """What the author of the text must change."""
+    mark, began = getattr(err, "problem_mark", None), getattr(err, "context_mark", None)
+    problem, context = (getattr(err, name, None) or "" for name in ("problem", "context"))
+    if mark is None:
+        return Problem(file, None, "", "not valid YAML or JSON")
+    opened = None if began is None else (began.line + 1, began.column + 1)
+    told = advise(text, Failure(context, problem, mark.line + 1, mark.column + 1, opened))
+    return Problem(file, told.line, "", told.reason)
 
 
 def read_bytes(path: Path, *, max_bytes: int) -> bytes:
@@ -139,11 +147,16 @@ def _text(file: str, data: bytes) -> str:
     except UnicodeDecodeError as err:
         line = data.count(b"\n", 0, err.start) + 1
         bad = data[err.start : err.start + 8].hex(" ")
-        raise Refused([Problem(file, line, bad, "not UTF-8 text")]) from err
+        raise Refused([Problem(file, line, bad, not_utf8(data))]) from err
     text = text.replace("\r\n", "\n")
     if found := _CONTROL.search(text):
         line = text.count("\n", 0, found.start()) + 1
-        raise Refused([Problem(file, line, found.group(), "control characters are not allowed")])
+        reason = "control characters are not allowed"
+        if found.group() == "\r":
+            reason = (
+                "a line end of an old Macintosh (CR): save the file with the line ends of Unix or Windows"
+            )
+        raise Refused([Problem(file, line, found.group(), reason)])
     return text
 
 
@@ -182,7 +195,11 @@ class _Reader:
                 if not self._stack and self._is_enclosed:
                     self._end = _index(event)
             elif isinstance(event, yaml.AliasEvent):
-                raise self._refused(event, event.anchor or "", "aliases are not allowed")
+                raise self._refused(
+                    event,
+                    event.anchor or "",
+                    "a text cannot begin with *: put it in quotes (aliases are not allowed)",
+                )
             elif isinstance(event, yaml.DocumentStartEvent):
                 self._documents += 1
                 if self._documents > 1:
@@ -249,9 +266,13 @@ class _Reader:
         if self._nodes > MAX_NODES:
             raise self._refused(event, "", f"more than {MAX_NODES:,} values")
         if event.anchor is not None:
-            raise self._refused(event, event.anchor, "anchors are not allowed")
+            raise self._refused(
+                event, event.anchor, "a text cannot begin with &: put it in quotes (anchors are not allowed)"
+            )
         if event.tag is not None:
-            raise self._refused(event, event.tag, "tags are not allowed")
+            raise self._refused(
+                event, event.tag, "a text cannot begin with !: put it in quotes (tags are not allowed)"
+            )
 
     def _refused(self, event: yaml.Event, value: str, reason: str) -> Refused:
         return Refused([Problem(self._file, _line(event), value, reason)])

@@ -3,9 +3,11 @@
 A gap or a wrong `prev` holds what comes after it: the missing order may be a lifting that is withheld.
 """
 
-from collections.abc import Iterable
-from typing import Literal
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import Literal, Self
 
+from dnsblock.errors import Problem
 from dnsblock.orders.order import Order
 
 
@@ -28,6 +30,14 @@ class Chain:
             if order.seq is not None:
                 self._numbered.setdefault(order.seq, []).append(order)
         self._follow(1)
+
+    @classmethod
+    def at(cls, orders: Sequence[Order], at: datetime) -> Self:
+        """The chain of an issuer's orders at a time."""
+        return cls(
+            (order for order in orders if not order.is_annulled(at)),
+            (order for order in orders if order.is_annulled(at)),
+        )
 
     def add(self, order: Order) -> None:
         """Takes one more order; it may close a gap."""
@@ -80,3 +90,19 @@ class Chain:
             digests = tuple(digest for order in own for digest in order.digests)
             self._digests[seq : seq + 1] = [digests]
             seq += 1
+
+
+def wrong_links(orders: Iterable[Order], at: datetime) -> Iterator[Problem]:
+    """Each order that is held for its `prev` alone, with the one that it should have."""
+    by_issuer: dict[str, list[Order]] = {}
+    for order in orders:
+        by_issuer.setdefault(order.issuer, []).append(order)
+    for own in by_issuer.values():
+        chain = Chain.at(own, at)
+        for order in own:
+            if not order.is_annulled(at) and (expected := chain.expected_prev(order)) is not None:
+                reason = (
+                    f"prev: is not the sha256 of the order with seq {(order.seq or 0) - 1}: it should be "
+                    f"sha256:{expected}; the order is held until one with this prev and seq {order.seq} comes"
+                )
+                yield order.problem(("prev",), order.prev or "", reason)

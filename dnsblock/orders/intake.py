@@ -19,6 +19,7 @@ from dnsblock.errors import Problem, Refused, printable
 from dnsblock.orders.chain import Chain
 from dnsblock.orders.guards import public_suffix
 from dnsblock.orders.order import MAX_DOCUMENT_BYTES, Entry, Judge, Order, Target, load_entries_file, parse
+from dnsblock.orders.remarks import remarks
 from dnsblock.orders.schema import DOCUMENT_SUFFIXES
 from dnsblock.orders.state import derive
 
@@ -84,8 +85,9 @@ def judge_all(
     own = sorted(found, key=_turn)
     rejected = list(refused)
     eligible: list[Order] = []
+    needed = _needed(own, known)
     for order in own:
-        if problems := tuple(_judge_issuer(order, config)):
+        if problems := (*_judge_issuer(order, config), *_judge_end(order, needed, now)):
             rejected.append(_refuse(order, problems))
         else:
             eligible.append(order)
@@ -114,6 +116,7 @@ def _notes(known: Sequence[Order], new: Sequence[Order], now: datetime) -> Itera
     for order, state in zip(new, states, strict=True):
         for note in state.notes:
             yield f"{printable(order.file)}: {note}"
+        yield from remarks(order, now)
     yield from _exemptions_without_effect(known, new)
 
 
@@ -196,6 +199,33 @@ def _judge_issuer(order: Order, config: Config) -> Iterator[Problem]:
         yield order.problem(("issuer",), order.issuer, "no zone in the configuration is for this issuer")
     elif zones[0].unsigned == "refuse":
         yield order.problem((), order.order_id, _why_unsigned_is_refused(zones[0]))
+
+
+def _judge_end(order: Order, needed: set[str], now: datetime) -> Iterator[Problem]:
+    """A block or an exemption that is over has no effect: most often its year is wrong.
+
+    It is accepted if another document refers to it: then it is history that is read again, such as all
+    orders of an issuer for a new server.
+    """
+    if order.expires_at is None or order.expires_at > now or needed.intersection(_names_of(order)):
+        return
+    reason = (
+        f"expires_at: has passed, so this order to {order.action} would have no effect: is the year right?"
+    )
+    yield order.problem(("expires_at",), order.expires_at.isoformat(), reason)
+
+
+def _needed(own: Iterable[Order], known: Iterable[Order]) -> set[str]:
+    """By what orders refer to others: the `prev` of each, and what it lifts."""
+    needed: set[str] = set()
+    for order in (*own, *known):
+        needed |= {f"{order.issuer} {target.order_id}" for target in order.targets}
+        needed |= set() if order.prev is None else {order.prev}
+    return needed
+
+
+def _names_of(order: Order) -> tuple[str, ...]:
+    return (*order.digests, f"{order.issuer} {order.order_id}")
 
 
 def _why_unsigned_is_refused(zone: Zone) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from dnsblock import document
 from dnsblock.document import Document, Place
 from dnsblock.errors import Problem, Refused, capped
-from dnsblock.names import NameRefused, canonical
+from dnsblock.names import NameRefused
 from dnsblock.orders.complete import cut_off, incomplete
 from dnsblock.orders.schema import (
     EntriesFile,
@@ -26,6 +26,7 @@ from dnsblock.orders.schema import (
     TargetEntryFields,
     TargetFields,
 )
+from dnsblock.orders.spelling import read_name
 
 MAX_DOCUMENT_BYTES = 1 << 20
 MAX_ENTRIES_FILE_BYTES = 256 << 20
@@ -200,7 +201,7 @@ def _names(file: str, lines: list[str], judge: Judge) -> tuple[Entry, ...]:
     problems: list[Problem] = []
     for number, line in enumerate(lines, start=1):
         try:
-            name = canonical(line)
+            name = read_name(line)
         except NameRefused as err:
             reason = "comments are not allowed here" if line.startswith("#") else str(err)
             problems.append(Problem(file, number, line, reason))
@@ -303,7 +304,7 @@ def _target_entry(read: Document, place: Place, item: Any, problems: list[Proble
 
 def _name(read: Document, place: Place, text: str, problems: list[Problem]) -> str | None:
     try:
-        return canonical(text)
+        return read_name(text)
     except NameRefused as err:
         problems.append(read.problem(place, text, str(err)))
         return None

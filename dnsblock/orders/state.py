@@ -65,10 +65,7 @@ def derive(orders: Sequence[Order], at: datetime) -> State:
     next_change: dict[str, datetime] = {}
     states: dict[str, OrderState] = {}
     for issuer, own in by_issuer.items():
-        chain = Chain(
-            (order for order in own if not order.is_annulled(at)),
-            (order for order in own if order.is_annulled(at)),
-        )
+        chain = Chain.at(own, at)
         idle = {order.sha256: why for order in own if (why := _why_idle(order, chain, at)) is not None}
         enforced = [order for order in own if order.sha256 not in idle]
         freed = {order.order_id for order in own if order.is_annulled(at)}

@@ -9,6 +9,7 @@ from typing import Any, TypedDict
 from dnsblock._engine import Progress
 from dnsblock.config import Config, inspect
 from dnsblock.errors import Problem, Refused
+from dnsblock.orders.chain import wrong_links
 from dnsblock.orders.ledger import Ledger
 from dnsblock.policy.publish import Draft, Serials, build, read, standing_notes
 from dnsblock.policy.reading import Listed
@@ -57,7 +58,8 @@ def check_all(path: Path, progress: Progress | None = None) -> Checked:
     finally:
         store.close()
     reports = {zone: _report(listed) for zone, listed in draft.lists.listed.items()}
-    refused = (*_refused_documents(draft), *_refused(draft.lists))
+    links = wrong_links((*orders, *draft.new), now)
+    refused = (*_refused_documents(draft), *links, *_refused(draft.lists))
     zones: list[CheckedZone] = [
         {
             "name": zone.name,

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from pathlib import Path
 
 import pytest
 
@@ -126,7 +127,58 @@ def test_an_order_that_does_not_follow_its_predecessor_is_held(subject: Subject,
     subject.put_order(first, "1.yaml")
     prev = hashlib.sha256(first.encode()).hexdigest()
     subject.put_order(second.replace(prev, hashlib.sha256(b"another").hexdigest()), "2.yaml")
-    subject.cli("reload")
+    checked = subject.cli("check")
+    assert checked.code == 1
+    (problem,) = checked.problems
+    assert (Path(problem["file"]).name, f"it should be sha256:{prev}" in problem["reason"]) == (
+        "2.yaml",
+        True,
+    )
+    said = subject.cli("reload")
+    assert said.code == 0
+    assert any(f"which is sha256:{prev}" in note for note in said.json["notes"])
     assert is_sinkholed(subject.query("one.example"))
     assert is_forwarded(subject.query("two.example"))
     assert {row["order_id"]: row["state"] for row in subject.status()["orders"]}["B-2"] == "held"
+    assert subject.cli("check").code == 1
+    assert subject.metrics().total("dnsblock_orders", state="held") == 1
+    (again,) = chain(block("B-1", ["one.example"]), block("B-2a", ["two.example"]))[1:]
+    subject.put_order(again, "2a.yaml")
+    assert subject.reload()["entries"] == 2
+    assert is_sinkholed(subject.query("two.example"))
+    rows = {row["order_id"]: row for row in subject.status()["orders"]}
+    assert (rows["B-2"]["state"], rows["B-2a"]["state"]) == ("annulled", "active")
+    assert rows["B-2"]["notes"] == ["ANNULLED: another order with seq 2 was accepted: B-2a"]
+    assert subject.metrics().total("dnsblock_orders", state="held") == 0
+    assert subject.cli("check").code == 0
+
+
+def test_what_may_be_a_mistake_is_shown_by_check_and_by_reload(subject: Subject):
+    """An IDN with its A-label, letters of two scripts in one label, a year far away; all are accepted."""
+    subject.start()
+    subject.put_order(
+        block("B-1", ["b\u00fccher.example", "p\u0430ypal.example"], expires_at="2206-07-14T11:30:00Z")
+    )
+    says = ("is the A-label xn--bcher-kva.example", "MIXED_SCRIPT", "FAR_YEAR")
+    for notes in (subject.cli("check").json["notes"], subject.reload()["notes"]):
+        for what in says:
+            assert any(what in note for note in notes), (what, notes)
+    assert is_sinkholed(subject.query("xn--bcher-kva.example"))
+
+
+def test_a_block_that_has_ended_already_is_refused(subject: Subject):
+    """Most often its year is wrong."""
+    subject.start()
+    subject.put_order(block("B-1", ["a.example"], expires_at="2017-08-14T11:30:00Z"))
+    said = subject.cli("reload")
+    assert said.code == 4
+    assert "expires_at: has passed" in said.stderr
+
+
+def test_a_page_in_an_order_is_told_from_a_name(subject: Subject):
+    """In May 2023 a police list contained t.me itself: somebody had meant a page there."""
+    subject.start()
+    subject.put_order(block("B-1", ["t.me/channel"]))
+    said = subject.cli("reload")
+    assert said.code == 4
+    assert "an order blocks names, not pages; the name t.me would block everything there" in said.stderr

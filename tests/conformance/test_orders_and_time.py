@@ -2,10 +2,11 @@
 
 import time
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 
 from .clocks import begun_before
 from .harness import PROFILES, Subject, is_forwarded, is_sinkholed
-from .orders import block, exempt, in_seconds, stamp, unblock
+from .orders import as_yaml, block, exempt, in_seconds, stamp, unblock
 from .tools import wait_for
 from .upstreams import StubUpstream
 
@@ -94,8 +95,12 @@ def test_a_block_put_in_while_serving_takes_effect_at_its_time(subject: Subject,
 
 
 def test_a_block_that_was_over_before_the_start_is_not_enforced(subject: Subject, upstream: StubUpstream):
-    orders = [block("B-1", [NAME], expires_at="2018-01-01T00:00:00Z"), block("B-2", ["now.example"])]
-    subject.start(orders=orders, upstreams=[upstream.address])
+    """It is history, since the next order follows it."""
+    over = block("B-1", [NAME], seq=1, expires_at="2018-01-01T00:00:00Z")
+    prev = sha256(as_yaml(over).encode()).hexdigest()
+    subject.start(
+        orders=[over, block("B-2", ["now.example"], seq=2, prev=prev)], upstreams=[upstream.address]
+    )
     assert is_forwarded(subject.query(NAME))
     assert is_sinkholed(subject.query("now.example"))
     assert order_row(subject, "B-1")["state"] == "expired"

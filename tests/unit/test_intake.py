@@ -324,6 +324,40 @@ def test_a_held_order_that_is_replaced_is_annulled(take):
     assert states[1].notes == ("ANNULLED: another order with seq 2 was accepted: b-2a",)
 
 
+# ------- What has ended already -------
+
+ENDED = "2018-01-01T00:00:00Z"
+NO_EFFECT = "expires_at: has passed, so this order to {} would have no effect: is the year right?"
+
+
+def test_an_order_that_has_ended_already_is_refused(refused):
+    """Most often its year is wrong."""
+    for make in (block, exempt):
+        (problem,) = refused(make("x", "t.me", expires_at=ENDED))
+        assert problem.endswith(NO_EFFECT.format(make.__name__))
+        assert problem.startswith("0.yaml:6: ")
+
+
+def test_an_order_that_has_ended_is_history_where_others_refer_to_it(take):
+    """All orders of an issuer are read again by a new server: none of them may be held or refused for it."""
+    first = block("b-1", "t.me", seq=1, expires_at=ENDED)
+    second = block("b-2", "c.example", seq=2, prev=sha256(first))
+    intake = take(second, first)
+    assert (ids(intake), intake.refused, intake.notes) == (["b-1", "b-2"], (), ())
+    lifting = unblock("u-1", "b-1")
+    assert ids(take(lifting, block("b-1", "t.me", expires_at=ENDED))) == ["b-1", "u-1"]
+
+
+def test_what_may_be_a_mistake_is_accepted_and_noted(take):
+    intake = take(block("b-1", "p\u0430ypal.example", expires_at="2206-07-14T11:30:00+07:00"))
+    assert ids(intake) == ["b-1"]
+    assert [note.partition("/0.yaml:")[2] for note in intake.notes] == [
+        "8: p\u0430ypal.example is the A-label xn--pypal-4ve.example",
+        "8: MIXED_SCRIPT: p\u0430ypal mixes CYRILLIC and LATIN letters: is this name meant?",
+        "6: '2206-07-14T04:30:00+00:00': FAR_YEAR: expires_at is more than 10 years ahead",
+    ]
+
+
 def test_a_folder_that_cannot_be_read_says_what_to_do(tmp_path: Path):
     """A wrong path is not an empty inbox."""
     (tmp_path / "file").write_text("")

@@ -20,6 +20,7 @@ LAYERS = [
     {"values"},
     {"names", "client", "control", "durable", "times"},
     {"document"},
+    {"yaml_advice"},
     {"errors"},
 ]
 

@@ -1,0 +1,54 @@
+"""What is worth a look in an order that is accepted: shown by `check`, `reload` and `order submit`.
+
+Each remark is a `Problem` in form only: it has a place and a reason, and refuses nothing.
+"""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+from dnsblock.errors import Problem, printable
+from dnsblock.orders.order import Order
+from dnsblock.orders.spelling import remarks as remarks_on_name
+
+MAX_NAMES = 10  # that are told of one order
+MAX_LOOKED_AT = 100_000  # names in other scripts than ASCII; an entries file may hold millions
+FAR = timedelta(days=3653)
+
+
+def remarks(order: Order, now: datetime) -> Iterator[str]:
+    """What its author may not have meant."""
+    yield from _on_names(order)
+    yield from _on_times(order, now)
+
+
+def _on_names(order: Order) -> Iterator[str]:
+    unusual = [(place, entry.name) for place, entry in enumerate(order.entries) if "xn--" in entry.name]
+    # Those that may deceive come first, so that none of them is among those that are only counted.
+    found = [(list(remarks_on_name(name)), place) for place, name in unusual[:MAX_LOOKED_AT]]
+    found.sort(key=lambda one: (-len(one[0]), one[1]))
+    for texts, place in found[:MAX_NAMES]:
+        for text in texts:
+            yield _at(order, place, text)
+    if (rest := len(unusual) - MAX_NAMES) > 0:
+        yield f"{printable(order.file)}: {rest:,} more names in other scripts than ASCII"
+
+
+def _at(order: Order, place: int, text: str) -> str:
+    if order.entries_file is not None:
+        return str(Problem(order.entries_file.path, place + 1, "", text))
+    return str(order.problem(("entries", place), "", text))
+
+
+def _on_times(order: Order, now: datetime) -> Iterator[str]:
+    for key in ("effective_at", "deadline_at", "expires_at", "review_at"):
+        time: datetime | None = getattr(order, key)
+        if time is None:
+            continue
+        if time - max(now, order.issued_at) > FAR:
+            yield str(order.problem((key,), time.isoformat(), f"FAR_YEAR: {key} is more than 10 years ahead"))
+        elif order.issued_at - time > FAR:
+            reason = f"FAR_YEAR: {key} is more than 10 years before issued_at"
+            yield str(order.problem((key,), time.isoformat(), reason))
+    if order.issued_at - now > FAR:
+        reason = "FAR_YEAR: issued_at is more than 10 years ahead"
+        yield str(order.problem(("issued_at",), order.issued_at.isoformat(), reason))
