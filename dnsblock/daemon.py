@@ -41,7 +41,7 @@ from dnsblock.policy import Counts, Rules, Snapshot, records
 from dnsblock.policy.explain import Explanation, explain, explain_address
 from dnsblock.policy.history_facts import Approval, Published
 from dnsblock.policy.impact import Trials
-from dnsblock.policy.past import Past
+from dnsblock.policy.past import NameEvent, Past, scheduled
 from dnsblock.policy.publish import Draft, Policy, Serials, build, read, standing_notes
 from dnsblock.policy.reading import NotTaken
 from dnsblock.policy.refresh import Hooks, Refresher, fetch_missing
@@ -599,6 +599,10 @@ class Daemon:
     def explain_address(self, address: IPv4Address | IPv6Address) -> Explanation:
         """Why answers may not lead to this address, or may."""
         return explain_address(address, self.policy)
+
+    def scheduled(self, name: str) -> list[NameEvent]:
+        """What the orders that are known today will do to a canonical name."""
+        return scheduled(self.config, self._ledger.received, name)
 
     @contextlib.contextmanager
     def past(self) -> Iterator[Past]:

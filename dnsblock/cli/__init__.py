@@ -217,7 +217,7 @@ def _print_status(facts: dict[str, Any]) -> None:
         click.echo(f"the last {ORDERS_SHOWN} of {len(facts['orders']):,} orders (--json has all):")
     if orders:
         columns = ["order", "issuer", "action", "state", "in force", "effective", "expires", "notes"]
-        print_table(columns, orders)
+        print_table(columns, orders, free={"notes"})
 
 
 def _print_refused_documents(refused: list[dict[str, Any]]) -> None:
@@ -228,18 +228,20 @@ def _print_refused_documents(refused: list[dict[str, Any]]) -> None:
         [one["file"], one["order_id"] or "-", f"{len(one['problems']):,}", one["problems"][0]["reason"]]
         for one in refused[:REFUSED_SHOWN]
     ]
-    print_table(["document", "order", "problems", "the first of them"], rows)
+    columns = ["document", "order", "problems", "the first of them"]
+    print_table(columns, rows, free={"the first of them"})
 
 
 @main.command(epilog=EXIT_CODES)
 @click.argument("name")
-@click.option("--at", metavar="TIME", help="Of a time in the past (RFC 3339, or local: 2017-08-10 10:46).")
+@click.option("--at", metavar="TIME", help="At another time (RFC 3339, or local: 2017-08-10 10:46).")
 @common
 def why(config_path: Path, as_json: bool, name: str, at: str | None) -> None:
     """Tell why NAME is blocked, or that it is not: zone, order, entry, and what else covers it.
 
     NAME may be an address, too: then it is about answers that lead there. With --at it is about what was in
-    force at that time, by the zones that are configured today.
+    force at that time, by the zones that are configured today. For a time to come the answer is what is
+    scheduled today.
 
     Exit code 0 when the name is blocked, 1 when it is not.
     """
@@ -274,8 +276,11 @@ def _check_time(at: str) -> None:
 
 def _print_why(answer: dict[str, Any]) -> None:
     decided = answer["decided_by"]
-    at = f" at {answer['at']}" if "at" in answer else ""
-    click.echo(f"{answer['name']}: {answer['verdict']}{at} (serial {answer['serial']})")
+    source, at = f"serial {answer['serial']}", ""
+    if "at" in answer:
+        at = f" at {local_time(answer['at'], answer['time_zone'])}"
+        source = "as scheduled today" if answer["is_scheduled"] else source
+    click.echo(f"{answer['name']}: {answer['verdict']}{at} ({source})")
     if decided is not None:
         by = f"order {', '.join(decided['orders'])}" if decided["orders"] else "a list"
         covers = {
@@ -295,6 +300,7 @@ def _print_why(answer: dict[str, Any]) -> None:
             for e in others
         ]
         print_table(["zone", "mode", "entry", "match", "action", "orders"], rows)
+    lists.print_scheduled(answer)
     for note in answer.get("notes", []):
         click.echo(f"note: {printable(note)}")
 

@@ -1,8 +1,10 @@
 """What every command has: its options, its exit codes, and how it shows things."""
 
 import json
+import shutil
 import sys
-from collections.abc import Callable
+import unicodedata
+from collections.abc import Callable, Collection
 from functools import wraps
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, cast
@@ -84,17 +86,87 @@ def client_of(config_path: Path) -> Client:
     return Client(control_socket(config_path))
 
 
-def print_table(columns: list[str], rows: list[list[str]]) -> None:
-    """Shows rows; what is hostile in a cell is escaped."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+GAP = "  "  # between two columns
+FOLDED_CHARACTERS = 24  # a column of free text is folded to so many at least
 
-    # Into a file or a pipe nothing is folded: one row is one line.
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 1000)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
+
+def print_table(columns: list[str], rows: list[list[str]], *, free: Collection[str] = ()) -> None:
+    """Shows rows; what is hostile in a cell is escaped.
+
+    Identifiers, names, digests and times are never broken. On a terminal that is too narrow only the columns
+    of `free` text are folded; where that is not enough, each row becomes a block of lines. Into a file or a
+    pipe one row is one line.
+    """
+    shown = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(map(_width, column)) for column in zip(columns, *shown, strict=True)]
+    room = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    folded = widths if room is None else _folded(columns, widths, room, free)
+    if folded is None:
+        _print_blocks(columns, shown)
+        return
+    title = _line(columns, folded)
+    click.secho(title, bold=True) if sys.stdout.isatty() else click.echo(title)
+    for row in shown:
+        parts = [_parts(cell, width) for cell, width in zip(row, folded, strict=True)]
+        for number in range(max(map(len, parts))):
+            click.echo(_line([part[number] if number < len(part) else "" for part in parts], folded))
+
+
+def _folded(columns: list[str], widths: list[int], room: int, free: Collection[str]) -> list[int] | None:
+    """The widths with which a table fits, if it does."""
+    excess = sum(widths) + len(GAP) * (len(widths) - 1) - room
+    folded = list(widths)
+    for place in sorted(range(len(columns)), key=lambda place: -widths[place]):
+        if excess > 0 and columns[place] in free:
+            taken = min(excess, max(0, widths[place] - FOLDED_CHARACTERS))
+            folded[place] -= taken
+            excess -= taken
+    return None if excess > 0 else folded
+
+
+def _print_blocks(columns: list[str], rows: list[list[str]]) -> None:
+    """Each row as lines of a name and a value; terminals fold a long value where it can still be copied."""
+    width = max(map(_width, columns))
     for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
-    console.print(table)
+        for place, (column, cell) in enumerate(zip(columns, row, strict=True)):
+            if cell and cell != "-":
+                click.echo(
+                    ("  " if place else "") + _padded(column, width + (0 if place else 2)) + GAP + cell
+                )
+
+
+def _line(cells: list[str], widths: list[int]) -> str:
+    return GAP.join(_padded(cell, width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+
+
+def _padded(text: str, width: int) -> str:
+    return text + " " * (width - _width(text))
+
+
+def _parts(text: str, width: int) -> list[str]:
+    """A text in lines of at most so many characters, between words where that is possible."""
+    if _width(text) <= width:
+        return [text]
+    lines, line = [], ""
+    for word in text.split(" "):
+        longer = f"{line} {word}" if line else word
+        if _width(longer) <= width:
+            line = longer
+            continue
+        lines += [line] if line else []
+        line = word
+        while _width(line) > width:
+            end = next(end for end in range(len(line), 0, -1) if _width(line[:end]) <= width)
+            lines, line = [*lines, line[:end]], line[end:]
+    return [*lines, line]
+
+
+def _width(text: str) -> int:
+    """How many columns of a terminal it takes."""
+    return len(text) if text.isascii() else sum(map(_character_width, text))
+
+
+def _character_width(character: str) -> int:
+    if unicodedata.combining(character):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1

@@ -177,7 +177,7 @@ def versions(config_path: Path, as_json: bool, zone: str | None) -> None:
             ]
             for one in answer["snapshots"]
         ]
-        print_table(["serial", "since", "reason", "lists"], rows)
+        print_table(["serial", "since", "reason", "lists"], rows, free={"reason", "lists"})
         return
     rows = [
         [
@@ -187,8 +187,8 @@ def versions(config_path: Path, as_json: bool, zone: str | None) -> None:
         ]
         for one in answer["versions"]
     ]
-    columns = ["version", "accepted", "how", "names", "new", "gone", "file", "", "note"]
-    print_table(columns, rows)
+    columns = ["version", "accepted", "how", "names", "new", "gone", "file", "state", "note"]
+    print_table(columns, rows, free={"note"})
     for event in answer["events"]:
         text = f"{event['code']}: {event['message']}" if event["code"] else event["message"]
         times = f" ({event['times']} times)" if event["times"] > 1 else ""
@@ -212,7 +212,8 @@ def diff(config_path: Path, as_json: bool, a: int, b: int) -> None:
     if as_json:
         click.echo(json.dumps(answer, ensure_ascii=False))
     for zone in () if as_json else answer["zones"]:
-        click.echo(f"zone {zone['zone']}: {zone['a']} -> {zone['b']}, {zone['total']:,} names")
+        states = " -> ".join(_state(zone[side], answer["time_zone"]) for side in ("a", "b"))
+        click.echo(f"zone {zone['zone']}: {states}, {zone['total']:,} names")
         for name, before, after in zone["changes"]:
             if before is not None:
                 click.echo(f"- {name} {printable(before)}")
@@ -223,13 +224,21 @@ def diff(config_path: Path, as_json: bool, a: int, b: int) -> None:
     sys.exit(Exit.DONE if answer["zones"] else Exit.NO)
 
 
+def _state(state: str, zone: str) -> str:
+    """The state of a zone: a version of its list, or the time for which its orders are looked at."""
+    try:
+        return f"orders at {local_time(state, zone)}"
+    except ValueError:
+        return state
+
+
 @click.command(epilog=EXIT_CODES)
 @click.argument("name")
 @common
 def history(config_path: Path, as_json: bool, name: str) -> None:
-    """Show what happened to NAME: orders that were in force, and lists that named it.
+    """Show what happened to NAME, and what is scheduled: orders that were in force, and lists that named it.
 
-    Exit code 1 when nothing ever did.
+    Exit code 1 when nothing is known of it.
     """
     from dnsblock.names import NameRefused, canonical
 
@@ -240,18 +249,28 @@ def history(config_path: Path, as_json: bool, name: str) -> None:
     answer = client_of(config_path).history(asked)
     if as_json:
         click.echo(json.dumps(answer, ensure_ascii=False))
-    elif answer["events"]:
-        rows = [
-            [
-                local_time(one["at"], answer["time_zone"]),
-                *(one[key] for key in ("zone", "what", "entry", "match", "by")),
-            ]
-            for one in answer["events"]
-        ]
-        print_table(["at", "zone", "what", "entry", "match", "by"], rows)
+    elif answer["events"] or answer["scheduled"]:
+        if answer["events"]:
+            _print_events(answer["events"], answer["time_zone"])
+        print_scheduled(answer)
     else:
         click.echo(f"{asked}: nothing is known of it")
-    sys.exit(Exit.DONE if answer["events"] else Exit.NO)
+    sys.exit(Exit.DONE if answer["events"] or answer["scheduled"] else Exit.NO)
+
+
+def print_scheduled(answer: dict[str, Any]) -> None:
+    """What the orders that are known today will do to a name."""
+    if answer.get("scheduled"):
+        click.echo("scheduled:")
+        _print_events(answer["scheduled"], answer["time_zone"])
+
+
+def _print_events(events: list[dict[str, Any]], zone: str) -> None:
+    rows = [
+        [local_time(one["at"], zone), *(one[key] for key in ("zone", "what", "entry", "match", "by"))]
+        for one in events
+    ]
+    print_table(["at", "zone", "what", "entry", "match", "by"], rows)
 
 
 @click.command(epilog=EXIT_CODES)

@@ -68,7 +68,11 @@ def control_app(daemon: "Daemon") -> Starlette:
         if (place := address(why.name)) is not None:
             return JSONResponse(dict(daemon.explain_address(place)))
         try:
-            return JSONResponse(dict(await asyncio.to_thread(daemon.explain, canonical(why.name))))
+            name = canonical(why.name)
+            explanation = await asyncio.to_thread(daemon.explain, name)
+            coming = await asyncio.to_thread(daemon.scheduled, name)
+            zone = daemon.config.time_zone.key
+            return JSONResponse({**explanation, "scheduled": coming, "time_zone": zone})
         except NameRefused as err:
             return JSONResponse({"error": "not a name", "reason": str(err)}, status_code=400)
 

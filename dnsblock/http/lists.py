@@ -1,6 +1,7 @@
 """The control API's part about lists and the past."""
 
 import asyncio
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, Field
@@ -13,7 +14,7 @@ from dnsblock.errors import FetchFailed, Problem, Refused, printable
 from dnsblock.http.answers import asked, refused, served, utc
 from dnsblock.names import NameRefused, address, canonical
 from dnsblock.policy.history_facts import Event, Published, Version
-from dnsblock.policy.past import differences
+from dnsblock.policy.past import differences, scheduled
 from dnsblock.policy.refresh import FeedState
 from dnsblock.times import moment
 
@@ -121,7 +122,9 @@ def lists_routes(daemon: "Daemon") -> list[Route]:
         def look() -> dict[str, Any]:
             canonical_name = canonical(name)
             with daemon.past() as past:
-                return {"name": canonical_name, "events": past.events(canonical_name)}
+                events = past.events(canonical_name)
+                coming = scheduled(past.config, past.received, canonical_name)
+            return {"name": canonical_name, "events": events, "scheduled": coming}
 
         return await _looked_back(daemon, look)
 
@@ -155,7 +158,8 @@ async def explain_at(daemon: "Daemon", name: str, at: str) -> JSONResponse:
     def look() -> dict[str, Any]:
         with daemon.past() as past:
             explanation, notes = past.explain(canonical(name), when)
-            return {**explanation, "at": utc(asked), "notes": notes}
+            is_to_come = asked > datetime.now(UTC)
+            return {**explanation, "at": utc(asked), "is_scheduled": is_to_come, "notes": notes}
 
     return await _looked_back(daemon, look)
 

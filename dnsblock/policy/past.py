@@ -9,7 +9,8 @@ from typing import TypedDict
 from dnsblock._engine import PolicyZone, Rule, Snapshot
 from dnsblock.config import Config, Zone
 from dnsblock.errors import Problem, Refused
-from dnsblock.orders.order import Order
+from dnsblock.orders.order import Entry, Order
+from dnsblock.orders.spans import Received, spans_of
 from dnsblock.orders.state import derive
 from dnsblock.policy.compile import compile_orders, list_rule
 from dnsblock.policy.explain import Explanation, explain
@@ -18,6 +19,11 @@ from dnsblock.policy.history_facts import Published
 from dnsblock.policy.publish import Policy
 from dnsblock.policy.sources import Lists
 from dnsblock.times import utc
+
+TO_COME = (
+    "this time is to come: the answer is what is scheduled today, with the lists and settings of today; "
+    "an order that comes until then may change it"
+)
 
 
 class NameEvent(TypedDict):
@@ -36,7 +42,7 @@ class Past:
     """What there is to look back with. The zones are those that are configured today."""
 
     config: Config
-    received: Sequence[tuple[datetime, Order]]
+    received: Received
     lists: Lists
     history: History
 
@@ -49,9 +55,12 @@ class Past:
     def explain(self, name: str, when: datetime) -> tuple[Explanation, list[str]]:
         """Why a canonical name was blocked at a time, or was not; and what cannot be told any more.
 
-        Through the code that answers queries: what was said about the name then is compiled once more.
+        Through the code that answers queries: what was said about the name then is compiled once more. Of a
+        time to come it is told what is scheduled today.
         """
         notes: list[str] = []
+        if when > datetime.now(UTC):
+            notes.append(TO_COME)
         covers = suffixes(name)
         state = derive(self.orders_of(when), when)
         zones: list[tuple[PolicyZone, int | None, bool, bool]] = []
@@ -95,15 +104,18 @@ class Past:
     # ------- Of a name -------
 
     def events(self, name: str) -> list[NameEvent]:
-        """What happened to a canonical name, and to names above it whose entries cover it; oldest first."""
-        covers = suffixes(name)
+        """What happened to a canonical name, and to names above it whose entries cover it; oldest first.
+
+        What is only `scheduled` is not among it.
+        """
+        covers, now = suffixes(name), utc(datetime.now(UTC))
         found: list[NameEvent] = []
         for zone in self.config.zones:
             if zone.issuer is not None:
-                found += _order_events(zone, covers, self)
+                found += _order_events(zone, covers, self.received)
             elif zone.kind == "list":
                 found += self._list_events(zone, covers)
-        return sorted(found, key=lambda one: one["at"])
+        return sorted((one for one in found if one["at"] <= now), key=lambda one: one["at"])
 
     def _list_events(self, zone: Zone, covers: Sequence[str]) -> Iterator[NameEvent]:
         begins = self.history.beginnings(zone.name)
@@ -137,49 +149,34 @@ def suffixes(name: str) -> list[str]:
     return [".".join(labels[skip:]) for skip in range(len(labels))]
 
 
-def _names(order: Order, covers: Sequence[str]) -> bool:
-    return any(entry.name in covers for entry in order.entries)
-
-
 def _covers(scope: str, *, is_itself: bool) -> bool:
     """Whether something is said about the name that is asked for."""
     words = {word.removeprefix("except-") for word in scope.split(",")}
     return "subtree" in words or ("exact" if is_itself else "below") in words
 
 
-def _order_events(zone: Zone, covers: Sequence[str], past: Past) -> Iterator[NameEvent]:
-    """When an entry of an issuer came into force, and when it ended: by looking at each time of change."""
-    own = [(at, order) for at, order in past.received if order.issuer == zone.issuer]
-    relevant = [order for _, order in own if _names(order, covers)]
-    times = {max(at, order.effective_at) for at, order in own}
-    times |= {order.expires_at for order in relevant if order.expires_at is not None}
-    if not relevant:
-        return
-    before: set[tuple[str, str, str]] = set()
-    for time in sorted(times):
-        if time > datetime.now(UTC):
-            break
-        known = [order for at, order in own if at <= time]
-        items = derive(known, time).in_force.get(zone.issuer or "", ())
-        now = {
-            (item.order_id, item.entry.name, str(item.entry.match)): item.kind
-            for item in items
-            if item.entry.name in covers and _covers(item.entry.match, is_itself=item.entry.name == covers[0])
-        }
-        for key in now.keys() - before:
-            what = "in force" if now[key] == "block" else "exempt"
-            yield _order_event(time, zone, what, key, f"order {key[0]}")
-        ending = [order.order_id for at, order in own if max(at, order.effective_at) == time]
-        for key in before - now.keys():
-            lifted = [order_id for order_id in ending if order_id != key[0]]
-            by = f"order {', '.join(lifted)}, of {key[0]}" if lifted else f"order {key[0]}, expired"
-            yield _order_event(time, zone, "ended", key, by)
-        before = set(now)
+def _order_events(zone: Zone, covers: Sequence[str], received: Received) -> Iterator[NameEvent]:
+    """When entries of an issuer came or will come into force, and when they ended or will end."""
+    own = [(at, order) for at, order in received if order.issuer == zone.issuer]
+    for span in spans_of(own, covers):
+        if _covers(span.entry.match, is_itself=span.entry.name == covers[0]):
+            what = "in force" if span.order.action == "block" else "exempt"
+            yield _order_event(span.start, zone, what, span.entry, f"order {span.order.order_id}")
+            if span.end is not None:
+                yield _order_event(span.end, zone, "ended", span.entry, span.why_ended)
 
 
-def _order_event(at: datetime, zone: Zone, what: str, key: tuple[str, str, str], by: str) -> NameEvent:
-    _, entry, match = key
-    return {"at": utc(at), "zone": zone.name, "what": what, "entry": entry, "match": match, "by": by}
+def scheduled(config: Config, received: Received, name: str) -> list[NameEvent]:
+    """What the orders that are known today will do to a canonical name, the next first."""
+    covers, now = suffixes(name), utc(datetime.now(UTC))
+    zones = [zone for zone in config.zones if zone.issuer is not None]
+    found = (event for zone in zones for event in _order_events(zone, covers, received))
+    return sorted((event for event in found if event["at"] > now), key=lambda one: one["at"])
+
+
+def _order_event(at: datetime, zone: Zone, what: str, entry: Entry, by: str) -> NameEvent:
+    match = str(entry.match)
+    return {"at": utc(at), "zone": zone.name, "what": what, "entry": entry.name, "match": match, "by": by}
 
 
 def _list_event(at: datetime, zone: Zone, what: str, said: tuple[str, str], version: int) -> NameEvent:

@@ -325,6 +325,7 @@ POLICY = Policy(
 ASKED = SimpleNamespace(
     config=CONFIG,
     explain=lambda name: explain(name, POLICY, CONFIG),
+    scheduled=lambda name: [],
     explain_address=lambda address: explain_address(address, POLICY),
 )
 APP = control_app(cast(Any, ASKED))
