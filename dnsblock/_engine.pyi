@@ -392,6 +392,7 @@ class UpstreamCounts:
     unwilling: int
     """Answers that say that it does not answer such a query; another was asked."""
     is_up: bool
+    is_without_edns: bool
     outstanding: int
     probes: dict[str, int]
     """By what became of them: `good`, `bad` (an answer that says that it cannot), `lost`."""

@@ -175,6 +175,11 @@ def _upstreams(counts: Counts) -> Iterator[Metric]:
     up = GaugeMetricFamily(
         "dnsblock_upstream_up", "1 while an upstream is asked, else 0.", labels=["upstream"]
     )
+    without_edns = GaugeMetricFamily(
+        "dnsblock_upstream_without_edns",
+        "1 while an upstream is queried without EDNS, because it refuses OPT, else 0.",
+        labels=["upstream"],
+    )
     outstanding = GaugeMetricFamily(
         "dnsblock_upstream_outstanding_queries", "Queries that wait for an upstream.", labels=["upstream"]
     )
@@ -194,6 +199,7 @@ def _upstreams(counts: Counts) -> Iterator[Metric]:
         errors.add_metric([name, "lost"], upstream.taken_over)
         errors.add_metric([name, "unwilling"], upstream.unwilling)
         up.add_metric([name], float(upstream.is_up))
+        without_edns.add_metric([name], float(upstream.is_without_edns))
         outstanding.add_metric([name], upstream.outstanding)
         for result, count in sorted(upstream.probes.items()):
             probes.add_metric([name, result], count)
@@ -202,6 +208,7 @@ def _upstreams(counts: Counts) -> Iterator[Metric]:
     yield errors
     yield latency
     yield up
+    yield without_edns
     yield outstanding
     yield probes
 

@@ -223,7 +223,7 @@ impl Query {
     }
 
     /// Writes the query as it is sent upstream: same question in the client's
-    /// case, our own OPT always, none of the client's options (RFC 6891 6.1.1,
+    /// case, our own OPT (payload and options) or none, none of the client's options (RFC 6891 6.1.1,
     /// RFC 7871 7.1.2) but these of ours. AD is always set: whether the client gets it
     /// is decided when its response is written (RFC 6840 5.7), so that one query
     /// upstream serves both kinds of clients. Returns its length.
@@ -231,16 +231,16 @@ impl Query {
         &self,
         id: u16,
         question: &[u8],
-        payload: u16,
-        options: &[u8],
+        opt: Option<(u16, &[u8])>,
         out: &mut [u8],
     ) -> Option<usize> {
         let mut writer = Writer::new(out);
         let flags = self.head.flags & (flag::RD | flag::CD) | flag::AD;
-        for word in [id, flags, 1, 0, 0, 1] {
+        for word in [id, flags, 1, 0, 0, u16::from(opt.is_some())] {
             writer.put(&word.to_be_bytes())?;
         }
         writer.put(question)?;
+        let Some((payload, options)) = opt else { return Some(writer.written().len()) };
         let dnssec_ok = self.head.edns.is_some_and(|edns| edns.dnssec_ok);
         let passed = self.head.edns.map_or(0, |edns| edns.passed);
         writer.put_opt_head(&Opt { flags: passed, ..Opt::plain(payload, 0) }, dnssec_ok)?;

@@ -113,6 +113,11 @@ pub fn extended_errors(rdata: &[u8]) -> impl Iterator<Item = Option<ExtendedErro
     })
 }
 
+/// All twelve bits of a message's RCODE; `None` where its records cannot be walked through.
+pub fn rcode(response: &[u8]) -> Option<u16> {
+    Parts::parse(response).map(|parts| parts.rcode)
+}
+
 /// Whether an upstream's message can be passed on at all.
 pub fn is_usable(response: &[u8]) -> bool {
     Parts::parse(response).is_some_and(|parts| !parts.is_about_us())

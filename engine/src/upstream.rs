@@ -25,6 +25,7 @@ use crate::sys::{BATCH, Batch, Local, Peer};
 pub mod asker;
 pub mod choice;
 pub mod claims;
+mod edns;
 pub mod flight;
 pub mod health;
 mod ids;
@@ -319,14 +320,15 @@ impl Upstreams {
         }
         let socket = self.outboxes[upstream].socket;
         let id = self.pool.enter(socket, key, &mut self.random);
-        self.route(key, Route { channel: Channel::Socket(socket), upstream, id, sent_at: now });
+        let has_opt = self.sends_opt(key, upstream, now);
+        self.route(key, Route { channel: Channel::Socket(socket), upstream, id, has_opt, sent_at: now });
         let (flight, outbox) = (&self.flights[key], &mut self.outboxes[upstream]);
         let slot = &mut outbox.batch.get_or_insert_with(Batch::empty).datagrams[outbox.waiting];
         let header = match self.settings.tells {
             Tells::Proxy => asker::write_proxy(flight.asker.as_ref(), false, &mut slot.data),
             _ => 0,
         };
-        slot.length = header + write_query(&self.settings, flight, id, &mut slot.data[header..]);
+        slot.length = header + write_query(&self.settings, flight, id, has_opt, &mut slot.data[header..]);
         (slot.peer, slot.local) = (Peer::none(), Local::Bound);
         outbox.waiting += 1;
         self.pending |= health::bit(upstream);
@@ -409,7 +411,7 @@ impl Upstreams {
             self.count(upstream).mismatches.add(1);
             return None;
         };
-        self.answered(key, channel, upstream, now);
+        let had_opt = self.answered(key, channel, upstream, now);
         if is_truncated(message) && matches!(channel, Channel::Socket(_)) {
             if !self.flights[key].over_tcp {
                 // The same upstream once more; not an attempt, since it answered.
@@ -420,6 +422,9 @@ impl Upstreams {
         }
         let is_sound = is_sound(message, self.flights[key].first.name());
         self.flights[key].is_sound = is_sound;
+        if self.sends_again_without_opt(key, upstream, had_opt, message, now) {
+            return None;
+        }
         if (!is_sound || is_unwilling(message)) && self.has_another(key) {
             self.count(upstream).unwilling.add(1);
             self.flights[key].was_refused = true;
@@ -429,14 +434,17 @@ impl Upstreams {
         Some(self.land(key))
     }
 
-    fn answered(&mut self, key: usize, channel: Channel, upstream: usize, now: Instant) {
-        if let Some(route) = self.flights[key].route_over(channel) {
+    /// Notes that a query was answered; whether that had been sent with OPT.
+    fn answered(&mut self, key: usize, channel: Channel, upstream: usize, now: Instant) -> bool {
+        let route = self.flights[key].route_over(channel).copied();
+        if let Some(route) = route {
             self.count(upstream).answered_after(now.saturating_duration_since(route.sent_at));
         }
         if let Channel::Stream(stream) = channel {
             self.streams[stream].answered += 1;
         }
         self.health.answered(upstream, now);
+        route.is_some_and(|route| route.has_opt)
     }
 
     /// Whether a query that an upstream would not answer may be put to another that
@@ -566,7 +574,7 @@ impl Upstreams {
 }
 
 /// Writes the message that is sent upstream; returns its length.
-fn write_query(settings: &Settings, flight: &Flight, id: u16, out: &mut [u8]) -> usize {
+fn write_query(settings: &Settings, flight: &Flight, id: u16, has_opt: bool, out: &mut [u8]) -> usize {
     let mut question = [0; MAX_QUESTION];
     let question = flight.asked_question(&mut question);
     let subnet = match (settings.tells, &flight.asker) {
@@ -576,7 +584,8 @@ fn write_query(settings: &Settings, flight: &Flight, id: u16, out: &mut [u8]) ->
         }
         _ => Subnet::NONE,
     };
-    let written = flight.first.query.write_upstream(id, question, settings.payload, subnet.octets(), out);
+    let opt = has_opt.then_some((settings.payload, subnet.octets()));
+    let written = flight.first.query.write_upstream(id, question, opt, out);
     written.expect("header, question and OPT fit")
 }
 

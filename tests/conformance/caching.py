@@ -91,7 +91,11 @@ def unusable(what: str) -> Script:
         "two CNAMEs": lambda asked: asked.response(
             [cname(b"\xc0\x0c", "one.example"), cname(b"\xc0\x0c", "two.example")]
         ),
-        "BADVERS": lambda asked: asked.response(edns=wire.opt(extended_rcode=1)),
+        # Also to a query without OPT, which nobody does.
+        "BADVERS": lambda asked: asked.response(
+            additional=[wire.opt(extended_rcode=1)] if asked.message.opt is None else [],
+            edns=wire.opt(extended_rcode=1),
+        ),
     }
     return lambda asked: decent(asked) if asked.is_probe else answers[what](asked)
 

@@ -133,7 +133,7 @@ fn decided_by(snapshot: &Snapshot, packet: &[u8], asker: Asker) -> Decided {
             Decided::Answered { response: out, blocked: blocked(outcome) }
         }
         Verdict::Forward { follow, .. } => {
-            let length = query.write_upstream(0xf00d, query.head.question(), MAX_PAYLOAD, &[], &mut out);
+            let length = query.write_upstream(0xf00d, query.head.question(), Some((MAX_PAYLOAD, &[])), &mut out);
             out.truncate(length.expect("a query of one question fits"));
             Decided::Forwarded { query: out, follow: follow.map(|name| name.suffix(0).to_vec()) }
         }

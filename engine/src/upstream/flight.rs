@@ -47,6 +47,8 @@ pub struct Flight {
     pub(super) was_refused: bool,
     pub(super) routes: [Option<Route>; MAX_ATTEMPTS],
     pub(super) asked: Mask,
+    /// The upstreams that may have refused its OPT: sent there without.
+    pub(super) without_opt: Mask,
     /// The upstream of the latest attempt, until that is known to have failed.
     pub(super) blame: Option<usize>,
     /// When the latest attempt was sent.
@@ -114,6 +116,7 @@ pub struct Route {
     pub channel: Channel,
     pub upstream: usize,
     pub id: u16,
+    pub has_opt: bool,
     pub sent_at: Instant,
 }
 
@@ -145,6 +148,7 @@ impl Flight {
             was_refused: false,
             routes: [None; MAX_ATTEMPTS],
             asked: 0,
+            without_opt: 0,
             blame: None,
             sent_at: None,
             stamp: 0,

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use super::edns::WithoutEdns;
 use crate::counters::Counter;
 use crate::shared::{Events, lock};
 
@@ -58,6 +59,7 @@ pub struct Health {
     has_probes: AtomicBool,
     standing: Standing,
     states: Vec<State>,
+    pub(super) without_edns: WithoutEdns,
     events: Arc<Events>,
 }
 
@@ -131,6 +133,7 @@ impl Health {
             has_probes: AtomicBool::default(),
             standing: Standing::default(),
             states: (0..MAX_UPSTREAMS).map(|_| State::default()).collect(),
+            without_edns: WithoutEdns::new(),
             events,
         };
         for (place, address) in addresses.iter().enumerate() {
@@ -145,6 +148,7 @@ impl Health {
     /// Takes an upstream in, at a place that nobody uses; it is up until it fails.
     pub fn enter(&self, place: usize, address: SocketAddr) {
         self.states[place].reset(address);
+        self.without_edns.forget(place);
         for mask in [&self.standing.used, &self.standing.up, &self.standing.speaking] {
             mask.fetch_or(bit(place), Relaxed);
         }
@@ -415,7 +419,7 @@ impl Health {
         self.states[place].probes[result].get()
     }
 
-    fn tell(&self, place: usize, what: &str) {
+    pub(super) fn tell(&self, place: usize, what: &str) {
         if let Some(address) = *lock(&self.states[place].address) {
             self.events.push(format!("upstream {address} {what}"));
         }
@@ -425,7 +429,7 @@ impl Health {
         self.standing.used.load(Relaxed)
     }
 
-    fn at(&self, time: Instant) -> u64 {
+    pub(super) fn at(&self, time: Instant) -> u64 {
         time.saturating_duration_since(self.since).as_nanos() as u64
     }
 }

@@ -26,8 +26,9 @@ impl Upstreams {
         };
         let mut message = [0; 1024];
         let id = self.streams[stream].enter(key, &mut self.random);
-        self.route(key, Route { channel: Channel::Stream(stream), upstream, id, sent_at: now });
-        let length = write_query(&self.settings, &self.flights[key], id, &mut message);
+        let has_opt = self.sends_opt(key, upstream, now);
+        self.route(key, Route { channel: Channel::Stream(stream), upstream, id, has_opt, sent_at: now });
+        let length = write_query(&self.settings, &self.flights[key], id, has_opt, &mut message);
         self.count(upstream).tcp_queries.add(1);
         let has_room = self.streams[stream].push(&message[..length]);
         if self.streams[stream].asked >= self.questions_of_a_stream() {

@@ -15,7 +15,7 @@ use rand::RngExt;
 
 use super::health::{Health, MAX_UPSTREAMS, Mask, ProbeResult, places};
 pub use super::probe::Probe;
-use super::probe::UnderWay;
+use super::probe::{ProbeEdns, Said, UnderWay};
 use super::{Settings, is_our_own};
 use crate::poll::{Poll, Token};
 use crate::shared::Shared;
@@ -66,7 +66,7 @@ struct Watched {
     /// When the next probe is due, if there are any, and the time between two.
     due: Option<Instant>,
     interval: Duration,
-    under_way: Option<UnderWay>,
+    under_way: Vec<UnderWay>,
     /// Probes in a row.
     failures: u32,
     successes: u32,
@@ -79,7 +79,7 @@ impl Watched {
         Watched {
             due: probe.map(|_| now),
             interval: probe.map_or(LONGEST, |probe| probe.interval),
-            under_way: None,
+            under_way: Vec::new(),
             failures: 0,
             successes: 0,
             was_speaking: true,
@@ -130,7 +130,7 @@ impl Watch<'_> {
 
     fn patience(&self) -> Duration {
         let timeout = self.settings.probe.as_ref().map_or(TICK, |probe| probe.timeout);
-        let next = |watched: &Watched| match &watched.under_way {
+        let next = |watched: &Watched| match watched.under_way.first() {
             Some(probe) => Some(probe.sent_at + timeout),
             None => watched.due,
         };
@@ -178,19 +178,29 @@ impl Watch<'_> {
             // A query that tried it was answered.
             (watched.interval, watched.due) = (probe.interval, Some(now));
         }
-        if watched.under_way.is_some() || watched.due.is_none_or(|due| due > now) {
+        if !watched.under_way.is_empty() || watched.due.is_none_or(|due| due > now) {
             return;
         }
         watched.due = Some(now + watched.interval.mul_f64(rand::rng().random_range(0.9..1.1)));
-        let Some(server) = settings.servers.iter().find(|server| server.place == place) else { return };
-        let address = server.address;
-        let sent = UnderWay::send(probe, address, settings.payload, settings.tells, now);
+        let edns = match self.health.is_without_edns(place, now) {
+            true => ProbeEdns::Without,
+            false => ProbeEdns::With,
+        };
+        self.send(place, edns, now);
+    }
+
+    fn send(&mut self, place: usize, edns: ProbeEdns, now: Instant) {
+        let settings = Arc::clone(&self.settings);
+        let server = settings.servers.iter().find(|server| server.place == place);
+        let (Some(probe), Some(server)) = (&settings.probe, server) else { return };
+        let edns = (settings.payload, edns);
+        let sent = UnderWay::send(probe, server.address, edns, settings.tells, now);
         let added = sent.and_then(|sent| {
             self.poll.add(&sent.socket, Token::Upstream(place), true, false)?;
             Ok(sent)
         });
         match added {
-            Ok(sent) => watched.under_way = Some(sent),
+            Ok(sent) => self.upstreams[place].under_way.push(sent),
             Err(error) if is_our_own(&error) => {}
             Err(_) => self.lost(place, "cannot be reached", now, now),
         }
@@ -198,23 +208,42 @@ impl Watch<'_> {
 
     fn read(&mut self, place: usize, now: Instant) {
         let Some(probe) = self.settings.probe.clone() else { return };
-        let Some(sent) = &self.upstreams[place].under_way else { return };
-        let (sent_at, result) = (sent.sent_at, sent.read(&probe));
-        if result.is_some() {
-            self.upstreams[place].under_way = None;
+        let mut read = Vec::new();
+        self.upstreams[place].under_way.retain(|sent| match sent.read(&probe) {
+            Some(said) => {
+                read.push((sent.sent_at, sent.edns, said));
+                false
+            }
+            None => true,
+        });
+        for (sent_at, edns, said) in read {
+            match said {
+                // RFC 6891 7: the same once more, without OPT.
+                Ok(Said::RefusesOpt) => self.send(place, ProbeEdns::SecondTry, now),
+                Ok(Said::Result(result)) => {
+                    self.note_edns(place, edns, result, now);
+                    self.heard(place, result, now);
+                }
+                Err(_) => self.lost(place, "cannot be reached", sent_at, now),
+            }
         }
-        match result {
-            Some(Ok(result)) => self.heard(place, result, now),
-            Some(Err(_)) => self.lost(place, "cannot be reached", sent_at, now),
-            None => {}
+    }
+
+    fn note_edns(&self, place: usize, edns: ProbeEdns, result: ProbeResult, now: Instant) {
+        match (edns, result) {
+            (ProbeEdns::With, ProbeResult::Good) => self.health.note_edns(place),
+            (ProbeEdns::SecondTry, ProbeResult::Good) => self.health.note_without_edns(place, now),
+            _ => {}
         }
     }
 
     fn expire(&mut self, place: usize, now: Instant) {
         let Some(probe) = self.settings.probe.clone() else { return };
-        let is_over = |sent: &mut UnderWay| now >= sent.sent_at + probe.timeout;
-        if let Some(sent) = self.upstreams[place].under_way.take_if(is_over) {
-            self.lost(place, "does not answer", sent.sent_at, now);
+        let under_way = &mut self.upstreams[place].under_way;
+        let over = under_way.iter().take_while(|sent| now >= sent.sent_at + probe.timeout).count();
+        let over: Vec<Instant> = under_way.drain(..over).map(|sent| sent.sent_at).collect();
+        for sent_at in over {
+            self.lost(place, "does not answer", sent_at, now);
         }
     }
 
