@@ -78,7 +78,8 @@ class Names:
 
     def scope(self, text: str) -> str | None:
         """What is said about exactly this canonical name: `subtree`, `exact` or `below`, each with `except-`
-        before it for an exception; two of them with a comma, where the name and what is below differ.
+        or `pass-` before it for an exception; two of them with a comma, where the name and what is below
+        differ.
         """
 
     def difference(self, before: Names) -> ListDifference:
@@ -131,9 +132,11 @@ class Progress:
 class CompiledList:
     """A compiled list, and what became of each of its lines.
 
-    `lines` are those that say something: accepted + repaired + duplicate + rejected. The first hundred of
-    each kind are told as (file, line, value, code, text). `sources` are (label, octets, SHA-256, ends with a
-    line feed); `formats`, of each file in turn, (format, lines that name something).
+    `lines` are those that say something: accepted + repaired + duplicate + not applicable + rejected. Lines
+    that are not applicable are understood, and say what names cannot. Of the lines that name something,
+    `exceptions` are exceptions. `apexless` names are listed as `*.name` alone. The first hundred of each kind
+    are told as (file, line, value, code, text). `sources` are (label, octets, SHA-256, ends with a line
+    feed); `formats`, of each file in turn, (format, lines that name something).
     """
 
     names: Names
@@ -145,14 +148,20 @@ class CompiledList:
     accepted: int
     repaired: int
     duplicate: int
+    not_applicable: int
     rejected: int
+    exceptions: int
+    apexless: int
     silent: int
     rejected_by: dict[str, int]
+    not_applicable_by: dict[str, int]
     repaired_by: dict[str, int]
     rejected_lines: list[tuple[str, int, str, str, str]]
     repaired_lines: list[tuple[str, int, str, str, str]]
     duplicate_lines: list[tuple[str, int, str, str, str]]
     left_out_lines: list[tuple[str, int, str, str, str]]
+    not_applicable_lines: list[tuple[str, int, str, str, str]]
+    lost_exception_lines: list[tuple[str, int, str, str, str]]
 
 def compile_list(
     files: Sequence[tuple[str, str]],
@@ -162,6 +171,7 @@ def compile_list(
     column: int,
     separator: str,
     repairs: Sequence[str],
+    exceptions: str,
     suffixes: Sequence[str],
     suffix_parents: Sequence[str],
     suffix_exceptions: Sequence[str],
@@ -172,7 +182,8 @@ def compile_list(
 ) -> CompiledList:
     """Compiles files, each with its label for reports; into `folder`, or into memory.
 
-    Lines that cannot be meant are left out and reported. Each entry is looked up through the code that
+    `exceptions` says what the exceptions of the list do: `hole`, `passthru`, `auto` (as in the format), or
+    `listed`. Malformed lines are left out and reported. Each entry is looked up through the code that
     answers queries before this returns. Raises `OSError`, `NotCompiled`, and `ValueError` for unfit options.
     """
 
@@ -212,7 +223,7 @@ class PolicyZone:
 
     @staticmethod
     def from_names(name: str, names: Names, rule: Rule) -> PolicyZone:
-        """A zone of a compiled list: what it lists has this rule, what it excepts is a hole."""
+        """A zone of a compiled list: what it lists has this rule; what it excepts is a hole or passes."""
 
     @staticmethod
     def from_addresses(name: str, data: bytes, rule: Rule) -> PolicyZone:

@@ -344,6 +344,7 @@ class Source(_Options):
     column: Annotated[int, Number, Field(ge=1, le=1000)] = 1  # of csv, counted from 1
     separator: Literal[",", ";", "tab", "|"] = ","  # of csv
     repair: Annotated[tuple[Repair, ...], Field(max_length=8)] = ("bom", "crlf", "case", "dot")
+    exceptions: Literal["auto", "hole", "passthru"] = "auto"  # auto: passthru for format rpz, hole for others
     every_s: Annotated[int | Literal["auto"], NumberOrWord] = "auto"  # auto: 3600 for a feed, 5 for a file
     max_mb: Annotated[int, Number, Field(ge=1, le=16_384)] = 1024  # MiB of text
     timeout_s: Annotated[int, Number, Field(ge=1, le=86_400)] = 600  # for a whole download
@@ -385,8 +386,12 @@ class Zone(_Options):
             raise ValueError(f"zone {self.name} must have one of issuer, list and addresses")
         if self.place is None and {"match", "source"} & self.model_fields_set:
             raise ValueError("match and source belong to a list: an order says itself what its entries match")
-        if self.match is not None and self.source.format not in ("auto", "plain", "hosts", "csv"):
-            raise ValueError(f"match belongs to plain, hosts and csv: {self.source.format} says it itself")
+        if self.match is not None and self.source.format not in ("auto", "plain", "hosts", "csv", "wildcard"):
+            raise ValueError(
+                f"match belongs to plain, hosts, csv and wildcard: {self.source.format} says it itself"
+            )
+        if self.match == "exact" and self.source.format == "wildcard":
+            raise ValueError("match: exact would leave a list of *.name without effect: use subtree or below")
         feed_alone = {"ca", "authorization", "timeout_s"} & self.source.model_fields_set
         if isinstance(self.place, Path) and feed_alone:
             raise ValueError(f"{', '.join(sorted(feed_alone))}: belongs to a feed, not to a file")
@@ -523,6 +528,9 @@ def _check_zones(config: Config, read: Document, broken: frozenset[str]) -> Iter
         if zone.answer not in config.answer_names and "answers" not in broken:
             reason = f"no such answer profile; there are {', '.join(sorted(config.answer_names))}"
             yield read.problem(("zones", index, "answer"), zone.answer, reason)
+        elif "exceptions" in zone.source.model_fields_set and config.answer(zone.answer).action == "passthru":
+            reason = "belongs to a list that blocks: with answer passthru, exceptions are what a list lists"
+            yield read.problem(("zones", index, "source", "exceptions"), zone.source.exceptions, reason)
         if zone.issuer is not None and config.orders is None and "orders" not in broken:
             reason = "an issuer's zone needs a folder of orders: set orders"
             yield read.problem(("zones", index, "issuer"), zone.issuer, reason)

@@ -282,7 +282,8 @@ def _print_why(answer: dict[str, Any]) -> None:
         source = "as scheduled today" if answer["is_scheduled"] else source
     click.echo(f"{answer['name']}: {answer['verdict']}{at} ({source})")
     if decided is not None:
-        by = f"order {', '.join(decided['orders'])}" if decided["orders"] else "a list"
+        of_list = "an exception of its list" if decided["is_exception"] else "a list"
+        by = f"order {', '.join(decided['orders'])}" if decided["orders"] else of_list
         covers = {
             "exact": "the name alone",
             "subtree": "the name and all below",

@@ -72,6 +72,8 @@ def _print_sources(answer: dict[str, Any]) -> None:
             click.echo(f"list {one['zone']} does not read {printable(skipped['name'])}: {skipped['reason']}")
         if len(one["skipped"]) > LINES_SHOWN:
             click.echo(f"list {one['zone']} does not read {len(one['skipped']) - LINES_SHOWN:,} more")
+        for warning in one["warnings"]:
+            click.echo(f"list {one['zone']}: {printable(warning)}")
     print_refused(answer["sources"])
 
 
@@ -141,13 +143,14 @@ def print_report(zone: str, report: dict[str, Any]) -> None:
     if report["former_format"]:
         how += f"; it was {report['former_format']} before"
     click.echo(f"list {zone}: format {report['format']} ({how}), {report['entries']:,} names")
-    counts = ", ".join(f"{report[one]:,} {one}" for one in ("accepted", "repaired", "duplicate", "rejected"))
+    kinds = ("accepted", "repaired", "duplicate", "not_applicable", "rejected")
+    counts = ", ".join(f"{report[one]:,} {one.replace('_', ' ')}" for one in kinds)
     click.echo(f"  {report['lines']:,} lines: {counts}; {report['silent']:,} blank or comments")
-    for what in ("repaired_by", "rejected_by"):
+    for what in ("repaired_by", "not_applicable_by", "rejected_by"):
         if report[what]:
             reasons = ", ".join(f"{count:,} {reason}" for reason, count in report[what].items())
-            click.echo(f"  {what.removesuffix('_by')}: {reasons}")
-    for kind in ("left out", "rejected"):
+            click.echo(f"  {what.removesuffix('_by').replace('_', ' ')}: {reasons}")
+    for kind in ("left out", "rejected", "lost exception"):
         for told in [one for one in report["told"] if one["kind"] == kind][:LINES_SHOWN]:
             value = f" '{told['value']}'" if told["value"] else ""
             click.echo(f"  {kind}: {told['file']}:{told['line']}{value}: {printable(told['reason'])}")

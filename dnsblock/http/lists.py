@@ -210,6 +210,7 @@ def _source(daemon: "Daemon", zone: "Zone") -> dict[str, Any]:
         "accepted_at": utc(None if version is None else version.accepted_at),
         "how": None if version is None else version.how,
         "report": None if listed is None else {**listed.report.as_json(), "told": None},
+        "warnings": [] if listed is None else listed.report.warnings,
         "refused": None
         if not_taken is None
         else {

@@ -322,6 +322,11 @@ def _lists(daemon: "Daemon") -> Iterator[Metric]:
     rejected = GaugeMetricFamily(
         "dnsblock_source_rejected_lines", "Lines that cannot be meant, by reason.", labels=["zone", "reason"]
     )
+    not_applicable = GaugeMetricFamily(
+        "dnsblock_source_not_applicable_lines",
+        "Lines that are understood and cannot be expressed by names, by reason.",
+        labels=["zone", "reason"],
+    )
     version = GaugeMetricFamily(
         "dnsblock_source_version", "The version of the list that is enforced.", labels=["zone"]
     )
@@ -342,10 +347,12 @@ def _lists(daemon: "Daemon") -> Iterator[Metric]:
     )
     for zone, listed in sorted(daemon.lists.listed.items()):
         report = listed.report
-        for result in ("accepted", "repaired", "duplicate", "rejected"):
+        for result in ("accepted", "repaired", "duplicate", "not_applicable", "rejected"):
             lines.add_metric([zone, result], getattr(report, result))
         for reason, count in report.rejected_by.items():
             rejected.add_metric([zone, reason], count)
+        for reason, count in report.not_applicable_by.items():
+            not_applicable.add_metric([zone, reason], count)
         if listed.version is not None:
             version.add_metric([zone], listed.version.number)
             accepted.add_metric([zone], _unix(listed.version.accepted_at))
@@ -354,7 +361,7 @@ def _lists(daemon: "Daemon") -> Iterator[Metric]:
     for feed in daemon.feeds:
         state = daemon.refresher.states.get(feed)
         fetched.add_metric([feed], _unix(None if state is None else state.fetched_at))
-    yield from (lines, rejected, version, accepted, fetched, refused)
+    yield from (lines, rejected, not_applicable, version, accepted, fetched, refused)
 
 
 def _listeners(daemon: "Daemon") -> Iterator[Metric]:

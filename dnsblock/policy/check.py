@@ -86,10 +86,11 @@ def _refused(lists: Lists) -> tuple[Problem, ...]:
 
 
 def _left_out(lists: Lists) -> Iterator[str]:
-    """Lines of lists that would do harm, and that are not enforced."""
+    """What lists say and is not enforced: lines that would do harm, and those that names cannot express."""
     for zone, listed in lists.listed.items():
         for left_out in listed.report.left_out:
             yield f"list {zone} names what no list may block: {left_out}"
+        yield from (f"list {zone}: {warning}" for warning in listed.report.warnings)
 
 
 def _report(listed: Listed) -> dict[str, Any]:

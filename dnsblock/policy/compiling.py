@@ -10,7 +10,7 @@ from dnsblock._engine import CompiledList, Names, Progress, compile_list
 from dnsblock.config import Config, Zone
 from dnsblock.orders.guards import public_suffixes, public_suffixes_digest
 
-COMPILER = 2  # goes up whenever the same text would compile to other names
+COMPILER = 3  # goes up whenever the same text would compile to other names
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,7 @@ class Options:
     column: int
     separator: str
     repair: tuple[str, ...]
+    exceptions: str  # what the exceptions of the list do; `listed`: they are what it lists
     public_suffixes: str | None  # digest of those that are left out; None: they are taken
     protected: tuple[str, ...]
 
@@ -30,7 +31,7 @@ class Options:
     def of(cls, zone: Zone, config: Config) -> Self:
         """Those of a zone. An allow list may name what it likes."""
         source = zone.source
-        is_block = zone.answer != "passthru"
+        is_block = config.answer(zone.answer).action != "passthru"
         leaves_out = is_block and source.guards.public_suffix == "leave_out"
         return cls(
             compiler=COMPILER,
@@ -39,6 +40,7 @@ class Options:
             column=source.column,
             separator="\t" if source.separator == "tab" else source.separator,
             repair=tuple(sorted(source.repair)),
+            exceptions=source.exceptions if is_block else "listed",
             public_suffixes=public_suffixes_digest() if leaves_out else None,
             protected=tuple(sorted(config.protected)) if is_block else (),
         )
@@ -48,9 +50,14 @@ class Options:
         """Those of a list that is only tried; with a configuration, without what no list may block there."""
         repair = ("bom", "case", "crlf", "dot")
         if config is None:
-            return cls(COMPILER, None, match, 1, ",", repair, public_suffixes=None, protected=())
+            return cls(COMPILER, None, match, 1, ",", repair, "auto", public_suffixes=None, protected=())
         protected = tuple(sorted(config.protected))
-        return cls(COMPILER, None, match, 1, ",", repair, public_suffixes_digest(), protected)
+        return cls(COMPILER, None, match, 1, ",", repair, "auto", public_suffixes_digest(), protected)
+
+    @property
+    def lists_exceptions(self) -> bool:
+        """Whether the list is one of exceptions, or of names that pass."""
+        return self.exceptions == "listed"
 
     @property
     def text(self) -> str:
@@ -91,6 +98,7 @@ class Options:
             column=self.column,
             separator=self.separator,
             repairs=self.repair,
+            exceptions=self.exceptions,
             suffixes=suffixes,
             suffix_parents=parents,
             suffix_exceptions=exceptions,

@@ -22,6 +22,7 @@ class CoveringEntry(TypedDict):
     action: str
     orders: list[str]
     decides: bool
+    is_exception: bool  # of a list: a hole, or a passthru beside the zone's own answer
 
 
 class Explanation(TypedDict):
@@ -38,8 +39,11 @@ def explain(name: str, policy: Policy, config: Config) -> Explanation:
     """Explains a canonical name, through the lookup that answers queries."""
     found = policy.snapshot.covering(name)
     orders = _orders_of({(entry.zone, entry.entry) for entry in found}, policy, config)
+    passing = {zone.name for zone in config.zones if config.answer(zone.answer).action == "passthru"}
+    lists = {zone.name for zone in config.zones if zone.kind == "list"}
     covering: list[CoveringEntry] = [
         {
+            "is_exception": entry.zone in lists - passing and entry.action in (None, "passthru"),
             "zone": entry.zone,
             "mode": "shadow" if entry.is_shadow else "enforce",
             "entry": entry.entry,
@@ -64,6 +68,7 @@ def explain_address(address: IPv4Address | IPv6Address, policy: Policy) -> Expla
             "action": entry.action or "hole",
             "orders": [],
             "decides": entry.decides,
+            "is_exception": False,
         }
         for entry in policy.snapshot.covering_address(address)
     ]

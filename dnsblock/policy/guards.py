@@ -17,7 +17,7 @@ from dnsblock.policy.store import digest_of
 UNREADABLE, NOT_COMPILED = "UNREADABLE", "NOT_COMPILED"
 NOT_FETCHED = "NOT_FETCHED"  # of a feed that is new: no guard has seen it, and nothing is counted
 CODES = (
-    *("HTML", "EMPTY", "TRUNCATED", "SPLIT", "TOO_MANY_REJECTED", "REPLAYED", "SHRANK", "GREW"),
+    *("HTML", "EMPTY", "MIXED", "TRUNCATED", "SPLIT", "TOO_MANY_REJECTED", "REPLAYED", "SHRANK", "GREW"),
     *(UNREADABLE, NOT_COMPILED),
 )
 
@@ -60,10 +60,13 @@ def judge(
     heads: Sequence[bytes],
     before: Version | None,
     replayed: Version | None,
+    *,
+    lists_exceptions: bool = False,
 ) -> list[Guarded]:
     """Every guard that does not let this list through; `heads` are the first octets of each of its files.
 
-    `before` is the version that is enforced; `replayed` an older one that had the same text, if one did.
+    With `lists_exceptions` it is a list of a zone whose answer is a passthru. `before` is the version that is
+    enforced; `replayed` an older one that had the same text, if one did.
     """
     if before is not None and before.compiled.entries == 0:
         # Somebody has accepted a list of nothing: whatever names something is better, also an older text.
@@ -72,6 +75,7 @@ def judge(
         _html(compiled, heads),
         _empty(compiled),
         _split(compiled),
+        _mixed(compiled) if lists_exceptions else None,
         _truncated(zone, compiled),
         rejected(compiled, zone.source.guards.rejected_percent),
         _replayed(zone, replayed),
@@ -100,13 +104,29 @@ def _empty(compiled: CompiledList) -> Guarded | None:
     if compiled.names.entries == 0:
         reason = "the list holds no name; leave the zone out if that is meant"
         if compiled.accepted + compiled.repaired:
-            reason = "the list excepts all that it names, and so blocks nothing"
+            reason = (
+                "the list excepts all that it names, and so blocks nothing; "
+                "if it is a list of exceptions, set `answer: passthru` for its zone"
+            )
     elif nameless:
         # Of a folder: a file that was cut to nothing is hidden by those beside it.
         reason = f"{nameless[0]} holds no name; take it out of the folder if that is meant"
     else:
         return None
     return Guarded("EMPTY", reason, {"lines": compiled.lines, "files": len(nameless)})
+
+
+def _mixed(compiled: CompiledList) -> Guarded | None:
+    """A list of what passes says so of each name: blocks in it would pass as well."""
+    naming = sum(lines for _, lines in compiled.formats)
+    blocks = naming - compiled.exceptions
+    if not compiled.exceptions or not blocks:
+        return None
+    reason = (
+        f"{compiled.exceptions:,} lines are exceptions and {blocks:,} are blocks: in a zone with answer "
+        "passthru both would pass; make two lists of it, or put it into a zone that blocks"
+    )
+    return Guarded("MIXED", reason, {"exceptions": compiled.exceptions, "blocks": blocks})
 
 
 def _truncated(zone: Zone, compiled: CompiledList) -> Guarded | None:

@@ -146,7 +146,7 @@ def _of_names(file: str, data: bytes, options: Options) -> Tried:
             compiled = options.compile([(file, text.name)], folder=None, before=None, progress=Octets())
     except (OSError, NotCompiled) as err:
         raise Refused([Problem(file, None, "", f"cannot be compiled: {err}")]) from err
-    report = Report.of(compiled)
+    report = Report.of(compiled, options.match)
     if (guarded := rejected(compiled, REJECTED_PERCENT)) is not None:
         bad = [*report.of_kind("rejected"), *report.of_kind("left out")]
         lines = [told.problem for told in sorted(bad, key=lambda told: told.line)]

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import TypedDict
 
-from dnsblock._engine import PolicyZone, Rule, Snapshot
+from dnsblock._engine import Answer, PolicyZone, Rule, Snapshot
 from dnsblock.config import Config, Zone
 from dnsblock.errors import Problem, Refused
 from dnsblock.orders.order import Entry, Order
@@ -87,9 +87,9 @@ class Past:
                 notes.append(f"list {zone.name}: there was no version yet")
                 break
             for word in (past.scope or "").split(",") if past.scope else ():
-                scope, rule = (word.removeprefix("except-"), int(word.startswith("except-")))
+                rule, scope = _rule_and_match(word)
                 lines.append(f"{scope} {rule} {name}\n")
-        rules = [list_rule(zone, self.config), Rule(None)]
+        rules = [list_rule(zone, self.config), Rule(None), Rule(Answer("passthru", ttl=0))]
         return PolicyZone.from_entries(zone.name, rules, "".join(lines).encode())
 
     def _scope_now(self, zone: Zone, name: str) -> str | None:
@@ -149,9 +149,17 @@ def suffixes(name: str) -> list[str]:
     return [".".join(labels[skip:]) for skip in range(len(labels))]
 
 
+def _rule_and_match(word: str) -> tuple[int, str]:
+    """The rule of a list's entry, as the engine numbers them (listed, hole, passthru), and its match."""
+    for rule, prefix in enumerate(("except-", "pass-"), start=1):
+        if word.startswith(prefix):
+            return rule, word.removeprefix(prefix)
+    return 0, word
+
+
 def _covers(scope: str, *, is_itself: bool) -> bool:
     """Whether something is said about the name that is asked for."""
-    words = {word.removeprefix("except-") for word in scope.split(",")}
+    words = {_rule_and_match(word)[1] for word in scope.split(",")}
     return "subtree" in words or ("exact" if is_itself else "below") in words
 
 

@@ -178,11 +178,12 @@ class Reader:
     ) -> Listed | NotTaken:
         options, sha256 = self.options.text, digest_of(compiled.sources)
         before = self.lost if held is None else held.version
-        report = Report.of(compiled, "" if before is None else before.compiled.format)
+        report = Report.of(compiled, self.options.match, "" if before is None else before.compiled.format)
         with self.store.history() as history:
             overruled = history.approved(self.zone.name, sha256, options)
             replayed = None if before is None else history.was_accepted(self.zone.name, sha256)
-        found = judge(self.zone, compiled, heads, before, replayed)
+        lists_exceptions = self.options.lists_exceptions
+        found = judge(self.zone, compiled, heads, before, replayed, lists_exceptions=lists_exceptions)
         # A text that was accepted by hand is judged all the same: by now something else may be wrong with it.
         if guarded := tuple(one for one in found if one.code not in overruled):
             problems = tuple(self._problems(text, report, sha256, guarded, before))
@@ -217,6 +218,8 @@ class Reader:
         """Why a list is not taken: the lines that cannot be meant, then what is wrong with the whole."""
         if any(one.code in ("TOO_MANY_REJECTED", "EMPTY") for one in guarded):
             bad = [*report.of_kind("rejected"), *report.of_kind("left out")]
+            if any(one.code == "EMPTY" for one in guarded):
+                bad += [*report.of_kind("not applicable"), *report.of_kind("lost exception")]
             yield from (told.problem for told in sorted(bad, key=lambda told: (told.file, told.line)))
         for one in guarded:
             yield Problem(text.place, None, "", str(one))
@@ -290,7 +293,7 @@ class Reader:
         compiled = None if options is None else self._compile_kept(version, options, held.names)
         if options is None or compiled is None:
             return None
-        report = Report.of(compiled)
+        report = Report.of(compiled, options.match)
         new = NewVersion(
             zone=self.zone.name,
             compiled=_facts(compiled, version.compiled.source_sha256, options.text, report),

@@ -44,6 +44,8 @@ def accept(lists: Lists) -> None:
             event(logging.WARNING, text, zone=version.zone)
         for left_out in listed.report.left_out:
             event(logging.WARNING, f"list {version.zone} names what no list may block: {left_out}")
+        for warning in listed.report.warnings:
+            event(logging.WARNING, f"list {version.zone}: {warning}", zone=version.zone)
 
 
 def refuse(lists: Lists, zone: str, not_taken: NotTaken) -> None:

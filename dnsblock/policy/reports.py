@@ -1,4 +1,4 @@
-"""What became of the lines of a list: every one is accepted, repaired, a duplicate or rejected."""
+"""What became of the lines of a list: accepted, repaired, a duplicate, not applicable or rejected."""
 
 import json
 from collections.abc import Iterator
@@ -10,7 +10,10 @@ from dnsblock.errors import Problem
 from dnsblock.policy.compiling import formats_of
 
 LEFT_OUT = ("public_suffix", "protected", "top_level")  # the codes of these lines
-Kind = Literal["rejected", "left out", "repaired", "duplicate"]
+Kind = Literal["rejected", "left out", "repaired", "duplicate", "not applicable", "lost exception"]
+LOST_EXCEPTION = "lost_exception"  # the code of these lines
+APEXLESS_SHARE = 0.95  # of the names: above it, the list is written so, and the names themselves are missing
+WARNED = 10  # lines of lost exceptions in warnings
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,7 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The lines of a list. `lines` are those that say something, the sum of the four numbers behind it."""
+    """The lines of a list. `lines` are those that say something, the sum of the five numbers behind it."""
 
     format: str
     is_recognised: bool
@@ -41,16 +44,23 @@ class Report:
     accepted: int
     repaired: int
     duplicate: int
+    not_applicable: int  # understood, and nothing that names can say
     rejected: int
+    exceptions: int  # of the lines that name something
+    apexless: int  # names that are listed as `*.name` alone, where that is not configured
     silent: int  # blank lines and comments
     rejected_by: dict[str, int]
+    not_applicable_by: dict[str, int]
     repaired_by: dict[str, int]
     told: tuple[Told, ...]  # the first hundred of each kind
     former_format: str = ""  # of the version before, where another one was recognised then
 
     @classmethod
-    def of(cls, compiled: CompiledList, before: str = "") -> "Report":
-        """The report of a list that was just compiled; `before`: the format of the version before."""
+    def of(cls, compiled: CompiledList, match: str | None, before: str = "") -> "Report":
+        """The report of a list that was just compiled, with this `match`.
+
+        `before` is the format of the version before.
+        """
         return cls(
             format=formats_of(compiled),
             is_recognised=compiled.is_recognised,
@@ -59,9 +69,13 @@ class Report:
             accepted=compiled.accepted,
             repaired=compiled.repaired,
             duplicate=compiled.duplicate,
+            not_applicable=compiled.not_applicable,
             rejected=compiled.rejected,
+            exceptions=compiled.exceptions,
+            apexless=0 if match == "below" else compiled.apexless,
             silent=compiled.silent,
             rejected_by=dict(sorted(compiled.rejected_by.items())),
+            not_applicable_by=dict(sorted(compiled.not_applicable_by.items())),
             repaired_by=dict(sorted(compiled.repaired_by.items())),
             told=tuple(_told(compiled)),
             former_format=before if compiled.is_recognised and before != formats_of(compiled) else "",
@@ -89,13 +103,39 @@ class Report:
         return [*told, f"and {more:,} more lines"] if more > 0 else told
 
     @property
+    def warnings(self) -> list[str]:
+        """What the list says and is not enforced, although its lines are understood."""
+        return [*self._apexless(), *self._lost_exceptions()]
+
+    def _apexless(self) -> Iterator[str]:
+        if self.entries and self.apexless >= APEXLESS_SHARE * self.entries:
+            advice = "tell who runs the list, if they are meant"
+            if self.format == "wildcard":
+                advice = "set `match: subtree` for the zone if they are meant, and `match: below` if not"
+            yield (
+                f"{self.apexless:,} of {self.entries:,} names are listed as `*.name` alone, so the names "
+                f"themselves are not blocked: {advice}"
+            )
+
+    def _lost_exceptions(self) -> Iterator[str]:
+        lost = self.not_applicable_by.get(LOST_EXCEPTION, 0)
+        if not lost:
+            return
+        told = self.of_kind("lost exception")[:WARNED]
+        yield f"{lost:,} exceptions are not carried out, so what they except may be blocked"
+        yield from (f"lost exception: {one.problem}" for one in told)
+        if lost > len(told):
+            yield f"and {lost - len(told):,} more lost exceptions"
+
+    @property
     def summary(self) -> str:
         """One line for a person."""
         how = "recognised" if self.is_recognised else "as configured"
         how += f"; it was {self.former_format} before" if self.former_format else ""
         return (
             f"format {self.format} ({how}), {self.lines:,} lines: {self.accepted:,} accepted, "
-            f"{self.repaired:,} repaired, {self.duplicate:,} duplicate, {self.rejected:,} rejected"
+            f"{self.repaired:,} repaired, {self.duplicate:,} duplicate, "
+            f"{self.not_applicable:,} not applicable, {self.rejected:,} rejected"
         )
 
 
@@ -105,6 +145,8 @@ def _told(compiled: CompiledList) -> Iterator[Told]:
         ("rejected", compiled.rejected_lines),
         ("repaired", compiled.repaired_lines),
         ("duplicate", compiled.duplicate_lines),
+        ("not applicable", compiled.not_applicable_lines),
+        ("lost exception", compiled.lost_exception_lines),
     ]
     for kind, lines in kinds:
         for file, line, value, code, reason in lines:

@@ -18,10 +18,10 @@ mod sources;
 mod spelling;
 mod words;
 
-pub use compile::{Progress, RULES_ARE_HOLES, compile};
+pub use compile::{Progress, RULES_ARE_EXCEPTIONS, compile};
 pub use formats::Format;
 pub use left_out::LeftOut;
-pub use reader::{Line, Reader, Settings};
+pub use reader::{Exceptions, Line, Reader, Settings};
 pub use reason::Reason;
 pub use repairs::Repairs;
 pub use report::{Report, Told};
@@ -151,7 +151,7 @@ fn compile_strictly(
     spooled.map_err(|error| Refused::NotCompiled(CompileError::Io(error)))?;
     let is_hole: Vec<bool> = rules.iter().map(|rule| matches!(rule, Rule::Hole)).collect();
     let compiled = compiler.finish(&is_hole, Into::Memory, None).map_err(Refused::NotCompiled)?;
-    let zone = PolicyZone::new(zone, Arc::new(compiled.names), rules, compiled.duplicate as usize);
+    let zone = PolicyZone::new(zone, Arc::new(compiled.names), rules, &is_hole, compiled.duplicate as usize);
     zone.ok_or(Refused::NotCompiled(CompileError::Lost))
 }
 

@@ -115,6 +115,13 @@ pub enum Rule {
 }
 
 impl Rule {
+    /// The rule of an exception that ends the search.
+    pub fn passthru() -> Rule {
+        let (action, extended_error, target) = (Action::Passthru, None, None);
+        let answer = Answer { action, ttl: 0, extended_error, ipv4: Vec::new(), ipv6: Vec::new(), target };
+        Rule::Answer { answer: Arc::new(answer), reference: "".into(), structured: None }
+    }
+
     fn is(&self, wanted: Action) -> bool {
         matches!(self, Rule::Answer { answer, .. } if answer.action == wanted)
     }
@@ -195,13 +202,21 @@ pub struct Found<'a> {
 }
 
 impl PolicyZone {
-    /// A zone of compiled names; `None` where they need other rules than these.
-    pub fn new(name: &str, names: Arc<Names>, rules: Vec<Rule>, duplicates: usize) -> Option<PolicyZone> {
+    /// A zone of compiled names; `None` where they need other rules than these. Of names to
+    /// which only rules of exceptions apply, nothing is listed.
+    pub fn new(
+        name: &str,
+        names: Arc<Names>,
+        rules: Vec<Rule>,
+        is_exception: &[bool],
+        duplicates: usize,
+    ) -> Option<PolicyZone> {
         let sides = names.scopes().iter().flat_map(|scope| [scope.at, scope.under]);
         if sides.flatten().any(|(_, rule)| rule as usize >= rules.len()) {
             return None;
         }
-        Some(PolicyZone::of(name, names, rules, Prefixes::default(), duplicates))
+        let listed = names.listed(|rule| is_exception.get(rule as usize) == Some(&true));
+        Some(PolicyZone::of(name, names, rules, Prefixes::default(), listed, duplicates))
     }
 
     /// A zone of addresses.
@@ -209,7 +224,8 @@ impl PolicyZone {
         let read = prefixes.len();
         let addresses = Prefixes::new(prefixes);
         let duplicates = read - addresses.len();
-        PolicyZone::of(name, Names::none(), vec![rule], addresses, duplicates)
+        let listed = addresses.len();
+        PolicyZone::of(name, Names::none(), vec![rule], addresses, listed, duplicates)
     }
 
     fn of(
@@ -217,6 +233,7 @@ impl PolicyZone {
         names: Arc<Names>,
         rules: Vec<Rule>,
         addresses: Prefixes,
+        listed: usize,
         duplicates: usize,
     ) -> PolicyZone {
         let mut hasher = Sha256::new();
@@ -228,8 +245,6 @@ impl PolicyZone {
             hasher.update(format!("{prefix}\n"));
         }
         let digest = hasher.finalize().into();
-        let is_hole = |rule| matches!(rules.get(rule as usize), Some(Rule::Hole));
-        let listed = names.listed(is_hole) + addresses.len();
         let (name, above_exceptions) = (name.to_string(), OnceLock::new());
         PolicyZone { name, names, rules, addresses, duplicates, listed, digest, above_exceptions }
     }

@@ -138,12 +138,12 @@ struct PolicyZone(Arc<policy::PolicyZone>);
 
 #[pymethods]
 impl PolicyZone {
-    /// A zone of compiled names: the first rule is that of what they list, the second of
-    /// what they except.
+    /// A zone of compiled names: the first rule is that of what they list, the others are
+    /// those of exceptions.
     #[staticmethod]
     fn from_names(name: &str, names: &lists::Names, rule: &Rule) -> PyResult<PolicyZone> {
-        let rules = vec![rule.0.clone(), policy::Rule::Hole];
-        let zone = policy::PolicyZone::new(name, Arc::clone(&names.0), rules, 0);
+        let rules = vec![rule.0.clone(), policy::Rule::Hole, policy::Rule::passthru()];
+        let zone = policy::PolicyZone::new(name, Arc::clone(&names.0), rules, &list::RULES_ARE_EXCEPTIONS, 0);
         let zone = zone.ok_or_else(|| PyValueError::new_err("these names need other rules"))?;
         Ok(PolicyZone(Arc::new(zone)))
     }

@@ -113,10 +113,11 @@ def told(report: dict, kind: str | None = None) -> list[tuple[str, int, str, str
 
 
 def assert_adds_up(report: dict) -> None:
-    """Every line is one of four things, or says nothing."""
-    kinds = [report[kind] for kind in ("accepted", "repaired", "duplicate", "rejected")]
+    """Every line is one of five things, or says nothing."""
+    kinds = [report[kind] for kind in ("accepted", "repaired", "duplicate", "not_applicable", "rejected")]
     assert sum(kinds) == report["lines"], report
     assert sum(report["rejected_by"].values()) == report["rejected"], report
+    assert sum(report["not_applicable_by"].values()) == report["not_applicable"], report
 
 
 def accept(

@@ -34,7 +34,7 @@ TAKEN = {
 
 REFUSED_ASCII = [
     *("http://listed.example/", "https://listed.example", "listed.example/path", "listed.example:443"),
-    *("*.listed.example", "||listed.example^", "@@||listed.example^", "/listed/", "0.0.0.0 listed.example"),
+    *("a.*.listed.example", "||listed.example^", "@@||listed.example^", "/listed/", "0.0.0.0 listed.example"),
     *("2001:db8::1", "[2001:db8::1]", "192.0.2.0/24"),
     *(".listed.example", "listed..example", "listed.example..", ".", "com"),
     *(f"{LONG_LABEL}.example", ".".join([LABEL] * 4)),

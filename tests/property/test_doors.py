@@ -123,11 +123,12 @@ def test_any_octets_are_a_list(tmp_path: Path, data: bytes, zone: Any, format_na
     public suffix."""
     compiled = compile_text(data, zone, tmp_path / "list", format_name)
     counts = (compiled.accepted, compiled.repaired, compiled.duplicate, compiled.rejected)
-    assert sum(counts) == compiled.lines
+    assert sum(counts) + compiled.not_applicable == compiled.lines
+    assert compiled.not_applicable == sum(compiled.not_applicable_by.values())
     assert compiled.rejected == sum(compiled.rejected_by.values())
     assert compiled.lines + compiled.silent in (data.count(b"\n"), data.count(b"\n") + 1)
-    json.dumps(Report.of(compiled).as_json()).encode()
-    for told in Report.of(compiled).told:
+    json.dumps(Report.of(compiled, None).as_json()).encode()
+    for told in Report.of(compiled, None).told:
         assert_presentable(Refused([told.problem]))
     nothing = compile_text(b"", zone, tmp_path / "empty", format_name)
     lines = compiled.names.difference(nothing.names).lines.decode().splitlines()

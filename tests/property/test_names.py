@@ -41,6 +41,7 @@ def names_of(text: str) -> Names:
             column=1,
             separator=",",
             repairs=["bom", "case", "crlf", "dot"],
+            exceptions="auto",
             suffixes=[],
             suffix_parents=[],
             suffix_exceptions=[],

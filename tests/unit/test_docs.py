@@ -59,7 +59,7 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     (folder / "orders").mkdir()
     for name, text in examples().items():
         (folder / "orders" / name).write_text(text)
-    (folder / "list.txt").write_text("listed.example\nno name\n")
+    (folder / "list.txt").write_text("listed.example\nno name\na.*.example\n")
     (folder / "dnsblock.yaml").write_text(CONFIG)
     command = [str(Path(sys.executable).parent / "dnsblock"), "serve", "--json", "-c"]
     daemon = subprocess.Popen([*command, folder / "dnsblock.yaml"], stdout=subprocess.PIPE, env=os.environ)
@@ -102,8 +102,8 @@ def test_every_metric_is_documented_once():
 
 def test_every_outcome_and_reason_is_documented(exposed: str):
     def values(label: str) -> set[str]:
-        # Of rejected lines the reasons are in lists.md.
-        pattern = rf'^dnsblock_(?!source_rejected).*\b{label}="(\w+)"'
+        # Of lines that list nothing the reasons are in lists.md.
+        pattern = rf'^dnsblock_(?!source_rejected|source_not_applicable).*\b{label}="(\w+)"'
         return set(re.findall(pattern, exposed, re.MULTILINE))
 
     assert set(first_cells(section(METRICS, "Outcomes"))) - {"outcome"} == values("outcome")

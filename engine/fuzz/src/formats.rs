@@ -1,7 +1,7 @@
 //! Any octets as a list in each of the formats: a line is taken as a whole or not at all,
 //! and whatever is taken is a name that a client can ask for.
 
-use _engine::list::{Format, Line, Reader, Repairs, Settings};
+use _engine::list::{Exceptions, Format, Line, Reader, Repairs, Settings};
 use _engine::name::Name;
 
 pub fn check(text: &[u8]) {
@@ -9,7 +9,9 @@ pub fn check(text: &[u8]) {
     for (format, _) in Format::ALL {
         let repairs = Repairs::ALL.into_iter().fold(Repairs::NONE, |all, (repair, _)| all | repair);
         for allowed in [Repairs::NONE, repairs] {
-            let settings = Settings { format, scope: None, column: 1, separator: b',', repairs: allowed };
+            let exceptions = Exceptions::AsFormat;
+            let settings =
+                Settings { format, scope: None, column: 1, separator: b',', repairs: allowed, exceptions };
             check_lines(&mut Reader::new(settings), text);
         }
     }

@@ -5,9 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::formats::adblock::SwitchedOff;
 use super::report::Report;
 use super::sources::{self, Source};
-use super::{Format, LeftOut, Line, Reader, Reason, Settings};
+use super::{Exceptions, Format, LeftOut, Line, Reader, Reason, Settings};
 use crate::name::Name;
 use crate::policy::Match;
 use crate::policy::compiler::{CompileError, Compiled, Compiler, Into, Origin};
@@ -15,8 +16,12 @@ use crate::policy::names::Names;
 
 /// Octets of a file by which its format is recognised.
 const HEAD: u64 = 64 << 10;
-/// The rules of a list: what it lists, and what it excepts.
-pub const RULES_ARE_HOLES: [bool; 2] = [false, true];
+/// The rules of a list: what it lists, its exceptions that are holes, and those that are
+/// passthrus.
+pub const RULES_ARE_EXCEPTIONS: [bool; 3] = [false, true, true];
+const LISTED: u32 = 0;
+const HOLE: u32 = 1;
+const PASSTHRU: u32 = 2;
 
 /// How many octets of text were read, for somebody who waits.
 #[derive(Default)]
@@ -53,13 +58,14 @@ pub fn compile(
         Into::Memory => std::env::temp_dir(),
         Into::Folder(folder) => Path::to_path_buf(folder),
     };
-    let mut intake = Intake { compiler: Compiler::new(expected, folder), left_out, others: Vec::new() };
-    for file in files {
-        let format = match format {
-            Some(format) => format,
-            None => Format::recognise(&sources::head(file, HEAD)?),
-        };
+    let compiler = Compiler::new(expected, folder);
+    let mut intake = Intake { compiler, left_out, exception: HOLE, others: Vec::new() };
+    let formats = formats_of(files, format)?;
+    let mut switched_off = switched_off(files, &formats)?;
+    for (file, &format) in files.iter().zip(&formats) {
         let mut reader = Reader::new(Settings { format, ..settings });
+        reader.switch_off(std::mem::take(&mut switched_off));
+        intake.exception = rule_of_exceptions(settings.exceptions, format);
         let mut naming = 0;
         let before: u32 = report.sources.iter().map(|(_, read)| read.lines).sum();
         let mut last = 0;
@@ -68,8 +74,9 @@ pub fn compile(
             let shown = line.unwrap_or_default();
             match intake.take(&mut reader, line, before.saturating_add(number))? {
                 Ok(Line::Nothing) => report.silent += 1,
-                Ok(Line::Names { repaired, .. }) => {
+                Ok(Line::Names { repaired, is_exception, .. }) => {
                     naming += 1;
+                    report.exceptions += u64::from(is_exception);
                     report.take(&file.label, number, shown, repaired);
                 }
                 Err(reason) => report.reject(&file.label, number, shown, reason),
@@ -84,8 +91,14 @@ pub fn compile(
         }
         report.sources.push((file.label.clone(), read));
         report.formats.push((format, naming));
+        switched_off = reader.take_switched_off();
     }
-    let compiled = intake.compiler.finish(&RULES_ARE_HOLES, into, compared_with)?;
+    for (file, number) in switched_off.unused() {
+        let reason = Reason::LostException("`$badfilter` for a rule that this list does not have");
+        report.silent -= 1;
+        report.reject(&files[file].label, number, b"", reason);
+    }
+    let compiled = intake.compiler.finish(&RULES_ARE_EXCEPTIONS, into, compared_with)?;
     report.accepted = compiled.accepted;
     report.repaired = compiled.repaired;
     report.duplicate = compiled.duplicate;
@@ -95,10 +108,47 @@ pub fn compile(
     Ok((compiled, report))
 }
 
+fn formats_of(files: &[Source], format: Option<Format>) -> io::Result<Vec<Format>> {
+    let recognise = |file| Ok(Format::recognise(&sources::head(file, HEAD)?));
+    files.iter().map(|file| format.map_or_else(|| recognise(file), Ok)).collect()
+}
+
+/// The rules of adblock that others switch off, wherever in the list these stand: that is to be
+/// known before the first one is read.
+fn switched_off(files: &[Source], formats: &[Format]) -> io::Result<SwitchedOff> {
+    let mut switched_off = SwitchedOff::default();
+    for (place, file) in files.iter().enumerate().filter(|(place, _)| formats[*place] == Format::Adblock) {
+        let note = |number, line: Option<&[u8]>| {
+            switched_off.note(line.unwrap_or_default(), place, number);
+            Ok(())
+        };
+        sources::read(file, note, |_| ())?;
+    }
+    Ok(switched_off)
+}
+
+fn rule_of_exceptions(exceptions: Exceptions, format: Format) -> u32 {
+    match exceptions {
+        Exceptions::Listed => LISTED,
+        Exceptions::Hole => HOLE,
+        Exceptions::Passthru => PASSTHRU,
+        // RPZ: a passthru of one policy zone ends the search.
+        Exceptions::AsFormat => {
+            if format == Format::Rpz {
+                PASSTHRU
+            } else {
+                HOLE
+            }
+        }
+    }
+}
+
 /// Where the names of a line go.
 struct Intake<'a> {
     compiler: Compiler,
     left_out: &'a LeftOut,
+    /// The rule of exceptions.
+    exception: u32,
     /// Of a line with several names: all of them.
     others: Vec<(Name, Match, bool)>,
 }
@@ -122,7 +172,7 @@ impl Intake<'_> {
                 self.others.extend(name.map(|name| (name, scope, is_exception)));
             }
             let walk = self.compiler.walk(name);
-            reason = reason.or(self.left_out.reason(name, walk, scope));
+            reason = reason.or(self.left_out.reason(name, walk, scope, is_exception));
             if self.others.is_empty() {
                 first = Some((scope, is_exception));
             } else {
@@ -137,13 +187,17 @@ impl Intake<'_> {
         let shares_line = !self.others.is_empty();
         let origin = Origin { line: number, is_repaired: !repaired.is_empty(), shares_line };
         if let Some((scope, is_exception)) = first {
-            self.compiler.add(scope, u32::from(is_exception), origin)?;
+            self.compiler.add(scope, self.rule(is_exception), origin)?;
         }
         for (name, scope, is_exception) in &self.others {
             self.compiler.walk(name);
-            self.compiler.add(*scope, u32::from(*is_exception), origin)?;
+            self.compiler.add(*scope, self.rule(*is_exception), origin)?;
         }
         Ok(read)
+    }
+
+    fn rule(&self, is_exception: bool) -> u32 {
+        if is_exception { self.exception } else { LISTED }
     }
 }
 
@@ -154,7 +208,8 @@ mod tests {
 
     fn settings() -> Settings {
         let repairs = Repairs::CASE | Repairs::CRLF | Repairs::DOT;
-        Settings { format: Format::Plain, scope: None, column: 1, separator: b',', repairs }
+        let exceptions = Exceptions::AsFormat;
+        Settings { format: Format::Plain, scope: None, column: 1, separator: b',', repairs, exceptions }
     }
 
     fn compiled(texts: &[&str], format: Option<Format>) -> (Compiled, Report) {

@@ -78,12 +78,17 @@ impl LeftOut {
         }
     }
 
-    /// Why an entry about this name is left out, if it is.
-    pub fn reason(&self, name: &Name, walk: &Walk, scope: Match) -> Option<Reason> {
+    /// Why an entry about this name is left out, if it is. An exception does a protected name
+    /// no harm; one for all names that a registry sells is a slip, too.
+    pub fn reason(&self, name: &Name, walk: &Walk, scope: Match, is_exception: bool) -> Option<Reason> {
         let own = self.known(walk, 0);
         let is_child = name.labels() > 1 && self.known(walk, 1) & PARENT != 0 && own & NO_SUFFIX == 0;
         if own & SUFFIX != 0 || is_child {
-            return Some(Reason::PublicSuffix);
+            let reason = Reason::PublicSuffix;
+            return Some(if is_exception { reason.of_exception() } else { reason });
+        }
+        if is_exception {
+            return None;
         }
         let covers = own & ABOVE != 0 && scope != Match::Exact;
         let is_within = (0..name.labels()).any(|skip| self.known(walk, skip) & PROTECTED != 0);
@@ -105,8 +110,13 @@ mod tests {
             LeftOut::new(&names("id co.id uk ck"), &names("ck"), &names("www.ck"), &names("ns.isp.co.id"));
         let reason = |text: &str, scope| {
             let name = names(text).remove(0);
-            left_out.reason(&name, &Walk::new(&name, SEED), scope)
+            left_out.reason(&name, &Walk::new(&name, SEED), scope, false)
         };
+        let excepted = |text: &str| {
+            let name = names(text).remove(0);
+            left_out.reason(&name, &Walk::new(&name, SEED), Match::Below, true).map(Reason::code)
+        };
+        assert_eq!([excepted("co.id"), excepted("isp.co.id")], [Some("lost_exception"), None]);
         for (text, scope, expected) in [
             ("co.id", Match::Exact, Some(Reason::PublicSuffix)),
             ("co.id", Match::Below, Some(Reason::PublicSuffix)),

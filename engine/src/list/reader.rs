@@ -1,8 +1,10 @@
 //! Reads a list line by line: what the format says, then each name, then whether
 //! all of it is allowed. A line is taken as a whole or not at all.
 
-use super::formats::{Format, Listed, csv::Csv, rpz::Rpz, unbound::Unbound};
-use super::formats::{adblock, dnsmasq, hosts, plain, subdomains, wildcard};
+use super::formats::adblock::{Adblock, SwitchedOff};
+use super::formats::csv::{self, Csv};
+use super::formats::{Format, Listed, dnsmasq, hosts, plain, subdomains, wildcard};
+use super::formats::{rpz::Rpz, unbound::Unbound};
 use super::{Reason, Repairs, spelling};
 use crate::name::Name;
 use crate::policy::Match;
@@ -12,7 +14,8 @@ use crate::policy::Match;
 pub struct Settings {
     pub format: Format,
     /// What a name covers where the format leaves it open: plain, hosts and csv. By
-    /// default a hosts file means its names alone, the others all below them as well.
+    /// default a hosts file means its names alone, the others all below them as well. In a
+    /// wildcard list only `Subtree` means anything: the name of `*.name`, too.
     pub scope: Option<Match>,
     /// csv: the column of the names, counted from 1.
     pub column: usize,
@@ -20,6 +23,32 @@ pub struct Settings {
     pub separator: u8,
     /// What may be put right. A line that needs more is refused.
     pub repairs: Repairs,
+    pub exceptions: Exceptions,
+}
+
+/// What the exceptions of a list do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exceptions {
+    /// As in the format: `Passthru` in rpz, `Hole` in the others.
+    AsFormat,
+    /// The list says nothing about the name: the next zone is asked.
+    Hole,
+    /// No later zone is asked about the name.
+    Passthru,
+    /// They are what the list lists: that of a zone whose answer is a passthru.
+    Listed,
+}
+
+impl Exceptions {
+    pub fn from_name(name: &str) -> Option<Exceptions> {
+        match name {
+            "auto" => Some(Exceptions::AsFormat),
+            "hole" => Some(Exceptions::Hole),
+            "passthru" => Some(Exceptions::Passthru),
+            "listed" => Some(Exceptions::Listed),
+            _ => None,
+        }
+    }
 }
 
 /// What became of a line.
@@ -30,6 +59,8 @@ pub enum Line {
     Names {
         names: usize,
         repaired: Repairs,
+        /// The names are taken out of what other lines cover.
+        is_exception: bool,
     },
 }
 
@@ -40,6 +71,8 @@ pub struct Reader {
     allowed: Repairs,
     /// The name under way; it is too long to be moved about for every line.
     name: Name,
+    /// A line with other white space than ASCII's, with spaces in its place.
+    spaced: Vec<u8>,
 }
 
 /// A format, with what it keeps from line to line.
@@ -47,10 +80,10 @@ enum Grammar {
     Plain(Match),
     Subdomains,
     Hosts(Match),
-    Wildcard,
+    Wildcard { are_subtrees: bool },
     Dnsmasq,
     Unbound(Unbound),
-    Adblock,
+    Adblock(Adblock),
     Csv(Csv),
     Rpz(Rpz),
 }
@@ -62,15 +95,15 @@ impl Reader {
             Format::Plain => Grammar::Plain(scope(Match::Subtree)),
             Format::Subdomains => Grammar::Subdomains,
             Format::Hosts => Grammar::Hosts(scope(Match::Exact)),
-            Format::Wildcard => Grammar::Wildcard,
+            Format::Wildcard => Grammar::Wildcard { are_subtrees: settings.scope == Some(Match::Subtree) },
             Format::Dnsmasq => Grammar::Dnsmasq,
             Format::Unbound => Grammar::Unbound(Unbound::default()),
-            Format::Adblock => Grammar::Adblock,
+            Format::Adblock => Grammar::Adblock(Adblock::default()),
             Format::Csv => Grammar::Csv(Csv {
                 column: settings.column,
                 separator: settings.separator,
                 scope: scope(Match::Subtree),
-                is_first: true,
+                titles: csv::TITLES,
             }),
             Format::Rpz => Grammar::Rpz(Rpz::default()),
         };
@@ -80,26 +113,53 @@ impl Reader {
         );
         // A name in another script can mean one thing only.
         let allowed = settings.repairs | Repairs::IDN;
-        Reader { grammar, is_loose, allowed, name: Name::root() }
+        Reader { grammar, is_loose, allowed, name: Name::root(), spaced: Vec::new() }
     }
 
     /// Reads a line, without its line feed. `take` is given each name with its scope and
     /// whether it is an exception, once all of the line is known to be right.
     pub fn read(&mut self, line: &[u8], take: &mut impl FnMut(&Name, Match, bool)) -> Result<Line, Reason> {
-        let (line, mut repaired) = without_marks(line);
+        let (line, repaired) = without_marks(line);
+        if line.is_ascii() || !space_out(line, &mut self.spaced) {
+            return self.read_text(line, repaired, take);
+        }
+        let spaced = std::mem::take(&mut self.spaced);
+        let read = self.read_text(&spaced, repaired, take);
+        self.spaced = spaced;
+        read
+    }
+
+    fn read_text(
+        &mut self,
+        line: &[u8],
+        mut repaired: Repairs,
+        take: &mut impl FnMut(&Name, Match, bool),
+    ) -> Result<Line, Reason> {
+        if self.grammar.is_comment(line) {
+            return Ok(Line::Nothing);
+        }
         let mut names = 0;
         let mut last = (Match::Exact, false);
-        self.grammar.read(line, &mut |listed| {
-            repaired.add(spell(&mut self.name, listed.text, self.is_loose)?);
+        let read = self.grammar.read(line, &mut |listed| {
+            let spelt = spell(&mut self.name, listed.text, self.is_loose);
+            repaired.add(spelt.map_err(|why| if listed.is_exception { why.of_exception() } else { why })?);
             names += 1;
             last = (listed.scope, listed.is_exception);
             Ok(())
-        })?;
+        });
+        match read {
+            // An exception of adblock lists, in a list that is read as something else.
+            Err(reason) if line.trim_ascii_start().starts_with(b"@@") && !self.grammar.is_adblock() => {
+                return Err(reason.of_exception());
+            }
+            read => read?,
+        }
         if names == 0 {
             return Ok(Line::Nothing);
         }
         if !self.allowed.contains(repaired) {
-            return Err(Reason::NeedsRepair(repaired.without(self.allowed)));
+            let reason = Reason::NeedsRepair(repaired.without(self.allowed));
+            return Err(if last.1 { reason.of_exception() } else { reason });
         }
         if names == 1 {
             take(&self.name, last.0, last.1);
@@ -112,7 +172,23 @@ impl Reader {
                 Ok(())
             })?;
         }
-        Ok(Line::Names { names, repaired })
+        Ok(Line::Names { names, repaired, is_exception: last.1 })
+    }
+
+    /// The rules of adblock that other rules switch off, wherever in the list they stand. To be
+    /// put before the first line is read.
+    pub fn switch_off(&mut self, rules: SwitchedOff) {
+        if let Grammar::Adblock(adblock) = &mut self.grammar {
+            adblock.switched_off = rules;
+        }
+    }
+
+    /// These rules again, with those noted that were found.
+    pub fn take_switched_off(&mut self) -> SwitchedOff {
+        match &mut self.grammar {
+            Grammar::Adblock(adblock) => std::mem::take(&mut adblock.switched_off),
+            _ => SwitchedOff::default(),
+        }
     }
 
     /// To be asked behind the last line: an error if that cannot be the end.
@@ -127,6 +203,23 @@ impl Reader {
 }
 
 impl Grammar {
+    fn is_adblock(&self) -> bool {
+        matches!(self, Grammar::Adblock(_))
+    }
+
+    /// Lists have comments of every kind, whatever their format says. Of adblock's rules some
+    /// begin with the same signs; and a `;` may part the blank first column from the second.
+    fn is_comment(&self, line: &[u8]) -> bool {
+        let line = line.trim_ascii_start();
+        match (self, line) {
+            (Grammar::Adblock(_), _) => false,
+            (_, [b'#' | b'!', ..] | [b'/', b'/', ..]) => true,
+            (Grammar::Csv(csv), [b';', ..]) => csv.separator != b';',
+            (_, [b';', ..]) => true,
+            _ => false,
+        }
+    }
+
     fn read(
         &mut self,
         line: &[u8],
@@ -136,10 +229,10 @@ impl Grammar {
             Grammar::Plain(scope) => plain::read(line, *scope, list),
             Grammar::Subdomains => subdomains::read(line, list),
             Grammar::Hosts(scope) => hosts::read(line, *scope, list),
-            Grammar::Wildcard => wildcard::read(line, list),
+            Grammar::Wildcard { are_subtrees } => wildcard::read(line, *are_subtrees, list),
             Grammar::Dnsmasq => dnsmasq::read(line, list),
             Grammar::Unbound(unbound) => unbound.read(line, list),
-            Grammar::Adblock => adblock::read(line, list),
+            Grammar::Adblock(adblock) => adblock.read(line, list),
             Grammar::Csv(csv) => csv.read(line, list),
             Grammar::Rpz(rpz) => rpz.read(line, list),
         }
@@ -164,6 +257,19 @@ fn without_marks(line: &[u8]) -> (&[u8], Repairs) {
     (text, repaired)
 }
 
+/// Puts a space in the place of each white space that is not ASCII: that of word processors
+/// and web pages. False, and nothing done, where there is none.
+fn space_out(line: &[u8], spaced: &mut Vec<u8>) -> bool {
+    let Ok(text) = std::str::from_utf8(line) else { return false };
+    let is_space = |char: char| char.is_whitespace() && !char.is_ascii();
+    if !text.contains(is_space) {
+        return false;
+    }
+    spaced.clear();
+    spaced.extend_from_slice(text.replace(is_space, " ").as_bytes());
+    true
+}
+
 #[cfg(test)]
 pub mod tests {
     use super::*;
@@ -173,7 +279,8 @@ pub mod tests {
     }
 
     pub fn settings(format: Format) -> Settings {
-        Settings { format, scope: None, column: 1, separator: b',', repairs: Repairs::NONE }
+        let (repairs, exceptions) = (Repairs::NONE, Exceptions::AsFormat);
+        Settings { format, scope: None, column: 1, separator: b',', repairs, exceptions }
     }
 
     /// What a line says, in words; a refusal's code.
@@ -207,11 +314,38 @@ pub mod tests {
         assert_eq!(listed(" "), "");
         let code = |line| code(Format::Plain, line);
         assert_eq!(code(".a.example"), "empty_label");
-        assert_eq!(code("*.a.example"), "unsupported");
+        assert_eq!(listed("*.a.example"), "below a.example");
+        assert_eq!(code("a.*.example"), "unsupported");
+        assert_eq!(code("@@||a.example^"), "lost_exception");
         assert_eq!(code("a.example#why"), "bad_character");
         assert_eq!(code("0.0.0.0 a.example"), "bad_character");
         assert_eq!(code("<html>"), "bad_character");
         assert_eq!(code("id"), "top_level");
+    }
+
+    #[test]
+    fn comments_of_every_kind_are_nothing() {
+        for (format, _) in Format::ALL {
+            for line in ["# x", "! Title: x y", "; x", "// x", "  // x", "\u{a0}", "\u{3000}# x"] {
+                if format != Format::Adblock || line.trim_start().starts_with(['#', '!']) {
+                    assert_eq!(listed(format, line), "", "{} {line}", format.name());
+                }
+            }
+        }
+        assert_eq!(listed(Format::Plain, "a.example ; x"), "subtree a.example");
+        assert_eq!(listed(Format::Plain, "a.example // x"), "subtree a.example");
+    }
+
+    /// Word processors and web pages leave them.
+    #[test]
+    fn white_space_of_every_kind_separates() {
+        assert_eq!(listed(Format::Plain, "\u{a0}a.example\u{a0}"), "subtree a.example");
+        assert_eq!(listed(Format::Plain, "bücher.example\u{2003}# x"), "subtree xn--bcher-kva.example");
+        assert_eq!(
+            listed(Format::Hosts, "0.0.0.0\u{a0}a.example\u{202f}b.example"),
+            "exact a.example, exact b.example"
+        );
+        assert_eq!(code(Format::Plain, "two\u{a0}words.example"), "bad_character");
     }
 
     #[test]
@@ -235,6 +369,11 @@ pub mod tests {
         assert_eq!(says(Format::Hosts, b"0.0.0.0 a.example"), "below a.example");
         assert_eq!(says(Format::Csv, b"a.example"), "below a.example");
         assert_eq!(says(Format::Wildcard, b"a.example"), "exact a.example");
+        assert_eq!(says(Format::Wildcard, b"*.a.example"), "below a.example");
+        let settings = Settings { scope: Some(Match::Subtree), ..settings(Format::Wildcard) };
+        for line in [&b"a.example"[..], b"*.a.example"] {
+            assert_eq!(said(&mut Reader::new(settings), line), Ok("subtree a.example".into()));
+        }
     }
 
     /// What is put right is told; what may not be is refused by name, all of the line.
@@ -249,7 +388,7 @@ pub mod tests {
             let read = Reader::new(settings).read(line, &mut |_, _, _| names += 1);
             (read, names)
         };
-        assert_eq!(read(needed), (Ok(Line::Names { names: 3, repaired: needed }), 3));
+        assert_eq!(read(needed), (Ok(Line::Names { names: 3, repaired: needed, is_exception: false }), 3));
         for (repair, name) in Repairs::ALL {
             let (read, names) = read(needed.without(repair));
             if !needed.contains(repair) {

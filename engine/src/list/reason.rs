@@ -1,5 +1,5 @@
-//! Why a line of a list cannot be meant: a code for metrics, a sentence for the
-//! person who has to put the line right.
+//! Why a line of a list lists nothing: a code for metrics, a sentence for people. A line is
+//! malformed, or it is understood and not applicable: it says something that names cannot.
 
 use std::fmt;
 
@@ -27,6 +27,12 @@ pub enum Reason {
     NotThisFormat(&'static str),
     /// A line of this format that says something that names cannot; what it is.
     Unsupported(&'static str),
+    /// An exception that is not carried out, and why. What it excepts may be blocked.
+    LostException(&'static str),
+    /// A rule that another rule of the list switches off.
+    SwitchedOff,
+    /// A record whose column is blank.
+    NoName,
     /// The column that the line does not have, counted from 1.
     ColumnMissing(usize),
     /// A record of a zone file that is not in the zone.
@@ -54,12 +60,41 @@ impl Reason {
             Reason::NeedsRepair(_) => "needs_repair",
             Reason::NotThisFormat(_) => "not_this_format",
             Reason::Unsupported(_) => "unsupported",
+            Reason::LostException(_) => "lost_exception",
+            Reason::SwitchedOff => "switched_off",
+            Reason::NoName => "no_name",
             Reason::ColumnMissing(_) => "column_missing",
             Reason::OutsideZone => "outside_zone",
             Reason::LineTooLong => "line_too_long",
             Reason::PublicSuffix => "public_suffix",
             Reason::Protected => "protected",
         }
+    }
+}
+
+impl Reason {
+    /// Whether the line is understood, and is no sign of a broken list.
+    pub fn is_not_applicable(self) -> bool {
+        matches!(
+            self,
+            Reason::Unsupported(_)
+                | Reason::LostException(_)
+                | Reason::SwitchedOff
+                | Reason::NoName
+                | Reason::ColumnMissing(_)
+        )
+    }
+
+    /// The same of a line that is an exception.
+    pub fn of_exception(self) -> Reason {
+        Reason::LostException(match self {
+            Reason::LostException(why) | Reason::Unsupported(why) => why,
+            Reason::TopLevel => "a name of one label",
+            Reason::PublicSuffix => "names are sold below the name",
+            Reason::Address => "an IP address",
+            Reason::NeedsRepair(_) => "the name needs a repair that is not allowed",
+            _ => "not a domain name",
+        })
     }
 }
 
@@ -103,6 +138,11 @@ impl fmt::Display for Reason {
             }
             Reason::NotThisFormat(expected) => write!(f, "not a line of this format, which has {expected}"),
             Reason::Unsupported(what) => write!(f, "{what}: cannot be carried out by names"),
+            Reason::LostException(why) => {
+                write!(f, "an exception that is not carried out ({why}): what it excepts may be blocked")
+            }
+            Reason::SwitchedOff => f.write_str("switched off by a `$badfilter` rule of this list"),
+            Reason::NoName => f.write_str("the column is blank"),
             Reason::ColumnMissing(column) => {
                 write!(f, "there is no column {column}: see the column and the separator set for this list")
             }

@@ -1,5 +1,5 @@
-//! What became of every line of a list: each is accepted, repaired, a duplicate or
-//! rejected, or says nothing (blank lines, comments). No line is lost.
+//! What became of every line of a list: each is accepted, repaired, a duplicate, not applicable
+//! or rejected, or says nothing (blank lines, comments). No line is lost.
 
 use std::collections::BTreeMap;
 
@@ -33,16 +33,22 @@ pub struct Report {
     pub is_recognised: bool,
     /// Each file in turn.
     pub sources: Vec<(String, Read)>,
-    /// Lines that say something: the sum of the four numbers that follow.
+    /// Lines that say something: the sum of the five numbers that follow.
     pub lines: u64,
     pub accepted: u64,
     pub repaired: u64,
     pub duplicate: u64,
+    /// Understood, and nothing that names can say.
+    pub not_applicable: u64,
     pub rejected: u64,
+    /// Lines that are exceptions, of those that name something.
+    pub exceptions: u64,
     /// Blank lines and comments.
     pub silent: u64,
     /// Rejected lines by the code of their reason.
     pub rejected_by: BTreeMap<&'static str, u64>,
+    /// The same of lines that are not applicable.
+    pub not_applicable_by: BTreeMap<&'static str, u64>,
     /// Lines by what was put right in them; a line may have needed several repairs.
     pub repaired_by: BTreeMap<&'static str, u64>,
     /// The first of each kind.
@@ -51,15 +57,27 @@ pub struct Report {
     pub duplicate_lines: Vec<Told>,
     /// Of the rejected, those that would do harm: public suffixes and protected names.
     pub left_out_lines: Vec<Told>,
+    pub not_applicable_lines: Vec<Told>,
+    /// Of those that are not applicable, the exceptions.
+    pub lost_exception_lines: Vec<Told>,
 }
 
 impl Report {
+    /// Takes a line that lists nothing, and why.
     pub fn reject(&mut self, label: &str, line: u32, value: &[u8], reason: Reason) {
         self.lines += 1;
-        self.rejected += 1;
-        *self.rejected_by.entry(reason.code()).or_default() += 1;
-        let is_left_out = matches!(reason, Reason::PublicSuffix | Reason::Protected | Reason::TopLevel);
-        let told = if is_left_out { &mut self.left_out_lines } else { &mut self.rejected_lines };
+        let (count, by) = match reason.is_not_applicable() {
+            true => (&mut self.not_applicable, &mut self.not_applicable_by),
+            false => (&mut self.rejected, &mut self.rejected_by),
+        };
+        *count += 1;
+        *by.entry(reason.code()).or_default() += 1;
+        let told = match reason {
+            Reason::PublicSuffix | Reason::Protected | Reason::TopLevel => &mut self.left_out_lines,
+            Reason::LostException(_) => &mut self.lost_exception_lines,
+            reason if reason.is_not_applicable() => &mut self.not_applicable_lines,
+            _ => &mut self.rejected_lines,
+        };
         if told.len() < TOLD {
             let (code, text) = (reason.code().to_string(), reason.to_string());
             told.push(Told { label: label.to_string(), line, value: shown(value), code, text });

@@ -1,12 +1,13 @@
 //! Where words and comments of a line begin and end.
 
-/// The line without its comment: `#` begins one at the start or after white space.
+/// The line without its comment: `#`, `;` or `//` begins one at the start or after white space.
 pub fn without_comment(line: &[u8]) -> &[u8] {
     // Nearly all lines; and this is done many octets at a time.
-    if !line.contains(&b'#') {
+    if memchr::memchr3(b'#', b';', b'/', line).is_none() {
         return line;
     }
-    let begins = |at: usize| line[at] == b'#' && (at == 0 || line[at - 1].is_ascii_whitespace());
+    let is_sign = |at: usize| b"#;".contains(&line[at]) || line[at..].starts_with(b"//");
+    let begins = |at: usize| is_sign(at) && (at == 0 || line[at - 1].is_ascii_whitespace());
     match (0..line.len()).find(|&at| begins(at)) {
         Some(at) => &line[..at],
         None => line,
@@ -45,6 +46,9 @@ mod tests {
         assert_eq!(without_comment(b"a.example # b"), b"a.example ");
         assert_eq!(without_comment(b"a.example#b"), b"a.example#b");
         assert_eq!(without_comment(b"#"), b"");
+        assert_eq!(without_comment(b"a.example ; b"), b"a.example ");
+        assert_eq!(without_comment(b"a.example\t// b"), b"a.example\t");
+        assert_eq!(without_comment(b"https://a.example/b;c"), b"https://a.example/b;c");
     }
 
     #[test]

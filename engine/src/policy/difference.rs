@@ -34,16 +34,19 @@ impl Difference {
     /// Counts what another entry about a name means for those who ask for it.
     fn weigh(&mut self, before: &Scope, after: &Scope) {
         let sides = [(before.at, after.at), (before.under, after.under)];
-        // The first rule of a list lists, the second excepts.
         let is_new = |rule| sides.iter().any(|(old, new)| said(*old) != rule && said(*new) == rule);
         let is_gone = |rule| sides.iter().any(|(old, new)| said(*old) == rule && said(*new) != rule);
-        self.lost += u64::from(is_gone(Some(0)) || is_new(Some(1)));
-        self.gained += u64::from(is_new(Some(0)) || is_gone(Some(1)));
+        self.lost += u64::from(is_gone(LISTED) || is_new(EXCEPTED));
+        self.gained += u64::from(is_new(LISTED) || is_gone(EXCEPTED));
     }
 }
 
-fn said(side: Option<(Match, u32)>) -> Option<u32> {
-    side.map(|(_, rule)| rule)
+/// The first rule of a list lists, the others except.
+const LISTED: Option<bool> = Some(false);
+const EXCEPTED: Option<bool> = Some(true);
+
+fn said(side: Option<(Match, u32)>) -> Option<bool> {
+    side.map(|(_, rule)| rule > 0)
 }
 
 /// Takes the entries of the new list, one after the other.
@@ -123,11 +126,12 @@ pub fn between(before: &Arc<Names>, after: &Names) -> Difference {
 
 impl Scope {
     /// What a list says about a name, in one word: `exact`, `below` or `subtree`, with
-    /// `except-` before it for a hole; two, if it says different things about the name
-    /// and about what is below. The first rule of a list blocks, the second is its hole.
+    /// `except-` before it for a hole and `pass-` for a passthru; two, if it says different
+    /// things about the name and about what is below. The first rule of a list blocks, the second
+    /// is its hole, the third its passthru.
     pub fn word(&self) -> String {
         let word = |rule: u32, scope: Match| {
-            let except = if rule == 0 { "" } else { "except-" };
+            let except = ["", "except-", "pass-"].get(rule as usize).unwrap_or(&"");
             format!("{except}{}", scope.name())
         };
         match (self.at, self.under) {

@@ -195,18 +195,28 @@ impl Names {
     /// Names of which something is listed: not those that are only excepted, by rules of
     /// which these are holes. Looks at every entry where some are and some are not.
     pub fn listed(&self, is_hole: impl Fn(u32) -> bool) -> usize {
-        let lists =
-            |scope: &Scope| [scope.at, scope.under].into_iter().flatten().any(|(_, rule)| !is_hole(rule));
-        if self.foot.scopes.iter().all(lists) {
+        self.count(|scope| [scope.at, scope.under].into_iter().flatten().any(|(_, rule)| !is_hole(rule)))
+    }
+
+    /// Names of a list of which only what is below them is listed, by its first rule.
+    pub fn apexless(&self) -> usize {
+        self.count(|scope| scope.at.is_none() && scope.under.is_some_and(|(_, rule)| rule == 0))
+    }
+
+    fn count(&self, wants: impl Fn(&Scope) -> bool) -> usize {
+        let scopes = &self.foot.scopes;
+        if scopes.iter().all(&wants) {
             return self.entries();
         }
-        let mut listed = 0;
-        let count = |_, scope: &Scope| {
-            listed += usize::from(lists(scope));
-            false
-        };
-        self.each(count, |_, _| {});
-        listed
+        let mut counted = 0;
+        if scopes.iter().any(&wants) {
+            let count = |_, scope: &Scope| {
+                counted += usize::from(wants(scope));
+                false
+            };
+            self.each(count, |_, _| {});
+        }
+        counted
     }
 
     pub fn segments(&self) -> usize {

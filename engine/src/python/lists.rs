@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use super::{digest_text, name, refused};
-use crate::list::{self, Format, LeftOut, Repairs, Settings, Source, Told};
+use crate::list::{self, Exceptions, Format, LeftOut, Repairs, Settings, Source, Told};
 use crate::name::{Name, Walk};
 use crate::policy::Match;
 use crate::policy::compiler::{CompileError, Into};
@@ -75,7 +75,7 @@ impl Names {
     /// An exception alone lists nothing.
     #[getter]
     fn entries(&self) -> usize {
-        self.0.listed(|rule| list::RULES_ARE_HOLES.get(rule as usize) == Some(&true))
+        self.0.listed(|rule| list::RULES_ARE_EXCEPTIONS.get(rule as usize) == Some(&true))
     }
 
     #[getter]
@@ -162,20 +162,26 @@ pub struct CompiledList {
     accepted: u64,
     repaired: u64,
     duplicate: u64,
+    not_applicable: u64,
     rejected: u64,
+    exceptions: u64,
+    apexless: usize,
     silent: u64,
     rejected_by: HashMap<&'static str, u64>,
+    not_applicable_by: HashMap<&'static str, u64>,
     repaired_by: HashMap<&'static str, u64>,
     rejected_lines: Vec<ToldLine>,
     repaired_lines: Vec<ToldLine>,
     duplicate_lines: Vec<ToldLine>,
     left_out_lines: Vec<ToldLine>,
+    not_applicable_lines: Vec<ToldLine>,
+    lost_exception_lines: Vec<ToldLine>,
 }
 
 #[pyfunction]
 #[allow(clippy::too_many_arguments, reason = "Python gives them by keyword")]
-#[pyo3(signature = (files, *, format, scope, column, separator, repairs, suffixes, suffix_parents,
-    suffix_exceptions, protected, folder, before, progress))]
+#[pyo3(signature = (files, *, format, scope, column, separator, repairs, exceptions, suffixes,
+    suffix_parents, suffix_exceptions, protected, folder, before, progress))]
 pub fn compile_list(
     py: Python<'_>,
     files: Vec<(String, PathBuf)>,
@@ -184,6 +190,7 @@ pub fn compile_list(
     column: usize,
     separator: char,
     repairs: Vec<String>,
+    exceptions: &str,
     suffixes: Vec<String>,
     suffix_parents: Vec<String>,
     suffix_exceptions: Vec<String>,
@@ -202,7 +209,9 @@ pub fn compile_list(
         allowed = allowed | Repairs::from_name(repair).ok_or_else(|| refused("a repair", repair))?;
     }
     let separator = u8::try_from(separator).map_err(|_| refused("a separator", &separator.to_string()))?;
-    let settings = Settings { format: Format::Plain, scope, column, separator, repairs: allowed };
+    let exceptions =
+        Exceptions::from_name(exceptions).ok_or_else(|| refused("what exceptions do", exceptions))?;
+    let settings = Settings { format: Format::Plain, scope, column, separator, repairs: allowed, exceptions };
     let names = |texts: Vec<String>| texts.iter().map(|text| name(text)).collect::<PyResult<Vec<Name>>>();
     let left_out = LeftOut::new(
         &names(suffixes)?,
@@ -224,6 +233,7 @@ pub fn compile_list(
     let source = |(label, read): (String, list::Read)| {
         (label, read.octets, hex(&read.sha256), read.ends_with_line_feed)
     };
+    let apexless = py.detach(|| compiled.names.apexless());
     Ok(CompiledList {
         names: Py::new(py, Names(Arc::new(compiled.names)))?,
         difference: compiled.difference.map(|d| Py::new(py, ListDifference::new(py, d))).transpose()?,
@@ -234,13 +244,19 @@ pub fn compile_list(
         accepted: report.accepted,
         repaired: report.repaired,
         duplicate: report.duplicate,
+        not_applicable: report.not_applicable,
         rejected: report.rejected,
+        exceptions: report.exceptions,
+        apexless,
         silent: report.silent,
         rejected_by: report.rejected_by.into_iter().collect(),
+        not_applicable_by: report.not_applicable_by.into_iter().collect(),
         repaired_by: report.repaired_by.into_iter().collect(),
         rejected_lines: told(report.rejected_lines),
         repaired_lines: told(report.repaired_lines),
         duplicate_lines: told(report.duplicate_lines),
         left_out_lines: told(report.left_out_lines),
+        not_applicable_lines: told(report.not_applicable_lines),
+        lost_exception_lines: told(report.lost_exception_lines),
     })
 }

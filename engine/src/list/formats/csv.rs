@@ -1,7 +1,8 @@
 //! One record a line (RFC 4180), the name in the column that the settings say.
 
 use super::Listed;
-use crate::list::Reason;
+use crate::list::{Reason, spelling};
+use crate::name::Name;
 use crate::policy::Match;
 
 const EXPECTED: &str = "fields between separators, each quoted as a whole or not at all";
@@ -11,9 +12,12 @@ pub struct Csv {
     pub column: usize,
     pub separator: u8,
     pub scope: Match,
-    /// No record was read yet: the next one may be the header.
-    pub is_first: bool,
+    /// How many records may still be titles: none once a record has named something.
+    pub titles: usize,
 }
+
+/// Records at the top that may be titles: that of the list, of its columns, perhaps a date.
+pub const TITLES: usize = 5;
 
 impl Csv {
     pub fn read(
@@ -26,30 +30,45 @@ impl Csv {
         if start.is_empty() || start.starts_with(b"#") {
             return Ok(());
         }
-        let is_first = std::mem::replace(&mut self.is_first, false);
-        let name = self.field(line)?;
-        // A title such as `Domain`. A name has a dot, or it is refused below anyway.
-        if is_first && !name.contains(&b'.') {
+        let titles = self.titles;
+        self.titles = titles.saturating_sub(1);
+        let (name, is_blank) = match self.field(line) {
+            Ok(found) => found,
+            Err(Reason::ColumnMissing(_)) if titles > 0 => return Ok(()),
+            Err(reason) => return Err(reason),
+        };
+        if is_blank || titles > 0 && is_title(name) {
             return Ok(());
         }
-        list(Listed::new(name, self.scope))
+        if name.is_empty() {
+            return Err(Reason::NoName);
+        }
+        self.titles = 0;
+        list(Listed::wildcard(name, self.scope))
     }
 
-    /// The field of the column. The other fields are looked at as well: behind a quote
-    /// that is not closed, the next line would begin in the middle of a record.
-    fn field<'a>(&self, line: &'a [u8]) -> Result<&'a [u8], Reason> {
+    /// The field of the column, and whether all fields are blank. The other fields are looked at
+    /// as well: behind a quote that is not closed, the next line would begin in the middle of a
+    /// record.
+    fn field<'a>(&self, line: &'a [u8]) -> Result<(&'a [u8], bool), Reason> {
         let mut found = None;
+        let mut is_blank = true;
         let mut rest = Some(line);
         let mut column = 0;
         while let Some(text) = rest {
             let (field, after) = self.first_field(text)?;
             column += 1;
+            is_blank &= field.is_empty();
             if column == self.column {
                 found = Some(field);
             }
             rest = after;
         }
-        found.ok_or(Reason::ColumnMissing(self.column))
+        match found {
+            Some(field) => Ok((field, is_blank)),
+            None if is_blank => Ok((b"", true)),
+            None => Err(Reason::ColumnMissing(self.column)),
+        }
     }
 
     /// The first field, without its quotes, and what is behind its separator.
@@ -78,6 +97,14 @@ impl Csv {
     }
 }
 
+/// `Domain`, `Name (as of 01.02.2026)`: several words at least, none of them a name.
+fn is_title(field: &[u8]) -> bool {
+    let mut name = Name::root();
+    !field.contains(&b'.')
+        || field.contains(&b' ')
+            && field.split(|&octet| octet == b' ').all(|word| spelling::read(&mut name, word).is_err())
+}
+
 fn closing_quote(quoted: &[u8]) -> Option<usize> {
     let mut at = 0;
     loop {
@@ -93,12 +120,13 @@ fn closing_quote(quoted: &[u8]) -> Option<usize> {
 mod tests {
     use super::Match;
     use crate::list::reader::tests::said;
-    use crate::list::{Format, Reader, Repairs, Settings};
+    use crate::list::{Exceptions, Format, Reader, Repairs, Settings};
 
     fn reader(column: usize, separator: u8) -> Reader {
         let repairs = Repairs::NONE;
         let scope = Some(Match::Exact);
-        Reader::new(Settings { format: Format::Csv, scope, column, separator, repairs })
+        let exceptions = Exceptions::AsFormat;
+        Reader::new(Settings { format: Format::Csv, scope, column, separator, repairs, exceptions })
     }
 
     #[test]
@@ -113,14 +141,15 @@ mod tests {
             ("4,a.example", Ok("exact a.example")),
             ("", Ok("")),
             ("5", Err("column_missing")),
-            ("6,", Err("not_a_name")),
+            ("6,", Err("no_name")),
             ("7,Domain", Err("top_level")),
             ("8,a.example,\"x", Err("not_this_format")),
             ("9,\"a.example\"x,", Err("not_this_format")),
             ("10,\"a\"\".example\"", Err("bad_character")),
             ("11,a b.example", Err("bad_character")),
             ("12,192.0.2.1", Err("address")),
-            (",,", Err("not_a_name")),
+            (",,", Ok("")),
+            ("13,*.a.example", Ok("below a.example")),
         ] {
             let expected = expected.map(str::to_string);
             assert_eq!(said(&mut reader, line.as_bytes()), expected, "{line}");
@@ -131,7 +160,21 @@ mod tests {
     #[test]
     fn a_first_line_with_a_name_is_no_header() {
         assert_eq!(said(&mut reader(1, b','), b"a.example,x"), Ok("exact a.example".into()));
-        assert_eq!(said(&mut reader(1, b','), b"No. 1,x"), Err("bad_character"));
+        assert_eq!(said(&mut reader(1, b','), b"a.example:80,x"), Err("needs_repair"));
+    }
+
+    /// Titles of other shapes than the records; below the first name there are none.
+    #[test]
+    fn titles_are_nothing() {
+        assert_eq!(said(&mut reader(2, b';'), b"1;a.example b.example"), Err("bad_character"));
+        let mut reader = reader(2, b';');
+        for line in ["Blocked domains", "No.;Domain name (as of 01.02.2026);Note", ";;", "No;Domain"] {
+            assert_eq!(said(&mut reader, line.as_bytes()), Ok(String::new()), "{line}");
+        }
+        assert_eq!(said(&mut reader, b"1;a.example"), Ok("exact a.example".into()));
+        assert_eq!(said(&mut reader, b"No;Domain"), Err("top_level"));
+        assert_eq!(said(&mut reader, b"Total: 1"), Err("column_missing"));
+        assert_eq!(said(&mut reader, b"2;two words.example"), Err("bad_character"));
     }
 
     #[test]

@@ -8,15 +8,22 @@ use crate::policy::Match;
 
 const EXPECTED: &str = "`address=/NAME/`, `server=/NAME/` or `local=/NAME/`";
 
+const OTHER_OPTION: Reason = Reason::Unsupported("an option that lists no names");
+
 pub fn read(line: &[u8], list: &mut impl FnMut(Listed) -> Result<(), Reason>) -> Result<(), Reason> {
     let line = without_comment(line).trim_ascii();
     if line.is_empty() {
         return Ok(());
     }
-    let (option, value) = split_once(line, b'=').ok_or(Reason::NotThisFormat(EXPECTED))?;
+    let Some((option, value)) = split_once(line, b'=') else {
+        // `domain-needed`, `no-resolv`: an option that is switched on.
+        let is_switch = line.contains(&b'-') && is_option(line);
+        return Err(if is_switch { OTHER_OPTION } else { Reason::NotThisFormat(EXPECTED) });
+    };
     let forwards = match option.trim_ascii_end() {
         b"address" => false,
         b"server" | b"local" => true,
+        option if is_option(option) => return Err(OTHER_OPTION),
         _ => return Err(Reason::NotThisFormat(EXPECTED)),
     };
     let (names, target) = names_and_target(value.trim_ascii_start())?;
@@ -32,9 +39,16 @@ pub fn read(line: &[u8], list: &mut impl FnMut(Listed) -> Result<(), Reason>) ->
         (false, _) => return Err(Reason::NotThisFormat(EXPECTED)),
     };
     for name in names.split(|&octet| octet == b'/') {
-        list(Listed { is_exception, ..scoped(name)? })?;
+        let listed = scoped(name).map_err(|reason| if is_exception { reason.of_exception() } else { reason });
+        list(Listed { is_exception, ..listed? })?;
     }
     Ok(())
+}
+
+/// The shape of an option's name.
+fn is_option(word: &[u8]) -> bool {
+    word.first().is_some_and(u8::is_ascii_lowercase)
+        && word.iter().all(|octet| octet.is_ascii_lowercase() || octet.is_ascii_digit() || *octet == b'-')
 }
 
 /// `/NAME/NAME/TARGET`.
@@ -92,7 +106,13 @@ mod tests {
         assert_eq!(code("address=/*ads.example/"), "unsupported");
         assert_eq!(code("address=/a.example"), "not_this_format");
         assert_eq!(code("address=/a.example/b.example"), "not_this_format");
-        assert_eq!(code("cache-size=1000"), "not_this_format");
+        assert_eq!(code("cache-size=1000"), "unsupported");
+        assert_eq!(code("domain-needed"), "unsupported");
+        assert_eq!(code("server=/#/#"), "lost_exception");
+        assert_eq!(code("server=/*/#"), "lost_exception");
+        assert_eq!(code("server=/com/#"), "lost_exception");
+        assert_eq!(code("garbage"), "not_this_format");
+        assert_eq!(code("http://a.example/?x=1"), "not_this_format");
         assert_eq!(code("a.example"), "not_this_format");
         assert_eq!(code("server=//"), "not_a_name");
         assert_eq!(code("address=/a.example//0.0.0.0"), "not_a_name");

@@ -31,7 +31,7 @@ pub fn read(
         }
         // Lists made from a machine's own file say `0.0.0.0 0.0.0.0` too.
         if name != address && !is_furniture(name) {
-            list(Listed::new(name, scope))?;
+            list(Listed::wildcard(name, scope))?;
         }
         rest = after;
     }

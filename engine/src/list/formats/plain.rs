@@ -1,4 +1,4 @@
-//! One name a line; `#` begins a comment.
+//! One name a line; `*.name` is what is below it. `#` begins a comment.
 
 use super::Listed;
 use crate::list::{Reason, words::without_comment};
@@ -11,6 +11,6 @@ pub fn read(
 ) -> Result<(), Reason> {
     match without_comment(line).trim_ascii() {
         b"" => Ok(()),
-        name => list(Listed::new(name, scope)),
+        name => list(Listed::wildcard(name, scope)),
     }
 }

@@ -173,12 +173,8 @@ impl Rpz {
             return Err(Reason::Unsupported("a zone or tree below this one"));
         }
         let is_exception = kind == Kind::Cname && is_passthru(data, name)?;
-        let last_label = name.rsplit(|&octet| octet == b'.').next().unwrap_or(name);
-        if last_label.get(..4).is_some_and(|start| start.eq_ignore_ascii_case(b"rpz-")) {
-            return Err(Reason::Unsupported("a trigger other than the queried name"));
-        }
-        if name == b"*" {
-            return Err(Reason::Unsupported("a record for all names"));
+        if let Some(reason) = not_applicable(name) {
+            return Err(if is_exception { reason.of_exception() } else { reason });
         }
         list(Listed { is_exception, ..Listed::wildcard(name, Match::Exact) })
     }
@@ -196,6 +192,15 @@ impl Rpz {
     }
 }
 
+/// Why a record of RPZ is not about a name, if it is not.
+fn not_applicable(name: &[u8]) -> Option<Reason> {
+    let last_label = name.rsplit(|&octet| octet == b'.').next().unwrap_or(name);
+    if last_label.get(..4).is_some_and(|start| start.eq_ignore_ascii_case(b"rpz-")) {
+        return Some(Reason::Unsupported("a trigger other than the queried name"));
+    }
+    (name == b"*").then_some(Reason::Unsupported("a record for all names"))
+}
+
 /// Whether a line is a whole record, or the beginning of one, with its owner. What goes on
 /// within parentheses, numbers, keys and texts, does not look like this.
 fn begins_record(line: &[u8]) -> bool {
@@ -211,7 +216,7 @@ fn is_passthru(target: &[u8], name: &[u8]) -> Result<bool, Reason> {
         return Err(Reason::NotThisFormat(EXPECTED));
     }
     if target.eq_ignore_ascii_case(b"rpz-passthru") {
-        return Err(Reason::Unsupported("rpz-passthru without its trailing dot, a name in the zone"));
+        return Err(Reason::LostException("rpz-passthru without its trailing dot is a name in the zone"));
     }
     let itself = target.strip_suffix(b".").is_some_and(|target| target.eq_ignore_ascii_case(name));
     Ok(itself || target.eq_ignore_ascii_case(b"rpz-passthru."))
@@ -313,7 +318,10 @@ mod tests {
             ("sub.example NS ns.example.", Err("unsupported")),
             ("$INCLUDE other.zone", Err("unsupported")),
             ("$GENERATE 1-9 a$.example CNAME .", Err("unsupported")),
-            ("a.example CNAME rpz-passthru", Err("unsupported")),
+            ("a.example CNAME rpz-passthru", Err("lost_exception")),
+            ("32.1.2.0.192.rpz-client-ip CNAME rpz-passthru.", Err("lost_exception")),
+            ("* CNAME rpz-passthru.", Err("lost_exception")),
+            ("*.com CNAME rpz-passthru.", Err("lost_exception")),
             ("a.example CNAME", Err("not_this_format")),
             ("a.example CH TXT x", Err("not_this_format")),
             ("a.example TXT \"x", Err("not_this_format")),

@@ -28,8 +28,12 @@ impl Unbound {
         let (option, rest) = split_once(line, b':').ok_or(Reason::NotThisFormat(EXPECTED))?;
         match option {
             b"server" if is_end(rest) => Ok(()),
+            b"server" => Err(Reason::NotThisFormat(EXPECTED)),
             b"local-zone" => self.read_zone(rest, list),
             b"local-data" => self.read_data(rest, list),
+            option if is_option(option) && (rest.is_empty() || rest[0].is_ascii_whitespace()) => {
+                Err(Reason::Unsupported("an option that lists no names"))
+            }
             _ => Err(Reason::NotThisFormat(EXPECTED)),
         }
     }
@@ -84,6 +88,12 @@ fn is_answered_as_usual(kind: &[u8]) -> Result<bool, Reason> {
         }
         _ => Err(Reason::NotThisFormat(EXPECTED)),
     }
+}
+
+/// The shape of an option's name; that of a section as well.
+fn is_option(word: &[u8]) -> bool {
+    word.first().is_some_and(u8::is_ascii_lowercase)
+        && word.iter().all(|octet| octet.is_ascii_lowercase() || octet.is_ascii_digit() || *octet == b'-')
 }
 
 /// A word, or what stands between quotes of either kind.
@@ -152,13 +162,17 @@ mod tests {
             "local-zone: \"a.example\" blocked",
             "local-data: \"a.example 192.0.2.1\"",
             "local-data: a.example A 192.0.2.1",
-            "do-ip6: no",
             "a.example",
             "server: x",
         ] {
             assert_eq!(code(line), "not_this_format", "{line}");
         }
         assert_eq!(code("local-zone: \"a.example\" block_a"), "unsupported");
+        assert_eq!(code("do-ip6: no"), "unsupported");
+        assert_eq!(code("forward-zone:"), "unsupported");
+        assert_eq!(code("http://a.example"), "not_this_format");
+        assert_eq!(code("local-zone: \"*.a.example\" transparent"), "lost_exception");
+        assert_eq!(code("local-zone: \"com\" always_transparent"), "lost_exception");
         assert_eq!(code("local-zone: \"*.a.example\" static"), "unsupported");
         assert_eq!(code("local-zone: \".\" refuse"), "not_a_name");
         assert_eq!(code("local-zone: \"com\" refuse"), "top_level");
