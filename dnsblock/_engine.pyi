@@ -404,6 +404,10 @@ class UpstreamCounts:
     """Answers that say that it does not answer such a query; another was asked."""
     is_up: bool
     is_without_edns: bool
+    is_suspected: bool
+    """Not used, until a health check has told whether it is down."""
+    changed: tuple[int, str] | None
+    """When it last went up or down, in Unix seconds, and why."""
     outstanding: int
     probes: dict[str, int]
     """By what became of them: `good`, `bad` (an answer that says that it cannot), `lost`."""
@@ -431,6 +435,10 @@ class Counts:
     """Responses over UDP with TC set."""
     limited: dict[str, int]
     """Queries and error answers above a client's limit, by what became of them."""
+    rcodes: dict[str, int]
+    """Responses to clients, by RCODE."""
+    waited: dict[str, tuple[list[tuple[float, int]], float]]
+    """Time to these responses, by who made them ("here", "upstream"): buckets as above, and their sum."""
     joined: int
     """Queries that waited for a question that was under way already."""
     prefetched: int

@@ -29,8 +29,9 @@ from dnsblock.errors import (
 )
 from dnsblock.http.api import control_app
 from dnsblock.http.connections import connections_of
-from dnsblock.http.metrics import Metrics, metrics_app
+from dnsblock.http.metrics import PARTLY_REFUSED, Metrics, metrics_app
 from dnsblock.http.server import bind_control, serve
+from dnsblock.http.traffic import Traffic
 from dnsblock.listeners import Bound, MetricsServer, bind, bind_engine
 from dnsblock.listeners import Metrics as MetricsSocket
 from dnsblock.log import event, set_up
@@ -121,6 +122,8 @@ class _Done:
 class Daemon:
     """One running dnsblock."""
 
+    restart_needed: tuple[str, ...]  # options whose new values wait for a restart
+
     def __init__(self, config: Config) -> None:
         """Opens the ledger, compiles what is in force, binds; answers nothing yet. Raises `Refused`."""
         self.config = config
@@ -135,7 +138,7 @@ class Daemon:
         self._publishing = asyncio.Lock()
         self._has_new = asyncio.Event()  # versions of lists
         self._has_published = asyncio.Event()  # something may start or end sooner than the clock's task knows
-        self._stopping = False
+        self._stopping, self.restart_needed = False, ()
         self._sockets = contextlib.ExitStack()
         self._ledger = Ledger.open(config.state)
         try:
@@ -166,6 +169,7 @@ class Daemon:
                 raise as_refused(err) from err
             raise
         self.last_publish = _startup(self.started_at, self.inbox)
+        self.traffic = Traffic(self.counters())
         self.metrics.follow(self.lists.listed, self.feeds)
         for zone in fetched:
             self.metrics.fetched(zone, "ok")
@@ -260,6 +264,8 @@ class Daemon:
         return float("inf") if due is None else (due - datetime.now(UTC)).total_seconds()
 
     def _watch_engine(self) -> None:
+        if self.traffic.is_due():
+            self.traffic.sample(self.counters())
         for text in self.engine.take_events():
             event(logging.WARNING, text)
         if self.engine.running() < self.workers:
@@ -443,7 +449,7 @@ class Daemon:
         """Reads everything outside anew; runs in a thread. Raises `Refused`."""
         with self._reader_at_work:
             wanted = load(self.config.path)
-            restart_needed = _restart_needed(self.config, wanted)
+            self.restart_needed = restart_needed = _restart_needed(self.config, wanted)
             if restart_needed:
                 text = f"new values of these options take a restart: {', '.join(restart_needed)}"
                 event(logging.WARNING, text)
@@ -708,6 +714,8 @@ async def _servers(daemon: Daemon) -> AsyncIterator[None]:
 
 def _kind_of(err: Exception) -> str:
     """The label of a failed publish in metrics."""
+    if isinstance(err, PartlyRefused):
+        return PARTLY_REFUSED
     if isinstance(err, Refused):
         return "refused"
     return "unwritable" if isinstance(err, LedgerUnwritable | HistoryUnwritable | OSError) else "internal"

@@ -11,7 +11,7 @@ class Exit(IntEnum):
     """The exit codes of every command, as documented in its help."""
 
     DONE = 0
-    NO = 1  # the answer is no: `check` found problems, `why`: not blocked, `status`: the last publish failed
+    NO = 1  # the answer is no: `check` found problems, a name is not blocked, `status` shows a failure
     USAGE = 2  # click's own code for a wrong command line
     UNREACHABLE = 3  # no daemon answers on the control socket
     REFUSED = 4  # the daemon refused to start, or to publish

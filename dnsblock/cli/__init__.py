@@ -164,14 +164,15 @@ def _print_published(published: dict[str, Any]) -> None:
 def status(config_path: Path, as_json: bool) -> None:
     """Show what is enforced, since when, and what went wrong last.
 
-    Exit code 1 when the last publish failed.
+    Exit code 1 if the last publish failed, or if no upstream is usable.
     """
     facts = client_of(config_path).status()
     if as_json:
         click.echo(json.dumps(facts, ensure_ascii=False))
     else:
         _print_status(facts)
-    sys.exit(Exit.DONE if facts["last_publish"]["ok"] else Exit.NO)
+    is_served = len(facts["upstreams_down"]) < len(facts["upstreams"])
+    sys.exit(Exit.DONE if facts["last_publish"]["ok"] and is_served else Exit.NO)
 
 
 def _print_status(facts: dict[str, Any]) -> None:
@@ -181,9 +182,6 @@ def _print_status(facts: dict[str, Any]) -> None:
     last = facts["last_publish"]
     click.echo(f"dnsblock {facts['version']}, pid {facts['pid']}, up since {local(facts['started_at'])}")
     click.echo(f"  listening    {', '.join(facts['listening'])}")
-    down = set(facts["upstreams_down"])
-    upstreams = (f"{server} (DOWN)" if server in down else server for server in facts["upstreams"])
-    click.echo(f"  upstreams    {', '.join(upstreams)}")
     click.echo(f"  serving      serial {facts['serial']} since {local(facts['published_at'])}")
     click.echo(f"  digest       {facts['digest']}")
     click.echo(f"  enforced     {facts['entries']:,} names")
@@ -191,6 +189,9 @@ def _print_status(facts: dict[str, Any]) -> None:
     click.echo(
         f"  last publish {'done' if last['ok'] else 'FAILED'} at {local(last['at'])} ({last['reason']})"
     )
+    if facts["restart_needed"]:
+        click.echo(f"  RESTART      needed for new values of: {', '.join(facts['restart_needed'])}")
+    _print_traffic(facts["traffic"])
     if facts["trial"]:
         trial = facts["trial"]
         elapsed = f"{trial['elapsed']:.0f} of {trial['seconds']:,} seconds"
@@ -200,6 +201,13 @@ def _print_status(facts: dict[str, Any]) -> None:
         click.echo("\n".join(f"    {printable(line)}" for line in lines[:REFUSED_SHOWN]))
         if len(lines) > REFUSED_SHOWN:
             click.echo(f"    and {len(lines) - REFUSED_SHOWN:,} more: `dnsblock check` shows all")
+    upstreams = [
+        [one["address"], one["state"].upper() if one["state"] != "up" else "up", local(one["since"])]
+        + [_milliseconds(one["latency_ms"][percent]) for percent in ("p50", "p99")]
+        + [str(one["outstanding"]), one["reason"] or "-"]
+        for one in facts["upstream_states"]
+    ]
+    print_table(["upstream", "state", "since", "p50", "p99", "waiting", "last change"], upstreams)
     zones = [[z["name"], z["kind"], z["mode"], z["answer"], f"{z['entries']:,}"] for z in facts["zones"]]
     print_table(["zone", "kind", "mode", "answer", "names"], zones)
     for path in facts["histories_aside"]:
@@ -230,6 +238,25 @@ def _print_refused_documents(refused: list[dict[str, Any]]) -> None:
     ]
     columns = ["document", "order", "problems", "the first of them"]
     print_table(columns, rows, free={"the first of them"})
+
+
+def _print_traffic(traffic: dict[str, Any]) -> None:
+    """The last minute, or the time since startup."""
+    rate, blocked = traffic["queries_per_second"], traffic["blocked"]
+    click.echo(
+        f"  queries      {rate:,.1f} per second, {traffic['queries']:,} in {traffic['seconds']:.0f} s, "
+        f"{blocked:,} of them blocked"
+    )
+    responses = ", ".join(f"{rcode} {count:,}" for rcode, count in traffic["responses"].items())
+    click.echo(f"  responses    {responses or '-'}")
+    for made, what in (("here", "answered here"), ("upstream", "from upstream")):
+        latency = traffic["latency_ms"][made]
+        times = ", ".join(f"{percent} {_milliseconds(latency[percent])}" for percent in latency)
+        click.echo(f"  latency      {what}: {times}")
+
+
+def _milliseconds(time: float | None) -> str:
+    return "-" if time is None else f"{time:.3g} ms"
 
 
 @main.command(epilog=EXIT_CODES)

@@ -102,6 +102,7 @@ def control_app(daemon: "Daemon") -> Starlette:
 def status(daemon: "Daemon") -> dict[str, Any]:
     """What is enforced, since when, and what went wrong last; times are RFC 3339 in UTC."""
     policy, config, last = daemon.policy, daemon.config, daemon.last_publish
+    counts = daemon.counters()
     issuers = {zone.issuer for zone in config.zones if zone.mode == "enforce"}
     return {
         "version": __version__,
@@ -139,6 +140,9 @@ def status(daemon: "Daemon") -> dict[str, Any]:
         "control": str(config.control),
         "upstreams": [str(server) for server in config.upstream.servers],
         "upstreams_down": daemon.upstreams_down,
+        "upstream_states": daemon.traffic.upstreams(counts),
+        "traffic": daemon.traffic.facts(counts),
+        "restart_needed": list(daemon.restart_needed),
         "workers": daemon.workers,
         "next_change_at": utc(policy.state.next_change_at),
         "last_publish": {"ok": last.ok, "at": utc(last.at), "reason": last.reason, "error": last.error},

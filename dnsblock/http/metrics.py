@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 disable_created_metrics()  # type: ignore[no-untyped-call]  # the library does not type this one
 
 PUBLISH_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-FAILURE_REASONS = ("refused", "unwritable", "internal")
+PARTLY_REFUSED = "partly_refused"  # a document or a list; all else was published
+FAILURE_REASONS = ("refused", PARTLY_REFUSED, "unwritable", "internal")
 
 
 class Metrics(Collector):
@@ -116,6 +117,7 @@ class Metrics(Collector):
         )
         yield from _upstreams(counts)
         yield from _engine(counts, self._daemon.workers)
+        yield from _responses(counts)
         yield from _cache(counts)
         yield from _enforced(self._daemon)
         yield from _lists(self._daemon)
@@ -259,6 +261,21 @@ def _engine(counts: Counts, workers: int) -> Iterator[Metric]:
     )
 
 
+def _responses(counts: Counts) -> Iterator[Metric]:
+    responses = CounterMetricFamily("dnsblock_responses", "Responses to clients, by RCODE.", labels=["rcode"])
+    for rcode, count in counts.rcodes.items():
+        responses.add_metric([rcode], count)
+    yield responses
+    latency = HistogramMetricFamily(
+        "dnsblock_response_latency_seconds",
+        "Time from reading a query to its response, by who made the response.",
+        labels=["made"],
+    )
+    for made, (buckets, seconds) in sorted(counts.waited.items()):
+        latency.add_metric([made], _cumulative(buckets), seconds)
+    yield latency
+
+
 def _cache(counts: Counts) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "dnsblock_cache_entries",
@@ -299,6 +316,10 @@ def _enforced(daemon: "Daemon") -> Iterator[Metric]:
     for zone in daemon.policy.zones:
         entries.add_metric([zone.name], zone.entries)
     yield entries
+    digests = InfoMetricFamily("dnsblock_zone", "Kind and digest of a policy zone.", labels=["zone"])
+    for configured, zone in zip(daemon.config.zones, daemon.policy.zones, strict=True):
+        digests.add_metric([zone.name], {"kind": configured.kind, "digest": zone.digest})
+    yield digests
     orders = GaugeMetricFamily(
         "dnsblock_orders", "Orders in the ledger by state.", labels=["issuer", "state"]
     )

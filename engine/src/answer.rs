@@ -381,8 +381,9 @@ fn carry_out<'a>(
             Judgement::Follow(decision, target)
         }
         target => {
-            let length =
+            let (length, answered) =
                 respond_by_policy(query, action, &decision, target.as_ref(), snapshot, rules, now, out);
+            let outcome = Outcome::Blocked { zone: decision.zone, action: answered };
             Judgement::Answer { length, outcome }
         }
     }
@@ -399,7 +400,8 @@ fn action_for(head: &Head, decision: &Decision<'_>) -> Action {
 }
 
 /// Writes the answer of a blocked name; every type is answered here, none is
-/// left for an upstream (RFC 9460: an HTTPS record would be a way around).
+/// left for an upstream (RFC 9460: an HTTPS record would be a way around). Returns the response's length, and
+/// the action that it is: a sinkhole without an address for this type is NODATA.
 #[allow(clippy::too_many_arguments, reason = "the same few as its neighbours")]
 fn respond_by_policy(
     query: &Query,
@@ -410,7 +412,7 @@ fn respond_by_policy(
     rules: &Rules,
     now: u64,
     out: &mut [u8],
-) -> usize {
+) -> (usize, Action) {
     let (head, answer) = (&query.head, decision.answer);
     let rcode = match action {
         Action::Nxdomain if snapshot.denies_all_below(&query.name, decision) => rcode::NXDOMAIN,
@@ -419,7 +421,7 @@ fn respond_by_policy(
     };
     let ttl = ttl_now(answer, decision, snapshot, now);
     let Some(mut writer) = Writer::respond(head, rcode, out) else {
-        return 0;
+        return (0, action);
     };
     let written = match action {
         Action::Truncate => None,
@@ -435,8 +437,17 @@ fn respond_by_policy(
     if written.is_none() {
         writer.truncate(head);
     }
+    let answered = match (action, written) {
+        (_, None) => Action::Truncate,
+        (Action::Sinkhole | Action::Cname, Some(0)) => Action::Nodata,
+        (Action::Nxdomain, _) if rcode == rcode::NOERROR => Action::Nodata,
+        _ => action,
+    };
     let (errors, told) = reasons(head, decision, written.is_some_and(|records| records > 0));
-    writer.finish(head, &Opt { payload: rules.max_payload, rcode, flags: 0, errors: &errors[..told] })
+    (
+        writer.finish(head, &Opt { payload: rules.max_payload, rcode, flags: 0, errors: &errors[..told] }),
+        answered,
+    )
 }
 
 /// Writes the answer of a name that is blocked by a CNAME, with what an

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::answer::Outcome;
+use crate::message::rcode;
 use crate::policy::Action;
 
 /// Policy zones of one snapshot at most, as many as BIND allows.
@@ -16,6 +17,66 @@ pub const MAX_ZONE_SLOTS: usize = 256;
 /// Upper bounds of the latency histogram's buckets, in seconds.
 pub const LATENCY_BOUNDS: [f64; 12] =
     [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
+
+/// The same of the time in which clients are answered; most of it takes microseconds.
+pub const RESPONSE_BOUNDS: [f64; 16] = [
+    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    5.0,
+];
+
+/// RCODEs of responses to clients (RFC 6895 section 2.3), in the order of `rcode_place`.
+pub const RCODES: [&str; 18] = [
+    "NOERROR",
+    "FORMERR",
+    "SERVFAIL",
+    "NXDOMAIN",
+    "NOTIMP",
+    "REFUSED",
+    "YXDOMAIN",
+    "YXRRSET",
+    "NXRRSET",
+    "NOTAUTH",
+    "NOTZONE",
+    "DSOTYPENI",
+    "12",
+    "13",
+    "14",
+    "15",
+    "BADVERS",
+    "BADCOOKIE",
+];
+
+/// The place of a response's RCODE. An extended one has its upper bits in the OPT record; ours are told by
+/// what was answered.
+fn rcode_place(response: &[u8], outcome: Outcome) -> usize {
+    const BADVERS: usize = 16;
+    const BADCOOKIE: usize = 17;
+    let low = response.get(3).map_or(0, |flags| flags & 0x0f);
+    match outcome {
+        Outcome::BadVersion => BADVERS,
+        Outcome::Local | Outcome::Limited if low == (rcode::BADCOOKIE & 0x0f) as u8 => BADCOOKIE,
+        _ => usize::from(low),
+    }
+}
+
+/// Who made a response, as it is called in metrics.
+#[derive(Clone, Copy)]
+pub enum ResponseFrom {
+    /// Policy, cache, local names, refusals: at once.
+    Here,
+    /// After an upstream was asked.
+    Upstream,
+}
+
+/// In the order of `ResponseFrom`.
+pub const FROM: [&str; 2] = ["here", "upstream"];
+
+/// How long clients waited, from the moment at which a query was read.
+#[derive(Default)]
+pub struct Waited {
+    pub buckets: [Counter; RESPONSE_BOUNDS.len() + 1],
+    pub nanoseconds: Counter,
+}
 
 /// One number with one writing thread.
 #[derive(Default)]
@@ -107,6 +168,10 @@ pub struct Counters {
     /// Responses over UDP with TC set.
     pub truncated: Counter,
     pub limited: [Counter; SLIPS.len()],
+    /// Responses to clients, by RCODE.
+    pub rcodes: [Counter; RCODES.len()],
+    /// The time to these responses, by who made them.
+    pub waited: [Waited; FROM.len()],
     /// Queries that waited for a question that was under way already.
     pub joined: Counter,
     /// Questions that were asked since their answer was about to expire.
@@ -145,6 +210,8 @@ impl Counters {
             unsent: Counter::default(),
             truncated: Counter::default(),
             limited: Default::default(),
+            rcodes: Default::default(),
+            waited: Default::default(),
             joined: Counter::default(),
             prefetched: Counter::default(),
         }
@@ -158,6 +225,19 @@ impl Counters {
             let slot = slots.get(zone).copied().unwrap_or(0);
             self.blocked[usize::from(slot)][action as usize].add(1);
         }
+    }
+
+    /// Counts a response that is sent to a client.
+    pub fn count_response(&self, response: &[u8], outcome: Outcome) {
+        self.rcodes[rcode_place(response, outcome)].add(1);
+    }
+
+    /// Counts the time of so many responses.
+    pub fn count_waiting(&self, from: ResponseFrom, time: Duration, responses: u64) {
+        let (seconds, waited) = (time.as_secs_f64(), &self.waited[from as usize]);
+        let bucket = RESPONSE_BOUNDS.iter().position(|bound| seconds <= *bound);
+        waited.buckets[bucket.unwrap_or(RESPONSE_BOUNDS.len())].add(responses);
+        waited.nanoseconds.add(time.as_nanos() as u64 * responses);
     }
 
     /// Counts what a zone in shadow would have done.

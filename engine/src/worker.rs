@@ -15,7 +15,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use slab::Slab;
 
 use crate::answer::{self, Client, Outcome, Rules, Verdict, decide, slip};
-use crate::counters::{Counters, Slip};
+use crate::counters::{Counters, ResponseFrom, Slip};
 use crate::failures::Failures;
 use crate::limits::Kind;
 use crate::listeners::Listening;
@@ -127,6 +127,8 @@ struct Worker {
     failures: Failures,
     /// Queries above their client's limit, so that every so manieth is answered.
     turned_away: u32,
+    /// Responses of this turn to queries that were read in it.
+    at_once: u64,
     now: Instant,
     unix: u64,
     scratch: Box<[u8; MAX_MESSAGE]>,
@@ -167,6 +169,7 @@ impl Worker {
             owed: VecDeque::new(),
             failures: Failures::default(),
             turned_away: 0,
+            at_once: 0,
             now,
             unix: unix_now(),
             scratch: Box::new([0; MAX_MESSAGE]),
@@ -205,6 +208,11 @@ impl Worker {
         self.upstreams.flush(self.now);
         for (_, listener) in &mut self.listeners {
             self.counters.unsent.add(listener.flush() as u64);
+        }
+        if self.at_once > 0 {
+            // One look at the clock for all of them: what a turn answers at once leaves in the same moment.
+            let responses = std::mem::take(&mut self.at_once);
+            self.counters.count_waiting(ResponseFrom::Here, self.now.elapsed(), responses);
         }
         self.sweep();
         self.counters.outstanding.set(self.upstreams.outstanding() as u64);
@@ -291,7 +299,12 @@ impl Worker {
         self.look_up(queries, passed);
         for passed in passed.drain(..) {
             let (datagram, query) = (&datagrams[passed.place], &queries[passed.place]);
-            let origin = Origin::Udp { listener: place, peer: datagram.peer, local: datagram.local };
+            let origin = Origin::Udp {
+                listener: place,
+                peer: datagram.peer,
+                local: datagram.local,
+                read_at: self.now,
+            };
             let forward = AssertUnwindSafe(|| self.forward(query, passed, origin, &serving));
             if catch_unwind(forward).is_err() {
                 self.survive_panic(false);
@@ -382,6 +395,8 @@ impl Worker {
                 let slot = self.listeners[place].slot();
                 (slot.length, slot.peer, slot.local) = (length, datagram.peer, datagram.local);
                 self.counters.count(false, outcome, &serving.slots);
+                self.counters.count_response(&slot.data[..length], outcome);
+                self.at_once += 1;
                 self.push(place);
                 None
             }
@@ -419,6 +434,8 @@ impl Worker {
         (slot.length, slot.peer, slot.local) = (length, datagram.peer, datagram.local);
         let how = if is_about_cookie { Slip::BadCookie } else { Slip::Truncated };
         self.counters.limited[how as usize].add(1);
+        self.counters.count_response(&slot.data[..length], Outcome::Limited);
+        self.at_once += 1;
         self.push(place);
     }
 

@@ -22,9 +22,12 @@ each_bad = pytest.mark.parametrize(
 
 
 @pytest.fixture(scope="module")
-def started(shared_subject: Subject) -> Subject:
+def started(shared_subject: Subject, shared_upstream: StubUpstream) -> Subject:
     shared_subject.start(
-        orders=[block("B-1", [KEPT])], zones=ZONES, lists={"malware.txt": ["listed.example"]}
+        orders=[block("B-1", [KEPT])],
+        zones=ZONES,
+        lists={"malware.txt": ["listed.example"]},
+        upstreams=[shared_upstream.address],
     )
     return shared_subject
 

@@ -33,8 +33,8 @@ def start(subject: Subject, **more: object) -> None:
 
 
 @pytest.fixture(scope="module")
-def running(shared_subject: Subject) -> Subject:
-    start(shared_subject)
+def running(shared_subject: Subject, shared_upstream: StubUpstream) -> Subject:
+    start(shared_subject, upstreams=[shared_upstream.address])
     return shared_subject
 
 
@@ -44,7 +44,7 @@ DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 # ------- What programs read -------------------------------------------------------------
 
 
-def test_serve_says_once_when_it_is_ready(running: Subject):
+def test_serve_says_once_when_it_is_ready(running: Subject, shared_upstream: StubUpstream):
     """One JSON line; a program that waits for it can ask at once."""
     ready = running.ready
     assert set(ready) == {
@@ -62,7 +62,8 @@ def test_serve_says_once_when_it_is_ready(running: Subject):
     assert ready["pid"] == running.process.pid
     assert [place.rsplit(":", 1)[0] for place in ready["listening"]] == ["127.0.0.1", "[::1]"]
     assert DIGEST.fullmatch(ready["digest"])
-    assert (ready["workers"], ready["upstreams"], ready["entries"]) == (2, ["127.0.0.1:1"], 6)
+    assert (ready["workers"], ready["entries"]) == (2, 6)
+    assert ready["upstreams"] == [shared_upstream.address]
     assert ready["serial"] >= 1
     assert ready["control"] == str(running.folder / "control.sock")
 

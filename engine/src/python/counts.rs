@@ -2,13 +2,17 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use pyo3::prelude::*;
 
-use crate::counters::{Counters, LATENCY_BOUNDS, OUTCOMES, SLIPS};
+use crate::counters::{Counters, FROM, LATENCY_BOUNDS, OUTCOMES, RCODES, RESPONSE_BOUNDS, SLIPS, Waited};
 use crate::engine;
 use crate::policy::Action;
 use crate::upstream::health::PROBE_RESULTS;
+
+/// Buckets by their upper bound, and the sum of all that was observed, in seconds.
+type Histogram = (Vec<(f64, u64)>, f64);
 
 /// All packet threads' counters, summed.
 #[pyclass(frozen, get_all, module = "dnsblock._engine")]
@@ -24,6 +28,9 @@ pub struct Counts {
     unsent: u64,
     truncated: u64,
     limited: HashMap<&'static str, u64>,
+    rcodes: HashMap<&'static str, u64>,
+    /// By who made the response: the buckets of the histogram, and the sum of seconds.
+    waited: HashMap<&'static str, Histogram>,
     joined: u64,
     prefetched: u64,
     cache_entries: usize,
@@ -44,6 +51,9 @@ pub struct UpstreamCounts {
     unwilling: u64,
     is_up: bool,
     is_without_edns: bool,
+    is_suspected: bool,
+    /// When it last went up or down, in Unix seconds, and why.
+    changed: Option<(u64, String)>,
     outstanding: u32,
     probes: HashMap<&'static str, u64>,
     latency_buckets: Vec<(f64, u64)>,
@@ -89,6 +99,12 @@ impl Counts {
                 .enumerate()
                 .map(|(i, how)| (how, total(&|c| c.limited[i].get())))
                 .collect(),
+            rcodes: RCODES
+                .into_iter()
+                .enumerate()
+                .map(|(i, rcode)| (rcode, total(&|c| c.rcodes[i].get())))
+                .collect(),
+            waited: FROM.into_iter().enumerate().map(|(from, name)| (name, waited(workers, from))).collect(),
             joined: total(&|c| c.joined.get()),
             prefetched: total(&|c| c.prefetched.get()),
             cache_entries: cache.0,
@@ -96,6 +112,14 @@ impl Counts {
             cache_evictions: cache.2,
         })
     }
+}
+
+/// A histogram of the time in which clients were answered.
+fn waited(workers: &[Arc<Counters>], from: usize) -> Histogram {
+    let of = |read: &dyn Fn(&Waited) -> u64| workers.iter().map(|c| read(&c.waited[from])).sum::<u64>();
+    let bounds = RESPONSE_BOUNDS.into_iter().chain([f64::INFINITY]).enumerate();
+    let buckets = bounds.map(|(place, bound)| (bound, of(&|waited| waited.buckets[place].get()))).collect();
+    (buckets, of(&|waited| waited.nanoseconds.get()) as f64 / 1e9)
 }
 
 impl UpstreamCounts {
@@ -116,6 +140,8 @@ impl UpstreamCounts {
             unwilling: all().map(|u| u.unwilling.get()).sum(),
             is_up: health.is_up(place),
             is_without_edns: health.has_refused_edns(place),
+            is_suspected: health.is_suspected(place),
+            changed: health.last_change(place),
             outstanding: health.outstanding(place),
             probes: probes.map(|(index, result)| (result, health.probes(place, index))).collect(),
             latency_buckets: bounds.map(|(index, bound)| (bound, bucket(index))).collect(),

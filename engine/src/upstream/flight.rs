@@ -101,10 +101,13 @@ pub enum Origin {
         listener: usize,
         peer: Peer,
         local: Local,
+        /// When the query was read.
+        read_at: Instant,
     },
     Tcp {
         connection: usize,
         generation: u64,
+        read_at: Instant,
     },
     /// Into the cache alone.
     Nobody,

@@ -8,7 +8,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::edns::WithoutEdns;
 use crate::counters::Counter;
@@ -98,6 +98,8 @@ struct State {
     /// When a query may try it, although it is down.
     trial_at: AtomicU64,
     trusted_until: AtomicU64,
+    /// When it last went up or down, in Unix seconds, and why.
+    changed: Mutex<Option<(u64, String)>>,
     pub probes: [Counter; PROBE_RESULTS.len()],
 }
 
@@ -374,7 +376,7 @@ impl Health {
         self.standing.suspected.fetch_or(bit(place), Relaxed);
         if self.standing.up.fetch_and(!bit(place), Relaxed) & bit(place) != 0 {
             self.standing.losses.fetch_add(1, Relaxed);
-            self.tell(place, "has fallen silent");
+            self.change(place, "has fallen silent");
         }
     }
 
@@ -388,7 +390,9 @@ impl Health {
             self.standing.losses.fetch_add(1, Relaxed);
         }
         if was_up {
-            self.tell(place, how);
+            self.change(place, how);
+        } else if was_suspected {
+            self.note(place, how);
         }
     }
 
@@ -405,7 +409,7 @@ impl Health {
         self.states[place].failures.store(0, Relaxed);
         self.standing.suspected.fetch_and(!bit(place), Relaxed);
         if self.standing.up.fetch_or(bit(place), Relaxed) & bit(place) == 0 {
-            self.tell(place, "answers again");
+            self.change(place, "answers again");
         }
     }
 
@@ -417,6 +421,22 @@ impl Health {
 
     pub fn probes(&self, place: usize, result: usize) -> u64 {
         self.states[place].probes[result].get()
+    }
+
+    /// When an upstream last went up or down, in Unix seconds, and why; `None` if it never did.
+    pub fn last_change(&self, place: usize) -> Option<(u64, String)> {
+        lock(&self.states[place].changed).clone()
+    }
+
+    fn note(&self, place: usize, what: &str) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        *lock(&self.states[place].changed) = Some((now, what.to_string()));
+    }
+
+    /// It went up or down.
+    fn change(&self, place: usize, what: &str) {
+        self.note(place, what);
+        self.tell(place, what);
     }
 
     pub(super) fn tell(&self, place: usize, what: &str) {
@@ -449,9 +469,11 @@ impl State {
             unanswered,
             trial_at,
             trusted_until,
+            changed,
             probes,
         } = self;
         *lock(known) = Some(address);
+        *lock(changed) = None;
         [outstanding, asked, failures, unanswered].into_iter().for_each(|count| count.store(0, Relaxed));
         let times = [first_asked_at, many_asked_at, heard_at, trial_at, trusted_until];
         times.into_iter().for_each(|time| time.store(0, Relaxed));

@@ -132,10 +132,12 @@ impl Worker {
             match verdict {
                 Ok(Verdict::Respond { length, outcome, .. }) => {
                     self.counters.count(true, outcome, &serving.slots);
+                    self.counters.count_response(&self.scratch[..length], outcome);
+                    self.at_once += 1;
                     self.clients.answer(key, generation, &self.scratch[..length], self.now);
                 }
                 Ok(Verdict::Forward { follow, is_allowed, .. }) => {
-                    let origin = Origin::Tcp { connection: key, generation };
+                    let origin = Origin::Tcp { connection: key, generation, read_at: self.now };
                     let mut passed = Passed::new(0, &query, follow, is_allowed);
                     self.look_up(std::slice::from_ref(&query), std::slice::from_mut(&mut passed));
                     self.forward(&query, passed, origin, &serving);

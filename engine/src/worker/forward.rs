@@ -2,10 +2,12 @@
 //! is there, by the snapshot of that moment.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
 
 use super::{Mail, Worker};
 use crate::answer::{Judgement, Outcome, judge, judge_targets, respond_by_following, respond_with_error};
 use crate::cache::{Age, Kept, Key};
+use crate::counters::ResponseFrom;
 use crate::message::{ExtendedError, Query, ede, rcode};
 use crate::name::Name;
 use crate::poll::Event;
@@ -191,7 +193,7 @@ impl Worker {
     /// Who asks, and at which address of ours.
     fn asker(&self, origin: Origin) -> Option<Asker> {
         match origin {
-            Origin::Udp { listener, peer, local } => {
+            Origin::Udp { listener, peer, local, .. } => {
                 let mut asked_at = self.listeners.get(listener)?.bound.address;
                 match local {
                     Local::Bound => {}
@@ -365,7 +367,7 @@ impl Worker {
         }));
         if served.is_err() {
             self.survive_panic(matches!(origin, Origin::Tcp { .. }));
-            if let Origin::Tcp { connection, generation } = origin {
+            if let Origin::Tcp { connection, generation, .. } = origin {
                 self.clients.leave_unanswered(connection, generation);
                 self.resumable.push(connection);
             }
@@ -510,19 +512,35 @@ impl Worker {
         self.deliver(origin, length, outcome, serving);
     }
 
+    /// Counts the response in `scratch[..length]`, if there is one, and how long its client has waited.
+    fn count_response(&mut self, length: usize, outcome: Outcome, read_at: Instant) {
+        if length == 0 {
+            return;
+        }
+        self.counters.count_response(&self.scratch[..length], outcome);
+        if read_at == self.now {
+            self.at_once += 1;
+        } else {
+            let waited = self.now.saturating_duration_since(read_at);
+            self.counters.count_waiting(ResponseFrom::Upstream, waited, 1);
+        }
+    }
+
     /// Sends `scratch[..length]` to where the query came from; nothing if empty.
     fn deliver(&mut self, origin: Origin, length: usize, outcome: Outcome, serving: &Serving) {
         match origin {
-            Origin::Udp { listener: place, peer, local } => {
+            Origin::Udp { listener: place, peer, local, read_at } => {
                 self.counters.count(false, outcome, &serving.slots);
+                self.count_response(length, outcome, read_at);
                 let slot = self.listeners[place].slot();
                 let Some(data) = slot.data.get_mut(..length).filter(|data| !data.is_empty()) else { return };
                 data.copy_from_slice(&self.scratch[..length]);
                 (slot.length, slot.peer, slot.local) = (length, peer, local);
                 self.push(place);
             }
-            Origin::Tcp { connection, generation } => {
+            Origin::Tcp { connection, generation, read_at } => {
                 self.counters.count(true, outcome, &serving.slots);
+                self.count_response(length, outcome, read_at);
                 match length {
                     0 => self.clients.leave_unanswered(connection, generation),
                     _ => self.clients.answer(connection, generation, &self.scratch[..length], self.now),
