@@ -226,6 +226,10 @@ class PolicyZone:
         """A zone of a compiled list: what it lists has this rule; what it excepts is a hole or passes."""
 
     @staticmethod
+    def from_triggers(name: str, names: Names, rule: Rule) -> PolicyZone:
+        """A zone of a compiled list of addresses. Raises `ValueError` for a list of names."""
+
+    @staticmethod
     def from_addresses(name: str, data: bytes, rule: Rule) -> PolicyZone:
         """Compiles a list of addresses and prefixes, one a line, `#` comments. Raises `ListRefused`."""
 

@@ -371,10 +371,10 @@ class Zone(_Options):
     unsigned: Literal["refuse", "accept"] = (
         "refuse"  # of an issuer: what to do with orders that bear no signature
     )
-    place: ListPlace | None = Field(default=None, alias="list")  # a file, a folder or an https URL
-    addresses: FilePath | None = None  # a file of addresses and prefixes that answers may not lead to
+    names: ListPlace | None = Field(default=None, alias="list")  # a file, a folder or an https URL
+    addresses: ListPlace | None = None  # the same, of addresses and prefixes that answers may not lead to
     match: Literal["exact", "subtree", "below"] | None = None  # of a list: what each of its names covers
-    source: Source = as_written({})  # of a list
+    source: Source = as_written({})  # of a list, or of addresses
     # Whether the targets of CNAME, DNAME, HTTPS and SVCB records in upstreams' answers are judged, too.
     targets: Literal["judge", "ignore"] = "judge"
     # shadow: it decides nothing, and what it would block is counted.
@@ -382,10 +382,17 @@ class Zone(_Options):
 
     @model_validator(mode="after")
     def _is_one_kind(self) -> Self:
-        if [self.issuer, self.place, self.addresses].count(None) != 2:
+        if [self.issuer, self.names, self.addresses].count(None) != 2:
             raise ValueError(f"zone {self.name} must have one of issuer, list and addresses")
-        if self.place is None and {"match", "source"} & self.model_fields_set:
+        if self.issuer is not None and {"match", "source"} & self.model_fields_set:
             raise ValueError("match and source belong to a list: an order says itself what its entries match")
+        if self.addresses is not None:
+            of_names = {"match"} & self.model_fields_set
+            of_names |= {"format", "column", "separator", "exceptions"} & self.source.model_fields_set
+            of_names |= {"public_suffix"} & self.source.guards.model_fields_set
+            if of_names:
+                told = ", ".join(sorted(of_names))
+                raise ValueError(f"{told}: belongs to a list of names, not of addresses")
         if self.match is not None and self.source.format not in ("auto", "plain", "hosts", "csv", "wildcard"):
             raise ValueError(
                 f"match belongs to plain, hosts, csv and wildcard: {self.source.format} says it itself"
@@ -407,6 +414,11 @@ class Zone(_Options):
         if self.issuer is not None:
             return "orders"
         return "list" if self.addresses is None else "addresses"
+
+    @property
+    def place(self) -> Path | str | None:
+        """Where its list is, of names or of addresses; None for an issuer's orders."""
+        return self.names if self.addresses is None else self.addresses
 
     @property
     def is_feed(self) -> bool:

@@ -280,8 +280,6 @@ def why(config_path: Path, as_json: bool, name: str, at: str | None) -> None:
         raise click.BadParameter(str(err), param_hint="NAME") from err
     if at is not None:
         _check_time(at)
-        if address(name) is not None:
-            raise click.BadParameter("is about names: ask without it about an address", param_hint="--at")
     answer = client_of(config_path).why(asked, at)
     if as_json:
         click.echo(json.dumps(answer, ensure_ascii=False))

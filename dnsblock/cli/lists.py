@@ -142,7 +142,8 @@ def print_report(zone: str, report: dict[str, Any]) -> None:
     how = "recognised" if report["is_recognised"] else "as configured"
     if report["former_format"]:
         how += f"; it was {report['former_format']} before"
-    click.echo(f"list {zone}: format {report['format']} ({how}), {report['entries']:,} names")
+    entries = "prefixes" if report["format"] == "addresses" else "names"
+    click.echo(f"list {zone}: format {report['format']} ({how}), {report['entries']:,} {entries}")
     kinds = ("accepted", "repaired", "duplicate", "not_applicable", "rejected")
     counts = ", ".join(f"{report[one]:,} {one.replace('_', ' ')}" for one in kinds)
     click.echo(f"  {report['lines']:,} lines: {counts}; {report['silent']:,} blank or comments")
@@ -241,12 +242,12 @@ def _state(state: str, zone: str) -> str:
 def history(config_path: Path, as_json: bool, name: str) -> None:
     """Show what happened to NAME, and what is scheduled: orders that were in force, and lists that named it.
 
-    Exit code 1 when nothing is known of it.
+    NAME may be an address: then it is about lists of addresses. Exit code 1 when nothing is known of it.
     """
-    from dnsblock.names import NameRefused, canonical
+    from dnsblock.names import NameRefused, address, canonical
 
     try:
-        asked = canonical(name)
+        asked = canonical(name) if address(name) is None else name
     except NameRefused as err:
         raise click.BadParameter(str(err), param_hint="NAME") from err
     answer = client_of(config_path).history(asked)

@@ -29,7 +29,6 @@ NOT_A_TIME = (
     "not a time, or not one of the years 1 to 9999 in UTC: write it as 2017-08-10T10:46:00+07:00, "
     "or as 2017-08-10 10:46 in `time_zone`"
 )
-NOT_A_NAME = "an address: what was done about it in the past is not known, only about names"
 
 
 class Acceptance(BaseModel):
@@ -76,7 +75,7 @@ def lists_routes(daemon: "Daemon") -> list[Route]:
     async def post_refresh(request: Request) -> JSONResponse:
         name = request.path_params["name"]
         zone = next((zone for zone in daemon.config.zones if zone.name == name), None)
-        if zone is None or zone.kind != "list":
+        if zone is None or zone.kind == "orders":
             return refused(_unknown(name))
         try:
             if zone.is_feed:
@@ -120,6 +119,9 @@ def lists_routes(daemon: "Daemon") -> list[Route]:
         name = asked(request, History).name
 
         def look() -> dict[str, Any]:
+            if (place := address(name)) is not None:
+                with daemon.past() as past:
+                    return {"name": str(place), "events": past.address_events(place), "scheduled": []}
             canonical_name = canonical(name)
             with daemon.past() as past:
                 events = past.events(canonical_name)
@@ -150,14 +152,15 @@ async def explain_at(daemon: "Daemon", name: str, at: str) -> JSONResponse:
         asked = moment(at, daemon.config.time_zone)
     except ValueError:
         return JSONResponse({"error": "not a time", "reason": NOT_A_TIME}, status_code=400)
-    if address(name) is not None:
-        return JSONResponse({"error": "not a name", "reason": NOT_A_NAME}, status_code=400)
     # Times are printed in whole seconds. One that was is asked with all that happened within its second.
     when = asked.replace(microsecond=asked.microsecond or 999_999)
 
     def look() -> dict[str, Any]:
         with daemon.past() as past:
-            explanation, notes = past.explain(canonical(name), when)
+            if (place := address(name)) is not None:
+                explanation, notes = past.explain_address(place, when)
+            else:
+                explanation, notes = past.explain(canonical(name), when)
             is_to_come = asked > datetime.now(UTC)
             return {**explanation, "at": utc(asked), "is_scheduled": is_to_come, "notes": notes}
 
@@ -181,7 +184,7 @@ def _versions(daemon: "Daemon", zone: str | None) -> dict[str, Any]:
             return {"snapshots": [_snapshot(one) for one in past.history.snapshots()[:VERSIONS_TOLD]]}
         versions = [_version(one) for one in past.history.versions(zone, VERSIONS_TOLD)]
         events = [_event(one) for one in past.history.events(zone, VERSIONS_TOLD)]
-        configured = [one.name for one in daemon.config.zones if one.kind == "list"]
+        configured = [one.name for one in daemon.config.zones if one.kind != "orders"]
         if zone not in configured and not versions and not events:
             raise _unknown(zone)
         return {"zone": zone, "versions": versions, "events": events}
@@ -192,7 +195,7 @@ def _versions(daemon: "Daemon", zone: str | None) -> dict[str, Any]:
 
 def sources(daemon: "Daemon") -> list[dict[str, Any]]:
     """Each list, and how it fares."""
-    return [_source(daemon, zone) for zone in daemon.config.zones if zone.kind == "list"]
+    return [_source(daemon, zone) for zone in daemon.config.zones if zone.kind != "orders"]
 
 
 def _source(daemon: "Daemon", zone: "Zone") -> dict[str, Any]:

@@ -1,12 +1,11 @@
-"""Compiles a policy zone: what is in force of an issuer's orders, or a list of addresses."""
+"""Compiles a policy zone of orders, and says what is done about the names of any zone."""
 
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from dnsblock._engine import Answer, ListRefused, PolicyZone, Rule
+from dnsblock._engine import Answer, PolicyZone, Rule
 from dnsblock.config import Config, Zone
-from dnsblock.errors import Problem, Refused
 from dnsblock.orders.state import InForce
 
 
@@ -46,32 +45,10 @@ def _precedence(item: InForce) -> tuple[datetime, str]:
     return (item.effective_at.astimezone(UTC), item.order_id)
 
 
-def compile_addresses(zone: Zone, config: Config, file: str, data: bytes) -> PolicyZone:
-    """The zone of a list of addresses and prefixes. Raises `Refused` with the lines that are none."""
-    try:
-        compiled = PolicyZone.from_addresses(zone.name, data, list_rule(zone, config))
-    except ListRefused as err:
-        raise refused_lines(file, err) from err
-    if compiled.entries == 0:
-        raise Refused(
-            [Problem(file, None, "", "the list holds no address; leave the zone out if that is meant")]
-        )
-    return compiled
-
-
 def list_rule(zone: Zone, config: Config) -> Rule:
     """What is done about the names of a list."""
     answer = engine_answer(zone, config, zone.answer)
     return Rule(answer, structured=structured_text(config, f"list {zone.name}"))
-
-
-def refused_lines(file: str, err: ListRefused) -> Refused:
-    """The lines of a list that the engine would not take."""
-    problems, total = err.args
-    told = [Problem(file, line, value, reason) for line, value, reason in problems]
-    if total > len(told):
-        told.append(Problem(file, None, "", f"and {total - len(told):,} more lines"))
-    return Refused(told)
 
 
 def structured_text(config: Config, why: str) -> tuple[str, str] | None:

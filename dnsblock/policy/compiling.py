@@ -10,6 +10,7 @@ from dnsblock._engine import CompiledList, Names, Progress, compile_list
 from dnsblock.config import Config, Zone
 from dnsblock.orders.guards import public_suffixes, public_suffixes_digest
 
+ADDRESSES = "addresses"  # the format of a list that is none of names
 COMPILER = 3  # goes up whenever the same text would compile to other names
 
 
@@ -31,6 +32,9 @@ class Options:
     def of(cls, zone: Zone, config: Config) -> Self:
         """Those of a zone. An allow list may name what it likes."""
         source = zone.source
+        if zone.kind == "addresses":
+            repair = tuple(sorted(source.repair))
+            return cls(COMPILER, ADDRESSES, None, 1, ",", repair, "auto", public_suffixes=None, protected=())
         is_block = config.answer(zone.answer).action != "passthru"
         leaves_out = is_block and source.guards.public_suffix == "leave_out"
         return cls(

@@ -39,7 +39,7 @@ FILE = _Limits(shrank_percent=10.0, shrank_names=1000, grew_percent=10.0, grew_n
 FEWEST = 20  # names that must have changed before a percentage counts: of a short list each is a large share
 _HTML = re.compile(rb"[\xef\xbb\xbf\s]*<(!doctype|html|head|body|\?xml)", re.IGNORECASE)
 # Lines that are left out and told, but are no sign of a broken list.
-_HARMLESS = ("address", "public_suffix", "protected", "top_level")
+_HARMLESS = ("address", "public_suffix", "protected", "top_level", "too_wide")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ def judge(
         before, replayed = None, replayed if replayed is not None and replayed.is_withdrawn else None
     found = [
         _html(compiled, heads),
-        _empty(compiled),
+        _empty(zone, compiled),
         _split(compiled),
         _mixed(compiled) if lists_exceptions else None,
         _truncated(zone, compiled),
@@ -95,14 +95,15 @@ def _html(compiled: CompiledList, heads: Sequence[bytes]) -> Guarded | None:
     return Guarded("HTML", what if len(heads) == 1 else f"{what}: {pages[0]}", {"files": len(pages)})
 
 
-def _empty(compiled: CompiledList) -> Guarded | None:
+def _empty(zone: Zone, compiled: CompiledList) -> Guarded | None:
+    one = "address" if zone.kind == "addresses" else "name"
     nameless = [
         label
         for (label, *_), (_, naming) in zip(compiled.sources, compiled.formats, strict=True)
         if naming == 0
     ]
     if compiled.names.entries == 0:
-        reason = "the list holds no name; leave the zone out if that is meant"
+        reason = f"the list holds no {one}; leave the zone out if that is meant"
         if compiled.accepted + compiled.repaired:
             reason = (
                 "the list excepts all that it names, and so blocks nothing; "
@@ -110,7 +111,7 @@ def _empty(compiled: CompiledList) -> Guarded | None:
             )
     elif nameless:
         # Of a folder: a file that was cut to nothing is hidden by those beside it.
-        reason = f"{nameless[0]} holds no name; take it out of the folder if that is meant"
+        reason = f"{nameless[0]} holds no {one}; take it out of the folder if that is meant"
     else:
         return None
     return Guarded("EMPTY", reason, {"lines": compiled.lines, "files": len(nameless)})
@@ -194,7 +195,7 @@ def _shrank(zone: Zone, compiled: CompiledList, before: Version) -> Guarded | No
         lost = gone = before.compiled.entries - compiled.names.entries
     else:
         lost, gone = difference.lost, min(difference.removed, difference.lost)
-    told = f"{lost:,} names are gone"
+    told = f"{lost:,} {_entries(zone)} are gone"
     if lost != gone:
         told = f"{lost:,} names cover less: {gone:,} are gone, {lost - gone:,} are narrower or excepted now"
     limits = (
@@ -210,7 +211,7 @@ def _grew(zone: Zone, compiled: CompiledList, before: Version) -> Guarded | None
         gained = new = compiled.names.entries - before.compiled.entries
     else:
         gained, new = difference.gained, min(difference.added, difference.gained)
-    told = f"{gained:,} names are new"
+    told = f"{gained:,} {_entries(zone)} are new"
     if gained != new:
         told = f"{gained:,} names cover more: {new:,} are new, {gained - new:,} are wider or excepted no more"
     limits = (
@@ -218,6 +219,10 @@ def _grew(zone: Zone, compiled: CompiledList, before: Version) -> Guarded | None
         _limit(guards.grew_percent, usual.grew_percent),
     )
     return _beyond("GREW", told, gained, before, limits)
+
+
+def _entries(zone: Zone) -> str:
+    return "prefixes" if zone.kind == "addresses" else "names"
 
 
 def _usual(zone: Zone) -> _Limits:

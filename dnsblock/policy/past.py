@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from ipaddress import IPv4Address, IPv6Address
 from itertools import islice
 from typing import TypedDict
 
@@ -12,8 +13,9 @@ from dnsblock.errors import Problem, Refused
 from dnsblock.orders.order import Entry, Order
 from dnsblock.orders.spans import Received, spans_of
 from dnsblock.orders.state import derive
+from dnsblock.policy import prefixes
 from dnsblock.policy.compile import compile_orders, list_rule
-from dnsblock.policy.explain import Explanation, explain
+from dnsblock.policy.explain import Explanation, explain, explain_address
 from dnsblock.policy.history import History
 from dnsblock.policy.history_facts import Published
 from dnsblock.policy.publish import Policy
@@ -24,6 +26,7 @@ TO_COME = (
     "this time is to come: the answer is what is scheduled today, with the lists and settings of today; "
     "an order that comes until then may change it"
 )
+UNKNOWN_TOLD = 5  # of the names above one, or the prefixes that hold an address
 
 
 class NameEvent(TypedDict):
@@ -71,26 +74,57 @@ class Past:
             elif zone.kind == "list":
                 compiled = self._list_at(zone, covers, when, notes)
             else:
-                continue  # addresses have no history
+                continue
             zones.append((compiled, None, zone.targets == "judge", zone.mode == "shadow"))
         snapshot = Snapshot(zones, self._serial_at(when))
         policy = Policy(snapshot, tuple(zone for zone, *_ in zones), state, when)
         return explain(name, policy, self.config), notes
 
+    def explain_address(
+        self, address: IPv4Address | IPv6Address, when: datetime
+    ) -> tuple[Explanation, list[str]]:
+        """The same for answers that lead to an address."""
+        notes = [TO_COME] if when > datetime.now(UTC) else []
+        covers = prefixes.covering(address)
+        zones: list[tuple[PolicyZone, int | None, bool, bool]] = []
+        for zone in self.config.zones:
+            if zone.kind == "addresses":
+                said = self._said_at(zone, covers, when, notes)
+                lines = "".join(f"{prefixes.shown(name)}\n" for name, _ in said)
+                compiled = PolicyZone.from_addresses(zone.name, lines.encode(), list_rule(zone, self.config))
+                zones.append((compiled, None, True, zone.mode == "shadow"))
+        snapshot = Snapshot(zones, self._serial_at(when))
+        state = derive(self.orders_of(when), when)
+        policy = Policy(snapshot, tuple(zone for zone, *_ in zones), state, when)
+        return explain_address(address, policy), notes
+
     def _list_at(self, zone: Zone, covers: Sequence[str], when: datetime, notes: list[str]) -> PolicyZone:
         lines: list[str] = []
-        for name in covers:
-            past = self.history.scope_at(zone.name, name, when, self._scope_now(zone, name))
-            if not past.is_known:
-                notes.append(f"list {zone.name}: what it said then about {name} is not known any more")
-            elif past.version is None:
-                notes.append(f"list {zone.name}: there was no version yet")
-                break
-            for word in (past.scope or "").split(",") if past.scope else ():
+        for name, said in self._said_at(zone, covers, when, notes):
+            for word in said.split(","):
                 rule, scope = _rule_and_match(word)
                 lines.append(f"{scope} {rule} {name}\n")
         rules = [list_rule(zone, self.config), Rule(None), Rule(Answer("passthru", ttl=0))]
         return PolicyZone.from_entries(zone.name, rules, "".join(lines).encode())
+
+    def _said_at(
+        self, zone: Zone, covers: Sequence[str], when: datetime, notes: list[str]
+    ) -> list[tuple[str, str]]:
+        """Of these names, those that a list had an entry about at a time, with what it said."""
+        said: list[tuple[str, str]] = []
+        unknown: list[str] = []
+        for name in covers:
+            past = self.history.scope_at(zone.name, name, when, self._scope_now(zone, name))
+            if not past.is_known:
+                unknown.append(prefixes.shown(name))
+            elif past.version is None:
+                notes.append(f"list {zone.name}: there was no version yet")
+                break
+            if past.scope:
+                said.append((name, past.scope))
+        for name in unknown[:UNKNOWN_TOLD]:
+            notes.append(f"list {zone.name}: what it said then about {name} is not known any more")
+        return said
 
     def _scope_now(self, zone: Zone, name: str) -> str | None:
         listed = self.lists.listed.get(zone.name)
@@ -117,7 +151,19 @@ class Past:
                 found += self._list_events(zone, covers)
         return sorted((one for one in found if one["at"] <= now), key=lambda one: one["at"])
 
+    def address_events(self, address: IPv4Address | IPv6Address) -> list[NameEvent]:
+        """What happened to the prefixes that hold an address; oldest first."""
+        covers = prefixes.covering(address)
+        found: list[NameEvent] = []
+        for zone in self.config.zones:
+            if zone.kind == "addresses":
+                found += self._list_events(zone, covers)
+        for one in found:
+            one["entry"], one["match"] = prefixes.shown(one["entry"]), "prefix"
+        return sorted(found, key=lambda one: one["at"])
+
     def _list_events(self, zone: Zone, covers: Sequence[str]) -> Iterator[NameEvent]:
+        is_of_prefixes = zone.kind == "addresses"  # each of them holds the address, as itself
         begins = self.history.beginnings(zone.name)
         for name in covers:
             if "." not in name:
@@ -130,13 +176,14 @@ class Past:
                 scope = following.before if following else None
                 if following is None and until is None:
                     scope = self._scope_now(zone, name)
-                if scope is not None and _covers(scope, is_itself=name == covers[0]):
+                if scope is not None and _covers(scope, is_itself=is_of_prefixes or name == covers[0]):
                     # A later one was compared with nothing: the name may have been listed long before it.
                     what = "listed" if version.number == 1 else "listed, not known since when"
                     yield _list_event(version.accepted_at, zone, what, (name, scope), version.number)
+            is_itself = is_of_prefixes or name == covers[0]
             for change in changes:
                 told = [one for one in (change.before, change.after) if one is not None]
-                if any(_covers(one, is_itself=name == covers[0]) for one in told):
+                if any(_covers(one, is_itself=is_itself) for one in told):
                     what = (
                         "listed" if change.before is None else "gone" if change.after is None else "changed"
                     )
@@ -226,7 +273,7 @@ def differences(past: Past, serial_a: int, serial_b: int, limit: int) -> list[Zo
             changes = _list_changes(past.history, name, old, new)
             states = (f"version {old}", f"version {new}")
         else:
-            if old != new:  # addresses have no history
+            if old != new:
                 found.append(_whole_list(past.history, name, old, new))
             continue
         told = list(islice(changes, limit))
@@ -256,7 +303,7 @@ def _list_changes(
 ) -> Iterator[tuple[str, str | None, str | None]]:
     if a != b:
         for change in history.difference(zone, a, b):
-            yield change.name, change.before, change.after
+            yield prefixes.shown(change.name), change.before, change.after
 
 
 def _order_changes(

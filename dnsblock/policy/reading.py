@@ -13,7 +13,7 @@ from dnsblock.control import command_line
 from dnsblock.errors import HistoryUnwritable, Problem, Refused
 from dnsblock.log import event, fault
 from dnsblock.policy import texts
-from dnsblock.policy.compiling import Options, formats_of
+from dnsblock.policy.compiling import ADDRESSES, Options, formats_of
 from dnsblock.policy.guards import NOT_COMPILED, NOT_FETCHED, UNREADABLE, Guarded, judge
 from dnsblock.policy.history_facts import Compiled, Current, NewVersion, Version
 from dnsblock.policy.history_file import FILE, damaged
@@ -241,13 +241,18 @@ class Reader:
                 report = None if current is None else Report.from_text(current.version.compiled.report)
             except (ValueError, TypeError, LookupError) as err:
                 raise damaged(self.store.folder / FILE, f"the report of list {self.zone.name}") from err
-        if current is None or report is None:
+        if current is None or report is None or not self.is_of_this_kind(current.version):
             return None
         names = self.store.names(current.version) or self._compile_again(current)
         if names is None:
             return None
         self.store.enforce(current)
         return Listed(names, report, current.known_by, current.version)
+
+    def is_of_this_kind(self, version: Version) -> bool:
+        """Whether a version lists names or addresses, as the zone does now."""
+        options = _options_of(version)
+        return options is None or (options.format == ADDRESSES) == (self.zone.kind == "addresses")
 
     def _compile_again(self, current: Current) -> Names | None:
         """The version's names out of its text, which was kept; the same text makes the same file."""

@@ -60,7 +60,7 @@ class Refresher:
         tasks: dict[Zone, asyncio.Task[None]] = {}
         async with asyncio.TaskGroup() as group:
             while True:
-                wanted = {zone for zone in config().zones if zone.kind == "list"}
+                wanted = {zone for zone in config().zones if zone.kind != "orders"}
                 for zone in tasks.keys() - wanted:
                     tasks.pop(zone).cancel()
                 for zone in wanted - tasks.keys():

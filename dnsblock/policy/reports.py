@@ -9,7 +9,7 @@ from dnsblock._engine import CompiledList
 from dnsblock.errors import Problem
 from dnsblock.policy.compiling import formats_of
 
-LEFT_OUT = ("public_suffix", "protected", "top_level")  # the codes of these lines
+LEFT_OUT = ("public_suffix", "protected", "top_level", "too_wide")  # the codes of these lines
 Kind = Literal["rejected", "left out", "repaired", "duplicate", "not applicable", "lost exception"]
 LOST_EXCEPTION = "lost_exception"  # the code of these lines
 APEXLESS_SHARE = 0.95  # of the names: above it, the list is written so, and the names themselves are missing

@@ -3,19 +3,17 @@
 A list that is refused changes nothing: the version that was accepted last stays, and everything else goes on.
 """
 
-import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from dnsblock import document
 from dnsblock._engine import Progress
 from dnsblock.config import Answer, Config, StructuredErrors, Zone
 from dnsblock.errors import Problem, Refused, printable
 from dnsblock.log import event
 from dnsblock.policy import PolicyZone
-from dnsblock.policy.compile import compile_addresses, list_rule
+from dnsblock.policy.compile import list_rule
 from dnsblock.policy.compiling import Options
 from dnsblock.policy.guards import NOT_FETCHED, UNREADABLE
 from dnsblock.policy.history_facts import Version
@@ -24,7 +22,6 @@ from dnsblock.policy.reading import Listed, NotTaken, Reader
 from dnsblock.policy.store import Store
 from dnsblock.policy.texts import SKIPPED_TOLD, Watch, text_of
 
-MAX_ADDRESSES_BYTES = 1 << 30
 NONE = ""  # the name of no zone
 
 
@@ -45,6 +42,7 @@ class Lists:
     compiled: dict[str, PolicyZone] = field(default_factory=dict)
     listed: dict[str, Listed] = field(default_factory=dict)
     missing: dict[str, NotTaken] = field(default_factory=dict)  # of which nothing is enforced, and why
+    is_first: bool = True  # nothing is enforced yet: at startup a list may have to be there
     _made_from: dict[str, _Made] = field(default_factory=dict)
 
     def read(
@@ -56,15 +54,13 @@ class Lists:
         was: what it holds is enforced until the new one is published.
         """
         problems: list[Problem] = []
-        fresh = Lists(self.store)
+        fresh = Lists(self.store, is_first=False)
         for zone in config.zones:
             try:
                 if only not in (None, zone.name) and self._stays(zone, config, only):
                     self._keep(zone, config, fresh)
-                elif zone.kind == "list":
+                elif zone.kind != "orders":
                     self._read(Reader(zone, config, self.store, now, progress or Progress()), fresh)
-                elif zone.kind == "addresses":
-                    self._read_addresses(zone, config, fresh)
             except Refused as err:
                 problems.extend(err.problems)
         if problems:
@@ -72,11 +68,11 @@ class Lists:
         return fresh
 
     def _stays(self, zone: Zone, config: Config, only: str | None) -> bool:
-        """Whether a zone need not be read while others are. Addresses are read, but not with a list."""
-        if zone.kind == "list" and (listed := self.listed.get(zone.name)) is not None:
+        """Whether a zone need not be read while others are."""
+        if zone.kind != "orders" and (listed := self.listed.get(zone.name)) is not None:
             version = listed.version
             return version is not None and version.compiled.options == Options.of(zone, config).text
-        return zone.name in self.compiled and (zone.kind == "list" or only != NONE)
+        return zone.name in self.compiled
 
     def _keep(self, zone: Zone, config: Config, fresh: "Lists") -> None:
         if zone.name in self.listed:
@@ -95,14 +91,14 @@ class Lists:
 
     def with_zones_of(self, read: "Lists", zones: Sequence[str]) -> "Lists":
         """These lists, with those of another reading for some zones."""
-        fresh = Lists(self.store)
+        fresh = Lists(self.store, is_first=False)
         for zone in self.compiled.keys() | zones:
             (read if zone in zones else self)._carry_over(zone, fresh)
         return fresh
 
     def with_others(self, config: Config, others: Mapping[str, Listed]) -> "Lists":
         """These lists with others in the place of some: those of a rollback."""
-        fresh = Lists(self.store)
+        fresh = Lists(self.store, is_first=False)
         for zone in config.zones:
             if zone.name in self.compiled:
                 self._carry_over(zone.name, fresh)
@@ -167,14 +163,18 @@ class Lists:
     def _read(self, reader: Reader, fresh: "Lists", *, is_second: bool = False) -> None:
         zone, config = reader.zone, reader.config
         held = self.listed.get(zone.name)
-        goes_on = zone.source.missing == "start" or zone.name in self.missing
+        if held is not None and held.version is not None and not reader.is_of_this_kind(held.version):
+            held = None  # another zone had this name before
+        goes_on = zone.source.missing == "start" or zone.name in self.missing or not self.is_first
         reader = replace(reader, goes_on_without=goes_on)
         try:
             held = held or reader.enforced()
             if held is None:
                 with self.store.history() as history:
                     current = history.current(zone.name)
-                reader = replace(reader, lost=None if current is None else current.version)
+                lost = None if current is None else current.version
+                if lost is not None and reader.is_of_this_kind(lost):
+                    reader = replace(reader, lost=lost)
             read = reader.read(held)
             if held is not None and isinstance(read, NotTaken):
                 held = reader.protecting(held)
@@ -188,8 +188,8 @@ class Lists:
         elif held is not None:
             self._take(zone, config, replace(held, not_taken=read), fresh)
         elif goes_on or read.is_to_come:
-            # A feed that must be there was fetched before this at a start; else it is new, by a reload. From
-            # then on no order waits for what is wrong with it.
+            # At startup a list has to be there, unless `missing` says otherwise. In a reload, orders do not
+            # wait for a list that is new in the configuration and broken.
             if not read.is_to_come:
                 why = "; ".join(str(problem) for problem in read.problems)
                 text = f"list {zone.name} is missing, nothing of it is enforced: {why}"
@@ -206,19 +206,8 @@ class Lists:
         if self._made_from.get(zone.name) == made_from:
             fresh.compiled[zone.name] = self.compiled[zone.name]
         else:
-            rule = list_rule(zone, config)
-            fresh.compiled[zone.name] = PolicyZone.from_names(zone.name, listed.names, rule)
-
-    def _read_addresses(self, zone: Zone, config: Config, fresh: "Lists") -> None:
-        file = zone.addresses
-        assert file is not None  # noqa: S101  # a zone of this kind has one
-        data = document.read_bytes(file, max_bytes=MAX_ADDRESSES_BYTES)
-        made_from = _made_from(hashlib.sha256(data).hexdigest(), zone, config)
-        fresh._made_from[zone.name] = made_from
-        if self._made_from.get(zone.name) == made_from:
-            fresh.compiled[zone.name] = self.compiled[zone.name]
-        else:
-            fresh.compiled[zone.name] = compile_addresses(zone, config, str(file), data)
+            make = PolicyZone.from_triggers if zone.kind == "addresses" else PolicyZone.from_names
+            fresh.compiled[zone.name] = make(zone.name, listed.names, list_rule(zone, config))
 
 
 def _skipped(zone: str, listed: Listed) -> Iterator[str]:

@@ -31,7 +31,6 @@ pub use spelling::canonical;
 use crate::name::{Name, NameError};
 use crate::policy::compiler::{CompileError, Compiler, Into, Origin};
 use crate::policy::{Match, PolicyZone, Rule, in_order};
-use crate::prefix::Prefix;
 
 /// Problems that are described one by one; the rest is only counted.
 const PROBLEMS_TOLD: usize = 100;
@@ -102,32 +101,15 @@ pub fn entries(zone: &str, rules: Vec<Rule>, text: &[u8]) -> Result<PolicyZone, 
     })
 }
 
-/// Compiles a list of addresses: one address or prefix a line, with the comments
-/// and line ends of a plain list.
+/// Compiles a list of addresses strictly, in memory, as `plain` does with names.
 pub fn addresses(zone: &str, text: &[u8], rule: Rule) -> Result<PolicyZone, Refused> {
     let mut prefixes = Vec::new();
     each_line(text, |_, line| {
-        let line = without_comment(line).trim_ascii();
-        if line.is_empty() {
-            return Ok(());
-        }
-        let prefix = std::str::from_utf8(line).ok().and_then(Prefix::from_text);
-        let prefix =
-            prefix.ok_or("not an address, or a prefix such as 192.0.2.0/24 without bits behind it")?;
-        let widest = if prefix.address.is_ipv4() { WIDEST_IPV4 } else { WIDEST_IPV6 };
-        if prefix.length < widest {
-            return Err(format!("TOO_WIDE: a prefix has at least {widest} bits here"));
-        }
-        prefixes.push(prefix);
+        prefixes.extend(formats::addresses::read(line).map_err(|reason| reason.to_string())?);
         Ok(())
     })?;
     Ok(PolicyZone::of_addresses(zone, rule, prefixes))
 }
-
-/// Wider prefixes are slips: the first is all that a large provider has, the
-/// second what a registry gives to one.
-const WIDEST_IPV4: u8 = 8;
-const WIDEST_IPV6: u8 = 19;
 
 fn compile_strictly(
     zone: &str,

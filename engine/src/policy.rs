@@ -228,6 +228,21 @@ impl PolicyZone {
         PolicyZone::of(name, Names::none(), vec![rule], addresses, listed, duplicates)
     }
 
+    /// A zone of a compiled list of addresses; `None` for a list of names.
+    pub fn of_triggers(name: &str, rule: Rule, names: &Names) -> Option<PolicyZone> {
+        let mut prefixes = Vec::with_capacity(names.entries());
+        let mut is_of_addresses = true;
+        names.each(
+            |_, _| true,
+            |text, _| {
+                let prefix = std::str::from_utf8(text.as_bytes()).ok().and_then(Prefix::from_trigger);
+                is_of_addresses &= prefix.is_some();
+                prefixes.extend(prefix);
+            },
+        );
+        is_of_addresses.then(|| PolicyZone::of_addresses(name, rule, prefixes))
+    }
+
     fn of(
         name: &str,
         names: Arc<Names>,

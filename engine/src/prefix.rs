@@ -11,27 +11,73 @@ pub struct Prefix {
     pub length: u8,
 }
 
+/// Why a text is no prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Malformed {
+    /// A bit is set behind the prefix: a slip of the pen, one way or the other.
+    HostBits,
+    /// An IPv4 address that is written as IPv6.
+    Mapped,
+    Other,
+}
+
+/// The name above all triggers of this kind in RPZ (draft-vixie-dnsop-dns-rpz-00 section 4.3).
+const TRIGGERS: &str = "rpz-ip";
+
 impl Prefix {
-    /// Reads `192.0.2.1`, `192.0.2.0/24` or `2001:db8::/32`. No bit may be set
-    /// behind the prefix: it would be a slip of the pen, one way or the other.
+    /// Reads `192.0.2.1`, `192.0.2.0/24` or `2001:db8::/32`. No bit may be set behind the prefix.
     pub fn from_text(text: &str) -> Option<Prefix> {
+        Prefix::read(text).ok()
+    }
+
+    /// As `from_text`, with what is wrong.
+    pub fn read(text: &str) -> Result<Prefix, Malformed> {
         let (address, length) = match text.split_once('/') {
             Some((address, length)) => (address, Some(length)),
             None => (text, None),
         };
-        let address: IpAddr = address.parse().ok()?;
+        let address: IpAddr = address.parse().map_err(|_| Malformed::Other)?;
         let bits = if address.is_ipv4() { 32 } else { 128 };
-        let length = match length {
-            Some(text) if text.bytes().all(|octet| octet.is_ascii_digit()) => text.parse().ok()?,
-            Some(_) => return None,
+        let length: u8 = match length {
+            Some(text) if text.bytes().all(|octet| octet.is_ascii_digit()) => {
+                text.parse().map_err(|_| Malformed::Other)?
+            }
+            Some(_) => return Err(Malformed::Other),
             None => bits,
         };
-        let prefix = Prefix { address, length };
+        if length > bits {
+            return Err(Malformed::Other);
+        }
         // An address that comes as ::ffff:192.0.2.1 is looked up as IPv4.
         if address.to_canonical().is_ipv4() != address.is_ipv4() {
-            return None;
+            return Err(Malformed::Mapped);
         }
-        (length <= bits && prefix.range().0 == number(address)).then_some(prefix)
+        let prefix = Prefix { address, length };
+        if prefix.range().0 == number(address) { Ok(prefix) } else { Err(Malformed::HostBits) }
+    }
+
+    /// The prefix as the name of a trigger in RPZ: `24.0.2.0.192.rpz-ip`, without its `zz`.
+    pub fn trigger(&self) -> String {
+        let mut text = self.length.to_string();
+        match self.address {
+            IpAddr::V4(address) => {
+                address.octets().iter().rev().for_each(|octet| text += &format!(".{octet}"));
+            }
+            IpAddr::V6(address) => {
+                address.segments().iter().rev().for_each(|part| text += &format!(".{part:x}"));
+            }
+        }
+        text + "." + TRIGGERS
+    }
+
+    /// What `trigger` made this name of.
+    pub fn from_trigger(name: &str) -> Option<Prefix> {
+        let mut labels: Vec<&str> = name.strip_suffix(TRIGGERS)?.strip_suffix('.')?.split('.').collect();
+        labels.reverse();
+        let (length, parts) = labels.split_last()?;
+        let text = parts.join(if parts.len() == 4 { "." } else { ":" });
+        let prefix = Prefix::from_text(&format!("{text}/{length}"))?;
+        (prefix.trigger() == name).then_some(prefix)
     }
 
     pub fn contains(&self, address: IpAddr) -> bool {
@@ -152,6 +198,31 @@ mod tests {
         }
         assert_eq!(prefix("192.0.2.0/24").to_string(), "192.0.2.0/24");
         assert_eq!(prefix("2001:db8::1").length, 128);
+    }
+
+    #[test]
+    fn a_prefix_is_the_name_of_a_trigger_and_back() {
+        for (text, name) in [
+            ("192.0.2.0/24", "24.0.2.0.192.rpz-ip"),
+            ("198.51.100.7", "32.7.100.51.198.rpz-ip"),
+            ("2001:db8::/32", "32.0.0.0.0.0.0.db8.2001.rpz-ip"),
+            ("::1", "128.1.0.0.0.0.0.0.0.rpz-ip"),
+        ] {
+            assert_eq!(prefix(text).trigger(), name);
+            assert_eq!(Prefix::from_trigger(name), Some(prefix(text)));
+        }
+        for name in [
+            "",
+            "rpz-ip",
+            ".rpz-ip",
+            "24.2.0.192.rpz-ip",
+            "24.1.2.0.192.rpz-ip",
+            "024.0.2.0.192.rpz-ip",
+            "32.zz.db8.2001.rpz-ip",
+            "24.0.2.0.192.example",
+        ] {
+            assert_eq!(Prefix::from_trigger(name), None, "{name}");
+        }
     }
 
     /// Against the naive twin: each prefix asked by itself.

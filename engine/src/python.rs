@@ -148,6 +148,15 @@ impl PolicyZone {
         Ok(PolicyZone(Arc::new(zone)))
     }
 
+    /// A zone of a compiled list of addresses.
+    #[staticmethod]
+    fn from_triggers(py: Python<'_>, name: &str, names: &lists::Names, rule: &Rule) -> PyResult<PolicyZone> {
+        let (names, rule) = (Arc::clone(&names.0), rule.0.clone());
+        let zone = py.detach(|| policy::PolicyZone::of_triggers(name, rule, &names));
+        let zone = zone.ok_or_else(|| PyValueError::new_err("these are names, not addresses"))?;
+        Ok(PolicyZone(Arc::new(zone)))
+    }
+
     #[staticmethod]
     fn from_addresses(py: Python<'_>, name: &str, data: &[u8], rule: &Rule) -> PyResult<PolicyZone> {
         let rule = rule.0.clone();

@@ -129,7 +129,16 @@ def test_structured_text_is_small_and_can_be_left_out(tmp_path: Path):
         ("local: {canary: refuse}", "canary"),
         ("zones: [{name: z, addresses: a, answer: drop, targets: ignore}]", "without effect"),
         ("zones: [{name: z, addresses: a, list: l, answer: drop}]", "one of issuer, list and addresses"),
-        ("zones: [{name: z, addresses: a, answer: drop, match: exact}]", "match and source belong to a list"),
+        ("zones: [{name: z, addresses: a, answer: drop, match: exact}]", "match: belongs to a list of names"),
+        (
+            "zones: [{name: z, addresses: a, answer: drop, source: {format: csv, column: 2}}]",
+            "column, format: belongs",
+        ),
+        (
+            "zones: [{name: z, addresses: a, answer: drop, source: {guards: {public_suffix: accept}}}]",
+            "public_suffix: belongs to a list of names",
+        ),
+        ("zones: [{name: z, issuer: a, answer: drop, source: {}}]", "match and source belong to a list"),
         ("answers: {a: {action: cname, target: '*.'}}", "empty"),
         ("answers: {a: {action: cname, target: 'a.*.b'}}", "other characters"),
     ],

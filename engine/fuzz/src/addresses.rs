@@ -12,7 +12,8 @@ use crate::world::{self, Listed};
 const ASKED: usize = 16;
 
 pub fn check(text: &[u8]) {
-    let read: Vec<Option<String>> = words(text).map(naive_prefix).collect();
+    let lines = words(text).map(without_comment).filter(|line| !line.is_empty());
+    let read: Vec<Option<String>> = lines.map(naive_prefix).collect();
     let bad = read.iter().filter(|prefix| prefix.is_none()).count();
     let listed = match world::addresses(text) {
         Ok(listed) if bad == 0 => listed,
@@ -28,6 +29,13 @@ pub fn check(text: &[u8]) {
     }
     let backwards = world::addresses(&reversed(text)).map(|listed| listed.digest);
     assert_eq!(backwards, Ok(listed.digest), "the order of lines");
+}
+
+/// In a list of addresses `;` begins a comment, too.
+fn without_comment(line: &[u8]) -> &[u8] {
+    let begins = |at: &usize| line[*at] == b';' && (*at == 0 || line[*at - 1].is_ascii_whitespace());
+    let end = (0..line.len()).find(begins).unwrap_or(line.len());
+    line[..end].trim_ascii()
 }
 
 /// The naive twin: `4` or `6`, then the bits of the prefix as text.

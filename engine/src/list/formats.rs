@@ -2,6 +2,7 @@
 //! say; what a name is, and which repairs are allowed, is no matter of theirs.
 
 pub mod adblock;
+pub mod addresses;
 pub mod csv;
 pub mod dnsmasq;
 pub mod hosts;
@@ -25,9 +26,14 @@ pub enum Format {
     Adblock,
     Csv,
     Rpz,
+    /// Of addresses, not of names: a zone says so, and it is never recognised.
+    Addresses,
 }
 
+const ADDRESSES: &str = "addresses";
+
 impl Format {
+    /// Those of names.
     pub const ALL: [(Format, &'static str); 9] = [
         (Format::Plain, "plain"),
         (Format::Subdomains, "subdomains"),
@@ -41,10 +47,13 @@ impl Format {
     ];
 
     pub fn name(self) -> &'static str {
-        Format::ALL[self as usize].1
+        Format::ALL.get(self as usize).map_or(ADDRESSES, |(_, name)| name)
     }
 
     pub fn from_name(name: &str) -> Option<Format> {
+        if name == ADDRESSES {
+            return Some(Format::Addresses);
+        }
         Format::ALL.iter().find(|(_, known)| *known == name).map(|(format, _)| *format)
     }
 }
@@ -88,6 +97,8 @@ mod tests {
         for (format, name) in Format::ALL {
             assert_eq!((format.name(), Format::from_name(name)), (name, Some(format)));
         }
+        let addresses = Format::Addresses;
+        assert_eq!((addresses.name(), Format::from_name("addresses")), ("addresses", Some(addresses)));
         assert_eq!(Format::from_name("Plain"), None);
     }
 

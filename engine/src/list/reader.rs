@@ -3,7 +3,7 @@
 
 use super::formats::adblock::{Adblock, SwitchedOff};
 use super::formats::csv::{self, Csv};
-use super::formats::{Format, Listed, dnsmasq, hosts, plain, subdomains, wildcard};
+use super::formats::{Format, Listed, addresses, dnsmasq, hosts, plain, subdomains, wildcard};
 use super::formats::{rpz::Rpz, unbound::Unbound};
 use super::{Reason, Repairs, spelling};
 use crate::name::Name;
@@ -86,6 +86,7 @@ enum Grammar {
     Adblock(Adblock),
     Csv(Csv),
     Rpz(Rpz),
+    Addresses,
 }
 
 impl Reader {
@@ -106,6 +107,7 @@ impl Reader {
                 titles: csv::TITLES,
             }),
             Format::Rpz => Grammar::Rpz(Rpz::default()),
+            Format::Addresses => Grammar::Addresses,
         };
         let is_loose = matches!(
             settings.format,
@@ -235,6 +237,11 @@ impl Grammar {
             Grammar::Adblock(adblock) => adblock.read(line, list),
             Grammar::Csv(csv) => csv.read(line, list),
             Grammar::Rpz(rpz) => rpz.read(line, list),
+            // As the name of an RPZ trigger, in which no repair is ever needed.
+            Grammar::Addresses => match addresses::read(line)? {
+                Some(prefix) => list(Listed::new(prefix.trigger().as_bytes(), Match::Exact)),
+                None => Ok(()),
+            },
         }
     }
 }

@@ -38,6 +38,12 @@ pub enum Reason {
     /// A record of a zone file that is not in the zone.
     OutsideZone,
     LineTooLong,
+    /// Of a list of addresses; what the line may be instead.
+    NotAnAddress(&'static str),
+    /// A prefix with bits set behind it.
+    HostBits,
+    /// A prefix of fewer bits than any list can mean, which are these.
+    TooWide(u8),
     /// Registries sell names below it.
     PublicSuffix,
     /// One of the operator's own, or one that would cover it.
@@ -66,6 +72,9 @@ impl Reason {
             Reason::ColumnMissing(_) => "column_missing",
             Reason::OutsideZone => "outside_zone",
             Reason::LineTooLong => "line_too_long",
+            Reason::NotAnAddress(_) => "not_an_address",
+            Reason::HostBits => "host_bits",
+            Reason::TooWide(_) => "too_wide",
             Reason::PublicSuffix => "public_suffix",
             Reason::Protected => "protected",
         }
@@ -150,6 +159,16 @@ impl fmt::Display for Reason {
                 f.write_str("not in the zone that the SOA record, or $ORIGIN at the top, is about")
             }
             Reason::LineTooLong => f.write_str("the line is longer than 16 KiB; is this a text file?"),
+            Reason::NotAnAddress(what) => f.write_str(what),
+            Reason::HostBits => {
+                f.write_str("bits are set behind the prefix: write its first address, or the address alone")
+            }
+            Reason::TooWide(widest) => {
+                write!(
+                    f,
+                    "TOO_WIDE: more of the Internet than a list may block; a prefix has at least {widest} bits"
+                )
+            }
             Reason::PublicSuffix => {
                 f.write_str("PUBLIC_SUFFIX: names are sold below it; a list names single domains")
             }

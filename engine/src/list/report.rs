@@ -55,7 +55,8 @@ pub struct Report {
     pub rejected_lines: Vec<Told>,
     pub repaired_lines: Vec<Told>,
     pub duplicate_lines: Vec<Told>,
-    /// Of the rejected, those that would do harm: public suffixes and protected names.
+    /// Of the rejected, those that would do harm: public suffixes, protected names, networks that
+    /// are far too wide.
     pub left_out_lines: Vec<Told>,
     pub not_applicable_lines: Vec<Told>,
     /// Of those that are not applicable, the exceptions.
@@ -73,7 +74,9 @@ impl Report {
         *count += 1;
         *by.entry(reason.code()).or_default() += 1;
         let told = match reason {
-            Reason::PublicSuffix | Reason::Protected | Reason::TopLevel => &mut self.left_out_lines,
+            Reason::PublicSuffix | Reason::Protected | Reason::TopLevel | Reason::TooWide(_) => {
+                &mut self.left_out_lines
+            }
             Reason::LostException(_) => &mut self.lost_exception_lines,
             reason if reason.is_not_applicable() => &mut self.not_applicable_lines,
             _ => &mut self.rejected_lines,

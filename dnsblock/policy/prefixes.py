@@ -1,0 +1,49 @@
+"""Addresses among names: lists of addresses are compiled, compared and recorded as the names of RPZ triggers.
+
+`192.0.2.0/24` is `24.0.2.0.192.rpz-ip` (draft-vixie-dnsop-dns-rpz-00 section 4.3); the engine writes them so.
+"""
+
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+
+TRIGGERS = ".rpz-ip"
+WIDEST_IPV4, WIDEST_IPV6 = 8, 19  # as the engine has them: no list holds a wider prefix
+
+
+def trigger(network: IPv4Network | IPv6Network) -> str:
+    """The name under which a prefix is kept."""
+    octets = network.network_address.packed
+    if network.version == 4:
+        parts = [str(octet) for octet in octets]
+    else:
+        parts = [f"{int.from_bytes(octets[at : at + 2]):x}" for at in range(0, 16, 2)]
+    return ".".join([str(network.prefixlen), *reversed(parts)]) + TRIGGERS
+
+
+def network_of(name: str) -> IPv4Network | IPv6Network | None:
+    """The prefix that is kept under a name, if it is one."""
+    if not name.endswith(TRIGGERS):
+        return None
+    length, *parts = name.removesuffix(TRIGGERS).split(".")
+    parts.reverse()
+    try:
+        network = ip_network(f"{('.' if len(parts) == 4 else ':').join(parts)}/{length}")
+    except ValueError:
+        return None
+    return network if trigger(network) == name else None
+
+
+def shown(name: str) -> str:
+    """A name as people write it: a prefix, where it is one's."""
+    network = network_of(name)
+    return name if network is None else str(network)
+
+
+def covering(address: IPv4Address | IPv6Address) -> list[str]:
+    """The names of all prefixes that a list may hold and that hold this address, the longest first."""
+    if isinstance(address, IPv6Address):
+        address = address.ipv4_mapped or IPv6Address(int(address))  # without the scope of a link-local one
+    network, widest = (IPv4Network, WIDEST_IPV4) if address.version == 4 else (IPv6Network, WIDEST_IPV6)
+    return [
+        trigger(network((int(address), length), strict=False))
+        for length in range(address.max_prefixlen, widest - 1, -1)
+    ]
