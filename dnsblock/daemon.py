@@ -38,7 +38,9 @@ from dnsblock.log import event, set_up
 from dnsblock.notify import notify, reloading
 from dnsblock.orders.intake import RefusedDocument
 from dnsblock.orders.ledger import Ledger
+from dnsblock.orders.order import Order
 from dnsblock.policy import Counts, Rules, Snapshot, records
+from dnsblock.policy.changes import Changes, Enforced, changes_between
 from dnsblock.policy.explain import Explanation, explain, explain_address
 from dnsblock.policy.history_facts import Approval, Published
 from dnsblock.policy.impact import Trials
@@ -56,6 +58,7 @@ from dnsblock.values import Endpoint
 
 TICK_SECONDS = 1.0  # how often engine events are taken, and how late a stepped clock is noticed at most
 LISTS_PATIENCE = 0.25  # seconds that a reload waits until lists are read already; its orders do not
+PROBLEMS_LOGGED = 3  # of a publish that failed, in one line
 CLOCK = "clock"  # the reason of a publish for which only the time has changed
 What = Literal["all", "lists", "ledger"]  # what a publish reads
 
@@ -81,16 +84,20 @@ class Served:
     changed: bool
     restart_needed: tuple[str, ...]  # options whose new values take a restart
     notes: tuple[str, ...]  # what is worth a look, although nothing is wrong
-    problems: tuple[Problem, ...] = ()  # options whose new values cannot be used, and which keep the old ones
+    problems: tuple[Problem, ...]  # options whose new values cannot be used, and which keep the old ones
+    changes: Changes
+    time_zone: str  # in which times are shown
 
     def facts(self) -> dict[str, Any]:
         """The same as JSON, for the control API."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "problems"}
+        own = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "problems"}
+        return own | {"changes": self.changes.as_json()}
 
     def then(self, next_one: "Served") -> "Served":
         """Both publishes of one call."""
         changed, notes = self.changed or next_one.changed, (*self.notes, *next_one.notes)
-        return replace(next_one, changed=changed, notes=notes)
+        changes = self.changes.then(next_one.changes)
+        return replace(next_one, changed=changed, notes=notes, changes=changes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +124,7 @@ class _Done:
     lists: Lists
     notes: tuple[str, ...]
     failure: Exception | None  # why new lists could not be put on record; all else is done
+    accepted: tuple[Order, ...]
 
 
 class Daemon:
@@ -308,10 +316,11 @@ class Daemon:
             self.last_publish = LastPublish(False, datetime.now(UTC), reason, failed, str(refused))
             self.metrics.failed(_kind_of(err), is_partly=isinstance(err, PartlyRefused))
             serial = self.policy.snapshot.serial
-            text = f"not published, serial {serial} is served on: {refused}"
+            text = f"not published, serial {serial} is served on"
             if isinstance(err, PartlyRefused):
-                text = f"serial {serial} is served, without what is refused: {refused}"
-            event(logging.ERROR, text, reason=reason, problems=refused.as_json())
+                text = f"serial {serial} is served, without what is refused"
+            found = refused.first(PROBLEMS_LOGGED, f"dnsblock check -c {self.config.path}")
+            event(logging.ERROR, f"{text}: {found}", reason=reason, problems=len(refused.problems))
             raise refused from err
 
     async def _publish_all(self, reason: str, started: float) -> Served:
@@ -483,6 +492,7 @@ class Daemon:
             except asyncio.CancelledError:
                 await commit  # never half: what is recorded is enforced, and only then the lock is given up
                 raise
+            was = Enforced(self.config, self.lists, self.policy)
             lists_before = self.lists
             is_new = done.lists.versions != lists_before.versions
             await self._take_over(done.bound)
@@ -493,7 +503,9 @@ class Daemon:
                 connections.limit(self.config.http.max_connections)
             self.policy = done.policy
             self._has_published.set()
-            self._tell(reason, what, done.policy, before, started)
+            now = Enforced(self.config, self.lists, self.policy)
+            changes = await asyncio.to_thread(changes_between, was, now, done.accepted)
+            self._tell(reason, what, was, started, changes)
             snapshot = done.policy.snapshot
             changed = snapshot.serial != before
             if is_new:
@@ -503,7 +515,8 @@ class Daemon:
             if done.failure is not None:
                 raise done.failure
             facts = (snapshot.serial, snapshot.digest, self.entries, changed, restart_needed)
-            return Served(*facts, done.notes, done.bound.problems)
+            told = (done.notes, done.bound.problems, changes, self.config.time_zone.key)
+            return Served(*facts, *told)
 
     async def _take_over(self, bound: Bound) -> None:
         """Goes over to what the new configuration says beside the policy."""
@@ -544,7 +557,7 @@ class Daemon:
             policy = self._compile(draft, datetime.now(UTC))
         notes = self._record(draft, policy)
         self.engine.publish(policy.snapshot, draft.rules, engine_settings(draft.config), bound.listening)
-        return _Done(bound, policy, draft.lists, notes, failure)
+        return _Done(bound, policy, draft.lists, notes, failure, draft.accepted)
 
     def _settle(self, reason: str, before: Lists | None) -> None:
         """After a snapshot is served: on record, and of the lists of before only as much as shall be kept."""
@@ -558,17 +571,18 @@ class Daemon:
         )
         records.served(self.lists, published, self.config.history, before)
 
-    def _tell(self, reason: str, what: "What", policy: Policy, before: int, started: float) -> None:
+    def _tell(self, reason: str, what: "What", was: Enforced, started: float, changes: Changes) -> None:
         """Notes a publish that succeeded. It clears no failure of one that read what this one did not."""
-        snapshot = policy.snapshot
-        changed = snapshot.serial != before
+        policy, snapshot = self.policy, self.policy.snapshot
+        changed = snapshot.serial != was.policy.snapshot.serial
         self.published_at = datetime.now(UTC) if changed else self.published_at
         hidden = what != "all" and not self.last_publish.ok and self.last_publish.what != what
         self.metrics.published(time.monotonic() - started, clears=not hidden)
         if not hidden:
             self.last_publish = LastPublish(True, policy.at, reason, what)
         facts = {"changed": changed, "entries": self.entries, "digest": snapshot.digest}
-        event(logging.INFO, f"serving serial {snapshot.serial}", reason=reason, **facts)
+        text = f"serving serial {snapshot.serial}"
+        event(logging.INFO, f"{text}: {changes.summary}" if changes.summary else text, reason=reason, **facts)
         notify(STATUS=self.summary)
 
     def _compile(self, draft: Draft, now: datetime) -> Policy:

@@ -52,6 +52,17 @@ class Refused(Exception):  # noqa: N818  # house style: named for what happened
     def __str__(self) -> str:
         return "\n".join(str(problem) for problem in self.problems)
 
+    def first(self, limit: int, command: str) -> str:
+        """The most important problems, one a line, and by which command all are shown.
+
+        What is wrong with a whole file comes first: it says more than its lines, and what to do about them.
+        """
+        ordered = sorted(self.problems, key=lambda problem: problem.line is not None)
+        lines = [str(problem) for problem in ordered[:limit]]
+        if len(ordered) > limit:
+            lines.append(f"and {len(ordered) - limit:,} more: {command}")
+        return "\n".join(lines)
+
     def as_json(self) -> list[dict[str, str | int | None]]:
         """The problems as a JSON array."""
         return [problem.as_json() for problem in self.problems]

@@ -12,17 +12,25 @@ import click
 
 from dnsblock import __version__
 from dnsblock.cli import lists
-from dnsblock.cli.common import EXIT_CODES, Commands, client_of, common, local_time, print_table
+from dnsblock.cli.common import (
+    EXIT_CODES,
+    FINDINGS_SHOWN,
+    Commands,
+    client_of,
+    common,
+    local_time,
+    print_table,
+)
 from dnsblock.cli.impact import impact
 from dnsblock.cli.progress import reading, working
-from dnsblock.errors import Exit, PartlyRefused, printable, shown
+from dnsblock.cli.published import partly, print_published
+from dnsblock.errors import Exit, Problem, printable, shown
 from dnsblock.times import moment
 
 if TYPE_CHECKING:
     from dnsblock.daemon import Daemon
 
 ORDERS_SHOWN = 100
-REFUSED_SHOWN = 10
 
 
 @click.group(cls=Commands, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
@@ -130,33 +138,19 @@ def check(config_path: Path, as_json: bool) -> None:
 @main.command(epilog=EXIT_CODES)
 @common
 def reload(config_path: Path, as_json: bool) -> None:
-    """Publish what has changed, and say what is served now.
+    """Publish what has changed, and say what that was and what is served now.
 
     Returns when the new snapshot answers queries. An order document or a list that is refused is named with
     every problem; all else is published, and the exit code is 4. When the configuration is refused, nothing
     is published.
     """
     client = client_of(config_path)
-    try:
-        with working(client, quiet=as_json):
-            published = client.reload()
-    except PartlyRefused as err:
-        if not as_json:
-            _print_published(err.served)
-        raise
+    with partly(as_json), working(client, quiet=as_json):
+        published = client.reload()
     if as_json:
         click.echo(json.dumps(published))
     else:
-        _print_published(published)
-
-
-def _print_published(published: dict[str, Any]) -> None:
-    changed = "now serving" if published["changed"] else "nothing changed: still serving"
-    click.echo(f"{changed} serial {published['serial']}, {published['entries']:,} names enforced")
-    for note in published["notes"]:
-        click.echo(f"note: {printable(note)}")
-    if published["restart_needed"]:
-        click.echo(f"restart needed for: {', '.join(published['restart_needed'])}", err=True)
+        print_published(published)
 
 
 @main.command(epilog=EXIT_CODES)
@@ -170,12 +164,12 @@ def status(config_path: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(facts, ensure_ascii=False))
     else:
-        _print_status(facts)
+        _print_status(facts, config_path)
     is_served = len(facts["upstreams_down"]) < len(facts["upstreams"])
     sys.exit(Exit.DONE if facts["last_publish"]["ok"] and is_served else Exit.NO)
 
 
-def _print_status(facts: dict[str, Any]) -> None:
+def _print_status(facts: dict[str, Any], config_path: Path) -> None:
     def local(time: str | None) -> str:
         return local_time(time, facts["time_zone"])
 
@@ -196,24 +190,30 @@ def _print_status(facts: dict[str, Any]) -> None:
         trial = facts["trial"]
         elapsed = f"{trial['elapsed']:.0f} of {trial['seconds']:,} seconds"
         click.echo(f"  trial        {printable(trial['file'])}, {elapsed}")
-    if last["error"]:
-        lines = last["error"].splitlines()
-        click.echo("\n".join(f"    {printable(line)}" for line in lines[:REFUSED_SHOWN]))
-        if len(lines) > REFUSED_SHOWN:
-            click.echo(f"    and {len(lines) - REFUSED_SHOWN:,} more: `dnsblock check` shows all")
+    # What is refused is shown below, each of it once.
+    below = set(lists.refused_lines(facts["sources"])) | set(_refused_lines(facts["refused_documents"]))
+    lines = [line for line in (last["error"] or "").splitlines() if line not in below]
+    for line in lines[:FINDINGS_SHOWN]:
+        click.echo(f"    {printable(line)}")
+    if len(lines) > FINDINGS_SHOWN:
+        click.echo(f"    and {len(lines) - FINDINGS_SHOWN:,} more: dnsblock check -c {config_path}")
     upstreams = [
         [one["address"], one["state"].upper() if one["state"] != "up" else "up", local(one["since"])]
         + [_milliseconds(one["latency_ms"][percent]) for percent in ("p50", "p99")]
         + [str(one["outstanding"]), one["reason"] or "-"]
         for one in facts["upstream_states"]
     ]
-    print_table(["upstream", "state", "since", "p50", "p99", "waiting", "last change"], upstreams)
+    print_table(
+        ["upstream", "state", "since", "p50", "p99", "waiting", "last change"],
+        upstreams,
+        free={"last change"},
+    )
     zones = [[z["name"], z["kind"], z["mode"], z["answer"], f"{z['entries']:,}"] for z in facts["zones"]]
     print_table(["zone", "kind", "mode", "answer", "names"], zones)
     for path in facts["histories_aside"]:
         click.echo(f"a corrupt history of lists was set aside, move it away to clear this: {printable(path)}")
-    lists.print_refused(facts["sources"])
-    _print_refused_documents(facts["refused_documents"])
+    lists.print_refused(facts["sources"], config_path)
+    _print_refused_documents(facts["refused_documents"], config_path)
     orders = [
         [
             *(o["order_id"], o["issuer"], o["action"], o["state"], f"{o['in_force']:,} of {o['entries']:,}"),
@@ -228,13 +228,17 @@ def _print_status(facts: dict[str, Any]) -> None:
         print_table(columns, orders, free={"notes"})
 
 
-def _print_refused_documents(refused: list[dict[str, Any]]) -> None:
+def _refused_lines(refused: list[dict[str, Any]]) -> list[str]:
+    return [str(Problem(**problem)) for one in refused for problem in one["problems"]]
+
+
+def _print_refused_documents(refused: list[dict[str, Any]], config_path: Path) -> None:
     if not refused:
         return
-    click.echo(f"refused documents: {len(refused):,} (`dnsblock check` shows every problem)")
+    click.echo(f"refused documents: {len(refused):,} (every problem: dnsblock check -c {config_path})")
     rows = [
         [one["file"], one["order_id"] or "-", f"{len(one['problems']):,}", one["problems"][0]["reason"]]
-        for one in refused[:REFUSED_SHOWN]
+        for one in refused[:FINDINGS_SHOWN]
     ]
     columns = ["document", "order", "problems", "the first of them"]
     print_table(columns, rows, free={"the first of them"})

@@ -18,6 +18,7 @@ from dnsblock.times import local_text
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+FINDINGS_SHOWN = 10  # problems; then it is said how all of them are shown
 EXIT_CODES = """\b
 Exit codes:
   0  done
@@ -49,7 +50,7 @@ def common(command: Command) -> Command:
                 served = {"served": err.served} if isinstance(err, PartlyRefused) else {}
                 told = {"error": "refused", "problems": err.as_json(), **served}
                 click.echo(json.dumps(told, ensure_ascii=False))
-            leave(Exit.REFUSED, str(err))
+            leave(Exit.REFUSED, err.first(FINDINGS_SHOWN, f"dnsblock check -c {kwargs['config_path']}"))
         except LedgerUnwritable as err:
             leave(Exit.REFUSED, str(err))
         except DaemonUnreachable as err:

@@ -8,10 +8,19 @@ from typing import Any
 
 import click
 
-from dnsblock.cli.common import EXIT_CODES, Commands, client_of, common, local_time, print_table
+from dnsblock.cli.common import (
+    EXIT_CODES,
+    FINDINGS_SHOWN,
+    Commands,
+    client_of,
+    common,
+    local_time,
+    print_table,
+)
 from dnsblock.cli.progress import working
+from dnsblock.cli.published import partly, print_published
 from dnsblock.client import MAX_SERIAL
-from dnsblock.errors import Exit, printable
+from dnsblock.errors import Exit, Problem, Refused, printable
 
 LINES_SHOWN = 10  # of each kind; --json has a hundred
 CHANGES_SHOWN = 1000
@@ -44,12 +53,12 @@ def list_sources(config_path: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(answer, ensure_ascii=False))
     else:
-        _print_sources(answer)
+        _print_sources(answer, config_path)
     bad = any(one["refused"] or one["fetch_error"] for one in answer["sources"])
     sys.exit(Exit.NO if bad else Exit.DONE)
 
 
-def _print_sources(answer: dict[str, Any]) -> None:
+def _print_sources(answer: dict[str, Any], config_path: Path) -> None:
     def local(time: str | None) -> str:
         return local_time(time, answer["time_zone"])
 
@@ -74,7 +83,7 @@ def _print_sources(answer: dict[str, Any]) -> None:
             click.echo(f"list {one['zone']} does not read {len(one['skipped']) - LINES_SHOWN:,} more")
         for warning in one["warnings"]:
             click.echo(f"list {one['zone']}: {printable(warning)}")
-    print_refused(answer["sources"])
+    print_refused(answer["sources"], config_path)
 
 
 def _format(source: dict[str, Any]) -> str:
@@ -83,8 +92,18 @@ def _format(source: dict[str, Any]) -> str:
     return f"{source['format'] or '-'}, was {former}" if former else source["format"] or "-"
 
 
-def print_refused(sources: list[dict[str, Any]]) -> None:
-    """Says which lists are not what is there now, and why."""
+def refused_lines(sources: list[dict[str, Any]]) -> list[str]:
+    """Every problem of the lists that are refused, as `print_refused` shows it."""
+    return [str(one) for source in sources for one in _problems(source)]
+
+
+def _problems(source: dict[str, Any]) -> list[Problem]:
+    return [Problem(**one) for one in source["refused"]["problems"]] if source["refused"] else []
+
+
+def print_refused(sources: list[dict[str, Any]], config_path: Path) -> None:
+    """Says which lists are not what is there now, and why: ten findings at most, all lists together."""
+    room = FINDINGS_SHOWN
     for one in sources:
         if one["fetch_error"]:
             click.echo(f"list {one['zone']} could not be fetched: {printable(one['fetch_error'])}")
@@ -93,13 +112,11 @@ def print_refused(sources: list[dict[str, Any]]) -> None:
             stays = f"version {one['version']} stays" if one["version"] else "nothing of it is enforced"
             what = "there is no text yet" if is_to_come else "the text that is there now is refused"
             click.echo(f"list {one['zone']}: {what}, {stays}")
-            problems = one["refused"]["problems"]
-            lines = [problem for problem in problems if problem["line"] is not None]
-            # What is wrong with the whole, and how it is accepted, come last.
-            whole = [problem for problem in problems if problem["line"] is None]
-            for problem in (*lines[:LINES_SHOWN], *whole):
-                where = problem["file"] if problem["line"] is None else f"{problem['file']}:{problem['line']}"
-                click.echo(f"  {where}: {printable(problem['reason'])}")
+            # At least why, and how it is accepted.
+            found = Refused(_problems(one))
+            shown = found.first(max(room, 2), f"dnsblock check -c {config_path}")
+            click.echo("\n".join(f"  {line}" for line in shown.splitlines()))
+            room -= len(found.problems)
 
 
 @source.command(epilog=EXIT_CODES)
@@ -108,12 +125,12 @@ def print_refused(sources: list[dict[str, Any]]) -> None:
 def refresh(config_path: Path, as_json: bool, zone: str) -> None:
     """Fetch the feed of ZONE now, and publish what came; or read its files anew."""
     client = client_of(config_path)
-    with working(client, quiet=as_json):
+    with partly(as_json), working(client, quiet=as_json):
         answer = client.refresh(zone)
     if as_json:
         click.echo(json.dumps(answer))
     else:
-        click.echo(f"serving serial {answer['serial']}, {answer['entries']:,} names enforced")
+        print_published(answer)
 
 
 @source.command(epilog=EXIT_CODES)
@@ -129,12 +146,12 @@ def accept(config_path: Path, as_json: bool, zone: str, digest: str, reason: str
     The digest stands in the refusal: what is accepted is that text, and no other.
     """
     client = client_of(config_path)
-    with working(client, quiet=as_json):
+    with partly(as_json), working(client, quiet=as_json):
         answer = client.accept(zone, digest, who=getpass.getuser(), reason=reason)
     if as_json:
         click.echo(json.dumps(answer))
     else:
-        click.echo(f"serving serial {answer['serial']}, {answer['entries']:,} names enforced")
+        print_published(answer)
 
 
 def print_report(zone: str, report: dict[str, Any]) -> None:
@@ -290,4 +307,4 @@ def rollback(config_path: Path, as_json: bool, serial: int, reason: str) -> None
     if as_json:
         click.echo(json.dumps(answer))
     else:
-        click.echo(f"now serving serial {answer['serial']}, {answer['entries']:,} names enforced")
+        print_published(answer)

@@ -27,8 +27,10 @@ class Said:
         assert self.code == 4, self
         assert "Traceback" not in self.stderr
         assert self.json["error"] == "refused"
-        assert len(self.problem_lines) == len(self.problems), self
-        for line, problem in zip(self.problem_lines, self.problems, strict=True):
+        assert len(self.problem_lines) == min(len(self.problems), 11), self
+        # What is wrong with a whole file comes first for people, and ten lines are shown at most.
+        ordered = sorted(self.problems, key=lambda problem: problem["line"] is not None)
+        for line, problem in zip(self.problem_lines, ordered[:10], strict=False):
             place = problem["file"] if problem["line"] is None else f"{problem['file']}:{problem['line']}"
             assert line.startswith(place)
             assert problem["value"] in line

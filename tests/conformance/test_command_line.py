@@ -119,11 +119,15 @@ def test_reload_tells_what_is_served_now(subject: Subject):
     subject.put_order(block("B-1", ["blocked.example"]))
     result = subject.reload()
     assert is_sinkholed(subject.query("blocked.example"))
-    assert set(result) == {"serial", "digest", "entries", "changed", "restart_needed", "notes"}
+    about = {"serial", "digest", "entries", "changed", "changes", "restart_needed", "notes", "time_zone"}
+    assert set(result) == about
+    assert result["changes"]["zones"] == [{"zone": "ministry", "added": 1, "removed": 0}]
+    assert [order["order_id"] for order in result["changes"]["orders"]] == ["B-1"]
     assert (result["changed"], result["entries"]) == (True, 1)
     assert result["serial"] == subject.ready["serial"] + 1
     assert subject.query("blocked.example", "TXT").soa.serial == result["serial"]
-    assert subject.reload() == result | {"changed": False}
+    nothing = {"zones": [], "orders": [], "options": []}
+    assert subject.reload() == result | {"changed": False, "changes": nothing}
 
 
 def test_reload_takes_new_zones_and_answers_and_names_what_needs_a_restart(subject: Subject):

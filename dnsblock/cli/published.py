@@ -1,0 +1,69 @@
+"""What `reload` and other commands that publish print: what is served, then what has changed."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from dnsblock.cli.common import local_time
+from dnsblock.errors import PartlyRefused, printable
+
+SHOWN = 10  # of each kind; --json has all
+VERBS = {"block": "blocked", "exempt": "exempted", "unblock": "lifted"}
+
+
+@contextmanager
+def partly(as_json: bool) -> Iterator[None]:
+    """Where something is refused and all else is published: prints what was, before the refusal."""
+    try:
+        yield
+    except PartlyRefused as err:
+        if not as_json:
+            print_published(err.served)
+        raise
+
+
+def print_published(published: dict[str, Any]) -> None:
+    """Prints a summary on standard output."""
+    changes = published["changes"]
+    lines = [
+        *_cut([_zone(one) for one in changes["zones"]], "zones"),
+        *_cut([_order(one, published["time_zone"]) for one in changes["orders"]], "orders"),
+        *_options(changes["options"]),
+    ]
+    state = "still serving" if lines else "nothing changed: still serving"
+    served = f"{'now serving' if published['changed'] else state} serial {published['serial']}"
+    click.echo(f"{served}, {published['entries']:,} names enforced")
+    for line in lines:
+        click.echo(f"  {line}")
+    for note in _cut(published["notes"], "notes"):
+        click.echo(f"note: {printable(note)}")
+    if published["restart_needed"]:
+        click.echo(f"restart needed for: {', '.join(published['restart_needed'])}", err=True)
+
+
+def _cut(lines: list[str], what: str) -> list[str]:
+    if len(lines) <= SHOWN:
+        return lines
+    return [*lines[:SHOWN], f"and {len(lines) - SHOWN:,} more {what} (--json shows all)"]
+
+
+def _zone(change: dict[str, Any]) -> str:
+    return f"zone {change['zone']}: {change['added']:,} names added, {change['removed']:,} removed"
+
+
+def _order(order: dict[str, Any], zone: str) -> str:
+    by = f"order {printable(order['order_id'])} of {printable(order['issuer'])}"
+    verb = f"{VERBS.get(order['action'], order['action'])} by {by}, {order['entries']:,} entries"
+    until = f", until {local_time(order['expires_at'], zone)}" if order["expires_at"] else ""
+    if order["state"] == "scheduled":
+        return f"from {local_time(order['effective_at'], zone)}: {verb}{until}"
+    return f"accepted: {verb}{until} ({order['state']})"
+
+
+def _options(options: list[str]) -> list[str]:
+    if not options:
+        return []
+    more = f" and {len(options) - SHOWN:,} more (--json shows all)" if len(options) > SHOWN else ""
+    return [f"options changed: {printable(', '.join(options[:SHOWN]))}{more}"]

@@ -1,0 +1,208 @@
+"""What a publish has changed: names in zones, accepted orders, options. Used by `reload`, API and log."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel
+
+from dnsblock import times
+from dnsblock._engine import PolicyZone
+from dnsblock.config import Config, Zone
+from dnsblock.orders.order import Order
+from dnsblock.orders.state import InForce
+from dnsblock.policy.publish import Policy
+from dnsblock.policy.sources import Lists
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneChange:
+    """How many names a zone gained and lost."""
+
+    zone: str
+    added: int
+    removed: int
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptedOrder:
+    """An order that was accepted, and where it stands."""
+
+    issuer: str
+    order_id: str
+    action: str
+    state: str
+    entries: int
+    effective_at: datetime
+    expires_at: datetime | None
+
+    def as_json(self) -> dict[str, Any]:
+        """One JSON object; times are RFC 3339 in UTC."""
+        return {
+            "issuer": self.issuer,
+            "order_id": self.order_id,
+            "action": self.action,
+            "state": self.state,
+            "entries": self.entries,
+            "effective_at": times.utc(self.effective_at),
+            "expires_at": None if self.expires_at is None else times.utc(self.expires_at),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Everything that a publish has changed."""
+
+    zones: tuple[ZoneChange, ...] = ()
+    orders: tuple[AcceptedOrder, ...] = ()
+    options: tuple[str, ...] = ()  # such as clients.allow
+
+    def then(self, later: "Changes") -> "Changes":
+        """These and later ones, as one."""
+        total = {one.zone: one for one in self.zones}
+        for one in later.zones:
+            before = total.get(one.zone, ZoneChange(one.zone, 0, 0))
+            total[one.zone] = ZoneChange(one.zone, before.added + one.added, before.removed + one.removed)
+        options = tuple(dict.fromkeys([*self.options, *later.options]))
+        return Changes(tuple(total.values()), (*self.orders, *later.orders), options)
+
+    def as_json(self) -> dict[str, Any]:
+        """One JSON object."""
+        return {
+            "zones": [{"zone": one.zone, "added": one.added, "removed": one.removed} for one in self.zones],
+            "orders": [one.as_json() for one in self.orders],
+            "options": list(self.options),
+        }
+
+    @property
+    def summary(self) -> str:
+        """A few words for the log."""
+        parts = []
+        if self.zones:
+            added, removed = sum(one.added for one in self.zones), sum(one.removed for one in self.zones)
+            parts.append(f"{added:,} names added, {removed:,} removed in {len(self.zones):,} zones")
+        if self.orders:
+            parts.append(f"{len(self.orders):,} orders accepted")
+        if self.options:
+            shown, more = ", ".join(self.options[:3]), len(self.options) - 3
+            parts.append(f"options changed: {shown}" + (f" and {more:,} more" if more > 0 else ""))
+        return "; ".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Enforced:
+    """All that decides about queries at a time."""
+
+    config: Config
+    lists: Lists
+    policy: Policy
+    zones: dict[str, tuple[Zone, PolicyZone]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        pairs = zip(self.config.zones, self.policy.zones, strict=True)
+        object.__setattr__(self, "zones", {zone.name: (zone, compiled) for zone, compiled in pairs})
+
+
+def changes_between(before: Enforced, after: Enforced, accepted: Sequence[Order]) -> Changes:
+    """What is another after a publish, and the orders that it has accepted."""
+    states = {
+        (one.issuer, one.order_id): one for one in after.policy.state.orders
+    }  # the last with an id counts
+    orders = (states[order.issuer, order.order_id] for order in accepted)
+    return Changes(
+        tuple(_zones(before, after)),
+        tuple(
+            AcceptedOrder(
+                *(one.issuer, one.order_id, one.action, one.state, one.entries),
+                *(one.effective_at, one.expires_at),
+            )
+            for one in orders
+        ),
+        tuple(options_between(before.config, after.config)),
+    )
+
+
+# ------- Names -------
+
+
+def _zones(before: Enforced, after: Enforced) -> Iterator[ZoneChange]:
+    for name in dict.fromkeys([*before.zones, *after.zones]):
+        added, removed = _names(name, before, after)
+        if added or removed:
+            yield ZoneChange(name, added, removed)
+
+
+def _names(name: str, before: Enforced, after: Enforced) -> tuple[int, int]:
+    old, new = before.zones.get(name), after.zones.get(name)
+    old_entries = 0 if old is None else old[1].entries
+    new_entries = 0 if new is None else new[1].entries
+    if old is None or new is None or old[0].kind != new[0].kind:
+        return new_entries, old_entries
+    if old[1].digest == new[1].digest:
+        return 0, 0
+    if old[0].issuer is not None:
+        issuers = (old[0].issuer or "", new[0].issuer or "")
+        return _names_of_orders(
+            before.policy.state.in_force.get(issuers[0], ()), after.policy.state.in_force.get(issuers[1], ())
+        )
+    was, now = before.lists.listed.get(name), after.lists.listed.get(name)
+    versions = (None if one is None else one.version for one in (was, now))
+    if was is None or now is None or None in (pair := tuple(versions)):
+        return max(0, new_entries - old_entries), max(0, old_entries - new_entries)
+    if pair[0] == pair[1] or pair[1] is None:
+        return 0, 0  # the same names, with another answer
+    if pair[1].added is None or pair[1].removed is None:  # compared with nothing: another list altogether
+        return new_entries, old_entries
+    return pair[1].added, pair[1].removed
+
+
+def _names_of_orders(before: Iterable[InForce], after: Iterable[InForce]) -> tuple[int, int]:
+    """How many names are new, and how many are gone: there may be a million that stay."""
+    # An entry is one object as long as its order is known.
+    old = {id(item.entry): item for item in before}
+    new = {id(item.entry): item for item in after}
+    gone = {old[key].entry.name for key in old.keys() - new.keys()}
+    came = {new[key].entry.name for key in new.keys() - old.keys()}
+    still = {item.entry.name for item in new.values() if item.entry.name in gone}
+    had = {item.entry.name for item in old.values() if item.entry.name in came}
+    return len(came - had), len(gone - still)
+
+
+# ------- Options -------
+
+
+def options_between(before: Config, after: Config) -> Iterator[str]:
+    """The options that have another value, such as `clients.allow` or `zones.ads.answer`."""
+    for option in type(after).model_fields:
+        if option == "path":
+            continue
+        old, new = getattr(before, option), getattr(after, option)
+        if option == "zones":
+            yield from _zones_between(old, new)
+        else:
+            yield from _values_between(option, old, new)
+
+
+def _zones_between(before: Sequence[Zone], after: Sequence[Zone]) -> Iterator[str]:
+    old, new = ({zone.name: zone for zone in zones} for zones in (before, after))
+    for name in dict.fromkeys([*old, *new]):
+        yield from _values_between(f"zones.{name}", old.get(name), new.get(name))
+    kept = [
+        [zone.name for zone in zones if zone.name in old.keys() & new.keys()] for zones in (before, after)
+    ]
+    if kept[0] != kept[1]:
+        yield "zones (their order)"
+
+
+def _values_between(option: str, before: Any, after: Any) -> Iterator[str]:
+    if before == after:
+        return
+    if isinstance(before, BaseModel) and type(before) is type(after):
+        for name in type(before).model_fields:
+            yield from _values_between(f"{option}.{name}", getattr(before, name), getattr(after, name))
+    elif isinstance(before, Mapping) and isinstance(after, Mapping):
+        for name in dict.fromkeys([*before, *after]):
+            yield from _values_between(f"{option}.{name}", before.get(name), after.get(name))
+    else:
+        yield option
