@@ -14,8 +14,7 @@ use crate::cookie::Secrets;
 use crate::limits::{Kind, Rates};
 use crate::local::{self, Local};
 use crate::message::{
-    ExtendedError, Head, MAX_MESSAGE, Opt, Query, Refusal, Section, Writer, ede, has_empty_option, rcode,
-    rtype,
+    ExtendedError, Head, MAX_MESSAGE, Opt, Query, Refusal, Section, Writer, ede, has_option, rcode, rtype,
 };
 use crate::name::{Name, Walk};
 use crate::policy::names::SEED;
@@ -197,7 +196,7 @@ fn greet(head: &mut Head, packet: &[u8], client: Client, rules: &Rules, now: u64
     let cookie = head.edns.and_then(|edns| edns.cookie);
     let has_proof = cookie.is_some_and(|cookie| rules.secrets.prove(&cookie, client.address, now));
     let asks_keepalive = head.edns.is_some_and(|edns| edns.keepalive);
-    let asks_structured = |code| head.edns.is_some() && has_empty_option(packet, head.question(), code);
+    let asks_structured = |code| head.edns.is_some() && has_option(packet, head.question(), code);
     let payload_limit = head.payload_limit(rules.max_payload);
     let reads_structured = rules.structured_option.is_some_and(asks_structured);
     let hop = &mut head.hop;

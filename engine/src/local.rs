@@ -20,13 +20,26 @@ enum Meaning {
     Resolver,
 }
 
-/// RFC 6761 6.2 to 6.4, RFC 7686 2 (onion), RFC 6762 22.1 (local).
-const SPECIAL: [(&str, Meaning); 5] = [
+/// The names of IANA's registry of special-use domain names that a resolver must not ask about, and the zones
+/// that BIND, Unbound and Knot Resolver serve themselves. RFC 6761 6.2 to 6.4, RFC 7686 2 (onion), RFC 6762
+/// 22.1 (local), RFC 8375 4 (home.arpa), RFC 9665 8.4 (service.arpa), RFC 9031 11 (6tisch.arpa), RFC 9140 5.6
+/// (eap-noob.arpa), RFC 9965 (eap.arpa), RFC 7535 3.3 (empty.as112.arpa).
+///
+/// Forwarded, as their RFCs say: `alt` (RFC 9476 3.2), `example` (RFC 6761 6.5), `ipv4only.arpa` and its reverse
+/// names (RFC 8880 7.1), by which clients learn from the resolver behind us whether there is NAT64.
+const SPECIAL: [(&str, Meaning); 12] = [
     ("localhost", Meaning::Loopback),
     ("invalid", Meaning::Nothing),
     ("test", Meaning::Nothing),
     ("onion", Meaning::Nothing),
     ("local", Meaning::Nothing),
+    ("home.arpa", Meaning::EmptyZone),
+    ("service.arpa", Meaning::EmptyZone),
+    ("6tisch.arpa", Meaning::Nothing),
+    ("eap.arpa", Meaning::Nothing),
+    ("eap-noob.arpa", Meaning::Nothing),
+    ("default.service.arpa", Meaning::Nothing),
+    ("empty.as112.arpa", Meaning::EmptyZone),
 ];
 
 /// RFC 6303 4, with the private and shared ranges of RFC 1918 and RFC 7793
@@ -124,6 +137,11 @@ impl Local {
 /// `None` for any other name.
 pub fn respond(query: &Query, rules: &Rules, out: &mut [u8]) -> Option<usize> {
     let (meaning, skip) = rules.local.find(&query.name)?;
+    if meaning == Meaning::EmptyZone && skip == 0 && query.qtype == rtype::DS {
+        // RFC 4035 3.1.4.1: the DS record, or the proof that there is none, is the parent's. Without that proof, a
+        // client that validates would take our empty zone for a forgery.
+        return None;
+    }
     let rcode = match meaning {
         Meaning::Nothing => rcode::NXDOMAIN,
         Meaning::EmptyZone if skip > 0 => rcode::NXDOMAIN,
@@ -189,6 +207,10 @@ mod tests {
             ("110.in-addr.arpa", None),
             ("_dns.resolver.arpa", Some((Meaning::Resolver, 1))),
             ("in-addr.arpa", None),
+            ("printer.home.arpa", Some((Meaning::EmptyZone, 1))),
+            ("home.arpa.example", None),
+            ("ipv4only.arpa", None),
+            ("x.alt", None),
             ("a.use-application-dns.net", Some((Meaning::Nothing, 1))),
             ("example.net", None),
         ] {

@@ -51,6 +51,7 @@ pub mod rtype {
     pub const AAAA: u16 = 28;
     pub const DNAME: u16 = 39;
     pub const OPT: u16 = 41;
+    pub const DS: u16 = 43;
     pub const SVCB: u16 = 64;
     pub const HTTPS: u16 = 65;
     pub const AXFR: u16 = 252;
@@ -362,13 +363,12 @@ impl Edns {
     }
 }
 
-/// Whether the OPT of a query, which was parsed before, has this option without
-/// data.
-pub fn has_empty_option(packet: &[u8], question: &[u8], code: u16) -> bool {
+/// Whether the OPT of a query, which was parsed before, has this option, with data or without.
+pub fn has_option(packet: &[u8], question: &[u8], code: u16) -> bool {
     let mut at = HEADER + question.len();
     while let Some(record) = Record::parse(packet, at) {
         if record.rtype == rtype::OPT {
-            return options(record.rdata(packet)).any(|found| found == Some((code, &[])));
+            return options(record.rdata(packet)).any(|found| found.is_some_and(|(known, _)| known == code));
         }
         at = record.end;
     }

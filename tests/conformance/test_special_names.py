@@ -51,6 +51,39 @@ def test_a_special_top_level_domain_does_not_exist(running: Subject, seen: StubU
     assert seen.queries == []
 
 
+@pytest.mark.parametrize("name", ["6tisch.arpa", "eap.arpa", "eap-noob.arpa", "default.service.arpa"])
+def test_a_special_name_below_arpa_does_not_exist(running: Subject, seen: StubUpstream, name: str):
+    """RFC 9031 section 11, RFC 9140 section 5.6, RFC 9965, RFC 9665 section 3.1.2."""
+    for asked in (name, f"www.{name}"):
+        assert is_nxdomain(running.query(asked))
+    assert seen.queries == []
+
+
+@pytest.mark.parametrize("zone", ["home.arpa", "service.arpa", "empty.as112.arpa"])
+def test_a_zone_of_home_networks_is_empty(running: Subject, seen: StubUpstream, zone: str):
+    """RFC 8375 section 4, RFC 9665 section 8.4, RFC 7535 section 3.3: never forwarded."""
+    for qtype in ("A", "SOA", "NS", "TXT"):
+        assert running.query(zone, qtype).soa is not None
+        assert is_nxdomain(running.query(f"printer.{zone.upper()}", qtype))
+    assert is_nxdomain(running.query(f"printer.{zone}", "DS"))
+    assert seen.queries == []
+
+
+@pytest.mark.parametrize("zone", ["home.arpa", "service.arpa", "10.in-addr.arpa"])
+def test_the_ds_of_a_locally_served_zone_is_the_parents(running: Subject, seen: StubUpstream, zone: str):
+    """RFC 4035 section 3.1.4.1, as BIND and Unbound: a validating client needs the parent's proof."""
+    running.query(zone, "DS")
+    assert [(asked.name, asked.qtype) for asked in seen.queries] == [(zone, wire.QTYPES["DS"])]
+
+
+@pytest.mark.parametrize(
+    "name", ["x.alt", "www.example", "ipv4only.arpa", "170.0.0.192.in-addr.arpa", "as112.arpa", "arpa"]
+)
+def test_a_special_name_that_resolvers_treat_as_any_other_is_forwarded(running: Subject, name: str):
+    """RFC 9476 section 3.2, RFC 6761 section 6.5, RFC 8880 sections 7.1 and 7.2."""
+    assert is_forwarded(running.query(name))
+
+
 @pytest.mark.parametrize(
     "name", ["nolocalhost", "localhost.example", "xtest", "latest", "test.example", "onion.example"]
 )
@@ -79,7 +112,7 @@ def test_a_policy_zone_comes_before_special_names(running: Subject, seen: StubUp
 def test_special_names_may_be_forwarded(subject: Subject, upstream: StubUpstream):
     """RFC 6762 section 22.1 for one: an operator may have a `local` zone at the resolver behind."""
     subject.start(upstreams=[upstream.address], local={"special_names": "forward"})
-    for name in ("localhost", "a.test", "a.local", "a.onion"):
+    for name in ("localhost", "a.test", "a.local", "a.onion", "a.home.arpa", "eap.arpa"):
         assert is_forwarded(subject.query(name))
     assert is_nxdomain(subject.query("1.0.0.10.in-addr.arpa", "PTR"))
 

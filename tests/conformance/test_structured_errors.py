@@ -141,3 +141,21 @@ def test_a_text_that_never_fits_is_left_out_whole(subject: Subject):
     reply = subject.query(BLOCKED, edns=wire.opt(512, options=wire.option(OPTION)))
     assert (reply.truncated, reply.extended_errors) == (False, {16: ""})
     assert text_of(subject.query(BLOCKED, edns=ASKING))[1]["c"] == contacts
+
+
+@pytest.mark.parametrize("data", [b"\x00", b"{}", b"i" * 100], ids=["octet", "json", "long"])
+def test_the_option_with_data_counts_as_present(running: Subject, data: bytes):
+    """draft-ietf-dnsop-structured-dns-error section 5.1: its presence asks, whatever its data."""
+    found, text = text_of(running.query(BLOCKED, edns=wire.opt(options=wire.option(OPTION, data))))
+    assert (found, text["o"]) == (16, "ISP")
+
+
+@pytest.mark.parametrize(
+    "contact", ["sips:noc@isp.example", "https://isp.example/", "noc@isp.example", "tel:"]
+)
+def test_a_contact_is_a_telephone_number_or_a_mail_address(subject: Subject, contact: str):
+    """draft-ietf-dnsop-structured-dns-error section 4 (June 2026): only tel: and mailto:."""
+    subject.configure(signals={"structured_errors": ERRORS | {"contacts": [contact]}})
+    said = subject.serve_refused()
+    assert said.code == 4
+    assert "must be a tel: or mailto: URI" in said.stderr
