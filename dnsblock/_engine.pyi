@@ -18,6 +18,7 @@ __all__ = [
     "Engine",
     "ListDifference",
     "ListRefused",
+    "ListUnfit",
     "Listening",
     "Names",
     "NamesUnusable",
@@ -61,6 +62,12 @@ def canonical_name(text: str) -> str:
 
 class NotCompiled(RuntimeError):  # noqa: N818
     """Entries that do not become a list although each can be meant: an attack on its table, or a fault."""
+
+class ListUnfit(ValueError):  # noqa: N818
+    """A file that is no list in text.
+
+    `args` are its label, a code (`NOT_TEXT`, `DAMAGED`, `UNREADABLE`), and what was found and what to do.
+    """
 
 class NamesUnusable(ValueError):  # noqa: N818
     """A file that is no compiled list of this version, or whose octets are not those that were asked for."""
@@ -172,6 +179,7 @@ def compile_list(
     separator: str,
     repairs: Sequence[str],
     exceptions: str,
+    max_octets: int,
     suffixes: Sequence[str],
     suffix_parents: Sequence[str],
     suffix_exceptions: Sequence[str],
@@ -182,9 +190,13 @@ def compile_list(
 ) -> CompiledList:
     """Compiles files, each with its label for reports; into `folder`, or into memory.
 
+    Files that are compressed with gzip are read as their text, of which all files together may have
+    `max_octets`.
+
     `exceptions` says what the exceptions of the list do: `hole`, `passthru`, `auto` (as in the format), or
     `listed`. Malformed lines are left out and reported. Each entry is looked up through the code that
-    answers queries before this returns. Raises `OSError`, `NotCompiled`, and `ValueError` for unfit options.
+    answers queries before this returns. Raises `OSError`, `NotCompiled`, `ListUnfit`, and `ValueError` for
+    unfit options.
     """
 
 @final

@@ -42,6 +42,7 @@ from dnsblock.orders.order import Order
 from dnsblock.policy import Counts, Rules, Snapshot, records
 from dnsblock.policy.changes import Changes, Enforced, changes_between
 from dnsblock.policy.explain import Explanation, explain, explain_address
+from dnsblock.policy.guards import NO_LIST
 from dnsblock.policy.history_facts import Approval, Published
 from dnsblock.policy.impact import Trials
 from dnsblock.policy.past import NameEvent, Past, scheduled
@@ -407,6 +408,9 @@ class Daemon:
             why = "no text with this digest is refused now; `dnsblock source list` shows what is"
             raise Refused([Problem(f"list {zone}", None, sha256, why)])
         codes = tuple(guarded.code for guarded in not_taken.guarded)
+        if set(codes) & set(NO_LIST):
+            why = f"there is no list to accept ({', '.join(codes)}): see `dnsblock source list`"
+            raise Refused([Problem(f"list {zone}", None, sha256, why)])
         approval = Approval(zone, sha256, not_taken.options, codes, who, reason, datetime.now(UTC))
         async with self._listing:
             await asyncio.to_thread(self._approve, approval)

@@ -11,6 +11,7 @@ from dnsblock.config import Config, Zone
 from dnsblock.orders.guards import public_suffixes, public_suffixes_digest
 
 ADDRESSES = "addresses"  # the format of a list that is none of names
+MAX_BYTES = 16 << 30  # of text, where no configuration says less
 COMPILER = 3  # goes up whenever the same text would compile to other names
 
 
@@ -92,8 +93,13 @@ class Options:
         folder: Path | None,
         before: Names | None,
         progress: Progress,
+        max_bytes: int = MAX_BYTES,
     ) -> CompiledList:
-        """Compiles files, as (label, path), into a folder or memory. Raises `OSError` and `NotCompiled`."""
+        """Compiles files, as (label, path), into a folder or memory.
+
+        Raises `OSError`, `NotCompiled`, and `ListUnfit` for a file that is no text, or for more than
+        `max_bytes` of text.
+        """
         suffixes, parents, exceptions = public_suffixes() if self.public_suffixes else ((), (), ())
         return compile_list(
             files,
@@ -103,6 +109,7 @@ class Options:
             separator=self.separator,
             repairs=self.repair,
             exceptions=self.exceptions,
+            max_octets=max_bytes,
             suffixes=suffixes,
             suffix_parents=parents,
             suffix_exceptions=exceptions,

@@ -15,10 +15,12 @@ from dnsblock.policy.history_facts import Version
 from dnsblock.policy.store import digest_of
 
 UNREADABLE, NOT_COMPILED = "UNREADABLE", "NOT_COMPILED"
+NOT_TEXT, DAMAGED = "NOT_TEXT", "DAMAGED"  # of a file: something else than text; gzip that is not whole
+NO_LIST = (UNREADABLE, NOT_TEXT, DAMAGED, NOT_COMPILED)  # there is nothing that could be accepted
 NOT_FETCHED = "NOT_FETCHED"  # of a feed that is new: no guard has seen it, and nothing is counted
 CODES = (
     *("HTML", "EMPTY", "MIXED", "TRUNCATED", "SPLIT", "TOO_MANY_REJECTED", "REPLAYED", "SHRANK", "GREW"),
-    *(UNREADABLE, NOT_COMPILED),
+    *(UNREADABLE, NOT_TEXT, DAMAGED, NOT_COMPILED),
 )
 
 
@@ -137,7 +139,9 @@ def _truncated(zone: Zone, compiled: CompiledList) -> Guarded | None:
     if not octets or ends:
         return None
     what = f"the last line of {label} does not end with a line feed: the list may have been cut off there"
-    if not zone.is_feed:
+    if label.endswith(".gz"):
+        what += ". If it is complete, add the line feed to the text before it is compressed"
+    elif not zone.is_feed:
         what += f". If it is complete, add the line feed: echo >> {shlex.quote(label)}"
     return Guarded("TRUNCATED", what)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from tempfile import NamedTemporaryFile
 from typing import Literal, TypedDict
 
-from dnsblock._engine import Answer, Engine, NotCompiled, PolicyZone, Rule, Tally, Trial
+from dnsblock._engine import Answer, Engine, ListUnfit, NotCompiled, PolicyZone, Rule, Tally, Trial
 from dnsblock.config import Config
 from dnsblock.errors import Problem, Refused
 from dnsblock.log import event
@@ -146,6 +146,9 @@ def _of_names(file: str, data: bytes, options: Options) -> Tried:
             compiled = options.compile([(file, text.name)], folder=None, before=None, progress=Octets())
     except (OSError, NotCompiled) as err:
         raise Refused([Problem(file, None, "", f"cannot be compiled: {err}")]) from err
+    except ListUnfit as err:
+        label, code, reason = err.args
+        raise Refused([Problem(label, None, "", f"{code}: {reason}")]) from err
     report = Report.of(compiled, options.match)
     if (guarded := rejected(compiled, REJECTED_PERCENT)) is not None:
         bad = [*report.of_kind("rejected"), *report.of_kind("left out")]

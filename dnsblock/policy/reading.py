@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from dnsblock._engine import CompiledList, Names, NotCompiled, Progress
+from dnsblock._engine import CompiledList, ListUnfit, Names, NotCompiled, Progress
 from dnsblock.config import Config, Zone
 from dnsblock.control import command_line
 from dnsblock.errors import HistoryUnwritable, Problem, Refused
@@ -92,6 +92,8 @@ class Reader:
             heads = texts.heads_of(text.files)
         except Refused as err:
             return self._unreadable(text.known_by, err)
+        except ListUnfit as err:
+            return self._unfit(text, err)
         except (OSError, NotCompiled) as err:
             reason = self._not_compiled(err)
             guarded = (Guarded(NOT_COMPILED, reason),)
@@ -112,6 +114,18 @@ class Reader:
     def _unreadable(self, known_by: str, err: Refused) -> NotTaken:
         guarded = tuple(Guarded(UNREADABLE, problem.reason) for problem in err.problems)
         return NotTaken(known_by, self.options.text, "", guarded, err.problems, self.now)
+
+    def _unfit(self, text: Text, err: ListUnfit) -> NotTaken:
+        """It is judged: the same files are not read again, unless a reload may have raised the limit."""
+        label, code, reason = err.args
+        guarded = (Guarded(code, reason),)
+        problems = (Problem(label, None, "", str(guarded[0])),)
+        try:
+            sha256 = texts.sha256_of(text.files)
+        except OSError:  # then they are read again
+            sha256 = ""
+        options = "" if code == UNREADABLE else self.options.text
+        return NotTaken(text.known_by, options, sha256, guarded, problems, self.now)
 
     def _not_compiled(self, err: OSError | NotCompiled) -> str:
         if isinstance(err, NotCompiled):
@@ -171,6 +185,7 @@ class Reader:
             folder=None if self.store.read_only else self.store.compiled,
             before=None if held is None else held.names,
             progress=self.progress,
+            max_bytes=self.zone.source.max_mb << 20,
         )
 
     def _judged(
@@ -277,7 +292,7 @@ class Reader:
                     return None
                 folder = self.store.compiled
                 return options.compile(files, folder=folder, before=before, progress=self.progress)
-        except (OSError, EOFError, zlib.error, NotCompiled) as err:
+        except (OSError, EOFError, zlib.error, NotCompiled, ListUnfit) as err:
             event(logging.ERROR, f"the text of list {self.zone.name} cannot be compiled again: {err}")
             return None
 

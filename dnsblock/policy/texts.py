@@ -5,6 +5,7 @@ import json
 import os
 import stat
 import time
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -195,9 +196,12 @@ def _unreadable(file: str, err: OSError) -> Problem:
 
 
 def heads_of(files: Sequence[tuple[str, str]]) -> list[bytes]:
-    """The first octets of each file of a text. Raises `OSError`."""
+    """The first octets of each file's text. Raises `OSError`."""
     heads = []
     for _, path in files:
         with document.open_regular(path) as file:
-            heads.append(file.read(1024))
+            head = file.read(1024)
+        if head.startswith(b"\x1f\x8b"):  # gzip, which the engine has read to its end
+            head = zlib.decompressobj(wbits=31).decompress(head, 1024)
+        heads.append(head)
     return heads

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 mod compile;
+mod foreign;
 mod formats;
 mod left_out;
 mod reader;
@@ -25,7 +26,7 @@ pub use reader::{Exceptions, Line, Reader, Settings};
 pub use reason::Reason;
 pub use repairs::Repairs;
 pub use report::{Report, Told};
-pub use sources::{Read, Source};
+pub use sources::{Failure, Read, Source, Unfit};
 pub use spelling::canonical;
 
 use crate::name::{Name, NameError};

@@ -33,7 +33,7 @@ create_exception!(_engine, NotAName, PyValueError);
 mod _engine {
     #[pymodule_export]
     use super::lists::{
-        CompiledList, ListDifference, Names, NamesUnusable, NotCompiled, Progress, compile_list,
+        CompiledList, ListDifference, ListUnfit, Names, NamesUnusable, NotCompiled, Progress, compile_list,
     };
 
     #[pymodule_export]

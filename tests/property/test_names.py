@@ -42,6 +42,7 @@ def names_of(text: str) -> Names:
             separator=",",
             repairs=["bom", "case", "crlf", "dot"],
             exceptions="auto",
+            max_octets=1 << 20,
             suffixes=[],
             suffix_parents=[],
             suffix_exceptions=[],

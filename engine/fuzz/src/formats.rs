@@ -10,8 +10,9 @@ pub fn check(text: &[u8]) {
         let repairs = Repairs::ALL.into_iter().fold(Repairs::NONE, |all, (repair, _)| all | repair);
         for allowed in [Repairs::NONE, repairs] {
             let exceptions = Exceptions::AsFormat;
-            let settings =
-                Settings { format, scope: None, column: 1, separator: b',', repairs: allowed, exceptions };
+            let (scope, column, separator, repairs) = (None, 1, b',', allowed);
+            let most_octets = u64::MAX;
+            let settings = Settings { format, scope, column, separator, repairs, exceptions, most_octets };
             check_lines(&mut Reader::new(settings), text);
         }
     }

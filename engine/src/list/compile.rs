@@ -7,15 +7,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::formats::adblock::SwitchedOff;
 use super::report::Report;
-use super::sources::{self, Source};
+use super::sources::{self, Failure, Source};
 use super::{Exceptions, Format, LeftOut, Line, Reader, Reason, Settings};
 use crate::name::Name;
 use crate::policy::Match;
-use crate::policy::compiler::{CompileError, Compiled, Compiler, Into, Origin};
+use crate::policy::compiler::{Compiled, Compiler, Into, Origin};
 use crate::policy::names::Names;
 
 /// Octets of a file by which its format is recognised.
-const HEAD: u64 = 64 << 10;
+const HEAD: usize = 64 << 10;
+/// How much larger a compressed file's text is, about.
+const COMPRESSED: u64 = 8;
 /// The rules of a list: what it lists, its exceptions that are holes, and those that are
 /// passthrus.
 pub const RULES_ARE_EXCEPTIONS: [bool; 3] = [false, true, true];
@@ -48,11 +50,12 @@ pub fn compile(
     into: Into<'_>,
     compared_with: Option<Arc<Names>>,
     progress: &Progress,
-) -> Result<(Compiled, Report), CompileError> {
+) -> Result<(Compiled, Report), Failure> {
     let mut report = Report { is_recognised: format.is_none(), ..Report::default() };
     let mut expected = 0;
     for file in files {
-        expected += std::fs::metadata(&file.path)?.len();
+        let length = std::fs::metadata(&file.path)?.len();
+        expected += if sources::is_gzip(file)? { length.saturating_mul(COMPRESSED) } else { length };
     }
     let folder = match into {
         Into::Memory => std::env::temp_dir(),
@@ -61,7 +64,8 @@ pub fn compile(
     let compiler = Compiler::new(expected, folder);
     let mut intake = Intake { compiler, left_out, exception: HOLE, others: Vec::new() };
     let formats = formats_of(files, format)?;
-    let mut switched_off = switched_off(files, &formats)?;
+    let mut switched_off = switched_off(files, &formats, settings.most_octets)?;
+    let mut most = settings.most_octets;
     for (file, &format) in files.iter().zip(&formats) {
         let mut reader = Reader::new(Settings { format, ..settings });
         reader.switch_off(std::mem::take(&mut switched_off));
@@ -84,7 +88,8 @@ pub fn compile(
             Ok(())
         };
         let count = |octets| progress.note(octets);
-        let read = sources::read(file, take_line, count)?;
+        let read = sources::read(file, most, take_line, count)?;
+        most -= read.octets;
         if let Err(reason) = reader.end() {
             report.silent -= 1; // it was taken for a part of the record
             report.reject(&file.label, last, b"", reason);
@@ -108,21 +113,26 @@ pub fn compile(
     Ok((compiled, report))
 }
 
-fn formats_of(files: &[Source], format: Option<Format>) -> io::Result<Vec<Format>> {
-    let recognise = |file| Ok(Format::recognise(&sources::head(file, HEAD)?));
-    files.iter().map(|file| format.map_or_else(|| recognise(file), Ok)).collect()
+/// An error for a file that is no text.
+fn formats_of(files: &[Source], format: Option<Format>) -> Result<Vec<Format>, Failure> {
+    let format_of = |file| {
+        let head = sources::head(file, HEAD)?;
+        Ok(format.unwrap_or_else(|| Format::recognise(&head)))
+    };
+    files.iter().map(format_of).collect()
 }
 
 /// The rules of adblock that others switch off, wherever in the list these stand: that is to be
 /// known before the first one is read.
-fn switched_off(files: &[Source], formats: &[Format]) -> io::Result<SwitchedOff> {
+fn switched_off(files: &[Source], formats: &[Format], most: u64) -> Result<SwitchedOff, Failure> {
+    let mut most = most;
     let mut switched_off = SwitchedOff::default();
     for (place, file) in files.iter().enumerate().filter(|(place, _)| formats[*place] == Format::Adblock) {
         let note = |number, line: Option<&[u8]>| {
             switched_off.note(line.unwrap_or_default(), place, number);
             Ok(())
         };
-        sources::read(file, note, |_| ())?;
+        most -= sources::read(file, most, note, |_| ())?.octets;
     }
     Ok(switched_off)
 }
@@ -209,7 +219,8 @@ mod tests {
     fn settings() -> Settings {
         let repairs = Repairs::CASE | Repairs::CRLF | Repairs::DOT;
         let exceptions = Exceptions::AsFormat;
-        Settings { format: Format::Plain, scope: None, column: 1, separator: b',', repairs, exceptions }
+        let (format, separator, most_octets) = (Format::Plain, b',', u64::MAX);
+        Settings { format, scope: None, column: 1, separator, repairs, exceptions, most_octets }
     }
 
     fn compiled(texts: &[&str], format: Option<Format>) -> (Compiled, Report) {

@@ -24,6 +24,8 @@ pub struct Settings {
     /// What may be put right. A line that needs more is refused.
     pub repairs: Repairs,
     pub exceptions: Exceptions,
+    /// Octets of text in all files of the list at most.
+    pub most_octets: u64,
 }
 
 /// What the exceptions of a list do.
@@ -287,7 +289,8 @@ pub mod tests {
 
     pub fn settings(format: Format) -> Settings {
         let (repairs, exceptions) = (Repairs::NONE, Exceptions::AsFormat);
-        Settings { format, scope: None, column: 1, separator: b',', repairs, exceptions }
+        let (column, separator, most_octets) = (1, b',', u64::MAX);
+        Settings { format, scope: None, column, separator, repairs, exceptions, most_octets }
     }
 
     /// What a line says, in words; a refusal's code.

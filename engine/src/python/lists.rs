@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use super::{digest_text, name, refused};
-use crate::list::{self, Exceptions, Format, LeftOut, Repairs, Settings, Source, Told};
+use crate::list::{self, Exceptions, Failure, Format, LeftOut, Repairs, Settings, Source, Told};
 use crate::name::{Name, Walk};
 use crate::policy::Match;
 use crate::policy::compiler::{CompileError, Into};
@@ -20,6 +20,7 @@ use crate::sys;
 
 create_exception!(_engine, NotCompiled, PyRuntimeError);
 create_exception!(_engine, NamesUnusable, PyValueError);
+create_exception!(_engine, ListUnfit, PyValueError);
 
 pub fn not_compiled(error: CompileError) -> PyErr {
     match error {
@@ -180,7 +181,7 @@ pub struct CompiledList {
 
 #[pyfunction]
 #[allow(clippy::too_many_arguments, reason = "Python gives them by keyword")]
-#[pyo3(signature = (files, *, format, scope, column, separator, repairs, exceptions, suffixes,
+#[pyo3(signature = (files, *, format, scope, column, separator, repairs, exceptions, max_octets, suffixes,
     suffix_parents, suffix_exceptions, protected, folder, before, progress))]
 pub fn compile_list(
     py: Python<'_>,
@@ -191,6 +192,7 @@ pub fn compile_list(
     separator: char,
     repairs: Vec<String>,
     exceptions: &str,
+    max_octets: u64,
     suffixes: Vec<String>,
     suffix_parents: Vec<String>,
     suffix_exceptions: Vec<String>,
@@ -211,7 +213,9 @@ pub fn compile_list(
     let separator = u8::try_from(separator).map_err(|_| refused("a separator", &separator.to_string()))?;
     let exceptions =
         Exceptions::from_name(exceptions).ok_or_else(|| refused("what exceptions do", exceptions))?;
-    let settings = Settings { format: Format::Plain, scope, column, separator, repairs: allowed, exceptions };
+    let (format_later, repairs, most_octets) = (Format::Plain, allowed, max_octets);
+    let settings =
+        Settings { format: format_later, scope, column, separator, repairs, exceptions, most_octets };
     let names = |texts: Vec<String>| texts.iter().map(|text| name(text)).collect::<PyResult<Vec<Name>>>();
     let left_out = LeftOut::new(
         &names(suffixes)?,
@@ -226,7 +230,10 @@ pub fn compile_list(
         sys::trim_heap();
         compiled
     };
-    let (compiled, report) = py.detach(compile).map_err(not_compiled)?;
+    let (compiled, report) = py.detach(compile).map_err(|failure| match failure {
+        Failure::NotCompiled(error) => not_compiled(error),
+        Failure::Unfit(unfit) => ListUnfit::new_err((unfit.label, unfit.code, unfit.reason)),
+    })?;
     let told = |lines: Vec<Told>| {
         lines.into_iter().map(|told| (told.label, told.line, told.value, told.code, told.text)).collect()
     };

@@ -119,14 +119,15 @@ fn closing_quote(quoted: &[u8]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::Match;
-    use crate::list::reader::tests::said;
+    use crate::list::reader::tests::{said, settings};
     use crate::list::{Exceptions, Format, Reader, Repairs, Settings};
 
     fn reader(column: usize, separator: u8) -> Reader {
         let repairs = Repairs::NONE;
         let scope = Some(Match::Exact);
         let exceptions = Exceptions::AsFormat;
-        Reader::new(Settings { format: Format::Csv, scope, column, separator, repairs, exceptions })
+        let settings = settings(Format::Csv);
+        Reader::new(Settings { scope, column, separator, repairs, exceptions, ..settings })
     }
 
     #[test]

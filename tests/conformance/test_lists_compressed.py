@@ -1,0 +1,237 @@
+"""Files of lists that are not plain text: gzip is read; anything else is called what it is."""
+
+import bz2
+import gzip
+import io
+import lzma
+import sqlite3
+import tarfile
+import zipfile
+from pathlib import Path
+
+from unit.https_server import Authority, Server
+
+from .asking import is_sinkholed
+from .harness import Subject
+from .lists import (
+    NO_PROXY,
+    Feed,
+    Unchanged,
+    accept,
+    enforced,
+    list_zone,
+    names,
+    refused_by,
+    sha256,
+    source,
+    sources,
+    text_of,
+    versions,
+    wait_enforced,
+)
+
+BASE = names(200)
+TEXT = text_of(BASE)
+COMPRESSED = gzip.compress(TEXT, mtime=0)
+
+
+# ------- gzip -------
+
+
+def test_a_gzip_file_is_read_whatever_its_name(subject: Subject):
+    """RFC 1952 section 2.3.1: the first two octets tell; a URL keeps its name when its list is compressed."""
+    subject.start(
+        zones=[
+            list_zone("list.txt"),
+            list_zone("list.gz", name="compressed"),
+            list_zone("twice.txt", name="members"),
+            list_zone("rpz", name="zone"),
+        ],
+        lists={
+            "list.txt": TEXT,
+            "list.gz": COMPRESSED,
+            "twice.txt": gzip.compress(text_of(BASE[:100])) + gzip.compress(text_of(BASE[100:])),
+            "rpz": gzip.compress(b"$TTL 60\nr.example CNAME .\n"),
+        },
+        inbox=None,
+    )
+    found = sources(subject)
+    assert {zone: one["entries"] for zone, one in found.items()} == {
+        "listed": 200,
+        "compressed": 200,
+        "members": 200,
+        "zone": 1,
+    }
+    assert found["zone"]["format"] == "rpz"
+    digests = {versions(subject, zone)[0]["digest"] for zone in ("listed", "compressed", "members")}
+    assert len(digests) == 1
+    # The digest by which a list is accepted is that of the file, as sha256sum prints it.
+    assert found["compressed"]["sha256"] == sha256(COMPRESSED)
+    assert is_sinkholed(subject.query("r.example"))
+    subject.restart()
+    assert sources(subject)["compressed"]["version"] == 1
+
+
+def test_a_folder_may_hold_compressed_files(subject: Subject):
+    """Split files of a large list are often compressed one by one."""
+    folder = subject.folder / "lists"
+    folder.mkdir()
+    (folder / "a.txt").write_bytes(text_of(["a.example"]))
+    (folder / "b.txt.gz").write_bytes(gzip.compress(text_of(["b.example"])))
+    subject.start(zones=[list_zone("lists")], inbox=None)
+    assert enforced(subject, "a.example", "b.example") == [True, True]
+
+
+def test_a_feed_may_be_a_gzip_file(subject: Subject, web: Server, authority: Authority):
+    """`list.txt.gz` behind a URL: no Content-Encoding says that it is compressed."""
+    feed = Feed(web, COMPRESSED, "/list.txt.gz")
+    subject.environment.update(NO_PROXY)
+    subject.start(zones=[feed.zone(authority.pem)], inbox=None)
+    wait_enforced(subject, BASE[0])
+    assert source(subject)["entries"] == 200
+    with Unchanged(subject, BASE[0]):
+        feed.put(COMPRESSED[:-9])
+        assert subject.cli("source refresh", "listed").code == 4
+        assert refused_by(subject) == ["DAMAGED"]
+
+
+def damage(octets: bytes, at: int) -> bytes:
+    return octets[:at] + bytes([octets[at] ^ 0x55]) + octets[at + 1 :]
+
+
+BROKEN = {
+    "half": (COMPRESSED[: len(COMPRESSED) // 2], "ends in the middle"),
+    "no checksum": (COMPRESSED[:-8], "ends in the middle"),
+    "wrong octet": (damage(COMPRESSED, len(COMPRESSED) // 2), "damaged gzip"),
+    "wrong checksum": (damage(COMPRESSED, len(COMPRESSED) - 8), "damaged gzip"),
+    "garbage behind it": (COMPRESSED + b"garbage behind the list", "damaged gzip"),
+}
+
+
+def test_a_gzip_file_that_is_not_whole_is_rejected_with_what_was_found(subject: Subject):
+    """Half a list would unblock the other half; RFC 1952 section 2.3.1 has a checksum and a length."""
+    subject.start(zones=[list_zone()], lists={"list.txt": COMPRESSED}, inbox=None)
+    for octets, words in BROKEN.values():
+        with Unchanged(subject, BASE[0], BASE[-1]):
+            subject.put_list("list.txt", octets)
+            said = subject.cli("reload")
+            assert said.code == 4
+            assert any(words in problem["reason"] for problem in said.problems), (words, said.problems)
+            assert refused_by(subject) == ["DAMAGED"]
+    # There is nothing that could be accepted.
+    assert accept(subject, sha256(octets)).code != 0
+    subject.put_list("list.txt", COMPRESSED)
+    subject.reload()
+    assert refused_by(subject) == []
+
+
+def test_the_limit_counts_what_comes_out(subject: Subject):
+    """A few kilobytes of gzip can become gigabytes: `source.max_mb` is for the text."""
+    bomb = gzip.compress(text_of(BASE) + b"#" * (2 << 20) + b"\n")
+    assert len(bomb) < 1 << 15
+    subject.start(zones=[list_zone(max_mb=1)], lists={"list.txt": TEXT}, inbox=None)
+    with Unchanged(subject, BASE[0]):
+        subject.put_list("list.txt", bomb)
+        said = subject.cli("reload")
+        assert said.code == 4
+        assert any("max_mb" in problem["reason"] for problem in said.problems)
+        assert refused_by(subject) == ["UNREADABLE"]
+    subject.configure(zones=[list_zone(max_mb=3)], inbox=None)
+    subject.reload()
+    assert refused_by(subject) == []
+
+
+def test_a_page_in_gzip_is_a_page(subject: Subject):
+    """An error page is compressed like everything else that a server sends."""
+    subject.start(zones=[list_zone()], lists={"list.txt": TEXT}, inbox=None)
+    subject.put_list("list.txt", gzip.compress(b"<html><body>502</body></html>\n"))
+    assert subject.cli("reload").code == 4
+    assert "HTML" in refused_by(subject)
+
+
+# ------- What is no text -------
+
+
+def archive(*members: str) -> bytes:
+    octets = io.BytesIO()
+    with zipfile.ZipFile(octets, "w") as file:
+        for member in members:
+            file.writestr(member, TEXT)
+    return octets.getvalue()
+
+
+def tarball() -> bytes:
+    octets = io.BytesIO()
+    with tarfile.open(fileobj=octets, mode="w") as file:
+        member = tarfile.TarInfo("list.txt")
+        member.size = len(TEXT)
+        file.addfile(member, io.BytesIO(TEXT))
+    return octets.getvalue()
+
+
+def database(folder: Path) -> bytes:
+    path = folder / "names.db"
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE names (name TEXT)")
+    connection.commit()
+    connection.close()
+    return path.read_bytes()
+
+
+def foreign(folder: Path) -> dict[str, tuple[bytes, str, str]]:
+    """Files, what each is called, and what to do with it."""
+    text = TEXT.decode()
+    return {
+        "zip": (archive("list.txt"), "zip archive", "unzip"),
+        "excel": (archive("[Content_Types].xml", "xl/workbook.xml"), "spreadsheet", "CSV"),
+        "word": (archive("[Content_Types].xml", "word/document.xml"), "Word", "plain text"),
+        "oldexcel": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(504), "Excel", "CSV"),
+        "utf16": (text.encode("utf-16"), "UTF-16", "UTF-8"),
+        "utf16be": (text.encode("utf-16-be"), "UTF-16", "UTF-8"),
+        "utf16le": (text.encode("utf-16-le"), "UTF-16", "UTF-8"),
+        "utf32": (text.encode("utf-32"), "UTF-32", "UTF-8"),
+        "cr": (TEXT.replace(b"\n", b"\r"), "carriage return", "tr "),
+        "pdf": (b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n", "PDF", "CSV"),
+        "xz": (lzma.compress(TEXT), "xz", "xz -d"),
+        "bzip2": (bz2.compress(TEXT), "bzip2", "bunzip2"),
+        "zstd": (b"\x28\xb5\x2f\xfd\x04\x58" + bytes(20), "zstd", "zstd -d"),
+        "sevenzip": (b"7z\xbc\xaf\x27\x1c\x00\x04" + bytes(24), "7-Zip", "7z x"),
+        "sqlite": (database(folder), "SQLite", "export"),
+        "tar": (tarball(), "tar archive", "tar -xf"),
+        "targz": (gzip.compress(tarball()), "tar archive", "tar -xf"),
+        "twice": (gzip.compress(COMPRESSED), "gzip inside gzip", "gunzip"),
+        "json": (b'["a.example", "b.example"]\n', "JSON", "one a line"),
+        "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "Git LFS", "git lfs pull"),
+    }
+
+
+def test_a_file_that_is_no_text_is_called_what_it_is(subject: Subject, tmp_path: Path):
+    """ "5,000 lines cannot be meant" helps nobody who has put a zip archive in the place of the list."""
+    files = foreign(tmp_path)
+    subject.configure(
+        zones=[list_zone(kind, name=kind) for kind in files],
+        lists={kind: octets for kind, (octets, _, _) in files.items()},
+        inbox=None,
+    )
+    said = subject.cli("check")
+    assert said.code == 1
+    reasons = {Path(problem["file"]).name: problem["reason"] for problem in said.problems}
+    assert reasons.keys() == files.keys()
+    for kind, (_, what, advice) in files.items():
+        assert reasons[kind].startswith("NOT_TEXT: "), (kind, reasons[kind])
+        assert what in reasons[kind], (kind, reasons[kind])
+        assert advice in reasons[kind], (kind, reasons[kind])
+
+
+def test_what_is_no_text_changes_nothing_that_is_enforced(subject: Subject, tmp_path: Path):
+    """A wrong file in the list's place, by hand or by a script."""
+    subject.start(zones=[list_zone(format="plain")], lists={"list.txt": TEXT}, inbox=None)
+    files = foreign(tmp_path)
+    for kind in ("zip", "utf16", "cr"):
+        octets, what, _ = files[kind]
+        with Unchanged(subject, BASE[0]):
+            subject.put_list("list.txt", octets)
+            said = subject.cli("reload")
+            assert said.code == 4
+            assert any(what in problem["reason"] for problem in said.problems)
+            assert refused_by(subject) == ["NOT_TEXT"]
