@@ -16,6 +16,8 @@ from urllib.parse import quote, urlencode
 from dnsblock.errors import DaemonUnreachable, PartlyRefused, Problem, Refused, printable
 
 MAX_TRIED_BYTES = 64 << 20  # of an order document or a list that `impact` is asked about
+MAX_SUBMITTED_BYTES = 320 << 20  # of documents and their entries files, sent at once
+MAX_SUBMITTED_DOCUMENTS = 1000
 MAX_SERIAL = (1 << 31) - 1
 # Half a second is usual; a machine that is short of memory or of processor time may need many of them.
 TIMEOUT_SECONDS = 30.0
@@ -37,6 +39,21 @@ class Client:
     def reload(self) -> dict[str, Any]:
         """Publishes; returns what is served then. Raises `Refused` with every problem."""
         return self._ask("POST", "/v1/reload", timeout=LONG_TIMEOUT_SECONDS)
+
+    def submit(self, documents: list[tuple[str, bytes, bytes | None]]) -> dict[str, Any]:
+        """Sends order documents: the name of each file, its bytes, and those of its entries file."""
+        manifest = [
+            {"file": file, "document": len(data), "entries": None if entries is None else len(entries)}
+            for file, data, entries in documents
+        ]
+        parts = [part for _, data, entries in documents for part in (data, entries or b"")]
+        content = b"".join([json.dumps(manifest).encode(), b"\n", *parts])
+        return self._ask("POST", "/v1/orders", content=content, timeout=LONG_TIMEOUT_SECONDS)
+
+    def annul(self, issuer: str, order_id: str, reason: str) -> dict[str, Any]:
+        """Ends what an order put in force. Raises `Refused`."""
+        params = {"issuer": issuer, "order_id": order_id, "reason": reason}
+        return self._ask("POST", "/v1/orders/annul", params=params, timeout=LONG_TIMEOUT_SECONDS)
 
     def work(self) -> dict[str, Any]:
         """What the daemon is at that a person may wait for."""

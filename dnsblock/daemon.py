@@ -36,9 +36,12 @@ from dnsblock.listeners import Bound, MetricsServer, bind, bind_engine
 from dnsblock.listeners import Metrics as MetricsSocket
 from dnsblock.log import event, set_up
 from dnsblock.notify import notify, reloading
+from dnsblock.orders.annulments import annul
 from dnsblock.orders.intake import RefusedDocument
 from dnsblock.orders.ledger import Ledger
 from dnsblock.orders.order import Order
+from dnsblock.orders.records import Annulment
+from dnsblock.orders.submission import Submitted, examine_submitted
 from dnsblock.policy import Counts, Rules, Snapshot, records
 from dnsblock.policy.changes import Changes, Enforced, changes_between
 from dnsblock.policy.explain import Explanation, explain, explain_address
@@ -46,7 +49,7 @@ from dnsblock.policy.guards import NO_LIST
 from dnsblock.policy.history_facts import Approval, Published
 from dnsblock.policy.impact import Trials
 from dnsblock.policy.past import NameEvent, Past, scheduled
-from dnsblock.policy.publish import Draft, Policy, Serials, build, read, standing_notes
+from dnsblock.policy.publish import Draft, NewFacts, Policy, Serials, build, read, standing_notes
 from dnsblock.policy.reading import NotTaken
 from dnsblock.policy.refresh import Hooks, Refresher, fetch_missing
 from dnsblock.policy.rollback import lists_of
@@ -54,6 +57,7 @@ from dnsblock.policy.rules import engine_settings, worker_count
 from dnsblock.policy.sources import NONE, Lists
 from dnsblock.policy.store import Store
 from dnsblock.policy.texts import sha256_of, text_of
+from dnsblock.policy.verdicts import Verdict, verdicts
 from dnsblock.process import give_way, signals_into
 from dnsblock.values import Endpoint
 
@@ -293,7 +297,9 @@ class Daemon:
 
     # ------- Publishing
 
-    async def publish(self, reason: str, what: "What" = "all", only: str | None = None) -> Served:
+    async def publish(
+        self, reason: str, what: "What" = "all", only: str | None = None, facts: NewFacts | None = None
+    ) -> Served:
         """Reads and compiles what changed, serves it, and returns the serial now being served.
 
         With "ledger" only the time has changed: inbox and lists are not looked at. Reading has a lock of its
@@ -304,7 +310,7 @@ class Daemon:
         started = time.monotonic()
         try:
             if what == "ledger":
-                return await self._publish(reason, what, None, (), started)
+                return await self._publish(reason, what, facts, (), started)
             if what == "lists":
                 return await self._publish_lists(reason, only, started)
             async with self._reading:
@@ -477,7 +483,7 @@ class Daemon:
         self,
         reason: str,
         what: "What",
-        read: "Draft | _ReadLists | None",
+        read: "Draft | _ReadLists | NewFacts | None",
         restart_needed: tuple[str, ...],
         started: float,
     ) -> Served:
@@ -485,6 +491,8 @@ class Daemon:
             if self._stopping:
                 raise Refused([Problem("dnsblock", None, "", "is stopping: nothing is published any more")])
             draft = read if isinstance(read, Draft) else Draft(self.config, self.lists, self._rules, ())
+            if isinstance(read, NewFacts):
+                draft = replace(draft, new=read.new, notes=read.notes, annulments=read.annulments)
             if isinstance(read, _ReadLists):
                 lists = read.beside(self.lists, self.config)
                 notes = tuple(note for note in lists.notes if note not in self.lists.notes)
@@ -549,6 +557,7 @@ class Daemon:
             # Those of now: others may have been published meanwhile.
             lists = self.lists.read(draft.config, datetime.now(UTC), only=NONE)
             draft = replace(draft, lists=lists)
+        draft = draft.after(self._ledger.orders, datetime.now(UTC))
         policy = self._compile(draft, datetime.now(UTC))
         self.engine.check(policy.snapshot)
         draft = self._append(draft)
@@ -590,17 +599,20 @@ class Daemon:
         notify(STATUS=self.summary)
 
     def _compile(self, draft: Draft, now: datetime) -> Policy:
-        orders = (*self._ledger.orders, *draft.new)
+        orders = draft.orders(self._ledger.orders, now)
         return build(draft.config, draft.lists, orders, now, self._serials)
 
     def _append(self, draft: Draft) -> Draft:
         """Accepts what is new: it is in the ledger from now on. Raises `LedgerUnwritable`."""
-        if draft.new:
-            self._ledger.append(draft.new)
+        if draft.new or draft.annulments:
+            self._ledger.append((*draft.annulments, *draft.new))
+        for one in draft.annulments:
+            text = f"the operator has annulled order {one.order_id} of {one.issuer}: {one.reason}"
+            event(logging.WARNING, text, order_id=one.order_id, issuer=one.issuer)
         for order in draft.new:
             text = f"accepted order {order.order_id} of {order.issuer}: {order.action}"
             event(logging.INFO, text, order_id=order.order_id, issuer=order.issuer, sha256=order.sha256)
-        return replace(draft, new=(), accepted=draft.new)
+        return replace(draft, new=(), annulments=(), accepted=draft.new)
 
     def _record(self, draft: Draft, policy: Policy) -> tuple[str, ...]:
         """Makes the serial durable; returns what is worth a look."""
@@ -613,6 +625,28 @@ class Daemon:
             # A full disk may cost the number, never the exact end of a block. The next publish tries again.
             event(logging.ERROR, f"the serial could not be written down: {err.strerror}: {err.filename}")
         return notes
+
+    # ------- Orders that are sent, and orders that are annulled
+
+    async def submit(self, documents: Sequence[Submitted]) -> tuple[Served | None, list[Verdict]]:
+        """Accepts what is good of these documents, and says what became of each. Raises `Refused`."""
+        known, now = self._ledger.orders, datetime.now(UTC)
+        judged = await asyncio.to_thread(examine_submitted, documents, known, self.config, now)
+        served = None
+        if judged.intake.new:
+            facts = NewFacts(judged.intake.new, judged.intake.notes)
+            served = await self.publish("order submit", "ledger", facts=facts)
+        orders = self._ledger.orders
+        return served, await asyncio.to_thread(verdicts, judged, known, orders, self.policy, self.config)
+
+    async def annul(self, issuer: str, order_id: str, reason: str) -> tuple[Served, int]:
+        """Ends what an order put in force; returns how many entries that were. Raises `Refused`."""
+        annulment = Annulment(issuer, order_id, reason)
+        annul(self._ledger.orders, (annulment,), datetime.now(UTC))
+        states = self.policy.state.orders
+        own = [one for one in states if (one.issuer, one.order_id) == (issuer, order_id)]
+        served = await self.publish("order annul", "ledger", facts=NewFacts(annulments=(annulment,)))
+        return served, own[-1].in_force if own else 0
 
     # ------- What others ask
 

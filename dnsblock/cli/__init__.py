@@ -22,6 +22,7 @@ from dnsblock.cli.common import (
     print_table,
 )
 from dnsblock.cli.impact import impact
+from dnsblock.cli.orders import order
 from dnsblock.cli.progress import reading, working
 from dnsblock.cli.published import partly, print_published
 from dnsblock.errors import Exit, Problem, printable, shown
@@ -370,5 +371,5 @@ def purge(config_path: Path, as_json: bool, name: str | None, subtree: bool, eve
 
 # ------- lists and their past -------
 
-for command in (impact, lists.source, lists.versions, lists.diff, lists.history, lists.rollback):
+for command in (impact, order, lists.source, lists.versions, lists.diff, lists.history, lists.rollback):
     main.add_command(command)

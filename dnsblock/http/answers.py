@@ -1,5 +1,6 @@
 """How the parts of the control API understand a request, and answers that several of them give."""
 
+import asyncio
 from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
@@ -9,11 +10,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from dnsblock import times
-from dnsblock.errors import PartlyRefused, Refused
+from dnsblock.errors import PartlyRefused, Problem, Refused
 from dnsblock.log import fault
 
 if TYPE_CHECKING:
     from dnsblock.daemon import Served
+
+BODY_SECONDS = 60.0  # for a body over a socket of this machine
 
 Asked = TypeVar("Asked", bound=BaseModel)
 
@@ -25,6 +28,21 @@ def asked(request: Request, model: type[Asked]) -> Asked:
     except ValidationError as err:
         wrong = "; ".join(f"{one['loc'][-1]}: {one['msg']}" for one in err.errors())
         raise HTTPException(422, wrong) from err
+
+
+async def body(request: Request, file: str, max_bytes: int) -> bytes:
+    """The body of a request, bounded in size and time. Raises `Refused`."""
+    data = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for part in request.stream():
+                data += part
+                if len(data) > max_bytes:
+                    raise Refused([Problem(file, None, "", f"larger than {max_bytes:,} bytes")])
+    except TimeoutError as err:
+        reason = f"did not come within {BODY_SECONDS:.0f} seconds"
+        raise Refused([Problem(file, None, "", reason)]) from err
+    return bytes(data)
 
 
 async def improper(request: Request, err: Exception) -> JSONResponse:

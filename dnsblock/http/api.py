@@ -16,6 +16,7 @@ from dnsblock.errors import Refused, printable
 from dnsblock.http.answers import asked, failed, improper, refused, served, utc
 from dnsblock.http.impact import impact_routes
 from dnsblock.http.lists import explain_at, lists_routes, sources
+from dnsblock.http.orders import orders_routes
 from dnsblock.names import NameRefused, address, canonical
 from dnsblock.orders.state import OrderState
 
@@ -94,6 +95,7 @@ def control_app(daemon: "Daemon") -> Starlette:
             Route("/v1/cache/purge", post_purge, methods=["POST"]),
             *lists_routes(daemon),
             *impact_routes(daemon),
+            *orders_routes(daemon),
         ],
         exception_handlers={HTTPException: improper, Exception: failed},
     )

@@ -9,14 +9,12 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from dnsblock.client import MAX_TRIED_BYTES
-from dnsblock.errors import Problem, Refused
-from dnsblock.http.answers import asked
+from dnsblock.errors import Refused
+from dnsblock.http.answers import asked, body
 from dnsblock.policy.impact import MAX_SECONDS, MAX_TOP, Match, Turn
 
 if TYPE_CHECKING:
     from dnsblock.daemon import Daemon
-
-BODY_SECONDS = 60.0  # for 64 MiB over a socket of this machine
 
 
 class Impact(BaseModel):
@@ -66,7 +64,7 @@ def impact_routes(daemon: "Daemon") -> list[Route]:
 
 
 async def _tried(daemon: "Daemon", request: Request, what: Impact, turn: Turn) -> JSONResponse:
-    data = await _body(request, what.file)
+    data = await body(request, what.file, MAX_TRIED_BYTES)
     watcher = asyncio.create_task(_end_when_gone(request, turn))
     try:
         compile_it = daemon.trials.compile
@@ -74,20 +72,6 @@ async def _tried(daemon: "Daemon", request: Request, what: Impact, turn: Turn) -
         return JSONResponse(dict(await turn.count(tried, what.top)))
     finally:
         watcher.cancel()
-
-
-async def _body(request: Request, file: str) -> bytes:
-    data = bytearray()
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            async for part in request.stream():
-                data += part
-                if len(data) > MAX_TRIED_BYTES:
-                    raise Refused([Problem(file, None, "", f"larger than {MAX_TRIED_BYTES:,} octets")])
-    except TimeoutError as err:
-        reason = f"did not come within {BODY_SECONDS:.0f} seconds"
-        raise Refused([Problem(file, None, "", reason)]) from err
-    return bytes(data)
 
 
 async def _end_when_gone(request: Request, turn: Turn) -> None:

@@ -58,7 +58,7 @@ def examine(folder: Path, known: Sequence[Order], config: Config, now: datetime)
     found: list[Order] = []
     refused: list[RefusedDocument] = []
     seen = {digest for order in known for digest in order.digests}
-    judge = partial(_judge_entry, answers=config.answer_names)
+    judge = partial(judge_entry, answers=config.answer_names)
     try:
         paths = _documents(folder)
     except Refused as err:
@@ -186,7 +186,8 @@ def _turn(order: Order) -> tuple[str, int, bool, datetime, str, str]:
 # ------- Judging -------
 
 
-def _judge_entry(entry: Entry, answers: frozenset[str]) -> Iterator[str]:
+def judge_entry(entry: Entry, answers: frozenset[str]) -> Iterator[str]:
+    """Why an entry is refused, whatever the document says."""
     if entry.answer is not None and entry.answer not in answers:
         yield f"no answer profile {entry.answer} in the configuration"
     if (reason := public_suffix(entry.name)) is not None:

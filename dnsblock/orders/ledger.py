@@ -15,6 +15,7 @@ from typing import Self
 
 from dnsblock import document, durable
 from dnsblock.errors import LedgerUnwritable, Problem, Refused
+from dnsblock.orders.annulments import received
 from dnsblock.orders.order import MAX_DOCUMENT_BYTES, MAX_ENTRIES_FILE_BYTES, Order, parse_entries
 from dnsblock.orders.records import Fact, NotARecord, Position, Record, decode, encode, end_of_record
 
@@ -71,8 +72,8 @@ class Ledger:
 
     @property
     def received(self) -> tuple[tuple[datetime, Order], ...]:
-        """The orders, with the times at which they were accepted."""
-        return tuple((record.at, record.fact) for record in self.records if isinstance(record.fact, Order))
+        """The orders, with the times at which they were accepted, and with what was annulled of them."""
+        return received(self.records)
 
     @property
     def orders(self) -> tuple[Order, ...]:

@@ -168,7 +168,14 @@ def load_entries_file(order: Order, folder: Path, judge: Judge = accept_all) -> 
         place = ("entries_file", "path")
         raise Refused([order.problem(place, reference.path, "leads out of the orders folder")])
     data = document.read_bytes(path, max_bytes=MAX_ENTRIES_FILE_BYTES)
-    entries = parse_entries(reference, str(path), data, judge)
+    return with_entries(order, str(path), data, judge)
+
+
+def with_entries(order: Order, file: str, data: bytes, judge: Judge = accept_all) -> Order:
+    """The order with the entries in these bytes of its `entries_file`. Raises `Refused`."""
+    if order.entries_file is None or order.source is None:
+        return order
+    entries = parse_entries(order.entries_file, file, data, judge)
     return replace(order, entries=entries, source=replace(order.source, entries_data=data))
 
 

@@ -6,7 +6,7 @@
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,23 @@ from typing import Any
 from dnsblock._engine import PolicyZone, Progress, Rules, Snapshot
 from dnsblock.config import Config
 from dnsblock.errors import Problem, Refused
-from dnsblock.orders.intake import NOTHING, Intake, RefusedDocument, examine
+from dnsblock.orders.annulments import annul
+from dnsblock.orders.intake import NOTHING, Intake, RefusedDocument, examine, judge_all
 from dnsblock.orders.order import Order
+from dnsblock.orders.records import Annulment
 from dnsblock.orders.state import State, derive
 from dnsblock.policy.compile import compile_orders
 from dnsblock.policy.rules import engine_rules
 from dnsblock.policy.sources import NONE, Lists
+
+
+@dataclass(frozen=True, slots=True)
+class NewFacts:
+    """What is to enter the ledger by itself: orders that were sent, or what the operator annuls."""
+
+    new: tuple[Order, ...] = ()
+    notes: tuple[str, ...] = ()
+    annulments: tuple[Annulment, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +45,20 @@ class Draft:
     has_read_lists: bool = True
     accepted: tuple[Order, ...] = ()  # what was new, and is in the ledger now
     refused: tuple[RefusedDocument, ...] | None = None  # by the inbox; None: it was not read
+    annulments: tuple[Annulment, ...] = ()  # not in the ledger yet
+
+    def after(self, known: Sequence[Order], now: datetime) -> "Draft":
+        """The same, where other orders have been accepted since it was read."""
+        if not self.new:
+            return self
+        seen = {digest for order in known for digest in order.digests}
+        new = [order for order in self.new if order.sha256 not in seen]
+        judged = judge_all(new, self.refused or (), known, self.config, now)
+        return replace(self, new=judged.new, refused=None if self.refused is None else judged.refused)
+
+    def orders(self, known: Sequence[Order], now: datetime) -> tuple[Order, ...]:
+        """All orders, once what is new is recorded. Raises `Refused` for an annulment without an order."""
+        return (*annul(known, self.annulments, now), *self.new)
 
 
 def read(

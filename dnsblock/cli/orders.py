@@ -1,0 +1,101 @@
+"""The commands about orders: send a document to the daemon, and annul an order that was wrong."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dnsblock.cli.common import EXIT_CODES, client_of, common
+from dnsblock.client import MAX_SUBMITTED_BYTES
+from dnsblock.document import read, read_bytes
+from dnsblock.errors import Exit, Refused, printable
+
+
+@click.group()
+def order() -> None:
+    """Send orders to the daemon, and annul them."""
+
+
+@order.command(epilog=EXIT_CODES)
+@click.argument(
+    "files", metavar="FILE...", nargs=-1, required=True, type=click.Path(dir_okay=False, path_type=Path)
+)
+@common
+def submit(config_path: Path, as_json: bool, *, files: tuple[Path, ...]) -> None:
+    """Send order documents to the daemon and print what became of each.
+
+    The daemon accepts a whole document or nothing of it: this is the safe way to put an order in force.
+    An entries file is read from the folder of its document. The daemon keeps what it needs in the ledger, so
+    no copy in the orders folder is necessary. Several documents may refer to each other.
+
+    \b
+    accepted  in the ledger, and enforced at its time
+    held      in the ledger, and enforced when the orders before it have come
+    refused   not recorded; every problem is printed
+
+    Exit code 4 when a document is refused; the others are accepted.
+    """
+    answer = client_of(config_path).submit([_read(file) for file in dict.fromkeys(files)])
+    if as_json:
+        click.echo(json.dumps(answer, ensure_ascii=False))
+    else:
+        for one in answer["documents"]:
+            _print_verdict(one)
+        if answer["served"]:
+            served = answer["served"]
+            click.echo(f"serving serial {served['serial']}, {served['entries']:,} names enforced")
+    is_refused = any(one["verdict"] == "refused" for one in answer["documents"])
+    sys.exit(Exit.REFUSED if is_refused else Exit.DONE)
+
+
+def _read(file: Path) -> tuple[str, bytes, bytes | None]:
+    """A document and its entries file, if it has one that can be read: the daemon names what is wrong."""
+    called = os.fsencode(file).decode("utf-8", "replace")
+    data = read_bytes(file, max_bytes=MAX_SUBMITTED_BYTES)
+    try:
+        value = read(called, data, max_bytes=len(data)).value
+    except Refused:
+        return called, data, None
+    reference = value.get("entries_file") if isinstance(value, dict) else None
+    path = reference.get("path") if isinstance(reference, dict) else None
+    if not isinstance(path, str) or "/" in path or "\0" in path:
+        return called, data, None
+    return called, data, read_bytes(file.parent / path, max_bytes=MAX_SUBMITTED_BYTES)
+
+
+def _print_verdict(one: dict[str, Any]) -> None:
+    number = "" if one["order_id"] is None else f" (order {printable(one['order_id'])} of {one['issuer']})"
+    click.echo(f"{one['verdict']}: {one['file']}{number}")
+    for change in one["changes"]:
+        click.echo(f"  {printable(change)}")
+    for note in one["notes"]:
+        click.echo(f"  note: {printable(note)}")
+    for problem in one["problems"]:
+        where = "" if problem["line"] is None else f"line {problem['line']}: "
+        value = f"'{problem['value']}': " if problem["value"] else ""
+        click.echo(f"  {where}{value}{problem['reason']}", err=True)
+
+
+@order.command(epilog=EXIT_CODES)
+@click.argument("issuer")
+@click.argument("order_id")
+@click.option("--reason", required=True, help="Why the order was wrong; it is recorded in the ledger.")
+@common
+def annul(config_path: Path, as_json: bool, *, issuer: str, order_id: str, reason: str) -> None:
+    """End what an accepted order put in force, because the order was wrong.
+
+    This is a record by the operator in the ledger. The order becomes annulled, and its order_id and seq are
+    free: a corrected document can be sent with the same numbers. To annul an unblock puts what it lifted in
+    force again.
+    """
+    answer = client_of(config_path).annul(issuer, order_id, reason)
+    if as_json:
+        click.echo(json.dumps(answer, ensure_ascii=False))
+        return
+    served = answer["served"]
+    click.echo(f"annulled: order {printable(order_id)} of {printable(issuer)}")
+    click.echo(f"  ends {answer['ended']:,} entries that it had in force")
+    click.echo(f"serving serial {served['serial']}, {served['entries']:,} names enforced")

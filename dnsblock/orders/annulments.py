@@ -1,0 +1,44 @@
+"""Orders that the operator has annulled: of the records in the ledger, which order each annulment means.
+
+An annulment ends what its order put in force, and frees its `order_id` and its `seq`.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from dnsblock.errors import Problem, Refused
+from dnsblock.orders.order import Annulled, Order
+from dnsblock.orders.records import Annulment, Record
+
+Received = tuple[datetime, Order]  # when it was accepted
+
+
+def received(records: Iterable[Record]) -> tuple[Received, ...]:
+    """The orders in the records, each with its annulment if there is one."""
+    found: list[Received] = []
+    live: dict[tuple[str, str], int] = {}
+    for record in records:
+        fact = record.fact
+        if isinstance(fact, Order):
+            live[fact.issuer, fact.order_id] = len(found)
+            found.append((record.at, fact))
+        elif isinstance(fact, Annulment):
+            place = live.pop((fact.issuer, fact.order_id), None)
+            if place is not None:
+                at, order = found[place]
+                found[place] = (at, replace(order, annulled=Annulled(record.at, fact.reason)))
+    return tuple(found)
+
+
+def annul(orders: Sequence[Order], annulments: Sequence[Annulment], at: datetime) -> tuple[Order, ...]:
+    """The orders once these annulments are recorded. Raises `Refused` for one without an order."""
+    ended = {(one.issuer, one.order_id): one for one in annulments}
+    found: list[Order] = []
+    for order in orders:
+        one = None if order.annulled is not None else ended.pop((order.issuer, order.order_id), None)
+        found.append(order if one is None else replace(order, annulled=Annulled(at, one.reason)))
+    if ended:
+        reason = "no order with this order_id is in the ledger and not annulled: see `dnsblock status`"
+        raise Refused(Problem(f"issuer {issuer}", None, order_id, reason) for issuer, order_id in ended)
+    return tuple(found)

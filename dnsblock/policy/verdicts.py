@@ -1,0 +1,146 @@
+"""What became of each order that was sent or annulled, and what that changed. Told by `order submit`."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, TypedDict
+
+from dnsblock.config import Config
+from dnsblock.errors import Problem, Refused, printable
+from dnsblock.orders.order import Order
+from dnsblock.orders.remarks import remarks
+from dnsblock.orders.state import OrderState, State
+from dnsblock.orders.submission import Judged
+from dnsblock.policy.explain import explain
+from dnsblock.policy.publish import Policy
+from dnsblock.times import utc
+
+MAX_LOOKED_AT = 1000  # names of an unblock that are looked up
+MAX_TOLD = 10
+
+
+class Verdict(TypedDict):
+    """Of one document: accepted, held (in the ledger, and not enforced) or refused."""
+
+    file: str
+    issuer: str | None
+    order_id: str | None
+    sha256: str | None
+    verdict: str
+    state: str | None
+    in_force: int  # entries
+    entries: int
+    effective_at: str | None
+    expires_at: str | None
+    changes: list[str]
+    notes: list[str]
+    problems: list[dict[str, Any]]
+
+
+def verdicts(
+    judged: Judged, before: Sequence[Order], now: Sequence[Order], policy: Policy, config: Config
+) -> list[Verdict]:
+    """What became of each document; the ledger held the orders `before`, and holds those of `now`."""
+    was, accepted = ({order.sha256 for order in orders} for orders in (before, now))
+    problems = {one.file: one.problems for one in judged.intake.refused}
+    found: list[Verdict] = []
+    for one in judged.documents:
+        order = judged.orders.get(one.file)
+        if order is not None and order.sha256 in accepted:
+            is_new = order.sha256 not in was
+            found.append(_in_ledger(one.file, order, now, policy, config, is_new=is_new))
+        else:
+            overtaken = Problem(one.file, None, "", "another order was accepted meanwhile: send it again")
+            found.append(_refused(one.file, problems.get(one.file, (overtaken,)), order))
+    return found
+
+
+def _refused(file: str, problems: tuple[Problem, ...], order: Order | None = None) -> Verdict:
+    """The verdict on a document that is not taken."""
+    return {
+        "file": printable(file),
+        "issuer": order.issuer if order else None,
+        "order_id": order.order_id if order else None,
+        "sha256": order.sha256 if order else None,
+        "verdict": "refused",
+        "state": None,
+        "in_force": 0,
+        "entries": 0,
+        "effective_at": None,
+        "expires_at": None,
+        "changes": [],
+        "notes": [],
+        "problems": Refused(problems).as_json(),
+    }
+
+
+def _in_ledger(
+    file: str, order: Order, orders: Sequence[Order], policy: Policy, config: Config, *, is_new: bool
+) -> Verdict:
+    """The verdict on a document that is in the ledger with `orders`, and what it does."""
+    state = _state_of(order, policy.state)
+    changes = ["is in the ledger already: nothing changed"] if not is_new else list(_changes(order, state))
+    return {
+        "file": printable(file),
+        "issuer": order.issuer,
+        "order_id": order.order_id,
+        "sha256": order.sha256,
+        "verdict": "held" if state.state == "held" else "accepted",
+        "state": state.state,
+        "in_force": state.in_force,
+        "entries": state.entries,
+        "effective_at": utc(state.effective_at),
+        "expires_at": None if state.expires_at is None else utc(state.expires_at),
+        "changes": changes,
+        "notes": [
+            *state.notes,
+            *remarks(order, policy.at),
+            *_still_blocked(order, state, orders, policy, config),
+        ],
+        "problems": [],
+    }
+
+
+def _state_of(order: Order, state: State) -> OrderState:
+    # The last one: an annulled order may have had the same number.
+    own = [one for one in state.orders if (one.issuer, one.order_id) == (order.issuer, order.order_id)]
+    return own[-1]
+
+
+def _changes(order: Order, state: OrderState) -> Iterator[str]:
+    if state.state == "held":
+        yield "nothing is enforced until the orders before it have come"
+        return
+    verb = {"block": "blocks", "exempt": "exempts", "unblock": "lifts"}[order.action]
+    count = f"{state.entries:,} {'entry' if state.entries == 1 else 'entries'}"
+    when = f" from {utc(state.effective_at)}" if state.state == "scheduled" else ""
+    until = f" until {utc(state.expires_at)}" if state.expires_at else ""
+    over = " (nothing is in force now)" if state.state in ("expired", "lifted", "annulled") else ""
+    yield f"{verb} {count}{when}{until}{over}"
+
+
+def _still_blocked(
+    order: Order, state: OrderState, orders: Sequence[Order], policy: Policy, config: Config
+) -> Iterator[str]:
+    """Of an unblock that has taken effect: names that something else still blocks."""
+    if order.action != "unblock" or state.state != "active":
+        return
+    still: list[str] = []
+    for name in _lifted_names(order, orders)[:MAX_LOOKED_AT]:
+        said = explain(name, policy, config)
+        by = said["decided_by"]
+        if said["verdict"] == "blocked" and by is not None:
+            who = f", order {', '.join(by['orders'])}" if by["orders"] else ""
+            still.append(f"STILL_BLOCKED: {name} by zone {by['zone']}, entry {by['entry']}{who}")
+    yield from still[:MAX_TOLD]
+    if len(still) > MAX_TOLD:
+        yield f"STILL_BLOCKED: {len(still) - MAX_TOLD:,} more names"
+
+
+def _lifted_names(order: Order, orders: Sequence[Order]) -> list[str]:
+    names: dict[str, None] = {}
+    by_id = {(one.issuer, one.order_id): one for one in orders if one.annulled is None}
+    for target in order.targets:
+        if target.entries is not None:
+            names |= dict.fromkeys(entry.name for entry in target.entries)
+        elif (block := by_id.get((order.issuer, target.order_id))) is not None:
+            names |= dict.fromkeys(entry.name for entry in block.entries)
+    return list(names)

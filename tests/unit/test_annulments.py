@@ -1,0 +1,94 @@
+"""What the operator has annulled (dnsblock/orders/annulments.py), and what of it is in force."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from dnsblock.errors import Refused
+from dnsblock.orders.annulments import annul, received
+from dnsblock.orders.ledger import Ledger
+from dnsblock.orders.order import Order
+from dnsblock.orders.records import Annulment, Record
+from dnsblock.orders.state import derive
+
+from .helpers import block, orders, sha256, unblock
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def hour(number: int) -> datetime:
+    return START + timedelta(hours=number)
+
+
+def state(records: list[Order | Annulment], at: datetime | None = None) -> list[tuple[str, str, int]]:
+    """Each fact is recorded an hour after the one before it."""
+    found = received(Record(n, hour(n), fact) for n, fact in enumerate(records, 1))
+    when = at or hour(len(records) + 1)
+    known = [order for came, order in found if came <= when]
+    return [(row.order_id, row.state, row.in_force) for row in derive(known, when).orders]
+
+
+def test_an_annulled_order_is_in_force_until_then():
+    records = [*orders(block("b-1", "t.me")), Annulment("a", "b-1", "wrong")]
+    assert state(records, hour(1)) == [("b-1", "active", 1)]
+    assert state(records, hour(2) - timedelta(seconds=1)) == [("b-1", "active", 1)]
+    assert state(records, hour(2)) == [("b-1", "annulled", 0)]
+
+
+def test_an_annulment_means_the_order_before_it():
+    wrong, right = orders(block("b-1", "t.me"), block("b-1", "c.example"))
+    records = [wrong, Annulment("a", "b-1", "wrong"), right]
+    assert state(records) == [("b-1", "annulled", 0), ("b-1", "active", 1)]
+    assert state([*records, Annulment("a", "b-1", "as well")]) == [
+        ("b-1", "annulled", 0),
+        ("b-1", "annulled", 0),
+    ]
+
+
+def test_an_annulment_of_another_issuer_changes_nothing():
+    assert state([*orders(block("b-1", "t.me")), Annulment("b", "b-1", "x")]) == [("b-1", "active", 1)]
+
+
+def test_an_annulled_first_order_gives_its_number_to_another():
+    first = block("b-1", "t.me", seq=1)
+    second = block("b-2", "c.example", seq=2, prev=sha256(first))
+    corrected = block("b-1", "right.example", seq=1)
+    third = block("b-3", "d.example", seq=3, prev=sha256(second))
+    records = [*orders(first, second), Annulment("a", "b-1", "wrong"), *orders(corrected, third)]
+    assert state(records) == [
+        ("b-1", "annulled", 0),
+        ("b-2", "active", 1),
+        ("b-1", "active", 1),
+        ("b-3", "active", 1),
+    ]
+
+
+def test_a_lifting_of_an_annulled_block_lifts_no_later_one():
+    records = [
+        *orders(block("b-1", "t.me"), unblock("u-1", "b-1")),
+        Annulment("a", "b-1", "wrong"),
+        *orders(block("b-1", "t.me", "c.example")),
+    ]
+    assert state(records) == [("b-1", "annulled", 0), ("u-1", "active", 0), ("b-1", "active", 2)]
+    lifted = [*records, *orders(unblock("u-2", "b-1"))]
+    assert state(lifted)[2:] == [("b-1", "lifted", 0), ("u-2", "active", 0)]
+
+
+def test_an_annulment_without_an_order_is_refused():
+    known = orders(block("b-1", "t.me"))
+    with pytest.raises(Refused, match="no order with this order_id"):
+        annul(known, [Annulment("a", "b-2", "x")], START)
+    once = annul(known, [Annulment("a", "b-1", "x")], START)
+    with pytest.raises(Refused, match="no order with this order_id"):
+        annul(once, [Annulment("a", "b-1", "x")], START)
+
+
+def test_the_ledger_keeps_an_annulment(tmp_path):
+    with Ledger.open(tmp_path) as ledger:
+        ledger.append(orders(block("b-1", "t.me")))
+        ledger.append([Annulment("a", "b-1", "wrong")])
+        assert ledger.orders[0].annulled is not None
+    with Ledger.open(tmp_path) as ledger:
+        assert [(order.order_id, order.annulled and order.annulled.reason) for order in ledger.orders] == [
+            ("b-1", "wrong")
+        ]
