@@ -18,7 +18,7 @@ from dnsblock.errors import DaemonUnreachable, PartlyRefused, Problem, Refused, 
 MAX_TRIED_BYTES = 64 << 20  # of an order document or a list that `impact` is asked about
 MAX_SUBMITTED_BYTES = 320 << 20  # of documents and their entries files, sent at once
 MAX_SUBMITTED_DOCUMENTS = 1000
-MAX_SERIAL = (1 << 31) - 1
+MAX_SERIAL = (1 << 32) - 1  # of an SOA record
 # Half a second is usual; a machine that is short of memory or of processor time may need many of them.
 TIMEOUT_SECONDS = 30.0
 # For what compiles lists or searches the past: a list of ten million names takes a while.
@@ -96,6 +96,11 @@ class Client:
         """Goes back to the lists of a serial. Raises `Refused`."""
         params = {"serial": str(serial), "reason": reason}
         return self._ask("POST", "/v1/rollback", params=params, timeout=LONG_TIMEOUT_SECONDS)
+
+    def accept_restore(self, reason: str) -> dict[str, Any]:
+        """Accepts the ledger, or the clock, as it is, and publishes. Raises `Refused`."""
+        params = {"reason": reason}
+        return self._ask("POST", "/v1/log/accept-restore", params=params, timeout=LONG_TIMEOUT_SECONDS)
 
     def purge(self, name: str | None, *, below: bool) -> dict[str, Any]:
         """Drops what is kept of upstreams' answers about a name, or, for None, everything."""

@@ -37,8 +37,8 @@ from dnsblock.listeners import Metrics as MetricsSocket
 from dnsblock.log import event, set_up
 from dnsblock.notify import notify, reloading
 from dnsblock.orders.annulments import annul
+from dnsblock.orders.book import Mismatch
 from dnsblock.orders.intake import RefusedDocument
-from dnsblock.orders.ledger import Ledger
 from dnsblock.orders.order import Order
 from dnsblock.orders.records import Annulment
 from dnsblock.orders.submission import Submitted, examine_submitted
@@ -49,11 +49,12 @@ from dnsblock.policy.guards import NO_LIST
 from dnsblock.policy.history_facts import Approval, Published
 from dnsblock.policy.impact import Trials
 from dnsblock.policy.past import NameEvent, Past, scheduled
-from dnsblock.policy.publish import Draft, NewFacts, Policy, Serials, build, read, standing_notes
+from dnsblock.policy.publish import Draft, NewFacts, Policy, read
 from dnsblock.policy.reading import NotTaken
+from dnsblock.policy.recorder import Recorder
 from dnsblock.policy.refresh import Hooks, Refresher, fetch_missing
 from dnsblock.policy.rollback import lists_of
-from dnsblock.policy.rules import engine_settings, worker_count
+from dnsblock.policy.rules import engine_rules, engine_settings, worker_count
 from dnsblock.policy.sources import NONE, Lists
 from dnsblock.policy.store import Store
 from dnsblock.policy.texts import sha256_of, text_of
@@ -153,20 +154,18 @@ class Daemon:
         self._has_published = asyncio.Event()  # something may start or end sooner than the clock's task knows
         self._stopping, self.restart_needed = False, ()
         self._sockets = contextlib.ExitStack()
-        self._ledger = Ledger.open(config.state)
+        self.recorder = Recorder(config)
         try:
-            for note in self._ledger.notes:
-                event(logging.WARNING, note)
-            self._serials = Serials(config.state)
             self.store = Store(config.state)
             self._sockets.callback(self.store.close)
             self.store.sweep()
             self.store.sweep_halves()
+            self.recorder.compare(self.store)
             fetched = fetch_missing(config, self.store)
-            draft = read(config, self._ledger.orders, Lists(self.store), self.started_at)
+            draft = self._read_at_start()
             self.lists, self._rules = draft.lists, draft.rules
-            self.inbox = _inbox_at_start(draft, has_ledger=bool(self._ledger.records))
-            self.policy = self._compile(draft, self.started_at)
+            self.inbox = _inbox_at_start(draft, has_ledger=bool(self.recorder.ledger.records))
+            self.policy = self.recorder.compile(draft)
             self.engine = bind_engine(config)
             self.trials = Trials(self.engine)
             # All that can be refused comes before the record: a start that fails has accepted nothing.
@@ -177,11 +176,11 @@ class Daemon:
             self._record_start(draft)
         except BaseException as err:
             self._sockets.close()
-            self._ledger.close()
+            self.recorder.close(in_order=False)
             if isinstance(err, OSError):
                 raise as_refused(err) from err
             raise
-        self.last_publish = _startup(self.started_at, self.inbox)
+        self.last_publish = _startup(self.started_at, self.inbox, self.recorder.mismatch)
         self.traffic = Traffic(self.counters())
         self.metrics.follow(self.lists.listed, self.feeds)
         for zone in fetched:
@@ -190,10 +189,17 @@ class Daemon:
         if not config.zones:
             event(logging.WARNING, "no zones are configured: nothing is blocked")
 
+    def _read_at_start(self) -> Draft:
+        """What is to be enforced first. After a mismatch of the ledger: what was in force last."""
+        config, now, lists = self.config, self.recorder.now(), Lists(self.store)
+        if self.recorder.mismatch is None:
+            return read(config, self.recorder.ledger.orders, lists, now)
+        return Draft(config, lists.last_enforced(config, now), engine_rules(config), ())
+
     def _record_start(self, draft: Draft) -> None:
-        draft = self._append(draft)
+        draft = self.recorder.append(draft)
         records.accept(draft.lists)
-        self._record(draft, self.policy)
+        self.policy, _ = self.recorder.record(draft, self.policy, is_start=True)
         for refused in draft.lists.not_taken.items():
             self._note_refusal(*refused)
         self._told = draft.lists.not_taken
@@ -208,7 +214,7 @@ class Daemon:
                 with signals_into(self._hangups, self._stops):
                     _start(self.engine, self.policy.snapshot, self._rules)
                 give_way()
-                self.metrics.published(None, clears=True)
+                self.metrics.published(None, clears=self.recorder.mismatch is None)
                 await asyncio.to_thread(self._settle, "start", None)
                 async with self._listing:
                     await asyncio.to_thread(records.keep_texts, self.lists, self.config.history.generations)
@@ -232,7 +238,7 @@ class Daemon:
         finally:
             await asyncio.to_thread(self.engine.stop, 0)
             self._sockets.close()
-            self._ledger.close()
+            self.recorder.close(in_order=True)
         event(logging.INFO, "stopped")
         readers = (self._reader_at_work, self._lister_at_work, self.trials.reader_at_work)
         if any(reader.locked() for reader in readers):
@@ -257,8 +263,9 @@ class Daemon:
                 async with asyncio.timeout(max(0.0, min(self._seconds_to_next_change(), TICK_SECONDS))):
                     await self._has_published.wait()
             self._watch_engine()
-            # A clock that was put back undoes what was in force too early.
-            if self._seconds_to_next_change() <= 0 or datetime.now(UTC) < self.policy.at:
+            # A clock that was put back undoes what was in force too early, up to the last record.
+            is_set = self.recorder.watch_clock() or self.recorder.now() < self.policy.at
+            if is_set or self._seconds_to_next_change() <= 0:
                 try:
                     await self.publish(CLOCK, "ledger")
                 except Refused:
@@ -274,7 +281,7 @@ class Daemon:
 
     def _seconds_to_next_change(self) -> float:
         due = self.policy.state.next_change_at
-        return float("inf") if due is None else (due - datetime.now(UTC)).total_seconds()
+        return float("inf") if due is None else (due - self.recorder.now()).total_seconds()
 
     def _watch_engine(self) -> None:
         if self.traffic.is_due():
@@ -310,7 +317,10 @@ class Daemon:
         started = time.monotonic()
         try:
             if what == "ledger":
+                if facts is not None:
+                    self.recorder.check()
                 return await self._publish(reason, what, facts, (), started)
+            self.recorder.check()
             if what == "lists":
                 return await self._publish_lists(reason, only, started)
             async with self._reading:
@@ -394,6 +404,7 @@ class Daemon:
     async def roll_back(self, serial: int, reason: str) -> Served:
         """Goes back to the lists of an earlier serial, as a new one. Raises `Refused`."""
         started = time.monotonic()
+        self.recorder.check()
         async with self._listing:
             now = datetime.now(UTC)
             lists = await asyncio.to_thread(lists_of, serial, reason, self.lists, self.config, now)
@@ -404,6 +415,7 @@ class Daemon:
 
     async def accept_source(self, zone: str, sha256: str, who: str, reason: str) -> Served:
         """Takes the text of a list that was refused, by its digest. Raises `Refused`."""
+        self.recorder.check()
         not_taken = self.lists.not_taken.get(zone)
         if (not_taken is None or not_taken.source_sha256 != sha256) and zone in self.lists.compiled:
             # `dnsblock check` may have seen the file before the daemon has looked at it.
@@ -473,7 +485,7 @@ class Daemon:
                 text = f"new values of these options take a restart: {', '.join(restart_needed)}"
                 event(logging.WARNING, text)
             config = wanted.model_copy(update={option: getattr(self.config, option) for option in FIXED})
-            orders, now = self._ledger.orders, datetime.now(UTC)
+            orders, now = self.recorder.ledger.orders, self.recorder.now()
             if not reads_lists:
                 return read(config, orders, self.lists, now, reads_lists=False), restart_needed
             with self._read_in_sight() as progress:
@@ -522,7 +534,7 @@ class Daemon:
             changed = snapshot.serial != before
             if is_new:
                 self._has_new.set()
-            if changed or is_new:
+            if changed or is_new or done.accepted:
                 await asyncio.to_thread(self._settle, reason, lists_before)
             if done.failure is not None:
                 raise done.failure
@@ -557,18 +569,18 @@ class Daemon:
             # Those of now: others may have been published meanwhile.
             lists = self.lists.read(draft.config, datetime.now(UTC), only=NONE)
             draft = replace(draft, lists=lists)
-        draft = draft.after(self._ledger.orders, datetime.now(UTC))
-        policy = self._compile(draft, datetime.now(UTC))
+        draft = draft.after(self.recorder.ledger.orders, self.recorder.now())
+        policy = self.recorder.compile(draft)
         self.engine.check(policy.snapshot)
-        draft = self._append(draft)
+        draft = self.recorder.append(draft)
         failure: Exception | None = None
         try:
             records.accept(draft.lists)
         except (HistoryUnwritable, OSError, Refused) as err:
             failure = err
             draft = replace(draft, lists=self.lists)
-            policy = self._compile(draft, datetime.now(UTC))
-        notes = self._record(draft, policy)
+            policy = self.recorder.compile(draft)
+        policy, notes = self.recorder.record(draft, policy)
         self.engine.publish(policy.snapshot, draft.rules, engine_settings(draft.config), bound.listening)
         return _Done(bound, policy, draft.lists, notes, failure, draft.accepted)
 
@@ -581,7 +593,9 @@ class Daemon:
             published_at=self.published_at,
             reason=reason,
             versions=self.lists.versions,
+            ledger=None if self.recorder.mismatch else self.recorder.ledger.position,
         )
+        self.recorder.settle()
         records.served(self.lists, published, self.config.history, before)
 
     def _tell(self, reason: str, what: "What", was: Enforced, started: float, changes: Changes) -> None:
@@ -598,51 +612,38 @@ class Daemon:
         event(logging.INFO, f"{text}: {changes.summary}" if changes.summary else text, reason=reason, **facts)
         notify(STATUS=self.summary)
 
-    def _compile(self, draft: Draft, now: datetime) -> Policy:
-        orders = draft.orders(self._ledger.orders, now)
-        return build(draft.config, draft.lists, orders, now, self._serials)
+    async def accept_restore(self, reason: str) -> Served:
+        """Accepts a ledger that lacks acknowledged records, or a clock that is behind it; then publishes.
 
-    def _append(self, draft: Draft) -> Draft:
-        """Accepts what is new: it is in the ledger from now on. Raises `LedgerUnwritable`."""
-        if draft.new or draft.annulments:
-            self._ledger.append((*draft.annulments, *draft.new))
-        for one in draft.annulments:
-            text = f"the operator has annulled order {one.order_id} of {one.issuer}: {one.reason}"
-            event(logging.WARNING, text, order_id=one.order_id, issuer=one.issuer)
-        for order in draft.new:
-            text = f"accepted order {order.order_id} of {order.issuer}: {order.action}"
-            event(logging.INFO, text, order_id=order.order_id, issuer=order.issuer, sha256=order.sha256)
-        return replace(draft, new=(), annulments=(), accepted=draft.new)
-
-    def _record(self, draft: Draft, policy: Policy) -> tuple[str, ...]:
-        """Makes the serial durable; returns what is worth a look."""
-        notes = (*draft.notes, *standing_notes(policy, draft.config, draft.accepted))
-        for note in notes:
-            event(logging.WARNING, note)
-        try:
-            self._serials.keep(policy.snapshot.serial, policy.snapshot.digest)
-        except OSError as err:
-            # A full disk may cost the number, never the exact end of a block. The next publish tries again.
-            event(logging.ERROR, f"the serial could not be written down: {err.strerror}: {err.filename}")
-        return notes
+        Raises `Refused`.
+        """
+        async with self._publishing:
+            try:
+                await asyncio.to_thread(self.recorder.accept_restore, reason)
+            except (HistoryUnwritable, LedgerUnwritable, OSError) as err:
+                raise as_refused(err) from err
+        served = await self.publish("accept-restore", "ledger")
+        await asyncio.to_thread(self._settle, "accept-restore", None)
+        return served.then(await self.publish("accept-restore"))
 
     # ------- Orders that are sent, and orders that are annulled
 
     async def submit(self, documents: Sequence[Submitted]) -> tuple[Served | None, list[Verdict]]:
         """Accepts what is good of these documents, and says what became of each. Raises `Refused`."""
-        known, now = self._ledger.orders, datetime.now(UTC)
+        self.recorder.check()
+        known, now = self.recorder.ledger.orders, self.recorder.now()
         judged = await asyncio.to_thread(examine_submitted, documents, known, self.config, now)
         served = None
         if judged.intake.new:
             facts = NewFacts(judged.intake.new, judged.intake.notes)
             served = await self.publish("order submit", "ledger", facts=facts)
-        orders = self._ledger.orders
+        orders = self.recorder.ledger.orders
         return served, await asyncio.to_thread(verdicts, judged, known, orders, self.policy, self.config)
 
     async def annul(self, issuer: str, order_id: str, reason: str) -> tuple[Served, int]:
         """Ends what an order put in force; returns how many entries that were. Raises `Refused`."""
         annulment = Annulment(issuer, order_id, reason)
-        annul(self._ledger.orders, (annulment,), datetime.now(UTC))
+        annul(self.recorder.ledger.orders, (annulment,), self.recorder.now())
         states = self.policy.state.orders
         own = [one for one in states if (one.issuer, one.order_id) == (issuer, order_id)]
         served = await self.publish("order annul", "ledger", facts=NewFacts(annulments=(annulment,)))
@@ -660,13 +661,13 @@ class Daemon:
 
     def scheduled(self, name: str) -> list[NameEvent]:
         """What the orders that are known today will do to a canonical name."""
-        return scheduled(self.config, self._ledger.received, name)
+        return scheduled(self.config, self.recorder.ledger.received, name)
 
     @contextlib.contextmanager
     def past(self) -> Iterator[Past]:
         """What there is to look back with, beside the daemon's own work. Raises `Refused`."""
         with self.store.looking_back() as history:
-            yield Past(self.config, self._ledger.received, self.lists, history)
+            yield Past(self.config, self.recorder.ledger.received, self.lists, history)
 
     def purge(self, name: str | None, below: bool) -> int:
         """Drops kept answers about a canonical name, and, with `below`, about those below; None: all."""
@@ -728,7 +729,9 @@ def _problems_of(inbox: Iterable[RefusedDocument]) -> Refused:
     return Refused(problem for one in inbox for problem in one.problems)
 
 
-def _startup(at: datetime, inbox: Sequence[RefusedDocument]) -> LastPublish:
+def _startup(at: datetime, inbox: Sequence[RefusedDocument], mismatch: Mismatch | None) -> LastPublish:
+    if mismatch is not None:
+        return LastPublish(False, at, "start", "all", f"nothing is published: {mismatch}")
     return LastPublish(not inbox, at, "start", "all", str(_problems_of(inbox)) if inbox else None)
 
 

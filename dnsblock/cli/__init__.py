@@ -22,6 +22,7 @@ from dnsblock.cli.common import (
     print_table,
 )
 from dnsblock.cli.impact import impact
+from dnsblock.cli.log import log
 from dnsblock.cli.orders import order
 from dnsblock.cli.progress import reading, working
 from dnsblock.cli.published import partly, print_published
@@ -56,14 +57,14 @@ def serve(config_path: Path, as_json: bool) -> None:
     """
     import asyncio
 
-    from dnsblock import log
     from dnsblock.config import load
     from dnsblock.daemon import Daemon
+    from dnsblock.log import set_up
     from dnsblock.process import raise_descriptor_limit
 
     raise_descriptor_limit()
     config = load(config_path)
-    log.set_up(config.log, config.time_zone)
+    set_up(config.log, config.time_zone)
     show = _ready_json if as_json else _ready_human
     asyncio.run(Daemon(config).run(show))
 
@@ -187,6 +188,7 @@ def _print_status(facts: dict[str, Any], config_path: Path) -> None:
     if facts["restart_needed"]:
         click.echo(f"  RESTART      needed for new values of: {', '.join(facts['restart_needed'])}")
     _print_traffic(facts["traffic"])
+    _print_ledger(facts["ledger"], facts["time_zone"])
     if facts["trial"]:
         trial = facts["trial"]
         elapsed = f"{trial['elapsed']:.0f} of {trial['seconds']:,} seconds"
@@ -243,6 +245,19 @@ def _print_refused_documents(refused: list[dict[str, Any]], config_path: Path) -
     ]
     columns = ["document", "order", "problems", "the first of them"]
     print_table(columns, rows, free={"the first of them"})
+
+
+def _print_ledger(ledger: dict[str, Any], time_zone: str) -> None:
+    """What is wrong with the ledger or the clock."""
+    if ledger["mismatch"]:
+        click.echo("  ledger       NOT USED: `dnsblock log accept-restore` accepts it as it is")
+        for one in ledger["mismatch"]["missing"]:
+            whose = f"{printable(one['order_id'] or '')} of {printable(one['issuer'] or 'the operator')}"
+            click.echo(f"    missing: record {one['n']}, {one['kind']} {whose}")
+    if ledger["clock_behind_seconds"]:
+        behind = f"{ledger['clock_behind_seconds']:,.0f} s behind the last record"
+        as_of = local_time(ledger["as_of"], time_zone)
+        click.echo(f"  clock        BEHIND: {behind}; orders are enforced as of {as_of}")
 
 
 def _print_traffic(traffic: dict[str, Any]) -> None:
@@ -369,7 +384,7 @@ def purge(config_path: Path, as_json: bool, name: str | None, subtree: bool, eve
         click.echo(f"{answer['purged']:,} answers dropped")
 
 
-# ------- lists and their past -------
+# ------- ledger, lists and their past -------
 
-for command in (impact, order, lists.source, lists.versions, lists.diff, lists.history, lists.rollback):
+for command in (impact, log, order, lists.source, lists.versions, lists.diff, lists.history, lists.rollback):
     main.add_command(command)

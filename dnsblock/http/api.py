@@ -16,6 +16,7 @@ from dnsblock.errors import Refused, printable
 from dnsblock.http.answers import asked, failed, improper, refused, served, utc
 from dnsblock.http.impact import impact_routes
 from dnsblock.http.lists import explain_at, lists_routes, sources
+from dnsblock.http.log import log_routes
 from dnsblock.http.orders import orders_routes
 from dnsblock.names import NameRefused, address, canonical
 from dnsblock.orders.state import OrderState
@@ -94,6 +95,7 @@ def control_app(daemon: "Daemon") -> Starlette:
             Route("/v1/why", get_why),
             Route("/v1/cache/purge", post_purge, methods=["POST"]),
             *lists_routes(daemon),
+            *log_routes(daemon),
             *impact_routes(daemon),
             *orders_routes(daemon),
         ],
@@ -148,6 +150,7 @@ def status(daemon: "Daemon") -> dict[str, Any]:
         "workers": daemon.workers,
         "next_change_at": utc(policy.state.next_change_at),
         "last_publish": {"ok": last.ok, "at": utc(last.at), "reason": last.reason, "error": last.error},
+        "ledger": daemon.recorder.facts(),
         "trial": None if daemon.trials.running is None else daemon.trials.running.facts(),
         "time_zone": config.time_zone.key,
     }

@@ -327,6 +327,19 @@ def _enforced(daemon: "Daemon") -> Iterator[Metric]:
     for (issuer, state), count in sorted(by_state.items()):
         orders.add_metric([issuer, state.replace(" ", "_")], count)
     yield orders
+    recorder = daemon.recorder
+    yield GaugeMetricFamily(
+        "dnsblock_ledger_records", "Records in the ledger that is enforced.", len(recorder.ledger.records)
+    )
+    yield GaugeMetricFamily(
+        *("dnsblock_ledger_mismatch", "1 if acknowledged records are missing and nothing is published."),
+        int(recorder.mismatch is not None),
+    )
+    yield GaugeMetricFamily(
+        "dnsblock_clock_behind_seconds",
+        "How far the clock of the machine is behind the last record.",
+        recorder.behind.total_seconds(),
+    )
     yield GaugeMetricFamily(
         "dnsblock_orders_refused", "Documents in the orders folder that are refused now.", len(daemon.inbox)
     )

@@ -26,11 +26,16 @@ MAX_LINE_BYTES = 8 * MAX_DOCUMENT_BYTES  # JSON writes a byte as six at most
 
 
 class Ledger:
-    """An open ledger. `records` are all records in order; `notes` say what was repaired."""
+    """An open ledger. `records` are all records in order; `notes` say what was repaired.
 
-    def __init__(self, folder: Path, read: "_Content", *, file: int | None, lock: int | None) -> None:
+    `damage`: why reading ended before the end of the file. Such a ledger can only be read.
+    """
+
+    def __init__(self, folder: Path, read: "Content", *, file: int | None, lock: int | None) -> None:
         self.records = read.records
         self.notes = read.notes
+        self.damage = read.damage
+        self._content = read
         self._folder = folder
         self._file = file  # None: read only, or closed
         self._lock = lock
@@ -38,25 +43,28 @@ class Ledger:
         self._last = read.last
 
     @classmethod
-    def open(cls, folder: Path, *, read_only: bool = False) -> Self:
+    def open(cls, folder: Path, *, read_only: bool = False, acknowledged: int = 0) -> Self:
         """Opens the ledger in `folder`, which is made where it is missing, and keeps every other writer out.
 
         A last record that was only half written, by a crash, is cut off: it was never acknowledged. A whole
-        one whose line end was lost or changed gets a line end. Any other damage raises `Refused`, as does a
-        folder without rights. `read_only` makes, locks and mends nothing.
+        one whose line end was lost or changed gets a line end. Nothing is repaired if there is any other
+        damage, or fewer than `acknowledged` records. Raises `Refused` for a folder without rights.
+        `read_only` makes, locks and repairs nothing.
         """
         try:
             if read_only:
-                return cls(folder, _read(folder / FILE), file=None, lock=None)
+                return cls(folder, read(folder / FILE), file=None, lock=None)
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = _lock(folder)
             try:
                 file = os.open(folder / FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 try:
                     durable.sync_folder(folder)  # the file itself, in case it is new
-                    read = _read(folder / FILE)
-                    _mend(file, read)
-                    return cls(folder, read, file=file, lock=lock)
+                    content = read(folder / FILE)
+                    ledger = cls(folder, content, file=file, lock=lock)
+                    if len(content.records) >= acknowledged:
+                        ledger.repair()
+                    return ledger
                 except BaseException:
                     os.close(file)
                     raise
@@ -85,23 +93,63 @@ class Ledger:
         """How far the ledger goes."""
         return Position(len(self.records), self._last)
 
-    def append(self, facts: Sequence[Fact]) -> None:
+    def extends(self, position: Position) -> bool:
+        """Whether the ledger still begins with all that it held at a position."""
+        return self._content.extends(position)
+
+    @property
+    def hashes(self) -> Sequence[str]:
+        """The SHA-256 of each record's line."""
+        return self._content.hashes
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._folder / FILE
+
+    @property
+    def size(self) -> int:
+        """The bytes of the file that are whole records."""
+        return self._size
+
+    @property
+    def is_read_only(self) -> bool:
+        """Whether nothing can be appended."""
+        return self._file is None
+
+    def repair(self) -> None:
+        """Leaves whole records, each with its line end, unless the file is damaged. Raises `OSError`."""
+        content = self._content
+        if content.damage is not None or not content.notes or self._file is None:
+            return
+        if content.lacks_end:
+            os.pwrite(self._file, b"\n", content.size - 1)
+        os.ftruncate(self._file, content.size)
+        os.fsync(self._file)
+
+    def append(self, facts: Sequence[Fact], at: datetime | None = None) -> None:
         """Writes facts, all or none; when it returns, they are on the disk. An order must have its `source`.
+
+        `at` is the time of the records, now if it is not given.
 
         Raises `LedgerUnwritable` where they are not, and then the ledger is what it was.
         """
         if self._file is None:
             raise LedgerUnwritable(f"{self._folder / FILE}: was opened to be read only")
+        if self.damage is not None:
+            raise LedgerUnwritable(str(self.damage))
         lines: list[bytes] = []
         added: list[Record] = []
+        hashes: list[str] = []
         last = self._last
-        at = datetime.now(UTC)
+        at = at or datetime.now(UTC)
         try:
             for n, fact in enumerate(facts, start=len(self.records) + 1):
                 if isinstance(fact, Order):
                     _store_entries(self._folder / ENTRIES, fact)
                 line = encode(Record(n, at, fact), last)
                 last = hashlib.sha256(line).hexdigest()
+                hashes.append(last)
                 lines.append(line + b"\n")
                 kept = replace(fact, source=None) if isinstance(fact, Order) else fact
                 added.append(Record(n, at, kept))
@@ -109,6 +157,7 @@ class Ledger:
         except OSError as err:
             raise LedgerUnwritable(f"{self._folder / FILE}: {err.strerror}: nothing was accepted") from err
         self._last = last
+        self._content.hashes.extend(hashes)
         self.records += tuple(added)
 
     def close(self) -> None:
@@ -143,20 +192,39 @@ class Ledger:
 
 
 @dataclass(frozen=True, slots=True)
-class _Content:
+class Content:
+    """What a file of records holds."""
+
     records: tuple[Record, ...]
+    hashes: list[str]  # the sha256 of each line
     notes: tuple[str, ...]
     size: int  # bytes of the records that are whole
-    last: str | None  # sha256 of the last record's line
     lacks_end: bool  # the last record is whole but for its line end
+    damage: Problem | None
+
+    @property
+    def last(self) -> str | None:
+        """The sha256 of the last record's line."""
+        return self.hashes[-1] if self.hashes else None
+
+    def extends(self, position: Position) -> bool:
+        """Whether the file still begins with all that it held at a position."""
+        n = position.records
+        return n <= len(self.hashes) and (n == 0 or self.hashes[n - 1] == position.last)
+
+    def until(self, records: int) -> "Content":
+        """The first records alone."""
+        return replace(self, records=self.records[:records], hashes=self.hashes[:records], notes=())
 
 
-def _read(path: Path) -> _Content:
+def read(path: Path) -> Content:
+    """Reads a file of records up to its end, or to the first damage. Raises `OSError`."""
     records: list[Record] = []
+    hashes: list[str] = []
     notes: list[str] = []
     size = 0
-    last: str | None = None
     lacks_end = False
+    damage: Problem | None = None
     for number, line in enumerate(_lines(path), start=1):
         record = line.removesuffix(b"\n")
         lacks_end = record == line
@@ -167,22 +235,27 @@ def _read(path: Path) -> _Content:
                 lacks_end = False
                 break
             if end_of_record(line[end:]) is not None:
-                raise _damaged(path, number, "records have run together")
+                damage = _damage(path, number, "records have run together")
+                break
             record = line[:end]
             notes.append(f"{path}:{number}: the last record lacked its line end")
         try:
-            read = decode(record, number, last)
+            decoded = decode(record, number, hashes[-1] if hashes else None)
+            records.append(replace(decoded, fact=_with_entries(path.parent / ENTRIES, decoded.fact)))
         except NotARecord as err:
-            raise _damaged(path, number, str(err)) from err
-        records.append(replace(read, fact=_with_entries(path.parent / ENTRIES, read.fact)))
-        last = hashlib.sha256(record).hexdigest()
+            damage = _damage(path, number, str(err))
+            break
+        except Refused as err:
+            damage = err.problems[0]
+            break
+        hashes.append(hashlib.sha256(record).hexdigest())
         size += len(record) + 1
-    return _Content(tuple(records), tuple(notes), size, last, lacks_end)
+    return Content(tuple(records), hashes, tuple(notes), size, lacks_end, damage)
 
 
-def _damaged(path: Path, line: int, why: str) -> Refused:
+def _damage(path: Path, line: int, why: str) -> Problem:
     advice = "the ledger is damaged; restore it from a backup, it is the proof of what was ordered"
-    return Refused([Problem(str(path), line, "", f"{why}: {advice}")])
+    return Problem(str(path), line, "", f"{why}: {advice}")
 
 
 def _lines(path: Path) -> Iterator[bytes]:
@@ -221,15 +294,6 @@ def _lock(folder: Path) -> int:
         )
         raise Refused([Problem(str(folder), None, "", reason)]) from err
     return lock
-
-
-def _mend(file: int, read: _Content) -> None:
-    """Leaves whole records, each with its line end."""
-    if read.lacks_end:
-        os.pwrite(file, b"\n", read.size - 1)
-    if read.notes:
-        os.ftruncate(file, read.size)
-        os.fsync(file)
 
 
 def _store_entries(folder: Path, order: Order) -> None:

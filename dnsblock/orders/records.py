@@ -72,7 +72,7 @@ def decode(line: bytes, n: int, prev_record: str | None) -> Record:
 
     An order with an `entries_file` has no entries yet.
     """
-    fields = _fields(line)
+    fields = unsealed(line)
     if (fields.get("n"), fields.get("prev_record")) != (n, prev_record):
         raise NotARecord("this record does not follow the one before it")
     try:
@@ -107,8 +107,8 @@ def end_of_record(data: bytes) -> int | None:
     return None if found is None else found.end()
 
 
-def _fields(line: bytes) -> dict[str, Any]:
-    """The fields of a line that is exactly what was written, without the digest."""
+def unsealed(line: bytes) -> dict[str, Any]:
+    """The fields of a line that is exactly what was written. Raises `NotARecord`."""
     end = _END.search(line)
     if end is None or end.end() != len(line):
         raise NotARecord("not a record")

@@ -9,10 +9,11 @@ from typing import Any, TypedDict
 from dnsblock._engine import Progress
 from dnsblock.config import Config, inspect
 from dnsblock.errors import Problem, Refused
+from dnsblock.orders.book import Book
 from dnsblock.orders.chain import wrong_links
-from dnsblock.orders.ledger import Ledger
-from dnsblock.policy.publish import Draft, Serials, build, read, standing_notes
+from dnsblock.policy.publish import Draft, build, read, standing_notes
 from dnsblock.policy.reading import Listed
+from dnsblock.policy.serials import Serials
 from dnsblock.policy.sources import Lists
 from dnsblock.policy.store import Store
 
@@ -49,17 +50,19 @@ def check_all(path: Path, progress: Progress | None = None) -> Checked:
     try:
         if problems:
             return Checked((*problems, *corrupt, *_problems_of_lists(config, store)))
-        now = datetime.now(UTC)
-        orders = Ledger.open(config.state, read_only=True).orders
+        book = Book.open(config.state, read_only=True)
+        with store.history() as history:
+            book.compare(history.last_position())
+        now, orders = book.clock.now(), book.ledger.orders
         draft = read(config, orders, Lists(store), now, progress)
-        policy = build(config, draft.lists, (*orders, *draft.new), now, Serials(config.state))
+        policy = build(config, draft.lists, (*orders, *draft.new), now, Serials(book.checkpoint))
     except Refused as err:
         return Checked((*corrupt, *err.problems))
     finally:
         store.close()
     reports = {zone: _report(listed) for zone, listed in draft.lists.listed.items()}
     links = wrong_links((*orders, *draft.new), now)
-    refused = (*_refused_documents(draft), *links, *_refused(draft.lists))
+    refused = (*book.problems, *_refused_documents(draft), *links, *_refused(draft.lists))
     zones: list[CheckedZone] = [
         {
             "name": zone.name,

@@ -23,6 +23,7 @@ from sqlite3 import Connection, Row
 from typing import Any, Self, TypeVar
 
 from dnsblock.errors import Problem, Refused
+from dnsblock.orders.records import Position
 from dnsblock.policy import history_changes as changes
 from dnsblock.policy.history_facts import (
     Approval,
@@ -286,15 +287,20 @@ class History:
                 "DELETE FROM snapshots WHERE serial = ? AND digest <> ?", (snapshot.serial, snapshot.digest)
             )
             database.execute(
-                "INSERT INTO snapshots (serial, digest, published_at, reason, versions) "
-                "VALUES (:serial, :digest, :published_at, :reason, :versions) "
-                "ON CONFLICT (serial) DO UPDATE SET versions = :versions",
+                "INSERT INTO snapshots (serial, digest, published_at, reason, versions, "
+                "ledger_records, ledger_last) "
+                "VALUES (:serial, :digest, :published_at, :reason, :versions, :records, :last) "
+                "ON CONFLICT (serial) DO UPDATE SET versions = :versions, "
+                "ledger_records = coalesce(:records, ledger_records), "
+                "ledger_last = coalesce(:last, ledger_last)",
                 {
                     "serial": snapshot.serial,
                     "digest": snapshot.digest,
                     "published_at": text_of(snapshot.published_at),
                     "reason": snapshot.reason,
                     "versions": json.dumps(dict(snapshot.versions), sort_keys=True),
+                    "records": None if snapshot.ledger is None else snapshot.ledger.records,
+                    "last": None if snapshot.ledger is None else snapshot.ledger.last,
                 },
             )
             database.execute(
@@ -310,6 +316,24 @@ class History:
     def snapshot(self, serial: int) -> Published | None:
         """The snapshot of a serial, where it is not forgotten."""
         return _only(self._file.made(_published, "SELECT * FROM snapshots WHERE serial = ?", (serial,)))
+
+    def last_serial(self) -> int:
+        """The highest serial that is known; 0 for none."""
+        rows = self._file.rows("SELECT max(serial) AS serial FROM snapshots")
+        return int(rows[0]["serial"] or 0)
+
+    def last_position(self) -> Position | None:
+        """How far the ledger went when a snapshot was served last; None where that is not known."""
+        rows = self._file.rows(
+            "SELECT ledger_records, ledger_last FROM snapshots WHERE ledger_records IS NOT NULL "
+            "ORDER BY position DESC LIMIT 1"
+        )
+        return Position(int(rows[0]["ledger_records"]), rows[0]["ledger_last"]) if rows else None
+
+    def forget_positions(self) -> None:
+        """Withdraws what is known about the ledger: the operator has accepted another one."""
+        with self._file.writing() as database:
+            database.execute("UPDATE snapshots SET ledger_records = NULL, ledger_last = NULL")
 
     # ------- How -------
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from dnsblock.orders.records import Position
+
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
@@ -144,3 +146,4 @@ class Published:
     published_at: datetime
     reason: str
     versions: Mapping[str, int]
+    ledger: Position | None = None  # how far the ledger went then; None: it was not used

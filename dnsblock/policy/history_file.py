@@ -18,7 +18,7 @@ from typing import Self, TypeVar
 from dnsblock.errors import HistoryUnwritable, Problem, Refused
 
 FILE = "lists.sqlite"
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 Values = Sequence[object] | Mapping[str, object]  # for the `?` of a query, or for its `:names`
 T = TypeVar("T")
 BUSY_SECONDS = 10  # readers hold nobody up; this is for a backup or a person with the sqlite3 shell
@@ -131,7 +131,9 @@ CREATE TABLE snapshots (
     digest TEXT NOT NULL,
     published_at TEXT NOT NULL,
     reason TEXT NOT NULL,
-    versions TEXT NOT NULL  -- JSON: zone -> number
+    versions TEXT NOT NULL,  -- JSON: zone -> number
+    ledger_records INTEGER,  -- how far the ledger went
+    ledger_last TEXT
 );
 """
 

@@ -3,13 +3,9 @@
 `read` looks at the outside world and may refuse it; `build` is then a function of what was read and the time.
 """
 
-import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+from datetime import datetime
 
 from dnsblock._engine import PolicyZone, Progress, Rules, Snapshot
 from dnsblock.config import Config
@@ -21,6 +17,7 @@ from dnsblock.orders.records import Annulment
 from dnsblock.orders.state import State, derive
 from dnsblock.policy.compile import compile_orders
 from dnsblock.policy.rules import engine_rules
+from dnsblock.policy.serials import Serials
 from dnsblock.policy.sources import NONE, Lists
 
 
@@ -114,9 +111,14 @@ class Policy:
     zones: tuple[PolicyZone, ...]
     state: State
     at: datetime
+    parts: tuple[tuple[PolicyZone, int | None, bool, bool], ...] = ()  # what the snapshot is made of
+
+    def with_serial(self, serial: int) -> "Policy":
+        """The same content under another serial."""
+        return replace(self, snapshot=Snapshot(self.parts, serial))
 
 
-def build(config: Config, lists: Lists, orders: Sequence[Order], now: datetime, serials: "Serials") -> Policy:
+def build(config: Config, lists: Lists, orders: Sequence[Order], now: datetime, serials: Serials) -> Policy:
     """Compiles the snapshot for `now`. Its serial is a higher one where the content differs from the last."""
     state = derive(orders, now)
     zones: list[tuple[PolicyZone, int | None, bool, bool]] = []
@@ -130,7 +132,7 @@ def build(config: Config, lists: Lists, orders: Sequence[Order], now: datetime, 
             due = None if change is None else int(change.timestamp())
             zones.append((compiled, due, judges_targets, is_shadow))
     serial = serials.next(Snapshot.digest_of(zones))
-    return Policy(Snapshot(zones, serial), tuple(zone for zone, *_ in zones), state, now)
+    return Policy(Snapshot(zones, serial), tuple(zone for zone, *_ in zones), state, now, tuple(zones))
 
 
 def standing_notes(policy: Policy, config: Config, new: Sequence[Order]) -> tuple[str, ...]:
@@ -152,64 +154,3 @@ def standing_notes(policy: Policy, config: Config, new: Sequence[Order]) -> tupl
         if entries and issuer not in issuers
     ]
     return (*held, *unenforced)
-
-
-class Serials:
-    """The last serial and the digest it stands for, kept in the state folder over restarts."""
-
-    FILE = "serial.json"
-
-    def __init__(self, folder: Path) -> None:
-        """Reads what was kept. Raises `Refused` for a file that is not ours."""
-        self._path = folder / self.FILE
-        self.serial, self.digest = 0, ""
-        try:
-            self.serial, self.digest = _kept(json.loads(self._path.read_bytes()))
-        except FileNotFoundError:
-            pass
-        except (OSError, ValueError, RecursionError) as err:
-            reason = (
-                "cannot be read as the last serial: put it back from a backup, or take it away to begin at 1"
-            )
-            raise Refused([Problem(str(self._path), None, str(err), reason)]) from err
-        self._written = (self.serial, self.digest)
-
-    def next(self, digest: str) -> int:
-        """The serial for this content: the last one where nothing changed, else the one after it."""
-        return self.serial if digest == self.digest else self.serial + 1
-
-    def keep(self, serial: int, digest: str) -> None:
-        """Takes a serial over and writes it down. Raises `OSError` where that cannot be done: then it is
-        taken over all the same, and the next call tries again.
-        """
-        self.serial, self.digest = serial, digest
-        if self._written != (serial, digest):
-            self._write(serial, digest)
-            self._written = (serial, digest)
-
-    def _write(self, serial: int, digest: str) -> None:
-        """Whole or not at all: written beside, on the disk, then renamed."""
-        half = self._path.with_suffix(".tmp")
-        saved = {"serial": serial, "digest": digest, "at": datetime.now(UTC).isoformat(timespec="seconds")}
-        try:
-            with half.open("w") as file:
-                json.dump(saved, file)
-                file.flush()
-                os.fsync(file.fileno())
-            half.rename(self._path)
-        finally:
-            half.unlink(missing_ok=True)
-        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-def _kept(value: Any) -> tuple[int, str]:
-    """Serial and digest out of what was written down. Raises `ValueError`."""
-    match value:
-        # A serial on the wire has 32 bits; half of them is more than was ever counted, and leaves room.
-        case {"serial": int(serial), "digest": str(digest)} if 0 <= serial < 1 << 31:
-            return serial, digest
-    raise ValueError("not a serial from 0 to 2147483647 and its digest")

@@ -67,6 +67,19 @@ class Lists:
             raise Refused(problems)
         return fresh
 
+    def last_enforced(self, config: Config, now: datetime) -> "Lists":
+        """The lists as they were enforced last by an earlier process, whatever their files hold now.
+
+        Only those of which nothing is kept are read. Raises `Refused`.
+        """
+        kept = Lists(self.store)
+        for zone in config.zones:
+            if zone.kind == "list":
+                held = Reader(zone, config, self.store, now, Progress()).enforced()
+                if held is not None:
+                    self._take(zone, config, held, kept)
+        return kept.read(config, now, only=NONE)
+
     def _stays(self, zone: Zone, config: Config, only: str | None) -> bool:
         """Whether a zone need not be read while others are."""
         if zone.kind != "orders" and (listed := self.listed.get(zone.name)) is not None:

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import quote
@@ -219,6 +219,7 @@ def fill_past(state: Path, versions: int, changed: int) -> float:
 
     Each of them lists some names, and no longer those of ten versions before.
     """
+    from dnsblock.orders.checkpoint import CheckpointFile
     from dnsblock.policy.history import History
     from dnsblock.policy.history_facts import NewVersion, Published
 
@@ -256,9 +257,9 @@ def fill_past(state: Path, versions: int, changed: int) -> float:
                 keep=10_000,
             )
         seconds = (time.monotonic() - began) / max(1, versions)
-    serial_file = state / "serial.json"
-    kept = json.loads(serial_file.read_text())
-    serial_file.write_text(json.dumps(kept | {"serial": serial + versions}))
+    file = CheckpointFile(state)
+    if file.kept is not None:
+        file.keep(replace(file.kept, serial=serial + versions))
     return seconds
 
 

@@ -109,7 +109,7 @@ def put_order_for(subject: Subject, order_id: str, moment: datetime) -> datetime
     return next(
         datetime.fromisoformat(line["time"])
         for line in logged
-        if line["event"] == f"serving serial {serial}" and line["reason"] == "clock"
+        if line["event"].startswith(f"serving serial {serial}") and line["reason"] == "clock"
     )
 
 

@@ -28,15 +28,18 @@ from dnsblock.control import control_socket
 from dnsblock.errors import DaemonUnreachable, Problem, Refused
 from dnsblock.http.api import control_app
 from dnsblock.names import NameRefused, address, canonical
+from dnsblock.orders.checkpoint import CheckpointFile
 from dnsblock.orders.guards import public_suffix
 from dnsblock.orders.intake import examine
+from dnsblock.orders.records import sealed
 from dnsblock.policy import Octets
 from dnsblock.policy.compile import compile_addresses
 from dnsblock.policy.compiling import Options
 from dnsblock.policy.explain import explain, explain_address
 from dnsblock.policy.impact import compile_trial
-from dnsblock.policy.publish import Policy, Serials
+from dnsblock.policy.publish import Policy
 from dnsblock.policy.reports import Report
+from dnsblock.policy.serials import Serials
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 FORMAT_NAMES = [name for name in get_args(Format) if name != "auto"]
@@ -272,32 +275,40 @@ JSON_VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=5,
 )
-SERIAL_FILES = st.one_of(
+CHECKPOINTS = st.one_of(
     st.binary(max_size=60),
     JSON_VALUES.map(lambda value: json.dumps(value).encode()),
-    st.fixed_dictionaries({"serial": JSON_VALUES, "digest": JSON_VALUES}).map(
-        lambda value: json.dumps(value).encode()
-    ),
+    st.fixed_dictionaries(
+        dict.fromkeys(("ledger", "serial", "digest_of_content", "reserved", "at"), JSON_VALUES)
+    ).map(sealed),
 )
+WHOLE = {"ledger": None, "serial": 7, "digest_of_content": "", "reserved": None, "at": "2026-01-01T00:00:00Z"}
 
 
 @relaxed
-@given(data=SERIAL_FILES)
-@example(data=b'{"serial": 1e999, "digest": ""}')
-@example(data=b'{"serial": -1, "digest": ""}')
-@example(data=b'{"serial": 4294967296, "digest": ""}')
+@given(data=CHECKPOINTS)
+@example(data=sealed(WHOLE))
+@example(data=sealed(WHOLE | {"serial": -1}))
+@example(data=sealed(WHOLE | {"serial": 4294967296}))
+@example(data=sealed(WHOLE | {"serial": 4294967295}))
+@example(data=sealed(WHOLE | {"reserved": [1]}))
+@example(data=sealed(WHOLE | {"reserved": [4294967295, 4294967295]}))
+@example(data=sealed(WHOLE | {"at": "0001-01-01T00:00:00+14:00"}))
+@example(data=sealed(WHOLE | {"ledger": {"records": 0, "last": None}}))
 @example(data=b"[" * 100_000)
 @example(data=b'{"serial": ' + b"9" * 5000 + b', "digest": ""}')
-def test_any_octets_are_a_last_serial_or_refused(tmp_path: Path, data: bytes):
-    """Whatever the disk gives back: a serial that a snapshot can have, or a refusal."""
-    (tmp_path / "serial.json").write_bytes(data)
+def test_any_octets_are_a_checkpoint_or_corrupt(tmp_path: Path, data: bytes):
+    """Whatever the disk gives back: a serial that a snapshot can have, or a checkpoint that says nothing."""
+    (tmp_path / "checkpoint.json").write_bytes(data)
+    file = CheckpointFile(tmp_path)
+    assert (file.kept is None) == file.is_corrupt
+    serials = Serials(file)
     try:
-        serials = Serials(tmp_path)
+        following = serials.next("of something else")
     except Refused as refused:
         assert_presentable(refused)
         return
-    following = serials.next("of something else")
-    assert Snapshot([], following).serial == following == serials.serial + 1
+    assert Snapshot([], following).serial == following > serials.serial
 
 
 # ------- The configuration, read for less than to run

@@ -18,7 +18,7 @@ LAYERS = [
     {"orders"},
     {"config"},
     {"values"},
-    {"names", "client", "control", "durable", "times"},
+    {"names", "client", "control", "clock", "durable", "times"},
     {"document"},
     {"yaml_advice"},
     {"errors"},

@@ -1,0 +1,33 @@
+"""The control API's part about the ledger."""
+
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import BaseModel, Field
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from dnsblock.errors import Refused
+from dnsblock.http.answers import asked, refused, served
+
+if TYPE_CHECKING:
+    from dnsblock.daemon import Daemon
+
+
+class AcceptRestore(BaseModel):
+    """Of POST /v1/log/accept-restore."""
+
+    reason: Annotated[str, Field(min_length=1, max_length=1000)]
+
+
+def log_routes(daemon: "Daemon") -> list[Route]:
+    """What the operator does about the ledger."""
+
+    async def post_accept_restore(request: Request) -> JSONResponse:
+        """Answers when publishing has resumed."""
+        try:
+            return served(await daemon.accept_restore(asked(request, AcceptRestore).reason))
+        except Refused as err:
+            return refused(err)
+
+    return [Route("/v1/log/accept-restore", post_accept_restore, methods=["POST"])]

@@ -1,0 +1,110 @@
+"""The checkpoint: a small file with how far the ledger went and which serial was served, at the last publish.
+
+It is written before anything is enforced. At startup the ledger must extend it: a ledger that was cut off,
+replaced or restored from a backup does not.
+"""
+
+import errno
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from dnsblock import durable
+from dnsblock.errors import Problem, Refused
+from dnsblock.orders.records import NotARecord, Position, read_position, sealed, unsealed
+
+MAX_SERIAL = (1 << 32) - 1  # of an SOA record; it never wraps, so that every later serial is higher
+NEVER = datetime.min.replace(tzinfo=UTC)
+MAX_BYTES = 1024  # the file always has this size, so that it can be overwritten on a full disk
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What was in force."""
+
+    ledger: Position | None = None  # None: nobody knows
+    serial: int = 0
+    digest: str = ""  # of the content that has this serial
+    # Serials that this process may use where the checkpoint cannot be written. None: it stopped in order.
+    reserved: tuple[int, int] | None = None
+    at: datetime = NEVER  # as of when it was in force
+
+
+class CheckpointFile:
+    """The file in the state folder. `kept` is its content, None if it is missing or corrupt."""
+
+    FILE = "checkpoint.json"
+
+    def __init__(self, folder: Path) -> None:
+        """Reads the file. Raises `Refused` where that is not possible."""
+        self.path = folder / self.FILE
+        self.kept: Checkpoint | None = None
+        self.is_corrupt = False
+        try:
+            with self.path.open("rb") as file:
+                self.kept = _checkpoint(unsealed(file.read(MAX_BYTES + 1).rstrip()))
+        except FileNotFoundError:
+            pass
+        except NotARecord:
+            self.is_corrupt = True
+        except OSError as err:
+            reason = f"{err.strerror}: let the user that runs dnsblock read it"
+            raise Refused([Problem(str(self.path), None, "", reason)]) from err
+
+    def keep(self, checkpoint: Checkpoint) -> None:
+        """Writes the checkpoint; when this returns it is on the disk. Raises `OSError`; then it is not."""
+        data = _line(checkpoint).ljust(MAX_BYTES - 1) + b"\n"
+        try:
+            durable.write(self.path, data)
+        except OSError:
+            # On a full disk there may be room for the same bytes in the same place.
+            self._overwrite(data)
+        self.kept = checkpoint
+
+    def _overwrite(self, data: bytes) -> None:
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            if os.fstat(descriptor).st_size < len(data) or os.pwrite(descriptor, data, 0) < len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _line(checkpoint: Checkpoint) -> bytes:
+    ledger, reserved = checkpoint.ledger, checkpoint.reserved
+    return sealed(
+        {
+            "ledger": None if ledger is None else {"records": ledger.records, "last": ledger.last},
+            "serial": checkpoint.serial,
+            "digest_of_content": checkpoint.digest,
+            "reserved": None if reserved is None else list(reserved),
+            "at": checkpoint.at.astimezone(UTC).isoformat(timespec="milliseconds"),
+        }
+    )
+
+
+def _checkpoint(fields: dict[str, Any]) -> Checkpoint:
+    try:
+        ledger, reserved = fields["ledger"], fields["reserved"]
+        at = datetime.fromisoformat(fields["at"])
+        read = Checkpoint(
+            None if ledger is None else read_position(ledger),
+            _serial(fields["serial"]),
+            str(fields["digest_of_content"]),
+            None if reserved is None else (_serial(reserved[0]), _serial(reserved[1])),
+            at.astimezone(UTC),
+        )
+    except (ValueError, KeyError, TypeError, IndexError, OverflowError) as err:
+        raise NotARecord("not a checkpoint") from err
+    if at.tzinfo is None:
+        raise NotARecord("its time has no offset")
+    return read
+
+
+def _serial(value: Any) -> int:
+    if isinstance(value, int) and 0 <= value <= MAX_SERIAL:
+        return value
+    raise ValueError("not a serial")

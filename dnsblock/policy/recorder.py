@@ -1,0 +1,191 @@
+"""Makes durable what a publish puts in force, before it is enforced: ledger, its copy, checkpoint."""
+
+import logging
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from dnsblock.config import Config
+from dnsblock.errors import HistoryUnwritable, Refused
+from dnsblock.log import event
+from dnsblock.orders.book import Book, Mismatch
+from dnsblock.orders.ledger import Ledger
+from dnsblock.orders.order import Order
+from dnsblock.orders.records import Annulment, Record
+from dnsblock.policy.history import History
+from dnsblock.policy.publish import Draft, Policy, build, standing_notes
+from dnsblock.policy.serials import Serials
+from dnsblock.policy.store import Store
+from dnsblock.times import utc
+
+BEHIND = timedelta(seconds=1)  # less is what a clock that is adjusted does
+SHOWN = 20  # missing records in `status`
+
+
+class Recorder:
+    """The records of a daemon. Of its methods, one at a time may run, but for `now` and the facts."""
+
+    def __init__(self, config: Config) -> None:
+        """Opens the ledger. Raises `Refused`. `compare` must come next."""
+        self._book = Book.open(config.state)
+        self._is_told_behind = False
+        for note in self._book.ledger.notes:
+            event(logging.WARNING, note)
+
+    def compare(self, store: Store) -> None:
+        """Compares the ledger with what is known of it. Raises `Refused` if there is nothing to be served."""
+        self._witness, last_serial = store.record(lambda past: (past.last_position(), past.last_serial()))
+        self._store = store
+        self._book.compare(self._witness)
+        self._serials = Serials(self._book.checkpoint, last_serial)
+        if self.mismatch is not None:
+            text = f"the ledger is not used, and nothing is published: {self.mismatch}"
+            event(
+                logging.CRITICAL, text, missing=[_record(record) for record in self.mismatch.missing[:SHOWN]]
+            )
+        self.watch_clock()
+
+    def close(self, *, in_order: bool) -> None:
+        """Lets the next process have the ledger. `in_order`: no query is answered any more."""
+        if in_order:
+            try:
+                self._serials.release()
+            except OSError as err:
+                event(logging.WARNING, f"the checkpoint could not be written: {err.strerror}: {err.filename}")
+        self._book.close()
+
+    @property
+    def ledger(self) -> Ledger:
+        """What is enforced; after a mismatch, what was acknowledged before it."""
+        return self._book.ledger
+
+    @property
+    def mismatch(self) -> Mismatch | None:
+        """Why nothing is published."""
+        return self._book.mismatch
+
+    def check(self) -> None:
+        """Raises `Refused` if nothing may be published."""
+        self._book.check()
+
+    # ------- The time -------
+
+    def now(self) -> datetime:
+        """The time by which orders are enforced."""
+        return self._book.clock.now()
+
+    @property
+    def behind(self) -> timedelta:
+        """How far the clock of the machine is behind what was recorded last."""
+        return self._book.clock.behind
+
+    def watch_clock(self) -> bool:
+        """Logs that the clock is behind, and that it is not any more. True if that has changed."""
+        behind = self.behind
+        if (behind > BEHIND) == self._is_told_behind:
+            return False
+        self._is_told_behind = behind > BEHIND
+        if self._is_told_behind:
+            text = (
+                f"the clock is {behind.total_seconds():.0f} s behind the last record: orders are enforced as "
+                f"of {utc(self.now())} until it is set; if the record is wrong, run "
+                "`dnsblock log accept-restore`"
+            )
+            event(logging.WARNING, text, behind_seconds=behind.total_seconds())
+        else:
+            event(logging.WARNING, "the clock is right again: it is not behind the last record")
+        return True
+
+    # ------- A publish -------
+
+    def compile(self, draft: Draft) -> Policy:
+        """What a draft puts in force now. Raises `Refused` if the serials are used up."""
+        now = self.now()
+        orders = draft.orders(self.ledger.orders, now)
+        return build(draft.config, draft.lists, orders, now, self._serials)
+
+    def append(self, draft: Draft) -> Draft:
+        """Accepts what is new: it is in the ledger from now on. Raises `LedgerUnwritable`."""
+        if draft.new or draft.annulments:
+            self._book.append((*draft.annulments, *draft.new))
+        for one in draft.annulments:
+            text = f"the operator has annulled order {one.order_id} of {one.issuer}: {one.reason}"
+            event(logging.WARNING, text, order_id=one.order_id, issuer=one.issuer)
+        for order in draft.new:
+            text = f"accepted order {order.order_id} of {order.issuer}: {order.action}"
+            event(logging.INFO, text, order_id=order.order_id, issuer=order.issuer, sha256=order.sha256)
+        return replace(draft, new=(), annulments=(), accepted=draft.new)
+
+    def record(
+        self, draft: Draft, policy: Policy, *, is_start: bool = False
+    ) -> tuple[Policy, tuple[str, ...]]:
+        """Makes durable that a policy is in force; returns it and what is worth a look.
+
+        On a disk that cannot be written, its serial is a reserved one: a block must end on time. Raises
+        `Refused` if there is none left, and `OSError` at startup.
+        """
+        notes = (*draft.notes, *standing_notes(policy, draft.config, draft.accepted))
+        for note in notes:
+            event(logging.WARNING, note)
+        snapshot = policy.snapshot
+        try:
+            self._book.copy_new()
+            self._serials.keep(snapshot.serial, snapshot.digest, self._book.position, policy.at)
+        except OSError as err:
+            if is_start:
+                raise
+            policy = policy.with_serial(self._serials.take_reserved(snapshot.digest))
+            text = f"the checkpoint could not be written: {err.strerror}: {err.filename}"
+            event(logging.ERROR, text, serial=policy.snapshot.serial)
+        return policy, notes
+
+    def settle(self) -> None:
+        """After a policy is enforced: what no order should wait for."""
+        try:
+            self._book.sync_copy()
+        except OSError as err:
+            event(logging.ERROR, f"the copy of the ledger is not durable: {err.strerror}: {err.filename}")
+
+    # ------- The operator -------
+
+    def accept_restore(self, reason: str) -> None:
+        """Accepts the ledger, or the clock, as it is. Raises `Refused`, `LedgerUnwritable` and `OSError`."""
+        was = self.mismatch
+        self._book.accept_restore(reason, self._forget)
+        what = "the clock" if was is None else f"the ledger ({was})"
+        event(logging.WARNING, f"the operator has accepted {what}", reason=reason)
+        self.watch_clock()
+
+    def _forget(self) -> None:
+        try:
+            self._store.record(History.forget_positions)
+        except (HistoryUnwritable, Refused):
+            if self._witness is not None:
+                raise
+
+    def facts(self) -> dict[str, Any]:
+        """The ledger and the clock, for `status`."""
+        position, mismatch, behind = self.ledger.position, self.mismatch, self.behind
+        return {
+            "records": position.records,
+            "last_record": position.last,
+            "mismatch": None
+            if mismatch is None
+            else {
+                "reason": str(mismatch),
+                "found": mismatch.found.records,
+                "missing": [_record(record) for record in mismatch.missing[:SHOWN]],
+                "missing_total": len(mismatch.missing),
+            },
+            "clock_behind_seconds": behind.total_seconds() if behind > BEHIND else 0.0,
+            "as_of": utc(self.now()),
+        }
+
+
+def _record(record: Record) -> dict[str, Any]:
+    fact = record.fact
+    if isinstance(fact, Order):
+        return {"n": record.n, "kind": fact.action, "issuer": fact.issuer, "order_id": fact.order_id}
+    if isinstance(fact, Annulment):
+        return {"n": record.n, "kind": "annulment", "issuer": fact.issuer, "order_id": fact.order_id}
+    return {"n": record.n, "kind": "restore_accepted", "issuer": None, "order_id": None}

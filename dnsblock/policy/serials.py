@@ -1,0 +1,97 @@
+"""Serials: each content has its own, higher than all before, even after a kill or on a full disk."""
+
+from dataclasses import replace
+from datetime import datetime
+
+from dnsblock.errors import Problem, Refused
+from dnsblock.orders.checkpoint import MAX_SERIAL, Checkpoint, CheckpointFile
+from dnsblock.orders.records import Position
+
+Range = tuple[int, int]  # first and last
+
+# The checkpoint names serials that this process may use when it cannot write the checkpoint. A restart cannot
+# know how many of them were used, and uses none of them.
+GAP = 1000  # from the last serial to the first of these
+RESERVED = 1000
+
+
+class Serials:
+    """The last serial and the digest of its content, kept in the checkpoint."""
+
+    def __init__(self, file: CheckpointFile, at_least: int = 0) -> None:
+        """Goes on from the checkpoint. `at_least` is the last serial in the history of lists."""
+        kept = file.kept or Checkpoint()
+        self._file = file
+        self.serial, self.digest = kept.serial, kept.digest
+        self._perhaps_used = kept.reserved
+        self._free: Range | None = None
+        self._has_changed = False
+        if at_least > self.serial:
+            # The checkpoint is lost or an old one. The history may lack the last serials, too.
+            self.serial, self.digest = min(at_least + GAP, MAX_SERIAL), ""
+
+    def next(self, digest: str) -> int:
+        """The serial for this content: the last one if nothing changed, otherwise a higher one.
+
+        Raises `Refused` after the highest.
+        """
+        if digest == self.digest:
+            return self.serial
+        serial = self.serial + 1
+        if self._perhaps_used is not None:
+            first, last = self._perhaps_used
+            # Other content than before a kill: the clock may have changed it under a serial of that range.
+            if first <= serial <= last or (serial < first and not self._has_changed):
+                serial = last + 1
+        if serial > MAX_SERIAL:
+            raise Refused([Problem(str(self._file.path), None, str(self.serial), _USED_UP)])
+        return serial
+
+    def keep(self, serial: int, digest: str, ledger: Position | None, at: datetime) -> None:
+        """Takes a serial over, with the position of the ledger, and makes both durable.
+
+        Raises `OSError` if that is not possible. Then nothing is taken over.
+        """
+        if self._perhaps_used is not None and self._perhaps_used[1] <= serial:
+            self._perhaps_used = None
+        first = max(serial + GAP, 0 if self._perhaps_used is None else self._perhaps_used[1] + 1)
+        free = (min(first, MAX_SERIAL), min(first + RESERVED - 1, MAX_SERIAL))
+        reserved = _span(self._perhaps_used, free)
+        kept, wanted = self._file.kept, Checkpoint(ledger, serial, digest, reserved, at)
+        # The time alone is worth no write, unless the clock was put back.
+        if kept is None or at < kept.at or replace(kept, at=at) != wanted:
+            self._file.keep(wanted)
+        self.serial, self.digest, self._free, self._has_changed = serial, digest, free, True
+
+    def take_reserved(self, digest: str) -> int:
+        """The serial for a content if the checkpoint cannot be written. Raises `Refused` if none is left."""
+        if digest == self.digest:
+            return self.serial
+        if self._free is None or self._free[0] > self._free[1]:
+            raise Refused([Problem(str(self._file.path), None, "", _UNWRITABLE)])
+        self._perhaps_used = _span(self._perhaps_used, self._free)
+        self.serial, self.digest = self._free[0], digest
+        self._free = (self.serial + 1, self._free[1])
+        return self.serial
+
+    def release(self) -> None:
+        """Writes that the process stops in order: the reserved serials were not used. Raises `OSError`."""
+        used = self._perhaps_used
+        is_to_come = used is not None and used[0] > self.serial
+        if self._file.kept is not None:
+            reserved = used if is_to_come else None
+            self._file.keep(
+                replace(self._file.kept, serial=self.serial, digest=self.digest, reserved=reserved)
+            )
+
+
+def _span(one: Range | None, other: Range) -> Range:
+    return other if one is None else (min(one[0], other[0]), max(one[1], other[1]))
+
+
+_USED_UP = (
+    "the serials are used up, and no other content can be published: stop the daemon, move checkpoint.json "
+    "and lists.sqlite out of the state folder, start, and run `dnsblock log accept-restore`; serials begin "
+    "at 1 again, so reset all secondaries"
+)
+_UNWRITABLE = "cannot be written, and the serials that were reserved for that are used up: make room for it"
