@@ -417,6 +417,7 @@ class UpstreamCounts:
     taken_over: int
     """Queries that were sent to another at once, as this one was not up any more."""
     unwilling: int
+    failures: int
     """Answers that say that it does not answer such a query; another was asked."""
     is_up: bool
     is_without_edns: bool

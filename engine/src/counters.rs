@@ -191,6 +191,8 @@ pub struct UpstreamCounters {
     pub taken_over: Counter,
     /// Answers that it does not answer such queries; another upstream was asked.
     pub unwilling: Counter,
+    /// Answers SERVFAIL; another upstream was asked.
+    pub failures: Counter,
     pub latency_buckets: [Counter; LATENCY_BOUNDS.len() + 1],
     pub latency_nanoseconds: Counter,
 }
@@ -265,11 +267,12 @@ impl UpstreamCounters {
             mismatches,
             taken_over,
             unwilling,
+            failures,
             latency_buckets,
             latency_nanoseconds,
         } = self;
         let counters =
-            [udp_queries, tcp_queries, timeouts, network_errors, mismatches, taken_over, unwilling];
+            [udp_queries, tcp_queries, timeouts, network_errors, mismatches, taken_over, unwilling, failures];
         let counters = counters.into_iter().chain(latency_buckets).chain([latency_nanoseconds]);
         counters.for_each(|counter| counter.set(0));
     }

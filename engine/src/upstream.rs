@@ -16,6 +16,7 @@ use slab::Slab;
 
 use crate::chain;
 use crate::counters::{Counters, UpstreamCounters};
+use crate::failures::Failures;
 use crate::message::{MAX_QUESTION, flag, is_truncated, rcode, u16_at};
 use crate::name::Name;
 use crate::poll::Poll;
@@ -28,6 +29,7 @@ pub mod claims;
 mod edns;
 pub mod flight;
 pub mod health;
+mod hold;
 mod ids;
 mod probe;
 mod questions;
@@ -47,8 +49,10 @@ pub use watch::Probe;
 
 use asker::Subnet;
 use choice::Chooser;
+use claims::Claim;
 use flight::{Channel, Route};
-use health::{Failure, Mask};
+use health::{Failure, HOLD, Mask};
+use hold::Holding;
 use questions::Questions;
 use sockets::Pool;
 use stream::Stream;
@@ -56,6 +60,9 @@ use stream::Stream;
 /// Queries of one received batch that may leave through the same socket.
 const RUN: usize = 16;
 const _: () = assert!(RUN <= BATCH, "they leave in one system call");
+
+/// Octets of a SERVFAIL that is kept while another upstream is asked.
+const FAILURE: usize = 1232;
 
 /// Deadlines that are kept, whatever became of their questions.
 const DEADLINES: usize = 4096;
@@ -122,6 +129,9 @@ pub struct Upstreams {
     stream_of: Vec<Option<usize>>,
     flights: Slab<Flight>,
     questions: Questions,
+    holding: Holding,
+    /// Questions that two upstreams answered SERVFAIL a moment ago.
+    failed_twice: Failures,
     claims: Arc<Claims>,
     /// Which of the packet threads this is.
     thread: usize,
@@ -151,6 +161,7 @@ impl Upstreams {
         counters: Arc<Counters>,
     ) -> Upstreams {
         let pools = settings.servers.len() * workers;
+        let returns = health.returns();
         Upstreams {
             workers,
             losses: health.losses(),
@@ -163,6 +174,8 @@ impl Upstreams {
             streams: Slab::new(),
             flights: Slab::new(),
             questions: Questions::default(),
+            holding: Holding::new(returns),
+            failed_twice: Failures::default(),
             claims,
             thread,
             deadlines: VecDeque::new(),
@@ -225,7 +238,8 @@ impl Upstreams {
     /// When `expire` or `impatient` has work next.
     pub fn next_deadline(&self) -> Option<Instant> {
         let deadline = self.deadlines.front().map(|deadline| deadline.at);
-        deadline.into_iter().chain(self.questions.next_deadline()).min()
+        let others = [self.questions.next_deadline(), self.holding.next_look()];
+        deadline.into_iter().chain(others.into_iter().flatten()).min()
     }
 
     //--- Sending
@@ -241,19 +255,19 @@ impl Upstreams {
         let flight = &self.flights[key];
         let chosen =
             self.chooser.choose(&self.health, flight.asked, flight.first.name(), &mut self.random, now);
-        let flight = &mut self.flights[key];
         match chosen {
             Some(upstream) => {
-                flight.note_attempt(upstream);
+                self.flights[key].note_attempt(upstream);
                 self.send(key, upstream, now);
             }
+            None if self.hold(key, now) => {}
             // Nobody to send it to, and an answer to what was sent may still come.
-            None if flight.routes.iter().any(Option::is_some) => {
-                flight.attempts += 1;
+            None if self.flights[key].routes.iter().any(Option::is_some) => {
+                self.flights[key].attempts += 1;
                 self.wait(key, now + self.settings.timeout, now);
             }
             None => {
-                flight.is_lost = true;
+                self.flights[key].is_lost = true;
                 self.fail_now(key, now);
             }
         }
@@ -262,6 +276,7 @@ impl Upstreams {
     fn send(&mut self, key: usize, upstream: usize, now: Instant) {
         self.flights[key].blame = Some(upstream);
         self.flights[key].sent_at = Some(now);
+        self.flights[key].is_unreachable = false;
         let sent = match self.flights[key].over_tcp {
             true => self.send_over_stream(key, upstream, now),
             false => self.send_datagram(key, upstream, now),
@@ -282,7 +297,7 @@ impl Upstreams {
 
     /// Ends the latest attempt, which is nobody's fault any more.
     fn fail_now(&mut self, key: usize, now: Instant) {
-        self.flights[key].blame = None;
+        (self.flights[key].blame, self.flights[key].is_unreachable) = (None, true);
         self.wait(key, now, now);
     }
 
@@ -425,13 +440,10 @@ impl Upstreams {
         if self.sends_again_without_opt(key, upstream, had_opt, message, now) {
             return None;
         }
-        if (!is_sound || is_unwilling(message)) && self.has_another(key) {
-            self.count(upstream).unwilling.add(1);
-            self.flights[key].was_refused = true;
-            self.attempt(key, now);
-            return None;
+        match self.asks_elsewhere(key, upstream, message, now) {
+            true => None,
+            false => Some(self.land(key)),
         }
-        Some(self.land(key))
     }
 
     /// Notes that a query was answered; whether that had been sent with OPT.
@@ -445,6 +457,38 @@ impl Upstreams {
         }
         self.health.answered(upstream, now);
         route.is_some_and(|route| route.has_opt)
+    }
+
+    /// Asks another upstream, once, where this one will not answer, cannot be understood,
+    /// or has failed. Where that is not to be had, the best answer stands in the message or
+    /// in `Flight::failure`.
+    fn asks_elsewhere(&mut self, key: usize, upstream: usize, message: &[u8], now: Instant) -> bool {
+        let flight = &self.flights[key];
+        let is_useless = !flight.is_sound || is_unwilling(message);
+        let has_failed = flight.is_sound && is_failure(message);
+        if !is_useless && !has_failed {
+            self.flights[key].failure = None;
+            return false;
+        }
+        let question = flight.first.key();
+        if has_failed && flight.failure.is_some() {
+            self.failed_twice.remember(question, now);
+        }
+        // RFC 9520 3.2: what two have failed at is not asked twice again at once.
+        let is_known = has_failed && self.failed_twice.knows(question, now);
+        if is_known || !self.has_another(key) {
+            if has_failed {
+                self.flights[key].failure = None;
+            }
+            return false;
+        }
+        let count = self.count(upstream);
+        if has_failed { &count.failures } else { &count.unwilling }.add(1);
+        let flight = &mut self.flights[key];
+        flight.was_refused = true;
+        flight.failure = (has_failed && message.len() <= FAILURE).then(|| message.into());
+        self.attempt(key, now);
+        true
     }
 
     /// Whether a query that an upstream would not answer may be put to another that
@@ -484,8 +528,9 @@ impl Upstreams {
     /// Sends again what has waited long enough, and returns the flights that
     /// have no attempt left.
     pub fn expire(&mut self, now: Instant) -> Vec<Flight> {
-        self.take_over(now);
-        let mut failed = Vec::new();
+        let is_back = self.note_returns();
+        self.take_over(is_back, now);
+        let mut failed = self.look_at_held(is_back, now);
         while self.deadlines.front().is_some_and(|deadline| deadline.at <= now) {
             let Some(Deadline { flight: key, stamp, .. }) = self.deadlines.pop_front() else { break };
             if self.flights.get(key).is_none_or(|flight| flight.stamp != stamp) {
@@ -497,10 +542,12 @@ impl Upstreams {
                 self.health.failed(upstream, Failure::Silence(since), now);
                 self.drop_deaf_stream(key, now);
             }
+            let flight = &mut self.flights[key];
+            flight.awaits_recursion |= flight.claim.as_ref().is_some_and(Claim::awaits_recursion);
             let flight = &self.flights[key];
-            if flight.attempts < self.settings.attempts && !flight.is_lost && !flight.awaits_recursion {
+            if flight.attempts < self.attempts_of(flight) && !flight.is_lost && !flight.awaits_recursion {
                 self.attempt(key, now);
-            } else {
+            } else if !self.hold(key, now) {
                 failed.push(self.land(key));
             }
         }
@@ -508,18 +555,28 @@ impl Upstreams {
         failed
     }
 
-    /// Once an upstream is not up any more: what waits for it is sent to another at
-    /// once, if one is up, and does not wait for its deadline.
-    fn take_over(&mut self, now: Instant) {
+    /// Attempts of a flight. One that another packet thread asks about waits longer, as
+    /// that thread may wait for an upstream to come back (`hold`).
+    fn attempts_of(&self, flight: &Flight) -> usize {
+        let more = match flight.is_told {
+            true => HOLD.as_nanos().div_ceil(self.settings.timeout.as_nanos().max(1)) as usize,
+            false => 0,
+        };
+        self.settings.attempts + more
+    }
+
+    /// Once an upstream is not up any more, or one is back after none was: what waits for
+    /// one that cannot be used is sent to another at once, and does not wait for its deadline.
+    fn take_over(&mut self, is_back: bool, now: Instant) {
         let losses = self.health.losses();
-        if std::mem::replace(&mut self.losses, losses) == losses {
+        if std::mem::replace(&mut self.losses, losses) == losses && !is_back {
             return;
         }
-        let up = self.up();
+        let up = if is_back { self.health.usable() & self.chooser.all() } else { self.up() };
         let attempts = self.settings.attempts;
         let is_stuck = |flight: &Flight| {
             let waits = flight.blame.is_some_and(|upstream| up & health::bit(upstream) == 0);
-            waits && flight.attempts < attempts && up & !flight.asked != 0
+            waits && flight.attempts < attempts && (up & !flight.asked != 0 || is_back && up != 0)
         };
         let stuck: Vec<usize> =
             self.flights.iter().filter(|(_, flight)| is_stuck(flight)).map(|(key, _)| key).collect();
@@ -590,12 +647,17 @@ fn write_query(settings: &Settings, flight: &Flight, id: u16, has_opt: bool, out
 }
 
 /// Whether the answer says that this upstream does not answer such questions, which
-/// another may: it is not set up for it, or we are not welcome. SERVFAIL is none of
-/// these: it is about the name, which may be bogus, and every other upstream would
-/// try as hard (RFC 9520 1).
+/// another may: it is not set up for it, or we are not welcome.
 fn is_unwilling(message: &[u8]) -> bool {
     let rcode = u16_at(message, 2).unwrap_or(0) & flag::RCODE;
     matches!(rcode, rcode::FORMERR | rcode::NOTIMP | rcode::REFUSED)
+}
+
+/// Whether the upstream could not find an answer. Another one may: this one may have lost
+/// its way to the Internet. Or the name may be bogus, which one that does not validate will
+/// not notice; so one other is asked, and no more (RFC 9520 1).
+fn is_failure(message: &[u8]) -> bool {
+    u16_at(message, 2).unwrap_or(0) & flag::RCODE == rcode::SERVFAIL
 }
 
 /// Whether an answer can be passed on, and all to which it leads can be read.

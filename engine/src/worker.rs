@@ -125,6 +125,8 @@ struct Worker {
     /// Answers to those who waited together, a portion in each turn.
     owed: VecDeque<Owed>,
     failures: Failures,
+    /// `Health::returns` as it was when failures were last forgotten.
+    returns: u64,
     /// Queries above their client's limit, so that every so manieth is answered.
     turned_away: u32,
     /// Responses of this turn to queries that were read in it.
@@ -168,6 +170,7 @@ impl Worker {
             swept_at: now,
             owed: VecDeque::new(),
             failures: Failures::default(),
+            returns: 0,
             turned_away: 0,
             at_once: 0,
             now,

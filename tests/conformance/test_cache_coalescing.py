@@ -308,7 +308,7 @@ def test_a_query_with_rd_does_not_wait_for_all_attempts_of_one_without(
     subject: Subject, upstream: StubUpstream
 ):
     """RFC 5452 section 5 must delay nobody long: an upstream may be silent to queries without RD."""
-    begin(subject, upstream, upstream={"attempt_timeout_ms": 300, "attempts": 4})
+    begin(subject, upstream, upstream={"attempt_timeout_ms": 500, "attempts": 4})
     upstream.script = lambda asked: asked.address() if asked.message.flags & wire.RD else None
     with crowd(subject) as clients:
         clients.ask(flags=0)
@@ -316,7 +316,9 @@ def test_a_query_with_rd_does_not_wait_for_all_attempts_of_one_without(
         clients.ask()
         without, with_rd = clients.replies()
     assert (without.rcode, is_forwarded(with_rd)) == ("SERVFAIL", True)
-    assert [asked.message.flags & wire.RD for asked in upstream.asked_for(NAME)] == [0, wire.RD]
+    *before, last = [asked.message.flags & wire.RD for asked in upstream.asked_for(NAME)]
+    assert (set(before), last) == ({0}, wire.RD)
+    assert len(before) < 4
 
 
 def test_a_client_that_comes_after_the_answer_is_answered_at_once(subject: Subject, upstream: StubUpstream):

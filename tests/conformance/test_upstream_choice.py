@@ -1,5 +1,6 @@
 """Which of several upstreams is asked: by order, by weight, by what is under way, by the name."""
 
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
@@ -10,7 +11,7 @@ import pytest
 from . import wire
 from .caching import unusable
 from .harness import Subject, is_forwarded
-from .upstreams import Asked, MakeUpstream, StubUpstream, decent, only_probes
+from .upstreams import Asked, MakeUpstream, Script, StubUpstream, decent, only_probes
 
 NAMES = [f"n{number}.example" for number in range(200)]
 
@@ -198,12 +199,56 @@ def test_an_answer_that_cannot_be_used_is_no_reason_to_fail_while_another_is_up(
     assert subject.query("both.example").rcode == "SERVFAIL"
 
 
-def test_servfail_of_one_upstream_is_handed_on(subject: Subject, make_upstream: MakeUpstream):
-    """Trap 13, RFC 9520 section 1: it may be bogus, and no other resolver may vote that down."""
+def test_servfail_of_one_upstream_is_asked_about_at_another(subject: Subject, make_upstream: MakeUpstream):
+    """BIND and Unbound do: one resolver without its way to the Internet costs nobody an answer."""
     failing, good = make_upstream(saying(2)), make_upstream()
     start(subject, servers(failing, good))
-    assert subject.query("bogus.example").rcode == "SERVFAIL"
-    assert good.queries == []
+    ask(subject, NAMES[:20])
+    assert len(failing.queries) == len(good.queries) == 20
+    reasons = {"upstream": failing.address, "reason": "servfail"}
+    assert subject.metrics().total("dnsblock_upstream_errors_total", **reasons) == 20
+
+
+def bogus(asked: Asked) -> bytes:
+    """SERVFAIL as of a validating resolver (RFC 8914 section 4.7)."""
+    error = wire.option(wire.EDE_OPTION, b"\0\6bogus")
+    return decent(asked) if asked.name == "" else asked.response(rcode=2, edns=wire.opt(options=error))
+
+
+@pytest.mark.parametrize("second", [lambda _asked: None, saying(1), saying(5), unusable("cut off")])
+def test_a_servfail_is_given_where_another_upstream_has_nothing_better(
+    subject: Subject, make_upstream: MakeUpstream, second: Script
+):
+    """RFC 8914 section 3: with its reason, such as DNSSEC Bogus."""
+    start(subject, servers(make_upstream(bogus), make_upstream(second)), attempts=2, attempt_timeout_ms=300)
+    reply = subject.query("bogus.example", edns=True)
+    assert (reply.rcode, reply.extended_errors) == ("SERVFAIL", {6: "bogus"})
+
+
+def test_a_servfail_is_asked_about_once_and_not_again_at_once(subject: Subject, make_upstream: MakeUpstream):
+    """RFC 9520 section 3.2: two upstreams are not asked each time a client asks again; a third is never."""
+    three = [make_upstream(saying(2)) for _ in range(3)]
+    subject.start(upstreams=servers(*three), workers=1)
+    began = time.monotonic()
+    for _ in range(20):
+        assert subject.query("broken.example").rcode == "SERVFAIL"
+    seconds = time.monotonic() - began
+    counts = [one.count("broken.example") for one in three]
+    assert counts[0] == 20
+    assert 1 <= counts[1] <= 1 + seconds
+    assert counts[2] == 0
+
+
+def test_a_servfail_is_handed_on_at_once_where_nobody_else_is_up(
+    subject: Subject, make_upstream: MakeUpstream
+):
+    """RFC 9520 section 1: who is down is not asked."""
+    failing, dead = make_upstream(saying(2)), make_upstream(lambda _asked: None, may_die=True)
+    start(subject, servers(failing, dead), probe={"interval_ms": 100}, attempt_timeout_ms=60_000)
+    subject.wait_for_metric("dnsblock_upstream_probes_total", 3, upstream=dead.address, result="lost")
+    dead.forget()
+    assert subject.query("broken.example").rcode == "SERVFAIL"
+    assert dead.queries == []
 
 
 def test_a_refusal_is_handed_on_at_once_where_nobody_else_is_up(

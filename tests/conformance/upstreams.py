@@ -184,16 +184,32 @@ class StubUpstream:
         self._asked: list[Asked] = []
         self._probes: list[Asked] = []
         self._changed = threading.Condition()
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._udp, self._listener = bind_both(family, host)
+        self._family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._host = host
+        self._udp, self._listener = bind_both(self._family, host)
         self.port = self._udp.getsockname()[1]
         if not tcp:
             self._listener.close()
+        self._begin()
+        self.address = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+
+    def _begin(self) -> None:
         self._wake, self._woken = socket.socketpair()
         self._buffers: dict[socket.socket, bytearray] = {}
         self._thread = threading.Thread(target=self._serve, name=f"upstream-{self.port}")
         self._thread.start()
-        self.address = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+
+    def reopen(self) -> None:
+        """Listens again on its port, once closed; may be called again."""
+        if self._thread.is_alive():
+            return
+        self._udp = socket.socket(self._family, socket.SOCK_DGRAM)
+        self._listener = socket.socket(self._family, socket.SOCK_STREAM)
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._udp.bind((self._host, self.port))
+        self._listener.bind((self._host, self.port))
+        self._listener.listen(64)
+        self._begin()
 
     @property
     def queries(self) -> list[Asked]:

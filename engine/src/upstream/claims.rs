@@ -29,6 +29,9 @@ type Table = HashMap<u64, Claimed, BuildHasherDefault<AsItIs>>;
 struct Claimed {
     /// See `Flight::purges`.
     purges: u64,
+    /// It was asked without RD, and another thread waits that asks with RD.
+    awaits_recursion: bool,
+    recursion: bool,
     /// The threads that want to hear.
     listeners: Vec<usize>,
 }
@@ -107,13 +110,15 @@ impl Claims {
     ) -> Right {
         match lock(self.shard(question)).entry(question) {
             Entry::Vacant(free) => {
-                free.insert(Claimed { purges, listeners: Vec::new() });
+                free.insert(Claimed { purges, awaits_recursion: false, recursion, listeners: Vec::new() });
                 let (claims, has_ended) = (Arc::clone(self), false);
                 Right::Ours(Claim { claims, question, recursion, purges, has_ended })
             }
             Entry::Occupied(taken) if taken.get().purges != purges => Right::Apart,
             Entry::Occupied(mut taken) => {
-                taken.get_mut().listeners.extend(listener);
+                let claimed = taken.get_mut();
+                claimed.listeners.extend(listener);
+                claimed.awaits_recursion |= recursion && !claimed.recursion;
                 Right::Theirs
             }
         }
@@ -137,6 +142,12 @@ impl Claim {
     /// Ends the claim and tells those who wait for it, if there are any.
     pub fn tell(mut self, heard: impl FnOnce() -> Heard) {
         self.end(heard);
+    }
+
+    /// Whether another thread waits that asks with RD, where this was asked without.
+    pub fn awaits_recursion(&self) -> bool {
+        let claims = lock(self.claims.shard(self.question));
+        claims.get(&self.question).is_some_and(|claimed| claimed.awaits_recursion)
     }
 
     fn end(&mut self, heard: impl FnOnce() -> Heard) {

@@ -41,9 +41,16 @@ pub struct Flight {
     /// Tells it from another flight in the same place.
     pub(super) number: u64,
     pub(super) attempts: usize,
+    pub(super) began_at: Instant,
+    /// The network returned the latest attempt, or nobody was there to send it to.
+    pub(super) is_unreachable: bool,
+    /// Until when it waits for an upstream that can be reached, once it has begun to.
+    pub(super) held_until: Option<Instant>,
     /// There is nobody left to ask.
     pub(super) is_lost: bool,
-    /// An upstream would not answer it; another was asked.
+    /// An upstream's SERVFAIL, which is given where another upstream has nothing better.
+    pub failure: Option<Box<[u8]>>,
+    /// An upstream would not answer it, or failed to; another was asked.
     pub(super) was_refused: bool,
     pub(super) routes: [Option<Route>; MAX_ATTEMPTS],
     pub(super) asked: Mask,
@@ -131,7 +138,7 @@ pub enum Channel {
 }
 
 impl Flight {
-    pub fn new(first: Box<Waiter>, has_stale: bool, purges: u64) -> Flight {
+    pub fn new(first: Box<Waiter>, has_stale: bool, purges: u64, now: Instant) -> Flight {
         Flight {
             first,
             others: Vec::new(),
@@ -147,7 +154,11 @@ impl Flight {
             question: 0,
             number: 0,
             attempts: 0,
+            began_at: now,
+            is_unreachable: false,
+            held_until: None,
             is_lost: false,
+            failure: None,
             was_refused: false,
             routes: [None; MAX_ATTEMPTS],
             asked: 0,

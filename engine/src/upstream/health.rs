@@ -6,7 +6,8 @@
 //! down. One that is down may still speak: it answers, but not as it should.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, fence};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -30,6 +31,11 @@ const REST: Duration = Duration::from_secs(2);
 /// How long silence is not believed, but only probes, after it had deceived: an
 /// upstream whose answers all take long must not be left again and again.
 const TRUST: Duration = Duration::from_secs(10);
+
+/// How long queries wait for an upstream to come back, once none can be used.
+pub const HOLD: Duration = Duration::from_secs(2);
+/// How often upstreams are tried meanwhile, and probed until one answers.
+pub const RETRY: Duration = Duration::from_millis(100);
 
 /// A bit for each upstream.
 pub type Mask = u64;
@@ -77,6 +83,10 @@ struct Standing {
     deaf: AtomicU64,
     /// Counts how often an upstream has left those that are up.
     losses: AtomicU64,
+    /// Counts how often one could be used again after none could.
+    returns: AtomicU64,
+    /// When the last one that could be used was lost; nanoseconds since `Health::since`.
+    lost_at: AtomicU64,
 }
 
 /// What is known of one upstream. Times are nanoseconds since `Health::since`.
@@ -199,6 +209,36 @@ impl Health {
         self.standing.losses.load(Relaxed)
     }
 
+    /// Those that queries may be sent to: who is up, else who speaks.
+    pub fn usable(&self) -> Mask {
+        match self.up() {
+            0 => self.speaking(),
+            up => up,
+        }
+    }
+
+    /// Whether no upstream can be used.
+    pub fn is_out(&self) -> bool {
+        self.usable() == 0
+    }
+
+    /// Changes whenever an upstream can be used again after none could.
+    pub fn returns(&self) -> u64 {
+        self.standing.returns.load(Relaxed)
+    }
+
+    /// When the last upstream was lost that could be used.
+    pub fn lost_at(&self) -> Instant {
+        // It is written before that upstream's bits are cleared.
+        fence(Acquire);
+        self.since + Duration::from_nanos(self.standing.lost_at.load(Relaxed))
+    }
+
+    /// Whether no upstream can be used, and that is new: queries wait for one.
+    fn is_out_briefly(&self, now: Instant) -> bool {
+        self.is_out() && now < self.lost_at() + HOLD
+    }
+
     pub fn outstanding(&self, place: usize) -> u32 {
         self.states[place].outstanding.load(Relaxed)
     }
@@ -227,9 +267,10 @@ impl Health {
 
     /// Takes the one turn to try an upstream that is down; the next is after a rest.
     pub fn claim_trial(&self, place: usize, now: Instant) -> bool {
+        let rest = if self.is_out_briefly(now) { RETRY.as_nanos() as u64 } else { self.rest.load(Relaxed) };
         let (trial_at, now) = (&self.states[place].trial_at, self.at(now));
         let due = trial_at.load(Relaxed);
-        let next = now + self.rest.load(Relaxed);
+        let next = now + rest;
         due <= now && trial_at.compare_exchange(due, next, Relaxed, Relaxed).is_ok()
     }
 
@@ -318,7 +359,9 @@ impl Health {
             state.failures.store(0, Relaxed);
         }
         if self.standing.speaking.load(Relaxed) & bit(place) == 0 {
+            let is_first = self.is_out();
             self.standing.speaking.fetch_or(bit(place), Relaxed);
+            self.note_return(is_first);
         }
         if self.is_suspected(place) {
             let trust = TRUST.as_nanos() as u64;
@@ -398,8 +441,26 @@ impl Health {
 
     /// Down, and silent.
     pub fn give_up(&self, place: usize, how: &str, now: Instant) {
-        self.standing.speaking.fetch_and(!bit(place), Relaxed);
+        let was_usable = self.usable() & bit(place) != 0;
+        if was_usable {
+            // Before anybody can see that none is left: it says how long queries wait.
+            self.standing.lost_at.fetch_max(self.at(now), Relaxed);
+        }
+        self.standing.speaking.fetch_and(!bit(place), Release);
         self.go_down(place, how, now);
+        if was_usable && self.is_out() && !self.has_probes() {
+            let soon = self.at(now + RETRY);
+            for state in &self.states {
+                state.trial_at.fetch_min(soon, Relaxed);
+            }
+        }
+    }
+
+    /// Where none could be used, those who wait are released (`watch` wakes their threads).
+    fn note_return(&self, is_first: bool) {
+        if is_first {
+            self.standing.returns.fetch_add(1, Relaxed);
+        }
     }
 
     pub fn rise(&self, place: usize) {
@@ -408,7 +469,9 @@ impl Health {
         }
         self.states[place].failures.store(0, Relaxed);
         self.standing.suspected.fetch_and(!bit(place), Relaxed);
+        let is_first = self.is_out();
         if self.standing.up.fetch_or(bit(place), Relaxed) & bit(place) == 0 {
+            self.note_return(is_first);
             self.change(place, "answers again");
         }
     }

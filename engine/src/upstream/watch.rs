@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use rand::RngExt;
 
-use super::health::{Health, MAX_UPSTREAMS, Mask, ProbeResult, places};
+use super::health::{Health, MAX_UPSTREAMS, Mask, ProbeResult, RETRY, places};
 pub use super::probe::Probe;
 use super::probe::{ProbeEdns, Said, UnderWay};
 use super::{Settings, is_our_own};
@@ -26,6 +26,8 @@ const SILENCE: Duration = Duration::from_millis(300);
 const TICK: Duration = Duration::from_millis(100);
 /// The longest interval between probes of one that is down.
 const LONGEST: Duration = Duration::from_secs(30);
+/// Probes of one upstream that are waited for at the same time.
+const MOST: usize = 32;
 
 /// Watches until the engine stops. `wake` ends the wait; `wakers` those of the packet
 /// threads.
@@ -36,7 +38,8 @@ pub fn run(shared: &Arc<Shared>, wake: &OwnedFd, wakers: &[Arc<OwnedFd>]) -> io:
         health: &shared.health,
         settings: Arc::clone(&shared.serving.load().upstream),
         upstreams: (0..MAX_UPSTREAMS).map(|_| Watched::new(None, Instant::now())).collect(),
-        losses: shared.health.losses(),
+        changes: (shared.health.losses(), shared.health.returns()),
+        is_urgent: false,
         poll,
         wakers,
     };
@@ -56,7 +59,10 @@ struct Watch<'a> {
     settings: Arc<Settings>,
     /// By place.
     upstreams: Vec<Watched>,
-    losses: u64,
+    /// Losses and returns as they were when the packet threads were last woken.
+    changes: (u64, u64),
+    /// No upstream can be used, so all are probed every 100 ms until one answers.
+    is_urgent: bool,
     poll: Poll,
     wakers: &'a [Arc<OwnedFd>],
 }
@@ -98,6 +104,7 @@ impl Watch<'_> {
                 self.read(place, now);
             }
         }
+        self.look_for_outage(now);
         for place in places(self.settings.places()) {
             self.expire(place, now);
             self.judge(place, now);
@@ -131,20 +138,31 @@ impl Watch<'_> {
     fn patience(&self) -> Duration {
         let timeout = self.settings.probe.as_ref().map_or(TICK, |probe| probe.timeout);
         let next = |watched: &Watched| match watched.under_way.first() {
-            Some(probe) => Some(probe.sent_at + timeout),
-            None => watched.due,
+            Some(probe) if !self.is_urgent => Some(probe.sent_at + timeout),
+            _ => watched.due,
         };
         let next = self.upstreams.iter().filter_map(next).min();
         next.map_or(TICK, |next| next.saturating_duration_since(Instant::now()).min(TICK))
     }
 
-    /// Tells the packet threads that what waits for an upstream must go elsewhere.
+    /// Tells the packet threads that what waits for an upstream must go elsewhere, or that
+    /// what waits because none can be used is sent now.
     fn wake(&mut self) {
-        let losses = self.health.losses();
-        if std::mem::replace(&mut self.losses, losses) != losses {
+        let changes = (self.health.losses(), self.health.returns());
+        if std::mem::replace(&mut self.changes, changes) != changes {
             for waker in self.wakers {
                 // Full: it is awake.
                 let _ = rustix::io::write(&**waker, &1u64.to_ne_bytes());
+            }
+        }
+    }
+
+    /// Once no upstream can be used, clients wait: all are probed at once.
+    fn look_for_outage(&mut self, now: Instant) {
+        let was_urgent = std::mem::replace(&mut self.is_urgent, self.health.is_out());
+        if self.is_urgent && !was_urgent {
+            for watched in &mut self.upstreams {
+                watched.due = watched.due.map(|_| now);
             }
         }
     }
@@ -178,10 +196,15 @@ impl Watch<'_> {
             // A query that tried it was answered.
             (watched.interval, watched.due) = (probe.interval, Some(now));
         }
-        if !watched.under_way.is_empty() || watched.due.is_none_or(|due| due > now) {
+        let is_waited_for = !watched.under_way.is_empty() && !self.is_urgent;
+        if is_waited_for || watched.due.is_none_or(|due| due > now) {
             return;
         }
-        watched.due = Some(now + watched.interval.mul_f64(rand::rng().random_range(0.9..1.1)));
+        let interval = watched.interval.mul_f64(rand::rng().random_range(0.9..1.1));
+        watched.due = Some(now + if self.is_urgent { interval.min(RETRY) } else { interval });
+        if watched.under_way.len() >= MOST {
+            watched.under_way.remove(0);
+        }
         let edns = match self.health.is_without_edns(place, now) {
             true => ProbeEdns::Without,
             false => ProbeEdns::With,
@@ -291,8 +314,13 @@ impl Watch<'_> {
         }
     }
 
+    /// Not while all are probed often: the first that is back must not find itself at the
+    /// end of a long interval.
     fn back_off(&mut self, place: usize) {
         let Some(probe) = self.settings.probe.clone() else { return };
+        if self.is_urgent {
+            return;
+        }
         let watched = &mut self.upstreams[place];
         watched.interval = (watched.interval * 2).min(LONGEST.max(probe.interval));
     }

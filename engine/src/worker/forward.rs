@@ -8,6 +8,7 @@ use super::{Mail, Worker};
 use crate::answer::{Judgement, Outcome, judge, judge_targets, respond_by_following, respond_with_error};
 use crate::cache::{Age, Kept, Key};
 use crate::counters::ResponseFrom;
+use crate::failures::Failures;
 use crate::message::{ExtendedError, Query, ede, rcode};
 use crate::name::Name;
 use crate::poll::Event;
@@ -121,7 +122,7 @@ impl Worker {
             Some((Age::Stale, kept)) => Some(kept.clone()),
             _ => None,
         };
-        let has_failed = self.failures.knows(passed.key(query), self.now);
+        let has_failed = self.failures.knows(passed.key(query), self.now) && !self.forget_failures();
         let waiter = Box::new(Waiter::new(query.clone(), passed.follow, origin));
         match has_failed {
             true => self.fail_again(waiter, stale.as_ref(), serving),
@@ -148,6 +149,16 @@ impl Worker {
         }
         let judgement = if passed.is_allowed { Judgement::Allow } else { Judgement::Pass };
         self.give(query, None, origin, judgement, said, serving);
+    }
+
+    /// Forgets what failed while no upstream could be used, once one is back; whether it did.
+    fn forget_failures(&mut self) -> bool {
+        let returns = self.shared.health.returns();
+        let is_back = std::mem::replace(&mut self.returns, returns) != returns;
+        if is_back {
+            self.failures = Failures::default();
+        }
+        is_back
     }
 
     /// No upstream answered a moment ago, and none is asked again so soon.
@@ -180,7 +191,7 @@ impl Worker {
 
     /// Asks an upstream; false where another packet thread does it.
     fn ask(&mut self, waiter: Box<Waiter>, has_stale: bool) -> bool {
-        let mut flight = Flight::new(waiter, has_stale, self.shared.cache.purges());
+        let mut flight = Flight::new(waiter, has_stale, self.shared.cache.purges(), self.now);
         if self.upstreams.tells_client() {
             flight.asker = self.asker(flight.first.origin);
         }
@@ -288,7 +299,12 @@ impl Worker {
 
     /// Answers those who wait for a question that has been answered, or will not be.
     fn finish(&mut self, flight: Flight, said: Said<'_>) {
-        let Flight { first, others, is_sound, purges, claim, asker, awaits_recursion, .. } = flight;
+        let Flight { first, others, is_sound, purges, claim, asker, awaits_recursion, failure, .. } = flight;
+        // Another upstream was asked, and had nothing better than this SERVFAIL.
+        let (said, is_sound) = match failure.as_deref() {
+            Some(failure) => (Said::Now(failure), true),
+            None => (said, is_sound),
+        };
         let is_for_all = asker.is_none();
         let keep = AssertUnwindSafe(|| self.keep(first.key(), purges, (is_sound, is_for_all), said));
         let kept = catch_unwind(keep);
