@@ -31,6 +31,7 @@ from dnsblock.times import moment
 
 if TYPE_CHECKING:
     from dnsblock.daemon import Daemon
+    from dnsblock.policy.check import Checked
 
 ORDERS_SHOWN = 100
 
@@ -103,21 +104,36 @@ def _ready_human(daemon: "Daemon") -> None:
 
 
 @main.command(epilog=EXIT_CODES)
+@click.option(
+    "--startup",
+    is_flag=True,
+    help="Check only whether the daemon can start, perhaps without all of its input.",
+)
 @common
-def check(config_path: Path, as_json: bool) -> None:
+def check(config_path: Path, as_json: bool, startup: bool) -> None:
     """Check configuration, orders and lists, and print every problem of every file.
 
-    Needs no daemon and changes nothing.
+    Needs no daemon and changes nothing. With --startup, the exit code is 0 if the daemon can start with what
+    there is: it tolerates a list that is broken or gone if it has a good version of it, and refused orders.
     """
     from dnsblock.policy.check import check_all
 
     with reading(quiet=as_json) as progress:
         checked = check_all(config_path, progress)
+    failed = checked.prevents if startup else checked.problems
     if as_json:
-        shown = [problem.as_json() for problem in checked.problems]
-        result = {"ok": not shown, "problems": shown, "zones": checked.zones, "notes": checked.notes}
+        result = {
+            "ok": not failed,
+            "can_start": not checked.prevents,
+            "problems": [problem.as_json() for problem in checked.problems],
+            "zones": checked.zones,
+            "notes": checked.notes,
+        }
         click.echo(json.dumps(result, ensure_ascii=False))
-        sys.exit(Exit.NO if shown else Exit.DONE)
+        sys.exit(Exit.NO if failed else Exit.DONE)
+    if startup:
+        _print_startup(checked, config_path)
+        sys.exit(Exit.NO if failed else Exit.DONE)
     for zone in checked.zones:
         if zone["report"] is not None:
             lists.print_report(zone["name"], zone["report"])
@@ -132,6 +148,18 @@ def check(config_path: Path, as_json: bool) -> None:
             click.echo(f"note: {printable(note)}")
         click.echo(f"{config_path}: no problems")
     sys.exit(Exit.NO if checked.problems else Exit.DONE)
+
+
+def _print_startup(checked: "Checked", config_path: Path) -> None:
+    """Whether the daemon can start, and how many problems it would start with."""
+    if checked.prevents:
+        click.echo("\n".join(str(problem) for problem in checked.prevents))
+        click.echo("the daemon cannot start", err=True)
+        return
+    click.echo(f"{config_path}: the daemon can start")
+    if count := len(checked.problems):
+        problems = f"{count:,} problem{'s' if count > 1 else ''}"
+        click.echo(f"{problems} that it tolerates: `dnsblock check -c {config_path}` shows them", err=True)
 
 
 # ------- reload, status, why -------

@@ -30,26 +30,32 @@ class CheckedZone(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """Every problem of every file; or what each zone would enforce, and what is worth a look all the same."""
+    """Every problem of every file, what each zone would enforce, and what is worth a look.
+
+    `prevents` are those problems with which the daemon would not start. With any other, it starts: it
+    enforces the last good version of a list, and does without a document that is refused.
+    """
 
     problems: tuple[Problem, ...]
     zones: tuple[CheckedZone, ...] = ()
     notes: tuple[str, ...] = ()
+    prevents: tuple[Problem, ...] = ()
 
 
 def check_all(path: Path, progress: Progress | None = None) -> Checked:
     """Checks what a start would read. `progress` counts the octets of lists that were read."""
     config, problems = inspect(path)
     if config is None:
-        return Checked(problems)
+        return Checked(problems, prevents=problems)
     try:
         store = Store(config.state, read_only=True)
     except Refused as err:
-        return Checked((*problems, *err.problems))
+        return Checked((*problems, *err.problems), prevents=(*problems, *err.problems))
     corrupt = () if store.corrupt is None else store.corrupt.problems  # which keeps no daemon from its start
     try:
         if problems:
-            return Checked((*problems, *corrupt, *_problems_of_lists(config, store)))
+            all_problems = (*problems, *corrupt, *_problems_of_lists(config, store))
+            return Checked(all_problems, prevents=problems)
         book = Book.open(config.state, read_only=True)
         with store.history() as history:
             book.compare(history.last_position())
@@ -57,7 +63,7 @@ def check_all(path: Path, progress: Progress | None = None) -> Checked:
         draft = read(config, orders, Lists(store), now, progress)
         policy = build(config, draft.lists, (*orders, *draft.new), now, Serials(book.checkpoint))
     except Refused as err:
-        return Checked((*corrupt, *err.problems))
+        return Checked((*corrupt, *err.problems), prevents=err.problems)
     finally:
         store.close()
     reports = {zone: _report(listed) for zone, listed in draft.lists.listed.items()}

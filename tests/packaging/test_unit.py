@@ -91,7 +91,7 @@ def test_only_what_a_service_needs_of_the_kernel_may_be_called():
 def test_the_unit_runs_what_the_makefile_installs():
     prefix = re.search(r"^PREFIX \?= (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1]
     assert f"{prefix}/bin/dnsblock" == INSTALLED
-    assert directives()["ExecStartPre"] == [f"{INSTALLED} check"]
+    assert directives()["ExecStartPre"] == [f"{INSTALLED} check --startup"]
     assert directives()["ExecStart"] == [f"{BLOCKING} {INSTALLED} serve"]
     assert directives()["ExecReload"] == [f"{INSTALLED} reload"]
 
