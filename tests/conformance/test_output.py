@@ -100,7 +100,10 @@ def test_into_a_pipe_a_row_is_one_line_whatever_the_terminal(running: Subject, c
     narrow = running.cli(name, *rest, as_json=False).stdout
     running.environment = {}
     wide = running.cli(name, *rest, as_json=False).stdout
-    assert narrow == wide
+    # Rates and ages change from one to the next.
+    assert [re.sub(r"[0-9.]+", "0", line).split() for line in narrow.splitlines()] == [
+        re.sub(r"[0-9.]+", "0", line).split() for line in wide.splitlines()
+    ]
     # A title and rows below it, each with all of its cells in one line.
     if command == ["versions"]:
         assert [line.split()[0] for line in wide.splitlines()] == ["serial", "2", "1"]
