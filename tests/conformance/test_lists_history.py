@@ -307,7 +307,6 @@ def test_a_time_that_is_none_is_told_so(subject: Subject, at: str):
 @pytest.mark.parametrize(
     "command",
     [
-        ["why", "192.0.2.1", "--at", "2026-08-10"],
         ["rollback", "1", "--reason", ""],
         ["rollback", "1", "--reason", "x" * 1001],
         ["source", "accept", "listed", "0" * 64, "--reason", " "],
