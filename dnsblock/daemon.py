@@ -593,6 +593,7 @@ class Daemon:
             published_at=self.published_at,
             reason=reason,
             versions=self.lists.versions,
+            derived_at=self.policy.at,
             ledger=None if self.recorder.mismatch else self.recorder.ledger.position,
         )
         self.recorder.settle()
@@ -667,7 +668,7 @@ class Daemon:
     def past(self) -> Iterator[Past]:
         """What there is to look back with, beside the daemon's own work. Raises `Refused`."""
         with self.store.looking_back() as history:
-            yield Past(self.config, self.recorder.ledger.received, self.lists, history)
+            yield Past(self.config, self.recorder.ledger, self.lists, history)
 
     def purge(self, name: str | None, below: bool) -> int:
         """Drops kept answers about a canonical name, and, with `below`, about those below; None: all."""

@@ -288,11 +288,11 @@ class History:
             )
             database.execute(
                 "INSERT INTO snapshots (serial, digest, published_at, reason, versions, "
-                "ledger_records, ledger_last) "
-                "VALUES (:serial, :digest, :published_at, :reason, :versions, :records, :last) "
+                "ledger_records, ledger_last, derived_at) "
+                "VALUES (:serial, :digest, :published_at, :reason, :versions, :records, :last, :derived_at) "
                 "ON CONFLICT (serial) DO UPDATE SET versions = :versions, "
                 "ledger_records = coalesce(:records, ledger_records), "
-                "ledger_last = coalesce(:last, ledger_last)",
+                "ledger_last = coalesce(:last, ledger_last), derived_at = :derived_at",
                 {
                     "serial": snapshot.serial,
                     "digest": snapshot.digest,
@@ -301,6 +301,7 @@ class History:
                     "versions": json.dumps(dict(snapshot.versions), sort_keys=True),
                     "records": None if snapshot.ledger is None else snapshot.ledger.records,
                     "last": None if snapshot.ledger is None else snapshot.ledger.last,
+                    "derived_at": text_of(snapshot.derived_at),
                 },
             )
             database.execute(
@@ -319,16 +320,16 @@ class History:
 
     def last_serial(self) -> int:
         """The highest serial that is known; 0 for none."""
-        rows = self._file.rows("SELECT max(serial) AS serial FROM snapshots")
-        return int(rows[0]["serial"] or 0)
+        query = "SELECT serial FROM snapshots ORDER BY serial DESC LIMIT 1"
+        return _only(self._file.made(lambda row: _count(row, "serial"), query)) or 0
 
     def last_position(self) -> Position | None:
         """How far the ledger went when a snapshot was served last; None where that is not known."""
-        rows = self._file.rows(
+        query = (
             "SELECT ledger_records, ledger_last FROM snapshots WHERE ledger_records IS NOT NULL "
             "ORDER BY position DESC LIMIT 1"
         )
-        return Position(int(rows[0]["ledger_records"]), rows[0]["ledger_last"]) if rows else None
+        return _only(self._file.made(_position, query))
 
     def forget_positions(self) -> None:
         """Withdraws what is known about the ledger: the operator has accepted another one."""
@@ -477,7 +478,17 @@ def _event(row: Row) -> Event:
 def _published(row: Row) -> Published:
     versions = {str(zone): int(number) for zone, number in json.loads(row["versions"]).items()}
     at, reason = time_of(row["published_at"]), _text(row, "reason")
-    return Published(_count(row, "serial"), _text(row, "digest"), at, reason, versions)
+    return Published(
+        *(_count(row, "serial"), _text(row, "digest"), at, reason, versions),
+        *(time_of(row["derived_at"]), _position(row)),
+    )
+
+
+def _position(row: Row) -> Position | None:
+    if row["ledger_records"] is None:
+        return None
+    last = None if row["ledger_last"] is None else _text(row, "ledger_last")
+    return Position(_count(row, "ledger_records"), last)
 
 
 # What stands in a file may be anything, where the disk has failed. Each of these raises `ValueError`.

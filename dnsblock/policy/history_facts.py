@@ -146,4 +146,5 @@ class Published:
     published_at: datetime
     reason: str
     versions: Mapping[str, int]
+    derived_at: datetime  # the time for which the state of the orders was derived
     ledger: Position | None = None  # how far the ledger went then; None: it was not used

@@ -18,7 +18,7 @@ from typing import Self, TypeVar
 from dnsblock.errors import HistoryUnwritable, Problem, Refused
 
 FILE = "lists.sqlite"
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 Values = Sequence[object] | Mapping[str, object]  # for the `?` of a query, or for its `:names`
 T = TypeVar("T")
 BUSY_SECONDS = 10  # readers hold nobody up; this is for a backup or a person with the sqlite3 shell
@@ -133,7 +133,8 @@ CREATE TABLE snapshots (
     reason TEXT NOT NULL,
     versions TEXT NOT NULL,  -- JSON: zone -> number
     ledger_records INTEGER,  -- how far the ledger went
-    ledger_last TEXT
+    ledger_last TEXT,
+    derived_at TEXT NOT NULL  -- the time for which the state of the orders was derived from these records
 );
 """
 

@@ -10,6 +10,8 @@ from typing import TypedDict
 from dnsblock._engine import Answer, PolicyZone, Rule, Snapshot
 from dnsblock.config import Config, Zone
 from dnsblock.errors import Problem, Refused
+from dnsblock.orders.annulments import received
+from dnsblock.orders.ledger import Ledger
 from dnsblock.orders.order import Entry, Order
 from dnsblock.orders.spans import Received, spans_of
 from dnsblock.orders.state import derive
@@ -45,9 +47,14 @@ class Past:
     """What there is to look back with. The zones are those that are configured today."""
 
     config: Config
-    received: Received
+    ledger: Ledger
     lists: Lists
     history: History
+
+    @property
+    def received(self) -> Received:
+        """The orders, with the times at which they were accepted."""
+        return self.ledger.received
 
     def orders_of(self, when: datetime) -> list[Order]:
         """The orders that were known at a time: none was enforced before it came."""
@@ -267,7 +274,7 @@ def differences(past: Past, serial_a: int, serial_b: int, limit: int) -> list[Zo
         changes: Iterator[tuple[str, str | None, str | None]]
         old, new = a.versions.get(name), b.versions.get(name)
         if name in issuers:
-            changes = _order_changes(issuers[name], past, a.published_at, b.published_at)
+            changes = _order_changes(issuers[name], past, a, b)
             states = (utc(a.published_at), utc(b.published_at))
         elif old is not None and new is not None:
             changes = _list_changes(past.history, name, old, new)
@@ -307,18 +314,34 @@ def _list_changes(
 
 
 def _order_changes(
-    zone: Zone, past: Past, a: datetime, b: datetime
+    zone: Zone, past: Past, a: Published, b: Published
 ) -> Iterator[tuple[str, str | None, str | None]]:
-    before, after = (_said(zone, past, when) for when in (a, b))
+    before, after = (_said(zone, past, snapshot) for snapshot in (a, b))
     for name in sorted(before.keys() | after.keys()):
         if before.get(name) != after.get(name):
             yield name, before.get(name), after.get(name)
 
 
-def _said(zone: Zone, past: Past, when: datetime) -> dict[str, str]:
-    """What an issuer's orders said about each name: the match, and which order."""
+def _said(zone: Zone, past: Past, snapshot: Published) -> dict[str, str]:
+    """What an issuer's orders said about each name in a snapshot: the match, and which order."""
     said: dict[str, str] = {}
-    for item in derive(past.orders_of(when), when).in_force.get(zone.issuer or "", ()):
+    orders = _orders_of(past, snapshot)
+    for item in derive(orders, snapshot.derived_at).in_force.get(zone.issuer or "", ()):
         word = f"{'except-' if item.kind == 'exempt' else ''}{item.entry.match} ({item.order_id})"
         said[item.entry.name] = f"{said[item.entry.name]}, {word}" if item.entry.name in said else word
     return said
+
+
+def _orders_of(past: Past, snapshot: Published) -> list[Order]:
+    """The orders from which a snapshot was derived: by the records of the ledger, not by the time.
+
+    An order is in the ledger a moment after the time for which it is derived first. Raises `Refused` where
+    the ledger is another one by now.
+    """
+    position = snapshot.ledger
+    if position is None:  # of a ledger that the operator has replaced since: the times are all that is known
+        return past.orders_of(snapshot.published_at)
+    if not past.ledger.extends(position):
+        reason = "the ledger does not hold the records from which it was derived"
+        raise Refused([Problem(f"serial {snapshot.serial}", None, "", reason)])
+    return [order for _, order in received(past.ledger.records[: position.records])]

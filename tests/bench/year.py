@@ -252,7 +252,8 @@ def fill_past(state: Path, versions: int, changed: int) -> float:
             )
             history.keep_snapshot(
                 Published(
-                    serial + number, f"{number}", accepted.accepted_at, "filled", {"list": accepted.number}
+                    *(serial + number, f"{number}", accepted.accepted_at, "filled"),
+                    *({"list": accepted.number}, accepted.accepted_at),
                 ),
                 keep=10_000,
             )

@@ -27,7 +27,7 @@ from .lists import (
     wait_enforced,
     wait_kept,
 )
-from .orders import block, unblock
+from .orders import block, shipped, unblock
 from .tools import wait_for
 
 ZONES = [ORDERS_ZONE, list_zone(every_s=DAY, guards=ANY_CHANGE)]
@@ -223,6 +223,32 @@ def test_the_difference_of_two_serials_is_told_name_by_name(subject: Subject):
     shown = subject.cli("diff", str(first), str(second), as_json=False).stdout
     assert "- n0.example" in shown
     assert "+ new.example" in shown
+
+
+def test_the_difference_of_the_first_two_serials_is_what_the_walk_through_lifted(subject: Subject):
+    """The order of the first snapshot is in the ledger a moment after the time for which it is derived."""
+    block_path, blocked = shipped("block")
+    unblock_path, _ = shipped("unblock")
+    subject.configure(zones=[ORDERS_ZONE | {"issuer": blocked["issuer"]}])
+    subject.put_order(block_path.read_bytes(), block_path.name)
+    subject.launch()
+    subject.put_order(unblock_path.read_bytes(), unblock_path.name)
+    subject.reload()
+    expected = dict.fromkeys(blocked["entries"], (True, False))
+    assert changes(subject, 1, 2) == {"ministry": expected}
+    assert changes(subject, 2, 1) == {"ministry": dict.fromkeys(expected, (False, True))}
+    subject.restart()
+    assert changes(subject, 1, 2) == {"ministry": expected}
+
+
+def test_orders_that_come_together_are_told_apart_by_serial_and_not_by_time(subject: Subject):
+    """Many publishes within a second: each serial is derived from the records that it was published with."""
+    start(subject)
+    for number in range(5):
+        subject.put_order(block(f"B-{number}", [f"b{number}.example"]))
+        subject.reload()
+    for number in range(5):
+        assert changes(subject, number + 1, number + 2) == {"ministry": {f"b{number}.example": (False, True)}}
 
 
 @pytest.mark.parametrize(

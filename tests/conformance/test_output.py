@@ -111,7 +111,7 @@ def test_into_a_pipe_a_row_is_one_line_whatever_the_terminal(running: Subject, c
 
 @pytest.mark.parametrize(
     "command",
-    [["status"], ["versions"], ["history", NAME], ["why", NAME, "--at", "2026-01-01"]],
+    [["status"], ["versions"], ["history", NAME], ["diff", "1", "2"], ["why", NAME, "--at", "2026-01-01"]],
 )
 def test_times_are_shown_in_the_configured_time_zone_with_its_name(running: Subject, command: list[str]):
     """One way everywhere: whoever compares two outputs must not add seven hours to one of them."""

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dnsblock.errors import HistoryUnwritable, Refused
+from dnsblock.orders.records import Position
 from dnsblock.policy import history_changes, records
 from dnsblock.policy.history import History
 from dnsblock.policy.history_facts import (
@@ -606,7 +607,8 @@ def test_an_approval_ends_when_another_text_is_accepted(history: History):
 
 
 def published(serial: int, digest: str = "d", **versions: int) -> Published:
-    return Published(serial, digest, NOON + serial * HOUR, f"reason {serial}", versions)
+    at = NOON + serial * HOUR
+    return Published(serial, digest, at, f"reason {serial}", versions, at, Position(serial, "f" * 64))
 
 
 def test_a_snapshot_tells_the_versions_of_its_lists(history: History):

@@ -158,7 +158,7 @@ def test_a_download_is_not_read_again_because_its_text_is_kept(
     store.download("listed").write_text("".join(f"name{number:05}.example\n" for number in range(NAMES)))
     first = Lists(store).read(config, NOW)
     records.accept(first)
-    records.served(first, Published(1, "a", NOW, "test", first.versions), config.history, None)
+    records.served(first, Published(1, "a", NOW, "test", first.versions, NOW), config.history, None)
     assert store.text(first.listed["listed"].version)
     assert first.read(config, NOW).listed["listed"] is first.listed["listed"]
     store.drop_texts("listed", "of another")  # as a rollback does
