@@ -295,12 +295,21 @@ class Snapshot:
 
     Each zone comes with the Unix time, in seconds, of its next scheduled change, to which its TTLs are cut,
     with whether it judges the targets (CNAME, DNAME, HTTPS, SVCB) in upstreams' answers, and with whether it
-    is in shadow: then it decides nothing, and what it would block is counted.
+    is in shadow: then it decides nothing, and what it would block is counted. `nat64` are the prefixes of
+    translators beside the well-known one (RFC 6052), as addresses and lengths.
     """
 
-    def __new__(cls, zones: Sequence[tuple[PolicyZone, int | None, bool, bool]], serial: int) -> Snapshot: ...
+    def __new__(
+        cls,
+        zones: Sequence[tuple[PolicyZone, int | None, bool, bool]],
+        serial: int,
+        nat64: Sequence[tuple[IPv4Address | IPv6Address, int]] = ...,
+    ) -> Snapshot: ...
     @staticmethod
-    def digest_of(zones: Sequence[tuple[PolicyZone, int | None, bool, bool]]) -> str:
+    def digest_of(
+        zones: Sequence[tuple[PolicyZone, int | None, bool, bool]],
+        nat64: Sequence[tuple[IPv4Address | IPv6Address, int]] = ...,
+    ) -> str:
         """The digest that a snapshot of these zones has."""
 
     def covering(self, text: str) -> list[Covering]:
@@ -450,6 +459,8 @@ class Counts:
     unsent: int
     truncated: int
     """Responses over UDP with TC set."""
+    dropped_records: int
+    """Records of upstreams' responses that were not passed on."""
     limited: dict[str, int]
     """Queries and error answers above a client's limit, by what became of them."""
     rcodes: dict[str, int]

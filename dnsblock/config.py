@@ -27,6 +27,7 @@ from dnsblock.values import (
     Listen,
     ListPlace,
     Milliseconds,
+    Nat64Prefix,
     Networks,
     NotEmpty,
     Number,
@@ -473,6 +474,7 @@ class Config(_Options):
     answers: Annotated[dict[Identifier, Answer], Field(max_length=1000)] = as_written({})
     orders: FilePath | None = None  # the inbox of order documents
     zones: Annotated[tuple[Zone, ...], Field(max_length=MAX_ZONES)] = ()  # first match wins
+    nat64_prefixes: Annotated[tuple[Nat64Prefix, ...], Field(max_length=16)] = ()  # beside 64:ff9b::/96
     protected: Annotated[tuple[DnsName, ...], Field(max_length=10_000)] = ()  # that no list may block
     history: HistoryOptions = as_written({})
     state: FilePath = as_written("state")  # folder of the ledger, of compiled lists and the serial

@@ -184,6 +184,13 @@ def _network(text: str) -> IPv4Network | IPv6Network:
 _MAPPED = IPv6Network("::ffff:0:0/96")  # RFC 4291 section 2.5.5.2
 
 
+def _nat64_prefix(text: str) -> IPv6Network:
+    found = _network(text)
+    if not isinstance(found, IPv6Network) or found.prefixlen not in (32, 40, 48, 56, 64, 96):
+        raise ValueError("must be an IPv6 network of 32, 40, 48, 56, 64 or 96 bits (RFC 6052 section 2.2)")
+    return found
+
+
 def _target_name(text: str) -> str:
     """A name, or `*.` and a name (RPZ draft section 3.6): the queried name under that one."""
     return f"*.{canonical(text[2:])}" if text.startswith("*.") else canonical(text)
@@ -307,6 +314,7 @@ Milliseconds = Annotated[int, Number, Field(ge=10, le=600_000)]
 Listen = Annotated[Endpoint, from_text(Endpoint.parse)]
 Upstream = Annotated[Endpoint, from_text(_upstream)]
 Network = Annotated[IPv4Network | IPv6Network, from_text(_network)]
+Nat64Prefix = Annotated[IPv6Network, from_text(_nat64_prefix)]
 DnsName = Annotated[str, from_text(canonical)]
 ProbeName = Annotated[str, from_text(_probe_name)]
 Switch = Literal["true", "false"]

@@ -241,6 +241,11 @@ def _engine(counts: Counts, workers: int) -> Iterator[Metric]:
     yield CounterMetricFamily(
         "dnsblock_truncated_responses", "Responses over UDP that ask for TCP.", counts.truncated
     )
+    yield CounterMetricFamily(
+        "dnsblock_dropped_records",
+        "Records left out of upstreams' responses: of blocked names, or with listed addresses.",
+        counts.dropped_records,
+    )
     limited = CounterMetricFamily(
         "dnsblock_rate_limited",
         "Queries and error answers above a client's limit, by what became of them.",

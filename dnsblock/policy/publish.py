@@ -16,7 +16,7 @@ from dnsblock.orders.order import Order
 from dnsblock.orders.records import Annulment
 from dnsblock.orders.state import State, derive
 from dnsblock.policy.compile import compile_orders
-from dnsblock.policy.rules import engine_rules
+from dnsblock.policy.rules import engine_rules, nat64_prefixes
 from dnsblock.policy.serials import Serials
 from dnsblock.policy.sources import NONE, Lists
 
@@ -131,8 +131,10 @@ def build(config: Config, lists: Lists, orders: Sequence[Order], now: datetime, 
             compiled = compile_orders(zone, config, state.in_force.get(zone.issuer, ()))
             due = None if change is None else int(change.timestamp())
             zones.append((compiled, due, judges_targets, is_shadow))
-    serial = serials.next(Snapshot.digest_of(zones))
-    return Policy(Snapshot(zones, serial), tuple(zone for zone, *_ in zones), state, now, tuple(zones))
+    nat64 = nat64_prefixes(config)
+    serial = serials.next(Snapshot.digest_of(zones, nat64))
+    snapshot = Snapshot(zones, serial, nat64)
+    return Policy(snapshot, tuple(zone for zone, *_ in zones), state, now, tuple(zones))
 
 
 def standing_notes(policy: Policy, config: Config, new: Sequence[Order]) -> tuple[str, ...]:

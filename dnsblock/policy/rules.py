@@ -3,6 +3,7 @@
 import os
 import re
 import stat
+from ipaddress import IPv6Address
 from pathlib import Path
 
 from dnsblock import document
@@ -45,6 +46,11 @@ def engine_rules(config: Config) -> Rules:
         max_stale=cache.max_stale,
         prefetch=cache.prefetch == "true",
     )
+
+
+def nat64_prefixes(config: Config) -> list[tuple[IPv6Address, int]]:
+    """The prefixes of translators beside the well-known one."""
+    return [(prefix.network_address, prefix.prefixlen) for prefix in config.nat64_prefixes]
 
 
 # ------- How queries are taken and forwarded

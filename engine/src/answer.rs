@@ -9,18 +9,18 @@
 use std::net::IpAddr;
 
 use crate::cache::Keeping;
-use crate::chain;
 use crate::cookie::Secrets;
 use crate::limits::{Kind, Rates};
 use crate::local::{self, Local};
 use crate::message::{
     ExtendedError, Head, MAX_MESSAGE, Opt, Query, Refusal, Section, Writer, ede, has_option, rcode, rtype,
 };
-use crate::name::{Name, Walk};
-use crate::policy::names::SEED;
-use crate::policy::{Action, Answer, Decision, Snapshot, Supposed};
+use crate::name::Name;
+use crate::policy::{Action, Answer, Decision, Snapshot};
 use crate::prefix::Prefixes;
 use crate::relay;
+use crate::response::Response;
+use crate::targets;
 
 /// What to do with one packet.
 pub enum Verdict {
@@ -245,108 +245,7 @@ pub fn judge<'a>(
     }
 }
 
-/// What a snapshot says about where an upstream's answer leads, as if the query's
-/// own name were listed; our own CNAME then stands alone.
-///
-/// Along CNAME and DNAME the first name decides that a zone matches, a passthru
-/// too (RPZ draft 5.1). What HTTPS, SVCB and address records offer at the end are
-/// alternatives: one that is blocked blocks, and a passthru frees itself alone.
-pub fn judge_targets<'a>(
-    query: &Query,
-    response: &[u8],
-    snapshot: &'a Snapshot,
-    rules: &Rules,
-    now: u64,
-    out: &mut [u8],
-) -> Judgement<'a> {
-    let decision = match led_to(query, response, snapshot, None) {
-        Ok(Some(decision)) => decision,
-        Ok(None) => return Judgement::Pass,
-        Err(chain::Unreadable) => return Judgement::Unreadable,
-    };
-    match carry_out(query, decision, snapshot, rules, now, out) {
-        Judgement::Follow(decision, target) => {
-            let outcome = Outcome::Blocked { zone: decision.zone, action: Action::Cname };
-            let length = respond_by_following(query, None, &decision, &target, snapshot, rules, now, out);
-            Judgement::Answer { length, outcome }
-        }
-        judgement => judgement,
-    }
-}
-
-/// How a zone would block a query for where its answer leads, if it were enforced as
-/// well, and the rank of the entry by which; `None`, too, where it decides about the
-/// queried name itself.
-pub fn would_block_target(
-    query: &Query,
-    response: &[u8],
-    snapshot: &Snapshot,
-    supposed: Supposed<'_>,
-) -> Option<(Action, u64)> {
-    let over_tcp = query.head.hop.over_tcp;
-    let walk = Walk::new(&query.name, SEED);
-    let own = supposed.zone.decide(0, &query.name, &walk).filter(|own| !own.lets_pass_over_tcp(over_tcp));
-    if own.is_some() && !snapshot.decides(&query.name, &walk, supposed.after) {
-        return None;
-    }
-    let decision = led_to(query, response, snapshot, Some(supposed)).ok()??;
-    let is_its_own = decision.zone == supposed.after && decision.blocks(over_tcp);
-    is_its_own.then_some((decision.answer.action, decision.rank))
-}
-
-/// Who decides about a query for where its answer leads.
-fn led_to<'a>(
-    query: &Query,
-    response: &[u8],
-    snapshot: &'a Snapshot,
-    supposed: Option<Supposed<'a>>,
-) -> Result<Option<Decision<'a>>, chain::Unreadable> {
-    let over_tcp = query.head.hop.over_tcp;
-    let listed =
-        |name: &Name| snapshot.find_target(name, supposed).filter(|d| !d.lets_pass_over_tcp(over_tcp));
-    match chain::walk(response, &query.name, listed)? {
-        chain::End::Judged(decision) => Ok(Some(decision)),
-        chain::End::Name(last) => judge_offers(response, last, over_tcp, snapshot, supposed),
-    }
-}
-
-/// Of all that blocks among what is offered, the first zone decides, in whichever
-/// order the records come (RPZ draft 5.2): servers turn RRsets around.
-fn judge_offers<'a>(
-    response: &[u8],
-    last: Name,
-    over_tcp: bool,
-    snapshot: &'a Snapshot,
-    supposed: Option<Supposed<'a>>,
-) -> Result<Option<Decision<'a>>, chain::Unreadable> {
-    let mut first: Option<Decision<'a>> = None;
-    let mut owners = chain::Owners::from(last);
-    let listed =
-        |name: &Name| snapshot.find_target(name, supposed).filter(|d| !d.lets_pass_over_tcp(over_tcp));
-    while let Some(owner) = owners.next() {
-        for offer in chain::offers(response, &owner) {
-            let offer = offer?;
-            let mut target = offer.target.as_ref().and_then(listed);
-            if let (None, Some(name)) = (&target, &offer.target) {
-                match chain::walk_on(response, name, listed)? {
-                    chain::End::Judged(decision) => target = Some(decision),
-                    chain::End::Name(last) => owners.add(last)?,
-                }
-            }
-            let is_freed = target.as_ref().is_some_and(|decision| decision.answer.action == Action::Passthru);
-            let addresses = offer.addresses.filter_map(|address| snapshot.find_address(address, supposed));
-            for decision in target.into_iter().chain(addresses.take_while(|_| !is_freed)) {
-                let is_first = first.as_ref().is_none_or(|first| decision.zone < first.zone);
-                if is_first && decision.blocks(over_tcp) {
-                    first = Some(decision);
-                }
-            }
-        }
-    }
-    Ok(first)
-}
-
-fn carry_out<'a>(
+pub(crate) fn carry_out<'a>(
     query: &Query,
     decision: Decision<'a>,
     snapshot: &'a Snapshot,
@@ -451,11 +350,12 @@ fn respond_by_policy(
 
 /// Writes the answer of a name that is blocked by a CNAME, with what an
 /// upstream said about the target, if one did. The target itself is not judged
-/// (RPZ draft 6.1): the page that explains a block must be reachable.
+/// (RPZ draft 6.1): the page that explains a block must be reachable. Records beside the
+/// way from it are.
 #[allow(clippy::too_many_arguments, reason = "the same few as its neighbours")]
 pub fn respond_by_following(
     query: &Query,
-    response: Option<&[u8]>,
+    response: Option<Response<'_>>,
     decision: &Decision<'_>,
     target: &Name,
     snapshot: &Snapshot,
@@ -465,6 +365,9 @@ pub fn respond_by_following(
 ) -> usize {
     let ttl = ttl_now(decision.answer, decision, snapshot, now);
     let (errors, told) = reasons(&query.head, decision, true);
+    let response = response.filter(|response| {
+        targets::drop_beside(*response, target, snapshot, query.head.hop.over_tcp).is_ok()
+    });
     relay::follow(response, query, target, ttl, (rules.max_payload, &errors[..told]), out)
 }
 

@@ -222,6 +222,7 @@ mod tests {
 
     use super::*;
     use crate::message::{Edns, MAX_MESSAGE, Query};
+    use crate::response::Reader;
 
     fn question(text: &str) -> (Query, Vec<u8>) {
         let name = Name::from_text(text.as_bytes()).unwrap();
@@ -247,7 +248,9 @@ mod tests {
         (response[2], response[7]) = (0x81, 1);
         response.extend(b"\xc0\x0c\0\x01\0\x01\0\0\x01\x2c\0\x04\xc0\0\x02\x01");
         with(text, |key| {
-            let kept = Kept::new(&response, key, &keeping, Instant::now(), &mut [0; MAX_MESSAGE]).unwrap();
+            let mut reader = Reader::default();
+            let response = reader.read_bounded(&mut response, &keeping).unwrap();
+            let kept = Kept::new(response, key, Instant::now(), &mut [0; MAX_MESSAGE]).unwrap();
             cache.keep(key, kept, cache.purges());
         });
     }

@@ -1,23 +1,28 @@
-//! Where an upstream's answer leads the client: along CNAME and DNAME to another
+//! Where an upstream's response leads the client: along CNAME and DNAME to another
 //! name, and from there by HTTPS and SVCB to further names and addresses.
 //!
-//! What is relevant for that and cannot be read is never passed over: a client
-//! might read it, and be led where it must not go.
+//! Where two clients could go different ways, or without end, none is passed over: a
+//! client might be led where it must not go.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::message::{HEADER, Record, flag, rcode, rtype, skip_name, u16_at};
-use crate::name::Name;
-use crate::relay::expand;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-/// Names to which HTTPS and SVCB records of one response lead, at most.
-const LED: usize = 16;
-/// Steps of a chain at most. Resolvers follow 8 to 16, so an answer with more is
+use crate::message::{Section, rtype, u16_at};
+use crate::name::Name;
+use crate::policy::seed;
+use crate::response::{Entry, Mark, Response};
+
+/// Steps of one chain at most. Resolvers follow 8 to 16, so a response with more is
 /// none of theirs; it is refused, since one step further may be a blocked name.
 const STEPS: usize = 64;
+/// Steps of all chains of one response together: more than it can hold records, so only
+/// one whose names all lead through the same long chain needs more.
+const STEPS_IN_ALL: usize = 4096;
+/// CNAME and DNAME records of a response that holds a DNAME: what a chain may have.
+const WAYS: usize = 2 * STEPS;
 
-/// The answer section holds a name that cannot be read, two ways from one name, or
-/// a chain without end.
+/// There are two ways from one name, or a chain without end.
 #[derive(Debug)]
 pub struct Unreadable;
 
@@ -29,81 +34,162 @@ pub enum End<D> {
     Name(Name),
 }
 
-/// Walks from the queried name along CNAME (RFC 1034 3.6.2) and DNAME (RFC 6672
-/// 2.2), in whichever order they stand, and asks `judge` about each name on the
-/// way, but the queried one.
-pub fn walk<D>(
-    response: &[u8],
-    queried: &Name,
-    judge: impl FnMut(&Name) -> Option<D>,
-) -> Result<End<D>, Unreadable> {
-    walk_in(Sections::Answer, response, queried, judge)
+/// Where the ways begin that are looked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Sections {
+    Answer,
+    /// In the additional section, too: what stands there about a name to which an HTTPS or SVCB
+    /// record leads may be used as well (RFC 9460 4.1).
+    Both,
 }
 
-/// The same from where an HTTPS or SVCB record leads to: what stands in the additional
-/// section about that may be used as well (RFC 9460 4.1).
-pub fn walk_on<D>(
-    response: &[u8],
-    target: &Name,
-    judge: impl FnMut(&Name) -> Option<D>,
-) -> Result<End<D>, Unreadable> {
-    walk_in(Sections::Both, response, target, judge)
-}
-
-fn walk_in<D>(
-    sections: Sections,
-    response: &[u8],
-    queried: &Name,
-    mut judge: impl FnMut(&Name) -> Option<D>,
-) -> Result<End<D>, Unreadable> {
-    let mut here = queried.clone();
-    // The names left behind, each with the record that led on from it.
-    let mut left: Vec<(Name, usize)> = Vec::new();
-    loop {
-        let before = left.len();
-        for record in records(response, sections) {
-            let (owner, record) = record?;
-            if is_second_way(response, owner, &record, &left)? {
-                return Err(Unreadable);
-            }
-            let Some(next) = step(response, owner, &record, &here)? else { continue };
-            if let Some(judged) = judge(&next) {
-                return Ok(End::Judged(judged));
-            }
-            if next == *queried || left.iter().any(|(name, _)| *name == next) {
-                // It goes round, and all of it was judged.
-                return Ok(End::Name(next));
-            }
-            left.push((std::mem::replace(&mut here, next), owner));
-            if left.len() > STEPS {
-                return Err(Unreadable);
-            }
-        }
-        if left.len() == before {
-            return Ok(End::Name(here));
+impl Sections {
+    fn hold(self, entry: &Entry) -> bool {
+        match entry.section {
+            Section::Answer => true,
+            Section::Authority => false,
+            Section::Additional => self == Sections::Both,
         }
     }
 }
 
-/// Whether all that a response about this name leads to can be read.
-pub fn is_readable(response: &[u8], queried: &Name) -> bool {
+/// All the chains of one response.
+pub struct Chains<'a> {
+    response: Response<'a>,
+    steps_left: usize,
+}
+
+impl<'a> Chains<'a> {
+    pub fn new(response: Response<'a>) -> Result<Chains<'a>, Unreadable> {
+        check_dnames(response)?;
+        Ok(Chains { response, steps_left: STEPS_IN_ALL })
+    }
+
+    /// Walks from a name along CNAME (RFC 1034 3.6.2) and DNAME (RFC 6672 2.2), in whichever
+    /// order they stand, and asks `judge` about each name on the way, but the first.
+    pub fn walk<D>(
+        &mut self,
+        sections: Sections,
+        from: &Name,
+        mut judge: impl FnMut(&Name) -> Option<D>,
+    ) -> Result<End<D>, Unreadable> {
+        let mut here = from.clone();
+        // Names are long, and hashes of them enough to see that it goes round.
+        let mut left = [0; STEPS];
+        for step in 0.. {
+            let Some(next) = self.way(sections, &here)? else { return Ok(End::Name(here)) };
+            if let Some(judged) = judge(&next) {
+                return Ok(End::Judged(judged));
+            }
+            let hash = |name: &Name| xxh3_64_with_seed(name.suffix(0), seed());
+            *left.get_mut(step).ok_or(Unreadable)? = hash(&here);
+            self.steps_left = self.steps_left.checked_sub(1).ok_or(Unreadable)?;
+            if left[..=step].contains(&hash(&next)) {
+                // It goes round, and all of it was judged.
+                return Ok(End::Name(next));
+            }
+            here = next;
+        }
+        unreachable!("the steps are counted");
+    }
+
+    /// The one way that leads on from a name. The same record twice is one (RFC 2181 5); of
+    /// others there can be no second (RFC 2181 10.1, RFC 6672 2.4).
+    fn way(&self, sections: Sections, here: &Name) -> Result<Option<Name>, Unreadable> {
+        let response = self.response;
+        let mut next: Option<Name> = None;
+        for entry in response.of(here.suffix(0)).filter(|entry| sections.hold(entry)) {
+            entry.set(Mark::OnWay);
+            if entry.rtype() == rtype::CNAME {
+                take_only(&mut next, response.target(entry))?;
+            }
+        }
+        let ancestors = if response.has_dname() { 1..=here.labels() } else { 1..=0 };
+        for skip in ancestors {
+            for entry in response.of(here.suffix(skip)).filter(|entry| sections.hold(entry)) {
+                if entry.belongs_to(response.message()) == rtype::DNAME {
+                    entry.set(Mark::OnWay);
+                }
+                if entry.rtype() == rtype::DNAME {
+                    match here.replace(skip, &response.target(entry)) {
+                        Some(made) => take_only(&mut next, made)?,
+                        // A name that gets too long is none (RFC 6672 2.2: YXDOMAIN).
+                        None if next.is_some() => return Err(Unreadable),
+                        None => {}
+                    }
+                }
+            }
+        }
+        Ok(next)
+    }
+}
+
+fn take_only(known: &mut Option<Name>, name: Name) -> Result<(), Unreadable> {
+    match known {
+        Some(known) if *known != name => Err(Unreadable),
+        _ => {
+            *known = Some(name);
+            Ok(())
+        }
+    }
+}
+
+/// RFC 6672 2.4, 3.1: a name has one DNAME, there is none below it, and every CNAME below it
+/// is the one that the DNAME makes. With anything else, clients go different ways.
+fn check_dnames(response: Response<'_>) -> Result<(), Unreadable> {
+    if !response.has_dname() {
+        return Ok(());
+    }
+    let ways = || response.entries().iter().filter(|e| Sections::Both.hold(e) && is_way(e.rtype()));
+    if ways().count() > WAYS {
+        return Err(Unreadable);
+    }
+    for dname in ways().filter(|entry| entry.rtype() == rtype::DNAME) {
+        let (above, target) = (response.name(dname.owner), response.target(dname));
+        for other in ways() {
+            let (owner, leads_to) = (response.name(other.owner), response.target(other));
+            let is_sound = match owner.labels().checked_sub(above.labels()) {
+                Some(skip) if owner.suffix(skip) == above.suffix(0) => match other.rtype() {
+                    rtype::DNAME => skip == 0 && leads_to == target,
+                    // A CNAME of the DNAME's owner itself is none that it makes.
+                    _ => skip == 0 || owner.replace(skip, &target) == Some(leads_to),
+                },
+                _ => true,
+            };
+            if !is_sound {
+                return Err(Unreadable);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_way(rtype: u16) -> bool {
+    matches!(rtype, rtype::CNAME | rtype::DNAME)
+}
+
+/// Whether there is one way through all that a response about this name leads to.
+pub fn is_readable(response: Response<'_>, queried: &Name) -> bool {
     let judge = |_: &Name| None::<()>;
     let follow = || {
-        let mut owners = match walk(response, queried, judge)? {
-            End::Name(last) => Owners::from(last),
+        response.clear_marks();
+        let mut chains = Chains::new(response)?;
+        let mut owners = match chains.walk(Sections::Answer, queried, judge)? {
+            End::Name(last) => Owners::new(response, last),
             End::Judged(()) => return Ok(()),
         };
         while let Some(owner) = owners.next() {
             for offer in offers(response, &owner) {
-                let Some(target) = offer?.target else { continue };
-                if let End::Name(last) = walk_on(response, &target, judge)? {
-                    owners.add(last)?;
+                let Some(target) = offer.target else { continue };
+                if let End::Name(last) = chains.walk(Sections::Both, &target, judge)? {
+                    owners.add(last);
                 }
             }
         }
         Ok::<(), Unreadable>(())
     };
-    follow().is_ok()
+    // What failed leads nowhere.
+    response.is_failure() || follow().is_ok()
 }
 
 /// A name whose records are looked at, and where.
@@ -114,91 +200,51 @@ pub struct Owner {
 
 /// Names whose records are looked at, one after the other, each once: first that where a
 /// chain ends, then those to which its HTTPS and SVCB records lead, and so on.
-pub struct Owners {
+pub struct Owners<'a> {
+    response: Response<'a>,
     /// Apart: most often it is the only one.
     first: Option<Name>,
     led_to: Vec<Name>,
     next: usize,
 }
 
-impl From<Name> for Owners {
-    fn from(first: Name) -> Owners {
-        Owners { first: Some(first), led_to: Vec::new(), next: 0 }
+impl<'a> Owners<'a> {
+    pub fn new(response: Response<'a>, first: Name) -> Owners<'a> {
+        Owners { response, first: Some(first), led_to: Vec::new(), next: 0 }
     }
-}
 
-impl Owners {
     /// Not an iterator, since names are added meanwhile.
     #[allow(clippy::should_implement_trait, reason = "names are added while this goes on")]
     pub fn next(&mut self) -> Option<Owner> {
         if let Some(name) = self.first.take() {
-            return Some(Owner { name, sections: Sections::Answer });
+            // A service that is the owner itself has its addresses in the additional section.
+            let is_itself = |entry: &Entry| {
+                entry.section == Section::Answer
+                    && is_service(entry)
+                    && self.response.service(entry).is_none()
+            };
+            let uses_itself = self.response.of(name.suffix(0)).any(is_itself);
+            return Some(Owner {
+                name,
+                sections: if uses_itself { Sections::Both } else { Sections::Answer },
+            });
         }
         self.next += 1;
         let name = self.led_to.get(self.next - 1).cloned()?;
         Some(Owner { name, sections: Sections::Both })
     }
 
-    pub fn add(&mut self, name: Name) -> Result<(), Unreadable> {
-        if !self.led_to.contains(&name) {
-            if self.led_to.len() == LED {
-                return Err(Unreadable);
-            }
+    /// A name about which the message says nothing needs no second look.
+    pub fn add(&mut self, name: Name) {
+        let mut new = false;
+        for entry in self.response.of(name.suffix(0)) {
+            new |= !entry.has(Mark::LedTo);
+            entry.set(Mark::LedTo);
+        }
+        if new {
             self.led_to.push(name);
         }
-        Ok(())
     }
-}
-
-/// RFC 2181 10.1: a name has one CNAME. With two a client may take the other one.
-fn is_second_way(
-    response: &[u8],
-    owner: usize,
-    record: &Record,
-    left: &[(Name, usize)],
-) -> Result<bool, Unreadable> {
-    if record.rtype != rtype::CNAME {
-        return Ok(false);
-    }
-    for (name, used) in left {
-        if *used != owner && is_name(response, owner, name)? && !is_made(response, *used) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
-/// Whether the record at `owner` is a DNAME: the CNAME made from it stands beside
-/// it (RFC 6672 3.1).
-fn is_made(response: &[u8], owner: usize) -> bool {
-    Record::parse(response, owner).is_some_and(|record| record.rtype == rtype::DNAME)
-}
-
-/// Where the record leads from `here`, if it does.
-fn step(response: &[u8], owner: usize, record: &Record, here: &Name) -> Result<Option<Name>, Unreadable> {
-    match record.rtype {
-        rtype::CNAME if is_name(response, owner, here)? => {
-            target(response, record, record.rdata_start).map(Some)
-        }
-        rtype::DNAME => {
-            let (owner, _) = expand(response, owner).ok_or(Unreadable)?;
-            let Some(skip) = here.labels().checked_sub(owner.labels()).filter(|&skip| skip > 0) else {
-                return Ok(None);
-            };
-            if here.suffix(skip) != owner.suffix(0) {
-                return Ok(None);
-            }
-            // A name that gets too long is none (RFC 6672 2.2: YXDOMAIN).
-            Ok(here.replace(skip, &target(response, record, record.rdata_start)?))
-        }
-        _ => Ok(None),
-    }
-}
-
-/// The name at `at`, which ends the record's data.
-fn target(response: &[u8], record: &Record, at: usize) -> Result<Name, Unreadable> {
-    let (name, end) = expand(response, at).ok_or(Unreadable)?;
-    if end == record.end { Ok(name) } else { Err(Unreadable) }
 }
 
 /// What one record at the end of the chain offers.
@@ -213,38 +259,33 @@ pub struct Offer<'a> {
 
 /// What the records of `owner` offer, one by one: records of one RRset are
 /// alternatives, and their order means nothing.
-pub fn offers<'a>(
-    response: &'a [u8],
-    owner: &'a Owner,
-) -> impl Iterator<Item = Result<Offer<'a>, Unreadable>> {
-    records(response, owner.sections).filter_map(move |record| match record {
-        Err(unreadable) => Some(Err(unreadable)),
-        Ok((at, record)) => offer(response, at, &record, &owner.name).transpose(),
+pub fn offers<'a>(response: Response<'a>, owner: &Owner) -> impl Iterator<Item = Offer<'a>> {
+    let sections = owner.sections;
+    response.of(owner.name.suffix(0)).filter(move |entry| sections.hold(entry)).filter_map(move |entry| {
+        let target = if is_service(entry) { response.service(entry) } else { None };
+        entry.set(Mark::Offered);
+        Some(Offer { target, addresses: addresses(response, entry)? })
     })
 }
 
-fn offer<'a>(
-    response: &'a [u8],
-    at: usize,
-    record: &Record,
-    owner: &Name,
-) -> Result<Option<Offer<'a>>, Unreadable> {
-    let is_service = matches!(record.rtype, rtype::SVCB | rtype::HTTPS);
-    let is_address = matches!(record.rtype, rtype::A | rtype::AAAA);
-    if !(is_service || is_address) || !is_name(response, at, owner)? {
-        return Ok(None);
+pub fn is_service(entry: &Entry) -> bool {
+    matches!(entry.rtype(), rtype::SVCB | rtype::HTTPS)
+}
+
+/// The addresses in a record; `None` of a type that has none.
+pub fn addresses<'a>(response: Response<'a>, entry: &Entry) -> Option<Addresses<'a>> {
+    let none = Parameters(&[]);
+    match entry.rtype() {
+        rtype::A | rtype::AAAA => Some(Addresses {
+            hints: none,
+            rest: entry.record.rdata(response.message()),
+            ipv6: entry.rtype() == rtype::AAAA,
+        }),
+        rtype::SVCB | rtype::HTTPS => {
+            Some(Addresses { hints: Parameters(response.parameters(entry)), rest: &[], ipv6: false })
+        }
+        _ => None,
     }
-    let rdata = record.rdata(response);
-    if is_address {
-        let ipv6 = record.rtype == rtype::AAAA;
-        let addresses = Addresses { hints: Parameters(&[]), rest: rdata, ipv6 };
-        return Ok(Some(Offer { target: None, addresses }));
-    }
-    // RFC 9460 2.2: SvcPriority, TargetName, SvcParams.
-    let (name, end) = expand(response, record.rdata_start + 2).ok_or(Unreadable)?;
-    let hints = response.get(end..record.end).ok_or(Unreadable)?;
-    let addresses = Addresses { hints: Parameters(hints), rest: &[], ipv6: false };
-    Ok(Some(Offer { target: Some(name).filter(|name| name.labels() > 0), addresses }))
 }
 
 /// RFC 9460 14.3.2.
@@ -301,74 +342,10 @@ fn take<const LENGTH: usize>(rest: &mut &[u8]) -> Option<[u8; LENGTH]> {
     Some(*octets)
 }
 
-/// Where records are looked for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Sections {
-    Answer,
-    /// In the additional section, too.
-    Both,
-}
-
-/// The records of these sections, each with where its owner begins. None of an answer
-/// that failed: what does not validate stays SERVFAIL, whatever it holds.
-fn records(response: &[u8], sections: Sections) -> impl Iterator<Item = Result<(usize, Record), Unreadable>> {
-    let failed = u16_at(response, 2).unwrap_or(0) & flag::RCODE == rcode::SERVFAIL;
-    let count = |place| usize::from(u16_at(response, place).unwrap_or(0));
-    let [answers, authorities, additional] = [6, 8, 10].map(count);
-    let records = match sections {
-        _ if failed => 0,
-        Sections::Answer => answers,
-        Sections::Both => answers + authorities + additional,
-    };
-    let mut next = skip_name(response, HEADER).map_or(response.len(), |end| end + 4);
-    let mut place = 0;
-    std::iter::from_fn(move || {
-        loop {
-            if place >= records {
-                return None;
-            }
-            let (owner, is_authority) = (next, (answers..answers + authorities).contains(&place));
-            place += 1;
-            let Some(record) = Record::parse(response, owner) else {
-                place = records;
-                return Some(Err(Unreadable));
-            };
-            next = record.end;
-            if !is_authority {
-                return Some(Ok((owner, record)));
-            }
-        }
-    })
-}
-
-/// Whether the possibly compressed name at `at` is `name`.
-fn is_name(message: &[u8], at: usize, name: &Name) -> Result<bool, Unreadable> {
-    // The question's own, most often, and then nothing has to be written out.
-    let is_question = message.get(at..at + 2) == Some(&[0xc0, HEADER as u8]);
-    let (at, mut rest) = (if is_question { HEADER } else { at }, name.suffix(0));
-    if is_question || message.get(at).is_some_and(|&length| length < 64) {
-        let mut here = at;
-        while let (Some(&length), Some(&wanted)) = (message.get(here), rest.first()) {
-            if length >= 64 {
-                break;
-            }
-            let end = 1 + usize::from(length);
-            let label = message.get(here..here + end).ok_or(Unreadable)?;
-            if length != wanted || !rest[..end].eq_ignore_ascii_case(label) {
-                return Ok(false);
-            }
-            if length == 0 {
-                return Ok(true);
-            }
-            (here, rest) = (here + end, &rest[end..]);
-        }
-    }
-    expand(message, at).map(|(found, _)| found == *name).ok_or(Unreadable)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::response::Reader;
 
     fn name(text: &str) -> Name {
         Name::from_text(text.as_bytes()).unwrap()
@@ -396,9 +373,13 @@ mod tests {
     /// The names on the way, and whether the walk came to an end.
     fn way(records: &[(&[u8], u16, Vec<u8>)]) -> (Vec<String>, bool) {
         let mut names = Vec::new();
-        let ended = walk(&response(records), &name("www.example"), |name| {
-            names.push(name.to_string());
-            None::<()>
+        let (response, mut reader) = (response(records), Reader::default());
+        let Some(response) = reader.read(&response) else { return (names, false) };
+        let ended = Chains::new(response).and_then(|mut chains| {
+            chains.walk(Sections::Answer, &name("www.example"), |name| {
+                names.push(name.to_string());
+                None::<()>
+            })
         });
         (names, ended.is_ok())
     }
@@ -438,7 +419,7 @@ mod tests {
             assert!(!way(&[(QUESTION, 5, rdata.clone())]).1, "{rdata:?}");
         }
         let cut = response(&[(QUESTION, 5, wire("a.example"))]);
-        assert!(walk(&cut[..cut.len() - 1], &name("www.example"), |_| None::<()>).is_err());
+        assert!(Reader::default().read(&cut[..cut.len() - 1]).is_none());
         let two_ways = [(QUESTION, 5, wire("a.example")), (QUESTION, 5, wire("b.example"))];
         assert!(!way(&two_ways).1);
         let names: Vec<Vec<u8>> = (0..100).map(|n| wire(&format!("n{n}.example"))).collect();
@@ -452,16 +433,67 @@ mod tests {
     }
 
     #[test]
-    fn what_leads_on_too_often_is_not_readable() {
-        let names: Vec<Vec<u8>> = (0..=LED).map(|n| wire(&format!("n{n}.example"))).collect();
+    fn all_targets_of_an_rrset_are_followed_however_many() {
+        let names: Vec<Vec<u8>> = (0..=255).map(|n| wire(&format!("n{n}.example"))).collect();
         let record = |owner: usize| (&names[owner][..], 65, [&[0, 1][..], &names[owner + 1]].concat());
         let first = (QUESTION, 65, [&[0, 1][..], &names[0]].concat());
-        for (led, is_read) in [(1, true), (LED - 1, true), (LED, false)] {
+        for led in [1, 16, 17, 254] {
             let records: Vec<_> = [first.clone()].into_iter().chain((0..led).map(record)).collect();
-            assert_eq!(is_readable(&response(&records), &name("www.example")), is_read, "{led}");
+            let response = response(&records);
+            let mut reader = Reader::default();
+            assert!(is_readable(reader.read(&response).unwrap(), &name("www.example")), "{led}");
         }
-        let goes_round = [first.clone(), (&names[0][..], 65, [&[0, 1][..], &names[0]].concat())];
-        assert!(is_readable(&response(&goes_round), &name("www.example")));
+        let goes_round = response(&[first.clone(), (&names[0][..], 65, [&[0, 1][..], &names[0]].concat())]);
+        assert!(is_readable(Reader::default().read(&goes_round).unwrap(), &name("www.example")));
+    }
+
+    /// RFC 6672 2.4, 3.1; RFC 2181 5.
+    #[test]
+    fn there_is_one_way_or_none() {
+        let dname = |owner: &str, target: &str| (wire(owner), 39, wire(target));
+        let cname = |owner: &str, target: &str| (wire(owner), 5, wire(target));
+        let cases = [
+            (
+                "the CNAME that is made",
+                vec![dname("example", "a.test"), cname("www.example", "www.a.test")],
+                true,
+            ),
+            ("twice", vec![cname("www.example", "a.test"), cname("www.example", "A.test")], true),
+            ("a DNAME twice", vec![dname("example", "a.test"), dname("example", "a.test")], true),
+            ("another CNAME", vec![dname("example", "a.test"), cname("www.example", "b.test")], false),
+            ("of another owner", vec![dname("example", "a.test"), cname("x.example", "b.test")], false),
+            (
+                "of an owner that the DNAME has",
+                vec![dname("example", "a.test"), cname("x.example", "x.a.test")],
+                true,
+            ),
+            ("two of one owner", vec![dname("example", "a.test"), dname("example", "b.test")], false),
+            ("at two levels", vec![dname("example", "a.test"), dname("www.example", "b.test")], false),
+            (
+                "a loop with a second way out",
+                vec![
+                    cname("www.example", "a.test"),
+                    cname("a.test", "www.example"),
+                    cname("a.test", "b.test"),
+                ],
+                false,
+            ),
+            (
+                "and by a DNAME",
+                vec![dname("example", "test"), dname("test", "example"), cname("www.test", "b.test")],
+                false,
+            ),
+            ("a loop", vec![dname("example", "test"), dname("test", "example")], true),
+        ];
+        for (what, records, is_read) in cases {
+            for turned in [false, true] {
+                let mut records: Vec<_> = records.iter().map(|(o, t, d)| (&o[..], *t, d.clone())).collect();
+                if turned {
+                    records.reverse();
+                }
+                assert_eq!(way(&records).1, is_read, "{what}, turned: {turned}");
+            }
+        }
     }
 
     #[test]
@@ -475,8 +507,10 @@ mod tests {
             (QUESTION, 1, vec![192, 0, 2, 7]),
             (&wire("stray.example"), 1, vec![192, 0, 2, 8]),
         ]);
-        let owner = Owners::from(name("www.example")).next().unwrap();
-        let offers: Vec<_> = offers(&message, &owner).map(|offer| offer.unwrap()).collect();
+        let mut reader = Reader::default();
+        let response = reader.read(&message).unwrap();
+        let owner = Owners::new(response, name("www.example")).next().unwrap();
+        let offers: Vec<_> = offers(response, &owner).collect();
         let targets: Vec<_> = offers.iter().map(|offer| offer.target.clone()).collect();
         assert_eq!(targets, [Some(name("svc.example")), None, None, None]);
         let addresses: Vec<Vec<String>> =

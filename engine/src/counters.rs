@@ -167,6 +167,8 @@ pub struct Counters {
     pub unsent: Counter,
     /// Responses over UDP with TC set.
     pub truncated: Counter,
+    /// Records of upstreams' responses that were not passed on.
+    pub dropped_records: Counter,
     pub limited: [Counter; SLIPS.len()],
     /// Responses to clients, by RCODE.
     pub rcodes: [Counter; RCODES.len()],
@@ -211,6 +213,7 @@ impl Counters {
             panics: Counter::default(),
             unsent: Counter::default(),
             truncated: Counter::default(),
+            dropped_records: Counter::default(),
             limited: Default::default(),
             rcodes: Default::default(),
             waited: Default::default(),

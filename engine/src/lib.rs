@@ -7,14 +7,15 @@
 //!   the sockets of each listen address.
 //! * [`message`], [`name`] — what a query may look like, and what we write.
 //! * [`answer`] — `decide`: the verdict on one packet; pure. [`cookie`], [`prefix`]:
-//!   who asks; [`local`]: names that nobody is asked about.
+//!   who asks; [`nat64`]: IPv4 addresses within IPv6; [`local`]: names that nobody is asked about.
 //! * [`limits`], [`failures`] — how much one client may ask, and what is not asked
 //!   again at once.
 //! * [`policy`], [`list`] — policy zones and snapshots: look up, and build; [`trial`]:
 //!   what one more zone would block.
 //! * [`cache`] — answers of upstreams, kept.
 //! * [`upstream`] — forwarding: whom to ask, how, and what is believed.
-//! * [`chain`] — where an upstream's answer leads; [`relay`]: made into the client's.
+//! * [`response`] — an upstream's message, read once; [`chain`]: where it leads; [`targets`]: what
+//!   the policy says about that; [`relay`]: made into the client's.
 //! * [`engine`] — what the control plane holds; [`shared`], [`counters`] — what it
 //!   shares with the packet threads.
 //! * [`poll`], [`sys`] — the operating system; `unsafe` is in `sys` alone.
@@ -33,14 +34,17 @@ pub mod listeners;
 pub mod local;
 pub mod message;
 pub mod name;
+pub mod nat64;
 pub mod policy;
 pub mod poll;
 pub mod prefix;
 #[cfg(feature = "python")]
 mod python;
 pub mod relay;
+pub mod response;
 pub mod shared;
 pub mod sys;
+pub mod targets;
 pub mod tcp;
 pub mod trial;
 pub mod udp;

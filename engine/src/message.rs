@@ -52,6 +52,9 @@ pub mod rtype {
     pub const DNAME: u16 = 39;
     pub const OPT: u16 = 41;
     pub const DS: u16 = 43;
+    pub const RRSIG: u16 = 46;
+    pub const NSEC: u16 = 47;
+    pub const NSEC3: u16 = 50;
     pub const SVCB: u16 = 64;
     pub const HTTPS: u16 = 65;
     pub const AXFR: u16 = 252;
@@ -416,7 +419,11 @@ pub struct Record {
 impl Record {
     /// Reads the record whose owner name begins at `at`.
     pub fn parse(message: &[u8], at: usize) -> Option<Record> {
-        let head = skip_name(message, at)?;
+        Record::after(message, skip_name(message, at)?)
+    }
+
+    /// Reads the record whose owner name ends at `head`.
+    pub fn after(message: &[u8], head: usize) -> Option<Record> {
         let rdata_start = head + 10;
         let end = rdata_start + u16_at(message, head + 8)? as usize;
         message.get(rdata_start..end)?;

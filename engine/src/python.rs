@@ -17,6 +17,7 @@ use crate::cookie::Secrets;
 use crate::limits::Rates;
 use crate::local::{Local, Switches};
 use crate::name::{Name, Walk};
+use crate::nat64::Nat64;
 use crate::policy::names::SEED;
 use crate::policy::{self, Action, Structured, Target};
 use crate::prefix::{Prefix, Prefixes};
@@ -251,6 +252,12 @@ fn in_place(zones: &[InPlace<'_>]) -> Vec<policy::ZoneInPlace> {
     zones.iter().map(place).collect()
 }
 
+fn nat64_prefixes(prefixes: Vec<(IpAddr, u8)>) -> PyResult<Nat64> {
+    let prefixes = prefixes.into_iter().map(|(address, length)| Prefix { address, length });
+    Nat64::new(prefixes)
+        .ok_or_else(|| PyValueError::new_err("a NAT64 prefix has 32, 40, 48, 56, 64 or 96 bits"))
+}
+
 /// An entry that covers a name.
 #[pyclass(frozen, get_all, module = "dnsblock._engine")]
 struct Covering {
@@ -266,15 +273,22 @@ struct Covering {
 #[pymethods]
 impl Snapshot {
     #[new]
-    fn new(py: Python<'_>, zones: Vec<InPlace<'_>>, serial: u32) -> Snapshot {
-        let zones = in_place(&zones);
-        Snapshot(Arc::new(py.detach(|| policy::Snapshot::new(zones, serial))))
+    #[pyo3(signature = (zones, serial, nat64=Vec::new()))]
+    fn new(
+        py: Python<'_>,
+        zones: Vec<InPlace<'_>>,
+        serial: u32,
+        nat64: Vec<(IpAddr, u8)>,
+    ) -> PyResult<Snapshot> {
+        let (zones, nat64) = (in_place(&zones), nat64_prefixes(nat64)?);
+        Ok(Snapshot(Arc::new(py.detach(|| policy::Snapshot::with_nat64(zones, nat64, serial)))))
     }
 
     /// The digest that a snapshot of these zones has.
     #[staticmethod]
-    fn digest_of(zones: Vec<InPlace<'_>>) -> String {
-        digest_text(&policy::Snapshot::digest_of(&in_place(&zones)))
+    #[pyo3(signature = (zones, nat64=Vec::new()))]
+    fn digest_of(zones: Vec<InPlace<'_>>, nat64: Vec<(IpAddr, u8)>) -> PyResult<String> {
+        Ok(digest_text(&policy::Snapshot::digest_of(&in_place(&zones), &nat64_prefixes(nat64)?)))
     }
 
     /// Every entry that covers the name, zones in order; at most one decides.

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 
-use crate::answer::{Rules, would_block_target};
+use crate::answer::Rules;
 use crate::cache::Cache;
 use crate::counters::Counters;
 use crate::limits::{Crowd, Limiter};
@@ -16,6 +16,8 @@ use crate::listeners::Listening;
 use crate::message::Query;
 use crate::name::{Name, Walk};
 use crate::policy::{Part, Snapshot};
+use crate::response::Response;
+use crate::targets::would_block_target;
 use crate::trial::Trial;
 use crate::upstream::{Claims, Health};
 use crate::{tcp, upstream};
@@ -107,7 +109,7 @@ impl Serving {
 
     /// Counts an answer that a client gets, for all that would block it for where it
     /// leads and is not enforced; whether there was any.
-    pub fn count_shadow_targets(&self, counters: &Counters, query: &Query, response: &[u8]) -> bool {
+    pub fn count_shadow_targets(&self, counters: &Counters, query: &Query, response: Response<'_>) -> bool {
         let mut is_counted = false;
         for (shadow, slot) in self.snapshot.shadows().iter().zip(&self.shadow_slots) {
             let blocked = would_block_target(query, response, &self.snapshot, shadow.supposed());

@@ -10,11 +10,12 @@ use std::collections::{BinaryHeap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use crate::answer::would_block_target;
 use crate::counters::Counters;
 use crate::message::Query;
 use crate::name::{Name, Walk};
 use crate::policy::{PolicyZone, Snapshot, Supposed};
+use crate::response::Response;
+use crate::targets::would_block_target;
 
 pub struct Trial {
     zone: Arc<PolicyZone>,
@@ -74,7 +75,7 @@ impl Trial {
 
     /// Counts an answer that a client gets, if the zone would block it for where it
     /// leads; whether it would.
-    pub fn count_target(&self, query: &Query, response: &[u8], snapshot: &Snapshot) -> bool {
+    pub fn count_target(&self, query: &Query, response: Response<'_>, snapshot: &Snapshot) -> bool {
         let supposed = Supposed { zone: &self.zone, after: snapshot.zones().len(), judges_targets: true };
         let blocked = would_block_target(query, response, snapshot, supposed);
         let entry = blocked.and_then(|(_, rank)| self.entries.get(rank as usize));

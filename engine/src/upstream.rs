@@ -21,6 +21,7 @@ use crate::message::{MAX_QUESTION, flag, is_truncated, rcode, u16_at};
 use crate::name::Name;
 use crate::poll::Poll;
 use crate::relay;
+use crate::response::Reader;
 use crate::sys::{BATCH, Batch, Local, Peer};
 
 pub mod asker;
@@ -42,7 +43,7 @@ pub mod watch;
 pub use asker::{Asker, Tells};
 pub use choice::{Choice, Server};
 pub use claims::{Claims, Heard};
-pub use flight::{Flight, MAX_ATTEMPTS, Origin, Waiter};
+pub use flight::{Flight, Led, MAX_ATTEMPTS, Origin, Waiter};
 pub use health::{Health, MAX_UPSTREAMS};
 pub use questions::Join;
 pub use watch::Probe;
@@ -144,6 +145,7 @@ pub struct Upstreams {
     random: StdRng,
     poll: Rc<Poll>,
     counters: Arc<Counters>,
+    reader: Reader,
 }
 
 /// An answer that was asked for: the flight, and where the message stands.
@@ -185,6 +187,7 @@ impl Upstreams {
             random: rand::make_rng(),
             poll,
             counters,
+            reader: Reader::default(),
         }
     }
 
@@ -435,7 +438,7 @@ impl Upstreams {
             }
             return None;
         }
-        let is_sound = is_sound(message, self.flights[key].first.name());
+        let is_sound = is_sound(message, self.flights[key].first.name(), &mut self.reader);
         self.flights[key].is_sound = is_sound;
         if self.sends_again_without_opt(key, upstream, had_opt, message, now) {
             return None;
@@ -660,9 +663,9 @@ fn is_failure(message: &[u8]) -> bool {
     u16_at(message, 2).unwrap_or(0) & flag::RCODE == rcode::SERVFAIL
 }
 
-/// Whether an answer can be passed on, and all to which it leads can be read.
-fn is_sound(message: &[u8], asked: &Name) -> bool {
-    relay::is_usable(message) && chain::is_readable(message, asked)
+/// Whether an answer is well-formed, and there is one way through all to which it leads.
+fn is_sound(message: &[u8], asked: &Name, reader: &mut Reader) -> bool {
+    reader.read(message).is_some_and(|response| chain::is_readable(response, asked))
 }
 
 /// A lack of descriptors here is no upstream's failure.

@@ -24,6 +24,7 @@ use crate::name::{Name, Walk};
 use crate::policy::Part;
 use crate::policy::names::SEED;
 use crate::poll::{Event, Poll, Token};
+use crate::response::Reader;
 use crate::shared::{Serving, Shared};
 use crate::sys::{BATCH, Batch, Datagram};
 use crate::tcp;
@@ -135,6 +136,8 @@ struct Worker {
     unix: u64,
     scratch: Box<[u8; MAX_MESSAGE]>,
     message: Box<[u8; MAX_MESSAGE]>,
+    /// Room to read upstreams' messages.
+    readers: Vec<Reader>,
     stopping: bool,
 }
 
@@ -177,6 +180,7 @@ impl Worker {
             unix: unix_now(),
             scratch: Box::new([0; MAX_MESSAGE]),
             message: Box::new([0; MAX_MESSAGE]),
+            readers: Vec::new(),
             stopping: false,
         };
         for bound in &*serving.listening {

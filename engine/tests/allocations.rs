@@ -14,6 +14,7 @@ use _engine::name::{Name, Walk};
 use _engine::policy::names::SEED;
 use _engine::policy::{Action, Answer, Match, Rule, Snapshot, ZoneInPlace};
 use _engine::prefix::{Prefix, Prefixes};
+use _engine::response::Reader;
 use _engine::shared::{Serving, Settings};
 use _engine::tcp;
 use _engine::trial::Trial;
@@ -134,7 +135,9 @@ fn a_kept_answer_is_given_without_an_allocation() {
     let cache = Cache::default();
     cache.resize(keeping.octets);
     let key = Key::new(&query.head, &query.name, query.qtype);
-    let kept = Kept::new(&response, key, &keeping, Instant::now(), &mut [0; MAX_MESSAGE]).unwrap();
+    let mut reader = Reader::default();
+    let response = reader.read_bounded(&mut response, &keeping).unwrap();
+    let kept = Kept::new(response, key, Instant::now(), &mut [0; MAX_MESSAGE]).unwrap();
     cache.keep(key, kept, cache.purges());
     // What a thread allocates once is not counted.
     assert!(cache.find(key).is_some());

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::thread;
 
-use _engine::answer::{Judgement, Outcome, Rules, judge, judge_targets, would_block_target};
+use _engine::answer::{Judgement, Outcome, Rules, judge};
 use _engine::counters::Counters;
 use _engine::list;
 use _engine::message::Query;
 use _engine::name::{Name, Walk};
 use _engine::policy::names::SEED;
 use _engine::policy::{Action, Answer, Match, PolicyZone, Rule, Snapshot, ZoneInPlace};
+use _engine::response::Reader;
+use _engine::targets::{judge_targets, would_block_target};
 use _engine::trial::{Tally, Trial};
 
 const LABELS: [&str; 3] = ["a", "b", "cc"];
@@ -146,6 +148,8 @@ fn response(random: &mut Random, queried: &Name) -> Vec<u8> {
 /// How a snapshot answers a query for where the upstream's answer leads.
 fn led(snapshot: &Snapshot, query: &Query, response: &[u8]) -> Option<Outcome> {
     let (rules, mut out) = (Rules::default(), [0; 4096]);
+    let mut reader = Reader::default();
+    let response = reader.read(response).expect("as an upstream writes it");
     match judge(query, snapshot, &rules, 0, &mut out) {
         Judgement::Pass => match judge_targets(query, response, snapshot, &rules, 0, &mut out) {
             Judgement::Answer { outcome, .. } | Judgement::Silence(outcome) => Some(outcome),
@@ -183,7 +187,9 @@ fn a_shadow_counts_where_answers_lead_as_it_would_block_it_alone() {
                     Some(Outcome::Blocked { zone, action }) if zone == shadow.after => Some(action),
                     _ => None,
                 };
-                let counted = would_block_target(&query, &response, &mixed, shadow.supposed());
+                let mut reader = Reader::default();
+                let read = reader.read(&response).expect("as an upstream writes it");
+                let counted = would_block_target(&query, read, &mixed, shadow.supposed());
                 assert_eq!(counted.map(|(action, _)| action), expected, "{queried} {response:?}");
                 blocked += usize::from(expected.is_some());
             }

@@ -6,6 +6,7 @@
 //! share no code with the engine; `world` alone knows the engine.
 
 mod addresses;
+mod beside;
 mod formats;
 pub mod list;
 pub mod query;

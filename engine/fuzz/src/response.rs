@@ -4,16 +4,15 @@
 //! RDATA is relayed as it is, also where it is not what its type asks for. So two
 //! libraries must read what we send where both could read what the upstream sent.
 
-use std::net::IpAddr;
-
+use crate::beside::{self, is_bad};
 use crate::query::naive;
 use crate::reading::{self, Record, Response, constant, labels, question, word};
-use crate::world::{self, BADNETS, Entry, Judged, LANDING, POLICY, Waiting};
+use crate::world::{self, Entry, Judged, LANDING, POLICY, Waiting};
 
 const HEADER: usize = 12;
 const TYPE_CNAME: u16 = 5;
 const TYPE_SOA: u16 = 6;
-const TYPE_DNAME: u16 = 39;
+pub const TYPE_DNAME: u16 = 39;
 
 /// The first octet says how the client asked, the rest is the upstream's
 /// message. What was asked is made from the message's own question, in another
@@ -40,13 +39,22 @@ pub fn response(data: &[u8]) {
         check(&asked, &waiting, response);
         Response::read(response);
     }
+    if let Judged::Follow(target) = &judged {
+        assert_eq!(target, LANDING);
+    }
+    if let Judged::Pass(Some(response)) = &judged {
+        check(&asked, &waiting, response);
+        if let Some(said) = &upstream.read {
+            beside::check_left(said, labels(&asked[HEADER..asked.len()]), how & 1 != 0, response);
+        }
+    }
     let relayed = waiting.relayed(message);
     if let Some(response) = &relayed {
         check(&asked, &waiting, response);
         check_head(&upstream, &asked, response);
         check_relayed(&upstream, how & 1 != 0, response);
         if upstream.read.is_some() {
-            check_judged(how & 1 != 0, response, &judged);
+            check_judged(&upstream, how & 1 != 0, response, &judged);
         }
     }
     let followed = waiting.followed(Some(message));
@@ -69,13 +77,19 @@ struct Upstream<'a> {
 
 /// What both libraries read. One alone proves nothing: domain also reads names
 /// that run on through whatever follows them, which is something else in ours.
-struct Read {
-    sections: reading::Sections,
+pub struct Read {
+    pub sections: reading::Sections,
     errors: Vec<u16>,
     hickory: hickory_proto::op::Message,
 }
 
 impl Read {
+    /// What failed leads nowhere: SERVFAIL, and RCODEs of more than four bits.
+    pub fn is_failure(&self) -> bool {
+        let rcode = u16::from(self.hickory.metadata.response_code);
+        rcode == 2 || rcode > 15
+    }
+
     fn both(message: &[u8]) -> Option<Read> {
         // Names that begin in the header mean something else behind another header.
         // No server writes them; what becomes of them is only checked for soundness.
@@ -175,10 +189,13 @@ fn check_relayed(upstream: &Upstream<'_>, over_tcp: bool, response: &[u8]) {
 }
 
 /// No target that a client can read in the answer was left unjudged.
-fn check_judged(over_tcp: bool, response: &[u8], judged: &Judged) {
-    let rcode = response[3] & 0xf;
+fn check_judged(upstream: &Upstream<'_>, over_tcp: bool, response: &[u8], judged: &Judged) {
     let Ok((sections, _)) = reading::domain(response) else { return };
-    if response[2] & 2 != 0 || rcode == 2 {
+    if upstream.read.as_ref().is_some_and(Read::is_failure) {
+        assert!(matches!(judged, Judged::Pass(_)), "what failed stays as it is: {judged:02x?}");
+        return;
+    }
+    if response[2] & 2 != 0 {
         return;
     }
     let answers = &sections[0];
@@ -190,23 +207,12 @@ fn check_judged(over_tcp: bool, response: &[u8], judged: &Judged) {
     // Along the way the first name decides; at its end each record is an offer.
     let passes = |action: &&str| *action == "truncate" && over_tcp;
     let chain = chained[1..].iter().find_map(|name| says(name).filter(|action| !passes(action)));
-    let is_bad = |address: &IpAddr| {
-        BADNETS.iter().any(|(net, length)| match (net, address) {
-            (IpAddr::V4(net), IpAddr::V4(host)) => {
-                net.octets().starts_with(&host.octets()[..*length as usize / 8])
-            }
-            (IpAddr::V6(net), IpAddr::V6(host)) => {
-                net.octets().starts_with(&host.octets()[..*length as usize / 8])
-            }
-            _ => false,
-        })
-    };
     // What is said in the message about a name to which a record leads is followed as well.
     let both: Vec<Record> = answers.iter().chain(&sections[2]).cloned().collect();
     let (mut owners, mut blocking) = (vec![here.clone()], Vec::new());
     let mut next = 0;
     while let Some(owner) = owners.get(next).cloned() {
-        let records = if next == 0 { answers } else { &both };
+        let records = if next == 0 && !beside::uses_itself(&owner, answers) { answers } else { &both };
         next += 1;
         for record in records.iter().filter(|record| labels(&record.owner) == owner && !is_way(record.rtype))
         {
@@ -226,9 +232,12 @@ fn check_judged(over_tcp: bool, response: &[u8], judged: &Judged) {
     let expected = chain.or(blocking.first().copied());
     let agrees = match judged {
         // Of several that block, the zone that is asked first decides.
-        _ if chain.is_none() && blocking.len() > 1 => matches!(judged, Judged::Answer(_) | Judged::Silence),
+        _ if chain.is_none() && blocking.len() > 1 => {
+            matches!(judged, Judged::Answer(_) | Judged::Silence | Judged::Follow(_) | Judged::Unreadable)
+        }
         Judged::Unreadable => true, // nothing is handed on
-        Judged::Pass => expected.is_none(),
+        Judged::Follow(_) => expected == Some("cname"),
+        Judged::Pass(_) => expected.is_none(),
         Judged::Allow => expected == Some("passthru"),
         Judged::Silence => expected == Some("drop"),
         Judged::Answer(_) => !matches!(expected, None | Some("passthru" | "drop")),
@@ -236,12 +245,12 @@ fn check_judged(over_tcp: bool, response: &[u8], judged: &Judged) {
     assert!(agrees, "{expected:?}, but {judged:02x?} for {response:02x?}");
 }
 
-fn is_way(rtype: u16) -> bool {
+pub fn is_way(rtype: u16) -> bool {
     matches!(rtype, TYPE_CNAME | TYPE_DNAME)
 }
 
 /// The names that CNAME and DNAME records lead over, from the queried one on.
-fn way(queried: Vec<Vec<u8>>, answers: &[Record]) -> Vec<Vec<Vec<u8>>> {
+pub fn way(queried: Vec<Vec<u8>>, answers: &[Record]) -> Vec<Vec<Vec<u8>>> {
     let mut way = vec![queried];
     loop {
         let before = way.len();

@@ -4,14 +4,17 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, LazyLock};
 
-use _engine::answer::{Client, Judgement, Outcome, Rules, Soa, Verdict, decide, judge_targets, read};
+use _engine::answer::{Client, Judgement, Outcome, Rules, Soa, Verdict, decide, read};
+use _engine::chain::{self, Chains, Sections};
 use _engine::cookie::Secrets;
 use _engine::local::{Local, Switches};
 use _engine::message::{ExtendedError, MAX_MESSAGE, Query};
 use _engine::name::Name;
 use _engine::policy::{Action, Answer, Match, PolicyZone, Rule, Snapshot, Target, ZoneInPlace};
 use _engine::prefix::{Prefix, Prefixes};
-use _engine::{chain, list, relay};
+use _engine::response::Reader;
+use _engine::targets::judge_targets;
+use _engine::{list, relay};
 
 /// Octets of a UDP response at most.
 pub const MAX_PAYLOAD: u16 = 1232;
@@ -157,11 +160,14 @@ pub struct Waiting {
 /// What the targets of an upstream's answer lead to.
 #[derive(Debug, PartialEq)]
 pub enum Judged {
-    Pass,
+    /// What is relayed then: without what no client may have.
+    Pass(Option<Vec<u8>>),
     Allow,
     Silence,
     Unreadable,
     Answer(Vec<u8>),
+    /// The target of our own CNAME is asked about in its place.
+    Follow(String),
 }
 
 impl Waiting {
@@ -182,8 +188,8 @@ impl Waiting {
     }
 
     pub fn relayed(&self, response: &[u8]) -> Option<Vec<u8>> {
-        let mut out = vec![0; MAX_MESSAGE];
-        let length = relay::relay(response, &self.query, MAX_PAYLOAD, &mut out)?;
+        let (mut out, mut reader) = (vec![0; MAX_MESSAGE], Reader::default());
+        let length = relay::relay(reader.read(response)?, &self.query, MAX_PAYLOAD, &mut out)?;
         out.truncate(length);
         Some(out)
     }
@@ -192,6 +198,8 @@ impl Waiting {
     pub fn followed(&self, response: Option<&[u8]>) -> Vec<u8> {
         let mut out = vec![0; MAX_MESSAGE];
         let opt = (MAX_PAYLOAD, &[ExtendedError::new(4, b"why")][..]);
+        let mut reader = Reader::default();
+        let response = response.and_then(|response| reader.read(response));
         let length = relay::follow(response, &self.query, &name(LANDING), TTL, opt, &mut out);
         out.truncate(length);
         out
@@ -206,9 +214,13 @@ impl Waiting {
     }
 
     pub fn targets_judged(&self, response: &[u8]) -> Judged {
-        let mut out = vec![0; MAX_MESSAGE];
+        let (mut out, mut reader) = (vec![0; MAX_MESSAGE], Reader::default());
+        let Some(response) = reader.read(response) else { return Judged::Unreadable };
         match judge_targets(&self.query, response, &SNAPSHOT, &RULES.0, NOW, &mut out) {
-            Judgement::Pass => Judged::Pass,
+            Judgement::Pass => {
+                let length = relay::relay(response, &self.query, MAX_PAYLOAD, &mut out);
+                Judged::Pass(length.map(|length| out[..length].to_vec()))
+            }
             Judgement::Allow => Judged::Allow,
             Judgement::Silence(_) => Judged::Silence,
             Judgement::Unreadable => Judged::Unreadable,
@@ -216,7 +228,7 @@ impl Waiting {
                 out.truncate(length);
                 Judged::Answer(out)
             }
-            Judgement::Follow(..) => panic!("where an answer leads is not followed any further"),
+            Judgement::Follow(_, target) => Judged::Follow(target.to_string()),
         }
     }
 }
@@ -228,10 +240,14 @@ pub fn answers(response: &[u8], question: &[u8]) -> bool {
 
 /// Reads where any octets lead; nothing may panic.
 pub fn read_chain(response: &[u8]) {
-    chain::is_readable(response, &name("free.example"));
-    if let Ok(chain::End::Name(last)) = chain::walk(response, &name("free.example"), |_| None::<()>) {
-        let last = chain::Owners::from(last).next().expect("the first");
-        chain::offers(response, &last).flatten().flat_map(|offer| offer.addresses).count();
+    let (mut reader, free) = (Reader::default(), name("free.example"));
+    let Some(response) = reader.read(response) else { return };
+    chain::is_readable(response, &free);
+    let walked =
+        Chains::new(response).and_then(|mut chains| chains.walk(Sections::Answer, &free, |_| None::<()>));
+    if let Ok(chain::End::Name(last)) = walked {
+        let last = chain::Owners::new(response, last).next().expect("the first");
+        chain::offers(response, &last).flat_map(|offer| offer.addresses).count();
     }
 }
 
@@ -292,7 +308,8 @@ impl Listed {
     /// Whether an upstream's answer to `query` is blocked for where it leads.
     pub fn blocks(&self, query: &[u8], response: &[u8]) -> bool {
         let waiting = Waiting::new(query, false).expect("a plain query");
-        let mut out = vec![0; DATAGRAM];
+        let (mut out, mut reader) = (vec![0; DATAGRAM], Reader::default());
+        let Some(response) = reader.read(response) else { return false };
         let judged = judge_targets(&waiting.query, response, &self.snapshot, &RULES.0, NOW, &mut out);
         matches!(judged, Judgement::Answer { .. })
     }

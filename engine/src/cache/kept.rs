@@ -7,9 +7,11 @@ use triomphe::ThinArc;
 
 use super::Key;
 use crate::message::{
-    ExtendedError, HEADER, Opt, Query, Record, Section, ede, flag, is_truncated, option, rcode, rtype, u16_at,
+    ExtendedError, HEADER, Opt, Query, Record, Section, Writer, ede, flag, is_truncated, option, rcode,
+    u16_at,
 };
-use crate::relay::{self, ERRORS_PASSED};
+use crate::relay;
+use crate::response::{ERRORS_PASSED, Reader, Response, extended_errors, u32_at};
 use crate::sys::prefetch;
 
 /// Seconds for which an answer without success is kept: SERVFAIL and the like (RFC
@@ -80,42 +82,38 @@ struct Head {
 }
 
 impl Kept {
-    /// Keeps what an upstream said to this question; `None` for what is not to be
-    /// kept. `room` takes a whole message.
-    pub fn new(
-        response: &[u8],
-        key: Key<'_>,
-        keeping: &Keeping,
-        now: Instant,
-        room: &mut [u8],
-    ) -> Option<Kept> {
-        let bare = relay::strip(response, room)?;
-        let message = bare.length;
-        let mut ttls = Vec::new();
-        let life = match bare.rcode {
-            rcode::NOERROR | rcode::NXDOMAIN => {
-                bound_ttls(&mut room[..message], bare.body, key.qtype(), keeping, &mut ttls)?
-            }
+    /// Keeps what an upstream said to this question, whose TTLs are within bounds; `None` for
+    /// what is not to be kept. `room` takes a whole message.
+    pub fn new(response: Response<'_>, key: Key<'_>, now: Instant, room: &mut [u8]) -> Option<Kept> {
+        let life = match response.rcode() {
+            rcode::NOERROR | rcode::NXDOMAIN => response.life()?,
             _ => FAILURE,
         };
-        if life == 0 {
+        if life == 0 || response.is_truncated() {
             return None;
         }
+        let message = relay::strip(response, room)?;
+        let mut octets = room[..message].to_vec();
+        let (mut at, mut ttls) = (response.body(), 0);
+        while at < message {
+            let record = Record::parse(&room[..message], at)?;
+            octets.extend(u16::try_from(record.rdata_start - 6).ok()?.to_be_bytes());
+            (at, ttls) = (record.end, ttls + 1);
+        }
+        let (errors, told) = response.errors();
+        put_errors(&errors[..told], &mut octets);
         let head = Head {
             came_at: now,
             passed_by: AtomicU64::new(0),
             life,
-            rcode: bare.rcode,
-            edns_flags: bare.edns_flags,
-            body: bare.body as u16,
+            rcode: response.rcode(),
+            edns_flags: response.edns_flags(),
+            body: response.body() as u16,
             message,
-            ttls: ttls.len() as u16,
+            ttls,
             flags: key.flags(),
             is_asked_anew: AtomicBool::new(false),
         };
-        let mut octets = room[..message].to_vec();
-        octets.extend(ttls.into_iter().flat_map(u16::to_be_bytes));
-        put_errors(bare.errors(), &mut octets);
         Some(Kept(ThinArc::from_header_and_slice(head, &octets)))
     }
 
@@ -207,6 +205,11 @@ impl Kept {
         Some(message.len())
     }
 
+    /// Reads it like a message that has just come.
+    pub fn read<'a>(&'a self, reader: &'a mut Reader) -> Option<Response<'a>> {
+        reader.read_kept(self.message(), self.head().rcode)
+    }
+
     /// Writes the response to a client that asks the same; `None` if it does not fit.
     pub fn respond(&self, query: &Query, age: Age, payload: u16, out: &mut [u8]) -> Option<usize> {
         let (message, rcode) = (self.message(), self.head().rcode);
@@ -218,11 +221,43 @@ impl Kept {
             writer.count(section, u16_at(message, section as usize)?);
         }
         self.set_ttls(age, writer.written());
-        let (errors, told) = self.errors(age);
-        let flags = self.head().edns_flags;
-        let length = writer.finish(&query.head, &Opt { payload, rcode, flags, errors: &errors[..told] });
+        let length = self.finish(writer, query, age, payload);
         // RFC 7766 5: what is cut off over TCP could be had in no other way.
         (!query.head.hop.over_tcp || !is_truncated(out)).then_some(length)
+    }
+
+    /// The same without the records that are dropped. `response` is this message, `room` takes a
+    /// copy of it.
+    pub fn respond_without_dropped(
+        &self,
+        query: &Query,
+        age: Age,
+        payload: u16,
+        response: Response<'_>,
+        room: &mut [u8],
+        out: &mut [u8],
+    ) -> Option<usize> {
+        let length = self.aged(age, room)?;
+        let mut writer = relay::begin(query, self.head().rcode, relay::flags_of(response) & !flag::AA, out)?;
+        let response = response.over(&room[..length]);
+        if relay::put_records(&mut writer, response, |entry| Some(entry.section)).is_none() {
+            writer.truncate(&query.head);
+        }
+        let length = self.finish(writer, query, age, payload);
+        (!query.head.hop.over_tcp || !is_truncated(out)).then_some(length)
+    }
+
+    fn finish(&self, writer: Writer<'_>, query: &Query, age: Age, payload: u16) -> usize {
+        let (errors, told) = self.errors(age);
+        writer.finish(
+            &query.head,
+            &Opt {
+                payload,
+                rcode: self.head().rcode,
+                flags: self.head().edns_flags,
+                errors: &errors[..told],
+            },
+        )
     }
 
     fn errors(&self, age: Age) -> ([ExtendedError<'_>; ERRORS_PASSED + 1], usize) {
@@ -234,7 +269,7 @@ impl Kept {
             told = 1;
         }
         let options = &self.octets()[self.head().message + 2 * usize::from(self.head().ttls)..];
-        for error in relay::extended_errors(options).flatten().take(ERRORS_PASSED) {
+        for error in extended_errors(options).flatten().take(ERRORS_PASSED) {
             errors[told] = error;
             told += 1;
         }
@@ -246,7 +281,7 @@ impl Kept {
         for place in places.chunks_exact(2) {
             let at = usize::from(u16::from_be_bytes([place[0], place[1]]));
             let ttl = match age {
-                Age::Fresh(seconds) => ttl_at(message, at).saturating_sub(seconds),
+                Age::Fresh(seconds) => u32_at(message, at).saturating_sub(seconds),
                 Age::Stale | Age::Over => STALE_TTL,
             };
             message[at..at + 4].copy_from_slice(&ttl.to_be_bytes());
@@ -266,55 +301,6 @@ fn put_errors(errors: &[ExtendedError<'_>], options: &mut Vec<u8>) {
         options.extend((2 + error.text.len() as u16).to_be_bytes());
         options.extend(error.code.to_be_bytes());
         options.extend(error.text);
-    }
-}
-
-fn ttl_at(message: &[u8], at: usize) -> u32 {
-    message[at..at + 4].iter().fold(0, |ttl, octet| ttl << 8 | u32::from(*octet))
-}
-
-/// Brings the TTLs of a message within bounds, notes where they are, and returns for
-/// how many seconds it may be kept: its shortest TTL. `None` where that cannot be
-/// told.
-fn bound_ttls(
-    message: &mut [u8],
-    body: usize,
-    qtype: u16,
-    keeping: &Keeping,
-    ttls: &mut Vec<u16>,
-) -> Option<u32> {
-    let answers = u16_at(message, Section::Answer as usize)?;
-    let authorities = u16_at(message, Section::Authority as usize)?;
-    let records = answers + authorities + u16_at(message, Section::Additional as usize)?;
-    let (mut at, mut shortest) = (body, keeping.max_ttl);
-    let (mut has_data, mut denial) = (false, None);
-    for place in 0..records {
-        let record = Record::parse(message, at)?;
-        let ttl_place = record.rdata_start - 6;
-        let is_authority = (answers..answers + authorities).contains(&place);
-        has_data |= place < answers && (record.rtype == qtype || qtype == rtype::ANY);
-        // RFC 8767 4: with its highest bit set, too (RFC 2181 8 took that as 0).
-        let ttl = record.ttl.min(keeping.max_ttl);
-        if is_authority && record.rtype == rtype::SOA {
-            // RFC 2308 5: a denial is kept for the lesser of the SOA's TTL and MINIMUM.
-            let minimum =
-                ttl_at(message, record.end.checked_sub(4).filter(|end| *end >= record.rdata_start)?);
-            denial = Some((ttl_place, ttl.min(minimum).min(keeping.max_negative_ttl)));
-        }
-        shortest = shortest.min(ttl);
-        message[ttl_place..ttl_place + 4].copy_from_slice(&ttl.to_be_bytes());
-        ttls.push(u16::try_from(ttl_place).ok()?);
-        at = record.end;
-    }
-    let is_denial = !has_data || u16_at(message, 2)? & flag::RCODE == rcode::NXDOMAIN;
-    match denial {
-        _ if !is_denial => Some(shortest),
-        // RFC 2308 5: without an SOA, nobody says for how long.
-        None => None,
-        Some((ttl_place, ttl)) => {
-            message[ttl_place..ttl_place + 4].copy_from_slice(&ttl.to_be_bytes());
-            Some(shortest.min(ttl))
-        }
     }
 }
 
@@ -358,7 +344,9 @@ mod tests {
     fn kept_at(response: &[u8], now: Instant) -> Option<Kept> {
         let query = query(false);
         let key = Key::new(&query.head, &query.name, query.qtype);
-        Kept::new(response, key, &KEEPING, now, &mut [0; MAX_MESSAGE])
+        let (mut reader, mut response) = (Reader::default(), response.to_vec());
+        let response = reader.read_bounded(&mut response, &KEEPING)?;
+        Kept::new(response, key, now, &mut [0; MAX_MESSAGE])
     }
 
     fn life(response: &[u8]) -> Option<u32> {
@@ -445,7 +433,7 @@ mod tests {
         let length = kept.respond(&query(true), Age::Stale, 1232, &mut out).unwrap();
         assert_eq!(out[length - 6..length], [0, 15, 0, 2, 0, 19]);
         let soa = HEADER + query(true).head.question().len();
-        assert_eq!(ttl_at(&out, soa + 6), STALE_TTL);
+        assert_eq!(u32_at(&out, soa + 6), STALE_TTL);
         let never = Keeping { max_stale: 0, ..KEEPING };
         assert_eq!(kept.age(now + Duration::from_secs(40), &never), Age::Over);
     }

@@ -10,11 +10,16 @@ pub struct Writer<'a> {
 }
 
 /// Which of the header's counts a record is counted in.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Section {
     Answer = 6,
     Authority = 8,
     Additional = 10,
+}
+
+impl Section {
+    /// In the order of a message.
+    pub const ALL: [Section; 3] = [Section::Answer, Section::Authority, Section::Additional];
 }
 
 /// An extended DNS error (RFC 8914 2).

@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use super::names::SEED;
 use super::{Action, Answer, Found, Match, PolicyZone, Rule, Scope, Structured};
 use crate::name::{Name, Walk};
+use crate::nat64::Nat64;
 use crate::prefix::Prefix;
 
 /// The policy zones in configured order: all that is enforced at one moment, and
@@ -24,6 +25,7 @@ pub struct Snapshot {
     /// Owners whose NXDOMAIN would also deny a name that this snapshot lets
     /// live below them (RFC 8020 2), by place of their zone.
     shielded: Vec<HashSet<Box<[u8]>>>,
+    nat64: Nat64,
 }
 
 /// What of the zones is looked at, one part after the other.
@@ -108,7 +110,11 @@ impl<'a> Decision<'a> {
 
 impl Snapshot {
     pub fn new(configured: Vec<ZoneInPlace>, serial: u32) -> Snapshot {
-        let digest = Snapshot::digest_of(&configured);
+        Snapshot::with_nat64(configured, Nat64::default(), serial)
+    }
+
+    pub fn with_nat64(configured: Vec<ZoneInPlace>, nat64: Nat64, serial: u32) -> Snapshot {
+        let digest = Snapshot::digest_of(&configured, &nat64);
         let (mut zones, mut shadows) = (Vec::new(), Vec::new());
         for zone in configured {
             match zone.is_shadow {
@@ -120,18 +126,21 @@ impl Snapshot {
             }
         }
         let shielded = (0..zones.len()).map(|place| shield(&zones[..=place])).collect();
-        Snapshot { zones, shadows, serial, digest, shielded }
+        Snapshot { zones, shadows, serial, digest, shielded, nat64 }
     }
 
     /// SHA-256 over the zones' names and digests, whether they judge targets and
-    /// whether they are in shadow, in order.
-    pub fn digest_of(configured: &[ZoneInPlace]) -> [u8; 32] {
+    /// whether they are in shadow, in order; and over the prefixes for NAT64.
+    pub fn digest_of(configured: &[ZoneInPlace], nat64: &Nat64) -> [u8; 32] {
         let mut hasher = Sha256::new();
         for ZoneInPlace { zone, judges_targets, is_shadow, .. } in configured {
             hasher.update([u8::from(*judges_targets) | u8::from(*is_shadow) << 1]);
             hasher.update([zone.name.len() as u8]);
             hasher.update(zone.name.as_bytes());
             hasher.update(zone.digest);
+        }
+        for prefix in nat64.configured() {
+            hasher.update(format!("nat64 {prefix}\n"));
         }
         hasher.finalize().into()
     }
@@ -166,14 +175,17 @@ impl Snapshot {
     }
 
     /// Who decides about a query because its answer leads to this address: the
-    /// first zone that holds it. For places see `find_target`.
+    /// first zone that holds it, or an IPv4 address to which a translator leads it. For
+    /// places see `find_target`.
     pub fn find_address<'a>(
         &'a self,
         address: IpAddr,
         supposed: Option<Supposed<'a>>,
     ) -> Option<Decision<'a>> {
         let mut zones = self.asked(supposed).enumerate();
-        let (place, (zone, _)) = zones.find(|(_, (zone, _))| zone.addresses.contains(address))?;
+        let addresses = self.nat64.with_embedded(address);
+        let holds = |zone: &PolicyZone| addresses.clone().any(|address| zone.addresses.contains(address));
+        let (place, (zone, _)) = zones.find(|(_, (zone, _))| holds(zone))?;
         Decision::new(place, Found { skip: 0, scope: Match::Exact, rank: 0, rule: &zone.rules[0] })
     }
 
@@ -223,12 +235,14 @@ impl Snapshot {
         })
     }
 
-    /// Every prefix of every zone that holds the address, zones as in `covering`.
+    /// Every prefix of every zone that holds the address, or an IPv4 address to which a
+    /// translator leads it, zones as in `covering`.
     pub fn covering_address(&self, address: IpAddr) -> Vec<(Option<usize>, &PolicyZone, Prefix, &Rule)> {
         let zones = self.configured();
         zones
             .flat_map(|(place, zone)| {
-                let holding = zone.covering_address(address).into_iter();
+                let addresses = self.nat64.with_embedded(address);
+                let holding = addresses.flat_map(move |address| zone.covering_address(address));
                 holding.map(move |(prefix, rule)| (place, zone, prefix, rule))
             })
             .collect()

@@ -27,6 +27,7 @@ pub struct Counts {
     panics: u64,
     unsent: u64,
     truncated: u64,
+    dropped_records: u64,
     limited: HashMap<&'static str, u64>,
     rcodes: HashMap<&'static str, u64>,
     /// By who made the response: the buckets of the histogram, and the sum of seconds.
@@ -95,6 +96,7 @@ impl Counts {
             panics: total(&|c| c.panics.get()),
             unsent: total(&|c| c.unsent.get()),
             truncated: total(&|c| c.truncated.get()),
+            dropped_records: total(&|c| c.dropped_records.get()),
             limited: SLIPS
                 .into_iter()
                 .enumerate()

@@ -214,7 +214,8 @@ impl Upstreams {
                 heard => {
                     self.flights[key].purges = letter.purges;
                     if let Heard::Answer(message) = &heard {
-                        self.flights[key].is_sound = is_sound(message, self.flights[key].first.name());
+                        let asked = self.flights[key].first.name();
+                        self.flights[key].is_sound = is_sound(message, asked, &mut self.reader);
                     }
                     arrived.push((self.land(key), heard));
                 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::asker::Asker;
 use super::claims::Claim;
 use super::health::{Mask, bit};
-use crate::cache::Key;
+use crate::cache::{Age, Kept, Key};
 use crate::message::{MAX_QUESTION, Query};
 use crate::name::Name;
 use crate::sys::{Local, Peer};
@@ -71,13 +71,15 @@ pub struct Waiter {
     /// Asks about this name instead: where a CNAME of ours leads.
     pub follow: Option<Box<Name>>,
     pub origin: Origin,
+    /// What an upstream said to the query itself, where `follow` takes the place of where that leads.
+    pub led: Option<Box<Led>>,
     /// Times that it began anew because the policy for its name had changed.
     restarts: usize,
 }
 
 impl Waiter {
     pub fn new(query: Query, follow: Option<Box<Name>>, origin: Origin) -> Waiter {
-        Waiter { query, follow, origin, restarts: 0 }
+        Waiter { query, follow, origin, led: None, restarts: 0 }
     }
 
     /// The name that is asked about.
@@ -99,6 +101,13 @@ impl Waiter {
         self.follow = follow;
         self.restarts <= RESTARTS
     }
+}
+
+/// A response that leads to what is blocked.
+#[derive(Clone)]
+pub enum Led {
+    Now(Box<[u8]>),
+    Before(Kept, Age),
 }
 
 /// Where the answer goes.

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use super::{Mail, Worker};
-use crate::answer::{Judgement, Outcome, judge, judge_targets, respond_by_following, respond_with_error};
+use crate::answer::{Judgement, Outcome, Rules, judge, respond_by_following, respond_with_error};
 use crate::cache::{Age, Kept, Key};
 use crate::counters::ResponseFrom;
 use crate::failures::Failures;
@@ -13,9 +13,11 @@ use crate::message::{ExtendedError, Query, ede, rcode};
 use crate::name::Name;
 use crate::poll::Event;
 use crate::relay;
+use crate::response::{Reader, Response};
 use crate::shared::Serving;
 use crate::sys::{DATAGRAM, Local};
-use crate::upstream::{Asker, Flight, Heard, Join, Origin, Waiter};
+use crate::targets::judge_targets;
+use crate::upstream::{Asker, Flight, Heard, Join, Led, Origin, Waiter};
 
 /// A query that somebody else must answer.
 pub(super) struct Passed {
@@ -42,12 +44,24 @@ impl Passed {
     }
 }
 
+/// What has become of a question.
+enum Came<'a> {
+    /// An upstream's message.
+    Message(&'a mut [u8]),
+    /// One that another packet thread has taken.
+    Told(&'a [u8]),
+    /// There is an answer, but it is too long for UDP and cannot be had over TCP.
+    TooLong,
+    Nothing,
+}
+
 /// What there is to answer a query with.
 #[derive(Clone, Copy)]
 enum Said<'a> {
-    /// An upstream's message that has just come.
-    Now(&'a [u8]),
-    /// There is an answer, but it is too long for UDP and cannot be had over TCP.
+    /// An upstream's response that has just come.
+    Now(Response<'a>),
+    /// One that is none: not well-formed.
+    Malformed,
     TooLong,
     Before(&'a Kept, Age),
     /// Nothing, and why.
@@ -55,19 +69,25 @@ enum Said<'a> {
 }
 
 impl<'a> Said<'a> {
-    fn of(heard: &'a Heard) -> Said<'a> {
+    fn of(heard: &'a Heard, reader: &'a mut Reader) -> Said<'a> {
         match heard {
-            Heard::Answer(message) => Said::Now(message),
+            Heard::Answer(message) => reader.read(message).map_or(Said::Malformed, Said::Now),
             Heard::TooLong => Said::TooLong,
             Heard::Nothing | Heard::Lost => Said::Nothing(Outcome::Failed),
         }
     }
 
-    fn message(&self) -> Option<&[u8]> {
+    /// Whether an upstream has said something.
+    fn is_response(self) -> bool {
+        matches!(self, Said::Now(_) | Said::Malformed | Said::Before(..))
+    }
+
+    /// What there is to read: with `reader`, where that was not done.
+    fn response(self, reader: &'a mut Reader) -> Option<Response<'a>> {
         match self {
-            Said::Now(message) => Some(message),
-            Said::Before(kept, _) => Some(kept.message()),
-            Said::TooLong | Said::Nothing(_) => None,
+            Said::Now(response) => Some(response),
+            Said::Before(kept, _) => kept.read(reader),
+            Said::Malformed | Said::TooLong | Said::Nothing(_) => None,
         }
     }
 
@@ -79,8 +99,26 @@ impl<'a> Said<'a> {
     /// For packet threads whose clients asked the same.
     fn to_others(self) -> Heard {
         match self {
+            Said::Now(response) => Heard::Answer(response.message().into()),
+            Said::Before(kept, _) => Heard::Answer(kept.message().into()),
             Said::TooLong => Heard::TooLong,
-            _ => self.message().map_or(Heard::Nothing, |message| Heard::Answer(message.into())),
+            Said::Malformed | Said::Nothing(_) => Heard::Nothing,
+        }
+    }
+
+    /// For the time until it is known what is said about a target of ours.
+    fn to_led(self) -> Option<Led> {
+        match self {
+            Said::Now(response) => Some(Led::Now(response.message().into())),
+            Said::Before(kept, age) => Some(Led::Before(kept.clone(), age)),
+            Said::Malformed | Said::TooLong | Said::Nothing(_) => None,
+        }
+    }
+
+    fn of_led(led: &'a Led, reader: &'a mut Reader) -> Said<'a> {
+        match led {
+            Led::Now(message) => reader.read(message).map_or(Said::Malformed, Said::Now),
+            Led::Before(kept, age) => Said::Before(kept, *age),
         }
     }
 }
@@ -237,8 +275,8 @@ impl Worker {
 
     pub(super) fn take_datagrams(&mut self, key: usize, mail: &mut Mail) {
         for (flight, place) in self.upstreams.receive(key, &mut mail.batch, self.now) {
-            let datagram = &mail.batch.datagrams[place];
-            self.finish(flight, Said::Now(&datagram.data[..datagram.length]));
+            let datagram = &mut mail.batch.datagrams[place];
+            self.finish(flight, Came::Message(&mut datagram.data[..datagram.length]));
         }
     }
 
@@ -247,8 +285,8 @@ impl Worker {
             self.upstreams.write_stream(key, self.now);
         }
         if event.readable || event.broken {
-            for (flight, message) in self.upstreams.read_stream(key, self.now) {
-                self.finish(flight, Said::Now(&message));
+            for (flight, mut message) in self.upstreams.read_stream(key, self.now) {
+                self.finish(flight, Came::Message(&mut message));
             }
         }
     }
@@ -256,15 +294,19 @@ impl Worker {
     /// Takes what other packet threads have heard about questions of this one.
     pub(super) fn take_letters(&mut self) {
         for (flight, heard) in self.upstreams.hear(self.now) {
-            self.finish(flight, Said::of(&heard));
+            match heard {
+                Heard::Answer(message) => self.finish(flight, Came::Told(&message)),
+                Heard::TooLong => self.finish(flight, Came::TooLong),
+                Heard::Nothing | Heard::Lost => self.finish(flight, Came::Nothing),
+            }
         }
     }
 
     /// Gives what there is to those whose patience is at an end.
     pub(super) fn give_up_waiting(&mut self) {
         for flight in self.upstreams.expire(self.now) {
-            let said = if flight.over_tcp { Said::TooLong } else { Said::Nothing(Outcome::Failed) };
-            self.finish(flight, said);
+            let came = if flight.over_tcp { Came::TooLong } else { Came::Nothing };
+            self.finish(flight, came);
         }
         for place in self.upstreams.overdue(self.now) {
             let Some(stale) = self.stale(self.upstreams.key_at(place)) else { continue };
@@ -281,10 +323,15 @@ impl Worker {
     /// Answers some of those who waited together: others come between them.
     fn serve_owed(&mut self) {
         let Some(mut owed) = self.owed.pop_front() else { return };
+        let mut reader = self.reader();
+        let said = match &owed.stale {
+            Some(stale) => Said::Before(stale, Age::Stale),
+            None => Said::of(&owed.heard, &mut reader),
+        };
         for waiter in owed.waiters.by_ref().take(TOGETHER) {
-            let stale = owed.stale.as_ref().map(|stale| Said::Before(stale, Age::Stale));
-            self.serve_waiter(waiter, stale.unwrap_or(Said::of(&owed.heard)));
+            self.serve_waiter(waiter, said);
         }
+        self.readers.push(reader);
         if owed.waiters.len() > 0 {
             self.owed.push_back(owed);
         }
@@ -298,14 +345,25 @@ impl Worker {
     }
 
     /// Answers those who wait for a question that has been answered, or will not be.
-    fn finish(&mut self, flight: Flight, said: Said<'_>) {
-        let Flight { first, others, is_sound, purges, claim, asker, awaits_recursion, failure, .. } = flight;
+    fn finish(&mut self, flight: Flight, came: Came<'_>) {
+        let Flight { first, others, is_sound, purges, claim, asker, awaits_recursion, mut failure, .. } =
+            flight;
         // Another upstream was asked, and had nothing better than this SERVFAIL.
-        let (said, is_sound) = match failure.as_deref() {
-            Some(failure) => (Said::Now(failure), true),
-            None => (said, is_sound),
+        let (came, is_sound) = match failure.as_deref_mut() {
+            Some(failure) => (Came::Message(failure), true),
+            None => (came, is_sound),
         };
         let is_for_all = asker.is_none();
+        let mut reader = self.reader();
+        let keeping = self.shared.serving.load().rules.keeping;
+        let said = match came {
+            Came::Message(message) => {
+                reader.read_bounded(message, &keeping).map_or(Said::Malformed, Said::Now)
+            }
+            Came::Told(message) => reader.read_told(message, &keeping).map_or(Said::Malformed, Said::Now),
+            Came::TooLong => Said::TooLong,
+            Came::Nothing => Said::Nothing(Outcome::Failed),
+        };
         let keep = AssertUnwindSafe(|| self.keep(first.key(), purges, (is_sound, is_for_all), said));
         let kept = catch_unwind(keep);
         let has_failed = match kept {
@@ -333,10 +391,16 @@ impl Worker {
                 self.serve_waiter(waiter, said);
             }
         }
+        self.readers.push(reader);
         for waiter in unserved {
             let stale = self.stale(waiter.key());
             self.wait(waiter, stale.as_ref());
         }
+    }
+
+    /// Room to read a message; it is put back into `readers`.
+    fn reader(&mut self) -> Reader {
+        self.readers.pop().unwrap_or_default()
     }
 
     /// Keeps an answer for the next client; true if it is a failure, or there is none.
@@ -348,9 +412,9 @@ impl Worker {
         (is_sound, is_for_all): (bool, bool),
         said: Said<'_>,
     ) -> bool {
-        let message = match said {
-            Said::Now(message) if is_sound => message,
-            Said::Now(_) | Said::Nothing(Outcome::Failed) => {
+        let response = match said {
+            Said::Now(response) if is_sound => response,
+            Said::Now(_) | Said::Malformed | Said::Nothing(Outcome::Failed) => {
                 self.failures.remember(key, self.now);
                 return true;
             }
@@ -359,8 +423,7 @@ impl Worker {
         if !self.shared.cache.keeps_anything() || self.upstreams.tells_client() || !is_for_all {
             return false;
         }
-        let keeping = &self.shared.serving.load().rules.keeping;
-        let Some(kept) = Kept::new(message, key, keeping, self.now, &mut self.message[..]) else {
+        let Some(kept) = Kept::new(response, key, self.now, &mut self.message[..]) else {
             // What was kept before is no longer true (RFC 8767 4), though this is for now alone.
             self.shared.cache.forget(key);
             return false;
@@ -396,8 +459,14 @@ impl Worker {
             return;
         }
         let serving = self.shared.serving.load();
-        let judgement =
-            judge(&waiter.query, &serving.snapshot, &serving.rules, self.unix, &mut self.scratch[..]);
+        let out = &mut self.scratch[..];
+        let mut judgement = judge(&waiter.query, &serving.snapshot, &serving.rules, self.unix, out);
+        let led = waiter.led.take();
+        if let (Judgement::Pass, Some(led)) = (&judgement, &led) {
+            let mut reader = self.reader();
+            judgement = self.judge_led(&waiter.query, led, &mut reader, &serving);
+            self.readers.push(reader);
+        }
         // What should have been asked, as it is now.
         let follow = match &judgement {
             Judgement::Follow(_, target) => Some(target),
@@ -406,10 +475,18 @@ impl Worker {
                 waiter.follow.as_deref()
             }
         };
-        if follow != waiter.follow.as_deref() && said.message().is_some() {
+        if let (None, Some(led)) = (follow, &led) {
+            // It is not blocked any more, and what an upstream said about it is there.
+            let mut reader = self.reader();
+            let said = Said::of_led(led, &mut reader);
+            self.give(&waiter.query, None, waiter.origin, judgement, said, &serving);
+            return self.readers.push(reader);
+        }
+        if follow != waiter.follow.as_deref() && said.is_response() {
             // The policy for the name changed while the upstream was asked.
             let follow = follow.cloned().map(Box::new);
             if waiter.begin_anew(follow) {
+                waiter.led = led;
                 let stale = self.stale(waiter.key());
                 return self.wait(waiter, stale.as_ref());
             }
@@ -425,6 +502,48 @@ impl Worker {
         self.give(&waiter.query, waiter.follow.as_deref(), waiter.origin, judgement, said, &serving);
     }
 
+    /// What the snapshot of now says about the response whose place a target of ours takes.
+    fn judge_led<'s>(
+        &mut self,
+        query: &Query,
+        led: &Led,
+        reader: &mut Reader,
+        serving: &'s Serving,
+    ) -> Judgement<'s> {
+        let response = match led {
+            Led::Now(message) => reader.read(message),
+            Led::Before(kept, _) => kept.read(reader),
+        };
+        let Some(response) = response else { return Judgement::Unreadable };
+        judge_targets(query, response, &serving.snapshot, &serving.rules, self.unix, &mut self.scratch[..])
+    }
+
+    /// Gives a target of ours in the place of a response that leads to what is blocked, with what
+    /// an upstream says about the target: without its addresses a stub has none (RFC 1034 4.3.2).
+    fn give_target(
+        &mut self,
+        query: &Query,
+        target: Name,
+        origin: Origin,
+        said: Said<'_>,
+        serving: &Serving,
+    ) {
+        let mut waiter = Box::new(Waiter::new(query.clone(), Some(Box::new(target)), origin));
+        waiter.led = said.to_led().map(Box::new);
+        let key = waiter.key();
+        let kept = if self.upstreams.tells_client() { None } else { self.shared.cache.find(key) };
+        let kept = kept.map(|kept| (kept.age(self.now, &serving.rules.keeping), kept));
+        let stale = match &kept {
+            Some((age @ Age::Fresh(_), kept)) => return self.judge_again(waiter, Said::Before(kept, *age)),
+            Some((Age::Stale, kept)) => Some(kept),
+            _ => None,
+        };
+        match self.failures.knows(key, self.now) {
+            true => self.fail_again(waiter, stale, serving),
+            false => self.wait(waiter, stale),
+        }
+    }
+
     /// Writes and sends the answer to a query that was judged as `judgement` says;
     /// but where the answer leads is judged here.
     fn give<'s>(
@@ -432,62 +551,120 @@ impl Worker {
         query: &Query,
         follow: Option<&Name>,
         origin: Origin,
-        mut judgement: Judgement<'s>,
+        judgement: Judgement<'s>,
         said: Said<'_>,
         serving: &'s Serving,
     ) {
+        let mut reader = self.reader();
+        self.give_read(query, follow, origin, judgement, said, serving, &mut reader);
+        self.readers.push(reader);
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "the same as of `give`, and where to read")]
+    fn give_read<'s>(
+        &mut self,
+        query: &Query,
+        follow: Option<&Name>,
+        origin: Origin,
+        mut judgement: Judgement<'s>,
+        said: Said<'_>,
+        serving: &'s Serving,
+        reader: &mut Reader,
+    ) {
         let (snapshot, rules) = (&serving.snapshot, &serving.rules);
-        let out = &mut self.scratch[..];
         let mut leads_into_shadow = false;
-        if let (Judgement::Pass, Some(message), None) = (&judgement, said.message(), follow)
-            && !said.is_passed_by(serving.generation)
-        {
+        // Of a response that was judged: some of its records may be dropped.
+        let mut judged = None;
+        let is_to_be_judged = matches!(judgement, Judgement::Pass)
+            && follow.is_none()
+            && said.is_response()
+            && !said.is_passed_by(serving.generation);
+        if is_to_be_judged {
+            let Some(response) = said.response(reader) else {
+                return self.fail(query, follow, origin, said, serving);
+            };
             leads_into_shadow =
-                serving.has_shadows() && serving.count_shadow_targets(&self.counters, query, message);
-            judgement = judge_targets(query, message, snapshot, rules, self.unix, out);
+                serving.has_shadows() && serving.count_shadow_targets(&self.counters, query, response);
+            judgement = judge_targets(query, response, snapshot, rules, self.unix, &mut self.scratch[..]);
+            judged = Some(response);
+            self.counters.dropped_records.add(response.dropped() as u64);
         }
         let (length, outcome) = match judgement {
             Judgement::Answer { length, outcome } => (length, outcome),
             Judgement::Silence(outcome) => (0, outcome),
+            Judgement::Follow(_, target) if follow.is_none() && judged.is_some() => {
+                return self.give_target(query, target, origin, said, serving);
+            }
             Judgement::Follow(decision, target) => {
                 let outcome = Outcome::Blocked { zone: decision.zone, action: decision.answer.action };
-                let aged = match said {
+                let (message, out) = (&mut self.message[..], &mut self.scratch[..]);
+                let response = said.response(reader).and_then(|response| match said {
                     Said::Before(kept, age) => {
-                        kept.aged(age, &mut self.message[..]).map(|length| &self.message[..length])
+                        kept.aged(age, message).map(|length| response.over(&message[..length]))
                     }
-                    _ => said.message(),
-                };
+                    _ => Some(response),
+                });
                 (
-                    respond_by_following(query, aged, &decision, &target, snapshot, rules, self.unix, out),
+                    respond_by_following(
+                        query, response, &decision, &target, snapshot, rules, self.unix, out,
+                    ),
                     outcome,
                 )
             }
             Judgement::Unreadable => return self.fail(query, follow, origin, said, serving),
             Judgement::Pass | Judgement::Allow => {
-                let given = match said {
-                    Said::Now(message) => relay::relay(message, query, rules.max_payload, out)
-                        .map(|length| (length, Outcome::Forwarded)),
-                    Said::TooLong if !query.head.hop.over_tcp => {
-                        Some((relay::truncated(query, rules.max_payload, out), Outcome::Forwarded))
-                    }
-                    Said::Before(kept, age) => {
-                        // Over TCP some blocks do not apply, so that says nothing about UDP.
-                        let leads_nowhere = matches!(judgement, Judgement::Pass) && !leads_into_shadow;
-                        if leads_nowhere && !query.head.hop.over_tcp {
-                            kept.pass(serving.generation);
-                        }
-                        let outcome = if age == Age::Stale { Outcome::Stale } else { Outcome::Cached };
-                        kept.respond(query, age, rules.max_payload, out).map(|length| (length, outcome))
-                    }
-                    Said::TooLong | Said::Nothing(_) => None,
-                };
-                match given {
+                // Over TCP some blocks do not apply, so that says nothing about UDP.
+                let is_passed = matches!(judgement, Judgement::Pass)
+                    && !leads_into_shadow
+                    && !query.head.hop.over_tcp
+                    && judged.is_none_or(|response| response.dropped() == 0);
+                match self.pass_on(query, said, judged, is_passed.then_some(serving.generation), rules) {
                     Some(given) => given,
                     None => return self.fail(query, follow, origin, said, serving),
                 }
             }
         };
         self.deliver(origin, length, outcome, serving);
+    }
+
+    /// Writes what an upstream said. `judged`: the response, where that was judged; what it was
+    /// told to drop is left out. `passed_by`: the generation of what lets all of it pass.
+    fn pass_on(
+        &mut self,
+        query: &Query,
+        said: Said<'_>,
+        judged: Option<Response<'_>>,
+        passed_by: Option<u64>,
+        rules: &Rules,
+    ) -> Option<(usize, Outcome)> {
+        let (payload, out) = (rules.max_payload, &mut self.scratch[..]);
+        match said {
+            Said::Now(response) => {
+                if judged.is_none() {
+                    // Another client's query may have marked what to drop.
+                    response.clear_marks();
+                }
+                relay::relay(response, query, payload, out).map(|length| (length, Outcome::Forwarded))
+            }
+            Said::TooLong if !query.head.hop.over_tcp => {
+                Some((relay::truncated(query, payload, out), Outcome::Forwarded))
+            }
+            Said::Before(kept, age) => {
+                if let Some(generation) = passed_by {
+                    kept.pass(generation);
+                }
+                let outcome = if age == Age::Stale { Outcome::Stale } else { Outcome::Cached };
+                let length = match judged.filter(|response| response.dropped() > 0) {
+                    None => kept.respond(query, age, payload, out),
+                    Some(response) => {
+                        let room = &mut self.message[..];
+                        kept.respond_without_dropped(query, age, payload, response, room, out)
+                    }
+                };
+                length.map(|length| (length, outcome))
+            }
+            Said::Malformed | Said::TooLong | Said::Nothing(_) => None,
+        }
     }
 
     /// Nobody who could tell has told (RFC 8914 4.23), or nothing that can be passed
@@ -504,7 +681,7 @@ impl Worker {
             Said::Nothing(outcome) => {
                 (outcome, ExtendedError::new(ede::NO_REACHABLE_AUTHORITY, b"no upstream answered"))
             }
-            Said::Now(_) | Said::TooLong | Said::Before(..) => {
+            Said::Now(_) | Said::Malformed | Said::TooLong | Said::Before(..) => {
                 let key = Key::new(&query.head, follow.unwrap_or(&query.name), query.qtype);
                 self.failures.remember(key, self.now);
                 let error = ExtendedError::new(ede::OTHER, b"the upstream's answer cannot be used");
