@@ -104,8 +104,8 @@ impl<'a> Chains<'a> {
                 take_only(&mut next, response.target(entry))?;
             }
         }
-        let ancestors = if response.has_dname() { 1..=here.labels() } else { 1..=0 };
-        for skip in ancestors {
+        let ancestors = if response.has_dname() { here.labels() } else { 0 };
+        for skip in 1..=ancestors {
             for entry in response.of(here.suffix(skip)).filter(|entry| sections.hold(entry)) {
                 if entry.belongs_to(response.message()) == rtype::DNAME {
                     entry.set(Mark::OnWay);
