@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from itertools import islice
 from typing import TypedDict
 
@@ -21,6 +21,7 @@ from dnsblock.policy.explain import Explanation, explain, explain_address
 from dnsblock.policy.history import History
 from dnsblock.policy.history_facts import Published
 from dnsblock.policy.publish import Policy
+from dnsblock.policy.rules import nat64_prefixes
 from dnsblock.policy.sources import Lists
 from dnsblock.times import utc
 
@@ -92,7 +93,9 @@ class Past:
     ) -> tuple[Explanation, list[str]]:
         """The same for answers that lead to an address."""
         notes = [TO_COME] if when > datetime.now(UTC) else []
-        covers = prefixes.covering(address)
+        nat64 = nat64_prefixes(self.config)
+        embedded = prefixes.embedded(address, [IPv6Network(prefix) for prefix in nat64])
+        covers = [name for one in (address, *embedded) for name in prefixes.covering(one)]
         zones: list[tuple[PolicyZone, int | None, bool, bool]] = []
         for zone in self.config.zones:
             if zone.kind == "addresses":
@@ -100,7 +103,7 @@ class Past:
                 lines = "".join(f"{prefixes.shown(name)}\n" for name, _ in said)
                 compiled = PolicyZone.from_addresses(zone.name, lines.encode(), list_rule(zone, self.config))
                 zones.append((compiled, None, True, zone.mode == "shadow"))
-        snapshot = Snapshot(zones, self._serial_at(when))
+        snapshot = Snapshot(zones, self._serial_at(when), nat64)
         state = derive(self.orders_of(when), when)
         policy = Policy(snapshot, tuple(zone for zone, *_ in zones), state, when)
         return explain_address(address, policy), notes

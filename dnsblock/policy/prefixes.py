@@ -3,9 +3,11 @@
 `192.0.2.0/24` is `24.0.2.0.192.rpz-ip` (draft-vixie-dnsop-dns-rpz-00 section 4.3); the engine writes them so.
 """
 
+from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
 TRIGGERS = ".rpz-ip"
+WELL_KNOWN_NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052 section 2.1
 WIDEST_IPV4, WIDEST_IPV6 = 8, 19  # as the engine has them: no list holds a wider prefix
 
 
@@ -47,3 +49,14 @@ def covering(address: IPv4Address | IPv6Address) -> list[str]:
         trigger(network((int(address), length), strict=False))
         for length in range(address.max_prefixlen, widest - 1, -1)
     ]
+
+
+def embedded(address: IPv4Address | IPv6Address, nat64: Iterable[IPv6Network]) -> list[IPv4Address]:
+    """The IPv4 addresses to which translators lead an IPv6 address (RFC 6052 section 2.2)."""
+    found = []
+    for prefix in (*nat64, WELL_KNOWN_NAT64):
+        if address in prefix:
+            behind = range(prefix.prefixlen // 8, 16)
+            octets = [address.packed[at] for at in behind if at != 8]
+            found.append(IPv4Address(bytes(octets[:4])))
+    return found

@@ -6,6 +6,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from ipaddress import IPv6Address
 
 from dnsblock._engine import PolicyZone, Progress, Rules, Snapshot
 from dnsblock.config import Config
@@ -112,10 +113,11 @@ class Policy:
     state: State
     at: datetime
     parts: tuple[tuple[PolicyZone, int | None, bool, bool], ...] = ()  # what the snapshot is made of
+    nat64: Sequence[tuple[IPv6Address, int]] = ()  # and the prefixes of translators
 
     def with_serial(self, serial: int) -> "Policy":
         """The same content under another serial."""
-        return replace(self, snapshot=Snapshot(self.parts, serial))
+        return replace(self, snapshot=Snapshot(self.parts, serial, self.nat64))
 
 
 def build(config: Config, lists: Lists, orders: Sequence[Order], now: datetime, serials: Serials) -> Policy:
@@ -134,7 +136,7 @@ def build(config: Config, lists: Lists, orders: Sequence[Order], now: datetime, 
     nat64 = nat64_prefixes(config)
     serial = serials.next(Snapshot.digest_of(zones, nat64))
     snapshot = Snapshot(zones, serial, nat64)
-    return Policy(snapshot, tuple(zone for zone, *_ in zones), state, now, tuple(zones))
+    return Policy(snapshot, tuple(zone for zone, *_ in zones), state, now, tuple(zones), nat64)
 
 
 def standing_notes(policy: Policy, config: Config, new: Sequence[Order]) -> tuple[str, ...]:
