@@ -20,6 +20,7 @@ from dnsblock.values import (
     DnsName,
     Endpoint,
     FilePath,
+    FormerServers,
     Identifier,
     IPv4,
     IPv6,
@@ -59,10 +60,25 @@ def load(path: Path, resolv_conf: Path = RESOLV_CONF) -> "Config":
     return config
 
 
-def inspect(path: Path, resolv_conf: Path = RESOLV_CONF) -> tuple["Config | None", tuple[Problem, ...]]:
+def load_again(running: "Config", resolv_conf: Path = RESOLV_CONF) -> tuple["Config", tuple[Problem, ...]]:
+    """What the file of settings that are in force says now, and why some of it is not taken over.
+
+    With a problem in the file these are the running settings; with one in `resolv_conf` alone, its servers.
+    """
+    former = FormerServers(tuple(str(server) for server in running.upstream.servers))
+    config, problems = inspect(running.path, resolv_conf, former)
+    if problems or config is None:
+        return running, problems
+    return config, tuple(former.problems)
+
+
+def inspect(
+    path: Path, resolv_conf: Path = RESOLV_CONF, former: FormerServers | None = None
+) -> tuple["Config | None", tuple[Problem, ...]]:
     """All problems of the configuration file, and the settings that its faultless parts make, if any.
 
-    With problems, the settings are for looking further into what they name; nothing may run with them.
+    With problems, the settings are for looking further into what they name; nothing may run with them. With
+    `former` servers, those stand in for ones that cannot be read.
     """
     path = path.absolute()
     try:
@@ -71,7 +87,7 @@ def inspect(path: Path, resolv_conf: Path = RESOLV_CONF) -> tuple["Config | None
     except Refused as err:
         return None, err.problems
     value: Any = {} if read.value is None else read.value  # a file of comments: every default
-    context = {"file": path, "resolv_conf": resolv_conf}
+    context = {"file": path, "resolv_conf": resolv_conf, "former": former}
     try:
         config = Config.model_validate(value, context=context)
     except ValidationError as err:

@@ -18,7 +18,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Literal
 
 from dnsblock._engine import Engine, Progress
-from dnsblock.config import Config, load
+from dnsblock.config import Config, load_again
 from dnsblock.errors import (
     HistoryUnwritable,
     LedgerUnwritable,
@@ -49,12 +49,12 @@ from dnsblock.policy.guards import NO_LIST
 from dnsblock.policy.history_facts import Approval, Published
 from dnsblock.policy.impact import Trials
 from dnsblock.policy.past import NameEvent, Past, scheduled
-from dnsblock.policy.publish import Draft, NewFacts, Policy, read
+from dnsblock.policy.publish import Draft, NewFacts, Policy, missing_answers, read
 from dnsblock.policy.reading import NotTaken
 from dnsblock.policy.recorder import Recorder
 from dnsblock.policy.refresh import Hooks, Refresher, fetch_missing
 from dnsblock.policy.rollback import lists_of
-from dnsblock.policy.rules import engine_rules, engine_settings, worker_count
+from dnsblock.policy.rules import engine_rules, engine_settings, read_secrets, worker_count
 from dnsblock.policy.sources import NONE, Lists
 from dnsblock.policy.store import Store
 from dnsblock.policy.texts import sha256_of, text_of
@@ -163,7 +163,7 @@ class Daemon:
             self.recorder.compare(self.store)
             fetched = fetch_missing(config, self.store)
             draft = self._read_at_start()
-            self.lists, self._rules = draft.lists, draft.rules
+            self.lists, self._rules, self._secrets = draft.lists, draft.rules, draft.secrets
             self.inbox = _inbox_at_start(draft, has_ledger=bool(self.recorder.ledger.records))
             self.policy = self.recorder.compile(draft)
             self.engine = bind_engine(config)
@@ -194,7 +194,9 @@ class Daemon:
         config, now, lists = self.config, self.recorder.now(), Lists(self.store)
         if self.recorder.mismatch is None:
             return read(config, self.recorder.ledger.orders, lists, now)
-        return Draft(config, lists.last_enforced(config, now), engine_rules(config), ())
+        secrets = tuple(read_secrets(config.cookies.secrets))
+        rules = engine_rules(config, secrets)
+        return Draft(config, lists.last_enforced(config, now), rules, (), secrets=secrets)
 
     def _record_start(self, draft: Draft) -> None:
         draft = self.recorder.append(draft)
@@ -477,19 +479,27 @@ class Daemon:
             self.metrics.refused(zone, guarded.code)
 
     def _read(self, reads_lists: bool) -> tuple[Draft, tuple[str, ...]]:
-        """Reads everything outside anew; runs in a thread. Raises `Refused`."""
+        """Reads everything outside anew; runs in a thread. Raises `Refused`.
+
+        With a configuration file that is refused, orders and lists are read by the settings of before.
+        """
         with self._reader_at_work:
-            wanted = load(self.config.path)
+            orders, now = self.recorder.ledger.orders, self.recorder.now()
+            wanted, problems = load_again(self.config)
+            if missing := tuple(missing_answers(wanted, orders, now)):
+                wanted, problems = self.config, (*problems, *missing)
             self.restart_needed = restart_needed = _restart_needed(self.config, wanted)
             if restart_needed:
                 text = f"new values of these options take a restart: {', '.join(restart_needed)}"
                 event(logging.WARNING, text)
             config = wanted.model_copy(update={option: getattr(self.config, option) for option in FIXED})
-            orders, now = self.recorder.ledger.orders, self.recorder.now()
-            if not reads_lists:
-                return read(config, orders, self.lists, now, reads_lists=False), restart_needed
-            with self._read_in_sight() as progress:
-                return read(config, orders, self.lists, now, progress), restart_needed
+            secrets = self._secrets
+            if reads_lists:
+                with self._read_in_sight() as progress:
+                    draft = read(config, orders, self.lists, now, progress, former_secrets=secrets)
+            else:
+                draft = read(config, orders, self.lists, now, reads_lists=False, former_secrets=secrets)
+            return replace(draft, problems=(*problems, *draft.problems)), restart_needed
 
     async def _publish(
         self,
@@ -521,6 +531,7 @@ class Daemon:
             is_new = done.lists.versions != lists_before.versions
             await self._take_over(done.bound)
             self.lists, self._rules = done.lists, draft.rules
+            self._secrets = draft.secrets or self._secrets
             self.inbox = self.inbox if draft.refused is None else draft.refused
             self.metrics.follow(self.lists.listed, self.feeds)
             for connections in self.http.values():
@@ -539,8 +550,8 @@ class Daemon:
             if done.failure is not None:
                 raise done.failure
             facts = (snapshot.serial, snapshot.digest, self.entries, changed, restart_needed)
-            told = (done.notes, done.bound.problems, changes, self.config.time_zone.key)
-            return Served(*facts, *told)
+            problems = (*draft.problems, *done.bound.problems)
+            return Served(*facts, done.notes, problems, changes, self.config.time_zone.key)
 
     async def _take_over(self, bound: Bound) -> None:
         """Goes over to what the new configuration says beside the policy."""

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -140,14 +140,27 @@ def _checked_server(endpoint: Endpoint) -> Endpoint:
     return endpoint
 
 
+@dataclass(slots=True)
+class FormerServers:
+    """Upstreams that stay where the machine's own cannot be read any more, and why they did."""
+
+    servers: tuple[str, ...]
+    problems: list[Problem] = field(default_factory=list)
+
+
 def _servers(value: Any, info: ValidationInfo) -> Any:
     if value != "system":
         return value
+    context = info.context or {}
     try:
-        return [
-            str(server) for server in system_resolvers((info.context or {}).get("resolv_conf", RESOLV_CONF))
-        ]
+        return [str(server) for server in system_resolvers(context.get("resolv_conf", RESOLV_CONF))]
     except Refused as err:
+        former: FormerServers | None = context.get("former")
+        if former is not None:
+            former.problems = [
+                replace(one, reason=f"{one.reason}; the former upstreams stay") for one in err.problems
+            ]
+            return list(former.servers)
         raise ValueError(f"system: {err}") from err
 
 

@@ -17,7 +17,7 @@ from dnsblock.orders.order import Order
 from dnsblock.orders.records import Annulment
 from dnsblock.orders.state import State, derive
 from dnsblock.policy.compile import compile_orders
-from dnsblock.policy.rules import engine_rules, nat64_prefixes
+from dnsblock.policy.rules import engine_rules, nat64_prefixes, read_secrets
 from dnsblock.policy.serials import Serials
 from dnsblock.policy.sources import NONE, Lists
 
@@ -44,6 +44,8 @@ class Draft:
     accepted: tuple[Order, ...] = ()  # what was new, and is in the ledger now
     refused: tuple[RefusedDocument, ...] | None = None  # by the inbox; None: it was not read
     annulments: tuple[Annulment, ...] = ()  # not in the ledger yet
+    secrets: tuple[bytes, ...] = ()  # of cookies; none: they were not read
+    problems: tuple[Problem, ...] = ()  # of files whose former content stays in force
 
     def after(self, known: Sequence[Order], now: datetime) -> "Draft":
         """The same, where other orders have been accepted since it was read."""
@@ -67,33 +69,46 @@ def read(
     progress: Progress | None = None,
     *,
     reads_lists: bool = True,
+    former_secrets: tuple[bytes, ...] = (),
 ) -> Draft:
     """Reads inbox, lists and secrets. Raises `Refused` with every problem of every file.
 
     A list of which a good version is enforced is no reason to refuse anything else: see `Lists.not_taken`.
     Neither is an order document that is refused, or an inbox that cannot be read: see `Draft.refused`.
-    Without `reads_lists`, only those are read of which there is none.
+    Nor is a file of secrets, where there are former ones. Without `reads_lists`, only those lists are read of
+    which there is none.
     """
     problems: list[Problem] = []
     intake: Intake = NOTHING if config.orders is None else examine(config.orders, known, config, now)
     fresh = lists
-    problems.extend(_missing_answers(config, known, now))
+    problems.extend(missing_answers(config, known, now))
     try:
         fresh = lists.read(config, now, progress, only=None if reads_lists else NONE)
     except Refused as err:
         problems.extend(err.problems)
+    kept: tuple[Problem, ...] = ()
+    notes = (*intake.notes, *fresh.notes)
+    secrets = former_secrets
     try:
-        rules = engine_rules(config)
+        secrets = tuple(read_secrets(config.cookies.secrets))
     except Refused as err:
-        problems.extend(err.problems)
+        if former_secrets:
+            kept = err.problems
+            notes = (*notes, f"{config.cookies.secrets}: the former secrets stay in force")
+        else:
+            problems.extend(err.problems)
     if problems:
         raise Refused([*intake.problems, *problems])
+    rules = engine_rules(config, secrets)
     return Draft(
-        config, fresh, rules, intake.new, (*intake.notes, *fresh.notes), reads_lists, refused=intake.refused
+        *(config, fresh, rules, intake.new, notes, reads_lists),
+        refused=intake.refused,
+        secrets=secrets,
+        problems=kept,
     )
 
 
-def _missing_answers(config: Config, known: Sequence[Order], now: datetime) -> Iterator[Problem]:
+def missing_answers(config: Config, known: Sequence[Order], now: datetime) -> Iterator[Problem]:
     """Profiles that orders name which are or will be in force, and that the configuration no longer has."""
     for order, state in zip(known, derive(known, now).orders, strict=True):
         if state.state in ("lifted", "expired", "annulled"):

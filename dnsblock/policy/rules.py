@@ -3,6 +3,7 @@
 import os
 import re
 import stat
+from collections.abc import Sequence
 from ipaddress import IPv6Address
 from pathlib import Path
 
@@ -19,8 +20,8 @@ MAX_SECRETS_BYTES = 4096
 EXTENDED_ERRORS = "0,3-4,13,15-19,22"  # the INFO-CODEs that the engine says (RFC 8914 section 4)
 
 
-def engine_rules(config: Config) -> Rules:
-    """The rules of these settings. Raises `Refused` for a file of secrets that cannot be used."""
+def engine_rules(config: Config, secrets: Sequence[bytes]) -> Rules:
+    """The rules of these settings, with these secrets of cookies."""
     clients, limits, local = config.clients, config.limits, config.local
     cache, structured = config.cache, config.signals.structured_errors
     return Rules(
@@ -31,7 +32,7 @@ def engine_rules(config: Config) -> Rules:
         errors_per_second=limits.errors_per_second,
         slip=limits.slip,
         amplification=limits.amplification,
-        secrets=read_secrets(config.cookies.secrets),
+        secrets=list(secrets),
         max_payload=config.udp.max_payload,
         idle_timeout_ms=config.tcp.idle_timeout_ms,
         structured_option=None if structured is None else structured.option,
@@ -117,7 +118,11 @@ def read_secrets(path: Path | None) -> list[bytes]:
     data = document.read_bytes(path, max_bytes=MAX_SECRETS_BYTES)
     problems: list[Problem] = []
     secrets: list[bytes] = []
-    if path.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH):
+    try:
+        mode = path.stat().st_mode
+    except OSError as err:  # gone since it was read
+        raise Refused([Problem(str(path), None, "", f"cannot be read: {err.strerror}")]) from err
+    if mode & (stat.S_IROTH | stat.S_IWOTH):
         problems.append(
             Problem(str(path), None, "", "others may read it: chmod o-rwx it, and make new secrets")
         )

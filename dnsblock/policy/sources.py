@@ -74,7 +74,7 @@ class Lists:
         """
         kept = Lists(self.store)
         for zone in config.zones:
-            if zone.kind == "list":
+            if zone.kind != "orders":
                 held = Reader(zone, config, self.store, now, Progress()).enforced()
                 if held is not None:
                     self._take(zone, config, held, kept)

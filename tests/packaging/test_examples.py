@@ -7,7 +7,7 @@ import socket
 import subprocess
 import threading
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -125,6 +125,14 @@ def promtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([program, *arguments], capture_output=True, text=True, timeout=60)
 
 
+DAY = 86_400
+
+
+def daily(values: Iterable[int]) -> str:
+    """A series with a value an hour, that changes once a day."""
+    return " ".join(f"{value}x23" for value in values)
+
+
 def test_prometheus_takes_the_alerts():
     said = promtool("check", "rules", ALERTS)
     assert said.returncode == 0, said
@@ -168,9 +176,41 @@ FIRES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
         {'dnsblock_source_rejected_lines{zone="national", reason="public_suffix"}': "1x30"},
         {'dnsblock_source_rejected_lines{zone="national", reason="not_a_name"}': "9x30"},
     ),
+    "DnsblockListExceptionsLost": (
+        {'dnsblock_source_not_applicable_lines{zone="national", reason="lost_exception"}': "1x30"},
+        {'dnsblock_source_not_applicable_lines{zone="national", reason="unsupported"}': "9x30"},
+    ),
     "DnsblockListHistoryCorrupt": (
         {"dnsblock_list_history_corrupt_files": "1x30"},
         {"dnsblock_list_history_corrupt_files": "1x18 0x12"},
+    ),
+    "DnsblockListStopped": (
+        {
+            'dnsblock_source_version{zone="national"}': daily(range(1, 9)) + " 9x200",
+            'dnsblock_source_accepted_timestamp_seconds{zone="national"}': (
+                daily(range(0, 8 * DAY, DAY)) + f" {8 * DAY}x200"
+            ),
+        },
+        {
+            'dnsblock_source_version{zone="national"}': daily(range(1, 20)),
+            'dnsblock_source_accepted_timestamp_seconds{zone="national"}': daily(range(0, 19 * DAY, DAY)),
+            'dnsblock_source_version{zone="own"}': daily(range(1, 4)) + " 4x400",  # seldom changes
+            'dnsblock_source_accepted_timestamp_seconds{zone="own"}': f"0x23 {DAY}x23 {2 * DAY}x400",
+        },
+    ),
+    "DnsblockListLostNames": (
+        {
+            'dnsblock_zone_entries{zone="national"}': "1000x10 899x300",
+            'dnsblock_zone_info{zone="national", kind="list", digest="1"}': "1x310",
+        },
+        {
+            'dnsblock_zone_entries{zone="national"}': "1000x10 905x300",
+            'dnsblock_zone_info{zone="national", kind="list", digest="1"}': "1x310",
+            'dnsblock_zone_entries{zone="own"}': "30x10 11x300",  # an edit by hand
+            'dnsblock_zone_info{zone="own", kind="list", digest="2"}': "1x310",
+            'dnsblock_zone_entries{zone="kominfo"}': "1000x10 0x300",  # orders were lifted
+            'dnsblock_zone_info{zone="kominfo", kind="orders", digest="3"}': "1x310",
+        },
     ),
     "DnsblockListOld": (
         {
@@ -256,16 +296,22 @@ FIRES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     ),
 }
 # Minutes into the series after which the alert is looked at, if it takes longer than usual.
-MINUTES = {"DnsblockListsDiffer": 180}
+MINUTES = {
+    "DnsblockListsDiffer": 180,
+    "DnsblockListStopped": 12 * 24 * 60,
+    "DnsblockListLostNames": 24 * 60,
+}
+HOURLY = ("DnsblockListStopped", "DnsblockListLostNames")  # their series have a value an hour
 
 
 def fires(folder: Path, alert: str, series: dict[str, str]) -> bool:
     """Whether the alert fires 20 minutes into these series, or later, by Prometheus itself."""
     eval_time = f"{MINUTES.get(alert, 20)}m"
+    interval = "1h" if alert in HOURLY else "1m"
     query = f'count(ALERTS{{alertname="{alert}", alertstate="firing"}}) or vector(0)'
     for count in (0, 1):
         test = {
-            "interval": "1m",
+            "interval": interval,
             "input_series": [{"series": name, "values": values} for name, values in series.items()],
             "promql_expr_test": [
                 {"expr": query, "eval_time": eval_time, "exp_samples": [{"labels": "{}", "value": count}]}
@@ -273,7 +319,7 @@ def fires(folder: Path, alert: str, series: dict[str, str]) -> bool:
         }
         file = folder / "test.json"  # JSON is YAML
         file.write_text(
-            json.dumps({"rule_files": [str(ALERTS)], "evaluation_interval": "1m", "tests": [test]})
+            json.dumps({"rule_files": [str(ALERTS)], "evaluation_interval": interval, "tests": [test]})
         )
         said = promtool("test", "rules", file)
         if said.returncode == 0:

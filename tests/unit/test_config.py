@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from dnsblock.config import BUILT_IN, Config, load
+from dnsblock.config import BUILT_IN, Config, load, load_again
 from dnsblock.errors import Refused
 from dnsblock.values import Endpoint, system_resolvers
 
@@ -441,3 +441,28 @@ def test_a_machine_without_resolvers_is_told_what_to_do(read, resolv_conf: Path,
     with pytest.raises(Refused, match=r"list your resolvers in upstream\.servers"):
         read("")
     assert read("upstream: {servers: [192.0.2.5]}").upstream.servers
+
+
+@pytest.mark.parametrize("text", [None, "", "nameserver 192.0.2.085\n", "nameserver fe80::1%eth0\n"])
+def test_a_running_daemon_keeps_its_upstreams_where_the_machine_names_none(
+    read, tmp_path: Path, resolv_conf: Path, text: str | None
+):
+    """A DHCP client empties /etc/resolv.conf: all else in the configuration is taken over."""
+    resolv_conf.write_text("nameserver 192.0.2.1\nnameserver 192.0.2.2\n")
+    running = read("upstream: {servers: system}\nworkers: 1\n")
+    (tmp_path / "dnsblock.yaml").write_text("upstream: {servers: system}\nworkers: 2\n")
+    resolv_conf.unlink() if text is None else resolv_conf.write_text(text)
+    config, problems = load_again(running, resolv_conf)
+    assert (config.upstream.servers, config.workers) == (running.upstream.servers, 2)
+    assert [Path(one.file).name for one in problems] == ["resolv.conf"]
+    assert "the former upstreams stay" in problems[0].reason
+
+
+def test_a_configuration_that_is_refused_leaves_the_running_one(read, tmp_path: Path, resolv_conf: Path):
+    """A slip of the pen in an option takes nothing over, and is named."""
+    running = read("workers: 1\n")
+    for text in ("workers: many\n", "workers: [\n", "nosuch: 1\n"):
+        (tmp_path / "dnsblock.yaml").write_text(text)
+        config, problems = load_again(running, resolv_conf)
+        assert config is running
+        assert problems
