@@ -213,7 +213,7 @@ def _judge_end(order: Order, needed: set[str], now: datetime) -> Iterator[Proble
     reason = (
         f"expires_at: has passed, so this order to {order.action} would have no effect: is the year right?"
     )
-    yield order.problem(("expires_at",), order.expires_at.isoformat(), reason)
+    yield order.problem(("expires_at",), order.written("expires_at"), reason)
 
 
 def _needed(own: Iterable[Order], known: Iterable[Order]) -> set[str]:

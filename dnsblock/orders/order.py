@@ -114,6 +114,12 @@ class Order:
         """Every SHA-256 by which this document is known: a copy of JSON may lack the last line end."""
         return (self.sha256, *self.twins)
 
+    def written(self, key: str) -> str:
+        """A field as it stands in the document; empty where that is not kept any more."""
+        value = self.source.document.value if self.source else None
+        found = value.get(key) if isinstance(value, dict) else None
+        return found if isinstance(found, str) else ""
+
     def is_annulled(self, at: datetime) -> bool:
         """Whether the operator had annulled it by that time."""
         return self.annulled is not None and self.annulled.at <= at

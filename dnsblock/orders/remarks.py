@@ -45,10 +45,12 @@ def _on_times(order: Order, now: datetime) -> Iterator[str]:
         if time is None:
             continue
         if time - max(now, order.issued_at) > FAR:
-            yield str(order.problem((key,), time.isoformat(), f"FAR_YEAR: {key} is more than 10 years ahead"))
+            yield str(
+                order.problem((key,), order.written(key), f"FAR_YEAR: {key} is more than 10 years ahead")
+            )
         elif order.issued_at - time > FAR:
             reason = f"FAR_YEAR: {key} is more than 10 years before issued_at"
-            yield str(order.problem((key,), time.isoformat(), reason))
+            yield str(order.problem((key,), order.written(key), reason))
     if order.issued_at - now > FAR:
         reason = "FAR_YEAR: issued_at is more than 10 years ahead"
-        yield str(order.problem(("issued_at",), order.issued_at.isoformat(), reason))
+        yield str(order.problem(("issued_at",), order.written("issued_at"), reason))

@@ -1,6 +1,7 @@
 """What became of each order that was sent or annulled, and what that changed. Told by `order submit`."""
 
 from collections.abc import Iterator, Sequence
+from datetime import tzinfo
 from typing import Any, TypedDict
 
 from dnsblock.config import Config
@@ -11,7 +12,7 @@ from dnsblock.orders.state import OrderState, State
 from dnsblock.orders.submission import Judged
 from dnsblock.policy.explain import explain
 from dnsblock.policy.publish import Policy
-from dnsblock.times import utc
+from dnsblock.times import local, utc
 
 MAX_LOOKED_AT = 1000  # names of an unblock that are looked up
 MAX_TOLD = 10
@@ -77,7 +78,11 @@ def _in_ledger(
 ) -> Verdict:
     """The verdict on a document that is in the ledger with `orders`, and what it does."""
     state = _state_of(order, policy.state)
-    changes = ["is in the ledger already: nothing changed"] if not is_new else list(_changes(order, state))
+    changes = (
+        ["is in the ledger already: nothing changed"]
+        if not is_new
+        else list(_changes(order, state, config.time_zone))
+    )
     return {
         "file": printable(file),
         "issuer": order.issuer,
@@ -105,14 +110,14 @@ def _state_of(order: Order, state: State) -> OrderState:
     return own[-1]
 
 
-def _changes(order: Order, state: OrderState) -> Iterator[str]:
+def _changes(order: Order, state: OrderState, zone: tzinfo) -> Iterator[str]:
     if state.state == "held":
         yield "nothing is enforced until the orders before it have come"
         return
     verb = {"block": "blocks", "exempt": "exempts", "unblock": "lifts"}[order.action]
     count = f"{state.entries:,} {'entry' if state.entries == 1 else 'entries'}"
-    when = f" from {utc(state.effective_at)}" if state.state == "scheduled" else ""
-    until = f" until {utc(state.expires_at)}" if state.expires_at else ""
+    when = f" from {local(state.effective_at, zone)}" if state.state == "scheduled" else ""
+    until = f" until {local(state.expires_at, zone)}" if state.expires_at else ""
     over = " (nothing is in force now)" if state.state in ("expired", "lifted", "annulled") else ""
     yield f"{verb} {count}{when}{until}{over}"
 

@@ -72,7 +72,7 @@ def test_people_read_a_verdict(started: Subject):
     said = started.cli("order submit", path, as_json=False)
     assert said.stdout.splitlines() == [
         f"accepted: {path} (order B-1 of {ISSUER})",
-        "  blocks 1 entry until 2031-01-01T00:00:00Z",
+        "  blocks 1 entry until 2031-01-01 07:00:00 WIB",
         "serving serial 2, 1 names enforced",
     ]
 

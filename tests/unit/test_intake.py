@@ -354,7 +354,7 @@ def test_what_may_be_a_mistake_is_accepted_and_noted(take):
     assert [note.partition("/0.yaml:")[2] for note in intake.notes] == [
         "8: p\u0430ypal.example is the A-label xn--pypal-4ve.example",
         "8: MIXED_SCRIPT: p\u0430ypal mixes CYRILLIC and LATIN letters: is this name meant?",
-        "6: '2206-07-14T04:30:00+00:00': FAR_YEAR: expires_at is more than 10 years ahead",
+        "6: '2206-07-14T11:30:00+07:00': FAR_YEAR: expires_at is more than 10 years ahead",
     ]
 
 
@@ -371,6 +371,15 @@ def test_a_device_in_the_inbox_holds_nothing_up(refused, inbox: Path):
     """Opening a FIFO waits for a writer, which may never come."""
     os.mkfifo(inbox / "o.yaml")
     assert refused() == ["o.yaml: cannot be read: not a regular file"]
+
+
+def test_a_file_that_cannot_be_read_costs_itself_alone(take, inbox: Path):
+    """A disk error, a wrong owner, a broken link: the next reload reads it again."""
+    os.mkfifo(inbox / "a.yaml")
+    (inbox / "z.yaml").symlink_to("gone")
+    intake = take(block("b-1", "t.me"))
+    assert ids(intake) == ["b-1"]
+    assert [Path(one.file).name for one in intake.refused] == ["a.yaml", "z.yaml"]
 
 
 def test_a_broken_link_and_a_hostile_file_name_are_refused(refused, inbox: Path):
