@@ -55,6 +55,15 @@ fuzz: fuzzer ## look for octets that break a promise of the engine, SECONDS=60 i
 bench: $(VENV)/.tools ## measure dnsblock beside the machine's limit and other resolvers: NAMES= WORKERS= ROUNDS= ONLY=
 	PYTHONPATH=tests $(BIN)/python -m bench $(bench-options)
 
+# Half the load that the daemon can bear, but no more than MOST queries a second; and RATE of which each answer is checked.
+RESTARTS = 1000
+RATE = 500
+MOST = 20000
+.PHONY: restarts
+restarts: $(VENV)/.tools ## restart RESTARTS=1000 times under half load, and count the queries that are lost
+	DNSBLOCK_RESTARTS=$(RESTARTS) DNSBLOCK_RATE=$(RATE) DNSBLOCK_MOST=$(MOST) $(BIN)/python -m pytest -n 0 -s -k half_load \
+		tests/conformance/test_restart.py
+
 .PHONY: conformance
 conformance: $(VENV)/.tools ## write docs/conformance.md from the tests
 	$(BIN)/python tests/conformance/table.py

@@ -37,6 +37,8 @@ __all__ = [
     "__version__",
     "canonical_name",
     "compile_list",
+    "keep_capabilities",
+    "keep_net_bind_service",
 ]
 
 __version__: str
@@ -577,3 +579,9 @@ class Engine:
 
         Returns how many answers that were. Raises `ValueError` for what is no name.
         """
+
+def keep_capabilities() -> None:
+    """Keeps the permitted capabilities of this thread when root becomes another user. Raises `OSError`."""
+
+def keep_net_bind_service() -> None:
+    """Gives up all capabilities of this thread but CAP_NET_BIND_SERVICE. Raises `OSError`."""

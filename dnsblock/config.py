@@ -495,6 +495,7 @@ class Config(_Options):
     history: HistoryOptions = as_written({})
     state: FilePath = as_written("state")  # folder of the ledger, of compiled lists and the serial
     control: SocketPath = as_written(DEFAULT_SOCKET)
+    user: Annotated[str, Field(min_length=1, max_length=32)] | None = None  # who the daemon becomes
     metrics: Listen | None = as_written("127.0.0.1:9353")
     http: Http = as_written({})
     stop_timeout_ms: Annotated[int, Number, Field(ge=0, le=600_000)] = 3000

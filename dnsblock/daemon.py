@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Literal
 
+from dnsblock import handover
 from dnsblock._engine import Engine, Progress
 from dnsblock.config import Config, load_again
 from dnsblock.errors import (
@@ -35,7 +36,7 @@ from dnsblock.http.traffic import Traffic
 from dnsblock.listeners import Bound, MetricsServer, bind, bind_engine
 from dnsblock.listeners import Metrics as MetricsSocket
 from dnsblock.log import event, set_up
-from dnsblock.notify import notify, reloading
+from dnsblock.notify import is_heard, notify, reloading
 from dnsblock.orders.annulments import annul
 from dnsblock.orders.book import Mismatch
 from dnsblock.orders.intake import RefusedDocument
@@ -59,7 +60,8 @@ from dnsblock.policy.sources import NONE, Lists
 from dnsblock.policy.store import Store
 from dnsblock.policy.texts import sha256_of, text_of
 from dnsblock.policy.verdicts import Verdict, verdicts
-from dnsblock.process import give_way, signals_into
+from dnsblock.privileges import drop
+from dnsblock.process import RESTART_SIGNAL, give_way, signals_into
 from dnsblock.values import Endpoint
 
 TICK_SECONDS = 1.0  # how often engine events are taken, and how late a stepped clock is noticed at most
@@ -140,6 +142,7 @@ class Daemon:
 
     def __init__(self, config: Config) -> None:
         """Opens the ledger, compiles what is in force, binds; answers nothing yet. Raises `Refused`."""
+        inherited = handover.Inherited()
         self.config = config
         self.started_at = self.published_at = datetime.now(UTC)
         self.metrics, self.http = Metrics(self), connections_of(config)
@@ -166,13 +169,15 @@ class Daemon:
             self.lists, self._rules, self._secrets = draft.lists, draft.rules, draft.secrets
             self.inbox = _inbox_at_start(draft, has_ledger=bool(self.recorder.ledger.records))
             self.policy = self.recorder.compile(draft)
-            self.engine = bind_engine(config)
+            self.engine = bind_engine(config, inherited)
+            self._kept = handover.Store(inherited)
             self.trials = Trials(self.engine)
             # All that can be refused comes before the record: a start that fails has accepted nothing.
             self.control = self._sockets.enter_context(bind_control(config.control))
             metrics = MetricsSocket.bind(config.metrics)
             self._sockets.callback(metrics.close)
             self.metrics_server = MetricsServer(metrics_app(self.metrics), metrics, self.http["metrics"])
+            drop(config, [descriptor for _, some in self.engine.sockets() for descriptor in some])
             self._record_start(draft)
         except BaseException as err:
             self._sockets.close()
@@ -215,12 +220,14 @@ class Daemon:
                 # Packet threads inherit the blocked signals, so that no signal interrupts their system calls.
                 with signals_into(self._hangups, self._stops):
                     _start(self.engine, self.policy.snapshot, self._rules)
+                    successor = handover.Successor()
                 give_way()
                 self.metrics.published(None, clears=self.recorder.mismatch is None)
                 await asyncio.to_thread(self._settle, "start", None)
                 async with self._listing:
                     await asyncio.to_thread(records.keep_texts, self.lists, self.config.history.generations)
                     await asyncio.to_thread(records.keep_missing_texts, self.lists, self.config)
+                self._kept.keep(self.engine.sockets())
                 notify(READY=1, STATUS=self.summary)
                 event(logging.INFO, "ready", serial=self.policy.snapshot.serial, entries=self.entries)
                 ready(self)
@@ -228,24 +235,50 @@ class Daemon:
                     follow_lists = self.refresher.run(lambda: self.config)
                     follow = (self._follow_clock(), self._follow_hangups(), follow_lists)
                     followers = [tasks.create_task(task) for task in (*follow, self._follow_changes())]
-                    await self._stops.get()
+                    is_restart = await self._asked_to_restart()
                     self._stopping = True
                     for follower in followers:
                         follower.cancel()
                 self.trials.stop()
-                notify(STOPPING=1)
-                event(logging.INFO, "stopping: answering what was asked; a second signal ends it at once")
+                self._leave(successor if is_restart else None)
                 # Status and metrics go on until the last query is answered.
                 await self._stop_engine()
         finally:
             await asyncio.to_thread(self.engine.stop, 0)
             self._sockets.close()
             self.recorder.close(in_order=True)
+        if is_restart:
+            successor.begin()
         event(logging.INFO, "stopped")
         readers = (self._reader_at_work, self._lister_at_work, self.trials.reader_at_work)
         if any(reader.locked() for reader in readers):
             # A reader may wait for a slow disk for ever, and nothing that counts is open any more.
             os._exit(0)
+
+    async def _asked_to_restart(self) -> bool:
+        """Waits for a signal that ends this process, and whether another one shall take its place."""
+        while True:
+            if await self._stops.get() != RESTART_SIGNAL:
+                return False
+            try:
+                await asyncio.to_thread(load, self.config.path)
+                return True
+            except Refused as err:
+                event(
+                    logging.ERROR, f"not restarted, since it would not start: {err}", problems=err.as_json()
+                )
+
+    def _leave(self, successor: handover.Successor | None) -> None:
+        """Says that it ends, and leaves the sockets to the next process, if there is to be one."""
+        if successor is not None:
+            successor.leave(self.engine.sockets())
+            reloading()
+            event(logging.INFO, "restarting: answering what was asked")
+        else:
+            notify(STOPPING=1)
+            event(logging.INFO, "stopping: answering what was asked; a second signal ends it at once")
+        if successor is not None or is_heard():
+            handover.make_room(self.engine.sockets())
 
     async def _follow_hangups(self) -> None:
         """Publishes for each SIGHUP, one after the other."""
@@ -297,12 +330,16 @@ class Daemon:
 
     async def _stop_engine(self) -> None:
         stop = asyncio.create_task(asyncio.to_thread(self.engine.stop, self.config.stop_timeout_ms))
-        second = asyncio.create_task(self._stops.get())
+        second = asyncio.create_task(self._asked_to_stop())
         await asyncio.wait({stop, second}, return_when=asyncio.FIRST_COMPLETED)
         if not stop.done():
             event(logging.WARNING, "stopping at once, as asked twice")
             os._exit(0)
         second.cancel()
+
+    async def _asked_to_stop(self) -> None:
+        while await self._stops.get() == RESTART_SIGNAL:
+            pass  # it restarts already, or does not any more
 
     # ------- Publishing
 
@@ -556,6 +593,8 @@ class Daemon:
     async def _take_over(self, bound: Bound) -> None:
         """Goes over to what the new configuration says beside the policy."""
         before, self.config = self.config, bound.config
+        if bound.listening is not None:
+            self._kept.keep(self.engine.sockets())
         if bound.metrics is not None:
             await self.metrics_server.move(bound.metrics)
         if (before.log, before.time_zone) != (self.config.log, self.config.time_zone):
@@ -730,7 +769,7 @@ class Daemon:
 # ------- Options that need a restart -------
 
 # Threads, open files, and the socket through which a reload comes. A reload applies everything else.
-FIXED = ("workers", "state", "control")
+FIXED = ("workers", "state", "control", "user")
 
 
 def _restart_needed(running: Config, wanted: Config) -> tuple[str, ...]:

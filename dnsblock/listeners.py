@@ -12,18 +12,22 @@ from typing import Any
 from dnsblock._engine import Engine, Listening
 from dnsblock.config import Config
 from dnsblock.errors import Problem, Refused, binding_advice
+from dnsblock.handover import Inherited
 from dnsblock.http.connections import Connections
 from dnsblock.http.server import bind_metrics, serve
 from dnsblock.policy.rules import MAX_UPSTREAMS, engine_settings, worker_count
 from dnsblock.values import Endpoint
 
 
-def bind_engine(config: Config) -> Engine:
-    """The engine, with all its sockets. Raises `Refused`."""
+def bind_engine(config: Config, inherited: Inherited) -> Engine:
+    """The engine, with all its sockets: those of the previous process, or new ones. Raises `Refused`."""
     try:
-        return Engine(_addresses(config), worker_count(config), engine_settings(config), [])
+        settings = engine_settings(config)
+        return Engine(_addresses(config), worker_count(config), settings, inherited.descriptors)
     except OSError as err:
         raise Refused([_not_bound(err)]) from err
+    finally:
+        inherited.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,22 +1,30 @@
 """Tells systemd how the service is doing (sd_notify(3)). Silent where nobody asked to be told."""
 
+import array
 import os
 import socket
 import time
+from collections.abc import Sequence
 
 
-def notify(**state: object) -> None:
-    """Sends e.g. `READY=1`; never fails, since the service runs the same without."""
+def notify(descriptors: Sequence[int] = (), **state: object) -> None:
+    """Sends e.g. `READY=1`, with descriptors; never fails, since the service runs the same without."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if address[:1] not in ("/", "@"):
         return
-    message = "\n".join(f"{key}={value}" for key, value in state.items())
+    message = "\n".join(f"{key}={value}" for key, value in state.items()).encode()
+    passed = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
         try:
             sock.connect("\0" + address[1:] if address[0] == "@" else address)
-            sock.sendall(message.encode())
+            sock.sendmsg([message], passed)
         except OSError:
             return
+
+
+def is_heard() -> bool:
+    """Whether anybody asked to be told."""
+    return os.environ.get("NOTIFY_SOCKET", "")[:1] in ("/", "@")
 
 
 def reloading() -> None:

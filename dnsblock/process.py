@@ -8,7 +8,8 @@ import signal
 import threading
 from collections.abc import Iterator
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+RESTART_SIGNAL = signal.SIGUSR2  # another process takes the place of this one, with its sockets
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, RESTART_SIGNAL)
 CONTROL_NICENESS = 10  # a tenth of a processor that packet threads would use up
 
 

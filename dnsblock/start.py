@@ -1,6 +1,6 @@
-"""Where the program `dnsblock` begins: before anything else is imported, a daemon blocks SIGHUP.
+"""Where the program `dnsblock` begins: before anything else is imported, a daemon blocks SIGHUP and SIGUSR2.
 
-The default action of SIGHUP ends a process, and a daemon takes half a second until it can reload. A SIGHUP
+Their default action ends a process, and a daemon takes half a second until it can reload or restart. A signal
 that comes earlier waits, and is honoured when the daemon is ready.
 """
 
@@ -8,7 +8,7 @@ import signal
 import sys
 
 if sys.argv[1:2] == ["serve"]:
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP, signal.SIGUSR2])
 
 
 def main() -> None:

@@ -80,7 +80,10 @@ def bind_control(path: Path) -> Iterator[socket.socket]:
         yield sock
     finally:
         sock.close()
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(
+            FileNotFoundError, PermissionError
+        ):  # root's folder, and we are root no more
+            path.unlink()
 
 
 def _make_way(path: Path) -> None:

@@ -158,7 +158,6 @@ fn take(
 ) -> io::Result<Bound> {
     let udp = Inherited::of(&mut inherited.udp, address);
     let tcp = Inherited::of(&mut inherited.tcp, address);
-    udp.iter().for_each(udp::set_up);
     Ok(Bound {
         udp: spread(udp, workers, || udp::bind(address))?,
         tcp: spread(tcp, workers, || tcp::listen(address))?,

@@ -25,6 +25,7 @@ use crate::{answer, list, upstream};
 
 mod counts;
 mod lists;
+mod privileges;
 mod running;
 
 create_exception!(_engine, ListRefused, PyValueError);
@@ -39,6 +40,9 @@ mod _engine {
 
     #[pymodule_export]
     use super::running::{Engine, Listening, Probe, Settings, Tally, Trial};
+
+    #[pymodule_export]
+    use super::privileges::{keep_capabilities, keep_net_bind_service};
 
     #[pymodule_export]
     use super::counts::{Counts, UpstreamCounts};

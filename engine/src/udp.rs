@@ -38,8 +38,8 @@ pub struct Listener {
 /// up, and an answer would take its time from those who still wait.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// The same for queries that came while no process was there to read them: a restart is no
-/// overload, and a stub resolver waits for five seconds (resolv.conf(5), timeout).
-const RESTART_PATIENCE: Duration = Duration::from_secs(5);
+/// overload, and a stub resolver waits for five seconds, or up to so many (resolv.conf(5), timeout).
+const RESTART_PATIENCE: Duration = Duration::from_secs(30);
 
 impl Listener {
     /// `number`: which of the sockets that this thread has.
@@ -81,13 +81,18 @@ impl Listener {
                 received => received?,
             };
             if !may_be_late && received < BATCH {
-                (self.since, self.backlog_until) = (now, None);
+                self.since = now;
+                if self.backlog_until.take().is_some() {
+                    set_up(self.socket());
+                }
                 return Ok((received, late));
             }
             let waited = sys::waited(self.socket());
             let came = now.checked_sub(waited).unwrap_or(now);
             // From here on, what was received came while this process was there.
-            self.backlog_until.take_if(|begun| came >= *begun);
+            if self.backlog_until.take_if(|begun| came >= *begun).is_some() {
+                set_up(self.socket());
+            }
             if waited < patience {
                 self.since = came;
                 return Ok((received, late));

@@ -38,6 +38,7 @@ class Subject(Asking):
         super().__init__()
         self.environment: dict[str, str] = {}  # beside that of the tests
         self.under: list[str] = []  # a program that runs daemon and commands, such as setpriv
+        self.pass_fds: list[int] = []  # that the daemon inherits
         self.ready: dict = {}
         self.process: subprocess.Popen[bytes] | None = None
         self._move_to(folder)
@@ -113,6 +114,7 @@ class Subject(Asking):
                 stderr=stderr,
                 bufsize=0,
                 env=os.environ | self.environment,
+                pass_fds=self.pass_fds,
             )
         if meanwhile is not None:
             wait_for(meanwhile, "what was to be done before ready")
@@ -179,6 +181,12 @@ class Subject(Asking):
     def restart(self) -> dict:
         assert self.stop() == 0
         return self.launch()
+
+    def restart_in_place(self) -> None:
+        """SIGUSR2: another program in the same process, which says when it is ready."""
+        self.process.send_signal(signal.SIGUSR2)
+        self.ready = json.loads(self._first_line(60))
+        assert self.ready["pid"] == self.process.pid
 
     def begin_again(self) -> None:
         """As if nothing had been configured or started yet."""

@@ -60,7 +60,7 @@ def test_sighup_ends_nothing_from_the_first_moment_if_the_parent_blocks_it(subje
     with hangups(subject, begun):
         before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
         try:
-            subject.start()
+            subject.start(within=90)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
     assert_reloads(subject)
@@ -79,5 +79,5 @@ def test_sighup_ends_nothing_once_our_first_line_has_run(subject: Subject, numbe
 
     subject.configure()
     with hangups(subject, begins):
-        subject.launch(meanwhile=begin)
+        subject.launch(within=90, meanwhile=begin)
     assert_reloads(subject)

@@ -11,7 +11,7 @@ from running import MINIMAL, PROGRAM, ROOT, running
 
 UNIT = ROOT / "config" / "dnsblock.service"
 INSTALLED = "/opt/dnsblock/bin/dnsblock"
-BLOCKING = "/usr/bin/env --block-signal=HUP"
+BLOCKING = "/usr/bin/env --block-signal=HUP,USR2"
 HARDENING = {
     "AmbientCapabilities": "CAP_NET_BIND_SERVICE",
     "CapabilityBoundingSet": "CAP_NET_BIND_SERVICE",
@@ -117,6 +117,12 @@ def test_the_example_configuration_writes_where_the_unit_allows():
     assert "ReadWritePaths" not in directives()
 
 
+def test_systemd_keeps_the_sockets_of_a_restart():
+    """UDP and TCP, of as many worker threads and addresses as there may well be."""
+    (most,) = directives()["FileDescriptorStoreMax"]
+    assert int(most) >= 2 * 64 * 8
+
+
 def test_the_daemon_tells_systemd_what_the_unit_waits_for(tmp_path: Path):
     """Type=notify: a start is over when queries are answered; systemd 252 knows no notify-reload."""
     assert directives()["Type"] == ["notify"]
@@ -126,5 +132,7 @@ def test_the_daemon_tells_systemd_what_the_unit_waits_for(tmp_path: Path):
         systemd.bind(str(tmp_path / "notify"))
         systemd.settimeout(10)
         with running(config, NOTIFY_SOCKET=str(tmp_path / "notify")):
+            # The sockets that a restart will take over come first.
+            assert "FDSTORE=1" in systemd.recv(4096).decode().splitlines()
             assert "READY=1" in systemd.recv(4096).decode().splitlines()
         assert "STOPPING=1" in systemd.recv(4096).decode().splitlines()

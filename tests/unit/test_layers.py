@@ -14,7 +14,7 @@ LAYERS = [
     {"cli"},
     {"daemon", "listeners"},
     {"http"},
-    {"policy", "log", "notify", "process"},
+    {"policy", "log", "notify", "process", "handover", "privileges"},
     {"orders"},
     {"config"},
     {"values"},
@@ -30,7 +30,13 @@ DOORS = {
     "click": {"dnsblock.cli"},
     "prometheus_client": {"dnsblock.http.metrics"},
     # And the package itself, for its version. `names` uses nothing but the name parser.
-    "dnsblock._engine": {"dnsblock.policy", "dnsblock.daemon", "dnsblock.listeners", "dnsblock.names"},
+    "dnsblock._engine": {
+        "dnsblock.policy",
+        "dnsblock.daemon",
+        "dnsblock.listeners",
+        "dnsblock.names",
+        "dnsblock.privileges",
+    },
     "publicsuffixlist": {"dnsblock.orders.guards"},
 }
 

@@ -75,6 +75,7 @@ impl Upstreams {
             let flight = &mut self.flights[key];
             flight.attempts = flight.attempts.saturating_sub(left.count_ones() as usize);
             flight.asked &= !gone;
+            flight.without_opt &= !gone;
             if flight.blame.take_if(|upstream| gone & bit(*upstream) != 0).is_some() {
                 stranded.push(key);
             }

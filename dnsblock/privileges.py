@@ -1,0 +1,92 @@
+"""Gives up root once everything is open (`user`), but for the right to bind low ports."""
+
+import grp
+import logging
+import os
+import pwd
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from dnsblock._engine import keep_capabilities, keep_net_bind_service
+from dnsblock.config import Config
+from dnsblock.errors import Problem, Refused
+from dnsblock.log import event
+
+
+def drop(config: Config, descriptors: Iterable[int]) -> None:
+    """Becomes the configured user; `descriptors` are the sockets of clients. Raises `Refused`.
+
+    Only while the process has one thread: capabilities are each thread's own, and later threads inherit them.
+    """
+    if config.user is None:
+        if os.geteuid() == 0:
+            event(logging.WARNING, "running as root: set `user`, or start dnsblock as a user of its own")
+        return
+    user = _user(config.user)
+    if os.geteuid() != user.pw_uid:
+        if os.geteuid() != 0:
+            raise _refused(config, "only root can become another user: start as root, or remove `user`")
+        _give(config, user)
+        for descriptor in descriptors:
+            # Sockets of one address must belong to one user (SO_REUSEPORT), and a reload may bind more.
+            os.fchown(descriptor, user.pw_uid, user.pw_gid)
+        keep_capabilities()
+        os.setgroups(os.getgrouplist(user.pw_name, user.pw_gid))
+        os.setgid(user.pw_gid)
+        os.setuid(user.pw_uid)
+        keep_net_bind_service()
+    _check_reload(config)
+
+
+def _user(name: str) -> pwd.struct_passwd:
+    try:
+        return pwd.getpwnam(name)
+    except KeyError:
+        advice = f"there is no such user: `useradd --system {name}`, or change `user`"
+        raise Refused([Problem("user", None, name, advice)]) from None
+
+
+def _refused(config: Config, reason: str) -> Refused:
+    return Refused([Problem("user", None, config.user or "", reason)])
+
+
+def _give(config: Config, user: pwd.struct_passwd) -> None:
+    """Gives the user what root has made: the state folder and the control socket. Raises `Refused`."""
+    group = grp.getgrgid(user.pw_gid).gr_name
+    for path in _all_in(config.state):
+        status = path.lstat()
+        if status.st_uid not in (0, user.pw_uid) or (stat.S_ISREG(status.st_mode) and status.st_nlink > 1):
+            reason = f"belongs to somebody else: chown -R {user.pw_name}:{group} {config.state}"
+            raise Refused([Problem(str(path), None, "", reason)])
+        # Never through a link, which may lead anywhere.
+        os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)
+    os.chown(config.control, user.pw_uid, user.pw_gid, follow_symlinks=False)
+
+
+def _all_in(folder: Path) -> Iterator[Path]:
+    yield folder
+    for path, folders, files in os.walk(folder):
+        yield from (Path(path, name) for name in (*folders, *files))
+
+
+def _check_reload(config: Config) -> None:
+    """Refuses to start as a user who could not reload or start again. Raises `Refused`."""
+    for library in (Path(os.__file__).parent, Path(__file__).parent):
+        if not os.access(library, os.R_OK | os.X_OK):
+            # Modules are imported as they are needed.
+            advice = "install with one that it can execute: make install PYTHON=/usr/bin/python3"
+            raise _refused(config, f"cannot read the Python that runs ({library}): {advice}")
+    places = [place for zone in config.zones for place in (zone.place, zone.addresses)]
+    needed = [config.path, config.orders, config.cookies.secrets, *places]
+    reason = f"user {config.user} cannot read it, so a reload would fail: change its rights"
+    problems = [
+        Problem(str(path), None, "", reason)
+        for path in needed
+        if isinstance(path, Path) and path.exists() and not os.access(path, os.R_OK)
+    ]
+    if not os.access(config.control.parent, os.W_OK | os.X_OK):
+        reason = f"user {config.user} cannot write in its folder: chown {config.user} it, or change `control`"
+        problems.append(Problem(str(config.control), None, "", reason))
+    if problems:
+        raise Refused(problems)
