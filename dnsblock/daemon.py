@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from dnsblock import handover
 from dnsblock._engine import Engine, Progress
-from dnsblock.config import Config, load_again
+from dnsblock.config import Config, load, load_again
 from dnsblock.errors import (
     HistoryUnwritable,
     LedgerUnwritable,
