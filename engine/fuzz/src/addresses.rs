@@ -31,9 +31,10 @@ pub fn check(text: &[u8]) {
     assert_eq!(backwards, Ok(listed.digest), "the order of lines");
 }
 
-/// In a list of addresses `;` begins a comment, too.
+/// In a list of addresses `;` and `//` begin a comment, too.
 fn without_comment(line: &[u8]) -> &[u8] {
-    let begins = |at: &usize| line[*at] == b';' && (*at == 0 || line[*at - 1].is_ascii_whitespace());
+    let is_sign = |at: usize| line[at] == b';' || line[at..].starts_with(b"//");
+    let begins = |at: &usize| is_sign(*at) && (*at == 0 || line[*at - 1].is_ascii_whitespace());
     let end = (0..line.len()).find(begins).unwrap_or(line.len());
     line[..end].trim_ascii()
 }

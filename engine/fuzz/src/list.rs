@@ -201,7 +201,7 @@ fn action(listed: &Listed, name: &[Label]) -> Option<&'static str> {
         packet.push(label.len() as u8);
         packet.extend(label.to_ascii_uppercase());
     }
-    packet.extend_from_slice(b"\0\0\x10\0\x01");
+    packet.extend_from_slice(b"\0\0\x01\0\x01"); // A: each action answers it as what it is
     match listed.decided(&packet) {
         Decided::Forwarded { .. } => None,
         Decided::Answered { blocked: Some((0, action)), .. } => Some(action),

@@ -14,7 +14,7 @@ const WIDEST_IPV6: u8 = 19;
 
 /// The prefix of a line; `None` for a blank line or a comment.
 pub fn read(line: &[u8]) -> Result<Option<Prefix>, Reason> {
-    let line = without_comment(line).trim_ascii();
+    let line = words::without_comment(line).trim_ascii();
     if line.is_empty() {
         return Ok(None);
     }
@@ -29,16 +29,6 @@ pub fn read(line: &[u8]) -> Result<Option<Prefix>, Reason> {
         return Err(Reason::TooWide(widest));
     }
     Ok(Some(prefix))
-}
-
-/// `#` and `;` begin a comment at the start or after white space.
-fn without_comment(line: &[u8]) -> &[u8] {
-    let line = words::without_comment(line);
-    let begins = |at: usize| line[at] == b';' && (at == 0 || line[at - 1].is_ascii_whitespace());
-    match (0..line.len()).find(|&at| begins(at)) {
-        Some(at) => &line[..at],
-        None => line,
-    }
 }
 
 const OTHER: &str = "not an address, nor a prefix such as 192.0.2.0/24 or 2001:db8::/32";
