@@ -31,6 +31,7 @@ __all__ = [
     "Rules",
     "Settings",
     "Snapshot",
+    "Suffixes",
     "Tally",
     "Trial",
     "UpstreamCounts",
@@ -331,6 +332,14 @@ class Snapshot:
         """Entries that are enforced."""
 
 @final
+class Suffixes:
+    """The public suffix list: suffixes, names whose children all are suffixes, and those children that
+    are none. Raises `ValueError` for what is no name.
+    """
+
+    def __new__(cls, names: Sequence[str], parents: Sequence[str], exceptions: Sequence[str]) -> Suffixes: ...
+
+@final
 class Rules:
     """What queries are decided by beside the snapshot; exchanged together with it.
 
@@ -366,6 +375,7 @@ class Rules:
         max_negative_ttl: int,
         max_stale: int,
         prefetch: bool,
+        suffixes: Suffixes,
     ) -> Rules: ...
 
 @final
@@ -472,6 +482,7 @@ class Counts:
     joined: int
     """Queries that waited for a question that was under way already."""
     prefetched: int
+    refused: dict[str, int]
     """Questions asked again because their answer was about to expire."""
     cache_entries: int
     cache_octets: int

@@ -299,6 +299,14 @@ def _cache(counts: Counts) -> Iterator[Metric]:
         "Questions asked again because their answer was about to expire.",
         counts.prefetched,
     )
+    refused = CounterMetricFamily(
+        "dnsblock_outstanding_refused",
+        "Queries that were not sent upstream because too many are outstanding, by the limit.",
+        labels=["reason"],
+    )
+    for reason, count in sorted(counts.refused.items()):
+        refused.add_metric([reason], count)
+    yield refused
 
 
 # ------- What is enforced -------

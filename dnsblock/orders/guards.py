@@ -38,11 +38,11 @@ def public_suffixes() -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]
     exceptions: list[str] = []
     for rule in _icann_rules():
         if rule.startswith("*."):
-            parents.append(canonical(rule[2:]))
+            parents.append(_ascii(rule[2:]))
         elif rule.startswith("!"):
-            exceptions.append(canonical(rule[1:]))
+            exceptions.append(_ascii(rule[1:]))
         else:
-            names.append(canonical(rule))
+            names.append(_ascii(rule))
     return tuple(names), tuple(parents), tuple(exceptions)
 
 
@@ -53,6 +53,11 @@ def public_suffixes_digest() -> str:
     Of the rules as they stand there: to make names of them takes twenty times as long, at each start.
     """
     return hashlib.sha256("\n".join(_icann_rules()).encode()).hexdigest()
+
+
+def _ascii(rule: str) -> str:
+    # Nearly all rules are in lower case and ASCII, which is canonical: the rest takes most of the time.
+    return rule if rule.isascii() and rule.islower() else canonical(rule)
 
 
 def _icann_rules() -> list[str]:

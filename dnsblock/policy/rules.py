@@ -4,13 +4,15 @@ import os
 import re
 import stat
 from collections.abc import Sequence
+from functools import lru_cache
 from ipaddress import IPv6Address
 from pathlib import Path
 
 from dnsblock import document
-from dnsblock._engine import Probe, Rules, Settings
+from dnsblock._engine import Probe, Rules, Settings, Suffixes
 from dnsblock.config import PROBE_TYPES, Config, Resinfo, UpstreamOptions
 from dnsblock.errors import Problem, Refused
+from dnsblock.orders.guards import public_suffixes
 
 # The secret of a machine that shares none: a client that comes back after a restart gets a new cookie.
 _OWN_SECRET = os.urandom(16)
@@ -46,12 +48,18 @@ def engine_rules(config: Config, secrets: Sequence[bytes]) -> Rules:
         max_negative_ttl=cache.max_negative_ttl,
         max_stale=cache.max_stale,
         prefetch=cache.prefetch == "true",
+        suffixes=_suffixes(),
     )
 
 
 def nat64_prefixes(config: Config) -> list[tuple[IPv6Address, int]]:
     """The prefixes of translators beside the well-known one."""
     return [(prefix.network_address, prefix.prefixlen) for prefix in config.nat64_prefixes]
+
+
+@lru_cache(maxsize=1)
+def _suffixes() -> Suffixes:
+    return Suffixes(*public_suffixes())
 
 
 # ------- How queries are taken and forwarded

@@ -7,6 +7,7 @@
 //! upstream and no cache is asked before.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::cache::Keeping;
 use crate::cookie::Secrets;
@@ -20,6 +21,7 @@ use crate::policy::{Action, Answer, Decision, Snapshot};
 use crate::prefix::Prefixes;
 use crate::relay;
 use crate::response::Response;
+use crate::suffixes::Suffixes;
 use crate::targets;
 
 /// What to do with one packet.
@@ -111,6 +113,8 @@ pub struct Rules {
     pub soa: Soa,
     pub local: Local,
     pub keeping: Keeping,
+    /// The public suffix list.
+    pub suffixes: Arc<Suffixes>,
 }
 
 /// MNAME and RNAME.

@@ -143,6 +143,20 @@ pub enum Slip {
     BadCookie,
 }
 
+/// Why a query is not sent to an upstream.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refused {
+    /// As many queries are outstanding as may be.
+    Full,
+    /// Its domain has its share.
+    Domain,
+    /// Its client has its share.
+    Client,
+}
+
+/// As they are called in metrics, in the order of `Refused`.
+pub const REFUSED: [&str; 3] = ["full", "domain", "client"];
+
 /// In the order of `Slip`.
 pub const SLIPS: [&str; 3] = ["dropped", "truncated", "bad_cookie"];
 
@@ -178,6 +192,8 @@ pub struct Counters {
     pub joined: Counter,
     /// Questions that were asked since their answer was about to expire.
     pub prefetched: Counter,
+    /// Queries that were not sent, as too much was outstanding; in the order of `Refused`.
+    pub refused: [Counter; REFUSED.len()],
 }
 
 /// What one packet thread has counted about one upstream.
@@ -219,6 +235,7 @@ impl Counters {
             waited: Default::default(),
             joined: Counter::default(),
             prefetched: Counter::default(),
+            refused: Default::default(),
         }
     }
 

@@ -43,6 +43,7 @@ mod python;
 pub mod relay;
 pub mod response;
 pub mod shared;
+pub mod suffixes;
 pub mod sys;
 pub mod targets;
 pub mod tcp;

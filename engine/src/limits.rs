@@ -128,6 +128,11 @@ fn ahead(held: u64, now: u64) -> u64 {
     if ahead <= 2 * TICKS { ahead.min(TICKS) } else { 0 }
 }
 
+/// By which a client is counted: an IPv4 address or an IPv6 /64.
+pub fn client_hash(address: IpAddr, seed: u64) -> u64 {
+    hash_of(client_of(address), Kind::Query, seed)
+}
+
 fn client_of(address: IpAddr) -> Prefix {
     match address.to_canonical() {
         address @ IpAddr::V4(_) => Prefix { address, length: 32 },

@@ -21,7 +21,7 @@ use crate::nat64::Nat64;
 use crate::policy::names::SEED;
 use crate::policy::{self, Action, Structured, Target};
 use crate::prefix::{Prefix, Prefixes};
-use crate::{answer, list, upstream};
+use crate::{answer, list, suffixes, upstream};
 
 mod counts;
 mod lists;
@@ -48,7 +48,9 @@ mod _engine {
     use super::counts::{Counts, UpstreamCounts};
 
     #[pymodule_export]
-    use super::{Answer, Covering, ListRefused, NotAName, PolicyZone, Rule, Rules, Snapshot, canonical_name};
+    use super::{
+        Answer, Covering, ListRefused, NotAName, PolicyZone, Rule, Rules, Snapshot, Suffixes, canonical_name,
+    };
 
     #[pymodule_export]
     #[allow(non_upper_case_globals, reason = "Python's own name for it")]
@@ -358,6 +360,21 @@ impl Covering {
     }
 }
 
+//------- Suffixes -----------------------------------------------------------
+
+#[pyclass(frozen, module = "dnsblock._engine")]
+struct Suffixes(Arc<suffixes::Suffixes>);
+
+#[pymethods]
+impl Suffixes {
+    #[new]
+    fn new(names: Vec<String>, parents: Vec<String>, exceptions: Vec<String>) -> PyResult<Suffixes> {
+        let read = |texts: &[String]| texts.iter().map(|text| name(text)).collect::<PyResult<Vec<_>>>();
+        let [names, parents, exceptions] = [read(&names)?, read(&parents)?, read(&exceptions)?];
+        Ok(Suffixes(Arc::new(suffixes::Suffixes::new(&names, &parents, &exceptions))))
+    }
+}
+
 //------- Rules --------------------------------------------------------------
 
 #[pyclass(frozen, module = "dnsblock._engine")]
@@ -369,7 +386,7 @@ impl Rules {
     #[allow(clippy::too_many_arguments, reason = "Python gives them by keyword")]
     #[pyo3(signature = (*, clients, drop_others, exempt, queries_per_second, errors_per_second, slip,
         amplification, secrets, max_payload, idle_timeout_ms, structured_option, soa, special_names,
-        private_reverse, canary, resinfo, cache_octets, max_ttl, max_negative_ttl, max_stale, prefetch))]
+        private_reverse, canary, resinfo, cache_octets, max_ttl, max_negative_ttl, max_stale, prefetch, suffixes))]
     fn new(
         clients: Vec<(IpAddr, u8)>,
         drop_others: bool,
@@ -392,6 +409,7 @@ impl Rules {
         max_negative_ttl: u32,
         max_stale: u32,
         prefetch: bool,
+        suffixes: &Suffixes,
     ) -> PyResult<Rules> {
         let prefixes = |given: Vec<(IpAddr, u8)>| {
             Prefixes::new(given.into_iter().map(|(address, length)| Prefix { address, length }))
@@ -413,6 +431,7 @@ impl Rules {
             soa: answer::Soa(name(&soa.0)?, name(&soa.1)?),
             local: Local::new(Switches { special_names, private_reverse, canary }, resinfo),
             keeping: Keeping { octets: cache_octets, max_ttl, max_negative_ttl, max_stale, prefetch },
+            suffixes: Arc::clone(&suffixes.0),
         })))
     }
 }

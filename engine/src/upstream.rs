@@ -35,6 +35,7 @@ mod ids;
 mod probe;
 mod questions;
 pub mod reload;
+mod shares;
 pub mod sockets;
 mod stream;
 mod streams;
@@ -55,6 +56,7 @@ use flight::{Channel, Route};
 use health::{Failure, HOLD, Mask};
 use hold::Holding;
 use questions::Questions;
+use shares::Shares;
 use sockets::Pool;
 use stream::Stream;
 
@@ -131,6 +133,7 @@ pub struct Upstreams {
     flights: Slab<Flight>,
     questions: Questions,
     holding: Holding,
+    shares: Shares,
     /// Questions that two upstreams answered SERVFAIL a moment ago.
     failed_twice: Failures,
     claims: Arc<Claims>,
@@ -177,6 +180,7 @@ impl Upstreams {
             flights: Slab::new(),
             questions: Questions::default(),
             holding: Holding::new(returns),
+            shares: Shares::default(),
             failed_twice: Failures::default(),
             claims,
             thread,
@@ -209,11 +213,6 @@ impl Upstreams {
         }
     }
 
-    /// Whether one more question may be asked.
-    pub fn has_room(&self) -> bool {
-        self.flights.len() < self.settings.max_outstanding
-    }
-
     pub fn tells_client(&self) -> bool {
         self.settings.tells_client()
     }
@@ -227,6 +226,7 @@ impl Upstreams {
         if !asks && !is_awaited {
             return false;
         }
+        self.enter_share(&mut flight);
         let entry = self.flights.vacant_entry();
         let place = entry.key();
         self.questions.enter(place, &mut flight, now);
@@ -506,6 +506,7 @@ impl Upstreams {
     fn land(&mut self, key: usize) -> Flight {
         let mut flight = self.flights.remove(key);
         self.questions.leave(key, &flight);
+        self.leave_share(&flight);
         for place in 0..MAX_ATTEMPTS {
             if let Some(route) = flight.routes[place].take() {
                 self.leave(&route);

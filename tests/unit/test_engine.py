@@ -21,6 +21,7 @@ from dnsblock._engine import (
     Rules,
     Settings,
     Snapshot,
+    Suffixes,
 )
 from dnsblock.config import UpstreamOptions
 
@@ -71,6 +72,7 @@ def rules() -> Rules:
         max_negative_ttl=3600,
         max_stale=0,
         prefetch=True,
+        suffixes=Suffixes((), (), ()),
     )
 
 

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use pyo3::prelude::*;
 
-use crate::counters::{Counters, FROM, LATENCY_BOUNDS, OUTCOMES, RCODES, RESPONSE_BOUNDS, SLIPS, Waited};
+use crate::counters::{
+    Counters, FROM, LATENCY_BOUNDS, OUTCOMES, RCODES, REFUSED, RESPONSE_BOUNDS, SLIPS, Waited,
+};
 use crate::engine;
 use crate::policy::Action;
 use crate::upstream::health::PROBE_RESULTS;
@@ -34,6 +36,7 @@ pub struct Counts {
     waited: HashMap<&'static str, Histogram>,
     joined: u64,
     prefetched: u64,
+    refused: HashMap<&'static str, u64>,
     cache_entries: usize,
     cache_octets: u64,
     cache_evictions: u64,
@@ -110,6 +113,11 @@ impl Counts {
             waited: FROM.into_iter().enumerate().map(|(from, name)| (name, waited(workers, from))).collect(),
             joined: total(&|c| c.joined.get()),
             prefetched: total(&|c| c.prefetched.get()),
+            refused: REFUSED
+                .into_iter()
+                .enumerate()
+                .map(|(place, why)| (why, total(&|c| c.refused[place].get())))
+                .collect(),
             cache_entries: cache.0,
             cache_octets: cache.1,
             cache_evictions: cache.2,

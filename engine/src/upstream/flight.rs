@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::asker::Asker;
 use super::claims::Claim;
 use super::health::{Mask, bit};
+use super::shares::Share;
 use crate::cache::{Age, Kept, Key};
 use crate::message::{MAX_QUESTION, Query};
 use crate::name::Name;
@@ -18,6 +19,8 @@ pub const MAX_ATTEMPTS: usize = 4;
 pub struct Flight {
     pub first: Box<Waiter>,
     pub others: Vec<Box<Waiter>>,
+    /// Whose it is, where that is counted.
+    pub(super) share: Option<Share>,
     /// Who asks, where upstreams are told.
     pub asker: Option<Asker>,
     /// An upstream's answer did not fit over UDP.
@@ -73,13 +76,15 @@ pub struct Waiter {
     pub origin: Origin,
     /// What an upstream said to the query itself, where `follow` takes the place of where that leads.
     pub led: Option<Box<Led>>,
+    /// Whose it is, where that is counted.
+    pub(super) share: Option<Share>,
     /// Times that it began anew because the policy for its name had changed.
     restarts: usize,
 }
 
 impl Waiter {
     pub fn new(query: Query, follow: Option<Box<Name>>, origin: Origin) -> Waiter {
-        Waiter { query, follow, origin, led: None, restarts: 0 }
+        Waiter { query, follow, origin, led: None, share: None, restarts: 0 }
     }
 
     /// The name that is asked about.
@@ -151,6 +156,7 @@ impl Flight {
         Flight {
             first,
             others: Vec::new(),
+            share: None,
             asker: None,
             over_tcp: false,
             has_stale,

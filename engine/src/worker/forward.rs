@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::{Mail, Worker};
 use crate::answer::{Judgement, Outcome, Rules, judge, respond_by_following, respond_with_error};
 use crate::cache::{Age, Kept, Key};
-use crate::counters::ResponseFrom;
+use crate::counters::{Refused, ResponseFrom};
 use crate::failures::Failures;
 use crate::message::{ExtendedError, Query, ede, rcode};
 use crate::name::Name;
@@ -66,6 +66,8 @@ enum Said<'a> {
     Before(&'a Kept, Age),
     /// Nothing, and why.
     Nothing(Outcome),
+    /// Nothing, as too much is outstanding.
+    Refused(Refused),
 }
 
 impl<'a> Said<'a> {
@@ -87,7 +89,7 @@ impl<'a> Said<'a> {
         match self {
             Said::Now(response) => Some(response),
             Said::Before(kept, _) => kept.read(reader),
-            Said::Malformed | Said::TooLong | Said::Nothing(_) => None,
+            Said::Malformed | Said::TooLong | Said::Nothing(_) | Said::Refused(_) => None,
         }
     }
 
@@ -102,7 +104,7 @@ impl<'a> Said<'a> {
             Said::Now(response) => Heard::Answer(response.message().into()),
             Said::Before(kept, _) => Heard::Answer(kept.message().into()),
             Said::TooLong => Heard::TooLong,
-            Said::Malformed | Said::Nothing(_) => Heard::Nothing,
+            Said::Malformed | Said::Nothing(_) | Said::Refused(_) => Heard::Nothing,
         }
     }
 
@@ -111,7 +113,7 @@ impl<'a> Said<'a> {
         match self {
             Said::Now(response) => Some(Led::Now(response.message().into())),
             Said::Before(kept, age) => Some(Led::Before(kept.clone(), age)),
-            Said::Malformed | Said::TooLong | Said::Nothing(_) => None,
+            Said::Malformed | Said::TooLong | Said::Nothing(_) | Said::Refused(_) => None,
         }
     }
 
@@ -220,11 +222,38 @@ impl Worker {
         };
         match self.upstreams.join(waiter, stale.is_some(), purges, self.now) {
             Join::Waits => self.counters.joined.add(1),
-            Join::Alone(waiter) if self.upstreams.has_room() => drop(self.ask(waiter, stale.is_some())),
-            Join::Alone(waiter) | Join::Overdue(waiter) | Join::Full(waiter) => {
-                self.serve_waiter(waiter, instead);
-            }
+            Join::Alone(mut waiter) => match self.may_ask(&mut waiter) {
+                Ok(()) => drop(self.ask(waiter, stale.is_some())),
+                Err(why) => self.refuse(waiter, why, stale),
+            },
+            Join::Full(waiter) => self.refuse(waiter, Refused::Full, stale),
+            Join::Overdue(waiter) => self.serve_waiter(waiter, instead),
         }
+    }
+
+    /// Whether one more question may be asked: for its domain, and for its client.
+    fn may_ask(&mut self, waiter: &mut Waiter) -> Result<(), Refused> {
+        let serving = self.shared.serving.load();
+        let (rules, clients) = (&serving.rules, &self.clients);
+        let client_of = |origin: &Origin| {
+            let address = match origin {
+                Origin::Udp { peer, .. } => peer.socket_addr()?.ip(),
+                Origin::Tcp { connection, .. } => clients.get(*connection)?.peer.ip(),
+                Origin::Nobody => return None,
+            };
+            (!rules.exempt.contains(address)).then_some(address)
+        };
+        self.upstreams.admit(waiter, &rules.suffixes, client_of)
+    }
+
+    /// Too much is outstanding, of all or of whose query it is.
+    fn refuse(&mut self, waiter: Box<Waiter>, why: Refused, stale: Option<&Kept>) {
+        self.counters.refused[why as usize].add(1);
+        let said = match stale {
+            Some(stale) => Said::Before(stale, Age::Stale),
+            None => Said::Refused(why),
+        };
+        self.serve_waiter(waiter, said);
     }
 
     /// Asks an upstream; false where another packet thread does it.
@@ -263,7 +292,7 @@ impl Worker {
     fn ask_anew(&mut self, query: &Query, follow: Option<Box<Name>>) {
         let waiter = Box::new(Waiter::new(query.clone(), follow, Origin::Nobody));
         let purges = self.shared.cache.purges();
-        if self.upstreams.has_room()
+        if !self.upstreams.is_busy()
             && let Join::Alone(waiter) = self.upstreams.join(waiter, false, purges, self.now)
         {
             let is_asked = self.ask(waiter, false);
@@ -418,7 +447,7 @@ impl Worker {
                 self.failures.remember(key, self.now);
                 return true;
             }
-            Said::Nothing(_) | Said::TooLong | Said::Before(..) => return true,
+            Said::Nothing(_) | Said::Refused(_) | Said::TooLong | Said::Before(..) => return true,
         };
         if !self.shared.cache.keeps_anything() || self.upstreams.tells_client() || !is_for_all {
             return false;
@@ -663,7 +692,7 @@ impl Worker {
                 };
                 length.map(|length| (length, outcome))
             }
-            Said::Malformed | Said::TooLong | Said::Nothing(_) => None,
+            Said::Malformed | Said::TooLong | Said::Nothing(_) | Said::Refused(_) => None,
         }
     }
 
@@ -678,6 +707,14 @@ impl Worker {
         serving: &Serving,
     ) {
         let (outcome, error) = match said {
+            Said::Refused(why) => {
+                let text: &[u8] = match why {
+                    Refused::Full => b"too many queries are outstanding",
+                    Refused::Domain => b"too many queries are outstanding for this domain",
+                    Refused::Client => b"too many queries of this client are outstanding",
+                };
+                (Outcome::Overloaded, ExtendedError::new(ede::OTHER, text))
+            }
             Said::Nothing(outcome) => {
                 (outcome, ExtendedError::new(ede::NO_REACHABLE_AUTHORITY, b"no upstream answered"))
             }
