@@ -99,18 +99,19 @@ def test_an_order_that_is_published_just_before_its_time_starts_on_time(
 
 def put_order_for(subject: Subject, order_id: str, moment: datetime) -> datetime | None:
     """Publishes an order that takes effect at a moment; returns when it did, None if it came after that."""
-    name = f"{order_id.lower()}.example"
-    subject.put_order(block(order_id, [name], effective_at=stamp(moment)))
+    before = len(published_by_the_clock(subject))
+    subject.put_order(block(order_id, [f"{order_id.lower()}.example"], effective_at=stamp(moment)))
     if subject.reload()["changed"]:
         return None
-    wait_for(lambda: is_sinkholed(subject.query(name)), "it is in force")
-    serial = subject.status()["serial"]
-    logged = map(json.loads, subject.stderr().splitlines())
-    return next(
-        datetime.fromisoformat(line["time"])
-        for line in logged
-        if line["event"].startswith(f"serving serial {serial}") and line["reason"] == "clock"
-    )
+    published = wait_for(lambda: published_by_the_clock(subject)[before:], "it is in force")
+    assert is_sinkholed(subject.query(f"{order_id.lower()}.example"))
+    return published[0]
+
+
+def published_by_the_clock(subject: Subject) -> list[datetime]:
+    """When another content was served because its time had come, as logged."""
+    lines = [line for line in subject.stderr().split("\n")[:-1] if '"reason": "clock"' in line]
+    return [datetime.fromisoformat(line["time"]) for line in map(json.loads, lines) if line["changed"]]
 
 
 def full_second(offset: float, ahead: float) -> datetime:
