@@ -102,6 +102,10 @@ class Names:
         """Reads all of it into memory, so that no query waits for the disk."""
 
     @property
+    def is_damaged(self) -> bool:
+        """Whether its file was cut off, or could not be read, while it was in use: names are missing then."""
+
+    @property
     def entries(self) -> int:
         """Names that are listed; those that are only excepted do not count."""
 

@@ -45,6 +45,7 @@ from dnsblock.orders.records import Annulment
 from dnsblock.orders.submission import Submitted, examine_submitted
 from dnsblock.policy import Counts, Rules, Snapshot, records
 from dnsblock.policy.changes import Changes, Enforced, changes_between
+from dnsblock.policy.damage import replace_damaged
 from dnsblock.policy.explain import Explanation, explain, explain_address
 from dnsblock.policy.guards import NO_LIST
 from dnsblock.policy.history_facts import Approval, Published
@@ -234,7 +235,14 @@ class Daemon:
                 async with asyncio.TaskGroup() as tasks:
                     follow_lists = self.refresher.run(lambda: self.config)
                     follow = (self._follow_clock(), self._follow_hangups(), follow_lists)
-                    followers = [tasks.create_task(task) for task in (*follow, self._follow_changes())]
+                    follow_damage = replace_damaged(
+                        lambda: self.lists,
+                        lambda reason, zone: self.publish(reason, "lists", zone),
+                        self.metrics.damaged,
+                    )
+                    followers = [
+                        tasks.create_task(task) for task in (*follow, follow_damage, self._follow_changes())
+                    ]
                     is_restart = await self._asked_to_restart()
                     self._stopping = True
                     for follower in followers:

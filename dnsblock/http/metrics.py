@@ -76,6 +76,14 @@ class Metrics(Collector):
             labelnames=["zone", "code"],
             registry=self.registry,
         )
+        self._damaged = CounterMetric(
+            *(
+                "dnsblock_source_damaged_total",
+                "Times that the compiled file of a list was cut off or unreadable while in use.",
+            ),
+            labelnames=["zone"],
+            registry=self.registry,
+        )
         self.registry.register(self)
 
     def published(self, seconds: float | None, *, clears: bool) -> None:
@@ -98,12 +106,18 @@ class Metrics(Collector):
         """Shows all that can be counted about these lists, so that `rate()` sees the first event."""
         for zone, code in product(lists, CODES):
             self._refusals.labels(zone, code.lower())
+        for zone in lists:
+            self._damaged.labels(zone)
         for zone, result in product(feeds, ("ok", "not_modified", *get_args(FetchCode))):
             self._fetches.labels(zone, result.lower())
 
     def fetched(self, zone: str, result: str) -> None:
         """Notes a try to fetch a feed: `ok`, `not_modified`, or the code of what went wrong."""
         self._fetches.labels(zone, result.lower()).inc()
+
+    def damaged(self, zone: str) -> None:
+        """Notes that the compiled file of a list was cut off, or could not be read, while it was in use."""
+        self._damaged.labels(zone).inc()
 
     def refused(self, zone: str, code: str) -> None:
         """Notes a text that a guard did not let through."""

@@ -180,8 +180,9 @@ class Lists:
             held = None  # another zone had this name before
         goes_on = zone.source.missing == "start" or zone.name in self.missing or not self.is_first
         reader = replace(reader, goes_on_without=goes_on)
+        damaged = held if held is not None and held.names.is_damaged else None
         try:
-            held = held or reader.enforced()
+            held = reader.enforced() if held is None or damaged is not None else held
             if held is None:
                 with self.store.history() as history:
                     current = history.current(zone.name)
@@ -196,6 +197,7 @@ class Lists:
                 self._read(reader, fresh, is_second=True)  # the store has begun a new history
                 return
             read = reader.failed(err)
+        held = held or damaged  # some of its names are better than none
         if isinstance(read, Listed):
             self._take(zone, config, read, fresh)
         elif held is not None:
@@ -216,7 +218,9 @@ class Lists:
         fresh.listed[zone.name] = listed
         made_from = _made_from(listed.names.sha256, zone, config)
         fresh._made_from[zone.name] = made_from
-        if self._made_from.get(zone.name) == made_from:
+        before = self.listed.get(zone.name)
+        is_damaged = before is not None and before.names.is_damaged and before.names is not listed.names
+        if self._made_from.get(zone.name) == made_from and not is_damaged:
             fresh.compiled[zone.name] = self.compiled[zone.name]
         else:
             make = PolicyZone.from_triggers if zone.kind == "addresses" else PolicyZone.from_names

@@ -9,6 +9,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::ptr::null_mut;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// Datagrams a system call moves at most.
@@ -234,8 +237,13 @@ pub fn in_huge_pages<T>(capacity: usize) -> Vec<T> {
     memory
 }
 
-/// A file in memory, read only.
-pub struct Mapping(memmap2::Mmap);
+/// A file in memory, read only. If the file is cut off or its disk fails, the octets that are lost read as
+/// zeros from then on, and `is_damaged` says so.
+pub struct Mapping {
+    mapping: memmap2::Mmap,
+    /// Where the signal handler finds the range of the mapping.
+    place: &'static Mapped,
+}
 
 impl Mapping {
     pub fn open(path: &Path) -> io::Result<Mapping> {
@@ -243,23 +251,130 @@ impl Mapping {
         // SAFETY: what is mapped is never written: it is a file of ours, which had its
         // last octet before it got its name, in a folder that nobody else may enter.
         let mapping = unsafe { memmap2::Mmap::map(&file) }?;
-        Ok(Mapping(mapping))
+        let place = Mapped::enter(mapping.as_ptr() as usize, mapping.len())?;
+        Ok(Mapping { mapping, place })
+    }
+
+    /// Whether octets of it were lost since it was opened.
+    pub fn is_damaged(&self) -> bool {
+        self.place.is_damaged.load(Relaxed)
     }
 
     pub fn octets(&self) -> &[u8] {
-        &self.0
+        &self.mapping
     }
 
     /// Unmaps its pages; whoever reads them has them back from the page cache or the disk.
     pub fn give_back(&self) {
         // SAFETY: the mapping is of a file and nothing is ever written to it, so that the
         // octets that come back are those that were there.
-        let _ = unsafe { self.0.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+        let _ = unsafe { self.mapping.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
     }
 
     /// Reads all of it from the disk, where that can be asked for.
     pub fn populate(&self) {
-        let _ = self.0.advise(memmap2::Advice::PopulateRead);
+        let _ = self.mapping.advise(memmap2::Advice::PopulateRead);
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        self.place.leave();
+    }
+}
+
+/// The range of a mapping, for the handler of SIGBUS: whoever reads a page that its file no longer has gets that
+/// signal, which would end the process.
+struct Mapped {
+    /// 0: free; 1: being entered.
+    start: AtomicUsize,
+    end: AtomicUsize,
+    is_damaged: AtomicBool,
+}
+
+/// Compiled lists of all kinds at the same time; 64 zones have a few each.
+const MAPPINGS: usize = 4096;
+static MAPPED: [Mapped; MAPPINGS] = [const {
+    Mapped { start: AtomicUsize::new(0), end: AtomicUsize::new(0), is_damaged: AtomicBool::new(false) }
+}; MAPPINGS];
+/// What was done about SIGBUS before, and the size of a page.
+static BEFORE: OnceLock<(libc::sigaction, usize)> = OnceLock::new();
+
+impl Mapped {
+    fn enter(start: usize, length: usize) -> io::Result<&'static Mapped> {
+        handle_sigbus()?;
+        let free = |place: &&Mapped| place.start.compare_exchange(0, 1, AcqRel, Relaxed).is_ok();
+        let place = MAPPED.iter().find(free).ok_or(io::ErrorKind::OutOfMemory)?;
+        place.is_damaged.store(false, Relaxed);
+        place.end.store(start + length, Relaxed);
+        place.start.store(start, Release);
+        Ok(place)
+    }
+
+    fn leave(&self) {
+        self.end.store(0, Relaxed);
+        self.start.store(0, Release);
+    }
+
+    fn holds(&self, address: usize) -> bool {
+        let start = self.start.load(Acquire);
+        start > 1 && (start..self.end.load(Relaxed)).contains(&address)
+    }
+}
+
+/// Sees to SIGBUS from the first mapping on.
+fn handle_sigbus() -> io::Result<()> {
+    static INSTALLED: Mutex<bool> = Mutex::new(false);
+    let mut is_installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
+    if *is_installed {
+        return Ok(());
+    }
+    // SAFETY: sysconf has no conditions; sigaction is made of integers, and all zeros is a value. Both calls of
+    // sigaction get pointers to whole structures. What was done before is known before the handler can run, as
+    // the first call changes nothing. The handler itself is safe at any time: see there.
+    unsafe {
+        let page = usize::try_from(libc::sysconf(libc::_SC_PAGESIZE)).map_err(io::Error::other)?;
+        let mut before: libc::sigaction = zeroed();
+        if libc::sigaction(libc::SIGBUS, std::ptr::null(), &raw mut before) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let _ = BEFORE.set((before, page));
+        let mut action: libc::sigaction = zeroed();
+        action.sa_sigaction = on_sigbus as extern "C" fn(_, _, _) as usize;
+        action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+        if libc::sigaction(libc::SIGBUS, &raw const action, null_mut()) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    *is_installed = true;
+    Ok(())
+}
+
+/// Puts a page of zeros where a mapping has lost one, and lets the thread that read it go on. Any other SIGBUS
+/// is treated as it was before.
+extern "C" fn on_sigbus(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    let Some((before, page)) = BEFORE.get() else { return };
+    // SAFETY: this runs as a signal handler, so it calls nothing but what may be called there: loads and stores of
+    // atomics, mmap, sigaction and raise, which are plain system calls. The kernel passes a valid siginfo. The page
+    // that is replaced lies in a range that `Mapping` has mapped read only and keeps mapped as long as it is
+    // entered; somebody reads from it at this moment, and goes on with zeros, which are octets as good as any.
+    unsafe {
+        let address = (*info).si_addr() as usize;
+        if (*info).si_code > 0
+            && let Some(place) = MAPPED.iter().find(|place| place.holds(address))
+        {
+            let at = (address & !(page - 1)) as *mut libc::c_void;
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
+            if libc::mmap(at, *page, libc::PROT_READ, flags, -1, 0) == at {
+                place.is_damaged.store(true, Relaxed);
+                return;
+            }
+        }
+        // A fault comes again as soon as this returns; a signal that was sent does not.
+        libc::sigaction(libc::SIGBUS, before, null_mut());
+        if (*info).si_code <= 0 {
+            libc::raise(libc::SIGBUS);
+        }
     }
 }
 

@@ -268,6 +268,10 @@ FIRES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
             'dnsblock_queries_total{outcome="limited"}': "0+100x30",
         },
     ),
+    "DnsblockListDamaged": (
+        {'dnsblock_source_damaged_total{zone="national"}': "0x10 1x20"},
+        {'dnsblock_source_damaged_total{zone="national"}': "1x30"},
+    ),
     "DnsblockPacketPanics": (
         {"dnsblock_packet_panics_total": "0x10 1x20"},
         {"dnsblock_packet_panics_total": "1x30"},

@@ -188,6 +188,11 @@ impl Names {
         }
     }
 
+    /// Whether octets of its file were lost while it was in use: names are missing then.
+    pub fn is_damaged(&self) -> bool {
+        matches!(&self.octets, Octets::File(mapping) if mapping.is_damaged())
+    }
+
     pub fn entries(&self) -> usize {
         self.foot.entries() as usize
     }

@@ -63,6 +63,12 @@ impl Names {
         ListDifference::new(py, difference)
     }
 
+    /// Whether octets of its file were lost while it was in use.
+    #[getter]
+    fn is_damaged(&self) -> bool {
+        self.0.is_damaged()
+    }
+
     /// Gives its memory back, though it can be used as before.
     fn give_back(&self, py: Python<'_>) {
         py.detach(|| self.0.give_back());

@@ -1,0 +1,50 @@
+"""Replaces compiled lists whose files were cut off, or could not be read, while they were in use.
+
+A compiled list is mapped from a file (`engine/src/sys.rs: Mapping`). Names on a page that the file no
+longer has are not found, so they are open until the list is in memory again: from its compiled file, from
+the text that was kept, or from the list itself, as at startup.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from dnsblock.errors import Refused
+from dnsblock.log import event
+from dnsblock.policy.sources import Lists
+
+LOOK_SECONDS = 0.5
+AGAIN_SECONDS = 60.0  # after an attempt that did not help: the disk may have to be replaced first
+
+
+async def replace_damaged(
+    lists: Callable[[], Lists],
+    publish: Callable[[str, str], Awaitable[object]],
+    count: Callable[[str], None],
+) -> None:
+    """Looks at the lists that are enforced, and publishes again a zone whose list is damaged. Never returns.
+
+    `publish` takes a reason and the zone; `count` counts a zone whose list was damaged.
+    """
+    again_at: dict[str, float] = {}
+    now = asyncio.get_running_loop().time
+    while True:
+        await asyncio.sleep(LOOK_SECONDS)
+        damaged = [zone for zone, listed in lists().listed.items() if listed.names.is_damaged]
+        again_at = {zone: at for zone, at in again_at.items() if zone in damaged}
+        for zone in damaged:
+            if now() < again_at.get(zone, 0):
+                continue
+            if zone not in again_at:
+                count(zone)
+            text = (
+                f"the compiled file of list {zone} was cut off or cannot be read; some of its names are open"
+            )
+            event(logging.ERROR, f"{text}: it is read again", zone=zone)
+            again_at[zone] = now() + AGAIN_SECONDS
+            try:
+                await publish(f"damaged list {zone}", zone)
+            except Refused:
+                continue  # logged by whoever publishes
+            if zone in lists().listed and not lists().listed[zone].names.is_damaged:
+                event(logging.WARNING, f"list {zone} is whole again", zone=zone)
