@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from .asking import PATIENCE
 from .harness import ORDERS_ZONE, Subject
 from .lists import list_zone
-from .orders import block
+from .orders import as_yaml, block, unblock
 from .tools import dnsblock, run
 
 ENDPOINTS = {
@@ -30,6 +30,10 @@ ENDPOINTS = {
     ("POST", "/v1/sources/{}/accept"): ("sha256", "who", "reason"),
     ("POST", "/v1/rollback"): ("serial", "reason"),
     ("POST", "/v1/cache/purge"): ("name", "below"),
+    ("POST", "/v1/reload"): (),
+    ("POST", "/v1/orders"): (),
+    ("POST", "/v1/orders/annul"): ("issuer", "order_id", "reason"),
+    ("POST", "/v1/log/accept-restore"): ("reason",),
     ("POST", "/v1/impact"): ("file", "seconds", "top", "match", "zone"),
     ("GET", "/v1/impact"): (),
     ("DELETE", "/v1/impact"): (),
@@ -43,6 +47,8 @@ NUMBERS = [
     "-1",
     "1",
     "2147483648",
+    "4294967295",
+    "4294967296",
     "9223372036854775808",
     "9" * 20,
     "9" * 5000,
@@ -63,7 +69,52 @@ NAMES = [
     "%",
     "*.a.example",
 ]
-VALUES = st.one_of(st.sampled_from([*TIMES, *NUMBERS, *NAMES]), st.text(max_size=30))
+ORDERS = ["ministry.example", "B-1", "B-2"]
+VALUES = st.one_of(st.sampled_from([*TIMES, *NUMBERS, *NAMES, *ORDERS]), st.text(max_size=30))
+# What `order submit` sends: a line of JSON that lists the documents, then their bytes.
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+DOCUMENTS = st.sampled_from(
+    [
+        *(as_yaml(block("B-2", ["other.example"])).encode(), as_yaml(unblock("U-1", "B-1")).encode()),
+        *(as_yaml(block("B-1", ["blocked.example"])).encode(), as_yaml(block("B-3", ["com"])).encode()),
+        *(b"", b"- 1\n", b"\xff"),
+    ]
+) | st.binary(max_size=30)
+FILE_NAMES = st.sampled_from(["a.yaml", "b.yaml", "a.json", "../a.yaml", "/", "\ud800", ""]) | st.text(
+    max_size=9
+)
+
+
+@st.composite
+def bodies_of_submit(draw: st.DrawFn) -> bytes:
+    """Bodies that are what they should be, or nearly."""
+    parts, data = [], b""
+    for document in draw(st.lists(DOCUMENTS, max_size=3)):
+        part = {"file": draw(FILE_NAMES), "document": len(document)}
+        data += document
+        if draw(st.booleans()):
+            entries = draw(st.binary(max_size=20))
+            part["entries"] = len(entries)
+            data += entries
+        if draw(st.integers(0, 3)) == 0:
+            part[draw(st.sampled_from(["file", "document", "entries", "x"]))] = draw(JSON_VALUES)
+        parts.append(part)
+    return json.dumps(parts).encode() + b"\n" + data
+
+
+BODIES = st.one_of(
+    st.just(b""),
+    bodies_of_submit(),
+    JSON_VALUES.map(lambda value: json.dumps(value).encode() + b"\n"),
+    st.binary(max_size=60),
+    st.sampled_from(
+        [b"[" * 100_000, b"{" * 1000 + b"\n", b'[{"file": "a", "document": ' + b"9" * 5000 + b"}]\n"]
+    ),
+)
 
 
 @pytest.fixture(scope="module")
@@ -90,10 +141,12 @@ class OverUnix(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
-def ask(subject: Subject, method: str, path: str, parameters: dict[str, str]) -> tuple[int, dict]:
+def ask(
+    subject: Subject, method: str, path: str, parameters: dict[str, str], body: bytes = b""
+) -> tuple[int, dict]:
     query = urlencode({key: value.encode("utf-8", "replace") for key, value in parameters.items()})
     with closing(OverUnix(Path(subject.ready["control"]))) as connection:
-        connection.request(method, f"{path}?{query}")
+        connection.request(method, f"{path}?{query}", body)
         response = connection.getresponse()
         return response.status, json.loads(response.read())
 
@@ -101,7 +154,7 @@ def ask(subject: Subject, method: str, path: str, parameters: dict[str, str]) ->
 @settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(sorted(ENDPOINTS)), st.data())
 def test_no_endpoint_fails_whatever_its_parameters(running: Subject, endpoint: tuple[str, str], data):
-    """A value out of range is refused with a reason: it is never a fault of the daemon."""
+    """A value out of range is refused with a reason: it is never a fault of the daemon. So is any body."""
     method, path = endpoint
     parameters = {
         name: data.draw(VALUES, label=name) for name in ENDPOINTS[endpoint] if data.draw(st.booleans())
@@ -109,7 +162,8 @@ def test_no_endpoint_fails_whatever_its_parameters(running: Subject, endpoint: t
     # Whatever is valid is carried out: no second of counting, no way back to another list.
     parameters |= {"seconds": "0"} if "seconds" in ENDPOINTS[endpoint] else {}
     place = quote(data.draw(VALUES, label="zone").encode("utf-8", "replace"), safe="")
-    status, answer = ask(running, method, path.format(place or "x"), parameters)
+    body = data.draw(BODIES, label="body") if method == "POST" else b""
+    status, answer = ask(running, method, path.format(place or "x"), parameters, body)
     assert status < 500, (status, answer)
     if status >= 400:
         assert answer.get("reason") or answer["problems"], answer
@@ -129,7 +183,7 @@ def test_every_time_that_there_is_can_be_asked_about(running: Subject, at: str):
         assert said.code == 4, said
 
 
-@pytest.mark.parametrize("number", ["99999999999999999999", "2147483648", "-1", "1.5", "x", ""])
+@pytest.mark.parametrize("number", ["99999999999999999999", "4294967296", "-1", "1.5", "x", ""])
 @pytest.mark.parametrize("command", [["diff", "1"], ["rollback", "--reason", "x"]])
 def test_a_serial_that_there_cannot_be_is_a_wrong_command_line(
     running: Subject, command: list[str], number: str
