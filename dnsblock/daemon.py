@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Literal
 
@@ -51,7 +52,7 @@ from dnsblock.policy.guards import NO_LIST
 from dnsblock.policy.history_facts import Approval, Published
 from dnsblock.policy.impact import Trials
 from dnsblock.policy.past import NameEvent, Past, scheduled
-from dnsblock.policy.publish import Draft, NewFacts, Policy, missing_answers, read
+from dnsblock.policy.publish import NO_FILES, Draft, NewFacts, Policy, missing_answers, read
 from dnsblock.policy.reading import NotTaken
 from dnsblock.policy.recorder import Recorder
 from dnsblock.policy.refresh import Hooks, Refresher, fetch_missing
@@ -168,6 +169,7 @@ class Daemon:
             fetched = fetch_missing(config, self.store)
             draft = self._read_at_start()
             self.lists, self._rules, self._secrets = draft.lists, draft.rules, draft.secrets
+            self._files = draft.files or NO_FILES
             self.inbox = _inbox_at_start(draft, has_ledger=bool(self.recorder.ledger.records))
             self.policy = self.recorder.compile(draft)
             self.engine = bind_engine(config, inherited)
@@ -538,12 +540,14 @@ class Daemon:
                 text = f"new values of these options take a restart: {', '.join(restart_needed)}"
                 event(logging.WARNING, text)
             config = wanted.model_copy(update={option: getattr(self.config, option) for option in FIXED})
-            secrets = self._secrets
+            reread = partial(
+                read, config, orders, self.lists, now, former_secrets=self._secrets, former_files=self._files
+            )
             if reads_lists:
                 with self._read_in_sight() as progress:
-                    draft = read(config, orders, self.lists, now, progress, former_secrets=secrets)
+                    draft = reread(progress)
             else:
-                draft = read(config, orders, self.lists, now, reads_lists=False, former_secrets=secrets)
+                draft = reread(reads_lists=False)
             return replace(draft, problems=(*problems, *draft.problems)), restart_needed
 
     async def _publish(
@@ -571,19 +575,20 @@ class Daemon:
             except asyncio.CancelledError:
                 await commit  # never half: what is recorded is enforced, and only then the lock is given up
                 raise
-            was = Enforced(self.config, self.lists, self.policy)
+            was = Enforced(self.config, self.lists, self.policy, self._files)
             lists_before = self.lists
             is_new = done.lists.versions != lists_before.versions
             await self._take_over(done.bound)
             self.lists, self._rules = done.lists, draft.rules
             self._secrets = draft.secrets or self._secrets
+            self._files = self._files if draft.files is None else draft.files
             self.inbox = self.inbox if draft.refused is None else draft.refused
             self.metrics.follow(self.lists.listed, self.feeds)
             for connections in self.http.values():
                 connections.limit(self.config.http.max_connections)
             self.policy = done.policy
             self._has_published.set()
-            now = Enforced(self.config, self.lists, self.policy)
+            now = Enforced(self.config, self.lists, self.policy, self._files)
             changes = await asyncio.to_thread(changes_between, was, now, done.accepted)
             self._tell(reason, what, was, started, changes)
             snapshot = done.policy.snapshot

@@ -13,6 +13,7 @@ from dnsblock.config import Config, Zone
 from dnsblock.orders.order import Order
 from dnsblock.orders.state import InForce
 from dnsblock.policy.publish import Policy
+from dnsblock.policy.referenced import Contents, files_between
 from dnsblock.policy.sources import Lists
 
 
@@ -97,6 +98,7 @@ class Enforced:
     config: Config
     lists: Lists
     policy: Policy
+    files: Contents
     zones: dict[str, tuple[Zone, PolicyZone]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -119,7 +121,7 @@ def changes_between(before: Enforced, after: Enforced, accepted: Sequence[Order]
             )
             for one in orders
         ),
-        tuple(options_between(before.config, after.config)),
+        (*options_between(before.config, after.config), *files_between(before.files, after.files)),
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from ipaddress import IPv6Address
+from types import MappingProxyType
 
 from dnsblock._engine import PolicyZone, Progress, Rules, Snapshot
 from dnsblock.config import Config
@@ -17,9 +18,12 @@ from dnsblock.orders.order import Order
 from dnsblock.orders.records import Annulment
 from dnsblock.orders.state import State, derive
 from dnsblock.policy.compile import compile_orders
+from dnsblock.policy.referenced import Contents, contents_of
 from dnsblock.policy.rules import engine_rules, nat64_prefixes, read_secrets
 from dnsblock.policy.serials import Serials
 from dnsblock.policy.sources import NONE, Lists
+
+NO_FILES: Contents = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,7 @@ class Draft:
     annulments: tuple[Annulment, ...] = ()  # not in the ledger yet
     secrets: tuple[bytes, ...] = ()  # of cookies; none: they were not read
     problems: tuple[Problem, ...] = ()  # of files whose former content stays in force
+    files: Contents | None = None  # of files that the configuration names; None: they were not read
 
     def after(self, known: Sequence[Order], now: datetime) -> "Draft":
         """The same, where other orders have been accepted since it was read."""
@@ -70,6 +75,7 @@ def read(
     *,
     reads_lists: bool = True,
     former_secrets: tuple[bytes, ...] = (),
+    former_files: Contents = NO_FILES,
 ) -> Draft:
     """Reads inbox, lists and secrets. Raises `Refused` with every problem of every file.
 
@@ -105,6 +111,7 @@ def read(
         refused=intake.refused,
         secrets=secrets,
         problems=kept,
+        files=contents_of(config, secrets, former_files),
     )
 
 

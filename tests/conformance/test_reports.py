@@ -69,6 +69,35 @@ def test_a_changed_option_is_reported_by_name(subject: Subject, options: dict, c
     assert "nothing changed" in reload_shown(subject)
 
 
+FEED = list_zone("https://127.0.0.1:1/list", name="feed", missing="start", ca="ca.pem", authorization="token")
+FILES = {
+    "cookies.secrets": "secrets",
+    "zones.feed.source.ca": "ca.pem",
+    "zones.feed.source.authorization": "token",
+}
+SECRETS = ["00112233445566778899aabbccddeeff", "ffeeddccbbaa99887766554433221100"]
+
+
+@pytest.mark.parametrize("option", FILES)
+def test_new_content_of_a_file_that_an_option_names_is_reported(subject: Subject, option: str):
+    """A roll-over of secrets or certificates leaves the path as it is. A broken file is no new content."""
+    path = subject.folder / FILES[option]
+    for name in FILES.values():
+        (subject.folder / name).write_text(f"{SECRETS[0]}\n")
+        (subject.folder / name).chmod(0o600)
+    subject.start(zones=[ORDERS_ZONE, FEED], cookies={"secrets": "secrets"})
+    assert "options changed" not in subject.cli("reload", as_json=False).stdout
+    path.write_text(f"{SECRETS[1]}\n")
+    said = subject.cli("reload", as_json=False)
+    assert f"  options changed: {option} (file)\n" in said.stdout
+    assert not any(secret in f"{said}{subject.stderr()}" for secret in SECRETS)
+    path.unlink()
+    assert "options changed" not in subject.cli("reload", as_json=False).stdout
+    path.write_text(f"{SECRETS[1]}\n")
+    path.chmod(0o600)
+    assert "options changed" not in subject.cli("reload", as_json=False).stdout, "it is what it was"
+
+
 @pytest.mark.parametrize(
     ("order", "line"),
     [

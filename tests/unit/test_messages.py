@@ -1,7 +1,7 @@
 """Every message of the log has a row in operations.md ("What the messages mean"), with its level.
 
-The messages are read from the source: calls of `event` and `fault` in Python, and what the engine pushes to its
-events. A hole is a part that is not in the source, such as the address of an upstream.
+The messages are read from the source: calls of `event` and `fault` in Python, and what the engine pushes to
+its events. A hole is a part that is not in the source, such as the address of an upstream.
 """
 
 import ast
@@ -17,11 +17,12 @@ OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
 HOLE = "\x00"
 MOST = 64  # variants of one message
 # Words in rows that stand for something else; other words in capitals are codes.
-PLACEHOLDERS = (
-    "ACTION ADDRESS FILE FORMAT ISSUER METHOD N NAME ORDER_ID PATH REASON SHA256 ZONE".split()
-)
+PLACEHOLDERS = [
+    *("ACTION", "ADDRESS", "FILE", "FORMAT", "ISSUER", "METHOD", "N", "NAME"),
+    *("ORDER_ID", "PATH", "REASON", "SHA256", "ZONE"),
+]
 
-# Notes are collected first, and logged later: the functions that make them, what is put before them, their level.
+# Notes are logged later: the functions that make them, what is put before them, their level.
 NOTES = [
     ("orders/ledger.py", "read", "", "warning"),
     ("orders/chain.py", "verdict", f"{HOLE}: ", "warning"),
@@ -138,8 +139,7 @@ def events_of_the_engine() -> Iterator[str]:
         source = path.read_text().split("#[cfg(test)]\nmod tests")[0]
         pushed = re.findall(rf"events\s*\.push\(\s*(?:format!\(\s*)?{string}", source)
         assert len(pushed) == source.count("events.push("), f"{path}: an event without a text of its own"
-        for text in pushed:
-            text = re.sub(r"\\\n\s*", "", text)
+        for text in (re.sub(r"\\\n\s*", "", one) for one in pushed):
             if text != "upstream {address} {what}":
                 yield re.sub(r"\{\w+\}", HOLE, text)
         # Of an upstream: `tell`, `change`, and whatever leads there.

@@ -1,0 +1,49 @@
+"""Small files that the configuration names: a reload reports which of them have new content.
+
+Their paths stay the same when a secret is renewed or a certificate replaced.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from dnsblock import document
+from dnsblock.config import Config
+from dnsblock.errors import Refused
+
+MAX_BYTES = 4 << 20  # of a file of certificates
+
+Contents = Mapping[str, tuple[Path, str]]  # by option: the file, and the SHA-256 of its content
+
+
+def contents_of(config: Config, secrets: Sequence[bytes], former: Contents) -> Contents:
+    """The content of each file now. `secrets` are those in force.
+
+    A file that cannot be read keeps its former content here: whoever needs the file reports the problem.
+    """
+    found: dict[str, tuple[Path, str]] = {}
+    if config.cookies.secrets is not None:
+        found["cookies.secrets"] = (config.cookies.secrets, _digest(b"".join(secrets)))
+    for zone in config.zones:
+        for name in ("ca", "authorization"):
+            path: Path | None = getattr(zone.source, name)
+            if path is None:
+                continue
+            option = f"zones.{zone.name}.source.{name}"
+            try:
+                found[option] = (path, _digest(document.read_bytes(path, max_bytes=MAX_BYTES)))
+            except Refused:
+                if option in former:
+                    found[option] = former[option]
+    return found
+
+
+def files_between(before: Contents, after: Contents) -> Iterator[str]:
+    """The options whose file has other content under the same path, such as `cookies.secrets (file)`."""
+    for option in after:
+        if option in before and before[option][0] == after[option][0] and before[option] != after[option]:
+            yield f"{option} (file)"
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
