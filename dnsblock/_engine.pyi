@@ -404,7 +404,8 @@ class Settings:
     """How the engine takes queries and forwards them; a publish may change it.
 
     Times in milliseconds, sizes in octets, bounds for all threads together but `max_outstanding`, which is
-    per thread; `max_connections` is per listener.
+    per thread; `max_connections` is per listener, and
+    `max_connections_per_network` a quarter of it where it is `None`.
 
     Upstreams are address, port, weight and order. `choice` is `first`, `least_outstanding`, `weighted` or
     `hashed`; `tells` is `none` or `proxy` with None, or `subnet` with the bits of IPv4 and IPv6 addresses
@@ -424,6 +425,7 @@ class Settings:
         tells: tuple[str, tuple[int, int, bool] | None],
         max_connections: int,
         max_connections_per_client: int,
+        max_connections_per_network: int | None,
         max_pipelined: int,
         idle_timeout_ms: int,
         read_timeout_ms: int,
@@ -468,8 +470,8 @@ class Counts:
     """The same of zones in shadow: what they would have blocked."""
     upstreams: list[UpstreamCounts]
     tcp_connections: int
-    tcp_refused: int
-    """Connections closed at once, since their client had its share."""
+    tcp_refused: dict[str, int]
+    """Connections closed at once, by who had its share: `client` or `network`."""
     outstanding: int
     panics: int
     unsent: int

@@ -250,9 +250,18 @@ class Tcp(_Options):
 
     max_connections: Annotated[int, Number, Field(ge=1, le=100_000)] = 1024  # of each listen address
     max_connections_per_client: Annotated[int, Number, Field(ge=1, le=100_000)] = 64
+    # Of an IPv4 /24 or an IPv6 /48 at each listen address; auto: a quarter of max_connections
+    max_connections_per_network: Annotated[int | Literal["auto"], NumberOrWord] = "auto"
     max_pipelined: Annotated[int, Number, Field(ge=1, le=10_000)] = 100  # unanswered queries of a connection
     idle_timeout_ms: Milliseconds = 10_000
     read_timeout_ms: Milliseconds = 5000  # for a message that has begun
+
+    @model_validator(mode="after")
+    def _has_a_share_for_networks(self) -> Self:
+        share = self.max_connections_per_network
+        if isinstance(share, int) and not 1 <= share <= 100_000:
+            raise ValueError("max_connections_per_network must be from 1 to 100000, or auto")
+        return self
 
 
 class Soa(_Options):

@@ -247,11 +247,14 @@ def _engine(counts: Counts, workers: int) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "dnsblock_outstanding_queries", "Queries that wait for an upstream.", counts.outstanding
     )
-    yield CounterMetricFamily(
+    tcp_refused = CounterMetricFamily(
         "dnsblock_tcp_refused_connections",
-        "TCP connections closed at once, since their client had its share.",
-        counts.tcp_refused,
+        "TCP connections closed at once, by whether the client or its network had its share.",
+        labels=["reason"],
     )
+    for reason, count in sorted(counts.tcp_refused.items()):
+        tcp_refused.add_metric([reason], count)
+    yield tcp_refused
     yield CounterMetricFamily(
         "dnsblock_truncated_responses", "Responses over UDP that ask for TCP.", counts.truncated
     )

@@ -73,6 +73,7 @@ def worker_count(config: Config) -> int:
 def engine_settings(config: Config) -> Settings:
     """Upstreams, and what TCP clients may have."""
     upstream = config.upstream
+    of_network = config.tcp.max_connections_per_network
     return Settings(
         max_payload=config.udp.max_payload,
         upstreams=[
@@ -87,6 +88,7 @@ def engine_settings(config: Config) -> Settings:
         tells=_tells(upstream),
         max_connections=config.tcp.max_connections,
         max_connections_per_client=config.tcp.max_connections_per_client,
+        max_connections_per_network=None if of_network == "auto" else of_network,
         max_pipelined=config.tcp.max_pipelined,
         idle_timeout_ms=config.tcp.idle_timeout_ms,
         read_timeout_ms=config.tcp.read_timeout_ms,

@@ -157,6 +157,9 @@ pub enum Refused {
 /// As they are called in metrics, in the order of `Refused`.
 pub const REFUSED: [&str; 3] = ["full", "domain", "client"];
 
+/// Who had its share, when a TCP connection was closed at once.
+pub const TCP_REFUSED: [&str; 2] = ["client", "network"];
+
 /// In the order of `Slip`.
 pub const SLIPS: [&str; 3] = ["dropped", "truncated", "bad_cookie"];
 
@@ -173,8 +176,8 @@ pub struct Counters {
     pub tried: Counter,
     pub upstreams: Vec<UpstreamCounters>,
     pub tcp_connections: Counter,
-    /// Connections closed at once, since their client had its share.
-    pub tcp_refused: Counter,
+    /// Connections closed at once; in the order of `TCP_REFUSED`.
+    pub tcp_refused: [Counter; TCP_REFUSED.len()],
     pub outstanding: Counter,
     pub panics: Counter,
     /// Responses that the kernel would not take.
@@ -224,7 +227,7 @@ impl Counters {
             tried: Counter::default(),
             upstreams: (0..upstreams).map(|_| UpstreamCounters::default()).collect(),
             tcp_connections: Counter::default(),
-            tcp_refused: Counter::default(),
+            tcp_refused: Default::default(),
             outstanding: Counter::default(),
             panics: Counter::default(),
             unsent: Counter::default(),

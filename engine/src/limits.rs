@@ -8,7 +8,7 @@
 //! Shared by all packet threads: the kernel spreads one client's queries over
 //! them. Everything here is an atomic number, nobody waits for anybody.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
@@ -171,29 +171,58 @@ fn hash_of(prefix: Prefix, kind: Kind, seed: u64) -> u64 {
 /// Places in which connections are counted.
 const PLACES: usize = 1 << 16;
 
-/// TCP connections by client. Two clients may share a place, and then their
-/// bound; with the seed nobody can choose with whom.
+/// TCP connections by client, and by network of each listen address. Two clients (or two
+/// networks) may share a place, and then their bound; with the seed nobody can choose
+/// with whom.
 pub struct Crowd {
-    places: Box<[AtomicU32]>,
+    clients: Box<[AtomicU32]>,
+    networks: Box<[AtomicU32]>,
     seed: u64,
 }
 
+/// The place of a network: an IPv4 /24 or an IPv6 /48 that connects to one listen address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Network(usize);
+
 impl Crowd {
     pub fn new(seed: u64) -> Crowd {
-        Crowd { places: (0..PLACES).map(|_| AtomicU32::default()).collect(), seed }
+        let places = || (0..PLACES).map(|_| AtomicU32::default()).collect();
+        Crowd { clients: places(), networks: places(), seed }
     }
 
     /// Counts one more connection of the client; returns how many it has.
     pub fn enter(&self, address: IpAddr) -> usize {
-        self.place(address).fetch_add(1, Relaxed) as usize + 1
+        self.client(address).fetch_add(1, Relaxed) as usize + 1
     }
 
     pub fn leave(&self, address: IpAddr) {
-        self.place(address).fetch_sub(1, Relaxed);
+        self.client(address).fetch_sub(1, Relaxed);
     }
 
-    fn place(&self, address: IpAddr) -> &AtomicU32 {
-        &self.places[hash_of(client_of(address), Kind::Query, self.seed) as usize % PLACES]
+    fn client(&self, address: IpAddr) -> &AtomicU32 {
+        &self.clients[hash_of(client_of(address), Kind::Query, self.seed) as usize % PLACES]
+    }
+
+    /// The network of a client of `listener`. Each `class` of clients is counted apart.
+    pub fn network(&self, address: IpAddr, listener: SocketAddr, class: u8) -> Network {
+        let host = Prefix { address: listener.ip(), length: if listener.is_ipv4() { 32 } else { 128 } };
+        let seed = self.seed ^ (u64::from(listener.port()) << 8 | u64::from(class));
+        let seed = hash_of(host, Kind::Query, seed);
+        Network(hash_of(network_of(address), Kind::Query, seed) as usize % PLACES)
+    }
+
+    /// Counts one more connection of the network; returns how many it has.
+    pub fn enter_network(&self, network: Network) -> usize {
+        self.networks[network.0].fetch_add(1, Relaxed) as usize + 1
+    }
+
+    pub fn leave_network(&self, network: Network) {
+        self.networks[network.0].fetch_sub(1, Relaxed);
+    }
+
+    /// Connections of the network.
+    pub fn held(&self, network: Network) -> usize {
+        self.networks[network.0].load(Relaxed) as usize
     }
 }
 
@@ -281,5 +310,24 @@ mod tests {
         assert_eq!((crowd.enter(address("2001:db8::1")), crowd.enter(address("2001:db8::2"))), (1, 2));
         crowd.leave(address("192.0.2.1"));
         assert_eq!(crowd.enter(address("192.0.2.1")), 2);
+    }
+
+    #[test]
+    fn connections_are_counted_by_network_for_each_listener_and_class() {
+        let crowd = Crowd::new(5);
+        let listener = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let (one, other) = (listener("192.0.2.53:53"), listener("192.0.2.53:5353"));
+        let place = |text: &str| crowd.network(address(text), one, 0);
+        assert_eq!(place("198.51.100.1"), place("198.51.100.255"));
+        assert_eq!(place("198.51.100.1"), place("::ffff:198.51.100.2"));
+        assert_ne!(place("198.51.100.1"), place("198.51.101.1"));
+        assert_eq!(place("2001:db8:0:f::1"), place("2001:db8:0:ffff::1"));
+        assert_ne!(place("2001:db8:0:f::1"), place("2001:db8:1:f::1"));
+        let network = place("198.51.100.1");
+        assert_ne!(network, crowd.network(address("198.51.100.1"), other, 0));
+        assert_ne!(network, crowd.network(address("198.51.100.1"), one, 1));
+        assert_eq!((crowd.enter_network(network), crowd.enter_network(network)), (1, 2));
+        crowd.leave_network(network);
+        assert_eq!(crowd.held(network), 1);
     }
 }

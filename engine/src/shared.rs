@@ -41,7 +41,7 @@ pub struct Shared {
     pub limiter: Limiter,
     pub cache: Cache,
     pub claims: Arc<Claims>,
-    /// Open TCP connections by client.
+    /// Open TCP connections, by client and by network.
     pub crowd: Arc<Crowd>,
     pub stop_at: OnceLock<Instant>,
     /// Packet threads that are alive.

@@ -33,7 +33,10 @@ fn settings() -> Settings {
         probe: None,
     };
     let (idle, read) = (Duration::ZERO, Duration::ZERO);
-    Settings { upstream, tcp: tcp::Limits { connections: 0, per_client: 0, pipelined: 0, idle, read } }
+    Settings {
+        upstream,
+        tcp: tcp::Limits { connections: 0, per_client: 0, per_network: None, pipelined: 0, idle, read },
+    }
 }
 
 fn place(is_shadow: bool) -> ZoneInPlace {

@@ -47,6 +47,7 @@ fn start(upstream: SocketAddr) -> Engine {
         tcp: tcp::Limits {
             connections: 10,
             per_client: 10,
+            per_network: None,
             pipelined: 10,
             idle: Duration::from_secs(10),
             read: Duration::from_secs(5),

@@ -1,16 +1,17 @@
-"""TCP connections are counted for each listen address and for each client (RFC 7766 section 6.2.2)."""
+"""TCP connections are counted for each listen address, client and network (RFC 7766 section 6.2.2)."""
 
+from collections.abc import Iterable
 from contextlib import ExitStack
 
 import pytest
 
 from . import wire
-from .asking import is_sinkholed
+from .asking import is_forwarded, is_sinkholed
 from .clients import Stream
 from .harness import Subject
 from .orders import block
 from .tools import wait_for
-from .upstreams import StubUpstream, silent
+from .upstreams import StubUpstream, decent, silent
 
 BLOCKED = "blocked.example"
 PATIENT = {"attempt_timeout_ms": 5000, "attempts": 1}
@@ -102,3 +103,151 @@ def test_a_full_listen_address_leaves_the_other_free(subject: Subject, upstream:
             upstream.wait_for_query(f"n{number}.example")
         assert not is_served(stack.enter_context(subject.tcp(family=full)))
         assert is_served(stack.enter_context(subject.tcp(family=10 - full)))
+
+
+# ------- Networks
+
+PATIENCE = 45.0  # for what must come on any machine
+
+
+def start_among_networks(subject: Subject, upstream: StubUpstream, **tcp: int | str) -> None:
+    """Only 127.0.9.0/24 is exempt. The upstream is silent about names below `owed.example`."""
+    upstream.script = lambda asked: None if asked.name.endswith(".owed.example") else decent(asked)
+    subject.start(
+        upstreams=[upstream.address],
+        upstream={"attempt_timeout_ms": 10_000, "attempts": 1, "probe": None},
+        limits={"exempt": ["127.0.9.0/24"]},
+        workers=1,
+        tcp={"idle_timeout_ms": 600_000, **tcp},
+    )
+
+
+def connected(subject: Subject, stack: ExitStack, source: str) -> Stream:
+    stream = stack.enter_context(subject.tcp(source=source))
+    stream.sock.settimeout(PATIENCE)
+    return stream
+
+
+def waiting(
+    subject: Subject, stack: ExitStack, upstream: StubUpstream, sources: Iterable[str]
+) -> list[Stream]:
+    """A connection from each address, with a query that the upstream does not answer."""
+    streams = []
+    for number, source in enumerate(sources):
+        name = f"n{number}.{source}.owed.example"
+        stream = connected(subject, stack, source)
+        stream.send(wire.query(name))
+        upstream.wait_for_query(name, PATIENCE)
+        streams.append(stream)
+    return streams
+
+
+def answered(subject: Subject, stack: ExitStack, source: str, count: int) -> int:
+    """How many of so many new connections, all kept open, get the upstream's answer."""
+    replies = []
+    for number in range(count):
+        stream = connected(subject, stack, source)
+        try:
+            stream.send(wire.query(f"n{number}.{source}.example"))
+            replies.append(stream.receive())
+        except ConnectionError:
+            replies.append(None)
+    return sum(raw is not None and is_forwarded(wire.read(raw)) for raw in replies)
+
+
+def hosts(network: str, count: int) -> list[str]:
+    return [f"{network}.{host}" for host in range(1, count + 1)]
+
+
+def refused_connections(subject: Subject, reason: str) -> float:
+    return subject.metrics().total("dnsblock_tcp_refused_connections_total", reason=reason)
+
+
+def test_a_network_that_waits_on_each_connection_holds_a_quarter_and_its_neighbour_is_served(
+    subject: Subject, upstream: StubUpstream
+):
+    """RFC 7766 section 6.2.2: many clients of one network count together, here 60 of a /24."""
+    start_among_networks(subject, upstream, max_connections=200)
+    with ExitStack() as stack:
+        waiting(subject, stack, upstream, hosts("127.0.1", 50))
+        more = [connected(subject, stack, source) for source in hosts("127.0.1", 60)[50:]]
+        assert all(stream.is_closed_within(PATIENCE) for stream in more)
+        assert refused_connections(subject, "network") == 10
+        assert refused_connections(subject, "client") == 0
+        assert answered(subject, stack, "127.0.2.1", 50) == 50
+        assert subject.metrics().total("dnsblock_tcp_connections") == 100
+
+
+def test_the_networks_that_hold_most_make_room_when_the_listener_is_full(
+    subject: Subject, upstream: StubUpstream
+):
+    """RFC 7766 section 6.2.3: who waits in a network of one connection stays, who holds many pays."""
+    start_among_networks(subject, upstream, max_connections=41, max_connections_per_network=20)
+    with ExitStack() as stack:
+        (alone,) = waiting(subject, stack, upstream, ["127.0.4.1"])
+        for network in ("127.0.1", "127.0.2"):
+            waiting(subject, stack, upstream, hosts(network, 20))
+        assert subject.metrics().total("dnsblock_tcp_connections") == 41
+        assert answered(subject, stack, "127.0.3.1", 50) == 50
+        assert subject.metrics().total("dnsblock_tcp_connections") == 41
+        alone.send(wire.query("after.example", qid=77))
+        replies = [alone.reply()]
+        if replies[0].qid != 77:  # the upstream's silence was answered meanwhile
+            replies.append(alone.reply())
+        assert is_forwarded(replies[-1])
+
+
+def test_an_idle_connection_makes_room_in_a_network_that_has_its_share(
+    subject: Subject, upstream: StubUpstream
+):
+    """RFC 7766 section 6.2.3: idle connections may be closed; those of other networks are not."""
+    start_among_networks(subject, upstream, max_connections_per_network=2)
+    with ExitStack() as stack:
+        other = connected(subject, stack, "127.0.2.1")
+        idle = connected(subject, stack, "127.0.1.1")
+        for stream in (other, idle):
+            stream.send(wire.query("first.example"))
+            assert is_forwarded(stream.reply())
+        waiting(subject, stack, upstream, ["127.0.1.2", "127.0.1.3"])
+        assert idle.is_closed_within(PATIENCE)
+        assert connected(subject, stack, "127.0.1.4").is_closed_within(PATIENCE)
+        assert refused_connections(subject, "network") == 1
+        other.send(wire.query("second.example"))
+        assert is_forwarded(other.reply())
+
+
+def test_an_exempt_network_holds_more_than_its_share(subject: Subject, upstream: StubUpstream):
+    """`limits.exempt` is for resolvers that forward: no number of connections is too many."""
+    start_among_networks(subject, upstream, max_connections=20, max_connections_per_network=2)
+    with ExitStack() as stack:
+        exempt = waiting(subject, stack, upstream, hosts("127.0.9", 19))
+        assert answered(subject, stack, "127.0.1.1", 5) == 5, "the one place that is left"
+        for number, stream in enumerate(exempt):
+            stream.send(wire.query("after.example", qid=7000 + number))
+        upstream.wait_for_query("after.example", PATIENCE)
+        for number, stream in enumerate(exempt):
+            replies = iter(stream.reply, None)
+            assert is_forwarded(next(reply for reply in replies if reply.qid == 7000 + number))
+        assert refused_connections(subject, "network") == 0
+
+
+def test_a_reload_changes_what_a_network_may_hold(subject: Subject, upstream: StubUpstream):
+    """As the other options of `tcp`, without a restart and for the connections that are open."""
+    start_among_networks(subject, upstream, max_connections_per_network=2)
+    with ExitStack() as stack:
+        waiting(subject, stack, upstream, hosts("127.0.1", 2))
+        assert connected(subject, stack, "127.0.1.3").is_closed_within(PATIENCE)
+        text = subject.config_path.read_text()
+        assert text.count("max_connections_per_network: 2\n") == 1, text
+        subject.config_path.write_text(text.replace("per_network: 2\n", "per_network: auto\n"))
+        subject.reload()
+        waiting(subject, stack, upstream, ["127.0.1.4"])
+        assert refused_connections(subject, "network") == 1
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "100001", "most", "off", "1.5"])
+def test_a_limit_for_networks_that_is_no_number_of_connections_is_refused(subject: Subject, value: str):
+    """House style: the refusal names the option's line and what may be written there."""
+    subject.configure(tcp={"max_connections_per_network": value})
+    refusal = "\n".join(subject.serve_refused().refusal)
+    assert "max_connections_per_network" in refusal

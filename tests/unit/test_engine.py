@@ -40,6 +40,7 @@ def settings(**changes) -> Settings:
         "tells": ("none", None),
         "max_connections": 10,
         "max_connections_per_client": 10,
+        "max_connections_per_network": None,
         "max_pipelined": 10,
         "idle_timeout_ms": 1000,
         "read_timeout_ms": 1000,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 
 use crate::counters::{
-    Counters, FROM, LATENCY_BOUNDS, OUTCOMES, RCODES, REFUSED, RESPONSE_BOUNDS, SLIPS, Waited,
+    Counters, FROM, LATENCY_BOUNDS, OUTCOMES, RCODES, REFUSED, RESPONSE_BOUNDS, SLIPS, TCP_REFUSED, Waited,
 };
 use crate::engine;
 use crate::policy::Action;
@@ -24,7 +24,7 @@ pub struct Counts {
     shadow_blocked: HashMap<(String, &'static str), u64>,
     upstreams: Vec<Py<UpstreamCounts>>,
     tcp_connections: u64,
-    tcp_refused: u64,
+    tcp_refused: HashMap<&'static str, u64>,
     outstanding: u64,
     panics: u64,
     unsent: u64,
@@ -94,7 +94,11 @@ impl Counts {
             shadow_blocked,
             upstreams: upstreams.map(|counts| Py::new(py, counts)).collect::<PyResult<_>>()?,
             tcp_connections: total(&|c| c.tcp_connections.get()),
-            tcp_refused: total(&|c| c.tcp_refused.get()),
+            tcp_refused: TCP_REFUSED
+                .into_iter()
+                .enumerate()
+                .map(|(place, why)| (why, total(&|c| c.tcp_refused[place].get())))
+                .collect(),
             outstanding: total(&|c| c.outstanding.get()),
             panics: total(&|c| c.panics.get()),
             unsent: total(&|c| c.unsent.get()),

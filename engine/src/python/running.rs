@@ -25,8 +25,8 @@ impl Settings {
     #[new]
     #[allow(clippy::too_many_arguments, reason = "Python gives them by keyword")]
     #[pyo3(signature = (*, max_payload, upstreams, choice, attempts, attempt_timeout_ms,
-        max_outstanding, probe, tells, max_connections, max_connections_per_client, max_pipelined, idle_timeout_ms,
-        read_timeout_ms))]
+        max_outstanding, probe, tells, max_connections, max_connections_per_client,
+        max_connections_per_network, max_pipelined, idle_timeout_ms, read_timeout_ms))]
     fn new(
         max_payload: u16,
         upstreams: Vec<(IpAddr, u16, u32, u32)>,
@@ -38,6 +38,7 @@ impl Settings {
         tells: TellsOption,
         max_connections: usize,
         max_connections_per_client: usize,
+        max_connections_per_network: Option<usize>,
         max_pipelined: usize,
         idle_timeout_ms: u64,
         read_timeout_ms: u64,
@@ -70,6 +71,7 @@ impl Settings {
             tcp: tcp::Limits {
                 connections: max_connections,
                 per_client: max_connections_per_client,
+                per_network: max_connections_per_network,
                 pipelined: max_pipelined,
                 idle: Duration::from_millis(idle_timeout_ms),
                 read: Duration::from_millis(read_timeout_ms),

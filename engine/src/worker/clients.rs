@@ -68,7 +68,8 @@ impl Worker {
         };
         let key = match self.clients.admit(stream, peer, listener, standing, self.now) {
             Ok(key) => key,
-            Err(tcp::NotAdmitted::ClientHasItsShare) => return self.counters.tcp_refused.add(1),
+            Err(tcp::NotAdmitted::ClientHasItsShare) => return self.counters.tcp_refused[0].add(1),
+            Err(tcp::NotAdmitted::NetworkHasItsShare) => return self.counters.tcp_refused[1].add(1),
             Err(tcp::NotAdmitted::ListenerIsFull) => return,
         };
         let added = self.clients.get(key).map(|connection| {
