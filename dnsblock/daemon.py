@@ -378,9 +378,9 @@ class Daemon:
             refused = as_refused(err)
             failed: What = what
             if isinstance(err, PartlyRefused):
-                failed = "all" if self.inbox else "lists"
+                failed = "all" if self.inbox or err.of_configuration else "lists"
             self.last_publish = LastPublish(False, datetime.now(UTC), reason, failed, str(refused))
-            self.metrics.failed(_kind_of(err), is_partly=isinstance(err, PartlyRefused))
+            self.metrics.failed(_kind_of(err))
             serial = self.policy.snapshot.serial
             text = f"not published, serial {serial} is served on"
             if isinstance(err, PartlyRefused):
@@ -448,7 +448,7 @@ class Daemon:
             if only in (None, zone) and not not_taken.is_to_come:
                 problems += not_taken.problems
         if problems:
-            raise PartlyRefused(problems, served.facts())
+            raise PartlyRefused(problems, served.facts(), of_configuration=bool(served.problems))
 
     async def roll_back(self, serial: int, reason: str) -> Served:
         """Goes back to the lists of an earlier serial, as a new one. Raises `Refused`."""
@@ -590,7 +590,8 @@ class Daemon:
             self._has_published.set()
             now = Enforced(self.config, self.lists, self.policy, self._files)
             changes = await asyncio.to_thread(changes_between, was, now, done.accepted)
-            self._tell(reason, what, was, started, changes)
+            problems = (*draft.problems, *done.bound.problems)
+            self._tell(reason, what, was, started, changes, is_whole=not problems)
             snapshot = done.policy.snapshot
             changed = snapshot.serial != before
             if is_new:
@@ -600,7 +601,6 @@ class Daemon:
             if done.failure is not None:
                 raise done.failure
             facts = (snapshot.serial, snapshot.digest, self.entries, changed, restart_needed)
-            problems = (*draft.problems, *done.bound.problems)
             return Served(*facts, done.notes, problems, changes, self.config.time_zone.key)
 
     async def _take_over(self, bound: Bound) -> None:
@@ -662,12 +662,17 @@ class Daemon:
         self.recorder.settle()
         records.served(self.lists, published, self.config.history, before)
 
-    def _tell(self, reason: str, what: "What", was: Enforced, started: float, changes: Changes) -> None:
-        """Notes a publish that succeeded. It clears no failure of one that read what this one did not."""
+    def _tell(
+        self, reason: str, what: "What", was: Enforced, started: float, changes: Changes, *, is_whole: bool
+    ) -> None:
+        """Notes a publish that succeeded. It clears no failure of one that read what this one did not, and
+        none if some options keep their former values.
+        """
         policy, snapshot = self.policy, self.policy.snapshot
         changed = snapshot.serial != was.policy.snapshot.serial
         self.published_at = datetime.now(UTC) if changed else self.published_at
-        hidden = what != "all" and not self.last_publish.ok and self.last_publish.what != what
+        was_otherwise = what != "all" and not self.last_publish.ok and self.last_publish.what != what
+        hidden = was_otherwise or not is_whole
         self.metrics.published(time.monotonic() - started, clears=not hidden)
         if not hidden:
             self.last_publish = LastPublish(True, policy.at, reason, what)
@@ -833,7 +838,7 @@ async def _servers(daemon: Daemon) -> AsyncIterator[None]:
 
 def _kind_of(err: Exception) -> str:
     """The label of a failed publish in metrics."""
-    if isinstance(err, PartlyRefused):
+    if isinstance(err, PartlyRefused) and not err.of_configuration:
         return PARTLY_REFUSED
     if isinstance(err, Refused):
         return "refused"

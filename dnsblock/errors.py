@@ -69,11 +69,17 @@ class Refused(Exception):  # noqa: N818  # house style: named for what happened
 
 
 class PartlyRefused(Refused):
-    """Order documents or lists are refused, and all else is published: `served` says what."""
+    """Something is refused, and all else is published: `served` says what.
 
-    def __init__(self, problems: Iterable[Problem], served: dict[str, Any]) -> None:
+    `of_configuration`: options keep their former values; otherwise order documents or lists are refused.
+    """
+
+    def __init__(
+        self, problems: Iterable[Problem], served: dict[str, Any], *, of_configuration: bool = False
+    ) -> None:
         super().__init__(problems)
         self.served = served
+        self.of_configuration = of_configuration
 
 
 def as_refused(err: Exception) -> Refused:

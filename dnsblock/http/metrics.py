@@ -96,9 +96,9 @@ class Metrics(Collector):
         if seconds is not None:
             self._duration.observe(seconds)
 
-    def failed(self, reason: str, *, is_partly: bool) -> None:
-        """Notes a publish that failed. `is_partly`: all but a document or a list is published."""
-        if not is_partly:
+    def failed(self, reason: str) -> None:
+        """Notes a publish that failed. Refused documents and lists have alerts of their own."""
+        if reason != PARTLY_REFUSED:
             self._last_attempt = time.time()
         self._failures.labels(reason).inc()
 

@@ -7,7 +7,7 @@ from datetime import datetime
 import pytest
 
 from .harness import ORDERS_ZONE, Subject
-from .orders import block
+from .orders import as_yaml, block
 from .tools import wait_for
 from .upstreams import MakeUpstream, StubUpstream
 
@@ -147,10 +147,38 @@ def test_a_rejected_list_is_no_failed_publish(subject: Subject, upstream: StubUp
 
 
 def test_a_refused_configuration_is_a_failed_publish(subject: Subject, upstream: StubUpstream):
-    """Nothing of the reload is published, and the alert pages."""
+    """Its options do not apply, and the alert pages until they do; orders apply meanwhile."""
     subject.start(upstreams=[upstream.address])
     with subject.config_path.open("a") as config:
         config.write("nonsense: 1\n")
+    assert subject.cli("reload").code == 4
+    last_attempt, last_success = attempts(subject)
+    assert last_attempt > last_success
+    assert subject.metrics().total("dnsblock_publish_failures_total", reason="refused") == 1
+    said = subject.cli(
+        "order submit", subject.put_list("order.yaml", as_yaml(block("B-1", ["blocked.example"])))
+    )
+    assert said.code == 0
+    last_attempt, last_success = attempts(subject)
+    assert last_attempt > last_success, "an order that applies is no sign that the options do"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"listen": ["127.0.0.1:0", "192.0.2.77:53"]},
+        {"cookies": {"secrets": "gone"}},
+        {"metrics": "192.0.2.77:1"},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_options_that_cannot_be_used_are_a_failed_publish(subject: Subject, options: dict):
+    """Everything else is published, and the alert pages."""
+    (subject.folder / "secrets").write_text("00112233445566778899aabbccddeeff\n")
+    (subject.folder / "secrets").chmod(0o600)
+    subject.start(cookies={"secrets": "secrets"})
+    (subject.folder / "secrets").rename(subject.folder / "moved")
+    subject.configure(**{"cookies": {"secrets": "moved"}, **options})
     assert subject.cli("reload").code == 4
     last_attempt, last_success = attempts(subject)
     assert last_attempt > last_success
