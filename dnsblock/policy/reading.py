@@ -82,7 +82,8 @@ class Reader:
             return self._unreadable("", err)
         if held is not None and self._is_known(held, text, options):
             # An order must not wait until ten million names are read again.
-            return held.not_taken or replace(held, skipped=text.skipped)
+            is_same = held.skipped == text.skipped
+            return held.not_taken or (held if is_same else replace(held, skipped=text.skipped))
         try:
             texts.ensure_readable(text.files)
             if held is not None and self._is_the_same(held, text, options):

@@ -189,7 +189,7 @@ PREFIXES = st.sampled_from(["192.0.2.1", "198.51.100.0/24", "2001:db8::/32", "::
 @given(TEXTS | st.lists(PREFIXES, max_size=5).map(lambda lines: "\n".join(lines).encode()))
 def test_any_octets_are_a_list_of_addresses(tmp_path: Path, data: bytes):
     """Every line is accounted for, as in a list of names."""
-    compiled = compile_text(data, ADDRESSES, tmp_path / "list", None)
+    compiled = compile_text(data, ADDRESSES, tmp_path / "list", "addresses")
     counts = (compiled.accepted, compiled.repaired, compiled.duplicate, compiled.rejected)
     assert sum(counts) == compiled.lines
     assert compiled.lines + compiled.silent in (data.count(b"\n"), data.count(b"\n") + 1)

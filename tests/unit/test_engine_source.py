@@ -33,6 +33,7 @@ def test_pyo3_is_in_one_place():
         "python.rs",
         "counts.rs",
         "lists.rs",
+        "privileges.rs",
         "running.rs",
     }
 
