@@ -171,8 +171,8 @@ def reload(config_path: Path, as_json: bool) -> None:
     """Publish what has changed, and say what that was and what is served now.
 
     Returns when the new snapshot answers queries. An order document or a list that is refused is named with
-    every problem; all else is published, and the exit code is 4. When the configuration is refused, nothing
-    is published.
+    every problem; all else is published, and the exit code is 4. When the configuration file is invalid, its
+    options keep their values, and orders and lists are still published.
     """
     client = client_of(config_path)
     with partly(as_json), working(client, quiet=as_json):

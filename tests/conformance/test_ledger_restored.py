@@ -3,7 +3,9 @@
 import hashlib
 import json
 import os
+import re
 import shutil
+import subprocess
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -253,6 +255,54 @@ def test_a_copy_that_was_changed_is_not_served(subject: Subject, upstream: StubU
 
 
 # ------- What is no mismatch -------
+
+
+def backup_commands(subject: Subject, backup: Path) -> list[str]:
+    """The commands of docs/operations.md, one a line, for the folders of this test."""
+    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    (block_of_sh,) = re.findall(r"Back it up while the\ndaemon runs.*?```sh\n(.*?)```", page, re.DOTALL)
+    lines = block_of_sh.replace("/var/lib/dnsblock", str(state(subject)))
+    return lines.replace("/var/backups/dnsblock", str(backup)).splitlines()
+
+
+def many(number: int, subject: Subject) -> dict:
+    """An order whose names are in a file."""
+    names = f"n{number}.example\n".encode()
+    subject.put_order(names, f"{number}.txt")
+    entries_file = {"path": f"{number}.txt", "sha256": hashlib.sha256(names).hexdigest(), "lines": 1}
+    order = block(f"N-{number}", [], entries_file=entries_file)
+    del order["entries"]
+    return order
+
+
+@pytest.mark.parametrize("goes_on", [False, True], ids=["at rest", "while orders come"])
+def test_a_restore_from_the_files_of_the_documented_backup_starts_normally(
+    subject: Subject, upstream: StubUpstream, goes_on: bool
+):
+    """No file may be missing among those that docs/operations.md copies, whatever comes between."""
+    subject.configure(zones=ZONES, lists={"list.txt": [LISTED]}, upstreams=[upstream.address])
+    subject.put_order(many(0, subject))
+    subject.put_order(block("B-1", [STAYS]))
+    subject.launch()
+    backup = subject.folder / "backup"
+    for number, command in enumerate(backup_commands(subject, backup), start=1):
+        subprocess.run(["/bin/sh", "-ec", command], check=True)
+        if goes_on:
+            subject.put_order(many(number, subject))
+            assert subject.cli("reload").code == 0
+    subject.stop()
+    shutil.rmtree(state(subject))
+    shutil.rmtree(subject.orders_folder)
+    subject.orders_folder.mkdir()
+    shutil.copytree(backup, state(subject))
+    subject.launch()
+    told = subject.cli("status")
+    assert (told.code, told.json["ledger"]["mismatch"]) == (0, None)
+    assert all(is_sinkholed(subject.query(name)) for name in ("n0.example", STAYS, LISTED))
+    subject.put_order(block("B-9", ["new.example"]))
+    assert subject.cli("reload").code == 0
+    subject.restart()
+    assert is_sinkholed(subject.query("new.example"))
 
 
 def behind(subject: Subject) -> None:

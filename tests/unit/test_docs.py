@@ -110,6 +110,13 @@ def test_every_outcome_and_reason_is_documented(exposed: str):
     assert set(re.findall(r"`(\w+)`:", METRICS)) == values("reason")
 
 
+def test_every_alert_is_documented_and_no_other_is():
+    """The table says what to do about each alert of config/alerts.yaml."""
+    alerts = re.findall(r"- alert: (\w+)", (ROOT / "config" / "alerts.yaml").read_text())
+    table = first_cells(section(OPERATIONS, "What to watch"))
+    assert sorted(name for name in table if name.startswith("Dnsblock")) == sorted(alerts)
+
+
 # ------- Options
 
 
