@@ -293,7 +293,8 @@ class Covering:
     scope: str
     action: str | None
     reference: str
-    decides: bool
+    decides: bool  # over UDP
+    decides_over_tcp: bool  # differs where a zone of `truncate` comes first
     is_shadow: bool
 
 @final

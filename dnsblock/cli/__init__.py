@@ -366,6 +366,9 @@ def _print_why(answer: dict[str, Any]) -> None:
         click.echo(f"  by zone {decided['zone']}, {by}")
         click.echo(f"  entry {decided['entry']} ({decided['match']}: {covers[decided['match']]})")
         click.echo(f"  action {decided['action']}")
+    if decided != (over_tcp := answer["decided_over_tcp_by"]):
+        by = f" by zone {over_tcp['zone']}, action {over_tcp['action']}" if over_tcp is not None else ""
+        click.echo(f"  over TCP: {answer['verdict_over_tcp']}{by}")
     others = [entry for entry in answer["covering"] if not entry["decides"]]
     if others:
         click.echo("also covered by:")

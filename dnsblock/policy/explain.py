@@ -21,17 +21,23 @@ class CoveringEntry(TypedDict):
     match: str
     action: str
     orders: list[str]
-    decides: bool
+    decides: bool  # over UDP
+    decides_over_tcp: bool
     is_exception: bool  # of a list: a hole, or a passthru beside the zone's own answer
 
 
 class Explanation(TypedDict):
-    """The answer to `why`. Verdict: `blocked`, `passthru` or `not covered`."""
+    """The answer to `why`. Verdict: `blocked`, `passthru` or `not covered`.
+
+    Over TCP the zones after one of `truncate` decide.
+    """
 
     name: str
     verdict: str
     serial: int
     decided_by: CoveringEntry | None
+    verdict_over_tcp: str
+    decided_over_tcp_by: CoveringEntry | None
     covering: list[CoveringEntry]
 
 
@@ -51,6 +57,7 @@ def explain(name: str, policy: Policy, config: Config) -> Explanation:
             "action": entry.action or "hole",
             "orders": _in_turn(orders.get((entry.zone, entry.entry), []), entry.scope),
             "decides": entry.decides,
+            "decides_over_tcp": entry.decides_over_tcp,
         }
         for entry in found
     ]
@@ -68,6 +75,7 @@ def explain_address(address: IPv4Address | IPv6Address, policy: Policy) -> Expla
             "action": entry.action or "hole",
             "orders": [],
             "decides": entry.decides,
+            "decides_over_tcp": entry.decides_over_tcp,
             "is_exception": False,
         }
         for entry in policy.snapshot.covering_address(address)
@@ -77,16 +85,22 @@ def explain_address(address: IPv4Address | IPv6Address, policy: Policy) -> Expla
 
 def _explanation(name: str, policy: Policy, covering: list[CoveringEntry]) -> Explanation:
     decided_by = next((entry for entry in covering if entry["decides"]), None)
-    verdict = "not covered"
-    if decided_by is not None:
-        verdict = "passthru" if decided_by["action"] == "passthru" else "blocked"
+    over_tcp_by = next((entry for entry in covering if entry["decides_over_tcp"]), None)
     return {
         "name": name,
-        "verdict": verdict,
+        "verdict": _verdict(decided_by),
         "serial": policy.snapshot.serial,
         "decided_by": decided_by,
+        "verdict_over_tcp": _verdict(over_tcp_by),
+        "decided_over_tcp_by": over_tcp_by,
         "covering": covering,
     }
+
+
+def _verdict(decided_by: CoveringEntry | None) -> str:
+    if decided_by is None:
+        return "not covered"
+    return "passthru" if decided_by["action"] == "passthru" else "blocked"
 
 
 def _orders_of(

@@ -32,8 +32,8 @@ pub enum Verdict {
     /// as far as we can tell.
     Respond { length: usize, outcome: Outcome, is_known: bool },
     /// Not blocked, or blocked by a CNAME to be followed: give what an upstream says.
-    /// `is_allowed`: by a passthru, so that where its answer leads is not judged.
-    Forward { follow: Option<Name>, is_allowed: bool, is_known: bool },
+    /// `allowed_by`: the place of the zone whose passthru lets the name pass.
+    Forward { follow: Option<Name>, allowed_by: Option<usize>, is_known: bool },
 }
 
 /// How a query ended, as it is counted.
@@ -179,18 +179,18 @@ pub fn read(
 /// Decides one query, which `read` has read.
 pub fn decide(query: &Query, snapshot: &Snapshot, rules: &Rules, now: u64, out: &mut [u8]) -> Verdict {
     let is_known = query.head.hop.is_known;
-    let (answered, is_allowed) = match judge(query, snapshot, rules, now, out) {
+    let (answered, allowed_by) = match judge(query, snapshot, rules, now, out) {
         Judgement::Answer { length, outcome } => return Verdict::Respond { length, outcome, is_known },
         Judgement::Silence(outcome) => return Verdict::Drop(outcome),
         Judgement::Follow(_, target) => {
-            return Verdict::Forward { follow: Some(target), is_allowed: false, is_known };
+            return Verdict::Forward { follow: Some(target), allowed_by: None, is_known };
         }
-        Judgement::Pass => (local::respond(query, rules, out), false),
-        Judgement::Allow | Judgement::Unreadable => (None, true),
+        Judgement::Pass | Judgement::Unreadable => (local::respond(query, rules, out), None),
+        Judgement::Allow(zone) => (None, Some(zone)),
     };
     match answered.or_else(|| local::respond_to_any(query, rules, out)) {
         Some(length) => Verdict::Respond { length, outcome: Outcome::Local, is_known },
-        None => Verdict::Forward { follow: None, is_allowed, is_known },
+        None => Verdict::Forward { follow: None, allowed_by, is_known },
     }
 }
 
@@ -222,8 +222,8 @@ fn greet(head: &mut Head, packet: &[u8], client: Client, rules: &Rules, now: u64
 pub enum Judgement<'a> {
     /// No zone matches.
     Pass,
-    /// A passthru: where the answer leads is not judged either.
-    Allow,
+    /// A passthru of the zone at this place: the answer is judged by the zones before it alone.
+    Allow(usize),
     Silence(Outcome),
     Answer {
         length: usize,
@@ -236,6 +236,18 @@ pub enum Judgement<'a> {
     Unreadable,
 }
 
+impl Judgement<'_> {
+    /// How many zones judge the records of the answer; `None` where it is not asked for or not
+    /// passed on.
+    pub fn judges(&self) -> Option<usize> {
+        match self {
+            Judgement::Pass => Some(usize::MAX),
+            Judgement::Allow(zone) => Some(*zone),
+            _ => None,
+        }
+    }
+}
+
 pub fn judge<'a>(
     query: &Query,
     snapshot: &'a Snapshot,
@@ -243,7 +255,7 @@ pub fn judge<'a>(
     now: u64,
     out: &mut [u8],
 ) -> Judgement<'a> {
-    match snapshot.find(&query.name) {
+    match snapshot.find(&query.name, query.head.hop.over_tcp) {
         Some(decision) => carry_out(query, decision, snapshot, rules, now, out),
         None => Judgement::Pass,
     }
@@ -261,8 +273,7 @@ pub(crate) fn carry_out<'a>(
     let action = action_for(head, &decision);
     let outcome = Outcome::Blocked { zone: decision.zone, action };
     match action {
-        Action::Passthru => return Judgement::Allow,
-        _ if decision.lets_pass_over_tcp(head.hop.over_tcp) => return Judgement::Pass,
+        Action::Passthru => return Judgement::Allow(decision.zone),
         Action::Drop => return Judgement::Silence(outcome),
         _ => {}
     }

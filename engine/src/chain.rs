@@ -175,14 +175,14 @@ pub fn is_readable(response: Response<'_>, queried: &Name) -> bool {
         response.clear_marks();
         let mut chains = Chains::new(response)?;
         let mut owners = match chains.walk(Sections::Answer, queried, judge)? {
-            End::Name(last) => Owners::new(response, last),
+            End::Name(last) => Owners::new(response, last, usize::MAX),
             End::Judged(()) => return Ok(()),
         };
         while let Some(owner) = owners.next() {
             for offer in offers(response, &owner) {
                 let Some(target) = offer.target else { continue };
                 if let End::Name(last) = chains.walk(Sections::Both, &target, judge)? {
-                    owners.add(last);
+                    owners.add(last, usize::MAX);
                 }
             }
         }
@@ -196,6 +196,8 @@ pub fn is_readable(response: Response<'_>, queried: &Name) -> bool {
 pub struct Owner {
     name: Name,
     sections: Sections,
+    /// How many zones from the top judge its records.
+    pub judges: usize,
 }
 
 /// Names whose records are looked at, one after the other, each once: first that where a
@@ -204,13 +206,16 @@ pub struct Owners<'a> {
     response: Response<'a>,
     /// Apart: most often it is the only one.
     first: Option<Name>,
-    led_to: Vec<Name>,
+    /// How many zones judge the first one's records.
+    judges: usize,
+    /// And those of these.
+    led_to: Vec<(Name, usize)>,
     next: usize,
 }
 
 impl<'a> Owners<'a> {
-    pub fn new(response: Response<'a>, first: Name) -> Owners<'a> {
-        Owners { response, first: Some(first), led_to: Vec::new(), next: 0 }
+    pub fn new(response: Response<'a>, first: Name, judges: usize) -> Owners<'a> {
+        Owners { response, first: Some(first), judges, led_to: Vec::new(), next: 0 }
     }
 
     /// Not an iterator, since names are added meanwhile.
@@ -227,22 +232,23 @@ impl<'a> Owners<'a> {
             return Some(Owner {
                 name,
                 sections: if uses_itself { Sections::Both } else { Sections::Answer },
+                judges: self.judges,
             });
         }
         self.next += 1;
-        let name = self.led_to.get(self.next - 1).cloned()?;
-        Some(Owner { name, sections: Sections::Both })
+        let (name, judges) = self.led_to.get(self.next - 1).cloned()?;
+        Some(Owner { name, sections: Sections::Both, judges })
     }
 
-    /// A name about which the message says nothing needs no second look.
-    pub fn add(&mut self, name: Name) {
+    /// A name about which the message says nothing needs no look, and one that as many zones
+    /// judge already no second one.
+    pub fn add(&mut self, name: Name, judges: usize) {
         let mut new = false;
         for entry in self.response.of(name.suffix(0)) {
-            new |= !entry.has(Mark::LedTo);
-            entry.set(Mark::LedTo);
+            new |= entry.lead_to(judges);
         }
         if new {
-            self.led_to.push(name);
+            self.led_to.push((name, judges));
         }
     }
 }
@@ -509,7 +515,7 @@ mod tests {
         ]);
         let mut reader = Reader::default();
         let response = reader.read(&message).unwrap();
-        let owner = Owners::new(response, name("www.example")).next().unwrap();
+        let owner = Owners::new(response, name("www.example"), usize::MAX).next().unwrap();
         let offers: Vec<_> = offers(response, &owner).collect();
         let targets: Vec<_> = offers.iter().map(|offer| offer.target.clone()).collect();
         assert_eq!(targets, [Some(name("svc.example")), None, None, None]);

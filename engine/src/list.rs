@@ -304,7 +304,7 @@ mod tests {
         let lists = |text: &str, scope, rule| plain("z", text.as_bytes(), scope, rule).unwrap();
         let says = |snapshot: &Snapshot, text: &str| {
             let asked = name(text);
-            let decision = snapshot.find(&asked).unwrap();
+            let decision = snapshot.find(&asked, false).unwrap();
             snapshot.denies_all_below(&asked, &decision)
         };
         let alone = snapshot(vec![lists("t.example", Match::Subtree, nxdomain())]);
@@ -327,9 +327,9 @@ mod tests {
         let first = entries("a", rules, b"subtree 0 t.example\nsubtree 1 cdn.t.example").unwrap();
         let second = plain("b", b"x.cdn.t.example", Match::Subtree, rule(Action::Nodata, "")).unwrap();
         let both = snapshot(vec![first, second]);
-        assert_eq!(both.find(&name("t.example")).unwrap().zone, 0);
-        assert!(both.find(&name("cdn.t.example")).is_none());
-        assert_eq!(both.find(&name("x.cdn.t.example")).unwrap().zone, 1);
+        assert_eq!(both.find(&name("t.example"), false).unwrap().zone, 0);
+        assert!(both.find(&name("cdn.t.example"), false).is_none());
+        assert_eq!(both.find(&name("x.cdn.t.example"), false).unwrap().zone, 1);
         assert_eq!(both.covering(&name("x.cdn.t.example")).len(), 3);
     }
 }

@@ -26,7 +26,7 @@ mod spool;
 mod symbols;
 mod writer;
 use names::Names;
-pub use snapshot::{Decision, Part, Shadow, Snapshot, Supposed, ZoneInPlace};
+pub use snapshot::{Decision, Judges, Part, Shadow, Snapshot, Supposed, ZoneInPlace};
 
 /// What a policy zone may do with a query. The order is that of the counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -37,7 +37,7 @@ pub enum Action {
     Nodata,
     Refused,
     Drop,
-    /// TCP only: over UDP an empty answer with TC set, over TCP as if not listed.
+    /// TCP only: over UDP an empty answer with TC set; over TCP the next zone decides.
     Truncate,
     Cname,
 }
@@ -179,7 +179,8 @@ pub struct PolicyZone {
     duplicates: usize,
     listed: usize,
     digest: [u8; 32],
-    above_exceptions: OnceLock<HashSet<u64>>,
+    /// For denials of the zone itself, and for those of later zones.
+    above_exceptions: [OnceLock<HashSet<u64>>; 2],
 }
 
 /// What an owner's entries say about the name itself and about what is below:
@@ -260,7 +261,7 @@ impl PolicyZone {
             hasher.update(format!("{prefix}\n"));
         }
         let digest = hasher.finalize().into();
-        let (name, above_exceptions) = (name.to_string(), OnceLock::new());
+        let (name, above_exceptions) = (name.to_string(), Default::default());
         PolicyZone { name, names, rules, addresses, duplicates, listed, digest, above_exceptions }
     }
 

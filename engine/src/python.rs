@@ -19,7 +19,7 @@ use crate::local::{Local, Switches};
 use crate::name::{Name, Walk};
 use crate::nat64::Nat64;
 use crate::policy::names::SEED;
-use crate::policy::{self, Action, Structured, Target};
+use crate::policy::{self, Action, Judges, Structured, Target};
 use crate::prefix::{Prefix, Prefixes};
 use crate::{answer, list, suffixes, upstream};
 
@@ -273,6 +273,7 @@ struct Covering {
     action: Option<String>,
     reference: String,
     decides: bool,
+    decides_over_tcp: bool,
     is_shadow: bool,
 }
 
@@ -300,26 +301,33 @@ impl Snapshot {
     /// Every entry that covers the name, zones in order; at most one decides.
     fn covering(&self, text: &str) -> PyResult<Vec<Covering>> {
         let asked = name(text)?;
-        let decision = self.0.find(&asked);
-        let decision = decision.map(|decision| (Some(decision.zone), decision.skip));
+        let [over_udp, over_tcp] = [false, true].map(|over_tcp| {
+            self.0.find(&asked, over_tcp).map(|decision| (Some(decision.zone), decision.skip))
+        });
         let covering = self.0.covering(&asked).into_iter().map(|(place, zone, found)| {
             let owner = Name::parse(asked.suffix(found.skip), 0).expect("a suffix of a name is a name").0;
-            let decides = decision == Some((place, found.skip));
+            let here = Some((place, found.skip));
+            let (decides, decides_over_tcp) = (over_udp == here, over_tcp == here);
             let entry = Covering::new(zone, owner.to_string(), found.scope.name(), found.rule);
-            Covering { decides, is_shadow: place.is_none(), ..entry }
+            Covering { decides, decides_over_tcp, is_shadow: place.is_none(), ..entry }
         });
         Ok(covering.collect())
     }
 
     /// Every prefix that covers the address, zones in order; the first decides.
     fn covering_address(&self, address: IpAddr) -> Vec<Covering> {
-        let decision = self.0.find_address(address, None).map(|decision| decision.zone);
-        let mut decided = false;
+        let [over_udp, over_tcp] = [false, true].map(|over_tcp| {
+            let decision = self.0.find_address(address, Judges::all(over_tcp));
+            decision.map(|decision| decision.zone)
+        });
+        let mut decided = None;
         let covering = self.0.covering_address(address).into_iter().map(|(place, zone, prefix, rule)| {
-            let decides = !decided && place.is_some() && decision == place;
-            decided |= decides;
+            // Of a zone's prefixes, the first.
+            let is_first = place.is_some() && decided != place;
+            decided = place.or(decided);
+            let (decides, decides_over_tcp) = (is_first && over_udp == place, is_first && over_tcp == place);
             let entry = Covering::new(zone, prefix.to_string(), "prefix", rule);
-            Covering { decides, is_shadow: place.is_none(), ..entry }
+            Covering { decides, decides_over_tcp, is_shadow: place.is_none(), ..entry }
         });
         covering.collect()
     }
@@ -355,6 +363,7 @@ impl Covering {
             action,
             reference: reference.to_string(),
             decides: false,
+            decides_over_tcp: false,
             is_shadow: false,
         }
     }

@@ -50,6 +50,8 @@ pub struct Entry {
     pub section: Section,
     pub record: Record,
     marks: Cell<u8>,
+    /// How many zones, and one, are to judge it since an HTTPS or SVCB record leads to its owner.
+    led_to: Cell<u16>,
 }
 
 /// What was found out about a record.
@@ -57,14 +59,12 @@ pub struct Entry {
 pub enum Mark {
     /// Its owner stands on the way from the queried name, so it was judged there.
     OnWay = 1,
-    /// An HTTPS or SVCB record leads to its owner.
-    LedTo = 2,
     /// Where it leads, as one of those at the end of a chain, was judged.
-    Offered = 4,
+    Offered = 2,
     /// Its owner's records were looked at.
-    Seen = 8,
+    Seen = 4,
     /// It is not passed on.
-    Dropped = 16,
+    Dropped = 8,
 }
 
 impl Entry {
@@ -74,6 +74,17 @@ impl Entry {
 
     pub fn set(&self, mark: Mark) {
         self.marks.set(self.marks.get() | mark as u8);
+    }
+
+    /// Notes that an HTTPS or SVCB record leads to its owner, and how many zones judge it then;
+    /// whether that is new, or more than before.
+    pub fn lead_to(&self, judges: usize) -> bool {
+        let judges = judges.saturating_add(1).min(usize::from(u16::MAX)) as u16;
+        let is_more = self.led_to.get() < judges;
+        if is_more {
+            self.led_to.set(judges);
+        }
+        is_more
     }
 
     pub fn rtype(&self) -> u16 {
@@ -161,7 +172,10 @@ impl Reader {
                 let record = Record::after(message, self.name(message, owner)?)?;
                 at = record.end;
                 if record.rtype != rtype::OPT {
-                    self.take(message, Entry { owner, section, record, marks: Cell::new(0) })?;
+                    self.take(
+                        message,
+                        Entry { owner, section, record, marks: Cell::new(0), led_to: Cell::new(0) },
+                    )?;
                 } else if has_opt || section != Section::Additional || message[owner] != 0 {
                     // RFC 6891 6.1.1: one, in the additional section, owned by the root.
                     return None;
@@ -383,7 +397,10 @@ impl<'a> Response<'a> {
     }
 
     pub fn clear_marks(&self) {
-        self.entries().iter().for_each(|entry| entry.marks.set(0));
+        self.entries().iter().for_each(|entry| {
+            entry.marks.set(0);
+            entry.led_to.set(0);
+        });
         self.read.dropped.set(0);
     }
 

@@ -109,17 +109,25 @@ impl Serving {
 
     /// Counts an answer that a client gets, for all that would block it for where it
     /// leads and is not enforced; whether there was any.
-    pub fn count_shadow_targets(&self, counters: &Counters, query: &Query, response: Response<'_>) -> bool {
+    pub fn count_shadow_targets(
+        &self,
+        counters: &Counters,
+        query: &Query,
+        response: Response<'_>,
+        allowed_by: Option<usize>,
+    ) -> bool {
         let mut is_counted = false;
         for (shadow, slot) in self.snapshot.shadows().iter().zip(&self.shadow_slots) {
-            let blocked = would_block_target(query, response, &self.snapshot, shadow.supposed());
+            let supposed = shadow.supposed();
+            let blocked = would_block_target(query, response, allowed_by, &self.snapshot, supposed);
             if let Some((action, _)) = blocked {
                 counters.count_shadow(*slot, action);
                 is_counted = true;
             }
         }
         let trial = self.trial.as_ref();
-        is_counted | trial.is_some_and(|trial| trial.count_target(query, response, &self.snapshot))
+        is_counted
+            | trial.is_some_and(|trial| trial.count_target(query, response, allowed_by, &self.snapshot))
     }
 
     /// See `PolicyZone::warm`.

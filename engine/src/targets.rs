@@ -6,34 +6,36 @@ use crate::chain::{self, Chains, End, Owners, Sections, Unreadable};
 use crate::message::{Query, Section, rtype};
 use crate::name::{Name, Walk};
 use crate::policy::names::SEED;
-use crate::policy::{Action, Decision, Snapshot, Supposed};
+use crate::policy::{Action, Decision, Judges, Snapshot, Supposed};
 use crate::response::{Entry, Mark, Response};
 
 /// What a snapshot says about where an upstream's response leads, as if the query's
 /// own name were listed. Records that lead nowhere, but that no client may have, are
 /// marked as dropped.
 ///
-/// Along CNAME and DNAME the first name decides that a zone matches, a passthru
-/// too (RPZ draft 5.1). What HTTPS, SVCB and address records offer at the end are
-/// alternatives: one that is blocked blocks, and a passthru frees itself alone.
+/// `first`: how many zones from the top judge. Along CNAME and DNAME the first name that is
+/// blocked decides (RPZ draft 5.1); a passthru frees all that follows from its own zone and
+/// those after it. What HTTPS, SVCB and address records offer at the end are alternatives: one
+/// that is blocked blocks, and a passthru frees itself alone.
 pub fn judge_targets<'a>(
     query: &Query,
     response: Response<'_>,
+    first: usize,
     snapshot: &'a Snapshot,
     rules: &Rules,
     now: u64,
     out: &mut [u8],
 ) -> Judgement<'a> {
-    let over_tcp = query.head.hop.over_tcp;
+    let judges = Judges { first, ..Judges::all(query.head.hop.over_tcp) };
     response.clear_marks();
     if response.is_failure() {
-        drop_listed(response, snapshot, over_tcp, Beside::All);
+        drop_listed(response, snapshot, judges, Beside::All);
         return Judgement::Pass;
     }
-    match led_to(query, response, snapshot, None) {
-        Ok(Some(decision)) => carry_out(query, decision, snapshot, rules, now, out),
-        Ok(None) => {
-            drop_listed(response, snapshot, over_tcp, Beside::Judged);
+    match led_to(query, response, snapshot, judges) {
+        Ok((Some(decision), _)) => carry_out(query, decision, snapshot, rules, now, out),
+        Ok((None, judges)) => {
+            drop_listed(response, snapshot, judges, Beside::Judged);
             Judgement::Pass
         }
         Err(Unreadable) => Judgement::Unreadable,
@@ -42,40 +44,59 @@ pub fn judge_targets<'a>(
 
 /// How a zone would block a query for where its answer leads, if it were enforced as
 /// well, and the rank of the entry by which; `None`, too, where it decides about the
-/// queried name itself.
+/// queried name itself. `allowed_by`: the place of the enforced zone that lets the name pass.
 pub fn would_block_target(
     query: &Query,
     response: Response<'_>,
+    allowed_by: Option<usize>,
     snapshot: &Snapshot,
     supposed: Supposed<'_>,
 ) -> Option<(Action, u64)> {
     let over_tcp = query.head.hop.over_tcp;
+    // Enforced zones that come before the one that lets the name pass, and the supposed one.
+    let first = match allowed_by {
+        Some(zone) if zone < supposed.after => return None,
+        Some(zone) => zone + 1,
+        None => usize::MAX,
+    };
     let walk = Walk::new(&query.name, SEED);
-    let own = supposed.zone.decide(0, &query.name, &walk).filter(|own| !own.lets_pass_over_tcp(over_tcp));
-    if response.is_failure() || own.is_some() && !snapshot.decides(&query.name, &walk, supposed.after) {
+    if response.is_failure() || supposed.zone.decide(0, &query.name, &walk, over_tcp).is_some() {
         return None;
     }
     response.clear_marks();
-    let decision = led_to(query, response, snapshot, Some(supposed)).ok()??;
-    let is_its_own = decision.zone == supposed.after && decision.blocks(over_tcp);
+    let judges = Judges { over_tcp, supposed: Some(supposed), first };
+    let decision = led_to(query, response, snapshot, judges).ok()?.0?;
+    let is_its_own = decision.zone == supposed.after;
     is_its_own.then_some((decision.answer.action, decision.rank))
 }
 
-/// Who decides about a query for where its answer leads.
+/// Who blocks a query for where its answer leads, and who judges the other records.
 fn led_to<'a>(
     query: &Query,
     response: Response<'_>,
     snapshot: &'a Snapshot,
-    supposed: Option<Supposed<'a>>,
-) -> Result<Option<Decision<'a>>, Unreadable> {
-    let over_tcp = query.head.hop.over_tcp;
-    let listed =
-        |name: &Name| snapshot.find_target(name, supposed).filter(|d| !d.lets_pass_over_tcp(over_tcp));
+    mut judges: Judges<'a>,
+) -> Result<(Option<Decision<'a>>, Judges<'a>), Unreadable> {
     let mut chains = Chains::new(response)?;
-    match chains.walk(Sections::Answer, &query.name, listed)? {
-        End::Judged(decision) => Ok(Some(decision)),
-        End::Name(last) => judge_offers(&mut chains, response, last, over_tcp, snapshot, supposed),
+    let end = chains.walk(Sections::Answer, &query.name, |name| judge_step(name, snapshot, &mut judges))?;
+    let decision = match end {
+        End::Judged(decision) => Some(decision).filter(|decision| !decision.is_passthru()),
+        End::Name(last) => judge_offers(&mut chains, response, last, snapshot, judges)?,
+    };
+    Ok((decision, judges))
+}
+
+/// What is said about a name on the way, where it ends there: by a block, or by a passthru of
+/// the very first zone. Any other passthru leaves the rest to the zones before its own.
+fn judge_step<'a>(name: &Name, snapshot: &'a Snapshot, judges: &mut Judges<'a>) -> Option<Decision<'a>> {
+    let decision = snapshot.find_target(name, *judges)?;
+    if decision.is_passthru() {
+        judges.first = decision.zone;
+        if decision.zone > 0 {
+            return None;
+        }
     }
+    Some(decision)
 }
 
 /// Of all that blocks among what is offered, the first zone decides, in whichever
@@ -84,28 +105,28 @@ fn judge_offers<'a>(
     chains: &mut Chains<'_>,
     response: Response<'_>,
     last: Name,
-    over_tcp: bool,
     snapshot: &'a Snapshot,
-    supposed: Option<Supposed<'a>>,
+    judges: Judges<'a>,
 ) -> Result<Option<Decision<'a>>, Unreadable> {
     let mut first: Option<Decision<'a>> = None;
-    let mut owners = Owners::new(response, last);
-    let listed =
-        |name: &Name| snapshot.find_target(name, supposed).filter(|d| !d.lets_pass_over_tcp(over_tcp));
+    let mut owners = Owners::new(response, last, judges.first);
     while let Some(owner) = owners.next() {
         for offer in chain::offers(response, &owner) {
-            let mut target = offer.target.as_ref().and_then(listed);
-            if let (None, Some(name)) = (&target, &offer.target) {
-                match chains.walk(Sections::Both, name, listed)? {
-                    End::Judged(decision) => target = Some(decision),
-                    End::Name(last) => owners.add(last),
+            let mut judges = Judges { first: owner.judges, ..judges };
+            let mut target = None;
+            if let Some(name) = &offer.target {
+                target = judge_step(name, snapshot, &mut judges);
+                if target.is_none() {
+                    match chains.walk(Sections::Both, name, |name| judge_step(name, snapshot, &mut judges))? {
+                        End::Judged(decision) => target = Some(decision),
+                        End::Name(last) => owners.add(last, judges.first),
+                    }
                 }
             }
-            let is_freed = target.as_ref().is_some_and(|decision| decision.answer.action == Action::Passthru);
-            let addresses = offer.addresses.filter_map(|address| snapshot.find_address(address, supposed));
-            for decision in target.into_iter().chain(addresses.take_while(|_| !is_freed)) {
+            let addresses = offer.addresses.filter_map(|address| snapshot.find_address(address, judges));
+            for decision in target.into_iter().chain(addresses) {
                 let is_first = first.as_ref().is_none_or(|first| decision.zone < first.zone);
-                if is_first && decision.blocks(over_tcp) {
+                if is_first && !decision.is_passthru() {
                     first = Some(decision);
                 }
             }
@@ -138,13 +159,16 @@ pub fn drop_beside(
     if !response.is_failure() {
         Chains::new(response)?.walk(Sections::Answer, target, |_| None::<()>)?;
     }
-    drop_listed(response, snapshot, over_tcp, Beside::Own);
+    drop_listed(response, snapshot, Judges::all(over_tcp), Beside::Own);
     Ok(())
 }
 
 /// Drops, in all sections, the RRsets whose owner is blocked or that hold an address which is,
 /// and the signatures of these. The first zone that matches, by name or by address, decides.
-fn drop_listed(response: Response<'_>, snapshot: &Snapshot, over_tcp: bool, beside: Beside) {
+fn drop_listed(response: Response<'_>, snapshot: &Snapshot, judges: Judges<'_>, beside: Beside) {
+    if judges.first == 0 {
+        return;
+    }
     let is_judged = |entry: &Entry| match beside {
         Beside::All => false,
         Beside::Own => entry.has(Mark::OnWay),
@@ -158,14 +182,14 @@ fn drop_listed(response: Response<'_>, snapshot: &Snapshot, over_tcp: bool, besi
             continue;
         }
         let owner = response.name(entry.owner);
-        let by_name = snapshot.find_target(&owner, None);
-        let name_is_blocked = by_name.as_ref().is_some_and(|decision| decision.blocks(over_tcp));
+        let by_name = snapshot.find_target(&owner, judges);
+        let name_is_blocked = by_name.as_ref().is_some_and(|decision| !decision.is_passthru());
         // By kind: whether one of the owner's addresses is not to be had; `None` where it has none.
         let mut is_blocked = [None; ADDRESS_TYPES.len()];
         for same in response.of(owner.suffix(0)) {
             same.set(Mark::Seen);
             if let Some(kind) = address_kind(same.rtype()).filter(|_| !stays(same)) {
-                let blocked = holds_blocked(response, same, by_name.as_ref(), snapshot, over_tcp);
+                let blocked = holds_blocked(response, same, by_name.as_ref(), snapshot, judges);
                 is_blocked[kind] = Some(blocked | is_blocked[kind].unwrap_or(false));
             }
         }
@@ -192,19 +216,19 @@ fn holds_blocked(
     entry: &Entry,
     by_name: Option<&Decision<'_>>,
     snapshot: &Snapshot,
-    over_tcp: bool,
+    judges: Judges<'_>,
 ) -> bool {
     let service = if chain::is_service(entry) { response.service(entry) } else { None };
-    let by_target = service.and_then(|target| snapshot.find_target(&target, None));
+    let by_target = service.and_then(|target| snapshot.find_target(&target, judges));
     let is_blocked = |by_target: Option<&Decision<'_>>, by_address: Option<&Decision<'_>>| {
         let first = by_name.into_iter().chain(by_target).chain(by_address).min_by_key(|first| first.zone);
-        first.is_some_and(|decision| decision.blocks(over_tcp))
+        first.is_some_and(|decision| !decision.is_passthru())
     };
     let mut addresses = chain::addresses(response, entry).into_iter().flatten().peekable();
     match addresses.peek() {
         None => is_blocked(None, None),
         Some(_) => addresses
-            .any(|address| is_blocked(by_target.as_ref(), snapshot.find_address(address, None).as_ref())),
+            .any(|address| is_blocked(by_target.as_ref(), snapshot.find_address(address, judges).as_ref())),
     }
 }
 

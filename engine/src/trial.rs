@@ -68,16 +68,22 @@ impl Trial {
     pub fn count(&self, name: &Name, walk: &Walk, over_tcp: bool, snapshot: &Snapshot) {
         let Some((_, rank)) = self.zone.would_block(name, walk, over_tcp) else { return };
         let Some(entry) = self.entries.get(rank as usize) else { return };
-        let is_decided = snapshot.decides(name, walk, snapshot.zones().len());
+        let is_decided = snapshot.decides(name, walk, over_tcp, snapshot.zones().len());
         let count = if is_decided { &entry.decided } else { &entry.blocked };
         count.fetch_add(1, Relaxed);
     }
 
     /// Counts an answer that a client gets, if the zone would block it for where it
     /// leads; whether it would.
-    pub fn count_target(&self, query: &Query, response: Response<'_>, snapshot: &Snapshot) -> bool {
+    pub fn count_target(
+        &self,
+        query: &Query,
+        response: Response<'_>,
+        allowed_by: Option<usize>,
+        snapshot: &Snapshot,
+    ) -> bool {
         let supposed = Supposed { zone: &self.zone, after: snapshot.zones().len(), judges_targets: true };
-        let blocked = would_block_target(query, response, snapshot, supposed);
+        let blocked = would_block_target(query, response, allowed_by, snapshot, supposed);
         let entry = blocked.and_then(|(_, rank)| self.entries.get(rank as usize));
         let Some(entry) = entry else { return false };
         entry.blocked.fetch_add(1, Relaxed);

@@ -296,8 +296,8 @@ impl Worker {
             let (datagram, query, walk) = (&datagrams[index], &queries[index], &walks[index]);
             let decide = AssertUnwindSafe(|| self.decide(place, datagram, query, walk, &serving));
             match catch_unwind(decide) {
-                Ok(Some((follow, is_allowed))) => {
-                    passed.push(Passed::new(index, &queries[index], follow, is_allowed));
+                Ok(Some((follow, allowed_by))) => {
+                    passed.push(Passed::new(index, &queries[index], follow, allowed_by));
                 }
                 Ok(None) => {}
                 Err(_) => drop(self.survive_panic(false)),
@@ -360,7 +360,7 @@ impl Worker {
         query: &Query,
         walk: &Walk,
         serving: &Serving,
-    ) -> Option<(Option<Name>, bool)> {
+    ) -> Option<(Option<Name>, Option<usize>)> {
         let slot = self.listeners[place].slot();
         let verdict = decide(query, &serving.snapshot, &serving.rules, self.unix, &mut slot.data);
         if !self.admits(place, datagram, query, &verdict, &serving.rules) {
@@ -396,7 +396,7 @@ impl Worker {
         datagram: &Datagram,
         verdict: Verdict,
         serving: &Serving,
-    ) -> Option<(Option<Name>, bool)> {
+    ) -> Option<(Option<Name>, Option<usize>)> {
         match verdict {
             Verdict::Respond { length, outcome, .. } => {
                 let slot = self.listeners[place].slot();
@@ -407,7 +407,7 @@ impl Worker {
                 self.push(place);
                 None
             }
-            Verdict::Forward { follow, is_allowed, .. } => Some((follow, is_allowed)),
+            Verdict::Forward { follow, allowed_by, .. } => Some((follow, allowed_by)),
             Verdict::Drop(outcome) => {
                 self.counters.count(false, outcome, &serving.slots);
                 None

@@ -9,7 +9,7 @@ use _engine::list;
 use _engine::message::Query;
 use _engine::name::{Name, Walk};
 use _engine::policy::names::SEED;
-use _engine::policy::{Action, Answer, Match, PolicyZone, Rule, Snapshot, ZoneInPlace};
+use _engine::policy::{Action, Answer, Judges, Match, PolicyZone, Rule, Snapshot, ZoneInPlace};
 use _engine::response::Reader;
 use _engine::targets::{judge_targets, would_block_target};
 use _engine::trial::{Tally, Trial};
@@ -69,23 +69,22 @@ fn name(text: &str) -> (Name, Walk) {
 }
 
 /// All that answers are made of.
-fn says(snapshot: &Snapshot, name: &Name) -> String {
-    let decision = snapshot.find(name);
+fn says(snapshot: &Snapshot, name: &Name, tcp: bool) -> String {
+    let decision = snapshot.find(name, tcp);
     let told = decision.map(|d| {
         let denies = snapshot.denies_all_below(name, &d);
         (snapshot.zones()[d.zone].zone.name(), d.skip, d.scope, d.answer.action, denies)
     });
-    let target =
-        snapshot.find_target(name, None).map(|d| (snapshot.zones()[d.zone].zone.name(), d.answer.action));
+    let target = snapshot.find_target(name, Judges::all(tcp));
+    let target = target.map(|d| (snapshot.zones()[d.zone].zone.name(), d.answer.action));
     format!("{told:?} {target:?}")
 }
 
 /// By which action the zone, enforced behind those before it, would block a query.
 fn naively(before: &[&Arc<PolicyZone>], zone: &Arc<PolicyZone>, name: &Name, tcp: bool) -> Option<Action> {
     let all = snapshot(before.iter().copied().chain([zone]).map(|zone| (zone, false)));
-    let decision = all.find(name).filter(|decision| decision.zone == before.len())?;
-    let action = decision.answer.action;
-    (action != Action::Passthru && !decision.lets_pass_over_tcp(tcp)).then_some(action)
+    let decision = all.find(name, tcp).filter(|decision| decision.zone == before.len())?;
+    (!decision.is_passthru()).then_some(decision.answer.action)
 }
 
 /// A zone in shadow changes nothing that is answered, and is counted what it would
@@ -103,7 +102,7 @@ fn a_shadow_decides_nothing_and_counts_what_it_would_alone() {
         for _ in 0..30 {
             let (text, tcp) = (random.name(), random.below(2) == 0);
             let (name, walk) = name(&text);
-            assert_eq!(says(&mixed, &name), says(&without, &name), "{text}");
+            assert_eq!(says(&mixed, &name, tcp), says(&without, &name, tcp), "{text}");
             let counted: Vec<_> = mixed
                 .shadowed(&name, &walk, tcp)
                 .map(|(place, action)| (mixed.shadows()[place].zone.name(), action))
@@ -150,11 +149,9 @@ fn led(snapshot: &Snapshot, query: &Query, response: &[u8]) -> Option<Outcome> {
     let (rules, mut out) = (Rules::default(), [0; 4096]);
     let mut reader = Reader::default();
     let response = reader.read(response).expect("as an upstream writes it");
-    match judge(query, snapshot, &rules, 0, &mut out) {
-        Judgement::Pass => match judge_targets(query, response, snapshot, &rules, 0, &mut out) {
-            Judgement::Answer { outcome, .. } | Judgement::Silence(outcome) => Some(outcome),
-            _ => None,
-        },
+    let first = judge(query, snapshot, &rules, 0, &mut out).judges()?;
+    match judge_targets(query, response, first, snapshot, &rules, 0, &mut out) {
+        Judgement::Answer { outcome, .. } | Judgement::Silence(outcome) => Some(outcome),
         _ => None,
     }
 }
@@ -176,9 +173,11 @@ fn a_shadow_counts_where_answers_lead_as_it_would_block_it_alone() {
             let response = response(&mut random, &queried);
             let question = [&[0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0], queried.suffix(0), &[0, 1, 0, 1]].concat();
             let query = Query::parse(&question, tcp).unwrap();
-            if !matches!(judge(&query, &mixed, &Rules::default(), 0, &mut [0; 4096]), Judgement::Pass) {
-                continue;
-            }
+            let allowed_by = match judge(&query, &mixed, &Rules::default(), 0, &mut [0; 4096]) {
+                Judgement::Pass => None,
+                Judgement::Allow(zone) => Some(zone),
+                _ => continue,
+            };
             for (place, shadow) in mixed.shadows().iter().enumerate() {
                 let this = zones.iter().filter(|(_, is_shadow)| *is_shadow).nth(place).unwrap();
                 let enforced = zones.iter().filter(|zone| std::ptr::eq(*zone, this) || !zone.1);
@@ -189,8 +188,13 @@ fn a_shadow_counts_where_answers_lead_as_it_would_block_it_alone() {
                 };
                 let mut reader = Reader::default();
                 let read = reader.read(&response).expect("as an upstream writes it");
-                let counted = would_block_target(&query, read, &mixed, shadow.supposed());
-                assert_eq!(counted.map(|(action, _)| action), expected, "{queried} {response:?}");
+                let counted = would_block_target(&query, read, allowed_by, &mixed, shadow.supposed());
+                // An enforced zone is counted by its answer, which is NODATA for a target.
+                let answered = counted.map(|(action, _)| match action {
+                    Action::Nxdomain | Action::Sinkhole => Action::Nodata,
+                    other => other,
+                });
+                assert_eq!(answered, expected, "{queried} {response:?}");
                 blocked += usize::from(expected.is_some());
             }
         }
@@ -206,7 +210,8 @@ fn a_shadow_enters_the_digest_and_no_shield() {
     assert_ne!(with(true).digest(), with(false).digest());
     assert_ne!(with(true).digest(), snapshot([(&blocked, false)]).digest());
     let (asked, _) = name("t.example");
-    let denies = |snapshot: &Snapshot| snapshot.denies_all_below(&asked, &snapshot.find(&asked).unwrap());
+    let denies =
+        |snapshot: &Snapshot| snapshot.denies_all_below(&asked, &snapshot.find(&asked, false).unwrap());
     assert!(denies(&with(true)));
     assert!(!denies(&with(false)));
 }

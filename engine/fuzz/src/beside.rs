@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use crate::query::naive;
 use crate::reading::{Record, Response, labels};
 use crate::response::{Read, TYPE_DNAME, way};
-use crate::world::{BADNETS, Entry, POLICY};
+use crate::world::{BADNETS, BADNETS_AT, POLICY};
 
 type Labels = Vec<Vec<u8>>;
 
@@ -38,7 +38,7 @@ pub fn check_left(said: &Read, queried: Labels, over_tcp: bool, response: &[u8])
     if response[2] & 2 != 0 || all.clone().any(|record| record.may_point) {
         return;
     }
-    let judged = if said.is_failure() { Judged::default() } else { Judged::new(said, queried) };
+    let judged = if said.is_failure() { Judged::default() } else { Judged::new(said, queried, over_tcp) };
     let stays = |place: &(usize, &Record)| judged.stays(said, *place, over_tcp);
     let left = Response::read(response);
     for (number, section) in said.sections.iter().enumerate() {
@@ -53,23 +53,32 @@ pub fn check_left(said: &Read, queried: Labels, over_tcp: bool, response: &[u8])
 
 /// Names on the way, and names whose records were offered at its end; each with whether those
 /// of the additional section count, too.
-#[derive(Default)]
 struct Judged {
     on_way: Vec<(Labels, bool)>,
-    offered: Vec<(Labels, bool)>,
+    /// And how many zones judge them.
+    offered: Vec<(Labels, bool, usize)>,
+    /// How many zones judge all others.
+    first: usize,
+}
+
+impl Default for Judged {
+    fn default() -> Judged {
+        Judged { on_way: Vec::new(), offered: Vec::new(), first: usize::MAX }
+    }
 }
 
 impl Judged {
-    fn new(said: &Read, queried: Labels) -> Judged {
+    fn new(said: &Read, queried: Labels, over_tcp: bool) -> Judged {
         let answers = &said.sections[0];
         let both: Vec<Record> = answers.iter().chain(&said.sections[2]).cloned().collect();
         let chained = way(queried, answers);
         let last = chained[chained.len() - 1].clone();
         let uses_itself = uses_itself(&last, answers);
-        let mut offered = vec![(last, uses_itself)];
+        let (_, first) = freed(&chained[1..], usize::MAX, over_tcp);
+        let mut offered = vec![(last, uses_itself, first)];
         let mut on_way: Vec<(Labels, bool)> = chained.into_iter().map(|name| (name, false)).collect();
         let mut next = 0;
-        while let Some((owner, with_additional)) = offered.get(next).cloned() {
+        while let Some((owner, with_additional, first)) = offered.get(next).cloned() {
             next += 1;
             for record in if with_additional { &both } else { answers } {
                 let target = record.target.as_deref().map(labels).filter(|name| !name.is_empty());
@@ -78,20 +87,17 @@ impl Judged {
                     continue;
                 }
                 let led = way(target, &both);
-                // One that a passthru frees is not followed.
-                if led.iter().any(|name| decides(name, false).is_some()) {
-                    let freed = led.iter().position(|name| decides(name, false).is_some());
-                    on_way.extend(led[..freed.unwrap_or(0)].iter().cloned().map(|name| (name, true)));
-                    continue;
-                }
-                let last = (led[led.len() - 1].clone(), true);
-                on_way.extend(led.into_iter().map(|name| (name, true)));
-                if !offered[1..].contains(&last) {
-                    offered.push(last);
+                let (followed, first) = freed(&led, first, over_tcp);
+                let last = led[led.len() - 1].clone();
+                on_way.extend(led.into_iter().take(followed).map(|name| (name, true)));
+                let is_new = |before: &(Labels, bool, usize)| before.0 != last || before.2 < first;
+                // One that a passthru of the first zone frees is not followed.
+                if first > 0 && offered[1..].iter().all(is_new) {
+                    offered.push((last, true, first));
                 }
             }
         }
-        Judged { on_way, offered }
+        Judged { on_way, offered, first }
     }
 
     /// Whether a record of this section is passed on.
@@ -99,7 +105,7 @@ impl Judged {
         if self.was_judged(said, section, record) {
             return true;
         }
-        let by_name = decides(&labels(&record.owner), over_tcp);
+        let by_name = decides(&labels(&record.owner), self.first, over_tcp);
         let kind = kind(record);
         let same = |(number, other): &(usize, &Record)| {
             other.rtype == kind && other.owner == record.owner && !self.was_judged(said, *number, other)
@@ -111,12 +117,15 @@ impl Judged {
         }
         !rrset.iter().any(|(_, other)| {
             let target = other.target.as_deref().map(labels).filter(|name| !name.is_empty());
-            let by_target = target.and_then(|name| decides(&name, over_tcp));
+            let by_target = target.and_then(|name| decides(&name, self.first, over_tcp));
             let by_names = by_name.into_iter().chain(by_target).min_by_key(|(zone, _)| *zone);
             match other.addresses.is_empty() {
                 true => blocks(by_name),
-                // Addresses are in the last zone.
-                false => by_names.map_or_else(|| other.addresses.iter().any(is_bad), |by| blocks(Some(by))),
+                false => other.addresses.iter().any(|address| {
+                    let is_listed = BADNETS_AT < self.first && is_bad(address);
+                    let by_address = is_listed.then_some((BADNETS_AT, "nodata"));
+                    blocks(by_names.into_iter().chain(by_address).min_by_key(|(zone, _)| *zone))
+                }),
             }
         })
     }
@@ -134,7 +143,8 @@ impl Judged {
         };
         let is_on_way = self.on_way.iter().any(|name| holds(&name))
             || kind == TYPE_DNAME && self.on_way.iter().any(is_above);
-        self.offered.iter().any(|name| holds(&name)) && ADDRESSES.contains(&record.rtype)
+        self.offered.iter().any(|(name, both, _)| holds(&&(name.clone(), *both)))
+            && ADDRESSES.contains(&record.rtype)
             || is_on_way && !ADDRESSES.contains(&record.rtype)
             || section == 1 && matches!(kind, 6 | 47 | 50)
     }
@@ -160,11 +170,27 @@ fn kind(record: &Record) -> u16 {
     }
 }
 
-/// By which zone, and how, a name is decided about as a target.
-fn decides(name: &[Vec<u8>], over_tcp: bool) -> Option<(usize, &'static str)> {
-    let judging: Vec<(&str, bool, &[Entry])> = POLICY.into_iter().filter(|(_, judges, _)| *judges).collect();
-    let (zone, (_, action, _)) = naive(name, &judging)?;
-    Some((zone, if action == "truncate" && over_tcp { "passthru" } else { action }))
+/// How many of these names are looked at, and how many zones judge what comes then: a passthru
+/// frees from its own zone and those after it, and one of the first zone ends the way.
+fn freed(names: &[Labels], mut first: usize, over_tcp: bool) -> (usize, usize) {
+    for (place, name) in names.iter().enumerate() {
+        if let Some((zone, "passthru")) = decides(name, first, over_tcp) {
+            first = zone;
+            if first == 0 {
+                return (place, first);
+            }
+        }
+    }
+    (names.len(), first)
+}
+
+/// By which of the first zones, and how, a name is decided about as a target.
+pub fn decides(name: &[Vec<u8>], first: usize, over_tcp: bool) -> Option<(usize, &'static str)> {
+    let places =
+        POLICY.into_iter().enumerate().map(|(place, zone)| (place + usize::from(place >= BADNETS_AT), zone));
+    let mut judging = places.filter(|(place, (_, judges, _))| *judges && *place < first);
+    judging
+        .find_map(|(place, zone)| naive(name, &[zone], over_tcp).map(|(_, (_, action, _))| (place, action)))
 }
 
 fn blocks(decision: Option<(usize, &'static str)>) -> bool {

@@ -22,7 +22,8 @@ pub const MAX_PAYLOAD: u16 = 1232;
 pub const LANDING: &str = "landing.example";
 /// Octets of a response for each of the query, to a client that is not known.
 pub const AMPLIFICATION: usize = 10;
-/// Where answers may not lead: the last zone, with NODATA.
+/// Where answers may not lead: a zone behind so many of the policy's, with NODATA.
+pub const BADNETS_AT: usize = 3;
 pub const BADNETS: [(IpAddr, u8); 2] = [
     (IpAddr::V4(Ipv4Addr::new(198, 51, 100, 0)), 24),
     (IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xbad, 0, 0, 0, 0, 0)), 48),
@@ -40,7 +41,7 @@ const DATAGRAM: usize = 4096;
 
 /// The policy: zones in order, each with whether it judges where answers lead,
 /// and with its entries, as match, action and name.
-pub const POLICY: [(&str, bool, &[Entry]); 3] = [
+pub const POLICY: [(&str, bool, &[Entry]); 4] = [
     (
         "allowed",
         true,
@@ -75,6 +76,19 @@ pub const POLICY: [(&str, bool, &[Entry]); 3] = [
             ("subtree", "nxdomain", "later.example"),
             ("exact", "hole", "hole.later.example"),
             ("subtree", "refused", "nxdomain.example"),
+            ("subtree", "nodata", "truncate.example"),
+            ("exact", "passthru", "ok.truncate.example"),
+        ],
+    ),
+    // Behind the zone of addresses.
+    (
+        "last",
+        true,
+        &[
+            ("subtree", "passthru", "free.example"),
+            ("exact", "passthru", "www.example"),
+            ("subtree", "passthru", "svc.example"),
+            ("subtree", "nodata", "tcp.truncate.example"),
         ],
     ),
 ];
@@ -136,7 +150,8 @@ fn decided_by(snapshot: &Snapshot, packet: &[u8], asker: Asker) -> Decided {
             Decided::Answered { response: out, blocked: blocked(outcome) }
         }
         Verdict::Forward { follow, .. } => {
-            let length = query.write_upstream(0xf00d, query.head.question(), Some((MAX_PAYLOAD, &[])), &mut out);
+            let length =
+                query.write_upstream(0xf00d, query.head.question(), Some((MAX_PAYLOAD, &[])), &mut out);
             out.truncate(length.expect("a query of one question fits"));
             Decided::Forwarded { query: out, follow: follow.map(|name| name.suffix(0).to_vec()) }
         }
@@ -162,7 +177,6 @@ pub struct Waiting {
 pub enum Judged {
     /// What is relayed then: without what no client may have.
     Pass(Option<Vec<u8>>),
-    Allow,
     Silence,
     Unreadable,
     Answer(Vec<u8>),
@@ -216,12 +230,12 @@ impl Waiting {
     pub fn targets_judged(&self, response: &[u8]) -> Judged {
         let (mut out, mut reader) = (vec![0; MAX_MESSAGE], Reader::default());
         let Some(response) = reader.read(response) else { return Judged::Unreadable };
-        match judge_targets(&self.query, response, &SNAPSHOT, &RULES.0, NOW, &mut out) {
+        match judge_targets(&self.query, response, usize::MAX, &SNAPSHOT, &RULES.0, NOW, &mut out) {
             Judgement::Pass => {
                 let length = relay::relay(response, &self.query, MAX_PAYLOAD, &mut out);
                 Judged::Pass(length.map(|length| out[..length].to_vec()))
             }
-            Judgement::Allow => Judged::Allow,
+            Judgement::Allow(_) => unreachable!("a passthru frees from later zones, and is no answer"),
             Judgement::Silence(_) => Judged::Silence,
             Judgement::Unreadable => Judged::Unreadable,
             Judgement::Answer { length, .. } => {
@@ -246,7 +260,7 @@ pub fn read_chain(response: &[u8]) {
     let walked =
         Chains::new(response).and_then(|mut chains| chains.walk(Sections::Answer, &free, |_| None::<()>));
     if let Ok(chain::End::Name(last)) = walked {
-        let last = chain::Owners::new(response, last).next().expect("the first");
+        let last = chain::Owners::new(response, last, usize::MAX).next().expect("the first");
         chain::offers(response, &last).flat_map(|offer| offer.addresses).count();
     }
 }
@@ -310,7 +324,8 @@ impl Listed {
         let waiting = Waiting::new(query, false).expect("a plain query");
         let (mut out, mut reader) = (vec![0; DATAGRAM], Reader::default());
         let Some(response) = reader.read(response) else { return false };
-        let judged = judge_targets(&waiting.query, response, &self.snapshot, &RULES.0, NOW, &mut out);
+        let judged =
+            judge_targets(&waiting.query, response, usize::MAX, &self.snapshot, &RULES.0, NOW, &mut out);
         matches!(judged, Judgement::Answer { .. })
     }
 }
@@ -342,7 +357,9 @@ static SNAPSHOT: LazyLock<Snapshot> = LazyLock::new(|| {
         list::entries("shadow", vec![rule("drop"), rule("passthru")], b"subtree 0 example\nsubtree 1 t.me\n");
     let shadow = in_place(shadow.expect("entries as they should be"), true);
     let shadow = ZoneInPlace { is_shadow: true, ..shadow };
-    Snapshot::new([shadow].into_iter().chain(zones).chain([badnets]).collect(), 7)
+    let mut zones: Vec<ZoneInPlace> = zones.into_iter().collect();
+    zones.insert(BADNETS_AT, badnets);
+    Snapshot::new([shadow].into_iter().chain(zones).collect(), 7)
 });
 
 fn rules(drop_others: bool) -> Rules {

@@ -28,6 +28,24 @@ pub struct Snapshot {
     nat64: Nat64,
 }
 
+/// Which zones judge the records of a response.
+#[derive(Clone, Copy)]
+pub struct Judges<'a> {
+    pub over_tcp: bool,
+    /// A zone that is asked as if it were enforced.
+    pub supposed: Option<Supposed<'a>>,
+    /// How many zones from the top judge, the supposed one included: a passthru frees from
+    /// the zones after its own, never from those before it.
+    pub first: usize,
+}
+
+impl Judges<'_> {
+    /// All zones that are enforced.
+    pub fn all(over_tcp: bool) -> Judges<'static> {
+        Judges { over_tcp, supposed: None, first: usize::MAX }
+    }
+}
+
 /// What of the zones is looked at, one part after the other.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Part {
@@ -85,14 +103,13 @@ pub struct Decision<'a> {
 }
 
 impl<'a> Decision<'a> {
-    /// RPZ's TCP-Only: over TCP, as if not listed.
-    pub fn lets_pass_over_tcp(&self, over_tcp: bool) -> bool {
-        over_tcp && self.answer.action == Action::Truncate
+    /// RPZ's TCP-Only: over TCP as if not listed, so the next zone is asked.
+    fn holds(&self, over_tcp: bool) -> bool {
+        self.answer.action != Action::Truncate || !over_tcp
     }
 
-    /// Whether the query gets another answer than it would without the zone.
-    pub fn blocks(&self, over_tcp: bool) -> bool {
-        self.answer.action != Action::Passthru && !self.lets_pass_over_tcp(over_tcp)
+    pub fn is_passthru(&self) -> bool {
+        self.answer.action == Action::Passthru
     }
 
     /// `None` for a hole, which decides nothing.
@@ -146,10 +163,10 @@ impl Snapshot {
     }
 
     /// Who decides about `name`, if anyone: the first zone that matches.
-    pub fn find(&self, name: &Name) -> Option<Decision<'_>> {
+    pub fn find(&self, name: &Name, over_tcp: bool) -> Option<Decision<'_>> {
         let walk = Walk::new(name, SEED);
-        let zones = self.zones.iter().enumerate();
-        zones.into_iter().find_map(|(place, ZoneInPlace { zone, .. })| zone.decide(place, name, &walk))
+        let mut zones = self.zones.iter().enumerate();
+        zones.find_map(|(place, ZoneInPlace { zone, .. })| zone.decide(place, name, &walk, over_tcp))
     }
 
     /// See `PolicyZone::warm`.
@@ -166,35 +183,35 @@ impl Snapshot {
     ///
     /// The decision is about the queried name, and says nothing about names
     /// below that one. With a zone that is supposed, the places are those with it.
-    pub fn find_target<'a>(&'a self, target: &Name, supposed: Option<Supposed<'a>>) -> Option<Decision<'a>> {
+    pub fn find_target<'a>(&'a self, target: &Name, judges: Judges<'a>) -> Option<Decision<'a>> {
         let walk = Walk::new(target, SEED);
-        let judging = self.asked(supposed).enumerate().filter(|(_, (_, judges_targets))| *judges_targets);
-        let decision =
-            judging.into_iter().find_map(|(place, (zone, _))| zone.decide(place, target, &walk))?;
+        let mut judging = self.asked(judges).enumerate().filter(|(_, (_, judges_targets))| *judges_targets);
+        let decide = |place, zone: &'a PolicyZone| zone.decide(place, target, &walk, judges.over_tcp);
+        let decision = judging.find_map(|(place, (zone, _))| decide(place, zone))?;
         Some(Decision { skip: 0, scope: Match::Exact, ..decision })
     }
 
     /// Who decides about a query because its answer leads to this address: the
     /// first zone that holds it, or an IPv4 address to which a translator leads it. For
     /// places see `find_target`.
-    pub fn find_address<'a>(
-        &'a self,
-        address: IpAddr,
-        supposed: Option<Supposed<'a>>,
-    ) -> Option<Decision<'a>> {
-        let mut zones = self.asked(supposed).enumerate();
+    pub fn find_address<'a>(&'a self, address: IpAddr, judges: Judges<'a>) -> Option<Decision<'a>> {
+        let mut zones = self.asked(judges).enumerate();
         let addresses = self.nat64.with_embedded(address);
         let holds = |zone: &PolicyZone| addresses.clone().any(|address| zone.addresses.contains(address));
-        let (place, (zone, _)) = zones.find(|(_, (zone, _))| holds(zone))?;
-        Decision::new(place, Found { skip: 0, scope: Match::Exact, rank: 0, rule: &zone.rules[0] })
+        zones.find_map(|(place, (zone, _))| {
+            let rule = zone.rules.first().filter(|_| holds(zone))?;
+            let decision = Decision::new(place, Found { skip: 0, scope: Match::Exact, rank: 0, rule })?;
+            decision.holds(judges.over_tcp).then_some(decision)
+        })
     }
 
     /// The zones in the order in which they are asked, and whether they judge targets.
-    fn asked<'a>(&'a self, supposed: Option<Supposed<'a>>) -> impl Iterator<Item = (&'a PolicyZone, bool)> {
+    fn asked<'a>(&'a self, judges: Judges<'a>) -> impl Iterator<Item = (&'a PolicyZone, bool)> {
+        let supposed = judges.supposed;
         let enforced = |zone: &'a ZoneInPlace| (&*zone.zone, zone.judges_targets);
         let (before, behind) = self.zones.split_at(supposed.map_or(self.zones.len(), |other| other.after));
         let supposed = supposed.map(|other| (other.zone, other.judges_targets));
-        before.iter().map(enforced).chain(supposed).chain(behind.iter().map(enforced))
+        before.iter().map(enforced).chain(supposed).chain(behind.iter().map(enforced)).take(judges.first)
     }
 
     /// What each zone in shadow would do about a query, by its place among them; of
@@ -207,13 +224,13 @@ impl Snapshot {
     ) -> impl Iterator<Item = (usize, Action)> {
         self.shadows.iter().enumerate().filter_map(move |(place, shadow)| {
             let (action, _) = shadow.zone.would_block(name, walk, over_tcp)?;
-            (!self.decides(name, walk, shadow.after)).then_some((place, action))
+            (!self.decides(name, walk, over_tcp, shadow.after)).then_some((place, action))
         })
     }
 
     /// Whether one of the first so many zones that are enforced decides about `name`.
-    pub fn decides(&self, name: &Name, walk: &Walk, zones: usize) -> bool {
-        self.zones[..zones].iter().any(|zone| zone.zone.decide(0, name, walk).is_some())
+    pub fn decides(&self, name: &Name, walk: &Walk, over_tcp: bool, zones: usize) -> bool {
+        self.zones[..zones].iter().any(|zone| zone.zone.decide(0, name, walk, over_tcp).is_some())
     }
 
     /// Every entry of every zone that covers `name`, zones in configured order; with
@@ -262,10 +279,11 @@ impl Snapshot {
     /// one below it live. Asked for the few owners that are shielded.
     fn has_exception_below(&self, name: &Name, zone: usize) -> bool {
         let walk = Walk::new(name, SEED);
-        self.zones[..=zone].iter().any(|ZoneInPlace { zone, .. }| {
-            let same = zone.scope_of(name, &walk, 0);
-            same.is_some_and(|scope| !zone.denies_below(scope))
-                || zone.above_exceptions().contains(&walk.hash(0))
+        self.zones[..=zone].iter().enumerate().any(|(place, ZoneInPlace { zone: asked, .. })| {
+            let denial = Denial::of(place == zone);
+            let same = asked.scope_of(name, &walk, 0);
+            same.is_some_and(|scope| asked.is_exception(scope, denial))
+                || asked.above_exceptions(denial).contains(&walk.hash(0))
         })
     }
 
@@ -300,24 +318,30 @@ fn shield(zones: &[ZoneInPlace]) -> HashSet<Box<[u8]>> {
         }
         _ => return shielded,
     };
-    for ZoneInPlace { zone, .. } in zones {
-        if zone.names.scopes().iter().all(|scope| zone.denies_below(scope)) {
+    for (place, ZoneInPlace { zone, .. }) in zones.iter().enumerate() {
+        let denial = Denial::of(place + 1 == zones.len());
+        if !zone.names.scopes().iter().any(|scope| zone.is_exception(scope, denial)) {
             continue;
         }
         // Made here, so that no packet has to wait for it.
-        zone.above_exceptions();
+        zone.above_exceptions(denial);
         if zone.entries() <= last.entries() {
-            shield_from_exceptions(zone, last, &mut shielded);
+            shield_from_exceptions(zone, denial, last, &mut shielded);
         } else {
-            shield_from_denials(zone, last, &mut shielded);
+            shield_from_denials(zone, denial, last, &mut shielded);
         }
     }
     shielded
 }
 
 /// For each exception of `zone`: what `last` denies above it.
-fn shield_from_exceptions(zone: &PolicyZone, last: &PolicyZone, shielded: &mut HashSet<Box<[u8]>>) {
-    zone.each_exception(|name, walk| {
+fn shield_from_exceptions(
+    zone: &PolicyZone,
+    denial: Denial,
+    last: &PolicyZone,
+    shielded: &mut HashSet<Box<[u8]>>,
+) {
+    zone.each_exception(denial, |name, walk| {
         for skip in 0..name.labels() {
             let above = last.scope_of(name, walk, skip);
             if above.is_some_and(|scope| skip == 0 || last.denies_below(scope)) {
@@ -328,13 +352,18 @@ fn shield_from_exceptions(zone: &PolicyZone, last: &PolicyZone, shielded: &mut H
 }
 
 /// For each denial of `last`: whether `zone` has an exception at or below it.
-fn shield_from_denials(zone: &PolicyZone, last: &PolicyZone, shielded: &mut HashSet<Box<[u8]>>) {
-    let above_exceptions = zone.above_exceptions();
+fn shield_from_denials(
+    zone: &PolicyZone,
+    denial: Denial,
+    last: &PolicyZone,
+    shielded: &mut HashSet<Box<[u8]>>,
+) {
+    let above_exceptions = zone.above_exceptions(denial);
     last.each_owner(
         |scope| last.says_nxdomain(scope),
         |name, walk| {
             let same = zone.scope_of(name, walk, 0);
-            let excepted = same.is_some_and(|scope| !zone.denies_below(scope));
+            let excepted = same.is_some_and(|scope| zone.is_exception(scope, denial));
             if excepted || above_exceptions.contains(&walk.hash(0)) {
                 shielded.insert(name.suffix(0).into());
             }
@@ -342,17 +371,33 @@ fn shield_from_denials(zone: &PolicyZone, last: &PolicyZone, shielded: &mut Hash
     );
 }
 
+/// Of which zone a denial is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Denial {
+    /// Of the zone with the exceptions.
+    Itself,
+    /// Of a zone that is asked after it.
+    Later,
+}
+
+impl Denial {
+    fn of(is_itself: bool) -> Denial {
+        if is_itself { Denial::Itself } else { Denial::Later }
+    }
+}
+
 impl PolicyZone {
     /// What this zone, in its place, decides about a name.
-    pub fn decide(&self, place: usize, name: &Name, walk: &Walk) -> Option<Decision<'_>> {
-        Decision::new(place, self.find(name, walk)?)
+    pub fn decide(&self, place: usize, name: &Name, walk: &Walk, over_tcp: bool) -> Option<Decision<'_>> {
+        let decision = Decision::new(place, self.find(name, walk)?)?;
+        decision.holds(over_tcp).then_some(decision)
     }
 
     /// How this zone would block a query if it were enforced, and the rank of the
     /// entry by which. A hole, a passthru and, over TCP, TCP-Only block nothing.
     pub fn would_block(&self, name: &Name, walk: &Walk, over_tcp: bool) -> Option<(Action, u64)> {
-        let decision = self.decide(0, name, walk)?;
-        decision.blocks(over_tcp).then_some((decision.answer.action, decision.rank))
+        let decision = self.decide(0, name, walk, over_tcp)?;
+        (!decision.is_passthru()).then_some((decision.answer.action, decision.rank))
     }
 
     fn denies_below(&self, scope: &Scope) -> bool {
@@ -375,17 +420,29 @@ impl PolicyZone {
         );
     }
 
-    /// Owners below which not everything is denied.
-    fn each_exception(&self, take: impl FnMut(&Name, &Walk)) {
-        self.each_owner(|scope| !self.denies_below(scope), take);
+    /// Whether not everything below an owner is denied. In a zone asked before, a truncate entry
+    /// is no exception: it sends the client to TCP, where the next zones decide.
+    fn is_exception(&self, scope: &Scope, denial: Denial) -> bool {
+        let mut sides = [scope.at, scope.under].into_iter().flatten();
+        let is_tcp_only = |(_, rule): (Match, u32)| self.rules[rule as usize].is(Action::Truncate);
+        !self.denies_below(scope) && (denial == Denial::Itself || !sides.all(is_tcp_only))
+    }
+
+    fn each_exception(&self, denial: Denial, take: impl FnMut(&Name, &Walk)) {
+        self.each_owner(|scope| self.is_exception(scope, denial), take);
     }
 
     /// Hashes of all names above an exception, made once for a zone. Two names
     /// with one hash cost an NODATA in the place of an NXDOMAIN, no more.
-    fn above_exceptions(&self) -> &HashSet<u64> {
-        self.above_exceptions.get_or_init(|| {
+    fn above_exceptions(&self, denial: Denial) -> &HashSet<u64> {
+        let is_same = !self.rules.iter().any(|rule| rule.is(Action::Truncate));
+        let made = &self.above_exceptions[if is_same { 0 } else { denial as usize }];
+        made.get_or_init(|| {
             let mut above = HashSet::new();
-            self.each_exception(|name, walk| above.extend((1..name.labels()).map(|skip| walk.hash(skip))));
+            let mut add = |name: &Name, walk: &Walk| {
+                above.extend((1..name.labels()).map(|skip| walk.hash(skip)));
+            };
+            self.each_exception(denial, &mut add);
             above
         })
     }

@@ -137,9 +137,9 @@ impl Worker {
                     self.at_once += 1;
                     self.clients.answer(key, generation, &self.scratch[..length], self.now);
                 }
-                Ok(Verdict::Forward { follow, is_allowed, .. }) => {
+                Ok(Verdict::Forward { follow, allowed_by, .. }) => {
                     let origin = Origin::Tcp { connection: key, generation, read_at: self.now };
-                    let mut passed = Passed::new(0, &query, follow, is_allowed);
+                    let mut passed = Passed::new(0, &query, follow, allowed_by);
                     self.look_up(std::slice::from_ref(&query), std::slice::from_mut(&mut passed));
                     self.forward(&query, passed, origin, &serving);
                 }

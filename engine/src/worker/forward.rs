@@ -25,16 +25,21 @@ pub(super) struct Passed {
     pub(super) place: usize,
     /// Where a CNAME of ours leads, which is asked about in the place of the name itself.
     follow: Option<Box<Name>>,
-    /// By a passthru.
-    is_allowed: bool,
+    /// The place of the zone whose passthru lets it pass.
+    allowed_by: Option<usize>,
     /// Of the question.
     hash: u64,
     kept: Option<Kept>,
 }
 
 impl Passed {
-    pub(super) fn new(place: usize, query: &Query, follow: Option<Name>, is_allowed: bool) -> Passed {
-        let mut passed = Passed { place, follow: follow.map(Box::new), is_allowed, hash: 0, kept: None };
+    pub(super) fn new(
+        place: usize,
+        query: &Query,
+        follow: Option<Name>,
+        allowed_by: Option<usize>,
+    ) -> Passed {
+        let mut passed = Passed { place, follow: follow.map(Box::new), allowed_by, hash: 0, kept: None };
         passed.hash = passed.key(query).hash();
         passed
     }
@@ -187,7 +192,7 @@ impl Worker {
             let waiter = Waiter::new(query.clone(), Some(follow.clone()), origin);
             return self.judge_again(Box::new(waiter), said);
         }
-        let judgement = if passed.is_allowed { Judgement::Allow } else { Judgement::Pass };
+        let judgement = passed.allowed_by.map_or(Judgement::Pass, Judgement::Allow);
         self.give(query, None, origin, judgement, said, serving);
     }
 
@@ -491,15 +496,18 @@ impl Worker {
         let out = &mut self.scratch[..];
         let mut judgement = judge(&waiter.query, &serving.snapshot, &serving.rules, self.unix, out);
         let led = waiter.led.take();
-        if let (Judgement::Pass, Some(led)) = (&judgement, &led) {
+        if let (Some(first @ 1..), Some(led)) = (judgement.judges(), &led) {
             let mut reader = self.reader();
-            judgement = self.judge_led(&waiter.query, led, &mut reader, &serving);
+            let said = self.judge_led(&waiter.query, led, first, &mut reader, &serving);
             self.readers.push(reader);
+            if !matches!(said, Judgement::Pass) {
+                judgement = said;
+            }
         }
         // What should have been asked, as it is now.
         let follow = match &judgement {
             Judgement::Follow(_, target) => Some(target),
-            Judgement::Pass | Judgement::Allow => None,
+            Judgement::Pass | Judgement::Allow(_) => None,
             Judgement::Answer { .. } | Judgement::Silence(_) | Judgement::Unreadable => {
                 waiter.follow.as_deref()
             }
@@ -536,6 +544,7 @@ impl Worker {
         &mut self,
         query: &Query,
         led: &Led,
+        first: usize,
         reader: &mut Reader,
         serving: &'s Serving,
     ) -> Judgement<'s> {
@@ -544,7 +553,8 @@ impl Worker {
             Led::Before(kept, _) => kept.read(reader),
         };
         let Some(response) = response else { return Judgement::Unreadable };
-        judge_targets(query, response, &serving.snapshot, &serving.rules, self.unix, &mut self.scratch[..])
+        let (snapshot, rules) = (&serving.snapshot, &serving.rules);
+        judge_targets(query, response, first, snapshot, rules, self.unix, &mut self.scratch[..])
     }
 
     /// Gives a target of ours in the place of a response that leads to what is blocked, with what
@@ -604,19 +614,24 @@ impl Worker {
         let mut leads_into_shadow = false;
         // Of a response that was judged: some of its records may be dropped.
         let mut judged = None;
-        let is_to_be_judged = matches!(judgement, Judgement::Pass)
-            && follow.is_none()
-            && said.is_response()
-            && !said.is_passed_by(serving.generation);
-        if is_to_be_judged {
+        let is_judged_by = |first: &usize| *first > 0 || serving.has_shadows();
+        let judges = judgement
+            .judges()
+            .filter(is_judged_by)
+            .filter(|_| follow.is_none() && said.is_response() && !said.is_passed_by(serving.generation));
+        if let Some(first) = judges {
             let Some(response) = said.response(reader) else {
                 return self.fail(query, follow, origin, said, serving);
             };
-            leads_into_shadow =
-                serving.has_shadows() && serving.count_shadow_targets(&self.counters, query, response);
-            judgement = judge_targets(query, response, snapshot, rules, self.unix, &mut self.scratch[..]);
-            judged = Some(response);
-            self.counters.dropped_records.add(response.dropped() as u64);
+            let allowed_by = if let Judgement::Allow(zone) = judgement { Some(zone) } else { None };
+            leads_into_shadow = serving.has_shadows()
+                && serving.count_shadow_targets(&self.counters, query, response, allowed_by);
+            if first > 0 {
+                let out = &mut self.scratch[..];
+                judgement = judge_targets(query, response, first, snapshot, rules, self.unix, out);
+                judged = Some(response);
+                self.counters.dropped_records.add(response.dropped() as u64);
+            }
         }
         let (length, outcome) = match judgement {
             Judgement::Answer { length, outcome } => (length, outcome),
@@ -641,10 +656,10 @@ impl Worker {
                 )
             }
             Judgement::Unreadable => return self.fail(query, follow, origin, said, serving),
-            Judgement::Pass | Judgement::Allow => {
-                // Over TCP some blocks do not apply, so that says nothing about UDP.
-                let is_passed = matches!(judgement, Judgement::Pass)
-                    && !leads_into_shadow
+            Judgement::Pass | Judgement::Allow(_) => {
+                // Over TCP other zones may decide, so that says nothing about UDP. What passes over
+                // UDP passes over TCP, and a passthru of the name is the same for all who ask for it.
+                let is_passed = !leads_into_shadow
                     && !query.head.hop.over_tcp
                     && judged.is_none_or(|response| response.dropped() == 0);
                 match self.pass_on(query, said, judged, is_passed.then_some(serving.generation), rules) {
