@@ -19,6 +19,7 @@ from .orders import block, stamp, unblock
 from .tools import wait_for
 from .upstreams import StubUpstream
 
+PAGE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
 STAYS, LIFTED, LATE, LISTED = "stays.example", "lifted.example", "late.example", "listed.example"
 ORDERS = [block("B-1", [STAYS]), block("B-2", [LIFTED])]
 ZONES = [ORDERS_ZONE, list_zone(every_s=1)]
@@ -259,8 +260,7 @@ def test_a_copy_that_was_changed_is_not_served(subject: Subject, upstream: StubU
 
 def backup_commands(subject: Subject, backup: Path) -> list[str]:
     """The commands of docs/operations.md, one a line, for the folders of this test."""
-    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
-    (block_of_sh,) = re.findall(r"Back it up while the\ndaemon runs.*?```sh\n(.*?)```", page, re.DOTALL)
+    (block_of_sh,) = re.findall(r"Back it up while the\ndaemon runs.*?```sh\n(.*?)```", PAGE, re.DOTALL)
     lines = block_of_sh.replace("/var/lib/dnsblock", str(state(subject)))
     return lines.replace("/var/backups/dnsblock", str(backup)).splitlines()
 
@@ -298,6 +298,10 @@ def test_a_restore_from_the_files_of_the_documented_backup_starts_normally(
     subject.launch()
     told = subject.cli("status")
     assert (told.code, told.json["ledger"]["mismatch"]) == (0, None)
+    part = PAGE.split("\n## The state folder and its backup\n", 1)[1].split("\n## ", 1)[0]
+    documented = {name.strip("/") for name in re.findall(r"`([\w./]+)`", part)}
+    kept = {path.name.removesuffix("-wal").removesuffix("-shm") for path in state(subject).iterdir()}
+    assert kept <= documented, "the page says what each file in the state folder is"
     assert all(is_sinkholed(subject.query(name)) for name in ("n0.example", STAYS, LISTED))
     subject.put_order(block("B-9", ["new.example"]))
     assert subject.cli("reload").code == 0

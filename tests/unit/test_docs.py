@@ -157,6 +157,23 @@ def test_operations_says_which_options_take_a_restart():
     assert set(code(sentence)) == set(FIXED)
 
 
+def sentences(text: str) -> list[str]:
+    """Sentences and cells of tables; a list item is one of its own."""
+    paragraphs = re.split(r"\n\s*\n|\n\s*[*#-] |\n(?=\|)", text)
+    return [one for paragraph in paragraphs for one in re.split(r"(?<=[.!?:;])\s+|\|", paragraph)]
+
+
+@pytest.mark.parametrize(
+    "page", [*PAGES, *ROOT.glob("config/*.yaml"), ROOT / "Dockerfile"], ids=lambda page: page.name
+)
+def test_no_page_tells_to_restart_for_an_option_that_a_reload_applies(page: Path):
+    groups = {option.split(".")[0] for option in options()}
+    for sentence in sentences(page.read_text()):
+        if re.search(r"(?<!without a )\brestart(s|ed)?\b", sentence, re.IGNORECASE):
+            named = {word for word in code(sentence) if word.split(".")[0] in groups}
+            assert named <= set(FIXED), sentence
+
+
 # ------- Command line
 
 
