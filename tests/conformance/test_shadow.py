@@ -457,6 +457,30 @@ def test_impact_counts_where_answers_lead(subject: Subject, upstream: StubUpstre
     assert report["top"] == [{"name": "planned.example", "queries": 6}]
 
 
+def test_impact_below_truncate_counts_queries_over_tcp(subject: Subject, upstream: StubUpstream):
+    """RPZ draft section 3.5: over UDP the zone above decides, over TCP the next one."""
+    above = {"name": "own", "list": "own.txt", "answer": "truncate"}
+    lists = {"own.txt": ["planned.example"]}
+    subject.start(zones=[above], lists=lists, upstreams=[upstream.address])
+    with impact(subject, written(subject, "planned.example\n", "tried.txt")) as running:
+        ask(subject, "planned.example", 2)
+        ask(subject, "planned.example", 3, "tcp")
+        report = ended(running)
+    assert (report["queries"], report["blocked"], report["decided"]) == (5, 3, 2)
+
+
+def test_impact_counts_no_target_of_an_allowed_name(subject: Subject, upstream: StubUpstream):
+    """What is tried stands below all zones, and so below the passthru."""
+    target = wire.name_to_wire("edge.planned.example")
+    upstream.script = lambda asked: asked.response([wire.record(b"\xc0\x0c", "CNAME", target)])
+    subject.start(zones=[PASSED], lists={"own.txt": ["alias.example"]}, upstreams=[upstream.address])
+    with impact(subject, written(subject, "planned.example\n", "tried.txt")) as running:
+        ask(subject, "alias.example", 2)
+        ask(subject, "other.example", 1)
+        report = ended(running)
+    assert (report["queries"], report["blocked"]) == (3, 1)
+
+
 def test_impact_shows_on_a_terminal_how_far_it_is(subject: Subject, upstream: StubUpstream):
     """On standard error, so that the result alone is on standard output; Ctrl-C tells what was counted."""
     subject.start(upstreams=[upstream.address])

@@ -155,6 +155,8 @@ def test_why_says_what_happens_over_tcp(subject: Subject, upstream: StubUpstream
         (True, False),
         (False, True),
     ]
+    said = subject.cli("why", NAME, as_json=False).stdout
+    assert "  over TCP: blocked by zone ministry, action sinkhole" in said.splitlines()
     subject.put_list("tcponly.txt", ["elsewhere.example"])
     subject.reload()
     answer = subject.cli("why", "elsewhere.example").json
