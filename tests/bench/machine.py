@@ -65,7 +65,7 @@ def first(pattern: str, path: str) -> str | None:
 
 def said(command: list[str]) -> str | None:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     except OSError:
         return None
     lines = done.stdout.splitlines()

@@ -98,6 +98,6 @@ def timed(action: Callable[[], object]) -> float | None:
 
 
 def read_metrics(daemon: Daemon) -> bytes:
-    with urllib.request.urlopen(f"http://127.0.0.1:{daemon.metrics_port}/metrics", timeout=10) as response:
+    with urllib.request.urlopen(f"http://127.0.0.1:{daemon.metrics_port}/metrics", timeout=60) as response:
         body: bytes = response.read()
         return body

@@ -12,6 +12,8 @@ from . import machine, processes
 from .load import WORKLOADS
 
 TESTS = Path(__file__).parents[1]
+pytestmark = pytest.mark.timeout(1000)
+
 TINY = ["--names=1000", "--rounds=1", "--seconds=0.2", "--warm-up=0.05", "--publishes=2", "--servers=daemon"]
 
 
@@ -22,7 +24,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = [sys.executable, "-m", "bench", *TINY, f"--results={folder}"]
     environment = os.environ | {"PYTHONPATH": str(TESTS)}
     for _ in range(3):  # another test may take a port between looking and binding
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
         if "Address already in use" not in done.stderr:
             break
     assert done.returncode == 0, done.stdout + done.stderr
@@ -73,7 +75,7 @@ def test_lists_are_the_same_for_the_same_count(tmp_path: Path, kept: Path):
     lists = []
     for folder in (tmp_path / "one", tmp_path / "two"):
         folder.mkdir()
-        subprocess.run([names, folder, "1000"], check=True, timeout=10)
+        subprocess.run([names, folder, "1000"], check=True, timeout=60)
         lists.append({path.name: path.read_bytes() for path in folder.iterdir()})
     assert lists[0] == lists[1]
     assert len(set(lists[0]["names.txt"].split())) == 1000
@@ -105,7 +107,7 @@ def test_the_versions_of_a_list_are_measured_to_the_end(tmp_path: Path):
     ]
     environment = os.environ | {"PYTHONPATH": str(TESTS)}
     whole = [*command, "--questions=2", f"--results={kept}"]
-    done = subprocess.run(whole, env=environment, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(whole, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     found = [figure["what"] for figure in json.loads(kept.read_text())["figures"]]
     assert {"version 2", "why NAME --at", "diff of the first and the last", "rollback", "start again"} <= set(

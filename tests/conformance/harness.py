@@ -99,12 +99,12 @@ class Subject(Asking):
 
     # ------- Its life ----------------------------------------------------------
 
-    def start(self, *, within: float = 20.0, **config: object) -> dict:
+    def start(self, *, within: float = 120.0, **config: object) -> dict:
         """Configure and launch; returns what the daemon said when it was ready."""
         self.configure(**config)
         return self.launch(within=within)
 
-    def launch(self, within: float = 20.0, meanwhile: Callable[[], bool] | None = None) -> dict:
+    def launch(self, within: float = 120.0, meanwhile: Callable[[], bool] | None = None) -> dict:
         """`meanwhile` is called again and again until it is true, before the daemon says that it is ready."""
         with self.stderr_path.open("ab") as stderr:
             self.process = subprocess.Popen(
@@ -120,7 +120,7 @@ class Subject(Asking):
             wait_for(meanwhile, "what was to be done before ready")
         self.ready = json.loads(self._first_line(within))
         if self.ready.get("event") != "ready":
-            pytest.fail(f"dnsblock serve: exit code {self.process.wait(5)}; stderr:\n{self.stderr()}")
+            pytest.fail(f"dnsblock serve: exit code {self.process.wait(60)}; stderr:\n{self.stderr()}")
         self.ports = {6 if place.startswith("[") else 4: _port(place) for place in self.ready["listening"]}
         return self.ready
 
@@ -130,12 +130,12 @@ class Subject(Asking):
             readable, _, _ = select.select([self.process.stdout], [], [], max(0, deadline - time.monotonic()))
             octets = os.read(self.process.stdout.fileno(), 4096) if readable else b""
             if not octets:
-                state = f"exit code {self.process.wait(5)}" if readable else f"not ready in {within} s"
+                state = f"exit code {self.process.wait(60)}" if readable else f"not ready in {within} s"
                 pytest.fail(f"dnsblock serve: {state}; stdout {line!r}; stderr:\n{self.stderr()}")
             line += octets
         return line
 
-    def serve_refused(self, timeout: float = 20.0) -> Said:
+    def serve_refused(self, timeout: float = 120.0) -> Said:
         """Start and expect that the daemon refuses to."""
         return self.cli("serve", timeout=timeout)
 
@@ -158,12 +158,12 @@ class Subject(Asking):
     def terminate(self) -> None:
         self.process.send_signal(signal.SIGTERM)
 
-    def stop(self, within: float = 10.0) -> int:
+    def stop(self, within: float = 60.0) -> int:
         """Stop it as systemd does; returns the exit code."""
         self.terminate()
         return self.wait_stopped(within)
 
-    def wait_stopped(self, within: float = 10.0) -> int:
+    def wait_stopped(self, within: float = 60.0) -> int:
         code = self.process.wait(within)
         rest = self.process.stdout.read()
         self.process.stdout.close()
@@ -174,7 +174,7 @@ class Subject(Asking):
     def kill(self) -> None:
         """As the kernel does when memory is short."""
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(60)
         self.process.stdout.close()
         self.process = None
 
@@ -217,7 +217,7 @@ class Subject(Asking):
 
     # ------- Its command line and metrics ----------------------------------------
 
-    def cli(self, *arguments: str, as_json: bool = True, timeout: float = 20.0) -> Said:
+    def cli(self, *arguments: str, as_json: bool = True, timeout: float = 120.0) -> Said:
         """A command with its arguments; one of a group is written as one: `cache purge`."""
         command, *rest = arguments
         flags = ["--json"] if as_json else []

@@ -16,7 +16,7 @@ from .upstreams import Unbound
 COUNT = 1_000_000
 SAMPLE = 20_000
 WINDOW = 64
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(1200)
 WORDS = (
     "judi",
     "slot",

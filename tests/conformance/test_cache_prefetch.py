@@ -95,7 +95,7 @@ def test_the_same_question_is_asked_again(
     wait_for(
         lambda: number_of(subject.query(NAME, qtype, flags=flags, edns=edns)) >= 2,
         "it is refreshed",
-        timeout=5,
+        timeout=60,
     )
     first, second = upstream.asked_for(NAME)[:2]
     assert (first.message.flags, first.qtype) == (second.message.flags, second.qtype)

@@ -253,7 +253,7 @@ def test_a_real_resolver_sees_the_client_over_tcp(subject: Subject):
 
 def ask_over_tcp(subject: Subject, source: str) -> wire.Reply:
     place = ("127.0.0.1", subject.ports[4])
-    with socket.create_connection(place, timeout=10, source_address=(source, 0)) as sock:
+    with socket.create_connection(place, timeout=60, source_address=(source, 0)) as sock:
         stream = Stream(sock)
         stream.send(wire.query("who.example", "TXT"))
         return stream.reply()

@@ -70,9 +70,9 @@ def test_orders_follow_a_clock_that_steps_an_hour(
             for offset, expected in ahead + behind if there_first else behind + ahead:
                 published = publishes(subject)
                 clock.step_to(offset)
-                wait_for(lambda: in_force(subject) == expected, f"{offset:+}: orders follow", timeout=5)  # noqa: B023
+                wait_for(lambda: in_force(subject) == expected, f"{offset:+}: orders follow", timeout=60)  # noqa: B023
                 if offset < 0:  # what is in force stays, so only the publish shows that the step was seen
-                    wait_for(lambda: publishes(subject) > published, "the step is noticed", timeout=5)  # noqa: B023
+                    wait_for(lambda: publishes(subject) > published, "the step is noticed", timeout=60)  # noqa: B023
                 told = subject.status()
                 assert told["serial"] >= serial, "a serial never falls, whatever the clock does"
                 serial = told["serial"]
@@ -103,7 +103,7 @@ def test_an_order_taken_while_the_clock_was_wrong_outlives_its_correction_and_a_
             subject.put_order(block(f"AT{offset:+}", [f"at{offset}.example"]))
             assert subject.reload()["changed"] is True
         clock.step_to(0)
-        wait_for(lambda: in_force(subject) == NOW, "orders follow", timeout=5)
+        wait_for(lambda: in_force(subject) == NOW, "orders follow", timeout=60)
         assert all(is_blocked(subject, f"at{offset}.example") for offset in (HOUR, -HOUR))
         subject.restart()
         assert in_force(subject) == NOW

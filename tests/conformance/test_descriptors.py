@@ -71,7 +71,7 @@ def test_without_descriptors_blocked_names_are_answered_and_tcp_comes_back(
                 spent = processor_seconds(subject)
                 stream.wait_for_more(600)
                 spent = processor_seconds(subject) - spent
-            wait_for(lambda: is_served_over_tcp(subject), "TCP works again", timeout=20)
+            wait_for(lambda: is_served_over_tcp(subject), "TCP works again", timeout=60)
             stream.wait_for_more(100)
         tally = stream.tally()
         print(f"processor time of two seconds without descriptors: {spent:.2f} s")
@@ -166,6 +166,6 @@ def test_a_scrape_that_finds_no_descriptor_waits_quietly(
 def ask_for_metrics(subject: Subject) -> socket.socket:
     """A scrape whose answer is not waited for."""
     host, port = subject.ready["metrics"].rsplit(":", 1)
-    client = socket.create_connection((host, int(port)), timeout=20)
+    client = socket.create_connection((host, int(port)), timeout=60)
     client.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     return client

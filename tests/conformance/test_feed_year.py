@@ -28,7 +28,7 @@ NAMES = 1000
 ASKED = 40  # names, after each step
 ZONE = "national"
 SEED = 20170714
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(1200)
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ class OverUnix(http.client.HTTPConnection):
     """HTTP over the control socket."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__("dnsblock", timeout=30)
+        super().__init__("dnsblock", timeout=60)
         self._path = path
 
     def connect(self) -> None:

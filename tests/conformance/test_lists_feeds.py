@@ -385,7 +385,7 @@ def test_what_was_fetched_and_not_put_on_record_is_enforced_later(
     with closing(sqlite3.connect(subject.folder / "state" / "lists.sqlite", isolation_level=None)) as locked:
         locked.execute("BEGIN IMMEDIATE")
         feed.put(MORE)
-        wait_for(lambda: is_logged(subject, "not published"), "it is not put on record", timeout=30)
+        wait_for(lambda: is_logged(subject, "not published"), "it is not put on record", timeout=60)
         assert enforced(subject, "new.example") == [False]
     wait_enforced(subject, "new.example")
     assert [one["version"] for one in versions(subject)] == [2, 1]
@@ -469,7 +469,7 @@ def test_a_start_does_not_wait_for_a_feed_whose_list_is_there(
     start(subject, feed, authority)
     assert subject.stop() == 0
     feed.behaviour = Hanging()
-    subject.launch(within=10)
+    subject.launch()
     assert enforced(subject, BASE[0], BASE[-1]) == [True, True]
 
 

@@ -173,7 +173,7 @@ def test_what_stands_in_the_place_of_a_list_that_was_just_enforced_is_not_kept(s
     subject.start(zones=[ORDERS_ZONE, ZONE], lists={"list.txt": BASE})
     break_list(subject, how)
     subject.put_order(block("B-1", ["ordered.example"]))
-    assert subject.cli("reload", timeout=10).code == 4
+    assert subject.cli("reload", timeout=60).code == 4
     assert enforced(subject, "ordered.example", BASE[0]) == [True, True]
     assert sum(path.stat().st_size for path in (subject.folder / "state" / "texts").rglob("*")) < 1_000_000
 

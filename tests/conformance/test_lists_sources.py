@@ -70,7 +70,7 @@ def test_a_file_that_is_still_being_written_is_not_enforced(subject: Subject):
             assert is_sinkholed(subject.query(BASE[0])), "half of the list is enforced"
             return len(looks) > 400
 
-        wait_for(write_on, "the list is written", timeout=30)
+        wait_for(write_on, "the list is written", timeout=60)
     wait_enforced(subject, "piece400.example")
     assert [one["entries"] for one in versions(subject)] == [401, 50]
 
@@ -91,7 +91,7 @@ def test_a_file_that_is_still_being_written_waits_though_something_else_is_publi
                 subject.put_list("other.txt", ["other.example", "more.example"])
             return is_sinkholed(subject.query("more.example"))
 
-        wait_for(write_on, "the other list is enforced", timeout=20)
+        wait_for(write_on, "the other list is enforced", timeout=60)
         assert enforced(subject, BASE[0], pieces[0]) == [True, False], "half of the list is enforced"
     wait_enforced(subject, pieces[-1])
 

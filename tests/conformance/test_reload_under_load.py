@@ -20,7 +20,7 @@ from .upstreams import Unbound
 RELOADS = 100
 PAIR = ("one.pair.example", "two.pair.example")
 ALWAYS = [f"b{i}.always.example" for i in range(500)]
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(1200)
 
 
 def dnsperf(subject: Subject, names: Path, *more: str) -> list[str]:
@@ -49,7 +49,7 @@ def constant_load(subject: Subject, names: Path) -> Iterator[list[str]]:
             assert load.poll() is None, "the load ended before the reloads"
         finally:
             load.send_signal(signal.SIGINT)
-            report.append(load.communicate(timeout=30)[0])
+            report.append(load.communicate(timeout=60)[0])
 
 
 class Checker(threading.Thread):

@@ -24,7 +24,7 @@ from .upstreams import StubUpstream
 RESTARTS = int(os.environ.get("DNSBLOCK_RESTARTS", "7"))
 RATE = int(os.environ.get("DNSBLOCK_RATE", "500"))
 MOST = int(os.environ.get("DNSBLOCK_MOST", "5000"))  # of half the load that the daemon can bear
-pytestmark = pytest.mark.timeout(120 + 20 * RESTARTS)
+pytestmark = pytest.mark.timeout(600 + 60 * RESTARTS)
 NAMES = {
     "blocked.example": is_sinkholed,
     "forwarded.example": is_forwarded,

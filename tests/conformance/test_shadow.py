@@ -335,7 +335,7 @@ def impact(subject: Subject, file: Path, *options: str, seconds: int = 60) -> It
 def ended(running: subprocess.Popen) -> dict:
     """What it has counted until now: Ctrl-C ends it."""
     running.send_signal(signal.SIGINT)
-    stdout, stderr = running.communicate(timeout=20)
+    stdout, stderr = running.communicate(timeout=60)
     assert (running.returncode, stderr) == (0, ""), (stdout, stderr)
     return json.loads(stdout)
 
@@ -496,7 +496,7 @@ def test_impact_shows_on_a_terminal_how_far_it_is(subject: Subject, upstream: St
         running.send_signal(signal.SIGINT)
         while is_open(ours):
             pass
-        stdout, _ = running.communicate(timeout=20)
+        stdout, _ = running.communicate(timeout=60)
     os.close(ours)
     assert running.returncode == 0
     assert "100.0000% of all 3 queries would have been blocked" in stdout
@@ -562,7 +562,7 @@ def test_no_publish_and_no_stop_waits_until_what_is_tried_is_read(subject: Subje
         assert subject.reload()["changed"]
         assert is_sinkholed(subject.query("busy.example"))
         assert subject.status()["trial"]["names"] == 0, "it is still read"
-        assert subject.stop(within=10) == 0, "nor does a stop"
+        assert subject.stop() == 0, "nor does a stop"
 
 
 def test_the_clock_publishes_while_a_trial_runs(subject: Subject, upstream: StubUpstream):
@@ -603,8 +603,8 @@ def test_a_stop_ends_a_trial_and_tells_what_was_counted(subject: Subject, upstre
     subject.start(upstreams=[upstream.address])
     with impact(subject, written(subject, TRIED)) as running:
         ask(subject, "busy.example", 2)
-        assert subject.stop(within=5) == 0
-        stdout, _ = running.communicate(timeout=10)
+        assert subject.stop() == 0
+        stdout, _ = running.communicate(timeout=60)
     assert json.loads(stdout)["blocked"] == 2
 
 
@@ -655,7 +655,7 @@ def test_the_daemon_bounds_what_it_is_sent_itself(subject: Subject, upstream: St
             yield b"#" * (1 << 20)
 
     transport = httpx.HTTPTransport(uds=str(subject.folder / "control.sock"))
-    with httpx.Client(transport=transport, base_url="http://dnsblock", timeout=20) as client:
+    with httpx.Client(transport=transport, base_url="http://dnsblock", timeout=60) as client:
         answer = client.post("/v1/impact?file=x.txt&seconds=1&top=1", content=octets())
         assert answer.status_code == 409
         assert "larger than" in answer.json()["problems"][0]["reason"]

@@ -282,7 +282,7 @@ def test_a_killed_upstream_is_missed_by_nobody_when_there_is_another(
                 stream.wait_for_more(QUERIES)
                 dead = answered()
                 assert unbound.start_again()
-                wait_for(lambda: answered() > dead + 20, "the first upstream is asked again", timeout=20)
+                wait_for(lambda: answered() > dead + 20, "the first upstream is asked again", timeout=60)
             tally = stream.tally(
                 lambda number, reply: is_of_unbound(number, reply) or is_right(number, reply)
             )

@@ -108,7 +108,7 @@ def many_descriptors(count: int) -> Iterator[None]:
 
 def connected(subject: Subject, family: int = 4) -> socket.socket:
     """A client that does not wait: what it may send at once, it sends."""
-    client = socket.create_connection((("127.0.0.1", "::1")[family == 6], subject.ports[family]), timeout=5)
+    client = socket.create_connection((("127.0.0.1", "::1")[family == 6], subject.ports[family]), timeout=60)
     client.setblocking(False)
     return client
 
@@ -205,7 +205,7 @@ def test_half_open_clients_that_are_owed_an_answer_hold_their_places_no_longer_t
                 vanish_owed(held.enter_context(connected(subject, family=4 if number % 2 else 6)))
                 if number % 250 == 249:
                     peaks.look()
-            wait_for(lambda: is_served(subject), "there is room again", timeout=5)
+            wait_for(lambda: is_served(subject), "there is room again", timeout=60)
             wait_for(lambda: connections(subject) == 0, "every connection is let go of")
         tally = stream.tally()
         peaks.tell(record_property, figures)
@@ -235,7 +235,7 @@ def test_clients_that_fill_every_buffer_and_read_nothing_are_bounded(
                 peaks.look()
                 return taken
 
-            wait_for(lambda: take_more() == take_more() == 0, "nothing more is taken", timeout=20)
+            wait_for(lambda: take_more() == take_more() == 0, "nothing more is taken", timeout=60)
             assert is_served(subject)
             wait_for(lambda: connections(subject) == 0, "they are sent away")
         tally = stream.tally()

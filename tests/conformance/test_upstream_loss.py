@@ -17,7 +17,7 @@ from .upstreams import Unbound
 BLOCKED = "blocked.example"
 RATE = 3000
 PATIENCE_S = 10  # with one query: nobody waits for it to end
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture

@@ -32,12 +32,12 @@ def running(config: Path, *, program: Path = PROGRAM, **environment: str) -> Ite
     with daemon:
         try:
             # One line comes, or the end of the output: the daemon says it whole or not at all.
-            if not select.select([daemon.stdout], [], [], 30)[0]:
-                pytest.fail(f"not ready in 30 seconds: {log.read_text()}")
+            if not select.select([daemon.stdout], [], [], 120)[0]:
+                pytest.fail(f"not ready in 120 seconds: {log.read_text()}")
             line = daemon.stdout.readline()
             assert line, f"refused to start: {log.read_text()}"
             yield json.loads(line)
             daemon.terminate()
-            assert daemon.wait(20) == 0
+            assert daemon.wait(60) == 0
         finally:
             daemon.kill()

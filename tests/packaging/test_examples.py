@@ -81,7 +81,7 @@ def isp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict]:
 def ask(isp: dict, name: str, *, family: int = 4, tcp: bool = False) -> DNSRecord:
     place = next(p for p in isp["listening"] if p.startswith("[") == (family == 6))
     host, port = ("::1" if family == 6 else "127.0.0.1"), int(place.rsplit(":", 1)[1])
-    return DNSRecord.parse(DNSRecord.question(name).send(host, port, tcp=tcp, timeout=5, ipv6=family == 6))
+    return DNSRecord.parse(DNSRecord.question(name).send(host, port, tcp=tcp, timeout=60, ipv6=family == 6))
 
 
 def addresses(answer: DNSRecord) -> list[str]:
@@ -140,7 +140,7 @@ def test_prometheus_takes_the_alerts():
 
 
 def test_the_alerts_ask_for_metrics_that_there_are(isp: dict):
-    with urllib.request.urlopen(f"http://{isp['metrics']}/metrics", timeout=10) as response:
+    with urllib.request.urlopen(f"http://{isp['metrics']}/metrics", timeout=60) as response:
         # Of a feed there are samples only where there is one.
         exposed = set(re.findall(r"^(?:# TYPE )?([a-z_]+)[{ ]", response.read().decode(), re.MULTILINE))
     rules = re.sub(r"#.*", "", ALERTS.read_text())
@@ -267,6 +267,18 @@ FIRES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
             'dnsblock_rate_limited_total{answer="dropped"}': "0+1x30",
             'dnsblock_queries_total{outcome="limited"}': "0+100x30",
         },
+    ),
+    "DnsblockLedgerMismatch": (
+        {"dnsblock_ledger_mismatch": "1x30"},
+        {"dnsblock_ledger_mismatch": "0x30"},
+    ),
+    "DnsblockClockBehind": (
+        {"dnsblock_clock_behind_seconds": "5x30"},
+        {"dnsblock_clock_behind_seconds": "0.5x30"},
+    ),
+    "DnsblockSerialsRunOut": (
+        {"dnsblock_snapshot_serial": "4293918720x30"},
+        {"dnsblock_snapshot_serial": "4293918719x30"},
     ),
     "DnsblockListDamaged": (
         {'dnsblock_source_damaged_total{zone="national"}': "0x10 1x20"},

@@ -136,6 +136,7 @@ def test_help_lists_every_target_a_person_calls():
         "help",
         "install",
         "offline",
+        "restarts",
         "run",
         "setup",
         "test",

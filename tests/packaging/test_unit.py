@@ -101,7 +101,7 @@ def test_the_commands_of_the_unit_exist(key: str):
     written = directives()[key][0]
     assert INSTALLED in written
     command = [*written.replace(INSTALLED, str(PROGRAM)).split(), "--help"]
-    said = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    said = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (said.returncode, said.stderr) == (0, "")
 
 

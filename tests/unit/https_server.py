@@ -90,7 +90,7 @@ class Server:
         return f"{'https' if self._certificate else 'http'}://127.0.0.1:{self.port}{path}"
 
     def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=30)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=60)
 
     async def _close(self) -> None:
         for listening in self._server.sockets:

@@ -65,9 +65,9 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     daemon = subprocess.Popen([*command, folder / "dnsblock.yaml"], stdout=subprocess.PIPE, env=os.environ)
     with daemon:
         try:
-            assert select.select([daemon.stdout], [], [], 30)[0], "not ready in 30 seconds"
+            assert select.select([daemon.stdout], [], [], 120)[0], "not ready in 120 seconds"
             metrics = json.loads(daemon.stdout.readline())["metrics"]
-            with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=10) as response:
+            with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=60) as response:
                 yield response.read().decode()
         finally:
             daemon.kill()

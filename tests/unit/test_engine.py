@@ -173,7 +173,7 @@ def test_packet_threads_answer_while_the_interpreter_is_held(engine):
             sum(range(60_000_000))
     finally:
         sys.setswitchinterval(interval)
-    out, err = process.communicate(timeout=10)
+    out, err = process.communicate(timeout=60)
     assert (out, err) == (b"done\n", b"")
 
 

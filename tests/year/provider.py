@@ -19,7 +19,7 @@ from dnsblock import daemon as daemon_module
 from dnsblock.config import Config, Zone, load
 from dnsblock.daemon import Daemon
 from dnsblock.errors import Refused
-from dnsblock.policy import records, refresh, texts
+from dnsblock.policy import past, records, refresh, texts
 from dnsblock.policy.feeds import Fetched, Validators
 from dnsblock.policy.store import Store
 
@@ -56,6 +56,7 @@ class Clock:
                 return clock.now_ns
 
         patch.setattr(daemon_module, "datetime", Stepped)
+        patch.setattr(past, "datetime", Stepped)
         patch.setattr(refresh, "datetime", Stepped)
         patch.setattr(texts, "time", Time)
 
@@ -104,7 +105,7 @@ class Provider:
         if self.daemon is not None:
             self.daemon.engine.stop(0)
             self.daemon._sockets.close()
-            self.daemon._ledger.close()
+            self.daemon.recorder.close(in_order=False)
             self.daemon = None
 
     def restart(self) -> None:

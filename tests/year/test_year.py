@@ -26,7 +26,7 @@ HOURS = int(os.environ.get("YEAR_HOURS", "8760"))
 NAMES = int(os.environ.get("YEAR_NAMES", "2000"))
 SEED = int(os.environ.get("YEAR_SEED", "20170714"))
 START = datetime(2037, 1, 1, tzinfo=UTC)  # later than any file of the test: see Provider.put
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1800)
 
 
 @pytest.fixture

@@ -12,13 +12,14 @@ from ..peers import BindPeer, Elsewhere, UnboundPeer
 from ..upstreams import StubUpstream, decent
 
 
-@pytest.fixture(scope="session")
+# For each file: a resolver remembers for minutes how an upstream treats EDNS, and files are run in any order.
+@pytest.fixture(scope="module")
 def portable_upstream() -> Iterator[StubUpstream]:
     with closing(StubUpstream(decent)) as stub:
         yield stub
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def resolver(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, portable_upstream: StubUpstream
 ) -> Iterator[Asking]:
