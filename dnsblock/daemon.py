@@ -620,7 +620,7 @@ class Daemon:
         Lists that cannot be put on record stay what they were, and keep no order from its time; nor does an
         address that cannot be listened on.
         """
-        bound = bind(draft.config, self.config, self.engine)
+        bound = bind(draft.config, self.config, self.engine, self.metrics_server.endpoint)
         try:
             return self._commit_bound(replace(draft, config=bound.config), bound)
         except BaseException:

@@ -67,8 +67,8 @@ class Metrics:
             self.sock.close()
 
 
-def bind(wanted: Config, now: Config, engine: Engine) -> Bound:
-    """Binds what is new in `wanted`."""
+def bind(wanted: Config, now: Config, engine: Engine, metrics_endpoint: str | None) -> Bound:
+    """Binds what is new in `wanted`. `metrics_endpoint` is where Prometheus is answered now."""
     problems: list[Problem] = []
     kept: dict[str, Any] = {}
     listening: Listening | None = None
@@ -79,7 +79,8 @@ def bind(wanted: Config, now: Config, engine: Engine) -> Bound:
         except OSError as err:
             problems.append(_not_bound(err))
             kept["listen"] = now.listen
-    if wanted.metrics != now.metrics:
+    # A port that was drawn, and is configured now, is served already.
+    if wanted.metrics != now.metrics and (wanted.metrics is None or str(wanted.metrics) != metrics_endpoint):
         try:
             metrics = Metrics.bind(wanted.metrics)
         except Refused as err:

@@ -523,7 +523,9 @@ def test_what_cannot_be_used_is_remembered_for_a_second_whatever_its_ttl(
     upstream.script = unusable(what)
     start(subject, upstream, workers=1, upstream={"attempts": 1})
     assert subject.query(NAME).rcode == "SERVFAIL"
-    assert (subject.query(NAME).rcode, upstream.count(NAME)) == ("SERVFAIL", 1)
+    # BADVERS may be about our OPT, so the query is sent again without it (RFC 6891 section 7).
+    times = 2 if what == "BADVERS" else 1
+    assert (subject.query(NAME).rcode, upstream.count(NAME)) == ("SERVFAIL", times)
     upstream.script = numbered()
     wait_for(lambda: subject.query(NAME).rcode == "NOERROR", "the upstream is asked again")
 

@@ -53,7 +53,6 @@ TEXTS: list[Breakage] = [
     feeds.of_another_country,
     feeds.with_protected_names,
     feeds.with_top_levels,
-    feeds.still_compressed,
     feeds.twice,
     feeds.instead(b"# an error page, as text\nnot found\n"),
 ]

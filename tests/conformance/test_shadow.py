@@ -630,8 +630,11 @@ def test_a_hostile_document_is_refused_and_changes_nothing(
     """With file, line and value, as an order or a list that is refused."""
     subject.start(upstreams=[upstream.address])
     file, before = written(subject, content, name), subject.status()
-    assert subject.cli("impact", str(file)).refusal[0].startswith(f"{file}{said}")
-    assert subject.status() == before
+    assert any(line.startswith(f"{file}{said}") for line in subject.cli("impact", str(file)).refusal)
+    after = subject.status()
+    for status in (before, after):
+        del status["traffic"], status["ledger"]  # these tell the time
+    assert after == before
     assert is_forwarded(subject.query("fine.example"))
 
 

@@ -1,6 +1,5 @@
 """A national list as it is published, and what arrives of it when something breaks on the way."""
 
-import gzip
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -133,10 +132,6 @@ def of_another_country(text: bytes, rng: random.Random) -> bytes:
 
 def twice(text: bytes, _: random.Random) -> bytes:
     return text + text
-
-
-def still_compressed(text: bytes, _: random.Random) -> bytes:
-    return gzip.compress(text, mtime=0)
 
 
 def instead(page: bytes) -> Breakage:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from bench.processes import query
 
+from dnsblock import clock as clocks
 from dnsblock import daemon as daemon_module
 from dnsblock.config import Config, Zone, load
 from dnsblock.daemon import Daemon
@@ -56,6 +57,7 @@ class Clock:
                 return clock.now_ns
 
         patch.setattr(daemon_module, "datetime", Stepped)
+        patch.setattr(clocks, "datetime", Stepped)
         patch.setattr(past, "datetime", Stepped)
         patch.setattr(refresh, "datetime", Stepped)
         patch.setattr(texts, "time", Time)

@@ -60,7 +60,6 @@ BROKEN: dict[int, tuple[Breakage, int]] = {
     121: (feeds.of_another_country, 3),
     142: (feeds.without_last_line_feed, 1),
     158: (feeds.with_protected_names, 4),
-    171: (feeds.still_compressed, 2),
     190: (feeds.with_top_levels, 3),
     222: (feeds.instead(feeds.LOGIN), 26),
     260: (feeds.twice, 1),
