@@ -42,7 +42,7 @@ from dnsblock.orders.annulments import annul
 from dnsblock.orders.book import Mismatch
 from dnsblock.orders.intake import RefusedDocument
 from dnsblock.orders.order import Order
-from dnsblock.orders.records import Annulment
+from dnsblock.orders.records import Annulment, Position
 from dnsblock.orders.submission import Submitted, examine_submitted
 from dnsblock.policy import Counts, Rules, Snapshot, records
 from dnsblock.policy.changes import Changes, Enforced, changes_between
@@ -141,6 +141,7 @@ class Daemon:
     """One running dnsblock."""
 
     restart_needed: tuple[str, ...]  # options whose new values wait for a restart
+    _enforced: Position | None  # how far the ledger went when it was enforced last
 
     def __init__(self, config: Config) -> None:
         """Opens the ledger, compiles what is in force, binds; answers nothing yet. Raises `Refused`."""
@@ -157,7 +158,7 @@ class Daemon:
         self._publishing = asyncio.Lock()
         self._has_new = asyncio.Event()  # versions of lists
         self._has_published = asyncio.Event()  # something may start or end sooner than the clock's task knows
-        self._stopping, self.restart_needed = False, ()
+        self._stopping, self.restart_needed, self._enforced = False, (), None
         self._sockets = contextlib.ExitStack()
         self.recorder = Recorder(config)
         try:
@@ -208,8 +209,15 @@ class Daemon:
 
     def _record_start(self, draft: Draft) -> None:
         draft = self.recorder.append(draft)
-        records.accept(draft.lists)
+        try:
+            records.accept(draft.lists)
+        except (HistoryUnwritable, OSError, Refused) as err:
+            event(logging.ERROR, f"new lists are not on record, those of before are enforced: {err}")
+            self.lists = draft.lists.last_enforced(draft.config, datetime.now(UTC))
+            draft = replace(draft, lists=self.lists)
+            self.policy = self.recorder.compile(draft)
         self.policy, _ = self.recorder.record(draft, self.policy, is_start=True)
+        self._enforced = self.recorder.ledger.position
         for refused in draft.lists.not_taken.items():
             self._note_refusal(*refused)
         self._told = draft.lists.not_taken
@@ -310,7 +318,9 @@ class Daemon:
             self._watch_engine()
             # A clock that was put back undoes what was in force too early, up to the last record.
             is_set = self.recorder.watch_clock() or self.recorder.now() < self.policy.at
-            if is_set or self._seconds_to_next_change() <= 0:
+            # What was recorded by a publish that failed afterwards is enforced all the same.
+            is_owed = self.recorder.ledger.position != self._enforced and not self._publishing.locked()
+            if is_set or is_owed or self._seconds_to_next_change() <= 0:
                 try:
                     await self.publish(CLOCK, "ledger")
                 except Refused:
@@ -586,7 +596,7 @@ class Daemon:
             self.metrics.follow(self.lists.listed, self.feeds)
             for connections in self.http.values():
                 connections.limit(self.config.http.max_connections)
-            self.policy = done.policy
+            self.policy, self._enforced = done.policy, self.recorder.ledger.position
             self._has_published.set()
             now = Enforced(self.config, self.lists, self.policy, self._files)
             changes = await asyncio.to_thread(changes_between, was, now, done.accepted)
@@ -641,7 +651,7 @@ class Daemon:
             records.accept(draft.lists)
         except (HistoryUnwritable, OSError, Refused) as err:
             failure = err
-            draft = replace(draft, lists=self.lists)
+            draft = replace(draft, lists=self.lists.instead_of(draft.config))
             policy = self.recorder.compile(draft)
         policy, notes = self.recorder.record(draft, policy)
         self.engine.publish(policy.snapshot, draft.rules, engine_settings(draft.config), bound.listening)

@@ -14,12 +14,12 @@ def notify(descriptors: Sequence[int] = (), **state: object) -> None:
         return
     message = "\n".join(f"{key}={value}" for key, value in state.items()).encode()
     passed = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-        try:
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
             sock.connect("\0" + address[1:] if address[0] == "@" else address)
             sock.sendmsg([message], passed)
-        except OSError:
-            return
+    except OSError:  # no descriptor left is one of them
+        return
 
 
 def is_heard() -> bool:

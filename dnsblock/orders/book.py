@@ -202,7 +202,8 @@ class Book:
     def _renew_copy(self) -> None:
         """Makes the copy one of all records. A crash may have left it behind, or an editor changed it."""
         path, real, size = self._folder / COPY, self._real.path, self._real.size
-        if path.exists() and _is_beginning(path, real, size):
+        # Not where it was put aside: that is the same file.
+        if path.exists() and path.stat().st_nlink == 1 and _is_beginning(path, real, size):
             self._copied = path.stat().st_size
             self.copy_new()
         else:

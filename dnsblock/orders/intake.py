@@ -160,7 +160,7 @@ def _documents(folder: Path) -> list[Path]:
     """
     try:
         with os.scandir(folder) as found:
-            names = sorted(item.name for item in found if _is_document(item.name) and not item.is_dir())
+            names = sorted(item.name for item in found if _is_document(item.name) and not _is_folder(item))
     except OSError as err:
         reason = f"{err.strerror}: make the folder and let dnsblock read it, or set `orders: null`"
         raise Refused([Problem(str(folder), None, "", reason)]) from err
@@ -170,6 +170,13 @@ def _documents(folder: Path) -> list[Path]:
         )
         raise Refused([Problem(str(folder), None, "", reason)])
     return [folder / name for name in names]
+
+
+def _is_folder(item: "os.DirEntry[str]") -> bool:
+    try:
+        return item.is_dir()
+    except OSError:  # a link that leads nowhere: refused when it is read, and nothing else is
+        return False
 
 
 def _is_document(name: str) -> bool:

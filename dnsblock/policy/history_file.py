@@ -21,7 +21,7 @@ FILE = "lists.sqlite"
 SCHEMA_VERSION = 5
 Values = Sequence[object] | Mapping[str, object]  # for the `?` of a query, or for its `:names`
 T = TypeVar("T")
-BUSY_SECONDS = 10  # readers hold nobody up; this is for a backup or a person with the sqlite3 shell
+BUSY_SECONDS = 0.5
 
 # Times are text, RFC 3339 with microseconds in UTC: they sort, and a person can read them.
 _SCHEMA = """

@@ -109,6 +109,18 @@ class Lists:
             (read if zone in zones else self)._carry_over(zone, fresh)
         return fresh
 
+    def instead_of(self, config: Config) -> "Lists":
+        """These, where those that were read cannot be put on record; of a zone that is new, nothing."""
+        fresh = Lists(self.store, is_first=False)
+        for zone in config.zones:
+            if zone.kind == "orders":
+                continue
+            if zone.name in self.compiled:
+                self._carry_over(zone.name, fresh)
+            else:
+                fresh.compiled[zone.name] = PolicyZone.from_entries(zone.name, [list_rule(zone, config)], b"")
+        return fresh
+
     def with_others(self, config: Config, others: Mapping[str, Listed]) -> "Lists":
         """These lists with others in the place of some: those of a rollback."""
         fresh = Lists(self.store, is_first=False)

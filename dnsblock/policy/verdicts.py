@@ -8,7 +8,7 @@ from dnsblock.config import Config
 from dnsblock.errors import Problem, Refused, printable
 from dnsblock.orders.order import Order
 from dnsblock.orders.remarks import remarks
-from dnsblock.orders.state import OrderState, State
+from dnsblock.orders.state import OrderState, State, derive
 from dnsblock.orders.submission import Judged
 from dnsblock.policy.explain import explain
 from dnsblock.policy.publish import Policy
@@ -77,7 +77,8 @@ def _in_ledger(
     file: str, order: Order, orders: Sequence[Order], policy: Policy, config: Config, *, is_new: bool
 ) -> Verdict:
     """The verdict on a document that is in the ledger with `orders`, and what it does."""
-    state = _state_of(order, policy.state)
+    state = _state_of(order, policy.state) or _state_of(order, derive(orders, policy.at))
+    assert state is not None  # noqa: S101  # it is in the ledger
     changes = (
         ["is in the ledger already: nothing changed"]
         if not is_new
@@ -104,10 +105,10 @@ def _in_ledger(
     }
 
 
-def _state_of(order: Order, state: State) -> OrderState:
+def _state_of(order: Order, state: State) -> OrderState | None:
     # The last one: an annulled order may have had the same number.
     own = [one for one in state.orders if (one.issuer, one.order_id) == (order.issuer, order.order_id)]
-    return own[-1]
+    return own[-1] if own else None  # it may be recorded, and not enforced yet
 
 
 def _changes(order: Order, state: OrderState, zone: tzinfo) -> Iterator[str]:

@@ -19,6 +19,9 @@ const STEPS: usize = 64;
 /// Steps of all chains of one response together: more than it can hold records, so only
 /// one whose names all lead through the same long chain needs more.
 const STEPS_IN_ALL: usize = 4096;
+/// Records looked at for all chains of one response together: a chain of no step costs looks, too. A response of
+/// thousands of HTTPS records that all lead to one name with as many records would cost seconds.
+const LOOKS_IN_ALL: usize = 1 << 16;
 /// CNAME and DNAME records of a response that holds a DNAME: what a chain may have.
 const WAYS: usize = 2 * STEPS;
 
@@ -57,12 +60,13 @@ impl Sections {
 pub struct Chains<'a> {
     response: Response<'a>,
     steps_left: usize,
+    looks_left: usize,
 }
 
 impl<'a> Chains<'a> {
     pub fn new(response: Response<'a>) -> Result<Chains<'a>, Unreadable> {
         check_dnames(response)?;
-        Ok(Chains { response, steps_left: STEPS_IN_ALL })
+        Ok(Chains { response, steps_left: STEPS_IN_ALL, looks_left: LOOKS_IN_ALL })
     }
 
     /// Walks from a name along CNAME (RFC 1034 3.6.2) and DNAME (RFC 6672 2.2), in whichever
@@ -95,10 +99,14 @@ impl<'a> Chains<'a> {
 
     /// The one way that leads on from a name. The same record twice is one (RFC 2181 5); of
     /// others there can be no second (RFC 2181 10.1, RFC 6672 2.4).
-    fn way(&self, sections: Sections, here: &Name) -> Result<Option<Name>, Unreadable> {
+    fn way(&mut self, sections: Sections, here: &Name) -> Result<Option<Name>, Unreadable> {
         let response = self.response;
         let mut next: Option<Name> = None;
-        for entry in response.of(here.suffix(0)).filter(|entry| sections.hold(entry)) {
+        for entry in response.of(here.suffix(0)) {
+            self.looks_left = self.looks_left.checked_sub(1).ok_or(Unreadable)?;
+            if !sections.hold(entry) {
+                continue;
+            }
             entry.set(Mark::OnWay);
             if entry.rtype() == rtype::CNAME {
                 take_only(&mut next, response.target(entry))?;
@@ -106,7 +114,11 @@ impl<'a> Chains<'a> {
         }
         let ancestors = if response.has_dname() { here.labels() } else { 0 };
         for skip in 1..=ancestors {
-            for entry in response.of(here.suffix(skip)).filter(|entry| sections.hold(entry)) {
+            for entry in response.of(here.suffix(skip)) {
+                self.looks_left = self.looks_left.checked_sub(1).ok_or(Unreadable)?;
+                if !sections.hold(entry) {
+                    continue;
+                }
                 if entry.belongs_to(response.message()) == rtype::DNAME {
                     entry.set(Mark::OnWay);
                 }

@@ -332,7 +332,7 @@ def test_a_list_that_disappears_stays_enforced_and_comes_back(subject: Subject, 
     with Unchanged(subject, BASE[0], BASE[-1]):
         (subject.folder / place).rename(away)
         wait_refused(subject)
-        assert is_logged(subject, str(subject.folder / place), levels=["error"])
+        wait_for(lambda: is_logged(subject, str(subject.folder / place), levels=["error"]), "it is logged")
         said = subject.cli("source list")
         assert said.code == 1
         problems = said.json["sources"][0]["refused"]["problems"]

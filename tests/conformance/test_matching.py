@@ -254,7 +254,7 @@ def test_names_are_taken_as_people_write_them(subject: Subject, upstream: StubUp
         zones=[ORDERS_ZONE, zone],
         orders=[block("B-1", ["UPPER.Example.", "bücher.example"])],
         lists={
-            "malware.txt": "\ufeff# names\r\n\r\nFirst.Example\r\nsecond.example. # why\r\nstraße.example"
+            "malware.txt": "\ufeff# names\r\n\r\nFirst.Example\r\nsecond.example. # why\r\nstraße.example\r\n"
         },
         upstreams=[upstream.address],
     )

@@ -65,16 +65,18 @@ def test_a_block_ends_at_its_time_although_the_serial_cannot_be_written(
         subject.start(orders=[block("B-1", [NAME], expires_at=stamp(moment))], upstreams=[upstream.address])
         assert is_sinkholed(subject.query(NAME))
         # A folder where the file has to go: for root, too, it cannot be written.
-        in_the_way().mkdir()
+        checkpoint().rename(checkpoint().with_suffix(".kept"))
+        checkpoint().mkdir()
 
-    def in_the_way() -> Path:
-        return subject.folder / "state" / "serial.tmp"
+    def checkpoint() -> Path:
+        return subject.folder / "state" / "checkpoint.json"
 
     begun_before(subject, 2, begin)
     wait_for(lambda: is_forwarded(subject.query(NAME)), "the block has ended")
-    assert "the serial could not be written down" in subject.stderr()
+    assert "the checkpoint could not be written" in subject.stderr()
     serial = subject.status()["serial"]
-    in_the_way().rmdir()
+    checkpoint().rmdir()
+    checkpoint().with_suffix(".kept").rename(checkpoint())
     assert subject.reload()["serial"] == serial
     assert subject.restart()["serial"] == serial
 

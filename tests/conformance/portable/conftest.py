@@ -12,14 +12,21 @@ from ..peers import BindPeer, Elsewhere, UnboundPeer
 from ..upstreams import StubUpstream, decent
 
 
-# For each file: a resolver remembers for minutes how an upstream treats EDNS, and files are run in any order.
-@pytest.fixture(scope="module")
+def scope(fixture_name: str, config: pytest.Config) -> str:
+    """For each file: dnsblock remembers for minutes how an upstream treats EDNS, and files run in any order.
+
+    Another resolver is started, or told by its hook, once.
+    """
+    return "module" if config.getoption("aim") == "dnsblock" else "session"
+
+
+@pytest.fixture(scope=scope)
 def portable_upstream() -> Iterator[StubUpstream]:
     with closing(StubUpstream(decent)) as stub:
         yield stub
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope=scope)
 def resolver(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, portable_upstream: StubUpstream
 ) -> Iterator[Asking]:
