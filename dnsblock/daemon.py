@@ -212,7 +212,9 @@ class Daemon:
         try:
             records.accept(draft.lists)
         except (HistoryUnwritable, OSError, Refused) as err:
-            event(logging.ERROR, f"new lists are not on record, those of before are enforced: {err}")
+            event(
+                logging.ERROR, f"new lists are not on record, and the previous versions are enforced: {err}"
+            )
             self.lists = draft.lists.last_enforced(draft.config, datetime.now(UTC))
             draft = replace(draft, lists=self.lists)
             self.policy = self.recorder.compile(draft)
