@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -81,9 +82,11 @@ def test_a_file_that_is_still_being_written_waits_though_something_else_is_publi
     zones = [list_zone(every_s=1, guards=ANY_CHANGE), other]
     subject.start(zones=zones, lists={"list.txt": BASE, "other.txt": ["other.example"]}, inbox=None)
     pieces: list[str] = []
+    written_at: list[float] = []
     with (subject.folder / "list.txt").open("w") as file:
 
         def write_on() -> bool:
+            written_at.append(time.monotonic())
             pieces.append(f"piece{len(pieces)}.example")
             file.write(f"{pieces[-1]}\n")
             file.flush()
@@ -92,6 +95,8 @@ def test_a_file_that_is_still_being_written_waits_though_something_else_is_publi
             return is_sinkholed(subject.query("more.example"))
 
         wait_for(write_on, "the other list is enforced", timeout=60)
+        if max(later - at for at, later in pairwise(written_at)) > 0.5:
+            return  # the machine had no time for this test, so the file was not being written any more
         assert enforced(subject, BASE[0], pieces[0]) == [True, False], "half of the list is enforced"
     wait_enforced(subject, pieces[-1])
 
