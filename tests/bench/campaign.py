@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ports import free_port
 from rich.console import Console
 
 from . import machine, processes
@@ -125,7 +126,7 @@ def setting_of(options: Options, folder: Path, cached: bool) -> Setting:
         folder=folder,
         workers=options.workers,
         server_processors=options.server_processors,
-        upstream_port=processes.free_port(),
+        upstream_port=free_port(),
         cached=cached,
         limited=options.limited,
         patience=options.patience,

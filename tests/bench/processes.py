@@ -77,20 +77,6 @@ def wait_until(
         time.sleep(0.002)
 
 
-def free_port() -> int:
-    """A port of 127.0.0.1 that is free for UDP and TCP at this moment."""
-    while True:
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as stream:
-            stream.bind(("127.0.0.1", 0))
-            port = int(stream.getsockname()[1])
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagram:
-                try:
-                    datagram.bind(("127.0.0.1", port))
-                except OSError:
-                    continue
-                return port
-
-
 def query(name: str) -> bytes:
     """A query of type A in wire format (RFC 1035 4.1)."""
     labels = b"".join(bytes([len(label)]) + label.encode() for label in name.rstrip(".").split("."))

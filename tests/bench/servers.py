@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ports import free_port
+
 from . import processes
 
 BUILD = Path(__file__).parent / "build"
@@ -52,7 +54,7 @@ class Server:
 
     def start(self, names: Path) -> float:
         """Start with the list; returns the seconds to the first right answer about its last name."""
-        self.port = processes.free_port()
+        self.port = free_port()
         self.launched = self.command(names)
         return self.start_again(names)
 
@@ -152,7 +154,7 @@ class Daemon(Server):
         # Of a start before: what a list changed is put on record, which is no part of loading it.
         shutil.rmtree(self.folder / "state", ignore_errors=True)
         shutil.copyfile(names, self.list_path)
-        self.metrics_port = processes.free_port()
+        self.metrics_port = free_port()
         self.config.write_text(json.dumps(self.settings(), indent=1))  # JSON is YAML
         return [dnsblock(), "serve", "-c", str(self.config), "--json"]
 

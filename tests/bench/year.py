@@ -25,6 +25,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import quote
 
+from ports import free_port
+
 from . import machine, processes
 from .campaign import log_end
 from .load import make_lists, make_tools
@@ -299,7 +301,7 @@ def measure(chosen: argparse.Namespace, run: Run) -> None:
         folder=Path(tempfile.mkdtemp(prefix="dnsblock-year-", dir=chosen.folder)),
         workers=1,
         server_processors=",".join(map(str, machine.processors())),
-        upstream_port=processes.free_port(),
+        upstream_port=free_port(),
         cached=True,
         limited=False,
         patience=PATIENCE,

@@ -10,10 +10,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from ports import free_port
 
 from . import policy, wire
 from .asking import Asking, is_sinkholed
-from .tools import free_port, run, tool, wait_for
+from .tools import run, tool, wait_for
 
 PATIENCE = 2.0
 

@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from ports import free_port
 
 from .clients import Said
 from .harness import ORDERS_ZONE, PROFILES, Subject, is_sinkholed
 from .orders import block
-from .tools import free_port, tool
+from .tools import tool
 
 
 def only_line(said: Said) -> str:

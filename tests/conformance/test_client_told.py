@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from ports import free_port
 
 from . import wire
 from .clients import Stream
 from .harness import Subject, is_forwarded
 from .proxied import Told
-from .tools import free_port, tool, wait_for
+from .tools import tool, wait_for
 from .upstreams import Asked, MakeUpstream, StubUpstream, decent
 
 ECS = 8

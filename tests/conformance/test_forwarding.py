@@ -6,11 +6,12 @@ from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
+from ports import free_port
 
 from . import wire
 from .harness import CLOSED_UPSTREAM, PATIENCE, Subject, is_forwarded, is_sinkholed
 from .orders import block
-from .tools import free_port, wait_for
+from .tools import wait_for
 from .upstreams import Asked, MakeUpstream, StubUpstream, decent, silent
 
 BLOCKED = "blocked.example"

@@ -44,7 +44,7 @@ def test_a_block_takes_effect_at_its_time_without_a_signal(subject: Subject, ups
 
     moment = begun_before(subject, 1.5, begin)
     watch(subject, moment, blocked_before=False)
-    assert subject.status()["entries"] == 1
+    wait_for(lambda: subject.status()["entries"] == 1, "its entry is reported")
 
 
 def test_a_block_ends_at_its_time_without_a_signal(subject: Subject, upstream: StubUpstream):
@@ -91,7 +91,9 @@ def test_a_block_put_in_while_serving_takes_effect_at_its_time(subject: Subject,
 
     moment = begun_before(subject, 2, begin)
     watch(subject, moment, blocked_before=False)
-    assert subject.status()["serial"] == subject.ready["serial"] + 1
+    # `status` follows a moment after the first enforced response.
+    expected = subject.ready["serial"] + 1
+    wait_for(lambda: subject.status()["serial"] == expected, "the next serial is reported")
 
 
 def test_a_block_that_was_over_before_the_start_is_not_enforced(subject: Subject, upstream: StubUpstream):

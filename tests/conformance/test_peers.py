@@ -6,10 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from ports import free_port
 
 from . import policy
 from .harness import Subject
-from .tools import dnsblock, free_port, run
+from .tools import dnsblock, run
 
 PORTABLE = Path(__file__).parent / "portable"
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short"]

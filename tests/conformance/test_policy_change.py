@@ -3,11 +3,12 @@
 import threading
 import time
 
+from ports import free_port
+
 from . import wire
 from .asking import is_forwarded, is_sinkholed
 from .harness import ORDERS_ZONE, PROFILES, Subject
 from .orders import block, unblock
-from .tools import free_port
 from .upstreams import StubUpstream, silent
 
 NAME = "changing.example"

@@ -7,12 +7,13 @@ import urllib.error
 import urllib.request
 
 import pytest
+from ports import free_port
 
 from . import wire
 from .clients import Stream
 from .harness import PATIENCE, Subject, is_forwarded, is_sinkholed
 from .orders import block
-from .tools import free_port, wait_for
+from .tools import wait_for
 from .upstreams import MakeUpstream, StubUpstream, decent, silent
 
 
@@ -200,6 +201,29 @@ def test_an_address_and_all_addresses_replace_each_other(subject: Subject):
     for listen in ([f"0.0.0.0:{port}"], [f"127.0.0.1:{port}"], [f"127.0.0.1:{port}", f"0.0.0.0:{port}"]):
         assert change(subject, orders=orders, listen=listen)["restart_needed"] == []
         assert is_answered(port)
+
+
+def test_no_query_is_lost_when_all_addresses_replace_one_that_has_outstanding_queries(
+    subject: Subject, make_upstream: MakeUpstream
+):
+    """The kernel delivers queries to the socket of the narrower address for as long as it is open."""
+    slow, orders, port = make_upstream(silent), [block("B-1", ["blocked.example"])], free_port()
+    settings = {"upstreams": [slow.address], "upstream": {"attempt_timeout_ms": 60_000}, "orders": orders}
+    subject.start(listen=[f"127.0.0.1:{port}"], **settings)
+    with subject.udp() as sock:
+        sock.send(wire.query("outstanding.example", "A"))
+        wait_for(lambda: queries(slow) == 1, "it was asked")
+        for _ in range(2):
+            change(subject, listen=[f"0.0.0.0:{port}"], **settings)
+            assert subject.status()["listening"] == [f"0.0.0.0:{port}"]
+            for _ in range(20):
+                assert is_answered(port)
+                with subject.tcp() as stream:
+                    assert is_sinkholed(ask(stream))
+        slow.queries[0].reply(decent(slow.queries[0]))
+        assert is_forwarded(wire.read(sock.recv(4096)))
+    change(subject, listen=[f"127.0.0.1:{port}"], **settings)
+    assert is_answered(port)
 
 
 def test_an_address_that_cannot_be_bound_keeps_the_old_ones_and_nothing_else(subject: Subject):

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from ports import free_port
 
 from . import wire
 from .caching import CACHE
 from .harness import ORDERS_ZONE, PROFILES, Subject, is_sinkholed
 from .orders import block, exempt, unblock
-from .tools import free_port, tool, wait_for
+from .tools import tool, wait_for
 from .upstreams import Asked, StubUpstream
 
 BLOCKED = "blocked.example"

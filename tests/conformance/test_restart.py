@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from ports import free_port
 
 from . import wire
 from .clients import Stream
@@ -18,7 +19,7 @@ from .harness import Subject, is_forwarded, is_sinkholed
 from .orders import block
 from .restarts import Load, figure, half_load
 from .supervisor import Supervisor
-from .tools import free_port, wait_for
+from .tools import wait_for
 from .upstreams import StubUpstream
 
 RESTARTS = int(os.environ.get("DNSBLOCK_RESTARTS", "7"))

@@ -5,7 +5,6 @@ A program that is missing fails the test with the name of its Debian package.
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -62,30 +61,3 @@ def wait_for(condition: Callable[[], T], what: str, timeout: float = 45.0) -> T:
         if time.monotonic() > deadline:
             pytest.fail(f"not within {timeout} s: {what} (last seen: {value!r})")
         time.sleep(0.005)
-
-
-def free_port() -> int:
-    """A port that is free for UDP and TCP on both loopback addresses at this moment."""
-    for _ in range(100):
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as first:
-            first.bind(("127.0.0.1", 0))
-            port = first.getsockname()[1]
-            if all(_can_bind(*place, port) for place in _PLACES):
-                return port
-    pytest.fail("no free port on the loopback addresses")
-
-
-_PLACES = [
-    (socket.AF_INET, socket.SOCK_DGRAM, "127.0.0.1"),
-    (socket.AF_INET6, socket.SOCK_DGRAM, "::1"),
-    (socket.AF_INET6, socket.SOCK_STREAM, "::1"),
-]
-
-
-def _can_bind(family: socket.AddressFamily, kind: socket.SocketKind, address: str, port: int) -> bool:
-    with socket.socket(family, kind) as sock:
-        try:
-            sock.bind((address, port))
-        except OSError:
-            return False
-        return True

@@ -18,9 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from ports import free_port
 
 from . import proxied, wire
-from .tools import free_port, tool, wait_for
+from .tools import tool, wait_for
 
 TELEGRAM = (
     "t.me", "telegram.me", "telegram.org", "core.telegram.org", "desktop.telegram.org", "macos.telegram.org",
