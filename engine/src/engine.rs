@@ -20,7 +20,7 @@ use crate::answer::Rules;
 use crate::cache::Cache;
 use crate::counters::{Counters, MAX_ZONE_SLOTS, MAX_ZONES};
 use crate::limits::{Crowd, Limiter};
-use crate::listeners::{self, Bound, Inherited, Listening, NotBound};
+use crate::listeners::{self, Bound, Inherited, Listening, NotBound, is_among};
 use crate::policy::{PolicyZone, Snapshot, seed};
 use crate::shared::{Events, Serving, Settings, Shared, lock};
 use crate::tcp;
@@ -172,11 +172,10 @@ impl Engine {
     pub fn listen(&self, wanted: &[SocketAddr]) -> Result<Arc<Listening>, EngineError> {
         let control = lock(&self.control);
         let now = Arc::clone(&self.shared.serving.load().listening);
-        let known: Listening =
+        let known: Vec<_> =
             now.iter().cloned().chain(control.closing.iter().filter_map(Weak::upgrade)).collect();
         let next = listeners::bind(wanted, self.shared.workers, &known, Inherited::default())?;
-        let is_same = now.len() == next.len() && now.iter().zip(&next).all(|(a, b)| Arc::ptr_eq(a, b));
-        Ok(if is_same { now } else { Arc::new(next) })
+        Ok(if now.is_same(&next) { now } else { Arc::new(next) })
     }
 
     /// Serves another snapshot, by these rules and with this change: every query that comes
@@ -217,8 +216,7 @@ impl Engine {
             None => (Arc::clone(&now.upstream), now.tcp),
         };
         let is_other = !Arc::ptr_eq(&upstream, &now.upstream) || !Arc::ptr_eq(&listening, &now.listening);
-        let gone =
-            now.listening.iter().filter(|bound| !listening.iter().any(|other| Arc::ptr_eq(other, bound)));
+        let gone = now.listening.iter().filter(|bound| !is_among(bound, &listening));
         control.closing.extend(gone.map(Arc::downgrade));
         drop(now);
         control.slots = known;

@@ -5,6 +5,7 @@
 //! has queued up in them.
 
 use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -33,8 +34,36 @@ pub struct Bound {
     pub connections: AtomicUsize,
 }
 
-/// The sockets of all listen addresses, in configured order.
-pub type Listening = Vec<Arc<Bound>>;
+/// The sockets of all listen addresses.
+#[derive(Debug, Default)]
+pub struct Listening {
+    /// In configured order; behind them the covered ones.
+    all: Vec<Arc<Bound>>,
+    configured: usize,
+}
+
+impl Listening {
+    /// The sockets of the configured addresses, in their order.
+    pub fn configured(&self) -> &[Arc<Bound>] {
+        &self.all[..self.configured]
+    }
+
+    /// Whether both have the same sockets, for the same configured addresses.
+    pub fn is_same(&self, other: &Listening) -> bool {
+        let is_same = |(ours, theirs): (&Arc<Bound>, &Arc<Bound>)| Arc::ptr_eq(ours, theirs);
+        self.configured == other.configured
+            && self.all.len() == other.all.len()
+            && self.all.iter().zip(&other.all).all(is_same)
+    }
+}
+
+impl Deref for Listening {
+    type Target = [Arc<Bound>];
+
+    fn deref(&self) -> &[Arc<Bound>] {
+        &self.all
+    }
+}
 
 impl Bound {
     /// All of its sockets.
@@ -48,6 +77,11 @@ impl Bound {
         let (ours, theirs) = (self.address.ip(), address.ip());
         let is_wide = ours.is_unspecified() || theirs.is_unspecified();
         self.address.port() == address.port() && ours.is_ipv4() == theirs.is_ipv4() && is_wide
+    }
+
+    /// Whether this listens on all addresses, and so on that one.
+    fn covers(&self, address: SocketAddr) -> bool {
+        self.address.ip().is_unspecified() && self.address != address && self.overlaps(address)
     }
 }
 
@@ -88,6 +122,17 @@ impl Inherited {
         self.udp.iter().map(|(address, _)| *address).find(fits)
     }
 
+    /// Of the sockets that are not taken yet.
+    fn addresses(&self) -> Vec<SocketAddr> {
+        let mut addresses: Vec<SocketAddr> = Vec::new();
+        for (address, _) in &self.udp {
+            if !addresses.contains(address) {
+                addresses.push(*address);
+            }
+        }
+        addresses
+    }
+
     fn of<S>(sockets: &mut Vec<(SocketAddr, S)>, address: SocketAddr) -> Vec<S> {
         let (taken, left) = std::mem::take(sockets).into_iter().partition(|(bound, _)| *bound == address);
         *sockets = left;
@@ -121,15 +166,19 @@ fn listens(descriptor: &OwnedFd) -> Option<Transport> {
 pub struct NotBound(pub SocketAddr, pub io::Error);
 
 /// Listens on these addresses. Those of `known` that are among them keep their sockets.
+///
+/// So do sockets of an address that a wildcard address now covers: the kernel delivers what is
+/// sent to that address to them for as long as they are open, and what has queued up in them
+/// would be lost if they were closed.
 pub fn bind(
     wanted: &[SocketAddr],
     workers: usize,
     known: &[Arc<Bound>],
     mut inherited: Inherited,
 ) -> Result<Listening, NotBound> {
-    let mut listening: Listening = Vec::new();
+    let mut listening: Vec<Arc<Bound>> = Vec::new();
     for &address in wanted {
-        let is_free = |bound: &&Arc<Bound>| !listening.iter().any(|taken| Arc::ptr_eq(taken, bound));
+        let is_free = |bound: &&Arc<Bound>| !is_among(bound, &listening);
         let same = known.iter().filter(is_free).find(|bound| bound.wanted == address);
         let same = same.or_else(|| known.iter().filter(is_free).find(|bound| bound.address == address));
         let bound = match same {
@@ -146,7 +195,21 @@ pub fn bind(
         };
         listening.push(bound);
     }
-    Ok(listening)
+    let configured = listening.len();
+    let covers = |address| listening.iter().any(|bound| bound.covers(address));
+    let mut covered: Vec<_> = known.iter().filter(|bound| covers(bound.address)).cloned().collect();
+    covered.retain(|bound| !is_among(bound, &listening));
+    for address in inherited.addresses().into_iter().filter(|address| covers(*address)) {
+        let bound = take(address, address, workers, &mut inherited);
+        covered.push(Arc::new(bound.map_err(|error| NotBound(address, error))?));
+    }
+    listening.extend(covered);
+    Ok(Listening { all: listening, configured })
+}
+
+/// Whether the sockets of this address are among those.
+pub fn is_among(bound: &Arc<Bound>, others: &[Arc<Bound>]) -> bool {
+    others.iter().any(|other| Arc::ptr_eq(other, bound))
 }
 
 /// Takes over the sockets of an address, and binds more where there are more threads now.
@@ -256,12 +319,36 @@ mod tests {
     }
 
     #[test]
-    fn an_address_and_all_addresses_replace_each_other_on_one_port() {
+    fn an_address_that_all_addresses_cover_keeps_its_sockets() {
         let one = listen(&[any_port()], &[]);
-        let all = SocketAddr::from(([0, 0, 0, 0], one[0].address.port()));
+        let narrow = one[0].address;
+        let all = SocketAddr::from(([0, 0, 0, 0], narrow.port()));
         let wide = listen(&[all], &one);
-        drop(one);
-        assert!(listen(&[SocketAddr::from(([127, 0, 0, 1], all.port()))], &wide)[0].address != all);
+        assert!(wide.configured().len() == 1 && wide[0].address == all);
+        assert!(wide.len() == 2 && Arc::ptr_eq(&wide[1], &one[0]));
+        let again = listen(&[all], &wide);
+        assert!(again.is_same(&wide), "a reload changes nothing");
+        let both = listen(&[narrow, all], &wide);
+        assert!(both.configured().len() == 2 && Arc::ptr_eq(&both[0], &one[0]));
+        let other = listen(&[any_port()], &wide);
+        assert_eq!(other.len(), 1, "without the wildcard address, nothing covers it");
+        let inherited = Inherited::take(left_by(&one));
+        drop((one, wide, again, both));
+        let next = bind(&[all], 2, &[], inherited).ok().unwrap();
+        let addresses: Vec<_> = next.iter().map(|bound| bound.address).collect();
+        assert_eq!(
+            (addresses, next.configured().len()),
+            (vec![all, narrow], 1),
+            "nor is it lost in a restart"
+        );
+    }
+
+    #[test]
+    fn an_address_replaces_all_addresses_on_one_port() {
+        let wide = listen(&[SocketAddr::from(([0, 0, 0, 0], 0))], &[]);
+        let narrow = SocketAddr::from(([127, 0, 0, 1], wide[0].address.port()));
+        let one = listen(&[narrow], &wide);
+        assert!(one.len() == 1 && one[0].address == narrow);
     }
 
     #[test]

@@ -183,7 +183,7 @@ impl Worker {
             readers: Vec::new(),
             stopping: false,
         };
-        for bound in &*serving.listening {
+        for bound in serving.listening.iter() {
             worker.open(bound)?;
         }
         worker.listening = Arc::clone(&serving.listening);

@@ -8,6 +8,7 @@ use _engine::answer::{Client, Rules, Soa, Verdict, decide, read};
 use _engine::cache::{Age, Cache, Keeping, Kept, Key};
 use _engine::counters::Counters;
 use _engine::list;
+use _engine::listeners::Listening;
 use _engine::local::{Local, Switches};
 use _engine::message::{MAX_MESSAGE, Query};
 use _engine::name::{Name, Walk};
@@ -111,7 +112,7 @@ fn counting_what_is_not_enforced_allocates_nothing() {
         slots: Vec::new(),
         shadow_slots: vec![3],
         trial: Some(Arc::new(Trial::new(place(false).zone, vec![Arc::clone(&counters)]))),
-        ..Serving::nothing(settings(), Vec::new())
+        ..Serving::nothing(settings(), Listening::default())
     };
     assert!(serving.has_shadows());
     let name = Name::from_text(b"deep.blocked.example").unwrap();

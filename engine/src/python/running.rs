@@ -196,7 +196,8 @@ impl Engine {
 
     fn addresses(&self) -> Vec<(String, u16)> {
         let listening = self.0.listening();
-        listening.iter().map(|bound| (bound.address.ip().to_string(), bound.address.port())).collect()
+        let configured = listening.configured().iter();
+        configured.map(|bound| (bound.address.ip().to_string(), bound.address.port())).collect()
     }
 
     fn sockets(&self) -> Vec<((String, u16), Vec<RawFd>)> {

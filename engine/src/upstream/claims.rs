@@ -197,10 +197,7 @@ impl Upstreams {
     pub fn hear(&mut self, now: Instant) -> Arrived<Heard> {
         let mut arrived = Vec::new();
         for letter in self.claims.read(self.thread) {
-            let Some(key) = self.questions.find(letter.question) else { continue };
-            if !self.flights[key].is_told {
-                continue;
-            }
+            let Some(key) = self.flight_that_hears(&letter) else { continue };
             let mut question = [0; MAX_QUESTION];
             let asked = self.flights[key].asked_question(&mut question);
             match letter.heard {
@@ -222,6 +219,17 @@ impl Upstreams {
             }
         }
         arrived
+    }
+
+    /// The flight that waits for this message. After a purge of the cache, a later flight may ask
+    /// the same question again.
+    fn flight_that_hears(&self, letter: &Letter) -> Option<usize> {
+        let hears = |flight: &Flight| {
+            flight.is_told && flight.question == letter.question && flight.purges == letter.purges
+        };
+        let latest = self.questions.find(letter.question).filter(|key| hears(&self.flights[*key]));
+        let all = || self.flights.iter().filter(|_| self.questions.has_superseded());
+        latest.or_else(|| all().find(|(_, flight)| hears(flight)).map(|(key, _)| key))
     }
 
     /// Asks what the thread that had the right to will not tell.

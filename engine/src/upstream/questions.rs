@@ -17,6 +17,8 @@ const PATIENCE: Duration = Duration::from_millis(1800);
 pub struct Questions {
     /// The latest flight with a question of this turn (`Key::turn`).
     flights: HashMap<u64, usize, BuildHasherDefault<AsItIs>>,
+    /// Flights with a question that a later flight asks again, after a purge of the cache.
+    superseded: usize,
     /// Queries that wait for a question of somebody else.
     joined: usize,
     /// Flights with a stale answer, by place and number, and when that is given.
@@ -34,6 +36,11 @@ impl Questions {
         self.flights.get(&question).copied()
     }
 
+    /// Whether `find` misses some flights.
+    pub fn has_superseded(&self) -> bool {
+        self.superseded > 0
+    }
+
     /// When somebody has waited long enough.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.impatient.front().map(|(at, ..)| *at)
@@ -44,7 +51,7 @@ impl Questions {
         flight.question = flight.first.key().turn();
         self.next_number += 1;
         flight.number = self.next_number;
-        self.flights.insert(flight.question, place);
+        self.superseded += usize::from(self.flights.insert(flight.question, place).is_some());
         if flight.has_stale {
             self.bound_patience(place, flight.number, now);
         }
@@ -59,6 +66,8 @@ impl Questions {
         self.joined -= flight.others.len();
         if self.flights.get(&flight.question) == Some(&place) {
             self.flights.remove(&flight.question);
+        } else {
+            self.superseded -= 1;
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Mail, Worker};
-use crate::listeners::{Bound, Listening};
+use crate::listeners::{Bound, Listening, is_among};
 use crate::poll::Token;
 use crate::shared::Serving;
 use crate::udp::Listener;
@@ -49,7 +49,6 @@ impl Worker {
 
     fn listen(&mut self, wanted: &Arc<Listening>, mail: &mut Mail) {
         let before = std::mem::replace(&mut self.listening, Arc::clone(wanted));
-        let is_among = |bound: &Arc<Bound>, others: &Listening| others.iter().any(|o| Arc::ptr_eq(o, bound));
         for bound in wanted.iter().filter(|bound| !is_among(bound, &before)) {
             if let Err(error) = self.open(bound) {
                 let address = bound.address;
