@@ -30,8 +30,6 @@ ROOT = Path(__file__).parents[2]
 OPERATIONS, ORDERS, METRICS = (
     (ROOT / "docs" / name).read_text() for name in ("operations.md", "orders.md", "metrics.md")
 )
-CONFORMANCE = (ROOT / "docs" / "conformance.md").read_text()
-TABLE = ROOT / "tests" / "conformance" / "table.py"
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("blocklists/*.md")])
 
 
@@ -281,22 +279,6 @@ def test_every_field_of_an_order_is_documented_with_whether_it_is_required():
 
 def test_every_state_of_an_order_is_documented():
     assert first_cells(section(ORDERS, "States")) == list(get_args(StateName))
-
-
-# ------- Conformance
-
-
-def test_the_table_of_conformance_is_that_of_the_tests():
-    """`make conformance` writes it."""
-    written = subprocess.run([sys.executable, TABLE, "-"], capture_output=True, text=True, check=True).stdout
-    assert written == CONFORMANCE, "run make conformance"
-
-
-@pytest.mark.parametrize("topic", range(19))
-def test_every_topic_of_conformance_has_a_test(topic: int):
-    """A section without rows would promise nothing."""
-    rows = re.search(rf"^## {topic} .*?(?=^## )", CONFORMANCE, re.MULTILINE | re.DOTALL)[0]
-    assert re.search(r"^\| .* \| `[\w/]+\.py` `test_\w+` \|", rows, re.MULTILINE)
 
 
 # ------- Links
