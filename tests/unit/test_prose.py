@@ -23,7 +23,6 @@ MOST_WORDS = 30
 
 # Pages that are not clean yet, with their number of offences. Take a page out as soon as it has none.
 PENDING: dict[str, int] = {
-    "CHANGELOG.md": 44,
     "CONTRIBUTING.md": 5,
     "README.md": 6,
     "config/alerts.yaml": 11,
@@ -31,11 +30,8 @@ PENDING: dict[str, int] = {
     "config/isp.yaml": 4,
     "config/walkthrough.yaml": 1,
     "docs/architecture.md": 123,
-    "docs/lists.md": 65,
     "docs/metrics.md": 18,
     "docs/operations.md": 116,
-    "docs/orders.md": 12,
-    "docs/performance.md": 31,
 }
 
 # What must not come back, and what to write instead. Patterns match whole words, in any case.
