@@ -31,7 +31,7 @@ PENDING: dict[str, int] = {
     "config/walkthrough.yaml": 1,
     "docs/architecture.md": 123,
     "docs/metrics.md": 18,
-    "docs/operations.md": 116,
+    "docs/operations.md": 113,
 }
 
 # What must not come back, and what to write instead. Patterns match whole words, in any case.
