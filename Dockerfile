@@ -7,7 +7,7 @@
 # Not with a published port (-p 53:53): all clients may then appear to come from the bridge's gateway, which is in the
 # default access list, and anyone could query. docs/operations.md says what the configuration of a container needs.
 
-FROM rust:1-slim-bookworm AS build
+FROM rust:1.95-slim-bookworm AS build
 RUN apt-get update \
     && apt-get install -y --no-install-recommends gcc make python3 python3-venv \
     && rm -rf /var/lib/apt/lists/*

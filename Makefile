@@ -32,12 +32,16 @@ setup: ## install what the tests need, or name it
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or newer is missing: set PYTHON=/path/to/python3" >&2; exit 1; }
 	@$(PYTHON) tests/tools.py
 
-.PHONY: check
-check: $(VENV)/.tools ## style, types and lints, Python and Rust
+.PHONY: check check-python check-rust
+check: check-python check-rust ## style, types and lints, Python and Rust
+
+check-python: $(VENV)/.tools
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/python -m mypy
 	$(BIN)/python -m mypy.stubtest dnsblock._engine
+
+check-rust: cargo
 	cargo fmt --manifest-path engine/Cargo.toml --check
 	cargo clippy --manifest-path engine/Cargo.toml --locked --all-targets --quiet -- -D warnings
 	cargo clippy --manifest-path engine/Cargo.toml --locked --all-targets --all-features --quiet -- -D warnings

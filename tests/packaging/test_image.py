@@ -130,7 +130,7 @@ def test_every_step_that_builds_is_a_target_of_the_makefile():
 
 def test_the_image_is_made_in_two_stages_and_the_final_one_has_no_compiler():
     assert [step.rest for step in steps() if step.word == "FROM"] == [
-        "rust:1-slim-bookworm AS build",
+        "rust:1.95-slim-bookworm AS build",
         "debian:bookworm-slim",
     ]
     packages = [s.rest for s in steps() if s.stage == 1 and s.word == "RUN" and "apt-get install" in s.rest]
