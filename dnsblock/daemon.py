@@ -250,7 +250,7 @@ class Daemon:
                     follow_damage = replace_damaged(
                         lambda: self.lists,
                         lambda reason, zone: self.publish(reason, "lists", zone),
-                        self.metrics.damaged,
+                        self.metrics.corrupt,
                     )
                     followers = [
                         tasks.create_task(task) for task in (*follow, follow_damage, self._follow_changes())

@@ -76,9 +76,9 @@ class Metrics(Collector):
             labelnames=["zone", "code"],
             registry=self.registry,
         )
-        self._damaged = CounterMetric(
+        self._corrupt = CounterMetric(
             *(
-                "dnsblock_source_damaged_total",
+                "dnsblock_source_corrupt_total",
                 "Times that the compiled file of a list was cut off or unreadable while in use.",
             ),
             labelnames=["zone"],
@@ -107,7 +107,7 @@ class Metrics(Collector):
         for zone, code in product(lists, CODES):
             self._refusals.labels(zone, code.lower())
         for zone in lists:
-            self._damaged.labels(zone)
+            self._corrupt.labels(zone)
         for zone, result in product(feeds, ("ok", "not_modified", *get_args(FetchCode))):
             self._fetches.labels(zone, result.lower())
 
@@ -115,9 +115,9 @@ class Metrics(Collector):
         """Notes a try to fetch a feed: `ok`, `not_modified`, or the code of what went wrong."""
         self._fetches.labels(zone, result.lower()).inc()
 
-    def damaged(self, zone: str) -> None:
-        """Notes that the compiled file of a list was cut off, or could not be read, while it was in use."""
-        self._damaged.labels(zone).inc()
+    def corrupt(self, zone: str) -> None:
+        """Counts a corrupt compiled file: truncated or unreadable while in use."""
+        self._corrupt.labels(zone).inc()
 
     def refused(self, zone: str, code: str) -> None:
         """Notes a text that a guard did not let through."""

@@ -51,7 +51,7 @@ def test_a_compiled_list_that_is_cut_off_in_use_is_read_again(
     wait_for(lambda: is_whole(subject), "all names are blocked again")
     assert is_forwarded(subject.query("open.example"))
     wait_for(lambda: "list national is whole again" in subject.stderr(), "the log tells")
-    assert subject.metrics().total("dnsblock_source_damaged_total", zone="national") == 1
+    assert subject.metrics().total("dnsblock_source_corrupt_total", zone="national") == 1
     assert subject.status()["digest"] == before
     assert subject.is_running()
 
@@ -81,7 +81,7 @@ def test_with_nothing_to_read_the_daemon_goes_on_and_says_so(subject: Subject, u
     (subject.folder / "national.txt").unlink()
     cut_in_half(compiled)
     wait_for(lambda: all(subject.query(name).rcode == "NOERROR" for name in ASKED), "it answers")
-    subject.wait_for_metric("dnsblock_source_damaged_total", zone="national")
+    subject.wait_for_metric("dnsblock_source_corrupt_total", zone="national")
     assert is_forwarded(subject.query("open.example"))
     assert any(is_sinkholed(subject.query(name)) for name in NAMES[::100]), "what is left is enforced"
     subject.put_list("national.txt", NAMES)

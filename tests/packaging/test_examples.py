@@ -280,9 +280,9 @@ FIRES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
         {"dnsblock_snapshot_serial": "4293918720x30"},
         {"dnsblock_snapshot_serial": "4293918719x30"},
     ),
-    "DnsblockListDamaged": (
-        {'dnsblock_source_damaged_total{zone="national"}': "0x10 1x20"},
-        {'dnsblock_source_damaged_total{zone="national"}': "1x30"},
+    "DnsblockListCorrupt": (
+        {'dnsblock_source_corrupt_total{zone="national"}': "0x10 1x20"},
+        {'dnsblock_source_corrupt_total{zone="national"}': "1x30"},
     ),
     "DnsblockPacketPanics": (
         {"dnsblock_packet_panics_total": "0x10 1x20"},
