@@ -535,7 +535,7 @@ class Daemon:
             return
         records.refuse(self.lists, zone, not_taken)
         for guarded in not_taken.guarded:
-            self.metrics.refused(zone, guarded.code)
+            self.metrics.rejected(zone, guarded.code)
 
     def _read(self, reads_lists: bool) -> tuple[Draft, tuple[str, ...]]:
         """Reads everything outside anew; runs in a thread. Raises `Refused`.

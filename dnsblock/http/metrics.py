@@ -71,8 +71,8 @@ class Metrics(Collector):
             labelnames=["zone", "result"],
             registry=self.registry,
         )
-        self._refusals = CounterMetric(
-            *("dnsblock_source_refusals_total", "Texts of lists that were not taken, by the guard."),
+        self._rejections = CounterMetric(
+            *("dnsblock_source_rejections_total", "Texts of lists that were not taken, by the guard."),
             labelnames=["zone", "code"],
             registry=self.registry,
         )
@@ -105,7 +105,7 @@ class Metrics(Collector):
     def follow(self, lists: Iterable[str], feeds: Iterable[str]) -> None:
         """Shows all that can be counted about these lists, so that `rate()` sees the first event."""
         for zone, code in product(lists, CODES):
-            self._refusals.labels(zone, code.lower())
+            self._rejections.labels(zone, code.lower())
         for zone in lists:
             self._corrupt.labels(zone)
         for zone, result in product(feeds, ("ok", "not_modified", *get_args(FetchCode))):
@@ -119,9 +119,9 @@ class Metrics(Collector):
         """Counts a corrupt compiled file: truncated or unreadable while in use."""
         self._corrupt.labels(zone).inc()
 
-    def refused(self, zone: str, code: str) -> None:
-        """Notes a text that a guard did not let through."""
-        self._refusals.labels(zone, code.lower()).inc()
+    def rejected(self, zone: str, code: str) -> None:
+        """Counts a list that a guard rejected."""
+        self._rejections.labels(zone, code.lower()).inc()
 
     def collect(self) -> Iterator[Metric]:
         """Called by the registry at each scrape."""
@@ -384,7 +384,7 @@ def _lists(daemon: "Daemon") -> Iterator[Metric]:
         "Lines of the list that is enforced, by what became of them.",
         labels=["zone", "result"],
     )
-    rejected = GaugeMetricFamily(
+    rejected_lines = GaugeMetricFamily(
         "dnsblock_source_rejected_lines", "Lines that cannot be meant, by reason.", labels=["zone", "reason"]
     )
     not_applicable = GaugeMetricFamily(
@@ -405,8 +405,8 @@ def _lists(daemon: "Daemon") -> Iterator[Metric]:
         "When the server of a feed last said what its list is. Unix time.",
         labels=["zone"],
     )
-    refused = GaugeMetricFamily(
-        "dnsblock_source_refused",
+    rejected = GaugeMetricFamily(
+        "dnsblock_source_rejected",
         "1 while the text that is there now is not taken, and an older version is enforced.",
         labels=["zone"],
     )
@@ -415,18 +415,18 @@ def _lists(daemon: "Daemon") -> Iterator[Metric]:
         for result in ("accepted", "repaired", "duplicate", "not_applicable", "rejected"):
             lines.add_metric([zone, result], getattr(report, result))
         for reason, count in report.rejected_by.items():
-            rejected.add_metric([zone, reason], count)
+            rejected_lines.add_metric([zone, reason], count)
         for reason, count in report.not_applicable_by.items():
             not_applicable.add_metric([zone, reason], count)
         if listed.version is not None:
             version.add_metric([zone], listed.version.number)
             accepted.add_metric([zone], _unix(listed.version.accepted_at))
     for zone in sorted(daemon.lists.listed.keys() | daemon.lists.missing.keys()):
-        refused.add_metric([zone], float(zone in daemon.lists.not_taken))
+        rejected.add_metric([zone], float(zone in daemon.lists.not_taken))
     for feed in daemon.feeds:
         state = daemon.refresher.states.get(feed)
         fetched.add_metric([feed], _unix(None if state is None else state.fetched_at))
-    yield from (lines, rejected, not_applicable, version, accepted, fetched, refused)
+    yield from (lines, rejected_lines, not_applicable, version, accepted, fetched, rejected)
 
 
 def _listeners(daemon: "Daemon") -> Iterator[Metric]:

@@ -161,7 +161,7 @@ def wait_version(subject: Subject, number: int, zone: str = "listed") -> None:
 
 
 def wait_refused(subject: Subject, zone: str = "listed") -> None:
-    subject.wait_for_metric("dnsblock_source_refused", 1, zone=zone)
+    subject.wait_for_metric("dnsblock_source_rejected", 1, zone=zone)
 
 
 class Unchanged:

@@ -172,7 +172,7 @@ def test_an_odd_list_is_rejected_and_delays_no_order(
     assert code in refused_by(subject)
     assert is_listed(subject, upstream, first)
     assert is_listed(subject, upstream, "198.51.199.7")
-    assert subject.metrics().total("dnsblock_source_refused", zone="listed") == 1
+    assert subject.metrics().total("dnsblock_source_rejected", zone="listed") == 1
     subject.restart()
     assert is_listed(subject, upstream, first), "the last good version is used at startup"
     subject.put_list("nets.txt", [*LISTED, "192.0.2.0/24"])

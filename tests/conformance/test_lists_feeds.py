@@ -174,12 +174,12 @@ def test_a_new_feed_that_cannot_be_fetched_is_told_and_tried_again(
     subject.configure(zones=[ORDERS_ZONE, feed.zone(authority.pem, every_s=1)])
     subject.reload()
     wait_for(lambda: source(subject)["fetch_error"], "the feed has failed")
-    assert subject.metrics().total("dnsblock_source_refused", zone="listed") == 1
+    assert subject.metrics().total("dnsblock_source_rejected", zone="listed") == 1
     said = subject.cli("source list", as_json=False)
     assert (said.code, "could not be fetched" in said.stdout, "no text yet" in said.stdout) == (1, True, True)
     feed.put(TEXT)
     wait_enforced(subject, BASE[0])
-    assert subject.metrics().total("dnsblock_source_refused", zone="listed") == 0
+    assert subject.metrics().total("dnsblock_source_rejected", zone="listed") == 0
 
 
 def test_a_feed_is_asked_once_by_a_start(subject: Subject, feed: Feed, authority: Authority):

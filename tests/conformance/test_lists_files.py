@@ -419,7 +419,7 @@ def test_a_folder_of_compiled_lists_without_rights_keeps_the_last_good_list(subj
         subject.launch()
         assert enforced(subject, BASE[0], BASE[-1], "new.example") == [True, True, False]
         assert is_logged(subject, str(closed), levels=["error"])
-        assert subject.metrics().total("dnsblock_source_refused", zone="listed") == 1
+        assert subject.metrics().total("dnsblock_source_rejected", zone="listed") == 1
     finally:
         closed.chmod(0o700)
     subject.reload()

@@ -96,8 +96,8 @@ def test_an_odd_list_is_refused_with_its_figures_and_changes_nothing(
     assert code in found["refused"]["codes"]
     assert (found["version"], found["refused"]["sha256"]) == (1, sha256(text))
     metrics = subject.metrics()
-    assert metrics.total("dnsblock_source_refused", zone="listed") == 1
-    assert metrics.total("dnsblock_source_refusals_total", zone="listed") >= 1
+    assert metrics.total("dnsblock_source_rejected", zone="listed") == 1
+    assert metrics.total("dnsblock_source_rejections_total", zone="listed") >= 1
     assert is_logged(subject, "listed", code, levels=["error"])
 
 
@@ -657,7 +657,7 @@ def test_a_refused_list_that_is_put_right_is_taken_at_once(subject: Subject):
     wait_refused(subject)
     subject.put_list("list.txt", [*BASE, "new.example"])
     wait_enforced(subject, "new.example")
-    wait_for(lambda: subject.metrics().total("dnsblock_source_refused") == 0, "nothing is refused any more")
+    wait_for(lambda: subject.metrics().total("dnsblock_source_rejected") == 0, "nothing is refused any more")
     assert refused_by(subject) == []
 
 

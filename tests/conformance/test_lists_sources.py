@@ -510,7 +510,7 @@ def test_a_start_goes_on_without_a_list_where_that_is_allowed(subject: Subject):
     (found,) = said.json["sources"]
     assert (said.code, found["version"], found["entries"]) == (1, None, 0)
     assert "list.txt" in str(found["refused"])
-    assert subject.metrics().total("dnsblock_source_refused", zone="listed") == 1
+    assert subject.metrics().total("dnsblock_source_rejected", zone="listed") == 1
     subject.put_list("list.txt", BASE)
     wait_enforced(subject, BASE[0])
     wait_version(subject, 1)
@@ -525,7 +525,7 @@ def test_a_start_with_a_list_that_broke_meanwhile_serves_the_last_good_one(subje
         break_list(subject, how)
         subject.launch()
         assert enforced(subject, BASE[0], BASE[-1]) == [True, True]
-        assert subject.metrics().total("dnsblock_source_refused", zone="listed") == 1
+        assert subject.metrics().total("dnsblock_source_rejected", zone="listed") == 1
         assert is_logged(subject, "listed", levels=["error"])
     assert [event["kind"] for event in events(subject)].count("refused") >= 1
 

@@ -141,7 +141,7 @@ def test_a_rejected_list_is_no_failed_publish(subject: Subject, upstream: StubUp
     last_attempt, last_success = attempts(subject)
     assert last_attempt <= last_success
     metrics = subject.metrics()
-    assert metrics.total("dnsblock_source_refused", zone="national") == 1
+    assert metrics.total("dnsblock_source_rejected", zone="national") == 1
     assert metrics.total("dnsblock_publish_failures_total", reason="partly_refused") == 1
     assert metrics.total("dnsblock_publish_failures_total", reason="refused") == 0
 

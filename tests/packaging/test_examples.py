@@ -168,9 +168,9 @@ FIRES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
         {"dnsblock_next_change_timestamp_seconds": "300x30"},
         {"dnsblock_next_change_timestamp_seconds": "0x30"},
     ),
-    "DnsblockListRefused": (
-        {'dnsblock_source_refused{zone="national"}': "1x30"},
-        {'dnsblock_source_refused{zone="national"}': "1x18 0x12"},
+    "DnsblockListRejected": (
+        {'dnsblock_source_rejected{zone="national"}': "1x30"},
+        {'dnsblock_source_rejected{zone="national"}': "1x18 0x12"},
     ),
     "DnsblockListNamesTooMuch": (
         {'dnsblock_source_rejected_lines{zone="national", reason="public_suffix"}': "1x30"},
