@@ -199,9 +199,9 @@ def _upstreams(counts: Counts) -> Iterator[Metric]:
     outstanding = GaugeMetricFamily(
         "dnsblock_upstream_outstanding_queries", "Queries that wait for an upstream.", labels=["upstream"]
     )
-    probes = CounterMetricFamily(
-        "dnsblock_upstream_probes",
-        "Questions by which it is seen whether an upstream is alive.",
+    health_checks = CounterMetricFamily(
+        "dnsblock_upstream_health_checks",
+        "Health checks of an upstream, by result.",
         labels=["upstream", "result"],
     )
     for upstream in counts.upstreams:
@@ -219,7 +219,7 @@ def _upstreams(counts: Counts) -> Iterator[Metric]:
         without_edns.add_metric([name], float(upstream.is_without_edns))
         outstanding.add_metric([name], upstream.outstanding)
         for result, count in sorted(upstream.probes.items()):
-            probes.add_metric([name, result], count)
+            health_checks.add_metric([name, result], count)
         latency.add_metric([name], _cumulative(upstream.latency_buckets), upstream.latency_seconds)
     yield queries
     yield errors
@@ -227,7 +227,7 @@ def _upstreams(counts: Counts) -> Iterator[Metric]:
     yield up
     yield without_edns
     yield outstanding
-    yield probes
+    yield health_checks
 
 
 def _cumulative(buckets: list[tuple[float, int]]) -> list[tuple[str, float]]:

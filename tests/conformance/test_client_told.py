@@ -132,7 +132,7 @@ def test_probes_say_that_they_are_our_own(subject: Subject, told: StubUpstream):
     start(subject, told, "proxy", probe=OFTEN)
     wait_for(lambda: len(told.probes) >= 3, "three probes")
     assert {asked.told for asked in told.probes} == {Told("LOCAL")}
-    subject.wait_for_metric("dnsblock_upstream_probes_total", at_least=2, result="good")
+    subject.wait_for_metric("dnsblock_upstream_health_checks_total", at_least=2, result="good")
 
 
 # ------- Resolvers that read it ----------------------------------------------------------
@@ -230,7 +230,7 @@ def running(folder: Path, program: str) -> Iterator[str]:
 
 def start_before(subject: Subject, address: str) -> None:
     subject.start(upstreams=[address], upstream={"tell_client": "proxy", "probe": OFTEN})
-    subject.wait_for_metric("dnsblock_upstream_probes_total", upstream=address, result="good")
+    subject.wait_for_metric("dnsblock_upstream_health_checks_total", upstream=address, result="good")
     wait_for(lambda: subject.status()["upstreams_down"] == [], "it is up")
 
 

@@ -71,7 +71,7 @@ def test_a_higher_order_is_asked_only_while_none_of_a_lower_one_is_up(
     assert (far.queries, len(near.queries)) == ([], len(NAMES))
     near.script = lambda _asked: None
     subject.wait_for_metric(
-        "dnsblock_upstream_probes_total", at_least=3, upstream=near.address, result="lost"
+        "dnsblock_upstream_health_checks_total", at_least=3, upstream=near.address, result="lost"
     )
     near.forget()
     ask(subject)
@@ -134,7 +134,7 @@ def test_a_name_goes_to_the_same_upstream_and_only_those_of_a_dead_one_move(
     dead, *alive = three
     dead.script = lambda _asked: None
     subject.wait_for_metric(
-        "dnsblock_upstream_probes_total", at_least=3, upstream=dead.address, result="lost"
+        "dnsblock_upstream_health_checks_total", at_least=3, upstream=dead.address, result="lost"
     )
     for one in three:
         one.forget()
@@ -245,7 +245,7 @@ def test_a_servfail_is_handed_on_at_once_where_nobody_else_is_up(
     """RFC 9520 section 1: who is down is not asked."""
     failing, dead = make_upstream(saying(2)), make_upstream(lambda _asked: None, may_die=True)
     start(subject, servers(failing, dead), probe={"interval_ms": 100}, attempt_timeout_ms=60_000)
-    subject.wait_for_metric("dnsblock_upstream_probes_total", 3, upstream=dead.address, result="lost")
+    subject.wait_for_metric("dnsblock_upstream_health_checks_total", 3, upstream=dead.address, result="lost")
     dead.forget()
     assert subject.query("broken.example").rcode == "SERVFAIL"
     assert dead.queries == []
@@ -258,7 +258,7 @@ def test_a_refusal_is_handed_on_at_once_where_nobody_else_is_up(
     probe = {"interval_ms": 100}
     start(subject, servers(unwilling, dead), probe=probe, attempt_timeout_ms=60_000)
     subject.wait_for_metric(
-        "dnsblock_upstream_probes_total", at_least=3, upstream=dead.address, result="lost"
+        "dnsblock_upstream_health_checks_total", at_least=3, upstream=dead.address, result="lost"
     )
     assert subject.query("refused.example").rcode == "REFUSED"
     assert dead.queries == []

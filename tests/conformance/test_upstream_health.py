@@ -14,7 +14,7 @@ from .tools import wait_for
 from .upstreams import PROBE, Asked, MakeUpstream, Script, StubUpstream, decent, only_probes, silent
 
 BLOCKED = "blocked.example"
-PROBES = "dnsblock_upstream_probes_total"
+HEALTH_CHECKS = "dnsblock_upstream_health_checks_total"
 ERRORS = "dnsblock_upstream_errors_total"
 OFTEN = {"interval_ms": 50, "timeout_ms": 300}
 SELDOM = {"interval_ms": 600_000}
@@ -39,7 +39,7 @@ def wait_until_down(subject: Subject, upstream: StubUpstream) -> None:
 
 
 def probes(subject: Subject, upstream: StubUpstream, result: str) -> float:
-    return subject.metrics().total(PROBES, upstream=upstream.address, result=result)
+    return subject.metrics().total(HEALTH_CHECKS, upstream=upstream.address, result=result)
 
 
 @pytest.fixture
@@ -248,7 +248,7 @@ def test_who_answers_probes_and_no_query_is_left_until_a_query_is_answered(
     def is_left() -> bool:
         ask()
         good = probes(subject, deaf, "good")
-        subject.wait_for_metric(PROBES, good + 3, upstream=deaf.address, result="good")
+        subject.wait_for_metric(HEALTH_CHECKS, good + 3, upstream=deaf.address, result="good")
         return not is_up(subject, deaf)
 
     wait_for(is_left, "it is left, and its probes are not believed", 60)
@@ -263,7 +263,7 @@ def test_silence_that_deceived_is_not_believed_again_at_once(subject: Subject, m
     """Queries are doubled once, not again and again, when a resolver is slow with all but probes."""
     slow, other = make_upstream(only_probes), make_upstream()
     start(subject, slow, other, **PATIENT, probe=SELDOM)
-    subject.wait_for_metric(PROBES, upstream=slow.address, result="good")
+    subject.wait_for_metric(HEALTH_CHECKS, upstream=slow.address, result="good")
     with subject.udp() as client:
         for number in range(20):
             client.send(wire.query(f"a{number}.example"))

@@ -165,7 +165,7 @@ def test_after_a_long_outage_the_first_good_health_check_is_enough(
     assert {subject.query(name).rcode for name in lost} == {"SERVFAIL"}
     upstream.script = decent
     upstream.reopen()
-    subject.wait_for_metric("dnsblock_upstream_probes_total", upstream=upstream.address, result="good")
+    subject.wait_for_metric("dnsblock_upstream_health_checks_total", upstream=upstream.address, result="good")
     with clients(subject) as waiting:
         for _ in range(3):
             waiting.ask()
