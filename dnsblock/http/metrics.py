@@ -213,7 +213,7 @@ def _upstreams(counts: Counts) -> Iterator[Metric]:
         errors.add_metric([name, "network"], upstream.network_errors)
         errors.add_metric([name, "mismatch"], upstream.mismatches)
         errors.add_metric([name, "lost"], upstream.taken_over)
-        errors.add_metric([name, "unwilling"], upstream.unwilling)
+        errors.add_metric([name, "refused"], upstream.unwilling)
         errors.add_metric([name, "servfail"], upstream.failures)
         up.add_metric([name], float(upstream.is_up))
         without_edns.add_metric([name], float(upstream.is_without_edns))

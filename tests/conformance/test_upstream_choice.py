@@ -180,7 +180,7 @@ def test_an_upstream_that_will_not_answer_is_no_reason_to_hand_that_on(
     # FORMERR and NOTIMP may be about EDNS: asked again without (RFC 6891 section 7).
     times = 1 if rcode == 5 else 2
     assert (len(unwilling.queries), len(good.queries)) == (20 * times, 20)
-    reasons = {"upstream": unwilling.address, "reason": "unwilling"}
+    reasons = {"upstream": unwilling.address, "reason": "refused"}
     assert subject.metrics().total("dnsblock_upstream_errors_total", **reasons) == 20
     good.script = saying(rcode)
     assert subject.query("both.example").rcode == name
