@@ -82,7 +82,7 @@ def engine_settings(config: Config) -> Settings:
         ],
         choice=upstream.choice,
         attempts=upstream.attempts,
-        attempt_timeout_ms=upstream.attempt_timeout_ms,
+        attempt_timeout_ms=upstream.timeout_ms,
         max_outstanding=upstream.max_outstanding,
         probe=_probe(upstream),
         tells=_tells(upstream),

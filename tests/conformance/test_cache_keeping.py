@@ -373,7 +373,7 @@ def test_a_truncated_answer_is_not_kept(subject: Subject, make_upstream: object)
     """Trap 5, RFC 2181 section 9: a response with TC should be ignored; without TCP it is asked anew."""
     name = "cut.example"
     upstream = make_upstream(lambda asked: asked.address(flags=wire.RA | wire.TC), tcp=False)
-    start(subject, upstream, upstream={"attempts": 1, "attempt_timeout_ms": 200})
+    start(subject, upstream, upstream={"attempts": 1, "timeout_ms": 200})
     assert subject.query(name).addresses == []
     upstream.script = decent
     wait_for(lambda: is_forwarded(subject.query(name)), "the whole answer", timeout=60)

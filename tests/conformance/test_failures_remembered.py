@@ -13,7 +13,7 @@ from .tools import wait_for
 from .upstreams import StubUpstream, decent, silent
 
 LOST, BLOCKED = "lost.example", "blocked.example"
-QUICK = {"attempt_timeout_ms": 100, "attempts": 2}
+QUICK = {"timeout_ms": 100, "attempts": 2}
 
 
 def start(subject: Subject, upstream: StubUpstream) -> None:

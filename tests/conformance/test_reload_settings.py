@@ -82,12 +82,12 @@ def test_a_query_that_waits_for_a_removed_upstream_is_answered_by_another(
 ):
     """At once, and not when its time is up."""
     mute, new = make_upstream(silent), make_upstream()
-    subject.start(upstreams=[mute.address], upstream={"attempt_timeout_ms": 60_000, "attempts": 1})
+    subject.start(upstreams=[mute.address], upstream={"timeout_ms": 60_000, "attempts": 1})
     with subject.udp() as sock:
         sock.settimeout(45)
         sock.send(wire.query("waits.example", "A"))
         wait_for(lambda: queries(mute) == 1, "it was asked")
-        change(subject, upstreams=[new.address], upstream={"attempt_timeout_ms": 60_000, "attempts": 1})
+        change(subject, upstreams=[new.address], upstream={"timeout_ms": 60_000, "attempts": 1})
         assert is_forwarded(wire.read(sock.recv(4096)))
 
 
@@ -134,14 +134,14 @@ def test_upstreams_come_and_go_as_often_as_one_likes(subject: Subject, make_upst
 def test_limits_towards_upstreams_and_clients_are_taken_over(subject: Subject, make_upstream: MakeUpstream):
     """The size of responses, the time of an attempt, and what a TCP client may have."""
     mute = make_upstream(silent)
-    subject.start(upstreams=[mute.address], upstream={"attempt_timeout_ms": 60_000})
+    subject.start(upstreams=[mute.address], upstream={"timeout_ms": 60_000})
     with subject.udp() as sock:
         sock.send(wire.query("waits.example", "A"))
         wait_for(lambda: queries(mute) == 1, "it was asked")
         said = change(
             subject,
             upstreams=[mute.address],
-            upstream={"attempt_timeout_ms": 50, "attempts": 1},
+            upstream={"timeout_ms": 50, "attempts": 1},
             udp={"max_payload": 512},
             tcp={"idle_timeout_ms": 100},
             stop_timeout_ms=1,
@@ -178,14 +178,12 @@ def test_what_a_removed_address_was_asked_is_answered_before_it_closes(
 ):
     """Over UDP and over TCP; then the connection ends."""
     slow = make_upstream(silent)
-    subject.start(upstreams=[slow.address], upstream={"attempt_timeout_ms": 60_000})
+    subject.start(upstreams=[slow.address], upstream={"timeout_ms": 60_000})
     with subject.udp(6) as sock, subject.tcp(6) as stream:
         sock.send(wire.query("udp.example", "A"))
         stream.send(wire.query("tcp.example", "A"))
         wait_for(lambda: queries(slow) == 2, "both were asked")
-        change(
-            subject, listen=["127.0.0.1:0"], upstreams=[slow.address], upstream={"attempt_timeout_ms": 60_000}
-        )
+        change(subject, listen=["127.0.0.1:0"], upstreams=[slow.address], upstream={"timeout_ms": 60_000})
         for asked in slow.queries:
             asked.reply(decent(asked))
         assert is_forwarded(wire.read(sock.recv(4096)))
@@ -208,7 +206,7 @@ def test_no_query_is_lost_when_all_addresses_replace_one_that_has_outstanding_qu
 ):
     """The kernel delivers queries to the socket of the narrower address for as long as it is open."""
     slow, orders, port = make_upstream(silent), [block("B-1", ["blocked.example"])], free_port()
-    settings = {"upstreams": [slow.address], "upstream": {"attempt_timeout_ms": 60_000}, "orders": orders}
+    settings = {"upstreams": [slow.address], "upstream": {"timeout_ms": 60_000}, "orders": orders}
     subject.start(listen=[f"127.0.0.1:{port}"], **settings)
     with subject.udp() as sock:
         sock.send(wire.query("outstanding.example", "A"))

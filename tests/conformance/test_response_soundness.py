@@ -345,7 +345,7 @@ def test_the_cname_stands_alone_where_no_upstream_knows_its_target(subject: Subj
     """A name is blocked whether an upstream lives or not."""
     upstream.script = lambda asked: landing_script(asked) if asked.name == "alias.example" else None
     lists = {"badnets.txt": ["203.0.113.0/24"]}
-    quick = {"attempt_timeout_ms": 100, "attempts": 1}
+    quick = {"timeout_ms": 100, "attempts": 1}
     start(subject, upstream, zones=ZONES, lists=lists, answers=PROFILES | LANDING, upstream=quick)
     reply = subject.query("alias.example")
     assert [record.rtype for record in reply.answer] == [5]
@@ -365,7 +365,7 @@ def test_what_changes_while_the_target_is_asked_about_holds_for_the_answer(
         return asked.response([cname("alias.example", BLOCKED), LEAK])
 
     upstream.script = script
-    slow = {"attempt_timeout_ms": 60_000}
+    slow = {"timeout_ms": 60_000}
     lists = {"badnets.txt": ["203.0.113.0/24"]}
     start(subject, upstream, zones=ZONES, lists=lists, answers=PROFILES | LANDING, upstream=slow)
     with subject.udp() as sock:

@@ -18,7 +18,7 @@ def test_a_query_under_way_is_answered_before_the_end(
 ):
     """A stop answers what was asked, within a bound."""
     upstream.script = silent
-    subject.start(upstreams=[upstream.address], upstream={"attempt_timeout_ms": 9000}, stop_timeout_ms=9000)
+    subject.start(upstreams=[upstream.address], upstream={"timeout_ms": 9000}, stop_timeout_ms=9000)
     with subject.udp() as sock, subject.tcp() as stream:
         asked = wire.query("slow.example", qid=77)
         sock.send(asked) if transport == "udp" else stream.send(asked)
@@ -36,7 +36,7 @@ def test_a_query_under_way_is_answered_before_the_end(
 def test_stopping_is_bounded(subject: Subject, upstream: StubUpstream):
     """An upstream that never answers does not keep the daemon."""
     upstream.script = silent
-    subject.start(upstreams=[upstream.address], upstream={"attempt_timeout_ms": 30000}, stop_timeout_ms=300)
+    subject.start(upstreams=[upstream.address], upstream={"timeout_ms": 30000}, stop_timeout_ms=300)
     with subject.udp() as sock:
         sock.send(wire.query("slow.example"))
         upstream.wait_for_query("slow.example")
@@ -45,7 +45,7 @@ def test_stopping_is_bounded(subject: Subject, upstream: StubUpstream):
 
 def test_a_second_signal_is_immediate(subject: Subject, upstream: StubUpstream):
     upstream.script = silent
-    subject.start(upstreams=[upstream.address], upstream={"attempt_timeout_ms": 30000}, stop_timeout_ms=60000)
+    subject.start(upstreams=[upstream.address], upstream={"timeout_ms": 30000}, stop_timeout_ms=60000)
     with subject.udp() as sock:
         sock.send(wire.query("slow.example"))
         upstream.wait_for_query("slow.example")

@@ -22,7 +22,7 @@ from .upstreams import Asked, MakeUpstream, StubUpstream, Unbound, answering_aft
 QUERIES = 400
 ATTEMPTS = 2
 PATIENCE_MS = 500
-QUICK = {"attempt_timeout_ms": PATIENCE_MS, "attempts": ATTEMPTS}
+QUICK = {"timeout_ms": PATIENCE_MS, "attempts": ATTEMPTS}
 FORGED = "192.0.2.66"
 
 

@@ -87,7 +87,7 @@ def test_the_fewest_queries_under_way_for_its_weight_decide(subject: Subject, ma
     """So a slow upstream gets less: what it does not answer stays under way."""
     small, large = make_upstream(only_probes), make_upstream(only_probes)
     listed = servers(small, large, weight=[1, 3])
-    start(subject, listed, choice="least_outstanding", attempt_timeout_ms=60_000, probe={"interval_ms": 50})
+    start(subject, listed, choice="least_outstanding", timeout_ms=60_000, probe={"interval_ms": 50})
     with subject.udp() as client:
         for name in NAMES[:80]:
             client.send(wire.query(name))
@@ -220,7 +220,7 @@ def test_a_servfail_is_given_where_another_upstream_has_nothing_better(
     subject: Subject, make_upstream: MakeUpstream, second: Script
 ):
     """RFC 8914 section 3: with its reason, such as DNSSEC Bogus."""
-    start(subject, servers(make_upstream(bogus), make_upstream(second)), attempts=2, attempt_timeout_ms=300)
+    start(subject, servers(make_upstream(bogus), make_upstream(second)), attempts=2, timeout_ms=300)
     reply = subject.query("bogus.example", edns=True)
     assert (reply.rcode, reply.extended_errors) == ("SERVFAIL", {6: "bogus"})
 
@@ -244,7 +244,7 @@ def test_a_servfail_is_handed_on_at_once_where_nobody_else_is_up(
 ):
     """RFC 9520 section 1: who is down is not asked."""
     failing, dead = make_upstream(saying(2)), make_upstream(lambda _asked: None, may_die=True)
-    start(subject, servers(failing, dead), probe={"interval_ms": 100}, attempt_timeout_ms=60_000)
+    start(subject, servers(failing, dead), probe={"interval_ms": 100}, timeout_ms=60_000)
     subject.wait_for_metric("dnsblock_upstream_health_checks_total", 3, upstream=dead.address, result="lost")
     dead.forget()
     assert subject.query("broken.example").rcode == "SERVFAIL"
@@ -256,7 +256,7 @@ def test_a_refusal_is_handed_on_at_once_where_nobody_else_is_up(
 ):
     unwilling, dead = make_upstream(saying(5)), make_upstream(lambda _asked: None)
     probe = {"interval_ms": 100}
-    start(subject, servers(unwilling, dead), probe=probe, attempt_timeout_ms=60_000)
+    start(subject, servers(unwilling, dead), probe=probe, timeout_ms=60_000)
     subject.wait_for_metric(
         "dnsblock_upstream_health_checks_total", at_least=3, upstream=dead.address, result="lost"
     )

@@ -18,7 +18,7 @@ HEALTH_CHECKS = "dnsblock_upstream_health_checks_total"
 ERRORS = "dnsblock_upstream_errors_total"
 OFTEN = {"interval_ms": 50, "timeout_ms": 300}
 SELDOM = {"interval_ms": 600_000}
-PATIENT = {"attempt_timeout_ms": 60_000, "attempts": 3}
+PATIENT = {"timeout_ms": 60_000, "attempts": 3}
 
 
 def start(subject: Subject, *upstreams: StubUpstream | str, **upstream: object) -> None:
@@ -224,7 +224,7 @@ def test_three_names_that_take_too_long_do_not_make_an_upstream_dead(
 ):
     """Its probes are answered meanwhile: the names are hard, and it lives."""
     slow, other = make_upstream(only_probes), make_upstream()
-    start(subject, slow, other, attempt_timeout_ms=200, probe=OFTEN)
+    start(subject, slow, other, timeout_ms=200, probe=OFTEN)
     for number in range(6):
         assert is_forwarded(subject.query(f"n{number}.example"))
     assert subject.metrics().total(ERRORS, upstream=slow.address, reason="timeout") == 6
@@ -236,7 +236,7 @@ def test_who_answers_probes_and_no_query_is_left_until_a_query_is_answered(
 ):
     """Its probe comes from a cache, and its way to the Internet is gone: real traffic tells."""
     deaf, other = make_upstream(only_probes), make_upstream()
-    start(subject, deaf, other, probe={"interval_ms": 1000}, attempt_timeout_ms=50, attempts=3)
+    start(subject, deaf, other, probe={"interval_ms": 1000}, timeout_ms=50, attempts=3)
     numbers = itertools.count()
 
     def ask() -> None:
@@ -290,7 +290,7 @@ def test_an_only_upstream_that_falls_silent_is_not_asked_the_same_again_and_agai
 ):
     """There is nobody to take over: each query has its attempts, and no more."""
     upstream.script = silent
-    start(subject, upstream, attempt_timeout_ms=400, attempts=2, probe=OFTEN)
+    start(subject, upstream, timeout_ms=400, attempts=2, probe=OFTEN)
     with subject.udp() as client:
         for number in range(50):
             client.send(wire.query(f"n{number}.example"))
@@ -331,7 +331,7 @@ def test_an_upstream_that_hangs_is_left_long_before_the_patience_with_a_query_en
 
 def test_without_probes_a_query_tries_again_who_was_dead(subject: Subject, make_upstream: MakeUpstream):
     first, second = make_upstream(silent), make_upstream()
-    start(subject, first, second, attempt_timeout_ms=100, probe=None)
+    start(subject, first, second, timeout_ms=100, probe=None)
     for number in range(5):
         assert is_forwarded(subject.query(f"n{number}.example"))
     assert len(first.queries) == 3
@@ -355,7 +355,7 @@ def test_with_all_dead_blocked_names_are_answered_and_the_dead_are_hardly_asked(
 ):
     """Error policy, upstream: blocked names are answered all the same; one query a second tries each."""
     two = [make_upstream(silent), make_upstream(silent)]
-    start(subject, *two, attempt_timeout_ms=100, probe=OFTEN | {"interval_ms": 1000})
+    start(subject, *two, timeout_ms=100, probe=OFTEN | {"interval_ms": 1000})
     if script is None:
         for one in two:
             one.close()
@@ -380,7 +380,7 @@ def test_once_one_is_back_it_is_used_at_once_though_it_is_not_trusted_yet(
 ):
     """With nobody up, the first word of one is enough: waiting for the second would help nobody."""
     upstream.script = silent
-    start(subject, upstream, CLOSED_UPSTREAM, attempt_timeout_ms=100, probe=OFTEN | {"successes": 100})
+    start(subject, upstream, CLOSED_UPSTREAM, timeout_ms=100, probe=OFTEN | {"successes": 100})
     wait_until_down(subject, upstream)
     upstream.script = decent
     wait_for(lambda: is_forwarded(subject.query("free.example")), "it answers")

@@ -78,7 +78,7 @@ def test_one_of_two_resolvers_is_lost_under_load_and_no_client_sees_a_failure(
     subject.start(
         orders=[block("B-1", [BLOCKED])],
         upstreams=[dying.address, staying.address],
-        upstream={"choice": choice, "attempt_timeout_ms": PATIENCE_S * 1000},
+        upstream={"choice": choice, "timeout_ms": PATIENCE_S * 1000},
     )
     with load(subject, 5) as report:
         subject.wait_for_metric("dnsblock_queries_total", at_least=RATE, outcome="forwarded")

@@ -26,7 +26,7 @@ def start(subject: Subject, *upstreams: StubUpstream, workers: int = 2, **settin
     subject.start(
         orders=[block("B-1", [BLOCKED])],
         upstreams=[one.address for one in upstreams],
-        upstream={"attempt_timeout_ms": 500, **settings},
+        upstream={"timeout_ms": 500, **settings},
         workers=workers,
     )
 

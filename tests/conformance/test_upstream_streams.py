@@ -9,7 +9,7 @@ from .harness import Subject, is_forwarded
 from .tools import wait_for
 from .upstreams import Asked, MakeUpstream, StubUpstream, decent
 
-PATIENT = {"attempt_timeout_ms": 60_000, "attempts": 1}
+PATIENT = {"timeout_ms": 60_000, "attempts": 1}
 ERRORS = "dnsblock_upstream_errors_total"
 
 
@@ -114,9 +114,7 @@ def test_an_upstream_that_closes_every_connection_at_once_costs_an_attempt_on_an
 ):
     """Not again and again on the same one: nothing was answered there."""
     closing, good = make_upstream(over_tcp(lambda asked: asked.hang_up())), make_upstream(over_tcp())
-    subject.start(
-        upstreams=[closing.address, good.address], workers=1, upstream={"attempt_timeout_ms": 60_000}
-    )
+    subject.start(upstreams=[closing.address, good.address], workers=1, upstream={"timeout_ms": 60_000})
     for number in range(5):
         assert is_forwarded(subject.query(f"n{number}.example", transport="tcp"))
     assert sum(connections(closing).values()) == 5
