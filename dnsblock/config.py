@@ -218,7 +218,7 @@ class UpstreamOptions(_Options):
     choice: Literal["first", "least_outstanding", "weighted", "hashed"] = "first"
     probe: Probe | None = as_written({})  # null: an upstream is judged by its answers alone
     timeout_ms: Milliseconds = 1500
-    attempts: Annotated[int, Number, Field(ge=1, le=4)] = 3  # sendings of one query, all upstreams together
+    tries: Annotated[int, Number, Field(ge=1, le=4)] = 3  # of one query, all upstreams together
     max_outstanding: Annotated[int, Number, Field(ge=1, le=32_768)] = 16_384  # per packet thread
     tell_client: Literal["none", "proxy", "subnet"] = "none"  # what upstreams are told of who asks
     subnet: Subnet = as_written({})

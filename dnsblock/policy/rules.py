@@ -81,7 +81,7 @@ def engine_settings(config: Config) -> Settings:
             for server in upstream.servers
         ],
         choice=upstream.choice,
-        attempts=upstream.attempts,
+        attempts=upstream.tries,
         attempt_timeout_ms=upstream.timeout_ms,
         max_outstanding=upstream.max_outstanding,
         probe=_probe(upstream),

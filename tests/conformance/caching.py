@@ -13,7 +13,7 @@ from .upstreams import Asked, Script, StubUpstream, decent
 
 NAME = "kept.example"
 CACHE = {"size_mb": 4, "prefetch": False}  # prefetch has tests of its own
-QUICK = {"timeout_ms": 100, "attempts": 2}  # for an upstream that is dead
+QUICK = {"timeout_ms": 100, "tries": 2}  # for an upstream that is dead
 SLACK = 0.15  # how late or early a life of some seconds may end
 STALE_ANSWER, STALE_NXDOMAIN = 3, 19  # RFC 8914 sections 4.4 and 4.20
 STALE_TTL = 30

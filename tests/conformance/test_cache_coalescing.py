@@ -21,7 +21,7 @@ from .orders import block
 from .tools import wait_for
 from .upstreams import Asked, StubUpstream, silent
 
-PATIENT = {"timeout_ms": 10_000, "attempts": 1}
+PATIENT = {"timeout_ms": 10_000, "tries": 1}
 BLOCKED = "blocked.example"
 COOKIE = wire.opt(options=wire.option(wire.COOKIE_OPTION, b"12345678"))
 
@@ -201,7 +201,7 @@ def test_what_is_no_good_news_is_for_all_who_waited_too(subject: Subject, upstre
 
 def test_when_nobody_answers_all_who_waited_are_told(subject: Subject, upstream: StubUpstream):
     """RFC 8914 section 4.23: 22 is No Reachable Authority; and the attempts are those of one question."""
-    begin(subject, upstream, upstream={"timeout_ms": 500, "attempts": 2})
+    begin(subject, upstream, upstream={"timeout_ms": 500, "tries": 2})
     with crowd(subject) as clients:
         for transport in ("udp", "tcp") * 5:
             clients.ask(transport=transport, edns=True)
@@ -308,7 +308,7 @@ def test_a_query_with_rd_does_not_wait_for_all_attempts_of_one_without(
     subject: Subject, upstream: StubUpstream
 ):
     """RFC 5452 section 5 must delay nobody long: an upstream may be silent to queries without RD."""
-    begin(subject, upstream, upstream={"timeout_ms": 500, "attempts": 4})
+    begin(subject, upstream, upstream={"timeout_ms": 500, "tries": 4})
     upstream.script = lambda asked: asked.address() if asked.message.flags & wire.RD else None
     with crowd(subject) as clients:
         clients.ask(flags=0)

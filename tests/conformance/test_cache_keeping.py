@@ -373,7 +373,7 @@ def test_a_truncated_answer_is_not_kept(subject: Subject, make_upstream: object)
     """Trap 5, RFC 2181 section 9: a response with TC should be ignored; without TCP it is asked anew."""
     name = "cut.example"
     upstream = make_upstream(lambda asked: asked.address(flags=wire.RA | wire.TC), tcp=False)
-    start(subject, upstream, upstream={"attempts": 1, "timeout_ms": 200})
+    start(subject, upstream, upstream={"tries": 1, "timeout_ms": 200})
     assert subject.query(name).addresses == []
     upstream.script = decent
     wait_for(lambda: is_forwarded(subject.query(name)), "the whole answer", timeout=60)
@@ -482,7 +482,7 @@ def test_a_failure_that_the_upstream_reports_is_not_asked_for_again_at_once(
     """RFC 9520 section 3.2: not for a second; clients that ask again and again cost the upstream nothing."""
     name = "storm.example"
     upstream.script = says(rcode=rcode)
-    start(subject, upstream, workers=1, upstream={"attempts": 1})
+    start(subject, upstream, workers=1, upstream={"tries": 1})
     subject.query(name)
     began, asked = time.monotonic(), upstream.count(name)
     for _ in range(50):
@@ -521,7 +521,7 @@ def test_what_cannot_be_used_is_remembered_for_a_second_whatever_its_ttl(
 ):
     """RFC 9520 section 3.2: a failure is one for a second, and not for the day that its TTL says."""
     upstream.script = unusable(what)
-    start(subject, upstream, workers=1, upstream={"attempts": 1})
+    start(subject, upstream, workers=1, upstream={"tries": 1})
     assert subject.query(NAME).rcode == "SERVFAIL"
     # BADVERS may be about our OPT, so the query is sent again without it (RFC 6891 section 7).
     times = 2 if what == "BADVERS" else 1

@@ -139,7 +139,7 @@ def test_nothing_old_is_given_of_what_was_purged(subject: Subject, upstream: Stu
 def test_what_was_under_way_before_the_purge_is_not_kept_after_it(subject: Subject, upstream: StubUpstream):
     """Trap 16: it may be the very answer that was to go; who waits for it gets it, and nobody later."""
     upstream.script = silent
-    start(subject, upstream, upstream={"timeout_ms": 10_000, "attempts": 1}, workers=1)
+    start(subject, upstream, upstream={"timeout_ms": 10_000, "tries": 1}, workers=1)
     with subject.udp() as sock:
         sock.send(wire.query(NAME))
         asked = upstream.wait_for_query(NAME)

@@ -160,7 +160,7 @@ def test_an_old_answer_comes_at_the_latest_when_every_attempt_has_failed(
     subject: Subject, upstream: StubUpstream
 ):
     """RFC 8767 section 5: a client has gone after a few seconds; 1.8 of them are the most it waits."""
-    begin(subject, upstream, upstream={"timeout_ms": 1500, "attempts": 3})
+    begin(subject, upstream, upstream={"timeout_ms": 1500, "tries": 3})
     keep(subject, upstream, numbered(1))
     for again in again_and_again(lambda: timed(subject, edns=True)):
         assert again.seconds < 1.8 + 3 * SLACK
@@ -190,9 +190,7 @@ def test_further_queries_get_the_old_answer_at_once(subject: Subject, upstream: 
         assert is_stale(again.reply)
         waits.append(again.seconds)
     elapsed = time.monotonic() - began
-    assert upstream.count(NAME) - asked <= QUICK["attempts"] * (1 + int(elapsed)), (
-        "a second is the least pause"
-    )
+    assert upstream.count(NAME) - asked <= QUICK["tries"] * (1 + int(elapsed)), "a second is the least pause"
     assert sorted(waits)[90] < 0.05
 
 
@@ -240,7 +238,7 @@ def test_that_it_is_gone_is_an_answer_and_ends_the_old_one(
 
 def test_an_answer_that_comes_after_the_old_one_was_given_is_used(subject: Subject, upstream: StubUpstream):
     """RFC 8767 section 5: asking goes on when the client has its answer, for the next one."""
-    begin(subject, upstream, upstream={"timeout_ms": 6000, "attempts": 1})
+    begin(subject, upstream, upstream={"timeout_ms": 6000, "tries": 1})
     keep(subject, upstream, numbered(1))
     wait_for_stale(subject)
     asked = upstream.asked_for(NAME)[-1]
@@ -251,7 +249,7 @@ def test_an_answer_that_comes_after_the_old_one_was_given_is_used(subject: Subje
 
 def test_all_who_wait_for_one_question_get_the_old_answer(subject: Subject, upstream: StubUpstream):
     """RFC 8767 section 5, RFC 9520 section 3.2: one failure for all, and the attempts of one question."""
-    begin(subject, upstream, upstream={"timeout_ms": 400, "attempts": 2})
+    begin(subject, upstream, upstream={"timeout_ms": 400, "tries": 2})
     keep(subject, upstream, numbered(1), "crowd.example")
     kept = time.monotonic()
     wait_for(lambda: time.monotonic() > kept + 1 + SLACK, "its life is over")
@@ -415,7 +413,7 @@ def test_old_answers_are_counted_as_such(subject: Subject, upstream: StubUpstrea
 
 # ------- While a question is under way ------------------------------------------------------
 
-SLOW = {"timeout_ms": 4000, "attempts": 3}  # longer than any client waits
+SLOW = {"timeout_ms": 4000, "tries": 3}  # longer than any client waits
 
 
 def test_who_waits_for_a_refreshing_that_fails_is_given_the_old_answer(
@@ -455,7 +453,7 @@ def test_an_old_answer_that_was_taken_away_is_given_to_nobody_who_waits(
     subject: Subject, upstream: StubUpstream, ended_by: str
 ):
     """What an operator purged, or no longer wants to be given, does not come back by a question under way."""
-    begin(subject, upstream, upstream={"timeout_ms": 1500, "attempts": 2})
+    begin(subject, upstream, upstream={"timeout_ms": 1500, "tries": 2})
     keep(subject, upstream, numbered(1))
     transport = httpx.HTTPTransport(uds=str(subject.folder / "control.sock"))
     with subject.udp() as client, httpx.Client(transport=transport) as control:

@@ -109,7 +109,7 @@ def test_many_connections_at_once_are_bounded_and_each_question_is_answered(
 
     told.script = hold
     subject.under = [tool("prlimit"), "--nofile=256:256"]
-    start(subject, told, "proxy", probe=None, timeout_ms=60_000, attempts=1)
+    start(subject, told, "proxy", probe=None, timeout_ms=60_000, tries=1)
     with client(subject) as sock:
         for number in range(60):
             sock.send(wire.query(f"n{number}.example", qid=number))

@@ -122,7 +122,7 @@ def test_a_step_of_the_clock_neither_hurries_nor_holds_up_what_is_under_way(
     start(
         subject,
         upstream,
-        upstream={"attempts": 1, "timeout_ms": 1500},
+        upstream={"tries": 1, "timeout_ms": 1500},
         tcp={"idle_timeout_ms": 2000, "read_timeout_ms": 2000},
     )
     with (

@@ -131,7 +131,7 @@ def test_upstreams_that_are_silent_do_not_take_the_descriptors_that_orders_need(
     subject.start(
         orders=[block("B-1", [BLOCKED])],
         upstreams=[upstream.address],
-        upstream={"timeout_ms": 2000, "attempts": 3},
+        upstream={"timeout_ms": 2000, "tries": 3},
     )
     with subject.udp() as client:
         for number in range(20):

@@ -13,7 +13,7 @@ from .tools import wait_for
 from .upstreams import StubUpstream, decent, silent
 
 LOST, BLOCKED = "lost.example", "blocked.example"
-QUICK = {"timeout_ms": 100, "attempts": 2}
+QUICK = {"timeout_ms": 100, "tries": 2}
 
 
 def start(subject: Subject, upstream: StubUpstream) -> None:
@@ -39,7 +39,7 @@ def test_a_question_that_nobody_answered_is_not_asked_again_at_once(subject: Sub
             if time.monotonic() > until:
                 replies.pop()  # a slow machine: this one may have come too late
     assert {(reply.rcode, *reply.extended_errors) for reply in replies} == {("SERVFAIL", 13)}
-    assert len(upstream.queries) <= asked + QUICK["attempts"]
+    assert len(upstream.queries) <= asked + QUICK["tries"]
 
 
 def test_many_clients_that_ask_again_cost_the_upstream_no_more_than_each_thread_once(
@@ -51,7 +51,7 @@ def test_many_clients_that_ask_again_cost_the_upstream_no_more_than_each_thread_
     for transport in ("udp", "tcp") * 10:
         assert subject.query(LOST, transport=transport).rcode == "SERVFAIL"
     seconds, workers = time.monotonic() - began, 2
-    assert len(upstream.queries) <= (1 + seconds) * workers * QUICK["attempts"]
+    assert len(upstream.queries) <= (1 + seconds) * workers * QUICK["tries"]
 
 
 def test_the_failure_is_forgotten_after_a_second(subject: Subject, upstream: StubUpstream):
@@ -114,7 +114,7 @@ def test_where_a_landing_page_is_cannot_be_asked_again_and_again_either(
     for number in range(20):
         reply = subject.query(f"n{number}.{BLOCKED}")
         assert (reply.rcode, reply.target, len(reply.answer)) == ("NOERROR", "landing.example.", 1)
-    assert len(upstream.queries) <= (2 + time.monotonic() - began) * QUICK["attempts"]
+    assert len(upstream.queries) <= (2 + time.monotonic() - began) * QUICK["tries"]
 
 
 def test_what_is_remembered_is_bounded(subject: Subject, upstream: StubUpstream):

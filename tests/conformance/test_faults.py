@@ -43,7 +43,7 @@ def test_an_upstream_without_a_way_to_it_costs_no_patience(subject: Subject, ups
 def test_a_failure_is_charged_to_the_upstream_that_failed(subject: Subject, upstream: StubUpstream):
     """A slow upstream has timed out as often as it was asked, not once more for each refusal of another."""
     upstream.script = silent
-    timeouts = {"attempts": 3, "timeout_ms": 300}
+    timeouts = {"tries": 3, "timeout_ms": 300}
     subject.start(upstreams=[upstream.address, CLOSED_UPSTREAM], upstream=timeouts)
     assert subject.query("slow.example").rcode == "SERVFAIL"
     asked = subject.metrics().total("dnsblock_upstream_queries_total", upstream=upstream.address)
@@ -63,7 +63,7 @@ def test_a_dead_tcp_connection_to_an_upstream_is_replaced(subject: Subject, upst
         return None if asked.source == first[0] else decent(asked)
 
     upstream.script = deaf_at_first
-    timeouts = {"attempts": 2, "timeout_ms": 500}
+    timeouts = {"tries": 2, "timeout_ms": 500}
     subject.start(upstreams=[upstream.address], upstream=timeouts)
     assert is_forwarded(subject.query("big.example", transport="tcp"))
     assert len(set(first)) == 2
@@ -141,7 +141,7 @@ def test_a_cname_block_that_is_lifted_under_way_opens_the_name(subject: Subject,
         answers=PROFILES | {"landing": LANDING},
         orders=[block("B-1", [BLOCKED])],
         upstreams=[upstream.address],
-        upstream={"attempts": 1, "timeout_ms": 20_000},
+        upstream={"tries": 1, "timeout_ms": 20_000},
     )
     with subject.udp() as waiting:
         waiting.settimeout(10)

@@ -16,8 +16,8 @@ from .upstreams import Asked, MakeUpstream, StubUpstream, decent, silent
 
 BLOCKED = "blocked.example"
 ERRORS = "dnsblock_upstream_errors_total"
-QUICK = {"timeout_ms": 200, "attempts": 3}
-PATIENT = {"timeout_ms": 4000, "attempts": 1}
+QUICK = {"timeout_ms": 200, "tries": 3}
+PATIENT = {"timeout_ms": 4000, "tries": 1}
 
 
 def start(subject: Subject, *upstreams: StubUpstream | str, **upstream: int) -> None:
@@ -132,7 +132,7 @@ def test_a_reply_from_another_address_is_not_seen(running: Subject, seen: StubUp
 def test_a_late_reply_does_not_answer_the_next_query(subject: Subject, upstream: StubUpstream):
     """Trap 10: what comes back after the patience is over belongs to nobody."""
     upstream.script = silent
-    impatient = {"timeout_ms": 100, "attempts": 1}
+    impatient = {"timeout_ms": 100, "tries": 1}
     subject.start(workers=1, upstreams=[upstream.address], upstream=impatient)
     assert subject.query("same.example").rcode == "SERVFAIL"
     late = upstream.wait_for_query("same.example")
@@ -177,7 +177,7 @@ def test_a_silent_upstream_costs_a_retry_on_another(subject: Subject, make_upstr
 def test_a_closed_upstream_costs_no_patience(subject: Subject, upstream: StubUpstream):
     """ICMP says at once that nobody listens: the next is asked long before one attempt's patience is over."""
     closed = f"127.0.0.1:{free_port()}"
-    start(subject, closed, upstream, timeout_ms=20000, attempts=3)
+    start(subject, closed, upstream, timeout_ms=20000, tries=3)
     assert [n for n in range(20) if not is_forwarded(subject.query(f"n{n}.example"))] == []
     subject.wait_for_metric(ERRORS, reason="network", upstream=closed)
 
@@ -191,13 +191,13 @@ def test_servfail_with_no_reachable_authority_when_no_upstream_answers(
     reply = subject.query("lost.example", edns=True)
     assert (reply.rcode, list(reply.extended_errors)) == ("SERVFAIL", [22])
     assert reply.flags & 0xFFF0 == wire.QR | wire.RD | wire.RA
-    assert len(upstream.asked_for("lost.example")) == QUICK["attempts"]
+    assert len(upstream.asked_for("lost.example")) == QUICK["tries"]
     assert is_sinkholed(subject.query(BLOCKED))
     subject.wait_for_metric("dnsblock_queries_total", outcome="failed")
 
 
 def test_servfail_comes_at_once_when_every_upstream_is_closed(subject: Subject):
-    start(subject, CLOSED_UPSTREAM, timeout_ms=20000, attempts=3)
+    start(subject, CLOSED_UPSTREAM, timeout_ms=20000, tries=3)
     assert subject.query("lost.example").rcode == "SERVFAIL"
     assert is_sinkholed(subject.query(BLOCKED))
 
@@ -249,7 +249,7 @@ def test_garbage_of_an_upstream_never_stops_the_answers(subject: Subject, upstre
         return head + counts + asked.message.question + rubbish[number % len(rubbish)]
 
     upstream.script = send_rubbish
-    start(subject, upstream, timeout_ms=50, attempts=1)
+    start(subject, upstream, timeout_ms=50, tries=1)
     for number in range(60):
         subject.exchange(wire.query(f"n{number}.example", edns=number % 2 == 0))
     upstream.script = decent

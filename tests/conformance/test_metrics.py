@@ -212,7 +212,7 @@ def test_connections_are_counted_while_they_last(running: Subject):
 
 
 def test_a_failing_upstream_is_counted_under_its_address(subject: Subject):
-    subject.start(upstream={"attempts": 2})
+    subject.start(upstream={"tries": 2})
     assert subject.query("free.example").rcode == "SERVFAIL"
     metrics = subject.metrics()
     assert metrics.total("dnsblock_upstream_errors_total", upstream=CLOSED_UPSTREAM, reason="network") >= 1

@@ -153,7 +153,7 @@ def test_what_is_old_is_old_after_a_step_of_the_clock_too(
 # ------- Five times what it can do ----------------------------------------------------------------
 
 PLACES, LATENCY_MS = 64, 50  # so what it can do is a little less than 1280 answers a second
-LIMITED = {"max_outstanding": PLACES, "timeout_ms": 1000, "attempts": 1}
+LIMITED = {"max_outstanding": PLACES, "timeout_ms": 1000, "tries": 1}
 
 
 def fresh(label: str) -> Callable[[int], str]:

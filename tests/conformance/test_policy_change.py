@@ -12,7 +12,7 @@ from .orders import block, unblock
 from .upstreams import StubUpstream, silent
 
 NAME = "changing.example"
-FAST = {"timeout_ms": 100, "attempts": 1}
+FAST = {"timeout_ms": 100, "tries": 1}
 
 
 def test_block_and_lifting_hold_from_the_very_next_query(subject: Subject, upstream: StubUpstream):

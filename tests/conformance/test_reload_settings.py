@@ -82,12 +82,12 @@ def test_a_query_that_waits_for_a_removed_upstream_is_answered_by_another(
 ):
     """At once, and not when its time is up."""
     mute, new = make_upstream(silent), make_upstream()
-    subject.start(upstreams=[mute.address], upstream={"timeout_ms": 60_000, "attempts": 1})
+    subject.start(upstreams=[mute.address], upstream={"timeout_ms": 60_000, "tries": 1})
     with subject.udp() as sock:
         sock.settimeout(45)
         sock.send(wire.query("waits.example", "A"))
         wait_for(lambda: queries(mute) == 1, "it was asked")
-        change(subject, upstreams=[new.address], upstream={"timeout_ms": 60_000, "attempts": 1})
+        change(subject, upstreams=[new.address], upstream={"timeout_ms": 60_000, "tries": 1})
         assert is_forwarded(wire.read(sock.recv(4096)))
 
 
@@ -141,7 +141,7 @@ def test_limits_towards_upstreams_and_clients_are_taken_over(subject: Subject, m
         said = change(
             subject,
             upstreams=[mute.address],
-            upstream={"timeout_ms": 50, "attempts": 1},
+            upstream={"timeout_ms": 50, "tries": 1},
             udp={"max_payload": 512},
             tcp={"idle_timeout_ms": 100},
             stop_timeout_ms=1,

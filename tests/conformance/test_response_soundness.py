@@ -345,7 +345,7 @@ def test_the_cname_stands_alone_where_no_upstream_knows_its_target(subject: Subj
     """A name is blocked whether an upstream lives or not."""
     upstream.script = lambda asked: landing_script(asked) if asked.name == "alias.example" else None
     lists = {"badnets.txt": ["203.0.113.0/24"]}
-    quick = {"timeout_ms": 100, "attempts": 1}
+    quick = {"timeout_ms": 100, "tries": 1}
     start(subject, upstream, zones=ZONES, lists=lists, answers=PROFILES | LANDING, upstream=quick)
     reply = subject.query("alias.example")
     assert [record.rtype for record in reply.answer] == [5]

@@ -22,7 +22,7 @@ from .upstreams import Asked, MakeUpstream, StubUpstream, Unbound, answering_aft
 QUERIES = 400
 ATTEMPTS = 2
 PATIENCE_MS = 500
-QUICK = {"timeout_ms": PATIENCE_MS, "attempts": ATTEMPTS}
+QUICK = {"timeout_ms": PATIENCE_MS, "tries": ATTEMPTS}
 FORGED = "192.0.2.66"
 
 
@@ -49,7 +49,7 @@ def test_answers_after_the_first_patience_are_still_taken(
     subject: Subject, upstream: StubUpstream, record_property: Record
 ):
     """Trap 10: what was asked again may still be answered the first time, and is answered once."""
-    start(subject, upstream, attempts=3)
+    start(subject, upstream, tries=3)
     with answering_after(PATIENCE_MS * 3 // 2) as late, measured(subject, record_property) as figures:
         upstream.script = late
         with traffic(subject) as stream:

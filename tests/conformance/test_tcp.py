@@ -14,7 +14,7 @@ from .tools import wait_for
 from .upstreams import StubUpstream, silent
 
 BLOCKED = "blocked.example"
-PATIENT = {"timeout_ms": 5000, "attempts": 1}
+PATIENT = {"timeout_ms": 5000, "tries": 1}
 
 
 def start(subject: Subject, upstream: StubUpstream, **tcp: int) -> None:

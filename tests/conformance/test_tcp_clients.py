@@ -14,7 +14,7 @@ from .tools import wait_for
 from .upstreams import StubUpstream, decent, silent
 
 BLOCKED = "blocked.example"
-PATIENT = {"timeout_ms": 5000, "attempts": 1}
+PATIENT = {"timeout_ms": 5000, "tries": 1}
 
 
 def start(subject: Subject, exempt: list[str] | None = None, **tcp: int) -> None:
@@ -115,7 +115,7 @@ def start_among_networks(subject: Subject, upstream: StubUpstream, **tcp: int | 
     upstream.script = lambda asked: None if asked.name.endswith(".owed.example") else decent(asked)
     subject.start(
         upstreams=[upstream.address],
-        upstream={"timeout_ms": 10_000, "attempts": 1, "probe": None},
+        upstream={"timeout_ms": 10_000, "tries": 1, "probe": None},
         limits={"exempt": ["127.0.9.0/24"]},
         workers=1,
         tcp={"idle_timeout_ms": 600_000, **tcp},

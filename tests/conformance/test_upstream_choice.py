@@ -220,7 +220,7 @@ def test_a_servfail_is_given_where_another_upstream_has_nothing_better(
     subject: Subject, make_upstream: MakeUpstream, second: Script
 ):
     """RFC 8914 section 3: with its reason, such as DNSSEC Bogus."""
-    start(subject, servers(make_upstream(bogus), make_upstream(second)), attempts=2, timeout_ms=300)
+    start(subject, servers(make_upstream(bogus), make_upstream(second)), tries=2, timeout_ms=300)
     reply = subject.query("bogus.example", edns=True)
     assert (reply.rcode, reply.extended_errors) == ("SERVFAIL", {6: "bogus"})
 

@@ -18,7 +18,7 @@ HEALTH_CHECKS = "dnsblock_upstream_health_checks_total"
 ERRORS = "dnsblock_upstream_errors_total"
 OFTEN = {"interval_ms": 50, "timeout_ms": 300}
 SELDOM = {"interval_ms": 600_000}
-PATIENT = {"timeout_ms": 60_000, "attempts": 3}
+PATIENT = {"timeout_ms": 60_000, "tries": 3}
 
 
 def start(subject: Subject, *upstreams: StubUpstream | str, **upstream: object) -> None:
@@ -236,7 +236,7 @@ def test_who_answers_probes_and_no_query_is_left_until_a_query_is_answered(
 ):
     """Its probe comes from a cache, and its way to the Internet is gone: real traffic tells."""
     deaf, other = make_upstream(only_probes), make_upstream()
-    start(subject, deaf, other, probe={"interval_ms": 1000}, timeout_ms=50, attempts=3)
+    start(subject, deaf, other, probe={"interval_ms": 1000}, timeout_ms=50, tries=3)
     numbers = itertools.count()
 
     def ask() -> None:
@@ -290,7 +290,7 @@ def test_an_only_upstream_that_falls_silent_is_not_asked_the_same_again_and_agai
 ):
     """There is nobody to take over: each query has its attempts, and no more."""
     upstream.script = silent
-    start(subject, upstream, timeout_ms=400, attempts=2, probe=OFTEN)
+    start(subject, upstream, timeout_ms=400, tries=2, probe=OFTEN)
     with subject.udp() as client:
         for number in range(50):
             client.send(wire.query(f"n{number}.example"))

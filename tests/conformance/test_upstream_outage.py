@@ -156,7 +156,7 @@ def test_after_a_long_outage_the_first_good_health_check_is_enough(
     RFC 9520 section 3.2: what failed meanwhile is forgotten, as it was no fault of the name.
     """
     upstream = make_upstream(silent, may_die=True)
-    start(subject, upstream, probe={"interval_ms": 1000, "timeout_ms": 100}, attempts=1)
+    start(subject, upstream, probe={"interval_ms": 1000, "timeout_ms": 100}, tries=1)
     give_up(subject, upstream)
     if how == "closed":
         upstream.close()

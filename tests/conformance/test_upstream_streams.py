@@ -9,7 +9,7 @@ from .harness import Subject, is_forwarded
 from .tools import wait_for
 from .upstreams import Asked, MakeUpstream, StubUpstream, decent
 
-PATIENT = {"timeout_ms": 60_000, "attempts": 1}
+PATIENT = {"timeout_ms": 60_000, "tries": 1}
 ERRORS = "dnsblock_upstream_errors_total"
 
 

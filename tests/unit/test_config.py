@@ -222,7 +222,7 @@ def test_an_upstream_that_is_no_server_is_refused(refused, text: str):
         ("workers: -1", "1: '-1': workers: must be at least 0"),
         ("udp: {max_payload: 511}", "1: '511': udp.max_payload: must be at least 512"),
         ("udp: {max_payload: 4097}", "1: '4097': udp.max_payload: must be at most 4096"),
-        ("upstream: {attempts: 0}", "1: '0': upstream.attempts: must be at least 1"),
+        ("upstream: {tries: 0}", "1: '0': upstream.tries: must be at least 1"),
         (
             "upstream:\n  servers:\n  - {address: 192.0.2.1, weight: 101}",
             "3: '101': upstream.servers.0.weight: must be at most 100",

@@ -261,7 +261,7 @@ def test_digest_is_the_same_for_the_same_content_and_the_serial_is_not_in_it():
 
 def test_the_configuration_allows_as_many_attempts_as_the_engine():
     """One bound in two languages: what the configuration accepts, the engine must take."""
-    bounds = UpstreamOptions.model_fields["attempts"].metadata
+    bounds = UpstreamOptions.model_fields["tries"].metadata
     assert [bound.le for bound in bounds if isinstance(bound, Le)] == [MAX_ATTEMPTS]
     settings(attempts=MAX_ATTEMPTS)
     with pytest.raises(ValueError, match="out of bounds"):
