@@ -215,7 +215,7 @@ class UpstreamOptions(_Options):
     """Who is asked about what is not blocked."""
 
     servers: Annotated[tuple[Server, ...], Field(max_length=64), NotEmpty, Servers] = as_written("system")
-    choice: Literal["first", "least_outstanding", "weighted", "hashed"] = "first"
+    selection: Literal["first", "least_outstanding", "weighted", "hashed"] = "first"
     probe: Probe | None = as_written({})  # null: an upstream is judged by its answers alone
     timeout_ms: Milliseconds = 1500
     tries: Annotated[int, Number, Field(ge=1, le=4)] = 3  # of one query, all upstreams together

@@ -80,7 +80,7 @@ def engine_settings(config: Config) -> Settings:
             (server.address.host, server.address.port, server.weight, server.order)
             for server in upstream.servers
         ],
-        choice=upstream.choice,
+        choice=upstream.selection,
         attempts=upstream.tries,
         attempt_timeout_ms=upstream.timeout_ms,
         max_outstanding=upstream.max_outstanding,

@@ -87,7 +87,7 @@ def test_the_fewest_queries_under_way_for_its_weight_decide(subject: Subject, ma
     """So a slow upstream gets less: what it does not answer stays under way."""
     small, large = make_upstream(only_probes), make_upstream(only_probes)
     listed = servers(small, large, weight=[1, 3])
-    start(subject, listed, choice="least_outstanding", timeout_ms=60_000, probe={"interval_ms": 50})
+    start(subject, listed, selection="least_outstanding", timeout_ms=60_000, probe={"interval_ms": 50})
     with subject.udp() as client:
         for name in NAMES[:80]:
             client.send(wire.query(name))
@@ -110,11 +110,11 @@ def test_the_fewest_queries_under_way_for_its_weight_decide(subject: Subject, ma
     assert len(small.queries) == 20
 
 
-@pytest.mark.parametrize("choice", ["weighted", "least_outstanding"])
-def test_idle_upstreams_share_by_weight(subject: Subject, make_upstream: MakeUpstream, choice: str):
+@pytest.mark.parametrize("selection", ["weighted", "least_outstanding"])
+def test_idle_upstreams_share_by_weight(subject: Subject, make_upstream: MakeUpstream, selection: str):
     """Drawn at random: 200 queries, a quarter of them for the smaller, give or take six deviations."""
     small, large = make_upstream(), make_upstream()
-    start(subject, servers(small, large, weight=[1, 3]), choice=choice)
+    start(subject, servers(small, large, weight=[1, 3]), selection=selection)
     ask(subject)
     assert len(small.queries) + len(large.queries) == len(NAMES)
     assert 14 <= len(small.queries) <= 86
@@ -125,7 +125,7 @@ def test_a_name_goes_to_the_same_upstream_and_only_those_of_a_dead_one_move(
 ):
     """Rendezvous hashing: each resolver's cache holds its own part, and keeps it."""
     three = [make_upstream() for _ in range(3)]
-    start(subject, servers(*three), choice="hashed", probe={"interval_ms": 100})
+    start(subject, servers(*three), selection="hashed", probe={"interval_ms": 100})
     ask(subject)
     ask(subject, [name.upper() for name in NAMES])
     before = [{name.lower() for name in names_of(one)} for one in three]
@@ -149,12 +149,12 @@ def test_machines_choose_alike_in_whichever_order_they_list_the_same_upstreams(
 ):
     """A name is in one cache, whichever machine of an anycast address is asked."""
     three = [make_upstream() for _ in range(3)]
-    start(subject, servers(*three), choice="hashed")
+    start(subject, servers(*three), selection="hashed")
     ask(subject)
     before = [names_of(one) for one in three]
     for one in three:
         one.forget()
-    start(other_subject, servers(*reversed(three)), choice="hashed")
+    start(other_subject, servers(*reversed(three)), selection="hashed")
     ask(other_subject)
     assert [names_of(one) for one in three] == before
 

@@ -129,7 +129,7 @@ def test_a_client_cannot_make_an_upstream_lose_edns_for_others(subject: Subject,
 def test_each_upstream_has_its_own_memory(subject: Subject, make_upstream: MakeUpstream):
     """One of two refuses OPT: queries to the other keep it, and DNSSEC with it."""
     old, new = make_upstream(refusing(FORMERR), may_die=True), make_upstream()
-    start(subject, old, new, choice="weighted")
+    start(subject, old, new, selection="weighted")
     for number in range(40):
         assert is_forwarded(subject.query(f"n{number}.example", edns=wire.opt(do=True)))
     assert len(new.queries) > 0

@@ -68,17 +68,17 @@ def figure(output: str, pattern: str) -> float:
     return float(re.search(pattern, output)[1])
 
 
-@pytest.mark.parametrize("choice", ["first", "least_outstanding", "hashed"])
+@pytest.mark.parametrize("selection", ["first", "least_outstanding", "hashed"])
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "hung"])
 def test_one_of_two_resolvers_is_lost_under_load_and_no_client_sees_a_failure(
-    subject: Subject, two_resolvers: tuple[Unbound, Unbound], choice: str, how: signal.Signals
+    subject: Subject, two_resolvers: tuple[Unbound, Unbound], selection: str, how: signal.Signals
 ):
     """Every query has a good answer, and the slowest waited for the silence to be noticed, and no longer."""
     dying, staying = two_resolvers
     subject.start(
         orders=[block("B-1", [BLOCKED])],
         upstreams=[dying.address, staying.address],
-        upstream={"choice": choice, "timeout_ms": PATIENCE_S * 1000},
+        upstream={"selection": selection, "timeout_ms": PATIENCE_S * 1000},
     )
     with load(subject, 5) as report:
         subject.wait_for_metric("dnsblock_queries_total", at_least=RATE, outcome="forwarded")

@@ -152,10 +152,10 @@ def test_an_upstream_is_an_address_with_or_without_a_port(read, text: str, shown
 
 def test_an_upstream_may_have_a_weight_and_an_order(read):
     servers = "[192.0.2.1, {address: 192.0.2.2, weight: 3}, {address: '[2001:db8::1]:5300', order: 1}]"
-    config = read(f"upstream: {{servers: {servers}, choice: hashed}}")
+    config = read(f"upstream: {{servers: {servers}, selection: hashed}}")
     found = [(str(server), server.weight, server.order) for server in config.upstream.servers]
     assert found == [("192.0.2.1:53", 1, 0), ("192.0.2.2:53", 3, 0), ("[2001:db8::1]:5300", 1, 1)]
-    assert config.upstream.choice == "hashed"
+    assert config.upstream.selection == "hashed"
 
 
 def test_probes_have_defaults_and_can_be_switched_off(read):
