@@ -21,6 +21,7 @@ from dnsblock.values import (
     Endpoint,
     FilePath,
     FormerServers,
+    HealthCheckName,
     Identifier,
     IPv4,
     IPv6,
@@ -34,7 +35,6 @@ from dnsblock.values import (
     Number,
     NumberOrWord,
     Percent,
-    ProbeName,
     Servers,
     SocketPath,
     Switch,
@@ -189,13 +189,13 @@ class Server(_Options):
         return str(self.address)
 
 
-PROBE_TYPES = {"A": 1, "NS": 2, "SOA": 6, "TXT": 16, "AAAA": 28}  # RFC 1035 section 3.2.2, RFC 3596
+HEALTH_CHECK_TYPES = {"A": 1, "NS": 2, "SOA": 6, "TXT": 16, "AAAA": 28}  # RFC 1035 section 3.2.2, RFC 3596
 
 
-class Probe(_Options):
-    """The question by which it is seen whether an upstream is alive."""
+class HealthCheck(_Options):
+    """The health-check query that is sent to each upstream."""
 
-    name: ProbeName = "."
+    name: HealthCheckName = "."
     type: Literal["A", "AAAA", "NS", "SOA", "TXT"] = "NS"
     interval_ms: Milliseconds = 1000  # doubled again and again while it is down
     timeout_ms: Milliseconds = 500
@@ -216,7 +216,7 @@ class UpstreamOptions(_Options):
 
     servers: Annotated[tuple[Server, ...], Field(max_length=64), NotEmpty, Servers] = as_written("system")
     selection: Literal["first", "least_outstanding", "weighted", "hashed"] = "first"
-    probe: Probe | None = as_written({})  # null: an upstream is judged by its answers alone
+    health_check: HealthCheck | None = as_written({})  # null: no health checks
     timeout_ms: Milliseconds = 1500
     tries: Annotated[int, Number, Field(ge=1, le=4)] = 3  # of one query, all upstreams together
     max_outstanding: Annotated[int, Number, Field(ge=1, le=32_768)] = 16_384  # per packet thread

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dnsblock import document
 from dnsblock._engine import Probe, Rules, Settings, Suffixes
-from dnsblock.config import PROBE_TYPES, Config, Resinfo, UpstreamOptions
+from dnsblock.config import HEALTH_CHECK_TYPES, Config, Resinfo, UpstreamOptions
 from dnsblock.errors import Problem, Refused
 from dnsblock.orders.guards import public_suffixes
 
@@ -84,7 +84,7 @@ def engine_settings(config: Config) -> Settings:
         attempts=upstream.tries,
         attempt_timeout_ms=upstream.timeout_ms,
         max_outstanding=upstream.max_outstanding,
-        probe=_probe(upstream),
+        probe=_health_check(upstream),
         tells=_tells(upstream),
         max_connections=config.tcp.max_connections,
         max_connections_per_client=config.tcp.max_connections_per_client,
@@ -95,17 +95,17 @@ def engine_settings(config: Config) -> Settings:
     )
 
 
-def _probe(upstream: UpstreamOptions) -> Probe | None:
-    probe = upstream.probe
-    if probe is None:
+def _health_check(upstream: UpstreamOptions) -> Probe | None:
+    check = upstream.health_check
+    if check is None:
         return None
     return Probe(
-        question=probe.name,
-        qtype=PROBE_TYPES[probe.type],
-        interval_ms=probe.interval_ms,
-        timeout_ms=probe.timeout_ms,
-        failures=probe.failures,
-        successes=probe.successes,
+        question=check.name,
+        qtype=HEALTH_CHECK_TYPES[check.type],
+        interval_ms=check.interval_ms,
+        timeout_ms=check.timeout_ms,
+        failures=check.failures,
+        successes=check.successes,
     )
 
 

@@ -84,7 +84,7 @@ def test_a_connection_begins_with_who_asks_and_is_for_that_one_question(subject:
     told.script = lambda asked: (
         asked.response(flags=wire.QR | wire.RA | wire.TC) if asked.transport == "udp" else decent(asked)
     )
-    start(subject, told, "proxy", probe=None)
+    start(subject, told, "proxy", health_check=None)
     with client(subject) as one, client(subject, "127.0.0.3") as other:
         for sock in (one, other, one):
             assert is_forwarded(ask(sock, "large.example"))
@@ -109,7 +109,7 @@ def test_many_connections_at_once_are_bounded_and_each_question_is_answered(
 
     told.script = hold
     subject.under = [tool("prlimit"), "--nofile=256:256"]
-    start(subject, told, "proxy", probe=None, timeout_ms=60_000, tries=1)
+    start(subject, told, "proxy", health_check=None, timeout_ms=60_000, tries=1)
     with client(subject) as sock:
         for number in range(60):
             sock.send(wire.query(f"n{number}.example", qid=number))
@@ -129,7 +129,7 @@ def cut_short(subject: Subject) -> float:
 
 def test_probes_say_that_they_are_our_own(subject: Subject, told: StubUpstream):
     """PROXY protocol section 2.2: LOCAL is for health checks."""
-    start(subject, told, "proxy", probe=OFTEN)
+    start(subject, told, "proxy", health_check=OFTEN)
     wait_for(lambda: len(told.probes) >= 3, "three probes")
     assert {asked.told for asked in told.probes} == {Told("LOCAL")}
     subject.wait_for_metric("dnsblock_upstream_health_checks_total", at_least=2, result="good")
@@ -229,7 +229,7 @@ def running(folder: Path, program: str) -> Iterator[str]:
 
 
 def start_before(subject: Subject, address: str) -> None:
-    subject.start(upstreams=[address], upstream={"tell_client": "proxy", "probe": OFTEN})
+    subject.start(upstreams=[address], upstream={"tell_client": "proxy", "health_check": OFTEN})
     subject.wait_for_metric("dnsblock_upstream_health_checks_total", upstream=address, result="good")
     wait_for(lambda: subject.status()["upstreams_down"] == [], "it is up")
 
@@ -338,7 +338,7 @@ def test_the_subnet_goes_along_over_tcp_and_its_answer_stays_here(subject: Subje
         return asked.address(edns=wire.opt(options=subnet("127.1.2.0", 24, scope=24)))
 
     upstream.script = large
-    start(subject, upstream, "subnet", subnet={"private": "tell"}, probe=None)
+    start(subject, upstream, "subnet", subnet={"private": "tell"}, health_check=None)
     with client(subject, "127.1.2.3") as sock:
         reply = ask(sock, "free.example", edns=wire.opt(options=subnet("127.1.2.3", 32)))
     assert is_forwarded(reply)
@@ -353,6 +353,6 @@ def test_nothing_is_told_by_default_and_probes_tell_nothing_ever(subject: Subjec
     assert subnets(upstream) == [[]]
     assert subject.stop() == 0
     upstream.forget()
-    start(subject, upstream, "subnet", subnet={"private": "tell"}, probe=OFTEN)
+    start(subject, upstream, "subnet", subnet={"private": "tell"}, health_check=OFTEN)
     wait_for(lambda: upstream.probes, "a probe")
     assert upstream.probes[0].message.options == []

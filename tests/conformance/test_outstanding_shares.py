@@ -14,7 +14,7 @@ from .upstreams import StubUpstream, silent
 MOST = 40
 REFUSED = "dnsblock_outstanding_refused_total"
 EXEMPT = {"exempt": ["127.0.0.0/8", "::1/128"]}
-PATIENT = {"timeout_ms": 60_000, "tries": 1, "max_outstanding": MOST, "probe": None}
+PATIENT = {"timeout_ms": 60_000, "tries": 1, "max_outstanding": MOST, "health_check": None}
 
 
 def start(subject: Subject, upstream: StubUpstream, **config: object) -> None:

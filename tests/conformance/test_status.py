@@ -86,7 +86,7 @@ def test_status_says_that_no_upstream_is_usable_since_when_and_why(
     """Exit code 1 while every upstream is down; state, time and reason of each."""
     first, second = make_upstream(), make_upstream()
     began = time.time()
-    subject.start(upstreams=[first.address, second.address], upstream={"probe": PROBE})
+    subject.start(upstreams=[first.address, second.address], upstream={"health_check": PROBE})
     assert subject.cli("status").code == 0
     first.close()
     wait_for(lambda: "down" in states(subject), "the first is down")

@@ -115,7 +115,7 @@ def start_among_networks(subject: Subject, upstream: StubUpstream, **tcp: int | 
     upstream.script = lambda asked: None if asked.name.endswith(".owed.example") else decent(asked)
     subject.start(
         upstreams=[upstream.address],
-        upstream={"timeout_ms": 10_000, "tries": 1, "probe": None},
+        upstream={"timeout_ms": 10_000, "tries": 1, "health_check": None},
         limits={"exempt": ["127.0.9.0/24"]},
         workers=1,
         tcp={"idle_timeout_ms": 600_000, **tcp},

@@ -66,7 +66,7 @@ def test_a_higher_order_is_asked_only_while_none_of_a_lower_one_is_up(
 ):
     """Another site, or somebody else's resolver: used when there is nothing else, and only then."""
     far, near = make_upstream(), make_upstream()
-    start(subject, servers(far, near, order=[1, 0]), probe={"interval_ms": 100})
+    start(subject, servers(far, near, order=[1, 0]), health_check={"interval_ms": 100})
     ask(subject)
     assert (far.queries, len(near.queries)) == ([], len(NAMES))
     near.script = lambda _asked: None
@@ -87,7 +87,7 @@ def test_the_fewest_queries_under_way_for_its_weight_decide(subject: Subject, ma
     """So a slow upstream gets less: what it does not answer stays under way."""
     small, large = make_upstream(only_probes), make_upstream(only_probes)
     listed = servers(small, large, weight=[1, 3])
-    start(subject, listed, selection="least_outstanding", timeout_ms=60_000, probe={"interval_ms": 50})
+    start(subject, listed, selection="least_outstanding", timeout_ms=60_000, health_check={"interval_ms": 50})
     with subject.udp() as client:
         for name in NAMES[:80]:
             client.send(wire.query(name))
@@ -125,7 +125,7 @@ def test_a_name_goes_to_the_same_upstream_and_only_those_of_a_dead_one_move(
 ):
     """Rendezvous hashing: each resolver's cache holds its own part, and keeps it."""
     three = [make_upstream() for _ in range(3)]
-    start(subject, servers(*three), selection="hashed", probe={"interval_ms": 100})
+    start(subject, servers(*three), selection="hashed", health_check={"interval_ms": 100})
     ask(subject)
     ask(subject, [name.upper() for name in NAMES])
     before = [{name.lower() for name in names_of(one)} for one in three]
@@ -244,7 +244,7 @@ def test_a_servfail_is_handed_on_at_once_where_nobody_else_is_up(
 ):
     """RFC 9520 section 1: who is down is not asked."""
     failing, dead = make_upstream(saying(2)), make_upstream(lambda _asked: None, may_die=True)
-    start(subject, servers(failing, dead), probe={"interval_ms": 100}, timeout_ms=60_000)
+    start(subject, servers(failing, dead), health_check={"interval_ms": 100}, timeout_ms=60_000)
     subject.wait_for_metric("dnsblock_upstream_health_checks_total", 3, upstream=dead.address, result="lost")
     dead.forget()
     assert subject.query("broken.example").rcode == "SERVFAIL"
@@ -255,8 +255,8 @@ def test_a_refusal_is_handed_on_at_once_where_nobody_else_is_up(
     subject: Subject, make_upstream: MakeUpstream
 ):
     unwilling, dead = make_upstream(saying(5)), make_upstream(lambda _asked: None)
-    probe = {"interval_ms": 100}
-    start(subject, servers(unwilling, dead), probe=probe, timeout_ms=60_000)
+    health_check = {"interval_ms": 100}
+    start(subject, servers(unwilling, dead), health_check=health_check, timeout_ms=60_000)
     subject.wait_for_metric(
         "dnsblock_upstream_health_checks_total", at_least=3, upstream=dead.address, result="lost"
     )

@@ -30,23 +30,23 @@ def refusing(how: str | int, script: Script = decent) -> Script:
 
 
 def start(
-    subject: Subject, *upstreams: StubUpstream, probe: dict | None = SELDOM, **settings: object
+    subject: Subject, *upstreams: StubUpstream, health_check: dict | None = SELDOM, **settings: object
 ) -> None:
     addresses = [one.address for one in upstreams]
-    subject.start(upstreams=addresses, upstream={"probe": probe, **settings}, workers=1)
+    subject.start(upstreams=addresses, upstream={"health_check": health_check, **settings}, workers=1)
 
 
 REFUSALS = pytest.mark.parametrize("how", [FORMERR, NOTIMP, "FORMERR with OPT", "BADVERS"])
 
 
 @REFUSALS
-@pytest.mark.parametrize("probe", [SELDOM, None], ids=["probed", "not probed"])
+@pytest.mark.parametrize("health_check", [SELDOM, None], ids=["probed", "not probed"])
 def test_an_upstream_that_refuses_opt_is_queried_without(
-    subject: Subject, make_upstream: MakeUpstream, how: str | int, probe: dict | None
+    subject: Subject, make_upstream: MakeUpstream, how: str | int, health_check: dict | None
 ):
     """RFC 6891 section 7: asked again without OPT, remembered; clients have EDNS with us all the same."""
     upstream = make_upstream(refusing(how), may_die=True)
-    start(subject, upstream, probe=probe)
+    start(subject, upstream, health_check=health_check)
     for number in range(5):
         for edns in (False, True, wire.opt(do=True)):
             for transport in ("udp", "tcp"):
@@ -141,7 +141,7 @@ def test_each_upstream_has_its_own_memory(subject: Subject, make_upstream: MakeU
 def test_probes_find_out_without_any_query(subject: Subject, make_upstream: MakeUpstream):
     """A health check that is answered FORMERR is sent again without OPT: the upstream is healthy."""
     upstream = make_upstream(refusing(FORMERR), may_die=True)
-    start(subject, upstream, probe={"interval_ms": 50})
+    start(subject, upstream, health_check={"interval_ms": 50})
     wait_for(lambda: len(upstream.probes) >= 6, "six probes")
     assert [asked.message.opt is not None for asked in upstream.probes[:6]] == [True] + [False] * 5
     assert subject.metrics().total("dnsblock_upstream_up", upstream=upstream.address) == 1

@@ -55,7 +55,7 @@ def test_probes_ask_for_the_root_each_from_another_port_under_another_id(
     subject: Subject, upstream: StubUpstream
 ):
     """RFC 5452 section 9.2, as for every query; recursion desired, with our own OPT (RFC 6891)."""
-    start(subject, upstream, probe=OFTEN)
+    start(subject, upstream, health_check=OFTEN)
     wait_for(lambda: len(upstream.probes) >= 20, "twenty probes")
     probed = upstream.probes[:20]
     assert {one.message.question for one in probed} == {PROBE}
@@ -68,11 +68,11 @@ def test_probes_ask_for_the_root_each_from_another_port_under_another_id(
 
 
 def test_what_is_asked_and_whether_is_configured(subject: Subject, upstream: StubUpstream):
-    start(subject, upstream, probe={"name": "probe.example", "type": "AAAA", "interval_ms": 50})
+    start(subject, upstream, health_check={"name": "probe.example", "type": "AAAA", "interval_ms": 50})
     assert upstream.wait_for_query("probe.example").qtype == wire.QTYPES["AAAA"]
     assert subject.stop() == 0
     upstream.forget()
-    start(subject, upstream, probe=None)
+    start(subject, upstream, health_check=None)
     assert is_forwarded(subject.query("free.example"))
     assert [asked.name for asked in upstream.queries] == ["free.example"]
     assert (upstream.probes, is_up(subject, upstream)) == ([], True)
@@ -84,7 +84,7 @@ def test_one_that_says_it_cannot_answer_is_left_alone_longer_and_longer(
     """It speaks, and yet is down: each probe that it refuses doubles the time to the next."""
     upstream.script = lambda asked: asked.response(rcode=5)
     began = time.monotonic()
-    start(subject, upstream, probe={"interval_ms": 50})
+    start(subject, upstream, health_check={"interval_ms": 50})
     wait_for(lambda: len(upstream.probes) >= 8, "eight probes")
     took = time.monotonic() - began
     # Three make it down; then 0.1, 0.2, 0.4 and 0.8 seconds pass, a tenth less at least.
@@ -98,7 +98,7 @@ def test_an_upstream_that_nobody_asks_is_seen_to_die_and_to_come_back(
 ):
     """So a standby is known to be dead before it is needed. The log and `status` tell."""
     first, standby = make_upstream(), make_upstream()
-    start(subject, first, standby, probe=OFTEN)
+    start(subject, first, standby, health_check=OFTEN)
     wait_for(lambda: standby.probes, "it is probed")
     assert is_up(subject, standby)
     standby.script = silent
@@ -121,7 +121,7 @@ def test_who_answers_probes_that_nothing_can_be_had_is_not_asked(
 ):
     """A resolver without its way to the Internet, or that does not know this machine, takes no traffic."""
     useless, good = make_upstream(lambda asked: asked.response(rcode=rcode)), make_upstream()
-    start(subject, useless, good, probe=OFTEN)
+    start(subject, useless, good, health_check=OFTEN)
     wait_until_down(subject, useless)
     assert is_forwarded(subject.query("free.example"))
     assert useless.asked_for("free.example") == []
@@ -131,7 +131,7 @@ def test_who_answers_probes_that_nothing_can_be_had_is_not_asked(
 def test_the_own_answer_of_who_is_no_use_is_better_than_none(subject: Subject, upstream: StubUpstream):
     """The probe may be what is wrong; and a resolver without the Internet still has a cache."""
     upstream.script = lambda asked: asked.response(rcode=5) if asked.name == "" else decent(asked)
-    start(subject, upstream, probe=OFTEN)
+    start(subject, upstream, health_check=OFTEN)
     wait_until_down(subject, upstream)
     for number in range(50):
         assert is_forwarded(subject.query(f"n{number}.example"))
@@ -141,7 +141,7 @@ def test_the_own_answer_of_who_is_no_use_is_better_than_none(subject: Subject, u
 def test_who_answers_is_alive(subject: Subject, upstream: StubUpstream, reply: dict):
     """NXDOMAIN, a cut answer and an empty one are answers."""
     upstream.script = lambda asked: asked.response(**reply)
-    start(subject, upstream, probe=OFTEN)
+    start(subject, upstream, health_check=OFTEN)
     wait_for(lambda: probes(subject, upstream, "good") >= 5, "five good probes")
     assert is_up(subject, upstream)
 
@@ -152,7 +152,7 @@ def test_an_answer_that_does_not_fit_is_not_the_probes(subject: Subject, upstrea
         asked.response(qid=asked.message.qid ^ 1),
         asked.response(question=wire.question("example", "NS")),
     ]
-    start(subject, upstream, probe=OFTEN)
+    start(subject, upstream, health_check=OFTEN)
     wait_until_down(subject, upstream)
     assert probes(subject, upstream, "good") == 0
 
@@ -160,7 +160,7 @@ def test_an_answer_that_does_not_fit_is_not_the_probes(subject: Subject, upstrea
 def test_one_good_probe_among_bad_ones_does_not_bring_it_back(subject: Subject, make_upstream: MakeUpstream):
     """Hysteresis: who comes and goes stays away."""
     flapping, good = make_upstream(silent), make_upstream()
-    start(subject, flapping, good, probe=OFTEN | {"timeout_ms": 50, "successes": 2})
+    start(subject, flapping, good, health_check=OFTEN | {"timeout_ms": 50, "successes": 2})
     wait_until_down(subject, flapping)
     turn = iter(range(10**6))
     flapping.script = lambda asked: decent(asked) if next(turn) % 2 else None
@@ -180,7 +180,7 @@ def test_probes_of_an_upstream_that_is_down_come_at_longer_and_longer_intervals(
         return script(asked)
 
     dead, good = make_upstream(noting), make_upstream()
-    start(subject, dead, good, probe={"interval_ms": 50, "timeout_ms": 10})
+    start(subject, dead, good, health_check={"interval_ms": 50, "timeout_ms": 10})
     wait_for(lambda: len(at) >= 9, "nine probes", timeout=60)
     gaps = [later - earlier for earlier, later in pairwise(at)]
     assert gaps[7] > 3 * gaps[4] > 3 * gaps[3], gaps
@@ -202,7 +202,7 @@ def test_an_upstream_that_is_slow_with_some_names_keeps_all_of_them(
 ):
     """Dead authorities make any resolver slow; its queries are not sent twice, and it is not left."""
     slow, other = make_upstream(slow_names), make_upstream()
-    start(subject, slow, other, **PATIENT, probe=SELDOM)
+    start(subject, slow, other, **PATIENT, health_check=SELDOM)
     with subject.udp() as waiting, subject.udp() as client:
         for number in range(50):
             waiting.send(wire.query(f"slow{number}.example"))
@@ -224,7 +224,7 @@ def test_three_names_that_take_too_long_do_not_make_an_upstream_dead(
 ):
     """Its probes are answered meanwhile: the names are hard, and it lives."""
     slow, other = make_upstream(only_probes), make_upstream()
-    start(subject, slow, other, timeout_ms=200, probe=OFTEN)
+    start(subject, slow, other, timeout_ms=200, health_check=OFTEN)
     for number in range(6):
         assert is_forwarded(subject.query(f"n{number}.example"))
     assert subject.metrics().total(ERRORS, upstream=slow.address, reason="timeout") == 6
@@ -236,7 +236,7 @@ def test_who_answers_probes_and_no_query_is_left_until_a_query_is_answered(
 ):
     """Its probe comes from a cache, and its way to the Internet is gone: real traffic tells."""
     deaf, other = make_upstream(only_probes), make_upstream()
-    start(subject, deaf, other, probe={"interval_ms": 1000}, timeout_ms=50, tries=3)
+    start(subject, deaf, other, health_check={"interval_ms": 1000}, timeout_ms=50, tries=3)
     numbers = itertools.count()
 
     def ask() -> None:
@@ -262,7 +262,7 @@ def test_who_answers_probes_and_no_query_is_left_until_a_query_is_answered(
 def test_silence_that_deceived_is_not_believed_again_at_once(subject: Subject, make_upstream: MakeUpstream):
     """Queries are doubled once, not again and again, when a resolver is slow with all but probes."""
     slow, other = make_upstream(only_probes), make_upstream()
-    start(subject, slow, other, **PATIENT, probe=SELDOM)
+    start(subject, slow, other, **PATIENT, health_check=SELDOM)
     subject.wait_for_metric(HEALTH_CHECKS, upstream=slow.address, result="good")
     with subject.udp() as client:
         for number in range(20):
@@ -290,7 +290,7 @@ def test_an_only_upstream_that_falls_silent_is_not_asked_the_same_again_and_agai
 ):
     """There is nobody to take over: each query has its attempts, and no more."""
     upstream.script = silent
-    start(subject, upstream, timeout_ms=400, tries=2, probe=OFTEN)
+    start(subject, upstream, timeout_ms=400, tries=2, health_check=OFTEN)
     with subject.udp() as client:
         for number in range(50):
             client.send(wire.query(f"n{number}.example"))
@@ -303,17 +303,17 @@ def test_an_only_upstream_that_falls_silent_is_not_asked_the_same_again_and_agai
 
 
 @pytest.mark.parametrize(
-    ("queries", "probe"),
+    ("queries", "health_check"),
     # Without probes the silence to one query would prove nothing.
     [(1, SELDOM | {"timeout_ms": 300}), (50, SELDOM | {"timeout_ms": 300}), (50, None)],
     ids=["one query", "many", "many, without probes"],
 )
 def test_an_upstream_that_hangs_is_left_long_before_the_patience_with_a_query_ends(
-    subject: Subject, make_upstream: MakeUpstream, queries: int, probe: dict | None
+    subject: Subject, make_upstream: MakeUpstream, queries: int, health_check: dict | None
 ):
     """Take-over in under a second: by its silence to many, or to one query and a probe."""
     hung, good = make_upstream(), make_upstream()
-    start(subject, hung, good, **PATIENT, probe=probe)
+    start(subject, hung, good, **PATIENT, health_check=health_check)
     assert is_forwarded(subject.query("before.example"))
     hung.script = silent
     with subject.udp() as client:
@@ -331,7 +331,7 @@ def test_an_upstream_that_hangs_is_left_long_before_the_patience_with_a_query_en
 
 def test_without_probes_a_query_tries_again_who_was_dead(subject: Subject, make_upstream: MakeUpstream):
     first, second = make_upstream(silent), make_upstream()
-    start(subject, first, second, timeout_ms=100, probe=None)
+    start(subject, first, second, timeout_ms=100, health_check=None)
     for number in range(5):
         assert is_forwarded(subject.query(f"n{number}.example"))
     assert len(first.queries) == 3
@@ -355,7 +355,7 @@ def test_with_all_dead_blocked_names_are_answered_and_the_dead_are_hardly_asked(
 ):
     """Error policy, upstream: blocked names are answered all the same; one query a second tries each."""
     two = [make_upstream(silent), make_upstream(silent)]
-    start(subject, *two, timeout_ms=100, probe=OFTEN | {"interval_ms": 1000})
+    start(subject, *two, timeout_ms=100, health_check=OFTEN | {"interval_ms": 1000})
     if script is None:
         for one in two:
             one.close()
@@ -380,7 +380,7 @@ def test_once_one_is_back_it_is_used_at_once_though_it_is_not_trusted_yet(
 ):
     """With nobody up, the first word of one is enough: waiting for the second would help nobody."""
     upstream.script = silent
-    start(subject, upstream, CLOSED_UPSTREAM, timeout_ms=100, probe=OFTEN | {"successes": 100})
+    start(subject, upstream, CLOSED_UPSTREAM, timeout_ms=100, health_check=OFTEN | {"successes": 100})
     wait_until_down(subject, upstream)
     upstream.script = decent
     wait_for(lambda: is_forwarded(subject.query("free.example")), "it answers")

@@ -19,7 +19,9 @@ BLOCKED = "blocked.example"
 HOLD = 2.0  # seconds that queries wait
 LONG = 45.0  # how long a client waits here
 PROBED = {"interval_ms": 1000, "timeout_ms": 500}
-PROBES = pytest.mark.parametrize("probe", [PROBED, None], ids=["with health checks", "without health checks"])
+PROBES = pytest.mark.parametrize(
+    "health_check", [PROBED, None], ids=["with health checks", "without health checks"]
+)
 
 
 def start(subject: Subject, *upstreams: StubUpstream, workers: int = 2, **settings: object) -> None:
@@ -78,10 +80,10 @@ def within_hold(one_try: Callable[[], None]) -> None:
 @PROBES
 @pytest.mark.parametrize("workers", [1, 4])
 def test_queries_wait_while_the_only_upstream_restarts(
-    subject: Subject, upstream: StubUpstream, workers: int, probe: dict | None
+    subject: Subject, upstream: StubUpstream, workers: int, health_check: dict | None
 ):
     """BIND asks again until its own limit of ten seconds: closed for half a second costs no query."""
-    start(subject, upstream, workers=workers, probe=probe)
+    start(subject, upstream, workers=workers, health_check=health_check)
 
     def restart() -> None:
         upstream.close()
@@ -104,11 +106,11 @@ def test_queries_wait_while_the_only_upstream_restarts(
 @PROBES
 @pytest.mark.parametrize("closed_for", [0.02, 0.5])
 def test_an_upstream_that_is_back_takes_over_when_the_other_goes(
-    subject: Subject, make_upstream: MakeUpstream, closed_for: float, probe: dict | None
+    subject: Subject, make_upstream: MakeUpstream, closed_for: float, health_check: dict | None
 ):
     """The first restarts, then the second: each moment one of them listens, so no query fails."""
     first, second = make_upstream(), make_upstream()
-    start(subject, first, second, probe=probe)
+    start(subject, first, second, health_check=health_check)
 
     def restart() -> None:
         try:
@@ -156,7 +158,7 @@ def test_after_a_long_outage_the_first_good_health_check_is_enough(
     RFC 9520 section 3.2: what failed meanwhile is forgotten, as it was no fault of the name.
     """
     upstream = make_upstream(silent, may_die=True)
-    start(subject, upstream, probe={"interval_ms": 1000, "timeout_ms": 100}, tries=1)
+    start(subject, upstream, health_check={"interval_ms": 1000, "timeout_ms": 100}, tries=1)
     give_up(subject, upstream)
     if how == "closed":
         upstream.close()
@@ -175,7 +177,7 @@ def test_after_a_long_outage_the_first_good_health_check_is_enough(
 
 def test_queries_that_wait_for_an_upstream_are_bounded(subject: Subject, upstream: StubUpstream):
     """Traps, bounds: `max_outstanding` holds for queries that wait for an upstream, too."""
-    start(subject, upstream, workers=1, max_outstanding=10, probe=PROBED)
+    start(subject, upstream, workers=1, max_outstanding=10, health_check=PROBED)
     upstream.close()
     with clients(subject, 40) as waiting:
         waiting.ask()

@@ -159,11 +159,11 @@ def test_an_upstream_may_have_a_weight_and_an_order(read):
 
 
 def test_probes_have_defaults_and_can_be_switched_off(read):
-    probe = read("upstream: {probe: {interval_ms: 200, name: Probe.Example.}}").upstream.probe
-    assert (probe.name, probe.type, probe.interval_ms, probe.timeout_ms) == ("probe.example", "NS", 200, 500)
-    assert (probe.failures, probe.successes) == (3, 2)
-    assert read("").upstream.probe.name == "."
-    assert read("upstream: {probe: null}").upstream.probe is None
+    check = read("upstream: {health_check: {interval_ms: 200, name: Probe.Example.}}").upstream.health_check
+    assert (check.name, check.type, check.interval_ms, check.timeout_ms) == ("probe.example", "NS", 200, 500)
+    assert (check.failures, check.successes) == (3, 2)
+    assert read("").upstream.health_check.name == "."
+    assert read("upstream: {health_check: null}").upstream.health_check is None
 
 
 def test_whether_upstreams_are_told_who_asks_is_said_by_the_settings(read):
@@ -239,14 +239,17 @@ def test_an_upstream_that_is_no_server_is_refused(refused, text: str):
             "upstream:\n  servers:\n  - {weight: 1}",
             "3: 'upstream.servers.0.address': is required and is missing",
         ),
-        ("upstream: {probe: {timeout_ms: 9}}", "1: '9': upstream.probe.timeout_ms: must be at least 10"),
         (
-            "upstream: {probe: {name: a b}}",
-            "1: 'a b': upstream.probe.name: holds a space: one name, without spaces",
+            "upstream: {health_check: {timeout_ms: 9}}",
+            "1: '9': upstream.health_check.timeout_ms: must be at least 10",
         ),
         (
-            "upstream: {probe: {type: ANY}}",
-            "1: 'ANY': upstream.probe.type: must be A, AAAA, NS, SOA or TXT",
+            "upstream: {health_check: {name: a b}}",
+            "1: 'a b': upstream.health_check.name: holds a space: one name, without spaces",
+        ),
+        (
+            "upstream: {health_check: {type: ANY}}",
+            "1: 'ANY': upstream.health_check.type: must be A, AAAA, NS, SOA or TXT",
         ),
         ("upstream: {subnet: {ipv4: 33}}", "1: '33': upstream.subnet.ipv4: must be at most 32"),
         ("upstream: {tell_client: xpf}", "1: 'xpf': upstream.tell_client: must be none, proxy or subnet"),
