@@ -203,12 +203,12 @@ class HealthCheck(_Options):
     successes: Annotated[int, Number, Field(ge=1, le=100)] = 2  # in a row: it is up again
 
 
-class Subnet(_Options):
-    """How much of a client's address EDNS Client Subnet tells (RFC 7871 section 11.1)."""
+class Ecs(_Options):
+    """The part of a client's address that EDNS Client Subnet sends (RFC 7871 section 11.1)."""
 
     ipv4: Annotated[int, Number, Field(ge=1, le=32)] = 24
     ipv6: Annotated[int, Number, Field(ge=1, le=128)] = 56
-    private: Literal["hide", "tell"] = "hide"  # addresses that mean nothing on the Internet
+    private: Literal["hide", "send"] = "hide"  # addresses that are not global
 
 
 class UpstreamOptions(_Options):
@@ -220,13 +220,8 @@ class UpstreamOptions(_Options):
     timeout_ms: Milliseconds = 1500
     tries: Annotated[int, Number, Field(ge=1, le=4)] = 3  # of one query, all upstreams together
     max_outstanding: Annotated[int, Number, Field(ge=1, le=32_768)] = 16_384  # per packet thread
-    tell_client: Literal["none", "proxy", "subnet"] = "none"  # what upstreams are told of who asks
-    subnet: Subnet = as_written({})
-
-    @property
-    def tells_client(self) -> bool:
-        """Whether an upstream learns who asks, so that its answer may be for this client alone."""
-        return self.tell_client != "none"
+    client_identity: Literal["none", "proxy", "ecs"] = "none"
+    ecs: Ecs = as_written({})
 
 
 class CacheOptions(_Options):

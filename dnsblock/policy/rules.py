@@ -85,7 +85,7 @@ def engine_settings(config: Config) -> Settings:
         attempt_timeout_ms=upstream.timeout_ms,
         max_outstanding=upstream.max_outstanding,
         probe=_health_check(upstream),
-        tells=_tells(upstream),
+        tells=_client_identity(upstream),
         max_connections=config.tcp.max_connections,
         max_connections_per_client=config.tcp.max_connections_per_client,
         max_connections_per_network=None if of_network == "auto" else of_network,
@@ -109,10 +109,12 @@ def _health_check(upstream: UpstreamOptions) -> Probe | None:
     )
 
 
-def _tells(upstream: UpstreamOptions) -> tuple[str, tuple[int, int, bool] | None]:
-    subnet = upstream.subnet
-    bounds = (subnet.ipv4, subnet.ipv6, subnet.private == "tell")
-    return upstream.tell_client, bounds if upstream.tell_client == "subnet" else None
+def _client_identity(upstream: UpstreamOptions) -> tuple[str, tuple[int, int, bool] | None]:
+    """What the engine calls this: `subnet` for ECS."""
+    ecs = upstream.ecs
+    if upstream.client_identity != "ecs":
+        return upstream.client_identity, None
+    return "subnet", (ecs.ipv4, ecs.ipv6, ecs.private == "send")
 
 
 # ------- Files and records

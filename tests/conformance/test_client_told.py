@@ -22,8 +22,8 @@ CLIENT = "127.0.0.2"  # another address than that of the other tests
 OFTEN = {"interval_ms": 50}
 
 
-def start(subject: Subject, upstream: StubUpstream, tell_client: str, **more: object) -> None:
-    subject.start(upstreams=[upstream.address], upstream={"tell_client": tell_client, **more})
+def start(subject: Subject, upstream: StubUpstream, identity: str, **more: object) -> None:
+    subject.start(upstreams=[upstream.address], upstream={"client_identity": identity, **more})
 
 
 @contextmanager
@@ -66,7 +66,9 @@ def test_the_address_that_was_asked_is_told_also_where_all_are_listened_on(
     subject: Subject, told: StubUpstream
 ):
     """A wildcard is no address."""
-    subject.start(upstreams=[told.address], upstream={"tell_client": "proxy"}, listen=["0.0.0.0:0", "[::]:0"])
+    subject.start(
+        upstreams=[told.address], upstream={"client_identity": "proxy"}, listen=["0.0.0.0:0", "[::]:0"]
+    )
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.settimeout(10)
         sock.connect(("127.7.7.7", subject.ports[4]))
@@ -229,7 +231,7 @@ def running(folder: Path, program: str) -> Iterator[str]:
 
 
 def start_before(subject: Subject, address: str) -> None:
-    subject.start(upstreams=[address], upstream={"tell_client": "proxy", "health_check": OFTEN})
+    subject.start(upstreams=[address], upstream={"client_identity": "proxy", "health_check": OFTEN})
     subject.wait_for_metric("dnsblock_upstream_health_checks_total", upstream=address, result="good")
     wait_for(lambda: subject.status()["upstreams_down"] == [], "it is up")
 
@@ -275,7 +277,7 @@ def subnets(upstream: StubUpstream) -> list[list[bytes]]:
 
 
 def start_telling_subnets(subject: Subject, upstream: StubUpstream, **more: object) -> None:
-    start(subject, upstream, "subnet", subnet={"private": "tell", **more})
+    start(subject, upstream, "ecs", ecs={"private": "send", **more})
 
 
 def test_an_upstream_gets_the_network_of_the_client(subject: Subject, upstream: StubUpstream):
@@ -322,7 +324,7 @@ def test_what_a_client_says_of_itself_is_replaced_and_its_wish_for_less_is_kept(
 
 def test_private_addresses_are_not_told_unless_that_is_wanted(subject: Subject, upstream: StubUpstream):
     """RFC 7871 section 10: they mean nothing elsewhere, and show how this network is laid out."""
-    start(subject, upstream, "subnet")
+    start(subject, upstream, "ecs")
     with client(subject) as sock:
         assert is_forwarded(ask(sock, "free.example", edns=wire.opt(options=subnet("192.0.2.1", 24))))
         assert is_forwarded(ask(sock, "none.example", edns=wire.opt(options=subnet("0.0.0.0", 0))))
@@ -338,7 +340,7 @@ def test_the_subnet_goes_along_over_tcp_and_its_answer_stays_here(subject: Subje
         return asked.address(edns=wire.opt(options=subnet("127.1.2.0", 24, scope=24)))
 
     upstream.script = large
-    start(subject, upstream, "subnet", subnet={"private": "tell"}, health_check=None)
+    start(subject, upstream, "ecs", ecs={"private": "send"}, health_check=None)
     with client(subject, "127.1.2.3") as sock:
         reply = ask(sock, "free.example", edns=wire.opt(options=subnet("127.1.2.3", 32)))
     assert is_forwarded(reply)
@@ -353,6 +355,6 @@ def test_nothing_is_told_by_default_and_probes_tell_nothing_ever(subject: Subjec
     assert subnets(upstream) == [[]]
     assert subject.stop() == 0
     upstream.forget()
-    start(subject, upstream, "subnet", subnet={"private": "tell"}, health_check=OFTEN)
+    start(subject, upstream, "ecs", ecs={"private": "send"}, health_check=OFTEN)
     wait_for(lambda: upstream.probes, "a probe")
     assert upstream.probes[0].message.options == []

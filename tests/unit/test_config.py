@@ -166,16 +166,12 @@ def test_probes_have_defaults_and_can_be_switched_off(read):
     assert read("upstream: {health_check: null}").upstream.health_check is None
 
 
-def test_whether_upstreams_are_told_who_asks_is_said_by_the_settings(read):
-    """An answer that is for one client must not be given to another, from a cache for example."""
-    assert [read(f"upstream: {{tell_client: {what}}}").upstream.tells_client for what in CLIENT_TOLD] == [
-        False,
-        True,
-        True,
-    ]
-
-
-CLIENT_TOLD = ("none", "proxy", "subnet")
+def test_the_client_identity_is_one_of_three_words(read):
+    values = ("none", "proxy", "ecs")
+    assert read("").upstream.client_identity == "none"
+    assert (
+        tuple(read(f"upstream: {{client_identity: {v}}}").upstream.client_identity for v in values) == values
+    )
 
 
 @pytest.mark.parametrize(
@@ -251,8 +247,11 @@ def test_an_upstream_that_is_no_server_is_refused(refused, text: str):
             "upstream: {health_check: {type: ANY}}",
             "1: 'ANY': upstream.health_check.type: must be A, AAAA, NS, SOA or TXT",
         ),
-        ("upstream: {subnet: {ipv4: 33}}", "1: '33': upstream.subnet.ipv4: must be at most 32"),
-        ("upstream: {tell_client: xpf}", "1: 'xpf': upstream.tell_client: must be none, proxy or subnet"),
+        ("upstream: {ecs: {ipv4: 33}}", "1: '33': upstream.ecs.ipv4: must be at most 32"),
+        (
+            "upstream: {client_identity: xpf}",
+            "1: 'xpf': upstream.client_identity: must be none, proxy or ecs",
+        ),
         ("listen: 127.0.0.1:53", "1: '127.0.0.1:53': listen: must be a list"),
         ("listen: []", "1: listen: must not be empty"),
         (
