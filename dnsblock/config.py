@@ -136,8 +136,8 @@ class _Options(BaseModel):
     )
 
 
-class Clients(_Options):
-    """Who may ask."""
+class AccessControl(_Options):
+    """The access control list: the networks whose queries are answered."""
 
     allow: Networks = as_written(
         [
@@ -145,7 +145,7 @@ class Clients(_Options):
             *("169.254.0.0/16", "100.64.0.0/10", "fc00::/7", "fe80::/10"),
         ]
     )
-    others: Literal["refuse", "drop"] = "refuse"  # refuse: REFUSED with EDE 18 (RFC 8914 4.19)
+    denied: Literal["refuse", "drop"] = "refuse"  # refuse: REFUSED with EDE 18 (RFC 8914 4.19)
 
 
 class Limits(_Options):
@@ -481,7 +481,7 @@ class Config(_Options):
         ["127.0.0.1:53", "[::1]:53"]
     )
     workers: Annotated[int, Number, Field(ge=0, le=1024)] = 0  # packet threads; 0: one per processor
-    clients: Clients = as_written({})
+    access_control: AccessControl = as_written({})
     limits: Limits = as_written({})
     cookies: Cookies = as_written({})
     upstream: UpstreamOptions = as_written({})

@@ -57,7 +57,7 @@ class Changes:
 
     zones: tuple[ZoneChange, ...] = ()
     orders: tuple[AcceptedOrder, ...] = ()
-    options: tuple[str, ...] = ()  # such as clients.allow
+    options: tuple[str, ...] = ()  # such as access_control.allow
 
     def then(self, later: "Changes") -> "Changes":
         """These and later ones, as one."""
@@ -175,7 +175,7 @@ def _names_of_orders(before: Iterable[InForce], after: Iterable[InForce]) -> tup
 
 
 def options_between(before: Config, after: Config) -> Iterator[str]:
-    """The options that have another value, such as `clients.allow` or `zones.ads.answer`."""
+    """The options that have another value, such as `access_control.allow` or `zones.ads.answer`."""
     for option in type(after).model_fields:
         if option == "path":
             continue

@@ -24,11 +24,11 @@ EXTENDED_ERRORS = "0,3-4,13,15-19,22"  # the INFO-CODEs that the engine says (RF
 
 def engine_rules(config: Config, secrets: Sequence[bytes]) -> Rules:
     """The rules of these settings, with these secrets of cookies."""
-    clients, limits, local = config.clients, config.limits, config.local
+    access_control, limits, local = config.access_control, config.limits, config.local
     cache, structured = config.cache, config.signals.structured_errors
     return Rules(
-        clients=[(network.network_address, network.prefixlen) for network in clients.allow],
-        drop_others=clients.others == "drop",
+        clients=[(network.network_address, network.prefixlen) for network in access_control.allow],
+        drop_others=access_control.denied == "drop",
         exempt=[(network.network_address, network.prefixlen) for network in limits.exempt],
         queries_per_second=limits.queries_per_second,
         errors_per_second=limits.errors_per_second,

@@ -123,7 +123,7 @@ def configuration(upstream: str) -> dict:
         "orders": [block("PORTABLE-1", entries)],
         "answers": PROFILES,
         "zones": [{"name": "policy", "issuer": ISSUER, "unsigned": "accept", "answer": "sinkhole"}],
-        "clients": {"allow": ["127.0.0.1/32", "::1/128"]},
+        "access_control": {"allow": ["127.0.0.1/32", "::1/128"]},
         "upstreams": [upstream],
     }
 

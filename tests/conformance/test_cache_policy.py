@@ -169,7 +169,12 @@ def test_a_block_of_a_parent_covers_what_is_kept_below_it(subject: Subject, upst
 
 def test_an_answer_of_our_own_is_never_kept(subject: Subject, upstream: StubUpstream):
     """Trap 16: neither of a block, nor of a special name, nor a refusal; so nothing can be left behind."""
-    begin(subject, upstream, orders=[block("B-1", [NAME])], clients={"allow": ["127.0.0.1/32", "::1/128"]})
+    begin(
+        subject,
+        upstream,
+        orders=[block("B-1", [NAME])],
+        access_control={"allow": ["127.0.0.1/32", "::1/128"]},
+    )
     fill(subject)
     for name in ("localhost", "x.invalid", "1.0.0.10.in-addr.arpa"):
         subject.query(name)
@@ -185,7 +190,7 @@ def test_an_answer_of_our_own_is_never_kept(subject: Subject, upstream: StubUpst
 def test_a_stranger_gets_no_kept_answer(subject: Subject, upstream: StubUpstream):
     """RFC 5358 section 4, RFC 8914 section 4.19: who is a client is decided first."""
     upstream.script = gives()
-    begin(subject, upstream, clients={"allow": ["127.0.0.1/32", "::1/128"]})
+    begin(subject, upstream, access_control={"allow": ["127.0.0.1/32", "::1/128"]})
     fill(subject)
     with subject.udp(source="127.0.0.2") as stranger:
         for flags in (wire.RD, 0):

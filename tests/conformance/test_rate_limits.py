@@ -189,7 +189,7 @@ def test_errors_above_their_rate_are_dropped(subject: Subject, octets: bytes, rc
 def test_refusals_of_who_is_no_client_are_limited(subject: Subject):
     """Trap 0, RFC 8914 section 4.19: who may not ask at all must not be made to be answered."""
     limits = {**SMALL, "queries_per_second": 100_000}
-    subject.start(limits=limits, clients={"allow": ["127.9.9.0/24"]}, workers=1)
+    subject.start(limits=limits, access_control={"allow": ["127.9.9.0/24"]}, workers=1)
     replies, took = flood(subject, wire.query(BLOCKED))
     assert len(replies) <= 2 * SMALL["errors_per_second"] * (1 + took)
 

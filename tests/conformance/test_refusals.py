@@ -214,7 +214,7 @@ def test_a_client_outside_the_list_is_refused_with_prohibited(
     subject.start(
         orders=[block("B-1", [BLOCKED])],
         upstreams=[upstream.address],
-        clients={"allow": ["127.9.9.0/24", "::1/128"]},
+        access_control={"allow": ["127.9.9.0/24", "::1/128"]},
     )
     for name in ("free.example", BLOCKED):
         reply = wire.read(subject.exchange(wire.query(name, edns=True), transport))
@@ -228,7 +228,9 @@ def test_a_client_outside_the_list_is_refused_with_prohibited(
 
 
 def test_a_client_outside_the_list_meets_silence_where_that_is_configured(subject: Subject):
-    subject.start(orders=[block("B-1", [BLOCKED])], clients={"allow": ["127.9.9.0/24"], "others": "drop"})
+    subject.start(
+        orders=[block("B-1", [BLOCKED])], access_control={"allow": ["127.9.9.0/24"], "denied": "drop"}
+    )
     with subject.udp() as outside:
         outside.send(wire.query(BLOCKED))
         subject.wait_for_metric("dnsblock_queries_total", outcome="dropped")
@@ -261,7 +263,7 @@ def test_zone_transfers_are_refused(running: Subject, seen: StubUpstream, qtype:
 
 def test_what_is_wrong_first_is_said_first(subject: Subject):
     """The refusals come in one order, so that each has one meaning."""
-    subject.start(clients={"allow": ["127.9.9.0/24"]})
+    subject.start(access_control={"allow": ["127.9.9.0/24"]})
     pointer = header(wire.RD, 1, 0, 0, 1) + b"\xc0\x0c" + TAIL
     assert rcode_of(subject, header(5 << 11, 0, 9, 9, 9)) == "NOTIMP", "opcode before counts"
     assert rcode_of(subject, pointer + wire.opt(version=1)) == "FORMERR", "question before EDNS"

@@ -48,7 +48,7 @@ def test_reload_reports_names_orders_and_options_that_changed(subject: Subject):
 @pytest.mark.parametrize(
     ("options", "changed"),
     [
-        ({"clients": {"allow": ["127.0.0.0/8", "::1/128"]}}, "clients.allow"),
+        ({"access_control": {"allow": ["127.0.0.0/8", "::1/128"]}}, "access_control.allow"),
         ({"limits": {"queries_per_second": 77}}, "limits.queries_per_second"),
         ({"answers": NODATA}, "answers.sinkhole.action"),
         ({"cache": {"size_mb": 1, "max_ttl": 77}}, "cache.max_ttl, cache.size_mb"),

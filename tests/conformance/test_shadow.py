@@ -220,7 +220,7 @@ def test_what_is_not_decided_is_not_counted(subject: Subject, upstream: StubUpst
         upstream,
         ["planned.example"],
         limits={"queries_per_second": 1, "slip": 0, "exempt": []},
-        clients={"allow": ["127.0.0.1/32"]},
+        access_control={"allow": ["127.0.0.1/32"]},
     )
     with subject.udp(source="127.0.0.2") as stranger:
         stranger.send(wire.query("planned.example"))

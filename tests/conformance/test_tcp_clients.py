@@ -54,7 +54,7 @@ def test_strangers_hold_no_places_that_clients_need(subject: Subject):
     """RFC 7766 section 6.2.3: who is refused anyway makes room first, nobody for a stranger."""
     subject.start(
         orders=[block("B-1", [BLOCKED])],
-        clients={"allow": ["127.0.0.1/32"]},
+        access_control={"allow": ["127.0.0.1/32"]},
         tcp={"max_connections": 8},
         workers=1,
     )
@@ -72,7 +72,9 @@ def test_strangers_hold_no_places_that_clients_need(subject: Subject):
 
 def test_who_meets_silence_over_udp_meets_it_over_tcp(subject: Subject):
     """RFC 8914 section 4.19 is for those that are told; for strangers in silence nothing is held."""
-    subject.start(clients={"allow": ["127.0.0.1/32"], "others": "drop"}, orders=[block("B-1", [BLOCKED])])
+    subject.start(
+        access_control={"allow": ["127.0.0.1/32"], "denied": "drop"}, orders=[block("B-1", [BLOCKED])]
+    )
     with subject.tcp(source="127.0.0.9") as stranger:
         assert stranger.is_closed_within(5)
     with subject.tcp() as client:

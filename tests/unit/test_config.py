@@ -258,13 +258,13 @@ def test_an_upstream_that_is_no_server_is_refused(refused, text: str):
             "listen: ['127.0.0.1:53',\n'127.0.0.1:53']",
             "2: '127.0.0.1:53': is listed twice",
         ),
-        ("clients:", "1: clients: must be a mapping of keys and values"),
+        ("access_control:", "1: access_control: must be a mapping of keys and values"),
         (
-            "clients: {allow: [10.0.0.1/8]}",
-            "1: '10.0.0.1/8': clients.allow.0: must be a network such as 192.0.2.0/24, "
+            "access_control: {allow: [10.0.0.1/8]}",
+            "1: '10.0.0.1/8': access_control.allow.0: must be a network such as 192.0.2.0/24, "
             "with no bits set after the prefix",
         ),
-        ("clients: {others: ignore}", "1: 'ignore': clients.others: must be refuse or drop"),
+        ("access_control: {denied: ignore}", "1: 'ignore': access_control.denied: must be refuse or drop"),
         ("soa: {mname: two words.}", "1: 'two words.': soa.mname: holds a space: one name, without spaces"),
         ("state:", "1: state: must be a path"),
         (

@@ -107,7 +107,7 @@ def test_structured_text_is_small_and_can_be_left_out(tmp_path: Path):
         ("limits: {amplification: 1}", "3 or more, or 0"),
         ("limits: {slip: -1}", "must be at least 0"),
         ("limits: {exempt: [127.0.0.1/8]}", "must be a network"),
-        ("clients: {allow: ['::ffff:127.0.0.0/104']}", "write the IPv4 network itself"),
+        ("access_control: {allow: ['::ffff:127.0.0.0/104']}", "write the IPv4 network itself"),
         ("signals: {structured_errors: {option: 10}}", "contacts"),
         (
             "signals: {structured_errors: {option: 10, contacts: ['tel:1'], organization: a, language: id}}",
