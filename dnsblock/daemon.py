@@ -36,6 +36,16 @@ from dnsblock.http.server import bind_control, serve
 from dnsblock.http.traffic import Traffic
 from dnsblock.listeners import Bound, MetricsServer, bind, bind_engine
 from dnsblock.listeners import Metrics as MetricsSocket
+from dnsblock.lists import records
+from dnsblock.lists.corrupt import replace_damaged
+from dnsblock.lists.files import sha256_of, text_of
+from dnsblock.lists.guards import NO_LIST
+from dnsblock.lists.history.facts import Approval, Published
+from dnsblock.lists.lists import NONE, Lists
+from dnsblock.lists.reader import NotTaken
+from dnsblock.lists.refresh import Hooks, Refresher, fetch_missing
+from dnsblock.lists.rollback import lists_of
+from dnsblock.lists.store import Store
 from dnsblock.log import event, set_up
 from dnsblock.notify import is_heard, notify, reloading
 from dnsblock.orders.annulments import annul
@@ -44,23 +54,14 @@ from dnsblock.orders.intake import RefusedDocument
 from dnsblock.orders.order import Order
 from dnsblock.orders.records import Annulment, Position
 from dnsblock.orders.submission import Submitted, examine_submitted
-from dnsblock.policy import Counts, Rules, Snapshot, records
+from dnsblock.policy import Counts, Rules, Snapshot
 from dnsblock.policy.changes import Changes, Enforced, changes_between
-from dnsblock.policy.damage import replace_damaged
+from dnsblock.policy.engine_settings import engine_rules, engine_settings, read_secrets, worker_count
 from dnsblock.policy.explain import Explanation, explain, explain_address
-from dnsblock.policy.guards import NO_LIST
-from dnsblock.policy.history_facts import Approval, Published
-from dnsblock.policy.impact import Trials
 from dnsblock.policy.past import NameEvent, Past, scheduled
-from dnsblock.policy.publish import NO_FILES, Draft, NewFacts, Policy, missing_answers, read
-from dnsblock.policy.reading import NotTaken
 from dnsblock.policy.recorder import Recorder
-from dnsblock.policy.refresh import Hooks, Refresher, fetch_missing
-from dnsblock.policy.rollback import lists_of
-from dnsblock.policy.rules import engine_rules, engine_settings, read_secrets, worker_count
-from dnsblock.policy.sources import NONE, Lists
-from dnsblock.policy.store import Store
-from dnsblock.policy.texts import sha256_of, text_of
+from dnsblock.policy.snapshot import NO_FILES, Draft, NewFacts, Policy, missing_answers, read
+from dnsblock.policy.trial import Trials
 from dnsblock.policy.verdicts import Verdict, verdicts
 from dnsblock.privileges import drop
 from dnsblock.process import RESTART_SIGNAL, give_way, signals_into
@@ -217,7 +218,7 @@ class Daemon:
             )
             self.lists = draft.lists.last_enforced(draft.config, datetime.now(UTC))
             draft = replace(draft, lists=self.lists)
-            self.policy = self.recorder.compile(draft)
+            self.policy = self.recorder.compile(draft, self.policy.lists)
         self.policy, _ = self.recorder.record(draft, self.policy, is_start=True)
         self._enforced = self.recorder.ledger.position
         for refused in draft.lists.not_taken.items():
@@ -478,7 +479,7 @@ class Daemon:
         """Takes the text of a list that was refused, by its digest. Raises `Refused`."""
         self.recorder.check()
         not_taken = self.lists.not_taken.get(zone)
-        if (not_taken is None or not_taken.source_sha256 != sha256) and zone in self.lists.compiled:
+        if (not_taken is None or not_taken.source_sha256 != sha256) and zone in self.lists.zones:
             # `dnsblock check` may have seen the file before the daemon has looked at it.
             with contextlib.suppress(Refused):
                 await self.publish(f"accepting list {zone}", "lists", zone)
@@ -511,7 +512,7 @@ class Daemon:
         with self._lister_at_work, self._read_in_sight() as progress:
             config = self.config
             lists = self.lists.read(config, datetime.now(UTC), progress, only)
-            return _ReadLists(config, lists, tuple(lists.compiled) if only is None else (only,))
+            return _ReadLists(config, lists, tuple(lists.zones) if only is None else (only,))
 
     @contextlib.contextmanager
     def _read_in_sight(self) -> Iterator[Progress]:
@@ -645,7 +646,7 @@ class Daemon:
             lists = self.lists.read(draft.config, datetime.now(UTC), only=NONE)
             draft = replace(draft, lists=lists)
         draft = draft.after(self.recorder.ledger.orders, self.recorder.now())
-        policy = self.recorder.compile(draft)
+        policy = self.recorder.compile(draft, self.policy.lists)
         self.engine.check(policy.snapshot)
         draft = self.recorder.append(draft)
         failure: Exception | None = None
@@ -654,7 +655,7 @@ class Daemon:
         except (HistoryUnwritable, OSError, Refused) as err:
             failure = err
             draft = replace(draft, lists=self.lists.instead_of(draft.config))
-            policy = self.recorder.compile(draft)
+            policy = self.recorder.compile(draft, policy.lists)
         policy, notes = self.recorder.record(draft, policy)
         self.engine.publish(policy.snapshot, draft.rules, engine_settings(draft.config), bound.listening)
         return _Done(bound, policy, draft.lists, notes, failure, draft.accepted)

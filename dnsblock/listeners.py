@@ -15,7 +15,7 @@ from dnsblock.errors import Problem, Refused, binding_advice
 from dnsblock.handover import Inherited
 from dnsblock.http.connections import Connections
 from dnsblock.http.server import bind_metrics, serve
-from dnsblock.policy.rules import MAX_UPSTREAMS, engine_settings, worker_count
+from dnsblock.policy.engine_settings import MAX_UPSTREAMS, engine_settings, worker_count
 from dnsblock.values import Endpoint
 
 

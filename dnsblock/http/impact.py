@@ -11,7 +11,7 @@ from starlette.routing import Route
 from dnsblock.client import MAX_TRIED_BYTES
 from dnsblock.errors import Refused
 from dnsblock.http.answers import asked, body
-from dnsblock.policy.impact import MAX_SECONDS, MAX_TOP, Match, Turn
+from dnsblock.policy.trial import MAX_SECONDS, MAX_TOP, Match, Turn
 
 if TYPE_CHECKING:
     from dnsblock.daemon import Daemon

@@ -12,10 +12,10 @@ from starlette.routing import Route
 from dnsblock.client import MAX_SERIAL
 from dnsblock.errors import FetchFailed, Problem, Refused, printable
 from dnsblock.http.answers import asked, refused, served, utc
+from dnsblock.lists.history.facts import Event, Published, Version
+from dnsblock.lists.refresh import FeedState
 from dnsblock.names import NameRefused, address, canonical
-from dnsblock.policy.history_facts import Event, Published, Version
 from dnsblock.policy.past import differences, scheduled
-from dnsblock.policy.refresh import FeedState
 from dnsblock.times import moment
 
 if TYPE_CHECKING:

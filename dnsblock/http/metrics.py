@@ -27,8 +27,8 @@ from prometheus_client.registry import Collector
 
 from dnsblock import __version__
 from dnsblock.errors import FetchCode
+from dnsblock.lists.guards import CODES
 from dnsblock.policy import Counts
-from dnsblock.policy.guards import CODES
 
 if TYPE_CHECKING:
     from dnsblock.daemon import Daemon

@@ -17,11 +17,11 @@ from dnsblock import document
 from dnsblock.config import Config, Zone
 from dnsblock.errors import Problem, Refused, printable
 from dnsblock.orders.chain import Chain
-from dnsblock.orders.guards import public_suffix
 from dnsblock.orders.order import MAX_DOCUMENT_BYTES, Entry, Judge, Order, Target, load_entries_file, parse
 from dnsblock.orders.remarks import remarks
 from dnsblock.orders.schema import DOCUMENT_SUFFIXES
 from dnsblock.orders.state import derive
+from dnsblock.suffixes import public_suffix
 
 MAX_FILES = 10_000
 

@@ -10,11 +10,11 @@ from pydantic import BaseModel
 from dnsblock import times
 from dnsblock._engine import PolicyZone
 from dnsblock.config import Config, Zone
+from dnsblock.lists.lists import Lists
 from dnsblock.orders.order import Order
 from dnsblock.orders.state import InForce
-from dnsblock.policy.publish import Policy
 from dnsblock.policy.referenced import Contents, files_between
-from dnsblock.policy.sources import Lists
+from dnsblock.policy.snapshot import Policy
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,13 @@ from typing import Any, TypedDict
 from dnsblock._engine import Progress
 from dnsblock.config import Config, inspect
 from dnsblock.errors import Problem, Refused
+from dnsblock.lists.lists import Lists
+from dnsblock.lists.reader import Listed
+from dnsblock.lists.store import Store
 from dnsblock.orders.book import Book
 from dnsblock.orders.chain import wrong_links
-from dnsblock.policy.publish import Draft, build, read, standing_notes
-from dnsblock.policy.reading import Listed
 from dnsblock.policy.serials import Serials
-from dnsblock.policy.sources import Lists
-from dnsblock.policy.store import Store
+from dnsblock.policy.snapshot import Draft, build, read, standing_notes
 
 
 class CheckedZone(TypedDict):

@@ -5,7 +5,7 @@ from typing import TypedDict
 
 from dnsblock.config import Config
 from dnsblock.orders.state import InForce
-from dnsblock.policy.publish import Policy
+from dnsblock.policy.snapshot import Policy
 
 
 class CoveringEntry(TypedDict):

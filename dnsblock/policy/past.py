@@ -10,19 +10,19 @@ from typing import TypedDict
 from dnsblock._engine import Answer, PolicyZone, Rule, Snapshot
 from dnsblock.config import Config, Zone
 from dnsblock.errors import Problem, Refused
+from dnsblock.lists.history.facts import Published
+from dnsblock.lists.history.history import History
+from dnsblock.lists.lists import Lists
 from dnsblock.orders.annulments import received
 from dnsblock.orders.ledger import Ledger
 from dnsblock.orders.order import Entry, Order
 from dnsblock.orders.spans import Received, spans_of
 from dnsblock.orders.state import derive
 from dnsblock.policy import prefixes
-from dnsblock.policy.compile import compile_orders, list_rule
+from dnsblock.policy.engine_settings import nat64_prefixes
 from dnsblock.policy.explain import Explanation, explain, explain_address
-from dnsblock.policy.history import History
-from dnsblock.policy.history_facts import Published
-from dnsblock.policy.publish import Policy
-from dnsblock.policy.rules import nat64_prefixes
-from dnsblock.policy.sources import Lists
+from dnsblock.policy.snapshot import Policy
+from dnsblock.policy.zones import compile_orders, list_rule
 from dnsblock.times import utc
 
 TO_COME = (

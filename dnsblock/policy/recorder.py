@@ -1,21 +1,23 @@
 """Makes durable what a publish puts in force, before it is enforced: ledger, its copy, checkpoint."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from dnsblock.config import Config
 from dnsblock.errors import HistoryUnwritable, Refused
+from dnsblock.lists.history.history import History
+from dnsblock.lists.store import Store
 from dnsblock.log import event
 from dnsblock.orders.book import Book, Mismatch
 from dnsblock.orders.ledger import Ledger
 from dnsblock.orders.order import Order
 from dnsblock.orders.records import Annulment, Record
-from dnsblock.policy.history import History
-from dnsblock.policy.publish import Draft, Policy, build, standing_notes
 from dnsblock.policy.serials import Serials
-from dnsblock.policy.store import Store
+from dnsblock.policy.snapshot import NO_LISTS, Draft, Policy, build, standing_notes
+from dnsblock.policy.zones import ListZone
 from dnsblock.times import utc
 
 BEHIND = timedelta(seconds=1)  # less is what a clock that is adjusted does
@@ -98,11 +100,14 @@ class Recorder:
 
     # ------- A publish -------
 
-    def compile(self, draft: Draft) -> Policy:
-        """What a draft puts in force now. Raises `Refused` if the serials are used up."""
+    def compile(self, draft: Draft, former: Mapping[str, ListZone] = NO_LISTS) -> Policy:
+        """What a draft puts in force now. Raises `Refused` if the serials are used up.
+
+        `former`: zones of lists that need not be compiled again.
+        """
         now = self.now()
         orders = draft.orders(self.ledger.orders, now)
-        return build(draft.config, draft.lists, orders, now, self._serials)
+        return build(draft.config, draft.lists, orders, now, self._serials, former=former)
 
     def append(self, draft: Draft) -> Draft:
         """Accepts what is new: it is in the ledger from now on. Raises `LedgerUnwritable`."""

@@ -11,7 +11,7 @@ from dnsblock.orders.remarks import remarks
 from dnsblock.orders.state import OrderState, State, derive
 from dnsblock.orders.submission import Judged
 from dnsblock.policy.explain import explain
-from dnsblock.policy.publish import Policy
+from dnsblock.policy.snapshot import Policy
 from dnsblock.times import local, utc
 
 MAX_LOOKED_AT = 1000  # names of an unblock that are looked up

@@ -221,9 +221,9 @@ def fill_past(state: Path, versions: int, changed: int) -> float:
 
     Each of them lists some names, and no longer those of ten versions before.
     """
+    from dnsblock.lists.history.facts import NewVersion, Published
+    from dnsblock.lists.history.history import History
     from dnsblock.orders.checkpoint import CheckpointFile
-    from dnsblock.policy.history import History
-    from dnsblock.policy.history_facts import NewVersion, Published
 
     rng = random.Random(versions)
     names = [[f"p{rng.randrange(10**12)}.example" for _ in range(changed)] for _ in range(versions)]

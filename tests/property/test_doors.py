@@ -25,18 +25,18 @@ from dnsblock.config import Config, Format, inspect
 from dnsblock.control import control_socket
 from dnsblock.errors import DaemonUnreachable, Problem, Refused
 from dnsblock.http.api import control_app
+from dnsblock.lists.compile import Options
+from dnsblock.lists.report import Report
 from dnsblock.names import NameRefused, address, canonical
 from dnsblock.orders.checkpoint import CheckpointFile
-from dnsblock.orders.guards import public_suffix
 from dnsblock.orders.intake import examine
 from dnsblock.orders.records import sealed
 from dnsblock.policy import Octets
-from dnsblock.policy.compiling import Options
 from dnsblock.policy.explain import explain, explain_address
-from dnsblock.policy.impact import compile_trial
-from dnsblock.policy.publish import Policy
-from dnsblock.policy.reports import Report
 from dnsblock.policy.serials import Serials
+from dnsblock.policy.snapshot import Policy
+from dnsblock.policy.trial import compile_trial
+from dnsblock.suffixes import public_suffix
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 FORMAT_NAMES = [name for name in get_args(Format) if name != "auto"]

@@ -17,7 +17,7 @@ from dnsblock.orders.ledger import Ledger
 from dnsblock.orders.order import Entry, Order, Target, TargetEntry, parse, parse_entries
 from dnsblock.orders.schema import EntriesFile
 from dnsblock.orders.state import derive
-from dnsblock.policy.rules import read_secrets
+from dnsblock.policy.engine_settings import read_secrets
 from dnsblock.values import Endpoint, system_resolvers
 
 # Text that is nearly right breaks more than noise does.

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from dnsblock._engine import CompiledList
+from dnsblock.lists.compile import Options, formats_of
 from dnsblock.policy import Octets
-from dnsblock.policy.compiling import Options, formats_of
 
 LISTS = Path(__file__).parents[2] / "blocklists" / "lists"
 EXAMPLES = sorted(path for path in LISTS.iterdir() if path.name != "plain-example.txt")

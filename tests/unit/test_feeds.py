@@ -21,10 +21,10 @@ from typing import get_args
 import pytest
 
 from dnsblock.errors import FetchCode
-from dnsblock.policy import https
-from dnsblock.policy.download import Download
-from dnsblock.policy.feeds import Feed, Fetched, FetchFailed, Validators, fetch
-from dnsblock.policy.schedule import Schedule, retry_after_seconds
+from dnsblock.lists.feed import https
+from dnsblock.lists.feed.download import Download
+from dnsblock.lists.feed.fetch import Feed, Fetched, FetchFailed, Validators, fetch
+from dnsblock.lists.feed.schedule import Schedule, retry_after_seconds
 
 from .https_server import (
     Authority,
@@ -668,7 +668,7 @@ def test_a_folder_that_cannot_be_written_to_is_told(server: Server, get: Getter,
 FETCH_ON_A_SMALL_DISK = """
 import asyncio, resource, sys
 from pathlib import Path
-from dnsblock.policy.feeds import Feed, FetchFailed, fetch
+from dnsblock.lists.feed.fetch import Feed, FetchFailed, fetch
 
 url, ca, into = sys.argv[1:]
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))

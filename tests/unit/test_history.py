@@ -1,4 +1,4 @@
-"""The history of accepted list versions (dnsblock/policy/history.py)."""
+"""The history of accepted list versions (dnsblock/lists/history/history.py)."""
 
 import json
 import sqlite3
@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dnsblock.errors import HistoryUnwritable, Refused
-from dnsblock.orders.records import Position
-from dnsblock.policy import history_changes, records
-from dnsblock.policy.history import History
-from dnsblock.policy.history_facts import (
+from dnsblock.lists import records
+from dnsblock.lists.history import changes as history_changes
+from dnsblock.lists.history.database import SCHEMA_VERSION
+from dnsblock.lists.history.facts import (
     Approval,
     Change,
     Compiled,
@@ -29,8 +29,9 @@ from dnsblock.policy.history_facts import (
     Published,
     Refusal,
 )
-from dnsblock.policy.history_file import SCHEMA_VERSION
-from dnsblock.policy.store import Store
+from dnsblock.lists.history.history import History
+from dnsblock.lists.store import Store
+from dnsblock.orders.records import Position
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -185,7 +186,7 @@ def test_what_is_told_of_lines_goes_with_the_compiled_file(history: History):
 
 def test_refusals_on_record_are_bounded(history: History, monkeypatch: pytest.MonkeyPatch):
     """The newest are kept, and what an operator has done is never among those that go."""
-    monkeypatch.setattr("dnsblock.policy.history.REFUSALS", 3)
+    monkeypatch.setattr("dnsblock.lists.history.history.REFUSALS", 3)
     history.approve(Approval(ZONE, sha("two"), "{}", ("SHRANK",), "ani", "the ministry confirmed it", NOON))
     for hour in range(3, 8):
         history.refuse(Refusal(ZONE, sha(str(hour)), "SHRANK", f"at {hour}", "{}", NOON + hour * HOUR))
@@ -790,7 +791,7 @@ import os, resource, sys
 from datetime import UTC, datetime
 from pathlib import Path
 from dnsblock.errors import HistoryUnwritable
-from dnsblock.policy.history import History
+from dnsblock.lists.history.history import History
 from tests.unit.test_history import BIG, new
 folder = Path(sys.argv[1])
 """

@@ -33,12 +33,12 @@ NOTES = [
     ("orders/remarks.py", "_on_names", "", "warning"),
     ("orders/remarks.py", "_on_times", f"{HOLE}: ", "warning"),
     ("orders/spelling.py", "remarks", f"{HOLE}: ", "warning"),
-    ("policy/publish.py", "standing_notes", "", "warning"),
-    ("policy/publish.py", "read", "", "warning"),
-    ("policy/sources.py", "notes", "", "warning"),
-    ("policy/sources.py", "_skipped", "", "warning"),
-    ("policy/reports.py", "_apexless", f"list {HOLE}: ", "warning"),
-    ("policy/reports.py", "_lost_exceptions", f"list {HOLE}: ", "warning"),
+    ("policy/snapshot.py", "standing_notes", "", "warning"),
+    ("policy/snapshot.py", "read", "", "warning"),
+    ("lists/lists.py", "notes", "", "warning"),
+    ("lists/lists.py", "_skipped", "", "warning"),
+    ("lists/report.py", "_apexless", f"list {HOLE}: ", "warning"),
+    ("lists/report.py", "_lost_exceptions", f"list {HOLE}: ", "warning"),
 ]
 # Where they are logged: these calls have no text of their own.
 LOGGED_LATER = {("policy/recorder.py", "note"), ("daemon.py", "text")}

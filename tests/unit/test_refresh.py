@@ -9,10 +9,10 @@ import pytest
 
 from dnsblock.config import Config, load
 from dnsblock.errors import FetchFailed
-from dnsblock.policy import fetching
-from dnsblock.policy.feeds import Feed
-from dnsblock.policy.refresh import FeedState, Hooks, Refresher, download, fetch_missing
-from dnsblock.policy.store import Store
+from dnsblock.lists.feed import fetching
+from dnsblock.lists.feed.fetch import Feed
+from dnsblock.lists.refresh import FeedState, Hooks, Refresher, download, fetch_missing
+from dnsblock.lists.store import Store
 
 CONFIG = """
 upstream: {servers: [192.0.2.1]}

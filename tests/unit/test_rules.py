@@ -7,8 +7,8 @@ import pytest
 
 from dnsblock.config import Config, Resinfo, load
 from dnsblock.errors import Refused
-from dnsblock.policy.compile import structured_text
-from dnsblock.policy.rules import engine_rules, read_secrets, resinfo_rdata
+from dnsblock.policy.engine_settings import engine_rules, read_secrets, resinfo_rdata
+from dnsblock.policy.zones import structured_text
 
 FIRST, SECOND = "00112233445566778899aabbccddeeff", "FF" * 16
 

@@ -6,13 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from dnsblock._engine import PolicyZone, Rule
 from dnsblock.config import Config, load
 from dnsblock.errors import Problem, Refused
-from dnsblock.policy import records, texts
-from dnsblock.policy.history_facts import Published
-from dnsblock.policy.reading import Listed, NotTaken, Reader
-from dnsblock.policy.sources import Lists
-from dnsblock.policy.store import Store
+from dnsblock.lists import files as texts
+from dnsblock.lists import records
+from dnsblock.lists.history.facts import Published
+from dnsblock.lists.lists import Lists
+from dnsblock.lists.reader import Listed, NotTaken, Reader
+from dnsblock.lists.store import Store
+from dnsblock.policy.zones import compile_lists
 
 NAMES = 10_000
 NOW = datetime(2026, 8, 1, tzinfo=UTC)
@@ -42,7 +45,11 @@ def first_reading(config: Config) -> Lists:
 
 
 def covers(lists: Lists, name: str) -> bool:
-    return lists.compiled["listed"].lookup(name.encode()) == b"\1"
+    return names_of(lists, "listed").lookup(name.encode()) == b"\1"
+
+
+def names_of(lists: Lists, zone: str) -> PolicyZone:
+    return PolicyZone.from_names(zone, lists.listed[zone].names, Rule(None))
 
 
 def test_a_list_that_nobody_wrote_to_is_not_read_again(config: Config, monkeypatch: pytest.MonkeyPatch):
@@ -52,7 +59,8 @@ def test_a_list_that_nobody_wrote_to_is_not_read_again(config: Config, monkeypat
     before = octets_read()
     second = first.read(config, NOW)
     assert octets_read() - before < NAMES
-    assert second.compiled["listed"] is first.compiled["listed"]
+    zones = compile_lists(config, first, {})
+    assert compile_lists(config, second, zones)["listed"] is zones["listed"]
 
 
 def test_one_that_was_written_to_is_read_whatever_its_time_and_size_say(
@@ -76,7 +84,8 @@ def test_one_that_was_written_a_moment_ago_is_read_again(config: Config, monkeyp
     before = octets_read()
     again = lists.read(config, NOW)
     assert octets_read() - before > NAMES
-    assert again.compiled["listed"] is lists.compiled["listed"]
+    zones = compile_lists(config, lists, {})
+    assert compile_lists(config, again, zones)["listed"] is zones["listed"]
 
 
 def test_one_whose_time_lies_ahead_is_watched_until_it_looks_the_same_for_a_while(
@@ -100,8 +109,11 @@ def test_another_answer_is_compiled_from_the_same_file(
     monkeypatch.setattr(texts, "TICKS_NS", 0)
     lists = first_reading(config)
     (tmp_path / "dnsblock.yaml").write_text(CONFIG.replace("nxdomain", "nodata"))
-    changed = lists.read(load(tmp_path / "dnsblock.yaml"), NOW)
-    assert changed.compiled["listed"].digest != lists.compiled["listed"].digest
+    changed = load(tmp_path / "dnsblock.yaml")
+    zones = compile_lists(config, lists, {})
+    again = compile_lists(changed, lists.read(changed, NOW), zones)
+    assert again["listed"].names is zones["listed"].names
+    assert again["listed"].compiled.digest != zones["listed"].compiled.digest
 
 
 FAULTS = [
@@ -131,7 +143,7 @@ def test_a_fault_in_one_list_is_that_list_s_alone(
     monkeypatch.setattr(Reader, "read", fails)
     for read in (lists.read(config, NOW), Lists(lists.store).read(config, NOW)):
         assert covers(read, "name00000.example")
-        assert read.compiled["other"].lookup(b"another.example") == b"\1"
+        assert names_of(read, "other").lookup(b"another.example") == b"\1"
         assert [one.code for one in read.not_taken["listed"].guarded] == ["NOT_COMPILED"]
 
 

@@ -20,9 +20,11 @@ from dnsblock import daemon as daemon_module
 from dnsblock.config import Config, Zone, load
 from dnsblock.daemon import Daemon
 from dnsblock.errors import Refused
-from dnsblock.policy import past, records, refresh, texts
-from dnsblock.policy.feeds import Fetched, Validators
-from dnsblock.policy.store import Store
+from dnsblock.lists import files as texts
+from dnsblock.lists import records, refresh
+from dnsblock.lists.feed.fetch import Fetched, Validators
+from dnsblock.lists.store import Store
+from dnsblock.policy import past
 
 from .model import PROTECTED
 

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from dnsblock._engine import CompiledList, Names, Progress, compile_list
 from dnsblock.config import Config, Zone
-from dnsblock.orders.guards import public_suffixes, public_suffixes_digest
+from dnsblock.suffixes import public_suffixes, public_suffixes_digest
 
 ADDRESSES = "addresses"  # the format of a list that is none of names
 MAX_BYTES = 16 << 30  # of text, where no configuration says less

@@ -17,13 +17,13 @@ from typing import Literal, TypedDict
 from dnsblock._engine import Answer, Engine, ListUnfit, NotCompiled, PolicyZone, Rule, Tally, Trial
 from dnsblock.config import Config
 from dnsblock.errors import Problem, Refused
+from dnsblock.lists.compile import Options
+from dnsblock.lists.guards import rejected
+from dnsblock.lists.report import Report
 from dnsblock.log import event
 from dnsblock.orders.order import Entry, Order, parse
 from dnsblock.orders.schema import DOCUMENT_SUFFIXES
 from dnsblock.policy import Octets
-from dnsblock.policy.compiling import Options
-from dnsblock.policy.guards import rejected
-from dnsblock.policy.reports import Report
 
 MAX_SECONDS = 3600  # the engine's counters are made for no longer
 REJECTED_PERCENT = 1.0  # of the lines of a list, as the option of a zone is by default

@@ -1,4 +1,4 @@
-"""Reads the lists that the configuration names, and keeps what they compiled to while they do not change.
+"""Reads the lists that the configuration names.
 
 A list that is refused changes nothing: the version that was accepted last stays, and everything else goes on.
 """
@@ -9,29 +9,18 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from dnsblock._engine import Progress
-from dnsblock.config import Answer, Config, StructuredErrors, Zone
+from dnsblock.config import Config, Zone
 from dnsblock.errors import Problem, Refused, printable
+from dnsblock.lists.compile import Options
+from dnsblock.lists.files import SKIPPED_TOLD, Watch, text_of
+from dnsblock.lists.guards import NOT_FETCHED, UNREADABLE
+from dnsblock.lists.history.database import HistoryCorrupt
+from dnsblock.lists.history.facts import Version
+from dnsblock.lists.reader import Listed, NotTaken, Reader
+from dnsblock.lists.store import Store
 from dnsblock.log import event
-from dnsblock.policy import PolicyZone
-from dnsblock.policy.compile import list_rule
-from dnsblock.policy.compiling import Options
-from dnsblock.policy.guards import NOT_FETCHED, UNREADABLE
-from dnsblock.policy.history_facts import Version
-from dnsblock.policy.history_file import HistoryCorrupt
-from dnsblock.policy.reading import Listed, NotTaken, Reader
-from dnsblock.policy.store import Store
-from dnsblock.policy.texts import SKIPPED_TOLD, Watch, text_of
 
 NONE = ""  # the name of no zone
-
-
-@dataclass(frozen=True, slots=True)
-class _Made:
-    """All that a zone made of a list depends on."""
-
-    content: str
-    answer: Answer
-    structured: StructuredErrors | None
 
 
 @dataclass(slots=True)
@@ -39,11 +28,10 @@ class Lists:
     """The lists of the last good reading, by zone name."""
 
     store: Store
-    compiled: dict[str, PolicyZone] = field(default_factory=dict)
+    zones: set[str] = field(default_factory=set)  # all of which is known what to enforce, if anything
     listed: dict[str, Listed] = field(default_factory=dict)
     missing: dict[str, NotTaken] = field(default_factory=dict)  # of which nothing is enforced, and why
     is_first: bool = True  # nothing is enforced yet: at startup a list may have to be there
-    _made_from: dict[str, _Made] = field(default_factory=dict)
 
     def read(
         self, config: Config, now: datetime, progress: Progress | None = None, only: str | None = None
@@ -58,7 +46,7 @@ class Lists:
         for zone in config.zones:
             try:
                 if only not in (None, zone.name) and self._stays(zone, config, only):
-                    self._keep(zone, config, fresh)
+                    self._keep(zone, fresh)
                 elif zone.kind != "orders":
                     self._read(Reader(zone, config, self.store, now, progress or Progress()), fresh)
             except Refused as err:
@@ -77,7 +65,7 @@ class Lists:
             if zone.kind != "orders":
                 held = Reader(zone, config, self.store, now, Progress()).enforced()
                 if held is not None:
-                    self._take(zone, config, held, kept)
+                    kept._take(zone, held)
         return kept.read(config, now, only=NONE)
 
     def _stays(self, zone: Zone, config: Config, only: str | None) -> bool:
@@ -85,27 +73,25 @@ class Lists:
         if zone.kind != "orders" and (listed := self.listed.get(zone.name)) is not None:
             version = listed.version
             return version is not None and version.compiled.options == Options.of(zone, config).text
-        return zone.name in self.compiled
+        return zone.name in self.zones
 
-    def _keep(self, zone: Zone, config: Config, fresh: "Lists") -> None:
+    def _keep(self, zone: Zone, fresh: "Lists") -> None:
         if zone.name in self.listed:
-            self._take(zone, config, self.listed[zone.name], fresh)  # perhaps with another answer
+            fresh._take(zone, self.listed[zone.name])
         elif zone.kind != "orders":
             self._carry_over(zone.name, fresh)
 
     def _carry_over(self, zone: str, fresh: "Lists") -> None:
-        fresh.compiled[zone] = self.compiled[zone]
+        fresh.zones.add(zone)
         if zone in self.listed:
             fresh.listed[zone] = self.listed[zone]
         if zone in self.missing:
             fresh.missing[zone] = self.missing[zone]
-        if zone in self._made_from:
-            fresh._made_from[zone] = self._made_from[zone]
 
     def with_zones_of(self, read: "Lists", zones: Sequence[str]) -> "Lists":
         """These lists, with those of another reading for some zones."""
         fresh = Lists(self.store, is_first=False)
-        for zone in self.compiled.keys() | zones:
+        for zone in self.zones.union(zones):
             (read if zone in zones else self)._carry_over(zone, fresh)
         return fresh
 
@@ -115,21 +101,21 @@ class Lists:
         for zone in config.zones:
             if zone.kind == "orders":
                 continue
-            if zone.name in self.compiled:
+            if zone.name in self.zones:
                 self._carry_over(zone.name, fresh)
             else:
-                fresh.compiled[zone.name] = PolicyZone.from_entries(zone.name, [list_rule(zone, config)], b"")
+                fresh.zones.add(zone.name)
         return fresh
 
     def with_others(self, config: Config, others: Mapping[str, Listed]) -> "Lists":
         """These lists with others in the place of some: those of a rollback."""
         fresh = Lists(self.store, is_first=False)
         for zone in config.zones:
-            if zone.name in self.compiled:
+            if zone.name in self.zones:
                 self._carry_over(zone.name, fresh)
         for zone in config.zones:
             if zone.name in others:
-                self._take(zone, config, others[zone.name], fresh)
+                fresh._take(zone, others[zone.name])
         return fresh
 
     @property
@@ -186,7 +172,7 @@ class Lists:
     # ------- One list -------
 
     def _read(self, reader: Reader, fresh: "Lists", *, is_second: bool = False) -> None:
-        zone, config = reader.zone, reader.config
+        zone = reader.zone
         held = self.listed.get(zone.name)
         if held is not None and held.version is not None and not reader.is_of_this_kind(held.version):
             held = None  # another zone had this name before
@@ -211,9 +197,9 @@ class Lists:
             read = reader.failed(err)
         held = held or damaged  # some of its names are better than none
         if isinstance(read, Listed):
-            self._take(zone, config, read, fresh)
+            fresh._take(zone, read)
         elif held is not None:
-            self._take(zone, config, replace(held, not_taken=read), fresh)
+            fresh._take(zone, replace(held, not_taken=read))
         elif goes_on or read.is_to_come:
             # At startup a list has to be there, unless `missing` says otherwise. In a reload, orders do not
             # wait for a list that is new in the configuration and broken.
@@ -222,21 +208,13 @@ class Lists:
                 text = f"list {zone.name} is missing, nothing of it is enforced: {why}"
                 event(logging.ERROR, text, zone=zone.name)
             fresh.missing[zone.name] = read
-            fresh.compiled[zone.name] = PolicyZone.from_entries(zone.name, [list_rule(zone, config)], b"")
+            fresh.zones.add(zone.name)
         else:
             raise Refused(read.problems)
 
-    def _take(self, zone: Zone, config: Config, listed: Listed, fresh: "Lists") -> None:
-        fresh.listed[zone.name] = listed
-        made_from = _made_from(listed.names.sha256, zone, config)
-        fresh._made_from[zone.name] = made_from
-        before = self.listed.get(zone.name)
-        is_damaged = before is not None and before.names.is_damaged and before.names is not listed.names
-        if self._made_from.get(zone.name) == made_from and not is_damaged:
-            fresh.compiled[zone.name] = self.compiled[zone.name]
-        else:
-            make = PolicyZone.from_triggers if zone.kind == "addresses" else PolicyZone.from_names
-            fresh.compiled[zone.name] = make(zone.name, listed.names, list_rule(zone, config))
+    def _take(self, zone: Zone, listed: Listed) -> None:
+        self.zones.add(zone.name)
+        self.listed[zone.name] = listed
 
 
 def _skipped(zone: str, listed: Listed) -> Iterator[str]:
@@ -246,7 +224,3 @@ def _skipped(zone: str, listed: Listed) -> Iterator[str]:
         yield f"list {zone} does not read {printable(one.name)}: {one.why}"
     if len(odd) > SKIPPED_TOLD:
         yield f"list {zone} does not read {len(odd) - SKIPPED_TOLD:,} more"
-
-
-def _made_from(content: str, zone: Zone, config: Config) -> _Made:
-    return _Made(content, config.answer(zone.answer), config.signals.structured_errors)

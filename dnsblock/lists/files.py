@@ -13,7 +13,7 @@ from pathlib import Path
 from dnsblock import document
 from dnsblock.config import Zone
 from dnsblock.errors import Problem, Refused
-from dnsblock.policy.store import Store, digest_of
+from dnsblock.lists.store import Store, digest_of
 
 SETTLED_NS = 2_000_000_000  # how old the latest write to a file must be for it to be thought whole
 # How old it must be for the next write to have another time: some ticks of the kernel's clock, or, where a

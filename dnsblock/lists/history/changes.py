@@ -13,8 +13,8 @@ from operator import attrgetter
 from sqlite3 import Connection
 
 from dnsblock.errors import Problem, Refused
-from dnsblock.policy.history_facts import Change, NameEvent
-from dnsblock.policy.history_file import HistoryFile, damaged, time_of
+from dnsblock.lists.history.database import HistoryFile, damaged, time_of
+from dnsblock.lists.history.facts import Change, NameEvent
 
 # How many changes are sorted in memory to compare two versions: about 20 MB. For more, the table is read.
 SORTED_IN_MEMORY = 100_000

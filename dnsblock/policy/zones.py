@@ -1,11 +1,14 @@
-"""Compiles a policy zone of orders, and says what is done about the names of any zone."""
+"""Compiles the policy zones of orders and of lists, and says how the names of each are answered."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from dnsblock._engine import Answer, PolicyZone, Rule
+from dnsblock import config as settings
+from dnsblock._engine import Answer, Names, PolicyZone, Rule
 from dnsblock.config import Config, Zone
+from dnsblock.lists.lists import Lists
 from dnsblock.orders.state import InForce
 
 
@@ -43,6 +46,49 @@ def _answer_of(item: InForce, zone: Zone, config: Config) -> str:
 
 def _precedence(item: InForce) -> tuple[datetime, str]:
     return (item.effective_at.astimezone(UTC), item.order_id)
+
+
+@dataclass(frozen=True, slots=True)
+class ListZone:
+    """A compiled zone of a list, and all that it depends on."""
+
+    compiled: PolicyZone
+    names: Names | None  # None: nothing of the list is enforced
+    answer: settings.Answer
+    structured: settings.StructuredErrors | None
+
+    def is_of(
+        self, names: Names | None, answer: settings.Answer, structured: settings.StructuredErrors | None
+    ) -> bool:
+        """Whether it is the zone of these names with this answer, and its compiled file can be read."""
+        if (self.answer, self.structured) != (answer, structured):
+            return False
+        if self.names is None or names is None or self.names is names:
+            return self.names is names
+        return self.names.sha256 == names.sha256 and not self.names.is_damaged
+
+
+def compile_lists(config: Config, lists: Lists, former: Mapping[str, ListZone]) -> dict[str, ListZone]:
+    """The zones of all lists, by name. Those of `former` whose list and answer are the same stay."""
+    compiled: dict[str, ListZone] = {}
+    for zone in config.zones:
+        if zone.kind != "orders":
+            listed, before = lists.listed.get(zone.name), former.get(zone.name)
+            names = None if listed is None else listed.names
+            answer, structured = config.answer(zone.answer), config.signals.structured_errors
+            if before is not None and before.is_of(names, answer, structured):
+                compiled[zone.name] = before
+            else:
+                made = _list_zone(zone, config, names)
+                compiled[zone.name] = ListZone(made, names, answer, structured)
+    return compiled
+
+
+def _list_zone(zone: Zone, config: Config, names: Names | None) -> PolicyZone:
+    if names is None:
+        return PolicyZone.from_entries(zone.name, [list_rule(zone, config)], b"")
+    make = PolicyZone.from_triggers if zone.kind == "addresses" else PolicyZone.from_names
+    return make(zone.name, names, list_rule(zone, config))
 
 
 def list_rule(zone: Zone, config: Config) -> Rule:

@@ -11,15 +11,15 @@ from dnsblock._engine import CompiledList, ListUnfit, Names, NotCompiled, Progre
 from dnsblock.config import Config, Zone
 from dnsblock.control import command_line
 from dnsblock.errors import HistoryUnwritable, Problem, Refused
+from dnsblock.lists import files as texts
+from dnsblock.lists.compile import ADDRESSES, Options, formats_of
+from dnsblock.lists.files import Skipped, Text
+from dnsblock.lists.guards import NOT_COMPILED, NOT_FETCHED, UNREADABLE, Guarded, judge
+from dnsblock.lists.history.database import FILE, damaged
+from dnsblock.lists.history.facts import Compiled, Current, NewVersion, Version
+from dnsblock.lists.report import Report
+from dnsblock.lists.store import Store, digest_of
 from dnsblock.log import event, fault
-from dnsblock.policy import texts
-from dnsblock.policy.compiling import ADDRESSES, Options, formats_of
-from dnsblock.policy.guards import NOT_COMPILED, NOT_FETCHED, UNREADABLE, Guarded, judge
-from dnsblock.policy.history_facts import Compiled, Current, NewVersion, Version
-from dnsblock.policy.history_file import FILE, damaged
-from dnsblock.policy.reports import Report
-from dnsblock.policy.store import Store, digest_of
-from dnsblock.policy.texts import Skipped, Text
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 from dnsblock.config import Config, Zone
 from dnsblock.errors import FetchFailed, Problem, Refused
+from dnsblock.lists.feed.schedule import Schedule
+from dnsblock.lists.files import Watch
+from dnsblock.lists.store import Store
 from dnsblock.log import event, fault
-from dnsblock.policy.schedule import Schedule
-from dnsblock.policy.store import Store
-from dnsblock.policy.texts import Watch
 
 if TYPE_CHECKING:
-    from dnsblock.policy.feeds import Fetched, Progress
+    from dnsblock.lists.feed.fetch import Fetched, Progress
 
 MAX_PAUSE_SECONDS = 60.0  # until a list is looked at again that could not be read, however often that was
 TICK_SECONDS = 1.0  # how soon a zone that is new in the configuration is followed
@@ -160,7 +160,7 @@ def _tell(zone: Zone, err: FetchFailed) -> None:
 async def download(zone: Zone, store: Store, progress: "Progress | None" = None) -> "Fetched | None":
     """The text of a feed, fetched; None where it is the one that is there. Raises `FetchFailed` alone."""
     # Here, since where there is no feed, a start can do without httpx: it takes a sixth of its time.
-    from dnsblock.policy import fetching
+    from dnsblock.lists.feed import fetching
 
     return await fetching.download(zone, store, progress)
 

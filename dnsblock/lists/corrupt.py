@@ -10,8 +10,8 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from dnsblock.errors import Refused
+from dnsblock.lists.lists import Lists
 from dnsblock.log import event
-from dnsblock.policy.sources import Lists
 
 LOOK_SECONDS = 0.5
 AGAIN_SECONDS = 60.0  # after an attempt that did not help: the disk may have to be replaced first

@@ -18,10 +18,10 @@ from dnsblock import document
 from dnsblock._engine import Names, NamesUnusable
 from dnsblock.durable import sync_folder
 from dnsblock.errors import HistoryUnwritable, Problem, Refused
+from dnsblock.lists.history.database import FILE, HistoryCorrupt, damaged, files_aside, set_aside
+from dnsblock.lists.history.facts import Current, Version
+from dnsblock.lists.history.history import History
 from dnsblock.log import event
-from dnsblock.policy.history import History
-from dnsblock.policy.history_facts import Current, Version
-from dnsblock.policy.history_file import FILE, HistoryCorrupt, damaged, files_aside, set_aside
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from dnsblock._engine import CompiledList
 from dnsblock.errors import Problem
-from dnsblock.policy.compiling import formats_of
+from dnsblock.lists.compile import formats_of
 
 LEFT_OUT = ("public_suffix", "protected", "top_level", "too_wide")  # the codes of these lines
 Kind = Literal["rejected", "left out", "repaired", "duplicate", "not applicable", "lost exception"]

@@ -9,13 +9,13 @@ from functools import partial
 
 from dnsblock.config import Config, HistoryOptions
 from dnsblock.errors import HistoryUnwritable, Refused
+from dnsblock.lists.files import text_of
+from dnsblock.lists.history.facts import Current, Published, Refusal, Version
+from dnsblock.lists.history.history import History
+from dnsblock.lists.lists import Lists
+from dnsblock.lists.reader import NotTaken
+from dnsblock.lists.store import Store
 from dnsblock.log import event, fault
-from dnsblock.policy.history import History
-from dnsblock.policy.history_facts import Current, Published, Refusal, Version
-from dnsblock.policy.reading import NotTaken
-from dnsblock.policy.sources import Lists
-from dnsblock.policy.store import Store
-from dnsblock.policy.texts import text_of
 
 END = object()
 NOT_SORTED = "what a list changed could not be kept by name, and is tried again with the next new version"

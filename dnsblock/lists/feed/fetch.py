@@ -17,9 +17,9 @@ from typing import ParamSpec, TypeVar
 import httpx
 
 from dnsblock.errors import FetchFailed, shown
-from dnsblock.policy.download import Download, too_large
-from dnsblock.policy.https import SILENCE_SECONDS, Feed, ask, led_to
-from dnsblock.policy.schedule import retry_after_seconds
+from dnsblock.lists.feed.download import Download, too_large
+from dnsblock.lists.feed.https import SILENCE_SECONDS, Feed, ask, led_to
+from dnsblock.lists.feed.schedule import retry_after_seconds
 
 __all__ = ["Feed", "FetchFailed", "Fetched", "Validators", "fetch"]
 

@@ -12,7 +12,7 @@ from dnsblock import document
 from dnsblock._engine import Probe, Rules, Settings, Suffixes
 from dnsblock.config import HEALTH_CHECK_TYPES, Config, Resinfo, UpstreamOptions
 from dnsblock.errors import Problem, Refused
-from dnsblock.orders.guards import public_suffixes
+from dnsblock.suffixes import public_suffixes
 
 # The secret of a machine that shares none: a client that comes back after a restart gets a new cookie.
 _OWN_SECRET = os.urandom(16)

@@ -6,10 +6,10 @@ from datetime import datetime
 from dnsblock._engine import Progress
 from dnsblock.config import Config
 from dnsblock.errors import Problem, Refused
-from dnsblock.policy.history_facts import NewVersion, Version
-from dnsblock.policy.reading import Listed, Reader
-from dnsblock.policy.reports import Report
-from dnsblock.policy.sources import Lists
+from dnsblock.lists.history.facts import NewVersion, Version
+from dnsblock.lists.lists import Lists
+from dnsblock.lists.reader import Listed, Reader
+from dnsblock.lists.report import Report
 
 
 def lists_of(serial: int, reason: str, lists: Lists, config: Config, now: datetime) -> Lists:

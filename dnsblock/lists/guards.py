@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 from dnsblock._engine import CompiledList
 from dnsblock.config import Zone
-from dnsblock.policy.history_facts import Version
-from dnsblock.policy.store import digest_of
+from dnsblock.lists.history.facts import Version
+from dnsblock.lists.store import digest_of
 
 UNREADABLE, NOT_COMPILED = "UNREADABLE", "NOT_COMPILED"
 NOT_TEXT, DAMAGED = "NOT_TEXT", "DAMAGED"  # of a file: something else than text; gzip that is not whole

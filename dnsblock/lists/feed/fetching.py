@@ -8,9 +8,9 @@ from pathlib import Path
 
 from dnsblock.config import Zone
 from dnsblock.errors import FetchFailed
+from dnsblock.lists.feed.fetch import Feed, Fetched, Progress, Validators, fetch
+from dnsblock.lists.store import Store
 from dnsblock.log import fault
-from dnsblock.policy.feeds import Feed, Fetched, Progress, Validators, fetch
-from dnsblock.policy.store import Store
 
 
 def feed_of(zone: Zone) -> Feed:

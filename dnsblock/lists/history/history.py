@@ -23,9 +23,9 @@ from sqlite3 import Connection, Row
 from typing import Any, Self, TypeVar
 
 from dnsblock.errors import Problem, Refused
-from dnsblock.orders.records import Position
-from dnsblock.policy import history_changes as changes
-from dnsblock.policy.history_facts import (
+from dnsblock.lists.history import changes
+from dnsblock.lists.history.database import HistoryFile, damaged, text_of, time_of
+from dnsblock.lists.history.facts import (
     Approval,
     Change,
     Compiled,
@@ -38,7 +38,7 @@ from dnsblock.policy.history_facts import (
     Refusal,
     Version,
 )
-from dnsblock.policy.history_file import HistoryFile, damaged, text_of, time_of
+from dnsblock.orders.records import Position
 
 REFUSALS = 10_000  # of a zone that are kept on record
 

@@ -3,8 +3,8 @@
 `read` looks at the outside world and may refuse it; `build` is then a function of what was read and the time.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from ipaddress import IPv6Address
 from types import MappingProxyType
@@ -12,18 +12,19 @@ from types import MappingProxyType
 from dnsblock._engine import PolicyZone, Progress, Rules, Snapshot
 from dnsblock.config import Config
 from dnsblock.errors import Problem, Refused
+from dnsblock.lists.lists import NONE, Lists
 from dnsblock.orders.annulments import annul
 from dnsblock.orders.intake import NOTHING, Intake, RefusedDocument, examine, judge_all
 from dnsblock.orders.order import Order
 from dnsblock.orders.records import Annulment
 from dnsblock.orders.state import State, derive
-from dnsblock.policy.compile import compile_orders
+from dnsblock.policy.engine_settings import engine_rules, nat64_prefixes, read_secrets
 from dnsblock.policy.referenced import Contents, contents_of
-from dnsblock.policy.rules import engine_rules, nat64_prefixes, read_secrets
 from dnsblock.policy.serials import Serials
-from dnsblock.policy.sources import NONE, Lists
+from dnsblock.policy.zones import ListZone, compile_lists, compile_orders
 
 NO_FILES: Contents = MappingProxyType({})
+NO_LISTS: Mapping[str, ListZone] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,20 +137,33 @@ class Policy:
     at: datetime
     parts: tuple[tuple[PolicyZone, int | None, bool, bool], ...] = ()  # what the snapshot is made of
     nat64: Sequence[tuple[IPv6Address, int]] = ()  # and the prefixes of translators
+    lists: Mapping[str, ListZone] = field(default_factory=dict)  # the zones of lists among them, by name
 
     def with_serial(self, serial: int) -> "Policy":
         """The same content under another serial."""
         return replace(self, snapshot=Snapshot(self.parts, serial, self.nat64))
 
 
-def build(config: Config, lists: Lists, orders: Sequence[Order], now: datetime, serials: Serials) -> Policy:
-    """Compiles the snapshot for `now`. Its serial is a higher one where the content differs from the last."""
+def build(
+    config: Config,
+    lists: Lists,
+    orders: Sequence[Order],
+    now: datetime,
+    serials: Serials,
+    *,
+    former: Mapping[str, ListZone] = NO_LISTS,
+) -> Policy:
+    """Compiles the snapshot for `now`. Its serial is a higher one where the content differs from the last.
+
+    `former`: zones of lists that need not be compiled again.
+    """
     state = derive(orders, now)
+    list_zones = compile_lists(config, lists, former)
     zones: list[tuple[PolicyZone, int | None, bool, bool]] = []
     for zone in config.zones:
         judges_targets, is_shadow = zone.targets == "judge", zone.mode == "shadow"
         if zone.issuer is None:
-            zones.append((lists.compiled[zone.name], None, judges_targets, is_shadow))
+            zones.append((list_zones[zone.name].compiled, None, judges_targets, is_shadow))
         else:
             change = state.next_change_by_issuer.get(zone.issuer)
             compiled = compile_orders(zone, config, state.in_force.get(zone.issuer, ()))
@@ -158,7 +172,7 @@ def build(config: Config, lists: Lists, orders: Sequence[Order], now: datetime, 
     nat64 = nat64_prefixes(config)
     serial = serials.next(Snapshot.digest_of(zones, nat64))
     snapshot = Snapshot(zones, serial, nat64)
-    return Policy(snapshot, tuple(zone for zone, *_ in zones), state, now, tuple(zones), nat64)
+    return Policy(snapshot, tuple(zone for zone, *_ in zones), state, now, tuple(zones), nat64, list_zones)
 
 
 def standing_notes(policy: Policy, config: Config, new: Sequence[Order]) -> tuple[str, ...]:

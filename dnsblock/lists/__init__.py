@@ -1,0 +1,1 @@
+"""Lists of names: read from files and feeds, guarded, compiled, and kept with their history."""
