@@ -89,15 +89,18 @@ def test_what_has_waited_for_less_than_a_second_is_answered(
 ):
     """Trap 17: a client waits for seconds; a hiccup of the machine costs nobody an answer."""
     begin(subject, upstream)
-    with subject.udp() as sock:
-        subject.pause()
-        began = time.monotonic()
-        for number in range(OLD):
-            sock.send(wire.query(BLOCKED if number % 2 else NAME, qid=number))
-        wait_since(began, seconds)
-        subject.resume()
-        if time.monotonic() - began < 0.9:  # else this machine was too slow to ask the question
-            assert {int.from_bytes(sock.recv(4096)[:2]) for _ in range(OLD)} == set(range(OLD))
+    for _ in range(10):  # more than once only where it took these tests too long to ask
+        with subject.udp() as sock:
+            subject.pause()
+            began = time.monotonic()
+            for number in range(OLD):
+                sock.send(wire.query(BLOCKED if number % 2 else NAME, qid=number))
+            wait_since(began, seconds)
+            subject.resume()
+            if time.monotonic() - began < 0.9:
+                assert {int.from_bytes(sock.recv(4096)[:2]) for _ in range(OLD)} == set(range(OLD))
+                return
+    pytest.fail("the machine is too slow: the queries could not be sent in 0.9 s")
 
 
 def test_who_waits_on_a_connection_is_answered(subject: Subject, upstream: StubUpstream):
@@ -174,18 +177,21 @@ def test_at_five_times_what_it_can_do_its_useful_answers_stay_above_nine_tenths_
     can_do = PLACES * 1000 / LATENCY_MS
     with answering_after(LATENCY_MS) as late, measured(subject, record_property) as figures:
         upstream.script = late
-        for attempt in range(3):  # a machine that others use may be slower in the one than in the other
-            best = max(
-                offer(subject, fresh(f"calm{attempt}-{share}"), rate=can_do * share, seconds=2).useful
-                for share in (0.7, 0.9, 1.1)
+        # Calm and flood in turns, so that a machine that is slower for a while is so for both.
+        calm, flooded = [], []
+        for turn in range(4):
+            calm.append(
+                max(
+                    offer(subject, fresh(f"calm{turn}-{share}"), rate=can_do * share, seconds=1).useful
+                    for share in (0.9, 1.1)
+                )
             )
-            flooded = offer(subject, fresh(f"flood{attempt}"), rate=5 * can_do, seconds=2)
-            record_property("useful", f"best {best}, {flooded}")
-            if flooded.useful >= 0.9 * best:
-                break
-    assert flooded.sent > 3 * can_do * 2, "the tests could ask so fast"
-    assert flooded.useful >= 0.9 * best, (best, flooded)
-    assert flooded.slowest < USEFUL + 0.25, "an answer that nobody waited for"
+            flooded.append(offer(subject, fresh(f"flood{turn}"), rate=5 * can_do, seconds=1))
+        best, useful = sum(calm), sum(result.useful for result in flooded)
+        record_property("useful", f"best {calm}, {flooded}")
+    assert sum(result.sent for result in flooded) > 3 * can_do * 4, "the tests could ask so fast"
+    assert useful >= 0.9 * best, (calm, flooded)
+    assert max(result.slowest for result in flooded) < USEFUL + 0.25, "an answer that nobody waited for"
     assert figures.rise("process_resident_memory_bytes") < 32 * MEBIBYTE
 
 
