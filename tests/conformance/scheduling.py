@@ -17,7 +17,7 @@ from typing import NamedTuple, Self
 from .harness import Subject
 
 INTERVAL = 0.05  # seconds between two samples
-WORKER = re.compile(r"(packets|worker)-\d+")
+WORKER = re.compile(r"(packets|workers?)-\d+")
 
 
 class Task(NamedTuple):

@@ -83,7 +83,7 @@ def test_an_order_that_is_published_just_before_its_time_starts_on_time(
     """
     subject.start(upstreams=[upstream.address])
     offset = 0.0
-    for number in range(1, 11):  # more than once only if there was no processor for the daemon or these tests
+    for number in range(1, 21):  # more than once only if there was no processor for the daemon or these tests
         offset += 0.5
         # It has looked when the first order takes effect; then the full seconds move away from there.
         if put_order_for(subject, f"A-{number}", full_second(offset - 0.5, min(number, 5))) is None:
