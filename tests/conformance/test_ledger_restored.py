@@ -260,7 +260,7 @@ def test_a_copy_that_was_changed_is_not_served(subject: Subject, upstream: StubU
 
 def backup_commands(subject: Subject, backup: Path) -> list[str]:
     """The commands of docs/operations.md, one a line, for the folders of this test."""
-    (block_of_sh,) = re.findall(r"Back it up while the\ndaemon runs.*?```sh\n(.*?)```", PAGE, re.DOTALL)
+    (block_of_sh,) = re.findall(r"\n### The state folder and its backup\n.*?```sh\n(.*?)```", PAGE, re.DOTALL)
     lines = block_of_sh.replace("/var/lib/dnsblock", str(state(subject)))
     return lines.replace("/var/backups/dnsblock", str(backup)).splitlines()
 
@@ -298,7 +298,7 @@ def test_a_restore_from_the_files_of_the_documented_backup_starts_normally(
     subject.launch()
     told = subject.cli("status")
     assert (told.code, told.json["ledger"]["mismatch"]) == (0, None)
-    part = PAGE.split("\n## The state folder and its backup\n", 1)[1].split("\n## ", 1)[0]
+    part = PAGE.split("\n### The state folder and its backup\n", 1)[1].split("\n### ", 1)[0]
     documented = {name.strip("/") for name in re.findall(r"`([\w./]+)`", part)}
     kept = {path.name.removesuffix("-wal").removesuffix("-shm") for path in state(subject).iterdir()}
     assert kept <= documented, "the page says what each file in the state folder is"

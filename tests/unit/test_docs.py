@@ -111,7 +111,7 @@ def test_every_outcome_and_reason_is_documented(exposed: str):
 def test_every_alert_is_documented_and_no_other_is():
     """The table says what to do about each alert of config/alerts.yaml."""
     alerts = re.findall(r"- alert: (\w+)", (ROOT / "config" / "alerts.yaml").read_text())
-    table = first_cells(section(OPERATIONS, "What to watch"))
+    table = first_cells(section(OPERATIONS, "Alerts"))
     assert sorted(name for name in table if name.startswith("Dnsblock")) == sorted(alerts)
 
 
@@ -191,7 +191,7 @@ def test_every_command_is_documented(name: str):
     arguments = [
         p.metavar or p.name.upper() for p in commands()[name].params if isinstance(p, click.Argument)
     ]
-    assert " ".join(["dnsblock", name, *arguments]) in first_cells(section(OPERATIONS, "Start, stop, reload"))
+    assert " ".join(["dnsblock", name, *arguments]) in first_cells(section(OPERATIONS, "Commands"))
 
 
 def test_no_page_shows_a_command_that_there_is_not():
@@ -211,7 +211,7 @@ def shell(text: str) -> str:
 
 def test_every_exit_code_is_documented():
     """In operations.md and in the help of every command."""
-    rows = re.findall(r"^\| ([0-9]+) \|", section(OPERATIONS, "Start, stop, reload"), re.MULTILINE)
+    rows = re.findall(r"^\| ([0-9]+) \|", section(OPERATIONS, "Exit codes"), re.MULTILINE)
     assert [int(row) for row in rows] == list(Exit)
     assert [int(row) for row in re.findall(r"^  ([0-9]+)  ", EXIT_CODES, re.MULTILINE)] == list(Exit)
 

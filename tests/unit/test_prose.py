@@ -30,7 +30,7 @@ PENDING: dict[str, int] = {
     "config/walkthrough.yaml": 1,
     "docs/architecture.md": 123,
     "docs/metrics.md": 18,
-    "docs/operations.md": 113,
+    "docs/operations.md": 2,
 }
 
 # What must not come back, and what to write instead. Patterns match whole words, in any case.
