@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
+from . import chart
 from .campaign import EXTRAS, SERVERS, Options, Results, run
 from .load import WORKLOADS
 from .plot import draw
@@ -110,10 +111,12 @@ def keep(results: Results, folder: Path) -> Path:
 
 
 def show(path: Path, console: Console) -> None:
-    """Print the tables of a kept run, and draw its plot beside it."""
+    """Print the tables of a kept run, and draw its plot and its chart of CPU time beside it."""
     data = json.loads(path.read_text())
-    plot = path.with_suffix(".svg")
+    plot, cpu = path.with_suffix(".svg"), path.with_suffix(".cpu.svg")
     plot.write_text(draw(data))
+    if (of_cpu := chart.of_run(data)).bars:  # there is none without a workload that has a CPU time
+        cpu.write_text(chart.draw(of_cpu))
     print_report(data, console)
     console.print(f"Kept as {path} and {plot.name}", soft_wrap=True)
 
