@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bench import figures, plot, report, summary
+from bench import chart, figures, plot, report, summary
 from bench.__main__ import options_of
 from rich.console import Console
 
@@ -187,6 +187,18 @@ def test_the_plot_is_well_formed_and_says_what_the_bars_are():
     words = [element.text for element in drawn.iter("{http://www.w3.org/2000/svg}text")]
     assert "blocked daemon" in words
     assert "1.00 (4.00 us)" in words
+
+
+def test_the_chart_of_cpu_time_has_a_bar_for_each_server_and_not_for_the_limit():
+    of_run = chart.of_run(kept(*WHOLE))
+    shown = [(bar.workload, bar.series) for bar in of_run.bars]
+    assert shown == [
+        (row.workload, row.server) for row in summary.rows(kept(*WHOLE)) if row.server != "limit"
+    ]
+    drawn = ET.fromstring(chart.draw(of_run))
+    words = [element.text for element in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    assert "2026-01-01, a < b & c, Linux 6.1, commit abc" in words
+    assert {"blocked", "daemon", "1.00"} <= set(words)
 
 
 def test_the_command_line_is_read_as_make_gives_it(tmp_path: Path):

@@ -54,8 +54,27 @@ def test_the_readme_shows_every_picture_with_a_text_alternative(picture: Path):
     assert len(alternatives[0].split()) >= 10
 
 
+def terminal() -> list[str]:
+    """The lines of the picture of the terminal."""
+    lines: dict[int, str] = {}
+    for text in ET.fromstring((ROOT / "docs/images/terminal.svg").read_text()).iter(f"{SVG}text"):
+        if number := re.search(r"line-(\d+)", text.get("clip-path", "")):
+            line = lines.get(int(number[1]), "") + "".join(text.itertext()).strip("\n")
+            lines[int(number[1])] = line.replace("\N{NO-BREAK SPACE}", " ")
+    return [lines[number] for number in sorted(lines)]
+
+
 def test_the_picture_of_the_terminal_shows_nothing_of_the_machine_it_was_made_on():
-    shown = " ".join(ET.fromstring((ROOT / "docs/images/terminal.svg").read_text()).itertext())
-    shown = shown.replace("\N{NO-BREAK SPACE}", " ")
-    assert "$ dnsblock status" in " ".join(shown.split())
-    assert not re.search(r"/(home|root|tmp|work|Users)\b", shown)
+    assert "$ dnsblock status" in terminal()
+    assert not re.search(r"/(home|root|tmp|work|Users)\b", "\n".join(terminal()))
+
+
+def test_the_picture_of_the_terminal_has_the_words_that_the_commands_print_today():
+    """`.venv/bin/python tests/terminal.py` draws it again."""
+    source = "\n".join(file.read_text() for file in sorted((ROOT / "dnsblock").rglob("*.py")))
+    labels = {line[:14].rstrip() for line in terminal()[: terminal().index("")] if line.startswith("  ")}
+    verdicts = re.findall(r"^\S+: (.+) \(serial", "\n".join(terminal()), re.MULTILINE)
+    assert len(labels) >= 8
+    assert len(verdicts) == 2
+    gone = [words for words in (*labels, *verdicts) if words not in source]
+    assert not gone, "run .venv/bin/python tests/terminal.py"
