@@ -365,7 +365,7 @@ class Source(_Options):
     column: Annotated[int, Number, Field(ge=1, le=1000)] = 1  # of csv, counted from 1
     separator: Literal[",", ";", "tab", "|"] = ","  # of csv
     repair: Annotated[tuple[Repair, ...], Field(max_length=8)] = ("bom", "crlf", "case", "dot")
-    exceptions: Literal["auto", "hole", "passthru"] = "auto"  # auto: passthru for format rpz, hole for others
+    exceptions: Literal["auto", "exempt", "passthru"] = "auto"  # auto: passthru for rpz, exempt for others
     every_s: Annotated[int | Literal["auto"], NumberOrWord] = "auto"  # auto: 3600 for a feed, 5 for a file
     max_mb: Annotated[int, Number, Field(ge=1, le=16_384)] = 1024  # MiB of text
     timeout_s: Annotated[int, Number, Field(ge=1, le=86_400)] = 600  # for a whole download

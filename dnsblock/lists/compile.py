@@ -108,7 +108,7 @@ class Options:
             column=self.column,
             separator=self.separator,
             repairs=self.repair,
-            exceptions=self.exceptions,
+            exceptions="hole" if self.exceptions == "exempt" else self.exceptions,  # the engine's word
             max_octets=max_bytes,
             suffixes=suffixes,
             suffix_parents=parents,

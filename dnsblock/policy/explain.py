@@ -9,7 +9,7 @@ from dnsblock.policy.snapshot import Policy
 
 
 class CoveringEntry(TypedDict):
-    """An entry that covers the name. Action `hole`: an exemption; the next zone is asked.
+    """An entry that covers the name. Action `exemption`: the next zone is evaluated.
 
     Mode `shadow`: its zone decides nothing, and what it would block is counted. Of a zone of addresses the
     entry is a prefix, and the match is `prefix`.
@@ -23,7 +23,7 @@ class CoveringEntry(TypedDict):
     orders: list[str]
     decides: bool  # over UDP
     decides_over_tcp: bool
-    is_exception: bool  # of a list: a hole, or a passthru beside the zone's own answer
+    is_exception: bool  # of a list: an exemption, or a passthru that is not the zone's own answer
 
 
 class Explanation(TypedDict):
@@ -54,7 +54,7 @@ def explain(name: str, policy: Policy, config: Config) -> Explanation:
             "mode": "shadow" if entry.is_shadow else "enforce",
             "entry": entry.entry,
             "match": entry.scope,
-            "action": entry.action or "hole",
+            "action": entry.action or "exemption",
             "orders": _in_turn(orders.get((entry.zone, entry.entry), []), entry.scope),
             "decides": entry.decides,
             "decides_over_tcp": entry.decides_over_tcp,
@@ -72,7 +72,7 @@ def explain_address(address: IPv4Address | IPv6Address, policy: Policy) -> Expla
             "mode": "shadow" if entry.is_shadow else "enforce",
             "entry": entry.entry,
             "match": entry.scope,
-            "action": entry.action or "hole",
+            "action": entry.action or "exemption",
             "orders": [],
             "decides": entry.decides,
             "decides_over_tcp": entry.decides_over_tcp,

@@ -207,7 +207,7 @@ def suffixes(name: str) -> list[str]:
 
 
 def _rule_and_match(word: str) -> tuple[int, str]:
-    """The rule of a list's entry, as the engine numbers them (listed, hole, passthru), and its match."""
+    """The rule of a list's entry, as the engine numbers them (listed, exempt, passthru), and its match."""
     for rule, prefix in enumerate(("except-", "pass-"), start=1):
         if word.startswith(prefix):
             return rule, word.removeprefix(prefix)

@@ -18,7 +18,7 @@ def compile_orders(zone: Zone, config: Config, in_force: Sequence[InForce]) -> P
     compiled: list[Rule] = []
     lines: list[str] = []
     for item in sorted(in_force, key=_precedence):
-        # An exemption is a hole, never a passthru: it ends this issuer's block and no other's.
+        # An exemption is never a passthru: it ends the block of this issuer and of no other.
         answer = None if item.kind == "exempt" else _answer_of(item, zone, config)
         key = (answer, "" if answer is None else item.order_id)
         if key not in rules:

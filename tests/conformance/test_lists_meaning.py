@@ -69,13 +69,13 @@ def test_an_exception_of_another_format_asks_the_next_zone(subject: Subject, ups
     assert is_sinkholed(subject.query("ok.b.example"))
     why = subject.cli("why", "ok.b.example").json
     assert (why["decided_by"]["zone"], why["decided_by"]["is_exception"]) == ("second", False)
-    holes = [entry for entry in why["covering"] if entry["zone"] == "first" and entry["action"] == "hole"]
-    assert [(hole["entry"], hole["is_exception"]) for hole in holes] == [("ok.b.example", True)]
+    exempt = [one for one in why["covering"] if one["zone"] == "first" and one["action"] == "exemption"]
+    assert [(one["entry"], one["is_exception"]) for one in exempt] == [("ok.b.example", True)]
 
 
 def test_what_an_exception_does_is_an_option(subject: Subject, upstream: StubUpstream):
     """`source.exceptions`: another meaning than the format's, either way; a reload changes it."""
-    two_lists(subject, upstream, RPZ, exceptions="hole")
+    two_lists(subject, upstream, RPZ, exceptions="exempt")
     assert is_sinkholed(subject.query("ok.b.example"))
     subject.configure(
         zones=[
@@ -244,7 +244,7 @@ def test_a_list_of_exceptions_with_a_block_is_rejected(
 def test_exceptions_are_not_an_option_where_they_are_what_is_listed(subject: Subject):
     """An option without an effect would be believed."""
     subject.configure(
-        zones=[passing("allowed.txt", exceptions="hole")], lists={"allowed.txt": ["a.example"]}, inbox=None
+        zones=[passing("allowed.txt", exceptions="exempt")], lists={"allowed.txt": ["a.example"]}, inbox=None
     )
     said = subject.cli("check")
     assert said.code == 1
