@@ -188,7 +188,7 @@ def reload(config_path: Path, as_json: bool) -> None:
 def status(config_path: Path, as_json: bool) -> None:
     """Show what is enforced, since when, and what went wrong last.
 
-    Exit code 1 if the last publish failed, or if no upstream is usable.
+    Exit code 1 if the last reload failed, or if no upstream is usable.
     """
     facts = client_of(config_path).status()
     if as_json:
@@ -210,9 +210,7 @@ def _print_status(facts: dict[str, Any], config_path: Path) -> None:
     click.echo(f"  digest       {facts['digest']}")
     click.echo(f"  enforced     {facts['entries']:,} names")
     click.echo(f"  next change  {local(facts['next_change_at'])}")
-    click.echo(
-        f"  last publish {'done' if last['ok'] else 'FAILED'} at {local(last['at'])} ({last['reason']})"
-    )
+    click.echo(f"  last reload  {'ok' if last['ok'] else 'failed'} at {local(last['at'])} ({last['reason']})")
     if facts["restart_needed"]:
         click.echo(f"  RESTART      needed for new values of: {', '.join(facts['restart_needed'])}")
     _print_traffic(facts["traffic"])
