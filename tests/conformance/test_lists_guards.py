@@ -1,4 +1,4 @@
-"""When a whole list is too odd to be taken (trap 18): which guard says so, and who may overrule it."""
+"""When a whole list is rejected (trap 18): which guard fires, and with which figures."""
 
 import os
 import subprocess
@@ -7,16 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from .harness import ORDERS_ZONE, Subject
+from .guarding import BASE, HTML, STRICT, reload_refused, start
+from .harness import Subject
 from .lists import (
     DAY,
     NO_PROXY,
     Feed,
     Unchanged,
-    accept,
-    break_list,
     enforced,
-    events,
     is_logged,
     list_zone,
     log,
@@ -24,45 +22,12 @@ from .lists import (
     refresh,
     refused_by,
     reports,
-    roll_back,
     sha256,
     source,
     sources,
     text_of,
-    told,
     versions,
-    wait_enforced,
-    wait_kept,
-    wait_refused,
 )
-from .orders import block
-from .tools import wait_for
-
-HTML = "<!DOCTYPE html>\n<html><head><title>Login</title></head>\n<body>502 Bad Gateway</body></html>\n"
-BASE = names(200)
-STRICT = {
-    "shrank_percent": 10,
-    "shrank_names": 50,
-    "grew_percent": 10,
-    "grew_names": 50,
-    "truncated": "refuse",
-    "replayed": "refuse",
-}
-
-
-def start(subject: Subject, *, guards: dict | None = None, lines: list[str] = BASE, **config: object) -> None:
-    zone = list_zone(guards=guards, every_s=DAY) if guards else list_zone(every_s=DAY)
-    subject.start(zones=[zone], lists={"list.txt": lines}, inbox=None, **config)
-
-
-def reload_refused(subject: Subject) -> str:
-    """`reload` with a list that is not taken: exit code 4; all that it says about the whole list."""
-    said = subject.cli("reload")
-    assert said.code == 4, said
-    assert any("list.txt" in problem["file"] for problem in said.problems)
-    assert "list.txt" in said.stderr
-    return "\n".join(problem["reason"] for problem in said.problems)
-
 
 # ------- Each guard -------
 
@@ -405,283 +370,3 @@ def test_a_list_that_is_read_in_another_format_is_told(subject: Subject):
     subject.put_list("list.txt", [f"0.0.0.0 {name}" for name in [*BASE, "new.example"]])
     subject.reload()
     assert source(subject)["report"]["former_format"] == ""
-
-
-# ------- What no list may block -------
-
-
-def test_what_no_list_may_block_is_left_out_and_alerted(subject: Subject):
-    """One entry `co.id`, or a bank's own name, would block thousands; the other entries are enforced."""
-    lists = {"list.txt": [*BASE, "co.id", "bank.example", "www.clinic.example", "id"]}
-    config = {
-        "zones": [list_zone(every_s=DAY)],
-        "protected": ["bank.example", "clinic.example"],
-        "inbox": None,
-    }
-    subject.configure(lists=lists, **config)
-    report = reports(subject.cli("check"))["listed"]
-    left_out = {value for _, _, value, _ in told(report, "left out")}
-    assert {"co.id", "bank.example"} <= left_out
-    reasons = {one["value"]: one["reason"] for one in report["told"]}
-    assert "PUBLIC_SUFFIX" in reasons["co.id"]
-    assert "PROTECTED" in reasons["bank.example"]
-    subject.launch()
-    assert enforced(subject, "bank.example", "www.bank.example", "a.co.id", "a.id", BASE[7]) == [
-        False
-    ] * 4 + [True]
-    assert is_logged(subject, "listed", "co.id", "PUBLIC_SUFFIX", levels=["warning"])
-    counted = {"public_suffix": 1, "protected": 2}
-    for reason, count in counted.items():  # what the alert goes by
-        metrics = subject.metrics()
-        assert metrics.total("dnsblock_source_rejected_lines", zone="listed", reason=reason) == count
-    assert is_logged(subject, "listed", "bank.example", "PROTECTED", levels=["warning"])
-
-
-def test_how_many_lines_are_left_out_is_told_where_they_are_not_all(subject: Subject):
-    """A hundred lines are enough for a log, but not to know that there were more."""
-    start(
-        subject,
-        lines=[*BASE, *(f"n{number}.bank.example" for number in range(150))],
-        protected=["bank.example"],
-    )
-    assert is_logged(subject, "listed", "n99.bank.example", levels=["warning"])
-    assert is_logged(subject, "listed", "and 50 more lines", levels=["warning"])
-
-
-def test_the_name_alone_above_a_protected_one_may_be_listed(subject: Subject):
-    """It blocks nothing of what is protected."""
-    subject.start(
-        zones=[list_zone(match="exact", every_s=DAY)],
-        protected=["login.bank.example"],
-        lists={"list.txt": ["bank.example"]},
-        inbox=None,
-    )
-    assert enforced(subject, "bank.example", "login.bank.example") == [True, False]
-
-
-def test_an_entry_above_a_protected_name_is_left_out_too(subject: Subject):
-    """A subtree entry blocks all that is below it, and so the protected name there."""
-    subject.start(
-        zones=[list_zone(every_s=DAY)],
-        protected=["login.bank.example"],
-        lists={"list.txt": ["bank.example", "other.example"]},
-        inbox=None,
-    )
-    assert enforced(subject, "login.bank.example", "other.example") == [False, True]
-    assert is_logged(subject, "PROTECTED", "bank.example", levels=["warning"])
-
-
-def test_an_order_may_block_what_no_list_may(subject: Subject):
-    """Protected names are protected from lists: an order is signed for by an authority."""
-    zones = [list_zone(every_s=DAY), ORDERS_ZONE]
-    orders = [block("B-1", ["bank.example"])]
-    subject.start(zones=zones, protected=["bank.example"], lists={"list.txt": BASE}, orders=orders)
-    assert enforced(subject, "bank.example") == [True]
-
-
-def test_a_name_that_becomes_protected_is_unblocked_by_a_reload(subject: Subject):
-    """A feed blocks the provider's own name at night: one line and a reload end it."""
-    config = {
-        "zones": [list_zone(every_s=DAY)],
-        "lists": {"list.txt": ["bank.example", *BASE]},
-        "inbox": None,
-    }
-    subject.start(**config)
-    assert enforced(subject, "bank.example", BASE[0]) == [True, True]
-    subject.configure(protected=["bank.example"], **config)
-    subject.reload()
-    assert enforced(subject, "bank.example", BASE[0]) == [False, True]
-    subject.configure(**config)
-    subject.reload()
-    assert enforced(subject, "bank.example", BASE[0]) == [True, True]
-
-
-@pytest.mark.parametrize("how", ["gone", "a page"])
-def test_a_name_that_becomes_protected_is_unblocked_while_the_list_is_broken(subject: Subject, how: str):
-    """At night the feed is an error page, and a bank is on it: what is enforced is the version of before."""
-    config = {
-        "zones": [list_zone(every_s=DAY)],
-        "lists": {"list.txt": ["bank.example", *BASE]},
-        "inbox": None,
-    }
-    subject.start(**config)
-    wait_kept(subject)
-    break_list(subject, how)
-    assert subject.cli("reload").code == 4
-    assert enforced(subject, "bank.example", BASE[0]) == [True, True]
-    subject.configure(protected=["bank.example"], zones=config["zones"], inbox=None)
-    assert subject.cli("reload").code == 4, "the text of now is refused as before"
-    assert enforced(subject, "bank.example", BASE[0]) == [False, True]
-    assert versions(subject)[0]["how"] == "settings"
-    subject.restart()
-    assert enforced(subject, "bank.example", BASE[0]) == [False, True]
-    subject.put_list("list.txt", ["bank.example", *BASE, "new.example"])
-    subject.reload()
-    assert enforced(subject, "bank.example", "new.example") == [False, True]
-
-
-def test_a_rollback_leaves_out_what_is_protected_today(subject: Subject):
-    """What no list may block by now is no part of any list, however old."""
-    zones = [list_zone(every_s=DAY)]
-    subject.start(zones=zones, lists={"list.txt": ["bank.example", *BASE]}, inbox=None)
-    wait_kept(subject)
-    subject.configure(protected=["bank.example"], zones=zones, inbox=None)
-    subject.reload()
-    subject.put_list("list.txt", [*BASE, "new.example"])
-    subject.reload()
-    assert roll_back(subject, 1).code == 0
-    for again in (lambda: None, subject.reload, subject.restart):
-        again()
-        assert enforced(subject, "bank.example", BASE[0], "new.example") == [False, True, False]
-
-
-def test_a_public_suffix_is_listed_where_that_is_accepted(subject: Subject):
-    """Who really means a whole suffix says so for this source."""
-    start(subject, guards={"public_suffix": "accept"}, lines=["co.id", "a.example"])
-    assert enforced(subject, "any.co.id", "a.example") == [True, True]
-
-
-# ------- By hand -------
-
-
-def test_a_refused_list_is_taken_by_its_digest_and_put_on_record(subject: Subject):
-    """Who overrules a guard names the digest of the text that was looked at, and a reason that stays."""
-    start(subject, guards=STRICT)
-    subject.put_list("list.txt", BASE[:20])
-    reload_refused(subject)
-    digest = source(subject)["refused"]["sha256"]
-    said = accept(subject, digest, reason="the ministry cleaned up")
-    assert said.code == 0, said
-    assert (said.json["entries"], said.json["serial"]) == (20, subject.ready["serial"] + 1)
-    assert enforced(subject, BASE[0], BASE[30]) == [True, False]
-    by_hand = [event for event in events(subject) if "hand" in event["kind"]]
-    assert [(event["sha256"], "the ministry cleaned up" in event["message"]) for event in by_hand] == [
-        (digest, True)
-    ]
-    assert versions(subject)[0]["sha256"] == digest
-    assert refused_by(subject) == []
-    subject.reload()
-    subject.restart()
-    assert enforced(subject, BASE[0], BASE[30]) == [True, False]
-
-
-def test_a_first_version_that_is_refused_is_taken_by_its_digest(subject: Subject):
-    """`missing: start`: the digest is shown, below however many lines that are wrong."""
-    bad = [f"a..{number}.example" for number in range(30)]
-    zone = list_zone(every_s=1, missing="start")
-    subject.start(zones=[zone], lists={"list.txt": [*BASE[:20], *bad]}, inbox=None)
-    digest = sha256(text_of([*BASE[:20], *bad]))
-    shown = subject.cli("source list", as_json=False)
-    assert (shown.code, f"dnsblock source accept listed {digest}" in shown.stdout) == (1, True)
-    assert accept(subject, digest).code == 0
-    assert enforced(subject, BASE[0]) == [True]
-
-
-def test_the_way_back_from_an_accepted_list_of_nothing_is_open(subject: Subject):
-    """The operator may empty a list; the next text that names something is taken, and a restart works."""
-    start(subject, guards=STRICT)
-    subject.put_list("list.txt", "# nothing any more\n")
-    reload_refused(subject)
-    assert accept(subject, sha256("# nothing any more\n")).code == 0
-    assert enforced(subject, BASE[0]) == [False]
-    subject.restart()
-    subject.put_list("list.txt", BASE)
-    subject.reload()
-    assert enforced(subject, BASE[0]) == [True]
-    subject.restart()
-    assert enforced(subject, BASE[0]) == [True]
-    assert [one["entries"] for one in versions(subject)] == [200, 0, 200]
-
-
-def test_an_acceptance_is_for_a_text_as_it_was_read_and_for_what_was_wrong(subject: Subject):
-    """Who accepts that a list shrank has not accepted that it is read as something else, and is empty."""
-    zone = list_zone(guards=STRICT, every_s=DAY)
-    subject.start(zones=[zone], lists={"list.txt": BASE}, inbox=None)
-    subject.put_list("list.txt", BASE[:50])
-    reload_refused(subject)
-    assert accept(subject, sha256(text_of(BASE[:50]))).code == 0
-    zone["source"]["format"] = "hosts"
-    subject.configure(zones=[zone], inbox=None)
-    with Unchanged(subject, BASE[0], BASE[60]):
-        assert "EMPTY:" in reload_refused(subject)
-        assert set(refused_by(subject)) == {"EMPTY", "TOO_MANY_REJECTED"}
-    assert [one["how"] for one in versions(subject)] == ["accepted by hand", "first"]
-    assert accept(subject, sha256(text_of(BASE[:50]))).code == 0, "it may be accepted as it is read now"
-    assert enforced(subject, BASE[0]) == [False]
-
-
-def test_a_wrong_digest_is_refused(subject: Subject):
-    """A digest is of one text: a typing error or last week's digest accepts nothing."""
-    start(subject, guards=STRICT)
-    subject.put_list("list.txt", BASE[:20])
-    reload_refused(subject)
-    digest = sha256(text_of(BASE[:20]))
-    with Unchanged(subject, *BASE[:50:7]):
-        wrong = digest[:-1] + ("0" if digest[-1] != "0" else "1")
-        for asked in (wrong, sha256(b""), digest[:12], "x" * 64, "sha256:" + "0" * 57):
-            assert accept(subject, asked).code == 4, asked
-        assert accept(subject, digest, zone="nosuch").code == 4
-    assert accept(subject, digest).code == 0
-
-
-def test_a_text_that_has_changed_meanwhile_is_not_accepted(subject: Subject):
-    """Between the look and the command another text came: it was not looked at."""
-    start(subject, guards=STRICT)
-    subject.put_list("list.txt", BASE[:20])
-    reload_refused(subject)
-    digest = source(subject)["refused"]["sha256"]
-    subject.put_list("list.txt", BASE[:3])
-    with Unchanged(subject, *BASE[:50:7]):
-        assert accept(subject, digest).code == 4
-    assert [event for event in events(subject) if "hand" in event["kind"]] == [], "nothing was accepted"
-    subject.put_list("list.txt", BASE[:20])
-    assert "SHRANK:" in reload_refused(subject), "what was refused once is not accepted behind one's back"
-
-
-def test_what_was_accepted_is_measured_by_afterwards(subject: Subject):
-    """The list that was accepted by hand is the one that the next is compared with."""
-    start(subject, guards=STRICT)
-    subject.put_list("list.txt", BASE[:20])
-    reload_refused(subject)
-    assert accept(subject, sha256(text_of(BASE[:20]))).code == 0
-    subject.put_list("list.txt", [*BASE[:20], "new.example"])
-    assert subject.reload()["changed"] is True
-    subject.put_list("list.txt", BASE)
-    assert "GREW:" in reload_refused(subject)
-
-
-def test_a_refused_list_that_is_put_right_is_taken_at_once(subject: Subject):
-    """No guard is to be reset: the next good text is the list, and nothing is refused any more."""
-    subject.start(zones=[list_zone(every_s=1)], lists={"list.txt": BASE}, inbox=None)
-    subject.put_list("list.txt", HTML)
-    wait_refused(subject)
-    subject.put_list("list.txt", [*BASE, "new.example"])
-    wait_enforced(subject, "new.example")
-    wait_for(lambda: subject.metrics().total("dnsblock_source_rejected") == 0, "nothing is refused any more")
-    assert refused_by(subject) == []
-
-
-def test_a_reload_says_that_a_list_is_refused_whoever_looked_first(subject: Subject):
-    """Between the new file and the reload the watching may have come: the exit code does not depend on it."""
-    subject.start(zones=[list_zone(every_s=1)], lists={"list.txt": BASE}, inbox=None)
-    subject.put_list("list.txt", HTML)
-    wait_refused(subject)
-    assert "HTML:" in reload_refused(subject)
-
-
-def test_addresses_and_names_that_are_left_out_are_no_rubbish(subject: Subject):
-    """A feed with addresses among its names is a good list: they count as rejected, and refuse nothing."""
-    odd = [f"192.0.2.{number}" for number in range(50)] + ["co.id", "web.id"]
-    start(subject, lines=[*BASE, *odd])
-    report = source(subject)["report"]
-    assert (report["accepted"], report["rejected"]) == (len(BASE), len(odd))
-    assert report["rejected_by"]["address"] == 50
-
-
-def test_the_same_refusal_is_one_event_however_often_it_is_looked_at(subject: Subject):
-    """The record of a night is read by one person: the same text refused again is the same event."""
-    subject.start(zones=[list_zone(every_s=DAY)], lists={"list.txt": BASE}, inbox=None)
-    for _ in range(3):
-        subject.put_list("list.txt", HTML)
-        subject.cli("reload")
-    assert [event["code"] for event in events(subject) if event["kind"] == "refused"].count("HTML") == 1

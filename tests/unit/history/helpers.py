@@ -1,0 +1,69 @@
+"""Versions of a list that the tests of the history accept."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from dnsblock.errors import Refused
+from dnsblock.lists.history.facts import (
+    Compiled,
+    NewVersion,
+)
+from dnsblock.lists.history.history import History
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+ZONE = "national"
+
+
+def sha(text: str) -> str:
+    return text.encode().hex().rjust(64, "0")
+
+
+def compiled(text: str, *, file: str | None = None, options: str = "subtree") -> Compiled:
+    return Compiled(
+        source_sha256=sha(text),
+        file_sha256=sha(file or text),
+        names_digest=sha("names of " + text),
+        format="plain",
+        options=options,
+        entries=5,
+        lines=9,
+        accepted=6,
+        repaired=2,
+        duplicate=1,
+        rejected=3,
+        report='{"rejected": [7, 8, 9]}',
+    )
+
+
+def new(
+    text: str, difference: bytes | None, *, hour: int = 0, zone: str = ZONE, **fields: object
+) -> NewVersion:
+    version = NewVersion(zone, compiled(text), difference, NOON + hour * HOUR, "refresh")
+    return replace(version, **fields)
+
+
+# Three versions: 1 lists a and b, 2 adds c, 3 removes a and widens b.
+THREE = (
+    new("one", None, how="first"),
+    new("two", b"+ exact c.example\n", hour=1),
+    new("three", b"- exact a.example\n- exact b.example\n+ subtree b.example\n", hour=2),
+)
+
+
+def numbers(history: History, zone: str = ZONE) -> list[int]:
+    return [version.number for version in history.versions(zone)]
+
+
+def sort(history: History) -> None:
+    for _ in history.sort():
+        pass
+
+
+def reasons(refused: pytest.ExceptionInfo[Refused]) -> str:
+    return str(refused.value)
+
+
+BIG = b"".join(b"+ exact name-%d.example\n" % number for number in range(50_000))

@@ -1,0 +1,264 @@
+"""What each version changed, name by name."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count, pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dnsblock.errors import HistoryUnwritable, Refused
+from dnsblock.lists import records
+from dnsblock.lists.history import changes as history_changes
+from dnsblock.lists.history.facts import (
+    Change,
+    NameEvent,
+    Past,
+)
+from dnsblock.lists.history.history import History
+from dnsblock.lists.store import Store
+
+from .helpers import HOUR, NOON, ZONE, new, reasons, sort
+
+# ------- What changed -------
+
+
+def test_difference_is_the_net_change_in_either_direction(history: History):
+    """`diff A B`: what came and went between is not told."""
+    history.accept([new("four", b"- exact c.example\n", hour=3)])
+    assert list(history.difference(ZONE, 1, 3)) == [
+        Change("a.example", "exact", None),
+        Change("b.example", "exact", "subtree"),
+        Change("c.example", None, "exact"),
+    ]
+    assert list(history.difference(ZONE, 3, 1)) == [
+        Change("a.example", None, "exact"),
+        Change("b.example", "subtree", "exact"),
+        Change("c.example", "exact", None),
+    ]
+    assert [change.name for change in history.difference(ZONE, 1, 4)] == ["a.example", "b.example"]
+    assert list(history.difference(ZONE, 2, 2)) == []
+
+
+@pytest.mark.parametrize(("a", "b"), [(1, 4), (0, 2), (4, 4), (-1, 3)])
+def test_difference_with_a_version_that_never_was_is_refused(history: History, a: int, b: int):
+    """Before the first change is asked for, so that nobody prints half an answer."""
+    with pytest.raises(Refused) as refused:
+        history.difference(ZONE, a, b)
+    assert f"'{ZONE} {a} {b}': there are no two such versions" in reasons(refused)
+
+
+def test_difference_across_a_version_that_was_compared_with_nothing_is_refused(history: History):
+    """Where the file of the version before was lost, nobody knows what changed."""
+    history.accept([new("four", None, hour=3), new("five", b"+ exact d.example\n", hour=4)])
+    with pytest.raises(Refused) as refused:
+        history.difference(ZONE, 5, 3)
+    assert "compared with nothing" in reasons(refused)
+    assert list(history.difference(ZONE, 4, 5)) == [Change("d.example", None, "exact")]
+    assert len(list(history.difference(ZONE, 1, 3))) == 3
+
+
+def test_every_change_of_a_name_is_told_with_its_time(history: History):
+    """`history NAME`."""
+    history.accept([new("four", b"- subtree b.example\n", hour=3)])
+    assert history.events_of(ZONE, "b.example") == (
+        NameEvent(3, NOON + 2 * HOUR, "exact", "subtree"),
+        NameEvent(4, NOON + 3 * HOUR, "subtree", None),
+    )
+    assert history.events_of(ZONE, "z.example") == ()
+    assert history.events_of("other", "b.example") == ()
+
+
+def test_the_past_of_a_name_is_known_from_its_next_change_else_from_the_current_list(history: History):
+    """`why NAME --at T`: the first version's names are told by what became of them."""
+    before = NOON - HOUR
+    assert history.scope_at(ZONE, "a.example", before, None) == Past(None, None, is_known=True)
+    assert history.scope_at(ZONE, "a.example", NOON, None) == Past(1, "exact", is_known=True)
+    assert history.scope_at(ZONE, "a.example", NOON + 1.5 * HOUR, None) == Past(2, "exact", is_known=True)
+    assert history.scope_at(ZONE, "a.example", NOON + 2 * HOUR, None) == Past(3, None, is_known=True)
+    assert history.scope_at(ZONE, "c.example", NOON, "exact") == Past(1, None, is_known=True)
+    assert history.scope_at(ZONE, "u.example", NOON, "exact") == Past(1, "exact", is_known=True)
+    assert history.scope_at("other", "u.example", NOON, None) == Past(None, None, is_known=True)
+
+
+def test_the_past_behind_a_version_that_was_compared_with_nothing_is_said_to_be_unknown(history: History):
+    """Rather no answer than a wrong one, in front of a court."""
+    history.accept([new("four", None, hour=3), new("five", b"- exact u.example\n", hour=4)])
+    assert history.scope_at(ZONE, "a.example", NOON, "exact") == Past(1, "exact", is_known=True)
+    assert history.scope_at(ZONE, "a.example", NOON + 2 * HOUR, "exact") == Past(3, None, is_known=False)
+    assert history.scope_at(ZONE, "u.example", NOON, None) == Past(1, None, is_known=False)
+    assert history.scope_at(ZONE, "u.example", NOON + 3 * HOUR, None) == Past(4, "exact", is_known=True)
+
+
+def test_after_the_clock_was_put_back_the_later_version_counts(history: History):
+    """Numbers tell what came after what, times only when."""
+    history.accept([new("four", b"- subtree b.example\n", hour=1)])
+    assert history.scope_at(ZONE, "b.example", NOON + 1.5 * HOUR, None) == Past(4, None, is_known=True)
+    assert history.scope_at(ZONE, "b.example", NOON + 3 * HOUR, None) == Past(4, None, is_known=True)
+
+
+@pytest.fixture
+def large(history: History, monkeypatch: pytest.MonkeyPatch) -> History:
+    """With a fourth version that is not kept by name yet; it changes three names, by four lines."""
+    monkeypatch.setattr(history_changes, "SORTED_AT_ONCE", 60)
+    monkeypatch.setattr(history_changes, "SORTED_IN_A_ROW", 1)
+    difference = b"- exact c.example\n- subtree b.example\n+ exact b.example\n+ exact xb.example\n"
+    history.accept([new("four", difference, hour=3)])
+    return history
+
+
+def test_a_large_version_is_told_of_before_and_after_it_is_kept_by_name(large: History):
+    """Nobody waits until a million changes are sorted: what asks for a name meanwhile reads them."""
+    version = large.version(ZONE, 4)
+    assert version is not None
+    assert (version.added, version.removed) == (2, 2)
+    for _ in range(2):
+        told = {
+            name: [(event.version, event.before, event.after) for event in large.events_of(ZONE, name)][-1:]
+            for name in ("a.example", "b.example", "xb.example", "example", "c.example")
+        }
+        assert told == {
+            "a.example": [(3, "exact", None)],
+            "b.example": [(4, "subtree", "exact")],
+            "xb.example": [(4, None, "exact")],
+            "example": [],
+            "c.example": [(4, "exact", None)],
+        }
+        sort(large)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a fault"), HistoryUnwritable("disk full")])
+def test_what_goes_wrong_with_sorting_is_logged_and_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
+):
+    """It is begun again with the next version, or by the next process."""
+
+    def sort(_: History) -> Iterator[None]:
+        raise error
+        yield
+
+    monkeypatch.setattr(History, "sort", sort)
+    records.sort_changes(Store(tmp_path / "state"), lambda: False)
+    assert "could not be kept by name" in caplog.text
+    assert ("Traceback" in caplog.text) is isinstance(error, RuntimeError)
+
+
+def test_sorting_that_was_broken_off_goes_on(large: History, folder: Path, monkeypatch: pytest.MonkeyPatch):
+    """A process may be killed after any of its transactions."""
+    was = history_changes._sort_in
+    for allowed in range(4):
+        calls = count()
+
+        def dies(*arguments: object, allowed: int = allowed, calls: Iterator[int] = calls) -> None:
+            if next(calls) == allowed:
+                raise KeyboardInterrupt
+            was(*arguments)
+
+        monkeypatch.setattr(history_changes, "_sort_in", dies)
+        with History.open(folder) as again, pytest.raises(KeyboardInterrupt):
+            sort(again)
+        assert [event.after for event in large.events_of(ZONE, "b.example")] == ["subtree", "exact"]
+    monkeypatch.setattr(history_changes, "_sort_in", was)
+    sort(large)
+    monkeypatch.setattr(history_changes, "SORTED_IN_MEMORY", 0)
+    assert [change.name for change in large.difference(ZONE, 3, 4)] == [
+        "b.example",
+        "c.example",
+        "xb.example",
+    ]
+
+
+def test_a_difference_that_needs_the_names_of_a_large_version_waits_for_them(
+    large: History, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(history_changes, "SORTED_IN_MEMORY", 0)
+    with pytest.raises(Refused) as refused:
+        list(large.difference(ZONE, 1, 4))
+    assert "version 4" in reasons(refused)
+    assert "ask again in a minute" in reasons(refused)
+    sort(large)
+    assert [change.name for change in large.difference(ZONE, 1, 4)] == ["a.example", "xb.example"]
+
+
+# ------- The naive twin: every version as a whole -------
+
+State = dict[str, str]
+NAMES = [f"{letter}.example" for letter in "abcdefghijkl"]
+STATES = st.lists(
+    st.dictionaries(
+        st.sampled_from(NAMES), st.sampled_from(["exact", "subtree", "subtree,except-exact"]), max_size=12
+    ),
+    min_size=1,
+    max_size=8,
+)
+
+
+@dataclass(frozen=True)
+class Twin:
+    """Ten lines that keep all there ever was."""
+
+    states: Sequence[State]
+
+    def difference(self, a: int, b: int) -> list[Change]:
+        old, new = self.states[a - 1], self.states[b - 1]
+        return [Change(n, old.get(n), new.get(n)) for n in NAMES if old.get(n) != new.get(n)]
+
+    def events_of(self, name: str) -> list[tuple[int, str | None, str | None]]:
+        scopes = pairwise(state.get(name) for state in self.states)
+        return [(number, old, new) for number, (old, new) in enumerate(scopes, start=2) if old != new]
+
+
+def lines(changes: Sequence[Change]) -> bytes:
+    removed = [f"- {change.before} {change.name}\n" for change in changes if change.before]
+    added = [f"+ {change.after} {change.name}\n" for change in changes if change.after]
+    return "".join(removed + added).encode()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[History]:
+    with History.open(tmp_path_factory.mktemp("shared")) as opened:
+        yield opened
+
+
+fresh_zones = (f"zone-{number}" for number in count())
+
+
+@pytest.mark.parametrize(
+    ("sorted_in_memory", "sorting"),
+    [(100_000, "at once"), (0, "at once"), (100_000, "later"), (0, "later"), (100_000, "not yet")],
+)
+@given(states=STATES)
+@settings(max_examples=60, deadline=None)
+def test_history_tells_what_a_copy_of_every_version_would_tell(
+    shared: History, sorted_in_memory: int, sorting: str, states: list[State]
+):
+    """Differences, by both ways, events and the scope at any time, of zones beside each other in one file."""
+    zone, twin = next(fresh_zones), Twin(states)
+    everything = range(1, len(states) + 1)
+    versions = [
+        new(
+            str(number),
+            lines(twin.difference(number - 1, number)) if number > 1 else None,
+            hour=number,
+            zone=zone,
+        )
+        for number in everything
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(history_changes, "SORTED_AT_ONCE", 1 << 20 if sorting == "at once" else -1)
+        patch.setattr(history_changes, "SORTED_IN_A_ROW", 2)
+        patch.setattr(history_changes, "SORTED_IN_MEMORY", sorted_in_memory)
+        shared.accept(versions)
+        if sorting != "not yet":
+            sort(shared)
+        for a in everything:
+            for b in everything:
+                assert list(shared.difference(zone, a, b)) == twin.difference(a, b)
+    for name in NAMES:
+        events = [(event.version, event.before, event.after) for event in shared.events_of(zone, name)]
+        assert events == twin.events_of(name)
+        for number in everything:
+            past = shared.scope_at(zone, name, NOON + (number + 0.5) * HOUR, states[-1].get(name))
+            assert past == Past(number, states[number - 1].get(name), is_known=True)

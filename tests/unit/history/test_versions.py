@@ -1,0 +1,322 @@
+"""Versions of a list, their files, and what was rejected or accepted by hand."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dnsblock.lists.history.facts import (
+    Approval,
+    Change,
+    Published,
+    Refusal,
+)
+from dnsblock.lists.history.history import History
+from dnsblock.orders.records import Position
+
+from .helpers import HOUR, NOON, THREE, ZONE, new, numbers, sha
+
+# ------- Versions -------
+
+
+def test_a_version_is_told_as_it_was_accepted(history: History):
+    """What a list was, and what made it so, is kept for good."""
+    version = history.version(ZONE, 3)
+    assert version is not None
+    assert (version.zone, version.number, version.compiled) == (ZONE, 3, THREE[2].compiled)
+    assert (version.added, version.removed) == (1, 2)
+    assert (version.accepted_at, version.how, version.note) == (NOON + 2 * HOUR, "refresh", "")
+    assert (version.is_withdrawn, version.has_file) == (False, True)
+    assert history.version(ZONE, 4) is None
+    assert history.version("other", 1) is None
+
+
+def test_versions_of_a_zone_count_from_one_and_newest_come_first(history: History):
+    """Each zone has numbers of its own."""
+    (other,) = history.accept([new("one", None, zone="other")])
+    assert other.number == 1
+    assert numbers(history) == [3, 2, 1]
+    assert [version.number for version in history.versions(ZONE, limit=2)] == [3, 2]
+    assert numbers(history, "unknown") == []
+
+
+def test_the_first_version_is_compared_with_nothing(history: History):
+    """Ten million names are not stored as events."""
+    first = history.version(ZONE, 1)
+    assert first is not None
+    assert (first.added, first.removed) == (None, None)
+    with pytest.raises(ValueError, match="compared with nothing"):
+        history.accept([new("one", b"+ exact a.example\n", zone="other")])
+    assert history.current("other") is None
+
+
+def test_what_was_accepted_is_current_after_a_restart(folder: Path):
+    """A restart enforces what was accepted last, whether or not it came to be served."""
+    with History.open(folder) as history:
+        history.accept([new("four", b"", hour=3, known_by='{"inode": 1}', validators='{"etag": "x"}')])
+    with History.open(folder) as history:
+        current = history.current(ZONE)
+        assert current is not None
+        assert current.version.number == 4
+        assert current.version.compiled.source_sha256 == sha("four")
+        assert (current.known_by, current.validators) == ('{"inode": 1}', '{"etag": "x"}')
+        assert history.current("other") is None
+
+
+def test_what_a_text_is_known_by_can_change_without_a_new_version(history: History):
+    """The same text was written or fetched again."""
+    history.know(ZONE, known_by='{"inode": 2}', validators='{"etag": "y"}')
+    current = history.current(ZONE)
+    assert current is not None
+    assert (current.version.number, current.known_by, current.validators) == (
+        3,
+        '{"inode": 2}',
+        '{"etag": "y"}',
+    )
+
+
+def test_what_the_text_before_was_known_by_is_not_said_of_a_new_version(history: History):
+    """Else a restart would take the one for the other."""
+    history.know(ZONE, known_by="old", validators="old")
+    history.accept([new("four", b"", hour=3)])
+    current = history.current(ZONE)
+    assert current is not None
+    assert (current.known_by, current.validators) == ("", "")
+
+
+def test_what_is_told_of_lines_goes_with_the_compiled_file(history: History):
+    """A hundred odd lines of each kind are fifty kilobytes, twice a day, for ever."""
+    told = [{"value": "x" * 80}] * 400
+    report = json.dumps({"format": "plain", "lines": 9, "told": told})
+    for hour, text in enumerate(("four", "five", "six"), start=3):
+        version = new(text, b"", hour=hour)
+        history.accept([replace(version, compiled=replace(version.compiled, report=report))])
+    history.prune(ZONE, 1)
+    six, *pruned = history.versions(ZONE, 3)
+    assert json.loads(six.compiled.report)["told"] == told
+    for version in pruned:
+        assert json.loads(version.compiled.report) == {"format": "plain", "lines": 9, "told": []}
+
+
+def test_refusals_on_record_are_bounded(history: History, monkeypatch: pytest.MonkeyPatch):
+    """The newest are kept, and what an operator has done is never among those that go."""
+    monkeypatch.setattr("dnsblock.lists.history.history.REFUSALS", 3)
+    history.approve(Approval(ZONE, sha("two"), "{}", ("SHRANK",), "ani", "the ministry confirmed it", NOON))
+    for hour in range(3, 8):
+        history.refuse(Refusal(ZONE, sha(str(hour)), "SHRANK", f"at {hour}", "{}", NOON + hour * HOUR))
+    assert [event.message for event in history.events(ZONE)] == [
+        *("at 7", "at 6", "at 5"),
+        "by ani: the ministry confirmed it",
+    ]
+
+
+def test_versions_of_several_zones_are_accepted_all_or_none(history: History):
+    """A rollback to a serial takes every list back, or none."""
+    with pytest.raises(ValueError, match="not a line of a difference"):
+        history.accept([new("x", None, zone="other"), new("y", b"nonsense a.example b\n", hour=3)])
+    assert history.current("other") is None
+    assert numbers(history) == [3, 2, 1]
+    accepted = history.accept([new("x", None, zone="other"), new("y", b"", hour=3)])
+    assert [(version.zone, version.number) for version in accepted] == [("other", 1), (ZONE, 4)]
+
+
+@pytest.mark.parametrize(
+    "difference",
+    [
+        b"+ exact",
+        b"* exact a.example",
+        b"+ exact a.example\n+ subtree a.example",
+        b"+ exact a b",
+        b"\n",
+        b"+ e \xff",
+    ],
+)
+def test_what_is_not_a_difference_is_not_accepted(history: History, difference: bytes):
+    """A difference that is half understood would tell lies about the past."""
+    with pytest.raises(ValueError, match=r"."):
+        history.accept([new("four", difference, hour=3)])
+    assert numbers(history) == [3, 2, 1]
+
+
+def test_a_text_is_found_with_the_options_it_was_compiled_with(history: History):
+    """What was compiled once need not be compiled again."""
+    history.accept([new("one", b"", hour=3, how="rollback")])
+    found = history.find(ZONE, sha("one"), "subtree")
+    assert found is not None
+    assert found.number == 4
+    assert history.find(ZONE, sha("one"), "exact") is None
+    assert history.find(ZONE, sha("five"), "subtree") is None
+    assert history.find("other", sha("one"), "subtree") is None
+
+
+def test_an_old_text_is_known_to_be_an_old_one(history: History):
+    """The guard REPLAYED: a server that gives last week's list again unblocks nothing by itself."""
+    replayed = history.was_accepted(ZONE, sha("one"))
+    assert replayed is not None
+    assert replayed.number == 1
+    assert history.was_accepted(ZONE, sha("four")) is None
+    assert history.was_accepted("other", sha("one")) is None
+
+
+def test_the_text_of_the_current_version_is_no_old_one_although_it_was_there_before(history: History):
+    """After a rollback the text of the rollback is current."""
+    history.accept([new("one", b"", hour=3, how="rollback")])
+    assert history.was_accepted(ZONE, sha("one")) is None
+    assert history.was_accepted(ZONE, sha("three")) is not None
+
+
+def test_a_version_that_was_rolled_back_from_is_withdrawn(history: History):
+    """The same text must not come back by itself with the next refresh."""
+    history.accept([new("two", b"", hour=3, how="rollback", note="overblocks", withdraws=3)])
+    withdrawn = history.was_accepted(ZONE, sha("three"))
+    assert withdrawn is not None
+    assert withdrawn.is_withdrawn
+    assert [version.is_withdrawn for version in history.versions(ZONE)] == [False, True, False, False]
+    (event,) = history.events(ZONE)
+    assert (event.kind, event.source_sha256) == ("rolled back", sha("three"))
+    assert (event.message, event.first_at) == ("version 3 is withdrawn: overblocks", NOON + 3 * HOUR)
+
+
+# ------- Compiled files -------
+
+
+def test_files_of_old_versions_are_given_up_and_their_history_stays(history: History):
+    """Thirty compiled lists of ten million names are enough; what they said is kept for good."""
+    assert history.prune(ZONE, 2) == (sha("one"),)
+    assert [version.has_file for version in history.versions(ZONE)] == [True, True, False]
+    assert history.files() == {sha("two"), sha("three")}
+    assert history.prune(ZONE, 2) == ()
+    assert list(history.difference(ZONE, 1, 2)) == [Change("c.example", None, "exact")]
+
+
+def test_the_file_of_the_current_version_is_never_given_up(history: History):
+    """A restart maps it."""
+    assert history.prune(ZONE, 0) == (sha("one"), sha("two"))
+    assert history.files() == {sha("three")}
+    assert history.prune("unknown", 1) == ()
+
+
+def test_a_file_that_another_zone_needs_is_not_given_up(history: History):
+    """Compiled files are named by their content, so two zones may have the same."""
+    history.accept([new("one", None, zone="other")])
+    assert history.prune(ZONE, 1) == (sha("two"),)
+    assert [version.has_file for version in history.versions(ZONE)] == [True, False, True]
+    history.accept([new("x", b"", zone="other", hour=1)])
+    assert history.prune("other", 1) == (sha("one"),)
+    assert [version.has_file for version in history.versions(ZONE)] == [True, False, False]
+
+
+def test_a_file_that_comes_back_is_there_for_the_old_version_too(history: History):
+    """A version that is rolled back to has the file of the one it repeats."""
+    history.prune(ZONE, 1)
+    history.accept([new("one", b"", hour=3, how="rollback")])
+    first = history.version(ZONE, 1)
+    assert first is not None
+    assert first.has_file
+    assert history.prune(ZONE, 1) == (sha("three"),)
+
+
+# ------- Refusals, approvals, snapshots -------
+
+
+def refusal(code: str = "SHRANK", text: str = "four", hour: int = 3) -> Refusal:
+    return Refusal(ZONE, sha(text), code, f"seen at {hour}", f'{{"hour": {hour}}}', NOON + hour * HOUR)
+
+
+def test_the_same_refusal_again_is_counted(history: History):
+    """A broken feed is fetched every hour; it is one event for a person."""
+    for hour in (3, 4, 5):
+        history.refuse(refusal(hour=hour))
+    (event,) = history.events(ZONE)
+    assert (event.kind, event.code, event.source_sha256) == ("refused", "SHRANK", sha("four"))
+    assert (event.times, event.first_at, event.last_at) == (3, NOON + 3 * HOUR, NOON + 5 * HOUR)
+    assert (event.message, event.numbers) == ("seen at 5", '{"hour": 5}')
+
+
+def test_refusals_of_another_text_by_another_guard_or_in_another_zone_are_events_of_their_own(
+    history: History,
+):
+    """They need a decision of their own."""
+    history.refuse(refusal())
+    history.refuse(refusal(code="HTML", hour=4))
+    history.refuse(refusal(text="five", hour=5))
+    history.refuse(replace(refusal(), zone="other"))
+    assert [event.message for event in history.events(ZONE)] == ["seen at 5", "seen at 4", "seen at 3"]
+    assert [event.message for event in history.events(ZONE, limit=1)] == ["seen at 5"]
+    assert len(history.events("other")) == 1
+    assert history.current("other") is None
+
+
+def test_an_approved_text_is_approved_in_its_zone_alone(history: History):
+    """An operator's word holds for what the operator has looked at."""
+    approval = Approval(ZONE, sha("four"), "{}", ("SHRANK",), "ani", "the ministry confirmed it", NOON)
+    assert not history.approved(ZONE, sha("four"), "{}")
+    history.approve(approval)
+    history.approve(replace(approval, at=NOON + HOUR))
+    assert history.approved(ZONE, sha("four"), "{}") == {"SHRANK"}
+    assert not history.approved(ZONE, sha("four"), "as something else")
+    assert not history.approved(ZONE, sha("five"), "{}")
+    assert not history.approved("other", sha("four"), "{}")
+    events = history.events(ZONE)
+    assert [event.first_at for event in events] == [NOON + HOUR, NOON]
+    assert {(event.kind, event.message) for event in events} == {
+        ("accepted by hand", "by ani: the ministry confirmed it")
+    }
+
+
+def test_an_approval_ends_when_another_text_is_accepted(history: History):
+    """An old copy of what was once accepted by hand is an old copy; and a rollback is not undone by it."""
+    history.accept([new("one", None, hour=0)])
+    history.approve(Approval(ZONE, sha("two"), "{}", ("SHRANK",), "ani", "the ministry confirmed it", NOON))
+    history.approve(
+        Approval("other", sha("two"), "{}", ("SHRANK",), "ani", "the ministry confirmed it", NOON)
+    )
+    history.accept([new("two", b"", hour=1)])
+    assert history.approved(ZONE, sha("two"), "{}"), "the same text is read again"
+    history.accept([new("three", b"", hour=2)])
+    assert not history.approved(ZONE, sha("two"), "{}")
+    assert history.approved("other", sha("two"), "{}")
+    assert history.events(ZONE)[0].kind == "accepted by hand", "what was done stays on record"
+
+
+def published(serial: int, digest: str = "d", **versions: int) -> Published:
+    at = NOON + serial * HOUR
+    return Published(serial, digest, at, f"reason {serial}", versions, at, Position(serial, "f" * 64))
+
+
+def test_a_snapshot_tells_the_versions_of_its_lists(history: History):
+    """`rollback SERIAL`."""
+    snapshot = published(7, national=3, other=1)
+    history.keep_snapshot(snapshot, keep=10)
+    assert history.snapshot(7) == snapshot
+    assert history.snapshot(8) is None
+
+
+def test_only_the_newest_snapshots_are_kept(history: History):
+    """Orders make a snapshot each; the file must not grow for ever."""
+    for serial in range(1, 6):
+        history.keep_snapshot(published(serial), keep=3)
+    assert [snapshot.serial for snapshot in history.snapshots()] == [5, 4, 3]
+
+
+def test_a_snapshot_that_is_published_again_stays_what_it_was(history: History):
+    """After a restart the same content has the same serial."""
+    history.keep_snapshot(published(1, national=1), keep=3)
+    history.keep_snapshot(published(2), keep=3)
+    again = replace(published(1, national=2), published_at=NOON + 9 * HOUR, reason="start")
+    history.keep_snapshot(again, keep=3)
+    assert history.snapshots() == (published(2), published(1, national=2))
+
+
+def test_serials_that_begin_anew_are_the_newest_ones(history: History):
+    """Where the last serial was lost, the first snapshot since must not be forgotten for its number."""
+    for serial in (1, 2, 3):
+        history.keep_snapshot(published(serial), keep=3)
+    for serial in (1, 2):
+        history.keep_snapshot(published(serial, "another"), keep=3)
+    assert [(snapshot.serial, snapshot.digest) for snapshot in history.snapshots()] == [
+        (2, "another"),
+        (1, "another"),
+        (3, "d"),
+    ]
