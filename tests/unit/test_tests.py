@@ -1,4 +1,4 @@
-"""Every test can fail: it asserts, by itself or through a helper that does."""
+"""What holds for the tests themselves: each can fail, and no file of them is long."""
 
 import ast
 from collections.abc import Iterator
@@ -56,6 +56,12 @@ def is_asserting(module: Module, name: str, seen: frozenset[tuple[Path, str]] = 
         if is_new and is_asserting(module, node.id, seen):
             return True
     return False
+
+
+def test_no_file_of_tests_is_longer_than_600_lines():
+    """A file that needs a table of contents is split by idea."""
+    lines = {str(path.relative_to(TESTS)): path.read_text().count("\n") for path in MODULES}
+    assert {name: count for name, count in lines.items() if count > 600} == {}
 
 
 @pytest.mark.parametrize(
