@@ -75,7 +75,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("line", "reason"), BAD.items(), ids=BAD.keys())
-def test_a_bad_line_is_reported_and_costs_no_other(
+def test_an_invalid_line_is_reported_and_affects_no_other(
     subject: Subject, upstream: StubUpstream, line: str, reason: str
 ):
     """National lists of 100,000 lines have one to five such lines; nobody else waits for them."""
@@ -96,7 +96,7 @@ def test_a_bad_line_is_reported_and_costs_no_other(
     assert metrics.total("dnsblock_source_lines", zone="listed", result="accepted") == 200
 
 
-def test_a_long_list_with_few_bad_lines_is_used(subject: Subject, upstream: StubUpstream):
+def test_a_long_list_with_few_invalid_lines_is_used(subject: Subject, upstream: StubUpstream):
     """As the ministry's: 100,000 lines, five of them bad."""
     good = [f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}" for n in range(100_000)]
     lines = good.copy()
@@ -121,7 +121,7 @@ def test_comments_marks_and_line_ends_are_those_of_lists(subject: Subject, upstr
 
 
 @pytest.mark.parametrize("line", ["0.0.0.0/0", "::/0", "10.0.0.0/7", "2000::/3"])
-def test_a_network_that_is_far_too_wide_is_left_out_and_alerted(
+def test_a_network_that_is_too_wide_is_skipped_and_reported(
     subject: Subject, upstream: StubUpstream, line: str
 ):
     """A slip must not close the Internet; the rest of the list is enforced."""
@@ -216,7 +216,7 @@ def test_a_list_that_is_new_and_broken_delays_no_order(subject: Subject, upstrea
 
 
 def test_a_file_of_addresses_is_watched(subject: Subject, upstream: StubUpstream):
-    """What is written is enforced by itself, and what is broken is told by itself."""
+    """A changed file is enforced without a command; an invalid one is logged and reported."""
     start(subject, upstream, zones=[zone(every_s=1)])
     subject.put_list("nets.txt", [*LISTED, "192.0.2.0/24"])
     wait_for(lambda: is_listed(subject, upstream, "192.0.2.1"), "the new network is enforced")
@@ -264,7 +264,7 @@ def test_a_feed_of_addresses_is_fetched(subject: Subject, upstream: StubUpstream
 # ------- The past -------
 
 
-def test_versions_of_addresses_are_on_record_and_can_be_gone_back_to(
+def test_versions_of_address_lists_are_recorded_and_can_be_rolled_back_to(
     subject: Subject, upstream: StubUpstream
 ):
     """Which networks were blocked when, by which version: as names are."""

@@ -51,7 +51,7 @@ def gives(*addresses: str) -> Callable[[Asked], bytes]:
         ("AAAA", "2001:db8:1::7"),
     ],
 )
-def test_an_address_in_a_listed_network_is_not_handed_on(
+def test_an_address_in_a_listed_network_is_not_passed_on(
     running: Subject, seen: StubUpstream, qtype: str, address: str, transport: str
 ):
     """draft-vixie-dnsop-dns-rpz section 4.2.4: Response IP Address; the answer is that of the zone."""
@@ -71,7 +71,7 @@ def test_an_address_in_a_listed_network_is_not_handed_on(
         ("AAAA", "2001:db8:1::8"),
     ],
 )
-def test_an_address_beside_a_listed_network_is_handed_on(
+def test_an_address_outside_a_listed_network_is_passed_on(
     running: Subject, seen: StubUpstream, qtype: str, address: str
 ):
     """RFC 4632 section 3.1: a prefix is its bits and no more."""
@@ -95,7 +95,7 @@ GOOD6 = bytes.fromhex("20010db800020000000000000000000f")
     [(4, [bytes([192, 0, 2, 9]), bytes([198, 51, 100, 7])]), (6, [GOOD6, BAD6])],
     ids=["ipv4hint", "ipv6hint"],
 )
-def test_a_hint_in_a_listed_network_is_not_handed_on(
+def test_an_address_hint_in_a_listed_network_is_not_passed_on(
     running: Subject, seen: StubUpstream, key: int, addresses: list[bytes], qtype: str
 ):
     """Trap 1, RFC 9460 section 7.3: a client may connect to a hint without asking for an address."""
@@ -103,13 +103,13 @@ def test_a_hint_in_a_listed_network_is_not_handed_on(
     assert running.query(NAME, qtype).is_nodata
 
 
-def test_a_hint_beside_a_listed_network_is_handed_on(running: Subject, seen: StubUpstream):
+def test_an_address_hint_outside_a_listed_network_is_passed_on(running: Subject, seen: StubUpstream):
     """Trap 1, RFC 9460 section 7.3."""
     seen.script = hint(6, GOOD6)
     assert len(running.query(NAME, "HTTPS").answer) == 1
 
 
-def test_octets_that_are_no_addresses_are_not_taken_for_some(running: Subject, seen: StubUpstream):
+def test_only_addresses_and_hints_are_matched_as_addresses(running: Subject, seen: StubUpstream):
     """RFC 3597 section 4: a TXT record may hold the same octets; only A, AAAA and hints are addresses."""
     rdata = b"\x04" + bytes([198, 51, 100, 7])
     seen.script = lambda asked: asked.response([wire.record(b"\xc0\x0c", "TXT", rdata)])
@@ -126,7 +126,7 @@ def test_the_sinkhole_takes_the_place_of_a_listed_address(subject: Subject, upst
     assert subject.query(NAME, "AAAA").addresses == [SINKHOLE6]
 
 
-def test_an_earlier_zone_of_addresses_that_passes_wins(subject: Subject, upstream: StubUpstream):
+def test_an_earlier_passthru_zone_of_addresses_wins(subject: Subject, upstream: StubUpstream):
     """draft-vixie-dnsop-dns-rpz section 5.2: zones in their order."""
     own = {"name": "own", "addresses": "own.txt", "answer": "passthru"}
     start(subject, upstream, zones=[own, ZONE], lists={"own.txt": ["198.51.100.7/32"]})
@@ -144,16 +144,14 @@ def test_a_passthru_of_the_name_holds_for_its_addresses(subject: Subject, upstre
     assert subject.query("other.example").is_nodata
 
 
-def test_a_sinkhole_inside_a_listed_network_is_given_all_the_same(subject: Subject, upstream: StubUpstream):
+def test_a_sinkhole_inside_a_listed_network_is_still_returned(subject: Subject, upstream: StubUpstream):
     """Trap 12, draft-vixie-dnsop-dns-rpz section 6.1: no rule is applied to what a rule made."""
     lists = {"badnets.txt": [f"{SINKHOLE4}/32"]}
     start(subject, upstream, zones=[ORDERS_ZONE, ZONE], lists=lists, orders=[block("B-1", [NAME])])
     assert is_sinkholed(subject.query(NAME))
 
 
-def test_a_list_of_addresses_that_changes_holds_from_the_next_answer(
-    subject: Subject, upstream: StubUpstream
-):
+def test_a_changed_address_list_applies_to_the_next_response(subject: Subject, upstream: StubUpstream):
     """Trap 11."""
     start(subject, upstream)
     assert subject.query(NAME).is_nodata
@@ -162,15 +160,15 @@ def test_a_list_of_addresses_that_changes_holds_from_the_next_answer(
     assert is_forwarded(subject.query(NAME))
 
 
-def test_a_zone_of_addresses_cannot_leave_targets_alone(subject: Subject):
-    """Addresses are found nowhere but where an answer leads."""
+def test_a_zone_of_addresses_cannot_ignore_targets(subject: Subject):
+    """Such a zone matches nothing but the addresses in responses."""
     subject.configure(zones=[ZONE | {"targets": "ignore"}], lists={"badnets.txt": LISTED})
     said = subject.cli("check")
     assert said.code == 1
     assert any("targets" in f"{problem['value']} {problem['reason']}" for problem in said.problems)
 
 
-def test_an_allowed_address_frees_no_other(subject: Subject, upstream: StubUpstream):
+def test_an_allowed_address_exempts_no_other_address(subject: Subject, upstream: StubUpstream):
     """draft-vixie-dnsop-dns-rpz section 4.2.4: a passthru is of its own addresses; a client may take any."""
     upstream.script = gives("198.51.100.7", "192.0.2.7")
     allow = {"name": "ours", "addresses": "ours.txt", "answer": "passthru"}

@@ -94,7 +94,8 @@ def test_any_for_a_blocked_name_is_answered_here(running: Subject, seen: StubUps
 
 
 @pytest.mark.parametrize("qtype", ["A", "HTTPS"])
-def test_drop_is_silence(running: Subject, seen: StubUpstream, qtype: str):
+def test_drop_sends_no_response(running: Subject, seen: StubUpstream, qtype: str):
+    """RPZ draft section 3.4: DROP; a later query on the same socket is answered first."""
     assert_silent(running, wire.query(name_for("drop"), qtype), wire.query(f"deep.{name_for('drop')}", qtype))
     with running.tcp() as stream:
         behind = wire.query(BLOCKED)
@@ -116,6 +117,7 @@ def test_truncate_sends_the_client_to_tcp_and_the_upstream_answers_there(
 
 
 def test_passthru_is_answered_by_the_upstream(running: Subject):
+    """RPZ draft section 3.3: PASSTHRU; the name is as if no zone listed it."""
     assert is_forwarded(running.query(name_for("passthru")))
 
 
@@ -129,6 +131,7 @@ def test_a_sinkhole_with_ipv4_only_answers_nodata_for_aaaa(subject: Subject, ups
 
 
 def test_a_sinkhole_with_many_addresses_answers_them_all(subject: Subject):
+    """RFC 2181 section 5: an RRset is returned as a whole."""
     addresses = [f"192.0.2.{i}" for i in range(1, 9)]
     subject.start(
         orders=[block("B-1", [BLOCKED])],
@@ -153,14 +156,14 @@ def test_dnssec_flags_do_not_bypass_a_block(running: Subject, seen: StubUpstream
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
 @pytest.mark.parametrize("action", ["sinkhole", "nxdomain", "nodata", "refused", "landing"])
 @pytest.mark.parametrize("asked", [0, wire.RD, wire.CD, wire.RD | wire.CD | wire.AD | wire.Z], ids=hex)
-def test_the_header_of_an_own_answer(running: Subject, asked: int, action: str, transport: str):
+def test_the_header_of_a_local_response(running: Subject, asked: int, action: str, transport: str):
     """Trap 6, RFC 1035 section 4.1.1, RFC 4035 section 3.2: RD and CD copied, RA set, all else clear."""
     reply = running.query(name_for(action), "TXT", flags=asked, transport=transport)
     assert reply.flags & 0xFFF0 == wire.QR | wire.RA | (asked & (wire.RD | wire.CD))
 
 
 @pytest.mark.parametrize("action", ["sinkhole", "nxdomain", "landing"])
-def test_the_case_of_the_question_comes_back_octet_by_octet(running: Subject, action: str):
+def test_the_question_comes_back_in_the_case_of_the_client(running: Subject, action: str):
     """Trap 4 (draft-vixie-dnsext-dns0x20): owners of the answer are the question's, so its case is theirs."""
     mixed = f"wWw.{name_for(action)}".swapcase()
     reply = running.query(mixed)
@@ -176,7 +179,10 @@ def test_the_owner_of_an_answer_is_a_pointer_to_the_question(running: Subject):
 
 @pytest.mark.parametrize("family", [4, 6])
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
-def test_own_answers_are_the_same_by_every_way(running: Subject, family: int, transport: str):
+def test_local_responses_are_the_same_over_every_transport_and_family(
+    running: Subject, family: int, transport: str
+):
+    """One code path answers UDP and TCP over IPv4 and IPv6."""
     assert is_sinkholed(running.query(BLOCKED, transport=transport, family=family))
     assert is_nxdomain(running.query(name_for("nxdomain"), "MX", transport=transport, family=family))
 
@@ -192,12 +198,14 @@ def test_a_negative_answer_carries_the_soa_of_the_matched_entry(running: Subject
 
 
 def test_an_nxdomain_carries_the_soa_too(running: Subject):
+    """RFC 2308 section 3: without the SOA a cache may not keep it."""
     soa = running.query(f"deep.{name_for('nxdomain')}").soa
     assert (soa.owner, soa.serial) == ("nxdomain.blocked.example.", running.ready["serial"])
     assert soa.ttl == soa.minimum
 
 
 def test_the_soa_says_what_the_configuration_says(subject: Subject):
+    """`soa` in the configuration: MNAME and RNAME tell whom to contact."""
     answers = {"sinkhole": PROFILES["sinkhole"] | {"ttl": 77}}
     soa = {"mname": "ns.isp.example.", "rname": "noc.isp.example."}
     subject.start(orders=[block("B-1", [BLOCKED])], answers=answers, soa=soa)
@@ -248,7 +256,8 @@ def test_an_nxdomain_entry_with_a_passthru_beneath_in_an_earlier_zone_answers_no
     assert is_forwarded(subject.query(f"ok.{BLOCKED}"))
 
 
-def test_an_nxdomain_entry_for_what_is_below_leaves_the_name_itself(subject: Subject, upstream: StubUpstream):
+def test_a_below_entry_with_nxdomain_leaves_the_name_itself(subject: Subject, upstream: StubUpstream):
+    """RFC 4592 section 2.1.1: `*.x` does not match `x`, so NXDOMAIN would be wrong for it."""
     order = block("B-1", [{"name": BLOCKED, "match": "below"}])
     subject.start(orders=[order], zones=[NXDOMAIN_ZONE], upstreams=[upstream.address])
     assert is_forwarded(subject.query(BLOCKED))

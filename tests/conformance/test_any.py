@@ -38,7 +38,7 @@ def test_any_over_tcp_is_forwarded(running: Subject, seen: StubUpstream):
 
 
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
-def test_any_for_a_blocked_name_is_the_profiles_own_answer(
+def test_any_for_a_blocked_name_is_answered_from_the_profile(
     running: Subject, seen: StubUpstream, transport: str
 ):
     """RFC 8482 section 4.1: a subset of what there is, and none of it the upstream's."""

@@ -46,8 +46,8 @@ def failures(subject: Subject) -> float:
 
 
 @each_bad
-def test_bad_input_at_reload_is_refused_and_what_was_enforced_stays(running: Subject, bad: Bad):
-    """File, line and reason; exit code 4; the metric says so."""
+def test_invalid_input_at_a_reload_is_refused_and_the_previous_state_stays(running: Subject, bad: Bad):
+    """File, line and reason are printed; exit code 4; a metric counts the failure."""
     failed = failures(running)
     bad.put(running)
     said = running.cli("reload")
@@ -61,8 +61,8 @@ def test_bad_input_at_reload_is_refused_and_what_was_enforced_stays(running: Sub
     assert metrics.total("dnsblock_snapshot_info", digest=running.ready["digest"]) == 1
 
 
-def test_status_tells_of_the_refused_publish_until_one_succeeds(running: Subject):
-    """The exit code says so, and what is enforced is what it was."""
+def test_status_reports_a_failed_reload_until_one_succeeds(running: Subject):
+    """`status` has exit code 1, and the previous state stays in force."""
     BAD_ORDERS[0].put(running)
     assert running.cli("reload").code == 4
     said = running.cli("status")
@@ -77,7 +77,7 @@ def test_status_tells_of_the_refused_publish_until_one_succeeds(running: Subject
     assert (said.code, said.json["last_publish"]["ok"], said.json["last_publish"]["error"]) == (0, True, None)
 
 
-def test_bad_input_at_a_hup_is_refused_too(running: Subject):
+def test_invalid_input_at_a_sighup_is_refused_too(running: Subject):
     """Nobody waits for an answer to a signal, so the log and the metric tell."""
     failed = failures(running)
     BAD_ORDERS[0].put(running)
@@ -87,7 +87,7 @@ def test_bad_input_at_a_hup_is_refused_too(running: Subject):
     assert is_sinkholed(running.query(KEPT))
 
 
-def test_a_list_that_is_gone_is_refused_and_stays_enforced(running: Subject):
+def test_a_missing_list_is_refused_and_stays_in_force(running: Subject):
     """A list that is empty is one thing, a list that is missing another."""
     (running.folder / "malware.txt").unlink()
     said = running.cli("reload")
@@ -96,7 +96,7 @@ def test_a_list_that_is_gone_is_refused_and_stays_enforced(running: Subject):
     assert is_sinkholed(running.query("listed.example"))
 
 
-def test_a_bad_order_holds_up_no_other_order_and_no_list(subject: Subject, upstream: StubUpstream):
+def test_an_invalid_order_delays_no_other_order_and_no_list(subject: Subject, upstream: StubUpstream):
     """An unblock order must not wait for somebody else's file. What is published is shown; exit code 4."""
     subject.start(
         orders=[block("B-1", [KEPT])],
@@ -124,7 +124,7 @@ def test_a_bad_order_holds_up_no_other_order_and_no_list(subject: Subject, upstr
     assert subject.metrics().total("dnsblock_orders_refused") == 0
 
 
-def test_a_refused_order_pages_for_itself_and_not_as_a_failed_publish(running: Subject):
+def test_a_refused_order_has_an_alert_of_its_own(running: Subject):
     """DnsblockPublishFailed says that new orders do not apply, and they do."""
     BAD_ORDERS[0].put(running)
     assert running.cli("reload").code == 4
@@ -135,7 +135,7 @@ def test_a_refused_order_pages_for_itself_and_not_as_a_failed_publish(running: S
     assert metrics.total("dnsblock_orders_refused") == 1
 
 
-def test_an_inbox_that_cannot_be_read_costs_the_inbox_alone(subject: Subject, upstream: StubUpstream):
+def test_an_unreadable_inbox_affects_only_the_inbox(subject: Subject, upstream: StubUpstream):
     """Lists and configuration are published, and accepted orders stay in force, over a restart too."""
     subject.start(
         orders=[block("B-1", [KEPT])],
@@ -155,7 +155,7 @@ def test_an_inbox_that_cannot_be_read_costs_the_inbox_alone(subject: Subject, up
         subject.restart()
 
 
-def test_a_bad_order_does_not_keep_the_daemon_from_starting(subject: Subject):
+def test_an_invalid_order_does_not_prevent_startup(subject: Subject):
     """The others are in force, and `status` says what is refused."""
     subject.configure(orders=[block("B-1", [KEPT])])
     subject.put_order("entries: [", "bad.yaml")
@@ -188,7 +188,7 @@ START_SAMPLES = [bad for bad in BAD_LISTS if bad.what in SAMPLED]
 
 
 @pytest.mark.parametrize("bad", START_SAMPLES, ids=lambda bad: f"{bad.file}: {bad.what}")
-def test_a_bad_list_at_start_is_refused_with_the_same_message(subject: Subject, bad: Bad):
+def test_an_invalid_list_at_startup_is_refused_with_the_same_message(subject: Subject, bad: Bad):
     """A list that was never read keeps the daemon from starting; `check` says the same."""
     subject.configure(zones=ZONES, lists={"malware.txt": ["listed.example"]})
     bad.put(subject)
@@ -199,7 +199,7 @@ def test_a_bad_list_at_start_is_refused_with_the_same_message(subject: Subject, 
     assert (checked.code, checked.json["ok"], checked.problems) == (1, False, said.problems)
 
 
-def test_a_message_shows_control_characters_escaped_and_is_not_endless(subject: Subject):
+def test_a_message_is_short_and_escapes_control_characters(subject: Subject):
     """Trap 14: what a list says goes to a terminal; a value is cut at 80 characters."""
     subject.configure(
         zones=[LIST_ZONE], lists={"malware.txt": b"\x1b[2Jevil\x07.example\n" + b"y" * 5000 + b"\n"}
@@ -212,7 +212,7 @@ def test_a_message_shows_control_characters_escaped_and_is_not_endless(subject: 
 
 
 def test_check_prints_every_problem_of_every_file(subject: Subject):
-    """A mistake is seldom alone: all are told, not only the first."""
+    """Mistakes seldom come alone: all are printed, not only the first."""
     bad_order = order_text("entires: [a.example]", "entries:", "- a..example", "- co.id", "- good.example")
     subject.configure(
         zones=ZONES, lists={"malware.txt": "listed.example\na..example\nb c.example\ngood.example\n"}

@@ -56,6 +56,7 @@ def test_a_second_daemon_on_the_same_state_is_refused(subject: Subject):
 
 
 def test_a_metrics_port_in_use_is_named(subject: Subject):
+    """The operator must see which of the listeners could not be opened."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -67,7 +68,7 @@ def test_a_metrics_port_in_use_is_named(subject: Subject):
 @pytest.mark.parametrize(
     "servers", [[], ["resolver.example"], ["192.0.2.1:99999"], ["192.0.2.1:0"], ["::1:53"]]
 )
-def test_upstreams_that_are_none_are_refused(subject: Subject, servers: list[str]):
+def test_invalid_upstreams_are_refused(subject: Subject, servers: list[str]):
     """Without an upstream every name that is not blocked would fail."""
     subject.configure(upstreams=servers)
     line = only_line(subject.serve_refused())
@@ -110,6 +111,7 @@ def test_a_folder_without_rights_is_named(subject: Subject, option: str, mode: i
 
 
 def test_a_configuration_that_is_missing_is_named(subject: Subject):
+    """A wrong path after `-c` is the most common mistake at the first start."""
     assert "dnsblock.yaml" in only_line(subject.serve_refused())
 
 
@@ -179,7 +181,7 @@ def test_a_wrong_option_is_named_with_its_line(subject: Subject, config: dict, s
         ("workers: \x00\n", None),
     ],
 )
-def test_a_configuration_out_of_form_is_refused(subject: Subject, text: str, line: int | None):
+def test_a_malformed_configuration_is_refused(subject: Subject, text: str, line: int | None):
     """Duplicate keys, anchors and tags say one thing to a person and another to a program."""
     subject.config_path.write_text(text)
     said = only_line(subject.serve_refused())

@@ -121,7 +121,7 @@ def test_a_million_names_load_and_each_is_found_and_no_other(
     assert found == []
 
 
-def test_a_big_list_swaps_in_without_a_word_lost(subject: Subject, unbound: Unbound):
+def test_a_big_list_is_swapped_in_without_losing_a_query(subject: Subject, unbound: Unbound):
     """A reload of a big list answers with the old one until the new one is there, and then with that."""
     first, second = names(100_000, seed=1), names(100_000, seed=2)
     zone = {"name": "national", "list": "national.txt", "match": "exact", "answer": "sinkhole"}

@@ -1,4 +1,4 @@
-"""What is kept grows old second by second, and is gone when its time is over (trap 16)."""
+"""Cached responses age second by second and expire (trap 16)."""
 
 import time
 
@@ -70,7 +70,7 @@ def test_an_answer_lives_as_long_as_its_ttl_says(
 
 @pytest.mark.parametrize("place", ["alias", "address", "authority", "additional"])
 def test_an_answer_lives_as_long_as_its_shortest_ttl(running: Subject, seen: StubUpstream, place: str):
-    """RFC 2181 section 5.2: what is kept as one message ends with the first of its records."""
+    """RFC 2181 section 5.2: a cached message expires with the first of its records."""
     ttl = {"alias": 300, "address": 300, "authority": 300, "additional": 300} | {place: 2}
     seen.script = says(
         [
@@ -83,7 +83,7 @@ def test_an_answer_lives_as_long_as_its_shortest_ttl(running: Subject, seen: Stu
     assert_lives(running, seen, 2, f"{place}.shortest.example")
 
 
-def test_a_fresh_answer_takes_the_place_of_the_old_one(running: Subject, seen: StubUpstream):
+def test_a_new_response_replaces_the_cached_one(running: Subject, seen: StubUpstream):
     """RFC 2181 section 5.4.1: and lives a life of its own, with its own TTL."""
     name = "renewed.example"
     seen.script = numbered(1)
@@ -100,14 +100,16 @@ def test_a_fresh_answer_takes_the_place_of_the_old_one(running: Subject, seen: S
 @pytest.mark.parametrize(
     "ttl", [300, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF], ids=["300", "2^31-1", "2^31", "2^32-1"]
 )
-def test_nothing_is_kept_longer_than_max_ttl(subject: Subject, upstream: StubUpstream, ttl: int):
+def test_nothing_is_cached_longer_than_max_ttl(subject: Subject, upstream: StubUpstream, ttl: int):
     """RFC 8767 section 4: capped, and a TTL with its highest bit set is no more than a very long one."""
     start(subject, upstream, cache={"max_ttl": 2})
     upstream.script = gives(ttl=ttl)
     assert_lives(subject, upstream, 2)
 
 
-def test_an_answer_that_is_kept_shorter_than_its_ttl_says_so(subject: Subject, upstream: StubUpstream):
+def test_a_response_cached_shorter_than_its_ttl_gets_the_shorter_ttl(
+    subject: Subject, upstream: StubUpstream
+):
     """RFC 8767 section 4, RFC 2181 section 8: a client gets no TTL longer than max_ttl of what was kept."""
     start(subject, upstream, cache={"max_ttl": 10})
     upstream.script = gives(ttl=300)
@@ -120,7 +122,7 @@ def test_an_answer_that_is_kept_shorter_than_its_ttl_says_so(subject: Subject, u
 
 
 @pytest.mark.parametrize("offset", [HOUR, -HOUR], ids=["forward", "back"])
-def test_a_clock_that_steps_makes_no_answer_older_or_younger(
+def test_a_clock_step_changes_the_age_of_no_cached_response(
     subject: Subject, upstream: StubUpstream, clock: FakeClock, offset: int
 ):
     """RFC 1035 section 3.2.1: a TTL is an interval, and is measured by a clock that only goes forward."""
@@ -143,7 +145,7 @@ def test_a_clock_that_steps_makes_no_answer_older_or_younger(
     assert again.got_at >= first.sent_at + 2 - SLACK, "asked anew before the end of its life"
 
 
-def test_a_daemon_that_was_stopped_for_a_while_counts_that_time_too(subject: Subject, upstream: StubUpstream):
+def test_time_while_the_daemon_is_paused_counts_towards_ttls(subject: Subject, upstream: StubUpstream):
     """RFC 1035 section 3.2.1: a life ends while nobody is there to see it."""
     start(subject, upstream)
     upstream.script = numbered(1)

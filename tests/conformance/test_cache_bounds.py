@@ -1,4 +1,4 @@
-"""The cache stays within its size, keeps what is asked for, and tells its figures (trap 16)."""
+"""The cache stays within its size, keeps popular names and exposes its figures (trap 16)."""
 
 import socket
 from collections.abc import Iterable
@@ -38,8 +38,8 @@ def scanned(first: int, count: int) -> list[str]:
     return [f"n{number}.scan.example" for number in range(first, first + count)]
 
 
-def test_many_names_take_no_more_than_the_size(subject: Subject, upstream: StubUpstream):
-    """Trap 16: whoever makes names up fills the cache, and no more than the cache."""
+def test_many_names_take_no_more_than_size_mb(subject: Subject, upstream: StubUpstream):
+    """Trap 16: random names fill the cache, and no more than the cache."""
     upstream.script = gives()
     start(subject, upstream, cache={"size_mb": 1})
     resident = subject.metrics().total("process_resident_memory_bytes")
@@ -56,7 +56,7 @@ def test_many_names_take_no_more_than_the_size(subject: Subject, upstream: StubU
 
 
 @pytest.mark.parametrize("size", [4000, 60_000])
-def test_large_answers_take_no_more_than_the_size(subject: Subject, upstream: StubUpstream, size: int):
+def test_large_responses_take_no_more_than_size_mb(subject: Subject, upstream: StubUpstream, size: int):
     """Trap 16: an answer counts with its octets, not as one of many."""
 
     def large(asked: Asked) -> bytes:
@@ -86,7 +86,7 @@ def test_negative_answers_and_failures_are_bounded_as_well(subject: Subject, ups
     assert subject.metrics().total("process_resident_memory_bytes") - resident < 16 * MEBIBYTE
 
 
-def test_what_is_asked_for_again_and_again_survives_a_scan(subject: Subject, upstream: StubUpstream):
+def test_popular_names_survive_a_scan(subject: Subject, upstream: StubUpstream):
     """Trap 16: once-asked names, however many, do not drive out the popular ones."""
     upstream.script = gives()
     start(subject, upstream, cache={"size_mb": 1})
@@ -102,7 +102,7 @@ def test_what_is_asked_for_again_and_again_survives_a_scan(subject: Subject, ups
     assert sum(lost.values()) <= len(popular) // 10
 
 
-def test_popular_names_survive_one_scan_during_which_nobody_asks_for_them(
+def test_popular_names_survive_a_scan_during_which_they_are_not_queried(
     subject: Subject, upstream: StubUpstream
 ):
     """Trap 16: a crowd of made-up names while nobody else asks; most are still there."""
@@ -117,7 +117,7 @@ def test_popular_names_survive_one_scan_during_which_nobody_asks_for_them(
     assert sum(upstream.count(name) > 1 for name in popular) <= len(popular) // 4
 
 
-def test_what_does_not_fit_is_answered_all_the_same(subject: Subject, upstream: StubUpstream):
+def test_a_full_cache_costs_no_response(subject: Subject, upstream: StubUpstream):
     """Trap 16: a cache that is full costs upstream queries, and no answers."""
     upstream.script = gives()
     start(subject, upstream, cache={"size_mb": 1})
@@ -136,7 +136,7 @@ def test_what_does_not_fit_is_answered_all_the_same(subject: Subject, upstream: 
 
 
 def test_each_query_from_the_cache_is_counted_as_cached(subject: Subject, upstream: StubUpstream):
-    """By transport, like every outcome; and what is kept is shown."""
+    """By transport, like every outcome; and the number of entries is exposed."""
     upstream.script = numbered()
     start(subject, upstream)
     for transport in ("udp", "tcp"):
@@ -165,7 +165,7 @@ def test_each_query_from_the_cache_is_counted_as_cached(subject: Subject, upstre
     assert subject.metrics().total("dnsblock_coalesced_queries_total") == 0
 
 
-def test_answers_of_our_own_are_no_entries(subject: Subject, upstream: StubUpstream):
+def test_local_responses_are_not_cached(subject: Subject, upstream: StubUpstream):
     """Trap 16: what nothing was asked for takes no memory."""
     start(subject, upstream)
     before = cache_figures(subject.metrics())

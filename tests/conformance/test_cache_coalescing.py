@@ -85,9 +85,7 @@ def under_way(upstream: StubUpstream, name: str = NAME) -> Asked:
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
-def test_a_question_that_is_under_way_is_not_asked_again(
-    subject: Subject, upstream: StubUpstream, workers: int
-):
+def test_identical_outstanding_queries_are_coalesced(subject: Subject, upstream: StubUpstream, workers: int):
     """RFC 5452 section 5: each further question with the same answer is one more chance to guess it."""
     begin(subject, upstream, workers=workers)
     with crowd(subject) as clients:
@@ -103,7 +101,7 @@ def test_a_question_that_is_under_way_is_not_asked_again(
     assert subject.metrics().total("dnsblock_coalesced_queries_total") == 39
 
 
-def test_who_waits_together_is_answered_apart(subject: Subject, upstream: StubUpstream):
+def test_coalesced_clients_are_answered_individually(subject: Subject, upstream: StubUpstream):
     """Traps 3 and 4: each has its own id, its own letters, its own OPT, and what was cut for its own size."""
     begin(subject, upstream)
     texts = [wire.record(b"\xc0\x0c", "TXT", b"\xc8" + b"%03d" % number + b"x" * 197) for number in range(4)]
@@ -134,7 +132,7 @@ def test_who_waits_together_is_answered_apart(subject: Subject, upstream: StubUp
     assert upstream.count(NAME) == 1
 
 
-def test_five_hundred_clients_of_one_name_cost_one_question(subject: Subject, upstream: StubUpstream):
+def test_five_hundred_clients_of_one_name_cost_one_upstream_query(subject: Subject, upstream: StubUpstream):
     """RFC 9520 section 1: a popular name that has just expired is asked for by everybody at once."""
     begin(subject, upstream)
     with ExitStack() as stack:
@@ -154,7 +152,9 @@ def test_five_hundred_clients_of_one_name_cost_one_question(subject: Subject, up
     assert upstream.count(NAME) == 1
 
 
-def test_a_large_answer_comes_whole_over_tcp_and_cut_over_udp(subject: Subject, upstream: StubUpstream):
+def test_a_large_response_is_complete_over_tcp_and_truncated_over_udp(
+    subject: Subject, upstream: StubUpstream
+):
     """Trap 5: who asked first, and by which way, decides nothing for the others."""
     texts = [wire.record(b"\xc0\x0c", "TXT", b"\xc8" + b"x" * 200) for _ in range(20)]
     begin(subject, upstream)
@@ -170,7 +170,7 @@ def test_a_large_answer_comes_whole_over_tcp_and_cut_over_udp(subject: Subject, 
     assert [asked.transport for asked in upstream.asked_for(NAME)] == ["udp", "tcp"]
 
 
-def test_an_answer_that_may_not_be_kept_is_for_all_who_waited(subject: Subject, upstream: StubUpstream):
+def test_an_uncacheable_response_answers_all_coalesced_clients(subject: Subject, upstream: StubUpstream):
     """RFC 1035 section 3.2.1: a TTL of 0 is for the transaction in progress, and that is theirs together."""
     begin(subject, upstream)
     with crowd(subject) as clients:
@@ -186,7 +186,7 @@ def test_an_answer_that_may_not_be_kept_is_for_all_who_waited(subject: Subject, 
 
 
 @pytest.mark.parametrize("rcode", [2, 3, 5], ids=lambda number: wire.RCODES[number])
-def test_what_is_no_good_news_is_for_all_who_waited_too(subject: Subject, upstream: StubUpstream, rcode: int):
+def test_a_failure_answers_all_coalesced_clients(subject: Subject, upstream: StubUpstream, rcode: int):
     """RFC 9520 section 3.2: one failure is one, not one for each client."""
     begin(subject, upstream)
     with crowd(subject) as clients:
@@ -199,7 +199,9 @@ def test_what_is_no_good_news_is_for_all_who_waited_too(subject: Subject, upstre
     assert upstream.count(NAME) == 1
 
 
-def test_when_nobody_answers_all_who_waited_are_told(subject: Subject, upstream: StubUpstream):
+def test_when_no_upstream_answers_all_coalesced_clients_get_servfail(
+    subject: Subject, upstream: StubUpstream
+):
     """RFC 8914 section 4.23: 22 is No Reachable Authority; and the attempts are those of one question."""
     begin(subject, upstream, upstream={"timeout_ms": 500, "tries": 2})
     with crowd(subject) as clients:
@@ -216,7 +218,7 @@ def test_when_nobody_answers_all_who_waited_are_told(subject: Subject, upstream:
 # ------- Not the same question -----------------------------------------------------------------
 
 
-def test_questions_that_differ_are_asked_each(subject: Subject, upstream: StubUpstream):
+def test_different_questions_are_not_coalesced(subject: Subject, upstream: StubUpstream):
     """RFC 4035 section 3.2: DO and CD; RFC 9824 section 5.1: CO; draft-ietf-dnsop-delext: DE."""
     asks = [
         {},
@@ -272,7 +274,7 @@ class InTurn:
 
 @pytest.mark.parametrize("workers", [1, 4])
 @pytest.mark.parametrize("first", [0, wire.RD], ids=["without RD first", "with RD first"])
-def test_a_name_is_asked_about_one_query_at_a_time_whatever_its_flags(
+def test_one_upstream_query_at_a_time_is_sent_for_a_name_whatever_its_flags(
     subject: Subject, upstream: StubUpstream, first: int, workers: int
 ):
     """RFC 5452 section 5: 16 combinations of RD, CD, AD and DO are 4 queries at a time, one per CD and DO.
@@ -304,9 +306,7 @@ def test_a_name_is_asked_about_one_query_at_a_time_whatever_its_flags(
     assert len(upstream.queries) <= 8 * workers
 
 
-def test_a_query_with_rd_does_not_wait_for_all_attempts_of_one_without(
-    subject: Subject, upstream: StubUpstream
-):
+def test_a_query_with_rd_does_not_wait_for_all_tries_of_one_without(subject: Subject, upstream: StubUpstream):
     """RFC 5452 section 5 must delay nobody long: an upstream may be silent to queries without RD."""
     begin(subject, upstream, upstream={"timeout_ms": 500, "tries": 4})
     upstream.script = lambda asked: asked.address() if asked.message.flags & wire.RD else None
@@ -321,7 +321,7 @@ def test_a_query_with_rd_does_not_wait_for_all_attempts_of_one_without(
     assert len(before) < 4
 
 
-def test_a_client_that_comes_after_the_answer_is_answered_at_once(subject: Subject, upstream: StubUpstream):
+def test_a_client_after_the_response_is_answered_from_the_cache(subject: Subject, upstream: StubUpstream):
     """Trap 16: it does not wait for a question that is over."""
     begin(subject, upstream)
     with crowd(subject) as clients:
@@ -334,7 +334,7 @@ def test_a_client_that_comes_after_the_answer_is_answered_at_once(subject: Subje
 
 
 @pytest.mark.parametrize("leaving", ["udp", "tcp", "tcp reset"])
-def test_a_client_that_leaves_takes_nothing_from_the_others(
+def test_a_client_that_disconnects_does_not_affect_coalesced_clients(
     subject: Subject, upstream: StubUpstream, leaving: str
 ):
     """RFC 7766 section 6.2.4: the first who asked may close; the question goes on for the others."""
@@ -367,7 +367,7 @@ def chain(asked: Asked) -> bytes:
 
 
 @pytest.mark.parametrize("blocked", [NAME, "target.example"])
-def test_all_who_waited_are_judged_by_the_policy_of_now(
+def test_coalesced_clients_are_answered_by_the_current_policy(
     subject: Subject, upstream: StubUpstream, blocked: str
 ):
     """Trap 11: what was asked before the block is answered after it."""
@@ -383,7 +383,9 @@ def test_all_who_waited_are_judged_by_the_policy_of_now(
         assert all(is_sinkholed(reply) for reply in clients.replies())
 
 
-def test_who_asks_after_the_block_does_not_wait(subject: Subject, upstream: StubUpstream):
+def test_a_client_after_the_block_does_not_wait_for_an_outstanding_query(
+    subject: Subject, upstream: StubUpstream
+):
     """Trap 11: although the question is under way for others who asked before."""
     begin(subject, upstream)
     with crowd(subject) as clients:
@@ -423,8 +425,8 @@ def test_each_query_is_counted_once(subject: Subject, upstream: StubUpstream):
 # ------- Bounds ---------------------------------------------------------------------------------
 
 
-def test_who_waits_for_one_name_takes_no_room_from_others(subject: Subject, upstream: StubUpstream):
-    """However many ask for what is slow: as many wait as may be asked at once, the rest are told so."""
+def test_clients_waiting_for_one_name_take_no_room_from_others(subject: Subject, upstream: StubUpstream):
+    """Trap 17: `max_outstanding` queries may wait for a slow name; the rest get SERVFAIL at once."""
     begin(subject, upstream, workers=1, upstream=PATIENT | {"max_outstanding": 100})
     with subject.udp() as client:
         for qid in range(300):

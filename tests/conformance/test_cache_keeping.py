@@ -1,4 +1,4 @@
-"""What an upstream said is kept whole and given again, to each client as its own query asks (trap 16)."""
+"""Upstream responses are cached whole and adapted to each client's query (trap 16)."""
 
 import struct
 import time
@@ -40,7 +40,7 @@ def running(shared_subject: Subject, shared_upstream: StubUpstream) -> Subject:
 # ------- Once is enough --------------------------------------------------------------------
 
 
-def test_what_was_answered_is_not_asked_again(running: Subject, seen: StubUpstream):
+def test_a_cached_response_is_not_queried_again(running: Subject, seen: StubUpstream):
     """RFC 1034 section 5.3.3, step 1: see if the answer is in local information, and if so return it."""
     name = "once.example"
     seen.script = numbered()
@@ -51,7 +51,7 @@ def test_what_was_answered_is_not_asked_again(running: Subject, seen: StubUpstre
     assert seen.count(name) == 1
 
 
-def test_what_one_packet_thread_was_told_all_of_them_know(running: Subject, seen: StubUpstream):
+def test_the_cache_is_shared_by_all_worker_threads(running: Subject, seen: StubUpstream):
     """Trap 16: a socket is one flow and stays with one thread; many sockets come to all threads."""
     name = "threads.example"
     seen.script = numbered()
@@ -60,13 +60,13 @@ def test_what_one_packet_thread_was_told_all_of_them_know(running: Subject, seen
 
 
 @pytest.mark.parametrize("qtype", ["A", "AAAA", "TXT", "TYPE65280"])
-def test_answers_of_any_type_are_kept(running: Subject, seen: StubUpstream, qtype: str):
+def test_responses_of_any_type_are_cached(running: Subject, seen: StubUpstream, qtype: str):
     """RFC 3597 section 3: a type that we do not know is kept like one that we do."""
     seen.script = numbered()
     assert_kept(running, seen, f"{qtype}.types.example", qtype)
 
 
-def test_all_sections_of_an_answer_are_given_again(running: Subject, seen: StubUpstream):
+def test_all_sections_of_a_response_are_cached(running: Subject, seen: StubUpstream):
     """RFC 2181 section 9: whole RRsets or none; RFC 3597 section 4: octets that look like a pointer stay."""
     name = "whole.example"
     seen.script = says(
@@ -83,7 +83,7 @@ def test_all_sections_of_an_answer_are_given_again(running: Subject, seen: StubU
     assert [len(section) for section in records(kept)] == [4, 1, 2]
 
 
-def test_an_answer_belongs_to_its_question_and_to_no_other(running: Subject, seen: StubUpstream):
+def test_a_cached_response_answers_only_its_own_question(running: Subject, seen: StubUpstream):
     """RFC 2181 section 5.4.1, RFC 5452 section 6: what stands beside an answer never answers for itself."""
     victim = "victim.example"
     stray = [wire.address_record(victim, "192.0.2.66")]
@@ -97,7 +97,7 @@ def test_an_answer_belongs_to_its_question_and_to_no_other(running: Subject, see
     assert seen.count(victim) == 1
 
 
-def test_a_forged_answer_is_not_kept(running: Subject, seen: StubUpstream):
+def test_a_spoofed_response_is_not_cached(running: Subject, seen: StubUpstream):
     """Trap 10: what does not match the query is no answer, so nothing of it is used later either."""
     name = "forged.example"
 
@@ -129,9 +129,7 @@ QUESTIONS = {
 }
 
 
-def test_questions_that_differ_in_what_changes_the_answer_have_answers_of_their_own(
-    running: Subject, seen: StubUpstream
-):
+def test_questions_with_different_flags_have_cache_entries_of_their_own(running: Subject, seen: StubUpstream):
     """RFC 4035 sections 3.2.1 (DO) and 4.7 (CD), RFC 1034 section 4.3.1 (RD), RFC 9824 section 5.1 (CO),
     draft-ietf-dnsop-delext (DE)."""
     seen.script = numbered()
@@ -146,9 +144,7 @@ def test_questions_that_differ_in_what_changes_the_answer_have_answers_of_their_
     assert again == first, "each is kept"
 
 
-def test_the_upstream_is_asked_as_the_client_asked_although_another_answer_is_kept(
-    running: Subject, seen: StubUpstream
-):
+def test_a_cached_response_is_not_used_for_a_query_with_other_flags(running: Subject, seen: StubUpstream):
     """RFC 4035 section 3.2.2: what failed to validate is for clients alone that check for themselves."""
     name = "bogus.example"
     seen.script = lambda asked: asked.address() if asked.message.flags & wire.CD else asked.response(rcode=2)
@@ -168,7 +164,7 @@ def test_the_upstream_is_asked_as_the_client_asked_although_another_answer_is_ke
     ],
     ids=["none", "cookie", "client subnet", "padding", "unknown"],
 )
-def test_edns_of_the_client_alone_asks_no_other_question(
+def test_edns_of_the_client_does_not_change_the_cache_entry(
     running: Subject, seen: StubUpstream, options: bytes
 ):
     """Trap 3, RFC 6891 section 6.2.6: none of it reaches the upstream, so it cannot change what that says."""
@@ -180,8 +176,8 @@ def test_edns_of_the_client_alone_asks_no_other_question(
     assert seen.count(name) == 1
 
 
-def test_letters_of_another_case_ask_the_same_question(running: Subject, seen: StubUpstream):
-    """Trap 4, RFC 4343 section 3: and each client has its own question back, octet by octet."""
+def test_queries_in_any_case_share_a_cache_entry(running: Subject, seen: StubUpstream):
+    """Trap 4, RFC 4343 section 3: and each client gets its own question back, byte for byte."""
     seen.script = numbered()
     for name in ("case.example", "CASE.EXAMPLE", "cAsE.ExAmPlE"):
         reply = running.query(name)
@@ -190,7 +186,7 @@ def test_letters_of_another_case_ask_the_same_question(running: Subject, seen: S
     assert seen.count("case.example") == 1
 
 
-def test_labels_are_octets_here_too(running: Subject, seen: StubUpstream):
+def test_the_cache_compares_labels_as_bytes(running: Subject, seen: StubUpstream):
     """Trap 14, RFC 4343 section 3: only ASCII letters are folded; a dot in a label ends none."""
     labels = ([b"bin\xc4ry"], [b"bin\xe4ry"], [b"bin.ry"], [b"bin", b"ry"], [b"bin\0ry"], [b"bin ry"])
     names = [wire.labels_to_wire([*mine, b"example"]) for mine in labels]
@@ -202,8 +198,8 @@ def test_labels_are_octets_here_too(running: Subject, seen: StubUpstream):
 # ------- To each client its own ----------------------------------------------------------------
 
 
-def test_a_kept_answer_has_opt_if_and_only_if_the_query_had(running: Subject, seen: StubUpstream):
-    """Trap 3, RFC 6891 sections 6.1.1 and 7: whoever was the first to ask."""
+def test_a_cached_response_has_opt_if_and_only_if_the_query_has(running: Subject, seen: StubUpstream):
+    """Trap 3, RFC 6891 sections 6.1.1 and 7: whatever the first client sent."""
     seen.script = gives()
     for name, first in (("first-plain.example", False), ("first-edns.example", True)):
         for edns in (first, False, True, wire.opt(512), False):
@@ -214,7 +210,7 @@ def test_a_kept_answer_has_opt_if_and_only_if_the_query_had(running: Subject, se
         assert seen.count(name) == 1
 
 
-def test_do_of_a_kept_answer_is_that_of_the_client(running: Subject, seen: StubUpstream):
+def test_do_of_a_cached_response_is_that_of_the_client(running: Subject, seen: StubUpstream):
     """Trap 3, RFC 3225 section 3: whatever the upstream set."""
     for number, edns in enumerate((wire.opt(), wire.opt(do=True))):
         seen.script = lambda asked: asked.address(edns=wire.opt(do=not asked.message.opt.ttl))
@@ -222,7 +218,7 @@ def test_do_of_a_kept_answer_is_that_of_the_client(running: Subject, seen: StubU
         assert reply.opt.ttl == (wire.DO if number else 0)
 
 
-def test_a_cookie_is_answered_beside_a_kept_answer(running: Subject, seen: StubUpstream):
+def test_a_cached_response_carries_the_cookie_of_the_client(running: Subject, seen: StubUpstream):
     """RFC 7873 section 5.2.3: it is of this hop and of this client."""
     name = "cookie.example"
     seen.script = gives()
@@ -238,7 +234,7 @@ def test_a_cookie_is_answered_beside_a_kept_answer(running: Subject, seen: StubU
     assert seen.count(name) == 1
 
 
-def test_options_of_the_upstreams_hop_are_not_kept(running: Subject, seen: StubUpstream):
+def test_edns_options_of_the_upstream_are_not_cached(running: Subject, seen: StubUpstream):
     """Trap 3, RFC 6891 section 6.1.1: cookie, keepalive, padding and NSID are of one message."""
     options = (
         wire.option(wire.COOKIE_OPTION, b"1234567812345678")
@@ -250,7 +246,7 @@ def test_options_of_the_upstreams_hop_are_not_kept(running: Subject, seen: StubU
     assert assert_kept(running, seen, "hop.example", edns=True).options == []
 
 
-def test_the_extended_error_of_the_upstream_is_kept_with_its_answer(running: Subject, seen: StubUpstream):
+def test_the_extended_error_of_the_upstream_is_cached(running: Subject, seen: StubUpstream):
     """RFC 8914 section 3: for each client with EDNS, also when the first one had none."""
     name = "extended.example"
     why = wire.option(wire.EDE_OPTION, struct.pack("!H", 10) + b"no RRSIG")
@@ -262,21 +258,21 @@ def test_the_extended_error_of_the_upstream_is_kept_with_its_answer(running: Sub
     assert seen.count(name) == 1
 
 
-def test_a_kept_answer_is_not_authoritative(running: Subject, seen: StubUpstream):
+def test_a_cached_response_is_not_authoritative(running: Subject, seen: StubUpstream):
     """RFC 1034 section 4.3.1, RFC 1035 section 4.1.1: AA is of who answers; a cache has no authority."""
     seen.script = lambda asked: asked.address(flags=wire.RA | wire.AA)
     assert not assert_kept(running, seen, "authoritative.example").flags & wire.AA
 
 
 @pytest.mark.parametrize("flags", [0, wire.RD, wire.RD | wire.CD, wire.CD], ids=hex)
-def test_flags_of_the_query_come_back_with_a_kept_answer(running: Subject, seen: StubUpstream, flags: int):
+def test_a_cached_response_copies_the_flags_of_the_query(running: Subject, seen: StubUpstream, flags: int):
     """Trap 6, RFC 1035 section 4.1.1 (RD), RFC 4035 section 3.2.2 (CD): copied; RA is the upstream's."""
     seen.script = gives()
     kept = assert_kept(running, seen, f"flags{flags}.example", flags=flags)
     assert kept.flags == wire.QR | wire.RA | flags
 
 
-def test_ad_of_a_kept_answer_is_for_who_asked_for_it(running: Subject, seen: StubUpstream):
+def test_a_cached_response_has_ad_only_for_a_client_that_asked_for_it(running: Subject, seen: StubUpstream):
     """Trap 6, RFC 6840 section 5.8: AD in the answer if DO or AD was in the query."""
     seen.script = lambda asked: asked.address(flags=wire.RA | wire.AD)
     name = "signed.example"
@@ -288,7 +284,7 @@ def test_ad_of_a_kept_answer_is_for_who_asked_for_it(running: Subject, seen: Stu
     assert seen.count(name) == 2, "one answer for clients with AD and without, one for those with DO"
 
 
-def test_the_flags_of_opt_are_kept_with_the_answer(running: Subject, seen: StubUpstream):
+def test_flags_of_opt_are_cached(running: Subject, seen: StubUpstream):
     """draft-ietf-dnsop-delext: a cached response says DE as the first one did, and not to others."""
     seen.script = lambda asked: asked.address(edns=wire.opt(flags=asked.message.opt.ttl & wire.DE))
     name = "delegated.example"
@@ -299,7 +295,7 @@ def test_the_flags_of_opt_are_kept_with_the_answer(running: Subject, seen: StubU
     assert seen.count(name) == 2
 
 
-def test_an_upstream_that_did_not_validate_is_not_said_to_have(running: Subject, seen: StubUpstream):
+def test_ad_is_not_added_to_an_unvalidated_response(running: Subject, seen: StubUpstream):
     """RFC 4035 section 3.2.3: AD is never added."""
     seen.script = gives()
     for number, asks in enumerate(({"flags": wire.RD | wire.AD}, {"edns": DO})):
@@ -323,7 +319,7 @@ def over_tcp_alone(asked: Asked) -> bytes:
 
 
 @pytest.mark.parametrize("first", ["udp", "tcp"])
-def test_a_large_answer_is_kept_whole_and_cut_for_each_client(
+def test_a_large_response_is_cached_whole_and_truncated_for_each_client(
     running: Subject, seen: StubUpstream, first: str
 ):
     """Trap 5, RFC 2181 section 9: TC for the client that it does not fit, whole over TCP; fetched once."""
@@ -341,7 +337,7 @@ def test_a_large_answer_is_kept_whole_and_cut_for_each_client(
     assert len(seen.queries) == fetched <= 2
 
 
-def test_a_kept_answer_is_as_long_as_each_client_has_room_for(running: Subject, seen: StubUpstream):
+def test_a_cached_response_fits_the_payload_size_of_each_client(running: Subject, seen: StubUpstream):
     """Trap 5, RFC 1035 section 4.2.1, RFC 6891 section 6.2.5: 512 octets without OPT, else what it says."""
     name = "medium.example"
     seen.script = lambda asked: texts(asked, 4)  # about 900 octets
@@ -353,7 +349,7 @@ def test_a_kept_answer_is_as_long_as_each_client_has_room_for(running: Subject, 
     assert seen.count(name) == 1
 
 
-def test_the_largest_message_that_tcp_can_carry_is_given_again(running: Subject, seen: StubUpstream):
+def test_the_largest_tcp_message_is_cached(running: Subject, seen: StubUpstream):
     """Trap 5, RFC 1035 section 4.2.2: 65,535 octets, kept or not; fewer for a client without EDNS."""
 
     def largest(asked: Asked) -> bytes:
@@ -369,8 +365,8 @@ def test_the_largest_message_that_tcp_can_carry_is_given_again(running: Subject,
         assert set(reply.answer[0].rdata) == {0xAA}
 
 
-def test_a_truncated_answer_is_not_kept(subject: Subject, make_upstream: object):
-    """Trap 5, RFC 2181 section 9: a response with TC should be ignored; without TCP it is asked anew."""
+def test_a_truncated_response_is_not_cached(subject: Subject, make_upstream: object):
+    """Trap 5, RFC 2181 section 9: a response with TC should be ignored; without TCP it is queried again."""
     name = "cut.example"
     upstream = make_upstream(lambda asked: asked.address(flags=wire.RA | wire.TC), tcp=False)
     start(subject, upstream, upstream={"tries": 1, "timeout_ms": 200})
@@ -380,7 +376,7 @@ def test_a_truncated_answer_is_not_kept(subject: Subject, make_upstream: object)
     assert not subject.query(name).truncated
 
 
-def test_a_kept_answer_is_no_longer_than_its_query_allows(subject: Subject, upstream: StubUpstream):
+def test_a_cached_response_obeys_the_amplification_limit(subject: Subject, upstream: StubUpstream):
     """RFC 5358 section 3: for a client that may not be who it says; and whole for one that pads."""
     upstream.script = lambda asked: texts(asked, 4)
     start(subject, upstream, limits={"exempt": []})
@@ -393,9 +389,7 @@ def test_a_kept_answer_is_no_longer_than_its_query_allows(subject: Subject, upst
     assert upstream.count(NAME) == 1
 
 
-def test_a_client_above_its_rate_gets_no_more_from_the_cache_than_elsewhere(
-    subject: Subject, upstream: StubUpstream
-):
+def test_the_rate_limit_applies_to_cached_responses(subject: Subject, upstream: StubUpstream):
     """RFC 5358 section 3: an answer that costs little is as good for a flood as any other."""
     rate = 20
     upstream.script = gives()
@@ -420,7 +414,7 @@ def test_a_client_above_its_rate_gets_no_more_from_the_cache_than_elsewhere(
 
 
 @pytest.mark.parametrize("place", ["answer", "authority", "additional"])
-def test_an_answer_with_a_ttl_of_0_is_not_kept(running: Subject, seen: StubUpstream, place: str):
+def test_a_response_with_ttl_0_is_not_cached(running: Subject, seen: StubUpstream, place: str):
     """RFC 1035 section 3.2.1: for the transaction in progress; an answer lives as its shortest TTL does."""
     name = f"{place}.zero.example"
     sections = {
@@ -434,12 +428,12 @@ def test_an_answer_with_a_ttl_of_0_is_not_kept(running: Subject, seen: StubUpstr
 
 
 def test_a_ttl_of_0_reaches_the_client(running: Subject, seen: StubUpstream):
-    """RFC 1035 section 3.2.1: whoever asks here must not keep it either."""
+    """RFC 1035 section 3.2.1: a client must not cache it either."""
     seen.script = gives(ttl=0)
     assert running.query("ttl0.example").ttls == {0}
 
 
-def test_an_answer_that_cannot_be_read_is_not_kept(running: Subject, seen: StubUpstream):
+def test_an_unreadable_response_is_not_cached(running: Subject, seen: StubUpstream):
     """Trap 12: it is no answer, today or later."""
     name = "unreadable.example"
     seen.script = lambda asked: asked.response(
@@ -450,7 +444,7 @@ def test_an_answer_that_cannot_be_read_is_not_kept(running: Subject, seen: StubU
     wait_for(lambda: is_forwarded(running.query(name)), "asked anew", timeout=60)
 
 
-def test_an_answer_of_any_over_tcp_answers_for_no_type(running: Subject, seen: StubUpstream):
+def test_a_response_to_any_answers_no_other_type(running: Subject, seen: StubUpstream):
     """RFC 8482 section 4.1: what ANY brings may be a part of what there is."""
     name = "any.example"
     seen.script = lambda asked: (
@@ -462,7 +456,7 @@ def test_an_answer_of_any_over_tcp_answers_for_no_type(running: Subject, seen: S
 
 
 @pytest.mark.parametrize("rcode", [1, 2, 4, 5, 9], ids=lambda number: wire.RCODES[number])
-def test_another_rcode_than_noerror_and_nxdomain_is_kept_for_a_second_at_most(
+def test_rcodes_other_than_noerror_and_nxdomain_are_cached_for_one_second(
     running: Subject, seen: StubUpstream, rcode: int
 ):
     """RFC 9520 sections 2.1 and 3.2: a failure is no answer for long, whatever its records say."""
@@ -476,7 +470,7 @@ def test_another_rcode_than_noerror_and_nxdomain_is_kept_for_a_second_at_most(
 
 
 @pytest.mark.parametrize("rcode", [2, 5], ids=lambda number: wire.RCODES[number])
-def test_a_failure_that_the_upstream_reports_is_not_asked_for_again_at_once(
+def test_a_failure_of_the_upstream_is_cached_for_one_second(
     subject: Subject, upstream: StubUpstream, rcode: int
 ):
     """RFC 9520 section 3.2: not for a second; clients that ask again and again cost the upstream nothing."""
@@ -490,7 +484,7 @@ def test_a_failure_that_the_upstream_reports_is_not_asked_for_again_at_once(
     assert upstream.count(name) <= asked + 1 + int(time.monotonic() - began), "once a second"
 
 
-def test_without_a_size_nothing_is_kept(subject: Subject, upstream: StubUpstream):
+def test_size_mb_0_switches_the_cache_off(subject: Subject, upstream: StubUpstream):
     """Trap 16: `size_mb: 0`, for who has the cache of the upstream and wants no other."""
     upstream.script = numbered()
     start(subject, upstream, cache={"size_mb": 0})
@@ -499,7 +493,7 @@ def test_without_a_size_nothing_is_kept(subject: Subject, upstream: StubUpstream
     assert metrics.total("dnsblock_cache_entries") == metrics.total("dnsblock_cache_bytes") == 0
 
 
-def test_by_default_answers_are_kept(subject: Subject, upstream: StubUpstream):
+def test_the_cache_is_on_by_default(subject: Subject, upstream: StubUpstream):
     """Trap 16: a configuration that does not speak of the cache has one."""
     upstream.script = numbered()
     subject.start(cache={}, upstreams=[upstream.address])
@@ -507,7 +501,7 @@ def test_by_default_answers_are_kept(subject: Subject, upstream: StubUpstream):
 
 
 def test_a_restart_begins_with_an_empty_cache(subject: Subject, upstream: StubUpstream):
-    """Trap 16: what is kept is in memory alone; the state folder is for orders."""
+    """Trap 16: the cache is in memory only; the state folder is for orders."""
     upstream.script = numbered()
     start(subject, upstream)
     assert number_of(subject.query(NAME)) == 1
@@ -516,7 +510,7 @@ def test_a_restart_begins_with_an_empty_cache(subject: Subject, upstream: StubUp
 
 
 @pytest.mark.parametrize("what", ["cut off", "two CNAMEs", "BADVERS"])
-def test_what_cannot_be_used_is_remembered_for_a_second_whatever_its_ttl(
+def test_an_unusable_response_is_remembered_for_one_second(
     subject: Subject, upstream: StubUpstream, what: str
 ):
     """RFC 9520 section 3.2: a failure is one for a second, and not for the day that its TTL says."""
@@ -530,7 +524,7 @@ def test_what_cannot_be_used_is_remembered_for_a_second_whatever_its_ttl(
     wait_for(lambda: subject.query(NAME).rcode == "NOERROR", "the upstream is asked again")
 
 
-def test_what_is_given_again_over_tcp_is_never_cut_off(subject: Subject, upstream: StubUpstream):
+def test_a_cached_response_over_tcp_is_never_truncated(subject: Subject, upstream: StubUpstream):
     """RFC 7766 section 5: an answer of full length leaves no room for options, and comes without them."""
     question = len(wire.name_to_wire("huge.example")) + 4
     room = 65_535 - 12 - question - 11  # of an OPT without options

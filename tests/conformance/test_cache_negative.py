@@ -1,4 +1,4 @@
-"""That there is nothing is kept as long as the zone says, and denies no more than it did (traps 7 and 16)."""
+"""Negative answers are cached as long as the zone says, and deny no other name (traps 7 and 16)."""
 
 import pytest
 
@@ -21,8 +21,8 @@ def running(shared_subject: Subject, shared_upstream: StubUpstream) -> Subject:
 
 
 @KINDS
-def test_a_negative_answer_is_kept_with_its_soa(running: Subject, seen: StubUpstream, rcode: int):
-    """RFC 2308 sections 5 and 6: else whoever asks here could not keep it."""
+def test_a_negative_answer_is_cached_with_its_soa(running: Subject, seen: StubUpstream, rcode: int):
+    """RFC 2308 sections 5 and 6: without it the client could not cache the answer."""
     seen.script = says(authority=[soa()], rcode=rcode)
     kept = assert_kept(running, seen, f"kept{rcode}.example")
     assert (kept.rcode, kept.answer) == (wire.RCODES[rcode], ())
@@ -41,7 +41,7 @@ def test_a_negative_answer_lives_as_long_as_its_soa_says(
 
 @KINDS
 @pytest.mark.parametrize(("ttl", "minimum"), [(300, 0), (0, 300)])
-def test_a_negative_answer_of_no_time_is_not_kept(
+def test_a_negative_answer_with_ttl_0_is_not_cached(
     running: Subject, seen: StubUpstream, rcode: int, ttl: int, minimum: int
 ):
     """RFC 2308 section 5, RFC 1035 section 3.2.1."""
@@ -61,7 +61,7 @@ def test_a_negative_answer_of_no_time_is_not_kept(
     ],
     ids=["NXDOMAIN", "NODATA", "referral", "NXDOMAIN with NS", "alias to NXDOMAIN", "alias to NODATA"],
 )
-def test_a_negative_answer_without_soa_is_not_kept(
+def test_a_negative_answer_without_soa_is_not_cached(
     running: Subject, seen: StubUpstream, answer: list, authority: list, rcode: int
 ):
     """RFC 2308 section 5: nothing says for how long, and two servers might keep it for ever."""
@@ -70,14 +70,14 @@ def test_a_negative_answer_without_soa_is_not_kept(
 
 
 @KINDS
-def test_an_soa_in_another_section_is_none(running: Subject, seen: StubUpstream, rcode: int):
+def test_an_soa_outside_the_authority_section_is_ignored(running: Subject, seen: StubUpstream, rcode: int):
     """RFC 2308 section 2: it stands in the authority section; in ADDITIONAL it says nothing."""
     seen.script = says(additional=[soa()], rcode=rcode)
     assert_not_kept(running, seen, f"misplaced{rcode}.example")
 
 
 @KINDS
-def test_nothing_negative_is_kept_longer_than_max_negative_ttl(
+def test_negative_answers_are_cached_no_longer_than_max_negative_ttl(
     subject: Subject, upstream: StubUpstream, rcode: int
 ):
     """RFC 2308 section 5: a limit is to be set; and what is positive has another one."""
@@ -86,7 +86,7 @@ def test_nothing_negative_is_kept_longer_than_max_negative_ttl(
     assert_lives(subject, upstream, 2)
 
 
-def test_what_is_positive_outlives_max_negative_ttl(subject: Subject, upstream: StubUpstream):
+def test_max_negative_ttl_does_not_limit_positive_answers(subject: Subject, upstream: StubUpstream):
     """RFC 2308 section 5: the limit is for what is not there."""
     start(subject, upstream, cache={"max_negative_ttl": 1})
     upstream.script = gives(ttl=86400)
@@ -101,23 +101,23 @@ def test_what_is_positive_outlives_max_negative_ttl(subject: Subject, upstream: 
     "ttls", [(2, 300, 300), (300, 2, 300), (300, 300, 2)], ids=["alias", "SOA", "MINIMUM"]
 )
 @KINDS
-def test_an_alias_to_nothing_lives_as_long_as_both_parts(
+def test_an_alias_to_a_missing_name_lives_as_long_as_both_parts(
     running: Subject, seen: StubUpstream, rcode: int, ttls: tuple[int, int, int]
 ):
-    """RFC 2308 sections 2.1 and 5, RFC 6604 section 3: the alias is there, and what it leads to is not."""
+    """RFC 2308 sections 2.1 and 5, RFC 6604 section 3: the alias exists, its target does not."""
     of_alias, of_soa, minimum = ttls
     alias = cname(b"\xc0\x0c", "nowhere.example", ttl=of_alias)
     seen.script = says([alias], [soa(of_soa, minimum)], rcode=rcode)
     assert_lives(running, seen, 2, f"r{rcode}a{of_alias}t{of_soa}m{minimum}.alias.example")
 
 
-def test_an_alias_that_was_asked_for_is_no_negative_answer(running: Subject, seen: StubUpstream):
+def test_a_response_to_a_cname_query_is_no_negative_answer(running: Subject, seen: StubUpstream):
     """RFC 1034 section 3.6.2: asked for CNAME, it is what was asked for and needs no SOA."""
     seen.script = says([ALIAS])
     assert assert_kept(running, seen, "alias.example", "CNAME").target == "nowhere.example."
 
 
-def test_that_there_is_no_record_of_one_type_says_nothing_of_another(running: Subject, seen: StubUpstream):
+def test_nodata_of_one_type_denies_no_other_type(running: Subject, seen: StubUpstream):
     """RFC 2308 section 5: NODATA is kept by name and type."""
     name = "onefamily.example"
     seen.script = lambda asked: asked.response(authority=[soa()]) if asked.qtype == 28 else decent(asked)
@@ -126,7 +126,7 @@ def test_that_there_is_no_record_of_one_type_says_nothing_of_another(running: Su
         assert is_forwarded(running.query(name))
 
 
-def test_what_does_not_exist_denies_no_name_above_or_beside_it(running: Subject, seen: StubUpstream):
+def test_nxdomain_denies_no_name_above_or_beside_it(running: Subject, seen: StubUpstream):
     """RFC 8020 section 2: at most what is below it."""
     seen.script = lambda asked: (
         asked.response(authority=[soa()], rcode=NXDOMAIN)
@@ -140,7 +140,7 @@ def test_what_does_not_exist_denies_no_name_above_or_beside_it(running: Subject,
 
 
 @KINDS
-def test_what_begins_to_exist_is_there_when_the_negative_answer_has_ended(
+def test_a_new_name_appears_when_its_negative_answer_has_expired(
     running: Subject, seen: StubUpstream, rcode: int
 ):
     """RFC 2308 section 5: no client's asking makes it live longer."""

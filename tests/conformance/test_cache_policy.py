@@ -1,4 +1,4 @@
-"""No kept answer is a way around the policy, and no block leaves anything behind (traps 11 and 16)."""
+"""No cached response bypasses the policy, and no block leaves anything in the cache (traps 11 and 16)."""
 
 import itertools
 import threading
@@ -86,7 +86,7 @@ def by_address(subject: Subject, _number: int) -> Callable[[], None]:
 
 
 @pytest.mark.parametrize("how", [by_order, by_list, by_address])
-def test_block_and_lifting_hold_from_the_very_next_query_whatever_is_kept(
+def test_blocks_and_unblocks_apply_from_the_next_query_whatever_is_cached(
     subject: Subject, upstream: StubUpstream, how: Callable[[Subject, int], Callable[[], None]]
 ):
     """pdns#14854: a packet cache went on to answer with what had been blocked in between."""
@@ -102,9 +102,7 @@ def test_block_and_lifting_hold_from_the_very_next_query_whatever_is_kept(
         assert_open(subject)
 
 
-def test_a_block_holds_for_every_type_and_every_kind_of_answer_that_is_kept(
-    subject: Subject, upstream: StubUpstream
-):
+def test_a_block_applies_to_every_cached_type_and_kind_of_response(subject: Subject, upstream: StubUpstream):
     """Traps 1 and 11: for TXT and HTTPS, for a name that does not exist, for a failure."""
     soa_and = {"NOERROR": 0, "NXDOMAIN": 3, "SERVFAIL": 2, "REFUSED": 5}
     upstream.script = lambda asked: (
@@ -128,9 +126,7 @@ def test_a_block_holds_for_every_type_and_every_kind_of_answer_that_is_kept(
 
 
 @pytest.mark.parametrize("profile", ["nxdomain", "nodata", "refused", "drop", "truncate", "landing"])
-def test_every_action_takes_the_place_of_a_kept_answer(
-    subject: Subject, upstream: StubUpstream, profile: str
-):
+def test_every_action_replaces_a_cached_response(subject: Subject, upstream: StubUpstream, profile: str):
     """draft-vixie-dnsop-dns-rpz section 3: whatever the action is, and back again."""
     answers = PROFILES | {"landing": {"action": "cname", "target": "landing.example"}}
     upstream.script = gives()
@@ -151,8 +147,8 @@ def test_every_action_takes_the_place_of_a_kept_answer(
     assert_open(subject)
 
 
-def test_a_block_of_a_parent_covers_what_is_kept_below_it(subject: Subject, upstream: StubUpstream):
-    """Trap 9: and an exemption beneath it gives the kept answer again."""
+def test_a_block_of_a_parent_covers_cached_names_below_it(subject: Subject, upstream: StubUpstream):
+    """Trap 9: and an exemption below it returns the cached response again."""
     upstream.script = gives()
     begin(subject, upstream)
     for name in (NAME, f"www.{NAME}", f"a.b.c.{NAME}"):
@@ -167,7 +163,7 @@ def test_a_block_of_a_parent_covers_what_is_kept_below_it(subject: Subject, upst
     assert_blocked(subject, f"a.b.c.{NAME}")
 
 
-def test_an_answer_of_our_own_is_never_kept(subject: Subject, upstream: StubUpstream):
+def test_a_local_response_is_never_cached(subject: Subject, upstream: StubUpstream):
     """Trap 16: neither of a block, nor of a special name, nor a refusal; so nothing can be left behind."""
     begin(
         subject,
@@ -187,7 +183,7 @@ def test_an_answer_of_our_own_is_never_kept(subject: Subject, upstream: StubUpst
     assert upstream.queries == []
 
 
-def test_a_stranger_gets_no_kept_answer(subject: Subject, upstream: StubUpstream):
+def test_a_refused_client_gets_no_cached_response(subject: Subject, upstream: StubUpstream):
     """RFC 5358 section 4, RFC 8914 section 4.19: who is a client is decided first."""
     upstream.script = gives()
     begin(subject, upstream, access_control={"allow": ["127.0.0.1/32", "::1/128"]})
@@ -206,7 +202,7 @@ def test_a_stranger_gets_no_kept_answer(subject: Subject, upstream: StubUpstream
         ("canary", "nxdomain", "use-application-dns.net"),
     ],
 )
-def test_a_name_that_becomes_special_is_answered_here(
+def test_a_name_that_becomes_special_is_answered_locally(
     subject: Subject, upstream: StubUpstream, option: str, value: str, name: str
 ):
     """RFC 6762 section 22.1, RFC 6303 section 3: what was kept of it is not given any more."""
@@ -230,7 +226,7 @@ def chain(asked: Asked) -> bytes:
 
 
 @pytest.mark.parametrize("blocked", [TARGET, "middle.example", TARGET.upper()])
-def test_a_block_of_a_target_holds_for_the_kept_answers_that_lead_there(
+def test_a_block_of_a_target_applies_to_cached_aliases(
     subject: Subject, upstream: StubUpstream, blocked: str
 ):
     """Trap 12, draft-vixie-dnsop-dns-rpz section 5.1: from the very next query, and so does its lifting."""
@@ -248,10 +244,10 @@ def test_a_block_of_a_target_holds_for_the_kept_answers_that_lead_there(
         assert len(subject.query(NAME).answer) == 3
 
 
-def test_what_was_fetched_while_its_target_was_blocked_is_open_after_the_lifting(
+def test_an_alias_cached_while_its_target_was_blocked_is_open_after_the_unblock(
     subject: Subject, upstream: StubUpstream
 ):
-    """Trap 12: what is kept is what the upstream said, not what was made of it."""
+    """Trap 12: the cache holds the upstream's response, not the blocked one."""
     upstream.script = chain
     begin(subject, upstream, orders=[block("B-1", [TARGET])])
     assert_blocked(subject)
@@ -260,7 +256,7 @@ def test_what_was_fetched_while_its_target_was_blocked_is_open_after_the_lifting
     assert_open(subject)
 
 
-def test_a_block_of_the_target_of_a_kept_dname_holds(subject: Subject, upstream: StubUpstream):
+def test_a_block_of_the_target_of_a_cached_dname_applies(subject: Subject, upstream: StubUpstream):
     """RFC 6672: whatever is kept below the tree leads below the target."""
     upstream.script = dname("tree.example", TARGET)
     begin(subject, upstream)
@@ -275,7 +271,7 @@ def test_a_block_of_the_target_of_a_kept_dname_holds(subject: Subject, upstream:
 
 @pytest.mark.parametrize("qtype", ["HTTPS", "SVCB"])
 @pytest.mark.parametrize("priority", [0, 1], ids=["alias", "service"])
-def test_a_block_of_the_target_of_a_kept_service_record_holds(
+def test_a_block_of_the_target_of_a_cached_service_record_applies(
     subject: Subject, upstream: StubUpstream, priority: int, qtype: str
 ):
     """Trap 1, RFC 9460 sections 2.4 and 3: a client connects to the target."""
@@ -292,7 +288,9 @@ def test_a_block_of_the_target_of_a_kept_service_record_holds(
         assert len(subject.query(NAME, qtype, **way).answer) == 1
 
 
-def test_a_kept_hint_into_a_network_that_is_listed_now_is_not_given(subject: Subject, upstream: StubUpstream):
+def test_a_cached_address_hint_in_a_newly_listed_network_is_not_returned(
+    subject: Subject, upstream: StubUpstream
+):
     """Trap 1, RFC 9460 section 7.3: a client may connect to a hint without asking for an address."""
     upstream.script = service(1, "", [(4, bytes([198, 51, 100, 7]))])
     begin(subject, upstream)
@@ -311,10 +309,10 @@ def test_a_kept_hint_into_a_network_that_is_listed_now_is_not_given(subject: Sub
 
 
 @pytest.mark.parametrize("allowed", [NAME, "middle.example"])
-def test_a_passthru_that_comes_or_goes_holds_for_what_is_kept(
+def test_adding_or_removing_a_passthru_applies_to_cached_responses(
     subject: Subject, upstream: StubUpstream, allowed: str
 ):
-    """draft-vixie-dnsop-dns-rpz section 5.1: what is earlier in the chain decides, at each query anew."""
+    """draft-vixie-dnsop-dns-rpz section 5.1: the earlier name in the chain decides, for each query."""
     upstream.script = chain
     begin(subject, upstream, orders=[block("B-1", [TARGET])])
     for _ in range(2):
@@ -326,7 +324,7 @@ def test_a_passthru_that_comes_or_goes_holds_for_what_is_kept(
         subject.reload()
 
 
-def test_a_zone_that_leaves_targets_alone_does_so_for_what_is_kept(subject: Subject, upstream: StubUpstream):
+def test_ignoring_targets_applies_to_cached_responses(subject: Subject, upstream: StubUpstream):
     """Trap 12: `targets: ignore` is policy, too, and comes and goes by a reload."""
     upstream.script = chain
     orders = [block("B-1", [TARGET])]
@@ -340,7 +338,7 @@ def test_a_zone_that_leaves_targets_alone_does_so_for_what_is_kept(subject: Subj
 # ------- Other ways to change ------------------------------------------------------------------------
 
 
-def test_a_configuration_that_is_rolled_back_holds_for_what_is_kept(subject: Subject, upstream: StubUpstream):
+def test_a_rolled_back_configuration_applies_to_cached_responses(subject: Subject, upstream: StubUpstream):
     """Trap 11: rolling back is a change like any other: the same configuration, the same answers."""
     upstream.script = chain
     begin(subject, upstream)
@@ -354,7 +352,7 @@ def test_a_configuration_that_is_rolled_back_holds_for_what_is_kept(subject: Sub
                 assert_open(subject)
 
 
-def test_zones_that_change_places_hold_for_what_is_kept(subject: Subject, upstream: StubUpstream):
+def test_reordering_zones_applies_to_cached_responses(subject: Subject, upstream: StubUpstream):
     """draft-vixie-dnsop-dns-rpz section 5.2: zones in their order, which is policy as well."""
     upstream.script = chain
     lists = LISTS | {"ours.txt": [NAME], "malware.txt": [NAME]}
@@ -366,7 +364,7 @@ def test_zones_that_change_places_hold_for_what_is_kept(subject: Subject, upstre
 
 
 @pytest.mark.parametrize("blocked", [NAME, TARGET])
-def test_a_scheduled_block_and_its_end_hold_for_what_is_kept(
+def test_a_scheduled_block_and_its_end_apply_to_cached_responses(
     subject: Subject, upstream: StubUpstream, blocked: str
 ):
     """Trap 11: effective_at <= t < expires_at, without a signal, whatever TTL is left."""
@@ -396,7 +394,7 @@ def test_a_scheduled_block_and_its_end_hold_for_what_is_kept(
     assert_open(subject)
 
 
-def test_no_answer_of_before_is_given_after_a_change_while_many_ask(subject: Subject, upstream: StubUpstream):
+def test_no_previous_answer_is_returned_after_a_change_under_load(subject: Subject, upstream: StubUpstream):
     """Trap 11: `reload` returns when the change holds, however many are asking."""
     upstream.script = chain
     begin(subject, upstream)
@@ -429,8 +427,8 @@ def test_no_answer_of_before_is_given_after_a_change_while_many_ask(subject: Sub
             thread.join()
 
 
-def test_a_change_of_policy_costs_no_kept_answer_of_another_name(subject: Subject, upstream: StubUpstream):
-    """Trap 16: an order of a few names is no reason to ask the upstream for everything anew."""
+def test_a_policy_change_keeps_the_cached_responses_of_other_names(subject: Subject, upstream: StubUpstream):
+    """Trap 16: an order of a few names must not empty the cache."""
     upstream.script = numbered()
     begin(subject, upstream)
     names = [f"n{number}.free.example" for number in range(50)]
@@ -441,7 +439,7 @@ def test_a_change_of_policy_costs_no_kept_answer_of_another_name(subject: Subjec
     assert len(upstream.queries) == len(names)
 
 
-def test_where_a_landing_page_is_is_kept_under_its_own_name(subject: Subject, upstream: StubUpstream):
+def test_the_address_of_a_landing_page_is_cached_under_its_own_name(subject: Subject, upstream: StubUpstream):
     """Trap 12: it is asked for once, and the name that led there has none of it after the lifting."""
     answers = {"landing": {"action": "cname", "target": "landing.example"}}
     upstream.script = lambda asked: asked.address(
@@ -466,7 +464,7 @@ def test_where_a_landing_page_is_is_kept_under_its_own_name(subject: Subject, up
 
 
 @pytest.mark.parametrize("first", ["blocked name", "landing page"])
-def test_a_landing_page_that_leads_to_a_block_is_judged_for_who_asks_for_it_itself(
+def test_a_landing_page_queried_directly_is_checked_like_any_name(
     subject: Subject, upstream: StubUpstream, first: str
 ):
     """Trap 12: it is never blocked for a blocked name; asked for by its own, it is like any other."""

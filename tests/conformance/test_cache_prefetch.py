@@ -1,4 +1,4 @@
-"""What is about to expire and is asked for is refreshed in the background (trap 16)."""
+"""Records that are queried shortly before they expire are prefetched (trap 16)."""
 
 import time
 
@@ -34,8 +34,10 @@ def begin(subject: Subject, upstream: StubUpstream, /, script: Script, **config:
     start(subject, upstream, **{"cache": PREFETCH, "upstream": PATIENT, "workers": 4} | config)
 
 
-def test_what_is_asked_for_in_its_last_tenth_is_refreshed(subject: Subject, upstream: StubUpstream):
-    """RFC 1035 section 3.2.1 allows it at any time; so nobody who asks for a popular name ever waits."""
+def test_a_record_queried_in_the_last_tenth_of_its_ttl_is_prefetched(
+    subject: Subject, upstream: StubUpstream
+):
+    """RFC 1035 section 3.2.1 allows it at any time; no client ever waits for a popular name."""
     begin(subject, upstream, numbered(TTL))
     first = timed(subject)
     for again in again_and_again(lambda: timed(subject)):
@@ -50,8 +52,10 @@ def test_what_is_asked_for_in_its_last_tenth_is_refreshed(subject: Subject, upst
     assert subject.metrics().total("dnsblock_queries_total", outcome="forwarded") == 1
 
 
-def test_who_causes_the_refreshing_gets_the_kept_answer_at_once(subject: Subject, upstream: StubUpstream):
-    """Trap 16: however slow the upstream is, until the kept answer has ended."""
+def test_the_client_that_causes_a_prefetch_gets_the_cached_response_at_once(
+    subject: Subject, upstream: StubUpstream
+):
+    """Trap 16: however slow the upstream is, until the cached response expires."""
     begin(subject, upstream, numbered(TTL))
     first = timed(subject)
     upstream.script = silent
@@ -68,7 +72,7 @@ def test_who_causes_the_refreshing_gets_the_kept_answer_at_once(subject: Subject
     assert upstream.count(NAME) == 2
 
 
-def test_the_fresh_answer_has_a_whole_life_of_its_own(subject: Subject, upstream: StubUpstream):
+def test_a_prefetched_response_has_its_full_ttl(subject: Subject, upstream: StubUpstream):
     """RFC 2181 section 5.4.1: its TTL counts from when it came."""
     begin(subject, upstream, numbered(TTL))
     subject.query(NAME)
@@ -87,10 +91,10 @@ def test_the_fresh_answer_has_a_whole_life_of_its_own(subject: Subject, upstream
     ],
     ids=["DO, CD", "DE", "not RD"],
 )
-def test_the_same_question_is_asked_again(
+def test_a_prefetch_sends_the_same_question(
     subject: Subject, upstream: StubUpstream, flags: int, edns: bytes | bool, qtype: str
 ):
-    """RFC 4035 section 3.2: with the flags that the kept answer was asked with; and with an id of its own."""
+    """RFC 4035 section 3.2: with the flags of the cached query, and with an id of its own."""
     begin(subject, upstream, numbered(2))
     wait_for(
         lambda: number_of(subject.query(NAME, qtype, flags=flags, edns=edns)) >= 2,
@@ -105,7 +109,7 @@ def test_the_same_question_is_asked_again(
     assert (first.message.qid, first.source) != (second.message.qid, second.source)
 
 
-def test_what_nobody_asks_for_is_not_refreshed(subject: Subject, upstream: StubUpstream):
+def test_a_name_that_is_not_queried_is_not_prefetched(subject: Subject, upstream: StubUpstream):
     """Trap 16: a name that was asked for once is no load for the upstream for ever."""
     begin(subject, upstream, numbered(1))
     subject.query("forgotten.example")
@@ -113,7 +117,7 @@ def test_what_nobody_asks_for_is_not_refreshed(subject: Subject, upstream: StubU
     assert upstream.count("forgotten.example") == 1
 
 
-def test_what_is_asked_for_earlier_is_not_refreshed(subject: Subject, upstream: StubUpstream):
+def test_a_query_before_the_last_tenth_causes_no_prefetch(subject: Subject, upstream: StubUpstream):
     """Trap 16: the last tenth alone, else a popular name would be asked for all the time."""
     begin(subject, upstream, numbered(TTL))
     first = timed(subject)
@@ -124,7 +128,7 @@ def test_what_is_asked_for_earlier_is_not_refreshed(subject: Subject, upstream: 
     assert first.got_at < again.sent_at
 
 
-def test_refreshing_can_be_switched_off(subject: Subject, upstream: StubUpstream):
+def test_prefetch_can_be_switched_off(subject: Subject, upstream: StubUpstream):
     """`prefetch: false`: nothing is asked before its end; and a reload switches it on and off."""
     begin(subject, upstream, numbered(2))
     set_cache(subject, upstream, cache={"prefetch": False}, upstream=PATIENT, workers=1)
@@ -142,8 +146,8 @@ def test_refreshing_can_be_switched_off(subject: Subject, upstream: StubUpstream
 
 
 @pytest.mark.parametrize("rcode", [2, 5], ids=["SERVFAIL", "REFUSED"])
-def test_a_refreshing_that_fails_leaves_the_kept_answer(subject: Subject, upstream: StubUpstream, rcode: int):
-    """RFC 8767 section 4: a failure takes nothing away that is still true; it is told when that has ended."""
+def test_a_failed_prefetch_leaves_the_cached_response(subject: Subject, upstream: StubUpstream, rcode: int):
+    """RFC 8767 section 4: a failure does not remove data that is still valid."""
     begin(subject, upstream, numbered(TTL))
     first = timed(subject)
     upstream.script = says(rcode=rcode)
@@ -155,7 +159,7 @@ def test_a_refreshing_that_fails_leaves_the_kept_answer(subject: Subject, upstre
     assert again.got_at >= first.sent_at + TTL - SLACK
 
 
-def test_that_it_is_gone_takes_the_place_of_the_kept_answer(subject: Subject, upstream: StubUpstream):
+def test_a_prefetched_negative_answer_replaces_the_cached_response(subject: Subject, upstream: StubUpstream):
     """RFC 2181 section 5.4.1: the newer answer is the one that counts, also a negative one without SOA."""
     begin(subject, upstream, numbered(TTL))
     first = timed(subject)
@@ -167,8 +171,8 @@ def test_that_it_is_gone_takes_the_place_of_the_kept_answer(subject: Subject, up
 # ------- Policy -----------------------------------------------------------------------------------
 
 
-def test_what_is_blocked_is_not_refreshed(subject: Subject, upstream: StubUpstream):
-    """Trap 11: a blocked name never reaches the upstream, and what is kept of it is left to die."""
+def test_a_blocked_name_is_not_prefetched(subject: Subject, upstream: StubUpstream):
+    """Trap 11: a blocked name never reaches the upstream; its cached records expire."""
     begin(subject, upstream, numbered(2))
     subject.query(NAME)
     subject.put_order(block("B-1", [NAME]))
@@ -182,7 +186,7 @@ def test_what_is_blocked_is_not_refreshed(subject: Subject, upstream: StubUpstre
     assert upstream.count(NAME) == asked
 
 
-def test_a_refreshing_under_way_opens_no_block_that_came_meanwhile(subject: Subject, upstream: StubUpstream):
+def test_a_block_during_a_prefetch_applies(subject: Subject, upstream: StubUpstream):
     """Trap 11: its answer is nobody's; after the lifting it may be used."""
     begin(subject, upstream, numbered(TTL))
     subject.query(NAME)

@@ -1,4 +1,4 @@
-"""`dnsblock cache purge`: takes out what is kept of a name, of all below it, or everything (trap 16)."""
+"""`dnsblock cache purge` drops cached responses: of a name, a subtree or everything (trap 16)."""
 
 import pytest
 
@@ -57,7 +57,7 @@ def running(subject: Subject, upstream: StubUpstream) -> Subject:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_what_is_purged_is_asked_for_anew_and_nothing_else_is(
+def test_a_purged_name_is_queried_again_and_no_other(
     running: Subject, upstream: StubUpstream, arguments: list[str], purged: set[str]
 ):
     """Trap 9: by whole labels; the very next query has a fresh answer."""
@@ -68,7 +68,7 @@ def test_what_is_purged_is_asked_for_anew_and_nothing_else_is(
     assert len(upstream.queries) == len(NAMES) + len(purged)
 
 
-def test_all_that_is_kept_of_a_name_is_purged(subject: Subject, upstream: StubUpstream):
+def test_every_cached_type_of_a_name_is_purged(subject: Subject, upstream: StubUpstream):
     """Every type, and every combination of flags."""
     asks = [
         {"qtype": qtype, "flags": flags, "edns": edns}
@@ -88,12 +88,12 @@ def test_all_that_is_kept_of_a_name_is_purged(subject: Subject, upstream: StubUp
 
 
 @pytest.mark.parametrize("written", [f"{NAME}.", NAME.upper(), "KEPT.Example."])
-def test_purge_takes_a_name_as_people_write_it(running: Subject, written: str):
+def test_purge_accepts_a_name_in_any_case_with_or_without_final_dot(running: Subject, written: str):
     """RFC 4343 section 3, and with or without the dot at the end."""
     assert purge(running, written) == 1
 
 
-def test_purge_takes_a_name_in_its_own_script(subject: Subject, upstream: StubUpstream):
+def test_purge_accepts_an_internationalized_name(subject: Subject, upstream: StubUpstream):
     """RFC 5891 section 4: it is kept as an A-label, and written as people read it."""
     upstream.script = numbered()
     start(subject, upstream)
@@ -103,13 +103,14 @@ def test_purge_takes_a_name_in_its_own_script(subject: Subject, upstream: StubUp
 
 
 def test_purging_twice_finds_nothing_the_second_time(running: Subject):
+    """The count of dropped responses shows that the first purge was complete."""
     assert purge(running, "--all") == len(NAMES)
     assert purge(running, "--all") == 0
     assert running.metrics().total("dnsblock_cache_entries") == 0
 
 
-def test_the_alias_of_a_purged_name_is_another_name(subject: Subject, upstream: StubUpstream):
-    """Trap 16: a kept answer belongs to the name that was asked for."""
+def test_purging_a_name_does_not_purge_its_aliases(subject: Subject, upstream: StubUpstream):
+    """Trap 16: a cached response belongs to the queried name."""
     upstream.script = lambda asked: asked.response(
         [
             wire.record(b"\xc0\x0c", "CNAME", wire.name_to_wire("target.example")),
@@ -123,7 +124,7 @@ def test_the_alias_of_a_purged_name_is_another_name(subject: Subject, upstream: 
     assert upstream.count(NAME) == 1
 
 
-def test_nothing_old_is_given_of_what_was_purged(subject: Subject, upstream: StubUpstream):
+def test_a_purged_record_is_not_served_stale(subject: Subject, upstream: StubUpstream):
     """RFC 8767 section 6: what is wrong is taken out, and does not come back while the upstream is dead."""
     upstream.script = gives(ttl=1)
     start(subject, upstream, cache={"max_stale": 3600}, upstream=QUICK, workers=1)
@@ -136,7 +137,7 @@ def test_nothing_old_is_given_of_what_was_purged(subject: Subject, upstream: Stu
     assert subject.query(NAME).rcode == "SERVFAIL"
 
 
-def test_what_was_under_way_before_the_purge_is_not_kept_after_it(subject: Subject, upstream: StubUpstream):
+def test_a_query_outstanding_during_a_purge_is_not_cached(subject: Subject, upstream: StubUpstream):
     """Trap 16: it may be the very answer that was to go; who waits for it gets it, and nobody later."""
     upstream.script = silent
     start(subject, upstream, upstream={"timeout_ms": 10_000, "tries": 1}, workers=1)
@@ -150,7 +151,7 @@ def test_what_was_under_way_before_the_purge_is_not_kept_after_it(subject: Subje
     assert subject.query(NAME).addresses == ["198.51.100.7"]
 
 
-def test_purging_blocks_and_lifts_nothing(running: Subject):
+def test_a_purge_blocks_and_unblocks_nothing(running: Subject):
     """Trap 11: the policy is asked before the cache, and its serial stays."""
     before = running.status()
     purge(running, "--all")
@@ -162,7 +163,7 @@ def test_purging_blocks_and_lifts_nothing(running: Subject):
 
 
 @pytest.mark.parametrize("arguments", [[NAME], [NAME, "--subtree"], ["--all"]])
-def test_people_read_how_many_answers_were_dropped(running: Subject, arguments: list[str]):
+def test_purge_prints_the_number_of_dropped_responses(running: Subject, arguments: list[str]):
     """On standard output, and nothing on standard error."""
     purged = {1: "1", 2: "3"}[len(arguments)] if arguments[0] == NAME else str(len(NAMES))
     said = running.cli("cache purge", *arguments, as_json=False)
@@ -193,7 +194,7 @@ def test_wrong_usage_purges_nothing(running: Subject, arguments: list[str]):
 @pytest.mark.parametrize(
     "name", ["two words.example", "a..example", f"{'x' * 64}.example", ".".join(["x" * 60] * 5)]
 )
-def test_what_is_no_name_is_refused(running: Subject, name: str):
+def test_an_invalid_name_is_refused(running: Subject, name: str):
     """Trap 14: told as `why` tells it, with the same exit code."""
     refused = running.cli("cache purge", name, as_json=False)
     assert refused.code == running.cli("why", name, as_json=False).code
@@ -204,7 +205,7 @@ def test_what_is_no_name_is_refused(running: Subject, name: str):
     assert running.metrics().total("dnsblock_cache_entries") == len(NAMES)
 
 
-def test_a_daemon_that_is_not_there_purges_nothing(subject: Subject):
+def test_purge_without_a_daemon_is_exit_code_3(subject: Subject):
     """Exit code 3, with the socket that was tried."""
     subject.configure()
     for as_json in (True, False):
@@ -220,7 +221,7 @@ def test_a_daemon_without_a_cache_has_nothing_to_purge(subject: Subject):
     assert purge(subject, "--all") == purge(subject, NAME) == 0
 
 
-def test_a_purge_holds_no_answer_up(subject: Subject, upstream: StubUpstream):
+def test_a_purge_delays_no_response(subject: Subject, upstream: StubUpstream):
     """Trap 16: many answers are dropped while others are given."""
     upstream.script = gives()
     start(subject, upstream, cache={"size_mb": 32})

@@ -9,7 +9,7 @@ from .tools import wait_for
 from .upstreams import StubUpstream
 
 
-def test_a_reload_takes_over_how_long_answers_are_kept(subject: Subject, upstream: StubUpstream):
+def test_a_reload_applies_new_limits_of_ttls(subject: Subject, upstream: StubUpstream):
     """What is fetched afterwards lives as the new configuration says."""
     start(subject, upstream)
     said = set_cache(subject, upstream, cache={"max_ttl": 2, "max_negative_ttl": 1})
@@ -20,7 +20,7 @@ def test_a_reload_takes_over_how_long_answers_are_kept(subject: Subject, upstrea
     assert_lives(subject, upstream, 1, "gone.example")
 
 
-def test_a_new_size_is_taken_over_and_begins_empty(subject: Subject, upstream: StubUpstream):
+def test_a_new_cache_size_starts_with_an_empty_cache(subject: Subject, upstream: StubUpstream):
     """Without a restart: a cache that is too small is noticed while it is in use."""
     upstream.script = numbered()
     start(subject, upstream)
@@ -31,8 +31,8 @@ def test_a_new_size_is_taken_over_and_begins_empty(subject: Subject, upstream: S
     assert [number_of(subject.query(NAME)) for _ in range(2)] == [3, 4]
 
 
-def test_a_reload_that_changes_nothing_of_it_loses_no_kept_answer(subject: Subject, upstream: StubUpstream):
-    """Trap 16: orders come every day, and the upstream is not to be asked everything anew each time."""
+def test_a_reload_without_cache_changes_keeps_the_cache(subject: Subject, upstream: StubUpstream):
+    """Trap 16: orders come every day and must not send every query upstream again."""
     upstream.script = numbered()
     start(subject, upstream)
     assert number_of(subject.query(NAME)) == 1
@@ -69,7 +69,7 @@ def test_a_wrong_option_of_the_cache_is_named_with_its_line(subject: Subject, ca
 
 
 def test_a_reload_with_a_wrong_option_changes_nothing(subject: Subject, upstream: StubUpstream):
-    """What was served is served on, and what was kept is kept."""
+    """The previous configuration stays in force, and the cache stays."""
     upstream.script = numbered()
     start(subject, upstream)
     assert number_of(subject.query(NAME)) == 1

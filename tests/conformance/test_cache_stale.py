@@ -1,4 +1,4 @@
-"""Old answers while no upstream answers: behind a switch, bounded, and said to be old (RFC 8767; trap 16)."""
+"""Serve-stale while no upstream answers: off by default, bounded, and marked (RFC 8767; trap 16)."""
 
 import struct
 import time
@@ -70,8 +70,10 @@ def wait_for_stale(subject: Subject, name: str = NAME, qtype: str = "A") -> wire
 
 
 @pytest.mark.parametrize("end", ["silent", "killed"])
-def test_an_old_answer_is_given_while_no_upstream_answers(subject: Subject, upstream: StubUpstream, end: str):
-    """RFC 8767 section 4, RFC 8914 section 4.4: with a TTL of 30 and the extended error that says so."""
+def test_a_stale_answer_is_returned_while_no_upstream_answers(
+    subject: Subject, upstream: StubUpstream, end: str
+):
+    """RFC 8767 section 4, RFC 8914 section 4.4: with a TTL of 30 and EDE 3 (Stale Answer)."""
     begin(subject, upstream)
     keep(subject, upstream, numbered(1))
     if end == "killed":
@@ -85,8 +87,8 @@ def test_an_old_answer_is_given_while_no_upstream_answers(subject: Subject, upst
         assert number_of(again) == 1
 
 
-def test_an_old_answer_is_given_to_a_client_without_edns_too(subject: Subject, upstream: StubUpstream):
-    """RFC 8767 section 4: it cannot be told; its TTL is 30."""
+def test_a_stale_answer_is_returned_without_edns_too(subject: Subject, upstream: StubUpstream):
+    """RFC 8767 section 4: without the extended error; its TTL is 30."""
     begin(subject, upstream)
     keep(subject, upstream, numbered(1))
     wait_for_stale(subject)
@@ -94,7 +96,7 @@ def test_an_old_answer_is_given_to_a_client_without_edns_too(subject: Subject, u
     assert (reply.opt, reply.ttls, number_of(reply)) == (None, {STALE_TTL}, 1)
 
 
-def test_that_a_name_does_not_exist_may_be_old_as_well(subject: Subject, upstream: StubUpstream):
+def test_nxdomain_may_be_served_stale(subject: Subject, upstream: StubUpstream):
     """RFC 8914 section 4.20: 19 is Stale NXDOMAIN Answer; with its SOA (RFC 2308 section 5)."""
     begin(subject, upstream)
     keep(subject, upstream, says(authority=[soa(1, 1)], rcode=3))
@@ -103,7 +105,7 @@ def test_that_a_name_does_not_exist_may_be_old_as_well(subject: Subject, upstrea
     assert list(stale.extended_errors) == [STALE_NXDOMAIN]
 
 
-def test_that_there_is_no_record_may_be_old_as_well(subject: Subject, upstream: StubUpstream):
+def test_nodata_may_be_served_stale(subject: Subject, upstream: StubUpstream):
     """RFC 8914 section 4.4: NODATA is a stale answer of NOERROR."""
     begin(subject, upstream)
     keep(subject, upstream, says(authority=[soa(1, 1)]))
@@ -112,7 +114,7 @@ def test_that_there_is_no_record_may_be_old_as_well(subject: Subject, upstream: 
     assert list(stale.extended_errors) == [STALE_ANSWER]
 
 
-def test_every_record_of_an_old_answer_has_the_same_short_ttl(subject: Subject, upstream: StubUpstream):
+def test_every_record_of_a_stale_answer_has_ttl_30(subject: Subject, upstream: StubUpstream):
     """RFC 8767 section 4: all that is stale has a TTL above 0; none is left that was longer or is over."""
     script = says(
         [cname(b"\xc0\x0c", "edge.example"), wire.address_record("edge.example", "198.51.100.7", ttl=1)],
@@ -129,9 +131,7 @@ def test_every_record_of_an_old_answer_has_the_same_short_ttl(subject: Subject, 
     assert records(stale) == records(fresh)
 
 
-def test_the_extended_error_of_the_upstream_stands_beside_that_of_age(
-    subject: Subject, upstream: StubUpstream
-):
+def test_a_stale_answer_also_has_the_extended_error_of_the_upstream(subject: Subject, upstream: StubUpstream):
     """RFC 8914 section 3: more than one may be sent."""
     why = wire.option(wire.EDE_OPTION, struct.pack("!H", 10) + b"no RRSIG")
     begin(subject, upstream)
@@ -139,7 +139,7 @@ def test_the_extended_error_of_the_upstream_stands_beside_that_of_age(
     assert wait_for_stale(subject).extended_errors == {10: "no RRSIG", STALE_ANSWER: ""}
 
 
-def test_ad_of_an_old_answer_is_for_who_asked_for_it(subject: Subject, upstream: StubUpstream):
+def test_a_stale_answer_has_ad_only_for_a_client_that_asked_for_it(subject: Subject, upstream: StubUpstream):
     """Trap 6, RFC 6840 section 5.8; and the question comes back in the client's case."""
     begin(subject, upstream)
     upstream.script = lambda asked: asked.response(
@@ -156,9 +156,7 @@ def test_ad_of_an_old_answer_is_for_who_asked_for_it(subject: Subject, upstream:
 # ------- When ---------------------------------------------------------------------------------
 
 
-def test_an_old_answer_comes_at_the_latest_when_every_attempt_has_failed(
-    subject: Subject, upstream: StubUpstream
-):
+def test_a_stale_answer_is_returned_when_every_try_has_failed(subject: Subject, upstream: StubUpstream):
     """RFC 8767 section 5: a client has gone after a few seconds; 1.8 of them are the most it waits."""
     begin(subject, upstream, upstream={"timeout_ms": 1500, "tries": 3})
     keep(subject, upstream, numbered(1))
@@ -179,7 +177,7 @@ def test_a_fresh_answer_is_preferred(subject: Subject, upstream: StubUpstream):
             break
 
 
-def test_further_queries_get_the_old_answer_at_once(subject: Subject, upstream: StubUpstream):
+def test_further_queries_get_the_stale_answer_at_once(subject: Subject, upstream: StubUpstream):
     """RFC 8767 section 5: after a failure it is not tried again for each client's query."""
     begin(subject, upstream)
     keep(subject, upstream, numbered(1))
@@ -205,10 +203,10 @@ def test_an_upstream_that_is_back_is_used_again(subject: Subject, upstream: Stub
 
 
 @pytest.mark.parametrize("rcode", [2], ids=["SERVFAIL"])
-def test_a_failure_that_the_upstream_reports_leads_to_the_old_answer(
+def test_a_failure_of_the_upstream_causes_a_stale_answer(
     subject: Subject, upstream: StubUpstream, rcode: int
 ):
-    """RFC 8767 section 4: a failure to refresh is one, whoever reports it."""
+    """RFC 8767 section 4: SERVFAIL of the upstream is a failure to refresh, too."""
     begin(subject, upstream)
     keep(subject, upstream, numbered(1))
     upstream.script = says(rcode=rcode)
@@ -218,9 +216,7 @@ def test_a_failure_that_the_upstream_reports_leads_to_the_old_answer(
 
 
 @pytest.mark.parametrize("rcode", [3, 0], ids=["NXDOMAIN", "NODATA"])
-def test_that_it_is_gone_is_an_answer_and_ends_the_old_one(
-    subject: Subject, upstream: StubUpstream, rcode: int
-):
+def test_a_negative_answer_ends_the_stale_one(subject: Subject, upstream: StubUpstream, rcode: int):
     """RFC 8767 sections 4 and 6: NXDOMAIN and NODATA are answers; what they deny is not revived."""
     begin(subject, upstream)
     upstream.script = numbered(1)
@@ -236,7 +232,7 @@ def test_that_it_is_gone_is_an_answer_and_ends_the_old_one(
     assert subject.query(NAME).answer == ()
 
 
-def test_an_answer_that_comes_after_the_old_one_was_given_is_used(subject: Subject, upstream: StubUpstream):
+def test_a_response_after_the_stale_answer_is_cached(subject: Subject, upstream: StubUpstream):
     """RFC 8767 section 5: asking goes on when the client has its answer, for the next one."""
     begin(subject, upstream, upstream={"timeout_ms": 6000, "tries": 1})
     keep(subject, upstream, numbered(1))
@@ -247,7 +243,7 @@ def test_an_answer_that_comes_after_the_old_one_was_given_is_used(subject: Subje
     assert not is_stale(subject.query(NAME, edns=True))
 
 
-def test_all_who_wait_for_one_question_get_the_old_answer(subject: Subject, upstream: StubUpstream):
+def test_all_coalesced_clients_get_the_stale_answer(subject: Subject, upstream: StubUpstream):
     """RFC 8767 section 5, RFC 9520 section 3.2: one failure for all, and the attempts of one question."""
     begin(subject, upstream, upstream={"timeout_ms": 400, "tries": 2})
     keep(subject, upstream, numbered(1), "crowd.example")
@@ -266,7 +262,7 @@ def test_all_who_wait_for_one_question_get_the_old_answer(subject: Subject, upst
 # ------- Bounds ---------------------------------------------------------------------------------
 
 
-def test_by_default_no_old_answer_is_given(subject: Subject, upstream: StubUpstream):
+def test_serve_stale_is_off_by_default(subject: Subject, upstream: StubUpstream):
     """RFC 8767 section 5: an operator decides whether there is stale data; `max_stale: 0` is none."""
     upstream.script = numbered(1)
     subject.start(cache={}, upstreams=[upstream.address], upstream=QUICK)
@@ -278,7 +274,7 @@ def test_by_default_no_old_answer_is_given(subject: Subject, upstream: StubUpstr
             break
 
 
-def test_an_answer_that_is_too_old_is_given_to_nobody(subject: Subject, upstream: StubUpstream):
+def test_an_answer_older_than_max_stale_is_not_returned(subject: Subject, upstream: StubUpstream):
     """RFC 8767 section 5: the maximum stale timer; then it is SERVFAIL as it would be without."""
     begin(subject, upstream, max_stale=2)
     upstream.script = numbered(1)
@@ -294,7 +290,7 @@ def test_an_answer_that_is_too_old_is_given_to_nobody(subject: Subject, upstream
     assert again.got_at >= first.sent_at + 1 + 2 - SLACK, "not so old yet"
 
 
-def test_what_was_not_to_be_kept_is_never_given_as_old(subject: Subject, upstream: StubUpstream):
+def test_an_uncacheable_response_is_never_served_stale(subject: Subject, upstream: StubUpstream):
     """RFC 8767 section 4, RFC 1035 section 3.2.1: a TTL of 0, a negative answer without SOA, a failure."""
     begin(subject, upstream)
     scripts = {"zero": gives(ttl=0), "bare": says(rcode=3), "failed": says(rcode=2), "refused": says(rcode=5)}
@@ -306,7 +302,7 @@ def test_what_was_not_to_be_kept_is_never_given_as_old(subject: Subject, upstrea
         wait_for(lambda: subject.query(f"{label}.example").rcode == "SERVFAIL", "SERVFAIL", timeout=4)  # noqa: B023
 
 
-def test_an_old_answer_is_of_the_same_question_only(subject: Subject, upstream: StubUpstream):
+def test_a_stale_answer_is_returned_only_for_the_same_question(subject: Subject, upstream: StubUpstream):
     """RFC 4035 section 3.2.2: what was told to a client with CD, or without DO, is not for the others."""
     begin(subject, upstream)
     keep(subject, upstream, numbered(1))
@@ -315,8 +311,8 @@ def test_an_old_answer_is_of_the_same_question_only(subject: Subject, upstream: 
         assert subject.query(NAME, **asks).rcode == "SERVFAIL"
 
 
-def test_a_reload_takes_the_switch_over(subject: Subject, upstream: StubUpstream):
-    """Who switches it off will not see an old answer once more."""
+def test_a_reload_switches_serve_stale_on_and_off(subject: Subject, upstream: StubUpstream):
+    """After it is switched off, no stale answer is returned."""
     begin(subject, upstream)
     keep(subject, upstream, numbered(1))
     wait_for_stale(subject)
@@ -340,7 +336,7 @@ def to_target(asked: Asked) -> bytes:
 
 
 @pytest.mark.parametrize("how", ["name", "target", "address"])
-def test_nothing_old_is_given_of_what_is_blocked_now(subject: Subject, upstream: StubUpstream, how: str):
+def test_a_blocked_name_is_never_served_stale(subject: Subject, upstream: StubUpstream, how: str):
     """Trap 11, pdns#14854: the policy comes first, however old the answer is."""
     begin(subject, upstream, zones=[ORDERS_ZONE, NETWORKS], lists={"badnets.txt": ["203.0.113.0/24"]})
     keep(subject, upstream, to_target)
@@ -356,7 +352,7 @@ def test_nothing_old_is_given_of_what_is_blocked_now(subject: Subject, upstream:
         assert STALE_ANSWER not in reply.extended_errors
 
 
-def test_nothing_of_a_block_is_given_as_old_after_it_was_lifted(subject: Subject, upstream: StubUpstream):
+def test_no_blocked_response_is_served_stale_after_the_unblock(subject: Subject, upstream: StubUpstream):
     """RFC 8767 section 5, trap 11: what was forged is never stale data; what the upstream said may be."""
     begin(subject, upstream)
     keep(subject, upstream, numbered(1))
@@ -371,7 +367,7 @@ def test_nothing_of_a_block_is_given_as_old_after_it_was_lifted(subject: Subject
     assert subject.query("never.example").rcode == "SERVFAIL"
 
 
-def test_a_landing_page_may_be_found_by_an_old_answer(subject: Subject, upstream: StubUpstream):
+def test_the_address_of_a_landing_page_may_be_served_stale(subject: Subject, upstream: StubUpstream):
     """RFC 8767 section 4: a blocked name is answered in any case; its CNAME is the block, never old."""
     begin(
         subject,
@@ -393,7 +389,7 @@ def test_a_landing_page_may_be_found_by_an_old_answer(subject: Subject, upstream
 # ------- Figures ----------------------------------------------------------------------------------
 
 
-def test_old_answers_are_counted_as_such(subject: Subject, upstream: StubUpstream):
+def test_stale_answers_are_counted_as_stale(subject: Subject, upstream: StubUpstream):
     """One outcome for each query: forwarded, cached, stale."""
     begin(subject, upstream)
     keep(subject, upstream, numbered(1))
@@ -416,10 +412,10 @@ def test_old_answers_are_counted_as_such(subject: Subject, upstream: StubUpstrea
 SLOW = {"timeout_ms": 4000, "tries": 3}  # longer than any client waits
 
 
-def test_who_waits_for_a_refreshing_that_fails_is_given_the_old_answer(
+def test_a_client_waiting_for_a_failing_prefetch_gets_the_stale_answer(
     subject: Subject, upstream: StubUpstream
 ):
-    """RFC 8767 section 5: whoever began the question, a client waits 1.8 seconds and no longer."""
+    """RFC 8767 section 5: a client waits at most 1.8 seconds, also for a query of another one."""
     start(subject, upstream, cache={"max_stale": HOUR, "prefetch": True}, upstream=SLOW, workers=1)
     keep(subject, upstream, numbered(4))
     for again in again_and_again(lambda: timed(subject, edns=True)):
@@ -437,9 +433,8 @@ def wait_for_stale_or_kept(subject: Subject) -> wire.Reply:
     raise AssertionError
 
 
-def test_who_comes_when_others_have_waited_long_enough_does_not_wait(
-    subject: Subject, upstream: StubUpstream
-):
+def test_a_client_after_the_stale_answer_timer_does_not_wait(subject: Subject, upstream: StubUpstream):
+    """RFC 8767 section 5: the client response timer runs from the first query, not for each client."""
     begin(subject, upstream, upstream=SLOW)
     keep(subject, upstream, numbered(1))
     wait_for_stale(subject)
@@ -449,10 +444,10 @@ def test_who_comes_when_others_have_waited_long_enough_does_not_wait(
 
 
 @pytest.mark.parametrize("ended_by", ["purge", "reload"])
-def test_an_old_answer_that_was_taken_away_is_given_to_nobody_who_waits(
+def test_a_stale_answer_removed_meanwhile_is_returned_to_no_waiting_client(
     subject: Subject, upstream: StubUpstream, ended_by: str
 ):
-    """What an operator purged, or no longer wants to be given, does not come back by a question under way."""
+    """A purge or a reload also applies to clients that are waiting."""
     begin(subject, upstream, upstream={"timeout_ms": 1500, "tries": 2})
     keep(subject, upstream, numbered(1))
     transport = httpx.HTTPTransport(uds=str(subject.folder / "control.sock"))
@@ -474,10 +469,8 @@ def test_an_old_answer_that_was_taken_away_is_given_to_nobody_who_waits(
 
 
 @pytest.mark.parametrize("what", ["cut off", "two CNAMEs", "BADVERS"])
-def test_an_answer_that_cannot_be_used_is_no_better_than_none(
-    subject: Subject, upstream: StubUpstream, what: str
-):
-    """RFC 8767 section 4: the old answer is given at once, not from the second client on."""
+def test_an_unusable_response_causes_a_stale_answer(subject: Subject, upstream: StubUpstream, what: str):
+    """RFC 8767 section 4: the stale answer is returned at once, not only from the second client on."""
     begin(subject, upstream)
     keep(subject, upstream, numbered(1))
     upstream.script = unusable(what)
@@ -486,9 +479,7 @@ def test_an_answer_that_cannot_be_used_is_no_better_than_none(
 
 
 @pytest.mark.parametrize("what", ["no such name", "for now alone"])
-def test_what_the_upstream_has_said_since_is_not_undone_by_an_older_answer(
-    subject: Subject, upstream: StubUpstream, what: str
-):
+def test_no_stale_answer_overrides_a_newer_response(subject: Subject, upstream: StubUpstream, what: str):
     """RFC 8767 section 4: stale is what nothing newer is known of, though the newer may not be kept."""
     begin(subject, upstream)
     keep(subject, upstream, numbered(1))

@@ -1,4 +1,4 @@
-"""What upstreams are told of who asks: PROXY protocol version 2, EDNS Client Subnet, or nothing."""
+"""Client identity forwarding: PROXY protocol version 2, EDNS Client Subnet, or none."""
 
 import socket
 import subprocess
@@ -50,7 +50,7 @@ def told(make_upstream: MakeUpstream) -> StubUpstream:
 # ------- PROXY protocol ------------------------------------------------------------------
 
 
-def test_each_datagram_begins_with_who_asks_and_where(subject: Subject, told: StubUpstream):
+def test_each_datagram_starts_with_a_proxy_header(subject: Subject, told: StubUpstream):
     """PROXY protocol section 2.2, in front of each message, as every resolver expects it over UDP."""
     start(subject, told, "proxy")
     with client(subject) as one, client(subject, "127.0.0.3") as other, subject.udp(family=6) as six:
@@ -62,7 +62,7 @@ def test_each_datagram_begins_with_who_asks_and_where(subject: Subject, told: St
     assert [asked.told for asked in told.queries] == wanted
 
 
-def test_the_address_that_was_asked_is_told_also_where_all_are_listened_on(
+def test_the_proxy_header_has_the_real_destination_of_a_wildcard_listener(
     subject: Subject, told: StubUpstream
 ):
     """A wildcard is no address."""
@@ -81,7 +81,9 @@ def test_the_address_that_was_asked_is_told_also_where_all_are_listened_on(
     assert told.queries[1].told.asked_at == ("127.0.0.1", subject.ports[4])
 
 
-def test_a_connection_begins_with_who_asks_and_is_for_that_one_question(subject: Subject, told: StubUpstream):
+def test_a_tcp_connection_starts_with_a_proxy_header_and_carries_one_query(
+    subject: Subject, told: StubUpstream
+):
     """The header stands at the beginning of a connection, and so holds for all that comes over it."""
     told.script = lambda asked: (
         asked.response(flags=wire.QR | wire.RA | wire.TC) if asked.transport == "udp" else decent(asked)
@@ -97,10 +99,8 @@ def test_a_connection_begins_with_who_asks_and_is_for_that_one_question(subject:
     assert len({asked.source for asked in over_tcp}) == 3
 
 
-def test_many_connections_at_once_are_bounded_and_each_question_is_answered(
-    subject: Subject, told: StubUpstream
-):
-    """Bound every count: what finds no connection is answered all the same, and no upstream is blamed."""
+def test_tcp_connections_with_proxy_headers_are_bounded(subject: Subject, told: StubUpstream):
+    """Bound every count: a query without a connection is still answered, and no upstream is blamed."""
     held: list[Asked] = []
 
     def hold(asked: Asked) -> bytes | None:
@@ -129,7 +129,7 @@ def cut_short(subject: Subject) -> float:
     return subject.metrics().total("dnsblock_truncated_responses_total")
 
 
-def test_probes_say_that_they_are_our_own(subject: Subject, told: StubUpstream):
+def test_health_checks_have_a_local_proxy_header(subject: Subject, told: StubUpstream):
     """PROXY protocol section 2.2: LOCAL is for health checks."""
     start(subject, told, "proxy", health_check=OFTEN)
     wait_for(lambda: len(told.probes) >= 3, "three probes")
@@ -238,7 +238,7 @@ def start_before(subject: Subject, address: str) -> None:
 
 @pytest.mark.parametrize("program", RESOLVERS)
 def test_real_resolvers_see_the_client(subject: Subject, program: str):
-    """By the address in the header they decide whom they answer, and what; our probes they answer, too."""
+    """They apply their access control and views to the address in the header; health checks pass, too."""
     with resolver(program) as address:
         start_before(subject, address)
         with client(subject) as second, client(subject, "127.0.0.3") as third:
@@ -247,6 +247,7 @@ def test_real_resolvers_see_the_client(subject: Subject, program: str):
 
 
 def test_a_real_resolver_sees_the_client_over_tcp(subject: Subject):
+    """PROXY protocol section 2.2: over TCP the header precedes the first message."""
     with resolver("unbound") as address:
         start_before(subject, address)
         for _ in range(3):
@@ -289,7 +290,8 @@ def test_an_upstream_gets_the_network_of_the_client(subject: Subject, upstream: 
     assert subnets(upstream) == [[bytes([0, 1, 24, 0, 127, 1, 2])], [bytes([0, 2, 56, 0, *[0] * 7])]]
 
 
-def test_how_much_of_the_address_is_told_is_configured(subject: Subject, upstream: StubUpstream):
+def test_the_prefix_lengths_of_ecs_are_configurable(subject: Subject, upstream: StubUpstream):
+    """RFC 7871 section 11.1 recommends lengths and leaves them to the operator."""
     start_telling_subnets(subject, upstream, ipv4=20, ipv6=128)
     with client(subject, "127.1.255.3") as sock, subject.udp(family=6) as six:
         ask(sock, "free.example")
@@ -312,17 +314,17 @@ def test_how_much_of_the_address_is_told_is_configured(subject: Subject, upstrea
     ],
     ids=["same", "longer", "shorter", "none", "none of no family", "broken"],
 )
-def test_what_a_client_says_of_itself_is_replaced_and_its_wish_for_less_is_kept(
+def test_ecs_of_a_client_is_replaced_and_its_shorter_prefix_is_kept(
     subject: Subject, upstream: StubUpstream, option: bytes, told: list[int]
 ):
-    """RFC 7871 section 7.1.2: the shorter prefix of the two; 0 asks that nobody be told anything."""
+    """RFC 7871 section 7.1.2: the shorter of the two prefixes; 0 asks to send nothing."""
     start_telling_subnets(subject, upstream)
     with client(subject, "127.1.2.3") as sock:
         assert is_forwarded(ask(sock, "free.example", edns=wire.opt(options=option)))
     assert subnets(upstream) == [[bytes(told)]]
 
 
-def test_private_addresses_are_not_told_unless_that_is_wanted(subject: Subject, upstream: StubUpstream):
+def test_ecs_does_not_send_private_addresses_by_default(subject: Subject, upstream: StubUpstream):
     """RFC 7871 section 10: they mean nothing elsewhere, and show how this network is laid out."""
     start(subject, upstream, "ecs")
     with client(subject) as sock:
@@ -331,7 +333,7 @@ def test_private_addresses_are_not_told_unless_that_is_wanted(subject: Subject, 
     assert subnets(upstream) == [[], [bytes([0, 1, 0, 0])]]
 
 
-def test_the_subnet_goes_along_over_tcp_and_its_answer_stays_here(subject: Subject, upstream: StubUpstream):
+def test_ecs_is_sent_over_tcp_and_its_scope_is_not_passed_on(subject: Subject, upstream: StubUpstream):
     """RFC 7871 section 7.2: what the upstream says of scopes is of its hop."""
 
     def large(asked: Asked) -> bytes:
@@ -348,7 +350,9 @@ def test_the_subnet_goes_along_over_tcp_and_its_answer_stays_here(subject: Subje
     assert subnets(upstream) == [[bytes([0, 1, 24, 0, 127, 1, 2])]] * 2
 
 
-def test_nothing_is_told_by_default_and_probes_tell_nothing_ever(subject: Subject, upstream: StubUpstream):
+def test_client_identity_is_off_by_default_and_never_in_health_checks(
+    subject: Subject, upstream: StubUpstream
+):
     """A client's address stays here."""
     subject.start(upstreams=[upstream.address])
     assert is_forwarded(subject.query("free.example", edns=wire.opt(options=subnet("192.0.2.1", 24))))

@@ -38,7 +38,7 @@ def behind(subject: Subject) -> float:
 
 
 @pytest.mark.parametrize("seconds", [2 * HOUR, 2 * 24 * HOUR, YEARS], ids=["hours", "days", "years"])
-def test_a_start_in_the_past_enforces_what_was_in_force_last(
+def test_a_start_with_a_clock_in_the_past_enforces_the_last_recorded_state(
     subject: Subject, upstream: StubUpstream, clock: FakeClock, seconds: int
 ):
     """No battery, and NTP has not answered yet: every block would be scheduled, and every name open."""
@@ -66,7 +66,7 @@ def test_a_start_in_the_past_enforces_what_was_in_force_last(
     assert behind(subject) == 0
 
 
-def test_a_clock_that_is_put_back_undoes_nothing_before_the_last_record(
+def test_a_clock_set_back_undoes_nothing_before_the_last_record(
     subject: Subject, upstream: StubUpstream, clock: FakeClock
 ):
     """The clock of a running daemon goes back two days: the block of yesterday stays.
@@ -82,7 +82,7 @@ def test_a_clock_that_is_put_back_undoes_nothing_before_the_last_record(
     assert is_sinkholed(subject.query(NEW))
 
 
-def test_a_record_from_a_future_that_never_came_holds_up_nothing_after_the_clock_is_put_right(
+def test_a_record_from_the_future_delays_nothing_once_the_clock_is_right(
     subject: Subject, upstream: StubUpstream, clock: FakeClock
 ):
     """The clock jumped ahead for a moment, and an order came in it: time does not stand still until then."""

@@ -56,10 +56,10 @@ def assert_ttls_are_true(stream: Traffic) -> None:
 
 
 @pytest.mark.parametrize("there_first", [True, False], ids=["forward-and-back", "back-and-forward"])
-def test_orders_follow_a_clock_that_steps_an_hour(
+def test_orders_follow_a_clock_step_of_an_hour(
     subject: Subject, upstream: StubUpstream, record_property: Record, clock: FakeClock, there_first: bool
 ):
-    """What the step brings takes effect by itself and is undone by the step back; nothing else is touched."""
+    """Orders apply at the new time, and the step back undoes it; nothing else changes."""
     start(subject, upstream)
     assert in_force(subject) == NOW
     ahead = [(HOUR, IN_AN_HOUR), (0, NOW)]
@@ -114,10 +114,10 @@ def test_an_order_taken_while_the_clock_was_wrong_outlives_its_correction_and_a_
 
 
 @pytest.mark.parametrize("offset", [HOUR, -HOUR], ids=["forward", "back"])
-def test_a_step_of_the_clock_neither_hurries_nor_holds_up_what_is_under_way(
+def test_a_clock_step_changes_no_timeout(
     subject: Subject, upstream: StubUpstream, record_property: Record, clock: FakeClock, offset: int
 ):
-    """Patience with upstreams, idle connections and messages that have begun is measured by another clock."""
+    """Upstream timeouts, idle connections and partial messages use the monotonic clock."""
     upstream.script = decent_but_slow
     start(
         subject,

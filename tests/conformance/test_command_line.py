@@ -68,7 +68,8 @@ def test_serve_says_once_when_it_is_ready(running: Subject, shared_upstream: Stu
     assert ready["control"] == str(running.folder / "control.sock")
 
 
-def test_status_tells_what_is_enforced(running: Subject):
+def test_status_shows_what_is_in_force(running: Subject):
+    """Serial, digest, zones and orders in one command: what the engineer on call reads first."""
     said = running.cli("status")
     status = said.json
     assert said.code == 0
@@ -96,7 +97,8 @@ def test_status_tells_what_is_enforced(running: Subject):
     assert re.fullmatch(r"\d+\.\d+\.\d+\S*", status["version"])
 
 
-def test_check_tells_what_would_be_enforced(running: Subject):
+def test_check_shows_what_would_be_enforced(running: Subject):
+    """A dry run prints the counts that `status` would print after a reload."""
     said = running.cli("check")
     assert (said.code, said.json["ok"], said.json["problems"]) == (0, True, [])
     there = {zone["name"]: (zone["entries"], zone["digest"]) for zone in running.status()["zones"]}
@@ -113,7 +115,7 @@ def test_check_needs_no_daemon_and_leaves_nothing_behind(subject: Subject):
     assert subject.launch()["entries"] == 1
 
 
-def test_reload_tells_what_is_served_now(subject: Subject):
+def test_reload_shows_the_snapshot_that_is_now_served(subject: Subject):
     """It returns when the snapshot is served, not before (four that peers fell into)."""
     subject.start()
     subject.put_order(block("B-1", ["blocked.example"]))
@@ -130,7 +132,8 @@ def test_reload_tells_what_is_served_now(subject: Subject):
     assert subject.reload() == result | {"changed": False, "changes": nothing}
 
 
-def test_reload_takes_new_zones_and_answers_and_names_what_needs_a_restart(subject: Subject):
+def test_reload_applies_zones_and_answers_and_names_options_that_need_a_restart(subject: Subject):
+    """No restart for a new zone; an option that needs one must not be ignored silently."""
     subject.start(orders=[block("B-1", ["blocked.example"])])
     port = subject.ports[4]
     answers = {"sinkhole": PROFILES["sinkhole"] | {"ipv4": ["192.0.2.77"]}}
@@ -152,7 +155,7 @@ def why(subject: Subject, name: str) -> tuple[int, dict]:
     return said.code, said.json
 
 
-def test_why_names_zone_order_entry_and_what_else_covers_the_name(running: Subject):
+def test_why_shows_zone_order_entry_and_other_matches(running: Subject):
     """Zone, order, entry, and what else still covers the name."""
     code, answer = why(running, "www.blocked.example")
     assert (code, answer["verdict"], answer["serial"]) == (0, "blocked", running.ready["serial"])
@@ -167,8 +170,8 @@ def test_why_names_zone_order_entry_and_what_else_covers_the_name(running: Subje
     ]
 
 
-def test_why_names_a_shorter_entry_of_the_same_zone_too(running: Subject):
-    """Lifting the deeper one leaves the parent's subtree; the tool says so before."""
+def test_why_also_shows_a_shorter_entry_of_the_same_zone(running: Subject):
+    """Unblocking the deeper entry leaves the parent's subtree blocked; `why` shows it beforehand."""
     code, answer = why(running, "a.deep.blocked.example")
     assert (code, answer["decided_by"]["entry"]) == (0, "deep.blocked.example")
     assert [(row["entry"], row["decides"]) for row in answer["covering"]] == [
@@ -177,7 +180,8 @@ def test_why_names_a_shorter_entry_of_the_same_zone_too(running: Subject):
     ]
 
 
-def test_why_tells_a_passthru_from_a_name_nobody_names(running: Subject):
+def test_why_distinguishes_a_passthru_from_an_unlisted_name(running: Subject):
+    """Both names are open, but only one of them for a reason that somebody must know."""
     code, answer = why(running, "own.blocked.example")
     assert (code, answer["verdict"], answer["decided_by"]["zone"]) == (1, "passthru", "own")
     assert ("ministry", False) in [(row["zone"], row["decides"]) for row in answer["covering"]]
@@ -186,11 +190,12 @@ def test_why_tells_a_passthru_from_a_name_nobody_names(running: Subject):
 
 
 @pytest.mark.parametrize("name", ["BLOCKED.Example.", "blocked.example."])
-def test_why_takes_a_name_as_people_write_it(running: Subject, name: str):
+def test_why_accepts_a_name_as_people_write_it(running: Subject, name: str):
+    """Upper case, a final dot or a U-label in a complaint must not give another verdict."""
     assert why(running, name)[1]["name"] == "blocked.example"
 
 
-def test_why_agrees_with_the_socket(running: Subject):
+def test_why_agrees_with_the_response(running: Subject):
     """One lookup for both: what the tool says is what the client gets."""
     for name in ("blocked.example", "x.deep.blocked.example", "www.blocked.example", "listed.example"):
         code, answer = why(running, name)
@@ -209,12 +214,14 @@ def test_why_agrees_with_the_socket(running: Subject):
     [["no-such-command"], ["status", "--no-such-option"], ["why"], ["why", "a.example", "b.example"]],
 )
 def test_wrong_usage_is_exit_code_2(running: Subject, arguments: list[str]):
+    """Scripts distinguish a wrong command line from a daemon that refused something."""
     done = run([dnsblock(), *arguments])
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr
 
 
-def test_a_name_that_is_none_is_told_so(running: Subject):
+def test_an_invalid_name_is_refused_with_its_reason(running: Subject):
+    """A typing error gets one line with the reason, and no traceback."""
     said = running.cli("why", "two words", as_json=False)
     assert said.code in (2, 4)
     assert "space" in said.stderr
@@ -222,7 +229,7 @@ def test_a_name_that_is_none_is_told_so(running: Subject):
 
 
 @pytest.mark.parametrize("arguments", [["status"], ["reload"], ["why", "a.example"]])
-def test_a_daemon_that_is_not_there_is_exit_code_3(subject: Subject, arguments: list[str]):
+def test_an_unreachable_daemon_is_exit_code_3(subject: Subject, arguments: list[str]):
     """The message goes to stderr and says which socket was tried."""
     subject.configure()
     for as_json in (True, False):
@@ -242,7 +249,7 @@ def test_a_daemon_that_is_not_there_is_exit_code_3(subject: Subject, arguments: 
         (["reload"], ["serial"]),
     ],
 )
-def test_people_read_results_on_stdout_and_nothing_on_stderr(
+def test_results_are_on_stdout_and_nothing_on_stderr(
     running: Subject, arguments: list[str], shows: list[str]
 ):
     """Stdout for results, stderr for everything else."""
@@ -256,19 +263,21 @@ def test_times_are_shown_in_the_configured_zone(running: Subject):
     assert "2017-07-14 11:30" in running.cli("status", as_json=False).stdout.replace("T", " ")
 
 
-def test_the_configuration_may_be_named_by_the_environment(running: Subject):
+def test_the_environment_may_name_the_configuration(running: Subject):
+    """`DNSBLOCK_CONFIG` saves `-c` on every command."""
     environment = os.environ | {"DNSBLOCK_CONFIG": str(running.config_path)}
     done = run([dnsblock(), "status", "--json"], env=environment)
     assert json.loads(done.stdout)["pid"] == running.process.pid
 
 
-def test_help_names_the_commands_and_version_the_version(running: Subject):
+def test_help_lists_the_commands_and_version_prints_the_version(running: Subject):
+    """`--help` and `--version` work without a configuration."""
     output = run([dnsblock(), "--help"]).stdout
     assert [word for word in ("serve", "check", "reload", "status", "why") if word not in output] == []
     assert running.status()["version"] in run([dnsblock(), "--version"]).stdout
 
 
-def test_the_log_names_no_client_and_no_name_that_was_asked(subject: Subject, upstream: StubUpstream):
+def test_the_log_has_no_client_and_no_queried_name(subject: Subject, upstream: StubUpstream):
     """Nothing about a client is ever logged; and each line is JSON with time, level and event."""
     subject.start(
         orders=[block("B-1", ["blocked.example"])], upstreams=[upstream.address], log={"level": "debug"}

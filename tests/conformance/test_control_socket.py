@@ -170,8 +170,8 @@ def test_no_endpoint_fails_whatever_its_parameters(running: Subject, endpoint: t
 
 
 @pytest.mark.parametrize("at", TIMES)
-def test_every_time_that_there_is_can_be_asked_about(running: Subject, at: str):
-    """A time that cannot be told in UTC is a wrong command line; every other one gets an answer."""
+def test_why_at_accepts_every_time_that_exists_in_utc(running: Subject, at: str):
+    """A time that does not exist in UTC is a usage error; every other one gets an answer."""
     said = running.cli("why", "blocked.example", "--at", at, as_json=False)
     assert "Traceback" not in said.stderr
     assert "no daemon" not in said.stderr
@@ -185,17 +185,15 @@ def test_every_time_that_there_is_can_be_asked_about(running: Subject, at: str):
 
 @pytest.mark.parametrize("number", ["99999999999999999999", "4294967296", "-1", "1.5", "x", ""])
 @pytest.mark.parametrize("command", [["diff", "1"], ["rollback", "--reason", "x"]])
-def test_a_serial_that_there_cannot_be_is_a_wrong_command_line(
-    running: Subject, command: list[str], number: str
-):
-    """It is told in words, and is no daemon that is away."""
+def test_an_invalid_serial_is_a_usage_error(running: Subject, command: list[str], number: str):
+    """Exit code 2 with a reason; not 3, which means that the daemon is unreachable."""
     said = running.cli(*command, number)
     assert said.code == 2, said
     assert "Traceback" not in said.stderr
     assert "control.sock" not in said.stderr
 
 
-def test_help_shows_the_summary_of_each_command_whole():
+def test_help_shows_the_whole_summary_of_each_command():
     """A summary that ends in three dots tells nothing; every command has one sentence of its own."""
     for group in ([], ["source"], ["cache"]):
         shown = " ".join(run([dnsblock(), *group, "--help"]).stdout.split())

@@ -1,4 +1,4 @@
-"""DNS cookies, server side: who has answered from its own address before is known (RFC 7873, RFC 9018)."""
+"""DNS server cookies: a client that returns one has not spoofed its address (RFC 7873, RFC 9018)."""
 
 import re
 import time
@@ -73,7 +73,9 @@ def is_known(subject: Subject, cookie: bytes, **more: object) -> bool:
 
 
 @pytest.mark.parametrize(("secret", "client", "address", "expected"), VECTORS)
-def test_the_cookies_of_the_tests_are_those_of_the_rfc(secret: str, client: str, address: str, expected: str):
+def test_the_cookies_of_these_tests_match_the_vectors_of_the_rfc(
+    secret: str, client: str, address: str, expected: str
+):
     """RFC 9018 appendix A: what the daemon is held to below is computed as the vectors are."""
     want = bytes.fromhex(expected)
     moment = int.from_bytes(want[4:8])
@@ -98,7 +100,7 @@ def test_a_client_cookie_gets_a_server_cookie_of_version_1(running: Subject, nam
 
 
 @pytest.mark.parametrize("name", [BLOCKED, "free.example"])
-def test_a_cookie_is_answered_if_and_only_if_it_was_sent(running: Subject, name: str):
+def test_a_response_has_a_cookie_if_and_only_if_the_query_has(running: Subject, name: str):
     """RFC 7873 section 5.2.1: who sends none gets none."""
     codes = {code for code, _ in running.query(name, edns=True, transport="tcp").options}
     assert wire.COOKIE_OPTION not in codes
@@ -107,14 +109,14 @@ def test_a_cookie_is_answered_if_and_only_if_it_was_sent(running: Subject, name:
     assert wire.COOKIE_OPTION in codes
 
 
-def test_the_cookie_that_was_given_makes_the_client_known(running: Subject):
+def test_a_valid_server_cookie_identifies_the_client(running: Subject):
     """RFC 7873 section 5.2.4: over UDP, from the same address."""
     given = cookie_in(running.query(BLOCKED, edns=cookie_opt(CLIENT)))
     assert is_known(running, given)
     assert cookie_in(running.query(BLOCKED, edns=cookie_opt(given)))[:8] == CLIENT
 
 
-def test_the_cookie_of_an_address_is_of_no_other(running: Subject):
+def test_a_server_cookie_is_valid_for_one_address_only(running: Subject):
     """RFC 9018 section 4.4: the address is part of what is hashed."""
     with running.udp(source="127.0.0.2") as other:
         other.send(wire.query(BLOCKED, edns=cookie_opt(good(OLD))))
@@ -123,7 +125,7 @@ def test_the_cookie_of_an_address_is_of_no_other(running: Subject):
         assert is_whole(wire.read(other.recv(4096)))
 
 
-def test_a_cookie_over_ipv6_holds_the_whole_address(running: Subject):
+def test_a_server_cookie_covers_the_whole_ipv6_address(running: Subject):
     """RFC 9018 section 4.4: 16 octets of it."""
     assert is_known(running, good(OLD, address="::1"), family=6)
     assert not is_known(running, good(OLD), family=6)
@@ -134,7 +136,7 @@ def test_a_cookie_over_ipv6_holds_the_whole_address(running: Subject):
 
 @pytest.mark.parametrize("length", [0, 1, 7, 9, 15, 41, 64])
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
-def test_a_cookie_of_a_length_that_none_has_is_a_format_error(running: Subject, length: int, transport: str):
+def test_a_cookie_of_an_invalid_length_is_a_format_error(running: Subject, length: int, transport: str):
     """RFC 7873 section 5.2.2: 8, or 16 to 40 octets."""
     octets = wire.query(BLOCKED, edns=cookie_opt(b"c" * length))
     assert wire.read(running.exchange(octets, transport)).rcode == "FORMERR"
@@ -165,7 +167,7 @@ def long(cookie: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("forge", [wrong_hash, other_client, other_version, other_time, short, long])
-def test_a_server_cookie_that_is_not_ours_gets_a_fresh_one(running: Subject, forge: Callable[[bytes], bytes]):
+def test_an_unknown_server_cookie_gets_a_new_one(running: Subject, forge: Callable[[bytes], bytes]):
     """RFC 7873 section 5.2.4: as if there were only the client's; service is not refused for it."""
     forged = forge(good(OLD))
     assert not is_known(running, forged)
@@ -181,7 +183,9 @@ def test_a_server_cookie_that_is_not_ours_gets_a_fresh_one(running: Subject, for
 @pytest.mark.parametrize(
     ("age", "is_good"), [(0, True), (1700, True), (3500, True), (3700, False), (-200, True), (-400, False)]
 )
-def test_a_cookie_is_good_for_an_hour_and_five_minutes_early(running: Subject, age: int, is_good: bool):
+def test_a_server_cookie_is_valid_for_an_hour_and_five_minutes_early(
+    running: Subject, age: int, is_good: bool
+):
     """RFC 9018 section 4.3: one hour into the past, five minutes into the future."""
     assert is_known(running, good(OLD, age)) is is_good
 
@@ -193,13 +197,13 @@ def test_a_cookie_older_than_half_an_hour_is_renewed(running: Subject):
     assert abs(int.from_bytes(cookie_in(reply)[12:16]) - time.time()) < 5
 
 
-def test_a_timestamp_that_went_around_is_old(running: Subject):
+def test_a_wrapped_timestamp_is_expired(running: Subject):
     """RFC 9018 section 4.3: RFC 1982 arithmetic; 0 is neither the future nor now."""
     made = server_cookie(bytes.fromhex(OLD), CLIENT, "127.0.0.1", 0)
     assert not is_known(running, CLIENT + made)
 
 
-def test_reserved_bits_are_not_looked_at_but_hashed(running: Subject):
+def test_reserved_bits_are_hashed_and_otherwise_ignored(running: Subject):
     """RFC 9018 section 4.2 and appendix A.3: 01abcdef is good, and is answered with zeros."""
     cookie = good(OLD, 1900, head=b"\x01\xab\xcd\xef")
     reply = running.query(BLOCKED, edns=cookie_opt(cookie))
@@ -221,7 +225,7 @@ def test_a_query_for_a_cookie_alone_is_answered_with_it(running: Subject, transp
     assert is_known(running, cookie_in(reply))
 
 
-def test_a_query_for_nothing_is_a_format_error(running: Subject):
+def test_a_query_without_question_and_cookie_is_a_format_error(running: Subject):
     """RFC 9619 section 4, RFC 7873 section 5.4: without a question and without a cookie."""
     for additional in ([], [wire.opt()], [wire.opt(options=wire.option(3))]):
         octets = wire.message(8, wire.RD, additional=additional)
@@ -231,7 +235,7 @@ def test_a_query_for_nothing_is_a_format_error(running: Subject):
 # ------- Secrets -----------------------------------------------------------------------
 
 
-def test_the_first_secret_signs_and_all_verify(subject: Subject):
+def test_the_first_secret_signs_and_all_secrets_verify(subject: Subject):
     """RFC 9018 section 5: a rollover has three steps, and nobody becomes a stranger in between."""
     start(subject, OLD, limits=STRICT)
 
@@ -255,7 +259,7 @@ def test_the_first_secret_signs_and_all_verify(subject: Subject):
         assert tuple(secret for secret in (OLD, NEW) if is_known(subject, good(secret))) == known
 
 
-def test_two_servers_with_one_secret_know_each_others_clients(subject: Subject, tmp_path_factory: object):
+def test_servers_with_one_secret_accept_each_others_cookies(subject: Subject, tmp_path_factory: object):
     """RFC 9018 section 1: that is what version 1 is for (anycast)."""
     start(subject, OLD, limits=STRICT)
     other = Subject(tmp_path_factory.mktemp("other"))
@@ -266,7 +270,7 @@ def test_two_servers_with_one_secret_know_each_others_clients(subject: Subject, 
         other.close()
 
 
-def test_without_a_file_the_secret_is_of_this_process(subject: Subject):
+def test_without_a_file_each_process_draws_its_own_secret(subject: Subject):
     """RFC 7873 section 7.1: at least 64 bits of entropy; a restart makes a new one."""
     start(subject, limits=STRICT)
     first = cookie_in(subject.query(BLOCKED, edns=cookie_opt(CLIENT)))
@@ -278,7 +282,7 @@ def test_without_a_file_the_secret_is_of_this_process(subject: Subject):
 @pytest.mark.parametrize(
     ("content", "line"), [("", None), ("e5e973\n", 1), (f"{OLD}\nnot-hex-at-all\n", 2), (f"{OLD}00\n", 1)]
 )
-def test_a_file_of_secrets_that_holds_none_is_refused(subject: Subject, content: str, line: int | None):
+def test_a_file_without_valid_secrets_is_refused(subject: Subject, content: str, line: int | None):
     """RFC 9018 section 4.4: 128 bits; and the message does not show what was meant to be secret."""
     subject.configure(cookies={"secrets": "secrets.txt"})
     subject.put_list("secrets.txt", content).chmod(0o600)
@@ -301,13 +305,13 @@ def test_a_file_of_secrets_that_others_may_read_is_refused(subject: Subject):
 # ------- Real clients --------------------------------------------------------------------
 
 
-def test_dig_takes_our_cookie_for_a_good_one(running: Subject):
+def test_dig_accepts_the_server_cookie(running: Subject):
     """RFC 7873 section 5.3: dig compares the client's part and shows what the server made of it."""
     output = running.dig(BLOCKED, "+cookie=2464c4abcf10c957")
     assert re.search(r"^; COOKIE: 2464c4abcf10c95701000000[0-9a-f]{24} \(good\)$", output, re.MULTILINE)
 
 
-def test_kdig_takes_our_cookie(running: Subject):
+def test_kdig_accepts_the_server_cookie(running: Subject):
     """RFC 7873 section 5.3."""
     output = running.kdig(BLOCKED, "+cookie=2464c4abcf10c957")
     assert re.search(r"COOKIE: 2464C4ABCF10C957 ?01000000[0-9A-F]{24}", output, re.IGNORECASE)

@@ -1,4 +1,4 @@
-"""Compiled lists whose files are cut off or overwritten while the daemon has them mapped (SIGBUS)."""
+"""Compiled lists that are truncated or overwritten while the daemon has them mapped (SIGBUS)."""
 
 import os
 import shutil
@@ -41,7 +41,7 @@ def is_whole(subject: Subject) -> bool:
 
 
 @pytest.mark.parametrize("damage", [cut_off, cut_in_half])
-def test_a_compiled_list_that_is_cut_off_in_use_is_read_again(
+def test_a_compiled_list_truncated_while_in_use_is_read_again(
     subject: Subject, upstream: StubUpstream, damage: Callable[[Path], None]
 ):
     """mmap(2): a page that the file no longer has is SIGBUS. The daemon survives, and reads the list."""
@@ -56,7 +56,9 @@ def test_a_compiled_list_that_is_cut_off_in_use_is_read_again(
     assert subject.is_running()
 
 
-def test_a_cut_within_the_last_page_is_found_at_the_next_start(subject: Subject, upstream: StubUpstream):
+def test_a_truncation_within_the_last_page_is_found_at_the_next_start(
+    subject: Subject, upstream: StubUpstream
+):
     """The kernel keeps that page, so nothing is lost while the daemon runs."""
     compiled = start(subject, upstream)
     cut_by_an_octet(compiled)
@@ -66,7 +68,7 @@ def test_a_cut_within_the_last_page_is_found_at_the_next_start(subject: Subject,
     assert "cannot be used" in subject.stderr()
 
 
-def test_without_the_kept_text_the_list_itself_is_read_again(subject: Subject, upstream: StubUpstream):
+def test_without_the_stored_file_the_list_itself_is_read_again(subject: Subject, upstream: StubUpstream):
     """The last resort: what a start would do."""
     compiled = start(subject, upstream)
     shutil.rmtree(subject.folder / "state" / "texts")
@@ -74,7 +76,9 @@ def test_without_the_kept_text_the_list_itself_is_read_again(subject: Subject, u
     wait_for(lambda: is_whole(subject), "all names are blocked again")
 
 
-def test_with_nothing_to_read_the_daemon_goes_on_and_says_so(subject: Subject, upstream: StubUpstream):
+def test_without_any_readable_copy_the_daemon_keeps_running_and_reports_it(
+    subject: Subject, upstream: StubUpstream
+):
     """Names that are lost are open; orders, other lists and open names are served."""
     compiled = start(subject, upstream)
     shutil.rmtree(subject.folder / "state" / "texts")

@@ -1,4 +1,4 @@
-"""More TCP clients than the process may have descriptors: what needs none goes on, the rest comes back."""
+"""More TCP clients than descriptors: everything else keeps working, and TCP recovers."""
 
 import os
 import resource
@@ -91,10 +91,10 @@ def test_without_descriptors_blocked_names_are_answered_and_tcp_comes_back(
     )
 
 
-def test_without_descriptors_what_is_not_blocked_is_forwarded_all_the_same(
+def test_without_descriptors_queries_are_still_forwarded(
     subject: Subject, upstream: StubUpstream, record_property: Record
 ):
-    """A flood of TCP connections must not take the way to the upstreams from those who ask over UDP."""
+    """A flood of TCP connections must not take the upstream sockets from UDP clients."""
     start(subject, upstream)
     with measured(subject, record_property) as figures:
         with traffic(subject, rate=300) as stream, no_descriptors_left(subject):
@@ -104,7 +104,7 @@ def test_without_descriptors_what_is_not_blocked_is_forwarded_all_the_same(
     assert figures.rise("dnsblock_upstream_errors_total") == 0, "a lack of our own is no upstream's failure"
 
 
-def test_clients_never_take_the_descriptors_that_others_need(
+def test_tcp_clients_take_at_most_half_of_the_descriptors(
     subject: Subject, upstream: StubUpstream, record_property: Record
 ):
     """Bound every count: half of what the process may have is for TCP clients, however many come."""
@@ -122,9 +122,7 @@ def test_clients_never_take_the_descriptors_that_others_need(
     assert "cannot accept" not in subject.stderr()
 
 
-def test_upstreams_that_are_silent_do_not_take_the_descriptors_that_orders_need(
-    subject: Subject, upstream: StubUpstream
-):
+def test_silent_upstreams_leave_descriptors_for_orders(subject: Subject, upstream: StubUpstream):
     """Bound every count: sockets that wait for answers count, also those that are drawn from no more."""
     upstream.script = silent
     subject.under = [tool("prlimit"), f"--nofile={4 * LIMIT}:{4 * LIMIT}"]

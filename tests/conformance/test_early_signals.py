@@ -1,4 +1,4 @@
-"""SIGHUP from the first moment of startup on: it waits until the daemon can reload, and ends nothing."""
+"""SIGHUP during startup waits until the daemon can reload, and never ends it."""
 
 import signal
 import threading
@@ -53,7 +53,7 @@ def assert_reloads(subject: Subject) -> None:
 
 
 @pytest.mark.parametrize("number", range(STARTS))
-def test_sighup_ends_nothing_from_the_first_moment_if_the_parent_blocks_it(subject: Subject, number: int):
+def test_a_blocked_sighup_never_ends_the_daemon(subject: Subject, number: int):
     """As the unit does (`env --block-signal=HUP`): a signal mask is inherited over execve(2)."""
     begun = threading.Event()
     begun.set()
@@ -67,7 +67,7 @@ def test_sighup_ends_nothing_from_the_first_moment_if_the_parent_blocks_it(subje
 
 
 @pytest.mark.parametrize("number", range(STARTS))
-def test_sighup_ends_nothing_once_our_first_line_has_run(subject: Subject, number: int):
+def test_sighup_never_ends_the_daemon_once_its_first_line_has_run(subject: Subject, number: int):
     """Without help of a parent: from there on it is blocked without a gap, before anything is imported."""
     begins = threading.Event()
 

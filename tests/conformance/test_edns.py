@@ -1,4 +1,4 @@
-"""EDNS of own answers (trap 3): OPT in and out, extended errors by zone, and how an answer is made to fit."""
+"""EDNS of local responses (trap 3): OPT, extended errors by zone, and how a response is made to fit."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -34,7 +34,7 @@ def running(shared_subject: Subject) -> Subject:
 
 
 @pytest.mark.parametrize("qtype", ["A", "TXT"])
-def test_opt_is_in_the_answer_if_and_only_if_in_the_query(running: Subject, qtype: str):
+def test_a_response_has_opt_if_and_only_if_its_query_has(running: Subject, qtype: str):
     """Trap 3, RFC 6891 sections 6.1.1 and 7: also no extended error without it."""
     assert running.query(BLOCKED, qtype).opt is None
     assert running.query(BLOCKED, qtype, edns=True).opt is not None
@@ -42,19 +42,20 @@ def test_opt_is_in_the_answer_if_and_only_if_in_the_query(running: Subject, qtyp
 
 @pytest.mark.parametrize("payload", [0, 512, 4096, 65535])
 @pytest.mark.parametrize("do", [False, True])
-def test_opt_says_our_own_payload_and_copies_do(running: Subject, payload: int, do: bool):
+def test_opt_has_the_payload_size_of_the_server_and_copies_do(running: Subject, payload: int, do: bool):
     """RFC 6891 section 6.2.3 and RFC 9715: 1232, whatever the client says; RFC 3225: DO is copied."""
     opt = running.query(BLOCKED, edns=wire.opt(payload, do=do)).opt
     assert (opt.owner, opt.rclass) == (".", 1232)
     assert opt.ttl == (wire.DO if do else 0), "version 0, and none of the other flags"
 
 
-def test_the_payload_is_that_of_the_configuration(subject: Subject):
+def test_the_payload_size_is_configurable(subject: Subject):
+    """RFC 6891 section 6.2.3, `udp.max_payload`."""
     subject.start(orders=[block("B-1", [BLOCKED])], udp={"max_payload": 4096})
     assert subject.query(BLOCKED, edns=True).opt.rclass == 4096
 
 
-def test_options_of_the_client_are_not_echoed(running: Subject):
+def test_edns_options_of_the_client_are_not_echoed(running: Subject):
     """Trap 3, RFC 6891 section 6.1.1: what we do not know we do not say; client subnet stays here."""
     options = (
         wire.option(8, b"\0\x01\x18\0\xc0\0\x02")
@@ -75,19 +76,19 @@ def test_unknown_flags_of_opt_are_not_copied(running: Subject):
 # ------- Extended errors -----------------------------------------------------------
 
 
-def test_a_sinkhole_address_for_an_order_is_forged_and_censored(running: Subject):
+def test_a_sinkhole_for_an_order_has_extended_errors_4_and_16(running: Subject):
     """RFC 8914 sections 4.5 and 4.17; the text of the policy code is the number of the order."""
     found = running.query(BLOCKED, edns=True).extended_errors
     assert (sorted(found), found[16]) == ([4, 16], NUMBER)
 
 
 @pytest.mark.parametrize("answer", ["sinkhole", "nxdomain", "nodata", "refused"])
-def test_any_other_answer_for_an_order_is_censored(running: Subject, answer: str):
+def test_any_other_action_of_an_order_has_extended_error_16(running: Subject, answer: str):
     """Nothing was forged where nothing was given."""
     assert running.query(f"{answer}.example", "TXT", edns=True).extended_errors == {16: NUMBER}
 
 
-def test_an_answer_for_a_list_is_blocked(subject: Subject):
+def test_a_list_has_extended_error_15(subject: Subject):
     """RFC 8914 section 4.16: 15, the operator's own rule."""
     subject.start(zones=[LIST_ZONE], lists={"malware.txt": [BLOCKED]})
     assert sorted(subject.query(BLOCKED, edns=True).extended_errors) == [4, 15]
@@ -98,11 +99,13 @@ def test_an_answer_for_a_list_is_blocked(subject: Subject):
     ("setting", "codes"), [("auto", [16]), ("none", []), (15, [15]), (16, [16]), (17, [17])]
 )
 def test_the_profile_may_choose_the_extended_error(running: Subject, setting: str | int, codes: list[int]):
+    """RFC 8914 section 4: which code fits depends on who ordered the block."""
     reply = running.query(f"error-{setting}.example", "TXT", edns=True)
     assert sorted(reply.extended_errors) == codes
 
 
-def test_each_order_is_named_by_its_own_number(subject: Subject):
+def test_the_extended_error_names_the_order(subject: Subject):
+    """RFC 8914 section 2: EXTRA-TEXT; a citizen can look the order up."""
     subject.start(orders=[block("B-1", ["one.example"]), block("B-2", ["two.example"])])
     assert subject.query("a.one.example", edns=True).extended_errors[16] == "B-1"
     assert subject.query("a.two.example", edns=True).extended_errors[16] == "B-2"
@@ -146,7 +149,7 @@ def test_an_udp_answer_never_exceeds_what_client_and_server_allow(
     assert (set(reply.addresses) == ADDRESSES) == (limit >= 1232)
 
 
-def test_the_same_answer_over_tcp_is_whole(many: Subject):
+def test_the_same_response_over_tcp_is_complete(many: Subject):
     """Trap 5: over TCP never TC."""
     for edns in (False, wire.opt(512)):
         reply = many.query(LONGEST, "AAAA", transport="tcp", edns=edns)

@@ -1,4 +1,4 @@
-"""A failure to resolve is remembered for a moment, so that clients that ask again and again cost nothing."""
+"""Failures are cached for a moment, so that retrying clients cost nothing (RFC 9520)."""
 
 import socket
 import time
@@ -27,7 +27,7 @@ def ask(sock: socket.socket, name: str = LOST) -> wire.Reply:
     return wire.read(sock.recv(4096))
 
 
-def test_a_question_that_nobody_answered_is_not_asked_again_at_once(subject: Subject, upstream: StubUpstream):
+def test_a_failed_question_is_not_queried_again_for_a_second(subject: Subject, upstream: StubUpstream):
     """RFC 9520 section 3.2: at least one second; RFC 8914 section 4.14: 13 is Cached Error."""
     start(subject, upstream)
     with subject.udp() as sock:
@@ -42,9 +42,7 @@ def test_a_question_that_nobody_answered_is_not_asked_again_at_once(subject: Sub
     assert len(upstream.queries) <= asked + QUICK["tries"]
 
 
-def test_many_clients_that_ask_again_cost_the_upstream_no_more_than_each_thread_once(
-    subject: Subject, upstream: StubUpstream
-):
+def test_a_retry_storm_costs_each_worker_thread_one_query_a_second(subject: Subject, upstream: StubUpstream):
     """RFC 9520 section 1: a storm of retries is what a failure makes of its clients."""
     start(subject, upstream)
     began = time.monotonic()
@@ -69,7 +67,7 @@ def test_the_failure_is_forgotten_after_a_second(subject: Subject, upstream: Stu
     ("name", "qtype", "flags"),
     [(LOST, "AAAA", wire.RD), (f"www.{LOST}", "A", wire.RD), ("example", "A", wire.RD)],
 )
-def test_only_the_same_question_has_failed(
+def test_a_failure_is_remembered_for_its_question_only(
     subject: Subject, upstream: StubUpstream, name: str, qtype: str, flags: int
 ):
     """RFC 9520 section 3.2: the failure is of the name, type and class that was asked."""
@@ -79,7 +77,7 @@ def test_only_the_same_question_has_failed(
     assert subject.query(name, qtype, flags=flags).rcode == "NOERROR"
 
 
-def test_a_failure_that_the_upstream_reports_is_its_own_to_remember(subject: Subject, upstream: StubUpstream):
+def test_a_servfail_of_the_upstream_is_passed_on_each_time(subject: Subject, upstream: StubUpstream):
     """RFC 9520 section 2: it answered; its SERVFAIL is handed on, and its next answer is too."""
     start(subject, upstream)
     upstream.script = lambda asked: asked.response(rcode=2)
@@ -88,7 +86,7 @@ def test_a_failure_that_the_upstream_reports_is_its_own_to_remember(subject: Sub
     assert is_forwarded(subject.query(LOST))
 
 
-def test_a_name_that_is_blocked_meanwhile_is_blocked(subject: Subject, upstream: StubUpstream):
+def test_a_block_applies_to_a_remembered_failure(subject: Subject, upstream: StubUpstream):
     """Trap 11: the policy is asked before what is remembered."""
     start(subject, upstream)
     assert subject.query(LOST).rcode == "SERVFAIL"
@@ -97,9 +95,7 @@ def test_a_name_that_is_blocked_meanwhile_is_blocked(subject: Subject, upstream:
     assert is_sinkholed(subject.query(LOST))
 
 
-def test_where_a_landing_page_is_cannot_be_asked_again_and_again_either(
-    subject: Subject, upstream: StubUpstream
-):
+def test_a_failed_lookup_of_a_landing_page_is_remembered_too(subject: Subject, upstream: StubUpstream):
     """RFC 9520 section 3.2: a blocked name is answered at once, by its CNAME alone, while nobody answers."""
     upstream.script = silent
     subject.start(
@@ -117,7 +113,7 @@ def test_where_a_landing_page_is_cannot_be_asked_again_and_again_either(
     assert len(upstream.queries) <= (2 + time.monotonic() - began) * QUICK["tries"]
 
 
-def test_what_is_remembered_is_bounded(subject: Subject, upstream: StubUpstream):
+def test_remembered_failures_are_bounded(subject: Subject, upstream: StubUpstream):
     """RFC 9520 section 3.2, and a bound on every size: many failures, and the answers go on."""
     start(subject, upstream)
     with subject.udp() as sock:

@@ -1,4 +1,4 @@
-"""Faults of upstreams and floods of clients that once took more than they may: each came from a review."""
+"""Regression tests for faulty upstreams and floods of clients."""
 
 import subprocess
 
@@ -17,7 +17,7 @@ def errors(subject: Subject, upstream: str, reason: str) -> float:
     return subject.metrics().total("dnsblock_upstream_errors_total", upstream=upstream, reason=reason)
 
 
-def test_source_ports_are_given_back_when_nobody_asks(subject: Subject, upstream: StubUpstream):
+def test_unused_source_ports_are_released(subject: Subject, upstream: StubUpstream):
     """A pool that only grows would take the descriptors that orders, metrics and control need."""
     subject.start(upstreams=[upstream.address])
     before = subject.metrics().total("process_open_fds")
@@ -29,7 +29,7 @@ def test_source_ports_are_given_back_when_nobody_asks(subject: Subject, upstream
     wait_for(lambda: subject.metrics().total("process_open_fds") <= before + 4, "the sockets are closed")
 
 
-def test_an_upstream_without_a_way_to_it_costs_no_patience(subject: Subject, upstream: StubUpstream):
+def test_an_unreachable_upstream_costs_no_timeout(subject: Subject, upstream: StubUpstream):
     """A resolv.conf may list an IPv6 resolver first on a machine without IPv6; connect(2) fails at once."""
     nowhere = "[fe80::1]:53"  # link-local without an interface: EINVAL, everywhere
     subject.start(upstreams=[nowhere, upstream.address], upstream={"timeout_ms": 60_000})
@@ -40,7 +40,7 @@ def test_an_upstream_without_a_way_to_it_costs_no_patience(subject: Subject, ups
     wait_for(lambda: f"upstream {nowhere} cannot be reached" in subject.stderr(), "the log says which")
 
 
-def test_a_failure_is_charged_to_the_upstream_that_failed(subject: Subject, upstream: StubUpstream):
+def test_a_failure_is_counted_for_the_upstream_that_failed(subject: Subject, upstream: StubUpstream):
     """A slow upstream has timed out as often as it was asked, not once more for each refusal of another."""
     upstream.script = silent
     timeouts = {"tries": 3, "timeout_ms": 300}
@@ -69,7 +69,7 @@ def test_a_dead_tcp_connection_to_an_upstream_is_replaced(subject: Subject, upst
     assert len(set(first)) == 2
 
 
-def test_messages_without_octets_end_the_connection(subject: Subject, upstream: StubUpstream):
+def test_empty_tcp_messages_end_the_connection(subject: Subject, upstream: StubUpstream):
     """Thousands of empty messages are no DNS; what was asked before them is answered."""
     subject.start(orders=[block("B-1", [BLOCKED])], upstreams=[upstream.address])
     with subject.tcp() as stream:
@@ -78,7 +78,7 @@ def test_messages_without_octets_end_the_connection(subject: Subject, upstream: 
         assert stream.is_closed_within(5)
 
 
-def test_a_stop_under_a_flood_ends_in_time(subject: Subject, upstream: StubUpstream):
+def test_a_stop_under_a_flood_is_bounded(subject: Subject, upstream: StubUpstream):
     """Error policy, stop: answers what was asked, within a bound, although more is asked all the time."""
     orders = [block("B-1", [BLOCKED])]
     subject.start(orders=orders, upstreams=[upstream.address], stop_timeout_ms=500)
@@ -113,8 +113,10 @@ def test_a_stop_under_a_flood_ends_in_time(subject: Subject, upstream: StubUpstr
 # ------- A block by CNAME is a block -------------------------------------------------
 
 
-def test_a_cname_block_is_answered_when_too_much_is_under_way(subject: Subject, upstream: StubUpstream):
-    """Error policy, upstream: blocked names are answered all the same."""
+def test_a_cname_block_is_answered_when_too_many_queries_are_outstanding(
+    subject: Subject, upstream: StubUpstream
+):
+    """Error policy, upstream: blocked names are answered anyway."""
     upstream.script = silent
     subject.start(
         zones=[CNAME_ZONE],
@@ -133,7 +135,7 @@ def test_a_cname_block_is_answered_when_too_much_is_under_way(subject: Subject, 
     assert subject.metrics().total("dnsblock_queries_total", outcome="overloaded") == 1
 
 
-def test_a_cname_block_that_is_lifted_under_way_opens_the_name(subject: Subject, upstream: StubUpstream):
+def test_a_cname_block_lifted_during_a_query_opens_the_name(subject: Subject, upstream: StubUpstream):
     """The name is judged by the snapshot of the moment when the answer comes, with one attempt too."""
     upstream.script = lambda asked: silent(asked) if asked.name == "landing.example" else decent(asked)
     subject.start(

@@ -1,4 +1,4 @@
-"""What is not blocked: asked of an upstream so that nobody else can answer, and handed back as it came."""
+"""Queries for names that are not blocked: forwarded safely, and passed on unchanged."""
 
 import socket
 import struct
@@ -106,7 +106,7 @@ def cut_in_the_header(asked: Asked) -> bytes:
         cut_in_the_header,
     ],
 )
-def test_a_reply_that_does_not_match_is_counted_and_waited_past(
+def test_a_mismatched_response_is_counted_and_ignored(
     running: Subject, seen: StubUpstream, forge: Callable[[Asked], bytes]
 ):
     """RFC 5452 section 9.1, trap 10: the right one, which comes after it, is delivered."""
@@ -117,7 +117,7 @@ def test_a_reply_that_does_not_match_is_counted_and_waited_past(
     running.wait_for_metric(ERRORS, at_least=before + 2, reason="mismatch")
 
 
-def test_a_reply_from_another_address_is_not_seen(running: Subject, seen: StubUpstream):
+def test_a_response_of_another_address_is_ignored(running: Subject, seen: StubUpstream):
     """Trap 10, RFC 5452 section 9.1: the answer comes from where the question went."""
 
     def spoof(asked: Asked) -> bytes:
@@ -129,8 +129,8 @@ def test_a_reply_from_another_address_is_not_seen(running: Subject, seen: StubUp
     assert is_forwarded(running.query("late.example"))
 
 
-def test_a_late_reply_does_not_answer_the_next_query(subject: Subject, upstream: StubUpstream):
-    """Trap 10: what comes back after the patience is over belongs to nobody."""
+def test_a_late_response_does_not_answer_the_next_query(subject: Subject, upstream: StubUpstream):
+    """Trap 10: a response after the timeout belongs to no query."""
     upstream.script = silent
     impatient = {"timeout_ms": 100, "tries": 1}
     subject.start(workers=1, upstreams=[upstream.address], upstream=impatient)
@@ -165,8 +165,8 @@ def test_the_case_of_the_client_survives_an_upstream_that_folds_it(running: Subj
 # ------- Upstreams that fail ---------------------------------------------------------
 
 
-def test_a_silent_upstream_costs_a_retry_on_another(subject: Subject, make_upstream: MakeUpstream):
-    """RFC 1035 section 4.2.1: another upstream inside the client's patience."""
+def test_a_query_is_retried_when_an_upstream_is_silent(subject: Subject, make_upstream: MakeUpstream):
+    """RFC 1035 section 4.2.1: another upstream, within the time that the client waits."""
     mute, good = make_upstream(silent), make_upstream()
     start(subject, mute, good, **QUICK)
     assert [n for n in range(20) if not is_forwarded(subject.query(f"n{n}.example"))] == []
@@ -174,18 +174,16 @@ def test_a_silent_upstream_costs_a_retry_on_another(subject: Subject, make_upstr
     subject.wait_for_metric(ERRORS, reason="timeout", upstream=mute.address)
 
 
-def test_a_closed_upstream_costs_no_patience(subject: Subject, upstream: StubUpstream):
-    """ICMP says at once that nobody listens: the next is asked long before one attempt's patience is over."""
+def test_a_closed_upstream_costs_no_timeout(subject: Subject, upstream: StubUpstream):
+    """ICMP port unreachable: the next upstream is queried long before the timeout."""
     closed = f"127.0.0.1:{free_port()}"
     start(subject, closed, upstream, timeout_ms=20000, tries=3)
     assert [n for n in range(20) if not is_forwarded(subject.query(f"n{n}.example"))] == []
     subject.wait_for_metric(ERRORS, reason="network", upstream=closed)
 
 
-def test_servfail_with_no_reachable_authority_when_no_upstream_answers(
-    subject: Subject, upstream: StubUpstream
-):
-    """RFC 8914 section 4.23: EDE 22; blocked names are answered all the same; attempts are bounded."""
+def test_servfail_with_extended_error_22_when_no_upstream_answers(subject: Subject, upstream: StubUpstream):
+    """RFC 8914 section 4.23: EDE 22; blocked names are still answered; tries are bounded."""
     upstream.script = silent
     start(subject, upstream, **QUICK)
     reply = subject.query("lost.example", edns=True)
@@ -197,12 +195,13 @@ def test_servfail_with_no_reachable_authority_when_no_upstream_answers(
 
 
 def test_servfail_comes_at_once_when_every_upstream_is_closed(subject: Subject):
+    """RFC 792, RFC 4443: port unreachable ends the wait; no timeout has to pass."""
     start(subject, CLOSED_UPSTREAM, timeout_ms=20000, tries=3)
     assert subject.query("lost.example").rcode == "SERVFAIL"
     assert is_sinkholed(subject.query(BLOCKED))
 
 
-def test_more_queries_under_way_than_allowed_are_servfail_at_once(subject: Subject, upstream: StubUpstream):
+def test_queries_above_max_outstanding_get_servfail_at_once(subject: Subject, upstream: StubUpstream):
     """Bound every count: above max_outstanding the client hears so, and what is under way goes on."""
     upstream.script = silent
     subject.start(upstreams=[upstream.address], workers=1, upstream=PATIENT | {"max_outstanding": 8})
@@ -217,21 +216,22 @@ def test_more_queries_under_way_than_allowed_are_servfail_at_once(subject: Subje
     subject.wait_for_metric("dnsblock_queries_total", at_least=4, outcome="overloaded")
 
 
-def test_a_failure_the_upstream_reports_is_handed_on(running: Subject, seen: StubUpstream):
+def test_a_failure_that_the_upstream_reports_is_passed_on(running: Subject, seen: StubUpstream):
     """Trap 13: SERVFAIL (bogus) and REFUSED stay what they are."""
     for rcode, name in ((2, "SERVFAIL"), (3, "NXDOMAIN"), (5, "REFUSED")):
         seen.script = lambda asked, rcode=rcode: asked.response(rcode=rcode)
         assert running.query("bogus.example").rcode == name
 
 
-def test_an_upstream_over_ipv6_is_asked(subject: Subject, make_upstream: MakeUpstream):
+def test_an_ipv6_upstream_is_used(subject: Subject, make_upstream: MakeUpstream):
+    """A resolver may listen on IPv6 only."""
     six = make_upstream(decent, host="::1")
     start(subject, six)
     assert is_forwarded(subject.query("six.example"))
     assert six.queries[0].transport == "udp"
 
 
-def test_garbage_of_an_upstream_never_stops_the_answers(subject: Subject, upstream: StubUpstream):
+def test_garbage_from_an_upstream_stops_no_response(subject: Subject, upstream: StubUpstream):
     """Hostile until proven otherwise: replies with a true header and question and rubbish behind them."""
     rubbish = [
         b"\xc0\x0c" * 9,
@@ -257,9 +257,7 @@ def test_garbage_of_an_upstream_never_stops_the_answers(subject: Subject, upstre
     assert is_sinkholed(subject.query(BLOCKED))
 
 
-def test_a_reply_that_comes_after_the_name_was_blocked_is_not_handed_on(
-    subject: Subject, upstream: StubUpstream
-):
+def test_a_response_after_the_block_is_not_passed_on(subject: Subject, upstream: StubUpstream):
     """Trap 11: what returns is judged by the snapshot of now, also when it was asked before."""
     upstream.script = silent
     start(subject, upstream, **PATIENT)
@@ -276,7 +274,7 @@ def test_a_reply_that_comes_after_the_name_was_blocked_is_not_handed_on(
     assert reply.extended_errors[16] == "B-2"
 
 
-def test_an_answer_leaves_from_the_address_that_was_asked(subject: Subject, upstream: StubUpstream):
+def test_a_response_leaves_from_the_queried_address(subject: Subject, upstream: StubUpstream):
     """RFC 2181 section 4.1: a client believes no other; with a wildcard bind the kernel chooses."""
     subject.start(
         orders=[block("B-1", [BLOCKED])], upstreams=[upstream.address], listen=["0.0.0.0:0", "[::]:0"]

@@ -22,7 +22,7 @@ def running(shared_subject: Subject, shared_upstream: StubUpstream) -> Subject:
 
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
 @pytest.mark.parametrize("name", [BLOCKED, f"a.b.{BLOCKED}", f"WwW.{BLOCKED}"])
-def test_the_target_is_the_name_and_the_landing_name(
+def test_the_cname_target_contains_the_blocked_name(
     running: Subject, seen: StubUpstream, name: str, transport: str
 ):
     """draft-vixie-dnsop-dns-rpz section 3.6: the asterisk stands for the queried name."""
@@ -59,14 +59,14 @@ def test_a_target_that_is_too_long_is_yxdomain_and_never_passes(
     assert seen.queries == []
 
 
-def test_labels_of_any_octets_are_carried_over(running: Subject):
+def test_labels_of_any_bytes_are_copied(running: Subject):
     """Trap 14, RFC 2181 section 11."""
     labels = [b"a.b\0\xff", b"blocked", b"example"]
     reply = running.query(wire.labels_to_wire(labels))
     assert reply.answer[0].rdata == wire.labels_to_wire([*labels, b"landing", b"example"])
 
 
-def test_the_garden_is_never_blocked_itself(subject: Subject, upstream: StubUpstream):
+def test_the_wildcard_landing_name_is_never_blocked(subject: Subject, upstream: StubUpstream):
     """Trap 12, draft-vixie-dnsop-dns-rpz section 6.1: a block of the garden is no loop."""
     subject.start(orders=[block("B-1", [BLOCKED, GARDEN])], answers=ANSWERS, upstreams=[upstream.address])
     reply = subject.query(BLOCKED)

@@ -114,7 +114,7 @@ def aside(subject: Subject) -> list[Path]:
 
 
 @pytest.mark.parametrize("how", sorted(BROKEN))
-def test_no_corruption_of_the_history_keeps_the_daemon_from_starting(subject: Subject, how: str):
+def test_a_corrupt_history_does_not_prevent_startup(subject: Subject, how: str):
     """It starts, enforces orders and lists, and its commands end without a traceback."""
     BROKEN[how](start(subject))
     subject.launch()
@@ -132,7 +132,7 @@ def test_no_corruption_of_the_history_keeps_the_daemon_from_starting(subject: Su
 
 
 @pytest.mark.parametrize("how", ["zeros", "another version", "empty", "times that are none"])
-def test_a_corrupt_history_is_kept_and_reported_until_somebody_takes_it_away(subject: Subject, how: str):
+def test_a_corrupt_history_is_kept_and_reported_until_it_is_removed(subject: Subject, how: str):
     """By log, `status`, `check` and metric; the lists are first versions again."""
     path = start(subject)
     BROKEN[how](path)
@@ -154,7 +154,7 @@ def test_a_corrupt_history_is_kept_and_reported_until_somebody_takes_it_away(sub
 
 
 @pytest.mark.parametrize("how", ["zeros", "pages of rubbish", "times that are none", "cut in half"])
-def test_corruption_that_is_met_while_running_costs_the_past_alone(subject: Subject, how: str):
+def test_corruption_found_while_running_costs_only_the_past(subject: Subject, how: str):
     """What is enforced stays, under its number, and the next versions are compared with it."""
     path = start(subject)
     subject.launch()

@@ -1,4 +1,4 @@
-"""The listeners beside DNS: whoever opens connections to them cannot keep out those who need them."""
+"""The HTTP listeners: a crowd of connections cannot lock out those who need them."""
 
 import socket
 import urllib.request
@@ -55,7 +55,9 @@ def a_crowd(subject: Subject, listener: str, sends: bytes, count: int = CROWD) -
 
 
 @pytest.mark.parametrize("sends", [SILENT, HALF_A_HEAD, HALF_A_BODY], ids=["silent", "head", "body"])
-def test_a_crowd_on_the_metrics_port_stops_nobody(subject: Subject, upstream: StubUpstream, sends: bytes):
+def test_a_crowd_on_the_metrics_port_stops_nothing_else(
+    subject: Subject, upstream: StubUpstream, sends: bytes
+):
     """1,056 connections and 1,024 descriptors: Prometheus, orders, SIGHUP and DNS over TCP go on."""
     start(subject, upstream)
     with a_crowd(subject, "metrics", sends):
@@ -92,7 +94,7 @@ def test_a_connection_without_a_request_is_closed(
     assert subject.metrics().total("dnsblock_http_closed_connections_total", reason=reason) == 1
 
 
-def test_a_client_that_reads_nothing_does_not_keep_its_place(subject: Subject, upstream: StubUpstream):
+def test_a_client_that_reads_nothing_is_disconnected(subject: Subject, upstream: StubUpstream):
     """Requests without end, and no response is read: the connection is closed."""
     start(subject, upstream)
     with connect(subject, "metrics") as client:
@@ -112,7 +114,7 @@ def test_a_client_that_reads_nothing_does_not_keep_its_place(subject: Subject, u
         wait_for(is_closed, "the connection is closed")
 
 
-def test_the_limit_is_an_option_and_a_reload_changes_it(subject: Subject, upstream: StubUpstream):
+def test_http_max_connections_is_changed_by_a_reload(subject: Subject, upstream: StubUpstream):
     """`http.max_connections`; the oldest idle connection makes room."""
     start(subject, upstream)
     subject.configure(

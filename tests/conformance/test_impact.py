@@ -68,7 +68,7 @@ TRIED = block(
 
 
 def test_impact_of_an_order_counts_exactly_what_it_would_block(subject: Subject, upstream: StubUpstream):
-    """By entry of the order: the entry is told, never the name that was asked."""
+    """The report names the entry of the order, never the queried name."""
     subject.start(orders=[block("B-1", ["blocked.example"])], upstreams=[upstream.address])
     with impact(subject, written(subject, TRIED)) as running:
         ask(subject, "busy.example", 3)
@@ -103,7 +103,8 @@ def test_impact_of_an_order_counts_exactly_what_it_would_block(subject: Subject,
     assert is_forwarded(subject.query("busy.example"))
 
 
-def test_impact_of_a_plain_file_has_a_match_and_a_top(subject: Subject, upstream: StubUpstream):
+def test_impact_of_a_plain_file_has_a_match_and_a_limit(subject: Subject, upstream: StubUpstream):
+    """`--match` is that of the zone that would list the file; `--top` limits the table."""
     subject.start(upstreams=[upstream.address])
     lines = ["# tried", *(f"n{number}.example" for number in range(30)), "Bücher.example"]
     file = written(subject, "\n".join(lines) + "\n", "tried.txt")
@@ -118,7 +119,9 @@ def test_impact_of_a_plain_file_has_a_match_and_a_top(subject: Subject, upstream
         assert report["top"] == [{"name": "n7.example", "queries": expected}]
 
 
-def test_impact_of_a_list_is_that_of_what_would_be_enforced(subject: Subject, upstream: StubUpstream):
+def test_impact_of_a_list_counts_only_entries_that_would_be_enforced(
+    subject: Subject, upstream: StubUpstream
+):
     """What is left out of a zone's list blocks nothing there, and one odd line refuses no list."""
     zone = {"name": "csv", "list": "names.csv", "answer": "sinkhole", "mode": "shadow"}
     zone["source"] = {"format": "csv", "column": 2}
@@ -141,8 +144,8 @@ def test_impact_of_a_list_is_that_of_what_would_be_enforced(subject: Subject, up
     assert "no such list" in subject.cli("impact", str(file), "--zone", "x").refusal[0]
 
 
-def test_impact_counts_where_answers_lead(subject: Subject, upstream: StubUpstream):
-    """The entry that it leads to is told, kept answers count as well, and those from before the trial too."""
+def test_impact_counts_targets(subject: Subject, upstream: StubUpstream):
+    """Cached responses count as well, also those from before the run; the report names the entry."""
     target = wire.name_to_wire("edge.planned.example")
     upstream.script = lambda asked: asked.response([wire.record(b"\xc0\x0c", "CNAME", target)])
     blocked = [block("B-1", ["blocked.example"])]
@@ -183,7 +186,7 @@ def test_impact_counts_no_target_of_an_allowed_name(subject: Subject, upstream: 
     assert (report["queries"], report["blocked"]) == (3, 1)
 
 
-def test_impact_shows_on_a_terminal_how_far_it_is(subject: Subject, upstream: StubUpstream):
+def test_impact_shows_progress_on_a_terminal(subject: Subject, upstream: StubUpstream):
     """On standard error, so that the result alone is on standard output; Ctrl-C tells what was counted."""
     subject.start(upstreams=[upstream.address])
     ours, theirs = pty.openpty()
@@ -212,7 +215,8 @@ def is_open(terminal: int) -> bool:
         return False
 
 
-def test_impact_ends_by_itself_and_tells_people_too(subject: Subject, upstream: StubUpstream):
+def test_impact_ends_after_its_time_and_prints_a_table(subject: Subject, upstream: StubUpstream):
+    """Without --json the same counts are printed as a table after `--seconds`."""
     subject.start(upstreams=[upstream.address])
     file = written(subject, TRIED, os.fsdecode(b"\xff.yaml"))  # a file's name may be anything
     said = subject.cli("impact", str(file), "--seconds", "1", as_json=False)
@@ -221,7 +225,7 @@ def test_impact_ends_by_itself_and_tells_people_too(subject: Subject, upstream: 
     assert subject.status()["trial"] is None
 
 
-def test_a_trial_is_no_content(subject: Subject, upstream: StubUpstream):
+def test_an_impact_run_changes_no_serial_digest_or_ledger(subject: Subject, upstream: StubUpstream):
     """It is in no serial, digest, ledger or metric, and `status` and `why` know no zone of it."""
     subject.start(orders=[block("B-1", ["blocked.example"])], upstreams=[upstream.address])
     ledger = (subject.folder / "state" / "ledger.jsonl").read_bytes()
@@ -241,7 +245,7 @@ def test_a_trial_is_no_content(subject: Subject, upstream: StubUpstream):
     assert (subject.folder / "state" / "ledger.jsonl").read_bytes() == ledger
 
 
-def test_a_publish_meanwhile_is_not_delayed_and_the_trial_goes_on(subject: Subject, upstream: StubUpstream):
+def test_an_impact_run_delays_no_publish_and_continues(subject: Subject, upstream: StubUpstream):
     """An order comes first; from then on the trial counts what the new snapshot leaves to it."""
     subject.start(upstreams=[upstream.address])
     with impact(subject, written(subject, TRIED)) as running:
@@ -255,7 +259,7 @@ def test_a_publish_meanwhile_is_not_delayed_and_the_trial_goes_on(subject: Subje
     assert is_sinkholed(subject.query("busy.example"))
 
 
-def test_no_publish_and_no_stop_waits_until_what_is_tried_is_read(subject: Subject, upstream: StubUpstream):
+def test_no_publish_and_no_stop_waits_for_the_file_of_an_impact_run(subject: Subject, upstream: StubUpstream):
     """An order comes first: to read what is tried has no lock that it needs."""
     subject.start(upstreams=[upstream.address])
     names = "".join(f"n\u00e4me{number}.example\n" for number in range(400_000))  # other letters cost time
@@ -269,7 +273,8 @@ def test_no_publish_and_no_stop_waits_until_what_is_tried_is_read(subject: Subje
         assert subject.stop() == 0, "nor does a stop"
 
 
-def test_the_clock_publishes_while_a_trial_runs(subject: Subject, upstream: StubUpstream):
+def test_the_clock_publishes_during_an_impact_run(subject: Subject, upstream: StubUpstream):
+    """A measurement must not delay an order that takes effect meanwhile."""
     subject.start(upstreams=[upstream.address])
     with impact(subject, written(subject, block("T-1", ["timed.example"]))) as running:
         subject.put_order(block("B-1", ["timed.example"], expires_at=stamp(in_seconds(5))))
@@ -282,7 +287,8 @@ def test_the_clock_publishes_while_a_trial_runs(subject: Subject, upstream: Stub
     assert report["decided"] >= 1
 
 
-def test_a_second_trial_at_the_same_time_is_refused(subject: Subject, upstream: StubUpstream):
+def test_a_second_impact_run_at_the_same_time_is_refused(subject: Subject, upstream: StubUpstream):
+    """Each run costs time for every query, so one at a time is allowed."""
     subject.start(upstreams=[upstream.address])
     large = written(subject, "".join(f"n{number}.example\n" for number in range(300_000)), "large.txt")
     with impact(subject, written(subject, TRIED)) as running:
@@ -294,7 +300,8 @@ def test_a_second_trial_at_the_same_time_is_refused(subject: Subject, upstream: 
     assert subject.cli("impact", str(large), "--seconds", "1").json["names"] == 300_000
 
 
-def test_a_trial_ends_when_its_client_goes_away(subject: Subject, upstream: StubUpstream):
+def test_an_impact_run_ends_when_its_client_disconnects(subject: Subject, upstream: StubUpstream):
+    """An interrupted SSH session must leave nothing behind that counts on."""
     subject.start(upstreams=[upstream.address])
     with impact(subject, written(subject, TRIED)) as running:
         running.kill()
@@ -303,7 +310,8 @@ def test_a_trial_ends_when_its_client_goes_away(subject: Subject, upstream: Stub
         assert ended(running)["queries"] == 0
 
 
-def test_a_stop_ends_a_trial_and_tells_what_was_counted(subject: Subject, upstream: StubUpstream):
+def test_a_stop_ends_an_impact_run_which_prints_its_counts(subject: Subject, upstream: StubUpstream):
+    """What was counted until then is still of use."""
     subject.start(upstreams=[upstream.address])
     with impact(subject, written(subject, TRIED)) as running:
         ask(subject, "busy.example", 2)
@@ -342,7 +350,8 @@ def test_a_hostile_document_is_refused_and_changes_nothing(
     assert is_forwarded(subject.query("fine.example"))
 
 
-def test_what_is_too_large_or_no_file_is_refused(subject: Subject, upstream: StubUpstream):
+def test_a_file_that_is_too_large_or_no_regular_file_is_refused(subject: Subject, upstream: StubUpstream):
+    """A wrong path must not fill the memory of the daemon or block on a pipe."""
     subject.start(upstreams=[upstream.address])
     large = subject.folder / "large.txt"
     with large.open("wb") as file:
@@ -353,7 +362,7 @@ def test_what_is_too_large_or_no_file_is_refused(subject: Subject, upstream: Stu
     assert "match belongs to a plain file" in line
 
 
-def test_the_daemon_bounds_what_it_is_sent_itself(subject: Subject, upstream: StubUpstream):
+def test_the_daemon_limits_the_size_of_an_impact_request(subject: Subject, upstream: StubUpstream):
     """Who may open the control socket need not be our own command."""
     subject.start(upstreams=[upstream.address])
 
@@ -373,6 +382,7 @@ def test_the_daemon_bounds_what_it_is_sent_itself(subject: Subject, upstream: St
         assert client.get("/v1/impact").json() == {"running": None}
 
 
-def test_without_a_daemon_impact_says_so(subject: Subject):
+def test_impact_without_a_daemon_is_exit_code_3(subject: Subject):
+    """Only a running daemon sees queries."""
     subject.configure()
     assert subject.cli("impact", str(written(subject, TRIED))).code == 3

@@ -1,4 +1,4 @@
-"""One bad input costs itself alone: what somebody else does never delays or stops an unblock order."""
+"""One bad input affects only itself: nothing delays or stops somebody else's unblock order."""
 
 import resource
 import socket
@@ -23,7 +23,7 @@ def locked(subject: Subject) -> sqlite3.Connection:
     return history
 
 
-def test_a_link_to_itself_in_the_inbox_stops_no_order(subject: Subject, upstream: StubUpstream):
+def test_a_symlink_loop_in_the_inbox_stops_no_order(subject: Subject, upstream: StubUpstream):
     """It is refused like any file that cannot be read."""
     subject.start(orders=[block("B-1", [NAME])], upstreams=[upstream.address])
     (subject.orders_folder / "loop.yaml").symlink_to("loop.yaml")
@@ -33,7 +33,7 @@ def test_a_link_to_itself_in_the_inbox_stops_no_order(subject: Subject, upstream
     assert any("loop.yaml" in one["file"] for one in subject.status()["refused_documents"])
 
 
-def test_a_submission_that_hangs_delays_no_other(subject: Subject, upstream: StubUpstream):
+def test_a_hanging_submission_delays_no_other(subject: Subject, upstream: StubUpstream):
     """A client that stops in the middle of a large document holds up no small one."""
     subject.start(orders=[block("B-1", [NAME])], upstreams=[upstream.address])
     with socket.socket(socket.AF_UNIX) as hanging:
@@ -52,7 +52,7 @@ def test_a_submission_that_hangs_delays_no_other(subject: Subject, upstream: Stu
             assert hanging.recv(100) != b"", "the first one still waits for its body"
 
 
-def test_a_locked_history_of_lists_keeps_no_unblock_from_its_time(subject: Subject, upstream: StubUpstream):
+def test_a_locked_history_delays_no_unblock(subject: Subject, upstream: StubUpstream):
     """A list that cannot be put on record stays what it was; one that is new is empty; orders apply."""
     settings = {"upstreams": [upstream.address], "lists": {"national.txt": NAMES}}
     subject.start(orders=[block("B-1", [NAME])], **settings)
@@ -84,10 +84,10 @@ def test_a_start_with_a_changed_list_and_a_locked_history_enforces_the_last_vers
     wait_for(lambda: is_sinkholed(subject.query("new.example")), "the new version is enforced")
 
 
-def test_a_hangup_without_a_free_descriptor_does_not_end_the_daemon(
+def test_a_sighup_without_a_free_descriptor_does_not_end_the_daemon(
     subject: Subject, upstream: StubUpstream, tmp_path: Path
 ):
-    """systemd is told of the reload through a socket; where there is none to be had, it is not told."""
+    """sd_notify(3) needs a socket; without one systemd is not notified, and the reload happens."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))
         subject.environment["NOTIFY_SOCKET"] = str(tmp_path / "notify")

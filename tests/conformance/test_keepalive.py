@@ -1,4 +1,4 @@
-"""The edns-tcp-keepalive option (RFC 7828): who asks is told how long a connection may be idle."""
+"""The edns-tcp-keepalive option (RFC 7828): a client may ask for the idle timeout."""
 
 import pytest
 
@@ -22,21 +22,21 @@ def running(shared_subject: Subject, shared_upstream: StubUpstream) -> Subject:
 
 
 @pytest.mark.parametrize("name", [BLOCKED, "free.example"])
-def test_who_asks_over_tcp_is_told_the_idle_timeout(running: Subject, name: str):
+def test_a_tcp_query_with_keepalive_gets_the_idle_timeout(running: Subject, name: str):
     """Trap 15, RFC 7828 sections 3.1 and 3.3.2: 16 bits, in units of 100 milliseconds."""
     reply = running.query(name, edns=ASKING, transport="tcp")
     assert dict(reply.options)[KEEPALIVE] == (73).to_bytes(2)
 
 
 @pytest.mark.parametrize("name", [BLOCKED, "free.example"])
-def test_who_asks_over_udp_is_not_told(running: Subject, name: str):
+def test_a_udp_query_with_keepalive_gets_none(running: Subject, name: str):
     """Traps 3 and 15, RFC 7828 section 3.2.2: the option MUST NOT be sent over UDP, and is ignored there."""
     reply = running.query(name, edns=ASKING)
     assert reply.rcode == "NOERROR"
     assert KEEPALIVE not in dict(reply.options)
 
 
-def test_who_does_not_ask_is_not_told(running: Subject):
+def test_a_query_without_keepalive_gets_none(running: Subject):
     """Trap 15, RFC 7828 section 3.3.2: only to a client that shows that it knows the option."""
     assert KEEPALIVE not in dict(running.query(BLOCKED, edns=True, transport="tcp").options)
     assert running.query(BLOCKED, transport="tcp").opt is None
@@ -49,7 +49,7 @@ def test_a_timeout_in_a_query_is_a_format_error(running: Subject, data: bytes):
     assert wire.read(running.exchange(octets, "tcp")).rcode == "FORMERR"
 
 
-def test_the_connection_lives_as_long_as_was_said(subject: Subject):
+def test_an_idle_connection_lives_as_long_as_announced(subject: Subject):
     """Trap 15, RFC 7828 section 3.4: the server may close an idle connection after it, and not before."""
     subject.start(orders=[block("B-1", [BLOCKED])], tcp={"idle_timeout_ms": 800})
     with subject.tcp() as stream:
@@ -61,7 +61,7 @@ def test_the_connection_lives_as_long_as_was_said(subject: Subject):
         assert stream.is_closed_within(5)
 
 
-def test_a_timeout_beyond_what_16_bits_hold_is_the_largest(subject: Subject):
+def test_a_timeout_above_16_bits_is_sent_as_the_largest(subject: Subject):
     """Trap 15, RFC 7828 section 3.1: 600 seconds are 6000 units, and nothing is cut."""
     subject.start(orders=[block("B-1", [BLOCKED])], tcp={"idle_timeout_ms": 600_000})
     reply = subject.query(BLOCKED, edns=ASKING, transport="tcp")

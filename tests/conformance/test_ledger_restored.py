@@ -1,4 +1,4 @@
-"""A ledger that lacks acknowledged records is not used: what was in force is served until a person acts."""
+"""A ledger without acknowledged records is not used: the last state is served until an operator acts."""
 
 import hashlib
 import json
@@ -134,7 +134,7 @@ USABLE = {without_checkpoint, checkpoint_corrupt, checkpoint_half}  # the ledger
 
 
 @pytest.mark.parametrize("happened", WHATEVER, ids=lambda one: one.__name__)
-def test_what_was_in_force_is_served_when_acknowledged_records_are_missing(
+def test_the_last_state_is_served_when_acknowledged_records_are_missing(
     subject: Subject, upstream: StubUpstream, happened: Callable[[Subject], None]
 ):
     """A backup of yesterday would enforce a block that was lifted today; nothing of it is enforced."""
@@ -237,7 +237,7 @@ def test_an_order_still_ends_on_time_when_acknowledged_records_are_missing(
     assert subject.cli("status").code == 1
 
 
-def test_a_start_with_nothing_to_serve_is_refused_with_what_to_do(subject: Subject, upstream: StubUpstream):
+def test_a_start_without_records_or_a_copy_is_refused_with_advice(subject: Subject, upstream: StubUpstream):
     """Without the records nobody knows what was in force: neither all nor nothing is a good guess."""
     start_and_stop(subject, upstream)
     cut_off(subject)
@@ -247,7 +247,7 @@ def test_a_start_with_nothing_to_serve_is_refused_with_what_to_do(subject: Subje
     assert "restore the state folder from a backup" in said.stderr
 
 
-def test_a_copy_that_was_changed_is_not_served(subject: Subject, upstream: StubUpstream):
+def test_a_modified_copy_is_not_served(subject: Subject, upstream: StubUpstream):
     """It must hold exactly what the checkpoint says."""
     start_and_stop(subject, upstream)
     cut_off(subject)
@@ -341,10 +341,10 @@ def without_history(subject: Subject) -> None:
     [behind, half_written, without_line_end, without_copy, copy_corrupt, without_history],
     ids=lambda one: one.__name__,
 )
-def test_a_crash_or_a_lost_witness_is_no_mismatch(
+def test_a_crash_or_a_lost_checkpoint_is_no_mismatch(
     subject: Subject, upstream: StubUpstream, happened: Callable[[Subject], None]
 ):
-    """As long as the ledger extends what the checkpoint says, the daemon starts as ever."""
+    """As long as the ledger extends the checkpoint, the daemon starts normally."""
     start_and_stop(subject, upstream)
     whole = ledger(subject).read_bytes()
     happened(subject)
@@ -377,7 +377,7 @@ def test_a_kill_at_any_moment_of_a_publish_is_no_mismatch(subject: Subject, upst
         assert all(is_sinkholed(subject.query(f"n{count}.example")) for count in range(number + 1))
 
 
-def test_nothing_is_accepted_that_needs_no_acceptance(subject: Subject):
+def test_accept_restore_does_nothing_without_a_mismatch(subject: Subject):
     """A command that was run by mistake leaves nothing in the ledger."""
     subject.start(orders=ORDERS)
     said = subject.cli("log accept-restore", "--reason", "just so")
@@ -386,7 +386,7 @@ def test_nothing_is_accepted_that_needs_no_acceptance(subject: Subject):
     assert [record["kind"] for record in records(subject)] == ["order", "order"]
 
 
-def test_a_damaged_ledger_cannot_be_accepted(subject: Subject, upstream: StubUpstream):
+def test_a_corrupt_ledger_cannot_be_accepted(subject: Subject, upstream: StubUpstream):
     """It is served around, but only a backup can put it right: nobody can append to it."""
     start_and_stop(subject, upstream)
     data = ledger(subject).read_bytes()

@@ -1,4 +1,4 @@
-"""What a line of a list may be: a name as people write it; anything else is named and refuses the whole."""
+"""Names in lists as people write them; an invalid name is reported with its line."""
 
 import pytest
 
@@ -44,7 +44,7 @@ PUBLIC_SUFFIXES = ["co.id", "web.id", "co.uk"]
 REFUSED_OTHER = [f"{'ü' * 60}.example", "a\u2028b.example", "xn--a\u0301.example"]
 
 
-def test_a_name_is_taken_as_people_write_it(subject: Subject, upstream: StubUpstream):
+def test_a_name_is_accepted_as_people_write_it(subject: Subject, upstream: StubUpstream):
     """Trap 14, RFC 5891 section 4.4, RFC 1035 section 5.1: UTS 46 for U-labels; a dot, a comment, BOM."""
     lists = {"malware.txt": "\ufeff" + "".join(f"{line}\n" for line in ["", "# names", *TAKEN])}
     ready = subject.start(zones=[ZONE], lists=lists, upstreams=[upstream.address], inbox=None)
@@ -58,13 +58,13 @@ def test_a_name_is_taken_as_people_write_it(subject: Subject, upstream: StubUpst
     [REFUSED_ASCII, REFUSED_OTHER, PUBLIC_SUFFIXES],
     ids=["ASCII", "other scripts", "public suffixes"],
 )
-def test_what_is_no_name_is_named_with_its_line(subject: Subject, lines: list[str]):
+def test_an_invalid_name_is_reported_with_its_line(subject: Subject, lines: list[str]):
     """Trap 14, RFC 1035 section 2.3.4, RFC 5891 section 4.2: a guess would block what nobody listed."""
     assert_each_is_named(subject, lines)
 
 
-def test_what_is_no_name_is_named_whatever_its_script(subject: Subject):
-    """Trap 14: one kind of mistake does not hide the others, as an operator mends what is told."""
+def test_an_invalid_name_in_any_script_is_reported(subject: Subject):
+    """Trap 14: one kind of mistake must not hide the others."""
     assert_each_is_named(subject, [*PUBLIC_SUFFIXES, *REFUSED_ASCII, *REFUSED_OTHER])
 
 
@@ -88,8 +88,8 @@ def test_an_address_is_no_name(subject: Subject):
     assert zone["entries"] == 1
 
 
-def test_an_empty_list_and_a_missing_one_are_two_mistakes(subject: Subject):
-    """Trap 14: neither opens what was blocked before, and each is told by what it is."""
+def test_an_empty_list_and_a_missing_list_have_different_errors(subject: Subject):
+    """Trap 14: neither unblocks anything, and each has its own message."""
     subject.start(zones=[ZONE], lists={"malware.txt": ["listed.example"]}, inbox=None)
     reasons = set()
     for content in ("", "# nothing\n\n", None):

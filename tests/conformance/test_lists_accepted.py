@@ -20,7 +20,7 @@ from .lists import (
 from .tools import wait_for
 
 
-def test_a_refused_list_is_taken_by_its_digest_and_put_on_record(subject: Subject):
+def test_a_rejected_list_is_accepted_by_its_digest_and_recorded(subject: Subject):
     """Who overrules a guard names the digest of the text that was looked at, and a reason that stays."""
     start(subject, guards=STRICT)
     subject.put_list("list.txt", BASE[:20])
@@ -41,7 +41,7 @@ def test_a_refused_list_is_taken_by_its_digest_and_put_on_record(subject: Subjec
     assert enforced(subject, BASE[0], BASE[30]) == [True, False]
 
 
-def test_a_first_version_that_is_refused_is_taken_by_its_digest(subject: Subject):
+def test_a_rejected_first_version_is_accepted_by_its_digest(subject: Subject):
     """`missing: start`: the digest is shown, below however many lines that are wrong."""
     bad = [f"a..{number}.example" for number in range(30)]
     zone = list_zone(every_s=1, missing="start")
@@ -53,7 +53,7 @@ def test_a_first_version_that_is_refused_is_taken_by_its_digest(subject: Subject
     assert enforced(subject, BASE[0]) == [True]
 
 
-def test_the_way_back_from_an_accepted_list_of_nothing_is_open(subject: Subject):
+def test_the_list_after_an_accepted_empty_one_is_accepted_automatically(subject: Subject):
     """The operator may empty a list; the next text that names something is taken, and a restart works."""
     start(subject, guards=STRICT)
     subject.put_list("list.txt", "# nothing any more\n")
@@ -69,7 +69,7 @@ def test_the_way_back_from_an_accepted_list_of_nothing_is_open(subject: Subject)
     assert [one["entries"] for one in versions(subject)] == [200, 0, 200]
 
 
-def test_an_acceptance_is_for_a_text_as_it_was_read_and_for_what_was_wrong(subject: Subject):
+def test_an_acceptance_applies_to_this_content_options_and_guards_only(subject: Subject):
     """Who accepts that a list shrank has not accepted that it is read as something else, and is empty."""
     zone = list_zone(guards=STRICT, every_s=DAY)
     subject.start(zones=[zone], lists={"list.txt": BASE}, inbox=None)
@@ -100,7 +100,7 @@ def test_a_wrong_digest_is_refused(subject: Subject):
     assert accept(subject, digest).code == 0
 
 
-def test_a_text_that_has_changed_meanwhile_is_not_accepted(subject: Subject):
+def test_content_that_has_changed_meanwhile_is_not_accepted(subject: Subject):
     """Between the look and the command another text came: it was not looked at."""
     start(subject, guards=STRICT)
     subject.put_list("list.txt", BASE[:20])
@@ -114,7 +114,7 @@ def test_a_text_that_has_changed_meanwhile_is_not_accepted(subject: Subject):
     assert "SHRANK:" in reload_refused(subject), "what was refused once is not accepted behind one's back"
 
 
-def test_what_was_accepted_is_measured_by_afterwards(subject: Subject):
+def test_the_next_list_is_compared_with_the_accepted_one(subject: Subject):
     """The list that was accepted by hand is the one that the next is compared with."""
     start(subject, guards=STRICT)
     subject.put_list("list.txt", BASE[:20])
@@ -126,7 +126,7 @@ def test_what_was_accepted_is_measured_by_afterwards(subject: Subject):
     assert "GREW:" in reload_refused(subject)
 
 
-def test_a_refused_list_that_is_put_right_is_taken_at_once(subject: Subject):
+def test_a_corrected_list_is_accepted_at_once(subject: Subject):
     """No guard is to be reset: the next good text is the list, and nothing is refused any more."""
     subject.start(zones=[list_zone(every_s=1)], lists={"list.txt": BASE}, inbox=None)
     subject.put_list("list.txt", HTML)
@@ -137,7 +137,7 @@ def test_a_refused_list_that_is_put_right_is_taken_at_once(subject: Subject):
     assert refused_by(subject) == []
 
 
-def test_a_reload_says_that_a_list_is_refused_whoever_looked_first(subject: Subject):
+def test_a_reload_reports_a_list_that_watching_has_already_rejected(subject: Subject):
     """Between the new file and the reload the watching may have come: the exit code does not depend on it."""
     subject.start(zones=[list_zone(every_s=1)], lists={"list.txt": BASE}, inbox=None)
     subject.put_list("list.txt", HTML)
@@ -145,7 +145,7 @@ def test_a_reload_says_that_a_list_is_refused_whoever_looked_first(subject: Subj
     assert "HTML:" in reload_refused(subject)
 
 
-def test_addresses_and_names_that_are_left_out_are_no_rubbish(subject: Subject):
+def test_skipped_addresses_and_names_do_not_count_as_invalid_lines(subject: Subject):
     """A feed with addresses among its names is a good list: they count as rejected, and refuse nothing."""
     odd = [f"192.0.2.{number}" for number in range(50)] + ["co.id", "web.id"]
     start(subject, lines=[*BASE, *odd])
@@ -154,7 +154,7 @@ def test_addresses_and_names_that_are_left_out_are_no_rubbish(subject: Subject):
     assert report["rejected_by"]["address"] == 50
 
 
-def test_the_same_refusal_is_one_event_however_often_it_is_looked_at(subject: Subject):
+def test_repeated_rejections_of_one_content_are_one_event(subject: Subject):
     """The record of a night is read by one person: the same text refused again is the same event."""
     subject.start(zones=[list_zone(every_s=DAY)], lists={"list.txt": BASE}, inbox=None)
     for _ in range(3):

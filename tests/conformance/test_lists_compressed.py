@@ -108,7 +108,7 @@ BROKEN = {
 }
 
 
-def test_a_gzip_file_that_is_not_whole_is_rejected_with_what_was_found(subject: Subject):
+def test_a_truncated_or_corrupt_gzip_file_is_rejected(subject: Subject):
     """Half a list would unblock the other half; RFC 1952 section 2.3.1 has a checksum and a length."""
     subject.start(zones=[list_zone()], lists={"list.txt": COMPRESSED}, inbox=None)
     for octets, words in BROKEN.values():
@@ -125,7 +125,7 @@ def test_a_gzip_file_that_is_not_whole_is_rejected_with_what_was_found(subject: 
     assert refused_by(subject) == []
 
 
-def test_the_limit_counts_what_comes_out(subject: Subject):
+def test_max_mb_limits_the_decompressed_size(subject: Subject):
     """A few kilobytes of gzip can become gigabytes: `source.max_mb` is for the text."""
     bomb = gzip.compress(text_of(BASE) + b"#" * (2 << 20) + b"\n")
     assert len(bomb) < 1 << 15
@@ -141,7 +141,7 @@ def test_the_limit_counts_what_comes_out(subject: Subject):
     assert refused_by(subject) == []
 
 
-def test_a_page_in_gzip_is_a_page(subject: Subject):
+def test_a_compressed_web_page_is_rejected_as_a_web_page(subject: Subject):
     """An error page is compressed like everything else that a server sends."""
     subject.start(zones=[list_zone()], lists={"list.txt": TEXT}, inbox=None)
     subject.put_list("list.txt", gzip.compress(b"<html><body>502</body></html>\n"))
@@ -205,8 +205,8 @@ def foreign(folder: Path) -> dict[str, tuple[bytes, str, str]]:
     }
 
 
-def test_a_file_that_is_no_text_is_called_what_it_is(subject: Subject, tmp_path: Path):
-    """ "5,000 lines cannot be meant" helps nobody who has put a zip archive in the place of the list."""
+def test_a_binary_file_is_reported_with_its_kind(subject: Subject, tmp_path: Path):
+    """ "5,000 malformed lines" does not help an operator who copied a zip archive over the list."""
     files = foreign(tmp_path)
     subject.configure(
         zones=[list_zone(kind, name=kind) for kind in files],
@@ -223,7 +223,7 @@ def test_a_file_that_is_no_text_is_called_what_it_is(subject: Subject, tmp_path:
         assert advice in reasons[kind], (kind, reasons[kind])
 
 
-def test_what_is_no_text_changes_nothing_that_is_enforced(subject: Subject, tmp_path: Path):
+def test_a_binary_file_changes_nothing_that_is_enforced(subject: Subject, tmp_path: Path):
     """A wrong file in the list's place, by hand or by a script."""
     subject.start(zones=[list_zone(format="plain")], lists={"list.txt": TEXT}, inbox=None)
     files = foreign(tmp_path)

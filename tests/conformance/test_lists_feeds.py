@@ -1,4 +1,4 @@
-"""Lists over HTTPS (trap 18): asked for politely, believed only with a certificate, and never half."""
+"""Lists over HTTPS (trap 18): fetched conditionally, verified by certificate, and never half."""
 
 import asyncio
 import sqlite3
@@ -69,7 +69,7 @@ def start(subject: Subject, feed: Feed, authority: Authority, **more: object) ->
 # ------- What goes well -------
 
 
-def test_a_feed_is_fetched_and_asked_for_changes_alone(subject: Subject, feed: Feed, authority: Authority):
+def test_a_feed_is_fetched_again_only_if_it_has_changed(subject: Subject, feed: Feed, authority: Authority):
     """RFC 9110 section 13.1.2: a list that has not changed is not sent again, and is no new version."""
     start(subject, feed, authority)
     assert enforced(subject, BASE[0], BASE[-1]) == [True, True]
@@ -89,7 +89,7 @@ def test_a_feed_is_fetched_and_asked_for_changes_alone(subject: Subject, feed: F
     assert metrics.total("dnsblock_source_fetched_timestamp_seconds", zone="listed") > 0
 
 
-def test_a_feed_is_asked_conditionally_after_a_restart(subject: Subject, feed: Feed, authority: Authority):
+def test_a_feed_is_fetched_conditionally_after_a_restart(subject: Subject, feed: Feed, authority: Authority):
     """RFC 9110 section 13.1: resolvers that restart do not download again the lists that they have."""
     start(subject, feed, authority)
     subject.restart()
@@ -117,7 +117,7 @@ def test_a_feed_is_fetched_by_its_own_schedule(
 
 
 @pytest.mark.parametrize("missing", ["refuse", "start"])
-def test_a_feed_that_is_new_by_a_reload_is_fetched_at_once(
+def test_a_new_feed_is_fetched_at_once_after_a_reload(
     subject: Subject, feed: Feed, authority: Authority, missing: str
 ):
     """No restart, and no order waits for its server: the reload says that it is on its way."""
@@ -137,7 +137,7 @@ def test_a_feed_that_is_new_by_a_reload_is_fetched_at_once(
     assert events(subject) == []
 
 
-def test_a_new_feed_that_is_refused_holds_no_order_back_and_is_taken_by_its_digest(
+def test_a_rejected_new_feed_delays_no_order_and_is_accepted_by_its_digest(
     subject: Subject, feed: Feed, authority: Authority
 ):
     """It was put into a running daemon, which goes on without it until somebody has looked."""
@@ -155,8 +155,8 @@ def test_a_new_feed_that_is_refused_holds_no_order_back_and_is_taken_by_its_dige
     assert enforced(subject, "ordered.example", BASE[0]) == [True, True]
 
 
-def test_a_download_that_somebody_removes_is_no_new_feed(subject: Subject, feed: Feed, authority: Authority):
-    """The version stays, and it is told; the next fetch brings the whole list again."""
+def test_a_removed_download_does_not_make_a_feed_new(subject: Subject, feed: Feed, authority: Authority):
+    """The version stays and the loss is reported; the next fetch downloads the whole list."""
     start(subject, feed, authority)
     (subject.folder / "state" / "feeds" / "listed.txt").unlink()
     said = subject.cli("reload")
@@ -165,7 +165,7 @@ def test_a_download_that_somebody_removes_is_no_new_feed(subject: Subject, feed:
     assert (refresh(subject).code, source(subject)["refused"]) == (0, None)
 
 
-def test_a_new_feed_that_cannot_be_fetched_is_told_and_tried_again(
+def test_a_new_feed_that_cannot_be_fetched_is_reported_and_retried(
     subject: Subject, feed: Feed, authority: Authority
 ):
     """Its server is down at the moment of the reload: all else is enforced, and the feed once it comes."""
@@ -182,7 +182,7 @@ def test_a_new_feed_that_cannot_be_fetched_is_told_and_tried_again(
     assert subject.metrics().total("dnsblock_source_rejected", zone="listed") == 0
 
 
-def test_a_feed_is_asked_once_by_a_start(subject: Subject, feed: Feed, authority: Authority):
+def test_a_start_fetches_each_feed_once(subject: Subject, feed: Feed, authority: Authority):
     """Many who fetch the same list restart at the same hour: what was just fetched is not asked for again."""
     start(subject, feed, authority)
     wait_for(lambda: source(subject)["next_at"], "the next fetch is scheduled")
@@ -191,10 +191,10 @@ def test_a_feed_is_asked_once_by_a_start(subject: Subject, feed: Feed, authority
 
 
 @pytest.mark.parametrize("option", ["how often", "where"])
-def test_a_feed_that_is_fetched_otherwise_by_a_reload_is_fetched_so_at_once(
+def test_changed_options_of_a_feed_apply_at_once(
     subject: Subject, feed: Feed, web: Server, authority: Authority, option: str
 ):
-    """Whoever sets another interval or URL does not wait for the end of the old interval, nor restart."""
+    """A new interval or URL applies without a restart, and not only after the old interval."""
     start(subject, feed, authority)
     moved = Feed(web, MORE, "/moved.txt")
     if option == "where":
@@ -232,7 +232,7 @@ CERTIFICATES: dict[str, Callable[[Authority], object]] = {
 @pytest.mark.parametrize(
     "wrong", [*CERTIFICATES, "of an unknown authority", "of an authority that is not pinned"]
 )
-def test_a_wrong_certificate_is_never_believed(
+def test_an_invalid_certificate_is_never_accepted(
     subject: Subject, authority: Authority, tmp_path: Path, wrong: str
 ):
     """RFC 9110 section 4.3.4: who stands in between writes the list. There is no option against it."""
@@ -269,17 +269,17 @@ def test_a_wrong_certificate_is_never_believed(
         "https://[::1/list.txt",
     ],
 )
-def test_a_feed_that_cannot_be_trusted_is_no_setting(subject: Subject, url: str):
+def test_an_insecure_feed_url_is_refused(subject: Subject, url: str):
     """RFC 9110 section 4.2.4: in the clear, anybody on the way writes the list; a URL is in logs."""
     subject.configure(zones=[list_zone(url)], inbox=None)
     said = subject.cli("check")
     assert (said.code, Path(said.problems[0]["file"]).name) == (1, "dnsblock.yaml")
 
 
-def test_a_credential_is_sent_to_the_feed_and_told_to_nobody(
+def test_a_credential_is_sent_only_to_the_feed_and_never_logged(
     subject: Subject, feed: Feed, authority: Authority, tmp_path: Path
 ):
-    """RFC 9110 section 11.6.2: it is in a file, read anew for each fetch, and in no log and no answer."""
+    """RFC 9110 section 11.6.2: it is read from its file for each fetch, and never logged or returned."""
     key = tmp_path / "key"
     key.write_text("Bearer s3cret-one\n")
     start(subject, feed, authority, authorization=str(key))
@@ -297,9 +297,7 @@ def test_a_credential_is_sent_to_the_feed_and_told_to_nobody(
     assert not any("s3cret" in text for text in told)
 
 
-def test_what_follows_a_question_mark_in_a_url_is_told_to_nobody(
-    subject: Subject, web: Server, authority: Authority
-):
+def test_the_query_of_a_url_is_never_logged(subject: Subject, web: Server, authority: Authority):
     """A key in the query of a URL is a password, and logs are sent around."""
     web.serve(whole(b"", "403 Forbidden"), "/key.txt")
     url = web.url("/key.txt?key=s3cret")
@@ -340,7 +338,7 @@ BROKEN: dict[str, Behaviour] = {
 }
 
 
-def test_a_download_that_breaks_changes_nothing_and_says_why(
+def test_a_failed_download_changes_nothing_and_is_reported(
     subject: Subject, feed: Feed, authority: Authority
 ):
     """A cut, endless or wrong answer is no list; each has its code, and the last good one stays."""
@@ -365,7 +363,7 @@ def test_a_download_that_breaks_changes_nothing_and_says_why(
 
 
 @pytest.mark.parametrize("port", ["99999", "65536", "-1", "0"])
-def test_a_redirect_to_a_port_that_there_is_not_ends_no_daemon(
+def test_a_redirect_to_an_invalid_port_does_not_end_the_daemon(
     subject: Subject, feed: Feed, authority: Authority, port: str
 ):
     """RFC 9110 section 15.4: where a redirect leads is the server's word, and DNS does not depend on it."""
@@ -377,7 +375,7 @@ def test_a_redirect_to_a_port_that_there_is_not_ends_no_daemon(
     wait_enforced(subject, BASE[0])
 
 
-def test_what_was_fetched_and_not_put_on_record_is_enforced_later(
+def test_a_fetched_list_that_could_not_be_recorded_is_enforced_later(
     subject: Subject, feed: Feed, authority: Authority
 ):
     """A backup holds the history locked: "not modified" is then about a text that nobody enforces yet."""
@@ -400,7 +398,7 @@ def test_a_feed_that_fails_in_another_way_is_logged_again(subject: Subject, feed
         assert is_logged(subject, feed.url, code), code
 
 
-def test_a_feed_without_anybody_who_answers_is_unreachable(subject: Subject, authority: Authority):
+def test_a_feed_without_a_listening_server_is_unreachable(subject: Subject, authority: Authority):
     """The server is down, the last good list stays; restarted without it, too."""
     with Server(authority.certificate()) as server:
         feed = Feed(server, TEXT)
@@ -412,7 +410,7 @@ def test_a_feed_without_anybody_who_answers_is_unreachable(subject: Subject, aut
     assert "UNREACHABLE" in wait_for(lambda: source(subject)["fetch_error"], "the feed has failed")
 
 
-def test_a_start_without_any_version_of_a_feed_is_refused_with_what_is_wrong(
+def test_a_start_without_any_version_of_a_feed_is_refused_with_the_reason(
     subject: Subject, feed: Feed, authority: Authority
 ):
     """A server that is down when a machine is set up: nothing half-started, one line that says why."""
@@ -422,10 +420,10 @@ def test_a_start_without_any_version_of_a_feed_is_refused_with_what_is_wrong(
     assert any(feed.url in line and "STATUS" in line and "503" in line for line in said.refusal)
 
 
-def test_a_feed_that_was_missing_at_the_start_is_enforced_when_it_comes(
+def test_a_feed_missing_at_startup_is_enforced_once_fetched(
     subject: Subject, feed: Feed, authority: Authority
 ):
-    """`missing: start`: it is tried again by itself, and its first version is a first version."""
+    """`missing: start`: the fetch is retried automatically, and its first version is version 1."""
     feed.behaviour = sends(whole(b"", "503 Service Unavailable"))
     start(subject, feed, authority, missing="start", every_s=1)
     assert enforced(subject, BASE[0]) == [False]
@@ -448,7 +446,7 @@ class Hanging:
         await reader.read()
 
 
-def test_all_else_goes_on_while_a_download_hangs(subject: Subject, feed: Feed, authority: Authority):
+def test_a_hanging_download_delays_nothing_else(subject: Subject, feed: Feed, authority: Authority):
     """An order does not wait for a server: `reload` publishes it, another list is taken, a stop is a stop."""
     zones = [ORDERS_ZONE, feed.zone(authority.pem, every_s=1, guards=LAX), list_zone(name="local", every_s=1)]
     subject.start(zones=zones, lists={"list.txt": ["local.example"]})
@@ -462,7 +460,7 @@ def test_all_else_goes_on_while_a_download_hangs(subject: Subject, feed: Feed, a
     assert subject.stop() == 0
 
 
-def test_a_start_does_not_wait_for_a_feed_whose_list_is_there(
+def test_a_start_does_not_wait_for_a_feed_with_a_stored_version(
     subject: Subject, feed: Feed, authority: Authority
 ):
     """Nobody is answered before the start is over; the last good list is there, and a server may hang."""
@@ -473,7 +471,7 @@ def test_a_start_does_not_wait_for_a_feed_whose_list_is_there(
     assert enforced(subject, BASE[0], BASE[-1]) == [True, True]
 
 
-def test_a_feed_that_fails_leaves_the_others_alone(
+def test_a_failing_feed_affects_no_other_feed(
     subject: Subject, feed: Feed, web: Server, authority: Authority
 ):
     """Each source fares for itself."""
@@ -491,9 +489,7 @@ def test_a_feed_that_fails_leaves_the_others_alone(
     assert enforced(subject, BASE[0], "other.example") == [True, True]
 
 
-def test_a_feed_that_is_refused_by_a_guard_holds_no_order_back(
-    subject: Subject, feed: Feed, authority: Authority
-):
+def test_a_feed_rejected_by_a_guard_delays_no_order(subject: Subject, feed: Feed, authority: Authority):
     """An order has a deadline by law, and the guard of a list is none of its business."""
     start(subject, feed, authority)
     feed.put(b"a..example\n" * 50 + TEXT)

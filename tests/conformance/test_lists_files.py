@@ -1,4 +1,4 @@
-"""The files of lists (trap 18): compiled once, refused when damaged; kills, full disks, two daemons."""
+"""Files of lists (trap 18): compiled once, rejected when corrupt; kills, full disks, two daemons."""
 
 import gzip
 import os
@@ -87,7 +87,7 @@ def test_a_compiled_list_is_named_by_its_content_and_the_same_everywhere(subject
     assert len(compiled(subject)) == 2, "one file for each version"
 
 
-def test_a_restart_takes_the_compiled_list_and_reads_no_text(subject: Subject):
+def test_a_restart_maps_the_compiled_list_and_reads_no_list(subject: Subject):
     """Ten million names are mapped, not parsed: a restart is the only time at which no query is answered."""
     subject.configure(zones=[ZONE], lists={"list.txt": BASE}, inbox=None)
     path = subject.folder / "list.txt"
@@ -133,13 +133,10 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
-def test_a_damaged_compiled_list_is_compiled_again_from_the_kept_text(
+def test_a_corrupt_compiled_list_is_compiled_again_from_the_stored_file(
     subject: Subject, damage: Callable[[Path], object]
 ):
-    """A disk that lies, a wrong copy: what the text said is enforced, and nothing else, and it is told.
-
-    The file of the list is broken as well, so that the kept text is all there is.
-    """
+    """A disk error or a wrong copy: the version is enforced as it was, and the error is logged."""
     start(subject)
     before, path = compiled(subject), only_compiled(subject)
     assert subject.stop() == 0
@@ -153,8 +150,8 @@ def test_a_damaged_compiled_list_is_compiled_again_from_the_kept_text(
     wait_for(lambda: compiled(subject) == before, "the same file is there again")
 
 
-def test_the_text_that_is_kept_is_that_of_the_version(subject: Subject):
-    """The file may change the moment after: what is kept is what was enforced, not what came then."""
+def test_the_stored_file_is_that_of_the_version(subject: Subject):
+    """The file may change a moment later: what was enforced is stored."""
     long = names(100_000)
     subject.start(zones=[ZONE], lists={"list.txt": long}, inbox=None)
     subject.put_list("list.txt", ["a..example"] * 2000 + ["other.example"])
@@ -168,7 +165,7 @@ def test_the_text_that_is_kept_is_that_of_the_version(subject: Subject):
 
 
 @pytest.mark.parametrize("how", ["a pipe", "endless"])
-def test_what_stands_in_the_place_of_a_list_that_was_just_enforced_is_not_kept(subject: Subject, how: str):
+def test_a_pipe_or_device_in_place_of_a_list_is_not_stored(subject: Subject, how: str):
     """A pipe is waited for in vain, /dev/zero fills the disk: neither is a text, however soon it comes."""
     subject.start(zones=[ORDERS_ZONE, ZONE], lists={"list.txt": BASE})
     break_list(subject, how)
@@ -178,8 +175,8 @@ def test_what_stands_in_the_place_of_a_list_that_was_just_enforced_is_not_kept(s
     assert sum(path.stat().st_size for path in (subject.folder / "state" / "texts").rglob("*")) < 1_000_000
 
 
-def test_a_damaged_compiled_list_with_a_damaged_text_is_nobody_s_list(subject: Subject):
-    """Neither can be trusted: a start is refused and says so, rather than that something is enforced."""
+def test_a_corrupt_compiled_list_with_a_corrupt_stored_file_is_refused(subject: Subject):
+    """Neither can be trusted: the start is refused with the reason."""
     start(subject)
     path = only_compiled(subject)
     assert subject.stop() == 0
@@ -194,8 +191,8 @@ def test_a_damaged_compiled_list_with_a_damaged_text_is_nobody_s_list(subject: S
     assert enforced(subject, "n1.example", "m1.example") == [True, False]
 
 
-def test_a_damaged_compiled_list_after_a_way_back_is_compiled_again(subject: Subject):
-    """The version that was gone back to is enforced, though the file holds another text by now."""
+def test_a_corrupt_compiled_list_after_a_rollback_is_compiled_again(subject: Subject):
+    """The version of the rollback is enforced, though the file has other content by now."""
     start(subject)
     subject.put_list("list.txt", LATER)
     subject.reload()
@@ -207,7 +204,7 @@ def test_a_damaged_compiled_list_after_a_way_back_is_compiled_again(subject: Sub
     assert enforced(subject, "n0.example", "new.example") == [True, False]
 
 
-def test_a_compiled_list_that_is_damaged_while_it_is_served_goes_on_being_served(subject: Subject):
+def test_a_compiled_list_corrupted_while_in_use_keeps_being_served(subject: Subject):
     """What is in force does not depend on what somebody does to files, nor does the order on top of it."""
     start(subject)
     only_compiled(subject).unlink()
@@ -268,7 +265,7 @@ def test_a_kill_in_the_middle_of_a_refresh_leaves_one_whole_list(subject: Subjec
     assert_named_by_content(subject)
 
 
-def test_what_a_killed_daemon_left_half_written_is_cleared_away(subject: Subject):
+def test_partial_files_of_a_killed_daemon_are_removed(subject: Subject):
     """Files of no version fill the disk, a kill at a time."""
     start(subject)
     before = {name for name in files(subject) if not name.endswith(("-wal", "-shm"))}
@@ -339,8 +336,8 @@ def test_a_full_disk_changes_nothing_that_is_enforced(subject: Subject):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a disk takes root; CI runs as root")
-def test_a_list_that_a_full_disk_kept_away_is_taken_when_there_is_room(subject: Subject):
-    """Whoever makes room need not know which lists came meanwhile, and touch them."""
+def test_a_list_delayed_by_a_full_disk_is_accepted_once_there_is_room(subject: Subject):
+    """An operator who frees space need not touch the lists that were skipped meanwhile."""
     on_a_small_disk(subject, 4096)
     subject.start(zones=[list_zone(every_s=1, guards=ANY_CHANGE)], lists={"list.txt": BASE}, inbox=None)
     subject.under = []
@@ -413,7 +410,7 @@ def test_a_state_folder_without_rights_is_refused_with_advice(subject: Subject):
 
 
 def test_a_folder_of_compiled_lists_without_rights_keeps_the_last_good_list(subject: Subject):
-    """What was compiled is enforced, what cannot be compiled is told; with the right again it is taken."""
+    """The last version stays in force and the error is reported; once writable, the list is accepted."""
     closed = without_rights(subject, "state/lists")
     try:
         subject.launch()

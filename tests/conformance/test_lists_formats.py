@@ -1,4 +1,4 @@
-"""What is read from a list (trap 18): nine formats, one meaning each, and an account of every line."""
+"""Formats of lists (trap 18): nine formats, one meaning each, and an account of every line."""
 
 from collections.abc import Iterable
 
@@ -84,7 +84,7 @@ RECOGNISABLE = {
 }
 
 
-def test_a_format_is_recognised_and_said(subject: Subject):
+def test_a_detected_format_is_reported(subject: Subject):
     """A guess that is not told is found out by what it blocks: dry run, list of sources and log say it."""
     zones = [list_zone(f"{form}.txt", name=form) for form in RECOGNISABLE]
     subject.configure(
@@ -105,7 +105,7 @@ def test_a_format_is_recognised_and_said(subject: Subject):
     assert [form for form in RECOGNISABLE if f"list {form}: format {form}" not in logged] == []
 
 
-def test_a_format_that_is_chosen_is_not_guessed(subject: Subject):
+def test_a_configured_format_is_not_detected(subject: Subject):
     """The operator knows better than a guess: a hosts file as a plain list is no list at all."""
     subject.configure(
         zones=[list_zone(format="plain", guards={"rejected_percent": "off"})],
@@ -172,7 +172,7 @@ COVERED = {
 }
 
 
-def test_a_line_lists_what_its_format_says(subject: Subject):
+def test_a_line_means_what_its_format_defines(subject: Subject):
     """`*.ads.example` blocks ads.example in one program and not in the next; here docs/lists.md says it."""
     subject.start(
         zones=[
@@ -250,7 +250,7 @@ GOOD = {
 }
 
 
-def test_every_line_that_is_not_taken_is_told_with_its_reason(subject: Subject):
+def test_every_rejected_line_is_reported_with_its_reason(subject: Subject):
     """A line that is passed over in silence is a name that is not blocked although it was ordered."""
     subject.configure(
         zones=[
@@ -328,14 +328,14 @@ def check_repairs(subject: Subject, allowed: Iterable[str]) -> dict:
     return report
 
 
-def test_what_is_allowed_is_repaired_and_counted(subject: Subject):
+def test_an_allowed_repair_is_made_and_counted(subject: Subject):
     """A repair is a guess that was allowed by name, and is counted by the same name."""
     report = check_repairs(subject, REPAIRS)
     assert report["repaired_by"] == dict.fromkeys(REPAIRS, 1)
     assert (report["repaired"], report["accepted"], report["rejected"]) == (8, 1, 0)
 
 
-def test_what_is_not_allowed_is_not_repaired(subject: Subject):
+def test_a_repair_that_is_not_allowed_is_not_made(subject: Subject):
     """Without permission nothing is guessed, and the message names the permission that is missing."""
     report = check_repairs(subject, [])
     assert (report["repaired"], report["accepted"], report["rejected"]) == (0, 1, 8)
@@ -344,7 +344,7 @@ def test_what_is_not_allowed_is_not_repaired(subject: Subject):
     assert [repair for line, repair in enumerate(REPAIRS, start=1) if repair not in reasons[line]] == []
 
 
-def test_only_harmless_repairs_are_allowed_at_first(subject: Subject):
+def test_only_harmless_repairs_are_allowed_by_default(subject: Subject):
     """A web address as a name would block a whole host for one page of it."""
     subject.configure(
         zones=[list_zone(format="plain", guards={"rejected_percent": "off"})],
@@ -356,7 +356,7 @@ def test_only_harmless_repairs_are_allowed_at_first(subject: Subject):
     assert [line for _, line, _, _ in told(report, "rejected")] == [5, 6, 7, 8]
 
 
-def test_one_bad_name_of_a_line_takes_the_whole_line(subject: Subject):
+def test_one_invalid_name_rejects_the_whole_line(subject: Subject):
     """Half of a line would be a guess about what was meant: it is taken as a whole or rejected as a whole."""
     subject.start(
         zones=[list_zone(format="hosts", guards={"rejected_percent": "off"})],
@@ -379,7 +379,7 @@ NAMES = {
 }
 
 
-def test_names_are_taken_as_browsers_take_them(subject: Subject):
+def test_names_are_mapped_as_browsers_map_them(subject: Subject):
     """UTS 46, non-transitional, RFC 5891 section 4.4: else another name is blocked than browsers ask for."""
     subject.start(zones=[list_zone(format="plain")], lists={"list.txt": [*NAMES, *names(5)]}, inbox=None)
     assert [name for name in NAMES.values() if not answered(subject, name)] == []
@@ -387,7 +387,7 @@ def test_names_are_taken_as_browsers_take_them(subject: Subject):
     assert source(subject)["report"]["repaired_by"]["idn"] == 4
 
 
-def test_octets_that_are_no_text_are_told(subject: Subject):
+def test_invalid_utf_8_is_reported(subject: Subject):
     """RFC 3629: a list in Latin-1 would name other letters than were meant."""
     subject.configure(zones=[list_zone(format="plain", guards={"rejected_percent": "off"})], inbox=None)
     subject.put_list(
@@ -400,7 +400,7 @@ def test_octets_that_are_no_text_are_told(subject: Subject):
     ]
 
 
-def test_a_line_without_end_is_told_and_shown_cut(subject: Subject):
+def test_an_endless_line_is_reported_and_shown_shortened(subject: Subject):
     """A line of megabytes is one line: it is not read in pieces as many names, and does not fill the log."""
     subject.configure(zones=[list_zone(format="plain", guards={"rejected_percent": "off"})], inbox=None)
     subject.put_list("list.txt", b"good.example\n" + b"x.example." * 300_000 + b"\nlast.example\n")

@@ -46,7 +46,7 @@ ODD = {
 
 
 @pytest.mark.parametrize(("text", "code", "figures"), ODD.values(), ids=ODD.keys())
-def test_an_odd_list_is_refused_with_its_figures_and_changes_nothing(
+def test_a_suspicious_list_is_rejected_with_its_figures_and_changes_nothing(
     subject: Subject, text: str | bytes, code: str, figures: list[str]
 ):
     """Half a list or a login page must not unblock thousands; serial, digest and answers stay."""
@@ -66,8 +66,8 @@ def test_an_odd_list_is_refused_with_its_figures_and_changes_nothing(
     assert is_logged(subject, "listed", code, levels=["error"])
 
 
-def test_a_version_that_was_there_before_is_refused(subject: Subject):
-    """Who can hold back an update serves yesterday's list, which is whole and well-formed."""
+def test_a_replayed_version_is_rejected(subject: Subject):
+    """An attacker who can delay updates may replay yesterday's list, which is well-formed."""
     start(subject, guards=STRICT)
     subject.put_list("list.txt", [*BASE, "new.example"])
     subject.reload()
@@ -134,7 +134,7 @@ def test_fewer_than_twenty_names_of_a_short_list_may_change(subject: Subject, co
         assert f"{code}:" in reload_refused(subject)
 
 
-def test_another_option_for_the_same_content_is_no_reason_to_reject(subject: Subject):
+def test_changed_options_for_the_same_content_reject_nothing(subject: Subject):
     """What the operator sets in the configuration is meant: a guard is for what comes from elsewhere."""
     zone = list_zone(match="subtree", every_s=DAY)
     subject.start(zones=[zone], lists={"list.txt": BASE}, inbox=None)
@@ -161,7 +161,7 @@ def test_a_number_of_names_is_a_limit_as_it_is_set(subject: Subject):
     assert "SHRANK:" in reload_refused(subject)
 
 
-def test_a_file_without_its_last_line_feed_is_put_right_by_the_printed_command(subject: Subject):
+def test_the_printed_command_adds_a_missing_last_line_feed(subject: Subject):
     """A first list has no version before it: what to do is all that helps then."""
     subject.configure(zones=[list_zone("my list.txt", every_s=DAY)], inbox=None)
     subject.put_list("my list.txt", text_of(BASE)[:-1])
@@ -182,7 +182,7 @@ def paste(command: str) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.parametrize("where", ["reload", "check", "source list", "log"])
-def test_the_command_that_a_rejection_prints_works_as_it_stands(tmp_path: Path, where: str):
+def test_the_command_that_a_rejection_prints_works_unchanged(tmp_path: Path, where: str):
     """A deliberate edit is one command away: with the digest, the reason, and the configuration's file."""
     folder = tmp_path / "it's a folder"  # as a shell would misread it
     folder.mkdir()
@@ -210,7 +210,7 @@ def test_the_command_that_a_rejection_prints_works_as_it_stands(tmp_path: Path, 
         assert [one["how"] for one in versions(subject)] == ["accepted by hand", "first"]
 
 
-def test_the_guards_that_a_file_has_always_are_on_by_default(subject: Subject):
+def test_a_file_has_html_empty_and_rejected_lines_guards_by_default(subject: Subject):
     """A login page, nothing at all, and rubbish are never what somebody wanted to write."""
     start(subject)
     with Unchanged(subject, *BASE[:2]):
@@ -251,7 +251,7 @@ def test_one_of_two_limits_is_enough(subject: Subject, guards: dict):
     assert "SHRANK:" in reload_refused(subject)
 
 
-def test_any_rejected_line_refuses_where_none_is_allowed(subject: Subject):
+def test_rejected_percent_0_rejects_a_list_with_one_invalid_line(subject: Subject):
     """`rejected_percent: 0`: a list of one's own has no line that nobody understands."""
     start(subject, guards={"rejected_percent": 0})
     subject.put_list("list.txt", [*BASE, "a..example"])
@@ -317,7 +317,7 @@ NARROWED = {
 
 
 @pytest.mark.parametrize("text", NARROWED.values(), ids=NARROWED.keys())
-def test_names_that_cover_less_or_are_excepted_count_as_gone(subject: Subject, text: str):
+def test_names_that_cover_less_or_are_exempt_count_as_removed(subject: Subject, text: str):
     """One line, or another format, may unblock all that is below each name, and no name need be missing."""
     start(subject, guards={"shrank_percent": 10, "grew_names": "off", "grew_percent": "off"})
     with Unchanged(subject, BASE[0], f"www.{BASE[0]}"):
@@ -326,7 +326,7 @@ def test_names_that_cover_less_or_are_excepted_count_as_gone(subject: Subject, t
     assert "SHRANK" in refused_by(subject)
 
 
-def test_names_that_cover_more_count_as_new(subject: Subject):
+def test_names_that_cover_more_count_as_added(subject: Subject):
     """Where each name was meant alone, all that is below is blocked now."""
     hosts = [f"0.0.0.0 {name}" for name in BASE]
     start(subject, guards={"grew_percent": 10}, lines=hosts)
@@ -343,7 +343,7 @@ def test_names_that_cover_more_count_as_new(subject: Subject):
     ],
     ids=["rpz", "adblock"],
 )
-def test_a_list_of_exceptions_alone_is_empty(subject: Subject, text: str):
+def test_a_list_of_exceptions_only_is_empty(subject: Subject, text: str):
     """It blocks nobody, however long it is."""
     start(subject)
     with Unchanged(subject, *BASE[:2]):
@@ -351,13 +351,13 @@ def test_a_list_of_exceptions_alone_is_empty(subject: Subject, text: str):
         assert "EMPTY: the list excepts all that it names" in reload_refused(subject)
 
 
-def test_exceptions_are_no_names_that_are_enforced(subject: Subject):
+def test_exceptions_do_not_count_as_enforced_names(subject: Subject):
     """The number that an operator reports is that of blocked names."""
     start(subject, lines=["||a.example^", "||b.example^", "@@||www.a.example^", "@@||c.example^"])
     assert subject.ready["entries"] == source(subject)["entries"] == versions(subject)[0]["entries"] == 2
 
 
-def test_a_list_that_is_read_in_another_format_is_told(subject: Subject):
+def test_a_changed_format_of_a_list_is_reported(subject: Subject):
     """The same names mean another thing in another format: who reads the log or asks sees it."""
     start(subject, guards={"shrank_percent": "off", "grew_percent": "off"})
     subject.put_list("list.txt", [f"0.0.0.0 {name}" for name in BASE])

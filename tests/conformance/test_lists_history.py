@@ -1,4 +1,4 @@
-"""What was enforced when (trap 18): versions, differences, the story of a name, and the way back."""
+"""History of lists (trap 18): versions, differences, the history of a name, and rollback."""
 
 import gzip
 import sqlite3
@@ -49,7 +49,7 @@ def change(subject: Subject, lines: list[str]) -> int:
 # ------- Looking back -------
 
 
-def test_a_list_that_is_new_or_gone_as_a_whole_is_a_difference(subject: Subject):
+def test_an_added_or_removed_zone_is_a_difference(subject: Subject):
     """A zone that was taken out unblocks more than any change in it: it must not read as nothing."""
     start(subject)
     more = [*ZONES, list_zone("more.txt", name="more", every_s=DAY)]
@@ -70,7 +70,7 @@ def test_a_list_that_is_new_or_gone_as_a_whole_is_a_difference(subject: Subject)
     assert "7 more" in subject.cli("diff", str(first), str(first + 1), as_json=False).stdout
 
 
-def test_a_large_change_is_enforced_before_it_is_kept_by_name_and_told_all_along(subject: Subject):
+def test_a_large_change_is_enforced_before_it_is_indexed_by_name(subject: Subject):
     """A million changes take SQLite ten seconds. What a process was killed at is done by the next one."""
     start(subject)
     more = names(300_000, first=1000)
@@ -106,7 +106,7 @@ def rows(subject: Subject, table: str) -> int:
         return int(database.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
 
 
-def test_a_time_that_was_printed_can_be_asked(subject: Subject):
+def test_a_printed_time_can_be_passed_to_at(subject: Subject):
     """Whole seconds are printed: at the second in which a version came it was in force."""
     start(subject)
     change(subject, LATER)
@@ -116,7 +116,7 @@ def test_a_time_that_was_printed_can_be_asked(subject: Subject):
     assert subject.cli("why", BASE[0], "--at", at).code == 1
 
 
-def test_a_history_that_was_moved_away_is_an_error(subject: Subject):
+def test_a_missing_history_is_an_error(subject: Subject):
     """An auditor must not read "nothing ever was" because of a folder in another place."""
     start(subject)
     (subject.folder / "state").rename(subject.folder / "elsewhere")
@@ -130,7 +130,7 @@ def test_a_history_that_was_moved_away_is_an_error(subject: Subject):
     assert subject.cli("versions").code == 0
 
 
-def test_since_when_a_name_is_listed_is_not_claimed_where_it_is_not_known(subject: Subject):
+def test_an_unknown_start_of_a_listing_is_reported_as_unknown(subject: Subject):
     """Where file and text of a version were lost, the next one was compared with nothing."""
     start(subject)
     wait_kept(subject)
@@ -146,7 +146,7 @@ def test_since_when_a_name_is_listed_is_not_claimed_where_it_is_not_known(subjec
     assert [(one["what"], one["by"]) for one in told] == [("listed, not known since when", "version 2")]
 
 
-def test_a_list_of_other_names_altogether_is_a_new_beginning(subject: Subject):
+def test_a_list_of_entirely_different_names_has_no_recorded_changes(subject: Subject):
     """More than a million changes would fill memory and history, and keep the list from being enforced."""
     start(subject)
     names = (f"name{number}.of-another-list.example\n" for number in range(1_000_000))
@@ -159,7 +159,7 @@ def test_a_list_of_other_names_altogether_is_a_new_beginning(subject: Subject):
     assert enforced(subject, "name7.of-another-list.example", BASE[0]) == [True, False]
 
 
-def test_each_serial_is_told_with_its_lists(subject: Subject):
+def test_each_serial_is_shown_with_its_lists(subject: Subject):
     """Which list was in force when serial N was: orders and lists are one row of serials."""
     start(subject)
     change(subject, LATER)
@@ -180,7 +180,7 @@ def test_each_serial_is_told_with_its_lists(subject: Subject):
     assert "listed 2" in for_people.stdout
 
 
-def test_each_version_of_a_list_is_told_with_what_it_changed(subject: Subject):
+def test_each_version_of_a_list_is_shown_with_its_changes(subject: Subject):
     """Version, text, digest, and how many names came and went."""
     start(subject)
     change(subject, LATER)
@@ -205,7 +205,7 @@ def changes(subject: Subject, a: int, b: int) -> dict[str, dict[str, tuple[bool,
     }
 
 
-def test_the_difference_of_two_serials_is_told_name_by_name(subject: Subject):
+def test_the_difference_of_two_serials_is_shown_name_by_name(subject: Subject):
     """For lists and for orders, forwards and backwards; between a serial and itself there is none."""
     start(subject)
     subject.put_order(block("B-1", ["ordered.example"]))
@@ -225,7 +225,7 @@ def test_the_difference_of_two_serials_is_told_name_by_name(subject: Subject):
     assert "+ new.example" in shown
 
 
-def test_the_difference_of_the_first_two_serials_is_what_the_walk_through_lifted(subject: Subject):
+def test_the_difference_of_the_first_two_serials_is_the_unblock_of_the_walk_through(subject: Subject):
     """The order of the first snapshot is in the ledger a moment after the time for which it is derived."""
     block_path, blocked = shipped("block")
     unblock_path, _ = shipped("unblock")
@@ -241,7 +241,7 @@ def test_the_difference_of_the_first_two_serials_is_what_the_walk_through_lifted
     assert changes(subject, 1, 2) == {"ministry": expected}
 
 
-def test_orders_that_come_together_are_told_apart_by_serial_and_not_by_time(subject: Subject):
+def test_simultaneous_orders_are_distinguished_by_serial(subject: Subject):
     """Many publishes within a second: each serial is derived from the records that it was published with."""
     start(subject)
     for number in range(5):
@@ -254,7 +254,7 @@ def test_orders_that_come_together_are_told_apart_by_serial_and_not_by_time(subj
 @pytest.mark.parametrize(
     "command", [["diff", "1", "99"], ["rollback", "99", "--reason", "x"], ["versions", "nosuch"]]
 )
-def test_what_never_was_is_told_so(subject: Subject, command: list[str]):
+def test_an_unknown_serial_or_list_is_refused(subject: Subject, command: list[str]):
     """A serial that nobody served, a list that is none: refused, and no traceback."""
     start(subject)
     said = subject.cli(*command)
@@ -262,8 +262,8 @@ def test_what_never_was_is_told_so(subject: Subject, command: list[str]):
     assert (said.code, len(said.problems)) == (4, 1)
 
 
-def test_the_story_of_a_name_is_told_for_lists_and_orders_together(subject: Subject):
-    """A complaint asks since when, by whom, until when: each list and order that named it."""
+def test_the_history_of_a_name_covers_lists_and_orders(subject: Subject):
+    """A complaint asks who blocked the name, from when to when: each list and order that named it."""
     name = "www.n0.example"
     start(subject, orders=[block("B-1", [name])])
     change(subject, LATER)
@@ -294,8 +294,8 @@ def why_at(subject: Subject, name: str, at: datetime) -> tuple[int, str]:
     return said.code, said.json["verdict"]
 
 
-def test_why_a_name_was_blocked_at_a_time_is_told(subject: Subject):
-    """A court asks about last March: what was decided then is told from what was in force then."""
+def test_why_at_explains_a_past_block(subject: Subject):
+    """A court asks about last March: the verdict follows from the state at that time."""
     start(subject)
     between = wait_for_another_second()
     subject.put_order(block("B-1", ["ordered.example"]))
@@ -312,7 +312,7 @@ def test_why_a_name_was_blocked_at_a_time_is_told(subject: Subject):
     assert said.json["serial"] == subject.ready["serial"]
 
 
-def test_before_the_first_start_nothing_is_claimed(subject: Subject):
+def test_why_before_the_first_start_is_unknown(subject: Subject):
     """Of a time that nobody recorded, "not blocked" would be a lie: it is said that nothing is known."""
     start(subject)
     said = subject.cli("why", BASE[0], "--at", (datetime.now(UTC) - timedelta(days=400)).isoformat())
@@ -323,7 +323,8 @@ def test_before_the_first_start_nothing_is_claimed(subject: Subject):
 
 
 @pytest.mark.parametrize("at", ["yesterday", "2026-13-01", ""])
-def test_a_time_that_is_none_is_told_so(subject: Subject, at: str):
+def test_an_invalid_time_is_refused(subject: Subject, at: str):
+    """`--at` is typed by people; a traceback would help nobody."""
     start(subject)
     said = subject.cli("why", BASE[0], "--at", at)
     assert (said.code, "2017-08-10" in said.stderr) == (2, True), "how to write one"
@@ -338,7 +339,7 @@ def test_a_time_that_is_none_is_told_so(subject: Subject, at: str):
         ["source", "accept", "listed", "0" * 64, "--reason", " "],
     ],
 )
-def test_a_wrong_command_line_is_no_daemon_that_is_away(subject: Subject, command: list[str]):
+def test_a_usage_error_is_exit_code_2_and_not_3(subject: Subject, command: list[str]):
     """Exit code 3 has somebody look for a dead daemon: what is typed wrong is 2, in words."""
     start(subject)
     said = subject.cli(*command)
@@ -356,7 +357,7 @@ def wait_for_another_second() -> datetime:
 # ------- The way back -------
 
 
-def test_lists_go_back_and_orders_do_not(subject: Subject):
+def test_a_rollback_changes_lists_and_no_orders(subject: Subject):
     """A list is the operator's, an order is not: only an order ends an order."""
     start(subject)
     subject.put_order(block("B-1", ["ordered.example"]))
@@ -367,7 +368,7 @@ def test_lists_go_back_and_orders_do_not(subject: Subject):
     assert subject.query("n0.example", "TXT").soa.serial == said.json["serial"]
 
 
-def test_what_was_gone_back_from_does_not_come_back_by_itself(subject: Subject):
+def test_a_withdrawn_version_is_not_reinstalled_automatically(subject: Subject):
     """Not by a reload, not by watching, not by a restart: the file still holds what broke things tonight."""
     zones = [list_zone(every_s=1), list_zone("clock.txt", name="clock", every_s=1)]
     subject.start(zones=zones, lists={"list.txt": BASE, "clock.txt": ["clock.example"]}, inbox=None)
@@ -389,8 +390,8 @@ def test_what_was_gone_back_from_does_not_come_back_by_itself(subject: Subject):
     assert source(subject)["version"] == 3
 
 
-def test_another_text_ends_the_way_back(subject: Subject):
-    """The provider has mended its list: it is taken as ever, with nothing to be reset."""
+def test_new_content_ends_a_rollback(subject: Subject):
+    """The provider has corrected its list: it is accepted, and nothing has to be reset."""
     start(subject)
     change(subject, LATER)
     assert roll_back(subject, subject.ready["serial"]).code == 0
@@ -400,8 +401,8 @@ def test_another_text_ends_the_way_back(subject: Subject):
     assert enforced(subject, "n0.example", "mended.example") == [False, True]
 
 
-def test_a_way_back_is_an_event_with_its_reason(subject: Subject):
-    """Who asks in a year reads why: the reason is on record, and there is no way back without one."""
+def test_a_rollback_is_recorded_with_its_reason(subject: Subject):
+    """An auditor must find the reason a year later: it is recorded, and required."""
     start(subject)
     change(subject, LATER)
     assert subject.cli("rollback", str(subject.ready["serial"])).code == 2
@@ -418,7 +419,7 @@ def test_a_way_back_is_an_event_with_its_reason(subject: Subject):
     assert latest["digest"] == versions(subject)[2]["digest"]
 
 
-def test_a_way_back_may_be_gone_back_from(subject: Subject):
+def test_a_rollback_may_be_rolled_back(subject: Subject):
     """It was the other list after all: the way back leads to any serial that was served."""
     start(subject)
     second = change(subject, LATER)
@@ -431,7 +432,7 @@ def test_a_way_back_may_be_gone_back_from(subject: Subject):
     assert enforced(subject, "n0.example", "new.example") == [False, True]
 
 
-def test_one_list_of_two_changes_by_a_way_back_that_concerns_it(subject: Subject):
+def test_a_rollback_changes_only_the_lists_that_differ(subject: Subject):
     """A list that is the same in both serials gets no new version, and its file is watched on."""
     zones = [list_zone(every_s=DAY), list_zone("other.txt", name="other", every_s=DAY)]
     subject.start(zones=zones, lists={"list.txt": BASE, "other.txt": ["other.example"]}, inbox=None)
@@ -446,7 +447,7 @@ def test_one_list_of_two_changes_by_a_way_back_that_concerns_it(subject: Subject
 # ------- Bounds -------
 
 
-def test_a_text_that_a_dying_process_did_not_keep_is_kept_by_the_next(subject: Subject):
+def test_a_file_not_stored_before_a_crash_is_stored_by_the_next_start(subject: Subject):
     """Between the record and the copy the power may fail: the version must not hang on one file for ever."""
     start(subject)
     wait_kept(subject)
@@ -459,7 +460,7 @@ def test_a_text_that_a_dying_process_did_not_keep_is_kept_by_the_next(subject: S
     assert gzip.decompress(kept.read_bytes()) == text_of(BASE)
 
 
-def test_that_a_text_cannot_be_kept_is_told(subject: Subject):
+def test_a_file_that_cannot_be_stored_is_reported(subject: Subject):
     """Another text lies there by now: the compiled file is all that is left of the version."""
     start(subject)
     wait_kept(subject)
@@ -487,8 +488,8 @@ def test_no_more_versions_are_kept_than_configured(subject: Subject):
     assert enforced(subject, "v4.example", "v5.example") == [True, False]
 
 
-def test_a_way_back_to_what_is_not_kept_any_more_is_refused(subject: Subject):
-    """It says so, and nothing changes; another list in its place would be a guess."""
+def test_a_rollback_to_a_deleted_version_is_refused(subject: Subject):
+    """The error is reported and nothing changes; another version instead would be a guess."""
     start(subject, history={"generations": 2})
     for number in range(4):
         change(subject, [*BASE, f"v{number}.example"])
@@ -499,7 +500,7 @@ def test_a_way_back_to_what_is_not_kept_any_more_is_refused(subject: Subject):
         assert said.problems[0]["reason"]
 
 
-def test_what_was_refused_fills_no_disk(subject: Subject):
+def test_rejected_lists_do_not_fill_the_disk(subject: Subject):
     """A broken feed that sends something else each minute leaves no file for each."""
     start(subject, history={"generations": 2})
     wait_kept(subject)

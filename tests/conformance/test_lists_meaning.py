@@ -63,7 +63,9 @@ def test_a_passthru_of_an_rpz_zone_stops_later_zones(subject: Subject, upstream:
     assert subject.cli("why", "ok.b.example", "--at", when).json["verdict"] == "passthru"
 
 
-def test_an_exception_of_another_format_asks_the_next_zone(subject: Subject, upstream: StubUpstream):
+def test_an_exception_of_another_format_continues_with_the_next_zone(
+    subject: Subject, upstream: StubUpstream
+):
     """An ad blocker's exception is about its own list: another list may block the name."""
     two_lists(subject, upstream, ADBLOCK)
     assert is_sinkholed(subject.query("ok.b.example"))
@@ -73,7 +75,7 @@ def test_an_exception_of_another_format_asks_the_next_zone(subject: Subject, ups
     assert [(one["entry"], one["is_exception"]) for one in exempt] == [("ok.b.example", True)]
 
 
-def test_what_an_exception_does_is_an_option(subject: Subject, upstream: StubUpstream):
+def test_the_meaning_of_an_exception_is_configurable(subject: Subject, upstream: StubUpstream):
     """`source.exceptions`: another meaning than the format's, either way; a reload changes it."""
     two_lists(subject, upstream, RPZ, exceptions="exempt")
     assert is_sinkholed(subject.query("ok.b.example"))
@@ -91,7 +93,7 @@ def test_what_an_exception_does_is_an_option(subject: Subject, upstream: StubUps
     assert is_sinkholed(subject.query("b.example"))
 
 
-def test_an_exception_in_shadow_decides_nothing(subject: Subject, upstream: StubUpstream):
+def test_an_exception_in_a_shadow_zone_has_no_effect(subject: Subject, upstream: StubUpstream):
     """A zone in shadow lets nothing through either, or a trial would unblock."""
     subject.start(
         zones=[
@@ -116,7 +118,7 @@ EXCEPTIONS = {
 }
 
 
-def test_no_exception_of_an_ad_blocker_is_lost_because_of_its_form(subject: Subject):
+def test_every_exception_syntax_of_ad_blockers_is_read(subject: Subject):
     """AdGuard's and uBlock Origin's syntax; a lost exception leaves a name blocked that should be open."""
     blocks = [f"||{name}^{'$important' if name == 'g.example' else ''}" for name in EXCEPTIONS.values()]
     subject.start(
@@ -159,8 +161,8 @@ BLOCKS = {
 }
 
 
-def test_a_lost_exception_has_a_code_and_a_warning_of_its_own(subject: Subject):
-    """What it excepts may be blocked: the dry run, the log, the list of sources and a metric say so."""
+def test_an_unreadable_exception_has_a_code_and_a_warning_of_its_own(subject: Subject):
+    """Its name may be blocked by mistake: check, log, `source list` and a metric report it."""
     subject.configure(
         zones=[list_zone(f"{form}.txt", name=form, format=form) for form in LOST],
         lists={
@@ -191,7 +193,7 @@ def test_a_lost_exception_has_a_code_and_a_warning_of_its_own(subject: Subject):
         assert metrics.total("dnsblock_source_lines", zone=form, result="not_applicable") == count
 
 
-def test_a_list_of_exceptions_lists_them_in_a_zone_that_lets_pass(subject: Subject, upstream: StubUpstream):
+def test_exceptions_are_the_entries_of_a_passthru_zone(subject: Subject, upstream: StubUpstream):
     """An allow list in the form of an ad blocker, or of RPZ, is no empty list."""
     subject.start(
         zones=[
@@ -241,7 +243,7 @@ def test_a_list_of_exceptions_with_a_block_is_rejected(
     assert enforced(subject, "a.example", "b.example") == [False, True]
 
 
-def test_exceptions_are_not_an_option_where_they_are_what_is_listed(subject: Subject):
+def test_source_exceptions_is_refused_in_a_passthru_zone(subject: Subject):
     """An option without an effect would be believed."""
     subject.configure(
         zones=[passing("allowed.txt", exceptions="exempt")], lists={"allowed.txt": ["a.example"]}, inbox=None
@@ -255,8 +257,8 @@ def test_exceptions_are_not_an_option_where_they_are_what_is_listed(subject: Sub
 
 
 @pytest.mark.parametrize("lines", [ORDINARY, [*ORDINARY * 2, "bare.example"]], ids=["all", "nearly all"])
-def test_a_list_of_stars_alone_is_warned_about(subject: Subject, lines: list[str]):
-    """Its authors mean the names as well; the names themselves stay open, and nothing else says so."""
+def test_a_list_of_wildcards_only_gets_a_warning(subject: Subject, lines: list[str]):
+    """Its authors mean the names as well; the names themselves stay open, and nothing else reports it."""
     stars = [f"*.{name}" if name != "bare.example" else name for name in lines]
     subject.configure(zones=[list_zone()], lists={"list.txt": stars}, inbox=None)
     words = "names are listed as `*.name` alone"
@@ -280,7 +282,7 @@ def test_a_list_of_stars_alone_is_warned_about(subject: Subject, lines: list[str
     ],
     ids=["both", "some", "plain"],
 )
-def test_a_list_with_the_names_themselves_is_not_warned_about(subject: Subject, lines: list[str]):
+def test_a_list_with_wildcards_and_names_gets_no_warning(subject: Subject, lines: list[str]):
     """A warning about a sound list teaches to read no warnings."""
     subject.start(zones=[list_zone()], lists={"list.txt": lines}, inbox=None)
     assert source(subject)["warnings"] == []
@@ -365,7 +367,7 @@ UNDERSTOOD: dict[str, dict[str, str | None]] = {
 NAMED = {**BLOCKS, "hosts": "0.0.0.0 n{}.example", "csv": "9;n{}.example"}
 
 
-def test_lines_that_are_understood_are_no_reason_to_reject_a_list(subject: Subject):
+def test_recognised_lines_without_names_do_not_reject_a_list(subject: Subject):
     """Real lists have many: with them counted as malformed the guard of one line in a hundred rejects all."""
     subject.start(
         zones=[
@@ -400,7 +402,7 @@ def test_white_space_of_word_processors_separates_words(subject: Subject):
     assert enforced(subject, "a.example", "b.example", "c.example") == [True] * 3
 
 
-def test_malformed_lines_are_still_a_reason_to_reject_a_list(subject: Subject):
+def test_malformed_lines_reject_a_list(subject: Subject):
     """What is counted apart must not hide what is not understood."""
     subject.start(zones=[list_zone(format="adblock")], lists={"list.txt": ["||a.example^"]}, inbox=None)
     subject.put_list(

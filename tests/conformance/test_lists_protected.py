@@ -19,7 +19,7 @@ from .lists import (
 from .orders import block
 
 
-def test_what_no_list_may_block_is_left_out_and_alerted(subject: Subject):
+def test_public_suffixes_and_protected_names_are_skipped_and_reported(subject: Subject):
     """One entry `co.id`, or a bank's own name, would block thousands; the other entries are enforced."""
     lists = {"list.txt": [*BASE, "co.id", "bank.example", "www.clinic.example", "id"]}
     config = {
@@ -46,7 +46,7 @@ def test_what_no_list_may_block_is_left_out_and_alerted(subject: Subject):
     assert is_logged(subject, "listed", "bank.example", "PROTECTED", levels=["warning"])
 
 
-def test_how_many_lines_are_left_out_is_told_where_they_are_not_all(subject: Subject):
+def test_the_total_of_skipped_lines_is_reported(subject: Subject):
     """A hundred lines are enough for a log, but not to know that there were more."""
     start(
         subject,
@@ -57,7 +57,7 @@ def test_how_many_lines_are_left_out_is_told_where_they_are_not_all(subject: Sub
     assert is_logged(subject, "listed", "and 50 more lines", levels=["warning"])
 
 
-def test_the_name_alone_above_a_protected_one_may_be_listed(subject: Subject):
+def test_an_exact_entry_above_a_protected_name_is_accepted(subject: Subject):
     """It blocks nothing of what is protected."""
     subject.start(
         zones=[list_zone(match="exact", every_s=DAY)],
@@ -68,7 +68,7 @@ def test_the_name_alone_above_a_protected_one_may_be_listed(subject: Subject):
     assert enforced(subject, "bank.example", "login.bank.example") == [True, False]
 
 
-def test_an_entry_above_a_protected_name_is_left_out_too(subject: Subject):
+def test_a_subtree_entry_above_a_protected_name_is_skipped(subject: Subject):
     """A subtree entry blocks all that is below it, and so the protected name there."""
     subject.start(
         zones=[list_zone(every_s=DAY)],
@@ -80,7 +80,7 @@ def test_an_entry_above_a_protected_name_is_left_out_too(subject: Subject):
     assert is_logged(subject, "PROTECTED", "bank.example", levels=["warning"])
 
 
-def test_an_order_may_block_what_no_list_may(subject: Subject):
+def test_an_order_may_block_a_protected_name(subject: Subject):
     """Protected names are protected from lists: an order is signed for by an authority."""
     zones = [list_zone(every_s=DAY), ORDERS_ZONE]
     orders = [block("B-1", ["bank.example"])]
@@ -107,7 +107,7 @@ def test_a_name_that_becomes_protected_is_unblocked_by_a_reload(subject: Subject
 
 @pytest.mark.parametrize("how", ["gone", "a page"])
 def test_a_name_that_becomes_protected_is_unblocked_while_the_list_is_broken(subject: Subject, how: str):
-    """At night the feed is an error page, and a bank is on it: what is enforced is the version of before."""
+    """The feed is an error page and a bank is on the list: the previous version applies without it."""
     config = {
         "zones": [list_zone(every_s=DAY)],
         "lists": {"list.txt": ["bank.example", *BASE]},
@@ -129,7 +129,7 @@ def test_a_name_that_becomes_protected_is_unblocked_while_the_list_is_broken(sub
     assert enforced(subject, "bank.example", "new.example") == [False, True]
 
 
-def test_a_rollback_leaves_out_what_is_protected_today(subject: Subject):
+def test_a_rollback_skips_names_that_are_protected_today(subject: Subject):
     """What no list may block by now is no part of any list, however old."""
     zones = [list_zone(every_s=DAY)]
     subject.start(zones=zones, lists={"list.txt": ["bank.example", *BASE]}, inbox=None)
@@ -144,7 +144,7 @@ def test_a_rollback_leaves_out_what_is_protected_today(subject: Subject):
         assert enforced(subject, "bank.example", BASE[0], "new.example") == [False, True, False]
 
 
-def test_a_public_suffix_is_listed_where_that_is_accepted(subject: Subject):
-    """Who really means a whole suffix says so for this source."""
+def test_a_public_suffix_is_enforced_if_its_source_accepts_it(subject: Subject):
+    """An operator who means a whole suffix configures it for this source."""
     start(subject, guards={"public_suffix": "accept"}, lines=["co.id", "a.example"])
     assert enforced(subject, "any.co.id", "a.example") == [True, True]

@@ -1,4 +1,4 @@
-"""Lists in files and folders (trap 18): watched, and when one is gone or odd, all else goes on."""
+"""Lists in files and folders (trap 18): watched; one that is missing or invalid affects no other."""
 
 import os
 import threading
@@ -78,7 +78,7 @@ def test_a_file_that_is_still_being_written_is_not_enforced(subject: Subject):
     assert [one["entries"] for one in versions(subject)] == [401, 50]
 
 
-def test_a_file_that_is_still_being_written_waits_though_something_else_is_published(subject: Subject):
+def test_a_file_being_written_is_not_enforced_by_another_publish(subject: Subject):
     """Another list that changed is no reason to take half of this one.
 
     A thread of its own writes, so that only the machine, and no slow daemon, can interrupt it. Where it was
@@ -116,7 +116,7 @@ def test_a_file_that_is_still_being_written_waits_though_something_else_is_publi
     wait_enforced(subject, pieces[-2])
 
 
-def test_each_list_is_looked_at_as_often_as_it_says(subject: Subject):
+def test_each_list_is_checked_at_its_own_interval(subject: Subject):
     """`every_s` is of one source: a list that is looked at once a day waits for that, or for a command."""
     zones = [list_zone("daily.txt", name="daily", every_s=DAY), list_zone(every_s=1)]
     subject.start(zones=zones, lists={"daily.txt": BASE, "list.txt": BASE}, inbox=None)
@@ -128,7 +128,7 @@ def test_each_list_is_looked_at_as_often_as_it_says(subject: Subject):
     assert enforced(subject, "daily.example", "new.example") == [True, True]
 
 
-def test_a_link_that_is_turned_to_another_file_is_a_change(subject: Subject):
+def test_a_symlink_to_another_file_is_a_change(subject: Subject):
     """Deployments keep each version in a file of its own and turn a link."""
     subject.configure(zones=[WATCHED], lists={"one.txt": BASE, "two.txt": [*BASE, "new.example"]}, inbox=None)
     (subject.folder / "list.txt").symlink_to("one.txt")
@@ -169,7 +169,7 @@ def test_a_file_with_a_time_in_the_future_is_a_change(subject: Subject, ahead: i
     wait_enforced(subject, "more.example")
 
 
-def test_a_file_that_was_touched_is_no_new_version(subject: Subject):
+def test_a_touched_file_is_no_new_version(subject: Subject):
     """A version is a text, not a time: history tells of changes alone."""
     subject.start(zones=[list_zone(every_s=DAY)], lists={"list.txt": BASE}, inbox=None)
     subject.put_list("list.txt", BASE)
@@ -201,7 +201,7 @@ def test_a_folder_is_one_list(subject: Subject):
     [("<!DOCTYPE html>\n<html>\n<body>502</body>\n</html>\n", "HTML:"), ("", "EMPTY:"), ("# x\n", "EMPTY:")],
     ids=["a page", "nothing", "comments"],
 )
-def test_each_file_of_a_folder_is_judged(subject: Subject, text: str, code: str):
+def test_guards_apply_to_each_file_of_a_folder(subject: Subject, text: str, code: str):
     """Beside five thousand good lines three hundred that became a page are less than one in a hundred."""
     put_in_folder(subject, "a.txt", names(5000))
     path = put_in_folder(subject, "b.txt", ["b.example"])
@@ -227,7 +227,7 @@ def test_each_file_of_a_folder_is_read_in_its_own_format(subject: Subject):
     assert source(subject)["format"] == "plain, wildcard"
 
 
-def test_what_editors_and_copies_leave_in_a_folder_is_no_list(subject: Subject):
+def test_backup_and_temporary_files_in_a_folder_are_ignored(subject: Subject):
     """The swap file of an editor, yesterday's copy, a download under way: none of them is a list."""
     names_of = {
         "a.txt": "a",
@@ -243,7 +243,7 @@ def test_what_editors_and_copies_leave_in_a_folder_is_no_list(subject: Subject):
     assert (subject.ready["entries"], enforced(subject, "a.example")) == (1, [True])
 
 
-def test_what_is_wrong_in_a_folder_is_told_with_its_file(subject: Subject):
+def test_errors_in_a_folder_are_reported_with_their_file(subject: Subject):
     """A line number without its file is looked for in every one of them."""
     put_in_folder(subject, "a.txt", ["a.example", "a..example"])
     put_in_folder(subject, "b.txt", ["# b", "b.example", "b..example"])
@@ -287,7 +287,7 @@ def test_a_list_that_was_split_within_a_name_is_rejected(subject: Subject, trunc
     assert enforced(subject, "three.shop.com.br", "shop.com") == [True, False]
 
 
-def test_the_parts_of_a_split_by_size_are_known_by_their_sizes(subject: Subject):
+def test_a_split_by_size_is_detected_by_the_sizes_of_its_parts(subject: Subject):
     """`split -b 100` says where the parts come from, and so what to do about it."""
     whole = text_of(names(50))
     (subject.folder / "lists").mkdir()
@@ -308,7 +308,7 @@ def test_a_split_at_line_ends_is_one_list(subject: Subject):
     assert subject.ready["entries"] == 20
 
 
-def test_what_is_not_read_in_a_folder_is_reported(subject: Subject):
+def test_ignored_files_of_a_folder_are_reported(subject: Subject):
     """A list that somebody put a level too deep blocks nothing: the operator must see that."""
     put_in_folder(subject, "a.txt", ["a.example"])
     folder = subject.folder / "lists"
@@ -331,7 +331,7 @@ def test_what_is_not_read_in_a_folder_is_reported(subject: Subject):
     wait_for(lambda: is_logged(subject, "does not read later", levels=["warning"]), "a new folder is seen")
 
 
-def test_a_folder_of_folders_is_no_list(subject: Subject):
+def test_a_folder_with_only_subfolders_is_refused(subject: Subject):
     """Nothing is read of it: the message says what is there instead."""
     (subject.folder / "lists" / "sub").mkdir(parents=True)
     subject.configure(zones=[list_zone("lists")], inbox=None)
@@ -344,8 +344,8 @@ def test_a_folder_of_folders_is_no_list(subject: Subject):
 
 
 @pytest.mark.parametrize("place", ["list.txt", "lists"])
-def test_a_list_that_disappears_stays_enforced_and_comes_back(subject: Subject, place: str):
-    """A mount that is gone, a wrong `rm`: nobody is unblocked by it, and it is told until it is mended."""
+def test_a_list_that_disappears_stays_in_force(subject: Subject, place: str):
+    """A lost mount or a wrong `rm` unblocks nothing; it is reported until the list is back."""
     kept = put_in_folder(subject, "a.txt", BASE) if place == "lists" else subject.put_list(place, BASE)
     away = subject.folder / "away"
     subject.start(zones=[list_zone(place, every_s=1)], inbox=None)
@@ -365,7 +365,7 @@ def test_a_list_that_disappears_stays_enforced_and_comes_back(subject: Subject, 
     assert source(subject)["refused"] is None
 
 
-def test_a_folder_without_any_file_stays_enforced_as_it_was(subject: Subject):
+def test_an_emptied_folder_stays_in_force(subject: Subject):
     """An empty mount point is a folder, too."""
     put_in_folder(subject, "a.txt", BASE)
     subject.start(zones=[list_zone("lists", every_s=DAY)], inbox=None)
@@ -399,7 +399,7 @@ def closed_file(folder: Path) -> str:
 
 
 @pytest.mark.parametrize("spoil", [empty_folder, dangling_link, no_utf_8, closed_file])
-def test_a_folder_that_cannot_be_read_stays_enforced_and_holds_no_order_back(
+def test_an_unreadable_folder_stays_in_force_and_delays_no_order(
     subject: Subject, spoil: Callable[[Path], str]
 ):
     """Whatever lies in a folder: the file is named, the last version stays, also over a restart."""
@@ -423,7 +423,7 @@ def test_a_folder_that_cannot_be_read_stays_enforced_and_holds_no_order_back(
 
 
 @pytest.mark.parametrize("how", ["gone", "a page", "a folder", "a pipe", "endless"])
-def test_a_broken_list_holds_no_order_back(subject: Subject, how: str):
+def test_a_rejected_list_delays_no_order(subject: Subject, how: str):
     """An order has a deadline by law: `reload` publishes it, and then says which list was not taken."""
     other = list_zone("other.txt", name="other", every_s=DAY)
     zones = [ORDERS_ZONE, list_zone(every_s=DAY), other]
@@ -450,7 +450,7 @@ def test_an_order_is_published_by_a_signal_while_a_list_is_broken(subject: Subje
     assert enforced(subject, BASE[0]) == [True]
 
 
-def test_a_broken_order_holds_no_list_back_by_watching(subject: Subject):
+def test_an_invalid_order_delays_no_watched_list(subject: Subject):
     """What one person wrote wrong is not the fault of another's list: that is enforced."""
     subject.start(zones=[ORDERS_ZONE, WATCHED], lists={"list.txt": BASE})
     Bad("broken YAML", "bad.yaml", "entries: [", None).put(subject)
@@ -458,7 +458,7 @@ def test_a_broken_order_holds_no_list_back_by_watching(subject: Subject):
     wait_enforced(subject, "new.example")
 
 
-def test_a_list_that_may_not_be_read_is_named(subject: Subject):
+def test_a_list_without_read_permission_is_named(subject: Subject):
     """Written by root with a mask of 077: the daemon says which file, and what it had stays."""
     if os.geteuid() == 0:
         dropped = (f"--bounding-set={WITHOUT_OVERRIDE}", f"--inh-caps={WITHOUT_OVERRIDE}")
@@ -488,7 +488,7 @@ def test_a_list_that_is_too_large_is_refused(subject: Subject):
 # ------- The start -------
 
 
-def test_a_start_without_any_version_of_a_list_is_refused_with_what_is_wrong(subject: Subject):
+def test_a_start_without_any_version_of_a_list_is_refused_with_the_reason(subject: Subject):
     """Nothing half-started: file, line and value of what is wrong, in one reading."""
     lines = [*names(5), "a..example", "two words.example"]
     subject.configure(zones=[list_zone()], lists={"list.txt": lines}, inbox=None)
@@ -499,7 +499,7 @@ def test_a_start_without_any_version_of_a_list_is_refused_with_what_is_wrong(sub
     assert any("TOO_MANY_REJECTED" in line for line in said.refusal)
 
 
-def test_a_start_goes_on_without_a_list_where_that_is_allowed(subject: Subject):
+def test_missing_start_starts_without_a_list(subject: Subject):
     """`missing: start`: orders are enforced; that a list is not is logged and shown, until it is there."""
     zones = [ORDERS_ZONE, list_zone(missing="start", every_s=1)]
     subject.start(zones=zones, orders=[block("B-1", ["ordered.example"])])
@@ -517,7 +517,7 @@ def test_a_start_goes_on_without_a_list_where_that_is_allowed(subject: Subject):
     assert source(subject)["refused"] is None
 
 
-def test_a_start_with_a_list_that_broke_meanwhile_serves_the_last_good_one(subject: Subject):
+def test_a_start_with_a_broken_list_serves_its_last_good_version(subject: Subject):
     """A machine that restarts at night has no operator: what was enforced is enforced."""
     subject.start(zones=[list_zone(every_s=DAY)], lists={"list.txt": BASE}, inbox=None)
     for how in ("a page", "gone"):
@@ -530,7 +530,7 @@ def test_a_start_with_a_list_that_broke_meanwhile_serves_the_last_good_one(subje
     assert [event["kind"] for event in events(subject)].count("refused") >= 1
 
 
-def test_a_list_that_changed_while_nobody_ran_is_enforced_at_the_start(subject: Subject):
+def test_a_list_changed_while_the_daemon_was_down_is_enforced_at_startup(subject: Subject):
     """A reboot is not a reason to go on with yesterday's list."""
     subject.start(zones=[list_zone(every_s=DAY)], lists={"list.txt": BASE}, inbox=None)
     assert subject.stop() == 0
@@ -539,7 +539,7 @@ def test_a_list_that_changed_while_nobody_ran_is_enforced_at_the_start(subject: 
     assert enforced(subject, BASE[0], BASE[1], "new.example") == [False, True, True]
 
 
-def test_a_list_that_is_read_otherwise_from_now_on_is_read_anew(subject: Subject):
+def test_changed_options_of_a_list_apply_to_the_same_content(subject: Subject):
     """A format, a column or a repair that is corrected holds from the reload on, with the same text."""
     lines = ["one.example,two.example", "three.example,four.example"]
     csv = {"format": "csv", "every_s": DAY}
@@ -550,7 +550,7 @@ def test_a_list_that_is_read_otherwise_from_now_on_is_read_anew(subject: Subject
     assert enforced(subject, "one.example", "two.example") == [False, True]
 
 
-def test_a_zone_that_is_taken_out_and_put_in_again_has_its_list(subject: Subject):
+def test_a_zone_that_is_removed_and_added_again_has_its_list(subject: Subject):
     """A list is switched off by its zone; when it is there again it is enforced as before."""
     both = [list_zone(every_s=DAY), list_zone("other.txt", name="other", every_s=DAY)]
     lists = {"list.txt": BASE, "other.txt": ["other.example"]}

@@ -1,4 +1,4 @@
-"""Which names an entry covers: label boundaries, match, depth, holes, and the order of zones."""
+"""Which names an entry covers: label boundaries, match, depth, exemptions, and the order of zones."""
 
 import pytest
 
@@ -99,7 +99,7 @@ def test_a_name_that_an_entry_covers_is_blocked(running: Subject, name: str):
     ],
 )
 def test_a_name_that_no_entry_covers_is_forwarded(running: Subject, name: str):
-    """Trap 9: labels are compared, not text; and an exemption is a hole in the block around it."""
+    """Trap 9: labels are compared, not text; an exemption opens part of the block around it."""
     assert is_forwarded(running.query(name))
 
 
@@ -115,7 +115,7 @@ def test_a_name_that_no_entry_covers_is_forwarded(running: Subject, name: str):
         "deep.under.hole.holey.example",
     ],
 )
-def test_the_longest_entry_decides_and_exact_decides_before_subtree(running: Subject, name: str):
+def test_the_longest_entry_wins_and_exact_wins_over_subtree(running: Subject, name: str):
     """Trap 9, draft-vixie-dnsop-dns-rpz section 5.3: also a block inside an exemption."""
     assert running.query(name).addresses == SECOND_ADDRESS
 
@@ -141,16 +141,17 @@ def test_a_name_is_blocked_however_deep_below_the_entry(running: Subject, labels
         [b"exact.example", b""],
     ],
 )
-def test_a_dot_inside_a_label_is_no_boundary(running: Subject, labels: list[bytes]):
+def test_a_dot_inside_a_label_is_no_label_boundary(running: Subject, labels: list[bytes]):
     """Trap 14, RFC 2181 section 11: labels are binary, and `t\\.me` is one label."""
     assert is_forwarded(running.query(wire.labels_to_wire(label for label in labels if label)))
 
 
 def test_binary_labels_below_a_blocked_name_are_blocked(running: Subject):
+    """Trap 14, RFC 2181 section 11: labels are binary."""
     assert is_sinkholed(running.query(wire.labels_to_wire([bytes(range(63)), b"\xff.\xc0", b"t", b"me"])))
 
 
-def test_only_ascii_letters_are_folded(running: Subject):
+def test_only_ascii_letters_are_case_folded(running: Subject):
     """Trap 4, RFC 4343 section 3: `[` is not `{`, though they differ in the bit that case is."""
     assert is_sinkholed(running.query("SUBTREE.EXAMPLE"))
     assert is_forwarded(running.query(wire.labels_to_wire([b"T", b"\x0dE"])))
@@ -160,7 +161,7 @@ def test_only_ascii_letters_are_folded(running: Subject):
 # ------- Several zones ---------------------------------------------------------------
 
 
-def test_the_first_zone_that_matches_decides(subject: Subject, upstream: StubUpstream):
+def test_the_first_matching_zone_decides(subject: Subject, upstream: StubUpstream):
     """Trap 9, draft-vixie-dnsop-dns-rpz section 5.2: zones in their order; passthru is a match."""
     subject.start(
         zones=[
@@ -186,6 +187,7 @@ def test_the_first_zone_that_matches_decides(subject: Subject, upstream: StubUps
 def test_a_list_has_the_match_of_its_zone(
     subject: Subject, upstream: StubUpstream, match: str, itself: int, under: int
 ):
+    """A list has names only; the zone says whether subdomains are meant."""
     zone = {"name": "malware", "list": "malware.txt", "match": match, "answer": "sinkhole"}
     subject.start(zones=[zone], lists={"malware.txt": ["listed.example"]}, upstreams=[upstream.address])
     assert is_sinkholed(subject.query("listed.example")) is bool(itself)
@@ -211,7 +213,7 @@ def test_lifting_the_block_of_one_issuer_does_not_open_that_of_another(
 def test_the_exemption_of_one_issuer_does_not_open_the_block_of_another(
     subject: Subject, upstream: StubUpstream
 ):
-    """Trap 9: an exempt entry is a hole (go on with the next zone), never a passthru."""
+    """Trap 9: an exempt entry continues with the next zone; it is never a passthru."""
     orders = [
         block("B-1", ["blocked.example"]),
         exempt("B-2", ["ok.blocked.example", "free.blocked.example"]),
@@ -233,7 +235,7 @@ def test_lifting_one_of_two_orders_for_a_name_leaves_the_other(subject: Subject,
     assert is_forwarded(subject.query("twice.example"))
 
 
-def test_lifting_a_parent_leaves_the_child_and_the_other_way_round(subject: Subject, upstream: StubUpstream):
+def test_unblocking_a_parent_leaves_the_child_and_vice_versa(subject: Subject, upstream: StubUpstream):
     """A name is not collapsed into its parent."""
     orders = [
         block("B-1", ["parent.example", "child.parent.example"]),
@@ -247,7 +249,7 @@ def test_lifting_a_parent_leaves_the_child_and_the_other_way_round(subject: Subj
     assert is_sinkholed(subject.query("son.mother.example")), "the mother's subtree still covers it"
 
 
-def test_names_are_taken_as_people_write_them(subject: Subject, upstream: StubUpstream):
+def test_names_are_accepted_as_people_write_them(subject: Subject, upstream: StubUpstream):
     """Trap 14: upper case, a dot at the end, U-labels (IDNA2008), comments, empty lines, CRLF and a BOM."""
     zone = {"name": "malware", "list": "malware.txt", "match": "exact", "answer": "sinkhole"}
     subject.start(

@@ -88,7 +88,7 @@ def ask_everything(subject: Subject) -> None:
     assert subject.cli("reload").code == 4
 
 
-def test_promtool_has_nothing_to_say(running: Subject):
+def test_promtool_reports_no_problem(running: Subject):
     """`promtool check metrics` is happy, before the first query and after all of them."""
     for _ in range(2):
         done = run([tool("promtool"), "check", "metrics"], input=running.metrics().text)
@@ -96,7 +96,8 @@ def test_promtool_has_nothing_to_say(running: Subject):
         ask_everything(running)
 
 
-def test_every_metric_is_there_with_its_labels(running: Subject):
+def test_every_metric_has_its_labels(running: Subject):
+    """Dashboards and alerts break silently when a metric or label is renamed."""
     ask_everything(running)
     metrics = running.metrics()
     assert {name: labels_of(metrics, name) for name in METRICS if name in metrics.names()} == {
@@ -130,7 +131,8 @@ def test_every_counter_is_there_from_the_start(running: Subject):
         assert name in metrics.names()
 
 
-def test_each_query_is_counted_once_by_what_became_of_it(running: Subject, upstream: StubUpstream):
+def test_each_query_is_counted_once_by_its_outcome(running: Subject, upstream: StubUpstream):
+    """The outcomes add up to the number of queries, so shares can be computed."""
     ask_everything(running)
     expected = {
         "blocked": 4,  # drop is an action of policy
@@ -157,7 +159,8 @@ def test_each_query_is_counted_once_by_what_became_of_it(running: Subject, upstr
     assert metrics.total("dnsblock_upstream_latency_seconds_count", upstream=upstream.address) == 1
 
 
-def test_the_snapshot_and_its_publishing_are_told(running: Subject):
+def test_metrics_show_the_snapshot_and_its_publishing(running: Subject):
+    """Serial and time of the last publish show whether all instances enforce the same."""
     before = running.metrics()
     assert before.total("dnsblock_snapshot_serial") == running.ready["serial"]
     assert before.total("dnsblock_snapshot_info", digest=running.ready["digest"]) == 1
@@ -190,7 +193,7 @@ def test_the_snapshot_and_its_publishing_are_told(running: Subject):
     assert failed.total(attempt) > after.total(attempt)
 
 
-def test_no_client_and_no_name_that_was_asked_is_in_the_text(running: Subject):
+def test_metrics_have_no_client_and_no_queried_name(running: Subject):
     """Trap 14: no name or client in a label; CVE-2026-40011 is a crafted name in a peer's metrics."""
     names = [b"secret-blocked", b'quote"\n{}\\'], [b"secret-free", b"\xff\x00\n"]
     with running.udp(source="127.44.55.66") as client:
@@ -203,6 +206,7 @@ def test_no_client_and_no_name_that_was_asked_is_in_the_text(running: Subject):
 
 
 def test_connections_are_counted_while_they_last(running: Subject):
+    """A gauge that only rises would hide a leak."""
     with running.tcp() as one, running.tcp() as two:
         for stream in (one, two):
             stream.send(wire.query("blocked.example"))
@@ -212,6 +216,7 @@ def test_connections_are_counted_while_they_last(running: Subject):
 
 
 def test_a_failing_upstream_is_counted_under_its_address(subject: Subject):
+    """The alert must name the resolver that fails."""
     subject.start(upstream={"tries": 2})
     assert subject.query("free.example").rcode == "SERVFAIL"
     metrics = subject.metrics()
@@ -220,5 +225,6 @@ def test_a_failing_upstream_is_counted_under_its_address(subject: Subject):
 
 
 def test_without_a_metrics_listener_there_is_none(subject: Subject):
+    """`metrics: null` opens no port."""
     assert subject.start(metrics=None)["metrics"] is None
     assert subject.status()["metrics"] is None

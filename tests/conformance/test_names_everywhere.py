@@ -36,7 +36,7 @@ def listing(subject: Subject) -> Subject:
     return subject
 
 
-def test_a_listed_name_can_be_asked_about_as_it_is_written_in_the_list(listing: Subject):
+def test_commands_accept_a_name_as_it_is_written_in_the_list(listing: Subject):
     """UTS 46 as browsers apply it; IDNA 2008 alone refuses what clients query and lists block."""
     for text, name in NAMES.items():
         assert is_sinkholed(listing.query(name))
@@ -46,7 +46,7 @@ def test_a_listed_name_can_be_asked_about_as_it_is_written_in_the_list(listing: 
         assert listing.cli("cache purge", text).code == 0
 
 
-def test_an_order_names_what_a_list_names(listing: Subject):
+def test_an_order_accepts_every_name_that_a_list_accepts(listing: Subject):
     """An exemption that the order's parser refuses would leave a listed name blocked for good."""
     listing.put_order(exempt("E-1", NAMES))
     listing.reload()

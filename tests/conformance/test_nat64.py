@@ -58,7 +58,8 @@ def test_a_nat64_address_of_a_listed_ipv4_network_is_listed(
 @pytest.mark.parametrize(
     "address", ["64:ff9b::203.0.113.99", "64:ff9b:1::203.0.113.9", "2001:db8::203.0.113.9"]
 )
-def test_other_addresses_are_no_nat64_addresses_of_it(subject: Subject, upstream: StubUpstream, address: str):
+def test_other_addresses_do_not_match_as_nat64(subject: Subject, upstream: StubUpstream, address: str):
+    """RFC 6052 section 2.2: other prefixes, or other bits behind them, are other hosts."""
     upstream.script = lambda asked: asked.response([wire.address_record(asked.name, address)])
     zones = [{"name": "badnets", "addresses": "badnets.txt", "answer": "nodata"}]
     subject.start(zones=zones, lists={"badnets.txt": ["203.0.113.0/28"]}, upstreams=[upstream.address])

@@ -1,4 +1,4 @@
-"""The night of the engineer on call: what is broken is said, and what must go on goes on."""
+"""What the engineer on call sees at night: each fault is reported, and everything else keeps working."""
 
 import shutil
 from datetime import datetime
@@ -13,10 +13,10 @@ from .upstreams import StubUpstream
 NAME = "held.example"
 
 
-def test_commands_reach_a_daemon_whose_configuration_file_is_being_mended(
+def test_commands_reach_a_daemon_whose_configuration_file_is_invalid(
     subject: Subject, upstream: StubUpstream
 ):
-    """Error policy, publish: the caller, the log and a metric are told, whatever is wrong in the file."""
+    """Error policy, publish: the caller, the log and a metric get the reason."""
     subject.start(orders=[block("B-1", [NAME])], upstreams=[upstream.address])
     good = subject.config_path.read_text()
     subject.config_path.write_text(good + "lisen: 1\n")
@@ -30,7 +30,7 @@ def test_commands_reach_a_daemon_whose_configuration_file_is_being_mended(
     assert subject.cli("status").code == 0
 
 
-def test_a_held_order_is_told_by_check_and_by_each_reload(subject: Subject, upstream: StubUpstream):
+def test_a_held_order_is_reported_by_check_and_by_each_reload(subject: Subject, upstream: StubUpstream):
     """A gap in the numbers holds the order and alerts; a withheld lifting is noticed."""
     subject.start(orders=[], upstreams=[upstream.address])
     subject.put_order(block("B-2", [NAME], seq=2, prev="0" * 64))
@@ -81,7 +81,7 @@ def test_a_block_ends_at_its_time_although_the_serial_cannot_be_written(
     assert subject.restart()["serial"] == serial
 
 
-def test_a_hangup_before_ready_is_served_and_not_the_end(subject: Subject, upstream: StubUpstream):
+def test_a_sighup_before_ready_is_served(subject: Subject, upstream: StubUpstream):
     """A service manager may send SIGHUP at any time; only SIGTERM and SIGINT end the process."""
     names = (f"n{number}.example" for number in range(300_000))
     zones = [{"name": "big", "list": "big.txt", "answer": "sinkhole"}]
@@ -105,7 +105,7 @@ def test_an_accepted_order_outlives_the_orders_folder(subject: Subject, upstream
     assert is_sinkholed(subject.query(NAME))
 
 
-def test_check_looks_into_lists_although_the_configuration_file_is_broken(
+def test_check_reads_lists_although_the_configuration_file_is_invalid(
     subject: Subject, upstream: StubUpstream
 ):
     """Every problem of every file with file, line, value and reason, not only the first."""

@@ -12,6 +12,7 @@ from .upstreams import StubUpstream
 
 
 def test_an_order_may_be_json(subject: Subject):
+    """Programs write JSON: the same fields with the same meaning."""
     subject.start()
     subject.put_order(json.dumps(block("B-1", ["json.example"])), "order.json")
     subject.put_order(as_yaml(block("B-2", ["yml.example"])), "order.yml")
@@ -20,7 +21,7 @@ def test_an_order_may_be_json(subject: Subject):
     assert is_sinkholed(subject.query("yml.example"))
 
 
-def test_names_may_stand_in_a_file_beside_the_order(subject: Subject):
+def test_an_order_may_have_its_names_in_a_separate_file(subject: Subject):
     """`entries_file`, with its digest and number of lines."""
     names = b"one.example\ntwo.example\n"
     entries_file = {"path": "names.txt", "sha256": hashlib.sha256(names).hexdigest(), "lines": 2}
@@ -34,7 +35,7 @@ def test_names_may_stand_in_a_file_beside_the_order(subject: Subject):
     assert is_sinkholed(subject.query("www.two.example"))
 
 
-def test_a_file_of_names_that_is_not_the_one_ordered_is_refused(subject: Subject):
+def test_a_file_of_names_with_another_digest_is_refused(subject: Subject):
     """A download cut in the middle has another digest; nothing of it is enforced."""
     names = b"one.example\ntwo.example\n"
     entries_file = {"path": "names.txt", "sha256": hashlib.sha256(names).hexdigest(), "lines": 2}
@@ -61,7 +62,7 @@ TELEGRAM_ZONE = {"name": "kominfo", "issuer": "kominfo.go.id", "unsigned": "acce
         pytest.param(b"-14\n", id="within the last line"),
     ],
 )
-def test_an_order_that_is_half_written_is_accepted_only_when_it_is_whole(
+def test_a_partly_written_order_is_accepted_only_once_complete(
     subject: Subject, upstream: StubUpstream, cut: bytes
 ):
     """An interrupted copy once became an order with 5 names, and the whole one was refused for ever."""
@@ -78,7 +79,7 @@ def test_an_order_that_is_half_written_is_accepted_only_when_it_is_whole(
     assert is_sinkholed(subject.query("flora-1.web.telegram.org"))
 
 
-def test_files_that_are_no_orders_are_left_alone(subject: Subject):
+def test_files_that_are_not_orders_are_ignored(subject: Subject):
     """Other extensions, names that begin with a dot, editors' copies, folders."""
     subject.configure(orders=[block("B-1", ["blocked.example"])])
     for name in (".hidden.yaml", "order.yaml~", "half.yaml.tmp", "README.md", "order.yaml.sig", "names.txt"):
@@ -99,8 +100,8 @@ def chain(*orders: dict) -> list[str]:
     return texts
 
 
-def test_a_gap_in_the_sequence_holds_what_comes_after_it(subject: Subject, upstream: StubUpstream):
-    """A withheld lifting is noticed; what is held is not enforced, and says so."""
+def test_a_gap_in_the_sequence_holds_later_orders(subject: Subject, upstream: StubUpstream):
+    """A withheld unblock is noticed; held orders are not enforced, and are shown as held."""
     first, second, third = chain(
         block("B-1", ["one.example"]), unblock("B-2", "B-1"), block("B-3", ["three.example"])
     )
@@ -153,7 +154,7 @@ def test_an_order_that_does_not_follow_its_predecessor_is_held(subject: Subject,
     assert subject.cli("check").code == 0
 
 
-def test_what_may_be_a_mistake_is_shown_by_check_and_by_reload(subject: Subject):
+def test_possible_mistakes_are_reported_by_check_and_reload(subject: Subject):
     """An IDN with its A-label, letters of two scripts in one label, a year far away; all are accepted."""
     subject.start()
     subject.put_order(
@@ -166,7 +167,7 @@ def test_what_may_be_a_mistake_is_shown_by_check_and_by_reload(subject: Subject)
     assert is_sinkholed(subject.query("xn--bcher-kva.example"))
 
 
-def test_a_block_that_has_ended_already_is_refused(subject: Subject):
+def test_an_expired_block_is_refused(subject: Subject):
     """Most often its year is wrong."""
     subject.start()
     subject.put_order(block("B-1", ["a.example"], expires_at="2017-08-14T11:30:00Z"))
@@ -175,7 +176,7 @@ def test_a_block_that_has_ended_already_is_refused(subject: Subject):
     assert "expires_at: has passed" in said.stderr
 
 
-def test_a_page_in_an_order_is_told_from_a_name(subject: Subject):
+def test_a_web_page_in_an_order_is_refused(subject: Subject):
     """In May 2023 a police list contained t.me itself: somebody had meant a page there."""
     subject.start()
     subject.put_order(block("B-1", ["t.me/channel"]))

@@ -53,7 +53,7 @@ def after(first: dict, second: dict) -> dict:
 # ------- Sending -------
 
 
-def test_an_order_that_is_sent_is_in_force_when_the_command_returns(started: Subject):
+def test_a_submitted_order_is_in_force_when_the_command_returns(started: Subject):
     """And stays so: the ledger has what the daemon needs, and the inbox no copy."""
     said = submit(started, block("B-1", ["one.example", "two.example"]))
     assert said.code == 0
@@ -67,7 +67,8 @@ def test_an_order_that_is_sent_is_in_force_when_the_command_returns(started: Sub
     assert is_sinkholed(started.query("one.example"))
 
 
-def test_people_read_a_verdict(started: Subject):
+def test_submit_prints_a_verdict(started: Subject):
+    """The officer who submits must see whether the order was accepted, and why not."""
     path = write(started, "o.yaml", block("B-1", ["one.example"], expires_at="2031-01-01T00:00:00Z"))
     said = started.cli("order submit", path, as_json=False)
     assert said.stdout.splitlines() == [
@@ -77,7 +78,7 @@ def test_people_read_a_verdict(started: Subject):
     ]
 
 
-def test_a_refused_document_is_named_and_the_others_are_accepted(started: Subject):
+def test_a_refused_document_is_named_and_others_are_accepted(started: Subject):
     """Exit code 4; each document stands alone."""
     half = as_yaml(block("B-1", ["half.example"]))[:-8]
     files = [write(started, "half.yaml", half), write(started, "good.yaml", block("B-2", ["good.example"]))]
@@ -92,14 +93,15 @@ def test_a_refused_document_is_named_and_the_others_are_accepted(started: Subjec
     assert (shown.code, "INCOMPLETE" in shown.stderr) == (4, True)
 
 
-def test_documents_that_are_sent_together_may_refer_to_each_other(started: Subject):
+def test_documents_submitted_together_may_refer_to_each_other(started: Subject):
     """Whatever their sequence in the command is."""
     said = submit(started, unblock("U-1", "B-1"), block("B-1", ["one.example"]))
     assert [one["verdict"] for one in said.json["documents"]] == ["accepted", "accepted"]
     assert is_forwarded(started.query("one.example"))
 
 
-def test_names_are_sent_from_the_file_beside_the_document(started: Subject):
+def test_submit_sends_the_separate_file_of_names(started: Subject):
+    """`entries_file`: the daemon may run on another server and cannot read it."""
     names = b"one.example\ntwo.example\n"
     reference = {"path": "names.txt", "sha256": hashlib.sha256(names).hexdigest(), "lines": 2}
     order = block("B-1", [], entries_file=reference)
@@ -117,6 +119,7 @@ def test_names_are_sent_from_the_file_beside_the_document(started: Subject):
 
 
 def test_an_order_behind_a_gap_is_held(started: Subject):
+    """A withheld unblock must be noticed, so nothing after it applies."""
     first = block("B-1", ["one.example"], seq=1)
     (one,) = submit(started, after(first, block("B-2", ["two.example"]))).json["documents"]
     assert (one["verdict"], one["changes"]) == (
@@ -128,7 +131,7 @@ def test_an_order_behind_a_gap_is_held(started: Subject):
     assert is_sinkholed(started.query("two.example"))
 
 
-def test_the_same_document_again_changes_nothing(started: Subject):
+def test_resubmitting_a_document_changes_nothing(started: Subject):
     """Sent twice, or put into the inbox as well: a timeout may make somebody try again."""
     order = block("B-1", ["one.example"])
     submit(started, order)
@@ -140,7 +143,8 @@ def test_the_same_document_again_changes_nothing(started: Subject):
     assert states(started) == [("B-1", "active")]
 
 
-def test_an_unblock_says_what_still_blocks_a_name(subject: Subject, upstream: StubUpstream):
+def test_an_unblock_reports_what_still_blocks_a_name(subject: Subject, upstream: StubUpstream):
+    """The officer must not report a name as open that another order still blocks."""
     subject.start(
         zones=[ORDERS_ZONE, LIST_ZONE], lists={"malware.txt": ["two.example"]}, upstreams=[upstream.address]
     )
@@ -150,7 +154,8 @@ def test_an_unblock_says_what_still_blocks_a_name(subject: Subject, upstream: St
     assert one["notes"] == ["STILL_BLOCKED: www.two.example by zone malware, entry two.example"]
 
 
-def test_what_may_be_a_mistake_is_in_the_verdict(started: Subject):
+def test_possible_mistakes_are_in_the_verdict(started: Subject):
+    """Accepted, but shown: an IDN, a far year, letters of two scripts."""
     (one,) = submit(started, block("B-1", ["b\u00fccher.example"])).json["documents"]
     assert any("xn--bcher-kva.example" in note for note in one["notes"])
 
@@ -168,7 +173,7 @@ def test_what_may_be_a_mistake_is_in_the_verdict(started: Subject):
         b"\xff\xfe" * 1000,
     ],
 )
-def test_a_body_that_is_no_submission_is_refused(started: Subject, body: bytes):
+def test_an_invalid_submission_is_refused(started: Subject, body: bytes):
     """What comes over a socket is hostile."""
     head = f"POST /v1/orders HTTP/1.1\r\nHost: d\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
     with socket.socket(socket.AF_UNIX) as control:
@@ -181,7 +186,7 @@ def test_a_body_that_is_no_submission_is_refused(started: Subject, body: bytes):
     assert started.status()["orders"] == []
 
 
-def test_an_order_that_is_sent_while_the_inbox_is_read_is_accepted_once(started: Subject):
+def test_an_order_submitted_while_the_inbox_is_read_is_accepted_once(started: Subject):
     """The same document by both ways at the same time, and another one with the same number."""
     for number in range(8):
         order = as_yaml(block(f"B-{number}", [f"n{number}.example"]))
@@ -224,7 +229,8 @@ def test_an_annulled_order_ends_and_a_corrected_one_takes_its_number(started: Su
     assert started.metrics().total("dnsblock_orders", state="annulled") == 1
 
 
-def test_why_and_history_know_of_an_annulment(started: Subject):
+def test_why_and_history_show_an_annulment(started: Subject):
+    """An audit must see who annulled the order, when and why."""
     submit(started, block("B-1", ["wrong.example"]))
     annul(started, "B-1")
     assert started.cli("why", "wrong.example").json["verdict"] == "not covered"
@@ -261,14 +267,15 @@ def test_an_unblock_of_an_annulled_order_does_not_lift_the_corrected_one(started
     assert is_forwarded(started.query("one.example"))
 
 
-def test_an_annulled_unblock_lifts_nothing_any_more(started: Subject):
+def test_an_annulled_unblock_has_no_effect(started: Subject):
+    """What it had unblocked is blocked again."""
     submit(started, block("B-1", ["one.example"]), unblock("U-1", "B-1"))
     assert is_forwarded(started.query("one.example"))
     annul(started, "U-1")
     assert is_sinkholed(started.query("one.example"))
 
 
-def test_what_is_not_in_the_ledger_cannot_be_annulled(started: Subject):
+def test_an_unknown_order_cannot_be_annulled(started: Subject):
     """Nor twice; and a typing error here is no failed publish."""
     submit(started, block("B-1", ["one.example"]))
     assert annul(started, "B-2").code == 4
@@ -280,6 +287,7 @@ def test_what_is_not_in_the_ledger_cannot_be_annulled(started: Subject):
 
 
 def test_an_annulled_held_order_ends_its_alert(started: Subject):
+    """An alert that nobody can end would be ignored."""
     first = block("B-1", ["one.example"], seq=1)
     submit(started, first, after(first, block("B-2", ["two.example"])) | {"prev": "ab" * 32})
     assert started.metrics().total("dnsblock_orders", state="held") == 1

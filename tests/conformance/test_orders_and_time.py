@@ -1,4 +1,4 @@
-"""Orders take effect and end by the clock, and what was accepted stays so, over restarts and lost files."""
+"""Orders take effect and end on time, and survive restarts and lost files."""
 
 import time
 from datetime import UTC, datetime, timedelta
@@ -58,7 +58,7 @@ def test_a_block_ends_at_its_time_without_a_signal(subject: Subject, upstream: S
     wait_for(lambda: order_row(subject, "B-1")["state"] == "expired", "the order is expired")
 
 
-def test_a_lifting_takes_effect_at_its_time_without_a_signal(subject: Subject, upstream: StubUpstream):
+def test_an_unblock_takes_effect_at_its_time_without_a_signal(subject: Subject, upstream: StubUpstream):
     """Trap 11: lifting is where the field fails."""
 
     def begin(moment: datetime) -> None:
@@ -70,6 +70,7 @@ def test_a_lifting_takes_effect_at_its_time_without_a_signal(subject: Subject, u
 
 
 def test_an_exemption_begins_and_ends_by_the_clock(subject: Subject, upstream: StubUpstream):
+    """Trap 11: an exemption has its times like a block."""
     lasts = timedelta(seconds=3)
 
     def begin(moment: datetime) -> None:
@@ -82,7 +83,9 @@ def test_an_exemption_begins_and_ends_by_the_clock(subject: Subject, upstream: S
     watch(subject, moment + lasts, blocked_before=False)
 
 
-def test_a_block_put_in_while_serving_takes_effect_at_its_time(subject: Subject, upstream: StubUpstream):
+def test_a_block_added_while_running_takes_effect_at_its_time(subject: Subject, upstream: StubUpstream):
+    """Trap 11: the timer is set again by each reload."""
+
     def begin(moment: datetime) -> None:
         subject.start(upstreams=[upstream.address])
         subject.put_order(block("B-1", [NAME], effective_at=stamp(moment)))
@@ -96,7 +99,7 @@ def test_a_block_put_in_while_serving_takes_effect_at_its_time(subject: Subject,
     wait_for(lambda: subject.status()["serial"] == expected, "the next serial is reported")
 
 
-def test_a_block_that_was_over_before_the_start_is_not_enforced(subject: Subject, upstream: StubUpstream):
+def test_a_block_that_expired_before_the_start_is_not_enforced(subject: Subject, upstream: StubUpstream):
     """It is history, since the next order follows it."""
     over = block("B-1", [NAME], seq=1, expires_at="2018-01-01T00:00:00Z")
     prev = sha256(as_yaml(over).encode()).hexdigest()
@@ -120,7 +123,7 @@ def test_a_future_order_is_shown_as_scheduled(subject: Subject):
     assert datetime.fromisoformat(scheduled["effective_at"]) == moment
 
 
-def test_ttls_are_cut_before_a_scheduled_change(subject: Subject):
+def test_ttls_are_shortened_before_a_scheduled_change(subject: Subject):
     """Trap 11, RFC 2181 section 8: no cache holds it beyond the change; TTL is the time left, at least 1."""
     answers = {"sinkhole": PROFILES["sinkhole"] | {"ttl": 3600}}
 
@@ -146,7 +149,9 @@ def test_ttls_are_cut_before_a_scheduled_change(subject: Subject):
     assert len(seen) >= 3, "it falls second by second"
 
 
-def test_the_clock_goes_on_while_a_broken_file_lies_in_the_inbox(subject: Subject, upstream: StubUpstream):
+def test_scheduled_changes_apply_despite_an_invalid_file_in_the_inbox(
+    subject: Subject, upstream: StubUpstream
+):
     """A feed breaks sooner or later; that must not keep anyone blocked."""
     moment = in_seconds(2.5)
     subject.start(orders=[block("B-1", [NAME], expires_at=stamp(moment))], upstreams=[upstream.address])
@@ -158,7 +163,7 @@ def test_the_clock_goes_on_while_a_broken_file_lies_in_the_inbox(subject: Subjec
 # ------- The ledger ----------------------------------------------------------------
 
 
-def test_an_order_stays_in_force_when_its_file_is_taken_away(subject: Subject):
+def test_an_order_stays_in_force_when_its_file_is_removed(subject: Subject):
     """An order is a fact; the folder is an inbox."""
     subject.start(orders=[block("B-1", [NAME])])
     for path in subject.orders_folder.iterdir():
@@ -169,8 +174,10 @@ def test_an_order_stays_in_force_when_its_file_is_taken_away(subject: Subject):
     assert is_sinkholed(subject.query(NAME))
 
 
-def test_a_lifting_outlives_a_restart_and_the_order_it_lifted(subject: Subject, upstream: StubUpstream):
-    """What was lifted never comes back by itself."""
+def test_an_unblock_survives_a_restart_and_the_removal_of_the_blocking_order(
+    subject: Subject, upstream: StubUpstream
+):
+    """An unblocked name is never blocked again without a new order."""
     subject.start(orders=[block("B-1", [NAME])], upstreams=[upstream.address])
     lifting = subject.put_order(unblock("U-1", "B-1"))
     subject.reload()
@@ -196,7 +203,7 @@ def test_the_serial_rises_over_restarts_only_when_the_content_changed(subject: S
     assert (lifted["serial"], lifted["digest"]) == (first["serial"] + 2, first["digest"])
 
 
-def test_an_order_that_is_found_again_changes_nothing(subject: Subject):
+def test_rereading_an_order_changes_nothing(subject: Subject):
     """Same issuer, same number, same bytes: ignored."""
     order = block("B-1", [NAME])
     subject.start(orders=[order])
@@ -206,7 +213,7 @@ def test_an_order_that_is_found_again_changes_nothing(subject: Subject):
     assert (result["serial"], result["digest"]) == (subject.ready["serial"], subject.ready["digest"])
 
 
-def test_a_block_may_come_again_by_a_new_order(subject: Subject, upstream: StubUpstream):
+def test_a_new_order_may_block_a_name_again(subject: Subject, upstream: StubUpstream):
     """An unblock ends the entries it names; it is no exemption for later orders."""
     subject.start(orders=[block("B-1", [NAME]), unblock("U-1", "B-1")], upstreams=[upstream.address])
     assert is_forwarded(subject.query(NAME))
@@ -215,14 +222,15 @@ def test_a_block_may_come_again_by_a_new_order(subject: Subject, upstream: StubU
     assert is_sinkholed(subject.query(NAME))
 
 
-def test_lifting_what_is_lifted_already_is_noted(subject: Subject):
+def test_unblocking_an_unblocked_name_is_reported(subject: Subject):
     """It is accepted, and noted: NOT_BLOCKED."""
     orders = [block("B-1", [NAME]), unblock("U-1", "B-1"), unblock("U-2", "B-1")]
     subject.start(orders=orders)
     assert any("NOT_BLOCKED" in note for note in order_row(subject, "U-2")["notes"])
 
 
-def test_part_of_an_order_may_be_lifted(subject: Subject, upstream: StubUpstream):
+def test_part_of_an_order_may_be_unblocked(subject: Subject, upstream: StubUpstream):
+    """`targets` of an unblock may name single entries; the others stay blocked."""
     orders = [block("B-1", [NAME, "kept.example"]), unblock("U-1", "B-1", [NAME])]
     subject.start(orders=orders, upstreams=[upstream.address])
     assert is_forwarded(subject.query(NAME))

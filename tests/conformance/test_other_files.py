@@ -1,4 +1,4 @@
-"""Files beside orders and lists: one that is broken costs itself alone, and no order waits for it."""
+"""Other files that options name: an invalid one affects only itself and delays no order."""
 
 from pathlib import Path
 
@@ -46,7 +46,7 @@ def for_all_to_read(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [gone, bad_line, for_all_to_read])
-def test_a_broken_file_of_secrets_leaves_the_former_ones_and_delays_no_order(subject: Subject, damage):
+def test_an_invalid_file_of_secrets_keeps_the_previous_ones_and_delays_no_order(subject: Subject, damage):
     """RFC 9018 section 5: a roll-over that goes wrong must cost neither clients nor orders."""
     blocked = "blocked.example"
     start_with_secrets(subject, OLD, limits=LIMITS)
@@ -66,10 +66,10 @@ def test_a_broken_file_of_secrets_leaves_the_former_ones_and_delays_no_order(sub
 
 
 @pytest.mark.parametrize("text", ["workers: many\n", "listen: [\n", None], ids=["option", "syntax", "gone"])
-def test_a_broken_configuration_file_delays_no_order(
+def test_an_invalid_configuration_file_delays_no_order(
     subject: Subject, upstream: StubUpstream, text: str | None
 ):
-    """Orders go by the settings that are in force until the file is mended."""
+    """Orders use the configuration in force until the file is fixed."""
     start(subject, upstream)
     path = subject.config_path
     good_text = path.read_text()
@@ -83,7 +83,7 @@ def test_a_broken_configuration_file_delays_no_order(
 
 
 @pytest.mark.parametrize("option", ["ca", "authorization"])
-def test_a_file_that_a_feed_needs_costs_that_feed_alone(
+def test_an_unreadable_file_of_a_feed_affects_only_that_feed(
     subject: Subject, upstream: StubUpstream, authority, web, option: str
 ):
     """It is read for each fetch: what is put right is used by the next one."""
@@ -114,7 +114,7 @@ def test_a_file_that_a_feed_needs_costs_that_feed_alone(
     assert is_sinkholed(subject.query("listed.example"))
 
 
-def test_a_file_of_entries_costs_its_order_alone(subject: Subject, upstream: StubUpstream):
+def test_an_invalid_file_of_entries_affects_only_its_order(subject: Subject, upstream: StubUpstream):
     """An order whose entries are not those that it promises is refused; an unblock beside it is in force."""
     start(subject, upstream)
     (subject.orders_folder / "many.txt").write_text("subtree other.example\nsubtree a..b\n")

@@ -94,7 +94,8 @@ def test_no_identifier_name_or_time_is_broken_on_a_narrow_terminal(
 
 
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
-def test_into_a_pipe_a_row_is_one_line_whatever_the_terminal(running: Subject, command: list[str]):
+def test_a_row_in_a_pipe_is_one_line(running: Subject, command: list[str]):
+    """grep, awk and cut work on lines."""
     name, *rest = ["source list"] if command[0] == "source" else command
     running.environment = {"COLUMNS": "40"}
     narrow = running.cli(name, *rest, as_json=False).stdout
@@ -114,15 +115,15 @@ def test_into_a_pipe_a_row_is_one_line_whatever_the_terminal(running: Subject, c
     [["status"], ["versions"], ["history", NAME], ["diff", "1", "2"], ["why", NAME, "--at", "2026-01-01"]],
 )
 def test_times_are_shown_in_the_configured_time_zone_with_its_name(running: Subject, command: list[str]):
-    """One way everywhere: whoever compares two outputs must not add seven hours to one of them."""
+    """Every command uses the same time zone, so that two outputs can be compared."""
     shown = running.cli(*command, as_json=False).stdout
     times = re.findall(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d)?(?:\S| [A-Z]{2,5})?\S*", shown)
     assert times
     assert all(TIME.fullmatch(time.rstrip(",")) for time in times), times
 
 
-def test_a_time_to_come_is_answered_as_what_is_scheduled_today(running: Subject):
-    """`why --at` a time to come says so, and knows orders that take effect until then."""
+def test_why_at_a_future_time_shows_the_schedule(running: Subject):
+    """`why --at` a future time includes orders that take effect until then, and marks the answer."""
     for at, code, words in (
         (
             FUTURE + timedelta(days=1),
@@ -138,8 +139,8 @@ def test_a_time_to_come_is_answered_as_what_is_scheduled_today(running: Subject)
     assert past.json["is_scheduled"] is False
 
 
-def test_what_is_scheduled_for_a_name_is_told_by_why_and_history(running: Subject):
-    """An order that is not in force yet is accepted: whoever asks about its names hears of it."""
+def test_why_and_history_show_scheduled_orders(running: Subject):
+    """An accepted order that is not in force yet must be visible for its names."""
     for command in ("why", "history"):
         said = running.cli(command, "www.later.example")
         assert [(one["what"], one["by"]) for one in said.json["scheduled"]] == [

@@ -71,7 +71,7 @@ CLIENT = "too many queries of this client are outstanding"
         ("victim.xn--p1ai", ["other.xn--p1ai"]),
     ],
 )
-def test_random_names_below_one_domain_leave_room_for_other_names(
+def test_one_domain_has_at_most_a_quarter_of_max_outstanding(
     subject: Subject, upstream: StubUpstream, attacked: str, others: list[str]
 ):
     """A zone that does not answer has a quarter; the public suffix list says what one domain is."""
@@ -86,7 +86,7 @@ def test_random_names_below_one_domain_leave_room_for_other_names(
     assert subject.metrics().total(REFUSED, reason="client") == 0
 
 
-def test_one_client_leaves_room_for_others(subject: Subject, upstream: StubUpstream):
+def test_one_client_has_at_most_a_quarter_of_max_outstanding(subject: Subject, upstream: StubUpstream):
     """One client with many names of many domains has a quarter; another is served."""
     start(subject, upstream, limits={"exempt": []})
     ask(subject, [f"www.n{number}.com" for number in range(2 * MOST)], "127.0.0.2")
@@ -96,7 +96,7 @@ def test_one_client_leaves_room_for_others(subject: Subject, upstream: StubUpstr
     assert subject.metrics().total(REFUSED, reason="domain") == 0
 
 
-def test_a_client_that_is_exempt_from_limits_has_no_share(subject: Subject, upstream: StubUpstream):
+def test_an_exempt_client_has_no_share(subject: Subject, upstream: StubUpstream):
     """A load balancer in front is one client: `limits.exempt` names it."""
     start(subject, upstream, limits=EXEMPT)
     ask(subject, [f"www.n{number}.com" for number in range(MOST)])
@@ -106,7 +106,7 @@ def test_a_client_that_is_exempt_from_limits_has_no_share(subject: Subject, upst
     assert subject.metrics().total(REFUSED, reason="client") == 0
 
 
-def test_below_half_nobody_is_refused_and_shares_are_free_again(subject: Subject, upstream: StubUpstream):
+def test_below_half_of_max_outstanding_there_are_no_shares(subject: Subject, upstream: StubUpstream):
     """What is answered makes room: below half, one domain may have all of it."""
     start(subject, upstream, limits=EXEMPT)
     for wave in range(3):

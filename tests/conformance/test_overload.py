@@ -1,4 +1,4 @@
-"""More than the daemon has time for: what is answered is of use, and all else goes on (trap 17)."""
+"""Overload: responses that are sent are useful, and everything else keeps working (trap 17)."""
 
 import time
 from collections.abc import Callable
@@ -40,7 +40,7 @@ def wait_since(moment: float, seconds: float) -> None:
 @pytest.mark.parametrize(
     "name", [BLOCKED, NAME, "fresh.example", "localhost"], ids=["blocked", "kept", "new", "local"]
 )
-def test_what_has_waited_for_more_than_a_second_is_not_answered(
+def test_a_query_older_than_a_second_is_dropped(
     subject: Subject, upstream: StubUpstream, name: str, family: int
 ):
     """Trap 17: its client has asked again or gone; a late answer is one that somebody else does not get."""
@@ -70,7 +70,7 @@ def test_what_has_waited_for_more_than_a_second_is_not_answered(
     assert upstream.count("fresh.example") <= OLD + 1, "the upstream is not asked for who has gone"
 
 
-def test_the_upstream_is_not_asked_for_who_has_gone(subject: Subject, upstream: StubUpstream):
+def test_a_dropped_query_does_not_reach_the_upstream(subject: Subject, upstream: StubUpstream):
     """RFC 9520 section 1: a backlog is not handed on to the upstreams, which have one of their own then."""
     begin(subject, upstream)
     with subject.udp() as sock:
@@ -85,9 +85,7 @@ def test_the_upstream_is_not_asked_for_who_has_gone(subject: Subject, upstream: 
 
 
 @pytest.mark.parametrize("seconds", [0.1, 0.6])
-def test_what_has_waited_for_less_than_a_second_is_answered(
-    subject: Subject, upstream: StubUpstream, seconds: float
-):
+def test_a_query_younger_than_a_second_is_answered(subject: Subject, upstream: StubUpstream, seconds: float):
     """Trap 17: a client waits for seconds; a hiccup of the machine costs nobody an answer."""
     begin(subject, upstream)
     for _ in range(10):  # more than once only where it took these tests too long to ask
@@ -104,7 +102,7 @@ def test_what_has_waited_for_less_than_a_second_is_answered(
     pytest.fail("the machine is too slow: the queries could not be sent in 0.9 s")
 
 
-def test_who_waits_on_a_connection_is_answered(subject: Subject, upstream: StubUpstream):
+def test_a_late_query_over_tcp_is_answered(subject: Subject, upstream: StubUpstream):
     """RFC 7766 section 6.2.3: a client that holds its connection open is still there."""
     begin(subject, upstream)
     with subject.tcp() as stream:
@@ -118,7 +116,7 @@ def test_who_waits_on_a_connection_is_answered(subject: Subject, upstream: StubU
 
 
 @pytest.mark.parametrize("offset", [HOUR, -HOUR], ids=["forward", "back"])
-def test_a_clock_that_steps_makes_no_query_old(
+def test_a_clock_step_makes_no_query_late(
     subject: Subject, upstream: StubUpstream, clock: FakeClock, offset: int
 ):
     """Trap 17: a wall clock is put right now and then, and that is no reason to answer nobody."""
@@ -137,7 +135,7 @@ def test_a_clock_that_steps_makes_no_query_old(
 
 
 @pytest.mark.parametrize("offset", [HOUR, -HOUR], ids=["forward", "back"])
-def test_what_is_old_is_old_after_a_step_of_the_clock_too(
+def test_a_late_query_is_dropped_after_a_clock_step_too(
     subject: Subject, upstream: StubUpstream, clock: FakeClock, offset: int
 ):
     """Trap 17: a clock that is wrong for hours brings back no answer to who has gone."""
@@ -170,10 +168,10 @@ def mixed(number: int) -> str:
     return NAME if number % 2 else f"n{number}.{BLOCKED}"
 
 
-def test_at_five_times_what_it_can_do_its_useful_answers_stay_above_nine_tenths_of_its_best(
+def test_at_five_times_its_capacity_useful_answers_stay_above_nine_tenths(
     subject: Subject, upstream: StubUpstream, record_property: Record
 ):
-    """Trap 17: what is too much is told so at once (SERVFAIL), and costs nobody else an answer."""
+    """Trap 17: excess queries get SERVFAIL at once and cost no other client a response."""
     begin(subject, upstream, workers=1, upstream=LIMITED)
     can_do = PLACES * 1000 / LATENCY_MS
     calm, flooded, left_out = [], [], []
@@ -205,7 +203,7 @@ def test_at_five_times_what_it_can_do_its_useful_answers_stay_above_nine_tenths_
     assert figures.rise("process_resident_memory_bytes") < 32 * MEBIBYTE
 
 
-def test_questions_for_an_upstream_that_is_too_slow_cost_no_blocked_and_no_kept_answer(
+def test_a_slow_upstream_costs_no_blocked_and_no_cached_response(
     subject: Subject, upstream: StubUpstream, record_property: Record
 ):
     """Trap 17: what waits for the upstream is bounded, and holds nobody up who does not need it."""
@@ -226,10 +224,10 @@ def test_questions_for_an_upstream_that_is_too_slow_cost_no_blocked_and_no_kept_
     assert figures.rise("process_resident_memory_bytes") < 32 * MEBIBYTE
 
 
-def test_the_control_plane_works_while_too_many_ask(
+def test_the_control_plane_works_under_overload(
     subject: Subject, upstream: StubUpstream, record_property: Record
 ):
-    """Trap 17: orders, metrics, status and why, whatever the packet threads have to do."""
+    """Trap 17: orders, metrics, status and why, however busy the worker threads are."""
     begin(subject, upstream, workers=1)
     with measured(subject, record_property) as figures, flood(subject, mixed, rate=1e6) as results:
         for number in range(3):
@@ -245,7 +243,7 @@ def test_the_control_plane_works_while_too_many_ask(
     assert figures.rise("process_resident_memory_bytes") < 64 * MEBIBYTE
 
 
-def test_the_control_plane_gives_way_to_packet_threads(subject: Subject):
+def test_the_control_plane_has_a_lower_priority_than_worker_threads(subject: Subject):
     """Where processors are few, a list that is compiled must not hold up an answer."""
     subject.start()
     packets, control = set(), None

@@ -17,7 +17,7 @@ PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=
 
 
 @pytest.mark.parametrize("peer", ["unbound", "bind"])
-def test_unbound_and_bind_differ_where_it_is_recorded_and_nowhere_else(peer: str):
+def test_unbound_and_bind_differ_exactly_where_it_is_recorded(peer: str):
     """Where both agree against us, we are probably wrong: so it must be known what they do."""
     done = run([*PYTEST, "--aim", peer, str(PORTABLE)], timeout=110)
     assert done.returncode == 0, done.stdout[-8000:]

@@ -1,4 +1,4 @@
-"""A change of the policy is in force from the very next answer (trap 11), and delays none."""
+"""A change of the policy applies to the very next response (trap 11), and delays none."""
 
 import threading
 import time
@@ -15,7 +15,7 @@ NAME = "changing.example"
 FAST = {"timeout_ms": 100, "tries": 1}
 
 
-def test_block_and_lifting_hold_from_the_very_next_query(subject: Subject, upstream: StubUpstream):
+def test_blocks_and_unblocks_apply_from_the_next_query(subject: Subject, upstream: StubUpstream):
     """RFC 2308 section 5, RFC 2181 section 8: whatever TTL was handed out, nothing of it is kept here."""
     subject.start(upstreams=[upstream.address])
     for number in range(2):
@@ -32,7 +32,7 @@ def test_block_and_lifting_hold_from_the_very_next_query(subject: Subject, upstr
         assert is_forwarded(subject.query(NAME, transport="tcp"))
 
 
-def test_an_open_tcp_connection_sees_the_change_too(subject: Subject, upstream: StubUpstream):
+def test_a_policy_change_applies_to_open_tcp_connections(subject: Subject, upstream: StubUpstream):
     """RFC 7766 section 6.2.1: a connection may live for hours; its answers are of now."""
     subject.start(upstreams=[upstream.address])
     with subject.tcp() as stream:
@@ -44,7 +44,7 @@ def test_an_open_tcp_connection_sees_the_change_too(subject: Subject, upstream: 
         assert is_sinkholed(stream.reply())
 
 
-def test_nothing_of_a_block_is_served_after_it_was_lifted(subject: Subject, upstream: StubUpstream):
+def test_nothing_of_a_block_is_served_after_the_unblock(subject: Subject, upstream: StubUpstream):
     """RFC 8767 section 5: stale data may bridge an outage, but what was forged is never stale data."""
     upstream.script = silent
     subject.start(orders=[block("B-1", [NAME])], upstreams=[upstream.address], upstream=FAST)
@@ -67,7 +67,7 @@ def test_nothing_of_the_upstream_is_served_after_the_name_was_blocked(
     assert subject.query(NAME, "AAAA").addresses == [PROFILES["sinkhole"]["ipv6"][0]]
 
 
-def test_what_a_configuration_took_away_comes_back_with_it(subject: Subject, upstream: StubUpstream):
+def test_a_rolled_back_configuration_gives_the_same_responses(subject: Subject, upstream: StubUpstream):
     """Rolling back is a change like any other: the same configuration, the same answers."""
     lists = {"malware.txt": ["listed.example"]}
     zone = {"name": "malware", "list": "malware.txt", "match": "subtree", "answer": "nodata"}
@@ -83,7 +83,7 @@ def test_what_a_configuration_took_away_comes_back_with_it(subject: Subject, ups
     assert back["digest"] == before["digest"]
 
 
-def test_no_answer_waits_for_a_reload(subject: Subject, upstream: StubUpstream):
+def test_no_response_waits_for_a_reload(subject: Subject, upstream: StubUpstream):
     """A query is answered by the snapshot there is, while the next one is read and compiled."""
     subject.start(orders=[block("B-1", [NAME])], upstreams=[upstream.address])
     zone = {"name": "big", "list": "big.txt", "match": "exact", "answer": "nodata"}

@@ -93,7 +93,7 @@ def test_check_shows_how_much_of_the_lists_was_read(subject: Subject):
     assert "reading lists" not in result
 
 
-def test_a_refresh_shows_how_much_of_a_feed_has_come(subject: Subject, web: Server, authority: Authority):
+def test_a_refresh_shows_how_much_of_a_feed_was_fetched(subject: Subject, web: Server, authority: Authority):
     """Half a minute for a national list over a slow line."""
     subject.environment.update(NO_PROXY)
     feed = Feed(web, text_of(names(50)))
@@ -110,6 +110,7 @@ def test_a_refresh_shows_how_much_of_a_feed_has_come(subject: Subject, web: Serv
 
 
 def test_a_reload_shows_how_much_of_the_lists_was_read(subject: Subject):
+    """`dnsblock reload` of a national list takes seconds, in the daemon."""
     subject.start(zones=[list_zone()], lists={"list.txt": ["first.example"]}, inbox=None)
     subject.put_list("list.txt", SLOW)
     with at_a_terminal(subject, "reload") as seen:
@@ -118,6 +119,7 @@ def test_a_reload_shows_how_much_of_the_lists_was_read(subject: Subject):
 
 
 def test_impact_shows_what_was_counted_so_far(subject: Subject, upstream: StubUpstream):
+    """A run lasts a minute or more: a wrong file is seen early."""
     subject.start(upstreams=[upstream.address])
     order = subject.put_order(block("T-1", ["tried.example"]))
     with at_a_terminal(subject, "impact", str(order), "--seconds", "3") as seen:
@@ -125,7 +127,7 @@ def test_impact_shows_what_was_counted_so_far(subject: Subject, upstream: StubUp
     assert seen.has("queries")
 
 
-def test_a_program_is_shown_nothing(subject: Subject):
+def test_programs_get_no_progress_display(subject: Subject):
     """With --json, also at a terminal; and into a file or a pipe never."""
     subject.configure(zones=[list_zone()], lists={"list.txt": SLOW}, inbox=None)
     with at_a_terminal(subject, "check", "--json") as seen:

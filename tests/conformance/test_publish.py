@@ -1,4 +1,4 @@
-"""One publish at a time, whole or not at all: what is slow or wrong never changes what was ordered."""
+"""One publish at a time, whole or not at all: nothing slow or invalid changes what was ordered."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ from .upstreams import StubUpstream
 NAME = "timed.example"
 
 
-def test_a_slow_reload_keeps_no_block_beyond_its_end(subject: Subject, upstream: StubUpstream):
+def test_a_slow_reload_delays_the_end_of_no_block(subject: Subject, upstream: StubUpstream):
     """Reading has a lock of its own: the clock does not wait for a list that takes its time."""
     moment = in_seconds(3)
     orders = [block("B-1", [NAME], expires_at=stamp(moment))]
@@ -71,7 +71,7 @@ def is_open(pid: int, path: Path) -> bool:
     return False
 
 
-def test_a_profile_that_an_order_will_need_cannot_be_taken_away(subject: Subject, upstream: StubUpstream):
+def test_a_profile_that_a_scheduled_order_needs_cannot_be_removed(subject: Subject, upstream: StubUpstream):
     """One order that cannot be compiled at its time would keep all others from ending at theirs."""
     later = stamp(in_seconds(3600))
     entry = {"name": NAME, "answer": "special"}
@@ -88,7 +88,7 @@ def test_a_profile_that_an_order_will_need_cannot_be_taken_away(subject: Subject
     assert is_sinkholed(subject.query("now.example"))
 
 
-def test_a_publish_by_the_clock_does_not_hide_a_reload_that_failed(subject: Subject, upstream: StubUpstream):
+def test_a_scheduled_publish_does_not_hide_a_failed_reload(subject: Subject, upstream: StubUpstream):
     """The document that was refused, perhaps a lifting, is still not carried out."""
     moment = in_seconds(3)
     subject.start(orders=[block("B-1", [NAME], expires_at=stamp(moment))], upstreams=[upstream.address])
@@ -107,7 +107,7 @@ def test_a_publish_by_the_clock_does_not_hide_a_reload_that_failed(subject: Subj
     assert subject.cli("status").code == 0
 
 
-def test_what_the_engine_would_refuse_is_not_recorded(subject: Subject, upstream: StubUpstream):
+def test_a_change_that_the_engine_refuses_is_not_recorded(subject: Subject, upstream: StubUpstream):
     """256 zone names in a life are counted apart; what is refused for that is refused whole."""
     subject.start(orders=[], upstreams=[upstream.address])
     refused = None
@@ -129,9 +129,7 @@ def test_what_the_engine_would_refuse_is_not_recorded(subject: Subject, upstream
     ("line", "match"),
     [("co.id", "below"), ("co.id", "subtree"), ("co.ck", "subtree"), ("anything.kawasaki.jp", "exact")],
 )
-def test_a_list_never_covers_a_registrys_suffix(
-    subject: Subject, upstream: StubUpstream, line: str, match: str
-):
+def test_a_list_never_covers_a_public_suffix(subject: Subject, upstream: StubUpstream, line: str, match: str):
     """Fact 3 of the design: a half line that became a suffix must not block a country; wildcard rules too."""
     zones = [{"name": "list", "list": "l.txt", "answer": "nodata", "match": match}]
     lists = {"l.txt": ["fine.example", line, "www.fine.co.id"]}
@@ -143,7 +141,8 @@ def test_a_list_never_covers_a_registrys_suffix(
     assert is_forwarded(subject.query(line))
 
 
-def test_a_control_path_that_is_a_file_is_refused_and_left_alone(subject: Subject, upstream: StubUpstream):
+def test_a_regular_file_at_the_control_path_is_refused_and_kept(subject: Subject, upstream: StubUpstream):
+    """A slip in `control` must not delete a file."""
     precious = subject.folder / "precious.txt"
     precious.write_text("proof")
     subject.configure(upstreams=[upstream.address], control="precious.txt")
@@ -164,7 +163,7 @@ def test_an_odd_file_name_is_shown_escaped(subject: Subject, upstream: StubUpstr
     assert not set(shown) & {"\x1b", "\x07", "\udcff"}
 
 
-def test_an_exemption_that_opens_nothing_is_told(subject: Subject, upstream: StubUpstream):
+def test_an_exemption_without_effect_is_reported(subject: Subject, upstream: StubUpstream):
     """At equal length `exact` goes before `subtree`: the officer must hear that the name stays blocked."""
     orders = [block("B-1", [{"name": NAME, "match": "exact"}])]
     subject.start(orders=orders, upstreams=[upstream.address])
@@ -178,7 +177,7 @@ def test_an_exemption_that_opens_nothing_is_told(subject: Subject, upstream: Stu
     assert is_forwarded(subject.query(NAME))
 
 
-def test_a_start_that_is_refused_has_accepted_nothing(subject: Subject, upstream: StubUpstream):
+def test_a_refused_start_has_accepted_nothing(subject: Subject, upstream: StubUpstream):
     """Sockets are bound before the record is written: what nobody enforces is not accepted."""
     (subject.folder / "in-the-way").write_text("")
     orders = [block("B-1", [NAME]), unblock("U-1", "B-1")]

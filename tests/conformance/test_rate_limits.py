@@ -1,4 +1,4 @@
-"""Limits of what one client gets over UDP: forged sources gain nothing, who is known is not limited."""
+"""Rate limits over UDP: spoofed sources gain nothing, and verified clients are not limited."""
 
 import time
 from contextlib import ExitStack
@@ -51,7 +51,7 @@ def start(subject: Subject, upstream: StubUpstream | None = None, **limits: obje
 # ------- Queries ---------------------------------------------------------------------
 
 
-def test_above_the_rate_every_second_query_gets_tc_and_the_others_nothing(subject: Subject):
+def test_above_the_rate_every_second_query_is_truncated_and_others_are_dropped(subject: Subject):
     """RFC 5358 section 4, BIND's RRL: who is real asks again over TCP, who is forged hears half as often."""
     start(subject)
     replies, took = flood(subject, wire.query(BLOCKED))
@@ -67,7 +67,7 @@ def test_above_the_rate_every_second_query_gets_tc_and_the_others_nothing(subjec
     assert metrics.total("dnsblock_queries_total", outcome="limited") == 200 - len(whole)
 
 
-def test_all_packet_threads_together_give_a_client_one_allowance(subject: Subject):
+def test_all_worker_threads_share_the_rate_limit_of_a_client(subject: Subject):
     """RFC 5358 section 4: the kernel spreads a client's queries over threads whose clocks differ a little."""
     limits = {**SMALL, "queries_per_second": 100, "slip": 0}
     subject.start(orders=[block("B-1", [BLOCKED])], workers=4, limits=limits)
@@ -86,7 +86,7 @@ def counted(subject: Subject) -> float:
     return subject.metrics().total("dnsblock_queries_total")
 
 
-def test_what_is_forwarded_is_limited_too(subject: Subject, upstream: StubUpstream):
+def test_forwarded_queries_are_rate_limited_too(subject: Subject, upstream: StubUpstream):
     """And what is limited does not reach the upstream."""
     start(subject, upstream)
     replies, took = flood(subject, wire.query("free.example"))
@@ -94,7 +94,7 @@ def test_what_is_forwarded_is_limited_too(subject: Subject, upstream: StubUpstre
     assert len(upstream.queries) <= len(forwarded) <= 2 * SMALL["queries_per_second"] * (1 + took)
 
 
-def test_above_the_rate_a_client_cookie_gets_bad_cookie_with_a_good_one(subject: Subject):
+def test_above_the_rate_a_client_cookie_gets_badcookie(subject: Subject):
     """RFC 7873 section 5.2.3: BADCOOKIE (23); who is real asks again with it, over UDP."""
     start(subject)
     replies, _ = flood(subject, wire.query(BLOCKED, edns=cookie_opt(CLIENT)))
@@ -107,7 +107,7 @@ def test_above_the_rate_a_client_cookie_gets_bad_cookie_with_a_good_one(subject:
     assert subject.metrics().total(LIMITED, answer="bad_cookie") == len(bad)
 
 
-def test_with_a_good_cookie_every_query_is_answered(subject: Subject):
+def test_queries_with_a_valid_cookie_are_not_rate_limited(subject: Subject):
     """RFC 7873 section 5.2.4: the address is not forged, so there is nothing to be limited."""
     start(subject)
     cookie = dict(subject.query(BLOCKED, edns=cookie_opt(CLIENT)).options)[wire.COOKIE_OPTION]
@@ -115,7 +115,7 @@ def test_with_a_good_cookie_every_query_is_answered(subject: Subject):
     assert [is_sinkholed(reply) for reply in replies] == [True] * 200
 
 
-def test_over_tcp_every_query_is_answered(subject: Subject):
+def test_queries_over_tcp_are_not_rate_limited(subject: Subject):
     """RFC 7766 section 10: a handshake proves the address."""
     start(subject)
     flood(subject, wire.query(BLOCKED), 50)
@@ -124,7 +124,7 @@ def test_over_tcp_every_query_is_answered(subject: Subject):
         assert all(is_sinkholed(stream.reply()) for _ in range(50))
 
 
-def test_one_client_does_not_use_up_what_is_anothers(subject: Subject):
+def test_each_client_has_its_own_rate_limit(subject: Subject):
     """RFC 5358 section 4: an IPv4 address is a client."""
     start(subject)
     flood(subject, wire.query(BLOCKED), 100, source="127.0.0.1")
@@ -132,7 +132,7 @@ def test_one_client_does_not_use_up_what_is_anothers(subject: Subject):
     assert [is_sinkholed(reply) for reply in replies] == [True]
 
 
-def test_who_waits_is_answered_again(subject: Subject):
+def test_a_client_below_the_rate_is_answered_again(subject: Subject):
     """A limit is a rate and no ban."""
     start(subject)
     flood(subject, wire.query(BLOCKED), 100)
@@ -146,7 +146,7 @@ def is_sinkholed_now(subject: Subject) -> bool:
     return any(is_sinkholed(reply) for reply in replies)
 
 
-def test_with_a_slip_of_one_nobody_meets_silence(subject: Subject):
+def test_slip_1_answers_every_query(subject: Subject):
     """BIND's RRL: slip 1 answers each with TC=1."""
     start(subject, slip=1)
     replies, _ = flood(subject, wire.query(BLOCKED))
@@ -154,7 +154,7 @@ def test_with_a_slip_of_one_nobody_meets_silence(subject: Subject):
 
 
 @pytest.mark.parametrize("exempt", [None, ["127.0.0.1/32"]])
-def test_who_is_exempt_is_not_limited(subject: Subject, exempt: list[str] | None):
+def test_exempt_networks_are_not_rate_limited(subject: Subject, exempt: list[str] | None):
     """A resolver or a monitor of one's own; this machine, where nothing else is said."""
     limits = {**SMALL, "exempt": exempt}
     if exempt is None:
@@ -186,7 +186,7 @@ def test_errors_above_their_rate_are_dropped(subject: Subject, octets: bytes, rc
     assert is_sinkholed(subject.query(BLOCKED)), "and good queries have a rate of their own"
 
 
-def test_refusals_of_who_is_no_client_are_limited(subject: Subject):
+def test_refused_responses_are_rate_limited(subject: Subject):
     """Trap 0, RFC 8914 section 4.19: who may not ask at all must not be made to be answered."""
     limits = {**SMALL, "queries_per_second": 100_000}
     subject.start(limits=limits, access_control={"allow": ["127.9.9.0/24"]}, workers=1)
@@ -203,7 +203,7 @@ def texts(asked: Asked) -> bytes:
     return asked.response([record[:-1] + bytes([65 + number]) for number in range(4)])
 
 
-def test_no_answer_to_a_stranger_is_larger_than_ten_times_the_query(subject: Subject, upstream: StubUpstream):
+def test_no_response_is_larger_than_ten_times_the_query(subject: Subject, upstream: StubUpstream):
     """Trap 5, RFC 5358 section 3: what does not fit is TC=1, and whole over TCP."""
     upstream.script = texts
     start(subject, upstream, **ROOMY)
@@ -214,7 +214,7 @@ def test_no_answer_to_a_stranger_is_larger_than_ten_times_the_query(subject: Sub
     assert len(subject.query("free.example", "TXT", edns=True, transport="tcp").answer) == 4
 
 
-def test_who_pads_the_query_gets_the_whole_answer(subject: Subject, upstream: StubUpstream):
+def test_a_padded_query_gets_the_complete_response(subject: Subject, upstream: StubUpstream):
     """RFC 7830 section 3: padding costs the sender what the answer costs us."""
     upstream.script = texts
     start(subject, upstream, **ROOMY)
@@ -222,7 +222,7 @@ def test_who_pads_the_query_gets_the_whole_answer(subject: Subject, upstream: St
     assert len(subject.query("free.example", "TXT", edns=padded).answer) == 4
 
 
-def test_who_has_a_good_cookie_gets_the_whole_answer(subject: Subject, upstream: StubUpstream):
+def test_a_valid_cookie_gets_the_complete_response(subject: Subject, upstream: StubUpstream):
     """RFC 7873 section 5.2.4."""
     upstream.script = texts
     start(subject, upstream, **ROOMY)
@@ -231,7 +231,7 @@ def test_who_has_a_good_cookie_gets_the_whole_answer(subject: Subject, upstream:
     assert len(subject.query("free.example", "TXT", edns=cookie_opt(cookie)).answer) == 4
 
 
-def test_the_text_of_an_extended_error_gives_way_before_the_answer(subject: Subject):
+def test_the_text_of_an_extended_error_is_dropped_before_the_answer(subject: Subject):
     """Trap 5, RFC 8914 section 3: the number of the order is for people; the address is the answer."""
     subject.start(orders=[block("N" * 100, [BLOCKED])], limits={**ROOMY, "amplification": 3})
     reply = subject.query(BLOCKED, edns=True)

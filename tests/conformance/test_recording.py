@@ -24,9 +24,7 @@ LIMIT = 256 * 1024
 UNLIMITED = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
 
 
-def test_a_ledger_that_cannot_be_written_leaves_no_version_of_a_list_on_record(
-    subject: Subject, upstream: StubUpstream
-):
+def test_an_unwritable_ledger_leaves_no_list_version_recorded(subject: Subject, upstream: StubUpstream):
     """The history held a version that was never enforced, and the next one counted its names again."""
     zones = [ORDERS_ZONE, list_zone(every_s=DAY)]
     subject.start(
@@ -49,7 +47,7 @@ def test_a_ledger_that_cannot_be_written_leaves_no_version_of_a_list_on_record(
     assert is_sinkholed(subject.query(ORDERED))
 
 
-def test_a_history_that_cannot_be_written_costs_no_order(subject: Subject, upstream: StubUpstream):
+def test_an_unwritable_history_delays_no_order(subject: Subject, upstream: StubUpstream):
     """The lists stay what they were; an order of the same reload is in the ledger and enforced."""
     zones = [ORDERS_ZONE, list_zone(every_s=DAY)]
     orders = [block("B-1", ["first.example"])]

@@ -1,4 +1,4 @@
-"""What is refused before anything is decided (trap 0), branch by branch, in the order of the branches."""
+"""Refused queries (trap 0), branch by branch, in the order of the branches."""
 
 import os
 import random
@@ -89,7 +89,7 @@ def test_a_query_with_tc_is_a_format_error(running: Subject):
 
 
 @pytest.mark.parametrize("opcode", [1, 2, 3, 4, 5, 6, 15])
-def test_any_opcode_but_query_is_not_implemented(running: Subject, opcode: int):
+def test_every_other_opcode_is_not_implemented(running: Subject, opcode: int):
     """RFC 1035 section 4.1.1; NOTIFY (4) too, as no policy zone comes by transfer here."""
     assert rcode_of(running, wire.query(BLOCKED, "SOA", opcode=opcode)) == "NOTIMP"
     # UPDATE and DSO use the counts otherwise (RFC 2136, RFC 8490), so they are not looked at first.
@@ -123,12 +123,12 @@ def test_any_opcode_but_query_is_not_implemented(running: Subject, opcode: int):
         ("an additional record that is not there", header(wire.RD, 1, 0, 0, 1) + wire.question(BLOCKED)),
     ],
 )
-def test_counts_that_no_query_has_are_a_format_error(running: Subject, name: str, octets: bytes):
+def test_invalid_section_counts_are_a_format_error(running: Subject, name: str, octets: bytes):
     """RFC 9619 section 4 (QDCOUNT is 1); the other counts as Unbound's worker_check_request has them."""
     assert rcode_of(running, octets) == "FORMERR", name
 
 
-def test_an_additional_record_beside_opt_is_taken(running: Subject):
+def test_an_additional_record_beside_opt_is_accepted(running: Subject):
     """RFC 8945 and RFC 2931: a TSIG or SIG(0) may stand there; only more than two records are too many."""
     extra = wire.record("key.example", 250, b"\0" * 16, ttl=0, rclass=255)
     octets = wire.message(5, wire.RD, [wire.question(BLOCKED)], additional=[wire.opt(), extra])
@@ -156,12 +156,12 @@ TAIL = struct.pack("!HH", 1, 1)
         ("no class", b"\x07blocked\x07example\0\0\x01"),
     ],
 )
-def test_a_question_that_cannot_be_read_is_a_format_error(running: Subject, what: str, asked: bytes):
+def test_an_unparsable_question_is_a_format_error(running: Subject, what: str, asked: bytes):
     """RFC 1035 sections 3.1 and 4.1.4; a compressed question is nothing that a client sends."""
     assert rcode_of(running, header(wire.RD, 1, 0, 0, 0) + asked) == "FORMERR", what
 
 
-def test_a_name_of_255_octets_is_none_of_these(running: Subject, seen: StubUpstream):
+def test_a_name_of_255_octets_is_accepted(running: Subject, seen: StubUpstream):
     """RFC 1035 section 2.3.4: 255 octets are allowed."""
     longest = wire.labels_to_wire([b"x" * 62] * 4 + [b"x"])
     assert len(longest) == 255
@@ -169,7 +169,8 @@ def test_a_name_of_255_octets_is_none_of_these(running: Subject, seen: StubUpstr
     assert seen.queries[0].message.question == longest + TAIL
 
 
-def test_the_root_is_none_of_these(running: Subject, seen: StubUpstream):
+def test_a_query_for_the_root_is_accepted(running: Subject, seen: StubUpstream):
+    """RFC 1035 section 3.1: a name of zero labels is a name."""
     assert running.query(".", "SOA").rcode == "NOERROR"
     assert seen.queries[0].message.question == b"\0" + struct.pack("!HH", 6, 1)
 
@@ -201,13 +202,13 @@ def test_two_opt_records_are_a_format_error(running: Subject):
     ],
     ids=["named owner", "pointer as owner", "half an option", "option longer than OPT", "cut off"],
 )
-def test_an_opt_record_out_of_form_is_a_format_error(running: Subject, record: bytes):
+def test_a_malformed_opt_record_is_a_format_error(running: Subject, record: bytes):
     """RFC 6891 section 6.1.2: the owner is the root; the options fill the RDATA exactly."""
     assert rcode_of(running, wire.query(BLOCKED, edns=record)) == "FORMERR"
 
 
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
-def test_a_client_outside_the_list_is_refused_with_prohibited(
+def test_a_denied_client_is_refused_with_extended_error_18(
     subject: Subject, upstream: StubUpstream, transport: str
 ):
     """RFC 8914 section 4.19: EDE 18. A blocked name is no exception: who is not our client learns nothing."""
@@ -227,7 +228,8 @@ def test_a_client_outside_the_list_is_refused_with_prohibited(
         assert is_sinkholed(wire.read(inside.recv(4096)))
 
 
-def test_a_client_outside_the_list_meets_silence_where_that_is_configured(subject: Subject):
+def test_a_denied_client_is_dropped_if_so_configured(subject: Subject):
+    """`access_control.denied: drop`; RFC 5358 section 4 allows either."""
     subject.start(
         orders=[block("B-1", [BLOCKED])], access_control={"allow": ["127.9.9.0/24"], "denied": "drop"}
     )
@@ -247,7 +249,8 @@ def test_class_chaos_is_refused(running: Subject, seen: StubUpstream, name: str)
 
 
 @pytest.mark.parametrize("qclass", [0, 2, 4, 254, 255, 65280])
-def test_any_class_but_in_is_refused(running: Subject, seen: StubUpstream, qclass: int):
+def test_every_other_class_is_refused(running: Subject, seen: StubUpstream, qclass: int):
+    """Trap 0, RFC 1035 section 3.2.4: nothing but IN is served."""
     for name in (BLOCKED, "free.example"):
         assert rcode_of(running, wire.query(name, qclass=qclass)) == "REFUSED"
     assert seen.queries == []
@@ -256,12 +259,13 @@ def test_any_class_but_in_is_refused(running: Subject, seen: StubUpstream, qclas
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
 @pytest.mark.parametrize("qtype", ["AXFR", "IXFR"])
 def test_zone_transfers_are_refused(running: Subject, seen: StubUpstream, qtype: str, transport: str):
+    """RFC 5936 section 2.2.1: no zone is served here, and none is forwarded."""
     for name in (BLOCKED, "free.example"):
         assert rcode_of(running, wire.query(name, qtype), transport) == "REFUSED"
     assert seen.queries == []
 
 
-def test_what_is_wrong_first_is_said_first(subject: Subject):
+def test_of_several_errors_the_first_is_returned(subject: Subject):
     """The refusals come in one order, so that each has one meaning."""
     subject.start(access_control={"allow": ["127.9.9.0/24"]})
     pointer = header(wire.RD, 1, 0, 0, 1) + b"\xc0\x0c" + TAIL
@@ -272,7 +276,7 @@ def test_what_is_wrong_first_is_said_first(subject: Subject):
     assert list(chaos.extended_errors) == [18], "client before class"
 
 
-def test_random_octets_never_stop_the_answers(running: Subject):
+def test_random_bytes_stop_no_response(running: Subject):
     """Hostile until proven otherwise: mutated queries over UDP, and the next client is answered (seeded)."""
     rng = random.Random(8914)
     seeds = [

@@ -1,4 +1,4 @@
-"""What a forwarded message carries there and back: flags, EDNS of each hop, unknown types, sizes and TC."""
+"""Forwarded messages in both directions: flags, EDNS of each hop, unknown types, sizes and TC."""
 
 import struct
 
@@ -19,7 +19,7 @@ def running(shared_subject: Subject, shared_upstream: StubUpstream) -> Subject:
 
 
 @pytest.mark.parametrize("edns", [False, True, wire.opt(4096), wire.opt(512)])
-def test_the_upstream_is_asked_with_our_own_opt(running: Subject, seen: StubUpstream, edns: bool | bytes):
+def test_a_forwarded_query_has_an_opt_of_this_hop(running: Subject, seen: StubUpstream, edns: bool | bytes):
     """Trap 3, RFC 6891 section 6.2.6: EDNS is of each hop, also for a client that has none."""
     running.query("www.example", edns=edns)
     (asked,) = seen.queries
@@ -27,8 +27,8 @@ def test_the_upstream_is_asked_with_our_own_opt(running: Subject, seen: StubUpst
     assert (asked.message.opt.owner, asked.message.opt.rclass, asked.message.opt.ttl) == (".", 1232, 0)
 
 
-def test_options_of_the_client_stay_here(running: Subject, seen: StubUpstream):
-    """Trap 3, RFC 7871 section 7.1.2: a cookie is of one hop; a client subnet tells who asks."""
+def test_edns_options_of_the_client_are_not_forwarded(running: Subject, seen: StubUpstream):
+    """Trap 3, RFC 7871 section 7.1.2: a cookie belongs to one hop; a client subnet identifies clients."""
     options = wire.option(wire.COOKIE_OPTION, b"12345678") + wire.option(8, b"\0\x01\x18\0\xc0\0\x02")
     running.query("www.example", edns=wire.opt(options=options + wire.option(65001, b"x")))
     (asked,) = seen.queries
@@ -48,7 +48,7 @@ def test_flags_of_the_query_reach_the_upstream(running: Subject, seen: StubUpstr
 @pytest.mark.parametrize("understood", [True, False])
 @pytest.mark.parametrize("flags", [0, wire.DE, wire.CO, wire.DE | wire.CO], ids=hex)
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
-def test_flags_of_opt_that_change_the_answer_pass_in_both_directions(
+def test_de_and_co_flags_pass_in_both_directions(
     running: Subject, seen: StubUpstream, flags: int, understood: bool, transport: str
 ):
     """draft-ietf-dnsop-delext: DE tells a stub that its resolver knows DELEG. RFC 9824 section 5.1: CO."""
@@ -61,7 +61,7 @@ def test_flags_of_opt_that_change_the_answer_pass_in_both_directions(
     assert reply.opt.ttl == (flags if understood else 0)
 
 
-def test_flags_of_opt_that_nobody_knows_stay_here(running: Subject, seen: StubUpstream):
+def test_unknown_flags_of_opt_are_not_forwarded(running: Subject, seen: StubUpstream):
     """RFC 6891 section 6.1.4: Z is zero in what we send, to the upstream and to the client."""
     seen.script = lambda asked: asked.address(edns=wire.opt(flags=0x1FFF | wire.DE))
     assert running.query("www.example", edns=wire.opt(flags=0x1FFF)).opt.ttl == 0
@@ -70,7 +70,7 @@ def test_flags_of_opt_that_nobody_knows_stay_here(running: Subject, seen: StubUp
 
 
 @pytest.mark.parametrize("qtype", ["A", "HTTPS", "SVCB", "DS", "TYPE65280", "TYPE1234"])
-def test_the_question_reaches_the_upstream_octet_by_octet(running: Subject, seen: StubUpstream, qtype: str):
+def test_the_question_reaches_the_upstream_unchanged(running: Subject, seen: StubUpstream, qtype: str):
     """Trap 4: the client's case goes along, so that its 0x20 protects both hops."""
     running.query("wWw.MiXeD.eXaMpLe", qtype)
     (asked,) = seen.queries
@@ -89,7 +89,7 @@ def test_the_question_reaches_the_upstream_octet_by_octet(running: Subject, seen
         (wire.RD, wire.opt(do=True), wire.AD),
     ],
 )
-def test_ad_comes_back_only_to_a_client_that_asked_for_it(
+def test_ad_is_passed_on_only_to_a_client_that_asked_for_it(
     running: Subject, seen: StubUpstream, flags: int, edns: bool | bytes, expected: int
 ):
     """Trap 6, RFC 6840 section 5.8: AD in the answer if DO or AD was in the query."""
@@ -97,13 +97,16 @@ def test_ad_comes_back_only_to_a_client_that_asked_for_it(
     assert running.query("signed.example", flags=flags, edns=edns).flags & wire.AD == expected
 
 
-def test_ra_and_aa_come_back_as_the_upstream_set_them(running: Subject, seen: StubUpstream):
+def test_ra_and_aa_are_passed_on(running: Subject, seen: StubUpstream):
+    """Trap 6, RFC 1035 section 4.1.1: both describe the server that answered."""
     for flags in (0, wire.RA, wire.AA, wire.RA | wire.AA):
         seen.script = lambda asked, flags=flags: asked.address(flags=flags)
         assert running.query("www.example").flags & (wire.RA | wire.AA) == flags
 
 
-def test_only_the_extended_error_of_the_upstream_comes_back(running: Subject, seen: StubUpstream):
+def test_of_the_options_of_the_upstream_only_the_extended_error_is_passed_on(
+    running: Subject, seen: StubUpstream
+):
     """Trap 3: cookie, keepalive, padding and NSID are of its hop; RFC 8914 section 3 lets EDE pass."""
     options = (
         wire.option(wire.COOKIE_OPTION, b"1234567812345678")
@@ -140,7 +143,7 @@ def test_do_comes_back_as_the_client_sent_it(running: Subject, seen: StubUpstrea
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])
-def test_other_additional_records_come_back_beside_opt(running: Subject, seen: StubUpstream, place: int):
+def test_additional_records_beside_opt_are_passed_on(running: Subject, seen: StubUpstream, place: int):
     """Trap 3: only OPT is of the hop; glue is data, wherever OPT stands among it (RFC 6891 section 6.1.1)."""
 
     def with_glue(asked: Asked) -> bytes:
@@ -163,7 +166,7 @@ def test_other_additional_records_come_back_beside_opt(running: Subject, seen: S
         assert (reply.opt is not None) is edns
 
 
-def test_unknown_types_come_back_untouched(running: Subject, seen: StubUpstream):
+def test_unknown_types_are_relayed_unchanged(running: Subject, seen: StubUpstream):
     """RFC 3597 section 4: RDATA of an unknown type is octets, also where it looks like a pointer."""
     rdata = bytes(range(256)) + b"\xc0\x0c\xc0\xff"
     seen.script = lambda asked: asked.response([wire.record(b"\xc0\x0c", "TYPE65280", rdata, ttl=77777)])
@@ -188,7 +191,7 @@ def truncated_over_udp(count: int) -> object:
     return script
 
 
-def test_a_truncated_reply_is_asked_again_over_tcp(running: Subject, seen: StubUpstream):
+def test_a_truncated_response_is_retried_over_tcp(running: Subject, seen: StubUpstream):
     """Trap 5: the client whose limit the whole answer fits never hears of it."""
     seen.script = truncated_over_udp(4)
     reply = running.query("text.example", "TXT", edns=True)
@@ -225,7 +228,7 @@ def test_an_answer_within_1232_octets_is_truncated_for_a_client_without_edns(
     assert len(running.query("text.example", "TXT", transport="tcp").answer) == 4
 
 
-def test_the_largest_message_that_tcp_can_carry_arrives(running: Subject, seen: StubUpstream):
+def test_the_largest_tcp_message_is_relayed(running: Subject, seen: StubUpstream):
     """Trap 5, RFC 1035 section 4.2.2: a length of 65,535 octets."""
 
     def largest(asked: Asked) -> bytes:

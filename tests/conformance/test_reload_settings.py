@@ -53,9 +53,7 @@ def is_answered(port: int, host: str = "127.0.0.1", patience: float = 45) -> boo
 # ------- Upstreams
 
 
-def test_a_reload_asks_the_new_upstream_and_no_more_the_removed_one(
-    subject: Subject, make_upstream: MakeUpstream
-):
+def test_a_reload_switches_to_the_new_upstream(subject: Subject, make_upstream: MakeUpstream):
     """From the moment at which the reload has returned."""
     old, new = make_upstream(), make_upstream()
     subject.start(upstreams=[old.address])
@@ -108,7 +106,8 @@ def test_an_upstream_that_stays_keeps_its_health_and_its_counters(
     assert subject.metrics().total("dnsblock_upstream_queries_total", upstream=new.address) == 1
 
 
-def test_what_is_cached_stays_when_upstreams_change(subject: Subject, make_upstream: MakeUpstream):
+def test_the_cache_is_kept_when_upstreams_change(subject: Subject, make_upstream: MakeUpstream):
+    """An empty cache would send every query to the new upstream at once."""
     old, new = make_upstream(), make_upstream()
     cache = {"size_mb": 8}
     subject.start(upstreams=[old.address], cache=cache)
@@ -118,7 +117,7 @@ def test_what_is_cached_stays_when_upstreams_change(subject: Subject, make_upstr
     assert queries(new) == 0
 
 
-def test_upstreams_come_and_go_as_often_as_one_likes(subject: Subject, make_upstream: MakeUpstream):
+def test_upstreams_can_be_replaced_any_number_of_times(subject: Subject, make_upstream: MakeUpstream):
     """Each reload uses the places again that earlier ones have left."""
     upstreams = [make_upstream() for _ in range(4)]
     subject.start(upstreams=[upstreams[0].address])
@@ -131,7 +130,7 @@ def test_upstreams_come_and_go_as_often_as_one_likes(subject: Subject, make_upst
         assert upstream.queries[-1].name == f"n{turn}.example"
 
 
-def test_limits_towards_upstreams_and_clients_are_taken_over(subject: Subject, make_upstream: MakeUpstream):
+def test_a_reload_applies_limits_of_upstreams_and_clients(subject: Subject, make_upstream: MakeUpstream):
     """The size of responses, the time of an attempt, and what a TCP client may have."""
     mute = make_upstream(silent)
     subject.start(upstreams=[mute.address], upstream={"timeout_ms": 60_000})
@@ -157,7 +156,7 @@ def test_limits_towards_upstreams_and_clients_are_taken_over(subject: Subject, m
 # ------- Listen addresses
 
 
-def test_a_new_address_is_answered_and_a_removed_one_no_more(subject: Subject):
+def test_a_reload_opens_new_addresses_and_closes_removed_ones(subject: Subject):
     """And the one that stays is not closed for a moment: its TCP connection goes on."""
     new, orders = free_port(), [block("B-1", ["blocked.example"])]
     subject.start(orders=orders)
@@ -173,9 +172,7 @@ def test_a_new_address_is_answered_and_a_removed_one_no_more(subject: Subject):
     assert subject.status()["listening"] == [f"127.0.0.1:{kept}", f"127.0.0.1:{new}"]
 
 
-def test_what_a_removed_address_was_asked_is_answered_before_it_closes(
-    subject: Subject, make_upstream: MakeUpstream
-):
+def test_outstanding_queries_of_a_removed_address_are_answered(subject: Subject, make_upstream: MakeUpstream):
     """Over UDP and over TCP; then the connection ends."""
     slow = make_upstream(silent)
     subject.start(upstreams=[slow.address], upstream={"timeout_ms": 60_000})
@@ -224,7 +221,7 @@ def test_no_query_is_lost_when_all_addresses_replace_one_that_has_outstanding_qu
     assert is_answered(port)
 
 
-def test_an_address_that_cannot_be_bound_keeps_the_old_ones_and_nothing_else(subject: Subject):
+def test_an_address_that_cannot_be_bound_affects_only_listen_addresses(subject: Subject):
     """One bad input affects only itself: orders and upstreams of the same reload come into force."""
     subject.start()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
@@ -275,7 +272,8 @@ def test_no_query_is_lost_while_addresses_change(subject: Subject):
 # ------- Metrics and log
 
 
-def test_metrics_move_to_another_address_and_go_away(subject: Subject):
+def test_a_reload_moves_and_removes_the_metrics_listener(subject: Subject):
+    """Without a restart, and the previous port is closed."""
     subject.start(metrics="127.0.0.1:0")
     before = subject.ready["metrics"]
     wanted = f"127.0.0.1:{free_port()}"
@@ -291,7 +289,8 @@ def test_metrics_move_to_another_address_and_go_away(subject: Subject):
     subject.ready["metrics"] = None
 
 
-def test_a_metrics_address_that_is_taken_keeps_the_old_one(subject: Subject):
+def test_a_metrics_address_in_use_keeps_the_previous_one(subject: Subject):
+    """One bad option affects only itself: Prometheus can still read."""
     subject.start()
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = f"127.0.0.1:{other.getsockname()[1]}"
@@ -314,7 +313,8 @@ def test_log_level_and_format_change_with_a_reload(subject: Subject):
     assert len(subject.stderr()) == length
 
 
-def test_what_still_takes_a_restart_is_said(subject: Subject):
+def test_options_that_need_a_restart_are_reported(subject: Subject):
+    """An option that is silently ignored would be believed to be in force."""
     subject.start()
     said = change(subject, workers=3, state="elsewhere", control="elsewhere.sock")
     assert set(said["restart_needed"]) == {"workers", "state", "control"}

@@ -81,7 +81,7 @@ class Checker(threading.Thread):
                     self.wrong.append(f"{name}: {err!r}")
 
 
-def test_a_hundred_reloads_under_load_lose_and_mix_nothing(
+def test_a_hundred_reloads_under_load_lose_no_query_and_mix_no_snapshots(
     subject: Subject, unbound: Unbound, tmp_path: Path
 ):
     """Trap 11: each reload replaces the order that blocks the pair: one in, one out."""

@@ -113,6 +113,7 @@ def test_new_content_of_a_file_that_an_option_names_is_reported(subject: Subject
 def test_an_order_that_is_not_in_force_yet_is_reported_with_its_time(
     subject: Subject, order: dict, line: str
 ):
+    """ "Accepted" alone would be read as "in force"."""
     start(subject, orders=[block("B-1", ["z.example"])])
     subject.put_order(order | {"effective_at": "2030-01-01T00:00:00Z"})
     assert reload_shown(subject).splitlines() == [
@@ -129,7 +130,7 @@ def broken(subject: Subject) -> None:
     subject.put_order(block("B-1", ["a.example"]))
 
 
-def test_a_rejected_list_costs_ten_lines_and_hides_nothing_that_was_published(subject: Subject):
+def test_a_rejected_list_takes_ten_lines_and_hides_no_other_change(subject: Subject):
     """What is published is on standard output, the rejection on standard error, and the exit code is 4."""
     start(subject)
     broken(subject)
@@ -156,7 +157,8 @@ def test_a_rejected_list_costs_ten_lines_and_hides_nothing_that_was_published(su
 
 
 @pytest.mark.parametrize("command", ["status", "source list"])
-def test_status_shows_each_complaint_once_and_ten_at_most(subject: Subject, command: str):
+def test_status_shows_each_problem_once_and_at_most_ten(subject: Subject, command: str):
+    """A list with a thousand errors must not hide the other problems."""
     start(subject)
     broken(subject)
     subject.put_order("order_id: [", "broken.yaml")
@@ -171,7 +173,7 @@ def test_status_shows_each_complaint_once_and_ten_at_most(subject: Subject, comm
 
 
 def test_no_line_of_the_log_is_long(subject: Subject):
-    """A line that is cut off by what collects the log is lost; `dnsblock check` shows all."""
+    """Log collectors truncate long lines; `dnsblock check` shows everything."""
     start(subject)
     broken(subject)
     subject.cli("reload")
@@ -185,7 +187,8 @@ def test_no_line_of_the_log_is_long(subject: Subject):
     assert "1 names added, 0 removed in 1 zones; 1 orders accepted; options changed: limits.slip" in served
 
 
-def test_what_is_accepted_by_hand_and_gone_back_from_is_reported_as_a_reload_is(subject: Subject):
+def test_accept_and_rollback_report_like_a_reload(subject: Subject):
+    """Every command that publishes prints what changed in the same form."""
     start(subject)
     subject.put_list("list.txt", BASE[:100])
     refused = subject.cli("reload").json["problems"]

@@ -1,4 +1,4 @@
-"""Every section of an upstream's response is checked, not only where the answer leads."""
+"""Every section of an upstream's response is checked, not only the CNAME chain."""
 
 import socket
 import struct
@@ -62,7 +62,7 @@ def holds(reply: wire.Reply, address: str) -> bool:
 
 @pytest.mark.parametrize("qtype", ANSWERS)
 @pytest.mark.parametrize("where", ["answer", "authority", "additional"])
-def test_an_address_of_a_blocked_name_is_dropped_from_every_section(
+def test_addresses_of_a_blocked_name_are_removed_from_every_section(
     subject: Subject, upstream: StubUpstream, qtype: str, where: str
 ):
     """What leads there stays: the record itself is the queried name's own, and not blocked."""
@@ -121,7 +121,9 @@ def test_an_rrset_with_a_listed_address_is_dropped_with_its_signature(
     ]
 
 
-def test_the_address_that_an_https_record_uses_itself_is_judged(subject: Subject, upstream: StubUpstream):
+def test_the_addresses_of_an_https_record_without_target_are_checked(
+    subject: Subject, upstream: StubUpstream
+):
     """RFC 9460 sections 2.5 and 4.1: `1 .` is the owner itself, whose addresses come along."""
 
     def script(asked: Asked) -> bytes:
@@ -135,7 +137,10 @@ def test_the_address_that_an_https_record_uses_itself_is_judged(subject: Subject
     assert everything(reply) == [("other.example", 65)], "of another owner it is dropped, and no more"
 
 
-def test_a_hint_to_a_listed_address_beside_the_answer_is_dropped(subject: Subject, upstream: StubUpstream):
+def test_an_https_record_with_a_listed_hint_outside_the_answer_is_removed(
+    subject: Subject, upstream: StubUpstream
+):
+    """RFC 9460 section 7.3: a client may connect to a hint, in whatever section."""
     hint = b"\0\1\0" + struct.pack("!HH", 4, 4) + bytes(map(int, LISTED.split(".")))
     target = b"\0\1" + name(BLOCKED) + struct.pack("!HH", 4, 4) + bytes(map(int, SECRET.split(".")))
     beside = [wire.record("a.example", "HTTPS", hint), wire.record("b.example", "SVCB", target)]
@@ -143,9 +148,7 @@ def test_a_hint_to_a_listed_address_beside_the_answer_is_dropped(subject: Subjec
     assert everything(subject.query("free.example", "MX")) == [("free.example", 15)]
 
 
-def test_stray_records_of_a_blocked_name_are_dropped_whatever_their_type(
-    subject: Subject, upstream: StubUpstream
-):
+def test_unrelated_records_of_a_blocked_name_are_removed(subject: Subject, upstream: StubUpstream):
     """Of the answer section too: no chain leads to them."""
     stray = [wire.record(BLOCKED, "TXT", b"\4text"), wire.record(f"x.{BLOCKED}", 65280, b"data")]
     start(
@@ -160,7 +163,7 @@ def test_stray_records_of_a_blocked_name_are_dropped_whatever_their_type(
     assert reply.addresses == ["198.51.100.7"]
 
 
-def test_what_proves_a_denial_stays_whoever_owns_it(subject: Subject, upstream: StubUpstream):
+def test_soa_and_nsec_records_of_a_negative_answer_stay(subject: Subject, upstream: StubUpstream):
     """Without its SOA a denial cannot be cached (RFC 2308 section 5), without NSEC not validated."""
     soa = wire.record(BLOCKED, "SOA", name("a.example") + name("b.example") + struct.pack("!5I", *[60] * 5))
     nsec = wire.record(BLOCKED, "NSEC", name("zz.example") + b"\0\1\x40")
@@ -175,7 +178,7 @@ def test_what_proves_a_denial_stays_whoever_owns_it(subject: Subject, upstream: 
     assert (reply.rcode, [record.rtype for record in reply.authority]) == ("NXDOMAIN", [6, 46, 47, 46])
 
 
-def test_a_dname_that_leads_on_stays_although_its_owner_is_blocked(subject: Subject, upstream: StubUpstream):
+def test_a_dname_of_the_chain_stays_although_its_owner_is_blocked(subject: Subject, upstream: StubUpstream):
     """A name on the way was judged; without the DNAME a validator cannot follow (RFC 6672 section 5.3)."""
 
     def script(asked: Asked) -> bytes:
@@ -205,7 +208,7 @@ ALLOW = {"name": "allow", "list": "allow.txt", "answer": "passthru"}
         ([{**ORDERS_ZONE, "mode": "shadow"}], [block("B-1", [BLOCKED])], False),
     ],
 )
-def test_what_is_dropped_is_what_the_policy_blocks(
+def test_only_records_that_the_policy_blocks_are_removed(
     subject: Subject, upstream: StubUpstream, zones: list[dict], orders: list[object], is_dropped: bool
 ):
     """Targets that are ignored, exemptions, the first zone that matches, and zones in shadow."""
@@ -223,7 +226,7 @@ def test_what_is_dropped_is_what_the_policy_blocks(
         assert (len(reply.answer), len(reply.additional)) == (1, 0 if is_dropped else 1)
 
 
-def test_a_cached_response_is_checked_by_the_policy_of_the_moment(subject: Subject, upstream: StubUpstream):
+def test_a_cached_response_is_checked_by_the_current_policy(subject: Subject, upstream: StubUpstream):
     """It is kept whole: what a later order blocks is dropped, and comes back when that is lifted."""
     beside = [wire.address_record(BLOCKED, SECRET), wire.address_record("x.example", "198.51.100.7")]
     start(
@@ -252,7 +255,7 @@ def test_a_cached_response_is_checked_by_the_policy_of_the_moment(subject: Subje
     assert len(upstream.asked_for("free.example")) == 1
 
 
-def test_names_that_were_compressed_still_read_the_same(subject: Subject, upstream: StubUpstream):
+def test_compressed_names_stay_valid_when_records_are_removed(subject: Subject, upstream: StubUpstream):
     """What stands behind a dropped record moves, and pointers with it; also those that led into it."""
 
     def script(asked: Asked) -> bytes:
@@ -281,7 +284,7 @@ def test_names_that_were_compressed_still_read_the_same(subject: Subject, upstre
 
 
 @pytest.mark.parametrize("extended", [0, 1, 2])
-def test_a_failure_keeps_its_rcode_and_loses_what_is_blocked(
+def test_a_failure_keeps_its_rcode_without_blocked_records(
     subject: Subject, upstream: StubUpstream, extended: int
 ):
     """SERVFAIL, and RCODEs of more than four bits, which may end in those of SERVFAIL (RFC 6891 6.1.3)."""
@@ -303,7 +306,7 @@ def test_a_failure_keeps_its_rcode_and_loses_what_is_blocked(
         assert subject.query("alias.example").rcode == "SERVFAIL", "without EDNS it cannot be said"
 
 
-def test_what_a_landing_page_leads_to_stays_and_what_stands_beside_it_is_checked(
+def test_the_chain_of_a_landing_page_stays_and_other_records_are_checked(
     subject: Subject, upstream: StubUpstream
 ):
     """draft-vixie-dnsop-dns-rpz section 6.1: the page that explains a block must be reachable."""
@@ -387,7 +390,7 @@ def bind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bind]:
     ("qname", "qtype"),
     [("free.example", "MX"), ("_sip._udp.free.example", "SRV"), ("free.example", "TYPE35")],
 )
-def test_a_real_bind_gives_no_address_of_a_blocked_name_away(
+def test_no_address_of_a_blocked_name_comes_from_a_real_bind(
     subject: Subject, bind: Bind, qname: str, qtype: str
 ):
     """BIND adds the addresses of MX, SRV and NAPTR targets to the additional section by default."""

@@ -1,4 +1,4 @@
-"""What an upstream sends is one sound response, which leads one way, or no response at all."""
+"""An upstream's response is well-formed and has one chain, or it is not used."""
 
 import struct
 from collections.abc import Callable
@@ -61,7 +61,7 @@ TWO_WAYS = {
 
 @pytest.mark.parametrize("turned", [False, True], ids=["", "turned"])
 @pytest.mark.parametrize("what", TWO_WAYS)
-def test_a_response_that_leads_two_ways_is_none(
+def test_a_response_with_two_chains_is_unusable(
     subject: Subject, make_upstream: MakeUpstream, what: str, turned: bool
 ):
     """RFC 6672 sections 2.4 and 3.1, RFC 2181 section 10.1: another upstream is asked, then SERVFAIL."""
@@ -94,7 +94,7 @@ ONE_WAY = {
 
 
 @pytest.mark.parametrize("what", ONE_WAY)
-def test_a_response_that_leads_one_way_is_passed_on(subject: Subject, upstream: StubUpstream, what: str):
+def test_a_response_with_one_chain_is_passed_on(subject: Subject, upstream: StubUpstream, what: str):
     """RFC 2181 section 5: the same record twice is one (PowerDNS Recursor 4.8 sends it)."""
     records = [*ONE_WAY[what], wire.address_record("www.a.test", GOOD)]
     upstream.script = lambda asked: asked.response(records)
@@ -109,9 +109,7 @@ def test_a_response_that_leads_one_way_is_passed_on(subject: Subject, upstream: 
 
 
 @pytest.mark.parametrize("targets", [16, 17, 200])
-def test_each_target_of_an_https_rrset_is_judged_however_many_there_are(
-    subject: Subject, upstream: StubUpstream, targets: int
-):
+def test_every_target_of_an_https_rrset_is_checked(subject: Subject, upstream: StubUpstream, targets: int):
     """RFC 9460 section 2.4.1 sets no limit."""
 
     def script(asked: Asked) -> bytes:
@@ -203,10 +201,7 @@ BAD_DATA = {
 
 
 def test_nothing_of_a_malformed_response_is_relayed_or_cached(subject: Subject, upstream: StubUpstream):
-    """RFC 1035 section 4.1.4: whatever the section and the type, also where no chain leads.
-
-    BIND and Unbound, which write their responses anew, let none of these through.
-    """
+    """RFC 1035 section 4.1.4: in any section and type. BIND and Unbound let none of these through."""
     scripts = {f"c{place}.www.example": odd(*case) for place, case in enumerate(CASES)}
     for place, (section, (_, record)) in enumerate((s, b) for s in SECTIONS for b in BAD_DATA.items()):
 
@@ -228,9 +223,8 @@ def test_nothing_of_a_malformed_response_is_relayed_or_cached(subject: Subject, 
     assert subject.query("fine.www.example").addresses == [GOOD]
 
 
-def test_another_upstream_is_asked_in_place_of_one_that_sends_malformed_responses(
-    subject: Subject, make_upstream: MakeUpstream
-):
+def test_a_malformed_response_is_retried_on_another_upstream(subject: Subject, make_upstream: MakeUpstream):
+    """A broken resolver costs no answer while another works."""
     bad = make_upstream(odd("owner TXT", "additional", "past the end"))
     start(subject, bad, make_upstream(decent))
     assert subject.query("www.example").addresses == [GOOD]
@@ -323,7 +317,7 @@ ZONES = [
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
 @pytest.mark.parametrize("cache", [CACHE, {"size_mb": 0}], ids=["cached", "without a cache"])
 @pytest.mark.parametrize("queried", ["alias.example", "address.example", BLOCKED])
-def test_a_cname_in_place_of_a_response_holds_the_records_of_its_target(
+def test_a_cname_block_includes_the_records_of_its_target(
     subject: Subject, upstream: StubUpstream, queried: str, transport: str, cache: dict
 ):
     """RFC 1034 sections 3.6.2 and 4.3.2: without them a stub resolver finds no address."""
@@ -341,7 +335,9 @@ def test_a_cname_in_place_of_a_response_holds_the_records_of_its_target(
     assert subject.query("alias.example", "CNAME").target == "landing.example."
 
 
-def test_the_cname_stands_alone_where_no_upstream_knows_its_target(subject: Subject, upstream: StubUpstream):
+def test_a_cname_block_is_returned_alone_if_its_target_cannot_be_resolved(
+    subject: Subject, upstream: StubUpstream
+):
     """A name is blocked whether an upstream lives or not."""
     upstream.script = lambda asked: landing_script(asked) if asked.name == "alias.example" else None
     lists = {"badnets.txt": ["203.0.113.0/24"]}
@@ -352,9 +348,7 @@ def test_the_cname_stands_alone_where_no_upstream_knows_its_target(subject: Subj
     assert reply.target == "landing.example."
 
 
-def test_what_changes_while_the_target_is_asked_about_holds_for_the_answer(
-    subject: Subject, upstream: StubUpstream
-):
+def test_a_policy_change_during_a_target_lookup_applies(subject: Subject, upstream: StubUpstream):
     """The client gets what the policy says when the answer is given: here that nothing is blocked."""
     held: list[Asked] = []
 

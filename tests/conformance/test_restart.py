@@ -85,9 +85,7 @@ def test_no_query_is_lost_over_restarts_in_place(subject: Subject, upstream: Stu
     assert_none_lost(load)
 
 
-def test_no_query_is_lost_if_the_process_is_killed(
-    subject: Subject, supervisor: Supervisor, upstream: StubUpstream
-):
+def test_no_query_sent_after_a_kill_is_lost(subject: Subject, supervisor: Supervisor, upstream: StubUpstream):
     """What a killed process had read is lost with it; what is sent afterwards waits for the next one."""
     subject.configure(orders=ORDERS, upstreams=[upstream.address])
     supervisor.start()
@@ -136,9 +134,7 @@ def test_the_number_of_worker_threads_may_change_with_a_restart(subject: Subject
         supervisor.wait_for_names(2)
 
 
-def test_the_store_holds_the_addresses_that_are_listened_on_and_no_others(
-    subject: Subject, supervisor: Supervisor
-):
+def test_the_descriptor_store_holds_exactly_the_listening_sockets(subject: Subject, supervisor: Supervisor):
     """A socket that stayed there would receive queries that nobody reads."""
     port = free_port()
     subject.configure(listen=["127.0.0.1:0", f"127.0.0.1:{port}"])
@@ -156,7 +152,7 @@ def test_the_store_holds_the_addresses_that_are_listened_on_and_no_others(
     supervisor.wait_for_names(1)
 
 
-def test_a_restart_that_would_be_refused_is_not_begun(subject: Subject):
+def test_a_restart_with_an_invalid_configuration_is_not_started(subject: Subject):
     """SIGUSR2 with a broken configuration file: the daemon goes on, and the log says why."""
     subject.start(orders=ORDERS)
     good = subject.config_path.read_text()
@@ -169,7 +165,7 @@ def test_a_restart_that_would_be_refused_is_not_begun(subject: Subject):
     assert is_sinkholed(subject.query("blocked.example"))
 
 
-def test_descriptors_that_are_for_another_process_are_not_taken(subject: Subject):
+def test_descriptors_for_another_process_are_ignored(subject: Subject):
     """sd_listen_fds(3): LISTEN_PID says whose they are; a wrong count closes nothing of ours."""
     subject.environment |= {"LISTEN_PID": "1", "LISTEN_FDS": "3"}
     subject.start(orders=ORDERS)

@@ -38,10 +38,10 @@ def served(subject: Subject) -> tuple[int, str]:
     return status["serial"], status["digest"]
 
 
-def test_a_block_ends_on_time_and_its_serial_is_never_used_again_when_nothing_can_be_written(
+def test_a_block_ends_on_time_without_disk_space_and_no_serial_is_reused(
     subject: Subject, upstream: StubUpstream
 ):
-    """What was enforced without being written down must be told apart after a kill."""
+    """Content that was enforced without being recorded must be distinguishable after a kill."""
 
     def begin(moment: datetime) -> None:
         orders = [block("B-1", [TIMED], expires_at=stamp(moment)), block("B-2", ["stays.example"])]
@@ -63,9 +63,7 @@ def test_a_block_ends_on_time_and_its_serial_is_never_used_again_when_nothing_ca
     assert len({digest for _, digest in (first, unwritten, after)}) == 3
 
 
-def test_a_disk_that_has_room_again_is_written_to_with_the_next_publish(
-    subject: Subject, upstream: StubUpstream
-):
+def test_serials_are_written_again_once_there_is_disk_space(subject: Subject, upstream: StubUpstream):
     """Serials go on above those that were reserved, and a stop in order leaves no gap."""
 
     def begin(moment: datetime) -> None:
@@ -87,7 +85,7 @@ def test_a_disk_that_has_room_again_is_written_to_with_the_next_publish(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a disk takes root; CI runs as root")
-def test_a_full_disk_keeps_no_serial_from_being_written(subject: Subject, upstream: StubUpstream):
+def test_a_serial_can_be_written_to_a_full_disk(subject: Subject, upstream: StubUpstream):
     """The checkpoint has one size for ever, and its bytes are there already."""
     moments: list[datetime] = []
 
@@ -106,7 +104,7 @@ def test_a_full_disk_keeps_no_serial_from_being_written(subject: Subject, upstre
     assert written["serial"] == serial
 
 
-def test_a_kill_keeps_the_serial_of_a_content_that_stays(subject: Subject, upstream: StubUpstream):
+def test_unchanged_content_keeps_its_serial_after_a_kill(subject: Subject, upstream: StubUpstream):
     """And the next content has a serial that nothing had before."""
     subject.start(orders=[block("B-1", [TIMED])], upstreams=[upstream.address])
     first = served(subject)
@@ -118,7 +116,7 @@ def test_a_kill_keeps_the_serial_of_a_content_that_stays(subject: Subject, upstr
     assert served(subject)[0] > first[0]
 
 
-def test_after_the_highest_serial_no_other_content_is_published(subject: Subject, upstream: StubUpstream):
+def test_nothing_is_published_after_the_highest_serial(subject: Subject, upstream: StubUpstream):
     """It never wraps: a lower serial is an older one to every secondary. A restart serves what it was."""
     subject.start(orders=[block("B-1", ["a.example"])], upstreams=[upstream.address])
     assert subject.stop() == 0
@@ -149,7 +147,7 @@ def test_after_the_highest_serial_no_other_content_is_published(subject: Subject
     assert served(subject)[0] < 10
 
 
-def test_serials_go_on_above_those_that_the_history_knows(subject: Subject, upstream: StubUpstream):
+def test_serials_continue_above_those_in_the_history(subject: Subject, upstream: StubUpstream):
     """An old checkpoint was restored: its serials stood for something else since."""
     subject.start(orders=[block("B-1", ["a.example"])], upstreams=[upstream.address])
     old = checkpoint(subject).read_bytes()

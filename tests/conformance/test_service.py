@@ -1,4 +1,4 @@
-"""How the daemon gets on with the service manager: what it says to systemd, and when (sd_notify(3))."""
+"""The daemon and the service manager: notifications to systemd (sd_notify(3))."""
 
 import socket
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ def next_with(manager: socket.socket, wanted: str) -> list[str]:
             return assignments
 
 
-def test_systemd_hears_that_it_is_ready_and_that_it_stops(subject: Subject, manager: socket.socket):
+def test_systemd_is_notified_of_ready_and_stopping(subject: Subject, manager: socket.socket):
     """sd_notify(3): ready means that it answers; what comes after it may ask at once."""
     subject.start(orders=[block("B-1", ["blocked.example"])])
     next_with(manager, "READY=1")
@@ -38,7 +38,8 @@ def test_systemd_hears_that_it_is_ready_and_that_it_stops(subject: Subject, mana
     assert subject.wait_stopped() == 0
 
 
-def test_systemd_hears_nothing_of_ready_when_the_start_is_refused(subject: Subject, manager: socket.socket):
+def test_systemd_is_not_notified_of_ready_by_a_refused_start(subject: Subject, manager: socket.socket):
+    """sd_notify(3): units that depend on this one must not start."""
     subject.configure(workers=-1)
     assert subject.serve_refused().code == 4
     manager.setblocking(False)
@@ -46,7 +47,7 @@ def test_systemd_hears_nothing_of_ready_when_the_start_is_refused(subject: Subje
         next_with(manager, "READY=1")
 
 
-def test_systemd_hears_of_a_reload(subject: Subject, manager: socket.socket):
+def test_systemd_is_notified_of_a_reload(subject: Subject, manager: socket.socket):
     """sd_notify(3): RELOADING=1 with the time, and READY=1 when what was read is served."""
     subject.start()
     next_with(manager, "READY=1")

@@ -17,7 +17,9 @@ from .upstreams import Asked, StubUpstream
 
 
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
-def test_a_shadow_changes_no_answer_of_any_type(subject: Subject, upstream: StubUpstream, transport: str):
+def test_a_shadow_zone_changes_no_response_of_any_type(
+    subject: Subject, upstream: StubUpstream, transport: str
+):
     """As `policy disabled` of BIND, `rpz-action-override: disabled` of Unbound: a try harms nobody."""
     start(subject, upstream, ["planned.example"])
     types = [qtype for qtype in TYPES if (qtype, transport) != ("ANY", "udp")]  # answered here, RFC 8482
@@ -32,7 +34,8 @@ def test_a_shadow_changes_no_answer_of_any_type(subject: Subject, upstream: Stub
 
 
 @pytest.mark.parametrize("answer", ["sinkhole", "nodata", "refused", "drop", "truncate", "landing"])
-def test_no_action_of_a_shadow_is_carried_out(subject: Subject, upstream: StubUpstream, answer: str):
+def test_no_action_of_a_shadow_zone_is_applied(subject: Subject, upstream: StubUpstream, answer: str):
+    """As `policy disabled` of BIND: whatever the action, a trial affects nobody."""
     profiles = {
         "sinkhole": {"action": "sinkhole", "ipv4": [SINKHOLE4]},
         "landing": {"action": "cname", "target": "landing.example."},
@@ -45,7 +48,9 @@ def test_no_action_of_a_shadow_is_carried_out(subject: Subject, upstream: StubUp
     assert counted(subject) == (1 if answer == "truncate" else 2)
 
 
-def test_an_exception_in_a_shadow_shields_no_name_from_nxdomain(subject: Subject, upstream: StubUpstream):
+def test_an_exception_in_a_shadow_zone_does_not_turn_nxdomain_into_nodata(
+    subject: Subject, upstream: StubUpstream
+):
     """RFC 8020: NXDOMAIN is said where all below is denied, and a zone in shadow lets nothing live."""
     zones = [{**PASSED, "mode": "shadow"}, LATER]
     lists = {"own.txt": ["cdn.blocked.example"], "later.txt": ["blocked.example"]}
@@ -55,9 +60,8 @@ def test_an_exception_in_a_shadow_shields_no_name_from_nxdomain(subject: Subject
     assert subject.metrics().total("dnsblock_shadow_blocked_total") == 0
 
 
-def test_a_denial_in_a_shadow_leaves_the_zone_behind_it_what_it_says(
-    subject: Subject, upstream: StubUpstream
-):
+def test_nxdomain_in_a_shadow_zone_does_not_change_later_zones(subject: Subject, upstream: StubUpstream):
+    """RFC 8020 section 2: only enforced zones decide between NXDOMAIN and NODATA."""
     start(
         subject,
         upstream,
@@ -82,7 +86,7 @@ def test_a_denial_in_a_shadow_leaves_the_zone_behind_it_what_it_says(
     ids=["CNAME", "HTTPS"],
 )
 @pytest.mark.parametrize("targets", ["judge", "ignore"])
-def test_what_leads_into_a_shadow_is_given_and_counted(
+def test_a_response_with_a_target_in_a_shadow_zone_is_passed_on_and_counted(
     subject: Subject, upstream: StubUpstream, qtype: str, records: list[bytes], targets: str
 ):
     """Once for each client, kept or not; what leads elsewhere is not."""
@@ -103,7 +107,8 @@ def test_what_leads_into_a_shadow_is_given_and_counted(
     assert counted(subject) == (4 if targets == "judge" else 1)
 
 
-def test_what_its_own_name_counts_for_does_not_count_again(subject: Subject, upstream: StubUpstream):
+def test_a_query_counted_by_its_name_is_not_counted_by_its_target(subject: Subject, upstream: StubUpstream):
+    """The counter would otherwise exceed the number of queries."""
     target = wire.name_to_wire("planned.example")
     upstream.script = lambda asked: asked.response([wire.record(asked.name, "CNAME", target)])
     start(subject, upstream, ["planned.example", "alias.example"])
@@ -111,7 +116,8 @@ def test_what_its_own_name_counts_for_does_not_count_again(subject: Subject, ups
     assert counted(subject) == 1
 
 
-def test_an_address_that_a_shadow_lists_is_handed_on_and_counted(subject: Subject, upstream: StubUpstream):
+def test_an_address_in_a_shadow_zone_is_passed_on_and_counted(subject: Subject, upstream: StubUpstream):
+    """A zone of addresses can be tried like a zone of names."""
     upstream.script = lambda asked: asked.address()
     zone = {"name": "planned", "addresses": "planned.txt", "answer": "nodata", "mode": "shadow"}
     lists = {"planned.txt": [FORWARDED4]}
@@ -124,7 +130,8 @@ def test_an_address_that_a_shadow_lists_is_handed_on_and_counted(subject: Subjec
     assert (explained["verdict"], explained["covering"][0]["mode"]) == ("not covered", "shadow")
 
 
-def test_cached_answers_stay_and_each_query_counts(subject: Subject, upstream: StubUpstream):
+def test_queries_answered_from_the_cache_are_counted_too(subject: Subject, upstream: StubUpstream):
+    """The trial must count what clients see, not what upstreams are sent."""
     start(subject, upstream, ["planned.example"], cache={"size_mb": 1})
     for _ in range(5):
         assert is_forwarded(subject.query("planned.example"))
@@ -136,7 +143,7 @@ def test_cached_answers_stay_and_each_query_counts(subject: Subject, upstream: S
 # ------- What is counted
 
 
-def test_an_earlier_passthru_or_block_leaves_it_uncounted(subject: Subject, upstream: StubUpstream):
+def test_a_query_matched_by_an_earlier_zone_is_not_counted(subject: Subject, upstream: StubUpstream):
     """The first match wins; a passthru is a match."""
     names = ["passed.example", "blocked.example", "both.example"]
     lists = {"own.txt": ["passed.example"], "later.txt": ["blocked.example"]}
@@ -148,7 +155,8 @@ def test_an_earlier_passthru_or_block_leaves_it_uncounted(subject: Subject, upst
     assert counted(subject) == 1
 
 
-def test_each_shadow_counts_as_if_it_alone_were_enforced(subject: Subject, upstream: StubUpstream):
+def test_each_shadow_zone_counts_as_if_only_it_were_enforced(subject: Subject, upstream: StubUpstream):
+    """Two trials at the same time do not change each other's counts."""
     second = {**SHADOW, "name": "second", "list": "second.txt", "answer": "nodata"}
     lists = {"later.txt": ["planned.example"], "second.txt": ["planned.example"]}
     start(subject, upstream, ["planned.example"], after=(LATER, second), lists=lists)
@@ -160,7 +168,8 @@ def test_each_shadow_counts_as_if_it_alone_were_enforced(subject: Subject, upstr
     assert (counted(subject), counted(subject, "second")) == (2, 1)
 
 
-def test_orders_in_shadow_count_their_blocks_and_no_hole(subject: Subject, upstream: StubUpstream):
+def test_orders_in_shadow_count_blocks_and_no_exemptions(subject: Subject, upstream: StubUpstream):
+    """An exemption blocks nothing, so it has nothing to count."""
     orders = [
         block("B-1", ["planned.example", {"name": "gone.example", "answer": "nxdomain"}]),
         exempt("E-1", ["open.planned.example"]),
@@ -180,7 +189,7 @@ def test_orders_in_shadow_count_their_blocks_and_no_hole(subject: Subject, upstr
     ]
 
 
-def test_what_is_not_decided_is_not_counted(subject: Subject, upstream: StubUpstream):
+def test_refused_and_invalid_queries_are_not_counted(subject: Subject, upstream: StubUpstream):
     """A refused client, an error and a query above its limit would not have been blocked either."""
     start(
         subject,
@@ -202,7 +211,7 @@ def test_what_is_not_decided_is_not_counted(subject: Subject, upstream: StubUpst
     assert counted(subject) == metrics.total("dnsblock_queries_total", outcome="forwarded")
 
 
-def test_the_counter_is_there_from_the_start_and_stays(subject: Subject, upstream: StubUpstream):
+def test_the_shadow_counter_exists_from_startup(subject: Subject, upstream: StubUpstream):
     """A counter that appears with its first event hides that event from rate()."""
     start(subject, upstream, ["planned.example"], after=(LATER,), lists={"later.txt": ["blocked.example"]})
 
@@ -221,7 +230,8 @@ def test_the_counter_is_there_from_the_start_and_stays(subject: Subject, upstrea
 # ------- Switching, and telling
 
 
-def test_the_mode_is_switched_by_reload_and_no_query_is_lost(subject: Subject, upstream: StubUpstream):
+def test_a_reload_switches_the_mode_and_loses_no_query(subject: Subject, upstream: StubUpstream):
+    """A trial that went well is enforced without a restart."""
     start(subject, upstream, ["planned.example"])
     asked = {"enforced": 0, "shadow": 0}
     finished, wrong = threading.Event(), []
@@ -255,7 +265,8 @@ def test_the_mode_is_switched_by_reload_and_no_query_is_lost(subject: Subject, u
     assert asked["shadow"] <= counted(subject) <= asked["shadow"] + 5
 
 
-def test_status_check_and_why_say_that_a_zone_is_in_shadow(subject: Subject, upstream: StubUpstream):
+def test_status_check_and_why_show_shadow_mode(subject: Subject, upstream: StubUpstream):
+    """Nobody may believe that a zone in shadow blocks anything."""
     start(
         subject,
         upstream,

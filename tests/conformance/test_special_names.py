@@ -1,4 +1,4 @@
-"""Names that are no business of the public DNS are answered here: RFC 6761, 6762, 7686, 6303, 9462, 9606."""
+"""Special-use names are answered locally: RFC 6761, 6762, 7686, 6303, 9462, 9606."""
 
 import pytest
 
@@ -33,7 +33,9 @@ def is_nxdomain(reply: wire.Reply) -> bool:
 
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
 @pytest.mark.parametrize("name", ["localhost", "LocalHost", "a.b.localhost"])
-def test_localhost_is_this_machine(running: Subject, seen: StubUpstream, name: str, transport: str):
+def test_localhost_has_the_addresses_of_loopback(
+    running: Subject, seen: StubUpstream, name: str, transport: str
+):
     """RFC 6761 section 6.3: the loopback addresses, for all below it too."""
     assert running.query(name, transport=transport).addresses == ["127.0.0.1"]
     assert running.query(name, "AAAA", transport=transport).addresses == ["::1"]
@@ -70,7 +72,7 @@ def test_a_zone_of_home_networks_is_empty(running: Subject, seen: StubUpstream, 
 
 
 @pytest.mark.parametrize("zone", ["home.arpa", "service.arpa", "10.in-addr.arpa"])
-def test_the_ds_of_a_locally_served_zone_is_the_parents(running: Subject, seen: StubUpstream, zone: str):
+def test_ds_queries_of_a_locally_served_zone_are_forwarded(running: Subject, seen: StubUpstream, zone: str):
     """RFC 4035 section 3.1.4.1, as BIND and Unbound: a validating client needs the parent's proof."""
     running.query(zone, "DS")
     assert [(asked.name, asked.qtype) for asked in seen.queries] == [(zone, wire.QTYPES["DS"])]
@@ -79,7 +81,7 @@ def test_the_ds_of_a_locally_served_zone_is_the_parents(running: Subject, seen: 
 @pytest.mark.parametrize(
     "name", ["x.alt", "www.example", "ipv4only.arpa", "170.0.0.192.in-addr.arpa", "as112.arpa", "arpa"]
 )
-def test_a_special_name_that_resolvers_treat_as_any_other_is_forwarded(running: Subject, name: str):
+def test_special_names_without_special_handling_are_forwarded(running: Subject, name: str):
     """RFC 9476 section 3.2, RFC 6761 section 6.5, RFC 8880 sections 7.1 and 7.2."""
     assert is_forwarded(running.query(name))
 
@@ -92,7 +94,7 @@ def test_a_name_that_only_looks_special_is_forwarded(running: Subject, name: str
     assert is_forwarded(running.query(name))
 
 
-def test_an_answer_about_a_special_name_has_the_header_of_an_own_answer(running: Subject):
+def test_special_names_have_the_header_of_local_responses(running: Subject):
     """Trap 6, RFC 1035 section 4.1.1."""
     for name in ("localhost", "a.invalid", "resolver.arpa", "1.0.0.10.in-addr.arpa"):
         reply = running.query(name, flags=wire.RD | wire.CD, edns=wire.opt(do=True))
@@ -175,9 +177,7 @@ def test_private_reverse_zones_may_be_forwarded(subject: Subject, upstream: Stub
 
 @pytest.mark.parametrize("qtype", ["A", "AAAA", "SVCB", "HTTPS", "TXT", "SOA", "DS", RESINFO])
 @pytest.mark.parametrize("name", ["resolver.arpa", "_dns.resolver.arpa", "a._dns.RESOLVER.arpa"])
-def test_what_is_asked_about_this_resolver_is_never_forwarded(
-    running: Subject, seen: StubUpstream, name: str, qtype: str | int
-):
+def test_resolver_arpa_is_never_forwarded(running: Subject, seen: StubUpstream, name: str, qtype: str | int):
     """RFC 9462 section 6.4: the upstream would name itself, and clients would go there around the policy."""
     assert running.query(name, qtype).is_nodata
     assert seen.queries == []
@@ -194,7 +194,7 @@ def test_resolver_arpa_is_not_forwarded_with_the_other_special_names(
     assert upstream.queries == []
 
 
-def test_the_resolver_says_what_it_is(subject: Subject, upstream: StubUpstream):
+def test_resinfo_describes_the_resolver(subject: Subject, upstream: StubUpstream):
     """RFC 9606 sections 4 and 5: keys of RESINFO, as character-strings like those of TXT."""
     resinfo = {"infourl": "https://isp.example/dns", "qnamemin": True}
     subject.start(upstreams=[upstream.address], local={"resinfo": resinfo})
@@ -234,7 +234,7 @@ def numbers(ranges: str) -> set[int]:
 @pytest.mark.parametrize(
     ("canary", "is_forwarded_there"), [(None, True), ("forward", True), ("nxdomain", False)]
 )
-def test_the_canary_domain_is_nxdomain_where_that_is_wanted(
+def test_the_canary_domain_is_nxdomain_if_so_configured(
     subject: Subject, upstream: StubUpstream, canary: str | None, is_forwarded_there: bool
 ):
     """draft-grover-add-policy-detection-00: use-application-dns.net keeps Firefox from going around us."""

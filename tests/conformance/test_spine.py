@@ -55,6 +55,7 @@ def test_dig_sees_the_sinkhole_with_ttl_30_and_both_extended_errors(running: Sub
 
 
 def test_dig_sees_the_sinkhole_over_ipv6_and_for_aaaa(running: Subject):
+    """Trap 2: an order holds for both families."""
     assert running.dig("+short", "web.telegram.org", "AAAA", family=6) == f"{SINKHOLE6}\n"
 
 
@@ -66,6 +67,7 @@ def test_dig_without_edns_sees_no_opt(running: Subject):
 
 
 def test_each_of_the_eleven_names_is_sinkholed(running: Subject):
+    """The order of 14 July 2017 named eleven names; none may be missing."""
     assert [name for name in TELEGRAM if not is_sinkholed(running.query(name))] == []
 
 
@@ -79,7 +81,7 @@ def test_kdig_over_tcp_sees_nodata_with_soa_for_type65(running: Subject):
     )
 
 
-def test_www_telegram_org_follows_the_match_of_the_order(running: Subject):
+def test_names_below_an_ordered_name_follow_the_match_of_the_order(running: Subject):
     """Below a subtree entry a name is blocked, beside an exact one it is not."""
     entries = shipped("block")[1]["entries"]
     entry = next(entry for entry in entries if names_of([entry]) == ["telegram.org"])
@@ -115,11 +117,14 @@ def flags_of(output: str) -> list[str]:
     return re.search(r"^;; flags: ([a-z ]+);", output, re.MULTILINE)[1].split()
 
 
-def test_a_name_that_does_not_exist_stays_so(running: Subject):
+def test_nxdomain_of_the_upstream_is_passed_on(running: Subject):
+    """RFC 2308 section 3: NXDOMAIN of the upstream is not turned into an address."""
     assert "status: NXDOMAIN" in running.dig("nothing.example.com")
 
 
-def test_the_lifting_and_a_hup_give_each_name_the_answer_of_the_upstream(subject: Subject, unbound: Unbound):
+def test_after_the_unblock_and_a_sighup_each_name_is_answered_by_the_upstream(
+    subject: Subject, unbound: Unbound
+):
     """The order of 10 August 2017 is put into the folder and SIGHUP is sent."""
     serial = start_with_the_block(subject, unbound).ready["serial"]
     put_the_lifting(subject)
@@ -130,7 +135,7 @@ def test_the_lifting_and_a_hup_give_each_name_the_answer_of_the_upstream(subject
     }
 
 
-def test_the_lifting_and_a_reload_give_each_name_the_answer_of_the_upstream(
+def test_after_the_unblock_and_a_reload_each_name_is_answered_by_the_upstream(
     subject: Subject, unbound: Unbound
 ):
     """Fault of others: when `dnsblock reload` has returned, the very next query is the upstream's."""
@@ -145,7 +150,7 @@ def test_the_lifting_and_a_reload_give_each_name_the_answer_of_the_upstream(
     assert result["serial"] == subject.ready["serial"] + 1
 
 
-def test_the_shipped_lifting_is_that_of_10_august_2017():
+def test_the_shipped_unblock_order_is_that_of_10_august_2017():
     """Lifted on 10 August 2017 10:46 WIB."""
     order = shipped("unblock")[1]
     assert order["issued_at"].startswith("2017-08-10T10:46") or order["effective_at"].startswith(

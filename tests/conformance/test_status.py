@@ -30,7 +30,7 @@ def answered(subject: Subject, action: str) -> float:
         ({"action": "refused"}, "A", "refused"),
     ],
 )
-def test_a_blocked_query_is_counted_by_what_was_answered(
+def test_a_blocked_query_is_counted_by_its_response(
     subject: Subject, upstream: StubUpstream, answer: dict, qtype: str, action: str
 ):
     """A sinkhole without an address of this type is NODATA, and counted as that."""
@@ -80,9 +80,7 @@ def test_responses_are_counted_by_rcode_with_their_latency(subject: Subject, ups
     assert 0 < traffic["latency_ms"]["upstream"]["p50"] <= traffic["latency_ms"]["upstream"]["p99"]
 
 
-def test_status_says_that_no_upstream_is_usable_since_when_and_why(
-    subject: Subject, make_upstream: MakeUpstream
-):
+def test_status_shows_since_when_and_why_no_upstream_is_usable(subject: Subject, make_upstream: MakeUpstream):
     """Exit code 1 while every upstream is down; state, time and reason of each."""
     first, second = make_upstream(), make_upstream()
     began = time.time()
@@ -172,7 +170,7 @@ def test_a_refused_configuration_is_a_failed_publish(subject: Subject, upstream:
     ],
     ids=lambda options: next(iter(options)),
 )
-def test_options_that_cannot_be_used_are_a_failed_publish(subject: Subject, options: dict):
+def test_unusable_options_are_a_failed_publish(subject: Subject, options: dict):
     """Everything else is published, and the alert pages."""
     (subject.folder / "secrets").write_text("00112233445566778899aabbccddeeff\n")
     (subject.folder / "secrets").chmod(0o600)

@@ -1,4 +1,4 @@
-"""How the daemon stops: it answers what was asked, within a bound; the second signal is immediate."""
+"""The daemon stops within a bound and answers outstanding queries; a second signal is immediate."""
 
 import os
 import socket
@@ -13,7 +13,7 @@ from .upstreams import StubUpstream, silent
 
 
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
-def test_a_query_under_way_is_answered_before_the_end(
+def test_outstanding_queries_are_answered_before_a_stop(
     subject: Subject, upstream: StubUpstream, transport: str
 ):
     """A stop answers what was asked, within a bound."""
@@ -43,7 +43,8 @@ def test_stopping_is_bounded(subject: Subject, upstream: StubUpstream):
         assert subject.stop(within=5) == 0
 
 
-def test_a_second_signal_is_immediate(subject: Subject, upstream: StubUpstream):
+def test_a_second_signal_stops_immediately(subject: Subject, upstream: StubUpstream):
+    """An operator who presses Ctrl-C twice wants to leave."""
     upstream.script = silent
     subject.start(upstreams=[upstream.address], upstream={"timeout_ms": 30000}, stop_timeout_ms=60000)
     with subject.udp() as sock:
@@ -78,6 +79,7 @@ def test_a_stop_during_a_reload_does_not_wait_for_more_reloads(
 
 
 def test_a_stopped_daemon_leaves_its_ports_and_its_socket(subject: Subject):
+    """The next start finds them free."""
     subject.start()
     ports = dict(subject.ports)
     assert subject.stop() == 0

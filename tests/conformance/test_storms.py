@@ -45,7 +45,7 @@ def errors(figures: Figures, reason: str) -> float:
 # ------- An upstream that answers wrongly ----------------------------------------------
 
 
-def test_answers_after_the_first_patience_are_still_taken(
+def test_responses_after_the_first_timeout_are_still_used(
     subject: Subject, upstream: StubUpstream, record_property: Record
 ):
     """Trap 10: what was asked again may still be answered the first time, and is answered once."""
@@ -63,7 +63,7 @@ def test_answers_after_the_first_patience_are_still_taken(
     assert_works(subject)
 
 
-def test_answers_after_all_patience_reach_nobody(
+def test_responses_after_the_last_timeout_are_dropped(
     subject: Subject, upstream: StubUpstream, record_property: Record
 ):
     """Trap 10: late answers do not reach a slot that is used again."""
@@ -103,7 +103,7 @@ FORGERIES = (wrong_id, another_question, another_type, no_response)
 
 
 @pytest.mark.parametrize("right_one_follows", [True, False], ids=["then-right", "only"])
-def test_forged_answers_are_counted_and_waited_past(
+def test_spoofed_responses_are_counted_and_ignored(
     subject: Subject, upstream: StubUpstream, record_property: Record, right_one_follows: bool
 ):
     """RFC 5452 section 9.1, trap 10: one forged answer before each right one, or instead of it."""
@@ -131,7 +131,7 @@ def test_forged_answers_are_counted_and_waited_past(
 
 
 def test_garbage_is_survived_and_counted(subject: Subject, upstream: StubUpstream, record_property: Record):
-    """Hostile until proven otherwise: noise, nothing, what is cut off, and a true header before rubbish."""
+    """Hostile input: noise, empty and truncated messages, and a valid header before garbage."""
     noise = random.Random(5)
     sent = itertools.count()
     unmatched = []
@@ -163,7 +163,7 @@ def test_garbage_is_survived_and_counted(subject: Subject, upstream: StubUpstrea
     assert_works(subject)
 
 
-def test_nothing_at_all_costs_a_bounded_patience(
+def test_a_silent_upstream_costs_a_bounded_number_of_tries(
     subject: Subject, upstream: StubUpstream, record_property: Record
 ):
     """Bound every time: each query is asked as often as configured, and then fails."""
@@ -192,7 +192,7 @@ def cut(asked: Asked) -> bytes:
 def test_truncated_answers_are_fetched_over_tcp(
     subject: Subject, upstream: StubUpstream, record_property: Record
 ):
-    """RFC 2181 section 9, trap 5: what was cut off is had in whole, and never handed on as whole before."""
+    """RFC 2181 section 9, trap 5: the whole response is fetched; a partial one is never passed on."""
     upstream.script = lambda asked: cut(asked) if asked.transport == "udp" else decent(asked)
     start(subject, upstream)
     with measured(subject, record_property) as figures:
@@ -208,7 +208,7 @@ def test_truncated_answers_are_fetched_over_tcp(
 
 
 @pytest.mark.parametrize("tcp", [True, False], ids=["silent", "closed"])
-def test_truncated_answers_are_said_to_be_so_when_tcp_is_dead(
+def test_truncated_responses_stay_truncated_when_tcp_fails(
     subject: Subject, make_upstream: MakeUpstream, record_property: Record, tcp: bool
 ):
     """Trap 5: TC and no part of an answer over UDP; over TCP, which has no TC, SERVFAIL."""
@@ -237,7 +237,7 @@ def is_of_unbound(number: int, reply: wire.Reply) -> bool:
     return reply.addresses == [f"203.0.113.{number % 250}"]
 
 
-def test_a_killed_upstream_works_again_when_it_is_back(
+def test_a_killed_upstream_is_used_again_when_it_is_back(
     subject: Subject, tmp_path: Path, record_property: Record
 ):
     """Fault of others: port unreachable is no reason to stop; a query a second finds out when it is over."""
@@ -261,7 +261,7 @@ def test_a_killed_upstream_works_again_when_it_is_back(
         assert all(number < back for number in failed)
 
 
-def test_a_killed_upstream_is_missed_by_nobody_when_there_is_another(
+def test_a_killed_upstream_costs_no_query_while_another_is_up(
     subject: Subject, upstream: StubUpstream, tmp_path: Path, record_property: Record
 ):
     """Every query is answered, and the first one is asked again when it is back and its rest is over."""
@@ -293,7 +293,7 @@ def test_a_killed_upstream_is_missed_by_nobody_when_there_is_another(
 # ------- Clients that go away, and a pause ----------------------------------------------------
 
 
-def test_clients_that_are_gone_before_their_answer_disturb_nobody(
+def test_clients_that_close_before_their_response_disturb_no_other(
     subject: Subject, upstream: StubUpstream, record_property: Record
 ):
     """Fault of others: answers to closed ports come back as ICMP, and the listener goes on."""

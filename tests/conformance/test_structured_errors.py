@@ -1,4 +1,4 @@
-"""Structured DNS errors: who asks for them gets the extended error as JSON, and no forged address."""
+"""Structured DNS errors: a client that asks gets the reason as JSON, and no forged address."""
 
 import json
 
@@ -56,7 +56,7 @@ def text_of(reply: wire.Reply) -> tuple[int, dict]:
 @pytest.mark.parametrize(
     ("name", "code", "numbered"), [(BLOCKED, 16, True), (LISTED, 15, False), (FILTERED, 17, True)]
 )
-def test_who_asks_gets_the_reason_as_json(
+def test_a_query_with_the_option_gets_the_reason_as_json(
     running: Subject, name: str, code: int, numbered: bool, transport: str
 ):
     """draft-ietf-dnsop-structured-dns-error section 4: c contacts, j why, o who, l in which language."""
@@ -74,14 +74,14 @@ def test_a_censored_answer_has_no_sub_error(running: Subject):
 
 
 @pytest.mark.parametrize("qtype", ["A", "AAAA", "HTTPS", "TXT"])
-def test_who_asks_gets_no_forged_answer(running: Subject, qtype: str):
+def test_a_query_with_the_option_gets_no_forged_address(running: Subject, qtype: str):
     """draft-ietf-dnsop-structured-dns-error section 5.2: the sinkhole becomes NODATA, without code 4."""
     reply = running.query(BLOCKED, qtype, edns=ASKING)
     assert reply.is_nodata
     assert list(reply.extended_errors) == [16]
 
 
-def test_an_nxdomain_stays_one(running: Subject):
+def test_nxdomain_stays_nxdomain(running: Subject):
     """draft-ietf-dnsop-structured-dns-error section 5.2: NXDOMAIN forges no address."""
     reply = running.query("nx.example", edns=ASKING)
     assert (reply.rcode, reply.answer) == ("NXDOMAIN", ())
@@ -91,14 +91,14 @@ def test_an_nxdomain_stays_one(running: Subject):
 @pytest.mark.parametrize(
     "edns", [wire.opt(), wire.opt(options=wire.option(OPTION - 1))], ids=["none", "other"]
 )
-def test_who_does_not_ask_gets_what_everybody_gets(running: Subject, edns: bytes):
+def test_a_query_without_the_option_gets_plain_text(running: Subject, edns: bytes):
     """RFC 8914 section 2: the address of the sinkhole, and the number of the order as plain text."""
     reply = running.query(BLOCKED, edns=edns)
     assert is_sinkholed(reply)
     assert reply.extended_errors == {4: "", 16: NUMBER}
 
 
-def test_where_it_is_off_the_option_means_nothing(subject: Subject):
+def test_the_option_is_ignored_if_switched_off(subject: Subject):
     """RFC 6891 section 6.1.2: unknown options are ignored."""
     start(subject, None)
     reply = subject.query(BLOCKED, edns=ASKING)
@@ -118,7 +118,7 @@ def test_text_outside_ascii_is_utf_8(subject: Subject):
     assert (text["o"], text["l"]) == ('Penyedia "Ünïcode" \\ Lokal', "id")
 
 
-def test_what_is_for_people_is_left_out_first_where_it_does_not_fit(subject: Subject):
+def test_text_for_people_is_dropped_first_if_it_does_not_fit(subject: Subject):
     """Trap 5, draft-ietf-dnsop-structured-dns-error section 5.2: j and o, and then all of the text."""
     start(subject, ERRORS | {"organization": "O" * 100}, number="N" * 200)
     small = wire.opt(512, options=wire.option(OPTION))
@@ -134,7 +134,7 @@ def test_what_is_for_people_is_left_out_first_where_it_does_not_fit(subject: Sub
     assert longest.extended_errors == {16: ""} or text_of(longest)[1]["c"] == ERRORS["contacts"]
 
 
-def test_a_text_that_never_fits_is_left_out_whole(subject: Subject):
+def test_a_text_that_never_fits_is_dropped(subject: Subject):
     """Trap 5, RFC 8914 section 3: the code alone still tells."""
     contacts = [f"mailto:{letter * 100}@isp.example" for letter in "abcd"]
     start(subject, ERRORS | {"contacts": contacts})

@@ -1,4 +1,4 @@
-"""Where an upstream's answer leads is judged too (trap 12): a CNAME or an HTTPS record is no way around."""
+"""Targets of upstream responses are checked (trap 12): no CNAME and no HTTPS record bypasses a block."""
 
 import struct
 from collections.abc import Callable
@@ -52,7 +52,7 @@ def start(
         (*(f"n{number}.example" for number in range(15)), BLOCKED),
     ],
 )
-def test_a_cname_into_a_block_is_answered_as_if_the_name_were_blocked(
+def test_a_cname_with_a_blocked_target_is_answered_as_a_blocked_name(
     subject: Subject, upstream: StubUpstream, names: tuple[str, ...]
 ):
     """draft-vixie-dnsop-dns-rpz section 5.1, trap 12: no part of the chain is seen."""
@@ -67,7 +67,9 @@ def test_a_cname_into_a_block_is_answered_as_if_the_name_were_blocked(
     assert subject.metrics().total("dnsblock_blocked_total", zone="ministry") == 4
 
 
-def test_a_dname_into_a_block_is_judged(subject: Subject, upstream: StubUpstream):
+def test_a_dname_with_a_blocked_target_is_answered_as_a_blocked_name(
+    subject: Subject, upstream: StubUpstream
+):
     """RFC 6672: the DNAME and the CNAME made from it stand in the answer."""
 
     def script(asked: Asked) -> bytes:
@@ -87,7 +89,7 @@ def test_a_dname_into_a_block_is_judged(subject: Subject, upstream: StubUpstream
         (https(1, BLOCKED, "SVCB"), "SVCB"),
     ],
 )
-def test_an_https_record_into_a_block_is_judged(
+def test_an_https_record_with_a_blocked_target_is_not_passed_on(
     subject: Subject, upstream: StubUpstream, script: Callable[[Asked], bytes], qtype: str
 ):
     """RFC 9460 section 2.4: AliasMode and ServiceMode both name a target that the client goes to."""
@@ -99,7 +101,7 @@ def test_an_https_record_into_a_block_is_judged(
 
 @pytest.mark.parametrize("turned", [False, True])
 @pytest.mark.parametrize("above", ["allow", "orders"])
-def test_an_allowed_alternative_frees_no_blocked_one(
+def test_an_allowed_https_target_exempts_no_blocked_one(
     subject: Subject, upstream: StubUpstream, above: str, turned: bool
 ):
     """RFC 9460 section 2.4.1: records of an RRset are a choice, and no chain; a client may take any."""
@@ -117,9 +119,7 @@ def test_an_allowed_alternative_frees_no_blocked_one(
     assert subject.query(ALIAS, "HTTPS").is_nodata
 
 
-def test_a_dname_leads_to_the_name_with_its_end_exchanged_and_to_no_other(
-    subject: Subject, upstream: StubUpstream
-):
+def test_the_target_of_a_dname_is_computed_from_the_queried_name(subject: Subject, upstream: StubUpstream):
     """RFC 6672 section 2.2: what is ordered is the one name, and the answer leads below it."""
 
     def script(asked: Asked) -> bytes:
@@ -133,7 +133,7 @@ def test_a_dname_leads_to_the_name_with_its_end_exchanged_and_to_no_other(
     assert is_sinkholed(subject.query("x.tree.example"))
 
 
-def test_a_dname_alone_leads_there_too(subject: Subject, upstream: StubUpstream):
+def test_a_dname_without_its_cname_is_checked(subject: Subject, upstream: StubUpstream):
     """RFC 6672 section 3.4: a resolver may make the CNAME itself."""
     dname = wire.record("tree.example", 39, wire.name_to_wire(BLOCKED))
     start(subject, upstream, lambda asked: asked.response([dname]))
@@ -141,7 +141,7 @@ def test_a_dname_alone_leads_there_too(subject: Subject, upstream: StubUpstream)
     assert len(subject.query("tree.example", 39).answer) == 1, "of the owner itself it exchanges nothing"
 
 
-def test_a_record_of_another_owner_leads_nowhere(subject: Subject, upstream: StubUpstream):
+def test_a_record_of_an_unrelated_owner_is_not_a_target(subject: Subject, upstream: StubUpstream):
     """RFC 1034 section 3.6.2: a chain is one of owners; what stands beside it was not asked for."""
     start(
         subject,
@@ -153,7 +153,7 @@ def test_a_record_of_another_owner_leads_nowhere(subject: Subject, upstream: Stu
     assert subject.query(ALIAS).addresses == ["198.51.100.7"]
 
 
-def test_a_chain_that_stands_in_the_wrong_order_is_followed(subject: Subject, upstream: StubUpstream):
+def test_a_chain_in_any_order_is_followed(subject: Subject, upstream: StubUpstream):
     """RFC 1034 section 3.6.2 gives records no order, and some clients need none."""
     start(
         subject,
@@ -164,7 +164,9 @@ def test_a_chain_that_stands_in_the_wrong_order_is_followed(subject: Subject, up
 
 
 @pytest.mark.parametrize("rcode", [0, 3, 5, 6, 9])
-def test_an_answer_of_any_rcode_but_servfail_is_judged(subject: Subject, upstream: StubUpstream, rcode: int):
+def test_responses_of_every_rcode_but_servfail_are_checked(
+    subject: Subject, upstream: StubUpstream, rcode: int
+):
     """RFC 6604 section 3: the RCODE is of the chain's end, and says nothing of what stands before."""
     start(subject, upstream, lambda asked: asked.response([cname(asked.name, BLOCKED)], rcode=rcode))
     assert is_sinkholed(subject.query(ALIAS))
@@ -181,7 +183,7 @@ BADNETS = {"name": "badnets", "addresses": "badnets.txt", "answer": "sinkhole"}
 @pytest.mark.parametrize("section", ["answer", "additional"])
 @pytest.mark.parametrize("priority", [0, 1])
 @pytest.mark.parametrize("what", LED_ON)
-def test_what_stands_beside_an_https_record_about_its_target_is_judged(
+def test_additional_records_of_an_https_target_are_checked(
     subject: Subject, upstream: StubUpstream, what: str, priority: int, section: str
 ):
     """RFC 9460 section 4.1: a client may use what comes along, and asks nobody about it."""
@@ -201,12 +203,15 @@ def test_what_stands_beside_an_https_record_about_its_target_is_judged(
 
 
 @pytest.mark.parametrize("target", [".", "elsewhere.example", f"not{BLOCKED}"])
-def test_an_https_record_that_leads_elsewhere_passes(subject: Subject, upstream: StubUpstream, target: str):
+def test_an_https_record_without_a_blocked_target_is_passed_on(
+    subject: Subject, upstream: StubUpstream, target: str
+):
+    """RFC 9460 section 2.4: the check must not drop harmless service records."""
     start(subject, upstream, https(1, "" if target == "." else target))
     assert len(subject.query(ALIAS, "HTTPS").answer) == 1
 
 
-def test_what_failed_to_validate_is_never_made_into_an_answer(subject: Subject, upstream: StubUpstream):
+def test_a_servfail_is_never_turned_into_an_answer(subject: Subject, upstream: StubUpstream):
     """Trap 13: an upstream's SERVFAIL stays SERVFAIL, whatever its sections hold."""
     start(subject, upstream, lambda asked: asked.response([cname(asked.name, BLOCKED)], flags=wire.QR | 2))
     assert subject.query(ALIAS).rcode == "SERVFAIL"
@@ -220,20 +225,22 @@ def test_a_passthru_of_the_name_wins_over_a_block_of_its_target(subject: Subject
     assert is_sinkholed(subject.query("other.example"))
 
 
-def test_a_passthru_of_an_earlier_target_ends_the_judging(subject: Subject, upstream: StubUpstream):
+def test_a_passthru_of_an_earlier_target_ends_the_check(subject: Subject, upstream: StubUpstream):
+    """RPZ draft section 5.1: the earlier name in the chain decides."""
     zones = [{"name": "allow", "list": "allow.txt", "answer": "passthru"}, ORDERS_ZONE]
     start(subject, upstream, chain("cdn.example", BLOCKED), zones=zones, lists={"allow.txt": ["cdn.example"]})
     assert subject.query(ALIAS).addresses == ["198.51.100.7"]
 
 
-def test_a_zone_may_leave_targets_alone(subject: Subject, upstream: StubUpstream):
+def test_a_zone_may_ignore_targets(subject: Subject, upstream: StubUpstream):
     """Switchable per zone: `targets: ignore`."""
     start(subject, upstream, chain(BLOCKED), zones=[{**ORDERS_ZONE, "targets": "ignore"}])
     assert subject.query(ALIAS).addresses == ["198.51.100.7"]
     assert is_sinkholed(subject.query(BLOCKED))
 
 
-def test_a_hole_holds_for_targets_too(subject: Subject, upstream: StubUpstream):
+def test_an_exemption_applies_to_targets_too(subject: Subject, upstream: StubUpstream):
+    """RPZ draft section 5.1: a zone decides about a target as about a queried name."""
     start(
         subject,
         upstream,
@@ -243,7 +250,7 @@ def test_a_hole_holds_for_targets_too(subject: Subject, upstream: StubUpstream):
     assert subject.query(ALIAS).addresses == ["198.51.100.7"]
 
 
-def test_lifting_a_block_opens_the_names_that_lead_there(subject: Subject, upstream: StubUpstream):
+def test_unblocking_a_target_opens_its_aliases(subject: Subject, upstream: StubUpstream):
     """Judged at each query by the snapshot of the moment: nothing of the block is left behind."""
     start(subject, upstream, chain(BLOCKED))
     assert is_sinkholed(subject.query(ALIAS))
@@ -276,7 +283,7 @@ def test_each_action_is_carried_out_for_the_queried_name(
     assert not reply.addresses
 
 
-def test_names_that_lead_nowhere_blocked_are_untouched(subject: Subject, upstream: StubUpstream):
+def test_names_without_a_blocked_target_are_unchanged(subject: Subject, upstream: StubUpstream):
     """And with the upstream gone, a blocked name is answered still."""
     start(subject, upstream, chain("fine.example", f"{BLOCKED}.fine.example"))
     reply = subject.query(ALIAS)

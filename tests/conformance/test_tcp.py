@@ -82,7 +82,7 @@ def test_length_and_message_leave_in_one_write(running: Subject):
             assert len(octets) == 2 + int.from_bytes(octets[:2])
 
 
-def test_a_slow_answer_does_not_hold_back_the_others(running: Subject, seen: StubUpstream):
+def test_a_slow_response_delays_no_other(running: Subject, seen: StubUpstream):
     """Trap 15, RFC 7766 section 7: out of order, as ready; serial handling is a bug (miekg/dns#1314)."""
     seen.script = silent
     with running.tcp() as stream:
@@ -97,7 +97,7 @@ def test_a_slow_answer_does_not_hold_back_the_others(running: Subject, seen: Stu
         assert stream.reply().qid == 1
 
 
-def test_one_id_twice_on_a_connection_is_answered_twice(running: Subject, seen: StubUpstream):
+def test_a_repeated_id_on_a_connection_is_answered_twice(running: Subject, seen: StubUpstream):
     """RFC 7766 section 6.2.1: a client should not; if it does, nobody else may suffer."""
     seen.script = silent
     with running.tcp() as stream:
@@ -109,7 +109,7 @@ def test_one_id_twice_on_a_connection_is_answered_twice(running: Subject, seen: 
 
 
 @pytest.mark.parametrize("octets", [b"", b"\0", b"x" * 11], ids=len)
-def test_a_message_shorter_than_a_header_harms_nobody(running: Subject, octets: bytes):
+def test_a_short_message_over_tcp_disturbs_no_other(running: Subject, octets: bytes):
     """It is ignored, or the connection is closed; what it never is, is answered."""
     with running.tcp() as stream:
         good = wire.query(BLOCKED)
@@ -122,7 +122,7 @@ def test_a_message_shorter_than_a_header_harms_nobody(running: Subject, octets: 
 # ------- Ends of a connection -----------------------------------------------------------
 
 
-def test_after_a_half_close_what_was_asked_is_answered_and_then_closed(running: Subject, seen: StubUpstream):
+def test_queries_before_a_half_close_are_answered(running: Subject, seen: StubUpstream):
     """Trap 15, RFC 7766 section 6.2.4: a client that has said all may close its side."""
     seen.script = silent
     with running.tcp() as stream:
@@ -146,7 +146,8 @@ def test_an_idle_connection_is_closed(subject: Subject, upstream: StubUpstream, 
         assert stream.is_closed_within(5)
 
 
-def test_a_connection_with_a_query_under_way_is_not_idle(subject: Subject, upstream: StubUpstream):
+def test_a_connection_with_an_outstanding_query_is_not_idle(subject: Subject, upstream: StubUpstream):
+    """RFC 7766 section 6.2.3: idle means that no query is outstanding."""
     upstream.script = silent
     start(subject, upstream, idle_timeout_ms=300)
     with subject.tcp() as stream:
@@ -159,7 +160,7 @@ def test_a_connection_with_a_query_under_way_is_not_idle(subject: Subject, upstr
         assert stream.is_closed_within(5)
 
 
-def test_a_message_that_trickles_is_cut_off(subject: Subject, upstream: StubUpstream):
+def test_a_trickling_message_is_disconnected(subject: Subject, upstream: StubUpstream):
     """Trap 15: slow loris; each octet is in time, the message as a whole is not."""
     start(subject, upstream, read_timeout_ms=600, idle_timeout_ms=30000)
     octets = framed(wire.query("a" * 60 + "." + BLOCKED))
@@ -192,7 +193,7 @@ def test_clients_that_reset_are_forgotten(running: Subject, seen: StubUpstream):
 # ------- Bounds -----------------------------------------------------------------------
 
 
-def test_no_more_than_max_pipelined_queries_of_a_connection_are_under_way(
+def test_outstanding_queries_of_a_connection_are_limited_by_max_pipelined(
     subject: Subject, upstream: StubUpstream
 ):
     """Reading pauses above the bound and goes on below it; nothing that was sent is lost."""
@@ -224,7 +225,7 @@ def test_a_paused_connection_is_not_idle_and_not_slow(subject: Subject, upstream
 
 
 def test_no_more_than_max_connections_are_open(subject: Subject, upstream: StubUpstream):
-    """One number for all packet threads; a client that waits for an answer is not sent away for another."""
+    """One limit for all worker threads; a client that waits for a response is not disconnected."""
     upstream.script = silent
     start(subject, upstream, max_connections=8)
     with ExitStack() as stack:
@@ -244,6 +245,7 @@ def test_no_more_than_max_connections_are_open(subject: Subject, upstream: StubU
 
 
 def test_a_crowd_of_connections_stays_within_max_connections(subject: Subject, upstream: StubUpstream):
+    """Bound every count, also when all arrive at once."""
     start(subject, upstream, max_connections=8)
     with ExitStack() as stack:
         for _ in range(40):

@@ -31,7 +31,7 @@ def is_served(stream: Stream) -> bool:
     return raw is not None and is_sinkholed(wire.read(raw))
 
 
-def test_a_client_above_its_bound_is_closed_and_others_are_served(subject: Subject):
+def test_a_connection_above_the_limit_of_its_client_is_closed(subject: Subject):
     """Trap 15, RFC 7766 section 6.2.2: it is the newcomer that is closed; what is open goes on."""
     start(subject, [], max_connections_per_client=3)
     with ExitStack() as stack:
@@ -50,7 +50,7 @@ def test_a_client_above_its_bound_is_closed_and_others_are_served(subject: Subje
         wait_for(has_room, "a place is free again")
 
 
-def test_strangers_hold_no_places_that_clients_need(subject: Subject):
+def test_connections_of_denied_clients_make_room_first(subject: Subject):
     """RFC 7766 section 6.2.3: who is refused anyway makes room first, nobody for a stranger."""
     subject.start(
         orders=[block("B-1", [BLOCKED])],
@@ -70,8 +70,8 @@ def test_strangers_hold_no_places_that_clients_need(subject: Subject):
         assert all(is_served(stream) for stream in [*more, *streams])
 
 
-def test_who_meets_silence_over_udp_meets_it_over_tcp(subject: Subject):
-    """RFC 8914 section 4.19 is for those that are told; for strangers in silence nothing is held."""
+def test_denied_clients_are_dropped_over_tcp_too(subject: Subject):
+    """RFC 8914 section 4.19 is for refused clients; a dropped one gets no connection."""
     subject.start(
         access_control={"allow": ["127.0.0.1/32"], "denied": "drop"}, orders=[block("B-1", [BLOCKED])]
     )
@@ -81,7 +81,7 @@ def test_who_meets_silence_over_udp_meets_it_over_tcp(subject: Subject):
         assert is_served(client)
 
 
-def test_who_is_exempt_may_open_more(subject: Subject):
+def test_exempt_clients_have_no_connection_limit(subject: Subject):
     """Trap 15: this machine, where nothing else is said."""
     start(subject, max_connections_per_client=3)
     with ExitStack() as stack:
@@ -89,7 +89,7 @@ def test_who_is_exempt_may_open_more(subject: Subject):
 
 
 @pytest.mark.parametrize("full", [4, 6])
-def test_a_full_listen_address_leaves_the_other_free(subject: Subject, upstream: StubUpstream, full: int):
+def test_max_connections_applies_to_each_listen_address(subject: Subject, upstream: StubUpstream, full: int):
     """Trap 15, RFC 9210 section 3.2: max_connections is of one listen address."""
     upstream.script = silent
     subject.start(
@@ -165,9 +165,7 @@ def refused_connections(subject: Subject, reason: str) -> float:
     return subject.metrics().total("dnsblock_tcp_refused_connections_total", reason=reason)
 
 
-def test_a_network_that_waits_on_each_connection_holds_a_quarter_and_its_neighbour_is_served(
-    subject: Subject, upstream: StubUpstream
-):
+def test_a_network_holds_at_most_a_quarter_of_the_connections(subject: Subject, upstream: StubUpstream):
     """RFC 7766 section 6.2.2: many clients of one network count together, here 60 of a /24."""
     start_among_networks(subject, upstream, max_connections=200)
     with ExitStack() as stack:
@@ -180,9 +178,7 @@ def test_a_network_that_waits_on_each_connection_holds_a_quarter_and_its_neighbo
         assert subject.metrics().total("dnsblock_tcp_connections") == 100
 
 
-def test_the_networks_that_hold_most_make_room_when_the_listener_is_full(
-    subject: Subject, upstream: StubUpstream
-):
+def test_the_network_with_most_connections_makes_room(subject: Subject, upstream: StubUpstream):
     """RFC 7766 section 6.2.3: who waits in a network of one connection stays, who holds many pays."""
     start_among_networks(subject, upstream, max_connections=41, max_connections_per_network=20)
     with ExitStack() as stack:
@@ -199,9 +195,7 @@ def test_the_networks_that_hold_most_make_room_when_the_listener_is_full(
         assert is_forwarded(replies[-1])
 
 
-def test_an_idle_connection_makes_room_in_a_network_that_has_its_share(
-    subject: Subject, upstream: StubUpstream
-):
+def test_idle_connections_of_a_full_network_make_room_first(subject: Subject, upstream: StubUpstream):
     """RFC 7766 section 6.2.3: idle connections may be closed; those of other networks are not."""
     start_among_networks(subject, upstream, max_connections_per_network=2)
     with ExitStack() as stack:

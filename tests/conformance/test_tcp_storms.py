@@ -155,7 +155,7 @@ class Peaks:
 
 @pytest.mark.parametrize("allowed", [FEW, MANY], ids=["few", "many"])
 @pytest.mark.parametrize("storm", KINDS, ids=lambda storm: storm.__name__)
-def test_thousands_of_tcp_clients_keep_nobody_else_from_being_served(
+def test_thousands_of_tcp_clients_do_not_prevent_service_to_others(
     subject: Subject, upstream: StubUpstream, record_property: Record, storm: Storm, allowed: int
 ):
     """Trap 15, RFC 7766 sections 6.2.2 and 10: all in bounds, whatever clients do, and the others served."""
@@ -191,7 +191,7 @@ def vanish_owed(client: socket.socket) -> None:
 
 
 @pytest.mark.parametrize("allowed", [FEW, MANY], ids=["few", "many"])
-def test_half_open_clients_that_are_owed_an_answer_hold_their_places_no_longer_than_that(
+def test_half_open_connections_are_closed_after_their_response(
     subject: Subject, upstream: StubUpstream, record_property: Record, allowed: int
 ):
     """RFC 7766 section 6.2.3 lets no waiting client be sent away; a wait for an upstream is bounded, too."""
@@ -214,7 +214,7 @@ def test_half_open_clients_that_are_owed_an_answer_hold_their_places_no_longer_t
     assert peaks.connections <= allowed * LISTENING
 
 
-def test_clients_that_fill_every_buffer_and_read_nothing_are_bounded(
+def test_clients_that_read_nothing_are_bounded(
     subject: Subject, upstream: StubUpstream, record_property: Record
 ):
     """Bound every size: each sends until nothing more is taken, and is sent away when its time is over."""
@@ -244,7 +244,7 @@ def test_clients_that_fill_every_buffer_and_read_nothing_are_bounded(
     assert peaks.connections >= len(greedy)
 
 
-def test_an_answer_that_is_not_read_holds_little_memory_of_the_kernel(
+def test_an_unread_response_takes_little_kernel_memory(
     subject: Subject, upstream: StubUpstream, record_property: Record
 ):
     """Bound every size: what a client leaves unread fills the kernel first, whose memory is everybody's."""

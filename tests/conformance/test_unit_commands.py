@@ -149,7 +149,7 @@ def test_the_check_before_the_start_fails_for_what_prevents_the_start(subject: S
     assert subject.serve_refused().code == 4
 
 
-def test_check_tells_what_is_intended_from_what_can_start(subject: Subject, upstream: StubUpstream):
+def test_check_startup_distinguishes_errors_that_prevent_a_start(subject: Subject, upstream: StubUpstream):
     """The same problem: exit code 1 without --startup, 0 with it, and how many there are."""
     subject.start(zones=ZONES[:2], lists={"national.txt": NAMES}, upstreams=[upstream.address])
     subject.put_list("national.txt", HTML)

@@ -1,4 +1,4 @@
-"""Which of several upstreams is asked: by order, by weight, by what is under way, by the name."""
+"""Selection of an upstream: by order, by weight, by outstanding queries, by name."""
 
 import time
 from collections.abc import Iterator
@@ -52,18 +52,15 @@ def other_subject(tmp_path: Path) -> Iterator[Subject]:
         yield daemon
 
 
-def test_the_first_that_answers_is_asked_and_the_others_stand_by(
-    subject: Subject, make_upstream: MakeUpstream
-):
+def test_first_uses_the_first_upstream_that_is_up(subject: Subject, make_upstream: MakeUpstream):
+    """`selection: first`: the others are for when it is down."""
     first, second = make_upstream(), make_upstream()
     start(subject, servers(first, second))
     ask(subject)
     assert (len(first.queries), second.queries) == (len(NAMES), [])
 
 
-def test_a_higher_order_is_asked_only_while_none_of_a_lower_one_is_up(
-    subject: Subject, make_upstream: MakeUpstream
-):
+def test_a_higher_order_is_used_only_while_no_lower_one_is_up(subject: Subject, make_upstream: MakeUpstream):
     """Another site, or somebody else's resolver: used when there is nothing else, and only then."""
     far, near = make_upstream(), make_upstream()
     start(subject, servers(far, near, order=[1, 0]), health_check={"interval_ms": 100})
@@ -83,7 +80,9 @@ def test_a_higher_order_is_asked_only_while_none_of_a_lower_one_is_up(
     assert far.queries == []
 
 
-def test_the_fewest_queries_under_way_for_its_weight_decide(subject: Subject, make_upstream: MakeUpstream):
+def test_least_outstanding_uses_the_fewest_queries_for_the_weight(
+    subject: Subject, make_upstream: MakeUpstream
+):
     """So a slow upstream gets less: what it does not answer stays under way."""
     small, large = make_upstream(only_probes), make_upstream(only_probes)
     listed = servers(small, large, weight=[1, 3])
@@ -120,9 +119,7 @@ def test_idle_upstreams_share_by_weight(subject: Subject, make_upstream: MakeUps
     assert 14 <= len(small.queries) <= 86
 
 
-def test_a_name_goes_to_the_same_upstream_and_only_those_of_a_dead_one_move(
-    subject: Subject, make_upstream: MakeUpstream
-):
+def test_hashed_moves_only_the_names_of_a_down_upstream(subject: Subject, make_upstream: MakeUpstream):
     """Rendezvous hashing: each resolver's cache holds its own part, and keeps it."""
     three = [make_upstream() for _ in range(3)]
     start(subject, servers(*three), selection="hashed", health_check={"interval_ms": 100})
@@ -144,7 +141,7 @@ def test_a_name_goes_to_the_same_upstream_and_only_those_of_a_dead_one_move(
     assert set.union(*map(names_of, alive)) == set(NAMES)
 
 
-def test_machines_choose_alike_in_whichever_order_they_list_the_same_upstreams(
+def test_hashed_is_independent_of_the_order_of_upstreams(
     subject: Subject, other_subject: Subject, make_upstream: MakeUpstream
 ):
     """A name is in one cache, whichever machine of an anycast address is asked."""
@@ -170,10 +167,10 @@ def saying(rcode: int) -> object:
 
 
 @pytest.mark.parametrize(("rcode", "name"), [(1, "FORMERR"), (4, "NOTIMP"), (5, "REFUSED")])
-def test_an_upstream_that_will_not_answer_is_no_reason_to_hand_that_on(
+def test_refused_of_one_upstream_is_retried_on_another(
     subject: Subject, make_upstream: MakeUpstream, rcode: int, name: str
 ):
-    """RFC 1034 section 5.3.3: another server is asked; where all say so, the client hears it."""
+    """RFC 1034 section 5.3.3: another server is queried; REFUSED is passed on only if all refuse."""
     unwilling, good = make_upstream(saying(rcode)), make_upstream()
     start(subject, servers(unwilling, good))
     ask(subject, NAMES[:20])
@@ -188,9 +185,10 @@ def test_an_upstream_that_will_not_answer_is_no_reason_to_hand_that_on(
 
 
 @pytest.mark.parametrize("what", ["cut off", "two CNAMEs", "BADVERS"])
-def test_an_answer_that_cannot_be_used_is_no_reason_to_fail_while_another_is_up(
+def test_an_unusable_response_is_retried_on_another_upstream(
     subject: Subject, make_upstream: MakeUpstream, what: str
 ):
+    """RFC 1034 section 5.3.3: another server is asked."""
     garbled, good = make_upstream(unusable(what)), make_upstream()
     start(subject, servers(garbled, good))
     ask(subject, NAMES[:20])
@@ -199,7 +197,7 @@ def test_an_answer_that_cannot_be_used_is_no_reason_to_fail_while_another_is_up(
     assert subject.query("both.example").rcode == "SERVFAIL"
 
 
-def test_servfail_of_one_upstream_is_asked_about_at_another(subject: Subject, make_upstream: MakeUpstream):
+def test_servfail_of_one_upstream_is_retried_on_another(subject: Subject, make_upstream: MakeUpstream):
     """BIND and Unbound do: one resolver without its way to the Internet costs nobody an answer."""
     failing, good = make_upstream(saying(2)), make_upstream()
     start(subject, servers(failing, good))
@@ -216,7 +214,7 @@ def bogus(asked: Asked) -> bytes:
 
 
 @pytest.mark.parametrize("second", [lambda _asked: None, saying(1), saying(5), unusable("cut off")])
-def test_a_servfail_is_given_where_another_upstream_has_nothing_better(
+def test_servfail_is_passed_on_if_no_upstream_has_a_better_response(
     subject: Subject, make_upstream: MakeUpstream, second: Script
 ):
     """RFC 8914 section 3: with its reason, such as DNSSEC Bogus."""
@@ -225,7 +223,7 @@ def test_a_servfail_is_given_where_another_upstream_has_nothing_better(
     assert (reply.rcode, reply.extended_errors) == ("SERVFAIL", {6: "bogus"})
 
 
-def test_a_servfail_is_asked_about_once_and_not_again_at_once(subject: Subject, make_upstream: MakeUpstream):
+def test_servfail_is_retried_once_and_then_remembered(subject: Subject, make_upstream: MakeUpstream):
     """RFC 9520 section 3.2: two upstreams are not asked each time a client asks again; a third is never."""
     three = [make_upstream(saying(2)) for _ in range(3)]
     subject.start(upstreams=servers(*three), workers=1)
@@ -239,7 +237,7 @@ def test_a_servfail_is_asked_about_once_and_not_again_at_once(subject: Subject, 
     assert counts[2] == 0
 
 
-def test_a_servfail_is_handed_on_at_once_where_nobody_else_is_up(
+def test_servfail_is_passed_on_at_once_if_no_other_upstream_is_up(
     subject: Subject, make_upstream: MakeUpstream
 ):
     """RFC 9520 section 1: who is down is not asked."""
@@ -251,9 +249,10 @@ def test_a_servfail_is_handed_on_at_once_where_nobody_else_is_up(
     assert dead.queries == []
 
 
-def test_a_refusal_is_handed_on_at_once_where_nobody_else_is_up(
+def test_refused_is_passed_on_at_once_if_no_other_upstream_is_up(
     subject: Subject, make_upstream: MakeUpstream
 ):
+    """Waiting for an upstream that is down would help nobody."""
     unwilling, dead = make_upstream(saying(5)), make_upstream(lambda _asked: None)
     health_check = {"interval_ms": 100}
     start(subject, servers(unwilling, dead), health_check=health_check, timeout_ms=60_000)

@@ -44,7 +44,7 @@ REFUSALS = pytest.mark.parametrize("how", [FORMERR, NOTIMP, "FORMERR with OPT", 
 def test_an_upstream_that_refuses_opt_is_queried_without(
     subject: Subject, make_upstream: MakeUpstream, how: str | int, health_check: dict | None
 ):
-    """RFC 6891 section 7: asked again without OPT, remembered; clients have EDNS with us all the same."""
+    """RFC 6891 section 7: retried without OPT and remembered; clients still get EDNS."""
     upstream = make_upstream(refusing(how), may_die=True)
     start(subject, upstream, health_check=health_check)
     for number in range(5):
@@ -63,9 +63,7 @@ def test_an_upstream_that_refuses_opt_is_queried_without(
 
 
 @REFUSALS
-def test_over_tcp_too_opt_that_is_refused_is_left_out(
-    subject: Subject, make_upstream: MakeUpstream, how: str | int
-):
+def test_refused_opt_is_omitted_over_tcp_too(subject: Subject, make_upstream: MakeUpstream, how: str | int):
     """RFC 6891 section 7: an upstream may answer over UDP, and refuse OPT over TCP."""
 
     def script(asked: Asked) -> bytes | None:
@@ -94,7 +92,7 @@ def test_without_opt_a_long_response_comes_over_tcp(subject: Subject, make_upstr
 
 
 @pytest.mark.parametrize("rcode", [FORMERR, NOTIMP])
-def test_a_query_that_is_refused_without_opt_too_says_nothing_about_edns(
+def test_a_query_refused_with_and_without_opt_says_nothing_about_edns(
     subject: Subject, upstream: StubUpstream, rcode: int
 ):
     """RFC 6891 section 7: the upstream does not take the question; one more query, no memory."""
@@ -126,7 +124,7 @@ def test_a_client_cannot_make_an_upstream_lose_edns_for_others(subject: Subject,
     assert subject.metrics().total(WITHOUT, upstream=upstream.address) == 0
 
 
-def test_each_upstream_has_its_own_memory(subject: Subject, make_upstream: MakeUpstream):
+def test_edns_support_is_remembered_for_each_upstream(subject: Subject, make_upstream: MakeUpstream):
     """One of two refuses OPT: queries to the other keep it, and DNSSEC with it."""
     old, new = make_upstream(refusing(FORMERR), may_die=True), make_upstream()
     start(subject, old, new, selection="weighted")
@@ -138,7 +136,7 @@ def test_each_upstream_has_its_own_memory(subject: Subject, make_upstream: MakeU
     assert subject.metrics().total(WITHOUT, upstream=new.address) == 0
 
 
-def test_probes_find_out_without_any_query(subject: Subject, make_upstream: MakeUpstream):
+def test_health_checks_detect_missing_edns_support(subject: Subject, make_upstream: MakeUpstream):
     """A health check that is answered FORMERR is sent again without OPT: the upstream is healthy."""
     upstream = make_upstream(refusing(FORMERR), may_die=True)
     start(subject, upstream, health_check={"interval_ms": 50})

@@ -1,4 +1,4 @@
-"""Whether an upstream is alive: probes, hysteresis, back-off; who is slow is kept, who is dead is left."""
+"""Health of upstreams: health checks, hysteresis, back-off; slow ones are kept, dead ones are not."""
 
 import itertools
 import time
@@ -51,9 +51,7 @@ def make_upstream(make_upstream: MakeUpstream) -> MakeUpstream:
 # ------- Probes --------------------------------------------------------------------------
 
 
-def test_probes_ask_for_the_root_each_from_another_port_under_another_id(
-    subject: Subject, upstream: StubUpstream
-):
+def test_health_checks_have_random_ids_and_ports(subject: Subject, upstream: StubUpstream):
     """RFC 5452 section 9.2, as for every query; recursion desired, with our own OPT (RFC 6891)."""
     start(subject, upstream, health_check=OFTEN)
     wait_for(lambda: len(upstream.probes) >= 20, "twenty probes")
@@ -67,7 +65,8 @@ def test_probes_ask_for_the_root_each_from_another_port_under_another_id(
     assert upstream.queries == []
 
 
-def test_what_is_asked_and_whether_is_configured(subject: Subject, upstream: StubUpstream):
+def test_health_checks_are_configurable(subject: Subject, upstream: StubUpstream):
+    """`upstream.health_check`: name, type and interval, or `null`."""
     start(subject, upstream, health_check={"name": "probe.example", "type": "AAAA", "interval_ms": 50})
     assert upstream.wait_for_query("probe.example").qtype == wire.QTYPES["AAAA"]
     assert subject.stop() == 0
@@ -78,9 +77,7 @@ def test_what_is_asked_and_whether_is_configured(subject: Subject, upstream: Stu
     assert (upstream.probes, is_up(subject, upstream)) == ([], True)
 
 
-def test_one_that_says_it_cannot_answer_is_left_alone_longer_and_longer(
-    subject: Subject, upstream: StubUpstream
-):
+def test_health_checks_back_off_while_an_upstream_returns_errors(subject: Subject, upstream: StubUpstream):
     """It speaks, and yet is down: each probe that it refuses doubles the time to the next."""
     upstream.script = lambda asked: asked.response(rcode=5)
     began = time.monotonic()
@@ -93,7 +90,7 @@ def test_one_that_says_it_cannot_answer_is_left_alone_longer_and_longer(
     assert not is_up(subject, upstream)
 
 
-def test_an_upstream_that_nobody_asks_is_seen_to_die_and_to_come_back(
+def test_health_checks_detect_failure_and_recovery_of_an_idle_upstream(
     subject: Subject, make_upstream: MakeUpstream
 ):
     """So a standby is known to be dead before it is needed. The log and `status` tell."""
@@ -116,7 +113,7 @@ def test_an_upstream_that_nobody_asks_is_seen_to_die_and_to_come_back(
 
 
 @pytest.mark.parametrize("rcode", [1, 2, 4, 5])
-def test_who_answers_probes_that_nothing_can_be_had_is_not_asked(
+def test_an_upstream_with_failing_health_checks_gets_no_queries(
     subject: Subject, make_upstream: MakeUpstream, rcode: int
 ):
     """A resolver without its way to the Internet, or that does not know this machine, takes no traffic."""
@@ -128,7 +125,7 @@ def test_who_answers_probes_that_nothing_can_be_had_is_not_asked(
     assert probes(subject, useless, "lost") == 0
 
 
-def test_the_own_answer_of_who_is_no_use_is_better_than_none(subject: Subject, upstream: StubUpstream):
+def test_an_upstream_that_returns_errors_is_used_if_no_other_is_up(subject: Subject, upstream: StubUpstream):
     """The probe may be what is wrong; and a resolver without the Internet still has a cache."""
     upstream.script = lambda asked: asked.response(rcode=5) if asked.name == "" else decent(asked)
     start(subject, upstream, health_check=OFTEN)
@@ -138,7 +135,7 @@ def test_the_own_answer_of_who_is_no_use_is_better_than_none(subject: Subject, u
 
 
 @pytest.mark.parametrize("reply", [{"rcode": 3}, {"flags": wire.TC}, {"rcode": 0}])
-def test_who_answers_is_alive(subject: Subject, upstream: StubUpstream, reply: dict):
+def test_any_response_but_an_error_is_healthy(subject: Subject, upstream: StubUpstream, reply: dict):
     """NXDOMAIN, a cut answer and an empty one are answers."""
     upstream.script = lambda asked: asked.response(**reply)
     start(subject, upstream, health_check=OFTEN)
@@ -146,7 +143,7 @@ def test_who_answers_is_alive(subject: Subject, upstream: StubUpstream, reply: d
     assert is_up(subject, upstream)
 
 
-def test_an_answer_that_does_not_fit_is_not_the_probes(subject: Subject, upstream: StubUpstream):
+def test_a_mismatched_response_does_not_count_as_a_health_check(subject: Subject, upstream: StubUpstream):
     """RFC 5452 section 9.1: a dead upstream is not kept alive by who guesses."""
     upstream.script = lambda asked: [
         asked.response(qid=asked.message.qid ^ 1),
@@ -157,7 +154,7 @@ def test_an_answer_that_does_not_fit_is_not_the_probes(subject: Subject, upstrea
     assert probes(subject, upstream, "good") == 0
 
 
-def test_one_good_probe_among_bad_ones_does_not_bring_it_back(subject: Subject, make_upstream: MakeUpstream):
+def test_one_good_health_check_does_not_bring_an_upstream_up(subject: Subject, make_upstream: MakeUpstream):
     """Hysteresis: who comes and goes stays away."""
     flapping, good = make_upstream(silent), make_upstream()
     start(subject, flapping, good, health_check=OFTEN | {"timeout_ms": 50, "successes": 2})
@@ -170,9 +167,10 @@ def test_one_good_probe_among_bad_ones_does_not_bring_it_back(subject: Subject, 
 
 
 @pytest.mark.parametrize("script", [silent, lambda asked: asked.response(rcode=2)], ids=["silent", "bad"])
-def test_probes_of_an_upstream_that_is_down_come_at_longer_and_longer_intervals(
+def test_health_checks_of_a_down_upstream_back_off(
     subject: Subject, make_upstream: MakeUpstream, script: Script
 ):
+    """A resolver that restarts must not be met by a flood of checks."""
     at: list[float] = []
 
     def noting(asked: Asked) -> bytes | None:
@@ -197,9 +195,7 @@ def slow_names(asked: Asked) -> bytes | None:
     return None if asked.name.startswith("slow") else decent(asked)
 
 
-def test_an_upstream_that_is_slow_with_some_names_keeps_all_of_them(
-    subject: Subject, make_upstream: MakeUpstream
-):
+def test_an_upstream_that_is_slow_for_some_names_stays_up(subject: Subject, make_upstream: MakeUpstream):
     """Dead authorities make any resolver slow; its queries are not sent twice, and it is not left."""
     slow, other = make_upstream(slow_names), make_upstream()
     start(subject, slow, other, **PATIENT, health_check=SELDOM)
@@ -219,9 +215,7 @@ def test_an_upstream_that_is_slow_with_some_names_keeps_all_of_them(
     assert len([one for one in slow.queries if one.name.startswith("slow")]) == 50
 
 
-def test_three_names_that_take_too_long_do_not_make_an_upstream_dead(
-    subject: Subject, make_upstream: MakeUpstream
-):
+def test_three_slow_names_do_not_bring_an_upstream_down(subject: Subject, make_upstream: MakeUpstream):
     """Its probes are answered meanwhile: the names are hard, and it lives."""
     slow, other = make_upstream(only_probes), make_upstream()
     start(subject, slow, other, timeout_ms=200, health_check=OFTEN)
@@ -231,7 +225,7 @@ def test_three_names_that_take_too_long_do_not_make_an_upstream_dead(
     assert is_up(subject, slow)
 
 
-def test_who_answers_probes_and_no_query_is_left_until_a_query_is_answered(
+def test_an_upstream_that_answers_only_health_checks_is_down_until_it_answers_a_query(
     subject: Subject, make_upstream: MakeUpstream
 ):
     """Its probe comes from a cache, and its way to the Internet is gone: real traffic tells."""
@@ -259,7 +253,7 @@ def test_who_answers_probes_and_no_query_is_left_until_a_query_is_answered(
     wait_for(lambda: (ask(), is_up(subject, deaf))[1], "an answer to a query brings it back")
 
 
-def test_silence_that_deceived_is_not_believed_again_at_once(subject: Subject, make_upstream: MakeUpstream):
+def test_a_false_suspicion_is_not_repeated_at_once(subject: Subject, make_upstream: MakeUpstream):
     """Queries are doubled once, not again and again, when a resolver is slow with all but probes."""
     slow, other = make_upstream(only_probes), make_upstream()
     start(subject, slow, other, **PATIENT, health_check=SELDOM)
@@ -285,7 +279,7 @@ def test_silence_that_deceived_is_not_believed_again_at_once(subject: Subject, m
     assert subject.stderr().count("fallen silent") == 1
 
 
-def test_an_only_upstream_that_falls_silent_is_not_asked_the_same_again_and_again(
+def test_a_single_silent_upstream_gets_each_query_as_often_as_configured(
     subject: Subject, upstream: StubUpstream
 ):
     """There is nobody to take over: each query has its attempts, and no more."""
@@ -308,7 +302,7 @@ def test_an_only_upstream_that_falls_silent_is_not_asked_the_same_again_and_agai
     [(1, SELDOM | {"timeout_ms": 300}), (50, SELDOM | {"timeout_ms": 300}), (50, None)],
     ids=["one query", "many", "many, without probes"],
 )
-def test_an_upstream_that_hangs_is_left_long_before_the_patience_with_a_query_ends(
+def test_a_hanging_upstream_is_replaced_long_before_the_timeout(
     subject: Subject, make_upstream: MakeUpstream, queries: int, health_check: dict | None
 ):
     """Take-over in under a second: by its silence to many, or to one query and a probe."""
@@ -329,7 +323,8 @@ def test_an_upstream_that_hangs_is_left_long_before_the_patience_with_a_query_en
     wait_until_down(subject, hung)
 
 
-def test_without_probes_a_query_tries_again_who_was_dead(subject: Subject, make_upstream: MakeUpstream):
+def test_without_health_checks_a_query_retries_a_down_upstream(subject: Subject, make_upstream: MakeUpstream):
+    """`health_check: null`: one client query every two seconds retries it."""
     first, second = make_upstream(silent), make_upstream()
     start(subject, first, second, timeout_ms=100, health_check=None)
     for number in range(5):
@@ -350,10 +345,10 @@ def all_dead(subject: Subject, upstreams: list[StubUpstream]) -> None:
 
 
 @pytest.mark.parametrize("script", [silent, None])
-def test_with_all_dead_blocked_names_are_answered_and_the_dead_are_hardly_asked(
+def test_with_all_upstreams_down_blocked_names_are_answered(
     subject: Subject, make_upstream: MakeUpstream, script: Script | None
 ):
-    """Error policy, upstream: blocked names are answered all the same; one query a second tries each."""
+    """Error policy, upstream: blocked names are answered anyway; each upstream gets one query a second."""
     two = [make_upstream(silent), make_upstream(silent)]
     start(subject, *two, timeout_ms=100, health_check=OFTEN | {"interval_ms": 1000})
     if script is None:
@@ -375,9 +370,7 @@ def test_with_all_dead_blocked_names_are_answered_and_the_dead_are_hardly_asked(
     assert sent <= len(two) * (seconds + 2), f"{sent} in {seconds:.1f} s"
 
 
-def test_once_one_is_back_it_is_used_at_once_though_it_is_not_trusted_yet(
-    subject: Subject, upstream: StubUpstream
-):
+def test_with_all_upstreams_down_one_good_response_brings_one_up(subject: Subject, upstream: StubUpstream):
     """With nobody up, the first word of one is enough: waiting for the second would help nobody."""
     upstream.script = silent
     start(subject, upstream, CLOSED_UPSTREAM, timeout_ms=100, health_check=OFTEN | {"successes": 100})

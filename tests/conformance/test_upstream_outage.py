@@ -83,7 +83,7 @@ def within_hold(subject: Subject, one_try: Callable[[], None]) -> None:
 
 @PROBES
 @pytest.mark.parametrize("workers", [1, 4])
-def test_queries_wait_while_the_only_upstream_restarts(
+def test_queries_wait_while_the_single_upstream_restarts(
     subject: Subject, upstream: StubUpstream, workers: int, health_check: dict | None
 ):
     """BIND asks again until its own limit of ten seconds: closed for half a second costs no query."""
@@ -109,7 +109,7 @@ def test_queries_wait_while_the_only_upstream_restarts(
 
 @PROBES
 @pytest.mark.parametrize("closed_for", [0.02, 0.5])
-def test_an_upstream_that_is_back_takes_over_when_the_other_goes(
+def test_a_restarted_upstream_takes_over_when_the_other_goes_down(
     subject: Subject, make_upstream: MakeUpstream, closed_for: float, health_check: dict | None
 ):
     """The first restarts, then the second: each moment one of them listens, so no query fails."""

@@ -28,7 +28,7 @@ def connections(upstream: StubUpstream) -> Counter[tuple[str, int]]:
     return Counter(asked.source for asked in upstream.queries if asked.transport == "tcp")
 
 
-def test_one_connection_is_used_for_question_after_question(subject: Subject, upstream: StubUpstream):
+def test_one_connection_is_used_for_many_queries(subject: Subject, upstream: StubUpstream):
     """RFC 7766 section 6.2.1: a connection for each question would cost a handshake each."""
     upstream.script = over_tcp()
     subject.start(upstreams=[upstream.address], workers=1, upstream=PATIENT)
@@ -37,9 +37,7 @@ def test_one_connection_is_used_for_question_after_question(subject: Subject, up
     assert list(connections(upstream).values()) == [50]
 
 
-def test_a_connection_takes_a_thousand_questions_and_then_another_takes_its_place(
-    subject: Subject, upstream: StubUpstream
-):
+def test_a_connection_is_replaced_after_a_thousand_queries(subject: Subject, upstream: StubUpstream):
     """Bound every count; the old one is closed when its last answer has come."""
     upstream.script = over_tcp()
     subject.start(upstreams=[upstream.address], workers=1, upstream=PATIENT)
@@ -52,7 +50,7 @@ def test_a_connection_takes_a_thousand_questions_and_then_another_takes_its_plac
 
 
 @pytest.mark.parametrize("answered", [1, 3])
-def test_a_connection_that_the_upstream_closes_with_questions_under_way_costs_no_failure(
+def test_outstanding_queries_of_a_closed_connection_are_retried(
     subject: Subject, upstream: StubUpstream, answered: int
 ):
     """RFC 7766 section 6.2.4: a server may close at any time; what it owes is asked again at once."""
@@ -74,9 +72,7 @@ def test_a_connection_that_the_upstream_closes_with_questions_under_way_costs_no
     assert subject.metrics().total(ERRORS) == 0
 
 
-def test_the_ids_of_a_connection_that_was_closed_are_none_of_the_next(
-    subject: Subject, upstream: StubUpstream
-):
+def test_ids_of_a_closed_connection_are_not_reused_by_the_next(subject: Subject, upstream: StubUpstream):
     """Of 900 ids drawn twice, some are drawn again: what was lost with the one is asked on the other."""
 
     def closes_the_first(asked: Asked) -> bytes | None:
@@ -97,9 +93,8 @@ def test_the_ids_of_a_connection_that_was_closed_are_none_of_the_next(
     assert subject.metrics().total(ERRORS) == 0
 
 
-def test_a_connection_that_the_upstream_closes_while_idle_costs_no_failure(
-    subject: Subject, upstream: StubUpstream
-):
+def test_an_idle_connection_closed_by_the_upstream_costs_no_query(subject: Subject, upstream: StubUpstream):
+    """RFC 7766 section 6.2.4: a server may close an idle connection at any time."""
     upstream.script = over_tcp()
     subject.start(upstreams=[upstream.address], workers=1, upstream=PATIENT)
     for number in range(5):
@@ -109,7 +104,7 @@ def test_a_connection_that_the_upstream_closes_while_idle_costs_no_failure(
     assert subject.metrics().total(ERRORS) == 0
 
 
-def test_an_upstream_that_closes_every_connection_at_once_costs_an_attempt_on_another(
+def test_an_upstream_that_closes_every_connection_costs_one_try(
     subject: Subject, make_upstream: MakeUpstream
 ):
     """Not again and again on the same one: nothing was answered there."""

@@ -64,7 +64,7 @@ def status_of(subject: Subject) -> list[dict[str, list[str]]]:
 
 
 @as_root
-def test_every_thread_has_become_the_user_and_may_only_bind_low_ports(subject: Subject, open_folder: Path):
+def test_every_thread_runs_as_the_user_and_keeps_only_net_bind_service(subject: Subject, open_folder: Path):
     """No thread keeps anything else of root: no other capability, no group, and no way to get more."""
     subject.start(user="nobody", orders=[block("B-1", ["blocked.example"])])
     assert is_sinkholed(subject.query("blocked.example"))
@@ -94,7 +94,7 @@ def test_a_reload_listens_on_another_low_port_and_records_an_order(subject: Subj
 
 
 @as_root
-def test_a_restart_as_the_user_goes_on_with_what_root_has_made(subject: Subject, open_folder: Path):
+def test_a_restart_as_the_user_can_use_files_that_root_created(subject: Subject, open_folder: Path):
     """An upgrade from a daemon that ran as root: its ledger is given to the user."""
     subject.start(orders=[block("B-1", ["blocked.example"])])
     assert subject.stop() == 0
@@ -107,7 +107,8 @@ def test_a_restart_as_the_user_goes_on_with_what_root_has_made(subject: Subject,
 
 
 @as_root
-def test_root_is_warned_unless_it_becomes_somebody_else(subject: Subject, open_folder: Path):
+def test_running_as_root_without_user_gets_a_warning(subject: Subject, open_folder: Path):
+    """A daemon that reads hostile packets should not keep root."""
     subject.start()
     wait_for(lambda: "running as root: set `user`" in subject.stderr(), "the warning")
     assert subject.stop() == 0
@@ -118,7 +119,7 @@ def test_root_is_warned_unless_it_becomes_somebody_else(subject: Subject, open_f
 
 
 @as_root
-def test_a_user_that_could_not_reload_is_refused(subject: Subject, open_folder: Path):
+def test_a_user_that_cannot_read_the_configuration_is_refused(subject: Subject, open_folder: Path):
     """A file that root alone can read is named at startup, and not at the first reload."""
     subject.configure(user="nobody")
     subject.config_path.chmod(0o600)
@@ -149,7 +150,7 @@ def test_a_control_socket_that_the_user_could_not_remove_is_refused(subject: Sub
 
 
 @as_root
-def test_a_state_folder_of_somebody_else_is_refused(subject: Subject, open_folder: Path):
+def test_a_state_folder_of_another_user_is_refused(subject: Subject, open_folder: Path):
     """Who else may write there could make root give away any file."""
     subject.configure(user="nobody")
     (open_folder / "state").mkdir()
@@ -162,13 +163,15 @@ def test_a_state_folder_of_somebody_else_is_refused(subject: Subject, open_folde
 
 
 def test_an_unknown_user_is_refused(subject: Subject):
+    """A typing error in `user` must not leave the daemon running as root."""
     subject.configure(user="no-such-user")
     (line,) = subject.serve_refused().refusal
     assert "no-such-user" in line
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may become anybody")
-def test_who_is_not_root_cannot_become_somebody_else(subject: Subject):
+def test_user_is_refused_without_root(subject: Subject):
+    """setuid(2): the start fails at once, and not at the first port below 1024."""
     subject.configure(user="root")
     (line,) = subject.serve_refused().refusal
     assert "only root can become another user" in line

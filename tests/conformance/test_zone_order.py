@@ -1,4 +1,4 @@
-"""Zones decide from the top, whatever they match by: names, targets of answers, or addresses."""
+"""Zones decide in their order, whatever they match by: names, targets or addresses."""
 
 from collections.abc import Callable
 
@@ -60,7 +60,10 @@ def test_over_tcp_the_order_below_truncate_decides(subject: Subject, upstream: S
     assert metrics.total("dnsblock_blocked_total", zone="ministry", action="sinkhole") == 2
 
 
-def test_over_tcp_the_list_below_decides_where_the_order_has_a_hole(subject: Subject, upstream: StubUpstream):
+def test_over_tcp_an_exemption_leaves_the_decision_to_the_list_below(
+    subject: Subject, upstream: StubUpstream
+):
+    """RPZ draft section 3.5: over TCP as if not listed; an exemption asks the next zone."""
     orders = [block("B-1", [NAME]), exempt("E-1", [f"cdn.{NAME}"])]
     start(subject, upstream, [TCP_ONLY, ORDERS_ZONE, LATER], orders=orders)
     assert subject.query(f"cdn.{NAME}").truncated
@@ -69,7 +72,10 @@ def test_over_tcp_the_list_below_decides_where_the_order_has_a_hole(subject: Sub
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_an_order_above_truncate_decides_over_both(subject: Subject, upstream: StubUpstream, transport: str):
+def test_an_order_above_truncate_decides_over_udp_and_tcp(
+    subject: Subject, upstream: StubUpstream, transport: str
+):
+    """RPZ draft section 5.2: the first zone that matches decides."""
     start(subject, upstream, [ORDERS_ZONE, TCP_ONLY], orders=[block("B-1", [NAME])])
     assert is_sinkholed(subject.query(NAME, transport=transport))
 
@@ -77,12 +83,14 @@ def test_an_order_above_truncate_decides_over_both(subject: Subject, upstream: S
 def test_over_tcp_a_passthru_below_truncate_stops_the_zones_below_it(
     subject: Subject, upstream: StubUpstream
 ):
+    """RPZ draft sections 3.3 and 3.5: after TCP-Only the next match decides, here PASSTHRU."""
     start(subject, upstream, [TCP_ONLY, ALLOW, LATER])
     assert subject.query(NAME).truncated
     assert is_forwarded(subject.query(NAME, transport="tcp"))
 
 
-def test_over_tcp_the_next_truncate_zone_lets_pass_too(subject: Subject, upstream: StubUpstream):
+def test_over_tcp_every_truncate_zone_is_passed(subject: Subject, upstream: StubUpstream):
+    """RPZ draft section 3.5: each TCP-Only zone is skipped over TCP."""
     second = {**LATER, "answer": "truncate"}
     start(subject, upstream, [TCP_ONLY, second])
     assert subject.query(NAME).truncated
@@ -124,7 +132,7 @@ def test_nxdomain_below_truncate_stays_nxdomain(subject: Subject, upstream: Stub
     assert subject.query("x.tree.example").truncated
 
 
-def test_nxdomain_is_not_said_above_what_truncate_lets_live(subject: Subject, upstream: StubUpstream):
+def test_nxdomain_becomes_nodata_above_a_name_that_truncate_passes(subject: Subject, upstream: StubUpstream):
     """RFC 8020 section 2: below the denying zone nothing denies the name that passes over TCP."""
     zone = {"name": "later", "list": "later.txt", "match": "exact", "answer": "nxdomain"}
     lists = {"tcponly.txt": ["x.tree.example"], "later.txt": ["tree.example"]}
@@ -141,7 +149,8 @@ def test_a_shadow_below_truncate_counts_over_tcp_only(subject: Subject, upstream
     assert subject.metrics().total("dnsblock_shadow_blocked_total", zone="later") == 2
 
 
-def test_why_says_what_happens_over_tcp(subject: Subject, upstream: StubUpstream):
+def test_why_shows_what_happens_over_tcp(subject: Subject, upstream: StubUpstream):
+    """One verdict for both transports would be wrong for one of them."""
     start(subject, upstream, [TCP_ONLY, ORDERS_ZONE], orders=[block("B-1", [NAME])])
     answer = subject.cli("why", NAME).json
     assert (answer["verdict"], answer["decided_by"]["zone"]) == ("blocked", "tcponly")
@@ -166,7 +175,8 @@ def test_why_says_what_happens_over_tcp(subject: Subject, upstream: StubUpstream
     assert answer["decided_by"] == answer["decided_over_tcp_by"]
 
 
-def test_why_of_an_address_says_what_happens_over_tcp(subject: Subject, upstream: StubUpstream):
+def test_why_of_an_address_shows_what_happens_over_tcp(subject: Subject, upstream: StubUpstream):
+    """One verdict for both transports would be wrong for one of them."""
     wide = {"name": "wide", "addresses": "wide.txt", "answer": "truncate"}
     start(subject, upstream, [wide, BADNETS], lists={"wide.txt": ["198.51.100.0/24"]})
     answer = subject.cli("why", ADDRESS).json
@@ -198,6 +208,7 @@ def test_the_first_of_a_passthru_and_a_zone_of_addresses_decides(
 def test_the_first_of_a_passthru_and_the_zone_of_its_target_decides(
     subject: Subject, upstream: StubUpstream, *, allow_is_above: bool, transport: str
 ):
+    """RPZ draft section 5.2: zones in their order, whatever they match by."""
     zones = [ALLOW, ORDERS_ZONE] if allow_is_above else [ORDERS_ZONE, ALLOW]
     upstream.script = leads(TARGET)
     start(subject, upstream, zones, orders=[block("B-1", [TARGET])])
@@ -208,7 +219,7 @@ def test_the_first_of_a_passthru_and_the_zone_of_its_target_decides(
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("cached", [False, True])
 @pytest.mark.parametrize("allow_is_above", [False, True])
-def test_a_passthru_on_the_way_frees_from_no_zone_above_it(
+def test_a_passthru_of_a_target_exempts_from_no_zone_above_it(
     subject: Subject, upstream: StubUpstream, *, allow_is_above: bool, cached: bool, transport: str
 ):
     """RPZ draft section 5.2: a member of the chain is listed, and its address in a zone above or below."""
@@ -221,7 +232,7 @@ def test_a_passthru_on_the_way_frees_from_no_zone_above_it(
 
 
 @pytest.mark.parametrize("order", [("court", "allow", "later"), ("later", "allow", "court")])
-def test_between_two_zones_a_passthru_frees_from_the_lower_one(
+def test_a_passthru_between_two_zones_exempts_from_the_lower_one(
     subject: Subject, upstream: StubUpstream, order: tuple[str, ...]
 ):
     """Of two members behind the one that passes, that of the zone above blocks, and the other does not."""
@@ -239,7 +250,7 @@ def test_between_two_zones_a_passthru_frees_from_the_lower_one(
 
 
 @pytest.mark.parametrize("allow_is_above", [False, True])
-def test_what_a_service_is_freed_to_is_judged_by_the_zones_above(
+def test_addresses_of_an_allowed_service_are_checked_by_the_zones_above(
     subject: Subject, upstream: StubUpstream, *, allow_is_above: bool
 ):
     """RFC 9460 section 4.1: a client may use the addresses in the additional section."""
@@ -255,9 +266,11 @@ def test_what_a_service_is_freed_to_is_judged_by_the_zones_above(
 
 
 @pytest.mark.parametrize("allow_is_above", [False, True])
-def test_records_beside_the_way_of_an_allowed_name_are_judged_by_the_zones_above(
+def test_other_records_of_an_allowed_response_are_checked_by_the_zones_above(
     subject: Subject, upstream: StubUpstream, *, allow_is_above: bool
 ):
+    """RPZ draft section 5.2: a passthru ends the search for zones below it only."""
+
     def script(asked: Asked) -> bytes:
         mx = wire.record(asked.name, "MX", b"\0\x0a" + wire.name_to_wire("mail.example"))
         return asked.response([mx], additional=[wire.address_record("mail.example", ADDRESS)])
@@ -268,9 +281,7 @@ def test_records_beside_the_way_of_an_allowed_name_are_judged_by_the_zones_above
     assert (len(reply.answer), len(reply.additional)) == (1, int(allow_is_above))
 
 
-def test_a_cached_response_is_judged_for_each_name_and_each_order_of_the_zones(
-    subject: Subject, upstream: StubUpstream
-):
+def test_a_cached_response_is_checked_for_each_name_and_zone_order(subject: Subject, upstream: StubUpstream):
     """What passed for an allowed name has passed for no other, and not for the zones of tomorrow."""
     start(subject, upstream, [ALLOW, BADNETS], cache={"size_mb": 8})
     for _ in range(2):
@@ -285,7 +296,8 @@ def test_a_cached_response_is_judged_for_each_name_and_each_order_of_the_zones(
     assert len(upstream.queries) == 2
 
 
-def test_a_hole_frees_from_its_zone_alone(subject: Subject, upstream: StubUpstream):
+def test_an_exemption_applies_only_to_its_own_zone(subject: Subject, upstream: StubUpstream):
+    """RPZ draft section 5.2: the search continues with the next zone."""
     orders = [block("B-1", [NAME]), exempt("E-1", [f"cdn.{NAME}"])]
     start(subject, upstream, [ORDERS_ZONE, BADNETS], orders=orders)
     assert is_sinkholed(subject.query(NAME))
@@ -293,7 +305,7 @@ def test_a_hole_frees_from_its_zone_alone(subject: Subject, upstream: StubUpstre
 
 
 @pytest.mark.parametrize("shadow_is_above", [False, True])
-def test_a_shadow_of_addresses_counts_an_allowed_name_only_from_above(
+def test_a_shadow_zone_of_addresses_counts_an_allowed_name_only_from_above(
     subject: Subject, upstream: StubUpstream, *, shadow_is_above: bool
 ):
     """As if it were enforced: below the passthru it would block nothing."""

@@ -96,6 +96,7 @@ def test_the_example_of_a_provider_carries_out_an_order(isp: dict, family: int, 
 
 
 def test_the_example_of_a_provider_forwards_what_nobody_blocks(isp: dict):
+    """Who copies the example must get a resolver that resolves."""
     assert addresses(ask(isp, "free.example")) == [UPSTREAM_ADDRESS]
 
 
@@ -105,11 +106,13 @@ def test_the_example_of_a_provider_leaves_its_own_names_open(isp: dict):
 
 
 def test_the_example_of_a_provider_enforces_its_own_list(isp: dict):
+    """The list that the example names is the first that a provider writes."""
     answer = ask(isp, "www.malware.example")
     assert (RCODE[answer.header.rcode], answer.rr) == ("NXDOMAIN", [])
 
 
 def test_the_example_of_a_provider_leads_to_the_landing_page(isp: dict):
+    """The addresses in the example belong together: profile, landing page, signal."""
     answer = ask(isp, "page.example")
     assert [str(r.rdata) for r in answer.rr if r.rtype == QTYPE.CNAME] == ["landing.isp.example."]
     assert addresses(answer) == [UPSTREAM_ADDRESS]
@@ -134,12 +137,14 @@ def daily(values: Iterable[int]) -> str:
 
 
 def test_prometheus_takes_the_alerts():
+    """promtool(1): `check rules`."""
     said = promtool("check", "rules", ALERTS)
     assert said.returncode == 0, said
     assert f"{len(FIRES)} rules found" in said.stdout
 
 
 def test_the_alerts_ask_for_metrics_that_there_are(isp: dict):
+    """An alert on a metric that does not exist never fires, and nobody notices."""
     with urllib.request.urlopen(f"http://{isp['metrics']}/metrics", timeout=60) as response:
         # Of a feed there are samples only where there is one.
         exposed = set(re.findall(r"^(?:# TYPE )?([a-z_]+)[{ ]", response.read().decode(), re.MULTILINE))
@@ -345,6 +350,7 @@ def fires(folder: Path, alert: str, series: dict[str, str]) -> bool:
 
 @pytest.mark.parametrize("alert", re.findall(r"- alert: (\w+)", ALERTS.read_text()))
 def test_every_alert_fires_when_it_should_and_only_then(tmp_path: Path, alert: str):
+    """promtool(1): `test rules`, with a case on both sides of each threshold."""
     wrong, right = FIRES[alert]
     assert fires(tmp_path, alert, wrong)
     assert not fires(tmp_path, alert, right)

@@ -129,6 +129,7 @@ def test_every_step_that_builds_is_a_target_of_the_makefile():
 
 
 def test_the_image_is_made_in_two_stages_and_the_final_one_has_no_compiler():
+    """What is not in the image cannot be used by an attacker."""
     assert [step.rest for step in steps() if step.word == "FROM"] == [
         "rust:1.95-slim-bookworm AS build",
         "debian:bookworm-slim",
@@ -153,6 +154,7 @@ def test_the_image_does_not_run_as_root():
 
 
 def test_the_image_says_what_it_serves_and_how():
+    """Ports, user and command are in the metadata, so that orchestrators need no manual."""
     assert last("EXPOSE").split() == ["53/udp", "53/tcp", "9353/tcp"]
     assert (last("ENTRYPOINT"), last("CMD")) == ('["dnsblock"]', '["serve"]')
     assert f"PATH={PREFIX}/bin:$PATH" in last("ENV")
@@ -175,6 +177,7 @@ def test_the_image_says_what_it_serves_and_how():
     ],
 )
 def test_a_build_is_sent_what_it_needs_and_nothing_else(path: str, sent: bool):
+    """`.dockerignore`: no state, keys or build folders in the context."""
     assert is_sent(path) is sent
 
 

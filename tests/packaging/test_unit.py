@@ -85,10 +85,12 @@ def test_the_unit_is_hardened(directive: str):
 
 
 def test_only_what_a_service_needs_of_the_kernel_may_be_called():
+    """systemd.exec(5): `SystemCallFilter=@system-service`."""
     assert directives()["SystemCallFilter"] == ["@system-service", "~@privileged @resources"]
 
 
 def test_the_unit_runs_what_the_makefile_installs():
+    """Two files name one path: they must not drift apart."""
     prefix = re.search(r"^PREFIX \?= (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1]
     assert f"{prefix}/bin/dnsblock" == INSTALLED
     assert directives()["ExecStartPre"] == [f"{INSTALLED} check --startup"]
@@ -98,6 +100,7 @@ def test_the_unit_runs_what_the_makefile_installs():
 
 @pytest.mark.parametrize("key", ["ExecStartPre", "ExecStart", "ExecReload"])
 def test_the_commands_of_the_unit_exist(key: str):
+    """A renamed command must not be found out by a start that fails."""
     written = directives()[key][0]
     assert INSTALLED in written
     command = [*written.replace(INSTALLED, str(PROGRAM)).split(), "--help"]

@@ -157,6 +157,7 @@ LINES = st.tuples(MATCHES, st.sampled_from(["0", "1", "2", "-1", "x", "9" * 30])
 
 @given(TEXTS | st.lists(LINES, max_size=6).map(lambda lines: "\n".join(lines).encode()), MATCHES)
 def test_any_octets_are_entries_of_the_engine_or_refused(data: bytes, scope: str):
+    """Hostile input: a list of any bytes gets entries or an error, never a crash."""
     for compile_zone in (
         lambda: PolicyZone.from_entries("z", [Rule(ANSWER), Rule(None)], data),
         lambda: PolicyZone.from_addresses("z", data, Rule(ANSWER)),
@@ -318,6 +319,7 @@ def test_any_octets_are_a_checkpoint_or_corrupt(tmp_path: Path, data: bytes):
 @relaxed
 @given(data=st.binary(max_size=60) | JSON_VALUES.map(lambda value: json.dumps({"control": value}).encode()))
 def test_any_octets_name_a_control_socket_or_are_refused(tmp_path: Path, data: bytes):
+    """A path from a configuration may hold anything."""
     (tmp_path / "resolv.conf").write_text("nameserver 192.0.2.1\n")
     path = tmp_path / "c.yaml"
     path.write_bytes(data)
@@ -389,6 +391,7 @@ QUERIES = st.one_of(
 @example(b"name=fe80::1%25eth0")
 @example(b"name=::1%25%1b")
 def test_any_octets_asked_of_why_are_answered_or_refused(query: bytes):
+    """Hostile input on the control socket is a result or a reason, never a fault."""
     status, body = ask("GET", "/v1/why", query)
     answer = json.loads(body)
     assert status in (200, 400, 422)
@@ -402,6 +405,7 @@ def test_any_octets_asked_of_why_are_answered_or_refused(query: bytes):
     st.binary(max_size=20),
 )
 def test_any_other_path_is_not_found(method: str, path: str, query: bytes):
+    """The control API has no path that is not documented."""
     status, _ = ask(method, path + "-", query)
     assert status in (404, 405)
 

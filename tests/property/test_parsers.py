@@ -127,6 +127,7 @@ def test_json_is_read_as_json_reads_it(value: object):
 
 @given(DOCUMENTS)
 def test_any_octets_are_an_order_or_refused(data: bytes):
+    """Hostile input: an order document of any bytes is parsed or refused with its line."""
     try:
         order = parse("f", data)
     except Refused as refused:
@@ -142,6 +143,7 @@ def test_any_octets_are_an_order_or_refused(data: bytes):
     )
 )
 def test_any_octets_are_entries_or_refused(data: bytes):
+    """Hostile input: a list of any bytes is read or refused with its reason."""
     reference = EntriesFile(
         path="x", sha256=hashlib.sha256(data).hexdigest(), lines=max(1, data.count(b"\n"))
     )
@@ -156,6 +158,7 @@ def test_any_octets_are_entries_or_refused(data: bytes):
 @relaxed
 @given(data=DOCUMENTS)
 def test_any_octets_are_settings_or_refused(tmp_path: Path, data: bytes):
+    """A configuration of any bytes is loaded or refused with file and line."""
     (tmp_path / "resolv.conf").write_text("nameserver 192.0.2.1\n")
     (tmp_path / "c.yaml").write_bytes(data)
     try:
@@ -172,6 +175,7 @@ RESOLV_CONF_PIECES = st.sampled_from([b"nameserver", b" ", b"\n", b"::1", b"%e",
 @relaxed
 @given(data=st.binary() | st.lists(RESOLV_CONF_PIECES).map(b"".join))
 def test_any_octets_are_resolvers_or_refused(tmp_path: Path, data: bytes):
+    """resolv.conf is written by other programs."""
     (tmp_path / "resolv.conf").write_bytes(data)
     try:
         assert system_resolvers(tmp_path / "resolv.conf")
@@ -181,6 +185,7 @@ def test_any_octets_are_resolvers_or_refused(tmp_path: Path, data: bytes):
 
 @given(st.one_of(st.text(), st.text("0123456789abcdef:.[]%", max_size=24)), st.sampled_from([None, 53]))
 def test_any_text_is_an_endpoint_or_refused(text: str, default_port: int | None):
+    """Addresses in options are typed by people."""
     try:
         endpoint = Endpoint.parse(text, default_port)
     except ValueError:
@@ -215,6 +220,7 @@ ORDERS = [
 
 @given(st.text(), st.text(), st.text(min_size=1))
 def test_any_problem_is_one_printable_line(file: str, value: str, reason: str):
+    """An error message goes to terminals and logs, whatever the input was."""
     text = str(Problem(file, 1, value, "reason"))
     assert text.isprintable()
     assert len(Problem(file, 1, value, reason).as_json()["value"]) <= 80
@@ -360,5 +366,6 @@ def test_any_octets_are_secrets_or_refused(tmp_path: Path, data: bytes):
 
 @given(st.text(max_size=60))
 def test_any_text_is_an_address_or_none(text: str):
+    """Hostile input: only what inet_pton(3) reads is an address."""
     found = address(text)
     assert found is None or address(str(found)) == found

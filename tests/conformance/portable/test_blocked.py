@@ -34,7 +34,7 @@ TRANSPORTS = pytest.mark.parametrize("transport", ["udp", "tcp"])
 def test_a_blocked_name_has_the_addresses_of_the_sinkhole(
     resolver: Asking, seen: StubUpstream, family: int, transport: str
 ):
-    """Trap 1, draft-vixie-dnsop-dns-rpz section 3.6: local data in the place of the upstream's."""
+    """Trap 1, draft-vixie-dnsop-dns-rpz section 3.6: local data instead of the upstream's."""
     if family not in resolver.ports:
         pytest.skip("the resolver does not listen on this family")
     assert is_sinkholed(resolver.query(SINKHOLED, transport=transport, family=family))
@@ -81,7 +81,9 @@ def test_a_sinkhole_without_ipv6_hides_the_ipv6_address(resolver: Asking, seen: 
 
 
 @pytest.mark.parametrize("name", [SINKHOLED, NO_SUCH_NAME, NO_DATA])
-def test_any_of_a_blocked_name_never_reaches_the_upstream(resolver: Asking, seen: StubUpstream, name: str):
+def test_an_any_query_for_a_blocked_name_never_reaches_the_upstream(
+    resolver: Asking, seen: StubUpstream, name: str
+):
     """RFC 8482 section 4: the profile's own answer, or a part of it."""
     reply = resolver.query(name, "ANY")
     assert reply.rcode == ("NXDOMAIN" if name == NO_SUCH_NAME else "NOERROR")
@@ -93,7 +95,7 @@ def test_any_of_a_blocked_name_never_reaches_the_upstream(resolver: Asking, seen
 
 
 @TRANSPORTS
-def test_a_name_of_drop_gets_silence(resolver: Asking, seen: StubUpstream, transport: str):
+def test_a_name_with_action_drop_gets_no_response(resolver: Asking, seen: StubUpstream, transport: str):
     """draft-vixie-dnsop-dns-rpz section 3.4: DROP."""
     if transport == "udp":
         assert_silent(resolver, wire.query(DROPPED), wire.query(f"deep.{DROPPED}", "HTTPS"), ask=SINKHOLED)
@@ -105,7 +107,7 @@ def test_a_name_of_drop_gets_silence(resolver: Asking, seen: StubUpstream, trans
     assert seen.asked_for(DROPPED) == []
 
 
-def test_a_name_of_tcp_only_is_truncated_over_udp_and_free_over_tcp(resolver: Asking, seen: StubUpstream):
+def test_a_tcp_only_name_is_truncated_over_udp_and_forwarded_over_tcp(resolver: Asking, seen: StubUpstream):
     """draft-vixie-dnsop-dns-rpz section 3.5: TCP-Only."""
     reply = resolver.query(TCP_ONLY, edns=True)
     assert (reply.truncated, reply.rcode, reply.answer) == (True, "NOERROR", ())
@@ -113,15 +115,13 @@ def test_a_name_of_tcp_only_is_truncated_over_udp_and_free_over_tcp(resolver: As
     assert is_forwarded(resolver.query(TCP_ONLY, transport="tcp"))
 
 
-def test_a_name_of_passthru_is_the_upstreams(resolver: Asking):
+def test_a_passthru_name_is_answered_by_the_upstream(resolver: Asking):
     """draft-vixie-dnsop-dns-rpz section 3.3: PASSTHRU."""
     assert is_forwarded(resolver.query(f"n.{PASSED}"))
 
 
 @pytest.mark.parametrize("qtype", ["A", "AAAA", "HTTPS", "TXT"])
-def test_a_landing_name_is_told_as_a_cname_with_what_it_leads_to(
-    resolver: Asking, seen: StubUpstream, qtype: str
-):
+def test_a_landing_page_is_a_cname_followed_by_its_target(resolver: Asking, seen: StubUpstream, qtype: str):
     """draft-vixie-dnsop-dns-rpz section 3.6, RFC 1034 section 3.6.2: an alias, and its target."""
     reply = resolver.query(LANDED, qtype)
     assert (reply.rcode, reply.answer[0].owner, reply.target) == ("NOERROR", f"{LANDED}.", f"{LANDING}.")
@@ -140,7 +140,7 @@ def test_the_block_page_is_never_blocked_itself(resolver: Asking):
     )
 
 
-def test_a_relay_that_is_to_be_off_is_answered_and_not_dropped(resolver: Asking):
+def test_a_blocked_private_relay_is_answered_and_not_dropped(resolver: Asking):
     """NXDOMAIN or NODATA for mask.icloud.com turns it off; silence makes a client wait (dohservers#20)."""
     reply = resolver.query(RELAY)
     assert (reply.rcode, reply.answer) in (("NXDOMAIN", ()), ("NOERROR", ()))
@@ -151,7 +151,7 @@ def test_a_relay_that_is_to_be_off_is_answered_and_not_dropped(resolver: Asking)
 
 @pytest.mark.parametrize("flags", [wire.RD, wire.RD | wire.CD, wire.RD | wire.AD], ids=["", "CD", "AD"])
 @pytest.mark.parametrize("do", [False, True], ids=["", "DO"])
-def test_dnssec_is_no_way_around_a_block(resolver: Asking, seen: StubUpstream, flags: int, do: bool):
+def test_no_dnssec_flag_bypasses_a_block(resolver: Asking, seen: StubUpstream, flags: int, do: bool):
     """Trap 13, RFC 4035 section 3.2: BIND's default lets DO=1 pass, and once let CD=1 (gl#3247)."""
     reply = resolver.query(SINKHOLED, flags=flags, edns=wire.opt(do=do))
     assert is_sinkholed(reply)
@@ -168,7 +168,7 @@ def test_dnssec_types_of_a_blocked_name_are_answered_here(resolver: Asking, seen
 
 
 @pytest.mark.parametrize("flags", [wire.RD, wire.RD | wire.CD], ids=["", "CD"])
-def test_a_signature_is_never_in_the_answer_for_a_blocked_name(resolver: Asking, flags: int):
+def test_a_response_for_a_blocked_name_never_has_a_signature(resolver: Asking, flags: int):
     """Trap 13, RFC 4035 section 3.2.1: there is none for what was made here."""
     for name in (SINKHOLED, NO_SUCH_NAME, NO_DATA):
         reply = resolver.query(name, edns=wire.opt(do=True), flags=flags)
@@ -177,14 +177,14 @@ def test_a_signature_is_never_in_the_answer_for_a_blocked_name(resolver: Asking,
         assert not reply.flags & wire.AD
 
 
-def test_an_answer_for_a_blocked_name_says_why(resolver: Asking):
+def test_a_response_for_a_blocked_name_has_an_extended_error(resolver: Asking):
     """Trap 13, RFC 8914 section 4.16: a validating client sees a bogus answer; the extended error tells."""
     for name in (SINKHOLED, NO_SUCH_NAME, NO_DATA):
         found = set(resolver.query(name, edns=wire.opt(do=True)).extended_errors)
         assert found & {4, 15, 16, 17}
 
 
-def test_a_failed_validation_stays_a_failure(resolver: Asking, seen: StubUpstream):
+def test_a_validation_failure_stays_servfail(resolver: Asking, seen: StubUpstream):
     """Trap 13, CVE-2026-50243: SERVFAIL is never made into an answer by what stands in its sections."""
     name = free()
     alias = wire.record(name, "CNAME", wire.name_to_wire(SINKHOLED))

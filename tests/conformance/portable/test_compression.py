@@ -11,7 +11,7 @@ from .chains import UNREADABLE, pointer
 CNAME = 5
 
 
-def test_a_target_is_read_through_its_pointers(resolver: Asking, seen: StubUpstream):
+def test_a_compressed_target_is_checked(resolver: Asking, seen: StubUpstream):
     """Traps 12 and 14, RFC 1035 section 4.1.4: a compressed target is as blocked as one written out."""
     alias = free()
 
@@ -30,7 +30,7 @@ def test_a_target_is_read_through_its_pointers(resolver: Asking, seen: StubUpstr
 
 
 @UNREADABLE
-def test_a_name_that_cannot_be_read_harms_nobody(
+def test_an_unreadable_name_disturbs_no_other_client(
     resolver: Asking, seen: StubUpstream, target: Callable[[int], bytes]
 ):
     """Trap 14, RFC 1035 section 4.1.4: pointers lead backwards, and following them ends."""

@@ -1,4 +1,4 @@
-"""Which names an entry covers: label boundaries, depth, holes, wildcards, case and binary labels."""
+"""Which names an entry covers: label boundaries, depth, exemptions, wildcards, case and binary labels."""
 
 import pytest
 
@@ -26,19 +26,19 @@ def test_entries_end_at_label_boundaries(resolver: Asking, name: str):
 
 
 @pytest.mark.parametrize("labels", [1, 5, 6, 30, 110])
-def test_everything_below_is_covered_however_deep(resolver: Asking, labels: int):
+def test_every_name_below_an_entry_is_covered_at_any_depth(resolver: Asking, labels: int):
     """Fault of others, RFC 4592 section 2.2: one blocker looks at five labels only; deeper names escape."""
     assert is_sinkholed(resolver.query("a." * labels + SINKHOLED))
 
 
 def test_an_entry_of_many_labels_is_found(resolver: Asking):
-    """Fault of others: a bound that was made for speed is a hole in the rule."""
+    """Fault of others: a limit that was made for speed lets deep names through."""
     assert is_sinkholed(resolver.query(MANY_LABELS))
     for name in (f"a.{MANY_LABELS}", MANY_LABELS.split(".", 1)[1], "many.example"):
         assert is_forwarded(resolver.query(name))
 
 
-def test_the_entry_with_more_labels_decides(resolver: Asking):
+def test_the_entry_with_more_labels_wins(resolver: Asking):
     """Trap 9, draft-vixie-dnsop-dns-rpz section 5.3."""
     for name in (LONGER, f"a.{LONGER}"):
         reply = resolver.query(name)
@@ -46,20 +46,20 @@ def test_the_entry_with_more_labels_decides(resolver: Asking):
     assert is_sinkholed(resolver.query(f"other.{LONG}"))
 
 
-def test_an_exact_entry_decides_before_the_subtree_around_it(resolver: Asking):
+def test_an_exact_entry_wins_over_the_subtree_around_it(resolver: Asking):
     """Trap 9, draft-vixie-dnsop-dns-rpz section 5.3."""
     assert resolver.query(EXACT_IN_LONG).answer == ()
     assert is_sinkholed(resolver.query(LONG))
 
 
-def test_below_an_exact_entry_the_subtree_around_it_goes_on(resolver: Asking):
+def test_a_subtree_also_covers_names_below_an_exact_entry(resolver: Asking):
     """Trap 9, RFC 4592 section 2.2.2: in a zone the exact name would hide the wildcard; in a policy not."""
     assert is_sinkholed(resolver.query(f"x.{EXACT_IN_LONG}"))
     assert is_sinkholed(resolver.query(f"x.y.{EXACT_IN_LONG}"))
 
 
 @pytest.mark.parametrize("cut", [1, 2, 3])
-def test_an_empty_name_above_an_entry_hides_nothing(resolver: Asking, cut: int):
+def test_an_empty_nonterminal_hides_no_entry(resolver: Asking, cut: int):
     """Trap 9, RFC 4592 section 2.2.2: nor do the names between, nor those beside them."""
     between = DEEP_IN_LONG.split(".", cut)[cut]
     assert is_sinkholed(resolver.query(between))
@@ -67,9 +67,7 @@ def test_an_empty_name_above_an_entry_hides_nothing(resolver: Asking, cut: int):
     assert resolver.query(DEEP_IN_LONG).answer == ()
 
 
-def test_an_exception_inside_a_block_is_open_and_a_block_inside_it_is_closed(
-    resolver: Asking, seen: StubUpstream
-):
+def test_exemptions_inside_blocks_and_blocks_inside_exemptions_apply(resolver: Asking, seen: StubUpstream):
     """Trap 9, draft-vixie-dnsop-dns-rpz section 5.3: both, at any depth."""
     for name in (HOLEY, f"x.{HOLEY}", IN_THE_HOLE, f"a.b.{IN_THE_HOLE}"):
         assert is_sinkholed(resolver.query(name)), name
@@ -85,7 +83,7 @@ def test_a_query_for_the_wildcard_itself_is_covered(resolver: Asking):
 # ------- Case and binary labels ----------------------------------------------------
 
 
-def test_upper_and_lower_case_are_one(resolver: Asking):
+def test_names_match_in_any_case(resolver: Asking):
     """Trap 4, RFC 4343 section 3, RFC 1035 section 2.3.3; BIND once did not (gl#2169)."""
     assert is_sinkholed(resolver.query(SINKHOLED.upper()))
     assert is_sinkholed(resolver.query(f"wWw.{SINKHOLED.title()}"))
@@ -94,13 +92,13 @@ def test_upper_and_lower_case_are_one(resolver: Asking):
 @pytest.mark.parametrize(
     "labels", [[b"T", b"\x0dE"], [b"t", b"m\xc5"], [b"t", b"m\xe5"], [b"\x54\x20", b"me"]]
 )
-def test_no_other_octets_are_folded(resolver: Asking, labels: list[bytes]):
+def test_only_ascii_letters_match_in_any_case(resolver: Asking, labels: list[bytes]):
     """Trap 4, RFC 4343 section 2.1: ASCII letters only; `0x0D` is not `m`, and 0xC5 is not `e`."""
     assert is_forwarded(resolver.query(wire.labels_to_wire(labels)))
 
 
 @pytest.mark.parametrize("name", [SINKHOLED, LONGER, f"n.{HOLE}"])
-def test_the_question_comes_back_octet_by_octet(resolver: Asking, name: str):
+def test_the_question_is_returned_byte_for_byte(resolver: Asking, name: str):
     """Trap 4, draft-vixie-dnsext-dns0x20: the client's case is its proof; hickory#2683."""
     mixed = f"wWw.{name}".swapcase()
     reply = resolver.query(mixed)
@@ -119,12 +117,12 @@ def test_owners_are_pointers_to_the_question(resolver: Asking):
     [[b"t.me"], [b"www.t", b"me"], [b"x.sinkholed", b"example"], [b"sinkholed\0", b"example"]],
     ids=["t\\.me", "www\\.t.me", "x\\.sinkholed", "sinkholed\\000"],
 )
-def test_a_dot_in_a_label_is_an_octet_like_others(resolver: Asking, labels: list[bytes]):
+def test_a_dot_inside_a_label_does_not_end_it(resolver: Asking, labels: list[bytes]):
     """Trap 14, RFC 2181 section 11: `t\\.me` is one label and not `t.me`; blocky#961."""
     assert is_forwarded(resolver.query(wire.labels_to_wire(labels)))
 
 
-def test_labels_of_any_octets_below_a_blocked_name_are_covered(resolver: Asking):
+def test_labels_of_any_bytes_below_a_blocked_name_are_covered(resolver: Asking):
     """Trap 14, RFC 2181 section 11; CVE-2026-33597: an odd label must not end the search."""
     for label in (b"\0", b"\xff.\xc0", b'"\\\n<b>', bytes(range(63))):
         assert is_sinkholed(resolver.query(wire.labels_to_wire([label, b"t", b"me"])))

@@ -9,7 +9,7 @@ from ..upstreams import StubUpstream
 
 
 @pytest.mark.parametrize(("high", "low"), [(1, 0), (1, 7)], ids=["BADVERS", "BADCOOKIE"])
-def test_an_error_of_the_upstreams_hop_is_not_the_clients(
+def test_an_edns_error_of_the_upstream_hop_is_not_passed_on(
     resolver: Asking, seen: StubUpstream, high: int, low: int
 ):
     """Trap 3, RFC 6891 section 6.1.3, RFC 7873 section 5.3: they speak of our OPT and our cookie."""
@@ -22,7 +22,7 @@ def test_an_error_of_the_upstreams_hop_is_not_the_clients(
 
 
 @pytest.mark.parametrize("place", [0, 1])
-def test_a_version_is_looked_at_before_a_second_opt(resolver: Asking, place: int):
+def test_the_edns_version_is_checked_before_a_second_opt(resolver: Asking, place: int):
     """Trap 0, RFC 6891 section 6.1.3: a higher version may allow what version 0 does not."""
     records = [wire.opt(), wire.opt()]
     records[place] = wire.opt(version=1)

@@ -1,4 +1,4 @@
-"""What is of one hop only: EDNS, its options, header flags, and the size of a message."""
+"""What belongs to one hop only: EDNS, its options, header flags, and the size of a message."""
 
 import struct
 
@@ -21,7 +21,7 @@ FOREIGN = (
 
 
 @pytest.mark.parametrize("qtype", ["A", "TXT"])
-def test_opt_is_answered_if_and_only_if_it_was_sent(resolver: Asking, qtype: str):
+def test_a_response_has_opt_if_and_only_if_the_query_has(resolver: Asking, qtype: str):
     """Trap 3, RFC 6891 sections 6.1.1 and 7."""
     for name in (SINKHOLED, free()):
         assert resolver.query(name, qtype).opt is None
@@ -29,14 +29,14 @@ def test_opt_is_answered_if_and_only_if_it_was_sent(resolver: Asking, qtype: str
 
 
 @pytest.mark.parametrize("payload", [0, 512, 4096, 65535])
-def test_the_payload_size_is_our_own_and_not_the_clients(resolver: Asking, payload: int):
+def test_the_payload_size_in_a_response_is_that_of_the_server(resolver: Asking, payload: int):
     """Trap 3, RFC 6891 section 6.2.3, RFC 9715 section 3.1: 1232."""
     for name in (SINKHOLED, free()):
         assert resolver.query(name, edns=wire.opt(payload)).opt.rclass == 1232
 
 
 @pytest.mark.parametrize("do", [False, True])
-def test_do_is_copied_and_no_other_flag(resolver: Asking, do: bool):
+def test_do_is_copied_and_no_other_flag_of_opt(resolver: Asking, do: bool):
     """Trap 3, RFC 3225 section 3, RFC 6891 section 6.1.4."""
     flags = (wire.DO if do else 0) | 0x7FFF
     octets = wire.record(b"\0", "OPT", b"", ttl=flags, rclass=1232)
@@ -44,14 +44,14 @@ def test_do_is_copied_and_no_other_flag(resolver: Asking, do: bool):
         assert resolver.query(name, edns=octets).opt.ttl == (wire.DO if do else 0)
 
 
-def test_options_that_nobody_knows_are_not_echoed(resolver: Asking):
+def test_unknown_edns_options_are_not_echoed(resolver: Asking):
     """Trap 3, RFC 6891 section 6.1.2: unknown options are ignored."""
     for name in (SINKHOLED, free()):
         reply = resolver.query(name, edns=wire.opt(options=FOREIGN))
         assert {code for code, _ in reply.options} <= {wire.EDE_OPTION}
 
 
-def test_options_of_the_upstream_stay_on_its_hop(resolver: Asking, seen: StubUpstream):
+def test_edns_options_of_the_upstream_are_not_passed_on(resolver: Asking, seen: StubUpstream):
     """Trap 3, RFC 7873 section 5, RFC 7828 section 3.2: AGH#8183, mihomo#3041, dnsproxy#132, stubby#98."""
 
     def script(asked: Asked) -> bytes:
@@ -73,7 +73,7 @@ def test_options_of_the_upstream_stay_on_its_hop(resolver: Asking, seen: StubUps
 
 
 @pytest.mark.parametrize("edns", [False, wire.opt(4096), wire.opt(512)], ids=["none", "4096", "512"])
-def test_the_upstream_gets_an_opt_of_our_own(resolver: Asking, seen: StubUpstream, edns: bool | bytes):
+def test_the_upstream_gets_an_opt_of_this_hop(resolver: Asking, seen: StubUpstream, edns: bool | bytes):
     """Trap 3, RFC 6891 section 6.2.6: also for a client without EDNS, and never larger than 1232."""
     name = free()
     resolver.query(name, edns=edns)
@@ -81,8 +81,8 @@ def test_the_upstream_gets_an_opt_of_our_own(resolver: Asking, seen: StubUpstrea
     assert (asked.owner, asked.rclass) == (".", 1232)
 
 
-def test_options_of_the_client_stay_on_its_hop(resolver: Asking, seen: StubUpstream):
-    """Trap 3, RFC 7871 section 7.1.2, RFC 7873 section 5: a subnet tells who asks, a cookie is of one hop."""
+def test_edns_options_of_the_client_are_not_passed_on(resolver: Asking, seen: StubUpstream):
+    """Trap 3, RFC 7871 section 7.1.2, RFC 7873 section 5: a subnet identifies clients, a cookie one hop."""
     name = free()
     cookie = wire.option(wire.COOKIE_OPTION, b"12345678")
     resolver.query(name, edns=wire.opt(options=FOREIGN + cookie))
@@ -97,19 +97,19 @@ def test_options_of_the_client_stay_on_its_hop(resolver: Asking, seen: StubUpstr
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
 @pytest.mark.parametrize("asked", [0, wire.RD, wire.CD, wire.RD | wire.CD | wire.AD | wire.Z], ids=hex)
 @pytest.mark.parametrize("name", [SINKHOLED, NO_SUCH_NAME, NO_DATA, LANDED])
-def test_flags_of_an_answer_of_our_own(resolver: Asking, asked: int, name: str, transport: str):
+def test_the_header_flags_of_a_local_response(resolver: Asking, asked: int, name: str, transport: str):
     """Trap 6, RFC 1035 section 4.1.1, RFC 4035 section 3.2: QR, RA; RD and CD copied; never AA, AD, Z."""
     reply = resolver.query(name, flags=asked, transport=transport)
     assert reply.flags & 0xFFF0 == wire.QR | wire.RA | (asked & (wire.RD | wire.CD))
 
 
 @pytest.mark.parametrize("name", [SINKHOLED, NO_SUCH_NAME, NO_DATA])
-def test_an_answer_of_our_own_is_not_authoritative(resolver: Asking, name: str):
+def test_a_local_response_is_not_authoritative(resolver: Asking, name: str):
     """Trap 6, RFC 1035 section 4.1.1: the name is not ours."""
     assert not resolver.query(name).flags & wire.AA
 
 
-def test_the_upstream_is_told_what_the_client_wants_of_dnssec(resolver: Asking, seen: StubUpstream):
+def test_the_dnssec_flags_of_a_query_reach_the_upstream(resolver: Asking, seen: StubUpstream):
     """Trap 6, RFC 4035 section 3.2, RFC 3225 section 3: CD and DO reach who validates."""
     plain, asking = free(), free()
     resolver.query(plain)
@@ -129,7 +129,7 @@ def test_the_upstream_is_told_what_the_client_wants_of_dnssec(resolver: Asking, 
     ],
     ids=["plain", "EDNS", "AD", "DO"],
 )
-def test_ad_comes_back_to_who_asked_for_it_and_to_no_other(
+def test_ad_is_returned_only_to_a_client_that_asked_for_it(
     resolver: Asking, seen: StubUpstream, flags: int, edns: bool | bytes, wanted: bool
 ):
     """Trap 6, RFC 6840 sections 5.7 and 5.8."""
@@ -137,7 +137,7 @@ def test_ad_comes_back_to_who_asked_for_it_and_to_no_other(
     assert bool(resolver.query(free(), flags=flags, edns=edns).flags & wire.AD) is wanted
 
 
-def test_ad_is_never_on_what_was_rewritten(resolver: Asking, seen: StubUpstream):
+def test_ad_is_never_set_on_a_rewritten_response(resolver: Asking, seen: StubUpstream):
     """Traps 6 and 13, RFC 4035 section 3.2.3: the upstream validated other data."""
     name = free()
     alias = wire.record(name, "CNAME", wire.name_to_wire(SINKHOLED))
@@ -186,7 +186,7 @@ def test_a_truncated_answer_has_no_part_of_the_rrset(resolver: Asking, seen: Stu
     assert (reply.truncated, reply.rcode, reply.answer) == (True, "NOERROR", ())
 
 
-def test_what_was_truncated_comes_whole_over_tcp(resolver: Asking, seen: StubUpstream):
+def test_a_truncated_response_is_complete_over_tcp(resolver: Asking, seen: StubUpstream):
     """Trap 5, RFC 7766 section 5: and is never taken for whole before."""
     name = free()
     seen.script = cut_over_udp(20)
@@ -196,7 +196,7 @@ def test_what_was_truncated_comes_whole_over_tcp(resolver: Asking, seen: StubUps
     assert sorted(record.rdata[1:] for record in reply.answer) == TEXTS
 
 
-def test_a_truncated_answer_of_the_upstream_is_asked_again_over_tcp(resolver: Asking, seen: StubUpstream):
+def test_a_truncated_upstream_response_is_retried_over_tcp(resolver: Asking, seen: StubUpstream):
     """Trap 5, RFC 7766 section 5: the client whose limit the whole answer fits never hears of it."""
     name = free()
     seen.script = cut_over_udp(4)
@@ -224,7 +224,7 @@ def test_the_answer_for_a_long_blocked_name_fits_without_edns(resolver: Asking):
     assert is_sinkholed(resolver.query(longest))
 
 
-def test_types_that_nobody_knows_pass_untouched(resolver: Asking, seen: StubUpstream):
+def test_unknown_types_are_passed_on_unchanged(resolver: Asking, seen: StubUpstream):
     """RFC 3597 section 4: RDATA is octets, also where they look like a compression pointer."""
     rdata = bytes(range(256)) + b"\xc0\x0c\xc0\xff"
     seen.script = lambda asked: asked.response([wire.record(b"\xc0\x0c", "TYPE65280", rdata)])
@@ -232,7 +232,7 @@ def test_types_that_nobody_knows_pass_untouched(resolver: Asking, seen: StubUpst
     assert record.rdata == rdata
 
 
-def test_a_refused_version_of_edns_is_not_asked_about_upstream(resolver: Asking, seen: StubUpstream):
+def test_an_unsupported_edns_version_is_not_forwarded(resolver: Asking, seen: StubUpstream):
     """Trap 3, RFC 6891 section 6.1.3: a version is of one hop."""
     name = free()
     octets = wire.query(name, edns=wire.opt(version=1))
@@ -242,7 +242,7 @@ def test_a_refused_version_of_edns_is_not_asked_about_upstream(resolver: Asking,
 
 
 @pytest.mark.parametrize(("high", "low"), [(1, 0), (1, 7), (2, 3)], ids=["16", "23", "35"])
-def test_half_of_an_extended_rcode_is_not_handed_on(
+def test_half_of_an_extended_rcode_is_not_passed_on(
     resolver: Asking, seen: StubUpstream, high: int, low: int
 ):
     """Trap 3, RFC 6891 section 6.1.3: without the bits in OPT, BADVERS (16) would read as NOERROR."""

@@ -1,4 +1,4 @@
-"""What a resolver answers by itself although no policy says so: special names, ANY, cookies, keepalive."""
+"""What a resolver answers without a policy: special-use names, ANY, cookies, keepalive."""
 
 import pytest
 
@@ -24,7 +24,7 @@ def asking(code: int, data: bytes = b"") -> bytes:
 
 
 @pytest.mark.parametrize("name", ["localhost", "LOCALHOST", "a.b.localhost"])
-def test_localhost_leads_to_this_machine(resolver: Asking, seen: StubUpstream, name: str):
+def test_localhost_has_the_loopback_addresses(resolver: Asking, seen: StubUpstream, name: str):
     """RFC 6761 section 6.3: and what is below it, too."""
     assert resolver.query(name).addresses == ["127.0.0.1"]
     assert resolver.query(name, "AAAA").addresses == ["::1"]
@@ -32,7 +32,7 @@ def test_localhost_leads_to_this_machine(resolver: Asking, seen: StubUpstream, n
 
 
 @pytest.mark.parametrize("top", ["invalid", "test", "onion", "local"])
-def test_a_name_that_is_not_of_the_dns_does_not_exist(resolver: Asking, seen: StubUpstream, top: str):
+def test_a_special_use_name_outside_the_dns_does_not_exist(resolver: Asking, seen: StubUpstream, top: str):
     """RFC 6761 sections 6.2 and 6.4, RFC 7686 section 2, RFC 6762 section 22.1."""
     for name in (top, f"www.{top}"):
         assert resolver.query(name).rcode == "NXDOMAIN"
@@ -46,14 +46,16 @@ def test_a_name_that_is_not_of_the_dns_does_not_exist(resolver: Asking, seen: St
         *("64.100.in-addr.arpa", "d.f.ip6.arpa", "8.e.f.ip6.arpa", "8.b.d.0.1.0.0.2.ip6.arpa"),
     ],
 )
-def test_the_reverse_of_a_private_address_is_not_asked_about(resolver: Asking, seen: StubUpstream, zone: str):
+def test_the_reverse_name_of_a_private_address_is_not_forwarded(
+    resolver: Asking, seen: StubUpstream, zone: str
+):
     """RFC 6303 sections 3 and 4, RFC 7793 section 3."""
     assert resolver.query(f"1.2.{zone}", "PTR").rcode == "NXDOMAIN"
     assert seen.asked_for(f"1.2.{zone}") == []
 
 
 @pytest.mark.parametrize("qtype", ["SVCB", "A", RESINFO])
-def test_who_the_resolver_is_is_not_asked_of_the_upstream(
+def test_queries_about_the_resolver_itself_are_not_forwarded(
     resolver: Asking, seen: StubUpstream, qtype: str | int
 ):
     """RFC 9462 section 6.4: `_dns.resolver.arpa` of the upstream leads clients around the policy."""
@@ -78,7 +80,7 @@ def test_any_over_udp_gets_one_small_record(resolver: Asking, seen: StubUpstream
 # ------- Cookies -------------------------------------------------------------------
 
 
-def test_a_client_with_a_cookie_is_given_one(resolver: Asking):
+def test_a_client_cookie_gets_a_server_cookie(resolver: Asking):
     """RFC 7873 section 5.2.3, RFC 9018 section 4: its own, and a server cookie of version 1."""
     for name in (SINKHOLED, free()):
         cookie = cookie_of(resolver.query(name, edns=asking(wire.COOKIE_OPTION, CLIENT_COOKIE)))
@@ -88,13 +90,13 @@ def test_a_client_with_a_cookie_is_given_one(resolver: Asking):
 
 
 @pytest.mark.parametrize("length", [0, 7, 9, 15, 41])
-def test_a_cookie_of_no_length_that_there_is_is_a_format_error(resolver: Asking, length: int):
+def test_a_cookie_of_invalid_length_is_a_format_error(resolver: Asking, length: int):
     """RFC 7873 section 5.2.2: 8, or 16 to 40 octets."""
     octets = wire.query(SINKHOLED, edns=asking(wire.COOKIE_OPTION, b"c" * length))
     assert wire.read(resolver.exchange(octets)).rcode == "FORMERR"
 
 
-def test_a_cookie_may_be_asked_for_alone(resolver: Asking):
+def test_a_query_may_ask_for_a_cookie_alone(resolver: Asking):
     """RFC 7873 section 5.4: QDCOUNT 0."""
     octets = wire.message(7, wire.RD, additional=[asking(wire.COOKIE_OPTION, CLIENT_COOKIE)])
     reply = wire.read(resolver.exchange(octets))
@@ -105,14 +107,14 @@ def test_a_cookie_may_be_asked_for_alone(resolver: Asking):
 # ------- Keepalive -----------------------------------------------------------------
 
 
-def test_the_idle_timeout_is_told_over_tcp_to_who_asks(resolver: Asking):
+def test_keepalive_over_tcp_gets_the_idle_timeout(resolver: Asking):
     """Trap 15, RFC 7828 sections 3.2.1 and 3.3.2: in units of 100 milliseconds."""
     reply = resolver.query(SINKHOLED, edns=asking(KEEPALIVE), transport="tcp")
     assert len(dict(reply.options)[KEEPALIVE]) == 2
     assert KEEPALIVE not in dict(resolver.query(SINKHOLED, edns=True, transport="tcp").options)
 
 
-def test_the_idle_timeout_is_not_told_over_udp(resolver: Asking):
+def test_keepalive_over_udp_is_ignored(resolver: Asking):
     """Trap 15, RFC 7828 section 3.2.2."""
     assert KEEPALIVE not in dict(resolver.query(SINKHOLED, edns=asking(KEEPALIVE)).options)
 
@@ -120,7 +122,7 @@ def test_the_idle_timeout_is_not_told_over_udp(resolver: Asking):
 # ------- A landing name for each name ------------------------------------------------
 
 
-def test_a_landing_name_may_hold_the_blocked_name(resolver: Asking, seen: StubUpstream):
+def test_a_landing_name_may_contain_the_blocked_name(resolver: Asking, seen: StubUpstream):
     """draft-vixie-dnsop-dns-rpz section 3.6: the asterisk of the target stands for the queried name."""
     name = free(GARDEN)
     reply = resolver.query(name)

@@ -1,4 +1,4 @@
-"""Negative answers: the SOA that makes them cacheable, and what NXDOMAIN may be said of."""
+"""Negative answers: the SOA that makes them cacheable, and when NXDOMAIN is right."""
 
 import pytest
 
@@ -38,7 +38,7 @@ def test_a_negative_answer_may_be_cached_as_long_as_the_block_says(resolver: Ask
 
 
 @pytest.mark.parametrize(("name", "qtype"), NEGATIVE)
-def test_the_soa_of_a_negative_answer_is_of_the_name_or_above_it(resolver: Asking, name: str, qtype: str):
+def test_the_soa_of_a_negative_answer_is_at_the_name_or_above_it(resolver: Asking, name: str, qtype: str):
     """Trap 7, RFC 2308 section 3: an owner that is no ancestor of the name proves nothing about it."""
     reply = resolver.query(f"deep.{name}", qtype)
     (found,) = [record for record in (*reply.authority, *reply.additional) if record.rtype == 6]
@@ -50,7 +50,7 @@ def test_the_ttl_of_a_sinkhole_is_that_of_the_policy(resolver: Asking):
     assert resolver.query(SINKHOLED).ttls == {TTL}
 
 
-def test_an_exact_entry_answers_nodata_because_its_children_live(resolver: Asking):
+def test_an_exact_entry_answers_nodata_because_names_below_it_exist(resolver: Asking):
     """Trap 8, RFC 8020 section 2: NXDOMAIN would deny them."""
     reply = resolver.query(EXACT_NO_SUCH_NAME)
     assert (reply.rcode, reply.answer) == ("NOERROR", ())
@@ -58,14 +58,14 @@ def test_an_exact_entry_answers_nodata_because_its_children_live(resolver: Askin
 
 
 @pytest.mark.parametrize("name", [HOLEY_NO_SUCH_NAME, DEEP_HOLE.split(".", 1)[1]])
-def test_a_name_on_the_way_to_an_exception_answers_nodata(resolver: Asking, name: str):
+def test_a_name_above_an_exemption_answers_nodata(resolver: Asking, name: str):
     """Trap 8, RFC 8020 section 2: a cache would never ask for the exception."""
     reply = resolver.query(name)
     assert (reply.rcode, reply.answer) == ("NOERROR", ())
     assert is_forwarded(resolver.query(DEEP_HOLE))
 
 
-def test_beside_the_way_to_an_exception_the_block_goes_on(resolver: Asking, seen: StubUpstream):
+def test_names_beside_an_exemption_stay_blocked(resolver: Asking, seen: StubUpstream):
     """Trap 8, draft-vixie-dnsop-dns-rpz section 5.3: an exception opens itself, and not its neighbours."""
     for name in (f"other.{HOLEY_NO_SUCH_NAME}", f"other.deep.{HOLEY_NO_SUCH_NAME}"):
         reply = resolver.query(name)
@@ -73,14 +73,14 @@ def test_beside_the_way_to_an_exception_the_block_goes_on(resolver: Asking, seen
         assert seen.asked_for(name) == []
 
 
-def test_an_entry_for_what_is_below_leaves_the_name_itself(resolver: Asking):
+def test_a_below_entry_does_not_cover_the_name_itself(resolver: Asking):
     """Trap 9, RFC 4592 section 2.1.1: `*.x` does not match `x`."""
     assert is_forwarded(resolver.query(BELOW))
     assert is_sinkholed(resolver.query(f"a.{BELOW}"))
     assert is_sinkholed(resolver.query(f"a.b.c.{BELOW}"))
 
 
-def test_an_entry_for_the_name_alone_leaves_what_is_below(resolver: Asking):
+def test_an_exact_entry_does_not_cover_names_below_it(resolver: Asking):
     """Trap 9, RFC 4592 section 2.1.1."""
     assert is_sinkholed(resolver.query(EXACT))
     assert is_forwarded(resolver.query(f"a.{EXACT}"))

@@ -1,4 +1,4 @@
-"""What is refused before anything is decided, as any resolver may be asked."""
+"""Queries that any resolver refuses before the policy is looked up."""
 
 import struct
 
@@ -28,13 +28,13 @@ def rcode_of(resolver: Asking, octets: bytes, transport: str = "udp") -> str:
 
 
 @pytest.mark.parametrize("length", [0, 1, 11])
-def test_less_than_a_header_gets_silence(resolver: Asking, length: int):
+def test_a_message_shorter_than_a_header_gets_no_response(resolver: Asking, length: int):
     """Trap 0, RFC 1035 section 4.1.1: a header is 12 octets; below that there may not even be an id."""
     assert_silent(resolver, wire.query(SINKHOLED)[:length], ask=SINKHOLED)
 
 
 @pytest.mark.parametrize("opcode", [0, 4, 5])
-def test_a_response_gets_silence(resolver: Asking, opcode: int):
+def test_a_response_gets_no_response(resolver: Asking, opcode: int):
     """Trap 0, RFC 1035 section 4.1.1: QR=1 is no query; two servers that answer it never stop."""
     flags = wire.QR | wire.RD
     octets = [
@@ -45,7 +45,7 @@ def test_a_response_gets_silence(resolver: Asking, opcode: int):
     assert_silent(resolver, *octets, ask=SINKHOLED)
 
 
-def test_a_query_that_says_it_is_truncated_is_a_format_error(resolver: Asking):
+def test_a_query_with_tc_set_is_a_format_error(resolver: Asking):
     """Trap 0, RFC 1035 section 4.1.1: TC says that a part is missing; what is asked is then not known."""
     assert rcode_of(resolver, wire.query(SINKHOLED, flags=wire.TC | wire.RD)) == "FORMERR"
 
@@ -53,21 +53,21 @@ def test_a_query_that_says_it_is_truncated_is_a_format_error(resolver: Asking):
 TURNED_AWAY = ("NOTIMP", "REFUSED", "NOTAUTH")
 
 
-def test_a_notify_for_a_zone_that_nobody_has_is_turned_away(resolver: Asking, seen: StubUpstream):
+def test_a_notify_for_an_unknown_zone_is_refused(resolver: Asking, seen: StubUpstream):
     """Trap 0, RFC 1996: NOTIFY is for who has a zone by transfer; nothing is fetched."""
     assert rcode_of(resolver, wire.query("unknown.example", "SOA", opcode=4)) in TURNED_AWAY
     assert seen.asked_for("unknown.example") == []
 
 
 @pytest.mark.parametrize("opcode", [1, 2, 3, 6, 15])
-def test_an_opcode_that_nobody_carries_out_is_not_implemented(resolver: Asking, opcode: int):
+def test_an_unsupported_opcode_is_not_implemented(resolver: Asking, opcode: int):
     """Trap 0, RFC 1035 section 4.1.1: NOTIMP, for the opcode that was asked."""
     octets = wire.query(SINKHOLED, opcode=opcode)
     assert rcode_of(resolver, octets) == "NOTIMP"
     assert wire.read(resolver.exchange(octets)).opcode == opcode
 
 
-def test_an_update_is_turned_away(resolver: Asking):
+def test_an_update_is_refused(resolver: Asking):
     """Trap 0, RFC 2136 section 3.1.2: a resolver is nobody's primary."""
     assert rcode_of(resolver, wire.query("example", "SOA", opcode=5)) in TURNED_AWAY
 
@@ -106,7 +106,7 @@ def test_a_query_has_at_most_two_additional_records(resolver: Asking):
     ],
     ids=["64 octets", "label type 10", "past the end", "no end", "300 octets", "no class"],
 )
-def test_a_question_that_nobody_can_read_is_a_format_error(resolver: Asking, asked: bytes):
+def test_an_unreadable_question_is_a_format_error(resolver: Asking, asked: bytes):
     """Trap 0, RFC 1035 section 3.1: labels of 63, names of 255 octets, a type and a class."""
     assert rcode_of(resolver, header(wire.RD, 1, 0, 0, 0) + asked) == "FORMERR"
 
@@ -139,7 +139,7 @@ def test_two_opt_records_in_a_query_are_a_format_error(resolver: Asking):
 
 @pytest.mark.parametrize("owner", [wire.name_to_wire(SINKHOLED), b"\xc0\x0c"], ids=["name", "pointer"])
 def test_an_opt_record_of_another_owner_than_the_root_is_a_format_error(resolver: Asking, owner: bytes):
-    """Trap 0, RFC 6891 section 6.1.2: NAME MUST be 0; CVE-2026-42004 is what ignoring it leads to."""
+    """Trap 0, RFC 6891 section 6.1.2: NAME MUST be 0; CVE-2026-42004 is the result of ignoring it."""
     assert rcode_of(resolver, wire.query(SINKHOLED, edns=wire.opt(owner=owner))) == "FORMERR"
 
 
@@ -151,7 +151,9 @@ def test_options_that_do_not_fill_their_opt_are_a_format_error(resolver: Asking,
 
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
 @pytest.mark.parametrize("blocked", [False, True])
-def test_who_is_no_client_is_refused(resolver: Asking, seen: StubUpstream, blocked: bool, transport: str):
+def test_a_client_outside_the_access_control_list_is_refused(
+    resolver: Asking, seen: StubUpstream, blocked: bool, transport: str
+):
     """Trap 0, RFC 5358 section 4: also for a blocked name; who is no client learns nothing of the policy."""
     name = SINKHOLED if blocked else free()
     octets = wire.query(name, edns=True)
@@ -167,7 +169,7 @@ def test_who_is_no_client_is_refused(resolver: Asking, seen: StubUpstream, block
     assert seen.asked_for(name) == []
 
 
-def test_a_refusal_says_that_the_client_is_the_reason(resolver: Asking):
+def test_a_refused_client_gets_extended_error_18(resolver: Asking):
     """Trap 0, RFC 8914 section 4.19: extended error 18, Prohibited."""
     with resolver.udp(source="127.9.9.1") as outside:
         outside.send(wire.query(free(), edns=True))
@@ -210,12 +212,12 @@ def test_a_zone_transfer_is_not_forwarded(resolver: Asking, seen: StubUpstream, 
     ],
     ids=["opcode, counts", "TC, opcode", "counts, version", "question, version"],
 )
-def test_of_two_faults_the_first_is_told(resolver: Asking, octets: bytes, rcode: str):
+def test_of_two_errors_the_first_is_returned(resolver: Asking, octets: bytes, rcode: str):
     """Trap 0: one order, so that each refusal has one meaning."""
     assert rcode_of(resolver, octets) == rcode
 
 
-def test_after_all_of_this_a_client_is_served(resolver: Asking):
+def test_a_client_is_served_after_all_these_refusals(resolver: Asking):
     """Fault of others: what one client sends must not end the service for the next."""
     assert is_sinkholed(resolver.query(SINKHOLED))
     assert is_sinkholed(resolver.query(SINKHOLED, transport="tcp"))

@@ -1,4 +1,4 @@
-"""What only the upstream may answer, and only to the question that was asked."""
+"""Only the upstream may answer, and only the question that was sent."""
 
 import socket
 import struct
@@ -15,7 +15,7 @@ from ..upstreams import Asked, StubUpstream, decent, silent
 FORGED = "192.0.2.66"
 
 
-def test_ids_and_ports_are_not_to_be_guessed(resolver: Asking, seen: StubUpstream):
+def test_ids_and_ports_cannot_be_guessed(resolver: Asking, seen: StubUpstream):
     """Trap 10, RFC 5452 section 9.2: a random id and a random port for each query; neither is counted up."""
     names = [free() for _ in range(100)]
     for name in names:
@@ -63,7 +63,7 @@ def cut_off(asked: Asked) -> bytes:
 @pytest.mark.parametrize(
     "forge", [wrong_id, wrong_name, wrong_type, wrong_class, no_question, not_a_response, cut_off]
 )
-def test_a_reply_to_another_question_is_waited_past(
+def test_a_response_to_another_question_is_ignored(
     resolver: Asking, seen: StubUpstream, forge: Callable[[Asked], bytes]
 ):
     """Trap 10, RFC 5452 section 9.1: the right reply, which comes behind it, is delivered; sdns#470."""
@@ -73,7 +73,7 @@ def test_a_reply_to_another_question_is_waited_past(
     assert len(seen.asked_for(name)) == 1, "and nothing is asked again"
 
 
-def test_a_reply_from_elsewhere_is_not_taken(resolver: Asking, seen: StubUpstream):
+def test_a_response_from_another_address_is_ignored(resolver: Asking, seen: StubUpstream):
     """Trap 10, RFC 5452 section 9.1: the answer comes from where the question went."""
 
     def spoof(asked: Asked) -> bytes:
@@ -85,7 +85,7 @@ def test_a_reply_from_elsewhere_is_not_taken(resolver: Asking, seen: StubUpstrea
     assert is_forwarded(resolver.query(free()))
 
 
-def test_a_reply_whose_question_differs_in_case_only_is_taken(resolver: Asking, seen: StubUpstream):
+def test_a_response_whose_question_differs_only_in_case_is_accepted(resolver: Asking, seen: StubUpstream):
     """Traps 4 and 10, RFC 4343 section 3: and the client gets its own octets back."""
     seen.script = lambda asked: asked.address(question=asked.message.question.lower())
     mixed = free("FoRwArD.eXaMpLe")
@@ -110,7 +110,7 @@ def signed(asked: Asked) -> bytes:
     return asked.response(records)
 
 
-def test_questions_under_way_are_one_only_if_they_want_the_same(resolver: Asking, seen: StubUpstream):
+def test_outstanding_queries_are_coalesced_only_if_they_want_the_same(resolver: Asking, seen: StubUpstream):
     """Trap 10, RFC 4035 section 3.2.1: who wants signatures never gets the answer of who does not."""
     seen.script = silent
     name = free()
@@ -128,7 +128,7 @@ def test_questions_under_way_are_one_only_if_they_want_the_same(resolver: Asking
         assert [record.rtype for record in wire.read(validating.recv(4096)).answer] == [1, 46]
 
 
-def test_a_failure_of_the_upstream_is_handed_on(resolver: Asking, seen: StubUpstream):
+def test_a_failure_of_the_upstream_is_passed_on(resolver: Asking, seen: StubUpstream):
     """RFC 1035 section 4.1.1: SERVFAIL and NXDOMAIN stay what they are."""
     for rcode, text in ((2, "SERVFAIL"), (3, "NXDOMAIN")):
         seen.script = lambda asked, rcode=rcode: asked.response(rcode=rcode)

@@ -1,4 +1,4 @@
-"""Where an upstream's answer leads: an alias or a service record is no way around a block."""
+"""Targets of an upstream's response: no alias and no service record bypasses a block."""
 
 import struct
 
@@ -32,7 +32,7 @@ def test_an_alias_of_a_blocked_name_gets_the_sinkhole(
         assert resolver.query(alias, qtype).addresses == [address]
 
 
-def test_an_alias_that_was_asked_for_before_is_judged_again(resolver: Asking, seen: StubUpstream):
+def test_a_cached_alias_is_checked_again(resolver: Asking, seen: StubUpstream):
     """Traps 11 and 12, draft-vixie-dnsop-dns-rpz section 5.1: no cache of the chain is a way around."""
     alias = free()
     seen.script = leads(alias, SINKHOLED)
@@ -40,7 +40,7 @@ def test_an_alias_that_was_asked_for_before_is_judged_again(resolver: Asking, se
     assert resolver.query(alias, "AAAA").addresses == [SINKHOLE6]
 
 
-def test_the_answer_for_an_alias_shows_no_part_of_the_chain(resolver: Asking, seen: StubUpstream):
+def test_the_response_for_an_alias_has_no_part_of_the_chain(resolver: Asking, seen: StubUpstream):
     """Trap 12, draft-vixie-dnsop-dns-rpz section 5.1: as if the queried name were blocked itself."""
     alias = free()
     seen.script = leads(alias, SINKHOLED)
@@ -64,21 +64,21 @@ def test_an_alias_of_a_name_that_does_not_exist_exists(resolver: Asking, seen: S
     assert (reply.rcode, reply.addresses) == ("NOERROR", [])
 
 
-def test_a_renamed_tree_that_leads_into_a_block_is_blocked(resolver: Asking, seen: StubUpstream):
+def test_a_dname_with_a_blocked_target_is_blocked(resolver: Asking, seen: StubUpstream):
     """Trap 12, RFC 6672 section 3.1: DNAME, and the CNAME that is made of it."""
     tree = free("trees.example")
     seen.script = dname(tree, SINKHOLED)
     assert resolver.query(f"x.{tree}").addresses == [SINKHOLE4]
 
 
-def test_an_exception_for_the_name_wins_over_a_block_of_its_target(resolver: Asking, seen: StubUpstream):
+def test_an_exemption_of_the_name_wins_over_a_block_of_its_target(resolver: Asking, seen: StubUpstream):
     """Trap 12, draft-vixie-dnsop-dns-rpz section 5.1: what is earlier in the chain decides."""
     alias = free(PASSED)
     seen.script = leads(alias, SINKHOLED)
     assert resolver.query(alias).addresses == ["198.51.100.7"]
 
 
-def test_an_exception_inside_a_block_holds_for_targets(resolver: Asking, seen: StubUpstream):
+def test_an_exemption_inside_a_block_applies_to_targets(resolver: Asking, seen: StubUpstream):
     """Trap 12, draft-vixie-dnsop-dns-rpz section 5.3."""
     open_alias, closed_alias = free(), free()
     seen.script = leads(open_alias, f"cdn.{HOLE}")
@@ -87,7 +87,7 @@ def test_an_exception_inside_a_block_holds_for_targets(resolver: Asking, seen: S
     assert resolver.query(closed_alias).addresses in ([SINKHOLE4], [])
 
 
-def test_an_alias_that_leads_nowhere_blocked_is_untouched(resolver: Asking, seen: StubUpstream):
+def test_an_alias_without_a_blocked_target_is_passed_on_unchanged(resolver: Asking, seen: StubUpstream):
     """Trap 12, RFC 1034 section 3.6.2: the whole chain, in its order."""
     alias = free()
     seen.script = leads(alias, "fine.example", f"{SINKHOLED}.fine.example")
@@ -97,7 +97,7 @@ def test_an_alias_that_leads_nowhere_blocked_is_untouched(resolver: Asking, seen
 
 
 @pytest.mark.parametrize("names", [("a.loop.example",), ("b.loop.example", "c.loop.example")])
-def test_a_chain_without_an_end_ends(resolver: Asking, seen: StubUpstream, names: tuple[str, ...]):
+def test_a_looping_chain_ends(resolver: Asking, seen: StubUpstream, names: tuple[str, ...]):
     """Trap 12, RFC 1034 section 5.2.2: loops are bounded, and the next client is served."""
     seen.script = loops(*names)
     assert resolver.query(names[0]).addresses == []
@@ -111,7 +111,7 @@ def test_a_chain_without_an_end_ends(resolver: Asking, seen: StubUpstream, names
     [(0, SINKHOLED), (1, SINKHOLED), (1, f"svc.{SINKHOLED}")],
     ids=["alias", "service", "service below"],
 )
-def test_a_service_record_that_leads_into_a_block_is_not_handed_on(
+def test_a_service_record_with_a_blocked_target_is_not_passed_on(
     resolver: Asking, seen: StubUpstream, priority: int, target: str, qtype: str
 ):
     """Trap 1, RFC 9460 section 2.4: AliasMode and ServiceMode both name where the client goes."""
@@ -124,10 +124,10 @@ def test_a_service_record_that_leads_into_a_block_is_not_handed_on(
 @pytest.mark.parametrize(
     "target", ["", "elsewhere.example", f"not{SINKHOLED}"], ids=["itself", "other", "near"]
 )
-def test_a_service_record_that_leads_elsewhere_is_handed_on(
+def test_a_service_record_without_a_blocked_target_is_passed_on(
     resolver: Asking, seen: StubUpstream, target: str
 ):
-    """Trap 1, RFC 9460 section 2.2: octet by octet, with its parameters."""
+    """Trap 1, RFC 9460 section 2.2: byte for byte, with its parameters."""
     parameters = [(1, b"\x02h2"), (4, bytes([203, 0, 113, 80]))]
     seen.script = service(1, target, parameters)
     (record,) = resolver.query(free(), "HTTPS").answer
@@ -135,8 +135,8 @@ def test_a_service_record_that_leads_elsewhere_is_handed_on(
     assert record.rdata == expected + b"".join(wire.option(*parameter) for parameter in parameters)
 
 
-def test_an_alias_whose_own_type_is_asked_for_is_judged(resolver: Asking, seen: StubUpstream):
-    """Trap 12, draft-vixie-dnsop-dns-rpz section 5.1: CNAME asked for by itself leads into the block, too."""
+def test_a_cname_query_is_checked_for_its_target(resolver: Asking, seen: StubUpstream):
+    """Trap 12, draft-vixie-dnsop-dns-rpz section 5.1: a CNAME query must not reveal the target."""
     alias = free()
 
     def script(asked: object) -> bytes:

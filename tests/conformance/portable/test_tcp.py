@@ -35,7 +35,7 @@ def test_queries_sent_together_are_all_answered(resolver: Asking):
     assert all(is_sinkholed(replies[n]) if n % 2 else is_forwarded(replies[n]) for n in replies)
 
 
-def test_an_answer_that_is_ready_does_not_wait_for_one_that_is_not(resolver: Asking, seen: StubUpstream):
+def test_responses_over_tcp_are_sent_as_they_are_ready(resolver: Asking, seen: StubUpstream):
     """Trap 15, RFC 7766 section 7: out of order, as ready; miekg/dns#1314, cilium#33672."""
     seen.script = silent
     slow_name, quick_name = free(), free()
@@ -72,7 +72,7 @@ def test_the_length_is_sent_with_its_message(resolver: Asking):
             assert len(octets) == 2 + int.from_bytes(octets[:2])
 
 
-def test_who_has_said_all_is_answered_and_then_closed(resolver: Asking, seen: StubUpstream):
+def test_a_half_closed_connection_is_answered_and_then_closed(resolver: Asking, seen: StubUpstream):
     """Trap 15, RFC 7766 section 6.2.4: a client may close its side after its last query."""
     seen.script = silent
     name = free()
@@ -95,7 +95,7 @@ def test_a_response_over_tcp_is_not_answered(resolver: Asking):
     assert is_sinkholed(resolver.query(SINKHOLED, transport="tcp"))
 
 
-def test_a_connection_that_is_reset_harms_no_other(resolver: Asking):
+def test_a_reset_connection_disturbs_no_other(resolver: Asking):
     """Fault of others: ECONNABORTED and ECONNRESET must not end a listener; RFC 9210 section 4."""
     for _ in range(20):
         with resolver.tcp() as stream:
@@ -104,7 +104,7 @@ def test_a_connection_that_is_reset_harms_no_other(resolver: Asking):
     assert is_sinkholed(resolver.query(SINKHOLED, transport="tcp"))
 
 
-def test_a_client_that_went_away_harms_no_other(resolver: Asking, seen: StubUpstream):
+def test_a_client_that_is_gone_disturbs_no_other(resolver: Asking, seen: StubUpstream):
     """Fault of others: an ICMP error for an answer that nobody takes must not end the UDP listener."""
     seen.script = silent
     name = free()

@@ -1,4 +1,4 @@
-"""What the upstream sends and nobody can read is not handed on."""
+"""A response that cannot be parsed is not passed on."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ CNAME = 5
 
 
 @UNREADABLE
-def test_an_answer_with_a_name_that_cannot_be_read_is_not_handed_on(
+def test_a_response_with_an_unreadable_name_is_not_passed_on(
     resolver: Asking, seen: StubUpstream, target: Callable[[int], bytes]
 ):
     """Traps 12 and 14, RFC 1035 section 4.1.4: what we cannot judge, a lenient client may follow."""
@@ -29,7 +29,7 @@ def test_an_answer_with_a_name_that_cannot_be_read_is_not_handed_on(
     assert (reply.rcode, reply.answer) == ("SERVFAIL", ())
 
 
-def test_a_pointer_forwards_is_no_way_around_a_block(resolver: Asking, seen: StubUpstream):
+def test_a_forward_pointer_does_not_bypass_a_block(resolver: Asking, seen: StubUpstream):
     """Trap 12, RFC 1035 section 4.1.4: it may lead backwards only, but glibc's dn_expand follows it."""
     name = free()
 
