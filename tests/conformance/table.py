@@ -1,7 +1,7 @@
 """Writes docs/conformance.md from the tests (`make conformance`), or to standard output with `-`.
 
-A row is a test function whose docstring cites a source. The files are parsed, not imported, so that the page
-can be written where nothing is installed but Python and PyYAML.
+Each test function whose docstring cites a source is a row. The files are parsed and not imported, so that
+Python and PyYAML are enough to write the page.
 """
 
 import ast
@@ -17,142 +17,149 @@ HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "conformance.md"
 FUZZING = HERE.parents[1] / "engine" / "fuzz" / "figures.md"
 
-# Of each topic: its heading, the promise in a sentence, and where it comes from as a whole.
+# Each topic has a heading, its promise in one sentence, and the sources of the whole section.
 TOPICS = {
     0: (
         "The order of refusals",
-        "What is refused before anything is decided: one reason each, in one order.",
+        "Each invalid query is refused for one reason, and the reasons are checked in one order.",
         "RFC 1035 section 4.1.1, RFC 6891 section 6.1, RFC 9619",
     ),
     1: (
         "HTTPS and SVCB",
-        "Every type of a blocked name is answered here, and no service record leads there.",
+        "Every type of a blocked name is answered locally, and no service record points to a blocked name.",
         "RFC 9460; blocky#165, blocky#450, smartdns#2466",
     ),
     2: (
         "AAAA",
-        "A sinkhole with one family of addresses shows nothing of the other.",
+        "A sinkhole with addresses of one family returns none of the other.",
         "RFC 2308 section 2.2; pdns#11806",
     ),
     3: (
         "EDNS is per hop",
-        "OPT and its options belong to one hop, and are made anew for the next.",
+        "OPT and its options belong to one hop, and are created again for the next.",
         "RFC 6891 sections 6.1.1, 6.1.3 and 7, RFC 7871; AGH#8183, mihomo#3041, CVE-2026-42004",
     ),
     4: (
         "Case",
-        "ASCII letters are folded where names are compared, and nothing is folded elsewhere.",
+        "Names match in any case of ASCII letters, and are returned unchanged.",
         "RFC 1035 section 2.3.3, RFC 4343, draft-vixie-dnsext-dns0x20; hickory#2683",
     ),
     5: (
         "Size",
-        "What does not fit is left out whole and said to be, over UDP alone.",
+        "An RRset that does not fit is left out as a whole and TC is set, over UDP only.",
         "RFC 2181 section 9, RFC 6891 section 6.2.5, RFC 9715",
     ),
     6: (
         "Header flags",
-        "Each flag of an answer says what is true of this answer.",
+        "Each header flag describes this response.",
         "RFC 1035 section 4.1.1, RFC 4035 section 3.2, RFC 6840 sections 5.7 and 5.8",
     ),
     7: (
         "Negative answers",
-        "They carry the SOA by which they are cached.",
+        "They have the SOA that makes them cacheable.",
         "RFC 2308 sections 3 and 5; unbound#738",
     ),
     8: (
         "NXDOMAIN cut",
-        "NXDOMAIN says that nothing exists below, so it is said only where that is so.",
+        "NXDOMAIN denies every name below, so it is sent only if none exists.",
         "RFC 8020 section 2",
     ),
     9: (
         "Wildcards, apex, label boundaries",
-        "An entry covers what it says at any depth, and hides no other.",
+        "An entry covers what its match says, at any depth, and hides no other entry.",
         "RFC 4592 sections 2.2.2 and 3.3.1, draft-vixie-dnsop-dns-rpz section 5.3; StevenBlack/hosts#451",
     ),
     10: (
         "Spoofing",
-        "Only the upstream answers, and only what it was asked.",
+        "Only the upstream can answer, and only the query that was sent.",
         "RFC 5452 section 9; sdns#470",
     ),
     11: (
         "Policy change",
-        "What is ordered or lifted holds from the next answer on, whatever is under way.",
+        "An order applies from the next response on, also to outstanding queries.",
         "RFC 8767; pdns#14854",
     ),
     12: (
         "CNAME and DNAME",
-        "An alias is no way around a block, and the block page is never blocked.",
+        "No alias bypasses a block, and the landing page is never blocked.",
         "draft-vixie-dnsop-dns-rpz sections 5.1 and 6.1, RFC 6672; CVE-2026-11331, blockconvert#48",
     ),
     13: (
         "DNSSEC",
-        "A block does not depend on DO or CD, and a failure stays one.",
+        "DO and CD do not bypass a block, and a validation failure stays a failure.",
         "RFC 4035 section 3.2; CVE-2026-50243",
     ),
     14: (
         "Names",
-        "Labels are octets; what people write is mapped once, at the door.",
+        "Labels are bytes. Names as people write them are converted once, when they are read.",
         "RFC 2181 section 11, RFC 5890, RFC 5891; CVE-2026-33597, CVE-2026-40011, CVE-2026-0396, blocky#961",
     ),
     15: (
         "TCP",
-        "Many queries on one connection, each answered when it is ready, within bounds.",
+        "Many queries on one connection, each answered when ready, within limits.",
         "RFC 7766 sections 6.2.1, 7 and 8, RFC 9210, RFC 7828; systemd#11332, miekg/dns#1314",
     ),
     16: (
-        "Kept answers",
-        "What an upstream said is used again as long as it is true, and never in the place of the policy.",
+        "Cached responses",
+        "A response is reused while it is valid, and the policy is checked first.",
         "RFC 1035 section 3.2.1, RFC 2308, RFC 8767, RFC 9520; pdns#14854",
     ),
     17: (
         "Overload",
-        "Too many queries cost answers to some of them, and nothing else.",
+        "Excess queries cost some of their own responses, and nothing else.",
         "RFC 9520 section 1, RFC 8767 section 5",
     ),
     18: (
         "Lists",
-        "What a list says is enforced as a whole or not at all; what was refused, and why, is told.",
+        "A list is enforced as a whole or not at all. Rejected lines and lists are reported with the reason.",
         "docs/lists.md, UTS 46, RFC 4180, RFC 9110",
     ),
 }
 FURTHER = (
     "Further promises",
-    "What else an RFC, a draft or the report of a fault asks for.",
-    "said in each row",
+    "Other requirements of RFCs, drafts and bug reports.",
+    "given in each row",
 )
-FAULTS = "Faults of others", "What other programs fell into, so that this one does not.", "their reports"
+FAULTS = "Faults of others", "Bugs of other programs that this one must not have.", "their reports"
 
 INTRODUCTION = """\
 # Conformance
 
-<!-- Written by `make conformance` from the tests in tests/conformance; what is wrong is mended there. -->
+<!-- Written by `make conformance` from the tests in tests/conformance: correct it there. -->
 
-What dnsblock promises on the wire, who asks for it, and the test that holds it. Each test starts a real
-daemon and speaks to it through sockets; its name is the promise. `make test` runs them all.
+This page lists what dnsblock promises on the wire, the source of each promise, and the test that holds it.
+Each test starts a real daemon and talks to it through sockets; its name is the promise. `make test` runs them
+all.
 
-The tests in `tests/conformance/portable` know nothing of dnsblock but that it is a resolver with a policy.
-They are run against two others as well, as Debian has them. Both get the same policy as one RPZ zone and
-forward to the same scripted upstream. The last columns say what they do: `same`, what they do instead, or why
-they cannot be asked; where a few parameters of a test are named, it is about those. That is no verdict: RPZ,
-and what each program is made for, explain most of it. But where both agree against us, we are probably wrong.
+The tests in `tests/conformance/portable` know only that dnsblock is a resolver with a policy. They also run
+against two other resolvers, as packaged by Debian. Both get the same policy as one RPZ zone, and forward to
+the same scripted upstream.
 
-## Aim it at another resolver
+The last columns show the result: `same`, the difference, or why the test cannot be expressed there. If a cell
+names parameters of the test, the difference concerns only those. A difference is not a verdict: most follow
+from RPZ, and from the purpose of each program. But where both agree against dnsblock, dnsblock is probably
+wrong.
+
+## Run the tests against another resolver
 
 ```sh
 .venv/bin/python -m pytest tests/conformance --aim unbound    # or bind
 .venv/bin/python -m pytest tests/conformance --aim 127.0.0.1:5300 --policy-hook ./load-policy
 ```
 
-The hook is called as `./load-policy ZONEFILE UPSTREAM`. It makes the resolver enforce the RPZ zone
-`policy.rpz` of that file, forward everything else to `UPSTREAM` (`127.0.0.1:PORT`, which answers while the
-tests run) and refuse whoever asks from another address than 127.0.0.1 and ::1. It returns 0 when that is so.
-Without a hook, the policy must be in force already. What fails is what the resolver does differently.
+The hook is called as `./load-policy ZONEFILE UPSTREAM`. It must make the resolver
 
-What the two are known to do differently is in `tests/conformance/differences.yaml`. A run against them fails
-when it meets another difference, and when one of those is gone.
+* enforce the RPZ zone `policy.rpz` of that file,
+* forward all other names to `UPSTREAM` (`127.0.0.1:PORT`, which answers while the tests run), and
+* refuse clients with other addresses than 127.0.0.1 and ::1.
 
-Where a docstring says "Trap 4", it means section 4 of this page. A row without a source of its own has that
-of its section.
+It returns 0 when that is in effect. Without a hook, the policy must be in effect already. Each failing test
+is a difference.
+
+`tests/conformance/differences.yaml` lists the known differences of the two. A run against them fails on an
+unknown difference, and on a known one that is gone.
+
+"Trap 4" in a docstring refers to section 4 of this page. A row without sources has those of its section.
 """
 
 
@@ -194,15 +201,23 @@ ACRONYMS = {
             "HTTPS",
         ),
         *(
+            "DS",
+            "ECS",
             "IPv4",
             "IPv6",
+            "JSON",
+            "NAT64",
+            "NSEC",
             "NODATA",
             "NOTIFY",
             "NXDOMAIN",
             "OPT",
             "RA",
+            "RCODE",
+            "RESINFO",
             "RRset",
             "SERVFAIL",
+            "SIGHUP",
             "SOA",
             "SVCB",
             "TC",
@@ -251,7 +266,7 @@ def rows(folder: Path = HERE) -> Iterator[Row]:
 
 
 def verdict(known: Iterable[differences.Difference]) -> str:
-    """What a peer's cell says."""
+    """The content of a peer's cell."""
     said = []
     for difference in known:
         what = (
@@ -266,7 +281,7 @@ def verdict(known: Iterable[differences.Difference]) -> str:
 
 
 def page() -> str:
-    """The text of docs/conformance.md."""
+    """The content of docs/conformance.md."""
     peers, known = differences.read()
     everything = list(rows())
     portable = {row.function for row in everything if row.is_portable}

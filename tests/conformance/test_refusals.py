@@ -161,7 +161,7 @@ def test_an_unparsable_question_is_a_format_error(running: Subject, what: str, a
     assert rcode_of(running, header(wire.RD, 1, 0, 0, 0) + asked) == "FORMERR", what
 
 
-def test_a_name_of_255_octets_is_accepted(running: Subject, seen: StubUpstream):
+def test_a_name_of_255_bytes_is_accepted(running: Subject, seen: StubUpstream):
     """RFC 1035 section 2.3.4: 255 octets are allowed."""
     longest = wire.labels_to_wire([b"x" * 62] * 4 + [b"x"])
     assert len(longest) == 255

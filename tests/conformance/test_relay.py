@@ -217,7 +217,7 @@ def test_an_answer_that_does_not_fit_the_client_is_truncated(
     assert [record.rdata[1:] for record in whole.answer] == TEXTS
 
 
-def test_an_answer_within_1232_octets_is_truncated_for_a_client_without_edns(
+def test_a_response_within_1232_bytes_is_truncated_for_a_client_without_edns(
     running: Subject, seen: StubUpstream
 ):
     """Trap 5, RFC 1035 section 4.2.1: 512 octets; it came whole from the upstream, in one datagram."""
