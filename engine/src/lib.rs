@@ -3,8 +3,8 @@
 //! Read it along a query's way:
 //!
 //! * [`worker`] — one packet thread: wait, take, decide, answer or forward.
-//! * [`udp`], [`tcp`] — transports towards clients; they only move bytes. [`listeners`]:
-//!   the sockets of each listen address.
+//! * [`transport`] — UDP and TCP towards clients, and the sockets of each listen address;
+//!   it only moves bytes.
 //! * [`message`], [`name`] — what a query may look like, and what we write.
 //! * [`answer`] — `decide`: the verdict on one packet; pure. [`cookie`], [`prefix`]:
 //!   who asks; [`nat64`]: IPv4 addresses within IPv6; [`local`]: names that nobody is asked about.
@@ -18,7 +18,7 @@
 //!   the policy says about that; [`relay`]: made into the client's.
 //! * [`engine`] — what the control plane holds; [`shared`], [`counters`] — what it
 //!   shares with the packet threads.
-//! * [`poll`], [`sys`] — the operating system; `unsafe` is in `sys` alone.
+//! * [`sys`] — system calls; the only file with `unsafe`.
 //! * `python` — the Python face, with the feature of that name.
 
 pub mod answer;
@@ -30,13 +30,11 @@ pub mod engine;
 pub mod failures;
 pub mod limits;
 pub mod list;
-pub mod listeners;
 pub mod local;
 pub mod message;
 pub mod name;
 pub mod nat64;
 pub mod policy;
-pub mod poll;
 pub mod prefix;
 #[cfg(feature = "python")]
 mod python;
@@ -46,8 +44,7 @@ pub mod shared;
 pub mod suffixes;
 pub mod sys;
 pub mod targets;
-pub mod tcp;
+pub mod transport;
 pub mod trial;
-pub mod udp;
 pub mod upstream;
 pub mod worker;

@@ -12,15 +12,16 @@ use crate::answer::Rules;
 use crate::cache::Cache;
 use crate::counters::Counters;
 use crate::limits::{Crowd, Limiter};
-use crate::listeners::Listening;
 use crate::message::Query;
 use crate::name::{Name, Walk};
 use crate::policy::{Part, Snapshot};
 use crate::response::Response;
 use crate::targets::would_block_target;
+use crate::transport::listeners::Listening;
+use crate::transport::tcp;
 use crate::trial::Trial;
+use crate::upstream;
 use crate::upstream::{Claims, Health};
-use crate::{tcp, upstream};
 
 /// Events kept until somebody takes them.
 const EVENTS_KEPT: usize = 256;

@@ -19,10 +19,10 @@ use crate::counters::{Counters, UpstreamCounters};
 use crate::failures::Failures;
 use crate::message::{MAX_QUESTION, flag, is_truncated, rcode, u16_at};
 use crate::name::Name;
-use crate::poll::Poll;
 use crate::relay;
 use crate::response::Reader;
 use crate::sys::{BATCH, Batch, Local, Peer};
+use crate::transport::poll::Poll;
 
 pub mod asker;
 pub mod choice;

@@ -8,7 +8,6 @@ use _engine::answer::{Client, Rules, Soa, Verdict, decide, read};
 use _engine::cache::{Age, Cache, Keeping, Kept, Key};
 use _engine::counters::Counters;
 use _engine::list;
-use _engine::listeners::Listening;
 use _engine::local::{Local, Switches};
 use _engine::message::{MAX_MESSAGE, Query};
 use _engine::name::{Name, Walk};
@@ -17,7 +16,8 @@ use _engine::policy::{Action, Answer, Match, Rule, Snapshot, ZoneInPlace};
 use _engine::prefix::{Prefix, Prefixes};
 use _engine::response::Reader;
 use _engine::shared::{Serving, Settings};
-use _engine::tcp;
+use _engine::transport::listeners::Listening;
+use _engine::transport::tcp;
 use _engine::trial::Trial;
 use _engine::upstream::{self, Choice, Tells};
 

@@ -10,13 +10,13 @@ use std::time::Duration;
 use _engine::answer::{Rules, Soa};
 use _engine::engine::Engine;
 use _engine::list;
-use _engine::listeners::Inherited;
 use _engine::message::{flag, rcode, u16_at};
 use _engine::name::Name;
 use _engine::policy::{Action, Answer, Match, Rule, Snapshot, ZoneInPlace};
 use _engine::prefix::{Prefix, Prefixes};
 use _engine::shared::Settings;
-use _engine::tcp;
+use _engine::transport::listeners::Inherited;
+use _engine::transport::tcp;
 use _engine::upstream::{self, Choice, Server, Tells};
 
 /// Points are of the whole process, so these tests take turns.

@@ -13,9 +13,10 @@ use super::counts::Counts;
 use super::{PolicyZone, Rules, Snapshot, name, refused};
 use crate::cache::Purge;
 use crate::engine::{self, EngineError};
-use crate::listeners::{self, Bound, Inherited};
 use crate::name::Name;
-use crate::{shared, sys, tcp, trial, upstream};
+use crate::transport::listeners::{self, Bound, Inherited};
+use crate::transport::tcp;
+use crate::{shared, sys, trial, upstream};
 
 #[pyclass(frozen, module = "dnsblock._engine")]
 pub struct Settings(shared::Settings);

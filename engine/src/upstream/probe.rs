@@ -12,7 +12,7 @@ use crate::message::{HEADER, MAX_QUESTION, flag, rcode, rtype, u16_at};
 use crate::name::Name;
 use crate::relay;
 use crate::sys::DATAGRAM;
-use crate::udp;
+use crate::transport::udp;
 
 /// How upstreams are probed.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -17,8 +17,8 @@ use slab::Slab;
 use super::choice::Server;
 use super::health::MAX_UPSTREAMS;
 use super::ids::Ids;
-use crate::poll::{Poll, Token};
-use crate::udp;
+use crate::transport::poll::{Poll, Token};
+use crate::transport::udp;
 
 /// Sockets, and so source ports, that are open towards one upstream at most.
 const POOL: usize = 256;

@@ -8,7 +8,7 @@ use super::asker::{self, Tells};
 use super::flight::{Channel, Route};
 use super::stream::Stream;
 use super::{Arrived, Upstreams, write_query};
-use crate::poll::Token;
+use crate::transport::poll::Token;
 
 /// How long a connection without questions under way is kept.
 const IDLE: Duration = Duration::from_secs(5);

@@ -17,8 +17,8 @@ use super::health::{Health, MAX_UPSTREAMS, Mask, ProbeResult, RETRY, places};
 pub use super::probe::Probe;
 use super::probe::{ProbeEdns, Said, UnderWay};
 use super::{Settings, is_our_own};
-use crate::poll::{Poll, Token};
 use crate::shared::Shared;
+use crate::transport::poll::{Poll, Token};
 
 /// How long an upstream may say nothing at all while queries wait for it.
 const SILENCE: Duration = Duration::from_millis(300);

@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use super::{Passed, Worker};
 use crate::answer::{Client, Outcome, Verdict, decide, read};
-use crate::listeners::Bound;
 use crate::message::Query;
 use crate::name::Walk;
 use crate::policy::names::SEED;
-use crate::poll::{Event, Token};
-use crate::tcp;
+use crate::transport::listeners::Bound;
+use crate::transport::poll::{Event, Token};
+use crate::transport::tcp;
 use crate::upstream::Origin;
 
 /// Queries taken from one connection before others get their turn.

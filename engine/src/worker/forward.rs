@@ -11,12 +11,12 @@ use crate::counters::{Refused, ResponseFrom};
 use crate::failures::Failures;
 use crate::message::{ExtendedError, Query, ede, rcode};
 use crate::name::Name;
-use crate::poll::Event;
 use crate::relay;
 use crate::response::{Reader, Response};
 use crate::shared::Serving;
 use crate::sys::{DATAGRAM, Local};
 use crate::targets::judge_targets;
+use crate::transport::poll::Event;
 use crate::upstream::{Asker, Flight, Heard, Join, Led, Origin, Waiter};
 
 /// A query that somebody else must answer.

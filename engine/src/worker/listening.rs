@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Mail, Worker};
-use crate::listeners::{Bound, Listening, is_among};
-use crate::poll::Token;
 use crate::shared::Serving;
-use crate::udp::Listener;
+use crate::transport::listeners::{Bound, Listening, is_among};
+use crate::transport::poll::Token;
+use crate::transport::udp::Listener;
 use crate::upstream::Origin;
 
 /// How long the queries that are received at a removed address may take this thread.

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::listeners::Bound;
 use crate::limits::{Crowd, Network};
-use crate::listeners::Bound;
 
 /// Connections that wait to be accepted, per listener.
 const BACKLOG: i32 = 1024;
@@ -433,7 +433,7 @@ fn stream_socket(address: SocketAddr) -> io::Result<Socket> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::listeners::{self, Inherited};
+    use crate::transport::listeners::{self, Inherited};
 
     /// A service with one listener. Peers are what the test says; the streams are local ones.
     struct Scene {

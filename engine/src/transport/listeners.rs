@@ -14,7 +14,7 @@ use std::{fmt, io};
 use rustix::net::sockopt::socket_acceptconn;
 use socket2::{SockRef, Type};
 
-use crate::{tcp, udp};
+use super::{tcp, udp};
 
 /// Ports tried when any free port will do for UDP but is taken for TCP.
 const PORTS_TRIED: usize = 32;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use crate::listeners::Bound;
+use super::listeners::Bound;
 use crate::sys::{self, BATCH, Batch, Datagram};
 
 /// Octets of kernel buffer asked for; the kernel may give less.
