@@ -7,21 +7,20 @@
 //! upstream and no cache is asked before.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
-use crate::cache::Keeping;
-use crate::cookie::Secrets;
-use crate::limits::{Kind, Rates};
-use crate::local::{self, Local};
+use crate::chain::Unreadable;
+use crate::limits::Kind;
+use crate::local;
 use crate::message::{
-    ExtendedError, Head, MAX_MESSAGE, Opt, Query, Refusal, Section, Writer, ede, has_option, rcode, rtype,
+    ExtendedError, Head, MAX_MESSAGE, Opt, Query, Refusal, Section, Writer, ede, has_option, put_soa, rcode,
+    rtype,
 };
 use crate::name::Name;
+use crate::outcome::Outcome;
 use crate::policy::{Action, Answer, Decision, Snapshot};
-use crate::prefix::Prefixes;
 use crate::relay;
 use crate::response::Response;
-use crate::suffixes::Suffixes;
+use crate::rules::Rules;
 use crate::targets;
 
 /// What to do with one packet.
@@ -36,38 +35,6 @@ pub enum Verdict {
     Forward { follow: Option<Name>, allowed_by: Option<usize>, is_known: bool },
 }
 
-/// How a query ended, as it is counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// By the zone at this place of the snapshot.
-    Blocked {
-        zone: usize,
-        action: Action,
-    },
-    /// Answered with what an upstream said.
-    Forwarded,
-    /// Answered with what an upstream had said to somebody before.
-    Cached,
-    /// The same, past its time, since no upstream answers.
-    Stale,
-    /// A name that nobody is asked about, or a question for a cookie.
-    Local,
-    /// No upstream answered.
-    Failed,
-    Refused,
-    Malformed,
-    NotImplemented,
-    BadVersion,
-    /// Not answered: nobody to answer, or nothing to answer.
-    Dropped,
-    /// Not answered: it has waited until nobody waits for it any more.
-    Late,
-    /// More than its client may ask.
-    Limited,
-    /// More queries under way than allowed.
-    Overloaded,
-}
-
 impl Verdict {
     /// What a client that may not be who it says would have from us; `None` where
     /// nothing is sent to it, or where it is known.
@@ -78,52 +45,6 @@ impl Verdict {
             Verdict::Respond { outcome, .. } if outcome.is_error() => Some(Kind::Error),
             Verdict::Respond { .. } | Verdict::Forward { .. } => Some(Kind::Query),
         }
-    }
-}
-
-impl Outcome {
-    /// Whether all that can be had by it is an error.
-    fn is_error(self) -> bool {
-        let errors = [Outcome::Refused, Outcome::Malformed, Outcome::NotImplemented, Outcome::BadVersion];
-        errors.contains(&self)
-    }
-}
-
-/// What of the configuration a decision depends on, beside the snapshot. It is
-/// exchanged together with it.
-#[derive(Clone, Default)]
-pub struct Rules {
-    pub clients: Prefixes,
-    /// Clients outside `clients` get silence instead of REFUSED.
-    pub drop_others: bool,
-    /// Clients that are not limited.
-    pub exempt: Prefixes,
-    pub rates: Rates,
-    /// Octets of a UDP response for each octet of the query, to a client that
-    /// is not known; 0: as many as it takes.
-    pub amplification: usize,
-    pub secrets: Secrets,
-    /// Octets of a UDP response at most, and what our OPT announces.
-    pub max_payload: u16,
-    /// How long an idle TCP connection is kept, in units of 100 ms.
-    pub keepalive: u16,
-    /// The EDNS option by which a client asks for structured errors.
-    pub structured_option: Option<u16>,
-    /// MNAME and RNAME of the SOA in negative answers.
-    pub soa: Soa,
-    pub local: Local,
-    pub keeping: Keeping,
-    /// The public suffix list.
-    pub suffixes: Arc<Suffixes>,
-}
-
-/// MNAME and RNAME.
-#[derive(Clone)]
-pub struct Soa(pub Name, pub Name);
-
-impl Default for Soa {
-    fn default() -> Soa {
-        Soa(Name::root(), Name::root())
     }
 }
 
@@ -185,10 +106,12 @@ pub fn decide(query: &Query, snapshot: &Snapshot, rules: &Rules, now: u64, out: 
         Judgement::Follow(_, target) => {
             return Verdict::Forward { follow: Some(target), allowed_by: None, is_known };
         }
-        Judgement::Pass | Judgement::Unreadable => (local::respond(query, rules, out), None),
+        Judgement::Pass | Judgement::Unreadable => {
+            (rules.local.respond(query, &rules.soa, rules.max_payload, out), None)
+        }
         Judgement::Allow(zone) => (None, Some(zone)),
     };
-    match answered.or_else(|| local::respond_to_any(query, rules, out)) {
+    match answered.or_else(|| local::respond_to_any(query, rules.max_payload, out)) {
         Some(length) => Verdict::Respond { length, outcome: Outcome::Local, is_known },
         None => Verdict::Forward { follow: None, allowed_by, is_known },
     }
@@ -261,7 +184,25 @@ pub fn judge<'a>(
     }
 }
 
-pub(crate) fn carry_out<'a>(
+/// What a snapshot says about where an upstream's response leads, as if the query's own name
+/// were listed (see `targets::decide`).
+pub fn judge_targets<'a>(
+    query: &Query,
+    response: Response<'_>,
+    first: usize,
+    snapshot: &'a Snapshot,
+    rules: &Rules,
+    now: u64,
+    out: &mut [u8],
+) -> Judgement<'a> {
+    match targets::decide(query, response, first, snapshot) {
+        Ok(Some(decision)) => carry_out(query, decision, snapshot, rules, now, out),
+        Ok(None) => Judgement::Pass,
+        Err(Unreadable) => Judgement::Unreadable,
+    }
+}
+
+fn carry_out<'a>(
     query: &Query,
     decision: Decision<'a>,
     snapshot: &'a Snapshot,
@@ -343,7 +284,8 @@ fn respond_by_policy(
     };
     let written = match written {
         Some(0) if action != Action::Refused => {
-            put_soa(&mut writer, query.name.offset(decision.skip), ttl, snapshot.serial(), rules).map(|()| 0)
+            put_soa(&mut writer, query.name.offset(decision.skip), ttl, snapshot.serial(), &rules.soa)
+                .map(|()| 0)
         }
         written => written,
     };
@@ -427,25 +369,6 @@ fn put_data(
         records += 1;
     }
     Some(records)
-}
-
-/// RFC 2308 3: an SOA in the authority section, so that the denial is cached,
-/// for as long as the block is; its owner is the entry that matched.
-pub fn put_soa(writer: &mut Writer<'_>, owner: usize, ttl: u32, serial: u32, rules: &Rules) -> Option<()> {
-    const REFRESH_RETRY_EXPIRE: [u32; 3] = [3600, 600, 86400];
-    let [refresh, retry, expire] = REFRESH_RETRY_EXPIRE;
-    let mut numbers = [0; 20];
-    for (place, number) in [serial, refresh, retry, expire, ttl].into_iter().enumerate() {
-        numbers[place * 4..place * 4 + 4].copy_from_slice(&number.to_be_bytes());
-    }
-    let Soa(mname, rname) = &rules.soa;
-    writer.put_record(
-        Section::Authority,
-        owner,
-        rtype::SOA,
-        ttl,
-        &[mname.suffix(0), rname.suffix(0), &numbers],
-    )
 }
 
 /// The profile's TTL, cut so that no cache holds the answer longer than to the

@@ -18,7 +18,7 @@ use crate::policy::seed;
 
 mod kept;
 mod table;
-pub use kept::{Age, Keeping, Kept};
+pub use kept::{Age, Kept, Settings};
 pub use table::Table;
 
 /// What makes a question another one for an upstream: the name, the type, and of the
@@ -222,7 +222,7 @@ mod tests {
 
     use super::*;
     use crate::message::{Edns, MAX_MESSAGE, Query};
-    use crate::response::Reader;
+    use crate::response::{Reader, TtlBounds};
 
     fn question(text: &str) -> (Query, Vec<u8>) {
         let name = Name::from_text(text.as_bytes()).unwrap();
@@ -243,13 +243,13 @@ mod tests {
     }
 
     fn put(cache: &Cache, text: &str) {
-        let keeping = Keeping { max_ttl: 300, ..Keeping::default() };
+        let bounds = TtlBounds { max_ttl: 300, ..TtlBounds::default() };
         let mut response = question(text).1;
         (response[2], response[7]) = (0x81, 1);
         response.extend(b"\xc0\x0c\0\x01\0\x01\0\0\x01\x2c\0\x04\xc0\0\x02\x01");
         with(text, |key| {
             let mut reader = Reader::default();
-            let response = reader.read_bounded(&mut response, &keeping).unwrap();
+            let response = reader.read_bounded(&mut response, &bounds).unwrap();
             let kept = Kept::new(response, key, Instant::now(), &mut [0; MAX_MESSAGE]).unwrap();
             cache.keep(key, kept, cache.purges());
         });

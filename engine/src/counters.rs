@@ -5,8 +5,8 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use crate::answer::Outcome;
 use crate::message::rcode;
+use crate::outcome::Outcome;
 use crate::policy::Action;
 
 /// Policy zones of one snapshot at most, as many as BIND allows.

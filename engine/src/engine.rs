@@ -16,12 +16,13 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use rustix::event::EventfdFlags;
 
-use crate::answer::Rules;
 use crate::cache::Cache;
 use crate::counters::{Counters, MAX_ZONE_SLOTS, MAX_ZONES};
+use crate::events::{Events, lock};
 use crate::limits::{Crowd, Limiter};
 use crate::policy::{PolicyZone, Snapshot, seed};
-use crate::shared::{Events, Serving, Settings, Shared, lock};
+use crate::rules::Rules;
+use crate::shared::{Serving, Settings, Shared};
 use crate::transport::listeners::{self, Bound, Inherited, Listening, NotBound, is_among};
 use crate::transport::tcp;
 use crate::trial::Trial;
@@ -160,7 +161,7 @@ impl Engine {
         let (shared, wake) = (Arc::clone(&self.shared), Arc::clone(&self.watch_waker));
         let wakers = self.wakers.clone();
         let run = move || {
-            if let Err(error) = watch::run(&shared, &wake, &wakers) {
+            if let Err(error) = watch::run(&*shared, &wake, &wakers) {
                 shared.events.push(format!("upstreams are not watched any more: {error}"));
             }
         };
@@ -220,7 +221,7 @@ impl Engine {
         control.closing.extend(gone.map(Arc::downgrade));
         drop(now);
         control.slots = known;
-        self.shared.cache.resize(rules.keeping.octets);
+        self.shared.cache.resize(rules.cache.bytes);
         self.serve(control, |before| {
             let (generation, trial) = (before.generation + 1, before.trial.clone());
             Serving { snapshot, rules, slots, shadow_slots, generation, listening, upstream, tcp, trial }

@@ -30,7 +30,7 @@ pub use sources::{Failure, Read, Source, Unfit};
 pub use spelling::canonical;
 
 use crate::name::{Name, NameError};
-use crate::policy::compiler::{CompileError, Compiler, Into, Origin};
+use crate::policy::compiler::{CompileError, Compiler, Destination, Origin};
 use crate::policy::{Match, PolicyZone, Rule, in_order};
 
 /// Problems that are described one by one; the rest is only counted.
@@ -133,7 +133,7 @@ fn compile_strictly(
     })?;
     spooled.map_err(|error| Refused::NotCompiled(CompileError::Io(error)))?;
     let is_hole: Vec<bool> = rules.iter().map(|rule| matches!(rule, Rule::Hole)).collect();
-    let compiled = compiler.finish(&is_hole, Into::Memory, None).map_err(Refused::NotCompiled)?;
+    let compiled = compiler.finish(&is_hole, Destination::Memory, None).map_err(Refused::NotCompiled)?;
     let zone = PolicyZone::new(zone, Arc::new(compiled.names), rules, &is_hole, compiled.duplicate as usize);
     zone.ok_or(Refused::NotCompiled(CompileError::Lost))
 }

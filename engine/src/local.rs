@@ -3,8 +3,7 @@
 
 use std::collections::HashMap;
 
-use crate::answer::{Rules, put_soa};
-use crate::message::{Opt, Query, Section, Writer, rcode, rtype};
+use crate::message::{Opt, Query, Section, Soa, Writer, put_soa, rcode, rtype};
 use crate::name::Name;
 
 /// What is answered for a name, and for those below it.
@@ -131,55 +130,55 @@ impl Local {
         (0..name.labels())
             .find_map(|skip| self.meanings.get(name.suffix(skip)).map(|meaning| (*meaning, skip)))
     }
-}
 
-/// Answers a query about one of these names; returns the response's length,
-/// `None` for any other name.
-pub fn respond(query: &Query, rules: &Rules, out: &mut [u8]) -> Option<usize> {
-    let (meaning, skip) = rules.local.find(&query.name)?;
-    if meaning == Meaning::EmptyZone && skip == 0 && query.qtype == rtype::DS {
-        // RFC 4035 3.1.4.1: the DS record, or the proof that there is none, is the parent's. Without that proof, a
-        // client that validates would take our empty zone for a forgery.
-        return None;
+    /// Answers a query about one of these names; returns the response's length,
+    /// `None` for any other name.
+    pub fn respond(&self, query: &Query, soa: &Soa, max_payload: u16, out: &mut [u8]) -> Option<usize> {
+        let (meaning, skip) = self.find(&query.name)?;
+        if meaning == Meaning::EmptyZone && skip == 0 && query.qtype == rtype::DS {
+            // RFC 4035 3.1.4.1: the DS record, or the proof that there is none, is the parent's. Without that proof, a
+            // client that validates would take our empty zone for a forgery.
+            return None;
+        }
+        let rcode = match meaning {
+            Meaning::Nothing => rcode::NXDOMAIN,
+            Meaning::EmptyZone if skip > 0 => rcode::NXDOMAIN,
+            _ => rcode::NOERROR,
+        };
+        let mut writer = Writer::respond(&query.head, rcode, out)?;
+        let wants = |rtype| query.qtype == rtype || query.qtype == rtype::ANY;
+        let mut answers = 0;
+        let mut put = |writer: &mut Writer<'_>, rtype, rdata: &[u8]| {
+            answers += 1;
+            writer.put_record(Section::Answer, 0, rtype, TTL, &[rdata])
+        };
+        if meaning == Meaning::Loopback && wants(rtype::A) {
+            put(&mut writer, rtype::A, &[127, 0, 0, 1])?;
+        }
+        if meaning == Meaning::Loopback && wants(rtype::AAAA) {
+            put(&mut writer, rtype::AAAA, &std::net::Ipv6Addr::LOCALHOST.octets())?;
+        }
+        if let Some(resinfo) = self.resinfo.as_ref().filter(|_| meaning == Meaning::Resolver && skip == 0)
+            && wants(rtype::RESINFO)
+        {
+            put(&mut writer, rtype::RESINFO, resinfo)?;
+        }
+        if answers == 0 {
+            put_soa(&mut writer, query.name.offset(skip), TTL, 1, soa)?;
+        }
+        Some(writer.finish(&query.head, &Opt::plain(max_payload, rcode)))
     }
-    let rcode = match meaning {
-        Meaning::Nothing => rcode::NXDOMAIN,
-        Meaning::EmptyZone if skip > 0 => rcode::NXDOMAIN,
-        _ => rcode::NOERROR,
-    };
-    let mut writer = Writer::respond(&query.head, rcode, out)?;
-    let wants = |rtype| query.qtype == rtype || query.qtype == rtype::ANY;
-    let mut answers = 0;
-    let mut put = |writer: &mut Writer<'_>, rtype, rdata: &[u8]| {
-        answers += 1;
-        writer.put_record(Section::Answer, 0, rtype, TTL, &[rdata])
-    };
-    if meaning == Meaning::Loopback && wants(rtype::A) {
-        put(&mut writer, rtype::A, &[127, 0, 0, 1])?;
-    }
-    if meaning == Meaning::Loopback && wants(rtype::AAAA) {
-        put(&mut writer, rtype::AAAA, &std::net::Ipv6Addr::LOCALHOST.octets())?;
-    }
-    if let Some(resinfo) = rules.local.resinfo.as_ref().filter(|_| meaning == Meaning::Resolver && skip == 0)
-        && wants(rtype::RESINFO)
-    {
-        put(&mut writer, rtype::RESINFO, resinfo)?;
-    }
-    if answers == 0 {
-        put_soa(&mut writer, query.name.offset(skip), TTL, 1, rules)?;
-    }
-    Some(writer.finish(&query.head, &Opt::plain(rules.max_payload, rcode)))
 }
 
 /// Answers ANY over UDP with one small record (RFC 8482 4.2): nobody needs all
 /// records at once but who wants them sent to somebody else.
-pub fn respond_to_any(query: &Query, rules: &Rules, out: &mut [u8]) -> Option<usize> {
+pub fn respond_to_any(query: &Query, max_payload: u16, out: &mut [u8]) -> Option<usize> {
     if query.qtype != rtype::ANY || query.head.hop.over_tcp {
         return None;
     }
     let mut writer = Writer::respond(&query.head, rcode::NOERROR, out)?;
     writer.put_record(Section::Answer, 0, rtype::HINFO, TTL, &[&HINFO])?;
-    Some(writer.finish(&query.head, &Opt::plain(rules.max_payload, rcode::NOERROR)))
+    Some(writer.finish(&query.head, &Opt::plain(max_payload, rcode::NOERROR)))
 }
 
 #[cfg(test)]

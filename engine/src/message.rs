@@ -7,7 +7,9 @@
 use crate::cookie::{self, Cookie};
 use crate::name::{MAX_NAME, Name};
 
+mod soa;
 mod writer;
+pub use soa::{Soa, put_soa};
 pub use writer::{ExtendedError, Opt, Section, Writer};
 
 pub const HEADER: usize = 12;

@@ -12,7 +12,6 @@ use pyo3::create_exception;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use crate::cache::Keeping;
 use crate::cookie::Secrets;
 use crate::limits::Rates;
 use crate::local::{Local, Switches};
@@ -21,7 +20,8 @@ use crate::nat64::Nat64;
 use crate::policy::names::SEED;
 use crate::policy::{self, Action, Judges, Structured, Target};
 use crate::prefix::{Prefix, Prefixes};
-use crate::{answer, list, suffixes, upstream};
+use crate::response::TtlBounds;
+use crate::{cache, list, message, rules, suffixes, upstream};
 
 mod counts;
 mod lists;
@@ -387,7 +387,7 @@ impl Suffixes {
 //------- Rules --------------------------------------------------------------
 
 #[pyclass(frozen, module = "dnsblock._engine")]
-struct Rules(Arc<answer::Rules>);
+struct Rules(Arc<rules::Rules>);
 
 #[pymethods]
 impl Rules {
@@ -426,7 +426,7 @@ impl Rules {
         if !(512..=crate::sys::DATAGRAM).contains(&(max_payload as usize)) || amplification > 1000 {
             return Err(PyValueError::new_err("rules out of bounds"));
         }
-        Ok(Rules(Arc::new(answer::Rules {
+        Ok(Rules(Arc::new(rules::Rules {
             clients: prefixes(clients),
             drop_others,
             exempt: prefixes(exempt),
@@ -437,9 +437,10 @@ impl Rules {
             // RFC 7828 3.4: 0 would ask for the end of the connection.
             keepalive: u16::try_from(idle_timeout_ms / 100).unwrap_or(u16::MAX).max(1),
             structured_option,
-            soa: answer::Soa(name(&soa.0)?, name(&soa.1)?),
+            soa: message::Soa(name(&soa.0)?, name(&soa.1)?),
             local: Local::new(Switches { special_names, private_reverse, canary }, resinfo),
-            keeping: Keeping { octets: cache_octets, max_ttl, max_negative_ttl, max_stale, prefetch },
+            ttl_bounds: TtlBounds { max_ttl, max_negative_ttl },
+            cache: cache::Settings { bytes: cache_octets, max_stale, prefetch },
             suffixes: Arc::clone(&suffixes.0),
         })))
     }

@@ -9,7 +9,6 @@ use std::ops::Range;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::cache::Keeping;
 use crate::message::{
     ExtendedError, HEADER, Record, Section, edns_flag, flag, is_truncated, option, options, rcode, rtype,
     skip_name, u16_at,
@@ -21,6 +20,15 @@ use crate::policy::seed;
 pub const REACH: usize = 0x4000;
 /// Extended errors of an upstream that are passed on at most.
 pub const ERRORS_PASSED: usize = 4;
+
+/// The longest TTLs of records that are passed on and cached; of the configuration.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TtlBounds {
+    /// Seconds.
+    pub max_ttl: u32,
+    /// Seconds; of answers that there is no such name or no such record (RFC 2308 5).
+    pub max_negative_ttl: u32,
+}
 
 /// Room for what is read from one message after another.
 pub struct Reader {
@@ -130,9 +138,9 @@ impl Reader {
     }
 
     /// The same, and brings its TTLs within bounds.
-    pub fn read_bounded<'a>(&'a mut self, message: &'a mut [u8], keeping: &Keeping) -> Option<Response<'a>> {
+    pub fn read_bounded<'a>(&'a mut self, message: &'a mut [u8], bounds: &TtlBounds) -> Option<Response<'a>> {
         self.parse(message)?;
-        self.life = self.bound_ttls(message, keeping);
+        self.life = self.bound_ttls(message, bounds);
         for entry in &self.entries {
             message[entry.ttl_at()..][..4].copy_from_slice(&entry.record.ttl.to_be_bytes());
         }
@@ -140,9 +148,9 @@ impl Reader {
     }
 
     /// Reads a message whose TTLs another packet thread has brought within bounds.
-    pub fn read_told<'a>(&'a mut self, message: &'a [u8], keeping: &Keeping) -> Option<Response<'a>> {
+    pub fn read_told<'a>(&'a mut self, message: &'a [u8], bounds: &TtlBounds) -> Option<Response<'a>> {
         self.parse(message)?;
-        self.life = self.bound_ttls(message, keeping);
+        self.life = self.bound_ttls(message, bounds);
         Some(Response { message, read: self })
     }
 
@@ -268,13 +276,13 @@ impl Reader {
 
     /// Brings the TTLs that were read within bounds; returns for how many seconds it may be kept:
     /// its shortest TTL. `None` where that cannot be told.
-    fn bound_ttls(&mut self, message: &[u8], keeping: &Keeping) -> Option<u32> {
+    fn bound_ttls(&mut self, message: &[u8], bounds: &TtlBounds) -> Option<u32> {
         let qtype = u16_at(message, self.body - 4)?;
-        let (mut shortest, mut has_data, mut denial) = (keeping.max_ttl, false, None);
+        let (mut shortest, mut has_data, mut denial) = (bounds.max_ttl, false, None);
         for Entry { section, record, .. } in &mut self.entries {
             has_data |= *section == Section::Answer && (record.rtype == qtype || qtype == rtype::ANY);
             // RFC 8767 4: with its highest bit set, too (RFC 2181 8 took that as 0).
-            record.ttl = record.ttl.min(keeping.max_ttl);
+            record.ttl = record.ttl.min(bounds.max_ttl);
             if *section == Section::Authority && record.rtype == rtype::SOA {
                 denial = Some(record);
             } else {
@@ -287,7 +295,7 @@ impl Reader {
                 if is_denial {
                     // RFC 2308 5: a denial is kept for the lesser of the SOA's TTL and MINIMUM.
                     let minimum = u32_at(message, soa.end - 4);
-                    soa.ttl = soa.ttl.min(minimum).min(keeping.max_negative_ttl);
+                    soa.ttl = soa.ttl.min(minimum).min(bounds.max_negative_ttl);
                 }
                 Some(shortest.min(soa.ttl))
             }

@@ -1,30 +1,27 @@
-//! What the packet threads share: the snapshot in service and its settings, rare events
-//! for the log. They read; the control thread writes.
+//! What the worker threads share: the snapshot in service and its settings. They read; the
+//! control thread writes.
 
-use std::collections::VecDeque;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
 
-use crate::answer::Rules;
 use crate::cache::Cache;
 use crate::counters::Counters;
+use crate::events::Events;
 use crate::limits::{Crowd, Limiter};
 use crate::message::Query;
 use crate::name::{Name, Walk};
 use crate::policy::{Part, Snapshot};
 use crate::response::Response;
+use crate::rules::Rules;
 use crate::targets::would_block_target;
 use crate::transport::listeners::Listening;
 use crate::transport::tcp;
 use crate::trial::Trial;
 use crate::upstream;
 use crate::upstream::{Claims, Health};
-
-/// Events kept until somebody takes them.
-const EVENTS_KEPT: usize = 256;
 
 /// How queries are taken and forwarded; a reload may change all of it.
 #[derive(Clone)]
@@ -53,6 +50,24 @@ impl Shared {
     /// Until when answers may be waited for; `None` while the engine runs.
     pub fn stop_deadline(&self) -> Option<Instant> {
         self.stop_at.get().copied()
+    }
+}
+
+impl upstream::watch::Shared for Shared {
+    fn settings(&self) -> Arc<upstream::Settings> {
+        Arc::clone(&self.serving.load().upstream)
+    }
+
+    fn health(&self) -> &Health {
+        &self.health
+    }
+
+    fn events(&self) -> &Events {
+        &self.events
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stop_deadline().is_some()
     }
 }
 
@@ -138,27 +153,4 @@ impl Serving {
             trial.zone().warm(name.labels(), walk, part);
         }
     }
-}
-
-/// Rare events for the log: bounded, the oldest make room.
-#[derive(Default)]
-pub struct Events(Mutex<VecDeque<String>>);
-
-impl Events {
-    pub fn push(&self, event: String) {
-        let mut events = lock(&self.0);
-        if events.len() == EVENTS_KEPT {
-            events.pop_front();
-        }
-        events.push_back(event);
-    }
-
-    pub fn take(&self) -> Vec<String> {
-        lock(&self.0).drain(..).collect()
-    }
-}
-
-/// A lock whose data stays sound even if a holder panicked.
-pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

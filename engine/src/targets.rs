@@ -1,7 +1,6 @@
 //! What the policy says about the records of an upstream's response: about where they lead,
 //! which decides about the whole query, and about those beside that, which are dropped.
 
-use crate::answer::{Judgement, Rules, carry_out};
 use crate::chain::{self, Chains, End, Owners, Sections, Unreadable};
 use crate::message::{Query, Section, rtype};
 use crate::name::{Name, Walk};
@@ -17,29 +16,23 @@ use crate::response::{Entry, Mark, Response};
 /// blocked decides (RPZ draft 5.1); a passthru frees all that follows from its own zone and
 /// those after it. What HTTPS, SVCB and address records offer at the end are alternatives: one
 /// that is blocked blocks, and a passthru frees itself alone.
-pub fn judge_targets<'a>(
+pub fn decide<'a>(
     query: &Query,
     response: Response<'_>,
     first: usize,
     snapshot: &'a Snapshot,
-    rules: &Rules,
-    now: u64,
-    out: &mut [u8],
-) -> Judgement<'a> {
+) -> Result<Option<Decision<'a>>, Unreadable> {
     let judges = Judges { first, ..Judges::all(query.head.hop.over_tcp) };
     response.clear_marks();
     if response.is_failure() {
         drop_listed(response, snapshot, judges, Beside::All);
-        return Judgement::Pass;
+        return Ok(None);
     }
-    match led_to(query, response, snapshot, judges) {
-        Ok((Some(decision), _)) => carry_out(query, decision, snapshot, rules, now, out),
-        Ok((None, judges)) => {
-            drop_listed(response, snapshot, judges, Beside::Judged);
-            Judgement::Pass
-        }
-        Err(Unreadable) => Judgement::Unreadable,
+    let (decision, judges) = led_to(query, response, snapshot, judges)?;
+    if decision.is_none() {
+        drop_listed(response, snapshot, judges, Beside::Judged);
     }
+    Ok(decision)
 }
 
 /// How a zone would block a query for where its answer leads, if it were enforced as

@@ -14,15 +14,17 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use slab::Slab;
 
-use crate::answer::{self, Client, Outcome, Rules, Verdict, decide, slip};
+use crate::answer::{self, Client, Verdict, decide, slip};
 use crate::counters::{Counters, ResponseFrom, Slip};
 use crate::failures::Failures;
 use crate::limits::Kind;
 use crate::message::{MAX_MESSAGE, Query, is_truncated};
 use crate::name::{Name, Walk};
+use crate::outcome::Outcome;
 use crate::policy::Part;
 use crate::policy::names::SEED;
 use crate::response::Reader;
+use crate::rules::Rules;
 use crate::shared::{Serving, Shared};
 use crate::sys::{BATCH, Batch, Datagram};
 use crate::transport::listeners::Listening;

@@ -4,17 +4,20 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use _engine::answer::{Client, Rules, Soa, Verdict, decide, read};
-use _engine::cache::{Age, Cache, Keeping, Kept, Key};
+use _engine::answer::{Client, Verdict, decide, read};
+use _engine::cache::{self, Age, Cache, Kept, Key};
 use _engine::counters::Counters;
 use _engine::list;
 use _engine::local::{Local, Switches};
+use _engine::message::Soa;
 use _engine::message::{MAX_MESSAGE, Query};
 use _engine::name::{Name, Walk};
 use _engine::policy::names::SEED;
 use _engine::policy::{Action, Answer, Match, Rule, Snapshot, ZoneInPlace};
 use _engine::prefix::{Prefix, Prefixes};
 use _engine::response::Reader;
+use _engine::response::TtlBounds;
+use _engine::rules::Rules;
 use _engine::shared::{Serving, Settings};
 use _engine::transport::listeners::Listening;
 use _engine::transport::tcp;
@@ -130,24 +133,25 @@ fn counting_what_is_not_enforced_allocates_nothing() {
 #[test]
 fn a_kept_answer_is_given_without_an_allocation() {
     let (rules, asked) = (rules(), packet(&["free", "example"], 1));
-    let keeping = Keeping { octets: 1 << 20, max_ttl: 300, ..Keeping::default() };
+    let settings = cache::Settings { bytes: 1 << 20, ..cache::Settings::default() };
+    let bounds = TtlBounds { max_ttl: 300, ..TtlBounds::default() };
     let (mut query, mut out) = (Query::blank(), [0; 4096]);
     let Ok(()) = read(&asked, CLIENT, &rules, 1, &mut query, &mut out) else { panic!("a query") };
     let mut response = asked[..asked.len() - 11].to_vec();
     (response[2], response[7], response[11]) = (0x81, 1, 0);
     response.extend_from_slice(b"\xc0\x0c\0\x01\0\x01\0\0\x01\x2c\0\x04\xc0\0\x02\x01");
     let cache = Cache::default();
-    cache.resize(keeping.octets);
+    cache.resize(settings.bytes);
     let key = Key::new(&query.head, &query.name, query.qtype);
     let mut reader = Reader::default();
-    let response = reader.read_bounded(&mut response, &keeping).unwrap();
+    let response = reader.read_bounded(&mut response, &bounds).unwrap();
     let kept = Kept::new(response, key, Instant::now(), &mut [0; MAX_MESSAGE]).unwrap();
     cache.keep(key, kept, cache.purges());
     // What a thread allocates once is not counted.
     assert!(cache.find(key).is_some());
     let counted = allocation_counter::measure(|| {
         let kept = cache.find(Key::new(&query.head, &query.name, query.qtype)).unwrap();
-        assert_eq!(kept.age(Instant::now(), &keeping), Age::Fresh(0));
+        assert_eq!(kept.age(Instant::now(), &settings), Age::Fresh(0));
         assert!(kept.respond(&query, Age::Fresh(0), 1232, &mut out).is_some());
     });
     assert_eq!(counted.count_total, 0);

@@ -4,15 +4,17 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use _engine::answer::{Client, Rules, Soa, Verdict, decide, read};
+use _engine::answer::{Client, Verdict, decide, read};
 use _engine::chain::{self, Chains, Sections};
 use _engine::list;
+use _engine::message::Soa;
 use _engine::message::{HEADER, Query, Record, flag, skip_name, u16_at};
 use _engine::name::Name;
 use _engine::policy::{Action, Answer, Match, Rule, Snapshot, Target, ZoneInPlace};
 use _engine::prefix::{Prefix, Prefixes};
 use _engine::relay;
 use _engine::response::Reader;
+use _engine::rules::Rules;
 
 const ROUNDS: u64 = 60_000;
 

@@ -7,13 +7,14 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use _engine::answer::{Rules, Soa};
 use _engine::engine::Engine;
 use _engine::list;
+use _engine::message::Soa;
 use _engine::message::{flag, rcode, u16_at};
 use _engine::name::Name;
 use _engine::policy::{Action, Answer, Match, Rule, Snapshot, ZoneInPlace};
 use _engine::prefix::{Prefix, Prefixes};
+use _engine::rules::Rules;
 use _engine::shared::Settings;
 use _engine::transport::listeners::Inherited;
 use _engine::transport::tcp;

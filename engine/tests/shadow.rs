@@ -3,15 +3,17 @@
 use std::sync::Arc;
 use std::thread;
 
-use _engine::answer::{Judgement, Outcome, Rules, judge};
+use _engine::answer::{Judgement, judge, judge_targets};
 use _engine::counters::Counters;
 use _engine::list;
 use _engine::message::Query;
 use _engine::name::{Name, Walk};
+use _engine::outcome::Outcome;
 use _engine::policy::names::SEED;
 use _engine::policy::{Action, Answer, Judges, Match, PolicyZone, Rule, Snapshot, ZoneInPlace};
 use _engine::response::Reader;
-use _engine::targets::{judge_targets, would_block_target};
+use _engine::rules::Rules;
+use _engine::targets::would_block_target;
 use _engine::trial::{Tally, Trial};
 
 const LABELS: [&str; 3] = ["a", "b", "cc"];

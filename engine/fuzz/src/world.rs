@@ -4,7 +4,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, LazyLock};
 
-use _engine::answer::{Client, Judgement, Outcome, Rules, Soa, Verdict, decide, read};
+use _engine::answer::{Client, Judgement, Verdict, decide, judge_targets, read};
+use _engine::message::Soa;
+use _engine::outcome::Outcome;
+use _engine::rules::Rules;
 use _engine::chain::{self, Chains, Sections};
 use _engine::cookie::Secrets;
 use _engine::local::{Local, Switches};
@@ -13,7 +16,6 @@ use _engine::name::Name;
 use _engine::policy::{Action, Answer, Match, PolicyZone, Rule, Snapshot, Target, ZoneInPlace};
 use _engine::prefix::{Prefix, Prefixes};
 use _engine::response::Reader;
-use _engine::targets::judge_targets;
 use _engine::{list, relay};
 
 /// Octets of a UDP response at most.

@@ -26,19 +26,15 @@ const LAST_PART: u32 = 10;
 /// Octets of an answer of usual size, with what stands before it.
 const USUAL: usize = 192;
 
-/// How long answers are kept; of the configuration.
+/// The configuration of the cache.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Keeping {
-    /// Octets of memory, for all packet threads; 0: nothing is kept.
-    pub octets: u64,
-    /// Seconds.
-    pub max_ttl: u32,
-    /// Seconds; of answers that there is no such name or no such record (RFC 2308 5).
-    pub max_negative_ttl: u32,
-    /// Seconds behind its TTL for which an answer may be given when no upstream
+pub struct Settings {
+    /// Bytes of memory, for all worker threads; 0: nothing is cached.
+    pub bytes: u64,
+    /// Seconds after its TTL for which a stale answer may be given when no upstream
     /// answers (RFC 8767); 0: never.
     pub max_stale: u32,
-    /// Ask anew for what is asked for and about to expire.
+    /// Refresh records that are queried shortly before they expire.
     pub prefetch: bool,
 }
 
@@ -154,12 +150,12 @@ impl Kept {
         &question[..question.len() - 4]
     }
 
-    pub fn age(&self, now: Instant, keeping: &Keeping) -> Age {
+    pub fn age(&self, now: Instant, settings: &Settings) -> Age {
         let age = now.saturating_duration_since(self.head().came_at).as_secs();
         let life = u64::from(self.head().life);
         if age < life {
             Age::Fresh(age as u32)
-        } else if !self.is_failure() && age < life + u64::from(keeping.max_stale) {
+        } else if !self.is_failure() && age < life + u64::from(settings.max_stale) {
             Age::Stale
         } else {
             Age::Over
@@ -172,10 +168,10 @@ impl Kept {
     }
 
     /// Whether it should be asked for anew before it is over: true once.
-    pub fn is_due(&self, now: Instant, keeping: &Keeping) -> bool {
+    pub fn is_due(&self, now: Instant, settings: &Settings) -> bool {
         let life = Duration::from_secs(u64::from(self.head().life));
         let left = (self.head().came_at + life).saturating_duration_since(now);
-        keeping.prefetch
+        settings.prefetch
             && !self.is_failure()
             && left < life / LAST_PART
             && !self.head().is_asked_anew.swap(true, Relaxed)
@@ -309,9 +305,10 @@ mod tests {
     use super::*;
     use crate::message::MAX_MESSAGE;
     use crate::name::Name;
+    use crate::response::TtlBounds;
 
-    const KEEPING: Keeping =
-        Keeping { octets: 1 << 20, max_ttl: 86_400, max_negative_ttl: 3600, max_stale: 60, prefetch: true };
+    const BOUNDS: TtlBounds = TtlBounds { max_ttl: 86_400, max_negative_ttl: 3600 };
+    const SETTINGS: Settings = Settings { bytes: 1 << 20, max_stale: 60, prefetch: true };
 
     fn name(text: &str) -> Vec<u8> {
         Name::from_text(text.as_bytes()).unwrap().suffix(0).to_vec()
@@ -345,7 +342,7 @@ mod tests {
         let query = query(false);
         let key = Key::new(&query.head, &query.name, query.qtype);
         let (mut reader, mut response) = (Reader::default(), response.to_vec());
-        let response = reader.read_bounded(&mut response, &KEEPING)?;
+        let response = reader.read_bounded(&mut response, &BOUNDS)?;
         Kept::new(response, key, now, &mut [0; MAX_MESSAGE])
     }
 
@@ -403,7 +400,7 @@ mod tests {
         let now = Instant::now();
         let kept = kept_at(&said, now).unwrap();
         let mut out = [0; 1232];
-        let age = kept.age(now + Duration::from_secs(20), &KEEPING);
+        let age = kept.age(now + Duration::from_secs(20), &SETTINGS);
         let length = kept.respond(&query(true), age, 1232, &mut out).unwrap();
         assert_eq!(out[..2], [0xab, 0xcd]);
         assert_eq!(out[2..4], [0x81, 0x80], "RD and RA, and no AA or AD");
@@ -424,7 +421,7 @@ mod tests {
     fn past_its_time_it_is_stale_and_then_nothing() {
         let now = Instant::now();
         let kept = kept_at(&response(3, [&[], &[soa(40, 40)], &[]]), now).unwrap();
-        let after = |seconds| kept.age(now + Duration::from_secs(seconds), &KEEPING);
+        let after = |seconds| kept.age(now + Duration::from_secs(seconds), &SETTINGS);
         assert_eq!(
             (after(39), after(40), after(99), after(100)),
             (Age::Fresh(39), Age::Stale, Age::Stale, Age::Over)
@@ -434,7 +431,7 @@ mod tests {
         assert_eq!(out[length - 6..length], [0, 15, 0, 2, 0, 19]);
         let soa = HEADER + query(true).head.question().len();
         assert_eq!(u32_at(&out, soa + 6), STALE_TTL);
-        let never = Keeping { max_stale: 0, ..KEEPING };
+        let never = Settings { max_stale: 0, ..SETTINGS };
         assert_eq!(kept.age(now + Duration::from_secs(40), &never), Age::Over);
     }
 
@@ -442,8 +439,8 @@ mod tests {
     fn it_is_asked_anew_once_in_the_last_tenth() {
         let now = Instant::now();
         let kept = kept_at(&response(0, [&[record(1, 100, ADDRESS)], &[], &[]]), now).unwrap();
-        let is_due = |seconds, keeping: &Keeping| kept.is_due(now + Duration::from_secs(seconds), keeping);
-        assert!(!is_due(89, &KEEPING) && !is_due(95, &Keeping { prefetch: false, ..KEEPING }));
-        assert!(is_due(95, &KEEPING) && !is_due(96, &KEEPING));
+        let is_due = |seconds, settings: &Settings| kept.is_due(now + Duration::from_secs(seconds), settings);
+        assert!(!is_due(89, &SETTINGS) && !is_due(95, &Settings { prefetch: false, ..SETTINGS }));
+        assert!(is_due(95, &SETTINGS) && !is_due(96, &SETTINGS));
     }
 }

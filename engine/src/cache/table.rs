@@ -11,7 +11,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use super::{Kept, Key};
-use crate::shared::lock;
+use crate::events::lock;
 use crate::sys::{in_huge_pages, prefetch};
 
 /// Places of a set: what fits into two cache lines.

@@ -11,7 +11,7 @@ use super::sources::{self, Failure, Source};
 use super::{Exceptions, Format, LeftOut, Line, Reader, Reason, Settings};
 use crate::name::Name;
 use crate::policy::Match;
-use crate::policy::compiler::{Compiled, Compiler, Into, Origin};
+use crate::policy::compiler::{Compiled, Compiler, Destination, Origin};
 use crate::policy::names::Names;
 
 /// Octets of a file by which its format is recognised.
@@ -47,7 +47,7 @@ pub fn compile(
     settings: Settings,
     format: Option<Format>,
     left_out: &LeftOut,
-    into: Into<'_>,
+    into: Destination<'_>,
     compared_with: Option<Arc<Names>>,
     progress: &Progress,
 ) -> Result<(Compiled, Report), Failure> {
@@ -58,8 +58,8 @@ pub fn compile(
         expected += if sources::is_gzip(file)? { length.saturating_mul(COMPRESSED) } else { length };
     }
     let folder = match into {
-        Into::Memory => std::env::temp_dir(),
-        Into::Folder(folder) => Path::to_path_buf(folder),
+        Destination::Memory => std::env::temp_dir(),
+        Destination::Folder(folder) => Path::to_path_buf(folder),
     };
     let compiler = Compiler::new(expected, folder);
     let mut intake = Intake { compiler, left_out, exception: HOLE, others: Vec::new() };
@@ -233,7 +233,7 @@ mod tests {
         }
         let names = |text: &[u8]| vec![Name::from_text(text).unwrap()];
         let left_out = LeftOut::new(&names(b"co.id"), &[], &[], &names(b"isp.example"));
-        let (progress, into) = (Progress::default(), Into::Memory);
+        let (progress, into) = (Progress::default(), Destination::Memory);
         let made = compile(&files, settings(), format, &left_out, into, None, &progress).unwrap();
         assert_eq!(progress.octets(), texts.iter().map(|text| text.len() as u64).sum::<u64>());
         made

@@ -6,9 +6,8 @@
 //! with the list that is enforced now, and write. However long a list is, this takes the
 //! memory of a few ranges.
 
-use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 
@@ -20,19 +19,13 @@ use super::sorter::{Sorted, Sorter};
 use super::spool::{Item, Spool};
 use super::symbols::{Encoder, Symbols};
 use super::writer::{Batch, Writer};
+pub use super::writer::{CompileError, Destination};
 use crate::name::{Name, Walk};
 
 /// Octets of text for which a list gets one more segment.
 const SEGMENT: u64 = 1 << 20;
 /// Names by which the symbols of a list are chosen, at most.
 const SAMPLE: usize = 4096;
-
-/// Where a compiled list is put.
-pub enum Into<'a> {
-    Memory,
-    /// As a file whose name is its SHA-256.
-    Folder(&'a Path),
-}
 
 /// A compiled list, and what became of its lines.
 pub struct Compiled {
@@ -44,36 +37,6 @@ pub struct Compiled {
     /// The first lines that repeat an entry, and which one they repeat.
     pub repeats: Vec<(u32, u32)>,
     pub difference: Option<Difference>,
-}
-
-/// Why entries did not become a list.
-#[derive(Debug)]
-pub enum CompileError {
-    Io(io::Error),
-    /// Names that were chosen for their hashes.
-    Crowded,
-    /// What was compiled does not find its own entries, or finds others.
-    Lost,
-}
-
-impl fmt::Display for CompileError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            CompileError::Io(error) => write!(f, "cannot be written: {error}"),
-            CompileError::Crowded => f.write_str(
-                "holds names that were chosen so that a table of them becomes slow: refused as an attack",
-            ),
-            CompileError::Lost => f.write_str(
-                "what was compiled does not find all of its own names and no others: a fault of dnsblock",
-            ),
-        }
-    }
-}
-
-impl From<io::Error> for CompileError {
-    fn from(error: io::Error) -> CompileError {
-        CompileError::Io(error)
-    }
 }
 
 /// Where an entry comes from.
@@ -138,7 +101,7 @@ impl Compiler {
     pub fn finish(
         mut self,
         is_hole: &[bool],
-        into: Into<'_>,
+        into: Destination<'_>,
         before: Option<Arc<Names>>,
     ) -> Result<Compiled, CompileError> {
         let bits = self.spool.bits();
@@ -201,6 +164,8 @@ fn make(
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::policy::difference;
     use crate::policy::names::Unusable;
@@ -210,7 +175,7 @@ mod tests {
         format!("host{}.site{number}.example", number % 7)
     }
 
-    fn compile(lines: &[String], into: Into<'_>, before: Option<Arc<Names>>) -> Compiled {
+    fn compile(lines: &[String], into: Destination<'_>, before: Option<Arc<Names>>) -> Compiled {
         let octets = lines.iter().map(String::len).sum::<usize>() as u64;
         let mut compiler = Compiler::new(octets, std::env::temp_dir());
         for (number, line) in lines.iter().enumerate() {
@@ -233,7 +198,7 @@ mod tests {
     fn a_large_list_holds_each_of_its_names_and_no_other_in_few_octets() {
         const NAMES: u32 = 150_000;
         let lines: Vec<String> = (0..NAMES).map(listed).collect();
-        let made = compile(&lines, Into::Memory, None);
+        let made = compile(&lines, Destination::Memory, None);
         let names = made.names;
         assert_eq!((names.entries(), made.accepted, made.duplicate), (NAMES as usize, NAMES.into(), 0));
         assert!(names.segments() > 2, "several segments");
@@ -254,17 +219,17 @@ mod tests {
     #[test]
     fn the_order_of_lines_changes_no_octet_and_one_name_does() {
         let mut lines: Vec<String> = (0..5000).map(listed).collect();
-        let one = *compile(&lines, Into::Memory, None).names.sha256();
+        let one = *compile(&lines, Destination::Memory, None).names.sha256();
         lines.reverse();
-        assert_eq!(one, *compile(&lines, Into::Memory, None).names.sha256());
+        assert_eq!(one, *compile(&lines, Destination::Memory, None).names.sha256());
         lines[17] = "other.example".to_string();
-        assert_ne!(one, *compile(&lines, Into::Memory, None).names.sha256());
+        assert_ne!(one, *compile(&lines, Destination::Memory, None).names.sha256());
     }
 
     #[test]
     fn what_is_said_twice_is_counted_with_its_lines() {
         let lines = ["a.example", "exact b.example", "a.example", "below b.example", "subtree b.example"];
-        let made = compile(&lines.map(String::from), Into::Memory, None);
+        let made = compile(&lines.map(String::from), Destination::Memory, None);
         assert_eq!((made.accepted, made.duplicate, made.repeats), (3, 2, vec![(3, 1), (5, 2)]));
         assert_eq!(made.names.scopes().len(), 1, "a name and what is below it are a subtree");
     }
@@ -274,8 +239,8 @@ mod tests {
         let first: Vec<String> = (0..3000).map(listed).collect();
         let mut second: Vec<String> = (10..3005).map(listed).collect();
         second[7] = format!("exact {}", second[7]);
-        let before = Arc::new(compile(&first, Into::Memory, None).names);
-        let made = compile(&second, Into::Memory, Some(Arc::clone(&before)));
+        let before = Arc::new(compile(&first, Destination::Memory, None).names);
+        let made = compile(&second, Destination::Memory, Some(Arc::clone(&before)));
         let difference = made.difference.unwrap();
         assert_eq!((difference.added, difference.removed, difference.changed), (5, 10, 1));
         let sorted = |lines: Option<Vec<u8>>| {
@@ -297,7 +262,7 @@ mod tests {
     fn a_file_is_opened_by_what_it_holds_and_refused_when_anything_is_another() {
         let folder = tempfile::tempdir().unwrap();
         let lines: Vec<String> = (0..2000).map(listed).collect();
-        let made = compile(&lines, Into::Folder(folder.path()), None);
+        let made = compile(&lines, Destination::Folder(folder.path()), None);
         let sha256 = *made.names.sha256();
         let path = folder.path().join(file_name(&sha256));
         let names = Names::open(&path, &sha256).unwrap();
@@ -322,7 +287,7 @@ mod tests {
     #[test]
     fn octets_made_to_deceive_are_refused_or_harmless() {
         let lines: Vec<String> = (0..300).map(listed).collect();
-        let good = compile(&lines, Into::Memory, None).names.octets().to_vec();
+        let good = compile(&lines, Destination::Memory, None).names.octets().to_vec();
         let mut random = 7u64;
         for _ in 0..3000 {
             let mut octets = good.clone();
@@ -347,6 +312,9 @@ mod tests {
         compiler.walk(&name);
         compiler.add(Match::Exact, 0, Origin::default()).unwrap();
         let gone = Path::new("/nonexistent/folder");
-        assert!(matches!(compiler.finish(&[false], Into::Folder(gone), None), Err(CompileError::Io(_))));
+        assert!(matches!(
+            compiler.finish(&[false], Destination::Folder(gone), None),
+            Err(CompileError::Io(_))
+        ));
     }
 }

@@ -2,6 +2,7 @@
 //! queries, compares with the list before, and writes. Runs on a thread of its own, one
 //! segment behind the one that makes them.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -11,7 +12,6 @@ use std::sync::mpsc::Receiver;
 use sha2::{Digest, Sha256};
 
 use super::Scope;
-use super::compiler::{CompileError, Into};
 use super::difference::{Comparison, Difference};
 use super::names::{Foot, Names, SEED, Unusable};
 use super::segment::{Head, Hit, Rest, Segment};
@@ -25,6 +25,43 @@ const ASKED: usize = 32;
 const ALL_ASKED: usize = 1 << 16;
 /// Names that are not listed and are asked for by their own hash, at most.
 const OTHERS: usize = 1 << 16;
+
+/// Where a compiled list is put.
+pub enum Destination<'a> {
+    Memory,
+    /// As a file whose name is its SHA-256.
+    Folder(&'a Path),
+}
+
+/// Why entries did not become a list.
+#[derive(Debug)]
+pub enum CompileError {
+    Io(io::Error),
+    /// Names that were chosen for their hashes.
+    Crowded,
+    /// What was compiled does not find its own entries, or finds others.
+    Lost,
+}
+
+impl fmt::Display for CompileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CompileError::Io(error) => write!(f, "cannot be written: {error}"),
+            CompileError::Crowded => f.write_str(
+                "holds names that were chosen so that a table of them becomes slow: refused as an attack",
+            ),
+            CompileError::Lost => f.write_str(
+                "what was compiled does not find all of its own names and no others: a fault of dnsblock",
+            ),
+        }
+    }
+}
+
+impl From<io::Error> for CompileError {
+    fn from(error: io::Error) -> CompileError {
+        CompileError::Io(error)
+    }
+}
 
 /// A segment that was made, and what it must hold.
 pub struct Batch {
@@ -58,12 +95,12 @@ impl<'a> Writer<'a> {
     pub fn new(
         symbols: &'a Symbols,
         bits: u32,
-        into: &Into<'a>,
+        into: &Destination<'a>,
         before: Option<Arc<Names>>,
     ) -> Result<Writer<'a>, CompileError> {
         let sink = match into {
-            Into::Memory => Sink::Memory(Vec::new()),
-            Into::Folder(folder) => Sink::File(half_written(folder)?, folder),
+            Destination::Memory => Sink::Memory(Vec::new()),
+            Destination::Folder(folder) => Sink::File(half_written(folder)?, folder),
         };
         Ok(Writer {
             symbols,

@@ -13,7 +13,7 @@ use super::{digest_text, name, refused};
 use crate::list::{self, Exceptions, Failure, Format, LeftOut, Repairs, Settings, Source, Told};
 use crate::name::{Name, Walk};
 use crate::policy::Match;
-use crate::policy::compiler::{CompileError, Into};
+use crate::policy::compiler::{CompileError, Destination};
 use crate::policy::difference::{self, Difference};
 use crate::policy::names::{self, SEED, Unusable};
 use crate::sys;
@@ -231,7 +231,7 @@ pub fn compile_list(
     );
     let before = before.map(|names| Arc::clone(&names.0));
     let compile = || {
-        let into = folder.as_deref().map_or(Into::Memory, Into::Folder);
+        let into = folder.as_deref().map_or(Destination::Memory, Destination::Folder);
         let compiled = list::compile(&files, settings, format, &left_out, into, before, &progress.0);
         sys::trim_heap();
         compiled

@@ -222,7 +222,7 @@ mod tests {
     use rand::SeedableRng;
 
     use super::*;
-    use crate::shared::Events;
+    use crate::events::Events;
     use crate::upstream::health::Failure;
 
     struct Pool {

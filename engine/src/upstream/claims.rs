@@ -10,9 +10,9 @@ use std::time::Instant;
 
 use super::{Arrived, Flight, Upstreams, is_sound};
 use crate::cache::AsItIs;
+use crate::events::lock;
 use crate::message::MAX_QUESTION;
 use crate::relay;
-use crate::shared::lock;
 
 /// Threads that claim at the same moment seldom want the same one of these.
 const SHARDS: usize = 64;

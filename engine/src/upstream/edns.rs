@@ -120,7 +120,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::shared::Events;
+    use crate::events::Events;
 
     #[test]
     fn an_upstream_is_without_edns_for_ten_minutes_and_told_of_once() {

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::edns::WithoutEdns;
 use crate::counters::Counter;
-use crate::shared::{Events, lock};
+use crate::events::{Events, lock};
 
 /// Upstreams at most: as many as a mask has bits.
 pub const MAX_UPSTREAMS: usize = 64;

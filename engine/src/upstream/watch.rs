@@ -17,7 +17,7 @@ use super::health::{Health, MAX_UPSTREAMS, Mask, ProbeResult, RETRY, places};
 pub use super::probe::Probe;
 use super::probe::{ProbeEdns, Said, UnderWay};
 use super::{Settings, is_our_own};
-use crate::shared::Shared;
+use crate::events::Events;
 use crate::transport::poll::{Poll, Token};
 
 /// How long an upstream may say nothing at all while queries wait for it.
@@ -29,26 +29,35 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// Probes of one upstream that are waited for at the same time.
 const MOST: usize = 32;
 
+/// What the watching thread shares with the rest of the engine.
+pub trait Shared {
+    /// Those in force now.
+    fn settings(&self) -> Arc<Settings>;
+    fn health(&self) -> &Health;
+    fn events(&self) -> &Events;
+    fn is_stopping(&self) -> bool;
+}
+
 /// Watches until the engine stops. `wake` ends the wait; `wakers` those of the packet
 /// threads.
-pub fn run(shared: &Arc<Shared>, wake: &OwnedFd, wakers: &[Arc<OwnedFd>]) -> io::Result<()> {
+pub fn run(shared: &impl Shared, wake: &OwnedFd, wakers: &[Arc<OwnedFd>]) -> io::Result<()> {
     let poll = Poll::new()?;
     poll.add(wake, Token::Wake, true, false)?;
     let mut watch = Watch {
-        health: &shared.health,
-        settings: Arc::clone(&shared.serving.load().upstream),
+        health: shared.health(),
+        settings: shared.settings(),
         upstreams: (0..MAX_UPSTREAMS).map(|_| Watched::new(None, Instant::now())).collect(),
-        changes: (shared.health.losses(), shared.health.returns()),
+        changes: (shared.health().losses(), shared.health().returns()),
         is_urgent: false,
         poll,
         wakers,
     };
     watch.begin(watch.settings.places(), Instant::now());
-    while shared.stop_deadline().is_none() {
+    while !shared.is_stopping() {
         // What goes wrong here may cost a look at the upstreams, never the watch.
-        match catch_unwind(AssertUnwindSafe(|| watch.turn(shared))) {
+        match catch_unwind(AssertUnwindSafe(|| watch.turn(shared.settings()))) {
             Ok(result) => result?,
-            Err(_) => shared.events.push("a look at the upstreams ended in a panic".to_string()),
+            Err(_) => shared.events().push("a look at the upstreams ended in a panic".to_string()),
         }
     }
     Ok(())
@@ -95,10 +104,10 @@ impl Watched {
 }
 
 impl Watch<'_> {
-    fn turn(&mut self, shared: &Shared) -> io::Result<()> {
+    fn turn(&mut self, settings: Arc<Settings>) -> io::Result<()> {
         let events = self.poll.wait(self.patience())?;
         let now = Instant::now();
-        self.take_over(&shared.serving.load().upstream, now);
+        self.take_over(settings, now);
         for event in events {
             if let Token::Upstream(place) = event.token {
                 self.read(place, now);
@@ -115,11 +124,11 @@ impl Watch<'_> {
     }
 
     /// Watches those that are asked now, as it is set now.
-    fn take_over(&mut self, settings: &Arc<Settings>, now: Instant) {
-        if Arc::ptr_eq(&self.settings, settings) {
+    fn take_over(&mut self, settings: Arc<Settings>, now: Instant) {
+        if Arc::ptr_eq(&self.settings, &settings) {
             return;
         }
-        let before = std::mem::replace(&mut self.settings, Arc::clone(settings));
+        let before = std::mem::replace(&mut self.settings, Arc::clone(&settings));
         let is_probed_alike = before.probe == settings.probe && before.tells == settings.tells;
         let known = if is_probed_alike { before.places() } else { 0 };
         for place in places(before.places() & !settings.places()) {

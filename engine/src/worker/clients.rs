@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Passed, Worker};
-use crate::answer::{Client, Outcome, Verdict, decide, read};
+use crate::answer::{Client, Verdict, decide, read};
 use crate::message::Query;
 use crate::name::Walk;
+use crate::outcome::Outcome;
 use crate::policy::names::SEED;
 use crate::transport::listeners::Bound;
 use crate::transport::poll::{Event, Token};

@@ -5,17 +5,18 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use super::{Mail, Worker};
-use crate::answer::{Judgement, Outcome, Rules, judge, respond_by_following, respond_with_error};
+use crate::answer::{Judgement, judge, judge_targets, respond_by_following, respond_with_error};
 use crate::cache::{Age, Kept, Key};
 use crate::counters::{Refused, ResponseFrom};
 use crate::failures::Failures;
 use crate::message::{ExtendedError, Query, ede, rcode};
 use crate::name::Name;
+use crate::outcome::Outcome;
 use crate::relay;
 use crate::response::{Reader, Response};
+use crate::rules::Rules;
 use crate::shared::Serving;
 use crate::sys::{DATAGRAM, Local};
-use crate::targets::judge_targets;
 use crate::transport::poll::Event;
 use crate::upstream::{Asker, Flight, Heard, Join, Led, Origin, Waiter};
 
@@ -159,8 +160,8 @@ impl Worker {
     /// Gives a query that the policy lets pass what an upstream says to it; or, of
     /// one that is blocked by a CNAME, to where that leads.
     pub(super) fn forward(&mut self, query: &Query, passed: Passed, origin: Origin, serving: &Serving) {
-        let keeping = &serving.rules.keeping;
-        let stale = match passed.kept.as_ref().map(|kept| (kept.age(self.now, keeping), kept)) {
+        let settings = &serving.rules.cache;
+        let stale = match passed.kept.as_ref().map(|kept| (kept.age(self.now, settings), kept)) {
             Some((age @ Age::Fresh(_), kept)) => {
                 return self.give_kept(query, &passed, kept, age, origin, serving);
             }
@@ -184,7 +185,7 @@ impl Worker {
         origin: Origin,
         serving: &Serving,
     ) {
-        if kept.is_due(self.now, &serving.rules.keeping) {
+        if kept.is_due(self.now, &serving.rules.cache) {
             self.ask_anew(query, passed.follow.clone());
         }
         let said = Said::Before(kept, age);
@@ -374,8 +375,8 @@ impl Worker {
     /// What is kept for this question and will do where nothing else is to be had, by the
     /// rules of now.
     fn stale(&self, key: Key<'_>) -> Option<Kept> {
-        let keeping = self.shared.serving.load().rules.keeping;
-        self.shared.cache.find(key).filter(|kept| kept.age(self.now, &keeping) == Age::Stale)
+        let settings = self.shared.serving.load().rules.cache;
+        self.shared.cache.find(key).filter(|kept| kept.age(self.now, &settings) == Age::Stale)
     }
 
     /// Answers those who wait for a question that has been answered, or will not be.
@@ -389,12 +390,12 @@ impl Worker {
         };
         let is_for_all = asker.is_none();
         let mut reader = self.reader();
-        let keeping = self.shared.serving.load().rules.keeping;
+        let bounds = self.shared.serving.load().rules.ttl_bounds;
         let said = match came {
             Came::Message(message) => {
-                reader.read_bounded(message, &keeping).map_or(Said::Malformed, Said::Now)
+                reader.read_bounded(message, &bounds).map_or(Said::Malformed, Said::Now)
             }
-            Came::Told(message) => reader.read_told(message, &keeping).map_or(Said::Malformed, Said::Now),
+            Came::Told(message) => reader.read_told(message, &bounds).map_or(Said::Malformed, Said::Now),
             Came::TooLong => Said::TooLong,
             Came::Nothing => Said::Nothing(Outcome::Failed),
         };
@@ -571,7 +572,7 @@ impl Worker {
         waiter.led = said.to_led().map(Box::new);
         let key = waiter.key();
         let kept = if self.upstreams.tells_client() { None } else { self.shared.cache.find(key) };
-        let kept = kept.map(|kept| (kept.age(self.now, &serving.rules.keeping), kept));
+        let kept = kept.map(|kept| (kept.age(self.now, &serving.rules.cache), kept));
         let stale = match &kept {
             Some((age @ Age::Fresh(_), kept)) => return self.judge_again(waiter, Said::Before(kept, *age)),
             Some((Age::Stale, kept)) => Some(kept),
