@@ -4,5 +4,6 @@
 
 pub mod listeners;
 pub mod poll;
+pub mod sockets;
 pub mod tcp;
 pub mod udp;

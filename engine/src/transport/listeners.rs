@@ -14,7 +14,7 @@ use std::{fmt, io};
 use rustix::net::sockopt::socket_acceptconn;
 use socket2::{SockRef, Type};
 
-use super::{tcp, udp};
+use super::sockets::{bind_udp, free_port, listen_tcp, probe_tcp, probe_udp};
 
 /// Ports tried when any free port will do for UDP but is taken for TCP.
 const PORTS_TRIED: usize = 32;
@@ -222,8 +222,8 @@ fn take(
     let udp = Inherited::of(&mut inherited.udp, address);
     let tcp = Inherited::of(&mut inherited.tcp, address);
     Ok(Bound {
-        udp: spread(udp, workers, || udp::bind(address))?,
-        tcp: spread(tcp, workers, || tcp::listen(address))?,
+        udp: spread(udp, workers, || bind_udp(address))?,
+        tcp: spread(tcp, workers, || listen_tcp(address))?,
         is_inherited: true,
         ..Bound::new(wanted, address)
     })
@@ -256,18 +256,18 @@ fn bind_all(wanted: SocketAddr, workers: usize, beside: &[&Arc<Bound>]) -> io::R
         let address = match wanted.port() {
             // Drawn without sharing: with it, the kernel may draw a port that
             // another daemon of the same user shares already.
-            0 => udp::free_port(wanted.ip())?,
+            0 => free_port(wanted.ip())?,
             _ => wanted,
         };
         let bound = || -> io::Result<_> {
             // Without sharing, an address of ours would be in its own way.
             if !beside.iter().any(|bound| bound.overlaps(address)) {
-                udp::probe(address)?;
-                tcp::probe(address)?;
+                probe_udp(address)?;
+                probe_tcp(address)?;
             }
             Ok(Bound {
-                udp: spread(Vec::new(), workers, || udp::bind(address))?,
-                tcp: spread(Vec::new(), workers, || tcp::listen(address))?,
+                udp: spread(Vec::new(), workers, || bind_udp(address))?,
+                tcp: spread(Vec::new(), workers, || listen_tcp(address))?,
                 ..Bound::new(wanted, address)
             })
         };

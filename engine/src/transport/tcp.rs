@@ -2,29 +2,18 @@
 //! come and answered as they are ready, in any order; everything is bounded.
 
 use std::cmp::Reverse;
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use slab::Slab;
-use socket2::{Domain, Protocol, Socket, Type};
 
 use super::listeners::Bound;
 use crate::limits::{Crowd, Network};
 
-/// Connections that wait to be accepted, per listener.
-const BACKLOG: i32 = 1024;
-/// Octets of responses that a client may leave unread before its further
-/// queries wait, and before it is sent away.
-const UNREAD: usize = 256 << 10;
-const MOST_UNREAD: usize = 1 << 20;
-/// Two octets of length and the longest message (RFC 1035 4.2.2).
-const FRAME: usize = 2 + 65_535;
-/// Octets that the kernel keeps of what a client has not read. By itself it would
-/// keep megabytes of each, and its memory is everybody's.
-const KERNEL_BUFFER: usize = 128 << 10;
+mod connection;
+pub use connection::Connection;
 
 /// Bounds of the TCP service.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -98,30 +87,6 @@ impl Newcomer<'_> {
             _ => held >= holds,
         }
     }
-}
-
-pub struct Connection {
-    pub stream: TcpStream,
-    pub peer: SocketAddr,
-    /// The address it came to.
-    listener: Arc<Bound>,
-    standing: Standing,
-    network: Network,
-    pub generation: u64,
-    input: Vec<u8>,
-    /// Octets at the front of `input` that were taken already.
-    taken: usize,
-    output: Vec<u8>,
-    unanswered: usize,
-    /// The client has sent its last octet; what it asked is still answered.
-    ended: bool,
-    broken: bool,
-    active_at: Instant,
-    /// While it is owed answers: since when it has got none.
-    waiting_since: Instant,
-    message_since: Option<Instant>,
-    /// What epoll was told last: (readable, writable).
-    pub watched: (bool, bool),
 }
 
 impl Service {
@@ -280,7 +245,7 @@ impl Service {
         let length = u16::try_from(response.len()).expect("a message is at most 65,535 octets");
         connection.output.extend_from_slice(&length.to_be_bytes());
         connection.output.extend_from_slice(response);
-        connection.broken |= connection.output.len() > MOST_UNREAD;
+        connection.broken |= connection.output.len() > connection::MOST_UNREAD;
     }
 
     /// A query that gets no response (action `drop`).
@@ -346,92 +311,10 @@ impl Service {
     }
 }
 
-impl Connection {
-    fn takes_queries(&self, limits: &Limits) -> bool {
-        self.unanswered < limits.pipelined && self.output.len() < UNREAD
-    }
-
-    /// The length of the message at the front of the input, if it is all there.
-    fn whole_message(&self) -> Option<usize> {
-        let input = &self.input[self.taken..];
-        let length = usize::from(u16::from_be_bytes([*input.first()?, *input.get(1)?]));
-        (input.len() >= 2 + length).then_some(length)
-    }
-
-    fn read(&mut self, now: Instant) {
-        // Once a read, not once a message: many small ones must not cost more.
-        self.input.drain(..std::mem::take(&mut self.taken));
-        let mut chunk = [0; 16 << 10];
-        while self.input.len() < FRAME {
-            let room = chunk.len().min(FRAME - self.input.len());
-            match self.stream.read(&mut chunk[..room]) {
-                Ok(0) => {
-                    self.ended = true;
-                    return;
-                }
-                Ok(count) => {
-                    self.input.extend_from_slice(&chunk[..count]);
-                    self.message_since.get_or_insert(now);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => {
-                    self.broken = true;
-                    return;
-                }
-            }
-        }
-    }
-
-    fn write(&mut self, now: Instant) {
-        while !self.output.is_empty() {
-            match self.stream.write(&self.output) {
-                Ok(count) => {
-                    self.output.drain(..count);
-                    self.active_at = now;
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => {
-                    self.broken = true;
-                    return;
-                }
-            }
-        }
-    }
-}
-
-/// Listens on an address together with the other packet threads.
-pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = stream_socket(address)?;
-    socket.set_reuse_port(true)?;
-    // Connections have it from their listener.
-    socket.set_send_buffer_size(KERNEL_BUFFER)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
-}
-
-/// Fails if anyone listens there already; see `udp::probe`.
-pub fn probe(address: SocketAddr) -> io::Result<()> {
-    let socket = stream_socket(address)?;
-    socket.bind(&address.into())?;
-    socket.listen(1)
-}
-
-fn stream_socket(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_nonblocking(true)?;
-    // Connections of an earlier run in TIME_WAIT do not keep us from starting.
-    socket.set_reuse_address(true)?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    Ok(socket)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use super::*;
     use crate::transport::listeners::{self, Inherited};
 

@@ -2,21 +2,13 @@
 //! kernel spreads the queries over them (SO_REUSEPORT).
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::os::fd::AsFd;
+use std::net::UdpSocket;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
-
 use super::listeners::Bound;
+use super::sockets::set_up_udp;
 use crate::sys::{self, BATCH, Batch, Datagram};
-
-/// Octets of kernel buffer asked for; the kernel may give less.
-const KERNEL_BUFFER: usize = 4 << 20;
-/// How long a send may wait for buffer space. Longer, and the datagram is lost
-/// as it would be on any wire.
-const SEND_PATIENCE: Duration = Duration::from_millis(50);
 
 /// A socket and the responses that wait to be sent through it together.
 pub struct Listener {
@@ -83,7 +75,7 @@ impl Listener {
             if !may_be_late && received < BATCH {
                 self.since = now;
                 if self.backlog_until.take().is_some() {
-                    set_up(self.socket());
+                    set_up_udp(self.socket());
                 }
                 return Ok((received, late));
             }
@@ -91,7 +83,7 @@ impl Listener {
             let came = now.checked_sub(waited).unwrap_or(now);
             // From here on, what was received came while this process was there.
             if self.backlog_until.take_if(|begun| came >= *begun).is_some() {
-                set_up(self.socket());
+                set_up_udp(self.socket());
             }
             if waited < patience {
                 self.since = came;
@@ -120,53 +112,4 @@ impl Listener {
             waiting => self.out.send(&self.bound.udp[self.thread][self.number], waiting),
         }
     }
-}
-
-/// Binds a socket that shares its port with those of the other packet threads.
-pub fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-    socket.set_reuse_port(true)?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    set_up(&socket);
-    socket.bind(&address.into())?;
-    if address.ip().is_unspecified() {
-        sys::report_local(&socket, address.is_ipv6())?;
-    }
-    Ok(socket.into())
-}
-
-/// Makes a socket towards clients what this version wants it to be, whoever has bound it.
-pub fn set_up(socket: impl AsFd) {
-    let socket = SockRef::from(&socket);
-    // The kernel caps these at net.core.[rw]mem_max; less is no error.
-    let _ = socket.set_recv_buffer_size(KERNEL_BUFFER);
-    let _ = socket.set_send_buffer_size(KERNEL_BUFFER);
-    let _ = socket.set_write_timeout(Some(SEND_PATIENCE));
-}
-
-/// Opens a socket of our own choosing towards an upstream; the kernel draws
-/// its port, and drops what comes from anywhere else (RFC 5452 9.2).
-pub fn connect(upstream: SocketAddr) -> io::Result<UdpSocket> {
-    let socket = Socket::new(Domain::for_address(upstream), Type::DGRAM, Some(Protocol::UDP))?;
-    let _ = socket.set_recv_buffer_size(KERNEL_BUFFER);
-    socket.set_write_timeout(Some(SEND_PATIENCE))?;
-    socket.connect(&upstream.into())?;
-    Ok(socket.into())
-}
-
-/// An address whose port nobody holds.
-pub fn free_port(ip: IpAddr) -> io::Result<SocketAddr> {
-    UdpSocket::bind((ip, 0))?.local_addr()
-}
-
-/// Fails if anyone holds the address already: with SO_REUSEPORT alone, a second
-/// daemon of the same user would quietly take half of the queries.
-pub fn probe(address: SocketAddr) -> io::Result<()> {
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    socket.bind(&address.into())
 }

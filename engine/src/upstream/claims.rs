@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use super::{Arrived, Flight, Upstreams, is_sound};
+use super::{Arrived, Flight, Upstreams};
 use crate::cache::AsItIs;
 use crate::events::lock;
 use crate::message::MAX_QUESTION;
@@ -211,8 +211,7 @@ impl Upstreams {
                 heard => {
                     self.flights[key].purges = letter.purges;
                     if let Heard::Answer(message) = &heard {
-                        let asked = self.flights[key].first.name();
-                        self.flights[key].is_sound = is_sound(message, asked, &mut self.reader);
+                        self.flights[key].note_soundness(message, &mut self.reader);
                     }
                     arrived.push((self.land(key), heard));
                 }

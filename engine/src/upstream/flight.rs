@@ -7,8 +7,10 @@ use super::claims::Claim;
 use super::health::{Mask, bit};
 use super::shares::Share;
 use crate::cache::{Age, Kept, Key};
+use crate::chain;
 use crate::message::{MAX_QUESTION, Query};
 use crate::name::Name;
+use crate::response::Reader;
 use crate::sys::{Local, Peer};
 
 /// Times a query is sent at most; the configuration may say less.
@@ -66,6 +68,9 @@ pub struct Flight {
     /// Tells the deadline of this attempt from those of earlier ones.
     pub(super) stamp: u64,
 }
+
+/// An answer that was asked for: the flight, and where the message stands.
+pub type Arrived<M> = Vec<(Flight, M)>;
 
 /// A query that waits for an upstream's answer.
 #[derive(Clone)]
@@ -209,6 +214,12 @@ impl Flight {
     /// Whether nothing was sent after this route.
     pub(super) fn ends_with(&self, route: &Route) -> bool {
         self.routes.iter().flatten().all(|other| other.sent_at <= route.sent_at)
+    }
+
+    /// Notes whether an answer is well-formed, and there is one way through all to which it leads.
+    pub(super) fn note_soundness(&mut self, message: &[u8], reader: &mut Reader) {
+        let response = reader.read(message);
+        self.is_sound = response.is_some_and(|response| chain::is_readable(response, self.first.name()));
     }
 
     /// The question as it is asked upstream.

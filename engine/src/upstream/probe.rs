@@ -12,7 +12,7 @@ use crate::message::{HEADER, MAX_QUESTION, flag, rcode, rtype, u16_at};
 use crate::name::Name;
 use crate::relay;
 use crate::sys::DATAGRAM;
-use crate::transport::udp;
+use crate::transport::sockets::connect_udp;
 
 /// How upstreams are probed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,7 +88,7 @@ impl UnderWay {
         tells: Tells,
         now: Instant,
     ) -> io::Result<UnderWay> {
-        let socket = udp::connect(address)?;
+        let socket = connect_udp(address)?;
         socket.set_nonblocking(true)?;
         let id = rand::random();
         let payload = (edns == ProbeEdns::With).then_some(payload);

@@ -18,7 +18,7 @@ use super::choice::Server;
 use super::health::MAX_UPSTREAMS;
 use super::ids::Ids;
 use crate::transport::poll::{Poll, Token};
-use crate::transport::udp;
+use crate::transport::sockets::connect_udp;
 
 /// Sockets, and so source ports, that are open towards one upstream at most.
 const POOL: usize = 256;
@@ -148,7 +148,7 @@ impl Pool {
             return Err(io::Error::from_raw_os_error(libc::EMFILE));
         }
         let address = self.upstreams[upstream].ok_or(io::ErrorKind::AddrNotAvailable)?;
-        let socket = udp::connect(address)?;
+        let socket = connect_udp(address)?;
         let entry = self.sockets.vacant_entry();
         let key = entry.key();
         self.poll.add(&socket, Token::Upstream(key), true, false)?;

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use super::asker::{self, Tells};
 use super::flight::{Channel, Route};
+use super::sending::write_query;
 use super::stream::Stream;
-use super::{Arrived, Upstreams, write_query};
+use super::{Arrived, Upstreams};
 use crate::transport::poll::Token;
 
 /// How long a connection without questions under way is kept.
