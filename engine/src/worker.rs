@@ -33,11 +33,16 @@ use crate::transport::tcp;
 use crate::transport::udp::Listener;
 use crate::upstream::{Origin, Upstreams};
 
+mod arrivals;
 mod clients;
+mod deliver;
 mod forward;
+mod give;
 mod listening;
+mod source;
 
-use forward::{Owed, Passed};
+use arrivals::Owed;
+use forward::Passed;
 use listening::Accepting;
 
 /// Longest wait when nothing is due: bounds how late a clock is noticed.

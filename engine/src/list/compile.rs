@@ -52,16 +52,11 @@ pub fn compile(
     progress: &Progress,
 ) -> Result<(Compiled, Report), Failure> {
     let mut report = Report { is_recognised: format.is_none(), ..Report::default() };
-    let mut expected = 0;
-    for file in files {
-        let length = std::fs::metadata(&file.path)?.len();
-        expected += if sources::is_gzip(file)? { length.saturating_mul(COMPRESSED) } else { length };
-    }
     let folder = match into {
         Destination::Memory => std::env::temp_dir(),
         Destination::Folder(folder) => Path::to_path_buf(folder),
     };
-    let compiler = Compiler::new(expected, folder);
+    let compiler = Compiler::new(expected_size(files)?, folder);
     let mut intake = Intake { compiler, left_out, exception: HOLE, others: Vec::new() };
     let formats = formats_of(files, format)?;
     let mut switched_off = switched_off(files, &formats, settings.most_octets)?;
@@ -98,19 +93,29 @@ pub fn compile(
         report.formats.push((format, naming));
         switched_off = reader.take_switched_off();
     }
+    report_unused(&switched_off, files, &mut report);
+    let compiled = intake.compiler.finish(&RULES_ARE_EXCEPTIONS, into, compared_with)?;
+    report.take_compiled(&compiled);
+    Ok((compiled, report))
+}
+
+/// About how many bytes of text these files hold.
+fn expected_size(files: &[Source]) -> io::Result<u64> {
+    let mut expected = 0;
+    for file in files {
+        let length = std::fs::metadata(&file.path)?.len();
+        expected += if sources::is_gzip(file)? { length.saturating_mul(COMPRESSED) } else { length };
+    }
+    Ok(expected)
+}
+
+/// Rejects the lines that switch off rules which no file has.
+fn report_unused(switched_off: &SwitchedOff, files: &[Source], report: &mut Report) {
     for (file, number) in switched_off.unused() {
         let reason = Reason::LostException("`$badfilter` for a rule that this list does not have");
         report.silent -= 1;
         report.reject(&files[file].label, number, b"", reason);
     }
-    let compiled = intake.compiler.finish(&RULES_ARE_EXCEPTIONS, into, compared_with)?;
-    report.accepted = compiled.accepted;
-    report.repaired = compiled.repaired;
-    report.duplicate = compiled.duplicate;
-    for (line, first) in &compiled.repeats {
-        report.repeat(*line, *first);
-    }
-    Ok((compiled, report))
 }
 
 /// An error for a file that is no text.

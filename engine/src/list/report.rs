@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::sources::Read;
 use super::{Format, Reason, Repairs};
+use crate::policy::compiler::Compiled;
 
 /// Lines that are told one by one, of each kind.
 const TOLD: usize = 100;
@@ -121,7 +122,17 @@ impl Report {
         ("", line)
     }
 
-    pub fn repeat(&mut self, line: u32, first: u32) {
+    /// Adds what only the compiler knows: which lines repeat others.
+    pub fn take_compiled(&mut self, compiled: &Compiled) {
+        self.accepted = compiled.accepted;
+        self.repaired = compiled.repaired;
+        self.duplicate = compiled.duplicate;
+        for (line, first) in &compiled.repeats {
+            self.repeat(*line, *first);
+        }
+    }
+
+    fn repeat(&mut self, line: u32, first: u32) {
         let ((label, line), (first_label, first)) = (self.place(line), self.place(first));
         let other = if label == first_label { String::new() } else { format!(" of {first_label}") };
         let (label, code, value) = (label.to_string(), "duplicate".to_string(), String::new());

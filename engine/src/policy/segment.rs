@@ -213,8 +213,7 @@ pub fn make(records: &[Record<'_>], bits: u32, encoder: &Encoder) -> Result<(Hea
     let mut filter = vec![0u64; filter_words];
     let mut index: Vec<u64> = Vec::with_capacity(buckets + 1);
     let mut data = Vec::with_capacity(records.len() * BUCKET);
-    let (mut text, mut codes, mut lengths) = (Text::default(), Vec::new(), Vec::new());
-    let (mut other, mut other_codes) = (Text::default(), Vec::new());
+    let mut codes = Codes::default();
     let mut left = records;
     for bucket in 0..buckets {
         let rest = |record: &Record<'_>| Rest::of(record.hash, bits);
@@ -226,33 +225,17 @@ pub fn make(records: &[Record<'_>], bits: u32, encoder: &Encoder) -> Result<(Hea
         }
         let before = records.len() - left.len() - own.len();
         index.push(data.len() as u64 | (before as u64) << 32);
-        codes.clear();
-        lengths.clear();
         for record in own {
             let rest = rest(record);
             filter[rest.place(filter_words as u32)] |= rest.filter_bits();
             data.push(rest.fingerprint());
         }
-        for both in own.chunks(2) {
-            let start = codes.len();
-            text.take(both[0].text);
-            // No code stands for less than a character.
-            if let Some(second) = both.get(1) {
-                other.take(second.text);
-                other_codes.clear();
-                encoder.encode_both([&text, &other], [&mut codes, &mut other_codes]);
-                lengths.extend([(codes.len() - start) as u8, other_codes.len() as u8]);
-                codes.extend_from_slice(&other_codes);
-            } else {
-                encoder.encode(&text, &mut codes);
-                lengths.push((codes.len() - start) as u8);
-            }
-        }
-        data.extend_from_slice(&lengths);
+        codes.take(own, encoder);
+        data.extend_from_slice(&codes.lengths);
         for record in own {
             data.extend_from_slice(&record.scope.to_le_bytes()[..width]);
         }
-        data.extend_from_slice(&codes);
+        data.extend_from_slice(&codes.codes);
     }
     index.push(data.len() as u64 | (records.len() as u64) << 32);
     let mut octets = Vec::with_capacity((filter.len() + index.len()) * 8 + data.len());
@@ -268,4 +251,36 @@ pub fn make(records: &[Record<'_>], bits: u32, encoder: &Encoder) -> Result<(Hea
         width: width as u8,
     };
     Ok((head, octets))
+}
+
+/// The codes of one bucket's names, and how long each is; reused for the next bucket.
+#[derive(Default)]
+struct Codes {
+    codes: Vec<u8>,
+    lengths: Vec<u8>,
+    text: Text,
+    other: Text,
+    other_codes: Vec<u8>,
+}
+
+impl Codes {
+    fn take(&mut self, own: &[Record<'_>], encoder: &Encoder) {
+        self.codes.clear();
+        self.lengths.clear();
+        for both in own.chunks(2) {
+            let start = self.codes.len();
+            self.text.take(both[0].text);
+            // No code stands for less than a character.
+            if let Some(second) = both.get(1) {
+                self.other.take(second.text);
+                self.other_codes.clear();
+                encoder.encode_both([&self.text, &self.other], [&mut self.codes, &mut self.other_codes]);
+                self.lengths.extend([(self.codes.len() - start) as u8, self.other_codes.len() as u8]);
+                self.codes.extend_from_slice(&self.other_codes);
+            } else {
+                encoder.encode(&self.text, &mut self.codes);
+                self.lengths.push((self.codes.len() - start) as u8);
+            }
+        }
+    }
 }

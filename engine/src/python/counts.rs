@@ -69,6 +69,9 @@ impl Counts {
     pub fn sum(py: Python<'_>, engine: &engine::Engine) -> PyResult<Counts> {
         let workers = engine.counters();
         let total = |read: &dyn Fn(&Counters) -> u64| workers.iter().map(|c| read(c)).sum::<u64>();
+        let labelled = |labels: &[&'static str], read: &dyn Fn(&Counters, usize) -> u64| {
+            labels.iter().enumerate().map(|(place, label)| (*label, total(&|c| read(c, place)))).collect()
+        };
         let mut queries = HashMap::new();
         for (transport, of) in ["udp", "tcp"].into_iter().enumerate() {
             for (place, outcome) in OUTCOMES.into_iter().enumerate() {
@@ -94,34 +97,18 @@ impl Counts {
             shadow_blocked,
             upstreams: upstreams.map(|counts| Py::new(py, counts)).collect::<PyResult<_>>()?,
             tcp_connections: total(&|c| c.tcp_connections.get()),
-            tcp_refused: TCP_REFUSED
-                .into_iter()
-                .enumerate()
-                .map(|(place, why)| (why, total(&|c| c.tcp_refused[place].get())))
-                .collect(),
+            tcp_refused: labelled(&TCP_REFUSED, &|c, place| c.tcp_refused[place].get()),
             outstanding: total(&|c| c.outstanding.get()),
             panics: total(&|c| c.panics.get()),
             unsent: total(&|c| c.unsent.get()),
             truncated: total(&|c| c.truncated.get()),
             dropped_records: total(&|c| c.dropped_records.get()),
-            limited: SLIPS
-                .into_iter()
-                .enumerate()
-                .map(|(i, how)| (how, total(&|c| c.limited[i].get())))
-                .collect(),
-            rcodes: RCODES
-                .into_iter()
-                .enumerate()
-                .map(|(i, rcode)| (rcode, total(&|c| c.rcodes[i].get())))
-                .collect(),
+            limited: labelled(&SLIPS, &|c, place| c.limited[place].get()),
+            rcodes: labelled(&RCODES, &|c, place| c.rcodes[place].get()),
             waited: FROM.into_iter().enumerate().map(|(from, name)| (name, waited(workers, from))).collect(),
             joined: total(&|c| c.joined.get()),
             prefetched: total(&|c| c.prefetched.get()),
-            refused: REFUSED
-                .into_iter()
-                .enumerate()
-                .map(|(place, why)| (why, total(&|c| c.refused[place].get())))
-                .collect(),
+            refused: labelled(&REFUSED, &|c, place| c.refused[place].get()),
             cache_entries: cache.0,
             cache_octets: cache.1,
             cache_evictions: cache.2,

@@ -10,10 +10,10 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use super::{digest_text, name, refused};
-use crate::list::{self, Exceptions, Failure, Format, LeftOut, Repairs, Settings, Source, Told};
+use crate::list::{self, Exceptions, Failure, Format, LeftOut, Repairs, Report, Settings, Source, Told};
 use crate::name::{Name, Walk};
 use crate::policy::Match;
-use crate::policy::compiler::{CompileError, Destination};
+use crate::policy::compiler::{CompileError, Compiled, Destination};
 use crate::policy::difference::{self, Difference};
 use crate::policy::names::{self, SEED, Unusable};
 use crate::sys;
@@ -185,6 +185,43 @@ pub struct CompiledList {
     lost_exception_lines: Vec<ToldLine>,
 }
 
+impl CompiledList {
+    fn new(py: Python<'_>, compiled: Compiled, report: Report) -> PyResult<CompiledList> {
+        let told = |lines: Vec<Told>| {
+            lines.into_iter().map(|told| (told.label, told.line, told.value, told.code, told.text)).collect()
+        };
+        let source = |(label, read): (String, list::Read)| {
+            (label, read.octets, hex(&read.sha256), read.ends_with_line_feed)
+        };
+        let apexless = py.detach(|| compiled.names.apexless());
+        Ok(CompiledList {
+            names: Py::new(py, Names(Arc::new(compiled.names)))?,
+            difference: compiled.difference.map(|d| Py::new(py, ListDifference::new(py, d))).transpose()?,
+            formats: report.formats.into_iter().map(|(format, naming)| (format.name(), naming)).collect(),
+            is_recognised: report.is_recognised,
+            sources: report.sources.into_iter().map(source).collect(),
+            lines: report.lines,
+            accepted: report.accepted,
+            repaired: report.repaired,
+            duplicate: report.duplicate,
+            not_applicable: report.not_applicable,
+            rejected: report.rejected,
+            exceptions: report.exceptions,
+            apexless,
+            silent: report.silent,
+            rejected_by: report.rejected_by.into_iter().collect(),
+            not_applicable_by: report.not_applicable_by.into_iter().collect(),
+            repaired_by: report.repaired_by.into_iter().collect(),
+            rejected_lines: told(report.rejected_lines),
+            repaired_lines: told(report.repaired_lines),
+            duplicate_lines: told(report.duplicate_lines),
+            left_out_lines: told(report.left_out_lines),
+            not_applicable_lines: told(report.not_applicable_lines),
+            lost_exception_lines: told(report.lost_exception_lines),
+        })
+    }
+}
+
 #[pyfunction]
 #[allow(clippy::too_many_arguments, reason = "Python gives them by keyword")]
 #[pyo3(signature = (files, *, format, scope, column, separator, repairs, exceptions, max_octets, suffixes,
@@ -240,36 +277,5 @@ pub fn compile_list(
         Failure::NotCompiled(error) => not_compiled(error),
         Failure::Unfit(unfit) => ListUnfit::new_err((unfit.label, unfit.code, unfit.reason)),
     })?;
-    let told = |lines: Vec<Told>| {
-        lines.into_iter().map(|told| (told.label, told.line, told.value, told.code, told.text)).collect()
-    };
-    let source = |(label, read): (String, list::Read)| {
-        (label, read.octets, hex(&read.sha256), read.ends_with_line_feed)
-    };
-    let apexless = py.detach(|| compiled.names.apexless());
-    Ok(CompiledList {
-        names: Py::new(py, Names(Arc::new(compiled.names)))?,
-        difference: compiled.difference.map(|d| Py::new(py, ListDifference::new(py, d))).transpose()?,
-        formats: report.formats.into_iter().map(|(format, naming)| (format.name(), naming)).collect(),
-        is_recognised: report.is_recognised,
-        sources: report.sources.into_iter().map(source).collect(),
-        lines: report.lines,
-        accepted: report.accepted,
-        repaired: report.repaired,
-        duplicate: report.duplicate,
-        not_applicable: report.not_applicable,
-        rejected: report.rejected,
-        exceptions: report.exceptions,
-        apexless,
-        silent: report.silent,
-        rejected_by: report.rejected_by.into_iter().collect(),
-        not_applicable_by: report.not_applicable_by.into_iter().collect(),
-        repaired_by: report.repaired_by.into_iter().collect(),
-        rejected_lines: told(report.rejected_lines),
-        repaired_lines: told(report.repaired_lines),
-        duplicate_lines: told(report.duplicate_lines),
-        left_out_lines: told(report.left_out_lines),
-        not_applicable_lines: told(report.not_applicable_lines),
-        lost_exception_lines: told(report.lost_exception_lines),
-    })
+    CompiledList::new(py, compiled, report)
 }

@@ -80,7 +80,7 @@ impl Upstreams {
 
     /// Attempts of a flight. One that another packet thread asks about waits longer, as
     /// that thread may wait for an upstream to come back (`hold`).
-    pub(super) fn attempts_of(&self, flight: &Flight) -> usize {
+    fn attempts_of(&self, flight: &Flight) -> usize {
         let more = match flight.is_told {
             true => HOLD.as_nanos().div_ceil(self.settings.timeout.as_nanos().max(1)) as usize,
             false => 0,

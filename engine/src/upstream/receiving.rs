@@ -92,13 +92,7 @@ impl Upstreams {
     /// Asks another upstream, once, where this one will not answer, cannot be understood,
     /// or has failed. Where that is not to be had, the best answer stands in the message or
     /// in `Flight::failure`.
-    pub(super) fn asks_elsewhere(
-        &mut self,
-        key: usize,
-        upstream: usize,
-        message: &[u8],
-        now: Instant,
-    ) -> bool {
+    fn asks_elsewhere(&mut self, key: usize, upstream: usize, message: &[u8], now: Instant) -> bool {
         let flight = &self.flights[key];
         let is_useless = !flight.is_sound || is_unwilling(message);
         let has_failed = flight.is_sound && is_failure(message);
@@ -129,7 +123,7 @@ impl Upstreams {
 
     /// Whether a query that an upstream would not answer may be put to another that
     /// is up; once.
-    pub(super) fn has_another(&self, key: usize) -> bool {
+    fn has_another(&self, key: usize) -> bool {
         let flight = &self.flights[key];
         let has_attempts = flight.attempts < self.settings.attempts && !flight.was_refused;
         has_attempts && self.up() & !flight.asked != 0

@@ -76,7 +76,7 @@ impl Upstreams {
         }
     }
 
-    pub(super) fn send_datagram(&mut self, key: usize, upstream: usize, now: Instant) -> io::Result<()> {
+    fn send_datagram(&mut self, key: usize, upstream: usize, now: Instant) -> io::Result<()> {
         let Outbox { socket, waiting, .. } = self.outboxes[upstream];
         if waiting == RUN || (waiting > 0 && !self.pool.leads_to(socket, upstream)) {
             self.flush_to(upstream, now);
@@ -109,7 +109,7 @@ impl Upstreams {
         }
     }
 
-    pub(super) fn flush_to(&mut self, upstream: usize, now: Instant) {
+    fn flush_to(&mut self, upstream: usize, now: Instant) {
         self.pending &= !health::bit(upstream);
         let outbox = &mut self.outboxes[upstream];
         let (socket, waiting) = (outbox.socket, std::mem::take(&mut outbox.waiting));

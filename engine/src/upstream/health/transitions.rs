@@ -50,7 +50,7 @@ impl Health {
         }
     }
 
-    pub(super) fn is_deaf(&self, place: usize) -> bool {
+    fn is_deaf(&self, place: usize) -> bool {
         self.standing.deaf.load(Relaxed) & bit(place) != 0
     }
 

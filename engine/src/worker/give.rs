@@ -1,0 +1,208 @@
+//! Answers a client that has waited: judges its query and the response by the current snapshot.
+
+use super::Worker;
+use super::source::Source;
+use crate::answer::{Judgement, judge, judge_targets, respond_by_following};
+use crate::cache::Age;
+use crate::message::Query;
+use crate::name::Name;
+use crate::outcome::Outcome;
+use crate::policy::Decision;
+use crate::response::Reader;
+use crate::shared::Serving;
+use crate::upstream::{Led, Origin, Waiter};
+
+impl Worker {
+    /// The name is judged again: the snapshot may have changed meanwhile.
+    pub(super) fn judge_again(&mut self, mut waiter: Box<Waiter>, source: Source<'_>) {
+        if matches!(waiter.origin, Origin::Nobody) {
+            return;
+        }
+        let serving = self.shared.serving.load();
+        let out = &mut self.scratch[..];
+        let mut judgement = judge(&waiter.query, &serving.snapshot, &serving.rules, self.unix, out);
+        let led = waiter.led.take();
+        if let (Some(first @ 1..), Some(led)) = (judgement.judges(), &led) {
+            let mut reader = self.reader();
+            let by_target = self.judge_led(&waiter.query, led, first, &mut reader, &serving);
+            self.readers.push(reader);
+            if !matches!(by_target, Judgement::Pass) {
+                judgement = by_target;
+            }
+        }
+        // What should have been asked, as it is now.
+        let follow = match &judgement {
+            Judgement::Follow(_, target) => Some(target),
+            Judgement::Pass | Judgement::Allow(_) => None,
+            Judgement::Answer { .. } | Judgement::Silence(_) | Judgement::Unreadable => {
+                waiter.follow.as_deref()
+            }
+        };
+        if let (None, Some(led)) = (follow, &led) {
+            // It is not blocked any more, and what an upstream said about it is there.
+            let mut reader = self.reader();
+            let source = Source::of_led(led, &mut reader);
+            self.give(&waiter.query, None, waiter.origin, judgement, source, &serving);
+            return self.readers.push(reader);
+        }
+        if follow != waiter.follow.as_deref() && source.is_response() {
+            // The policy for the name changed while the upstream was asked.
+            let follow = follow.cloned().map(Box::new);
+            if waiter.begin_anew(follow) {
+                waiter.led = led;
+                let stale = self.stale(waiter.key());
+                return self.wait(waiter, stale.as_ref());
+            }
+            return self.give(
+                &waiter.query,
+                None,
+                waiter.origin,
+                judgement,
+                Source::Nothing(Outcome::Failed),
+                &serving,
+            );
+        }
+        self.give(&waiter.query, waiter.follow.as_deref(), waiter.origin, judgement, source, &serving);
+    }
+
+    /// What the snapshot of now says about the response whose place a target of ours takes.
+    fn judge_led<'s>(
+        &mut self,
+        query: &Query,
+        led: &Led,
+        first: usize,
+        reader: &mut Reader,
+        serving: &'s Serving,
+    ) -> Judgement<'s> {
+        let response = match led {
+            Led::Now(message) => reader.read(message),
+            Led::Before(kept, _) => kept.read(reader),
+        };
+        let Some(response) = response else { return Judgement::Unreadable };
+        let (snapshot, rules) = (&serving.snapshot, &serving.rules);
+        judge_targets(query, response, first, snapshot, rules, self.unix, &mut self.scratch[..])
+    }
+
+    /// Gives a target of ours in the place of a response that leads to what is blocked, with what
+    /// an upstream says about the target: without its addresses a stub has none (RFC 1034 4.3.2).
+    fn give_target(
+        &mut self,
+        query: &Query,
+        target: Name,
+        origin: Origin,
+        source: Source<'_>,
+        serving: &Serving,
+    ) {
+        let mut waiter = Box::new(Waiter::new(query.clone(), Some(Box::new(target)), origin));
+        waiter.led = source.to_led().map(Box::new);
+        let key = waiter.key();
+        let kept = if self.upstreams.tells_client() { None } else { self.shared.cache.find(key) };
+        let kept = kept.map(|kept| (kept.age(self.now, &serving.rules.cache), kept));
+        let stale = match &kept {
+            Some((age @ Age::Fresh(_), kept)) => return self.judge_again(waiter, Source::Cached(kept, *age)),
+            Some((Age::Stale, kept)) => Some(kept),
+            _ => None,
+        };
+        match self.failures.knows(key, self.now) {
+            true => self.fail_again(waiter, stale, serving),
+            false => self.wait(waiter, stale),
+        }
+    }
+
+    /// Writes and sends the answer to a query that was judged as `judgement` says;
+    /// but where the answer leads is judged here.
+    pub(super) fn give<'s>(
+        &mut self,
+        query: &Query,
+        follow: Option<&Name>,
+        origin: Origin,
+        judgement: Judgement<'s>,
+        source: Source<'_>,
+        serving: &'s Serving,
+    ) {
+        let mut reader = self.reader();
+        self.give_read(query, follow, origin, judgement, source, serving, &mut reader);
+        self.readers.push(reader);
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "the same as of `give`, and where to read")]
+    fn give_read<'s>(
+        &mut self,
+        query: &Query,
+        follow: Option<&Name>,
+        origin: Origin,
+        mut judgement: Judgement<'s>,
+        source: Source<'_>,
+        serving: &'s Serving,
+        reader: &mut Reader,
+    ) {
+        let (snapshot, rules) = (&serving.snapshot, &serving.rules);
+        let mut leads_into_shadow = false;
+        // Of a response that was judged: some of its records may be dropped.
+        let mut judged = None;
+        let is_judged_by = |first: &usize| *first > 0 || serving.has_shadows();
+        let judges = judgement
+            .judges()
+            .filter(is_judged_by)
+            .filter(|_| follow.is_none() && source.is_response() && !source.is_passed_by(serving.generation));
+        if let Some(first) = judges {
+            let Some(response) = source.response(reader) else {
+                return self.fail(query, follow, origin, source, serving);
+            };
+            let allowed_by = if let Judgement::Allow(zone) = judgement { Some(zone) } else { None };
+            leads_into_shadow = serving.has_shadows()
+                && serving.count_shadow_targets(&self.counters, query, response, allowed_by);
+            if first > 0 {
+                let out = &mut self.scratch[..];
+                judgement = judge_targets(query, response, first, snapshot, rules, self.unix, out);
+                judged = Some(response);
+                self.counters.dropped_records.add(response.dropped() as u64);
+            }
+        }
+        let (length, outcome) = match judgement {
+            Judgement::Answer { length, outcome } => (length, outcome),
+            Judgement::Silence(outcome) => (0, outcome),
+            Judgement::Follow(_, target) if follow.is_none() && judged.is_some() => {
+                return self.give_target(query, target, origin, source, serving);
+            }
+            Judgement::Follow(decision, target) => {
+                self.follow(query, &decision, &target, source, serving, reader)
+            }
+            Judgement::Unreadable => return self.fail(query, follow, origin, source, serving),
+            Judgement::Pass | Judgement::Allow(_) => {
+                // Over TCP other zones may decide, so that says nothing about UDP. What passes over
+                // UDP passes over TCP, and a passthru of the name is the same for all who ask for it.
+                let is_passed = !leads_into_shadow
+                    && !query.head.hop.over_tcp
+                    && judged.is_none_or(|response| response.dropped() == 0);
+                match self.pass_on(query, source, judged, is_passed.then_some(serving.generation), rules) {
+                    Some(given) => given,
+                    None => return self.fail(query, follow, origin, source, serving),
+                }
+            }
+        };
+        self.deliver(origin, length, outcome, serving);
+    }
+
+    /// Writes our own CNAME, followed by what an upstream said about its target.
+    fn follow(
+        &mut self,
+        query: &Query,
+        decision: &Decision<'_>,
+        target: &Name,
+        source: Source<'_>,
+        serving: &Serving,
+        reader: &mut Reader,
+    ) -> (usize, Outcome) {
+        let (snapshot, rules) = (&serving.snapshot, &serving.rules);
+        let (message, out) = (&mut self.message[..], &mut self.scratch[..]);
+        let response = source.response(reader).and_then(|response| match source {
+            Source::Cached(kept, age) => {
+                kept.aged(age, message).map(|length| response.over(&message[..length]))
+            }
+            _ => Some(response),
+        });
+        let length = respond_by_following(query, response, decision, target, snapshot, rules, self.unix, out);
+        (length, Outcome::Blocked { zone: decision.zone, action: decision.answer.action })
+    }
+}
