@@ -1,11 +1,33 @@
-"""What the engine's source must keep to: one file for `unsafe`, one for pyo3, a pure decision."""
+"""Rules for the engine's source: where `unsafe` and pyo3 are, a pure decision, layers, short files."""
 
 import re
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 SOURCE = Path(__file__).parents[2] / "engine" / "src"
-FILES = {path.name: path.read_text() for path in SOURCE.rglob("*.rs")}
-PURE = ("answer.rs", "message.rs", "writer.rs", "relay.rs")
+FILES = {str(path.relative_to(SOURCE)): path.read_text() for path in SOURCE.rglob("*.rs")}
+PURE = ("answer.rs", "targets.rs", "message.rs", "message/writer.rs", "message/soa.rs", "relay.rs")
+
+# A module imports from its own line and from the lines below it, never from one above. A folder is
+# one module with the file of the same name.
+LAYERS = [
+    {"python"},
+    {"engine"},
+    {"worker"},
+    {"shared"},
+    {"upstream", "trial"},
+    {"answer"},
+    {"rules", "targets", "failures", "counters"},
+    {"cache", "suffixes", "local", "outcome"},
+    {"chain", "relay"},
+    {"response"},
+    {"list", "transport"},
+    {"policy", "limits", "nat64", "message"},
+    {"name", "prefix", "cookie", "events", "sys"},
+]
+LONGEST_FILE = 600
+LONGEST_FUNCTION = 60
 
 
 def code(text: str) -> str:
@@ -31,10 +53,10 @@ def test_pyo3_is_in_one_place():
     """The core builds and tests without Python: `cargo test` has no feature of that name."""
     assert files_with(r"\bpyo3\b|\bPython\b|\bPyErr\b") == {
         "python.rs",
-        "counts.rs",
-        "lists.rs",
-        "privileges.rs",
-        "running.rs",
+        "python/counts.rs",
+        "python/lists.rs",
+        "python/privileges.rs",
+        "python/running.rs",
     }
 
 
@@ -46,3 +68,134 @@ def test_decide_knows_no_socket_no_clock_and_no_log():
     own = {name: code(FILES[name]).split("#[cfg(test)]")[0] for name in PURE}
     found = {name: re.findall(impure, text) for name, text in own.items()}
     assert found == {name: [] for name in PURE}
+
+
+Module = tuple[str, ...]
+MODULES: dict[Module, str] = {
+    Path(name).with_suffix("").parts: text for name, text in FILES.items() if name != "lib.rs"
+}
+
+
+def without_tests(text: str) -> str:
+    """Tests may use what they like."""
+    return code(re.split(r"#\[cfg\(test\)\]\n(?:pub(?:\([a-z]+\))? )?mod ", text)[0])
+
+
+def leaves(tree: str) -> list[str]:
+    """The paths of a `use` tree: of `a::{b, c::d}` both `a::b` and `a::c::d`."""
+    start = tree.find("{")
+    if start < 0:
+        return [tree]
+    depth, parts = 0, [""]
+    for letter in tree[start:]:
+        if letter == "," and depth == 1:
+            parts.append("")
+            continue
+        depth -= letter == "}"
+        parts[-1] += letter if depth > 0 else ""
+        depth += letter == "{"
+    # The braces themselves stand at depth 0, outside of every part.
+    return [tree[:start] + leaf for part in parts if part for leaf in leaves(part)]
+
+
+def paths(module: Module, text: str) -> Iterator[Module]:
+    """All paths in a module's code, in `use` and elsewhere, from the root of the crate."""
+    source = without_tests(text)
+    used = re.findall(r"\buse\s+([^;]+);", source)
+    found = [leaf for tree in used for leaf in leaves(re.sub(r"\s+as\s+\w+|\s+", "", tree))]
+    found += re.findall(r"\b[a-z_0-9]+(?:::\w+)+", re.sub(r"\buse\s+[^;]+;", "", source))
+    for path in found:
+        head, *rest = path.split("::")
+        base = module
+        if head == "crate":
+            yield tuple(rest)
+        elif head == "super":
+            while head == "super":
+                base, (head, *rest) = base[:-1], rest
+            yield (*base, head, *rest)
+        elif (*module, head) in MODULES:
+            yield (*module, head, *rest)
+
+
+def imports(module: Module, text: str, modules: dict[Module, str]) -> set[Module]:
+    """The other modules whose items these paths name."""
+    found = set()
+    for path in paths(module, text):
+        ends = [path[:length] for length in range(1, len(path) + 1) if path[:length] in modules]
+        found |= set(ends[-1:]) - {module}
+    return found
+
+
+def is_family(one: Module, other: Module) -> bool:
+    """A module and what it contains know each other: a child extends the types of its parent."""
+    return one == other[: len(one)] or other == one[: len(other)]
+
+
+def layer(module: Module) -> int | None:
+    return next((depth for depth, names in enumerate(LAYERS) if module[0] in names), None)
+
+
+def breaches(modules: dict[Module, str]) -> list[str]:
+    """Imports of modules that stand above the one that imports them."""
+    return [
+        f"{'/'.join(module)}.rs imports {'::'.join(other)}, which is above it"
+        for module, text in modules.items()
+        for other in sorted(imports(module, text, MODULES | modules))
+        if (own := layer(module)) is not None and (there := layer(other)) is not None and there < own
+    ]
+
+
+def cycle(modules: dict[Module, str]) -> list[Module]:
+    """One cycle among files, and among folders; empty where there is none."""
+    files = {module: imports(module, text, modules) for module, text in modules.items()}
+    beside = {module: {o for o in others if not is_family(module, o)} for module, others in files.items()}
+    folders: dict[Module, set[Module]] = {}
+    for module, others in files.items():
+        folders.setdefault(module[:1], set()).update(other[:1] for other in others if other[0] != module[0])
+    for graph in (folders, beside):
+        try:
+            TopologicalSorter(graph).prepare()
+        except CycleError as error:
+            return list(error.args[1])
+    return []
+
+
+def test_no_engine_module_imports_from_a_layer_above_it():
+    """The order of layers, from the Python bindings down to system calls."""
+    assert breaches(MODULES) == []
+
+
+def test_every_engine_module_has_a_layer():
+    """A new module is put into a layer by a person, not by accident."""
+    assert {module[0] for module in MODULES} == set().union(*LAYERS)
+
+
+def test_engine_modules_form_no_import_cycle():
+    """Among files, a parent and its own children excepted; and among folders, without exception."""
+    assert cycle(MODULES) == []
+
+
+def test_an_import_cycle_or_a_breach_of_layers_would_be_found():
+    """The search itself: `use` trees, `super`, paths in code, tests left out."""
+    assert breaches({("name",): "use crate::{message::{Query, rtype}, prefix::Prefix};"})
+    assert breaches({("policy", "names"): "fn f() { crate::answer::decide() }"})
+    assert not breaches({("answer",): "use crate::name::Name;"})
+    assert not breaches({("name",): "#[cfg(test)]\nmod tests {\n    use crate::answer::decide;\n}"})
+    assert cycle({("a",): "use crate::b::B;", ("b",): "use crate::a::A;"})
+    assert cycle({("a",): "", ("a", "x"): "use super::y::Y;", ("a", "y"): "use super::x::X;"})
+    assert cycle({("a",): "", ("a", "x"): "use crate::b::B;", ("b",): "use crate::a::A;"})
+    assert not cycle({("a",): "use x::X;", ("a", "x"): "use super::A;"})
+
+
+def test_no_engine_file_and_no_function_is_long():
+    """A file that needs a table of contents is two; a function fits on a screen."""
+    long_files = {name: text.count("\n") for name, text in FILES.items() if text.count("\n") > LONGEST_FILE}
+    function = re.compile(r"^( *)(?:pub(?:\([a-z]+\))? )?(?:unsafe |const |extern \"C\" )*fn (\w+)", re.M)
+    long_functions = {}
+    for name, text in FILES.items():
+        for match in function.finditer(text):
+            end = text.find(f"\n{match[1]}}}\n", match.start())
+            lines = text.count("\n", match.start(), end + 1) + 1
+            if lines > LONGEST_FUNCTION:
+                long_functions[f"{name}: {match[2]}"] = lines
+    assert (long_files, long_functions) == ({}, {})
