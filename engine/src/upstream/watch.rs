@@ -41,6 +41,7 @@ pub trait Shared {
 /// Watches until the engine stops. `wake` ends the wait; `wakers` those of the packet
 /// threads.
 pub fn run(shared: &impl Shared, wake: &OwnedFd, wakers: &[Arc<OwnedFd>]) -> io::Result<()> {
+    let events = shared.events();
     let poll = Poll::new()?;
     poll.add(wake, Token::Wake, true, false)?;
     let mut watch = Watch {
@@ -57,7 +58,7 @@ pub fn run(shared: &impl Shared, wake: &OwnedFd, wakers: &[Arc<OwnedFd>]) -> io:
         // What goes wrong here may cost a look at the upstreams, never the watch.
         match catch_unwind(AssertUnwindSafe(|| watch.turn(shared.settings()))) {
             Ok(result) => result?,
-            Err(_) => shared.events().push("a look at the upstreams ended in a panic".to_string()),
+            Err(_) => events.push("a look at the upstreams ended in a panic".to_string()),
         }
     }
     Ok(())
