@@ -66,6 +66,7 @@ def test_the_answers_are_the_right_ones(kept: Path):
 
 
 def test_a_kept_run_is_drawn(kept: Path):
+    """A run is kept as JSON and drawn as SVG."""
     assert kept.with_suffix(".svg").read_text().startswith("<svg ")
 
 

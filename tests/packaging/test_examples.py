@@ -90,28 +90,28 @@ def addresses(answer: DNSRecord) -> list[str]:
 
 @pytest.mark.parametrize("family", [4, 6])
 @pytest.mark.parametrize("tcp", [False, True])
-def test_the_example_of_a_provider_carries_out_an_order(isp: dict, family: int, tcp: bool):
+def test_the_provider_example_enforces_an_order(isp: dict, family: int, tcp: bool):
     """On both wildcard addresses, over both transports."""
     assert addresses(ask(isp, "www.ordered.example", family=family, tcp=tcp)) == ["198.51.100.80"]
 
 
-def test_the_example_of_a_provider_forwards_what_nobody_blocks(isp: dict):
+def test_the_provider_example_forwards_names_that_are_not_blocked(isp: dict):
     """Who copies the example must get a resolver that resolves."""
     assert addresses(ask(isp, "free.example")) == [UPSTREAM_ADDRESS]
 
 
-def test_the_example_of_a_provider_leaves_its_own_names_open(isp: dict):
+def test_the_provider_example_does_not_block_its_own_names(isp: dict):
     """The allow list comes before the order that names one of them."""
     assert addresses(ask(isp, "portal.isp.example")) == [UPSTREAM_ADDRESS]
 
 
-def test_the_example_of_a_provider_enforces_its_own_list(isp: dict):
+def test_the_provider_example_enforces_its_own_list(isp: dict):
     """The list that the example names is the first that a provider writes."""
     answer = ask(isp, "www.malware.example")
     assert (RCODE[answer.header.rcode], answer.rr) == ("NXDOMAIN", [])
 
 
-def test_the_example_of_a_provider_leads_to_the_landing_page(isp: dict):
+def test_the_provider_example_returns_the_landing_page(isp: dict):
     """The addresses in the example belong together: profile, landing page, signal."""
     answer = ask(isp, "page.example")
     assert [str(r.rdata) for r in answer.rr if r.rtype == QTYPE.CNAME] == ["landing.isp.example."]
@@ -136,14 +136,14 @@ def daily(values: Iterable[int]) -> str:
     return " ".join(f"{value}x23" for value in values)
 
 
-def test_prometheus_takes_the_alerts():
+def test_promtool_accepts_the_alerts():
     """promtool(1): `check rules`."""
     said = promtool("check", "rules", ALERTS)
     assert said.returncode == 0, said
     assert f"{len(FIRES)} rules found" in said.stdout
 
 
-def test_the_alerts_ask_for_metrics_that_there_are(isp: dict):
+def test_the_alerts_use_existing_metrics(isp: dict):
     """An alert on a metric that does not exist never fires, and nobody notices."""
     with urllib.request.urlopen(f"http://{isp['metrics']}/metrics", timeout=60) as response:
         # Of a feed there are samples only where there is one.

@@ -128,7 +128,7 @@ def test_every_step_that_builds_is_a_target_of_the_makefile():
     assert [command[1] for command in make_steps()] == ["wheel", "install"]
 
 
-def test_the_image_is_made_in_two_stages_and_the_final_one_has_no_compiler():
+def test_the_image_has_no_compiler():
     """What is not in the image cannot be used by an attacker."""
     assert [step.rest for step in steps() if step.word == "FROM"] == [
         "rust:1.95-slim-bookworm AS build",
@@ -153,7 +153,7 @@ def test_the_image_does_not_run_as_root():
         assert re.search(rf"install -d -o {user} -g {user} -m 07[05]0 {folder}\b", made), folder
 
 
-def test_the_image_says_what_it_serves_and_how():
+def test_the_image_declares_ports_user_and_command():
     """Ports, user and command are in the metadata, so that orchestrators need no manual."""
     assert last("EXPOSE").split() == ["53/udp", "53/tcp", "9353/tcp"]
     assert (last("ENTRYPOINT"), last("CMD")) == ('["dnsblock"]', '["serve"]')
@@ -176,13 +176,13 @@ def test_the_image_says_what_it_serves_and_how():
         ("letter.pem", False),
     ],
 )
-def test_a_build_is_sent_what_it_needs_and_nothing_else(path: str, sent: bool):
+def test_the_build_context_holds_only_what_the_build_needs(path: str, sent: bool):
     """`.dockerignore`: no state, keys or build folders in the context."""
     assert is_sent(path) is sent
 
 
 @pytest.mark.timeout(900)
-def test_the_steps_of_the_image_give_a_program_that_runs_anywhere(installed: Path, tmp_path: Path):
+def test_the_steps_of_the_image_produce_a_portable_program(installed: Path, tmp_path: Path):
     """The image's steps run; the program finds everything it needs at its prefix."""
     said = run(installed, "--version", cwd=tmp_path)
     version = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)[1]
@@ -198,7 +198,7 @@ def test_the_steps_of_the_image_give_a_program_that_runs_anywhere(installed: Pat
 
 
 @pytest.mark.timeout(900)
-def test_the_health_check_is_about_the_daemon_and_not_about_its_last_reload(installed: Path, tmp_path: Path):
+def test_the_health_check_of_the_image_ignores_a_failed_reload(installed: Path, tmp_path: Path):
     """Docker runs the line with /bin/sh. A refused reload is no reason to restart what still enforces."""
     line = last("HEALTHCHECK").split(" CMD ")[1]
     config = tmp_path / "dnsblock.yaml"
@@ -246,7 +246,7 @@ def test_dnsblock_installs_from_wheels_without_internet_access(
     assert run(prefix, "check", "-c", "dnsblock.yaml", cwd=tmp_path).returncode == 0
 
 
-def test_an_environment_for_the_service_is_not_made_of_a_python_that_the_service_cannot_execute():
+def test_install_refuses_a_python_that_the_service_cannot_execute():
     """A Python below a home folder is refused before anything is made, with what to do."""
     home = Path(tempfile.mkdtemp(prefix="home-"))  # closed to others
     place = Path(tempfile.mkdtemp(prefix="opt-"))

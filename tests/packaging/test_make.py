@@ -79,7 +79,7 @@ def fake(folder: Path, name: str, script: str) -> None:
     (folder / name).chmod(0o755)
 
 
-def test_everything_that_the_tests_lack_is_named_at_once(bare: Path):
+def test_all_missing_tools_of_the_tests_are_named_at_once(bare: Path):
     """Before anything is built: one message with every command to run."""
     done = setup_with(bare)
     assert done.returncode != 0
@@ -91,7 +91,7 @@ def test_everything_that_the_tests_lack_is_named_at_once(bare: Path):
     assert {"bind9-dnsutils", "curl", "dnsperf", "g++", "gcc", "knot-dnsutils"} <= set(packages.split())
 
 
-def test_what_is_missing_is_installed_where_sudo_asks_for_no_password(bare: Path):
+def test_missing_tools_are_installed_if_sudo_needs_no_password(bare: Path):
     """Debian packages, rustfmt and clippy, and no service of a package is started."""
     fake(bare, "sudo", 'echo "$*" >> "$LOG"')
     fake(bare, "apt-get", "exit 1")  # called through sudo only
@@ -120,7 +120,7 @@ def test_a_failed_installation_ends_with_the_command_that_failed(bare: Path):
     assert "failed: sudo -n env DEBIAN_FRONTEND=noninteractive apt-get update -qq" in done.stderr
 
 
-def test_help_lists_every_target_a_person_calls():
+def test_help_lists_every_target_for_people():
     """Commands explain themselves."""
     # Not as a make below another make, which would say where it is.
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}

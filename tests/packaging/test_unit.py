@@ -64,7 +64,7 @@ def analyze(tmp_path: Path):
     return ask
 
 
-def test_systemd_has_nothing_to_say_about_the_unit(analyze):
+def test_systemd_reports_no_problem_in_the_unit(analyze):
     """The unit passes `systemd-analyze verify`."""
     said = analyze("verify", "--man=no")
     assert (said.returncode, said.stdout + said.stderr) == (0, "")
@@ -84,7 +84,7 @@ def test_the_unit_is_hardened(directive: str):
     assert directives()[directive] == [HARDENING[directive]]
 
 
-def test_only_what_a_service_needs_of_the_kernel_may_be_called():
+def test_the_unit_allows_only_system_calls_of_services():
     """systemd.exec(5): `SystemCallFilter=@system-service`."""
     assert directives()["SystemCallFilter"] == ["@system-service", "~@privileged @resources"]
 
@@ -126,7 +126,7 @@ def test_systemd_keeps_the_sockets_of_a_restart():
     assert int(most) >= 2 * 64 * 8
 
 
-def test_the_daemon_tells_systemd_what_the_unit_waits_for(tmp_path: Path):
+def test_the_daemon_notifies_systemd_as_the_unit_expects(tmp_path: Path):
     """Type=notify: a start is over when queries are answered; systemd 252 knows no notify-reload."""
     assert directives()["Type"] == ["notify"]
     config = tmp_path / "dnsblock.yaml"

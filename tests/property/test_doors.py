@@ -123,7 +123,7 @@ def compile_text(data: bytes, zone: Any, file: Path, format_name: str | None) ->
 @example(b"\xff # \xff", LISTS[0], None)
 @example("é.example\xa0# co.id".encode(), LISTS[0], "plain")
 @example(b"CO.ID. # x", LISTS[1], "plain")
-def test_any_octets_are_a_list(tmp_path: Path, data: bytes, zone: Any, format_name: str | None):
+def test_any_bytes_are_a_list(tmp_path: Path, data: bytes, zone: Any, format_name: str | None):
     """Every line is accounted for; each name is canonical, found by the lookup that answers queries, and no
     public suffix."""
     compiled = compile_text(data, zone, tmp_path / "list", format_name)
@@ -156,7 +156,7 @@ LINES = st.tuples(MATCHES, st.sampled_from(["0", "1", "2", "-1", "x", "9" * 30])
 
 
 @given(TEXTS | st.lists(LINES, max_size=6).map(lambda lines: "\n".join(lines).encode()), MATCHES)
-def test_any_octets_are_entries_of_the_engine_or_refused(data: bytes, scope: str):
+def test_any_bytes_are_entries_of_the_engine_or_refused(data: bytes, scope: str):
     """Hostile input: a list of any bytes gets entries or an error, never a crash."""
     for compile_zone in (
         lambda: PolicyZone.from_entries("z", [Rule(ANSWER), Rule(None)], data),
@@ -173,7 +173,7 @@ def test_any_octets_are_entries_of_the_engine_or_refused(data: bytes, scope: str
 
 
 @given(TEXTS)
-def test_any_octets_are_names_to_look_up(data: bytes):
+def test_any_bytes_can_be_looked_up_as_names(data: bytes):
     """One octet for each line, also where the line is no name."""
     zone = PolicyZone.from_entries("z", [Rule(ANSWER)], b"subtree 0 a.example")
     try:
@@ -188,7 +188,7 @@ PREFIXES = st.sampled_from(["192.0.2.1", "198.51.100.0/24", "2001:db8::/32", "::
 
 @relaxed
 @given(TEXTS | st.lists(PREFIXES, max_size=5).map(lambda lines: "\n".join(lines).encode()))
-def test_any_octets_are_a_list_of_addresses(tmp_path: Path, data: bytes):
+def test_any_bytes_are_a_list_of_addresses(tmp_path: Path, data: bytes):
     """Every line is accounted for, as in a list of names."""
     compiled = compile_text(data, ADDRESSES, tmp_path / "list", "addresses")
     counts = (compiled.accepted, compiled.repaired, compiled.duplicate, compiled.rejected)
@@ -222,7 +222,7 @@ ORDERS = st.sampled_from(
 
 @relaxed
 @given(st.data())
-def test_any_inbox_is_taken_or_refused(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject):
+def test_any_inbox_is_accepted_or_refused(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject):
     """A file's name is as hostile as its content."""
     inbox = tmp_path_factory.mktemp("inbox")
     contents = ORDERS.map(str.encode) | st.binary(max_size=40)
@@ -259,7 +259,7 @@ def test_the_names_of_the_files_do_not_matter(
     st.sampled_from([None, "exact", "subtree", "below"]),
 )
 @example(b"a.example\n\xff", "f.txt", None)
-def test_any_octets_are_tried_or_refused(data: bytes, file: str, match: Any):
+def test_any_bytes_are_measured_by_impact_or_refused(data: bytes, file: str, match: Any):
     """By the file's ending an order or a list; and whatever is tried holds a name."""
     try:
         compiled = compile_trial(file, data, match, CONFIG)
@@ -299,7 +299,7 @@ WHOLE = {"ledger": None, "serial": 7, "digest_of_content": "", "reserved": None,
 @example(data=sealed(WHOLE | {"ledger": {"records": 0, "last": None}}))
 @example(data=b"[" * 100_000)
 @example(data=b'{"serial": ' + b"9" * 5000 + b', "digest": ""}')
-def test_any_octets_are_a_checkpoint_or_corrupt(tmp_path: Path, data: bytes):
+def test_any_bytes_are_a_checkpoint_or_corrupt(tmp_path: Path, data: bytes):
     """Whatever the disk gives back: a serial that a snapshot can have, or a checkpoint that says nothing."""
     (tmp_path / "checkpoint.json").write_bytes(data)
     file = CheckpointFile(tmp_path)
@@ -318,7 +318,7 @@ def test_any_octets_are_a_checkpoint_or_corrupt(tmp_path: Path, data: bytes):
 
 @relaxed
 @given(data=st.binary(max_size=60) | JSON_VALUES.map(lambda value: json.dumps({"control": value}).encode()))
-def test_any_octets_name_a_control_socket_or_are_refused(tmp_path: Path, data: bytes):
+def test_any_bytes_name_a_control_socket_or_are_refused(tmp_path: Path, data: bytes):
     """A path from a configuration may hold anything."""
     (tmp_path / "resolv.conf").write_text("nameserver 192.0.2.1\n")
     path = tmp_path / "c.yaml"
@@ -390,7 +390,7 @@ QUERIES = st.one_of(
 @example(b"name=::ffff:192.0.2.1")
 @example(b"name=fe80::1%25eth0")
 @example(b"name=::1%25%1b")
-def test_any_octets_asked_of_why_are_answered_or_refused(query: bytes):
+def test_any_bytes_sent_to_why_are_answered_or_refused(query: bytes):
     """Hostile input on the control socket is a result or a reason, never a fault."""
     status, body = ask("GET", "/v1/why", query)
     answer = json.loads(body)
@@ -412,7 +412,7 @@ def test_any_other_path_is_not_found(method: str, path: str, query: bytes):
 
 @relaxed
 @given(st.text(max_size=300))
-def test_any_text_asked_of_the_daemon_is_a_name_or_not(name: str):
+def test_any_text_sent_to_the_daemon_is_a_name_or_refused(name: str):
     """The command line passes on what was typed."""
     try:
         expected = 200 if address(name) or canonical(name) else 400
@@ -431,7 +431,7 @@ def test_any_text_asked_of_the_daemon_is_a_name_or_not(name: str):
         ("/v1/rollback", b"serial=1&reason=", "reason"),
     ],
 )
-def test_a_wrong_request_is_refused_in_words(path: str, query: bytes, word: str):
+def test_an_invalid_request_is_refused_with_a_reason(path: str, query: bytes, word: str):
     """A command of another version hears what is wrong with it, not that there is no daemon."""
     status, body = ask("POST" if "rollback" in path else "GET", path, query)
     with answering(status, body) as client, pytest.raises(Refused, match=word) as caught:
@@ -456,7 +456,7 @@ ANSWERS = st.one_of(
 @example(b'{"problems": 5}', 409)
 @example(b'{"problems": [{"file": 1, "line": "x", "value": [], "reason": {}}]}', 409)
 @example(b"[" * 100_000, 200)
-def test_any_answer_at_the_control_socket_is_understood_or_nobodys(content: bytes, status: int):
+def test_any_response_on_the_control_socket_is_understood_or_rejected(content: bytes, status: int):
     """Something else may listen where the daemon is looked for."""
     with answering(status, content) as client:
         try:

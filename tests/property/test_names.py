@@ -90,7 +90,7 @@ def in_command(text: str) -> str | None:
 @example("a.example.0X1F")
 @example("com")
 @example("\ud800.example")
-def test_lists_orders_and_commands_make_the_same_name_of_a_text(text: str):
+def test_lists_orders_and_commands_parse_names_alike(text: str):
     """A name that a list blocks can be asked about, purged and unblocked; a number is a name nowhere."""
     if ONLY_IN_LISTS.search(text):
         return

@@ -98,7 +98,7 @@ def test_any_text_is_a_name_or_refused(text: str):
 
 
 @given(DOCUMENTS)
-def test_any_octets_are_a_document_or_refused(data: bytes):
+def test_any_bytes_are_a_document_or_refused(data: bytes):
     """Binary rubbish is a clear error."""
     try:
         read = document.read("f", data, max_bytes=1 << 20)
@@ -126,7 +126,7 @@ def test_json_is_read_as_json_reads_it(value: object):
 
 
 @given(DOCUMENTS)
-def test_any_octets_are_an_order_or_refused(data: bytes):
+def test_any_bytes_are_an_order_or_refused(data: bytes):
     """Hostile input: an order document of any bytes is parsed or refused with its line."""
     try:
         order = parse("f", data)
@@ -142,7 +142,7 @@ def test_any_octets_are_an_order_or_refused(data: bytes):
         st.binary(max_size=200), st.text(max_size=200).map(lambda text: text.encode("utf-8", "replace"))
     )
 )
-def test_any_octets_are_entries_or_refused(data: bytes):
+def test_any_bytes_are_entries_or_refused(data: bytes):
     """Hostile input: a list of any bytes is read or refused with its reason."""
     reference = EntriesFile(
         path="x", sha256=hashlib.sha256(data).hexdigest(), lines=max(1, data.count(b"\n"))
@@ -157,7 +157,7 @@ def test_any_octets_are_entries_or_refused(data: bytes):
 
 @relaxed
 @given(data=DOCUMENTS)
-def test_any_octets_are_settings_or_refused(tmp_path: Path, data: bytes):
+def test_any_bytes_are_settings_or_refused(tmp_path: Path, data: bytes):
     """A configuration of any bytes is loaded or refused with file and line."""
     (tmp_path / "resolv.conf").write_text("nameserver 192.0.2.1\n")
     (tmp_path / "c.yaml").write_bytes(data)
@@ -174,7 +174,7 @@ RESOLV_CONF_PIECES = st.sampled_from([b"nameserver", b" ", b"\n", b"::1", b"%e",
 
 @relaxed
 @given(data=st.binary() | st.lists(RESOLV_CONF_PIECES).map(b"".join))
-def test_any_octets_are_resolvers_or_refused(tmp_path: Path, data: bytes):
+def test_any_bytes_are_resolvers_or_refused(tmp_path: Path, data: bytes):
     """resolv.conf is written by other programs."""
     (tmp_path / "resolv.conf").write_bytes(data)
     try:
@@ -195,7 +195,7 @@ def test_any_text_is_an_endpoint_or_refused(text: str, default_port: int | None)
 
 @relaxed
 @given(data=st.binary(max_size=300), cut=st.integers(0, 400), at=st.integers(0, 400))
-def test_any_octets_are_a_ledger_or_refused(tmp_path: Path, data: bytes, cut: int, at: int):
+def test_any_bytes_are_a_ledger_or_refused(tmp_path: Path, data: bytes, cut: int, at: int):
     """Whatever the disk gives back after a crash: orders that were written, a mended end, or a refusal."""
     state = tmp_path / hashlib.sha256(data + b"%d %d" % (cut, at)).hexdigest()
     written = [parse("f", text.encode()) for text in ORDERS]
@@ -303,7 +303,7 @@ def names(target: Target, entry: Entry) -> bool:
 
 @settings(max_examples=500, deadline=None)
 @given(ledgers(), st.integers(-1, 13))
-def test_what_is_in_force_is_what_a_naive_reading_finds(orders: list[Order], half_hours: int):
+def test_the_state_is_that_of_a_naive_implementation(orders: list[Order], half_hours: int):
     """In force: effective_at <= t < expires_at, not lifted by t, and not held."""
     at = EPOCH + timedelta(minutes=30 * half_hours)
     derived = derive(orders, at)
@@ -335,7 +335,7 @@ def test_nothing_changes_before_the_next_change(orders: list[Order], half_hours:
 
 
 @pytest.mark.parametrize("opening", ["[", "{", "- ", "? ", "{a: ", "&a [", "!x [", "'", "|\n "])
-def test_a_flood_of_openings_is_refused(opening: str):
+def test_a_flood_of_opening_brackets_is_refused(opening: str):
     """Found by thinking like the fuzzer: a hundred thousand of anything."""
     with pytest.raises(Refused) as caught:
         parse("f", (opening * 100_000).encode())
@@ -347,7 +347,7 @@ SECRETS = st.lists(st.sampled_from([b"00" * 16, b"zz" * 16, b"#", b"\n", b" ", b
 
 @relaxed
 @given(st.one_of(st.binary(max_size=200), SECRETS.map(b"".join)))
-def test_any_octets_are_secrets_or_refused(tmp_path: Path, data: bytes):
+def test_any_bytes_are_secrets_or_refused(tmp_path: Path, data: bytes):
     """RFC 9018 section 5: of 16 octets each, and whatever is refused, none of it is shown."""
     file = tmp_path / "secrets"
     file.write_bytes(data)

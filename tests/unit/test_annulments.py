@@ -29,13 +29,15 @@ def state(records: list[Order | Annulment], at: datetime | None = None) -> list[
 
 
 def test_an_annulled_order_is_in_force_until_then():
+    """An annulment changes the present, not the past."""
     records = [*orders(block("b-1", "t.me")), Annulment("a", "b-1", "wrong")]
     assert state(records, hour(1)) == [("b-1", "active", 1)]
     assert state(records, hour(2) - timedelta(seconds=1)) == [("b-1", "active", 1)]
     assert state(records, hour(2)) == [("b-1", "annulled", 0)]
 
 
-def test_an_annulment_means_the_order_before_it():
+def test_an_annulment_applies_to_the_order_before_it():
+    """A later order with the same number is not affected."""
     wrong, right = orders(block("b-1", "t.me"), block("b-1", "c.example"))
     records = [wrong, Annulment("a", "b-1", "wrong"), right]
     assert state(records) == [("b-1", "annulled", 0), ("b-1", "active", 1)]
@@ -46,10 +48,12 @@ def test_an_annulment_means_the_order_before_it():
 
 
 def test_an_annulment_of_another_issuer_changes_nothing():
+    """Order numbers are unique within an issuer only."""
     assert state([*orders(block("b-1", "t.me")), Annulment("b", "b-1", "x")]) == [("b-1", "active", 1)]
 
 
 def test_an_annulled_first_order_gives_its_number_to_another():
+    """The corrected order has the number that the authority printed on the letter."""
     first = block("b-1", "t.me", seq=1)
     second = block("b-2", "c.example", seq=2, prev=sha256(first))
     corrected = block("b-1", "right.example", seq=1)
@@ -63,7 +67,8 @@ def test_an_annulled_first_order_gives_its_number_to_another():
     ]
 
 
-def test_a_lifting_of_an_annulled_block_lifts_no_later_one():
+def test_an_unblock_of_an_annulled_order_does_not_affect_the_corrected_one():
+    """It meant the order that had the number when it came."""
     records = [
         *orders(block("b-1", "t.me"), unblock("u-1", "b-1")),
         Annulment("a", "b-1", "wrong"),
@@ -75,6 +80,7 @@ def test_a_lifting_of_an_annulled_block_lifts_no_later_one():
 
 
 def test_an_annulment_without_an_order_is_refused():
+    """A typing error must not be recorded for ever."""
     known = orders(block("b-1", "t.me"))
     with pytest.raises(Refused, match="no order with this order_id"):
         annul(known, [Annulment("a", "b-2", "x")], START)
@@ -84,6 +90,7 @@ def test_an_annulment_without_an_order_is_refused():
 
 
 def test_the_ledger_keeps_an_annulment(tmp_path):
+    """It is read back after a restart."""
     with Ledger.open(tmp_path) as ledger:
         ledger.append(orders(block("b-1", "t.me")))
         ledger.append([Annulment("a", "b-1", "wrong")])

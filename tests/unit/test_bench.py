@@ -111,46 +111,55 @@ def shown(data: dict[str, Any]) -> str:
     ("share", "value"), [(0.0, 1), (0.01, 1), (0.5, 50), (0.99, 99), (0.991, 100), (1.0, 100)]
 )
 def test_a_percentile_is_the_value_of_its_rank(share: float, value: int):
+    """Nearest rank: no value is reported that was not measured."""
     assert figures.percentile(range(100, 0, -1), share) == value
 
 
-def test_there_is_no_percentile_of_nothing():
+def test_an_empty_sample_has_no_percentile():
+    """A run without samples must not be shown as 0."""
     with pytest.raises(ValueError, match="no values"):
         figures.percentile([], 0.5)
 
 
 def test_a_ratio_is_to_the_mean_of_the_limits_beside_it():
+    """The limit of the machine is measured more than once, as other work may run on it."""
     assert figures.ratio(6, [2, 4]) == 2
 
 
 @pytest.mark.parametrize("limits", [[], [0], [1, 0]])
 def test_a_ratio_to_nothing_is_none(limits: list[float]):
+    """A missing limit must not end the report."""
     assert figures.ratio(6, limits) is None
 
 
 def test_a_spread_is_median_least_and_most():
+    """One figure alone would hide a noisy machine."""
     assert figures.spread([5, 1, 3]) == figures.Spread(3, 1, 5)
     assert figures.spread([]) is None
 
 
 def test_the_line_of_the_load_tool_is_read():
+    """The format is an interface between two programs."""
     run = figures.parse_run(json.dumps(LINE))
     assert (run.cpu_us, run.busy, run.disturbed) == (4.0, 0.4, False)
 
 
 @pytest.mark.parametrize("text", ["", "bind: Address already in use", "[]", "{}", json.dumps(line(more=1))])
 def test_anything_else_is_refused(text: str):
+    """A changed format must not be read as other figures."""
     with pytest.raises(figures.NotARun, match="not a line of the load tool"):
         figures.parse_run(text)
 
 
-def test_the_target_is_wider_for_many_names_and_there_is_none_for_what_is_no_workload():
+def test_the_target_is_wider_for_many_names():
+    """Many names miss the processor's caches, so their target is higher."""
     assert figures.target("uncached", 1_000_000) == 1.4
     assert figures.target("uncached", 10_000_000) == 1.54
     assert figures.target("publish", 1_000_000) is None
 
 
 def test_a_row_has_the_ratio_to_the_limits_of_its_own_round():
+    """Rounds differ, as other work runs on the machine."""
     limit, daemon = summary.rows(kept(*WHOLE))
     assert (limit.server, limit.cpu.value, limit.cpu.ratio) == ("limit", 4.0, None)
     assert (daemon.server, daemon.cpu.value, daemon.cpu.ratio) == ("daemon", 4.0, figures.Spread(1, 1, 1))
@@ -158,7 +167,8 @@ def test_a_row_has_the_ratio_to_the_limits_of_its_own_round():
     assert daemon.target == 1.15
 
 
-def test_a_disturbed_run_counts_only_where_there_is_no_other():
+def test_a_disturbed_run_counts_only_if_there_is_no_other():
+    """Other work on the machine makes the figures worse, so an undisturbed run is preferred."""
     disturbed = entry("daemon", "saturated", line(cpu_ns=8_000_000_000, waited_ns=10**9), line())
     for rounds, cpu_us in (([*WHOLE, disturbed], 4.0), ([disturbed], 40.0)):
         row = summary.rows(kept(*rounds))[1]
@@ -166,11 +176,13 @@ def test_a_disturbed_run_counts_only_where_there_is_no_other():
 
 
 def test_memory_is_what_the_list_adds_to_an_empty_server():
+    """Servers differ in what they need without a list."""
     (row,) = summary.loading_rows(kept())
     assert (row.octets.value, row.octets.ratio) == (16.0, figures.Spread(2, 2, 2))
 
 
 def test_the_tables_say_each_figure_with_its_ratio_and_whether_the_target_is_kept():
+    """A regression must be visible without arithmetic."""
     text = shown(kept(*WHOLE))
     for part in ("1.00 (1.00-1.00)", "<= 1.15 kept", "160 (2.00)", "16.0 (2.00)", "dnsdist is not installed"):
         assert part in text
@@ -179,10 +191,12 @@ def test_the_tables_say_each_figure_with_its_ratio_and_whether_the_target_is_kep
 
 
 def test_a_run_without_rounds_is_shown_too():
+    """An interrupted run still prints what it has."""
     assert "Publishes" in shown(kept())
 
 
 def test_the_plot_is_well_formed_and_says_what_the_bars_are():
+    """The README shows it: broken XML would be a broken picture."""
     drawn = ET.fromstring(plot.draw(kept(*WHOLE)))
     words = [element.text for element in drawn.iter("{http://www.w3.org/2000/svg}text")]
     assert "blocked daemon" in words
@@ -190,6 +204,7 @@ def test_the_plot_is_well_formed_and_says_what_the_bars_are():
 
 
 def test_the_chart_of_cpu_time_has_a_bar_for_each_server_and_not_for_the_limit():
+    """The limit is no server to compare with."""
     of_run = chart.of_run(kept(*WHOLE))
     shown = [(bar.workload, bar.series) for bar in of_run.bars]
     assert shown == [
@@ -202,13 +217,15 @@ def test_the_chart_of_cpu_time_has_a_bar_for_each_server_and_not_for_the_limit()
 
 
 def test_the_command_line_is_read_as_make_gives_it(tmp_path: Path):
+    """`make bench NAMES=…` passes its variables as options."""
     arguments = ["--names=10", "--only=mix,publish", "--servers=daemon,limit", f"--results={tmp_path}"]
     options, results, show = options_of(arguments)
     assert (options.names, options.only, options.servers) == (10, ("mix", "publish"), ("daemon",))
     assert (results, show) == (tmp_path, None)
 
 
-def test_a_workload_that_there_is_not_is_named(capsys: pytest.CaptureFixture[str]):
+def test_an_unknown_workload_is_named(capsys: pytest.CaptureFixture[str]):
+    """A typing error in ONLY must not measure nothing for an hour."""
     with pytest.raises(SystemExit):
         options_of(["--only=blocked,nothing"])
     assert "'nothing' is none of blocked, cached, mix, uncached" in capsys.readouterr().err

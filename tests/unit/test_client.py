@@ -43,7 +43,7 @@ def said(path: Path, timeout: float = 45.0) -> str:
     return str(caught.value)
 
 
-def test_a_daemon_that_does_not_answer_in_time_is_busy_and_not_away(tmp_path: Path):
+def test_a_slow_daemon_is_reported_as_busy(tmp_path: Path):
     """Somebody who reads "no daemon" restarts it, in the middle of what it is busy with."""
     with listening(tmp_path / "s", lambda _: None):
         text = said(tmp_path / "s", timeout=0.2)
@@ -52,7 +52,8 @@ def test_a_daemon_that_does_not_answer_in_time_is_busy_and_not_away(tmp_path: Pa
     assert "no daemon" not in text
 
 
-def test_what_a_busy_daemon_does_is_told(tmp_path: Path):
+def test_the_work_of_a_busy_daemon_is_shown(tmp_path: Path):
+    """Nobody should restart a daemon that is compiling a list."""
 
     def serve(connection: socket.socket) -> None:
         if b"/v1/work" in connection.recv(4096):
@@ -63,21 +64,24 @@ def test_what_a_busy_daemon_does_is_told(tmp_path: Path):
     assert "it is busy with fetching list ads, reading lists" in text
 
 
-def test_a_socket_that_is_not_there_or_that_nobody_serves_is_no_daemon(tmp_path: Path):
+def test_a_missing_or_unserved_socket_means_no_daemon(tmp_path: Path):
+    """Exit code 3, whichever of the two it is."""
     assert "no daemon answers here" in said(tmp_path / "s")
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(tmp_path / "left"))
     assert "no daemon answers here" in said(tmp_path / "left")
 
 
-def test_a_connection_that_the_daemon_closes_is_told_as_such(tmp_path: Path):
+def test_a_closed_connection_is_reported_as_such(tmp_path: Path):
+    """The daemon may have been stopped meanwhile: that is not "no daemon"."""
     with listening(tmp_path / "s", lambda connection: connection.close()):
         text = said(tmp_path / "s")
     assert "the daemon closed the connection" in text
     assert "no daemon" not in text
 
 
-def test_a_fault_of_the_daemon_is_told_as_one(tmp_path: Path):
+def test_a_fault_of_the_daemon_is_reported_as_a_fault(tmp_path: Path):
+    """A status of 500 is a bug to be reported, not a mistake of the operator."""
     body = b'{"error": "a fault", "reason": "a fault in dnsblock (KeyError)"}'
 
     def serve(connection: socket.socket) -> None:

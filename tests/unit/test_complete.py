@@ -63,6 +63,7 @@ def test_json_without_its_last_line_end_is_the_same_document(end: str):
 
 
 def test_a_document_without_end_is_refused_with_what_to_add():
+    """`end` proves that the file is complete; the message gives the line to append."""
     text = TELEGRAM.removesuffix(b"end: telegram-2017-07-14\n")
     (problem,) = problems(text)
     assert problem == (
@@ -98,11 +99,13 @@ def test_a_document_without_end_is_refused_with_what_to_add():
         (JSON.replace(b"{", b'{"end": "17",', 1), "o.yaml:1: '17': end: is not the order_id"),
     ],
 )
-def test_a_document_that_may_be_a_part_is_refused_with_its_line(data: bytes, problem: str):
+def test_a_possibly_partial_document_is_refused_with_its_line(data: bytes, problem: str):
+    """Design section 5: `end` must be the last key."""
     assert any(found.startswith(problem) for found in problems(data)), problems(data)
 
 
 def test_json_may_hold_the_key_as_well():
+    """JSON is complete by its closing brace; the key is allowed and checked."""
     assert problems(JSON.replace(b"{", b'{"end": "17/2026",', 1)) == []
 
 

@@ -97,6 +97,7 @@ def test_the_examples_in_the_reference_file_are_valid(read):
 
 
 def test_an_empty_file_is_all_defaults(read):
+    """Every option has a default."""
     config = read("# nothing\n")
     assert [str(endpoint) for endpoint in config.listen] == ["127.0.0.1:53", "[::1]:53"]
     assert [server.address for server in config.upstream.servers] == [Endpoint(IPv4Address("192.0.2.1"), 53)]
@@ -105,6 +106,7 @@ def test_an_empty_file_is_all_defaults(read):
 
 
 def test_relative_paths_are_relative_to_the_file(read, tmp_path: Path):
+    """Not to the folder in which the command was started."""
     config = read(
         f"orders: in\nstate: /var/lib/x\ncontrol: ../c.sock\nzones: [{ISSUER_ZONE}, "
         "{name: l, list: lists/l.txt, answer: drop}]"
@@ -117,6 +119,7 @@ def test_relative_paths_are_relative_to_the_file(read, tmp_path: Path):
 
 
 def test_a_zone_says_what_it_is(read):
+    """Kind and defaults of a zone follow from its keys."""
     config = read(f"orders: in\nzones: [{ISSUER_ZONE}, {{name: l, list: l.txt, answer: drop}}]")
     orders, plain = config.zones
     assert (orders.kind, orders.issuer, orders.unsigned) == ("orders", "kominfo.go.id", "accept")
@@ -146,11 +149,13 @@ def test_answers_are_found_by_name(read):
     ],
 )
 def test_an_upstream_is_an_address_with_or_without_a_port(read, text: str, shown: str):
+    """The forms that config/dnsblock.yaml documents."""
     config = read(f'upstream: {{servers: ["{text}"]}}')
     assert [str(server) for server in config.upstream.servers] == [shown]
 
 
 def test_an_upstream_may_have_a_weight_and_an_order(read):
+    """The mapping form that config/dnsblock.yaml documents."""
     servers = "[192.0.2.1, {address: 192.0.2.2, weight: 3}, {address: '[2001:db8::1]:5300', order: 1}]"
     config = read(f"upstream: {{servers: {servers}, selection: hashed}}")
     found = [(str(server), server.weight, server.order) for server in config.upstream.servers]
@@ -158,7 +163,8 @@ def test_an_upstream_may_have_a_weight_and_an_order(read):
     assert config.upstream.selection == "hashed"
 
 
-def test_probes_have_defaults_and_can_be_switched_off(read):
+def test_health_checks_have_defaults_and_can_be_switched_off(read):
+    """`upstream.health_check: null`."""
     check = read("upstream: {health_check: {interval_ms: 200, name: Probe.Example.}}").upstream.health_check
     assert (check.name, check.type, check.interval_ms, check.timeout_ms) == ("probe.example", "NS", 200, 500)
     assert (check.failures, check.successes) == (3, 2)
@@ -167,6 +173,7 @@ def test_probes_have_defaults_and_can_be_switched_off(read):
 
 
 def test_the_client_identity_is_one_of_three_words(read):
+    """A typing error must not disable client identity forwarding silently."""
     values = ("none", "proxy", "ecs")
     assert read("").upstream.client_identity == "none"
     assert (
@@ -197,6 +204,7 @@ def test_the_client_identity_is_one_of_three_words(read):
     ],
 )
 def test_an_upstream_that_is_no_server_is_refused(refused, text: str):
+    """Names, zones and networks cannot be queried."""
     (problem,) = refused(f'\nupstream:\n  servers: ["192.0.2.9",\n    "{text}"]')
     assert problem.startswith("4: ")
     assert "upstream.servers.1" in problem
@@ -355,7 +363,7 @@ def test_a_wrong_option_is_refused_with_its_line(refused, text: str, problem: st
     ["shrank_percent", "shrank_names", "grew_percent", "grew_names", "rejected_percent"],
 )
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf", "-1", "1e2", "+1", "0x1", "1_0", "Auto", "''"])
-def test_a_guard_is_set_by_a_plain_number_or_a_word_alone(refused, read, option: str, value: str):
+def test_a_guard_takes_a_plain_number_or_a_word(refused, read, option: str, value: str):
     """No share of a list is more than `nan` percent: such a guard would be off, and look as if it were on."""
     zone = "zones: [{name: z, list: l.txt, answer: nxdomain, source: {guards: {%s: %s}}}]"
     assert any(option in problem for problem in refused(zone % (option, value)))
@@ -363,7 +371,7 @@ def test_a_guard_is_set_by_a_plain_number_or_a_word_alone(refused, read, option:
         read(zone % (option, good))
 
 
-def test_every_problem_is_reported_those_between_options_too(refused):
+def test_every_problem_is_reported_including_those_between_options(refused):
     """`check` prints every problem, not only the first."""
     found = refused(
         "workers: -1\nlisen: []\nzones:\n- {name: z, answer: x, list: l}\nudp: {max_payload: 1}\n"
@@ -387,7 +395,7 @@ def test_a_broken_option_causes_no_second_problem_elsewhere(refused):
         ("[::]:53", "[::1]:53"),
     ],
 )
-def test_an_upstream_that_is_ourselves_is_refused(refused, listen: str, server: str):
+def test_an_upstream_that_is_a_listen_address_is_refused(refused, listen: str, server: str):
     """A loop: each query would come back to us until all are lost."""
     (problem,) = refused(f"listen: ['{listen}']\nupstream:\n  servers: ['{server}']")
     assert problem.startswith("3: ")
@@ -406,12 +414,14 @@ def test_a_socket_path_that_the_kernel_cannot_take_is_refused(refused):
 
 
 @pytest.mark.parametrize("text", ["- a", "text", '"', "{", "a: [\x00]"])
-def test_what_is_no_mapping_is_refused(refused, text: str):
+def test_a_document_that_is_no_mapping_is_refused(refused, text: str):
+    """A file with a list or a text at the top is no configuration."""
     (problem,) = refused(text)
     assert problem.startswith("1: ") or "not valid YAML" in problem
 
 
 def test_a_file_that_is_missing_is_named(tmp_path: Path):
+    """A wrong path is the most frequent mistake."""
     with pytest.raises(Refused, match=r"gone\.yaml: cannot be read: No such file or directory"):
         load(tmp_path / "gone.yaml")
 
@@ -419,7 +429,7 @@ def test_a_file_that_is_missing_is_named(tmp_path: Path):
 # ------- The machine's resolvers -------
 
 
-def test_the_resolvers_of_the_machine_are_read_in_order(resolv_conf: Path):
+def test_the_resolvers_of_resolv_conf_are_read_in_order(resolv_conf: Path):
     """resolv.conf(5); an address with a scope cannot be used and is passed over."""
     resolv_conf.write_text(
         "# nameserver 192.0.2.9\nsearch example\noptions edns0\nnameserver\nnameservers 192.0.2.8\n"
@@ -435,7 +445,7 @@ def test_the_resolvers_of_the_machine_are_read_in_order(resolv_conf: Path):
 @pytest.mark.parametrize(
     "text", ["", "search example\n", "nameserver fe80::1%eth0\n", "nameserver resolver\n", None]
 )
-def test_a_machine_without_resolvers_is_told_what_to_do(read, resolv_conf: Path, text: str | None):
+def test_a_server_without_resolvers_gets_advice(read, resolv_conf: Path, text: str | None):
     """A missing upstream: one line that says what to do."""
     resolv_conf.unlink() if text is None else resolv_conf.write_text(text)
     with pytest.raises(Refused, match=r"list your resolvers in upstream\.servers"):
@@ -446,7 +456,7 @@ def test_a_machine_without_resolvers_is_told_what_to_do(read, resolv_conf: Path,
 
 
 @pytest.mark.parametrize("text", [None, "", "nameserver 192.0.2.085\n", "nameserver fe80::1%eth0\n"])
-def test_a_running_daemon_keeps_its_upstreams_where_the_machine_names_none(
+def test_a_running_daemon_keeps_its_upstreams_if_resolv_conf_names_none(
     read, tmp_path: Path, resolv_conf: Path, text: str | None
 ):
     """A DHCP client empties /etc/resolv.conf: all else in the configuration is taken over."""
@@ -460,7 +470,7 @@ def test_a_running_daemon_keeps_its_upstreams_where_the_machine_names_none(
     assert "the former upstreams stay" in problems[0].reason
 
 
-def test_a_configuration_that_is_refused_leaves_the_running_one(read, tmp_path: Path, resolv_conf: Path):
+def test_a_refused_configuration_leaves_the_previous_one_in_force(read, tmp_path: Path, resolv_conf: Path):
     """A slip of the pen in an option takes nothing over, and is named."""
     running = read("workers: 1\n")
     for text in ("workers: many\n", "workers: [\n", "nosuch: 1\n"):

@@ -12,7 +12,7 @@ CONFORMANCE = (ROOT / "docs" / "conformance.md").read_text()
 TABLE = ROOT / "tests" / "conformance" / "table.py"
 
 
-def test_the_table_of_conformance_is_that_of_the_tests():
+def test_docs_conformance_is_up_to_date():
     """`make conformance` writes it."""
     written = subprocess.run([sys.executable, TABLE, "-"], capture_output=True, text=True, check=True).stdout
     assert written == CONFORMANCE, "run make conformance"

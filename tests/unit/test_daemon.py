@@ -15,7 +15,7 @@ upstream: {servers: ["127.0.0.1:1"]}
 """
 
 
-def test_a_clock_that_was_put_back_publishes_anew(tmp_path: Path):
+def test_a_clock_step_back_publishes_again(tmp_path: Path):
     """What was derived for a time that has not come would stay in force, or out of it, without end."""
     (tmp_path / "dnsblock.yaml").write_text(CONFIG)
     daemon = Daemon(load(tmp_path / "dnsblock.yaml"))

@@ -94,11 +94,14 @@ def test_every_metric_is_documented_with_its_type_and_labels_and_no_other_is(exp
 
 
 def test_every_metric_is_documented_once():
+    """Dashboards are built from docs/metrics.md."""
     names = [name for name in first_cells(METRICS) if name.startswith("dnsblock_")]
     assert sorted(names) == sorted(set(names))
 
 
 def test_every_outcome_and_reason_is_documented(exposed: str):
+    """The values of labels are as much an interface as the metrics."""
+
     def values(label: str) -> set[str]:
         # Of lines that list nothing the reasons are in lists.md.
         pattern = rf'^dnsblock_(?!source_rejected|source_not_applicable).*\b{label}="(\w+)"'
@@ -144,13 +147,15 @@ def test_every_option_is_in_the_reference_and_every_group_in_operations():
 
 
 @pytest.mark.parametrize("page", [OPERATIONS, METRICS, ORDERS], ids=["operations", "metrics", "orders"])
-def test_no_page_speaks_of_an_option_that_there_is_not(page: str):
+def test_no_page_names_an_unknown_option(page: str):
+    """A renamed option must be renamed in the documentation."""
     groups = "|".join(sorted({option.split(".")[0] for option in options() if "." in option}))
     spoken_of = {word for word in code(page) if re.fullmatch(rf"({groups})\.[a-z_]+", word)}
     assert spoken_of <= options()
 
 
-def test_operations_says_which_options_take_a_restart():
+def test_operations_lists_the_options_that_need_a_restart():
+    """The operator must know before the change."""
     sentence = re.search(r"A new value of (.*?) takes a restart", OPERATIONS, re.DOTALL)[1]
     assert set(code(sentence)) == set(FIXED)
 
@@ -164,7 +169,8 @@ def sentences(text: str) -> list[str]:
 @pytest.mark.parametrize(
     "page", [*PAGES, *ROOT.glob("config/*.yaml"), ROOT / "Dockerfile"], ids=lambda page: page.name
 )
-def test_no_page_tells_to_restart_for_an_option_that_a_reload_applies(page: Path):
+def test_no_page_asks_for_an_unnecessary_restart(page: Path):
+    """An unnecessary restart is a risk."""
     groups = {option.split(".")[0] for option in options()}
     for sentence in sentences(page.read_text()):
         if re.search(r"(?<!without a )\brestart(s|ed)?\b", sentence, re.IGNORECASE):
@@ -188,13 +194,15 @@ def commands(group: click.Group = main, *before: str) -> dict[str, click.Command
 
 @pytest.mark.parametrize("name", sorted(commands()))
 def test_every_command_is_documented(name: str):
+    """A command that is not in docs/operations.md is not found."""
     arguments = [
         p.metavar or p.name.upper() for p in commands()[name].params if isinstance(p, click.Argument)
     ]
     assert " ".join(["dnsblock", name, *arguments]) in first_cells(section(OPERATIONS, "Commands"))
 
 
-def test_no_page_shows_a_command_that_there_is_not():
+def test_no_page_shows_an_unknown_command():
+    """Commands are copied from the documentation."""
     shown = {
         match for page in PAGES for match in re.findall(r"\bdnsblock ([a-z]+)\b", shell(page.read_text()))
     }
@@ -248,6 +256,7 @@ def orders() -> dict[str, Order]:
 
 
 def test_the_examples_of_orders_are_read():
+    """Issuers copy them."""
     assert [order.action for order in orders().values()] == ["block", "unblock", "exempt", "block"]
 
 
@@ -270,6 +279,7 @@ def test_the_examples_of_orders_are_accepted_together_and_none_is_held(tmp_path:
 
 
 def test_every_field_of_an_order_is_documented_with_whether_it_is_required():
+    """Issuers write orders from docs/orders.md."""
     rows = re.findall(r"^\| (`[^|]+) \| ([^|]*) ?\|", section(ORDERS, "Fields"), re.MULTILINE)
     documented_fields = {field: required for row, required in rows for field in code(row)}
     assert documented_fields.keys() == {field.alias or name for name, field in Header.model_fields.items()}
@@ -278,6 +288,7 @@ def test_every_field_of_an_order_is_documented_with_whether_it_is_required():
 
 
 def test_every_state_of_an_order_is_documented():
+    """`order list` prints them."""
     assert first_cells(section(ORDERS, "States")) == list(get_args(StateName))
 
 
@@ -291,7 +302,8 @@ def anchors(text: str) -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_link_leads_somewhere(page: Path):
+def test_every_link_has_a_target(page: Path):
+    """A moved file or heading breaks links."""
     text = page.read_text()
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if re.match(r"https?://|mailto:", target):

@@ -39,21 +39,25 @@ def test_every_scalar_is_text():
 
 
 def test_an_empty_plain_value_is_nothing_and_a_quoted_one_is_text():
+    """YAML 1.2 section 10.2.1: an empty plain scalar is null."""
     value = read_text("a:\nb: ~\nc: null\nd: ''\ne: 'null'\nf: \"~\"\n").value
     assert value == {"a": None, "b": None, "c": None, "d": "", "e": "null", "f": "~"}
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "---\n", "null"])
 def test_a_document_without_content_is_none(text: str):
+    """A file of comments only is empty."""
     assert read_text(text).value is None
 
 
 def test_json_is_read_as_it_is_written_by_machines():
+    """RFC 8259: escapes, nesting and no line breaks."""
     text = '{\n\t"a":[1,2.5,true,null],\r\n\t"b":{"c":"\\u00e9\\/\\"\\n"}\n}\n'
     assert read_text(text).value == {"a": ["1", "2.5", "true", None], "b": {"c": 'é/"\n'}}
 
 
 def test_a_byte_order_mark_and_windows_line_ends_are_accepted():
+    """Editors on Windows write both."""
     document = read("f", b"\xef\xbb\xbfa: 1\r\nb: |\r\n  x\r\n  y\r\n", max_bytes=MIB)
     assert document.value == {"a": "1", "b": "x\ny\n"}
     assert document.line(("b",)) == 2
@@ -89,9 +93,7 @@ def test_a_byte_order_mark_and_windows_line_ends_are_accepted():
         ("a: 1".encode("utf-16"), 1, "ff fe 61 00 3a 00 20 00", "not UTF-8"),
     ],
 )
-def test_what_yaml_allows_and_an_order_does_not_is_refused(
-    text: str | bytes, line: int, value: str, reason: str
-):
+def test_yaml_features_that_orders_exclude_are_refused(text: str | bytes, line: int, value: str, reason: str):
     """Unknown keys, duplicate keys, anchors and tags are refused."""
     problem = refused(text)
     assert (problem.file, problem.line, problem.value) == ("file.yaml", line, value)
@@ -105,6 +107,7 @@ def test_deep_nesting_is_refused_and_ends_nothing(opening: str):
 
 
 def test_depth_up_to_the_limit_is_read():
+    """The limit itself is allowed."""
     assert read_text("[" * 20 + "]" * 20).value is not None
     assert "nested deeper" in refused("[" * 21 + "]" * 21).reason
 
@@ -117,7 +120,8 @@ def test_an_alias_bomb_is_refused_at_its_first_anchor():
     assert refused(bomb).line == 1
 
 
-def test_more_octets_than_allowed_are_refused_unread():
+def test_a_document_above_the_size_limit_is_refused_unread():
+    """Bound every size."""
     assert "larger than 1,024 octets" in refused(b"\xff" * 1025, max_bytes=1024).reason
 
 
@@ -145,6 +149,7 @@ def test_a_full_document_is_read_in_seconds(text: str):
 
 
 def test_a_line_is_that_of_the_part_or_of_what_is_around_it():
+    """A message without a line cannot be acted on."""
     document = read_text("a: 1\nlist:\n  - x\n  - key:\n      deep: y\n")
     assert document.line(("a",)) == 1
     assert document.line(("list", 1, "key")) == 4
@@ -166,6 +171,7 @@ class Outer(BaseModel):
 
 
 def test_validation_reports_every_problem_with_its_line_in_plain_english():
+    """The messages of pydantic are for programmers."""
     document = read_text("name: [x]\nnmae: y\ninner:\n  word: a\n  more: text\n  wrod: b\n")
     with pytest.raises(Refused) as caught:
         document.validate(Outer)
@@ -178,12 +184,13 @@ def test_validation_reports_every_problem_with_its_line_in_plain_english():
 
 
 def test_a_missing_key_is_named_with_the_line_of_what_lacks_it():
+    """A key that is not there has no line of its own."""
     with pytest.raises(Refused) as caught:
         read_text("name: x\ninner:\n  more: []\n").validate(Outer)
     assert str(caught.value) == "file.yaml:2: 'inner.word': is required and is missing"
 
 
-def test_a_problem_prints_nothing_that_a_terminal_obeys():
+def test_a_problem_has_no_terminal_control_sequences():
     """A value may come from a hostile feed and end in a terminal or a log."""
     problem = Problem("in\nbox/\x1b.yaml", 3, "\x1b[2J" + "é" * 100, "no")
     assert str(problem) == "in\\nbox/\\x1b.yaml:3: '\\x1b[2J" + "é" * 72 + "…': no"
@@ -196,6 +203,7 @@ def test_a_problem_prints_nothing_that_a_terminal_obeys():
 
 
 def test_a_file_is_read_whole_or_refused(tmp_path: Path):
+    """Bound every size: a file above the limit is refused, not cut."""
     path = tmp_path / "file"
     path.write_bytes(b"x" * 100)
     assert read_bytes(path, max_bytes=100) == b"x" * 100
@@ -203,7 +211,7 @@ def test_a_file_is_read_whole_or_refused(tmp_path: Path):
         read_bytes(path, max_bytes=99)
 
 
-def test_what_is_no_file_is_refused_without_waiting_for_it(tmp_path: Path):
+def test_a_pipe_or_device_is_refused_without_waiting(tmp_path: Path):
     """Opening a FIFO waits for a writer, and a device may never end."""
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "link").symlink_to("/dev/zero")

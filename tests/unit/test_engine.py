@@ -147,7 +147,7 @@ def test_a_list_of_a_million_names_holds_each_and_none_of_a_million_others():
     assert zone.lookup(below) == b"\x01" * 1000
 
 
-def test_packet_threads_answer_while_the_interpreter_is_held(engine):
+def test_worker_threads_answer_while_the_interpreter_is_blocked(engine):
     """Packet threads never take the interpreter's lock; nothing in Python can slow them."""
     engine.start(snapshot(b"blocked.example"), rules())
     host, port = engine.addresses()[0]
@@ -240,7 +240,7 @@ def test_a_port_in_use_names_the_address():
     first.stop(0)
 
 
-def test_every_bad_line_is_told_with_its_number():
+def test_every_invalid_line_is_reported_with_its_number():
     """A list is refused whole, with line, value and reason."""
     with pytest.raises(ListRefused) as caught:
         listed_zone("zone", b"fine.example\n<html>\nno spaces.example\n", "exact")
@@ -259,7 +259,7 @@ def test_digest_is_the_same_for_the_same_content_and_the_serial_is_not_in_it():
     assert one.digest != snapshot(b"a.example").digest
 
 
-def test_the_configuration_allows_as_many_attempts_as_the_engine():
+def test_the_configuration_allows_as_many_tries_as_the_engine():
     """One bound in two languages: what the configuration accepts, the engine must take."""
     bounds = UpstreamOptions.model_fields["tries"].metadata
     assert [bound.le for bound in bounds if isinstance(bound, Le)] == [MAX_ATTEMPTS]

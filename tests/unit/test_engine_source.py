@@ -39,7 +39,7 @@ def files_with(pattern: str) -> set[str]:
     return {name for name, text in FILES.items() if re.search(pattern, code(text))}
 
 
-def test_unsafe_is_in_one_file_and_each_block_says_why():
+def test_unsafe_is_in_one_file_and_each_block_is_justified():
     """Held by the compiler's `unsafe_code = "deny"` too; this names the file."""
     assert files_with(r"\bunsafe\b") == {"sys.rs"}
     lines = FILES["sys.rs"].splitlines()
@@ -60,7 +60,7 @@ def test_pyo3_is_in_one_place():
     }
 
 
-def test_decide_knows_no_socket_no_clock_and_no_log():
+def test_decide_uses_no_socket_clock_or_log():
     """Bytes, client address and snapshot in, verdict out."""
     impure = (
         r"UdpSocket|TcpStream|Instant|SystemTime|println|eprintln|std::fs|\bVec<|\bBox<|\bString\b|format!"

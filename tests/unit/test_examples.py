@@ -22,11 +22,12 @@ def compiled(path: Path) -> CompiledList:
 
 
 def test_each_format_has_an_example():
+    """Operators compare their list with the example."""
     assert len(EXAMPLES) == 8
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
-def test_an_example_is_in_its_format_and_says_the_same_as_the_others(path: Path):
+def test_all_examples_have_the_same_names_in_their_own_format(path: Path):
     """The same list in each format compiles to the same digest."""
     made = compiled(path)
     assert (formats_of(made), made.rejected) == (path.name.partition("-")[0], 0)
@@ -35,6 +36,7 @@ def test_an_example_is_in_its_format_and_says_the_same_as_the_others(path: Path)
     assert made.names.digest == compiled(EXAMPLES[0]).names.digest
 
 
-def test_every_line_of_the_plain_example_can_be_meant():
+def test_every_line_of_the_plain_example_is_valid():
+    """An example with invalid lines would teach them."""
     made = compiled(LISTS / "plain-example.txt")
     assert (formats_of(made), made.rejected) == ("plain", 0)

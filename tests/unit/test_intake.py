@@ -68,10 +68,11 @@ def ids(intake: Intake) -> list[str]:
 
 
 def test_an_empty_inbox_brings_nothing(take):
+    """The daemon starts without orders."""
     assert take() == NOTHING
 
 
-def test_what_is_in_the_ledger_is_not_taken_again(take):
+def test_an_order_in_the_ledger_is_not_accepted_again(take):
     """Same issuer, same number, same bytes: ignored, whatever the file is called now."""
     known = take(block("b-1", "t.me")).new
     assert take(block("b-2", "c.example"), block("b-1", "t.me"), known=known).new[0].order_id == "b-2"
@@ -85,7 +86,8 @@ def test_a_known_order_stays_known_though_it_would_be_refused_today(take, inbox:
     assert examine(inbox, known, no_zones, NOW) == NOTHING
 
 
-def test_liftings_come_after_what_they_lift_whatever_the_files_are_called(take):
+def test_unblock_orders_come_after_their_targets_whatever_the_file_names(take):
+    """File names say nothing about the sequence."""
     intake = take(
         unblock("a-lift", "b-1", issued_at=JULY_14),
         block("c-3", "c.example", issued_at=AUGUST_10),
@@ -96,6 +98,7 @@ def test_liftings_come_after_what_they_lift_whatever_the_files_are_called(take):
 
 
 def test_numbered_orders_come_by_their_number(take):
+    """`seq` decides, not the file name."""
     first = block("z", "t.me", seq=1, issued_at=AUGUST_10)
     second = unblock("y", "z", seq=2, prev=sha256(first))
     third = block("x", "t.me", seq=3, prev=sha256(second))
@@ -103,7 +106,7 @@ def test_numbered_orders_come_by_their_number(take):
     assert take(third, second, first).notes == ()
 
 
-def test_an_order_after_a_gap_is_taken_and_noted(take):
+def test_an_order_after_a_gap_is_accepted_and_reported(take):
     """A withheld lifting is noticed."""
     first = block("b-1", "t.me", seq=1)
     intake = take(first, block("b-3", "c.example", seq=3, prev="ab" * 32))
@@ -112,14 +115,14 @@ def test_an_order_after_a_gap_is_taken_and_noted(take):
     assert intake.notes[0].endswith("1.yaml: HELD: the order with seq 2 has not been received")
 
 
-def test_lifting_what_is_lifted_already_is_taken_and_noted(take):
+def test_unblocking_an_unblocked_name_is_accepted_and_reported(take):
     """NOT_BLOCKED: accepted and noted."""
     intake = take(block("b-1", "t.me"), unblock("u-1", "b-1"), unblock("u-2", "b-1"))
     (note,) = intake.notes
     assert note.endswith("2.yaml: NOT_BLOCKED: 1 of 1 entries had ended already")
 
 
-def test_other_files_are_left_alone(take, inbox: Path):
+def test_other_files_are_ignored(take, inbox: Path):
     """Editors' copies, signatures, folders; none of them is even read."""
     for name in (".hidden.yaml", "o.yaml~", "o.yaml.tmp", "o.yaml.sig", "README.md", "names.txt"):
         (inbox / name).write_bytes(b"\x00: [")
@@ -128,7 +131,8 @@ def test_other_files_are_left_alone(take, inbox: Path):
 
 
 @pytest.mark.parametrize("name", ["o.yaml", "o.yml", "o.json", "O.YAML"])
-def test_a_document_is_known_by_its_ending(take, inbox: Path, name: str):
+def test_a_document_is_recognised_by_its_extension(take, inbox: Path, name: str):
+    """.yaml, .yml and .json; everything else is ignored."""
     (inbox / name).write_text(block("b-1", "t.me"))
     assert ids(take()) == ["b-1"]
 
@@ -213,7 +217,8 @@ def test_a_number_that_was_used_for_other_bytes_is_refused(take, refused):
     assert ids(take(block("b-1", "t.me"), block("b-1", "t.me", issuer="b"))) == ["b-1", "b-1"]
 
 
-def test_a_seq_that_is_followed_already_is_refused(take, refused):
+def test_a_repeated_seq_is_refused(take, refused):
+    """Strictly +1 per issuer: two orders cannot have one `seq`."""
     known = take(block("b-1", "t.me", seq=1)).new
     (problem,) = refused(block("c-1", "c.example", seq=1), known=known)
     assert problem == "0.yaml:6: '1': this seq is that of order b-1"
@@ -228,7 +233,7 @@ def test_an_issuer_numbers_all_of_its_orders_or_none(take, refused):
     assert refused(block("b-2", "c.example", seq=1), known=plain) == [f"0.yaml:6: '1': {reason}"]
 
 
-def test_a_held_order_can_be_put_right_by_another_with_its_number(take):
+def test_a_held_order_can_be_replaced_by_another_with_its_number(take):
     """Its prev was wrong: the issuer sends the order again, under a new order_id."""
     first = block("b-1", "t.me", seq=1)
     known = take(first, block("b-2", "c.example", seq=2, prev="ab" * 32)).new
@@ -274,7 +279,7 @@ BAD_DOCUMENTS = {
 
 
 @pytest.mark.parametrize("bad", BAD_DOCUMENTS.values(), ids=BAD_DOCUMENTS)
-def test_a_refused_document_holds_up_no_other_one(take, bad: str):
+def test_a_refused_document_delays_no_other(take, bad: str):
     """An unblock order must not wait for somebody else's file."""
     known = take(block("known", "t.me")).new
     for documents in ((bad, unblock("u-1", "known"), block("b-1", "new.example")),):
@@ -292,7 +297,7 @@ def test_an_unblock_of_a_refused_order_is_refused_until_that_one_is_accepted(tak
     assert ids(take(lifting, block("b-1", "t.me"))) == ["b-1", "u-1"]
 
 
-def test_a_refused_order_takes_no_number(take):
+def test_a_refused_order_uses_up_no_number(take):
     """Two orders with seq 2, of which one is refused for its target: the other one is accepted."""
     first = block("a-1", "t.me", seq=1)
     bad = unblock("a-2", "b-77", seq=2, prev=sha256(first))
@@ -304,6 +309,7 @@ def test_a_refused_order_takes_no_number(take):
 
 
 def test_of_two_orders_with_one_number_the_one_that_follows_is_accepted(take):
+    """`prev` decides which of the two the issuer meant."""
     first = block("z-1", "t.me", seq=1)
     wrong = block("a-2", "c.example", seq=2, prev="ab" * 32)
     right = block("b-2", "c.example", seq=2, prev=sha256(first))
@@ -330,7 +336,7 @@ ENDED = "2018-01-01T00:00:00Z"
 NO_EFFECT = "expires_at: has passed, so this order to {} would have no effect: is the year right?"
 
 
-def test_an_order_that_has_ended_already_is_refused(refused):
+def test_an_expired_order_is_refused(refused):
     """Most often its year is wrong."""
     for make in (block, exempt):
         (problem,) = refused(make("x", "t.me", expires_at=ENDED))
@@ -338,7 +344,7 @@ def test_an_order_that_has_ended_already_is_refused(refused):
         assert problem.startswith("0.yaml:6: ")
 
 
-def test_an_order_that_has_ended_is_history_where_others_refer_to_it(take):
+def test_an_expired_order_is_accepted_if_others_refer_to_it(take):
     """All orders of an issuer are read again by a new server: none of them may be held or refused for it."""
     first = block("b-1", "t.me", seq=1, expires_at=ENDED)
     second = block("b-2", "c.example", seq=2, prev=sha256(first))
@@ -348,7 +354,8 @@ def test_an_order_that_has_ended_is_history_where_others_refer_to_it(take):
     assert ids(take(lifting, block("b-1", "t.me", expires_at=ENDED))) == ["b-1", "u-1"]
 
 
-def test_what_may_be_a_mistake_is_accepted_and_noted(take):
+def test_a_possible_mistake_is_accepted_and_reported(take):
+    """An unusual order is still an order; the remarks are shown."""
     intake = take(block("b-1", "p\u0430ypal.example", expires_at="2206-07-14T11:30:00+07:00"))
     assert ids(intake) == ["b-1"]
     assert [note.partition("/0.yaml:")[2] for note in intake.notes] == [
@@ -358,7 +365,7 @@ def test_what_may_be_a_mistake_is_accepted_and_noted(take):
     ]
 
 
-def test_a_folder_that_cannot_be_read_says_what_to_do(tmp_path: Path):
+def test_an_unreadable_folder_is_reported_with_advice(tmp_path: Path):
     """A wrong path is not an empty inbox."""
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "gone", tmp_path / "file"):
@@ -367,13 +374,13 @@ def test_a_folder_that_cannot_be_read_says_what_to_do(tmp_path: Path):
         assert "make the folder and let dnsblock read it" in problem.reason
 
 
-def test_a_device_in_the_inbox_holds_nothing_up(refused, inbox: Path):
+def test_a_device_in_the_inbox_delays_nothing(refused, inbox: Path):
     """Opening a FIFO waits for a writer, which may never come."""
     os.mkfifo(inbox / "o.yaml")
     assert refused() == ["o.yaml: cannot be read: not a regular file"]
 
 
-def test_a_file_that_cannot_be_read_costs_itself_alone(take, inbox: Path):
+def test_an_unreadable_file_affects_only_itself(take, inbox: Path):
     """A disk error, a wrong owner, a broken link: the next reload reads it again."""
     os.mkfifo(inbox / "a.yaml")
     (inbox / "z.yaml").symlink_to("gone")
@@ -383,13 +390,12 @@ def test_a_file_that_cannot_be_read_costs_itself_alone(take, inbox: Path):
 
 
 def test_a_broken_link_and_a_hostile_file_name_are_refused(refused, inbox: Path):
+    """The inbox is writable by others: names and links are hostile input."""
     (inbox / "\x1b[2J\n.yaml").symlink_to("gone")
     assert refused() == ["\\x1b[2J\\n.yaml: cannot be read: No such file or directory"]
 
 
-def test_more_documents_than_can_be_looked_through_are_refused(
-    take, monkeypatch: pytest.MonkeyPatch, inbox: Path
-):
+def test_too_many_documents_are_refused(take, monkeypatch: pytest.MonkeyPatch, inbox: Path):
     """Each of them is read at each publish. The limit is 10,000; here it is 2."""
     monkeypatch.setattr("dnsblock.orders.intake.MAX_FILES", 2)
     documents = [block(f"b-{number}", "t.me") for number in range(3)]
@@ -408,7 +414,8 @@ def with_file(inbox: Path, names: bytes) -> str:
     return block("b-1", entries_file=f"{{path: names.txt, sha256: {digest}, lines: {lines}}}")
 
 
-def test_entries_in_a_file_are_judged_like_others(take, refused, inbox: Path):
+def test_entries_in_a_file_are_checked_like_others(take, refused, inbox: Path):
+    """Guards apply to `entries_file` too."""
     intake = take(with_file(inbox, b"a.example\nb.example\n"))
     assert [entry.name for entry in intake.new[0].entries] == ["a.example", "b.example"]
     problems = refused(with_file(inbox, b"a.example\nco.id\nid\nx y\n"))
@@ -419,7 +426,8 @@ def test_entries_in_a_file_are_judged_like_others(take, refused, inbox: Path):
     ]
 
 
-def test_entries_in_a_file_are_lifted_by_name(take, refused, inbox: Path):
+def test_entries_in_a_file_can_be_unblocked_by_name(take, refused, inbox: Path):
+    """An unblock may name single entries of a large order."""
     known = take(with_file(inbox, b"a.example\nb.example\n")).new
     assert ids(take(unblock("u-1", "b-1", "b.example"), known=known)) == ["u-1"]
     assert refused(unblock("u-2", "b-1", "c.example"), known=known) == [

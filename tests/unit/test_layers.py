@@ -109,7 +109,7 @@ def test_every_module_has_a_layer():
     assert homeless == ["dnsblock"]
 
 
-def test_a_breach_would_be_seen():
+def test_a_wrong_import_is_found():
     """The walk itself: functions, submodules and both forms of import."""
     assert breaches({"dnsblock.orders.state": "def f():\n    from dnsblock.policy.zones import x"})
     assert breaches({"dnsblock.names": "import dnsblock.config"})
@@ -122,7 +122,7 @@ def test_a_breach_would_be_seen():
     assert not breaches({"dnsblock.daemon": "from dnsblock import __version__, _engine, config"})
 
 
-def test_a_command_that_asks_the_daemon_imports_nothing_that_takes_long():
+def test_client_commands_import_no_slow_module():
     """A person waits for it, and a health check starts one every half a minute."""
     slow = {"asyncio", "httpx", "pydantic", "rich", "importlib.metadata"}
     script = f"import sys, dnsblock.cli; print(sorted({slow} & sys.modules.keys()))"
@@ -130,7 +130,7 @@ def test_a_command_that_asks_the_daemon_imports_nothing_that_takes_long():
     assert done.stdout == "[]\n"
 
 
-def test_sighup_is_blocked_before_anything_of_ours_is_imported():
+def test_sighup_is_blocked_before_other_modules_are_imported():
     """Until then it ends the process, and imports take most of a startup."""
     script = (
         "import sys; sys.argv[1:] = ['serve']; import dnsblock.start, signal; "

@@ -46,7 +46,7 @@ def damage_of(folder: Path) -> Problem:
         return ledger.damage
 
 
-def test_what_was_appended_is_there_after_a_restart(folder: Path):
+def test_appended_records_are_there_after_a_restart(folder: Path):
     """The ledger is the append-only log of orders."""
     with Ledger.open(folder) as ledger:
         assert [order.entries for order in ledger.orders] == [order.entries for order in TWO]
@@ -110,7 +110,7 @@ def test_nobody_else_may_read_the_state(folder: Path):
     assert file_of(folder).stat().st_mode & 0o777 == 0o600
 
 
-def test_half_written_last_record_is_cut_off_and_the_rest_serves(folder: Path):
+def test_a_partial_last_record_is_removed_and_the_rest_is_used(folder: Path):
     """A crash in the middle of an append: it was never acknowledged, and its file is still in the inbox."""
     whole = file_of(folder).read_bytes()
     first = whole.index(b"\n") + 1
@@ -127,7 +127,7 @@ def test_half_written_last_record_is_cut_off_and_the_rest_serves(folder: Path):
         assert (ids(ledger), ledger.notes) == (["b-1", "u-1"], ())
 
 
-def test_zeros_after_a_power_cut_are_cut_off(folder: Path):
+def test_zeros_after_a_power_cut_are_removed(folder: Path):
     """A file system may have grown the file without having written the data."""
     whole = file_of(folder).read_bytes()
     file_of(folder).write_bytes(whole + b"\0" * 4096)
@@ -159,7 +159,7 @@ def rehashed(data: bytes, **fields: object) -> bytes:
 
 
 @pytest.mark.parametrize("end", [b"\n", b"", b"x"])
-def test_a_last_record_that_was_changed_is_never_cut_off(folder: Path, end: bytes):
+def test_a_modified_last_record_is_never_removed(folder: Path, end: bytes):
     """It was written whole, and so it was acknowledged: only a person may decide what becomes of it."""
     damaged = file_of(folder).read_bytes().replace(b"u-1", b"u-2")[:-1] + end
     file_of(folder).write_bytes(damaged)
@@ -167,7 +167,7 @@ def test_a_last_record_that_was_changed_is_never_cut_off(folder: Path, end: byte
     assert file_of(folder).read_bytes() == damaged
 
 
-def test_two_last_records_that_have_run_together_are_not_cut_off(folder: Path):
+def test_two_joined_last_records_are_not_removed(folder: Path):
     """Both were acknowledged: whoever takes both line ends away gets no order out of the ledger."""
     damaged = file_of(folder).read_bytes()[:-1].replace(b"\n", b"x")
     file_of(folder).write_bytes(damaged)
@@ -198,7 +198,7 @@ def test_two_last_records_that_have_run_together_are_not_cut_off(folder: Path):
         (lambda data: data.replace(b'"document":"', b'"document":1,"x":"', 1), 1),
     ],
 )
-def test_any_other_damage_is_told_with_file_and_line(folder: Path, damage, line: int):
+def test_any_other_corruption_is_reported_with_file_and_line(folder: Path, damage, line: int):
     """The ledger is proof: nothing in it is passed over or put right."""
     damaged = damage(file_of(folder).read_bytes())
     file_of(folder).write_bytes(damaged)
@@ -229,7 +229,7 @@ def test_a_second_writer_is_refused_and_readers_are_not(folder: Path):
     Ledger.open(folder).close()
 
 
-def test_reading_only_makes_and_mends_nothing(folder: Path, tmp_path: Path):
+def test_reading_only_creates_and_repairs_nothing(folder: Path, tmp_path: Path):
     """`check` runs beside the daemon, and as another user."""
     file_of(folder).write_bytes(file_of(folder).read_bytes() + b"half")
     before = file_of(folder).read_bytes()
@@ -274,7 +274,7 @@ def test_a_full_disk_accepts_no_order_and_leaves_nothing_half_written(
         assert (ids(ledger), ledger.notes) == (["b-1", "u-1", "b-2"], ())
 
 
-def test_what_a_broken_disk_left_behind_goes_before_the_next_record(
+def test_remains_of_a_failed_write_are_removed_before_the_next_record(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """The write failed, and so did putting it right."""
@@ -330,18 +330,18 @@ def test_a_file_of_entries_is_kept_beside_the_ledger(folder: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("content", [None, NAMES[:-1], NAMES.replace(b"a", b"x")])
-def test_a_kept_file_of_entries_that_was_changed_is_refused(
-    folder: Path, with_file: Order, content: bytes | None
-):
+def test_a_modified_stored_file_of_entries_is_refused(folder: Path, with_file: Order, content: bytes | None):
+    """The ledger records its digest."""
     with Ledger.open(folder) as ledger:
         ledger.append([with_file])
     stored(folder).unlink() if content is None else stored(folder).write_bytes(content)
     assert stored(folder).name in str(damage_of(folder))
 
 
-def test_a_disk_that_is_full_for_the_entries_leaves_no_record(
+def test_a_full_disk_for_the_entries_leaves_no_record(
     folder: Path, monkeypatch: pytest.MonkeyPatch, with_file: Order
 ):
+    """An order without its entries must not be recorded."""
     before = file_of(folder).read_bytes()
 
     def fails(descriptor: int) -> None:

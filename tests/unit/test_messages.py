@@ -185,13 +185,15 @@ def test_every_message_of_the_log_is_documented_with_its_level(level: str, messa
         assert any(one == level and matches(row, message) for one, row in rows()), shown
 
 
-def test_every_row_about_messages_is_of_a_message_that_there_is():
+def test_every_documented_message_exists():
+    """A message that was removed from the code must leave the documentation."""
     logged = messages()
     stale = [row for level, row in rows() if not any(one == level and matches(row, m) for one, m in logged)]
     assert stale == []
 
 
-def test_no_row_about_messages_would_match_anything():
+def test_no_documented_message_matches_everything():
+    """A row of placeholders only would make this check useless."""
     assert [row for _, row in rows() if matches(row, f"{HOLE}: {HOLE}")] == []
 
 

@@ -71,13 +71,13 @@ def test_a_name_has_one_canonical_form(text: str, name: str):
         ("\ud800.example", "not a valid internationalised name"),
     ],
 )
-def test_what_is_no_name_is_refused_with_the_reason(text: str, reason: str):
+def test_an_invalid_name_is_refused_with_the_reason(text: str, reason: str):
     """RFC 1035 2.3.4 for the limits; a half line or an HTML page must never become a block."""
     with pytest.raises(NameRefused, match=reason):
         canonical(text)
 
 
-def test_the_longest_name_is_taken_with_and_without_its_trailing_dot():
+def test_the_longest_name_is_accepted_with_and_without_final_dot():
     """RFC 1035 2.3.4: 255 octets on the wire are 253 characters."""
     longest = "x." * 126 + "y"
     assert len(longest) == 253
@@ -85,7 +85,7 @@ def test_the_longest_name_is_taken_with_and_without_its_trailing_dot():
     assert canonical(longest + ".") == longest
 
 
-def test_digits_of_other_scripts_are_not_taken_for_digits():
+def test_digits_of_other_scripts_are_not_digits():
     """str.isdigit and \\d take them; on the wire they are letters of another name."""
     assert canonical("१.example").startswith("xn--")
 

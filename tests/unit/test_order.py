@@ -71,11 +71,13 @@ def test_every_field_of_a_document_is_kept():
 
 
 def test_an_order_is_known_by_its_bytes():
+    """The digest covers the file as it was signed."""
     text = block("b-1", "t.me")
     assert read(text).sha256 == sha256(text)
 
 
 def test_json_is_an_order_too():
+    """Design section 5: YAML or JSON."""
     text = json.dumps(
         {
             "schema": "dnsblock.order/1",
@@ -93,6 +95,7 @@ def test_json_is_an_order_too():
 
 
 def test_an_unblock_names_orders_and_entries():
+    """Design section 5: `targets`."""
     order = read(unblock("u-1", "b-1", "T.me.", "{name: b.example, match: exact}"))
     assert order.targets == (Target("b-1", (TargetEntry("t.me"), TargetEntry("b.example", "exact"))),)
     assert read(unblock("u-1", "b-1")).targets == (Target("b-1", None),)
@@ -113,7 +116,8 @@ def test_urgency_gives_the_deadline_where_none_is_written(urgency: str, deadline
     assert written.deadline_at == datetime(2017, 9, 1, tzinfo=UTC)
 
 
-def test_nobody_is_late_with_an_order_that_does_not_apply_yet():
+def test_the_deadline_is_not_before_effective_at():
+    """The deadline cannot be before `effective_at`."""
     order = read(block("b", "t.me", urgency="immediate", effective_at="2017-08-01T00:00:00Z"))
     assert order.deadline_at == order.effective_at
 
@@ -251,7 +255,7 @@ def test_the_shipped_telegram_orders_are_what_history_says():
         ("- t.me\n", "1: must be a mapping of keys and values"),
     ],
 )
-def test_what_is_wrong_is_refused_with_line_value_and_reason(text: str, problem: str):
+def test_an_error_is_reported_with_line_value_and_reason(text: str, problem: str):
     """Each wrong value is named."""
     assert refused(text) == [problem]
 
@@ -292,7 +296,8 @@ def test_every_problem_of_a_document_is_reported_at_once():
     assert [problem.line for problem in caught.value.problems] == [6, 7, 9, 11, 12]
 
 
-def test_a_rubbish_document_is_reported_within_bounds():
+def test_a_garbage_document_has_a_bounded_report():
+    """Hostile input: a message must not be as large as the document."""
     problems = refused(block("b", *("x y" for _ in range(5000))))
     assert len(problems) == 1001
     assert problems[-1] == " and 4,000 more problems"
@@ -362,13 +367,15 @@ def test_a_file_of_entries_is_exactly_what_was_ordered(
 
 @pytest.mark.parametrize("path", ["../secret.txt", "/etc/passwd", "a/b.txt", "..", ".hidden", "b.yaml", "''"])
 def test_a_file_of_entries_lies_in_the_orders_folder(path: str):
+    """A path must not leave the folder."""
     text = block("b", entries_file=f"{{path: {path}, sha256: {'ab' * 32}, lines: 1}}")
     (problem,) = refused(text)
     assert problem.startswith("6: ")
     assert "entries_file.path: " in problem
 
 
-def test_a_link_that_leads_out_of_the_orders_folder_is_refused(with_file, tmp_path: Path):
+def test_a_symlink_out_of_the_orders_folder_is_refused(with_file, tmp_path: Path):
+    """A symlink must not read other files of the server."""
     order = with_file("t.me\n")
     folder = tmp_path / "orders"
     folder.mkdir()
@@ -377,7 +384,8 @@ def test_a_link_that_leads_out_of_the_orders_folder_is_refused(with_file, tmp_pa
         load_entries_file(order, folder)
 
 
-def test_a_rubbish_file_of_entries_is_reported_within_bounds(with_file, tmp_path: Path):
+def test_a_garbage_file_of_entries_has_a_bounded_report(with_file, tmp_path: Path):
+    """Hostile input: a message must not be as large as the file."""
     order = with_file("<html>\n" * 500)
     with pytest.raises(Refused) as caught:
         load_entries_file(order, tmp_path)

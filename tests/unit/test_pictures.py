@@ -20,6 +20,7 @@ def test_the_chart_shows_the_figures_of_the_page():
 
 
 def test_the_chart_has_every_figure_with_machine_and_command():
+    """Figures without their source cannot be checked."""
     bars = chart.of_page(chart.PAGE.read_text())
     assert {bar.workload for bar in bars.bars} == {"blocked", "cached", "mix", "uncached"}
     assert all(0 < bar.least <= bar.median <= bar.most for bar in bars.bars)
@@ -49,6 +50,7 @@ def test_a_picture_has_a_background_of_its_own(picture: Path):
 
 @pytest.mark.parametrize("picture", PICTURES, ids=lambda picture: picture.name)
 def test_the_readme_shows_every_picture_with_a_text_alternative(picture: Path):
+    """Screen readers read the text."""
     alternatives = re.findall(rf"!\[([^\]]+)\]\(docs/images/{re.escape(picture.name)}\)", README)
     assert len(alternatives) == 1
     assert len(alternatives[0].split()) >= 10
@@ -65,6 +67,7 @@ def terminal() -> list[str]:
 
 
 def test_the_picture_of_the_terminal_shows_nothing_of_the_machine_it_was_made_on():
+    """User and host names do not belong into a repository."""
     assert "$ dnsblock status" in terminal()
     assert not re.search(r"/(home|root|tmp|work|Users)\b", "\n".join(terminal()))
 

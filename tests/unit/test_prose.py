@@ -202,6 +202,7 @@ def offences(page: str, source: str) -> list[Offence]:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_sentences_are_short_and_use_standard_terms(page: str):
+    """An operator finds a topic by searching for its standard term."""
     found = offences(page, (ROOT / page).read_text())
     shown = "\n".join(f"{page}:{one.line}: {one.what_to_do}\n    {one.sentence}" for one in found)
     pending = PENDING.get(page, 0)
@@ -211,6 +212,7 @@ def test_sentences_are_short_and_use_standard_terms(page: str):
 
 
 def test_every_pending_page_exists():
+    """A renamed page must not keep its exception."""
     assert PENDING.keys() <= set(PAGES)
 
 
@@ -237,6 +239,7 @@ def test_every_pending_page_exists():
     ],
 )
 def test_markdown_is_read_as_its_reader_sees_it(source: str, expected: list[int]):
+    """Code, addresses of links and HTML are not prose."""
     assert [one.line for one in offences("page.md", source)] == expected
 
 
@@ -257,4 +260,5 @@ def test_markdown_is_read_as_its_reader_sees_it(source: str, expected: list[int]
     ],
 )
 def test_comments_of_yaml_and_texts_of_alerts_are_read(source: str, expected: list[int]):
+    """Values of options are not prose; the texts of alerts are."""
     assert [one.line for one in offences("file.yaml", source)] == expected

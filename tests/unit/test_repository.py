@@ -46,17 +46,20 @@ def test_machine_image_and_workflow_use_the_same_compiler():
 
 
 def test_the_compiler_is_not_older_than_the_engine_needs():
+    """rust-toolchain.toml and `rust-version` must agree."""
     oldest = toml("engine/Cargo.toml")["package"]["rust-version"]
     channel = toml("rust-toolchain.toml")["toolchain"]["channel"]
     assert [int(part) for part in channel.split(".")][:2] >= [int(part) for part in oldest.split(".")][:2]
 
 
 def test_the_toolchain_has_the_components_that_the_checks_call():
+    """`make check` needs rustfmt and clippy."""
     components = toml("rust-toolchain.toml")["toolchain"]["components"]
     assert set(components) == {"clippy", "rustfmt"}
 
 
 def test_the_formatters_and_the_editor_agree_about_the_length_of_a_line():
+    """Otherwise an editor undoes what a formatter does."""
     configured = (ROOT / ".editorconfig").read_text()
     python = re.search(r"^\[\*\.\{py,pyi\}\]\nmax_line_length = (\d+)$", configured, re.MULTILINE)[1]
     assert int(python) == toml("pyproject.toml")["tool"]["ruff"]["line-length"]
@@ -74,11 +77,13 @@ def test_the_workflow_calls_what_a_contributor_calls():
 
 
 def test_ci_runs_the_tests_and_the_fuzzer():
+    """A workflow that runs less than .ci/run would pass changes that fail there."""
     called = re.findall(r"^ *make ([a-z-]+)", (ROOT / ".ci/run").read_text(), re.MULTILINE)
     assert {"test", "fuzz"} <= set(called) <= TARGETS
 
 
 def test_the_hooks_before_a_commit_run_all_of_make_check_and_nothing_else():
+    """A commit that passes the hooks passes `make check`."""
     hooks = [hook for repo in yaml_of(".pre-commit-config.yaml")["repos"] for hook in repo["hooks"]]
     called = [hook["entry"].split()[-1] for hook in hooks]
     assert set(called) <= TARGETS
@@ -98,6 +103,7 @@ def test_the_hooks_before_a_commit_run_all_of_make_check_and_nothing_else():
     ],
 )
 def test_a_commit_runs_the_checks_of_what_it_changes(path: str, hooks: list[str]):
+    """A hook with the wrong file pattern never runs."""
     assert (ROOT / path).exists()
     configured = [hook for repo in yaml_of(".pre-commit-config.yaml")["repos"] for hook in repo["hooks"]]
     assert [hook["id"] for hook in configured if re.search(hook["files"], path)] == hooks
@@ -105,6 +111,7 @@ def test_a_commit_runs_the_checks_of_what_it_changes(path: str, hooks: list[str]
 
 @pytest.mark.parametrize("form", sorted((ROOT / ".github").rglob("*.y*ml")), ids=lambda form: form.name)
 def test_every_file_for_the_platform_is_yaml(form: Path):
+    """A syntax error in a workflow is noticed only after a push."""
     assert yaml.safe_load(form.read_text())
 
 
@@ -112,6 +119,7 @@ def test_every_file_for_the_platform_is_yaml(form: Path):
 
 
 def test_the_version_is_the_same_everywhere():
+    """The wheel, the crate and the changelog name one version."""
     version = toml("pyproject.toml")["project"]["version"]
     assert toml("engine/Cargo.toml")["package"]["version"] == version
     for lock in ("engine/Cargo.lock", "engine/fuzz/Cargo.lock"):
@@ -121,7 +129,8 @@ def test_the_version_is_the_same_everywhere():
 
 
 @pytest.mark.parametrize("page", ["CONTRIBUTING.md", "README.md", "SECURITY.md", "docs/threat-model.md"])
-def test_no_page_names_a_make_target_or_a_file_that_there_is_not(page: str):
+def test_no_page_names_an_unknown_make_target_or_file(page: str):
+    """A newcomer follows these pages word by word."""
     text = (ROOT / page).read_text()
     assert set(re.findall(r"\bmake\s+([a-z][a-z-]+)(?=[\s`])", code_of(text))) <= TARGETS
     for file in re.findall(r"`((?:\.ci|config|dnsblock|docs|engine|tests)/[\w./-]+)`", text):
@@ -152,6 +161,7 @@ def test_every_guarantee_links_to_a_test_that_exists(name: str, file: Path):
 
 
 def test_every_guarantee_of_the_threat_model_has_a_test():
+    """A guarantee without a test is a claim."""
     text = (ROOT / "docs/threat-model.md").read_text()
     part = text.split("\n## Guarantees\n")[1].split("\n## ")[0]
     guarantees = re.split(r"^\* ", re.sub(r"^#+ .*$", "", part, flags=re.MULTILINE), flags=re.MULTILINE)[1:]

@@ -49,25 +49,29 @@ def test_secrets_are_read_in_their_order(secrets: Path):
         (f"{FIRST}\nx\n", "32 hexadecimal digits"),
     ],
 )
-def test_secrets_out_of_form_are_refused_and_never_shown(secrets: Path, text: str, reason: str):
+def test_malformed_secrets_are_refused_and_never_shown(secrets: Path, text: str, reason: str):
+    """The message goes to the log: it must not hold the secret."""
     with pytest.raises(Refused) as refused:
         read_secrets(write(secrets, text))
     assert reason in str(refused.value)
     assert FIRST[:8] not in str(refused.value)
 
 
-def test_secrets_that_others_may_read_are_none(secrets: Path):
+def test_secrets_readable_by_others_are_refused(secrets: Path):
+    """RFC 7873 section 7.1: the secret makes cookies for any address."""
     with pytest.raises(Refused, match="others may read it"):
         read_secrets(write(secrets, FIRST, 0o644))
 
 
-def test_a_secret_of_its_own_is_drawn_for_each_process_and_kept():
+def test_each_process_draws_its_own_secret():
+    """RFC 7873 section 7.1: at least 64 bits of entropy."""
     assert read_secrets(None) == read_secrets(None)
     assert len(read_secrets(None)[0]) == 16
     assert read_secrets(None) != [bytes(16)]
 
 
 def test_missing_secrets_are_refused_with_the_file(tmp_path: Path):
+    """The operator must see which path is wrong."""
     with pytest.raises(Refused, match="nowhere"):
         read_secrets(config(tmp_path, "cookies: {secrets: nowhere}").cookies.secrets)
 
@@ -145,11 +149,13 @@ def test_structured_text_is_small_and_can_be_left_out(tmp_path: Path):
         ("answers: {a: {action: cname, target: 'a.*.b'}}", "a `*` where"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(tmp_path: Path, text: str, reason: str):
+def test_invalid_signals_are_refused(tmp_path: Path, text: str, reason: str):
+    """A typing error in `signals` would be sent to every client."""
     with pytest.raises(Refused) as refused:
         config(tmp_path, text)
     assert reason in str(refused.value)
 
 
-def test_no_secret_is_needed_to_check_the_file(tmp_path: Path):
+def test_loading_the_configuration_reads_no_secret(tmp_path: Path):
+    """Loading the configuration only resolves the path; the secrets are read later."""
     assert config(tmp_path, "cookies: {secrets: cookies}").cookies.secrets == tmp_path / "cookies"

@@ -52,7 +52,7 @@ def names_of(lists: Lists, zone: str) -> PolicyZone:
     return PolicyZone.from_names(zone, lists.listed[zone].names, Rule(None))
 
 
-def test_a_list_that_nobody_wrote_to_is_not_read_again(config: Config, monkeypatch: pytest.MonkeyPatch):
+def test_an_unchanged_list_is_not_read_again(config: Config, monkeypatch: pytest.MonkeyPatch):
     """A publish for an order does not take as long as ten million names do."""
     monkeypatch.setattr(texts, "TICKS_NS", 0)
     first = first_reading(config)
@@ -63,7 +63,7 @@ def test_a_list_that_nobody_wrote_to_is_not_read_again(config: Config, monkeypat
     assert compile_lists(config, second, zones)["listed"] is zones["listed"]
 
 
-def test_one_that_was_written_to_is_read_whatever_its_time_and_size_say(
+def test_a_written_list_is_read_whatever_its_time_and_size(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """`cp -p` and rsync give a file an older time; the time at which it was changed is the kernel's."""
@@ -77,7 +77,7 @@ def test_one_that_was_written_to_is_read_whatever_its_time_and_size_say(
     assert (covers(lists, "name00000.example"), covers(lists, "else00000.example")) == (False, True)
 
 
-def test_one_that_was_written_a_moment_ago_is_read_again(config: Config, monkeypatch: pytest.MonkeyPatch):
+def test_a_recently_written_list_is_read_again(config: Config, monkeypatch: pytest.MonkeyPatch):
     """Within a tick of the kernel's clock two versions look the same."""
     monkeypatch.setattr(texts, "TICKS_NS", 1 << 62)
     lists = first_reading(config)
@@ -88,7 +88,7 @@ def test_one_that_was_written_a_moment_ago_is_read_again(config: Config, monkeyp
     assert compile_lists(config, again, zones)["listed"] is zones["listed"]
 
 
-def test_one_whose_time_lies_ahead_is_watched_until_it_looks_the_same_for_a_while(
+def test_a_list_with_a_future_time_is_read_until_it_is_stable(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """The server of a network disk has another clock: half of a list is none, there either."""
@@ -106,6 +106,7 @@ def test_one_whose_time_lies_ahead_is_watched_until_it_looks_the_same_for_a_whil
 def test_another_answer_is_compiled_from_the_same_file(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
+    """The names are mapped from the same file; only the answer and the digest change."""
     monkeypatch.setattr(texts, "TICKS_NS", 0)
     lists = first_reading(config)
     (tmp_path / "dnsblock.yaml").write_text(CONFIG.replace("nxdomain", "nodata"))
@@ -123,7 +124,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=["an exception", "a history"])
-def test_a_fault_in_one_list_is_that_list_s_alone(
+def test_a_fault_in_one_list_affects_no_other(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Exception
 ):
     """Its last version stays, also over a restart; orders and other lists are read on."""
@@ -147,7 +148,7 @@ def test_a_fault_in_one_list_is_that_list_s_alone(
         assert [one.code for one in read.not_taken["listed"].guarded] == ["NOT_COMPILED"]
 
 
-def test_what_a_refused_text_was_compiled_to_is_not_kept(config: Config, tmp_path: Path):
+def test_the_compiled_file_of_a_rejected_list_is_not_stored(config: Config, tmp_path: Path):
     """A feed that is odd for weeks would fill the disk with a list as large as the right one, twice a day."""
     lists = first_reading(config)
     before = {path.name for path in lists.store.compiled.iterdir()}
@@ -159,9 +160,7 @@ def test_what_a_refused_text_was_compiled_to_is_not_kept(config: Config, tmp_pat
     assert covers(read, "name00000.example")
 
 
-def test_a_download_is_not_read_again_because_its_text_is_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_storing_a_download_does_not_cause_another_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A link to it changes its ctime: an order would wait for it, and a rollback be refused anew."""
     monkeypatch.setattr(texts, "TICKS_NS", 0)
     (tmp_path / "dnsblock.yaml").write_text(CONFIG.replace("names.txt", '"https://feed.example/names.txt"'))

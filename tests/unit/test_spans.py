@@ -81,7 +81,7 @@ def test_spans_are_what_is_in_force_at_each_time(received: list[tuple[datetime, 
         assert span.end is None or span.start < span.end
 
 
-def test_a_thousand_orders_about_one_name_are_each_looked_at_once():
+def test_each_of_a_thousand_orders_for_one_name_is_checked_once():
     """Blocked and lifted again for two years: the number of looks grows as the number of orders does."""
 
     class Counted(tuple):

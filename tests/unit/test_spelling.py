@@ -42,7 +42,7 @@ PAGES = "an order blocks names, not pages; the name t.me would block everything 
         ("t me", "holds a space"),
     ],
 )
-def test_what_is_no_name_is_refused_with_what_to_write(text: str, says: str):
+def test_an_invalid_name_is_refused_with_advice(text: str, says: str):
     """In May 2023 a police list contained t.me itself: somebody had meant a page there."""
     with pytest.raises(NameRefused) as caught:
         read_name(text)
@@ -85,12 +85,13 @@ def said(text: str, now: datetime = NOW) -> list[str]:
 
 
 def test_remarks_name_the_line():
+    """An author looks for the line, not for the name."""
     assert said(block("b", "a.example", "bücher.example")) == [
         "8: bücher.example is the A-label xn--bcher-kva.example"
     ]
 
 
-def test_the_names_that_may_deceive_are_among_those_that_are_shown():
+def test_confusable_names_are_always_shown():
     """Of a thousand names ten are told; the rest is counted."""
     names = [f"ü{number}.example" for number in range(30)]
     told = said(block("b", *names, "p\u0430ypal.example"))
@@ -113,7 +114,8 @@ def test_the_names_that_may_deceive_are_among_those_that_are_shown():
         ({"issued_at": "2062-07-14T11:30:00+07:00"}, ["issued_at is more than 10 years ahead"]),
     ],
 )
-def test_a_year_that_is_far_away_is_told(fields: dict[str, str], says: list[str]):
+def test_a_far_year_is_reported(fields: dict[str, str], says: list[str]):
+    """2206 instead of 2026 is a typing error that nobody notices for years."""
     told = said(block("b", "t.me", **fields))
     assert [one.rpartition("FAR_YEAR: ")[2] for one in told] == says
     assert all(one[0].isdigit() for one in told)

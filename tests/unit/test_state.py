@@ -42,7 +42,7 @@ def test_a_block_is_in_force_from_its_first_to_before_its_last_second():
         assert derived.next_change_by_issuer == ({} if change is None else {"a": change})
 
 
-def test_a_lifting_is_in_force_from_its_own_second():
+def test_an_unblock_is_in_force_from_its_own_second():
     """10 August 2017 10:46 WIB; the field fails at lifting."""
     ledger = orders(block("b", "t.me", "telegram.org"), unblock("u", "b", effective_at=AUGUST_10))
     before, after = derive(ledger, END - SECOND), derive(ledger, END)
@@ -53,7 +53,8 @@ def test_a_lifting_is_in_force_from_its_own_second():
     assert (rows(after)["u"].entries, rows(after)["u"].in_force, rows(after)["u"].notes) == (2, 0, ())
 
 
-def test_part_of_an_order_may_be_lifted_by_name_and_by_match():
+def test_part_of_an_order_may_be_unblocked_by_name_and_match():
+    """Design section 5: `targets` of an unblock."""
     ledger = orders(
         block("b", "t.me", "{name: t.me, match: exact}", "c.example"),
         unblock("u", "b", "{name: t.me, match: exact}", effective_at=AUGUST_10),
@@ -66,7 +67,7 @@ def test_part_of_an_order_may_be_lifted_by_name_and_by_match():
     assert rows(both)["v"].notes == ("NOT_BLOCKED: 1 of 2 entries had ended already",)
 
 
-def test_a_lifting_ends_its_target_only():
+def test_an_unblock_ends_only_its_target():
     """The same name by another order, and by another issuer, stays blocked."""
     ledger = orders(block("b", "t.me"), block("c", "t.me"), block("b", "t.me", issuer="x"), unblock("u", "b"))
     derived = derive(ledger, START)
@@ -74,13 +75,14 @@ def test_a_lifting_ends_its_target_only():
     assert names(derived, "x") == ["block t.me b"]
 
 
-def test_a_block_after_a_lifting_is_a_new_block():
+def test_a_block_after_an_unblock_is_a_new_block():
     """An unblock ends entries; it is no exemption for later orders."""
     ledger = orders(block("b", "t.me"), unblock("u", "b"), block("c", "t.me", issued_at=AUGUST_10))
     assert names(derive(ledger, END)) == ["block t.me c"]
 
 
-def test_a_later_lifting_of_all_brings_nothing_back_that_an_earlier_one_ended():
+def test_a_later_unblock_brings_no_ended_entry_back():
+    """The earlier end stays the end."""
     ledger = orders(
         block("b", "t.me", "c.example"),
         unblock("v", "b", effective_at="2018-01-01T00:00:00Z"),
@@ -91,19 +93,20 @@ def test_a_later_lifting_of_all_brings_nothing_back_that_an_earlier_one_ended():
 
 
 def test_an_exemption_has_its_own_time():
+    """It begins and ends like a block."""
     ledger = orders(block("b", "t.me"), exempt("e", "web.t.me", effective_at=AUGUST_10))
     assert names(derive(ledger, START)) == ["block t.me b"]
     assert names(derive(ledger, END)) == ["block t.me b", "exempt web.t.me e"]
 
 
-def test_a_lifting_before_its_time_leaves_no_gap_to_slip_through():
+def test_a_scheduled_unblock_leaves_no_gap():
     """A lifting that is effective before the block itself: the block never begins."""
     ledger = orders(block("b", "t.me", effective_at=AUGUST_10), unblock("u", "b", effective_at=JULY_14))
     assert states(derive(ledger, START)) == {"b": "lifted", "u": "active"}
     assert names(derive(ledger, END)) == []
 
 
-def test_lifting_what_has_ended_is_noted():
+def test_unblocking_an_ended_entry_is_reported():
     """Noted: NOT_BLOCKED."""
     ledger = orders(
         block("b", "t.me", "c.example", expires_at=AUGUST_10),
@@ -117,7 +120,8 @@ def test_lifting_what_has_ended_is_noted():
     assert derived["w"].notes == ("NOT_BLOCKED: 2 of 2 entries had ended already",)
 
 
-def test_what_expired_is_expired_though_it_was_lifted_afterwards():
+def test_an_expired_order_stays_expired_after_an_unblock():
+    """An unblock after the expiry has nothing to end."""
     ledger = orders(
         block("b", "t.me", expires_at=AUGUST_10), unblock("u", "b", effective_at="2018-01-01T00:00:00Z")
     )
@@ -135,13 +139,14 @@ def chain() -> list[str]:
 
 
 def test_numbered_orders_are_followed_whatever_the_order_of_their_arrival():
+    """Files may arrive in any sequence; `seq` decides."""
     first, second, third = chain()
     derived = derive(orders(third, first, second), START)
     assert names(derived) == ["block three.example b-3"]
     assert states(derived) == {"b-3": "active", "b-1": "lifted", "u-2": "active"}
 
 
-def test_a_gap_holds_what_comes_after_it():
+def test_a_gap_holds_later_orders():
     """A withheld lifting is noticed; what is held is not enforced."""
     first, _, third = chain()
     derived = derive(orders(first, third), START)
@@ -151,7 +156,8 @@ def test_a_gap_holds_what_comes_after_it():
     assert derived.next_change_at is None
 
 
-def test_a_held_lifting_lifts_nothing():
+def test_a_held_unblock_has_no_effect():
+    """A held order is not in force."""
     first, second, _ = chain()
     derived = derive(orders(first, second.replace(sha256(first), "ab" * 32)), START)
     assert names(derived) == ["block one.example b-1"]
@@ -159,7 +165,8 @@ def test_a_held_lifting_lifts_nothing():
     assert rows(derived)["u-2"].notes == (why,)
 
 
-def test_what_follows_a_wrong_prev_is_held_too():
+def test_orders_after_a_wrong_prev_are_held_too():
+    """A broken chain must not continue without notice."""
     first, second, third = chain()
     wrong = second.replace(sha256(first), "ab" * 32)
     derived = derive(orders(first, wrong, third.replace(sha256(second), sha256(wrong))), START)
@@ -167,13 +174,15 @@ def test_what_follows_a_wrong_prev_is_held_too():
 
 
 def test_a_second_order_with_a_number_is_annulled():
+    """Of two orders with one `seq` the first is followed, and the other one is annulled."""
     first, second, third = chain()
     derived = derive(orders(first, second, third, block("x", "x.example", seq=1)), START)
     assert rows(derived)["x"].notes == ("ANNULLED: another order with seq 1 was accepted: b-1",)
     assert names(derived) == ["block three.example b-3"]
 
 
-def test_an_issuer_whose_orders_are_held_holds_no_other_up():
+def test_held_orders_of_one_issuer_delay_no_other_issuer():
+    """Each issuer has a sequence of its own."""
     first, _, third = chain()
     derived = derive(orders(first, third, block("b", "t.me", issuer="x")), START)
     assert names(derived, "x") == ["block t.me b"]

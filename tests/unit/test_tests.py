@@ -1,4 +1,4 @@
-"""What holds for the tests themselves: each can fail, and no file of them is long."""
+"""What holds for the tests themselves: each can fail, each has its reason, and no file of them is long."""
 
 import ast
 from collections.abc import Iterator
@@ -64,6 +64,17 @@ def test_no_file_of_tests_is_longer_than_600_lines():
     assert {name: count for name, count in lines.items() if count > 600} == {}
 
 
+def test_every_test_has_its_source_or_reason():
+    """A developer who breaks a test must see what the promise is for: an RFC, a bug, or what goes wrong."""
+    without = [
+        f"{path}:{test.lineno}: {test.name}"
+        for path, module in MODULES.items()
+        for test in module.tests()
+        if path.name.startswith("test_") and not ast.get_docstring(test)
+    ]
+    assert without == [], "write a docstring: the source of the promise, or what goes wrong without it"
+
+
 @pytest.mark.parametrize(
     "path",
     [path for path in MODULES if path.name.startswith("test_")],
@@ -94,6 +105,7 @@ def test_every_test_asserts(path: Path):
     ],
 )
 def test_a_test_that_cannot_fail_is_found(tmp_path: Path, source: str, expected: bool):
+    """The check itself must not accept everything."""
     path = tmp_path / "a" / "test_a.py"
     path.parent.mkdir()
     path.write_text(source)

@@ -53,7 +53,7 @@ JARGON = ("token", "scalar", "scanning", "mapping", "block", "flow", "simple key
         ("a: 1\rb: 2\r", 1, "a line end of an old Macintosh"),
     ],
 )
-def test_the_author_is_told_what_to_change_and_where(text: str | bytes, line: int, says: str):
+def test_the_advice_shows_the_line_and_what_to_change(text: str | bytes, line: int, says: str):
     """In the words of somebody who writes a letter, not of a YAML parser."""
     with pytest.raises(Refused) as caught:
         read("o.yaml", text if isinstance(text, bytes) else text.encode(), max_bytes=1000)

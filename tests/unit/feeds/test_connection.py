@@ -21,6 +21,7 @@ from .helpers import LIST, MIB, Getter
 
 
 def test_only_https_is_fetched():
+    """RFC 9110 section 4.2.4: over plain HTTP anybody on the path could write the list."""
     for url in (
         "http://feed.example/list",
         "ftp://feed.example/",
@@ -33,12 +34,14 @@ def test_only_https_is_fetched():
 
 
 def test_a_password_in_a_url_is_refused():
+    """RFC 9110 section 4.2.4: URLs appear in logs and messages."""
     with pytest.raises(ValueError, match="authorization") as caught:
         Feed("https://user:secret@feed.example/", MIB, 60)
     assert "secret" not in str(caught.value)
 
 
-def test_another_authority_is_not_believed(server: Server, get: Getter, tmp_path: Path):
+def test_a_certificate_of_another_authority_is_not_accepted(server: Server, get: Getter, tmp_path: Path):
+    """RFC 9110 section 4.3.4: a server with another certificate may be an attacker's."""
     get.authority = Authority(tmp_path / "other")
     failed = get.fails(server.serve(whole(LIST)))
     assert failed.code == "TLS"
@@ -46,7 +49,8 @@ def test_another_authority_is_not_believed(server: Server, get: Getter, tmp_path
     assert server.requests == []
 
 
-def test_the_systems_authorities_do_not_believe_a_strange_one(server: Server, into: Path):
+def test_the_system_trust_store_does_not_accept_an_unknown_authority(server: Server, into: Path):
+    """Without `source.ca` only the system trust store counts."""
     with pytest.raises(FetchFailed) as caught:
         asyncio.run(fetch(Feed(server.serve(whole(LIST)), MIB, 60), into, None))
     assert caught.value.code == "TLS"
@@ -60,9 +64,10 @@ def test_the_systems_authorities_do_not_believe_a_strange_one(server: Server, in
         ("DNS:other.example,IP:192.0.2.1", 2, "127.0.0.1"),
     ],
 )
-def test_a_certificate_that_is_not_right_is_not_accepted(
+def test_an_invalid_certificate_is_not_accepted(
     server: Server, get: Getter, names: str, days: int, said: str
 ):
+    """RFC 9110 section 4.3.4: name and dates are verified, too."""
     with Server(get.authority.certificate(names, days)) as wrong:
         failed = get.fails(wrong.serve(whole(LIST)))
         assert failed.code == "TLS"
@@ -70,7 +75,8 @@ def test_a_certificate_that_is_not_right_is_not_accepted(
         assert wrong.requests == []
 
 
-def test_a_server_that_does_not_speak_tls_gets_nothing(server: Server, get: Getter):
+def test_a_server_without_tls_gets_no_request(server: Server, get: Getter):
+    """The request may carry a credential: it must not be sent in the clear."""
     with Server(None) as clear:
         url = clear.serve(whole(LIST)).replace("http:", "https:")
         assert get.fails(url).code == "TLS"
@@ -78,7 +84,7 @@ def test_a_server_that_does_not_speak_tls_gets_nothing(server: Server, get: Gett
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_nobody_listens(server: Server, get: Getter, host: str):
+def test_a_port_without_a_listener_is_unreachable(server: Server, get: Getter, host: str):
     """A name with several addresses, as `localhost` often is, says no less about it."""
     with Server(None) as gone:
         url = f"https://{host}:{gone.port}/list.txt"
@@ -93,9 +99,10 @@ def test_a_host_that_does_not_exist_is_unreachable(server: Server, get: Getter):
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no certificate\n", b"\xff\0"])
-def test_an_authority_that_cannot_be_read_is_told(
+def test_an_unreadable_ca_file_is_reported(
     server: Server, get: Getter, tmp_path: Path, content: bytes | None
 ):
+    """The operator must see which file is wrong, not a TLS error."""
     pem = tmp_path / "bundle.pem"
     if content is not None:
         pem.write_bytes(content)
@@ -116,6 +123,7 @@ def token(tmp_path: Path) -> Path:
 
 
 def test_authorization_goes_to_the_feeds_own_host_and_no_further(server: Server, get: Getter, token: Path):
+    """RFC 9110 section 15.4: a credential must not follow a redirect to another host."""
     with Server(get.authority.certificate()) as elsewhere:
         there = elsewhere.serve(whole(LIST))
         near = server.serve(whole(b"", "302 Found", location=there))
@@ -124,7 +132,7 @@ def test_authorization_goes_to_the_feeds_own_host_and_no_further(server: Server,
         assert [request.headers.get("authorization") for request in elsewhere.requests] == [None]
 
 
-def test_secrets_are_never_told(server: Server, get: Getter, token: Path, caplog: pytest.LogCaptureFixture):
+def test_secrets_are_never_shown(server: Server, get: Getter, token: Path, caplog: pytest.LogCaptureFixture):
     """Neither the token nor what a URL's query holds, whatever fails."""
     caplog.set_level(logging.WARNING)
     url = server.serve(whole(b"", "403 Forbidden"))
@@ -137,9 +145,10 @@ def test_secrets_are_never_told(server: Server, get: Getter, token: Path, caplog
 @pytest.mark.parametrize(
     "content", [None, b"", b"\n", b"Bearer s3cret\nX: y\n", b"Bearer s3cr\xe9t", b"s3cret" * 2000]
 )
-def test_authorization_that_cannot_be_sent_is_told_without_it(
+def test_an_invalid_credential_is_reported_without_showing_it(
     server: Server, get: Getter, tmp_path: Path, content: bytes | None
 ):
+    """RFC 9110 section 5.5; the message must not show the secret."""
     if content is not None:
         (tmp_path / "token").write_bytes(content)
     failed = get.fails(server.serve(whole(LIST)), authorization=tmp_path / "token")
@@ -162,22 +171,26 @@ def chain(server: Server, redirects: int) -> str:
 
 
 def test_five_redirects_are_followed(server: Server, get: Getter):
+    """RFC 9110 section 15.4: clients should limit redirects."""
     get(chain(server, 5))
     assert get.into.read_bytes() == LIST
 
 
 def test_the_sixth_redirect_is_not(server: Server, get: Getter):
+    """RFC 9110 section 15.4: clients should limit redirects."""
     assert get.fails(chain(server, 6)).code == "REDIRECT"
     assert len(server.requests) == 6
 
 
 def test_a_redirect_loop_ends(server: Server, get: Getter):
+    """RFC 9110 section 15.4: clients should detect loops."""
     url = server.serve(whole(b"", "302 Found", location="/loop"), "/loop")
     assert get.fails(url).code == "REDIRECT"
     assert len(server.requests) == 6
 
 
 def test_a_redirect_out_of_https_is_not_followed(server: Server, get: Getter):
+    """A redirect must not give up TLS."""
     with Server(None) as clear:
         failed = get.fails(server.serve(whole(b"", "302 Found", location=clear.serve(whole(LIST)))))
         assert failed.code == "REDIRECT"
@@ -199,7 +212,8 @@ def test_a_redirect_out_of_https_is_not_followed(server: Server, get: Getter):
         "https://[::1]:{port}9/x",
     ],
 )
-def test_a_redirect_to_elsewhere_is_not_followed(server: Server, get: Getter, location: str):
+def test_a_redirect_to_an_invalid_url_is_not_followed(server: Server, get: Getter, location: str):
+    """A `Location` that is no HTTPS URL is refused, whatever it holds."""
     location = location.format(port=server.port)
     failed = get.fails(server.serve(whole(b"", "302 Found", location=location)))
     assert failed.code in ("REDIRECT", "PROTOCOL")
@@ -207,7 +221,7 @@ def test_a_redirect_to_elsewhere_is_not_followed(server: Server, get: Getter, lo
     assert len(server.requests) == 1
 
 
-def test_what_the_libraries_stumble_over_is_a_failure_of_the_feed(
+def test_an_exception_of_a_library_is_a_failure_of_the_feed(
     server: Server, get: Getter, monkeypatch: pytest.MonkeyPatch
 ):
     """A server finds a way that nobody has thought of: whoever asks hears `FetchFailed`, and nothing else."""
@@ -219,14 +233,15 @@ def test_what_the_libraries_stumble_over_is_a_failure_of_the_feed(
     assert get.fails(server.serve(whole(LIST))).code == "PROTOCOL"
 
 
-def test_a_redirect_to_nowhere_is_a_status(server: Server, get: Getter):
+def test_a_redirect_without_location_is_a_status_failure(server: Server, get: Getter):
+    """RFC 9110 section 15.4: without `Location` there is nothing to follow."""
     assert get.fails(server.serve(whole(b"", "302 Found"))).code == "STATUS"
 
 
 # ------- Proxies -------
 
 
-def test_the_environments_proxy_is_used(server: Server, get: Getter, monkeypatch: pytest.MonkeyPatch):
+def test_the_proxy_of_the_environment_is_used(server: Server, get: Getter, monkeypatch: pytest.MonkeyPatch):
     """Where the way out is a proxy; it sees where to, not what."""
     with Server(None) as proxy:
         proxy.serve(tunnels_to(server.port), f"127.0.0.1:{server.port}")
@@ -236,7 +251,8 @@ def test_the_environments_proxy_is_used(server: Server, get: Getter, monkeypatch
         assert [request.target for request in proxy.requests] == [f"127.0.0.1:{server.port}"]
 
 
-def test_a_proxy_that_refuses_is_told(server: Server, get: Getter, monkeypatch: pytest.MonkeyPatch):
+def test_a_proxy_that_refuses_is_reported(server: Server, get: Getter, monkeypatch: pytest.MonkeyPatch):
+    """The operator must look at the proxy, not at the server of the list."""
     with Server(None) as proxy:
         proxy.serve(head("407 Proxy Authentication Required"), f"127.0.0.1:{server.port}")
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
@@ -248,9 +264,10 @@ def test_a_proxy_that_refuses_is_told(server: Server, get: Getter, monkeypatch: 
 @pytest.mark.parametrize(
     "proxy", ["gopher://user:s3cret@127.0.0.1", "socks5://user:s3cret@127.0.0.1:1", "http://["]
 )
-def test_a_proxy_that_cannot_be_meant_is_told(
+def test_an_invalid_proxy_is_reported(
     server: Server, get: Getter, monkeypatch: pytest.MonkeyPatch, proxy: str
 ):
+    """A typing error in an environment variable is reported with its name."""
     monkeypatch.setenv("HTTPS_PROXY", proxy)
     failed = get.fails(server.serve(whole(LIST)))
     assert failed.code == "UNREACHABLE"

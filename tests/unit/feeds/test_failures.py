@@ -32,29 +32,33 @@ from .helpers import BEFORE, CHUNKED, LIST, MIB, Getter, peak_of
 # ------- What breaks monthly -------
 
 
-def test_a_list_cut_short_of_its_length_is_refused(server: Server, get: Getter):
+def test_a_list_shorter_than_its_content_length_is_refused(server: Server, get: Getter):
+    """RFC 9112 section 8: fewer bytes than `Content-Length` are an incomplete message."""
     failed = get.fails(server.serve(whole(LIST)[:-100]))
     assert failed.code == "TRUNCATED"
     assert f"{len(LIST) - 100:,} octets of {len(LIST):,}" in str(failed)
 
 
 @pytest.mark.parametrize("end", [b"", b"3\r\nabc", b"3\r\nabc\r\n", b"3\r\nabc\r\n0\r\n"])
-def test_chunks_cut_short_are_refused(server: Server, get: Getter, end: bytes):
+def test_truncated_chunks_are_refused(server: Server, get: Getter, end: bytes):
+    """RFC 9112 section 8: without the last chunk the message is incomplete."""
     assert get.fails(server.serve(CHUNKED + chunk(LIST) + end)).code == "TRUNCATED"
 
 
-def test_chunks_that_are_none_are_refused(server: Server, get: Getter):
+def test_invalid_chunks_are_refused(server: Server, get: Getter):
+    """RFC 9112 section 7.1: an invalid chunk size ends the message."""
     assert get.fails(server.serve(CHUNKED + chunk(LIST) + b"no number\r\n")).code == "TRUNCATED"
 
 
 @pytest.mark.parametrize("cut", [1, 8, 9, 10_000])
-def test_gzip_cut_short_is_refused(server: Server, get: Getter, cut: int):
+def test_truncated_gzip_is_refused(server: Server, get: Getter, cut: int):
     """Although its length on the wire is what was announced."""
     body = gzip.compress(LIST)[:-cut]
     assert get.fails(server.serve(whole(body, content_encoding="gzip"))).code == "TRUNCATED"
 
 
-def test_damaged_gzip_is_refused(server: Server, get: Getter):
+def test_corrupt_gzip_is_refused(server: Server, get: Getter):
+    """RFC 1952 section 2.3.1: checksum and length must match."""
     body = bytearray(gzip.compress(LIST))
     body[-6] ^= 1  # of the checksum
     assert get.fails(server.serve(whole(bytes(body), content_encoding="gzip"))).code == "ENCODING"
@@ -67,10 +71,11 @@ def test_damaged_gzip_is_refused(server: Server, get: Getter):
 
 @pytest.mark.parametrize("encoding", ["br", "deflate", "gzip, gzip", "\x9b31m"])
 def test_an_encoding_that_was_not_asked_for_is_refused(server: Server, get: Getter, encoding: str):
+    """RFC 9110 section 8.4: only gzip was offered."""
     assert get.fails(server.serve(whole(LIST, content_encoding=encoding))).code == "ENCODING"
 
 
-def test_a_list_whose_end_cannot_be_told_is_refused(server: Server, get: Getter):
+def test_a_list_without_a_detectable_end_is_refused(server: Server, get: Getter):
     """RFC 9112, section 8: without a length, a lost connection looks like the end."""
     assert get.fails(server.serve(head(content_type="text/plain") + LIST)).code == "NO_LENGTH"
 
@@ -86,17 +91,20 @@ def test_a_list_whose_end_cannot_be_told_is_refused(server: Server, get: Getter)
         gzipped(b"<html>\x1b[2J</html>"),
     ],
 )
-def test_a_page_in_the_place_of_the_list_is_refused(server: Server, get: Getter, response: bytes):
+def test_a_web_page_instead_of_the_list_is_refused(server: Server, get: Getter, response: bytes):
+    """An error page with status 200 is the most frequent fault of feeds."""
     assert get.fails(server.serve(response)).code == "HTML"
 
 
-def test_the_message_shows_the_page(server: Server, get: Getter):
+def test_the_message_quotes_the_web_page(server: Server, get: Getter):
+    """ "Sign in" in the message explains more than a code."""
     failed = get.fails(server.serve(whole(b"<title>502 Bad Gateway</title>\x1b[2J")))
     assert "<title>502 Bad Gateway</title>" in str(failed)
 
 
 @pytest.mark.parametrize("body", [b"", b"\n", b" \r\n\t\n", b"\xef\xbb\xbf"])
 def test_an_empty_list_is_refused(server: Server, get: Getter, body: bytes):
+    """An empty response must not unblock everything."""
     assert get.fails(server.serve(whole(body))).code == "EMPTY"
     assert get.fails(server.serve(gzipped(body))).code == "EMPTY"
 
@@ -105,13 +113,15 @@ def test_an_empty_list_is_refused(server: Server, get: Getter, body: bytes):
     "status", ["500 Internal Server Error", "404 Not Found", "206 Partial Content", "204 No Content"]
 )
 def test_any_other_status_is_refused(server: Server, get: Getter, status: str):
+    """RFC 9110 section 15: only 200 brings a list."""
     failed = get.fails(server.serve(whole(b"name.example\n" if status[:3] != "204" else b"", status)))
     assert (failed.code, failed.retry_after) == ("STATUS", None)
     assert status in str(failed)
 
 
 @pytest.mark.parametrize("status", ["429 Too Many Requests", "503 Service Unavailable"])
-def test_a_server_that_wants_to_be_left_alone_is_heard(server: Server, get: Getter, status: str):
+def test_retry_after_of_429_and_503_is_reported(server: Server, get: Getter, status: str):
+    """RFC 9110 section 10.2.3: `Retry-After`."""
     failed = get.fails(server.serve(whole(b"", status, retry_after="120")))
     assert (failed.code, failed.retry_after) == ("STATUS", 120)
     assert get.fails(server.serve(whole(b"", status))).retry_after is None
@@ -129,11 +139,12 @@ def test_a_server_that_wants_to_be_left_alone_is_heard(server: Server, get: Gett
         b"HTTP/1.1 302 Found\r\nLocation: https://[::1\r\nContent-Length: 0\r\n\r\n",
     ],
 )
-def test_what_is_no_http_is_refused(server: Server, get: Getter, octets: bytes):
+def test_a_response_that_is_not_http_is_refused(server: Server, get: Getter, octets: bytes):
+    """Hostile input: whatever answers on the port, the failure has a code."""
     assert get.fails(server.serve(octets)).code == "PROTOCOL"
 
 
-def test_what_a_terminal_would_obey_is_not_shown(server: Server, get: Getter):
+def test_terminal_control_sequences_are_not_shown(server: Server, get: Getter):
     r"""Octets above 127 are allowed in a header, and \x9b is one of a terminal's commands."""
     failed = get.fails(server.serve(whole(LIST, content_encoding="\x9b2J")))
     assert "\\x9b2j" in str(failed)
@@ -147,7 +158,8 @@ def test_what_a_terminal_would_obey_is_not_shown(server: Server, get: Getter):
 # ------- What never ends -------
 
 
-def test_a_list_above_the_limit_is_not_even_begun(server: Server, get: Getter):
+def test_a_list_announced_above_the_limit_is_not_read(server: Server, get: Getter):
+    """`Content-Length` above `source.max_mb` is enough to refuse."""
     failed = get.fails(server.serve(head(content_length="9" * 19)))
     assert failed.code == "TOO_LARGE"
     assert "9,999,999,999,999,999,999" in str(failed)
@@ -172,6 +184,7 @@ def test_an_option_that_a_failure_names_is_one_of_the_configuration(
 
 
 def test_the_limit_is_the_largest_list_there_may_be(server: Server, get: Getter):
+    """Exactly `source.max_mb` is accepted, one byte more is not."""
     get(server.serve(whole(LIST)), max_bytes=len(LIST))
     assert get.into.read_bytes() == LIST
     get.into.write_bytes(BEFORE)
@@ -190,6 +203,7 @@ def test_an_endless_list_ends(server: Server, get: Getter, fields: dict[str, str
 
 
 def test_a_gzip_bomb_fills_neither_memory_nor_disk(server: Server, get: Getter):
+    """A few kilobytes of gzip can become gigabytes: the limit applies to the output."""
     body = gzip.compress(bytes(256 * MIB))
     assert len(body) < MIB
     url = server.serve(whole(body, content_encoding="gzip"))
@@ -197,7 +211,7 @@ def test_a_gzip_bomb_fills_neither_memory_nor_disk(server: Server, get: Getter):
     assert get.fails(url, max_bytes=64 * MIB).code == "TOO_LARGE"
 
 
-def test_a_trickle_ends(server: Server, get: Getter):
+def test_a_trickling_response_ends(server: Server, get: Getter):
     """Each octet comes in time, the list never."""
     url = server.serve(for_ever(head(content_length="1000000"), b"a", pause=0.01))
     failed = get.fails(url, timeout=0.5)
@@ -206,7 +220,10 @@ def test_a_trickle_ends(server: Server, get: Getter):
 
 
 @pytest.mark.parametrize("octets", [b"", b"HTTP/1.1 200 OK\r\n", head(content_length="10"), whole(LIST)[:-1]])
-def test_silence_ends(server: Server, get: Getter, octets: bytes, monkeypatch: pytest.MonkeyPatch):
+def test_a_silent_server_ends_the_fetch(
+    server: Server, get: Getter, octets: bytes, monkeypatch: pytest.MonkeyPatch
+):
+    """Bound every time: a server may stop at any point of a response."""
     url = server.serve(then_silent(octets))
     assert get.fails(url, timeout=0.5).code == "TOO_SLOW"
     monkeypatch.setattr(https, "SILENCE_SECONDS", 0.5)
@@ -217,7 +234,8 @@ def test_silence_ends(server: Server, get: Getter, octets: bytes, monkeypatch: p
 
 
 @pytest.mark.parametrize("folder", ["missing", "list.txt"])
-def test_a_folder_that_cannot_be_written_to_is_told(server: Server, get: Getter, folder: str):
+def test_an_unwritable_folder_is_reported(server: Server, get: Getter, folder: str):
+    """The failure is local: its message names the folder, not the server."""
     feed, into = get.feed(server.serve(whole(LIST))), get.into.parent / folder / "new.txt"
     with pytest.raises(FetchFailed, match=re.escape(str(into))) as caught:
         asyncio.run(fetch(feed, into, None))
@@ -240,7 +258,7 @@ except FetchFailed as err:
 
 
 @pytest.mark.parametrize("size", [len(LIST), 100_001])
-def test_a_full_disk_is_told(server: Server, get: Getter, size: int):
+def test_a_full_disk_is_reported(server: Server, get: Getter, size: int):
     """Also where it is noticed at the last octet only, which was kept in memory until then."""
     url = server.serve(whole(LIST[:size]))
     command = [sys.executable, "-c", FETCH_ON_A_SMALL_DISK, url, str(get.authority.pem), str(get.into)]
@@ -250,7 +268,8 @@ def test_a_full_disk_is_told(server: Server, get: Getter, size: int):
     get.has_touched_nothing()
 
 
-def test_cancellation_midway_leaves_nothing(server: Server, get: Getter):
+def test_cancelling_a_download_leaves_no_file(server: Server, get: Getter):
+    """A stop of the daemon must not leave half of a list."""
     feed = get.feed(server.serve(then_silent(whole(LIST)[:-1])))
 
     async def cancel_midway() -> None:
@@ -266,7 +285,7 @@ def test_cancellation_midway_leaves_nothing(server: Server, get: Getter):
     get.has_touched_nothing()
 
 
-def test_cancellation_waits_for_the_disk(server: Server, get: Getter, monkeypatch: pytest.MonkeyPatch):
+def test_cancelling_waits_for_the_disk(server: Server, get: Getter, monkeypatch: pytest.MonkeyPatch):
     """Else a thread would go on with a file that is thrown away, or with another one of the same number."""
     on_the_disk, disk_answers = threading.Event(), threading.Event()
 
@@ -293,7 +312,7 @@ def test_cancellation_waits_for_the_disk(server: Server, get: Getter, monkeypatc
 
 # A handshake that is interrupted leaves its socket to the garbage collector (httpcore 1.0.9).
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
-def test_cancellation_at_any_step_leaves_a_whole_list(server: Server, get: Getter):
+def test_cancelling_at_any_step_leaves_a_complete_list(server: Server, get: Getter):
     """After each turn of the event loop, until one fetch is done before it would be cancelled."""
     feed = get.feed(server.serve(whole(LIST)))
 
@@ -315,7 +334,9 @@ def test_cancellation_at_any_step_leaves_a_whole_list(server: Server, get: Gette
     gc.collect()
 
 
-def test_an_error_of_the_caller_leaves_nothing(server: Server, get: Getter):
+def test_an_error_of_the_caller_leaves_no_file(server: Server, get: Getter):
+    """Whatever ends the fetch, the previous list stays whole."""
+
     def fail(*_: object) -> None:
         raise OSError("of the caller")
 
@@ -328,6 +349,7 @@ def test_an_error_of_the_caller_leaves_nothing(server: Server, get: Getter):
 
 
 def test_every_failure_is_documented():
+    """An operator looks the code up in docs/lists.md."""
     docs = Path(__file__).parents[3] / "docs"
     [section] = [
         re.split(r"^#+ Feeds over HTTPS$", text, maxsplit=1, flags=re.MULTILINE)[1]

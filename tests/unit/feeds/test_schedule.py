@@ -13,14 +13,16 @@ from dnsblock.lists.feed.schedule import Schedule, retry_after_seconds
 EVERY = 3600.0
 
 
-def test_good_fetches_are_a_tenth_more_or_less_apart():
+def test_successful_fetches_have_a_jitter_of_a_tenth():
+    """Jitter: instances that start together must not stay together."""
     schedule = Schedule(EVERY, Random(1))
     waits = [schedule.after_success() for _ in range(1000)]
     assert EVERY * 0.9 <= min(waits) < EVERY * 0.91
     assert EVERY * 1.09 < max(waits) <= EVERY * 1.1
 
 
-def test_failures_in_a_row_back_off_up_to_the_usual_wait():
+def test_consecutive_failures_back_off_up_to_the_usual_interval():
+    """A server in trouble must not be met by more requests than usual."""
     longest = [30, 60, 120, 240, 480, 960, 1920, 3600, 3600, 3600]
     for seed in range(100):
         schedule = Schedule(EVERY, Random(seed))
@@ -29,6 +31,7 @@ def test_failures_in_a_row_back_off_up_to_the_usual_wait():
 
 
 def test_a_success_ends_the_back_off():
+    """One failure last week must not delay this week's list."""
     schedule = Schedule(EVERY, Random(1))
     for _ in range(2000):  # two to this power is no number that a float can hold
         schedule.after_failure()
@@ -36,18 +39,21 @@ def test_a_success_ends_the_back_off():
     assert schedule.after_failure() <= 30
 
 
-def test_a_feed_that_is_fetched_often_is_never_fetched_less_often_for_failing():
+def test_the_back_off_never_exceeds_a_short_interval():
+    """The back-off never exceeds `every_s`."""
     schedule = Schedule(10, Random(1))
     assert all(5 <= schedule.after_failure() <= 10 for _ in range(100))
 
 
-def test_providers_do_not_come_all_at_once():
+def test_instances_fetch_at_different_times():
+    """Jitter: hundreds of providers fetch the same list."""
     assert len({Schedule(EVERY, Random(seed)).after_failure() for seed in range(100)}) == 100
     assert len({Schedule(EVERY, Random(seed)).after_failure(600) for seed in range(100)}) == 100
     assert len({Schedule(EVERY).after_success() for _ in range(100)}) == 100
 
 
-def test_a_wish_to_be_left_alone_is_honoured_within_a_day():
+def test_retry_after_is_honoured_up_to_one_day():
+    """RFC 9110 section 10.2.3; but a wrong header must not stop a feed for ever."""
     for seed in range(100):
         assert 7200 <= Schedule(EVERY, Random(seed)).after_failure(7200) <= 7200 * 1.1
         assert 15 <= Schedule(EVERY, Random(seed)).after_failure(0) <= 30

@@ -43,14 +43,14 @@ def test_difference_is_the_net_change_in_either_direction(history: History):
 
 
 @pytest.mark.parametrize(("a", "b"), [(1, 4), (0, 2), (4, 4), (-1, 3)])
-def test_difference_with_a_version_that_never_was_is_refused(history: History, a: int, b: int):
+def test_a_difference_with_an_unknown_version_is_refused(history: History, a: int, b: int):
     """Before the first change is asked for, so that nobody prints half an answer."""
     with pytest.raises(Refused) as refused:
         history.difference(ZONE, a, b)
     assert f"'{ZONE} {a} {b}': there are no two such versions" in reasons(refused)
 
 
-def test_difference_across_a_version_that_was_compared_with_nothing_is_refused(history: History):
+def test_a_difference_across_a_version_without_recorded_changes_is_refused(history: History):
     """Where the file of the version before was lost, nobody knows what changed."""
     history.accept([new("four", None, hour=3), new("five", b"+ exact d.example\n", hour=4)])
     with pytest.raises(Refused) as refused:
@@ -60,7 +60,7 @@ def test_difference_across_a_version_that_was_compared_with_nothing_is_refused(h
     assert len(list(history.difference(ZONE, 1, 3))) == 3
 
 
-def test_every_change_of_a_name_is_told_with_its_time(history: History):
+def test_every_change_of_a_name_has_its_time(history: History):
     """`history NAME`."""
     history.accept([new("four", b"- subtree b.example\n", hour=3)])
     assert history.events_of(ZONE, "b.example") == (
@@ -83,7 +83,7 @@ def test_the_past_of_a_name_is_known_from_its_next_change_else_from_the_current_
     assert history.scope_at("other", "u.example", NOON, None) == Past(None, None, is_known=True)
 
 
-def test_the_past_behind_a_version_that_was_compared_with_nothing_is_said_to_be_unknown(history: History):
+def test_the_past_before_a_version_without_recorded_changes_is_unknown(history: History):
     """Rather no answer than a wrong one, in front of a court."""
     history.accept([new("four", None, hour=3), new("five", b"- exact u.example\n", hour=4)])
     assert history.scope_at(ZONE, "a.example", NOON, "exact") == Past(1, "exact", is_known=True)
@@ -92,7 +92,7 @@ def test_the_past_behind_a_version_that_was_compared_with_nothing_is_said_to_be_
     assert history.scope_at(ZONE, "u.example", NOON + 3 * HOUR, None) == Past(4, "exact", is_known=True)
 
 
-def test_after_the_clock_was_put_back_the_later_version_counts(history: History):
+def test_after_a_clock_step_back_the_later_version_counts(history: History):
     """Numbers tell what came after what, times only when."""
     history.accept([new("four", b"- subtree b.example\n", hour=1)])
     assert history.scope_at(ZONE, "b.example", NOON + 1.5 * HOUR, None) == Past(4, None, is_known=True)
@@ -109,7 +109,7 @@ def large(history: History, monkeypatch: pytest.MonkeyPatch) -> History:
     return history
 
 
-def test_a_large_version_is_told_of_before_and_after_it_is_kept_by_name(large: History):
+def test_a_large_version_has_the_same_history_before_and_after_indexing(large: History):
     """Nobody waits until a million changes are sorted: what asks for a name meanwhile reads them."""
     version = large.version(ZONE, 4)
     assert version is not None
@@ -130,7 +130,7 @@ def test_a_large_version_is_told_of_before_and_after_it_is_kept_by_name(large: H
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a fault"), HistoryUnwritable("disk full")])
-def test_what_goes_wrong_with_sorting_is_logged_and_ends_nothing(
+def test_a_failure_of_indexing_is_logged_and_ends_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
 ):
     """It is begun again with the next version, or by the next process."""
@@ -145,7 +145,7 @@ def test_what_goes_wrong_with_sorting_is_logged_and_ends_nothing(
     assert ("Traceback" in caplog.text) is isinstance(error, RuntimeError)
 
 
-def test_sorting_that_was_broken_off_goes_on(large: History, folder: Path, monkeypatch: pytest.MonkeyPatch):
+def test_interrupted_indexing_continues(large: History, folder: Path, monkeypatch: pytest.MonkeyPatch):
     """A process may be killed after any of its transactions."""
     was = history_changes._sort_in
     for allowed in range(4):
@@ -173,6 +173,7 @@ def test_sorting_that_was_broken_off_goes_on(large: History, folder: Path, monke
 def test_a_difference_that_needs_the_names_of_a_large_version_waits_for_them(
     large: History, monkeypatch: pytest.MonkeyPatch
 ):
+    """A large version is indexed after it is enforced; a partial answer would be wrong."""
     monkeypatch.setattr(history_changes, "SORTED_IN_MEMORY", 0)
     with pytest.raises(Refused) as refused:
         list(large.difference(ZONE, 1, 4))
@@ -231,7 +232,7 @@ fresh_zones = (f"zone-{number}" for number in count())
 )
 @given(states=STATES)
 @settings(max_examples=60, deadline=None)
-def test_history_tells_what_a_copy_of_every_version_would_tell(
+def test_the_history_equals_that_of_full_copies(
     shared: History, sorted_in_memory: int, sorting: str, states: list[State]
 ):
     """Differences, by both ways, events and the scope at any time, of zones beside each other in one file."""

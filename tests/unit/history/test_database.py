@@ -25,7 +25,7 @@ def test_nobody_else_may_read_the_history(folder: Path):
     assert modes == {"lists.sqlite": 0o600, "lists.sqlite-wal": 0o600, "lists.sqlite-shm": 0o600}
 
 
-def test_a_history_that_has_not_begun_reads_as_an_empty_one(tmp_path: Path):
+def test_a_missing_history_reads_as_empty(tmp_path: Path):
     """`check` looks before the daemon was ever started, and makes nothing."""
     with History.open(tmp_path, read_only=True) as history:
         assert history.current(ZONE) is None
@@ -45,7 +45,7 @@ def test_a_reader_writes_nothing(folder: Path, tmp_path: Path):
             history.accept([new("x", None, zone="other")])
 
 
-def test_a_reader_beside_the_writer_sees_what_is_committed_and_holds_nobody_up(folder: Path):
+def test_a_reader_sees_committed_data_and_blocks_no_writer(folder: Path):
     """`check` and questions run beside the daemon, here in another process."""
     reads = """
         with History.open(folder, read_only=True) as history:
@@ -67,7 +67,7 @@ def test_a_reader_beside_the_writer_sees_what_is_committed_and_holds_nobody_up(f
     assert (output, errors) == ("['b.example', 'c.example'] 4\n", "")
 
 
-def test_locks_of_a_reader_outlive_the_opening_of_a_writer_in_the_same_process(folder: Path):
+def test_opening_a_writer_does_not_release_the_locks_of_a_reader(folder: Path):
     """fcntl(2): closing any descriptor of a file takes away all locks that the process has on it."""
     try_to_lock = """
         import sqlite3
@@ -96,7 +96,7 @@ def test_a_file_that_is_no_database_is_refused_with_what_to_do(tmp_path: Path):
         assert "restore the file from a backup" in reasons(refused)
 
 
-def test_a_damaged_database_is_refused_when_it_is_met(folder: Path):
+def test_a_corrupt_database_is_refused(folder: Path):
     """Rather no answer than one out of rubbish."""
     file = folder / "lists.sqlite"
     data = bytearray(file.read_bytes())
@@ -108,7 +108,7 @@ def test_a_damaged_database_is_refused_when_it_is_met(folder: Path):
     assert "corrupt" in reasons(refused)
 
 
-def test_a_difference_that_rotted_on_the_disk_is_refused(folder: Path):
+def test_a_corrupt_difference_is_refused(folder: Path):
     """SQLite has no checksums, but the compressed differences have."""
     with sqlite3.connect(folder / "lists.sqlite") as database:
         database.execute("UPDATE differences SET compressed = x'00' WHERE number = 2")
@@ -206,7 +206,7 @@ def test_a_writer_that_dies_in_the_middle_leaves_the_last_state(folder: Path, la
     assert_is_as_it_was(folder)
 
 
-def test_a_disk_that_is_full_leaves_the_last_state_and_is_told(folder: Path):
+def test_a_full_disk_leaves_the_last_state_and_is_reported(folder: Path):
     """Here no file may grow beyond a limit, so a write fails in the middle of the transaction."""
     child = started(
         folder,
@@ -230,7 +230,7 @@ def test_a_disk_that_is_full_leaves_the_last_state_and_is_told(folder: Path):
     assert (state, after) == ("3 ()", "4")
 
 
-def test_sqlites_own_word_for_a_full_disk_is_understood(history: History, folder: Path):
+def test_the_full_disk_error_of_sqlite_is_recognised(history: History, folder: Path):
     """SQLITE_FULL is what ENOSPC becomes; the history goes on when there is room again."""
     connection = history._file.connection
     (pages,) = connection.execute("PRAGMA page_count").fetchone()

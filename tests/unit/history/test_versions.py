@@ -20,7 +20,7 @@ from .helpers import HOUR, NOON, THREE, ZONE, new, numbers, sha
 # ------- Versions -------
 
 
-def test_a_version_is_told_as_it_was_accepted(history: History):
+def test_a_version_is_read_back_as_accepted(history: History):
     """What a list was, and what made it so, is kept for good."""
     version = history.version(ZONE, 3)
     assert version is not None
@@ -64,7 +64,7 @@ def test_what_was_accepted_is_current_after_a_restart(folder: Path):
         assert history.current("other") is None
 
 
-def test_what_a_text_is_known_by_can_change_without_a_new_version(history: History):
+def test_validators_can_change_without_a_new_version(history: History):
     """The same text was written or fetched again."""
     history.know(ZONE, known_by='{"inode": 2}', validators='{"etag": "y"}')
     current = history.current(ZONE)
@@ -76,7 +76,7 @@ def test_what_a_text_is_known_by_can_change_without_a_new_version(history: Histo
     )
 
 
-def test_what_the_text_before_was_known_by_is_not_said_of_a_new_version(history: History):
+def test_a_new_version_does_not_inherit_validators(history: History):
     """Else a restart would take the one for the other."""
     history.know(ZONE, known_by="old", validators="old")
     history.accept([new("four", b"", hour=3)])
@@ -85,7 +85,7 @@ def test_what_the_text_before_was_known_by_is_not_said_of_a_new_version(history:
     assert (current.known_by, current.validators) == ("", "")
 
 
-def test_what_is_told_of_lines_goes_with_the_compiled_file(history: History):
+def test_the_report_of_lines_is_deleted_with_the_compiled_file(history: History):
     """A hundred odd lines of each kind are fifty kilobytes, twice a day, for ever."""
     told = [{"value": "x" * 80}] * 400
     report = json.dumps({"format": "plain", "lines": 9, "told": told})
@@ -99,7 +99,7 @@ def test_what_is_told_of_lines_goes_with_the_compiled_file(history: History):
         assert json.loads(version.compiled.report) == {"format": "plain", "lines": 9, "told": []}
 
 
-def test_refusals_on_record_are_bounded(history: History, monkeypatch: pytest.MonkeyPatch):
+def test_recorded_rejections_are_bounded(history: History, monkeypatch: pytest.MonkeyPatch):
     """The newest are kept, and what an operator has done is never among those that go."""
     monkeypatch.setattr("dnsblock.lists.history.history.REFUSALS", 3)
     history.approve(Approval(ZONE, sha("two"), "{}", ("SHRANK",), "ani", "the ministry confirmed it", NOON))
@@ -132,14 +132,14 @@ def test_versions_of_several_zones_are_accepted_all_or_none(history: History):
         b"+ e \xff",
     ],
 )
-def test_what_is_not_a_difference_is_not_accepted(history: History, difference: bytes):
+def test_an_invalid_difference_is_not_accepted(history: History, difference: bytes):
     """A difference that is half understood would tell lies about the past."""
     with pytest.raises(ValueError, match=r"."):
         history.accept([new("four", difference, hour=3)])
     assert numbers(history) == [3, 2, 1]
 
 
-def test_a_text_is_found_with_the_options_it_was_compiled_with(history: History):
+def test_a_compiled_file_is_found_by_content_and_options(history: History):
     """What was compiled once need not be compiled again."""
     history.accept([new("one", b"", hour=3, how="rollback")])
     found = history.find(ZONE, sha("one"), "subtree")
@@ -150,7 +150,7 @@ def test_a_text_is_found_with_the_options_it_was_compiled_with(history: History)
     assert history.find("other", sha("one"), "subtree") is None
 
 
-def test_an_old_text_is_known_to_be_an_old_one(history: History):
+def test_previous_content_is_recognised(history: History):
     """The guard REPLAYED: a server that gives last week's list again unblocks nothing by itself."""
     replayed = history.was_accepted(ZONE, sha("one"))
     assert replayed is not None
@@ -159,7 +159,7 @@ def test_an_old_text_is_known_to_be_an_old_one(history: History):
     assert history.was_accepted("other", sha("one")) is None
 
 
-def test_the_text_of_the_current_version_is_no_old_one_although_it_was_there_before(history: History):
+def test_current_content_is_not_previous_content(history: History):
     """After a rollback the text of the rollback is current."""
     history.accept([new("one", b"", hour=3, how="rollback")])
     assert history.was_accepted(ZONE, sha("one")) is None
@@ -181,7 +181,7 @@ def test_a_version_that_was_rolled_back_from_is_withdrawn(history: History):
 # ------- Compiled files -------
 
 
-def test_files_of_old_versions_are_given_up_and_their_history_stays(history: History):
+def test_files_of_old_versions_are_deleted_and_their_history_stays(history: History):
     """Thirty compiled lists of ten million names are enough; what they said is kept for good."""
     assert history.prune(ZONE, 2) == (sha("one"),)
     assert [version.has_file for version in history.versions(ZONE)] == [True, True, False]
@@ -190,14 +190,14 @@ def test_files_of_old_versions_are_given_up_and_their_history_stays(history: His
     assert list(history.difference(ZONE, 1, 2)) == [Change("c.example", None, "exact")]
 
 
-def test_the_file_of_the_current_version_is_never_given_up(history: History):
+def test_the_file_of_the_current_version_is_never_deleted(history: History):
     """A restart maps it."""
     assert history.prune(ZONE, 0) == (sha("one"), sha("two"))
     assert history.files() == {sha("three")}
     assert history.prune("unknown", 1) == ()
 
 
-def test_a_file_that_another_zone_needs_is_not_given_up(history: History):
+def test_a_file_that_another_zone_needs_is_not_deleted(history: History):
     """Compiled files are named by their content, so two zones may have the same."""
     history.accept([new("one", None, zone="other")])
     assert history.prune(ZONE, 1) == (sha("two"),)
@@ -224,7 +224,7 @@ def refusal(code: str = "SHRANK", text: str = "four", hour: int = 3) -> Refusal:
     return Refusal(ZONE, sha(text), code, f"seen at {hour}", f'{{"hour": {hour}}}', NOON + hour * HOUR)
 
 
-def test_the_same_refusal_again_is_counted(history: History):
+def test_repeated_rejections_are_counted(history: History):
     """A broken feed is fetched every hour; it is one event for a person."""
     for hour in (3, 4, 5):
         history.refuse(refusal(hour=hour))
@@ -234,7 +234,7 @@ def test_the_same_refusal_again_is_counted(history: History):
     assert (event.message, event.numbers) == ("seen at 5", '{"hour": 5}')
 
 
-def test_refusals_of_another_text_by_another_guard_or_in_another_zone_are_events_of_their_own(
+def test_rejections_differ_by_content_guard_and_zone(
     history: History,
 ):
     """They need a decision of their own."""
@@ -248,7 +248,7 @@ def test_refusals_of_another_text_by_another_guard_or_in_another_zone_are_events
     assert history.current("other") is None
 
 
-def test_an_approved_text_is_approved_in_its_zone_alone(history: History):
+def test_an_approval_applies_to_one_zone(history: History):
     """An operator's word holds for what the operator has looked at."""
     approval = Approval(ZONE, sha("four"), "{}", ("SHRANK",), "ani", "the ministry confirmed it", NOON)
     assert not history.approved(ZONE, sha("four"), "{}")
@@ -265,7 +265,7 @@ def test_an_approved_text_is_approved_in_its_zone_alone(history: History):
     }
 
 
-def test_an_approval_ends_when_another_text_is_accepted(history: History):
+def test_an_approval_ends_when_other_content_is_accepted(history: History):
     """An old copy of what was once accepted by hand is an old copy; and a rollback is not undone by it."""
     history.accept([new("one", None, hour=0)])
     history.approve(Approval(ZONE, sha("two"), "{}", ("SHRANK",), "ani", "the ministry confirmed it", NOON))
@@ -285,7 +285,7 @@ def published(serial: int, digest: str = "d", **versions: int) -> Published:
     return Published(serial, digest, at, f"reason {serial}", versions, at, Position(serial, "f" * 64))
 
 
-def test_a_snapshot_tells_the_versions_of_its_lists(history: History):
+def test_a_snapshot_has_the_versions_of_its_lists(history: History):
     """`rollback SERIAL`."""
     snapshot = published(7, national=3, other=1)
     history.keep_snapshot(snapshot, keep=10)
@@ -309,7 +309,7 @@ def test_a_snapshot_that_is_published_again_stays_what_it_was(history: History):
     assert history.snapshots() == (published(2), published(1, national=2))
 
 
-def test_serials_that_begin_anew_are_the_newest_ones(history: History):
+def test_restarted_serials_are_the_newest(history: History):
     """Where the last serial was lost, the first snapshot since must not be forgotten for its number."""
     for serial in (1, 2, 3):
         history.keep_snapshot(published(serial), keep=3)
