@@ -12,8 +12,8 @@ use crate::chain::Unreadable;
 use crate::limits::Kind;
 use crate::local;
 use crate::message::{
-    ExtendedError, Head, MAX_MESSAGE, Opt, Query, Refusal, Section, Writer, ede, has_option, put_soa, rcode,
-    rtype,
+    ExtendedError, Head, MAX_MESSAGE, Opt, Query, Refusal, Section, Transport, Writer, ede, has_option,
+    put_soa, rcode, rtype,
 };
 use crate::name::Name;
 use crate::outcome::Outcome;
@@ -53,7 +53,7 @@ impl Verdict {
 pub struct Client {
     pub address: IpAddr,
     pub port: u16,
-    pub over_tcp: bool,
+    pub transport: Transport,
 }
 
 /// Reads one packet into `query`, and greets its client; what is not to be decided
@@ -71,7 +71,7 @@ pub fn read(
     if client.port == 0 {
         return Err(Verdict::Drop(Outcome::Dropped));
     }
-    let refusal = query.read(packet, client.over_tcp);
+    let refusal = query.read(packet, client.transport);
     if refusal == Err(Refusal::Silence) {
         return Err(Verdict::Drop(Outcome::Dropped));
     }
@@ -127,13 +127,13 @@ fn greet(head: &mut Head, packet: &[u8], client: Client, rules: &Rules, now: u64
     let payload_limit = head.payload_limit(rules.max_payload);
     let reads_structured = rules.structured_option.is_some_and(asks_structured);
     let hop = &mut head.hop;
-    hop.is_known = client.over_tcp || has_proof || rules.exempt.contains(client.address);
+    hop.is_known = client.transport.is_tcp() || has_proof || rules.exempt.contains(client.address);
     hop.has_wrong_cookie = !has_proof && cookie.is_some_and(|cookie| cookie.has_server_part());
     hop.cookie = cookie.and_then(|cookie| rules.secrets.bake(&cookie, client.address, now));
     hop.keepalive = asks_keepalive.then_some(rules.keepalive);
     hop.reads_structured = reads_structured;
-    hop.limit = match (client.over_tcp, hop.is_known, rules.amplification) {
-        (true, ..) => MAX_MESSAGE,
+    hop.limit = match (client.transport, hop.is_known, rules.amplification) {
+        (Transport::Tcp, ..) => MAX_MESSAGE,
         (_, true, _) | (.., 0) => payload_limit,
         // Whoever forges its address gets no more of us than it pays for.
         (.., times) => payload_limit.min(times * packet.len()),
@@ -178,7 +178,7 @@ pub fn judge<'a>(
     now: u64,
     out: &mut [u8],
 ) -> Judgement<'a> {
-    match snapshot.find(&query.name, query.head.hop.over_tcp) {
+    match snapshot.find(&query.name, query.head.hop.transport) {
         Some(decision) => carry_out(query, decision, snapshot, rules, now, out),
         None => Judgement::Pass,
     }
@@ -323,7 +323,7 @@ pub fn respond_by_following(
     let ttl = ttl_now(decision.answer, decision, snapshot, now);
     let (errors, told) = reasons(&query.head, decision, true);
     let response = response.filter(|response| {
-        targets::drop_beside(*response, target, snapshot, query.head.hop.over_tcp).is_ok()
+        targets::drop_beside(*response, target, snapshot, query.head.hop.transport).is_ok()
     });
     relay::follow(response, query, target, ttl, (rules.max_payload, &errors[..told]), out)
 }

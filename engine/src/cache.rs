@@ -221,7 +221,7 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::message::{Edns, MAX_MESSAGE, Query};
+    use crate::message::{Edns, MAX_MESSAGE, Query, Transport};
     use crate::response::{Reader, TtlBounds};
 
     fn question(text: &str) -> (Query, Vec<u8>) {
@@ -229,7 +229,7 @@ mod tests {
         let mut packet = vec![0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
         packet.extend(name.suffix(0));
         packet.extend([0, 1, 0, 1]);
-        (Query::parse(&packet, false).unwrap(), packet)
+        (Query::parse(&packet, Transport::Udp).unwrap(), packet)
     }
 
     /// Does with the question about this name what is to be done.

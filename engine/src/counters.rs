@@ -5,7 +5,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use crate::message::rcode;
+use crate::message::{Transport, rcode};
 use crate::outcome::Outcome;
 use crate::policy::Action;
 
@@ -244,8 +244,8 @@ impl Counters {
 
     /// Counts how one query ended. `slots` gives the slot of each zone of the
     /// snapshot that decided.
-    pub fn count(&self, over_tcp: bool, outcome: Outcome, slots: &[u16]) {
-        self.queries[usize::from(over_tcp)][outcome_place(outcome)].add(1);
+    pub fn count(&self, transport: Transport, outcome: Outcome, slots: &[u16]) {
+        self.queries[transport as usize][outcome_place(outcome)].add(1);
         if let Outcome::Blocked { zone, action } = outcome {
             let slot = slots.get(zone).copied().unwrap_or(0);
             self.blocked[usize::from(slot)][action as usize].add(1);

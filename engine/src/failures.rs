@@ -58,7 +58,7 @@ mod tests {
     /// Does with the question about this name what is to be done.
     fn with<T>(text: &str, run: impl FnOnce(Key<'_>) -> T) -> T {
         let packet = [0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1];
-        let query = crate::message::Query::parse(&packet, false).unwrap();
+        let query = crate::message::Query::parse(&packet, crate::message::Transport::Udp).unwrap();
         run(Key::new(&query.head, &crate::name::Name::from_text(text.as_bytes()).unwrap(), query.qtype))
     }
 

@@ -174,6 +174,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::message::Transport;
     use crate::name::Walk;
     use crate::policy::names::SEED;
     use crate::policy::{Action, Answer, Snapshot, ZoneInPlace};
@@ -304,7 +305,7 @@ mod tests {
         let lists = |text: &str, scope, rule| plain("z", text.as_bytes(), scope, rule).unwrap();
         let says = |snapshot: &Snapshot, text: &str| {
             let asked = name(text);
-            let decision = snapshot.find(&asked, false).unwrap();
+            let decision = snapshot.find(&asked, Transport::Udp).unwrap();
             snapshot.denies_all_below(&asked, &decision)
         };
         let alone = snapshot(vec![lists("t.example", Match::Subtree, nxdomain())]);
@@ -327,9 +328,9 @@ mod tests {
         let first = entries("a", rules, b"subtree 0 t.example\nsubtree 1 cdn.t.example").unwrap();
         let second = plain("b", b"x.cdn.t.example", Match::Subtree, rule(Action::Nodata, "")).unwrap();
         let both = snapshot(vec![first, second]);
-        assert_eq!(both.find(&name("t.example"), false).unwrap().zone, 0);
-        assert!(both.find(&name("cdn.t.example"), false).is_none());
-        assert_eq!(both.find(&name("x.cdn.t.example"), false).unwrap().zone, 1);
+        assert_eq!(both.find(&name("t.example"), Transport::Udp).unwrap().zone, 0);
+        assert!(both.find(&name("cdn.t.example"), Transport::Udp).is_none());
+        assert_eq!(both.find(&name("x.cdn.t.example"), Transport::Udp).unwrap().zone, 1);
         assert_eq!(both.covering(&name("x.cdn.t.example")).len(), 3);
     }
 }

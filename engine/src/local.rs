@@ -173,7 +173,7 @@ impl Local {
 /// Answers ANY over UDP with one small record (RFC 8482 4.2): nobody needs all
 /// records at once but who wants them sent to somebody else.
 pub fn respond_to_any(query: &Query, max_payload: u16, out: &mut [u8]) -> Option<usize> {
-    if query.qtype != rtype::ANY || query.head.hop.over_tcp {
+    if query.qtype != rtype::ANY || query.head.hop.transport.is_tcp() {
         return None;
     }
     let mut writer = Writer::respond(&query.head, rcode::NOERROR, out)?;

@@ -143,10 +143,26 @@ pub struct Edns {
     pub subnet: Option<u8>,
 }
 
+/// What carries a message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transport {
+    #[default]
+    Udp,
+    Tcp,
+}
+
+impl Transport {
+    pub const ALL: [Transport; 2] = [Transport::Udp, Transport::Tcp];
+
+    pub fn is_tcp(self) -> bool {
+        self == Transport::Tcp
+    }
+}
+
 /// What is known of the way to the client; `answer::greet` fills it in.
 #[derive(Clone, Copy, Default)]
 pub struct Hop {
-    pub over_tcp: bool,
+    pub transport: Transport,
     /// It receives what is sent to its address, as a valid cookie or a
     /// connection proves, or is trusted to.
     pub is_known: bool,
@@ -182,14 +198,14 @@ impl Query {
     }
 
     /// As `read`, into a query of its own.
-    pub fn parse(packet: &[u8], over_tcp: bool) -> Result<Query, Refusal> {
+    pub fn parse(packet: &[u8], transport: Transport) -> Result<Query, Refusal> {
         let mut query = Query::blank();
-        query.read(packet, over_tcp).map(|()| query)
+        query.read(packet, transport).map(|()| query)
     }
 
     /// Reads a packet; refuses in the order of the checks. With an error answer
     /// the head is what it repeats.
-    pub fn read(&mut self, packet: &[u8], over_tcp: bool) -> Result<(), Refusal> {
+    pub fn read(&mut self, packet: &[u8], transport: Transport) -> Result<(), Refusal> {
         let flags = match u16_at(packet, 2) {
             Some(flags) if packet.len() >= HEADER => flags,
             _ => return Err(Refusal::Silence),
@@ -201,9 +217,9 @@ impl Query {
         }
         let head = &mut self.head;
         (head.id, head.flags) = (u16_at(packet, 0).expect("twelve octets are there"), flags);
-        head.hop = Hop { over_tcp, ..Hop::default() };
+        head.hop = Hop { transport, ..Hop::default() };
         (head.edns, head.question_length) = (None, 0);
-        let body = Body::parse(packet, &mut self.name, over_tcp);
+        let body = Body::parse(packet, &mut self.name, transport);
         if let Ok(body) = &body {
             head.edns = body.edns;
             head.repeat(&packet[HEADER..body.question_end]);
@@ -295,7 +311,7 @@ impl Body {
     /// RFC 9619: one question, or none. RFC 6891 6.1.1: at most one OPT, owned
     /// by the root. ARCOUNT 2 leaves room for a TSIG or SIG(0), which is not
     /// checked.
-    fn parse(packet: &[u8], name: &mut Name, over_tcp: bool) -> Result<Body, ()> {
+    fn parse(packet: &[u8], name: &mut Name, transport: Transport) -> Result<Body, ()> {
         let count = |at| u16_at(packet, at).ok_or(());
         let questions = count(4)?;
         if questions > 1 || (count(6)?, count(8)?) != (0, 0) || count(10)? > 2 {
@@ -314,7 +330,7 @@ impl Body {
         for _ in 0..count(10)? {
             let record = Record::parse(packet, at).ok_or(())?;
             if record.rtype == rtype::OPT {
-                body.take_opt(packet, &record, packet[at] == 0, over_tcp);
+                body.take_opt(packet, &record, packet[at] == 0, transport);
             }
             at = record.end;
         }
@@ -327,7 +343,7 @@ impl Body {
     }
 
     /// RFC 6891 6.1.3: the version is looked at before anything else of an OPT.
-    fn take_opt(&mut self, packet: &[u8], record: &Record, owner_is_root: bool, over_tcp: bool) {
+    fn take_opt(&mut self, packet: &[u8], record: &Record, owner_is_root: bool, transport: Transport) {
         self.version = self.version.max((record.ttl >> 16) as u8);
         let mut edns = Edns {
             payload: record.class,
@@ -337,7 +353,7 @@ impl Body {
             keepalive: false,
             subnet: None,
         };
-        let has_sound_options = edns.take_options(record.rdata(packet), over_tcp).is_some();
+        let has_sound_options = edns.take_options(record.rdata(packet), transport).is_some();
         self.opt_is_sound &= owner_is_root && self.edns.is_none() && has_sound_options;
         self.edns = Some(edns);
     }
@@ -347,7 +363,7 @@ impl Edns {
     /// `None` for options that are out of form: those cut off, cookies of an
     /// impossible length (RFC 7873 5.2.2), and over TCP a keepalive with a time
     /// in it (RFC 7828 3.2.1; over UDP it is to be passed over).
-    fn take_options(&mut self, rdata: &[u8], over_tcp: bool) -> Option<()> {
+    fn take_options(&mut self, rdata: &[u8], transport: Transport) -> Option<()> {
         for found in options(rdata) {
             match found? {
                 // RFC 7873 5.2: of several the first counts.
@@ -355,7 +371,7 @@ impl Edns {
                 (option::CLIENT_SUBNET, data) if self.subnet.is_none() => {
                     self.subnet = Some(if data.len() < 4 { 0 } else { data[2] });
                 }
-                (option::TCP_KEEPALIVE, data) if over_tcp => {
+                (option::TCP_KEEPALIVE, data) if transport.is_tcp() => {
                     if !data.is_empty() {
                         return None;
                     }

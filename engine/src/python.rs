@@ -15,6 +15,7 @@ use pyo3::prelude::*;
 use crate::cookie::Secrets;
 use crate::limits::Rates;
 use crate::local::{Local, Switches};
+use crate::message::Transport;
 use crate::name::{Name, Walk};
 use crate::nat64::Nat64;
 use crate::policy::names::SEED;
@@ -301,8 +302,8 @@ impl Snapshot {
     /// Every entry that covers the name, zones in order; at most one decides.
     fn covering(&self, text: &str) -> PyResult<Vec<Covering>> {
         let asked = name(text)?;
-        let [over_udp, over_tcp] = [false, true].map(|over_tcp| {
-            self.0.find(&asked, over_tcp).map(|decision| (Some(decision.zone), decision.skip))
+        let [over_udp, over_tcp] = Transport::ALL.map(|transport| {
+            self.0.find(&asked, transport).map(|decision| (Some(decision.zone), decision.skip))
         });
         let covering = self.0.covering(&asked).into_iter().map(|(place, zone, found)| {
             let owner = Name::parse(asked.suffix(found.skip), 0).expect("a suffix of a name is a name").0;
@@ -316,8 +317,8 @@ impl Snapshot {
 
     /// Every prefix that covers the address, zones in order; the first decides.
     fn covering_address(&self, address: IpAddr) -> Vec<Covering> {
-        let [over_udp, over_tcp] = [false, true].map(|over_tcp| {
-            let decision = self.0.find_address(address, Judges::all(over_tcp));
+        let [over_udp, over_tcp] = Transport::ALL.map(|transport| {
+            let decision = self.0.find_address(address, Judges::all(transport));
             decision.map(|decision| decision.zone)
         });
         let mut decided = None;

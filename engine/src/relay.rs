@@ -55,7 +55,7 @@ pub fn relay(response: Response<'_>, query: &Query, payload: u16, out: &mut [u8]
     let length =
         writer.finish(head, &Opt { payload, rcode, flags: response.edns_flags(), errors: &errors[..count] });
     // RFC 7766 5: what is cut off over TCP could be had in no other way.
-    (!head.hop.over_tcp || !is_truncated(out)).then_some(length)
+    (!head.hop.transport.is_tcp() || !is_truncated(out)).then_some(length)
 }
 
 /// The flags that a response comes with; AD says that all of it is there.
@@ -121,7 +121,7 @@ pub fn follow(
         };
         whole = whole.and_then(|()| put_records(&mut writer, response, kept));
     }
-    if whole.is_none() && response.is_some() && head.hop.over_tcp {
+    if whole.is_none() && response.is_some() && head.hop.transport.is_tcp() {
         return follow(None, query, target, ttl, opt, out);
     }
     if whole.is_none() {

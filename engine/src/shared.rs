@@ -11,7 +11,7 @@ use crate::cache::Cache;
 use crate::counters::Counters;
 use crate::events::Events;
 use crate::limits::{Crowd, Limiter};
-use crate::message::Query;
+use crate::message::{Query, Transport};
 use crate::name::{Name, Walk};
 use crate::policy::{Part, Snapshot};
 use crate::response::Response;
@@ -113,13 +113,13 @@ impl Serving {
     }
 
     /// Counts a query that was decided, for all that would block it and is not enforced.
-    pub fn count_shadows(&self, counters: &Counters, name: &Name, walk: &Walk, over_tcp: bool) {
-        for (shadow, action) in self.snapshot.shadowed(name, walk, over_tcp) {
+    pub fn count_shadows(&self, counters: &Counters, name: &Name, walk: &Walk, transport: Transport) {
+        for (shadow, action) in self.snapshot.shadowed(name, walk, transport) {
             counters.count_shadow(self.shadow_slots[shadow], action);
         }
         if let Some(trial) = &self.trial {
             counters.tried.add(1);
-            trial.count(name, walk, over_tcp, &self.snapshot);
+            trial.count(name, walk, transport, &self.snapshot);
         }
     }
 

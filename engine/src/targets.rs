@@ -2,7 +2,7 @@
 //! which decides about the whole query, and about those beside that, which are dropped.
 
 use crate::chain::{self, Chains, End, Owners, Sections, Unreadable};
-use crate::message::{Query, Section, rtype};
+use crate::message::{Query, Section, Transport, rtype};
 use crate::name::{Name, Walk};
 use crate::policy::names::SEED;
 use crate::policy::{Action, Decision, Judges, Snapshot, Supposed};
@@ -22,7 +22,7 @@ pub fn decide<'a>(
     first: usize,
     snapshot: &'a Snapshot,
 ) -> Result<Option<Decision<'a>>, Unreadable> {
-    let judges = Judges { first, ..Judges::all(query.head.hop.over_tcp) };
+    let judges = Judges { first, ..Judges::all(query.head.hop.transport) };
     response.clear_marks();
     if response.is_failure() {
         drop_listed(response, snapshot, judges, Beside::All);
@@ -45,7 +45,7 @@ pub fn would_block_target(
     snapshot: &Snapshot,
     supposed: Supposed<'_>,
 ) -> Option<(Action, u64)> {
-    let over_tcp = query.head.hop.over_tcp;
+    let transport = query.head.hop.transport;
     // Enforced zones that come before the one that lets the name pass, and the supposed one.
     let first = match allowed_by {
         Some(zone) if zone < supposed.after => return None,
@@ -53,11 +53,11 @@ pub fn would_block_target(
         None => usize::MAX,
     };
     let walk = Walk::new(&query.name, SEED);
-    if response.is_failure() || supposed.zone.decide(0, &query.name, &walk, over_tcp).is_some() {
+    if response.is_failure() || supposed.zone.decide(0, &query.name, &walk, transport).is_some() {
         return None;
     }
     response.clear_marks();
-    let judges = Judges { over_tcp, supposed: Some(supposed), first };
+    let judges = Judges { transport, supposed: Some(supposed), first };
     let decision = led_to(query, response, snapshot, judges).ok()?.0?;
     let is_its_own = decision.zone == supposed.after;
     is_its_own.then_some((decision.answer.action, decision.rank))
@@ -146,13 +146,13 @@ pub fn drop_beside(
     response: Response<'_>,
     target: &Name,
     snapshot: &Snapshot,
-    over_tcp: bool,
+    transport: Transport,
 ) -> Result<(), Unreadable> {
     response.clear_marks();
     if !response.is_failure() {
         Chains::new(response)?.walk(Sections::Answer, target, |_| None::<()>)?;
     }
-    drop_listed(response, snapshot, Judges::all(over_tcp), Beside::Own);
+    drop_listed(response, snapshot, Judges::all(transport), Beside::Own);
     Ok(())
 }
 

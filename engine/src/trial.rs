@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use crate::counters::Counters;
-use crate::message::Query;
+use crate::message::{Query, Transport};
 use crate::name::{Name, Walk};
 use crate::policy::{PolicyZone, Snapshot, Supposed};
 use crate::response::Response;
@@ -65,10 +65,10 @@ impl Trial {
     }
 
     /// Counts a query: called by packet threads, so an atomic addition and no more.
-    pub fn count(&self, name: &Name, walk: &Walk, over_tcp: bool, snapshot: &Snapshot) {
-        let Some((_, rank)) = self.zone.would_block(name, walk, over_tcp) else { return };
+    pub fn count(&self, name: &Name, walk: &Walk, transport: Transport, snapshot: &Snapshot) {
+        let Some((_, rank)) = self.zone.would_block(name, walk, transport) else { return };
         let Some(entry) = self.entries.get(rank as usize) else { return };
-        let is_decided = snapshot.decides(name, walk, over_tcp, snapshot.zones().len());
+        let is_decided = snapshot.decides(name, walk, transport, snapshot.zones().len());
         let count = if is_decided { &entry.decided } else { &entry.blocked };
         count.fetch_add(1, Relaxed);
     }

@@ -18,7 +18,7 @@ use crate::answer::{self, Client, Verdict, decide, slip};
 use crate::counters::{Counters, ResponseFrom, Slip};
 use crate::failures::Failures;
 use crate::limits::Kind;
-use crate::message::{MAX_MESSAGE, Query, is_truncated};
+use crate::message::{MAX_MESSAGE, Query, Transport, is_truncated};
 use crate::name::{Name, Walk};
 use crate::outcome::Outcome;
 use crate::policy::Part;
@@ -276,7 +276,7 @@ impl Worker {
             // weather, not a reason to stop listening.
             return false;
         };
-        (0..late).for_each(|_| self.counters.count(false, Outcome::Late, &[]));
+        (0..late).for_each(|_| self.counters.count(Transport::Udp, Outcome::Late, &[]));
         // Loaded after the queries came: one that was sent after `publish` had
         // returned is never judged by the snapshot before.
         let serving = self.shared.serving.load();
@@ -291,7 +291,7 @@ impl Worker {
         for (index, datagram) in datagrams.iter().enumerate() {
             let (query, walk) = (&mut queries[index], &mut walks[index]);
             let read = catch_unwind(AssertUnwindSafe(|| self.read(place, datagram, query, walk, &serving)));
-            to_decide[index] = read.unwrap_or_else(|_| self.survive_panic(false));
+            to_decide[index] = read.unwrap_or_else(|_| self.survive_panic(Transport::Udp));
         }
         let to_decide = || (0..received).filter(|index| to_decide[*index]);
         for part in [Part::Index, Part::Bucket] {
@@ -307,7 +307,7 @@ impl Worker {
                     passed.push(Passed::new(index, &queries[index], follow, allowed_by));
                 }
                 Ok(None) => {}
-                Err(_) => drop(self.survive_panic(false)),
+                Err(_) => drop(self.survive_panic(Transport::Udp)),
             }
         }
         self.look_up(queries, passed);
@@ -321,7 +321,7 @@ impl Worker {
             };
             let forward = AssertUnwindSafe(|| self.forward(query, passed, origin, &serving));
             if catch_unwind(forward).is_err() {
-                self.survive_panic(false);
+                self.survive_panic(Transport::Udp);
             }
         }
         self.flush(place);
@@ -340,7 +340,7 @@ impl Worker {
     ) -> bool {
         fail::fail_point!("decide");
         let Some(peer) = datagram.peer.socket_addr() else { return false };
-        let client = Client { address: peer.ip(), port: peer.port(), over_tcp: false };
+        let client = Client { address: peer.ip(), port: peer.port(), transport: Transport::Udp };
         let (packet, rules) = (&datagram.data[..datagram.length], &serving.rules);
         let slot = self.listeners[place].slot();
         match answer::read(packet, client, rules, self.unix, query, &mut slot.data) {
@@ -374,7 +374,7 @@ impl Worker {
             return None;
         }
         if serving.has_shadows() {
-            serving.count_shadows(&self.counters, &query.name, walk, false);
+            serving.count_shadows(&self.counters, &query.name, walk, Transport::Udp);
         }
         self.carry_out(place, datagram, verdict, serving)
     }
@@ -408,7 +408,7 @@ impl Worker {
             Verdict::Respond { length, outcome, .. } => {
                 let slot = self.listeners[place].slot();
                 (slot.length, slot.peer, slot.local) = (length, datagram.peer, datagram.local);
-                self.counters.count(false, outcome, &serving.slots);
+                self.counters.count(Transport::Udp, outcome, &serving.slots);
                 self.counters.count_response(&slot.data[..length], outcome);
                 self.at_once += 1;
                 self.push(place);
@@ -416,7 +416,7 @@ impl Worker {
             }
             Verdict::Forward { follow, allowed_by, .. } => Some((follow, allowed_by)),
             Verdict::Drop(outcome) => {
-                self.counters.count(false, outcome, &serving.slots);
+                self.counters.count(Transport::Udp, outcome, &serving.slots);
                 None
             }
         }
@@ -434,7 +434,7 @@ impl Worker {
     /// Drops a query above its client's limit; every so manieth is answered, so
     /// that a real client behind a forged flood finds its way.
     fn turn_away(&mut self, place: usize, datagram: &Datagram, query: &Query, kind: Kind, rules: &Rules) {
-        self.counters.count(false, Outcome::Limited, &[]);
+        self.counters.count(Transport::Udp, Outcome::Limited, &[]);
         // Errors are counted apart: with them, queries that come in turn with them
         // would all slip, or none.
         self.turned_away = self.turned_away.wrapping_add(u32::from(kind == Kind::Query));
@@ -467,9 +467,9 @@ impl Worker {
     }
 
     /// Counts a packet that is lost; false, since there is nothing left to do with it.
-    fn survive_panic(&self, over_tcp: bool) -> bool {
+    fn survive_panic(&self, transport: Transport) -> bool {
         self.counters.panics.add(1);
-        self.counters.count(over_tcp, Outcome::Dropped, &[]);
+        self.counters.count(transport, Outcome::Dropped, &[]);
         false
     }
 

@@ -9,8 +9,7 @@ use _engine::cache::{self, Age, Cache, Kept, Key};
 use _engine::counters::Counters;
 use _engine::list;
 use _engine::local::{Local, Switches};
-use _engine::message::Soa;
-use _engine::message::{MAX_MESSAGE, Query};
+use _engine::message::{MAX_MESSAGE, Query, Soa, Transport};
 use _engine::name::{Name, Walk};
 use _engine::policy::names::SEED;
 use _engine::policy::{Action, Answer, Match, Rule, Snapshot, ZoneInPlace};
@@ -84,7 +83,8 @@ fn packet(labels: &[&str], qtype: u8) -> Vec<u8> {
     packet
 }
 
-const CLIENT: Client = Client { address: IpAddr::V4(Ipv4Addr::LOCALHOST), port: 4711, over_tcp: false };
+const CLIENT: Client =
+    Client { address: IpAddr::V4(Ipv4Addr::LOCALHOST), port: 4711, transport: Transport::Udp };
 
 #[test]
 fn a_decision_allocates_nothing() {
@@ -121,8 +121,8 @@ fn counting_what_is_not_enforced_allocates_nothing() {
     let name = Name::from_text(b"deep.blocked.example").unwrap();
     let walk = Walk::new(&name, SEED);
     let counted = allocation_counter::measure(|| {
-        serving.count_shadows(&counters, &name, &walk, false);
-        serving.count_shadows(&counters, &name, &walk, true);
+        serving.count_shadows(&counters, &name, &walk, Transport::Udp);
+        serving.count_shadows(&counters, &name, &walk, Transport::Tcp);
     });
     assert_eq!(counted.count_total, 0);
     assert_eq!(counters.shadow_blocked(3, Action::Sinkhole as usize), 2);

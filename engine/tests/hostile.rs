@@ -7,8 +7,7 @@ use std::sync::Arc;
 use _engine::answer::{Client, Verdict, decide, read};
 use _engine::chain::{self, Chains, Sections};
 use _engine::list;
-use _engine::message::Soa;
-use _engine::message::{HEADER, Query, Record, flag, skip_name, u16_at};
+use _engine::message::{HEADER, Query, Record, Soa, Transport, flag, skip_name, u16_at};
 use _engine::name::Name;
 use _engine::policy::{Action, Answer, Match, Rule, Snapshot, Target, ZoneInPlace};
 use _engine::prefix::{Prefix, Prefixes};
@@ -123,9 +122,9 @@ fn whatever_packet_comes_the_response_is_sound() {
         let labels = [&blocked[random.below(2)..], &free][random.below(2)];
         let mut packet = query(labels, qtype, random.below(2) == 1);
         random.spoil(&mut packet);
-        let over_tcp = random.below(2) == 1;
+        let transport = Transport::ALL[random.below(2)];
         let address = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
-        let client = Client { address, port: random.below(3) as u16, over_tcp };
+        let client = Client { address, port: random.below(3) as u16, transport };
         let (mut asked, mut out) = (Query::blank(), [0; 4096]);
         let verdict = match read(&packet, client, &rules, 990, &mut asked, &mut out) {
             Ok(()) => decide(&asked, &snapshot, &rules, 990, &mut out),
@@ -137,8 +136,10 @@ fn whatever_packet_comes_the_response_is_sound() {
             assert!(is_well_formed(response), "{packet:02x?} got {response:02x?}");
             assert_eq!(response[..2], packet[..2], "the id");
             assert_eq!(u16_at(&packet, 2).unwrap() & flag::QR, 0, "a response was answered");
-            assert!(over_tcp || length <= 1232, "{length} octets over UDP");
-            assert!(!over_tcp || response[2] & 2 == 0 || !is_well_formed(&packet) || packet[2] & 2 != 0);
+            assert!(transport.is_tcp() || length <= 1232, "{length} octets over UDP");
+            assert!(
+                !transport.is_tcp() || response[2] & 2 == 0 || !is_well_formed(&packet) || packet[2] & 2 != 0
+            );
         }
     }
     assert!(responses > ROUNDS / 4, "only {responses} of the packets reached an answer");
@@ -148,7 +149,7 @@ fn whatever_packet_comes_the_response_is_sound() {
 fn whatever_an_upstream_sends_the_response_is_sound() {
     let mut random = Random(20170810);
     let (asked, target) = (query(&["free", "example"], 1, true), name("landing.example"));
-    let Ok(mut query) = Query::parse(&asked, false) else { panic!("a plain query") };
+    let Ok(mut query) = Query::parse(&asked, Transport::Udp) else { panic!("a plain query") };
     query.head.hop.limit = 1232;
     // Two addresses, a CNAME and an MX with pointers, an OPT with an extended error, and a record behind it.
     let mut whole = asked[..HEADER + 18].to_vec();

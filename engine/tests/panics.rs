@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use _engine::engine::Engine;
 use _engine::list;
-use _engine::message::Soa;
-use _engine::message::{flag, rcode, u16_at};
+use _engine::message::{Soa, flag, rcode, u16_at};
 use _engine::name::Name;
 use _engine::policy::{Action, Answer, Match, Rule, Snapshot, ZoneInPlace};
 use _engine::prefix::{Prefix, Prefixes};

@@ -6,7 +6,7 @@ use std::thread;
 use _engine::answer::{Judgement, judge, judge_targets};
 use _engine::counters::Counters;
 use _engine::list;
-use _engine::message::Query;
+use _engine::message::{Query, Transport};
 use _engine::name::{Name, Walk};
 use _engine::outcome::Outcome;
 use _engine::policy::names::SEED;
@@ -71,21 +71,26 @@ fn name(text: &str) -> (Name, Walk) {
 }
 
 /// All that answers are made of.
-fn says(snapshot: &Snapshot, name: &Name, tcp: bool) -> String {
-    let decision = snapshot.find(name, tcp);
+fn says(snapshot: &Snapshot, name: &Name, transport: Transport) -> String {
+    let decision = snapshot.find(name, transport);
     let told = decision.map(|d| {
         let denies = snapshot.denies_all_below(name, &d);
         (snapshot.zones()[d.zone].zone.name(), d.skip, d.scope, d.answer.action, denies)
     });
-    let target = snapshot.find_target(name, Judges::all(tcp));
+    let target = snapshot.find_target(name, Judges::all(transport));
     let target = target.map(|d| (snapshot.zones()[d.zone].zone.name(), d.answer.action));
     format!("{told:?} {target:?}")
 }
 
 /// By which action the zone, enforced behind those before it, would block a query.
-fn naively(before: &[&Arc<PolicyZone>], zone: &Arc<PolicyZone>, name: &Name, tcp: bool) -> Option<Action> {
+fn naively(
+    before: &[&Arc<PolicyZone>],
+    zone: &Arc<PolicyZone>,
+    name: &Name,
+    transport: Transport,
+) -> Option<Action> {
     let all = snapshot(before.iter().copied().chain([zone]).map(|zone| (zone, false)));
-    let decision = all.find(name, tcp).filter(|decision| decision.zone == before.len())?;
+    let decision = all.find(name, transport).filter(|decision| decision.zone == before.len())?;
     (!decision.is_passthru()).then_some(decision.answer.action)
 }
 
@@ -102,18 +107,18 @@ fn a_shadow_decides_nothing_and_counts_what_it_would_alone() {
         let enforced: Vec<_> = zones.iter().filter(|(_, is_shadow)| !is_shadow).map(|(z, _)| z).collect();
         let without = snapshot(enforced.iter().map(|zone| (*zone, false)));
         for _ in 0..30 {
-            let (text, tcp) = (random.name(), random.below(2) == 0);
+            let (text, transport) = (random.name(), Transport::ALL[random.below(2)]);
             let (name, walk) = name(&text);
-            assert_eq!(says(&mixed, &name, tcp), says(&without, &name, tcp), "{text}");
+            assert_eq!(says(&mixed, &name, transport), says(&without, &name, transport), "{text}");
             let counted: Vec<_> = mixed
-                .shadowed(&name, &walk, tcp)
+                .shadowed(&name, &walk, transport)
                 .map(|(place, action)| (mixed.shadows()[place].zone.name(), action))
                 .collect();
             let shadows = zones.iter().enumerate().filter(|(_, (_, is_shadow))| *is_shadow);
             let expected: Vec<_> = shadows
                 .filter_map(|(place, (zone, _))| {
                     let before: Vec<_> = zones[..place].iter().filter(|z| !z.1).map(|(z, _)| z).collect();
-                    Some((zone.name(), naively(&before, zone, &name, tcp)?))
+                    Some((zone.name(), naively(&before, zone, &name, transport)?))
                 })
                 .collect();
             assert_eq!(counted, expected, "{text}");
@@ -171,10 +176,10 @@ fn a_shadow_counts_where_answers_lead_as_it_would_block_it_alone() {
         zones.insert(random.below(2), (Arc::new(net.unwrap_or_else(|_| panic!())), random.below(2) == 0));
         let mixed = snapshot(zones.iter().map(|(zone, is_shadow)| (zone, *is_shadow)));
         for _ in 0..20 {
-            let (queried, tcp) = (name(&random.name()).0, random.below(2) == 0);
+            let (queried, transport) = (name(&random.name()).0, Transport::ALL[random.below(2)]);
             let response = response(&mut random, &queried);
             let question = [&[0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0], queried.suffix(0), &[0, 1, 0, 1]].concat();
-            let query = Query::parse(&question, tcp).unwrap();
+            let query = Query::parse(&question, transport).unwrap();
             let allowed_by = match judge(&query, &mixed, &Rules::default(), 0, &mut [0; 4096]) {
                 Judgement::Pass => None,
                 Judgement::Allow(zone) => Some(zone),
@@ -212,8 +217,9 @@ fn a_shadow_enters_the_digest_and_no_shield() {
     assert_ne!(with(true).digest(), with(false).digest());
     assert_ne!(with(true).digest(), snapshot([(&blocked, false)]).digest());
     let (asked, _) = name("t.example");
-    let denies =
-        |snapshot: &Snapshot| snapshot.denies_all_below(&asked, &snapshot.find(&asked, false).unwrap());
+    let denies = |snapshot: &Snapshot| {
+        snapshot.denies_all_below(&asked, &snapshot.find(&asked, Transport::Udp).unwrap())
+    };
     assert!(denies(&with(true)));
     assert!(!denies(&with(false)));
 }
@@ -229,14 +235,14 @@ fn a_trial_counts_each_entry_as_if_it_stood_behind_all_zones() {
         let trial = Trial::new(Arc::clone(&tried), Vec::new());
         let (mut blocked, mut decided) = (std::collections::HashMap::new(), 0);
         for _ in 0..60 {
-            let (text, tcp) = (random.name(), random.below(2) == 0);
+            let (text, transport) = (random.name(), Transport::ALL[random.below(2)]);
             let (name, walk) = name(&text);
-            trial.count(&name, &walk, tcp, &served);
+            trial.count(&name, &walk, transport, &served);
             let owner = tried
                 .find(&name, &walk)
                 .map(|found| text.split('.').skip(found.skip).collect::<Vec<_>>().join("."));
             let before: Vec<_> = zones.iter().collect();
-            match (naively(&[], &tried, &name, tcp), naively(&before, &tried, &name, tcp)) {
+            match (naively(&[], &tried, &name, transport), naively(&before, &tried, &name, transport)) {
                 (None, _) => {}
                 (Some(_), None) => decided += 1,
                 (Some(_), Some(_)) => *blocked.entry(owner.unwrap()).or_insert(0) += 1,
@@ -256,7 +262,7 @@ fn the_top_is_the_highest_counts_and_no_more_than_asked_for() {
     let served = snapshot([]);
     for (times, text) in names.iter().enumerate() {
         let (name, walk) = name(text);
-        (0..times).for_each(|_| trial.count(&name, &walk, false, &served));
+        (0..times).for_each(|_| trial.count(&name, &walk, Transport::Udp, &served));
     }
     let tally = trial.tally(3);
     assert_eq!((tally.blocked, tally.blocking_names, tally.asked_names), ((0..50).sum(), 49, 49));
@@ -273,7 +279,7 @@ fn threads_count_together() {
     let (asked, walk) = name("x.t.example");
     thread::scope(|scope| {
         for _ in 0..4 {
-            scope.spawn(|| (0..10_000).for_each(|_| trial.count(&asked, &walk, false, &served)));
+            scope.spawn(|| (0..10_000).for_each(|_| trial.count(&asked, &walk, Transport::Udp, &served)));
         }
     });
     assert_eq!(trial.tally(1).top, [("t.example".to_string(), 40_000)]);

@@ -5,13 +5,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, LazyLock};
 
 use _engine::answer::{Client, Judgement, Verdict, decide, judge_targets, read};
-use _engine::message::Soa;
 use _engine::outcome::Outcome;
 use _engine::rules::Rules;
 use _engine::chain::{self, Chains, Sections};
 use _engine::cookie::Secrets;
 use _engine::local::{Local, Switches};
-use _engine::message::{ExtendedError, MAX_MESSAGE, Query};
+use _engine::message::{ExtendedError, MAX_MESSAGE, Query, Soa, Transport};
 use _engine::name::Name;
 use _engine::policy::{Action, Answer, Match, PolicyZone, Rule, Snapshot, Target, ZoneInPlace};
 use _engine::prefix::{Prefix, Prefixes};
@@ -140,7 +139,7 @@ fn decided_by(snapshot: &Snapshot, packet: &[u8], asker: Asker) -> Decided {
     let Asker { address, port, over_tcp, drop_others } = asker;
     let rules = if drop_others { &RULES.1 } else { &RULES.0 };
     let mut out = vec![0; if over_tcp { MAX_MESSAGE } else { DATAGRAM }];
-    let (client, mut query) = (Client { address, port, over_tcp }, Query::blank());
+    let (client, mut query) = (Client { address, port, transport: transport(over_tcp) }, Query::blank());
     let verdict = match read(packet, client, rules, NOW, &mut query, &mut out) {
         Ok(()) => decide(&query, snapshot, rules, NOW, &mut out),
         Err(verdict) => verdict,
@@ -189,7 +188,7 @@ pub enum Judged {
 impl Waiting {
     /// `None` for a packet that is not a query to be forwarded.
     pub fn new(packet: &[u8], over_tcp: bool) -> Option<Waiting> {
-        let mut query = Query::parse(packet, over_tcp).ok()?;
+        let mut query = Query::parse(packet, transport(over_tcp)).ok()?;
         query.head.hop.limit = if over_tcp { MAX_MESSAGE } else { query.head.payload_limit(MAX_PAYLOAD) };
         Some(Waiting { query })
     }
@@ -363,6 +362,10 @@ static SNAPSHOT: LazyLock<Snapshot> = LazyLock::new(|| {
     zones.insert(BADNETS_AT, badnets);
     Snapshot::new([shadow].into_iter().chain(zones).collect(), 7)
 });
+
+fn transport(over_tcp: bool) -> Transport {
+    if over_tcp { Transport::Tcp } else { Transport::Udp }
+}
 
 fn rules(drop_others: bool) -> Rules {
     let all = Switches { special_names: true, private_reverse: true, canary: true };

@@ -219,7 +219,7 @@ impl Kept {
         self.set_ttls(age, writer.written());
         let length = self.finish(writer, query, age, payload);
         // RFC 7766 5: what is cut off over TCP could be had in no other way.
-        (!query.head.hop.over_tcp || !is_truncated(out)).then_some(length)
+        (!query.head.hop.transport.is_tcp() || !is_truncated(out)).then_some(length)
     }
 
     /// The same without the records that are dropped. `response` is this message, `room` takes a
@@ -240,7 +240,7 @@ impl Kept {
             writer.truncate(&query.head);
         }
         let length = self.finish(writer, query, age, payload);
-        (!query.head.hop.over_tcp || !is_truncated(out)).then_some(length)
+        (!query.head.hop.transport.is_tcp() || !is_truncated(out)).then_some(length)
     }
 
     fn finish(&self, writer: Writer<'_>, query: &Query, age: Age, payload: u16) -> usize {
@@ -303,7 +303,7 @@ fn put_errors(errors: &[ExtendedError<'_>], options: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::MAX_MESSAGE;
+    use crate::message::{MAX_MESSAGE, Transport};
     use crate::name::Name;
     use crate::response::TtlBounds;
 
@@ -355,7 +355,7 @@ mod tests {
         packet.extend(name("www.example").to_ascii_uppercase());
         packet.extend([0, 1, 0, 1]);
         packet.extend_from_slice(if edns { &[0, 0, 41, 4, 0xd0, 0, 0, 0, 0, 0, 0] } else { &[] });
-        let mut query = Query::parse(&packet, false).unwrap();
+        let mut query = Query::parse(&packet, Transport::Udp).unwrap();
         query.head.hop.limit = 1232;
         query
     }

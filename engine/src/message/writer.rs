@@ -196,7 +196,7 @@ impl<'a> Writer<'a> {
             [|error| error.text.len(), |error| error.brief.len()];
         let [whole, brief] = texts.map(|length| opt.errors.iter().map(length).sum::<usize>());
         let bare = OPT_HEAD + 6 * opt.errors.len() + head.hop.options_length();
-        if head.hop.over_tcp && self.at + bare > limit && self.at + OPT_HEAD <= limit {
+        if head.hop.transport.is_tcp() && self.at + bare > limit && self.at + OPT_HEAD <= limit {
             let plain = Opt { errors: &[], ..*opt };
             let put = self.put_opt(&plain, edns.dnssec_ok, &Hop::default(), |_| b"");
             put.expect("what was measured fits");

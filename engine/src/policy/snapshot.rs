@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::names::SEED;
 use super::{Action, Answer, Found, Match, PolicyZone, Rule, Scope, Structured};
+use crate::message::Transport;
 use crate::name::{Name, Walk};
 use crate::nat64::Nat64;
 use crate::prefix::Prefix;
@@ -31,7 +32,7 @@ pub struct Snapshot {
 /// Which zones judge the records of a response.
 #[derive(Clone, Copy)]
 pub struct Judges<'a> {
-    pub over_tcp: bool,
+    pub transport: Transport,
     /// A zone that is asked as if it were enforced.
     pub supposed: Option<Supposed<'a>>,
     /// How many zones from the top judge, the supposed one included: a passthru frees from
@@ -41,8 +42,8 @@ pub struct Judges<'a> {
 
 impl Judges<'_> {
     /// All zones that are enforced.
-    pub fn all(over_tcp: bool) -> Judges<'static> {
-        Judges { over_tcp, supposed: None, first: usize::MAX }
+    pub fn all(transport: Transport) -> Judges<'static> {
+        Judges { transport, supposed: None, first: usize::MAX }
     }
 }
 
@@ -104,8 +105,8 @@ pub struct Decision<'a> {
 
 impl<'a> Decision<'a> {
     /// RPZ's TCP-Only: over TCP as if not listed, so the next zone is asked.
-    fn holds(&self, over_tcp: bool) -> bool {
-        self.answer.action != Action::Truncate || !over_tcp
+    fn holds(&self, transport: Transport) -> bool {
+        self.answer.action != Action::Truncate || !transport.is_tcp()
     }
 
     pub fn is_passthru(&self) -> bool {
@@ -163,10 +164,10 @@ impl Snapshot {
     }
 
     /// Who decides about `name`, if anyone: the first zone that matches.
-    pub fn find(&self, name: &Name, over_tcp: bool) -> Option<Decision<'_>> {
+    pub fn find(&self, name: &Name, transport: Transport) -> Option<Decision<'_>> {
         let walk = Walk::new(name, SEED);
         let mut zones = self.zones.iter().enumerate();
-        zones.find_map(|(place, ZoneInPlace { zone, .. })| zone.decide(place, name, &walk, over_tcp))
+        zones.find_map(|(place, ZoneInPlace { zone, .. })| zone.decide(place, name, &walk, transport))
     }
 
     /// See `PolicyZone::warm`.
@@ -186,7 +187,7 @@ impl Snapshot {
     pub fn find_target<'a>(&'a self, target: &Name, judges: Judges<'a>) -> Option<Decision<'a>> {
         let walk = Walk::new(target, SEED);
         let mut judging = self.asked(judges).enumerate().filter(|(_, (_, judges_targets))| *judges_targets);
-        let decide = |place, zone: &'a PolicyZone| zone.decide(place, target, &walk, judges.over_tcp);
+        let decide = |place, zone: &'a PolicyZone| zone.decide(place, target, &walk, judges.transport);
         let decision = judging.find_map(|(place, (zone, _))| decide(place, zone))?;
         Some(Decision { skip: 0, scope: Match::Exact, ..decision })
     }
@@ -201,7 +202,7 @@ impl Snapshot {
         zones.find_map(|(place, (zone, _))| {
             let rule = zone.rules.first().filter(|_| holds(zone))?;
             let decision = Decision::new(place, Found { skip: 0, scope: Match::Exact, rank: 0, rule })?;
-            decision.holds(judges.over_tcp).then_some(decision)
+            decision.holds(judges.transport).then_some(decision)
         })
     }
 
@@ -220,17 +221,17 @@ impl Snapshot {
         &self,
         name: &Name,
         walk: &Walk,
-        over_tcp: bool,
+        transport: Transport,
     ) -> impl Iterator<Item = (usize, Action)> {
         self.shadows.iter().enumerate().filter_map(move |(place, shadow)| {
-            let (action, _) = shadow.zone.would_block(name, walk, over_tcp)?;
-            (!self.decides(name, walk, over_tcp, shadow.after)).then_some((place, action))
+            let (action, _) = shadow.zone.would_block(name, walk, transport)?;
+            (!self.decides(name, walk, transport, shadow.after)).then_some((place, action))
         })
     }
 
     /// Whether one of the first so many zones that are enforced decides about `name`.
-    pub fn decides(&self, name: &Name, walk: &Walk, over_tcp: bool, zones: usize) -> bool {
-        self.zones[..zones].iter().any(|zone| zone.zone.decide(0, name, walk, over_tcp).is_some())
+    pub fn decides(&self, name: &Name, walk: &Walk, transport: Transport, zones: usize) -> bool {
+        self.zones[..zones].iter().any(|zone| zone.zone.decide(0, name, walk, transport).is_some())
     }
 
     /// Every entry of every zone that covers `name`, zones in configured order; with
@@ -388,15 +389,21 @@ impl Denial {
 
 impl PolicyZone {
     /// What this zone, in its place, decides about a name.
-    pub fn decide(&self, place: usize, name: &Name, walk: &Walk, over_tcp: bool) -> Option<Decision<'_>> {
+    pub fn decide(
+        &self,
+        place: usize,
+        name: &Name,
+        walk: &Walk,
+        transport: Transport,
+    ) -> Option<Decision<'_>> {
         let decision = Decision::new(place, self.find(name, walk)?)?;
-        decision.holds(over_tcp).then_some(decision)
+        decision.holds(transport).then_some(decision)
     }
 
     /// How this zone would block a query if it were enforced, and the rank of the
     /// entry by which. A hole, a passthru and, over TCP, TCP-Only block nothing.
-    pub fn would_block(&self, name: &Name, walk: &Walk, over_tcp: bool) -> Option<(Action, u64)> {
-        let decision = self.decide(0, name, walk, over_tcp)?;
+    pub fn would_block(&self, name: &Name, walk: &Walk, transport: Transport) -> Option<(Action, u64)> {
+        let decision = self.decide(0, name, walk, transport)?;
         (!decision.is_passthru()).then_some((decision.answer.action, decision.rank))
     }
 

@@ -15,6 +15,7 @@ use rustix::net::sockopt::socket_acceptconn;
 use socket2::{SockRef, Type};
 
 use super::sockets::{bind_udp, free_port, listen_tcp, probe_tcp, probe_udp};
+use crate::message::Transport;
 
 /// Ports tried when any free port will do for UDP but is taken for TCP.
 const PORTS_TRIED: usize = 32;
@@ -74,15 +75,18 @@ impl Bound {
 
     /// Whether the kernel takes the two for one address, as one of them is all addresses.
     fn overlaps(&self, address: SocketAddr) -> bool {
-        let (ours, theirs) = (self.address.ip(), address.ip());
-        let is_wide = ours.is_unspecified() || theirs.is_unspecified();
-        self.address.port() == address.port() && ours.is_ipv4() == theirs.is_ipv4() && is_wide
+        overlap(self.address, address)
     }
 
     /// Whether this listens on all addresses, and so on that one.
     fn covers(&self, address: SocketAddr) -> bool {
         self.address.ip().is_unspecified() && self.address != address && self.overlaps(address)
     }
+}
+
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let is_wildcard = one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() == other.port() && one.is_ipv4() == other.is_ipv4() && is_wildcard
 }
 
 /// Sockets that the process before has left open.
@@ -141,12 +145,6 @@ impl Inherited {
     }
 }
 
-/// What clients may send to a socket.
-enum Transport {
-    Udp,
-    Tcp,
-}
-
 /// What comes to a descriptor that is a socket for clients: UDP that is connected to nobody,
 /// or TCP that listens. `None` for every other one.
 fn listens(descriptor: &OwnedFd) -> Option<Transport> {
@@ -185,10 +183,13 @@ pub fn bind(
             Some(bound) => Arc::clone(bound),
             None => {
                 let left = inherited.address_for(address, wanted);
-                let beside: Vec<_> = known.iter().chain(&listening).collect();
                 let bound = match left {
                     Some(left) => take(address, left, workers, &mut inherited),
-                    None => bind_all(address, workers, &beside),
+                    None => {
+                        let is_shared = known.iter().chain(&listening).any(|bound| bound.overlaps(address))
+                            || inherited.addresses().into_iter().any(|other| overlap(other, address));
+                        bind_all(address, workers, is_shared)
+                    }
                 };
                 Arc::new(bound.map_err(|error| NotBound(address, error))?)
             }
@@ -247,9 +248,9 @@ fn spread<S>(sockets: Vec<S>, workers: usize, bind: impl Fn() -> io::Result<S>) 
     Ok(dealt)
 }
 
-/// Binds one UDP and one TCP socket per worker thread, on one port. `beside`: what this
-/// process listens on already.
-fn bind_all(wanted: SocketAddr, workers: usize, beside: &[&Arc<Bound>]) -> io::Result<Bound> {
+/// Binds one UDP and one TCP socket per worker thread, on one port. `is_shared`: sockets of ours
+/// are open already on an address and port that the kernel takes for the same.
+fn bind_all(wanted: SocketAddr, workers: usize, is_shared: bool) -> io::Result<Bound> {
     let mut tries = 0;
     loop {
         tries += 1;
@@ -260,8 +261,8 @@ fn bind_all(wanted: SocketAddr, workers: usize, beside: &[&Arc<Bound>]) -> io::R
             _ => wanted,
         };
         let bound = || -> io::Result<_> {
-            // Without sharing, an address of ours would be in its own way.
-            if !beside.iter().any(|bound| bound.overlaps(address)) {
+            // The probes do not share the port, so our own sockets would make them fail.
+            if !is_shared {
                 probe_udp(address)?;
                 probe_tcp(address)?;
             }

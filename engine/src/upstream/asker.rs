@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::message::option;
+use crate::message::{Transport, option};
 
 /// Octets of a header with IPv6 addresses.
 pub const MAX_HEADER: usize = 16 + 36;
@@ -44,10 +44,13 @@ const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 ///
 /// The transport in it is that of this hop, where servers differ in whether they
 /// believe another; the address is what they go by.
-pub fn write_proxy(asker: Option<&Asker>, over_tcp: bool, out: &mut [u8]) -> usize {
+pub fn write_proxy(asker: Option<&Asker>, transport: Transport, out: &mut [u8]) -> usize {
     const LOCAL: u8 = 0x20;
     const PROXY: u8 = 0x21;
-    let protocol = if over_tcp { 1 } else { 2 };
+    let protocol = match transport {
+        Transport::Tcp => 1,
+        Transport::Udp => 2,
+    };
     let mut header = Octets { out, length: 0 };
     header.put(SIGNATURE);
     let Some(Asker { client, asked_at }) = asker else {
@@ -153,10 +156,10 @@ impl Octets<'_> {
 mod tests {
     use super::*;
 
-    fn header(client: &str, asked_at: &str, over_tcp: bool) -> Vec<u8> {
+    fn header(client: &str, asked_at: &str, transport: Transport) -> Vec<u8> {
         let asker = Asker { client: client.parse().unwrap(), asked_at: asked_at.parse().unwrap() };
         let mut out = [0; MAX_HEADER];
-        let length = write_proxy(Some(&asker), over_tcp, &mut out);
+        let length = write_proxy(Some(&asker), transport, &mut out);
         out[..length].to_vec()
     }
 
@@ -164,21 +167,21 @@ mod tests {
     /// length, then source and destination address, source and destination port.
     #[test]
     fn a_proxy_header_says_who_asks_and_where() {
-        let over_udp = header("192.0.2.1:4660", "198.51.100.2:53", false);
+        let over_udp = header("192.0.2.1:4660", "198.51.100.2:53", Transport::Udp);
         assert_eq!(over_udp[..12], [13, 10, 13, 10, 0, 13, 10, 81, 85, 73, 84, 10]);
         assert_eq!(over_udp[12..], [0x21, 0x12, 0, 12, 192, 0, 2, 1, 198, 51, 100, 2, 0x12, 0x34, 0, 53]);
-        assert_eq!(header("192.0.2.1:1", "198.51.100.2:53", true)[12..14], [0x21, 0x11]);
-        let six = header("[2001:db8::1]:4660", "[2001:db8::2]:53", false);
+        assert_eq!(header("192.0.2.1:1", "198.51.100.2:53", Transport::Tcp)[12..14], [0x21, 0x11]);
+        let six = header("[2001:db8::1]:4660", "[2001:db8::2]:53", Transport::Udp);
         assert_eq!((six.len(), &six[12..16]), (MAX_HEADER, &[0x21, 0x22, 0, 36][..]));
         assert_eq!((&six[16..20], six[31], six[47]), (&[0x20, 1, 0x0d, 0xb8][..], 1, 2));
         assert_eq!(six[48..], [0x12, 0x34, 0, 53]);
-        assert_eq!(header("[::1]:1", "[::1]:53", true)[13], 0x21);
+        assert_eq!(header("[::1]:1", "[::1]:53", Transport::Tcp)[13], 0x21);
     }
 
     #[test]
     fn a_query_of_our_own_is_local() {
         let mut out = [0; MAX_HEADER];
-        assert_eq!(write_proxy(None, false, &mut out), 16);
+        assert_eq!(write_proxy(None, Transport::Udp, &mut out), 16);
         assert_eq!(out[12..16], [0x20, 0, 0, 0]);
     }
 

@@ -8,7 +8,7 @@ use super::health::{Mask, bit};
 use super::shares::Share;
 use crate::cache::{Age, Kept, Key};
 use crate::chain;
-use crate::message::{MAX_QUESTION, Query};
+use crate::message::{MAX_QUESTION, Query, Transport};
 use crate::name::Name;
 use crate::response::Reader;
 use crate::sys::{Local, Peer};
@@ -25,8 +25,8 @@ pub struct Flight {
     pub(super) share: Option<Share>,
     /// Who asks, where upstreams are told.
     pub asker: Option<Asker>,
-    /// An upstream's answer did not fit over UDP.
-    pub over_tcp: bool,
+    /// TCP once an upstream's response did not fit over UDP.
+    pub transport: Transport,
     /// A kept answer was there that will do if no other comes.
     pub has_stale: bool,
     /// Whoever waited longest was given that, and so is who comes later.
@@ -139,6 +139,16 @@ pub enum Origin {
     Nobody,
 }
 
+impl Origin {
+    /// What the query came over; as UDP where no client waits.
+    pub fn transport(&self) -> Transport {
+        match self {
+            Origin::Tcp { .. } => Transport::Tcp,
+            Origin::Udp { .. } | Origin::Nobody => Transport::Udp,
+        }
+    }
+}
+
 /// One sending of a flight. An answer to an earlier one is still welcome.
 #[derive(Clone, Copy)]
 pub struct Route {
@@ -163,7 +173,7 @@ impl Flight {
             others: Vec::new(),
             share: None,
             asker: None,
-            over_tcp: false,
+            transport: Transport::Udp,
             has_stale,
             is_overdue: false,
             is_sound: false,

@@ -53,7 +53,7 @@ impl Upstreams {
         let flight = &mut self.flights[key];
         // While upstreams are up, only what the network returned is worth another try:
         // one of them is restarting.
-        let is_hopeful = out_until.is_some() || (flight.is_unreachable && !flight.over_tcp);
+        let is_hopeful = out_until.is_some() || (flight.is_unreachable && !flight.transport.is_tcp());
         let may_wait = !flight.has_stale && !flight.is_told && !flight.awaits_recursion;
         if !is_hopeful || !may_wait || !flight.is_awaited() {
             return false;

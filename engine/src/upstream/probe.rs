@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::asker::{self, Tells};
 use super::edns::may_refuse_opt;
 use super::health::ProbeResult;
-use crate::message::{HEADER, MAX_QUESTION, flag, rcode, rtype, u16_at};
+use crate::message::{HEADER, MAX_QUESTION, Transport, flag, rcode, rtype, u16_at};
 use crate::name::Name;
 use crate::relay;
 use crate::sys::DATAGRAM;
@@ -38,7 +38,8 @@ impl Probe {
     /// who asks, that it is nobody but us.
     fn message(&self, id: u16, payload: Option<u16>, tells: Tells) -> Vec<u8> {
         let mut header = [0; asker::MAX_HEADER];
-        let length = if tells == Tells::Proxy { asker::write_proxy(None, false, &mut header) } else { 0 };
+        let length =
+            if tells == Tells::Proxy { asker::write_proxy(None, Transport::Udp, &mut header) } else { 0 };
         let mut message = header[..length].to_vec();
         for word in [id, flag::RD, 1, 0, 0, u16::from(payload.is_some())] {
             message.extend_from_slice(&word.to_be_bytes());

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::Upstreams;
 use super::flight::{Arrived, Channel, Flight, MAX_ATTEMPTS, Route};
-use crate::message::{MAX_QUESTION, flag, is_truncated, rcode, u16_at};
+use crate::message::{MAX_QUESTION, Transport, flag, is_truncated, rcode, u16_at};
 use crate::relay;
 use crate::sys::{BATCH, Batch};
 
@@ -59,9 +59,9 @@ impl Upstreams {
         };
         let had_opt = self.answered(key, channel, upstream, now);
         if is_truncated(message) && matches!(channel, Channel::Socket(_)) {
-            if !self.flights[key].over_tcp {
+            if !self.flights[key].transport.is_tcp() {
                 // The same upstream once more; not an attempt, since it answered.
-                self.flights[key].over_tcp = true;
+                self.flights[key].transport = Transport::Tcp;
                 self.send(key, upstream, now);
             }
             return None;

@@ -8,7 +8,7 @@ use super::asker::{self, Subnet, Tells};
 use super::flight::{Channel, Flight, Route};
 use super::health::{self, Failure};
 use super::{Settings, Upstreams, is_our_own};
-use crate::message::MAX_QUESTION;
+use crate::message::{MAX_QUESTION, Transport};
 use crate::sys::{BATCH, Batch, Local, Peer};
 
 /// Queries of one received batch that may leave through the same socket.
@@ -58,9 +58,9 @@ impl Upstreams {
         self.flights[key].blame = Some(upstream);
         self.flights[key].sent_at = Some(now);
         self.flights[key].is_unreachable = false;
-        let sent = match self.flights[key].over_tcp {
-            true => self.send_over_stream(key, upstream, now),
-            false => self.send_datagram(key, upstream, now),
+        let sent = match self.flights[key].transport {
+            Transport::Tcp => self.send_over_stream(key, upstream, now),
+            Transport::Udp => self.send_datagram(key, upstream, now),
         };
         match sent {
             // A connection that failed meanwhile has settled this already.
@@ -91,7 +91,7 @@ impl Upstreams {
         let (flight, outbox) = (&self.flights[key], &mut self.outboxes[upstream]);
         let slot = &mut outbox.batch.get_or_insert_with(Batch::empty).datagrams[outbox.waiting];
         let header = match self.settings.tells {
-            Tells::Proxy => asker::write_proxy(flight.asker.as_ref(), false, &mut slot.data),
+            Tells::Proxy => asker::write_proxy(flight.asker.as_ref(), Transport::Udp, &mut slot.data),
             _ => 0,
         };
         slot.length = header + write_query(&self.settings, flight, id, has_opt, &mut slot.data[header..]);

@@ -9,6 +9,7 @@ use super::flight::{Channel, Route};
 use super::sending::write_query;
 use super::stream::Stream;
 use super::{Arrived, Upstreams};
+use crate::message::Transport;
 use crate::transport::poll::Token;
 
 /// How long a connection without questions under way is kept.
@@ -57,7 +58,7 @@ impl Upstreams {
         let mut stream = Stream::connect(address, upstream, now)?;
         if self.settings.tells == Tells::Proxy {
             let mut header = [0; asker::MAX_HEADER];
-            let length = asker::write_proxy(self.flights[flight].asker.as_ref(), true, &mut header);
+            let length = asker::write_proxy(self.flights[flight].asker.as_ref(), Transport::Tcp, &mut header);
             stream.begin_with(&header[..length]);
         }
         let entry = self.streams.vacant_entry();

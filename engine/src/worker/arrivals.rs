@@ -65,7 +65,7 @@ impl Worker {
     /// Gives what there is to those whose patience is at an end.
     pub(super) fn give_up_waiting(&mut self) {
         for flight in self.upstreams.expire(self.now) {
-            let arrival = if flight.over_tcp { Arrival::TooLong } else { Arrival::Nothing };
+            let arrival = if flight.transport.is_tcp() { Arrival::TooLong } else { Arrival::Nothing };
             self.finish(flight, arrival);
         }
         for place in self.upstreams.overdue(self.now) {
@@ -207,7 +207,7 @@ impl Worker {
             self.judge_again(waiter, source);
         }));
         if served.is_err() {
-            self.survive_panic(matches!(origin, Origin::Tcp { .. }));
+            self.survive_panic(origin.transport());
             if let Origin::Tcp { connection, generation, .. } = origin {
                 self.clients.leave_unanswered(connection, generation);
                 self.resumable.push(connection);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::{Passed, Worker};
 use crate::answer::{Client, Verdict, decide, read};
-use crate::message::Query;
+use crate::message::{Query, Transport};
 use crate::name::Walk;
 use crate::outcome::Outcome;
 use crate::policy::names::SEED;
@@ -62,7 +62,7 @@ impl Worker {
         let serving = self.shared.serving.load();
         let rules = &serving.rules;
         let standing = match rules.clients.contains(peer.ip()) {
-            false if rules.drop_others => return self.counters.count(true, Outcome::Dropped, &[]),
+            false if rules.drop_others => return self.counters.count(Transport::Tcp, Outcome::Dropped, &[]),
             false => tcp::Standing::Stranger,
             true if rules.exempt.contains(peer.ip()) => tcp::Standing::Exempt,
             true => tcp::Standing::Client,
@@ -107,7 +107,7 @@ impl Worker {
         let serving = self.shared.serving.load();
         self.ask_those_of(&serving);
         let Some((peer, generation)) = self.clients.get(key).map(|c| (c.peer, c.generation)) else { return };
-        let client = Client { address: peer.ip(), port: peer.port(), over_tcp: true };
+        let client = Client { address: peer.ip(), port: peer.port(), transport: Transport::Tcp };
         let mut query = Query::blank();
         for turn in 0.. {
             if turn == QUERIES_A_TURN {
@@ -124,7 +124,7 @@ impl Worker {
                         let verdict = decide(&query, &serving.snapshot, rules, self.unix, out);
                         if serving.has_shadows() {
                             let walk = Walk::new(&query.name, SEED);
-                            serving.count_shadows(&self.counters, &query.name, &walk, true);
+                            serving.count_shadows(&self.counters, &query.name, &walk, Transport::Tcp);
                         }
                         verdict
                     }
@@ -133,7 +133,7 @@ impl Worker {
             }));
             match verdict {
                 Ok(Verdict::Respond { length, outcome, .. }) => {
-                    self.counters.count(true, outcome, &serving.slots);
+                    self.counters.count(Transport::Tcp, outcome, &serving.slots);
                     self.counters.count_response(&self.scratch[..length], outcome);
                     self.at_once += 1;
                     self.clients.answer(key, generation, &self.scratch[..length], self.now);
@@ -146,16 +146,16 @@ impl Worker {
                 }
                 Ok(Verdict::Drop(Outcome::Dropped)) => {
                     // No query, or not from here: nothing more is read.
-                    self.counters.count(true, Outcome::Dropped, &[]);
+                    self.counters.count(Transport::Tcp, Outcome::Dropped, &[]);
                     self.clients.leave_unanswered(key, generation);
                     self.clients.end(key);
                 }
                 Ok(Verdict::Drop(outcome)) => {
-                    self.counters.count(true, outcome, &serving.slots);
+                    self.counters.count(Transport::Tcp, outcome, &serving.slots);
                     self.clients.leave_unanswered(key, generation);
                 }
                 Err(_) => {
-                    self.survive_panic(true);
+                    self.survive_panic(Transport::Tcp);
                     self.clients.leave_unanswered(key, generation);
                 }
             }

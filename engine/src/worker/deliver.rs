@@ -7,7 +7,7 @@ use super::source::Source;
 use crate::answer::respond_with_error;
 use crate::cache::{Age, Key};
 use crate::counters::{Refused, ResponseFrom};
-use crate::message::{ExtendedError, Query, ede, rcode};
+use crate::message::{ExtendedError, Query, Transport, ede, rcode};
 use crate::name::Name;
 use crate::outcome::Outcome;
 use crate::relay;
@@ -37,7 +37,7 @@ impl Worker {
                 }
                 relay::relay(response, query, payload, out).map(|length| (length, Outcome::Forwarded))
             }
-            Source::TooLong if !query.head.hop.over_tcp => {
+            Source::TooLong if !query.head.hop.transport.is_tcp() => {
                 Some((relay::truncated(query, payload, out), Outcome::Forwarded))
             }
             Source::Cached(kept, age) => {
@@ -122,7 +122,7 @@ impl Worker {
     pub(super) fn deliver(&mut self, origin: Origin, length: usize, outcome: Outcome, serving: &Serving) {
         match origin {
             Origin::Udp { listener: place, peer, local, read_at } => {
-                self.counters.count(false, outcome, &serving.slots);
+                self.counters.count(Transport::Udp, outcome, &serving.slots);
                 self.count_response(length, outcome, read_at);
                 let slot = self.listeners[place].slot();
                 let Some(data) = slot.data.get_mut(..length).filter(|data| !data.is_empty()) else { return };
@@ -131,7 +131,7 @@ impl Worker {
                 self.push(place);
             }
             Origin::Tcp { connection, generation, read_at } => {
-                self.counters.count(true, outcome, &serving.slots);
+                self.counters.count(Transport::Tcp, outcome, &serving.slots);
                 self.count_response(length, outcome, read_at);
                 match length {
                     0 => self.clients.leave_unanswered(connection, generation),

@@ -173,7 +173,7 @@ impl Worker {
                 // Over TCP other zones may decide, so that says nothing about UDP. What passes over
                 // UDP passes over TCP, and a passthru of the name is the same for all who ask for it.
                 let is_passed = !leads_into_shadow
-                    && !query.head.hop.over_tcp
+                    && !query.head.hop.transport.is_tcp()
                     && judged.is_none_or(|response| response.dropped() == 0);
                 match self.pass_on(query, source, judged, is_passed.then_some(serving.generation), rules) {
                     Some(given) => given,
