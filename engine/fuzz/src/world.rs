@@ -5,16 +5,16 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, LazyLock};
 
 use _engine::answer::{Client, Judgement, Verdict, decide, judge_targets, read};
-use _engine::outcome::Outcome;
-use _engine::rules::Rules;
 use _engine::chain::{self, Chains, Sections};
 use _engine::cookie::Secrets;
 use _engine::local::{Local, Switches};
 use _engine::message::{ExtendedError, MAX_MESSAGE, Query, Soa, Transport};
 use _engine::name::Name;
+use _engine::outcome::Outcome;
 use _engine::policy::{Action, Answer, Match, PolicyZone, Rule, Snapshot, Target, ZoneInPlace};
 use _engine::prefix::{Prefix, Prefixes};
 use _engine::response::Reader;
+use _engine::rules::Rules;
 use _engine::{list, relay};
 
 /// Octets of a UDP response at most.
