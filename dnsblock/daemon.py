@@ -485,7 +485,7 @@ class Daemon:
                 await self.publish(f"accepting list {zone}", "lists", zone)
             not_taken = self.lists.not_taken.get(zone)
         if not_taken is None or not sha256 or not_taken.source_sha256 != sha256:
-            why = "no text with this digest is refused now; `dnsblock source list` shows what is"
+            why = "no content with this digest is rejected now; `dnsblock source list` shows which are"
             raise Refused([Problem(f"list {zone}", None, sha256, why)])
         codes = tuple(guarded.code for guarded in not_taken.guarded)
         if set(codes) & set(NO_LIST):

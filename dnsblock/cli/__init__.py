@@ -170,9 +170,9 @@ def _print_startup(checked: "Checked", config_path: Path) -> None:
 def reload(config_path: Path, as_json: bool) -> None:
     """Publish what has changed, and say what that was and what is served now.
 
-    Returns when the new snapshot answers queries. An order document or a list that is refused is named with
-    every problem; all else is published, and the exit code is 4. When the configuration file is invalid, its
-    options keep their values, and orders and lists are still published.
+    Returns when the new snapshot answers queries. Every problem of a refused order document or a rejected
+    list is printed; all else is published, and the exit code is 4. When the configuration file is invalid,
+    its options keep their values, and orders and lists are still published.
     """
     client = client_of(config_path)
     with partly(as_json), working(client, quiet=as_json):
@@ -220,7 +220,7 @@ def _print_status(facts: dict[str, Any], config_path: Path) -> None:
         elapsed = f"{trial['elapsed']:.0f} of {trial['seconds']:,} seconds"
         click.echo(f"  trial        {printable(trial['file'])}, {elapsed}")
     # What is refused is shown below, each of it once.
-    below = set(lists.refused_lines(facts["sources"])) | set(_refused_lines(facts["refused_documents"]))
+    below = set(lists.rejected_lines(facts["sources"])) | set(_refused_lines(facts["refused_documents"]))
     lines = [line for line in (last["error"] or "").splitlines() if line not in below]
     for line in lines[:FINDINGS_SHOWN]:
         click.echo(f"    {printable(line)}")
@@ -241,7 +241,7 @@ def _print_status(facts: dict[str, Any], config_path: Path) -> None:
     print_table(["zone", "kind", "mode", "answer", "names"], zones)
     for path in facts["histories_aside"]:
         click.echo(f"a corrupt history of lists was set aside, move it away to clear this: {printable(path)}")
-    lists.print_refused(facts["sources"], config_path)
+    lists.print_rejected(facts["sources"], config_path)
     _print_refused_documents(facts["refused_documents"], config_path)
     orders = [
         [

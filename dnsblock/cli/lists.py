@@ -39,7 +39,7 @@ def _written(_: click.Context, __: click.Parameter, reason: str) -> str:
 
 @click.group(cls=Commands)
 def source() -> None:
-    """Lists: where they come from, how they fare, what was refused."""
+    """Show and manage lists: sources, versions and rejections."""
 
 
 @source.command("list", epilog=EXIT_CODES)
@@ -47,14 +47,14 @@ def source() -> None:
 def list_sources(config_path: Path, as_json: bool) -> None:
     """Show each list: its version, its age, and what is wrong with it now.
 
-    Exit code 1 when the text of a list that is there now was refused, or could not be fetched.
+    Exit code 1 if the current content of a list is rejected, or could not be fetched.
     """
     answer = client_of(config_path).sources()
     if as_json:
         click.echo(json.dumps(answer, ensure_ascii=False))
     else:
         _print_sources(answer, config_path)
-    bad = any(one["refused"] or one["fetch_error"] for one in answer["sources"])
+    bad = any(one["rejected"] or one["fetch_error"] for one in answer["sources"])
     sys.exit(Exit.NO if bad else Exit.DONE)
 
 
@@ -83,7 +83,7 @@ def _print_sources(answer: dict[str, Any], config_path: Path) -> None:
             click.echo(f"list {one['zone']} does not read {len(one['skipped']) - LINES_SHOWN:,} more")
         for warning in one["warnings"]:
             click.echo(f"list {one['zone']}: {printable(warning)}")
-    print_refused(answer["sources"], config_path)
+    print_rejected(answer["sources"], config_path)
 
 
 def _format(source: dict[str, Any]) -> str:
@@ -92,25 +92,25 @@ def _format(source: dict[str, Any]) -> str:
     return f"{source['format'] or '-'}, was {former}" if former else source["format"] or "-"
 
 
-def refused_lines(sources: list[dict[str, Any]]) -> list[str]:
-    """Every problem of the lists that are refused, as `print_refused` shows it."""
+def rejected_lines(sources: list[dict[str, Any]]) -> list[str]:
+    """Every problem of the rejected lists, as `print_rejected` shows it."""
     return [str(one) for source in sources for one in _problems(source)]
 
 
 def _problems(source: dict[str, Any]) -> list[Problem]:
-    return [Problem(**one) for one in source["refused"]["problems"]] if source["refused"] else []
+    return [Problem(**one) for one in source["rejected"]["problems"]] if source["rejected"] else []
 
 
-def print_refused(sources: list[dict[str, Any]], config_path: Path) -> None:
+def print_rejected(sources: list[dict[str, Any]], config_path: Path) -> None:
     """Says which lists are not what is there now, and why: ten findings at most, all lists together."""
     room = FINDINGS_SHOWN
     for one in sources:
         if one["fetch_error"]:
             click.echo(f"list {one['zone']} could not be fetched: {printable(one['fetch_error'])}")
-        if one["refused"]:
-            is_to_come = one["refused"]["codes"] == ["NOT_FETCHED"]
+        if one["rejected"]:
+            is_to_come = one["rejected"]["codes"] == ["NOT_FETCHED"]
             stays = f"version {one['version']} stays" if one["version"] else "nothing of it is enforced"
-            what = "there is no text yet" if is_to_come else "the text that is there now is refused"
+            what = "there is no content yet" if is_to_come else "the current content is rejected"
             click.echo(f"list {one['zone']}: {what}, {stays}")
             # At least why, and how it is accepted.
             found = Refused(_problems(one))
@@ -137,13 +137,13 @@ def refresh(config_path: Path, as_json: bool, zone: str) -> None:
 @click.argument("zone")
 @click.argument("digest")
 @click.option(
-    "--reason", required=True, callback=_written, help="Why it is right all the same; it is put on record."
+    "--reason", required=True, callback=_written, help="Why the content is right; the reason is recorded."
 )
 @common
 def accept(config_path: Path, as_json: bool, zone: str, digest: str, reason: str) -> None:
-    """Take the text of a list of ZONE that a guard has refused, by its DIGEST.
+    """Accept the content of a list of ZONE that a guard rejected, by its DIGEST.
 
-    The digest stands in the refusal: what is accepted is that text, and no other.
+    The rejection contains the digest. The acceptance applies to this content only.
     """
     client = client_of(config_path)
     with partly(as_json), working(client, quiet=as_json):

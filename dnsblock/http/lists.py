@@ -214,7 +214,7 @@ def _source(daemon: "Daemon", zone: "Zone") -> dict[str, Any]:
         "how": None if version is None else version.how,
         "report": None if listed is None else {**listed.report.as_json(), "told": None},
         "warnings": [] if listed is None else listed.report.warnings,
-        "refused": None
+        "rejected": None
         if not_taken is None
         else {
             "at": utc(not_taken.at),

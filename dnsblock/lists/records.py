@@ -54,7 +54,7 @@ def refuse(lists: Lists, zone: str, not_taken: NotTaken) -> None:
     Where that cannot be done, it is logged. Nobody else may be reading: what he compiles would go, too.
     """
     for guarded in not_taken.guarded:
-        text = f"list {zone} is not taken: {not_taken.problems[0].file}: {guarded}"
+        text = f"list {zone} is rejected: {not_taken.problems[0].file}: {guarded}"
         event(logging.ERROR, text, zone=zone, code=guarded.code)
         refusal = Refusal(
             zone=zone,
@@ -67,12 +67,12 @@ def refuse(lists: Lists, zone: str, not_taken: NotTaken) -> None:
         try:
             lists.store.record(partial(History.refuse, refusal=refusal))
         except (HistoryUnwritable, Refused) as err:
-            event(logging.ERROR, f"the refusal could not be written down: {err}")
+            event(logging.ERROR, f"the rejection could not be recorded: {err}")
     try:
         # A feed that is odd for weeks has another text twice a day, each of them as large as the list.
         lists.store.sweep()
     except (Refused, OSError) as err:
-        event(logging.ERROR, f"the compiled file of a refused list could not be removed: {err}")
+        event(logging.ERROR, f"the compiled file of a rejected list could not be removed: {err}")
 
 
 def keep_texts(lists: Lists, generations: int) -> None:

@@ -60,7 +60,7 @@ def source(subject: Subject, zone: str = "listed") -> dict:
 
 def refused_by(subject: Subject, zone: str = "listed") -> list[str]:
     """The codes by which the text that is there now was refused; none: it was not."""
-    refused = source(subject, zone)["refused"]
+    refused = source(subject, zone)["rejected"]
     return refused["codes"] if refused else []
 
 

@@ -181,7 +181,7 @@ class Replay:
             for name in gone:
                 self.feed.add(name)
         else:
-            digest = self.source()["refused"]["sha256"]
+            digest = self.source()["rejected"]["sha256"]
             said = self.subject.cli("source accept", ZONE, digest, "--reason", "a court has ordered it")
             assert said.code == 0, said
             self.model.approved = digest
@@ -243,7 +243,7 @@ class Replay:
         source, status = self.source(), self.ask("/v1/status")
         assert status["serial"] == self.model.serial
         assert (source["version"], source["entries"]) == (self.model.current.number, len(self.model.names))
-        codes = source["refused"]["codes"] if source["refused"] else []
+        codes = source["rejected"]["codes"] if source["rejected"] else []
         assert set(codes) == self.model.refused
         asked = self.random.sample(list(self.feed.ever), ASKED)
         asked += [*self.feed.gone[-3:], f"x.{asked[0]}", f"x{asked[0]}", "kementerian.co.id", *PROTECTED]

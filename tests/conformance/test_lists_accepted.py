@@ -25,7 +25,7 @@ def test_a_rejected_list_is_accepted_by_its_digest_and_recorded(subject: Subject
     start(subject, guards=STRICT)
     subject.put_list("list.txt", BASE[:20])
     reload_refused(subject)
-    digest = source(subject)["refused"]["sha256"]
+    digest = source(subject)["rejected"]["sha256"]
     said = accept(subject, digest, reason="the ministry cleaned up")
     assert said.code == 0, said
     assert (said.json["entries"], said.json["serial"]) == (20, subject.ready["serial"] + 1)
@@ -105,7 +105,7 @@ def test_content_that_has_changed_meanwhile_is_not_accepted(subject: Subject):
     start(subject, guards=STRICT)
     subject.put_list("list.txt", BASE[:20])
     reload_refused(subject)
-    digest = source(subject)["refused"]["sha256"]
+    digest = source(subject)["rejected"]["sha256"]
     subject.put_list("list.txt", BASE[:3])
     with Unchanged(subject, *BASE[:50:7]):
         assert accept(subject, digest).code == 4
@@ -160,4 +160,4 @@ def test_repeated_rejections_of_one_content_are_one_event(subject: Subject):
     for _ in range(3):
         subject.put_list("list.txt", HTML)
         subject.cli("reload")
-    assert [event["code"] for event in events(subject) if event["kind"] == "refused"].count("HTML") == 1
+    assert [event["code"] for event in events(subject) if event["kind"] == "rejected"].count("HTML") == 1

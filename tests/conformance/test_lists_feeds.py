@@ -161,8 +161,8 @@ def test_a_removed_download_does_not_make_a_feed_new(subject: Subject, feed: Fee
     (subject.folder / "state" / "feeds" / "listed.txt").unlink()
     said = subject.cli("reload")
     assert (said.code, "No such file" in str(said.problems)) == (4, True)
-    assert (enforced(subject, BASE[0]), source(subject)["refused"]["codes"]) == ([True], ["UNREADABLE"])
-    assert (refresh(subject).code, source(subject)["refused"]) == (0, None)
+    assert (enforced(subject, BASE[0]), source(subject)["rejected"]["codes"]) == ([True], ["UNREADABLE"])
+    assert (refresh(subject).code, source(subject)["rejected"]) == (0, None)
 
 
 def test_a_new_feed_that_cannot_be_fetched_is_reported_and_retried(
@@ -176,7 +176,11 @@ def test_a_new_feed_that_cannot_be_fetched_is_reported_and_retried(
     wait_for(lambda: source(subject)["fetch_error"], "the feed has failed")
     assert subject.metrics().total("dnsblock_source_rejected", zone="listed") == 1
     said = subject.cli("source list", as_json=False)
-    assert (said.code, "could not be fetched" in said.stdout, "no text yet" in said.stdout) == (1, True, True)
+    assert (said.code, "could not be fetched" in said.stdout, "no content yet" in said.stdout) == (
+        1,
+        True,
+        True,
+    )
     feed.put(TEXT)
     wait_enforced(subject, BASE[0])
     assert subject.metrics().total("dnsblock_source_rejected", zone="listed") == 0

@@ -346,11 +346,11 @@ def test_a_list_delayed_by_a_full_disk_is_accepted_once_there_is_room(subject: S
     fill(filler)
     subject.put_list("list.txt", [*names(20_000, first=1000), "new.example"])
     wait_refused(subject)
-    (problem,) = source(subject)["refused"]["problems"]
+    (problem,) = source(subject)["rejected"]["problems"]
     assert "room" in problem["reason"], "what to do"
     filler.unlink()
     wait_enforced(subject, "new.example")
-    assert source(subject)["refused"] is None
+    assert source(subject)["rejected"] is None
 
 
 def test_a_file_that_may_not_grow_changes_nothing_that_is_enforced(subject: Subject):

@@ -58,8 +58,8 @@ def test_a_suspicious_list_is_rejected_with_its_figures_and_changes_nothing(
         assert [figure for figure in figures if figure not in line] == [], line
         assert sha256(text) in said, "what to accept it by"
     found = source(subject)
-    assert code in found["refused"]["codes"]
-    assert (found["version"], found["refused"]["sha256"]) == (1, sha256(text))
+    assert code in found["rejected"]["codes"]
+    assert (found["version"], found["rejected"]["sha256"]) == (1, sha256(text))
     metrics = subject.metrics()
     assert metrics.total("dnsblock_source_rejected", zone="listed") == 1
     assert metrics.total("dnsblock_source_rejections_total", zone="listed") >= 1
@@ -74,7 +74,7 @@ def test_a_replayed_version_is_rejected(subject: Subject):
     with Unchanged(subject, "new.example"):
         subject.put_list("list.txt", BASE)
         assert "REPLAYED:" in reload_refused(subject)
-    assert source(subject)["refused"]["codes"] == ["REPLAYED"]
+    assert source(subject)["rejected"]["codes"] == ["REPLAYED"]
 
 
 def test_small_changes_pass_the_guards(subject: Subject):

@@ -355,14 +355,14 @@ def test_a_list_that_disappears_stays_in_force(subject: Subject, place: str):
         wait_for(lambda: is_logged(subject, str(subject.folder / place), levels=["error"]), "it is logged")
         said = subject.cli("source list")
         assert said.code == 1
-        problems = said.json["sources"][0]["refused"]["problems"]
+        problems = said.json["sources"][0]["rejected"]["problems"]
         assert place in problems[0]["file"]
         for_people = subject.cli("source list", as_json=False)
         assert str(subject.folder / place) in for_people.stdout
     away.rename(subject.folder / place)
     subject.put_list(str(kept.relative_to(subject.folder)), [*BASE, "new.example"])
     wait_enforced(subject, "new.example")
-    assert source(subject)["refused"] is None
+    assert source(subject)["rejected"] is None
 
 
 def test_an_emptied_folder_stays_in_force(subject: Subject):
@@ -509,12 +509,12 @@ def test_missing_start_starts_without_a_list(subject: Subject):
     said = subject.cli("source list")
     (found,) = said.json["sources"]
     assert (said.code, found["version"], found["entries"]) == (1, None, 0)
-    assert "list.txt" in str(found["refused"])
+    assert "list.txt" in str(found["rejected"])
     assert subject.metrics().total("dnsblock_source_rejected", zone="listed") == 1
     subject.put_list("list.txt", BASE)
     wait_enforced(subject, BASE[0])
     wait_version(subject, 1)
-    assert source(subject)["refused"] is None
+    assert source(subject)["rejected"] is None
 
 
 def test_a_start_with_a_broken_list_serves_its_last_good_version(subject: Subject):
@@ -527,7 +527,7 @@ def test_a_start_with_a_broken_list_serves_its_last_good_version(subject: Subjec
         assert enforced(subject, BASE[0], BASE[-1]) == [True, True]
         assert subject.metrics().total("dnsblock_source_rejected", zone="listed") == 1
         assert is_logged(subject, "listed", levels=["error"])
-    assert [event["kind"] for event in events(subject)].count("refused") >= 1
+    assert [event["kind"] for event in events(subject)].count("rejected") >= 1
 
 
 def test_a_list_changed_while_the_daemon_was_down_is_enforced_at_startup(subject: Subject):

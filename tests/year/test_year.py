@@ -359,7 +359,7 @@ class Year:
             for told, snapshot in zip(reversed(past.history.snapshots()), model.snapshots, strict=True):
                 assert (told.serial, told.published_at) == (snapshot.serial, snapshot.at)
                 assert told.versions == {ZONE: snapshot.version}
-            refused = [one for one in past.history.events(ZONE, 1000) if one.kind == "refused"]
+            refused = [one for one in past.history.events(ZONE, 1000) if one.kind == "rejected"]
             assert {(one.source_sha256, one.code): one.times for one in refused} == dict(model.refusals)
         if HOURS >= 8760:
             assert {one.code for one in refused} == EVERY_GUARD, "the year had all that breaks"

@@ -18,7 +18,7 @@ from typing import Self, TypeVar
 from dnsblock.errors import HistoryUnwritable, Problem, Refused
 
 FILE = "lists.sqlite"
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 Values = Sequence[object] | Mapping[str, object]  # for the `?` of a query, or for its `:names`
 T = TypeVar("T")
 BUSY_SECONDS = 0.5
@@ -111,7 +111,7 @@ CREATE TABLE events (
     times INTEGER NOT NULL DEFAULT 1
 );
 CREATE INDEX events_by_time ON events (zone, last_at);
-CREATE UNIQUE INDEX refusals ON events (zone, source_sha256, code) WHERE kind = 'refused';
+CREATE UNIQUE INDEX rejections ON events (zone, source_sha256, code) WHERE kind = 'rejected';
 
 CREATE TABLE approvals (
     zone INTEGER NOT NULL,

@@ -117,7 +117,7 @@ class Approval:
     zone: str
     source_sha256: str
     options: str
-    codes: tuple[str, ...]  # by which it was refused
+    codes: tuple[str, ...]  # by which it was rejected
     who: str
     reason: str
     at: datetime
@@ -127,7 +127,7 @@ class Approval:
 class Event:
     """What happened to a zone beside its versions. A refusal that is repeated is one event, `times` over."""
 
-    kind: str  # refused, accepted by hand, rolled back
+    kind: str  # rejected, accepted by hand, rolled back
     source_sha256: str  # the text it is about
     code: str  # these three of a refusal; `message` is the reason given for the others
     message: str

@@ -1,4 +1,4 @@
-"""The history of lists: every version of a list that was accepted, what changed in it, and what was refused.
+"""The history of lists: every version of a list that was accepted, what changed in it, and what was rejected.
 
 It answers what a list said at a time (`history`, `why --at`, `diff`, `versions`), what can be gone back to
 (`rollback`), what is enforced after a restart, and whether a text was there before (the guard REPLAYED).
@@ -227,15 +227,15 @@ class History:
             }
             database.execute(
                 "INSERT INTO events (zone, kind, source_sha256, code, message, numbers, first_at, last_at) "
-                "VALUES (:zone, 'refused', :source_sha256, :code, :message, :numbers, :at, :at) "
-                "ON CONFLICT (zone, source_sha256, code) WHERE kind = 'refused' DO UPDATE SET "
+                "VALUES (:zone, 'rejected', :source_sha256, :code, :message, :numbers, :at, :at) "
+                "ON CONFLICT (zone, source_sha256, code) WHERE kind = 'rejected' DO UPDATE SET "
                 "times = times + 1, message = :message, numbers = :numbers, last_at = :at",
                 values,
             )
             # A feed that is odd for years has another text each time.
             database.execute(
-                "DELETE FROM events WHERE zone = :zone AND kind = 'refused' AND last_at < ("
-                "SELECT last_at FROM events WHERE zone = :zone AND kind = 'refused' "
+                "DELETE FROM events WHERE zone = :zone AND kind = 'rejected' AND last_at < ("
+                "SELECT last_at FROM events WHERE zone = :zone AND kind = 'rejected' "
                 "ORDER BY last_at DESC LIMIT 1 OFFSET :others)",
                 {"zone": values["zone"], "others": REFUSALS - 1},
             )

@@ -229,7 +229,7 @@ def test_repeated_rejections_are_counted(history: History):
     for hour in (3, 4, 5):
         history.refuse(refusal(hour=hour))
     (event,) = history.events(ZONE)
-    assert (event.kind, event.code, event.source_sha256) == ("refused", "SHRANK", sha("four"))
+    assert (event.kind, event.code, event.source_sha256) == ("rejected", "SHRANK", sha("four"))
     assert (event.times, event.first_at, event.last_at) == (3, NOON + 3 * HOUR, NOON + 5 * HOUR)
     assert (event.message, event.numbers) == ("seen at 5", '{"hour": 5}')
 
