@@ -1,4 +1,4 @@
-"""What Prometheus reads, described in docs/metrics.md. No label holds a client or a queried name."""
+"""The Prometheus metrics, described in docs/metrics.md. No label holds a client or a queried name."""
 
 import time
 from collections import Counter
@@ -33,16 +33,16 @@ from dnsblock.policy import Counts
 if TYPE_CHECKING:
     from dnsblock.daemon import Daemon
 
-# When a counter was made is when the process started, which is told already.
+# The creation time of each counter equals process_start_time_seconds.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # the library does not type this one
 
 PUBLISH_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-PARTLY_REFUSED = "partly_refused"  # a document or a list; all else was published
+PARTLY_REFUSED = "partly_refused"  # an order document or a list; all else was published
 FAILURE_REASONS = ("refused", PARTLY_REFUSED, "unwritable", "internal")
 
 
 class Metrics(Collector):
-    """Everything measured about one daemon: what it counted itself, and what its packet threads did."""
+    """All metrics of one daemon: its own counters, and those of its worker threads."""
 
     def __init__(self, daemon: "Daemon") -> None:
         self._daemon = daemon
@@ -54,32 +54,32 @@ class Metrics(Collector):
         self._duration = Histogram(
             *(
                 "dnsblock_publish_duration_seconds",
-                "Time from a reason to publish to the snapshot being served.",
+                "Time from the signal, command or scheduled time until the new snapshot is in force.",
             ),
             buckets=PUBLISH_BUCKETS,
             registry=self.registry,
         )
         self._failures = CounterMetric(
-            *("dnsblock_publish_failures_total", "Publishes that failed; what was served was served on."),
+            *("dnsblock_publish_failures_total", "Failed publishes, by reason."),
             labelnames=["reason"],
             registry=self.registry,
         )
         for reason in FAILURE_REASONS:
             self._failures.labels(reason)
         self._fetches = CounterMetric(
-            *("dnsblock_source_fetches_total", "Tries to fetch a feed, by how they ended."),
+            *("dnsblock_source_fetches_total", "Fetches of a feed, by result."),
             labelnames=["zone", "result"],
             registry=self.registry,
         )
         self._rejections = CounterMetric(
-            *("dnsblock_source_rejections_total", "Texts of lists that were not taken, by the guard."),
+            *("dnsblock_source_rejections_total", "Rejected versions of a list, by code."),
             labelnames=["zone", "code"],
             registry=self.registry,
         )
         self._corrupt = CounterMetric(
             *(
                 "dnsblock_source_corrupt_total",
-                "Times that the compiled file of a list was cut off or unreadable while in use.",
+                "Times that the compiled file of a list was truncated or unreadable while in use.",
             ),
             labelnames=["zone"],
             registry=self.registry,
@@ -87,9 +87,9 @@ class Metrics(Collector):
         self.registry.register(self)
 
     def published(self, seconds: float | None, *, clears: bool) -> None:
-        """Notes a publish that succeeded; the one at the start has no duration.
+        """Counts a successful publish; the one at startup has no duration.
 
-        Without `clears`, a failure before it stands: it was another thing that failed.
+        Without `clears`, an earlier failure stands: something else failed.
         """
         if clears:
             self._last_success = self._last_attempt = time.time()
@@ -97,13 +97,13 @@ class Metrics(Collector):
             self._duration.observe(seconds)
 
     def failed(self, reason: str) -> None:
-        """Notes a publish that failed. Refused documents and lists have alerts of their own."""
+        """Counts a failed publish. Refused documents and rejected lists have alerts of their own."""
         if reason != PARTLY_REFUSED:
             self._last_attempt = time.time()
         self._failures.labels(reason).inc()
 
     def follow(self, lists: Iterable[str], feeds: Iterable[str]) -> None:
-        """Shows all that can be counted about these lists, so that `rate()` sees the first event."""
+        """Creates all series of these lists, so that `rate()` counts the first event."""
         for zone, code in product(lists, CODES):
             self._rejections.labels(zone, code.lower())
         for zone in lists:
@@ -112,7 +112,7 @@ class Metrics(Collector):
             self._fetches.labels(zone, result.lower())
 
     def fetched(self, zone: str, result: str) -> None:
-        """Notes a try to fetch a feed: `ok`, `not_modified`, or the code of what went wrong."""
+        """Counts a fetch of a feed: `ok`, `not_modified`, or the error code."""
         self._fetches.labels(zone, result.lower()).inc()
 
     def corrupt(self, zone: str) -> None:
@@ -136,9 +136,11 @@ class Metrics(Collector):
         yield from _enforced(self._daemon)
         yield from _lists(self._daemon)
         yield from _listeners(self._daemon)
-        yield _time_gauge("publish_last_success", "When a publish last succeeded.", self._last_success)
-        yield _time_gauge("publish_last_attempt", "When a publish was last tried.", self._last_attempt)
-        yield InfoMetricFamily("dnsblock_build", "The version that runs.", {"version": __version__})
+        yield _time_gauge("publish_last_success", "Time of the last successful publish.", self._last_success)
+        yield _time_gauge(
+            "publish_last_attempt", "Time of the last publish, successful or not.", self._last_attempt
+        )
+        yield InfoMetricFamily("dnsblock_build", "Running version.", {"version": __version__})
 
 
 def metrics_app(metrics: Metrics) -> Any:
@@ -146,18 +148,20 @@ def metrics_app(metrics: Metrics) -> Any:
     return make_asgi_app(metrics.registry)
 
 
-# ------- What the packet threads counted -------
+# ------- Counters of the worker threads -------
 
 
 def _queries(counts: Counts, in_shadow: set[str]) -> Iterator[Metric]:
     queries = CounterMetricFamily(
-        "dnsblock_queries", "Queries by transport and how they ended.", labels=["transport", "outcome"]
+        "dnsblock_queries", "Client queries, by transport and outcome.", labels=["transport", "outcome"]
     )
     for labels, count in sorted(counts.queries.items()):
         queries.add_metric(labels, count)
     yield queries
     blocked = CounterMetricFamily(
-        "dnsblock_blocked", "Queries decided by a zone, by the action taken.", labels=["zone", "action"]
+        "dnsblock_blocked",
+        "Queries decided by a policy zone, by action of the response.",
+        labels=["zone", "action"],
     )
     for labels, count in sorted(counts.blocked.items()):
         if labels[1] != "passthru":  # passes, and is counted as forwarded
@@ -165,10 +169,10 @@ def _queries(counts: Counts, in_shadow: set[str]) -> Iterator[Metric]:
     yield blocked
     shadow = CounterMetricFamily(
         "dnsblock_shadow_blocked",
-        "Queries that a zone in shadow would have blocked, by the action.",
+        "Queries that a zone in shadow mode would have blocked, by action.",
         labels=["zone", "action"],
     )
-    # Of zones that are in shadow, and of those that were: a counter does not go away.
+    # Zones that are or were in shadow mode: a counter does not disappear.
     shown = in_shadow | {zone for (zone, _), count in counts.shadow_blocked.items() if count}
     for labels, count in sorted(counts.shadow_blocked.items()):
         if labels[0] in shown and labels[1] != "passthru":
@@ -182,22 +186,26 @@ def _upstreams(counts: Counts) -> Iterator[Metric]:
     )
     errors = CounterMetricFamily(
         "dnsblock_upstream_errors",
-        "What went wrong with an upstream, by what it was.",
+        "Errors of an upstream, by reason.",
         labels=["upstream", "reason"],
     )
     latency = HistogramMetricFamily(
-        "dnsblock_upstream_latency_seconds", "Time from a query upstream to its answer.", labels=["upstream"]
+        "dnsblock_upstream_latency_seconds",
+        "Time from an upstream query to its response.",
+        labels=["upstream"],
     )
     up = GaugeMetricFamily(
-        "dnsblock_upstream_up", "1 while an upstream is asked, else 0.", labels=["upstream"]
+        "dnsblock_upstream_up",
+        "1 if the upstream is up (in use), 0 if it is marked down.",
+        labels=["upstream"],
     )
     without_edns = GaugeMetricFamily(
         "dnsblock_upstream_without_edns",
-        "1 while an upstream is queried without EDNS, because it refuses OPT, else 0.",
+        "1 while an upstream is queried without EDNS because it refused OPT, else 0.",
         labels=["upstream"],
     )
     outstanding = GaugeMetricFamily(
-        "dnsblock_upstream_outstanding_queries", "Queries that wait for an upstream.", labels=["upstream"]
+        "dnsblock_upstream_outstanding_queries", "Queries outstanding at an upstream.", labels=["upstream"]
     )
     health_checks = CounterMetricFamily(
         "dnsblock_upstream_health_checks",
@@ -240,32 +248,32 @@ def _cumulative(buckets: list[tuple[float, int]]) -> list[tuple[str, float]]:
 
 
 def _engine(counts: Counts, workers: int) -> Iterator[Metric]:
-    yield GaugeMetricFamily("dnsblock_workers", "Packet threads.", workers)
+    yield GaugeMetricFamily("dnsblock_workers", "Worker threads.", workers)
     yield GaugeMetricFamily(
         "dnsblock_tcp_connections", "Open TCP connections of clients.", counts.tcp_connections
     )
     yield GaugeMetricFamily(
-        "dnsblock_outstanding_queries", "Queries that wait for an upstream.", counts.outstanding
+        "dnsblock_outstanding_queries", "Client queries that wait for an upstream.", counts.outstanding
     )
     tcp_refused = CounterMetricFamily(
         "dnsblock_tcp_refused_connections",
-        "TCP connections closed at once, by whether the client or its network had its share.",
+        "TCP connections closed immediately, by the limit that was reached.",
         labels=["reason"],
     )
     for reason, count in sorted(counts.tcp_refused.items()):
         tcp_refused.add_metric([reason], count)
     yield tcp_refused
     yield CounterMetricFamily(
-        "dnsblock_truncated_responses", "Responses over UDP that ask for TCP.", counts.truncated
+        "dnsblock_truncated_responses", "Truncated UDP responses (TC=1).", counts.truncated
     )
     yield CounterMetricFamily(
         "dnsblock_dropped_records",
-        "Records left out of upstreams' responses: of blocked names, or with listed addresses.",
+        "Records removed from responses: of blocked names, or with listed addresses.",
         counts.dropped_records,
     )
     limited = CounterMetricFamily(
         "dnsblock_rate_limited",
-        "Queries and error answers above a client's limit, by what became of them.",
+        "Queries and error responses over a client's rate limit, by treatment.",
         labels=["answer"],
     )
     for answer, count in sorted(counts.limited.items()):
@@ -273,14 +281,14 @@ def _engine(counts: Counts, workers: int) -> Iterator[Metric]:
     yield limited
     yield CounterMetricFamily(
         "dnsblock_coalesced_queries",
-        "Queries that waited for a question that was under way already.",
+        "Queries that were coalesced with an outstanding query.",
         counts.joined,
     )
     yield CounterMetricFamily(
         "dnsblock_packet_panics", "Packets lost to a fault in the engine.", counts.panics
     )
     yield CounterMetricFamily(
-        "dnsblock_unsent_responses", "Responses over UDP that the kernel would not take.", counts.unsent
+        "dnsblock_unsent_responses", "UDP responses that the kernel did not accept.", counts.unsent
     )
 
 
@@ -291,7 +299,7 @@ def _responses(counts: Counts) -> Iterator[Metric]:
     yield responses
     latency = HistogramMetricFamily(
         "dnsblock_response_latency_seconds",
-        "Time from reading a query to its response, by who made the response.",
+        "Time from reading a query to its response, by the source of the response.",
         labels=["made"],
     )
     for made, (buckets, seconds) in sorted(counts.waited.items()):
@@ -302,23 +310,23 @@ def _responses(counts: Counts) -> Iterator[Metric]:
 def _cache(counts: Counts) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "dnsblock_cache_entries",
-        "Answers of upstreams that are kept, expired ones too.",
+        "Cached responses, expired ones included.",
         counts.cache_entries,
     )
     yield GaugeMetricFamily(
-        "dnsblock_cache_bytes", "Memory that kept answers take, in octets.", counts.cache_octets
+        "dnsblock_cache_bytes", "Memory of cached responses, in bytes.", counts.cache_octets
     )
     yield CounterMetricFamily(
-        "dnsblock_cache_evictions", "Kept answers that had to make room for others.", counts.cache_evictions
+        "dnsblock_cache_evictions", "Cached responses evicted for others.", counts.cache_evictions
     )
     yield CounterMetricFamily(
         "dnsblock_cache_prefetches",
-        "Questions asked again because their answer was about to expire.",
+        "Upstream queries to refresh a record that was about to expire.",
         counts.prefetched,
     )
     refused = CounterMetricFamily(
         "dnsblock_outstanding_refused",
-        "Queries that were not sent upstream because too many are outstanding, by the limit.",
+        "Queries not sent upstream because too many are outstanding, by limit.",
         labels=["reason"],
     )
     for reason, count in sorted(counts.refused.items()):
@@ -331,19 +339,19 @@ def _cache(counts: Counts) -> Iterator[Metric]:
 
 def _enforced(daemon: "Daemon") -> Iterator[Metric]:
     snapshot = daemon.policy.snapshot
-    yield GaugeMetricFamily(
-        "dnsblock_snapshot_serial", "Serial of the snapshot being served.", snapshot.serial
-    )
+    yield GaugeMetricFamily("dnsblock_snapshot_serial", "Serial of the snapshot in force.", snapshot.serial)
     yield InfoMetricFamily(
-        "dnsblock_snapshot", "Digest of the snapshot being served.", {"digest": snapshot.digest}
+        "dnsblock_snapshot", "Digest of the snapshot in force.", {"digest": snapshot.digest}
     )
-    yield _time_gauge("snapshot_published", "Since when this snapshot is served.", _unix(daemon.published_at))
+    yield _time_gauge(
+        "snapshot_published", "Since when the snapshot has been in force.", _unix(daemon.published_at)
+    )
     yield GaugeMetricFamily(
         "dnsblock_list_history_corrupt_files",
-        "Corrupt histories of lists that were set aside and are still in the state folder.",
+        "Corrupt histories of lists in the state folder.",
         len(daemon.store.histories_aside),
     )
-    entries = GaugeMetricFamily("dnsblock_zone_entries", "Names in a policy zone.", labels=["zone"])
+    entries = GaugeMetricFamily("dnsblock_zone_entries", "Entries of a policy zone.", labels=["zone"])
     for zone in daemon.policy.zones:
         entries.add_metric([zone.name], zone.entries)
     yield entries
@@ -352,7 +360,7 @@ def _enforced(daemon: "Daemon") -> Iterator[Metric]:
         digests.add_metric([zone.name], {"kind": configured.kind, "digest": zone.digest})
     yield digests
     orders = GaugeMetricFamily(
-        "dnsblock_orders", "Orders in the ledger by state.", labels=["issuer", "state"]
+        "dnsblock_orders", "Orders in the ledger, by state.", labels=["issuer", "state"]
     )
     by_state = Counter((order.issuer, order.state) for order in daemon.policy.state.orders)
     for (issuer, state), count in sorted(by_state.items()):
@@ -360,54 +368,59 @@ def _enforced(daemon: "Daemon") -> Iterator[Metric]:
     yield orders
     recorder = daemon.recorder
     yield GaugeMetricFamily(
-        "dnsblock_ledger_records", "Records in the ledger that is enforced.", len(recorder.ledger.records)
+        "dnsblock_ledger_records", "Records in the ledger in force.", len(recorder.ledger.records)
     )
     yield GaugeMetricFamily(
-        *("dnsblock_ledger_mismatch", "1 if acknowledged records are missing and nothing is published."),
+        *(
+            "dnsblock_ledger_mismatch",
+            "1 if the ledger lacks acknowledged records; nothing is published then.",
+        ),
         int(recorder.mismatch is not None),
     )
     yield GaugeMetricFamily(
         "dnsblock_clock_behind_seconds",
-        "How far the clock of the machine is behind the last record.",
+        "How far the system clock is behind the last record of the ledger.",
         recorder.behind.total_seconds(),
     )
     yield GaugeMetricFamily(
-        "dnsblock_orders_refused", "Documents in the orders folder that are refused now.", len(daemon.inbox)
+        "dnsblock_orders_refused", "Refused documents in the orders folder.", len(daemon.inbox)
     )
     due = daemon.policy.state.next_change_at
-    yield _time_gauge("next_change", "When an order takes effect or expires next; 0 for never.", _unix(due))
+    yield _time_gauge(
+        "next_change", "Next time at which an order starts or ends; 0 if there is none.", _unix(due)
+    )
 
 
 def _lists(daemon: "Daemon") -> Iterator[Metric]:
     lines = GaugeMetricFamily(
         "dnsblock_source_lines",
-        "Lines of the list that is enforced, by what became of them.",
+        "Lines of the list version in force, by result.",
         labels=["zone", "result"],
     )
     rejected_lines = GaugeMetricFamily(
-        "dnsblock_source_rejected_lines", "Lines that cannot be meant, by reason.", labels=["zone", "reason"]
+        "dnsblock_source_rejected_lines", "Rejected lines of a list, by reason.", labels=["zone", "reason"]
     )
     not_applicable = GaugeMetricFamily(
         "dnsblock_source_not_applicable_lines",
-        "Lines that are understood and cannot be expressed by names, by reason.",
+        "Lines that are valid but that names cannot express, by reason.",
         labels=["zone", "reason"],
     )
     version = GaugeMetricFamily(
-        "dnsblock_source_version", "The version of the list that is enforced.", labels=["zone"]
+        "dnsblock_source_version", "Number of the list version in force.", labels=["zone"]
     )
     accepted = GaugeMetricFamily(
         "dnsblock_source_accepted_timestamp_seconds",
-        "Since when this version of the list is enforced. Unix time.",
+        "When this version of the list was accepted. Unix time.",
         labels=["zone"],
     )
     fetched = GaugeMetricFamily(
         "dnsblock_source_fetched_timestamp_seconds",
-        "When the server of a feed last said what its list is. Unix time.",
+        "Time of the last successful fetch of a feed (200 or 304); 0 if none. Unix time.",
         labels=["zone"],
     )
     rejected = GaugeMetricFamily(
         "dnsblock_source_rejected",
-        "1 while the text that is there now is not taken, and an older version is enforced.",
+        "1 while the current content of the list is rejected or cannot be read, else 0.",
         labels=["zone"],
     )
     for zone, listed in sorted(daemon.lists.listed.items()):
@@ -435,7 +448,7 @@ def _listeners(daemon: "Daemon") -> Iterator[Metric]:
     )
     closed = CounterMetricFamily(
         "dnsblock_http_closed_connections",
-        "Connections of an HTTP listener that were closed early, by the reason.",
+        "Connections of an HTTP listener that were closed early, by reason.",
         labels=["listener", "reason"],
     )
     for listener, connections in sorted(daemon.http.items()):

@@ -24,7 +24,6 @@ MOST_WORDS = 30
 PENDING: dict[str, int] = {
     "config/alerts.yaml": 11,
     "docs/architecture.md": 122,
-    "docs/metrics.md": 18,
 }
 
 # What must not come back, and what to write instead. Patterns match whole words, in any case.
