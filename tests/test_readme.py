@@ -1,4 +1,4 @@
-"""Runs the README's own text: what it tells a newcomer to type is typed, and what it promises must appear."""
+"""Runs the commands of the README, and checks that they print what it shows."""
 
 import contextlib
 import os

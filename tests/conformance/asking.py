@@ -13,7 +13,7 @@ PATIENCE = 5.0
 
 
 class Asking:
-    """A resolver at known places; who inherits fills `ports` when it listens."""
+    """A resolver at known addresses; a subclass fills `ports` once it listens."""
 
     patience = PATIENCE  # how long an answer may take, in seconds
 
@@ -42,7 +42,7 @@ class Asking:
         return self.hosts[family], self.ports[family]
 
     def exchange(self, data: bytes, transport: str = "udp", family: int = 4) -> bytes | None:
-        """The first response to these octets; None when the patience or the connection ends without one."""
+        """The first response to these bytes; None if the timeout or the connection ends without one."""
         if transport == "tcp":
             with self.tcp(family) as stream:
                 stream.send(data)
@@ -96,9 +96,9 @@ def is_forwarded(reply: wire.Reply) -> bool:
 
 
 def assert_silent(resolver: Asking, *unanswered: bytes, ask: str = "blocked.example") -> None:
-    """None of the messages is answered: a good query sent behind them is answered first, and alone.
+    """None of the messages is answered: a valid query sent after them is answered first, and alone.
 
-    One socket is one flow, and a flow stays with one packet thread, so the order of answers means something.
+    One socket is one flow and stays with one worker thread, so responses keep their order.
     """
     with resolver.udp() as sock:
         for octets in unanswered:

@@ -1,4 +1,4 @@
-"""What the tests of the answer cache share: answers that can be told apart, and the time that passes."""
+"""What the tests of the cache share: distinguishable answers, and the passing of time."""
 
 import itertools
 import struct
@@ -36,7 +36,7 @@ def set_cache(subject: Subject, *upstreams: StubUpstream, cache: dict, **config:
 
 
 def numbered(ttl: int = 300) -> Script:
-    """Every answer is another one: the first has number 1. So a kept one is told from a fresh one."""
+    """Each answer is different, starting with number 1, so a cached one is recognised."""
     numbers = itertools.count(1)
     return lambda asked: asked.response([numbered_record(asked, next(numbers), ttl=ttl)])
 
@@ -85,7 +85,7 @@ def gives(address: str = "198.51.100.7", *, ttl: int = 300) -> Script:
 
 
 def unusable(what: str) -> Script:
-    """Answers with the right header and question, which can be passed on to nobody; but for probes."""
+    """Answers with the right header and question that cannot be used; health checks are answered."""
     answers: dict[str, Callable[[Asked], bytes]] = {
         "cut off": lambda asked: asked.response([b"\xc0\x0c\0\1\0\1\0\0\1\x2c\0\x40abc"]),
         "two CNAMEs": lambda asked: asked.response(
@@ -104,7 +104,7 @@ def unusable(what: str) -> Script:
 
 
 def records(reply: wire.Reply) -> list[list[tuple[str, int, int, bytes]]]:
-    """All that stands in the three sections, but for TTLs and the case of owners."""
+    """All records of the three sections, without TTLs and the case of owners."""
     return [
         [(record.owner.lower(), record.rtype, record.rclass, record.rdata) for record in section]
         for section in (reply.answer, reply.authority, reply.additional)
@@ -166,7 +166,7 @@ def assert_lives(
     qtype: str | int = "A",
     **flags: object,
 ) -> None:
-    """Asked for again and again, the upstream is asked anew when the life is over: not before, not after."""
+    """Queried again and again, the name is sent upstream again when its TTL is over, and not before."""
     before = upstream.count(name)
     first = timed(subject, name, qtype, **flags)
     assert upstream.count(name) == before + 1, "the first answer is fresh"
@@ -189,7 +189,7 @@ def assert_not_kept(
 def assert_kept(
     subject: Asking, upstream: StubUpstream, name: str = NAME, qtype: str | int = "A", **flags: object
 ) -> wire.Reply:
-    """A first answer of the upstream, and the same again without it; returns the kept one."""
+    """The upstream answers once, then the cache does without it; returns the cached response."""
     before = upstream.count(name)
     first = subject.query(name, qtype, **flags)
     again = subject.query(name, qtype, **flags)

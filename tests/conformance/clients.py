@@ -76,7 +76,7 @@ class Stream:
         self.sock.sendall(b"".join(len(message).to_bytes(2) + message for message in messages))
 
     def receive(self) -> bytes | None:
-        """The next message, or None when the connection or the patience ends."""
+        """The next message, or None if the connection or the timeout ends."""
         try:
             while len(self._buffer) < 2 or len(self._buffer) < 2 + int.from_bytes(self._buffer[:2]):
                 octets = self.sock.recv(65535)
@@ -95,7 +95,7 @@ class Stream:
         return wire.read(raw)
 
     def is_closed_within(self, seconds: float) -> bool:
-        """True as soon as the other side closes; octets that still come are dropped."""
+        """True as soon as the other side closes; bytes that still arrive are dropped."""
         deadline = time.monotonic() + seconds
         try:
             while (left := deadline - time.monotonic()) > 0:

@@ -73,7 +73,7 @@ def make_upstream() -> Iterator[MakeUpstream]:
 
 @pytest.fixture
 def upstream(make_upstream: MakeUpstream) -> StubUpstream:
-    """A scripted upstream; until told otherwise it answers every name decently."""
+    """A scripted upstream; by default it answers every name."""
     return make_upstream()
 
 
@@ -107,7 +107,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 @pytest.fixture
 def web(authority: Authority) -> Iterator[Server]:
-    """An HTTPS server on loopback for feeds; it does as it is told."""
+    """An HTTPS server on loopback for feeds, scripted by the test."""
     with Server(authority.certificate()) as server:
         yield server
 

@@ -1,4 +1,4 @@
-"""More queries than can be answered: asked at a pace, whether answers come or not, as by many clients."""
+"""More queries than can be answered, sent at a fixed rate whether responses come or not."""
 
 import itertools
 import selectors

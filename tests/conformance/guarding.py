@@ -25,7 +25,7 @@ def start(subject: Subject, *, guards: dict | None = None, lines: list[str] = BA
 
 
 def reload_refused(subject: Subject) -> str:
-    """`reload` with a list that is not taken: exit code 4; all that it says about the whole list."""
+    """`reload` with a rejected list: exit code 4; returns all messages about the whole list."""
     said = subject.cli("reload")
     assert said.code == 4, said
     assert any("list.txt" in problem["file"] for problem in said.problems)

@@ -1,6 +1,6 @@
-"""The resolver under test: started as its operator starts it, asked and told as its users do.
+"""The resolver under test: started as an operator starts it, and queried as its users do.
 
-Everything that knows how dnsblock is configured and run is in `Subject`; how it is asked is in `asking`.
+`Subject` is the only part that knows how dnsblock is configured and run; `asking` sends queries.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""What the tests of lists share: their zones, what is told of them, a feed's server, files of the state."""
+"""What the tests of lists share: zones, reports, the server of a feed, files of the state."""
 
 import ctypes
 import hashlib
@@ -104,7 +104,7 @@ def reports(said: Said) -> dict[str, dict]:
 
 
 def told(report: dict, kind: str | None = None) -> list[tuple[str, int, str, str]]:
-    """File, line, value and code of what is told about single lines."""
+    """File, line, value and code of the reports about single lines."""
     return [
         (Path(one["file"]).name, one["line"], one["value"], one["code"])
         for one in report["told"]
@@ -188,7 +188,7 @@ class Unchanged:
 
 
 class Feed:
-    """A list behind a URL; what is there changes when the test says so."""
+    """A list behind a URL, which the test can replace."""
 
     def __init__(self, server: Server, text: bytes, target: str = "/list.txt") -> None:
         self._server = server
@@ -197,7 +197,7 @@ class Feed:
         self.url = server.serve(self._behave, target)
 
     def put(self, text: bytes) -> None:
-        """A proper server: who knows this text already is told so."""
+        """A proper server: it answers 304 to a client that has this content already."""
         etag = f'"{sha256(text)[:16]}"'
 
         async def behave(_: object, writer: object) -> None:
@@ -261,7 +261,7 @@ def kept_texts(subject: Subject) -> list[Path]:
 
 
 def wait_kept(subject: Subject) -> None:
-    """Until the text is kept, which is after it is enforced."""
+    """Waits until the list is stored, which happens after it is enforced."""
     wait_for(lambda: kept_texts(subject), "the text is kept")
 
 

@@ -28,7 +28,7 @@ def is_whole(data: bytes) -> bool:
 
 
 def read(data: bytes) -> tuple[Told, bytes]:
-    """The header, and what stands behind it. Raises `ValueError` for anything else."""
+    """The header, and the bytes after it. Raises `ValueError` for anything else."""
     if not data.startswith(SIGNATURE) or not is_whole(data):
         raise ValueError(f"no PROXY protocol header: {data[:64].hex()}")
     command, family = COMMANDS[data[12]], data[13]

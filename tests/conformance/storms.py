@@ -1,7 +1,7 @@
-"""What the tests of storms share: a stream of queries that goes on meanwhile, and figures before and after.
+"""A constant stream of queries during a test, and the metrics before and after it.
 
-The stream is open: it asks at its pace whether answers come or not, as a crowd of clients does. Half of
-the names are blocked. Every query must have exactly one answer; what kind of answer, the tests say.
+The stream is open: it sends at its own rate whether responses come or not, as many clients do. Half of the
+names are blocked. Every query must have exactly one response; each test checks which.
 """
 
 import selectors
@@ -117,7 +117,7 @@ def is_right(_number: int, reply: wire.Reply) -> bool:
 
 
 class Traffic(threading.Thread):
-    """Asks over many sockets of both families until told to finish; every other name is blocked."""
+    """Sends queries over many sockets of both families until stopped; every other name is blocked."""
 
     def __init__(self, subject: Subject, rate: int, free: str) -> None:
         super().__init__(name="traffic")
@@ -157,9 +157,9 @@ class Traffic(threading.Thread):
             self._listen(selector, max(0.0, due - time.monotonic()))
 
     def _listen_to_the_last(self, sockets: list[socket.socket], selector: selectors.BaseSelector) -> None:
-        """Waits for what is owed; then a last query on each socket shows that nothing came twice.
+        """Waits for outstanding responses; then a last query on each socket shows that none came twice.
 
-        One socket is one flow, and stays with one packet thread: what was sent before comes before.
+        One socket is one flow and stays with one worker thread, so responses keep their order.
         """
         deadline = time.monotonic() + 2 * PATIENCE
         for _ in range(2):

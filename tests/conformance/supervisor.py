@@ -57,7 +57,7 @@ class Supervisor:
         assert self.is_ready.wait(within), "READY=1"
 
     def restart(self) -> float:
-        """As `systemctl restart`; returns for how long nobody answered, at most."""
+        """As `systemctl restart`; returns the longest time without a response."""
         begun = time.monotonic()
         assert self.subject.stop(within=60) == 0
         self.start()

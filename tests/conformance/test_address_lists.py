@@ -53,7 +53,7 @@ def start(subject: Subject, upstream: StubUpstream, lines: object = LISTED, **co
 
 
 def is_listed(subject: Subject, upstream: StubUpstream, address: str) -> bool:
-    """Whether an answer that leads to the address is not handed on."""
+    """Whether a response with this address is not passed on."""
     upstream.script = leads_to(address)
     return subject.query(NAME, "AAAA" if ":" in address else "A").is_nodata
 
@@ -78,7 +78,7 @@ BAD = {
 def test_an_invalid_line_is_reported_and_affects_no_other(
     subject: Subject, upstream: StubUpstream, line: str, reason: str
 ):
-    """National lists of 100,000 lines have one to five such lines; nobody else waits for them."""
+    """National lists of 100,000 lines have one to five such lines; the other lines are enforced."""
     start(subject, upstream, [*LISTED[:100], line, *LISTED[100:]])
     assert is_listed(subject, upstream, "198.51.199.7")
     assert not is_listed(subject, upstream, "192.0.2.1")
@@ -151,7 +151,7 @@ ODD = {
 def test_an_odd_list_is_rejected_and_delays_no_order(
     subject: Subject, upstream: StubUpstream, code: str, text: str | bytes | None
 ):
-    """A bad file must not delay an unblock order of the same reload, and nobody is unblocked by it."""
+    """A bad file must delay no unblock order of the same reload, and must not unblock anything."""
     start(
         subject,
         upstream,

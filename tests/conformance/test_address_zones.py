@@ -1,4 +1,4 @@
-"""Zones of addresses: an answer that leads into a listed network is answered as if the name were blocked."""
+"""Zones of addresses: a response with a listed address is answered as if the name were blocked."""
 
 import struct
 from collections.abc import Callable
@@ -110,7 +110,7 @@ def test_an_address_hint_outside_a_listed_network_is_passed_on(running: Subject,
 
 
 def test_only_addresses_and_hints_are_matched_as_addresses(running: Subject, seen: StubUpstream):
-    """RFC 3597 section 4: a TXT record may hold the same octets; only A, AAAA and hints are addresses."""
+    """RFC 3597 section 4: a TXT record may hold the same bytes; only A, AAAA and hints are addresses."""
     rdata = b"\x04" + bytes([198, 51, 100, 7])
     seen.script = lambda asked: asked.response([wire.record(b"\xc0\x0c", "TXT", rdata)])
     assert len(running.query(NAME, "TXT").answer) == 1

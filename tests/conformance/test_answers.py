@@ -172,7 +172,7 @@ def test_the_question_comes_back_in_the_case_of_the_client(running: Subject, act
 
 
 def test_the_owner_of_an_answer_is_a_pointer_to_the_question(running: Subject):
-    """Trap 4: 0xC00C, so that no case and no octet can differ."""
+    """Trap 4: 0xC00C, so that no case and no byte can differ."""
     reply = running.query(BLOCKED)
     assert reply.raw[reply.answer[0].offset :][:2] == b"\xc0\x0c"
 
@@ -205,7 +205,7 @@ def test_an_nxdomain_carries_the_soa_too(running: Subject):
 
 
 def test_the_soa_says_what_the_configuration_says(subject: Subject):
-    """`soa` in the configuration: MNAME and RNAME tell whom to contact."""
+    """`soa` in the configuration: MNAME and RNAME name the operator's contact."""
     answers = {"sinkhole": PROFILES["sinkhole"] | {"ttl": 77}}
     soa = {"mname": "ns.isp.example.", "rname": "noc.isp.example."}
     subject.start(orders=[block("B-1", [BLOCKED])], answers=answers, soa=soa)

@@ -30,7 +30,7 @@ def test_any_over_udp_is_answered_with_hinfo(running: Subject, seen: StubUpstrea
 
 
 def test_any_over_tcp_is_forwarded(running: Subject, seen: StubUpstream):
-    """RFC 8482 section 4.4: a connection proves the address, so there is nobody to protect."""
+    """RFC 8482 section 4.4: a TCP connection proves the address, so nothing can be amplified."""
     seen.script = lambda asked: asked.address()
     reply = running.query("free.example", "ANY", transport="tcp")
     assert reply.addresses == ["198.51.100.7"]

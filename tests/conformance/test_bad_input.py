@@ -78,7 +78,7 @@ def test_status_reports_a_failed_reload_until_one_succeeds(running: Subject):
 
 
 def test_invalid_input_at_a_sighup_is_refused_too(running: Subject):
-    """Nobody waits for an answer to a signal, so the log and the metric tell."""
+    """A signal has no reply, so the log and a metric report the error."""
     failed = failures(running)
     BAD_ORDERS[0].put(running)
     running.hup()

@@ -95,7 +95,7 @@ WITHOUT_OVERRIDE = "-dac_override,-dac_read_search"
 
 @pytest.mark.parametrize(("option", "mode"), [("state", 0o500), ("orders", 0o000)])
 def test_a_folder_without_rights_is_named(subject: Subject, option: str, mode: int):
-    """The operator who started it reads which folder, not a traceback."""
+    """The operator reads which folder it is, and no traceback."""
     subject.configure()
     closed = subject.folder / option
     closed.mkdir(exist_ok=True)

@@ -62,7 +62,7 @@ def test_ttls_are_counted_down(running: Subject, seen: StubUpstream):
 def test_an_answer_lives_as_long_as_its_ttl_says(
     running: Subject, seen: StubUpstream, seconds: int, transport: str
 ):
-    """RFC 1035 section 3.2.1: the time for which it may be kept before the source is consulted again."""
+    """RFC 1035 section 3.2.1: the time for which a record may be cached."""
     name = f"{transport}{seconds}.lives.example"
     seen.script = numbered(seconds)
     assert_lives(running, seen, seconds, name, transport=transport)
@@ -110,7 +110,7 @@ def test_nothing_is_cached_longer_than_max_ttl(subject: Subject, upstream: StubU
 def test_a_response_cached_shorter_than_its_ttl_gets_the_shorter_ttl(
     subject: Subject, upstream: StubUpstream
 ):
-    """RFC 8767 section 4, RFC 2181 section 8: a client gets no TTL longer than max_ttl of what was kept."""
+    """RFC 8767 section 4, RFC 2181 section 8: no client gets a TTL longer than max_ttl."""
     start(subject, upstream, cache={"max_ttl": 10})
     upstream.script = gives(ttl=300)
     subject.query(NAME)
@@ -146,7 +146,7 @@ def test_a_clock_step_changes_the_age_of_no_cached_response(
 
 
 def test_time_while_the_daemon_is_paused_counts_towards_ttls(subject: Subject, upstream: StubUpstream):
-    """RFC 1035 section 3.2.1: a life ends while nobody is there to see it."""
+    """RFC 1035 section 3.2.1: records also expire while the daemon does not run."""
     start(subject, upstream)
     upstream.script = numbered(1)
     first = timed(subject)

@@ -57,7 +57,7 @@ def test_many_names_take_no_more_than_size_mb(subject: Subject, upstream: StubUp
 
 @pytest.mark.parametrize("size", [4000, 60_000])
 def test_large_responses_take_no_more_than_size_mb(subject: Subject, upstream: StubUpstream, size: int):
-    """Trap 16: an answer counts with its octets, not as one of many."""
+    """Trap 16: a response counts with its bytes, not as one of many."""
 
     def large(asked: Asked) -> bytes:
         if asked.transport == "udp":
@@ -105,7 +105,7 @@ def test_popular_names_survive_a_scan(subject: Subject, upstream: StubUpstream):
 def test_popular_names_survive_a_scan_during_which_they_are_not_queried(
     subject: Subject, upstream: StubUpstream
 ):
-    """Trap 16: a crowd of made-up names while nobody else asks; most are still there."""
+    """Trap 16: after a flood of random names with no other query, most popular names are still cached."""
     upstream.script = gives()
     start(subject, upstream, cache={"size_mb": 1})
     popular = [f"popular{number}.example" for number in range(50)]

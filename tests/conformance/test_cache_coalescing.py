@@ -1,6 +1,6 @@
-"""Identical questions under way are asked once, and each client is answered for itself (trap 16).
+"""Identical outstanding queries are coalesced, and each client is answered individually (trap 16).
 
-On whichever packet threads the clients are: there are four of them here.
+This holds across worker threads: there are four of them here.
 """
 
 import queue
@@ -155,7 +155,7 @@ def test_five_hundred_clients_of_one_name_cost_one_upstream_query(subject: Subje
 def test_a_large_response_is_complete_over_tcp_and_truncated_over_udp(
     subject: Subject, upstream: StubUpstream
 ):
-    """Trap 5: who asked first, and by which way, decides nothing for the others."""
+    """Trap 5: the first client and its transport decide nothing for the others."""
     texts = [wire.record(b"\xc0\x0c", "TXT", b"\xc8" + b"x" * 200) for _ in range(20)]
     begin(subject, upstream)
     with crowd(subject) as clients:
@@ -307,7 +307,7 @@ def test_one_upstream_query_at_a_time_is_sent_for_a_name_whatever_its_flags(
 
 
 def test_a_query_with_rd_does_not_wait_for_all_tries_of_one_without(subject: Subject, upstream: StubUpstream):
-    """RFC 5452 section 5 must delay nobody long: an upstream may be silent to queries without RD."""
+    """RFC 5452 section 5 must not delay clients: an upstream may ignore queries without RD."""
     begin(subject, upstream, upstream={"timeout_ms": 500, "tries": 4})
     upstream.script = lambda asked: asked.address() if asked.message.flags & wire.RD else None
     with crowd(subject) as clients:
@@ -337,7 +337,7 @@ def test_a_client_after_the_response_is_answered_from_the_cache(subject: Subject
 def test_a_client_that_disconnects_does_not_affect_coalesced_clients(
     subject: Subject, upstream: StubUpstream, leaving: str
 ):
-    """RFC 7766 section 6.2.4: the first who asked may close; the question goes on for the others."""
+    """RFC 7766 section 6.2.4: the first client may close; the query continues for the others."""
     begin(subject, upstream)
     with crowd(subject) as clients:
         clients.ask(transport=leaving[:3])
@@ -386,7 +386,7 @@ def test_coalesced_clients_are_answered_by_the_current_policy(
 def test_a_client_after_the_block_does_not_wait_for_an_outstanding_query(
     subject: Subject, upstream: StubUpstream
 ):
-    """Trap 11: although the question is under way for others who asked before."""
+    """Trap 11: even if the query is outstanding for clients from before the block."""
     begin(subject, upstream)
     with crowd(subject) as clients:
         clients.ask()

@@ -61,13 +61,13 @@ def test_the_cache_is_shared_by_all_worker_threads(running: Subject, seen: StubU
 
 @pytest.mark.parametrize("qtype", ["A", "AAAA", "TXT", "TYPE65280"])
 def test_responses_of_any_type_are_cached(running: Subject, seen: StubUpstream, qtype: str):
-    """RFC 3597 section 3: a type that we do not know is kept like one that we do."""
+    """RFC 3597 section 3: an unknown type is cached like a known one."""
     seen.script = numbered()
     assert_kept(running, seen, f"{qtype}.types.example", qtype)
 
 
 def test_all_sections_of_a_response_are_cached(running: Subject, seen: StubUpstream):
-    """RFC 2181 section 9: whole RRsets or none; RFC 3597 section 4: octets that look like a pointer stay."""
+    """RFC 2181 section 9: whole RRsets or none; RFC 3597 section 4: bytes like a pointer stay."""
     name = "whole.example"
     seen.script = says(
         [
@@ -84,7 +84,7 @@ def test_all_sections_of_a_response_are_cached(running: Subject, seen: StubUpstr
 
 
 def test_a_cached_response_answers_only_its_own_question(running: Subject, seen: StubUpstream):
-    """RFC 2181 section 5.4.1, RFC 5452 section 6: what stands beside an answer never answers for itself."""
+    """RFC 2181 section 5.4.1, RFC 5452 section 6: additional records are never used as answers."""
     victim = "victim.example"
     stray = [wire.address_record(victim, "192.0.2.66")]
     seen.script = lambda asked: (
@@ -259,7 +259,7 @@ def test_the_extended_error_of_the_upstream_is_cached(running: Subject, seen: St
 
 
 def test_a_cached_response_is_not_authoritative(running: Subject, seen: StubUpstream):
-    """RFC 1034 section 4.3.1, RFC 1035 section 4.1.1: AA is of who answers; a cache has no authority."""
+    """RFC 1034 section 4.3.1, RFC 1035 section 4.1.1: a cache has no authority."""
     seen.script = lambda asked: asked.address(flags=wire.RA | wire.AA)
     assert not assert_kept(running, seen, "authoritative.example").flags & wire.AA
 
@@ -314,7 +314,7 @@ def texts(asked: Asked, count: int) -> bytes:
 
 
 def over_tcp_alone(asked: Asked) -> bytes:
-    """More than 4000 octets, which are cut off over UDP."""
+    """More than 4000 bytes, which are truncated over UDP."""
     return asked.response(flags=wire.RA | wire.TC) if asked.transport == "udp" else texts(asked, 20)
 
 
@@ -338,7 +338,7 @@ def test_a_large_response_is_cached_whole_and_truncated_for_each_client(
 
 
 def test_a_cached_response_fits_the_payload_size_of_each_client(running: Subject, seen: StubUpstream):
-    """Trap 5, RFC 1035 section 4.2.1, RFC 6891 section 6.2.5: 512 octets without OPT, else what it says."""
+    """Trap 5, RFC 1035 section 4.2.1, RFC 6891 section 6.2.5: 512 bytes without OPT, else its size."""
     name = "medium.example"
     seen.script = lambda asked: texts(asked, 4)  # about 900 octets
     assert len(running.query(name, "TXT", edns=True).answer) == 4
@@ -350,7 +350,7 @@ def test_a_cached_response_fits_the_payload_size_of_each_client(running: Subject
 
 
 def test_the_largest_tcp_message_is_cached(running: Subject, seen: StubUpstream):
-    """Trap 5, RFC 1035 section 4.2.2: 65,535 octets, kept or not; fewer for a client without EDNS."""
+    """Trap 5, RFC 1035 section 4.2.2: 65,535 bytes, cached or not; fewer for a client without EDNS."""
 
     def largest(asked: Asked) -> bytes:
         if asked.transport == "udp":
@@ -377,7 +377,7 @@ def test_a_truncated_response_is_not_cached(subject: Subject, make_upstream: obj
 
 
 def test_a_cached_response_obeys_the_amplification_limit(subject: Subject, upstream: StubUpstream):
-    """RFC 5358 section 3: for a client that may not be who it says; and whole for one that pads."""
+    """RFC 5358 section 3: for a possibly spoofed source; and complete for a padded query."""
     upstream.script = lambda asked: texts(asked, 4)
     start(subject, upstream, limits={"exempt": []})
     padding = wire.opt(options=wire.option(12, b"\0" * 100))
@@ -485,7 +485,7 @@ def test_a_failure_of_the_upstream_is_cached_for_one_second(
 
 
 def test_size_mb_0_switches_the_cache_off(subject: Subject, upstream: StubUpstream):
-    """Trap 16: `size_mb: 0`, for who has the cache of the upstream and wants no other."""
+    """Trap 16: `size_mb: 0`, for operators who rely on the upstream's cache."""
     upstream.script = numbered()
     start(subject, upstream, cache={"size_mb": 0})
     assert [number_of(subject.query(NAME)) for _ in range(3)] == [1, 2, 3]

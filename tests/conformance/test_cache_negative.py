@@ -71,7 +71,7 @@ def test_a_negative_answer_without_soa_is_not_cached(
 
 @KINDS
 def test_an_soa_outside_the_authority_section_is_ignored(running: Subject, seen: StubUpstream, rcode: int):
-    """RFC 2308 section 2: it stands in the authority section; in ADDITIONAL it says nothing."""
+    """RFC 2308 section 2: the SOA belongs into the authority section, not into ADDITIONAL."""
     seen.script = says(additional=[soa()], rcode=rcode)
     assert_not_kept(running, seen, f"misplaced{rcode}.example")
 
@@ -118,7 +118,7 @@ def test_a_response_to_a_cname_query_is_no_negative_answer(running: Subject, see
 
 
 def test_nodata_of_one_type_denies_no_other_type(running: Subject, seen: StubUpstream):
-    """RFC 2308 section 5: NODATA is kept by name and type."""
+    """RFC 2308 section 5: NODATA is cached by name and type."""
     name = "onefamily.example"
     seen.script = lambda asked: asked.response(authority=[soa()]) if asked.qtype == 28 else decent(asked)
     for _ in range(2):

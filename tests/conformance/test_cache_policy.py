@@ -52,7 +52,7 @@ def change(subject: Subject, upstream: StubUpstream, **config: object) -> None:
 
 
 def fill(subject: Subject, name: str = NAME, qtype: str = "A") -> None:
-    """The answer is kept for every way to ask."""
+    """Fills the cache for every way to query."""
     for way in WAYS:
         assert subject.query(name, qtype, **way).rcode in ("NOERROR", "NXDOMAIN")
 
@@ -184,7 +184,7 @@ def test_a_local_response_is_never_cached(subject: Subject, upstream: StubUpstre
 
 
 def test_a_refused_client_gets_no_cached_response(subject: Subject, upstream: StubUpstream):
-    """RFC 5358 section 4, RFC 8914 section 4.19: who is a client is decided first."""
+    """RFC 5358 section 4, RFC 8914 section 4.19: access control comes first."""
     upstream.script = gives()
     begin(subject, upstream, access_control={"allow": ["127.0.0.1/32", "::1/128"]})
     fill(subject)
@@ -205,7 +205,7 @@ def test_a_refused_client_gets_no_cached_response(subject: Subject, upstream: St
 def test_a_name_that_becomes_special_is_answered_locally(
     subject: Subject, upstream: StubUpstream, option: str, value: str, name: str
 ):
-    """RFC 6762 section 22.1, RFC 6303 section 3: what was kept of it is not given any more."""
+    """RFC 6762 section 22.1, RFC 6303 section 3: its cached responses are not used any more."""
     begin(subject, upstream, local={option: "forward"})
     for _ in range(2):
         assert is_forwarded(subject.query(name))
@@ -229,7 +229,7 @@ def chain(asked: Asked) -> bytes:
 def test_a_block_of_a_target_applies_to_cached_aliases(
     subject: Subject, upstream: StubUpstream, blocked: str
 ):
-    """Trap 12, draft-vixie-dnsop-dns-rpz section 5.1: from the very next query, and so does its lifting."""
+    """Trap 12, draft-vixie-dnsop-dns-rpz section 5.1: from the next query on, and so does an unblock."""
     upstream.script = chain
     begin(subject, upstream)
     for number in range(2):
@@ -257,7 +257,7 @@ def test_an_alias_cached_while_its_target_was_blocked_is_open_after_the_unblock(
 
 
 def test_a_block_of_the_target_of_a_cached_dname_applies(subject: Subject, upstream: StubUpstream):
-    """RFC 6672: whatever is kept below the tree leads below the target."""
+    """RFC 6672: every cached name below the DNAME has a target below the blocked one."""
     upstream.script = dname("tree.example", TARGET)
     begin(subject, upstream)
     fill(subject, "www.tree.example")
@@ -440,7 +440,7 @@ def test_a_policy_change_keeps_the_cached_responses_of_other_names(subject: Subj
 
 
 def test_the_address_of_a_landing_page_is_cached_under_its_own_name(subject: Subject, upstream: StubUpstream):
-    """Trap 12: it is asked for once, and the name that led there has none of it after the lifting."""
+    """Trap 12: it is queried once, and the blocked name has none of it after the unblock."""
     answers = {"landing": {"action": "cname", "target": "landing.example"}}
     upstream.script = lambda asked: asked.address(
         "192.0.2.80" if asked.name == "landing.example" else "198.51.100.7"

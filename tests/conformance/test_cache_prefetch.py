@@ -187,7 +187,7 @@ def test_a_blocked_name_is_not_prefetched(subject: Subject, upstream: StubUpstre
 
 
 def test_a_block_during_a_prefetch_applies(subject: Subject, upstream: StubUpstream):
-    """Trap 11: its answer is nobody's; after the lifting it may be used."""
+    """Trap 11: the prefetched response is used for no client; after the unblock it may be."""
     begin(subject, upstream, numbered(TTL))
     subject.query(NAME)
     upstream.script = silent

@@ -36,7 +36,7 @@ def numbers(subject: Subject) -> dict[str, int]:
 
 @pytest.fixture
 def running(subject: Subject, upstream: StubUpstream) -> Subject:
-    """Of each of NAMES one answer is kept."""
+    """A daemon with one cached response for each of NAMES."""
     upstream.script = numbered()
     start(subject, upstream)
     numbers(subject)
@@ -94,7 +94,7 @@ def test_purge_accepts_a_name_in_any_case_with_or_without_final_dot(running: Sub
 
 
 def test_purge_accepts_an_internationalized_name(subject: Subject, upstream: StubUpstream):
-    """RFC 5891 section 4: it is kept as an A-label, and written as people read it."""
+    """RFC 5891 section 4: cached as an A-label, and typed as people read it."""
     upstream.script = numbered()
     start(subject, upstream)
     assert number_of(subject.query("xn--bcher-kva.example")) == 1
@@ -138,7 +138,7 @@ def test_a_purged_record_is_not_served_stale(subject: Subject, upstream: StubUps
 
 
 def test_a_query_outstanding_during_a_purge_is_not_cached(subject: Subject, upstream: StubUpstream):
-    """Trap 16: it may be the very answer that was to go; who waits for it gets it, and nobody later."""
+    """Trap 16: its response may be the wrong one: waiting clients get it, and no later client."""
     upstream.script = silent
     start(subject, upstream, upstream={"timeout_ms": 10_000, "tries": 1}, workers=1)
     with subject.udp() as sock:
@@ -184,7 +184,7 @@ def test_purge_prints_the_number_of_dropped_responses(running: Subject, argument
     ids=lambda arguments: " ".join(arguments) or "nothing",
 )
 def test_wrong_usage_purges_nothing(running: Subject, arguments: list[str]):
-    """Exit code 2, as of any command; who forgot the name does not mean everything."""
+    """Exit code 2, as for any command; a missing name does not mean everything."""
     said = running.cli("cache purge", *arguments, as_json=False)
     assert (said.code, said.stdout) == (2, "")
     assert said.stderr
@@ -195,7 +195,7 @@ def test_wrong_usage_purges_nothing(running: Subject, arguments: list[str]):
     "name", ["two words.example", "a..example", f"{'x' * 64}.example", ".".join(["x" * 60] * 5)]
 )
 def test_an_invalid_name_is_refused(running: Subject, name: str):
-    """Trap 14: told as `why` tells it, with the same exit code."""
+    """Trap 14: with the message and the exit code of `why`."""
     refused = running.cli("cache purge", name, as_json=False)
     assert refused.code == running.cli("why", name, as_json=False).code
     assert refused.code in (2, 4)

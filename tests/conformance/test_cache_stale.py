@@ -42,12 +42,12 @@ NETWORKS = {"name": "badnets", "addresses": "badnets.txt", "answer": "sinkhole"}
 
 
 def begin(subject: Subject, upstream: StubUpstream, /, max_stale: int = HOUR, **config: object) -> None:
-    """The daemon, one packet thread: each remembers for itself that nobody answered."""
+    """A daemon with one worker thread: each remembers failures of its own."""
     start(subject, upstream, cache={"max_stale": max_stale}, **{"upstream": QUICK, "workers": 1} | config)
 
 
 def keep(subject: Subject, upstream: StubUpstream, script: Script, *names: str, qtype: str = "A") -> None:
-    """Answers that live for a second are kept; then the upstream says no more."""
+    """Answers with a TTL of one second are cached; then the upstream is silent."""
     upstream.script = script
     for name in names or (NAME,):
         assert not is_stale(subject.query(name, qtype, edns=True))
@@ -55,7 +55,7 @@ def keep(subject: Subject, upstream: StubUpstream, script: Script, *names: str, 
 
 
 def wait_for_stale(subject: Subject, name: str = NAME, qtype: str = "A") -> wire.Reply:
-    """The first stale answer; what came before it was kept and in time."""
+    """The first stale answer; those before it came from the cache in time."""
     for again in again_and_again(lambda: timed(subject, name, qtype, edns=True)):
         if is_stale(again.reply):
             return again.reply
@@ -303,7 +303,7 @@ def test_an_uncacheable_response_is_never_served_stale(subject: Subject, upstrea
 
 
 def test_a_stale_answer_is_returned_only_for_the_same_question(subject: Subject, upstream: StubUpstream):
-    """RFC 4035 section 3.2.2: what was told to a client with CD, or without DO, is not for the others."""
+    """RFC 4035 section 3.2.2: answers to queries with CD, or without DO, are not for the others."""
     begin(subject, upstream)
     keep(subject, upstream, numbered(1))
     wait_for_stale(subject)
@@ -480,7 +480,7 @@ def test_an_unusable_response_causes_a_stale_answer(subject: Subject, upstream: 
 
 @pytest.mark.parametrize("what", ["no such name", "for now alone"])
 def test_no_stale_answer_overrides_a_newer_response(subject: Subject, upstream: StubUpstream, what: str):
-    """RFC 8767 section 4: stale is what nothing newer is known of, though the newer may not be kept."""
+    """RFC 8767 section 4: a newer response ends the stale one, even if it is not cached itself."""
     begin(subject, upstream)
     keep(subject, upstream, numbered(1))
     upstream.script = {"no such name": says(rcode=3), "for now alone": gives("192.0.2.99", ttl=0)}[what]

@@ -84,7 +84,7 @@ def test_the_proxy_header_has_the_real_destination_of_a_wildcard_listener(
 def test_a_tcp_connection_starts_with_a_proxy_header_and_carries_one_query(
     subject: Subject, told: StubUpstream
 ):
-    """The header stands at the beginning of a connection, and so holds for all that comes over it."""
+    """The header is sent once, so it applies to everything on the connection."""
     told.script = lambda asked: (
         asked.response(flags=wire.QR | wire.RA | wire.TC) if asked.transport == "udp" else decent(asked)
     )
@@ -207,7 +207,7 @@ RESOLVERS = {
 
 @contextmanager
 def resolver(program: str) -> Iterator[str]:
-    """A real resolver that expects the PROXY protocol, and answers by who asks; gives its address."""
+    """A real resolver that expects the PROXY protocol and has views by client; returns its address."""
     # The Recursor's socket has a path of 107 octets at most.
     with tempfile.TemporaryDirectory() as short, running(Path(short), program) as address:
         yield address

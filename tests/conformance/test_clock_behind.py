@@ -85,7 +85,7 @@ def test_a_clock_set_back_undoes_nothing_before_the_last_record(
 def test_a_record_from_the_future_delays_nothing_once_the_clock_is_right(
     subject: Subject, upstream: StubUpstream, clock: FakeClock
 ):
-    """The clock jumped ahead for a moment, and an order came in it: time does not stand still until then."""
+    """The clock jumped ahead for a moment and an order was recorded: later orders must not wait."""
     now = datetime.now(UTC)
     subject.start(
         orders=[block("B-1", [NEW], expires_at=stamp(now + timedelta(days=30)))], upstreams=[upstream.address]

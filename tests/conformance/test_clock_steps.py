@@ -31,7 +31,7 @@ def start(subject: Subject, upstream: StubUpstream, /, **config: object) -> None
 
 
 def is_blocked(subject: Subject, name: str) -> bool:
-    """By a response whose TTL is true, however the clock stands."""
+    """By a response with the right TTL, whatever the clock shows."""
     reply = subject.query(name)
     assert is_sinkholed(reply) or is_forwarded(reply)
     (ttl,) = reply.ttls

@@ -194,7 +194,7 @@ def test_an_invalid_serial_is_a_usage_error(running: Subject, command: list[str]
 
 
 def test_help_shows_the_whole_summary_of_each_command():
-    """A summary that ends in three dots tells nothing; every command has one sentence of its own."""
+    """A summary that ends in three dots is useless; every command has one sentence of its own."""
     for group in ([], ["source"], ["cache"]):
         shown = " ".join(run([dnsblock(), *group, "--help"]).stdout.split())
         assert "..." not in shown.replace("COMMAND [ARGS]...", "")

@@ -66,7 +66,7 @@ def running(shared_subject: Subject, shared_upstream: StubUpstream) -> Subject:
 
 
 def is_known(subject: Subject, cookie: bytes, **more: object) -> bool:
-    """Answers to who is not known are at most three times the query here: that of BLOCKED is truncated."""
+    """Other clients get at most three times the query here, so that BLOCKED is truncated."""
     reply = subject.query(BLOCKED, edns=cookie_opt(cookie), **more)
     assert reply.truncated or is_whole(reply)
     return not reply.truncated
@@ -101,7 +101,7 @@ def test_a_client_cookie_gets_a_server_cookie_of_version_1(running: Subject, nam
 
 @pytest.mark.parametrize("name", [BLOCKED, "free.example"])
 def test_a_response_has_a_cookie_if_and_only_if_the_query_has(running: Subject, name: str):
-    """RFC 7873 section 5.2.1: who sends none gets none."""
+    """RFC 7873 section 5.2.1: a client that sends none gets none."""
     codes = {code for code, _ in running.query(name, edns=True, transport="tcp").options}
     assert wire.COOKIE_OPTION not in codes
     assert running.query(name, transport="tcp").opt is None
@@ -236,7 +236,7 @@ def test_a_query_without_question_and_cookie_is_a_format_error(running: Subject)
 
 
 def test_the_first_secret_signs_and_all_secrets_verify(subject: Subject):
-    """RFC 9018 section 5: a rollover has three steps, and nobody becomes a stranger in between."""
+    """RFC 9018 section 5: a rollover has three steps, and no cookie becomes invalid in between."""
     start(subject, OLD, limits=STRICT)
 
     def signer() -> str:
@@ -296,7 +296,7 @@ def test_a_file_without_valid_secrets_is_refused(subject: Subject, content: str,
 
 
 def test_a_file_of_secrets_that_others_may_read_is_refused(subject: Subject):
-    """RFC 7873 section 7.1: who knows the secret makes cookies for any address."""
+    """RFC 7873 section 7.1: with the secret, an attacker makes cookies for any address."""
     subject.configure(cookies={"secrets": "secrets.txt"})
     subject.put_list("secrets.txt", [OLD]).chmod(0o644)
     assert "secrets.txt" in subject.serve_refused().stderr

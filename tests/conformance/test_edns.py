@@ -120,7 +120,7 @@ LONGEST = wire.labels_to_wire([b"x" * 63, b"y" * 63, b"z" * 63, b"w" * 43, b"blo
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Subject]:
-    """A daemon whose profile has 16 IPv6 addresses: 717 octets of answer to the longest name."""
+    """A daemon whose profile has 16 IPv6 addresses: 717 bytes in the answer to the longest name."""
     answers = {"sinkhole": {"action": "sinkhole", "ipv6": sorted(ADDRESSES), "ttl": 30}}
     with closing(Subject(tmp_path_factory.mktemp("many"))) as daemon:
         daemon.start(orders=[block("N" * 100, [BLOCKED])], answers=answers)
@@ -170,7 +170,7 @@ def test_the_text_of_the_extended_error_is_dropped_before_an_address(many: Subje
 
 
 def test_the_longest_name_that_can_be_blocked_is_answered(running: Subject):
-    """255 octets of QNAME leave room for an answer in 512."""
+    """255 bytes of QNAME leave room for an answer in 512."""
     longest = b"\1a" + LONGEST
     assert len(longest) == 255
     assert is_sinkholed(running.query(longest))

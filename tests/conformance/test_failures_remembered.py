@@ -22,7 +22,7 @@ def start(subject: Subject, upstream: StubUpstream) -> None:
 
 
 def ask(sock: socket.socket, name: str = LOST) -> wire.Reply:
-    """By one socket, which is one flow and stays with one packet thread: each remembers its own failures."""
+    """Over one socket, which is one flow and one worker thread: each remembers its own failures."""
     sock.send(wire.query(name, edns=True))
     return wire.read(sock.recv(4096))
 
@@ -78,7 +78,7 @@ def test_a_failure_is_remembered_for_its_question_only(
 
 
 def test_a_servfail_of_the_upstream_is_passed_on_each_time(subject: Subject, upstream: StubUpstream):
-    """RFC 9520 section 2: it answered; its SERVFAIL is handed on, and its next answer is too."""
+    """RFC 9520 section 2: the upstream answered; its SERVFAIL and its next answer are passed on."""
     start(subject, upstream)
     upstream.script = lambda asked: asked.response(rcode=2)
     assert subject.query(LOST).rcode == "SERVFAIL"
@@ -96,7 +96,7 @@ def test_a_block_applies_to_a_remembered_failure(subject: Subject, upstream: Stu
 
 
 def test_a_failed_lookup_of_a_landing_page_is_remembered_too(subject: Subject, upstream: StubUpstream):
-    """RFC 9520 section 3.2: a blocked name is answered at once, by its CNAME alone, while nobody answers."""
+    """RFC 9520 section 3.2: a blocked name is answered at once, by its CNAME alone, during an outage."""
     upstream.script = silent
     subject.start(
         zones=[{**ORDERS_ZONE, "answer": "landing"}],

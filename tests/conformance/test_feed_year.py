@@ -1,7 +1,7 @@
-"""A feed that breaks in every way it has broken, one after the other: what is enforced is what was accepted.
+"""A feed that breaks in every known way, one after the other: only accepted versions are enforced.
 
-Through HTTPS, the command line and queries; tests/year has a whole year, hour by hour, without them. What
-must be enforced is worked out by the same naive model.
+This test uses HTTPS, the command line and queries; tests/year has a whole year, hour by hour, without them.
+The same naive model computes what must be enforced.
 """
 
 import gzip

@@ -154,7 +154,7 @@ def test_a_late_response_does_not_answer_the_next_query(subject: Subject, upstre
 
 
 def test_the_case_of_the_client_survives_an_upstream_that_folds_it(running: Subject, seen: StubUpstream):
-    """Trap 4: names are compared without case, and the client gets its own octets back (0x20)."""
+    """Trap 4: names match in any case, and the client gets its own case back (0x20)."""
     seen.script = lambda asked: asked.address(question=asked.message.question.lower())
     mixed = "wWw.FoRwArD.eXaMpLe"
     reply = running.query(mixed)
@@ -202,7 +202,7 @@ def test_servfail_comes_at_once_when_every_upstream_is_closed(subject: Subject):
 
 
 def test_queries_above_max_outstanding_get_servfail_at_once(subject: Subject, upstream: StubUpstream):
-    """Bound every count: above max_outstanding the client hears so, and what is under way goes on."""
+    """Bound every count: outstanding queries continue."""
     upstream.script = silent
     subject.start(upstreams=[upstream.address], workers=1, upstream=PATIENT | {"max_outstanding": 8})
     with subject.udp() as client:

@@ -25,7 +25,7 @@ def running(shared_subject: Subject, shared_upstream: StubUpstream) -> Subject:
 def test_the_cname_target_contains_the_blocked_name(
     running: Subject, seen: StubUpstream, name: str, transport: str
 ):
-    """draft-vixie-dnsop-dns-rpz section 3.6: the asterisk stands for the queried name."""
+    """draft-vixie-dnsop-dns-rpz section 3.6: the asterisk is replaced by the queried name."""
     reply = running.query(name, transport=transport)
     assert (reply.rcode, reply.answer[0].owner) == ("NOERROR", f"{name}.")
     assert reply.target.lower() == f"{name}.{GARDEN}.".lower()
@@ -34,7 +34,7 @@ def test_the_cname_target_contains_the_blocked_name(
 
 
 def of_length(octets: int) -> bytes:
-    """A name below the blocked one of so many octets on the wire."""
+    """A name below the blocked one with this many bytes on the wire."""
     rest = octets - len(wire.name_to_wire(BLOCKED))
     labels = []
     while rest:

@@ -72,7 +72,7 @@ def test_a_crowd_on_the_metrics_port_stops_nothing_else(
 
 
 def test_a_crowd_on_the_control_socket_stops_no_order(subject: Subject, upstream: StubUpstream):
-    """Who may open the control socket may not keep it from others."""
+    """One user of the control socket must not lock out the others."""
     start(subject, upstream)
     with a_crowd(subject, "control", HALF_A_HEAD, count=300):
         subject.put_order(unblock("U-1", "B-1"))

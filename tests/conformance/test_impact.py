@@ -122,7 +122,7 @@ def test_impact_of_a_plain_file_has_a_match_and_a_limit(subject: Subject, upstre
 def test_impact_of_a_list_counts_only_entries_that_would_be_enforced(
     subject: Subject, upstream: StubUpstream
 ):
-    """What is left out of a zone's list blocks nothing there, and one odd line refuses no list."""
+    """Skipped entries block nothing in a zone's list, and one invalid line rejects no list."""
     zone = {"name": "csv", "list": "names.csv", "answer": "sinkhole", "mode": "shadow"}
     zone["source"] = {"format": "csv", "column": 2}
     protected = ["bank.example"]
@@ -175,7 +175,7 @@ def test_impact_below_truncate_counts_queries_over_tcp(subject: Subject, upstrea
 
 
 def test_impact_counts_no_target_of_an_allowed_name(subject: Subject, upstream: StubUpstream):
-    """What is tried stands below all zones, and so below the passthru."""
+    """The entries of the run come after all zones, and so after the passthru."""
     target = wire.name_to_wire("edge.planned.example")
     upstream.script = lambda asked: asked.response([wire.record(b"\xc0\x0c", "CNAME", target)])
     subject.start(zones=[PASSED], lists={"own.txt": ["alias.example"]}, upstreams=[upstream.address])
@@ -187,7 +187,7 @@ def test_impact_counts_no_target_of_an_allowed_name(subject: Subject, upstream: 
 
 
 def test_impact_shows_progress_on_a_terminal(subject: Subject, upstream: StubUpstream):
-    """On standard error, so that the result alone is on standard output; Ctrl-C tells what was counted."""
+    """On standard error, so that standard output has only the result; Ctrl-C prints the counts."""
     subject.start(upstreams=[upstream.address])
     ours, theirs = pty.openpty()
     command = [dnsblock(), "impact", "-c", str(subject.config_path), str(written(subject, TRIED))]
@@ -363,7 +363,7 @@ def test_a_file_that_is_too_large_or_no_regular_file_is_refused(subject: Subject
 
 
 def test_the_daemon_limits_the_size_of_an_impact_request(subject: Subject, upstream: StubUpstream):
-    """Who may open the control socket need not be our own command."""
+    """Other programs may use the control socket, too."""
     subject.start(upstreams=[upstream.address])
 
     def octets() -> Iterator[bytes]:

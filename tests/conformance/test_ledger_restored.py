@@ -26,7 +26,7 @@ ZONES = [ORDERS_ZONE, list_zone(every_s=1)]
 
 
 def start_and_stop(subject: Subject, upstream: StubUpstream) -> None:
-    """Two blocks from yesterday; today one was lifted and another one came. The inbox is empty."""
+    """Two blocks from yesterday; today one was unblocked and another one came. The inbox is empty."""
     subject.start(zones=ZONES, orders=ORDERS, lists={"list.txt": [LISTED]}, upstreams=[upstream.address])
     assert subject.stop() == 0
     shutil.copytree(state(subject), subject.folder / "yesterday")
@@ -137,7 +137,7 @@ USABLE = {without_checkpoint, checkpoint_corrupt, checkpoint_half}  # the ledger
 def test_the_last_state_is_served_when_acknowledged_records_are_missing(
     subject: Subject, upstream: StubUpstream, happened: Callable[[Subject], None]
 ):
-    """A backup of yesterday would enforce a block that was lifted today; nothing of it is enforced."""
+    """A backup of yesterday would enforce a block that was unblocked today."""
     start_and_stop(subject, upstream)
     happened(subject)
     before = ledger(subject).read_bytes() if ledger(subject).exists() else b""
@@ -238,7 +238,7 @@ def test_an_order_still_ends_on_time_when_acknowledged_records_are_missing(
 
 
 def test_a_start_without_records_or_a_copy_is_refused_with_advice(subject: Subject, upstream: StubUpstream):
-    """Without the records nobody knows what was in force: neither all nor nothing is a good guess."""
+    """What was in force is unknown: enforcing everything or nothing would both be wrong."""
     start_and_stop(subject, upstream)
     cut_off(subject)
     (state(subject) / "acknowledged.jsonl").unlink()
@@ -387,7 +387,7 @@ def test_accept_restore_does_nothing_without_a_mismatch(subject: Subject):
 
 
 def test_a_corrupt_ledger_cannot_be_accepted(subject: Subject, upstream: StubUpstream):
-    """It is served around, but only a backup can put it right: nobody can append to it."""
+    """The last state is served, but only a backup repairs it: nothing can be appended."""
     start_and_stop(subject, upstream)
     data = ledger(subject).read_bytes()
     ledger(subject).write_bytes(data.replace(b"lifted.example", b"lifted.exampel", 1))

@@ -59,7 +59,7 @@ def test_a_name_is_accepted_as_people_write_it(subject: Subject, upstream: StubU
     ids=["ASCII", "other scripts", "public suffixes"],
 )
 def test_an_invalid_name_is_reported_with_its_line(subject: Subject, lines: list[str]):
-    """Trap 14, RFC 1035 section 2.3.4, RFC 5891 section 4.2: a guess would block what nobody listed."""
+    """Trap 14, RFC 1035 section 2.3.4, RFC 5891 section 4.2: a guess would block unlisted names."""
     assert_each_is_named(subject, lines)
 
 

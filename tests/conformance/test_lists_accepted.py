@@ -21,7 +21,7 @@ from .tools import wait_for
 
 
 def test_a_rejected_list_is_accepted_by_its_digest_and_recorded(subject: Subject):
-    """Who overrules a guard names the digest of the text that was looked at, and a reason that stays."""
+    """The operator names the digest of the content that was inspected, and a reason for the record."""
     start(subject, guards=STRICT)
     subject.put_list("list.txt", BASE[:20])
     reload_refused(subject)
@@ -70,7 +70,7 @@ def test_the_list_after_an_accepted_empty_one_is_accepted_automatically(subject:
 
 
 def test_an_acceptance_applies_to_this_content_options_and_guards_only(subject: Subject):
-    """Who accepts that a list shrank has not accepted that it is read as something else, and is empty."""
+    """Accepting that a list shrank does not accept that it is read in another format and is empty."""
     zone = list_zone(guards=STRICT, every_s=DAY)
     subject.start(zones=[zone], lists={"list.txt": BASE}, inbox=None)
     subject.put_list("list.txt", BASE[:50])

@@ -39,7 +39,7 @@ COMPRESSED = gzip.compress(TEXT, mtime=0)
 
 
 def test_a_gzip_file_is_read_whatever_its_name(subject: Subject):
-    """RFC 1952 section 2.3.1: the first two octets tell; a URL keeps its name when its list is compressed."""
+    """RFC 1952 section 2.3.1: the first two bytes identify gzip; a URL may keep its name."""
     subject.start(
         zones=[
             list_zone("list.txt"),

@@ -103,7 +103,7 @@ def test_a_feed_is_fetched_conditionally_after_a_restart(subject: Subject, feed:
 def test_a_feed_is_fetched_by_its_own_schedule(
     subject: Subject, feed: Feed, web: Server, authority: Authority
 ):
-    """`every_s` is of one source: nobody types a command, and the other feed is left alone."""
+    """`every_s` belongs to one source: no command is needed, and other feeds are not fetched."""
     daily = Feed(web, text_of(["daily.example"]), "/daily.txt")
     zones = [feed.zone(authority.pem, every_s=1, guards=LAX), daily.zone(authority.pem) | {"name": "daily"}]
     subject.start(zones=zones, inbox=None)
@@ -187,7 +187,7 @@ def test_a_new_feed_that_cannot_be_fetched_is_reported_and_retried(
 
 
 def test_a_start_fetches_each_feed_once(subject: Subject, feed: Feed, authority: Authority):
-    """Many who fetch the same list restart at the same hour: what was just fetched is not asked for again."""
+    """Many instances restart at the same hour: a list that was just fetched is not fetched again."""
     start(subject, feed, authority)
     wait_for(lambda: source(subject)["next_at"], "the next fetch is scheduled")
     assert refresh(subject).code == 0
@@ -239,7 +239,7 @@ CERTIFICATES: dict[str, Callable[[Authority], object]] = {
 def test_an_invalid_certificate_is_never_accepted(
     subject: Subject, authority: Authority, tmp_path: Path, wrong: str
 ):
-    """RFC 9110 section 4.3.4: who stands in between writes the list. There is no option against it."""
+    """RFC 9110 section 4.3.4: a man in the middle could write the list. It cannot be disabled."""
     pinned, certificate = {"ca": str(authority.pem)}, authority.certificate()
     if wrong == "of an authority that is not pinned":
         pinned = {"ca": str(Authority(tmp_path / "another").pem)}
@@ -370,7 +370,7 @@ def test_a_failed_download_changes_nothing_and_is_reported(
 def test_a_redirect_to_an_invalid_port_does_not_end_the_daemon(
     subject: Subject, feed: Feed, authority: Authority, port: str
 ):
-    """RFC 9110 section 15.4: where a redirect leads is the server's word, and DNS does not depend on it."""
+    """RFC 9110 section 15.4: `Location` is hostile input, and DNS must not depend on it."""
     feed.behaviour = sends(head("302 Found", location=f"//127.0.0.1:{port}/x", content_length="0"))
     start(subject, feed, authority, missing="start", every_s=1)
     wait_for(lambda: len(feed.requests) >= 3, "the feed is asked again and again")
@@ -382,7 +382,7 @@ def test_a_redirect_to_an_invalid_port_does_not_end_the_daemon(
 def test_a_fetched_list_that_could_not_be_recorded_is_enforced_later(
     subject: Subject, feed: Feed, authority: Authority
 ):
-    """A backup holds the history locked: "not modified" is then about a text that nobody enforces yet."""
+    """A backup locks the history: a later 304 is then about content that is not enforced yet."""
     start(subject, feed, authority, every_s=1)
     with closing(sqlite3.connect(subject.folder / "state" / "lists.sqlite", isolation_level=None)) as locked:
         locked.execute("BEGIN IMMEDIATE")
@@ -467,7 +467,7 @@ def test_a_hanging_download_delays_nothing_else(subject: Subject, feed: Feed, au
 def test_a_start_does_not_wait_for_a_feed_with_a_stored_version(
     subject: Subject, feed: Feed, authority: Authority
 ):
-    """Nobody is answered before the start is over; the last good list is there, and a server may hang."""
+    """No query is answered during startup; the last good list is there, and a server may hang."""
     start(subject, feed, authority)
     assert subject.stop() == 0
     feed.behaviour = Hanging()

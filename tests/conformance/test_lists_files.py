@@ -73,7 +73,7 @@ def files(subject: Subject) -> list[str]:
 
 
 def test_a_compiled_list_is_named_by_its_content_and_the_same_everywhere(subject: Subject, second: Subject):
-    """Two machines with the same input have the same file, to the octet: who compares them compares names."""
+    """The same input gives the same file on all servers, byte for byte: comparing names is enough."""
     for daemon in (subject, second):
         daemon.start(zones=[ZONE], lists={"list.txt": BASE}, inbox=None)
         assert_named_by_content(daemon)
@@ -221,7 +221,7 @@ def test_a_compiled_list_corrupted_while_in_use_keeps_being_served(subject: Subj
 def test_a_kill_in_the_middle_of_a_download_leaves_the_last_good_list(
     subject: Subject, web: Server, authority: Authority
 ):
-    """Half of a list is on the disk and nobody knows it: it is never taken, and cleared away."""
+    """A partial list on the disk is never used, and is removed."""
     subject.environment.update(NO_PROXY)
     feed = Feed(web, text_of(BASE))
     subject.start(zones=[feed.zone(authority.pem, every_s=1, guards={"grew_percent": "off"})], inbox=None)
@@ -303,7 +303,7 @@ def inside(subject: Subject) -> Path:
 
 
 def fill(path: Path) -> None:
-    """Until there is not one octet left."""
+    """Until not one byte is left."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT)
     try:
         for size in (4096, 1):

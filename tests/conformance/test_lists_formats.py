@@ -55,7 +55,7 @@ def zones_of(samples: dict[str, list[str]], match: str, **more: object) -> dict:
 def test_the_same_list_in_another_format_is_the_same_list(
     subject: Subject, samples: dict[str, list[str]], match: str
 ):
-    """Two who got one list in two formats can compare what they enforce: the digest is of its meaning."""
+    """Two operators can compare what they enforce: the digest is that of the meaning."""
     subject.start(**zones_of(samples, match))
     digests = {form: versions(subject, form)[0]["digest"] for form in samples}
     assert len(set(digests.values())) == 1, digests
@@ -85,7 +85,7 @@ RECOGNISABLE = {
 
 
 def test_a_detected_format_is_reported(subject: Subject):
-    """A guess that is not told is found out by what it blocks: dry run, list of sources and log say it."""
+    """Otherwise a wrong guess shows only in what is blocked: check, `source list` and log report it."""
     zones = [list_zone(f"{form}.txt", name=form) for form in RECOGNISABLE]
     subject.configure(
         zones=zones, lists={f"{form}.txt": lines for form, lines in RECOGNISABLE.items()}, inbox=None

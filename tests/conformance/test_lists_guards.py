@@ -145,7 +145,7 @@ def test_changed_options_for_the_same_content_reject_nothing(subject: Subject):
 
 
 def test_an_edit_of_a_file_may_be_undone(subject: Subject):
-    """Who puts the old file back means it: only a feed's old list is suspicious."""
+    """An operator who restores a file means it: only an old list from a feed is suspicious."""
     start(subject)
     subject.put_list("list.txt", [*BASE, "new.example"])
     subject.reload()
@@ -174,7 +174,7 @@ def test_the_printed_command_adds_a_missing_last_line_feed(subject: Subject):
 
 
 def paste(command: str) -> subprocess.CompletedProcess:
-    """Runs a command as a person does who copies it into a shell, from another folder and as it stands."""
+    """Runs a command as a person does who copies it unchanged into a shell, from another folder."""
     environment = {key: value for key, value in os.environ.items() if key != "DNSBLOCK_CONFIG"}
     return subprocess.run(
         command, shell=True, cwd="/", env=environment, capture_output=True, text=True, check=True, timeout=60
@@ -224,7 +224,7 @@ def test_a_file_has_html_empty_and_rejected_lines_guards_by_default(subject: Sub
 
 
 def test_each_source_has_its_own_guards(subject: Subject):
-    """One list is written by hand and one by a ministry: what is too odd is said for each."""
+    """One list is written by hand and one by a ministry: each has limits of its own."""
     zones = [
         list_zone(
             "strict.txt", name="strict", every_s=DAY, guards={"shrank_percent": 1, "shrank_names": "off"}
@@ -252,14 +252,14 @@ def test_one_of_two_limits_is_enough(subject: Subject, guards: dict):
 
 
 def test_rejected_percent_0_rejects_a_list_with_one_invalid_line(subject: Subject):
-    """`rejected_percent: 0`: a list of one's own has no line that nobody understands."""
+    """`rejected_percent: 0`: a list of one's own has no invalid line."""
     start(subject, guards={"rejected_percent": 0})
     subject.put_list("list.txt", [*BASE, "a..example"])
     assert "TOO_MANY_REJECTED: 1 of 201" in reload_refused(subject)
 
 
 def test_a_feed_has_all_guards_on_by_default(subject: Subject, authority, web):
-    """Others write it: half of it gone, much more of it, a cut last line and an old version are odd."""
+    """Others write it: large changes, a truncated last line and an old version are suspicious."""
     lines = names(3000)
     feed = Feed(web, text_of(lines))
     subject.environment.update(NO_PROXY)
@@ -294,7 +294,7 @@ def test_a_few_names_of_a_short_feed_may_change(subject: Subject, authority, web
 
 
 def test_a_guard_that_is_switched_off_for_a_feed_is_off(subject: Subject, authority, web):
-    """What is too odd is for the operator to say."""
+    """The operator decides which changes are suspicious."""
     lines = names(3000)
     feed = Feed(web, text_of(lines))
     subject.environment.update(NO_PROXY)
@@ -344,7 +344,7 @@ def test_names_that_cover_more_count_as_added(subject: Subject):
     ids=["rpz", "adblock"],
 )
 def test_a_list_of_exceptions_only_is_empty(subject: Subject, text: str):
-    """It blocks nobody, however long it is."""
+    """It blocks nothing, however long it is."""
     start(subject)
     with Unchanged(subject, *BASE[:2]):
         subject.put_list("list.txt", text)
@@ -358,7 +358,7 @@ def test_exceptions_do_not_count_as_enforced_names(subject: Subject):
 
 
 def test_a_changed_format_of_a_list_is_reported(subject: Subject):
-    """The same names mean another thing in another format: who reads the log or asks sees it."""
+    """The same names mean different things in different formats: log and `source list` report it."""
     start(subject, guards={"shrank_percent": "off", "grew_percent": "off"})
     subject.put_list("list.txt", [f"0.0.0.0 {name}" for name in BASE])
     report = reports(subject.cli("check"))["listed"]

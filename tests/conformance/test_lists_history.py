@@ -255,7 +255,7 @@ def test_simultaneous_orders_are_distinguished_by_serial(subject: Subject):
     "command", [["diff", "1", "99"], ["rollback", "99", "--reason", "x"], ["versions", "nosuch"]]
 )
 def test_an_unknown_serial_or_list_is_refused(subject: Subject, command: list[str]):
-    """A serial that nobody served, a list that is none: refused, and no traceback."""
+    """Refused with a reason, and without a traceback."""
     start(subject)
     said = subject.cli(*command)
     assert "Traceback" not in said.stderr
@@ -313,7 +313,7 @@ def test_why_at_explains_a_past_block(subject: Subject):
 
 
 def test_why_before_the_first_start_is_unknown(subject: Subject):
-    """Of a time that nobody recorded, "not blocked" would be a lie: it is said that nothing is known."""
+    """ "Not blocked" would be a lie about a time without records: the verdict is "not known"."""
     start(subject)
     said = subject.cli("why", BASE[0], "--at", (datetime.now(UTC) - timedelta(days=400)).isoformat())
     assert said.code != 0
@@ -420,7 +420,7 @@ def test_a_rollback_is_recorded_with_its_reason(subject: Subject):
 
 
 def test_a_rollback_may_be_rolled_back(subject: Subject):
-    """It was the other list after all: the way back leads to any serial that was served."""
+    """It was the other list after all: any serial that was served can be the target."""
     start(subject)
     second = change(subject, LATER)
     assert roll_back(subject, subject.ready["serial"]).code == 0
@@ -475,7 +475,7 @@ def test_a_file_that_cannot_be_stored_is_reported(subject: Subject):
 
 
 def test_no_more_versions_are_kept_than_configured(subject: Subject):
-    """`history.generations`: a feed that changes each hour fills no disk; what happened is still told."""
+    """`history.generations`: an hourly feed does not fill the disk; the record of changes stays."""
     start(subject, history={"generations": 3})
     first = subject.ready["serial"]
     serials = [first] + [change(subject, [*BASE, f"v{number}.example"]) for number in range(6)]

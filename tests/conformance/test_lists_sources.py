@@ -52,7 +52,7 @@ def put_in_folder(subject: Subject, name: str, lines: list[str]) -> Path:
 
 
 def test_a_changed_file_is_enforced_without_a_signal(subject: Subject):
-    """Nobody has to remember a command: a list that was written is enforced within seconds."""
+    """No command is needed: a changed list is enforced within seconds."""
     subject.start(zones=[list_zone()], lists={"list.txt": BASE}, inbox=None)
     subject.put_list("list.txt", [*BASE[1:], "new.example"])
     wait_enforced(subject, "new.example")
@@ -170,7 +170,7 @@ def test_a_file_with_a_time_in_the_future_is_a_change(subject: Subject, ahead: i
 
 
 def test_a_touched_file_is_no_new_version(subject: Subject):
-    """A version is a text, not a time: history tells of changes alone."""
+    """A version is content, not a time: the history has only changes."""
     subject.start(zones=[list_zone(every_s=DAY)], lists={"list.txt": BASE}, inbox=None)
     subject.put_list("list.txt", BASE)
     assert subject.reload()["changed"] is False
@@ -228,7 +228,7 @@ def test_each_file_of_a_folder_is_read_in_its_own_format(subject: Subject):
 
 
 def test_backup_and_temporary_files_in_a_folder_are_ignored(subject: Subject):
-    """The swap file of an editor, yesterday's copy, a download under way: none of them is a list."""
+    """The swap file of an editor, yesterday's copy, an unfinished download: none of them is a list."""
     names_of = {
         "a.txt": "a",
         ".hidden": "hidden",

@@ -1,4 +1,4 @@
-"""The metrics: readable to Prometheus, complete, moving with what happens, silent about who asked what."""
+"""The metrics: readable to Prometheus, complete, up to date, and without clients and queried names."""
 
 import pytest
 

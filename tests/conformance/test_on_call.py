@@ -31,7 +31,7 @@ def test_commands_reach_a_daemon_whose_configuration_file_is_invalid(
 
 
 def test_a_held_order_is_reported_by_check_and_by_each_reload(subject: Subject, upstream: StubUpstream):
-    """A gap in the numbers holds the order and alerts; a withheld lifting is noticed."""
+    """A gap in the numbers holds the order and alerts, so that a withheld unblock is noticed."""
     subject.start(orders=[], upstreams=[upstream.address])
     subject.put_order(block("B-2", [NAME], seq=2, prev="0" * 64))
     assert "HELD" in subject.cli("check").json["notes"][0]
@@ -44,7 +44,7 @@ def test_a_held_order_is_reported_by_check_and_by_each_reload(subject: Subject, 
 
 
 def test_orders_that_no_zone_enforces_are_not_shown_as_in_force(subject: Subject, upstream: StubUpstream):
-    """A zone that is taken out opens what its issuer ordered blocked: nobody may miss that."""
+    """Removing a zone opens what its issuer ordered blocked: that must be visible."""
     subject.start(orders=[block("B-1", [NAME])], upstreams=[upstream.address])
     assert is_sinkholed(subject.query(NAME))
     subject.configure(upstreams=[upstream.address], zones=[], orders=[])

@@ -242,7 +242,7 @@ def test_why_and_history_show_an_annulment(started: Subject):
 
 
 def test_orders_after_an_annulled_one_stay_in_force(started: Subject):
-    """Its place in the sequence is kept, and a corrected order takes its number."""
+    """Its place in the sequence stays, and a corrected order takes its number."""
     first = block("B-1", ["one.example"], seq=1)
     second = after(first, block("B-2", ["two.example"]))
     third = after(second, block("B-3", ["three.example"]))

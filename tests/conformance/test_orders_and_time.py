@@ -59,7 +59,7 @@ def test_a_block_ends_at_its_time_without_a_signal(subject: Subject, upstream: S
 
 
 def test_an_unblock_takes_effect_at_its_time_without_a_signal(subject: Subject, upstream: StubUpstream):
-    """Trap 11: lifting is where the field fails."""
+    """Trap 11: unblocking is what fails in practice."""
 
     def begin(moment: datetime) -> None:
         orders = [block("B-1", [NAME]), unblock("U-1", "B-1", effective_at=stamp(moment))]

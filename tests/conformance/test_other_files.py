@@ -23,7 +23,7 @@ def start(subject: Subject, upstream: StubUpstream, **config: object) -> None:
 
 
 def assert_unblocked_all_the_same(subject: Subject, *named: str) -> None:
-    """A reload with a lifting beside something broken, which is named: the lifting is in force."""
+    """A reload with an unblock order and an invalid file, which is reported: the unblock is in force."""
     subject.put_order(unblock("U-1", "B-1", [NAME]))
     said = subject.cli("reload")
     assert said.code == 4, said

@@ -23,7 +23,7 @@ TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d WIB")
 
 @pytest.fixture(scope="module")
 def running(shared_subject: Subject) -> Subject:
-    """Serial 1: a list and an order. Serial 2: the order is lifted. One more order is scheduled."""
+    """Serial 1: a list and an order. Serial 2: the order is unblocked. One more order is scheduled."""
     subject = shared_subject
     subject.start(
         zones=[ORDERS_ZONE, list_zone(name=ZONE["name"], every_s=DAY)],

@@ -71,7 +71,7 @@ def test_a_query_older_than_a_second_is_dropped(
 
 
 def test_a_dropped_query_does_not_reach_the_upstream(subject: Subject, upstream: StubUpstream):
-    """RFC 9520 section 1: a backlog is not handed on to the upstreams, which have one of their own then."""
+    """RFC 9520 section 1: a backlog is not passed on to upstreams, which have their own."""
     begin(subject, upstream)
     with subject.udp() as sock:
         subject.pause()
@@ -86,7 +86,7 @@ def test_a_dropped_query_does_not_reach_the_upstream(subject: Subject, upstream:
 
 @pytest.mark.parametrize("seconds", [0.1, 0.6])
 def test_a_query_younger_than_a_second_is_answered(subject: Subject, upstream: StubUpstream, seconds: float):
-    """Trap 17: a client waits for seconds; a hiccup of the machine costs nobody an answer."""
+    """Trap 17: a client waits for seconds; a short pause of the server costs no response."""
     begin(subject, upstream)
     for _ in range(10):  # more than once only where it took these tests too long to ask
         with subject.udp() as sock:
@@ -119,7 +119,7 @@ def test_a_late_query_over_tcp_is_answered(subject: Subject, upstream: StubUpstr
 def test_a_clock_step_makes_no_query_late(
     subject: Subject, upstream: StubUpstream, clock: FakeClock, offset: int
 ):
-    """Trap 17: a wall clock is put right now and then, and that is no reason to answer nobody."""
+    """Trap 17: the wall clock may step, and queries are timed by another clock."""
     begin(subject, upstream)
     with subject.udp() as sock:
         for step in (offset, 0):
@@ -138,7 +138,7 @@ def test_a_clock_step_makes_no_query_late(
 def test_a_late_query_is_dropped_after_a_clock_step_too(
     subject: Subject, upstream: StubUpstream, clock: FakeClock, offset: int
 ):
-    """Trap 17: a clock that is wrong for hours brings back no answer to who has gone."""
+    """Trap 17: a clock that is hours off must not revive queries of clients that are gone."""
     begin(subject, upstream)
     clock.step_to(offset)
     assert is_sinkholed(subject.query(BLOCKED))
@@ -164,7 +164,7 @@ def fresh(label: str) -> Callable[[int], str]:
 
 
 def mixed(number: int) -> str:
-    """Blocked and kept names in turns."""
+    """Blocked and cached names in turns."""
     return NAME if number % 2 else f"n{number}.{BLOCKED}"
 
 
@@ -206,7 +206,7 @@ def test_at_five_times_its_capacity_useful_answers_stay_above_nine_tenths(
 def test_a_slow_upstream_costs_no_blocked_and_no_cached_response(
     subject: Subject, upstream: StubUpstream, record_property: Record
 ):
-    """Trap 17: what waits for the upstream is bounded, and holds nobody up who does not need it."""
+    """Trap 17: outstanding queries are bounded and delay no response that needs no upstream."""
     begin(subject, upstream, workers=1, upstream=LIMITED)
     upstream.script = silent
     with measured(subject, record_property) as figures, subject.udp() as sock:

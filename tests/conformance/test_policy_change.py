@@ -16,7 +16,7 @@ FAST = {"timeout_ms": 100, "tries": 1}
 
 
 def test_blocks_and_unblocks_apply_from_the_next_query(subject: Subject, upstream: StubUpstream):
-    """RFC 2308 section 5, RFC 2181 section 8: whatever TTL was handed out, nothing of it is kept here."""
+    """RFC 2308 section 5, RFC 2181 section 8: whatever TTL was sent, no local response is cached."""
     subject.start(upstreams=[upstream.address])
     for number in range(2):
         for _ in range(3):
@@ -106,7 +106,7 @@ def test_no_response_waits_for_a_reload(subject: Subject, upstream: StubUpstream
 
 
 def test_nothing_is_forwarded_before_the_policy_is_in_force(subject: Subject, upstream: StubUpstream):
-    """Who answers while the policy is still being read leaves everything open at each start (fail-open)."""
+    """Answering while the policy is being read would open every name at each start (fail-open)."""
     port = free_port()
     zone = {"name": "big", "list": "big.txt", "match": "exact", "answer": "sinkhole"}
     names = [f"n{number}.big.example" for number in range(100_000)]

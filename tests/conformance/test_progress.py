@@ -1,4 +1,4 @@
-"""Long work shows how far it is to a person at a terminal, and to nobody else."""
+"""Long operations show progress at a terminal, and nowhere else."""
 
 import asyncio
 import contextlib
@@ -68,7 +68,7 @@ def at_a_terminal(subject: Subject, *command: str) -> Iterator[Seen]:
 
 
 class Halting:
-    """An HTTPS server that sends half of a list, and the rest when it is told to."""
+    """An HTTPS server that sends half of a list, and the rest when the test continues."""
 
     def __init__(self, body: bytes) -> None:
         self._body = body

@@ -89,7 +89,7 @@ def test_a_profile_that_a_scheduled_order_needs_cannot_be_removed(subject: Subje
 
 
 def test_a_scheduled_publish_does_not_hide_a_failed_reload(subject: Subject, upstream: StubUpstream):
-    """The document that was refused, perhaps a lifting, is still not carried out."""
+    """The refused document may be an unblock, and is still not in force."""
     moment = in_seconds(3)
     subject.start(orders=[block("B-1", [NAME], expires_at=stamp(moment))], upstreams=[upstream.address])
     bad = subject.put_order("{", "bad.yaml")
@@ -178,7 +178,7 @@ def test_an_exemption_without_effect_is_reported(subject: Subject, upstream: Stu
 
 
 def test_a_refused_start_has_accepted_nothing(subject: Subject, upstream: StubUpstream):
-    """Sockets are bound before the record is written: what nobody enforces is not accepted."""
+    """Sockets are bound before the record is written: an order that is not enforced is not accepted."""
     (subject.folder / "in-the-way").write_text("")
     orders = [block("B-1", [NAME]), unblock("U-1", "B-1")]
     subject.configure(orders=orders, upstreams=[upstream.address], control="in-the-way")

@@ -52,7 +52,7 @@ def start(subject: Subject, upstream: StubUpstream | None = None, **limits: obje
 
 
 def test_above_the_rate_every_second_query_is_truncated_and_others_are_dropped(subject: Subject):
-    """RFC 5358 section 4, BIND's RRL: who is real asks again over TCP, who is forged hears half as often."""
+    """RFC 5358 section 4, BIND's RRL: a real client retries over TCP, a victim gets half as much."""
     start(subject)
     replies, took = flood(subject, wire.query(BLOCKED))
     whole = [reply for reply in replies if is_sinkholed(reply)]
@@ -95,7 +95,7 @@ def test_forwarded_queries_are_rate_limited_too(subject: Subject, upstream: Stub
 
 
 def test_above_the_rate_a_client_cookie_gets_badcookie(subject: Subject):
-    """RFC 7873 section 5.2.3: BADCOOKIE (23); who is real asks again with it, over UDP."""
+    """RFC 7873 section 5.2.3: BADCOOKIE (23); a real client retries with its cookie, over UDP."""
     start(subject)
     replies, _ = flood(subject, wire.query(BLOCKED, edns=cookie_opt(CLIENT)))
     bad = [reply for reply in replies if reply.rcode == "BADCOOKIE"]
@@ -187,7 +187,7 @@ def test_errors_above_their_rate_are_dropped(subject: Subject, octets: bytes, rc
 
 
 def test_refused_responses_are_rate_limited(subject: Subject):
-    """Trap 0, RFC 8914 section 4.19: who may not ask at all must not be made to be answered."""
+    """Trap 0, RFC 8914 section 4.19: a denied address may be the victim of a reflection."""
     limits = {**SMALL, "queries_per_second": 100_000}
     subject.start(limits=limits, access_control={"allow": ["127.9.9.0/24"]}, workers=1)
     replies, took = flood(subject, wire.query(BLOCKED))
@@ -198,7 +198,7 @@ def test_refused_responses_are_rate_limited(subject: Subject):
 
 
 def texts(asked: Asked) -> bytes:
-    """About 900 octets."""
+    """About 900 bytes."""
     record = wire.record(b"\xc0\x0c", "TXT", b"\xc8" + b"x" * 200)
     return asked.response([record[:-1] + bytes([65 + number]) for number in range(4)])
 

@@ -58,7 +58,7 @@ def test_a_response_is_never_answered(running: Subject):
 
 
 def test_a_response_is_not_answered_over_tcp_either(running: Subject):
-    """And ends the connection: who sends it does not speak as a client. What was asked before is answered."""
+    """It ends the connection, since its sender is no client. Earlier queries are answered."""
     good = wire.query(BLOCKED)
     with running.tcp() as stream:
         stream.send(good, wire.query(BLOCKED, flags=wire.QR), wire.query("free.example"))
@@ -68,7 +68,7 @@ def test_a_response_is_not_answered_over_tcp_either(running: Subject):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may send from port 0 (raw socket)")
 def test_a_query_from_port_zero_is_dropped(running: Subject):
-    """Nothing can be answered to port 0; who sends from it wants to see what breaks."""
+    """Port 0 cannot receive a response; such a packet is an attack."""
     before = running.metrics()
     payload = wire.query(BLOCKED)
     datagram = struct.pack("!4H", 0, running.ports[4], 8 + len(payload), 0) + payload  # checksum 0: none
@@ -129,7 +129,7 @@ def test_invalid_section_counts_are_a_format_error(running: Subject, name: str, 
 
 
 def test_an_additional_record_beside_opt_is_accepted(running: Subject):
-    """RFC 8945 and RFC 2931: a TSIG or SIG(0) may stand there; only more than two records are too many."""
+    """RFC 8945 and RFC 2931: a TSIG or SIG(0) is allowed; only more than two records are too many."""
     extra = wire.record("key.example", 250, b"\0" * 16, ttl=0, rclass=255)
     octets = wire.message(5, wire.RD, [wire.question(BLOCKED)], additional=[wire.opt(), extra])
     assert is_sinkholed(wire.read(running.exchange(octets)))
@@ -211,7 +211,7 @@ def test_a_malformed_opt_record_is_a_format_error(running: Subject, record: byte
 def test_a_denied_client_is_refused_with_extended_error_18(
     subject: Subject, upstream: StubUpstream, transport: str
 ):
-    """RFC 8914 section 4.19: EDE 18. A blocked name is no exception: who is not our client learns nothing."""
+    """RFC 8914 section 4.19: EDE 18, also for a blocked name, so that the policy is not revealed."""
     subject.start(
         orders=[block("B-1", [BLOCKED])],
         upstreams=[upstream.address],
@@ -243,7 +243,7 @@ def test_a_denied_client_is_dropped_if_so_configured(subject: Subject):
 
 @pytest.mark.parametrize("name", ["version.bind", "id.server", "hostname.bind", BLOCKED])
 def test_class_chaos_is_refused(running: Subject, seen: StubUpstream, name: str):
-    """What we are and where is nobody's business (RFC 4892 leaves it to the operator)."""
+    """RFC 4892 leaves it to the operator: version and location are not published."""
     assert rcode_of(running, wire.query(name, "TXT", qclass=3)) == "REFUSED"
     assert seen.queries == []
 

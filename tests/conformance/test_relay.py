@@ -144,7 +144,7 @@ def test_do_comes_back_as_the_client_sent_it(running: Subject, seen: StubUpstrea
 
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_additional_records_beside_opt_are_passed_on(running: Subject, seen: StubUpstream, place: int):
-    """Trap 3: only OPT is of the hop; glue is data, wherever OPT stands among it (RFC 6891 section 6.1.1)."""
+    """Trap 3: only OPT belongs to the hop; glue is data, in any position (RFC 6891 section 6.1.1)."""
 
     def with_glue(asked: Asked) -> bytes:
         glue = [
@@ -167,7 +167,7 @@ def test_additional_records_beside_opt_are_passed_on(running: Subject, seen: Stu
 
 
 def test_unknown_types_are_relayed_unchanged(running: Subject, seen: StubUpstream):
-    """RFC 3597 section 4: RDATA of an unknown type is octets, also where it looks like a pointer."""
+    """RFC 3597 section 4: RDATA of an unknown type is opaque, also if it looks like a pointer."""
     rdata = bytes(range(256)) + b"\xc0\x0c\xc0\xff"
     seen.script = lambda asked: asked.response([wire.record(b"\xc0\x0c", "TYPE65280", rdata, ttl=77777)])
     (record,) = running.query("other.example", "TYPE65280").answer
@@ -220,7 +220,7 @@ def test_an_answer_that_does_not_fit_the_client_is_truncated(
 def test_a_response_within_1232_bytes_is_truncated_for_a_client_without_edns(
     running: Subject, seen: StubUpstream
 ):
-    """Trap 5, RFC 1035 section 4.2.1: 512 octets; it came whole from the upstream, in one datagram."""
+    """Trap 5, RFC 1035 section 4.2.1: 512 bytes; it came whole from the upstream, in one datagram."""
     seen.script = lambda asked: texts(asked, 4)
     reply = running.query("text.example", "TXT")
     assert (reply.truncated, reply.answer, reply.opt) == (True, (), None)
@@ -229,7 +229,7 @@ def test_a_response_within_1232_bytes_is_truncated_for_a_client_without_edns(
 
 
 def test_the_largest_tcp_message_is_relayed(running: Subject, seen: StubUpstream):
-    """Trap 5, RFC 1035 section 4.2.2: a length of 65,535 octets."""
+    """Trap 5, RFC 1035 section 4.2.2: a length of 65,535 bytes."""
 
     def largest(asked: Asked) -> bytes:
         if asked.transport == "udp":

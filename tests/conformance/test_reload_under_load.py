@@ -110,7 +110,7 @@ def test_a_hundred_reloads_under_load_lose_no_query_and_mix_no_snapshots(
 
 
 def replace_the_pair(subject: Subject, number: int) -> None:
-    """Two files for one publish; the lifting alone would open the pair, and the checker would see that."""
+    """Two files for one publish; the unblock alone would open the pair, and the checker would see that."""
     subject.put_order(block(f"PAIR-{number}", PAIR))
     subject.put_order(unblock(f"LIFT-{number}", f"PAIR-{number - 1}"))
 

@@ -28,7 +28,7 @@ def name(text: str) -> bytes:
 
 
 def rrsig(owner: str, covered: str) -> bytes:
-    """RFC 4034 section 3.1, with a signature that nobody checks."""
+    """RFC 4034 section 3.1, with a signature that is not checked."""
     rdata = struct.pack("!HBBIIIH", wire.QTYPES[covered], 13, 2, 300, 2_000_000_000, 1_700_000_000, 7)
     return wire.record(owner, "RRSIG", rdata + name("example") + b"\1" * 64)
 
@@ -65,7 +65,7 @@ def holds(reply: wire.Reply, address: str) -> bool:
 def test_addresses_of_a_blocked_name_are_removed_from_every_section(
     subject: Subject, upstream: StubUpstream, qtype: str, where: str
 ):
-    """What leads there stays: the record itself is the queried name's own, and not blocked."""
+    """The record that points to it stays: it belongs to the queried name, which is not blocked."""
     owner = f"mail.{BLOCKED}"
     beside = [
         wire.address_record(owner, SECRET),
@@ -149,7 +149,7 @@ def test_an_https_record_with_a_listed_hint_outside_the_answer_is_removed(
 
 
 def test_unrelated_records_of_a_blocked_name_are_removed(subject: Subject, upstream: StubUpstream):
-    """Of the answer section too: no chain leads to them."""
+    """Also in the answer section, if no chain includes them."""
     stray = [wire.record(BLOCKED, "TXT", b"\4text"), wire.record(f"x.{BLOCKED}", 65280, b"data")]
     start(
         subject,
@@ -227,7 +227,7 @@ def test_only_records_that_the_policy_blocks_are_removed(
 
 
 def test_a_cached_response_is_checked_by_the_current_policy(subject: Subject, upstream: StubUpstream):
-    """It is kept whole: what a later order blocks is dropped, and comes back when that is lifted."""
+    """It is cached whole: records that a later order blocks are removed, and return after the unblock."""
     beside = [wire.address_record(BLOCKED, SECRET), wire.address_record("x.example", "198.51.100.7")]
     start(
         subject,
@@ -256,7 +256,7 @@ def test_a_cached_response_is_checked_by_the_current_policy(subject: Subject, up
 
 
 def test_compressed_names_stay_valid_when_records_are_removed(subject: Subject, upstream: StubUpstream):
-    """What stands behind a dropped record moves, and pointers with it; also those that led into it."""
+    """Records after a removed one move, and pointers with them, also those into the removed one."""
 
     def script(asked: Asked) -> bytes:
         # free.example is at 12; the blocked record's owner begins behind the MX record.
@@ -333,7 +333,7 @@ def test_the_chain_of_a_landing_page_stays_and_other_records_are_checked(
 
 
 class Bind:
-    """A BIND with its defaults that is primary for `example`, and asks nobody."""
+    """A BIND with its defaults that is primary for `example`, and sends no queries."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -1,4 +1,4 @@
-"""A restart loses no query: its sockets are handed over, with what has queued up in them.
+"""A restart loses no query: the next process gets the sockets, with the queries that wait in them.
 
 `make restarts` restarts a thousand times; see `RESTARTS`, `RATE` and `MOST` below.
 """
@@ -135,7 +135,7 @@ def test_the_number_of_worker_threads_may_change_with_a_restart(subject: Subject
 
 
 def test_the_descriptor_store_holds_exactly_the_listening_sockets(subject: Subject, supervisor: Supervisor):
-    """A socket that stayed there would receive queries that nobody reads."""
+    """A socket left in the store would receive queries that no process reads."""
     port = free_port()
     subject.configure(listen=["127.0.0.1:0", f"127.0.0.1:{port}"])
     supervisor.start()

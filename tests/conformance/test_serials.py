@@ -1,4 +1,4 @@
-"""A serial stands for one content, is higher than all before, and has 32 bits (RFC 1982, RFC 1035 3.3.13)."""
+"""A serial identifies one content, always rises, and has 32 bits (RFC 1982, RFC 1035 3.3.13)."""
 
 import hashlib
 import json

@@ -20,7 +20,7 @@ from .upstreams import Asked, StubUpstream
 def test_a_shadow_zone_changes_no_response_of_any_type(
     subject: Subject, upstream: StubUpstream, transport: str
 ):
-    """As `policy disabled` of BIND, `rpz-action-override: disabled` of Unbound: a try harms nobody."""
+    """As `policy disabled` of BIND, `rpz-action-override: disabled` of Unbound."""
     start(subject, upstream, ["planned.example"])
     types = [qtype for qtype in TYPES if (qtype, transport) != ("ANY", "udp")]  # answered here, RFC 8482
     for qtype in types:
@@ -89,7 +89,7 @@ def test_nxdomain_in_a_shadow_zone_does_not_change_later_zones(subject: Subject,
 def test_a_response_with_a_target_in_a_shadow_zone_is_passed_on_and_counted(
     subject: Subject, upstream: StubUpstream, qtype: str, records: list[bytes], targets: str
 ):
-    """Once for each client, kept or not; what leads elsewhere is not."""
+    """Once for each client, cached or not; other targets are not counted."""
 
     def script(asked: Asked) -> bytes:
         return asked.response(records if asked.name == "alias.example" else [])

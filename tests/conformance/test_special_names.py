@@ -12,7 +12,7 @@ RESINFO = 261
 
 @pytest.fixture(scope="module")
 def running(shared_subject: Subject, shared_upstream: StubUpstream) -> Subject:
-    """A policy zone stands before the special names; nothing else is configured."""
+    """A policy zone comes before the special names; nothing else is configured."""
     zones = [
         {"name": "own", "list": "own.txt", "match": "subtree", "answer": "passthru"},
         {"name": "malware", "list": "malware.txt", "match": "subtree", "answer": "sinkhole"},
@@ -165,7 +165,7 @@ def test_a_public_reverse_zone_is_forwarded(running: Subject, seen: StubUpstream
 
 
 def test_private_reverse_zones_may_be_forwarded(subject: Subject, upstream: StubUpstream):
-    """RFC 6303 section 3: who uses them has a resolver that knows them."""
+    """RFC 6303 section 3: a network that uses them has a resolver that serves them."""
     subject.start(upstreams=[upstream.address], local={"private_reverse": "forward"})
     subject.query("1.0.0.10.in-addr.arpa", "PTR")
     assert [asked.name for asked in upstream.queries] == ["1.0.0.10.in-addr.arpa"]

@@ -1,4 +1,4 @@
-"""What a newcomer does: the Telegram order of 2017 in force, then lifted, seen by real clients."""
+"""The first steps of a newcomer: the Telegram order of 2017, then its unblock, with real clients."""
 
 import re
 import shutil
@@ -151,7 +151,7 @@ def test_after_the_unblock_and_a_reload_each_name_is_answered_by_the_upstream(
 
 
 def test_the_shipped_unblock_order_is_that_of_10_august_2017():
-    """Lifted on 10 August 2017 10:46 WIB."""
+    """In effect on 10 August 2017 10:46 WIB."""
     order = shipped("unblock")[1]
     assert order["issued_at"].startswith("2017-08-10T10:46") or order["effective_at"].startswith(
         "2017-08-10T10:46"

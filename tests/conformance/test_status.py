@@ -55,7 +55,7 @@ def test_nxdomain_that_becomes_nodata_is_counted_as_nodata(subject: Subject, ups
 
 
 def test_responses_are_counted_by_rcode_with_their_latency(subject: Subject, upstream: StubUpstream):
-    """Each response once, over UDP and TCP: RCODE, and the time by who made it."""
+    """Each response once, over UDP and TCP: RCODE, and the latency by its source."""
     zone = {"name": "national", "list": "national.txt", "answer": "nxdomain"}
     subject.start(zones=[zone], lists={"national.txt": ["blocked.example"]}, upstreams=[upstream.address])
     for transport in ("udp", "tcp"):

@@ -91,7 +91,7 @@ def test_a_stopped_daemon_leaves_its_ports_and_its_socket(subject: Subject):
 
 
 def test_a_daemon_that_was_killed_starts_again(subject: Subject):
-    """A control socket that nobody listens on any more is no daemon."""
+    """A control socket without a listener does not mean that a daemon runs."""
     subject.start(orders=[block("B-1", ["blocked.example"])])
     subject.process.kill()
     subject.wait_stopped()

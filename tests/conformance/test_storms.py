@@ -1,6 +1,6 @@
-"""Faults while a stream of queries goes on: the daemon goes on, counts, and every query has one answer.
+"""Faults under a constant stream of queries: the daemon keeps running and answers every query once.
 
-Each test shows its figures before and after (`pytest -s`, and in the record of the run).
+Each test prints the metrics before and after (`pytest -s`), and adds them to the record of the run.
 """
 
 import itertools

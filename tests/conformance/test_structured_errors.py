@@ -68,7 +68,7 @@ def test_a_query_with_the_option_gets_the_reason_as_json(
 
 
 def test_a_censored_answer_has_no_sub_error(running: Subject):
-    """draft-ietf-dnsop-structured-dns-error section 4: s MUST NOT stand with Censored (16)."""
+    """draft-ietf-dnsop-structured-dns-error section 4: s MUST NOT be sent with Censored (16)."""
     code, text = text_of(running.query(BLOCKED, edns=ASKING))
     assert (code, "s" in text) == (16, False)
 
@@ -135,7 +135,7 @@ def test_text_for_people_is_dropped_first_if_it_does_not_fit(subject: Subject):
 
 
 def test_a_text_that_never_fits_is_dropped(subject: Subject):
-    """Trap 5, RFC 8914 section 3: the code alone still tells."""
+    """Trap 5, RFC 8914 section 3: the code alone is still useful."""
     contacts = [f"mailto:{letter * 100}@isp.example" for letter in "abcd"]
     start(subject, ERRORS | {"contacts": contacts})
     reply = subject.query(BLOCKED, edns=wire.opt(512, options=wire.option(OPTION)))

@@ -70,7 +70,7 @@ def test_a_cname_with_a_blocked_target_is_answered_as_a_blocked_name(
 def test_a_dname_with_a_blocked_target_is_answered_as_a_blocked_name(
     subject: Subject, upstream: StubUpstream
 ):
-    """RFC 6672: the DNAME and the CNAME made from it stand in the answer."""
+    """RFC 6672: the response has the DNAME and the CNAME made from it."""
 
     def script(asked: Asked) -> bytes:
         dname = wire.record("tree.example", 39, wire.name_to_wire(BLOCKED))
@@ -120,7 +120,7 @@ def test_an_allowed_https_target_exempts_no_blocked_one(
 
 
 def test_the_target_of_a_dname_is_computed_from_the_queried_name(subject: Subject, upstream: StubUpstream):
-    """RFC 6672 section 2.2: what is ordered is the one name, and the answer leads below it."""
+    """RFC 6672 section 2.2: one name is blocked, and the target is below it."""
 
     def script(asked: Asked) -> bytes:
         dname = wire.record("tree.example", 39, wire.name_to_wire(BLOCKED))
@@ -142,7 +142,7 @@ def test_a_dname_without_its_cname_is_checked(subject: Subject, upstream: StubUp
 
 
 def test_a_record_of_an_unrelated_owner_is_not_a_target(subject: Subject, upstream: StubUpstream):
-    """RFC 1034 section 3.6.2: a chain is one of owners; what stands beside it was not asked for."""
+    """RFC 1034 section 3.6.2: a chain is one of owners; other records were not queried."""
     start(
         subject,
         upstream,
@@ -167,7 +167,7 @@ def test_a_chain_in_any_order_is_followed(subject: Subject, upstream: StubUpstre
 def test_responses_of_every_rcode_but_servfail_are_checked(
     subject: Subject, upstream: StubUpstream, rcode: int
 ):
-    """RFC 6604 section 3: the RCODE is of the chain's end, and says nothing of what stands before."""
+    """RFC 6604 section 3: the RCODE is that of the end of the chain, not of the names before it."""
     start(subject, upstream, lambda asked: asked.response([cname(asked.name, BLOCKED)], rcode=rcode))
     assert is_sinkholed(subject.query(ALIAS))
 
@@ -186,7 +186,7 @@ BADNETS = {"name": "badnets", "addresses": "badnets.txt", "answer": "sinkhole"}
 def test_additional_records_of_an_https_target_are_checked(
     subject: Subject, upstream: StubUpstream, what: str, priority: int, section: str
 ):
-    """RFC 9460 section 4.1: a client may use what comes along, and asks nobody about it."""
+    """RFC 9460 section 4.1: a client may use additional records without another query."""
     record = struct.pack("!H", priority) + wire.name_to_wire("free.example")
 
     def script(asked: Asked) -> bytes:

@@ -98,7 +98,7 @@ def test_a_slow_response_delays_no_other(running: Subject, seen: StubUpstream):
 
 
 def test_a_repeated_id_on_a_connection_is_answered_twice(running: Subject, seen: StubUpstream):
-    """RFC 7766 section 6.2.1: a client should not; if it does, nobody else may suffer."""
+    """RFC 7766 section 6.2.1: a client should not do it; other clients must not suffer."""
     seen.script = silent
     with running.tcp() as stream:
         stream.send(wire.query("one.example", qid=7), wire.query("two.example", qid=7))
@@ -161,7 +161,7 @@ def test_a_connection_with_an_outstanding_query_is_not_idle(subject: Subject, up
 
 
 def test_a_trickling_message_is_disconnected(subject: Subject, upstream: StubUpstream):
-    """Trap 15: slow loris; each octet is in time, the message as a whole is not."""
+    """Trap 15: slow loris; each byte is in time, the message as a whole is not."""
     start(subject, upstream, read_timeout_ms=600, idle_timeout_ms=30000)
     octets = framed(wire.query("a" * 60 + "." + BLOCKED))
     with subject.tcp() as stream:
@@ -212,7 +212,7 @@ def test_outstanding_queries_of_a_connection_are_limited_by_max_pipelined(
 
 
 def test_a_paused_connection_is_not_idle_and_not_slow(subject: Subject, upstream: StubUpstream):
-    """The client sent in time; it is we who do not read."""
+    """The client sent in time; it is the daemon that does not read."""
     upstream.script = silent
     start(subject, upstream, max_pipelined=1, read_timeout_ms=300, idle_timeout_ms=300)
     with subject.tcp() as stream:

@@ -51,7 +51,7 @@ def test_a_connection_above_the_limit_of_its_client_is_closed(subject: Subject):
 
 
 def test_connections_of_denied_clients_make_room_first(subject: Subject):
-    """RFC 7766 section 6.2.3: who is refused anyway makes room first, nobody for a stranger."""
+    """RFC 7766 section 6.2.3: a denied client is closed before a client that may query."""
     subject.start(
         orders=[block("B-1", [BLOCKED])],
         access_control={"allow": ["127.0.0.1/32"]},
@@ -145,7 +145,7 @@ def waiting(
 
 
 def answered(subject: Subject, stack: ExitStack, source: str, count: int) -> int:
-    """How many of so many new connections, all kept open, get the upstream's answer."""
+    """How many of so many new connections, all left open, get the upstream's answer."""
     replies = []
     for number in range(count):
         stream = connected(subject, stack, source)
@@ -179,7 +179,7 @@ def test_a_network_holds_at_most_a_quarter_of_the_connections(subject: Subject, 
 
 
 def test_the_network_with_most_connections_makes_room(subject: Subject, upstream: StubUpstream):
-    """RFC 7766 section 6.2.3: who waits in a network of one connection stays, who holds many pays."""
+    """RFC 7766 section 6.2.3: a network with one connection keeps it, one with many loses some."""
     start_among_networks(subject, upstream, max_connections=41, max_connections_per_network=20)
     with ExitStack() as stack:
         (alone,) = waiting(subject, stack, upstream, ["127.0.4.1"])

@@ -1,7 +1,7 @@
-"""Thousands of TCP clients that want nothing good.
+"""Thousands of hostile TCP clients.
 
-Each storm is met with few connections allowed and with many. Meanwhile UDP goes on and a new client over TCP
-is served; afterwards, with the clients still holding their ends, the daemon has let go of every connection.
+Each test runs with a low and a high limit of connections. Meanwhile UDP and a new TCP client are served.
+Afterwards, while the clients still hold their ends, the daemon has closed every connection.
 """
 
 import resource
@@ -48,11 +48,11 @@ def framed(octets: bytes) -> bytes:
 
 
 def say_nothing(_client: socket.socket) -> None:
-    """A connection, and no octet."""
+    """A connection, and no byte."""
 
 
 def say_one_octet(client: socket.socket) -> None:
-    """The first octet of the length, and never the second."""
+    """The first byte of the length, and never the second."""
     client.send(b"\0")
 
 
@@ -75,7 +75,7 @@ def reset(client: socket.socket) -> None:
 
 
 def never_read(client: socket.socket) -> None:
-    """Asks a lot, and takes none of the answers."""
+    """Sends many queries, and reads no response."""
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     with suppress(BlockingIOError, ConnectionError):
         client.send(framed(wire.query(BLOCKED, "TXT")) * 100)
@@ -85,7 +85,7 @@ KINDS = (say_nothing, say_one_octet, say_half, vanish, reset, never_read)
 
 
 def skip_unless_may_vanish() -> None:
-    """Making the kernel forget a connection is for who may administer the network."""
+    """Half-open connections need CAP_NET_ADMIN."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
         try:
             sock.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
@@ -184,7 +184,7 @@ def silent_about_the_owed(asked: Asked) -> bytes | None:
 
 
 def vanish_owed(client: socket.socket) -> None:
-    """Half open, with a query under way whose answer nobody will take."""
+    """Half open, with an outstanding query whose response is never read."""
     with suppress(ConnectionError):
         client.send(framed(wire.query("owed.example")))
         vanish(client)

@@ -121,7 +121,7 @@ def test_the_unit_starts_and_enforces_in_every_state_that_the_daemon_tolerates(
 def test_the_unit_starts_with_a_feed_that_was_rejected_and_cannot_be_reached(
     subject: Subject, upstream: StubUpstream, authority: Authority
 ):
-    """The last good version is enforced; nobody can fetch another one now."""
+    """The last good version is enforced, since no other can be fetched now."""
     with Server(authority.certificate()) as web:
         feed = Feed(web, "".join(f"{name}\n" for name in NAMES).encode())
         zone = feed.zone(authority.pem)

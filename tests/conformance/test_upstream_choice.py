@@ -83,7 +83,7 @@ def test_a_higher_order_is_used_only_while_no_lower_one_is_up(subject: Subject, 
 def test_least_outstanding_uses_the_fewest_queries_for_the_weight(
     subject: Subject, make_upstream: MakeUpstream
 ):
-    """So a slow upstream gets less: what it does not answer stays under way."""
+    """A slow upstream gets fewer queries, since unanswered ones stay outstanding."""
     small, large = make_upstream(only_probes), make_upstream(only_probes)
     listed = servers(small, large, weight=[1, 3])
     start(subject, listed, selection="least_outstanding", timeout_ms=60_000, health_check={"interval_ms": 50})
@@ -198,7 +198,7 @@ def test_an_unusable_response_is_retried_on_another_upstream(
 
 
 def test_servfail_of_one_upstream_is_retried_on_another(subject: Subject, make_upstream: MakeUpstream):
-    """BIND and Unbound do: one resolver without its way to the Internet costs nobody an answer."""
+    """As BIND and Unbound do: one resolver without Internet connectivity costs no response."""
     failing, good = make_upstream(saying(2)), make_upstream()
     start(subject, servers(failing, good))
     ask(subject, NAMES[:20])
@@ -240,7 +240,7 @@ def test_servfail_is_retried_once_and_then_remembered(subject: Subject, make_ups
 def test_servfail_is_passed_on_at_once_if_no_other_upstream_is_up(
     subject: Subject, make_upstream: MakeUpstream
 ):
-    """RFC 9520 section 1: who is down is not asked."""
+    """RFC 9520 section 1: an upstream that is down is not queried."""
     failing, dead = make_upstream(saying(2)), make_upstream(lambda _asked: None, may_die=True)
     start(subject, servers(failing, dead), health_check={"interval_ms": 100}, timeout_ms=60_000)
     subject.wait_for_metric("dnsblock_upstream_health_checks_total", 3, upstream=dead.address, result="lost")

@@ -80,7 +80,7 @@ def test_refused_opt_is_omitted_over_tcp_too(subject: Subject, make_upstream: Ma
 
 
 def test_without_opt_a_long_response_comes_over_tcp(subject: Subject, make_upstream: MakeUpstream):
-    """RFC 1035 section 4.2.1: 512 octets over UDP."""
+    """RFC 1035 section 4.2.1: 512 bytes over UDP."""
     texts = [wire.record(b"\xc0\x0c", "TXT", b"\xc8" + b"%03d" % number + b"x" * 197) for number in range(4)]
 
     def script(asked: Asked) -> bytes:

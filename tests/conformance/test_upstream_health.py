@@ -144,7 +144,7 @@ def test_any_response_but_an_error_is_healthy(subject: Subject, upstream: StubUp
 
 
 def test_a_mismatched_response_does_not_count_as_a_health_check(subject: Subject, upstream: StubUpstream):
-    """RFC 5452 section 9.1: a dead upstream is not kept alive by who guesses."""
+    """RFC 5452 section 9.1: spoofed responses must not keep a dead upstream up."""
     upstream.script = lambda asked: [
         asked.response(qid=asked.message.qid ^ 1),
         asked.response(question=wire.question("example", "NS")),
@@ -155,7 +155,7 @@ def test_a_mismatched_response_does_not_count_as_a_health_check(subject: Subject
 
 
 def test_one_good_health_check_does_not_bring_an_upstream_up(subject: Subject, make_upstream: MakeUpstream):
-    """Hysteresis: who comes and goes stays away."""
+    """Hysteresis: a flapping upstream stays down."""
     flapping, good = make_upstream(silent), make_upstream()
     start(subject, flapping, good, health_check=OFTEN | {"timeout_ms": 50, "successes": 2})
     wait_until_down(subject, flapping)
@@ -228,7 +228,7 @@ def test_three_slow_names_do_not_bring_an_upstream_down(subject: Subject, make_u
 def test_an_upstream_that_answers_only_health_checks_is_down_until_it_answers_a_query(
     subject: Subject, make_upstream: MakeUpstream
 ):
-    """Its probe comes from a cache, and its way to the Internet is gone: real traffic tells."""
+    """It answers health checks from its cache without Internet connectivity: real queries show it."""
     deaf, other = make_upstream(only_probes), make_upstream()
     start(subject, deaf, other, health_check={"interval_ms": 1000}, timeout_ms=50, tries=3)
     numbers = itertools.count()
@@ -282,7 +282,7 @@ def test_a_false_suspicion_is_not_repeated_at_once(subject: Subject, make_upstre
 def test_a_single_silent_upstream_gets_each_query_as_often_as_configured(
     subject: Subject, upstream: StubUpstream
 ):
-    """There is nobody to take over: each query has its attempts, and no more."""
+    """No other upstream can take over: each query has its tries, and no more."""
     upstream.script = silent
     start(subject, upstream, timeout_ms=400, tries=2, health_check=OFTEN)
     with subject.udp() as client:
@@ -371,7 +371,7 @@ def test_with_all_upstreams_down_blocked_names_are_answered(
 
 
 def test_with_all_upstreams_down_one_good_response_brings_one_up(subject: Subject, upstream: StubUpstream):
-    """With nobody up, the first word of one is enough: waiting for the second would help nobody."""
+    """With none up, one good response is enough: waiting for a second would help nobody."""
     upstream.script = silent
     start(subject, upstream, CLOSED_UPSTREAM, timeout_ms=100, health_check=OFTEN | {"successes": 100})
     wait_until_down(subject, upstream)

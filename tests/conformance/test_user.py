@@ -151,7 +151,7 @@ def test_a_control_socket_that_the_user_could_not_remove_is_refused(subject: Sub
 
 @as_root
 def test_a_state_folder_of_another_user_is_refused(subject: Subject, open_folder: Path):
-    """Who else may write there could make root give away any file."""
+    """Another user who may write there could make root give away any file."""
     subject.configure(user="nobody")
     (open_folder / "state").mkdir()
     other = open_folder / "state" / "theirs"

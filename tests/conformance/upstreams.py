@@ -1,7 +1,7 @@
-"""What stands behind the daemon in the tests: a real Unbound, and an upstream that does as it is told.
+"""The upstreams of the tests: a real Unbound, and a scripted one.
 
-The scripted upstream records each query with the socket it came from, and answers by a function of
-the test: late, wrong, cut off, or not at all.
+The scripted upstream records each query with its socket. A function of the test makes the response: late,
+wrong, truncated, or none.
 """
 
 import queue
@@ -164,8 +164,8 @@ def only_probes(asked: Asked) -> bytes | None:
 class StubUpstream:
     """A scripted upstream on UDP and TCP of one loopback port; without `tcp`, connections are refused.
 
-    The probes by which the daemon sees whether it is alive are kept apart, and answered always: whatever its
-    script is, it is alive. Where it `may_die`, they are answered by the script, too.
+    Health checks are recorded separately and always answered, so that the upstream stays up whatever its
+    script does. With `may_die`, the script answers them, too.
     """
 
     def __init__(
@@ -253,11 +253,11 @@ class StubUpstream:
         return next(one for one in self.wait_until(has_come, timeout) if one.name.lower() == name.lower())
 
     def kill(self) -> None:
-        """From now on nothing listens there, and ICMP says so; what it was asked stays known."""
+        """From now on nothing listens there, so ICMP port unreachable is sent; recorded queries stay."""
         self.close()
 
     def close(self) -> None:
-        """Nobody listens any more; may be called again."""
+        """Nothing listens any more; may be called again."""
         if not self._thread.is_alive():
             return
         self._wake.send(b"x")
@@ -381,7 +381,7 @@ UNBOUND_DATA = [
 
 
 class Unbound:
-    """A real Unbound that knows UNBOUND_DATA, the 11 Telegram names and BIG_TEXTS, and asks nobody."""
+    """A real Unbound with UNBOUND_DATA, the 11 Telegram names and BIG_TEXTS; it sends no queries."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -1,7 +1,7 @@
-"""DNS messages octet by octet: the tests build queries (also broken ones) and read responses with this.
+"""DNS messages byte for byte: the tests build queries (also invalid ones) and read responses with this.
 
-Not a library's reader, because the tests are about the very octets: dnslib drops an empty EDNS option
-and accepts what stands behind the last record; `read` refuses all that RFC 1035 section 4.1 does not allow.
+The tests check every byte, and no library does: dnslib drops an empty EDNS option and accepts bytes after the
+last record. `read` refuses everything that RFC 1035 section 4.1 does not allow.
 """
 
 import ipaddress
@@ -39,7 +39,7 @@ def labels_to_wire(labels: Iterable[bytes]) -> bytes:
 
 
 def name_to_wire(name: str | bytes) -> bytes:
-    """A name of plain labels as text, or wire octets as they are."""
+    """A name of plain labels as text, or bytes in wire format unchanged."""
     if isinstance(name, bytes):
         return name
     return labels_to_wire(label.encode("ascii") for label in name.split(".") if label)
@@ -106,7 +106,7 @@ def query(
     qclass: int = 1,
     edns: bool | bytes = False,
 ) -> bytes:
-    """A query; `edns` is True for a plain OPT, or the octets of the additional record to add."""
+    """A query; `edns` is True for a plain OPT, or the bytes of the additional record to add."""
     additional = [edns if isinstance(edns, bytes) else opt()] if edns else []
     flags |= opcode << 11
     qid = random_id() if qid is None else qid

@@ -174,7 +174,7 @@ def test_any_bytes_are_entries_of_the_engine_or_refused(data: bytes, scope: str)
 
 @given(TEXTS)
 def test_any_bytes_can_be_looked_up_as_names(data: bytes):
-    """One octet for each line, also where the line is no name."""
+    """One byte for each line, also for a line that is no name."""
     zone = PolicyZone.from_entries("z", [Rule(ANSWER)], b"subtree 0 a.example")
     try:
         covered = zone.lookup(data)

@@ -196,7 +196,7 @@ def test_any_text_is_an_endpoint_or_refused(text: str, default_port: int | None)
 @relaxed
 @given(data=st.binary(max_size=300), cut=st.integers(0, 400), at=st.integers(0, 400))
 def test_any_bytes_are_a_ledger_or_refused(tmp_path: Path, data: bytes, cut: int, at: int):
-    """Whatever the disk gives back after a crash: orders that were written, a mended end, or a refusal."""
+    """Whatever the disk returns after a crash: complete orders, a repaired end, or a refusal."""
     state = tmp_path / hashlib.sha256(data + b"%d %d" % (cut, at)).hexdigest()
     written = [parse("f", text.encode()) for text in ORDERS]
     with Ledger.open(state) as ledger:
@@ -304,7 +304,7 @@ def names(target: Target, entry: Entry) -> bool:
 @settings(max_examples=500, deadline=None)
 @given(ledgers(), st.integers(-1, 13))
 def test_the_state_is_that_of_a_naive_implementation(orders: list[Order], half_hours: int):
-    """In force: effective_at <= t < expires_at, not lifted by t, and not held."""
+    """In force: effective_at <= t < expires_at, not unblocked by t, and not held."""
     at = EPOCH + timedelta(minutes=30 * half_hours)
     derived = derive(orders, at)
     found = {
@@ -348,7 +348,7 @@ SECRETS = st.lists(st.sampled_from([b"00" * 16, b"zz" * 16, b"#", b"\n", b" ", b
 @relaxed
 @given(st.one_of(st.binary(max_size=200), SECRETS.map(b"".join)))
 def test_any_bytes_are_secrets_or_refused(tmp_path: Path, data: bytes):
-    """RFC 9018 section 5: of 16 octets each, and whatever is refused, none of it is shown."""
+    """RFC 9018 section 5: 16 bytes each; a refused secret is never shown."""
     file = tmp_path / "secrets"
     file.write_bytes(data)
     file.chmod(0o600)

@@ -1,6 +1,6 @@
-"""An HTTPS server on loopback that misbehaves as it is told, and a certificate authority of its own.
+"""An HTTPS server on loopback that misbehaves as scripted, with a certificate authority of its own.
 
-A test gives it octets to send, or a function that writes them; it gets a URL, and later what was asked.
+A test passes the bytes to send, or a function that writes them. It gets a URL, and later the requests.
 """
 
 import asyncio

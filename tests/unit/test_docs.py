@@ -1,4 +1,4 @@
-"""The documentation says what is so: metrics, options, commands, exit codes, orders and links."""
+"""The documentation matches the code: metrics, options, commands, exit codes, orders and links."""
 
 import json
 import os
@@ -34,12 +34,12 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("blockli
 
 
 def section(text: str, heading: str) -> str:
-    """What stands under a heading, up to the next one."""
+    """The text under a heading, up to the next one."""
     return re.split(r"^#+ .*$", text.split(f" {heading}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
 
 
 def first_cells(text: str) -> list[str]:
-    """What stands in backquotes in the first cells of tables, headings left out."""
+    """The inline code in the first cells of tables, headings left out."""
     return [cell for row in re.findall(r"^\| ([^|]*) \|", text, re.MULTILINE) for cell in code(row)]
 
 

@@ -1,4 +1,4 @@
-"""Reading YAML and JSON from people who may be hostile (dnsblock/document.py)."""
+"""Reading YAML and JSON from untrusted sources (dnsblock/document.py)."""
 
 import os
 import time

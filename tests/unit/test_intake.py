@@ -107,7 +107,7 @@ def test_numbered_orders_come_by_their_number(take):
 
 
 def test_an_order_after_a_gap_is_accepted_and_reported(take):
-    """A withheld lifting is noticed."""
+    """So that a withheld unblock is noticed."""
     first = block("b-1", "t.me", seq=1)
     intake = take(first, block("b-3", "c.example", seq=3, prev="ab" * 32))
     assert ids(intake) == ["b-1", "b-3"]

@@ -1,4 +1,4 @@
-"""Who may import whom. The design's layers and doors, held by walking the imports of every module."""
+"""The layers of the design, and one place for each dependency: checked in the imports of every module."""
 
 import ast
 import subprocess
@@ -99,7 +99,7 @@ def breaches(modules: dict[str, str]) -> list[str]:
 
 
 def test_no_module_imports_from_a_layer_above_it_or_past_a_door():
-    """Who may import whom; one door per dependency."""
+    """The design's layers, and one place for each dependency."""
     assert breaches(MODULES) == []
 
 

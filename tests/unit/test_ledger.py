@@ -84,7 +84,7 @@ def test_the_digest_of_a_record_covers_the_rest_of_its_line(folder: Path):
 
 
 def test_every_kind_of_record_is_there_after_a_restart(folder: Path):
-    """The operator's own acts stand between the orders, in the order in which they were done."""
+    """Actions of the operator are recorded between the orders, in sequence."""
     facts = [
         Annulment("a", "b-1", "a half-written order: \u201cb-1\u201d"),
         AcceptedRestore("restored from the backup", Position(3, "0" * 64), Position(2, "1" * 64)),

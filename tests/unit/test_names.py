@@ -78,7 +78,7 @@ def test_an_invalid_name_is_refused_with_the_reason(text: str, reason: str):
 
 
 def test_the_longest_name_is_accepted_with_and_without_final_dot():
-    """RFC 1035 2.3.4: 255 octets on the wire are 253 characters."""
+    """RFC 1035 2.3.4: 255 bytes on the wire are 253 characters."""
     longest = "x." * 126 + "y"
     assert len(longest) == 253
     assert canonical(longest) == longest

@@ -282,7 +282,7 @@ def test_an_error_is_reported_with_line_value_and_reason(text: str, problem: str
     ],
 )
 def test_a_time_is_rfc_3339_with_an_offset_or_refused(time: str):
-    """A lifting names what it lifts."""
+    """RFC 3339 section 4.4: a local time without an offset is ambiguous."""
     (problem,) = refused(block("b", "t.me", effective_at=time))
     assert problem.startswith("6: ")
     assert "effective_at: " in problem

@@ -72,7 +72,7 @@ def test_a_fault_in_one_list_ends_no_other(config: Config, faulty: None, caplog:
 def test_a_feed_with_another_answer_is_not_fetched_sooner(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """Nor later: who reloads each hour has fresh lists all the same."""
+    """Nor later: lists stay fresh even if the operator reloads every hour."""
     fetched: list[str] = []
 
     async def fetch(feed: Feed, *_: object) -> None:
@@ -104,7 +104,7 @@ def test_a_feed_with_another_answer_is_not_fetched_sooner(
 
 
 def test_a_fault_in_fetching_is_a_feed_that_could_not_be_fetched(config: Config, faulty: None):
-    """Also at a start, and for who asks by a command."""
+    """Also at startup, and for a command that requested it."""
     store = Store(config.state)
     with pytest.raises(FetchFailed) as caught:
         asyncio.run(download(config.zones[0], store))

@@ -149,7 +149,7 @@ def test_a_fault_in_one_list_affects_no_other(
 
 
 def test_the_compiled_file_of_a_rejected_list_is_not_stored(config: Config, tmp_path: Path):
-    """A feed that is odd for weeks would fill the disk with a list as large as the right one, twice a day."""
+    """A feed that is rejected for weeks would fill the disk with full-size lists, twice a day."""
     lists = first_reading(config)
     before = {path.name for path in lists.store.compiled.iterdir()}
     rubbish = "".join(f"not a name {number}\nname{number:05}.example\n" for number in range(NAMES))

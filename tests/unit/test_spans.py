@@ -82,7 +82,7 @@ def test_spans_are_what_is_in_force_at_each_time(received: list[tuple[datetime, 
 
 
 def test_each_of_a_thousand_orders_for_one_name_is_checked_once():
-    """Blocked and lifted again for two years: the number of looks grows as the number of orders does."""
+    """Blocked and unblocked for two years: the work must grow linearly with the orders."""
 
     class Counted(tuple):
         """Entries that count how often they are gone through."""

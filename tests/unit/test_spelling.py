@@ -92,7 +92,7 @@ def test_remarks_name_the_line():
 
 
 def test_confusable_names_are_always_shown():
-    """Of a thousand names ten are told; the rest is counted."""
+    """Of a thousand names ten are shown; the rest is counted."""
     names = [f"ü{number}.example" for number in range(30)]
     told = said(block("b", *names, "p\u0430ypal.example"))
     assert len(told) == 12

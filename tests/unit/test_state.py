@@ -43,7 +43,7 @@ def test_a_block_is_in_force_from_its_first_to_before_its_last_second():
 
 
 def test_an_unblock_is_in_force_from_its_own_second():
-    """10 August 2017 10:46 WIB; the field fails at lifting."""
+    """10 August 2017 10:46 WIB; unblocking is what fails in practice."""
     ledger = orders(block("b", "t.me", "telegram.org"), unblock("u", "b", effective_at=AUGUST_10))
     before, after = derive(ledger, END - SECOND), derive(ledger, END)
     assert (names(before), before.next_change_at) == (["block t.me b", "block telegram.org b"], END)
@@ -100,7 +100,7 @@ def test_an_exemption_has_its_own_time():
 
 
 def test_a_scheduled_unblock_leaves_no_gap():
-    """A lifting that is effective before the block itself: the block never begins."""
+    """An unblock that takes effect before the block itself: the block never begins."""
     ledger = orders(block("b", "t.me", effective_at=AUGUST_10), unblock("u", "b", effective_at=JULY_14))
     assert states(derive(ledger, START)) == {"b": "lifted", "u": "active"}
     assert names(derive(ledger, END)) == []
@@ -147,7 +147,7 @@ def test_numbered_orders_are_followed_whatever_the_order_of_their_arrival():
 
 
 def test_a_gap_holds_later_orders():
-    """A withheld lifting is noticed; what is held is not enforced."""
+    """So that a withheld unblock is noticed; held orders are not enforced."""
     first, _, third = chain()
     derived = derive(orders(first, third), START)
     assert names(derived) == ["block one.example b-1"]

@@ -1,4 +1,4 @@
-"""What the author of a broken document is told (dnsblock/yaml_advice.py)."""
+"""The advice for the author of an invalid document (dnsblock/yaml_advice.py)."""
 
 import pytest
 
@@ -54,7 +54,7 @@ JARGON = ("token", "scalar", "scanning", "mapping", "block", "flow", "simple key
     ],
 )
 def test_the_advice_shows_the_line_and_what_to_change(text: str | bytes, line: int, says: str):
-    """In the words of somebody who writes a letter, not of a YAML parser."""
+    """In the words of an author of letters, not of a YAML parser."""
     with pytest.raises(Refused) as caught:
         read("o.yaml", text if isinstance(text, bytes) else text.encode(), max_bytes=1000)
     (problem,) = caught.value.problems

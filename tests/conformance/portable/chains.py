@@ -1,4 +1,4 @@
-"""Scripts of an upstream whose answers lead elsewhere: by CNAME, by DNAME, by HTTPS and SVCB."""
+"""Scripts of an upstream whose answers have targets: by CNAME, DNAME, HTTPS and SVCB."""
 
 import struct
 from collections.abc import Callable, Iterable

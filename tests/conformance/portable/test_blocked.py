@@ -48,7 +48,7 @@ def test_a_blocked_name_has_the_addresses_of_the_sinkhole(
 def test_no_type_of_a_blocked_name_reaches_the_upstream(
     resolver: Asking, seen: StubUpstream, qtype: str, transport: str
 ):
-    """Trap 1, RFC 9460 section 7.3: an HTTPS record alone leads to an address; blocky#165, smartdns#2466."""
+    """Trap 1, RFC 9460 section 7.3: an HTTPS record alone gives an address; blocky#165, smartdns#2466."""
     reply = resolver.query(SINKHOLED, qtype, transport=transport)
     assert (reply.rcode, reply.answer) == ("NOERROR", ())
     assert seen.asked_for(SINKHOLED) == []
@@ -65,7 +65,7 @@ def test_each_type_has_the_rcode_of_the_action(resolver: Asking, seen: StubUpstr
 
 @pytest.mark.parametrize("qtype", ["A", "HTTPS"])
 def test_a_port_prefix_of_a_blocked_name_is_blocked(resolver: Asking, seen: StubUpstream, qtype: str):
-    """Trap 1, RFC 9460 sections 2.3 and 9.1: `_8443._https` and the name stands below it."""
+    """Trap 1, RFC 9460 sections 2.3 and 9.1: `_8443._https` and the name are a subdomain."""
     name = f"_8443._https.{SHORT}"
     reply = resolver.query(name, qtype)
     assert reply.addresses == ([SINKHOLE4] if qtype == "A" else [])
@@ -178,14 +178,14 @@ def test_a_response_for_a_blocked_name_never_has_a_signature(resolver: Asking, f
 
 
 def test_a_response_for_a_blocked_name_has_an_extended_error(resolver: Asking):
-    """Trap 13, RFC 8914 section 4.16: a validating client sees a bogus answer; the extended error tells."""
+    """Trap 13, RFC 8914 section 4.16: a validating client sees a bogus answer and learns the reason."""
     for name in (SINKHOLED, NO_SUCH_NAME, NO_DATA):
         found = set(resolver.query(name, edns=wire.opt(do=True)).extended_errors)
         assert found & {4, 15, 16, 17}
 
 
 def test_a_validation_failure_stays_servfail(resolver: Asking, seen: StubUpstream):
-    """Trap 13, CVE-2026-50243: SERVFAIL is never made into an answer by what stands in its sections."""
+    """Trap 13, CVE-2026-50243: SERVFAIL is never turned into an answer, whatever its sections hold."""
     name = free()
     alias = wire.record(name, "CNAME", wire.name_to_wire(SINKHOLED))
     seen.script = lambda asked: asked.response([alias], rcode=2)

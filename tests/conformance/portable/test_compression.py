@@ -33,7 +33,7 @@ def test_a_compressed_target_is_checked(resolver: Asking, seen: StubUpstream):
 def test_an_unreadable_name_disturbs_no_other_client(
     resolver: Asking, seen: StubUpstream, target: Callable[[int], bytes]
 ):
-    """Trap 14, RFC 1035 section 4.1.4: pointers lead backwards, and following them ends."""
+    """Trap 14, RFC 1035 section 4.1.4: pointers point backwards, and following them ends."""
     name = free()
 
     def script(asked: Asked) -> bytes:

@@ -107,7 +107,7 @@ def test_the_question_is_returned_byte_for_byte(resolver: Asking, name: str):
 
 
 def test_owners_are_pointers_to_the_question(resolver: Asking):
-    """Trap 4, RFC 1035 section 4.1.4: 0xC00C, so that no case and no octet can differ."""
+    """Trap 4, RFC 1035 section 4.1.4: 0xC00C, so that no case and no byte can differ."""
     reply = resolver.query(SINKHOLED)
     assert reply.raw[reply.answer[0].offset :][:2] == b"\xc0\x0c"
 
@@ -123,7 +123,7 @@ def test_a_dot_inside_a_label_does_not_end_it(resolver: Asking, labels: list[byt
 
 
 def test_labels_of_any_bytes_below_a_blocked_name_are_covered(resolver: Asking):
-    """Trap 14, RFC 2181 section 11; CVE-2026-33597: an odd label must not end the search."""
+    """Trap 14, RFC 2181 section 11; CVE-2026-33597: an unusual label must not end the search."""
     for label in (b"\0", b"\xff.\xc0", b'"\\\n<b>', bytes(range(63))):
         assert is_sinkholed(resolver.query(wire.labels_to_wire([label, b"t", b"me"])))
 

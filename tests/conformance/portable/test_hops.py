@@ -110,7 +110,7 @@ def test_a_local_response_is_not_authoritative(resolver: Asking, name: str):
 
 
 def test_the_dnssec_flags_of_a_query_reach_the_upstream(resolver: Asking, seen: StubUpstream):
-    """Trap 6, RFC 4035 section 3.2, RFC 3225 section 3: CD and DO reach who validates."""
+    """Trap 6, RFC 4035 section 3.2, RFC 3225 section 3: CD and DO reach the validating resolver."""
     plain, asking = free(), free()
     resolver.query(plain)
     resolver.query(asking, flags=wire.RD | wire.CD, edns=wire.opt(do=True))
@@ -207,7 +207,7 @@ def test_a_truncated_upstream_response_is_retried_over_tcp(resolver: Asking, see
 
 
 def test_an_answer_over_tcp_is_never_truncated(resolver: Asking, seen: StubUpstream):
-    """Trap 5, RFC 1035 section 4.2.2: 65,535 octets, whatever the client says of UDP."""
+    """Trap 5, RFC 1035 section 4.2.2: 65,535 bytes, whatever the client accepts over UDP."""
     seen.script = lambda asked: (
         asked.response(flags=wire.RA | wire.TC)
         if asked.transport == "udp"
@@ -219,13 +219,13 @@ def test_an_answer_over_tcp_is_never_truncated(resolver: Asking, seen: StubUpstr
 
 
 def test_the_answer_for_a_long_blocked_name_fits_without_edns(resolver: Asking):
-    """Trap 5, RFC 1035 section 4.2.1: a sinkhole is made to fit 512 octets."""
+    """Trap 5, RFC 1035 section 4.2.1: a sinkhole is made to fit 512 bytes."""
     longest = wire.labels_to_wire([b"x" * 63] * 3 + [b"y" * 40, b"sinkholed", b"example"])
     assert is_sinkholed(resolver.query(longest))
 
 
 def test_unknown_types_are_passed_on_unchanged(resolver: Asking, seen: StubUpstream):
-    """RFC 3597 section 4: RDATA is octets, also where they look like a compression pointer."""
+    """RFC 3597 section 4: RDATA is opaque, also if it looks like a compression pointer."""
     rdata = bytes(range(256)) + b"\xc0\x0c\xc0\xff"
     seen.script = lambda asked: asked.response([wire.record(b"\xc0\x0c", "TYPE65280", rdata)])
     (record,) = resolver.query(free(), "TYPE65280", edns=True).answer

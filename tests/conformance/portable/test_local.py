@@ -58,7 +58,7 @@ def test_the_reverse_name_of_a_private_address_is_not_forwarded(
 def test_queries_about_the_resolver_itself_are_not_forwarded(
     resolver: Asking, seen: StubUpstream, qtype: str | int
 ):
-    """RFC 9462 section 6.4: `_dns.resolver.arpa` of the upstream leads clients around the policy."""
+    """RFC 9462 section 6.4: `_dns.resolver.arpa` of the upstream would let clients bypass the policy."""
     reply = resolver.query("_dns.resolver.arpa", qtype)
     assert (reply.rcode, reply.answer) == ("NOERROR", ())
     assert seen.asked_for("_dns.resolver.arpa") == []
@@ -123,7 +123,7 @@ def test_keepalive_over_udp_is_ignored(resolver: Asking):
 
 
 def test_a_landing_name_may_contain_the_blocked_name(resolver: Asking, seen: StubUpstream):
-    """draft-vixie-dnsop-dns-rpz section 3.6: the asterisk of the target stands for the queried name."""
+    """draft-vixie-dnsop-dns-rpz section 3.6: the asterisk of the target is replaced by the queried name."""
     name = free(GARDEN)
     reply = resolver.query(name)
     assert (reply.rcode, reply.target, reply.addresses) == (

@@ -46,7 +46,7 @@ def test_the_soa_of_a_negative_answer_is_at_the_name_or_above_it(resolver: Askin
 
 
 def test_the_ttl_of_a_sinkhole_is_that_of_the_policy(resolver: Asking):
-    """RFC 2181 section 8: what is lifted must come back when its TTL says."""
+    """RFC 2181 section 8: an unblocked name must come back when the TTL expires."""
     assert resolver.query(SINKHOLED).ttls == {TTL}
 
 

@@ -54,7 +54,7 @@ TURNED_AWAY = ("NOTIMP", "REFUSED", "NOTAUTH")
 
 
 def test_a_notify_for_an_unknown_zone_is_refused(resolver: Asking, seen: StubUpstream):
-    """Trap 0, RFC 1996: NOTIFY is for who has a zone by transfer; nothing is fetched."""
+    """Trap 0, RFC 1996: NOTIFY is for secondaries of a zone; nothing is fetched."""
     assert rcode_of(resolver, wire.query("unknown.example", "SOA", opcode=4)) in TURNED_AWAY
     assert seen.asked_for("unknown.example") == []
 
@@ -68,7 +68,7 @@ def test_an_unsupported_opcode_is_not_implemented(resolver: Asking, opcode: int)
 
 
 def test_an_update_is_refused(resolver: Asking):
-    """Trap 0, RFC 2136 section 3.1.2: a resolver is nobody's primary."""
+    """Trap 0, RFC 2136 section 3.1.2: a resolver is no primary."""
     assert rcode_of(resolver, wire.query("example", "SOA", opcode=5)) in TURNED_AWAY
 
 
@@ -81,7 +81,7 @@ def test_a_query_has_one_question(resolver: Asking, count: int):
 
 @pytest.mark.parametrize("section", ["answers", "authority"])
 def test_a_query_has_no_records_in_it(resolver: Asking, section: str):
-    """Trap 0, RFC 1035 section 4.1: records stand in responses."""
+    """Trap 0, RFC 1035 section 4.1: records belong into responses."""
     record = wire.address_record("a.example", "192.0.2.1")
     octets = wire.message(wire.random_id(), wire.RD, [wire.question(SINKHOLED)], **{section: [record]})
     assert rcode_of(resolver, octets) == "FORMERR"
@@ -154,7 +154,7 @@ def test_options_that_do_not_fill_their_opt_are_a_format_error(resolver: Asking,
 def test_a_client_outside_the_access_control_list_is_refused(
     resolver: Asking, seen: StubUpstream, blocked: bool, transport: str
 ):
-    """Trap 0, RFC 5358 section 4: also for a blocked name; who is no client learns nothing of the policy."""
+    """Trap 0, RFC 5358 section 4: also for a blocked name, so that the policy is not revealed."""
     name = SINKHOLED if blocked else free()
     octets = wire.query(name, edns=True)
     if transport == "udp":
@@ -196,7 +196,7 @@ def test_a_class_that_is_not_internet_is_refused(resolver: Asking, seen: StubUps
 @pytest.mark.parametrize("qtype", ["AXFR", "IXFR"])
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
 def test_a_zone_transfer_is_not_forwarded(resolver: Asking, seen: StubUpstream, qtype: str, transport: str):
-    """RFC 5936 section 2.2.1: a transfer is asked of who has the zone."""
+    """RFC 5936 section 2.2.1: a transfer is requested from a server of the zone."""
     for name in (SINKHOLED, free()):
         assert rcode_of(resolver, wire.query(name, qtype), transport) in (*TURNED_AWAY, "FORMERR")
         assert seen.asked_for(name) == []

@@ -86,7 +86,7 @@ def test_a_response_from_another_address_is_ignored(resolver: Asking, seen: Stub
 
 
 def test_a_response_whose_question_differs_only_in_case_is_accepted(resolver: Asking, seen: StubUpstream):
-    """Traps 4 and 10, RFC 4343 section 3: and the client gets its own octets back."""
+    """Traps 4 and 10, RFC 4343 section 3: and the client gets its question back unchanged."""
     seen.script = lambda asked: asked.address(question=asked.message.question.lower())
     mixed = free("FoRwArD.eXaMpLe")
     reply = resolver.query(mixed)
@@ -102,7 +102,7 @@ def test_the_case_of_the_client_protects_both_hops(resolver: Asking, seen: StubU
 
 
 def signed(asked: Asked) -> bytes:
-    """An address, with a signature for who asks with DO (RFC 4034 section 3.1)."""
+    """An address, with a signature if the query has DO (RFC 4034 section 3.1)."""
     records = [wire.address_record(b"\xc0\x0c", "198.51.100.7")]
     if asked.message.opt is not None and asked.message.opt.ttl & wire.DO:
         rdata = struct.pack("!HBBIIIH", 1, 13, 3, 300, 0x7FFFFFFF, 0, 4711) + b"\0" + b"s" * 64
@@ -111,7 +111,7 @@ def signed(asked: Asked) -> bytes:
 
 
 def test_outstanding_queries_are_coalesced_only_if_they_want_the_same(resolver: Asking, seen: StubUpstream):
-    """Trap 10, RFC 4035 section 3.2.1: who wants signatures never gets the answer of who does not."""
+    """Trap 10, RFC 4035 section 3.2.1: a client that wants signatures never gets an answer without."""
     seen.script = silent
     name = free()
     with resolver.udp() as plain, resolver.udp() as validating:

@@ -105,7 +105,7 @@ def test_a_reset_connection_disturbs_no_other(resolver: Asking):
 
 
 def test_a_client_that_is_gone_disturbs_no_other(resolver: Asking, seen: StubUpstream):
-    """Fault of others: an ICMP error for an answer that nobody takes must not end the UDP listener."""
+    """Fault of others: an ICMP error for an undeliverable response must not end the UDP listener."""
     seen.script = silent
     name = free()
     with resolver.udp() as sock:

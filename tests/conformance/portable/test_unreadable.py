@@ -30,7 +30,7 @@ def test_a_response_with_an_unreadable_name_is_not_passed_on(
 
 
 def test_a_forward_pointer_does_not_bypass_a_block(resolver: Asking, seen: StubUpstream):
-    """Trap 12, RFC 1035 section 4.1.4: it may lead backwards only, but glibc's dn_expand follows it."""
+    """Trap 12, RFC 1035 section 4.1.4: pointers point backwards, but glibc's dn_expand follows these too."""
     name = free()
 
     def script(asked: Asked) -> bytes:

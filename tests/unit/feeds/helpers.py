@@ -49,7 +49,7 @@ class Getter:
 
 
 def peak_of(work: object) -> int:
-    """How many octets of memory Python had at once."""
+    """The most bytes of memory that Python had at once."""
     tracemalloc.start()
     try:
         work()  # type: ignore[operator]

@@ -224,7 +224,7 @@ def test_a_redirect_to_an_invalid_url_is_not_followed(server: Server, get: Gette
 def test_an_exception_of_a_library_is_a_failure_of_the_feed(
     server: Server, get: Getter, monkeypatch: pytest.MonkeyPatch
 ):
-    """A server finds a way that nobody has thought of: whoever asks hears `FetchFailed`, and nothing else."""
+    """Whatever a server makes a library raise, the caller gets `FetchFailed` and nothing else."""
 
     async def stumble(*_: object, **__: object) -> None:
         raise ExceptionGroup("many", [OverflowError("port must be 0-65535")])

@@ -145,7 +145,7 @@ def test_a_response_that_is_not_http_is_refused(server: Server, get: Getter, oct
 
 
 def test_terminal_control_sequences_are_not_shown(server: Server, get: Getter):
-    r"""Octets above 127 are allowed in a header, and \x9b is one of a terminal's commands."""
+    """Bytes above 127 are allowed in a header, and \\x9b starts a terminal control sequence."""
     failed = get.fails(server.serve(whole(LIST, content_encoding="\x9b2J")))
     assert "\\x9b2j" in str(failed)
     failed = get.fails(server.serve(whole(b"", "500 \x1b[2J\x9b2J")))
@@ -212,7 +212,7 @@ def test_a_gzip_bomb_fills_neither_memory_nor_disk(server: Server, get: Getter):
 
 
 def test_a_trickling_response_ends(server: Server, get: Getter):
-    """Each octet comes in time, the list never."""
+    """Each byte comes in time, the list never."""
     url = server.serve(for_ever(head(content_length="1000000"), b"a", pause=0.01))
     failed = get.fails(url, timeout=0.5)
     assert failed.code == "TOO_SLOW"
@@ -259,7 +259,7 @@ except FetchFailed as err:
 
 @pytest.mark.parametrize("size", [len(LIST), 100_001])
 def test_a_full_disk_is_reported(server: Server, get: Getter, size: int):
-    """Also where it is noticed at the last octet only, which was kept in memory until then."""
+    """Also if it shows only at the last byte, which was in memory until then."""
     url = server.serve(whole(LIST[:size]))
     command = [sys.executable, "-c", FETCH_ON_A_SMALL_DISK, url, str(get.authority.pem), str(get.into)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)

@@ -57,7 +57,7 @@ def test_gzip_of_several_members_is_one_list(server: Server, get: Getter):
 
 
 def test_gzip_in_pieces_of_any_size_loses_nothing(server: Server, get: Getter):
-    """What a few octets become may be more than is decoded at once, and end at any place."""
+    """A few bytes may decode to more than one buffer, and end at any place."""
     for size in (MIB - 1, MIB, MIB + 1, 3 * MIB):
         body = (b"a.example\n" * MIB)[:size]
         get(server.serve(gzipped(body)))

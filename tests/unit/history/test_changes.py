@@ -26,7 +26,7 @@ from .helpers import HOUR, NOON, ZONE, new, reasons, sort
 
 
 def test_difference_is_the_net_change_in_either_direction(history: History):
-    """`diff A B`: what came and went between is not told."""
+    """`diff A B`: changes in between that cancel out are not shown."""
     history.accept([new("four", b"- exact c.example\n", hour=3)])
     assert list(history.difference(ZONE, 1, 3)) == [
         Change("a.example", "exact", None),
@@ -44,14 +44,14 @@ def test_difference_is_the_net_change_in_either_direction(history: History):
 
 @pytest.mark.parametrize(("a", "b"), [(1, 4), (0, 2), (4, 4), (-1, 3)])
 def test_a_difference_with_an_unknown_version_is_refused(history: History, a: int, b: int):
-    """Before the first change is asked for, so that nobody prints half an answer."""
+    """Before the first change is read, so that no partial answer is printed."""
     with pytest.raises(Refused) as refused:
         history.difference(ZONE, a, b)
     assert f"'{ZONE} {a} {b}': there are no two such versions" in reasons(refused)
 
 
 def test_a_difference_across_a_version_without_recorded_changes_is_refused(history: History):
-    """Where the file of the version before was lost, nobody knows what changed."""
+    """If the file of the previous version was lost, the changes are unknown."""
     history.accept([new("four", None, hour=3), new("five", b"+ exact d.example\n", hour=4)])
     with pytest.raises(Refused) as refused:
         history.difference(ZONE, 5, 3)
@@ -72,7 +72,7 @@ def test_every_change_of_a_name_has_its_time(history: History):
 
 
 def test_the_past_of_a_name_is_known_from_its_next_change_else_from_the_current_list(history: History):
-    """`why NAME --at T`: the first version's names are told by what became of them."""
+    """`why NAME --at T`: the names of the first version follow from later changes."""
     before = NOON - HOUR
     assert history.scope_at(ZONE, "a.example", before, None) == Past(None, None, is_known=True)
     assert history.scope_at(ZONE, "a.example", NOON, None) == Past(1, "exact", is_known=True)
@@ -110,7 +110,7 @@ def large(history: History, monkeypatch: pytest.MonkeyPatch) -> History:
 
 
 def test_a_large_version_has_the_same_history_before_and_after_indexing(large: History):
-    """Nobody waits until a million changes are sorted: what asks for a name meanwhile reads them."""
+    """Lookups do not wait until a million changes are indexed: they read them directly."""
     version = large.version(ZONE, 4)
     assert version is not None
     assert (version.added, version.removed) == (2, 2)

@@ -21,7 +21,7 @@ from .helpers import HOUR, NOON, THREE, ZONE, new, numbers, sha
 
 
 def test_a_version_is_read_back_as_accepted(history: History):
-    """What a list was, and what made it so, is kept for good."""
+    """A version and the reason for it are stored permanently."""
     version = history.version(ZONE, 3)
     assert version is not None
     assert (version.zone, version.number, version.compiled) == (ZONE, 3, THREE[2].compiled)
@@ -86,7 +86,7 @@ def test_a_new_version_does_not_inherit_validators(history: History):
 
 
 def test_the_report_of_lines_is_deleted_with_the_compiled_file(history: History):
-    """A hundred odd lines of each kind are fifty kilobytes, twice a day, for ever."""
+    """A report takes up to fifty kilobytes, twice a day, for ever."""
     told = [{"value": "x" * 80}] * 400
     report = json.dumps({"format": "plain", "lines": 9, "told": told})
     for hour, text in enumerate(("four", "five", "six"), start=3):
@@ -100,7 +100,7 @@ def test_the_report_of_lines_is_deleted_with_the_compiled_file(history: History)
 
 
 def test_recorded_rejections_are_bounded(history: History, monkeypatch: pytest.MonkeyPatch):
-    """The newest are kept, and what an operator has done is never among those that go."""
+    """The newest are kept, and actions of an operator are never deleted."""
     monkeypatch.setattr("dnsblock.lists.history.history.REFUSALS", 3)
     history.approve(Approval(ZONE, sha("two"), "{}", ("SHRANK",), "ani", "the ministry confirmed it", NOON))
     for hour in range(3, 8):
@@ -182,7 +182,7 @@ def test_a_version_that_was_rolled_back_from_is_withdrawn(history: History):
 
 
 def test_files_of_old_versions_are_deleted_and_their_history_stays(history: History):
-    """Thirty compiled lists of ten million names are enough; what they said is kept for good."""
+    """Thirty compiled lists of ten million names are enough; their changes are kept permanently."""
     assert history.prune(ZONE, 2) == (sha("one"),)
     assert [version.has_file for version in history.versions(ZONE)] == [True, True, False]
     assert history.files() == {sha("two"), sha("three")}
