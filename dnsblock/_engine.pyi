@@ -69,7 +69,7 @@ class NotCompiled(RuntimeError):  # noqa: N818
 class ListUnfit(ValueError):  # noqa: N818
     """A file that is no list in text.
 
-    `args` are its label, a code (`NOT_TEXT`, `DAMAGED`, `UNREADABLE`), and what was found and what to do.
+    `args` are its label, a code (`NOT_TEXT`, `CORRUPT`, `UNREADABLE`), and what was found and what to do.
     """
 
 class NamesUnusable(ValueError):  # noqa: N818

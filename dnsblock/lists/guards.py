@@ -15,12 +15,12 @@ from dnsblock.lists.history.facts import Version
 from dnsblock.lists.store import digest_of
 
 UNREADABLE, NOT_COMPILED = "UNREADABLE", "NOT_COMPILED"
-NOT_TEXT, DAMAGED = "NOT_TEXT", "DAMAGED"  # of a file: something else than text; gzip that is not whole
-NO_LIST = (UNREADABLE, NOT_TEXT, DAMAGED, NOT_COMPILED)  # there is nothing that could be accepted
+NOT_TEXT, CORRUPT = "NOT_TEXT", "CORRUPT"  # of a file: not text; corrupt or truncated gzip
+NO_LIST = (UNREADABLE, NOT_TEXT, CORRUPT, NOT_COMPILED)  # there is nothing that could be accepted
 NOT_FETCHED = "NOT_FETCHED"  # of a feed that is new: no guard has seen it, and nothing is counted
 CODES = (
     *("HTML", "EMPTY", "MIXED", "TRUNCATED", "SPLIT", "TOO_MANY_REJECTED", "REPLAYED", "SHRANK", "GREW"),
-    *(UNREADABLE, NOT_TEXT, DAMAGED, NOT_COMPILED),
+    *(UNREADABLE, NOT_TEXT, CORRUPT, NOT_COMPILED),
 )
 
 

@@ -55,7 +55,7 @@ class Download:
             for piece in self._gzip.decode(received):
                 self._write(piece)
         except zlib.error as err:
-            reason = f"its gzip is damaged ({err}): tell who runs the feed if it goes on"
+            reason = f"its gzip is corrupt ({err}): tell who runs the feed if it goes on"
             raise FetchFailed(self._place, "ENCODING", reason) from err
 
     def commit(self) -> tuple[str, int]:

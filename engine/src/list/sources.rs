@@ -142,7 +142,7 @@ impl Text {
     fn read(&mut self, source: &Source, buffer: &mut [u8]) -> Result<usize, Failure> {
         match self {
             Text::Plain(raw) => Ok(raw.read(buffer)?),
-            Text::Gzip(decoder) => decoder.read(buffer).map_err(|error| damaged(source, error)),
+            Text::Gzip(decoder) => decoder.read(buffer).map_err(|error| corrupt(source, error)),
         }
     }
 
@@ -156,16 +156,16 @@ impl Text {
 }
 
 /// What is wrong with a file of gzip; the disk's own errors stay what they are.
-fn damaged(source: &Source, error: io::Error) -> Failure {
+fn corrupt(source: &Source, error: io::Error) -> Failure {
     if error.raw_os_error().is_some() {
         return error.into();
     }
     let what = match error.kind() {
         io::ErrorKind::UnexpectedEof => "a gzip file that ends in the middle".to_string(),
-        _ => format!("a damaged gzip file ({error})"),
+        _ => format!("a corrupt gzip file ({error})"),
     };
     let reason = format!("{what}: fetch or copy it again, and test it (`gzip -t`)");
-    Failure::Unfit(Unfit { label: source.label.clone(), code: "DAMAGED", reason })
+    Failure::Unfit(Unfit { label: source.label.clone(), code: "CORRUPT", reason })
 }
 
 /// Waits for nothing that has taken the place of a file, and reads no device without end.
@@ -291,15 +291,15 @@ mod tests {
         let whole = gzip(text.as_bytes());
         for end in [3, 10, whole.len() / 2, whole.len() - 8, whole.len() - 1] {
             let (code, reason) = failure(&whole[..end], u64::MAX);
-            assert_eq!(code, "DAMAGED", "{end}");
+            assert_eq!(code, "CORRUPT", "{end}");
             assert!(reason.contains("ends in the middle"), "{end}: {reason}");
         }
         for at in [whole.len() / 2, whole.len() - 8, whole.len() - 1] {
             let mut wrong = whole.clone();
             wrong[at] ^= 0x55;
-            assert_eq!(failure(&wrong, u64::MAX).0, "DAMAGED", "{at}");
+            assert_eq!(failure(&wrong, u64::MAX).0, "CORRUPT", "{at}");
         }
-        assert_eq!(failure(&[&whole[..], b"garbage"].concat(), u64::MAX).0, "DAMAGED");
+        assert_eq!(failure(&[&whole[..], b"garbage"].concat(), u64::MAX).0, "CORRUPT");
     }
 
     #[test]
