@@ -1,6 +1,6 @@
 """The packet engine: policy zones are compiled here, packets are answered here.
 
-Whatever compiles, binds or joins runs without the interpreter's lock, and no packet thread ever takes it. The
+Whatever compiles, binds or joins runs without the interpreter's lock, and no worker thread ever takes it. The
 boundary is few calls with big arguments and no callbacks.
 """
 
@@ -461,7 +461,7 @@ class UpstreamCounts:
 
 @final
 class Counts:
-    """All packet threads' counters, summed."""
+    """All worker threads' counters, summed."""
 
     queries: dict[tuple[str, str], int]
     """By transport and outcome."""
@@ -526,7 +526,7 @@ class Listening:
 
 @final
 class Engine:
-    """Sockets and packet threads; serves one snapshot at a time. Modelled on `asyncio.Server`."""
+    """Sockets and worker threads; serves one snapshot at a time. Modelled on `asyncio.Server`."""
 
     def __new__(
         cls,
@@ -586,7 +586,7 @@ class Engine:
         """The descriptors of the sockets of each of these addresses; they stay the engine's."""
 
     def running(self) -> int:
-        """Packet threads that are alive."""
+        """Worker threads that are alive."""
 
     def take_events(self) -> list[str]:
         """Rare events since the last call, for the log. Frees old snapshots; call it once a second."""

@@ -219,7 +219,7 @@ class UpstreamOptions(_Options):
     health_check: HealthCheck | None = as_written({})  # null: no health checks
     timeout_ms: Milliseconds = 1500
     tries: Annotated[int, Number, Field(ge=1, le=4)] = 3  # of one query, all upstreams together
-    max_outstanding: Annotated[int, Number, Field(ge=1, le=32_768)] = 16_384  # per packet thread
+    max_outstanding: Annotated[int, Number, Field(ge=1, le=32_768)] = 16_384  # per worker thread
     client_identity: Literal["none", "proxy", "ecs"] = "none"
     ecs: Ecs = as_written({})
 
@@ -480,7 +480,7 @@ class Config(_Options):
     listen: Annotated[tuple[Listen, ...], Field(max_length=64), NotEmpty] = as_written(
         ["127.0.0.1:53", "[::1]:53"]
     )
-    workers: Annotated[int, Number, Field(ge=0, le=1024)] = 0  # packet threads; 0: one per processor
+    workers: Annotated[int, Number, Field(ge=0, le=1024)] = 0  # worker threads; 0: one per processor
     access_control: AccessControl = as_written({})
     limits: Limits = as_written({})
     cookies: Cookies = as_written({})

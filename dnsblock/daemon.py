@@ -231,7 +231,7 @@ class Daemon:
         """Serves until SIGTERM or SIGINT; calls `ready` once queries are answered. Raises `Refused`."""
         try:
             async with _servers(self):
-                # Packet threads inherit the blocked signals, so that no signal interrupts their system calls.
+                # Worker threads inherit the blocked signals, so that no signal interrupts their system calls.
                 with signals_into(self._hangups, self._stops):
                     _start(self.engine, self.policy.snapshot, self._rules)
                     successor = handover.Successor()
@@ -348,7 +348,7 @@ class Daemon:
             event(logging.WARNING, text)
         if self.engine.running() < self.workers:
             # The kernel would go on giving the dead thread's sockets queries that nobody reads.
-            event(logging.CRITICAL, "a packet thread has ended; leaving, so that the service is started anew")
+            event(logging.CRITICAL, "a worker thread has ended; exiting so that the service restarts")
             os._exit(1)
 
     async def _stop_engine(self) -> None:
@@ -758,7 +758,7 @@ class Daemon:
         return purged
 
     def counters(self) -> Counts:
-        """What the packet threads have counted."""
+        """What the worker threads have counted."""
         return self.engine.counters()
 
     @property
@@ -783,7 +783,7 @@ class Daemon:
 
     @property
     def workers(self) -> int:
-        """Packet threads."""
+        """Worker threads."""
         return worker_count(self.config)
 
     @property

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 RESTART_SIGNAL = signal.SIGUSR2  # another process takes the place of this one, with its sockets
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, RESTART_SIGNAL)
-CONTROL_NICENESS = 10  # a tenth of a processor that packet threads would use up
+CONTROL_NICENESS = 10  # a tenth of a processor that worker threads would use up
 
 
 @contextlib.contextmanager
@@ -31,9 +31,9 @@ def signals_into(
 
 
 def give_way() -> None:
-    """Lets packet threads go first where processors are few: compiling ten million names is no hurry.
+    """Lets worker threads go first where processors are few: compiling ten million names is no hurry.
 
-    Of this thread, and of those that it starts from now on; the packet threads run already.
+    Of this thread, and of those that it starts from now on; the worker threads run already.
     """
     this = threading.get_native_id()
     niceness = os.getpriority(os.PRIO_PROCESS, this)

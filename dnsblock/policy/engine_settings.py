@@ -66,7 +66,7 @@ def _suffixes() -> Suffixes:
 
 
 def worker_count(config: Config) -> int:
-    """Packet threads: as configured, or one for each processor that this process may use."""
+    """Worker threads: as configured, or one for each processor that this process may use."""
     return config.workers or len(os.sched_getaffinity(0))
 
 

@@ -143,7 +143,7 @@ impl Engine {
             let run = move || {
                 shared.running.fetch_add(1, Ordering::SeqCst);
                 if let Err(error) = worker::run(Arc::clone(&shared), counters, thread, ready) {
-                    shared.events.push(format!("packet thread {number} ended: {error}"));
+                    shared.events.push(format!("worker thread {number} ended: {error}"));
                 }
                 shared.running.fetch_sub(1, Ordering::SeqCst);
             };
@@ -364,7 +364,7 @@ impl Engine {
         for thread in threads {
             // A panic that got this far was counted by nobody else.
             if thread.join().is_err() {
-                self.shared.events.push("a packet thread panicked".to_string());
+                self.shared.events.push("a worker thread panicked".to_string());
             }
         }
         // Closes the sockets.

@@ -148,7 +148,7 @@ def test_a_list_of_a_million_names_holds_each_and_none_of_a_million_others():
 
 
 def test_worker_threads_answer_while_the_interpreter_is_blocked(engine):
-    """Packet threads never take the interpreter's lock; nothing in Python can slow them."""
+    """Worker threads never take the interpreter's lock; nothing in Python can slow them."""
     engine.start(snapshot(b"blocked.example"), rules())
     host, port = engine.addresses()[0]
     asker = (
