@@ -4,7 +4,6 @@ New sockets are bound before old ones are closed. If an address cannot be bound,
 value; the rest of the configuration is not affected.
 """
 
-import contextlib
 import socket
 from dataclasses import dataclass
 from typing import Any
@@ -13,10 +12,10 @@ from dnsblock._engine import Engine, Listening
 from dnsblock.config import Config
 from dnsblock.errors import Problem, Refused, binding_advice
 from dnsblock.handover import Inherited
-from dnsblock.http.connections import Connections
-from dnsblock.http.server import bind_metrics, serve
 from dnsblock.policy.engine_settings import MAX_UPSTREAMS, engine_settings, worker_count
 from dnsblock.values import Endpoint
+
+BACKLOG = 64  # connections of Prometheus that wait to be accepted
 
 
 def bind_engine(config: Config, inherited: Inherited) -> Engine:
@@ -54,7 +53,7 @@ class Metrics:
     @classmethod
     def bind(cls, endpoint: Endpoint | None) -> "Metrics":
         """Raises `Refused`."""
-        return cls() if endpoint is None else cls(bind_metrics(endpoint))
+        return cls() if endpoint is None else cls(_bind_metrics(endpoint))
 
     @property
     def endpoint(self) -> str | None:
@@ -94,38 +93,24 @@ def bind(wanted: Config, now: Config, engine: Engine, metrics_endpoint: str | No
     return Bound(wanted.model_copy(update=kept), listening, metrics, tuple(problems))
 
 
-class MetricsServer:
-    """Serves an application on one metrics socket after the other."""
-
-    def __init__(self, app: Any, metrics: Metrics, connections: Connections) -> None:
-        self.endpoint = metrics.endpoint
-        self._app, self._metrics, self._connections = app, metrics, connections
-        self._running = contextlib.AsyncExitStack()
-
-    async def __aenter__(self) -> "MetricsServer":
-        await self.move(self._metrics)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._running.aclose()
-        self._metrics.close()
-
-    async def move(self, metrics: Metrics) -> None:
-        """Serves on this socket, and then no more on the one before."""
-        stack = contextlib.AsyncExitStack()
-        if metrics.sock is not None:
-            await stack.enter_async_context(serve(self._app, metrics.sock, self._connections))
-        before, self._running = self._running, stack
-        left, self._metrics = self._metrics, metrics
-        self.endpoint = metrics.endpoint
-        await before.aclose()
-        if left is not metrics:
-            left.close()
-
-
 def _addresses(config: Config) -> list[tuple[Any, int]]:
     return [(endpoint.host, endpoint.port) for endpoint in config.listen]
 
 
 def _not_bound(err: OSError) -> Problem:
     return Problem(str(err.filename or "listen"), None, "", binding_advice(err, "listen"))
+
+
+def _bind_metrics(endpoint: Endpoint) -> socket.socket:
+    """Listens for Prometheus. Raises `Refused`."""
+    family = socket.AF_INET6 if endpoint.host.version == 6 else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((str(endpoint.host), endpoint.port))
+        sock.listen(BACKLOG)
+    except OSError as err:
+        sock.close()
+        reason = f"{binding_advice(err, 'metrics')} (`null` for none)"
+        raise Refused([Problem(str(endpoint), None, "", reason)]) from err
+    return sock

@@ -82,9 +82,8 @@ def _ready_human(daemon: "Daemon") -> None:
     from dnsblock.http.api import status
 
     facts = status(daemon)
-    name = next(
-        (item.entry.name for items in daemon.policy.state.in_force.values() for item in items), "example.com"
-    )
+    in_force = daemon.publisher.policy.state.in_force.values()
+    name = next((item.entry.name for items in in_force for item in items), "example.com")
     host, _, port = facts["listening"][0].rpartition(":")
     at = f"@{host.strip('[]')} -p {port}"
     config = daemon.config.path

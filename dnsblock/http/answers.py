@@ -2,7 +2,7 @@
 
 import asyncio
 from datetime import datetime
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
@@ -12,9 +12,7 @@ from starlette.responses import JSONResponse
 from dnsblock import times
 from dnsblock.errors import PartlyRefused, Problem, Refused
 from dnsblock.log import fault
-
-if TYPE_CHECKING:
-    from dnsblock.daemon import Served
+from dnsblock.publishing import Served
 
 BODY_SECONDS = 60.0  # for a body over a socket of this machine
 
@@ -63,7 +61,7 @@ async def failed(request: Request, err: Exception) -> JSONResponse:
     return JSONResponse({"error": "a fault", "reason": reason}, status_code=500)
 
 
-def served(done: "Served") -> JSONResponse:
+def served(done: Served) -> JSONResponse:
     """What is served after a publish."""
     return JSONResponse(done.facts())
 

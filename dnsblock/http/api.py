@@ -1,8 +1,8 @@
-"""The control API: what the command line, and later the ministry, asks of a running daemon."""
+"""The control API: what the command line, and later the ministry, asks of a running control."""
 
 import asyncio
 import os
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 from starlette.applications import Starlette
@@ -14,15 +14,14 @@ from starlette.routing import Route
 from dnsblock import __version__
 from dnsblock.errors import Refused, printable
 from dnsblock.http.answers import asked, failed, improper, refused, served, utc
+from dnsblock.http.control import Control
 from dnsblock.http.impact import impact_routes
 from dnsblock.http.lists import explain_at, lists_routes, sources
 from dnsblock.http.log import log_routes
 from dnsblock.http.orders import orders_routes
 from dnsblock.names import NameRefused, address, canonical
 from dnsblock.orders.state import OrderState
-
-if TYPE_CHECKING:
-    from dnsblock.daemon import Daemon
+from dnsblock.publishing import Reload
 
 
 class Why(BaseModel):
@@ -39,19 +38,19 @@ class Purge(BaseModel):
     below: bool = False
 
 
-def control_app(daemon: "Daemon") -> Starlette:
+def control_app(control: Control) -> Starlette:
     """The application behind the control socket. Who may open the socket may do all of this."""
 
     async def get_status(_: Request) -> JSONResponse:
-        return JSONResponse(status(daemon))
+        return JSONResponse(status(control))
 
     async def get_work(_: Request) -> JSONResponse:
         """What a person may be waiting for: how much of a feed has come, and how much of lists was read."""
         fetching = {
             zone: {"octets": octets, "announced": announced}
-            for zone, (octets, announced) in daemon.refresher.fetching.items()
+            for zone, (octets, announced) in control.refresher.fetching.items()
         }
-        reading = daemon.reading
+        reading = control.publisher.inputs.progress
         return JSONResponse(
             {"fetching": fetching, "reading": None if reading is None else {"octets": reading.octets}}
         )
@@ -59,21 +58,21 @@ def control_app(daemon: "Daemon") -> Starlette:
     async def post_reload(_: Request) -> JSONResponse:
         """Answers when the new snapshot is served, or says why it is not."""
         try:
-            return served(await daemon.publish("reload"))
+            return served(await control.publisher.publish(Reload()))
         except Refused as err:
             return refused(err)
 
     async def get_why(request: Request) -> JSONResponse:
         why = asked(request, Why)
         if why.at is not None:
-            return await explain_at(daemon, why.name, why.at)
+            return await explain_at(control, why.name, why.at)
         if (place := address(why.name)) is not None:
-            return JSONResponse(dict(daemon.explain_address(place)))
+            return JSONResponse(dict(control.explain_address(place)))
         try:
             name = canonical(why.name)
-            explanation = await asyncio.to_thread(daemon.explain, name)
-            coming = await asyncio.to_thread(daemon.scheduled, name)
-            zone = daemon.config.time_zone.key
+            explanation = await asyncio.to_thread(control.explain, name)
+            coming = await asyncio.to_thread(control.scheduled, name)
+            zone = control.config.time_zone.key
             return JSONResponse({**explanation, "scheduled": coming, "time_zone": zone})
         except NameRefused as err:
             return JSONResponse({"error": "not a name", "reason": str(err)}, status_code=400)
@@ -85,7 +84,7 @@ def control_app(daemon: "Daemon") -> Starlette:
             name = None if purge.name is None else canonical(purge.name)
         except NameRefused as err:
             return JSONResponse({"error": "not a name", "reason": str(err)}, status_code=400)
-        return JSONResponse({"purged": await asyncio.to_thread(daemon.purge, name, purge.below)})
+        return JSONResponse({"purged": await asyncio.to_thread(control.purge, name, purge.below)})
 
     return Starlette(
         routes=[
@@ -94,28 +93,28 @@ def control_app(daemon: "Daemon") -> Starlette:
             Route("/v1/reload", post_reload, methods=["POST"]),
             Route("/v1/why", get_why),
             Route("/v1/cache/purge", post_purge, methods=["POST"]),
-            *lists_routes(daemon),
-            *log_routes(daemon),
-            *impact_routes(daemon),
-            *orders_routes(daemon),
+            *lists_routes(control),
+            *log_routes(control),
+            *impact_routes(control),
+            *orders_routes(control),
         ],
         exception_handlers={HTTPException: improper, Exception: failed},
     )
 
 
-def status(daemon: "Daemon") -> dict[str, Any]:
+def status(control: Control) -> dict[str, Any]:
     """What is enforced, since when, and what went wrong last; times are RFC 3339 in UTC."""
-    policy, config, last = daemon.policy, daemon.config, daemon.last_publish
-    counts = daemon.counters()
+    policy, config, last = control.publisher.policy, control.config, control.publisher.last_publish
+    counts = control.counters()
     issuers = {zone.issuer for zone in config.zones if zone.mode == "enforce"}
     return {
         "version": __version__,
         "pid": os.getpid(),
-        "started_at": utc(daemon.started_at),
+        "started_at": utc(control.started_at),
         "serial": policy.snapshot.serial,
         "digest": policy.snapshot.digest,
-        "published_at": utc(daemon.published_at),
-        "entries": daemon.entries,
+        "published_at": utc(control.publisher.published_at),
+        "entries": control.publisher.entries,
         "zones": [
             {
                 "name": zone.name,
@@ -127,8 +126,8 @@ def status(daemon: "Daemon") -> dict[str, Any]:
             }
             for zone, compiled in zip(config.zones, policy.zones, strict=True)
         ],
-        "sources": sources(daemon),
-        "histories_aside": [str(path) for path in daemon.store.histories_aside],
+        "sources": sources(control),
+        "histories_aside": [str(path) for path in control.store.histories_aside],
         "orders": [_order(order, issuers) for order in policy.state.orders],
         "refused_documents": [
             {
@@ -137,21 +136,21 @@ def status(daemon: "Daemon") -> dict[str, Any]:
                 "order_id": one.order_id,
                 "problems": Refused(one.problems).as_json(),
             }
-            for one in daemon.inbox
+            for one in control.publisher.inbox
         ],
-        "listening": daemon.listening,
-        "metrics": daemon.metrics_endpoint,
+        "listening": control.listening,
+        "metrics": control.metrics_endpoint,
         "control": str(config.control),
         "upstreams": [str(server) for server in config.upstream.servers],
-        "upstreams_down": daemon.upstreams_down,
-        "upstream_states": daemon.traffic.upstreams(counts),
-        "traffic": daemon.traffic.facts(counts),
-        "restart_needed": list(daemon.restart_needed),
-        "workers": daemon.workers,
+        "upstreams_down": control.upstreams_down,
+        "upstream_states": control.traffic.upstreams(counts),
+        "traffic": control.traffic.facts(counts),
+        "restart_needed": list(control.publisher.inputs.restart_needed),
+        "workers": control.workers,
         "next_change_at": utc(policy.state.next_change_at),
         "last_publish": {"ok": last.ok, "at": utc(last.at), "reason": last.reason, "error": last.error},
-        "ledger": daemon.recorder.facts(),
-        "trial": None if daemon.trials.running is None else daemon.trials.running.facts(),
+        "ledger": control.publisher.recorder.facts(),
+        "trial": None if control.trials.running is None else control.trials.running.facts(),
         "time_zone": config.time_zone.key,
     }
 

@@ -1,7 +1,7 @@
 """What the control API offers of trials: count what an order or a list would block, and see how far it is."""
 
 import asyncio
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from pydantic import BaseModel, Field
 from starlette.requests import ClientDisconnect, Request
@@ -11,10 +11,8 @@ from starlette.routing import Route
 from dnsblock.client import MAX_TRIED_BYTES
 from dnsblock.errors import Refused
 from dnsblock.http.answers import asked, body
+from dnsblock.http.control import Control
 from dnsblock.policy.trial import MAX_SECONDS, MAX_TOP, Match, Turn
-
-if TYPE_CHECKING:
-    from dnsblock.daemon import Daemon
 
 
 class Impact(BaseModel):
@@ -27,7 +25,7 @@ class Impact(BaseModel):
     zone: Annotated[str, Field(max_length=63)] | None = None
 
 
-def impact_routes(daemon: "Daemon") -> list[Route]:
+def impact_routes(control: Control) -> list[Route]:
     """`/v1/impact`: POST tries, GET tells how far it is, DELETE ends it before its time."""
 
     async def post_impact(request: Request) -> JSONResponse:
@@ -37,8 +35,8 @@ def impact_routes(daemon: "Daemon") -> list[Route]:
         """
         what = asked(request, Impact)
         try:
-            with daemon.trials.turn(what.file, what.seconds) as turn:
-                return await _tried(daemon, request, what, turn)
+            with control.trials.turn(what.file, what.seconds) as turn:
+                return await _tried(control, request, what, turn)
         except Refused as err:
             return JSONResponse({"error": "refused", "problems": err.as_json()}, status_code=409)
         except ClientDisconnect:
@@ -46,12 +44,12 @@ def impact_routes(daemon: "Daemon") -> list[Route]:
 
     async def get_impact(_: Request) -> JSONResponse:
         """What was counted so far of the trial that runs; null where none does."""
-        turn = daemon.trials.running
+        turn = control.trials.running
         return JSONResponse({"running": None if turn is None else await asyncio.to_thread(turn.progress)})
 
     async def delete_impact(_: Request) -> JSONResponse:
         """Ends the trial that runs, if one does; whoever began it is told what was counted."""
-        turn = daemon.trials.running
+        turn = control.trials.running
         if turn is not None:
             turn.end()
         return JSONResponse({"ended": turn is not None})
@@ -63,12 +61,12 @@ def impact_routes(daemon: "Daemon") -> list[Route]:
     ]
 
 
-async def _tried(daemon: "Daemon", request: Request, what: Impact, turn: Turn) -> JSONResponse:
+async def _tried(control: Control, request: Request, what: Impact, turn: Turn) -> JSONResponse:
     data = await body(request, what.file, MAX_TRIED_BYTES)
     watcher = asyncio.create_task(_end_when_gone(request, turn))
     try:
-        compile_it = daemon.trials.compile
-        tried = await asyncio.to_thread(compile_it, what.file, data, what.match, daemon.config, what.zone)
+        compile_it = control.trials.compile
+        tried = await asyncio.to_thread(compile_it, what.file, data, what.match, control.config, what.zone)
         return JSONResponse(dict(await turn.count(tried, what.top)))
     finally:
         watcher.cancel()

@@ -2,25 +2,25 @@
 
 import asyncio
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from dnsblock.actions import accept_list
 from dnsblock.client import MAX_SERIAL
+from dnsblock.config import Zone
 from dnsblock.errors import FetchFailed, Problem, Refused, printable
 from dnsblock.http.answers import asked, refused, served, utc
+from dnsblock.http.control import Control
 from dnsblock.lists.history.facts import Event, Published, Version
 from dnsblock.lists.refresh import FeedState
 from dnsblock.names import NameRefused, address, canonical
 from dnsblock.policy.past import differences, scheduled
+from dnsblock.publishing import ListsChanged, RollBack
 from dnsblock.times import moment
-
-if TYPE_CHECKING:
-    from dnsblock.config import Zone
-    from dnsblock.daemon import Daemon
 
 Serial = Annotated[int, Field(ge=0, le=MAX_SERIAL)]
 Reason = Annotated[str, Field(min_length=1, max_length=1000)]
@@ -66,21 +66,21 @@ class History(BaseModel):
     name: Annotated[str, Field(max_length=1024)]
 
 
-def lists_routes(daemon: "Daemon") -> list[Route]:
+def lists_routes(control: Control) -> list[Route]:
     """What may be asked about lists, and done with them."""
 
     async def get_sources(_: Request) -> JSONResponse:
-        return JSONResponse({"sources": sources(daemon), "time_zone": daemon.config.time_zone.key})
+        return JSONResponse({"sources": sources(control), "time_zone": control.config.time_zone.key})
 
     async def post_refresh(request: Request) -> JSONResponse:
         name = request.path_params["name"]
-        zone = next((zone for zone in daemon.config.zones if zone.name == name), None)
+        zone = next((zone for zone in control.config.zones if zone.name == name), None)
         if zone is None or zone.kind == "orders":
             return refused(_unknown(name))
         try:
             if zone.is_feed:
-                await daemon.refresher.refresh(zone)
-            return served(await daemon.publish(f"refresh {name}", "lists", name))
+                await control.refresher.refresh(zone)
+            return served(await control.publisher.publish(ListsChanged(f"refresh {name}", name)))
         except FetchFailed as err:
             return refused(Refused([Problem(f"list {name}", None, "", str(err))]))
         except Refused as err:
@@ -90,45 +90,47 @@ def lists_routes(daemon: "Daemon") -> list[Route]:
         by_hand = asked(request, Acceptance)
         name = request.path_params["name"]
         try:
-            return served(await daemon.accept_source(name, by_hand.sha256, by_hand.who, by_hand.reason))
+            return served(
+                await accept_list(control.publisher, name, by_hand.sha256, by_hand.who, by_hand.reason)
+            )
         except Refused as err:
             return refused(err)
 
     async def post_rollback(request: Request) -> JSONResponse:
         back = asked(request, Rollback)
         try:
-            return served(await daemon.roll_back(back.serial, back.reason))
+            return served(await control.publisher.publish(RollBack(back.serial, back.reason)))
         except Refused as err:
             return refused(err)
 
     async def get_versions(request: Request) -> JSONResponse:
         zone = asked(request, Versions).zone
-        return await _looked_back(daemon, lambda: _versions(daemon, zone))
+        return await _looked_back(control, lambda: _versions(control, zone))
 
     async def get_diff(request: Request) -> JSONResponse:
         diff = asked(request, Diff)
 
         def look() -> dict[str, Any]:
-            with daemon.past() as past:
+            with control.past() as past:
                 zones = differences(past, diff.a, diff.b, diff.limit)
             return {"a": diff.a, "b": diff.b, "zones": zones}
 
-        return await _looked_back(daemon, look)
+        return await _looked_back(control, look)
 
     async def get_history(request: Request) -> JSONResponse:
         name = asked(request, History).name
 
         def look() -> dict[str, Any]:
             if (place := address(name)) is not None:
-                with daemon.past() as past:
+                with control.past() as past:
                     return {"name": str(place), "events": past.address_events(place), "scheduled": []}
             canonical_name = canonical(name)
-            with daemon.past() as past:
+            with control.past() as past:
                 events = past.events(canonical_name)
                 coming = scheduled(past.config, past.received, canonical_name)
             return {"name": canonical_name, "events": events, "scheduled": coming}
 
-        return await _looked_back(daemon, look)
+        return await _looked_back(control, look)
 
     return [
         Route("/v1/sources", get_sources),
@@ -146,17 +148,17 @@ def _unknown(zone: str) -> Refused:
     return Refused([Problem(f"list {zone}", None, "", reason)])
 
 
-async def explain_at(daemon: "Daemon", name: str, at: str) -> JSONResponse:
+async def explain_at(control: Control, name: str, at: str) -> JSONResponse:
     """Why a name was blocked at a time, or was not."""
     try:
-        asked = moment(at, daemon.config.time_zone)
+        asked = moment(at, control.config.time_zone)
     except ValueError:
         return JSONResponse({"error": "not a time", "reason": NOT_A_TIME}, status_code=400)
     # Times are printed in whole seconds. One that was is asked with all that happened within its second.
     when = asked.replace(microsecond=asked.microsecond or 999_999)
 
     def look() -> dict[str, Any]:
-        with daemon.past() as past:
+        with control.past() as past:
             if (place := address(name)) is not None:
                 explanation, notes = past.explain_address(place, when)
             else:
@@ -164,10 +166,10 @@ async def explain_at(daemon: "Daemon", name: str, at: str) -> JSONResponse:
             is_to_come = asked > datetime.now(UTC)
             return {**explanation, "at": utc(asked), "is_scheduled": is_to_come, "notes": notes}
 
-    return await _looked_back(daemon, look)
+    return await _looked_back(control, look)
 
 
-async def _looked_back(daemon: "Daemon", look: Any) -> JSONResponse:
+async def _looked_back(control: Control, look: Any) -> JSONResponse:
     """What was found in the past; in a thread, since it is on the disk."""
     try:
         found = await asyncio.to_thread(look)
@@ -175,16 +177,16 @@ async def _looked_back(daemon: "Daemon", look: Any) -> JSONResponse:
         return refused(err)
     except NameRefused as err:
         return JSONResponse({"error": "not a name", "reason": str(err)}, status_code=400)
-    return JSONResponse({**found, "time_zone": daemon.config.time_zone.key})
+    return JSONResponse({**found, "time_zone": control.config.time_zone.key})
 
 
-def _versions(daemon: "Daemon", zone: str | None) -> dict[str, Any]:
-    with daemon.past() as past:
+def _versions(control: Control, zone: str | None) -> dict[str, Any]:
+    with control.past() as past:
         if zone is None:
             return {"snapshots": [_snapshot(one) for one in past.history.snapshots()[:VERSIONS_TOLD]]}
         versions = [_version(one) for one in past.history.versions(zone, VERSIONS_TOLD)]
         events = [_event(one) for one in past.history.events(zone, VERSIONS_TOLD)]
-        configured = [one.name for one in daemon.config.zones if one.kind != "orders"]
+        configured = [one.name for one in control.config.zones if one.kind != "orders"]
         if zone not in configured and not versions and not events:
             raise _unknown(zone)
         return {"zone": zone, "versions": versions, "events": events}
@@ -193,16 +195,16 @@ def _versions(daemon: "Daemon", zone: str | None) -> dict[str, Any]:
 # ------- As JSON -------
 
 
-def sources(daemon: "Daemon") -> list[dict[str, Any]]:
+def sources(control: Control) -> list[dict[str, Any]]:
     """Each list, and how it fares."""
-    return [_source(daemon, zone) for zone in daemon.config.zones if zone.kind != "orders"]
+    return [_source(control, zone) for zone in control.config.zones if zone.kind != "orders"]
 
 
-def _source(daemon: "Daemon", zone: "Zone") -> dict[str, Any]:
-    listed = daemon.lists.listed.get(zone.name)
+def _source(control: Control, zone: "Zone") -> dict[str, Any]:
+    listed = control.publisher.lists.listed.get(zone.name)
     version = None if listed is None else listed.version
-    not_taken = daemon.lists.not_taken.get(zone.name)
-    feed = daemon.refresher.states.get(zone.name, FeedState())
+    not_taken = control.publisher.lists.not_taken.get(zone.name)
+    feed = control.refresher.states.get(zone.name, FeedState())
     return {
         "zone": zone.name,
         "place": str(zone.place).partition("?")[0],

@@ -1,6 +1,6 @@
 """The control API's part about the ledger."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from pydantic import BaseModel, Field
 from starlette.requests import Request
@@ -9,9 +9,7 @@ from starlette.routing import Route
 
 from dnsblock.errors import Refused
 from dnsblock.http.answers import asked, refused, served
-
-if TYPE_CHECKING:
-    from dnsblock.daemon import Daemon
+from dnsblock.http.control import Control
 
 
 class AcceptRestore(BaseModel):
@@ -20,13 +18,13 @@ class AcceptRestore(BaseModel):
     reason: Annotated[str, Field(min_length=1, max_length=1000)]
 
 
-def log_routes(daemon: "Daemon") -> list[Route]:
+def log_routes(control: Control) -> list[Route]:
     """What the operator does about the ledger."""
 
     async def post_accept_restore(request: Request) -> JSONResponse:
         """Answers when publishing has resumed."""
         try:
-            return served(await daemon.accept_restore(asked(request, AcceptRestore).reason))
+            return served(await control.publisher.accept_restore(asked(request, AcceptRestore).reason))
         except Refused as err:
             return refused(err)
 

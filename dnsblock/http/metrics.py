@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from itertools import product
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -27,25 +27,23 @@ from prometheus_client.registry import Collector
 
 from dnsblock import __version__
 from dnsblock.errors import FetchCode
+from dnsblock.http.control import Control
 from dnsblock.lists.guards import CODES
 from dnsblock.policy import Counts
-
-if TYPE_CHECKING:
-    from dnsblock.daemon import Daemon
+from dnsblock.publishing import PARTLY_REFUSED
 
 # The creation time of each counter equals process_start_time_seconds.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # the library does not type this one
 
 PUBLISH_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-PARTLY_REFUSED = "partly_refused"  # an order document or a list; all else was published
 FAILURE_REASONS = ("refused", PARTLY_REFUSED, "unwritable", "internal")
 
 
 class Metrics(Collector):
     """All metrics of one daemon: its own counters, and those of its worker threads."""
 
-    def __init__(self, daemon: "Daemon") -> None:
-        self._daemon = daemon
+    def __init__(self, control: Control) -> None:
+        self._control = control
         self._last_success: float | None = None
         self._last_attempt: float | None = None
         self.registry = CollectorRegistry(auto_describe=False)
@@ -125,17 +123,17 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Called by the registry at each scrape."""
-        counts = self._daemon.counters()
+        counts = self._control.counters()
         yield from _queries(
-            counts, {zone.name for zone in self._daemon.config.zones if zone.mode == "shadow"}
+            counts, {zone.name for zone in self._control.config.zones if zone.mode == "shadow"}
         )
         yield from _upstreams(counts)
-        yield from _engine(counts, self._daemon.workers)
+        yield from _engine(counts, self._control.workers)
         yield from _responses(counts)
         yield from _cache(counts)
-        yield from _enforced(self._daemon)
-        yield from _lists(self._daemon)
-        yield from _listeners(self._daemon)
+        yield from _enforced(self._control)
+        yield from _lists(self._control)
+        yield from _listeners(self._control)
         yield _time_gauge("publish_last_success", "Time of the last successful publish.", self._last_success)
         yield _time_gauge(
             "publish_last_attempt", "Time of the last publish, successful or not.", self._last_attempt
@@ -337,36 +335,37 @@ def _cache(counts: Counts) -> Iterator[Metric]:
 # ------- What is enforced -------
 
 
-def _enforced(daemon: "Daemon") -> Iterator[Metric]:
-    snapshot = daemon.policy.snapshot
+def _enforced(control: Control) -> Iterator[Metric]:
+    publisher = control.publisher
+    snapshot = publisher.policy.snapshot
     yield GaugeMetricFamily("dnsblock_snapshot_serial", "Serial of the snapshot in force.", snapshot.serial)
     yield InfoMetricFamily(
         "dnsblock_snapshot", "Digest of the snapshot in force.", {"digest": snapshot.digest}
     )
     yield _time_gauge(
-        "snapshot_published", "Since when the snapshot has been in force.", _unix(daemon.published_at)
+        "snapshot_published", "Since when the snapshot has been in force.", _unix(publisher.published_at)
     )
     yield GaugeMetricFamily(
         "dnsblock_list_history_corrupt_files",
         "Corrupt histories of lists in the state folder.",
-        len(daemon.store.histories_aside),
+        len(control.store.histories_aside),
     )
     entries = GaugeMetricFamily("dnsblock_zone_entries", "Entries of a policy zone.", labels=["zone"])
-    for zone in daemon.policy.zones:
+    for zone in publisher.policy.zones:
         entries.add_metric([zone.name], zone.entries)
     yield entries
     digests = InfoMetricFamily("dnsblock_zone", "Kind and digest of a policy zone.", labels=["zone"])
-    for configured, zone in zip(daemon.config.zones, daemon.policy.zones, strict=True):
+    for configured, zone in zip(control.config.zones, publisher.policy.zones, strict=True):
         digests.add_metric([zone.name], {"kind": configured.kind, "digest": zone.digest})
     yield digests
     orders = GaugeMetricFamily(
         "dnsblock_orders", "Orders in the ledger, by state.", labels=["issuer", "state"]
     )
-    by_state = Counter((order.issuer, order.state) for order in daemon.policy.state.orders)
+    by_state = Counter((order.issuer, order.state) for order in publisher.policy.state.orders)
     for (issuer, state), count in sorted(by_state.items()):
         orders.add_metric([issuer, state.replace(" ", "_")], count)
     yield orders
-    recorder = daemon.recorder
+    recorder = publisher.recorder
     yield GaugeMetricFamily(
         "dnsblock_ledger_records", "Records in the ledger in force.", len(recorder.ledger.records)
     )
@@ -383,15 +382,15 @@ def _enforced(daemon: "Daemon") -> Iterator[Metric]:
         recorder.behind.total_seconds(),
     )
     yield GaugeMetricFamily(
-        "dnsblock_orders_refused", "Refused documents in the orders folder.", len(daemon.inbox)
+        "dnsblock_orders_refused", "Refused documents in the orders folder.", len(publisher.inbox)
     )
-    due = daemon.policy.state.next_change_at
+    due = publisher.policy.state.next_change_at
     yield _time_gauge(
         "next_change", "Next time at which an order starts or ends; 0 if there is none.", _unix(due)
     )
 
 
-def _lists(daemon: "Daemon") -> Iterator[Metric]:
+def _lists(control: Control) -> Iterator[Metric]:
     lines = GaugeMetricFamily(
         "dnsblock_source_lines",
         "Lines of the list version in force, by result.",
@@ -423,7 +422,7 @@ def _lists(daemon: "Daemon") -> Iterator[Metric]:
         "1 while the current content of the list is rejected or cannot be read, else 0.",
         labels=["zone"],
     )
-    for zone, listed in sorted(daemon.lists.listed.items()):
+    for zone, listed in sorted(control.publisher.lists.listed.items()):
         report = listed.report
         for result in ("accepted", "repaired", "duplicate", "not_applicable", "rejected"):
             lines.add_metric([zone, result], getattr(report, result))
@@ -434,15 +433,15 @@ def _lists(daemon: "Daemon") -> Iterator[Metric]:
         if listed.version is not None:
             version.add_metric([zone], listed.version.number)
             accepted.add_metric([zone], _unix(listed.version.accepted_at))
-    for zone in sorted(daemon.lists.listed.keys() | daemon.lists.missing.keys()):
-        rejected.add_metric([zone], float(zone in daemon.lists.not_taken))
-    for feed in daemon.feeds:
-        state = daemon.refresher.states.get(feed)
+    for zone in sorted(control.publisher.lists.listed.keys() | control.publisher.lists.missing.keys()):
+        rejected.add_metric([zone], float(zone in control.publisher.lists.not_taken))
+    for feed in control.publisher.feeds:
+        state = control.refresher.states.get(feed)
         fetched.add_metric([feed], _unix(None if state is None else state.fetched_at))
     yield from (lines, rejected_lines, not_applicable, version, accepted, fetched, rejected)
 
 
-def _listeners(daemon: "Daemon") -> Iterator[Metric]:
+def _listeners(control: Control) -> Iterator[Metric]:
     open_now = GaugeMetricFamily(
         "dnsblock_http_connections", "Open connections of an HTTP listener.", labels=["listener"]
     )
@@ -451,7 +450,7 @@ def _listeners(daemon: "Daemon") -> Iterator[Metric]:
         "Connections of an HTTP listener that were closed early, by reason.",
         labels=["listener", "reason"],
     )
-    for listener, connections in sorted(daemon.http.items()):
+    for listener, connections in sorted(control.http.items()):
         open_now.add_metric([listener], len(connections.open))
         for reason, count in connections.closed.items():
             closed.add_metric([listener, reason], count)

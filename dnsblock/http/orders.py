@@ -1,21 +1,20 @@
-"""What the control API offers of orders: send documents to the daemon, and annul an order."""
+"""What the control API offers of orders: send documents to the control, and annul an order."""
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from dnsblock.actions import annul, submit
 from dnsblock.client import MAX_SUBMITTED_BYTES, MAX_SUBMITTED_DOCUMENTS
 from dnsblock.errors import Problem, Refused
 from dnsblock.http.answers import asked, body, refused
+from dnsblock.http.control import Control
 from dnsblock.orders.submission import Submitted
-
-if TYPE_CHECKING:
-    from dnsblock.daemon import Daemon
 
 MAX_MANIFEST_BYTES = 1 << 20
 SMALL_BYTES = 2 << 20  # of a body that waits for no other one
@@ -40,7 +39,7 @@ class Part(BaseModel):
 MANIFEST = TypeAdapter(Annotated[list[Part], Field(min_length=1, max_length=MAX_SUBMITTED_DOCUMENTS)])
 
 
-def orders_routes(daemon: "Daemon") -> list[Route]:
+def orders_routes(control: Control) -> list[Route]:
     """`/v1/orders`: POST sends documents. `/v1/orders/annul`: POST annuls one."""
     one_at_a_time = asyncio.Lock()  # a body may be large
 
@@ -51,7 +50,7 @@ def orders_routes(daemon: "Daemon") -> list[Route]:
             is_small = announced.isascii() and announced.isdigit() and int(announced) <= SMALL_BYTES
             async with contextlib.nullcontext() if is_small else one_at_a_time:
                 documents = _documents(await body(request, "order submit", MAX_SUBMITTED_BYTES))
-                served, verdicts = await daemon.submit(documents)
+                served, verdicts = await submit(control.publisher, documents)
         except Refused as err:
             return refused(err)
         except ClientDisconnect:
@@ -63,7 +62,7 @@ def orders_routes(daemon: "Daemon") -> list[Route]:
         """Ends what an order put in force, and answers when that is served."""
         what = asked(request, Annul)
         try:
-            served, ended = await daemon.annul(what.issuer, what.order_id, what.reason)
+            served, ended = await annul(control.publisher, what.issuer, what.order_id, what.reason)
         except Refused as err:
             return refused(err)
         return JSONResponse({"ended": ended, "served": served.facts()})

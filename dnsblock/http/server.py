@@ -11,16 +11,16 @@ from typing import Any
 
 import uvicorn
 
-from dnsblock.errors import Problem, Refused, binding_advice
+from dnsblock.errors import Problem, Refused
 from dnsblock.http.connections import Connections
-from dnsblock.values import Endpoint
+from dnsblock.listeners import Metrics as MetricsSocket
 
 READY_POLL_SECONDS = 0.01
 BACKLOG = 64  # connections that wait to be accepted
 
 
 class _Server(uvicorn.Server):
-    """Leaves the process's signals to the daemon, who alone knows what they mean."""
+    """Leaves the process's signals to the control, who alone knows what they mean."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -57,6 +57,35 @@ async def serve(app: Any, sock: socket.socket, connections: Connections) -> Asyn
     finally:
         server.should_exit = True
         await task
+
+
+class MetricsServer:
+    """Serves an application on one metrics socket after the other."""
+
+    def __init__(self, app: Any, metrics: MetricsSocket, connections: Connections) -> None:
+        self.endpoint = metrics.endpoint
+        self._app, self._metrics, self._connections = app, metrics, connections
+        self._running = contextlib.AsyncExitStack()
+
+    async def __aenter__(self) -> "MetricsServer":
+        await self.move(self._metrics)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._running.aclose()
+        self._metrics.close()
+
+    async def move(self, metrics: MetricsSocket) -> None:
+        """Serves on this socket, and then no more on the one before."""
+        stack = contextlib.AsyncExitStack()
+        if metrics.sock is not None:
+            await stack.enter_async_context(serve(self._app, metrics.sock, self._connections))
+        before, self._running = self._running, stack
+        left, self._metrics = self._metrics, metrics
+        self.endpoint = metrics.endpoint
+        await before.aclose()
+        if left is not metrics:
+            left.close()
 
 
 @contextlib.contextmanager
@@ -103,18 +132,3 @@ def _make_way(path: Path) -> None:
         else:
             reason = "another dnsblock answers on this control socket: stop it, or change `control`"
             raise Refused([Problem(str(path), None, "", reason)])
-
-
-def bind_metrics(endpoint: Endpoint) -> socket.socket:
-    """Listens for Prometheus. Raises `Refused`."""
-    family = socket.AF_INET6 if endpoint.host.version == 6 else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((str(endpoint.host), endpoint.port))
-        sock.listen(BACKLOG)
-    except OSError as err:
-        sock.close()
-        reason = f"{binding_advice(err, 'metrics')} (`null` for none)"
-        raise Refused([Problem(str(endpoint), None, "", reason)]) from err
-    return sock

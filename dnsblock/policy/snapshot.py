@@ -28,15 +28,6 @@ NO_LISTS: Mapping[str, ListZone] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
-class NewFacts:
-    """What is to enter the ledger by itself: orders that were sent, or what the operator annuls."""
-
-    new: tuple[Order, ...] = ()
-    notes: tuple[str, ...] = ()
-    annulments: tuple[Annulment, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class Draft:
     """What was read and found good; nothing of it is enforced yet."""
 
@@ -52,6 +43,7 @@ class Draft:
     secrets: tuple[bytes, ...] = ()  # of cookies; none: they were not read
     problems: tuple[Problem, ...] = ()  # of files whose former content stays in force
     files: Contents | None = None  # of files that the configuration names; None: they were not read
+    restart_needed: tuple[str, ...] = ()  # options whose new values need a restart
 
     def after(self, known: Sequence[Order], now: datetime) -> "Draft":
         """The same, where other orders have been accepted since it was read."""

@@ -20,17 +20,17 @@ def test_a_clock_step_back_publishes_again(tmp_path: Path):
     (tmp_path / "dnsblock.yaml").write_text(CONFIG)
     daemon = Daemon(load(tmp_path / "dnsblock.yaml"))
     ahead = datetime.now(UTC) + timedelta(hours=2)
-    daemon.policy = replace(daemon.policy, at=ahead)
+    daemon.publisher.policy = replace(daemon.publisher.policy, at=ahead)
 
     async def live() -> None:
         running = asyncio.create_task(daemon.run(lambda _: None))
         deadline = asyncio.get_running_loop().time() + 10
-        while daemon.policy.at == ahead and not running.done():
+        while daemon.publisher.policy.at == ahead and not running.done():
             assert asyncio.get_running_loop().time() < deadline, "nothing was published"
             await asyncio.sleep(0.01)
         daemon._stops.put_nowait(15)
         await running
 
     asyncio.run(live())
-    assert daemon.policy.at <= datetime.now(UTC)
-    assert daemon.last_publish.reason == "clock"
+    assert daemon.publisher.policy.at <= datetime.now(UTC)
+    assert daemon.publisher.last_publish.reason == "clock"

@@ -19,8 +19,8 @@ import pytest
 from dnsblock import document
 from dnsblock.cli import EXIT_CODES, main
 from dnsblock.config import Config, load
-from dnsblock.daemon import FIXED
 from dnsblock.errors import Exit
+from dnsblock.inputs import FIXED
 from dnsblock.orders.intake import examine
 from dnsblock.orders.order import Order, parse
 from dnsblock.orders.schema import Header

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from bench.processes import query
 
+from dnsblock import actions, inputs, publishing, startup
 from dnsblock import clock as clocks
-from dnsblock import daemon as daemon_module
 from dnsblock.config import Config, Zone, load
 from dnsblock.daemon import Daemon
 from dnsblock.errors import Refused
@@ -58,7 +58,8 @@ class Clock:
             def time_ns() -> int:
                 return clock.now_ns
 
-        patch.setattr(daemon_module, "datetime", Stepped)
+        for module in (actions, inputs, publishing, startup):
+            patch.setattr(module, "datetime", Stepped)
         patch.setattr(clocks, "datetime", Stepped)
         patch.setattr(past, "datetime", Stepped)
         patch.setattr(refresh, "datetime", Stepped)
@@ -99,17 +100,17 @@ class Provider:
     def start(self) -> None:
         """As `dnsblock serve`, but for the control socket, which nobody listens to."""
         self.daemon = daemon = Daemon(self.config)
-        daemon_module._start(daemon.engine, daemon.policy.snapshot, daemon._rules)
-        daemon._settle("start", None)
-        records.keep_texts(daemon.lists, GENERATIONS)
+        daemon._start_engine()
+        daemon.publisher.settle("start", None)
+        records.keep_texts(daemon.publisher.lists, GENERATIONS)
         self._socket.connect(("127.0.0.1", daemon.engine.addresses()[0][1]))
 
     def end(self) -> None:
         """All that a process that ended leaves behind is its folder."""
         if self.daemon is not None:
             self.daemon.engine.stop(0)
-            self.daemon._sockets.close()
-            self.daemon.recorder.close(in_order=False)
+            self.daemon._resources.close()
+            self.daemon.publisher.recorder.close(in_order=False)
             self.daemon = None
 
     def restart(self) -> None:
@@ -137,8 +138,8 @@ class Provider:
         (zone,) = self.daemon.config.zones
         return await self._is_taken(self.daemon.refresher.refresh(zone))
 
-    async def publish(self, what: str) -> bool:
-        return await self._is_taken(self.daemon.publish("SIGHUP", what))
+    async def publish(self, change: publishing.Change) -> bool:
+        return await self._is_taken(self.daemon.publisher.publish(change))
 
     async def _is_taken(self, work: Any) -> bool:
         try:
@@ -158,7 +159,7 @@ class Provider:
 
     def covers(self, names: bytes) -> bytes:
         """One octet for each line: 1 where a query for the name is blocked, by the lookup that answers it."""
-        (zone,) = self.daemon.policy.zones
+        (zone,) = self.daemon.publisher.policy.zones
         return zone.lookup(names)
 
     def is_answered_as_blocked(self, name: str) -> bool:

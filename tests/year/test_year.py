@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from dnsblock.actions import accept_list
 from dnsblock.errors import Refused
 from dnsblock.policy.past import differences
+from dnsblock.publishing import ListsChanged, Reload, RollBack
 
 from . import feed as feeds
 from .feed import Breakage, Feed
@@ -183,7 +185,7 @@ class Year:
         elif hour == 11 and day == FILE_IS_GONE:
             await self.lose_the_file()
         elif hour == 20 and day % 7 == 0:
-            is_taken = await self.provider.publish("all")
+            is_taken = await self.provider.publish(Reload("SIGHUP"))
             assert is_taken == (not self.model.refused), self.told("a reload tells what is refused")
 
     def restart(self) -> None:
@@ -194,7 +196,7 @@ class Year:
 
     def damage(self, how: str) -> None:
         """What a bad disk does to the file that is enforced."""
-        sha256 = self.provider.daemon.lists.listed[ZONE].names.sha256
+        sha256 = self.provider.daemon.publisher.lists.listed[ZONE].names.sha256
         self.provider.end()
         path = self.provider.state / "lists" / f"{sha256}.names"
         octets = bytearray(path.read_bytes())
@@ -216,9 +218,9 @@ class Year:
         """`dnsblock source accept`."""
         assert self.model.refused == {"SHRANK"}, "the feed shrank, and nothing else is wrong with it"
         self.accepted_by_hand = self.sent
-        sha256 = self.provider.daemon.lists.not_taken[ZONE].source_sha256
+        sha256 = self.provider.daemon.publisher.lists.not_taken[ZONE].source_sha256
         assert await self.provider._is_taken(
-            self.provider.daemon.accept_source(ZONE, sha256, "ani", "a court has ordered it")
+            accept_list(self.provider.daemon.publisher, ZONE, sha256, "ani", "a court has ordered it")
         )
         self.model.approved = sha256
         self.model.judged(self.now)
@@ -232,14 +234,16 @@ class Year:
             one for one in self.model.snapshots if one.version == self.model.current.number - GENERATIONS - 3
         )
         with pytest.raises(Refused, match="kept no more"):
-            await daemon.roll_back(old.serial, "a mistake")
+            await daemon.publisher.publish(RollBack(old.serial, "a mistake"))
         withdrawn = self.model.current.text.octets
         wanted = next(one for one in self.model.snapshots if one.version >= self.model.current.number - 4)
-        await daemon.roll_back(wanted.serial, "a name that half of the country needs")
+        await daemon.publisher.publish(RollBack(wanted.serial, "a name that half of the country needs"))
         self.model.rolled_back(wanted.serial, self.now)
         self.model.served(self.now)
         self.check()
-        assert await self.provider.publish("lists")  # the file is the one that was gone back from
+        assert await self.provider.publish(
+            ListsChanged("SIGHUP")
+        )  # of the rolled back file
         self.check()
         self.restart()
         self.check()
@@ -253,7 +257,7 @@ class Year:
         self.provider.feed_file.unlink()
         self.sent = b""  # the next fetch is a whole one
         self.model.fetched(None, self.now)
-        assert not await self.provider.publish("all")
+        assert not await self.provider.publish(Reload("SIGHUP"))
         self.check()
         self.restart()
 
@@ -265,7 +269,7 @@ class Year:
     def check(self) -> None:
         """What is enforced now."""
         daemon, model = self.provider.daemon, self.model
-        lists, snapshot = daemon.lists, daemon.policy.snapshot
+        lists, snapshot = daemon.publisher.lists, daemon.publisher.policy.snapshot
         assert snapshot.serial == model.serial, self.told("the serial rises when the content changes")
         assert lists.versions == {ZONE: model.current.number}, self.told("a version is what was accepted")
         not_taken = lists.not_taken.get(ZONE)

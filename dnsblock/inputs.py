@@ -1,0 +1,117 @@
+"""Reads configuration, orders and lists again for the Publisher, in threads, one at a time of each kind."""
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from dnsblock._engine import Progress
+from dnsblock.config import Config, load_again
+from dnsblock.lists.lists import Lists
+from dnsblock.log import event
+from dnsblock.orders.order import Order
+from dnsblock.policy.snapshot import NO_FILES, Draft, missing_answers, read
+
+LISTS_PATIENCE = 0.25  # seconds that a reload waits for lists that are being read; its orders do not wait
+
+# A reload applies every option but these: threads, open files, and the socket through which it comes.
+FIXED = ("workers", "state", "control", "user")
+
+
+@dataclass(frozen=True, slots=True)
+class ReadLists:
+    """Lists that were read while something else may have been published."""
+
+    config: Config  # by which they were read
+    lists: Lists
+    zones: tuple[str, ...]  # the zones that were read
+
+    def beside(self, now: Lists, config: Config) -> Lists:
+        """The present lists, with these for their zones, unless a zone is configured otherwise by now."""
+        read = {zone.name: zone for zone in self.config.zones if zone.name in self.zones}
+        same = [zone.name for zone in config.zones if read.get(zone.name) == zone]
+        return now.with_zones_of(self.lists, same)
+
+
+class Inputs:
+    """What is read from outside, and what was read last of it."""
+
+    def __init__(self, started: Draft) -> None:
+        self.reading, self.listing = asyncio.Lock(), asyncio.Lock()
+        self.progress: Progress | None = None  # of lists, while some are read
+        self.restart_needed: tuple[str, ...] = ()  # options whose new values wait for a restart
+        self.files = started.files or NO_FILES
+        self._secrets = started.secrets
+        # Held by the threads that read, even after their callers have given up.
+        self._reader_at_work, self._lister_at_work = threading.Lock(), threading.Lock()
+
+    @property
+    def are_being_read(self) -> bool:
+        """Whether a thread still reads."""
+        return self._reader_at_work.locked() or self._lister_at_work.locked()
+
+    def adopt(self, draft: Draft) -> None:
+        """Keeps what was read of secrets and referenced files, once it is in force."""
+        self._secrets = draft.secrets or self._secrets
+        self.files = self.files if draft.files is None else draft.files
+
+    @contextlib.asynccontextmanager
+    async def listing_or_not(self) -> AsyncIterator[bool]:
+        """The right to read lists. False if they are being read, and take longer than `LISTS_PATIENCE`.
+
+        An order must not wait until ten million names are compiled: they are published later.
+        """
+        try:
+            async with asyncio.timeout(LISTS_PATIENCE):
+                await self.listing.acquire()
+        except TimeoutError:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            self.listing.release()
+
+    def read(
+        self, config: Config, lists: Lists, known: Sequence[Order], now: datetime, reads_lists: bool
+    ) -> Draft:
+        """Reads everything again, in a thread; `config` and `lists` are in force now. Raises `Refused`.
+
+        If the configuration file is refused, orders and lists are read by the settings in force.
+        """
+        with self._reader_at_work:
+            wanted, problems = load_again(config)
+            if missing := tuple(missing_answers(wanted, known, now)):
+                wanted, problems = config, (*problems, *missing)
+            restart_needed = tuple(name for name in FIXED if getattr(config, name) != getattr(wanted, name))
+            self.restart_needed = restart_needed
+            if restart_needed:
+                text = f"new values of these options take a restart: {', '.join(restart_needed)}"
+                event(logging.WARNING, text)
+            wanted = wanted.model_copy(update={option: getattr(config, option) for option in FIXED})
+            with self._in_sight() if reads_lists else contextlib.nullcontext() as progress:
+                draft = read(
+                    *(wanted, known, lists, now, progress),
+                    reads_lists=reads_lists,
+                    former_secrets=self._secrets,
+                    former_files=self.files,
+                )
+            return replace(draft, problems=(*problems, *draft.problems), restart_needed=restart_needed)
+
+    def read_lists(self, config: Config, lists: Lists, only: str | None) -> ReadLists:
+        """Reads the lists again, or the list of one zone, in a thread. Raises `Refused`."""
+        with self._lister_at_work, self._in_sight() as progress:
+            fresh = lists.read(config, datetime.now(UTC), progress, only)
+            return ReadLists(config, fresh, tuple(fresh.zones) if only is None else (only,))
+
+    @contextlib.contextmanager
+    def _in_sight(self) -> Iterator[Progress]:
+        """Shows how far a reading of lists is, to whoever waits for it."""
+        self.progress = Progress()
+        try:
+            yield self.progress
+        finally:
+            self.progress = None

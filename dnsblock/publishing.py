@@ -1,0 +1,465 @@
+"""Publishes: everything that changes what is enforced goes through `Publisher.publish`, one change at a time.
+
+Called for SIGHUP, by the control API, by the refresher of feeds, and by the clock when an order takes effect
+or expires. On any error, the previous snapshot stays in force.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime
+from typing import Any, Literal, Protocol
+
+from dnsblock._engine import Engine
+from dnsblock.errors import HistoryUnwritable, LedgerUnwritable, PartlyRefused, Problem, Refused, as_refused
+from dnsblock.inputs import Inputs, ReadLists
+from dnsblock.listeners import Bound, bind
+from dnsblock.lists import records
+from dnsblock.lists.history.facts import Published
+from dnsblock.lists.lists import NONE, Lists
+from dnsblock.lists.reader import NotTaken
+from dnsblock.lists.rollback import lists_of
+from dnsblock.lists.store import Store
+from dnsblock.log import event
+from dnsblock.notify import notify
+from dnsblock.orders.intake import RefusedDocument
+from dnsblock.orders.order import Order
+from dnsblock.orders.records import Annulment
+from dnsblock.policy.changes import Changes, Enforced, changes_between
+from dnsblock.policy.engine_settings import engine_settings
+from dnsblock.policy.recorder import Recorder
+from dnsblock.policy.snapshot import Draft, Policy
+from dnsblock.startup import Startup
+
+PROBLEMS_LOGGED = 3  # of a failed publish, in one line
+PARTLY_REFUSED = "partly_refused"  # a document or a list; everything else was published
+
+Scope = Literal["all", "lists", "ledger"]  # what a change reads again
+
+
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """Configuration, orders and lists are read again."""
+
+    reason: str = "reload"
+    scope: Scope = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class ListsChanged:
+    """Lists are read again: the list of one zone, or all."""
+
+    reason: str
+    zone: str | None = None
+    scope: Scope = "lists"
+
+
+@dataclass(frozen=True, slots=True)
+class ClockTick:
+    """Only the time has changed. Nothing is read: nothing broken or slow can keep a block beyond its end."""
+
+    reason: str = "clock"
+    scope: Scope = "ledger"
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerEntries:
+    """New facts for the ledger: orders that were submitted, or annulments. Nothing else is read."""
+
+    reason: str
+    new: tuple[Order, ...] = ()
+    notes: tuple[str, ...] = ()
+    annulments: tuple[Annulment, ...] = ()
+    scope: Scope = "ledger"
+
+
+@dataclass(frozen=True, slots=True)
+class RollBack:
+    """The lists of an earlier serial come back, as a new version."""
+
+    serial: int
+    note: str  # why
+    scope: Scope = "lists"
+
+    @property
+    def reason(self) -> str:
+        """What asks for the publish."""
+        return f"rollback to serial {self.serial}"
+
+
+Change = Reload | ListsChanged | ClockTick | LedgerEntries | RollBack
+
+
+@dataclass(frozen=True, slots=True)
+class LastPublish:
+    """How the latest attempt to publish ended."""
+
+    ok: bool
+    at: datetime
+    reason: str
+    scope: Scope
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What a caller of `publish` learns."""
+
+    serial: int
+    digest: str
+    entries: int
+    changed: bool
+    restart_needed: tuple[str, ...]  # options whose new values need a restart
+    notes: tuple[str, ...]  # warnings
+    problems: tuple[Problem, ...]  # options that keep their previous values, since the new ones are unusable
+    changes: Changes
+    time_zone: str  # in which times are shown
+
+    def facts(self) -> dict[str, Any]:
+        """The same as JSON, for the control API."""
+        own = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "problems"}
+        return own | {"changes": self.changes.as_json()}
+
+    def then(self, next_one: "Served") -> "Served":
+        """Both publishes of one call."""
+        changed, notes = self.changed or next_one.changed, (*self.notes, *next_one.notes)
+        changes = self.changes.then(next_one.changes)
+        return replace(next_one, changed=changed, notes=notes, changes=changes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Committed:
+    """What is on record and in force after a commit."""
+
+    bound: Bound
+    policy: Policy
+    lists: Lists
+    notes: tuple[str, ...]
+    failure: Exception | None  # why new lists could not be recorded; everything else is done
+    accepted: tuple[Order, ...]
+
+
+class Observer(Protocol):
+    """Counts publishes; the metrics of the daemon."""
+
+    def published(self, seconds: float | None, *, clears: bool) -> None:
+        """A publish succeeded. `clears`: it read whatever a failure before it was about."""
+
+    def failed(self, reason: str) -> None:
+        """A publish failed: `refused`, `partly_refused`, `unwritable` or `internal`."""
+
+    def rejected(self, zone: str, code: str) -> None:
+        """A guard rejected the content of a list."""
+
+    def follow(self, lists: Iterable[str], feeds: Iterable[str]) -> None:
+        """These lists and feeds exist."""
+
+
+class Publisher:
+    """What is enforced, and the only way to change it.
+
+    `take_over` applies what a new configuration says of the process itself: sockets, log, limits of HTTP
+    listeners. `metrics_endpoint` tells where Prometheus is answered now.
+    """
+
+    def __init__(
+        self,
+        started: Startup,
+        engine: Engine,
+        observer: Observer,
+        take_over: Callable[[Bound], Awaitable[None]],
+        metrics_endpoint: Callable[[], str | None],
+    ) -> None:
+        self.recorder: Recorder = started.recorder
+        self.store: Store = started.store
+        self.config, self.lists, self.policy = started.draft.config, started.draft.lists, started.policy
+        self.inbox: tuple[RefusedDocument, ...] = started.inbox
+        self.published_at = datetime.now(UTC)
+        self.last_publish = _last_at_startup(started)
+        self.inputs = Inputs(started.draft)
+        self.has_published = asyncio.Event()  # the next change of the clock may be sooner than its task knows
+        self.has_new_versions = asyncio.Event()
+        self.is_stopping = False
+        self._engine, self._observer = engine, observer
+        self._take_over, self._metrics_endpoint = take_over, metrics_endpoint
+        self.rules = started.draft.rules
+        self._publishing = asyncio.Lock()
+        self._enforced = started.recorder.ledger.position  # how much of the ledger is enforced
+        self._noted: Mapping[str, NotTaken] = {}  # rejections that are on record
+        for rejection in self.lists.not_taken.items():
+            self._note_rejection(*rejection)
+        self._noted = self.lists.not_taken
+        self._observer.follow(self.lists.listed, self.feeds)
+
+    @property
+    def feeds(self) -> list[str]:
+        """Zones whose lists are fetched."""
+        return [zone.name for zone in self.config.zones if zone.is_feed]
+
+    @property
+    def entries(self) -> int:
+        """Names that are enforced, over all zones."""
+        return self.policy.snapshot.entries
+
+    @property
+    def summary(self) -> str:
+        """One line for `systemctl status`."""
+        return f"serial {self.policy.snapshot.serial}, {self.entries:,} names enforced"
+
+    @property
+    def is_owed(self) -> bool:
+        """Whether the ledger holds more than is enforced: a publish failed after it was recorded."""
+        return self.recorder.ledger.position != self._enforced and not self._publishing.locked()
+
+    async def publish(self, change: Change) -> Served:
+        """Makes a change and serves it. A list that is rejected, or a document that is refused, keeps nothing
+        else from being published; the change fails with it after everything else is served. Raises `Refused`.
+        """
+        started = time.monotonic()
+        if isinstance(change, RollBack):
+            return await self._roll_back(change, started)
+        try:
+            if not isinstance(change, ClockTick):
+                self.recorder.check()
+            match change:
+                case Reload():
+                    async with self.inputs.reading:
+                        return await self._reload(change, started)
+                case ListsChanged():
+                    return await self._read_lists(change, started)
+                case LedgerEntries():
+                    draft = replace(self._draft(), new=change.new, notes=change.notes)
+                    return await self._serve(change, replace(draft, annulments=change.annulments), started)
+                case ClockTick():
+                    return await self._serve(change, None, started)
+        except Exception as err:
+            refused = as_refused(err)
+            self._note_failure(change, err, refused)
+            raise refused from err
+
+    # ------- One change -------
+
+    async def _reload(self, change: Reload, started: float) -> Served:
+        """Orders come first while lists are being read already."""
+        served: Served | None = None
+        if self.inputs.listing.locked():
+            served = await self._serve(change, await self._read(reads_lists=False), started)
+        async with self.inputs.listing_or_not() as reads_lists:
+            if served is None or reads_lists:
+                done = await self._serve(change, await self._read(reads_lists=reads_lists), started)
+                served = done if served is None else served.then(done)
+                if reads_lists:
+                    await self._record_rejections()
+            self._refuse_rest(served, self.inbox, None)
+            return served
+
+    async def _read(self, *, reads_lists: bool) -> Draft:
+        known, now = self.recorder.ledger.orders, self.recorder.now()
+        return await asyncio.to_thread(self.inputs.read, self.config, self.lists, known, now, reads_lists)
+
+    async def _read_lists(self, change: ListsChanged, started: float) -> Served:
+        """Orders are published meanwhile, as often as they come."""
+        async with self.inputs.listing:
+            read = await asyncio.to_thread(self.inputs.read_lists, self.config, self.lists, change.zone)
+            done = await self._serve(change, read, started)
+            await self._record_rejections()
+            self._refuse_rest(done, (), change.zone)
+            return done
+
+    async def _roll_back(self, change: RollBack, started: float) -> Served:
+        self.recorder.check()
+        async with self.inputs.listing:
+            now, lists, config = datetime.now(UTC), self.lists, self.config
+            old = await asyncio.to_thread(lists_of, change.serial, change.note, lists, config, now)
+            done = await self._serve(change, ReadLists(config, old, tuple(old.listed)), started)
+            await asyncio.to_thread(records.keep_texts, self.lists, self.config.history.generations)
+            return done
+
+    async def accept_restore(self, reason: str) -> Served:
+        """Accepts a ledger that lacks acknowledged records, or a clock that is behind it; then publishes.
+
+        Raises `Refused`.
+        """
+        async with self._publishing:
+            try:
+                await asyncio.to_thread(self.recorder.accept_restore, reason)
+            except (HistoryUnwritable, LedgerUnwritable, OSError) as err:
+                raise as_refused(err) from err
+        served = await self.publish(ClockTick("accept-restore"))
+        await asyncio.to_thread(self.settle, "accept-restore", None)
+        return served.then(await self.publish(Reload("accept-restore")))
+
+    # ------- Commit: ledger, lists, serial, engine -------
+
+    def _draft(self) -> Draft:
+        return Draft(self.config, self.lists, self.rules, ())
+
+    async def _serve(self, change: Change, read: Draft | ReadLists | None, started: float) -> Served:
+        """Commits what was read and makes it the state of this process. One at a time."""
+        async with self._publishing:
+            if self.is_stopping:
+                raise Refused([Problem("dnsblock", None, "", "is stopping: nothing is published any more")])
+            draft = read if isinstance(read, Draft) else self._draft()
+            if isinstance(read, ReadLists):
+                lists = read.beside(self.lists, self.config)
+                notes = tuple(note for note in lists.notes if note not in self.lists.notes)
+                draft = replace(draft, lists=lists, notes=notes)
+            commit = asyncio.create_task(asyncio.to_thread(self._commit, draft))
+            try:
+                done = await asyncio.shield(commit)
+            except asyncio.CancelledError:
+                await commit  # never half: what is recorded is enforced before the lock is released
+                raise
+            former, former_lists = self._state(), self.lists
+            await self._adopt(draft, done)
+            changes = await asyncio.to_thread(changes_between, former, self._state(), done.accepted)
+            problems = (*draft.problems, *done.bound.problems)
+            snapshot = done.policy.snapshot
+            changed = snapshot.serial != former.policy.snapshot.serial
+            seconds = time.monotonic() - started
+            self._note_success(change, changes, seconds, changed=changed, is_whole=not problems)
+            is_new = self.lists.versions != former_lists.versions
+            if is_new:
+                self.has_new_versions.set()
+            if changed or is_new or done.accepted:
+                await asyncio.to_thread(self.settle, change.reason, former_lists)
+            if done.failure is not None:
+                raise done.failure
+            facts = (snapshot.serial, snapshot.digest, self.entries, changed, draft.restart_needed)
+            return Served(*facts, done.notes, problems, changes, self.config.time_zone.key)
+
+    def _state(self) -> Enforced:
+        return Enforced(self.config, self.lists, self.policy, self.inputs.files)
+
+    def _commit(self, draft: Draft) -> _Committed:
+        """Compiles for the present time, records, then enforces. What could not be recorded is not enforced.
+
+        The ledger comes first: if it cannot be written, no list version is recorded that is not enforced.
+        Lists that cannot be recorded stay at their previous versions and delay no order; an address that
+        cannot be listened on stays, too.
+        """
+        bound = bind(draft.config, self.config, self._engine, self._metrics_endpoint())
+        try:
+            return self._commit_bound(replace(draft, config=bound.config), bound)
+        except BaseException:
+            bound.close()
+            raise
+
+    def _commit_bound(self, draft: Draft, bound: Bound) -> _Committed:
+        if not draft.has_read_lists:
+            # The present ones: others may have been published since the draft was read.
+            lists = self.lists.read(draft.config, datetime.now(UTC), only=NONE)
+            draft = replace(draft, lists=lists)
+        draft = draft.after(self.recorder.ledger.orders, self.recorder.now())
+        policy = self.recorder.compile(draft, self.policy.lists)
+        self._engine.check(policy.snapshot)
+        draft = self.recorder.append(draft)
+        failure: Exception | None = None
+        try:
+            records.accept(draft.lists)
+        except (HistoryUnwritable, OSError, Refused) as err:
+            failure = err
+            draft = replace(draft, lists=self.lists.instead_of(draft.config))
+            policy = self.recorder.compile(draft, policy.lists)
+        policy, notes = self.recorder.record(draft, policy)
+        self._engine.publish(policy.snapshot, draft.rules, engine_settings(draft.config), bound.listening)
+        return _Committed(bound, policy, draft.lists, notes, failure, draft.accepted)
+
+    async def _adopt(self, draft: Draft, done: _Committed) -> None:
+        """Makes what is in force now the state of this process."""
+        await self._take_over(done.bound)
+        self.config, self.lists, self.policy = done.bound.config, done.lists, done.policy
+        self.rules = draft.rules
+        self.inputs.adopt(draft)
+        self.inbox = self.inbox if draft.refused is None else draft.refused
+        self._enforced = self.recorder.ledger.position
+        self._observer.follow(self.lists.listed, self.feeds)
+        self.has_published.set()
+
+    def settle(self, reason: str, former: Lists | None) -> None:
+        """Records that a snapshot is served, and removes what is no longer needed of the former lists."""
+        snapshot = self.policy.snapshot
+        published = Published(
+            serial=snapshot.serial,
+            digest=snapshot.digest,
+            published_at=self.published_at,
+            reason=reason,
+            versions=self.lists.versions,
+            derived_at=self.policy.at,
+            ledger=None if self.recorder.mismatch else self.recorder.ledger.position,
+        )
+        self.recorder.settle()
+        records.served(self.lists, published, self.config.history, former)
+
+    # ------- What is told of it -------
+
+    def _note_success(
+        self, change: Change, changes: Changes, seconds: float, *, changed: bool, is_whole: bool
+    ) -> None:
+        """Clears no failure of a change that read something else, and none if options keep former values."""
+        last, snapshot = self.last_publish, self.policy.snapshot
+        self.published_at = datetime.now(UTC) if changed else self.published_at
+        was_otherwise = change.scope != "all" and not last.ok and last.scope != change.scope
+        clears = is_whole and not was_otherwise
+        self._observer.published(seconds, clears=clears)
+        if clears:
+            self.last_publish = LastPublish(True, self.policy.at, change.reason, change.scope)
+        facts = {"changed": changed, "entries": self.entries, "digest": snapshot.digest}
+        summary = f": {changes.summary}" if changes.summary else ""
+        event(logging.INFO, f"serving serial {snapshot.serial}{summary}", reason=change.reason, **facts)
+        notify(STATUS=self.summary)
+
+    def _note_failure(self, change: Change, err: Exception, refused: Refused) -> None:
+        failed, serial = change.scope, self.policy.snapshot.serial
+        text = f"not published, serial {serial} is served on"
+        if isinstance(err, PartlyRefused):
+            failed = "all" if self.inbox or err.of_configuration else "lists"
+            text = f"serial {serial} is served, without what is refused"
+        self.last_publish = LastPublish(False, datetime.now(UTC), change.reason, failed, str(refused))
+        self._observer.failed(_kind_of(err))
+        found = refused.first(PROBLEMS_LOGGED, f"dnsblock check -c {self.config.path}")
+        event(logging.ERROR, f"{text}: {found}", reason=change.reason, problems=len(refused.problems))
+
+    async def _record_rejections(self) -> None:
+        """After lists were read: records which were rejected, and keeps the content of the others."""
+        for zone, rejection in self.lists.not_taken.items():
+            if self._noted.get(zone) is not rejection:
+                await asyncio.to_thread(self._note_rejection, zone, rejection)
+        self._noted = self.lists.not_taken
+        if any(listed.text is not None for listed in self.lists.listed.values()):
+            await asyncio.to_thread(records.keep_texts, self.lists, self.config.history.generations)
+
+    def _note_rejection(self, zone: str, rejection: NotTaken) -> None:
+        if rejection.is_to_come:
+            return
+        records.refuse(self.lists, zone, rejection)
+        for guarded in rejection.guarded:
+            self._observer.rejected(zone, guarded.code)
+
+    def _refuse_rest(self, served: Served, inbox: Iterable[RefusedDocument], only: str | None) -> None:
+        """Names what is refused, after everything else is served. Raises `PartlyRefused`."""
+        problems = [*served.problems, *(problem for one in inbox for problem in one.problems)]
+        for zone, rejection in self.lists.not_taken.items():
+            if only in (None, zone) and not rejection.is_to_come:
+                problems += rejection.problems
+        if problems:
+            raise PartlyRefused(problems, served.facts(), of_configuration=bool(served.problems))
+
+
+def _last_at_startup(started: Startup) -> LastPublish:
+    at, inbox, mismatch = datetime.now(UTC), started.inbox, started.recorder.mismatch
+    if mismatch is not None:
+        return LastPublish(False, at, "start", "all", f"nothing is published: {mismatch}")
+    problems = [problem for one in inbox for problem in one.problems]
+    return LastPublish(not inbox, at, "start", "all", str(Refused(problems)) if inbox else None)
+
+
+def _kind_of(err: Exception) -> str:
+    """The label of a failed publish in metrics."""
+    if isinstance(err, PartlyRefused) and not err.of_configuration:
+        return PARTLY_REFUSED
+    if isinstance(err, Refused):
+        return "refused"
+    return "unwritable" if isinstance(err, LedgerUnwritable | HistoryUnwritable | OSError) else "internal"

@@ -1,0 +1,77 @@
+"""What is enforced first: read and compiled before any query is answered, then put on record.
+
+Startup is strict: any error is reported and nothing is left half-started, except where a former good version
+or the ledger says what was in force.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from dnsblock.config import Config
+from dnsblock.errors import HistoryUnwritable, Refused
+from dnsblock.lists import records
+from dnsblock.lists.lists import Lists
+from dnsblock.lists.store import Store
+from dnsblock.log import event
+from dnsblock.orders.intake import RefusedDocument
+from dnsblock.policy.engine_settings import engine_rules, read_secrets
+from dnsblock.policy.recorder import Recorder
+from dnsblock.policy.snapshot import Draft, Policy, read
+
+
+@dataclass(frozen=True, slots=True)
+class Startup:
+    """What is to be enforced first, and where it is recorded."""
+
+    recorder: Recorder
+    store: Store
+    draft: Draft
+    policy: Policy
+    inbox: tuple[RefusedDocument, ...]  # order documents that are refused
+
+    @classmethod
+    def prepare(cls, config: Config, recorder: Recorder, store: Store) -> "Startup":
+        """Reads and compiles. Raises `Refused`."""
+        draft = _read(config, recorder, store)
+        inbox = _inbox(draft, has_ledger=bool(recorder.ledger.records))
+        return cls(recorder, store, draft, recorder.compile(draft), inbox)
+
+    def record(self) -> "Startup":
+        """Puts it on record. Lists that cannot be recorded stay at the versions in force before."""
+        draft, policy = self.recorder.append(self.draft), self.policy
+        try:
+            records.accept(draft.lists)
+        except (HistoryUnwritable, OSError, Refused) as err:
+            event(
+                logging.ERROR, f"new lists are not on record, and the previous versions are enforced: {err}"
+            )
+            draft = replace(draft, lists=draft.lists.last_enforced(draft.config, datetime.now(UTC)))
+            policy = self.recorder.compile(draft, policy.lists)
+        policy, _ = self.recorder.record(draft, policy, is_start=True)
+        return replace(self, draft=draft, policy=policy)
+
+
+def _read(config: Config, recorder: Recorder, store: Store) -> Draft:
+    """What is configured; after a mismatch of the ledger, what was in force last."""
+    now, lists = recorder.now(), Lists(store)
+    if recorder.mismatch is None:
+        return read(config, recorder.ledger.orders, lists, now)
+    secrets = tuple(read_secrets(config.cookies.secrets))
+    rules = engine_rules(config, secrets)
+    return Draft(config, lists.last_enforced(config, now), rules, (), secrets=secrets)
+
+
+def _inbox(draft: Draft, *, has_ledger: bool) -> tuple[RefusedDocument, ...]:
+    """The documents that are refused. Raises `Refused` if the folder itself cannot be read at a first start.
+
+    With a wrong path, everything would be open, and no order was ever accepted that could tell.
+    """
+    inbox: Sequence[RefusedDocument] = draft.refused or ()
+    if not has_ledger and any(one.file == str(draft.config.orders) for one in inbox):
+        raise Refused(inbox[0].problems)
+    if inbox:
+        error = Refused(problem for one in inbox for problem in one.problems)
+        event(logging.ERROR, f"orders are refused: {error}", problems=error.as_json())
+    return tuple(inbox)
