@@ -210,7 +210,7 @@ class Year:
         self.feed.add(self.feed.new_name())
         self.feed.revision += 1
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(self.provider.daemon, "_settle", lambda *_: None)
+            patch.setattr(self.provider.daemon.publisher, "settle", lambda *_: None)
             await self.fetch()
         self.provider.restart()
 
