@@ -241,9 +241,7 @@ class Year:
         self.model.rolled_back(wanted.serial, self.now)
         self.model.served(self.now)
         self.check()
-        assert await self.provider.publish(
-            ListsChanged("SIGHUP")
-        )  # of the rolled back file
+        assert await self.provider.publish(ListsChanged("SIGHUP"))  # of the rolled back file
         self.check()
         self.restart()
         self.check()
