@@ -27,7 +27,7 @@ from dnsblock.lists.corrupt import replace_damaged
 from dnsblock.lists.refresh import Hooks, Refresher, fetch_missing
 from dnsblock.lists.store import Store
 from dnsblock.log import event, set_up
-from dnsblock.notify import is_heard, notify, reloading
+from dnsblock.notify import notify, reloading
 from dnsblock.policy import Counts
 from dnsblock.policy.engine_settings import worker_count
 from dnsblock.policy.explain import Explanation, explain, explain_address
@@ -171,8 +171,6 @@ class Daemon:
         else:
             notify(STOPPING=1)
             event(logging.INFO, "stopping: answering what was asked; a second signal ends it at once")
-        if successor is not None or is_heard():
-            handover.make_room(self.engine.sockets())
 
     async def _follow_hangups(self) -> None:
         """Publishes for each SIGHUP, one after the other."""

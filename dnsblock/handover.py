@@ -4,11 +4,9 @@ Two ways, one protocol (sd_listen_fds(3)): systemd keeps descriptors for a servi
 or the process replaces itself (execve(2)). Either way the sockets are never closed, and the kernel queues.
 """
 
-import contextlib
 import fcntl
 import os
 import re
-import socket
 import stat
 import sys
 import threading
@@ -22,10 +20,6 @@ FIRST = 3  # SD_LISTEN_FDS_START
 MOST = 4096  # descriptors that are taken over
 A_MESSAGE = 200  # descriptors in one message; the kernel takes 253 (SCM_MAX_FD)
 PREFIX = "dns-"
-# Bytes that may queue up in each UDP socket during a restart; the kernel counts 768 or more for a query. It
-# doubles the number, and without CAP_NET_ADMIN caps it at net.core.rmem_max before.
-QUEUE_BYTES = 64 << 20
-_SO_RCVBUFFORCE = 33  # asm-generic/socket.h
 
 Sockets = Iterable[tuple[tuple[str, int], Sequence[int]]]  # the descriptors of each address
 
@@ -84,16 +78,6 @@ class Store:
 def _name(address: tuple[str, int]) -> str:
     """A name for descriptors, in which no colon may be."""
     return PREFIX + str(Endpoint.of(address)).replace(":", "_")
-
-
-def make_room(sockets: Sockets) -> None:
-    """Lets more queries queue up in the sockets than usual, since nobody reads them for a while."""
-    for _, descriptors in sockets:
-        for descriptor in descriptors:
-            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as sock:
-                if sock.type == socket.SOCK_DGRAM:
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, QUEUE_BYTES)
-                    sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, QUEUE_BYTES)
 
 
 class Successor:

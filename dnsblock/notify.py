@@ -22,11 +22,6 @@ def notify(descriptors: Sequence[int] = (), **state: object) -> None:
         return
 
 
-def is_heard() -> bool:
-    """Whether anybody asked to be told."""
-    return os.environ.get("NOTIFY_SOCKET", "")[:1] in ("/", "@")
-
-
 def reloading() -> None:
     """Says that a reload has begun; `READY=1` ends it. systemd wants the time (Type=notify-reload)."""
     notify(RELOADING=1, MONOTONIC_USEC=time.monotonic_ns() // 1000)

@@ -504,6 +504,7 @@ impl Worker {
             for place in open.map(|(place, _)| place).collect::<Vec<_>>() {
                 self.drain(place, mail, deadline);
                 self.poll.remove_busy(Token::Udp(place));
+                self.listeners[place].make_room();
             }
         }
         let is_owed = !self.owed.is_empty() || self.upstreams.owes_answers() || self.clients.unsent() > 0;

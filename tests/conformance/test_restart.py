@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -25,6 +25,8 @@ from .upstreams import StubUpstream
 RESTARTS = int(os.environ.get("DNSBLOCK_RESTARTS", "7"))
 RATE = int(os.environ.get("DNSBLOCK_RATE", "500"))
 MOST = int(os.environ.get("DNSBLOCK_MOST", "5000"))  # of half the load that the daemon can bear
+QUEUE_BYTES = 64 << 20
+SO_RCVBUFFORCE = 33  # asm-generic/socket.h
 pytestmark = pytest.mark.timeout(600 + 60 * RESTARTS)
 NAMES = {
     "blocked.example": is_sinkholed,
@@ -132,6 +134,31 @@ def test_the_number_of_worker_threads_may_change_with_a_restart(subject: Subject
             assert_none_lost(load)
         supervisor_started = True
         supervisor.wait_for_names(2)
+
+
+def test_a_stopped_process_leaves_sockets_in_which_many_queries_may_wait(
+    subject: Subject, supervisor: Supervisor
+):
+    """SO_RCVBUFFORCE of socket(7), also if it is stopped before it has read what waited at its start."""
+    subject.configure(orders=ORDERS)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as largest:
+        largest.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, QUEUE_BYTES)
+        with suppress(PermissionError):
+            largest.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, QUEUE_BYTES)
+        expected = largest.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+    for _ in range(3):
+        supervisor.start()
+        assert subject.stop() == 0
+        supervisor.wait_for_names(2)
+        kept = [socket.socket(fileno=os.dup(number)) for _, number in supervisor.store]
+        rooms = [
+            one.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+            for one in kept
+            if one.type == socket.SOCK_DGRAM
+        ]
+        for one in kept:
+            one.close()
+        assert rooms == [expected] * 4, "of each of two threads, IPv4 and IPv6"
 
 
 def test_the_descriptor_store_holds_exactly_the_listening_sockets(subject: Subject, supervisor: Supervisor):

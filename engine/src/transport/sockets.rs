@@ -5,12 +5,16 @@ use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::sys;
 
 /// Bytes of kernel buffer asked for; the kernel may give less.
 const UDP_BUFFER: usize = 4 << 20;
+/// The same while no process reads the socket, during a restart. The kernel doubles it, and counts
+/// 768 bytes or more for a query.
+const RESTART_BUFFER: usize = 64 << 20;
 /// How long a send may wait for buffer space. Longer, and the datagram is lost
 /// as it would be on any wire.
 const SEND_PATIENCE: Duration = Duration::from_millis(50);
@@ -43,6 +47,13 @@ pub fn set_up_udp(socket: impl AsFd) {
     let _ = socket.set_recv_buffer_size(UDP_BUFFER);
     let _ = socket.set_send_buffer_size(UDP_BUFFER);
     let _ = socket.set_write_timeout(Some(SEND_PATIENCE));
+}
+
+/// Lets more queries queue up in a socket than usual, during a restart.
+pub fn make_room(socket: impl AsFd) {
+    let _ = SockRef::from(&socket).set_recv_buffer_size(RESTART_BUFFER);
+    // Without CAP_NET_ADMIN, the kernel caps it at net.core.rmem_max.
+    let _ = set_socket_recv_buffer_size_force(&socket, RESTART_BUFFER);
 }
 
 /// Opens a socket of our own choosing towards an upstream; the kernel draws

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::listeners::Bound;
-use super::sockets::set_up_udp;
+use super::sockets::{make_room, set_up_udp};
 use crate::sys::{self, BATCH, Batch, Datagram};
 
 /// A socket and the responses that wait to be sent through it together.
@@ -91,6 +91,13 @@ impl Listener {
             }
             late += received;
         }
+    }
+
+    /// Lets more queries queue up than usual, since nothing is read from here until the next process does.
+    ///
+    /// The thread that reads does it, so that it cannot set the usual size again afterwards.
+    pub fn make_room(&self) {
+        make_room(self.socket());
     }
 
     /// Room for one response; `push` then keeps it.
