@@ -46,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--names", type=int, default=DEFAULTS.names, help="names in the list (%(default)s)")
     parser.add_argument(
-        "--workers", type=int, default=DEFAULTS.workers, help="packet threads of each server (%(default)s)"
+        "--workers", type=int, default=DEFAULTS.workers, help="worker threads of each server (%(default)s)"
     )
     parser.add_argument("--rounds", type=int, default=DEFAULTS.rounds, help="rounds (%(default)s)")
     parser.add_argument(

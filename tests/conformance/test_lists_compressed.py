@@ -92,7 +92,7 @@ def test_a_feed_may_be_a_gzip_file(subject: Subject, web: Server, authority: Aut
     with Unchanged(subject, BASE[0]):
         feed.put(COMPRESSED[:-9])
         assert subject.cli("source refresh", "listed").code == 4
-        assert refused_by(subject) == ["DAMAGED"]
+        assert refused_by(subject) == ["CORRUPT"]
 
 
 def damage(octets: bytes, at: int) -> bytes:
@@ -102,9 +102,9 @@ def damage(octets: bytes, at: int) -> bytes:
 BROKEN = {
     "half": (COMPRESSED[: len(COMPRESSED) // 2], "ends in the middle"),
     "no checksum": (COMPRESSED[:-8], "ends in the middle"),
-    "wrong octet": (damage(COMPRESSED, len(COMPRESSED) // 2), "damaged gzip"),
-    "wrong checksum": (damage(COMPRESSED, len(COMPRESSED) - 8), "damaged gzip"),
-    "garbage behind it": (COMPRESSED + b"garbage behind the list", "damaged gzip"),
+    "wrong octet": (damage(COMPRESSED, len(COMPRESSED) // 2), "corrupt gzip"),
+    "wrong checksum": (damage(COMPRESSED, len(COMPRESSED) - 8), "corrupt gzip"),
+    "garbage behind it": (COMPRESSED + b"garbage behind the list", "corrupt gzip"),
 }
 
 
@@ -117,7 +117,7 @@ def test_a_truncated_or_corrupt_gzip_file_is_rejected(subject: Subject):
             said = subject.cli("reload")
             assert said.code == 4
             assert any(words in problem["reason"] for problem in said.problems), (words, said.problems)
-            assert refused_by(subject) == ["DAMAGED"]
+            assert refused_by(subject) == ["CORRUPT"]
     # There is nothing that could be accepted.
     assert accept(subject, sha256(octets)).code != 0
     subject.put_list("list.txt", COMPRESSED)

@@ -56,7 +56,7 @@ def test_a_query_older_than_a_second_is_dropped(
         for number in range(OLD):
             young.send(wire.query(name, qid=1000 + number))
         assert {int.from_bytes(young.recv(4096)[:2]) for _ in range(OLD)} == set(range(1000, 1000 + OLD))
-        # A query of now on the old socket comes to the same packet thread, behind the old ones.
+        # A query of now on the old socket comes to the same worker thread, behind the old ones.
         old.send(wire.query(name, qid=5000))
         assert int.from_bytes(old.recv(4096)[:2]) == 5000, "an old query was answered"
     queries = "dnsblock_queries_total"

@@ -1,6 +1,6 @@
 """The daemon of a provider with one feed, in this process, with a clock that is stepped.
 
-It is the real `Daemon`, its sockets, its packet thread and its refresher; all that is put in the place of
+It is the real `Daemon`, its sockets, its worker thread and its refresher; all that is put in the place of
 something else is the clock, and the server on the other end of the download.
 """
 
@@ -163,7 +163,7 @@ class Provider:
         return zone.lookup(names)
 
     def is_answered_as_blocked(self, name: str) -> bool:
-        """The same by a query, through its socket and its packet thread."""
+        """The same by a query, through its socket and its worker thread."""
         asked = query(name)
         deadline = time.monotonic() + 20
         while True:
