@@ -270,16 +270,8 @@ class PolicyZone:
         """Distinct owner names, or prefixes; those that are only excepted do not count."""
 
     @property
-    def duplicates(self) -> int:
-        """Lines that added nothing."""
-
-    @property
     def digest(self) -> str:
         """`sha256:` over names and rules in canonical order."""
-
-    @property
-    def memory(self) -> int:
-        """Octets."""
 
 @final
 class Covering:

@@ -143,7 +143,7 @@ impl Purge<'_> {
     }
 }
 
-/// The answers of all packet threads.
+/// The answers of all worker threads.
 #[derive(Default)]
 pub struct Cache {
     /// Empty where nothing is to be kept.

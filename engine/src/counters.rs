@@ -1,4 +1,4 @@
-//! Counters: each packet thread has its own, and whoever reads sums them. A
+//! Counters: each worker thread has its own, and whoever reads sums them. A
 //! counter has one writer, so counting costs a load and a store, and no cache
 //! line travels between threads.
 
@@ -163,7 +163,7 @@ pub const TCP_REFUSED: [&str; 2] = ["client", "network"];
 /// In the order of `Slip`.
 pub const SLIPS: [&str; 3] = ["dropped", "truncated", "bad_cookie"];
 
-/// What one packet thread has counted. No other one's shares a cache line with it.
+/// What one worker thread has counted. No other one's shares a cache line with it.
 #[repr(align(128))]
 pub struct Counters {
     /// By transport (UDP, TCP), then outcome.
@@ -199,7 +199,7 @@ pub struct Counters {
     pub refused: [Counter; REFUSED.len()],
 }
 
-/// What one packet thread has counted about one upstream.
+/// What one worker thread has counted about one upstream.
 #[derive(Default)]
 pub struct UpstreamCounters {
     pub udp_queries: Counter,

@@ -1,8 +1,8 @@
-//! The engine: owns sockets, packet threads and the current snapshot.
+//! The engine: owns sockets, worker threads and the current snapshot.
 //!
 //! Called by the control plane only. `publish` swaps the snapshot with one
 //! atomic store; the one before is freed here, on a control thread, once no
-//! packet thread holds it.
+//! worker thread holds it.
 
 use std::collections::HashMap;
 use std::io;
@@ -32,7 +32,7 @@ use crate::worker::{self, Thread};
 
 /// Of the descriptors for clients and upstreams, the part for TCP clients.
 const CLIENTS_SHARE: usize = 2;
-/// How long the packet threads may take to take over what was published.
+/// How long the worker threads may take to take over what was published.
 const TAKE_OVER: Duration = Duration::from_secs(2);
 const TAKE_OVER_POLL: Duration = Duration::from_millis(1);
 
@@ -80,7 +80,7 @@ struct Control {
     threads: Vec<JoinHandle<()>>,
     /// Names of zones by counter slot.
     slots: HashMap<String, u16>,
-    /// Snapshots that packet threads may still be reading.
+    /// Snapshots that worker threads may still be reading.
     retired: Vec<Arc<Serving>>,
     /// Upstreams that are asked, and those that some thread may still ask.
     asked: Vec<Arc<upstream::Settings>>,
@@ -129,7 +129,7 @@ impl Engine {
         })
     }
 
-    /// Starts the packet threads with their first snapshot.
+    /// Starts the worker threads with their first snapshot.
     pub fn start(&self, snapshot: Arc<Snapshot>, rules: Arc<Rules>) -> Result<(), EngineError> {
         let mut control = lock(&self.control);
         if std::mem::replace(&mut control.is_started, true) || self.shared.stop_deadline().is_some() {
@@ -307,7 +307,7 @@ impl Engine {
         }
     }
 
-    /// Frees snapshots that no packet thread reads any more, and returns what
+    /// Frees snapshots that no worker thread reads any more, and returns what
     /// has happened since the last call. Meant to be called once a second.
     pub fn take_events(&self) -> Vec<String> {
         self.forget_unused(&mut lock(&self.control));
@@ -324,7 +324,7 @@ impl Engine {
         Arc::clone(&self.shared.serving.load().listening)
     }
 
-    /// Packet threads that are alive.
+    /// Worker threads that are alive.
     pub fn running(&self) -> usize {
         self.shared.running.load(Ordering::SeqCst)
     }
@@ -349,7 +349,7 @@ impl Engine {
     }
 
     /// Stops: no new query is taken, what was asked is answered within
-    /// `patience`. Returns when the packet threads have ended; may be called
+    /// `patience`. Returns when the worker threads have ended; may be called
     /// again.
     pub fn stop(&self, patience: Duration) {
         let _ = self.shared.stop_at.set(Instant::now() + patience);

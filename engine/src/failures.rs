@@ -14,7 +14,7 @@ const KEPT: Duration = Duration::from_secs(1);
 /// Questions remembered at most; the oldest make room.
 const MOST: usize = 16_384;
 
-/// The failures of one packet thread.
+/// The failures of one worker thread.
 #[derive(Default)]
 pub struct Failures {
     until: HashMap<u64, Instant, BuildHasherDefault<AsItIs>>,

@@ -1,25 +1,28 @@
 //! The packet path of dnsblock.
 //!
-//! Read it along a query's way:
+//! Read the modules in the order in which a query passes through them:
 //!
-//! * [`worker`] — one packet thread: wait, take, decide, answer or forward.
-//! * [`transport`] — UDP and TCP towards clients, and the sockets of each listen address;
-//!   it only moves bytes.
-//! * [`message`], [`name`] — what a query may look like, and what we write.
-//! * [`answer`] — `decide`: the verdict on one packet; pure. [`cookie`], [`prefix`]:
-//!   who asks; [`nat64`]: IPv4 addresses within IPv6; [`local`]: names that nobody is asked about.
-//! * [`limits`], [`failures`] — how much one client may ask, and what is not asked
-//!   again at once.
-//! * [`policy`], [`list`] — policy zones and snapshots: look up, and build; [`trial`]:
+//! * [`worker`]: one worker thread: wait, receive, decide, respond or forward.
+//! * [`transport`]: UDP and TCP towards clients, and the sockets of each listen address. It only
+//!   moves bytes.
+//! * [`message`], [`name`]: parse queries, write responses.
+//! * [`answer`]: `decide`, the verdict on one packet; pure. [`rules`] is the configuration that it
+//!   decides by, [`outcome`] is how a query ended. [`cookie`] and [`prefix`] identify clients;
+//!   [`nat64`] finds IPv4 addresses within IPv6; [`local`] answers special-use names.
+//! * [`limits`]: rate limits and connection limits. [`failures`]: questions that failed a moment
+//!   ago and are not sent again. [`suffixes`]: the public suffix list.
+//! * [`policy`], [`list`]: policy zones and snapshots, their lookup and their compiler. [`trial`]:
 //!   what one more zone would block.
-//! * [`cache`] — answers of upstreams, kept.
-//! * [`upstream`] — forwarding: whom to ask, how, and what is believed.
-//! * [`response`] — an upstream's message, read once; [`chain`]: where it leads; [`targets`]: what
-//!   the policy says about that; [`relay`]: made into the client's.
-//! * [`engine`] — what the control plane holds; [`shared`], [`counters`] — what it
-//!   shares with the packet threads.
-//! * [`sys`] — system calls; the only file with `unsafe`.
-//! * `python` — the Python face, with the feature of that name.
+//! * [`cache`]: cached responses of upstreams.
+//! * [`upstream`]: forwarding: choice of an upstream, health, timeouts, coalescing.
+//! * [`response`]: an upstream's response, parsed once. [`chain`] follows it to its targets,
+//!   [`targets`] judges them by policy, and [`relay`] rewrites it for the client.
+//! * [`engine`]: the interface to the control plane. [`shared`], [`counters`] and [`events`] are
+//!   shared with the worker threads.
+//! * [`sys`]: system calls; the only file with `unsafe`.
+//! * `python`: the Python bindings, with the feature of that name.
+//!
+//! A module uses only modules in layers below its own: tests/unit/test_engine_source.py lists the layers.
 
 pub mod answer;
 pub mod cache;

@@ -5,7 +5,7 @@
 //! valid cookie. A forged address must not make us flood whom it belongs to; who
 //! proves its address pays for what it asks with its own line.
 //!
-//! Shared by all packet threads: the kernel spreads one client's queries over
+//! Shared by all worker threads: the kernel spreads one client's queries over
 //! them. Everything here is an atomic number, nobody waits for anybody.
 
 use std::net::{IpAddr, SocketAddr};
@@ -268,7 +268,7 @@ mod tests {
         assert_eq!(network, 10 * NETWORK as usize);
     }
 
-    /// Each packet thread looks at the clock once a turn, so one may be behind.
+    /// Each worker thread looks at the clock once a turn, so one may be behind.
     #[test]
     fn threads_whose_clocks_differ_give_one_allowance() {
         let limiter = Limiter::new(6);

@@ -134,7 +134,7 @@ fn compile_strictly(
     spooled.map_err(|error| Refused::NotCompiled(CompileError::Io(error)))?;
     let is_hole: Vec<bool> = rules.iter().map(|rule| matches!(rule, Rule::Hole)).collect();
     let compiled = compiler.finish(&is_hole, Destination::Memory, None).map_err(Refused::NotCompiled)?;
-    let zone = PolicyZone::new(zone, Arc::new(compiled.names), rules, &is_hole, compiled.duplicate as usize);
+    let zone = PolicyZone::new(zone, Arc::new(compiled.names), rules, &is_hole);
     zone.ok_or(Refused::NotCompiled(CompileError::Lost))
 }
 

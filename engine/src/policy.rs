@@ -176,7 +176,6 @@ pub struct PolicyZone {
     names: Arc<Names>,
     rules: Vec<Rule>,
     addresses: Prefixes,
-    duplicates: usize,
     listed: usize,
     digest: [u8; 32],
     /// For denials of the zone itself, and for those of later zones.
@@ -205,28 +204,20 @@ pub struct Found<'a> {
 impl PolicyZone {
     /// A zone of compiled names; `None` where they need other rules than these. Of names to
     /// which only rules of exceptions apply, nothing is listed.
-    pub fn new(
-        name: &str,
-        names: Arc<Names>,
-        rules: Vec<Rule>,
-        is_exception: &[bool],
-        duplicates: usize,
-    ) -> Option<PolicyZone> {
+    pub fn new(name: &str, names: Arc<Names>, rules: Vec<Rule>, is_exception: &[bool]) -> Option<PolicyZone> {
         let sides = names.scopes().iter().flat_map(|scope| [scope.at, scope.under]);
         if sides.flatten().any(|(_, rule)| rule as usize >= rules.len()) {
             return None;
         }
         let listed = names.listed(|rule| is_exception.get(rule as usize) == Some(&true));
-        Some(PolicyZone::of(name, names, rules, Prefixes::default(), listed, duplicates))
+        Some(PolicyZone::of(name, names, rules, Prefixes::default(), listed))
     }
 
     /// A zone of addresses.
     pub fn of_addresses(name: &str, rule: Rule, prefixes: Vec<Prefix>) -> PolicyZone {
-        let read = prefixes.len();
         let addresses = Prefixes::new(prefixes);
-        let duplicates = read - addresses.len();
         let listed = addresses.len();
-        PolicyZone::of(name, Names::none(), vec![rule], addresses, listed, duplicates)
+        PolicyZone::of(name, Names::none(), vec![rule], addresses, listed)
     }
 
     /// A zone of a compiled list of addresses; `None` for a list of names.
@@ -244,14 +235,7 @@ impl PolicyZone {
         is_of_addresses.then(|| PolicyZone::of_addresses(name, rule, prefixes))
     }
 
-    fn of(
-        name: &str,
-        names: Arc<Names>,
-        rules: Vec<Rule>,
-        addresses: Prefixes,
-        listed: usize,
-        duplicates: usize,
-    ) -> PolicyZone {
+    fn of(name: &str, names: Arc<Names>, rules: Vec<Rule>, addresses: Prefixes, listed: usize) -> PolicyZone {
         let mut hasher = Sha256::new();
         hasher.update(names.digest());
         for rule in &rules {
@@ -262,7 +246,7 @@ impl PolicyZone {
         }
         let digest = hasher.finalize().into();
         let (name, above_exceptions) = (name.to_string(), Default::default());
-        PolicyZone { name, names, rules, addresses, duplicates, listed, digest, above_exceptions }
+        PolicyZone { name, names, rules, addresses, listed, digest, above_exceptions }
     }
 
     /// Looks `name` up; `walk` holds the hashes of its suffixes.
@@ -334,20 +318,10 @@ impl PolicyZone {
         self.addresses.covering(address).into_iter().map(|prefix| (prefix, &self.rules[0])).collect()
     }
 
-    /// Entries that repeated an owner name and added nothing.
-    pub fn duplicates(&self) -> usize {
-        self.duplicates
-    }
-
     /// SHA-256 over the names and the rules, in canonical order; the same on every
     /// node that enforces the same thing.
     pub fn digest(&self) -> &[u8; 32] {
         &self.digest
-    }
-
-    /// Octets that the compiled zone takes.
-    pub fn memory(&self) -> usize {
-        self.names.octets().len() + self.addresses.memory()
     }
 }
 

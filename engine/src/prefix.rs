@@ -165,12 +165,6 @@ impl Prefixes {
     pub fn is_empty(&self) -> bool {
         self.given.is_empty()
     }
-
-    /// Octets that the set takes.
-    pub fn memory(&self) -> usize {
-        self.given.capacity() * size_of::<Prefix>()
-            + (self.ipv4.capacity() + self.ipv6.capacity()) * size_of::<(u128, u128)>()
-    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! in its folder names pyo3. Its types and documentation are in `dnsblock/_engine.pyi`.
 //!
 //! Whatever compiles, binds, joins or locks runs detached from the
-//! interpreter; packet threads never attach to it.
+//! interpreter; worker threads never attach to it.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -151,7 +151,7 @@ impl PolicyZone {
     #[staticmethod]
     fn from_names(name: &str, names: &lists::Names, rule: &Rule) -> PyResult<PolicyZone> {
         let rules = vec![rule.0.clone(), policy::Rule::Hole, policy::Rule::passthru()];
-        let zone = policy::PolicyZone::new(name, Arc::clone(&names.0), rules, &list::RULES_ARE_EXCEPTIONS, 0);
+        let zone = policy::PolicyZone::new(name, Arc::clone(&names.0), rules, &list::RULES_ARE_EXCEPTIONS);
         let zone = zone.ok_or_else(|| PyValueError::new_err("these names need other rules"))?;
         Ok(PolicyZone(Arc::new(zone)))
     }
@@ -207,18 +207,8 @@ impl PolicyZone {
     }
 
     #[getter]
-    fn duplicates(&self) -> usize {
-        self.0.duplicates()
-    }
-
-    #[getter]
     fn digest(&self) -> String {
         digest_text(self.0.digest())
-    }
-
-    #[getter]
-    fn memory(&self) -> usize {
-        self.0.memory()
     }
 }
 

@@ -147,7 +147,7 @@ impl Reader {
         Some(Response { message, read: self })
     }
 
-    /// Reads a message whose TTLs another packet thread has brought within bounds.
+    /// Reads a message whose TTLs another worker thread has brought within bounds.
     pub fn read_told<'a>(&'a mut self, message: &'a [u8], bounds: &TtlBounds) -> Option<Response<'a>> {
         self.parse(message)?;
         self.life = self.bound_ttls(message, bounds);

@@ -30,7 +30,7 @@ pub struct Settings {
     pub tcp: tcp::Limits,
 }
 
-/// What the packet threads share.
+/// What the worker threads share.
 pub struct Shared {
     pub workers: usize,
     pub serving: ArcSwap<Serving>,
@@ -42,7 +42,7 @@ pub struct Shared {
     /// Open TCP connections, by client and by network.
     pub crowd: Arc<Crowd>,
     pub stop_at: OnceLock<Instant>,
-    /// Packet threads that are alive.
+    /// Worker threads that are alive.
     pub running: AtomicUsize,
 }
 
@@ -82,7 +82,7 @@ pub struct Serving {
     pub shadow_slots: Vec<u16>,
     /// Counts what was served so far.
     pub generation: u64,
-    /// Packet threads take these over when they meet them, each once: where they listen, whom
+    /// Worker threads take these over when they meet them, each once: where they listen, whom
     /// they ask, and what TCP clients may have.
     pub listening: Arc<Listening>,
     pub upstream: Arc<upstream::Settings>,

@@ -21,7 +21,7 @@ pub struct Trial {
     zone: Arc<PolicyZone>,
     /// By the entry's rank.
     entries: Box<[Entry]>,
-    /// Of the packet threads, for the queries that have nothing to do with the zone.
+    /// Of the worker threads, for the queries that have nothing to do with the zone.
     counters: Vec<Arc<Counters>>,
     tried_before: u64,
 }
@@ -64,7 +64,7 @@ impl Trial {
         &self.zone
     }
 
-    /// Counts a query: called by packet threads, so an atomic addition and no more.
+    /// Counts a query: called by worker threads, so an atomic addition and no more.
     pub fn count(&self, name: &Name, walk: &Walk, transport: Transport, snapshot: &Snapshot) {
         let Some((_, rank)) = self.zone.would_block(name, walk, transport) else { return };
         let Some(entry) = self.entries.get(rank as usize) else { return };

@@ -64,7 +64,7 @@ pub struct Settings {
     pub attempts: usize,
     /// Patience with one attempt.
     pub timeout: Duration,
-    /// Queries under way per packet thread.
+    /// Queries under way per worker thread.
     pub max_outstanding: usize,
     /// Octets of UDP that our OPT announces.
     pub payload: u16,
@@ -89,7 +89,7 @@ impl Settings {
     }
 }
 
-/// All forwarding of one packet thread.
+/// All forwarding of one worker thread.
 pub struct Upstreams {
     settings: Arc<Settings>,
     workers: usize,
@@ -109,7 +109,7 @@ pub struct Upstreams {
     /// Questions that two upstreams answered SERVFAIL a moment ago.
     failed_twice: Failures,
     claims: Arc<Claims>,
-    /// Which of the packet threads this is.
+    /// Which of the worker threads this is.
     thread: usize,
     /// In order of time.
     deadlines: VecDeque<Deadline>,
@@ -124,7 +124,7 @@ pub struct Upstreams {
 }
 
 impl Upstreams {
-    /// `workers`: packet threads, each of which has sockets towards each upstream;
+    /// `workers`: worker threads, each of which has sockets towards each upstream;
     /// `thread`: which of them this is.
     pub fn new(
         settings: Arc<Settings>,
@@ -187,7 +187,7 @@ impl Upstreams {
     }
 
     /// Takes a question over; it ends in `receive`, `read_stream`, `hear` or `expire`.
-    /// False where another packet thread asks it.
+    /// False where another worker thread asks it.
     pub fn ask(&mut self, mut flight: Flight, now: Instant) -> bool {
         let is_awaited = flight.is_awaited();
         (flight.claim, flight.is_told) = self.claim_for(&flight, is_awaited);

@@ -1,4 +1,4 @@
-//! One packet thread, top to bottom: wait, take what came, decide, answer or
+//! One worker thread, top to bottom: wait, take what came, decide, answer or
 //! forward, and again. With the other threads it shares the current snapshot, which it
 //! only reads, kept answers, and word of who asks what; it never touches the interpreter.
 
@@ -52,10 +52,10 @@ const SWEEP: Duration = Duration::from_millis(100);
 /// Batches taken from a socket that is being closed: its buffer holds no more.
 const DRAIN_ROUNDS: usize = 128;
 
-/// One of the packet threads.
+/// One of the worker threads.
 pub struct Thread {
     pub number: usize,
-    /// Becomes readable when the control thread wants something, or another packet
+    /// Becomes readable when the control thread wants something, or another worker
     /// thread tells something.
     pub wake: Arc<OwnedFd>,
 }
@@ -115,7 +115,7 @@ struct Worker {
     shared: Arc<Shared>,
     counters: Arc<Counters>,
     poll: Rc<Poll>,
-    /// Which of the packet threads this is.
+    /// Which of the worker threads this is.
     thread: usize,
     wake: Arc<OwnedFd>,
     /// Those of which this thread has sockets.

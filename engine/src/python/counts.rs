@@ -1,4 +1,4 @@
-//! What the packet threads have counted, for Python.
+//! What the worker threads have counted, for Python.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ use crate::upstream::health::PROBE_RESULTS;
 /// Buckets by their upper bound, and the sum of all that was observed, in seconds.
 type Histogram = (Vec<(f64, u64)>, f64);
 
-/// All packet threads' counters, summed.
+/// All worker threads' counters, summed.
 #[pyclass(frozen, get_all, module = "dnsblock._engine")]
 pub struct Counts {
     queries: HashMap<(&'static str, &'static str), u64>,

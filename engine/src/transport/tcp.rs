@@ -18,7 +18,7 @@ pub use connection::Connection;
 /// Bounds of the TCP service.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Of one listener, and of one client; all packet threads together.
+    /// Of one listener, and of one client; all worker threads together.
     pub connections: usize,
     pub per_client: usize,
     /// Of one network at one listener; `None`: a quarter of `connections`.
@@ -55,10 +55,10 @@ pub enum NotAdmitted {
     ListenerIsFull,
 }
 
-/// The connections of one packet thread.
+/// The connections of one worker thread.
 pub struct Service {
     limits: Limits,
-    /// Connections of all packet threads, by client and by network.
+    /// Connections of all worker threads, by client and by network.
     crowd: Arc<Crowd>,
     connections: Slab<Connection>,
     /// Tells a connection from an earlier one in the same place.

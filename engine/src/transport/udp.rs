@@ -1,4 +1,4 @@
-//! UDP towards clients: one socket for each address and packet thread, the
+//! UDP towards clients: one socket for each address and worker thread, the
 //! kernel spreads the queries over them (SO_REUSEPORT).
 
 use std::io;

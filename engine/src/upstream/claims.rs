@@ -1,4 +1,4 @@
-//! Which packet thread asks which question. A question is asked once, on whichever
+//! Which worker thread asks which question. A question is asked once, on whichever
 //! threads its clients are: one claims it, and tells the others what was said.
 
 use std::collections::HashMap;
@@ -17,7 +17,7 @@ use crate::relay;
 /// Threads that claim at the same moment seldom want the same one of these.
 const SHARDS: usize = 64;
 
-/// The claims of all packet threads, and their mail.
+/// The claims of all worker threads, and their mail.
 pub struct Claims {
     /// By the turn of the question (`Key::turn`).
     shards: [Mutex<Table>; SHARDS],
@@ -42,7 +42,7 @@ struct Mailbox {
     waker: Arc<OwnedFd>,
 }
 
-/// What one packet thread tells another about a question.
+/// What one worker thread tells another about a question.
 pub struct Letter {
     /// `Key::turn` of the question.
     pub question: u64,
@@ -86,7 +86,7 @@ pub struct Claim {
 }
 
 impl Claims {
-    /// For so many packet threads as there are wakers.
+    /// For so many worker threads as there are wakers.
     pub fn new(wakers: Vec<Arc<OwnedFd>>) -> Claims {
         let mailbox = |waker| Mailbox { letters: Mutex::default(), waker };
         Claims {
@@ -177,7 +177,7 @@ impl Drop for Claim {
 }
 
 impl Upstreams {
-    /// Takes the right to ask this question, or true where another packet thread has it,
+    /// Takes the right to ask this question, or true where another worker thread has it,
     /// which tells this one if it `listens`. What an upstream says to one client is not
     /// told to others.
     pub(super) fn claim_for(&self, flight: &Flight, listens: bool) -> (Option<Claim>, bool) {
@@ -193,7 +193,7 @@ impl Upstreams {
         }
     }
 
-    /// Takes what other packet threads have heard that asked for this one.
+    /// Takes what other worker threads have heard that asked for this one.
     pub fn hear(&mut self, now: Instant) -> Arrived<Heard> {
         let mut arrived = Vec::new();
         for letter in self.claims.read(self.thread) {

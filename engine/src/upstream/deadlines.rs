@@ -78,7 +78,7 @@ impl Upstreams {
         failed
     }
 
-    /// Attempts of a flight. One that another packet thread asks about waits longer, as
+    /// Attempts of a flight. One that another worker thread asks about waits longer, as
     /// that thread may wait for an upstream to come back (`hold`).
     fn attempts_of(&self, flight: &Flight) -> usize {
         let more = match flight.is_told {

@@ -35,9 +35,9 @@ pub struct Flight {
     pub is_sound: bool,
     /// How often something had been purged from the cache when this was asked.
     pub purges: u64,
-    /// The right to ask, where there are other packet threads.
+    /// The right to ask, where there are other worker threads.
     pub claim: Option<Claim>,
-    /// Another packet thread asks, and will tell.
+    /// Another worker thread asks, and will tell.
     pub(super) is_told: bool,
     /// Somebody waits who asks with RD, while this was asked without: then asked anew.
     pub awaits_recursion: bool,

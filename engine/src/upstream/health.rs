@@ -1,5 +1,5 @@
 //! What is known of each upstream: whether it is up, how much it is asked, when
-//! it last said anything. Shared by all packet threads, which note here what they
+//! it last said anything. Shared by all worker threads, which note here what they
 //! meet, and by the one thread that watches (`watch`), which probes and judges.
 //!
 //! An upstream is up, suspected (it has fallen silent, and a probe will tell), or
@@ -188,7 +188,7 @@ impl Health {
         self.has_probes.load(Relaxed)
     }
 
-    //--- What packet threads ask
+    //--- What worker threads ask
 
     pub fn up(&self) -> Mask {
         self.standing.up.load(Relaxed)

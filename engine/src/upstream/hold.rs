@@ -13,7 +13,7 @@ const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Queries that are sent again in one turn; others come between them.
 const TOGETHER: usize = 256;
 
-/// The flights of one packet thread that wait.
+/// The flights of one worker thread that wait.
 #[derive(Default)]
 pub struct Holding {
     held: Vec<Held>,

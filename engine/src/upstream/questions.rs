@@ -12,7 +12,7 @@ use crate::cache::{AsItIs, Key};
 /// may be little more (RFC 8767 5: the client response timer).
 const PATIENCE: Duration = Duration::from_millis(1800);
 
-/// What one packet thread knows of its questions.
+/// What one worker thread knows of its questions.
 #[derive(Default)]
 pub struct Questions {
     /// The latest flight with a question of this turn (`Key::turn`).

@@ -46,7 +46,7 @@ pub fn share(pools: usize) -> usize {
     (descriptors() / SHARE / pools.max(1)).max(1)
 }
 
-/// The sockets of one packet thread.
+/// The sockets of one worker thread.
 pub struct Pool {
     /// By place.
     upstreams: [Option<SocketAddr>; MAX_UPSTREAMS],

@@ -1,6 +1,6 @@
 //! The thread that watches the upstreams: it probes them, and judges by what the
-//! packet threads have noted who has fallen silent. One for the whole engine; it
-//! waits, decides, wakes the packet threads where something has changed, and again.
+//! worker threads have noted who has fallen silent. One for the whole engine; it
+//! waits, decides, wakes the worker threads where something has changed, and again.
 //!
 //! Silence of a busy upstream is noticed in a third of a second; of one that is
 //! hardly asked, by a probe that is sent as soon as a query has waited as long.
@@ -38,7 +38,7 @@ pub trait Shared {
     fn is_stopping(&self) -> bool;
 }
 
-/// Watches until the engine stops. `wake` ends the wait; `wakers` those of the packet
+/// Watches until the engine stops. `wake` ends the wait; `wakers` those of the worker
 /// threads.
 pub fn run(shared: &impl Shared, wake: &OwnedFd, wakers: &[Arc<OwnedFd>]) -> io::Result<()> {
     let events = shared.events();
@@ -69,7 +69,7 @@ struct Watch<'a> {
     settings: Arc<Settings>,
     /// By place.
     upstreams: Vec<Watched>,
-    /// Losses and returns as they were when the packet threads were last woken.
+    /// Losses and returns as they were when the worker threads were last woken.
     changes: (u64, u64),
     /// No upstream can be used, so all are probed every 100 ms until one answers.
     is_urgent: bool,
@@ -155,7 +155,7 @@ impl Watch<'_> {
         next.map_or(TICK, |next| next.saturating_duration_since(Instant::now()).min(TICK))
     }
 
-    /// Tells the packet threads that what waits for an upstream must go elsewhere, or that
+    /// Tells the worker threads that what waits for an upstream must go elsewhere, or that
     /// what waits because none can be used is sent now.
     fn wake(&mut self) {
         let changes = (self.health.losses(), self.health.returns());

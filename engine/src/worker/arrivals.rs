@@ -51,7 +51,7 @@ impl Worker {
         }
     }
 
-    /// Takes what other packet threads have heard about questions of this one.
+    /// Takes what other worker threads have heard about questions of this one.
     pub(super) fn take_letters(&mut self) {
         for (flight, heard) in self.upstreams.hear(self.now) {
             match heard {

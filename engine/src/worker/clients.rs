@@ -1,4 +1,4 @@
-//! TCP clients of one packet thread: accept, take queries as they come, answer
+//! TCP clients of one worker thread: accept, take queries as they come, answer
 //! those that need nobody else.
 
 use std::io;

@@ -164,7 +164,7 @@ impl Worker {
         self.serve_waiter(waiter, source);
     }
 
-    /// Asks an upstream; false where another packet thread does it.
+    /// Asks an upstream; false where another worker thread does it.
     fn ask(&mut self, waiter: Box<Waiter>, has_stale: bool) -> bool {
         let mut flight = Flight::new(waiter, has_stale, self.shared.cache.purges(), self.now);
         if self.upstreams.tells_client() {
