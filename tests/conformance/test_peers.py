@@ -38,7 +38,7 @@ echo $! >{tmp_path}/pid
     )
     try:
         # One resolver for all files: without the tests after which it remembers an upstream without EDNS.
-        lasting = "not half_of_an_extended_rcode and not error_of_the_upstreams_hop"
+        lasting = "not half_of_an_extended_rcode and not edns_error_of_the_upstream_hop"
         aim = ["--aim", place, "--policy-hook", f"sh {hook}", "-k", lasting]
         done = run([*PYTEST, *aim, str(PORTABLE)], timeout=600)
     finally:
