@@ -1,1 +1,1 @@
-"""Lists of names: read from files and feeds, guarded, compiled, and kept with their history."""
+"""Lists of names: reading them from files and feeds, guards, compilation, and their history."""

@@ -1,4 +1,4 @@
-"""Compiles the text of a list, as the configuration says, through the engine."""
+"""Compiles the content of a list in the engine, with the options of its zone."""
 
 import json
 from collections.abc import Sequence
@@ -10,28 +10,28 @@ from dnsblock._engine import CompiledList, Names, Progress, compile_list
 from dnsblock.config import Config, Zone
 from dnsblock.suffixes import public_suffixes, public_suffixes_digest
 
-ADDRESSES = "addresses"  # the format of a list that is none of names
-MAX_BYTES = 16 << 30  # of text, where no configuration says less
-COMPILER = 3  # goes up whenever the same text would compile to other names
+ADDRESSES = "addresses"  # the format of a list of client addresses
+MAX_BYTES = 16 << 30  # of content, if no configuration sets a lower limit
+COMPILER = 3  # increment it if the same content would now compile to different names
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """All that a compiled list depends on beside its text."""
+    """Everything besides the content that determines a compiled list."""
 
     compiler: int
-    format: str | None  # None: to be recognised
-    match: str | None  # None: as the format has it
+    format: str | None  # None: detect it
+    match: str | None  # None: the default of the format
     column: int
     separator: str
     repair: tuple[str, ...]
-    exceptions: str  # what the exceptions of the list do; `listed`: they are what it lists
-    public_suffixes: str | None  # digest of those that are left out; None: they are taken
+    exceptions: str  # the effect of exceptions in the list; `listed`: the list consists of exceptions
+    public_suffixes: str | None  # digest of the public suffixes to drop; None: keep them
     protected: tuple[str, ...]
 
     @classmethod
     def of(cls, zone: Zone, config: Config) -> Self:
-        """Those of a zone. An allow list may name what it likes."""
+        """Returns the options of a zone. Nothing is dropped from an allow list."""
         source = zone.source
         if zone.kind == "addresses":
             repair = tuple(sorted(source.repair))
@@ -52,7 +52,7 @@ class Options:
 
     @classmethod
     def for_trial(cls, match: str | None, config: Config | None = None) -> Self:
-        """Those of a list that is only tried; with a configuration, without what no list may block there."""
+        """Returns the options for a dry run. With a configuration, names that it protects are dropped."""
         repair = ("bom", "case", "crlf", "dot")
         if config is None:
             return cls(COMPILER, None, match, 1, ",", repair, "auto", public_suffixes=None, protected=())
@@ -61,27 +61,27 @@ class Options:
 
     @property
     def lists_exceptions(self) -> bool:
-        """Whether the list is one of exceptions, or of names that pass."""
+        """Whether the list consists of exceptions, or of names to let through."""
         return self.exceptions == "listed"
 
     @property
     def text(self) -> str:
-        """The same as JSON."""
+        """The options as JSON."""
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
     def from_text(cls, text: str) -> Self:
-        """What `text` was. Raises `ValueError` or `TypeError` for another one's."""
+        """Parses `text`. Raises `ValueError` or `TypeError` if another version of dnsblock wrote it."""
         read: dict[str, Any] = json.loads(text)
         lists = {key: tuple(part) for key, part in read.items() if isinstance(part, list)}
         return cls(**{**read, **lists})
 
     def leaves_out_as(self, other: Self) -> bool:
-        """Whether the same names are left out, whatever a list says."""
+        """Whether both drop the same names from every list."""
         return (self.public_suffixes, self.protected) == (other.public_suffixes, other.protected)
 
     def leaving_out_as(self, other: Self) -> Self:
-        """The same, but for what is left out."""
+        """These options, but with the names to drop taken from `other`."""
         return replace(
             self, compiler=COMPILER, public_suffixes=other.public_suffixes, protected=other.protected
         )
@@ -95,10 +95,10 @@ class Options:
         progress: Progress,
         max_bytes: int = MAX_BYTES,
     ) -> CompiledList:
-        """Compiles files, as (label, path), into a folder or memory.
+        """Compiles files, given as (label, path), into a folder or into memory.
 
-        Raises `OSError`, `NotCompiled`, and `ListUnfit` for a file that is no text, or for more than
-        `max_bytes` of text.
+        Raises `OSError`, `NotCompiled`, and `ListUnfit` for a file that is not text, or for more than
+        `max_bytes` of content.
         """
         suffixes, parents, exceptions = public_suffixes() if self.public_suffixes else ((), (), ())
         return compile_list(
@@ -121,6 +121,6 @@ class Options:
 
 
 def formats_of(compiled: CompiledList) -> str:
-    """The formats that a list was read in; of a folder they may be several."""
+    """The detected or configured formats of a list. A folder may hold several."""
     naming = {form for form, lines in compiled.formats if lines}
     return ", ".join(sorted(naming or {form for form, _ in compiled.formats}))

@@ -1,8 +1,8 @@
-"""Replaces compiled lists whose files were cut off, or could not be read, while they were in use.
+"""Replaces compiled lists whose files were truncated or became unreadable while in use.
 
-A compiled list is mapped from a file (`engine/src/sys.rs: Mapping`). Names on a page that the file no
-longer has are not found, so they are open until the list is in memory again: from its compiled file, from
-the text that was kept, or from the list itself, as at startup.
+A compiled list is memory-mapped (`engine/src/sys.rs: Mapping`). Lookups miss names on a lost page, so these
+names are not blocked until the list is loaded again. As at startup, it is loaded from its compiled file,
+from the stored content, or from the list file itself.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from dnsblock.lists.lists import Lists
 from dnsblock.log import event
 
 LOOK_SECONDS = 0.5
-AGAIN_SECONDS = 60.0  # after an attempt that did not help: the disk may have to be replaced first
+AGAIN_SECONDS = 60.0  # after a failed try: the disk may have to be replaced first
 
 
 async def replace_damaged(
@@ -22,9 +22,9 @@ async def replace_damaged(
     publish: Callable[[str, str], Awaitable[object]],
     count: Callable[[str], None],
 ) -> None:
-    """Looks at the lists that are enforced, and publishes again a zone whose list is damaged. Never returns.
+    """Polls the enforced lists, and publishes a zone again if its list is corrupt. Never returns.
 
-    `publish` takes a reason and the zone; `count` counts a zone whose list was damaged.
+    `publish` takes a reason and the zone. `count` counts a zone whose list became corrupt.
     """
     again_at: dict[str, float] = {}
     now = asyncio.get_running_loop().time
@@ -45,6 +45,6 @@ async def replace_damaged(
             try:
                 await publish(f"damaged list {zone}", zone)
             except Refused:
-                continue  # logged by whoever publishes
+                continue  # `publish` logged it
             if zone in lists().listed and not lists().listed[zone].names.is_damaged:
                 event(logging.WARNING, f"list {zone} is whole again", zone=zone)

@@ -1,4 +1,4 @@
-"""What a list is made of: its files, and what they are known by without being read."""
+"""The files of a list, and a fingerprint of their metadata that shows a change without reading them."""
 
 import hashlib
 import json
@@ -15,9 +15,9 @@ from dnsblock.config import Zone
 from dnsblock.errors import Problem, Refused
 from dnsblock.lists.store import Store, digest_of
 
-SETTLED_NS = 2_000_000_000  # how old the latest write to a file must be for it to be thought whole
-# How old it must be for the next write to have another time: some ticks of the kernel's clock, or, where a
-# file system knows seconds only, two of them.
+SETTLED_NS = 2_000_000_000  # a file counts as complete if its last write is at least this old
+# Minimum age of a write, so that the next write gets a different time: a few ticks of the kernel's clock, or
+# two seconds on a file system that stores whole seconds only.
 TICKS_NS, COARSE_NS = 100_000_000, 2_000_000_000
 MAX_FILES = 1000  # of a folder
 SKIPPED_TOLD = 10
@@ -26,42 +26,42 @@ NOT_A_FILE = "not a regular file: a pipe, a socket or a device"
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """Something in a folder of lists that is not read, and why."""
+    """An entry in a list's folder that is not read, and the reason."""
 
     name: str
     why: str
-    is_expected: bool = False  # hidden or unfinished, as documented
+    is_expected: bool = False  # a hidden or unfinished file, skipped as documented
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """The files of a list as they are now, as (label, path)."""
+    """The current files of a list, as (label, path)."""
 
     files: tuple[tuple[str, str], ...]
     octets: int
-    known_by: str  # whoever writes to a file changes it; empty: a file was written a moment ago
-    is_settled: bool  # nobody has written for a while, by the times of the files
-    skipped: tuple["Skipped", ...] = ()  # what is in the folder beside them
+    known_by: str  # fingerprint: every write changes it; empty: a file was just written
+    is_settled: bool  # by their times, the files have not been written to recently
+    skipped: tuple["Skipped", ...] = ()  # other entries in the folder
 
     @property
     def place(self) -> str:
-        """What it is called where no single line is meant."""
+        """The file or folder, for messages about the list as a whole."""
         return self.files[0][0] if len(self.files) == 1 else str(Path(self.files[0][1]).parent)
 
 
 @dataclass(slots=True)
 class Watch:
-    """Whether somebody still writes to the files of a list, for who looks at them again and again.
+    """Detects between polls whether the files of a list are still being written.
 
-    Their times tell, unless these lie ahead of our clock: copied from a machine whose clock is fast, or ours
-    was put back. Then it tells that the files look the same for as long.
+    The times of the files show it, unless they are in the future: the files came from a server whose clock is
+    fast, or our clock was set back. The files then count as settled if they look the same for as long.
     """
 
     _known_by: str = ""
     _since: int = 0
 
     def is_settled(self, text: Text) -> bool:
-        """Whether nobody has written for a while."""
+        """Whether the files have not been written to recently."""
         now = time.monotonic_ns()
         if text.known_by != self._known_by:
             self._known_by, self._since = text.known_by, now
@@ -69,7 +69,7 @@ class Watch:
 
 
 def text_of(zone: Zone, store: Store) -> Text:
-    """The files of a zone's list. Raises `Refused` where they cannot be read or are too large."""
+    """Returns the files of a zone's list. Raises `Refused` if they cannot be read or are too large."""
     if isinstance(zone.place, Path):
         place, label = zone.place, str(zone.place)
     else:
@@ -77,7 +77,7 @@ def text_of(zone: Zone, store: Store) -> Text:
     try:
         found, skipped = _files(place)
     except OSError as err:
-        # Of a folder it is one file that cannot be read; where a download lies is nothing to tell.
+        # In a folder, name the unreadable file. The path of a download is of no use to the operator.
         file = label if zone.is_feed else str(err.filename or label)
         raise Refused([_unreadable(file, err)]) from err
     files = tuple((str(path) if isinstance(zone.place, Path) else label, str(path)) for path, _ in found)
@@ -91,7 +91,7 @@ def text_of(zone: Zone, store: Store) -> Text:
 
 
 def _files(place: Path) -> tuple[list[tuple[Path, os.stat_result]], tuple[Skipped, ...]]:
-    """The file, or the files of a folder by their names; and what of the folder is not read."""
+    """Returns the file, or the files of a folder sorted by name, and the skipped entries of the folder."""
     status = place.stat()
     if not stat.S_ISDIR(status.st_mode):
         if not stat.S_ISREG(status.st_mode):
@@ -126,7 +126,7 @@ def _files(place: Path) -> tuple[list[tuple[Path, os.stat_result]], tuple[Skippe
 def _ensure_utf8(place: Path, found: Sequence[tuple[Path, os.stat_result]]) -> None:
     for path, _ in found:
         name = _printed(path.name)
-        if name != path.name:  # it could be told to nobody, neither on record nor by the API
+        if name != path.name:  # neither the history nor the API could show such a name
             reason = "the name of this file is not UTF-8: rename it"
             raise Refused([Problem(str(place / name), None, "", reason)])
 
@@ -136,7 +136,7 @@ def _printed(name: str) -> str:
 
 
 def _why_passed_over(name: str) -> str:
-    """Why a file with such a name is not read; empty: it is."""
+    """Why a file with this name is skipped; empty if it is read."""
     if name.startswith("."):
         return "hidden: the name begins with a dot"
     if name.endswith(("~", ".tmp", ".part", ".swp")):
@@ -147,34 +147,34 @@ def _why_passed_over(name: str) -> str:
 def _known_by(
     found: Sequence[tuple[Path, os.stat_result]], skipped: Sequence[Skipped], *, is_feed: bool
 ) -> tuple[str, bool]:
-    """What the files are known by, and whether they have settled.
+    """Returns the fingerprint of the files, and whether they have settled.
 
-    Within one tick of the kernel's clock a file may be written twice and look the same. A download is
-    replaced and never written to, so its ctime says nothing more about its octets; and it changes
-    with its rights and its links.
+    A file that is written twice within one tick of the kernel's clock looks unchanged. A download is
+    replaced, never written to, so its ctime adds nothing. The ctime also changes with permissions and
+    links.
     """
     times = {path: (s.st_mtime_ns,) if is_feed else (s.st_mtime_ns, s.st_ctime_ns) for path, s in found}
     latest = max(map(max, times.values()), default=0)
     age = time.time_ns() - latest
-    # A time ahead of our clock tells as well: who writes now gives the file another.
+    # A time in the future works, too: a write now would give the file another time.
     is_told = age >= (TICKS_NS if latest % 1_000_000_000 else COARSE_NS) or age <= -COARSE_NS
     files = [[str(path), s.st_dev, s.st_ino, s.st_size, *times[path]] for path, s in found]
-    # What is skipped and should not be there is noticed, too; a file under way comes under its name soon.
+    # Unexpected entries count, too. An unfinished file does not: it will get its final name soon.
     others = [[one.name, 0, 0, 0] for one in skipped if not one.is_expected]
     known_by = json.dumps(files + others)
     return known_by if is_told else "", age >= SETTLED_NS
 
 
 def octets_of(known_by: str) -> int | None:
-    """How large the files are that are known by this; None where nothing is known."""
+    """Returns the total size that a fingerprint states; None if it states none."""
     try:
         return sum(size for _, _, _, size, *_ in json.loads(known_by)) if known_by else None
-    except (ValueError, TypeError):  # the history it comes from may be on a failing disk
+    except (ValueError, TypeError):  # it comes from the history, which may be on a failing disk
         return None
 
 
 def sha256_of(files: Sequence[tuple[str, str]]) -> str:
-    """The same, by reading the files. Raises `OSError`."""
+    """Reads the files and returns the digest of the list, as `digest_of`. Raises `OSError`."""
     digests: list[tuple[str, int, str, bool]] = []
     for label, path in files:
         with document.open_regular(path) as file:
@@ -183,7 +183,7 @@ def sha256_of(files: Sequence[tuple[str, str]]) -> str:
 
 
 def ensure_readable(files: Sequence[tuple[str, str]]) -> None:
-    """Opens each file of a text. Raises `Refused` with that which cannot be opened: compiling names none."""
+    """Opens each file. Raises `Refused` naming the one that cannot be opened: compiling does not name it."""
     for label, path in files:
         try:
             document.open_regular(path).close()
@@ -196,12 +196,12 @@ def _unreadable(file: str, err: OSError) -> Problem:
 
 
 def heads_of(files: Sequence[tuple[str, str]]) -> list[bytes]:
-    """The first octets of each file's text. Raises `OSError`."""
+    """Returns the first bytes of each file's content. Raises `OSError`."""
     heads = []
     for _, path in files:
         with document.open_regular(path) as file:
             head = file.read(1024)
-        if head.startswith(b"\x1f\x8b"):  # gzip, which the engine has read to its end
+        if head.startswith(b"\x1f\x8b"):  # gzip: the engine has read all of it without an error
             head = zlib.decompressobj(wbits=31).decompress(head, 1024)
         heads.append(head)
     return heads

@@ -1,7 +1,7 @@
-"""Guards for whole lists: a list that is too odd is not taken, whatever its lines say.
+"""Guards for whole lists: they reject an implausible list even if each of its lines is valid.
 
-Feeds break about monthly: an error page in the list's place, a download that was cut off, an old copy. None
-of that may block or unblock anyone. The operator can accept a refused text by its digest.
+Feeds break about monthly: an error page instead of the list, a truncated download, an old copy. None of
+these may block or unblock a name. The operator can accept a rejected list by the digest of its content.
 """
 
 import re
@@ -15,9 +15,9 @@ from dnsblock.lists.history.facts import Version
 from dnsblock.lists.store import digest_of
 
 UNREADABLE, NOT_COMPILED = "UNREADABLE", "NOT_COMPILED"
-NOT_TEXT, CORRUPT = "NOT_TEXT", "CORRUPT"  # of a file: not text; corrupt or truncated gzip
-NO_LIST = (UNREADABLE, NOT_TEXT, CORRUPT, NOT_COMPILED)  # there is nothing that could be accepted
-NOT_FETCHED = "NOT_FETCHED"  # of a feed that is new: no guard has seen it, and nothing is counted
+NOT_TEXT, CORRUPT = "NOT_TEXT", "CORRUPT"  # a file that is not text; corrupt or truncated gzip
+NO_LIST = (UNREADABLE, NOT_TEXT, CORRUPT, NOT_COMPILED)  # there is no content that the operator could accept
+NOT_FETCHED = "NOT_FETCHED"  # a new feed that was never fetched: no guard judged it, and no metric counts it
 CODES = (
     *("HTML", "EMPTY", "MIXED", "TRUNCATED", "SPLIT", "TOO_MANY_REJECTED", "REPLAYED", "SHRANK", "GREW"),
     *(UNREADABLE, NOT_TEXT, CORRUPT, NOT_COMPILED),
@@ -26,7 +26,7 @@ CODES = (
 
 @dataclass(frozen=True, slots=True)
 class _Limits:
-    """What `auto` stands for: how much of a list may change at once."""
+    """The values of `auto`: how much of a list may change at once."""
 
     shrank_percent: float
     shrank_names: float
@@ -34,19 +34,19 @@ class _Limits:
     grew_names: float
 
 
-# The national feed grows by some thousands of names a day and almost never shrinks.
+# The national feed grows by a few thousand names a day and almost never shrinks.
 FEED = _Limits(shrank_percent=0.5, shrank_names=1000, grew_percent=5.0, grew_names=100_000)
-# A file is edited by hand, and is also what a broken copy leaves of a ministry's list.
+# A file may be edited by hand. It may also be a broken copy of a ministry's list.
 FILE = _Limits(shrank_percent=10.0, shrank_names=1000, grew_percent=10.0, grew_names=1000)
-FEWEST = 20  # names that must have changed before a percentage counts: of a short list each is a large share
+FEWEST = 20  # percentages apply from this many changed names: in a short list, one name is a large share
 _HTML = re.compile(rb"[\xef\xbb\xbf\s]*<(!doctype|html|head|body|\?xml)", re.IGNORECASE)
-# Lines that are left out and told, but are no sign of a broken list.
+# Lines that are skipped and reported, but do not indicate a broken list.
 _HARMLESS = ("address", "public_suffix", "protected", "top_level", "too_wide")
 
 
 @dataclass(frozen=True, slots=True)
 class Guarded:
-    """Why a list is refused. `numbers` are what the guard went by."""
+    """Why a guard rejects a list. `numbers` are the values that it compared."""
 
     code: str
     message: str
@@ -65,13 +65,13 @@ def judge(
     *,
     lists_exceptions: bool = False,
 ) -> list[Guarded]:
-    """Every guard that does not let this list through; `heads` are the first octets of each of its files.
+    """Returns a result for each guard that rejects this list.
 
-    With `lists_exceptions` it is a list of a zone whose answer is a passthru. `before` is the version that is
-    enforced; `replayed` an older one that had the same text, if one did.
+    `heads` are the first bytes of each of its files. `lists_exceptions` is set for a zone with the answer
+    passthru. `before` is the enforced version. `replayed` is an older version with the same content, if any.
     """
     if before is not None and before.compiled.entries == 0:
-        # Somebody has accepted a list of nothing: whatever names something is better, also an older text.
+        # The operator has accepted an empty list. Any list with names is better, even an older one.
         before, replayed = None, replayed if replayed is not None and replayed.is_withdrawn else None
     found = [
         _html(compiled, heads),
@@ -83,7 +83,7 @@ def judge(
         _replayed(zone, replayed),
     ]
     is_the_same = before is not None and before.compiled.source_sha256 == digest_of(compiled.sources)
-    # The same content in another way is what the operator has just set.
+    # The operator has just changed how the same content is read.
     if before is not None and not is_the_same and compiled.names.entries > 0:
         found += [_shrank(zone, compiled, before), _grew(zone, compiled, before)]
     return [guarded for guarded in found if guarded is not None]
@@ -112,7 +112,7 @@ def _empty(zone: Zone, compiled: CompiledList) -> Guarded | None:
                 "if it is a list of exceptions, set `answer: passthru` for its zone"
             )
     elif nameless:
-        # Of a folder: a file that was cut to nothing is hidden by those beside it.
+        # In a folder, the other files would hide one that was truncated to nothing.
         reason = f"{nameless[0]} holds no {one}; take it out of the folder if that is meant"
     else:
         return None
@@ -120,7 +120,7 @@ def _empty(zone: Zone, compiled: CompiledList) -> Guarded | None:
 
 
 def _mixed(compiled: CompiledList) -> Guarded | None:
-    """A list of what passes says so of each name: blocks in it would pass as well."""
+    """An allow list must mark each name as an exception: blocks in it would pass as well."""
     naming = sum(lines for _, lines in compiled.formats)
     blocks = naming - compiled.exceptions
     if not compiled.exceptions or not blocks:
@@ -147,9 +147,10 @@ def _truncated(zone: Zone, compiled: CompiledList) -> Guarded | None:
 
 
 def _split(compiled: CompiledList) -> Guarded | None:
-    """Whether a file of a folder ends in the middle of a line that the next file may continue.
+    """Rejects a folder if a file ends in the middle of a line that the next file may continue.
 
-    `two.shop.com` and `.br` are two wrong names. So this guard has no option.
+    For `two.shop.com.br`, the halves `two.shop.com` and `.br` would be two wrong names. This guard cannot be
+    disabled.
     """
     parts = compiled.sources[:-1]
     cut = [label for label, octets, _, ends in parts if octets and not ends]
@@ -169,7 +170,7 @@ def _split(compiled: CompiledList) -> Guarded | None:
 
 
 def rejected(compiled: CompiledList, limit: float | str) -> Guarded | None:
-    """Whether more than so many of a hundred lines cannot be meant."""
+    """Rejects a list if more than `limit` percent of its lines are invalid."""
     bad = compiled.rejected - sum(compiled.rejected_by.get(code, 0) for code in _HARMLESS)
     if isinstance(limit, str) or compiled.lines == 0 or bad <= compiled.lines * limit / 100:
         return None
@@ -187,15 +188,15 @@ def _replayed(zone: Zone, replayed: Version | None) -> Guarded | None:
     if replayed.is_withdrawn:
         return Guarded("REPLAYED", f"this is version {replayed.number} of {at}, which was rolled back from")
     setting = zone.source.guards.replayed
-    if setting == "accept" or (setting == "auto" and not zone.is_feed):  # an edit of a file may be undone
+    if setting == "accept" or (setting == "auto" and not zone.is_feed):  # an operator may undo an edit
         return None
     return Guarded("REPLAYED", f"this is version {replayed.number} of {at} again, not a newer one")
 
 
 def _shrank(zone: Zone, compiled: CompiledList, before: Version) -> Guarded | None:
-    """Goes by what is unblocked, whatever does it: a name may be gone, cover less, or be excepted now."""
+    """Counts unblocked names, whatever the cause: a name was removed, covers less, or is now an exception."""
     guards, difference, usual = zone.source.guards, compiled.difference, _usual(zone)
-    if difference is None:  # where the names of before are lost, their number is left
+    if difference is None:  # the previous names are lost, but their number is known
         lost = gone = before.compiled.entries - compiled.names.entries
     else:
         lost, gone = difference.lost, min(difference.removed, difference.lost)

@@ -1,6 +1,6 @@
-"""Reads the lists that the configuration names.
+"""Reads all lists of the configuration.
 
-A list that is refused changes nothing: the version that was accepted last stays, and everything else goes on.
+A rejected list changes nothing: its last accepted version stays in force. Other lists are not affected.
 """
 
 import logging
@@ -20,26 +20,26 @@ from dnsblock.lists.reader import Listed, NotTaken, Reader
 from dnsblock.lists.store import Store
 from dnsblock.log import event
 
-NONE = ""  # the name of no zone
+NONE = ""  # not the name of any zone
 
 
 @dataclass(slots=True)
 class Lists:
-    """The lists of the last good reading, by zone name."""
+    """The lists of the last successful read, by zone name."""
 
     store: Store
-    zones: set[str] = field(default_factory=set)  # all of which is known what to enforce, if anything
+    zones: set[str] = field(default_factory=set)  # the zones that were read or carried over
     listed: dict[str, Listed] = field(default_factory=dict)
-    missing: dict[str, NotTaken] = field(default_factory=dict)  # of which nothing is enforced, and why
-    is_first: bool = True  # nothing is enforced yet: at startup a list may have to be there
+    missing: dict[str, NotTaken] = field(default_factory=dict)  # zones without an enforced list, and why
+    is_first: bool = True  # startup: nothing is enforced yet, and required lists must be available
 
     def read(
         self, config: Config, now: datetime, progress: Progress | None = None, only: str | None = None
     ) -> "Lists":
-        """The lists as they are now. Raises `Refused` with every problem of lists without any good version.
+        """Reads the lists. Raises `Refused` with every problem of lists that have no accepted version.
 
-        With `only` the list of one zone is read, and the others are what they were. This object is left as it
-        was: what it holds is enforced until the new one is published.
+        With `only`, one zone's list is read and the others are carried over. This object is not changed: its
+        lists are enforced until the new ones are published.
         """
         problems: list[Problem] = []
         fresh = Lists(self.store, is_first=False)
@@ -56,9 +56,9 @@ class Lists:
         return fresh
 
     def last_enforced(self, config: Config, now: datetime) -> "Lists":
-        """The lists as they were enforced last by an earlier process, whatever their files hold now.
+        """Returns the lists that the previous process enforced last, whatever their files contain now.
 
-        Only those of which nothing is kept are read. Raises `Refused`.
+        Only lists without a stored version are read. Raises `Refused`.
         """
         kept = Lists(self.store)
         for zone in config.zones:
@@ -69,7 +69,7 @@ class Lists:
         return kept.read(config, now, only=NONE)
 
     def _stays(self, zone: Zone, config: Config, only: str | None) -> bool:
-        """Whether a zone need not be read while others are."""
+        """Whether a zone can be carried over without being read."""
         if zone.kind != "orders" and (listed := self.listed.get(zone.name)) is not None:
             version = listed.version
             return version is not None and version.compiled.options == Options.of(zone, config).text
@@ -89,14 +89,14 @@ class Lists:
             fresh.missing[zone] = self.missing[zone]
 
     def with_zones_of(self, read: "Lists", zones: Sequence[str]) -> "Lists":
-        """These lists, with those of another reading for some zones."""
+        """These lists, with some zones replaced by those of another read."""
         fresh = Lists(self.store, is_first=False)
         for zone in self.zones.union(zones):
             (read if zone in zones else self)._carry_over(zone, fresh)
         return fresh
 
     def instead_of(self, config: Config) -> "Lists":
-        """These, where those that were read cannot be put on record; of a zone that is new, nothing."""
+        """The lists to enforce if those that were read cannot be recorded: these, without the new zones."""
         fresh = Lists(self.store, is_first=False)
         for zone in config.zones:
             if zone.kind == "orders":
@@ -108,7 +108,7 @@ class Lists:
         return fresh
 
     def with_others(self, config: Config, others: Mapping[str, Listed]) -> "Lists":
-        """These lists with others in the place of some: those of a rollback."""
+        """These lists with some replaced, for a rollback."""
         fresh = Lists(self.store, is_first=False)
         for zone in config.zones:
             if zone.name in self.zones:
@@ -120,18 +120,18 @@ class Lists:
 
     @property
     def new(self) -> list[Listed]:
-        """Those that are to be accepted."""
+        """The new versions, to be accepted."""
         return [listed for listed in self.listed.values() if listed.new is not None]
 
     @property
     def not_taken(self) -> dict[str, NotTaken]:
-        """What was refused, by zone."""
+        """The rejections, by zone."""
         refused = ((zone, listed.not_taken) for zone, listed in self.listed.items())
         return self.missing | {zone: one for zone, one in refused if one is not None}
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is worth a look, although nothing is wrong."""
+        """Remarks for the operator. None of them is an error."""
         to_come = ((zone, one) for zone, one in self.missing.items() if one.is_to_come)
         missing = tuple(
             f"nothing of list {zone} is enforced: {problem}"
@@ -144,27 +144,27 @@ class Lists:
 
     @property
     def versions(self) -> dict[str, int]:
-        """The numbers of the versions, by zone."""
+        """The version numbers, by zone."""
         known = ((zone, listed.version) for zone, listed in self.listed.items())
         return {zone: version.number for zone, version in known if version is not None}
 
     def is_changed(self, zone: Zone, watch: Watch) -> bool:
-        """Whether the files of a list are others than those that were read last, or were read in vain.
+        """Whether the files of a list changed since the last read, or could not be read then.
 
-        Those that may still be written to are not, yet; a download is put in its place as a whole.
+        A file that is still being written does not count yet. A download is renamed into place when complete.
         """
         listed, refused = self.listed.get(zone.name), self.not_taken.get(zone.name)
         try:
             text = text_of(zone, self.store)
         except Refused:
             return refused is None or refused.guarded[0].code not in (UNREADABLE, NOT_FETCHED)
-        # What kept a text from being compiled may be over: a full disk, a wrong right.
+        # The cause of a failed compilation may be gone: a full disk, a wrong permission.
         is_judged = refused is None or bool(refused.source_sha256)
         held = refused.known_by if refused else listed.known_by if listed else ""
         return (zone.is_feed or watch.is_settled(text)) and not (is_judged and text.known_by == held)
 
     def accepted(self, versions: tuple[Version, ...]) -> None:
-        """Notes that the new ones are in the history now."""
+        """Stores the versions that the history has given to the new lists."""
         for version in versions:
             new = self.listed[version.zone]
             self.listed[version.zone] = replace(new, version=version, new=None)
@@ -175,7 +175,7 @@ class Lists:
         zone = reader.zone
         held = self.listed.get(zone.name)
         if held is not None and held.version is not None and not reader.is_of_this_kind(held.version):
-            held = None  # another zone had this name before
+            held = None  # a zone of another kind had this name before
         goes_on = zone.source.missing == "start" or zone.name in self.missing or not self.is_first
         reader = replace(reader, goes_on_without=goes_on)
         damaged = held if held is not None and held.names.is_damaged else None
@@ -190,19 +190,19 @@ class Lists:
             read = reader.read(held)
             if held is not None and isinstance(read, NotTaken):
                 held = reader.protecting(held)
-        except Exception as err:  # whatever it is: orders, other lists and a start do not wait for one list
+        except Exception as err:  # one list must not stop orders, other lists or startup
             if isinstance(err, HistoryCorrupt) and not is_second:
-                self._read(reader, fresh, is_second=True)  # the store has begun a new history
+                self._read(reader, fresh, is_second=True)  # the store has started a new history
                 return
             read = reader.failed(err)
-        held = held or damaged  # some of its names are better than none
+        held = held or damaged  # a corrupt list still has some of its names
         if isinstance(read, Listed):
             fresh._take(zone, read)
         elif held is not None:
             fresh._take(zone, replace(held, not_taken=read))
         elif goes_on or read.is_to_come:
-            # At startup a list has to be there, unless `missing` says otherwise. In a reload, orders do not
-            # wait for a list that is new in the configuration and broken.
+            # At startup a list is required unless `missing` says otherwise. During a reload, a broken
+            # list that is new in the configuration must not delay orders.
             if not read.is_to_come:
                 why = "; ".join(str(problem) for problem in read.problems)
                 text = f"list {zone.name} is missing, nothing of it is enforced: {why}"
@@ -218,7 +218,7 @@ class Lists:
 
 
 def _skipped(zone: str, listed: Listed) -> Iterator[str]:
-    """What is in a list's folder, is not read, and is no file that is hidden or under way."""
+    """The unexpected entries of a list's folder: skipped, but neither hidden nor unfinished files."""
     odd = [one for one in listed.skipped if not one.is_expected]
     for one in odd[:SKIPPED_TOLD]:
         yield f"list {zone} does not read {printable(one.name)}: {one.why}"

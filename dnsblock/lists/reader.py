@@ -1,4 +1,4 @@
-"""Reads one list: compile it, compare it with the version that is enforced, judge it."""
+"""Reads one list: compiles it, compares it with the enforced version, and applies the guards."""
 
 import json
 import logging
@@ -24,34 +24,34 @@ from dnsblock.log import event, fault
 
 @dataclass(frozen=True, slots=True)
 class NotTaken:
-    """A text that was refused, as it was when that was found out."""
+    """Why a list was rejected, and the content that it had then."""
 
     known_by: str
     options: str
-    source_sha256: str  # empty: it could not be read, or not be compiled
+    source_sha256: str  # empty: it could not be read or compiled
     guarded: tuple[Guarded, ...]
-    problems: tuple[Problem, ...]  # why, with the lines that are told
+    problems: tuple[Problem, ...]  # the reasons, including the reported lines
     at: datetime
     report: Report | None = None
 
     @property
     def is_to_come(self) -> bool:
-        """Whether it is a feed that was not fetched yet: nothing is wrong with it so far."""
+        """Whether it is a feed that was not fetched yet, which is not an error."""
         return self.guarded[0].code == NOT_FETCHED
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A list as it is to be enforced."""
+    """The version of a list to enforce."""
 
     names: Names
     report: Report
     known_by: str
-    version: Version | None  # None: it is new, and not in the history yet
+    version: Version | None  # None: new, not in the history yet
     new: NewVersion | None = None
-    text: Text | None = None  # of a new one, until it is kept
-    not_taken: NotTaken | None = None  # the text that is there now, if this is an older one
-    skipped: tuple[Skipped, ...] = ()  # what is in its folder and is not read
+    text: Text | None = None  # the files of a new version, until their content is stored
+    not_taken: NotTaken | None = None  # set if the current content was rejected and this is an older version
+    skipped: tuple[Skipped, ...] = ()  # entries of its folder that are not read
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +63,16 @@ class Reader:
     store: Store
     now: datetime
     progress: Progress
-    goes_on_without: bool = False  # a daemon runs though it has no version
-    lost: Version | None = None  # enforced last, and neither its file nor its text is there any more
+    goes_on_without: bool = False  # the daemon can run without this list
+    lost: Version | None = None  # the last enforced version, if its compiled file and content are lost
 
     @property
     def options(self) -> Options:
-        """What the list is compiled with."""
+        """The options for compiling the list."""
         return Options.of(self.zone, self.config)
 
     def read(self, held: Listed | None) -> Listed | NotTaken:
-        """The list as it is now; the one that is enforced, `held`, where nothing has changed."""
+        """Reads the list. Returns `held`, the enforced version, if nothing has changed."""
         options = self.options.text
         if held is None and self.lost is None and self._is_to_come:
             return self._not_fetched()
@@ -81,7 +81,7 @@ class Reader:
         except Refused as err:
             return self._unreadable("", err)
         if held is not None and self._is_known(held, text, options):
-            # An order must not wait until ten million names are read again.
+            # Reading ten million names again would delay orders.
             is_same = held.skipped == text.skipped
             return held.not_taken or (held if is_same else replace(held, skipped=text.skipped))
         try:
@@ -117,13 +117,13 @@ class Reader:
         return NotTaken(known_by, self.options.text, "", guarded, err.problems, self.now)
 
     def _unfit(self, text: Text, err: ListUnfit) -> NotTaken:
-        """It is judged: the same files are not read again, unless a reload may have raised the limit."""
+        """Rejects the content. The same files are read again only if a reload may have raised the limit."""
         label, code, reason = err.args
         guarded = (Guarded(code, reason),)
         problems = (Problem(label, None, "", str(guarded[0])),)
         try:
             sha256 = texts.sha256_of(text.files)
-        except OSError:  # then they are read again
+        except OSError:  # they will be read again
             sha256 = ""
         options = "" if code == UNREADABLE else self.options.text
         return NotTaken(text.known_by, options, sha256, guarded, problems, self.now)
@@ -136,7 +136,7 @@ class Reader:
         return f"{err.strerror or err}: {advice}; it is tried again by itself"
 
     def failed(self, err: Exception) -> NotTaken:
-        """Why a list is not taken whose reading ended in what nobody has thought of."""
+        """The rejection after an unexpected exception."""
         problems: tuple[Problem, ...]
         if isinstance(err, Refused):
             problems = err.problems
@@ -148,12 +148,12 @@ class Reader:
         return NotTaken("", self.options.text, "", guarded, problems, self.now)
 
     def _is_known(self, held: Listed, text: Text, options: str) -> bool:
-        """Whether the files are those that were read before, so that nothing needs to be read again."""
+        """Whether the files are unchanged since the last read, so that they need not be read again."""
         if not text.known_by:
             return False
         if (refused := held.not_taken) is not None:
             if not refused.source_sha256:
-                return False  # the disk may have room now
+                return False  # the disk may have space now
             with self.store.history() as history:
                 overruled = history.approved(self.zone.name, refused.source_sha256, options)
             is_approved = overruled.issuperset(guarded.code for guarded in refused.guarded)
@@ -162,9 +162,9 @@ class Reader:
         return version is not None and (held.known_by, version.compiled.options) == (text.known_by, options)
 
     def _is_the_same(self, held: Listed, text: Text, options: str) -> bool:
-        """Whether the text is that of the version all the same: far quicker than to compile it.
+        """Whether the files have the content of the version despite a new fingerprint: faster than compiling.
 
-        So is the text that was just rolled back from, and that still lies there: that is settled.
+        The content of a version that was just rolled back counts as unchanged, too: the operator has decided.
         """
         version = held.version
         if version is None:
@@ -172,7 +172,7 @@ class Reader:
         wanted = [version]
         if version.how != "rollback":
             if texts.octets_of(held.known_by) not in (None, text.octets):
-                return False  # another size, so another text
+                return False  # another size means other content
         else:
             with self.store.history() as history:
                 before = history.version(self.zone.name, version.number - 1)
@@ -200,7 +200,7 @@ class Reader:
             replayed = None if before is None else history.was_accepted(self.zone.name, sha256)
         lists_exceptions = self.options.lists_exceptions
         found = judge(self.zone, compiled, heads, before, replayed, lists_exceptions=lists_exceptions)
-        # A text that was accepted by hand is judged all the same: by now something else may be wrong with it.
+        # The guards also judge content that was accepted by hand: another guard may reject it now.
         if guarded := tuple(one for one in found if one.code not in overruled):
             problems = tuple(self._problems(text, report, sha256, guarded, before))
             return NotTaken(text.known_by, options, sha256, guarded, problems, self.now, report)
@@ -219,7 +219,7 @@ class Reader:
             try:
                 with self.store.history() as history:
                     history.know(self.zone.name, known_by=text.known_by, validators="")
-            except HistoryUnwritable as err:  # after a restart it is read once more, and that is all
+            except HistoryUnwritable as err:  # harmless: it is read again after a restart
                 text_told = f"what list {self.zone.name} is known by could not be written down: {err}"
                 event(logging.ERROR, text_told, zone=self.zone.name)
 
@@ -231,7 +231,7 @@ class Reader:
         guarded: Sequence[Guarded],
         before: Version | None,
     ) -> Iterator[Problem]:
-        """Why a list is not taken: the lines that cannot be meant, then what is wrong with the whole."""
+        """The problems of a rejected list: first its invalid lines, then those of the list as a whole."""
         if any(one.code in ("TOO_MANY_REJECTED", "EMPTY") for one in guarded):
             bad = [*report.of_kind("rejected"), *report.of_kind("left out")]
             if any(one.code == "EMPTY" for one in guarded):
@@ -239,7 +239,7 @@ class Reader:
             yield from (told.problem for told in sorted(bad, key=lambda told: (told.file, told.line)))
         for one in guarded:
             yield Problem(text.place, None, "", str(one))
-        if before is not None or self.goes_on_without:  # accepting takes a daemon that runs
+        if before is not None or self.goes_on_without:  # only a running daemon can accept it
             stays = "nothing of the list is enforced"
             if before is not None:
                 stays = f"version {before.number} stays in force"
@@ -250,7 +250,7 @@ class Reader:
     # ------- After a restart -------
 
     def enforced(self) -> Listed | None:
-        """The version that was enforced last, by an earlier process."""
+        """Returns the version that the previous process enforced last."""
         with self.store.history() as history:
             current = history.current(self.zone.name)
             try:
@@ -266,12 +266,12 @@ class Reader:
         return Listed(names, report, current.known_by, current.version)
 
     def is_of_this_kind(self, version: Version) -> bool:
-        """Whether a version lists names or addresses, as the zone does now."""
+        """Whether the version is of the zone's current kind: names or addresses."""
         options = _options_of(version)
         return options is None or (options.format == ADDRESSES) == (self.zone.kind == "addresses")
 
     def _compile_again(self, current: Current) -> Names | None:
-        """The version's names out of its text, which was kept; the same text makes the same file."""
+        """Compiles the names of a version from its stored content. The same content gives the same file."""
         version = current.version
         options = _options_of(version)
         compiled = None if options is None else self._compile_kept(version, options, None)
@@ -284,7 +284,7 @@ class Reader:
         return compiled.names
 
     def _compile_kept(self, version: Version, options: Options, before: Names | None) -> CompiledList | None:
-        """The text of a version, as it was kept; None where it was not, or cannot be compiled."""
+        """Compiles the stored content of a version. None if it is not stored or cannot be compiled."""
         if self.store.read_only:
             return None
         try:
@@ -297,17 +297,17 @@ class Reader:
             event(logging.ERROR, f"the text of list {self.zone.name} cannot be compiled again: {err}")
             return None
 
-    # ------- A former text, and what no list may block today -------
+    # ------- Older content and the names that are protected now -------
 
     def leaves_out_as(self, version: Version) -> bool:
-        """Whether a version was compiled without the same names that are to be left out today."""
+        """Whether a version was compiled with the same names dropped as the current options drop."""
         options = _options_of(version)
         return options is not None and options.leaves_out_as(self.options)
 
     def renewed(self, version: Version, held: Listed, how: str, note: str) -> Listed | None:
-        """The text of a version, compiled without what no list may block today; None where that is gone.
+        """Compiles the content of a version without the names that are protected now. None if it is lost.
 
-        All else is as it was then: other options of today may be about another text, in another format.
+        The other options stay those of the version: the current ones may be for content in another format.
         """
         then = _options_of(version)
         options = None if then is None else then.leaving_out_as(self.options)
@@ -327,9 +327,9 @@ class Reader:
         return Listed(compiled.names, report, held.known_by, None, new)
 
     def protecting(self, held: Listed) -> Listed:
-        """What is enforced while the text that is there now is not taken: without what is protected today.
+        """The version to enforce while the current content is rejected, without the names protected now.
 
-        Else a broken feed would keep a name blocked of which the operator has just said that it never may be.
+        Otherwise a broken feed would keep a name blocked that the operator has just protected.
         """
         if held.version is None or self.store.read_only or self.leaves_out_as(held.version):
             return held
@@ -342,7 +342,7 @@ class Reader:
 
 
 def _options_of(version: Version) -> Options | None:
-    """What a version was compiled with; None for options of another dnsblock."""
+    """The options of a version; None if another version of dnsblock wrote them."""
     try:
         return Options.from_text(version.compiled.options)
     except (ValueError, TypeError):
@@ -352,7 +352,7 @@ def _options_of(version: Version) -> Options | None:
 def _difference(compiled: CompiledList, held: Listed | None) -> bytes | None:
     if compiled.difference is None or held is None or held.version is None:
         return None
-    # None for too much: that is another list, and a new beginning.
+    # None if too much changed: the comparison restarts, as with a new list.
     return compiled.difference.lines
 
 

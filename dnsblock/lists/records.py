@@ -1,4 +1,4 @@
-"""Puts on record what became of lists: versions that were accepted, texts that were not, snapshots served."""
+"""Records in the history: accepted versions, rejected lists and served snapshots."""
 
 import json
 import logging
@@ -19,14 +19,14 @@ from dnsblock.log import event, fault
 
 END = object()
 NOT_SORTED = "what a list changed could not be kept by name, and is tried again with the next new version"
-OTHERS_SECONDS = 0.01  # between two steps, in which others may look into the history
-VERSIONS = 100  # of which texts are kept as long as there is a compiled file, at least
+OTHERS_SECONDS = 0.01  # between two steps, so that others can use the history
+VERSIONS = 100  # at least so many of the newest versions keep their content while they have a compiled file
 
 
 def accept(lists: Lists) -> None:
-    """Puts new versions on record before anything of them is enforced.
+    """Records new versions before they are enforced.
 
-    Raises `HistoryUnwritable` and `Refused`; then nothing is on record.
+    Raises `HistoryUnwritable` and `Refused`; nothing is recorded then.
     """
     new = lists.new
     if not new:
@@ -49,9 +49,9 @@ def accept(lists: Lists) -> None:
 
 
 def refuse(lists: Lists, zone: str, not_taken: NotTaken) -> None:
-    """Puts on record why a text was not taken, and removes what it was compiled to.
+    """Records why a list was rejected, and removes its compiled file.
 
-    Where that cannot be done, it is logged. Nobody else may be reading: what he compiles would go, too.
+    An error is logged. No other list may be read at the same time: its compiled file would be removed, too.
     """
     for guarded in not_taken.guarded:
         text = f"list {zone} is rejected: {not_taken.problems[0].file}: {guarded}"
@@ -69,23 +69,23 @@ def refuse(lists: Lists, zone: str, not_taken: NotTaken) -> None:
         except (HistoryUnwritable, Refused) as err:
             event(logging.ERROR, f"the rejection could not be recorded: {err}")
     try:
-        # A feed that is odd for weeks has another text twice a day, each of them as large as the list.
+        # A feed that is broken for weeks brings new content twice a day, each as large as the list.
         lists.store.sweep()
     except (Refused, OSError) as err:
         event(logging.ERROR, f"the compiled file of a rejected list could not be removed: {err}")
 
 
 def keep_texts(lists: Lists, generations: int) -> None:
-    """Keeps the texts of compiled versions for the day on which a compiled file is unusable.
+    """Stores the content of compiled versions, in case a compiled file becomes unusable.
 
-    Nobody waits for this: a text of ten million names takes some seconds.
+    Runs in the background: a list of ten million names takes some seconds.
     """
     try:
         for zone, listed in list(lists.listed.items()):
             if listed.text is not None and listed.version is not None:
                 _keep(lists, listed.version, listed.text.files)
                 lists.listed[zone] = replace(listed, text=None)
-            # Older ones may have a file, too: that of a newer one, which names the same.
+            # Older versions may share the file of a newer one that lists the same names.
             versions = lists.store.record(
                 partial(History.versions, zone=zone, limit=max(VERSIONS, generations))
             )
@@ -96,7 +96,7 @@ def keep_texts(lists: Lists, generations: int) -> None:
 
 
 def sort_changes(store: Store, is_stopping: Callable[[], bool]) -> None:
-    """Keeps by name what large versions changed: a million changes take 15 seconds, and nobody waits."""
+    """Indexes the changes of large versions by name, in the background: 15 seconds per million changes."""
     try:
         with store.history() as history:
             steps = history.sort()
@@ -107,12 +107,12 @@ def sort_changes(store: Store, is_stopping: Callable[[], bool]) -> None:
             time.sleep(OTHERS_SECONDS)
     except (HistoryUnwritable, Refused) as err:
         event(logging.ERROR, f"{NOT_SORTED}: {err}")
-    except Exception:  # whatever it is: DNS and orders do not end for it
+    except Exception:  # it must not stop DNS and orders
         fault(NOT_SORTED)
 
 
 def keep_missing_texts(lists: Lists, config: Config) -> None:
-    """Keeps texts of current versions that a process which died had no time to keep, if they are there."""
+    """Stores the content of current versions that a previous process left unstored, if still available."""
     for zone in config.zones:
         listed = lists.listed.get(zone.name)
         if listed is None or listed.version is None or lists.store.has_text(listed.version):
@@ -131,7 +131,7 @@ def _keep(lists: Lists, version: Version, files: Sequence[tuple[str, str]]) -> N
 
 
 def served(lists: Lists, published: Published, options: HistoryOptions, before: Lists | None) -> None:
-    """Puts a snapshot on record that is served now, and keeps of former lists as much as shall be kept.
+    """Records a snapshot that is now served, and removes older lists beyond the configured number.
 
     `before`: the lists that were enforced until now.
     """

@@ -1,6 +1,6 @@
-"""Follows lists: looks at files and folders again and again, and fetches feeds when they are due.
+"""Follows lists: polls files and folders, and fetches feeds when they are due.
 
-What has changed is published through the daemon, one at a time as everything else.
+Changes are published through the daemon, one at a time like every change.
 """
 
 import asyncio
@@ -20,43 +20,43 @@ from dnsblock.log import event, fault
 if TYPE_CHECKING:
     from dnsblock.lists.feed.fetch import Fetched, Progress
 
-MAX_PAUSE_SECONDS = 60.0  # until a list is looked at again that could not be read, however often that was
-TICK_SECONDS = 1.0  # how soon a zone that is new in the configuration is followed
+MAX_PAUSE_SECONDS = 60.0  # the longest pause before an unreadable list is read again
+TICK_SECONDS = 1.0  # how soon a new zone of the configuration is followed
 
 
 @dataclass(frozen=True, slots=True)
 class FeedState:
-    """How fetching a feed goes."""
+    """The state of fetching a feed."""
 
-    fetched_at: datetime | None = None  # the server last said what its list is
-    error: str | None = None  # of the last try
+    fetched_at: datetime | None = None  # the last successful fetch, including `not modified`
+    error: str | None = None  # the error of the last try
     error_code: str | None = None
     next_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """What is done with what is seen."""
+    """The functions that the refresher calls."""
 
     publish: Callable[[str, str], Awaitable[object]]  # (reason, zone): publishes its list; raises `Refused`
-    is_changed: Callable[[Zone, Watch], bool]  # whether a text is another than was read and judged
-    fetched: Callable[[str, str], None]  # counts a try for a zone: `ok`, `not_modified` or a code
+    is_changed: Callable[[Zone, Watch], bool]  # whether the content differs from what was read and judged
+    fetched: Callable[[str, str], None]  # counts a fetch of a zone: `ok`, `not_modified` or a code
 
 
 class Refresher:
     """Follows the lists of a configuration."""
 
     def __init__(self, store: Store, hooks: Hooks, fetched: Mapping[str, datetime]) -> None:
-        """`fetched`: feeds that were fetched already, and when."""
+        """`fetched`: the feeds that were fetched at startup, and when."""
         self._store = store
         self._hooks = hooks
         self._locks: dict[str, asyncio.Lock] = {}
-        self._followed: dict[str, Zone] = {}  # as they were when their feeds were last waited for
+        self._followed: dict[str, Zone] = {}  # as configured when the last wait for their feeds began
         self.states = {zone: FeedState(fetched_at=at) for zone, at in fetched.items()}
-        self.fetching: dict[str, tuple[int, int | None]] = {}  # octets that have come, and were announced
+        self.fetching: dict[str, tuple[int, int | None]] = {}  # bytes received, and bytes announced
 
     async def run(self, config: Callable[[], Config]) -> None:
-        """Follows what the configuration of each moment names, until it is cancelled."""
+        """Follows the lists of the current configuration until it is cancelled."""
         tasks: dict[Zone, asyncio.Task[None]] = {}
         async with asyncio.TaskGroup() as group:
             while True:
@@ -72,12 +72,12 @@ class Refresher:
         while True:
             try:
                 await follow(zone)
-            except Exception:  # whatever it is: DNS and orders do not end for a list
+            except Exception:  # one list must not stop DNS and orders
                 fault(f"list {zone.name} could not be followed: it is tried again", zone=zone.name)
                 await self._wait(zone, min(zone.every_seconds, MAX_PAUSE_SECONDS))
 
     async def refresh(self, zone: Zone) -> None:
-        """Fetches a feed now, and publishes what came. Raises `FetchFailed` and `Refused`."""
+        """Fetches a feed now, and publishes the list. Raises `FetchFailed` and `Refused`."""
         async with self._locks.setdefault(zone.name, asyncio.Lock()):
             try:
                 fetched = await download(zone, self._store, self._follow_download(zone))
@@ -93,7 +93,7 @@ class Refresher:
             if fetched is not None:
                 facts = {"zone": zone.name, "octets": fetched.octets, "sha256": fetched.sha256}
                 event(logging.INFO, f"fetched list {zone.name} in {fetched.seconds:.1f} s", **facts)
-            # Not modified is what was downloaded last, which need not have been judged, or put on record.
+            # "Not modified" refers to the last download, which may not have been judged or recorded yet.
             if fetched is not None or await asyncio.to_thread(self._hooks.is_changed, zone, Watch()):
                 await self._hooks.publish(f"feed {zone.name}", zone.name)
 
@@ -112,20 +112,20 @@ class Refresher:
                 wait = schedule.after_success()
             except FetchFailed as err:
                 wait = schedule.after_failure(err.retry_after)
-            except Refused:  # it came; what is wrong was logged by publish
-                # Where that is not the text, it may soon be over: the history was locked, the disk full.
+            except Refused:  # the fetch succeeded; `publish` logged the problem
+                # Unless the content is the cause, it may soon pass: a locked history, a full disk.
                 is_unjudged = await asyncio.to_thread(self._hooks.is_changed, zone, Watch())
                 wait = schedule.after_failure() if is_unjudged else schedule.after_success()
             await self._wait(zone, wait)
 
     def _first_wait(self, zone: Zone, schedule: Schedule) -> float:
-        """None for what was never fetched, or is fetched otherwise from now on; else until it is due."""
+        """Seconds until the feed is due: 0 if it was never fetched or its options changed."""
         before, self._followed[zone.name] = self._followed.get(zone.name), zone
         state = self.states.get(zone.name)
         if state is None:
             return 0.0
         if before is None:
-            return schedule.after_success()  # the start has fetched it
+            return schedule.after_success()  # it was fetched at startup
         if state.next_at is None or (before.place, before.source) != (zone.place, zone.source):
             return 0.0
         return max(0.0, (state.next_at - datetime.now(UTC)).total_seconds())
@@ -143,8 +143,8 @@ class Refresher:
             if await asyncio.to_thread(self._hooks.is_changed, zone, watch):
                 try:
                     await self._hooks.publish(f"list {zone.name}", zone.name)
-                except Refused:  # logged by publish
-                    # On a full disk ten million names are compiled in vain each time.
+                except Refused:  # `publish` logged it
+                    # On a full disk, each try would compile ten million names for nothing.
                     pause = longer
 
     def _note(self, zone: Zone, **facts: datetime | str | None) -> None:
@@ -158,17 +158,17 @@ def _tell(zone: Zone, err: FetchFailed) -> None:
 
 
 async def download(zone: Zone, store: Store, progress: "Progress | None" = None) -> "Fetched | None":
-    """The text of a feed, fetched; None where it is the one that is there. Raises `FetchFailed` alone."""
-    # Here, since where there is no feed, a start can do without httpx: it takes a sixth of its time.
+    """Fetches a feed; None if it is not modified. Raises only `FetchFailed`."""
+    # Imported here: without feeds, startup does not need httpx, which takes a sixth of its time.
     from dnsblock.lists.feed import fetching
 
     return await fetching.download(zone, store, progress)
 
 
 def fetch_missing(config: Config, store: Store) -> dict[str, datetime]:
-    """Fetches feeds that nothing is there of, at a start; returns when each was.
+    """At startup, fetches the feeds that were never downloaded; returns the time of each fetch.
 
-    Raises `Refused` for those that must be there.
+    Raises `Refused` if a required one fails.
     """
     problems: list[Problem] = []
     fetched: dict[str, datetime] = {}

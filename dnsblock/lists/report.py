@@ -1,4 +1,4 @@
-"""What became of the lines of a list: accepted, repaired, a duplicate, not applicable or rejected."""
+"""The report on the lines of a list: accepted, repaired, duplicate, not applicable or rejected."""
 
 import json
 from collections.abc import Iterator
@@ -9,16 +9,16 @@ from dnsblock._engine import CompiledList
 from dnsblock.errors import Problem
 from dnsblock.lists.compile import formats_of
 
-LEFT_OUT = ("public_suffix", "protected", "top_level", "too_wide")  # the codes of these lines
+LEFT_OUT = ("public_suffix", "protected", "top_level", "too_wide")  # the codes of dropped names
 Kind = Literal["rejected", "left out", "repaired", "duplicate", "not applicable", "lost exception"]
-LOST_EXCEPTION = "lost_exception"  # the code of these lines
-APEXLESS_SHARE = 0.95  # of the names: above it, the list is written so, and the names themselves are missing
-WARNED = 10  # lines of lost exceptions in warnings
+LOST_EXCEPTION = "lost_exception"  # the code of an exception that is not enforced
+APEXLESS_SHARE = 0.95  # above this share of `*.name`, the list is written so throughout and lacks the apexes
+WARNED = 10  # lost exceptions that warnings list
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """A line that is worth a look."""
+    """A reported line."""
 
     kind: Kind
     file: str
@@ -29,13 +29,13 @@ class Told:
 
     @property
     def problem(self) -> Problem:
-        """The same, for whom it is a problem."""
+        """The line as a `Problem`."""
         return Problem(self.file, self.line, self.value, self.reason)
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The lines of a list. `lines` are those that say something, the sum of the five numbers behind it."""
+    """Counts of the lines of a list. `lines` excludes the silent ones; it is the sum of the next five."""
 
     format: str
     is_recognised: bool
@@ -44,22 +44,22 @@ class Report:
     accepted: int
     repaired: int
     duplicate: int
-    not_applicable: int  # understood, and nothing that names can say
+    not_applicable: int  # valid in its format, but not about names
     rejected: int
-    exceptions: int  # of the lines that name something
-    apexless: int  # names that are listed as `*.name` alone, where that is not configured
+    exceptions: int  # among the lines with names
+    apexless: int  # names listed only as `*.name`, if `match` is not configured
     silent: int  # blank lines and comments
     rejected_by: dict[str, int]
     not_applicable_by: dict[str, int]
     repaired_by: dict[str, int]
-    told: tuple[Told, ...]  # the first hundred of each kind
-    former_format: str = ""  # of the version before, where another one was recognised then
+    told: tuple[Told, ...]  # the first hundred reported lines of each kind
+    former_format: str = ""  # the previous version's format, if a different one was detected
 
     @classmethod
     def of(cls, compiled: CompiledList, match: str | None, before: str = "") -> "Report":
-        """The report of a list that was just compiled, with this `match`.
+        """The report on a list that was just compiled with this `match`.
 
-        `before` is the format of the version before.
+        `before` is the format of the previous version.
         """
         return cls(
             format=formats_of(compiled),
@@ -87,24 +87,24 @@ class Report:
 
     @classmethod
     def from_text(cls, text: str) -> "Report":
-        """What `json.dumps` made of `as_json`."""
+        """Parses the JSON text of `as_json`."""
         read = json.loads(text)
         return cls(**{**read, "told": tuple(Told(**told) for told in read["told"])})
 
     def of_kind(self, kind: Kind) -> list[Told]:
-        """The lines that are told of a kind."""
+        """The reported lines of one kind."""
         return [told for told in self.told if told.kind == kind]
 
     @property
     def left_out(self) -> list[str]:
-        """Lines that would do harm, those that are told, and how many more there are."""
+        """Texts for the dropped names: the reported lines, and how many more there are."""
         told = [str(one.problem) for one in self.of_kind("left out")]
         more = sum(self.rejected_by.get(code, 0) for code in LEFT_OUT) - len(told)
         return [*told, f"and {more:,} more lines"] if more > 0 else told
 
     @property
     def warnings(self) -> list[str]:
-        """What the list says and is not enforced, although its lines are understood."""
+        """Warnings about valid lines whose meaning is not enforced."""
         return [*self._apexless(), *self._lost_exceptions()]
 
     def _apexless(self) -> Iterator[str]:

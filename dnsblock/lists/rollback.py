@@ -1,4 +1,4 @@
-"""Goes back to the lists of an earlier snapshot. Orders are not touched: only an order ends an order."""
+"""Rolls back to the lists of an earlier snapshot. Orders are not affected: only an order lifts an order."""
 
 from dataclasses import replace
 from datetime import datetime
@@ -13,11 +13,11 @@ from dnsblock.lists.report import Report
 
 
 def lists_of(serial: int, reason: str, lists: Lists, config: Config, now: datetime) -> Lists:
-    """The lists of a snapshot's serial, as new versions of theirs, to be published.
+    """Returns the lists of the snapshot with this serial, as new versions to be published.
 
-    What is gone back from is withdrawn: its text does not come back by itself, only another one does. What
-    no list may block today is left out of the former texts, too. Raises `Refused` where a version is not
-    known or not kept any more.
+    The current versions are withdrawn: their content is not accepted again automatically. Names that are
+    protected now are dropped from the older lists, too. Raises `Refused` if a version is unknown or no
+    longer stored.
     """
     with lists.store.history() as history:
         snapshot = history.snapshot(serial)
@@ -27,7 +27,7 @@ def lists_of(serial: int, reason: str, lists: Lists, config: Config, now: dateti
         for zone, now_listed in lists.listed.items():
             number = snapshot.versions.get(zone)
             if number is None or now_listed.version is None:
-                continue  # the zone was not there then: the configuration decides about zones
+                continue  # the zone did not exist then: only the configuration adds and removes zones
             if (found := history.version(zone, number)) is None:
                 raise _refused(serial, f"version {number} of list {zone} is not in the history")
             wanted_versions[zone] = found
@@ -45,7 +45,7 @@ def lists_of(serial: int, reason: str, lists: Lists, config: Config, now: dateti
 
 
 def _listed(wanted: Version, listed: Listed, note: str, reader: Reader) -> Listed:
-    assert listed.version is not None  # noqa: S101  # the caller has looked
+    assert listed.version is not None  # noqa: S101  # the caller has checked
     if wanted.compiled.file_sha256 == listed.version.compiled.file_sha256:
         return listed
     where = f"version {wanted.number} of list {wanted.zone}"
@@ -69,20 +69,20 @@ def _listed(wanted: Version, listed: Listed, note: str, reader: Reader) -> Liste
         how="rollback",
         note=note,
         withdraws=listed.version.number,
-        # The file is what it was: it is not read again until it is written to.
+        # The list file has not changed: it is read again only after the next write.
         known_by=listed.known_by,
     )
     return Listed(names, Report.from_text(wanted.compiled.report), listed.known_by, None, new)
 
 
 def _difference(wanted: Version, current: Version, reader: Reader) -> bytes | None:
-    """From the current version back to the wanted one, as the history knows it."""
+    """The difference from the current version back to the wanted one, from the history."""
     lines: list[str] = []
     with reader.store.history() as history:
         try:
             changes = history.difference(wanted.zone, current.number, wanted.number)
         except Refused:
-            return None  # one between them was compared with nothing
+            return None  # a version between them has no difference
         for change in changes:
             if change.before is not None:
                 lines.append(f"- {change.before} {change.name}\n")

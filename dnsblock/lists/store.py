@@ -1,6 +1,7 @@
-"""The folder of lists: compiled versions, their texts, downloads, and the history of all.
+"""The folder of lists: compiled versions, their content, downloads, and the history.
 
-All of it can be made again but the history. Files are whole or not there: written beside, synced, renamed.
+Everything except the history can be rebuilt. Files are written under another name, synced, then renamed, so
+that a file is either complete or absent.
 """
 
 import gzip
@@ -27,10 +28,10 @@ T = TypeVar("T")
 
 
 class Store:
-    """The lists of a state folder. With `read_only` nothing is made, and nothing changed."""
+    """The lists of a state folder. With `read_only`, nothing is created or changed."""
 
     def __init__(self, folder: Path, *, read_only: bool = False) -> None:
-        """Raises `Refused` for a folder or a history that cannot be used."""
+        """Raises `Refused` if the folder or the history cannot be used."""
         self.folder = folder
         self.read_only = read_only
         self.compiled = folder / "lists"
@@ -44,9 +45,9 @@ class Store:
                 reason = f"{err.strerror}: run as the user that owns the folder `state`, or give it the right"
                 raise Refused([Problem(str(err.filename or folder), None, "", reason)]) from err
         self._lock = threading.Lock()
-        self._begun = 0  # how many histories were begun again
+        self._begun = 0  # how many histories were replaced
         self._enforced: dict[str, Current] = {}
-        self.corrupt: HistoryCorrupt | None = None  # why one that is only read is taken as empty
+        self.corrupt: HistoryCorrupt | None = None  # why a read-only history counts as empty
         try:
             self._ensure_whole()
             self._history = History.open(folder, read_only=read_only)
@@ -58,7 +59,7 @@ class Store:
                 self._history = self._begin_again(err)
 
     def _ensure_whole(self) -> None:
-        """Raises `HistoryCorrupt` for an empty file beside compiled lists: there was more in it."""
+        """Raises `HistoryCorrupt` if the file is empty beside compiled lists: it was truncated."""
         path = self.folder / FILE
         with suppress(OSError):
             if path.stat().st_size == 0 and any(self.compiled.glob("*.names")):
@@ -70,8 +71,8 @@ class Store:
     def history(self) -> Iterator[History]:
         """The history, for one thread at a time.
 
-        One that turns out to be corrupt is set aside, and a new one begins with the versions that are
-        enforced. The error, `HistoryCorrupt`, is raised all the same: what was asked may be asked again.
+        A corrupt history is set aside, and a new one starts with the enforced versions. `HistoryCorrupt` is
+        raised anyway; the caller may retry.
         """
         with self._lock:
             try:
@@ -82,7 +83,7 @@ class Store:
             except (Refused, HistoryUnwritable, OSError):
                 raise
             except Exception as err:
-                # A page that rotted may come out as anything.
+                # A corrupt page may cause any error.
                 try:
                     self._history.verify(err)
                 except HistoryCorrupt as corrupt:
@@ -92,19 +93,19 @@ class Store:
 
     @contextmanager
     def looking_back(self) -> Iterator[History]:
-        """A history to be read beside the daemon's own work. Raises `Refused`."""
+        """A separate read-only history, for queries while the daemon works. Raises `Refused`."""
         begun = self._begun
         try:
             with History.open(self.folder, read_only=True, is_begun=True) as history:
                 yield history
         except HistoryCorrupt as err:
             with self._lock:
-                if begun == self._begun:  # else somebody else has met the same
+                if begun == self._begun:  # otherwise another thread has replaced it already
                     self._renew(err)
             raise
 
     def record(self, work: Callable[[History], T]) -> T:
-        """Does something with the history; where that is corrupt, once more, with a new one."""
+        """Runs `work` with the history. If it is corrupt, runs it again with a new one."""
         try:
             with self.history() as history:
                 return work(history)
@@ -113,12 +114,12 @@ class Store:
                 return work(history)
 
     def enforce(self, current: Current) -> None:
-        """Notes the version of a list that is enforced: with these a new history begins."""
+        """Remembers the enforced version of a list, so that a new history can start with it."""
         self._enforced[current.version.zone] = current
 
     @property
     def histories_aside(self) -> list[Path]:
-        """Histories that were set aside, since they are corrupt, and that nobody has taken away yet."""
+        """Corrupt histories that were set aside and are still there."""
         return files_aside(self.folder)
 
     def _renew(self, err: HistoryCorrupt) -> None:
@@ -144,13 +145,13 @@ class Store:
             self._history.close()
 
     def download(self, zone: str) -> Path:
-        """Where the text of a feed is put."""
+        """The path of a feed's download."""
         return self.feeds / f"{zone}.txt"
 
     # ------- Compiled versions -------
 
     def names(self, version: Version) -> Names | None:
-        """The names of a version; None where its file is gone, corrupt or foreign, which is logged."""
+        """Opens the names of a version. None, which is logged, if its file is missing, corrupt or foreign."""
         path = self.compiled / f"{version.compiled.file_sha256}.names"
         try:
             return Names.open(str(path), version.compiled.file_sha256)
@@ -160,14 +161,14 @@ class Store:
             return None
 
     def sweep(self) -> None:
-        """Removes compiled files that no version keeps: half-made ones, and those of refused texts."""
+        """Removes compiled files that no version uses: unfinished ones, and those of rejected lists."""
         wanted = {f"{sha256}.names" for sha256 in self.record(History.files)}
         for path in self.compiled.iterdir():
             if path.name not in wanted:
                 path.unlink(missing_ok=True)
 
     def sweep_halves(self) -> None:
-        """Removes what a process that died has left of downloads and texts."""
+        """Removes unfinished downloads and content of an earlier process."""
         for path in self.feeds.glob("*.part"):
             path.unlink(missing_ok=True)
         for folder in (*self._texts.glob("*.new"), *self._texts.glob("*.again")):
@@ -181,12 +182,12 @@ class Store:
         for sha256 in gone:
             (self.compiled / f"{sha256}.names").unlink(missing_ok=True)
 
-    # ------- Texts -------
+    # ------- Content -------
 
     def keep_text(self, zone: str, source_sha256: str, files: Sequence[tuple[str, str]]) -> bool:
-        """Keeps a text, compressed, so that it can be compiled again whatever happens to its files.
+        """Stores the content of a list, compressed, so that it can be compiled again without its files.
 
-        False, and nothing kept, where it is another text by now. Raises `OSError`.
+        Returns False and stores nothing if the content has changed since. Raises `OSError`.
         """
         kept = self._text(zone, source_sha256)
         half = self._texts / f"{zone}.new"
@@ -208,12 +209,12 @@ class Store:
         return True
 
     def has_text(self, version: Version) -> bool:
-        """Whether the text of a version is kept."""
+        """Whether the content of a version is stored."""
         return self._text(version.zone, version.compiled.source_sha256).exists()
 
     @contextmanager
     def text(self, version: Version) -> Iterator[list[tuple[str, str]]]:
-        """The files of a version's text, as (label, path); none where it was not kept. Raises `OSError`."""
+        """The stored files of a version, as (label, path); empty if it is not stored. Raises `OSError`."""
         folder = self._text(version.zone, version.compiled.source_sha256)
         again = self._texts / f"{version.zone}.again"
         shutil.rmtree(again, ignore_errors=True)
@@ -229,7 +230,7 @@ class Store:
             shutil.rmtree(again, ignore_errors=True)
 
     def drop_texts(self, zone: str, keep: Collection[str]) -> None:
-        """Removes the texts of a zone but those with these sha256."""
+        """Removes the stored content of a zone, except that with these SHA-256."""
         wanted = {self._text(zone, sha256) for sha256 in keep}
         for folder in self._texts.glob(f"{zone}@*"):
             if folder not in wanted:
@@ -240,14 +241,14 @@ class Store:
 
 
 def digest_of(sources: Sequence[tuple[str, int, str, bool]]) -> str:
-    """The SHA-256 by which a text is accepted: of the file, or, of several, over their own."""
+    """The SHA-256 that identifies list content: of the file, or over the digests of several files."""
     if len(sources) == 1:
         return sources[0][2]
     return hashlib.sha256("\n".join(sha256 for _, _, sha256, _ in sources).encode()).hexdigest()
 
 
 def _compress(source: str, target: Path) -> str:
-    """Writes a file compressed and on the disk; returns the SHA-256 of what was read."""
+    """Writes a compressed copy and syncs it to disk; returns the SHA-256 of the input."""
     digest = hashlib.sha256()
     with document.open_regular(source) as read, target.open("wb") as written:
         with gzip.GzipFile("", "wb", compresslevel=1, fileobj=written, mtime=0) as smaller:
