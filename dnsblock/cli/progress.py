@@ -10,22 +10,22 @@ from dnsblock.client import Client
 from dnsblock.errors import DaemonUnreachable, Refused, printable
 
 if TYPE_CHECKING:
-    from dnsblock._engine import Progress as Octets
+    from dnsblock.policy import ReadingProgress
 
 TICK_SECONDS = 0.2
 
 
 @contextlib.contextmanager
-def reading(*, quiet: bool) -> Iterator["Octets | None"]:
+def reading(*, quiet: bool) -> Iterator["ReadingProgress | None"]:
     """Shows how much of the lists was read while the block reads them."""
     if quiet or not sys.stderr.isatty():
         yield None
         return
-    from dnsblock.policy import Octets
+    from dnsblock.policy import ReadingProgress
 
-    octets = Octets()
-    with _shown(lambda: ("reading lists", octets.octets, None)):
-        yield octets
+    progress = ReadingProgress()
+    with _shown(lambda: ("reading lists", progress.octets, None)):
+        yield progress
 
 
 @contextlib.contextmanager

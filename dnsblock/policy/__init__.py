@@ -1,6 +1,6 @@
-"""From sources and the ledger to what is enforced: compiled zones, and the snapshot made of them."""
+"""What is enforced: compiled zones, and the snapshot made of them."""
 
 from dnsblock._engine import Counts, PolicyZone, Rules, Snapshot
-from dnsblock._engine import Progress as Octets
+from dnsblock._engine import Progress as ReadingProgress
 
-__all__ = ["Counts", "Octets", "PolicyZone", "Rules", "Snapshot"]
+__all__ = ["Counts", "PolicyZone", "ReadingProgress", "Rules", "Snapshot"]

@@ -23,7 +23,7 @@ from dnsblock.lists.report import Report
 from dnsblock.log import event
 from dnsblock.orders.order import Entry, Order, parse
 from dnsblock.orders.schema import DOCUMENT_SUFFIXES
-from dnsblock.policy import Octets
+from dnsblock.policy import ReadingProgress
 
 MAX_SECONDS = 3600  # the engine's counters are made for no longer
 REJECTED_PERCENT = 1.0  # of the lines of a list, as the option of a zone is by default
@@ -143,7 +143,9 @@ def _of_names(file: str, data: bytes, options: Options) -> Tried:
         with NamedTemporaryFile(prefix="dnsblock-trial-") as text:
             text.write(data)
             text.flush()
-            compiled = options.compile([(file, text.name)], folder=None, before=None, progress=Octets())
+            compiled = options.compile(
+                [(file, text.name)], folder=None, before=None, progress=ReadingProgress()
+            )
     except (OSError, NotCompiled) as err:
         raise Refused([Problem(file, None, "", f"cannot be compiled: {err}")]) from err
     except ListUnfit as err:

@@ -31,7 +31,7 @@ from dnsblock.names import NameRefused, address, canonical
 from dnsblock.orders.checkpoint import CheckpointFile
 from dnsblock.orders.intake import examine
 from dnsblock.orders.records import sealed
-from dnsblock.policy import Octets
+from dnsblock.policy import ReadingProgress
 from dnsblock.policy.explain import explain, explain_address
 from dnsblock.policy.serials import Serials
 from dnsblock.policy.snapshot import Policy
@@ -113,7 +113,7 @@ def compile_text(data: bytes, zone: Any, file: Path, format_name: str | None) ->
     file.write_bytes(data)
     options = replace(Options.of(zone, CONFIG), format=format_name)
     try:
-        return options.compile([("f", str(file))], folder=None, before=None, progress=Octets())
+        return options.compile([("f", str(file))], folder=None, before=None, progress=ReadingProgress())
     except ListUnfit:  # no text at all
         reject()
 

@@ -7,7 +7,7 @@ import pytest
 
 from dnsblock._engine import CompiledList
 from dnsblock.lists.compile import Options, formats_of
-from dnsblock.policy import Octets
+from dnsblock.policy import ReadingProgress
 
 LISTS = Path(__file__).parents[2] / "blocklists" / "lists"
 EXAMPLES = sorted(path for path in LISTS.iterdir() if path.name != "plain-example.txt")
@@ -18,7 +18,7 @@ def compiled(path: Path) -> CompiledList:
     options = Options.for_trial("subtree" if kind in ("hosts", "csv") else None)
     # A csv is told which column it is; all others are recognised.
     options = replace(options, format="csv", column=2) if kind == "csv" else options
-    return options.compile([(path.name, str(path))], folder=None, before=None, progress=Octets())
+    return options.compile([(path.name, str(path))], folder=None, before=None, progress=ReadingProgress())
 
 
 def test_each_format_has_an_example():
