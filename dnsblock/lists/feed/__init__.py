@@ -1,1 +1,1 @@
-"""Lists from an HTTPS server: when to fetch one, how, and what is kept of it."""
+"""Feeds, which are lists from an HTTPS server: when to fetch them, how, and what to store."""

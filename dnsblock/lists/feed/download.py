@@ -1,6 +1,6 @@
-"""A list on its way to the disk: decoded, measured, judged, and whole or not at all. `feeds.py` fetches it.
+"""Writes a downloaded list to disk: decodes it, enforces limits, and commits it atomically.
 
-Nothing here knows the network or asyncio: `feeds.py` calls it from threads, one call at a time.
+No network and no asyncio here: `fetch.py` calls it from threads, one call at a time.
 """
 
 import contextlib
@@ -14,23 +14,23 @@ from typing import BinaryIO
 from dnsblock.durable import sync_folder
 from dnsblock.errors import FetchFailed, shown
 
-PIECE_BYTES = 1 << 20  # decoded at once: a few kilobytes of gzip can become gigabytes
-BEGINNING_BYTES = 200  # enough to see what it is, and to show it
-# Octets of blanks and of a byte order mark: nothing of a list, and what HTML may begin with all the same.
+PIECE_BYTES = 1 << 20  # decoded at a time: a few kilobytes of gzip can expand to gigabytes
+BEGINNING_BYTES = 200  # enough to detect HTML, and to quote in a message
+# Whitespace and the byte order mark: not list content, and HTML may begin with them.
 BLANKS = b"\xef\xbb\xbf \t\r\n\f\v"
 
 
 class Download:
-    """Takes the octets as they arrive; after `commit` the list is at `into`, before it nothing is.
+    """Takes bytes as they arrive. The list is at `into` only after `commit`.
 
-    Every method raises `FetchFailed`, but for `discard`, which ends it either way. The half is beside the
-    whole and has a fixed name, so that one which a power cut left behind is gone with the next download.
+    Every method except `discard` raises `FetchFailed`. Call `discard` in any case at the end. The partial
+    file has a fixed name beside `into`, so the next download removes one that a power failure left behind.
     """
 
     def __init__(self, into: Path, place: str, max_bytes: int) -> None:
         self._into = into
         self._half = into.with_name(f"{into.name}.part")
-        self._place = place  # the feed, as messages name it
+        self._place = place  # the feed's name in messages
         self._max_bytes = max_bytes
         self._file: BinaryIO | None = None
         self._gzip: _Gzip | None = None
@@ -39,15 +39,15 @@ class Download:
         self._beginning = b""
 
     def begin(self, *, gzip: bool) -> None:
-        """Makes the file that `add` writes to."""
+        """Creates the file that `add` writes to."""
         self._gzip = _Gzip() if gzip else None
         with self._writing():
             self._half.unlink(missing_ok=True)
-            # Made anew: never written through a link that somebody has put there.
+            # Always created: never write through a link that somebody put there.
             self._file = self._half.open("xb")
 
     def add(self, received: bytes) -> None:
-        """Octets as they came over the network."""
+        """Takes bytes as received from the network."""
         if self._gzip is None:
             self._write(received)
             return
@@ -59,7 +59,7 @@ class Download:
             raise FetchFailed(self._place, "ENCODING", reason) from err
 
     def commit(self) -> tuple[str, int]:
-        """Puts the list in its place, for good; returns its SHA-256 and its length."""
+        """Renames the list into place, durably; returns its SHA-256 and its length."""
         assert self._file is not None  # noqa: S101  # `begin` comes first
         if self._gzip is not None and not self._gzip.is_whole:
             reason = (
@@ -77,10 +77,10 @@ class Download:
         return self._sha256.hexdigest(), self._octets
 
     def discard(self) -> None:
-        """Removes what was not committed. Never fails: what was wrong has been told."""
+        """Removes the partial file. Never raises: the original error was already reported."""
         if self._file is None:
             return
-        with contextlib.suppress(OSError):  # what could not be written before cannot be written at closing
+        with contextlib.suppress(OSError):  # an earlier write error occurs again on close
             self._file.close()
         with contextlib.suppress(OSError):
             self._half.unlink(missing_ok=True)
@@ -98,7 +98,7 @@ class Download:
             self._file.write(piece)
 
     def _judge_beginning(self) -> None:
-        if self._beginning.startswith(b"<"):  # no line of a list does
+        if self._beginning.startswith(b"<"):  # no list has such a line
             text = shown(self._beginning.decode("utf-8", "replace"))
             reason = f"a page in the place of the list, which begins with '{text}': open it in a browser"
             raise FetchFailed(self._place, "HTML", reason)
@@ -116,31 +116,31 @@ class Download:
 
 
 def too_large(place: str, max_bytes: int, found: str) -> FetchFailed:
-    """The refusal of a list above the limit; `found` says how that is known."""
+    """The error for a list above the limit; `found` states the size that was seen."""
     reason = f"{found} than {max_bytes:,} octets: if the list has grown so much, raise `source.max_mb`"
     return FetchFailed(place, "TOO_LARGE", reason)
 
 
 class _Gzip:
-    """RFC 1952, of one member or several, in bounded pieces. httpx decodes as much as there is at once."""
+    """Decodes gzip (RFC 1952), with one or more members, in bounded pieces. httpx would not bound them."""
 
     def __init__(self) -> None:
         self._member = _member()
 
     @property
     def is_whole(self) -> bool:
-        """Whether the last octet was the last one of a member, whose length and checksum were right."""
+        """Whether the data ended at the end of a member with correct length and checksum."""
         return self._member.eof
 
     def decode(self, data: bytes) -> Iterator[bytes]:
-        """What these octets become. Raises `zlib.error`."""
+        """Decodes these bytes. Raises `zlib.error`."""
         while data:
             if self._member.eof:
                 self._member = _member()
-            # What a full piece leaves in the decompressor comes with the next octets: a checksum ends it.
+            # The rest of a full piece comes with the next bytes: at least the checksum follows.
             yield self._member.decompress(data, PIECE_BYTES)
             data = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
 
 
 def _member() -> "zlib._Decompress":
-    return zlib.decompressobj(wbits=31)  # 15 bits of window, and 16 for gzip's header and checksum
+    return zlib.decompressobj(wbits=31)  # a window of 15 bits, plus 16 for gzip's header and checksum

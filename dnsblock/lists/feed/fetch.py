@@ -1,7 +1,7 @@
-"""Fetches a blocklist feed over HTTPS, whole or not at all. The daemon calls it when `schedule.py` says so.
+"""Fetches a blocklist feed over HTTPS, completely or not at all, when `schedule.py` says that it is due.
 
-A feed breaks about monthly, and its server may be forged: what it sends may be huge, endless, slow, cut off,
-or a page for people. All of that ends in `FetchFailed`, with the list of before where it was.
+A feed breaks about monthly, and its server may be forged. The response may be huge, endless, slow,
+truncated, or a web page. All of these end in `FetchFailed`, and the previous list stays in place.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from dnsblock.lists.feed.schedule import retry_after_seconds
 
 __all__ = ["Feed", "FetchFailed", "Fetched", "Validators", "fetch"]
 
-PIECE_BYTES = 1 << 18  # handed to a thread at once
+PIECE_BYTES = 1 << 18  # passed to a thread at a time
 
 Progress = Callable[[int, int | None], None]
 P = ParamSpec("P")
@@ -32,31 +32,31 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Validators:
-    """What a server knows a version of the list by; kept beside the list, and sent with the next fetch."""
+    """The HTTP validators of a list, stored beside it and sent with the next fetch."""
 
     etag: str | None = None
     last_modified: str | None = None
 
     @classmethod
     def of(cls, response: httpx.Response) -> "Validators":
-        """Those that may be sent back: others than of ASCII, or longer ones, would be refused on the way."""
+        """Returns the validators that can be sent back: long or non-ASCII ones would cause an error."""
         sent = (response.headers.get(name, "") for name in ("etag", "last-modified"))
         etag, last_modified = (value if re.fullmatch("[ -~]{1,256}", value) else None for value in sent)
         return cls(etag, last_modified)
 
     def conditions(self) -> dict[str, str]:
-        """As headers (RFC 9110, section 13.1). A server goes by the first where it gets both."""
+        """As request headers (RFC 9110, section 13.1). A server that gets both uses the first."""
         sent = {"If-None-Match": self.etag, "If-Modified-Since": self.last_modified}
         return {name: value for name, value in sent.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A list that was downloaded and is on the disk."""
+    """A downloaded list on the disk."""
 
     path: Path
     sha256: str
-    octets: int  # of the list as it is on the disk
+    octets: int  # size on the disk
     validators: Validators
     content_type: str | None  # safe to print
     seconds: float
@@ -64,7 +64,7 @@ class Fetched:
 
 @dataclass(slots=True)
 class _Arrived:
-    """How much of the body has come over the network, and how much the server has announced."""
+    """How many bytes of the body have arrived, and how many the server announced."""
 
     octets: int = 0
     announced: int | None = None
@@ -76,11 +76,11 @@ class _Arrived:
 async def fetch(
     feed: Feed, into: Path, known: Validators | None, progress: Progress | None = None
 ) -> Fetched | None:
-    """Downloads the list to `into`; None where it is still the one that is `known`. Raises `FetchFailed`.
+    """Downloads the list to `into`; None if the `known` one is not modified. Raises `FetchFailed`.
 
-    On any error and on cancellation `into` is as it was, and nothing is beside it; only when it is cancelled
-    in the last moment, the new list may be there, whole. One fetch at a time for each `into`. `progress` is
-    told how many octets have come over the network, and how many were announced.
+    On an error or cancellation, `into` is unchanged and no partial file remains. If cancelled at the last
+    moment, the complete new list may be there. Run one fetch at a time for each `into`. `progress` is called
+    with the number of bytes received and the number announced.
     """
     started = time.monotonic()
     arrived = _Arrived()
@@ -90,7 +90,7 @@ async def fetch(
             head = await _receive(feed, known, download, arrived, progress)
         if head is None:
             return None
-        # The network's time is over: what has arrived as a whole is not thrown away for a slow disk.
+        # Outside the network timeout: a slow disk must not discard a complete download.
         sha256, octets = await _in_thread(download.commit)
         validators, content_type = head
         return Fetched(into, sha256, octets, validators, content_type, time.monotonic() - started)
@@ -111,7 +111,7 @@ async def _receive(
     arrived: _Arrived,
     progress: Progress | None,
 ) -> tuple[Validators, str | None] | None:
-    """Fills the download; returns what the server says about it. None: not modified."""
+    """Receives the body into the download; returns its validators and Content-Type. None: not modified."""
     conditions = known.conditions() if known else {}
     async with ask(feed, conditions) as response:
         if response.status_code == httpx.codes.NOT_MODIFIED and conditions:
@@ -128,7 +128,7 @@ async def _receive(
 
 
 async def _pieces(response: httpx.Response, feed: Feed, arrived: _Arrived) -> AsyncGenerator[bytes, None]:
-    """The body as it comes over the network, in pieces of about `PIECE_BYTES`."""
+    """The body as received, not decoded, in pieces of about `PIECE_BYTES`."""
     piece = bytearray()
     try:
         async for received in response.aiter_raw():
@@ -150,7 +150,7 @@ async def _pieces(response: httpx.Response, feed: Feed, arrived: _Arrived) -> As
 
 
 def _judge(response: httpx.Response, feed: Feed) -> int | None:
-    """Whether these headers may be those of a list; returns how many octets they announce."""
+    """Checks the headers; returns the number of bytes that they announce."""
     if response.status_code != httpx.codes.OK:
         raise _status(response, feed)
     media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -159,15 +159,15 @@ def _judge(response: httpx.Response, feed: Feed) -> int | None:
     if (encoding := _encoding(response)) not in ("identity", "gzip"):
         reason = f"compressed with '{shown(encoding)}', where gzip was asked for"
         raise feed.failed("ENCODING", f"{reason}: tell who runs the feed")
-    if "transfer-encoding" in response.headers:  # RFC 9112, section 6.3: a length beside it does not count
+    if "transfer-encoding" in response.headers:  # RFC 9112, section 6.3: Content-Length is ignored then
         return None
     announced = response.headers.get("content-length")
     if announced is None:
-        if encoding == "gzip":  # which ends with a length and a checksum of its own
+        if encoding == "gzip":  # gzip ends with its own length and checksum
             return None
         reason = "neither Content-Length nor chunked, so a cut could not be told from the end"
         raise feed.failed("NO_LENGTH", f"{reason}: tell who runs the feed")
-    octets = int(announced)  # at most 20 digits, or h11 would have refused it
+    octets = int(announced)  # at most 20 digits: h11 rejects more
     if octets > feed.max_bytes:
         raise too_large(feed.place, feed.max_bytes, f"{octets:,} octets are announced, more")
     return octets
@@ -199,9 +199,9 @@ def _encoding(response: httpx.Response) -> str:
 
 
 async def _in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Like `asyncio.to_thread`, but leaves no thread behind that goes on with a file which is thrown away.
+    """Like `asyncio.to_thread`, but leaves no thread behind that still uses a discarded file.
 
-    When it is cancelled, it waits for the end of the work: a piece, or at most the way of a list to the disk.
+    When cancelled, it waits for the work to end: one piece, or at most the sync of a list to disk.
     """
     task = asyncio.create_task(asyncio.to_thread(work, *args, **kwargs))
     cancelled = None
@@ -211,6 +211,6 @@ async def _in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) ->
         except asyncio.CancelledError as err:
             cancelled = err
     if cancelled is not None:
-        task.exception()  # looked at, else asyncio reports it as lost
+        task.exception()  # retrieved, otherwise asyncio logs it as never retrieved
         raise cancelled
     return task.result()

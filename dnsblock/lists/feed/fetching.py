@@ -1,4 +1,4 @@
-"""Fetches the feed of a zone, if it is another than the one that is there, and keeps what it is known by."""
+"""Fetches the feed of a zone if it was modified, and stores its validators."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,7 @@ from dnsblock.log import fault
 
 
 def feed_of(zone: Zone) -> Feed:
-    """The feed of a zone that has one."""
+    """The feed of a zone whose source is a URL."""
     source = zone.source
     return Feed(
         str(zone.place),
@@ -26,12 +26,12 @@ def feed_of(zone: Zone) -> Feed:
 
 
 async def download(zone: Zone, store: Store, progress: Progress | None) -> Fetched | None:
-    """Fetches the text of a feed; None where it is the one that is there. Raises `FetchFailed` alone."""
+    """Fetches a feed; None if it is not modified. Raises only `FetchFailed`."""
     try:
         return await _download(zone, store, progress)
     except FetchFailed:
         raise
-    except Exception as err:  # whatever it is: DNS, orders and other lists do not end for a feed
+    except Exception as err:  # a feed must not stop DNS, orders or other lists
         fault(f"a fault while list {zone.name} was fetched", zone=zone.name)
         reason = f"a fault in dnsblock ({type(err).__name__}: {err}): it is tried again; report it"
         raise FetchFailed(str(zone.place).partition("?")[0], "INTERNAL", reason) from err
@@ -48,7 +48,7 @@ async def _download(zone: Zone, store: Store, progress: Progress | None) -> Fetc
 
 
 def _validators(zone: Zone, text: Path, known: Path) -> Validators | None:
-    """What the server is asked by; nothing where that is of another URL, or the text is gone."""
+    """The stored validators; None if they are for another URL, or if the download is gone."""
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         kept = json.loads(known.read_bytes())
         if kept["url"] == str(zone.place) and text.stat().st_size == kept["octets"]:
@@ -57,7 +57,7 @@ def _validators(zone: Zone, text: Path, known: Path) -> Validators | None:
 
 
 def _keep_validators(zone: Zone, validators: Validators, known: Path) -> None:
-    """Without them, the list is fetched whole the next time: nothing worse happens when this fails."""
+    """Stores the validators. If this fails, the next fetch is a complete download, nothing worse."""
     kept = {
         "url": str(zone.place),
         "octets": known.with_suffix(".txt").stat().st_size,

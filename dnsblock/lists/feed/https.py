@@ -1,6 +1,6 @@
-"""A feed and its server: whom to trust, which way leads there, where it may lead. `feeds.py` asks through it.
+"""A feed and its HTTPS server: trust, proxies, redirects and errors. `fetch.py` makes its requests with it.
 
-TLS is always verified; there is no option against it.
+The server certificate is always verified; no option disables this.
 """
 
 import asyncio
@@ -18,22 +18,20 @@ from dnsblock import __version__, document
 from dnsblock.errors import FetchCode, FetchFailed, Refused, shown
 
 CONNECT_SECONDS = 10.0
-SILENCE_SECONDS = 30.0  # between two octets; `Feed.timeout` is for all of them
+SILENCE_SECONDS = 30.0  # between two reads; `Feed.timeout` limits the whole download
 MAX_REDIRECTS = 5
 MAX_AUTHORIZATION_BYTES = 8192
 
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """Where a list is fetched from, and how much is put up with. Raises `ValueError` for an unfit URL."""
+    """The source of a list, and the limits of a fetch. Raises `ValueError` for an unusable URL."""
 
     url: str
-    max_bytes: int  # of the list, and of what comes over the network
+    max_bytes: int  # of the list, and of the transfer
     timeout: float  # seconds, for the whole download
-    ca: Path | None = None  # PEM; trusted instead of the system's, for this feed alone
-    authorization: Path | None = (
-        None  # its one line is the Authorization header, for the URL's own host alone
-    )
+    ca: Path | None = None  # PEM; replaces the system trust store for this feed
+    authorization: Path | None = None  # one line, the Authorization header, sent only to the URL's own host
 
     def __post_init__(self) -> None:
         try:
@@ -44,22 +42,22 @@ class Feed:
             raise ValueError("must begin with https:// and a host")
         if not _is_port(url):
             raise ValueError("must have a port from 1 to 65535, or none")
-        if url.userinfo:  # it would be seen wherever the configuration is
+        if url.userinfo:  # it would be visible wherever the configuration is shown
             raise ValueError("must not hold a password: use `source.authorization`")
 
     @property
     def place(self) -> str:
-        """The URL as it may be told."""
+        """The URL without secrets, for messages."""
         return _without_secrets(httpx.URL(self.url))
 
     def failed(self, code: FetchCode, reason: str, retry_after: float | None = None) -> FetchFailed:
-        """The exception for what went wrong with this feed."""
+        """The exception for an error of this feed."""
         return FetchFailed(self.place, code, reason, retry_after)
 
 
 @asynccontextmanager
 async def ask(feed: Feed, conditions: Mapping[str, str]) -> AsyncIterator[httpx.Response]:
-    """The response at the end of all redirects, its body not read yet. Raises `FetchFailed`."""
+    """Requests the feed and follows redirects; the body is not read yet. Raises `FetchFailed`."""
     context = await asyncio.to_thread(_trust, feed)
     authorization = await asyncio.to_thread(_authorization, feed)
     headers = {"User-Agent": f"dnsblock/{__version__}", "Accept-Encoding": "gzip", **conditions}
@@ -96,21 +94,21 @@ def _followed(feed: Feed, target: httpx.URL) -> httpx.URL:
 
 
 def _is_port(url: httpx.URL) -> bool:
-    """Whether somebody can listen there: httpx takes any number, and asyncio none beyond these."""
+    """Whether the port is valid: httpx accepts any number, asyncio only these."""
     return url.port is None or 1 <= url.port <= 65535
 
 
 def _client(context: ssl.SSLContext, feed: Feed) -> httpx.AsyncClient:
-    """For one fetch. Proxies are those of the environment (HTTPS_PROXY, NO_PROXY).
+    """The HTTP client for one fetch. Proxies come from the environment (HTTPS_PROXY, NO_PROXY).
 
-    A provider's resolvers often have no other way out, and a service's environment holds only what its
-    administrator has put there. A proxy passes TLS on: it can neither read nor change the list.
+    A provider's resolvers often have no other Internet connectivity, and only its administrator sets the
+    environment of a service. A proxy tunnels TLS: it can neither read nor change the list.
     """
     timeout = httpx.Timeout(SILENCE_SECONDS, connect=CONNECT_SECONDS)
     try:
         return httpx.AsyncClient(verify=context, timeout=timeout, trust_env=True)
     except (ValueError, ImportError, httpx.InvalidURL) as err:
-        # What is wrong is not told: a proxy's URL may hold a password.
+        # The error is not shown: a proxy's URL may contain a password.
         reason = (
             "the proxy of the environment cannot be used: HTTPS_PROXY or ALL_PROXY must be http://HOST:PORT"
         )
@@ -118,7 +116,7 @@ def _client(context: ssl.SSLContext, feed: Feed) -> httpx.AsyncClient:
 
 
 def _trust(feed: Feed) -> ssl.SSLContext:
-    """Whom to believe: the system's authorities, as its administrator keeps them, or the feed's own."""
+    """The TLS context with the system trust store, or with the feed's own CA file."""
     try:
         return ssl.create_default_context(cafile=feed.ca)
     except ssl.SSLError as err:
@@ -132,7 +130,7 @@ def _trust(feed: Feed) -> ssl.SSLContext:
 
 
 def _authorization(feed: Feed) -> str | None:
-    """Read for every fetch, so that a new token takes no reload. Never shown, not even where it is wrong."""
+    """Reads the header for every fetch, so a new token needs no reload. Never shown, even if invalid."""
     if feed.authorization is None:
         return None
     try:
@@ -148,7 +146,7 @@ def _authorization(feed: Feed) -> str | None:
 
 @contextmanager
 def _until_it_answers(feed: Feed, url: httpx.URL) -> Iterator[None]:
-    """What goes wrong before there is a response, as an operator needs it."""
+    """Turns errors that occur before the response into messages for the operator."""
     led = led_to(feed, url)
     try:
         yield
@@ -158,7 +156,7 @@ def _until_it_answers(feed: Feed, url: httpx.URL) -> Iterator[None]:
     except httpx.RemoteProtocolError as err:
         reason = f"{led}no proper HTTP response ({shown(str(err))})"
         raise feed.failed("PROTOCOL", f"{reason}: tell who runs the feed") from err
-    except (httpx.InvalidURL, UnicodeError) as err:  # httpx reads where a redirect leads at once
+    except (httpx.InvalidURL, UnicodeError) as err:  # httpx parses the target of a redirect immediately
         reason = f"{led}it leads to what is no URL ({shown(str(err))})"
         raise feed.failed("REDIRECT", f"{reason}: tell who runs the feed") from err
     except httpx.ConnectTimeout as err:
@@ -170,13 +168,13 @@ def _until_it_answers(feed: Feed, url: httpx.URL) -> Iterator[None]:
         if isinstance(said, ssl.SSLError):
             raise _untrusted(feed, led, said) from err
         raise _unreachable(feed, f"{led}{shown(_in_words(said))}") from err
-    except Exception as err:  # whatever a server makes the libraries stumble over is the server's failure
+    except Exception as err:  # any library error that a response causes is an error of the server
         reason = f"{led}it could not be asked ({shown(f'{type(err).__name__}: {err}')})"
         raise feed.failed("PROTOCOL", f"{reason}: tell who runs the feed") from err
 
 
 def led_to(feed: Feed, url: httpx.URL) -> str:
-    """Where a redirect has led, to begin a reason with; empty where none has."""
+    """The target of a redirect, as the beginning of a reason; empty if there was no redirect."""
     return "" if url == httpx.URL(feed.url) else f"redirected to {shown(_without_secrets(url))}: "
 
 
@@ -193,20 +191,20 @@ def _unreachable(feed: Feed, said: str) -> FetchFailed:
 
 
 def _in_words(err: BaseException) -> str:
-    """What an error says, such as "Connection refused", for which asyncio has words of its own."""
+    """The text of an error, such as "Connection refused", instead of asyncio's wording."""
     if isinstance(err, OSError) and err.errno is not None and err.errno > 0:
         return os.strerror(err.errno)
     return str(err) or type(err).__name__
 
 
 def _systems_error(err: BaseException) -> BaseException:
-    """What the system or TLS said, below the exceptions of the libraries, which say less."""
+    """The error of the system or of TLS, under the less specific exceptions of the libraries."""
     found: BaseException | None = err
     while found is not None and not isinstance(found, OSError):
         found = found.__cause__ or found.__context__
     if found is None:
         return err
-    # Of a name with several addresses, each has failed; anyio puts one error on top of theirs.
+    # All addresses of a name failed; anyio wraps their errors in one.
     below = found.__cause__
     if isinstance(below, BaseExceptionGroup):
         below = below.exceptions[0]
@@ -214,10 +212,10 @@ def _systems_error(err: BaseException) -> BaseException:
 
 
 def _origin(url: httpx.URL) -> tuple[str, int]:
-    """RFC 6454, section 4; the scheme is always https."""
+    """The origin (RFC 6454, section 4); the scheme is always https."""
     return url.host, url.port or 443
 
 
 def _without_secrets(url: httpx.URL) -> str:
-    """Without user, password and query."""
+    """The URL without user, password and query."""
     return str(url.copy_with(userinfo=b"", query=None, fragment=None))

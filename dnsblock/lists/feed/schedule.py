@@ -1,4 +1,4 @@
-"""When a feed is asked for again. Pure: it looks at no clock and waits for nothing; the daemon does."""
+"""When to fetch a feed again. Pure: it reads no clock and does not wait; the daemon does."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -6,31 +6,31 @@ from email.utils import parsedate_to_datetime
 from random import Random
 
 FIRST_BACK_OFF_SECONDS = 30.0
-MAX_RETRY_AFTER_SECONDS = 86_400.0  # a server may ask for a day of rest, not for an outdated list for ever
+MAX_RETRY_AFTER_SECONDS = 86_400.0  # longest delay that a server may ask for
 
 
 class Schedule:
-    """How long to wait until the next try, in seconds.
+    """How long to wait before the next fetch, in seconds.
 
-    Never quite as long as others wait: all providers of a country fetch the same list, and a server that
-    comes back after an outage should not meet all of them in the same second.
+    The delay is randomized: all providers of a country fetch the same list, and a server that recovers
+    from an outage should not get all their requests in the same second.
     """
 
     def __init__(self, every: float, random: Random | None = None) -> None:
         self._every = every
-        self._between: Callable[[float, float], float] = (random or Random()).uniform  # noqa: S311  # no secret
+        self._between: Callable[[float, float], float] = (random or Random()).uniform  # noqa: S311  # not a secret
         self._back_off = self._first_back_off = min(FIRST_BACK_OFF_SECONDS, every)
 
     def after_success(self) -> float:
-        """The list was fetched or is not modified: `every`, a tenth more or less."""
+        """After a fetch or `not modified`: `every`, plus or minus a tenth."""
         self._back_off = self._first_back_off
         return self._every * self._between(0.9, 1.1)
 
     def after_failure(self, retry_after: float | None = None) -> float:
-        """Half a minute at most after the first failure in a row, then twice as long each time, to `every`.
+        """At most half a minute after the first consecutive failure, then doubled each time, up to `every`.
 
-        `retry_after` is what the server asked for (`FetchFailed.retry_after`); it lengthens a wait and never
-        shortens it, since a server that says "at once" is down all the same.
+        `retry_after` comes from the server (`FetchFailed.retry_after`). It can only lengthen a wait: a server
+        that says "now" is still down.
         """
         wait = self._back_off * self._between(0.5, 1.0)
         self._back_off = min(self._back_off * 2, self._every)
@@ -40,7 +40,7 @@ class Schedule:
 
 
 def retry_after_seconds(value: str, now: datetime) -> float | None:
-    """What a Retry-After header asks for (RFC 9110, section 10.2.3): seconds, or a date. None: neither."""
+    """Parses a Retry-After header (RFC 9110, section 10.2.3): seconds or a date. None: neither."""
     try:
         if value.isascii() and value.isdigit():
             seconds = float(value)

@@ -1,1 +1,1 @@
-"""The versions of each list: what each one changed, and when it was in force."""
+"""The versions of each list: the changes of each, and when it was in force."""

@@ -1,7 +1,7 @@
-"""What each version changed, kept twice: as it came, to compare versions, and by name, to look one up.
+"""The changes of each version, stored twice: one compressed difference per version, and a table by name.
 
-A year of updates may be 26 million changes. By name they are a primary key away; as they came they are one
-small compressed piece for each version, so that two neighbours are compared without reading the rest.
+A year of updates may have 26 million changes. The table finds those of a name by its primary key. The
+differences compare neighbouring versions without reading the rest.
 """
 
 import io
@@ -16,23 +16,23 @@ from dnsblock.errors import Problem, Refused
 from dnsblock.lists.history.database import HistoryFile, damaged, time_of
 from dnsblock.lists.history.facts import Change, NameEvent
 
-# How many changes are sorted in memory to compare two versions: about 20 MB. For more, the table is read.
+# Up to this many changes are sorted in memory to compare versions: about 20 MB. More are read from the table.
 SORTED_IN_MEMORY = 100_000
-# Octets of a difference that are kept by name before the version is enforced: about 100,000 changes, and a
-# second. Of a larger one the piece is searched until `sort` has kept it by name as well.
+# A difference up to this many bytes is indexed by name before the version is enforced: about 100,000 changes,
+# one second. A larger one is searched sequentially until `sort` has indexed it.
 SORTED_AT_ONCE = 4 << 20
-SORTED_IN_A_ROW = 10_000  # lines in a transaction, a tenth of a second: others who write wait for one at most
+SORTED_IN_A_ROW = 10_000  # lines per transaction, a tenth of a second: other writers wait for one at most
 
 
 def insert(database: Connection, zone: int, number: int, difference: bytes) -> tuple[int, int]:
-    """Keeps what a version changed, and returns how many names it added and removed.
+    """Stores the changes of a version, and returns how many names it added and removed.
 
-    One with another scope is counted in both. Raises `ValueError` for what is not a difference; `sort` sees
-    that of a large one.
+    A name with another scope counts in both. Raises `ValueError` for a malformed difference; for a large one,
+    `sort` finds that.
     """
     level = -1
     if len(difference) > SORTED_AT_ONCE:
-        level = 1  # a third of the time, for a sixth more octets
+        level = 1  # a third of the time, for a sixth more bytes
         database.execute("INSERT INTO unsorted VALUES (?, ?)", (zone, number))
     else:
         _sort_in(database, zone, number, _parse(difference.splitlines()))
@@ -43,9 +43,9 @@ def insert(database: Connection, zone: int, number: int, difference: bytes) -> t
 
 
 def sort(file: HistoryFile) -> Iterator[None]:
-    """Keeps by name, too, what large versions changed: a part with each step. Raises `HistoryUnwritable`.
+    """Indexes the changes of large versions by name, a part with each step. Raises `HistoryUnwritable`.
 
-    One that was broken off is begun again.
+    An interrupted version is indexed again from its beginning.
     """
     for row in file.rows("SELECT zone, number FROM unsorted"):
         zone, number = row["zone"], row["number"]
@@ -64,7 +64,7 @@ def _sort_in(database: Connection, zone: int, number: int, changes: list[Change]
         "INSERT INTO scopes (word) VALUES (?) ON CONFLICT DO NOTHING", [(word,) for word in sorted(words)]
     )
     scopes = {row["word"]: row["id"] for row in database.execute("SELECT * FROM scopes")}
-    # What was there already: the other of the two lines about a name, or of a sorting that was broken off.
+    # On conflict: the second of two lines about a name, or a row from an interrupted run.
     database.executemany(
         "INSERT INTO changes VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
         "before = coalesce(excluded.before, before), after = coalesce(excluded.after, after)",
@@ -73,7 +73,7 @@ def _sort_in(database: Connection, zone: int, number: int, changes: list[Change]
 
 
 def of_name(file: HistoryFile, zone: int, name: str) -> tuple[NameEvent, ...]:
-    """What versions changed for a name, oldest first."""
+    """The changes of a name in all versions, oldest first."""
     events = file.made(
         lambda row: NameEvent(row["number"], time_of(row["accepted_at"]), row["before"], row["after"]),
         "SELECT number, accepted_at, old.word AS before, new.word AS after "
@@ -101,15 +101,16 @@ def _of_name_in_unsorted(file: HistoryFile, zone: int, name: str) -> Iterator[Na
 
 
 def between(file: HistoryFile, span: dict[str, int], count: int, *, backwards: bool) -> Iterator[Change]:
-    """The net changes between two versions of a zone, by name; `count` is how many changes they are made of.
+    """The net changes between two versions of a zone, sorted by name.
 
-    `span` is `zone`, `older` and `newer`. Backwards is from the newer to the older one.
+    `span` is `zone`, `older` and `newer`. `count` is the number of changes between them. `backwards` means
+    from the newer to the older one.
     """
     if count > SORTED_IN_MEMORY:
         _ensure_sorted(file, span)
         changes = _in_order_of_names(file, span)
     else:
-        # Sorting is stable: what several versions did to a name stays in their order.
+        # A stable sort: the changes of a name stay in the order of the versions.
         changes = iter(sorted(_in_order_of_versions(file, span), key=attrgetter("name")))
     for change in _net(changes):
         yield Change(change.name, change.after, change.before) if backwards else change
@@ -152,7 +153,7 @@ def _in_order_of_names(file: HistoryFile, span: dict[str, int]) -> Iterator[Chan
 
 
 def _piece(file: HistoryFile, zone: int, number: int) -> bytes:
-    """The lines of a version's difference."""
+    """The uncompressed difference of a version."""
     query = "SELECT compressed FROM differences WHERE zone = ? AND number = ?"
     rows = file.rows(query, (zone, number))
     if not rows:
@@ -179,7 +180,7 @@ def _rotten(file: HistoryFile, number: int) -> Refused:
 
 
 def _parse(lines: Iterable[bytes]) -> list[Change]:
-    """The changes that lines tell, by name: in the table's order neighbours are written together."""
+    """Parses the changes, sorted by name: rows that are neighbours in the table are written together."""
     before: dict[str, str] = {}
     after: dict[str, str] = {}
     for line in lines:

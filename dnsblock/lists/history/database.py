@@ -1,10 +1,10 @@
-"""The database under the history of lists: its file and schema, its transactions, and what its errors mean.
+"""The database of the history of lists: its file, schema, transactions and errors.
 
-A file that is corrupt raises `HistoryCorrupt`. It must not keep anything else from working: the writer sets
-it aside (`set_aside`) and begins a new one (store.py).
+A corrupt file raises `HistoryCorrupt`. It must not affect anything else: the writer sets the file aside
+(`set_aside`) and starts a new one (store.py).
 
-Only the history uses it. The daemon is the one writer, since it holds the lock of the state folder
-(orders/ledger.py). Any number may read beside it, and neither waits for the other (write-ahead log).
+Only the history uses it. The daemon is the only writer, since it holds the lock of the state folder
+(orders/ledger.py). Any number of readers may run, and nobody waits for another (write-ahead log).
 """
 
 import os
@@ -19,11 +19,11 @@ from dnsblock.errors import HistoryUnwritable, Problem, Refused
 
 FILE = "lists.sqlite"
 SCHEMA_VERSION = 6
-Values = Sequence[object] | Mapping[str, object]  # for the `?` of a query, or for its `:names`
+Values = Sequence[object] | Mapping[str, object]  # for the `?` or the `:names` of a query
 T = TypeVar("T")
 BUSY_SECONDS = 0.5
 
-# Times are text, RFC 3339 with microseconds in UTC: they sort, and a person can read them.
+# Times are text, RFC 3339 with microseconds in UTC: sortable and readable.
 _SCHEMA = """
 CREATE TABLE zones (
     id INTEGER PRIMARY KEY,
@@ -140,7 +140,7 @@ CREATE TABLE snapshots (
 
 
 class HistoryCorrupt(Refused):
-    """`lists.sqlite` holds what dnsblock never wrote: it is corrupt, or of another program or version."""
+    """`lists.sqlite` is corrupt, or another program or version wrote it."""
 
 
 class HistoryFile:
@@ -153,10 +153,10 @@ class HistoryFile:
 
     @classmethod
     def open(cls, folder: Path, *, read_only: bool, is_begun: bool = False) -> Self:
-        """Opens the file in `folder`. Raises `HistoryCorrupt` for one that cannot be used, else `Refused`.
+        """Opens the file in `folder`. Raises `HistoryCorrupt` if it is unusable, `Refused` for other errors.
 
-        A writer makes folder and file where they are missing. To a reader, a missing one is an empty history,
-        unless it knows that one `is_begun`: then somebody has moved it away.
+        A writer creates a missing folder and file. For a reader, a missing file is an empty history, unless
+        `is_begun`: the file existed, and somebody has moved it away.
         """
         path = folder / FILE
         if is_begun and not path.exists():
@@ -171,20 +171,20 @@ class HistoryFile:
             if path.is_dir() or getattr(err, "sqlite_errorcode", 0) == sqlite3.SQLITE_ERROR:
                 raise damaged(path, "a folder" if path.is_dir() else str(err)) from err
             raise _refused(path, err) from err
-        except UnicodeError as err:  # in the name of a column, or in the text of an error
+        except UnicodeError as err:  # in a column name or an error text
             raise damaged(path, str(err)) from err
 
     @classmethod
     def empty(cls, folder: Path) -> Self:
-        """A history of nothing, in memory and only to be read."""
+        """An empty history in memory, read-only."""
         return cls(folder / FILE, _open_empty())
 
     def rows(self, sql: str, values: Values = ()) -> list[sqlite3.Row]:
-        """All that a query finds. Raises `Refused` where the file cannot be read."""
+        """All rows of a query. Raises `Refused` if the file cannot be read."""
         return list(self.each(sql, values))
 
     def made(self, make: Callable[[sqlite3.Row], T], sql: str, values: Values = ()) -> Iterator[T]:
-        """What `make` makes of each row. Raises `HistoryCorrupt` for a row that was never written so."""
+        """Converts each row with `make`. Raises `HistoryCorrupt` for an invalid row."""
         for row in self.each(sql, values):
             try:
                 one = make(row)
@@ -193,11 +193,11 @@ class HistoryFile:
             yield one
 
     def each(self, sql: str, values: Values = ()) -> Iterator[sqlite3.Row]:
-        """What a query finds, one by one: for more than should be in memory at a time."""
+        """The rows of a query, one at a time, for results that are too large for memory."""
         try:
             yield from self.connection.execute(sql, values)
         except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
-            raise  # a mistake of ours, not of the file
+            raise  # a bug of ours, not an error of the file
         except sqlite3.DatabaseError as err:
             raise _refused(self.path, err) from err
         except UnicodeError as err:
@@ -205,18 +205,17 @@ class HistoryFile:
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """One transaction: when the block has ended, all of it is on the disk.
+        """One transaction: at the end of the block, all of it is on the disk; on any error, none of it.
 
-        On any error nothing of it is. Raises `HistoryUnwritable` where the file cannot be written, `Refused`
-        where it is damaged.
+        Raises `HistoryUnwritable` if the file cannot be written, `Refused` if it is corrupt.
         """
         try:
             self.connection.execute("BEGIN IMMEDIATE")
             yield self.connection
             self.connection.execute("COMMIT")
         except BaseException as err:
-            if self.connection.in_transaction:  # SQLite has ended it by itself after some errors
-                with suppress(sqlite3.OperationalError):  # of a failing disk: the first error tells more
+            if self.connection.in_transaction:  # SQLite ends it automatically after some errors
+                with suppress(sqlite3.OperationalError):  # a failing disk: the first error says more
                     self.connection.execute("ROLLBACK")
             if isinstance(err, sqlite3.DatabaseError) and _is_damage(err):
                 raise _refused(self.path, err) from err
@@ -225,7 +224,7 @@ class HistoryFile:
             raise
 
     def is_sound(self) -> bool:
-        """Whether SQLite finds nothing wrong with its file: reads all of it."""
+        """Whether SQLite's integrity check passes; it reads the whole file."""
         try:
             (row,) = self.connection.execute("PRAGMA integrity_check(1)").fetchall()
         except (sqlite3.Error, ValueError):
@@ -233,7 +232,7 @@ class HistoryFile:
         return bool(row[0] == "ok")
 
     def close(self) -> None:
-        """The last one to close it also puts the write-ahead log into the file."""
+        """Closes the file. The last connection to close also merges the write-ahead log into it."""
         self.connection.close()
 
 
@@ -242,8 +241,8 @@ class HistoryFile:
 
 def _open_to_write(path: Path) -> sqlite3.Connection:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # SQLite gives its side files the rights of this one, and syncs the folder when it makes them. A file that
-    # is there is not opened here: closing it would take away the locks of this process's other connections.
+    # SQLite gives its side files the permissions of this one, and syncs the folder when it creates them. Do not
+    # open an existing file here: closing it would release the locks of this process's other connections.
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     connection = _connect(f"{path.absolute().as_uri()}?mode=rw")
@@ -251,7 +250,7 @@ def _open_to_write(path: Path) -> sqlite3.Connection:
         if not _is_begun(path, connection):
             connection.execute("PRAGMA journal_mode = WAL")
             connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
-        # Of each connection, unlike the journal's mode. A log that grew behind a slow reader is cut again.
+        # Per connection, unlike the journal mode. A log that grew behind a slow reader is truncated later.
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA journal_size_limit = 67108864")
     except BaseException:
@@ -281,14 +280,14 @@ def _open_empty() -> sqlite3.Connection:
 
 
 def _connect(database: str) -> sqlite3.Connection:
-    # The daemon works in whichever thread of its pool; history.py says that it is one at a time.
+    # The daemon uses any thread of its pool; see history.py: one at a time.
     return sqlite3.connect(
         database, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
     )
 
 
 def _is_begun(path: Path, connection: sqlite3.Connection) -> bool:
-    """Whether the schema is there. Raises `HistoryCorrupt` for another one."""
+    """Whether the schema exists. Raises `HistoryCorrupt` for a different one."""
     with closing(connection.execute("PRAGMA user_version")) as found:
         version = int(found.fetchone()[0])
     schema = _schema_of(connection)
@@ -315,13 +314,13 @@ ASIDE = f"{FILE}.corrupt-"
 
 
 def set_aside(folder: Path) -> Path:
-    """Renames `lists.sqlite` with its side files, so that a new one can begin. Raises `OSError`."""
+    """Renames `lists.sqlite` and its side files, so that a new one can start. Raises `OSError`."""
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     kept, number = folder / f"{ASIDE}{stamp}", 1
     while kept.exists():
         number += 1
         kept = folder / f"{ASIDE}{stamp}-{number}"
-    # Under these names SQLite finds the side files again, for whoever wants to save what is left.
+    # With these names, SQLite still finds the side files, so that the data can be recovered.
     for side in ("-wal", "-shm", ""):
         with suppress(FileNotFoundError):
             (folder / f"{FILE}{side}").rename(f"{kept}{side}")
@@ -329,7 +328,7 @@ def set_aside(folder: Path) -> Path:
 
 
 def files_aside(folder: Path) -> list[Path]:
-    """The files that were set aside and are still there, the oldest first."""
+    """The files that were set aside and still exist, oldest first."""
     try:
         found = [path for path in folder.iterdir() if path.name.startswith(ASIDE)]
     except OSError:
@@ -341,12 +340,12 @@ def files_aside(folder: Path) -> list[Path]:
 
 
 def text_of(at: datetime) -> str:
-    """A time as it stands in the file."""
+    """Formats a time for the file."""
     return at.astimezone(UTC).isoformat(timespec="microseconds")
 
 
 def time_of(text: str) -> datetime:
-    """The time again, aware, UTC."""
+    """Parses a time of the file: aware, UTC."""
     return datetime.fromisoformat(text)
 
 
@@ -357,7 +356,7 @@ _ADVICE = (
     "dnsblock sets it aside and begins a new one, so that lists are taken as if for the first time; "
     "to keep what lists were before, stop dnsblock and restore the file from a backup"
 )
-# Errors that are told by more than the kind: a page that ends before it should, or cannot be read at all.
+# Errors identified by the extended code: a page that is too short, or cannot be read.
 _UNREADABLE = (sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOERR_READ)
 _DAMAGE = (
     *(sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT),
@@ -366,7 +365,7 @@ _DAMAGE = (
 
 
 def damaged(path: Path, found: str) -> HistoryCorrupt:
-    """For a file that holds what was never written."""
+    """The error for a file with invalid content."""
     return HistoryCorrupt([Problem(str(path), None, found, f"corrupt: {_ADVICE}")])
 
 
@@ -379,9 +378,9 @@ def _refused(path: Path, err: sqlite3.DatabaseError) -> Refused:
 def _is_damage(err: sqlite3.DatabaseError) -> bool:
     code = getattr(err, "sqlite_errorcode", None)
     if code is None:
-        # Python itself, not SQLite, has found a value that it cannot read; its other errors are ours.
+        # Python, not SQLite, found an unreadable value; its other errors are bugs of ours.
         return not isinstance(err, sqlite3.ProgrammingError | sqlite3.IntegrityError)
-    # The low byte is the kind of an error (sqlite.org/rescode.html).
+    # The low byte is the primary result code (sqlite.org/rescode.html).
     if code & 0xFF == sqlite3.SQLITE_ERROR:
         return str(err).startswith(("no such", "malformed"))
     return code in _UNREADABLE or code & 0xFF in _DAMAGE

@@ -1,4 +1,4 @@
-"""What the history of lists (history.py) is told, and what it tells: plain facts. Times are aware, UTC."""
+"""The records of the history of lists (history.py). Times are aware, UTC."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ from dnsblock.orders.records import Position
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """A text, and what it was compiled to."""
+    """The digest of list content, and the compiled file that it gave."""
 
-    source_sha256: str  # of the text
-    file_sha256: str  # of the compiled file: its name on the disk
+    source_sha256: str  # of the content
+    file_sha256: str  # of the compiled file, which is named after it
     names_digest: str
     format: str
-    options: str  # whatever else the compiled file depends on
+    options: str  # JSON: everything else that determines the compiled file
     entries: int
     lines: int
     accepted: int
@@ -29,9 +29,9 @@ class Compiled:
 class NewVersion:
     """A version to be accepted.
 
-    `difference` is what changed since the version before: lines `+ SCOPE NAME` and `- SCOPE NAME`, one of
-    each for a name that has another scope now. It is None for the first version, and for a later one that
-    there is nothing to compare with: it hides what was listed before it.
+    `difference` is the change since the previous version: lines `+ SCOPE NAME` and `- SCOPE NAME`. A name
+    with another scope has one of each. It is None for the first version, and for a later one that could not
+    be compared: the entries of the versions before that one are unknown.
     """
 
     zone: str
@@ -40,39 +40,39 @@ class NewVersion:
     accepted_at: datetime
     how: str  # first, refresh, accepted by hand, rollback, settings
     note: str = ""
-    withdraws: int | None = None  # the version that a rollback goes back from
+    withdraws: int | None = None  # the version that a rollback replaces
     known_by: str = ""  # as in Current
     validators: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """What a list was, from `accepted_at` until the next version."""
+    """A version of a list, in force from `accepted_at` until the next version."""
 
     zone: str
     number: int  # from 1, without gaps
     compiled: Compiled
-    added: int | None  # names listed since the version before; None: it was compared with nothing
-    removed: int | None  # one with another scope is counted in both
+    added: int | None  # names added since the previous version; None: there was nothing to compare with
+    removed: int | None  # a name with another scope counts in both
     accepted_at: datetime
     how: str
     note: str
-    is_withdrawn: bool  # its text must not come back by itself
-    has_file: bool  # the compiled file was not pruned
+    is_withdrawn: bool  # its content must not be accepted again automatically
+    has_file: bool  # its compiled file was not pruned
 
 
 @dataclass(frozen=True, slots=True)
 class Current:
-    """The version that is enforced, and what spares reading or fetching its text again."""
+    """The enforced version, and the metadata that avoids reading or fetching its content again."""
 
     version: Version
-    known_by: str  # JSON: what the file looks like from outside; empty: nothing is known
-    validators: str  # JSON: what a server is asked by, ETag and Last-Modified
+    known_by: str  # JSON: fingerprint of the files' metadata; empty: unknown
+    validators: str  # JSON: ETag and Last-Modified for conditional requests
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A name whose scope is not the same in two versions. None: not listed."""
+    """A name whose scope differs between two versions. None: not listed."""
 
     name: str
     before: str | None
@@ -81,7 +81,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class NameEvent:
-    """What one version changed for a name."""
+    """The change of a name in one version."""
 
     version: int
     at: datetime
@@ -91,33 +91,33 @@ class NameEvent:
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """What a list said about a name at a time."""
+    """The state of a name in a list at a time."""
 
-    version: int | None  # the one of that time; None: there was none yet
+    version: int | None  # the version in force then; None: there was none yet
     scope: str | None  # None: not listed
-    is_known: bool  # False: a later version was compared with nothing, and hides what was before it
+    is_known: bool  # False: a later version without a difference makes this unknown
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A text that a guard did not let through."""
+    """List content that a guard rejected."""
 
     zone: str
     source_sha256: str
     code: str  # of the guard
     message: str
-    numbers: str  # JSON: what the guard went by
+    numbers: str  # JSON: the values that the guard compared
     at: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """An operator's word that a text is right, read with these options, whatever these guards say."""
+    """An operator's override of these guards, for this content with these options."""
 
     zone: str
     source_sha256: str
     options: str
-    codes: tuple[str, ...]  # by which it was rejected
+    codes: tuple[str, ...]  # the guards that rejected it
     who: str
     reason: str
     at: datetime
@@ -125,11 +125,11 @@ class Approval:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What happened to a zone beside its versions. A refusal that is repeated is one event, `times` over."""
+    """An event of a zone other than a new version. Repeated rejections are one event; `times` counts them."""
 
     kind: str  # rejected, accepted by hand, rolled back
-    source_sha256: str  # the text it is about
-    code: str  # these three of a refusal; `message` is the reason given for the others
+    source_sha256: str  # the content concerned
+    code: str  # these three for a rejection; for the others, `message` is the given reason
     message: str
     numbers: str
     first_at: datetime
@@ -139,12 +139,12 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A snapshot that was served, and the version of each list in it."""
+    """A served snapshot, and the version of each list in it."""
 
     serial: int
     digest: str
     published_at: datetime
     reason: str
     versions: Mapping[str, int]
-    derived_at: datetime  # the time for which the state of the orders was derived
-    ledger: Position | None = None  # how far the ledger went then; None: it was not used
+    derived_at: datetime  # the time for which the orders were evaluated
+    ledger: Position | None = None  # the end of the ledger then; None: it was not used

@@ -1,16 +1,16 @@
-"""The history of lists: every version of a list that was accepted, what changed in it, and what was rejected.
+"""The history of lists: all accepted versions, their changes, and rejections.
 
-It answers what a list said at a time (`history`, `why --at`, `diff`, `versions`), what can be gone back to
-(`rollback`), what is enforced after a restart, and whether a text was there before (the guard REPLAYED).
+It serves the commands `history`, `why --at`, `diff`, `versions` and `rollback`. It determines the lists to
+enforce after a restart, and whether content was seen before (the guard REPLAYED).
 
-Whoever takes a new list keeps this order, so that the process may die at any point:
+A new list is accepted in this order, so that the process may die at any point:
 
-1. The compiled file is on the disk, whole, under its sha256.
-2. `accept`: the version is in the history. A restart enforces `current`, so this decides.
-3. The engine serves the new snapshot, and `keep_snapshot` says so.
-4. `prune`, and only then are files removed. What dies in between leaves files that are not among `files`.
+1. The compiled file is complete on the disk, named after its SHA-256.
+2. `accept` records the version. A restart enforces `current`, so this is the commit point.
+3. The engine serves the new snapshot, and `keep_snapshot` records it.
+4. `prune` runs, and only then are files removed. A crash in between leaves files that `files` does not list.
 
-An open history serves one thread at a time; who answers questions beside the daemon's work opens one to read.
+An open history serves one thread at a time. Queries that run while the daemon works open a read-only one.
 """
 
 import json
@@ -40,36 +40,36 @@ from dnsblock.lists.history.facts import (
 )
 from dnsblock.orders.records import Position
 
-REFUSALS = 10_000  # of a zone that are kept on record
+REFUSALS = 10_000  # recorded rejections per zone
 
 
 class History:
-    """An open `lists.sqlite`. Names are canonical, times aware; a zone is called by its name."""
+    """An open `lists.sqlite`. Names are canonical, times are aware, and zones are given by name."""
 
     def __init__(self, file: HistoryFile) -> None:
         self._file = file
 
     @classmethod
     def open(cls, folder: Path, *, read_only: bool = False, is_begun: bool = False) -> Self:
-        """Opens the history in `folder`, which is made where it is missing, unless it is only to be read.
+        """Opens the history in `folder`, and creates the folder if it is missing, except with `read_only`.
 
-        With `is_begun` it must be there. Raises `HistoryCorrupt` for a file that is corrupt or of another
-        dnsblock, and `Refused` for one that cannot be read, as does every query later.
+        With `is_begun`, the file must exist. Raises `HistoryCorrupt` if the file is corrupt or from another
+        version of dnsblock, and `Refused` if it cannot be read. Every later query may raise the same.
         """
         return cls(HistoryFile.open(folder, read_only=read_only, is_begun=is_begun))
 
     @classmethod
     def empty(cls, folder: Path) -> Self:
-        """A history of nothing, to be read in the place of one that is corrupt."""
+        """An empty history, to be read instead of a corrupt one."""
         return cls(HistoryFile.empty(folder))
 
     def verify(self, err: Exception) -> None:
-        """Raises `HistoryCorrupt` where the file is corrupt, since that explains `err`."""
+        """Raises `HistoryCorrupt` if the file is corrupt, which explains `err`."""
         if not self._file.is_sound():
             raise damaged(self._file.path, f"{type(err).__name__}: {err}") from err
 
     def close(self) -> None:
-        """Ends it; whatever was accepted is on the disk already."""
+        """Closes the file. Accepted versions are already on the disk."""
         self._file.close()
 
     def __enter__(self) -> Self:
@@ -81,22 +81,22 @@ class History:
     # ------- What is enforced -------
 
     def accept(self, new: Sequence[NewVersion]) -> tuple[Version, ...]:
-        """Makes these the current versions of their zones, all or none; then they are on the disk.
+        """Durably makes these the current versions of their zones, all or none.
 
-        Raises `HistoryUnwritable` where they are not, and then the history is what it was.
+        Raises `HistoryUnwritable` on failure; the history is unchanged then.
         """
         with self._file.writing() as database:
             return tuple(self._accept(database, version) for version in new)
 
     def current(self, zone: str) -> Current | None:
-        """The version to be enforced, which is the last one accepted."""
+        """The version to enforce, which is the last accepted one."""
         query = _VERSIONS + "WHERE zone = ? ORDER BY number DESC LIMIT 1"
         return _only(self._file.made(_current, query, (self._zone_id(zone),)))
 
     def begin_with(self, enforced: Iterable[Current]) -> None:
-        """Records the versions that are enforced in a history that begins again.
+        """Records the enforced versions in a new history that replaces a corrupt one.
 
-        They keep their numbers and times; what they were compared with is not known any more.
+        They keep their numbers and times, but their differences are lost.
         """
         with self._file.writing() as database:
             for current in enforced:
@@ -108,7 +108,7 @@ class History:
                 _know(database, zone, current.known_by, current.validators)
 
     def know(self, zone: str, *, known_by: str, validators: str) -> None:
-        """Notes what the text of the current version is known by now: it was fetched or written again."""
+        """Updates the fingerprint and validators of the current version after an unchanged fetch or write."""
         with self._file.writing() as database:
             _know(database, _ensure_zone(database, zone), known_by, validators)
 
@@ -121,20 +121,20 @@ class History:
         )
 
     def version(self, zone: str, number: int) -> Version | None:
-        """One version, where there was such a one."""
+        """One version; None if it does not exist."""
         return _only(self._versions("WHERE zone = ? AND number = ?", self._zone_id(zone), number))
 
     def beginnings(self, zone: str) -> tuple[Version, ...]:
-        """The versions that were compared with nothing, oldest first: the first, and those that hide more."""
+        """The versions without a difference, oldest first: the first version, and later ones."""
         return tuple(self._versions("WHERE zone = ? AND added IS NULL ORDER BY number", self._zone_id(zone)))
 
     def find(self, zone: str, source_sha256: str, options: str) -> Version | None:
-        """The newest version that was compiled from this text with these options."""
+        """The newest version that was compiled from this content with these options."""
         where = "WHERE zone = ? AND source_sha256 = ? AND options = ? ORDER BY number DESC LIMIT 1"
         return _only(self._versions(where, self._zone_id(zone), source_sha256, options))
 
     def was_accepted(self, zone: str, source_sha256: str) -> Version | None:
-        """The newest version with this text, where that is an old one: not the current version's."""
+        """The newest version with this content; None if it is the current version's content."""
         where = "WHERE zone = ? AND source_sha256 = ? ORDER BY number DESC LIMIT 1"
         version = _only(self._versions(where, self._zone_id(zone), source_sha256))
         current = self.current(zone)
@@ -143,10 +143,10 @@ class History:
         return version
 
     def prune(self, zone: str, generations: int) -> tuple[str, ...]:
-        """Gives up the compiled files of all but the newest versions; that of the current one always stays.
+        """Drops the compiled files of all but the newest versions. The current version always keeps its file.
 
-        With a file goes what is told of single lines: that is most of a version, and only of use while it may
-        be served again. Returns the file_sha256 that no version of any zone keeps now: these may be removed.
+        The reported lines of a pruned version are deleted, too: they are most of its size, and only useful
+        while it may be served again. Returns the file_sha256 that no version of any zone uses: remove these.
         """
         with self._file.writing() as database:
             kept = self.files()
@@ -159,16 +159,16 @@ class History:
             return tuple(sorted(kept - self.files()))
 
     def files(self) -> frozenset[str]:
-        """The file_sha256 of every compiled file that a version keeps."""
+        """The file_sha256 of every compiled file that a version uses."""
         query = "SELECT file_sha256 FROM versions WHERE keeps_file = 1"
         return frozenset(self._file.made(lambda row: _digest(row, "file_sha256"), query))
 
     # ------- What changed -------
 
     def difference(self, zone: str, a: int, b: int) -> Iterator[Change]:
-        """What is another in version b than in version a, by name. Either may be the older one.
+        """The changes from version a to version b, sorted by name. Either may be the older one.
 
-        Raises `Refused` where there is no such version, or one between them was compared with nothing.
+        Raises `Refused` if a version does not exist, or if one between them has no difference.
         """
         span = {"zone": self._zone_id(zone), "older": min(a, b), "newer": max(a, b)}
         (found,) = self._file.rows(
@@ -184,22 +184,22 @@ class History:
         return changes.between(self._file, span, found["changes"] or 0, backwards=a > b)
 
     def sort(self) -> Iterator[None]:
-        """Keeps by name what large versions changed, a part with each step; looking back is slow until then.
+        """Indexes the changes of large versions by name, a part with each step. Lookups are slow until then.
 
-        Raises `HistoryUnwritable`; what was left is begun again when it is called again.
+        Raises `HistoryUnwritable`. The next call restarts with the unfinished version.
         """
         return changes.sort(self._file)
 
     def events_of(self, zone: str, name: str) -> tuple[NameEvent, ...]:
-        """What versions changed for a name, oldest first. That the first one listed it is no change."""
+        """The changes of a name, oldest first. Its listing in the first version is not among them."""
         return changes.of_name(self._file, self._zone_id(zone), name)
 
     def scope_at(self, zone: str, name: str, when: datetime, scope_now: str | None) -> Past:
-        """Which scope a name had at a time. `scope_now` is what the current version's compiled list says.
+        """The scope of a name at a time. `scope_now` is its scope in the current compiled list.
 
-        Nothing changed for the name between that time and its next event, so that event's `before` tells.
+        The name did not change between that time and its next event, so `before` of that event is the scope.
         """
-        # Where the clock was put back, the higher number counts: that version came later.
+        # If the clock was set back, the higher number counts: that version came later.
         (then,) = self._file.rows(
             "SELECT max(number) AS number FROM versions WHERE zone = ? AND accepted_at <= ?",
             (self._zone_id(zone), text_of(when)),
@@ -216,10 +216,10 @@ class History:
             return Past(version, None, is_known=False)
         return Past(version, scope_now if later is None else later.before, is_known=True)
 
-    # ------- What was refused, and what was accepted all the same -------
+    # ------- Rejections and overrides -------
 
     def refuse(self, refusal: Refusal) -> None:
-        """Notes a refusal. The same one again, of the same text by the same guard, is counted up."""
+        """Records a rejection. A repetition, of the same content by the same guard, increments its count."""
         with self._file.writing() as database:
             values = asdict(refusal) | {
                 "zone": _ensure_zone(database, refusal.zone),
@@ -232,7 +232,7 @@ class History:
                 "times = times + 1, message = :message, numbers = :numbers, last_at = :at",
                 values,
             )
-            # A feed that is odd for years has another text each time.
+            # A feed that is broken for years brings new content each time.
             database.execute(
                 "DELETE FROM events WHERE zone = :zone AND kind = 'rejected' AND last_at < ("
                 "SELECT last_at FROM events WHERE zone = :zone AND kind = 'rejected' "
@@ -241,7 +241,7 @@ class History:
             )
 
     def approve(self, approval: Approval) -> None:
-        """Notes that an operator accepts a text by hand: it is `approved` until another one is accepted."""
+        """Records an operator's override. It is valid (`approved`) until other content is accepted."""
         with self._file.writing() as database:
             zone = _ensure_zone(database, approval.zone)
             database.execute(
@@ -260,7 +260,7 @@ class History:
             )
 
     def approved(self, zone: str, source_sha256: str, options: str) -> frozenset[str]:
-        """The codes of the guards that an operator overrules for this text, read with these options."""
+        """The codes of the guards that an operator overrides for this content with these options."""
         found = self._file.made(
             lambda row: [str(code) for code in json.loads(row["codes"])],
             "SELECT codes FROM approvals WHERE zone = ? AND source_sha256 = ? AND options = ?",
@@ -269,20 +269,20 @@ class History:
         return frozenset(code for codes in found for code in codes)
 
     def events(self, zone: str, limit: int = 100) -> tuple[Event, ...]:
-        """What happened to a zone last, newest first."""
+        """The latest events of a zone, newest first."""
         query = "SELECT * FROM events WHERE zone = ? ORDER BY last_at DESC, id DESC LIMIT ?"
         return tuple(self._file.made(_event, query, (self._zone_id(zone), limit)))
 
     # ------- Snapshots -------
 
     def keep_snapshot(self, snapshot: Published, *, keep: int) -> None:
-        """Notes that a snapshot is served, and forgets all but the newest `keep`.
+        """Records a served snapshot, and deletes all but the newest `keep`.
 
-        The same snapshot again, as after a restart, stays what it was, but for its versions: a list with
-        another text and the same rules has a newer one.
+        The same snapshot again, as after a restart, only updates its versions: a list with other content but
+        the same rules has a newer version.
         """
         with self._file.writing() as database:
-            # A serial with another content: the last serial was lost, and they began anew.
+            # The same serial with other content: the last serial was lost, and numbering restarted.
             database.execute(
                 "DELETE FROM snapshots WHERE serial = ? AND digest <> ?", (snapshot.serial, snapshot.digest)
             )
@@ -311,20 +311,20 @@ class History:
             )
 
     def snapshots(self) -> tuple[Published, ...]:
-        """The snapshots that are not forgotten, newest first."""
+        """The recorded snapshots, newest first."""
         return tuple(self._file.made(_published, "SELECT * FROM snapshots ORDER BY position DESC"))
 
     def snapshot(self, serial: int) -> Published | None:
-        """The snapshot of a serial, where it is not forgotten."""
+        """The snapshot with a serial; None if it is not recorded."""
         return _only(self._file.made(_published, "SELECT * FROM snapshots WHERE serial = ?", (serial,)))
 
     def last_serial(self) -> int:
-        """The highest serial that is known; 0 for none."""
+        """The highest recorded serial; 0 if there is none."""
         query = "SELECT serial FROM snapshots ORDER BY serial DESC LIMIT 1"
         return _only(self._file.made(lambda row: _count(row, "serial"), query)) or 0
 
     def last_position(self) -> Position | None:
-        """How far the ledger went when a snapshot was served last; None where that is not known."""
+        """The end of the ledger when a snapshot was last served; None if unknown."""
         query = (
             "SELECT ledger_records, ledger_last FROM snapshots WHERE ledger_records IS NOT NULL "
             "ORDER BY position DESC LIMIT 1"
@@ -332,15 +332,15 @@ class History:
         return _only(self._file.made(_position, query))
 
     def forget_positions(self) -> None:
-        """Withdraws what is known about the ledger: the operator has accepted another one."""
+        """Deletes the recorded positions of the ledger: the operator has accepted another ledger."""
         with self._file.writing() as database:
             database.execute("UPDATE snapshots SET ledger_records = NULL, ledger_last = NULL")
 
-    # ------- How -------
+    # ------- Implementation -------
 
     def _zone_id(self, zone: str) -> int:
         rows = self._file.rows("SELECT id FROM zones WHERE name = ?", (zone,))
-        return int(rows[0]["id"]) if rows else 0  # there is no zone 0: nothing is found
+        return int(rows[0]["id"]) if rows else 0  # no zone has the id 0
 
     def _versions(self, where: str, *values: object) -> Iterator[Version]:
         return self._file.made(_version, _VERSIONS + where, values)
@@ -367,7 +367,7 @@ class History:
         _know(database, zone, new.known_by, new.validators)
         if new.withdraws is not None:
             self._withdraw(database, zone, new.withdraws, new)
-        # An operator's word is for a text as it was seen then, not for an old copy of it in half a year.
+        # An override is for the content as seen then, not for an old copy of it in half a year.
         database.execute(
             "DELETE FROM approvals WHERE zone = ? AND source_sha256 <> ?", (zone, new.compiled.source_sha256)
         )
@@ -446,7 +446,7 @@ def _version(row: Row) -> Version:
         field.name: _text(row, field.name) if field.type is str else _count(row, field.name)
         for field in fields(Compiled)
     }
-    # Of these two, paths are made.
+    # Paths are built from these two.
     compiled |= {key: _digest(row, key) for key in ("source_sha256", "file_sha256")}
     return Version(
         zone=_text(row, "zone_name"),
@@ -491,7 +491,7 @@ def _position(row: Row) -> Position | None:
     return Position(_count(row, "ledger_records"), last)
 
 
-# What stands in a file may be anything, where the disk has failed. Each of these raises `ValueError`.
+# A failing disk may return any value. Each of these functions raises `ValueError` for an invalid one.
 
 
 def _text(row: Row, column: str) -> str:
