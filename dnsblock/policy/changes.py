@@ -1,4 +1,4 @@
-"""What a publish has changed: names in zones, accepted orders, options. Used by `reload`, API and log."""
+"""The changes of a publish: names in zones, accepted orders, options. For `reload`, the API and the log."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ class ZoneChange:
 
 @dataclass(frozen=True, slots=True)
 class AcceptedOrder:
-    """An order that was accepted, and where it stands."""
+    """An order that was accepted, and its state."""
 
     issuer: str
     order_id: str
@@ -53,14 +53,14 @@ class AcceptedOrder:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """Everything that a publish has changed."""
+    """All changes of a publish."""
 
     zones: tuple[ZoneChange, ...] = ()
     orders: tuple[AcceptedOrder, ...] = ()
     options: tuple[str, ...] = ()  # such as access_control.allow
 
     def then(self, later: "Changes") -> "Changes":
-        """These and later ones, as one."""
+        """These changes and later ones, combined."""
         total = {one.zone: one for one in self.zones}
         for one in later.zones:
             before = total.get(one.zone, ZoneChange(one.zone, 0, 0))
@@ -93,7 +93,7 @@ class Changes:
 
 @dataclass(frozen=True, slots=True)
 class Enforced:
-    """All that decides about queries at a time."""
+    """Everything that determines how queries are answered at a time."""
 
     config: Config
     lists: Lists
@@ -107,10 +107,10 @@ class Enforced:
 
 
 def changes_between(before: Enforced, after: Enforced, accepted: Sequence[Order]) -> Changes:
-    """What is another after a publish, and the orders that it has accepted."""
+    """Compares the state before and after a publish, and adds the orders that it accepted."""
     states = {
         (one.issuer, one.order_id): one for one in after.policy.state.orders
-    }  # the last with an id counts
+    }  # if an id occurs twice, the last one counts
     orders = (states[order.issuer, order.order_id] for order in accepted)
     return Changes(
         tuple(_zones(before, after)),
@@ -153,15 +153,15 @@ def _names(name: str, before: Enforced, after: Enforced) -> tuple[int, int]:
     if was is None or now is None or None in (pair := tuple(versions)):
         return max(0, new_entries - old_entries), max(0, old_entries - new_entries)
     if pair[0] == pair[1] or pair[1] is None:
-        return 0, 0  # the same names, with another answer
-    if pair[1].added is None or pair[1].removed is None:  # compared with nothing: another list altogether
+        return 0, 0  # the same names with another answer
+    if pair[1].added is None or pair[1].removed is None:  # no difference: another list altogether
         return new_entries, old_entries
     return pair[1].added, pair[1].removed
 
 
 def _names_of_orders(before: Iterable[InForce], after: Iterable[InForce]) -> tuple[int, int]:
-    """How many names are new, and how many are gone: there may be a million that stay."""
-    # An entry is one object as long as its order is known.
+    """Counts the added and the removed names. A million others may be unchanged."""
+    # An entry stays the same object while its order is known.
     old = {id(item.entry): item for item in before}
     new = {id(item.entry): item for item in after}
     gone = {old[key].entry.name for key in old.keys() - new.keys()}
@@ -175,7 +175,7 @@ def _names_of_orders(before: Iterable[InForce], after: Iterable[InForce]) -> tup
 
 
 def options_between(before: Config, after: Config) -> Iterator[str]:
-    """The options that have another value, such as `access_control.allow` or `zones.ads.answer`."""
+    """The options with a changed value, such as `access_control.allow` or `zones.ads.answer`."""
     for option in type(after).model_fields:
         if option == "path":
             continue

@@ -1,4 +1,4 @@
-"""Checks everything that a start would read, without a daemon and without changing anything."""
+"""Checks everything that startup would read, without a daemon and without changing anything."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from dnsblock.policy.snapshot import Draft, build, read, standing_notes
 
 
 class CheckedZone(TypedDict):
-    """What a zone would enforce now, or, in shadow, count; of a list also what became of its lines."""
+    """What a zone would enforce now, or count in shadow mode. For a list, also the report on its lines."""
 
     name: str
     mode: str
@@ -30,10 +30,10 @@ class CheckedZone(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """Every problem of every file, what each zone would enforce, and what is worth a look.
+    """Every problem of every file, what each zone would enforce, and remarks.
 
-    `prevents` are those problems with which the daemon would not start. With any other, it starts: it
-    enforces the last good version of a list, and does without a document that is refused.
+    `prevents` are the problems that prevent startup. With any other problem, the daemon starts: it enforces
+    the last accepted version of a list, and ignores a refused document.
     """
 
     problems: tuple[Problem, ...]
@@ -43,7 +43,7 @@ class Checked:
 
 
 def check_all(path: Path, progress: Progress | None = None) -> Checked:
-    """Checks what a start would read. `progress` counts the octets of lists that were read."""
+    """Checks everything that startup would read. `progress` counts the bytes of lists that were read."""
     config, problems = inspect(path)
     if config is None:
         return Checked(problems, prevents=problems)
@@ -51,7 +51,7 @@ def check_all(path: Path, progress: Progress | None = None) -> Checked:
         store = Store(config.state, read_only=True)
     except Refused as err:
         return Checked((*problems, *err.problems), prevents=(*problems, *err.problems))
-    corrupt = () if store.corrupt is None else store.corrupt.problems  # which keeps no daemon from its start
+    corrupt = () if store.corrupt is None else store.corrupt.problems  # does not prevent startup
     try:
         if problems:
             all_problems = (*problems, *corrupt, *_problems_of_lists(config, store))
@@ -84,18 +84,18 @@ def check_all(path: Path, progress: Progress | None = None) -> Checked:
 
 
 def _refused_documents(draft: Draft) -> tuple[Problem, ...]:
-    """Why documents in the inbox are refused; none of them keeps anything else from being enforced."""
+    """Why documents in the inbox are refused. A refused document affects nothing else."""
     return tuple(problem for one in draft.refused or () for problem in one.problems)
 
 
 def _refused(lists: Lists) -> tuple[Problem, ...]:
-    """Why texts are not taken; of a feed that the daemon is yet to fetch there is a note."""
+    """Why lists are rejected. A feed that was not fetched yet gets a note instead."""
     refused = [one for one in lists.not_taken.values() if not one.is_to_come]
     return tuple(problem for one in refused for problem in one.problems)
 
 
 def _left_out(lists: Lists) -> Iterator[str]:
-    """What lists say and is not enforced: lines that would do harm, and those that names cannot express."""
+    """Lines of lists that are not enforced: harmful ones, and rules that names cannot express."""
     for zone, listed in lists.listed.items():
         for left_out in listed.report.left_out:
             yield f"list {zone} names what no list may block: {left_out}"
@@ -103,16 +103,16 @@ def _left_out(lists: Lists) -> Iterator[str]:
 
 
 def _report(listed: Listed) -> dict[str, Any]:
-    """Of the text that is there now, also where it is not taken."""
+    """The report on the current content, even if it is rejected."""
     refused = listed.not_taken
     report = listed.report if refused is None or refused.report is None else refused.report
     return report.as_json()
 
 
 def _problems_of_lists(config: Config, store: Store) -> tuple[Problem, ...]:
-    """What is wrong with the lists of those zones that a broken configuration file describes faultlessly.
+    """Problems of the lists of valid zones in an otherwise invalid configuration file.
 
-    Orders wait until it is mended: without all zones nobody can tell which of them have one.
+    Orders are not checked until the file is fixed: without all zones it is unknown which issuers have one.
     """
     zones = tuple(zone for zone in config.zones if zone.answer in config.answer_names)
     try:

@@ -1,4 +1,4 @@
-"""What the engine goes by beside the snapshot: who may ask, how much, and what is answered without asking."""
+"""Engine settings besides the snapshot: ACL, rate limits, locally served names, upstreams, workers."""
 
 import os
 import re
@@ -14,16 +14,16 @@ from dnsblock.config import HEALTH_CHECK_TYPES, Config, Resinfo, UpstreamOptions
 from dnsblock.errors import Problem, Refused
 from dnsblock.suffixes import public_suffixes
 
-# The secret of a machine that shares none: a client that comes back after a restart gets a new cookie.
+# The cookie secret if none is configured. After a restart, returning clients get a new cookie.
 _OWN_SECRET = os.urandom(16)
-MAX_UPSTREAMS = 64  # old and new ones together while a reload changes them
+MAX_UPSTREAMS = 64  # old and new ones together during a reload
 MAX_SECRETS = 8
 MAX_SECRETS_BYTES = 4096
-EXTENDED_ERRORS = "0,3-4,13,15-19,22"  # the INFO-CODEs that the engine says (RFC 8914 section 4)
+EXTENDED_ERRORS = "0,3-4,13,15-19,22"  # the INFO-CODEs that the engine sends (RFC 8914 section 4)
 
 
 def engine_rules(config: Config, secrets: Sequence[bytes]) -> Rules:
-    """The rules of these settings, with these secrets of cookies."""
+    """The rules for this configuration, with these cookie secrets."""
     access_control, limits, local = config.access_control, config.limits, config.local
     cache, structured = config.cache, config.signals.structured_errors
     return Rules(
@@ -53,7 +53,7 @@ def engine_rules(config: Config, secrets: Sequence[bytes]) -> Rules:
 
 
 def nat64_prefixes(config: Config) -> list[tuple[IPv6Address, int]]:
-    """The prefixes of translators beside the well-known one."""
+    """The NAT64 prefixes other than the well-known one."""
     return [(prefix.network_address, prefix.prefixlen) for prefix in config.nat64_prefixes]
 
 
@@ -62,16 +62,16 @@ def _suffixes() -> Suffixes:
     return Suffixes(*public_suffixes())
 
 
-# ------- How queries are taken and forwarded
+# ------- Receiving and forwarding queries
 
 
 def worker_count(config: Config) -> int:
-    """Worker threads: as configured, or one for each processor that this process may use."""
+    """The number of worker threads: as configured, or one per processor available to this process."""
     return config.workers or len(os.sched_getaffinity(0))
 
 
 def engine_settings(config: Config) -> Settings:
-    """Upstreams, and what TCP clients may have."""
+    """Settings of upstreams and of TCP clients."""
     upstream = config.upstream
     of_network = config.tcp.max_connections_per_network
     return Settings(
@@ -110,20 +110,20 @@ def _health_check(upstream: UpstreamOptions) -> Probe | None:
 
 
 def _client_identity(upstream: UpstreamOptions) -> tuple[str, tuple[int, int, bool] | None]:
-    """What the engine calls this: `subnet` for ECS."""
+    """The mode in the engine's words (`subnet` for ECS), and the prefix lengths."""
     ecs = upstream.ecs
     if upstream.client_identity != "ecs":
         return upstream.client_identity, None
     return "subnet", (ecs.ipv4, ecs.ipv6, ecs.private == "send")
 
 
-# ------- Files and records
+# ------- Files and resource records
 
 
 def read_secrets(path: Path | None) -> list[bytes]:
-    """The secrets of a file: 32 hexadecimal digits a line, the first signs (RFC 9018 section 5).
+    """Reads cookie secrets: 32 hexadecimal digits per line; the first one signs (RFC 9018 section 5).
 
-    No secret is ever in a message, not even half of one.
+    No message ever contains a secret or a part of one.
     """
     if path is None:
         return [_OWN_SECRET]
@@ -132,7 +132,7 @@ def read_secrets(path: Path | None) -> list[bytes]:
     secrets: list[bytes] = []
     try:
         mode = path.stat().st_mode
-    except OSError as err:  # gone since it was read
+    except OSError as err:  # it became unreadable after the configuration was checked
         raise Refused([Problem(str(path), None, "", f"cannot be read: {err.strerror}")]) from err
     if mode & (stat.S_IROTH | stat.S_IWOTH):
         problems.append(

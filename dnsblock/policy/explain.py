@@ -1,4 +1,4 @@
-"""Tells why a name is blocked, or is not: which zone, which entry, which orders, and what else covers it."""
+"""Explains why a name is or is not blocked: the zone, the entry, its orders, and other matching entries."""
 
 from ipaddress import IPv4Address, IPv6Address
 from typing import TypedDict
@@ -9,10 +9,10 @@ from dnsblock.policy.snapshot import Policy
 
 
 class CoveringEntry(TypedDict):
-    """An entry that covers the name. Action `exemption`: the next zone is evaluated.
+    """An entry that covers the name. Action `exemption`: evaluation continues with the next zone.
 
-    Mode `shadow`: its zone decides nothing, and what it would block is counted. Of a zone of addresses the
-    entry is a prefix, and the match is `prefix`.
+    Mode `shadow`: the zone does not decide; its matches are only counted. In a zone of addresses, the entry
+    is a prefix, and the match is `prefix`.
     """
 
     zone: str
@@ -23,13 +23,13 @@ class CoveringEntry(TypedDict):
     orders: list[str]
     decides: bool  # over UDP
     decides_over_tcp: bool
-    is_exception: bool  # of a list: an exemption, or a passthru that is not the zone's own answer
+    is_exception: bool  # in a list: an exemption, or a passthru that is not the zone's answer
 
 
 class Explanation(TypedDict):
-    """The answer to `why`. Verdict: `blocked`, `passthru` or `not covered`.
+    """The result of `why`. Verdict: `blocked`, `passthru` or `not covered`.
 
-    Over TCP the zones after one of `truncate` decide.
+    Over TCP, the zones after one with the answer `truncate` decide.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Explanation(TypedDict):
 
 
 def explain(name: str, policy: Policy, config: Config) -> Explanation:
-    """Explains a canonical name, through the lookup that answers queries."""
+    """Explains a canonical name, using the same lookup as for queries."""
     found = policy.snapshot.covering(name)
     orders = _orders_of({(entry.zone, entry.entry) for entry in found}, policy, config)
     passing = {zone.name for zone in config.zones if config.answer(zone.answer).action == "passthru"}
@@ -65,7 +65,7 @@ def explain(name: str, policy: Policy, config: Config) -> Explanation:
 
 
 def explain_address(address: IPv4Address | IPv6Address, policy: Policy) -> Explanation:
-    """Explains what is done about answers that lead to an address."""
+    """Explains how answers that contain an address are treated."""
     covering: list[CoveringEntry] = [
         {
             "zone": entry.zone,
@@ -106,7 +106,7 @@ def _verdict(decided_by: CoveringEntry | None) -> str:
 def _orders_of(
     entries: set[tuple[str, str]], policy: Policy, config: Config
 ) -> dict[tuple[str, str], list[InForce]]:
-    """What is in force for these few (zone, name), in one pass: there may be millions of others."""
+    """The orders in force for these few (zone, name), in one pass over possibly millions."""
     found: dict[tuple[str, str], list[InForce]] = {}
     for zone in config.zones:
         names = {name for of, name in entries if of == zone.name}
@@ -117,6 +117,6 @@ def _orders_of(
 
 
 def _in_turn(items: list[InForce], scope: str) -> list[str]:
-    """The orders behind an entry, the deciding one first: a lifting must end them all."""
+    """The orders behind an entry, the deciding one first. An unblock must lift all of them."""
     items = sorted(items, key=lambda item: (item.entry.match != scope, item.effective_at, item.order_id))
     return list(dict.fromkeys(item.order_id for item in items))

@@ -1,4 +1,4 @@
-"""What was enforced at a time, and what happened to a name: from the ledger and the history of lists."""
+"""Past policy: what was enforced at a time, and the events of a name. From the ledger and list history."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -29,11 +29,11 @@ TO_COME = (
     "this time is to come: the answer is what is scheduled today, with the lists and settings of today; "
     "an order that comes until then may change it"
 )
-UNKNOWN_TOLD = 5  # of the names above one, or the prefixes that hold an address
+UNKNOWN_TOLD = 5  # of the parents of a name, or the prefixes that contain an address
 
 
 class NameEvent(TypedDict):
-    """Something that happened to a name, or to one above it whose entry covers it."""
+    """An event of a name, or of a parent whose entry covers it."""
 
     at: str  # RFC 3339, UTC
     zone: str
@@ -45,7 +45,7 @@ class NameEvent(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """What there is to look back with. The zones are those that are configured today."""
+    """Access to past policy. The zones are those of the current configuration."""
 
     config: Config
     ledger: Ledger
@@ -54,20 +54,20 @@ class Past:
 
     @property
     def received(self) -> Received:
-        """The orders, with the times at which they were accepted."""
+        """The orders, with the times of their acceptance."""
         return self.ledger.received
 
     def orders_of(self, when: datetime) -> list[Order]:
-        """The orders that were known at a time: none was enforced before it came."""
+        """The orders that were known at a time. An order is never in force before it is received."""
         return [order for received_at, order in self.received if received_at <= when]
 
     # ------- At a time -------
 
     def explain(self, name: str, when: datetime) -> tuple[Explanation, list[str]]:
-        """Why a canonical name was blocked at a time, or was not; and what cannot be told any more.
+        """Explains why a canonical name was or was not blocked at a time; also returns what is unknown.
 
-        Through the code that answers queries: what was said about the name then is compiled once more. Of a
-        time to come it is told what is scheduled today.
+        Uses the code that answers queries: the entries for the name at that time are compiled again. For a
+        future time, the result is what is scheduled now.
         """
         notes: list[str] = []
         if when > datetime.now(UTC):
@@ -91,7 +91,7 @@ class Past:
     def explain_address(
         self, address: IPv4Address | IPv6Address, when: datetime
     ) -> tuple[Explanation, list[str]]:
-        """The same for answers that lead to an address."""
+        """The same for answers that contain an address."""
         notes = [TO_COME] if when > datetime.now(UTC) else []
         nat64 = nat64_prefixes(self.config)
         embedded = prefixes.embedded(address, [IPv6Network(prefix) for prefix in nat64])
@@ -120,7 +120,7 @@ class Past:
     def _said_at(
         self, zone: Zone, covers: Sequence[str], when: datetime, notes: list[str]
     ) -> list[tuple[str, str]]:
-        """Of these names, those that a list had an entry about at a time, with what it said."""
+        """The entries of a list for these names at a time."""
         said: list[tuple[str, str]] = []
         unknown: list[str] = []
         for name in covers:
@@ -141,16 +141,16 @@ class Past:
         return None if listed is None else listed.names.scope(name)
 
     def _serial_at(self, when: datetime) -> int:
-        """The serial that was served then, as far as that is kept; else 0."""
+        """The serial that was served then; 0 if it is not recorded."""
         served = (one.serial for one in self.history.snapshots() if one.published_at <= when)
         return next(served, 0)
 
     # ------- Of a name -------
 
     def events(self, name: str) -> list[NameEvent]:
-        """What happened to a canonical name, and to names above it whose entries cover it; oldest first.
+        """The events of a canonical name, and of parents whose entries cover it, oldest first.
 
-        What is only `scheduled` is not among it.
+        `scheduled` events are not included.
         """
         covers, now = suffixes(name), utc(datetime.now(UTC))
         found: list[NameEvent] = []
@@ -162,7 +162,7 @@ class Past:
         return sorted((one for one in found if one["at"] <= now), key=lambda one: one["at"])
 
     def address_events(self, address: IPv4Address | IPv6Address) -> list[NameEvent]:
-        """What happened to the prefixes that hold an address; oldest first."""
+        """The events of the prefixes that contain an address, oldest first."""
         covers = prefixes.covering(address)
         found: list[NameEvent] = []
         for zone in self.config.zones:
@@ -173,21 +173,21 @@ class Past:
         return sorted(found, key=lambda one: one["at"])
 
     def _list_events(self, zone: Zone, covers: Sequence[str]) -> Iterator[NameEvent]:
-        is_of_prefixes = zone.kind == "addresses"  # each of them holds the address, as itself
+        is_of_prefixes = zone.kind == "addresses"  # each prefix contains the address itself
         begins = self.history.beginnings(zone.name)
         for name in covers:
             if "." not in name:
-                continue  # no list names a top-level domain
+                continue  # no list contains a top-level domain
             changes = self.history.events_of(zone.name, name)
             for version, until in zip(begins, [*(one.number for one in begins[1:]), None], strict=True):
-                # What it listed then, its next change tells, or the list of now where nothing came between.
+                # The next change tells what it listed then; without one, the current list does.
                 later = [one for one in changes if one.version > version.number]
                 following = later[0] if later and (until is None or later[0].version < until) else None
                 scope = following.before if following else None
                 if following is None and until is None:
                     scope = self._scope_now(zone, name)
                 if scope is not None and _covers(scope, is_itself=is_of_prefixes or name == covers[0]):
-                    # A later one was compared with nothing: the name may have been listed long before it.
+                    # A later version without a difference: the name may have been listed long before.
                     what = "listed" if version.number == 1 else "listed, not known since when"
                     yield _list_event(version.accepted_at, zone, what, (name, scope), version.number)
             is_itself = is_of_prefixes or name == covers[0]
@@ -201,13 +201,13 @@ class Past:
 
 
 def suffixes(name: str) -> list[str]:
-    """The name and every name above it, the longest first."""
+    """The name and all its parents, longest first."""
     labels = name.split(".")
     return [".".join(labels[skip:]) for skip in range(len(labels))]
 
 
 def _rule_and_match(word: str) -> tuple[int, str]:
-    """The rule of a list's entry, as the engine numbers them (listed, exempt, passthru), and its match."""
+    """The rule of a list entry, numbered as in the engine (listed, exempt, passthru), and its match."""
     for rule, prefix in enumerate(("except-", "pass-"), start=1):
         if word.startswith(prefix):
             return rule, word.removeprefix(prefix)
@@ -215,13 +215,13 @@ def _rule_and_match(word: str) -> tuple[int, str]:
 
 
 def _covers(scope: str, *, is_itself: bool) -> bool:
-    """Whether something is said about the name that is asked for."""
+    """Whether an entry with this scope covers the queried name."""
     words = {_rule_and_match(word)[1] for word in scope.split(",")}
     return "subtree" in words or ("exact" if is_itself else "below") in words
 
 
 def _order_events(zone: Zone, covers: Sequence[str], received: Received) -> Iterator[NameEvent]:
-    """When entries of an issuer came or will come into force, and when they ended or will end."""
+    """When an issuer's entries take or took effect, and when they end or ended."""
     own = [(at, order) for at, order in received if order.issuer == zone.issuer]
     for span in spans_of(own, covers):
         if _covers(span.entry.match, is_itself=span.entry.name == covers[0]):
@@ -232,7 +232,7 @@ def _order_events(zone: Zone, covers: Sequence[str], received: Received) -> Iter
 
 
 def scheduled(config: Config, received: Received, name: str) -> list[NameEvent]:
-    """What the orders that are known today will do to a canonical name, the next first."""
+    """The future events of a canonical name according to the known orders, next one first."""
     covers, now = suffixes(name), utc(datetime.now(UTC))
     zones = [zone for zone in config.zones if zone.issuer is not None]
     found = (event for zone in zones for event in _order_events(zone, covers, received))
@@ -254,25 +254,25 @@ def _list_event(at: datetime, zone: Zone, what: str, said: tuple[str, str], vers
 
 
 class ZoneDifference(TypedDict):
-    """What is another in a zone, as (name, before, after): matches or scopes; null for not there."""
+    """The differences in a zone, as (name, before, after): matches or scopes; null if absent."""
 
     zone: str
-    a: str  # the version, or the time at which its orders are looked at
+    a: str  # the version, or for orders the time
     b: str
     total: int
-    changes: list[tuple[str, str | None, str | None]]  # the first of them
+    changes: list[tuple[str, str | None, str | None]]  # the first ones
 
 
 def differences(past: Past, serial_a: int, serial_b: int, limit: int) -> list[ZoneDifference]:
-    """What snapshot b enforces otherwise than snapshot a, zone by zone; of each, `limit` names are told.
+    """The differences between snapshots a and b, by zone, with up to `limit` names each.
 
-    Raises `Refused` for serials and versions that are not kept.
+    Raises `Refused` for serials and versions that are not recorded.
     """
     a, b = _kept(past.history, serial_a), _kept(past.history, serial_b)
     found: list[ZoneDifference] = []
     issuers = {zone.name: zone for zone in past.config.zones if zone.issuer is not None}
     configured = [zone.name for zone in past.config.zones]
-    # Lists that no zone has any more were enforced all the same.
+    # Include lists that were enforced then but have no zone now.
     for name in dict.fromkeys([*configured, *sorted(a.versions.keys() | b.versions.keys())]):
         changes: Iterator[tuple[str, str | None, str | None]]
         old, new = a.versions.get(name), b.versions.get(name)
@@ -294,7 +294,7 @@ def differences(past: Past, serial_a: int, serial_b: int, limit: int) -> list[Zo
 
 
 def _whole_list(history: History, zone: str, a: int | None, b: int | None) -> ZoneDifference:
-    """A list that only one of two snapshots has: how many names, and not which, since that is all of it."""
+    """A list that only one of two snapshots has: only the number of names, since all of them differ."""
     versions = [None if number is None else history.version(zone, number) for number in (a, b)]
     states = ["no such list" if number is None else f"version {number}" for number in (a, b)]
     total = sum(0 if version is None else version.compiled.entries for version in versions)
@@ -326,7 +326,7 @@ def _order_changes(
 
 
 def _said(zone: Zone, past: Past, snapshot: Published) -> dict[str, str]:
-    """What an issuer's orders said about each name in a snapshot: the match, and which order."""
+    """The match and the order of each name of an issuer in a snapshot."""
     said: dict[str, str] = {}
     orders = _orders_of(past, snapshot)
     for item in derive(orders, snapshot.derived_at).in_force.get(zone.issuer or "", ()):
@@ -336,13 +336,13 @@ def _said(zone: Zone, past: Past, snapshot: Published) -> dict[str, str]:
 
 
 def _orders_of(past: Past, snapshot: Published) -> list[Order]:
-    """The orders from which a snapshot was derived: by the records of the ledger, not by the time.
+    """The orders that a snapshot was compiled from: by the position in the ledger, not by time.
 
-    An order is in the ledger a moment after the time for which it is derived first. Raises `Refused` where
-    the ledger is another one by now.
+    An order is written to the ledger just after the time for which it is first compiled. Raises `Refused` if
+    the ledger has been replaced since.
     """
     position = snapshot.ledger
-    if position is None:  # of a ledger that the operator has replaced since: the times are all that is known
+    if position is None:  # the operator has replaced the ledger since: only the times are known
         return past.orders_of(snapshot.published_at)
     if not past.ledger.extends(position):
         reason = "the ledger does not hold the records from which it was derived"

@@ -1,4 +1,4 @@
-"""Addresses among names: lists of addresses are compiled, compared and recorded as the names of RPZ triggers.
+"""Address prefixes as names: lists of addresses are compiled, compared and recorded as RPZ triggers.
 
 `192.0.2.0/24` is `24.0.2.0.192.rpz-ip` (draft-vixie-dnsop-dns-rpz-00 section 4.3); the engine writes them so.
 """
@@ -8,11 +8,11 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_net
 
 TRIGGERS = ".rpz-ip"
 WELL_KNOWN_NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052 section 2.1
-WIDEST_IPV4, WIDEST_IPV6 = 8, 19  # as the engine has them: no list holds a wider prefix
+WIDEST_IPV4, WIDEST_IPV6 = 8, 19  # as in the engine: no list contains a wider prefix
 
 
 def trigger(network: IPv4Network | IPv6Network) -> str:
-    """The name under which a prefix is kept."""
+    """The RPZ trigger name of a prefix."""
     octets = network.network_address.packed
     if network.version == 4:
         parts = [str(octet) for octet in octets]
@@ -22,7 +22,7 @@ def trigger(network: IPv4Network | IPv6Network) -> str:
 
 
 def network_of(name: str) -> IPv4Network | IPv6Network | None:
-    """The prefix that is kept under a name, if it is one."""
+    """The prefix of an RPZ trigger name; None for other names."""
     if not name.endswith(TRIGGERS):
         return None
     length, *parts = name.removesuffix(TRIGGERS).split(".")
@@ -35,15 +35,15 @@ def network_of(name: str) -> IPv4Network | IPv6Network | None:
 
 
 def shown(name: str) -> str:
-    """A name as people write it: a prefix, where it is one's."""
+    """The display form of a name: a trigger name is shown as its prefix."""
     network = network_of(name)
     return name if network is None else str(network)
 
 
 def covering(address: IPv4Address | IPv6Address) -> list[str]:
-    """The names of all prefixes that a list may hold and that hold this address, the longest first."""
+    """The trigger names of all possible prefixes that contain this address, longest first."""
     if isinstance(address, IPv6Address):
-        address = address.ipv4_mapped or IPv6Address(int(address))  # without the scope of a link-local one
+        address = address.ipv4_mapped or IPv6Address(int(address))  # without a link-local zone ID
     network, widest = (IPv4Network, WIDEST_IPV4) if address.version == 4 else (IPv6Network, WIDEST_IPV6)
     return [
         trigger(network((int(address), length), strict=False))
@@ -52,7 +52,7 @@ def covering(address: IPv4Address | IPv6Address) -> list[str]:
 
 
 def embedded(address: IPv4Address | IPv6Address, nat64: Iterable[IPv6Network]) -> list[IPv4Address]:
-    """The IPv4 addresses to which translators lead an IPv6 address (RFC 6052 section 2.2)."""
+    """The IPv4 addresses that NAT64 translators map an IPv6 address to (RFC 6052 section 2.2)."""
     found = []
     for prefix in (*nat64, WELL_KNOWN_NAT64):
         if address in prefix:

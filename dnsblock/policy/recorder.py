@@ -1,4 +1,4 @@
-"""Makes durable what a publish puts in force, before it is enforced: ledger, its copy, checkpoint."""
+"""Writes the ledger, its copy and the checkpoint durably before a publish takes effect."""
 
 import logging
 from collections.abc import Mapping
@@ -20,22 +20,22 @@ from dnsblock.policy.snapshot import NO_LISTS, Draft, Policy, build, standing_no
 from dnsblock.policy.zones import ListZone
 from dnsblock.times import utc
 
-BEHIND = timedelta(seconds=1)  # less is what a clock that is adjusted does
+BEHIND = timedelta(seconds=1)  # smaller differences are normal clock adjustments
 SHOWN = 20  # missing records in `status`
 
 
 class Recorder:
-    """The records of a daemon. Of its methods, one at a time may run, but for `now` and the facts."""
+    """The records of a daemon. Call one method at a time, except `now` and `facts`."""
 
     def __init__(self, config: Config) -> None:
-        """Opens the ledger. Raises `Refused`. `compare` must come next."""
+        """Opens the ledger. Raises `Refused`. Call `compare` next."""
         self._book = Book.open(config.state)
         self._is_told_behind = False
         for note in self._book.ledger.notes:
             event(logging.WARNING, note)
 
     def compare(self, store: Store) -> None:
-        """Compares the ledger with what is known of it. Raises `Refused` if there is nothing to be served."""
+        """Compares the ledger with the recorded positions. Raises `Refused` if nothing can be served."""
         self._witness, last_serial = store.record(lambda past: (past.last_position(), past.last_serial()))
         self._store = store
         self._book.compare(self._witness)
@@ -48,7 +48,7 @@ class Recorder:
         self.watch_clock()
 
     def close(self, *, in_order: bool) -> None:
-        """Lets the next process have the ledger. `in_order`: no query is answered any more."""
+        """Releases the ledger for the next process. `in_order`: a regular stop, after the last answer."""
         if in_order:
             try:
                 self._serials.release()
@@ -58,12 +58,12 @@ class Recorder:
 
     @property
     def ledger(self) -> Ledger:
-        """What is enforced; after a mismatch, what was acknowledged before it."""
+        """The enforced ledger; after a mismatch, the one that was acknowledged before."""
         return self._book.ledger
 
     @property
     def mismatch(self) -> Mismatch | None:
-        """Why nothing is published."""
+        """The mismatch that blocks publishing, if any."""
         return self._book.mismatch
 
     def check(self) -> None:
@@ -73,16 +73,16 @@ class Recorder:
     # ------- The time -------
 
     def now(self) -> datetime:
-        """The time by which orders are enforced."""
+        """The time used to evaluate orders."""
         return self._book.clock.now()
 
     @property
     def behind(self) -> timedelta:
-        """How far the clock of the machine is behind what was recorded last."""
+        """How far the system clock is behind the last recorded time."""
         return self._book.clock.behind
 
     def watch_clock(self) -> bool:
-        """Logs that the clock is behind, and that it is not any more. True if that has changed."""
+        """Logs when the clock falls behind and when it has caught up. True if that changed."""
         behind = self.behind
         if (behind > BEHIND) == self._is_told_behind:
             return False
@@ -101,7 +101,7 @@ class Recorder:
     # ------- A publish -------
 
     def compile(self, draft: Draft, former: Mapping[str, ListZone] = NO_LISTS) -> Policy:
-        """What a draft puts in force now. Raises `Refused` if the serials are used up.
+        """Compiles the policy of a draft for now. Raises `Refused` if the serials are used up.
 
         `former`: zones of lists that need not be compiled again.
         """
@@ -110,7 +110,7 @@ class Recorder:
         return build(draft.config, draft.lists, orders, now, self._serials, former=former)
 
     def append(self, draft: Draft) -> Draft:
-        """Accepts what is new: it is in the ledger from now on. Raises `LedgerUnwritable`."""
+        """Accepts new orders by writing them to the ledger. Raises `LedgerUnwritable`."""
         if draft.new or draft.annulments:
             self._book.append((*draft.annulments, *draft.new))
         for one in draft.annulments:
@@ -124,10 +124,10 @@ class Recorder:
     def record(
         self, draft: Draft, policy: Policy, *, is_start: bool = False
     ) -> tuple[Policy, tuple[str, ...]]:
-        """Makes durable that a policy is in force; returns it and what is worth a look.
+        """Records durably that a policy is in force; returns it and remarks.
 
-        On a disk that cannot be written, its serial is a reserved one: a block must end on time. Raises
-        `Refused` if there is none left, and `OSError` at startup.
+        If the disk cannot be written, the policy gets a reserved serial, so that blocks still end on time.
+        Raises `Refused` if none is left, and `OSError` at startup.
         """
         notes = (*draft.notes, *standing_notes(policy, draft.config, draft.accepted))
         for note in notes:
@@ -145,7 +145,7 @@ class Recorder:
         return policy, notes
 
     def settle(self) -> None:
-        """After a policy is enforced: what no order should wait for."""
+        """Work after a policy took effect that must not delay orders."""
         try:
             self._book.sync_copy()
         except OSError as err:
@@ -154,7 +154,7 @@ class Recorder:
     # ------- The operator -------
 
     def accept_restore(self, reason: str) -> None:
-        """Accepts the ledger, or the clock, as it is. Raises `Refused`, `LedgerUnwritable` and `OSError`."""
+        """Accepts the current ledger or clock. Raises `Refused`, `LedgerUnwritable` and `OSError`."""
         was = self.mismatch
         self._book.accept_restore(reason, self._forget)
         what = "the clock" if was is None else f"the ledger ({was})"

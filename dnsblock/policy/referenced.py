@@ -1,6 +1,6 @@
-"""Small files that the configuration names: a reload reports which of them have new content.
+"""Small files that the configuration refers to: a reload reports which of them have new content.
 
-Their paths stay the same when a secret is renewed or a certificate replaced.
+Their paths do not change when a secret or a certificate is renewed.
 """
 
 import hashlib
@@ -11,15 +11,15 @@ from dnsblock import document
 from dnsblock.config import Config
 from dnsblock.errors import Refused
 
-MAX_BYTES = 4 << 20  # of a file of certificates
+MAX_BYTES = 4 << 20  # limit for a file of certificates
 
-Contents = Mapping[str, tuple[Path, str]]  # by option: the file, and the SHA-256 of its content
+Contents = Mapping[str, tuple[Path, str]]  # by option: the path, and the SHA-256 of the content
 
 
 def contents_of(config: Config, secrets: Sequence[bytes], former: Contents) -> Contents:
-    """The content of each file now. `secrets` are those in force.
+    """The current content of each file. `secrets` are those in force.
 
-    A file that cannot be read keeps its former content here: whoever needs the file reports the problem.
+    An unreadable file keeps its previous content here; the code that uses the file reports the problem.
     """
     found: dict[str, tuple[Path, str]] = {}
     if config.cookies.secrets is not None:
@@ -39,7 +39,7 @@ def contents_of(config: Config, secrets: Sequence[bytes], former: Contents) -> C
 
 
 def files_between(before: Contents, after: Contents) -> Iterator[str]:
-    """The options whose file has other content under the same path, such as `cookies.secrets (file)`."""
+    """The options whose file has new content under the same path, such as `cookies.secrets (file)`."""
     for option in after:
         if option in before and before[option][0] == after[option][0] and before[option] != after[option]:
             yield f"{option} (file)"

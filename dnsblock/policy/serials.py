@@ -1,4 +1,4 @@
-"""Serials: each content has its own, higher than all before, even after a kill or on a full disk."""
+"""Serials: new content always gets a higher serial, even after a kill or with a full disk."""
 
 from dataclasses import replace
 from datetime import datetime
@@ -9,17 +9,17 @@ from dnsblock.orders.records import Position
 
 Range = tuple[int, int]  # first and last
 
-# The checkpoint names serials that this process may use when it cannot write the checkpoint. A restart cannot
-# know how many of them were used, and uses none of them.
-GAP = 1000  # from the last serial to the first of these
+# The checkpoint reserves serials for use when it cannot be written. A restart cannot know how many of them
+# were used, so it skips all of them.
+GAP = 1000  # from the last serial to the first reserved one
 RESERVED = 1000
 
 
 class Serials:
-    """The last serial and the digest of its content, kept in the checkpoint."""
+    """The last serial and the digest of its content, stored in the checkpoint."""
 
     def __init__(self, file: CheckpointFile, at_least: int = 0) -> None:
-        """Goes on from the checkpoint. `at_least` is the last serial in the history of lists."""
+        """Continues from the checkpoint. `at_least` is the last serial in the history of lists."""
         kept = file.kept or Checkpoint()
         self._file = file
         self.serial, self.digest = kept.serial, kept.digest
@@ -27,7 +27,7 @@ class Serials:
         self._free: Range | None = None
         self._has_changed = False
         if at_least > self.serial:
-            # The checkpoint is lost or an old one. The history may lack the last serials, too.
+            # The checkpoint is lost or outdated. The history may lack the last serials, too.
             self.serial, self.digest = min(at_least + GAP, MAX_SERIAL), ""
 
     def next(self, digest: str) -> int:
@@ -40,7 +40,7 @@ class Serials:
         serial = self.serial + 1
         if self._perhaps_used is not None:
             first, last = self._perhaps_used
-            # Other content than before a kill: the clock may have changed it under a serial of that range.
+            # The content differs from that before a kill: it may have had a serial of that range.
             if first <= serial <= last or (serial < first and not self._has_changed):
                 serial = last + 1
         if serial > MAX_SERIAL:
@@ -48,9 +48,9 @@ class Serials:
         return serial
 
     def keep(self, serial: int, digest: str, ledger: Position | None, at: datetime) -> None:
-        """Takes a serial over, with the position of the ledger, and makes both durable.
+        """Sets the serial and the position of the ledger, durably.
 
-        Raises `OSError` if that is not possible. Then nothing is taken over.
+        Raises `OSError` on failure; nothing is changed then.
         """
         if self._perhaps_used is not None and self._perhaps_used[1] <= serial:
             self._perhaps_used = None
@@ -58,13 +58,13 @@ class Serials:
         free = (min(first, MAX_SERIAL), min(first + RESERVED - 1, MAX_SERIAL))
         reserved = _span(self._perhaps_used, free)
         kept, wanted = self._file.kept, Checkpoint(ledger, serial, digest, reserved, at)
-        # The time alone is worth no write, unless the clock was put back.
+        # A new time alone does not justify a write, unless the clock was set back.
         if kept is None or at < kept.at or replace(kept, at=at) != wanted:
             self._file.keep(wanted)
         self.serial, self.digest, self._free, self._has_changed = serial, digest, free, True
 
     def take_reserved(self, digest: str) -> int:
-        """The serial for a content if the checkpoint cannot be written. Raises `Refused` if none is left."""
+        """The serial for content if the checkpoint cannot be written. Raises `Refused` if none is left."""
         if digest == self.digest:
             return self.serial
         if self._free is None or self._free[0] > self._free[1]:
@@ -75,7 +75,7 @@ class Serials:
         return self.serial
 
     def release(self) -> None:
-        """Writes that the process stops in order: the reserved serials were not used. Raises `OSError`."""
+        """Records a regular stop: the reserved serials were not used. Raises `OSError`."""
         used = self._perhaps_used
         is_to_come = used is not None and used[0] > self.serial
         if self._file.kept is not None:

@@ -1,6 +1,6 @@
-"""Puts a snapshot together: what the orders say at a time, what the lists hold, in configured order.
+"""Builds a snapshot from the orders in force at a time and from the lists, in configured zone order.
 
-`read` looks at the outside world and may refuse it; `build` is then a function of what was read and the time.
+`read` does the input and may refuse it. `build` is then a pure function of a draft and the time.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,7 +29,7 @@ NO_LISTS: Mapping[str, ListZone] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """What was read and found good; nothing of it is enforced yet."""
+    """Validated input of a publish, not enforced yet."""
 
     config: Config
     lists: Lists
@@ -37,16 +37,16 @@ class Draft:
     new: tuple[Order, ...]  # not in the ledger yet
     notes: tuple[str, ...] = ()
     has_read_lists: bool = True
-    accepted: tuple[Order, ...] = ()  # what was new, and is in the ledger now
+    accepted: tuple[Order, ...] = ()  # new orders that are in the ledger now
     refused: tuple[RefusedDocument, ...] | None = None  # by the inbox; None: it was not read
     annulments: tuple[Annulment, ...] = ()  # not in the ledger yet
-    secrets: tuple[bytes, ...] = ()  # of cookies; none: they were not read
-    problems: tuple[Problem, ...] = ()  # of files whose former content stays in force
-    files: Contents | None = None  # of files that the configuration names; None: they were not read
+    secrets: tuple[bytes, ...] = ()  # of cookies; empty: they were not read
+    problems: tuple[Problem, ...] = ()  # of files whose previous content stays in force
+    files: Contents | None = None  # files that the configuration refers to; None: they were not read
     restart_needed: tuple[str, ...] = ()  # options whose new values need a restart
 
     def after(self, known: Sequence[Order], now: datetime) -> "Draft":
-        """The same, where other orders have been accepted since it was read."""
+        """This draft, updated if other orders have been accepted since it was read."""
         if not self.new:
             return self
         seen = {digest for order in known for digest in order.digests}
@@ -55,7 +55,7 @@ class Draft:
         return replace(self, new=judged.new, refused=None if self.refused is None else judged.refused)
 
     def orders(self, known: Sequence[Order], now: datetime) -> tuple[Order, ...]:
-        """All orders, once what is new is recorded. Raises `Refused` for an annulment without an order."""
+        """All orders including the new ones. Raises `Refused` for an annulment without an order."""
         return (*annul(known, self.annulments, now), *self.new)
 
 
@@ -72,10 +72,9 @@ def read(
 ) -> Draft:
     """Reads inbox, lists and secrets. Raises `Refused` with every problem of every file.
 
-    A list of which a good version is enforced is no reason to refuse anything else: see `Lists.not_taken`.
-    Neither is an order document that is refused, or an inbox that cannot be read: see `Draft.refused`.
-    Nor is a file of secrets, where there are former ones. Without `reads_lists`, only those lists are read of
-    which there is none.
+    These do not raise: a rejected list with an enforced version (see `Lists.not_taken`); a refused order
+    document or an unreadable inbox (see `Draft.refused`); an invalid file of secrets, if previous ones are
+    in force. Without `reads_lists`, only lists without an enforced version are read.
     """
     problems: list[Problem] = []
     intake: Intake = NOTHING if config.orders is None else examine(config.orders, known, config, now)
@@ -109,7 +108,7 @@ def read(
 
 
 def missing_answers(config: Config, known: Sequence[Order], now: datetime) -> Iterator[Problem]:
-    """Profiles that orders name which are or will be in force, and that the configuration no longer has."""
+    """Answer profiles missing from the configuration that current or future orders refer to."""
     for order, state in zip(known, derive(known, now).orders, strict=True):
         if state.state in ("lifted", "expired", "annulled"):
             continue
@@ -121,15 +120,15 @@ def missing_answers(config: Config, known: Sequence[Order], now: datetime) -> It
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What is enforced, and why."""
+    """The enforced policy, with the orders and lists behind it."""
 
     snapshot: Snapshot
     zones: tuple[PolicyZone, ...]
     state: State
     at: datetime
-    parts: tuple[tuple[PolicyZone, int | None, bool, bool], ...] = ()  # what the snapshot is made of
-    nat64: Sequence[tuple[IPv6Address, int]] = ()  # and the prefixes of translators
-    lists: Mapping[str, ListZone] = field(default_factory=dict)  # the zones of lists among them, by name
+    parts: tuple[tuple[PolicyZone, int | None, bool, bool], ...] = ()  # the parts of the snapshot
+    nat64: Sequence[tuple[IPv6Address, int]] = ()  # and the NAT64 prefixes
+    lists: Mapping[str, ListZone] = field(default_factory=dict)  # those zones that are of lists, by name
 
     def with_serial(self, serial: int) -> "Policy":
         """The same content under another serial."""
@@ -145,7 +144,7 @@ def build(
     *,
     former: Mapping[str, ListZone] = NO_LISTS,
 ) -> Policy:
-    """Compiles the snapshot for `now`. Its serial is a higher one where the content differs from the last.
+    """Compiles the snapshot for `now`. It gets a higher serial if its content differs from the last one.
 
     `former`: zones of lists that need not be compiled again.
     """
@@ -168,9 +167,9 @@ def build(
 
 
 def standing_notes(policy: Policy, config: Config, new: Sequence[Order]) -> tuple[str, ...]:
-    """What stays worth a look: orders that are held, and orders that no zone enforces any more.
+    """Permanent remarks: orders that are held, and orders that no zone enforces any more.
 
-    What is to be said about `new` orders was said by the intake.
+    The intake has already reported on `new` orders.
     """
     said = {(order.issuer, order.order_id) for order in new}
     held = [

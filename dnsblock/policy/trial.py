@@ -1,7 +1,7 @@
-"""Tries an order or a list before it counts: what it would block, counted on live queries for a while.
+"""Impact runs: count for a limited time which live queries an order or a list would block.
 
-Its names become a zone of their own. The engine counts each entry of it and enforces none, so a trial is in
-no snapshot, serial, digest, ledger or history, and no answer knows of it.
+The names become a separate zone. The engine counts matches of its entries without enforcing them. A trial is
+not part of any snapshot, serial, digest, ledger or history, and does not affect answers.
 """
 
 import asyncio
@@ -25,54 +25,54 @@ from dnsblock.orders.order import Entry, Order, parse
 from dnsblock.orders.schema import DOCUMENT_SUFFIXES
 from dnsblock.policy import ReadingProgress
 
-MAX_SECONDS = 3600  # the engine's counters are made for no longer
-REJECTED_PERCENT = 1.0  # of the lines of a list, as the option of a zone is by default
-MAX_TOP = 1000  # a report is for a person: of ten million names it tells counts and the most asked
+MAX_SECONDS = 3600  # the limit of the engine's counters
+REJECTED_PERCENT = 1.0  # of a list's lines; the default of the zone option
+MAX_TOP = 1000  # a report is for people: even for ten million names, it lists only the most queried ones
 
 Match = Literal["exact", "subtree", "below"]
 
 
 class Named(TypedDict):
-    """A name of the list, and how many queries its entry would have blocked, those below it included."""
+    """A name of the list, and how many queries its entry would have blocked, including subdomains."""
 
     name: str
     queries: int
 
 
 class Facts(TypedDict):
-    """A trial that runs."""
+    """A running trial."""
 
     file: str
-    seconds: int  # how long it is to run
+    seconds: int  # planned duration
     elapsed: float
-    names: int  # 0 while they are read
+    names: int  # 0 while the names are being read
 
 
 class Progress(Facts):
-    """What was counted so far."""
+    """The counts so far."""
 
-    queries: int  # that were decided, whatever their name
-    blocked: int  # of them, by the names of the list
-    decided: int  # for names of the list about which a zone that is enforced decides already
+    queries: int  # decided queries, for any name
+    blocked: int  # those that the list would block
+    decided: int  # those for names of the list that an enforced zone already decides
 
 
 class Impact(Progress):
-    """What enforcing the list behind all zones would have touched."""
+    """The effect of enforcing the list after all zones."""
 
     share: float  # of all queries
-    blocking_names: int  # names by which at least one query would have been blocked
-    decided_names: int  # names that were asked for, and all of it is decided already
-    unasked_names: int  # names nobody asked for
+    blocking_names: int  # names that would have blocked at least one query
+    decided_names: int  # queried names for which every query is already decided
+    unasked_names: int  # names without a query
     top: list[Named]
-    passed_over: dict[str, int]  # lines of a list that would not be enforced, by reason
+    passed_over: dict[str, int]  # lines that would not be enforced, by reason
 
 
-# ------- What is tried
+# ------- Input
 
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """What is tried, and what of its text is passed over, as it would be in a zone: lines, by reason."""
+    """The zone to try, and the number of skipped lines by reason, as they would be in a zone."""
 
     zone: PolicyZone
     passed_over: dict[str, int] = field(default_factory=dict)
@@ -81,10 +81,10 @@ class Tried:
 def compile_trial(
     file: str, data: bytes, match: Match | None, config: Config, source: str | None = None
 ) -> Tried:
-    """The zone of an order document, by its file's ending, or of a list. Raises `Refused`.
+    """Compiles the zone of an order document (by file extension) or of a list. Raises `Refused`.
 
-    No signature and no guard: it is to be seen what the names would touch, not whether they may be blocked.
-    `source`: the zone by whose options a list is read.
+    Signatures and guards are not checked: a trial measures the effect, it does not authorize. `source`: the
+    zone whose options are used to read a list.
     """
     if file.lower().endswith(DOCUMENT_SUFFIXES):
         if match is not None:
@@ -120,14 +120,14 @@ def _of_order(order: Order, config: Config) -> PolicyZone:
 
 
 def _rule(entry: Entry, usual: str, config: Config) -> Rule:
-    """Whether the entry's answer would block: how it would is nothing that is counted."""
+    """The rule to count: only whether the entry's answer would block matters, not how."""
     profile = entry.answer if entry.answer in config.answer_names else usual
     actions = {"passthru": _LETS_PASS, "truncate": _BLOCKS_OVER_UDP}
     return actions.get(config.answer(profile or usual).action, _BLOCKS)
 
 
 def _options(match: Match | None, config: Config, source: str | None) -> Options:
-    """How a list is read: as that of a zone, or in any format that is recognised."""
+    """The options for reading a list: those of a zone, or any detected format."""
     if source is None:
         return Options.for_trial(match, config)
     zone = next((zone for zone in config.zones if zone.name == source and zone.kind == "list"), None)
@@ -138,7 +138,7 @@ def _options(match: Match | None, config: Config, source: str | None) -> Options
 
 
 def _of_names(file: str, data: bytes, options: Options) -> Tried:
-    """A list, without what no list may block: that would not be enforced either."""
+    """A list without protected names, since they would not be enforced either."""
     try:
         with NamedTemporaryFile(prefix="dnsblock-trial-") as text:
             text.write(data)
@@ -159,11 +159,11 @@ def _of_names(file: str, data: bytes, options: Options) -> Tried:
     return Tried(PolicyZone.from_names(_NAME, compiled.names, _BLOCKS), report.rejected_by)
 
 
-# ------- Trying it
+# ------- Running
 
 
 class Turn:
-    """One trial, from when its names are read until it is told."""
+    """One trial, from reading its names until its report."""
 
     def __init__(self, engine: Engine, file: str, seconds: int) -> None:
         self._engine = engine
@@ -174,14 +174,14 @@ class Turn:
         self._began_at = self._ended_at = 0.0
 
     def end(self) -> None:
-        """Ends it before its time; what was counted until then is told."""
+        """Ends the trial early; its report has the counts so far."""
         self._ended.set()
 
     async def count(self, tried: Tried, top: int) -> Impact:
-        """Counts what the zone would block, for as long as was asked for. Raises `Refused`."""
+        """Counts what the zone would block for the requested time. Raises `Refused`."""
         zone = tried.zone
         try:
-            # In a thread: counters for ten million names are not made at once.
+            # In a thread: allocating counters for ten million names takes time.
             self._trial = await asyncio.to_thread(self._engine.begin_trial, zone)
             self._names, self._began_at = zone.entries, time.monotonic()
             event(logging.INFO, "a trial begins", **self.facts())
@@ -206,7 +206,7 @@ class Turn:
         }
 
     def progress(self) -> Progress:
-        """What was counted so far; looks at each entry, so it is called in a thread."""
+        """The counts so far. It reads every entry: call it in a thread."""
         return self._told(None if self._trial is None else self._trial.tally(0))
 
     def _told(self, tally: Tally | None) -> Progress:
@@ -218,7 +218,7 @@ class Turn:
         }
 
     def facts(self) -> Facts:
-        """What it is, and how far."""
+        """The trial, and how much of its time has passed."""
         elapsed = (self._ended_at or time.monotonic()) - self._began_at if self._began_at else 0.0
         return {
             "file": self._file,
@@ -229,13 +229,13 @@ class Turn:
 
 
 class Trials:
-    """Lets one trial run at a time."""
+    """Allows one trial at a time."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._stopping = False
         self.running: Turn | None = None
-        self.reader_at_work = threading.Lock()  # held by the thread that reads names
+        self.reader_at_work = threading.Lock()  # held by the thread that is reading names
 
     def compile(
         self, file: str, data: bytes, match: Match | None, config: Config, source: str | None
@@ -246,7 +246,7 @@ class Trials:
 
     @contextlib.contextmanager
     def turn(self, file: str, seconds: int) -> Iterator[Turn]:
-        """The turn of one trial. Raises `Refused` while another has it, and while the daemon stops."""
+        """The turn of one trial. Raises `Refused` while another trial runs, and while the daemon stops."""
         if self._stopping:
             raise Refused([Problem(file, None, "", "the daemon is stopping")])
         if self.running is not None:
@@ -262,7 +262,7 @@ class Trials:
             self.running = None
 
     def stop(self) -> None:
-        """Ends the one that runs, and lets no other begin."""
+        """Ends the running trial and prevents others from starting."""
         self._stopping = True
         if self.running is not None:
             self.running.end()

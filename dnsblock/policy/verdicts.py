@@ -1,4 +1,4 @@
-"""What became of each order that was sent or annulled, and what that changed. Told by `order submit`."""
+"""The verdict on each submitted or annulled order and its effect, printed by `order submit`."""
 
 from collections.abc import Iterator, Sequence
 from datetime import tzinfo
@@ -14,12 +14,12 @@ from dnsblock.policy.explain import explain
 from dnsblock.policy.snapshot import Policy
 from dnsblock.times import local, utc
 
-MAX_LOOKED_AT = 1000  # names of an unblock that are looked up
+MAX_LOOKED_AT = 1000  # names of an unblock to look up
 MAX_TOLD = 10
 
 
 class Verdict(TypedDict):
-    """Of one document: accepted, held (in the ledger, and not enforced) or refused."""
+    """The verdict on one document: accepted, held (in the ledger but not enforced) or refused."""
 
     file: str
     issuer: str | None
@@ -39,7 +39,7 @@ class Verdict(TypedDict):
 def verdicts(
     judged: Judged, before: Sequence[Order], now: Sequence[Order], policy: Policy, config: Config
 ) -> list[Verdict]:
-    """What became of each document; the ledger held the orders `before`, and holds those of `now`."""
+    """The verdict on each document. The ledger contained the orders `before`, and contains those of `now`."""
     was, accepted = ({order.sha256 for order in orders} for orders in (before, now))
     problems = {one.file: one.problems for one in judged.intake.refused}
     found: list[Verdict] = []
@@ -55,7 +55,7 @@ def verdicts(
 
 
 def _refused(file: str, problems: tuple[Problem, ...], order: Order | None = None) -> Verdict:
-    """The verdict on a document that is not taken."""
+    """The verdict on a refused document."""
     return {
         "file": printable(file),
         "issuer": order.issuer if order else None,
@@ -76,9 +76,9 @@ def _refused(file: str, problems: tuple[Problem, ...], order: Order | None = Non
 def _in_ledger(
     file: str, order: Order, orders: Sequence[Order], policy: Policy, config: Config, *, is_new: bool
 ) -> Verdict:
-    """The verdict on a document that is in the ledger with `orders`, and what it does."""
+    """The verdict on a document that is in the ledger with `orders`, and its effect."""
     state = _state_of(order, policy.state) or _state_of(order, derive(orders, policy.at))
-    assert state is not None  # noqa: S101  # it is in the ledger
+    assert state is not None  # noqa: S101  # the order is in the ledger
     changes = (
         ["is in the ledger already: nothing changed"]
         if not is_new
@@ -106,9 +106,9 @@ def _in_ledger(
 
 
 def _state_of(order: Order, state: State) -> OrderState | None:
-    # The last one: an annulled order may have had the same number.
+    # Take the last one: an annulled order may have had the same number.
     own = [one for one in state.orders if (one.issuer, one.order_id) == (order.issuer, order.order_id)]
-    return own[-1] if own else None  # it may be recorded, and not enforced yet
+    return own[-1] if own else None  # it may be recorded but not enforced yet
 
 
 def _changes(order: Order, state: OrderState, zone: tzinfo) -> Iterator[str]:
@@ -126,7 +126,7 @@ def _changes(order: Order, state: OrderState, zone: tzinfo) -> Iterator[str]:
 def _still_blocked(
     order: Order, state: OrderState, orders: Sequence[Order], policy: Policy, config: Config
 ) -> Iterator[str]:
-    """Of an unblock that has taken effect: names that something else still blocks."""
+    """Names of an unblock in effect that another order or list still blocks."""
     if order.action != "unblock" or state.state != "active":
         return
     still: list[str] = []

@@ -1,4 +1,4 @@
-"""Compiles the policy zones of orders and of lists, and says how the names of each are answered."""
+"""Compiles the policy zones of orders and lists, and defines the answer for the names of each."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,12 +13,12 @@ from dnsblock.orders.state import InForce
 
 
 def compile_orders(zone: Zone, config: Config, in_force: Sequence[InForce]) -> PolicyZone:
-    """The zone of an issuer. Where orders overlap, a name is answered with the number of the first."""
+    """Compiles the zone of an issuer. If orders overlap, the answer has the number of the first one."""
     rules: dict[tuple[str | None, str], int] = {}
     compiled: list[Rule] = []
     lines: list[str] = []
     for item in sorted(in_force, key=_precedence):
-        # An exemption is never a passthru: it ends the block of this issuer and of no other.
+        # An exemption is never a passthru: it lifts the block of this issuer only.
         answer = None if item.kind == "exempt" else _answer_of(item, zone, config)
         key = (answer, "" if answer is None else item.order_id)
         if key not in rules:
@@ -36,10 +36,10 @@ def _rule(zone: Zone, config: Config, answer: str | None, order_id: str) -> Rule
 
 
 def _answer_of(item: InForce, zone: Zone, config: Config) -> str:
-    """The entry's own answer, or the zone's.
+    """The entry's own answer, or that of the zone.
 
-    A configuration that lacks a profile which an order names is refused when it is read; should one be
-    missing all the same, a block with another answer is better than orders that can no longer end.
+    A configuration without the answer profile of an order is refused when it is read. If a profile is missing
+    anyway, the zone's answer is used: failing here would keep orders from ending.
     """
     return item.entry.answer if item.entry.answer in config.answer_names else zone.answer
 
@@ -50,17 +50,17 @@ def _precedence(item: InForce) -> tuple[datetime, str]:
 
 @dataclass(frozen=True, slots=True)
 class ListZone:
-    """A compiled zone of a list, and all that it depends on."""
+    """A compiled zone of a list, and everything that determines it."""
 
     compiled: PolicyZone
-    names: Names | None  # None: nothing of the list is enforced
+    names: Names | None  # None: no list is enforced
     answer: settings.Answer
     structured: settings.StructuredErrors | None
 
     def is_of(
         self, names: Names | None, answer: settings.Answer, structured: settings.StructuredErrors | None
     ) -> bool:
-        """Whether it is the zone of these names with this answer, and its compiled file can be read."""
+        """Whether the zone has these names and this answer, and its compiled file is readable."""
         if (self.answer, self.structured) != (answer, structured):
             return False
         if self.names is None or names is None or self.names is names:
@@ -69,7 +69,7 @@ class ListZone:
 
 
 def compile_lists(config: Config, lists: Lists, former: Mapping[str, ListZone]) -> dict[str, ListZone]:
-    """The zones of all lists, by name. Those of `former` whose list and answer are the same stay."""
+    """The zones of all lists, by name. Zones of `former` with the same list and answer are reused."""
     compiled: dict[str, ListZone] = {}
     for zone in config.zones:
         if zone.kind != "orders":
@@ -92,16 +92,16 @@ def _list_zone(zone: Zone, config: Config, names: Names | None) -> PolicyZone:
 
 
 def list_rule(zone: Zone, config: Config) -> Rule:
-    """What is done about the names of a list."""
+    """The rule for the names of a list."""
     answer = engine_answer(zone, config, zone.answer)
     return Rule(answer, structured=structured_text(config, f"list {zone.name}"))
 
 
 def structured_text(config: Config, why: str) -> tuple[str, str] | None:
-    """What a client is told that reads structured errors: whole, and as little as it may be.
+    """The structured error for clients that support it: the complete and the shortest valid form.
 
     Minified I-JSON (draft-ietf-dnsop-structured-dns-error): contacts, justification, organization, language.
-    No sub-error: none may go with Censored (16), and of a list of our own none says more than the code does.
+    No sub-error: none is allowed with Censored (16), and for our own lists none adds anything to the code.
     """
     told = config.signals.structured_errors
     if told is None:
@@ -116,9 +116,9 @@ def _minified(value: object) -> str:
 
 
 def engine_answer(zone: Zone, config: Config, name: str) -> Answer:
-    """An answer profile as the engine takes it; `auto` is decided by who stands behind the zone.
+    """Converts an answer profile for the engine; `auto` depends on the kind of zone.
 
-    RFC 8914 section 4.17: Censored (16) for what is imposed from outside; 4.16: Blocked (15) for the
+    RFC 8914 section 4.17: Censored (16) for blocks imposed from outside; 4.16: Blocked (15) for the
     operator's own policy.
     """
     profile = config.answer(name)

@@ -241,8 +241,8 @@ class HistoryFile:
 
 def _open_to_write(path: Path) -> sqlite3.Connection:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # SQLite gives its side files the permissions of this one, and syncs the folder when it creates them. Do not
-    # open an existing file here: closing it would release the locks of this process's other connections.
+    # SQLite gives its side files the permissions of this one, and syncs the folder when it creates them.
+    # Never open an existing file here: closing it would release the locks of our other connections.
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     connection = _connect(f"{path.absolute().as_uri()}?mode=rw")
