@@ -1,5 +1,5 @@
-"""What was ordered: from the document a ministry sends to what is in force at a time.
+"""Orders: from an authority's document to the entries in force at a time.
 
-`order` reads a document, `guards` judges its names, `intake` judges a folder of them, `ledger` keeps what was
-accepted, and `state` derives from it what is in force.
+`order` parses a document, `guards` checks its names, and `intake` judges a folder of documents. `ledger`
+stores accepted orders, and `state` derives the entries in force from them.
 """

@@ -1,6 +1,6 @@
-"""Orders that the operator has annulled: of the records in the ledger, which order each annulment means.
+"""Annulments by the operator: finds the order in the ledger that each one refers to.
 
-An annulment ends what its order put in force, and frees its `order_id` and its `seq`.
+An annulment ends the entries of its order, and frees its `order_id` and `seq`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,7 @@ from dnsblock.errors import Problem, Refused
 from dnsblock.orders.order import Annulled, Order
 from dnsblock.orders.records import Annulment, Record
 
-Received = tuple[datetime, Order]  # when it was accepted
+Received = tuple[datetime, Order]  # the time of acceptance, and the order
 
 
 def received(records: Iterable[Record]) -> tuple[Received, ...]:
@@ -32,7 +32,7 @@ def received(records: Iterable[Record]) -> tuple[Received, ...]:
 
 
 def annul(orders: Sequence[Order], annulments: Sequence[Annulment], at: datetime) -> tuple[Order, ...]:
-    """The orders once these annulments are recorded. Raises `Refused` for one without an order."""
+    """The orders with these annulments applied. Raises `Refused` for an annulment without an order."""
     ended = {(one.issuer, one.order_id): one for one in annulments}
     found: list[Order] = []
     for order in orders:

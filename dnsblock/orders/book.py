@@ -1,9 +1,9 @@
-"""The ledger, and the witnesses that say whether it still holds all that was acknowledged.
+"""The ledger, and the checks that it still contains every acknowledged record.
 
-The witnesses are the checkpoint and, as far as it goes, the history of lists. If the ledger does not extend
-what they say, somebody has cut it off, replaced it or restored an old backup. Lifted blocks would come back
-into force, and orders would be lost. Then the copy of the acknowledged records is served, and nothing is
-published until the operator accepts the ledger as it is.
+The ledger must extend the positions in the checkpoint and in the history of lists. If it does not, somebody
+has truncated it, replaced it or restored an old backup: orders would be lost, and lifted blocks would return.
+In this case, the copy of the acknowledged records is enforced. Nothing is published until the operator
+accepts the current ledger.
 """
 
 import os
@@ -31,9 +31,9 @@ class Mismatch:
     """Why the ledger is not used."""
 
     reasons: tuple[str, ...]
-    acknowledged: Position | None  # how far the ledger should go at least; None: nobody knows
+    acknowledged: Position | None  # minimum end of the ledger; None: unknown
     found: Position
-    missing: tuple[Record, ...]  # acknowledged records that it does not hold
+    missing: tuple[Record, ...]  # acknowledged records that are not in the ledger
 
     def __str__(self) -> str:
         found = f"the ledger holds {_told(self.found)}"
@@ -45,7 +45,7 @@ class Mismatch:
 
 
 class Book:
-    """Ledger, checkpoint and copy. `ledger` is what is enforced: after a mismatch, the copy."""
+    """Ledger, checkpoint and copy. `ledger` is the enforced one: after a mismatch, the copy."""
 
     def __init__(self, folder: Path, checkpoint: CheckpointFile, ledger: Ledger) -> None:
         self.checkpoint = checkpoint
@@ -61,7 +61,7 @@ class Book:
     def open(cls, folder: Path, *, read_only: bool = False) -> Self:
         """Opens the ledger and reads the checkpoint. Raises `Refused`; see `Ledger.open`.
 
-        `compare` must come next.
+        Call `compare` next.
         """
         checkpoint = CheckpointFile(folder)
         position = None if checkpoint.kept is None else checkpoint.kept.ledger
@@ -69,9 +69,9 @@ class Book:
         return cls(folder, checkpoint, Ledger.open(folder, read_only=read_only, acknowledged=acknowledged))
 
     def compare(self, history: Position | None) -> None:
-        """Compares the ledger with the checkpoint, and with the history of lists if that knows something.
+        """Compares the ledger with the checkpoint, and with the history of lists if it has a position.
 
-        Raises `Refused` if the ledger may not be used and nothing is kept to be served instead.
+        Raises `Refused` if the ledger must not be used and there is no copy to serve instead.
         """
         kept = self.checkpoint.kept
         position = None if kept is None else kept.ledger
@@ -121,7 +121,7 @@ class Book:
             return 0
 
     def _kept_records(self, position: Position | None, history: Position | None, why: str) -> Content:
-        """The acknowledged records, from the copy. Raises `Refused` if they are not all there."""
+        """The acknowledged records, from the copy. Raises `Refused` if the copy is incomplete."""
         path = self._folder / COPY
         try:
             copy = read(path) if path.exists() else None
@@ -139,10 +139,10 @@ class Book:
         raise Refused([Problem(str(self._folder / FILE), None, "", reason)])
 
     def _start_clock(self, kept: Checkpoint | None) -> None:
-        """Time goes on from the checkpoint; if records were added after it, from the last of them.
+        """Sets the earliest time: that of the checkpoint, or of the last record if that was added after it.
 
-        The checkpoint alone would do, but for a crash: it is the later one otherwise. Where the clock was
-        put back while the daemon ran, the checkpoint has the right time, and the record has not.
+        Only after a crash is the last record later than the checkpoint. If the clock was set back while the
+        daemon ran, the checkpoint has the right time, and the record does not.
         """
         records = self.ledger.records
         is_current = kept is not None and kept.ledger == self.ledger.position
@@ -152,14 +152,14 @@ class Book:
             self.clock.recorded(records[-1].at)
 
     def close(self) -> None:
-        """Lets the next process have the ledger."""
+        """Releases the ledger for the next process."""
         self._real.close()
 
-    # ------- What is published -------
+    # ------- Publishing -------
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """Why nothing may be published."""
+        """The problems that block publishing."""
         if self.mismatch is None:
             return ()
         reason = f"nothing is published, what was in force goes on: {self.mismatch}: {ADVICE}"
@@ -178,19 +178,19 @@ class Book:
 
     @property
     def position(self) -> Position | None:
-        """What the next checkpoint says about the ledger: after a mismatch, what it said before."""
+        """The position for the next checkpoint: after a mismatch, the previous one."""
         if self.mismatch is None:
             return self._real.position
         return None if self.checkpoint.kept is None else self.checkpoint.kept.ledger
 
     def copy_new(self) -> None:
-        """Copies new records, before anything of them is enforced. Raises `OSError`."""
+        """Copies new records before they are enforced. Raises `OSError`."""
         if self.mismatch is None and self._copied != self._real.size:
             _append(self._real.path, self._folder / COPY, self._copied, self._real.size)
             self._copied, self._is_copy_synced = self._real.size, False
 
     def sync_copy(self) -> None:
-        """Makes the copy durable; no order waits for this. Raises `OSError`."""
+        """Makes the copy durable, without delaying orders. Raises `OSError`."""
         if not self._is_copy_synced:
             descriptor = os.open(self._folder / COPY, os.O_RDWR | os.O_CLOEXEC)
             try:
@@ -200,9 +200,9 @@ class Book:
             self._is_copy_synced = True
 
     def _renew_copy(self) -> None:
-        """Makes the copy one of all records. A crash may have left it behind, or an editor changed it."""
+        """Brings the copy up to date. A crash may have left it incomplete, or an editor changed it."""
         path, real, size = self._folder / COPY, self._real.path, self._real.size
-        # Not where it was put aside: that is the same file.
+        # A hard link means that it was set aside: write a new file then.
         if path.exists() and path.stat().st_nlink == 1 and _is_beginning(path, real, size):
             self._copied = path.stat().st_size
             self.copy_new()
@@ -212,13 +212,13 @@ class Book:
             self._copied = size
         self.sync_copy()
 
-    # ------- The way out -------
+    # ------- Recovery -------
 
     def accept_restore(self, reason: str, forget: Callable[[], None]) -> None:
-        """Accepts the ledger as it is, or, without a mismatch, the clock; that is recorded in the ledger.
+        """Accepts the current ledger, or without a mismatch the clock, and records this in the ledger.
 
-        `forget` makes the history of lists withdraw what it says about the ledger. Until the checkpoint is
-        written, nothing is accepted. Raises `Refused`, `LedgerUnwritable` and `OSError`.
+        `forget` deletes the positions in the history of lists. Nothing is accepted until the checkpoint is
+        written. Raises `Refused`, `LedgerUnwritable` and `OSError`.
         """
         if self.mismatch is None:
             if not self.clock.behind:
@@ -242,7 +242,7 @@ class Book:
         self._renew_copy()
 
     def _put_copy_aside(self) -> None:
-        """Keeps the records that are given up: they are the proof of what was in force."""
+        """Keeps the discarded records as evidence of the blocks that were in force."""
         path, position = self._folder / COPY, self.ledger.position
         if position.last is not None and path.exists():
             aside = path.with_name(f"acknowledged-{position.records}-{position.last[:16]}.jsonl")
@@ -258,7 +258,7 @@ def _told(position: Position) -> str:
 
 
 def _is_beginning(path: Path, whole: Path, size: int) -> bool:
-    """Whether a file is the beginning of the first `size` bytes of another."""
+    """Whether a file is a prefix of the first `size` bytes of another."""
     length = path.stat().st_size
     if length > size:
         return False
@@ -270,7 +270,7 @@ def _is_beginning(path: Path, whole: Path, size: int) -> bool:
 
 
 def _append(source: Path, target: Path, begin: int, end: int) -> None:
-    """Writes the bytes of `source` from `begin` to `end` to the same place of `target`, and ends it there."""
+    """Copies bytes `begin` to `end` of `source` to the same offset in `target`, and truncates it there."""
     with source.open("rb") as read_from:
         read_from.seek(begin)
         data = read_from.read(end - begin)

@@ -1,6 +1,6 @@
-"""The running numbers (`seq`) of one issuer's orders, followed without a gap. Used by `state` and the intake.
+"""The consecutive numbers (`seq`) of one issuer's orders. Used by `state` and the intake.
 
-A gap or a wrong `prev` holds what comes after it: the missing order may be a lifting that is withheld.
+After a gap or a wrong `prev`, later orders are held: the missing order may be an unblock that is withheld.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,17 +12,17 @@ from dnsblock.orders.order import Order
 
 
 class Chain:
-    """The numbered orders of an issuer; orders without a number are not in it and are never held.
+    """The numbered orders of an issuer. Orders without a number are not part of it and are never held.
 
-    An order that the operator has annulled keeps its place, so that those after it stay what they are, but
-    gives its number up: another order may take it.
+    An annulled order keeps its place, so that later orders are not affected. It gives up its number, which
+    another order may take.
     """
 
     def __init__(self, orders: Iterable[Order], annulled: Iterable[Order] = ()) -> None:
         self.followed: dict[int, Order] = {}  # by seq
         self._annulled: dict[int, list[Order]] = {}
         self._numbered: dict[int, list[Order]] = {}
-        self._digests: list[tuple[str | None, ...]] = [(None,)]  # which `prev` fits after each seq
+        self._digests: list[tuple[str | None, ...]] = [(None,)]  # the valid values of `prev` after each seq
         for order in annulled:
             if order.seq is not None:
                 self._annulled.setdefault(order.seq, []).append(order)
@@ -40,19 +40,19 @@ class Chain:
         )
 
     def add(self, order: Order) -> None:
-        """Takes one more order; it may close a gap."""
+        """Adds an order, which may close a gap."""
         if order.seq is not None:
             self._numbered.setdefault(order.seq, []).append(order)
             self._follow(order.seq)
 
     def fits(self, order: Order) -> bool:
-        """Whether a numbered order, added now, would be followed."""
+        """Whether a numbered order would be enforced if it were added now."""
         if order.seq is None or order.seq > len(self._digests) or order.seq in self.followed:
             return False
         return order.prev in self._digests[order.seq - 1]
 
     def verdict(self, order: Order) -> tuple[Literal["held", "annulled"], str] | None:
-        """Why an order that was added is not enforced; None: it is."""
+        """Why an added order is not enforced; None if it is."""
         if order.seq is None or self.followed.get(order.seq) is order:
             return None
         if order.seq in self.followed:
@@ -61,7 +61,7 @@ class Chain:
         return "held", f"HELD: {self._why_held(order.seq)}"
 
     def expected_prev(self, order: Order) -> str | None:
-        """The `prev` that the order should have, where it is held for that alone."""
+        """The correct `prev` of an order that is held only because of its `prev`."""
         if order.seq is None or order.seq in self.followed or not 1 < order.seq <= len(self._digests):
             return None
         return self._digests[order.seq - 1][0]
@@ -76,7 +76,7 @@ class Chain:
         return f"the order with seq {missing} has not been received"
 
     def _follow(self, seq: int) -> None:
-        """Follows the numbers from `seq` on, as far as there is no gap."""
+        """Follows the numbers from `seq` up to the next gap."""
         while seq <= len(self._digests):
             previous = self._digests[seq - 1]
             if seq not in self.followed:
@@ -93,7 +93,7 @@ class Chain:
 
 
 def wrong_links(orders: Iterable[Order], at: datetime) -> Iterator[Problem]:
-    """Each order that is held for its `prev` alone, with the one that it should have."""
+    """The orders that are held only because of their `prev`, each with the correct one."""
     by_issuer: dict[str, list[Order]] = {}
     for order in orders:
         by_issuer.setdefault(order.issuer, []).append(order)

@@ -1,7 +1,7 @@
-"""The checkpoint: a small file with how far the ledger went and which serial was served, at the last publish.
+"""The checkpoint: a small file with the end of the ledger and the served serial at the last publish.
 
-It is written before anything is enforced. At startup the ledger must extend it: a ledger that was cut off,
-replaced or restored from a backup does not.
+It is written before a publish takes effect. At startup, the ledger must extend it: a ledger that was
+truncated, replaced or restored from a backup does not.
 """
 
 import errno
@@ -15,21 +15,21 @@ from dnsblock import durable
 from dnsblock.errors import Problem, Refused
 from dnsblock.orders.records import NotARecord, Position, read_position, sealed, unsealed
 
-MAX_SERIAL = (1 << 32) - 1  # of an SOA record; it never wraps, so that every later serial is higher
+MAX_SERIAL = (1 << 32) - 1  # limit of an SOA serial; it never wraps, so later serials are always higher
 NEVER = datetime.min.replace(tzinfo=UTC)
 MAX_BYTES = 1024  # the file always has this size, so that it can be overwritten on a full disk
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """What was in force."""
+    """The state at the last publish."""
 
-    ledger: Position | None = None  # None: nobody knows
+    ledger: Position | None = None  # None: unknown
     serial: int = 0
-    digest: str = ""  # of the content that has this serial
-    # Serials that this process may use where the checkpoint cannot be written. None: it stopped in order.
+    digest: str = ""  # of the content with this serial
+    # Serials that this process may use if the checkpoint cannot be written. None: it stopped regularly.
     reserved: tuple[int, int] | None = None
-    at: datetime = NEVER  # as of when it was in force
+    at: datetime = NEVER  # the time of this state
 
 
 class CheckpointFile:
@@ -38,7 +38,7 @@ class CheckpointFile:
     FILE = "checkpoint.json"
 
     def __init__(self, folder: Path) -> None:
-        """Reads the file. Raises `Refused` where that is not possible."""
+        """Reads the file. Raises `Refused` if it cannot be read."""
         self.path = folder / self.FILE
         self.kept: Checkpoint | None = None
         self.is_corrupt = False
@@ -54,12 +54,12 @@ class CheckpointFile:
             raise Refused([Problem(str(self.path), None, "", reason)]) from err
 
     def keep(self, checkpoint: Checkpoint) -> None:
-        """Writes the checkpoint; when this returns it is on the disk. Raises `OSError`; then it is not."""
+        """Writes the checkpoint durably. Raises `OSError` on failure; it is not written then."""
         data = _line(checkpoint).ljust(MAX_BYTES - 1) + b"\n"
         try:
             durable.write(self.path, data)
         except OSError:
-            # On a full disk there may be room for the same bytes in the same place.
+            # Overwriting in place may work even on a full disk.
             self._overwrite(data)
         self.kept = checkpoint
 

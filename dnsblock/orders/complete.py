@@ -1,8 +1,8 @@
-"""Does an order document prove that it is complete? Asked by `order` alone, for each document.
+"""Checks that an order document is complete. Used only by `order`, for each document.
 
-A file that is being copied, or whose copy was interrupted, is often a valid YAML document with fewer names or
-without an end of the block. So the content itself is the proof, and no clock, lock or rename is needed: YAML
-ends with the line `end: ORDER_ID`, JSON ends with its closing brace.
+An unfinished or interrupted copy is often valid YAML, with fewer names or without the end of the block. So
+the content itself must prove that it is complete; no clock, lock or rename is needed. YAML ends with the line
+`end: ORDER_ID`, JSON with its closing brace.
 """
 
 import re
@@ -15,14 +15,14 @@ _AGAIN = "it is read again at the next reload"
 
 
 def incomplete(read: Document) -> list[Problem]:
-    """Why a document that was read may be a part of a longer one. Empty: it is complete.
+    """Why a document may be truncated; empty if it is complete.
 
-    Nothing may follow the proof, not even a comment: a copy that was cut there would have other bytes.
+    Nothing may follow the end marker, not even a comment: a copy truncated there would have other bytes.
     """
     if read.value is None:
         return [_without_end(read.file, None)]
     if not isinstance(read.value, dict):
-        return []  # no order at all, and refused as that
+        return []  # not an order at all: refused for that reason
     value = read.value
     order_id, end = value.get("order_id"), value.get("end")
     if isinstance(end, str) and isinstance(order_id, str) and end != order_id:
@@ -49,7 +49,7 @@ def incomplete(read: Document) -> list[Problem]:
 
 
 def cut_off(file: str, data: bytes) -> list[Problem]:
-    """What to say of a document that cannot be read because it may have been cut off."""
+    """The problems of an unreadable document that may be truncated."""
     text = data.decode("utf-8-sig", "replace").strip()
     if text.startswith("{"):
         if text.endswith("}"):

@@ -1,7 +1,7 @@
-"""Judges order documents: which may enter the ledger. Used by publish, `check` and `order submit`.
+"""Decides which order documents are accepted into the ledger. Used by publish, `check` and `order submit`.
 
-Pure reading: nothing is written or moved. Each document stands alone: one that is refused holds up no other
-document. It is recorded nowhere, and the next reload reads it again.
+It only reads: nothing is written or moved. A refused document does not delay any other document. It is not
+recorded, and the next reload reads it again.
 """
 
 import hashlib
@@ -28,21 +28,21 @@ MAX_FILES = 10_000
 
 @dataclass(frozen=True, slots=True)
 class RefusedDocument:
-    """A document that is refused now, or the inbox itself where it cannot be read."""
+    """A refused document, or the inbox itself if it cannot be read."""
 
     file: str
     problems: tuple[Problem, ...]
-    issuer: str | None = None  # None: not known, since the document cannot be read
+    issuer: str | None = None  # None: unknown, since the document cannot be read
     order_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Intake:
-    """What the inbox brings."""
+    """The content of the inbox."""
 
     new: tuple[Order, ...]  # in the order in which they enter the ledger
     refused: tuple[RefusedDocument, ...]  # by the name of the file
-    notes: tuple[str, ...]  # of accepted documents: what is worth a look, such as a held order
+    notes: tuple[str, ...]  # remarks on accepted documents, such as a held order
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -78,7 +78,7 @@ def judge_all(
     config: Config,
     now: datetime,
 ) -> Intake:
-    """Judges documents that were `found` and read; those `refused` before stay refused.
+    """Judges documents that were `found` and read. Those already `refused` stay refused.
 
     The result does not depend on the sequence of the documents.
     """
@@ -94,7 +94,7 @@ def judge_all(
     new: list[Order] = []
     together = _Together(known)
     for _, group in groupby(eligible, key=lambda order: (order.issuer, order.seq)):
-        # Of those with one number, the one that follows the order before it goes first.
+        # Of several with the same number, the one that follows the previous order comes first.
         for order in sorted(group, key=lambda order: not together.follows(order)):
             if problems := tuple(together.problems(order)):
                 rejected.append(_refuse(order, problems))
@@ -121,7 +121,7 @@ def _notes(known: Sequence[Order], new: Sequence[Order], now: datetime) -> Itera
 
 
 def _exemptions_without_effect(known: Sequence[Order], new: Sequence[Order]) -> Iterator[str]:
-    """At equal length `exact` beats `subtree`: an exemption that is less exact opens nothing there."""
+    """At equal length, `exact` beats `subtree`: a less specific exemption has no effect there."""
     exact = {
         (order.issuer, entry.name): order.order_id
         for order in (*known, *new)
@@ -141,10 +141,10 @@ def _exemptions_without_effect(known: Sequence[Order], new: Sequence[Order]) -> 
 
 
 def _read(path: Path, folder: Path, seen: set[str], judge: Judge) -> Iterator[Order]:
-    """The order in a file; nothing where its bytes were seen before. Raises `Refused`."""
+    """The order in a file; nothing if its bytes were seen before. Raises `Refused`."""
     data = document.read_bytes(path, max_bytes=MAX_DOCUMENT_BYTES)
     digest = hashlib.sha256(data).hexdigest()
-    if digest in seen:  # judged when it came, and never again
+    if digest in seen:  # judged when it was accepted, and never again
         return
     seen.add(digest)
     order = load_entries_file(parse(str(path), data, judge), folder, judge)
@@ -153,10 +153,10 @@ def _read(path: Path, folder: Path, seen: set[str], judge: Judge) -> Iterator[Or
 
 
 def _documents(folder: Path) -> list[Path]:
-    """The documents in the folder, by name.
+    """The documents in the folder, sorted by name.
 
-    Symbolic links to files are followed: operators and Kubernetes mounts use them, and what a link leads to
-    is judged like any other bytes. Folders are left alone; a FIFO or a device is refused when it is read.
+    Symbolic links to files are followed: operators and Kubernetes mounts use them, and their targets are
+    judged like any other file. Folders are ignored. A FIFO or a device is refused when it is read.
     """
     try:
         with os.scandir(folder) as found:
@@ -175,17 +175,17 @@ def _documents(folder: Path) -> list[Path]:
 def _is_folder(item: "os.DirEntry[str]") -> bool:
     try:
         return item.is_dir()
-    except OSError:  # a link that leads nowhere: refused when it is read, and nothing else is
+    except OSError:  # a dangling link: it alone is refused when it is read
         return False
 
 
 def _is_document(name: str) -> bool:
-    """Names with a dot in front are editors' and copying tools' half-written files."""
+    """Editors and copy tools use names with a leading dot for unfinished files."""
     return name.lower().endswith(DOCUMENT_SUFFIXES) and not name.startswith(".")
 
 
 def _turn(order: Order) -> tuple[str, int, bool, datetime, str, str]:
-    """By the issuer's own number; without one, liftings after what they may lift, then by time of issue."""
+    """Sorts by the issuer's number; without one, unblocks after blocks, then by time of issue."""
     is_last = order.action == "unblock"
     return (order.issuer, order.seq or 0, is_last, order.issued_at, order.order_id, order.sha256)
 
@@ -194,7 +194,7 @@ def _turn(order: Order) -> tuple[str, int, bool, datetime, str, str]:
 
 
 def judge_entry(entry: Entry, answers: frozenset[str]) -> Iterator[str]:
-    """Why an entry is refused, whatever the document says."""
+    """Why an entry is refused, regardless of the rest of the document."""
     if entry.answer is not None and entry.answer not in answers:
         yield f"no answer profile {entry.answer} in the configuration"
     if (reason := public_suffix(entry.name)) is not None:
@@ -210,10 +210,10 @@ def _judge_issuer(order: Order, config: Config) -> Iterator[Problem]:
 
 
 def _judge_end(order: Order, needed: set[str], now: datetime) -> Iterator[Problem]:
-    """A block or an exemption that is over has no effect: most often its year is wrong.
+    """Refuses an expired block or exemption: it has no effect, and usually its year is wrong.
 
-    It is accepted if another document refers to it: then it is history that is read again, such as all
-    orders of an issuer for a new server.
+    It is accepted if another document refers to it: then old orders are read again, such as all orders of
+    an issuer on a new server.
     """
     if order.expires_at is None or order.expires_at > now or needed.intersection(_names_of(order)):
         return
@@ -224,7 +224,7 @@ def _judge_end(order: Order, needed: set[str], now: datetime) -> Iterator[Proble
 
 
 def _needed(own: Iterable[Order], known: Iterable[Order]) -> set[str]:
-    """By what orders refer to others: the `prev` of each, and what it lifts."""
+    """The references from orders to others: each `prev`, and each lifted order."""
     needed: set[str] = set()
     for order in (*own, *known):
         needed |= {f"{order.issuer} {target.order_id}" for target in order.targets}
@@ -244,7 +244,7 @@ def _why_unsigned_is_refused(zone: Zone) -> str:
 
 
 class _Together:
-    """What needs the orders before: numbers that are taken, and what a lifting lifts."""
+    """The checks that depend on earlier orders: used numbers, and the targets of unblocks."""
 
     def __init__(self, known: Sequence[Order]) -> None:
         self._by_id = {(order.issuer, order.order_id): order for order in known if order.annulled is None}
@@ -257,7 +257,7 @@ class _Together:
             self._own.setdefault(order.issuer, []).append(order)
 
     def accept(self, order: Order) -> None:
-        """Those that are judged after it may refer to it."""
+        """Adds an accepted order: those judged after it may refer to it."""
         self._by_id[order.issuer, order.order_id] = order
         self._is_numbered.setdefault(order.issuer, order.seq is not None)
         self._own.setdefault(order.issuer, []).append(order)
@@ -265,11 +265,11 @@ class _Together:
             self._chain(order.issuer).add(order)
 
     def follows(self, order: Order) -> bool:
-        """Whether a numbered order has the next number of its issuer, and the `prev` that belongs to it."""
+        """Whether a numbered order has the next number of its issuer and the correct `prev`."""
         return order.seq is not None and self._chain(order.issuer).fits(order)
 
     def problems(self, order: Order) -> Iterator[Problem]:
-        """Why an order does not fit to those that are accepted."""
+        """The conflicts of an order with the accepted ones."""
         if (order.issuer, order.order_id) in self._by_id:
             first = self._by_id[order.issuer, order.order_id]
             reason = f"this order_id was used already, for other bytes ({first.file}, sha256:{first.sha256})"

@@ -1,7 +1,7 @@
-"""The ledger: the append-only file of all orders that were accepted and of what the operator did about them.
+"""The ledger: the append-only file of all accepted orders and of the operator's annulments and restores.
 
-Each line is a record (`dnsblock/orders/records.py`) with the SHA-256 of the record before it, so that a court
-can see that nothing was taken out or put in. The daemon is the only writer; `check` reads beside it.
+Each line is a record (`dnsblock/orders/records.py`) with the SHA-256 of the previous record, so that a court
+can see that nothing was removed or inserted. Only the daemon writes; `check` may read at the same time.
 """
 
 import fcntl
@@ -21,14 +21,14 @@ from dnsblock.orders.records import Fact, NotARecord, Position, Record, decode, 
 
 FILE = "ledger.jsonl"
 LOCK = "ledger.lock"
-ENTRIES = "entries"  # folder of the entries files, each under its sha256
-MAX_LINE_BYTES = 8 * MAX_DOCUMENT_BYTES  # JSON writes a byte as six at most
+ENTRIES = "entries"  # folder of the entries files, named by their SHA-256
+MAX_LINE_BYTES = 8 * MAX_DOCUMENT_BYTES  # JSON escapes a byte to six at most
 
 
 class Ledger:
-    """An open ledger. `records` are all records in order; `notes` say what was repaired.
+    """An open ledger. `records` are all records in order; `notes` describe repairs.
 
-    `damage`: why reading ended before the end of the file. Such a ledger can only be read.
+    `damage`: why reading stopped before the end of the file. Such a ledger is read-only.
     """
 
     def __init__(self, folder: Path, read: "Content", *, file: int | None, lock: int | None) -> None:
@@ -37,19 +37,19 @@ class Ledger:
         self.damage = read.damage
         self._content = read
         self._folder = folder
-        self._file = file  # None: read only, or closed
+        self._file = file  # None: read-only, or closed
         self._lock = lock
         self._size = read.size
         self._last = read.last
 
     @classmethod
     def open(cls, folder: Path, *, read_only: bool = False, acknowledged: int = 0) -> Self:
-        """Opens the ledger in `folder`, which is made where it is missing, and keeps every other writer out.
+        """Opens the ledger in `folder`, creates a missing folder, and locks out other writers.
 
-        A last record that was only half written, by a crash, is cut off: it was never acknowledged. A whole
-        one whose line end was lost or changed gets a line end. Nothing is repaired if there is any other
-        damage, or fewer than `acknowledged` records. Raises `Refused` for a folder without rights.
-        `read_only` makes, locks and repairs nothing.
+        An incomplete last record, left by a crash, is removed: it was never acknowledged. A complete one
+        with a lost or changed line end gets a line end. Nothing is repaired if there is any other damage, or
+        if there are fewer than `acknowledged` records. Raises `Refused` for a folder without permission.
+        `read_only` creates, locks and repairs nothing.
         """
         try:
             if read_only:
@@ -59,7 +59,7 @@ class Ledger:
             try:
                 file = os.open(folder / FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 try:
-                    durable.sync_folder(folder)  # the file itself, in case it is new
+                    durable.sync_folder(folder)  # the file may be new
                     content = read(folder / FILE)
                     ledger = cls(folder, content, file=file, lock=lock)
                     if len(content.records) >= acknowledged:
@@ -80,21 +80,21 @@ class Ledger:
 
     @property
     def received(self) -> tuple[tuple[datetime, Order], ...]:
-        """The orders, with the times at which they were accepted, and with what was annulled of them."""
+        """The orders with their times of acceptance and their annulments."""
         return received(self.records)
 
     @property
     def orders(self) -> tuple[Order, ...]:
-        """The orders alone."""
+        """The orders without times."""
         return tuple(order for _, order in self.received)
 
     @property
     def position(self) -> Position:
-        """How far the ledger goes."""
+        """The end of the ledger."""
         return Position(len(self.records), self._last)
 
     def extends(self, position: Position) -> bool:
-        """Whether the ledger still begins with all that it held at a position."""
+        """Whether the ledger still contains everything up to a position."""
         return self._content.extends(position)
 
     @property
@@ -109,7 +109,7 @@ class Ledger:
 
     @property
     def size(self) -> int:
-        """The bytes of the file that are whole records."""
+        """The number of bytes of complete records."""
         return self._size
 
     @property
@@ -118,7 +118,10 @@ class Ledger:
         return self._file is None
 
     def repair(self) -> None:
-        """Leaves whole records, each with its line end, unless the file is damaged. Raises `OSError`."""
+        """Removes an incomplete last record and adds a missing line end, unless the file is damaged.
+
+        Raises `OSError`.
+        """
         content = self._content
         if content.damage is not None or not content.notes or self._file is None:
             return
@@ -128,11 +131,11 @@ class Ledger:
         os.fsync(self._file)
 
     def append(self, facts: Sequence[Fact], at: datetime | None = None) -> None:
-        """Writes facts, all or none; when it returns, they are on the disk. An order must have its `source`.
+        """Writes facts durably, all or none. An order must have its `source`.
 
         `at` is the time of the records, now if it is not given.
 
-        Raises `LedgerUnwritable` where they are not, and then the ledger is what it was.
+        Raises `LedgerUnwritable` on failure; the ledger is unchanged then.
         """
         if self._file is None:
             raise LedgerUnwritable(f"{self._folder / FILE}: was opened to be read only")
@@ -174,9 +177,9 @@ class Ledger:
         self.close()
 
     def _write(self, data: bytes) -> None:
-        assert self._file is not None  # noqa: S101  # append has checked it
+        assert self._file is not None  # noqa: S101  # `append` has checked it
         try:
-            # Whatever a failed attempt has left behind the last record goes first.
+            # First remove what a failed try left after the last record.
             os.ftruncate(self._file, self._size)
             written = 0
             while written < len(data):
@@ -193,13 +196,13 @@ class Ledger:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What a file of records holds."""
+    """The content of a file of records."""
 
     records: tuple[Record, ...]
     hashes: list[str]  # the sha256 of each line
     notes: tuple[str, ...]
-    size: int  # bytes of the records that are whole
-    lacks_end: bool  # the last record is whole but for its line end
+    size: int  # bytes of complete records
+    lacks_end: bool  # the last record lacks only its line end
     damage: Problem | None
 
     @property
@@ -208,17 +211,17 @@ class Content:
         return self.hashes[-1] if self.hashes else None
 
     def extends(self, position: Position) -> bool:
-        """Whether the file still begins with all that it held at a position."""
+        """Whether the file still contains everything up to a position."""
         n = position.records
         return n <= len(self.hashes) and (n == 0 or self.hashes[n - 1] == position.last)
 
     def until(self, records: int) -> "Content":
-        """The first records alone."""
+        """Only the first `records` records."""
         return replace(self, records=self.records[:records], hashes=self.hashes[:records], notes=())
 
 
 def read(path: Path) -> Content:
-    """Reads a file of records up to its end, or to the first damage. Raises `OSError`."""
+    """Reads a file of records up to its end or the first damage. Raises `OSError`."""
     records: list[Record] = []
     hashes: list[str] = []
     notes: list[str] = []
@@ -259,7 +262,7 @@ def _damage(path: Path, line: int, why: str) -> Problem:
 
 
 def _lines(path: Path) -> Iterator[bytes]:
-    """The lines of a ledger, each of them bounded: of one without an end only the beginning counts."""
+    """The lines of a ledger, of bounded length: of a longer line, only the beginning is read."""
     try:
         with path.open("rb") as file:
             while line := file.readline(MAX_LINE_BYTES):
@@ -267,7 +270,7 @@ def _lines(path: Path) -> Iterator[bytes]:
                 if not line.endswith(b"\n"):
                     return
     except FileNotFoundError:
-        return  # a ledger that has not begun
+        return  # a ledger without records yet
 
 
 def _with_entries(folder: Path, fact: Fact) -> Fact:
@@ -297,7 +300,7 @@ def _lock(folder: Path) -> int:
 
 
 def _store_entries(folder: Path, order: Order) -> None:
-    """Keeps an entries file beside the ledger, whole and on the disk before any record speaks of it."""
+    """Stores an entries file beside the ledger, durably, before a record refers to it."""
     if order.entries_file is None or order.source is None or order.source.entries_data is None:
         return
     stored = folder / f"{order.entries_file.sha256}.txt"

@@ -1,7 +1,7 @@
-"""Reads an order document: bytes become an `Order`, or are refused. Used by the intake and the ledger.
+"""Parses an order document into an `Order`, or refuses it. Used by the intake and the ledger.
 
-Only the document itself is judged here. Whether its issuer is known, its names may be blocked and its targets
-exist is the intake's question, asked once: an order that is in the ledger must stay readable for ever.
+Only the document itself is checked here. The intake checks once whether its issuer is known, its names may be
+blocked and its targets exist. An order in the ledger must stay readable for ever.
 """
 
 import hashlib
@@ -39,12 +39,12 @@ class Entry:
     name: str  # canonical
     match: Match
     note: str | None = None
-    answer: str | None = None  # an answer profile; None: the zone's
+    answer: str | None = None  # an answer profile; None: that of the zone
 
 
 @dataclass(frozen=True, slots=True)
 class TargetEntry:
-    """An entry that an unblock ends; without a match, all entries of that name."""
+    """An entry that an unblock ends; without a match, all entries with that name."""
 
     name: str
     match: Match | None = None
@@ -52,7 +52,7 @@ class TargetEntry:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The order that an unblock lifts, wholly or in part."""
+    """The order that an unblock lifts, completely or in part."""
 
     order_id: str
     entries: tuple[TargetEntry, ...] | None  # None: all
@@ -60,7 +60,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What an order was read from; kept until it is in the ledger."""
+    """The bytes of an order, kept until it is in the ledger."""
 
     data: bytes
     document: Document
@@ -69,7 +69,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Annulled:
-    """When the operator has annulled an order that was wrong, and why."""
+    """When and why the operator annulled an erroneous order."""
 
     at: datetime
     reason: str
@@ -105,17 +105,17 @@ class Order:
     entries_file: EntriesFile | None = None
     targets: tuple[Target, ...] = ()
     acks: tuple[str, ...] = ()
-    twins: tuple[str, ...] = ()  # sha256 of the same JSON with and without its last line end
+    twins: tuple[str, ...] = ()  # SHA-256 of the same JSON with and without its last line end
     annulled: Annulled | None = None
     source: Source | None = field(default=None, repr=False, compare=False)
 
     @property
     def digests(self) -> tuple[str, ...]:
-        """Every SHA-256 by which this document is known: a copy of JSON may lack the last line end."""
+        """Every SHA-256 that identifies this document: a copy of JSON may lack the last line end."""
         return (self.sha256, *self.twins)
 
     def written(self, key: str) -> str:
-        """A field as it stands in the document; empty where that is not kept any more."""
+        """A field exactly as written in the document; empty if the bytes are no longer kept."""
         value = self.source.document.value if self.source else None
         found = value.get(key) if isinstance(value, dict) else None
         return found if isinstance(found, str) else ""
@@ -129,16 +129,16 @@ class Order:
         return Problem(self.file, self.source.document.line(place) if self.source else None, value, reason)
 
 
-Judge = Callable[[Entry], Iterable[str]]  # the reasons for which an entry is refused
+Judge = Callable[[Entry], Iterable[str]]  # the reasons to refuse an entry
 
 
 def accept_all(_entry: Entry) -> tuple[str, ...]:
-    """The judge of what is in the ledger already: it was judged when it came, and never again."""
+    """Accepts every entry. For orders in the ledger, which were judged on arrival."""
     return ()
 
 
 def parse(file: str, data: bytes, judge: Judge = accept_all) -> Order:
-    """Reads an order document; `file` is only its name in problems. Raises `Refused` with every problem.
+    """Parses an order document; `file` is its name in problems. Raises `Refused` with every problem.
 
     An order with an `entries_file` has no entries yet: see `load_entries_file`.
     """
@@ -165,7 +165,7 @@ def parse(file: str, data: bytes, judge: Judge = accept_all) -> Order:
 
 
 def load_entries_file(order: Order, folder: Path, judge: Judge = accept_all) -> Order:
-    """The order with the entries of its `entries_file`, which lies in `folder`, as they were promised."""
+    """The order with the entries of its `entries_file` in `folder`. Their digest must match."""
     reference = order.entries_file
     if reference is None or order.source is None:
         return order
@@ -188,7 +188,7 @@ def with_entries(order: Order, file: str, data: bytes, judge: Judge = accept_all
 def parse_entries(
     reference: EntriesFile, file: str, data: bytes, judge: Judge = accept_all
 ) -> tuple[Entry, ...]:
-    """Reads an entries file: one name a line and nothing else, exactly the bytes that the order promised."""
+    """Parses an entries file: one name per line and nothing else, with the digest stated in the order."""
     if (found := hashlib.sha256(data).hexdigest()) != reference.sha256:
         reason = "sha256 is not the one in the order: the file was changed, or not copied whole"
         raise Refused([Problem(file, None, found, reason)])
@@ -205,7 +205,7 @@ def parse_entries(
     return _names(file, lines, judge)
 
 
-# ------- Entries and targets: read by hand, since there may be 100,000 of them -------
+# ------- Entries and targets: parsed by hand, since there may be 100,000 of them -------
 
 
 def _names(file: str, lines: list[str], judge: Judge) -> tuple[Entry, ...]:
@@ -327,7 +327,7 @@ def _name(read: Document, place: Place, text: str, problems: list[Problem]) -> s
 
 
 def _cross_check(read: Document, header: Header, value: dict[str, Any]) -> Iterator[Problem]:
-    """What one field alone cannot tell."""
+    """Checks that involve several fields."""
 
     def problem(key: str, reason: str) -> Problem:
         found = value.get(key)
@@ -354,7 +354,7 @@ def _cross_check(read: Document, header: Header, value: dict[str, Any]) -> Itera
         yield problem("prev", "is required: the sha256 of the issuer's previous order file")
 
 
-# How long a provider has where the order names no deadline.
+# The time to comply if the order states no deadline.
 _PATIENCE = {"routine": timedelta(days=7), "urgent": timedelta(hours=24), "immediate": timedelta(hours=4)}
 
 
@@ -364,7 +364,7 @@ def _order(
     effective_at = header.effective_at or header.issued_at
     deadline_at = header.deadline_at
     if deadline_at is None and header.urgency is not None:
-        # No one can be late with an order that does not apply yet.
+        # The deadline is never before the order takes effect.
         deadline_at = max(header.issued_at + _PATIENCE[header.urgency], effective_at)
     return Order(
         file=file,
@@ -395,7 +395,7 @@ def _order(
 
 
 def _twins(source: Source) -> tuple[str, ...]:
-    """Of a document in YAML there are none: its last line end is a part of the proof that it is complete."""
+    """YAML documents have none: their last line end is part of the end marker."""
     if not source.document.is_enclosed:
         return ()
     bare = source.data.rstrip(b"\r\n")

@@ -1,8 +1,8 @@
-"""The records of the ledger: what each kind holds, and how it is written as one line of JSON.
+"""The records of the ledger: the fields of each kind, and their encoding as one line of JSON.
 
-A line is JSON in canonical form (RFC 8785: sorted keys, no spaces, UTF-8) and one more key at its end:
-`digest`, the SHA-256 of the line without it. So every byte of every record is covered, the last one included.
-`prev_record` is the SHA-256 of the line before, without its line end.
+A line is JSON in canonical form (RFC 8785: sorted keys, no spaces, UTF-8) with one more key at its end,
+`digest`: the SHA-256 of the line without it. So every byte of every record is covered, even in the last one.
+`prev_record` is the SHA-256 of the previous line, without its line end.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from dnsblock.orders.order import Order, parse
 
 @dataclass(frozen=True, slots=True)
 class Annulment:
-    """The operator has annulled an order that was accepted and was wrong."""
+    """The operator annulled an accepted order that was erroneous."""
 
     issuer: str
     order_id: str
@@ -28,19 +28,19 @@ class Annulment:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """How far a ledger goes: its number of records, and the SHA-256 of the last one's line."""
+    """A position in a ledger: the number of records, and the SHA-256 of the last one's line."""
 
     records: int
-    last: str | None  # None: of a ledger without records
+    last: str | None  # None: a ledger without records
 
 
 @dataclass(frozen=True, slots=True)
 class AcceptedRestore:
-    """The operator has accepted a ledger that does not extend what was acknowledged."""
+    """The operator accepted a ledger that does not extend the acknowledged one."""
 
     reason: str
-    acknowledged: Position | None  # what the ledger should have held; None: the checkpoint was missing
-    found: Position  # what it held
+    acknowledged: Position | None  # the expected position; None: the checkpoint was missing
+    found: Position  # the actual position
 
 
 Fact = Order | Annulment | AcceptedRestore
@@ -48,7 +48,7 @@ Fact = Order | Annulment | AcceptedRestore
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A fact, and when it was recorded."""
+    """A fact and the time of its record."""
 
     n: int  # from 1
     at: datetime
@@ -56,7 +56,7 @@ class Record:
 
 
 class NotARecord(Exception):  # noqa: N818
-    """A line is not what was written; the message says why."""
+    """A line is not a valid record; the message says why."""
 
 
 def encode(record: Record, prev_record: str | None) -> bytes:
@@ -68,7 +68,7 @@ def encode(record: Record, prev_record: str | None) -> bytes:
 
 
 def decode(line: bytes, n: int, prev_record: str | None) -> Record:
-    """Reads the line of record `n`, which follows `prev_record`. Raises `NotARecord`.
+    """Parses the line of record `n`, which follows `prev_record`. Raises `NotARecord`.
 
     An order with an `entries_file` has no entries yet.
     """
@@ -87,7 +87,7 @@ def decode(line: bytes, n: int, prev_record: str | None) -> Record:
 
 
 def sealed(fields: dict[str, Any]) -> bytes:
-    """The line of these fields: in canonical form, and with its digest."""
+    """The line of these fields: in canonical form, with its digest."""
     line = canonical(fields)
     return line[:-1] + b',"digest":"%s"}' % hashlib.sha256(line).hexdigest().encode()
 
@@ -97,18 +97,18 @@ def canonical(value: dict[str, Any]) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-# No text within a record can hold this: JSON escapes its quotation marks.
+# No text in a record can contain this: JSON escapes the quotation marks.
 _END = re.compile(rb',"digest":"([0-9a-f]{64})"}')
 
 
 def end_of_record(data: bytes) -> int | None:
-    """Where the first record in these bytes ends; None if there is none but one that was only begun."""
+    """The end of the first record in these bytes; None if there is no complete one."""
     found = _END.search(data)
     return None if found is None else found.end()
 
 
 def unsealed(line: bytes) -> dict[str, Any]:
-    """The fields of a line that is exactly what was written. Raises `NotARecord`."""
+    """The fields of an intact line. Raises `NotARecord`."""
     end = _END.search(line)
     if end is None or end.end() != len(line):
         raise NotARecord("not a record")
@@ -124,13 +124,13 @@ def unsealed(line: bytes) -> dict[str, Any]:
     return fields
 
 
-# ------- What each kind holds -------
+# ------- The fields of each kind -------
 
 
 def _payload(fact: Fact) -> tuple[str, dict[str, Any]]:
     match fact:
         case Order(source=source):
-            assert source is not None  # noqa: S101  # an order that was just read has its bytes
+            assert source is not None  # noqa: S101  # a newly parsed order has its bytes
             return "order", {
                 "issuer": fact.issuer,
                 "order_id": fact.order_id,
@@ -184,7 +184,7 @@ def _accepted_restore(_: int, fields: dict[str, Any]) -> AcceptedRestore:
 
 
 def read_position(value: Any) -> Position:
-    """Reads what `canonical` wrote of a position. Raises `ValueError`."""
+    """Parses a position. Raises `ValueError`."""
     match value:
         case {"records": int(records), "last": str() | None as last} if (records == 0) == (last is None):
             return Position(records, last)

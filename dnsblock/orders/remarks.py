@@ -1,6 +1,6 @@
-"""What is worth a look in an order that is accepted: shown by `check`, `reload` and `order submit`.
+"""Remarks on accepted orders, shown by `check`, `reload` and `order submit`.
 
-Each remark is a `Problem` in form only: it has a place and a reason, and refuses nothing.
+A remark has the form of a `Problem`, with a place and a reason, but does not refuse the order.
 """
 
 from collections.abc import Iterator
@@ -10,20 +10,20 @@ from dnsblock.errors import Problem, printable
 from dnsblock.orders.order import Order
 from dnsblock.orders.spelling import remarks as remarks_on_name
 
-MAX_NAMES = 10  # that are told of one order
-MAX_LOOKED_AT = 100_000  # names in other scripts than ASCII; an entries file may hold millions
+MAX_NAMES = 10  # reported per order
+MAX_LOOKED_AT = 100_000  # non-ASCII names; an entries file may contain millions
 FAR = timedelta(days=3653)
 
 
 def remarks(order: Order, now: datetime) -> Iterator[str]:
-    """What its author may not have meant."""
+    """Possible mistakes of the author."""
     yield from _on_names(order)
     yield from _on_times(order, now)
 
 
 def _on_names(order: Order) -> Iterator[str]:
     unusual = [(place, entry.name) for place, entry in enumerate(order.entries) if "xn--" in entry.name]
-    # Those that may deceive come first, so that none of them is among those that are only counted.
+    # Deceptive names come first, so that none of them is only counted.
     found = [(list(remarks_on_name(name)), place) for place, name in unusual[:MAX_LOOKED_AT]]
     found.sort(key=lambda one: (-len(one[0]), one[1]))
     for texts, place in found[:MAX_NAMES]:

@@ -1,6 +1,7 @@
-"""The fields of an order document, each with its type and its bounds. Used by `order` alone.
+"""The fields of an order document, with their types and limits. Used only by `order`.
 
-What a citizen and a court may ask for is in them: who ordered what, when, on which law, and for which reason.
+They contain the information for citizens and courts: who ordered what, when, on which law, and for which
+reason.
 """
 
 import re
@@ -13,13 +14,13 @@ from dnsblock.values import Identifier, Number
 
 Match = Literal["exact", "subtree", "below"]
 
-MAX_ENTRIES = 100_000  # in the document itself; more come in an entries_file
+MAX_ENTRIES = 100_000  # in the document itself; larger orders use an entries_file
 MAX_ENTRIES_FILE_LINES = 20_000_000
 DOCUMENT_SUFFIXES = (".yaml", ".yml", ".json")
 
 
 def _time(value: Any) -> datetime:
-    """RFC 3339 with an offset: a time without one means another moment in each of Indonesia's three zones."""
+    """RFC 3339 with an offset: without one, a time is ambiguous in Indonesia's three time zones."""
     if not isinstance(value, str) or not _RFC3339.fullmatch(value):
         raise ValueError("must be a time with seconds and an offset, such as 2017-07-14T11:30:00+07:00")
     try:
@@ -84,7 +85,7 @@ class _Fields(BaseModel):
 
 
 class EntryFields(_Fields):
-    """An entry that is more than a name."""
+    """An entry with more fields than a name."""
 
     name: str
     match: Match = "subtree"
@@ -93,35 +94,35 @@ class EntryFields(_Fields):
 
 
 class TargetEntryFields(_Fields):
-    """An entry of a target that is more than a name."""
+    """An entry of a target with more fields than a name."""
 
     name: str
     match: Match | None = None
 
 
 class TargetFields(_Fields):
-    """An order that an unblock lifts; its entries are `all` or a list, and are read apart."""
+    """An order that an unblock lifts. Its entries are `all` or a list, and are parsed separately."""
 
     order_id: OrderId
     entries: Any
 
 
 class Reason(_Fields):
-    """Why, for the citizen who meets the block: in Indonesian and in English."""
+    """The reason, for the citizen who meets the block: in Indonesian and in English."""
 
     id: Text | None = None
     en: Text | None = None
 
 
 class Letter(_Fields):
-    """The letter itself: its digest, and where it can be read."""
+    """The letter: its digest, and where it can be read."""
 
     sha256: Sha256
     uri: Text | None = None
 
 
 class EntriesFile(_Fields):
-    """The file beside the document that holds its entries, one name a line."""
+    """The file beside the document with its entries, one name per line."""
 
     path: Annotated[str, AfterValidator(_file_name)]
     sha256: Sha256
@@ -129,7 +130,7 @@ class EntriesFile(_Fields):
 
 
 class Header(_Fields):
-    """Every field of the document. Entries and targets are only counted here: `order` reads them."""
+    """Every field of the document. Entries and targets are only counted here: `order` parses them."""
 
     schema_: Annotated[str, AfterValidator(_schema), Field(alias="schema")]
     issuer: Identifier

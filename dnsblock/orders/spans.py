@@ -1,7 +1,7 @@
-"""From when until when an entry about a name is in force: the same facts as in `state.derive`, for all times.
+"""The time spans in which entries for a name are in force: the same rules as `state.derive`, for all times.
 
-`history` and `why` ask here. Each order is looked at once, so that a thousand orders are no matter;
-tests/unit/test_spans.py compares with `derive` at each time.
+Used by `history` and `why`. Each order is examined once, so that a thousand orders are fast.
+tests/unit/test_spans.py compares the result with `derive` at each time.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -20,17 +20,17 @@ NEVER = datetime.max.replace(tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A time for which an entry of an order is in force: from `start` on, until just before `end`."""
+    """A time span in which an entry is in force: from `start` (inclusive) to `end` (exclusive)."""
 
     order: Order
     entry: Entry
     start: datetime
-    end: datetime | None  # None: nothing that is known ends it
+    end: datetime | None  # None: no known end
     ended_by: tuple[str, ...]  # the unblock orders that end it; empty: it expires, or is annulled
 
     @property
     def why_ended(self) -> str:
-        """What ends it, in words."""
+        """The cause of the end, in words."""
         if self.ended_by:
             return f"order {', '.join(self.ended_by)}, of {self.order.order_id}"
         is_expired = self.end == self.order.expires_at
@@ -38,7 +38,7 @@ class Span:
 
 
 def spans_of(received: Received, names: Collection[str]) -> list[Span]:
-    """When entries about these names are in force by one issuer's orders, in the past and as scheduled."""
+    """The spans of one issuer's entries for these names, past and scheduled."""
     asked = set(names)
     places = [place for place, (_, order) in enumerate(received) if _is_about(order, asked)]
     if not places:
@@ -61,14 +61,14 @@ def spans_of(received: Received, names: Collection[str]) -> list[Span]:
                 if not _ends(target, entry):
                     continue
                 unblock = received[other][1]
-                # It means the order that had the number when it came, and not a later one that took it.
+                # It refers to the order that had the number then, not to a later one that took it.
                 limit = NEVER if place < other else freed.get(order.order_id, NEVER)
                 cuts += [
                     (max(start, unblock.effective_at), min(end, limit), unblock.order_id)
                     for start, end in windows[other]
                 ]
             base = [(max(start, order.effective_at), min(end, expires)) for start, end in windows[place]]
-            # The same entry twice in an order is one.
+            # A duplicate entry in an order counts once.
             found[order.sha256, entry.name, str(entry.match)] = list(_without(order, entry, base, cuts))
     return [span for spans in found.values() for span in spans]
 
@@ -78,7 +78,7 @@ def _is_about(order: Order, names: set[str]) -> bool:
 
 
 def _liftings(received: Received) -> dict[str, list[tuple[int, Target]]]:
-    """By the order_id of a block: the places of the unblock orders that target it."""
+    """The unblock orders that target a block, as their places, by the block's order_id."""
     found: dict[str, list[tuple[int, Target]]] = {}
     for place, (_, order) in enumerate(received):
         for target in order.targets if order.action == "unblock" else ():
@@ -95,7 +95,7 @@ def _ends(target: Target, entry: Entry) -> bool:
 def _without(
     order: Order, entry: Entry, base: Sequence[_Window], cuts: Sequence[tuple[datetime, datetime, str]]
 ) -> Iterator[Span]:
-    """The times of `base` that no cut covers."""
+    """The parts of `base` that no cut covers."""
     # Only a block can be lifted.
     real = sorted(cut for cut in cuts if cut[0] < cut[1]) if order.action == "block" else []
     for start, until in base:
@@ -112,7 +112,7 @@ def _without(
 
 
 def _windows(received: Received) -> list[list[_Window]]:
-    """For each order: when it is enforced, by its number (`seq`) and by what the operator has annulled."""
+    """For each order: when it is enforced, considering its `seq` and annulments."""
     windows: list[list[_Window]] = [[] for _ in received]
     begun: dict[int, datetime] = {}
     came: dict[datetime, list[int]] = {}

@@ -1,6 +1,6 @@
-"""Names as the author of an order writes them: refused with what to write instead, or shown as A-labels.
+"""The spelling of names in orders: parses a name, or refuses it with a hint what to write instead.
 
-`order` reads names here; the intake shows here what is accepted and may still be a mistake.
+`order` parses names with it. The intake uses its remarks on accepted names that may be mistakes.
 """
 
 import re
@@ -11,7 +11,7 @@ from dnsblock.names import NameRefused, address, canonical
 
 
 def read_name(text: str) -> str:
-    """The canonical name. Raises `NameRefused` with what to write instead."""
+    """The canonical name. Raises `NameRefused` with a hint what to write instead."""
     if any(char in _QUOTATION_MARKS for char in text):
         raise NameRefused("holds a quotation mark: write the name without it")
     try:
@@ -20,7 +20,7 @@ def read_name(text: str) -> str:
         raise NameRefused(_advice(text.strip()) or str(err)) from err
 
 
-_QUOTATION_MARKS = "\"'`´‘’‚“”„«»‹›"  # noqa: RUF001  # what word processors make of them
+_QUOTATION_MARKS = "\"'`´‘’‚“”„«»‹›"  # noqa: RUF001  # including those of word processors
 _WEB = re.compile(
     r"(?:(?P<scheme>[a-z][a-z0-9+-]*):(?=/))?/{0,2}(?P<host>[^/?#@\s]+)(?P<page>[/?#]\S*)?", re.I
 )
@@ -28,7 +28,7 @@ _ACCOUNT = re.compile(r"(?:mailto:)?[^@/\s]*@(?P<host>[^@/\s]*)", re.I)
 
 
 def _advice(text: str) -> str | None:
-    """What to write instead of a web address or an account; None: it is neither."""
+    """The hint for a web address or an account; None if it is neither."""
     if found := _ACCOUNT.fullmatch(text):
         what = "an account or an e-mail address: an order blocks names, not accounts"
         return f"{what}; {_all_of(found['host'])}"
@@ -62,11 +62,11 @@ def _written(host: str) -> str:
         return ""
 
 
-# ------- What is accepted and may be a mistake -------
+# ------- Accepted names that may be mistakes -------
 
 
 def remarks(name: str) -> Iterator[str]:
-    """About a canonical name in another script than ASCII: how it reads, and how it may deceive."""
+    """Remarks on a non-ASCII canonical name: its readable form, and how it may deceive."""
     if "xn--" not in name:
         return
     shown = ".".join(_readable(label) for label in name.split("."))
@@ -80,7 +80,7 @@ def remarks(name: str) -> Iterator[str]:
 
 
 def _readable(label: str) -> str:
-    """A label as people read it; itself where it cannot be decoded to printable text."""
+    """The U-label of a label; unchanged if it cannot be decoded to printable text."""
     if not label.startswith("xn--"):
         return label
     try:
@@ -96,7 +96,7 @@ _COMMON = {"COMBINING", "MODIFIER", "KATAKANA-HIRAGANA", "IDEOGRAPHIC", "FEMININ
 
 
 def _scripts(label: str) -> set[str]:
-    """The scripts of the letters in a label; one, where they may stand together.
+    """The scripts of the letters in a label; one if they may be combined.
 
     The single-script check of UTS 39, section 5.1. The script of a letter is the first word of its Unicode
     name, since Python's database has no script property; digits, hyphens and marks are common to all.

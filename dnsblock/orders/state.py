@@ -1,6 +1,6 @@
-"""What is in force at a time: a pure function of the orders in the ledger and the time.
+"""The orders in force at a time: a pure function of the orders in the ledger and the time.
 
-Nothing that is enforced is ever stored; the compiler, `status` and the timer all ask here.
+This state is never stored; the compiler, `status` and the timer derive it here.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,7 +16,7 @@ StateName = Literal["held", "scheduled", "active", "partially lifted", "lifted",
 
 @dataclass(frozen=True, slots=True)
 class InForce:
-    """An entry that is in force, and the order that put it there."""
+    """An entry in force, and its order."""
 
     entry: Entry
     kind: Literal["block", "exempt"]
@@ -26,13 +26,13 @@ class InForce:
 
 @dataclass(frozen=True, slots=True)
 class OrderState:
-    """Where an order stands. An unblock is scheduled or active, and itself has nothing in force."""
+    """The state of an order. An unblock is scheduled or active, and has no entries in force itself."""
 
     issuer: str
     order_id: str
     action: Literal["block", "unblock", "exempt"]
     state: StateName
-    entries: int  # of an unblock: how many entries it names
+    entries: int  # for an unblock: the number of entries that it names
     in_force: int
     effective_at: datetime
     expires_at: datetime | None
@@ -41,20 +41,20 @@ class OrderState:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Everything that the orders say at one time."""
+    """The state of all orders at one time."""
 
-    in_force: dict[str, tuple[InForce, ...]]  # by issuer; every issuer with an order is there
+    in_force: dict[str, tuple[InForce, ...]]  # by issuer, including every issuer with an order
     orders: tuple[OrderState, ...]  # in ledger order
-    next_change_by_issuer: dict[str, datetime]  # no change to come: no key
+    next_change_by_issuer: dict[str, datetime]  # only issuers with a future change
 
     @property
     def next_change_at(self) -> datetime | None:
-        """When something starts or ends next, without any new order."""
+        """When the next entry starts or ends without a new order."""
         return min(self.next_change_by_issuer.values(), default=None)
 
 
 def derive(orders: Sequence[Order], at: datetime) -> State:
-    """What is in force `at` an aware time. Linear in the number of entries and targets.
+    """Derives the entries in force `at` an aware time. Linear in the number of entries and targets.
 
     In force means effective_at <= at < expires_at, and not ended by an unblock with effective_at <= at.
     """
@@ -81,22 +81,22 @@ def derive(orders: Sequence[Order], at: datetime) -> State:
     return State(in_force, tuple(states[order.sha256] for order in orders), next_change)
 
 
-_Idle = tuple[Literal["held", "annulled"], str]  # the state, and the note that says why
+_Idle = tuple[Literal["held", "annulled"], str]  # the state, and a note with the reason
 
 
 def _why_idle(order: Order, chain: Chain, at: datetime) -> _Idle | None:
-    """Why nothing of an order is enforced, whatever the time; None: it is."""
+    """Why an order is not enforced at any time; None if it is."""
     if order.annulled is not None and order.is_annulled(at):
         return "annulled", f"ANNULLED: by the operator: {order.annulled.reason}"
     return chain.verdict(order)
 
 
-# ------- Liftings -------
+# ------- Unblocks -------
 
 
 @dataclass(slots=True)
 class _Lifting:
-    """What the unblock orders of one issuer end, whether their time has come or not."""
+    """The entries that one issuer's unblock orders end, now or in the future."""
 
     ended: dict[str, dict[int, datetime]] = field(default_factory=dict)  # by order_id: entry index -> end
     named: dict[str, int] = field(default_factory=dict)  # by order_id of the unblock: entries it names
@@ -107,7 +107,7 @@ def _lift(orders: Sequence[Order], freed: set[str]) -> _Lifting:
     lifting = _Lifting()
     lifted_by = _targets(orders, freed)
     by_name: dict[str, dict[str, list[int]]] = {}
-    # By time, so that the first to name an entry is the one that ends it.
+    # By time, so that the first one that names an entry ends it.
     unblocks = sorted((o for o in orders if o.action == "unblock"), key=lambda order: order.effective_at)
     for unblock in unblocks:
         named = 0
@@ -127,10 +127,10 @@ def _lift(orders: Sequence[Order], freed: set[str]) -> _Lifting:
 
 
 def _targets(orders: Sequence[Order], freed: set[str]) -> dict[str, list[tuple[Target, Order]]]:
-    """By the order_id of each unblock: what it lifts. Of a block that is held nothing is enforced.
+    """The targets of each unblock with their blocks, by its order_id. `orders` excludes held blocks.
 
-    `freed` are numbers of annulled orders. An unblock means the order that had the number when it came, and
-    not a later one that took it.
+    `freed` are the numbers of annulled orders. An unblock refers to the order that had the number when the
+    unblock was accepted, not to a later order that took the number.
     """
     blocks = {order.order_id: (place, order) for place, order in enumerate(orders) if order.action == "block"}
     found: dict[str, list[tuple[Target, Order]]] = {}
@@ -145,7 +145,7 @@ def _targets(orders: Sequence[Order], freed: set[str]) -> dict[str, list[tuple[T
 
 
 def _end(block: Order, ended: dict[int, datetime], indexes: Sequence[int], at: datetime) -> int:
-    """Ends the entries that have not ended before; returns how many those are."""
+    """Ends the entries that have not ended yet; returns their number."""
     if len(ended) == len(block.entries) or (block.expires_at is not None and block.expires_at <= at):
         return 0
     before = len(ended)

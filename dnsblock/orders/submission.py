@@ -1,4 +1,4 @@
-"""Documents that are sent to the daemon, instead of being put into the inbox. Judged as there."""
+"""Documents that are sent to the daemon instead of being put into the inbox. The same checks apply."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,26 +13,26 @@ from dnsblock.orders.order import Judge, Order, parse, with_entries
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """A document and its entries file, as they came."""
+    """A document and its entries file, as received."""
 
-    file: str  # the name for it in problems
+    file: str  # its name in problems
     data: bytes
     entries: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """Documents that were judged."""
+    """The result of judging documents."""
 
     documents: tuple[Submitted, ...]
     intake: Intake
-    orders: dict[str, Order]  # by file: each that could be read, also one that is in the ledger already
+    orders: dict[str, Order]  # by file: each readable document, even if it is already in the ledger
 
 
 def examine_submitted(
     documents: Sequence[Submitted], known: Sequence[Order], config: Config, now: datetime
 ) -> Judged:
-    """Judges what was sent. Pure: nothing is written."""
+    """Judges submitted documents. Pure: nothing is written."""
     by_digest = {digest: order for order in known for digest in order.digests}
     judge = partial(judge_entry, answers=config.answer_names)
     read: dict[str, Order] = {}
