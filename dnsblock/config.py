@@ -1,7 +1,8 @@
-"""Settings: the YAML file an operator edits becomes one typed, frozen `Config`, or is refused.
+"""The configuration: parses the operator's YAML file into one typed, frozen `Config`, or refuses it.
 
-`config/dnsblock.yaml` is the reference of all options; a test holds it equal to the defaults here. Relative
-paths are relative to the configuration file's folder. Nothing here looks at the network, lists or orders.
+`config/dnsblock.yaml` is the reference of all options; a test ensures that it equals the defaults here.
+Relative paths are relative to the configuration file's folder. This module does not access the network,
+lists or orders.
 """
 
 from collections.abc import Iterator
@@ -61,9 +62,10 @@ def load(path: Path, resolv_conf: Path = RESOLV_CONF) -> "Config":
 
 
 def load_again(running: "Config", resolv_conf: Path = RESOLV_CONF) -> tuple["Config", tuple[Problem, ...]]:
-    """What the file of settings that are in force says now, and why some of it is not taken over.
+    """Reads the configuration file of the running settings again; also returns why a part is not applied.
 
-    With a problem in the file these are the running settings; with one in `resolv_conf` alone, its servers.
+    If the file has a problem, the running settings are returned. If only `resolv_conf` has one, its previous
+    servers are kept.
     """
     former = FormerServers(tuple(str(server) for server in running.upstream.servers))
     config, problems = inspect(running.path, resolv_conf, former)
@@ -75,10 +77,10 @@ def load_again(running: "Config", resolv_conf: Path = RESOLV_CONF) -> tuple["Con
 def inspect(
     path: Path, resolv_conf: Path = RESOLV_CONF, former: FormerServers | None = None
 ) -> tuple["Config | None", tuple[Problem, ...]]:
-    """All problems of the configuration file, and the settings that its faultless parts make, if any.
+    """All problems of the configuration file, and the settings from its valid parts, if any.
 
-    With problems, the settings are for looking further into what they name; nothing may run with them. With
-    `former` servers, those stand in for ones that cannot be read.
+    With problems, the settings are only for further checks, never for running. `former` servers replace
+    ones that cannot be read.
     """
     path = path.absolute()
     try:
@@ -86,7 +88,7 @@ def inspect(
         read = document.read(str(path), data, max_bytes=MAX_BYTES)
     except Refused as err:
         return None, err.problems
-    value: Any = {} if read.value is None else read.value  # a file of comments: every default
+    value: Any = {} if read.value is None else read.value  # only comments: all defaults
     context = {"file": path, "resolv_conf": resolv_conf, "former": former}
     try:
         config = Config.model_validate(value, context=context)
@@ -96,7 +98,7 @@ def inspect(
 
 
 def _salvage(value: Any, errors: ValidationError, context: Any) -> "Config | None":
-    """What is left without the broken options; of a list, such as zones, without its broken items."""
+    """The settings without invalid options; a sequence, such as zones, loses only its invalid items."""
     if not isinstance(value, dict):
         return None
     broken = {error["loc"][:2] for error in errors.errors()}
@@ -114,13 +116,13 @@ def _salvage(value: Any, errors: ValidationError, context: Any) -> "Config | Non
 
 
 def _all_problems(read: Document, value: Any, context: Any, errors: ValidationError) -> Iterator[Problem]:
-    """The errors, and what is wrong between those options that are right by themselves."""
+    """The errors, and the conflicts between options that are valid on their own."""
     yield from read.explain(errors)
     broken = frozenset(str(error["loc"][0]) for error in errors.errors() if error["loc"])
     try:
         right = {key: part for key, part in value.items() if key not in broken}
         config = Config.model_validate(right, context=context)
-    except (ValidationError, AttributeError):  # not even a mapping, or no resolvers to default to
+    except (ValidationError, AttributeError):  # not a mapping, or no system resolvers
         return
     yield from _cross_check(config, read, broken)
 
@@ -129,7 +131,7 @@ def _all_problems(read: Document, value: Any, context: Any, errors: ValidationEr
 
 
 class _Options(BaseModel):
-    """Models, not dataclasses: each option is written once, with its type, its bounds and its default."""
+    """Models, not dataclasses: each option is defined once, with its type, limits and default."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, validate_default=True, arbitrary_types_allowed=True
@@ -149,15 +151,15 @@ class AccessControl(_Options):
 
 
 class Limits(_Options):
-    """How much of us a client may have that may not be who it says: over UDP, without a valid cookie.
+    """Rate limits for clients whose source address may be spoofed: UDP without a valid server cookie.
 
-    A client is an IPv4 address or an IPv6 /64; its network (/24, /48) may have as much as 32 of them.
+    A client is an IPv4 address or an IPv6 /64. Its network (/24 or /48) may use as much as 32 clients.
     """
 
     queries_per_second: Annotated[int, Number, Field(ge=0, le=100_000)] = 1000  # 0: no limit
     errors_per_second: Annotated[int, Number, Field(ge=0, le=100_000)] = 20  # 0: no limit
-    slip: Annotated[int, Number, Field(ge=0, le=1000)] = 2  # every how-manieth above is answered; 0: none
-    amplification: Annotated[int, Number, Field(ge=0, le=1000)] = 10  # octets for each asked; 0: no limit
+    slip: Annotated[int, Number, Field(ge=0, le=1000)] = 2  # every Nth over the limit is answered; 0: none
+    amplification: Annotated[int, Number, Field(ge=0, le=1000)] = 10  # per byte of the query; 0: no limit
     exempt: Networks = as_written(["127.0.0.0/8", "::1/128"])
 
     @model_validator(mode="after")
@@ -170,15 +172,15 @@ class Limits(_Options):
 class Cookies(_Options):
     """DNS cookies (RFC 7873)."""
 
-    secrets: FilePath | None = None  # null: one of this process alone
+    secrets: FilePath | None = None  # null: a random secret of this process
 
 
 class Server(_Options):
-    """A recursive resolver that is asked: its address alone, or a mapping."""
+    """An upstream resolver: only its address, or a mapping."""
 
     address: Upstream
-    weight: Annotated[int, Number, Field(ge=1, le=100)] = 1  # its share beside others of its order
-    order: Annotated[int, Number, Field(ge=0, le=63)] = 0  # the lowest that has one which is up is asked
+    weight: Annotated[int, Number, Field(ge=1, le=100)] = 1  # its share among those of the same order
+    order: Annotated[int, Number, Field(ge=0, le=63)] = 0  # the lowest with an upstream that is up is used
 
     @model_validator(mode="before")
     @classmethod
@@ -197,10 +199,10 @@ class HealthCheck(_Options):
 
     name: HealthCheckName = "."
     type: Literal["A", "AAAA", "NS", "SOA", "TXT"] = "NS"
-    interval_ms: Milliseconds = 1000  # doubled again and again while it is down
+    interval_ms: Milliseconds = 1000  # doubled repeatedly while it is down
     timeout_ms: Milliseconds = 500
-    failures: Annotated[int, Number, Field(ge=1, le=100)] = 3  # in a row: it is down
-    successes: Annotated[int, Number, Field(ge=1, le=100)] = 2  # in a row: it is up again
+    failures: Annotated[int, Number, Field(ge=1, le=100)] = 3  # consecutive failures until it is down
+    successes: Annotated[int, Number, Field(ge=1, le=100)] = 2  # consecutive successes until it is up again
 
 
 class Ecs(_Options):
@@ -212,22 +214,22 @@ class Ecs(_Options):
 
 
 class UpstreamOptions(_Options):
-    """Who is asked about what is not blocked."""
+    """The upstream resolvers for names that are not blocked."""
 
     servers: Annotated[tuple[Server, ...], Field(max_length=64), NotEmpty, Servers] = as_written("system")
     selection: Literal["first", "least_outstanding", "weighted", "hashed"] = "first"
     health_check: HealthCheck | None = as_written({})  # null: no health checks
     timeout_ms: Milliseconds = 1500
-    tries: Annotated[int, Number, Field(ge=1, le=4)] = 3  # of one query, all upstreams together
+    tries: Annotated[int, Number, Field(ge=1, le=4)] = 3  # per query, over all upstreams
     max_outstanding: Annotated[int, Number, Field(ge=1, le=32_768)] = 16_384  # per worker thread
     client_identity: Literal["none", "proxy", "ecs"] = "none"
     ecs: Ecs = as_written({})
 
 
 class CacheOptions(_Options):
-    """Answers of upstreams that are kept. Times in seconds."""
+    """The cache of upstream responses. Times in seconds."""
 
-    size_mb: Annotated[int, Number, Field(ge=0, le=65_536)] = 64  # MiB of memory; 0: nothing is kept
+    size_mb: Annotated[int, Number, Field(ge=0, le=65_536)] = 64  # MiB of memory; 0: no cache
     max_ttl: Annotated[int, Number, Field(ge=1, le=604_800)] = 86_400  # RFC 8767 4: a week at most
     max_negative_ttl: Annotated[int, Number, Field(ge=1, le=86_400)] = 3600  # RFC 2308 5: one to three hours
     max_stale: Annotated[int, Number, Field(ge=0, le=604_800)] = 0  # past the TTL (RFC 8767); 0: never
@@ -235,21 +237,21 @@ class CacheOptions(_Options):
 
 
 class Udp(_Options):
-    """UDP towards clients."""
+    """UDP to clients."""
 
-    max_payload: Annotated[int, Number, Field(ge=512, le=4096)] = 1232  # octets; RFC 9715
+    max_payload: Annotated[int, Number, Field(ge=512, le=4096)] = 1232  # bytes; RFC 9715
 
 
 class Tcp(_Options):
-    """TCP towards clients (RFC 7766)."""
+    """TCP to clients (RFC 7766)."""
 
-    max_connections: Annotated[int, Number, Field(ge=1, le=100_000)] = 1024  # of each listen address
+    max_connections: Annotated[int, Number, Field(ge=1, le=100_000)] = 1024  # per listen address
     max_connections_per_client: Annotated[int, Number, Field(ge=1, le=100_000)] = 64
-    # Of an IPv4 /24 or an IPv6 /48 at each listen address; auto: a quarter of max_connections
+    # Per IPv4 /24 or IPv6 /48 and listen address; auto: a quarter of max_connections
     max_connections_per_network: Annotated[int | Literal["auto"], NumberOrWord] = "auto"
-    max_pipelined: Annotated[int, Number, Field(ge=1, le=10_000)] = 100  # unanswered queries of a connection
+    max_pipelined: Annotated[int, Number, Field(ge=1, le=10_000)] = 100  # unanswered queries per connection
     idle_timeout_ms: Milliseconds = 10_000
-    read_timeout_ms: Milliseconds = 5000  # for a message that has begun
+    read_timeout_ms: Milliseconds = 5000  # to receive the rest of a message
 
     @model_validator(mode="after")
     def _has_a_share_for_networks(self) -> Self:
@@ -260,21 +262,21 @@ class Tcp(_Options):
 
 
 class Soa(_Options):
-    """The two names in the SOA of our own negative answers (RFC 2308 section 3)."""
+    """The two names in the SOA of locally generated negative answers (RFC 2308 section 3)."""
 
     mname: DnsName = "localhost"
     rname: DnsName = "nobody.invalid"
 
 
 class Resinfo(_Options):
-    """What a RESINFO record at resolver.arpa says (RFC 9606)."""
+    """The content of the RESINFO record at resolver.arpa (RFC 9606)."""
 
     infourl: WebAddress | None = None
     qnamemin: Switch = "false"  # whether the upstreams minimise QNAMEs (RFC 9156)
 
 
 class Local(_Options):
-    """Names that no upstream is asked about."""
+    """Special-use names and locally served zones."""
 
     special_names: Literal["answer", "forward"] = "answer"  # RFC 6761, 6762, 7686
     private_reverse: Literal["answer", "forward"] = "answer"  # RFC 6303, 7793
@@ -283,7 +285,7 @@ class Local(_Options):
 
 
 class StructuredErrors(_Options):
-    """The JSON of draft-ietf-dnsop-structured-dns-error, for clients that ask for it by an EDNS option."""
+    """The JSON of draft-ietf-dnsop-structured-dns-error, for clients that request it by an EDNS option."""
 
     option: Annotated[int, Number, Field(ge=1, le=65_535)]
     contacts: Annotated[tuple[ContactUri, ...], Field(max_length=4), NotEmpty]
@@ -298,7 +300,7 @@ class StructuredErrors(_Options):
 
 
 class Signals(_Options):
-    """What else clients may be told about a block."""
+    """Additional information for clients about a block."""
 
     structured_errors: StructuredErrors | None = None
 
@@ -307,12 +309,12 @@ Action = Literal["sinkhole", "nxdomain", "nodata", "refused", "drop", "truncate"
 
 
 class Answer(_Options):
-    """An answer profile: what the client is told in the place of what it asked for."""
+    """An answer profile: the response to a blocked query."""
 
     action: Action
     ipv4: Annotated[tuple[IPv4, ...], Field(max_length=16)] = ()
     ipv6: Annotated[tuple[IPv6, ...], Field(max_length=16)] = ()
-    target: TargetName | None = None  # of a cname; `*.NAME`: the queried name under that one
+    target: TargetName | None = None  # of a cname; `*.NAME`: the QNAME is prepended
     ttl: Annotated[int, Number, Field(ge=0, le=86_400)] = 30  # seconds; also of the SOA in a negative answer
     extended_error: Literal["auto", "none", "15", "16", "17"] = (
         "auto"  # RFC 8914; auto: 16 for orders, 15 for a list
@@ -329,7 +331,7 @@ class Answer(_Options):
         return self
 
 
-# The profiles that need no setting: they are called what they do.
+# The built-in profiles, named after their action.
 BUILT_IN: dict[str, Answer] = {
     action: Answer.model_validate({"action": action})
     for action in ("passthru", "nxdomain", "nodata", "refused", "drop", "truncate")
@@ -337,9 +339,9 @@ BUILT_IN: dict[str, Answer] = {
 
 
 class Guards(_Options):
-    """When a whole list is rejected. What auto means for a feed, and for a file or folder: policy/guards.py.
+    """When a whole list is rejected. lists/guards.py defines `auto` for a feed, and for a file or folder.
 
-    A percentage counts from 20 changed names on.
+    Percentages apply from 20 changed names.
     """
 
     shrank_percent: Annotated[float | Literal["auto", "off"], Percent] = "auto"
@@ -348,7 +350,7 @@ class Guards(_Options):
     grew_names: Annotated[int | Literal["auto", "off"], NumberOrWord] = "auto"
     rejected_percent: Annotated[float | Literal["off"], Percent] = 1.0  # of the lines; 0: any
     truncated: Literal["refuse", "accept"] = "refuse"  # a last line without its line feed
-    replayed: Literal["auto", "refuse", "accept"] = "auto"  # an older version; auto: refuse it of a feed
+    replayed: Literal["auto", "refuse", "accept"] = "auto"  # an older version; auto: refuse it for a feed
     public_suffix: Literal["leave_out", "accept"] = "leave_out"
 
 
@@ -359,7 +361,7 @@ Repair = Literal["bom", "crlf", "case", "dot", "scheme", "port", "path", "comma"
 
 
 class Source(_Options):
-    """How a list is read, how often it is looked at, and what is put up with."""
+    """How a list is read, how often it is polled or fetched, and its limits."""
 
     format: Format = "auto"
     column: Annotated[int, Number, Field(ge=1, le=1000)] = 1  # of csv, counted from 1
@@ -367,11 +369,11 @@ class Source(_Options):
     repair: Annotated[tuple[Repair, ...], Field(max_length=8)] = ("bom", "crlf", "case", "dot")
     exceptions: Literal["auto", "exempt", "passthru"] = "auto"  # auto: passthru for rpz, exempt for others
     every_s: Annotated[int | Literal["auto"], NumberOrWord] = "auto"  # auto: 3600 for a feed, 5 for a file
-    max_mb: Annotated[int, Number, Field(ge=1, le=16_384)] = 1024  # MiB of text
+    max_mb: Annotated[int, Number, Field(ge=1, le=16_384)] = 1024  # MiB of content
     timeout_s: Annotated[int, Number, Field(ge=1, le=86_400)] = 600  # for a whole download
-    ca: FilePath | None = None  # null: the system's authorities
-    authorization: FilePath | None = None  # a file whose one line is the header
-    missing: Literal["refuse", "start"] = "refuse"  # at a start without any version of the list
+    ca: FilePath | None = None  # null: the system trust store
+    authorization: FilePath | None = None  # a file with one line, the header
+    missing: Literal["refuse", "start"] = "refuse"  # at startup without any version of the list
     guards: Guards = as_written({})
 
     @model_validator(mode="after")
@@ -387,18 +389,16 @@ class Zone(_Options):
     """A policy zone: the orders of one issuer, or one list."""
 
     name: Identifier
-    answer: Identifier  # the profile of its entries that name none
+    answer: Identifier  # the profile for entries without one
     issuer: Identifier | None = None
-    unsigned: Literal["refuse", "accept"] = (
-        "refuse"  # of an issuer: what to do with orders that bear no signature
-    )
+    unsigned: Literal["refuse", "accept"] = "refuse"  # of an issuer: how to treat unsigned orders
     names: ListPlace | None = Field(default=None, alias="list")  # a file, a folder or an https URL
-    addresses: ListPlace | None = None  # the same, of addresses and prefixes that answers may not lead to
-    match: Literal["exact", "subtree", "below"] | None = None  # of a list: what each of its names covers
+    addresses: ListPlace | None = None  # the same, with addresses and prefixes to block in answers
+    match: Literal["exact", "subtree", "below"] | None = None  # of a list: the names that each entry covers
     source: Source = as_written({})  # of a list, or of addresses
-    # Whether the targets of CNAME, DNAME, HTTPS and SVCB records in upstreams' answers are judged, too.
+    # Whether the zone also applies to targets of CNAME, DNAME, HTTPS and SVCB records in upstream responses.
     targets: Literal["judge", "ignore"] = "judge"
-    # shadow: it decides nothing, and what it would block is counted.
+    # shadow: matches are only counted, not blocked.
     mode: Literal["enforce", "shadow"] = "enforce"
 
     @model_validator(mode="after")
@@ -431,24 +431,24 @@ class Zone(_Options):
 
     @property
     def kind(self) -> Literal["orders", "list", "addresses"]:
-        """Where the zone's entries come from."""
+        """The source of the zone's entries."""
         if self.issuer is not None:
             return "orders"
         return "list" if self.addresses is None else "addresses"
 
     @property
     def place(self) -> Path | str | None:
-        """Where its list is, of names or of addresses; None for an issuer's orders."""
+        """The place of its list of names or addresses; None for an issuer's orders."""
         return self.names if self.addresses is None else self.addresses
 
     @property
     def is_feed(self) -> bool:
-        """Whether its list is fetched."""
+        """Whether its list is fetched from a URL."""
         return isinstance(self.place, str)
 
     @property
     def every_seconds(self) -> int:
-        """How often its list is looked at."""
+        """How often its list is polled or fetched."""
         if self.source.every_s == "auto":
             return 3600 if self.is_feed else 5
         return self.source.every_s
@@ -457,14 +457,14 @@ class Zone(_Options):
 class Http(_Options):
     """The HTTP listeners: metrics and the control socket."""
 
-    max_connections: Annotated[int, Number, Field(ge=8, le=10_000)] = 256  # of each listener
+    max_connections: Annotated[int, Number, Field(ge=8, le=10_000)] = 256  # per listener
 
 
 class HistoryOptions(_Options):
-    """What is kept of former times."""
+    """How much history is kept."""
 
-    generations: Annotated[int, Number, Field(ge=2, le=10_000)] = 30  # compiled versions of each list
-    snapshots: Annotated[int, Number, Field(ge=2, le=1_000_000)] = 10_000  # serials to go back to
+    generations: Annotated[int, Number, Field(ge=2, le=10_000)] = 30  # compiled versions per list
+    snapshots: Annotated[int, Number, Field(ge=2, le=1_000_000)] = 10_000  # serials available for rollback
 
 
 class Log(_Options):
@@ -475,7 +475,7 @@ class Log(_Options):
 
 
 class Config(_Options):
-    """All settings."""
+    """The whole configuration."""
 
     listen: Annotated[tuple[Listen, ...], Field(max_length=64), NotEmpty] = as_written(
         ["127.0.0.1:53", "[::1]:53"]
@@ -494,12 +494,12 @@ class Config(_Options):
     answers: Annotated[dict[Identifier, Answer], Field(max_length=1000)] = as_written({})
     orders: FilePath | None = None  # the inbox of order documents
     zones: Annotated[tuple[Zone, ...], Field(max_length=MAX_ZONES)] = ()  # first match wins
-    nat64_prefixes: Annotated[tuple[Nat64Prefix, ...], Field(max_length=16)] = ()  # beside 64:ff9b::/96
-    protected: Annotated[tuple[DnsName, ...], Field(max_length=10_000)] = ()  # that no list may block
+    nat64_prefixes: Annotated[tuple[Nat64Prefix, ...], Field(max_length=16)] = ()  # besides 64:ff9b::/96
+    protected: Annotated[tuple[DnsName, ...], Field(max_length=10_000)] = ()  # names that no list may block
     history: HistoryOptions = as_written({})
     state: FilePath = as_written("state")  # folder of the ledger, of compiled lists and the serial
     control: SocketPath = as_written(DEFAULT_SOCKET)
-    user: Annotated[str, Field(min_length=1, max_length=32)] | None = None  # who the daemon becomes
+    user: Annotated[str, Field(min_length=1, max_length=32)] | None = None  # the daemon switches to it
     metrics: Listen | None = as_written("127.0.0.1:9353")
     http: Http = as_written({})
     stop_timeout_ms: Annotated[int, Number, Field(ge=0, le=600_000)] = 3000
@@ -509,7 +509,7 @@ class Config(_Options):
     _path: Path = PrivateAttr()
 
     def model_post_init(self, context: Any) -> None:
-        """Remembers which file this is."""
+        """Stores the path of the file."""
         self._path = file_of(context)
 
     @property
@@ -519,7 +519,7 @@ class Config(_Options):
 
     @property
     def answer_names(self) -> frozenset[str]:
-        """Every answer profile there is, built in or configured."""
+        """All answer profiles, built-in or configured."""
         return frozenset(BUILT_IN) | frozenset(self.answers)
 
     def answer(self, name: str) -> Answer:
@@ -527,11 +527,11 @@ class Config(_Options):
         return self.answers[name] if name in self.answers else BUILT_IN[name]
 
 
-# ------- What one option alone cannot tell -------
+# ------- Checks that involve several options -------
 
 
 def _cross_check(config: Config, read: Document, broken: frozenset[str]) -> Iterator[Problem]:
-    """Problems between options; those that are `broken` have their defaults here and prove nothing."""
+    """Conflicts between options. `broken` options have their defaults here and are not checked."""
     for name in config.answers.keys() & BUILT_IN.keys():
         yield read.problem(("answers", name), name, "this answer profile is built in and cannot be changed")
     for index, endpoint in enumerate(config.listen):
@@ -552,7 +552,7 @@ def _is_reached_at(listen: Endpoint, server: Endpoint) -> bool:
 
 
 def _check_zones(config: Config, read: Document, broken: frozenset[str]) -> Iterator[Problem]:
-    first: dict[tuple[str, str], int] = {}  # (key, value): the line where it was given first
+    first: dict[tuple[str, str], int] = {}  # (key, value): the line of its first occurrence
     for index, zone in enumerate(config.zones):
         for key, value in (("name", zone.name), ("issuer", zone.issuer)):
             if value is not None and (key, value) in first:

@@ -1,4 +1,4 @@
-"""Values of the configuration: text becomes an address, a network, a path or a name, or is refused."""
+"""Values of the configuration: parses text into an address, a network, a path or a name, or refuses it."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -31,7 +31,7 @@ class Endpoint:
 
     @classmethod
     def parse(cls, text: str, default_port: int | None = None) -> Self:
-        """ADDRESS:PORT or [V6]:PORT; without a port too where there is a default. Raises `ValueError`."""
+        """Parses ADDRESS:PORT or [V6]:PORT; with a default, the port is optional. Raises `ValueError`."""
         match = _ENDPOINT.fullmatch(text)
         if match is None:
             raise ValueError("must be an address and a port, such as 127.0.0.1:53 or [::1]:53")
@@ -49,7 +49,7 @@ class Endpoint:
 
     @classmethod
     def of(cls, name: Sequence[Any]) -> Self:
-        """The address of a socket, as the system tells it: host, port, and what else there may be."""
+        """Converts a socket address: host, port, and for IPv6 further fields."""
         return cls(ip_address(name[0]), name[1])
 
 
@@ -59,9 +59,9 @@ _ENDPOINT = re.compile(
 
 
 def system_resolvers(path: Path = RESOLV_CONF) -> tuple[Endpoint, ...]:
-    """The machine's own resolvers, in their order. Raises `Refused` that says what to do where there is none.
+    """The resolvers of the system, in order. Raises `Refused` with advice if there is none.
 
-    An address with a scope (fe80::1%eth0) is passed over: the packet engine binds to no interface.
+    An address with a scope (fe80::1%eth0) is skipped: the engine does not bind to interfaces.
     """
     advice = "list your resolvers in upstream.servers"
     try:
@@ -89,7 +89,7 @@ def system_resolvers(path: Path = RESOLV_CONF) -> tuple[Endpoint, ...]:
     return tuple(found)
 
 
-# ------- Values: text from the document, typed once -------
+# ------- Parsers and validators -------
 
 
 def _address(text: str) -> IPv4Address | IPv6Address:
@@ -117,7 +117,7 @@ def _ipv6(text: str) -> IPv6Address:
 
 
 def _may_end_in_a_port(text: str) -> bool:
-    """Whether ::1:53 is one address, or ::1 and port 53, only its writer knows."""
+    """Whether an address is ambiguous: ::1:53 may be one address, or ::1 and port 53."""
     host, _, port = text.rpartition(":")
     try:
         ip_address(host)
@@ -142,7 +142,7 @@ def _checked_server(endpoint: Endpoint) -> Endpoint:
 
 @dataclass(slots=True)
 class FormerServers:
-    """Upstreams that stay where the machine's own cannot be read any more, and why they did."""
+    """The upstreams to keep if the system's resolvers cannot be read any more, and the reason."""
 
     servers: tuple[str, ...]
     problems: list[Problem] = field(default_factory=list)
@@ -165,16 +165,16 @@ def _servers(value: Any, info: ValidationInfo) -> Any:
 
 
 def _number(value: Any) -> Any:
-    """Plain decimal digits only: pydantic would also take 1_000, 5.0 and numbers of other scripts."""
+    """Plain decimal digits only: pydantic would also accept 1_000, 5.0 and digits of other scripts."""
     if isinstance(value, int):
-        return value  # a default
+        return value  # a default value
     if not isinstance(value, str) or not re.fullmatch(r"-?[0-9]{1,15}", value):
         raise ValueError("must be a whole number")
     return int(value)
 
 
 def from_text(parse: Callable[[str], object]) -> BeforeValidator:
-    """A value that is written as one text; `parse` raises `ValueError` with the reason."""
+    """A validator for a value written as one string; `parse` raises `ValueError` with the reason."""
 
     def check(value: Any) -> Any:
         if not isinstance(value, str):
@@ -205,17 +205,17 @@ def _nat64_prefix(text: str) -> IPv6Network:
 
 
 def _target_name(text: str) -> str:
-    """A name, or `*.` and a name (RPZ draft section 3.6): the queried name under that one."""
+    """A name, or `*.` and a name (RPZ draft section 3.6): the QNAME is prepended to that name."""
     return f"*.{canonical(text[2:])}" if text.startswith("*.") else canonical(text)
 
 
 def _probe_name(text: str) -> str:
-    """A name, or the root: every resolver knows who serves that."""
+    """A name or the root, for which every resolver can answer."""
     return text if text == "." else canonical(text)
 
 
 def _contact(text: str) -> str:
-    """A URI that draft-ietf-dnsop-structured-dns-error takes; short, since it goes into a datagram."""
+    """A URI allowed by draft-ietf-dnsop-structured-dns-error; short, since it must fit into a datagram."""
     if not re.fullmatch(r"(tel:|mailto:)[\x21-\x7e]{1,120}", text):
         raise ValueError("must be a tel: or mailto: URI of at most 120 characters")
     return text
@@ -228,7 +228,7 @@ def _web_address(text: str) -> str:
 
 
 def _list_place(value: Any, info: ValidationInfo) -> Any:
-    """A file or folder; or a URL, which stays text."""
+    """A file, a folder, or a URL, which stays a string."""
     if not isinstance(value, str) or "://" not in value:
         return _path(value, info)
     if not re.fullmatch(r"https://[^\s/@]+(/[\x21-\x7e]*)?", value) or len(value) > 2000:
@@ -241,14 +241,14 @@ def _list_place(value: Any, info: ValidationInfo) -> Any:
 def _has_port(url: str) -> bool:
     try:
         return urlsplit(url).port != 0
-    except ValueError:  # no number, or a larger one
+    except ValueError:  # not a number, or out of range
         return False
 
 
 def _percent(value: Any) -> Any:
-    """A plain decimal number up to 100, or a word that stands in its place.
+    """A plain decimal number up to 100, or a word instead of it.
 
-    Nothing else that Python takes for a number: nothing is more than `nan`, and a guard would never speak.
+    Other numbers of Python are refused: with `nan`, every comparison is false and a guard would never fire.
     """
     if isinstance(value, str) and not _is_word(value):
         if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,4})?", value):
@@ -260,7 +260,7 @@ def _percent(value: Any) -> Any:
 
 
 def _number_or_word(value: Any) -> Any:
-    """A whole number from 0, or a word that stands in its place."""
+    """A whole number from 0, or a word instead of it."""
     if not isinstance(value, str) or _is_word(value):
         return value
     if (number := _number(value)) < 0:
@@ -269,7 +269,7 @@ def _number_or_word(value: Any) -> Any:
 
 
 def _is_word(text: str) -> bool:
-    """Whether it may be one of the words: which of them, the option's type says."""
+    """Whether it looks like a word. The option's type defines which words are valid."""
     return text in ("auto", "off")
 
 
@@ -291,12 +291,12 @@ def _path(value: Any, info: ValidationInfo) -> Any:
 
 
 def _folder_of(context: Any) -> Path:
-    """The folder of the configuration file, to which relative paths are relative."""
+    """The folder of the configuration file, the base of relative paths."""
     return file_of(context).parent
 
 
 def file_of(context: Any) -> Path:
-    """The configuration file that a validation is about."""
+    """The configuration file being validated."""
     return (context or {}).get("file") or Path("dnsblock.yaml").absolute()
 
 
@@ -311,7 +311,7 @@ def _identifier(text: str) -> str:
 
 
 def as_written(value: object) -> Any:
-    """A default, written as it would be in the file and read by the same validator."""
+    """A default value, written as in the file and parsed by the same validator."""
     return Field(default=value)
 
 
@@ -345,5 +345,5 @@ Servers = BeforeValidator(_servers)
 ContactUri = Annotated[str, from_text(_contact)]
 WebAddress = Annotated[str, from_text(_web_address)]
 Language = Annotated[str, from_text(_language)]
-# What a zone, an answer profile or an issuer is called: it ends in metric labels, so its alphabet is small.
+# The name of a zone, an answer profile or an issuer. It appears in metric labels, so its alphabet is small.
 Identifier = Annotated[str, from_text(_identifier)]

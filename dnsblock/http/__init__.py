@@ -1,1 +1,1 @@
-"""What speaks HTTP: the control API on a Unix socket, and the metrics on a listener of their own."""
+"""The HTTP servers: the control API on a Unix socket, and the metrics on a separate listener."""

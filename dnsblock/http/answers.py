@@ -1,4 +1,4 @@
-"""How the parts of the control API understand a request, and answers that several of them give."""
+"""Request parsing and responses shared by the parts of the control API."""
 
 import asyncio
 from datetime import datetime
@@ -14,13 +14,13 @@ from dnsblock.errors import PartlyRefused, Problem, Refused
 from dnsblock.log import fault
 from dnsblock.publishing import Served
 
-BODY_SECONDS = 60.0  # for a body over a socket of this machine
+BODY_SECONDS = 60.0  # for a body over a local socket
 
 Asked = TypeVar("Asked", bound=BaseModel)
 
 
 def asked(request: Request, model: type[Asked]) -> Asked:
-    """What stands in the query of a request. Raises `HTTPException` that says what is wrong with it."""
+    """Parses the query string of a request. Raises `HTTPException` with the problems."""
     try:
         return model.model_validate(dict(request.query_params))
     except ValidationError as err:
@@ -29,7 +29,7 @@ def asked(request: Request, model: type[Asked]) -> Asked:
 
 
 async def body(request: Request, file: str, max_bytes: int) -> bytes:
-    """The body of a request, bounded in size and time. Raises `Refused`."""
+    """The body of a request, with a limit of size and time. Raises `Refused`."""
     data = bytearray()
     try:
         async with asyncio.timeout(BODY_SECONDS):
@@ -44,7 +44,7 @@ async def body(request: Request, file: str, max_bytes: int) -> bytes:
 
 
 async def improper(request: Request, err: Exception) -> JSONResponse:
-    """What is said of a request that cannot be understood, perhaps of a command of another version."""
+    """The response to an invalid request, perhaps from a command of another version."""
     if not isinstance(err, HTTPException):
         raise err
     is_known = err.status_code not in (404, 405)
@@ -53,7 +53,7 @@ async def improper(request: Request, err: Exception) -> JSONResponse:
 
 
 async def failed(request: Request, err: Exception) -> JSONResponse:
-    """What is said where a fault of ours kept a request from being answered; the traceback is logged."""
+    """The response after an internal error; the traceback is logged."""
     reason = (
         f"a fault in dnsblock ({type(err).__name__}): report it with the traceback in the log of the daemon"
     )
@@ -62,12 +62,12 @@ async def failed(request: Request, err: Exception) -> JSONResponse:
 
 
 def served(done: Served) -> JSONResponse:
-    """What is served after a publish."""
+    """The response after a publish: the serial now served, and the changes."""
     return JSONResponse(done.facts())
 
 
 def refused(err: Refused) -> JSONResponse:
-    """Why something was not done; and what is served, where all else was done."""
+    """The response for refused input: the reasons, and what is served if everything else was done."""
     facts = {"served": err.served} if isinstance(err, PartlyRefused) else {}
     return JSONResponse({"error": "refused", "problems": err.as_json(), **facts}, status_code=409)
 

@@ -1,4 +1,4 @@
-"""The control API: what the command line, and later the ministry, asks of a running control."""
+"""The control API of a running daemon, for the command line and later for the ministry."""
 
 import asyncio
 import os
@@ -25,27 +25,27 @@ from dnsblock.publishing import Reload
 
 
 class Why(BaseModel):
-    """Of GET /v1/why."""
+    """The query of GET /v1/why."""
 
     name: Annotated[str, Field(max_length=1024)]
     at: Annotated[str, Field(max_length=64)] | None = None
 
 
 class Purge(BaseModel):
-    """Of POST /v1/cache/purge."""
+    """The query of POST /v1/cache/purge."""
 
     name: Annotated[str, Field(max_length=1024)] | None = None
     below: bool = False
 
 
 def control_app(control: Control) -> Starlette:
-    """The application behind the control socket. Who may open the socket may do all of this."""
+    """The application behind the control socket. Permission to open the socket allows every request."""
 
     async def get_status(_: Request) -> JSONResponse:
         return JSONResponse(status(control))
 
     async def get_work(_: Request) -> JSONResponse:
-        """What a person may be waiting for: how much of a feed has come, and how much of lists was read."""
+        """Progress of work in the background: downloads of feeds, and reading of lists."""
         fetching = {
             zone: {"octets": octets, "announced": announced}
             for zone, (octets, announced) in control.refresher.fetching.items()
@@ -56,7 +56,7 @@ def control_app(control: Control) -> Starlette:
         )
 
     async def post_reload(_: Request) -> JSONResponse:
-        """Answers when the new snapshot is served, or says why it is not."""
+        """Responds when the new snapshot is served, or with the reason why it is not."""
         try:
             return served(await control.publisher.publish(Reload()))
         except Refused as err:
@@ -78,7 +78,7 @@ def control_app(control: Control) -> Starlette:
             return JSONResponse({"error": "not a name", "reason": str(err)}, status_code=400)
 
     async def post_purge(request: Request) -> JSONResponse:
-        """Drops what is kept about a name, or, without one, everything."""
+        """Purges a name from the cache, or without a name the whole cache."""
         purge = asked(request, Purge)
         try:
             name = None if purge.name is None else canonical(purge.name)
@@ -103,7 +103,7 @@ def control_app(control: Control) -> Starlette:
 
 
 def status(control: Control) -> dict[str, Any]:
-    """What is enforced, since when, and what went wrong last; times are RFC 3339 in UTC."""
+    """What is enforced, since when, and the last errors; times are RFC 3339 in UTC."""
     policy, config, last = control.publisher.policy, control.config, control.publisher.last_publish
     counts = control.counters()
     issuers = {zone.issuer for zone in config.zones if zone.mode == "enforce"}

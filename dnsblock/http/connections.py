@@ -1,7 +1,7 @@
-"""Bounds the connections of an HTTP listener: how many, and how long each may keep a place without need.
+"""Limits the connections of an HTTP listener: their number, and how long each may be idle.
 
-Whoever can reach a listener can open connections. Without bounds, a few that say nothing would keep out
-Prometheus, and the descriptors that they use would be missing for orders and for DNS over TCP.
+Every client that can reach a listener can open connections. Without limits, idle ones would lock out
+Prometheus, and use the descriptors that orders and DNS over TCP need.
 """
 
 import asyncio
@@ -35,16 +35,16 @@ class Connections:
         self.limit(most)
 
     def limit(self, most: int) -> None:
-        """Allows at most `most` connections, or fewer where this process may open few files."""
+        """Allows at most `most` connections, or fewer if this process may open only few files."""
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._most = most if descriptors < 0 else min(most, max(FEWEST, descriptors // DESCRIPTORS_SHARE))
 
     def protocol(self) -> type[asyncio.Protocol]:
-        """What uvicorn makes of each connection."""
+        """The protocol class that uvicorn creates for each connection."""
         return type("Bounded", (_Bounded,), {"_all": self})
 
     def add(self, new: "_Bounded") -> None:
-        """Takes a new connection. If there are too many, the oldest that asks nothing makes room for it."""
+        """Adds a new connection. If there are too many, closes the oldest one without a request."""
         self.open[new] = None
         if len(self.open) > self._most:
             idle = (connection for connection in self.open if not connection.is_served)
@@ -52,7 +52,7 @@ class Connections:
 
 
 class _Bounded(H11Protocol):
-    """A connection with a deadline for each thing that it waits for."""
+    """A connection with a deadline for each phase."""
 
     _all: Connections
     _deadline: asyncio.TimerHandle | None = None
@@ -60,7 +60,7 @@ class _Bounded(H11Protocol):
 
     @property
     def is_served(self) -> bool:
-        """Whether a whole request is being answered."""
+        """Whether a complete request is being answered."""
         return self.cycle is not None and not (self.cycle.more_body or self.cycle.response_complete)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -72,7 +72,7 @@ class _Bounded(H11Protocol):
         super().data_received(data)
         if self.transport.is_closing():
             return
-        # A deadline counts from the moment at which its part began: a byte now and then does not extend it.
+        # A deadline counts from the start of its phase: a byte now and then does not extend it.
         if self.conn.their_state is h11.IDLE:
             self._wait_for("head", HEAD_SECONDS)
         elif self.conn.their_state is h11.SEND_BODY:
@@ -81,7 +81,7 @@ class _Bounded(H11Protocol):
             self._go_on()
 
     def on_response_complete(self) -> None:
-        super().on_response_complete()  # which limits the time until the next request
+        super().on_response_complete()  # it limits the time until the next request
         self._go_on()
 
     def timeout_keep_alive_handler(self) -> None:
@@ -107,13 +107,13 @@ class _Bounded(H11Protocol):
         super().connection_lost(exc)
 
     def close(self, reason: str) -> None:
-        """Closes at once, also where the client reads nothing."""
+        """Closes immediately, even if the client does not read."""
         self._all.open.pop(self, None)
         self._all.closed[reason] += 1
         self.transport.abort()
 
     def _go_on(self) -> None:
-        """The client has done its part, but for reading what was written for it."""
+        """Clears the deadline: the client has sent its request and only has to read the response."""
         if self.transport.is_closing() or self.flow.write_paused:
             self._wait_for("write", WRITE_SECONDS)
         else:

@@ -1,4 +1,4 @@
-"""What the HTTP applications use of the daemon: the control API, and the metrics."""
+"""The interface of the daemon that the HTTP applications use: the control API and the metrics."""
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -19,11 +19,11 @@ from dnsblock.publishing import Publisher
 
 
 class Control(Protocol):
-    """A running daemon, as `dnsblock.daemon.Daemon` is one."""
+    """A running daemon; implemented by `dnsblock.daemon.Daemon`."""
 
     @property
     def publisher(self) -> Publisher:
-        """What is enforced, and how to change it."""
+        """The enforced policy, and the methods to change it."""
 
     @property
     def config(self) -> Config:
@@ -43,7 +43,7 @@ class Control(Protocol):
 
     @property
     def traffic(self) -> Traffic:
-        """The last minute."""
+        """The statistics of the last minute."""
 
     @property
     def http(self) -> Mapping[str, Connections]:
@@ -55,11 +55,11 @@ class Control(Protocol):
 
     @property
     def listening(self) -> list[str]:
-        """The listen addresses; ports that were 0 have become real ones."""
+        """The listen addresses, with the actual ports instead of 0."""
 
     @property
     def metrics_endpoint(self) -> str | None:
-        """Where Prometheus is answered."""
+        """The address of the metrics listener."""
 
     @property
     def upstreams_down(self) -> list[str]:
@@ -67,19 +67,19 @@ class Control(Protocol):
 
     @property
     def workers(self) -> int:
-        """Worker threads."""
+        """The number of worker threads."""
 
     def counters(self) -> Counts:
-        """What the worker threads have counted."""
+        """The counters of the worker threads."""
 
     def explain(self, name: str) -> Explanation:
-        """Why a canonical name is blocked, or not."""
+        """Explains why a canonical name is or is not blocked."""
 
     def explain_address(self, address: IPv4Address | IPv6Address) -> Explanation:
-        """Why responses may not contain this address, or may."""
+        """Explains why responses may or may not contain this address."""
 
     def scheduled(self, name: str) -> list[NameEvent]:
-        """What the orders known today will do to a canonical name."""
+        """The future events of a canonical name according to the known orders."""
 
     def past(self) -> AbstractContextManager[Past]:
         """The history. Raises `Refused`."""

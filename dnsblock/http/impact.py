@@ -1,4 +1,4 @@
-"""What the control API offers of trials: count what an order or a list would block, and see how far it is."""
+"""The control API for impact runs: counts what an order or a list would block, and shows the progress."""
 
 import asyncio
 from typing import Annotated
@@ -16,7 +16,7 @@ from dnsblock.policy.trial import MAX_SECONDS, MAX_TOP, Match, Turn
 
 
 class Impact(BaseModel):
-    """Of POST /v1/impact."""
+    """The query of POST /v1/impact."""
 
     file: Annotated[str, Field(max_length=4096)]
     seconds: Annotated[int, Field(ge=1, le=MAX_SECONDS)]
@@ -26,12 +26,12 @@ class Impact(BaseModel):
 
 
 def impact_routes(control: Control) -> list[Route]:
-    """`/v1/impact`: POST tries, GET tells how far it is, DELETE ends it before its time."""
+    """`/v1/impact`: POST starts a trial, GET returns its progress, DELETE ends it early."""
 
     async def post_impact(request: Request) -> JSONResponse:
-        """Takes an order document or a list as the body, and answers when it was tried for so long.
+        """Takes an order document or a list as the body, and responds after the requested time.
 
-        Who hangs up before ends it.
+        A client that disconnects ends the trial.
         """
         what = asked(request, Impact)
         try:
@@ -40,15 +40,15 @@ def impact_routes(control: Control) -> list[Route]:
         except Refused as err:
             return JSONResponse({"error": "refused", "problems": err.as_json()}, status_code=409)
         except ClientDisconnect:
-            return JSONResponse({"error": "gone"}, status_code=400)  # to nobody
+            return JSONResponse({"error": "gone"}, status_code=400)  # the client has disconnected
 
     async def get_impact(_: Request) -> JSONResponse:
-        """What was counted so far of the trial that runs; null where none does."""
+        """The counts so far of the running trial; null if none runs."""
         turn = control.trials.running
         return JSONResponse({"running": None if turn is None else await asyncio.to_thread(turn.progress)})
 
     async def delete_impact(_: Request) -> JSONResponse:
-        """Ends the trial that runs, if one does; whoever began it is told what was counted."""
+        """Ends the running trial, if any. The client that started it gets the counts so far."""
         turn = control.trials.running
         if turn is not None:
             turn.end()

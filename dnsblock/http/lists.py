@@ -1,4 +1,4 @@
-"""The control API's part about lists and the past."""
+"""The control API for lists and their history."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -32,7 +32,7 @@ NOT_A_TIME = (
 
 
 class Acceptance(BaseModel):
-    """Of POST /v1/sources/NAME/accept."""
+    """The query of POST /v1/sources/NAME/accept."""
 
     sha256: Annotated[str, Field(max_length=64)]
     who: Reason
@@ -40,20 +40,20 @@ class Acceptance(BaseModel):
 
 
 class Rollback(BaseModel):
-    """Of POST /v1/rollback."""
+    """The query of POST /v1/rollback."""
 
     serial: Serial
     reason: Reason
 
 
 class Versions(BaseModel):
-    """Of GET /v1/versions."""
+    """The query of GET /v1/versions."""
 
     zone: Annotated[str, Field(max_length=63)] | None = None
 
 
 class Diff(BaseModel):
-    """Of GET /v1/diff: two serials."""
+    """The query of GET /v1/diff: two serials."""
 
     a: Serial
     b: Serial
@@ -61,13 +61,13 @@ class Diff(BaseModel):
 
 
 class History(BaseModel):
-    """Of GET /v1/history."""
+    """The query of GET /v1/history."""
 
     name: Annotated[str, Field(max_length=1024)]
 
 
 def lists_routes(control: Control) -> list[Route]:
-    """What may be asked about lists, and done with them."""
+    """The routes for lists and history."""
 
     async def get_sources(_: Request) -> JSONResponse:
         return JSONResponse({"sources": sources(control), "time_zone": control.config.time_zone.key})
@@ -149,12 +149,12 @@ def _unknown(zone: str) -> Refused:
 
 
 async def explain_at(control: Control, name: str, at: str) -> JSONResponse:
-    """Why a name was blocked at a time, or was not."""
+    """Explains why a name was or was not blocked at a time."""
     try:
         asked = moment(at, control.config.time_zone)
     except ValueError:
         return JSONResponse({"error": "not a time", "reason": NOT_A_TIME}, status_code=400)
-    # Times are printed in whole seconds. One that was is asked with all that happened within its second.
+    # Times are printed in whole seconds, so a whole second includes all events within it.
     when = asked.replace(microsecond=asked.microsecond or 999_999)
 
     def look() -> dict[str, Any]:
@@ -170,7 +170,7 @@ async def explain_at(control: Control, name: str, at: str) -> JSONResponse:
 
 
 async def _looked_back(control: Control, look: Any) -> JSONResponse:
-    """What was found in the past; in a thread, since it is on the disk."""
+    """Runs a lookup in the history in a thread, since it reads from disk."""
     try:
         found = await asyncio.to_thread(look)
     except Refused as err:
@@ -196,7 +196,7 @@ def _versions(control: Control, zone: str | None) -> dict[str, Any]:
 
 
 def sources(control: Control) -> list[dict[str, Any]]:
-    """Each list, and how it fares."""
+    """Each list and its state."""
     return [_source(control, zone) for zone in control.config.zones if zone.kind != "orders"]
 
 

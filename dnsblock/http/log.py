@@ -1,4 +1,4 @@
-"""The control API's part about the ledger."""
+"""The control API for the ledger."""
 
 from typing import Annotated
 
@@ -13,16 +13,16 @@ from dnsblock.http.control import Control
 
 
 class AcceptRestore(BaseModel):
-    """Of POST /v1/log/accept-restore."""
+    """The query of POST /v1/log/accept-restore."""
 
     reason: Annotated[str, Field(min_length=1, max_length=1000)]
 
 
 def log_routes(control: Control) -> list[Route]:
-    """What the operator does about the ledger."""
+    """The routes for the ledger."""
 
     async def post_accept_restore(request: Request) -> JSONResponse:
-        """Answers when publishing has resumed."""
+        """Responds when publishing has resumed."""
         try:
             return served(await control.publisher.accept_restore(asked(request, AcceptRestore).reason))
         except Refused as err:

@@ -33,7 +33,7 @@ from dnsblock.policy import Counts
 from dnsblock.publishing import PARTLY_REFUSED
 
 # The creation time of each counter equals process_start_time_seconds.
-disable_created_metrics()  # type: ignore[no-untyped-call]  # the library does not type this one
+disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no types for it
 
 PUBLISH_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 FAILURE_REASONS = ("refused", PARTLY_REFUSED, "unwritable", "internal")
@@ -162,7 +162,7 @@ def _queries(counts: Counts, in_shadow: set[str]) -> Iterator[Metric]:
         labels=["zone", "action"],
     )
     for labels, count in sorted(counts.blocked.items()):
-        if labels[1] != "passthru":  # passes, and is counted as forwarded
+        if labels[1] != "passthru":  # a passthru is counted as forwarded
             blocked.add_metric(labels, count)
     yield blocked
     shadow = CounterMetricFamily(

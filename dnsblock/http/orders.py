@@ -1,4 +1,4 @@
-"""What the control API offers of orders: send documents to the control, and annul an order."""
+"""The control API for orders: submits documents, and annuls an order."""
 
 import asyncio
 import contextlib
@@ -17,11 +17,11 @@ from dnsblock.http.control import Control
 from dnsblock.orders.submission import Submitted
 
 MAX_MANIFEST_BYTES = 1 << 20
-SMALL_BYTES = 2 << 20  # of a body that waits for no other one
+SMALL_BYTES = 2 << 20  # a body up to this size does not wait for others
 
 
 class Annul(BaseModel):
-    """Of POST /v1/orders/annul."""
+    """The query of POST /v1/orders/annul."""
 
     issuer: Annotated[str, Field(max_length=63)]
     order_id: Annotated[str, Field(max_length=200)]
@@ -29,7 +29,7 @@ class Annul(BaseModel):
 
 
 class Part(BaseModel):
-    """A line of the manifest: how many bytes of the body are this document, and its entries file after it."""
+    """An entry of the manifest: the sizes in the body of a document and of the entries file after it."""
 
     file: Annotated[str, Field(max_length=4096)]
     document: Annotated[int, Field(ge=0)]
@@ -40,11 +40,11 @@ MANIFEST = TypeAdapter(Annotated[list[Part], Field(min_length=1, max_length=MAX_
 
 
 def orders_routes(control: Control) -> list[Route]:
-    """`/v1/orders`: POST sends documents. `/v1/orders/annul`: POST annuls one."""
+    """`/v1/orders`: POST submits documents. `/v1/orders/annul`: POST annuls an order."""
     one_at_a_time = asyncio.Lock()  # a body may be large
 
     async def post_orders(request: Request) -> JSONResponse:
-        """Takes a line of JSON that lists the documents, then their bytes; answers when they are in force."""
+        """Takes a line of JSON listing the documents, then their bytes; responds when they are in force."""
         try:
             announced = request.headers.get("content-length", "")
             is_small = announced.isascii() and announced.isdigit() and int(announced) <= SMALL_BYTES
@@ -54,12 +54,12 @@ def orders_routes(control: Control) -> list[Route]:
         except Refused as err:
             return refused(err)
         except ClientDisconnect:
-            return JSONResponse({"error": "gone"}, status_code=400)  # to nobody
+            return JSONResponse({"error": "gone"}, status_code=400)  # the client has disconnected
         facts = None if served is None else served.facts()
         return JSONResponse({"documents": verdicts, "served": facts})
 
     async def post_annul(request: Request) -> JSONResponse:
-        """Ends what an order put in force, and answers when that is served."""
+        """Ends the entries of an order, and responds when that is served."""
         what = asked(request, Annul)
         try:
             served, ended = await annul(control.publisher, what.issuer, what.order_id, what.reason)

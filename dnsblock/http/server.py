@@ -1,4 +1,4 @@
-"""Runs an ASGI application on a socket of ours, inside the daemon's event loop."""
+"""Runs an ASGI application on an open socket, in the daemon's event loop."""
 
 import asyncio
 import contextlib
@@ -16,11 +16,11 @@ from dnsblock.http.connections import Connections
 from dnsblock.listeners import Metrics as MetricsSocket
 
 READY_POLL_SECONDS = 0.01
-BACKLOG = 64  # connections that wait to be accepted
+BACKLOG = 64  # connections that may wait to be accepted
 
 
 class _Server(uvicorn.Server):
-    """Leaves the process's signals to the control, who alone knows what they mean."""
+    """Does not handle signals: the daemon does."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -29,8 +29,8 @@ class _Server(uvicorn.Server):
 
 @contextlib.asynccontextmanager
 async def serve(app: Any, sock: socket.socket, connections: Connections) -> AsyncIterator[None]:
-    """Serves `app` on a listening socket while the block runs, to as many as `connections` allows."""
-    # No access log: it would hold client addresses.
+    """Serves `app` on a listening socket while the block runs, within the limits of `connections`."""
+    # No access log: it would contain client addresses.
     options = uvicorn.Config(
         app,
         http=connections.protocol(),
@@ -43,15 +43,15 @@ async def serve(app: Any, sock: socket.socket, connections: Connections) -> Asyn
         h11_max_incomplete_event_size=16 << 10,
         timeout_keep_alive=5,
         timeout_graceful_shutdown=2,
-        # asyncio accepts this many in a row and, where there is no descriptor for the first, fails as often,
-        # each time with a traceback in the log and another retry. With one there is one, a second later.
+        # asyncio accepts this many connections in a row. Without free descriptors, each of them fails with a
+        # traceback in the log and its own retry. With 1, there is one traceback and one retry per second.
         backlog=1,
     )
     server = _Server(options)
     task = asyncio.create_task(server.serve(sockets=[sock]))
-    while not server.started and not task.done():  # noqa: ASYNC110  # uvicorn offers nothing to wait for
+    while not server.started and not task.done():  # noqa: ASYNC110  # uvicorn has no event to wait for
         await asyncio.sleep(READY_POLL_SECONDS)
-    sock.listen(BACKLOG)  # as many may wait all the same
+    sock.listen(BACKLOG)  # the real backlog
     try:
         yield
     finally:
@@ -60,7 +60,7 @@ async def serve(app: Any, sock: socket.socket, connections: Connections) -> Asyn
 
 
 class MetricsServer:
-    """Serves an application on one metrics socket after the other."""
+    """Serves an application on the metrics socket, which a reload may replace."""
 
     def __init__(self, app: Any, metrics: MetricsSocket, connections: Connections) -> None:
         self.endpoint = metrics.endpoint
@@ -76,7 +76,7 @@ class MetricsServer:
         self._metrics.close()
 
     async def move(self, metrics: MetricsSocket) -> None:
-        """Serves on this socket, and then no more on the one before."""
+        """Serves on this socket, then stops serving on the previous one."""
         stack = contextlib.AsyncExitStack()
         if metrics.sock is not None:
             await stack.enter_async_context(serve(self._app, metrics.sock, self._connections))
@@ -90,11 +90,11 @@ class MetricsServer:
 
 @contextlib.contextmanager
 def bind_control(path: Path) -> Iterator[socket.socket]:
-    """Listens on the control socket, for owner and group only; removes it in the end. Raises `Refused`."""
+    """Listens on the control socket, for owner and group only; removes it at the end. Raises `Refused`."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         _make_way(path)
-        # The rights are there from the beginning: chmod afterwards would leave a moment for others.
+        # Set the permissions at creation: with a later chmod, others could connect in between.
         umask = os.umask(0o117)
         try:
             sock.bind(str(path))
@@ -111,18 +111,18 @@ def bind_control(path: Path) -> Iterator[socket.socket]:
         sock.close()
         with contextlib.suppress(
             FileNotFoundError, PermissionError
-        ):  # root's folder, and we are root no more
+        ):  # the folder belongs to root, and we have dropped privileges
             path.unlink()
 
 
 def _make_way(path: Path) -> None:
-    """Removes the socket of a daemon that was killed; refuses where one is alive."""
+    """Removes the socket of a killed daemon. Raises `Refused` if a daemon is listening on it."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1)
         try:
             probe.connect(str(path))
         except ConnectionRefusedError:
-            # A file that is no socket refuses as well, and is somebody's.
+            # Connecting to another kind of file fails as well; never remove such a file.
             if not stat.S_ISSOCK(path.lstat().st_mode):
                 reason = "is there, and is no socket: change `control`"
                 raise Refused([Problem(str(path), None, "", reason)]) from None

@@ -1,4 +1,4 @@
-"""What `dnsblock status` shows of the last minute: queries, responses by RCODE, latency, each upstream."""
+"""Statistics of the last minute for `dnsblock status`: queries, RCODEs, latency, upstreams."""
 
 import time
 from collections import deque
@@ -12,21 +12,21 @@ WINDOW_SECONDS = 60.0
 SAMPLE_SECONDS = 10.0
 PERCENTILES = (50, 90, 99)
 
-Buckets = list[tuple[float, int]]  # upper bounds in seconds, and how many were in each
+Buckets = list[tuple[float, int]]  # upper bounds in seconds, and the count of each
 
 
 class Traffic:
-    """Samples of the counters, so that the last minute can be told from the time since startup."""
+    """Samples of the counters, to compute the last minute from totals since startup."""
 
     def __init__(self, counts: Counts) -> None:
         self._samples = deque([(time.monotonic(), counts)])
 
     def is_due(self) -> bool:
-        """Whether it is time for another sample."""
+        """Whether the next sample is due."""
         return time.monotonic() - self._samples[-1][0] >= SAMPLE_SECONDS
 
     def sample(self, counts: Counts) -> None:
-        """Keeps the counters of now. Of samples older than a minute, only the newest is kept."""
+        """Stores the current counters. Of samples older than a minute, only the newest is kept."""
         now = time.monotonic()
         self._samples.append((now, counts))
         while len(self._samples) > 2 and now - self._samples[1][0] >= WINDOW_SECONDS:
@@ -78,18 +78,18 @@ class Traffic:
 
 
 def subtract(now: Buckets, before: Buckets) -> Buckets:
-    """What was counted between two samples; all of it, where the counters began again meanwhile."""
+    """The counts between two samples; the total if the counters were reset in between."""
     between = [(bound, count - old) for (bound, count), (_, old) in zip(now, before, strict=True)]
     return now if any(count < 0 for _, count in between) else between
 
 
 def latency(buckets: Buckets) -> dict[str, float | None]:
-    """Percentiles in milliseconds; null where nothing was counted."""
+    """Percentiles in milliseconds; null without data."""
     return {f"p{percent}": percentile(buckets, percent) for percent in PERCENTILES}
 
 
 def percentile(buckets: Iterable[tuple[float, int]], percent: float) -> float | None:
-    """The time within which so many percent were answered, interpolated in its bucket as Prometheus does."""
+    """The latency of a percentile, interpolated in its bucket as Prometheus does."""
     counted = list(buckets)
     total = sum(count for _, count in counted)
     if total == 0:
@@ -98,7 +98,7 @@ def percentile(buckets: Iterable[tuple[float, int]], percent: float) -> float | 
     for bound, count in counted:
         if below + count >= wanted and count:
             if bound == float("inf"):
-                return round(lower * 1000, 3)  # all that is known: it is longer than that
+                return round(lower * 1000, 3)  # the last bucket has no upper bound
             return round((lower + (bound - lower) * (wanted - below) / count) * 1000, 3)
         lower, below = bound, below + count
     return round(lower * 1000, 3)
