@@ -46,12 +46,12 @@ async def annul(publisher: Publisher, issuer: str, order_id: str, reason: str) -
 async def accept_list(publisher: Publisher, zone: str, sha256: str, who: str, reason: str) -> Served:
     """Accepts the rejected content of a list, by its digest. Raises `Refused`."""
     publisher.recorder.check()
-    rejection = publisher.lists.not_taken.get(zone)
+    rejection = publisher.lists.rejections.get(zone)
     if (rejection is None or rejection.source_sha256 != sha256) and zone in publisher.lists.zones:
         # `dnsblock check` may have seen the file before the daemon has looked at it.
         with contextlib.suppress(Refused):
             await publisher.publish(ListsChanged(f"accepting list {zone}", zone))
-        rejection = publisher.lists.not_taken.get(zone)
+        rejection = publisher.lists.rejections.get(zone)
     if rejection is None or not sha256 or rejection.source_sha256 != sha256:
         why = "no content with this digest is rejected now; `dnsblock source list` shows which are"
         raise Refused([Problem(f"list {zone}", None, sha256, why)])

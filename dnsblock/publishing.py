@@ -19,7 +19,7 @@ from dnsblock.listeners import Bound, bind
 from dnsblock.lists import records
 from dnsblock.lists.history.facts import Published
 from dnsblock.lists.lists import NONE, Lists
-from dnsblock.lists.reader import NotTaken
+from dnsblock.lists.reader import Rejection
 from dnsblock.lists.rollback import lists_of
 from dnsblock.lists.store import Store
 from dnsblock.log import event
@@ -187,10 +187,10 @@ class Publisher:
         self.rules = started.draft.rules
         self._publishing = asyncio.Lock()
         self._enforced = started.recorder.ledger.position  # how much of the ledger is enforced
-        self._noted: Mapping[str, NotTaken] = {}  # rejections that are on record
-        for rejection in self.lists.not_taken.items():
+        self._noted: Mapping[str, Rejection] = {}  # rejections that are on record
+        for rejection in self.lists.rejections.items():
             self._note_rejection(*rejection)
-        self._noted = self.lists.not_taken
+        self._noted = self.lists.rejections
         self._observer.follow(self.lists.listed, self.feeds)
 
     @property
@@ -424,14 +424,14 @@ class Publisher:
 
     async def _record_rejections(self) -> None:
         """After lists were read: records which were rejected, and keeps the content of the others."""
-        for zone, rejection in self.lists.not_taken.items():
+        for zone, rejection in self.lists.rejections.items():
             if self._noted.get(zone) is not rejection:
                 await asyncio.to_thread(self._note_rejection, zone, rejection)
-        self._noted = self.lists.not_taken
+        self._noted = self.lists.rejections
         if any(listed.text is not None for listed in self.lists.listed.values()):
             await asyncio.to_thread(records.keep_texts, self.lists, self.config.history.generations)
 
-    def _note_rejection(self, zone: str, rejection: NotTaken) -> None:
+    def _note_rejection(self, zone: str, rejection: Rejection) -> None:
         if rejection.is_to_come:
             return
         records.refuse(self.lists, zone, rejection)
@@ -441,7 +441,7 @@ class Publisher:
     def _refuse_rest(self, served: Served, inbox: Iterable[RefusedDocument], only: str | None) -> None:
         """Names what is refused, after everything else is served. Raises `PartlyRefused`."""
         problems = [*served.problems, *(problem for one in inbox for problem in one.problems)]
-        for zone, rejection in self.lists.not_taken.items():
+        for zone, rejection in self.lists.rejections.items():
             if only in (None, zone) and not rejection.is_to_come:
                 problems += rejection.problems
         if problems:

@@ -203,7 +203,7 @@ def sources(control: Control) -> list[dict[str, Any]]:
 def _source(control: Control, zone: "Zone") -> dict[str, Any]:
     listed = control.publisher.lists.listed.get(zone.name)
     version = None if listed is None else listed.version
-    not_taken = control.publisher.lists.not_taken.get(zone.name)
+    rejection = control.publisher.lists.rejections.get(zone.name)
     feed = control.refresher.states.get(zone.name, FeedState())
     return {
         "zone": zone.name,
@@ -217,12 +217,12 @@ def _source(control: Control, zone: "Zone") -> dict[str, Any]:
         "report": None if listed is None else {**listed.report.as_json(), "told": None},
         "warnings": [] if listed is None else listed.report.warnings,
         "rejected": None
-        if not_taken is None
+        if rejection is None
         else {
-            "at": utc(not_taken.at),
-            "sha256": not_taken.source_sha256 or None,
-            "codes": [guarded.code for guarded in not_taken.guarded],
-            "problems": [problem.as_json() for problem in not_taken.problems],
+            "at": utc(rejection.at),
+            "sha256": rejection.source_sha256 or None,
+            "codes": [guarded.code for guarded in rejection.guarded],
+            "problems": [problem.as_json() for problem in rejection.problems],
         },
         "skipped": []
         if listed is None

@@ -434,7 +434,7 @@ def _lists(control: Control) -> Iterator[Metric]:
             version.add_metric([zone], listed.version.number)
             accepted.add_metric([zone], _unix(listed.version.accepted_at))
     for zone in sorted(control.publisher.lists.listed.keys() | control.publisher.lists.missing.keys()):
-        rejected.add_metric([zone], float(zone in control.publisher.lists.not_taken))
+        rejected.add_metric([zone], float(zone in control.publisher.lists.rejections))
     for feed in control.publisher.feeds:
         state = control.refresher.states.get(feed)
         fetched.add_metric([feed], _unix(None if state is None else state.fetched_at))

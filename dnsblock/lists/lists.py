@@ -16,7 +16,7 @@ from dnsblock.lists.files import SKIPPED_TOLD, Watch, text_of
 from dnsblock.lists.guards import NOT_FETCHED, UNREADABLE
 from dnsblock.lists.history.database import HistoryCorrupt
 from dnsblock.lists.history.facts import Version
-from dnsblock.lists.reader import Listed, NotTaken, Reader
+from dnsblock.lists.reader import Listed, Reader, Rejection
 from dnsblock.lists.store import Store
 from dnsblock.log import event
 
@@ -30,7 +30,7 @@ class Lists:
     store: Store
     zones: set[str] = field(default_factory=set)  # the zones that were read or carried over
     listed: dict[str, Listed] = field(default_factory=dict)
-    missing: dict[str, NotTaken] = field(default_factory=dict)  # zones without an enforced list, and why
+    missing: dict[str, Rejection] = field(default_factory=dict)  # zones without an enforced list, and why
     is_first: bool = True  # startup: nothing is enforced yet, and required lists must be available
 
     def read(
@@ -124,9 +124,9 @@ class Lists:
         return [listed for listed in self.listed.values() if listed.new is not None]
 
     @property
-    def not_taken(self) -> dict[str, NotTaken]:
+    def rejections(self) -> dict[str, Rejection]:
         """The rejections, by zone."""
-        refused = ((zone, listed.not_taken) for zone, listed in self.listed.items())
+        refused = ((zone, listed.rejection) for zone, listed in self.listed.items())
         return self.missing | {zone: one for zone, one in refused if one is not None}
 
     @property
@@ -153,7 +153,7 @@ class Lists:
 
         A file that is still being written does not count yet. A download is renamed into place when complete.
         """
-        listed, refused = self.listed.get(zone.name), self.not_taken.get(zone.name)
+        listed, refused = self.listed.get(zone.name), self.rejections.get(zone.name)
         try:
             text = text_of(zone, self.store)
         except Refused:
@@ -188,7 +188,7 @@ class Lists:
                 if lost is not None and reader.is_of_this_kind(lost):
                     reader = replace(reader, lost=lost)
             read = reader.read(held)
-            if held is not None and isinstance(read, NotTaken):
+            if held is not None and isinstance(read, Rejection):
                 held = reader.protecting(held)
         except Exception as err:  # one list must not stop orders, other lists or startup
             if isinstance(err, HistoryCorrupt) and not is_second:
@@ -199,7 +199,7 @@ class Lists:
         if isinstance(read, Listed):
             fresh._take(zone, read)
         elif held is not None:
-            fresh._take(zone, replace(held, not_taken=read))
+            fresh._take(zone, replace(held, rejection=read))
         elif goes_on or read.is_to_come:
             # At startup a list is required unless `missing` says otherwise. During a reload, a broken
             # list that is new in the configuration must not delay orders.

@@ -23,7 +23,7 @@ from dnsblock.log import event, fault
 
 
 @dataclass(frozen=True, slots=True)
-class NotTaken:
+class Rejection:
     """Why a list was rejected, and the content that it had then."""
 
     known_by: str
@@ -50,7 +50,7 @@ class Listed:
     version: Version | None  # None: new, not in the history yet
     new: NewVersion | None = None
     text: Text | None = None  # the files of a new version, until their content is stored
-    not_taken: NotTaken | None = None  # set if the current content was rejected and this is an older version
+    rejection: Rejection | None = None  # set if the current content was rejected and this is an older version
     skipped: tuple[Skipped, ...] = ()  # entries of its folder that are not read
 
 
@@ -71,7 +71,7 @@ class Reader:
         """The options for compiling the list."""
         return Options.of(self.zone, self.config)
 
-    def read(self, held: Listed | None) -> Listed | NotTaken:
+    def read(self, held: Listed | None) -> Listed | Rejection:
         """Reads the list. Returns `held`, the enforced version, if nothing has changed."""
         options = self.options.text
         if held is None and self.lost is None and self._is_to_come:
@@ -83,12 +83,12 @@ class Reader:
         if held is not None and self._is_known(held, text, options):
             # Reading ten million names again would delay orders.
             is_same = held.skipped == text.skipped
-            return held.not_taken or (held if is_same else replace(held, skipped=text.skipped))
+            return held.rejection or (held if is_same else replace(held, skipped=text.skipped))
         try:
             texts.ensure_readable(text.files)
             if held is not None and self._is_the_same(held, text, options):
                 self._know(held, text)
-                return replace(held, known_by=text.known_by, not_taken=None, skipped=text.skipped)
+                return replace(held, known_by=text.known_by, rejection=None, skipped=text.skipped)
             compiled = self._compile(text, held)
             heads = texts.heads_of(text.files)
         except Refused as err:
@@ -99,24 +99,24 @@ class Reader:
             reason = self._not_compiled(err)
             guarded = (Guarded(NOT_COMPILED, reason),)
             problems = (Problem(text.place, None, "", f"the list cannot be compiled: {reason}"),)
-            return NotTaken(text.known_by, options, "", guarded, problems, self.now)
+            return Rejection(text.known_by, options, "", guarded, problems, self.now)
         return self._judged(text, compiled, heads, held)
 
     @property
     def _is_to_come(self) -> bool:
         return self.zone.is_feed and not self.store.download(self.zone.name).exists()
 
-    def _not_fetched(self) -> NotTaken:
+    def _not_fetched(self) -> Rejection:
         reason = "not fetched yet: a daemon fetches it by itself, right after a reload or at its first start"
         problem = Problem(str(self.zone.place).partition("?")[0], None, "", reason)
         guarded = (Guarded(NOT_FETCHED, reason),)
-        return NotTaken("", self.options.text, "", guarded, (problem,), self.now)
+        return Rejection("", self.options.text, "", guarded, (problem,), self.now)
 
-    def _unreadable(self, known_by: str, err: Refused) -> NotTaken:
+    def _unreadable(self, known_by: str, err: Refused) -> Rejection:
         guarded = tuple(Guarded(UNREADABLE, problem.reason) for problem in err.problems)
-        return NotTaken(known_by, self.options.text, "", guarded, err.problems, self.now)
+        return Rejection(known_by, self.options.text, "", guarded, err.problems, self.now)
 
-    def _unfit(self, text: Text, err: ListUnfit) -> NotTaken:
+    def _unfit(self, text: Text, err: ListUnfit) -> Rejection:
         """Rejects the content. The same files are read again only if a reload may have raised the limit."""
         label, code, reason = err.args
         guarded = (Guarded(code, reason),)
@@ -126,7 +126,7 @@ class Reader:
         except OSError:  # they will be read again
             sha256 = ""
         options = "" if code == UNREADABLE else self.options.text
-        return NotTaken(text.known_by, options, sha256, guarded, problems, self.now)
+        return Rejection(text.known_by, options, sha256, guarded, problems, self.now)
 
     def _not_compiled(self, err: OSError | NotCompiled) -> str:
         if isinstance(err, NotCompiled):
@@ -135,7 +135,7 @@ class Reader:
         advice = f"see that the disk of {folder} has room (`df -h`) and that the daemon may write there"
         return f"{err.strerror or err}: {advice}; it is tried again by itself"
 
-    def failed(self, err: Exception) -> NotTaken:
+    def failed(self, err: Exception) -> Rejection:
         """The rejection after an unexpected exception."""
         problems: tuple[Problem, ...]
         if isinstance(err, Refused):
@@ -145,13 +145,13 @@ class Reader:
             reason = f"a fault in dnsblock ({type(err).__name__}: {err}): report it with what the log says"
             problems = (Problem(str(self.zone.place).partition("?")[0], None, "", reason),)
         guarded = tuple(Guarded(NOT_COMPILED, problem.reason) for problem in problems)
-        return NotTaken("", self.options.text, "", guarded, problems, self.now)
+        return Rejection("", self.options.text, "", guarded, problems, self.now)
 
     def _is_known(self, held: Listed, text: Text, options: str) -> bool:
         """Whether the files are unchanged since the last read, so that they need not be read again."""
         if not text.known_by:
             return False
-        if (refused := held.not_taken) is not None:
+        if (refused := held.rejection) is not None:
             if not refused.source_sha256:
                 return False  # the disk may have space now
             with self.store.history() as history:
@@ -191,7 +191,7 @@ class Reader:
 
     def _judged(
         self, text: Text, compiled: CompiledList, heads: Sequence[bytes], held: Listed | None
-    ) -> Listed | NotTaken:
+    ) -> Listed | Rejection:
         options, sha256 = self.options.text, digest_of(compiled.sources)
         before = self.lost if held is None else held.version
         report = Report.of(compiled, self.options.match, "" if before is None else before.compiled.format)
@@ -203,7 +203,7 @@ class Reader:
         # The guards also judge content that was accepted by hand: another guard may reject it now.
         if guarded := tuple(one for one in found if one.code not in overruled):
             problems = tuple(self._problems(text, report, sha256, guarded, before))
-            return NotTaken(text.known_by, options, sha256, guarded, problems, self.now, report)
+            return Rejection(text.known_by, options, sha256, guarded, problems, self.now, report)
         new = NewVersion(
             zone=self.zone.name,
             compiled=_facts(compiled, sha256, options, report),

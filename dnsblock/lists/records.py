@@ -13,7 +13,7 @@ from dnsblock.lists.files import text_of
 from dnsblock.lists.history.facts import Current, Published, Refusal, Version
 from dnsblock.lists.history.history import History
 from dnsblock.lists.lists import Lists
-from dnsblock.lists.reader import NotTaken
+from dnsblock.lists.reader import Rejection
 from dnsblock.lists.store import Store
 from dnsblock.log import event, fault
 
@@ -48,21 +48,21 @@ def accept(lists: Lists) -> None:
             event(logging.WARNING, f"list {version.zone}: {warning}", zone=version.zone)
 
 
-def refuse(lists: Lists, zone: str, not_taken: NotTaken) -> None:
+def refuse(lists: Lists, zone: str, rejection: Rejection) -> None:
     """Records why a list was rejected, and removes its compiled file.
 
     An error is logged. No other list may be read at the same time: its compiled file would be removed, too.
     """
-    for guarded in not_taken.guarded:
-        text = f"list {zone} is rejected: {not_taken.problems[0].file}: {guarded}"
+    for guarded in rejection.guarded:
+        text = f"list {zone} is rejected: {rejection.problems[0].file}: {guarded}"
         event(logging.ERROR, text, zone=zone, code=guarded.code)
         refusal = Refusal(
             zone=zone,
-            source_sha256=not_taken.source_sha256,
+            source_sha256=rejection.source_sha256,
             code=guarded.code,
             message=guarded.message,
             numbers=json.dumps(dict(guarded.numbers)),
-            at=not_taken.at,
+            at=rejection.at,
         )
         try:
             lists.store.record(partial(History.refuse, refusal=refusal))

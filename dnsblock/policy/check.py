@@ -90,7 +90,7 @@ def _refused_documents(draft: Draft) -> tuple[Problem, ...]:
 
 def _refused(lists: Lists) -> tuple[Problem, ...]:
     """Why lists are rejected. A feed that was not fetched yet gets a note instead."""
-    refused = [one for one in lists.not_taken.values() if not one.is_to_come]
+    refused = [one for one in lists.rejections.values() if not one.is_to_come]
     return tuple(problem for one in refused for problem in one.problems)
 
 
@@ -104,7 +104,7 @@ def _left_out(lists: Lists) -> Iterator[str]:
 
 def _report(listed: Listed) -> dict[str, Any]:
     """The report on the current content, even if it is rejected."""
-    refused = listed.not_taken
+    refused = listed.rejection
     report = listed.report if refused is None or refused.report is None else refused.report
     return report.as_json()
 

@@ -72,7 +72,7 @@ def read(
 ) -> Draft:
     """Reads inbox, lists and secrets. Raises `Refused` with every problem of every file.
 
-    These do not raise: a rejected list with an enforced version (see `Lists.not_taken`); a refused order
+    These do not raise: a rejected list with an enforced version (see `Lists.rejections`); a refused order
     document or an unreadable inbox (see `Draft.refused`); an invalid file of secrets, if previous ones are
     in force. Without `reads_lists`, only lists without an enforced version are read.
     """

@@ -13,7 +13,7 @@ from dnsblock.lists import files as texts
 from dnsblock.lists import records
 from dnsblock.lists.history.facts import Published
 from dnsblock.lists.lists import Lists
-from dnsblock.lists.reader import Listed, NotTaken, Reader
+from dnsblock.lists.reader import Listed, Reader, Rejection
 from dnsblock.lists.store import Store
 from dnsblock.policy.zones import compile_lists
 
@@ -136,7 +136,7 @@ def test_a_fault_in_one_list_affects_no_other(
     (tmp_path / "o.txt").write_text("another.example\n")
     reads = Reader.read
 
-    def fails(self: Reader, held: Listed | None) -> Listed | NotTaken:
+    def fails(self: Reader, held: Listed | None) -> Listed | Rejection:
         if self.zone.name == "listed":
             raise fault
         return reads(self, held)
@@ -145,7 +145,7 @@ def test_a_fault_in_one_list_affects_no_other(
     for read in (lists.read(config, NOW), Lists(lists.store).read(config, NOW)):
         assert covers(read, "name00000.example")
         assert names_of(read, "other").lookup(b"another.example") == b"\1"
-        assert [one.code for one in read.not_taken["listed"].guarded] == ["NOT_COMPILED"]
+        assert [one.code for one in read.rejections["listed"].guarded] == ["NOT_COMPILED"]
 
 
 def test_the_compiled_file_of_a_rejected_list_is_not_stored(config: Config, tmp_path: Path):
@@ -155,7 +155,7 @@ def test_the_compiled_file_of_a_rejected_list_is_not_stored(config: Config, tmp_
     rubbish = "".join(f"not a name {number}\nname{number:05}.example\n" for number in range(NAMES))
     (tmp_path / "names.txt").write_text(rubbish + "another.example\n")
     read = lists.read(config, NOW)
-    records.refuse(read, "listed", read.not_taken["listed"])
+    records.refuse(read, "listed", read.rejections["listed"])
     assert {path.name for path in lists.store.compiled.iterdir()} == before
     assert covers(read, "name00000.example")
 

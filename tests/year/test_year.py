@@ -218,7 +218,7 @@ class Year:
         """`dnsblock source accept`."""
         assert self.model.refused == {"SHRANK"}, "the feed shrank, and nothing else is wrong with it"
         self.accepted_by_hand = self.sent
-        sha256 = self.provider.daemon.publisher.lists.not_taken[ZONE].source_sha256
+        sha256 = self.provider.daemon.publisher.lists.rejections[ZONE].source_sha256
         assert await self.provider._is_taken(
             accept_list(self.provider.daemon.publisher, ZONE, sha256, "ani", "a court has ordered it")
         )
@@ -270,8 +270,8 @@ class Year:
         lists, snapshot = daemon.publisher.lists, daemon.publisher.policy.snapshot
         assert snapshot.serial == model.serial, self.told("the serial rises when the content changes")
         assert lists.versions == {ZONE: model.current.number}, self.told("a version is what was accepted")
-        not_taken = lists.not_taken.get(ZONE)
-        codes = set() if not_taken is None else {guarded.code for guarded in not_taken.guarded}
+        rejection = lists.rejections.get(ZONE)
+        codes = set() if rejection is None else {guarded.code for guarded in rejection.guarded}
         assert codes == model.refused, self.told("guards refuse what docs/lists.md says")
         digest = self.digests.setdefault(model.names, snapshot.digest)
         assert snapshot.digest == digest, self.told("the digest is of the content alone")
