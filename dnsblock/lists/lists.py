@@ -16,7 +16,7 @@ from dnsblock.lists.files import SKIPPED_TOLD, Watch, text_of
 from dnsblock.lists.guards import NOT_FETCHED, UNREADABLE
 from dnsblock.lists.history.database import HistoryCorrupt
 from dnsblock.lists.history.facts import Version
-from dnsblock.lists.reader import Listed, Reader, Rejection
+from dnsblock.lists.reader import ListVersion, Reader, Rejection
 from dnsblock.lists.store import Store
 from dnsblock.log import event
 
@@ -29,7 +29,7 @@ class Lists:
 
     store: Store
     zones: set[str] = field(default_factory=set)  # the zones that were read or carried over
-    listed: dict[str, Listed] = field(default_factory=dict)
+    listed: dict[str, ListVersion] = field(default_factory=dict)
     missing: dict[str, Rejection] = field(default_factory=dict)  # zones without an enforced list, and why
     is_first: bool = True  # startup: nothing is enforced yet, and required lists must be available
 
@@ -107,7 +107,7 @@ class Lists:
                 fresh.zones.add(zone.name)
         return fresh
 
-    def with_others(self, config: Config, others: Mapping[str, Listed]) -> "Lists":
+    def with_others(self, config: Config, others: Mapping[str, ListVersion]) -> "Lists":
         """These lists with some replaced, for a rollback."""
         fresh = Lists(self.store, is_first=False)
         for zone in config.zones:
@@ -119,7 +119,7 @@ class Lists:
         return fresh
 
     @property
-    def new(self) -> list[Listed]:
+    def new(self) -> list[ListVersion]:
         """The new versions, to be accepted."""
         return [listed for listed in self.listed.values() if listed.new is not None]
 
@@ -196,7 +196,7 @@ class Lists:
                 return
             read = reader.failed(err)
         held = held or damaged  # a corrupt list still has some of its names
-        if isinstance(read, Listed):
+        if isinstance(read, ListVersion):
             fresh._take(zone, read)
         elif held is not None:
             fresh._take(zone, replace(held, rejection=read))
@@ -212,12 +212,12 @@ class Lists:
         else:
             raise Refused(read.problems)
 
-    def _take(self, zone: Zone, listed: Listed) -> None:
+    def _take(self, zone: Zone, listed: ListVersion) -> None:
         self.zones.add(zone.name)
         self.listed[zone.name] = listed
 
 
-def _skipped(zone: str, listed: Listed) -> Iterator[str]:
+def _skipped(zone: str, listed: ListVersion) -> Iterator[str]:
     """The unexpected entries of a list's folder: skipped, but neither hidden nor unfinished files."""
     odd = [one for one in listed.skipped if not one.is_expected]
     for one in odd[:SKIPPED_TOLD]:

@@ -41,7 +41,7 @@ class Rejection:
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class ListVersion:
     """The version of a list to enforce."""
 
     names: Names
@@ -71,7 +71,7 @@ class Reader:
         """The options for compiling the list."""
         return Options.of(self.zone, self.config)
 
-    def read(self, held: Listed | None) -> Listed | Rejection:
+    def read(self, held: ListVersion | None) -> ListVersion | Rejection:
         """Reads the list. Returns `held`, the enforced version, if nothing has changed."""
         options = self.options.text
         if held is None and self.lost is None and self._is_to_come:
@@ -147,7 +147,7 @@ class Reader:
         guarded = tuple(Guarded(NOT_COMPILED, problem.reason) for problem in problems)
         return Rejection("", self.options.text, "", guarded, problems, self.now)
 
-    def _is_known(self, held: Listed, text: Text, options: str) -> bool:
+    def _is_known(self, held: ListVersion, text: Text, options: str) -> bool:
         """Whether the files are unchanged since the last read, so that they need not be read again."""
         if not text.known_by:
             return False
@@ -161,7 +161,7 @@ class Reader:
         version = held.version
         return version is not None and (held.known_by, version.compiled.options) == (text.known_by, options)
 
-    def _is_the_same(self, held: Listed, text: Text, options: str) -> bool:
+    def _is_the_same(self, held: ListVersion, text: Text, options: str) -> bool:
         """Whether the files have the content of the version despite a new fingerprint: faster than compiling.
 
         The content of a version that was just rolled back counts as unchanged, too: the operator has decided.
@@ -180,7 +180,7 @@ class Reader:
         sha256 = texts.sha256_of(text.files)
         return any((one.compiled.source_sha256, one.compiled.options) == (sha256, options) for one in wanted)
 
-    def _compile(self, text: Text, held: Listed | None) -> CompiledList:
+    def _compile(self, text: Text, held: ListVersion | None) -> CompiledList:
         return self.options.compile(
             text.files,
             folder=None if self.store.read_only else self.store.compiled,
@@ -190,8 +190,8 @@ class Reader:
         )
 
     def _judged(
-        self, text: Text, compiled: CompiledList, heads: Sequence[bytes], held: Listed | None
-    ) -> Listed | Rejection:
+        self, text: Text, compiled: CompiledList, heads: Sequence[bytes], held: ListVersion | None
+    ) -> ListVersion | Rejection:
         options, sha256 = self.options.text, digest_of(compiled.sources)
         before = self.lost if held is None else held.version
         report = Report.of(compiled, self.options.match, "" if before is None else before.compiled.format)
@@ -212,9 +212,9 @@ class Reader:
             how="accepted by hand" if found else "first" if before is None else "refresh",
             known_by=text.known_by,
         )
-        return Listed(compiled.names, report, text.known_by, None, new, text, skipped=text.skipped)
+        return ListVersion(compiled.names, report, text.known_by, None, new, text, skipped=text.skipped)
 
-    def _know(self, held: Listed, text: Text) -> None:
+    def _know(self, held: ListVersion, text: Text) -> None:
         if text.known_by and text.known_by != held.known_by and not self.store.read_only:
             try:
                 with self.store.history() as history:
@@ -249,7 +249,7 @@ class Reader:
 
     # ------- After a restart -------
 
-    def enforced(self) -> Listed | None:
+    def enforced(self) -> ListVersion | None:
         """Returns the version that the previous process enforced last."""
         with self.store.history() as history:
             current = history.current(self.zone.name)
@@ -263,7 +263,7 @@ class Reader:
         if names is None:
             return None
         self.store.enforce(current)
-        return Listed(names, report, current.known_by, current.version)
+        return ListVersion(names, report, current.known_by, current.version)
 
     def is_of_this_kind(self, version: Version) -> bool:
         """Whether the version is of the zone's current kind: names or addresses."""
@@ -304,7 +304,7 @@ class Reader:
         options = _options_of(version)
         return options is not None and options.leaves_out_as(self.options)
 
-    def renewed(self, version: Version, held: Listed, how: str, note: str) -> Listed | None:
+    def renewed(self, version: Version, held: ListVersion, how: str, note: str) -> ListVersion | None:
         """Compiles the content of a version without the names that are protected now. None if it is lost.
 
         The other options stay those of the version: the current ones may be for content in another format.
@@ -324,9 +324,9 @@ class Reader:
             note=note,
             known_by=held.known_by,
         )
-        return Listed(compiled.names, report, held.known_by, None, new)
+        return ListVersion(compiled.names, report, held.known_by, None, new)
 
-    def protecting(self, held: Listed) -> Listed:
+    def protecting(self, held: ListVersion) -> ListVersion:
         """The version to enforce while the current content is rejected, without the names protected now.
 
         Otherwise a broken feed would keep a name blocked that the operator has just protected.
@@ -349,7 +349,7 @@ def _options_of(version: Version) -> Options | None:
         return None
 
 
-def _difference(compiled: CompiledList, held: Listed | None) -> bytes | None:
+def _difference(compiled: CompiledList, held: ListVersion | None) -> bytes | None:
     if compiled.difference is None or held is None or held.version is None:
         return None
     # None if too much changed: the comparison restarts, as with a new list.

@@ -8,7 +8,7 @@ from dnsblock.config import Config
 from dnsblock.errors import Problem, Refused
 from dnsblock.lists.history.facts import NewVersion, Version
 from dnsblock.lists.lists import Lists
-from dnsblock.lists.reader import Listed, Reader
+from dnsblock.lists.reader import ListVersion, Reader
 from dnsblock.lists.report import Report
 
 
@@ -31,7 +31,7 @@ def lists_of(serial: int, reason: str, lists: Lists, config: Config, now: dateti
             if (found := history.version(zone, number)) is None:
                 raise _refused(serial, f"version {number} of list {zone} is not in the history")
             wanted_versions[zone] = found
-    others: dict[str, Listed] = {}
+    others: dict[str, ListVersion] = {}
     for one in config.zones:
         if one.name in wanted_versions:
             wanted, now_listed = wanted_versions[one.name], lists.listed[one.name]
@@ -44,7 +44,7 @@ def lists_of(serial: int, reason: str, lists: Lists, config: Config, now: dateti
     return lists.with_others(config, others)
 
 
-def _listed(wanted: Version, listed: Listed, note: str, reader: Reader) -> Listed:
+def _listed(wanted: Version, listed: ListVersion, note: str, reader: Reader) -> ListVersion:
     assert listed.version is not None  # noqa: S101  # the caller has checked
     if wanted.compiled.file_sha256 == listed.version.compiled.file_sha256:
         return listed
@@ -72,7 +72,7 @@ def _listed(wanted: Version, listed: Listed, note: str, reader: Reader) -> Liste
         # The list file has not changed: it is read again only after the next write.
         known_by=listed.known_by,
     )
-    return Listed(names, Report.from_text(wanted.compiled.report), listed.known_by, None, new)
+    return ListVersion(names, Report.from_text(wanted.compiled.report), listed.known_by, None, new)
 
 
 def _difference(wanted: Version, current: Version, reader: Reader) -> bytes | None:

@@ -10,7 +10,7 @@ from dnsblock._engine import Progress
 from dnsblock.config import Config, inspect
 from dnsblock.errors import Problem, Refused
 from dnsblock.lists.lists import Lists
-from dnsblock.lists.reader import Listed
+from dnsblock.lists.reader import ListVersion
 from dnsblock.lists.store import Store
 from dnsblock.orders.book import Book
 from dnsblock.orders.chain import wrong_links
@@ -102,7 +102,7 @@ def _left_out(lists: Lists) -> Iterator[str]:
         yield from (f"list {zone}: {warning}" for warning in listed.report.warnings)
 
 
-def _report(listed: Listed) -> dict[str, Any]:
+def _report(listed: ListVersion) -> dict[str, Any]:
     """The report on the current content, even if it is rejected."""
     refused = listed.rejection
     report = listed.report if refused is None or refused.report is None else refused.report

@@ -13,7 +13,7 @@ from dnsblock.lists import files as texts
 from dnsblock.lists import records
 from dnsblock.lists.history.facts import Published
 from dnsblock.lists.lists import Lists
-from dnsblock.lists.reader import Listed, Reader, Rejection
+from dnsblock.lists.reader import ListVersion, Reader, Rejection
 from dnsblock.lists.store import Store
 from dnsblock.policy.zones import compile_lists
 
@@ -136,7 +136,7 @@ def test_a_fault_in_one_list_affects_no_other(
     (tmp_path / "o.txt").write_text("another.example\n")
     reads = Reader.read
 
-    def fails(self: Reader, held: Listed | None) -> Listed | Rejection:
+    def fails(self: Reader, held: ListVersion | None) -> ListVersion | Rejection:
         if self.zone.name == "listed":
             raise fault
         return reads(self, held)
