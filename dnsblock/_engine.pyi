@@ -1,4 +1,4 @@
-"""The packet engine: policy zones are compiled here, packets are answered here.
+"""The packet engine: compiles policy zones and answers packets.
 
 Whatever compiles, binds or joins runs without the interpreter's lock, and no worker thread ever takes it. The
 boundary is few calls with big arguments and no callbacks.
@@ -44,99 +44,100 @@ __all__ = [
 
 __version__: str
 BUILD_PROFILE: str
-"""`release` or `debug`: figures of a debug build mean nothing."""
+"""`release` or `debug`. Measurements of a debug build are meaningless."""
 MAX_ATTEMPTS: int
-"""How often one query can be sent upstream at most."""
+"""The maximum number of upstream tries per query."""
 
 class ListRefused(ValueError):  # noqa: N818
-    """A text that does not become a zone.
+    """Content that cannot be compiled into a zone.
 
-    `args` are the first hundred problems as (line, value, reason), and how many there are.
+    `args` are the first hundred problems as (line, value, reason), and the total number of problems.
     """
 
 class NotAName(ValueError):  # noqa: N818
-    """A text that is not a domain name; the message says why."""
+    """A string that is not a domain name; the message says why."""
 
 def canonical_name(text: str) -> str:
-    """The domain name that a text means, in lower-case A-labels and without a trailing dot.
+    """Parses a domain name into lower-case A-labels without a trailing dot.
 
-    Lists are read by the same parser. Raises `NotAName`, and `UnicodeEncodeError` for a lone surrogate.
+    Lists use the same parser. Raises `NotAName`, and `UnicodeEncodeError` for a lone surrogate.
     """
 
 class NotCompiled(RuntimeError):  # noqa: N818
-    """Entries that do not become a list although each can be meant: an attack on its table, or a fault."""
+    """Valid entries that cannot be compiled into a list: an attack on its hash table, or a bug."""
 
 class ListUnfit(ValueError):  # noqa: N818
-    """A file that is no list in text.
+    """A file that is not a text list.
 
-    `args` are its label, a code (`NOT_TEXT`, `CORRUPT`, `UNREADABLE`), and what was found and what to do.
+    `args` are its label, a code (`NOT_TEXT`, `CORRUPT`, `UNREADABLE`), and a text with the cause and a hint.
     """
 
 class NamesUnusable(ValueError):  # noqa: N818
-    """A file that is no compiled list of this version, or whose octets are not those that were asked for."""
+    """A file that is not a compiled list of this version, or has another SHA-256 than requested."""
 
 @final
 class Names:
-    """A compiled list: names and what is said about each. Immutable; of a file, mapped and read only.
+    """A compiled list: names and the scope of each. Immutable; a file is mapped read-only.
 
-    The file is named by its SHA-256, and the same text makes the same octets on every machine.
+    The file is named after its SHA-256. The same content gives the same bytes on every server.
     """
 
     @staticmethod
     def open(path: str, sha256: str) -> Names:
-        """Maps a file whose octets have this SHA-256. Raises `OSError` and `NamesUnusable`."""
+        """Maps a file, which must have this SHA-256. Raises `OSError` and `NamesUnusable`."""
 
     def scope(self, text: str) -> str | None:
-        """What is said about exactly this canonical name: `subtree`, `exact` or `below`, each with `except-`
-        or `pass-` before it for an exception; two of them with a comma, where the name and what is below
-        differ.
+        """The scope of exactly this canonical name: `subtree`, `exact` or `below`.
+
+        An exception has the prefix `except-` or `pass-`. Two scopes, joined by a comma, are returned if the
+        name and the names below it differ.
         """
 
     def difference(self, before: Names) -> ListDifference:
-        """What this list says that the one before did not, and the other way round, whole."""
+        """The complete difference between the previous list and this one."""
 
     def give_back(self) -> None:
-        """Gives its memory back to the kernel; it can be used as before, and is read again then."""
+        """Releases its memory to the kernel. The list stays usable; its file is read again on use."""
 
     def populate(self) -> None:
-        """Reads all of it into memory, so that no query waits for the disk."""
+        """Reads the whole list into memory, so that no query waits for the disk."""
 
     @property
     def is_damaged(self) -> bool:
-        """Whether its file was cut off, or could not be read, while it was in use: names are missing then."""
+        """Whether its file was truncated or became unreadable while in use: names are missing then."""
 
     @property
     def entries(self) -> int:
-        """Names that are listed; those that are only excepted do not count."""
+        """The number of listed names, without exceptions."""
 
     @property
     def digest(self) -> str:
-        """`sha256:` over the names and what is said about them: the same from every format."""
+        """`sha256:` over the names and their scopes; independent of the format."""
 
     @property
     def sha256(self) -> str:
-        """Of all octets, in hexadecimal."""
+        """The SHA-256 of the whole file, in hexadecimal."""
 
     @property
     def octets(self) -> int: ...
 
 @final
 class ListDifference:
-    """How two lists differ. A changed name is listed in both, with something else said about it."""
+    """The difference between two lists. A changed name is in both, with another scope."""
 
     added: int
     removed: int
     changed: int
     lost: int
-    """Names of which less is covered than before: gone, narrowed, or excepted now."""
+    """Names that cover less than before: removed, narrowed, or now an exception."""
     gained: int
-    """Names of which more is covered than before."""
+    """Names that cover more than before."""
     lines: bytes | None
-    """`+ SCOPE NAME` and `- SCOPE NAME`, a line each; None where they are more than 32 MiB."""
+    """Lines `+ SCOPE NAME` and `- SCOPE NAME`; None if they exceed 32 MiB."""
 
 @final
 class Progress:
-    """How much of a list was read, for another thread that shows it."""
+    """How much of a list has been read, for display by another thread."""
 
     def __new__(cls) -> Progress: ...
     @property
@@ -144,13 +145,13 @@ class Progress:
 
 @final
 class CompiledList:
-    """A compiled list, and what became of each of its lines.
+    """A compiled list, and the counts of its lines.
 
-    `lines` are those that say something: accepted + repaired + duplicate + not applicable + rejected. Lines
-    that are not applicable are understood, and say what names cannot. Of the lines that name something,
-    `exceptions` are exceptions. `apexless` names are listed as `*.name` alone. The first hundred of each kind
-    are told as (file, line, value, code, text). `sources` are (label, octets, SHA-256, ends with a line
-    feed); `formats`, of each file in turn, (format, lines that name something).
+    `lines` excludes blank lines and comments: accepted + repaired + duplicate + not applicable + rejected.
+    Lines that are not applicable are valid, but do not describe names. `exceptions` are the exceptions among
+    the lines with names. `apexless` names are listed only as `*.name`. The first hundred lines of each kind
+    are reported as (file, line, value, code, text). `sources` are (label, bytes, SHA-256, ends with a line
+    feed). `formats` are, for each file in turn, (format, lines with names).
     """
 
     names: Names
@@ -180,7 +181,7 @@ class CompiledList:
 def compile_list(
     files: Sequence[tuple[str, str]],
     *,
-    format: str | None,  # noqa: A002  # the word that the configuration has
+    format: str | None,  # noqa: A002  # the configuration's name for it
     scope: str | None,
     column: int,
     separator: str,
@@ -195,23 +196,22 @@ def compile_list(
     before: Names | None,
     progress: Progress,
 ) -> CompiledList:
-    """Compiles files, each with its label for reports; into `folder`, or into memory.
+    """Compiles files, each with a label for reports, into `folder` or into memory.
 
-    Files that are compressed with gzip are read as their text, of which all files together may have
-    `max_octets`.
+    Files compressed with gzip are decompressed. `max_octets` limits the total uncompressed size.
 
-    `exceptions` says what the exceptions of the list do: `hole`, `passthru`, `auto` (as in the format), or
-    `listed`. Malformed lines are left out and reported. Each entry is looked up through the code that
-    answers queries before this returns. Raises `OSError`, `NotCompiled`, `ListUnfit`, and `ValueError` for
-    unfit options.
+    `exceptions` is the effect of exceptions in the list: `hole`, `passthru`, `auto` (as in the format), or
+    `listed`. Malformed lines are skipped and reported. Before it returns, each entry is verified with the
+    lookup that answers queries. Raises `OSError`, `NotCompiled`, `ListUnfit`, and `ValueError` for invalid
+    options.
     """
 
 @final
 class Answer:
     """An answer profile. `ttl` in seconds; `extended_error` an INFO-CODE of RFC 8914.
 
-    A target `*.NAME` is the queried name under that one. Raises `ValueError` for an unknown action, and for a
-    target without action `cname` or the other way round.
+    With a target `*.NAME`, the QNAME is prepended to NAME. Raises `ValueError` for an unknown action, for a
+    target without the action `cname`, and for `cname` without a target.
     """
 
     def __new__(
@@ -226,10 +226,10 @@ class Answer:
 
 @final
 class Rule:
-    """What an entry does: answer, or, with None, be a hole through which the next zone is asked.
+    """The effect of an entry: an answer, or None for an exemption, after which the next zone is evaluated.
 
-    `reference` is the order's own number, at most 200 octets; clients get it as EXTRA-TEXT. `structured` is
-    what those get that read structured errors: the whole JSON, and a brief one for where that does not fit.
+    `reference` is the number of the order, at most 200 bytes; clients get it as EXTRA-TEXT. `structured` is
+    for clients that support structured errors: the complete JSON, and a short form if that does not fit.
     """
 
     def __new__(
@@ -242,7 +242,7 @@ class PolicyZone:
 
     @staticmethod
     def from_names(name: str, names: Names, rule: Rule) -> PolicyZone:
-        """A zone of a compiled list: what it lists has this rule; what it excepts is a hole or passes."""
+        """A zone of a compiled list. The rule applies to its names; exceptions are exemptions or passthru."""
 
     @staticmethod
     def from_triggers(name: str, names: Names, rule: Rule) -> PolicyZone:
@@ -250,24 +250,24 @@ class PolicyZone:
 
     @staticmethod
     def from_addresses(name: str, data: bytes, rule: Rule) -> PolicyZone:
-        """Compiles a list of addresses and prefixes, one a line, `#` comments. Raises `ListRefused`."""
+        """Compiles addresses and prefixes, one per line, with `#` comments. Raises `ListRefused`."""
 
     @staticmethod
     def from_entries(name: str, rules: Sequence[Rule], data: bytes) -> PolicyZone:
-        """Compiles `MATCH RULE NAME` lines, RULE being a place in `rules`. Raises `ListRefused`.
+        """Compiles `MATCH RULE NAME` lines; RULE is an index into `rules`. Raises `ListRefused`.
 
-        Of entries that say different things about one name, `exact` beats `subtree` and `below`, then a hole
-        beats an answer, then the earlier line wins.
+        If entries for a name conflict, `exact` beats `subtree` and `below`, then an exemption beats an
+        answer, then the earlier line wins.
         """
 
     def lookup(self, names: bytes) -> bytes:
-        """One octet for each line of `names`: 1 where the zone covers it, as for a query."""
+        """One byte per line of `names`: 1 if the zone covers the name, as for a query."""
 
     @property
     def name(self) -> str: ...
     @property
     def entries(self) -> int:
-        """Distinct owner names, or prefixes; those that are only excepted do not count."""
+        """The number of distinct owner names or prefixes, without exceptions."""
 
     @property
     def digest(self) -> str:
@@ -277,7 +277,7 @@ class PolicyZone:
 class Covering:
     """An entry that covers a name or an address.
 
-    `action` is None for a hole, `scope` is `prefix` for addresses. No entry of a zone in shadow decides.
+    `action` is None for an exemption. `scope` is `prefix` for addresses. Shadow entries never decide.
     """
 
     zone: str
@@ -286,17 +286,17 @@ class Covering:
     action: str | None
     reference: str
     decides: bool  # over UDP
-    decides_over_tcp: bool  # differs where a zone of `truncate` comes first
+    decides_over_tcp: bool  # differs if a zone with the answer `truncate` comes first
     is_shadow: bool
 
 @final
 class Snapshot:
     """The policy zones in configured order. Immutable.
 
-    Each zone comes with the Unix time, in seconds, of its next scheduled change, to which its TTLs are cut,
-    with whether it judges the targets (CNAME, DNAME, HTTPS, SVCB) in upstreams' answers, and with whether it
-    is in shadow: then it decides nothing, and what it would block is counted. `nat64` are the prefixes of
-    translators beside the well-known one (RFC 6052), as addresses and lengths.
+    Each zone has three parameters: the Unix time in seconds of its next scheduled change, which limits its
+    TTLs; whether it applies to targets (CNAME, DNAME, HTTPS, SVCB) in upstream responses; and whether it is
+    in shadow mode, where matches are only counted. `nat64` are the NAT64 prefixes besides the well-known one
+    (RFC 6052), as addresses and lengths.
     """
 
     def __new__(
@@ -310,42 +310,42 @@ class Snapshot:
         zones: Sequence[tuple[PolicyZone, int | None, bool, bool]],
         nat64: Sequence[tuple[IPv4Address | IPv6Address, int]] = ...,
     ) -> str:
-        """The digest that a snapshot of these zones has."""
+        """The digest of a snapshot with these zones."""
 
     def covering(self, text: str) -> list[Covering]:
-        """Every entry that covers a canonical name, zones in order; at most one decides."""
+        """All entries that cover a canonical name, in zone order. At most one decides."""
 
     def covering_address(self, address: IPv4Address | IPv6Address) -> list[Covering]:
-        """Every prefix that holds an address, zones in order, longest first; at most one decides."""
+        """All prefixes that contain an address, in zone order, longest first. At most one decides."""
 
     @property
     def serial(self) -> int: ...
     @property
     def digest(self) -> str:
-        """`sha256:` over the zones' names and digests, and what each zone is for, in order."""
+        """`sha256:` over the name, digest and flags (targets, shadow) of each zone in order, and `nat64`."""
 
     @property
     def entries(self) -> int:
-        """Entries that are enforced."""
+        """The number of enforced entries."""
 
 @final
 class Suffixes:
-    """The public suffix list: suffixes, names whose children all are suffixes, and those children that
-    are none. Raises `ValueError` for what is no name.
+    """The public suffix list: suffixes, names whose children are all suffixes, and exceptions among these.
+
+    Raises `ValueError` for an invalid name.
     """
 
     def __new__(cls, names: Sequence[str], parents: Sequence[str], exceptions: Sequence[str]) -> Suffixes: ...
 
 @final
 class Rules:
-    """What queries are decided by beside the snapshot; exchanged together with it.
+    """The inputs to a decision besides the snapshot, swapped atomically with it.
 
-    `exempt` networks are not limited. 0 means no limit for `queries_per_second`, `errors_per_second` and
-    `amplification` (octets of a response for each of the query), and no answer at all for `slip`.
-    `secrets` sign cookies: the first signs, all verify. `resinfo` is the RDATA of a RESINFO record.
-    `cache_octets` of memory are for upstreams' answers (0: none is kept); `max_ttl`, `max_negative_ttl`
-    and `max_stale` (0: never) are seconds for which upstreams' answers are kept. Raises `ValueError` for
-    what is out of bounds.
+    `exempt` networks are not rate-limited. 0 means no limit for `queries_per_second`, `errors_per_second`
+    and `amplification` (response bytes per query byte), and no answers at all for `slip`. The first of
+    `secrets` signs cookies, all verify. `resinfo` is the RDATA of a RESINFO record. `cache_octets` is the
+    memory of the cache in bytes (0: no cache). `max_ttl`, `max_negative_ttl` and `max_stale` (0: never) are
+    the times in seconds that responses are cached. Raises `ValueError` for values out of range.
     """
 
     def __new__(
@@ -377,8 +377,10 @@ class Rules:
 
 @final
 class Probe:
-    """A question by which upstreams are seen to be alive; `.` is the root. `failures` of them in a row and an
-    upstream is down, `successes` and it is up again. Raises `ValueError` for what is out of bounds.
+    """The health-check query to upstreams; `.` is the root.
+
+    An upstream is marked down after `failures` consecutive failures, and up after `successes` consecutive
+    successes. Raises `ValueError` for values out of range.
     """
 
     def __new__(
@@ -394,15 +396,15 @@ class Probe:
 
 @final
 class Settings:
-    """How the engine takes queries and forwards them; a publish may change it.
+    """Settings for receiving and forwarding queries; a publish may change them.
 
-    Times in milliseconds, sizes in octets, bounds for all threads together but `max_outstanding`, which is
-    per thread; `max_connections` is per listener, and
-    `max_connections_per_network` a quarter of it where it is `None`.
+    Times are in milliseconds, sizes in bytes. Limits are for all threads together, except `max_outstanding`,
+    which is per thread. `max_connections` is per listener. `max_connections_per_network` is a quarter of it
+    if `None`.
 
     Upstreams are address, port, weight and order. `choice` is `first`, `least_outstanding`, `weighted` or
-    `hashed`; `tells` is `none` or `proxy` with None, or `subnet` with the bits of IPv4 and IPv6 addresses
-    that are told, and whether of private ones, too. Raises `ValueError` for what is out of bounds.
+    `hashed`. `tells` is `none` or `proxy` with None, or `subnet` with the IPv4 and IPv6 prefix lengths to
+    send, and whether to send private addresses. Raises `ValueError` for values out of range.
     """
 
     def __new__(
@@ -426,7 +428,7 @@ class Settings:
 
 @final
 class UpstreamCounts:
-    """What was counted about one upstream. Buckets are (upper bound in seconds, count), not cumulative."""
+    """The counters of one upstream. Buckets are (upper bound in seconds, count), not cumulative."""
 
     address: tuple[str, int]
     udp_queries: int
@@ -435,86 +437,86 @@ class UpstreamCounts:
     network_errors: int
     mismatches: int
     taken_over: int
-    """Queries that were sent to another at once, as this one was not up any more."""
+    """Queries that failed over to another upstream because this one went down."""
     unwilling: int
     failures: int
-    """Answers that say that it does not answer such a query; another was asked."""
+    """Error responses after which the query was retried with another upstream."""
     is_up: bool
     is_without_edns: bool
     is_suspected: bool
-    """Not used, until a health check has told whether it is down."""
+    """Whether it is suspect: not used until a health check shows whether it is down."""
     changed: tuple[int, str] | None
-    """When it last went up or down, in Unix seconds, and why."""
+    """The Unix time in seconds of its last change to up or down, and the reason."""
     outstanding: int
     probes: dict[str, int]
-    """By what became of them: `good`, `bad` (an answer that says that it cannot), `lost`."""
+    """Health checks by result: `good`, `bad` (an error response), `lost`."""
     latency_buckets: list[tuple[float, int]]
     latency_seconds: float
 
 @final
 class Counts:
-    """All worker threads' counters, summed."""
+    """The counters of all worker threads, summed."""
 
     queries: dict[tuple[str, str], int]
-    """By transport and outcome."""
+    """Queries by transport and outcome."""
     blocked: dict[tuple[str, str], int]
-    """By zone and action."""
+    """Blocked queries by zone and action."""
     shadow_blocked: dict[tuple[str, str], int]
-    """The same of zones in shadow: what they would have blocked."""
+    """The same for shadow zones: queries that they would have blocked."""
     upstreams: list[UpstreamCounts]
     tcp_connections: int
     tcp_refused: dict[str, int]
-    """Connections closed at once, by who had its share: `client` or `network`."""
+    """Connections closed immediately, by the limit that was reached: `client` or `network`."""
     outstanding: int
     panics: int
     unsent: int
     truncated: int
     """Responses over UDP with TC set."""
     dropped_records: int
-    """Records of upstreams' responses that were not passed on."""
+    """Records removed from upstream responses."""
     limited: dict[str, int]
-    """Queries and error answers above a client's limit, by what became of them."""
+    """Queries and error responses over a client's limit, by result."""
     rcodes: dict[str, int]
     """Responses to clients, by RCODE."""
     waited: dict[str, tuple[list[tuple[float, int]], float]]
-    """Time to these responses, by who made them ("here", "upstream"): buckets as above, and their sum."""
+    """Response times by origin ("here", "upstream"): buckets as above, and their sum."""
     joined: int
-    """Queries that waited for a question that was under way already."""
+    """Queries that were coalesced with an outstanding one."""
     prefetched: int
+    """Upstream queries that prefetched an expiring response."""
     refused: dict[str, int]
-    """Questions asked again because their answer was about to expire."""
     cache_entries: int
     cache_octets: int
     cache_evictions: int
-    """Kept answers that had to make room."""
+    """Cached responses that were evicted."""
 
 @final
 class Tally:
-    """What a trial has counted so far."""
+    """The counts of a trial so far."""
 
     queries: int
-    """Queries that were decided, whatever their name."""
+    """Decided queries, for any name."""
     blocked: int
-    """Of them, those that the zone would have blocked."""
+    """Those that the zone would have blocked."""
     decided: int
-    """And those for its names about which a zone that is enforced decides already."""
+    """Those for its names that an enforced zone already decides."""
     blocking_names: int
-    """Names by which at least one query would have been blocked."""
+    """Names that would have blocked at least one query."""
     asked_names: int
-    """Names that were asked for, decided by others already or not."""
+    """Queried names, whether or not another zone already decides them."""
     top: list[tuple[str, int]]
-    """The names by which most would have been blocked, the highest count first."""
+    """The names that would have blocked the most queries, highest count first."""
 
 @final
 class Trial:
-    """A zone whose entries are counted and never decide."""
+    """A zone whose matches are counted and never decide."""
 
     def tally(self, top: int) -> Tally:
-        """What was counted so far, with at most so many names."""
+        """The counts so far, with at most `top` names."""
 
 @final
 class Listening:
-    """Addresses that are listened on, while nothing is answered there yet."""
+    """Bound listen addresses that are not served yet."""
 
 @final
 class Engine:
@@ -527,23 +529,23 @@ class Engine:
         settings: Settings,
         inherited: Sequence[int],
     ) -> Engine:
-        """Binds. Raises `OSError`, whose `filename` is the address that cannot be had.
+        """Binds the addresses. Raises `OSError`, whose `filename` is the address that could not be bound.
 
-        `inherited` are descriptors that the previous process has left open. Sockets among them that listen on
-        one of these addresses are used instead of new ones, with the queries that have queued up in them.
-        They are duplicated; the caller closes its own.
+        `inherited` are descriptors that the previous process left open. Sockets among them for one of these
+        addresses are used instead of new ones, including their queued queries. They are duplicated; the
+        caller closes its own.
         """
 
     def start(self, snapshot: Snapshot, rules: Rules) -> None:
-        """Starts to answer. Raises `RuntimeError` when called twice."""
+        """Starts answering. Raises `RuntimeError` if called twice."""
 
     def check(self, snapshot: Snapshot) -> None:
-        """Raises `ValueError` for a snapshot that `publish` would refuse; changes nothing."""
+        """Raises `ValueError` for a snapshot that `publish` would refuse. Changes nothing."""
 
     def listen(self, listen: Sequence[tuple[IPv4Address | IPv6Address, int]]) -> Listening:
-        """Binds what is new among these addresses; `publish` then serves them, and closes others.
+        """Binds the new ones among these addresses; `publish` then serves them and closes others.
 
-        Raises `OSError`, whose `filename` is the address that cannot be had.
+        Raises `OSError`, whose `filename` is the address that could not be bound.
         """
 
     def publish(
@@ -553,45 +555,45 @@ class Engine:
         settings: Settings | None = None,
         listening: Listening | None = None,
     ) -> None:
-        """Every query that comes after this returns is judged by these; on an error nothing changes.
+        """Applies these to every query that arrives after it returns. On an error, nothing changes.
 
-        Upstreams that are in the settings still keep what is known of them, and addresses their sockets.
-        Without settings or addresses, those of before stay.
+        Upstreams that remain in the settings keep their state, and addresses keep their sockets. Without
+        settings or addresses, the previous ones stay.
         """
 
     def begin_trial(self, zone: PolicyZone) -> Trial:
-        """Counts from now on what this zone would block behind all others, whatever is published meanwhile.
+        """Starts counting what this zone would block after all others, across later publishes.
 
-        Raises `RuntimeError` while there is one already, and before `start` or after `stop`.
+        Raises `RuntimeError` if a trial is running, before `start`, and after `stop`.
         """
 
     def end_trial(self) -> None:
-        """Takes the trial away, if there is one."""
+        """Removes the trial, if any."""
 
     def stop(self, patience_ms: int) -> None:
-        """Takes no more queries, answers what was asked, and joins. May be called again."""
+        """Stops accepting queries, answers outstanding ones, and joins. May be called again."""
 
     def addresses(self) -> list[tuple[str, int]]:
-        """Where it listens; ports that were 0 have become real ones."""
+        """The listen addresses, with the actual ports instead of 0."""
 
     def sockets(self) -> list[tuple[tuple[str, int], list[int]]]:
-        """The descriptors of the sockets of each of these addresses; they stay the engine's."""
+        """The descriptors of the sockets of each address, still owned by the engine."""
 
     def running(self) -> int:
-        """Worker threads that are alive."""
+        """The number of running worker threads."""
 
     def take_events(self) -> list[str]:
         """Rare events since the last call, for the log. Frees old snapshots; call it once a second."""
 
     def counters(self) -> Counts: ...
     def purge(self, name: str | None, below: bool) -> int:
-        """Drops what is kept about a canonical name, with `below` about all below it too; None: everything.
+        """Purges a canonical name from the cache, with `below` also the names below it; None: everything.
 
-        Returns how many answers that were. Raises `ValueError` for what is no name.
+        Returns the number of purged responses. Raises `ValueError` for an invalid name.
         """
 
 def keep_capabilities() -> None:
-    """Keeps the permitted capabilities of this thread when root becomes another user. Raises `OSError`."""
+    """Keeps this thread's permitted capabilities when root switches to another user. Raises `OSError`."""
 
 def keep_net_bind_service() -> None:
-    """Gives up all capabilities of this thread but CAP_NET_BIND_SERVICE. Raises `OSError`."""
+    """Drops all capabilities of this thread except CAP_NET_BIND_SERVICE. Raises `OSError`."""
