@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from dnsblock.errors import Problem, Refused
-from dnsblock.lists.files import sha256_of, text_of
+from dnsblock.lists.files import files_of, sha256_of
 from dnsblock.lists.guards import NO_LIST
 from dnsblock.lists.history.facts import Approval
 from dnsblock.log import event
@@ -69,7 +69,7 @@ async def accept_list(publisher: Publisher, zone: str, sha256: str, who: str, re
 
 def _approve(publisher: Publisher, approval: Approval) -> None:
     zone = next(zone for zone in publisher.config.zones if zone.name == approval.zone)
-    if sha256_of(text_of(zone, publisher.store).files) != approval.source_sha256:
+    if sha256_of(files_of(zone, publisher.store).files) != approval.source_sha256:
         why = "the text has changed meanwhile: look at the new one"
         raise Refused([Problem(f"list {zone.name}", None, approval.source_sha256, why)])
     with publisher.store.history() as history:

@@ -108,8 +108,8 @@ class Daemon:
                 await asyncio.to_thread(self.publisher.settle, "start", None)
                 async with self.publisher.inputs.listing:
                     lists, config = self.publisher.lists, self.config
-                    await asyncio.to_thread(records.keep_texts, lists, config.history.generations)
-                    await asyncio.to_thread(records.keep_missing_texts, lists, config)
+                    await asyncio.to_thread(records.store_content, lists, config.history.generations)
+                    await asyncio.to_thread(records.store_missing_content, lists, config)
                 self._kept.keep(self.engine.sockets())
                 notify(READY=1, STATUS=self.publisher.summary)
                 event(

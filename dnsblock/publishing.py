@@ -274,7 +274,7 @@ class Publisher:
             now, lists, config = datetime.now(UTC), self.lists, self.config
             old = await asyncio.to_thread(lists_of, change.serial, change.note, lists, config, now)
             done = await self._serve(change, ReadLists(config, old, tuple(old.listed)), started)
-            await asyncio.to_thread(records.keep_texts, self.lists, self.config.history.generations)
+            await asyncio.to_thread(records.store_content, self.lists, self.config.history.generations)
             return done
 
     async def accept_restore(self, reason: str) -> Served:
@@ -429,7 +429,7 @@ class Publisher:
                 await asyncio.to_thread(self._note_rejection, zone, rejection)
         self._noted = self.lists.rejections
         if any(listed.text is not None for listed in self.lists.listed.values()):
-            await asyncio.to_thread(records.keep_texts, self.lists, self.config.history.generations)
+            await asyncio.to_thread(records.store_content, self.lists, self.config.history.generations)
 
     def _note_rejection(self, zone: str, rejection: Rejection) -> None:
         if rejection.is_to_come:

@@ -34,7 +34,7 @@ class Skipped:
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
+class ListFiles:
     """The current files of a list, as (label, path)."""
 
     files: tuple[tuple[str, str], ...]
@@ -60,7 +60,7 @@ class Watch:
     _known_by: str = ""
     _since: int = 0
 
-    def is_settled(self, text: Text) -> bool:
+    def is_settled(self, text: ListFiles) -> bool:
         """Whether the files have not been written to recently."""
         now = time.monotonic_ns()
         if text.known_by != self._known_by:
@@ -68,7 +68,7 @@ class Watch:
         return text.is_settled or (text.known_by != "" and now - self._since >= SETTLED_NS)
 
 
-def text_of(zone: Zone, store: Store) -> Text:
+def files_of(zone: Zone, store: Store) -> ListFiles:
     """Returns the files of a zone's list. Raises `Refused` if they cannot be read or are too large."""
     if isinstance(zone.place, Path):
         place, label = zone.place, str(zone.place)
@@ -87,7 +87,7 @@ def text_of(zone: Zone, store: Store) -> Text:
         reason = f"larger than {limit:,} octets: is it the list? `source.max_mb` is the limit"
         raise Refused([Problem(label, None, f"{octets:,} octets", reason)])
     known_by, is_settled = _known_by(found, skipped, is_feed=zone.is_feed)
-    return Text(files, octets, known_by, is_settled, skipped)
+    return ListFiles(files, octets, known_by, is_settled, skipped)
 
 
 def _files(place: Path) -> tuple[list[tuple[Path, os.stat_result]], tuple[Skipped, ...]]:

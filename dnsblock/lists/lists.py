@@ -12,7 +12,7 @@ from dnsblock._engine import Progress
 from dnsblock.config import Config, Zone
 from dnsblock.errors import Problem, Refused, printable
 from dnsblock.lists.compile import Options
-from dnsblock.lists.files import SKIPPED_TOLD, Watch, text_of
+from dnsblock.lists.files import SKIPPED_TOLD, Watch, files_of
 from dnsblock.lists.guards import NOT_FETCHED, UNREADABLE
 from dnsblock.lists.history.database import HistoryCorrupt
 from dnsblock.lists.history.facts import Version
@@ -155,7 +155,7 @@ class Lists:
         """
         listed, refused = self.listed.get(zone.name), self.rejections.get(zone.name)
         try:
-            text = text_of(zone, self.store)
+            text = files_of(zone, self.store)
         except Refused:
             return refused is None or refused.guarded[0].code not in (UNREADABLE, NOT_FETCHED)
         # The cause of a failed compilation may be gone: a full disk, a wrong permission.

@@ -13,7 +13,7 @@ from dnsblock.control import command_line
 from dnsblock.errors import HistoryUnwritable, Problem, Refused
 from dnsblock.lists import files as texts
 from dnsblock.lists.compile import ADDRESSES, Options, formats_of
-from dnsblock.lists.files import Skipped, Text
+from dnsblock.lists.files import ListFiles, Skipped
 from dnsblock.lists.guards import NOT_COMPILED, NOT_FETCHED, UNREADABLE, Guarded, judge
 from dnsblock.lists.history.database import FILE, damaged
 from dnsblock.lists.history.facts import Compiled, Current, NewVersion, Version
@@ -49,7 +49,7 @@ class ListVersion:
     known_by: str
     version: Version | None  # None: new, not in the history yet
     new: NewVersion | None = None
-    text: Text | None = None  # the files of a new version, until their content is stored
+    text: ListFiles | None = None  # the files of a new version, until their content is stored
     rejection: Rejection | None = None  # set if the current content was rejected and this is an older version
     skipped: tuple[Skipped, ...] = ()  # entries of its folder that are not read
 
@@ -77,7 +77,7 @@ class Reader:
         if held is None and self.lost is None and self._is_to_come:
             return self._not_fetched()
         try:
-            text = texts.text_of(self.zone, self.store)
+            text = texts.files_of(self.zone, self.store)
         except Refused as err:
             return self._unreadable("", err)
         if held is not None and self._is_known(held, text, options):
@@ -116,7 +116,7 @@ class Reader:
         guarded = tuple(Guarded(UNREADABLE, problem.reason) for problem in err.problems)
         return Rejection(known_by, self.options.text, "", guarded, err.problems, self.now)
 
-    def _unfit(self, text: Text, err: ListUnfit) -> Rejection:
+    def _unfit(self, text: ListFiles, err: ListUnfit) -> Rejection:
         """Rejects the content. The same files are read again only if a reload may have raised the limit."""
         label, code, reason = err.args
         guarded = (Guarded(code, reason),)
@@ -147,7 +147,7 @@ class Reader:
         guarded = tuple(Guarded(NOT_COMPILED, problem.reason) for problem in problems)
         return Rejection("", self.options.text, "", guarded, problems, self.now)
 
-    def _is_known(self, held: ListVersion, text: Text, options: str) -> bool:
+    def _is_known(self, held: ListVersion, text: ListFiles, options: str) -> bool:
         """Whether the files are unchanged since the last read, so that they need not be read again."""
         if not text.known_by:
             return False
@@ -161,7 +161,7 @@ class Reader:
         version = held.version
         return version is not None and (held.known_by, version.compiled.options) == (text.known_by, options)
 
-    def _is_the_same(self, held: ListVersion, text: Text, options: str) -> bool:
+    def _is_the_same(self, held: ListVersion, text: ListFiles, options: str) -> bool:
         """Whether the files have the content of the version despite a new fingerprint: faster than compiling.
 
         The content of a version that was just rolled back counts as unchanged, too: the operator has decided.
@@ -180,7 +180,7 @@ class Reader:
         sha256 = texts.sha256_of(text.files)
         return any((one.compiled.source_sha256, one.compiled.options) == (sha256, options) for one in wanted)
 
-    def _compile(self, text: Text, held: ListVersion | None) -> CompiledList:
+    def _compile(self, text: ListFiles, held: ListVersion | None) -> CompiledList:
         return self.options.compile(
             text.files,
             folder=None if self.store.read_only else self.store.compiled,
@@ -190,7 +190,7 @@ class Reader:
         )
 
     def _judged(
-        self, text: Text, compiled: CompiledList, heads: Sequence[bytes], held: ListVersion | None
+        self, text: ListFiles, compiled: CompiledList, heads: Sequence[bytes], held: ListVersion | None
     ) -> ListVersion | Rejection:
         options, sha256 = self.options.text, digest_of(compiled.sources)
         before = self.lost if held is None else held.version
@@ -214,7 +214,7 @@ class Reader:
         )
         return ListVersion(compiled.names, report, text.known_by, None, new, text, skipped=text.skipped)
 
-    def _know(self, held: ListVersion, text: Text) -> None:
+    def _know(self, held: ListVersion, text: ListFiles) -> None:
         if text.known_by and text.known_by != held.known_by and not self.store.read_only:
             try:
                 with self.store.history() as history:
@@ -225,7 +225,7 @@ class Reader:
 
     def _problems(
         self,
-        text: Text,
+        text: ListFiles,
         report: Report,
         sha256: str,
         guarded: Sequence[Guarded],
@@ -288,7 +288,7 @@ class Reader:
         if self.store.read_only:
             return None
         try:
-            with self.store.text(version) as files:
+            with self.store.content(version) as files:
                 if not files:
                     return None
                 folder = self.store.compiled

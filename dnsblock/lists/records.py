@@ -9,7 +9,7 @@ from functools import partial
 
 from dnsblock.config import Config, HistoryOptions
 from dnsblock.errors import HistoryUnwritable, Refused
-from dnsblock.lists.files import text_of
+from dnsblock.lists.files import files_of
 from dnsblock.lists.history.facts import Current, Published, Refusal, Version
 from dnsblock.lists.history.history import History
 from dnsblock.lists.lists import Lists
@@ -75,7 +75,7 @@ def refuse(lists: Lists, zone: str, rejection: Rejection) -> None:
         event(logging.ERROR, f"the compiled file of a rejected list could not be removed: {err}")
 
 
-def keep_texts(lists: Lists, generations: int) -> None:
+def store_content(lists: Lists, generations: int) -> None:
     """Stores the content of compiled versions, in case a compiled file becomes unusable.
 
     Runs in the background: a list of ten million names takes some seconds.
@@ -90,7 +90,7 @@ def keep_texts(lists: Lists, generations: int) -> None:
                 partial(History.versions, zone=zone, limit=max(VERSIONS, generations))
             )
             kept = {version.compiled.source_sha256 for version in versions if version.has_file}
-            lists.store.drop_texts(zone, kept)
+            lists.store.drop_content(zone, kept)
     except (Refused, OSError) as err:
         event(logging.ERROR, f"the text of a list could not be kept: {err}")
 
@@ -111,20 +111,20 @@ def sort_changes(store: Store, is_stopping: Callable[[], bool]) -> None:
         fault(NOT_SORTED)
 
 
-def keep_missing_texts(lists: Lists, config: Config) -> None:
+def store_missing_content(lists: Lists, config: Config) -> None:
     """Stores the content of current versions that a previous process left unstored, if still available."""
     for zone in config.zones:
         listed = lists.listed.get(zone.name)
-        if listed is None or listed.version is None or lists.store.has_text(listed.version):
+        if listed is None or listed.version is None or lists.store.has_content(listed.version):
             continue
         try:
-            _keep(lists, listed.version, text_of(zone, lists.store).files)
+            _keep(lists, listed.version, files_of(zone, lists.store).files)
         except (Refused, OSError) as err:
             event(logging.ERROR, f"the text of a list could not be kept: {err}", zone=zone.name)
 
 
 def _keep(lists: Lists, version: Version, files: Sequence[tuple[str, str]]) -> None:
-    if lists.store.keep_text(version.zone, version.compiled.source_sha256, files):
+    if lists.store.keep_content(version.zone, version.compiled.source_sha256, files):
         return
     text = f"the text of version {version.number} of list {version.zone} is not kept: it is another by now"
     event(logging.WARNING, f"{text}, and the compiled file is all that is left of it", zone=version.zone)

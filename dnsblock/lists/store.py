@@ -184,7 +184,7 @@ class Store:
 
     # ------- Content -------
 
-    def keep_text(self, zone: str, source_sha256: str, files: Sequence[tuple[str, str]]) -> bool:
+    def keep_content(self, zone: str, source_sha256: str, files: Sequence[tuple[str, str]]) -> bool:
         """Stores the content of a list, compressed, so that it can be compiled again without its files.
 
         Returns False and stores nothing if the content has changed since. Raises `OSError`.
@@ -208,12 +208,12 @@ class Store:
         sync_folder(self._texts)
         return True
 
-    def has_text(self, version: Version) -> bool:
+    def has_content(self, version: Version) -> bool:
         """Whether the content of a version is stored."""
         return self._text(version.zone, version.compiled.source_sha256).exists()
 
     @contextmanager
-    def text(self, version: Version) -> Iterator[list[tuple[str, str]]]:
+    def content(self, version: Version) -> Iterator[list[tuple[str, str]]]:
         """The stored files of a version, as (label, path); empty if it is not stored. Raises `OSError`."""
         folder = self._text(version.zone, version.compiled.source_sha256)
         again = self._texts / f"{version.zone}.again"
@@ -229,7 +229,7 @@ class Store:
         finally:
             shutil.rmtree(again, ignore_errors=True)
 
-    def drop_texts(self, zone: str, keep: Collection[str]) -> None:
+    def drop_content(self, zone: str, keep: Collection[str]) -> None:
         """Removes the stored content of a zone, except that with these SHA-256."""
         wanted = {self._text(zone, sha256) for sha256 in keep}
         for folder in self._texts.glob(f"{zone}@*"):

@@ -170,7 +170,7 @@ def test_storing_a_download_does_not_cause_another_read(tmp_path: Path, monkeypa
     first = Lists(store).read(config, NOW)
     records.accept(first)
     records.served(first, Published(1, "a", NOW, "test", first.versions, NOW), config.history, None)
-    assert store.text(first.listed["listed"].version)
+    assert store.content(first.listed["listed"].version)
     assert first.read(config, NOW).listed["listed"] is first.listed["listed"]
-    store.drop_texts("listed", "of another")  # as a rollback does
+    store.drop_content("listed", "of another")  # as a rollback does
     assert first.read(config, NOW).listed["listed"] is first.listed["listed"]

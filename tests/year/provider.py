@@ -102,7 +102,7 @@ class Provider:
         self.daemon = daemon = Daemon(self.config)
         daemon._start_engine()
         daemon.publisher.settle("start", None)
-        records.keep_texts(daemon.publisher.lists, GENERATIONS)
+        records.store_content(daemon.publisher.lists, GENERATIONS)
         self._socket.connect(("127.0.0.1", daemon.engine.addresses()[0][1]))
 
     def end(self) -> None:
