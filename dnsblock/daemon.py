@@ -62,7 +62,7 @@ class Daemon:
             self.store.sweep_halves()
             recorder.compare(self.store)
             fetched = fetch_missing(config, self.store)
-            startup = Startup.prepare(config, recorder, self.store)
+            startup = Startup.prepare(config, recorder, self.store, self.started_at)
             self.engine = bind_engine(config, inherited)
             self._kept = handover.Store(inherited)
             self.trials = Trials(self.engine)
@@ -250,9 +250,9 @@ class Daemon:
             fetched=self.metrics.fetched,
         )
 
-    async def _take_over(self, bound: Bound) -> None:
+    async def _take_over(self, bound: Bound, before: Config) -> None:
         """Applies what a new configuration says of the process: sockets, log, limits of HTTP listeners."""
-        before, config = self.config, bound.config
+        config = bound.config
         if bound.listening is not None:
             self._kept.keep(self.engine.sockets())
         if bound.metrics is not None:

@@ -4,8 +4,8 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from dnsblock._engine import Progress
@@ -14,11 +14,23 @@ from dnsblock.lists.lists import Lists
 from dnsblock.log import event
 from dnsblock.orders.order import Order
 from dnsblock.policy.snapshot import NO_FILES, Draft, missing_answers, read
+from dnsblock.policy.zones import ListZone, compile_lists
 
 LISTS_PATIENCE = 0.25  # seconds that a reload waits for lists that are being read; its orders do not wait
 
 # A reload applies every option but these: threads, open files, and the socket through which it comes.
 FIXED = ("workers", "state", "control", "user")
+
+
+@dataclass(frozen=True, slots=True)
+class Present:
+    """What is in force when a reading begins."""
+
+    config: Config
+    lists: Lists
+    list_zones: Mapping[str, ListZone]
+    known: Sequence[Order]
+    now: datetime  # by which orders are enforced
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +40,7 @@ class ReadLists:
     config: Config  # by which they were read
     lists: Lists
     zones: tuple[str, ...]  # the zones that were read
+    list_zones: Mapping[str, ListZone] = field(default_factory=dict)  # compiled
 
     def beside(self, now: Lists, config: Config) -> Lists:
         """The present lists, with these for their zones, unless a zone is configured otherwise by now."""
@@ -75,16 +88,16 @@ class Inputs:
         finally:
             self.listing.release()
 
-    def read(
-        self, config: Config, lists: Lists, known: Sequence[Order], now: datetime, reads_lists: bool
-    ) -> Draft:
-        """Reads everything again, in a thread; `config` and `lists` are in force now. Raises `Refused`.
+    def read(self, present: Callable[[], Present], reads_lists: bool) -> Draft:
+        """Reads everything again, in a thread. Raises `Refused`.
 
         If the configuration file is refused, orders and lists are read by the settings in force.
         """
         with self._reader_at_work:
+            in_force = present()
+            config, known = in_force.config, in_force.known
             wanted, problems = load_again(config)
-            if missing := tuple(missing_answers(wanted, known, now)):
+            if missing := tuple(missing_answers(wanted, known, in_force.now)):
                 wanted, problems = config, (*problems, *missing)
             restart_needed = tuple(name for name in FIXED if getattr(config, name) != getattr(wanted, name))
             self.restart_needed = restart_needed
@@ -94,18 +107,24 @@ class Inputs:
             wanted = wanted.model_copy(update={option: getattr(config, option) for option in FIXED})
             with self._in_sight() if reads_lists else contextlib.nullcontext() as progress:
                 draft = read(
-                    *(wanted, known, lists, now, progress),
+                    *(wanted, known, in_force.lists, in_force.now, progress),
                     reads_lists=reads_lists,
                     former_secrets=self._secrets,
                     former_files=self.files,
                 )
-            return replace(draft, problems=(*problems, *draft.problems), restart_needed=restart_needed)
+            # Here, since orders do not wait for this thread.
+            zones = compile_lists(draft.config, draft.lists, in_force.list_zones)
+            problems = (*problems, *draft.problems)
+            return replace(draft, problems=problems, restart_needed=restart_needed, list_zones=zones)
 
-    def read_lists(self, config: Config, lists: Lists, only: str | None) -> ReadLists:
+    def read_lists(self, present: Callable[[], Present], only: str | None) -> ReadLists:
         """Reads the lists again, or the list of one zone, in a thread. Raises `Refused`."""
         with self._lister_at_work, self._in_sight() as progress:
-            fresh = lists.read(config, datetime.now(UTC), progress, only)
-            return ReadLists(config, fresh, tuple(fresh.zones) if only is None else (only,))
+            in_force = present()
+            config = in_force.config
+            fresh = in_force.lists.read(config, datetime.now(UTC), progress, only)
+            zones = tuple(fresh.zones) if only is None else (only,)
+            return ReadLists(config, fresh, zones, compile_lists(config, fresh, in_force.list_zones))
 
     @contextlib.contextmanager
     def _in_sight(self) -> Iterator[Progress]:

@@ -13,8 +13,9 @@ from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 
 from dnsblock._engine import Engine
+from dnsblock.config import Config
 from dnsblock.errors import HistoryUnwritable, LedgerUnwritable, PartlyRefused, Problem, Refused, as_refused
-from dnsblock.inputs import Inputs, ReadLists
+from dnsblock.inputs import Inputs, Present, ReadLists
 from dnsblock.listeners import Bound, bind
 from dnsblock.lists import records
 from dnsblock.lists.history.facts import Published
@@ -160,8 +161,8 @@ class Observer(Protocol):
 class Publisher:
     """What is enforced, and the only way to change it.
 
-    `take_over` applies what a new configuration says of the process itself: sockets, log, limits of HTTP
-    listeners. `metrics_endpoint` tells where Prometheus is answered now.
+    `take_over` applies what a new configuration says of the process itself, where the former one differs:
+    sockets, log, limits of HTTP listeners. `metrics_endpoint` tells where Prometheus is answered now.
     """
 
     def __init__(
@@ -169,14 +170,14 @@ class Publisher:
         started: Startup,
         engine: Engine,
         observer: Observer,
-        take_over: Callable[[Bound], Awaitable[None]],
+        take_over: Callable[[Bound, Config], Awaitable[None]],
         metrics_endpoint: Callable[[], str | None],
     ) -> None:
         self.recorder: Recorder = started.recorder
         self.store: Store = started.store
         self.config, self.lists, self.policy = started.draft.config, started.draft.lists, started.policy
         self.inbox: tuple[RefusedDocument, ...] = started.inbox
-        self.published_at = datetime.now(UTC)
+        self.published_at = started.at
         self.last_publish = _last_at_startup(started)
         self.inputs = Inputs(started.draft)
         self.has_published = asyncio.Event()  # the next change of the clock may be sooner than its task knows
@@ -229,10 +230,7 @@ class Publisher:
                         return await self._reload(change, started)
                 case ListsChanged():
                     return await self._read_lists(change, started)
-                case LedgerEntries():
-                    draft = replace(self._draft(), new=change.new, notes=change.notes)
-                    return await self._serve(change, replace(draft, annulments=change.annulments), started)
-                case ClockTick():
+                case LedgerEntries() | ClockTick():
                     return await self._serve(change, None, started)
         except Exception as err:
             refused = as_refused(err)
@@ -256,13 +254,16 @@ class Publisher:
             return served
 
     async def _read(self, *, reads_lists: bool) -> Draft:
+        return await asyncio.to_thread(self.inputs.read, self._present, reads_lists)
+
+    def _present(self) -> Present:
         known, now = self.recorder.ledger.orders, self.recorder.now()
-        return await asyncio.to_thread(self.inputs.read, self.config, self.lists, known, now, reads_lists)
+        return Present(self.config, self.lists, self.policy.lists, known, now)
 
     async def _read_lists(self, change: ListsChanged, started: float) -> Served:
         """Orders are published meanwhile, as often as they come."""
         async with self.inputs.listing:
-            read = await asyncio.to_thread(self.inputs.read_lists, self.config, self.lists, change.zone)
+            read = await asyncio.to_thread(self.inputs.read_lists, self._present, change.zone)
             done = await self._serve(change, read, started)
             await self._record_rejections()
             self._refuse_rest(done, (), change.zone)
@@ -301,11 +302,14 @@ class Publisher:
         async with self._publishing:
             if self.is_stopping:
                 raise Refused([Problem("dnsblock", None, "", "is stopping: nothing is published any more")])
+            # Here, where nothing else is published: a draft of earlier would take back what was meanwhile.
             draft = read if isinstance(read, Draft) else self._draft()
+            if isinstance(change, LedgerEntries):
+                draft = replace(draft, new=change.new, notes=change.notes, annulments=change.annulments)
             if isinstance(read, ReadLists):
                 lists = read.beside(self.lists, self.config)
                 notes = tuple(note for note in lists.notes if note not in self.lists.notes)
-                draft = replace(draft, lists=lists, notes=notes)
+                draft = replace(draft, lists=lists, notes=notes, list_zones=read.list_zones)
             commit = asyncio.create_task(asyncio.to_thread(self._commit, draft))
             try:
                 done = await asyncio.shield(commit)
@@ -353,7 +357,7 @@ class Publisher:
             lists = self.lists.read(draft.config, datetime.now(UTC), only=NONE)
             draft = replace(draft, lists=lists)
         draft = draft.after(self.recorder.ledger.orders, self.recorder.now())
-        policy = self.recorder.compile(draft, self.policy.lists)
+        policy = self.recorder.compile(draft, {**self.policy.lists, **draft.list_zones})
         self._engine.check(policy.snapshot)
         draft = self.recorder.append(draft)
         failure: Exception | None = None
@@ -362,20 +366,21 @@ class Publisher:
         except (HistoryUnwritable, OSError, Refused) as err:
             failure = err
             draft = replace(draft, lists=self.lists.instead_of(draft.config))
-            policy = self.recorder.compile(draft, policy.lists)
+            policy = self.recorder.compile(draft, self.policy.lists, keeps_former=True)
         policy, notes = self.recorder.record(draft, policy)
         self._engine.publish(policy.snapshot, draft.rules, engine_settings(draft.config), bound.listening)
         return _Committed(bound, policy, draft.lists, notes, failure, draft.accepted)
 
     async def _adopt(self, draft: Draft, done: _Committed) -> None:
         """Makes what is in force now the state of this process."""
-        await self._take_over(done.bound)
+        former = self.config
         self.config, self.lists, self.policy = done.bound.config, done.lists, done.policy
         self.rules = draft.rules
         self.inputs.adopt(draft)
         self.inbox = self.inbox if draft.refused is None else draft.refused
         self._enforced = self.recorder.ledger.position
         self._observer.follow(self.lists.listed, self.feeds)
+        await self._take_over(done.bound, former)
         self.has_published.set()
 
     def settle(self, reason: str, former: Lists | None) -> None:
@@ -449,7 +454,7 @@ class Publisher:
 
 
 def _last_at_startup(started: Startup) -> LastPublish:
-    at, inbox, mismatch = datetime.now(UTC), started.inbox, started.recorder.mismatch
+    at, inbox, mismatch = started.at, started.inbox, started.recorder.mismatch
     if mismatch is not None:
         return LastPublish(False, at, "start", "all", f"nothing is published: {mismatch}")
     problems = [problem for one in inbox for problem in one.problems]

@@ -29,14 +29,15 @@ class Startup:
     store: Store
     draft: Draft
     policy: Policy
+    at: datetime  # when the process started
     inbox: tuple[RefusedDocument, ...]  # order documents that are refused
 
     @classmethod
-    def prepare(cls, config: Config, recorder: Recorder, store: Store) -> "Startup":
+    def prepare(cls, config: Config, recorder: Recorder, store: Store, at: datetime) -> "Startup":
         """Reads and compiles. Raises `Refused`."""
         draft = _read(config, recorder, store)
         inbox = _inbox(draft, has_ledger=bool(recorder.ledger.records))
-        return cls(recorder, store, draft, recorder.compile(draft), inbox)
+        return cls(recorder, store, draft, recorder.compile(draft), at, inbox)
 
     def record(self) -> "Startup":
         """Puts it on record. Lists that cannot be recorded stay at the versions in force before."""

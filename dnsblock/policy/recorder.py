@@ -100,14 +100,17 @@ class Recorder:
 
     # ------- A publish -------
 
-    def compile(self, draft: Draft, former: Mapping[str, ListZone] = NO_LISTS) -> Policy:
+    def compile(
+        self, draft: Draft, former: Mapping[str, ListZone] = NO_LISTS, *, keeps_former: bool = False
+    ) -> Policy:
         """Compiles the policy of a draft for now. Raises `Refused` if the serials are used up.
 
         `former`: zones of lists that need not be compiled again.
         """
         now = self.now()
         orders = draft.orders(self.ledger.orders, now)
-        return build(draft.config, draft.lists, orders, now, self._serials, former=former)
+        facts = (draft.config, draft.lists, orders, now, self._serials)
+        return build(*facts, former=former, keeps_former=keeps_former)
 
     def append(self, draft: Draft) -> Draft:
         """Accepts new orders by writing them to the ledger. Raises `LedgerUnwritable`."""

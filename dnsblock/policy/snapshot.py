@@ -44,6 +44,7 @@ class Draft:
     problems: tuple[Problem, ...] = ()  # of files whose previous content stays in force
     files: Contents | None = None  # files that the configuration refers to; None: they were not read
     restart_needed: tuple[str, ...] = ()  # options whose new values need a restart
+    list_zones: Mapping[str, ListZone] = field(default_factory=dict)  # compiled when the lists were read
 
     def after(self, known: Sequence[Order], now: datetime) -> "Draft":
         """This draft, updated if other orders have been accepted since it was read."""
@@ -143,13 +144,14 @@ def build(
     serials: Serials,
     *,
     former: Mapping[str, ListZone] = NO_LISTS,
+    keeps_former: bool = False,
 ) -> Policy:
     """Compiles the snapshot for `now`. It gets a higher serial if its content differs from the last one.
 
     `former`: zones of lists that need not be compiled again.
     """
     state = derive(orders, now)
-    list_zones = compile_lists(config, lists, former)
+    list_zones = compile_lists(config, lists, former, keeps_former=keeps_former)
     zones: list[tuple[PolicyZone, int | None, bool, bool]] = []
     for zone in config.zones:
         judges_targets, is_shadow = zone.targets == "judge", zone.mode == "shadow"

@@ -65,18 +65,25 @@ class ListZone:
             return False
         if self.names is None or names is None or self.names is names:
             return self.names is names
-        return self.names.sha256 == names.sha256 and not self.names.is_damaged
+        return self.names.sha256 == names.sha256 and not (self.names.is_damaged or names.is_damaged)
 
 
-def compile_lists(config: Config, lists: Lists, former: Mapping[str, ListZone]) -> dict[str, ListZone]:
-    """The zones of all lists, by name. Zones of `former` with the same list and answer are reused."""
+def compile_lists(
+    config: Config, lists: Lists, former: Mapping[str, ListZone], *, keeps_former: bool = False
+) -> dict[str, ListZone]:
+    """The zones of all lists, by name. Zones of `former` with the same list and answer are reused.
+
+    With `keeps_former`, all zones of `former` stay as they are: new lists could not be recorded.
+    """
     compiled: dict[str, ListZone] = {}
     for zone in config.zones:
         if zone.kind != "orders":
+            if zone.name not in lists.zones:
+                raise LookupError(f"list {zone.name} was not read")
             listed, before = lists.listed.get(zone.name), former.get(zone.name)
             names = None if listed is None else listed.names
             answer, structured = config.answer(zone.answer), config.signals.structured_errors
-            if before is not None and before.is_of(names, answer, structured):
+            if before is not None and (keeps_former or before.is_of(names, answer, structured)):
                 compiled[zone.name] = before
             else:
                 made = _list_zone(zone, config, names)

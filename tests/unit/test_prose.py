@@ -21,8 +21,7 @@ PAGES = [
 MOST_WORDS = 30
 
 # Pages that are not clean yet, with their number of offences. Take a page out as soon as it has none.
-PENDING: dict[str, int] = {
-}
+PENDING: dict[str, int] = {}
 
 # What must not come back, and what to write instead. Patterns match whole words, in any case.
 INSTEAD = {
