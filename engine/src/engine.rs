@@ -219,6 +219,8 @@ impl Engine {
         let is_other = !Arc::ptr_eq(&upstream, &now.upstream) || !Arc::ptr_eq(&listening, &now.listening);
         let gone = now.listening.iter().filter(|bound| !is_among(bound, &listening));
         control.closing.extend(gone.map(Arc::downgrade));
+        let is_served = |bound: &Weak<Bound>| listening.iter().any(|one| bound.as_ptr() == Arc::as_ptr(one));
+        control.closing.retain(|bound| !is_served(bound));
         drop(now);
         control.slots = known;
         self.shared.cache.resize(rules.cache.bytes);

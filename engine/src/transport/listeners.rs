@@ -198,11 +198,14 @@ pub fn bind(
     }
     let configured = listening.len();
     let covers = |address| listening.iter().any(|bound| bound.covers(address));
-    let mut covered: Vec<_> = known.iter().filter(|bound| covers(bound.address)).cloned().collect();
-    covered.retain(|bound| !is_among(bound, &listening));
+    let mut covered: Vec<Arc<Bound>> = Vec::new();
+    for bound in known.iter().filter(|bound| covers(bound.address)) {
+        if !is_among(bound, &listening) && !is_among(bound, &covered) {
+            covered.push(Arc::clone(bound));
+        }
+    }
     for address in inherited.addresses().into_iter().filter(|address| covers(*address)) {
-        let bound = take(address, address, workers, &mut inherited);
-        covered.push(Arc::new(bound.map_err(|error| NotBound(address, error))?));
+        covered.push(Arc::new(take_covered(address, workers, &mut inherited)));
     }
     listening.extend(covered);
     Ok(Listening { all: listening, configured })
@@ -230,13 +233,32 @@ fn take(
     })
 }
 
-/// Deals sockets out to threads, each of which gets one at least.
-fn spread<S>(sockets: Vec<S>, workers: usize, bind: impl Fn() -> io::Result<S>) -> io::Result<Vec<Vec<S>>> {
+/// Takes over the sockets of an address that is not configured any more. None is bound: the
+/// address may be gone from this machine.
+fn take_covered(address: SocketAddr, workers: usize, inherited: &mut Inherited) -> Bound {
+    let udp = Inherited::of(&mut inherited.udp, address);
+    let tcp = Inherited::of(&mut inherited.tcp, address);
+    Bound {
+        udp: deal(udp, workers),
+        tcp: deal(tcp, workers),
+        is_inherited: true,
+        ..Bound::new(address, address)
+    }
+}
+
+/// Deals sockets out to threads.
+fn deal<S>(sockets: Vec<S>, workers: usize) -> Vec<Vec<S>> {
     let mut dealt: Vec<Vec<S>> = (0..workers).map(|_| Vec::new()).collect();
-    let has_any = !sockets.is_empty();
     for (number, socket) in sockets.into_iter().enumerate() {
         dealt[number % workers].push(socket);
     }
+    dealt
+}
+
+/// Deals sockets out to threads, each of which gets one at least.
+fn spread<S>(sockets: Vec<S>, workers: usize, bind: impl Fn() -> io::Result<S>) -> io::Result<Vec<Vec<S>>> {
+    let has_any = !sockets.is_empty();
+    let mut dealt = deal(sockets, workers);
     for of_thread in dealt.iter_mut().filter(|sockets| sockets.is_empty()) {
         match bind() {
             Ok(socket) => of_thread.push(socket),

@@ -227,8 +227,10 @@ impl Upstreams {
             flight.is_told && flight.question == letter.question && flight.purges == letter.purges
         };
         let latest = self.questions.find(letter.question).filter(|key| hears(&self.flights[*key]));
-        let all = || self.flights.iter().filter(|_| self.questions.has_superseded());
-        latest.or_else(|| all().find(|(_, flight)| hears(flight)).map(|(key, _)| key))
+        if latest.is_some() || !self.questions.has_superseded() {
+            return latest;
+        }
+        self.flights.iter().find(|(_, flight)| hears(flight)).map(|(key, _)| key)
     }
 
     /// Asks what the thread that had the right to will not tell.

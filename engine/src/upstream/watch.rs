@@ -51,12 +51,13 @@ pub fn run(shared: &impl Shared, wake: &OwnedFd, wakers: &[Arc<OwnedFd>]) -> io:
         changes: (shared.health().losses(), shared.health().returns()),
         is_urgent: false,
         poll,
+        wake,
         wakers,
     };
     watch.begin(watch.settings.places(), Instant::now());
     while !shared.is_stopping() {
         // What goes wrong here may cost a look at the upstreams, never the watch.
-        match catch_unwind(AssertUnwindSafe(|| watch.turn(shared.settings()))) {
+        match catch_unwind(AssertUnwindSafe(|| watch.turn(|| shared.settings()))) {
             Ok(result) => result?,
             Err(_) => events.push("a look at the upstreams ended in a panic".to_string()),
         }
@@ -74,6 +75,8 @@ struct Watch<'a> {
     /// No upstream can be used, so all are probed every 100 ms until one answers.
     is_urgent: bool,
     poll: Poll,
+    /// Ends the wait of this thread.
+    wake: &'a OwnedFd,
     wakers: &'a [Arc<OwnedFd>],
 }
 
@@ -105,10 +108,15 @@ impl Watched {
 }
 
 impl Watch<'_> {
-    fn turn(&mut self, settings: Arc<Settings>) -> io::Result<()> {
+    /// `settings` are those in force after the wait, which a change of them ends.
+    fn turn(&mut self, settings: impl FnOnce() -> Arc<Settings>) -> io::Result<()> {
         let events = self.poll.wait(self.patience())?;
         let now = Instant::now();
-        self.take_over(settings, now);
+        if events.iter().any(|event| matches!(event.token, Token::Wake)) {
+            // Until it is read, no wait takes any time.
+            let _ = rustix::io::read(self.wake, &mut [0; 8]);
+        }
+        self.take_over(settings(), now);
         for event in events {
             if let Token::Upstream(place) = event.token {
                 self.read(place, now);
@@ -333,5 +341,64 @@ impl Watch<'_> {
         }
         let watched = &mut self.upstreams[place];
         watched.interval = (watched.interval * 2).min(LONGEST.max(probe.interval));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use rustix::event::{EventfdFlags, eventfd};
+
+    use super::super::{Choice, Tells};
+    use super::*;
+
+    /// Stops after so many looks at the settings.
+    struct Counted {
+        settings: Arc<Settings>,
+        health: Health,
+        events: Arc<Events>,
+        left: AtomicUsize,
+    }
+
+    impl Shared for Counted {
+        fn settings(&self) -> Arc<Settings> {
+            self.left.fetch_sub(1, Ordering::SeqCst);
+            Arc::clone(&self.settings)
+        }
+
+        fn health(&self) -> &Health {
+            &self.health
+        }
+
+        fn events(&self) -> &Events {
+            &self.events
+        }
+
+        fn is_stopping(&self) -> bool {
+            self.left.load(Ordering::SeqCst) == 0
+        }
+    }
+
+    #[test]
+    fn a_wakeup_costs_one_turn() {
+        let settings = Settings {
+            servers: Vec::new(),
+            choice: Choice::First,
+            attempts: 1,
+            timeout: Duration::ZERO,
+            max_outstanding: 0,
+            payload: 512,
+            tells: Tells::Nothing,
+            probe: None,
+        };
+        let events = Arc::new(Events::default());
+        let health = Health::new(&[], None, Arc::clone(&events));
+        // At the start, in the turn that the wakeup begins, and in four that wait.
+        let shared = Counted { settings: Arc::new(settings), health, events, left: AtomicUsize::new(6) };
+        let wake = eventfd(1, EventfdFlags::NONBLOCK).unwrap();
+        let begun = Instant::now();
+        run(&shared, &wake, &[]).unwrap();
+        assert!(begun.elapsed() >= 3 * TICK, "a wakeup that is not read ends every wait");
     }
 }
