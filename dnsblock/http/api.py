@@ -45,15 +45,7 @@ def control_app(control: Control) -> Starlette:
         return JSONResponse(status(control))
 
     async def get_work(_: Request) -> JSONResponse:
-        """Progress of work in the background: downloads of feeds, and reading of lists."""
-        fetching = {
-            zone: {"octets": octets, "announced": announced}
-            for zone, (octets, announced) in control.refresher.fetching.items()
-        }
-        reading = control.publisher.inputs.progress
-        return JSONResponse(
-            {"fetching": fetching, "reading": None if reading is None else {"octets": reading.octets}}
-        )
+        return JSONResponse(work(control))
 
     async def post_reload(_: Request) -> JSONResponse:
         """Responds when the new snapshot is served, or with the reason why it is not."""
@@ -100,6 +92,16 @@ def control_app(control: Control) -> Starlette:
         ],
         exception_handlers={HTTPException: improper, Exception: failed},
     )
+
+
+def work(control: Control) -> dict[str, Any]:
+    """Progress of work in the background: downloads of feeds, and reading of lists."""
+    fetching = {
+        zone: {"octets": octets, "announced": announced}
+        for zone, (octets, announced) in control.refresher.fetching.items()
+    }
+    reading = control.publisher.inputs.progress
+    return {"fetching": fetching, "reading": None if reading is None else {"octets": reading.octets}}
 
 
 def status(control: Control) -> dict[str, Any]:

@@ -72,6 +72,12 @@ def lists_routes(control: Control) -> list[Route]:
     async def get_sources(_: Request) -> JSONResponse:
         return JSONResponse({"sources": sources(control), "time_zone": control.config.time_zone.key})
 
+    return [Route("/v1/sources", get_sources), *_changes(control), *_history(control)]
+
+
+def _changes(control: Control) -> list[Route]:
+    """The routes that change which version of a list is in force."""
+
     async def post_refresh(request: Request) -> JSONResponse:
         name = request.path_params["name"]
         zone = next((zone for zone in control.config.zones if zone.name == name), None)
@@ -103,6 +109,16 @@ def lists_routes(control: Control) -> list[Route]:
         except Refused as err:
             return refused(err)
 
+    return [
+        Route("/v1/sources/{name}/refresh", post_refresh, methods=["POST"]),
+        Route("/v1/sources/{name}/accept", post_accept, methods=["POST"]),
+        Route("/v1/rollback", post_rollback, methods=["POST"]),
+    ]
+
+
+def _history(control: Control) -> list[Route]:
+    """The routes that look back."""
+
     async def get_versions(request: Request) -> JSONResponse:
         zone = asked(request, Versions).zone
         return await _looked_back(control, lambda: _versions(control, zone))
@@ -133,10 +149,6 @@ def lists_routes(control: Control) -> list[Route]:
         return await _looked_back(control, look)
 
     return [
-        Route("/v1/sources", get_sources),
-        Route("/v1/sources/{name}/refresh", post_refresh, methods=["POST"]),
-        Route("/v1/sources/{name}/accept", post_accept, methods=["POST"]),
-        Route("/v1/rollback", post_rollback, methods=["POST"]),
         Route("/v1/versions", get_versions),
         Route("/v1/diff", get_diff),
         Route("/v1/history", get_history),

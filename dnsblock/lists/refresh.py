@@ -30,7 +30,6 @@ class FeedState:
 
     fetched_at: datetime | None = None  # the last successful fetch, including `not modified`
     error: str | None = None  # the error of the last try
-    error_code: str | None = None
     next_at: datetime | None = None
 
 
@@ -84,12 +83,12 @@ class Refresher:
             except FetchFailed as err:
                 _tell(zone, err)
                 self._hooks.fetched(zone.name, err.code)
-                self._note(zone, error=str(err), error_code=err.code)
+                self._note(zone, error=str(err))
                 raise
             finally:
                 self.fetching.pop(zone.name, None)
             self._hooks.fetched(zone.name, "not_modified" if fetched is None else "ok")
-            self._note(zone, fetched_at=datetime.now(UTC), error=None, error_code=None)
+            self._note(zone, fetched_at=datetime.now(UTC), error=None)
             if fetched is not None:
                 facts = {"zone": zone.name, "octets": fetched.octets, "sha256": fetched.sha256}
                 event(logging.INFO, f"fetched list {zone.name} in {fetched.seconds:.1f} s", **facts)

@@ -120,6 +120,19 @@ def test_no_modules_import_each_other():
     assert cycles({"a": "import b", "b": "if TYPE_CHECKING:\n    from c import x", "c": "import a"})
 
 
+def test_files_classes_and_functions_are_short_enough_to_read():
+    """A file of 600 lines, a class of 300 or a function of 60 asks to be two."""
+    too_long = [name for name, source in MODULES.items() if source.count("\n") > 600]
+    for name, source in MODULES.items():
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                most = 300 if isinstance(node, ast.ClassDef) else 60
+                lines = (node.end_lineno or node.lineno) - node.lineno + 1
+                if lines > most:
+                    too_long.append(f"{name}.{node.name}: {lines} lines")
+    assert too_long == []
+
+
 def test_every_module_has_a_layer():
     """A new module is put into a layer by a person, not by accident."""
     homeless = [name for name in MODULES if layer(name) is None]

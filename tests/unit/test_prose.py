@@ -20,9 +20,6 @@ PAGES = [
 ]
 MOST_WORDS = 30
 
-# Pages that are not clean yet, with their number of offences. Take a page out as soon as it has none.
-PENDING: dict[str, int] = {}
-
 # What must not come back, and what to write instead. Patterns match whole words, in any case.
 INSTEAD = {
     # Phrases
@@ -201,15 +198,7 @@ def test_sentences_are_short_and_use_standard_terms(page: str):
     """An operator finds a topic by searching for its standard term."""
     found = offences(page, (ROOT / page).read_text())
     shown = "\n".join(f"{page}:{one.line}: {one.what_to_do}\n    {one.sentence}" for one in found)
-    pending = PENDING.get(page, 0)
-    assert len(found) <= pending, f"rewrite these ({len(found)}, {pending} pending):\n{shown}"
-    now = f'write "{page}": {len(found)}' if found else f"take {page} out"
-    assert len(found) == pending, f"this page is better than it was: {now} in PENDING of {__file__}"
-
-
-def test_every_pending_page_exists():
-    """A renamed page must not keep its exception."""
-    assert PENDING.keys() <= set(PAGES)
+    assert not found, f"rewrite these {len(found)}:\n{shown}"
 
 
 @pytest.mark.parametrize(

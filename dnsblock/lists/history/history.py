@@ -86,7 +86,7 @@ class History:
         Raises `HistoryUnwritable` on failure; the history is unchanged then.
         """
         with self._file.writing() as database:
-            return tuple(self._accept(database, version) for version in new)
+            return tuple(_accept(self._file, database, version) for version in new)
 
     def current(self, zone: str) -> Current | None:
         """The version to enforce, which is the last accepted one."""
@@ -127,11 +127,6 @@ class History:
     def beginnings(self, zone: str) -> tuple[Version, ...]:
         """The versions without a difference, oldest first: the first version, and later ones."""
         return tuple(self._versions("WHERE zone = ? AND added IS NULL ORDER BY number", self._zone_id(zone)))
-
-    def find(self, zone: str, source_sha256: str, options: str) -> Version | None:
-        """The newest version that was compiled from this content with these options."""
-        where = "WHERE zone = ? AND source_sha256 = ? AND options = ? ORDER BY number DESC LIMIT 1"
-        return _only(self._versions(where, self._zone_id(zone), source_sha256, options))
 
     def was_accepted(self, zone: str, source_sha256: str) -> Version | None:
         """The newest version with this content; None if it is the current version's content."""
@@ -343,48 +338,7 @@ class History:
         return int(rows[0]["id"]) if rows else 0  # no zone has the id 0
 
     def _versions(self, where: str, *values: object) -> Iterator[Version]:
-        return self._file.made(_version, _VERSIONS + where, values)
-
-    def _accept(self, database: Connection, new: NewVersion) -> Version:
-        zone = _ensure_zone(database, new.zone)
-        (last,) = database.execute("SELECT max(number) FROM versions WHERE zone = ?", (zone,)).fetchone()
-        number = 1 if last is None else last + 1
-        added = removed = None
-        if new.difference is not None:
-            if last is None:
-                raise ValueError(f"{new.zone}: the first version of a list is compared with nothing")
-            added, removed = changes.insert(database, zone, number, new.difference)
-        row = asdict(new.compiled) | {
-            "zone": zone,
-            "number": number,
-            "added": added,
-            "removed": removed,
-            "accepted_at": text_of(new.accepted_at),
-            "how": new.how,
-            "note": new.note,
-        }
-        database.execute(_INSERT_VERSION, row)
-        _know(database, zone, new.known_by, new.validators)
-        if new.withdraws is not None:
-            self._withdraw(database, zone, new.withdraws, new)
-        # An override is for the content as seen then, not for an old copy of it in half a year.
-        database.execute(
-            "DELETE FROM approvals WHERE zone = ? AND source_sha256 <> ?", (zone, new.compiled.source_sha256)
-        )
-        (accepted,) = self._versions("WHERE zone = ? AND number = ?", zone, number)
-        return accepted
-
-    def _withdraw(self, database: Connection, zone: int, number: int, rollback: NewVersion) -> None:
-        (withdrawn,) = self._versions("WHERE zone = ? AND number = ?", zone, number)
-        database.execute("UPDATE versions SET is_withdrawn = 1 WHERE zone = ? AND number = ?", (zone, number))
-        _note(
-            database,
-            zone,
-            kind="rolled back",
-            source_sha256=withdrawn.compiled.source_sha256,
-            message=f"version {number} is withdrawn: {rollback.note}",
-            at=rollback.accepted_at,
-        )
+        return _versions(self._file, where, *values)
 
     def _unknown(self, zone: str, a: int, b: int, reason: str) -> Refused:
         return Refused([Problem(str(self._file.path), None, f"{zone} {a} {b}", reason)])
@@ -403,6 +357,53 @@ INSERT INTO versions (
     :added, :removed, :accepted_at, :how, :note
 )
 """
+
+
+def _accept(file: HistoryFile, database: Connection, new: NewVersion) -> Version:
+    zone = _ensure_zone(database, new.zone)
+    (last,) = database.execute("SELECT max(number) FROM versions WHERE zone = ?", (zone,)).fetchone()
+    number = 1 if last is None else last + 1
+    added = removed = None
+    if new.difference is not None:
+        if last is None:
+            raise ValueError(f"{new.zone}: the first version of a list is compared with nothing")
+        added, removed = changes.insert(database, zone, number, new.difference)
+    row = asdict(new.compiled) | {
+        "zone": zone,
+        "number": number,
+        "added": added,
+        "removed": removed,
+        "accepted_at": text_of(new.accepted_at),
+        "how": new.how,
+        "note": new.note,
+    }
+    database.execute(_INSERT_VERSION, row)
+    _know(database, zone, new.known_by, new.validators)
+    if new.withdraws is not None:
+        _withdraw(file, database, zone, new.withdraws, new)
+    # An override is for the content as seen then, not for an old copy of it in half a year.
+    database.execute(
+        "DELETE FROM approvals WHERE zone = ? AND source_sha256 <> ?", (zone, new.compiled.source_sha256)
+    )
+    (accepted,) = _versions(file, "WHERE zone = ? AND number = ?", zone, number)
+    return accepted
+
+
+def _withdraw(file: HistoryFile, database: Connection, zone: int, number: int, rollback: NewVersion) -> None:
+    (withdrawn,) = _versions(file, "WHERE zone = ? AND number = ?", zone, number)
+    database.execute("UPDATE versions SET is_withdrawn = 1 WHERE zone = ? AND number = ?", (zone, number))
+    _note(
+        database,
+        zone,
+        kind="rolled back",
+        source_sha256=withdrawn.compiled.source_sha256,
+        message=f"version {number} is withdrawn: {rollback.note}",
+        at=rollback.accepted_at,
+    )
+
+
+def _versions(file: HistoryFile, where: str, *values: object) -> Iterator[Version]:
+    return file.made(_version, _VERSIONS + where, values)
 
 
 def _ensure_zone(database: Connection, zone: str) -> int:

@@ -139,17 +139,6 @@ def test_an_invalid_difference_is_not_accepted(history: History, difference: byt
     assert numbers(history) == [3, 2, 1]
 
 
-def test_a_compiled_file_is_found_by_content_and_options(history: History):
-    """What was compiled once need not be compiled again."""
-    history.accept([new("one", b"", hour=3, how="rollback")])
-    found = history.find(ZONE, sha("one"), "subtree")
-    assert found is not None
-    assert found.number == 4
-    assert history.find(ZONE, sha("one"), "exact") is None
-    assert history.find(ZONE, sha("five"), "subtree") is None
-    assert history.find("other", sha("one"), "subtree") is None
-
-
 def test_previous_content_is_recognised(history: History):
     """The guard REPLAYED: a server that gives last week's list again unblocks nothing by itself."""
     replayed = history.was_accepted(ZONE, sha("one"))
