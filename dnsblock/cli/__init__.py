@@ -368,7 +368,7 @@ def _print_why(answer: dict[str, Any]) -> None:
         click.echo(f"  over TCP: {answer['verdict_over_tcp']}{by}")
     others = [entry for entry in answer["covering"] if not entry["decides"]]
     if others:
-        click.echo("also covered by:")
+        click.echo("also matches:")
         rows = [
             [e["zone"], e["mode"], e["entry"], e["match"], e["action"], ", ".join(e["orders"])]
             for e in others

@@ -27,7 +27,7 @@ class CoveringEntry(TypedDict):
 
 
 class Explanation(TypedDict):
-    """The result of `why`. Verdict: `blocked`, `passthru` or `not covered`.
+    """The result of `why`. Verdict: `blocked`, `passthru` or `not blocked`.
 
     Over TCP, the zones after one with the answer `truncate` decide.
     """
@@ -99,7 +99,7 @@ def _explanation(name: str, policy: Policy, covering: list[CoveringEntry]) -> Ex
 
 def _verdict(decided_by: CoveringEntry | None) -> str:
     if decided_by is None:
-        return "not covered"
+        return "not blocked"
     return "passthru" if decided_by["action"] == "passthru" else "blocked"
 
 

@@ -186,7 +186,7 @@ def test_why_distinguishes_a_passthru_from_an_unlisted_name(running: Subject):
     assert (code, answer["verdict"], answer["decided_by"]["zone"]) == (1, "passthru", "own")
     assert ("ministry", False) in [(row["zone"], row["decides"]) for row in answer["covering"]]
     code, answer = why(running, "free.example")
-    assert (code, answer["verdict"], answer["decided_by"], answer["covering"]) == (1, "not covered", None, [])
+    assert (code, answer["verdict"], answer["decided_by"], answer["covering"]) == (1, "not blocked", None, [])
 
 
 @pytest.mark.parametrize("name", ["BLOCKED.Example.", "blocked.example."])

@@ -233,7 +233,7 @@ def test_why_and_history_show_an_annulment(started: Subject):
     """An audit must see who annulled the order, when and why."""
     submit(started, block("B-1", ["wrong.example"]))
     annul(started, "B-1")
-    assert started.cli("why", "wrong.example").json["verdict"] == "not covered"
+    assert started.cli("why", "wrong.example").json["verdict"] == "not blocked"
     events = started.cli("history", "wrong.example").json["events"]
     assert [(event["what"], event["by"]) for event in events] == [
         ("in force", "order B-1"),

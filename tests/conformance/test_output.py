@@ -130,7 +130,7 @@ def test_why_at_a_future_time_shows_the_schedule(running: Subject):
             0,
             "blocked at 2099-01-02 07:00:00 WIB (as scheduled today)",
         ),
-        (FUTURE - timedelta(days=1), 1, "not covered at 2098-12-31 07:00:00 WIB"),
+        (FUTURE - timedelta(days=1), 1, "not blocked at 2098-12-31 07:00:00 WIB"),
     ):
         said = running.cli("why", "later.example", "--at", at.isoformat(), as_json=False)
         assert (said.code, f"later.example: {words}" in said.stdout) == (code, True), said.stdout
@@ -148,5 +148,5 @@ def test_why_and_history_show_scheduled_orders(running: Subject):
         ]
         shown = running.cli(command, "www.later.example", as_json=False).stdout
         assert re.search(r"scheduled:\n.*\n2099-01-01 07:00:00 WIB +ministry +in force", shown), shown
-    assert running.cli("why", "www.later.example").json["verdict"] == "not covered"
+    assert running.cli("why", "www.later.example").json["verdict"] == "not blocked"
     assert running.cli("history", "www.later.example").json["events"] == []

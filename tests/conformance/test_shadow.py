@@ -127,7 +127,7 @@ def test_an_address_in_a_shadow_zone_is_passed_on_and_counted(subject: Subject, 
     assert counted(subject, action="nodata") == 3
     assert "shadow" in subject.cli("why", FORWARDED4, as_json=False).stdout
     explained = json.loads(subject.cli("why", FORWARDED4).stdout)
-    assert (explained["verdict"], explained["covering"][0]["mode"]) == ("not covered", "shadow")
+    assert (explained["verdict"], explained["covering"][0]["mode"]) == ("not blocked", "shadow")
 
 
 def test_queries_answered_from_the_cache_are_counted_too(subject: Subject, upstream: StubUpstream):
@@ -286,7 +286,7 @@ def test_status_check_and_why_show_shadow_mode(subject: Subject, upstream: StubU
     rows = [(row["zone"], row["mode"], row["decides"]) for row in said.json["covering"]]
     assert rows == [("planned", "shadow", False), ("later", "enforce", True)]
     said = subject.cli("why", "planned.example")
-    assert (said.code, said.json["verdict"]) == (1, "not covered")
+    assert (said.code, said.json["verdict"]) == (1, "not blocked")
     assert [(row["entry"], row["mode"]) for row in said.json["covering"]] == [("planned.example", "shadow")]
     assert "shadow" in subject.cli("why", "planned.example", as_json=False).stdout
     assert "shadow" in subject.cli("status", as_json=False).stdout

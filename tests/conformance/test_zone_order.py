@@ -169,7 +169,7 @@ def test_why_shows_what_happens_over_tcp(subject: Subject, upstream: StubUpstrea
     subject.put_list("tcponly.txt", ["elsewhere.example"])
     subject.reload()
     answer = subject.cli("why", "elsewhere.example").json
-    assert (answer["verdict"], answer["verdict_over_tcp"]) == ("blocked", "not covered")
+    assert (answer["verdict"], answer["verdict_over_tcp"]) == ("blocked", "not blocked")
     assert answer["decided_over_tcp_by"] is None
     answer = subject.cli("why", NAME).json
     assert answer["decided_by"] == answer["decided_over_tcp_by"]
