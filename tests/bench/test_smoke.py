@@ -12,7 +12,7 @@ from . import machine, processes
 from .load import WORKLOADS
 
 TESTS = Path(__file__).parents[1]
-pytestmark = pytest.mark.timeout(1000)
+pytestmark = pytest.mark.timeout(3000)
 
 TINY = ["--names=1000", "--rounds=1", "--seconds=0.2", "--warm-up=0.05", "--publishes=2", "--servers=daemon"]
 
@@ -20,15 +20,18 @@ TINY = ["--names=1000", "--rounds=1", "--seconds=0.2", "--warm-up=0.05", "--publ
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The JSON of a tiny run of everything."""
-    folder = tmp_path_factory.mktemp("results")
-    command = [sys.executable, "-m", "bench", *TINY, f"--results={folder}"]
     environment = os.environ | {"PYTHONPATH": str(TESTS)}
-    for _ in range(3):  # another test may take a port between looking and binding
+    for _ in range(5):
+        folder = tmp_path_factory.mktemp("results")
+        command = [sys.executable, "-m", "bench", *TINY, f"--results={folder}"]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
-        if "Address already in use" not in done.stderr:
+        if "Address already in use" in done.stderr:
+            continue  # another test took a port between looking and binding
+        assert done.returncode == 0, done.stdout + done.stderr
+        (path,) = folder.glob("*-1000-1.json")
+        # A machine that is busy with other tests may give a server no processor for a whole measurement.
+        if all(entry["run"]["useful"] > 0 for entry in json.loads(path.read_text())["rounds"]):
             break
-    assert done.returncode == 0, done.stdout + done.stderr
-    (path,) = folder.glob("*-1000-1.json")
     return path
 
 
