@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from bench.processes import query
 
-from dnsblock import actions, inputs, publishing, startup
+from dnsblock import actions, daemon, inputs, publishing, startup
 from dnsblock import clock as clocks
 from dnsblock.config import Config, Zone, load
 from dnsblock.daemon import Daemon
@@ -58,7 +58,7 @@ class Clock:
             def time_ns() -> int:
                 return clock.now_ns
 
-        for module in (actions, inputs, publishing, startup):
+        for module in (actions, daemon, inputs, publishing, startup):
             patch.setattr(module, "datetime", Stepped)
         patch.setattr(clocks, "datetime", Stepped)
         patch.setattr(past, "datetime", Stepped)
