@@ -53,7 +53,7 @@ def test_an_order_does_not_wait_for_a_list_that_is_being_read(subject: Subject, 
         subject.reload()
         assert is_sinkholed(subject.query(NAME))
         assert refresh.poll() is None, "the list was read before: it is too short"
-        assert refresh.wait(110) == 0
+        assert refresh.wait(500) == 0
     finally:
         refresh.kill()
         refresh.wait()
