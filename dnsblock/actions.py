@@ -29,8 +29,8 @@ async def submit(publisher: Publisher, documents: Sequence[Submitted]) -> tuple[
         entries = LedgerEntries("order submit", judged.intake.new, judged.intake.notes)
         served = await publisher.publish(entries)
     orders = recorder.ledger.orders
-    told = await asyncio.to_thread(verdicts, judged, known, orders, publisher.policy, publisher.config)
-    return served, told
+    found = await asyncio.to_thread(verdicts, judged, known, orders, publisher.policy, publisher.config)
+    return served, found
 
 
 async def annul(publisher: Publisher, issuer: str, order_id: str, reason: str) -> tuple[Served, int]:
@@ -70,7 +70,7 @@ async def accept_list(publisher: Publisher, zone: str, sha256: str, who: str, re
 def _approve(publisher: Publisher, approval: Approval) -> None:
     zone = next(zone for zone in publisher.config.zones if zone.name == approval.zone)
     if sha256_of(files_of(zone, publisher.store).files) != approval.source_sha256:
-        why = "the text has changed meanwhile: look at the new one"
+        why = "the content has changed: look at the new one"
         raise Refused([Problem(f"list {zone.name}", None, approval.source_sha256, why)])
     with publisher.store.history() as history:
         history.approve(approval)

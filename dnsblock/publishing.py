@@ -295,14 +295,15 @@ class Publisher:
     # ------- Commit: ledger, lists, serial, engine -------
 
     def _draft(self) -> Draft:
-        return Draft(self.config, self.lists, self.rules, ())
+        """What is in force. It compiles no list, so that a list which cannot be compiled delays no order."""
+        return Draft(self.config, self.lists, self.rules, (), keeps_list_zones=True)
 
     async def _serve(self, change: Change, read: Draft | ReadLists | None, started: float) -> Served:
         """Commits what was read and makes it the state of this process. One at a time."""
         async with self._publishing:
             if self.is_stopping:
                 raise Refused([Problem("dnsblock", None, "", "is stopping: nothing is published any more")])
-            # Here, where nothing else is published: a draft of earlier would take back what was meanwhile.
+            # Made under the lock: a draft from before the wait would revert the publish that it waited for.
             draft = read if isinstance(read, Draft) else self._draft()
             if isinstance(change, LedgerEntries):
                 draft = replace(draft, new=change.new, notes=change.notes, annulments=change.annulments)
@@ -310,6 +311,7 @@ class Publisher:
                 lists = read.beside(self.lists, self.config)
                 notes = tuple(note for note in lists.notes if note not in self.lists.notes)
                 draft = replace(draft, lists=lists, notes=notes, list_zones=read.list_zones)
+                draft = replace(draft, keeps_list_zones=False)
             commit = asyncio.create_task(asyncio.to_thread(self._commit, draft))
             try:
                 done = await asyncio.shield(commit)
@@ -357,7 +359,8 @@ class Publisher:
             lists = self.lists.read(draft.config, datetime.now(UTC), only=NONE)
             draft = replace(draft, lists=lists)
         draft = draft.after(self.recorder.ledger.orders, self.recorder.now())
-        policy = self.recorder.compile(draft, {**self.policy.lists, **draft.list_zones})
+        zones = {**self.policy.lists, **draft.list_zones}
+        policy = self.recorder.compile(draft, zones, keeps_former=draft.keeps_list_zones)
         self._engine.check(policy.snapshot)
         draft = self.recorder.append(draft)
         failure: Exception | None = None
@@ -398,7 +401,7 @@ class Publisher:
         self.recorder.settle()
         records.served(self.lists, published, self.config.history, former)
 
-    # ------- What is told of it -------
+    # ------- Log, metrics, rejections -------
 
     def _note_success(
         self, change: Change, changes: Changes, seconds: float, *, changed: bool, is_whole: bool

@@ -67,7 +67,7 @@ def _read(config: Config, recorder: Recorder, store: Store) -> Draft:
 def _inbox(draft: Draft, *, has_ledger: bool) -> tuple[RefusedDocument, ...]:
     """The documents that are refused. Raises `Refused` if the folder itself cannot be read at a first start.
 
-    With a wrong path, everything would be open, and no order was ever accepted that could tell.
+    The path may be wrong. Without a ledger, no accepted order shows that, and nothing would be blocked.
     """
     inbox: Sequence[RefusedDocument] = draft.refused or ()
     if not has_ledger and any(one.file == str(draft.config.orders) for one in inbox):

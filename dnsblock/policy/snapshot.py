@@ -45,6 +45,7 @@ class Draft:
     files: Contents | None = None  # files that the configuration refers to; None: they were not read
     restart_needed: tuple[str, ...] = ()  # options whose new values need a restart
     list_zones: Mapping[str, ListZone] = field(default_factory=dict)  # compiled when the lists were read
+    keeps_list_zones: bool = False  # the zones of lists stay as they are in force: no list was read
 
     def after(self, known: Sequence[Order], now: datetime) -> "Draft":
         """This draft, updated if other orders have been accepted since it was read."""

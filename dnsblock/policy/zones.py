@@ -110,11 +110,11 @@ def structured_text(config: Config, why: str) -> tuple[str, str] | None:
     Minified I-JSON (draft-ietf-dnsop-structured-dns-error): contacts, justification, organization, language.
     No sub-error: none is allowed with Censored (16), and for our own lists none adds anything to the code.
     """
-    told = config.signals.structured_errors
-    if told is None:
+    options = config.signals.structured_errors
+    if options is None:
         return None
-    brief = {"c": list(told.contacts)}
-    whole = {**brief, "j": why, "o": told.organization, "l": told.language}
+    brief = {"c": list(options.contacts)}
+    whole = {**brief, "j": why, "o": options.organization, "l": options.language}
     return _minified(whole), _minified(brief)
 
 
