@@ -1,4 +1,4 @@
-"""Actions of people on what is enforced: submit or annul orders, and accept a rejected list."""
+"""Operators' and officers' actions: submit or annul orders, and accept a rejected list."""
 
 import asyncio
 import contextlib

@@ -1,6 +1,6 @@
 """The process, top to bottom: startup, serving, restart, stop.
 
-What changes what is enforced is in `publishing.py`.
+Changes to orders, lists and configuration go through `publishing.py`.
 """
 
 import asyncio
@@ -66,7 +66,7 @@ class Daemon:
             self.engine = bind_engine(config, inherited)
             self._kept = handover.Store(inherited)
             self.trials = Trials(self.engine)
-            # All that can be refused comes before the record: a startup that fails has accepted nothing.
+            # Everything that can fail comes before the record, so a failed startup has accepted nothing.
             self.control = self._resources.enter_context(bind_control(config.control))
             metrics = MetricsSocket.bind(config.metrics)
             self._resources.callback(metrics.close)
@@ -146,7 +146,7 @@ class Daemon:
             successor.begin()
         event(logging.INFO, "stopped")
         if self.publisher.inputs.are_being_read or self.trials.reader_at_work.locked():
-            # A reader may wait for a slow disk for ever, and nothing that counts is open any more.
+            # A reader may wait for a slow disk forever; ledger and history are closed.
             os._exit(0)
 
     async def _asked_to_restart(self) -> bool:
@@ -163,7 +163,7 @@ class Daemon:
                 )
 
     def _leave(self, successor: handover.Successor | None) -> None:
-        """Says that it ends, and leaves the sockets to the next process, if there is to be one."""
+        """Announces the end, and leaves the sockets to the next process if there is one."""
         if successor is not None:
             successor.leave(self.engine.sockets())
             reloading()
@@ -177,7 +177,7 @@ class Daemon:
         while True:
             received = await self._hangups.get()
             reloading()
-            # What is wrong was logged and counted by publish; what was served is served on.
+            # `publish` has logged and counted the failure; the previous snapshot stays in force.
             with contextlib.suppress(Refused):
                 await self.publisher.publish(Reload(received.name))
             notify(READY=1)
@@ -191,17 +191,17 @@ class Daemon:
                 async with asyncio.timeout(max(0.0, min(self._seconds_to_next_change(), TICK_SECONDS))):
                     await publisher.has_published.wait()
             self._watch_engine()
-            # A clock that was put back undoes what was in force too early, up to the last record.
+            # If the clock is set back, changes that came too early are undone, up to the last record.
             is_set = recorder.watch_clock() or recorder.now() < publisher.policy.at
             if is_set or publisher.is_owed or self._seconds_to_next_change() <= 0:
                 try:
                     await publisher.publish(ClockTick())
                 except Refused:
-                    # What was served is served on, and the next tick tries again.
+                    # The previous snapshot stays in force; the next tick tries again.
                     await asyncio.sleep(TICK_SECONDS)
 
     async def _follow_changes(self) -> None:
-        """Keeps by name what new versions of lists have changed."""
+        """Indexes by name the changes of new list versions."""
         while True:
             self.publisher.has_new_versions.clear()
             await asyncio.to_thread(records.sort_changes, self.store, lambda: self.publisher.is_stopping)
@@ -240,7 +240,7 @@ class Daemon:
         except OSError as err:
             raise as_refused(err) from err
 
-    # ------- What a publish asks of the process
+    # ------- Used by the publisher and the refresher
 
     def _hooks(self) -> Hooks:
         return Hooks(
@@ -262,28 +262,28 @@ class Daemon:
         for connections in self.http.values():
             connections.limit(config.http.max_connections)
 
-    # ------- What others ask
+    # ------- Used by the control API and the metrics
 
     def explain(self, name: str) -> Explanation:
         """Why a canonical name is blocked, or is not."""
         return explain(name, self.publisher.policy, self.config)
 
     def explain_address(self, address: IPv4Address | IPv6Address) -> Explanation:
-        """Why answers may not lead to this address, or may."""
+        """Why responses may or may not contain this address."""
         return explain_address(address, self.publisher.policy)
 
     def scheduled(self, name: str) -> list[NameEvent]:
-        """What the orders that are known today will do to a canonical name."""
+        """The scheduled changes for a canonical name, by the orders known now."""
         return scheduled(self.config, self.publisher.recorder.ledger.received, name)
 
     @contextlib.contextmanager
     def past(self) -> Iterator[Past]:
-        """What there is to look back with, beside the daemon's own work. Raises `Refused`."""
+        """The history, read beside the daemon's own work. Raises `Refused`."""
         with self.store.looking_back() as history:
             yield Past(self.config, self.publisher.recorder.ledger, self.publisher.lists, history)
 
     def purge(self, name: str | None, below: bool) -> int:
-        """Drops kept answers about a canonical name, and, with `below`, about those below; None: all."""
+        """Purges cached responses for a canonical name, with `below` also below it; None: all."""
         purged = self.engine.purge(name, below)
         event(logging.INFO, "purged the cache", name=name or "everything", below=below, answers=purged)
         return purged
@@ -294,12 +294,12 @@ class Daemon:
 
     @property
     def upstreams_down(self) -> list[str]:
-        """Upstreams that are not asked, since they do not answer as they should."""
+        """Upstreams that are marked down."""
         return [str(Endpoint.of(counts.address)) for counts in self.counters().upstreams if not counts.is_up]
 
     @property
     def metrics_endpoint(self) -> str | None:
-        """Where Prometheus asks."""
+        """The address of the metrics."""
         return self.metrics_server.endpoint
 
     @property
@@ -309,7 +309,7 @@ class Daemon:
 
     @property
     def listening(self) -> list[str]:
-        """Where queries are taken; ports that were 0 have become real ones."""
+        """The listen addresses, with real ports instead of 0."""
         return [str(Endpoint.of(address)) for address in self.engine.addresses()]
 
 

@@ -24,7 +24,7 @@ FIXED = ("workers", "state", "control", "user")
 
 @dataclass(frozen=True, slots=True)
 class Present:
-    """What is in force when a reading begins."""
+    """The configuration, lists and orders in force when a read begins."""
 
     config: Config
     lists: Lists
@@ -50,7 +50,7 @@ class ReadLists:
 
 
 class Inputs:
-    """What is read from outside, and what was read last of it."""
+    """Reads inputs in threads, and keeps the secrets and file digests of the last read."""
 
     def __init__(self, started: Draft) -> None:
         self.reading, self.listing = asyncio.Lock(), asyncio.Lock()
@@ -67,7 +67,7 @@ class Inputs:
         return self._reader_at_work.locked() or self._lister_at_work.locked()
 
     def adopt(self, draft: Draft) -> None:
-        """Keeps what was read of secrets and referenced files, once it is in force."""
+        """Keeps the secrets and the digests of referenced files, once they are in force."""
         self._secrets = draft.secrets or self._secrets
         self.files = self.files if draft.files is None else draft.files
 
@@ -112,7 +112,7 @@ class Inputs:
                     former_secrets=self._secrets,
                     former_files=self.files,
                 )
-            # Here, since orders do not wait for this thread.
+            # In this thread, so that no order waits for it.
             zones = compile_lists(draft.config, draft.lists, in_force.list_zones)
             problems = (*problems, *draft.problems)
             return replace(draft, problems=problems, restart_needed=restart_needed, list_zones=zones)
@@ -128,7 +128,7 @@ class Inputs:
 
     @contextlib.contextmanager
     def _in_sight(self) -> Iterator[Progress]:
-        """Shows how far a reading of lists is, to whoever waits for it."""
+        """Publishes the progress of a read for `GET /v1/work`."""
         self.progress = Progress()
         try:
             yield self.progress

@@ -106,7 +106,7 @@ class LastPublish:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What a caller of `publish` learns."""
+    """The result of a publish."""
 
     serial: int
     digest: str
@@ -132,7 +132,7 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class _Committed:
-    """What is on record and in force after a commit."""
+    """The result of a commit: everything in it is recorded and in force."""
 
     bound: Bound
     policy: Policy
@@ -146,7 +146,7 @@ class Observer(Protocol):
     """Counts publishes; the metrics of the daemon."""
 
     def published(self, seconds: float | None, *, clears: bool) -> None:
-        """A publish succeeded. `clears`: it read whatever a failure before it was about."""
+        """Counts a success. `clears`: it covers the input of the last failure."""
 
     def failed(self, reason: str) -> None:
         """A publish failed: `refused`, `partly_refused`, `unwritable` or `internal`."""
@@ -159,7 +159,7 @@ class Observer(Protocol):
 
 
 class Publisher:
-    """What is enforced, and the only way to change it.
+    """Holds the state in force, and is the only way to change it.
 
     `take_over` applies what a new configuration says of the process itself, where the former one differs:
     sockets, log, limits of HTTP listeners. `metrics_endpoint` tells where Prometheus is answered now.
@@ -261,7 +261,7 @@ class Publisher:
         return Present(self.config, self.lists, self.policy.lists, known, now)
 
     async def _read_lists(self, change: ListsChanged, started: float) -> Served:
-        """Orders are published meanwhile, as often as they come."""
+        """Other changes can be published while the lists are read."""
         async with self.inputs.listing:
             read = await asyncio.to_thread(self.inputs.read_lists, self._present, change.zone)
             done = await self._serve(change, read, started)
@@ -295,7 +295,7 @@ class Publisher:
     # ------- Commit: ledger, lists, serial, engine -------
 
     def _draft(self) -> Draft:
-        """What is in force. It compiles no list, so that a list which cannot be compiled delays no order."""
+        """The state in force, as a draft. It compiles no list, so an uncompilable list delays no order."""
         return Draft(self.config, self.lists, self.rules, (), keeps_list_zones=True)
 
     async def _serve(self, change: Change, read: Draft | ReadLists | None, started: float) -> Served:
@@ -375,7 +375,7 @@ class Publisher:
         return _Committed(bound, policy, draft.lists, notes, failure, draft.accepted)
 
     async def _adopt(self, draft: Draft, done: _Committed) -> None:
-        """Makes what is in force now the state of this process."""
+        """Makes the committed state the state of this process."""
         former = self.config
         self.config, self.lists, self.policy = done.bound.config, done.lists, done.policy
         self.rules = draft.rules
@@ -387,7 +387,7 @@ class Publisher:
         self.has_published.set()
 
     def settle(self, reason: str, former: Lists | None) -> None:
-        """Records that a snapshot is served, and removes what is no longer needed of the former lists."""
+        """Records that a snapshot is served, and removes unneeded files of the former lists."""
         snapshot = self.policy.snapshot
         published = Published(
             serial=snapshot.serial,
@@ -447,7 +447,7 @@ class Publisher:
             self._observer.rejected(zone, guarded.code)
 
     def _refuse_rest(self, served: Served, inbox: Iterable[RefusedDocument], only: str | None) -> None:
-        """Names what is refused, after everything else is served. Raises `PartlyRefused`."""
+        """Reports refused documents and rejected lists; all else is served. Raises `PartlyRefused`."""
         problems = [*served.problems, *(problem for one in inbox for problem in one.problems)]
         for zone, rejection in self.lists.rejections.items():
             if only in (None, zone) and not rejection.is_to_come:

@@ -1,4 +1,4 @@
-"""What is enforced first: read and compiled before any query is answered, then put on record.
+"""Reads, compiles and records the first policy, before any query is answered.
 
 Startup is strict: any error is reported and nothing is left half-started, except where a former good version
 or the ledger says what was in force.
@@ -23,7 +23,7 @@ from dnsblock.policy.snapshot import Draft, Policy, read
 
 @dataclass(frozen=True, slots=True)
 class Startup:
-    """What is to be enforced first, and where it is recorded."""
+    """The first policy, and where it is recorded."""
 
     recorder: Recorder
     store: Store
@@ -40,7 +40,7 @@ class Startup:
         return cls(recorder, store, draft, recorder.compile(draft), at, inbox)
 
     def record(self) -> "Startup":
-        """Puts it on record. Lists that cannot be recorded stay at the versions in force before."""
+        """Records it. Lists that cannot be recorded stay at their previous versions."""
         draft, policy = self.recorder.append(self.draft), self.policy
         try:
             records.accept(draft.lists)
@@ -55,7 +55,7 @@ class Startup:
 
 
 def _read(config: Config, recorder: Recorder, store: Store) -> Draft:
-    """What is configured; after a mismatch of the ledger, what was in force last."""
+    """Reads the configured input; after a mismatch of the ledger, the state that was in force last."""
     now, lists = recorder.now(), Lists(store)
     if recorder.mismatch is None:
         return read(config, recorder.ledger.orders, lists, now)

@@ -17,7 +17,7 @@ WARNED = 10  # lost exceptions that warnings list
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class ReportedLine:
     """A reported line."""
 
     kind: Kind
@@ -52,7 +52,7 @@ class Report:
     rejected_by: dict[str, int]
     not_applicable_by: dict[str, int]
     repaired_by: dict[str, int]
-    told: tuple[Told, ...]  # the first hundred reported lines of each kind
+    told: tuple[ReportedLine, ...]  # the first hundred reported lines of each kind
     former_format: str = ""  # the previous version's format, if a different one was detected
 
     @classmethod
@@ -77,7 +77,7 @@ class Report:
             rejected_by=dict(sorted(compiled.rejected_by.items())),
             not_applicable_by=dict(sorted(compiled.not_applicable_by.items())),
             repaired_by=dict(sorted(compiled.repaired_by.items())),
-            told=tuple(_told(compiled)),
+            told=tuple(_reported(compiled)),
             former_format=before if compiled.is_recognised and before != formats_of(compiled) else "",
         )
 
@@ -89,9 +89,9 @@ class Report:
     def from_text(cls, text: str) -> "Report":
         """Parses the JSON text of `as_json`."""
         read = json.loads(text)
-        return cls(**{**read, "told": tuple(Told(**told) for told in read["told"])})
+        return cls(**{**read, "told": tuple(ReportedLine(**line) for line in read["told"])})
 
-    def of_kind(self, kind: Kind) -> list[Told]:
+    def of_kind(self, kind: Kind) -> list[ReportedLine]:
         """The reported lines of one kind."""
         return [told for told in self.told if told.kind == kind]
 
@@ -139,7 +139,7 @@ class Report:
         )
 
 
-def _told(compiled: CompiledList) -> Iterator[Told]:
+def _reported(compiled: CompiledList) -> Iterator[ReportedLine]:
     kinds: list[tuple[Kind, list[tuple[str, int, str, str, str]]]] = [
         ("left out", compiled.left_out_lines),
         ("rejected", compiled.rejected_lines),
@@ -150,4 +150,4 @@ def _told(compiled: CompiledList) -> Iterator[Told]:
     ]
     for kind, lines in kinds:
         for file, line, value, code, reason in lines:
-            yield Told(kind, file, line, value, code, reason)
+            yield ReportedLine(kind, file, line, value, code, reason)
