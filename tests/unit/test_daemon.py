@@ -20,6 +20,13 @@ upstream: {servers: ["127.0.0.1:1"]}
 """
 
 
+def end(daemon: Daemon) -> None:
+    """Closes what a daemon that was never run has open."""
+    daemon.engine.stop(0)
+    daemon._resources.close()
+    daemon.publisher.recorder.close(in_order=False)
+
+
 def test_a_clock_step_back_publishes_again(tmp_path: Path):
     """What was derived for a time that has not come would stay in force, or out of it, without end."""
     (tmp_path / "dnsblock.yaml").write_text(CONFIG)
@@ -57,7 +64,7 @@ def test_an_order_that_waits_for_another_publish_takes_nothing_of_it_back(tmp_pa
         await waiting
 
     asyncio.run(live())
-    daemon.engine.stop(0)
+    end(daemon)
     assert publisher.config.time_zone.key == "Asia/Makassar"
 
 
@@ -81,4 +88,4 @@ def test_an_order_does_not_wait_for_a_list_that_cannot_be_compiled(
         assert (await daemon.publisher.publish(ClockTick())).entries == 1
 
     asyncio.run(live())
-    daemon.engine.stop(0)
+    end(daemon)
