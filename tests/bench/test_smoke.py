@@ -21,6 +21,7 @@ TINY = ["--names=1000", "--rounds=1", "--seconds=0.2", "--warm-up=0.05", "--publ
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The JSON of a tiny run of everything."""
     environment = os.environ | {"PYTHONPATH": str(TESTS)}
+    path = None
     for _ in range(5):
         folder = tmp_path_factory.mktemp("results")
         command = [sys.executable, "-m", "bench", *TINY, f"--results={folder}"]
@@ -32,6 +33,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
         # A machine that is busy with other tests may give a server no processor for a whole measurement.
         if all(entry["run"]["useful"] > 0 for entry in json.loads(path.read_text())["rounds"]):
             break
+    assert path is not None, done.stderr
     return path
 
 
