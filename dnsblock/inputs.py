@@ -5,7 +5,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from dnsblock._engine import Progress
@@ -40,7 +40,7 @@ class ReadLists:
     config: Config  # by which they were read
     lists: Lists
     zones: tuple[str, ...]  # the zones that were read
-    list_zones: Mapping[str, ListZone] = field(default_factory=dict)  # compiled
+    list_zones: Mapping[str, ListZone]  # compiled
 
     def beside(self, now: Lists, config: Config) -> Lists:
         """The present lists, with these for their zones, unless a zone is configured otherwise by now."""

@@ -32,6 +32,7 @@ from dnsblock.policy.changes import Changes, Enforced, changes_between
 from dnsblock.policy.engine_settings import engine_settings
 from dnsblock.policy.recorder import Recorder
 from dnsblock.policy.snapshot import Draft, Policy
+from dnsblock.policy.zones import compile_lists
 from dnsblock.startup import Startup
 
 PROBLEMS_LOGGED = 3  # of a failed publish, in one line
@@ -274,7 +275,8 @@ class Publisher:
         async with self.inputs.listing:
             now, lists, config = datetime.now(UTC), self.lists, self.config
             old = await asyncio.to_thread(lists_of, change.serial, change.note, lists, config, now)
-            done = await self._serve(change, ReadLists(config, old, tuple(old.listed)), started)
+            zones = await asyncio.to_thread(compile_lists, config, old, self.policy.lists)
+            done = await self._serve(change, ReadLists(config, old, tuple(old.listed), zones), started)
             await asyncio.to_thread(records.store_content, self.lists, self.config.history.generations)
             return done
 
@@ -310,8 +312,9 @@ class Publisher:
             if isinstance(read, ReadLists):
                 lists = read.beside(self.lists, self.config)
                 notes = tuple(note for note in lists.notes if note not in self.lists.notes)
-                draft = replace(draft, lists=lists, notes=notes, list_zones=read.list_zones)
-                draft = replace(draft, keeps_list_zones=False)
+                draft = replace(
+                    draft, lists=lists, notes=notes, list_zones=read.list_zones, keeps_list_zones=False
+                )
             commit = asyncio.create_task(asyncio.to_thread(self._commit, draft))
             try:
                 done = await asyncio.shield(commit)
