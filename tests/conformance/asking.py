@@ -9,7 +9,7 @@ from .clients import Stream
 from .tools import run, tool
 
 SINKHOLE4, SINKHOLE6 = "192.0.2.53", "2001:db8::53"
-PATIENCE = 5.0
+PATIENCE = 45.0  # seconds; a busy machine may be slow, and a lost response fails the test anyway
 
 
 class Asking:

@@ -13,7 +13,7 @@ from .upstreams import Asked, Script, StubUpstream, decent
 
 NAME = "kept.example"
 CACHE = {"size_mb": 4, "prefetch": False}  # prefetch has tests of its own
-QUICK = {"timeout_ms": 100, "tries": 2}  # for an upstream that is dead
+QUICK = {"timeout_ms": 400, "tries": 2}  # for an upstream that is dead
 SLACK = 0.15  # how late or early a life of some seconds may end
 STALE_ANSWER, STALE_NXDOMAIN = 3, 19  # RFC 8914 sections 4.4 and 4.20
 STALE_TTL = 30
@@ -150,12 +150,12 @@ def assert_counted_down(original: int, ttl: int, first: Timed, later: Timed) -> 
 
 
 def again_and_again(ask: Callable[[], Timed], *, every: float = 0.01) -> Iterator[Timed]:
-    """Until the test has seen enough; it must have within ten seconds."""
-    deadline = time.monotonic() + 10
+    """Until the test has seen enough; it must have within half a minute."""
+    deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         yield ask()
         time.sleep(every)
-    raise AssertionError("nothing has changed within 10 seconds")
+    raise AssertionError("nothing has changed within 30 seconds")
 
 
 def assert_lives(

@@ -29,6 +29,8 @@ __all__ = [
 PROFILES = {"sinkhole": {"action": "sinkhole", "ipv4": [SINKHOLE4], "ipv6": [SINKHOLE6], "ttl": 30}}
 ORDERS_ZONE = {"name": "ministry", "issuer": ISSUER, "unsigned": "accept", "answer": "sinkhole"}
 CLOSED_UPSTREAM = "127.0.0.1:1"  # tcpmux: nothing listens there, ICMP says so at once
+# A stub upstream is a thread of the tests, which may have to wait for a processor.
+GENEROUS = {"timeout_ms": 30_000, "health_check": {"timeout_ms": 10_000}}
 
 
 class Subject(Asking):
@@ -67,7 +69,7 @@ class Subject(Asking):
         settings = {
             "listen": ["127.0.0.1:0", "[::1]:0"],
             "workers": 2,
-            "upstream": {"servers": list(upstreams), **config.pop("upstream", {})},
+            "upstream": {"servers": list(upstreams)} | GENEROUS | config.pop("upstream", {}),
             "answers": PROFILES if answers is None else answers,
             "orders": inbox,
             "zones": list(zones),

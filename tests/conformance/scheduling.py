@@ -78,11 +78,6 @@ class RunDelays(threading.Thread):
         after = self._samples[min(last, bisect_left(self._times, end))]
         return {task: after[task] - waited for task, waited in before.items() if task in after}
 
-    def of_a_worker(self, begin: float, end: float) -> float:
-        """The run delay of the worker thread that had most of it in this span of the monotonic clock."""
-        rises = self._rises(begin, end)
-        return max((rise for task, rise in rises.items() if WORKER.fullmatch(task.name)), default=0.0)
-
     def of_all(self, begin: float) -> float:
         """The run delays of all threads together, those of the tests included, from then until now."""
         self._sample()

@@ -159,7 +159,7 @@ def test_each_query_from_the_cache_is_counted_as_cached(subject: Subject, upstre
         ("cached", "udp"): 8,
         ("cached", "tcp"): 10,
     }
-    wait_for(lambda: counted() == expected, f"{expected}, and not {counted()}", timeout=3)
+    wait_for(lambda: counted() == expected, f"{expected}, and not {counted()}")
     assert cache_figures(subject.metrics())["entries"] == 2
     assert subject.metrics().total("dnsblock_upstream_queries_total") == 2
     assert subject.metrics().total("dnsblock_coalesced_queries_total") == 0

@@ -21,7 +21,7 @@ from .orders import block
 from .tools import wait_for
 from .upstreams import Asked, StubUpstream, silent
 
-PATIENT = {"timeout_ms": 10_000, "tries": 1}
+PATIENT = {"timeout_ms": 60_000, "tries": 1}
 BLOCKED = "blocked.example"
 COOKIE = wire.opt(options=wire.option(wire.COOKIE_OPTION, b"12345678"))
 

@@ -148,4 +148,4 @@ def test_a_new_name_appears_when_its_negative_answer_has_expired(
     seen.script = says(authority=[soa(1, 1)], rcode=rcode)
     assert_lives(running, seen, 1, name)
     seen.script = gives()
-    wait_for(lambda: is_forwarded(running.query(name)), "it is there", timeout=1.3)
+    wait_for(lambda: is_forwarded(running.query(name)), "it is there")

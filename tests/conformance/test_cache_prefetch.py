@@ -25,7 +25,7 @@ from .tools import wait_for
 from .upstreams import Script, StubUpstream, silent
 
 PREFETCH = {"prefetch": True}
-PATIENT = {"timeout_ms": 5000, "tries": 1}
+PATIENT = {"timeout_ms": 30_000, "tries": 1}
 TTL = 4  # the last tenth of it is long enough for a busy machine to ask in
 
 

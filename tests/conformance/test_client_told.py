@@ -12,7 +12,7 @@ from ports import free_port
 
 from . import wire
 from .clients import Stream
-from .harness import Subject, is_forwarded
+from .harness import PATIENCE, Subject, is_forwarded
 from .proxied import Told
 from .tools import tool, wait_for
 from .upstreams import Asked, MakeUpstream, StubUpstream, decent
@@ -30,7 +30,7 @@ def start(subject: Subject, upstream: StubUpstream, identity: str, **more: objec
 def client(subject: Subject, address: str = CLIENT) -> Iterator[socket.socket]:
     """A UDP client at an address of its own."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.settimeout(10)
+        sock.settimeout(PATIENCE)
         sock.bind((address, 0))
         sock.connect(("127.0.0.1", subject.ports[4]))
         yield sock
@@ -70,7 +70,7 @@ def test_the_proxy_header_has_the_real_destination_of_a_wildcard_listener(
         upstreams=[told.address], upstream={"client_identity": "proxy"}, listen=["0.0.0.0:0", "[::]:0"]
     )
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.settimeout(10)
+        sock.settimeout(PATIENCE)
         sock.connect(("127.7.7.7", subject.ports[4]))
         assert is_forwarded(ask(sock, "free.example"))
     assert told.queries[0].told.asked_at == ("127.7.7.7", subject.ports[4])

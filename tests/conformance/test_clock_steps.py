@@ -7,7 +7,7 @@ import pytest
 
 from . import wire
 from .clocks import HOUR, FakeClock
-from .harness import PROFILES, Subject, is_forwarded, is_sinkholed
+from .harness import PATIENCE, PROFILES, Subject, is_forwarded, is_sinkholed
 from .orders import block, stamp
 from .storms import BLOCKED, Record, Traffic, measured, traffic
 from .tools import wait_for
@@ -122,8 +122,8 @@ def test_a_clock_step_changes_no_timeout(
     start(
         subject,
         upstream,
-        upstream={"tries": 1, "timeout_ms": 1500},
-        tcp={"idle_timeout_ms": 2000, "read_timeout_ms": 2000},
+        upstream={"tries": 1, "timeout_ms": 4000},
+        tcp={"idle_timeout_ms": 5000, "read_timeout_ms": 5000},
     )
     with (
         measured(subject, record_property) as figures,
@@ -150,8 +150,8 @@ def test_a_clock_step_changes_no_timeout(
         assert is_sinkholed(begun.reply()), "nor is that with what it sends"
         assert not idle.is_closed_within(0.2)
         assert wire.read(lost.recv(4096)).rcode == "SERVFAIL"
-        assert 1.4 < time.monotonic() - asked_at < 4
-        assert idle.is_closed_within(4)
+        assert 3.9 < time.monotonic() - asked_at < PATIENCE
+        assert idle.is_closed_within(PATIENCE)
     tally = stream.tally()
     assert set(tally) == {"blocked", "right"}
     assert_ttls_are_true(stream)

@@ -13,7 +13,7 @@ from .tools import wait_for
 from .upstreams import StubUpstream, decent, silent
 
 LOST, BLOCKED = "lost.example", "blocked.example"
-QUICK = {"timeout_ms": 100, "tries": 2}
+QUICK = {"timeout_ms": 400, "tries": 2}
 
 
 def start(subject: Subject, upstream: StubUpstream) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from . import wire
-from .asking import is_sinkholed
+from .asking import PATIENCE, is_sinkholed
 from .harness import Subject
 from .orders import block
 from .upstreams import StubUpstream
@@ -58,7 +58,7 @@ def test_an_idle_connection_lives_as_long_as_announced(subject: Subject):
         assert is_sinkholed(reply)
         assert dict(reply.options)[KEEPALIVE] == (8).to_bytes(2)
         assert not stream.is_closed_within(0.5)
-        assert stream.is_closed_within(5)
+        assert stream.is_closed_within(PATIENCE)
 
 
 def test_a_timeout_above_16_bits_is_sent_as_the_largest(subject: Subject):

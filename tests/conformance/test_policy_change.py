@@ -12,7 +12,7 @@ from .orders import block, unblock
 from .upstreams import StubUpstream, silent
 
 NAME = "changing.example"
-FAST = {"timeout_ms": 100, "tries": 1}
+FAST = {"timeout_ms": 1000, "tries": 1}
 
 
 def test_blocks_and_unblocks_apply_from_the_next_query(subject: Subject, upstream: StubUpstream):

@@ -63,7 +63,7 @@ def test_a_response_is_not_answered_over_tcp_either(running: Subject):
     with running.tcp() as stream:
         stream.send(good, wire.query(BLOCKED, flags=wire.QR), wire.query("free.example"))
         assert stream.reply().raw[:2] == good[:2]
-        assert stream.is_closed_within(5)
+        assert stream.is_closed_within(PATIENCE)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may send from port 0 (raw socket)")

@@ -94,7 +94,7 @@ def test_an_upstream_that_stays_keeps_its_health_and_its_counters(
 ):
     """One that is down stays down; the series of a removed one go away."""
     down, up, new = make_upstream(silent, may_die=True), make_upstream(), make_upstream()
-    health_check = {"interval_ms": 50, "timeout_ms": 50, "failures": 2, "successes": 1}
+    health_check = {"interval_ms": 50, "timeout_ms": 1000, "failures": 2, "successes": 1}
     subject.start(upstreams=[down.address, up.address], upstream={"health_check": health_check})
     wait_for(lambda: subject.status()["upstreams_down"] == [down.address], "it is down", timeout=45)
     assert is_forwarded(subject.query("one.example"))

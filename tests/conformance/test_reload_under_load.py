@@ -25,7 +25,7 @@ pytestmark = pytest.mark.timeout(1200)
 
 def dnsperf(subject: Subject, names: Path, *more: str) -> list[str]:
     place = ["-s", "127.0.0.1", "-p", str(subject.ports[4])]
-    return [tool("dnsperf"), *place, "-d", str(names), "-c", "8", "-T", "1", "-t", "5", "-e", *more]
+    return [tool("dnsperf"), *place, "-d", str(names), "-c", "8", "-T", "1", "-t", "45", "-e", *more]
 
 
 def figure(output: str, label: str) -> float:

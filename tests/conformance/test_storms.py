@@ -6,6 +6,7 @@ Each test prints the metrics before and after (`pytest -s`), and adds them to th
 import itertools
 import random
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -20,15 +21,15 @@ from .tools import wait_for
 from .upstreams import Asked, MakeUpstream, StubUpstream, Unbound, answering_after, decent, silent
 
 QUERIES = 400
-ATTEMPTS = 2
-PATIENCE_MS = 500
-QUICK = {"timeout_ms": PATIENCE_MS, "tries": ATTEMPTS}
+TRIES = 2
+TIMEOUT_MS = 1000
+QUICK = {"timeout_ms": TIMEOUT_MS, "tries": TRIES}  # for an upstream that is silent
 FORGED = "192.0.2.66"
 
 
 def start(subject: Subject, *upstreams: StubUpstream | Unbound, **upstream: int) -> None:
     addresses = [one.address for one in upstreams]
-    subject.start(orders=[block("B-1", [BLOCKED])], upstreams=addresses, upstream=QUICK | upstream)
+    subject.start(orders=[block("B-1", [BLOCKED])], upstreams=addresses, upstream=upstream)
 
 
 def assert_works(subject: Subject) -> None:
@@ -49,16 +50,16 @@ def test_responses_after_the_first_timeout_are_still_used(
     subject: Subject, upstream: StubUpstream, record_property: Record
 ):
     """Trap 10: what was asked again may still be answered the first time, and is answered once."""
-    start(subject, upstream, tries=3)
-    with answering_after(PATIENCE_MS * 3 // 2) as late, measured(subject, record_property) as figures:
+    start(subject, upstream, timeout_ms=TIMEOUT_MS, tries=4)
+    with answering_after(TIMEOUT_MS * 3 // 2) as late, measured(subject, record_property) as figures:
         upstream.script = late
         with traffic(subject) as stream:
             stream.wait_for_more(QUERIES)
         tally = stream.tally()
     assert set(tally) == {"blocked", "right"}
     assert figures.outcomes() == {"blocked": tally["blocked"], "forwarded": tally["right"]}
-    assert tally["right"] <= errors(figures, "timeout") <= 2 * tally["right"]
-    assert stream.slowest_blocked() < PATIENCE_MS / 1000, "who waits for nobody is not held up"
+    assert tally["right"] <= errors(figures, "timeout") <= 3 * tally["right"]
+    assert stream.slowest_blocked() < TIMEOUT_MS / 1000, "who waits for nobody is not held up"
     upstream.script = decent
     assert_works(subject)
 
@@ -67,8 +68,8 @@ def test_responses_after_the_last_timeout_are_dropped(
     subject: Subject, upstream: StubUpstream, record_property: Record
 ):
     """Trap 10: late answers do not reach a slot that is used again."""
-    start(subject, upstream)
-    with answering_after(PATIENCE_MS * (ATTEMPTS + 1)) as late:
+    start(subject, upstream, **QUICK)
+    with answering_after(TIMEOUT_MS * (TRIES + 2)) as late:
         upstream.script = late
         with measured(subject, record_property) as figures:
             with traffic(subject) as stream:
@@ -76,7 +77,7 @@ def test_responses_after_the_last_timeout_are_dropped(
             tally = stream.tally()
         assert set(tally) == {"blocked", "SERVFAIL"}
         assert figures.outcomes() == {"blocked": tally["blocked"], "failed": tally["SERVFAIL"]}
-        assert errors(figures, "timeout") == ATTEMPTS * tally["SERVFAIL"]
+        assert errors(figures, "timeout") == TRIES * tally["SERVFAIL"]
         upstream.script = decent
         assert_works(subject)
 
@@ -116,16 +117,16 @@ def test_spoofed_responses_are_counted_and_ignored(
             yield right
 
     upstream.script = forge
-    start(subject, upstream)
+    start(subject, upstream, **({} if right_one_follows else QUICK))
     with measured(subject, record_property) as figures:
         with traffic(subject) as stream:
             stream.wait_for_more(QUERIES)
         tally = stream.tally()
     free = len(stream.free)
     assert tally["right" if right_one_follows else "SERVFAIL"] == free
-    assert errors(figures, "timeout") == (0 if right_one_follows else ATTEMPTS * free)
+    assert errors(figures, "timeout") == (0 if right_one_follows else TRIES * free)
     assert errors(figures, "mismatch") == len(upstream.queries)
-    assert len(upstream.queries) == (1 if right_one_follows else ATTEMPTS) * free
+    assert len(upstream.queries) == (1 if right_one_follows else TRIES) * free
     upstream.script = decent
     assert_works(subject)
 
@@ -151,7 +152,7 @@ def test_garbage_is_survived_and_counted(subject: Subject, upstream: StubUpstrea
                 yield head + asked.message.question + b"\xff" * 40
 
     upstream.script = rubbish
-    start(subject, upstream)
+    start(subject, upstream, **QUICK)
     with measured(subject, record_property) as figures:
         with traffic(subject) as stream:
             stream.wait_for_more(QUERIES)
@@ -168,16 +169,16 @@ def test_a_silent_upstream_costs_a_bounded_number_of_tries(
 ):
     """Bound every time: each query is asked as often as configured, and then fails."""
     upstream.script = silent
-    start(subject, upstream)
+    start(subject, upstream, **QUICK)
     with measured(subject, record_property) as figures:
         with traffic(subject) as stream:
             stream.wait_for_more(QUERIES)
         tally = stream.tally()
     assert set(tally) == {"blocked", "SERVFAIL"}
     assert figures.outcomes() == {"blocked": tally["blocked"], "failed": tally["SERVFAIL"]}
-    assert errors(figures, "timeout") == len(upstream.queries) == ATTEMPTS * tally["SERVFAIL"]
+    assert errors(figures, "timeout") == len(upstream.queries) == TRIES * tally["SERVFAIL"]
     assert figures.after.total("dnsblock_outstanding_queries") == 0
-    assert stream.slowest_blocked() < PATIENCE_MS / 1000, "who waits for nobody is not held up"
+    assert stream.slowest_blocked() < TIMEOUT_MS / 1000, "who waits for nobody is not held up"
     upstream.script = decent
     assert_works(subject)
 
@@ -213,7 +214,7 @@ def test_truncated_responses_stay_truncated_when_tcp_fails(
 ):
     """Trap 5: TC and no part of an answer over UDP; over TCP, which has no TC, SERVFAIL."""
     upstream = make_upstream(lambda asked: cut(asked) if asked.transport == "udp" else None, tcp=tcp)
-    start(subject, upstream)
+    start(subject, upstream, **QUICK)
     with measured(subject, record_property) as figures:
         with traffic(subject) as stream:
             stream.wait_for_more(QUERIES)
@@ -243,7 +244,7 @@ def test_a_killed_upstream_is_used_again_when_it_is_back(
     """Fault of others: port unreachable is no reason to stop; a query a second finds out when it is over."""
     with closing(Unbound(tmp_path)) as unbound:
         unbound.start()
-        start(subject, unbound)
+        start(subject, unbound, timeout_ms=3000)
         with measured(subject, record_property) as figures:
             with traffic(subject, free="n{}.load.example") as stream:
                 stream.wait_for_more(100)
@@ -328,7 +329,7 @@ def test_a_short_pause_of_the_process_loses_nothing(
             subject.process.send_signal(signal.SIGSTOP)
             try:
                 client.send(wire.query(BLOCKED), wire.query("free.example"))
-                stream.wait_for_more(300)  # more than half a second; what is older than a whole one is late
+                time.sleep(0.6)  # of the pause itself; a query that waits for a whole second is late
             finally:
                 subject.process.send_signal(signal.SIGCONT)
             assert {is_sinkholed(client.reply()), is_sinkholed(client.reply())} == {True, False}

@@ -197,7 +197,7 @@ def test_half_open_connections_are_closed_after_their_response(
     """RFC 7766 section 6.2.3 lets no waiting client be sent away; a wait for an upstream is bounded, too."""
     skip_unless_may_vanish()
     upstream.script = silent_about_the_owed
-    start(subject, upstream, {"tries": 1, "timeout_ms": 1000}, max_connections=allowed)
+    start(subject, upstream, {"tries": 1, "timeout_ms": 4000}, max_connections=allowed)
     with many_descriptors(CLIENTS + 500), measured(subject, record_property) as figures:
         peaks = Peaks(subject)
         with traffic(subject, rate=300) as stream, ExitStack() as held:

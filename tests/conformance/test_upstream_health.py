@@ -16,8 +16,8 @@ from .upstreams import PROBE, Asked, MakeUpstream, Script, StubUpstream, decent,
 BLOCKED = "blocked.example"
 HEALTH_CHECKS = "dnsblock_upstream_health_checks_total"
 ERRORS = "dnsblock_upstream_errors_total"
-OFTEN = {"interval_ms": 50, "timeout_ms": 300}
-SELDOM = {"interval_ms": 600_000}
+OFTEN = {"interval_ms": 50, "timeout_ms": 1000}
+SELDOM = {"interval_ms": 600_000, "timeout_ms": 10_000}
 PATIENT = {"timeout_ms": 60_000, "tries": 3}
 
 
@@ -218,10 +218,10 @@ def test_an_upstream_that_is_slow_for_some_names_stays_up(subject: Subject, make
 def test_three_slow_names_do_not_bring_an_upstream_down(subject: Subject, make_upstream: MakeUpstream):
     """Its probes are answered meanwhile: the names are hard, and it lives."""
     slow, other = make_upstream(only_probes), make_upstream()
-    start(subject, slow, other, timeout_ms=200, health_check=OFTEN)
-    for number in range(6):
+    start(subject, slow, other, timeout_ms=700, health_check=OFTEN)
+    for number in range(4):
         assert is_forwarded(subject.query(f"n{number}.example"))
-    assert subject.metrics().total(ERRORS, upstream=slow.address, reason="timeout") == 6
+    assert subject.metrics().total(ERRORS, upstream=slow.address, reason="timeout") == 4
     assert is_up(subject, slow)
 
 
@@ -230,7 +230,7 @@ def test_an_upstream_that_answers_only_health_checks_is_down_until_it_answers_a_
 ):
     """It answers health checks from its cache without Internet connectivity: real queries show it."""
     deaf, other = make_upstream(only_probes), make_upstream()
-    start(subject, deaf, other, health_check={"interval_ms": 1000}, timeout_ms=50, tries=3)
+    start(subject, deaf, other, health_check={"interval_ms": 1000}, timeout_ms=500, tries=3)
     numbers = itertools.count()
 
     def ask() -> None:
@@ -311,7 +311,6 @@ def test_a_hanging_upstream_is_replaced_long_before_the_timeout(
     assert is_forwarded(subject.query("before.example"))
     hung.script = silent
     with subject.udp() as client:
-        client.settimeout(10)
         for number in range(queries):
             client.send(wire.query(f"n{number}.example"))
         for _ in range(queries):
@@ -326,7 +325,7 @@ def test_a_hanging_upstream_is_replaced_long_before_the_timeout(
 def test_without_health_checks_a_query_retries_a_down_upstream(subject: Subject, make_upstream: MakeUpstream):
     """`health_check: null`: one client query every two seconds retries it."""
     first, second = make_upstream(silent), make_upstream()
-    start(subject, first, second, timeout_ms=100, health_check=None)
+    start(subject, first, second, timeout_ms=500, health_check=None)
     for number in range(5):
         assert is_forwarded(subject.query(f"n{number}.example"))
     assert len(first.queries) == 3
@@ -373,7 +372,7 @@ def test_with_all_upstreams_down_blocked_names_are_answered(
 def test_with_all_upstreams_down_one_good_response_brings_one_up(subject: Subject, upstream: StubUpstream):
     """With none up, one good response is enough: waiting for a second would help nobody."""
     upstream.script = silent
-    start(subject, upstream, CLOSED_UPSTREAM, timeout_ms=100, health_check=OFTEN | {"successes": 100})
+    start(subject, upstream, CLOSED_UPSTREAM, timeout_ms=500, health_check=OFTEN | {"successes": 100})
     wait_until_down(subject, upstream)
     upstream.script = decent
     wait_for(lambda: is_forwarded(subject.query("free.example")), "it answers")

@@ -78,7 +78,7 @@ def test_losing_one_of_two_resolvers_under_load_costs_no_query(
     subject.start(
         orders=[block("B-1", [BLOCKED])],
         upstreams=[dying.address, staying.address],
-        upstream={"selection": selection, "timeout_ms": PATIENCE_S * 1000},
+        upstream={"selection": selection, "timeout_ms": PATIENCE_S * 1000, "health_check": {}},
     )
     with load(subject, 5) as report:
         subject.wait_for_metric("dnsblock_queries_total", at_least=RATE, outcome="forwarded")
@@ -103,7 +103,11 @@ def test_blocked_names_are_answered_when_all_resolvers_are_lost_under_load(
     subject: Subject, two_resolvers: tuple[Unbound, Unbound]
 ):
     """With all dead: every blocked name has its answer, and everybody else hears so."""
-    subject.start(orders=[block("B-1", [BLOCKED])], upstreams=[one.address for one in two_resolvers])
+    subject.start(
+        orders=[block("B-1", [BLOCKED])],
+        upstreams=[one.address for one in two_resolvers],
+        upstream={"timeout_ms": 1500, "health_check": {}},
+    )
     with load(subject, 5) as report:
         subject.wait_for_metric("dnsblock_queries_total", at_least=RATE, outcome="forwarded")
         for one in two_resolvers:

@@ -21,6 +21,7 @@ import pytest
 from ports import free_port
 
 from . import proxied, wire
+from .asking import PATIENCE
 from .tools import tool, wait_for
 
 TELEGRAM = (
@@ -239,14 +240,14 @@ class StubUpstream:
         number = None if qtype is None else wire.qtype_number(qtype)
         return sum(number in (None, asked.qtype) for asked in self.asked_for(name))
 
-    def wait_until(self, condition: Callable[[list[Asked]], bool], timeout: float = 5.0) -> list[Asked]:
+    def wait_until(self, condition: Callable[[list[Asked]], bool], timeout: float = PATIENCE) -> list[Asked]:
         with self._changed:
             if not self._changed.wait_for(lambda: condition(self._asked), timeout):
                 names = [(asked.name, asked.transport) for asked in self._asked]
                 pytest.fail(f"upstream {self.port} waited {timeout} s in vain; it was asked {names}")
             return list(self._asked)
 
-    def wait_for_query(self, name: str, timeout: float = 5.0) -> Asked:
+    def wait_for_query(self, name: str, timeout: float = PATIENCE) -> Asked:
         def has_come(asked: list[Asked]) -> bool:
             return any(one.name.lower() == name.lower() for one in asked)
 

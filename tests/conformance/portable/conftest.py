@@ -35,7 +35,6 @@ def resolver(
     folder = tmp_path_factory.mktemp("portable")
     if aim == "dnsblock":
         with closing(Subject(folder)) as subject:
-            subject.patience = 2.0
             subject.start(**policy.configuration(portable_upstream.address))
             yield subject
         return

@@ -6,7 +6,7 @@ import struct
 import pytest
 
 from .. import wire
-from ..asking import Asking, is_forwarded, is_sinkholed
+from ..asking import PATIENCE, Asking, is_forwarded, is_sinkholed
 from ..policy import SINKHOLED, free
 from ..upstreams import StubUpstream, silent
 
@@ -83,7 +83,7 @@ def test_a_half_closed_connection_is_answered_and_then_closed(resolver: Asking, 
         assert stream.reply().qid == 2
         slow.reply(slow.address())
         assert stream.reply().qid == 1
-        assert stream.is_closed_within(1)
+        assert stream.is_closed_within(PATIENCE)
 
 
 def test_a_response_over_tcp_is_not_answered(resolver: Asking):
