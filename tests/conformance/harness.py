@@ -19,8 +19,9 @@ from dnsblock.client import Client
 
 from .asking import PATIENCE, SINKHOLE4, SINKHOLE6, Asking, assert_silent, is_forwarded, is_sinkholed
 from .clients import Metrics, Said
+from .forkserver import ForkedProgram
 from .orders import ISSUER, as_yaml
-from .tools import dnsblock, run, wait_for
+from .tools import dnsblock, wait_for
 
 __all__ = [
     "CLOSED_UPSTREAM", "ISSUER", "ORDERS_ZONE", "PATIENCE", "PROFILES", "SINKHOLE4", "SINKHOLE6", "Subject",
@@ -40,6 +41,7 @@ class Subject(Asking):
         super().__init__()
         self.environment: dict[str, str] = {}  # beside that of the tests
         self.under: list[str] = []  # a program that runs daemon and commands, such as setpriv
+        self.is_executed = False  # the script is executed, as by an operator; else a process is forked
         self.pass_fds: list[int] = []  # that the daemon inherits
         self.ready: dict = {}
         self.process: subprocess.Popen[bytes] | None = None
@@ -109,13 +111,12 @@ class Subject(Asking):
     def launch(self, within: float = 120.0, meanwhile: Callable[[], bool] | None = None) -> dict:
         """`meanwhile` is called again and again until it is true, before the daemon says that it is ready."""
         with self.stderr_path.open("ab") as stderr:
-            self.process = subprocess.Popen(
-                [*self.under, dnsblock(), "serve", "-c", str(self.config_path), "--json"],
+            self.process = self._popen(
+                ["serve", "-c", str(self.config_path), "--json"],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 bufsize=0,
-                env=os.environ | self.environment,
                 pass_fds=self.pass_fds,
             )
         if meanwhile is not None:
@@ -125,6 +126,12 @@ class Subject(Asking):
             pytest.fail(f"dnsblock serve: exit code {self.process.wait(60)}; stderr:\n{self.stderr()}")
         self.ports = {6 if place.startswith("[") else 4: _port(place) for place in self.ready["listening"]}
         return self.ready
+
+    def _popen(self, arguments: list[str], **options: object) -> subprocess.Popen:
+        """Starts `dnsblock`; what a fork cannot have, such as LD_PRELOAD, takes an execution."""
+        is_executed = self.is_executed or self.environment or self.under or self.pass_fds
+        kind = subprocess.Popen if is_executed else ForkedProgram
+        return kind([*self.under, dnsblock(), *arguments], env=os.environ | self.environment, **options)
 
     def _first_line(self, within: float) -> bytes:
         line, deadline = b"", time.monotonic() + within
@@ -223,10 +230,21 @@ class Subject(Asking):
         """A command with its arguments; one of a group is written as one: `cache purge`."""
         command, *rest = arguments
         flags = ["--json"] if as_json else []
-        command_line = [*self.under, dnsblock(), *command.split(), "-c", str(self.config_path), *flags, *rest]
-        done = run(command_line, timeout=timeout, env=os.environ | self.environment)
-        parsed = json.loads(done.stdout) if as_json and done.stdout.strip() else None
-        return Said(done.returncode, parsed, done.stdout, done.stderr)
+        arguments = [*command.split(), "-c", str(self.config_path), *flags, *rest]
+        piped = {
+            "stdin": subprocess.DEVNULL,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+            "text": True,
+        }
+        with self._popen(arguments, **piped) as process:
+            try:
+                stdout, stderr = process.communicate(timeout=timeout)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+        parsed = json.loads(stdout) if as_json and stdout.strip() else None
+        return Said(process.returncode, parsed, stdout, stderr)
 
     @property
     def control(self) -> Client:

@@ -34,6 +34,7 @@ def start(subject: Subject, **more: object) -> None:
 
 @pytest.fixture(scope="module")
 def running(shared_subject: Subject, shared_upstream: StubUpstream) -> Subject:
+    shared_subject.is_executed = True
     start(shared_subject, upstreams=[shared_upstream.address])
     return shared_subject
 

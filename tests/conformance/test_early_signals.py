@@ -16,6 +16,13 @@ STARTS = 5
 SIGHUP_BIT = 1 << (signal.SIGHUP - 1)
 
 
+@pytest.fixture
+def subject(subject: Subject) -> Subject:
+    """A daemon whose script is executed: a fork would be past the moments that count here."""
+    subject.is_executed = True
+    return subject
+
+
 def is_protected(subject: Subject) -> bool:
     """Whether the process blocks SIGHUP (proc(5): SigBlk)."""
     status = Path(f"/proc/{subject.process.pid}/status").read_text()

@@ -17,6 +17,7 @@ def start_with_the_block(subject: Subject, unbound: Unbound) -> Subject:
     """The shipped order of 14 July 2017 alone is in the orders folder; Unbound is the upstream."""
     subject.configure(zones=[KOMINFO], upstreams=[unbound.address])
     shutil.copy(shipped("block")[0], subject.orders_folder)
+    subject.is_executed = True
     subject.launch()
     return subject
 
