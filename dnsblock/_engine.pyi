@@ -18,7 +18,7 @@ __all__ = [
     "Engine",
     "ListDifference",
     "ListRefused",
-    "ListUnfit",
+    "ListUnreadable",
     "Listening",
     "Names",
     "NamesUnusable",
@@ -66,7 +66,7 @@ def canonical_name(text: str) -> str:
 class NotCompiled(RuntimeError):  # noqa: N818
     """Valid entries that cannot be compiled into a list: an attack on its hash table, or a bug."""
 
-class ListUnfit(ValueError):  # noqa: N818
+class ListUnreadable(ValueError):  # noqa: N818
     """A file that is not a text list.
 
     `args` are its label, a code (`NOT_TEXT`, `CORRUPT`, `UNREADABLE`), and a text with the cause and a hint.
@@ -187,7 +187,7 @@ def compile_list(
     separator: str,
     repairs: Sequence[str],
     exceptions: str,
-    max_octets: int,
+    max_bytes: int,
     suffixes: Sequence[str],
     suffix_parents: Sequence[str],
     suffix_exceptions: Sequence[str],
@@ -198,12 +198,12 @@ def compile_list(
 ) -> CompiledList:
     """Compiles files, each with a label for reports, into `folder` or into memory.
 
-    Files compressed with gzip are decompressed. `max_octets` limits the total uncompressed size.
+    Files compressed with gzip are decompressed. `max_bytes` limits the total uncompressed size.
 
-    `exceptions` is the effect of exceptions in the list: `hole`, `passthru`, `auto` (as in the format), or
+    `exceptions` is the effect of exceptions in the list: `exempt`, `passthru`, `auto` (as in the format), or
     `listed`. Malformed lines are skipped and reported. Before it returns, each entry is verified with the
-    lookup that answers queries. Raises `OSError`, `NotCompiled`, `ListUnfit`, and `ValueError` for invalid
-    options.
+    lookup that answers queries. Raises `OSError`, `NotCompiled`, `ListUnreadable`, and `ValueError` for
+    invalid options.
     """
 
 @final

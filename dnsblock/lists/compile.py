@@ -97,7 +97,7 @@ class Options:
     ) -> CompiledList:
         """Compiles files, given as (label, path), into a folder or into memory.
 
-        Raises `OSError`, `NotCompiled`, and `ListUnfit` for a file that is not text, or for more than
+        Raises `OSError`, `NotCompiled`, and `ListUnreadable` for a file that is not text, or for more than
         `max_bytes` of content.
         """
         suffixes, parents, exceptions = public_suffixes() if self.public_suffixes else ((), (), ())
@@ -108,8 +108,8 @@ class Options:
             column=self.column,
             separator=self.separator,
             repairs=self.repair,
-            exceptions="hole" if self.exceptions == "exempt" else self.exceptions,  # the engine's word
-            max_octets=max_bytes,
+            exceptions=self.exceptions,
+            max_bytes=max_bytes,
             suffixes=suffixes,
             suffix_parents=parents,
             suffix_exceptions=exceptions,

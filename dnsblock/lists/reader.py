@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from dnsblock._engine import CompiledList, ListUnfit, Names, NotCompiled, Progress
+from dnsblock._engine import CompiledList, ListUnreadable, Names, NotCompiled, Progress
 from dnsblock.config import Config, Zone
 from dnsblock.control import command_line
 from dnsblock.errors import HistoryUnwritable, Problem, Refused
@@ -93,7 +93,7 @@ class Reader:
             heads = texts.heads_of(text.files)
         except Refused as err:
             return self._unreadable(text.known_by, err)
-        except ListUnfit as err:
+        except ListUnreadable as err:
             return self._unfit(text, err)
         except (OSError, NotCompiled) as err:
             reason = self._not_compiled(err)
@@ -116,7 +116,7 @@ class Reader:
         guarded = tuple(Guarded(UNREADABLE, problem.reason) for problem in err.problems)
         return Rejection(known_by, self.options.text, "", guarded, err.problems, self.now)
 
-    def _unfit(self, text: ListFiles, err: ListUnfit) -> Rejection:
+    def _unfit(self, text: ListFiles, err: ListUnreadable) -> Rejection:
         """Rejects the content. The same files are read again only if a reload may have raised the limit."""
         label, code, reason = err.args
         guarded = (Guarded(code, reason),)
@@ -293,7 +293,7 @@ class Reader:
                     return None
                 folder = self.store.compiled
                 return options.compile(files, folder=folder, before=before, progress=self.progress)
-        except (OSError, EOFError, zlib.error, NotCompiled, ListUnfit) as err:
+        except (OSError, EOFError, zlib.error, NotCompiled, ListUnreadable) as err:
             event(logging.ERROR, f"the text of list {self.zone.name} cannot be compiled again: {err}")
             return None
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from tempfile import NamedTemporaryFile
 from typing import Literal, TypedDict
 
-from dnsblock._engine import Answer, Engine, ListUnfit, NotCompiled, PolicyZone, Rule, Tally, Trial
+from dnsblock._engine import Answer, Engine, ListUnreadable, NotCompiled, PolicyZone, Rule, Tally, Trial
 from dnsblock.config import Config
 from dnsblock.errors import Problem, Refused
 from dnsblock.lists.compile import Options
@@ -148,7 +148,7 @@ def _of_names(file: str, data: bytes, options: Options) -> Tried:
             )
     except (OSError, NotCompiled) as err:
         raise Refused([Problem(file, None, "", f"cannot be compiled: {err}")]) from err
-    except ListUnfit as err:
+    except ListUnreadable as err:
         label, code, reason = err.args
         raise Refused([Problem(label, None, "", f"{code}: {reason}")]) from err
     report = Report.of(compiled, options.match)

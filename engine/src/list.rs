@@ -7,27 +7,27 @@
 use std::sync::Arc;
 
 mod compile;
-mod foreign;
+mod file_type;
+mod files;
 mod formats;
-mod left_out;
+mod name_guard;
+mod name_parser;
 mod reader;
 mod reason;
 mod recognise;
 mod repairs;
 mod report;
-mod sources;
-mod spelling;
-mod words;
+mod tokens;
 
 pub use compile::{Progress, RULES_ARE_EXCEPTIONS, compile};
+pub use files::{Failure, ListFile, Read, Unreadable};
 pub use formats::Format;
-pub use left_out::LeftOut;
+pub use name_guard::NameGuard;
+pub use name_parser::canonical;
 pub use reader::{Exceptions, Line, Reader, Settings};
 pub use reason::Reason;
 pub use repairs::Repairs;
-pub use report::{Report, Told};
-pub use sources::{Failure, Read, Source, Unfit};
-pub use spelling::canonical;
+pub use report::{Finding, Report};
 
 use crate::name::{Name, NameError};
 use crate::policy::compiler::{CompileError, Compiler, Destination, Origin};
@@ -50,7 +50,7 @@ pub struct Problem {
 
 /// Why a text did not become a zone.
 #[derive(Debug)]
-pub enum Refused {
+pub enum ZoneError {
     /// The first hundred problems, and how many there are.
     Lines { problems: Vec<Problem>, total: usize },
     /// Nothing is wrong with the lines.
@@ -61,14 +61,14 @@ pub enum Refused {
 /// against. Lists of zones are compiled by `compile`. One name a line; `#` begins a comment at the start
 /// of a line or after white space; empty lines, a byte order mark, CRLF and one
 /// trailing dot are allowed. All names get the same match and rule.
-pub fn plain(zone: &str, text: &[u8], scope: Match, rule: Rule) -> Result<PolicyZone, Refused> {
+pub fn plain(zone: &str, text: &[u8], scope: Match, rule: Rule) -> Result<PolicyZone, ZoneError> {
     compile_strictly(zone, vec![rule], text, |line| {
         let line = without_comment(line).trim_ascii();
         if line.is_empty() {
             return Ok(None);
         }
         let name = Name::from_text(line).map_err(|error| error.to_string())?;
-        if let Some(reason) = spelling::number_at_end(&name) {
+        if let Some(reason) = name_parser::number_at_end(&name) {
             return Err(reason.to_string());
         }
         if name.labels() < 2 {
@@ -79,7 +79,7 @@ pub fn plain(zone: &str, text: &[u8], scope: Match, rule: Rule) -> Result<Policy
 }
 
 /// Compiles `MATCH RULE NAME` lines, RULE being a place in `rules`.
-pub fn entries(zone: &str, rules: Vec<Rule>, text: &[u8]) -> Result<PolicyZone, Refused> {
+pub fn entries(zone: &str, rules: Vec<Rule>, text: &[u8]) -> Result<PolicyZone, ZoneError> {
     let known = rules.len();
     compile_strictly(zone, rules, text, |line| {
         if line.is_empty() {
@@ -103,7 +103,7 @@ pub fn entries(zone: &str, rules: Vec<Rule>, text: &[u8]) -> Result<PolicyZone, 
 }
 
 /// Compiles a list of addresses strictly, in memory, as `plain` does with names.
-pub fn addresses(zone: &str, text: &[u8], rule: Rule) -> Result<PolicyZone, Refused> {
+pub fn addresses(zone: &str, text: &[u8], rule: Rule) -> Result<PolicyZone, ZoneError> {
     let mut prefixes = Vec::new();
     each_line(text, |_, line| {
         prefixes.extend(formats::addresses::read(line).map_err(|reason| reason.to_string())?);
@@ -117,7 +117,7 @@ fn compile_strictly(
     rules: Vec<Rule>,
     text: &[u8],
     read: impl Fn(&[u8]) -> Result<Option<(Match, u32, Name)>, String>,
-) -> Result<PolicyZone, Refused> {
+) -> Result<PolicyZone, ZoneError> {
     let (rules, places) = in_order(rules);
     let mut compiler = Compiler::new(text.len() as u64, std::env::temp_dir());
     let mut spooled = Ok(());
@@ -131,15 +131,15 @@ fn compile_strictly(
         }
         Ok(())
     })?;
-    spooled.map_err(|error| Refused::NotCompiled(CompileError::Io(error)))?;
+    spooled.map_err(|error| ZoneError::NotCompiled(CompileError::Io(error)))?;
     let is_hole: Vec<bool> = rules.iter().map(|rule| matches!(rule, Rule::Hole)).collect();
-    let compiled = compiler.finish(&is_hole, Destination::Memory, None).map_err(Refused::NotCompiled)?;
+    let compiled = compiler.finish(&is_hole, Destination::Memory, None).map_err(ZoneError::NotCompiled)?;
     let zone = PolicyZone::new(zone, Arc::new(compiled.names), rules, &is_hole);
-    zone.ok_or(Refused::NotCompiled(CompileError::Lost))
+    zone.ok_or(ZoneError::NotCompiled(CompileError::Lost))
 }
 
 /// Line by line: take it, or note the problem.
-fn each_line(text: &[u8], mut take: impl FnMut(usize, &[u8]) -> Result<(), String>) -> Result<(), Refused> {
+fn each_line(text: &[u8], mut take: impl FnMut(usize, &[u8]) -> Result<(), String>) -> Result<(), ZoneError> {
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     let mut problems = Vec::new();
     let mut total = 0;
@@ -152,7 +152,7 @@ fn each_line(text: &[u8], mut take: impl FnMut(usize, &[u8]) -> Result<(), Strin
             }
         }
     }
-    if total > 0 { Err(Refused::Lines { problems, total }) } else { Ok(()) }
+    if total > 0 { Err(ZoneError::Lines { problems, total }) } else { Ok(()) }
 }
 
 /// Four numbers: as a name, nobody asks for it.
@@ -202,7 +202,7 @@ mod tests {
     #[test]
     fn a_plain_list_may_hold_comments_crlf_bom_and_trailing_dots() {
         let text = b"\xef\xbb\xbf# head\r\na.example\r\n\r\n  B.Example. # why\nc.example#d";
-        let Err(Refused::Lines { problems, total }) = plain("z", text, Match::Subtree, Rule::Hole) else {
+        let Err(ZoneError::Lines { problems, total }) = plain("z", text, Match::Subtree, Rule::Hole) else {
             panic!("'#' in the middle of a word is not a comment")
         };
         assert_eq!((total, problems[0].line), (1, 5));
@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn every_bad_line_is_counted_and_the_first_hundred_are_told() {
         let text = "fine.example\nno spaces.example\n".repeat(150);
-        let Err(Refused::Lines { problems, total }) = plain("z", text.as_bytes(), Match::Exact, Rule::Hole)
+        let Err(ZoneError::Lines { problems, total }) = plain("z", text.as_bytes(), Match::Exact, Rule::Hole)
         else {
             panic!("names with spaces")
         };

@@ -36,7 +36,8 @@ create_exception!(_engine, NotAName, PyValueError);
 mod _engine {
     #[pymodule_export]
     use super::lists::{
-        CompiledList, ListDifference, ListUnfit, Names, NamesUnusable, NotCompiled, Progress, compile_list,
+        CompiledList, ListDifference, ListUnreadable, Names, NamesUnusable, NotCompiled, Progress,
+        compile_list,
     };
 
     #[pymodule_export]
@@ -212,14 +213,14 @@ impl PolicyZone {
     }
 }
 
-fn compiled(result: Result<policy::PolicyZone, list::Refused>) -> PyResult<PolicyZone> {
+fn compiled(result: Result<policy::PolicyZone, list::ZoneError>) -> PyResult<PolicyZone> {
     match result {
         Ok(zone) => Ok(PolicyZone(Arc::new(zone))),
-        Err(list::Refused::Lines { problems, total }) => {
+        Err(list::ZoneError::Lines { problems, total }) => {
             let told: Vec<_> = problems.into_iter().map(|p| (p.line, p.value, p.reason)).collect();
             Err(ListRefused::new_err((told, total)))
         }
-        Err(list::Refused::NotCompiled(error)) => Err(lists::not_compiled(error)),
+        Err(list::ZoneError::NotCompiled(error)) => Err(lists::not_compiled(error)),
     }
 }
 

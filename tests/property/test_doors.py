@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, reject, settings
 from hypothesis import strategies as st
 
-from dnsblock._engine import Answer, CompiledList, ListRefused, ListUnfit, PolicyZone, Rule, Snapshot
+from dnsblock._engine import Answer, CompiledList, ListRefused, ListUnreadable, PolicyZone, Rule, Snapshot
 from dnsblock.client import Client
 from dnsblock.config import Config, Format, inspect
 from dnsblock.control import control_socket
@@ -114,7 +114,7 @@ def compile_text(data: bytes, zone: Any, file: Path, format_name: str | None) ->
     options = replace(Options.of(zone, CONFIG), format=format_name)
     try:
         return options.compile([("f", str(file))], folder=None, before=None, progress=ReadingProgress())
-    except ListUnfit:  # no text at all
+    except ListUnreadable:  # no text at all
         reject()
 
 

@@ -42,7 +42,7 @@ def names_of(text: str) -> Names:
             separator=",",
             repairs=["bom", "case", "crlf", "dot"],
             exceptions="auto",
-            max_octets=1 << 20,
+            max_bytes=1 << 20,
             suffixes=[],
             suffix_parents=[],
             suffix_exceptions=[],

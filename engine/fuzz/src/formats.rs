@@ -11,8 +11,8 @@ pub fn check(text: &[u8]) {
         for allowed in [Repairs::NONE, repairs] {
             let exceptions = Exceptions::AsFormat;
             let (scope, column, separator, repairs) = (None, 1, b',', allowed);
-            let most_octets = u64::MAX;
-            let settings = Settings { format, scope, column, separator, repairs, exceptions, most_octets };
+            let max_bytes = u64::MAX;
+            let settings = Settings { format, scope, column, separator, repairs, exceptions, max_bytes };
             check_lines(&mut Reader::new(settings), text);
         }
     }

@@ -294,13 +294,13 @@ pub fn addresses(text: &[u8]) -> Result<Listed, usize> {
     listed(list::addresses("fuzz", text, rule("nodata")))
 }
 
-fn listed(zone: Result<PolicyZone, list::Refused>) -> Result<Listed, usize> {
+fn listed(zone: Result<PolicyZone, list::ZoneError>) -> Result<Listed, usize> {
     match zone {
         Ok(zone) => {
             let (digest, entries) = (*zone.digest(), zone.entries());
             Ok(Listed { digest, entries, snapshot: Snapshot::new(vec![in_place(zone, true)], 1) })
         }
-        Err(list::Refused::Lines { problems, total }) => {
+        Err(list::ZoneError::Lines { problems, total }) => {
             assert_eq!(problems.len(), total.min(100), "each problem is told, a hundred at most");
             for problem in problems {
                 assert!(problem.value.chars().chain(problem.reason.chars()).all(|c| !c.is_control()));
@@ -308,7 +308,7 @@ fn listed(zone: Result<PolicyZone, list::Refused>) -> Result<Listed, usize> {
             }
             Err(total)
         }
-        Err(list::Refused::NotCompiled(error)) => panic!("{error:?}"),
+        Err(list::ZoneError::NotCompiled(error)) => panic!("{error:?}"),
     }
 }
 

@@ -5,10 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::files::{self, Failure, ListFile};
 use super::formats::adblock::SwitchedOff;
 use super::report::Report;
-use super::sources::{self, Failure, Source};
-use super::{Exceptions, Format, LeftOut, Line, Reader, Reason, Settings};
+use super::{Exceptions, Format, Line, NameGuard, Reader, Reason, Settings};
 use crate::name::Name;
 use crate::policy::Match;
 use crate::policy::compiler::{Compiled, Compiler, Destination, Origin};
@@ -22,7 +22,7 @@ const COMPRESSED: u64 = 8;
 /// passthrus.
 pub const RULES_ARE_EXCEPTIONS: [bool; 3] = [false, true, true];
 const LISTED: u32 = 0;
-const HOLE: u32 = 1;
+const EXEMPT: u32 = 1;
 const PASSTHRU: u32 = 2;
 
 /// How many octets of text were read, for somebody who waits.
@@ -34,7 +34,7 @@ impl Progress {
         self.0.fetch_add(octets as u64, Ordering::Relaxed);
     }
 
-    pub fn octets(&self) -> u64 {
+    pub fn bytes(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -43,10 +43,10 @@ impl Progress {
 /// its own: what is beside it says nothing about what its names mean. Lines that cannot be meant are left out and reported: whether the list is
 /// good enough then, the caller decides.
 pub fn compile(
-    files: &[Source],
+    files: &[ListFile],
     settings: Settings,
     format: Option<Format>,
-    left_out: &LeftOut,
+    guard: &NameGuard,
     into: Destination<'_>,
     compared_with: Option<Arc<Names>>,
     progress: &Progress,
@@ -57,10 +57,10 @@ pub fn compile(
         Destination::Folder(folder) => Path::to_path_buf(folder),
     };
     let compiler = Compiler::new(expected_size(files)?, folder);
-    let mut intake = Intake { compiler, left_out, exception: HOLE, others: Vec::new() };
+    let mut intake = Intake { compiler, guard, exception: EXEMPT, others: Vec::new() };
     let formats = formats_of(files, format)?;
-    let mut switched_off = switched_off(files, &formats, settings.most_octets)?;
-    let mut most = settings.most_octets;
+    let mut switched_off = switched_off(files, &formats, settings.max_bytes)?;
+    let mut most = settings.max_bytes;
     for (file, &format) in files.iter().zip(&formats) {
         let mut reader = Reader::new(Settings { format, ..settings });
         reader.switch_off(std::mem::take(&mut switched_off));
@@ -83,7 +83,7 @@ pub fn compile(
             Ok(())
         };
         let count = |octets| progress.note(octets);
-        let read = sources::read(file, most, take_line, count)?;
+        let read = files::read(file, most, take_line, count)?;
         most -= read.octets;
         if let Err(reason) = reader.end() {
             report.silent -= 1; // it was taken for a part of the record
@@ -100,17 +100,17 @@ pub fn compile(
 }
 
 /// About how many bytes of text these files hold.
-fn expected_size(files: &[Source]) -> io::Result<u64> {
+fn expected_size(files: &[ListFile]) -> io::Result<u64> {
     let mut expected = 0;
     for file in files {
         let length = std::fs::metadata(&file.path)?.len();
-        expected += if sources::is_gzip(file)? { length.saturating_mul(COMPRESSED) } else { length };
+        expected += if files::is_gzip(file)? { length.saturating_mul(COMPRESSED) } else { length };
     }
     Ok(expected)
 }
 
 /// Rejects the lines that switch off rules which no file has.
-fn report_unused(switched_off: &SwitchedOff, files: &[Source], report: &mut Report) {
+fn report_unused(switched_off: &SwitchedOff, files: &[ListFile], report: &mut Report) {
     for (file, number) in switched_off.unused() {
         let reason = Reason::LostException("`$badfilter` for a rule that this list does not have");
         report.silent -= 1;
@@ -119,9 +119,9 @@ fn report_unused(switched_off: &SwitchedOff, files: &[Source], report: &mut Repo
 }
 
 /// An error for a file that is no text.
-fn formats_of(files: &[Source], format: Option<Format>) -> Result<Vec<Format>, Failure> {
+fn formats_of(files: &[ListFile], format: Option<Format>) -> Result<Vec<Format>, Failure> {
     let format_of = |file| {
-        let head = sources::head(file, HEAD)?;
+        let head = files::head(file, HEAD)?;
         Ok(format.unwrap_or_else(|| Format::recognise(&head)))
     };
     files.iter().map(format_of).collect()
@@ -129,7 +129,7 @@ fn formats_of(files: &[Source], format: Option<Format>) -> Result<Vec<Format>, F
 
 /// The rules of adblock that others switch off, wherever in the list these stand: that is to be
 /// known before the first one is read.
-fn switched_off(files: &[Source], formats: &[Format], most: u64) -> Result<SwitchedOff, Failure> {
+fn switched_off(files: &[ListFile], formats: &[Format], most: u64) -> Result<SwitchedOff, Failure> {
     let mut most = most;
     let mut switched_off = SwitchedOff::default();
     for (place, file) in files.iter().enumerate().filter(|(place, _)| formats[*place] == Format::Adblock) {
@@ -137,7 +137,7 @@ fn switched_off(files: &[Source], formats: &[Format], most: u64) -> Result<Switc
             switched_off.note(line.unwrap_or_default(), place, number);
             Ok(())
         };
-        most -= sources::read(file, most, note, |_| ())?.octets;
+        most -= files::read(file, most, note, |_| ())?.octets;
     }
     Ok(switched_off)
 }
@@ -145,14 +145,14 @@ fn switched_off(files: &[Source], formats: &[Format], most: u64) -> Result<Switc
 fn rule_of_exceptions(exceptions: Exceptions, format: Format) -> u32 {
     match exceptions {
         Exceptions::Listed => LISTED,
-        Exceptions::Hole => HOLE,
+        Exceptions::Exemption => EXEMPT,
         Exceptions::Passthru => PASSTHRU,
         // RPZ: a passthru of one policy zone ends the search.
         Exceptions::AsFormat => {
             if format == Format::Rpz {
                 PASSTHRU
             } else {
-                HOLE
+                EXEMPT
             }
         }
     }
@@ -161,7 +161,7 @@ fn rule_of_exceptions(exceptions: Exceptions, format: Format) -> u32 {
 /// Where the names of a line go.
 struct Intake<'a> {
     compiler: Compiler,
-    left_out: &'a LeftOut,
+    guard: &'a NameGuard,
     /// The rule of exceptions.
     exception: u32,
     /// Of a line with several names: all of them.
@@ -187,7 +187,7 @@ impl Intake<'_> {
                 self.others.extend(name.map(|name| (name, scope, is_exception)));
             }
             let walk = self.compiler.walk(name);
-            reason = reason.or(self.left_out.reason(name, walk, scope, is_exception));
+            reason = reason.or(self.guard.reason(name, walk, scope, is_exception));
             if self.others.is_empty() {
                 first = Some((scope, is_exception));
             } else {
@@ -224,8 +224,8 @@ mod tests {
     fn settings() -> Settings {
         let repairs = Repairs::CASE | Repairs::CRLF | Repairs::DOT;
         let exceptions = Exceptions::AsFormat;
-        let (format, separator, most_octets) = (Format::Plain, b',', u64::MAX);
-        Settings { format, scope: None, column: 1, separator, repairs, exceptions, most_octets }
+        let (format, separator, max_bytes) = (Format::Plain, b',', u64::MAX);
+        Settings { format, scope: None, column: 1, separator, repairs, exceptions, max_bytes }
     }
 
     fn compiled(texts: &[&str], format: Option<Format>) -> (Compiled, Report) {
@@ -234,13 +234,13 @@ mod tests {
         for (place, text) in texts.iter().enumerate() {
             let path = folder.path().join(place.to_string());
             std::fs::write(&path, text).unwrap();
-            files.push(Source { label: format!("file{place}"), path });
+            files.push(ListFile { label: format!("file{place}"), path });
         }
         let names = |text: &[u8]| vec![Name::from_text(text).unwrap()];
-        let left_out = LeftOut::new(&names(b"co.id"), &[], &[], &names(b"isp.example"));
+        let guard = NameGuard::new(&names(b"co.id"), &[], &[], &names(b"isp.example"));
         let (progress, into) = (Progress::default(), Destination::Memory);
-        let made = compile(&files, settings(), format, &left_out, into, None, &progress).unwrap();
-        assert_eq!(progress.octets(), texts.iter().map(|text| text.len() as u64).sum::<u64>());
+        let made = compile(&files, settings(), format, &guard, into, None, &progress).unwrap();
+        assert_eq!(progress.bytes(), texts.iter().map(|text| text.len() as u64).sum::<u64>());
         made
     }
 
@@ -259,7 +259,7 @@ mod tests {
         assert_eq!(compiled.names.entries(), 4);
         let rejected: Vec<_> = report.rejected_by.into_iter().collect();
         assert_eq!(rejected, [("bad_character", 1), ("protected", 1), ("public_suffix", 1)]);
-        let places = |told: &[crate::list::Told]| {
+        let places = |told: &[crate::list::Finding]| {
             told.iter().map(|told| format!("{}:{} {}", told.label, told.line, told.text)).collect::<Vec<_>>()
         };
         assert_eq!(places(&report.rejected_lines).len(), 1);

@@ -60,7 +60,7 @@ impl Format {
 
 /// What a line says about one name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Listed<'a> {
+pub struct Entry<'a> {
     /// The name as it is written, not looked at yet.
     pub text: &'a [u8],
     pub scope: Match,
@@ -68,17 +68,17 @@ pub struct Listed<'a> {
     pub is_exception: bool,
 }
 
-impl<'a> Listed<'a> {
-    pub fn new(text: &'a [u8], scope: Match) -> Listed<'a> {
-        Listed { text, scope, is_exception: false }
+impl<'a> Entry<'a> {
+    pub fn new(text: &'a [u8], scope: Match) -> Entry<'a> {
+        Entry { text, scope, is_exception: false }
     }
 
     /// `*.name` means what is below the name; a bare name has the scope that its
     /// format gives it.
-    pub fn wildcard(text: &'a [u8], bare: Match) -> Listed<'a> {
+    pub fn wildcard(text: &'a [u8], bare: Match) -> Entry<'a> {
         match text.strip_prefix(b"*.") {
-            Some(name) => Listed::new(name, Match::Below),
-            None => Listed::new(text, bare),
+            Some(name) => Entry::new(name, Match::Below),
+            None => Entry::new(text, bare),
         }
     }
 }

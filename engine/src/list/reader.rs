@@ -3,9 +3,9 @@
 
 use super::formats::adblock::{Adblock, SwitchedOff};
 use super::formats::csv::{self, Csv};
-use super::formats::{Format, Listed, addresses, dnsmasq, hosts, plain, subdomains, wildcard};
+use super::formats::{Entry, Format, addresses, dnsmasq, hosts, plain, subdomains, wildcard};
 use super::formats::{rpz::Rpz, unbound::Unbound};
-use super::{Reason, Repairs, spelling};
+use super::{Reason, Repairs, name_parser};
 use crate::name::Name;
 use crate::policy::Match;
 
@@ -25,16 +25,16 @@ pub struct Settings {
     pub repairs: Repairs,
     pub exceptions: Exceptions,
     /// Octets of text in all files of the list at most.
-    pub most_octets: u64,
+    pub max_bytes: u64,
 }
 
 /// What the exceptions of a list do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exceptions {
-    /// As in the format: `Passthru` in rpz, `Hole` in the others.
+    /// As in the format: `Passthru` in rpz, `Exemption` in the others.
     AsFormat,
     /// The list says nothing about the name: the next zone is asked.
-    Hole,
+    Exemption,
     /// No later zone is asked about the name.
     Passthru,
     /// They are what the list lists: that of a zone whose answer is a passthru.
@@ -45,7 +45,7 @@ impl Exceptions {
     pub fn from_name(name: &str) -> Option<Exceptions> {
         match name {
             "auto" => Some(Exceptions::AsFormat),
-            "hole" => Some(Exceptions::Hole),
+            "exempt" => Some(Exceptions::Exemption),
             "passthru" => Some(Exceptions::Passthru),
             "listed" => Some(Exceptions::Listed),
             _ => None,
@@ -227,7 +227,7 @@ impl Grammar {
     fn read(
         &mut self,
         line: &[u8],
-        list: &mut impl FnMut(Listed) -> Result<(), Reason>,
+        list: &mut impl FnMut(Entry) -> Result<(), Reason>,
     ) -> Result<(), Reason> {
         match self {
             Grammar::Plain(scope) => plain::read(line, *scope, list),
@@ -241,7 +241,7 @@ impl Grammar {
             Grammar::Rpz(rpz) => rpz.read(line, list),
             // As the name of an RPZ trigger, in which no repair is ever needed.
             Grammar::Addresses => match addresses::read(line)? {
-                Some(prefix) => list(Listed::new(prefix.trigger().as_bytes(), Match::Exact)),
+                Some(prefix) => list(Entry::new(prefix.trigger().as_bytes(), Match::Exact)),
                 None => Ok(()),
             },
         }
@@ -249,7 +249,7 @@ impl Grammar {
 }
 
 fn spell(name: &mut Name, text: &[u8], is_loose: bool) -> Result<Repairs, Reason> {
-    if is_loose { spelling::read_loose(name, text) } else { spelling::read(name, text) }
+    if is_loose { name_parser::read_loose(name, text) } else { name_parser::read(name, text) }
 }
 
 /// The line without what editors leave at its ends. A byte order mark stands before
@@ -289,8 +289,8 @@ pub mod tests {
 
     pub fn settings(format: Format) -> Settings {
         let (repairs, exceptions) = (Repairs::NONE, Exceptions::AsFormat);
-        let (column, separator, most_octets) = (1, b',', u64::MAX);
-        Settings { format, scope: None, column, separator, repairs, exceptions, most_octets }
+        let (column, separator, max_bytes) = (1, b',', u64::MAX);
+        Settings { format, scope: None, column, separator, repairs, exceptions, max_bytes }
     }
 
     /// What a line says, in words; a refusal's code.

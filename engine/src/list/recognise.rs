@@ -3,7 +3,7 @@
 
 use super::formats::record::{self, Kind};
 use super::formats::{Format, hosts};
-use super::words::word;
+use super::tokens::word;
 
 /// Octets that are looked at.
 const LOOKED_AT: usize = 64 * 1024;

@@ -1,4 +1,4 @@
-//! What may be put right in a name's spelling: a small set, for the settings of
+//! What may be put right in a name's name_parser: a small set, for the settings of
 //! a source and for the report about its lines.
 
 use std::fmt;

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::sources::Read;
+use super::files::Read;
 use super::{Format, Reason, Repairs};
 use crate::policy::compiler::Compiled;
 
@@ -14,7 +14,7 @@ const SHOWN: usize = 80;
 
 /// One line that is worth a look.
 #[derive(Clone)]
-pub struct Told {
+pub struct Finding {
     pub label: String,
     /// Counted from 1.
     pub line: u32,
@@ -53,15 +53,15 @@ pub struct Report {
     /// Lines by what was put right in them; a line may have needed several repairs.
     pub repaired_by: BTreeMap<&'static str, u64>,
     /// The first of each kind.
-    pub rejected_lines: Vec<Told>,
-    pub repaired_lines: Vec<Told>,
-    pub duplicate_lines: Vec<Told>,
+    pub rejected_lines: Vec<Finding>,
+    pub repaired_lines: Vec<Finding>,
+    pub duplicate_lines: Vec<Finding>,
     /// Of the rejected, those that would do harm: public suffixes, protected names, networks that
     /// are far too wide.
-    pub left_out_lines: Vec<Told>,
-    pub not_applicable_lines: Vec<Told>,
+    pub left_out_lines: Vec<Finding>,
+    pub not_applicable_lines: Vec<Finding>,
     /// Of those that are not applicable, the exceptions.
-    pub lost_exception_lines: Vec<Told>,
+    pub lost_exception_lines: Vec<Finding>,
 }
 
 impl Report {
@@ -84,7 +84,7 @@ impl Report {
         };
         if told.len() < TOLD {
             let (code, text) = (reason.code().to_string(), reason.to_string());
-            told.push(Told { label: label.to_string(), line, value: shown(value), code, text });
+            told.push(Finding { label: label.to_string(), line, value: shown(value), code, text });
         }
     }
 
@@ -99,7 +99,7 @@ impl Report {
         if self.repaired_lines.len() < TOLD {
             let names: Vec<&str> = repaired.names().collect();
             let (code, text) = (names.join(","), format!("put right: {}", names.join(", ")));
-            self.repaired_lines.push(Told {
+            self.repaired_lines.push(Finding {
                 label: label.to_string(),
                 line,
                 value: shown(value),
@@ -137,7 +137,7 @@ impl Report {
         let other = if label == first_label { String::new() } else { format!(" of {first_label}") };
         let (label, code, value) = (label.to_string(), "duplicate".to_string(), String::new());
         let text = format!("says what line {first}{other} says");
-        self.duplicate_lines.push(Told { label, line, value, code, text });
+        self.duplicate_lines.push(Finding { label, line, value, code, text });
     }
 }
 

@@ -10,7 +10,9 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use super::{digest_text, name, refused};
-use crate::list::{self, Exceptions, Failure, Format, LeftOut, Repairs, Report, Settings, Source, Told};
+use crate::list::{
+    self, Exceptions, Failure, Finding, Format, ListFile, NameGuard, Repairs, Report, Settings,
+};
 use crate::name::{Name, Walk};
 use crate::policy::Match;
 use crate::policy::compiler::{CompileError, Compiled, Destination};
@@ -20,7 +22,7 @@ use crate::sys;
 
 create_exception!(_engine, NotCompiled, PyRuntimeError);
 create_exception!(_engine, NamesUnusable, PyValueError);
-create_exception!(_engine, ListUnfit, PyValueError);
+create_exception!(_engine, ListUnreadable, PyValueError);
 
 pub fn not_compiled(error: CompileError) -> PyErr {
     match error {
@@ -149,12 +151,12 @@ impl Progress {
 
     #[getter]
     fn octets(&self) -> u64 {
-        self.0.octets()
+        self.0.bytes()
     }
 }
 
 /// A line that is worth a look: file, line, value, code, text.
-type ToldLine = (String, u32, String, String, String);
+type FindingTuple = (String, u32, String, String, String);
 
 #[pyclass(frozen, get_all, module = "dnsblock._engine")]
 pub struct CompiledList {
@@ -177,17 +179,17 @@ pub struct CompiledList {
     rejected_by: HashMap<&'static str, u64>,
     not_applicable_by: HashMap<&'static str, u64>,
     repaired_by: HashMap<&'static str, u64>,
-    rejected_lines: Vec<ToldLine>,
-    repaired_lines: Vec<ToldLine>,
-    duplicate_lines: Vec<ToldLine>,
-    left_out_lines: Vec<ToldLine>,
-    not_applicable_lines: Vec<ToldLine>,
-    lost_exception_lines: Vec<ToldLine>,
+    rejected_lines: Vec<FindingTuple>,
+    repaired_lines: Vec<FindingTuple>,
+    duplicate_lines: Vec<FindingTuple>,
+    left_out_lines: Vec<FindingTuple>,
+    not_applicable_lines: Vec<FindingTuple>,
+    lost_exception_lines: Vec<FindingTuple>,
 }
 
 impl CompiledList {
     fn new(py: Python<'_>, compiled: Compiled, report: Report) -> PyResult<CompiledList> {
-        let told = |lines: Vec<Told>| {
+        let told = |lines: Vec<Finding>| {
             lines.into_iter().map(|told| (told.label, told.line, told.value, told.code, told.text)).collect()
         };
         let source = |(label, read): (String, list::Read)| {
@@ -224,7 +226,7 @@ impl CompiledList {
 
 #[pyfunction]
 #[allow(clippy::too_many_arguments, reason = "Python gives them by keyword")]
-#[pyo3(signature = (files, *, format, scope, column, separator, repairs, exceptions, max_octets, suffixes,
+#[pyo3(signature = (files, *, format, scope, column, separator, repairs, exceptions, max_bytes, suffixes,
     suffix_parents, suffix_exceptions, protected, folder, before, progress))]
 pub fn compile_list(
     py: Python<'_>,
@@ -235,7 +237,7 @@ pub fn compile_list(
     separator: char,
     repairs: Vec<String>,
     exceptions: &str,
-    max_octets: u64,
+    max_bytes: u64,
     suffixes: Vec<String>,
     suffix_parents: Vec<String>,
     suffix_exceptions: Vec<String>,
@@ -244,7 +246,7 @@ pub fn compile_list(
     before: Option<&Names>,
     progress: &Progress,
 ) -> PyResult<CompiledList> {
-    let files: Vec<Source> = files.into_iter().map(|(label, path)| Source { label, path }).collect();
+    let files: Vec<ListFile> = files.into_iter().map(|(label, path)| ListFile { label, path }).collect();
     let format =
         format.map(|name| Format::from_name(name).ok_or_else(|| refused("a format", name))).transpose()?;
     let scope =
@@ -256,11 +258,11 @@ pub fn compile_list(
     let separator = u8::try_from(separator).map_err(|_| refused("a separator", &separator.to_string()))?;
     let exceptions =
         Exceptions::from_name(exceptions).ok_or_else(|| refused("what exceptions do", exceptions))?;
-    let (format_later, repairs, most_octets) = (Format::Plain, allowed, max_octets);
+    let (format_later, repairs, max_bytes) = (Format::Plain, allowed, max_bytes);
     let settings =
-        Settings { format: format_later, scope, column, separator, repairs, exceptions, most_octets };
+        Settings { format: format_later, scope, column, separator, repairs, exceptions, max_bytes };
     let names = |texts: Vec<String>| texts.iter().map(|text| name(text)).collect::<PyResult<Vec<Name>>>();
-    let left_out = LeftOut::new(
+    let guard = NameGuard::new(
         &names(suffixes)?,
         &names(suffix_parents)?,
         &names(suffix_exceptions)?,
@@ -269,13 +271,15 @@ pub fn compile_list(
     let before = before.map(|names| Arc::clone(&names.0));
     let compile = || {
         let into = folder.as_deref().map_or(Destination::Memory, Destination::Folder);
-        let compiled = list::compile(&files, settings, format, &left_out, into, before, &progress.0);
+        let compiled = list::compile(&files, settings, format, &guard, into, before, &progress.0);
         sys::trim_heap();
         compiled
     };
     let (compiled, report) = py.detach(compile).map_err(|failure| match failure {
         Failure::NotCompiled(error) => not_compiled(error),
-        Failure::Unfit(unfit) => ListUnfit::new_err((unfit.label, unfit.code, unfit.reason)),
+        Failure::Unreadable(unreadable) => {
+            ListUnreadable::new_err((unreadable.label, unreadable.code, unreadable.reason))
+        }
     })?;
     CompiledList::new(py, compiled, report)
 }

@@ -3,9 +3,9 @@
 
 use std::collections::HashMap;
 
-use super::{Listed, hosts};
+use super::{Entry, hosts};
 use crate::list::Reason;
-use crate::list::words::{split_once, word};
+use crate::list::tokens::{split_once, word};
 use crate::policy::Match;
 
 const EXPECTED: &str = "rules such as `||ads.example^`";
@@ -38,7 +38,7 @@ impl Adblock {
     pub fn read(
         &mut self,
         line: &[u8],
-        list: &mut impl FnMut(Listed) -> Result<(), Reason>,
+        list: &mut impl FnMut(Entry) -> Result<(), Reason>,
     ) -> Result<(), Reason> {
         let line = line.trim_ascii();
         if is_comment(line)? {
@@ -60,7 +60,7 @@ impl Adblock {
     }
 }
 
-fn read_rule(line: &[u8], list: &mut impl FnMut(Listed) -> Result<(), Reason>) -> Result<(), Reason> {
+fn read_rule(line: &[u8], list: &mut impl FnMut(Entry) -> Result<(), Reason>) -> Result<(), Reason> {
     let Some(rule) = line.strip_prefix(b"@@") else {
         return list(name(line, false)?);
     };
@@ -99,7 +99,7 @@ fn modifiers(rule: &[u8]) -> (&[u8], Option<&[u8]>) {
 /// Without `^`, or without a sign before it, a rule is about other names as well, which begin or
 /// end with this one. An exception of this kind is one for the name: for too few names
 /// rather than for none.
-fn name(rule: &[u8], is_exception: bool) -> Result<Listed<'_>, Reason> {
+fn name(rule: &[u8], is_exception: bool) -> Result<Entry<'_>, Reason> {
     if rule.starts_with(b"/") {
         return Err(Reason::Unsupported("a regular expression or a path"));
     }
@@ -136,7 +136,7 @@ fn name(rule: &[u8], is_exception: bool) -> Result<Listed<'_>, Reason> {
         None if !is_ended && modifiers.is_none() && is_host(text) => Match::Exact,
         None => return Err(Reason::Unsupported("a rule that matches a part of a name or a path")),
     };
-    Ok(Listed { text, scope, is_exception })
+    Ok(Entry { text, scope, is_exception })
 }
 
 fn is_host(text: &[u8]) -> bool {

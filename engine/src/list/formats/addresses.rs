@@ -4,7 +4,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use crate::list::{Reason, words};
+use crate::list::{Reason, tokens};
 use crate::prefix::{Malformed, Prefix};
 
 /// Wider prefixes are slips: the first is all that a large provider has, the second
@@ -14,7 +14,7 @@ const WIDEST_IPV6: u8 = 19;
 
 /// The prefix of a line; `None` for a blank line or a comment.
 pub fn read(line: &[u8]) -> Result<Option<Prefix>, Reason> {
-    let line = words::without_comment(line).trim_ascii();
+    let line = tokens::without_comment(line).trim_ascii();
     if line.is_empty() {
         return Ok(None);
     }

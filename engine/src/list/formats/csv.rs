@@ -1,7 +1,7 @@
 //! One record a line (RFC 4180), the name in the column that the settings say.
 
-use super::Listed;
-use crate::list::{Reason, spelling};
+use super::Entry;
+use crate::list::{Reason, name_parser};
 use crate::name::Name;
 use crate::policy::Match;
 
@@ -23,7 +23,7 @@ impl Csv {
     pub fn read(
         &mut self,
         line: &[u8],
-        list: &mut impl FnMut(Listed) -> Result<(), Reason>,
+        list: &mut impl FnMut(Entry) -> Result<(), Reason>,
     ) -> Result<(), Reason> {
         // RFC 4180 has no comments, but lists have them.
         let start = line.trim_ascii_start();
@@ -44,7 +44,7 @@ impl Csv {
             return Err(Reason::NoName);
         }
         self.titles = 0;
-        list(Listed::wildcard(name, self.scope))
+        list(Entry::wildcard(name, self.scope))
     }
 
     /// The field of the column, and whether all fields are blank. The other fields are looked at
@@ -102,7 +102,7 @@ fn is_title(field: &[u8]) -> bool {
     let mut name = Name::root();
     !field.contains(&b'.')
         || field.contains(&b' ')
-            && field.split(|&octet| octet == b' ').all(|word| spelling::read(&mut name, word).is_err())
+            && field.split(|&octet| octet == b' ').all(|word| name_parser::read(&mut name, word).is_err())
 }
 
 fn closing_quote(quoted: &[u8]) -> Option<usize> {

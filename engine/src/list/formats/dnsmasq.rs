@@ -1,16 +1,16 @@
 //! Lines of dnsmasq's configuration: `address=/NAME/.../ADDRESS`, and `server=` or
 //! `local=` without a server. dnsmasq(8), as of version 2.86.
 
-use super::{Listed, hosts};
+use super::{Entry, hosts};
 use crate::list::Reason;
-use crate::list::words::{split_once, without_comment};
+use crate::list::tokens::{split_once, without_comment};
 use crate::policy::Match;
 
 const EXPECTED: &str = "`address=/NAME/`, `server=/NAME/` or `local=/NAME/`";
 
 const OTHER_OPTION: Reason = Reason::Unsupported("an option that lists no names");
 
-pub fn read(line: &[u8], list: &mut impl FnMut(Listed) -> Result<(), Reason>) -> Result<(), Reason> {
+pub fn read(line: &[u8], list: &mut impl FnMut(Entry) -> Result<(), Reason>) -> Result<(), Reason> {
     let line = without_comment(line).trim_ascii();
     if line.is_empty() {
         return Ok(());
@@ -40,7 +40,7 @@ pub fn read(line: &[u8], list: &mut impl FnMut(Listed) -> Result<(), Reason>) ->
     };
     for name in names.split(|&octet| octet == b'/') {
         let listed = scoped(name).map_err(|reason| if is_exception { reason.of_exception() } else { reason });
-        list(Listed { is_exception, ..listed? })?;
+        list(Entry { is_exception, ..listed? })?;
     }
     Ok(())
 }
@@ -60,13 +60,13 @@ fn names_and_target(value: &[u8]) -> Result<(&[u8], &[u8]), Reason> {
     Ok((&value[..at], &value[at + 1..]))
 }
 
-fn scoped(name: &[u8]) -> Result<Listed<'_>, Reason> {
+fn scoped(name: &[u8]) -> Result<Entry<'_>, Reason> {
     match name {
         b"#" => Err(Reason::Unsupported("a line for all names")),
-        [b'*', b'.', ..] => Ok(Listed::wildcard(name, Match::Subtree)),
+        [b'*', b'.', ..] => Ok(Entry::wildcard(name, Match::Subtree)),
         // dnsmasq(8): a leading dot changes nothing.
-        [b'.', name @ ..] => Ok(Listed::new(name, Match::Subtree)),
-        name => Ok(Listed::new(name, Match::Subtree)),
+        [b'.', name @ ..] => Ok(Entry::new(name, Match::Subtree)),
+        name => Ok(Entry::new(name, Match::Subtree)),
     }
 }
 

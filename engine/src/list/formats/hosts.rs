@@ -3,9 +3,9 @@
 
 use std::net::IpAddr;
 
-use super::Listed;
+use super::Entry;
 use crate::list::Reason;
-use crate::list::words::{split_once, word};
+use crate::list::tokens::{split_once, word};
 use crate::policy::Match;
 
 const EXPECTED: &str = "an address and names, as in `0.0.0.0 ads.example`";
@@ -13,7 +13,7 @@ const EXPECTED: &str = "an address and names, as in `0.0.0.0 ads.example`";
 pub fn read(
     line: &[u8],
     scope: Match,
-    list: &mut impl FnMut(Listed) -> Result<(), Reason>,
+    list: &mut impl FnMut(Entry) -> Result<(), Reason>,
 ) -> Result<(), Reason> {
     // Here `#` begins a comment in the middle of a word as well.
     let line = split_once(line, b'#').map_or(line, |(before, _)| before);
@@ -31,7 +31,7 @@ pub fn read(
         }
         // Lists made from a machine's own file say `0.0.0.0 0.0.0.0` too.
         if name != address && !is_furniture(name) {
-            list(Listed::wildcard(name, scope))?;
+            list(Entry::wildcard(name, scope))?;
         }
         rest = after;
     }

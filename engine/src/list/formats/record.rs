@@ -1,7 +1,7 @@
 //! A resource record in presentation format, behind its owner: `[TTL] [CLASS] TYPE
 //! DATA` (RFC 1035 5.1). Zone files have them, and Unbound's local data.
 
-use crate::list::words::word;
+use crate::list::tokens::word;
 
 pub struct Record<'a> {
     pub kind: Kind,

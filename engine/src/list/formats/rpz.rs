@@ -6,10 +6,10 @@
 
 use std::borrow::Cow;
 
-use super::Listed;
+use super::Entry;
 use super::record::{self, Kind};
 use crate::list::Reason;
-use crate::list::words::{strip_parent, word};
+use crate::list::tokens::{strip_parent, word};
 use crate::policy::Match;
 
 const EXPECTED: &str = "records of a zone file, as in `ads.example CNAME .`";
@@ -37,7 +37,7 @@ impl Rpz {
     pub fn read(
         &mut self,
         line: &[u8],
-        list: &mut impl FnMut(Listed) -> Result<(), Reason>,
+        list: &mut impl FnMut(Entry) -> Result<(), Reason>,
     ) -> Result<(), Reason> {
         let read = self.read_line(line, list);
         if read.is_err() {
@@ -59,7 +59,7 @@ impl Rpz {
     fn read_line(
         &mut self,
         line: &[u8],
-        list: &mut impl FnMut(Listed) -> Result<(), Reason>,
+        list: &mut impl FnMut(Entry) -> Result<(), Reason>,
     ) -> Result<(), Reason> {
         if self.is_open() && begins_record(line) {
             self.lines_together = 0; // it was left open
@@ -154,7 +154,7 @@ impl Rpz {
         &self,
         kind: Kind,
         data: &[u8],
-        list: &mut impl FnMut(Listed) -> Result<(), Reason>,
+        list: &mut impl FnMut(Entry) -> Result<(), Reason>,
     ) -> Result<(), Reason> {
         let joined;
         let name = if !self.owner.ends_with(b".") && self.origin == self.apex {
@@ -176,7 +176,7 @@ impl Rpz {
         if let Some(reason) = not_applicable(name) {
             return Err(if is_exception { reason.of_exception() } else { reason });
         }
-        list(Listed { is_exception, ..Listed::wildcard(name, Match::Exact) })
+        list(Entry { is_exception, ..Entry::wildcard(name, Match::Exact) })
     }
 
     /// The name, absolute; without an origin it is so as it stands, and `@` is unknown.

@@ -1,9 +1,9 @@
 //! Lines of Unbound's configuration: `local-zone: "NAME" TYPE`, and the `local-data:`
 //! that goes with it. unbound.conf(5), as of version 1.22.
 
-use super::{Listed, record};
+use super::{Entry, record};
 use crate::list::Reason;
-use crate::list::words::{split_once, strip_parent, word};
+use crate::list::tokens::{split_once, strip_parent, word};
 use crate::policy::Match;
 
 const EXPECTED: &str = "`local-zone: \"NAME\" TYPE` or `local-data: \"NAME TYPE DATA\"`";
@@ -19,7 +19,7 @@ impl Unbound {
     pub fn read(
         &mut self,
         line: &[u8],
-        list: &mut impl FnMut(Listed) -> Result<(), Reason>,
+        list: &mut impl FnMut(Entry) -> Result<(), Reason>,
     ) -> Result<(), Reason> {
         let line = line.trim_ascii();
         if is_end(line) {
@@ -41,7 +41,7 @@ impl Unbound {
     fn read_zone(
         &mut self,
         text: &[u8],
-        list: &mut impl FnMut(Listed) -> Result<(), Reason>,
+        list: &mut impl FnMut(Entry) -> Result<(), Reason>,
     ) -> Result<(), Reason> {
         self.zone.clear();
         let (name, rest) = value(text).ok_or(Reason::NotThisFormat(EXPECTED))?;
@@ -51,7 +51,7 @@ impl Unbound {
         }
         let is_exception = is_answered_as_usual(kind)?;
         let text = without_dot(name);
-        list(Listed { text, scope: Match::Subtree, is_exception })?;
+        list(Entry { text, scope: Match::Subtree, is_exception })?;
         if !is_exception {
             self.zone.extend_from_slice(text);
         }
@@ -61,7 +61,7 @@ impl Unbound {
     fn read_data(
         &mut self,
         text: &[u8],
-        list: &mut impl FnMut(Listed) -> Result<(), Reason>,
+        list: &mut impl FnMut(Entry) -> Result<(), Reason>,
     ) -> Result<(), Reason> {
         let (text, rest) = value(text).ok_or(Reason::NotThisFormat(EXPECTED))?;
         let (owner, record) = word(text);
@@ -73,7 +73,7 @@ impl Unbound {
             return Ok(());
         }
         // On its own it answers for that name and for none below.
-        list(Listed::new(owner, Match::Exact))
+        list(Entry::new(owner, Match::Exact))
     }
 }
 
@@ -110,7 +110,7 @@ fn is_end(text: &[u8]) -> bool {
     matches!(text.trim_ascii_start(), [] | [b'#', ..])
 }
 
-/// Unbound's own names end in a dot, or do not: it is no matter of spelling there.
+/// Unbound's own names end in a dot, or do not: it is no matter of name_parser there.
 fn without_dot(name: &[u8]) -> &[u8] {
     name.strip_suffix(b".").unwrap_or(name)
 }

@@ -1,17 +1,17 @@
 //! One name a line: `*.name` is what is below the name, a bare name itself alone. As
 //! subtrees, both are the name and all below it.
 
-use super::{Listed, plain};
+use super::{Entry, plain};
 use crate::list::Reason;
 use crate::policy::Match;
 
 pub fn read(
     line: &[u8],
     are_subtrees: bool,
-    list: &mut impl FnMut(Listed) -> Result<(), Reason>,
+    list: &mut impl FnMut(Entry) -> Result<(), Reason>,
 ) -> Result<(), Reason> {
     plain::read(line, Match::Exact, &mut |name| match are_subtrees {
-        true => list(Listed { scope: Match::Subtree, ..name }),
+        true => list(Entry { scope: Match::Subtree, ..name }),
         false => list(name),
     })
 }

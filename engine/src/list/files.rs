@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use flate2::bufread::MultiGzDecoder;
 use sha2::{Digest, Sha256};
 
-use super::foreign;
+use super::file_type;
 use crate::policy::compiler::CompileError;
 
 /// Octets that are read at a time; no line may be longer.
@@ -20,7 +20,7 @@ const READ_RAW: usize = 64 << 10;
 pub const LONGEST_LINE: usize = 16 << 10;
 
 /// One file of a list, and what it is called in reports.
-pub struct Source {
+pub struct ListFile {
     pub label: String,
     pub path: PathBuf,
 }
@@ -39,7 +39,7 @@ pub struct Read {
 
 /// A file that is no list in text.
 #[derive(Debug)]
-pub struct Unfit {
+pub struct Unreadable {
     pub label: String,
     /// A word for programs.
     pub code: &'static str,
@@ -50,7 +50,7 @@ pub struct Unfit {
 /// Why a list is not read to its end.
 #[derive(Debug)]
 pub enum Failure {
-    Unfit(Unfit),
+    Unreadable(Unreadable),
     NotCompiled(CompileError),
 }
 
@@ -68,7 +68,7 @@ impl From<CompileError> for Failure {
 
 /// The first octets of a file's text, by which its format is recognised. An error where it is
 /// no text.
-pub fn head(source: &Source, octets: usize) -> Result<Vec<u8>, Failure> {
+pub fn head(source: &ListFile, octets: usize) -> Result<Vec<u8>, Failure> {
     let mut text = Text::open(source)?;
     let mut head = vec![0; octets];
     let mut length = 0;
@@ -79,8 +79,8 @@ pub fn head(source: &Source, octets: usize) -> Result<Vec<u8>, Failure> {
         }
     }
     head.truncate(length);
-    match foreign::found(&head) {
-        Some(what) => Err(Failure::Unfit(Unfit {
+    match file_type::not_a_list(&head) {
+        Some(what) => Err(Failure::Unreadable(Unreadable {
             label: source.label.clone(),
             code: "NOT_TEXT",
             reason: what.to_string(),
@@ -89,7 +89,7 @@ pub fn head(source: &Source, octets: usize) -> Result<Vec<u8>, Failure> {
     }
 }
 
-pub fn is_gzip(source: &Source) -> io::Result<bool> {
+pub fn is_gzip(source: &ListFile) -> io::Result<bool> {
     has_magic(&open(source)?)
 }
 
@@ -122,7 +122,7 @@ enum Text {
 }
 
 impl Text {
-    fn open(source: &Source) -> io::Result<Text> {
+    fn open(source: &ListFile) -> io::Result<Text> {
         let file = open(source)?;
         let is_gzip = has_magic(&file)?;
         let raw = Raw { file, hasher: Sha256::new(), octets: 0 };
@@ -139,7 +139,7 @@ impl Text {
         }
     }
 
-    fn read(&mut self, source: &Source, buffer: &mut [u8]) -> Result<usize, Failure> {
+    fn read(&mut self, source: &ListFile, buffer: &mut [u8]) -> Result<usize, Failure> {
         match self {
             Text::Plain(raw) => Ok(raw.read(buffer)?),
             Text::Gzip(decoder) => decoder.read(buffer).map_err(|error| corrupt(source, error)),
@@ -156,7 +156,7 @@ impl Text {
 }
 
 /// What is wrong with a file of gzip; the disk's own errors stay what they are.
-fn corrupt(source: &Source, error: io::Error) -> Failure {
+fn corrupt(source: &ListFile, error: io::Error) -> Failure {
     if error.raw_os_error().is_some() {
         return error.into();
     }
@@ -165,11 +165,11 @@ fn corrupt(source: &Source, error: io::Error) -> Failure {
         _ => format!("a corrupt gzip file ({error})"),
     };
     let reason = format!("{what}: fetch or copy it again, and test it (`gzip -t`)");
-    Failure::Unfit(Unfit { label: source.label.clone(), code: "CORRUPT", reason })
+    Failure::Unreadable(Unreadable { label: source.label.clone(), code: "CORRUPT", reason })
 }
 
 /// Waits for nothing that has taken the place of a file, and reads no device without end.
-fn open(source: &Source) -> io::Result<File> {
+fn open(source: &ListFile) -> io::Result<File> {
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&source.path)?;
     match file.metadata()?.is_file() {
         true => Ok(file),
@@ -181,7 +181,7 @@ fn open(source: &Source) -> io::Result<File> {
 /// line with its number from 1 and without its line feed, or `None` for one that is too long;
 /// `progress` how many octets of the file were read.
 pub fn read(
-    source: &Source,
+    source: &ListFile,
     most: u64,
     mut take: impl FnMut(u32, Option<&[u8]>) -> io::Result<()>,
     mut progress: impl FnMut(usize),
@@ -228,9 +228,9 @@ pub fn read(
     Ok(read)
 }
 
-fn too_large(source: &Source) -> Failure {
+fn too_large(source: &ListFile) -> Failure {
     let reason = "larger than `source.max_mb` once it is decompressed: is it the list?".to_string();
-    Failure::Unfit(Unfit { label: source.label.clone(), code: "UNREADABLE", reason })
+    Failure::Unreadable(Unreadable { label: source.label.clone(), code: "UNREADABLE", reason })
 }
 
 #[cfg(test)]
@@ -242,7 +242,7 @@ mod tests {
     fn lines(text: &[u8]) -> (Vec<Option<String>>, Read) {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(&file, text).unwrap();
-        let source = Source { label: "list".to_string(), path: file.path().to_path_buf() };
+        let source = ListFile { label: "list".to_string(), path: file.path().to_path_buf() };
         let mut lines = Vec::new();
         let mut octets = 0;
         let take = |number, line: Option<&[u8]>| {
@@ -265,9 +265,9 @@ mod tests {
     fn failure(octets: &[u8], most: u64) -> (&'static str, String) {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(&file, octets).unwrap();
-        let source = Source { label: "list".to_string(), path: file.path().to_path_buf() };
+        let source = ListFile { label: "list".to_string(), path: file.path().to_path_buf() };
         match read(&source, most, |_, _| Ok(()), |_| ()) {
-            Err(Failure::Unfit(unfit)) => (unfit.code, unfit.reason),
+            Err(Failure::Unreadable(unreadable)) => (unreadable.code, unreadable.reason),
             Err(Failure::NotCompiled(error)) => ("", error.to_string()),
             Ok(_) => ("", String::new()),
         }

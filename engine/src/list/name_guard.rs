@@ -23,7 +23,7 @@ const ABOVE: u8 = 1 << 4;
 /// Bits of a small filter that tells of most names that they are not meant.
 const FILTER: usize = 1 << 17;
 
-pub struct LeftOut {
+pub struct NameGuard {
     filter: Vec<u64>,
     known: HashMap<u64, u8, BuildHasherDefault<Hashed>>,
 }
@@ -46,21 +46,21 @@ impl Hasher for Hashed {
     }
 }
 
-impl LeftOut {
+impl NameGuard {
     /// Names that are public suffixes, names whose children all are (`*.` in the public
     /// suffix list), names that are none all the same (`!`), and protected names.
-    pub fn new(suffixes: &[Name], parents: &[Name], exceptions: &[Name], protected: &[Name]) -> LeftOut {
-        let mut left_out = LeftOut { filter: vec![0; FILTER / 64], known: HashMap::default() };
+    pub fn new(suffixes: &[Name], parents: &[Name], exceptions: &[Name], protected: &[Name]) -> NameGuard {
+        let mut guard = NameGuard { filter: vec![0; FILTER / 64], known: HashMap::default() };
         for (names, bit) in
             [(suffixes, SUFFIX), (parents, PARENT), (exceptions, NO_SUFFIX), (protected, PROTECTED)]
         {
-            names.iter().for_each(|name| left_out.note(Walk::new(name, SEED).hash(0), bit));
+            names.iter().for_each(|name| guard.note(Walk::new(name, SEED).hash(0), bit));
         }
         for name in protected {
             let walk = Walk::new(name, SEED);
-            (1..name.labels()).for_each(|skip| left_out.note(walk.hash(skip), ABOVE));
+            (1..name.labels()).for_each(|skip| guard.note(walk.hash(skip), ABOVE));
         }
-        left_out
+        guard
     }
 
     fn note(&mut self, hash: u64, bit: u8) {
@@ -106,15 +106,15 @@ mod tests {
 
     #[test]
     fn suffixes_and_protected_names_are_left_out_and_nothing_else() {
-        let left_out =
-            LeftOut::new(&names("id co.id uk ck"), &names("ck"), &names("www.ck"), &names("ns.isp.co.id"));
+        let guard =
+            NameGuard::new(&names("id co.id uk ck"), &names("ck"), &names("www.ck"), &names("ns.isp.co.id"));
         let reason = |text: &str, scope| {
             let name = names(text).remove(0);
-            left_out.reason(&name, &Walk::new(&name, SEED), scope, false)
+            guard.reason(&name, &Walk::new(&name, SEED), scope, false)
         };
         let excepted = |text: &str| {
             let name = names(text).remove(0);
-            left_out.reason(&name, &Walk::new(&name, SEED), Match::Below, true).map(Reason::code)
+            guard.reason(&name, &Walk::new(&name, SEED), Match::Below, true).map(Reason::code)
         };
         assert_eq!([excepted("co.id"), excepted("isp.co.id")], [Some("lost_exception"), None]);
         for (text, scope, expected) in [

@@ -65,7 +65,7 @@ const CARRIAGE_RETURNS: &str =
     "text whose lines end with a carriage return alone: convert it (`tr '\\r' '\\n'`)";
 
 /// What a file is that begins so, if that is no list.
-pub fn found(head: &[u8]) -> Option<&'static str> {
+pub fn not_a_list(head: &[u8]) -> Option<&'static str> {
     if head.starts_with(b"PK") {
         return zip(head);
     }
@@ -127,7 +127,11 @@ mod tests {
             (&tar, "tar archive"),
             (b"[\"a.example\"]", "JSON"),
         ] {
-            assert!(found(head).is_some_and(|found| found.contains(what)), "{what}: {:?}", found(head));
+            assert!(
+                not_a_list(head).is_some_and(|found| found.contains(what)),
+                "{what}: {:?}",
+                not_a_list(head)
+            );
         }
         for (.., what) in SIGNS {
             assert!(what.contains(": ") || what.contains("not a list"), "{what} says what to do");
@@ -148,7 +152,7 @@ mod tests {
             b"PK.example\n",
             b"b\xc3\xbccher.example\n",
         ] {
-            assert_eq!(found(head), None, "{}", head.escape_ascii());
+            assert_eq!(not_a_list(head), None, "{}", head.escape_ascii());
         }
     }
 }
