@@ -1,70 +1,122 @@
-"""Operators' and officers' actions: submit or annul orders, and accept a rejected list."""
+"""The changes that operators and officers make through the control API. Each is logged with who made it."""
 
 import asyncio
 import contextlib
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from dnsblock.errors import Problem, Refused
+from dnsblock._engine import Engine
+from dnsblock.errors import FetchFailed, Problem, Refused
 from dnsblock.lists.files import files_of, sha256_of
 from dnsblock.lists.guards import NO_LIST
 from dnsblock.lists.history.facts import Approval
+from dnsblock.lists.refresh import Refresher
 from dnsblock.log import event
-from dnsblock.orders.annulments import annul as annulled
+from dnsblock.orders.annulments import annul
 from dnsblock.orders.records import Annulment
 from dnsblock.orders.submission import Submitted, examine_submitted
 from dnsblock.policy.verdicts import Verdict, verdicts
-from dnsblock.publishing import LedgerEntries, ListsChanged, Publisher, Served
+from dnsblock.principal import Principal
+from dnsblock.publishing import LedgerEntries, ListsChanged, Publisher, Reload, RollBack, Served
 
 
-async def submit(publisher: Publisher, documents: Sequence[Submitted]) -> tuple[Served | None, list[Verdict]]:
-    """Accepts the good ones of these documents; a verdict for each. Raises `Refused`."""
-    recorder = publisher.recorder
-    recorder.check()
-    known, now = recorder.ledger.orders, recorder.now()
-    judged = await asyncio.to_thread(examine_submitted, documents, known, publisher.config, now)
-    served = None
-    if judged.intake.new:
-        entries = LedgerEntries("order submit", judged.intake.new, judged.intake.notes)
-        served = await publisher.publish(entries)
-    orders = recorder.ledger.orders
-    found = await asyncio.to_thread(verdicts, judged, known, orders, publisher.policy, publisher.config)
-    return served, found
+@dataclass(frozen=True, slots=True)
+class Actions:
+    """The changes. The first argument of each is who makes it. Each may raise `Refused`."""
 
+    _publisher: Publisher
+    _refresher: Refresher
+    _engine: Engine
 
-async def annul(publisher: Publisher, issuer: str, order_id: str, reason: str) -> tuple[Served, int]:
-    """Ends what an order put in force; returns how many entries that were. Raises `Refused`."""
-    annulment = Annulment(issuer, order_id, reason)
-    annulled(publisher.recorder.ledger.orders, (annulment,), publisher.recorder.now())
-    states = publisher.policy.state.orders
-    own = [one for one in states if (one.issuer, one.order_id) == (issuer, order_id)]
-    served = await publisher.publish(LedgerEntries("order annul", annulments=(annulment,)))
-    return served, own[-1].in_force if own else 0
+    async def reload(self, by: Principal) -> Served:
+        """Reads configuration, orders and lists again."""
+        return await self._publisher.publish(Reload(by))
 
+    # ------- Orders -------
 
-async def accept_list(publisher: Publisher, zone: str, sha256: str, who: str, reason: str) -> Served:
-    """Accepts the rejected content of a list, by its digest. Raises `Refused`."""
-    publisher.recorder.check()
-    rejection = publisher.lists.rejections.get(zone)
-    if (rejection is None or rejection.source_sha256 != sha256) and zone in publisher.lists.zones:
-        # `dnsblock check` may have seen the file before the daemon has looked at it.
-        with contextlib.suppress(Refused):
-            await publisher.publish(ListsChanged(f"accepting list {zone}", zone))
+    async def submit(
+        self, by: Principal, documents: Sequence[Submitted]
+    ) -> tuple[Served | None, list[Verdict]]:
+        """Accepts the valid ones of these documents, and returns a verdict for each."""
+        publisher, recorder = self._publisher, self._publisher.recorder
+        recorder.check()
+        known, now = recorder.ledger.orders, recorder.now()
+        judged = await asyncio.to_thread(examine_submitted, documents, known, publisher.config, now)
+        served = None
+        if judged.intake.new:
+            entries = LedgerEntries(by, "order submit", judged.intake.new, judged.intake.notes)
+            served = await publisher.publish(entries)
+        orders = recorder.ledger.orders
+        found = await asyncio.to_thread(verdicts, judged, known, orders, publisher.policy, publisher.config)
+        return served, found
+
+    async def annul(self, by: Principal, issuer: str, order_id: str, reason: str) -> tuple[Served, int]:
+        """Ends the entries of an order, and returns how many were in force."""
+        recorder, annulment = self._publisher.recorder, Annulment(issuer, order_id, reason)
+        annul(recorder.ledger.orders, (annulment,), recorder.now(), by)
+        states = self._publisher.policy.state.orders
+        own = [one for one in states if (one.issuer, one.order_id) == (issuer, order_id)]
+        entries = LedgerEntries(by, "order annul", annulments=(annulment,))
+        served = await self._publisher.publish(entries)
+        return served, own[-1].in_force if own else 0
+
+    async def accept_restore(self, by: Principal, reason: str) -> Served:
+        """Accepts a ledger that lacks acknowledged records, or a clock that is behind it."""
+        return await self._publisher.accept_restore(by, reason)
+
+    # ------- Lists -------
+
+    async def refresh(self, by: Principal, zone: str) -> Served:
+        """Fetches a feed now, or reads the files of a list again."""
+        configured = next((one for one in self._publisher.config.zones if one.name == zone), None)
+        if configured is None or configured.kind == "orders":
+            reason = "no such list; one that is new in the configuration exists after `dnsblock reload`"
+            raise Refused([Problem(f"list {zone}", None, "", reason)])
+        if configured.is_feed:
+            try:
+                await self._refresher.refresh(configured)
+            except FetchFailed as err:
+                raise Refused([Problem(f"list {zone}", None, "", str(err))]) from err
+        return await self._publisher.publish(ListsChanged(by, f"refresh {zone}", zone))
+
+    async def roll_back(self, by: Principal, serial: int, reason: str) -> Served:
+        """Publishes the lists of an earlier serial as new versions."""
+        return await self._publisher.publish(RollBack(by, serial, reason))
+
+    async def accept_list(self, by: Principal, zone: str, sha256: str, reason: str) -> Served:
+        """Accepts the rejected content of a list, by its digest."""
+        publisher = self._publisher
+        publisher.recorder.check()
         rejection = publisher.lists.rejections.get(zone)
-    if rejection is None or not sha256 or rejection.source_sha256 != sha256:
-        why = "no content with this digest is rejected now; `dnsblock source list` shows which are"
-        raise Refused([Problem(f"list {zone}", None, sha256, why)])
-    codes = tuple(guarded.code for guarded in rejection.guarded)
-    if set(codes) & set(NO_LIST):
-        why = f"there is no list to accept ({', '.join(codes)}): see `dnsblock source list`"
-        raise Refused([Problem(f"list {zone}", None, sha256, why)])
-    approval = Approval(zone, sha256, rejection.options, codes, who, reason, datetime.now(UTC))
-    async with publisher.inputs.listing:
-        await asyncio.to_thread(_approve, publisher, approval)
-    text = f"list {zone}: {sha256} is accepted by hand"
-    event(logging.WARNING, text, zone=zone, who=who, reason=reason)
-    return await publisher.publish(ListsChanged(f"accepted list {zone}", zone))
+        if (rejection is None or rejection.source_sha256 != sha256) and zone in publisher.lists.zones:
+            # `dnsblock check` may have read the file before the daemon did.
+            with contextlib.suppress(Refused):
+                await publisher.publish(ListsChanged(by, f"accepting list {zone}", zone))
+            rejection = publisher.lists.rejections.get(zone)
+        if rejection is None or not sha256 or rejection.source_sha256 != sha256:
+            why = "no rejected content has this digest; `dnsblock source list` shows the rejected lists"
+            raise Refused([Problem(f"list {zone}", None, sha256, why)])
+        codes = tuple(guarded.code for guarded in rejection.guarded)
+        if set(codes) & set(NO_LIST):
+            why = f"there is no list to accept ({', '.join(codes)}): see `dnsblock source list`"
+            raise Refused([Problem(f"list {zone}", None, sha256, why)])
+        approval = Approval(zone, sha256, rejection.options, codes, str(by), reason, datetime.now(UTC))
+        async with publisher.inputs.listing:
+            await asyncio.to_thread(_approve, publisher, approval)
+        text = f"list {zone}: accepted rejected content {sha256}"
+        event(logging.WARNING, text, zone=zone, by=by, reason=reason)
+        return await publisher.publish(ListsChanged(by, f"accepted list {zone}", zone))
+
+    # ------- Cache -------
+
+    def purge(self, by: Principal, name: str | None, below: bool) -> int:
+        """Purges a canonical name from the cache, with `below` the names below it too; None: everything."""
+        purged = self._engine.purge(name, below)
+        facts = {"name": name or "everything", "below": below, "answers": purged}
+        event(logging.INFO, "purged the cache", **facts, by=by)
+        return purged
 
 
 def _approve(publisher: Publisher, approval: Approval) -> None:

@@ -72,9 +72,9 @@ class Client:
         """Fetches or reads a list now, and publishes it. Raises `Refused`."""
         return self._ask("POST", f"/v1/sources/{quote(zone)}/refresh", timeout=LONG_TIMEOUT_SECONDS)
 
-    def accept(self, zone: str, sha256: str, *, who: str, reason: str) -> dict[str, Any]:
+    def accept(self, zone: str, sha256: str, reason: str) -> dict[str, Any]:
         """Takes a text that was refused. Raises `Refused`."""
-        params = {"sha256": sha256, "who": who, "reason": reason}
+        params = {"sha256": sha256, "reason": reason}
         path = f"/v1/sources/{quote(zone)}/accept"
         return self._ask("POST", path, params=params, timeout=LONG_TIMEOUT_SECONDS)
 

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv6Address
 
 from dnsblock import handover
+from dnsblock.actions import Actions
 from dnsblock.config import Config, load
 from dnsblock.errors import Refused, as_refused
 from dnsblock.http.api import control_app
@@ -34,6 +35,7 @@ from dnsblock.policy.explain import Explanation, explain, explain_address
 from dnsblock.policy.past import NameEvent, Past, scheduled
 from dnsblock.policy.recorder import Recorder
 from dnsblock.policy.trial import Trials
+from dnsblock.principal import DAEMON, Principal
 from dnsblock.privileges import drop
 from dnsblock.process import RESTART_SIGNAL, give_way, signals_into
 from dnsblock.publishing import ClockTick, ListsChanged, Publisher, Reload
@@ -84,6 +86,7 @@ class Daemon:
         for zone in fetched:
             self.metrics.fetched(zone, "ok")
         self.refresher = Refresher(self.store, self._hooks(), fetched)
+        self.actions = Actions(self.publisher, self.refresher, self.engine)
         if not config.zones:
             event(logging.WARNING, "no zones are configured: nothing is blocked")
 
@@ -124,7 +127,7 @@ class Daemon:
                     follow = (self._follow_clock(), self._follow_hangups(), follow_lists)
                     follow_damage = replace_damaged(
                         lambda: self.publisher.lists,
-                        lambda reason, zone: self.publisher.publish(ListsChanged(reason, zone)),
+                        lambda reason, zone: self.publisher.publish(ListsChanged(DAEMON, reason, zone)),
                         self.metrics.corrupt,
                     )
                     followers = [
@@ -179,7 +182,7 @@ class Daemon:
             reloading()
             # `publish` has logged and counted the failure; the previous snapshot stays in force.
             with contextlib.suppress(Refused):
-                await self.publisher.publish(Reload(received.name))
+                await self.publisher.publish(Reload(DAEMON, received.name))
             notify(READY=1)
 
     async def _follow_clock(self) -> None:
@@ -244,7 +247,7 @@ class Daemon:
 
     def _hooks(self) -> Hooks:
         return Hooks(
-            publish=lambda reason, zone: self.publisher.publish(ListsChanged(reason, zone)),
+            publish=lambda reason, zone: self.publisher.publish(ListsChanged(DAEMON, reason, zone)),
             # Of the lists of that moment.
             is_changed=lambda zone, watch: self.publisher.lists.is_changed(zone, watch),  # noqa: PLW0108
             fetched=self.metrics.fetched,
@@ -264,6 +267,11 @@ class Daemon:
 
     # ------- Used by the control API and the metrics
 
+    def view(self, by: Principal) -> "Daemon":
+        """What can be read, for this principal: everything. Permission to connect is enough."""
+        event(logging.DEBUG, "state is read through the control API", by=by)
+        return self
+
     def explain(self, name: str) -> Explanation:
         """Why a canonical name is blocked, or is not."""
         return explain(name, self.publisher.policy, self.config)
@@ -281,12 +289,6 @@ class Daemon:
         """The history, read beside the daemon's own work. Raises `Refused`."""
         with self.store.looking_back() as history:
             yield Past(self.config, self.publisher.recorder.ledger, self.publisher.lists, history)
-
-    def purge(self, name: str | None, below: bool) -> int:
-        """Purges cached responses for a canonical name, with `below` also below it; None: all."""
-        purged = self.engine.purge(name, below)
-        event(logging.INFO, "purged the cache", name=name or "everything", below=below, answers=purged)
-        return purged
 
     def counters(self) -> Counts:
         """What the worker threads have counted."""

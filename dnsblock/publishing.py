@@ -33,6 +33,7 @@ from dnsblock.policy.engine_settings import engine_settings
 from dnsblock.policy.recorder import Recorder
 from dnsblock.policy.snapshot import Draft, Policy
 from dnsblock.policy.zones import compile_lists
+from dnsblock.principal import DAEMON, Principal
 from dnsblock.startup import Startup
 
 PROBLEMS_LOGGED = 3  # of a failed publish, in one line
@@ -45,6 +46,7 @@ Scope = Literal["all", "lists", "ledger"]  # what a change reads again
 class Reload:
     """Configuration, orders and lists are read again."""
 
+    by: Principal
     reason: str = "reload"
     scope: Scope = "all"
 
@@ -53,6 +55,7 @@ class Reload:
 class ListsChanged:
     """Lists are read again: the list of one zone, or all."""
 
+    by: Principal
     reason: str
     zone: str | None = None
     scope: Scope = "lists"
@@ -62,6 +65,7 @@ class ListsChanged:
 class ClockTick:
     """Only the time has changed. Nothing is read: nothing broken or slow can keep a block beyond its end."""
 
+    by: Principal = DAEMON
     reason: str = "clock"
     scope: Scope = "ledger"
 
@@ -70,6 +74,7 @@ class ClockTick:
 class LedgerEntries:
     """New facts for the ledger: orders that were submitted, or annulments. Nothing else is read."""
 
+    by: Principal
     reason: str
     new: tuple[Order, ...] = ()
     notes: tuple[str, ...] = ()
@@ -81,14 +86,20 @@ class LedgerEntries:
 class RollBack:
     """The lists of an earlier serial come back, as a new version."""
 
+    by: Principal
     serial: int
-    note: str  # why
+    why: str
     scope: Scope = "lists"
 
     @property
     def reason(self) -> str:
-        """What asks for the publish."""
+        """The change in a few words."""
         return f"rollback to serial {self.serial}"
+
+    @property
+    def note(self) -> str:
+        """What the history records about the new versions."""
+        return f"by {self.by}: {self.why}"
 
 
 Change = Reload | ListsChanged | ClockTick | LedgerEntries | RollBack
@@ -162,8 +173,7 @@ class Observer(Protocol):
 class Publisher:
     """Holds the state in force, and is the only way to change it.
 
-    `take_over` applies what a new configuration says of the process itself, where the former one differs:
-    sockets, log, limits of HTTP listeners. `metrics_endpoint` tells where Prometheus is answered now.
+    `take_over` applies the process settings of a new configuration: sockets, log, limits of HTTP listeners.
     """
 
     def __init__(
@@ -251,7 +261,7 @@ class Publisher:
                 served = done if served is None else served.then(done)
                 if reads_lists:
                     await self._record_rejections()
-            self._refuse_rest(served, self.inbox, None)
+            _refuse_rest(self.lists, served, self.inbox, None)
             return served
 
     async def _read(self, *, reads_lists: bool) -> Draft:
@@ -267,7 +277,7 @@ class Publisher:
             read = await asyncio.to_thread(self.inputs.read_lists, self._present, change.zone)
             done = await self._serve(change, read, started)
             await self._record_rejections()
-            self._refuse_rest(done, (), change.zone)
+            _refuse_rest(self.lists, done, (), change.zone)
             return done
 
     async def _roll_back(self, change: RollBack, started: float) -> Served:
@@ -276,23 +286,24 @@ class Publisher:
             now, lists, config = datetime.now(UTC), self.lists, self.config
             old = await asyncio.to_thread(lists_of, change.serial, change.note, lists, config, now)
             zones = await asyncio.to_thread(compile_lists, config, old, self.policy.lists)
-            done = await self._serve(change, ReadLists(config, old, tuple(old.listed), zones), started)
+            read = ReadLists(config, old, tuple(old.listed), zones)
+            done = await self._serve(change, read, started)
             await asyncio.to_thread(records.store_content, self.lists, self.config.history.generations)
             return done
 
-    async def accept_restore(self, reason: str) -> Served:
+    async def accept_restore(self, by: Principal, reason: str) -> Served:
         """Accepts a ledger that lacks acknowledged records, or a clock that is behind it; then publishes.
 
         Raises `Refused`.
         """
         async with self._publishing:
             try:
-                await asyncio.to_thread(self.recorder.accept_restore, reason)
+                await asyncio.to_thread(self.recorder.accept_restore, reason, by)
             except (HistoryUnwritable, LedgerUnwritable, OSError) as err:
                 raise as_refused(err) from err
-        served = await self.publish(ClockTick("accept-restore"))
+        served = await self.publish(ClockTick(by, "accept-restore"))
         await asyncio.to_thread(self.settle, "accept-restore", None)
-        return served.then(await self.publish(Reload("accept-restore")))
+        return served.then(await self.publish(Reload(by, "accept-restore")))
 
     # ------- Commit: ledger, lists, serial, engine -------
 
@@ -315,7 +326,7 @@ class Publisher:
                 draft = replace(
                     draft, lists=lists, notes=notes, list_zones=read.list_zones, keeps_list_zones=False
                 )
-            commit = asyncio.create_task(asyncio.to_thread(self._commit, draft))
+            commit = asyncio.create_task(asyncio.to_thread(self._commit, replace(draft, by=change.by)))
             try:
                 done = await asyncio.shield(commit)
             except asyncio.CancelledError:
@@ -419,7 +430,13 @@ class Publisher:
             self.last_publish = LastPublish(True, self.policy.at, change.reason, change.scope)
         facts = {"changed": changed, "entries": self.entries, "digest": snapshot.digest}
         summary = f": {changes.summary}" if changes.summary else ""
-        event(logging.INFO, f"serving serial {snapshot.serial}{summary}", reason=change.reason, **facts)
+        event(
+            logging.INFO,
+            f"serving serial {snapshot.serial}{summary}",
+            reason=change.reason,
+            by=change.by,
+            **facts,
+        )
         notify(STATUS=self.summary)
 
     def _note_failure(self, change: Change, err: Exception, refused: Refused) -> None:
@@ -431,7 +448,8 @@ class Publisher:
         self.last_publish = LastPublish(False, datetime.now(UTC), change.reason, failed, str(refused))
         self._observer.failed(_kind_of(err))
         found = refused.first(PROBLEMS_LOGGED, f"dnsblock check -c {self.config.path}")
-        event(logging.ERROR, f"{text}: {found}", reason=change.reason, problems=len(refused.problems))
+        count = len(refused.problems)
+        event(logging.ERROR, f"{text}: {found}", reason=change.reason, by=change.by, problems=count)
 
     async def _record_rejections(self) -> None:
         """After lists were read: records which were rejected, and keeps the content of the others."""
@@ -449,15 +467,6 @@ class Publisher:
         for guarded in rejection.guarded:
             self._observer.rejected(zone, guarded.code)
 
-    def _refuse_rest(self, served: Served, inbox: Iterable[RefusedDocument], only: str | None) -> None:
-        """Reports refused documents and rejected lists; all else is served. Raises `PartlyRefused`."""
-        problems = [*served.problems, *(problem for one in inbox for problem in one.problems)]
-        for zone, rejection in self.lists.rejections.items():
-            if only in (None, zone) and not rejection.is_to_come:
-                problems += rejection.problems
-        if problems:
-            raise PartlyRefused(problems, served.facts(), of_configuration=bool(served.problems))
-
 
 def _last_at_startup(started: Startup) -> LastPublish:
     at, inbox, mismatch = started.at, started.inbox, started.recorder.mismatch
@@ -465,6 +474,16 @@ def _last_at_startup(started: Startup) -> LastPublish:
         return LastPublish(False, at, "start", "all", f"nothing is published: {mismatch}")
     problems = [problem for one in inbox for problem in one.problems]
     return LastPublish(not inbox, at, "start", "all", str(Refused(problems)) if inbox else None)
+
+
+def _refuse_rest(lists: Lists, served: Served, inbox: Iterable[RefusedDocument], only: str | None) -> None:
+    """Reports refused documents and rejected lists; all else is served. Raises `PartlyRefused`."""
+    problems = [*served.problems, *(problem for one in inbox for problem in one.problems)]
+    for zone, rejection in lists.rejections.items():
+        if only in (None, zone) and not rejection.is_to_come:
+            problems += rejection.problems
+    if problems:
+        raise PartlyRefused(problems, served.facts(), of_configuration=bool(served.problems))
 
 
 def _kind_of(err: Exception) -> str:

@@ -11,7 +11,9 @@ from starlette.responses import JSONResponse
 
 from dnsblock import times
 from dnsblock.errors import PartlyRefused, Problem, Refused
+from dnsblock.http.control import Control, View
 from dnsblock.log import fault
+from dnsblock.principal import Principal
 from dnsblock.publishing import Served
 
 BODY_SECONDS = 60.0  # for a body over a local socket
@@ -26,6 +28,16 @@ def asked(request: Request, model: type[Asked]) -> Asked:
     except ValidationError as err:
         wrong = "; ".join(f"{one['loc'][-1]}: {one['msg']}" for one in err.errors())
         raise HTTPException(422, wrong) from err
+
+
+async def principal_of(request: Request) -> Principal:
+    """Who sent the request, according to the kernel. In a thread: a user database may be slow."""
+    return await asyncio.to_thread(Principal.local, request.state.peer_uid)
+
+
+async def view_of(control: Control, request: Request) -> View:
+    """The readable state, for the sender of a request."""
+    return control.view(await principal_of(request))
 
 
 async def body(request: Request, file: str, max_bytes: int) -> bytes:

@@ -13,15 +13,14 @@ from starlette.routing import Route
 
 from dnsblock import __version__
 from dnsblock.errors import Refused, printable
-from dnsblock.http.answers import asked, failed, improper, refused, served, utc
-from dnsblock.http.control import Control
+from dnsblock.http.answers import asked, failed, improper, principal_of, refused, served, utc, view_of
+from dnsblock.http.control import Control, View
 from dnsblock.http.impact import impact_routes
 from dnsblock.http.lists import explain_at, lists_routes, sources
 from dnsblock.http.log import log_routes
 from dnsblock.http.orders import orders_routes
 from dnsblock.names import NameRefused, address, canonical
 from dnsblock.orders.state import OrderState
-from dnsblock.publishing import Reload
 
 
 class Why(BaseModel):
@@ -41,30 +40,30 @@ class Purge(BaseModel):
 def control_app(control: Control) -> Starlette:
     """The application behind the control socket. Permission to open the socket allows every request."""
 
-    async def get_status(_: Request) -> JSONResponse:
-        return JSONResponse(status(control))
+    async def get_status(request: Request) -> JSONResponse:
+        return JSONResponse(status(await view_of(control, request)))
 
-    async def get_work(_: Request) -> JSONResponse:
-        return JSONResponse(work(control))
+    async def get_work(request: Request) -> JSONResponse:
+        return JSONResponse(work(await view_of(control, request)))
 
-    async def post_reload(_: Request) -> JSONResponse:
+    async def post_reload(request: Request) -> JSONResponse:
         """Responds when the new snapshot is served, or with the reason why it is not."""
         try:
-            return served(await control.publisher.publish(Reload()))
+            return served(await control.actions.reload(await principal_of(request)))
         except Refused as err:
             return refused(err)
 
     async def get_why(request: Request) -> JSONResponse:
-        why = asked(request, Why)
+        why, view = asked(request, Why), await view_of(control, request)
         if why.at is not None:
-            return await explain_at(control, why.name, why.at)
+            return await explain_at(view, why.name, why.at)
         if (place := address(why.name)) is not None:
-            return JSONResponse(dict(control.explain_address(place)))
+            return JSONResponse(dict(view.explain_address(place)))
         try:
             name = canonical(why.name)
-            explanation = await asyncio.to_thread(control.explain, name)
-            coming = await asyncio.to_thread(control.scheduled, name)
-            zone = control.config.time_zone.key
+            explanation = await asyncio.to_thread(view.explain, name)
+            coming = await asyncio.to_thread(view.scheduled, name)
+            zone = view.config.time_zone.key
             return JSONResponse({**explanation, "scheduled": coming, "time_zone": zone})
         except NameRefused as err:
             return JSONResponse({"error": "not a name", "reason": str(err)}, status_code=400)
@@ -76,7 +75,9 @@ def control_app(control: Control) -> Starlette:
             name = None if purge.name is None else canonical(purge.name)
         except NameRefused as err:
             return JSONResponse({"error": "not a name", "reason": str(err)}, status_code=400)
-        return JSONResponse({"purged": await asyncio.to_thread(control.purge, name, purge.below)})
+        by = await principal_of(request)
+        purged = await asyncio.to_thread(control.actions.purge, by, name, purge.below)
+        return JSONResponse({"purged": purged})
 
     return Starlette(
         routes=[
@@ -94,29 +95,29 @@ def control_app(control: Control) -> Starlette:
     )
 
 
-def work(control: Control) -> dict[str, Any]:
+def work(view: View) -> dict[str, Any]:
     """Progress of work in the background: downloads of feeds, and reading of lists."""
     fetching = {
         zone: {"octets": octets, "announced": announced}
-        for zone, (octets, announced) in control.refresher.fetching.items()
+        for zone, (octets, announced) in view.refresher.fetching.items()
     }
-    reading = control.publisher.inputs.progress
+    reading = view.publisher.inputs.progress
     return {"fetching": fetching, "reading": None if reading is None else {"octets": reading.octets}}
 
 
-def status(control: Control) -> dict[str, Any]:
+def status(view: View) -> dict[str, Any]:
     """What is enforced, since when, and the last errors; times are RFC 3339 in UTC."""
-    policy, config, last = control.publisher.policy, control.config, control.publisher.last_publish
-    counts = control.counters()
+    policy, config, last = view.publisher.policy, view.config, view.publisher.last_publish
+    counts = view.counters()
     issuers = {zone.issuer for zone in config.zones if zone.mode == "enforce"}
     return {
         "version": __version__,
         "pid": os.getpid(),
-        "started_at": utc(control.started_at),
+        "started_at": utc(view.started_at),
         "serial": policy.snapshot.serial,
         "digest": policy.snapshot.digest,
-        "published_at": utc(control.publisher.published_at),
-        "entries": control.publisher.entries,
+        "published_at": utc(view.publisher.published_at),
+        "entries": view.publisher.entries,
         "zones": [
             {
                 "name": zone.name,
@@ -128,8 +129,8 @@ def status(control: Control) -> dict[str, Any]:
             }
             for zone, compiled in zip(config.zones, policy.zones, strict=True)
         ],
-        "sources": sources(control),
-        "histories_aside": [str(path) for path in control.store.histories_aside],
+        "sources": sources(view),
+        "histories_aside": [str(path) for path in view.store.histories_aside],
         "orders": [_order(order, issuers) for order in policy.state.orders],
         "refused_documents": [
             {
@@ -138,21 +139,21 @@ def status(control: Control) -> dict[str, Any]:
                 "order_id": one.order_id,
                 "problems": Refused(one.problems).as_json(),
             }
-            for one in control.publisher.inbox
+            for one in view.publisher.inbox
         ],
-        "listening": control.listening,
-        "metrics": control.metrics_endpoint,
+        "listening": view.listening,
+        "metrics": view.metrics_endpoint,
         "control": str(config.control),
         "upstreams": [str(server) for server in config.upstream.servers],
-        "upstreams_down": control.upstreams_down,
-        "upstream_states": control.traffic.upstreams(counts),
-        "traffic": control.traffic.facts(counts),
-        "restart_needed": list(control.publisher.inputs.restart_needed),
-        "workers": control.workers,
+        "upstreams_down": view.upstreams_down,
+        "upstream_states": view.traffic.upstreams(counts),
+        "traffic": view.traffic.facts(counts),
+        "restart_needed": list(view.publisher.inputs.restart_needed),
+        "workers": view.workers,
         "next_change_at": utc(policy.state.next_change_at),
         "last_publish": {"ok": last.ok, "at": utc(last.at), "reason": last.reason, "error": last.error},
-        "ledger": control.publisher.recorder.facts(),
-        "trial": None if control.trials.running is None else control.trials.running.facts(),
+        "ledger": view.publisher.recorder.facts(),
+        "trial": None if view.trials.running is None else view.trials.running.facts(),
         "time_zone": config.time_zone.key,
     }
 

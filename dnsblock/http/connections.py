@@ -6,11 +6,13 @@ Prometheus, and use the descriptors that orders and DNS over TCP need.
 
 import asyncio
 import resource
+import socket
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from dnsblock.config import Config
+from dnsblock.principal import peer_uid
 
 FIRST_BYTE_SECONDS = 5.0
 HEAD_SECONDS = 10.0  # from the first byte to the end of a request's head
@@ -65,6 +67,9 @@ class _Bounded(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        sock = transport.get_extra_info("socket")
+        if sock.family == socket.AF_UNIX:
+            self.app_state = {**self.app_state, "peer_uid": peer_uid(sock)}
         self._all.add(self)
         self._wait_for("first_byte", FIRST_BYTE_SECONDS)
 

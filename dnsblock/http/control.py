@@ -6,6 +6,7 @@ from datetime import datetime
 from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
 
+from dnsblock.actions import Actions
 from dnsblock.config import Config
 from dnsblock.http.connections import Connections
 from dnsblock.http.traffic import Traffic
@@ -15,15 +16,27 @@ from dnsblock.policy import Counts
 from dnsblock.policy.explain import Explanation
 from dnsblock.policy.past import NameEvent, Past
 from dnsblock.policy.trial import Trials
+from dnsblock.principal import Principal
 from dnsblock.publishing import Publisher
 
 
 class Control(Protocol):
-    """A running daemon; implemented by `dnsblock.daemon.Daemon`."""
+    """A running daemon, for a principal; implemented by `dnsblock.daemon.Daemon`."""
+
+    @property
+    def actions(self) -> Actions:
+        """The changes."""
+
+    def view(self, by: Principal) -> "View":
+        """The readable state."""
+
+
+class View(Protocol):
+    """The readable state of a running daemon; implemented by `dnsblock.daemon.Daemon`."""
 
     @property
     def publisher(self) -> Publisher:
-        """The enforced policy, and the methods to change it."""
+        """The enforced policy."""
 
     @property
     def config(self) -> Config:
@@ -83,6 +96,3 @@ class Control(Protocol):
 
     def past(self) -> AbstractContextManager[Past]:
         """The history. Raises `Refused`."""
-
-    def purge(self, name: str | None, below: bool) -> int:
-        """Purges a canonical name from the cache, with `below` the names below it too; None: everything."""

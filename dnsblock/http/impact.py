@@ -10,8 +10,8 @@ from starlette.routing import Route
 
 from dnsblock.client import MAX_TRIED_BYTES
 from dnsblock.errors import Refused
-from dnsblock.http.answers import asked, body
-from dnsblock.http.control import Control
+from dnsblock.http.answers import asked, body, view_of
+from dnsblock.http.control import Control, View
 from dnsblock.policy.trial import MAX_SECONDS, MAX_TOP, Match, Turn
 
 
@@ -33,23 +33,23 @@ def impact_routes(control: Control) -> list[Route]:
 
         A client that disconnects ends the trial.
         """
-        what = asked(request, Impact)
+        what, view = asked(request, Impact), await view_of(control, request)
         try:
-            with control.trials.turn(what.file, what.seconds) as turn:
-                return await _tried(control, request, what, turn)
+            with view.trials.turn(what.file, what.seconds) as turn:
+                return await _tried(view, request, what, turn)
         except Refused as err:
             return JSONResponse({"error": "refused", "problems": err.as_json()}, status_code=409)
         except ClientDisconnect:
             return JSONResponse({"error": "gone"}, status_code=400)  # the client has disconnected
 
-    async def get_impact(_: Request) -> JSONResponse:
+    async def get_impact(request: Request) -> JSONResponse:
         """The counts so far of the running trial; null if none runs."""
-        turn = control.trials.running
+        turn = (await view_of(control, request)).trials.running
         return JSONResponse({"running": None if turn is None else await asyncio.to_thread(turn.progress)})
 
-    async def delete_impact(_: Request) -> JSONResponse:
+    async def delete_impact(request: Request) -> JSONResponse:
         """Ends the running trial, if any. The client that started it gets the counts so far."""
-        turn = control.trials.running
+        turn = (await view_of(control, request)).trials.running
         if turn is not None:
             turn.end()
         return JSONResponse({"ended": turn is not None})
@@ -61,12 +61,12 @@ def impact_routes(control: Control) -> list[Route]:
     ]
 
 
-async def _tried(control: Control, request: Request, what: Impact, turn: Turn) -> JSONResponse:
+async def _tried(view: View, request: Request, what: Impact, turn: Turn) -> JSONResponse:
     data = await body(request, what.file, MAX_TRIED_BYTES)
     watcher = asyncio.create_task(_end_when_gone(request, turn))
     try:
-        compile_it = control.trials.compile
-        tried = await asyncio.to_thread(compile_it, what.file, data, what.match, control.config, what.zone)
+        compile_it = view.trials.compile
+        tried = await asyncio.to_thread(compile_it, what.file, data, what.match, view.config, what.zone)
         return JSONResponse(dict(await turn.count(tried, what.top)))
     finally:
         watcher.cancel()

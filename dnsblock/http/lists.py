@@ -9,17 +9,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from dnsblock.actions import accept_list
 from dnsblock.client import MAX_SERIAL
 from dnsblock.config import Zone
-from dnsblock.errors import FetchFailed, Problem, Refused, printable
-from dnsblock.http.answers import asked, refused, served, utc
-from dnsblock.http.control import Control
+from dnsblock.errors import Problem, Refused, printable
+from dnsblock.http.answers import asked, principal_of, refused, served, utc, view_of
+from dnsblock.http.control import Control, View
 from dnsblock.lists.history.facts import Event, Published, Version
 from dnsblock.lists.refresh import FeedState
 from dnsblock.names import NameRefused, address, canonical
 from dnsblock.policy.past import differences, scheduled
-from dnsblock.publishing import ListsChanged, RollBack
 from dnsblock.times import moment
 
 Serial = Annotated[int, Field(ge=0, le=MAX_SERIAL)]
@@ -35,7 +33,6 @@ class Acceptance(BaseModel):
     """The query of POST /v1/sources/NAME/accept."""
 
     sha256: Annotated[str, Field(max_length=64)]
-    who: Reason
     reason: Reason
 
 
@@ -69,8 +66,9 @@ class History(BaseModel):
 def lists_routes(control: Control) -> list[Route]:
     """The routes for lists and history."""
 
-    async def get_sources(_: Request) -> JSONResponse:
-        return JSONResponse({"sources": sources(control), "time_zone": control.config.time_zone.key})
+    async def get_sources(request: Request) -> JSONResponse:
+        view = await view_of(control, request)
+        return JSONResponse({"sources": sources(view), "time_zone": view.config.time_zone.key})
 
     return [Route("/v1/sources", get_sources), *_changes(control), *_history(control)]
 
@@ -79,33 +77,24 @@ def _changes(control: Control) -> list[Route]:
     """The routes that change which version of a list is in force."""
 
     async def post_refresh(request: Request) -> JSONResponse:
-        name = request.path_params["name"]
-        zone = next((zone for zone in control.config.zones if zone.name == name), None)
-        if zone is None or zone.kind == "orders":
-            return refused(_unknown(name))
+        by, zone = await principal_of(request), request.path_params["name"]
         try:
-            if zone.is_feed:
-                await control.refresher.refresh(zone)
-            return served(await control.publisher.publish(ListsChanged(f"refresh {name}", name)))
-        except FetchFailed as err:
-            return refused(Refused([Problem(f"list {name}", None, "", str(err))]))
+            return served(await control.actions.refresh(by, zone))
         except Refused as err:
             return refused(err)
 
     async def post_accept(request: Request) -> JSONResponse:
-        by_hand = asked(request, Acceptance)
-        name = request.path_params["name"]
+        what, zone = asked(request, Acceptance), request.path_params["name"]
+        by = await principal_of(request)
         try:
-            return served(
-                await accept_list(control.publisher, name, by_hand.sha256, by_hand.who, by_hand.reason)
-            )
+            return served(await control.actions.accept_list(by, zone, what.sha256, what.reason))
         except Refused as err:
             return refused(err)
 
     async def post_rollback(request: Request) -> JSONResponse:
-        back = asked(request, Rollback)
+        back, by = asked(request, Rollback), await principal_of(request)
         try:
-            return served(await control.publisher.publish(RollBack(back.serial, back.reason)))
+            return served(await control.actions.roll_back(by, back.serial, back.reason))
         except Refused as err:
             return refused(err)
 
@@ -120,33 +109,33 @@ def _history(control: Control) -> list[Route]:
     """The routes that look back."""
 
     async def get_versions(request: Request) -> JSONResponse:
-        zone = asked(request, Versions).zone
-        return await _looked_back(control, lambda: _versions(control, zone))
+        zone, view = asked(request, Versions).zone, await view_of(control, request)
+        return await _looked_back(view, lambda: _versions(view, zone))
 
     async def get_diff(request: Request) -> JSONResponse:
-        diff = asked(request, Diff)
+        diff, view = asked(request, Diff), await view_of(control, request)
 
         def look() -> dict[str, Any]:
-            with control.past() as past:
+            with view.past() as past:
                 zones = differences(past, diff.a, diff.b, diff.limit)
             return {"a": diff.a, "b": diff.b, "zones": zones}
 
-        return await _looked_back(control, look)
+        return await _looked_back(view, look)
 
     async def get_history(request: Request) -> JSONResponse:
-        name = asked(request, History).name
+        name, view = asked(request, History).name, await view_of(control, request)
 
         def look() -> dict[str, Any]:
             if (place := address(name)) is not None:
-                with control.past() as past:
+                with view.past() as past:
                     return {"name": str(place), "events": past.address_events(place), "scheduled": []}
             canonical_name = canonical(name)
-            with control.past() as past:
+            with view.past() as past:
                 events = past.events(canonical_name)
                 coming = scheduled(past.config, past.received, canonical_name)
             return {"name": canonical_name, "events": events, "scheduled": coming}
 
-        return await _looked_back(control, look)
+        return await _looked_back(view, look)
 
     return [
         Route("/v1/versions", get_versions),
@@ -160,17 +149,17 @@ def _unknown(zone: str) -> Refused:
     return Refused([Problem(f"list {zone}", None, "", reason)])
 
 
-async def explain_at(control: Control, name: str, at: str) -> JSONResponse:
+async def explain_at(view: View, name: str, at: str) -> JSONResponse:
     """Explains why a name was or was not blocked at a time."""
     try:
-        asked = moment(at, control.config.time_zone)
+        asked = moment(at, view.config.time_zone)
     except ValueError:
         return JSONResponse({"error": "not a time", "reason": NOT_A_TIME}, status_code=400)
     # Times are printed in whole seconds, so a whole second includes all events within it.
     when = asked.replace(microsecond=asked.microsecond or 999_999)
 
     def look() -> dict[str, Any]:
-        with control.past() as past:
+        with view.past() as past:
             if (place := address(name)) is not None:
                 explanation, notes = past.explain_address(place, when)
             else:
@@ -178,10 +167,10 @@ async def explain_at(control: Control, name: str, at: str) -> JSONResponse:
             is_to_come = asked > datetime.now(UTC)
             return {**explanation, "at": utc(asked), "is_scheduled": is_to_come, "notes": notes}
 
-    return await _looked_back(control, look)
+    return await _looked_back(view, look)
 
 
-async def _looked_back(control: Control, look: Any) -> JSONResponse:
+async def _looked_back(view: View, look: Any) -> JSONResponse:
     """Runs a lookup in the history in a thread, since it reads from disk."""
     try:
         found = await asyncio.to_thread(look)
@@ -189,16 +178,16 @@ async def _looked_back(control: Control, look: Any) -> JSONResponse:
         return refused(err)
     except NameRefused as err:
         return JSONResponse({"error": "not a name", "reason": str(err)}, status_code=400)
-    return JSONResponse({**found, "time_zone": control.config.time_zone.key})
+    return JSONResponse({**found, "time_zone": view.config.time_zone.key})
 
 
-def _versions(control: Control, zone: str | None) -> dict[str, Any]:
-    with control.past() as past:
+def _versions(view: View, zone: str | None) -> dict[str, Any]:
+    with view.past() as past:
         if zone is None:
             return {"snapshots": [_snapshot(one) for one in past.history.snapshots()[:VERSIONS_TOLD]]}
         versions = [_version(one) for one in past.history.versions(zone, VERSIONS_TOLD)]
         events = [_event(one) for one in past.history.events(zone, VERSIONS_TOLD)]
-        configured = [one.name for one in control.config.zones if one.kind != "orders"]
+        configured = [one.name for one in view.config.zones if one.kind != "orders"]
         if zone not in configured and not versions and not events:
             raise _unknown(zone)
         return {"zone": zone, "versions": versions, "events": events}
@@ -207,16 +196,16 @@ def _versions(control: Control, zone: str | None) -> dict[str, Any]:
 # ------- As JSON -------
 
 
-def sources(control: Control) -> list[dict[str, Any]]:
+def sources(view: View) -> list[dict[str, Any]]:
     """Each list and its state."""
-    return [_source(control, zone) for zone in control.config.zones if zone.kind != "orders"]
+    return [_source(view, zone) for zone in view.config.zones if zone.kind != "orders"]
 
 
-def _source(control: Control, zone: "Zone") -> dict[str, Any]:
-    listed = control.publisher.lists.listed.get(zone.name)
+def _source(view: View, zone: "Zone") -> dict[str, Any]:
+    listed = view.publisher.lists.listed.get(zone.name)
     version = None if listed is None else listed.version
-    rejection = control.publisher.lists.rejections.get(zone.name)
-    feed = control.refresher.states.get(zone.name, FeedState())
+    rejection = view.publisher.lists.rejections.get(zone.name)
+    feed = view.refresher.states.get(zone.name, FeedState())
     return {
         "zone": zone.name,
         "place": str(zone.place).partition("?")[0],

@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from dnsblock.errors import Refused
-from dnsblock.http.answers import asked, refused, served
+from dnsblock.http.answers import asked, principal_of, refused, served
 from dnsblock.http.control import Control
 
 
@@ -23,8 +23,9 @@ def log_routes(control: Control) -> list[Route]:
 
     async def post_accept_restore(request: Request) -> JSONResponse:
         """Responds when publishing has resumed."""
+        reason = asked(request, AcceptRestore).reason
         try:
-            return served(await control.publisher.accept_restore(asked(request, AcceptRestore).reason))
+            return served(await control.actions.accept_restore(await principal_of(request), reason))
         except Refused as err:
             return refused(err)
 

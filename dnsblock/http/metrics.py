@@ -27,7 +27,7 @@ from prometheus_client.registry import Collector
 
 from dnsblock import __version__
 from dnsblock.errors import FetchCode
-from dnsblock.http.control import Control
+from dnsblock.http.control import View
 from dnsblock.lists.guards import CODES
 from dnsblock.policy import Counts
 from dnsblock.publishing import PARTLY_REFUSED
@@ -42,8 +42,8 @@ FAILURE_REASONS = ("refused", PARTLY_REFUSED, "unwritable", "internal")
 class Metrics(Collector):
     """All metrics of one daemon: its own counters, and those of its worker threads."""
 
-    def __init__(self, control: Control) -> None:
-        self._control = control
+    def __init__(self, view: View) -> None:
+        self._view = view
         self._last_success: float | None = None
         self._last_attempt: float | None = None
         self.registry = CollectorRegistry(auto_describe=False)
@@ -123,17 +123,15 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Called by the registry at each scrape."""
-        counts = self._control.counters()
-        yield from _queries(
-            counts, {zone.name for zone in self._control.config.zones if zone.mode == "shadow"}
-        )
+        counts = self._view.counters()
+        yield from _queries(counts, {zone.name for zone in self._view.config.zones if zone.mode == "shadow"})
         yield from _upstreams(counts)
-        yield from _engine(counts, self._control.workers)
+        yield from _engine(counts, self._view.workers)
         yield from _responses(counts)
         yield from _cache(counts)
-        yield from _enforced(self._control)
-        yield from _lists(self._control)
-        yield from _listeners(self._control)
+        yield from _enforced(self._view)
+        yield from _lists(self._view)
+        yield from _listeners(self._view)
         yield _time_gauge("publish_last_success", "Time of the last successful publish.", self._last_success)
         yield _time_gauge(
             "publish_last_attempt", "Time of the last publish, successful or not.", self._last_attempt
@@ -335,8 +333,8 @@ def _cache(counts: Counts) -> Iterator[Metric]:
 # ------- What is enforced -------
 
 
-def _enforced(control: Control) -> Iterator[Metric]:
-    publisher = control.publisher
+def _enforced(view: View) -> Iterator[Metric]:
+    publisher = view.publisher
     snapshot = publisher.policy.snapshot
     yield GaugeMetricFamily("dnsblock_snapshot_serial", "Serial of the snapshot in force.", snapshot.serial)
     yield InfoMetricFamily(
@@ -348,14 +346,14 @@ def _enforced(control: Control) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "dnsblock_list_history_corrupt_files",
         "Corrupt histories of lists in the state folder.",
-        len(control.store.histories_aside),
+        len(view.store.histories_aside),
     )
     entries = GaugeMetricFamily("dnsblock_zone_entries", "Entries of a policy zone.", labels=["zone"])
     for zone in publisher.policy.zones:
         entries.add_metric([zone.name], zone.entries)
     yield entries
     digests = InfoMetricFamily("dnsblock_zone", "Kind and digest of a policy zone.", labels=["zone"])
-    for configured, zone in zip(control.config.zones, publisher.policy.zones, strict=True):
+    for configured, zone in zip(view.config.zones, publisher.policy.zones, strict=True):
         digests.add_metric([zone.name], {"kind": configured.kind, "digest": zone.digest})
     yield digests
     orders = GaugeMetricFamily(
@@ -390,7 +388,7 @@ def _enforced(control: Control) -> Iterator[Metric]:
     )
 
 
-def _lists(control: Control) -> Iterator[Metric]:
+def _lists(view: View) -> Iterator[Metric]:
     lines = GaugeMetricFamily(
         "dnsblock_source_lines",
         "Lines of the list version in force, by result.",
@@ -422,7 +420,7 @@ def _lists(control: Control) -> Iterator[Metric]:
         "1 while the current content of the list is rejected or cannot be read, else 0.",
         labels=["zone"],
     )
-    for zone, listed in sorted(control.publisher.lists.listed.items()):
+    for zone, listed in sorted(view.publisher.lists.listed.items()):
         report = listed.report
         for result in ("accepted", "repaired", "duplicate", "not_applicable", "rejected"):
             lines.add_metric([zone, result], getattr(report, result))
@@ -433,15 +431,15 @@ def _lists(control: Control) -> Iterator[Metric]:
         if listed.version is not None:
             version.add_metric([zone], listed.version.number)
             accepted.add_metric([zone], _unix(listed.version.accepted_at))
-    for zone in sorted(control.publisher.lists.listed.keys() | control.publisher.lists.missing.keys()):
-        rejected.add_metric([zone], float(zone in control.publisher.lists.rejections))
-    for feed in control.publisher.feeds:
-        state = control.refresher.states.get(feed)
+    for zone in sorted(view.publisher.lists.listed.keys() | view.publisher.lists.missing.keys()):
+        rejected.add_metric([zone], float(zone in view.publisher.lists.rejections))
+    for feed in view.publisher.feeds:
+        state = view.refresher.states.get(feed)
         fetched.add_metric([feed], _unix(None if state is None else state.fetched_at))
     yield from (lines, rejected_lines, not_applicable, version, accepted, fetched, rejected)
 
 
-def _listeners(control: Control) -> Iterator[Metric]:
+def _listeners(view: View) -> Iterator[Metric]:
     open_now = GaugeMetricFamily(
         "dnsblock_http_connections", "Open connections of an HTTP listener.", labels=["listener"]
     )
@@ -450,7 +448,7 @@ def _listeners(control: Control) -> Iterator[Metric]:
         "Connections of an HTTP listener that were closed early, by reason.",
         labels=["listener", "reason"],
     )
-    for listener, connections in sorted(control.http.items()):
+    for listener, connections in sorted(view.http.items()):
         open_now.add_metric([listener], len(connections.open))
         for reason, count in connections.closed.items():
             closed.add_metric([listener, reason], count)

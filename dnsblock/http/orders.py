@@ -9,10 +9,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from dnsblock.actions import annul, submit
 from dnsblock.client import MAX_SUBMITTED_BYTES, MAX_SUBMITTED_DOCUMENTS
 from dnsblock.errors import Problem, Refused
-from dnsblock.http.answers import asked, body, refused
+from dnsblock.http.answers import asked, body, principal_of, refused
 from dnsblock.http.control import Control
 from dnsblock.orders.submission import Submitted
 
@@ -50,7 +49,7 @@ def orders_routes(control: Control) -> list[Route]:
             is_small = announced.isascii() and announced.isdigit() and int(announced) <= SMALL_BYTES
             async with contextlib.nullcontext() if is_small else one_at_a_time:
                 documents = _documents(await body(request, "order submit", MAX_SUBMITTED_BYTES))
-                served, verdicts = await submit(control.publisher, documents)
+                served, verdicts = await control.actions.submit(await principal_of(request), documents)
         except Refused as err:
             return refused(err)
         except ClientDisconnect:
@@ -62,7 +61,8 @@ def orders_routes(control: Control) -> list[Route]:
         """Ends the entries of an order, and responds when that is served."""
         what = asked(request, Annul)
         try:
-            served, ended = await annul(control.publisher, what.issuer, what.order_id, what.reason)
+            by = await principal_of(request)
+            served, ended = await control.actions.annul(by, what.issuer, what.order_id, what.reason)
         except Refused as err:
             return refused(err)
         return JSONResponse({"ended": ended, "served": served.facts()})

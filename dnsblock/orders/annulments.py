@@ -10,6 +10,7 @@ from datetime import datetime
 from dnsblock.errors import Problem, Refused
 from dnsblock.orders.order import Annulled, Order
 from dnsblock.orders.records import Annulment, Record
+from dnsblock.principal import Principal
 
 Received = tuple[datetime, Order]  # the time of acceptance, and the order
 
@@ -27,17 +28,19 @@ def received(records: Iterable[Record]) -> tuple[Received, ...]:
             place = live.pop((fact.issuer, fact.order_id), None)
             if place is not None:
                 at, order = found[place]
-                found[place] = (at, replace(order, annulled=Annulled(record.at, fact.reason)))
+                found[place] = (at, replace(order, annulled=Annulled(record.at, record.by, fact.reason)))
     return tuple(found)
 
 
-def annul(orders: Sequence[Order], annulments: Sequence[Annulment], at: datetime) -> tuple[Order, ...]:
+def annul(
+    orders: Sequence[Order], annulments: Sequence[Annulment], at: datetime, by: Principal
+) -> tuple[Order, ...]:
     """The orders with these annulments applied. Raises `Refused` for an annulment without an order."""
     ended = {(one.issuer, one.order_id): one for one in annulments}
     found: list[Order] = []
     for order in orders:
         one = None if order.annulled is not None else ended.pop((order.issuer, order.order_id), None)
-        found.append(order if one is None else replace(order, annulled=Annulled(at, one.reason)))
+        found.append(order if one is None else replace(order, annulled=Annulled(at, by, one.reason)))
     if ended:
         reason = "no order with this order_id is in the ledger and not annulled: see `dnsblock status`"
         raise Refused(Problem(f"issuer {issuer}", None, order_id, reason) for issuer, order_id in ended)

@@ -18,6 +18,7 @@ from dnsblock.errors import Problem, Refused
 from dnsblock.orders.checkpoint import Checkpoint, CheckpointFile
 from dnsblock.orders.ledger import FILE, Content, Ledger, read
 from dnsblock.orders.records import AcceptedRestore, Fact, Position, Record
+from dnsblock.principal import Principal
 
 COPY = "acknowledged.jsonl"
 ADVICE = (
@@ -170,10 +171,10 @@ class Book:
         if self.problems:
             raise Refused(self.problems)
 
-    def append(self, facts: Sequence[Fact]) -> None:
+    def append(self, facts: Sequence[Fact], by: Principal) -> None:
         """Writes facts to the ledger. Raises `LedgerUnwritable`, and `Refused` after a mismatch."""
         self.check()
-        self.ledger.append(facts, self.clock.now())
+        self.ledger.append(facts, by, self.clock.now())
         self.clock.recorded(self.ledger.records[-1].at)
 
     @property
@@ -214,7 +215,7 @@ class Book:
 
     # ------- Recovery -------
 
-    def accept_restore(self, reason: str, forget: Callable[[], None]) -> None:
+    def accept_restore(self, reason: str, by: Principal, forget: Callable[[], None]) -> None:
         """Accepts the current ledger, or without a mismatch the clock, and records this in the ledger.
 
         `forget` deletes the positions in the history of lists. Nothing is accepted until the checkpoint is
@@ -226,14 +227,14 @@ class Book:
                 raise Refused([Problem(str(self._folder / FILE), None, "", why)])
             position = self._real.position
             fact = AcceptedRestore(reason, position, position)
-            self._real.append([fact], self.clock.wall())
+            self._real.append([fact], by, self.clock.wall())
             self.clock.accept()
             return
         if self._real.damage is not None:
             raise Refused([self._real.damage])
         self._real.repair()
         fact = AcceptedRestore(reason, self.mismatch.acknowledged, self.mismatch.found)
-        self._real.append([fact], self.clock.now())
+        self._real.append([fact], by, self.clock.now())
         forget()
         self._put_copy_aside()
         kept = self.checkpoint.kept or Checkpoint()

@@ -9,7 +9,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Self
 
@@ -17,7 +17,18 @@ from dnsblock import document, durable
 from dnsblock.errors import LedgerUnwritable, Problem, Refused
 from dnsblock.orders.annulments import received
 from dnsblock.orders.order import MAX_DOCUMENT_BYTES, MAX_ENTRIES_FILE_BYTES, Order, parse_entries
-from dnsblock.orders.records import Fact, NotARecord, Position, Record, decode, encode, end_of_record
+from dnsblock.orders.records import (
+    VERSION,
+    Fact,
+    NewerRecord,
+    NotARecord,
+    Position,
+    Record,
+    decode,
+    encode,
+    end_of_record,
+)
+from dnsblock.principal import Principal
 
 FILE = "ledger.jsonl"
 LOCK = "ledger.lock"
@@ -48,7 +59,8 @@ class Ledger:
 
         An incomplete last record, left by a crash, is removed: it was never acknowledged. A complete one
         with a lost or changed line end gets a line end. Nothing is repaired if there is any other damage, or
-        if there are fewer than `acknowledged` records. Raises `Refused` for a folder without permission.
+        if there are fewer than `acknowledged` records. Raises `Refused` for a folder without permission, and
+        for records of a newer dnsblock.
         `read_only` creates, locks and repairs nothing.
         """
         try:
@@ -130,10 +142,8 @@ class Ledger:
         os.ftruncate(self._file, content.size)
         os.fsync(self._file)
 
-    def append(self, facts: Sequence[Fact], at: datetime | None = None) -> None:
+    def append(self, facts: Sequence[Fact], by: Principal, at: datetime) -> None:
         """Writes facts durably, all or none. An order must have its `source`.
-
-        `at` is the time of the records, now if it is not given.
 
         Raises `LedgerUnwritable` on failure; the ledger is unchanged then.
         """
@@ -145,17 +155,16 @@ class Ledger:
         added: list[Record] = []
         hashes: list[str] = []
         last = self._last
-        at = at or datetime.now(UTC)
         try:
             for n, fact in enumerate(facts, start=len(self.records) + 1):
                 if isinstance(fact, Order):
                     _store_entries(self._folder / ENTRIES, fact)
-                line = encode(Record(n, at, fact), last)
+                line = encode(Record(n, at, by, fact), last)
                 last = hashlib.sha256(line).hexdigest()
                 hashes.append(last)
                 lines.append(line + b"\n")
-                kept = replace(fact, source=None) if isinstance(fact, Order) else fact
-                added.append(Record(n, at, kept))
+                cached = replace(fact, source=None) if isinstance(fact, Order) else fact
+                added.append(Record(n, at, by, cached))
             self._write(b"".join(lines))
         except OSError as err:
             raise LedgerUnwritable(f"{self._folder / FILE}: {err.strerror}: nothing was accepted") from err
@@ -221,7 +230,10 @@ class Content:
 
 
 def read(path: Path) -> Content:
-    """Reads a file of records up to its end or the first damage. Raises `OSError`."""
+    """Reads a file of records up to its end or the first damage.
+
+    Raises `OSError`, and `Refused` for a record of a newer dnsblock: what it orders is unknown.
+    """
     records: list[Record] = []
     hashes: list[str] = []
     notes: list[str] = []
@@ -245,6 +257,8 @@ def read(path: Path) -> Content:
         try:
             decoded = decode(record, number, hashes[-1] if hashes else None)
             records.append(replace(decoded, fact=_with_entries(path.parent / ENTRIES, decoded.fact)))
+        except NewerRecord as err:
+            raise Refused([_newer(path, number, err)]) from err
         except NotARecord as err:
             damage = _damage(path, number, str(err))
             break
@@ -254,6 +268,14 @@ def read(path: Path) -> Content:
         hashes.append(hashlib.sha256(record).hexdigest())
         size += len(record) + 1
     return Content(tuple(records), hashes, tuple(notes), size, lacks_end, damage)
+
+
+def _newer(path: Path, line: int, err: NewerRecord) -> Problem:
+    reason = (
+        f"a newer dnsblock wrote this record (version {err}, and this dnsblock reads version {VERSION}): "
+        "install the newer dnsblock again, or restore a backup of the state folder from before the upgrade"
+    )
+    return Problem(str(path), line, "", reason)
 
 
 def _damage(path: Path, line: int, why: str) -> Problem:

@@ -27,6 +27,7 @@ from dnsblock.orders.schema import (
     TargetFields,
 )
 from dnsblock.orders.spelling import read_name
+from dnsblock.principal import Principal
 
 MAX_DOCUMENT_BYTES = 1 << 20
 MAX_ENTRIES_FILE_BYTES = 256 << 20
@@ -69,9 +70,10 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Annulled:
-    """When and why the operator annulled an erroneous order."""
+    """Who annulled an erroneous order, when and why."""
 
     at: datetime
+    by: Principal
     reason: str
 
 

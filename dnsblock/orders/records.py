@@ -15,6 +15,9 @@ from typing import Any
 
 from dnsblock.errors import Refused
 from dnsblock.orders.order import Order, parse
+from dnsblock.principal import Principal
+
+VERSION = 1  # of the record format; `docs/orders.md` describes it
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +51,11 @@ Fact = Order | Annulment | AcceptedRestore
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A fact and the time of its record."""
+    """A fact, when it was recorded, and who caused that."""
 
     n: int  # from 1
     at: datetime
+    by: Principal
     fact: Fact
 
 
@@ -59,31 +63,41 @@ class NotARecord(Exception):  # noqa: N818
     """A line is not a valid record; the message says why."""
 
 
+class NewerRecord(Exception):  # noqa: N818
+    """A newer dnsblock wrote this record; the argument is its version."""
+
+
 def encode(record: Record, prev_record: str | None) -> bytes:
     """The line of a record, without its line end."""
     kind, payload = _payload(record.fact)
     at = record.at.astimezone(UTC).isoformat(timespec="milliseconds")
-    fields = {"n": record.n, "kind": kind, "at": at, **payload, "prev_record": prev_record}
-    return sealed(fields)
+    envelope = {"version": VERSION, "n": record.n, "kind": kind, "at": at, "by": record.by.as_json()}
+    return sealed({**envelope, **payload, "prev_record": prev_record})
 
 
 def decode(line: bytes, n: int, prev_record: str | None) -> Record:
-    """Parses the line of record `n`, which follows `prev_record`. Raises `NotARecord`.
+    """Parses the line of record `n`, which follows `prev_record`. Raises `NotARecord` and `NewerRecord`.
 
     An order with an `entries_file` has no entries yet.
     """
     fields = unsealed(line)
+    version = fields.get("version")
+    if isinstance(version, int) and version > VERSION:
+        raise NewerRecord(version)
+    if version != VERSION:
+        raise NotARecord("not a record of this version")
     if (fields.get("n"), fields.get("prev_record")) != (n, prev_record):
         raise NotARecord("this record does not follow the one before it")
     try:
         read = _READERS[fields["kind"]]
         fact = read(n, fields)
         at = datetime.fromisoformat(fields["at"])
+        by = Principal.from_json(fields["by"])
     except (ValueError, KeyError, TypeError, AttributeError) as err:
         raise NotARecord("not a record of this version") from err
     if at.tzinfo is None:
         raise NotARecord("its time has no offset")
-    return Record(n, at.astimezone(UTC), fact)
+    return Record(n, at.astimezone(UTC), by, fact)
 
 
 def sealed(fields: dict[str, Any]) -> bytes:

@@ -87,7 +87,7 @@ _Idle = tuple[Literal["held", "annulled"], str]  # the state, and a note with th
 def _why_idle(order: Order, chain: Chain, at: datetime) -> _Idle | None:
     """Why an order is not enforced at any time; None if it is."""
     if order.annulled is not None and order.is_annulled(at):
-        return "annulled", f"ANNULLED: by the operator: {order.annulled.reason}"
+        return "annulled", f"ANNULLED: by {order.annulled.by}: {order.annulled.reason}"
     return chain.verdict(order)
 
 

@@ -47,7 +47,8 @@ def examine_submitted(
                 by_digest |= dict.fromkeys(order.digests, order)
             elif known_order.annulled is not None:
                 reason = (
-                    f"was annulled by the operator ({known_order.annulled.reason}): send a corrected document"
+                    f"was annulled by {known_order.annulled.by} ({known_order.annulled.reason}): "
+                    "send a corrected document"
                 )
                 raise Refused([order.problem(("order_id",), order.order_id, reason)])
             read[one.file] = known_order or order

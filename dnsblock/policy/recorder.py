@@ -18,6 +18,7 @@ from dnsblock.orders.records import Annulment, Record
 from dnsblock.policy.serials import Serials
 from dnsblock.policy.snapshot import NO_LISTS, Draft, Policy, build, standing_notes
 from dnsblock.policy.zones import ListZone
+from dnsblock.principal import Principal
 from dnsblock.times import utc
 
 BEHIND = timedelta(seconds=1)  # smaller differences are normal clock adjustments
@@ -113,15 +114,16 @@ class Recorder:
         return build(*facts, former=former, keeps_former=keeps_former)
 
     def append(self, draft: Draft) -> Draft:
-        """Accepts new orders by writing them to the ledger. Raises `LedgerUnwritable`."""
+        """Accepts new orders and annulments: writes them to the ledger. Raises `LedgerUnwritable`."""
         if draft.new or draft.annulments:
-            self._book.append((*draft.annulments, *draft.new))
+            self._book.append((*draft.annulments, *draft.new), draft.by)
         for one in draft.annulments:
-            text = f"the operator has annulled order {one.order_id} of {one.issuer}: {one.reason}"
-            event(logging.WARNING, text, order_id=one.order_id, issuer=one.issuer)
+            text = f"annulled order {one.order_id} of {one.issuer}: {one.reason}"
+            event(logging.WARNING, text, order_id=one.order_id, issuer=one.issuer, by=draft.by)
         for order in draft.new:
             text = f"accepted order {order.order_id} of {order.issuer}: {order.action}"
-            event(logging.INFO, text, order_id=order.order_id, issuer=order.issuer, sha256=order.sha256)
+            facts = {"order_id": order.order_id, "issuer": order.issuer, "sha256": order.sha256}
+            event(logging.INFO, text, **facts, by=draft.by)
         return replace(draft, new=(), annulments=(), accepted=draft.new)
 
     def record(
@@ -156,12 +158,12 @@ class Recorder:
 
     # ------- The operator -------
 
-    def accept_restore(self, reason: str) -> None:
+    def accept_restore(self, reason: str, by: Principal) -> None:
         """Accepts the current ledger or clock. Raises `Refused`, `LedgerUnwritable` and `OSError`."""
         was = self.mismatch
-        self._book.accept_restore(reason, self._forget)
+        self._book.accept_restore(reason, by, self._forget)
         what = "the clock" if was is None else f"the ledger ({was})"
-        event(logging.WARNING, f"the operator has accepted {what}", reason=reason)
+        event(logging.WARNING, f"accepted {what} as it is", reason=reason, by=by)
         self.watch_clock()
 
     def _forget(self) -> None:

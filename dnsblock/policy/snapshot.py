@@ -22,6 +22,7 @@ from dnsblock.policy.engine_settings import engine_rules, nat64_prefixes, read_s
 from dnsblock.policy.referenced import Contents, contents_of
 from dnsblock.policy.serials import Serials
 from dnsblock.policy.zones import ListZone, compile_lists, compile_orders
+from dnsblock.principal import DAEMON, Principal
 
 NO_FILES: Contents = MappingProxyType({})
 NO_LISTS: Mapping[str, ListZone] = MappingProxyType({})
@@ -45,6 +46,7 @@ class Draft:
     files: Contents | None = None  # files that the configuration refers to; None: they were not read
     restart_needed: tuple[str, ...] = ()  # options whose new values need a restart
     list_zones: Mapping[str, ListZone] = field(default_factory=dict)  # compiled when the lists were read
+    by: Principal = DAEMON  # who publishes
     keeps_list_zones: bool = False  # the zones of lists stay as they are in force: no list was read
 
     def after(self, known: Sequence[Order], now: datetime) -> "Draft":
@@ -58,7 +60,7 @@ class Draft:
 
     def orders(self, known: Sequence[Order], now: datetime) -> tuple[Order, ...]:
         """All orders including the new ones. Raises `Refused` for an annulment without an order."""
-        return (*annul(known, self.annulments, now), *self.new)
+        return (*annul(known, self.annulments, now, self.by), *self.new)
 
 
 def read(

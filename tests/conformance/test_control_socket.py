@@ -27,7 +27,7 @@ ENDPOINTS = {
     ("GET", "/v1/diff"): ("a", "b", "limit"),
     ("GET", "/v1/history"): ("name",),
     ("POST", "/v1/sources/{}/refresh"): (),
-    ("POST", "/v1/sources/{}/accept"): ("sha256", "who", "reason"),
+    ("POST", "/v1/sources/{}/accept"): ("sha256", "reason"),
     ("POST", "/v1/rollback"): ("serial", "reason"),
     ("POST", "/v1/cache/purge"): ("name", "below"),
     ("POST", "/v1/reload"): (),

@@ -17,7 +17,7 @@ from .lists import (
     wait_enforced,
     wait_refused,
 )
-from .tools import wait_for
+from .tools import me, wait_for
 
 
 def test_a_rejected_list_is_accepted_by_its_digest_and_recorded(subject: Subject):
@@ -31,8 +31,8 @@ def test_a_rejected_list_is_accepted_by_its_digest_and_recorded(subject: Subject
     assert (said.json["entries"], said.json["serial"]) == (20, subject.ready["serial"] + 1)
     assert enforced(subject, BASE[0], BASE[30]) == [True, False]
     by_hand = [event for event in events(subject) if "hand" in event["kind"]]
-    assert [(event["sha256"], "the ministry cleaned up" in event["message"]) for event in by_hand] == [
-        (digest, True)
+    assert [(event["sha256"], event["message"]) for event in by_hand] == [
+        (digest, f"by {me()}: the ministry cleaned up")
     ]
     assert versions(subject)[0]["sha256"] == digest
     assert refused_by(subject) == []

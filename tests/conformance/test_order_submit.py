@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import pwd
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 from .clients import Said
 from .harness import ISSUER, ORDERS_ZONE, Subject, is_forwarded, is_sinkholed
 from .orders import as_yaml, block, unblock
+from .tools import me
 from .upstreams import StubUpstream
 
 LIST_ZONE = {"name": "malware", "list": "malware.txt", "match": "subtree", "answer": "sinkhole"}
@@ -218,7 +221,7 @@ def test_an_annulled_order_ends_and_a_corrected_one_takes_its_number(started: Su
     assert is_forwarded(started.query("wrong.example"))
     (row,) = started.status()["orders"]
     assert (row["state"], row["in_force"]) == ("annulled", 0)
-    assert row["notes"] == ["ANNULLED: by the operator: sent with the names of another letter"]
+    assert row["notes"] == [f"ANNULLED: by {me()}: sent with the names of another letter"]
     assert started.reload()["changed"] is False, "the copy in the inbox is not accepted again"
     assert submit(started, wrong).code == 4, "nor is it when it is sent"
     assert submit(started, block("B-1", ["right.example"], seq=1)).code == 0
@@ -239,6 +242,22 @@ def test_why_and_history_show_an_annulment(started: Subject):
         ("in force", "order B-1"),
         ("ended", "order B-1, annulled"),
     ]
+
+
+def test_an_action_is_recorded_with_the_user_that_the_kernel_names(started: Subject):
+    """Nobody can act in the name of another user: the environment of a command is not believed."""
+    with pytest.MonkeyPatch.context() as patch:
+        for variable in ("LOGNAME", "USER", "LNAME", "USERNAME", "SUDO_USER"):
+            patch.setenv(variable, "mallory")
+        submit(started, block("B-1", ["wrong.example"]))
+        annul(started, "B-1")
+    ledger = (started.folder / "state" / "ledger.jsonl").read_text()
+    user = {"kind": "local", "uid": os.getuid(), "user": pwd.getpwuid(os.getuid()).pw_name}
+    recorded = [(record["kind"], record["by"]) for record in map(json.loads, ledger.splitlines())]
+    assert recorded == [("order", user), ("annulment", user)]
+    lines = [json.loads(line) for line in started.stderr().splitlines()]
+    annulled = next(line for line in lines if line["event"].startswith("annulled order B-1 of"))
+    assert annulled["by"] == me()
 
 
 def test_orders_after_an_annulled_one_stay_in_force(started: Subject):

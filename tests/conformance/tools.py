@@ -4,6 +4,7 @@ A program that is missing fails the test with the name of its Debian package.
 """
 
 import os
+import pwd
 import shutil
 import subprocess
 import sys
@@ -45,6 +46,11 @@ def dnsblock() -> str:
     if not found.exists():
         pytest.fail(f"{found} is missing: install the package into this environment", pytrace=False)
     return str(found)
+
+
+def me() -> str:
+    """This user, as dnsblock records it."""
+    return f"{pwd.getpwuid(os.getuid()).pw_name} (uid {os.getuid()})"
 
 
 def run(command: list[str], *, timeout: float = 30, **more: object) -> subprocess.CompletedProcess[str]:

@@ -18,6 +18,7 @@ from dnsblock.orders.order import Entry, Order, Target, TargetEntry, parse, pars
 from dnsblock.orders.schema import EntriesFile
 from dnsblock.orders.state import derive
 from dnsblock.policy.engine_settings import read_secrets
+from dnsblock.principal import DAEMON
 from dnsblock.values import Endpoint, system_resolvers
 
 # Text that is nearly right breaks more than noise does.
@@ -200,7 +201,7 @@ def test_any_bytes_are_a_ledger_or_refused(tmp_path: Path, data: bytes, cut: int
     state = tmp_path / hashlib.sha256(data + b"%d %d" % (cut, at)).hexdigest()
     written = [parse("f", text.encode()) for text in ORDERS]
     with Ledger.open(state) as ledger:
-        ledger.append(written)
+        ledger.append(written, DAEMON, datetime.now(UTC))
     whole = (state / "ledger.jsonl").read_bytes()
     at = len(whole) - min(at, len(whole))
     (state / "ledger.jsonl").write_bytes(whole[:at] + data + whole[at + cut :])

@@ -1,9 +1,13 @@
 """Orders as documents and as facts, for the unit tests of dnsblock/orders."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 
+from dnsblock.orders.ledger import Ledger
 from dnsblock.orders.order import Order, parse
+from dnsblock.orders.records import Fact
+from dnsblock.principal import DAEMON, Principal
 
 JULY_14 = "2017-07-14T11:30:00+07:00"
 AUGUST_10 = "2017-08-10T10:46:00+07:00"
@@ -56,6 +60,10 @@ def unblock(order_id: str, target: str, *entries: str, **fields: object) -> str:
 
 def orders(*documents: str) -> list[Order]:
     return [parse(f"{number}.yaml", text.encode()) for number, text in enumerate(documents)]
+
+
+def append(ledger: Ledger, facts: Sequence[Fact], by: Principal = DAEMON) -> None:
+    ledger.append(facts, by, datetime.now(UTC))
 
 
 def sha256(text: str) -> str:

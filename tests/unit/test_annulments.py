@@ -10,9 +10,11 @@ from dnsblock.orders.ledger import Ledger
 from dnsblock.orders.order import Order
 from dnsblock.orders.records import Annulment, Record
 from dnsblock.orders.state import derive
+from dnsblock.principal import Principal
 
-from .helpers import block, orders, sha256, unblock
+from .helpers import append, block, orders, sha256, unblock
 
+ALICE = Principal("local", 1000, "alice")
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -22,7 +24,7 @@ def hour(number: int) -> datetime:
 
 def state(records: list[Order | Annulment], at: datetime | None = None) -> list[tuple[str, str, int]]:
     """Each fact is recorded an hour after the one before it."""
-    found = received(Record(n, hour(n), fact) for n, fact in enumerate(records, 1))
+    found = received(Record(n, hour(n), ALICE, fact) for n, fact in enumerate(records, 1))
     when = at or hour(len(records) + 1)
     known = [order for came, order in found if came <= when]
     return [(row.order_id, row.state, row.in_force) for row in derive(known, when).orders]
@@ -83,17 +85,17 @@ def test_an_annulment_without_an_order_is_refused():
     """A typing error must not be recorded for ever."""
     known = orders(block("b-1", "t.me"))
     with pytest.raises(Refused, match="no order with this order_id"):
-        annul(known, [Annulment("a", "b-2", "x")], START)
-    once = annul(known, [Annulment("a", "b-1", "x")], START)
+        annul(known, [Annulment("a", "b-2", "x")], START, ALICE)
+    once = annul(known, [Annulment("a", "b-1", "x")], START, ALICE)
     with pytest.raises(Refused, match="no order with this order_id"):
-        annul(once, [Annulment("a", "b-1", "x")], START)
+        annul(once, [Annulment("a", "b-1", "x")], START, ALICE)
 
 
 def test_the_ledger_keeps_an_annulment(tmp_path):
     """It is read back after a restart."""
     with Ledger.open(tmp_path) as ledger:
-        ledger.append(orders(block("b-1", "t.me")))
-        ledger.append([Annulment("a", "b-1", "wrong")])
+        append(ledger, orders(block("b-1", "t.me")))
+        append(ledger, [Annulment("a", "b-1", "wrong")])
         assert ledger.orders[0].annulled is not None
     with Ledger.open(tmp_path) as ledger:
         assert [(order.order_id, order.annulled and order.annulled.reason) for order in ledger.orders] == [

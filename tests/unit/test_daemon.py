@@ -11,6 +11,7 @@ import pytest
 from dnsblock.config import load
 from dnsblock.daemon import Daemon
 from dnsblock.policy import zones
+from dnsblock.principal import DAEMON
 from dnsblock.publishing import ClockTick, LedgerEntries
 
 CONFIG = """
@@ -58,7 +59,7 @@ def test_an_order_that_waits_for_another_publish_takes_nothing_of_it_back(tmp_pa
     async def live() -> None:
         daemon._start_engine()
         async with publisher._publishing:
-            waiting = asyncio.create_task(publisher.publish(LedgerEntries("order submit")))
+            waiting = asyncio.create_task(publisher.publish(LedgerEntries(DAEMON, "order submit")))
             await asyncio.sleep(0)
             publisher.config = wanted  # as another publish leaves it
         await waiting

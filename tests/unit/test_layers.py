@@ -22,7 +22,7 @@ LAYERS = [
     {"log", "notify", "process", "handover", "privileges"},
     {"config"},
     {"values"},
-    {"names", "suffixes", "client", "control", "clock", "durable", "times"},
+    {"names", "suffixes", "client", "control", "clock", "durable", "principal", "times"},
     {"document"},
     {"yaml_advice"},
     {"errors"},
@@ -37,7 +37,7 @@ DOORS = {
     "dnsblock._engine": {
         "dnsblock.policy",
         "dnsblock.lists",
-        "dnsblock.daemon",
+        "dnsblock.actions",
         "dnsblock.publishing",
         "dnsblock.inputs",
         "dnsblock.listeners",
@@ -149,7 +149,7 @@ def test_a_wrong_import_is_found():
     assert breaches({"dnsblock.http.api": "import prometheus_client.core"})
     assert breaches({"dnsblock.http.api": "if TYPE_CHECKING:\n    from dnsblock.daemon import Daemon"})
     assert not breaches({"dnsblock.policy.zones": "from dnsblock._engine import Snapshot"})
-    assert not breaches({"dnsblock.daemon": "from dnsblock import __version__, _engine, config"})
+    assert not breaches({"dnsblock.inputs": "from dnsblock import __version__, _engine, config"})
 
 
 def test_client_commands_import_no_slow_module():

@@ -15,8 +15,9 @@ from dnsblock.errors import LedgerUnwritable, Problem, Refused
 from dnsblock.orders.ledger import Ledger
 from dnsblock.orders.order import Order, load_entries_file, parse
 from dnsblock.orders.records import AcceptedRestore, Annulment, Position, sealed
+from dnsblock.principal import Principal
 
-from .helpers import block, orders, unblock
+from .helpers import append, block, orders, unblock
 
 TWO = orders(block("b-1", "t.me"), unblock("u-1", "b-1"))
 
@@ -25,7 +26,7 @@ TWO = orders(block("b-1", "t.me"), unblock("u-1", "b-1"))
 def folder(tmp_path: Path) -> Iterator[Path]:
     """A state folder whose ledger holds two orders."""
     with Ledger.open(tmp_path / "state") as ledger:
-        ledger.append(TWO)
+        append(ledger, TWO)
     return tmp_path / "state"
 
 
@@ -42,7 +43,7 @@ def damage_of(folder: Path) -> Problem:
     with Ledger.open(folder) as ledger:
         assert ledger.damage is not None
         with pytest.raises(LedgerUnwritable):
-            ledger.append([Annulment("a", "b-1", "no")])
+            append(ledger, [Annulment("a", "b-1", "no")])
         return ledger.damage
 
 
@@ -51,7 +52,7 @@ def test_appended_records_are_there_after_a_restart(folder: Path):
     with Ledger.open(folder) as ledger:
         assert [order.entries for order in ledger.orders] == [order.entries for order in TWO]
         assert [order.sha256 for order in ledger.orders] == [order.sha256 for order in TWO]
-        ledger.append(orders(block("b-2", "c.example")))
+        append(ledger, orders(block("b-2", "c.example")))
         assert ids(ledger) == ["b-1", "u-1", "b-2"]
     with Ledger.open(folder) as ledger:
         assert ids(ledger) == ["b-1", "u-1", "b-2"]
@@ -64,10 +65,11 @@ def test_a_record_holds_the_orders_own_bytes_and_the_digest_of_the_record_before
     first, second = map(json.loads, lines)
     assert list(first) == [*sorted(first.keys() - {"digest"}), "digest"]
     assert set(first) == {
-        *("n", "kind", "at", "prev_record", "digest"),
+        *("version", "n", "kind", "at", "by", "prev_record", "digest"),
         *("issuer", "order_id", "sha256", "document", "entries_file"),
     }
-    assert (first["n"], first["kind"], first["prev_record"]) == (1, "order", None)
+    assert (first["version"], first["n"], first["kind"], first["prev_record"]) == (1, 1, "order", None)
+    assert first["by"] == {"kind": "daemon", "uid": None, "user": None}
     assert (first["issuer"], first["order_id"]) == ("a", "b-1")
     assert first["document"] == block("b-1", "t.me")
     assert first["sha256"] == hashlib.sha256(first["document"].encode()).hexdigest()
@@ -90,10 +92,16 @@ def test_every_kind_of_record_is_there_after_a_restart(folder: Path):
         AcceptedRestore("restored from the backup", Position(3, "0" * 64), Position(2, "1" * 64)),
         AcceptedRestore("the checkpoint was lost", None, Position(0, None)),
     ]
+    alice = Principal("local", 1000, "alice")
     with Ledger.open(folder) as ledger:
-        ledger.append([facts[0]])
-        ledger.append(facts[1:])
+        append(ledger, [facts[0]], alice)
+        append(ledger, facts[1:], Principal("local", 4321))
     with Ledger.open(folder) as ledger:
+        assert [str(record.by) for record in ledger.records[2:]] == [
+            "alice (uid 1000)",
+            "uid 4321",
+            "uid 4321",
+        ]
         assert [record.fact for record in ledger.records[2:]] == facts
         assert [record.n for record in ledger.records] == [1, 2, 3, 4, 5]
         assert ids(ledger) == ["b-1", "u-1"]
@@ -102,6 +110,16 @@ def test_every_kind_of_record_is_there_after_a_restart(folder: Path):
         )
     kinds = [json.loads(line)["kind"] for line in file_of(folder).read_bytes().splitlines()]
     assert kinds == ["order", "order", "annulment", "restore_accepted", "restore_accepted"]
+
+
+def test_a_record_of_a_newer_version_is_refused(folder: Path):
+    """After a downgrade, nobody knows what such a record orders."""
+    first, second = file_of(folder).read_bytes().splitlines()
+    fields = {key: value for key, value in json.loads(second).items() if key != "digest"}
+    file_of(folder).write_bytes(first + b"\n" + sealed(fields | {"version": 2}) + b"\n")
+    with pytest.raises(Refused) as refused:
+        Ledger.open(folder)
+    assert f"{file_of(folder)}:2: a newer dnsblock wrote this record (version 2" in str(refused.value)
 
 
 def test_nobody_else_may_read_the_state(folder: Path):
@@ -122,7 +140,7 @@ def test_a_partial_last_record_is_removed_and_the_rest_is_used(folder: Path):
             assert "ledger.jsonl:2: cut off a record" in ledger.notes[0]
         assert file_of(folder).read_bytes() == whole[:first]
     with Ledger.open(folder) as ledger:
-        ledger.append(TWO[1:])
+        append(ledger, TWO[1:])
     with Ledger.open(folder) as ledger:
         assert (ids(ledger), ledger.notes) == (["b-1", "u-1"], ())
 
@@ -144,7 +162,7 @@ def test_a_lost_or_changed_last_line_end_loses_no_order(folder: Path, end: bytes
     with Ledger.open(folder) as ledger:
         assert ids(ledger) == ["b-1", "u-1"]
         assert "lacked its line end" in ledger.notes[0]
-        ledger.append(orders(block("b-2", "c.example")))
+        append(ledger, orders(block("b-2", "c.example")))
     assert file_of(folder).read_bytes().startswith(whole)
     with Ledger.open(folder) as ledger:
         assert ids(ledger) == ["b-1", "u-1", "b-2"]
@@ -237,7 +255,7 @@ def test_reading_only_creates_and_repairs_nothing(folder: Path, tmp_path: Path):
     assert (ids(ledger), len(ledger.notes)) == (["b-1", "u-1"], 1)
     assert file_of(folder).read_bytes() == before
     with pytest.raises(LedgerUnwritable, match="read only"):
-        ledger.append(TWO)
+        append(ledger, TWO)
     assert Ledger.open(tmp_path / "none", read_only=True).orders == ()
     assert not (tmp_path / "none").exists()
 
@@ -266,10 +284,10 @@ def test_a_full_disk_accepts_no_order_and_leaves_nothing_half_written(
         with monkeypatch.context() as patch:
             patch.setattr(os, failing, fails)
             with pytest.raises(LedgerUnwritable, match="No space left on device: nothing was accepted"):
-                ledger.append(orders(block("b-2", "c.example")))
+                append(ledger, orders(block("b-2", "c.example")))
         assert ids(ledger) == ["b-1", "u-1"]
         assert file_of(folder).read_bytes() == before
-        ledger.append(orders(block("b-2", "c.example")))
+        append(ledger, orders(block("b-2", "c.example")))
     with Ledger.open(folder) as ledger:
         assert (ids(ledger), ledger.notes) == (["b-1", "u-1", "b-2"], ())
 
@@ -293,10 +311,10 @@ def test_remains_of_a_failed_write_are_removed_before_the_next_record(
         with monkeypatch.context() as patch:
             patch.setattr(os, "pwrite", writes_half)
             with pytest.raises(LedgerUnwritable):
-                ledger.append(orders(block("b-2", *(f"n{i}.example" for i in range(100)))))
+                append(ledger, orders(block("b-2", *(f"n{i}.example" for i in range(100)))))
         monkeypatch.undo()
         assert file_of(folder).read_bytes() != before
-        ledger.append(orders(block("b-3", "c.example")))
+        append(ledger, orders(block("b-3", "c.example")))
     with Ledger.open(folder) as ledger:
         assert (ids(ledger), ledger.notes) == (["b-1", "u-1", "b-3"], ())
 
@@ -321,7 +339,7 @@ def stored(folder: Path) -> Path:
 def test_a_file_of_entries_is_kept_beside_the_ledger(folder: Path, tmp_path: Path, with_file: Order):
     """The folder is an inbox: taking the file away afterwards changes nothing."""
     with Ledger.open(folder) as ledger:
-        ledger.append([with_file])
+        append(ledger, [with_file])
     (tmp_path / "names.txt").unlink()
     with Ledger.open(folder) as ledger:
         assert ledger.orders[-1].entries == with_file.entries
@@ -333,7 +351,7 @@ def test_a_file_of_entries_is_kept_beside_the_ledger(folder: Path, tmp_path: Pat
 def test_a_modified_stored_file_of_entries_is_refused(folder: Path, with_file: Order, content: bytes | None):
     """The ledger records its digest."""
     with Ledger.open(folder) as ledger:
-        ledger.append([with_file])
+        append(ledger, [with_file])
     stored(folder).unlink() if content is None else stored(folder).write_bytes(content)
     assert stored(folder).name in str(damage_of(folder))
 
@@ -352,8 +370,8 @@ def test_a_full_disk_for_the_entries_leaves_no_record(
         with monkeypatch.context() as patch:
             patch.setattr(os, "fsync", fails)
             with pytest.raises(LedgerUnwritable):
-                ledger.append([with_file])
+                append(ledger, [with_file])
         assert file_of(folder).read_bytes() == before
         assert not list(folder.glob("entries/*"))
-        ledger.append([with_file])
+        append(ledger, [with_file])
     assert stored(folder).read_bytes() == NAMES

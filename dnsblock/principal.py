@@ -1,0 +1,56 @@
+"""Who reads or changes something: a local user, or the daemon itself. Ledger, history and log record it."""
+
+import pwd
+import socket
+import struct
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from dnsblock.errors import printable
+
+_UCRED = struct.Struct("3i")  # unix(7): process, user and group
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """The identity behind a control call. It comes from the kernel, never from the caller."""
+
+    kind: Literal["daemon", "local"]
+    uid: int | None = None
+    user: str | None = None  # None: the system knows no name for this uid
+
+    def __str__(self) -> str:
+        if self.kind == "daemon":
+            return "daemon"
+        return f"uid {self.uid}" if self.user is None else f"{self.user} (uid {self.uid})"
+
+    @classmethod
+    def local(cls, uid: int) -> "Principal":
+        """The user of a process on this machine. Blocks if the system looks up users over the network."""
+        try:
+            return cls("local", uid, printable(pwd.getpwuid(uid).pw_name))
+        except KeyError:
+            return cls("local", uid)
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields that a record of the ledger stores."""
+        return {"kind": self.kind, "uid": self.uid, "user": self.user}
+
+    @classmethod
+    def from_json(cls, value: Any) -> "Principal":
+        """Parses the fields of a record. Raises `ValueError`."""
+        match value:
+            case {"kind": "daemon", "uid": None, "user": None, **rest} if not rest:
+                return DAEMON
+            case {"kind": "local", "uid": int(uid), "user": str() | None as user, **rest} if not rest:
+                return cls("local", uid, user)
+        raise ValueError("not a principal")
+
+
+DAEMON = Principal("daemon")
+
+
+def peer_uid(sock: socket.socket) -> int:
+    """The user that connected this Unix socket, according to the kernel (SO_PEERCRED)."""
+    _, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    return int(uid)
