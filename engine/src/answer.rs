@@ -8,7 +8,7 @@
 
 use std::net::IpAddr;
 
-use crate::chain::Unreadable;
+use crate::chain::AmbiguousChain;
 use crate::limits::Kind;
 use crate::local;
 use crate::message::{
@@ -72,7 +72,7 @@ pub fn read(
         return Err(Verdict::Drop(Outcome::Dropped));
     }
     let refusal = query.read(packet, client.transport);
-    if refusal == Err(Refusal::Silence) {
+    if refusal == Err(Refusal::Drop) {
         return Err(Verdict::Drop(Outcome::Dropped));
     }
     let head = &mut query.head;
@@ -80,7 +80,7 @@ pub fn read(
     let is_stranger = !rules.clients.contains(client.address);
     match refusal {
         Err(Refusal::Error(mut rcode)) => {
-            if rcode == rcode::NOERROR && head.hop.has_wrong_cookie {
+            if rcode == rcode::NOERROR && head.hop.has_invalid_cookie {
                 rcode = rcode::BADCOOKIE; // RFC 7873 5.4
             }
             // What cannot be read is told so before it is asked who sent it;
@@ -90,7 +90,7 @@ pub fn read(
                 return Err(refuse_client(head, rules, out));
             }
             let length = respond_with_error(head, rcode, &[], rules, out);
-            Err(Verdict::Respond { length, outcome: outcome_of(rcode), is_known: head.hop.is_known })
+            Err(Verdict::Respond { length, outcome: outcome_of(rcode), is_known: head.hop.is_verified })
         }
         _ if is_stranger => Err(refuse_client(head, rules, out)),
         _ => Ok(()),
@@ -99,7 +99,7 @@ pub fn read(
 
 /// Decides one query, which `read` has read.
 pub fn decide(query: &Query, snapshot: &Snapshot, rules: &Rules, now: u64, out: &mut [u8]) -> Verdict {
-    let is_known = query.head.hop.is_known;
+    let is_known = query.head.hop.is_verified;
     let (answered, allowed_by) = match judge(query, snapshot, rules, now, out) {
         Judgement::Answer { length, outcome } => return Verdict::Respond { length, outcome, is_known },
         Judgement::Silence(outcome) => return Verdict::Drop(outcome),
@@ -125,14 +125,14 @@ fn greet(head: &mut Head, packet: &[u8], client: Client, rules: &Rules, now: u64
     let asks_keepalive = head.edns.is_some_and(|edns| edns.keepalive);
     let asks_structured = |code| head.edns.is_some() && has_option(packet, head.question(), code);
     let payload_limit = head.payload_limit(rules.max_payload);
-    let reads_structured = rules.structured_option.is_some_and(asks_structured);
+    let wants_structured_errors = rules.structured_option.is_some_and(asks_structured);
     let hop = &mut head.hop;
-    hop.is_known = client.transport.is_tcp() || has_proof || rules.exempt.contains(client.address);
-    hop.has_wrong_cookie = !has_proof && cookie.is_some_and(|cookie| cookie.has_server_part());
+    hop.is_verified = client.transport.is_tcp() || has_proof || rules.exempt.contains(client.address);
+    hop.has_invalid_cookie = !has_proof && cookie.is_some_and(|cookie| cookie.has_server_part());
     hop.cookie = cookie.and_then(|cookie| rules.secrets.bake(&cookie, client.address, now));
     hop.keepalive = asks_keepalive.then_some(rules.keepalive);
-    hop.reads_structured = reads_structured;
-    hop.limit = match (client.transport, hop.is_known, rules.amplification) {
+    hop.wants_structured_errors = wants_structured_errors;
+    hop.limit = match (client.transport, hop.is_verified, rules.amplification) {
         (Transport::Tcp, ..) => MAX_MESSAGE,
         (_, true, _) | (.., 0) => payload_limit,
         // Whoever forges its address gets no more of us than it pays for.
@@ -198,7 +198,7 @@ pub fn judge_targets<'a>(
     match targets::decide(query, response, first, snapshot) {
         Ok(Some(decision)) => carry_out(query, decision, snapshot, rules, now, out),
         Ok(None) => Judgement::Pass,
-        Err(Unreadable) => Judgement::Unreadable,
+        Err(AmbiguousChain) => Judgement::Unreadable,
     }
 }
 
@@ -246,7 +246,7 @@ fn carry_out<'a>(
 /// The profile's action; but a client that reads structured errors is told, and
 /// never sent elsewhere (draft-ietf-dnsop-structured-dns-error 5.2).
 fn action_for(head: &Head, decision: &Decision<'_>) -> Action {
-    let is_told = head.hop.reads_structured && decision.structured.is_some();
+    let is_told = head.hop.wants_structured_errors && decision.structured.is_some();
     match decision.answer.action {
         Action::Sinkhole | Action::Cname if is_told => Action::Nodata,
         action => action,
@@ -334,7 +334,7 @@ fn reasons<'a>(head: &Head, decision: &Decision<'a>, has_records: bool) -> ([Ext
     let mut errors = [ExtendedError::new(ede::FORGED_ANSWER, b""); 2];
     let mut told = usize::from(has_records);
     if let Some(code) = decision.answer.extended_error {
-        errors[told] = match decision.structured.filter(|_| head.hop.reads_structured) {
+        errors[told] = match decision.structured.filter(|_| head.hop.wants_structured_errors) {
             Some(text) => ExtendedError { code, text: text.whole.as_bytes(), brief: text.brief.as_bytes() },
             None => ExtendedError::new(code, decision.reference.as_bytes()),
         };
@@ -406,7 +406,7 @@ fn refuse_client(head: &Head, rules: &Rules, out: &mut [u8]) -> Verdict {
     }
     let errors = [ExtendedError::new(ede::PROHIBITED, b"")];
     let length = respond_with_error(head, rcode::REFUSED, &errors, rules, out);
-    Verdict::Respond { length, outcome: Outcome::Refused, is_known: head.hop.is_known }
+    Verdict::Respond { length, outcome: Outcome::Refused, is_known: head.hop.is_verified }
 }
 
 fn outcome_of(error: u16) -> Outcome {

@@ -16,9 +16,9 @@ use crate::message::{Head, edns_flag, flag};
 use crate::name::Name;
 use crate::policy::seed;
 
-mod kept;
+mod response;
 mod table;
-pub use kept::{Age, Kept, Settings};
+pub use response::{Age, CachedResponse, Settings};
 pub use table::Table;
 
 /// What makes a question another one for an upstream: the name, the type, and of the
@@ -28,7 +28,7 @@ pub struct Key<'a> {
     name: &'a Name,
     qtype: u16,
     flags: u8,
-    turn: u64,
+    coalescing_hash: u64,
 }
 
 /// The bit of RD in `Key::flags`.
@@ -50,7 +50,7 @@ impl Key<'_> {
         // With the process's own seed: who chooses names cannot choose which of them
         // have one hash.
         let seed = seed() ^ (u64::from(qtype) << 8 | u64::from(flags & !RECURSION));
-        Key { name, qtype, flags, turn: xxh3_64_with_seed(name.suffix(0), seed) }
+        Key { name, qtype, flags, coalescing_hash: xxh3_64_with_seed(name.suffix(0), seed) }
     }
 
     /// In wire format and lower case.
@@ -68,17 +68,17 @@ impl Key<'_> {
     }
 
     pub fn hash(&self) -> u64 {
-        self.turn ^ (RECURSION_HASH * u64::from(self.flags & RECURSION))
+        self.coalescing_hash ^ (RECURSION_HASH * u64::from(self.flags & RECURSION))
     }
 
     /// The hash of what is asked upstream one query at a time: of two questions that
     /// differ by RD alone, the second waits for the first (RFC 5452 5).
-    pub fn turn(&self) -> u64 {
-        self.turn
+    pub fn coalescing_hash(&self) -> u64 {
+        self.coalescing_hash
     }
 
     /// Whether both are one question, or differ by RD alone.
-    pub fn shares_turn(&self, other: &Key<'_>) -> bool {
+    pub fn coalesces_with(&self, other: &Key<'_>) -> bool {
         (self.qtype, self.flags | RECURSION) == (other.qtype, other.flags | RECURSION)
             && self.name == other.name
     }
@@ -102,9 +102,9 @@ impl PartialEq for Key<'_> {
 
 /// For tables whose keys are hashes.
 #[derive(Clone, Copy, Default)]
-pub struct AsItIs(u64);
+pub struct IdentityHasher(u64);
 
-impl Hasher for AsItIs {
+impl Hasher for IdentityHasher {
     fn write(&mut self, octets: &[u8]) {
         octets.iter().for_each(|octet| self.0 = self.0 << 8 | u64::from(*octet));
     }
@@ -166,17 +166,17 @@ impl Cache {
         self.table.load()
     }
 
-    pub fn find(&self, key: Key<'_>) -> Option<Kept> {
+    pub fn find(&self, key: Key<'_>) -> Option<CachedResponse> {
         self.table.load().as_ref()?.find(key)
     }
 
-    pub fn keeps_anything(&self) -> bool {
+    pub fn is_enabled(&self) -> bool {
         self.table.load().is_some()
     }
 
     /// Keeps an answer, unless something was purged since `purges` was read: it may
     /// be what the purge was about, come late.
-    pub fn keep(&self, key: Key<'_>, kept: Kept, purges: u64) {
+    pub fn insert(&self, key: Key<'_>, kept: CachedResponse, purges: u64) {
         let table = self.table.load();
         let Some(table) = &*table else { return };
         if self.purges() == purges {
@@ -188,7 +188,7 @@ impl Cache {
     }
 
     /// Drops what is kept for this question.
-    pub fn forget(&self, key: Key<'_>) {
+    pub fn remove(&self, key: Key<'_>) {
         if let Some(table) = &*self.table.load() {
             table.remove(key);
         }
@@ -250,8 +250,8 @@ mod tests {
         with(text, |key| {
             let mut reader = Reader::default();
             let response = reader.read_bounded(&mut response, &bounds).unwrap();
-            let kept = Kept::new(response, key, Instant::now(), &mut [0; MAX_MESSAGE]).unwrap();
-            cache.keep(key, kept, cache.purges());
+            let kept = CachedResponse::new(response, key, Instant::now(), &mut [0; MAX_MESSAGE]).unwrap();
+            cache.insert(key, kept, cache.purges());
         });
     }
 
@@ -299,10 +299,10 @@ mod tests {
         other_head.flags ^= flag::RD;
         let without = Key::new(&other_head, &query.name, 1);
         assert!(with_recursion != without && with_recursion.hash() != without.hash());
-        assert_eq!(with_recursion.turn(), without.turn());
-        assert!(with_recursion.shares_turn(&without) && with_recursion.serves(&without));
+        assert_eq!(with_recursion.coalescing_hash(), without.coalescing_hash());
+        assert!(with_recursion.coalesces_with(&without) && with_recursion.serves(&without));
         assert!(!without.serves(&with_recursion) && without.serves(&without));
-        assert!(!with_recursion.shares_turn(&Key::new(&query.head, &query.name, 28)));
+        assert!(!with_recursion.coalesces_with(&Key::new(&query.head, &query.name, 28)));
     }
 
     #[test]
@@ -330,7 +330,7 @@ mod tests {
         let kept = with("a.example", |key| cache.find(key)).unwrap();
         let before = cache.purges();
         cache.purge(&Purge::All);
-        with("a.example", |key| cache.keep(key, kept, before));
+        with("a.example", |key| cache.insert(key, kept, before));
         assert_eq!(cache.size().0, 0);
     }
 

@@ -27,7 +27,7 @@ const WAYS: usize = 2 * STEPS;
 
 /// There are two ways from one name, or a chain without end.
 #[derive(Debug)]
-pub struct Unreadable;
+pub struct AmbiguousChain;
 
 /// Where a chain ends.
 pub enum End<D> {
@@ -64,7 +64,7 @@ pub struct Chains<'a> {
 }
 
 impl<'a> Chains<'a> {
-    pub fn new(response: Response<'a>) -> Result<Chains<'a>, Unreadable> {
+    pub fn new(response: Response<'a>) -> Result<Chains<'a>, AmbiguousChain> {
         check_dnames(response)?;
         Ok(Chains { response, steps_left: STEPS_IN_ALL, looks_left: LOOKS_IN_ALL })
     }
@@ -76,7 +76,7 @@ impl<'a> Chains<'a> {
         sections: Sections,
         from: &Name,
         mut judge: impl FnMut(&Name) -> Option<D>,
-    ) -> Result<End<D>, Unreadable> {
+    ) -> Result<End<D>, AmbiguousChain> {
         let mut here = from.clone();
         // Names are long, and hashes of them enough to see that it goes round.
         let mut left = [0; STEPS];
@@ -86,8 +86,8 @@ impl<'a> Chains<'a> {
                 return Ok(End::Judged(judged));
             }
             let hash = |name: &Name| xxh3_64_with_seed(name.suffix(0), seed());
-            *left.get_mut(step).ok_or(Unreadable)? = hash(&here);
-            self.steps_left = self.steps_left.checked_sub(1).ok_or(Unreadable)?;
+            *left.get_mut(step).ok_or(AmbiguousChain)? = hash(&here);
+            self.steps_left = self.steps_left.checked_sub(1).ok_or(AmbiguousChain)?;
             if left[..=step].contains(&hash(&next)) {
                 // It goes round, and all of it was judged.
                 return Ok(End::Name(next));
@@ -99,11 +99,11 @@ impl<'a> Chains<'a> {
 
     /// The one way that leads on from a name. The same record twice is one (RFC 2181 5); of
     /// others there can be no second (RFC 2181 10.1, RFC 6672 2.4).
-    fn way(&mut self, sections: Sections, here: &Name) -> Result<Option<Name>, Unreadable> {
+    fn way(&mut self, sections: Sections, here: &Name) -> Result<Option<Name>, AmbiguousChain> {
         let response = self.response;
         let mut next: Option<Name> = None;
         for entry in response.of(here.suffix(0)) {
-            self.looks_left = self.looks_left.checked_sub(1).ok_or(Unreadable)?;
+            self.looks_left = self.looks_left.checked_sub(1).ok_or(AmbiguousChain)?;
             if !sections.hold(entry) {
                 continue;
             }
@@ -115,7 +115,7 @@ impl<'a> Chains<'a> {
         let ancestors = if response.has_dname() { here.labels() } else { 0 };
         for skip in 1..=ancestors {
             for entry in response.of(here.suffix(skip)) {
-                self.looks_left = self.looks_left.checked_sub(1).ok_or(Unreadable)?;
+                self.looks_left = self.looks_left.checked_sub(1).ok_or(AmbiguousChain)?;
                 if !sections.hold(entry) {
                     continue;
                 }
@@ -126,7 +126,7 @@ impl<'a> Chains<'a> {
                     match here.replace(skip, &response.target(entry)) {
                         Some(made) => take_only(&mut next, made)?,
                         // A name that gets too long is none (RFC 6672 2.2: YXDOMAIN).
-                        None if next.is_some() => return Err(Unreadable),
+                        None if next.is_some() => return Err(AmbiguousChain),
                         None => {}
                     }
                 }
@@ -136,9 +136,9 @@ impl<'a> Chains<'a> {
     }
 }
 
-fn take_only(known: &mut Option<Name>, name: Name) -> Result<(), Unreadable> {
+fn take_only(known: &mut Option<Name>, name: Name) -> Result<(), AmbiguousChain> {
     match known {
-        Some(known) if *known != name => Err(Unreadable),
+        Some(known) if *known != name => Err(AmbiguousChain),
         _ => {
             *known = Some(name);
             Ok(())
@@ -148,13 +148,13 @@ fn take_only(known: &mut Option<Name>, name: Name) -> Result<(), Unreadable> {
 
 /// RFC 6672 2.4, 3.1: a name has one DNAME, there is none below it, and every CNAME below it
 /// is the one that the DNAME makes. With anything else, clients go different ways.
-fn check_dnames(response: Response<'_>) -> Result<(), Unreadable> {
+fn check_dnames(response: Response<'_>) -> Result<(), AmbiguousChain> {
     if !response.has_dname() {
         return Ok(());
     }
     let ways = || response.entries().iter().filter(|e| Sections::Both.hold(e) && is_way(e.rtype()));
     if ways().count() > WAYS {
-        return Err(Unreadable);
+        return Err(AmbiguousChain);
     }
     for dname in ways().filter(|entry| entry.rtype() == rtype::DNAME) {
         let (above, target) = (response.name(dname.owner), response.target(dname));
@@ -169,7 +169,7 @@ fn check_dnames(response: Response<'_>) -> Result<(), Unreadable> {
                 _ => true,
             };
             if !is_sound {
-                return Err(Unreadable);
+                return Err(AmbiguousChain);
             }
         }
     }
@@ -181,7 +181,7 @@ fn is_way(rtype: u16) -> bool {
 }
 
 /// Whether there is one way through all that a response about this name leads to.
-pub fn is_readable(response: Response<'_>, queried: &Name) -> bool {
+pub fn is_unambiguous(response: Response<'_>, queried: &Name) -> bool {
     let judge = |_: &Name| None::<()>;
     let follow = || {
         response.clear_marks();
@@ -198,7 +198,7 @@ pub fn is_readable(response: Response<'_>, queried: &Name) -> bool {
                 }
             }
         }
-        Ok::<(), Unreadable>(())
+        Ok::<(), AmbiguousChain>(())
     };
     // What failed leads nowhere.
     response.is_failure() || follow().is_ok()
@@ -459,10 +459,10 @@ mod tests {
             let records: Vec<_> = [first.clone()].into_iter().chain((0..led).map(record)).collect();
             let response = response(&records);
             let mut reader = Reader::default();
-            assert!(is_readable(reader.read(&response).unwrap(), &name("www.example")), "{led}");
+            assert!(is_unambiguous(reader.read(&response).unwrap(), &name("www.example")), "{led}");
         }
         let goes_round = response(&[first.clone(), (&names[0][..], 65, [&[0, 1][..], &names[0]].concat())]);
-        assert!(is_readable(Reader::default().read(&goes_round).unwrap(), &name("www.example")));
+        assert!(is_unambiguous(Reader::default().read(&goes_round).unwrap(), &name("www.example")));
     }
 
     /// RFC 6672 2.4, 3.1; RFC 2181 5.

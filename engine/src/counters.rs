@@ -258,7 +258,7 @@ impl Counters {
     }
 
     /// Counts the time of so many responses.
-    pub fn count_waiting(&self, from: ResponseFrom, time: Duration, responses: u64) {
+    pub fn count_response_times(&self, from: ResponseFrom, time: Duration, responses: u64) {
         let (seconds, waited) = (time.as_secs_f64(), &self.waited[from as usize]);
         let bucket = RESPONSE_BOUNDS.iter().position(|bound| seconds <= *bound);
         waited.buckets[bucket.unwrap_or(RESPONSE_BOUNDS.len())].add(responses);

@@ -19,7 +19,7 @@ use rustix::event::EventfdFlags;
 use crate::cache::Cache;
 use crate::counters::{Counters, MAX_ZONE_SLOTS, MAX_ZONES};
 use crate::events::{Events, lock};
-use crate::limits::{Crowd, Limiter};
+use crate::limits::{ConnectionCounts, Limiter};
 use crate::policy::{PolicyZone, Snapshot, seed};
 use crate::rules::Rules;
 use crate::shared::{Serving, Settings, Shared};
@@ -121,7 +121,7 @@ impl Engine {
                 limiter: Limiter::new(seed()),
                 cache: Cache::default(),
                 claims: Arc::new(Claims::new(wakers)),
-                crowd: Arc::new(Crowd::new(seed())),
+                crowd: Arc::new(ConnectionCounts::new(seed())),
                 stop_at: OnceLock::new(),
                 running: AtomicUsize::new(0),
             }),

@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasherDefault;
 use std::time::{Duration, Instant};
 
-use crate::cache::{AsItIs, Key};
+use crate::cache::{IdentityHasher, Key};
 
 /// RFC 9520 3.2.
 const KEPT: Duration = Duration::from_secs(1);
@@ -17,13 +17,13 @@ const MOST: usize = 16_384;
 /// The failures of one worker thread.
 #[derive(Default)]
 pub struct Failures {
-    until: HashMap<u64, Instant, BuildHasherDefault<AsItIs>>,
+    until: HashMap<u64, Instant, BuildHasherDefault<IdentityHasher>>,
     /// In order of time, since each is kept as long.
     order: VecDeque<(Instant, u64)>,
 }
 
 impl Failures {
-    pub fn remember(&mut self, key: Key<'_>, now: Instant) {
+    pub fn insert(&mut self, key: Key<'_>, now: Instant) {
         self.forget(now);
         if self.order.len() == MOST
             && let Some((_, oldest)) = self.order.pop_front()
@@ -36,7 +36,7 @@ impl Failures {
     }
 
     /// Two questions with one hash cost a SERVFAIL for a second, no more.
-    pub fn knows(&self, key: Key<'_>, now: Instant) -> bool {
+    pub fn contains(&self, key: Key<'_>, now: Instant) -> bool {
         let until = || self.until.get(&key.hash());
         !self.until.is_empty() && until().is_some_and(|until| *until > now)
     }
@@ -65,8 +65,8 @@ mod tests {
     #[test]
     fn a_failure_is_known_for_a_second_and_in_bounds() {
         let (mut failures, start) = (Failures::default(), Instant::now());
-        let fail = |failures: &mut Failures, text: &str, at| with(text, |key| failures.remember(key, at));
-        let knows = |failures: &Failures, text: &str, at| with(text, |key| failures.knows(key, at));
+        let fail = |failures: &mut Failures, text: &str, at| with(text, |key| failures.insert(key, at));
+        let knows = |failures: &Failures, text: &str, at| with(text, |key| failures.contains(key, at));
         fail(&mut failures, "lost", start);
         assert!(knows(&failures, "LOST", start + KEPT / 2));
         assert!(!knows(&failures, "last", start) && !knows(&failures, "lost", start + KEPT));

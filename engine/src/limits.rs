@@ -166,7 +166,7 @@ fn hash_of(prefix: Prefix, kind: Kind, seed: u64) -> u64 {
     xxh3_64_with_seed(&octets, seed)
 }
 
-//------- Crowd --------------------------------------------------------------
+//------- ConnectionCounts --------------------------------------------------------------
 
 /// Places in which connections are counted.
 const PLACES: usize = 1 << 16;
@@ -174,7 +174,7 @@ const PLACES: usize = 1 << 16;
 /// TCP connections by client, and by network of each listen address. Two clients (or two
 /// networks) may share a place, and then their bound; with the seed nobody can choose
 /// with whom.
-pub struct Crowd {
+pub struct ConnectionCounts {
     clients: Box<[AtomicU32]>,
     networks: Box<[AtomicU32]>,
     seed: u64,
@@ -184,10 +184,10 @@ pub struct Crowd {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Network(usize);
 
-impl Crowd {
-    pub fn new(seed: u64) -> Crowd {
+impl ConnectionCounts {
+    pub fn new(seed: u64) -> ConnectionCounts {
         let places = || (0..PLACES).map(|_| AtomicU32::default()).collect();
-        Crowd { clients: places(), networks: places(), seed }
+        ConnectionCounts { clients: places(), networks: places(), seed }
     }
 
     /// Counts one more connection of the client; returns how many it has.
@@ -304,7 +304,7 @@ mod tests {
 
     #[test]
     fn connections_are_counted_by_client() {
-        let crowd = Crowd::new(5);
+        let crowd = ConnectionCounts::new(5);
         assert_eq!((crowd.enter(address("192.0.2.1")), crowd.enter(address("192.0.2.1"))), (1, 2));
         assert_eq!(crowd.enter(address("192.0.2.2")), 1);
         assert_eq!((crowd.enter(address("2001:db8::1")), crowd.enter(address("2001:db8::2"))), (1, 2));
@@ -314,7 +314,7 @@ mod tests {
 
     #[test]
     fn connections_are_counted_by_network_for_each_listener_and_class() {
-        let crowd = Crowd::new(5);
+        let crowd = ConnectionCounts::new(5);
         let listener = |text: &str| text.parse::<SocketAddr>().unwrap();
         let (one, other) = (listener("192.0.2.53:53"), listener("192.0.2.53:5353"));
         let place = |text: &str| crowd.network(address(text), one, 0);

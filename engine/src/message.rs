@@ -165,16 +165,16 @@ pub struct Hop {
     pub transport: Transport,
     /// It receives what is sent to its address, as a valid cookie or a
     /// connection proves, or is trusted to.
-    pub is_known: bool,
+    pub is_verified: bool,
     /// Octets that the response may have.
     pub limit: usize,
     pub cookie: Option<[u8; cookie::FULL]>,
     /// It sent what it took for a cookie of ours, and is none, or is old.
-    pub has_wrong_cookie: bool,
+    pub has_invalid_cookie: bool,
     /// Units of 100 ms.
     pub keepalive: Option<u16>,
     /// It reads the JSON of structured errors.
-    pub reads_structured: bool,
+    pub wants_structured_errors: bool,
 }
 
 /// Why a packet is not decided about.
@@ -182,7 +182,7 @@ pub struct Hop {
 pub enum Refusal {
     /// Nothing is sent: an answer could feed a reflection loop, or nobody
     /// would receive it.
-    Silence,
+    Drop,
     /// A response without records, with this RCODE, to the query's head.
     Error(u16),
 }
@@ -208,12 +208,12 @@ impl Query {
     pub fn read(&mut self, packet: &[u8], transport: Transport) -> Result<(), Refusal> {
         let flags = match u16_at(packet, 2) {
             Some(flags) if packet.len() >= HEADER => flags,
-            _ => return Err(Refusal::Silence),
+            _ => return Err(Refusal::Drop),
         };
         // RFC 1035 4.1.1: QR marks a response. Two servers that answer each
         // other's errors never stop, so a response gets nothing.
         if flags & flag::QR != 0 {
-            return Err(Refusal::Silence);
+            return Err(Refusal::Drop);
         }
         let head = &mut self.head;
         (head.id, head.flags) = (u16_at(packet, 0).expect("twelve octets are there"), flags);

@@ -13,7 +13,7 @@ pub struct Prefix {
 
 /// Why a text is no prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Malformed {
+pub enum InvalidPrefix {
     /// A bit is set behind the prefix: a slip of the pen, one way or the other.
     HostBits,
     /// An IPv4 address that is written as IPv6.
@@ -31,29 +31,29 @@ impl Prefix {
     }
 
     /// As `from_text`, with what is wrong.
-    pub fn read(text: &str) -> Result<Prefix, Malformed> {
+    pub fn read(text: &str) -> Result<Prefix, InvalidPrefix> {
         let (address, length) = match text.split_once('/') {
             Some((address, length)) => (address, Some(length)),
             None => (text, None),
         };
-        let address: IpAddr = address.parse().map_err(|_| Malformed::Other)?;
+        let address: IpAddr = address.parse().map_err(|_| InvalidPrefix::Other)?;
         let bits = if address.is_ipv4() { 32 } else { 128 };
         let length: u8 = match length {
             Some(text) if text.bytes().all(|octet| octet.is_ascii_digit()) => {
-                text.parse().map_err(|_| Malformed::Other)?
+                text.parse().map_err(|_| InvalidPrefix::Other)?
             }
-            Some(_) => return Err(Malformed::Other),
+            Some(_) => return Err(InvalidPrefix::Other),
             None => bits,
         };
         if length > bits {
-            return Err(Malformed::Other);
+            return Err(InvalidPrefix::Other);
         }
         // An address that comes as ::ffff:192.0.2.1 is looked up as IPv4.
         if address.to_canonical().is_ipv4() != address.is_ipv4() {
-            return Err(Malformed::Mapped);
+            return Err(InvalidPrefix::Mapped);
         }
         let prefix = Prefix { address, length };
-        if prefix.range().0 == number(address) { Ok(prefix) } else { Err(Malformed::HostBits) }
+        if prefix.range().0 == number(address) { Ok(prefix) } else { Err(InvalidPrefix::HostBits) }
     }
 
     /// The prefix as the name of a trigger in RPZ: `24.0.2.0.192.rpz-ip`, without its `zz`.

@@ -155,7 +155,7 @@ impl Reader {
     }
 
     /// Reads a cached message: all twelve bits of its RCODE are kept beside it.
-    pub fn read_kept<'a>(&'a mut self, message: &'a [u8], rcode: u16) -> Option<Response<'a>> {
+    pub fn read_cached<'a>(&'a mut self, message: &'a [u8], rcode: u16) -> Option<Response<'a>> {
         self.parse(message)?;
         self.rcode = rcode;
         Some(Response { message, read: self })

@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use crate::cache::Cache;
 use crate::counters::Counters;
 use crate::events::Events;
-use crate::limits::{Crowd, Limiter};
+use crate::limits::{ConnectionCounts, Limiter};
 use crate::message::{Query, Transport};
 use crate::name::{Name, Walk};
 use crate::policy::{Part, Snapshot};
@@ -40,7 +40,7 @@ pub struct Shared {
     pub cache: Cache,
     pub claims: Arc<Claims>,
     /// Open TCP connections, by client and by network.
-    pub crowd: Arc<Crowd>,
+    pub crowd: Arc<ConnectionCounts>,
     pub stop_at: OnceLock<Instant>,
     /// Worker threads that are alive.
     pub running: AtomicUsize,

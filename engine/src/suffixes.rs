@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 
-use crate::cache::AsItIs;
+use crate::cache::IdentityHasher;
 use crate::name::{Name, Walk};
 use crate::policy::names::SEED;
 
@@ -17,7 +17,7 @@ const EXCEPTION: u8 = 1 << 2;
 
 /// By the hash of a name, 16 bytes each.
 #[derive(Debug, Default)]
-pub struct Suffixes(HashMap<u64, u8, BuildHasherDefault<AsItIs>>);
+pub struct Suffixes(HashMap<u64, u8, BuildHasherDefault<IdentityHasher>>);
 
 impl Suffixes {
     /// Names that are public suffixes, names whose children all are (`*.` in the list), and

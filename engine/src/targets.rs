@@ -1,7 +1,7 @@
 //! What the policy says about the records of an upstream's response: about where they lead,
 //! which decides about the whole query, and about those beside that, which are dropped.
 
-use crate::chain::{self, Chains, End, Owners, Sections, Unreadable};
+use crate::chain::{self, AmbiguousChain, Chains, End, Owners, Sections};
 use crate::message::{Query, Section, Transport, rtype};
 use crate::name::{Name, Walk};
 use crate::policy::names::SEED;
@@ -21,7 +21,7 @@ pub fn decide<'a>(
     response: Response<'_>,
     first: usize,
     snapshot: &'a Snapshot,
-) -> Result<Option<Decision<'a>>, Unreadable> {
+) -> Result<Option<Decision<'a>>, AmbiguousChain> {
     let judges = Judges { first, ..Judges::all(query.head.hop.transport) };
     response.clear_marks();
     if response.is_failure() {
@@ -69,7 +69,7 @@ fn led_to<'a>(
     response: Response<'_>,
     snapshot: &'a Snapshot,
     mut judges: Judges<'a>,
-) -> Result<(Option<Decision<'a>>, Judges<'a>), Unreadable> {
+) -> Result<(Option<Decision<'a>>, Judges<'a>), AmbiguousChain> {
     let mut chains = Chains::new(response)?;
     let end = chains.walk(Sections::Answer, &query.name, |name| judge_step(name, snapshot, &mut judges))?;
     let decision = match end {
@@ -100,7 +100,7 @@ fn judge_offers<'a>(
     last: Name,
     snapshot: &'a Snapshot,
     judges: Judges<'a>,
-) -> Result<Option<Decision<'a>>, Unreadable> {
+) -> Result<Option<Decision<'a>>, AmbiguousChain> {
     let mut first: Option<Decision<'a>> = None;
     let mut owners = Owners::new(response, last, judges.first);
     while let Some(owner) = owners.next() {
@@ -147,7 +147,7 @@ pub fn drop_beside(
     target: &Name,
     snapshot: &Snapshot,
     transport: Transport,
-) -> Result<(), Unreadable> {
+) -> Result<(), AmbiguousChain> {
     response.clear_marks();
     if !response.is_failure() {
         Chains::new(response)?.walk(Sections::Answer, target, |_| None::<()>)?;

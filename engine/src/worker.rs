@@ -226,7 +226,7 @@ impl Worker {
         if self.at_once > 0 {
             // One look at the clock for all of them: what a turn answers at once leaves in the same moment.
             let responses = std::mem::take(&mut self.at_once);
-            self.counters.count_waiting(ResponseFrom::Here, self.now.elapsed(), responses);
+            self.counters.count_response_times(ResponseFrom::Here, self.now.elapsed(), responses);
         }
         self.sweep();
         self.counters.outstanding.set(self.upstreams.outstanding() as u64);

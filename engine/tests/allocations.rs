@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use _engine::answer::{Client, Verdict, decide, read};
-use _engine::cache::{self, Age, Cache, Kept, Key};
+use _engine::cache::{self, Age, Cache, CachedResponse, Key};
 use _engine::counters::Counters;
 use _engine::list;
 use _engine::local::{Local, Switches};
@@ -145,8 +145,8 @@ fn a_kept_answer_is_given_without_an_allocation() {
     let key = Key::new(&query.head, &query.name, query.qtype);
     let mut reader = Reader::default();
     let response = reader.read_bounded(&mut response, &bounds).unwrap();
-    let kept = Kept::new(response, key, Instant::now(), &mut [0; MAX_MESSAGE]).unwrap();
-    cache.keep(key, kept, cache.purges());
+    let kept = CachedResponse::new(response, key, Instant::now(), &mut [0; MAX_MESSAGE]).unwrap();
+    cache.insert(key, kept, cache.purges());
     // What a thread allocates once is not counted.
     assert!(cache.find(key).is_some());
     let counted = allocation_counter::measure(|| {

@@ -181,7 +181,7 @@ fn whatever_an_upstream_sends_the_response_is_sound() {
                 let addresses = chain::offers(read, &last).flat_map(|offer| offer.addresses).count();
                 assert!(addresses <= response.len() / 4, "more addresses than octets");
             }
-            chain::is_readable(read, &query.name);
+            chain::is_unambiguous(read, &query.name);
             assert!(steps <= response.len() / 12 + 1, "more steps than records");
             // As if one in two were not to be had: what is left is a message, too.
             read.entries().iter().filter(|_| random.below(8) == 0).for_each(|entry| read.drop_entry(entry));

@@ -257,7 +257,7 @@ pub fn answers(response: &[u8], question: &[u8]) -> bool {
 pub fn read_chain(response: &[u8]) {
     let (mut reader, free) = (Reader::default(), name("free.example"));
     let Some(response) = reader.read(response) else { return };
-    chain::is_readable(response, &free);
+    chain::is_unambiguous(response, &free);
     let walked =
         Chains::new(response).and_then(|mut chains| chains.walk(Sections::Answer, &free, |_| None::<()>));
     if let Ok(chain::End::Name(last)) = walked {

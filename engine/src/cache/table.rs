@@ -10,7 +10,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
-use super::{Kept, Key};
+use super::{CachedResponse, Key};
 use crate::events::lock;
 use crate::sys::{in_huge_pages, prefetch};
 
@@ -50,7 +50,7 @@ struct Ways {
     tags: [u16; WAYS],
     wound: [u8; WAYS],
     hand: u8,
-    kept: [Option<Kept>; WAYS],
+    kept: [Option<CachedResponse>; WAYS],
 }
 
 impl Table {
@@ -68,20 +68,20 @@ impl Table {
         }
     }
 
-    /// Asks for the memory that `warm_answer` and `find` look at first.
-    pub fn warm_set(&self, hash: u64) {
+    /// Asks for the memory that `prefetch_response` and `find` look at first.
+    pub fn prefetch_set(&self, hash: u64) {
         prefetch(self.set(hash), size_of::<Set>());
     }
 
     /// Asks for the memory of the answer itself, once that of its set is there.
-    pub fn warm_answer(&self, hash: u64) {
+    pub fn prefetch_response(&self, hash: u64) {
         let ways = lock(&self.set(hash).0);
         if let Some(kept) = ways.tagged(hash).find_map(|way| ways.kept[way].as_ref()) {
             kept.warm();
         }
     }
 
-    pub fn find(&self, key: Key<'_>) -> Option<Kept> {
+    pub fn find(&self, key: Key<'_>) -> Option<CachedResponse> {
         let mut ways = lock(&self.set(key.hash()).0);
         let way = ways.way_of(key)?;
         ways.wound[way] = (ways.wound[way] + 1).min(MOST_WOUND);
@@ -90,7 +90,7 @@ impl Table {
 
     /// Puts an answer into the place of an earlier one to the same question, else of
     /// none, else of what has run down.
-    pub fn insert(&self, key: Key<'_>, kept: Kept) {
+    pub fn insert(&self, key: Key<'_>, kept: CachedResponse) {
         self.octets.fetch_add(weight(&kept), Relaxed);
         self.entries.fetch_add(1, Relaxed);
         let before = {
@@ -133,7 +133,7 @@ impl Table {
     }
 
     /// Takes out what `is_dropped` says; returns how many answers that were.
-    pub fn drop_where(&self, is_dropped: impl Fn(&Kept) -> bool) -> usize {
+    pub fn drop_where(&self, is_dropped: impl Fn(&CachedResponse) -> bool) -> usize {
         let mut dropped = 0;
         for set in &self.sets {
             for way in 0..WAYS {
@@ -146,7 +146,7 @@ impl Table {
     }
 
     /// Notes that an answer is no longer there.
-    fn forget(&self, gone: Option<Kept>) {
+    fn forget(&self, gone: Option<CachedResponse>) {
         if let Some(gone) = gone {
             self.octets.fetch_sub(weight(&gone), Relaxed);
             self.entries.fetch_sub(1, Relaxed);
@@ -199,7 +199,7 @@ impl Ways {
     }
 
     /// Takes out an answer that has run down; else winds down all of them.
-    fn let_go(&mut self) -> Option<Kept> {
+    fn let_go(&mut self) -> Option<CachedResponse> {
         let run_down = (0..WAYS).find(|&way| self.wound[way] == 0 && self.kept[way].is_some());
         if run_down.is_none() {
             self.wound.iter_mut().for_each(|wound| *wound = wound.saturating_sub(1));
@@ -212,6 +212,6 @@ fn tag(hash: u64) -> u16 {
     (hash >> 48) as u16
 }
 
-fn weight(kept: &Kept) -> u64 {
+fn weight(kept: &CachedResponse) -> u64 {
     (OVERHEAD + kept.memory()) as u64
 }

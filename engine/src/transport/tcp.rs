@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 
 use super::listeners::Bound;
-use crate::limits::{Crowd, Network};
+use crate::limits::{ConnectionCounts, Network};
 
 mod connection;
 pub use connection::Connection;
@@ -59,7 +59,7 @@ pub enum NotAdmitted {
 pub struct Service {
     limits: Limits,
     /// Connections of all worker threads, by client and by network.
-    crowd: Arc<Crowd>,
+    crowd: Arc<ConnectionCounts>,
     connections: Slab<Connection>,
     /// Tells a connection from an earlier one in the same place.
     next_generation: u64,
@@ -90,7 +90,7 @@ impl Newcomer<'_> {
 }
 
 impl Service {
-    pub fn new(limits: Limits, crowd: Arc<Crowd>) -> Service {
+    pub fn new(limits: Limits, crowd: Arc<ConnectionCounts>) -> Service {
         Service { limits, crowd, connections: Slab::new(), next_generation: 0 }
     }
 
@@ -340,7 +340,7 @@ mod tests {
             let any = SocketAddr::from(([127, 0, 0, 1], 0));
             let listening = listeners::bind(&[any], 1, &[], Inherited::default()).ok().unwrap();
             Scene {
-                service: Service::new(limits, Arc::new(Crowd::new(7))),
+                service: Service::new(limits, Arc::new(ConnectionCounts::new(7))),
                 listener: Arc::clone(&listening[0]),
                 knock: TcpListener::bind(any).unwrap(),
                 now: Instant::now(),

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use super::{Arrived, Flight, Upstreams};
-use crate::cache::AsItIs;
+use crate::cache::IdentityHasher;
 use crate::events::lock;
 use crate::message::MAX_QUESTION;
 use crate::relay;
@@ -19,12 +19,12 @@ const SHARDS: usize = 64;
 
 /// The claims of all worker threads, and their mail.
 pub struct Claims {
-    /// By the turn of the question (`Key::turn`).
+    /// By the turn of the question (`Key::coalescing_hash`).
     shards: [Mutex<Table>; SHARDS],
     mailboxes: Vec<Mailbox>,
 }
 
-type Table = HashMap<u64, Claimed, BuildHasherDefault<AsItIs>>;
+type Table = HashMap<u64, Claimed, BuildHasherDefault<IdentityHasher>>;
 
 struct Claimed {
     /// See `Flight::purges`.
@@ -44,7 +44,7 @@ struct Mailbox {
 
 /// What one worker thread tells another about a question.
 pub struct Letter {
-    /// `Key::turn` of the question.
+    /// `Key::coalescing_hash` of the question.
     pub question: u64,
     /// Whether it was asked with RD.
     pub recursion: bool,
@@ -185,7 +185,7 @@ impl Upstreams {
             return (None, false);
         }
         let (key, listener) = (flight.first.key(), listens.then_some(self.thread));
-        let question = (key.turn(), key.asks_recursion());
+        let question = (key.coalescing_hash(), key.asks_recursion());
         match self.claims.claim(question, flight.purges, listener) {
             Right::Ours(claim) => (Some(claim), false),
             Right::Theirs => (None, true),

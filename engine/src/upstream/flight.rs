@@ -6,7 +6,7 @@ use super::asker::Asker;
 use super::claims::Claim;
 use super::health::{Mask, bit};
 use super::shares::Share;
-use crate::cache::{Age, Kept, Key};
+use crate::cache::{Age, CachedResponse, Key};
 use crate::chain;
 use crate::message::{MAX_QUESTION, Query, Transport};
 use crate::name::Name;
@@ -41,7 +41,7 @@ pub struct Flight {
     pub(super) is_told: bool,
     /// Somebody waits who asks with RD, while this was asked without: then asked anew.
     pub awaits_recursion: bool,
-    /// `Key::turn` of the question.
+    /// `Key::coalescing_hash` of the question.
     pub(super) question: u64,
     /// Tells it from another flight in the same place.
     pub(super) number: u64,
@@ -117,7 +117,7 @@ impl Waiter {
 #[derive(Clone)]
 pub enum Led {
     Now(Box<[u8]>),
-    Before(Kept, Age),
+    Before(CachedResponse, Age),
 }
 
 /// Where the answer goes.
@@ -229,7 +229,7 @@ impl Flight {
     /// Notes whether an answer is well-formed, and there is one way through all to which it leads.
     pub(super) fn note_soundness(&mut self, message: &[u8], reader: &mut Reader) {
         let response = reader.read(message);
-        self.is_sound = response.is_some_and(|response| chain::is_readable(response, self.first.name()));
+        self.is_sound = response.is_some_and(|response| chain::is_unambiguous(response, self.first.name()));
     }
 
     /// The question as it is asked upstream.

@@ -6,7 +6,7 @@ use std::hash::BuildHasherDefault;
 use std::time::{Duration, Instant};
 
 use super::{Flight, Origin, Upstreams, Waiter};
-use crate::cache::{AsItIs, Key};
+use crate::cache::{IdentityHasher, Key};
 
 /// How long a client waits before it is given a stale answer, as its own patience
 /// may be little more (RFC 8767 5: the client response timer).
@@ -15,8 +15,8 @@ const PATIENCE: Duration = Duration::from_millis(1800);
 /// What one worker thread knows of its questions.
 #[derive(Default)]
 pub struct Questions {
-    /// The latest flight with a question of this turn (`Key::turn`).
-    flights: HashMap<u64, usize, BuildHasherDefault<AsItIs>>,
+    /// The latest flight with a question of this turn (`Key::coalescing_hash`).
+    flights: HashMap<u64, usize, BuildHasherDefault<IdentityHasher>>,
     /// Flights with a question that a later flight asks again, after a purge of the cache.
     superseded: usize,
     /// Queries that wait for a question of somebody else.
@@ -48,7 +48,7 @@ impl Questions {
 
     /// Notes a flight that goes to this place.
     pub fn enter(&mut self, place: usize, flight: &mut Flight, now: Instant) {
-        flight.question = flight.first.key().turn();
+        flight.question = flight.first.key().coalescing_hash();
         self.next_number += 1;
         flight.number = self.next_number;
         self.superseded += usize::from(self.flights.insert(flight.question, place).is_some());
@@ -93,12 +93,12 @@ impl Upstreams {
             return Join::Alone(waiter);
         }
         let key = waiter.key();
-        let place = self.questions.find(key.turn());
+        let place = self.questions.find(key.coalescing_hash());
         let flight = place.and_then(|place| Some((place, self.flights.get_mut(place)?)));
         let Some((place, flight)) = flight else { return Join::Alone(waiter) };
         // With `asker` it was asked for one client, before a reload changed that.
         let is_for_one = flight.asker.is_some();
-        if is_for_one || !flight.first.key().shares_turn(&key) || flight.purges != purges {
+        if is_for_one || !flight.first.key().coalesces_with(&key) || flight.purges != purges {
             return Join::Alone(waiter);
         }
         let is_same = flight.first.key() == key;

@@ -102,10 +102,10 @@ impl Upstreams {
         }
         let question = flight.first.key();
         if has_failed && flight.failure.is_some() {
-            self.failed_twice.remember(question, now);
+            self.failed_twice.insert(question, now);
         }
         // RFC 9520 3.2: what two have failed at is not asked twice again at once.
-        let is_known = has_failed && self.failed_twice.knows(question, now);
+        let is_known = has_failed && self.failed_twice.contains(question, now);
         if is_known || !self.has_another(key) {
             if has_failed {
                 self.flights[key].failure = None;

@@ -12,16 +12,16 @@ use std::net::IpAddr;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::{Flight, Origin, Upstreams, Waiter};
-use crate::cache::AsItIs;
+use crate::cache::IdentityHasher;
 use crate::counters::Refused;
 use crate::limits::client_hash;
 use crate::policy::seed;
 use crate::suffixes::Suffixes;
 
 /// By hashes with the process's own seed: nobody can choose with whom to share.
-type Counts = HashMap<u64, usize, BuildHasherDefault<AsItIs>>;
+type Counts = HashMap<u64, usize, BuildHasherDefault<IdentityHasher>>;
 
-/// Whose query it is. Kept no longer than the query.
+/// Whose query it is. CachedResponse no longer than the query.
 #[derive(Clone, Copy)]
 pub struct Share {
     domain: u64,

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::source::Source;
 use super::{Mail, Worker};
-use crate::cache::{Age, Kept, Key};
+use crate::cache::{Age, CachedResponse, Key};
 use crate::outcome::Outcome;
 use crate::response::Reader;
 use crate::transport::poll::Event;
@@ -29,7 +29,7 @@ const TOGETHER: usize = 256;
 pub(super) struct Owed {
     waiters: std::vec::IntoIter<Box<Waiter>>,
     heard: Heard,
-    stale: Option<Kept>,
+    stale: Option<CachedResponse>,
 }
 
 impl Worker {
@@ -99,7 +99,7 @@ impl Worker {
 
     /// What is kept for this question and will do where nothing else is to be had, by the
     /// rules of now.
-    pub(super) fn stale(&self, key: Key<'_>) -> Option<Kept> {
+    pub(super) fn stale(&self, key: Key<'_>) -> Option<CachedResponse> {
         let settings = self.shared.serving.load().rules.cache;
         self.shared.cache.find(key).filter(|kept| kept.age(self.now, &settings) == Age::Stale)
     }
@@ -177,25 +177,25 @@ impl Worker {
         let response = match source {
             Source::Upstream(response) if is_sound => response,
             Source::Upstream(_) | Source::Malformed | Source::Nothing(Outcome::Failed) => {
-                self.failures.remember(key, self.now);
+                self.failures.insert(key, self.now);
                 return true;
             }
             Source::Nothing(_) | Source::Refused(_) | Source::TooLong | Source::Cached(..) => return true,
         };
-        if !self.shared.cache.keeps_anything() || self.upstreams.tells_client() || !is_for_all {
+        if !self.shared.cache.is_enabled() || self.upstreams.tells_client() || !is_for_all {
             return false;
         }
-        let Some(kept) = Kept::new(response, key, self.now, &mut self.message[..]) else {
+        let Some(kept) = CachedResponse::new(response, key, self.now, &mut self.message[..]) else {
             // What was kept before is no longer true (RFC 8767 4), though this is for now alone.
-            self.shared.cache.forget(key);
+            self.shared.cache.remove(key);
             return false;
         };
         let is_failure = kept.is_failure();
         if is_failure && self.shared.cache.find(key).is_some_and(|before| !before.is_failure()) {
             // What was known before may still be needed.
-            self.failures.remember(key, self.now);
+            self.failures.insert(key, self.now);
         } else {
-            self.shared.cache.keep(key, kept, purges);
+            self.shared.cache.insert(key, kept, purges);
         }
         is_failure
     }

@@ -42,7 +42,7 @@ impl Worker {
             }
             Source::Cached(kept, age) => {
                 if let Some(generation) = passed_by {
-                    kept.pass(generation);
+                    kept.mark_allowed_by(generation);
                 }
                 let outcome = if age == Age::Stale { Outcome::Stale } else { Outcome::Cached };
                 let length = match judged.filter(|response| response.dropped() > 0) {
@@ -82,7 +82,7 @@ impl Worker {
             }
             Source::Upstream(_) | Source::Malformed | Source::TooLong | Source::Cached(..) => {
                 let key = Key::new(&query.head, follow.unwrap_or(&query.name), query.qtype);
-                self.failures.remember(key, self.now);
+                self.failures.insert(key, self.now);
                 let error = ExtendedError::new(ede::OTHER, b"the upstream's answer cannot be used");
                 (Outcome::Failed, error)
             }
@@ -114,7 +114,7 @@ impl Worker {
             self.at_once += 1;
         } else {
             let waited = self.now.saturating_duration_since(read_at);
-            self.counters.count_waiting(ResponseFrom::Upstream, waited, 1);
+            self.counters.count_response_times(ResponseFrom::Upstream, waited, 1);
         }
     }
 

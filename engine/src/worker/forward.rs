@@ -3,7 +3,7 @@
 use super::Worker;
 use super::source::Source;
 use crate::answer::Judgement;
-use crate::cache::{Age, Kept, Key};
+use crate::cache::{Age, CachedResponse, Key};
 use crate::counters::Refused;
 use crate::failures::Failures;
 use crate::message::{ExtendedError, Query, ede};
@@ -23,7 +23,7 @@ pub(super) struct Passed {
     allowed_by: Option<usize>,
     /// Of the question.
     hash: u64,
-    kept: Option<Kept>,
+    kept: Option<CachedResponse>,
 }
 
 impl Passed {
@@ -49,10 +49,10 @@ impl Worker {
         let cache = self.shared.cache.table();
         let Some(table) = cache.as_ref().filter(|_| !self.upstreams.tells_client()) else { return };
         for passed in &*passed {
-            table.warm_set(passed.hash);
+            table.prefetch_set(passed.hash);
         }
         for passed in &*passed {
-            table.warm_answer(passed.hash);
+            table.prefetch_response(passed.hash);
         }
         for passed in passed {
             passed.kept = table.find(passed.key(&queries[passed.place]));
@@ -70,7 +70,7 @@ impl Worker {
             Some((Age::Stale, kept)) => Some(kept.clone()),
             _ => None,
         };
-        let has_failed = self.failures.knows(passed.key(query), self.now) && !self.forget_failures();
+        let has_failed = self.failures.contains(passed.key(query), self.now) && !self.forget_failures();
         let waiter = Box::new(Waiter::new(query.clone(), passed.follow, origin));
         match has_failed {
             true => self.fail_again(waiter, stale.as_ref(), serving),
@@ -82,12 +82,12 @@ impl Worker {
         &mut self,
         query: &Query,
         passed: &Passed,
-        kept: &Kept,
+        kept: &CachedResponse,
         age: Age,
         origin: Origin,
         serving: &Serving,
     ) {
-        if kept.is_due(self.now, &serving.rules.cache) {
+        if kept.claim_prefetch(self.now, &serving.rules.cache) {
             self.ask_anew(query, passed.follow.clone());
         }
         let source = Source::Cached(kept, age);
@@ -110,7 +110,12 @@ impl Worker {
     }
 
     /// No upstream answered a moment ago, and none is asked again so soon.
-    pub(super) fn fail_again(&mut self, waiter: Box<Waiter>, stale: Option<&Kept>, serving: &Serving) {
+    pub(super) fn fail_again(
+        &mut self,
+        waiter: Box<Waiter>,
+        stale: Option<&CachedResponse>,
+        serving: &Serving,
+    ) {
         match stale {
             Some(stale) => self.judge_again(waiter, Source::Cached(stale, Age::Stale)),
             None if waiter.follow.is_some() => self.judge_again(waiter, Source::Nothing(Outcome::Failed)),
@@ -122,7 +127,7 @@ impl Worker {
     }
 
     /// Lets a query wait for an upstream's answer, with those that ask the same.
-    pub(super) fn wait(&mut self, waiter: Box<Waiter>, stale: Option<&Kept>) {
+    pub(super) fn wait(&mut self, waiter: Box<Waiter>, stale: Option<&CachedResponse>) {
         let purges = self.shared.cache.purges();
         let instead = match stale {
             Some(stale) => Source::Cached(stale, Age::Stale),
@@ -155,7 +160,7 @@ impl Worker {
     }
 
     /// Too much is outstanding, of all or of whose query it is.
-    fn refuse(&mut self, waiter: Box<Waiter>, why: Refused, stale: Option<&Kept>) {
+    fn refuse(&mut self, waiter: Box<Waiter>, why: Refused, stale: Option<&CachedResponse>) {
         self.counters.refused[why as usize].add(1);
         let source = match stale {
             Some(stale) => Source::Cached(stale, Age::Stale),

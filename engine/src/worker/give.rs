@@ -103,7 +103,7 @@ impl Worker {
             Some((Age::Stale, kept)) => Some(kept),
             _ => None,
         };
-        match self.failures.knows(key, self.now) {
+        match self.failures.contains(key, self.now) {
             true => self.fail_again(waiter, stale, serving),
             false => self.wait(waiter, stale),
         }
@@ -141,10 +141,9 @@ impl Worker {
         // Of a response that was judged: some of its records may be dropped.
         let mut judged = None;
         let is_judged_by = |first: &usize| *first > 0 || serving.has_shadows();
-        let judges = judgement
-            .judges()
-            .filter(is_judged_by)
-            .filter(|_| follow.is_none() && source.is_response() && !source.is_passed_by(serving.generation));
+        let judges = judgement.judges().filter(is_judged_by).filter(|_| {
+            follow.is_none() && source.is_response() && !source.is_allowed_by(serving.generation)
+        });
         if let Some(first) = judges {
             let Some(response) = source.response(reader) else {
                 return self.fail(query, follow, origin, source, serving);
@@ -198,7 +197,7 @@ impl Worker {
         let (message, out) = (&mut self.message[..], &mut self.scratch[..]);
         let response = source.response(reader).and_then(|response| match source {
             Source::Cached(kept, age) => {
-                kept.aged(age, message).map(|length| response.over(&message[..length]))
+                kept.copy_aged(age, message).map(|length| response.over(&message[..length]))
             }
             _ => Some(response),
         });

@@ -1,7 +1,7 @@
 //! What a response to a client is made from: an upstream's response, a cached one, or the reason
 //! why there is none.
 
-use crate::cache::{Age, Kept};
+use crate::cache::{Age, CachedResponse};
 use crate::counters::Refused;
 use crate::outcome::Outcome;
 use crate::response::{Reader, Response};
@@ -16,7 +16,7 @@ pub(super) enum Source<'a> {
     Malformed,
     /// The response does not fit over UDP, and cannot be had over TCP.
     TooLong,
-    Cached(&'a Kept, Age),
+    Cached(&'a CachedResponse, Age),
     /// No response, and how the query ends.
     Nothing(Outcome),
     /// The query was not sent: too many are outstanding.
@@ -47,8 +47,8 @@ impl<'a> Source<'a> {
     }
 
     /// Whether all its targets have passed the policy of this generation already.
-    pub(super) fn is_passed_by(self, generation: u64) -> bool {
-        matches!(self, Source::Cached(kept, _) if kept.is_passed_by(generation))
+    pub(super) fn is_allowed_by(self, generation: u64) -> bool {
+        matches!(self, Source::Cached(kept, _) if kept.is_allowed_by(generation))
     }
 
     /// The message to worker threads whose clients wait for the same response.

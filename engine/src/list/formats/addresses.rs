@@ -5,7 +5,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::list::{Reason, tokens};
-use crate::prefix::{Malformed, Prefix};
+use crate::prefix::{InvalidPrefix, Prefix};
 
 /// Wider prefixes are slips: the first is all that a large provider has, the second
 /// what a registry gives to one.
@@ -20,9 +20,9 @@ pub fn read(line: &[u8]) -> Result<Option<Prefix>, Reason> {
     }
     let text = std::str::from_utf8(line).map_err(|_| Reason::NotAnAddress(OTHER))?;
     let prefix = Prefix::read(text).map_err(|malformed| match malformed {
-        Malformed::HostBits => Reason::HostBits,
-        Malformed::Mapped => Reason::NotAnAddress("an IPv4 address written as IPv6: write it as IPv4"),
-        Malformed::Other => Reason::NotAnAddress(guessed(text)),
+        InvalidPrefix::HostBits => Reason::HostBits,
+        InvalidPrefix::Mapped => Reason::NotAnAddress("an IPv4 address written as IPv6: write it as IPv4"),
+        InvalidPrefix::Other => Reason::NotAnAddress(guessed(text)),
     })?;
     let widest = if prefix.address.is_ipv4() { WIDEST_IPV4 } else { WIDEST_IPV6 };
     if prefix.length < widest {

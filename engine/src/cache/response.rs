@@ -45,13 +45,13 @@ pub enum Age {
     Fresh(u32),
     /// Its TTL is over, but it will do where nothing else is to be had.
     Stale,
-    Over,
+    Expired,
 }
 
 /// An answer of an upstream. In one piece of memory: to give it costs little more
 /// than to wait for that.
 #[derive(Clone)]
-pub struct Kept(ThinArc<Head, u8>);
+pub struct CachedResponse(ThinArc<Head, u8>);
 
 /// What stands before the octets: the message as it came, but without OPT and with
 /// its TTLs within bounds; the places of its TTLs, two octets each; its extended
@@ -77,10 +77,15 @@ struct Head {
     is_asked_anew: AtomicBool,
 }
 
-impl Kept {
+impl CachedResponse {
     /// Keeps what an upstream said to this question, whose TTLs are within bounds; `None` for
     /// what is not to be kept. `room` takes a whole message.
-    pub fn new(response: Response<'_>, key: Key<'_>, now: Instant, room: &mut [u8]) -> Option<Kept> {
+    pub fn new(
+        response: Response<'_>,
+        key: Key<'_>,
+        now: Instant,
+        room: &mut [u8],
+    ) -> Option<CachedResponse> {
         let life = match response.rcode() {
             rcode::NOERROR | rcode::NXDOMAIN => response.life()?,
             _ => FAILURE,
@@ -110,7 +115,7 @@ impl Kept {
             flags: key.flags(),
             is_asked_anew: AtomicBool::new(false),
         };
-        Some(Kept(ThinArc::from_header_and_slice(head, &octets)))
+        Some(CachedResponse(ThinArc::from_header_and_slice(head, &octets)))
     }
 
     fn head(&self) -> &Head {
@@ -136,7 +141,7 @@ impl Kept {
     }
 
     /// Whether both are one.
-    pub fn is(&self, other: &Kept) -> bool {
+    pub fn is(&self, other: &CachedResponse) -> bool {
         self.0.heap_ptr() == other.0.heap_ptr()
     }
 
@@ -158,7 +163,7 @@ impl Kept {
         } else if !self.is_failure() && age < life + u64::from(settings.max_stale) {
             Age::Stale
         } else {
-            Age::Over
+            Age::Expired
         }
     }
 
@@ -168,7 +173,7 @@ impl Kept {
     }
 
     /// Whether it should be asked for anew before it is over: true once.
-    pub fn is_due(&self, now: Instant, settings: &Settings) -> bool {
+    pub fn claim_prefetch(&self, now: Instant, settings: &Settings) -> bool {
         let life = Duration::from_secs(u64::from(self.head().life));
         let left = (self.head().came_at + life).saturating_duration_since(now);
         settings.prefetch
@@ -178,12 +183,12 @@ impl Kept {
     }
 
     /// Whether what is served, by its generation, lets pass all to which this leads.
-    pub fn is_passed_by(&self, generation: u64) -> bool {
+    pub fn is_allowed_by(&self, generation: u64) -> bool {
         self.head().passed_by.load(Relaxed) == generation
     }
 
-    pub fn pass(&self, generation: u64) {
-        if !self.is_passed_by(generation) {
+    pub fn mark_allowed_by(&self, generation: u64) {
+        if !self.is_allowed_by(generation) {
             self.head().passed_by.store(generation, Relaxed);
         }
     }
@@ -194,7 +199,7 @@ impl Kept {
     }
 
     /// The whole message, with its TTLs as they are now; `None` if it does not fit.
-    pub fn aged(&self, age: Age, out: &mut [u8]) -> Option<usize> {
+    pub fn copy_aged(&self, age: Age, out: &mut [u8]) -> Option<usize> {
         let message = self.message();
         out.get_mut(..message.len())?.copy_from_slice(message);
         self.set_ttls(age, out);
@@ -203,7 +208,7 @@ impl Kept {
 
     /// Reads it like a message that has just come.
     pub fn read<'a>(&'a self, reader: &'a mut Reader) -> Option<Response<'a>> {
-        reader.read_kept(self.message(), self.head().rcode)
+        reader.read_cached(self.message(), self.head().rcode)
     }
 
     /// Writes the response to a client that asks the same; `None` if it does not fit.
@@ -233,7 +238,7 @@ impl Kept {
         room: &mut [u8],
         out: &mut [u8],
     ) -> Option<usize> {
-        let length = self.aged(age, room)?;
+        let length = self.copy_aged(age, room)?;
         let mut writer = relay::begin(query, self.head().rcode, relay::flags_of(response) & !flag::AA, out)?;
         let response = response.over(&room[..length]);
         if relay::put_records(&mut writer, response, |entry| Some(entry.section)).is_none() {
@@ -278,7 +283,7 @@ impl Kept {
             let at = usize::from(u16::from_be_bytes([place[0], place[1]]));
             let ttl = match age {
                 Age::Fresh(seconds) => u32_at(message, at).saturating_sub(seconds),
-                Age::Stale | Age::Over => STALE_TTL,
+                Age::Stale | Age::Expired => STALE_TTL,
             };
             message[at..at + 4].copy_from_slice(&ttl.to_be_bytes());
         }
@@ -338,12 +343,12 @@ mod tests {
         message
     }
 
-    fn kept_at(response: &[u8], now: Instant) -> Option<Kept> {
+    fn kept_at(response: &[u8], now: Instant) -> Option<CachedResponse> {
         let query = query(false);
         let key = Key::new(&query.head, &query.name, query.qtype);
         let (mut reader, mut response) = (Reader::default(), response.to_vec());
         let response = reader.read_bounded(&mut response, &BOUNDS)?;
-        Kept::new(response, key, now, &mut [0; MAX_MESSAGE])
+        CachedResponse::new(response, key, now, &mut [0; MAX_MESSAGE])
     }
 
     fn life(response: &[u8]) -> Option<u32> {
@@ -424,7 +429,7 @@ mod tests {
         let after = |seconds| kept.age(now + Duration::from_secs(seconds), &SETTINGS);
         assert_eq!(
             (after(39), after(40), after(99), after(100)),
-            (Age::Fresh(39), Age::Stale, Age::Stale, Age::Over)
+            (Age::Fresh(39), Age::Stale, Age::Stale, Age::Expired)
         );
         let mut out = [0; 1232];
         let length = kept.respond(&query(true), Age::Stale, 1232, &mut out).unwrap();
@@ -432,14 +437,15 @@ mod tests {
         let soa = HEADER + query(true).head.question().len();
         assert_eq!(u32_at(&out, soa + 6), STALE_TTL);
         let never = Settings { max_stale: 0, ..SETTINGS };
-        assert_eq!(kept.age(now + Duration::from_secs(40), &never), Age::Over);
+        assert_eq!(kept.age(now + Duration::from_secs(40), &never), Age::Expired);
     }
 
     #[test]
     fn it_is_asked_anew_once_in_the_last_tenth() {
         let now = Instant::now();
         let kept = kept_at(&response(0, [&[record(1, 100, ADDRESS)], &[], &[]]), now).unwrap();
-        let is_due = |seconds, settings: &Settings| kept.is_due(now + Duration::from_secs(seconds), settings);
+        let is_due =
+            |seconds, settings: &Settings| kept.claim_prefetch(now + Duration::from_secs(seconds), settings);
         assert!(!is_due(89, &SETTINGS) && !is_due(95, &Settings { prefetch: false, ..SETTINGS }));
         assert!(is_due(95, &SETTINGS) && !is_due(96, &SETTINGS));
     }
