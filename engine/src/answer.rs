@@ -121,15 +121,15 @@ pub fn decide(query: &Query, snapshot: &Snapshot, rules: &Rules, now: u64, out: 
 /// and so how much it may get, and which of its options we answer.
 fn greet(head: &mut Head, packet: &[u8], client: Client, rules: &Rules, now: u64) {
     let cookie = head.edns.and_then(|edns| edns.cookie);
-    let has_proof = cookie.is_some_and(|cookie| rules.secrets.prove(&cookie, client.address, now));
+    let has_proof = cookie.is_some_and(|cookie| rules.secrets.verify(&cookie, client.address, now));
     let asks_keepalive = head.edns.is_some_and(|edns| edns.keepalive);
     let asks_structured = |code| head.edns.is_some() && has_option(packet, head.question(), code);
     let payload_limit = head.payload_limit(rules.max_payload);
     let wants_structured_errors = rules.structured_option.is_some_and(asks_structured);
     let hop = &mut head.hop;
     hop.is_verified = client.transport.is_tcp() || has_proof || rules.exempt.contains(client.address);
-    hop.has_invalid_cookie = !has_proof && cookie.is_some_and(|cookie| cookie.has_server_part());
-    hop.cookie = cookie.and_then(|cookie| rules.secrets.bake(&cookie, client.address, now));
+    hop.has_invalid_cookie = !has_proof && cookie.is_some_and(|cookie| cookie.has_server_cookie());
+    hop.cookie = cookie.and_then(|cookie| rules.secrets.create(&cookie, client.address, now));
     hop.keepalive = asks_keepalive.then_some(rules.keepalive);
     hop.wants_structured_errors = wants_structured_errors;
     hop.limit = match (client.transport, hop.is_verified, rules.amplification) {
@@ -323,9 +323,9 @@ pub fn respond_by_following(
     let ttl = ttl_now(decision.answer, decision, snapshot, now);
     let (errors, told) = reasons(&query.head, decision, true);
     let response = response.filter(|response| {
-        targets::drop_beside(*response, target, snapshot, query.head.hop.transport).is_ok()
+        targets::drop_outside_chain(*response, target, snapshot, query.head.hop.transport).is_ok()
     });
-    relay::follow(response, query, target, ttl, (rules.max_payload, &errors[..told]), out)
+    relay::respond_with_cname(response, query, target, ttl, (rules.max_payload, &errors[..told]), out)
 }
 
 /// Why the answer is what it is. RFC 8914 4.5: Forged Answer where there is an

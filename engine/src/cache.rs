@@ -1,9 +1,7 @@
-//! Answers of upstreams, kept for the next client that asks the same. Asked after
-//! the policy, never before it; and where a kept answer leads is judged by the
-//! snapshot of the moment it is given, as one that has just come.
+//! Cached responses of upstreams. The cache is below the policy: a query that is blocked never
+//! reaches it, and the targets of a cached response are judged by the current snapshot.
 //!
-//! What is kept is what an upstream said, never an answer of ours: a block leaves
-//! nothing behind here when it is lifted.
+//! It holds no responses of our own, so lifting a block needs no flush.
 
 use std::hash::Hasher;
 use std::sync::Arc;
@@ -18,11 +16,11 @@ use crate::policy::seed;
 
 mod response;
 mod table;
-pub use response::{Age, CachedResponse, Settings};
+pub use response::{Age, BUFFER, CachedResponse, Settings};
 pub use table::Table;
 
-/// What makes a question another one for an upstream: the name, the type, and of the
-/// flags RD, CD, DO, CO and DE. AD is always set upstream, so it makes no difference.
+/// The identity of a question for an upstream: name, type, and the flags RD, CD, DO, CO and DE.
+/// AD is set in all upstream queries, so it makes no difference.
 #[derive(Clone, Copy)]
 pub struct Key<'a> {
     name: &'a Name,
@@ -33,7 +31,7 @@ pub struct Key<'a> {
 
 /// The bit of RD in `Key::flags`.
 const RECURSION: u8 = 1;
-/// What makes the hash of a question with RD another one than without.
+/// Makes the hash of a question with RD different from that without.
 const RECURSION_HASH: u64 = 0x9e37_79b9_7f4a_7c15;
 
 impl Key<'_> {
@@ -47,8 +45,7 @@ impl Key<'_> {
             head.flags & flag::RD != 0, // `RECURSION`
         ];
         let flags = flags.into_iter().fold(0, |flags, bit| flags << 1 | u8::from(bit));
-        // With the process's own seed: who chooses names cannot choose which of them
-        // have one hash.
+        // With the seed of this process, so that nobody can choose names with equal hashes.
         let seed = seed() ^ (u64::from(qtype) << 8 | u64::from(flags & !RECURSION));
         Key { name, qtype, flags, coalescing_hash: xxh3_64_with_seed(name.suffix(0), seed) }
     }
@@ -71,20 +68,20 @@ impl Key<'_> {
         self.coalescing_hash ^ (RECURSION_HASH * u64::from(self.flags & RECURSION))
     }
 
-    /// The hash of what is asked upstream one query at a time: of two questions that
-    /// differ by RD alone, the second waits for the first (RFC 5452 5).
+    /// The same hash for questions that coalesce. Of two questions that differ only in RD, the
+    /// second waits for the first (RFC 5452 5).
     pub fn coalescing_hash(&self) -> u64 {
         self.coalescing_hash
     }
 
-    /// Whether both are one question, or differ by RD alone.
+    /// Whether the questions are equal, or differ only in RD.
     pub fn coalesces_with(&self, other: &Key<'_>) -> bool {
         (self.qtype, self.flags | RECURSION) == (other.qtype, other.flags | RECURSION)
             && self.name == other.name
     }
 
-    /// Whether an answer to this question answers another one of its turn: who asks
-    /// without RD is content with what a resolver found out for somebody else.
+    /// Whether a response to this question also answers a question that coalesces with it. A query
+    /// without RD may use a response to one with RD, but not the reverse.
     pub fn serves(&self, other: &Key<'_>) -> bool {
         self.asks_recursion() || !other.asks_recursion()
     }
@@ -105,8 +102,8 @@ impl PartialEq for Key<'_> {
 pub struct IdentityHasher(u64);
 
 impl Hasher for IdentityHasher {
-    fn write(&mut self, octets: &[u8]) {
-        octets.iter().for_each(|octet| self.0 = self.0 << 8 | u64::from(*octet));
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.0 = self.0 << 8 | u64::from(*byte));
     }
 
     fn write_u64(&mut self, hash: u64) {
@@ -118,7 +115,7 @@ impl Hasher for IdentityHasher {
     }
 }
 
-/// Which answers `purge` drops.
+/// The responses that `purge` removes.
 pub enum Purge<'a> {
     All,
     Name(&'a Name),
@@ -127,41 +124,40 @@ pub enum Purge<'a> {
 }
 
 impl Purge<'_> {
-    /// `owner`: a name in wire format.
-    fn covers(&self, owner: &[u8]) -> bool {
+    /// `qname`: in wire format.
+    fn covers(&self, qname: &[u8]) -> bool {
         match self {
             Purge::All => true,
-            Purge::Name(name) => owner.eq_ignore_ascii_case(name.suffix(0)),
+            Purge::Name(name) => qname.eq_ignore_ascii_case(name.suffix(0)),
             Purge::Subtree(name) => {
-                let mut rest = owner;
-                while rest.len() > name.suffix(0).len() {
-                    rest = &rest[1 + usize::from(rest[0])..];
+                let mut suffix = qname;
+                while suffix.len() > name.suffix(0).len() {
+                    suffix = &suffix[1 + usize::from(suffix[0])..];
                 }
-                rest.eq_ignore_ascii_case(name.suffix(0))
+                suffix.eq_ignore_ascii_case(name.suffix(0))
             }
         }
     }
 }
 
-/// The answers of all worker threads.
+/// The cache of all worker threads.
 #[derive(Default)]
 pub struct Cache {
-    /// Empty where nothing is to be kept.
+    /// `None` if the cache is disabled.
     table: ArcSwapOption<Table>,
     purges: AtomicU64,
 }
 
 impl Cache {
-    /// Takes so many octets of memory from now on; 0: keeps nothing. Another size
-    /// than before begins with an empty table.
-    pub fn resize(&self, octets: u64) {
-        let before = self.table.load().as_ref().map_or(0, |table| table.capacity());
-        if before != octets {
-            self.table.store((octets > 0).then(|| Arc::new(Table::new(octets))));
+    /// Limits the memory to so many bytes; 0 disables the cache. A new size empties it.
+    pub fn resize(&self, bytes: u64) {
+        let previous = self.table.load().as_ref().map_or(0, |table| table.capacity());
+        if previous != bytes {
+            self.table.store((bytes > 0).then(|| Arc::new(Table::new(bytes))));
         }
     }
 
-    /// The table, for many look-ups; `None` where nothing is kept.
+    /// The table, for a batch of lookups.
     pub fn table(&self) -> Guard<Option<Arc<Table>>> {
         self.table.load()
     }
@@ -174,45 +170,43 @@ impl Cache {
         self.table.load().is_some()
     }
 
-    /// Keeps an answer, unless something was purged since `purges` was read: it may
-    /// be what the purge was about, come late.
-    pub fn insert(&self, key: Key<'_>, kept: CachedResponse, purges: u64) {
+    /// Caches a response, unless there was a purge after `purges` was read: the response may be
+    /// what the operator purged.
+    pub fn insert(&self, key: Key<'_>, response: CachedResponse, purges: u64) {
         let table = self.table.load();
         let Some(table) = &*table else { return };
         if self.purges() == purges {
-            table.insert(key, kept.clone());
+            table.insert(key, response.clone());
         }
         if self.purges() != purges {
-            table.drop_where(|other| other.is(&kept));
+            table.remove_where(|other| other.is_same(&response));
         }
     }
 
-    /// Drops what is kept for this question.
     pub fn remove(&self, key: Key<'_>) {
         if let Some(table) = &*self.table.load() {
             table.remove(key);
         }
     }
 
-    /// How often something was purged.
+    /// How often the cache was purged.
     pub fn purges(&self) -> u64 {
         self.purges.load(SeqCst)
     }
 
-    /// Drops what is kept about these names; returns how many answers that were.
+    /// Removes responses; returns their number.
     pub fn purge(&self, purge: &Purge<'_>) -> usize {
         self.purges.fetch_add(1, SeqCst);
         let table = self.table.load();
-        table.as_ref().map_or(0, |table| table.drop_where(|kept| purge.covers(kept.name())))
+        table.as_ref().map_or(0, |table| table.remove_where(|response| purge.covers(response.name())))
     }
 
-    /// Answers that are kept, octets of memory that they take, and answers that had to
-    /// make room so far.
+    /// The number of responses, their bytes of memory, and the number of evictions.
     pub fn size(&self) -> (usize, u64, u64) {
         self.table
             .load()
             .as_ref()
-            .map_or((0, 0, 0), |table| (table.entries(), table.octets(), table.evicted()))
+            .map_or((0, 0, 0), |table| (table.entries(), table.bytes(), table.evicted()))
     }
 }
 
@@ -221,8 +215,8 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::message::{Edns, MAX_MESSAGE, Query, Transport};
-    use crate::response::{Reader, TtlBounds};
+    use crate::message::{Edns, Query, Transport};
+    use crate::response::{Parser, TtlBounds};
 
     fn question(text: &str) -> (Query, Vec<u8>) {
         let name = Name::from_text(text.as_bytes()).unwrap();
@@ -232,7 +226,7 @@ mod tests {
         (Query::parse(&packet, Transport::Udp).unwrap(), packet)
     }
 
-    /// Does with the question about this name what is to be done.
+    /// Runs a closure with the key of a question about this name.
     fn with<T>(text: &str, run: impl FnOnce(Key<'_>) -> T) -> T {
         let (query, _) = question(text);
         run(Key::new(&query.head, &query.name, query.qtype))
@@ -248,21 +242,22 @@ mod tests {
         (response[2], response[7]) = (0x81, 1);
         response.extend(b"\xc0\x0c\0\x01\0\x01\0\0\x01\x2c\0\x04\xc0\0\x02\x01");
         with(text, |key| {
-            let mut reader = Reader::default();
-            let response = reader.read_bounded(&mut response, &bounds).unwrap();
-            let kept = CachedResponse::new(response, key, Instant::now(), &mut [0; MAX_MESSAGE]).unwrap();
-            cache.insert(key, kept, cache.purges());
+            let mut parser = Parser::default();
+            parser.parse(&response);
+            let response = parser.bound_ttls(&mut response, &bounds).unwrap();
+            let cached = CachedResponse::new(response, key, Instant::now(), &mut [0; BUFFER]).unwrap();
+            cache.insert(key, cached, cache.purges());
         });
     }
 
-    fn cache(octets: u64) -> Cache {
+    fn cache(bytes: u64) -> Cache {
         let cache = Cache::default();
-        cache.resize(octets);
+        cache.resize(bytes);
         cache
     }
 
     #[test]
-    fn what_changes_an_answer_makes_another_question() {
+    fn keys_differ_by_all_that_changes_a_response() {
         let (mut query, _) = question("a.example");
         let (same, other) = (query.name.clone(), question("b.example").0.name);
         let mut heads = vec![query.head.clone()];
@@ -288,11 +283,14 @@ mod tests {
         }
         with("A.EXAMPLE", |key| assert!(key == Key::new(&heads[0], &same, 1)));
         heads[1].flags = heads[0].flags ^ flag::AD;
-        assert!(Key::new(&heads[0], &same, 1) == Key::new(&heads[1], &same, 1), "AD is the client's own");
+        assert!(
+            Key::new(&heads[0], &same, 1) == Key::new(&heads[1], &same, 1),
+            "AD does not reach the upstream"
+        );
     }
 
     #[test]
-    fn questions_that_differ_by_recursion_alone_take_turns() {
+    fn questions_that_differ_only_in_rd_coalesce() {
         let (query, _) = question("a.example");
         let with_recursion = Key::new(&query.head, &query.name, 1);
         let mut other_head = query.head.clone();
@@ -324,18 +322,18 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_was_on_its_way_during_a_purge_is_not_kept() {
+    fn a_response_that_was_outstanding_during_a_purge_is_not_cached() {
         let cache = cache(1 << 20);
         put(&cache, "a.example");
-        let kept = with("a.example", |key| cache.find(key)).unwrap();
+        let cached = with("a.example", |key| cache.find(key)).unwrap();
         let before = cache.purges();
         cache.purge(&Purge::All);
-        with("a.example", |key| cache.insert(key, kept, before));
+        with("a.example", |key| cache.insert(key, cached, before));
         assert_eq!(cache.size().0, 0);
     }
 
     #[test]
-    fn it_stays_within_its_memory_and_keeps_what_is_asked_for() {
+    fn it_stays_within_its_memory_and_keeps_popular_names() {
         let cache = cache(1 << 20);
         let popular: Vec<String> = (0..200).map(|n| format!("popular{n}.example")).collect();
         for name in &popular {

@@ -1,6 +1,5 @@
-//! Counters: each worker thread has its own, and whoever reads sums them. A
-//! counter has one writer, so counting costs a load and a store, and no cache
-//! line travels between threads.
+//! Counters. Each worker thread has its own, and readers sum them. Since a counter has one writer,
+//! counting costs a load and a store, and threads share no cache line.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -9,22 +8,22 @@ use crate::message::{Transport, rcode};
 use crate::outcome::Outcome;
 use crate::policy::Action;
 
-/// Policy zones of one snapshot at most, as many as BIND allows.
+/// The maximum number of policy zones in a snapshot, as in BIND.
 pub const MAX_ZONES: usize = 64;
-/// Names of policy zones, over the life of a process, that are counted apart.
+/// The names of policy zones that have their own counters during the life of a process.
 pub const MAX_ZONE_SLOTS: usize = 256;
 
 /// Upper bounds of the latency histogram's buckets, in seconds.
 pub const LATENCY_BOUNDS: [f64; 12] =
     [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
 
-/// The same of the time in which clients are answered; most of it takes microseconds.
+/// The same for the response times to clients, most of which are microseconds.
 pub const RESPONSE_BOUNDS: [f64; 16] = [
     0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
     5.0,
 ];
 
-/// RCODEs of responses to clients (RFC 6895 section 2.3), in the order of `rcode_place`.
+/// RCODEs of responses to clients (RFC 6895 section 2.3), in the order of `rcode_index`.
 pub const RCODES: [&str; 18] = [
     "NOERROR",
     "FORMERR",
@@ -46,9 +45,9 @@ pub const RCODES: [&str; 18] = [
     "BADCOOKIE",
 ];
 
-/// The place of a response's RCODE. An extended one has its upper bits in the OPT record; ours are told by
-/// what was answered.
-fn rcode_place(response: &[u8], outcome: Outcome) -> usize {
+/// The index of a response's RCODE. Extended RCODEs have their upper bits in the OPT record; we send them only with
+/// certain outcomes.
+fn rcode_index(response: &[u8], outcome: Outcome) -> usize {
     const BADVERS: usize = 16;
     const BADCOOKIE: usize = 17;
     let low = response.get(3).map_or(0, |flags| flags & 0x0f);
@@ -59,32 +58,32 @@ fn rcode_place(response: &[u8], outcome: Outcome) -> usize {
     }
 }
 
-/// Who made a response, as it is called in metrics.
+/// The source of a response.
 #[derive(Clone, Copy)]
 pub enum ResponseFrom {
-    /// Policy, cache, local names, refusals: at once.
+    /// Policy, cache, local names, errors: no wait.
     Here,
-    /// After an upstream was asked.
+    /// After an upstream query.
     Upstream,
 }
 
-/// In the order of `ResponseFrom`.
-pub const FROM: [&str; 2] = ["here", "upstream"];
+/// Labels in the order of `ResponseFrom`.
+pub const RESPONSE_SOURCES: [&str; 2] = ["here", "upstream"];
 
-/// How long clients waited, from the moment at which a query was read.
+/// Response times, from reading the query.
 #[derive(Default)]
-pub struct Waited {
+pub struct ResponseTimes {
     pub buckets: [Counter; RESPONSE_BOUNDS.len() + 1],
     pub nanoseconds: Counter,
 }
 
-/// One number with one writing thread.
+/// A counter that only one thread writes.
 #[derive(Default)]
 pub struct Counter(AtomicU64);
 
 impl Counter {
     pub fn add(&self, more: u64) {
-        // Not fetch_add: nobody else writes, and a locked instruction is dear.
+        // Not fetch_add: there is no other writer, and a locked instruction is expensive.
         self.0.store(self.0.load(Relaxed).wrapping_add(more), Relaxed);
     }
 
@@ -97,7 +96,7 @@ impl Counter {
     }
 }
 
-/// How a query's end is called in metrics, in the order of `outcome_place`.
+/// Labels of outcomes, in the order of `outcome_index`.
 pub const OUTCOMES: [&str; 14] = [
     "blocked",
     "forwarded",
@@ -115,7 +114,7 @@ pub const OUTCOMES: [&str; 14] = [
     "overloaded",
 ];
 
-fn outcome_place(outcome: Outcome) -> usize {
+fn outcome_index(outcome: Outcome) -> usize {
     match outcome {
         Outcome::Blocked { .. } => 0,
         Outcome::Forwarded => 1,
@@ -134,8 +133,7 @@ fn outcome_place(outcome: Outcome) -> usize {
     }
 }
 
-/// What becomes of a query or an error answer above its client's limit, as it is
-/// called in metrics.
+/// The result for a query or an error response over its client's limit.
 #[derive(Clone, Copy)]
 pub enum Slip {
     Dropped,
@@ -146,73 +144,73 @@ pub enum Slip {
 /// Why a query is not sent to an upstream.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Refused {
-    /// As many queries are outstanding as may be.
+    /// The maximum number of queries is outstanding.
     Full,
-    /// Its domain has its share.
+    /// Its domain has used its share.
     Domain,
-    /// Its client has its share.
+    /// Its client has used its share.
     Client,
 }
 
-/// As they are called in metrics, in the order of `Refused`.
+/// Labels in the order of `Refused`.
 pub const REFUSED: [&str; 3] = ["full", "domain", "client"];
 
-/// Who had its share, when a TCP connection was closed at once.
+/// Labels of the limits that closed a new TCP connection.
 pub const TCP_REFUSED: [&str; 2] = ["client", "network"];
 
-/// In the order of `Slip`.
+/// Labels in the order of `Slip`.
 pub const SLIPS: [&str; 3] = ["dropped", "truncated", "bad_cookie"];
 
-/// What one worker thread has counted. No other one's shares a cache line with it.
+/// The counters of one worker thread. No other thread writes to their cache lines.
 #[repr(align(128))]
 pub struct Counters {
     /// By transport (UDP, TCP), then outcome.
     pub queries: [[Counter; OUTCOMES.len()]; 2],
     /// By the zone's slot, then action.
     blocked: Vec<[Counter; Action::ALL.len()]>,
-    /// The same of zones in shadow, which would have blocked these.
+    /// The same for shadow zones: what they would have blocked.
     shadow_blocked: Vec<[Counter; Action::ALL.len()]>,
-    /// Queries that were decided while a trial ran.
+    /// Queries during an impact run.
     pub tried: Counter,
     pub upstreams: Vec<UpstreamCounters>,
     pub tcp_connections: Counter,
-    /// Connections closed at once; in the order of `TCP_REFUSED`.
+    /// New connections that were closed, in the order of `TCP_REFUSED`.
     pub tcp_refused: [Counter; TCP_REFUSED.len()],
     pub outstanding: Counter,
     pub panics: Counter,
-    /// Responses that the kernel would not take.
+    /// Responses that the kernel refused.
     pub unsent: Counter,
     /// Responses over UDP with TC set.
     pub truncated: Counter,
-    /// Records of upstreams' responses that were not passed on.
+    /// Records of upstreams' responses that were dropped.
     pub dropped_records: Counter,
     pub limited: [Counter; SLIPS.len()],
     /// Responses to clients, by RCODE.
     pub rcodes: [Counter; RCODES.len()],
-    /// The time to these responses, by who made them.
-    pub waited: [Waited; FROM.len()],
-    /// Queries that waited for a question that was under way already.
+    /// Their response times, by source.
+    pub response_times: [ResponseTimes; RESPONSE_SOURCES.len()],
+    /// Queries that were coalesced with an outstanding one.
     pub joined: Counter,
-    /// Questions that were asked since their answer was about to expire.
+    /// Prefetches of cached responses.
     pub prefetched: Counter,
-    /// Queries that were not sent, as too much was outstanding; in the order of `Refused`.
+    /// Queries that were not sent to an upstream, in the order of `Refused`.
     pub refused: [Counter; REFUSED.len()],
 }
 
-/// What one worker thread has counted about one upstream.
+/// The counters of one worker thread for one upstream.
 #[derive(Default)]
 pub struct UpstreamCounters {
     pub udp_queries: Counter,
     pub tcp_queries: Counter,
     pub timeouts: Counter,
     pub network_errors: Counter,
-    /// Responses that answer nothing we asked there: late, or forged.
+    /// Responses that match no outstanding query: late or spoofed.
     pub mismatches: Counter,
-    /// Queries sent to another upstream before their time, as this one was lost.
-    pub taken_over: Counter,
-    /// Answers that it does not answer such queries; another upstream was asked.
-    pub unwilling: Counter,
-    /// Answers SERVFAIL; another upstream was asked.
+    /// Queries that were sent to another upstream without a timeout, since this one went down.
+    pub failed_over: Counter,
+    /// REFUSED, NOTIMP and FORMERR responses that were retried at another upstream.
+    pub refused: Counter,
+    /// SERVFAIL responses that were retried at another upstream.
     pub failures: Counter,
     pub latency_buckets: [Counter; LATENCY_BOUNDS.len() + 1],
     pub latency_nanoseconds: Counter,
@@ -235,17 +233,16 @@ impl Counters {
             dropped_records: Counter::default(),
             limited: Default::default(),
             rcodes: Default::default(),
-            waited: Default::default(),
+            response_times: Default::default(),
             joined: Counter::default(),
             prefetched: Counter::default(),
             refused: Default::default(),
         }
     }
 
-    /// Counts how one query ended. `slots` gives the slot of each zone of the
-    /// snapshot that decided.
+    /// Counts the outcome of a query. `slots` maps the zones of the snapshot to counters.
     pub fn count(&self, transport: Transport, outcome: Outcome, slots: &[u16]) {
-        self.queries[transport as usize][outcome_place(outcome)].add(1);
+        self.queries[transport as usize][outcome_index(outcome)].add(1);
         if let Outcome::Blocked { zone, action } = outcome {
             let slot = slots.get(zone).copied().unwrap_or(0);
             self.blocked[usize::from(slot)][action as usize].add(1);
@@ -254,18 +251,18 @@ impl Counters {
 
     /// Counts a response that is sent to a client.
     pub fn count_response(&self, response: &[u8], outcome: Outcome) {
-        self.rcodes[rcode_place(response, outcome)].add(1);
+        self.rcodes[rcode_index(response, outcome)].add(1);
     }
 
-    /// Counts the time of so many responses.
+    /// Counts a number of responses with the same response time.
     pub fn count_response_times(&self, from: ResponseFrom, time: Duration, responses: u64) {
-        let (seconds, waited) = (time.as_secs_f64(), &self.waited[from as usize]);
+        let (seconds, times) = (time.as_secs_f64(), &self.response_times[from as usize]);
         let bucket = RESPONSE_BOUNDS.iter().position(|bound| seconds <= *bound);
-        waited.buckets[bucket.unwrap_or(RESPONSE_BOUNDS.len())].add(responses);
-        waited.nanoseconds.add(time.as_nanos() as u64 * responses);
+        times.buckets[bucket.unwrap_or(RESPONSE_BOUNDS.len())].add(responses);
+        times.nanoseconds.add(time.as_nanos() as u64 * responses);
     }
 
-    /// Counts what a zone in shadow would have done.
+    /// Counts what a shadow zone would have done.
     pub fn count_shadow(&self, slot: u16, action: Action) {
         self.shadow_blocked[usize::from(slot)][action as usize].add(1);
     }
@@ -280,7 +277,7 @@ impl Counters {
 }
 
 impl UpstreamCounters {
-    /// For another upstream in this place; only while no thread counts here.
+    /// Resets them for another upstream with the same index. No thread may count meanwhile.
     pub fn reset(&self) {
         let UpstreamCounters {
             udp_queries,
@@ -288,14 +285,14 @@ impl UpstreamCounters {
             timeouts,
             network_errors,
             mismatches,
-            taken_over,
-            unwilling,
+            failed_over,
+            refused,
             failures,
             latency_buckets,
             latency_nanoseconds,
         } = self;
         let counters =
-            [udp_queries, tcp_queries, timeouts, network_errors, mismatches, taken_over, unwilling, failures];
+            [udp_queries, tcp_queries, timeouts, network_errors, mismatches, failed_over, refused, failures];
         let counters = counters.into_iter().chain(latency_buckets).chain([latency_nanoseconds]);
         counters.for_each(|counter| counter.set(0));
     }

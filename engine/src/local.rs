@@ -1,48 +1,49 @@
-//! Names that no resolver asks anybody about: they mean something on this
-//! machine, in this network, or nothing at all. Asked after the policy.
+//! Special-use names and locally served zones (RFC 6761, RFC 6303), which must not be forwarded.
+//! They are answered after the policy.
 
 use std::collections::HashMap;
 
 use crate::message::{Opt, Query, Section, Soa, Writer, put_soa, rcode, rtype};
 use crate::name::Name;
 
-/// What is answered for a name, and for those below it.
+/// How a name and the names below it are answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Meaning {
-    /// RFC 6761 6.3: this machine.
+enum Treatment {
+    /// RFC 6761 6.3: with the loopback addresses.
     Loopback,
-    /// There is no such name.
-    Nothing,
-    /// RFC 6303 3: an empty zone, whose apex exists.
+    /// With NXDOMAIN.
+    NxDomain,
+    /// RFC 6303 3: as an empty zone, whose apex exists.
     EmptyZone,
-    /// RFC 9462 4: a resolver without designated ones says NODATA.
+    /// RFC 9462 4: a resolver that designates no other returns NODATA.
     Resolver,
 }
 
-/// The names of IANA's registry of special-use domain names that a resolver must not ask about, and the zones
-/// that BIND, Unbound and Knot Resolver serve themselves. RFC 6761 6.2 to 6.4, RFC 7686 2 (onion), RFC 6762
-/// 22.1 (local), RFC 8375 4 (home.arpa), RFC 9665 8.4 (service.arpa), RFC 9031 11 (6tisch.arpa), RFC 9140 5.6
-/// (eap-noob.arpa), RFC 9965 (eap.arpa), RFC 7535 3.3 (empty.as112.arpa).
+/// The names in IANA's registry of special-use domain names that a resolver must not forward, and
+/// the zones that BIND, Unbound and Knot Resolver serve themselves.
 ///
-/// Forwarded, as their RFCs say: `alt` (RFC 9476 3.2), `example` (RFC 6761 6.5), `ipv4only.arpa` and its reverse
-/// names (RFC 8880 7.1), by which clients learn from the resolver behind us whether there is NAT64.
-const SPECIAL: [(&str, Meaning); 12] = [
-    ("localhost", Meaning::Loopback),
-    ("invalid", Meaning::Nothing),
-    ("test", Meaning::Nothing),
-    ("onion", Meaning::Nothing),
-    ("local", Meaning::Nothing),
-    ("home.arpa", Meaning::EmptyZone),
-    ("service.arpa", Meaning::EmptyZone),
-    ("6tisch.arpa", Meaning::Nothing),
-    ("eap.arpa", Meaning::Nothing),
-    ("eap-noob.arpa", Meaning::Nothing),
-    ("default.service.arpa", Meaning::Nothing),
-    ("empty.as112.arpa", Meaning::EmptyZone),
+/// * RFC 6761 6.2 to 6.4, RFC 6762 22.1 (local), RFC 7686 2 (onion), RFC 8375 4 (home.arpa)
+/// * RFC 9665 8.4 (service.arpa), RFC 9031 11 (6tisch.arpa), RFC 9140 5.6 (eap-noob.arpa)
+/// * RFC 9965 (eap.arpa), RFC 7535 3.3 (empty.as112.arpa)
+///
+/// These are forwarded, as their RFCs require: `alt` (RFC 9476 3.2), `example` (RFC 6761 6.5), and
+/// `ipv4only.arpa` with its reverse names (RFC 8880 7.1), by which clients detect NAT64.
+const SPECIAL: [(&str, Treatment); 12] = [
+    ("localhost", Treatment::Loopback),
+    ("invalid", Treatment::NxDomain),
+    ("test", Treatment::NxDomain),
+    ("onion", Treatment::NxDomain),
+    ("local", Treatment::NxDomain),
+    ("home.arpa", Treatment::EmptyZone),
+    ("service.arpa", Treatment::EmptyZone),
+    ("6tisch.arpa", Treatment::NxDomain),
+    ("eap.arpa", Treatment::NxDomain),
+    ("eap-noob.arpa", Treatment::NxDomain),
+    ("default.service.arpa", Treatment::NxDomain),
+    ("empty.as112.arpa", Treatment::EmptyZone),
 ];
 
-/// RFC 6303 4, with the private and shared ranges of RFC 1918 and RFC 7793
-/// beside them.
+/// RFC 6303 4. `Local::new` adds the ranges of RFC 1918 and RFC 7793.
 const REVERSE: [&str; 14] = [
     "0.in-addr.arpa",
     "10.in-addr.arpa",
@@ -60,30 +61,28 @@ const REVERSE: [&str; 14] = [
     "a.e.f.ip6.arpa",
 ];
 
-/// Seconds for which these answers may be kept: a switch that is turned is
-/// noticed within the hour.
+/// TTL of these answers: a changed setting takes effect within an hour.
 const TTL: u32 = 3600;
 
 /// RFC 8482 4.2 and 7: CPU `RFC8482`, OS empty.
 const HINFO: [u8; 9] = *b"\x07RFC8482\0";
 
-/// Which of them are answered here.
+/// The configuration of these names.
 #[derive(Clone, Copy, Default)]
 pub struct Switches {
     pub special_names: bool,
     pub private_reverse: bool,
-    /// `use-application-dns.net`: a browser that meets NXDOMAIN there leaves
-    /// its queries with this network's resolver.
+    /// `use-application-dns.net`: NXDOMAIN tells browsers to use the network's resolver.
     pub canary: bool,
 }
 
-/// The names that are answered here, and what for.
+/// The names that are answered locally.
 #[derive(Clone, Default)]
 pub struct Local {
     /// By name in wire format.
-    meanings: HashMap<Box<[u8]>, Meaning>,
-    /// The outermost labels of these: what else a name ends in is none of them.
-    ends: Vec<Box<[u8]>>,
+    treatments: HashMap<Box<[u8]>, Treatment>,
+    /// Their top-level labels, to skip lookups of other names.
+    top_labels: Vec<Box<[u8]>>,
     /// RDATA of a RESINFO record at `resolver.arpa` (RFC 9606).
     resinfo: Option<Box<[u8]>>,
 }
@@ -91,10 +90,10 @@ pub struct Local {
 impl Local {
     pub fn new(switches: Switches, resinfo: Option<Vec<u8>>) -> Local {
         let mut local = Local { resinfo: resinfo.map(Into::into), ..Local::default() };
-        // RFC 9462 8: never asked of anybody, so there is no switch.
-        local.add("resolver.arpa", Meaning::Resolver);
+        // RFC 9462 8: never forwarded, so there is no setting.
+        local.add("resolver.arpa", Treatment::Resolver);
         if switches.special_names {
-            SPECIAL.iter().for_each(|(name, meaning)| local.add(name, *meaning));
+            SPECIAL.iter().for_each(|(name, treatment)| local.add(name, *treatment));
         }
         if switches.private_reverse {
             let private = (16..=31).map(|net| format!("{net}.172.in-addr.arpa"));
@@ -103,46 +102,44 @@ impl Local {
             let listed = REVERSE.iter().map(|name| name.to_string());
             let all =
                 listed.chain(private).chain(shared).chain(addresses).chain(["b.e.f.ip6.arpa".to_string()]);
-            all.for_each(|name| local.add(&name, Meaning::EmptyZone));
+            all.for_each(|name| local.add(&name, Treatment::EmptyZone));
         }
         if switches.canary {
-            local.add("use-application-dns.net", Meaning::Nothing);
+            local.add("use-application-dns.net", Treatment::NxDomain);
         }
         local
     }
 
-    fn add(&mut self, name: &str, meaning: Meaning) {
-        let name = Name::from_text(name.as_bytes()).expect("these are names");
-        let end: Box<[u8]> = name.suffix(name.labels() - 1).into();
-        if !self.ends.contains(&end) {
-            self.ends.push(end);
+    fn add(&mut self, name: &str, treatment: Treatment) {
+        let name = Name::from_text(name.as_bytes()).expect("these names are valid");
+        let top_label: Box<[u8]> = name.suffix(name.labels() - 1).into();
+        if !self.top_labels.contains(&top_label) {
+            self.top_labels.push(top_label);
         }
-        self.meanings.insert(name.suffix(0).into(), meaning);
+        self.treatments.insert(name.suffix(0).into(), treatment);
     }
 
-    /// What the name means here, and how many labels it has before the name
-    /// that says so.
-    fn find(&self, name: &Name) -> Option<(Meaning, usize)> {
-        let end = name.suffix(name.labels().checked_sub(1)?);
-        if !self.ends.iter().any(|known| **known == *end) {
+    /// The treatment of a name, and the number of labels before the name that determines it.
+    fn find(&self, name: &Name) -> Option<(Treatment, usize)> {
+        let top_label = name.suffix(name.labels().checked_sub(1)?);
+        if !self.top_labels.iter().any(|known| **known == *top_label) {
             return None;
         }
         (0..name.labels())
-            .find_map(|skip| self.meanings.get(name.suffix(skip)).map(|meaning| (*meaning, skip)))
+            .find_map(|skip| self.treatments.get(name.suffix(skip)).map(|treatment| (*treatment, skip)))
     }
 
-    /// Answers a query about one of these names; returns the response's length,
-    /// `None` for any other name.
+    /// Answers a query for one of these names; returns the length. `None` for any other name.
     pub fn respond(&self, query: &Query, soa: &Soa, max_payload: u16, out: &mut [u8]) -> Option<usize> {
-        let (meaning, skip) = self.find(&query.name)?;
-        if meaning == Meaning::EmptyZone && skip == 0 && query.qtype == rtype::DS {
-            // RFC 4035 3.1.4.1: the DS record, or the proof that there is none, is the parent's. Without that proof, a
-            // client that validates would take our empty zone for a forgery.
+        let (treatment, skip) = self.find(&query.name)?;
+        if treatment == Treatment::EmptyZone && skip == 0 && query.qtype == rtype::DS {
+            // RFC 4035 3.1.4.1: the DS record, or the proof that there is none, is in the parent zone. A validating
+            // client needs that proof to accept our empty zone.
             return None;
         }
-        let rcode = match meaning {
-            Meaning::Nothing => rcode::NXDOMAIN,
-            Meaning::EmptyZone if skip > 0 => rcode::NXDOMAIN,
+        let rcode = match treatment {
+            Treatment::NxDomain => rcode::NXDOMAIN,
+            Treatment::EmptyZone if skip > 0 => rcode::NXDOMAIN,
             _ => rcode::NOERROR,
         };
         let mut writer = Writer::respond(&query.head, rcode, out)?;
@@ -152,13 +149,13 @@ impl Local {
             answers += 1;
             writer.put_record(Section::Answer, 0, rtype, TTL, &[rdata])
         };
-        if meaning == Meaning::Loopback && wants(rtype::A) {
+        if treatment == Treatment::Loopback && wants(rtype::A) {
             put(&mut writer, rtype::A, &[127, 0, 0, 1])?;
         }
-        if meaning == Meaning::Loopback && wants(rtype::AAAA) {
+        if treatment == Treatment::Loopback && wants(rtype::AAAA) {
             put(&mut writer, rtype::AAAA, &std::net::Ipv6Addr::LOCALHOST.octets())?;
         }
-        if let Some(resinfo) = self.resinfo.as_ref().filter(|_| meaning == Meaning::Resolver && skip == 0)
+        if let Some(resinfo) = self.resinfo.as_ref().filter(|_| treatment == Treatment::Resolver && skip == 0)
             && wants(rtype::RESINFO)
         {
             put(&mut writer, rtype::RESINFO, resinfo)?;
@@ -170,8 +167,7 @@ impl Local {
     }
 }
 
-/// Answers ANY over UDP with one small record (RFC 8482 4.2): nobody needs all
-/// records at once but who wants them sent to somebody else.
+/// Answers ANY over UDP with one small record (RFC 8482 4.2), against amplification attacks.
 pub fn respond_to_any(query: &Query, max_payload: u16, out: &mut [u8]) -> Option<usize> {
     if query.qtype != rtype::ANY || query.head.hop.transport.is_tcp() {
         return None;
@@ -185,38 +181,38 @@ pub fn respond_to_any(query: &Query, max_payload: u16, out: &mut [u8]) -> Option
 mod tests {
     use super::*;
 
-    fn find(local: &Local, text: &str) -> Option<(Meaning, usize)> {
+    fn find(local: &Local, text: &str) -> Option<(Treatment, usize)> {
         local.find(&Name::from_text(text.as_bytes()).unwrap())
     }
 
     #[test]
-    fn names_are_found_by_their_labels_and_by_their_switches() {
+    fn names_are_found_by_labels_if_they_are_enabled() {
         let all = Local::new(Switches { special_names: true, private_reverse: true, canary: true }, None);
         for (text, found) in [
-            ("localhost", Some((Meaning::Loopback, 0))),
-            ("a.b.LocalHost", Some((Meaning::Loopback, 2))),
+            ("localhost", Some((Treatment::Loopback, 0))),
+            ("a.b.LocalHost", Some((Treatment::Loopback, 2))),
             ("notlocalhost", None),
             ("localhost.example", None),
-            ("x.test", Some((Meaning::Nothing, 1))),
-            ("1.0.0.10.in-addr.arpa", Some((Meaning::EmptyZone, 3))),
-            ("31.172.in-addr.arpa", Some((Meaning::EmptyZone, 0))),
+            ("x.test", Some((Treatment::NxDomain, 1))),
+            ("1.0.0.10.in-addr.arpa", Some((Treatment::EmptyZone, 3))),
+            ("31.172.in-addr.arpa", Some((Treatment::EmptyZone, 0))),
             ("32.172.in-addr.arpa", None),
-            ("100.100.in-addr.arpa", Some((Meaning::EmptyZone, 0))),
+            ("100.100.in-addr.arpa", Some((Treatment::EmptyZone, 0))),
             ("128.100.in-addr.arpa", None),
             ("110.in-addr.arpa", None),
-            ("_dns.resolver.arpa", Some((Meaning::Resolver, 1))),
+            ("_dns.resolver.arpa", Some((Treatment::Resolver, 1))),
             ("in-addr.arpa", None),
-            ("printer.home.arpa", Some((Meaning::EmptyZone, 1))),
+            ("printer.home.arpa", Some((Treatment::EmptyZone, 1))),
             ("home.arpa.example", None),
             ("ipv4only.arpa", None),
             ("x.alt", None),
-            ("a.use-application-dns.net", Some((Meaning::Nothing, 1))),
+            ("a.use-application-dns.net", Some((Treatment::NxDomain, 1))),
             ("example.net", None),
         ] {
             assert_eq!(find(&all, text), found, "{text}");
         }
         let loopback6 = format!("1.{}ip6.arpa", "0.".repeat(31));
-        assert_eq!(find(&all, &loopback6), Some((Meaning::EmptyZone, 0)));
+        assert_eq!(find(&all, &loopback6), Some((Treatment::EmptyZone, 0)));
         let none = Local::new(Switches::default(), None);
         for text in ["localhost", "x.test", "1.10.in-addr.arpa", "use-application-dns.net"] {
             assert_eq!(find(&none, text), None, "{text}");

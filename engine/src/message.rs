@@ -1,8 +1,7 @@
-//! DNS messages on the wire: read a query, write a response.
+//! DNS messages on the wire: parses queries, writes responses.
 //!
-//! Reading refuses in a fixed order, before anything is decided; each refusal
-//! names the RFC that asks for it. Writing never overruns: what does not fit
-//! turns into a truncated answer.
+//! A query is refused before anything is decided. The checks have a fixed order, and each names
+//! its RFC. Writing never overruns: a response that does not fit is truncated.
 
 use crate::cookie::{self, Cookie};
 use crate::name::{MAX_NAME, Name};
@@ -40,8 +39,8 @@ pub mod edns_flag {
     pub const CO: u16 = 0x4000;
     /// Delegation Extensions (draft-ietf-dnsop-delext).
     pub const DE: u16 = 0x2000;
-    /// What client and upstream say to each other through us: with these flags set, the
-    /// upstream answers differently, and repeats them to say that it understands them.
+    /// The flags that are passed between client and upstream. An upstream that understands them
+    /// answers differently, and repeats them.
     pub const PASSED: u16 = CO | DE;
 }
 
@@ -78,10 +77,10 @@ pub mod rcode {
     pub const BADCOOKIE: u16 = 23;
 }
 
-/// Octets of an OPT record without options.
-const OPT_HEAD: usize = 11;
+/// Bytes of an OPT record without options.
+const OPT_HEADER: usize = 11;
 
-/// EDNS options that mean something here.
+/// The EDNS options that are interpreted.
 pub mod option {
     /// RFC 7871 6.
     pub const CLIENT_SUBNET: u16 = 8;
@@ -93,7 +92,7 @@ pub mod option {
     pub const EXTENDED_ERROR: u16 = 15;
 }
 
-/// Extended DNS errors that the engine itself says (RFC 8914 4).
+/// The extended DNS errors that the engine sends itself (RFC 8914 4).
 pub mod ede {
     pub const OTHER: u16 = 0;
     pub const STALE: u16 = 3;
@@ -106,20 +105,20 @@ pub mod ede {
 
 //------- Query --------------------------------------------------------------
 
-/// A query that may be answered: opcode QUERY, one question of class IN.
+/// A valid query: opcode QUERY, one question of class IN.
 #[derive(Clone)]
 pub struct Query {
     pub head: Head,
-    /// QNAME in lower case, to match with.
+    /// QNAME in lower case.
     pub name: Name,
     pub qtype: u16,
 }
 
-/// What of a query any response repeats, and how it may be sent.
+/// The parts of a query that a response repeats, and how it may be sent.
 #[derive(Clone)]
 pub struct Head {
     pub id: u16,
-    /// The header's flags as they came.
+    /// The flags of the header.
     pub flags: u16,
     pub edns: Option<Edns>,
     pub hop: Hop,
@@ -127,23 +126,22 @@ pub struct Head {
     question_length: u16,
 }
 
-/// What a client's OPT record says to us (RFC 6891 6.1). Its options are its
-/// own: EDNS is hop by hop.
+/// A client's OPT record (RFC 6891 6.1). Its options are not forwarded: EDNS is hop by hop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Edns {
     pub payload: u16,
     pub dnssec_ok: bool,
-    /// Those of `edns_flag::PASSED` that are set.
+    /// The flags in `edns_flag::PASSED` that are set.
     pub passed: u16,
     pub cookie: Option<Cookie>,
-    /// It asks how long a connection is kept (RFC 7828 3.2.1).
+    /// It asks for the idle timeout of its connection (RFC 7828 3.2.1).
     pub keepalive: bool,
-    /// SOURCE PREFIX-LENGTH of its client subnet: how much it wants to be told of
-    /// itself (RFC 7871 7.1.2). One out of form says nothing, so nothing is told.
+    /// SOURCE PREFIX-LENGTH of its client subnet: how much of its address may be sent upstream
+    /// (RFC 7871 7.1.2). 0 if the option is malformed.
     pub subnet: Option<u8>,
 }
 
-/// What carries a message.
+/// How a message is carried.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Transport {
     #[default]
@@ -159,78 +157,76 @@ impl Transport {
     }
 }
 
-/// What is known of the way to the client; `answer::greet` fills it in.
+/// How the response may be sent to the client; `answer::greet` sets it.
 #[derive(Clone, Copy, Default)]
 pub struct Hop {
     pub transport: Transport,
-    /// It receives what is sent to its address, as a valid cookie or a
-    /// connection proves, or is trusted to.
+    /// Its source address is not spoofed, as a valid cookie or a connection proves, or it is
+    /// exempt from that proof.
     pub is_verified: bool,
-    /// Octets that the response may have.
+    /// The maximum size of the response.
     pub limit: usize,
-    pub cookie: Option<[u8; cookie::FULL]>,
-    /// It sent what it took for a cookie of ours, and is none, or is old.
+    pub cookie: Option<[u8; cookie::LENGTH]>,
+    /// It sent a server cookie that is not ours, or has expired.
     pub has_invalid_cookie: bool,
     /// Units of 100 ms.
     pub keepalive: Option<u16>,
-    /// It reads the JSON of structured errors.
+    /// It asks for structured errors, in JSON.
     pub wants_structured_errors: bool,
 }
 
-/// Why a packet is not decided about.
+/// Why a packet is not a valid query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// Nothing is sent: an answer could feed a reflection loop, or nobody
-    /// would receive it.
+    /// No response: it could feed a reflection loop, or have no receiver.
     Drop,
-    /// A response without records, with this RCODE, to the query's head.
+    /// A response without records, with this RCODE.
     Error(u16),
 }
 
 const CLASS_IN: u16 = 1;
 
 impl Query {
-    /// Room for a query.
+    /// A query to be overwritten by `read`.
     pub fn blank() -> Query {
         let (edns, hop, question) = (None, Hop::default(), [0; MAX_QUESTION]);
         let head = Head { id: 0, flags: 0, edns, hop, question, question_length: 0 };
         Query { head, name: Name::root(), qtype: 0 }
     }
 
-    /// As `read`, into a query of its own.
+    /// Parses a packet into a new query.
     pub fn parse(packet: &[u8], transport: Transport) -> Result<Query, Refusal> {
         let mut query = Query::blank();
         query.read(packet, transport).map(|()| query)
     }
 
-    /// Reads a packet; refuses in the order of the checks. With an error answer
-    /// the head is what it repeats.
+    /// Parses a packet in place. After `Refusal::Error`, `head` is what the response repeats.
     pub fn read(&mut self, packet: &[u8], transport: Transport) -> Result<(), Refusal> {
         let flags = match u16_at(packet, 2) {
             Some(flags) if packet.len() >= HEADER => flags,
             _ => return Err(Refusal::Drop),
         };
-        // RFC 1035 4.1.1: QR marks a response. Two servers that answer each
-        // other's errors never stop, so a response gets nothing.
+        // RFC 1035 4.1.1: QR marks a response. Two servers that answer each other's errors
+        // never stop.
         if flags & flag::QR != 0 {
             return Err(Refusal::Drop);
         }
         let head = &mut self.head;
-        (head.id, head.flags) = (u16_at(packet, 0).expect("twelve octets are there"), flags);
+        (head.id, head.flags) = (u16_at(packet, 0).expect("the header is complete"), flags);
         head.hop = Hop { transport, ..Hop::default() };
         (head.edns, head.question_length) = (None, 0);
         let body = Body::parse(packet, &mut self.name, transport);
         if let Ok(body) = &body {
             head.edns = body.edns;
-            head.repeat(&packet[HEADER..body.question_end]);
+            head.set_question(&packet[HEADER..body.question_end]);
         }
         let rcode = match body {
             _ if flags & flag::TC != 0 => rcode::FORMERR,
             _ if flags & flag::OPCODE != 0 => rcode::NOTIMP,
             Err(()) => rcode::FORMERR,
             Ok(body) if body.version > 0 => rcode::BADVERS,
-            Ok(body) if !body.opt_is_sound => rcode::FORMERR,
-            // RFC 7873 5.4: asks for nothing but a cookie.
+            Ok(body) if !body.has_valid_opt => rcode::FORMERR,
+            // RFC 7873 5.4: a query only for a cookie.
             Ok(body) if head.question_length == 0 => match body.edns.and_then(|edns| edns.cookie) {
                 Some(_) => rcode::NOERROR,
                 None => rcode::FORMERR,
@@ -244,11 +240,12 @@ impl Query {
         Err(Refusal::Error(rcode))
     }
 
-    /// Writes the query as it is sent upstream: same question in the client's
-    /// case, our own OPT (payload and options) or none, none of the client's options (RFC 6891 6.1.1,
-    /// RFC 7871 7.1.2) but these of ours. AD is always set: whether the client gets it
-    /// is decided when its response is written (RFC 6840 5.7), so that one query
-    /// upstream serves both kinds of clients. Returns its length.
+    /// Writes the query that is sent upstream; returns its length. It has the client's question
+    /// in the client's case, and our own OPT record (payload and options) or none. The client's
+    /// options are not forwarded (RFC 6891 6.1.1, RFC 7871 7.1.2).
+    ///
+    /// AD is always set (RFC 6840 5.7), so that one upstream query serves all clients. `relay`
+    /// decides whether a client gets it.
     pub fn write_upstream(
         &self,
         id: u16,
@@ -265,46 +262,45 @@ impl Query {
         let Some((payload, options)) = opt else { return Some(writer.written().len()) };
         let dnssec_ok = self.head.edns.is_some_and(|edns| edns.dnssec_ok);
         let passed = self.head.edns.map_or(0, |edns| edns.passed);
-        writer.put_opt_head(&Opt { flags: passed, ..Opt::plain(payload, 0) }, dnssec_ok)?;
+        writer.put_opt_header(&Opt { flags: passed, ..Opt::plain(payload, 0) }, dnssec_ok)?;
         writer.put_counted(|writer| writer.put(options))?;
         Some(writer.written().len())
     }
 }
 
 impl Head {
-    /// QNAME, QTYPE and QCLASS, byte for byte as they came.
+    /// QNAME, QTYPE and QCLASS, unchanged.
     pub fn question(&self) -> &[u8] {
         &self.question[..self.question_length as usize]
     }
 
-    fn repeat(&mut self, question: &[u8]) {
+    fn set_question(&mut self, question: &[u8]) {
         self.question[..question.len()].copy_from_slice(question);
         self.question_length = question.len() as u16;
     }
 
-    /// Octets of UDP that the client takes (RFC 6891 6.2.3: less than 512 is
-    /// taken as 512), within ours.
+    /// The client's UDP payload size, at least 512 (RFC 6891 6.2.3) and at most `max_payload`.
     pub fn payload_limit(&self, max_payload: u16) -> usize {
-        let wished = self.edns.map_or(PLAIN_PAYLOAD, |edns| edns.payload);
-        wished.clamp(PLAIN_PAYLOAD, max_payload.max(PLAIN_PAYLOAD)) as usize
+        let requested = self.edns.map_or(PLAIN_PAYLOAD, |edns| edns.payload);
+        requested.clamp(PLAIN_PAYLOAD, max_payload.max(PLAIN_PAYLOAD)) as usize
     }
 }
 
-/// Classes other than IN (CH with `version.bind` among them), zone transfers
-/// and the other meta types that only make sense between servers.
+/// Whether it is of a class other than IN (such as CH for `version.bind`), a zone transfer, or of
+/// another meta type that is only used between servers.
 fn is_refused(body: &Body) -> bool {
     let qtype_is_meta = matches!(body.qtype, rtype::OPT | 249..=rtype::AXFR | 253 | 254);
     body.qclass != CLASS_IN || qtype_is_meta
 }
 
-/// What follows the header of a query.
+/// A query without its header.
 struct Body {
     question_end: usize,
     qtype: u16,
     qclass: u16,
     edns: Option<Edns>,
     version: u8,
-    opt_is_sound: bool,
+    has_valid_opt: bool,
 }
 
 impl Body {
@@ -330,7 +326,7 @@ impl Body {
         for _ in 0..count(10)? {
             let record = Record::parse(packet, at).ok_or(())?;
             if record.rtype == rtype::OPT {
-                body.take_opt(packet, &record, packet[at] == 0, transport);
+                body.add_opt(packet, &record, packet[at] == 0, transport);
             }
             at = record.end;
         }
@@ -339,11 +335,11 @@ impl Body {
 
     fn without_question() -> Body {
         let (question_end, qtype, qclass) = (HEADER, 0, 0);
-        Body { question_end, qtype, qclass, edns: None, version: 0, opt_is_sound: true }
+        Body { question_end, qtype, qclass, edns: None, version: 0, has_valid_opt: true }
     }
 
-    /// RFC 6891 6.1.3: the version is looked at before anything else of an OPT.
-    fn take_opt(&mut self, packet: &[u8], record: &Record, owner_is_root: bool, transport: Transport) {
+    /// RFC 6891 6.1.3: the version is checked before the rest of the OPT record.
+    fn add_opt(&mut self, packet: &[u8], record: &Record, owner_is_root: bool, transport: Transport) {
         self.version = self.version.max((record.ttl >> 16) as u8);
         let mut edns = Edns {
             payload: record.class,
@@ -353,20 +349,19 @@ impl Body {
             keepalive: false,
             subnet: None,
         };
-        let has_sound_options = edns.take_options(record.rdata(packet), transport).is_some();
-        self.opt_is_sound &= owner_is_root && self.edns.is_none() && has_sound_options;
+        let has_valid_options = edns.read_options(record.rdata(packet), transport).is_some();
+        self.has_valid_opt &= owner_is_root && self.edns.is_none() && has_valid_options;
         self.edns = Some(edns);
     }
 }
 
 impl Edns {
-    /// `None` for options that are out of form: those cut off, cookies of an
-    /// impossible length (RFC 7873 5.2.2), and over TCP a keepalive with a time
-    /// in it (RFC 7828 3.2.1; over UDP it is to be passed over).
-    fn take_options(&mut self, rdata: &[u8], transport: Transport) -> Option<()> {
+    /// `None` for malformed options: truncated ones, cookies of an invalid length (RFC 7873
+    /// 5.2.2), and a keepalive with a timeout over TCP (RFC 7828 3.2.1; ignored over UDP).
+    fn read_options(&mut self, rdata: &[u8], transport: Transport) -> Option<()> {
         for found in options(rdata) {
             match found? {
-                // RFC 7873 5.2: of several the first counts.
+                // RFC 7873 5.2: the first of several cookies counts.
                 (option::COOKIE, data) if self.cookie.is_none() => self.cookie = Some(Cookie::parse(data)?),
                 (option::CLIENT_SUBNET, data) if self.subnet.is_none() => {
                     self.subnet = Some(if data.len() < 4 { 0 } else { data[2] });
@@ -384,7 +379,7 @@ impl Edns {
     }
 }
 
-/// Whether the OPT of a query, which was parsed before, has this option, with data or without.
+/// Whether the OPT record of a parsed query has this option, with or without data.
 pub fn has_option(packet: &[u8], question: &[u8], code: u16) -> bool {
     let mut at = HEADER + question.len();
     while let Some(record) = Record::parse(packet, at) {
@@ -396,8 +391,7 @@ pub fn has_option(packet: &[u8], question: &[u8], code: u16) -> bool {
     false
 }
 
-/// The options of an OPT record (RFC 6891 6.1.2); `None` once for what is cut
-/// off.
+/// The options of an OPT record (RFC 6891 6.1.2); ends with `None` if the last is truncated.
 pub fn options(mut rdata: &[u8]) -> impl Iterator<Item = Option<(u16, &[u8])>> {
     std::iter::from_fn(move || {
         if rdata.is_empty() {
@@ -416,7 +410,7 @@ pub fn options(mut rdata: &[u8]) -> impl Iterator<Item = Option<(u16, &[u8])>> {
 }
 
 impl Hop {
-    /// Octets of its options in a response.
+    /// Bytes of its options in a response.
     fn options_length(&self) -> usize {
         self.cookie.map_or(0, |cookie| 4 + cookie.len()) + self.keepalive.map_or(0, |_| 4 + 2)
     }
@@ -424,7 +418,7 @@ impl Hop {
 
 //------- Record -------------------------------------------------------------
 
-/// Where a resource record stands in a message.
+/// A resource record, with its offsets in the message.
 #[derive(Clone, Copy)]
 pub struct Record {
     pub rtype: u16,
@@ -435,24 +429,18 @@ pub struct Record {
 }
 
 impl Record {
-    /// Reads the record whose owner name begins at `at`.
+    /// Parses the record whose owner name begins at `at`.
     pub fn parse(message: &[u8], at: usize) -> Option<Record> {
         Record::after(message, skip_name(message, at)?)
     }
 
-    /// Reads the record whose owner name ends at `head`.
+    /// Parses the record whose owner name ends at `head`.
     pub fn after(message: &[u8], head: usize) -> Option<Record> {
         let rdata_start = head + 10;
         let end = rdata_start + u16_at(message, head + 8)? as usize;
         message.get(rdata_start..end)?;
-        let ttl = (u32::from(u16_at(message, head + 4)?) << 16) | u32::from(u16_at(message, head + 6)?);
-        Some(Record {
-            rtype: u16_at(message, head)?,
-            class: u16_at(message, head + 2)?,
-            ttl,
-            rdata_start,
-            end,
-        })
+        let (rtype, class) = (u16_at(message, head)?, u16_at(message, head + 2)?);
+        Some(Record { rtype, class, ttl: u32_at(message, head + 4)?, rdata_start, end })
     }
 
     pub fn rdata<'a>(&self, message: &'a [u8]) -> &'a [u8] {
@@ -460,8 +448,8 @@ impl Record {
     }
 }
 
-/// Where a possibly compressed name ends. A pointer into the header is none: behind
-/// another header it would be another name.
+/// The end of a possibly compressed name. A pointer into the header is invalid: the same name
+/// would be another one after another header.
 pub fn skip_name(message: &[u8], mut at: usize) -> Option<usize> {
     loop {
         match *message.get(at)? {
@@ -476,12 +464,15 @@ pub fn skip_name(message: &[u8], mut at: usize) -> Option<usize> {
     }
 }
 
-/// Whether TC is set: the message is not all there is.
+/// Whether TC is set.
 pub fn is_truncated(message: &[u8]) -> bool {
     u16_at(message, 2).unwrap_or(0) & flag::TC != 0
 }
 
-pub fn u16_at(octets: &[u8], at: usize) -> Option<u16> {
-    let pair = octets.get(at..at.checked_add(2)?)?;
-    Some(u16::from_be_bytes([pair[0], pair[1]]))
+pub fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    bytes.get(at..)?.first_chunk().map(|chunk| u16::from_be_bytes(*chunk))
+}
+
+pub fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..)?.first_chunk().map(|chunk| u32::from_be_bytes(*chunk))
 }

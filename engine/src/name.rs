@@ -1,9 +1,7 @@
-//! Wire-format domain names: check, lowercase, walk towards the root.
+//! Domain names in wire format: parsing, lower case, suffixes.
 //!
-//! A `Name` is parsed once, at the door, from a question or from a list's
-//! line, and trusted inside. Labels are binary (RFC 2181 11): a label that
-//! holds a dot is one label, and nothing here ever joins labels into text to
-//! compare them.
+//! A `Name` is parsed once, from a question or from a line of a list. Labels are binary (RFC 2181
+//! 11): a label may contain a dot, so names are never compared as text.
 
 use std::fmt;
 
@@ -12,56 +10,54 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 mod text;
 pub use text::{MAX_TEXT, Text};
 
-/// Octets of a name at most, the root label included (RFC 1035 2.3.4).
+/// The maximum length of a name, with the root label (RFC 1035 2.3.4).
 pub const MAX_NAME: usize = 255;
-/// Octets of a label at most (RFC 1035 2.3.4).
+/// The maximum length of a label (RFC 1035 2.3.4).
 pub const MAX_LABEL: usize = 63;
-/// Labels of a name at most: each takes two octets or more, the root one.
+/// The maximum number of labels: each needs two octets or more, the root label one.
 pub const MAX_LABELS: usize = 127;
 
-/// A checked domain name in wire format, ASCII letters in lower case.
+/// A valid domain name in wire format and lower case.
 #[derive(Clone)]
 pub struct Name {
-    octets: [u8; MAX_NAME],
+    wire: [u8; MAX_NAME],
     length: u8,
-    /// Where each label's length octet stands, outermost last.
+    /// The offset of each label, from left to right.
     starts: [u8; MAX_LABELS],
     labels: u8,
 }
 
-/// Why something is not a name.
+/// Why a name is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NameError {
-    /// The octets end before the name does.
-    CutOff,
-    /// A compression pointer, or a label type that was never assigned.
+    /// The message ends within the name.
+    Truncated,
+    /// A compression pointer, or an unassigned label type.
     NotALabel,
     Empty,
     EmptyLabel,
     LabelTooLong,
     NameTooLong,
-    /// Text only: not a letter, digit, hyphen or underscore.
-    BadOctet(u8),
+    /// In text: not a letter, digit, hyphen or underscore.
+    BadByte(u8),
 }
 
 impl Name {
-    /// Reads the uncompressed name at `at`; returns it and where it ends.
-    ///
-    /// A question has nothing before it to point at, so a compression pointer
-    /// here is an error, not something to follow.
+    /// Parses the uncompressed name at `at`; returns it and its end. A compression pointer is an
+    /// error: in a question, there is no earlier name.
     pub fn parse(message: &[u8], at: usize) -> Result<(Name, usize), NameError> {
         let mut name = Name::root();
         let end = name.read(message, at)?;
         Ok((name, end))
     }
 
-    /// As `parse`, into this one: a name is too long to be moved about for every
-    /// packet. After an error it is some name or other.
+    /// As `parse`, in place: to move a name would cost too much for each packet. The content is
+    /// undefined after an error.
     pub fn read(&mut self, message: &[u8], at: usize) -> Result<usize, NameError> {
         self.labels = 0;
         let mut here = at;
         loop {
-            let length = *message.get(here).ok_or(NameError::CutOff)? as usize;
+            let length = *message.get(here).ok_or(NameError::Truncated)? as usize;
             if length > MAX_LABEL {
                 return Err(NameError::NotALabel);
             }
@@ -72,45 +68,44 @@ impl Name {
             if length == 0 {
                 break;
             }
-            // Cannot overflow: 127 labels of one octet fill 254 octets.
+            // Cannot overflow: 127 labels of one byte fill 254 bytes.
             self.starts[self.labels as usize] = (here - at) as u8;
             self.labels += 1;
             here = next;
         }
-        let wire = message.get(at..=here).ok_or(NameError::CutOff)?;
+        let wire = message.get(at..=here).ok_or(NameError::Truncated)?;
         self.length = wire.len() as u8;
-        let octets = &mut self.octets[..wire.len()];
-        octets.copy_from_slice(wire);
-        // Length octets are at most 63, below 'A', so folding case over the
-        // whole name touches labels only; octets >= 0x80 stay (RFC 4343).
-        octets.make_ascii_lowercase();
+        let own = &mut self.wire[..wire.len()];
+        own.copy_from_slice(wire);
+        // The lengths of labels are at most 63, below 'A'. Bytes from 0x80 stay (RFC 4343).
+        own.make_ascii_lowercase();
         Ok(here + 1)
     }
 
-    /// Reads presentation format as lists hold it: letters, digits, hyphens
-    /// and underscores, one trailing dot allowed, no escapes.
+    /// Parses presentation format as in lists: letters, digits, hyphens and underscores, with or
+    /// without a trailing dot, without escapes.
     pub fn from_text(text: &[u8]) -> Result<Name, NameError> {
         let mut name = Name::root();
         name.read_text(text)?;
         Ok(name)
     }
 
-    /// As `from_text`, into this one: a list has millions of names, and each is
-    /// needed only until it is in its zone. After an error it is some name or other.
+    /// As `from_text`, in place: a list has millions of names. The content is undefined after an
+    /// error.
     pub fn read_text(&mut self, text: &[u8]) -> Result<(), NameError> {
         let text = text.strip_suffix(b".").unwrap_or(text);
-        // In wire format one octet more on either side: the first label's length, the root.
+        // The wire format adds the length of the first label, and the root label.
         if text.is_empty() || text.len() + 2 > MAX_NAME {
             return Err(fault(text));
         }
         self.labels = 0;
         let mut start = 0;
-        for (at, &octet) in text.iter().enumerate() {
-            let folded = FOLDED[octet as usize];
-            // Where a dot was, its label's length comes in the end.
-            self.octets[at + 1] = folded;
+        for (at, &byte) in text.iter().enumerate() {
+            let folded = FOLDED[byte as usize];
+            // `close_label` replaces a dot by the length of a label.
+            self.wire[at + 1] = folded;
             if folded == 0 {
-                if octet != b'.' || !self.close_label(start, at) {
+                if byte != b'.' || !self.close_label(start, at) {
                     return Err(fault(text));
                 }
                 start = at + 1;
@@ -119,50 +114,50 @@ impl Name {
         if !self.close_label(start, text.len()) {
             return Err(fault(text));
         }
-        self.octets[text.len() + 1] = 0;
+        self.wire[text.len() + 1] = 0;
         self.length = text.len() as u8 + 2;
         Ok(())
     }
 
-    /// Notes the label of the text's octets `start..end`; false if there can be none such.
+    /// Adds the label at `start..end` of the text; false if its length is invalid.
     fn close_label(&mut self, start: usize, end: usize) -> bool {
         let length = end - start;
-        // Cannot overflow: 127 labels of one octet fill 253 octets of text.
-        self.octets[start] = length as u8;
+        // Cannot overflow: 127 labels of one byte fill 253 bytes of text.
+        self.wire[start] = length as u8;
         self.starts[self.labels as usize] = start as u8;
         self.labels += 1;
         (1..=MAX_LABEL).contains(&length)
     }
 
     pub fn root() -> Name {
-        Name { octets: [0; MAX_NAME], length: 1, starts: [0; MAX_LABELS], labels: 0 }
+        Name { wire: [0; MAX_NAME], length: 1, starts: [0; MAX_LABELS], labels: 0 }
     }
 
-    /// This name with its root replaced by `parent`; `None` if that is too long.
+    /// This name below `parent`; `None` if that is too long.
     pub fn under(&self, parent: &Name) -> Option<Name> {
         self.replace(self.labels(), parent)
     }
 
-    /// The first `kept` labels of this name, under `parent`.
-    pub fn replace(&self, kept: usize, parent: &Name) -> Option<Name> {
-        let own = &self.octets[..self.offset(kept)];
+    /// The first `count` labels of this name, below `parent`.
+    pub fn replace(&self, count: usize, parent: &Name) -> Option<Name> {
+        let own = &self.wire[..self.offset(count)];
         let mut wire = [0; 2 * MAX_NAME];
         wire[..own.len()].copy_from_slice(own);
         wire[own.len()..own.len() + parent.suffix(0).len()].copy_from_slice(parent.suffix(0));
         Name::parse(&wire, 0).ok().map(|(name, _)| name)
     }
 
-    /// Labels, the root not counted.
+    /// The number of labels, without the root label.
     pub fn labels(&self) -> usize {
         self.labels as usize
     }
 
     /// The name in wire format, without its `skip` leftmost labels.
     pub fn suffix(&self, skip: usize) -> &[u8] {
-        &self.octets[self.offset(skip)..self.length as usize]
+        &self.wire[self.offset(skip)..self.length as usize]
     }
 
-    /// Where the suffix that leaves out `skip` labels begins in the name.
+    /// The offset of the suffix without the `skip` leftmost labels.
     pub fn offset(&self, skip: usize) -> usize {
         match self.starts[..self.labels()].get(skip) {
             Some(&start) => start as usize,
@@ -171,7 +166,7 @@ impl Name {
     }
 
     fn label(&self, index: usize) -> &[u8] {
-        &self.octets[self.offset(index)..self.offset(index + 1)]
+        &self.wire[self.offset(index)..self.offset(index + 1)]
     }
 }
 
@@ -182,8 +177,8 @@ impl PartialEq for Name {
     }
 }
 
-/// Presentation format with every octet that could mislead a reader escaped
-/// as `\DDD` (RFC 1035 5.1), and without the trailing dot.
+/// Presentation format without the trailing dot. Bytes that could mislead a reader are escaped as
+/// `\DDD` (RFC 1035 5.1).
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.labels == 0 {
@@ -193,10 +188,10 @@ impl fmt::Display for Name {
             if index > 0 {
                 f.write_str(".")?;
             }
-            for &octet in &self.label(index)[1..] {
-                match octet {
-                    octet if is_host_octet(octet) || octet == b'*' => write!(f, "{}", octet as char)?,
-                    octet => write!(f, "\\{octet:03}")?,
+            for &byte in &self.label(index)[1..] {
+                match byte {
+                    byte if is_host_byte(byte) || byte == b'*' => write!(f, "{}", byte as char)?,
+                    byte => write!(f, "\\{byte:03}")?,
                 }
             }
         }
@@ -213,51 +208,51 @@ impl fmt::Debug for Name {
 impl fmt::Display for NameError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            NameError::CutOff => f.write_str("the name is cut off"),
+            NameError::Truncated => f.write_str("the name is truncated"),
             NameError::NotALabel => f.write_str("not a plain label (compression pointer?)"),
             NameError::Empty => f.write_str("the name is empty"),
             NameError::EmptyLabel => f.write_str("empty label (two dots in a row, or a leading dot)"),
-            NameError::LabelTooLong => f.write_str("a label is longer than 63 octets"),
+            NameError::LabelTooLong => f.write_str("a label is longer than 63 bytes"),
             NameError::NameTooLong => f.write_str("the name is longer than 253 characters"),
-            NameError::BadOctet(b'*') => {
-                f.write_str("'*' is not part of a name; say `match: below` for the zone instead")
+            NameError::BadByte(b'*') => {
+                f.write_str("'*' is not allowed in a name; set `match: below` for the zone instead")
             }
-            NameError::BadOctet(octet @ 0x20..=0x7e) => {
-                write!(f, "'{}' is not allowed in a name: one name a line, nothing else", *octet as char)
+            NameError::BadByte(byte @ 0x20..=0x7e) => {
+                write!(f, "'{}' is not allowed in a name: write one name per line", *byte as char)
             }
-            NameError::BadOctet(octet) => {
-                write!(f, "octet 0x{octet:02x} is not allowed in a name; is this a text file?")
+            NameError::BadByte(byte) => {
+                write!(f, "byte 0x{byte:02x} is not allowed in a name; is this a text file?")
             }
         }
     }
 }
 
-const fn is_host_octet(octet: u8) -> bool {
-    octet.is_ascii_alphanumeric() || octet == b'-' || octet == b'_'
+const fn is_host_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_'
 }
 
-/// Each octet that a name's text may hold in lower case; 0 for dots and all others.
+/// Each byte that is allowed in a label, in lower case; 0 for all others and for dots.
 const FOLDED: [u8; 256] = {
     let mut folded = [0; 256];
-    let mut octet = 0;
-    while octet < 256 {
-        if is_host_octet(octet as u8) {
-            folded[octet] = (octet as u8).to_ascii_lowercase();
+    let mut byte = 0;
+    while byte < 256 {
+        if is_host_byte(byte as u8) {
+            folded[byte] = (byte as u8).to_ascii_lowercase();
         }
-        octet += 1;
+        byte += 1;
     }
     folded
 };
 
-/// Why a text without its trailing dot is no name: what says most about it first.
+/// Why a text without its trailing dot is not a name: the most useful reason first.
 #[cold]
 fn fault(text: &[u8]) -> NameError {
-    let labels = || text.split(|&octet| octet == b'.');
+    let labels = || text.split(|&byte| byte == b'.');
     if text.is_empty() {
         return NameError::Empty;
     }
-    if let Some(&bad) = text.iter().find(|&&octet| octet != b'.' && !is_host_octet(octet)) {
-        return NameError::BadOctet(bad);
+    if let Some(&bad) = text.iter().find(|&&byte| byte != b'.' && !is_host_byte(byte)) {
+        return NameError::BadByte(bad);
     }
     if labels().any(|label| label.is_empty()) {
         return NameError::EmptyLabel;
@@ -270,23 +265,23 @@ fn fault(text: &[u8]) -> NameError {
 
 //------- Walk ---------------------------------------------------------------
 
-/// A hash of every suffix of a name, computed in one pass from the root, so
-/// that any number of policy zones can be asked without hashing again.
+/// The hashes of all suffixes of a name, computed in one pass from the root. All policy zones are
+/// looked up with them.
 pub struct Walk {
     hashes: [u64; MAX_LABELS],
     text: Text,
 }
 
 impl Walk {
-    /// Hashes each suffix with the one above it as seed. `seed` is drawn once
-    /// a process: who chooses names cannot choose where they collide.
+    /// The hash of each suffix is seeded with that of its parent. Use a `seed` that is random for
+    /// each process, so that nobody can choose names with equal hashes.
     pub fn new(name: &Name, seed: u64) -> Walk {
         let mut walk = Walk { hashes: [0; MAX_LABELS], text: Text::default() };
         walk.take(name, seed);
         walk
     }
 
-    /// As `new`, in the place of another name's.
+    /// As `new`, in place.
     pub fn take(&mut self, name: &Name, seed: u64) {
         let mut hash = seed;
         for skip in (0..name.labels()).rev() {
@@ -296,13 +291,12 @@ impl Walk {
         self.text.take_wire(name.suffix(0), name.labels());
     }
 
-    /// The hash of the suffix that leaves out `skip` labels.
+    /// The hash of the suffix without the `skip` leftmost labels.
     pub fn hash(&self, skip: usize) -> u64 {
         self.hashes[skip]
     }
 
-    /// The name in text. The suffix that leaves out `skip` labels begins in it where it
-    /// does in the name (`Name::offset`).
+    /// The name as text. Its suffixes have the same offsets as in the name (`Name::offset`).
     pub fn text(&self) -> &Text {
         &self.text
     }
@@ -317,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn text_and_wire_give_the_same_name() {
+    fn text_and_wire_format_are_parsed_to_the_same_name() {
         let (parsed, end) = Name::parse(b"\x03WeB\x08Telegram\x03org\x00tail", 0).unwrap();
         assert_eq!(parsed, name("web.telegram.org."));
         assert_eq!(end, 18);
@@ -326,7 +320,7 @@ mod tests {
         assert_eq!(parsed.suffix(3), b"\x00");
     }
 
-    /// RFC 1035 2.3.4: 255 octets with the root, 63 a label.
+    /// RFC 1035 2.3.4: 255 octets with the root label, and 63 for a label.
     #[test]
     fn limits_are_exact() {
         let label = "a".repeat(63);
@@ -346,31 +340,31 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_name_is_refused_by_reason() {
+    fn invalid_names_are_refused_with_a_reason() {
         let cases: [(&[u8], NameError); 8] = [
             (b"", NameError::Empty),
             (b".", NameError::Empty),
             (b"a..b", NameError::EmptyLabel),
             (b".a", NameError::EmptyLabel),
-            (b"a b", NameError::BadOctet(b' ')),
-            (b"http://x", NameError::BadOctet(b':')),
-            (b"a\x00b", NameError::BadOctet(0)),
-            (b"*.x", NameError::BadOctet(b'*')),
+            (b"a b", NameError::BadByte(b' ')),
+            (b"http://x", NameError::BadByte(b':')),
+            (b"a\x00b", NameError::BadByte(0)),
+            (b"*.x", NameError::BadByte(b'*')),
         ];
         for (text, error) in cases {
             assert_eq!(Name::from_text(text), Err(error), "{text:?}");
         }
         for wire in [&b"\x03ab"[..], b"\x01a", b"", b"\x03abc"] {
-            assert_eq!(Name::parse(wire, 0), Err(NameError::CutOff), "{wire:?}");
+            assert_eq!(Name::parse(wire, 0), Err(NameError::Truncated), "{wire:?}");
         }
         for wire in [&b"\xc0\x0c"[..], b"\x40a\x00", b"\x01a\xc0\x00"] {
             assert_eq!(Name::parse(wire, 0), Err(NameError::NotALabel), "{wire:?}");
         }
     }
 
-    /// RFC 2181 11: a dot inside a label is an octet like any other.
+    /// RFC 2181 11: labels are binary.
     #[test]
-    fn a_label_that_holds_a_dot_is_not_two_labels() {
+    fn a_label_with_a_dot_is_not_two_labels() {
         let (tricky, _) = Name::parse(b"\x04t.me\x00", 0).unwrap();
         assert_ne!(tricky, name("t.me"));
         assert_eq!(tricky.to_string(), "t\\046me");
@@ -378,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_put_under_another_within_the_limits() {
+    fn a_name_is_put_below_another_within_the_limits() {
         assert_eq!(name("a.b").under(&name("c.example")), Some(name("a.b.c.example")));
         assert_eq!(Name::root().under(&name("c.example")), Some(name("c.example")));
         assert_eq!(name("a.b").under(&Name::root()), Some(name("a.b")));

@@ -1,17 +1,17 @@
-//! NAT64: IPv6 addresses that lead to an IPv4 address (RFC 6052). An IPv4 network that is listed is
-//! listed in this form, too, for clients that have IPv6 alone.
+//! NAT64: IPv4 addresses embedded in IPv6 addresses (RFC 6052). A listed IPv4 network is blocked in
+//! this form as well, for clients that have only IPv6.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::prefix::Prefix;
 
-/// RFC 6052 2.2: as long as these, in bits.
+/// The lengths of prefixes, in bits (RFC 6052 2.2).
 const LENGTHS: [u8; 6] = [32, 40, 48, 56, 64, 96];
 /// RFC 6052 2.1: 64:ff9b::/96.
 const WELL_KNOWN: Prefix =
     Prefix { address: IpAddr::V6(Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0)), length: 96 };
 
-/// The prefixes of translators: the well-known one, and those that are configured.
+/// The prefixes of the translators: the configured ones, then the well-known one.
 #[derive(Clone, Debug)]
 pub struct Nat64(Vec<Prefix>);
 
@@ -22,7 +22,7 @@ impl Default for Nat64 {
 }
 
 impl Nat64 {
-    /// `None` for a prefix of another length, or of IPv4.
+    /// `None` if a prefix is of IPv4 or has an invalid length.
     pub fn new(configured: impl IntoIterator<Item = Prefix>) -> Option<Nat64> {
         let mut prefixes: Vec<Prefix> = configured.into_iter().collect();
         if prefixes.iter().any(|prefix| prefix.address.is_ipv4() || !LENGTHS.contains(&prefix.length)) {
@@ -35,12 +35,12 @@ impl Nat64 {
         Some(Nat64(prefixes))
     }
 
-    /// Those that are configured beside the well-known one.
+    /// The configured prefixes.
     pub fn configured(&self) -> &[Prefix] {
         &self.0[..self.0.len() - 1]
     }
 
-    /// The address itself, and the IPv4 addresses to which translators lead it.
+    /// The address itself, and the IPv4 addresses that are embedded in it.
     pub fn with_embedded(&self, address: IpAddr) -> impl Iterator<Item = IpAddr> + Clone {
         let embedded = self.0.iter().filter(move |prefix| prefix.contains(address));
         [address].into_iter().chain(embedded.filter_map(move |prefix| match address {
@@ -50,14 +50,14 @@ impl Nat64 {
     }
 }
 
-/// RFC 6052 2.2: the 32 bits behind the prefix, but for bits 64 to 71.
+/// RFC 6052 2.2: the 32 bits after the prefix, without bits 64 to 71.
 fn embedded_in(address: Ipv6Addr, length: u8) -> Ipv4Addr {
-    let mut octets = [0; 4];
-    let behind = (usize::from(length) / 8..16).filter(|place| *place != 8);
-    for (octet, place) in octets.iter_mut().zip(behind) {
-        *octet = address.octets()[place];
+    let mut bytes = [0; 4];
+    let indexes = (usize::from(length) / 8..16).filter(|index| *index != 8);
+    for (byte, index) in bytes.iter_mut().zip(indexes) {
+        *byte = address.octets()[index];
     }
-    octets.into()
+    bytes.into()
 }
 
 #[cfg(test)]
@@ -66,7 +66,7 @@ mod tests {
 
     /// RFC 6052 2.4, table 2.
     #[test]
-    fn the_ipv4_address_is_found_behind_prefixes_of_each_length() {
+    fn the_ipv4_address_is_found_after_prefixes_of_each_length() {
         let address = |text: &str| text.parse::<IpAddr>().unwrap();
         let examples = [
             ("2001:db8::/32", "2001:db8:c000:221::"),

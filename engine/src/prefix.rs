@@ -1,36 +1,36 @@
-//! Ranges of addresses: who may ask, who is not limited, and which addresses
-//! an upstream's answer may not lead to.
+//! Address prefixes: in the access control list, in `limits.exempt`, and in lists of blocked
+//! addresses.
 
 use std::fmt;
 use std::net::IpAddr;
 
-/// A range of addresses that share their first `length` bits.
+/// The addresses that share their first `length` bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Prefix {
     pub address: IpAddr,
     pub length: u8,
 }
 
-/// Why a text is no prefix.
+/// Why a text is not a prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InvalidPrefix {
-    /// A bit is set behind the prefix: a slip of the pen, one way or the other.
+    /// A bit is set after the prefix, so address or length is a mistake.
     HostBits,
-    /// An IPv4 address that is written as IPv6.
+    /// An IPv4 address in IPv6 notation.
     Mapped,
     Other,
 }
 
-/// The name above all triggers of this kind in RPZ (draft-vixie-dnsop-dns-rpz-00 section 4.3).
+/// The name above all IP triggers of RPZ (draft-vixie-dnsop-dns-rpz-00 section 4.3).
 const TRIGGERS: &str = "rpz-ip";
 
 impl Prefix {
-    /// Reads `192.0.2.1`, `192.0.2.0/24` or `2001:db8::/32`. No bit may be set behind the prefix.
+    /// Parses `192.0.2.1`, `192.0.2.0/24` or `2001:db8::/32`.
     pub fn from_text(text: &str) -> Option<Prefix> {
         Prefix::read(text).ok()
     }
 
-    /// As `from_text`, with what is wrong.
+    /// As `from_text`, with the reason of a failure.
     pub fn read(text: &str) -> Result<Prefix, InvalidPrefix> {
         let (address, length) = match text.split_once('/') {
             Some((address, length)) => (address, Some(length)),
@@ -39,7 +39,7 @@ impl Prefix {
         let address: IpAddr = address.parse().map_err(|_| InvalidPrefix::Other)?;
         let bits = if address.is_ipv4() { 32 } else { 128 };
         let length: u8 = match length {
-            Some(text) if text.bytes().all(|octet| octet.is_ascii_digit()) => {
+            Some(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => {
                 text.parse().map_err(|_| InvalidPrefix::Other)?
             }
             Some(_) => return Err(InvalidPrefix::Other),
@@ -48,20 +48,20 @@ impl Prefix {
         if length > bits {
             return Err(InvalidPrefix::Other);
         }
-        // An address that comes as ::ffff:192.0.2.1 is looked up as IPv4.
+        // Lookups of ::ffff:192.0.2.1 are lookups of the IPv4 address.
         if address.to_canonical().is_ipv4() != address.is_ipv4() {
             return Err(InvalidPrefix::Mapped);
         }
         let prefix = Prefix { address, length };
-        if prefix.range().0 == number(address) { Ok(prefix) } else { Err(InvalidPrefix::HostBits) }
+        if prefix.range().0 == integer(address) { Ok(prefix) } else { Err(InvalidPrefix::HostBits) }
     }
 
-    /// The prefix as the name of a trigger in RPZ: `24.0.2.0.192.rpz-ip`, without its `zz`.
+    /// The prefix as the name of an RPZ trigger, but without `zz`: `24.0.2.0.192.rpz-ip`.
     pub fn trigger(&self) -> String {
         let mut text = self.length.to_string();
         match self.address {
             IpAddr::V4(address) => {
-                address.octets().iter().rev().for_each(|octet| text += &format!(".{octet}"));
+                address.octets().iter().rev().for_each(|byte| text += &format!(".{byte}"));
             }
             IpAddr::V6(address) => {
                 address.segments().iter().rev().for_each(|part| text += &format!(".{part:x}"));
@@ -70,7 +70,7 @@ impl Prefix {
         text + "." + TRIGGERS
     }
 
-    /// What `trigger` made this name of.
+    /// The inverse of `trigger`.
     pub fn from_trigger(name: &str) -> Option<Prefix> {
         let mut labels: Vec<&str> = name.strip_suffix(TRIGGERS)?.strip_suffix('.')?.split('.').collect();
         labels.reverse();
@@ -82,15 +82,15 @@ impl Prefix {
 
     pub fn contains(&self, address: IpAddr) -> bool {
         let (first, last) = self.range();
-        address.is_ipv4() == self.address.is_ipv4() && (first..=last).contains(&number(address))
+        address.is_ipv4() == self.address.is_ipv4() && (first..=last).contains(&integer(address))
     }
 
-    /// Its first and last address, as numbers.
+    /// The first and last address, as integers.
     fn range(&self) -> (u128, u128) {
         let bits = if self.address.is_ipv4() { 32 } else { 128 };
         let host_bits = bits - u32::from(self.length).min(bits);
         let hosts = 1u128.checked_shl(host_bits).map_or(u128::MAX, |size| size - 1);
-        let first = number(self.address) & !hosts;
+        let first = integer(self.address) & !hosts;
         (first, first | hosts)
     }
 }
@@ -101,17 +101,17 @@ impl fmt::Display for Prefix {
     }
 }
 
-fn number(address: IpAddr) -> u128 {
+fn integer(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(address) => u128::from(address.to_bits()),
         IpAddr::V6(address) => address.to_bits(),
     }
 }
 
-/// A set of prefixes, laid out so that the question costs a binary search.
+/// A set of prefixes. A lookup is a binary search.
 #[derive(Clone, Debug, Default)]
 pub struct Prefixes {
-    /// As given, without those that repeat another.
+    /// The original prefixes, without duplicates.
     given: Vec<Prefix>,
     /// Disjoint ranges in order.
     ipv4: Vec<(u128, u128)>,
@@ -126,26 +126,25 @@ impl Prefixes {
         let ranges = |ipv4: bool| {
             let of_family = given.iter().filter(|prefix| prefix.address.is_ipv4() == ipv4);
             let mut ranges: Vec<_> = of_family.map(Prefix::range).collect();
-            // Prefixes nest or are disjoint, so one that begins within the one
-            // before lies in it.
+            // Prefixes nest or are disjoint: one that begins within the previous one is in it.
             ranges.sort_unstable_by_key(|&(first, last)| (first, u128::MAX - last));
-            ranges.dedup_by(|next, before| next.0 <= before.1);
+            ranges.dedup_by(|next, previous| next.0 <= previous.1);
             ranges
         };
         Prefixes { ipv4: ranges(true), ipv6: ranges(false), given }
     }
 
-    /// Whether the address lies in any of them. One that reached a dual-stack
-    /// socket over IPv4 counts as IPv4.
+    /// Whether any prefix contains the address. An IPv4-mapped address, as from a dual-stack
+    /// socket, counts as IPv4.
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         let ranges = if address.is_ipv4() { &self.ipv4 } else { &self.ipv6 };
-        let number = number(address);
-        let place = ranges.partition_point(|&(first, _)| first <= number);
-        place > 0 && number <= ranges[place - 1].1
+        let integer = integer(address);
+        let after = ranges.partition_point(|&(first, _)| first <= integer);
+        after > 0 && integer <= ranges[after - 1].1
     }
 
-    /// Those that hold the address, the longest first.
+    /// The prefixes that contain the address, longest first.
     pub fn covering(&self, address: IpAddr) -> Vec<Prefix> {
         let mut covering: Vec<Prefix> =
             self.given.iter().filter(|prefix| prefix.contains(address)).copied().collect();
@@ -153,7 +152,7 @@ impl Prefixes {
         covering
     }
 
-    /// Those that were given, in order of address.
+    /// The original prefixes, in order of address.
     pub fn iter(&self) -> impl Iterator<Item = &Prefix> {
         self.given.iter()
     }
@@ -176,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_prefix_is_refused() {
+    fn invalid_prefixes_are_refused() {
         for text in [
             "",
             "/",
@@ -195,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_is_the_name_of_a_trigger_and_back() {
+    fn triggers_are_written_and_parsed() {
         for (text, name) in [
             ("192.0.2.0/24", "24.0.2.0.192.rpz-ip"),
             ("198.51.100.7", "32.7.100.51.198.rpz-ip"),
@@ -219,9 +218,9 @@ mod tests {
         }
     }
 
-    /// Against the naive twin: each prefix asked by itself.
+    /// Compared with a naive model that checks each prefix.
     #[test]
-    fn a_set_holds_what_its_prefixes_hold() {
+    fn a_set_contains_the_addresses_of_its_prefixes() {
         let texts = [
             "10.0.0.0/8",
             "10.1.0.0/16",
@@ -236,7 +235,7 @@ mod tests {
             "fe80::/10",
         ]; // nested, neighbours, ends of the range
         let set = Prefixes::new(texts.map(prefix));
-        let asked = [
+        let addresses = [
             "9.255.255.255",
             "10.0.0.0",
             "10.1.2.3",
@@ -258,7 +257,7 @@ mod tests {
             "febf::1",
             "ffff::",
         ];
-        for text in asked {
+        for text in addresses {
             let address: IpAddr = text.parse().unwrap();
             let naive = texts.iter().filter(|text| prefix(text).contains(address)).count();
             assert_eq!(set.contains(address), naive > 0, "{text}");

@@ -1,31 +1,30 @@
-//! What an upstream sent, made into what the client gets. EDNS is hop by hop
-//! (RFC 6891 7): the upstream's OPT is taken off, ours put on.
+//! Writes the client's response from an upstream's response. EDNS is hop by hop (RFC 6891 7):
+//! the upstream's OPT record is removed, and ours is added.
 
 use std::collections::BTreeMap;
 
 use crate::message::{
-    ExtendedError, HEADER, Opt, Query, Record, Section, Writer, flag, is_truncated, rcode, rtype, skip_name,
-    u16_at,
+    ExtendedError, HEADER, Opt, Query, Record, Section, Writer, flag, rcode, rtype, skip_name, u16_at,
 };
 use crate::name::Name;
-use crate::response::{Entry, Layout, Mark, REACH, Response, pointer_at};
+use crate::response::{Entry, Layout, Mark, POINTER_RANGE, Response, pointer_at};
 
-/// Whether `response` answers `question`, which we asked: same name, letters
-/// in any case, same type and class (RFC 5452 9.1). Type and class are compared
-/// octet by octet: 65 and 97 differ by what is a letter's case in a name.
+/// Whether `response` repeats the `question` that was sent: the same name in any case, the same
+/// type and class (RFC 5452 9.1). Type and class are compared exactly: 65 and 97 differ only in
+/// the bit that is the case of a letter.
 pub fn answers(response: &[u8], question: &[u8]) -> bool {
-    let Some(asked) = response.get(HEADER..HEADER + question.len()) else {
+    let Some(repeated) = response.get(HEADER..HEADER + question.len()) else {
         return false;
     };
     let name = question.len() - 4;
     let flags = u16_at(response, 2).unwrap_or(0);
     flags & (flag::QR | flag::OPCODE) == flag::QR
         && u16_at(response, 4) == Some(1)
-        && asked[..name].eq_ignore_ascii_case(&question[..name])
-        && asked[name..] == question[name..]
+        && repeated[..name].eq_ignore_ascii_case(&question[..name])
+        && repeated[name..] == question[name..]
 }
 
-/// All twelve bits of a message's RCODE; `None` where its records cannot be walked through.
+/// All twelve bits of the RCODE of a message that `Parser` refused; `None` if it is too malformed.
 pub fn rcode(message: &[u8]) -> Option<u16> {
     let mut rcode = u16_at(message, 2)? & flag::RCODE;
     let mut at = skip_name(message, HEADER)? + 4;
@@ -41,10 +40,9 @@ pub fn rcode(message: &[u8]) -> Option<u16> {
     Some(rcode)
 }
 
-/// Writes the client's response into `out`: the upstream's response with the
-/// client's id, question and flags, cut with TC where it does not fit. `None`
-/// where it cannot be passed on.
-pub fn relay(response: Response<'_>, query: &Query, payload: u16, out: &mut [u8]) -> Option<usize> {
+/// Writes the upstream's response with the client's ID, question and flags into `out`, truncated
+/// if it does not fit. `None` if it cannot be passed on.
+pub fn respond(response: Response<'_>, query: &Query, payload: u16, out: &mut [u8]) -> Option<usize> {
     let (head, rcode) = (&query.head, response.rcode());
     let mut writer = begin(query, rcode, flags_of(response), out)?;
     let whole = put_records(&mut writer, response, |entry| Some(entry.section));
@@ -52,51 +50,49 @@ pub fn relay(response: Response<'_>, query: &Query, payload: u16, out: &mut [u8]
         writer.truncate(head);
     }
     let (errors, count) = response.errors();
-    let length =
-        writer.finish(head, &Opt { payload, rcode, flags: response.edns_flags(), errors: &errors[..count] });
-    // RFC 7766 5: what is cut off over TCP could be had in no other way.
-    (!head.hop.transport.is_tcp() || !is_truncated(out)).then_some(length)
+    let opt = Opt { payload, rcode, flags: response.edns_flags(), errors: &errors[..count] };
+    writer.finish_whole(head, &opt)
 }
 
-/// The flags that a response comes with; AD says that all of it is there.
+/// The response's flags; AD only if no record was dropped.
 pub fn flags_of(response: Response<'_>) -> u16 {
     let flags = u16_at(response.message(), 2).unwrap_or(0);
     if response.dropped() > 0 { flags & !flag::AD } else { flags }
 }
 
-/// An empty answer with TC: the upstream's own did not fit over UDP, and could
-/// not be had over TCP; the client may try.
-pub fn truncated(query: &Query, payload: u16, out: &mut [u8]) -> usize {
+/// Writes an empty response with TC: the upstream's response did not fit over UDP, and the
+/// upstream did not answer over TCP.
+pub fn respond_truncated(query: &Query, payload: u16, out: &mut [u8]) -> usize {
     let head = &query.head;
     let Some(mut writer) = Writer::respond(head, rcode::NOERROR, out) else { return 0 };
     writer.truncate(head);
     writer.finish(head, &Opt::plain(payload, rcode::NOERROR))
 }
 
-/// Begins a response that passes on what an upstream said, by its RCODE and its
-/// flags: AA and RA; AD only to a client that understands it (RFC 6840 5.8).
+/// Begins a response with an upstream's RCODE and flags: AA, RA, and AD only for a client that
+/// understands it (RFC 6840 5.8).
 pub fn begin<'a>(query: &Query, rcode: u16, flags: u16, out: &'a mut [u8]) -> Option<Writer<'a>> {
     let head = &query.head;
-    // An RCODE of more than four bits cannot be said without an OPT.
-    let is_unspeakable = rcode > flag::RCODE && head.edns.is_none();
-    let mut writer = Writer::respond(head, if is_unspeakable { rcode::SERVFAIL } else { rcode }, out)?;
+    // An RCODE of more than four bits needs an OPT record.
+    let needs_opt = rcode > flag::RCODE && head.edns.is_none();
+    let mut writer = Writer::respond(head, if needs_opt { rcode::SERVFAIL } else { rcode }, out)?;
     let wants_ad = head.flags & flag::AD != 0 || head.edns.is_some_and(|edns| edns.dnssec_ok);
     let passed = flag::AA | flag::RA | if wants_ad { flag::AD } else { 0 };
     writer.set_flags(flags & passed);
     Some(writer)
 }
 
-/// Writes an upstream's message without its OPT; returns its length. `None` where it does not fit.
-pub fn strip(response: Response<'_>, out: &mut [u8]) -> Option<usize> {
-    let mut writer = Writer::copy(response.message().get(..response.body())?, out)?;
+/// Copies an upstream's message without its OPT record; `None` if it does not fit.
+pub fn copy_without_opt<'a>(response: Response<'_>, out: &'a mut [u8]) -> Option<Writer<'a>> {
+    let mut writer = Writer::copy(response.message().get(..response.question_end())?, out)?;
     put_records(&mut writer, response, |entry| Some(entry.section))?;
-    Some(writer.written().len())
+    Some(writer)
 }
 
-/// Writes a CNAME from the query's name to `target`, followed by what an
-/// upstream said about the target. Without a usable answer the CNAME stands
-/// alone: a blocked name is answered whether an upstream lives or not.
-pub fn follow(
+/// Writes a CNAME record from the queried name to `target`, then an upstream's answer about the
+/// target. The CNAME alone is sent if there is no usable answer: a block must not depend on the
+/// upstreams.
+pub fn respond_with_cname(
     response: Option<Response<'_>>,
     query: &Query,
     target: &Name,
@@ -114,15 +110,15 @@ pub fn follow(
     };
     let mut whole = writer.put_record(Section::Answer, 0, rtype::CNAME, ttl, &[target.suffix(0)]);
     if let Some(response) = response.filter(|response| !response.is_failure()) {
-        let kept = |entry: &Entry| match (entry.section, entry.rtype()) {
+        let section_of = |entry: &Entry| match (entry.section, entry.rtype()) {
             (Section::Answer, _) => Some(Section::Answer),
             (Section::Authority, rtype::SOA) => Some(Section::Authority),
             _ => None,
         };
-        whole = whole.and_then(|()| put_records(&mut writer, response, kept));
+        whole = whole.and_then(|()| put_records(&mut writer, response, section_of));
     }
     if whole.is_none() && response.is_some() && head.hop.transport.is_tcp() {
-        return follow(None, query, target, ttl, opt, out);
+        return respond_with_cname(None, query, target, ttl, opt, out);
     }
     if whole.is_none() {
         writer.truncate(head);
@@ -131,27 +127,26 @@ pub fn follow(
     writer.finish(head, &Opt { payload, rcode, flags: 0, errors })
 }
 
-/// Puts the records that are not dropped into the sections that `kept` gives them. As long as
-/// each is where it was, they are copied as they are; behind that, their pointers are changed.
+/// Adds the records that are not dropped to the sections that `section_of` returns. Records are
+/// copied in one piece while their offsets stay the same; after that, pointers are rewritten.
 pub fn put_records(
     writer: &mut Writer<'_>,
     response: Response<'_>,
-    kept: impl Fn(&Entry) -> Option<Section>,
+    section_of: impl Fn(&Entry) -> Option<Section>,
 ) -> Option<()> {
-    let (message, start) = (response.message(), writer.written().len());
-    let mut end = response.body();
-    let mut rest = response.entries();
-    while let Some((entry, behind)) = rest.split_first() {
-        let is_in_place = entry.owner == end && start == response.body() && !entry.has(Mark::Dropped);
-        let Some(section) = kept(entry).filter(|_| is_in_place) else { break };
+    let (message, question_end) = (response.message(), response.question_end());
+    let is_aligned = writer.written().len() == question_end;
+    let (mut end, mut rest) = (question_end, response.entries());
+    while let Some((entry, others)) = rest.split_first() {
+        let is_in_place = is_aligned && entry.owner == end && !entry.has(Mark::Dropped);
+        let Some(section) = section_of(entry).filter(|_| is_in_place) else { break };
         writer.count(section, 1);
-        (end, rest) = (entry.record.end, behind);
+        (end, rest) = (entry.record.end, others);
     }
-    writer.put(&message[response.body()..end])?;
-    let fixed = if start == response.body() { end } else { 0 };
-    let mut mover = Mover { message, fixed, moved: BTreeMap::new() };
+    writer.put(&message[question_end..end])?;
+    let mut mover = Mover { message, fixed: if is_aligned { end } else { 0 }, moved: BTreeMap::new() };
     for entry in rest.iter().filter(|entry| !entry.has(Mark::Dropped)) {
-        if let Some(section) = kept(entry) {
+        if let Some(section) = section_of(entry) {
             mover.put_record(writer, entry)?;
             writer.count(section, 1);
         }
@@ -159,12 +154,12 @@ pub fn put_records(
     Some(())
 }
 
-/// Copies records to another place of another message.
+/// Copies records to other offsets of another message.
 struct Mover<'a> {
     message: &'a [u8],
-    /// What stands before stays where it is.
+    /// Everything before this offset has the same offset in both messages.
     fixed: usize,
-    /// Where names, and the rests of names, that were copied began, and begin now.
+    /// The old and new offsets of the names and suffixes that were copied.
     moved: BTreeMap<usize, usize>,
 }
 
@@ -177,9 +172,9 @@ impl Mover<'_> {
         writer.put_counted(|writer| {
             let mut at = record.rdata_start;
             if let Some(layout) = Layout::of(record.rtype) {
-                let before = at + layout.before(record.rdata(self.message))?;
-                writer.put(self.message.get(at..before)?)?;
-                at = before;
+                let name = at + layout.prefix_length(record.rdata(self.message))?;
+                writer.put(self.message.get(at..name)?)?;
+                at = name;
                 for _ in 0..layout.names {
                     self.put_name(writer, at, layout.is_compressible)?;
                     at = skip_name(self.message, at)?;
@@ -189,25 +184,25 @@ impl Mover<'_> {
         })
     }
 
-    /// Copies a name; letters as they came, and compressed as far as it was, and may be.
-    fn put_name(&mut self, writer: &mut Writer<'_>, at: usize, may_point: bool) -> Option<()> {
+    /// Copies a name in its original case. It uses pointers where the original does, if it may.
+    fn put_name(&mut self, writer: &mut Writer<'_>, at: usize, may_compress: bool) -> Option<()> {
         let mut here = at;
         loop {
-            let octet = *self.message.get(here)?;
-            let now_at = if here < self.fixed { Some(here) } else { self.moved.get(&here).copied() };
-            match (octet, now_at) {
+            let byte = *self.message.get(here)?;
+            let offset = if here < self.fixed { Some(here) } else { self.moved.get(&here).copied() };
+            match (byte, offset) {
                 (0, _) => return writer.put(&[0]),
                 (0xc0.., None) => here = pointer_at(self.message, here)?,
-                (0xc0.., Some(_)) if !may_point => here = pointer_at(self.message, here)?,
-                (_, Some(now_at)) if may_point => {
-                    return writer.put(&(0xc000 | u16::try_from(now_at).ok()?).to_be_bytes());
+                (0xc0.., Some(_)) if !may_compress => here = pointer_at(self.message, here)?,
+                (_, Some(offset)) if may_compress => {
+                    return writer.put(&(0xc000 | u16::try_from(offset).ok()?).to_be_bytes());
                 }
                 _ => {
-                    let place = writer.written().len();
-                    if place < REACH {
-                        self.moved.entry(here).or_insert(place);
+                    let written = writer.written().len();
+                    if written < POINTER_RANGE {
+                        self.moved.entry(here).or_insert(written);
                     }
-                    let next = here + 1 + usize::from(octet);
+                    let next = here + 1 + usize::from(byte);
                     writer.put(self.message.get(here..next)?)?;
                     here = next;
                 }

@@ -1,5 +1,5 @@
-//! What the policy says about the records of an upstream's response: about where they lead,
-//! which decides about the whole query, and about those beside that, which are dropped.
+//! Applies the policy to the records of an upstream's response: to its targets, which may block
+//! the whole query, and to all other records, which may be dropped.
 
 use crate::chain::{self, AmbiguousChain, Chains, End, Owners, Sections};
 use crate::message::{Query, Section, Transport, rtype};
@@ -8,14 +8,13 @@ use crate::policy::names::SEED;
 use crate::policy::{Action, Decision, Judges, Snapshot, Supposed};
 use crate::response::{Entry, Mark, Response};
 
-/// What a snapshot says about where an upstream's response leads, as if the query's
-/// own name were listed. Records that lead nowhere, but that no client may have, are
-/// marked as dropped.
+/// Returns the decision of a snapshot about the targets of a response, as if the queried name
+/// itself were listed. Marks blocked records outside the chain as dropped.
 ///
-/// `first`: how many zones from the top judge. Along CNAME and DNAME the first name that is
-/// blocked decides (RPZ draft 5.1); a passthru frees all that follows from its own zone and
-/// those after it. What HTTPS, SVCB and address records offer at the end are alternatives: one
-/// that is blocked blocks, and a passthru frees itself alone.
+/// `first`: the number of zones, from the first, that judge. On the CNAME and DNAME chain the
+/// first blocked name decides (RPZ draft 5.1). A passthru exempts the rest of the chain from its
+/// own zone and from those after it. HTTPS, SVCB and address records at the end are alternatives:
+/// one blocked alternative blocks the query, and a passthru exempts only itself.
 pub fn decide<'a>(
     query: &Query,
     response: Response<'_>,
@@ -25,19 +24,19 @@ pub fn decide<'a>(
     let judges = Judges { first, ..Judges::all(query.head.hop.transport) };
     response.clear_marks();
     if response.is_failure() {
-        drop_listed(response, snapshot, judges, Beside::All);
+        drop_blocked(response, snapshot, judges, Judged::Nothing);
         return Ok(None);
     }
-    let (decision, judges) = led_to(query, response, snapshot, judges)?;
+    let (decision, judges) = judge_targets(query, response, snapshot, judges)?;
     if decision.is_none() {
-        drop_listed(response, snapshot, judges, Beside::Judged);
+        drop_blocked(response, snapshot, judges, Judged::Chain);
     }
     Ok(decision)
 }
 
-/// How a zone would block a query for where its answer leads, if it were enforced as
-/// well, and the rank of the entry by which; `None`, too, where it decides about the
-/// queried name itself. `allowed_by`: the place of the enforced zone that lets the name pass.
+/// Returns the action and the rank of the entry by which a zone would block a query because of
+/// its targets, if the zone were enforced. `None` as well if the zone decides about the queried
+/// name itself. `allowed_by`: the index of the enforced zone that allows the name.
 pub fn would_block_target(
     query: &Query,
     response: Response<'_>,
@@ -46,7 +45,7 @@ pub fn would_block_target(
     supposed: Supposed<'_>,
 ) -> Option<(Action, u64)> {
     let transport = query.head.hop.transport;
-    // Enforced zones that come before the one that lets the name pass, and the supposed one.
+    // The enforced zones before the one that allows the name, and the supposed zone.
     let first = match allowed_by {
         Some(zone) if zone < supposed.after => return None,
         Some(zone) => zone + 1,
@@ -58,30 +57,30 @@ pub fn would_block_target(
     }
     response.clear_marks();
     let judges = Judges { transport, supposed: Some(supposed), first };
-    let decision = led_to(query, response, snapshot, judges).ok()?.0?;
-    let is_its_own = decision.zone == supposed.after;
-    is_its_own.then_some((decision.answer.action, decision.rank))
+    let decision = judge_targets(query, response, snapshot, judges).ok()?.0?;
+    let is_by_supposed = decision.zone == supposed.after;
+    is_by_supposed.then_some((decision.answer.action, decision.rank))
 }
 
-/// Who blocks a query for where its answer leads, and who judges the other records.
-fn led_to<'a>(
+/// The decision about the targets, and the zones that judge the other records.
+fn judge_targets<'a>(
     query: &Query,
     response: Response<'_>,
     snapshot: &'a Snapshot,
     mut judges: Judges<'a>,
 ) -> Result<(Option<Decision<'a>>, Judges<'a>), AmbiguousChain> {
     let mut chains = Chains::new(response)?;
-    let end = chains.walk(Sections::Answer, &query.name, |name| judge_step(name, snapshot, &mut judges))?;
-    let decision = match end {
+    let judge = |name: &Name| judge_name(name, snapshot, &mut judges);
+    let decision = match chains.follow(Sections::Answer, &query.name, judge)? {
         End::Judged(decision) => Some(decision).filter(|decision| !decision.is_passthru()),
-        End::Name(last) => judge_offers(&mut chains, response, last, snapshot, judges)?,
+        End::Name(last) => judge_alternatives(&mut chains, response, last, snapshot, judges)?,
     };
     Ok((decision, judges))
 }
 
-/// What is said about a name on the way, where it ends there: by a block, or by a passthru of
-/// the very first zone. Any other passthru leaves the rest to the zones before its own.
-fn judge_step<'a>(name: &Name, snapshot: &'a Snapshot, judges: &mut Judges<'a>) -> Option<Decision<'a>> {
+/// The decision about a name on the chain, if it ends the chain: a block, or a passthru of the
+/// first zone. After any other passthru, only the zones before its own judge the rest.
+fn judge_name<'a>(name: &Name, snapshot: &'a Snapshot, judges: &mut Judges<'a>) -> Option<Decision<'a>> {
     let decision = snapshot.find_target(name, *judges)?;
     if decision.is_passthru() {
         judges.first = decision.zone;
@@ -92,9 +91,9 @@ fn judge_step<'a>(name: &Name, snapshot: &'a Snapshot, judges: &mut Judges<'a>) 
     Some(decision)
 }
 
-/// Of all that blocks among what is offered, the first zone decides, in whichever
-/// order the records come (RPZ draft 5.2): servers turn RRsets around.
-fn judge_offers<'a>(
+/// The decision about the alternatives at the end of the chain. If several are blocked, the first
+/// zone decides (RPZ draft 5.2), not the first record: servers rotate RRsets.
+fn judge_alternatives<'a>(
     chains: &mut Chains<'_>,
     response: Response<'_>,
     last: Name,
@@ -104,20 +103,22 @@ fn judge_offers<'a>(
     let mut first: Option<Decision<'a>> = None;
     let mut owners = Owners::new(response, last, judges.first);
     while let Some(owner) = owners.next() {
-        for offer in chain::offers(response, &owner) {
-            let mut judges = Judges { first: owner.judges, ..judges };
-            let mut target = None;
-            if let Some(name) = &offer.target {
-                target = judge_step(name, snapshot, &mut judges);
-                if target.is_none() {
-                    match chains.walk(Sections::Both, name, |name| judge_step(name, snapshot, &mut judges))? {
-                        End::Judged(decision) => target = Some(decision),
+        for alternative in chain::alternatives(response, &owner) {
+            let mut judges = Judges { first: owner.zones, ..judges };
+            let mut by_target = None;
+            if let Some(target) = &alternative.target {
+                let mut judge = |name: &Name| judge_name(name, snapshot, &mut judges);
+                by_target = judge(target);
+                if by_target.is_none() {
+                    match chains.follow(Sections::Both, target, judge)? {
+                        End::Judged(decision) => by_target = Some(decision),
                         End::Name(last) => owners.add(last, judges.first),
                     }
                 }
             }
-            let addresses = offer.addresses.filter_map(|address| snapshot.find_address(address, judges));
-            for decision in target.into_iter().chain(addresses) {
+            let by_address =
+                alternative.addresses.filter_map(|address| snapshot.find_address(address, judges));
+            for decision in by_target.into_iter().chain(by_address) {
                 let is_first = first.as_ref().is_none_or(|first| decision.zone < first.zone);
                 if is_first && !decision.is_passthru() {
                     first = Some(decision);
@@ -128,21 +129,21 @@ fn judge_offers<'a>(
     Ok(first)
 }
 
-//------- Records beside the way ---------------------------------------------
+//------- Records outside the chain -------------------------------------------
 
-/// Which records were judged already, or are not to be.
+/// The records that are not judged again.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Beside {
-    /// None: the response leads nowhere.
-    All,
-    /// Those on the way, and what they offer at its end.
-    Judged,
-    /// The way from a target of ours, addresses and all.
-    Own,
+enum Judged {
+    /// None: the response was not followed.
+    Nothing,
+    /// The chain and the alternatives at its end.
+    Chain,
+    /// The chain from the target of our own CNAME, with its addresses.
+    OwnTarget,
 }
 
-/// Drops what no client may have beside the way from a target of our own CNAME.
-pub fn drop_beside(
+/// Drops blocked records outside the chain from the target of our own CNAME.
+pub fn drop_outside_chain(
     response: Response<'_>,
     target: &Name,
     snapshot: &Snapshot,
@@ -150,69 +151,69 @@ pub fn drop_beside(
 ) -> Result<(), AmbiguousChain> {
     response.clear_marks();
     if !response.is_failure() {
-        Chains::new(response)?.walk(Sections::Answer, target, |_| None::<()>)?;
+        Chains::new(response)?.follow(Sections::Answer, target, |_| None::<()>)?;
     }
-    drop_listed(response, snapshot, Judges::all(transport), Beside::Own);
+    drop_blocked(response, snapshot, Judges::all(transport), Judged::OwnTarget);
     Ok(())
 }
 
-/// Drops, in all sections, the RRsets whose owner is blocked or that hold an address which is,
-/// and the signatures of these. The first zone that matches, by name or by address, decides.
-fn drop_listed(response: Response<'_>, snapshot: &Snapshot, judges: Judges<'_>, beside: Beside) {
+/// Drops RRsets in all sections if their owner name or one of their addresses is blocked, with
+/// their signatures. The first zone that matches name or address decides.
+fn drop_blocked(response: Response<'_>, snapshot: &Snapshot, judges: Judges<'_>, judged: Judged) {
     if judges.first == 0 {
         return;
     }
-    let is_judged = |entry: &Entry| match beside {
-        Beside::All => false,
-        Beside::Own => entry.has(Mark::OnWay),
-        Beside::Judged => {
-            entry.has(Mark::Offered) || entry.has(Mark::OnWay) && address_kind(entry.rtype()).is_none()
+    let is_judged = |entry: &Entry| match judged {
+        Judged::Nothing => false,
+        Judged::OwnTarget => entry.has(Mark::OnPath),
+        Judged::Chain => {
+            entry.has(Mark::Alternative) || entry.has(Mark::OnPath) && address_index(entry.rtype()).is_none()
         }
     };
-    let stays = |entry: &Entry| is_judged(entry) || proves_denial(response, entry);
+    let is_exempt = |entry: &Entry| is_judged(entry) || proves_denial(response, entry);
     for entry in response.entries() {
-        if entry.has(Mark::Seen) || stays(entry) {
+        if entry.has(Mark::Visited) || is_exempt(entry) {
             continue;
         }
         let owner = response.name(entry.owner);
         let by_name = snapshot.find_target(&owner, judges);
         let name_is_blocked = by_name.as_ref().is_some_and(|decision| !decision.is_passthru());
-        // By kind: whether one of the owner's addresses is not to be had; `None` where it has none.
+        // For each address type, whether one of the owner's addresses is blocked.
         let mut is_blocked = [None; ADDRESS_TYPES.len()];
-        for same in response.of(owner.suffix(0)) {
-            same.set(Mark::Seen);
-            if let Some(kind) = address_kind(same.rtype()).filter(|_| !stays(same)) {
-                let blocked = holds_blocked(response, same, by_name.as_ref(), snapshot, judges);
-                is_blocked[kind] = Some(blocked | is_blocked[kind].unwrap_or(false));
+        for same in response.owned_by(owner.suffix(0)) {
+            same.set(Mark::Visited);
+            if let Some(index) = address_index(same.rtype()).filter(|_| !is_exempt(same)) {
+                let blocked = has_blocked_address(response, same, by_name.as_ref(), snapshot, judges);
+                is_blocked[index] = Some(blocked | is_blocked[index].unwrap_or(false));
             }
         }
-        for same in response.of(owner.suffix(0)).filter(|same| !stays(same)) {
-            let kind = address_kind(same.belongs_to(response.message()));
-            if kind.and_then(|kind| is_blocked[kind]).unwrap_or(name_is_blocked) {
+        for same in response.owned_by(owner.suffix(0)).filter(|same| !is_exempt(same)) {
+            let index = address_index(same.covered_type(response.message()));
+            if index.and_then(|index| is_blocked[index]).unwrap_or(name_is_blocked) {
                 response.drop_entry(same);
             }
         }
     }
 }
 
-/// Types whose records hold addresses.
+/// The types whose records hold addresses.
 const ADDRESS_TYPES: [u16; 4] = [rtype::A, rtype::AAAA, rtype::SVCB, rtype::HTTPS];
 
-fn address_kind(rtype: u16) -> Option<usize> {
+fn address_index(rtype: u16) -> Option<usize> {
     ADDRESS_TYPES.iter().position(|known| *known == rtype)
 }
 
-/// Whether a record of one of these types holds an address that no client may have, or, without
-/// any, belongs to a name that is blocked. What HTTPS and SVCB hint at are their targets' addresses.
-fn holds_blocked(
+/// Whether a record of an address type holds a blocked address. Without addresses, its owner name
+/// decides. The hints of HTTPS and SVCB are addresses of their target.
+fn has_blocked_address(
     response: Response<'_>,
     entry: &Entry,
     by_name: Option<&Decision<'_>>,
     snapshot: &Snapshot,
     judges: Judges<'_>,
 ) -> bool {
-    let service = if chain::is_service(entry) { response.service(entry) } else { None };
-    let by_target = service.and_then(|target| snapshot.find_target(&target, judges));
+    let target = if chain::is_service(entry) { response.service_target(entry) } else { None };
+    let by_target = target.and_then(|target| snapshot.find_target(&target, judges));
     let is_blocked = |by_target: Option<&Decision<'_>>, by_address: Option<&Decision<'_>>| {
         let first = by_name.into_iter().chain(by_target).chain(by_address).min_by_key(|first| first.zone);
         first.is_some_and(|decision| !decision.is_passthru())
@@ -225,9 +226,9 @@ fn holds_blocked(
     }
 }
 
-/// A denial cannot be cached without its SOA (RFC 2308 5), nor validated without its proofs (RFC
-/// 4035 3.1.3); and whose zone it is from leads nowhere.
+/// Whether the record proves a denial. Without its SOA record, a denial cannot be cached (RFC 2308
+/// 5); without its proofs, it cannot be validated (RFC 4035 3.1.3). Neither points to a target.
 fn proves_denial(response: Response<'_>, entry: &Entry) -> bool {
-    let kind = entry.belongs_to(response.message());
-    entry.section == Section::Authority && matches!(kind, rtype::SOA | rtype::NSEC | rtype::NSEC3)
+    let rtype = entry.covered_type(response.message());
+    entry.section == Section::Authority && matches!(rtype, rtype::SOA | rtype::NSEC | rtype::NSEC3)
 }

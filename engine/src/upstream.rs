@@ -16,7 +16,7 @@ use slab::Slab;
 
 use crate::counters::{Counters, UpstreamCounters};
 use crate::failures::Failures;
-use crate::response::Reader;
+use crate::response::Parser;
 use crate::transport::poll::Poll;
 
 pub mod asker;
@@ -120,7 +120,8 @@ pub struct Upstreams {
     random: StdRng,
     poll: Rc<Poll>,
     counters: Arc<Counters>,
-    reader: Reader,
+    /// Parsers that are not in use.
+    pub parsers: Vec<Box<Parser>>,
 }
 
 impl Upstreams {
@@ -160,7 +161,7 @@ impl Upstreams {
             random: rand::make_rng(),
             poll,
             counters,
-            reader: Reader::default(),
+            parsers: Vec::new(),
         }
     }
 

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use slab::Slab;
 
 use crate::answer::{self, Client, Verdict, decide, slip};
+use crate::cache::BUFFER;
 use crate::counters::{Counters, ResponseFrom, Slip};
 use crate::failures::Failures;
 use crate::limits::Kind;
@@ -23,7 +24,6 @@ use crate::name::{Name, Walk};
 use crate::outcome::Outcome;
 use crate::policy::Part;
 use crate::policy::names::SEED;
-use crate::response::Reader;
 use crate::rules::Rules;
 use crate::shared::{Serving, Shared};
 use crate::sys::{BATCH, Batch, Datagram};
@@ -142,9 +142,7 @@ struct Worker {
     now: Instant,
     unix: u64,
     scratch: Box<[u8; MAX_MESSAGE]>,
-    message: Box<[u8; MAX_MESSAGE]>,
-    /// Room to read upstreams' messages.
-    readers: Vec<Reader>,
+    message: Box<[u8; BUFFER]>,
     stopping: bool,
 }
 
@@ -186,8 +184,7 @@ impl Worker {
             now,
             unix: unix_now(),
             scratch: Box::new([0; MAX_MESSAGE]),
-            message: Box::new([0; MAX_MESSAGE]),
-            readers: Vec::new(),
+            message: Box::new([0; BUFFER]),
             stopping: false,
         };
         for bound in serving.listening.iter() {

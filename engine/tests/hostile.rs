@@ -12,7 +12,7 @@ use _engine::name::Name;
 use _engine::policy::{Action, Answer, Match, Rule, Snapshot, Target, ZoneInPlace};
 use _engine::prefix::{Prefix, Prefixes};
 use _engine::relay;
-use _engine::response::Reader;
+use _engine::response::Parser;
 use _engine::rules::Rules;
 
 const ROUNDS: u64 = 60_000;
@@ -167,18 +167,20 @@ fn whatever_an_upstream_sends_the_response_is_sound() {
         if round > 0 {
             random.spoil(&mut response);
         }
-        let mut reader = Reader::default();
-        let read = reader.read(&response);
+        let mut parser = Parser::default();
+        let read = parser.parse(&response);
         if let Some(read) = read {
             let mut steps = 0;
             let count = |_: &Name| {
                 steps += 1;
                 None::<()>
             };
-            let walked = Chains::new(read).and_then(|mut all| all.walk(Sections::Answer, &query.name, count));
+            let walked =
+                Chains::new(read).and_then(|mut all| all.follow(Sections::Answer, &query.name, count));
             if let Ok(chain::End::Name(last)) = walked {
                 let last = chain::Owners::new(read, last, usize::MAX).next().unwrap();
-                let addresses = chain::offers(read, &last).flat_map(|offer| offer.addresses).count();
+                let addresses =
+                    chain::alternatives(read, &last).flat_map(|alternative| alternative.addresses).count();
                 assert!(addresses <= response.len() / 4, "more addresses than octets");
             }
             chain::is_unambiguous(read, &query.name);
@@ -187,7 +189,7 @@ fn whatever_an_upstream_sends_the_response_is_sound() {
             read.entries().iter().filter(|_| random.below(8) == 0).for_each(|entry| read.drop_entry(entry));
         }
         let mut out = [0; 4096];
-        if let Some(length) = read.and_then(|read| relay::relay(read, &query, 1232, &mut out)) {
+        if let Some(length) = read.and_then(|read| relay::respond(read, &query, 1232, &mut out)) {
             relayed += 1;
             assert_eq!(out[..2], asked[..2]);
             let question = HEADER..HEADER + query.head.question().len();
@@ -196,7 +198,7 @@ fn whatever_an_upstream_sends_the_response_is_sound() {
             assert!(is_well_formed(&out[..length]), "{response:02x?} became {:02x?}", &out[..length]);
         }
         let opt = (1232, &[][..]);
-        let length = relay::follow(read, &query, &target, 30, opt, &mut out);
+        let length = relay::respond_with_cname(read, &query, &target, 30, opt, &mut out);
         assert!(is_well_formed(&out[..length]), "{response:02x?} became {:02x?}", &out[..length]);
     }
     assert!(relayed > ROUNDS / 4, "only {relayed} of the answers were relayed");

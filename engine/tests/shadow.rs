@@ -11,7 +11,7 @@ use _engine::name::{Name, Walk};
 use _engine::outcome::Outcome;
 use _engine::policy::names::SEED;
 use _engine::policy::{Action, Answer, Judges, Match, PolicyZone, Rule, Snapshot, ZoneInPlace};
-use _engine::response::Reader;
+use _engine::response::Parser;
 use _engine::rules::Rules;
 use _engine::targets::would_block_target;
 use _engine::trial::{Tally, Trial};
@@ -154,8 +154,8 @@ fn response(random: &mut Random, queried: &Name) -> Vec<u8> {
 /// How a snapshot answers a query for where the upstream's answer leads.
 fn led(snapshot: &Snapshot, query: &Query, response: &[u8]) -> Option<Outcome> {
     let (rules, mut out) = (Rules::default(), [0; 4096]);
-    let mut reader = Reader::default();
-    let response = reader.read(response).expect("as an upstream writes it");
+    let mut parser = Parser::default();
+    let response = parser.parse(response).expect("as an upstream writes it");
     let first = judge(query, snapshot, &rules, 0, &mut out).judges()?;
     match judge_targets(query, response, first, snapshot, &rules, 0, &mut out) {
         Judgement::Answer { outcome, .. } | Judgement::Silence(outcome) => Some(outcome),
@@ -193,8 +193,8 @@ fn a_shadow_counts_where_answers_lead_as_it_would_block_it_alone() {
                     Some(Outcome::Blocked { zone, action }) if zone == shadow.after => Some(action),
                     _ => None,
                 };
-                let mut reader = Reader::default();
-                let read = reader.read(&response).expect("as an upstream writes it");
+                let mut parser = Parser::default();
+                let read = parser.parse(&response).expect("as an upstream writes it");
                 let counted = would_block_target(&query, read, allowed_by, &mixed, shadow.supposed());
                 // An enforced zone is counted by its answer, which is NODATA for a target.
                 let answered = counted.map(|(action, _)| match action {

@@ -13,7 +13,7 @@ use _engine::name::Name;
 use _engine::outcome::Outcome;
 use _engine::policy::{Action, Answer, Match, PolicyZone, Rule, Snapshot, Target, ZoneInPlace};
 use _engine::prefix::{Prefix, Prefixes};
-use _engine::response::Reader;
+use _engine::response::Parser;
 use _engine::rules::Rules;
 use _engine::{list, relay};
 
@@ -203,8 +203,8 @@ impl Waiting {
     }
 
     pub fn relayed(&self, response: &[u8]) -> Option<Vec<u8>> {
-        let (mut out, mut reader) = (vec![0; MAX_MESSAGE], Reader::default());
-        let length = relay::relay(reader.read(response)?, &self.query, MAX_PAYLOAD, &mut out)?;
+        let (mut out, mut parser) = (vec![0; MAX_MESSAGE], Parser::default());
+        let length = relay::respond(parser.parse(response)?, &self.query, MAX_PAYLOAD, &mut out)?;
         out.truncate(length);
         Some(out)
     }
@@ -213,9 +213,9 @@ impl Waiting {
     pub fn followed(&self, response: Option<&[u8]>) -> Vec<u8> {
         let mut out = vec![0; MAX_MESSAGE];
         let opt = (MAX_PAYLOAD, &[ExtendedError::new(4, b"why")][..]);
-        let mut reader = Reader::default();
-        let response = response.and_then(|response| reader.read(response));
-        let length = relay::follow(response, &self.query, &name(LANDING), TTL, opt, &mut out);
+        let mut parser = Parser::default();
+        let response = response.and_then(|response| parser.parse(response));
+        let length = relay::respond_with_cname(response, &self.query, &name(LANDING), TTL, opt, &mut out);
         out.truncate(length);
         out
     }
@@ -223,17 +223,17 @@ impl Waiting {
     /// The answer when the upstream's own did not fit.
     pub fn truncated(&self) -> Vec<u8> {
         let mut out = vec![0; MAX_MESSAGE];
-        let length = relay::truncated(&self.query, MAX_PAYLOAD, &mut out);
+        let length = relay::respond_truncated(&self.query, MAX_PAYLOAD, &mut out);
         out.truncate(length);
         out
     }
 
     pub fn targets_judged(&self, response: &[u8]) -> Judged {
-        let (mut out, mut reader) = (vec![0; MAX_MESSAGE], Reader::default());
-        let Some(response) = reader.read(response) else { return Judged::Unreadable };
+        let (mut out, mut parser) = (vec![0; MAX_MESSAGE], Parser::default());
+        let Some(response) = parser.parse(response) else { return Judged::Unreadable };
         match judge_targets(&self.query, response, usize::MAX, &SNAPSHOT, &RULES.0, NOW, &mut out) {
             Judgement::Pass => {
-                let length = relay::relay(response, &self.query, MAX_PAYLOAD, &mut out);
+                let length = relay::respond(response, &self.query, MAX_PAYLOAD, &mut out);
                 Judged::Pass(length.map(|length| out[..length].to_vec()))
             }
             Judgement::Allow(_) => unreachable!("a passthru frees from later zones, and is no answer"),
@@ -255,14 +255,14 @@ pub fn answers(response: &[u8], question: &[u8]) -> bool {
 
 /// Reads where any octets lead; nothing may panic.
 pub fn read_chain(response: &[u8]) {
-    let (mut reader, free) = (Reader::default(), name("free.example"));
-    let Some(response) = reader.read(response) else { return };
+    let (mut parser, free) = (Parser::default(), name("free.example"));
+    let Some(response) = parser.parse(response) else { return };
     chain::is_unambiguous(response, &free);
     let walked =
-        Chains::new(response).and_then(|mut chains| chains.walk(Sections::Answer, &free, |_| None::<()>));
+        Chains::new(response).and_then(|mut chains| chains.follow(Sections::Answer, &free, |_| None::<()>));
     if let Ok(chain::End::Name(last)) = walked {
         let last = chain::Owners::new(response, last, usize::MAX).next().expect("the first");
-        chain::offers(response, &last).flat_map(|offer| offer.addresses).count();
+        chain::alternatives(response, &last).flat_map(|alternative| alternative.addresses).count();
     }
 }
 
@@ -323,8 +323,8 @@ impl Listed {
     /// Whether an upstream's answer to `query` is blocked for where it leads.
     pub fn blocks(&self, query: &[u8], response: &[u8]) -> bool {
         let waiting = Waiting::new(query, false).expect("a plain query");
-        let (mut out, mut reader) = (vec![0; DATAGRAM], Reader::default());
-        let Some(response) = reader.read(response) else { return false };
+        let (mut out, mut parser) = (vec![0; DATAGRAM], Parser::default());
+        let Some(response) = parser.parse(response) else { return false };
         let judged =
             judge_targets(&waiting.query, response, usize::MAX, &self.snapshot, &RULES.0, NOW, &mut out);
         matches!(judged, Judgement::Answer { .. })

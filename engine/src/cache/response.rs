@@ -1,4 +1,4 @@
-//! One answer of an upstream as it is kept, and as it is given again.
+//! A cached response of an upstream, and the responses to clients that are written from it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -7,24 +7,24 @@ use triomphe::ThinArc;
 
 use super::Key;
 use crate::message::{
-    ExtendedError, HEADER, Opt, Query, Record, Section, Writer, ede, flag, is_truncated, option, rcode,
-    u16_at,
+    ExtendedError, HEADER, MAX_MESSAGE, Opt, Query, Record, Section, Writer, ede, flag, rcode, u16_at, u32_at,
 };
 use crate::relay;
-use crate::response::{ERRORS_PASSED, Reader, Response, extended_errors, u32_at};
+use crate::response::{MAX_ERRORS, Parser, Response, extended_errors};
 use crate::sys::prefetch;
 
-/// Seconds for which an answer without success is kept: SERVFAIL and the like (RFC
-/// 9520 3.2 asks for one at least).
-const FAILURE: u32 = 1;
-/// TTL of all records of a stale answer (RFC 8767 4).
+/// Seconds for which SERVFAIL and other failures are cached (RFC 9520 3.2: at least one).
+const FAILURE_LIFETIME: u32 = 1;
+/// TTL of the records of a stale response (RFC 8767 4).
 const STALE_TTL: u32 = 30;
-/// Of its life, the last part in which an answer that is asked for is asked for
-/// anew: a tenth, as Unbound does.
-const LAST_PART: u32 = 10;
+/// A response that is queried in the last tenth of its lifetime is prefetched, as in Unbound.
+const PREFETCH_PART: u32 = 10;
 
-/// Octets of an answer of usual size, with what stands before it.
-const USUAL: usize = 192;
+/// Bytes of a response of typical size, with its metadata.
+const TYPICAL_SIZE: usize = 192;
+
+/// Bytes for a message and the offsets of its TTLs: a record has eleven bytes or more.
+pub const BUFFER: usize = MAX_MESSAGE + MAX_MESSAGE / 11 * 2;
 
 /// The configuration of the cache.
 #[derive(Clone, Copy, Debug, Default)]
@@ -38,277 +38,259 @@ pub struct Settings {
     pub prefetch: bool,
 }
 
-/// How old a kept answer is.
+/// The age of a cached response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Age {
-    /// Seconds since it came.
+    /// Seconds since it was received.
     Fresh(u32),
-    /// Its TTL is over, but it will do where nothing else is to be had.
+    /// Its TTL has expired, but it may be served if there is no other response.
     Stale,
     Expired,
 }
 
-/// An answer of an upstream. In one piece of memory: to give it costs little more
-/// than to wait for that.
+/// A response of an upstream, in one allocation: to serve it costs little more than to wait for
+/// that memory.
+///
+/// The bytes are the message, the offsets of its TTLs (two bytes each), and its extended errors as
+/// options of an OPT record. The message has no OPT record, and its TTLs are within bounds.
 #[derive(Clone)]
-pub struct CachedResponse(ThinArc<Head, u8>);
+pub struct CachedResponse(ThinArc<Metadata, u8>);
 
-/// What stands before the octets: the message as it came, but without OPT and with
-/// its TTLs within bounds; the places of its TTLs, two octets each; its extended
-/// errors, as options of an OPT.
-struct Head {
-    came_at: Instant,
-    /// The latest generation of what is served that lets all pass to which this
-    /// answer leads.
-    passed_by: AtomicU64,
+struct Metadata {
+    received_at: Instant,
+    /// The last generation of rules and snapshot that allows all targets of the response.
+    allowed_by: AtomicU64,
     /// Seconds.
-    life: u32,
+    lifetime: u32,
     /// All twelve bits.
     rcode: u16,
-    /// What the upstream said of `edns_flag::PASSED`.
+    /// The upstream's flags that are in `edns_flag::PASSED`.
     edns_flags: u16,
-    /// Where the question ends.
-    body: u16,
-    /// Where the message ends.
-    message: usize,
-    ttls: u16,
+    /// The end of the question section.
+    question_end: u16,
+    /// The length of the message.
+    length: usize,
+    records: u16,
     /// See `Key`.
     flags: u8,
-    is_asked_anew: AtomicBool,
+    is_prefetched: AtomicBool,
 }
 
 impl CachedResponse {
-    /// Keeps what an upstream said to this question, whose TTLs are within bounds; `None` for
-    /// what is not to be kept. `room` takes a whole message.
+    /// Copies a response whose TTLs are within bounds; `None` if it may not be cached. `buffer`
+    /// has `BUFFER` bytes.
     pub fn new(
         response: Response<'_>,
         key: Key<'_>,
         now: Instant,
-        room: &mut [u8],
+        buffer: &mut [u8],
     ) -> Option<CachedResponse> {
-        let life = match response.rcode() {
-            rcode::NOERROR | rcode::NXDOMAIN => response.life()?,
-            _ => FAILURE,
+        let lifetime = match response.rcode() {
+            rcode::NOERROR | rcode::NXDOMAIN => response.lifetime()?,
+            _ => FAILURE_LIFETIME,
         };
-        if life == 0 || response.is_truncated() {
+        if lifetime == 0 || response.is_truncated() {
             return None;
         }
-        let message = relay::strip(response, room)?;
-        let mut octets = room[..message].to_vec();
-        let (mut at, mut ttls) = (response.body(), 0);
-        while at < message {
-            let record = Record::parse(&room[..message], at)?;
-            octets.extend(u16::try_from(record.rdata_start - 6).ok()?.to_be_bytes());
-            (at, ttls) = (record.end, ttls + 1);
+        let mut writer = relay::copy_without_opt(response, buffer)?;
+        let (length, mut at) = (writer.written().len(), response.question_end());
+        if length > MAX_MESSAGE {
+            return None;
         }
-        let (errors, told) = response.errors();
-        put_errors(&errors[..told], &mut octets);
-        let head = Head {
-            came_at: now,
-            passed_by: AtomicU64::new(0),
-            life,
+        let mut records = 0;
+        while at < length {
+            let record = Record::parse(writer.written(), at)?;
+            writer.put(&u16::try_from(record.rdata_start - 6).ok()?.to_be_bytes())?;
+            (at, records) = (record.end, records + 1);
+        }
+        let (errors, count) = response.errors();
+        writer.put_errors(&errors[..count], |error| error.text)?;
+        let metadata = Metadata {
+            received_at: now,
+            allowed_by: AtomicU64::new(0),
+            lifetime,
             rcode: response.rcode(),
             edns_flags: response.edns_flags(),
-            body: response.body() as u16,
-            message,
-            ttls,
+            question_end: response.question_end() as u16,
+            length,
+            records,
             flags: key.flags(),
-            is_asked_anew: AtomicBool::new(false),
+            is_prefetched: AtomicBool::new(false),
         };
-        Some(CachedResponse(ThinArc::from_header_and_slice(head, &octets)))
+        Some(CachedResponse(ThinArc::from_header_and_slice(metadata, writer.written())))
     }
 
-    fn head(&self) -> &Head {
+    fn metadata(&self) -> &Metadata {
         &self.0.header.header
     }
 
-    fn octets(&self) -> &[u8] {
+    fn bytes(&self) -> &[u8] {
         &self.0.slice
     }
 
-    /// Asks for its memory, which is about to be read, without touching it.
-    pub fn warm(&self) {
-        prefetch(self.0.heap_ptr(), USUAL);
+    /// Prefetches its memory, which will be read soon.
+    pub fn prefetch_memory(&self) {
+        prefetch(self.0.heap_ptr(), TYPICAL_SIZE);
     }
 
-    /// Whether this is the answer to that question.
+    /// Whether it is the response to this question.
     pub fn answers(&self, key: Key<'_>) -> bool {
         let name = key.name();
-        self.head().flags == key.flags()
+        self.metadata().flags == key.flags()
             && self.question().len() == name.len() + 4
             && self.name().eq_ignore_ascii_case(name)
             && u16_at(self.question(), name.len()) == Some(key.qtype())
     }
 
-    /// Whether both are one.
-    pub fn is(&self, other: &CachedResponse) -> bool {
+    pub fn is_same(&self, other: &CachedResponse) -> bool {
         self.0.heap_ptr() == other.0.heap_ptr()
     }
 
     fn question(&self) -> &[u8] {
-        &self.octets()[HEADER..usize::from(self.head().body)]
+        &self.bytes()[HEADER..usize::from(self.metadata().question_end)]
     }
 
-    /// The name that was asked for, in wire format; letters in any case.
+    /// QNAME in wire format and in any case.
     pub fn name(&self) -> &[u8] {
         let question = self.question();
         &question[..question.len() - 4]
     }
 
     pub fn age(&self, now: Instant, settings: &Settings) -> Age {
-        let age = now.saturating_duration_since(self.head().came_at).as_secs();
-        let life = u64::from(self.head().life);
-        if age < life {
+        let age = now.saturating_duration_since(self.metadata().received_at).as_secs();
+        let lifetime = u64::from(self.metadata().lifetime);
+        if age < lifetime {
             Age::Fresh(age as u32)
-        } else if !self.is_failure() && age < life + u64::from(settings.max_stale) {
+        } else if !self.is_failure() && age < lifetime + u64::from(settings.max_stale) {
             Age::Stale
         } else {
             Age::Expired
         }
     }
 
-    /// Whether all that it says is that there is no answer.
+    /// Whether the upstream failed to answer.
     pub fn is_failure(&self) -> bool {
-        !matches!(self.head().rcode, rcode::NOERROR | rcode::NXDOMAIN)
+        !matches!(self.metadata().rcode, rcode::NOERROR | rcode::NXDOMAIN)
     }
 
-    /// Whether it should be asked for anew before it is over: true once.
+    /// Whether it should be prefetched now; true only once.
     pub fn claim_prefetch(&self, now: Instant, settings: &Settings) -> bool {
-        let life = Duration::from_secs(u64::from(self.head().life));
-        let left = (self.head().came_at + life).saturating_duration_since(now);
+        let lifetime = Duration::from_secs(u64::from(self.metadata().lifetime));
+        let left = (self.metadata().received_at + lifetime).saturating_duration_since(now);
         settings.prefetch
             && !self.is_failure()
-            && left < life / LAST_PART
-            && !self.head().is_asked_anew.swap(true, Relaxed)
+            && left < lifetime / PREFETCH_PART
+            && !self.metadata().is_prefetched.swap(true, Relaxed)
     }
 
-    /// Whether what is served, by its generation, lets pass all to which this leads.
+    /// Whether this generation of rules and snapshot allows all targets.
     pub fn is_allowed_by(&self, generation: u64) -> bool {
-        self.head().passed_by.load(Relaxed) == generation
+        self.metadata().allowed_by.load(Relaxed) == generation
     }
 
     pub fn mark_allowed_by(&self, generation: u64) {
         if !self.is_allowed_by(generation) {
-            self.head().passed_by.store(generation, Relaxed);
+            self.metadata().allowed_by.store(generation, Relaxed);
         }
     }
 
-    /// The whole message, with the TTLs that it came with.
+    /// The message with its original TTLs.
     pub fn message(&self) -> &[u8] {
-        &self.octets()[..self.head().message]
+        &self.bytes()[..self.metadata().length]
     }
 
-    /// The whole message, with its TTLs as they are now; `None` if it does not fit.
+    /// Copies the message, with the TTLs that are left; `None` if it does not fit.
     pub fn copy_aged(&self, age: Age, out: &mut [u8]) -> Option<usize> {
         let message = self.message();
         out.get_mut(..message.len())?.copy_from_slice(message);
-        self.set_ttls(age, out);
+        self.set_ttls(age, out)?;
         Some(message.len())
     }
 
-    /// Reads it like a message that has just come.
-    pub fn read<'a>(&'a self, reader: &'a mut Reader) -> Option<Response<'a>> {
-        reader.read_cached(self.message(), self.head().rcode)
+    pub fn parse<'a>(&'a self, parser: &'a mut Parser) -> Option<Response<'a>> {
+        parser.parse_cached(self.message(), self.metadata().rcode)
     }
 
-    /// Writes the response to a client that asks the same; `None` if it does not fit.
+    /// Writes the response to a query of the same question; `None` if it does not fit.
     pub fn respond(&self, query: &Query, age: Age, payload: u16, out: &mut [u8]) -> Option<usize> {
-        let (message, rcode) = (self.message(), self.head().rcode);
-        // RFC 1035 4.1.1: nobody here is an authority for what it remembers.
+        let (message, rcode) = (self.message(), self.metadata().rcode);
+        // RFC 1035 4.1.1: a cached answer is not authoritative.
         let flags = u16_at(message, 2)? & !flag::AA;
         let mut writer = relay::begin(query, rcode, flags, out)?;
-        writer.put(&message[usize::from(self.head().body)..])?;
-        for section in [Section::Answer, Section::Authority, Section::Additional] {
+        writer.put(&message[usize::from(self.metadata().question_end)..])?;
+        for section in Section::ALL {
             writer.count(section, u16_at(message, section as usize)?);
         }
-        self.set_ttls(age, writer.written());
-        let length = self.finish(writer, query, age, payload);
-        // RFC 7766 5: what is cut off over TCP could be had in no other way.
-        (!query.head.hop.transport.is_tcp() || !is_truncated(out)).then_some(length)
+        self.set_ttls(age, writer.written())?;
+        self.finish(writer, query, age, payload)
     }
 
-    /// The same without the records that are dropped. `response` is this message, `room` takes a
-    /// copy of it.
+    /// As `respond`, without the records that are dropped. `response`: this message, parsed.
+    /// `buffer`: for a copy of it.
     pub fn respond_without_dropped(
         &self,
         query: &Query,
         age: Age,
         payload: u16,
         response: Response<'_>,
-        room: &mut [u8],
+        buffer: &mut [u8],
         out: &mut [u8],
     ) -> Option<usize> {
-        let length = self.copy_aged(age, room)?;
-        let mut writer = relay::begin(query, self.head().rcode, relay::flags_of(response) & !flag::AA, out)?;
-        let response = response.over(&room[..length]);
+        let length = self.copy_aged(age, buffer)?;
+        let flags = relay::flags_of(response) & !flag::AA;
+        let mut writer = relay::begin(query, self.metadata().rcode, flags, out)?;
+        let response = response.with_message(&buffer[..length]);
         if relay::put_records(&mut writer, response, |entry| Some(entry.section)).is_none() {
             writer.truncate(&query.head);
         }
-        let length = self.finish(writer, query, age, payload);
-        (!query.head.hop.transport.is_tcp() || !is_truncated(out)).then_some(length)
+        self.finish(writer, query, age, payload)
     }
 
-    fn finish(&self, writer: Writer<'_>, query: &Query, age: Age, payload: u16) -> usize {
-        let (errors, told) = self.errors(age);
-        writer.finish(
-            &query.head,
-            &Opt {
-                payload,
-                rcode: self.head().rcode,
-                flags: self.head().edns_flags,
-                errors: &errors[..told],
-            },
-        )
+    fn finish(&self, writer: Writer<'_>, query: &Query, age: Age, payload: u16) -> Option<usize> {
+        let (errors, count) = self.errors(age);
+        let Metadata { rcode, edns_flags: flags, .. } = *self.metadata();
+        writer.finish_whole(&query.head, &Opt { payload, rcode, flags, errors: &errors[..count] })
     }
 
-    fn errors(&self, age: Age) -> ([ExtendedError<'_>; ERRORS_PASSED + 1], usize) {
-        let mut errors = [ExtendedError::default(); ERRORS_PASSED + 1];
-        let mut told = 0;
+    fn errors(&self, age: Age) -> ([ExtendedError<'_>; MAX_ERRORS + 1], usize) {
+        let mut errors = [ExtendedError::default(); MAX_ERRORS + 1];
+        let mut count = 0;
         if age == Age::Stale {
-            let is_denial = self.head().rcode == rcode::NXDOMAIN;
-            errors[0] = ExtendedError::new(if is_denial { ede::STALE_NXDOMAIN } else { ede::STALE }, b"");
-            told = 1;
+            let is_nxdomain = self.metadata().rcode == rcode::NXDOMAIN;
+            errors[0] = ExtendedError::new(if is_nxdomain { ede::STALE_NXDOMAIN } else { ede::STALE }, b"");
+            count = 1;
         }
-        let options = &self.octets()[self.head().message + 2 * usize::from(self.head().ttls)..];
-        for error in extended_errors(options).flatten().take(ERRORS_PASSED) {
-            errors[told] = error;
-            told += 1;
+        let options = &self.bytes()[self.metadata().length + 2 * usize::from(self.metadata().records)..];
+        for error in extended_errors(options).flatten().take(MAX_ERRORS) {
+            errors[count] = error;
+            count += 1;
         }
-        (errors, told)
+        (errors, count)
     }
 
-    fn set_ttls(&self, age: Age, message: &mut [u8]) {
-        let places = &self.octets()[self.head().message..][..2 * usize::from(self.head().ttls)];
-        for place in places.chunks_exact(2) {
-            let at = usize::from(u16::from_be_bytes([place[0], place[1]]));
+    fn set_ttls(&self, age: Age, message: &mut [u8]) -> Option<()> {
+        let offsets = &self.bytes()[self.metadata().length..][..2 * usize::from(self.metadata().records)];
+        for offset in offsets.chunks_exact(2) {
+            let at = usize::from(u16::from_be_bytes([offset[0], offset[1]]));
             let ttl = match age {
-                Age::Fresh(seconds) => u32_at(message, at).saturating_sub(seconds),
+                Age::Fresh(seconds) => u32_at(message, at)?.saturating_sub(seconds),
                 Age::Stale | Age::Expired => STALE_TTL,
             };
             message[at..at + 4].copy_from_slice(&ttl.to_be_bytes());
         }
+        Some(())
     }
 
-    /// Octets of memory that it holds.
+    /// Bytes of memory.
     pub fn memory(&self) -> usize {
-        size_of::<Head>() + 2 * size_of::<usize>() + self.octets().len()
-    }
-}
-
-/// Puts extended errors as options of an OPT.
-fn put_errors(errors: &[ExtendedError<'_>], options: &mut Vec<u8>) {
-    for error in errors {
-        options.extend(option::EXTENDED_ERROR.to_be_bytes());
-        options.extend((2 + error.text.len() as u16).to_be_bytes());
-        options.extend(error.code.to_be_bytes());
-        options.extend(error.text);
+        size_of::<Metadata>() + 2 * size_of::<usize>() + self.bytes().len()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{MAX_MESSAGE, Transport};
+    use crate::message::Transport;
     use crate::name::Name;
     use crate::response::TtlBounds;
 
@@ -343,16 +325,17 @@ mod tests {
         message
     }
 
-    fn kept_at(response: &[u8], now: Instant) -> Option<CachedResponse> {
+    fn cached_at(response: &[u8], now: Instant) -> Option<CachedResponse> {
         let query = query(false);
         let key = Key::new(&query.head, &query.name, query.qtype);
-        let (mut reader, mut response) = (Reader::default(), response.to_vec());
-        let response = reader.read_bounded(&mut response, &BOUNDS)?;
-        CachedResponse::new(response, key, now, &mut [0; MAX_MESSAGE])
+        let (mut parser, mut response) = (Parser::default(), response.to_vec());
+        parser.parse(&response);
+        let response = parser.bound_ttls(&mut response, &BOUNDS)?;
+        CachedResponse::new(response, key, now, &mut [0; BUFFER])
     }
 
-    fn life(response: &[u8]) -> Option<u32> {
-        kept_at(response, Instant::now()).map(|kept| kept.head().life)
+    fn lifetime(response: &[u8]) -> Option<u32> {
+        cached_at(response, Instant::now()).map(|cached| cached.metadata().lifetime)
     }
 
     fn query(edns: bool) -> Query {
@@ -368,85 +351,90 @@ mod tests {
     const ADDRESS: &[u8] = &[192, 0, 2, 1];
 
     #[test]
-    fn an_answer_lives_as_long_as_its_shortest_ttl_within_bounds() {
+    fn the_shortest_ttl_within_bounds_is_the_lifetime() {
         let answer = |ttl| record(1, ttl, ADDRESS);
-        assert_eq!(life(&response(0, [&[answer(300)], &[], &[]])), Some(300));
-        assert_eq!(life(&response(0, [&[answer(300), answer(20)], &[], &[answer(5)]])), Some(5));
-        assert_eq!(life(&response(0, [&[answer(900_000)], &[], &[]])), Some(86_400));
-        assert_eq!(life(&response(0, [&[answer(u32::MAX)], &[], &[]])), Some(86_400), "RFC 8767 4");
-        assert_eq!(life(&response(0, [&[answer(0)], &[], &[]])), None);
-        assert_eq!(life(&response(2, [&[], &[], &[]])), Some(1), "RFC 9520 3.2");
+        assert_eq!(lifetime(&response(0, [&[answer(300)], &[], &[]])), Some(300));
+        assert_eq!(lifetime(&response(0, [&[answer(300), answer(20)], &[], &[answer(5)]])), Some(5));
+        assert_eq!(lifetime(&response(0, [&[answer(900_000)], &[], &[]])), Some(86_400));
+        assert_eq!(lifetime(&response(0, [&[answer(u32::MAX)], &[], &[]])), Some(86_400), "RFC 8767 4");
+        assert_eq!(lifetime(&response(0, [&[answer(0)], &[], &[]])), None);
+        assert_eq!(lifetime(&response(2, [&[], &[], &[]])), Some(1), "RFC 9520 3.2");
     }
 
     #[test]
-    fn a_denial_lives_as_its_soa_says() {
-        assert_eq!(life(&response(3, [&[], &[soa(900, 60)], &[]])), Some(60));
-        assert_eq!(life(&response(0, [&[], &[soa(40, 60)], &[]])), Some(40));
-        assert_eq!(life(&response(3, [&[], &[soa(90_000, 90_000)], &[]])), Some(3600));
-        assert_eq!(life(&response(3, [&[], &[], &[]])), None, "RFC 2308 5");
+    fn the_soa_record_gives_the_lifetime_of_a_denial() {
+        assert_eq!(lifetime(&response(3, [&[], &[soa(900, 60)], &[]])), Some(60));
+        assert_eq!(lifetime(&response(0, [&[], &[soa(40, 60)], &[]])), Some(40));
+        assert_eq!(lifetime(&response(3, [&[], &[soa(90_000, 90_000)], &[]])), Some(3600));
+        assert_eq!(lifetime(&response(3, [&[], &[], &[]])), None, "RFC 2308 5");
         let alias = record(5, 20, &name("other.example"));
-        assert_eq!(life(&response(0, [&[alias], &[soa(900, 60)], &[]])), Some(20), "NODATA at its end");
+        assert_eq!(
+            lifetime(&response(0, [&[alias], &[soa(900, 60)], &[]])),
+            Some(20),
+            "NODATA at the end of a chain"
+        );
     }
 
     #[test]
-    fn what_is_not_whole_is_not_kept() {
+    fn malformed_and_truncated_responses_are_not_cached() {
         let whole = response(0, [&[record(1, 300, ADDRESS)], &[], &[]]);
-        assert!(life(&whole[..whole.len() - 1]).is_none());
+        assert!(lifetime(&whole[..whole.len() - 1]).is_none());
         let mut truncated = whole.clone();
         truncated[2] |= 2;
-        assert!(life(&truncated).is_none());
+        assert!(lifetime(&truncated).is_none());
     }
 
     #[test]
-    fn what_is_given_again_is_the_clients_own_with_less_time() {
-        let mut said = response(0, [&[record(1, 300, ADDRESS)], &[], &[]]);
-        said[11] = 1;
-        said.extend(b"\0\0\x29\x04\xd0\0\0\0\0\0\x08\0\x0f\0\x04\0\x16no");
+    fn a_cached_response_has_the_clients_question_and_the_ttl_that_is_left() {
+        let mut sent = response(0, [&[record(1, 300, ADDRESS)], &[], &[]]);
+        sent[11] = 1;
+        sent.extend(b"\0\0\x29\x04\xd0\0\0\0\0\0\x08\0\x0f\0\x04\0\x16no");
         let now = Instant::now();
-        let kept = kept_at(&said, now).unwrap();
+        let cached = cached_at(&sent, now).unwrap();
         let mut out = [0; 1232];
-        let age = kept.age(now + Duration::from_secs(20), &SETTINGS);
-        let length = kept.respond(&query(true), age, 1232, &mut out).unwrap();
+        let age = cached.age(now + Duration::from_secs(20), &SETTINGS);
+        let length = cached.respond(&query(true), age, 1232, &mut out).unwrap();
         assert_eq!(out[..2], [0xab, 0xcd]);
         assert_eq!(out[2..4], [0x81, 0x80], "RD and RA, and no AA or AD");
         assert_eq!(out[HEADER + 1..HEADER + 4], *b"WWW");
         let answer = HEADER + query(true).head.question().len();
         assert_eq!(out[answer..answer + 16], record(1, 280, ADDRESS));
         assert_eq!(&out[length - 19..length], b"\0\0\x29\x04\xd0\0\0\0\0\0\x08\0\x0f\0\x04\0\x16no");
-        let mut asked = query(false);
-        assert!(kept.answers(Key::new(&asked.head, &asked.name, 1)));
-        assert!(!kept.answers(Key::new(&asked.head, &asked.name, 28)));
-        asked.head.flags ^= flag::CD;
-        assert!(!kept.answers(Key::new(&asked.head, &asked.name, 1)));
-        let length = kept.respond(&query(false), age, 1232, &mut out).unwrap();
-        assert_eq!((length, out[11]), (answer + 16, 0), "no OPT for a client that has none");
+        let mut other = query(false);
+        assert!(cached.answers(Key::new(&other.head, &other.name, 1)));
+        assert!(!cached.answers(Key::new(&other.head, &other.name, 28)));
+        other.head.flags ^= flag::CD;
+        assert!(!cached.answers(Key::new(&other.head, &other.name, 1)));
+        let length = cached.respond(&query(false), age, 1232, &mut out).unwrap();
+        assert_eq!((length, out[11]), (answer + 16, 0), "no OPT record for a client without EDNS");
     }
 
     #[test]
-    fn past_its_time_it_is_stale_and_then_nothing() {
+    fn an_expired_response_is_stale_until_the_limit() {
         let now = Instant::now();
-        let kept = kept_at(&response(3, [&[], &[soa(40, 40)], &[]]), now).unwrap();
-        let after = |seconds| kept.age(now + Duration::from_secs(seconds), &SETTINGS);
+        let cached = cached_at(&response(3, [&[], &[soa(40, 40)], &[]]), now).unwrap();
+        let after = |seconds| cached.age(now + Duration::from_secs(seconds), &SETTINGS);
         assert_eq!(
             (after(39), after(40), after(99), after(100)),
             (Age::Fresh(39), Age::Stale, Age::Stale, Age::Expired)
         );
         let mut out = [0; 1232];
-        let length = kept.respond(&query(true), Age::Stale, 1232, &mut out).unwrap();
+        let length = cached.respond(&query(true), Age::Stale, 1232, &mut out).unwrap();
         assert_eq!(out[length - 6..length], [0, 15, 0, 2, 0, 19]);
         let soa = HEADER + query(true).head.question().len();
-        assert_eq!(u32_at(&out, soa + 6), STALE_TTL);
+        assert_eq!(u32_at(&out, soa + 6), Some(STALE_TTL));
         let never = Settings { max_stale: 0, ..SETTINGS };
-        assert_eq!(kept.age(now + Duration::from_secs(40), &never), Age::Expired);
+        assert_eq!(cached.age(now + Duration::from_secs(40), &never), Age::Expired);
     }
 
     #[test]
-    fn it_is_asked_anew_once_in_the_last_tenth() {
+    fn it_is_prefetched_once_in_the_last_tenth() {
         let now = Instant::now();
-        let kept = kept_at(&response(0, [&[record(1, 100, ADDRESS)], &[], &[]]), now).unwrap();
-        let is_due =
-            |seconds, settings: &Settings| kept.claim_prefetch(now + Duration::from_secs(seconds), settings);
-        assert!(!is_due(89, &SETTINGS) && !is_due(95, &Settings { prefetch: false, ..SETTINGS }));
-        assert!(is_due(95, &SETTINGS) && !is_due(96, &SETTINGS));
+        let cached = cached_at(&response(0, [&[record(1, 100, ADDRESS)], &[], &[]]), now).unwrap();
+        let prefetches = |seconds, settings: &Settings| {
+            cached.claim_prefetch(now + Duration::from_secs(seconds), settings)
+        };
+        assert!(!prefetches(89, &SETTINGS) && !prefetches(95, &Settings { prefetch: false, ..SETTINGS }));
+        assert!(prefetches(95, &SETTINGS) && !prefetches(96, &SETTINGS));
     }
 }

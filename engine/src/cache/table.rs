@@ -1,11 +1,10 @@
-//! The table of kept answers: sets of a few places, each in two cache lines with a
-//! lock of its own, so that what a batch of queries will look at can be asked of the
-//! memory beforehand, and nobody waits for a lock longer than a look at one set.
+//! The table of cached responses: sets of a few slots, each set in two cache lines with its own
+//! lock. A batch of queries can prefetch all memory that it will read. A lock is held no longer
+//! than one set is searched.
 //!
-//! Which answer makes room is a clock's choice: each hit winds an answer up a little,
-//! a hand that goes round winds down, and takes what has run down. A new answer is
-//! not wound up before it is asked for a second time, so a scan of names that nobody
-//! asks for again drives out none that are asked for.
+//! Eviction is the CLOCK algorithm: each hit raises a response's count a little, a hand that goes
+//! round lowers it, and a response with a count of zero is evicted. A new response has a count of
+//! zero until its second query, so a scan of names evicts no popular ones.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -14,141 +13,140 @@ use super::{CachedResponse, Key};
 use crate::events::lock;
 use crate::sys::{in_huge_pages, prefetch};
 
-/// Places of a set: what fits into two cache lines.
-const WAYS: usize = 10;
-/// Hits that count at most.
-const MOST_WOUND: u8 = 3;
-/// Octets of an answer of usual size, by which the table is laid out.
-const USUAL: u64 = 256;
-/// Places for each answer of usual size, in tenths.
-const ROOM: u64 = 13;
-/// What the allocator takes for an answer beside its octets.
+/// Slots of a set: as many as fit into two cache lines.
+const SLOTS: usize = 10;
+/// The highest count of hits.
+const MAX_HITS: u8 = 3;
+/// Bytes of a response of typical size, from which the number of sets is computed.
+const TYPICAL_SIZE: u64 = 256;
+/// Slots for each response of typical size, in tenths.
+const SLOTS_PER_RESPONSE: u64 = 13;
+/// Bytes that the allocator needs for a response, besides its own.
 const OVERHEAD: usize = 16;
 
 /// A table of bounded memory.
 pub struct Table {
     sets: Box<[Set]>,
-    /// Octets for the table and what is in it.
+    /// Bytes for the table and its responses.
     capacity: u64,
-    /// Octets of what is in it.
-    octets: AtomicU64,
+    /// Bytes in use.
+    bytes: AtomicU64,
     entries: AtomicUsize,
     evicted: AtomicU64,
-    /// The set that makes room next.
+    /// The set from which the next response is evicted.
     hand: AtomicUsize,
 }
 
 #[repr(align(128))]
 #[derive(Default)]
-struct Set(Mutex<Ways>);
+struct Set(Mutex<Slots>);
 
 const _: () = assert!(size_of::<Set>() == 128);
 
 #[derive(Default)]
-struct Ways {
-    /// Of each answer a part of the hash that did not choose the set.
-    tags: [u16; WAYS],
-    wound: [u8; WAYS],
+struct Slots {
+    /// Part of each response's hash, other than the part that chooses the set.
+    tags: [u16; SLOTS],
+    hits: [u8; SLOTS],
     hand: u8,
-    kept: [Option<CachedResponse>; WAYS],
+    responses: [Option<CachedResponse>; SLOTS],
 }
 
 impl Table {
     pub fn new(capacity: u64) -> Table {
-        let sets = (capacity * ROOM / 10 / USUAL / WAYS as u64).max(1).next_power_of_two() as usize;
-        let mut places = in_huge_pages(sets);
-        places.resize_with(sets, Set::default);
+        let slots = capacity * SLOTS_PER_RESPONSE / 10 / TYPICAL_SIZE;
+        let count = (slots / SLOTS as u64).max(1).next_power_of_two() as usize;
+        let mut sets = in_huge_pages(count);
+        sets.resize_with(count, Set::default);
         Table {
-            sets: places.into(),
+            sets: sets.into(),
             capacity,
-            octets: AtomicU64::new((sets * size_of::<Set>()) as u64),
+            bytes: AtomicU64::new((count * size_of::<Set>()) as u64),
             entries: AtomicUsize::new(0),
             evicted: AtomicU64::new(0),
             hand: AtomicUsize::new(0),
         }
     }
 
-    /// Asks for the memory that `prefetch_response` and `find` look at first.
+    /// Prefetches the memory that `prefetch_response` and `find` read first.
     pub fn prefetch_set(&self, hash: u64) {
         prefetch(self.set(hash), size_of::<Set>());
     }
 
-    /// Asks for the memory of the answer itself, once that of its set is there.
+    /// Prefetches the memory of the response, once that of its set is in the cache.
     pub fn prefetch_response(&self, hash: u64) {
-        let ways = lock(&self.set(hash).0);
-        if let Some(kept) = ways.tagged(hash).find_map(|way| ways.kept[way].as_ref()) {
-            kept.warm();
+        let slots = lock(&self.set(hash).0);
+        if let Some(response) = slots.tagged(hash).find_map(|slot| slots.responses[slot].as_ref()) {
+            response.prefetch_memory();
         }
     }
 
     pub fn find(&self, key: Key<'_>) -> Option<CachedResponse> {
-        let mut ways = lock(&self.set(key.hash()).0);
-        let way = ways.way_of(key)?;
-        ways.wound[way] = (ways.wound[way] + 1).min(MOST_WOUND);
-        ways.kept[way].clone()
+        let mut slots = lock(&self.set(key.hash()).0);
+        let slot = slots.slot_of(key)?;
+        slots.hits[slot] = (slots.hits[slot] + 1).min(MAX_HITS);
+        slots.responses[slot].clone()
     }
 
-    /// Puts an answer into the place of an earlier one to the same question, else of
-    /// none, else of what has run down.
-    pub fn insert(&self, key: Key<'_>, kept: CachedResponse) {
-        self.octets.fetch_add(weight(&kept), Relaxed);
+    /// Replaces a response to the same question, else uses an empty slot, else evicts one.
+    pub fn insert(&self, key: Key<'_>, response: CachedResponse) {
+        self.bytes.fetch_add(size(&response), Relaxed);
         self.entries.fetch_add(1, Relaxed);
-        let before = {
-            let mut ways = lock(&self.set(key.hash()).0);
-            let same = ways.way_of(key);
-            let way = same.or_else(|| ways.kept.iter().position(Option::is_none));
-            let way = way.unwrap_or_else(|| ways.run_down());
+        let previous = {
+            let mut slots = lock(&self.set(key.hash()).0);
+            let same = slots.slot_of(key);
+            let slot = same.or_else(|| slots.responses.iter().position(Option::is_none));
+            let slot = slot.unwrap_or_else(|| slots.find_unused());
             if same.is_none() {
-                ways.wound[way] = 0;
-                self.evicted.fetch_add(u64::from(ways.kept[way].is_some()), Relaxed);
+                slots.hits[slot] = 0;
+                self.evicted.fetch_add(u64::from(slots.responses[slot].is_some()), Relaxed);
             }
-            ways.tags[way] = tag(key.hash());
-            ways.kept[way].replace(kept)
+            slots.tags[slot] = tag(key.hash());
+            slots.responses[slot].replace(response)
         };
-        self.forget(before);
-        self.make_room();
+        self.subtract(previous);
+        self.evict();
     }
 
-    /// Takes out the answer to this question.
     pub fn remove(&self, key: Key<'_>) {
-        let gone = {
-            let mut ways = lock(&self.set(key.hash()).0);
-            ways.way_of(key).and_then(|way| ways.kept[way].take())
+        let removed = {
+            let mut slots = lock(&self.set(key.hash()).0);
+            slots.slot_of(key).and_then(|slot| slots.responses[slot].take())
         };
-        self.forget(gone);
+        self.subtract(removed);
     }
 
-    /// Takes out one answer after the other until all are within the capacity.
-    fn make_room(&self) {
-        // Each round winds down; after the last one all that is left has gone.
-        for _ in 0..self.sets.len() * (usize::from(MOST_WOUND) + WAYS) {
-            if self.octets() <= self.capacity {
+    /// Evicts responses until all are within the capacity.
+    fn evict(&self) {
+        // Each round lowers all counts, so that the last one leaves no response.
+        for _ in 0..self.sets.len() * (usize::from(MAX_HITS) + SLOTS) {
+            if self.bytes() <= self.capacity {
                 return;
             }
             let hand = self.hand.fetch_add(1, Relaxed) & (self.sets.len() - 1);
-            let gone = lock(&self.sets[hand].0).let_go();
-            self.evicted.fetch_add(u64::from(gone.is_some()), Relaxed);
-            self.forget(gone);
+            let evicted = lock(&self.sets[hand].0).evict();
+            self.evicted.fetch_add(u64::from(evicted.is_some()), Relaxed);
+            self.subtract(evicted);
         }
     }
 
-    /// Takes out what `is_dropped` says; returns how many answers that were.
-    pub fn drop_where(&self, is_dropped: impl Fn(&CachedResponse) -> bool) -> usize {
-        let mut dropped = 0;
+    /// Removes the responses for which `condition` is true; returns their number.
+    pub fn remove_where(&self, condition: impl Fn(&CachedResponse) -> bool) -> usize {
+        let mut count = 0;
         for set in &self.sets {
-            for way in 0..WAYS {
-                let gone = lock(&set.0).kept[way].take_if(|kept| is_dropped(kept));
-                dropped += usize::from(gone.is_some());
-                self.forget(gone);
+            for slot in 0..SLOTS {
+                let removed = lock(&set.0).responses[slot].take_if(|response| condition(response));
+                count += usize::from(removed.is_some());
+                self.subtract(removed);
             }
         }
-        dropped
+        count
     }
 
-    /// Notes that an answer is no longer there.
-    fn forget(&self, gone: Option<CachedResponse>) {
-        if let Some(gone) = gone {
-            self.octets.fetch_sub(weight(&gone), Relaxed);
+    /// Subtracts a removed response from the totals.
+    fn subtract(&self, removed: Option<CachedResponse>) {
+        if let Some(response) = removed {
+            self.bytes.fetch_sub(size(&response), Relaxed);
             self.entries.fetch_sub(1, Relaxed);
         }
     }
@@ -165,46 +163,47 @@ impl Table {
         self.entries.load(Relaxed)
     }
 
-    /// Octets of memory, those of the table itself included.
-    pub fn octets(&self) -> u64 {
-        self.octets.load(Relaxed)
+    /// Bytes of memory, including those of the table itself.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Relaxed)
     }
 
-    /// Answers that had to make room so far.
+    /// The number of evictions so far.
     pub fn evicted(&self) -> u64 {
         self.evicted.load(Relaxed)
     }
 }
 
-impl Ways {
+impl Slots {
     fn tagged(&self, hash: u64) -> impl Iterator<Item = usize> + '_ {
-        (0..WAYS).filter(move |&way| self.tags[way] == tag(hash))
+        (0..SLOTS).filter(move |&slot| self.tags[slot] == tag(hash))
     }
 
-    fn way_of(&self, key: Key<'_>) -> Option<usize> {
-        self.tagged(key.hash()).find(|&way| self.kept[way].as_ref().is_some_and(|kept| kept.answers(key)))
+    fn slot_of(&self, key: Key<'_>) -> Option<usize> {
+        self.tagged(key.hash())
+            .find(|&slot| self.responses[slot].as_ref().is_some_and(|response| response.answers(key)))
     }
 
-    /// A place whose answer has run down; winds down until there is one.
-    fn run_down(&mut self) -> usize {
+    /// A slot whose count is zero; lowers the counts until there is one.
+    fn find_unused(&mut self) -> usize {
         loop {
-            for _ in 0..WAYS {
-                self.hand = (self.hand + 1) % WAYS as u8;
-                if self.wound[usize::from(self.hand)] == 0 {
+            for _ in 0..SLOTS {
+                self.hand = (self.hand + 1) % SLOTS as u8;
+                if self.hits[usize::from(self.hand)] == 0 {
                     return usize::from(self.hand);
                 }
             }
-            self.wound.iter_mut().for_each(|wound| *wound -= 1);
+            self.hits.iter_mut().for_each(|hits| *hits -= 1);
         }
     }
 
-    /// Takes out an answer that has run down; else winds down all of them.
-    fn let_go(&mut self) -> Option<CachedResponse> {
-        let run_down = (0..WAYS).find(|&way| self.wound[way] == 0 && self.kept[way].is_some());
-        if run_down.is_none() {
-            self.wound.iter_mut().for_each(|wound| *wound = wound.saturating_sub(1));
+    /// Removes a response whose count is zero; otherwise lowers all counts.
+    fn evict(&mut self) -> Option<CachedResponse> {
+        let unused = (0..SLOTS).find(|&slot| self.hits[slot] == 0 && self.responses[slot].is_some());
+        if unused.is_none() {
+            self.hits.iter_mut().for_each(|hits| *hits = hits.saturating_sub(1));
         }
-        self.kept[run_down?].take()
+        self.responses[unused?].take()
     }
 }
 
@@ -212,6 +211,6 @@ fn tag(hash: u64) -> u16 {
     (hash >> 48) as u16
 }
 
-fn weight(kept: &CachedResponse) -> u64 {
-    (OVERHEAD + kept.memory()) as u64
+fn size(response: &CachedResponse) -> u64 {
+    (OVERHEAD + response.memory()) as u64
 }

@@ -69,7 +69,7 @@ fn parse_other_script(name: &mut Name, text: &[u8]) -> Result<Repairs, Reason> {
 }
 
 fn fault(error: NameError, text: &[u8]) -> Reason {
-    if matches!(error, NameError::BadOctet(b':' | b'[' | b'/')) && is_address(text) {
+    if matches!(error, NameError::BadByte(b':' | b'[' | b'/')) && is_address(text) {
         return Reason::Address;
     }
     error.into()

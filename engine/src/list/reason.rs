@@ -113,9 +113,9 @@ impl From<NameError> for Reason {
             NameError::EmptyLabel => Reason::EmptyLabel,
             NameError::LabelTooLong => Reason::LabelTooLong,
             NameError::NameTooLong => Reason::NameTooLong,
-            NameError::BadOctet(b'*') => Reason::Unsupported("a `*` where this format has no meaning for it"),
-            NameError::BadOctet(octet) => Reason::BadOctet(octet),
-            NameError::Empty | NameError::CutOff | NameError::NotALabel => Reason::NotAName,
+            NameError::BadByte(b'*') => Reason::Unsupported("a `*` where this format has no meaning for it"),
+            NameError::BadByte(octet) => Reason::BadOctet(octet),
+            NameError::Empty | NameError::Truncated | NameError::NotALabel => Reason::NotAName,
         }
     }
 }

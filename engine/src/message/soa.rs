@@ -13,14 +13,14 @@ impl Default for Soa {
     }
 }
 
-/// RFC 2308 3: an SOA in the authority section, so that the denial is cached,
-/// for as long as the block is; its owner is the entry that matched.
+/// Adds an SOA record to the authority section, so that the denial is cached (RFC 2308 3) for as
+/// long as a block. Its owner is the entry that matched.
 pub fn put_soa(writer: &mut Writer<'_>, owner: usize, ttl: u32, serial: u32, soa: &Soa) -> Option<()> {
     const REFRESH_RETRY_EXPIRE: [u32; 3] = [3600, 600, 86400];
     let [refresh, retry, expire] = REFRESH_RETRY_EXPIRE;
     let mut numbers = [0; 20];
-    for (place, number) in [serial, refresh, retry, expire, ttl].into_iter().enumerate() {
-        numbers[place * 4..place * 4 + 4].copy_from_slice(&number.to_be_bytes());
+    for (index, number) in [serial, refresh, retry, expire, ttl].into_iter().enumerate() {
+        numbers[index * 4..index * 4 + 4].copy_from_slice(&number.to_be_bytes());
     }
     let Soa(mname, rname) = soa;
     writer.put_record(

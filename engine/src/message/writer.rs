@@ -1,15 +1,14 @@
-//! Writing a response. Never overruns: what does not fit turns into a truncated
-//! answer.
+//! Writes responses. It never overruns: a response that does not fit is truncated.
 
-use super::{CLASS_IN, HEADER, Head, Hop, OPT_HEAD, edns_flag, flag, option, rtype, u16_at};
+use super::{CLASS_IN, HEADER, Head, Hop, OPT_HEADER, edns_flag, flag, is_truncated, option, rtype, u16_at};
 
-/// Appends to a message under construction; `None` where it would overrun.
+/// Appends to a message. Its functions return `None` if that would overrun.
 pub struct Writer<'a> {
     out: &'a mut [u8],
     at: usize,
 }
 
-/// Which of the header's counts a record is counted in.
+/// The section of a record, by the offset of its count in the header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Section {
     Answer = 6,
@@ -28,7 +27,7 @@ pub struct ExtendedError<'a> {
     pub code: u16,
     /// EXTRA-TEXT.
     pub text: &'a [u8],
-    /// What is said where the text does not fit.
+    /// Used if the text does not fit.
     pub brief: &'a [u8],
 }
 
@@ -38,13 +37,13 @@ impl ExtendedError<'_> {
     }
 }
 
-/// What goes into the OPT record of a response.
+/// The OPT record of a response.
 pub struct Opt<'a> {
-    /// Octets of UDP that we take ourselves; never an echo of the client's.
+    /// Our own UDP payload size, not the client's.
     pub payload: u16,
     /// All twelve bits (RFC 6891 6.1.3).
     pub rcode: u16,
-    /// What an upstream said of `edns_flag::PASSED`.
+    /// The upstream's flags that are in `edns_flag::PASSED`.
     pub flags: u16,
     pub errors: &'a [ExtendedError<'a>],
 }
@@ -60,8 +59,8 @@ impl<'a> Writer<'a> {
         Writer { out, at: 0 }
     }
 
-    /// Begins a response of our own: QR, RA, the client's opcode, RD and CD;
-    /// never AA or AD, which nobody here can vouch for (RFC 6840 5.7, 5.8).
+    /// Begins a response of our own: QR, RA, and the client's opcode, RD and CD. AA and AD are
+    /// clear, since we neither own the zone nor validate (RFC 6840 5.7, 5.8).
     pub fn respond(head: &Head, rcode: u16, out: &'a mut [u8]) -> Option<Writer<'a>> {
         let copied = head.flags & (flag::OPCODE | flag::RD | flag::CD);
         let flags = flag::QR | flag::RA | copied | (rcode & flag::RCODE);
@@ -74,8 +73,7 @@ impl<'a> Writer<'a> {
         Some(writer)
     }
 
-    /// Begins with another message's header and question; its counts of records
-    /// are taken back.
+    /// Begins with the header and question of another message, without its record counts.
     pub fn copy(head: &[u8], out: &'a mut [u8]) -> Option<Writer<'a>> {
         let mut writer = Writer::new(out);
         writer.put(head)?;
@@ -83,20 +81,20 @@ impl<'a> Writer<'a> {
         Some(writer)
     }
 
-    /// What stands there so far.
+    /// The message so far.
     pub fn written(&mut self) -> &mut [u8] {
         &mut self.out[..self.at]
     }
 
-    pub fn put(&mut self, octets: &[u8]) -> Option<()> {
-        let end = self.at + octets.len();
-        self.out.get_mut(self.at..end)?.copy_from_slice(octets);
+    pub fn put(&mut self, bytes: &[u8]) -> Option<()> {
+        let end = self.at + bytes.len();
+        self.out.get_mut(self.at..end)?.copy_from_slice(bytes);
         self.at = end;
         Some(())
     }
 
-    /// Adds a record of class IN whose owner is `owner` octets into the
-    /// question's name, by compression pointer.
+    /// Adds a record of class IN. Its owner name is the suffix of QNAME that begins at the offset
+    /// `owner`, as a compression pointer.
     pub fn put_record(
         &mut self,
         section: Section,
@@ -119,8 +117,7 @@ impl<'a> Writer<'a> {
         Some(())
     }
 
-    /// Adds an OPT record (RFC 6891 6.1.2); `text` chooses what of each error's
-    /// text goes along.
+    /// Adds an OPT record (RFC 6891 6.1.2). `text` selects the text of each error.
     fn put_opt(
         &mut self,
         opt: &Opt<'_>,
@@ -128,11 +125,9 @@ impl<'a> Writer<'a> {
         hop: &Hop,
         text: impl for<'e> Fn(&'e ExtendedError<'_>) -> &'e [u8],
     ) -> Option<()> {
-        self.put_opt_head(opt, dnssec_ok)?;
+        self.put_opt_header(opt, dnssec_ok)?;
         self.put_counted(|writer| {
-            for error in opt.errors {
-                writer.put_option(option::EXTENDED_ERROR, &[&error.code.to_be_bytes(), text(error)])?;
-            }
+            writer.put_errors(opt.errors, text)?;
             if let Some(cookie) = &hop.cookie {
                 writer.put_option(option::COOKIE, &[cookie])?;
             }
@@ -143,8 +138,19 @@ impl<'a> Writer<'a> {
         })
     }
 
-    /// An OPT record up to its options.
-    pub(super) fn put_opt_head(&mut self, opt: &Opt<'_>, dnssec_ok: bool) -> Option<()> {
+    /// Adds extended errors as options.
+    pub fn put_errors(
+        &mut self,
+        errors: &[ExtendedError<'_>],
+        text: impl for<'e> Fn(&'e ExtendedError<'_>) -> &'e [u8],
+    ) -> Option<()> {
+        errors.iter().try_for_each(|error| {
+            self.put_option(option::EXTENDED_ERROR, &[&error.code.to_be_bytes(), text(error)])
+        })
+    }
+
+    /// Adds an OPT record up to its options.
+    pub(super) fn put_opt_header(&mut self, opt: &Opt<'_>, dnssec_ok: bool) -> Option<()> {
         self.put(&[0, 0, rtype::OPT as u8])?;
         self.put(&opt.payload.to_be_bytes())?;
         self.put(&[(opt.rcode >> 4) as u8, 0])?;
@@ -156,7 +162,7 @@ impl<'a> Writer<'a> {
         self.put_counted(|writer| parts.iter().try_for_each(|part| writer.put(part)))
     }
 
-    /// Puts what `write` puts behind a length of two octets.
+    /// Adds what `write` adds, preceded by its length as a 16-bit field.
     pub fn put_counted(&mut self, write: impl FnOnce(&mut Self) -> Option<()>) -> Option<()> {
         let start = self.at + 2;
         self.put(&[0, 0])?;
@@ -179,11 +185,21 @@ impl<'a> Writer<'a> {
         self.out[at..at + 2].copy_from_slice(&(before + records).to_be_bytes());
     }
 
-    /// Ends a response within the limit of its hop (RFC 2181 9, RFC 6891 6.2.5):
-    /// the errors' texts are left out first, over TCP then all options, since nothing
-    /// larger can be had there; and what still does not fit becomes an empty answer
-    /// with TC. Returns its length.
+    /// As `finish`, but `None` if the response is truncated over TCP: the client has no other
+    /// transport to try (RFC 7766 5).
+    pub fn finish_whole(mut self, head: &Head, opt: &Opt<'_>) -> Option<usize> {
+        let length = self.end(head, opt);
+        (!head.hop.transport.is_tcp() || !is_truncated(self.out)).then_some(length)
+    }
+
+    /// Ends a response within the size limit of its hop (RFC 2181 9, RFC 6891 6.2.5); returns its
+    /// length. Texts of errors are omitted first; over TCP, then all options, since there is no
+    /// larger transport. A response that still does not fit becomes an empty one with TC.
     pub fn finish(mut self, head: &Head, opt: &Opt<'_>) -> usize {
+        self.end(head, opt)
+    }
+
+    fn end(&mut self, head: &Head, opt: &Opt<'_>) -> usize {
         let limit = head.hop.limit;
         let Some(edns) = head.edns else {
             if self.at > limit {
@@ -195,32 +211,32 @@ impl<'a> Writer<'a> {
         let texts: [fn(&ExtendedError<'_>) -> usize; 2] =
             [|error| error.text.len(), |error| error.brief.len()];
         let [whole, brief] = texts.map(|length| opt.errors.iter().map(length).sum::<usize>());
-        let bare = OPT_HEAD + 6 * opt.errors.len() + head.hop.options_length();
-        if head.hop.transport.is_tcp() && self.at + bare > limit && self.at + OPT_HEAD <= limit {
+        let bare = OPT_HEADER + 6 * opt.errors.len() + head.hop.options_length();
+        if head.hop.transport.is_tcp() && self.at + bare > limit && self.at + OPT_HEADER <= limit {
             let plain = Opt { errors: &[], ..*opt };
             let put = self.put_opt(&plain, edns.dnssec_ok, &Hop::default(), |_| b"");
-            put.expect("what was measured fits");
+            put.expect("its length was checked");
             self.count(Section::Additional, 1);
             return self.at;
         }
         if self.at + bare > limit {
             self.truncate(head);
         }
-        let before = self.at;
-        let room = limit.saturating_sub(self.at + bare);
-        let put = match room {
-            room if whole <= room => self.put_opt(opt, edns.dnssec_ok, &head.hop, |error| error.text),
-            room if brief <= room => self.put_opt(opt, edns.dnssec_ok, &head.hop, |error| error.brief),
+        let start = self.at;
+        let space = limit.saturating_sub(self.at + bare);
+        let put = match space {
+            space if whole <= space => self.put_opt(opt, edns.dnssec_ok, &head.hop, |error| error.text),
+            space if brief <= space => self.put_opt(opt, edns.dnssec_ok, &head.hop, |error| error.brief),
             _ => self.put_opt(opt, edns.dnssec_ok, &head.hop, |_| b""),
         };
         match put {
             Some(()) => self.count(Section::Additional, 1),
-            None => self.at = before,
+            None => self.at = start,
         }
         self.at
     }
 
-    /// Keeps header and question, sets TC.
+    /// Removes all records and sets TC.
     pub fn truncate(&mut self, head: &Head) {
         self.at = HEADER + head.question_length as usize;
         self.out[2] |= (flag::TC >> 8) as u8;

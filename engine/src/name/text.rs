@@ -1,77 +1,77 @@
-//! Names in text, lower case, labels separated by dots, without one at the end: as lists
-//! write them. Only for names that a list can hold; what clients ask may be anything.
+//! Names as lists write them: in lower case, with dots between labels and none at the end. Names
+//! that no list can hold are only approximated: see `take_wire`.
 
-/// Octets of the longest name in text (RFC 1035 2.3.4).
+/// The length of the longest name as text (RFC 1035 2.3.4).
 pub const MAX_TEXT: usize = 253;
-/// Octets that can be read behind the end.
-const ROOM: usize = 8;
-/// In the place of a dot that separates nothing.
-const HIDDEN: u8 = 0xff;
+/// Bytes that can be read after the end.
+const PADDING: usize = 8;
+/// Replaces a dot within a label.
+const ESCAPED_DOT: u8 = 0xff;
 
-/// A name in text. Behind its end are zeros, so that a word can be read at each place.
+/// A name as text, followed by zeros, so that a word can be read at each offset.
 #[derive(Clone)]
 pub struct Text {
-    octets: [u8; MAX_TEXT + ROOM],
+    bytes: [u8; MAX_TEXT + PADDING],
     length: u8,
 }
 
 impl Default for Text {
     fn default() -> Text {
-        Text { octets: [0; MAX_TEXT + ROOM], length: 0 }
+        Text { bytes: [0; MAX_TEXT + PADDING], length: 0 }
     }
 }
 
 impl Text {
-    /// Takes a name in wire format that has so many labels. A dot within a label becomes
-    /// what no list holds: the label is one (RFC 2181 11), and must not be taken for two.
+    /// Replaces the name by one in wire format with this number of labels. A dot within a label (RFC 2181 11)
+    /// becomes a byte that no list holds, so that the label is not confused with two.
     pub fn take_wire(&mut self, wire: &[u8], labels: usize) {
         let length = wire.len().saturating_sub(2);
         self.take(wire.get(1..=length).unwrap_or_default());
-        let dots = self.as_bytes().iter().filter(|&&octet| octet == b'.').count();
+        let dots = self.as_bytes().iter().filter(|&&byte| byte == b'.').count();
         let mut at = usize::from(wire.first().copied().unwrap_or(0));
         while at < length {
-            let label = std::mem::replace(&mut self.octets[at], b'.');
+            let label = std::mem::replace(&mut self.bytes[at], b'.');
             at += usize::from(label) + 1;
         }
-        // A length octet looks like a dot, too, in a label of 46.
-        if dots > 0 && self.as_bytes().iter().filter(|&&octet| octet == b'.').count() >= labels {
-            self.hide_dots_within(wire);
+        // The length of a label of 46 bytes looks like a dot as well.
+        if dots > 0 && self.as_bytes().iter().filter(|&&byte| byte == b'.').count() >= labels {
+            self.escape_dots(wire);
         }
     }
 
-    fn hide_dots_within(&mut self, wire: &[u8]) {
+    fn escape_dots(&mut self, wire: &[u8]) {
         let mut start = 0;
         while let Some(&label) = wire.get(start).filter(|&&label| label != 0) {
             let end = (start + usize::from(label)).min(self.length());
-            for octet in &mut self.octets[start..end] {
-                *octet = if *octet == b'.' { HIDDEN } else { *octet };
+            for byte in &mut self.bytes[start..end] {
+                *byte = if *byte == b'.' { ESCAPED_DOT } else { *byte };
             }
             start += usize::from(label) + 1;
         }
     }
 
-    /// Takes a name of at most `MAX_TEXT` octets.
+    /// Replaces the name by one of at most `MAX_TEXT` bytes.
     pub fn take(&mut self, text: &[u8]) {
         self.length = text.len() as u8;
-        self.octets[..text.len()].copy_from_slice(text);
-        self.end();
+        self.bytes[..text.len()].copy_from_slice(text);
+        self.pad();
     }
 
-    /// False, and nothing done, where that is too long.
+    /// False, without a change, if the name would be too long.
     pub fn append(&mut self, text: &[u8]) -> bool {
         let (start, next) = (self.length(), self.length() + text.len());
         if next > MAX_TEXT {
             return false;
         }
-        self.octets[start..next].copy_from_slice(text);
+        self.bytes[start..next].copy_from_slice(text);
         self.length = next as u8;
-        self.end();
+        self.pad();
         true
     }
 
-    fn end(&mut self) {
+    fn pad(&mut self) {
         let end = self.length();
-        self.octets[end..end + ROOM].fill(0);
+        self.bytes[end..end + PADDING].fill(0);
     }
 
     pub fn length(&self) -> usize {
@@ -79,12 +79,12 @@ impl Text {
     }
 
     pub fn as_bytes(&self) -> &[u8] {
-        &self.octets[..self.length()]
+        &self.bytes[..self.length()]
     }
 
-    /// Eight octets from here on, the first one lowest. `at` is at most the length.
+    /// Eight bytes in little-endian order. `at` is at most the length.
     pub fn word(&self, at: usize) -> u64 {
-        u64::from_le_bytes(self.octets[at..at + ROOM].try_into().expect("eight octets"))
+        u64::from_le_bytes(self.bytes[at..at + PADDING].try_into().expect("eight bytes"))
     }
 }
 
@@ -101,13 +101,13 @@ mod tests {
     }
 
     #[test]
-    fn the_wire_s_labels_are_separated_by_dots() {
+    fn labels_are_separated_by_dots() {
         assert_eq!(text_of(b"\x01t\x02me\x00", 2), b"t.me");
         assert_eq!(text_of(b"\x02id\x00", 1), b"id");
         assert_eq!(text_of(b"\x00", 0), b"");
     }
 
-    /// RFC 2181 11: a dot in a label is an octet like any other.
+    /// RFC 2181 11: labels are binary.
     #[test]
     fn a_label_with_a_dot_is_not_two_labels() {
         assert_eq!(text_of(b"\x04t.me\x00", 1), b"t\xffme");

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 
 use crate::counters::{
-    Counters, FROM, LATENCY_BOUNDS, OUTCOMES, RCODES, REFUSED, RESPONSE_BOUNDS, SLIPS, TCP_REFUSED, Waited,
+    Counters, LATENCY_BOUNDS, OUTCOMES, RCODES, REFUSED, RESPONSE_BOUNDS, RESPONSE_SOURCES, ResponseTimes,
+    SLIPS, TCP_REFUSED,
 };
 use crate::engine;
 use crate::policy::Action;
@@ -105,7 +106,11 @@ impl Counts {
             dropped_records: total(&|c| c.dropped_records.get()),
             limited: labelled(&SLIPS, &|c, place| c.limited[place].get()),
             rcodes: labelled(&RCODES, &|c, place| c.rcodes[place].get()),
-            waited: FROM.into_iter().enumerate().map(|(from, name)| (name, waited(workers, from))).collect(),
+            waited: RESPONSE_SOURCES
+                .into_iter()
+                .enumerate()
+                .map(|(from, name)| (name, waited(workers, from)))
+                .collect(),
             joined: total(&|c| c.joined.get()),
             prefetched: total(&|c| c.prefetched.get()),
             refused: labelled(&REFUSED, &|c, place| c.refused[place].get()),
@@ -118,7 +123,9 @@ impl Counts {
 
 /// A histogram of the time in which clients were answered.
 fn waited(workers: &[Arc<Counters>], from: usize) -> Histogram {
-    let of = |read: &dyn Fn(&Waited) -> u64| workers.iter().map(|c| read(&c.waited[from])).sum::<u64>();
+    let of = |read: &dyn Fn(&ResponseTimes) -> u64| {
+        workers.iter().map(|c| read(&c.response_times[from])).sum::<u64>()
+    };
     let bounds = RESPONSE_BOUNDS.into_iter().chain([f64::INFINITY]).enumerate();
     let buckets = bounds.map(|(place, bound)| (bound, of(&|waited| waited.buckets[place].get()))).collect();
     (buckets, of(&|waited| waited.nanoseconds.get()) as f64 / 1e9)
@@ -138,8 +145,8 @@ impl UpstreamCounts {
             timeouts: all().map(|u| u.timeouts.get()).sum(),
             network_errors: all().map(|u| u.network_errors.get()).sum(),
             mismatches: all().map(|u| u.mismatches.get()).sum(),
-            taken_over: all().map(|u| u.taken_over.get()).sum(),
-            unwilling: all().map(|u| u.unwilling.get()).sum(),
+            taken_over: all().map(|u| u.failed_over.get()).sum(),
+            unwilling: all().map(|u| u.refused.get()).sum(),
             failures: all().map(|u| u.failures.get()).sum(),
             is_up: health.is_up(place),
             is_without_edns: health.has_refused_edns(place),

@@ -211,7 +211,7 @@ impl Upstreams {
                 heard => {
                     self.flights[key].purges = letter.purges;
                     if let Heard::Answer(message) = &heard {
-                        self.flights[key].note_soundness(message, &mut self.reader);
+                        self.flights[key].parse(message, &mut self.parsers);
                     }
                     arrived.push((self.land(key), heard));
                 }

@@ -105,7 +105,7 @@ impl Upstreams {
             self.flights.iter().filter(|(_, flight)| is_stuck(flight)).map(|(key, _)| key).collect();
         for key in stuck {
             if let Some(upstream) = self.flights[key].blame.take() {
-                self.count(upstream).taken_over.add(1);
+                self.count(upstream).failed_over.add(1);
                 self.attempt(key, now);
             }
         }

@@ -10,7 +10,7 @@ use crate::cache::{Age, CachedResponse, Key};
 use crate::chain;
 use crate::message::{MAX_QUESTION, Query, Transport};
 use crate::name::Name;
-use crate::response::Reader;
+use crate::response::Parser;
 use crate::sys::{Local, Peer};
 
 /// Times a query is sent at most; the configuration may say less.
@@ -31,8 +31,10 @@ pub struct Flight {
     pub has_stale: bool,
     /// Whoever waited longest was given that, and so is who comes later.
     pub(super) is_overdue: bool,
-    /// The answer can be passed on, and all to which it leads can be read.
+    /// The last response is well-formed and unambiguous.
     pub is_sound: bool,
+    /// It has parsed the last response.
+    pub parser: Option<Box<Parser>>,
     /// How often something had been purged from the cache when this was asked.
     pub purges: u64,
     /// The right to ask, where there are other worker threads.
@@ -177,6 +179,7 @@ impl Flight {
             has_stale,
             is_overdue: false,
             is_sound: false,
+            parser: None,
             purges,
             claim: None,
             is_told: false,
@@ -226,10 +229,12 @@ impl Flight {
         self.routes.iter().flatten().all(|other| other.sent_at <= route.sent_at)
     }
 
-    /// Notes whether an answer is well-formed, and there is one way through all to which it leads.
-    pub(super) fn note_soundness(&mut self, message: &[u8], reader: &mut Reader) {
-        let response = reader.read(message);
+    /// Parses a response. `parsers` holds those that are not in use.
+    pub(super) fn parse(&mut self, message: &[u8], parsers: &mut Vec<Box<Parser>>) {
+        let mut parser = self.parser.take().or_else(|| parsers.pop()).unwrap_or_default();
+        let response = parser.parse(message);
         self.is_sound = response.is_some_and(|response| chain::is_unambiguous(response, self.first.name()));
+        self.parser = Some(parser);
     }
 
     /// The question as it is asked upstream.

@@ -66,7 +66,7 @@ impl Upstreams {
             }
             return None;
         }
-        self.flights[key].note_soundness(message, &mut self.reader);
+        self.flights[key].parse(message, &mut self.parsers);
         if self.sends_again_without_opt(key, upstream, had_opt, message, now) {
             return None;
         }
@@ -113,7 +113,7 @@ impl Upstreams {
             return false;
         }
         let count = self.count(upstream);
-        if has_failed { &count.failures } else { &count.unwilling }.add(1);
+        if has_failed { &count.failures } else { &count.refused }.add(1);
         let flight = &mut self.flights[key];
         flight.was_refused = true;
         flight.failure = (has_failed && message.len() <= FAILURE).then(|| message.into());

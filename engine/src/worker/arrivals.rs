@@ -7,7 +7,7 @@ use super::source::Source;
 use super::{Mail, Worker};
 use crate::cache::{Age, CachedResponse, Key};
 use crate::outcome::Outcome;
-use crate::response::Reader;
+use crate::response::Parser;
 use crate::transport::poll::Event;
 use crate::upstream::{Flight, Heard, Origin, Waiter};
 
@@ -15,8 +15,6 @@ use crate::upstream::{Flight, Heard, Origin, Waiter};
 enum Arrival<'a> {
     /// An upstream's message.
     Message(&'a mut [u8]),
-    /// A message that another worker thread has received.
-    Told(&'a [u8]),
     /// There is an answer, but it is too long for UDP and cannot be had over TCP.
     TooLong,
     Nothing,
@@ -55,7 +53,7 @@ impl Worker {
     pub(super) fn take_letters(&mut self) {
         for (flight, heard) in self.upstreams.hear(self.now) {
             match heard {
-                Heard::Answer(message) => self.finish(flight, Arrival::Told(&message)),
+                Heard::Answer(message) => self.finish(flight, Arrival::Message(&mut message.to_vec())),
                 Heard::TooLong => self.finish(flight, Arrival::TooLong),
                 Heard::Nothing | Heard::Lost => self.finish(flight, Arrival::Nothing),
             }
@@ -83,15 +81,15 @@ impl Worker {
     /// Answers some of those who waited together: others come between them.
     fn serve_owed(&mut self) {
         let Some(mut owed) = self.owed.pop_front() else { return };
-        let mut reader = self.reader();
+        let mut parser = self.parser();
         let source = match &owed.stale {
             Some(stale) => Source::Cached(stale, Age::Stale),
-            None => Source::of(&owed.heard, &mut reader),
+            None => Source::of(&owed.heard, &mut parser),
         };
         for waiter in owed.waiters.by_ref().take(TOGETHER) {
             self.serve_waiter(waiter, source);
         }
-        self.readers.push(reader);
+        self.upstreams.parsers.push(parser);
         if owed.waiters.len() > 0 {
             self.owed.push_back(owed);
         }
@@ -106,22 +104,22 @@ impl Worker {
 
     /// Answers those who wait for a question that has been answered, or will not be.
     fn finish(&mut self, flight: Flight, arrival: Arrival<'_>) {
-        let Flight { first, others, is_sound, purges, claim, asker, awaits_recursion, mut failure, .. } =
-            flight;
+        let Flight { first, others, is_sound, parser, purges, claim, asker, awaits_recursion, .. } = flight;
+        let mut parser = parser.unwrap_or_else(|| self.parser());
+        let mut failure = flight.failure;
         // Another upstream was asked, and had nothing better than this SERVFAIL.
         let (arrival, is_sound) = match failure.as_deref_mut() {
-            Some(failure) => (Arrival::Message(failure), true),
+            Some(failure) => {
+                parser.parse(failure);
+                (Arrival::Message(failure), true)
+            }
             None => (arrival, is_sound),
         };
         let is_for_all = asker.is_none();
-        let mut reader = self.reader();
         let bounds = self.shared.serving.load().rules.ttl_bounds;
         let source = match arrival {
             Arrival::Message(message) => {
-                reader.read_bounded(message, &bounds).map_or(Source::Malformed, Source::Upstream)
-            }
-            Arrival::Told(message) => {
-                reader.read_told(message, &bounds).map_or(Source::Malformed, Source::Upstream)
+                parser.bound_ttls(message, &bounds).map_or(Source::Malformed, Source::Upstream)
             }
             Arrival::TooLong => Source::TooLong,
             Arrival::Nothing => Source::Nothing(Outcome::Failed),
@@ -153,16 +151,16 @@ impl Worker {
                 self.serve_waiter(waiter, source);
             }
         }
-        self.readers.push(reader);
+        self.upstreams.parsers.push(parser);
         for waiter in unserved {
             let stale = self.stale(waiter.key());
             self.wait(waiter, stale.as_ref());
         }
     }
 
-    /// Room to read a message; it is put back into `readers`.
-    pub(super) fn reader(&mut self) -> Reader {
-        self.readers.pop().unwrap_or_default()
+    /// A parser that is not in use; to be returned to `Upstreams::parsers`.
+    pub(super) fn parser(&mut self) -> Box<Parser> {
+        self.upstreams.parsers.pop().unwrap_or_default()
     }
 
     /// Keeps an answer for the next client; true if it is a failure, or there is none.

@@ -35,10 +35,10 @@ impl Worker {
                     // Another client's query may have marked what to drop.
                     response.clear_marks();
                 }
-                relay::relay(response, query, payload, out).map(|length| (length, Outcome::Forwarded))
+                relay::respond(response, query, payload, out).map(|length| (length, Outcome::Forwarded))
             }
             Source::TooLong if !query.head.hop.transport.is_tcp() => {
-                Some((relay::truncated(query, payload, out), Outcome::Forwarded))
+                Some((relay::respond_truncated(query, payload, out), Outcome::Forwarded))
             }
             Source::Cached(kept, age) => {
                 if let Some(generation) = passed_by {

@@ -8,7 +8,7 @@ use crate::message::Query;
 use crate::name::Name;
 use crate::outcome::Outcome;
 use crate::policy::Decision;
-use crate::response::Reader;
+use crate::response::Parser;
 use crate::shared::Serving;
 use crate::upstream::{Led, Origin, Waiter};
 
@@ -23,9 +23,9 @@ impl Worker {
         let mut judgement = judge(&waiter.query, &serving.snapshot, &serving.rules, self.unix, out);
         let led = waiter.led.take();
         if let (Some(first @ 1..), Some(led)) = (judgement.judges(), &led) {
-            let mut reader = self.reader();
-            let by_target = self.judge_led(&waiter.query, led, first, &mut reader, &serving);
-            self.readers.push(reader);
+            let mut parser = self.parser();
+            let by_target = self.judge_led(&waiter.query, led, first, &mut parser, &serving);
+            self.upstreams.parsers.push(parser);
             if !matches!(by_target, Judgement::Pass) {
                 judgement = by_target;
             }
@@ -40,10 +40,10 @@ impl Worker {
         };
         if let (None, Some(led)) = (follow, &led) {
             // It is not blocked any more, and what an upstream said about it is there.
-            let mut reader = self.reader();
-            let source = Source::of_led(led, &mut reader);
+            let mut parser = self.parser();
+            let source = Source::of_led(led, &mut parser);
             self.give(&waiter.query, None, waiter.origin, judgement, source, &serving);
-            return self.readers.push(reader);
+            return self.upstreams.parsers.push(parser);
         }
         if follow != waiter.follow.as_deref() && source.is_response() {
             // The policy for the name changed while the upstream was asked.
@@ -71,12 +71,12 @@ impl Worker {
         query: &Query,
         led: &Led,
         first: usize,
-        reader: &mut Reader,
+        parser: &mut Parser,
         serving: &'s Serving,
     ) -> Judgement<'s> {
         let response = match led {
-            Led::Now(message) => reader.read(message),
-            Led::Before(kept, _) => kept.read(reader),
+            Led::Now(message) => parser.parse(message),
+            Led::Before(kept, _) => kept.parse(parser),
         };
         let Some(response) = response else { return Judgement::Unreadable };
         let (snapshot, rules) = (&serving.snapshot, &serving.rules);
@@ -120,9 +120,9 @@ impl Worker {
         source: Source<'_>,
         serving: &'s Serving,
     ) {
-        let mut reader = self.reader();
-        self.give_read(query, follow, origin, judgement, source, serving, &mut reader);
-        self.readers.push(reader);
+        let mut parser = self.parser();
+        self.give_read(query, follow, origin, judgement, source, serving, &mut parser);
+        self.upstreams.parsers.push(parser);
     }
 
     #[allow(clippy::too_many_arguments, reason = "the same as of `give`, and where to read")]
@@ -134,7 +134,7 @@ impl Worker {
         mut judgement: Judgement<'s>,
         source: Source<'_>,
         serving: &'s Serving,
-        reader: &mut Reader,
+        parser: &mut Parser,
     ) {
         let (snapshot, rules) = (&serving.snapshot, &serving.rules);
         let mut leads_into_shadow = false;
@@ -145,7 +145,7 @@ impl Worker {
             follow.is_none() && source.is_response() && !source.is_allowed_by(serving.generation)
         });
         if let Some(first) = judges {
-            let Some(response) = source.response(reader) else {
+            let Some(response) = source.response(parser) else {
                 return self.fail(query, follow, origin, source, serving);
             };
             let allowed_by = if let Judgement::Allow(zone) = judgement { Some(zone) } else { None };
@@ -165,7 +165,7 @@ impl Worker {
                 return self.give_target(query, target, origin, source, serving);
             }
             Judgement::Follow(decision, target) => {
-                self.follow(query, &decision, &target, source, serving, reader)
+                self.follow(query, &decision, &target, source, serving, parser)
             }
             Judgement::Unreadable => return self.fail(query, follow, origin, source, serving),
             Judgement::Pass | Judgement::Allow(_) => {
@@ -191,13 +191,13 @@ impl Worker {
         target: &Name,
         source: Source<'_>,
         serving: &Serving,
-        reader: &mut Reader,
+        parser: &mut Parser,
     ) -> (usize, Outcome) {
         let (snapshot, rules) = (&serving.snapshot, &serving.rules);
         let (message, out) = (&mut self.message[..], &mut self.scratch[..]);
-        let response = source.response(reader).and_then(|response| match source {
+        let response = source.response(parser).and_then(|response| match source {
             Source::Cached(kept, age) => {
-                kept.copy_aged(age, message).map(|length| response.over(&message[..length]))
+                kept.copy_aged(age, message).map(|length| response.with_message(&message[..length]))
             }
             _ => Some(response),
         });

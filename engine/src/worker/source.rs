@@ -4,7 +4,7 @@
 use crate::cache::{Age, CachedResponse};
 use crate::counters::Refused;
 use crate::outcome::Outcome;
-use crate::response::{Reader, Response};
+use crate::response::{Parser, Response};
 use crate::upstream::{Heard, Led};
 
 /// What a query is answered with.
@@ -24,9 +24,9 @@ pub(super) enum Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    pub(super) fn of(heard: &'a Heard, reader: &'a mut Reader) -> Source<'a> {
+    pub(super) fn of(heard: &'a Heard, parser: &'a mut Parser) -> Source<'a> {
         match heard {
-            Heard::Answer(message) => reader.read(message).map_or(Source::Malformed, Source::Upstream),
+            Heard::Answer(message) => parser.parse(message).map_or(Source::Malformed, Source::Upstream),
             Heard::TooLong => Source::TooLong,
             Heard::Nothing | Heard::Lost => Source::Nothing(Outcome::Failed),
         }
@@ -37,11 +37,11 @@ impl<'a> Source<'a> {
         matches!(self, Source::Upstream(_) | Source::Malformed | Source::Cached(..))
     }
 
-    /// The parsed response; a cached one is parsed with `reader`.
-    pub(super) fn response(self, reader: &'a mut Reader) -> Option<Response<'a>> {
+    /// The parsed response; a cached one is parsed with `parser`.
+    pub(super) fn response(self, parser: &'a mut Parser) -> Option<Response<'a>> {
         match self {
             Source::Upstream(response) => Some(response),
-            Source::Cached(kept, _) => kept.read(reader),
+            Source::Cached(kept, _) => kept.parse(parser),
             Source::Malformed | Source::TooLong | Source::Nothing(_) | Source::Refused(_) => None,
         }
     }
@@ -70,9 +70,9 @@ impl<'a> Source<'a> {
         }
     }
 
-    pub(super) fn of_led(led: &'a Led, reader: &'a mut Reader) -> Source<'a> {
+    pub(super) fn of_led(led: &'a Led, parser: &'a mut Parser) -> Source<'a> {
         match led {
-            Led::Now(message) => reader.read(message).map_or(Source::Malformed, Source::Upstream),
+            Led::Now(message) => parser.parse(message).map_or(Source::Malformed, Source::Upstream),
             Led::Before(kept, age) => Source::Cached(kept, *age),
         }
     }
