@@ -1,27 +1,23 @@
-"""The configuration: parses the operator's YAML file into one typed, frozen `Config`, or refuses it.
+"""The configuration: all options, with their types, limits and defaults, as one frozen `Config`.
 
 `config/dnsblock.yaml` is the reference of all options; a test ensures that it equals the defaults here.
-Relative paths are relative to the configuration file's folder. This module does not access the network,
-lists or orders.
+Switches and words such as `auto` are parsed here, so that no other module compares strings.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
-from dnsblock import document
-from dnsblock.control import DEFAULT_SOCKET, MAX_BYTES
-from dnsblock.document import Document
-from dnsblock.errors import Problem, Refused
+from dnsblock.control import DEFAULT_SOCKET
 from dnsblock.values import (
-    RESOLV_CONF,
+    AnsweredHere,
+    AutoNumber,
     ContactUri,
+    Denied,
     DnsName,
-    Endpoint,
     FilePath,
-    FormerServers,
+    FixedPercentLimit,
     HealthCheckName,
     Identifier,
     IPv4,
@@ -30,12 +26,12 @@ from dnsblock.values import (
     Listen,
     ListPlace,
     Milliseconds,
+    NameLimit,
     Nat64Prefix,
     Networks,
     NotEmpty,
     Number,
-    NumberOrWord,
-    Percent,
+    PercentLimit,
     Servers,
     SocketPath,
     Switch,
@@ -48,83 +44,6 @@ from dnsblock.values import (
 )
 
 MAX_ZONES = 64
-
-
-def load(path: Path, resolv_conf: Path = RESOLV_CONF) -> "Config":
-    """Reads and checks the configuration file. Raises `Refused` with all of its problems.
-
-    `resolv_conf` is what `upstream.servers: system` reads.
-    """
-    config, problems = inspect(path, resolv_conf)
-    if problems or config is None:
-        raise Refused(problems)
-    return config
-
-
-def load_again(running: "Config", resolv_conf: Path = RESOLV_CONF) -> tuple["Config", tuple[Problem, ...]]:
-    """Reads the configuration file of the running settings again; also returns why a part is not applied.
-
-    If the file has a problem, the running settings are returned. If only `resolv_conf` has one, its previous
-    servers are kept.
-    """
-    former = FormerServers(tuple(str(server) for server in running.upstream.servers))
-    config, problems = inspect(running.path, resolv_conf, former)
-    if problems or config is None:
-        return running, problems
-    return config, tuple(former.problems)
-
-
-def inspect(
-    path: Path, resolv_conf: Path = RESOLV_CONF, former: FormerServers | None = None
-) -> tuple["Config | None", tuple[Problem, ...]]:
-    """All problems of the configuration file, and the settings from its valid parts, if any.
-
-    With problems, the settings are only for further checks, never for running. `former` servers replace
-    ones that cannot be read.
-    """
-    path = path.absolute()
-    try:
-        data = document.read_bytes(path, max_bytes=MAX_BYTES)
-        read = document.read(str(path), data, max_bytes=MAX_BYTES)
-    except Refused as err:
-        return None, err.problems
-    value: Any = {} if read.value is None else read.value  # only comments: all defaults
-    context = {"file": path, "resolv_conf": resolv_conf, "former": former}
-    try:
-        config = Config.model_validate(value, context=context)
-    except ValidationError as err:
-        return _salvage(value, err, context), tuple(_all_problems(read, value, context, err))
-    return config, tuple(_cross_check(config, read, broken=frozenset()))
-
-
-def _salvage(value: Any, errors: ValidationError, context: Any) -> "Config | None":
-    """The settings without invalid options; a sequence, such as zones, loses only its invalid items."""
-    if not isinstance(value, dict):
-        return None
-    broken = {error["loc"][:2] for error in errors.errors()}
-
-    def right(key: str, part: Any) -> Any:
-        return [item for index, item in enumerate(part) if (key, index) not in broken]
-
-    is_broken = {loc[0] for loc in broken if loc and not (len(loc) > 1 and isinstance(loc[1], int))}
-    kept = {key: part for key, part in value.items() if key not in is_broken}
-    kept = {key: right(key, part) if isinstance(part, list) else part for key, part in kept.items()}
-    try:
-        return Config.model_validate(kept, context=context)
-    except ValidationError:
-        return None
-
-
-def _all_problems(read: Document, value: Any, context: Any, errors: ValidationError) -> Iterator[Problem]:
-    """The errors, and the conflicts between options that are valid on their own."""
-    yield from read.explain(errors)
-    broken = frozenset(str(error["loc"][0]) for error in errors.errors() if error["loc"])
-    try:
-        right = {key: part for key, part in value.items() if key not in broken}
-        config = Config.model_validate(right, context=context)
-    except (ValidationError, AttributeError):  # not a mapping, or no system resolvers
-        return
-    yield from _cross_check(config, read, broken)
 
 
 # ------- The options, in the order of config/dnsblock.yaml -------
@@ -148,6 +67,11 @@ class AccessControl(_Options):
         ]
     )
     denied: Literal["refuse", "drop"] = "refuse"  # refuse: REFUSED with EDE 18 (RFC 8914 4.19)
+
+    @property
+    def drops_denied(self) -> bool:
+        """Whether queries of other clients get no response."""
+        return self.denied == "drop"
 
 
 class Limits(_Options):
@@ -212,6 +136,11 @@ class Ecs(_Options):
     ipv6: Annotated[int, Number, Field(ge=1, le=128)] = 56
     private: Literal["hide", "send"] = "hide"  # addresses that are not global
 
+    @property
+    def sends_private(self) -> bool:
+        """Whether addresses that are not global are sent."""
+        return self.private == "send"
+
 
 class UpstreamOptions(_Options):
     """The upstream resolvers for names that are not blocked."""
@@ -233,7 +162,7 @@ class CacheOptions(_Options):
     max_ttl: Annotated[int, Number, Field(ge=1, le=604_800)] = 86_400  # RFC 8767 4: a week at most
     max_negative_ttl: Annotated[int, Number, Field(ge=1, le=86_400)] = 3600  # RFC 2308 5: one to three hours
     max_stale: Annotated[int, Number, Field(ge=0, le=604_800)] = 0  # past the TTL (RFC 8767); 0: never
-    prefetch: Switch = "true"
+    prefetch: Switch = as_written("true")
 
 
 class Udp(_Options):
@@ -247,8 +176,8 @@ class Tcp(_Options):
 
     max_connections: Annotated[int, Number, Field(ge=1, le=100_000)] = 1024  # per listen address
     max_connections_per_client: Annotated[int, Number, Field(ge=1, le=100_000)] = 64
-    # Per IPv4 /24 or IPv6 /48 and listen address; auto: a quarter of max_connections
-    max_connections_per_network: Annotated[int | Literal["auto"], NumberOrWord] = "auto"
+    # Per IPv4 /24 or IPv6 /48 and listen address; auto (None): a quarter of max_connections
+    max_connections_per_network: AutoNumber = as_written("auto")
     max_pipelined: Annotated[int, Number, Field(ge=1, le=10_000)] = 100  # unanswered queries per connection
     idle_timeout_ms: Milliseconds = 10_000
     read_timeout_ms: Milliseconds = 5000  # to receive the rest of a message
@@ -256,7 +185,7 @@ class Tcp(_Options):
     @model_validator(mode="after")
     def _has_a_share_for_networks(self) -> Self:
         share = self.max_connections_per_network
-        if isinstance(share, int) and not 1 <= share <= 100_000:
+        if share is not None and not 1 <= share <= 100_000:
             raise ValueError("max_connections_per_network must be from 1 to 100000, or auto")
         return self
 
@@ -272,15 +201,15 @@ class Resinfo(_Options):
     """The content of the RESINFO record at resolver.arpa (RFC 9606)."""
 
     infourl: WebAddress | None = None
-    qnamemin: Switch = "false"  # whether the upstreams minimise QNAMEs (RFC 9156)
+    qnamemin: Switch = as_written("false")  # whether the upstreams minimise QNAMEs (RFC 9156)
 
 
 class Local(_Options):
     """Special-use names and locally served zones."""
 
-    special_names: Literal["answer", "forward"] = "answer"  # RFC 6761, 6762, 7686
-    private_reverse: Literal["answer", "forward"] = "answer"  # RFC 6303, 7793
-    canary: Literal["forward", "nxdomain"] = "forward"  # use-application-dns.net
+    special_names: AnsweredHere = as_written("answer")  # RFC 6761, 6762, 7686
+    private_reverse: AnsweredHere = as_written("answer")  # RFC 6303, 7793
+    canary: Denied = as_written("forward")  # of use-application-dns.net
     resinfo: Resinfo | None = None
 
 
@@ -316,9 +245,8 @@ class Answer(_Options):
     ipv6: Annotated[tuple[IPv6, ...], Field(max_length=16)] = ()
     target: TargetName | None = None  # of a cname; `*.NAME`: the QNAME is prepended
     ttl: Annotated[int, Number, Field(ge=0, le=86_400)] = 30  # seconds; also of the SOA in a negative answer
-    extended_error: Literal["auto", "none", "15", "16", "17"] = (
-        "auto"  # RFC 8914; auto: 16 for orders, 15 for a list
-    )
+    # RFC 8914; auto: 16 for orders, 15 for a list
+    extended_error: Literal["auto", "none", "15", "16", "17"] = "auto"
 
     @model_validator(mode="after")
     def _fits_its_action(self) -> Self:
@@ -329,6 +257,21 @@ class Answer(_Options):
         if (self.action == "cname") != (self.target is not None):
             raise ValueError("target belongs to action cname, and a cname needs one")
         return self
+
+    @property
+    def is_passthru(self) -> bool:
+        """Whether it lets names through instead of blocking them."""
+        return self.action == "passthru"
+
+    def extended_error_of(self, zone: "Zone") -> int | None:
+        """The INFO-CODE in a zone, if any.
+
+        RFC 8914 section 4.17: Censored (16) for blocks imposed from outside; 4.16: Blocked (15) for the
+        operator's own policy.
+        """
+        if self.extended_error == "auto":
+            return 16 if zone.kind == "orders" else 15
+        return None if self.extended_error == "none" else int(self.extended_error)
 
 
 # The built-in profiles, named after their action.
@@ -344,14 +287,28 @@ class Guards(_Options):
     Percentages apply from 20 changed names.
     """
 
-    shrank_percent: Annotated[float | Literal["auto", "off"], Percent] = "auto"
-    shrank_names: Annotated[int | Literal["auto", "off"], NumberOrWord] = "auto"
-    grew_percent: Annotated[float | Literal["auto", "off"], Percent] = "auto"
-    grew_names: Annotated[int | Literal["auto", "off"], NumberOrWord] = "auto"
-    rejected_percent: Annotated[float | Literal["off"], Percent] = 1.0  # of the lines; 0: any
+    shrank_percent: PercentLimit = as_written("auto")
+    shrank_names: NameLimit = as_written("auto")
+    grew_percent: PercentLimit = as_written("auto")
+    grew_names: NameLimit = as_written("auto")
+    rejected_percent: FixedPercentLimit = as_written("1")  # of the lines; 0: any
     truncated: Literal["refuse", "accept"] = "refuse"  # a last line without its line feed
     replayed: Literal["auto", "refuse", "accept"] = "auto"  # an older version; auto: refuse it for a feed
     public_suffix: Literal["leave_out", "accept"] = "leave_out"
+
+    @property
+    def accepts_truncated(self) -> bool:
+        """Whether the last line may lack its line feed."""
+        return self.truncated == "accept"
+
+    @property
+    def leaves_out_public_suffixes(self) -> bool:
+        """Whether public suffixes are dropped."""
+        return self.public_suffix == "leave_out"
+
+    def accepts_replayed(self, *, is_feed: bool) -> bool:
+        """Whether an older version may return: an operator may undo an edit of a file."""
+        return not is_feed if self.replayed == "auto" else self.replayed == "accept"
 
 
 Format = Literal[
@@ -368,7 +325,7 @@ class Source(_Options):
     separator: Literal[",", ";", "tab", "|"] = ","  # of csv
     repair: Annotated[tuple[Repair, ...], Field(max_length=8)] = ("bom", "crlf", "case", "dot")
     exceptions: Literal["auto", "exempt", "passthru"] = "auto"  # auto: passthru for rpz, exempt for others
-    every_s: Annotated[int | Literal["auto"], NumberOrWord] = "auto"  # auto: 3600 for a feed, 5 for a file
+    every_s: AutoNumber = as_written("auto")  # auto (None): 3600 for a feed, 5 for a file
     max_mb: Annotated[int, Number, Field(ge=1, le=16_384)] = 1024  # MiB of content
     timeout_s: Annotated[int, Number, Field(ge=1, le=86_400)] = 600  # for a whole download
     ca: FilePath | None = None  # null: the system trust store
@@ -378,11 +335,16 @@ class Source(_Options):
 
     @model_validator(mode="after")
     def _is_possible(self) -> Self:
-        if isinstance(self.every_s, int) and not 1 <= self.every_s <= 31_536_000:
+        if self.every_s is not None and not 1 <= self.every_s <= 31_536_000:
             raise ValueError("every_s must be from 1 to 31536000, or auto")
         if self.format != "csv" and {"column", "separator"} & self.model_fields_set:
             raise ValueError("column and separator belong to format csv")
         return self
+
+    @property
+    def may_be_missing(self) -> bool:
+        """Whether the daemon starts without any version of the list."""
+        return self.missing == "start"
 
 
 class Zone(_Options):
@@ -430,6 +392,21 @@ class Zone(_Options):
         return self
 
     @property
+    def accepts_unsigned(self) -> bool:
+        """Whether the issuer's unsigned orders are accepted."""
+        return self.unsigned == "accept"
+
+    @property
+    def judges_targets(self) -> bool:
+        """Whether it applies to targets in upstream responses."""
+        return self.targets == "judge"
+
+    @property
+    def is_shadow(self) -> bool:
+        """Whether matches are only counted."""
+        return self.mode == "shadow"
+
+    @property
     def kind(self) -> Literal["orders", "list", "addresses"]:
         """The source of the zone's entries."""
         if self.issuer is not None:
@@ -449,9 +426,7 @@ class Zone(_Options):
     @property
     def every_seconds(self) -> int:
         """How often its list is polled or fetched."""
-        if self.source.every_s == "auto":
-            return 3600 if self.is_feed else 5
-        return self.source.every_s
+        return self.source.every_s or (3600 if self.is_feed else 5)
 
 
 class Http(_Options):
@@ -525,47 +500,3 @@ class Config(_Options):
     def answer(self, name: str) -> Answer:
         """The answer profile of that name. Raises `KeyError` for a name that is not in `answer_names`."""
         return self.answers[name] if name in self.answers else BUILT_IN[name]
-
-
-# ------- Checks that involve several options -------
-
-
-def _cross_check(config: Config, read: Document, broken: frozenset[str]) -> Iterator[Problem]:
-    """Conflicts between options. `broken` options have their defaults here and are not checked."""
-    for name in config.answers.keys() & BUILT_IN.keys():
-        yield read.problem(("answers", name), name, "this answer profile is built in and cannot be changed")
-    for index, endpoint in enumerate(config.listen):
-        if endpoint.port and endpoint in config.listen[:index]:
-            yield read.problem(("listen", index), str(endpoint), "is listed twice")
-    if not broken & {"listen", "upstream"}:
-        for index, server in enumerate(config.upstream.servers):
-            if any(_is_reached_at(listen, server.address) for listen in config.listen):
-                reason = "this is our own listen address, a loop: list the real resolvers in upstream.servers"
-                yield read.problem(("upstream", "servers", index), str(server), reason)
-    yield from _check_zones(config, read, broken)
-
-
-def _is_reached_at(listen: Endpoint, server: Endpoint) -> bool:
-    if listen.port != server.port or listen.host.version != server.host.version:
-        return False
-    return listen.host == server.host or (listen.host.is_unspecified and server.host.is_loopback)
-
-
-def _check_zones(config: Config, read: Document, broken: frozenset[str]) -> Iterator[Problem]:
-    first: dict[tuple[str, str], int] = {}  # (key, value): the line of its first occurrence
-    for index, zone in enumerate(config.zones):
-        for key, value in (("name", zone.name), ("issuer", zone.issuer)):
-            if value is not None and (key, value) in first:
-                reason = f"the zone on line {first[key, value]} has this {key} already"
-                yield read.problem(("zones", index, key), value, reason)
-            elif value is not None:
-                first[key, value] = read.line(("zones", index, key))
-        if zone.answer not in config.answer_names and "answers" not in broken:
-            reason = f"no such answer profile; there are {', '.join(sorted(config.answer_names))}"
-            yield read.problem(("zones", index, "answer"), zone.answer, reason)
-        elif "exceptions" in zone.source.model_fields_set and config.answer(zone.answer).action == "passthru":
-            reason = "belongs to a list that blocks: with answer passthru, exceptions are what a list lists"
-            yield read.problem(("zones", index, "source", "exceptions"), zone.source.exceptions, reason)
-        if zone.issuer is not None and config.orders is None and "orders" not in broken:
-            reason = "an issuer's zone needs a folder of orders: set orders"
-            yield read.problem(("zones", index, "issuer"), zone.issuer, reason)

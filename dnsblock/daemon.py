@@ -14,7 +14,8 @@ from ipaddress import IPv4Address, IPv6Address
 
 from dnsblock import handover
 from dnsblock.actions import Actions
-from dnsblock.config import Config, load
+from dnsblock.config import Config
+from dnsblock.config_file import load
 from dnsblock.errors import Refused, as_refused
 from dnsblock.http.api import control_app
 from dnsblock.http.connections import connections_of

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from dnsblock._engine import Progress
-from dnsblock.config import Config, load_again
+from dnsblock.config import Config
+from dnsblock.config_file import load_again
 from dnsblock.lists.lists import Lists
 from dnsblock.log import event
 from dnsblock.orders.order import Order

@@ -1,15 +1,16 @@
 """Values of the configuration: parses text into an address, a network, a path or a name, or refuses it."""
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, ValidationInfo
 
 from dnsblock import document
 from dnsblock.control import MAX_BYTES, socket_path
@@ -246,31 +247,43 @@ def _has_port(url: str) -> bool:
 
 
 def _percent(value: Any) -> Any:
-    """A plain decimal number up to 100, or a word instead of it.
+    """A plain decimal number up to 100.
 
     Other numbers of Python are refused: with `nan`, every comparison is false and a guard would never fire.
     """
-    if isinstance(value, str) and not _is_word(value):
-        if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,4})?", value):
-            raise ValueError("must be a plain decimal number such as 0.5")
-        value = float(value)
-    if isinstance(value, float) and value > 100:
+    if isinstance(value, float):
+        return value  # a default value
+    if not isinstance(value, str) or not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,4})?", value):
+        raise ValueError("must be a plain decimal number such as 0.5")
+    if (percent := float(value)) > 100:
         raise ValueError("more than 100 percent")
-    return value
+    return percent
 
 
-def _number_or_word(value: Any) -> Any:
-    """A whole number from 0, or a word instead of it."""
-    if not isinstance(value, str) or _is_word(value):
-        return value
+def _positive(value: Any) -> Any:
     if (number := _number(value)) < 0:
         raise ValueError("must be a whole number, and not less than 0")
     return number
 
 
-def _is_word(text: str) -> bool:
-    """Whether it looks like a word. The option's type defines which words are valid."""
-    return text in ("auto", "off")
+def _or_word(parse: Callable[[Any], Any], **words: float | None) -> BeforeValidator:
+    """A validator for a value, or a word that stands for another value."""
+
+    def check(value: Any) -> Any:
+        return words[value] if isinstance(value, str) and value in words else parse(value)
+
+    return BeforeValidator(check)
+
+
+def _either(yes: str, no: str) -> PlainValidator:
+    """A validator for a switch: one of two words. Pydantic itself would also accept `on` and 1."""
+
+    def check(value: Any) -> bool:
+        if value not in (yes, no):
+            raise ValueError(f"must be {yes} or {no}")
+        return bool(value == yes)
+
+    return PlainValidator(check)
 
 
 def _language(text: str) -> str:
@@ -330,13 +343,18 @@ Network = Annotated[IPv4Network | IPv6Network, from_text(_network)]
 Nat64Prefix = Annotated[IPv6Network, from_text(_nat64_prefix)]
 DnsName = Annotated[str, from_text(canonical)]
 HealthCheckName = Annotated[str, from_text(_probe_name)]
-Switch = Literal["true", "false"]
+Switch = Annotated[bool, _either("true", "false")]
+AnsweredHere = Annotated[bool, _either("answer", "forward")]
+Denied = Annotated[bool, _either("nxdomain", "forward")]
 Networks = Annotated[tuple[Network, ...], Field(max_length=10_000)]
 IPv4 = Annotated[IPv4Address, from_text(_ipv4)]
 IPv6 = Annotated[IPv6Address, from_text(_ipv6)]
 TargetName = Annotated[str, from_text(_target_name)]
-Percent = BeforeValidator(_percent)
-NumberOrWord = BeforeValidator(_number_or_word)
+AutoNumber = Annotated[int | None, _or_word(_positive, auto=None)]
+# The limit of a guard; `off` is a limit that nothing exceeds.
+NameLimit = Annotated[float | None, _or_word(_positive, auto=None, off=math.inf)]
+PercentLimit = Annotated[float | None, _or_word(_percent, auto=None, off=math.inf)]
+FixedPercentLimit = Annotated[float, _or_word(_percent, off=math.inf)]
 TimeZone = Annotated[ZoneInfo, from_text(_time_zone)]
 FilePath = Annotated[Path, BeforeValidator(_path)]
 ListPlace = Annotated[Path | str, BeforeValidator(_list_place)]

@@ -58,7 +58,7 @@ def serve(config_path: Path, as_json: bool) -> None:
     """
     import asyncio
 
-    from dnsblock.config import load
+    from dnsblock.config_file import load
     from dnsblock.daemon import Daemon
     from dnsblock.log import set_up
     from dnsblock.process import raise_descriptor_limit

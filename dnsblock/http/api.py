@@ -109,7 +109,7 @@ def status(view: View) -> dict[str, Any]:
     """What is enforced, since when, and the last errors; times are RFC 3339 in UTC."""
     policy, config, last = view.publisher.policy, view.config, view.publisher.last_publish
     counts = view.counters()
-    issuers = {zone.issuer for zone in config.zones if zone.mode == "enforce"}
+    issuers = {zone.issuer for zone in config.zones if not zone.is_shadow}
     return {
         "version": __version__,
         "pid": os.getpid(),

@@ -124,7 +124,7 @@ class Metrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """Called by the registry at each scrape."""
         counts = self._view.counters()
-        yield from _queries(counts, {zone.name for zone in self._view.config.zones if zone.mode == "shadow"})
+        yield from _queries(counts, {zone.name for zone in self._view.config.zones if zone.is_shadow})
         yield from _upstreams(counts)
         yield from _engine(counts, self._view.workers)
         yield from _responses(counts)

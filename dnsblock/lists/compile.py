@@ -36,8 +36,8 @@ class Options:
         if zone.kind == "addresses":
             repair = tuple(sorted(source.repair))
             return cls(COMPILER, ADDRESSES, None, 1, ",", repair, "auto", public_suffixes=None, protected=())
-        is_block = config.answer(zone.answer).action != "passthru"
-        leaves_out = is_block and source.guards.public_suffix == "leave_out"
+        is_block = not config.answer(zone.answer).is_passthru
+        leaves_out = is_block and source.guards.leaves_out_public_suffixes
         return cls(
             compiler=COMPILER,
             format=None if source.format == "auto" else source.format,

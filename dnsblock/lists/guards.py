@@ -133,7 +133,7 @@ def _mixed(compiled: CompiledList) -> Guarded | None:
 
 
 def _truncated(zone: Zone, compiled: CompiledList) -> Guarded | None:
-    if zone.source.guards.truncated == "accept":
+    if zone.source.guards.accepts_truncated:
         return None
     label, octets, _, ends = compiled.sources[-1]
     if not octets or ends:
@@ -169,10 +169,10 @@ def _split(compiled: CompiledList) -> Guarded | None:
     return Guarded("SPLIT", what, {"files": len(cut)})
 
 
-def rejected(compiled: CompiledList, limit: float | str) -> Guarded | None:
+def rejected(compiled: CompiledList, limit: float) -> Guarded | None:
     """Rejects a list if more than `limit` percent of its lines are invalid."""
     bad = compiled.rejected - sum(compiled.rejected_by.get(code, 0) for code in _HARMLESS)
-    if isinstance(limit, str) or compiled.lines == 0 or bad <= compiled.lines * limit / 100:
+    if compiled.lines == 0 or bad <= compiled.lines * limit / 100:
         return None
     percent = 100 * bad / compiled.lines
     reasons = ", ".join(f"{count:,} {code}" for code, count in sorted(compiled.rejected_by.items()))
@@ -187,8 +187,7 @@ def _replayed(zone: Zone, replayed: Version | None) -> Guarded | None:
     at = replayed.accepted_at.isoformat(timespec="seconds").replace("+00:00", "Z")
     if replayed.is_withdrawn:
         return Guarded("REPLAYED", f"this is version {replayed.number} of {at}, which was rolled back from")
-    setting = zone.source.guards.replayed
-    if setting == "accept" or (setting == "auto" and not zone.is_feed):  # an operator may undo an edit
+    if zone.source.guards.accepts_replayed(is_feed=zone.is_feed):
         return None
     return Guarded("REPLAYED", f"this is version {replayed.number} of {at} again, not a newer one")
 
@@ -204,8 +203,8 @@ def _shrank(zone: Zone, compiled: CompiledList, before: Version) -> Guarded | No
     if lost != gone:
         told = f"{lost:,} names cover less: {gone:,} are gone, {lost - gone:,} are narrower or excepted now"
     limits = (
-        _limit(guards.shrank_names, usual.shrank_names),
-        _limit(guards.shrank_percent, usual.shrank_percent),
+        _or(guards.shrank_names, usual.shrank_names),
+        _or(guards.shrank_percent, usual.shrank_percent),
     )
     return _beyond("SHRANK", told, lost, before, limits)
 
@@ -220,8 +219,8 @@ def _grew(zone: Zone, compiled: CompiledList, before: Version) -> Guarded | None
     if gained != new:
         told = f"{gained:,} names cover more: {new:,} are new, {gained - new:,} are wider or excepted no more"
     limits = (
-        _limit(guards.grew_names, usual.grew_names),
-        _limit(guards.grew_percent, usual.grew_percent),
+        _or(guards.grew_names, usual.grew_names),
+        _or(guards.grew_percent, usual.grew_percent),
     )
     return _beyond("GREW", told, gained, before, limits)
 
@@ -234,22 +233,20 @@ def _usual(zone: Zone) -> _Limits:
     return FEED if zone.is_feed else FILE
 
 
-def _limit(setting: float | str, usual: float) -> float | None:
-    if setting == "auto":
-        return usual
-    return None if isinstance(setting, str) else setting
+def _or(setting: float | None, usual: float) -> float:
+    return usual if setting is None else setting
 
 
 def _beyond(
-    code: str, told: str, changed: int, before: Version, limits: tuple[float | None, float | None]
+    code: str, told: str, changed: int, before: Version, limits: tuple[float, float]
 ) -> Guarded | None:
     entries = before.compiled.entries
     share = 100 * changed / entries
     told = f"{told}, of {entries:,} before"
     numbers = {"changed": changed, "before": entries, "percent": round(share, 4)}
     names, percent = limits
-    if names is not None and changed > names:
+    if changed > names:
         return Guarded(code, f"{told}: more than {names:,.0f}", numbers | {"limit": names})
-    if percent is not None and share > percent and changed >= FEWEST:
+    if share > percent and changed >= FEWEST:
         return Guarded(code, f"{told}: {share:.2f} %, more than {percent:g} %", numbers | {"limit": percent})
     return None

@@ -176,7 +176,7 @@ class Lists:
         held = self.listed.get(zone.name)
         if held is not None and held.version is not None and not reader.is_of_this_kind(held.version):
             held = None  # a zone of another kind had this name before
-        goes_on = zone.source.missing == "start" or zone.name in self.missing or not self.is_first
+        goes_on = zone.source.may_be_missing or zone.name in self.missing or not self.is_first
         reader = replace(reader, goes_on_without=goes_on)
         damaged = held if held is not None and held.names.is_damaged else None
         try:

@@ -182,7 +182,7 @@ def fetch_missing(config: Config, store: Store) -> dict[str, datetime]:
             fetched[zone.name] = datetime.now(UTC)
         except FetchFailed as err:
             _tell(zone, err)
-            if zone.source.missing == "refuse":
+            if not zone.source.may_be_missing:
                 problems.append(Problem(f"list {zone.name}", None, "", str(err)))
     if problems:
         raise Refused(problems)

@@ -205,7 +205,7 @@ def _judge_issuer(order: Order, config: Config) -> Iterator[Problem]:
     zones = [zone for zone in config.zones if zone.issuer == order.issuer]
     if not zones:
         yield order.problem(("issuer",), order.issuer, "no zone in the configuration is for this issuer")
-    elif zones[0].unsigned == "refuse":
+    elif not zones[0].accepts_unsigned:
         yield order.problem((), order.order_id, _why_unsigned_is_refused(zones[0]))
 
 

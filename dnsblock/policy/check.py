@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from dnsblock._engine import Progress
-from dnsblock.config import Config, inspect
+from dnsblock.config import Config
+from dnsblock.config_file import inspect
 from dnsblock.errors import Problem, Refused
 from dnsblock.lists.lists import Lists
 from dnsblock.lists.reader import ListVersion

@@ -28,7 +28,7 @@ def engine_rules(config: Config, secrets: Sequence[bytes]) -> Rules:
     cache, structured = config.cache, config.signals.structured_errors
     return Rules(
         clients=[(network.network_address, network.prefixlen) for network in access_control.allow],
-        drop_others=access_control.denied == "drop",
+        drop_others=access_control.drops_denied,
         exempt=[(network.network_address, network.prefixlen) for network in limits.exempt],
         queries_per_second=limits.queries_per_second,
         errors_per_second=limits.errors_per_second,
@@ -39,15 +39,15 @@ def engine_rules(config: Config, secrets: Sequence[bytes]) -> Rules:
         idle_timeout_ms=config.tcp.idle_timeout_ms,
         structured_option=None if structured is None else structured.option,
         soa=(config.soa.mname, config.soa.rname),
-        special_names=local.special_names == "answer",
-        private_reverse=local.private_reverse == "answer",
-        canary=local.canary == "nxdomain",
+        special_names=local.special_names,
+        private_reverse=local.private_reverse,
+        canary=local.canary,
         resinfo=None if local.resinfo is None else resinfo_rdata(local.resinfo),
         cache_octets=cache.size_mb << 20,
         max_ttl=cache.max_ttl,
         max_negative_ttl=cache.max_negative_ttl,
         max_stale=cache.max_stale,
-        prefetch=cache.prefetch == "true",
+        prefetch=cache.prefetch,
         suffixes=_suffixes(),
     )
 
@@ -73,7 +73,6 @@ def worker_count(config: Config) -> int:
 def engine_settings(config: Config) -> Settings:
     """Settings of upstreams and of TCP clients."""
     upstream = config.upstream
-    of_network = config.tcp.max_connections_per_network
     return Settings(
         max_payload=config.udp.max_payload,
         upstreams=[
@@ -88,7 +87,7 @@ def engine_settings(config: Config) -> Settings:
         tells=_client_identity(upstream),
         max_connections=config.tcp.max_connections,
         max_connections_per_client=config.tcp.max_connections_per_client,
-        max_connections_per_network=None if of_network == "auto" else of_network,
+        max_connections_per_network=config.tcp.max_connections_per_network,
         max_pipelined=config.tcp.max_pipelined,
         idle_timeout_ms=config.tcp.idle_timeout_ms,
         read_timeout_ms=config.tcp.read_timeout_ms,
@@ -114,7 +113,7 @@ def _client_identity(upstream: UpstreamOptions) -> tuple[str, tuple[int, int, bo
     ecs = upstream.ecs
     if upstream.client_identity != "ecs":
         return upstream.client_identity, None
-    return "subnet", (ecs.ipv4, ecs.ipv6, ecs.private == "send")
+    return "subnet", (ecs.ipv4, ecs.ipv6, ecs.sends_private)
 
 
 # ------- Files and resource records
@@ -158,7 +157,7 @@ def read_secrets(path: Path | None) -> list[bytes]:
 
 def resinfo_rdata(resinfo: Resinfo) -> bytes:
     """RDATA of a RESINFO record: character-strings, as of TXT (RFC 9606 sections 4 and 5)."""
-    strings = ["qnamemin"] if resinfo.qnamemin == "true" else []
+    strings = ["qnamemin"] if resinfo.qnamemin else []
     strings.append(f"exterr={EXTENDED_ERRORS}")
     if resinfo.infourl is not None:
         strings.append(f"infourl={resinfo.infourl}")

@@ -45,7 +45,7 @@ def explain(name: str, policy: Policy, config: Config) -> Explanation:
     """Explains a canonical name, using the same lookup as for queries."""
     found = policy.snapshot.covering(name)
     orders = _orders_of({(entry.zone, entry.entry) for entry in found}, policy, config)
-    passing = {zone.name for zone in config.zones if config.answer(zone.answer).action == "passthru"}
+    passing = {zone.name for zone in config.zones if config.answer(zone.answer).is_passthru}
     lists = {zone.name for zone in config.zones if zone.kind == "list"}
     covering: list[CoveringEntry] = [
         {

@@ -83,7 +83,7 @@ class Past:
                 compiled = self._list_at(zone, covers, when, notes)
             else:
                 continue
-            zones.append((compiled, None, zone.targets == "judge", zone.mode == "shadow"))
+            zones.append((compiled, None, zone.judges_targets, zone.is_shadow))
         snapshot = Snapshot(zones, self._serial_at(when))
         policy = Policy(snapshot, tuple(zone for zone, *_ in zones), state, when)
         return explain(name, policy, self.config), notes
@@ -102,7 +102,7 @@ class Past:
                 said = self._said_at(zone, covers, when, notes)
                 lines = "".join(f"{prefixes.shown(name)}\n" for name, _ in said)
                 compiled = PolicyZone.from_addresses(zone.name, lines.encode(), list_rule(zone, self.config))
-                zones.append((compiled, None, True, zone.mode == "shadow"))
+                zones.append((compiled, None, True, zone.is_shadow))
         snapshot = Snapshot(zones, self._serial_at(when), nat64)
         state = derive(self.orders_of(when), when)
         policy = Policy(snapshot, tuple(zone for zone, *_ in zones), state, when)

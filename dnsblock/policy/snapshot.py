@@ -157,7 +157,7 @@ def build(
     list_zones = compile_lists(config, lists, former, keeps_former=keeps_former)
     zones: list[tuple[PolicyZone, int | None, bool, bool]] = []
     for zone in config.zones:
-        judges_targets, is_shadow = zone.targets == "judge", zone.mode == "shadow"
+        judges_targets, is_shadow = zone.judges_targets, zone.is_shadow
         if zone.issuer is None:
             zones.append((list_zones[zone.name].compiled, None, judges_targets, is_shadow))
         else:
@@ -183,7 +183,7 @@ def standing_notes(policy: Policy, config: Config, new: Sequence[Order]) -> tupl
         if order.state == "held" and (order.issuer, order.order_id) not in said
         for note in order.notes
     ]
-    issuers = {zone.issuer for zone in config.zones if zone.mode == "enforce"}
+    issuers = {zone.issuer for zone in config.zones if not zone.is_shadow}
     unenforced = [
         f"{len(entries):,} entries of {issuer} are in force by its orders, and no zone enforces them"
         for issuer, entries in policy.state.in_force.items()

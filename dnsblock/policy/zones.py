@@ -123,23 +123,12 @@ def _minified(value: object) -> str:
 
 
 def engine_answer(zone: Zone, config: Config, name: str) -> Answer:
-    """Converts an answer profile for the engine; `auto` depends on the kind of zone.
-
-    RFC 8914 section 4.17: Censored (16) for blocks imposed from outside; 4.16: Blocked (15) for the
-    operator's own policy.
-    """
+    """Converts an answer profile for the engine."""
     profile = config.answer(name)
-    match profile.extended_error:
-        case "auto":
-            code: int | None = 16 if zone.kind == "orders" else 15
-        case "none":
-            code = None
-        case written:
-            code = int(written)
     return Answer(
         profile.action,
         ttl=profile.ttl,
-        extended_error=code,
+        extended_error=profile.extended_error_of(zone),
         addresses=[*profile.ipv4, *profile.ipv6],
         target=profile.target,
     )

@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 
 from dnsblock._engine import Answer, CompiledList, ListRefused, ListUnreadable, PolicyZone, Rule, Snapshot
 from dnsblock.client import Client
-from dnsblock.config import Config, Format, inspect
+from dnsblock.config import Config, Format
+from dnsblock.config_file import inspect
 from dnsblock.control import control_socket
 from dnsblock.errors import DaemonUnreachable, Problem, Refused
 from dnsblock.http.api import control_app

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from dnsblock import document
-from dnsblock.config import load
+from dnsblock.config_file import load
 from dnsblock.errors import Problem, Refused
 from dnsblock.names import NameRefused, address, canonical
 from dnsblock.orders.ledger import Ledger

@@ -10,7 +10,8 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from dnsblock.config import BUILT_IN, Config, load, load_again
+from dnsblock.config import BUILT_IN, Config
+from dnsblock.config_file import load, load_again
 from dnsblock.errors import Refused
 from dnsblock.values import Endpoint, system_resolvers
 

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from dnsblock.config import load
+from dnsblock.config_file import load
 from dnsblock.daemon import Daemon
 from dnsblock.policy import zones
 from dnsblock.principal import DAEMON

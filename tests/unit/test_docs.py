@@ -18,7 +18,8 @@ import pytest
 
 from dnsblock import document
 from dnsblock.cli import EXIT_CODES, main
-from dnsblock.config import Config, load
+from dnsblock.config import Config
+from dnsblock.config_file import load
 from dnsblock.errors import Exit
 from dnsblock.inputs import FIXED
 from dnsblock.orders.intake import examine

@@ -20,6 +20,7 @@ LAYERS = [
     {"policy"},
     {"orders", "lists"},
     {"log", "notify", "process", "handover", "privileges"},
+    {"config_file"},
     {"config"},
     {"values"},
     {"names", "suffixes", "client", "control", "clock", "durable", "principal", "times"},

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from dnsblock.config import Config, load
+from dnsblock.config import Config
+from dnsblock.config_file import load
 from dnsblock.errors import FetchFailed
 from dnsblock.lists.feed import fetching
 from dnsblock.lists.feed.fetch import Feed

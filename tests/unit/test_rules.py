@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from dnsblock._engine import Rules
-from dnsblock.config import Config, Resinfo, load
+from dnsblock.config import Config, Resinfo
+from dnsblock.config_file import load
 from dnsblock.errors import Refused
 from dnsblock.policy.engine_settings import engine_rules, read_secrets, resinfo_rdata
 from dnsblock.policy.zones import structured_text

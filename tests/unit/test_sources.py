@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from dnsblock._engine import PolicyZone, Rule
-from dnsblock.config import Config, load
+from dnsblock.config import Config
+from dnsblock.config_file import load
 from dnsblock.errors import Problem, Refused
 from dnsblock.lists import files as texts
 from dnsblock.lists import records

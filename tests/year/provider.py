@@ -17,7 +17,8 @@ from bench.processes import query
 
 from dnsblock import actions, daemon, inputs, publishing, startup
 from dnsblock import clock as clocks
-from dnsblock.config import Config, Zone, load
+from dnsblock.config import Config, Zone
+from dnsblock.config_file import load
 from dnsblock.daemon import Daemon
 from dnsblock.errors import Refused
 from dnsblock.lists import files as texts
