@@ -1,7 +1,7 @@
-"""Asks the running daemon over its Unix socket; every command but `serve` and `check` speaks through here.
+"""The client of the control API: all commands except `serve` and `check` use it.
 
-A person waits for each command, and a health check starts one every half a minute: what takes long to import
-(pydantic, httpx) is not needed here.
+A person waits for each command, and a container health check runs one every 30 seconds. So this module
+imports nothing slow (pydantic, httpx).
 """
 
 import contextlib
@@ -15,33 +15,33 @@ from urllib.parse import quote, urlencode
 
 from dnsblock.errors import DaemonUnreachable, PartlyRefused, Problem, Refused, printable
 
-MAX_TRIED_BYTES = 64 << 20  # of an order document or a list that `impact` is asked about
-MAX_SUBMITTED_BYTES = 320 << 20  # of documents and their entries files, sent at once
+MAX_TRIED_BYTES = 64 << 20  # of an order document or a list for `impact`
+MAX_SUBMITTED_BYTES = 320 << 20  # of all documents and entries files in one request
 MAX_SUBMITTED_DOCUMENTS = 1000
 MAX_SERIAL = (1 << 32) - 1  # of an SOA record
-# Half a second is usual; a machine that is short of memory or of processor time may need many of them.
+# Usually half a second is enough. A server short of memory or CPU time may need much longer.
 TIMEOUT_SECONDS = 30.0
-# For what compiles lists or searches the past: a list of ten million names takes a while.
+# For requests that compile lists or search the history: ten million names take a while.
 LONG_TIMEOUT_SECONDS = 600.0
-BUSY_SECONDS = 2.0  # for the question what a daemon that does not answer is busy with
+BUSY_SECONDS = 2.0  # to ask a daemon that timed out what it is doing
 
 
 class Client:
-    """Speaks to the daemon whose control socket is at `path`. Raises `DaemonUnreachable`."""
+    """A client for the control socket at `path`. All methods raise `DaemonUnreachable`."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def status(self) -> dict[str, Any]:
-        """What is enforced and how the daemon is doing."""
+        """The enforced snapshot, and the state of the daemon."""
         return self._ask("GET", "/v1/status")
 
     def reload(self) -> dict[str, Any]:
-        """Publishes; returns what is served then. Raises `Refused` with every problem."""
+        """Publishes, and returns the result. Raises `Refused` with all problems."""
         return self._ask("POST", "/v1/reload", timeout=LONG_TIMEOUT_SECONDS)
 
     def submit(self, documents: list[tuple[str, bytes, bytes | None]]) -> dict[str, Any]:
-        """Sends order documents: the name of each file, its bytes, and those of its entries file."""
+        """Submits order documents: file name, content, and content of the entries file."""
         manifest = [
             {"file": file, "document": len(data), "entries": None if entries is None else len(entries)}
             for file, data, entries in documents
@@ -51,21 +51,21 @@ class Client:
         return self._ask("POST", "/v1/orders", content=content, timeout=LONG_TIMEOUT_SECONDS)
 
     def annul(self, issuer: str, order_id: str, reason: str) -> dict[str, Any]:
-        """Ends what an order put in force. Raises `Refused`."""
+        """Ends the entries of an order. Raises `Refused`."""
         params = {"issuer": issuer, "order_id": order_id, "reason": reason}
         return self._ask("POST", "/v1/orders/annul", params=params, timeout=LONG_TIMEOUT_SECONDS)
 
     def work(self) -> dict[str, Any]:
-        """What the daemon is at that a person may wait for."""
+        """The progress of work in the background."""
         return self._ask("GET", "/v1/work")
 
     def why(self, name: str, at: str | None = None) -> dict[str, Any]:
-        """Why a name is blocked, or is not; or was, at a time."""
+        """Explains why a name is or is not blocked, optionally at another time."""
         params = {"name": name} if at is None else {"name": name, "at": at}
         return self._ask("GET", "/v1/why", params=params, timeout=LONG_TIMEOUT_SECONDS)
 
     def sources(self) -> dict[str, Any]:
-        """Each list, and how it fares."""
+        """The state of each list."""
         return self._ask("GET", "/v1/sources")
 
     def refresh(self, zone: str) -> dict[str, Any]:
@@ -73,44 +73,44 @@ class Client:
         return self._ask("POST", f"/v1/sources/{quote(zone)}/refresh", timeout=LONG_TIMEOUT_SECONDS)
 
     def accept(self, zone: str, sha256: str, reason: str) -> dict[str, Any]:
-        """Takes a text that was refused. Raises `Refused`."""
+        """Accepts rejected content of a list. Raises `Refused`."""
         params = {"sha256": sha256, "reason": reason}
         path = f"/v1/sources/{quote(zone)}/accept"
         return self._ask("POST", path, params=params, timeout=LONG_TIMEOUT_SECONDS)
 
     def versions(self, zone: str | None) -> dict[str, Any]:
-        """The snapshots that were served, or the versions of a list."""
+        """The published snapshots, or the versions of a list."""
         params = {} if zone is None else {"zone": zone}
         return self._ask("GET", "/v1/versions", params=params, timeout=LONG_TIMEOUT_SECONDS)
 
     def diff(self, a: int, b: int, limit: int) -> dict[str, Any]:
-        """What serial b enforces otherwise than serial a. Raises `Refused`."""
+        """The differences between two serials. Raises `Refused`."""
         params = {"a": str(a), "b": str(b), "limit": str(limit)}
         return self._ask("GET", "/v1/diff", params=params, timeout=LONG_TIMEOUT_SECONDS)
 
     def history(self, name: str) -> dict[str, Any]:
-        """What happened to a name."""
+        """The history of a name."""
         return self._ask("GET", "/v1/history", params={"name": name}, timeout=LONG_TIMEOUT_SECONDS)
 
     def roll_back(self, serial: int, reason: str) -> dict[str, Any]:
-        """Goes back to the lists of a serial. Raises `Refused`."""
+        """Rolls back to the lists of a serial. Raises `Refused`."""
         params = {"serial": str(serial), "reason": reason}
         return self._ask("POST", "/v1/rollback", params=params, timeout=LONG_TIMEOUT_SECONDS)
 
     def accept_restore(self, reason: str) -> dict[str, Any]:
-        """Accepts the ledger, or the clock, as it is, and publishes. Raises `Refused`."""
+        """Accepts the current ledger or clock, and publishes. Raises `Refused`."""
         params = {"reason": reason}
         return self._ask("POST", "/v1/log/accept-restore", params=params, timeout=LONG_TIMEOUT_SECONDS)
 
     def purge(self, name: str | None, *, below: bool) -> dict[str, Any]:
-        """Drops what is kept of upstreams' answers about a name, or, for None, everything."""
+        """Purges a name from the cache; None: everything."""
         params = {} if name is None else {"name": name, "below": "true" if below else "false"}
         return self._ask("POST", "/v1/cache/purge", params=params, timeout=LONG_TIMEOUT_SECONDS)
 
     def impact(
         self, file: str, data: bytes, *, match: str | None, zone: str | None, seconds: int, top: int
     ) -> dict[str, Any]:
-        """Counts what an order document or a list would block. Raises `Refused` with every problem."""
+        """Counts the queries that an order or a list would block. Raises `Refused` with all problems."""
         params = {"file": file, "seconds": str(seconds), "top": str(top)}
         params |= {} if match is None else {"match": match}
         params |= {} if zone is None else {"zone": zone}
@@ -118,12 +118,12 @@ class Client:
         return self._ask("POST", "/v1/impact", params=params, content=data, timeout=timeout)
 
     def impact_progress(self) -> dict[str, Any] | None:
-        """What is counted so far, if anything is tried."""
+        """The counts so far of the impact run, if one is running."""
         running: dict[str, Any] | None = self._ask("GET", "/v1/impact")["running"]
         return running
 
     def end_impact(self) -> None:
-        """Ends what is tried before its time; whoever asked for it is told what was counted."""
+        """Ends the impact run early. The client that started it gets the counts so far."""
         self._ask("DELETE", "/v1/impact")
 
     def _ask(
@@ -138,14 +138,14 @@ class Client:
         target = f"{path}?{urlencode(params)}" if params else path
         try:
             with contextlib.closing(_Connection(self._path, timeout)) as connection:
-                # Who refuses a body need not read all of it; what he says is there all the same.
+                # A server may respond without reading the whole body.
                 with contextlib.suppress(BrokenPipeError):
                     connection.request(method, target, body=content)
                 response = connection.getresponse()
                 answer = _read(response)
         except TimeoutError as err:
             raise DaemonUnreachable(
-                f"the daemon at {self._path} did not answer within {timeout:g} s: it is busy{self._work()}; "
+                f"the daemon at {self._path} did not respond within {timeout:g} s: it is busy{self._work()}; "
                 "try again, or see its log"
             ) from err
         except (OSError, HTTPException, ValueError, RecursionError) as err:
@@ -155,12 +155,12 @@ class Client:
         why = answer.get("reason")
         if 400 <= response.status < 500 and isinstance(why, str):
             raise Refused([Problem("dnsblock", None, "", why)])
-        failure = f"failed to answer (HTTP {response.status}): {why or answer}"
+        failure = f"failed to respond (HTTP {response.status}): {why or answer}"
         raise DaemonUnreachable(printable(f"the daemon at {self._path} {failure}"))
 
     def _work(self) -> str:
-        """What a daemon is busy with that did not answer in time, as far as it says so."""
-        # Whatever goes wrong here is less than what is told already.
+        """The current work of a daemon that timed out, if it still reports that."""
+        # The timeout is reported already, so errors here do not matter.
         with contextlib.suppress(
             OSError, HTTPException, ValueError, RecursionError, Refused, LookupError, TypeError
         ):
@@ -176,21 +176,25 @@ class Client:
     def _why_unreachable(self, err: Exception) -> str:
         match err:
             case FileNotFoundError() | ConnectionRefusedError():
-                reason, advice = "no daemon answers here", "start it, or give its configuration with -c"
+                reason, advice = "no daemon is listening", "start it, or give its configuration with -c"
             case PermissionError():
-                reason, advice = "may not be opened", "run this as root, or as the user of dnsblock"
+                reason = "permission denied"
+                advice = "run this as root, as the user of dnsblock, or as a member of its group"
             case ConnectionError() | RemoteDisconnected():
-                reason, advice = "the daemon closed the connection", "see its log, and whether it still runs"
+                reason, advice = (
+                    "the daemon closed the connection",
+                    "see its log, and check that it is running",
+                )
             case OSError():
-                reason, advice = "cannot be asked", "see that `control` names the socket of the daemon"
+                reason, advice = "cannot connect", "check that `control` is the socket of the daemon"
             case _:
-                reason = "what answers here is not dnsblock, or is another version of it"
+                reason = "the response is not from dnsblock, or from another version of it"
                 advice = "restart the daemon, or give its configuration with -c"
         return printable(f"{self._path}: {reason} ({err}): {advice}")
 
 
 class _Connection(HTTPConnection):
-    """One to a Unix socket."""
+    """A connection to a Unix socket."""
 
     def __init__(self, path: Path, timeout: float) -> None:
         super().__init__("dnsblock", timeout=timeout)
@@ -198,13 +202,13 @@ class _Connection(HTTPConnection):
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        # Blocking, with the kernel's timeout: otherwise a queue of other clients is an error (EAGAIN).
+        # Blocking, with a timeout of the kernel: a full backlog would be an error (EAGAIN) otherwise.
         waits = struct.pack("@ll", int(self.timeout or 0), int((self.timeout or 0) % 1 * 1e6))
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, waits)
         try:
             self.sock.connect(str(self._path))
         except BlockingIOError as err:
-            raise TimeoutError("too many others connect") from err
+            raise TimeoutError("too many other connections") from err
         self.sock.settimeout(self.timeout)
 
 
@@ -213,7 +217,7 @@ def _is_success(response: HTTPResponse) -> bool:
 
 
 def _read(response: HTTPResponse) -> dict[str, Any]:
-    """What a daemon says. Raises `ValueError` for what no daemon would say; `Refused` where it refuses."""
+    """Parses a response. Raises `ValueError` if it is not from dnsblock, and `Refused` with its problems."""
     match json.loads(response.read()):
         case {"problems": [*problems], "served": dict(served)} if not _is_success(response):
             raise PartlyRefused([_problem(said) for said in problems], served)
@@ -221,11 +225,11 @@ def _read(response: HTTPResponse) -> dict[str, Any]:
             raise Refused([_problem(said) for said in problems])
         case dict(answer):
             return answer
-    raise ValueError("something else than dnsblock answers")
+    raise ValueError("not a response of dnsblock")
 
 
 def _problem(said: Any) -> Problem:
     match said:
         case {"file": str(file), "line": int() | None as line, "value": str(value), "reason": str(reason)}:
             return Problem(file, line, value, reason)
-    raise ValueError("something else than dnsblock answers")
+    raise ValueError("not a response of dnsblock")

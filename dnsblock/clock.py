@@ -1,25 +1,25 @@
-"""The time by which orders are carried out: the wall clock, but never before what was recorded last.
+"""The time of enforcement: the wall clock, but never before the last record.
 
-A machine without a battery starts in the past, until its clock is synchronised. Blocks that were in force
-would be "scheduled" then, and their names open.
+A server without a battery-backed clock starts in the past, until its clock is synchronised. Without this
+module, blocks in force would be "scheduled" until then, and their names open.
 """
 
 import threading
 import time
 from datetime import UTC, datetime, timedelta
 
-STEP = timedelta(seconds=60)  # a smaller difference between two clocks is no step
+STEP = timedelta(seconds=60)  # smaller differences between two clocks are ignored
 
 
 class Clock:
-    """Tells the time to enforce by. Any thread may ask."""
+    """The clock for enforcement. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self.floor = datetime.min.replace(tzinfo=UTC)  # when something was recorded last
-        # The last reading, of this clock and of one that nobody can set.
+        self.floor = datetime.min.replace(tzinfo=UTC)  # the time of the last record
+        # The last readings of the wall clock and of the monotonic clock, which cannot be set.
         self._wall, self._monotonic = datetime.now(UTC), time.monotonic()
-        self._before_step: tuple[datetime, float, datetime] | None = None  # and the floor at that time
+        self._before_step: tuple[datetime, float, datetime] | None = None  # the same readings, and the floor
 
     def now(self) -> datetime:
         """The time of the wall clock, or the floor if that is later."""
@@ -27,31 +27,31 @@ class Clock:
             return max(self._read(), self.floor)
 
     def wall(self) -> datetime:
-        """The time of the wall clock, whatever was recorded."""
+        """The time of the wall clock, even if it is before the last record."""
         with self._lock:
             return self._read()
 
     def recorded(self, at: datetime) -> None:
-        """Something was recorded at this time: enforcement does not go back behind it."""
+        """Notes the time of a record. Enforcement never goes back before it."""
         with self._lock:
             self.floor = max(self.floor, at)
 
     def accept(self) -> None:
-        """Takes the wall clock as right, although something later was recorded."""
+        """Accepts the wall clock, although it is before the last record."""
         with self._lock:
             self._before_step = None
             self.floor = self._read()
 
     @property
     def behind(self) -> timedelta:
-        """How far the wall clock is behind what was recorded last; 0 if it is not."""
+        """How far the wall clock is behind the last record; 0 if it is not."""
         with self._lock:
             return max(self.floor - self._read(), timedelta())
 
     def _read(self) -> datetime:
-        """Reads the wall clock, and recognises a step ahead that was taken back.
+        """Reads the wall clock, and detects a step ahead that was undone.
 
-        What was recorded in between has a time that never was: it sets no floor.
+        Records in between have a wrong time, so they set no floor.
         """
         wall, monotonic = datetime.now(UTC), time.monotonic()
         step = (wall - self._wall) - timedelta(seconds=monotonic - self._monotonic)

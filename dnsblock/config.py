@@ -374,8 +374,8 @@ class Zone(_Options):
             of_names |= {"format", "column", "separator", "exceptions"} & self.source.model_fields_set
             of_names |= {"public_suffix"} & self.source.guards.model_fields_set
             if of_names:
-                told = ", ".join(sorted(of_names))
-                raise ValueError(f"{told}: belongs to a list of names, not of addresses")
+                options = ", ".join(sorted(of_names))
+                raise ValueError(f"{options}: belongs to a list of names, not of addresses")
         if self.match is not None and self.source.format not in ("auto", "plain", "hosts", "csv", "wildcard"):
             raise ValueError(
                 f"match belongs to plain, hosts, csv and wildcard: {self.source.format} says it itself"

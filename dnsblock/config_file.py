@@ -75,10 +75,10 @@ def _salvage(value: Any, errors: ValidationError, context: Any) -> Config | None
         return [item for index, item in enumerate(part) if (key, index) not in broken]
 
     is_broken = {loc[0] for loc in broken if loc and not (len(loc) > 1 and isinstance(loc[1], int))}
-    kept = {key: part for key, part in value.items() if key not in is_broken}
-    kept = {key: right(key, part) if isinstance(part, list) else part for key, part in kept.items()}
+    valid = {key: part for key, part in value.items() if key not in is_broken}
+    valid = {key: right(key, part) if isinstance(part, list) else part for key, part in valid.items()}
     try:
-        return Config.model_validate(kept, context=context)
+        return Config.model_validate(valid, context=context)
     except ValidationError:
         return None
 

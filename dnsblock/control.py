@@ -1,6 +1,6 @@
-"""Where a daemon takes commands, and how a command to it is written: what every command needs.
+"""The path of the control socket, and command lines for messages. Every command uses this module.
 
-What the others are checked with (pydantic) takes longer to import than a command takes.
+It reads `control` without pydantic, whose import takes longer than a whole command.
 """
 
 import shlex
@@ -15,13 +15,13 @@ from dnsblock.errors import Refused
 DEFAULT_CONFIG = "/etc/dnsblock/dnsblock.yaml"
 DEFAULT_SOCKET = "control.sock"
 MAX_BYTES = 1 << 20  # of a configuration file
-MAX_SOCKET_OCTETS = 107  # unix(7): sun_path, less its NUL
+MAX_SOCKET_BYTES = 107  # unix(7): sun_path, less its NUL
 
 
 def control_socket(config: Path) -> Path:
-    """Where the daemon of this configuration file takes commands. Raises `Refused`.
+    """The control socket of the daemon with this configuration file. Raises `Refused`.
 
-    Nothing else in the file has to be right: a running daemon must be reachable while its file is mended.
+    The rest of the file may be invalid: a running daemon must be reachable while the operator fixes its file.
     """
     config = config.absolute()
     data = document.read_bytes(config, max_bytes=MAX_BYTES)
@@ -38,14 +38,14 @@ def control_socket(config: Path) -> Path:
 def socket_path(written: Any, folder: Path) -> Path:
     """The path of a Unix socket, relative to a folder. Raises `ValueError`."""
     path = document.path_of(written, folder)
-    if len(bytes(path)) > MAX_SOCKET_OCTETS:
-        reason = f"{len(bytes(path))} octets as a full path; a Unix socket's may have {MAX_SOCKET_OCTETS}"
+    if len(bytes(path)) > MAX_SOCKET_BYTES:
+        reason = f"the full path has {len(bytes(path))} bytes; a Unix socket allows {MAX_SOCKET_BYTES}"
         raise ValueError(reason)
     return path
 
 
 def command_line(config: Path, *words: str) -> str:
-    """A command to the daemon of this configuration file, as a person can paste it into a shell."""
+    """A command for the daemon with this configuration file, ready to paste into a shell."""
     program = Path(sys.executable).with_name("dnsblock")
     found = shutil.which("dnsblock")
     if program.exists() and (found is None or not program.samefile(found)):

@@ -1,4 +1,4 @@
-"""The process, top to bottom: startup, serving, restart, stop.
+"""The process from top to bottom: startup, serving, restart, stop.
 
 Changes to orders, lists and configuration go through `publishing.py`.
 """
@@ -43,14 +43,14 @@ from dnsblock.publishing import ClockTick, ListsChanged, Publisher, Reload
 from dnsblock.startup import Startup
 from dnsblock.values import Endpoint
 
-TICK_SECONDS = 1.0  # how often engine events are taken, and how late a stepped clock is noticed at most
+TICK_SECONDS = 1.0  # how often engine events are read, and a step of the clock is detected
 
 
 class Daemon:
     """One running dnsblock: its parts, and their tasks. The control API uses it as its `Control`."""
 
     def __init__(self, config: Config) -> None:
-        """Opens the ledger, compiles what is in force, binds; answers nothing yet. Raises `Refused`."""
+        """Opens the ledger, compiles the policy, binds the sockets. Serves nothing yet. Raises `Refused`."""
         inherited = handover.Inherited()
         self.started_at = datetime.now(UTC)
         self.metrics, self.http = Metrics(self), connections_of(config)
@@ -67,7 +67,7 @@ class Daemon:
             fetched = fetch_missing(config, self.store)
             startup = Startup.prepare(config, recorder, self.store, self.started_at)
             self.engine = bind_engine(config, inherited)
-            self._kept = handover.Store(inherited)
+            self._socket_store = handover.Store(inherited)
             self.trials = Trials(self.engine)
             # Everything that can fail comes before the record, so a failed startup has accepted nothing.
             self.control = self._resources.enter_context(bind_control(config.control))
@@ -114,7 +114,7 @@ class Daemon:
                     lists, config = self.publisher.lists, self.config
                     await asyncio.to_thread(records.store_content, lists, config.history.generations)
                     await asyncio.to_thread(records.store_missing_content, lists, config)
-                self._kept.keep(self.engine.sockets())
+                self._socket_store.keep(self.engine.sockets())
                 notify(READY=1, STATUS=self.publisher.summary)
                 event(
                     logging.INFO,
@@ -140,7 +140,7 @@ class Daemon:
                         follower.cancel()
                 self.trials.stop()
                 self._leave(successor if is_restart else None)
-                # Status and metrics go on until the last query is answered.
+                # Status and metrics are available until the last query is answered.
                 await self._stop_engine()
         finally:
             await asyncio.to_thread(self.engine.stop, 0)
@@ -150,11 +150,11 @@ class Daemon:
             successor.begin()
         event(logging.INFO, "stopped")
         if self.publisher.inputs.are_being_read or self.trials.reader_at_work.locked():
-            # A reader may wait for a slow disk forever; ledger and history are closed.
+            # A reader may hang on a slow disk; ledger and history are closed.
             os._exit(0)
 
     async def _asked_to_restart(self) -> bool:
-        """Waits for a signal that ends this process, and whether another one shall take its place."""
+        """Waits for a signal to stop. True: another process replaces this one."""
         while True:
             if await self._stops.get() != RESTART_SIGNAL:
                 return False
@@ -163,18 +163,20 @@ class Daemon:
                 return True
             except Refused as err:
                 event(
-                    logging.ERROR, f"not restarted, since it would not start: {err}", problems=err.as_json()
+                    logging.ERROR,
+                    f"not restarted, since the new configuration is invalid: {err}",
+                    problems=err.as_json(),
                 )
 
     def _leave(self, successor: handover.Successor | None) -> None:
-        """Announces the end, and leaves the sockets to the next process if there is one."""
+        """Announces the end, and passes the sockets to the next process if there is one."""
         if successor is not None:
             successor.leave(self.engine.sockets())
             reloading()
-            event(logging.INFO, "restarting: answering what was asked")
+            event(logging.INFO, "restarting: answering outstanding queries")
         else:
             notify(STOPPING=1)
-            event(logging.INFO, "stopping: answering what was asked; a second signal ends it at once")
+            event(logging.INFO, "stopping: answering outstanding queries; a second signal stops immediately")
 
     async def _follow_hangups(self) -> None:
         """Publishes for each SIGHUP, one after the other."""
@@ -221,8 +223,8 @@ class Daemon:
         for text in self.engine.take_events():
             event(logging.WARNING, text)
         if self.engine.running() < self.workers:
-            # The kernel would go on giving the dead thread's sockets queries that nobody reads.
-            event(logging.CRITICAL, "a worker thread has ended; exiting so that the service restarts")
+            # The kernel would still deliver queries to the sockets of the dead thread.
+            event(logging.CRITICAL, "a worker thread ended: exiting, so that the service restarts")
             os._exit(1)
 
     async def _stop_engine(self) -> None:
@@ -230,13 +232,13 @@ class Daemon:
         second = asyncio.create_task(self._asked_to_stop())
         await asyncio.wait({stop, second}, return_when=asyncio.FIRST_COMPLETED)
         if not stop.done():
-            event(logging.WARNING, "stopping at once, as asked twice")
+            event(logging.WARNING, "stopped immediately, after a second signal")
             os._exit(0)
         second.cancel()
 
     async def _asked_to_stop(self) -> None:
         while await self._stops.get() == RESTART_SIGNAL:
-            pass  # it restarts already, or does not any more
+            pass  # a restart is under way, or the daemon is stopping
 
     def _start_engine(self) -> None:
         try:
@@ -249,16 +251,16 @@ class Daemon:
     def _hooks(self) -> Hooks:
         return Hooks(
             publish=lambda reason, zone: self.publisher.publish(ListsChanged(DAEMON, reason, zone)),
-            # Of the lists of that moment.
+            # A lambda, since the lists change.
             is_changed=lambda zone, watch: self.publisher.lists.is_changed(zone, watch),  # noqa: PLW0108
             fetched=self.metrics.fetched,
         )
 
     async def _take_over(self, bound: Bound, before: Config) -> None:
-        """Applies what a new configuration says of the process: sockets, log, limits of HTTP listeners."""
+        """Applies the process settings of a new configuration: sockets, log, limits of HTTP listeners."""
         config = bound.config
         if bound.listening is not None:
-            self._kept.keep(self.engine.sockets())
+            self._socket_store.keep(self.engine.sockets())
         if bound.metrics is not None:
             await self.metrics_server.move(bound.metrics)
         if (before.log, before.time_zone) != (config.log, config.time_zone):
@@ -269,12 +271,12 @@ class Daemon:
     # ------- Used by the control API and the metrics
 
     def view(self, by: Principal) -> "Daemon":
-        """What can be read, for this principal: everything. Permission to connect is enough."""
+        """The readable state for a principal: everything. Permission to connect is enough."""
         event(logging.DEBUG, "state is read through the control API", by=by)
         return self
 
     def explain(self, name: str) -> Explanation:
-        """Why a canonical name is blocked, or is not."""
+        """Why a canonical name is or is not blocked."""
         return explain(name, self.publisher.policy, self.config)
 
     def explain_address(self, address: IPv4Address | IPv6Address) -> Explanation:
@@ -292,7 +294,7 @@ class Daemon:
             yield Past(self.config, self.publisher.recorder.ledger, self.publisher.lists, history)
 
     def counters(self) -> Counts:
-        """What the worker threads have counted."""
+        """The counters of the worker threads."""
         return self.engine.counters()
 
     @property

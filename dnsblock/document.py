@@ -1,8 +1,8 @@
-"""The one reader of YAML and JSON: configuration and order documents.
+"""The only reader of YAML and JSON: configuration and order documents.
 
-Hostile until proven otherwise: size, depth and count are bounded, and YAML's surprises are refused: every
-scalar is text, and there are no anchors, aliases, tags, merge keys, duplicate keys or second documents. JSON
-is read as what it is to YAML, a document in flow style. Nothing but `Refused` ever comes out.
+Input is hostile, so size, depth and number of values are bounded. Every scalar is text. Anchors, aliases,
+tags, merge keys, duplicate keys and second documents are refused. JSON is a YAML document in flow style. Only
+`Refused` is raised.
 """
 
 import errno
@@ -30,16 +30,16 @@ Model = TypeVar("Model", bound="BaseModel")
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A document that was read: its value, and the line on which each part of it stands."""
+    """A parsed document: its value, and the line of each part."""
 
     file: str
     value: Value
     lines: Mapping[Place, int]
-    is_enclosed: bool = False  # JSON, or YAML in flow style: the closing brace is the end of it
-    rest: str = ""  # what follows the last value, or the closing brace
+    is_enclosed: bool = False  # JSON, or YAML in flow style: it ends with the closing brace
+    rest: str = ""  # the text after the last value, or after the closing brace
 
     def line(self, place: Place) -> int:
-        """The line of a part; of the nearest part around it where the document has no such part."""
+        """The line of a part; if the document lacks it, the line of the nearest enclosing part."""
         while place and place not in self.lines:
             place = place[:-1]
         return self.lines.get(place, 1)
@@ -49,11 +49,11 @@ class Document:
         return Problem(self.file, self.line(place), value, reason)
 
     def validate(self, model: type[Model], *, at: Place = (), value: Any = ...) -> Model:
-        """The document, or `value` which stands `at` a place in it, as `model`.
+        """Validates the document, or the `value` at a place in it.
 
-        Raises `Refused` with every problem, in the order of their lines.
+        Raises `Refused` with all problems in the order of their lines.
         """
-        # Here, since the commands read a document without it: it takes as long as the rest of such a command.
+        # Imported here, since commands also read documents, and this import takes longer than a command.
         from pydantic import ValidationError
 
         try:
@@ -62,19 +62,19 @@ class Document:
             raise Refused(self.explain(err, at=at)) from err
 
     def explain(self, errors: "ValidationError", *, at: Place = ()) -> list[Problem]:
-        """What pydantic found in the part `at` a place, in plain English and in the order of the lines."""
+        """Translates errors of pydantic about the part `at` a place, in the order of the lines."""
         problems = [_in_english(self, at, error) for error in errors.errors(include_url=False)]
         return sorted(problems, key=lambda problem: problem.line or 0)
 
 
 def read(file: str, data: bytes, *, max_bytes: int) -> Document:
-    """Reads a document; `file` is only the name for it in problems. An empty document has the value None."""
+    """Parses a document; `file` is its name in problems. An empty document has the value None."""
     if len(data) > max_bytes:
-        raise Refused([Problem(file, None, "", f"larger than {max_bytes:,} octets")])
+        raise Refused([Problem(file, None, "", f"larger than {max_bytes:,} bytes")])
     text = _text(file, data)
-    # Events, not nodes: libyaml's composer recurses on the C stack, so that enough brackets would end the
-    # process before their depth could be measured. And libyaml only: PyYAML's own parser is 20 times slower
-    # and refuses JSON that is indented with tabs, so an order would count on one machine and not on another.
+    # Events, not nodes: libyaml's composer recurses on the C stack, so deep nesting would crash the process
+    # before its depth could be checked. Only libyaml: PyYAML's own parser is 20 times slower and refuses JSON
+    # that is indented with tabs, so one server would accept an order and another one refuse it.
     loader = yaml.CSafeLoader(text)
     try:
         return _Reader(file, text, loader.get_event).document()
@@ -85,20 +85,20 @@ def read(file: str, data: bytes, *, max_bytes: int) -> Document:
 
 
 def _advised(file: str, text: str, err: yaml.YAMLError) -> Problem:
-    """What the author of the text must change."""
+    """A syntax error, with advice for the author of the document."""
     mark, began = getattr(err, "problem_mark", None), getattr(err, "context_mark", None)
     problem, context = (getattr(err, name, None) or "" for name in ("problem", "context"))
     if mark is None:
         return Problem(file, None, "", "not valid YAML or JSON")
     opened = None if began is None else (began.line + 1, began.column + 1)
-    told = advise(text, Failure(context, problem, mark.line + 1, mark.column + 1, opened))
-    return Problem(file, told.line, "", told.reason)
+    advice = advise(text, Failure(context, problem, mark.line + 1, mark.column + 1, opened))
+    return Problem(file, advice.line, "", advice.reason)
 
 
 def read_bytes(path: Path, *, max_bytes: int) -> bytes:
-    """The content of a regular file, or of what a symbolic link to one leads to.
+    """The content of a regular file; symbolic links are followed. Raises `Refused`.
 
-    Never waits: a FIFO or a device in the place of a file is refused, not opened for ever.
+    Never blocks: a FIFO or a device instead of a file is refused.
     """
     try:
         with open_regular(path) as file:
@@ -108,12 +108,12 @@ def read_bytes(path: Path, *, max_bytes: int) -> bytes:
         reason = err.strerror if isinstance(err, OSError) and err.strerror else str(err)
         raise Refused([Problem(str(path), None, "", f"cannot be read: {reason}")]) from err
     if len(data) > max_bytes or status.st_size > max_bytes:
-        raise Refused([Problem(str(path), None, "", f"larger than {max_bytes:,} octets")])
+        raise Refused([Problem(str(path), None, "", f"larger than {max_bytes:,} bytes")])
     return data
 
 
 def open_regular(path: Path | str) -> BufferedReader:
-    """Opens a regular file to be read, and waits for nothing that has taken its place. Raises `OSError`."""
+    """Opens a regular file for reading; never blocks on a FIFO or a device. Raises `OSError`."""
     file = open(path, "rb", opener=_open_without_waiting)  # noqa: SIM115  # the caller closes it
     if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         return file
@@ -122,7 +122,7 @@ def open_regular(path: Path | str) -> BufferedReader:
 
 
 def path_of(written: Any, folder: Path) -> Path:
-    """A path as it stands in a document, relative to a folder. Raises `ValueError`."""
+    """A path in a document, relative to a folder. Raises `ValueError`."""
     if not isinstance(written, str) or not written or "\0" in written:
         raise ValueError("must be a path")
     return folder / written
@@ -135,13 +135,13 @@ def _open_without_waiting(path: str, flags: int) -> int:
 MAX_DEPTH = 20
 MAX_NODES = 1_000_000
 
-# What may stand in no scalar, however it was written: C0 and C1 controls other than tab and line feed, and
-# lone surrogates, which escapes can spell but UTF-8 cannot.
+# Characters that no scalar may contain, even escaped: C0 and C1 controls other than tab and line feed, and
+# lone surrogates, which UTF-8 cannot encode.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def _text(file: str, data: bytes) -> str:
-    """UTF-8, with or without a byte order mark, with any line ends."""
+    """Decodes UTF-8, with or without a byte order mark, and normalises line ends."""
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as err:
@@ -153,16 +153,14 @@ def _text(file: str, data: bytes) -> str:
         line = text.count("\n", 0, found.start()) + 1
         reason = "control characters are not allowed"
         if found.group() == "\r":
-            reason = (
-                "a line end of an old Macintosh (CR): save the file with the line ends of Unix or Windows"
-            )
+            reason = "a line end of an old Macintosh (CR): save the file with line ends of Unix or Windows"
         raise Refused([Problem(file, line, found.group(), reason)])
     return text
 
 
 @dataclass(slots=True)
 class _Open:
-    """A list or mapping that is being read."""
+    """A list or mapping that is not closed yet."""
 
     place: Place
     value: list[Value] | dict[str, Value]
@@ -170,7 +168,7 @@ class _Open:
 
 
 class _Reader:
-    """Builds one document from the events of a YAML parser, with a stack of its own instead of recursion."""
+    """Builds one document from the events of a YAML parser, with an explicit stack instead of recursion."""
 
     def __init__(self, file: str, text: str, next_event: Callable[[], Any]) -> None:
         self._file = file
@@ -212,7 +210,7 @@ class _Reader:
         text: str = event.value
         if _CONTROL.search(text):
             raise self._refused(event, text, "control characters are not allowed")
-        # Only a plain scalar can mean "nothing"; "null" in quotes is a text of four letters.
+        # Only a plain scalar can be empty; "null" in quotes is a text of four characters.
         empty = event.implicit[0] and text in ("", "~", "null")
         parent = self._stack[-1] if self._stack else None
         if parent is not None and isinstance(parent.value, dict) and parent.key is None:
@@ -243,7 +241,7 @@ class _Reader:
         self._stack.append(_Open(self._add(event, value), value))
 
     def _add(self, event: yaml.NodeEvent, value: Value) -> Place:
-        """Puts a value where it belongs and returns its place."""
+        """Adds a value to the open list or mapping, and returns its place."""
         if not self._stack:
             self._root = value
             self._lines[()] = _line(event)
@@ -256,7 +254,7 @@ class _Reader:
             return place
         if parent.key is None:
             raise self._refused(event, "", "a key must be text")
-        place = (*parent.place, parent.key)  # its line is the key's, where a reader looks first
+        place = (*parent.place, parent.key)  # its line is that of the key
         parent.value[parent.key] = value
         parent.key = None
         return place
@@ -287,9 +285,9 @@ def _line(event: yaml.Event) -> int:
 
 
 def _in_english(document: Document, at: Place, error: Any) -> Problem:
-    """One of pydantic's errors in the words of the person who wrote the document."""
+    """Translates one error of pydantic for the author of the document."""
     loc: Place = error["loc"]
-    # An error in a key of a mapping ends in pydantic's own "[key]", which is no part of the document.
+    # For an error in a key, pydantic appends "[key]", which is not part of the document.
     place = (*at, *(part for part in loc if part != "[key]"))
     path = ".".join(str(part) for part in place)
     found = error["input"]

@@ -7,7 +7,7 @@ from pathlib import Path
 def write(path: Path, data: bytes) -> None:
     """Replaces the content of a file, and returns when the new content is on the disk. Raises `OSError`.
 
-    The content is written to a file beside it, which then takes its name. Only one writer at a time.
+    The content is written to a file beside it, which is then renamed. Only one writer at a time.
     """
     partial = path.with_name(path.name + ".tmp")
     try:

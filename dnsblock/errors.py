@@ -1,4 +1,4 @@
-"""What can go wrong, in the operator's words, and the exit codes it ends in. Any file may import this one."""
+"""Exceptions, problems and exit codes. Any module may import this one."""
 
 import errno
 from collections.abc import Iterable
@@ -11,23 +11,23 @@ class Exit(IntEnum):
     """The exit codes of every command, as documented in its help."""
 
     DONE = 0
-    NO = 1  # the answer is no: `check` found problems, a name is not blocked, `status` shows a failure
+    NO = 1  # a negative result: `check` found problems, a name is not blocked, `status` shows a failure
     USAGE = 2  # click's own code for a wrong command line
-    UNREACHABLE = 3  # no daemon answers on the control socket
+    UNREACHABLE = 3  # no daemon responds on the control socket
     REFUSED = 4  # the daemon refused to start, or to publish
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong with something a person or a feed has sent, and where it is."""
+    """One problem of an input from a person or a feed, and its place."""
 
     file: str
     line: int | None  # from 1; None: the problem is not in one line
-    value: str  # what was found there; empty: nothing to show
-    reason: str  # why it is refused, and what to do about it where that is not obvious
+    value: str  # the invalid value; empty: nothing to show
+    reason: str  # why it is refused, and what to do if that is not obvious
 
     def __str__(self) -> str:
-        file = printable(self.file)  # in the orders folder, a file's name is as hostile as its content
+        file = printable(self.file)  # a file name in the orders folder is hostile input, too
         where = file if self.line is None else f"{file}:{self.line}"
         reason = printable(self.reason)
         return f"{where}: '{shown(self.value)}': {reason}" if self.value else f"{where}: {reason}"
@@ -43,7 +43,7 @@ class Problem:
 
 
 class Refused(Exception):  # noqa: N818  # house style: named for what happened
-    """Input that is not taken: nothing of it is used. Carries every problem found, not only the first."""
+    """Refused input, of which nothing is used. Contains all problems, not only the first."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
@@ -53,9 +53,9 @@ class Refused(Exception):  # noqa: N818  # house style: named for what happened
         return "\n".join(str(problem) for problem in self.problems)
 
     def first(self, limit: int, command: str) -> str:
-        """The most important problems, one a line, and by which command all are shown.
+        """The most important problems, one per line, and the command that shows all of them.
 
-        What is wrong with a whole file comes first: it says more than its lines, and what to do about them.
+        Problems of whole files come first: they explain those of single lines, and say what to do.
         """
         ordered = sorted(self.problems, key=lambda problem: problem.line is not None)
         lines = [str(problem) for problem in ordered[:limit]]
@@ -69,9 +69,9 @@ class Refused(Exception):  # noqa: N818  # house style: named for what happened
 
 
 class PartlyRefused(Refused):
-    """Something is refused, and all else is published: `served` says what.
+    """Some input is refused, and everything else is published (`served`).
 
-    `of_configuration`: options keep their former values; otherwise order documents or lists are refused.
+    `of_configuration`: options keep their previous values. Otherwise order documents or lists are refused.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class PartlyRefused(Refused):
 
 
 def as_refused(err: Exception) -> Refused:
-    """What went wrong, in one form for callers, log and status."""
+    """Converts any exception, for callers, log and status."""
     if isinstance(err, Refused):
         return err
     if isinstance(err, OSError):
@@ -92,10 +92,10 @@ def as_refused(err: Exception) -> Refused:
 
 
 def binding_advice(err: OSError, option: str) -> str:
-    """What to do about an address that cannot be listened on; `option` is where it was configured."""
+    """Advice for an address that cannot be bound; `option` configures it."""
     match err.errno:
         case errno.EADDRINUSE:
-            return f"in use: stop what listens there (`ss -lnptu` shows it), or change `{option}`"
+            return f"in use: stop the process that listens there (see `ss -lnptu`), or change `{option}`"
         case errno.EADDRNOTAVAIL:
             return f"this machine does not have this address: add it, or change `{option}`"
         case errno.EACCES | errno.EPERM:
@@ -105,43 +105,43 @@ def binding_advice(err: OSError, option: str) -> str:
 
 
 class DaemonUnreachable(Exception):  # noqa: N818
-    """No daemon answers on the control socket; the message says which socket and what to do."""
+    """No daemon responds on the control socket; the message names the socket and what to do."""
 
 
 class LedgerUnwritable(Exception):  # noqa: N818
-    """The ledger could not be written: no order of the batch is acknowledged, what is enforced goes on."""
+    """The ledger could not be written: no order of the batch is accepted, and enforcement is unchanged."""
 
 
 class HistoryUnwritable(Exception):  # noqa: N818
-    """The history of lists could not be written: it is what it was, and so is what is enforced."""
+    """The history of lists could not be written: history and enforcement are unchanged."""
 
 
-# How a download of a feed can fail; docs say for each what to do.
+# Why a download of a feed failed. docs/lists.md says what to do about each.
 FetchCode = Literal[
-    "UNREACHABLE",  # no connection: the name, the network, a proxy
-    "TLS",  # a connection, and not to whom it should be
-    "PROTOCOL",  # what answers does not speak HTTP properly
-    "REDIRECT",  # too far, or to where nobody should be sent
-    "STATUS",  # neither the list nor "not modified"
-    "HTML",  # a page for people in the place of the list
-    "EMPTY",  # nothing, or nothing but blanks
-    "NO_LENGTH",  # a cut could not be told from the end
-    "TRUNCATED",  # it broke off
+    "UNREACHABLE",  # no connection: name resolution, network or proxy
+    "TLS",  # the certificate is invalid, or the handshake failed
+    "PROTOCOL",  # the response is not valid HTTP
+    "REDIRECT",  # too many redirects, or to a place that is not allowed
+    "STATUS",  # a status other than 200 and 304
+    "HTML",  # a web page instead of the list
+    "EMPTY",  # no content, or only white space
+    "NO_LENGTH",  # a truncated download could not be detected
+    "TRUNCATED",  # the download was interrupted
     "TOO_LARGE",
     "TOO_SLOW",
-    "ENCODING",  # compressed in a way that was not asked for, or damaged
-    "UNREADABLE",  # a file of ours that the feed needs
-    "UNWRITABLE",  # the place where the list should go
-    "INTERNAL",  # a fault of ours
+    "ENCODING",  # an encoding that was not requested, or corrupt content
+    "UNREADABLE",  # a local file that the feed needs
+    "UNWRITABLE",  # the state folder
+    "INTERNAL",  # a defect of dnsblock
 ]
 
 
 class FetchFailed(Exception):  # noqa: N818
-    """A feed could not be downloaded: nothing of it was kept, and the list of before is as it was."""
+    """A feed could not be downloaded: the previous list stays in force."""
 
     def __init__(self, place: str, code: FetchCode, reason: str, retry_after: float | None = None) -> None:
         self.code = code
-        self.retry_after = retry_after  # the seconds for which the server wants to be left alone
+        self.retry_after = retry_after  # seconds that the server asks us to wait
         super().__init__(f"{printable(place)}: {code}: {printable(reason)}")
 
 
@@ -149,18 +149,18 @@ SHOWN_CHARACTERS = 80
 
 
 def shown(value: str) -> str:
-    """A hostile value, safe to print: at most 80 characters, and nothing that a terminal would obey."""
+    """A hostile value, safe to print: at most 80 characters, without terminal control sequences."""
     escaped = printable(value[: SHOWN_CHARACTERS + 1])
     return escaped if len(escaped) <= SHOWN_CHARACTERS else escaped[: SHOWN_CHARACTERS - 1] + "…"
 
 
 def printable(text: str) -> str:
-    """The text with everything escaped that a terminal or a log reader would obey."""
+    """The text with control characters and control sequences escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def capped(problems: list[Problem], limit: int) -> list[Problem]:
-    """At most `limit` problems and a count of the rest: a rubbish file of a million lines stays readable."""
+    """At most `limit` problems and a count of the rest, for garbage files of a million lines."""
     if len(problems) <= limit:
         return problems
     rest = Problem(problems[limit].file, None, "", f"and {len(problems) - limit:,} more problems")

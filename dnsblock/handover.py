@@ -1,7 +1,8 @@
-"""Hands the sockets of clients from one process to the next, with the queries that queue up in them.
+"""Passes the client sockets to the next process, including the queries in their queues.
 
-Two ways, one protocol (sd_listen_fds(3)): systemd keeps descriptors for a service (FDSTORE in sd_notify(3)),
-or the process replaces itself (execve(2)). Either way the sockets are never closed, and the kernel queues.
+There are two ways with one protocol (sd_listen_fds(3)). systemd stores the descriptors (FDSTORE in
+sd_notify(3)), or the process replaces itself (execve(2)). In both cases the sockets stay open, and the kernel
+queues queries.
 """
 
 import fcntl
@@ -17,23 +18,23 @@ from dnsblock.notify import notify
 from dnsblock.values import Endpoint
 
 FIRST = 3  # SD_LISTEN_FDS_START
-MOST = 4096  # descriptors that are taken over
-A_MESSAGE = 200  # descriptors in one message; the kernel takes 253 (SCM_MAX_FD)
+MOST = 4096  # inherited descriptors
+PER_MESSAGE = 200  # descriptors in one message; the kernel allows 253 (SCM_MAX_FD)
 PREFIX = "dns-"
 
 Sockets = Iterable[tuple[tuple[str, int], Sequence[int]]]  # the descriptors of each address
 
 
 class Inherited:
-    """What the previous process has left open for this one."""
+    """The sockets that the previous process left open."""
 
     def __init__(self) -> None:
-        """Takes it, once: nothing about it stays in the environment."""
+        """Takes them over, and removes their variables from the environment."""
         pid, count = os.environ.pop("LISTEN_PID", ""), os.environ.pop("LISTEN_FDS", "")
         names = os.environ.pop("LISTEN_FDNAMES", "").split(":")
         is_ours = pid == str(os.getpid()) and re.fullmatch(r"[0-9]{1,4}", count) is not None
         claimed = range(FIRST, FIRST + min(int(count), MOST)) if is_ours else ()
-        # Whoever counted may have been wrong, and then these are files of our own.
+        # If the count is wrong, some of these are other files of this process.
         self.descriptors = [descriptor for descriptor in claimed if _is_socket(descriptor)]
         self.names = {name for name in names if name.startswith(PREFIX)} if is_ours else set()
         for descriptor in self.descriptors:
@@ -54,37 +55,38 @@ def _is_socket(descriptor: int) -> bool:
 
 
 class Store:
-    """What systemd keeps for the next process: the sockets of each listen address, under its name."""
+    """The file descriptor store of systemd: the sockets of each listen address, for the next process."""
 
     def __init__(self, inherited: Inherited) -> None:
         self._names = inherited.names
 
     def keep(self, sockets: Sockets) -> None:
-        """Gives it these sockets, and takes away all others. It keeps no socket twice.
+        """Stores these sockets, and removes all others. systemd ignores duplicates.
 
-        One that stayed there would go on receiving queries that nobody reads.
+        A closed listener that stayed in the store would receive queries that nobody reads.
         """
-        kept = {_name(address): descriptors for address, descriptors in sockets}
-        for name, descriptors in kept.items():
-            for start in range(0, len(descriptors), A_MESSAGE):
-                # Not FDPOLL: an error on a socket is no reason to forget it.
-                some = descriptors[start : start + A_MESSAGE]
+        sockets_of = {_name(address): descriptors for address, descriptors in sockets}
+        for name, descriptors in sockets_of.items():
+            for start in range(0, len(descriptors), PER_MESSAGE):
+                # Without FDPOLL: systemd would remove a socket with an error.
+                some = descriptors[start : start + PER_MESSAGE]
                 notify(some, FDSTORE=1, FDNAME=name, FDPOLL=0)
-        for name in self._names - kept.keys():
+        for name in self._names - sockets_of.keys():
             notify(FDSTOREREMOVE=1, FDNAME=name)
-        self._names = set(kept)
+        self._names = set(sockets_of)
 
 
 def _name(address: tuple[str, int]) -> str:
-    """A name for descriptors, in which no colon may be."""
+    """The name of descriptors, which must not contain a colon."""
     return PREFIX + str(Endpoint.of(address)).replace(":", "_")
 
 
 class Successor:
-    """The thread that begins the program again in this process.
+    """A thread that executes the program again in this process.
 
-    It is started before this process gives way to worker threads and unblocks its signals, since a program
-    inherits that from the thread that executes it: a signal waits until the next process is ready.
+    A program inherits priority and blocked signals from the thread that executes it. So this thread starts
+    before the daemon lowers its priority and unblocks signals. Signals stay pending until the next process is
+    ready.
     """
 
     def __init__(self) -> None:
@@ -100,10 +102,10 @@ class Successor:
             self._left += [(_name(address), os.dup(descriptor)) for descriptor in descriptors]
 
     def begin(self) -> NoReturn:
-        """Begins the next process; nothing of this one is left. Raises `OSError` where it cannot."""
+        """Executes the next process, which replaces this one. Raises `OSError` if that fails."""
         self._is_asked.set()
         self._thread.join()
-        raise self._error or OSError("the thread that begins the next process has ended")
+        raise self._error or OSError("the thread that executes the next process has ended")
 
     def _run(self) -> None:
         self._is_asked.wait()
@@ -114,7 +116,7 @@ class Successor:
 
     def _begin(self) -> None:
         end = FIRST + len(self._left)
-        # Out of the way first: one of them may have a number that another one is to get.
+        # Move all of them away first: one may have a number that another one needs.
         moved = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, end) for _, descriptor in self._left]
         for number, descriptor in enumerate(moved, start=FIRST):
             os.dup2(descriptor, number, inheritable=True)

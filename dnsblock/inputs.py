@@ -17,7 +17,7 @@ from dnsblock.orders.order import Order
 from dnsblock.policy.snapshot import NO_FILES, Draft, missing_answers, read
 from dnsblock.policy.zones import ListZone, compile_lists
 
-LISTS_PATIENCE = 0.25  # seconds that a reload waits for lists that are being read; its orders do not wait
+LISTS_TIMEOUT = 0.25  # seconds that a reload waits for lists that are being read; its orders do not wait
 
 # A reload applies every option but these: threads, open files, and the socket through which it comes.
 FIXED = ("workers", "state", "control", "user")
@@ -74,12 +74,12 @@ class Inputs:
 
     @contextlib.asynccontextmanager
     async def listing_or_not(self) -> AsyncIterator[bool]:
-        """The right to read lists. False if they are being read, and take longer than `LISTS_PATIENCE`.
+        """The right to read lists. False if they are being read, and take longer than `LISTS_TIMEOUT`.
 
         An order must not wait until ten million names are compiled: they are published later.
         """
         try:
-            async with asyncio.timeout(LISTS_PATIENCE):
+            async with asyncio.timeout(LISTS_TIMEOUT):
                 await self.listing.acquire()
         except TimeoutError:
             yield False
@@ -103,7 +103,7 @@ class Inputs:
             restart_needed = tuple(name for name in FIXED if getattr(config, name) != getattr(wanted, name))
             self.restart_needed = restart_needed
             if restart_needed:
-                text = f"new values of these options take a restart: {', '.join(restart_needed)}"
+                text = f"restart needed for new values of: {', '.join(restart_needed)}"
                 event(logging.WARNING, text)
             wanted = wanted.model_copy(update={option: getattr(config, option) for option in FIXED})
             with self._in_sight() if reads_lists else contextlib.nullcontext() as progress:

@@ -1,4 +1,4 @@
-"""Where the daemon is asked: listen addresses and metrics, at startup and when a reload changes them.
+"""Binds the listen addresses and the metrics address, at startup and after a reload.
 
 New sockets are bound before old ones are closed. If an address cannot be bound, its option keeps its old
 value; the rest of the configuration is not affected.
@@ -15,11 +15,11 @@ from dnsblock.handover import Inherited
 from dnsblock.policy.engine_settings import MAX_UPSTREAMS, engine_settings, worker_count
 from dnsblock.values import Endpoint
 
-BACKLOG = 64  # connections of Prometheus that wait to be accepted
+BACKLOG = 64  # connections that may wait to be accepted
 
 
 def bind_engine(config: Config, inherited: Inherited) -> Engine:
-    """The engine, with all its sockets: those of the previous process, or new ones. Raises `Refused`."""
+    """The engine with all its sockets: inherited or new ones. Raises `Refused`."""
     try:
         settings = engine_settings(config)
         return Engine(_addresses(config), worker_count(config), settings, inherited.descriptors)
@@ -31,22 +31,22 @@ def bind_engine(config: Config, inherited: Inherited) -> Engine:
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """The sockets of a new configuration, bound and not yet served."""
+    """The sockets of a new configuration: bound, not in use yet."""
 
-    config: Config  # with the old value of each option whose new one cannot be used
-    listening: Listening | None  # None: as it was
-    metrics: "Metrics | None"  # None: as it was
+    config: Config  # options with unusable new values keep the old ones
+    listening: Listening | None  # None: unchanged
+    metrics: "Metrics | None"  # None: unchanged
     problems: tuple[Problem, ...]
 
     def close(self) -> None:
-        """Gives up what was bound: nothing of it will be served."""
+        """Closes sockets that will not be used."""
         if self.metrics is not None:
             self.metrics.close()
 
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """The socket that Prometheus asks, if there is one."""
+    """The metrics socket, if there is one."""
 
     sock: socket.socket | None = None
 
@@ -57,19 +57,19 @@ class Metrics:
 
     @property
     def endpoint(self) -> str | None:
-        """Where it listens; port 0 has become a real one."""
+        """The address, with the real port instead of 0."""
         return None if self.sock is None else str(Endpoint.of(self.sock.getsockname()))
 
     def close(self) -> None:
-        """Takes no more connections."""
+        """Stops listening."""
         if self.sock is not None:
             self.sock.close()
 
 
 def bind(wanted: Config, now: Config, engine: Engine, metrics_endpoint: str | None) -> Bound:
-    """Binds what is new in `wanted`. `metrics_endpoint` is where Prometheus is answered now."""
+    """Binds new addresses of `wanted`. `metrics_endpoint` is the current metrics address."""
     problems: list[Problem] = []
-    kept: dict[str, Any] = {}
+    unchanged: dict[str, Any] = {}
     listening: Listening | None = None
     metrics: Metrics | None = None
     if wanted.listen != now.listen:
@@ -77,20 +77,20 @@ def bind(wanted: Config, now: Config, engine: Engine, metrics_endpoint: str | No
             listening = engine.listen(_addresses(wanted))
         except OSError as err:
             problems.append(_not_bound(err))
-            kept["listen"] = now.listen
-    # A port that was drawn, and is configured now, is served already.
+            unchanged["listen"] = now.listen
+    # The configured port may be one that the kernel chose before.
     if wanted.metrics != now.metrics and (wanted.metrics is None or str(wanted.metrics) != metrics_endpoint):
         try:
             metrics = Metrics.bind(wanted.metrics)
         except Refused as err:
             problems.extend(err.problems)
-            kept["metrics"] = now.metrics
+            unchanged["metrics"] = now.metrics
     addresses = {server.address for config in (wanted, now) for server in config.upstream.servers}
     if len(addresses) > MAX_UPSTREAMS:
         reason = f"more than {MAX_UPSTREAMS} upstreams, old and new together: change them in two reloads"
         problems.append(Problem(str(wanted.path), None, "upstream.servers", reason))
-        kept["upstream"] = now.upstream
-    return Bound(wanted.model_copy(update=kept), listening, metrics, tuple(problems))
+        unchanged["upstream"] = now.upstream
+    return Bound(wanted.model_copy(update=unchanged), listening, metrics, tuple(problems))
 
 
 def _addresses(config: Config) -> list[tuple[Any, int]]:
@@ -102,7 +102,7 @@ def _not_bound(err: OSError) -> Problem:
 
 
 def _bind_metrics(endpoint: Endpoint) -> socket.socket:
-    """Listens for Prometheus. Raises `Refused`."""
+    """Listens on the metrics address. Raises `Refused`."""
     family = socket.AF_INET6 if endpoint.host.version == 6 else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:

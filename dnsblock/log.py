@@ -1,7 +1,7 @@
-"""The log on standard error: lines for a person at a terminal, one JSON object a line for everything else.
+"""The log on standard error: text for a person at a terminal, otherwise one JSON object per line.
 
-Nothing about a client is ever logged: no address, no name that was asked. Every line is limited in length.
-What libraries log, which strangers can cause, is limited in number.
+Clients are never logged, neither their addresses nor the queried names. The length of each line is limited.
+Remote hosts can cause log lines of libraries, so the number of these is limited as well.
 """
 
 import json
@@ -18,24 +18,24 @@ logger = logging.getLogger("dnsblock")
 
 MAX_TEXT = 2000  # characters of one text in a line
 MAX_ITEMS = 10  # of one list in a line
-MAX_TRACEBACK = 8000  # characters; its end says what went wrong
+MAX_TRACEBACK = 8000  # characters; the end is the most important part
 MAX_LINE = 16_000  # characters of a line without its traceback
-LIBRARY_LINES = 10  # of one kind, in each
+LIBRARY_LINES = 10  # of one kind per interval
 LIBRARY_SECONDS = 60.0
 
 
 def event(level: int, text: str, **fields: object) -> None:
-    """Logs what happened; `fields` are its figures, for programs."""
+    """Logs an event; `fields` are for programs."""
     logger.log(level, text, extra={"fields": fields})
 
 
 def fault(text: str, **fields: object) -> None:
-    """Logs the exception that is being handled and that nobody has thought of, for whoever is to mend it."""
+    """Logs the current exception with its traceback: a defect of dnsblock."""
     logger.error(text, exc_info=True, extra={"fields": fields})
 
 
 def set_up(options: Log, time_zone: ZoneInfo) -> None:
-    """Sends everything of this process to standard error, in the configured form."""
+    """Configures logging to standard error, also of libraries."""
     human = options.format == "human" or (options.format == "auto" and sys.stderr.isatty())
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Human(time_zone) if human else _Json())
@@ -78,7 +78,7 @@ class _Human(logging.Formatter):
 
 
 def _bounded(value: object) -> object:
-    """A field of a line as JSON takes it, with long texts cut and long lists counted instead of shown."""
+    """A field for JSON, with long texts and long lists shortened."""
     if isinstance(value, str):
         return _cut(value, MAX_TEXT)
     if isinstance(value, bool | int | float | None):
@@ -96,14 +96,15 @@ def _cut(text: str, most: int) -> str:
 
 
 class _Seldom(logging.Filter):
-    """Passes all lines of ours, and of each kind that libraries log only so many a minute.
+    """Passes all lines of dnsblock, and a limited number of each kind of libraries per minute.
 
-    A stranger who sends garbage to a listener makes a library log each time; that must not fill the disk.
+    Garbage that a remote host sends to a listener can make a library log each time. It must not fill the
+    disk.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._passed: dict[tuple[str, int], tuple[float, int]] = {}  # since when, and how many
+        self._passed: dict[tuple[str, int], tuple[float, int]] = {}  # start of the interval, number of lines
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.name.partition(".")[0] == logger.name:

@@ -1,6 +1,6 @@
-"""Any text a person may send becomes one canonical domain name, or is refused with a reason.
+"""Parses any text into a canonical domain name, or refuses it with a reason.
 
-Orders, lists, settings and the command line all use the engine's parser; inside, no name is checked again.
+Orders, lists, settings and the command line all use the engine's parser. No name is checked again later.
 """
 
 import re
@@ -16,9 +16,9 @@ class NameRefused(ValueError):  # noqa: N818  # house style: named for what happ
 def canonical(text: str) -> str:
     """The name in lower-case A-labels, without the trailing dot.
 
-    Letters, digits, hyphens and underscores are taken as they are; any other script is mapped and encoded as
-    browsers do (UTS 46, non-transitional). An `xn--` label is what is asked on the wire and is kept even if
-    it decodes to nothing. Raises only `NameRefused`.
+    Letters, digits, hyphens and underscores are accepted as they are. Other scripts are mapped and encoded as
+    in browsers (UTS 46, non-transitional). An `xn--` label is accepted even if it cannot be decoded, since
+    queries may contain it. Raises only `NameRefused`.
     """
     try:
         return canonical_name(text)
@@ -29,7 +29,7 @@ def canonical(text: str) -> str:
 
 
 def address(text: str) -> IPv4Address | IPv6Address | None:
-    """The address that a text is, if it is one and no name."""
+    """The text as an IP address, or None if it is a name."""
     try:
         return ip_address(text)
     except ValueError:
@@ -40,17 +40,17 @@ _PORT = re.compile(r"[^:]+:[0-9]+")
 
 
 def _advice(text: str) -> str | None:
-    """What to write instead of a text that is not a name, where that is known."""
+    """The correction for a text that is not a name, if known."""
     if text in ("", "."):
         return "empty: a name has at least one label"
     if "://" in text:
         return "a web address: write only the domain name in it"
     if re.search(r"\s", text):
-        return "holds a space: one name, without spaces"
+        return "contains a space: write one name, without spaces"
     if text.isascii() and not text.isprintable():
-        return "holds a control character"
+        return "contains a control character"
     if _PORT.fullmatch(text):
-        return "holds a colon: write the domain name without a port"
+        return "contains a colon: write the domain name without a port"
     if text.startswith("*."):
         return "a wildcard: write the name without `*.` and `match: below`"
     return None

@@ -1,4 +1,4 @@
-"""Tells systemd how the service is doing (sd_notify(3)). Silent where nobody asked to be told."""
+"""Notifies systemd of the service state (sd_notify(3)). Does nothing without `NOTIFY_SOCKET`."""
 
 import array
 import os
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 
 def notify(descriptors: Sequence[int] = (), **state: object) -> None:
-    """Sends e.g. `READY=1`, with descriptors; never fails, since the service runs the same without."""
+    """Sends a state such as `READY=1`, with descriptors. Errors are ignored."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if address[:1] not in ("/", "@"):
         return
@@ -18,10 +18,10 @@ def notify(descriptors: Sequence[int] = (), **state: object) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
             sock.connect("\0" + address[1:] if address[0] == "@" else address)
             sock.sendmsg([message], passed)
-    except OSError:  # no descriptor left is one of them
+    except OSError:  # for example, no free descriptor
         return
 
 
 def reloading() -> None:
-    """Says that a reload has begun; `READY=1` ends it. systemd wants the time (Type=notify-reload)."""
+    """Notifies that a reload has begun; `READY=1` ends it. systemd requires the time (Type=notify-reload)."""
     notify(RELOADING=1, MONOTONIC_USEC=time.monotonic_ns() // 1000)

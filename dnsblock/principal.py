@@ -1,4 +1,4 @@
-"""Who reads or changes something: a local user, or the daemon itself. Ledger, history and log record it."""
+"""The principal of a control call: a local user, or the daemon itself. Ledger, history and log record it."""
 
 import pwd
 import socket

@@ -1,4 +1,4 @@
-"""Gives up root once everything is open (`user`), but for the right to bind low ports."""
+"""Drops root privileges after startup (`user`), except the right to bind ports below 1024."""
 
 import grp
 import logging
@@ -15,13 +15,14 @@ from dnsblock.log import event
 
 
 def drop(config: Config, descriptors: Iterable[int]) -> None:
-    """Becomes the configured user; `descriptors` are the sockets of clients. Raises `Refused`.
+    """Becomes the configured user; `descriptors` are the client sockets. Raises `Refused`.
 
-    Only while the process has one thread: capabilities are each thread's own, and later threads inherit them.
+    Call it while the process has one thread: each thread has its own capabilities, and new threads inherit
+    them.
     """
     if config.user is None:
         if os.geteuid() == 0:
-            event(logging.WARNING, "running as root: set `user`, or start dnsblock as a user of its own")
+            event(logging.WARNING, "running as root: set `user`, or start dnsblock as another user")
         return
     user = _user(config.user)
     if os.geteuid() != user.pw_uid:
@@ -52,14 +53,14 @@ def _refused(config: Config, reason: str) -> Refused:
 
 
 def _give(config: Config, user: pwd.struct_passwd) -> None:
-    """Gives the user what root has made: the state folder and the control socket. Raises `Refused`."""
+    """Changes the owner of the state folder and the control socket. Raises `Refused`."""
     group = grp.getgrgid(user.pw_gid).gr_name
     for path in _all_in(config.state):
         status = path.lstat()
         if status.st_uid not in (0, user.pw_uid) or (stat.S_ISREG(status.st_mode) and status.st_nlink > 1):
-            reason = f"belongs to somebody else: chown -R {user.pw_name}:{group} {config.state}"
+            reason = f"belongs to another user: chown -R {user.pw_name}:{group} {config.state}"
             raise Refused([Problem(str(path), None, "", reason)])
-        # Never through a link, which may lead anywhere.
+        # Never follow symbolic links.
         os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)
     os.chown(config.control, user.pw_uid, user.pw_gid, follow_symlinks=False)
 
@@ -71,15 +72,15 @@ def _all_in(folder: Path) -> Iterator[Path]:
 
 
 def _check_reload(config: Config) -> None:
-    """Refuses to start as a user who could not reload or start again. Raises `Refused`."""
+    """Raises `Refused` if the user could not reload or start again."""
     for library in (Path(os.__file__).parent, Path(__file__).parent):
         if not os.access(library, os.R_OK | os.X_OK):
-            # Modules are imported as they are needed.
-            advice = "install with one that it can execute: make install PYTHON=/usr/bin/python3"
-            raise _refused(config, f"cannot read the Python that runs ({library}): {advice}")
+            # Some modules are imported later.
+            advice = "install with a Python that it can execute: make install PYTHON=/usr/bin/python3"
+            raise _refused(config, f"cannot read the running Python ({library}): {advice}")
     places = [place for zone in config.zones for place in (zone.place, zone.addresses)]
     needed = [config.path, config.orders, config.cookies.secrets, *places]
-    reason = f"user {config.user} cannot read it, so a reload would fail: change its rights"
+    reason = f"user {config.user} cannot read it, so a reload would fail: change its permissions"
     problems = [
         Problem(str(path), None, "", reason)
         for path in needed

@@ -1,4 +1,4 @@
-"""What the daemon asks of the kernel for its own process: signals, descriptors, its place in the line."""
+"""Signals, priority and descriptor limit of the daemon's process."""
 
 import asyncio
 import contextlib
@@ -8,18 +8,18 @@ import signal
 import threading
 from collections.abc import Iterator
 
-RESTART_SIGNAL = signal.SIGUSR2  # another process takes the place of this one, with its sockets
+RESTART_SIGNAL = signal.SIGUSR2  # another process replaces this one and gets its sockets
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, RESTART_SIGNAL)
-CONTROL_NICENESS = 10  # a tenth of a processor that worker threads would use up
+CONTROL_NICENESS = 10  # worker threads then get about ten times as much of a busy CPU
 
 
 @contextlib.contextmanager
 def signals_into(
     hangups: asyncio.Queue[signal.Signals], stops: asyncio.Queue[signal.Signals]
 ) -> Iterator[None]:
-    """Puts signals into queues from the end of this block on; inside it they are blocked.
+    """Puts signals into queues, starting at the end of this block; inside it they are blocked.
 
-    A handler only puts a word into the queue, so that two SIGHUPs are two publishes in a row, not a race.
+    With a queue, two SIGHUPs cause two publishes one after the other.
     """
     queues = {signal.SIGHUP: hangups, **dict.fromkeys(STOP_SIGNALS, stops)}
     signal.pthread_sigmask(signal.SIG_BLOCK, queues)
@@ -31,9 +31,9 @@ def signals_into(
 
 
 def give_way() -> None:
-    """Lets worker threads go first where processors are few: compiling ten million names is no hurry.
+    """Lowers the priority of this thread and of threads that it starts later, below that of worker threads.
 
-    Of this thread, and of those that it starts from now on; the worker threads run already.
+    Compiling ten million names is less urgent than answering queries. The worker threads are running already.
     """
     this = threading.get_native_id()
     niceness = os.getpriority(os.PRIO_PROCESS, this)
@@ -41,9 +41,9 @@ def give_way() -> None:
 
 
 def raise_descriptor_limit() -> None:
-    """Takes as many descriptors as this process may have: sockets towards upstreams, and TCP clients.
+    """Raises the limit of open files to the hard limit.
 
-    A shell's usual 1,024 are few for that, and the kernel lets every process raise them to its hard limit.
+    Upstream sockets and TCP clients need more than the usual 1,024.
     """
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -315,7 +315,7 @@ class Publisher:
         """Commits what was read and makes it the state of this process. One at a time."""
         async with self._publishing:
             if self.is_stopping:
-                raise Refused([Problem("dnsblock", None, "", "is stopping: nothing is published any more")])
+                raise Refused([Problem("dnsblock", None, "", "is stopping: nothing is published")])
             # Made under the lock: a draft from before the wait would revert the publish that it waited for.
             draft = read if isinstance(read, Draft) else self._draft()
             if isinstance(change, LedgerEntries):
@@ -441,10 +441,10 @@ class Publisher:
 
     def _note_failure(self, change: Change, err: Exception, refused: Refused) -> None:
         failed, serial = change.scope, self.policy.snapshot.serial
-        text = f"not published, serial {serial} is served on"
+        text = f"not published, serial {serial} stays in force"
         if isinstance(err, PartlyRefused):
             failed = "all" if self.inbox or err.of_configuration else "lists"
-            text = f"serial {serial} is served, without what is refused"
+            text = f"serial {serial} is published without the refused input"
         self.last_publish = LastPublish(False, datetime.now(UTC), change.reason, failed, str(refused))
         self._observer.failed(_kind_of(err))
         found = refused.first(PROBLEMS_LOGGED, f"dnsblock check -c {self.config.path}")

@@ -1,7 +1,7 @@
-"""Where the program `dnsblock` begins: before anything else is imported, a daemon blocks SIGHUP and SIGUSR2.
+"""The entry point of the program `dnsblock`. A daemon blocks SIGHUP and SIGUSR2 before any other import.
 
-Their default action ends a process, and a daemon takes half a second until it can reload or restart. A signal
-that comes earlier waits, and is honoured when the daemon is ready.
+Their default action ends the process, and the daemon needs half a second until it can handle them. Earlier
+signals stay pending until it is ready.
 """
 
 import signal
@@ -12,7 +12,7 @@ if sys.argv[1:2] == ["serve"]:
 
 
 def main() -> None:
-    """Runs the command of the command line."""
+    """Runs the command in `sys.argv`."""
     from dnsblock.cli import main as command
 
     command()

@@ -1,7 +1,6 @@
 """Reads, compiles and records the first policy, before any query is answered.
 
-Startup is strict: any error is reported and nothing is left half-started, except where a former good version
-or the ledger says what was in force.
+Startup is strict: an error stops it, unless a previous good version or the ledger defines what to enforce.
 """
 
 import logging
@@ -23,14 +22,14 @@ from dnsblock.policy.snapshot import Draft, Policy, read
 
 @dataclass(frozen=True, slots=True)
 class Startup:
-    """The first policy, and where it is recorded."""
+    """The first policy, and its records."""
 
     recorder: Recorder
     store: Store
     draft: Draft
     policy: Policy
     at: datetime  # when the process started
-    inbox: tuple[RefusedDocument, ...]  # order documents that are refused
+    inbox: tuple[RefusedDocument, ...]  # refused order documents
 
     @classmethod
     def prepare(cls, config: Config, recorder: Recorder, store: Store, at: datetime) -> "Startup":
@@ -46,7 +45,8 @@ class Startup:
             records.accept(draft.lists)
         except (HistoryUnwritable, OSError, Refused) as err:
             event(
-                logging.ERROR, f"new lists are not on record, and the previous versions are enforced: {err}"
+                logging.ERROR,
+                f"new lists could not be recorded, and the previous versions stay in force: {err}",
             )
             draft = replace(draft, lists=draft.lists.last_enforced(draft.config, datetime.now(UTC)))
             policy = self.recorder.compile(draft, policy.lists)

@@ -1,4 +1,4 @@
-"""Judges a name that an order wants to block or exempt. Asked by the intake, once for each entry."""
+"""Public suffixes, such as `co.id`: names under which a registry sells names. No order may block them."""
 
 import hashlib
 from functools import lru_cache
@@ -10,28 +10,30 @@ from dnsblock.names import canonical
 
 
 def public_suffix(name: str) -> str | None:
-    """Why a canonical name is too wide for an order, or None.
+    """Why a canonical name is too wide for an order; None if it is not.
 
-    A top-level domain, or a name under which a registry sells names (`co.id`): such a block takes a country
-    down. The list is the one that ships with the publicsuffixlist package; nothing is fetched.
+    A block of a top-level domain or a public suffix would take down a country. The list is bundled with the
+    package publicsuffixlist; nothing is fetched.
     """
     if "." not in name:
         return "PUBLIC_SUFFIX: a top-level domain; an order names single domains"
     if _icann_suffixes().is_public(name):
-        return "PUBLIC_SUFFIX: names are sold below it; an order names single domains"
+        return "PUBLIC_SUFFIX: a public suffix; an order names single domains"
     return None
 
 
 @lru_cache(maxsize=1)
 def _icann_suffixes() -> PublicSuffixList:
-    # The ICANN section only: below the private ones (pages.dev) one name is one customer.
+    # Only the ICANN section: below a private suffix (pages.dev), one name is one customer.
     return PublicSuffixList(only_icann=True)
 
 
 @lru_cache(maxsize=1)
 def public_suffixes() -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    """Of the same list, for judging a whole list at once: every name under which a registry sells names;
-    every name whose children all are such (`*.` rules); and those of these children that are not (`!` rules).
+    """The rules of the same list, to check whole lists at once.
+
+    Names that are public suffixes, names whose children all are (`*.` rules), and exceptions of these (`!`
+    rules).
     """
     names: list[str] = []
     parents: list[str] = []
@@ -48,15 +50,15 @@ def public_suffixes() -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]
 
 @lru_cache(maxsize=1)
 def public_suffixes_digest() -> str:
-    """By which `public_suffixes` of one version of the list are told from those of another, in hexadecimal.
+    """The SHA-256 of the rules in hexadecimal. It identifies the version of the list.
 
-    Of the rules as they stand there: to make names of them takes twenty times as long, at each start.
+    It covers the raw rules: converting them to names at each startup would take twenty times as long.
     """
     return hashlib.sha256("\n".join(_icann_rules()).encode()).hexdigest()
 
 
 def _ascii(rule: str) -> str:
-    # Nearly all rules are in lower case and ASCII, which is canonical: the rest takes most of the time.
+    # Nearly all rules are lower-case ASCII, which is canonical. Converting the others takes most of the time.
     return rule if rule.isascii() and rule.islower() else canonical(rule)
 
 

@@ -1,11 +1,11 @@
-"""Times as text, in both directions: what a person or a program writes, and what they are shown."""
+"""Parses times that people and programs write, and formats times for them."""
 
 from datetime import UTC, datetime, tzinfo
 from zoneinfo import ZoneInfo
 
 
 def moment(text: str, zone: tzinfo = UTC) -> datetime:
-    """The moment that a text names, in UTC; `zone` applies where the text has no offset.
+    """Parses a time to UTC; `zone` applies if the text has no offset.
 
     Raises `ValueError` for a text that is not a time, and for a time before year 1 or after year 9999 in UTC.
     """
@@ -19,12 +19,12 @@ def moment(text: str, zone: tzinfo = UTC) -> datetime:
 
 
 def utc(time: datetime) -> str:
-    """A time as RFC 3339 in UTC, in whole seconds: what programs read."""
+    """A time as RFC 3339 in UTC, in whole seconds, for programs."""
     return time.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def local(time: datetime, zone: tzinfo) -> str:
-    """A time as people of that zone write it, with the abbreviation of the zone."""
+    """A time in a time zone, with its abbreviation, for people."""
     try:
         shown = time.astimezone(zone)
     except OverflowError:  # within a day of year 1 or of year 9999
@@ -34,5 +34,5 @@ def local(time: datetime, zone: tzinfo) -> str:
 
 
 def local_text(text: str, zone: str) -> str:
-    """The same for a time of the API."""
+    """A time of the API in a time zone, for people."""
     return local(datetime.fromisoformat(text), ZoneInfo(zone))

@@ -159,7 +159,8 @@ def _servers(value: Any, info: ValidationInfo) -> Any:
         former: FormerServers | None = context.get("former")
         if former is not None:
             former.problems = [
-                replace(one, reason=f"{one.reason}; the former upstreams stay") for one in err.problems
+                replace(one, reason=f"{one.reason}; the previous upstreams stay in use")
+                for one in err.problems
             ]
             return list(former.servers)
         raise ValueError(f"system: {err}") from err
@@ -191,7 +192,7 @@ def _network(text: str) -> IPv4Network | IPv6Network:
     except ValueError as err:
         raise ValueError("must be a network such as 192.0.2.0/24, with no bits set after the prefix") from err
     if isinstance(found, IPv6Network) and found.subnet_of(_MAPPED):
-        raise ValueError("write the IPv4 network itself: who comes over IPv4 is looked up there")
+        raise ValueError("write the IPv4 network itself: clients over IPv4 are looked up there")
     return found
 
 
@@ -210,7 +211,7 @@ def _target_name(text: str) -> str:
     return f"*.{canonical(text[2:])}" if text.startswith("*.") else canonical(text)
 
 
-def _probe_name(text: str) -> str:
+def _health_check_name(text: str) -> str:
     """A name or the root, for which every resolver can answer."""
     return text if text == "." else canonical(text)
 
@@ -342,7 +343,7 @@ Upstream = Annotated[Endpoint, from_text(_upstream)]
 Network = Annotated[IPv4Network | IPv6Network, from_text(_network)]
 Nat64Prefix = Annotated[IPv6Network, from_text(_nat64_prefix)]
 DnsName = Annotated[str, from_text(canonical)]
-HealthCheckName = Annotated[str, from_text(_probe_name)]
+HealthCheckName = Annotated[str, from_text(_health_check_name)]
 Switch = Annotated[bool, _either("true", "false")]
 AnsweredHere = Annotated[bool, _either("answer", "forward")]
 Denied = Annotated[bool, _either("nxdomain", "forward")]

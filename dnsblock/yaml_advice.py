@@ -1,7 +1,7 @@
-"""What the author of a document must change where the YAML parser gives up. Used by `document` alone.
+"""Translates syntax errors of the YAML parser for the author of a document. Only `document` uses it.
 
-The parser speaks of scanners, tokens and scalars. The author is a clerk who has written a letter in YAML, or
-an operator who is in a hurry: the message names the place and the correction.
+The parser's messages are about scanners, tokens and scalars. The author is a clerk who writes an order, or an
+operator in a hurry: our message names the place and the correction.
 """
 
 import re
@@ -12,35 +12,35 @@ IN_QUOTES = "put the whole text in quotes, and write each ' in it twice: key: 't
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Where and why the parser gave up. Lines and columns count from 1."""
+    """The place and reason of a syntax error. Lines and columns count from 1."""
 
     context: str
     problem: str
     line: int
     column: int
-    began: tuple[int, int] | None  # line and column of what was being read
+    began: tuple[int, int] | None  # line and column where the incomplete part begins
 
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """What to tell: the line, and what to do at which column of it."""
+    """The line, and the correction with its column."""
 
     line: int
     reason: str
 
 
 def advise(text: str, failure: Failure) -> Advice:
-    """What to tell the author of `text`."""
+    """The advice for the author of `text`."""
     place = (failure.line, failure.column)
     if "quoted scalar" in failure.context and failure.began and "escape" not in failure.problem:
-        place = failure.began  # the end of the file tells nobody which quote is open
+        place = failure.began  # the error is at the end of the file, far from the open quote
     line = _line(text, place[0])
     reason = _reason(line, place[1], failure)
     return Advice(place[0], f"not valid YAML or JSON: column {place[1]}: {reason}")
 
 
 def not_utf8(data: bytes) -> str:
-    """What to do about bytes that are not UTF-8."""
+    """The advice for bytes that are not UTF-8."""
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "this is UTF-16, not UTF-8 text: save the file with the encoding UTF-8"
     return "not UTF-8 text: save the file with the encoding UTF-8"
@@ -72,7 +72,7 @@ def _reason(line: str, column: int, failure: Failure) -> str:
 
 
 def _reason_in_lines(line: str, column: int, problem: str, context: str, char: str) -> str:
-    """Of what is not in brackets, braces or quotes."""
+    """The correction outside brackets, braces and quotes."""
     if "mapping values are not allowed" in problem:
         if re.search(r":\s", line[: column - 1]):
             return f"a text with a colon: {IN_QUOTES}"

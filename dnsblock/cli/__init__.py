@@ -1,6 +1,6 @@
-"""The commands. No logic: each reads its options, asks who knows, and shows the answer.
+"""The commands. They contain no logic: each parses its options, makes one request and prints the result.
 
-Results go to standard output, everything else to standard error. With --json, results are one JSON object.
+Results go to standard output, everything else to standard error. With --json, a result is one JSON object.
 """
 
 import json
@@ -39,9 +39,9 @@ ORDERS_SHOWN = 100
 @click.group(cls=Commands, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="dnsblock")
 def main() -> None:
-    """Carries out DNS blocking orders in front of recursive resolvers.
+    """Enforce DNS blocking orders in front of recursive resolvers.
 
-    Exactly what was ordered, from the moment it applies, until the moment it is lifted.
+    Each order takes effect at its time, for exactly the names in it, until it is lifted or expires.
     """
 
 
@@ -51,10 +51,12 @@ def main() -> None:
 @main.command(epilog=EXIT_CODES)
 @common
 def serve(config_path: Path, as_json: bool) -> None:
-    """Run in the foreground: answer, forward, follow orders.
+    """Run the daemon in the foreground.
 
-    SIGHUP publishes what has changed. SIGTERM and SIGINT answer what was asked, then stop; a second one stops
-    at once. Says where it listens once queries are answered; with --json in one line of JSON.
+    SIGHUP reloads configuration, orders and lists. SIGTERM and SIGINT stop it after outstanding queries are
+    answered; a second signal stops it immediately. SIGUSR2 restarts it without losing queries.
+
+    When it is ready, it prints its listen addresses, with --json as one line of JSON.
     """
     import asyncio
 
@@ -87,12 +89,12 @@ def _ready_human(daemon: "Daemon") -> None:
     host, _, port = facts["listening"][0].rpartition(":")
     at = f"@{host.strip('[]')} -p {port}"
     config = daemon.config.path
-    click.echo(f"dnsblock {__version__} answers on {', '.join(facts['listening'])} (UDP and TCP)")
+    click.echo(f"dnsblock {__version__} is listening on {', '.join(facts['listening'])} (UDP and TCP)")
     click.echo(f"  serial    {facts['serial']}")
     click.echo(f"  enforced  {facts['entries']:,} names")
     click.echo(f"  upstream  {', '.join(facts['upstreams'])}")
     click.echo(f"  metrics   {'http://' + facts['metrics'] + '/metrics' if facts['metrics'] else 'off'}")
-    click.echo("\nTry, in another terminal:")
+    click.echo("\nTry this in another terminal:")
     click.echo(f"  dig {at} {name}")
     click.echo(f"  dig {at} example.com")
     click.echo(f"  {Path(sys.argv[0])} why -c {config} {name}\n")
@@ -106,14 +108,16 @@ def _ready_human(daemon: "Daemon") -> None:
 @click.option(
     "--startup",
     is_flag=True,
-    help="Check only whether the daemon can start, perhaps without all of its input.",
+    help="Check only whether the daemon can start, even if some of its input is refused.",
 )
 @common
 def check(config_path: Path, as_json: bool, startup: bool) -> None:
-    """Check configuration, orders and lists, and print every problem of every file.
+    """Check configuration, orders and lists, and print all problems.
 
-    Needs no daemon and changes nothing. With --startup, the exit code is 0 if the daemon can start with what
-    there is: it tolerates a list that is broken or gone if it has a good version of it, and refused orders.
+    Needs no running daemon and changes nothing.
+
+    With --startup, the exit code is 0 if the daemon can start. It can start with refused orders, and with
+    broken or missing lists of which it has a good version.
     """
     from dnsblock.policy.check import check_all
 
@@ -150,7 +154,7 @@ def check(config_path: Path, as_json: bool, startup: bool) -> None:
 
 
 def _print_startup(checked: "Checked", config_path: Path) -> None:
-    """Whether the daemon can start, and how many problems it would start with."""
+    """Prints whether the daemon can start, and how many problems do not prevent that."""
     if checked.prevents:
         click.echo("\n".join(str(problem) for problem in checked.prevents))
         click.echo("the daemon cannot start", err=True)
@@ -158,7 +162,7 @@ def _print_startup(checked: "Checked", config_path: Path) -> None:
     click.echo(f"{config_path}: the daemon can start")
     if count := len(checked.problems):
         problems = f"{count:,} problem{'s' if count > 1 else ''}"
-        click.echo(f"{problems} that it tolerates: `dnsblock check -c {config_path}` shows them", err=True)
+        click.echo(f"{problems} do not prevent that: see `dnsblock check -c {config_path}`", err=True)
 
 
 # ------- reload, status, why -------
@@ -167,11 +171,12 @@ def _print_startup(checked: "Checked", config_path: Path) -> None:
 @main.command(epilog=EXIT_CODES)
 @common
 def reload(config_path: Path, as_json: bool) -> None:
-    """Publish what has changed, and say what that was and what is served now.
+    """Reload configuration, orders and lists, and print the changes.
 
-    Returns when the new snapshot answers queries. Every problem of a refused order document or a rejected
-    list is printed; all else is published, and the exit code is 4. When the configuration file is invalid,
-    its options keep their values, and orders and lists are still published.
+    Returns when the new snapshot answers queries.
+
+    If an order document is refused or a list is rejected, everything else is published, the problems are
+    printed, and the exit code is 4. If the configuration file is invalid, all options keep their values.
     """
     client = client_of(config_path)
     with partly(as_json), working(client, quiet=as_json):
@@ -185,9 +190,9 @@ def reload(config_path: Path, as_json: bool) -> None:
 @main.command(epilog=EXIT_CODES)
 @common
 def status(config_path: Path, as_json: bool) -> None:
-    """Show what is enforced, since when, and what went wrong last.
+    """Show the enforced snapshot, traffic, upstreams, zones, orders and problems.
 
-    Exit code 1 if the last reload failed, or if no upstream is usable.
+    Exit code 1 if the last reload failed, or if no upstream is up.
     """
     facts = client_of(config_path).status()
     if as_json:
@@ -218,7 +223,7 @@ def _print_status(facts: dict[str, Any], config_path: Path) -> None:
         trial = facts["trial"]
         elapsed = f"{trial['elapsed']:.0f} of {trial['seconds']:,} seconds"
         click.echo(f"  trial        {printable(trial['file'])}, {elapsed}")
-    # What is refused is shown below, each of it once.
+    # Refused documents and rejected lists are printed below.
     below = set(lists.rejected_lines(facts["sources"])) | set(_refused_lines(facts["refused_documents"]))
     lines = [line for line in (last["error"] or "").splitlines() if line not in below]
     for line in lines[:FINDINGS_SHOWN]:
@@ -239,7 +244,7 @@ def _print_status(facts: dict[str, Any], config_path: Path) -> None:
     zones = [[z["name"], z["kind"], z["mode"], z["answer"], f"{z['entries']:,}"] for z in facts["zones"]]
     print_table(["zone", "kind", "mode", "answer", "names"], zones)
     for path in facts["histories_aside"]:
-        click.echo(f"a corrupt history of lists was set aside, move it away to clear this: {printable(path)}")
+        click.echo(f"a corrupt history of lists was set aside: {printable(path)}: move it to another folder")
     lists.print_rejected(facts["sources"], config_path)
     _print_refused_documents(facts["refused_documents"], config_path)
     orders = [
@@ -268,14 +273,14 @@ def _print_refused_documents(refused: list[dict[str, Any]], config_path: Path) -
         [one["file"], one["order_id"] or "-", f"{len(one['problems']):,}", one["problems"][0]["reason"]]
         for one in refused[:FINDINGS_SHOWN]
     ]
-    columns = ["document", "order", "problems", "the first of them"]
-    print_table(columns, rows, free={"the first of them"})
+    columns = ["document", "order", "problems", "first problem"]
+    print_table(columns, rows, free={"first problem"})
 
 
 def _print_ledger(ledger: dict[str, Any], time_zone: str) -> None:
-    """What is wrong with the ledger or the clock."""
+    """Problems of the ledger and the clock."""
     if ledger["mismatch"]:
-        click.echo("  ledger       NOT USED: `dnsblock log accept-restore` accepts it as it is")
+        click.echo("  ledger       NOT USED: to accept it, run `dnsblock log accept-restore --reason TEXT`")
         for one in ledger["mismatch"]["missing"]:
             whose = f"{printable(one['order_id'] or '')} of {printable(one['issuer'] or 'the operator')}"
             click.echo(f"    missing: record {one['n']}, {one['kind']} {whose}")
@@ -286,7 +291,7 @@ def _print_ledger(ledger: dict[str, Any], time_zone: str) -> None:
 
 
 def _print_traffic(traffic: dict[str, Any]) -> None:
-    """The last minute, or the time since startup."""
+    """Traffic of the last minute, or since startup."""
     rate, blocked = traffic["queries_per_second"], traffic["blocked"]
     click.echo(
         f"  queries      {rate:,.1f} per second, {traffic['queries']:,} in {traffic['seconds']:.0f} s, "
@@ -306,16 +311,17 @@ def _milliseconds(time: float | None) -> str:
 
 @main.command(epilog=EXIT_CODES)
 @click.argument("name")
-@click.option("--at", metavar="TIME", help="At another time (RFC 3339, or local: 2017-08-10 10:46).")
+@click.option(
+    "--at", metavar="TIME", help="Explain another time (RFC 3339, or local time: 2017-08-10 10:46)."
+)
 @common
 def why(config_path: Path, as_json: bool, name: str, at: str | None) -> None:
-    """Tell why NAME is blocked, or that it is not: zone, order, entry, and what else covers it.
+    """Explain why NAME is or is not blocked: zone, order, entry, and other matching entries.
 
-    NAME may be an address, too: then it is about answers that lead there. With --at it is about what was in
-    force at that time, by the zones that are configured today. For a time to come the answer is what is
-    scheduled today.
+    If NAME is an IP address, this explains how responses with that address are treated. With --at, it
+    explains a past time, for the zones that are configured today, or what is scheduled for a future time.
 
-    Exit code 0 when the name is blocked, 1 when it is not.
+    Exit code 0 if the name is blocked, 1 if it is not.
     """
     from dnsblock.names import NameRefused, address, canonical
 
@@ -355,10 +361,10 @@ def _print_why(answer: dict[str, Any]) -> None:
         of_list = "an exception of its list" if decided["is_exception"] else "a list"
         by = f"order {', '.join(decided['orders'])}" if decided["orders"] else of_list
         covers = {
-            "exact": "the name alone",
-            "subtree": "the name and all below",
-            "below": "all below the name",
-            "prefix": "answers that lead there",
+            "exact": "only this name",
+            "subtree": "this name and all names below it",
+            "below": "all names below it",
+            "prefix": "responses with these addresses",
         }
         click.echo(f"  by zone {decided['zone']}, {by}")
         click.echo(f"  entry {decided['entry']} ({decided['match']}: {covers[decided['match']]})")
@@ -384,23 +390,24 @@ def _print_why(answer: dict[str, Any]) -> None:
 
 @main.group(cls=Commands)
 def cache() -> None:
-    """What is kept of upstreams' answers."""
+    """Manage the cache of upstream responses."""
 
 
 @cache.command(epilog=EXIT_CODES)
 @click.argument("name", required=False)
-@click.option("--subtree", is_flag=True, help="Drop what is kept about all names below NAME as well.")
-@click.option("--all", "everything", is_flag=True, help="Drop everything.")
+@click.option("--subtree", is_flag=True, help="Also purge all names below NAME.")
+@click.option("--all", "everything", is_flag=True, help="Purge the whole cache.")
 @common
 def purge(config_path: Path, as_json: bool, name: str | None, subtree: bool, everything: bool) -> None:
-    """Drop what is kept about NAME, so that the next query asks an upstream.
+    """Purge NAME from the cache, so that the next query goes to an upstream.
 
-    A block or a lifting needs no purge: the policy is asked first, and nothing of ours is ever kept.
+    Changes of the policy need no purge: it is checked before the cache, and answers to blocked queries are
+    not cached.
     """
     from dnsblock.names import NameRefused, canonical
 
     if (name is None) != everything or (everything and subtree):
-        raise click.UsageError("say NAME, NAME --subtree or --all")
+        raise click.UsageError("give NAME, NAME --subtree or --all")
     try:
         asked = None if name is None else canonical(name)
     except NameRefused as err:
@@ -409,10 +416,10 @@ def purge(config_path: Path, as_json: bool, name: str | None, subtree: bool, eve
     if as_json:
         click.echo(json.dumps(answer))
     else:
-        click.echo(f"{answer['purged']:,} answers dropped")
+        click.echo(f"purged {answer['purged']:,} cached responses")
 
 
-# ------- ledger, lists and their past -------
+# ------- ledger, orders, lists and history -------
 
 for command in (impact, log, order, lists.source, lists.versions, lists.diff, lists.history, lists.rollback):
     main.add_command(command)

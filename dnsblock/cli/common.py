@@ -1,4 +1,4 @@
-"""What every command has: its options, its exit codes, and how it shows things."""
+"""Shared by all commands: common options, exit codes, and tables."""
 
 import json
 import shutil
@@ -18,19 +18,19 @@ from dnsblock.times import local_text
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-FINDINGS_SHOWN = 10  # problems; then it is said how all of them are shown
+FINDINGS_SHOWN = 10  # problems; then a line says how to see all of them
 EXIT_CODES = """\b
 Exit codes:
   0  done
-  1  the answer is no (a check found problems, a name is not blocked)
+  1  negative result (a check found problems, a name is not blocked)
   2  wrong usage
-  3  the daemon cannot be reached, or did not answer in time
-  4  refused (what was enforced goes on being enforced)
+  3  the daemon cannot be reached, or did not respond in time
+  4  refused (the previous state stays in force)
 """
 
 
 class Commands(click.Group):
-    """A group whose help shows the summary of each command whole: click alone cuts it off."""
+    """A group whose help shows each summary in full; click shortens it."""
 
     def add_command(self, cmd: click.Command, name: str | None = None) -> None:
         first = (cmd.help or "").partition("\n\n")[0]
@@ -39,7 +39,7 @@ class Commands(click.Group):
 
 
 def common(command: Command) -> Command:
-    """Adds the options that every command has, and turns what goes wrong into messages and exit codes."""
+    """Adds the common options, and turns exceptions into messages and exit codes."""
 
     @wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -48,8 +48,8 @@ def common(command: Command) -> Command:
         except Refused as err:
             if kwargs.get("as_json"):
                 served = {"served": err.served} if isinstance(err, PartlyRefused) else {}
-                told = {"error": "refused", "problems": err.as_json(), **served}
-                click.echo(json.dumps(told, ensure_ascii=False))
+                refusal = {"error": "refused", "problems": err.as_json(), **served}
+                click.echo(json.dumps(refusal, ensure_ascii=False))
             leave(Exit.REFUSED, err.first(FINDINGS_SHOWN, f"dnsblock check -c {kwargs['config_path']}"))
         except LedgerUnwritable as err:
             leave(Exit.REFUSED, str(err))
@@ -71,32 +71,32 @@ def common(command: Command) -> Command:
 
 
 def leave(code: Exit, message: str = "") -> NoReturn:
-    """Ends the command, with what there is to say on standard error."""
+    """Ends the command, with a message on standard error if there is one."""
     if message:
         click.echo(message, err=True)
     sys.exit(code)
 
 
 def local_time(time: str | None, zone: str) -> str:
-    """A time of the API, as people of that zone write it; "-" for none."""
+    """A time of the API in a time zone; "-" for none."""
     return "-" if time is None else local_text(time, zone)
 
 
 def client_of(config_path: Path) -> Client:
-    """The way to the daemon of this configuration."""
+    """The client for the daemon with this configuration."""
     return Client(control_socket(config_path))
 
 
 GAP = "  "  # between two columns
-FOLDED_CHARACTERS = 24  # a column of free text is folded to so many at least
+FOLDED_CHARACTERS = 24  # minimum width of a folded column
 
 
 def print_table(columns: list[str], rows: list[list[str]], *, free: Collection[str] = ()) -> None:
-    """Shows rows; what is hostile in a cell is escaped.
+    """Prints rows, with control sequences in cells escaped.
 
-    Identifiers, names, digests and times are never broken. On a terminal that is too narrow only the columns
-    of `free` text are folded; where that is not enough, each row becomes a block of lines. Into a file or a
-    pipe one row is one line.
+    On a narrow terminal, only the columns of `free` text are folded, so that identifiers, digests and times
+    stay whole. If that is not enough, each row becomes a block of lines. In a file or a pipe, one row is one
+    line.
     """
     shown = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(_width, column)) for column in zip(columns, *shown, strict=True)]
@@ -114,7 +114,7 @@ def print_table(columns: list[str], rows: list[list[str]], *, free: Collection[s
 
 
 def _folded(columns: list[str], widths: list[int], room: int, free: Collection[str]) -> list[int] | None:
-    """The widths with which a table fits, if it does."""
+    """The column widths that fit; None if the table is too wide."""
     excess = sum(widths) + len(GAP) * (len(widths) - 1) - room
     folded = list(widths)
     for place in sorted(range(len(columns)), key=lambda place: -widths[place]):
@@ -126,7 +126,7 @@ def _folded(columns: list[str], widths: list[int], room: int, free: Collection[s
 
 
 def _print_blocks(columns: list[str], rows: list[list[str]]) -> None:
-    """Each row as lines of a name and a value; terminals fold a long value where it can still be copied."""
+    """Prints each row as lines with a name and a value. Long values are not folded, so they can be copied."""
     width = max(map(_width, columns))
     for row in rows:
         for place, (column, cell) in enumerate(zip(columns, row, strict=True)):
@@ -145,7 +145,7 @@ def _padded(text: str, width: int) -> str:
 
 
 def _parts(text: str, width: int) -> list[str]:
-    """A text in lines of at most so many characters, between words where that is possible."""
+    """Splits a text into lines of at most `width` columns, between words if possible."""
     if _width(text) <= width:
         return [text]
     lines, line = [], ""
@@ -163,7 +163,7 @@ def _parts(text: str, width: int) -> list[str]:
 
 
 def _width(text: str) -> int:
-    """How many columns of a terminal it takes."""
+    """The number of terminal columns."""
     return len(text) if text.isascii() else sum(map(_character_width, text))
 
 

@@ -1,4 +1,4 @@
-"""Commands about lists and their past: source, versions, diff, history, rollback."""
+"""Commands for lists and their history: source, versions, diff, history, rollback."""
 
 import json
 import sys
@@ -29,7 +29,7 @@ SERIAL = click.IntRange(0, MAX_SERIAL)
 
 def _written(_: click.Context, __: click.Parameter, reason: str) -> str:
     if not reason.strip() or len(reason) > MAX_REASON:
-        raise click.BadParameter(f"write why, in at most {MAX_REASON:,} characters")
+        raise click.BadParameter(f"give a reason of at most {MAX_REASON:,} characters")
     return reason
 
 
@@ -44,7 +44,7 @@ def source() -> None:
 @source.command("list", epilog=EXIT_CODES)
 @common
 def list_sources(config_path: Path, as_json: bool) -> None:
-    """Show each list: its version, its age, and what is wrong with it now.
+    """Show each list: format, version, age and problems.
 
     Exit code 1 if the current content of a list is rejected, or could not be fetched.
     """
@@ -77,22 +77,22 @@ def _print_sources(answer: dict[str, Any], config_path: Path) -> None:
     print_table(columns, rows)
     for one in answer["sources"]:
         for skipped in one["skipped"][:LINES_SHOWN]:
-            click.echo(f"list {one['zone']} does not read {printable(skipped['name'])}: {skipped['reason']}")
+            click.echo(f"list {one['zone']} skips {printable(skipped['name'])}: {skipped['reason']}")
         if len(one["skipped"]) > LINES_SHOWN:
-            click.echo(f"list {one['zone']} does not read {len(one['skipped']) - LINES_SHOWN:,} more")
+            click.echo(f"list {one['zone']} skips {len(one['skipped']) - LINES_SHOWN:,} more files")
         for warning in one["warnings"]:
             click.echo(f"list {one['zone']}: {printable(warning)}")
     print_rejected(answer["sources"], config_path)
 
 
 def _format(source: dict[str, Any]) -> str:
-    """The format, and which one it was in the version before, where another one was recognised then."""
+    """The format, and that of the previous version if it differs."""
     former = source["report"]["former_format"] if source["report"] else ""
     return f"{source['format'] or '-'}, was {former}" if former else source["format"] or "-"
 
 
 def rejected_lines(sources: list[dict[str, Any]]) -> list[str]:
-    """Every problem of the rejected lists, as `print_rejected` shows it."""
+    """All problems of the rejected lists, as `print_rejected` prints them."""
     return [str(one) for source in sources for one in _problems(source)]
 
 
@@ -101,17 +101,19 @@ def _problems(source: dict[str, Any]) -> list[Problem]:
 
 
 def print_rejected(sources: list[dict[str, Any]], config_path: Path) -> None:
-    """Says which lists are not what is there now, and why: ten findings at most, all lists together."""
+    """Prints the rejected lists with their problems, at most ten in total."""
     room = FINDINGS_SHOWN
     for one in sources:
         if one["fetch_error"]:
             click.echo(f"list {one['zone']} could not be fetched: {printable(one['fetch_error'])}")
         if one["rejected"]:
             is_to_come = one["rejected"]["codes"] == ["NOT_FETCHED"]
-            stays = f"version {one['version']} stays" if one["version"] else "nothing of it is enforced"
-            what = "there is no content yet" if is_to_come else "the current content is rejected"
+            stays = (
+                f"version {one['version']} stays in force" if one["version"] else "nothing of it is enforced"
+            )
+            what = "not fetched yet" if is_to_come else "the current content is rejected"
             click.echo(f"list {one['zone']}: {what}, {stays}")
-            # At least why, and how it is accepted.
+            # At least the reason, and how to accept the content.
             found = Refused(_problems(one))
             shown = found.first(max(room, 2), f"dnsblock check -c {config_path}")
             click.echo("\n".join(f"  {line}" for line in shown.splitlines()))
@@ -122,7 +124,7 @@ def print_rejected(sources: list[dict[str, Any]], config_path: Path) -> None:
 @click.argument("zone")
 @common
 def refresh(config_path: Path, as_json: bool, zone: str) -> None:
-    """Fetch the feed of ZONE now, and publish what came; or read its files anew."""
+    """Fetch the feed of ZONE now, or read its files again, and publish the list."""
     client = client_of(config_path)
     with partly(as_json), working(client, quiet=as_json):
         answer = client.refresh(zone)
@@ -136,13 +138,13 @@ def refresh(config_path: Path, as_json: bool, zone: str) -> None:
 @click.argument("zone")
 @click.argument("digest")
 @click.option(
-    "--reason", required=True, callback=_written, help="Why the content is right; the reason is recorded."
+    "--reason", required=True, callback=_written, help="Why the content is correct; recorded in the history."
 )
 @common
 def accept(config_path: Path, as_json: bool, zone: str, digest: str, reason: str) -> None:
-    """Accept the content of a list of ZONE that a guard rejected, by its DIGEST.
+    """Accept content of the list of ZONE that a guard rejected, by its DIGEST.
 
-    The rejection contains the digest. The acceptance applies to this content only.
+    `dnsblock source list` shows the digest. The acceptance applies only to this content.
     """
     client = client_of(config_path)
     with partly(as_json), working(client, quiet=as_json):
@@ -154,7 +156,7 @@ def accept(config_path: Path, as_json: bool, zone: str, digest: str, reason: str
 
 
 def print_report(zone: str, report: dict[str, Any]) -> None:
-    """What became of the lines of a list."""
+    """Prints the report of a list: how many lines were accepted, repaired and rejected."""
     how = "recognised" if report["is_recognised"] else "as configured"
     if report["former_format"]:
         how += f"; it was {report['former_format']} before"
@@ -168,19 +170,19 @@ def print_report(zone: str, report: dict[str, Any]) -> None:
             reasons = ", ".join(f"{count:,} {reason}" for reason, count in report[what].items())
             click.echo(f"  {what.removesuffix('_by').replace('_', ' ')}: {reasons}")
     for kind in ("left out", "rejected", "lost exception"):
-        for told in [one for one in report["told"] if one["kind"] == kind][:LINES_SHOWN]:
-            value = f" '{told['value']}'" if told["value"] else ""
-            click.echo(f"  {kind}: {told['file']}:{told['line']}{value}: {printable(told['reason'])}")
+        for one in [one for one in report["told"] if one["kind"] == kind][:LINES_SHOWN]:
+            value = f" '{one['value']}'" if one["value"] else ""
+            click.echo(f"  {kind}: {one['file']}:{one['line']}{value}: {printable(one['reason'])}")
 
 
-# ------- The past -------
+# ------- History -------
 
 
 @click.command(epilog=EXIT_CODES)
 @click.argument("zone", required=False)
 @common
 def versions(config_path: Path, as_json: bool, zone: str | None) -> None:
-    """Show each serial that was served, with the versions of its lists; or those of the list of ZONE."""
+    """Show the published serials with their list versions, or the versions of the list of ZONE."""
     answer = client_of(config_path).versions(zone)
     if as_json:
         click.echo(json.dumps(answer, ensure_ascii=False))
@@ -203,7 +205,7 @@ def versions(config_path: Path, as_json: bool, zone: str | None) -> None:
         [
             *(str(one["version"]), local(one["accepted_at"]), one["how"], f"{one['entries']:,}"),
             *(_count("+", one["added"]), _count("-", one["removed"])),
-            *("kept" if one["has_file"] else "", "withdrawn" if one["is_withdrawn"] else "", one["note"]),
+            *("stored" if one["has_file"] else "", "withdrawn" if one["is_withdrawn"] else "", one["note"]),
         ]
         for one in answer["versions"]
     ]
@@ -224,9 +226,9 @@ def _count(sign: str, count: int | None) -> str:
 @click.argument("b", type=SERIAL)
 @common
 def diff(config_path: Path, as_json: bool, a: int, b: int) -> None:
-    """Show what serial B enforces otherwise than serial A, name by name.
+    """Show the differences between serial A and serial B, name by name.
 
-    Exit code 0 when there is a difference, 1 when there is none.
+    Exit code 0 if there is a difference, 1 if there is none.
     """
     answer = client_of(config_path).diff(a, b, CHANGES_SHOWN)
     if as_json:
@@ -245,7 +247,7 @@ def diff(config_path: Path, as_json: bool, a: int, b: int) -> None:
 
 
 def _state(state: str, zone: str) -> str:
-    """The state of a zone: a version of its list, or the time for which its orders are looked at."""
+    """The state of a zone: a version of its list, or a time for its orders."""
     try:
         return f"orders at {local_time(state, zone)}"
     except ValueError:
@@ -256,9 +258,9 @@ def _state(state: str, zone: str) -> str:
 @click.argument("name")
 @common
 def history(config_path: Path, as_json: bool, name: str) -> None:
-    """Show what happened to NAME, and what is scheduled: orders that were in force, and lists that named it.
+    """Show the past and scheduled events of NAME in orders and lists.
 
-    NAME may be an address: then it is about lists of addresses. Exit code 1 when nothing is known of it.
+    If NAME is an IP address, shows the events in lists of addresses. Exit code 1 if there is no event.
     """
     from dnsblock.names import NameRefused, address, canonical
 
@@ -274,12 +276,12 @@ def history(config_path: Path, as_json: bool, name: str) -> None:
             _print_events(answer["events"], answer["time_zone"])
         print_scheduled(answer)
     else:
-        click.echo(f"{asked}: nothing is known of it")
+        click.echo(f"{asked}: no events")
     sys.exit(Exit.DONE if answer["events"] or answer["scheduled"] else Exit.NO)
 
 
 def print_scheduled(answer: dict[str, Any]) -> None:
-    """What the orders that are known today will do to a name."""
+    """Prints the scheduled events of a name."""
     if answer.get("scheduled"):
         click.echo("scheduled:")
         _print_events(answer["scheduled"], answer["time_zone"])
@@ -295,12 +297,13 @@ def _print_events(events: list[dict[str, Any]], zone: str) -> None:
 
 @click.command(epilog=EXIT_CODES)
 @click.argument("serial", type=SERIAL)
-@click.option("--reason", required=True, callback=_written, help="Why; it is put on record.")
+@click.option("--reason", required=True, callback=_written, help="Why; recorded in the history.")
 @common
 def rollback(config_path: Path, as_json: bool, serial: int, reason: str) -> None:
-    """Go back to the lists of an earlier SERIAL, as a new serial.
+    """Roll back all lists to an earlier SERIAL, as a new serial.
 
-    What is gone back from does not come back by itself. Orders stay: only an order ends an order.
+    The versions that you roll back from are not installed again automatically. Orders are not affected: only
+    another order can lift an order.
     """
     answer = client_of(config_path).roll_back(serial, reason)
     if as_json:

@@ -1,4 +1,4 @@
-"""Commands about the ledger: log accept-restore."""
+"""Commands for the ledger: log accept-restore."""
 
 import json
 from pathlib import Path
@@ -10,17 +10,17 @@ from dnsblock.cli.common import EXIT_CODES, client_of, common
 
 @click.group()
 def log() -> None:
-    """The ledger: all orders that were accepted."""
+    """Manage the ledger of accepted orders."""
 
 
 @log.command("accept-restore", epilog=EXIT_CODES)
-@click.option("--reason", required=True, metavar="TEXT", help="Why; it is recorded in the ledger.")
+@click.option("--reason", required=True, metavar="TEXT", help="Why; recorded in the ledger.")
 @common
 def accept_restore(config_path: Path, as_json: bool, reason: str) -> None:
-    """Use the ledger as it is, although acknowledged records are missing.
+    """Accept the ledger as it is, although acknowledged records are missing.
 
-    `dnsblock status` shows what is missing. The acceptance is recorded in the ledger, and publishing resumes.
-    Without missing records, this accepts a clock that is behind the last record.
+    `dnsblock status` shows the missing records. The acceptance is recorded in the ledger, and publishing
+    resumes. If no record is missing, this accepts a clock that is behind the last record.
     """
     answer = client_of(config_path).accept_restore(reason)
     if as_json:

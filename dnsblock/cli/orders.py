@@ -1,4 +1,4 @@
-"""The commands about orders: send a document to the daemon, and annul an order that was wrong."""
+"""Commands for orders: submit documents, and annul an erroneous order."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from dnsblock.errors import Exit, Refused, printable
 
 @click.group()
 def order() -> None:
-    """Send orders to the daemon, and annul them."""
+    """Submit and annul orders."""
 
 
 @order.command(epilog=EXIT_CODES)
@@ -25,18 +25,18 @@ def order() -> None:
 )
 @common
 def submit(config_path: Path, as_json: bool, *, files: tuple[Path, ...]) -> None:
-    """Send order documents to the daemon and print what became of each.
+    """Submit order documents to the daemon, and print a verdict for each.
 
-    The daemon accepts a whole document or nothing of it: this is the safe way to put an order in force.
-    An entries file is read from the folder of its document. The daemon keeps what it needs in the ledger, so
-    no copy in the orders folder is necessary. Several documents may refer to each other.
+    The daemon accepts a document as a whole or not at all. An entries file is read from the folder of its
+    document. The ledger stores everything, so no copy in the orders folder is needed. Documents may refer to
+    each other.
 
     \b
-    accepted  in the ledger, and enforced at its time
-    held      in the ledger, and enforced when the orders before it have come
-    refused   not recorded; every problem is printed
+    accepted  in the ledger; takes effect at its time
+    held      in the ledger; takes effect when the missing previous orders arrive
+    refused   not recorded; all problems are printed
 
-    Exit code 4 when a document is refused; the others are accepted.
+    Exit code 4 if a document is refused; the others are accepted.
     """
     answer = client_of(config_path).submit([_read(file) for file in dict.fromkeys(files)])
     if as_json:
@@ -52,7 +52,7 @@ def submit(config_path: Path, as_json: bool, *, files: tuple[Path, ...]) -> None
 
 
 def _read(file: Path) -> tuple[str, bytes, bytes | None]:
-    """A document and its entries file, if it has one that can be read: the daemon names what is wrong."""
+    """A document and its entries file, if readable. The daemon reports what is missing."""
     called = os.fsencode(file).decode("utf-8", "replace")
     data = read_bytes(file, max_bytes=MAX_SUBMITTED_BYTES)
     try:
@@ -82,14 +82,14 @@ def _print_verdict(one: dict[str, Any]) -> None:
 @order.command(epilog=EXIT_CODES)
 @click.argument("issuer")
 @click.argument("order_id")
-@click.option("--reason", required=True, help="Why the order was wrong; it is recorded in the ledger.")
+@click.option("--reason", required=True, help="Why the order is erroneous; recorded in the ledger.")
 @common
 def annul(config_path: Path, as_json: bool, *, issuer: str, order_id: str, reason: str) -> None:
-    """End what an accepted order put in force, because the order was wrong.
+    """End all entries of an accepted order that is erroneous.
 
-    This is a record by the operator in the ledger. The order becomes annulled, and its order_id and seq are
-    free: a corrected document can be sent with the same numbers. To annul an unblock puts what it lifted in
-    force again.
+    The annulment is recorded in the ledger with your user name. The order_id and seq of the order become
+    free: a corrected document may use them again. If you annul an unblock, the blocks that it lifted take
+    effect again.
     """
     answer = client_of(config_path).annul(issuer, order_id, reason)
     if as_json:
@@ -97,5 +97,5 @@ def annul(config_path: Path, as_json: bool, *, issuer: str, order_id: str, reaso
         return
     served = answer["served"]
     click.echo(f"annulled: order {printable(order_id)} of {printable(issuer)}")
-    click.echo(f"  ends {answer['ended']:,} entries that it had in force")
+    click.echo(f"  {answer['ended']:,} entries are no longer in force")
     click.echo(f"serving serial {served['serial']}, {served['entries']:,} names enforced")

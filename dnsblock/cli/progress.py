@@ -1,4 +1,4 @@
-"""A bar for a person who waits, on standard error; nothing where nobody looks."""
+"""A progress bar on standard error; nothing if that is not a terminal."""
 
 import contextlib
 import sys
@@ -17,7 +17,7 @@ TICK_SECONDS = 0.2
 
 @contextlib.contextmanager
 def reading(*, quiet: bool) -> Iterator["ReadingProgress | None"]:
-    """Shows how much of the lists was read while the block reads them."""
+    """Shows how much of the lists is read, while the block reads them."""
     if quiet or not sys.stderr.isatty():
         yield None
         return
@@ -30,13 +30,13 @@ def reading(*, quiet: bool) -> Iterator["ReadingProgress | None"]:
 
 @contextlib.contextmanager
 def working(client: Client, *, quiet: bool) -> Iterator[None]:
-    """Shows what the daemon is at while the block waits for it."""
+    """Shows the work of the daemon, while the block waits for it."""
     if quiet or not sys.stderr.isatty():
         yield
         return
 
-    def look() -> tuple[str, int, int | None] | None:
-        with contextlib.suppress(DaemonUnreachable, Refused):  # then what is waited for says so
+    def look() -> _Shown | None:
+        with contextlib.suppress(DaemonUnreachable, Refused):  # the request in the block raises the same
             work = client.work()
             for zone, fetched in work["fetching"].items():
                 return f"fetching {printable(zone)}", fetched["octets"], fetched["announced"]
@@ -49,17 +49,45 @@ def working(client: Client, *, quiet: bool) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _shown(look: Callable[[], tuple[str, int, int | None] | None]) -> Iterator[None]:
-    """A bar that follows what `look` finds: what is done, and how many octets of how many, if it is known."""
-    from rich.console import Console
-    from rich.progress import DownloadColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+def counting(client: Client, seconds: int) -> Iterator[None]:
+    """Shows the counts of an impact run, while the block waits for it."""
+    if not sys.stderr.isatty():
+        yield
+        return
 
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), DownloadColumn(), TimeElapsedColumn())
+    def look() -> _Shown:
+        with contextlib.suppress(DaemonUnreachable, Refused):  # the request in the block raises the same
+            if (run := client.impact_progress()) is not None and run["elapsed"]:
+                return f"{run['blocked']:,} of {run['queries']:,} queries", run["elapsed"], seconds
+        return "reading the names", 0, seconds
+
+    with _shown(look, in_bytes=False):
+        yield
+
+
+_Shown = tuple[str, float, float | None]  # description, completed, total if known
+
+
+@contextlib.contextmanager
+def _shown(look: Callable[[], _Shown | None], *, in_bytes: bool = True) -> Iterator[None]:
+    """A progress bar that a thread updates with the results of `look`."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        SpinnerColumn,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
+    amount = DownloadColumn() if in_bytes else BarColumn()
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), amount, TimeElapsedColumn())
     bar, done = Progress(*columns, console=Console(stderr=True), transient=True), threading.Event()
     task = bar.add_task("", total=None)
 
     def follow() -> None:
-        # Not at once: what is quick shows nothing.
+        # The first tick is delayed: quick work shows no bar.
         while not done.wait(TICK_SECONDS):
             if (found := look()) is not None:
                 description, completed, total = found

@@ -1,4 +1,4 @@
-"""What `reload` and other commands that publish print: what is served, then what has changed."""
+"""The output of `reload` and other commands that publish: the serial, then the changes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ VERBS = {"block": "blocked", "exempt": "exempted", "unblock": "lifted"}
 
 @contextmanager
 def partly(as_json: bool) -> Iterator[None]:
-    """Where something is refused and all else is published: prints what was, before the refusal."""
+    """If some input is refused, prints what was published before the problems."""
     try:
         yield
     except PartlyRefused as err:

@@ -18,10 +18,10 @@ from dnsblock.publishing import Served
 
 BODY_SECONDS = 60.0  # for a body over a local socket
 
-Asked = TypeVar("Asked", bound=BaseModel)
+Model = TypeVar("Model", bound=BaseModel)
 
 
-def asked(request: Request, model: type[Asked]) -> Asked:
+def asked(request: Request, model: type[Model]) -> Model:
     """Parses the query string of a request. Raises `HTTPException` with the problems."""
     try:
         return model.model_validate(dict(request.query_params))
@@ -31,7 +31,7 @@ def asked(request: Request, model: type[Asked]) -> Asked:
 
 
 async def principal_of(request: Request) -> Principal:
-    """Who sent the request, according to the kernel. In a thread: a user database may be slow."""
+    """The sender of a request, according to the kernel. In a thread, since a user database may be slow."""
     return await asyncio.to_thread(Principal.local, request.state.peer_uid)
 
 
@@ -60,17 +60,21 @@ async def improper(request: Request, err: Exception) -> JSONResponse:
     if not isinstance(err, HTTPException):
         raise err
     is_known = err.status_code not in (404, 405)
-    reason = err.detail if is_known else f"this dnsblock knows no {request.method} {request.scope['path']}"
-    return JSONResponse({"error": "not a proper request", "reason": reason}, status_code=err.status_code)
+    reason = (
+        err.detail
+        if is_known
+        else f"this version of dnsblock has no {request.method} {request.scope['path']}"
+    )
+    return JSONResponse({"error": "invalid request", "reason": reason}, status_code=err.status_code)
 
 
 async def failed(request: Request, err: Exception) -> JSONResponse:
     """The response after an internal error; the traceback is logged."""
     reason = (
-        f"a fault in dnsblock ({type(err).__name__}): report it with the traceback in the log of the daemon"
+        f"internal error ({type(err).__name__}): please report it with the traceback in the log of the daemon"
     )
-    fault(f"a fault while {request.method} {request.scope['path']} was answered")
-    return JSONResponse({"error": "a fault", "reason": reason}, status_code=500)
+    fault(f"internal error in {request.method} {request.scope['path']}")
+    return JSONResponse({"error": "internal error", "reason": reason}, status_code=500)
 
 
 def served(done: Served) -> JSONResponse:

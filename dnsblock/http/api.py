@@ -1,4 +1,4 @@
-"""The control API of a running daemon, for the command line and later for the ministry."""
+"""The control API of a running daemon, for the command line."""
 
 import asyncio
 import os
@@ -47,7 +47,7 @@ def control_app(control: Control) -> Starlette:
         return JSONResponse(work(await view_of(control, request)))
 
     async def post_reload(request: Request) -> JSONResponse:
-        """Responds when the new snapshot is served, or with the reason why it is not."""
+        """Responds when the new snapshot is in force, or with the problems."""
         try:
             return served(await control.actions.reload(await principal_of(request)))
         except Refused as err:
@@ -98,15 +98,15 @@ def control_app(control: Control) -> Starlette:
 def work(view: View) -> dict[str, Any]:
     """Progress of work in the background: downloads of feeds, and reading of lists."""
     fetching = {
-        zone: {"octets": octets, "announced": announced}
-        for zone, (octets, announced) in view.refresher.fetching.items()
+        zone: {"octets": received, "announced": announced}
+        for zone, (received, announced) in view.refresher.fetching.items()
     }
     reading = view.publisher.inputs.progress
     return {"fetching": fetching, "reading": None if reading is None else {"octets": reading.octets}}
 
 
 def status(view: View) -> dict[str, Any]:
-    """What is enforced, since when, and the last errors; times are RFC 3339 in UTC."""
+    """The enforced state and the last errors; times are RFC 3339 in UTC."""
     policy, config, last = view.publisher.policy, view.config, view.publisher.last_publish
     counts = view.counters()
     issuers = {zone.issuer for zone in config.zones if not zone.is_shadow}

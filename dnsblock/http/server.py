@@ -103,7 +103,7 @@ def bind_control(path: Path) -> Iterator[socket.socket]:
         sock.listen(BACKLOG)
     except OSError as err:
         sock.close()
-        reason = f"{err.strerror}: make its folder, let dnsblock write there, or change `control`"
+        reason = f"{err.strerror}: create its folder, let dnsblock write there, or change `control`"
         raise Refused([Problem(str(path), None, "", reason)]) from err
     try:
         yield sock
@@ -117,18 +117,18 @@ def bind_control(path: Path) -> Iterator[socket.socket]:
 
 def _make_way(path: Path) -> None:
     """Removes the socket of a killed daemon. Raises `Refused` if a daemon is listening on it."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
+        other.settimeout(1)
         try:
-            probe.connect(str(path))
+            other.connect(str(path))
         except ConnectionRefusedError:
             # Connecting to another kind of file fails as well; never remove such a file.
             if not stat.S_ISSOCK(path.lstat().st_mode):
-                reason = "is there, and is no socket: change `control`"
+                reason = "a file with this name exists and is not a socket: change `control`"
                 raise Refused([Problem(str(path), None, "", reason)]) from None
             path.unlink()
         except FileNotFoundError:
             return
         else:
-            reason = "another dnsblock answers on this control socket: stop it, or change `control`"
+            reason = "another dnsblock is listening on this control socket: stop it, or change `control`"
             raise Refused([Problem(str(path), None, "", reason)])

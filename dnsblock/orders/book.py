@@ -37,7 +37,7 @@ class Mismatch:
     missing: tuple[Record, ...]  # acknowledged records that are not in the ledger
 
     def __str__(self) -> str:
-        found = f"the ledger holds {_told(self.found)}"
+        found = f"the ledger contains {_phrase(self.found)}"
         if not self.missing:
             return f"{'; '.join(self.reasons)}; {found}"
         first, last = self.missing[0].n, self.missing[-1].n
@@ -65,7 +65,7 @@ class Book:
         Call `compare` next.
         """
         checkpoint = CheckpointFile(folder)
-        position = None if checkpoint.kept is None else checkpoint.kept.ledger
+        position = None if checkpoint.content is None else checkpoint.content.ledger
         acknowledged = 0 if position is None else position.records
         return cls(folder, checkpoint, Ledger.open(folder, read_only=read_only, acknowledged=acknowledged))
 
@@ -74,19 +74,19 @@ class Book:
 
         Raises `Refused` if the ledger must not be used and there is no copy to serve instead.
         """
-        kept = self.checkpoint.kept
-        position = None if kept is None else kept.ledger
+        content = self.checkpoint.content
+        position = None if content is None else content.ledger
         reasons = list(self._reasons(position, history))
         if not reasons:
-            self._start_clock(kept)
+            self._start_clock(content)
             if not self._real.is_read_only:
                 self._renew_copy()
             return
         claims = [one for one in (position, history) if one is not None]
-        copy = self._kept_records(position, history, "; ".join(reasons))
+        copy = self._acknowledged_records(position, history, "; ".join(reasons))
         same = 0
-        for mine, kept_one in zip(self._real.hashes, copy.hashes, strict=False):
-            if mine != kept_one:
+        for mine, stored in zip(self._real.hashes, copy.hashes, strict=False):
+            if mine != stored:
                 break
             same += 1
         self.mismatch = Mismatch(
@@ -96,7 +96,7 @@ class Book:
             missing=copy.records[same:],
         )
         self.ledger = Ledger(self._folder, copy, file=None, lock=None)
-        self._start_clock(kept)
+        self._start_clock(content)
 
     def _reasons(self, position: Position | None, history: Position | None) -> Iterator[str]:
         ledger, file = self._real, self.checkpoint
@@ -107,13 +107,13 @@ class Book:
         elif position is None and (ledger.records or self._copy_size()):
             yield (
                 f"{file.path} is missing"
-                if file.kept is None
-                else f"{file.path} does not say what is missing"
+                if file.content is None
+                else f"{file.path} does not name the end of the ledger"
             )
         elif position is not None and not ledger.extends(position):
-            yield f"{self._folder / FILE} does not extend {_told(position)}, which {file.path.name} names"
+            yield f"{self._folder / FILE} does not extend {_phrase(position)}, named in {file.path.name}"
         if history is not None and not ledger.extends(history):
-            yield f"{self._folder / FILE} does not extend {_told(history)}, which the history of lists names"
+            yield f"{self._folder / FILE} does not extend {_phrase(history)}, named in the history of lists"
 
     def _copy_size(self) -> int:
         try:
@@ -121,7 +121,7 @@ class Book:
         except OSError:
             return 0
 
-    def _kept_records(self, position: Position | None, history: Position | None, why: str) -> Content:
+    def _acknowledged_records(self, position: Position | None, history: Position | None, why: str) -> Content:
         """The acknowledged records, from the copy. Raises `Refused` if the copy is incomplete."""
         path = self._folder / COPY
         try:
@@ -134,21 +134,20 @@ class Book:
                 return copy if is_longer else copy.until(position.records)
             if (position is None and history is None) or (history is not None and copy.extends(history)):
                 return copy
-        reason = (
-            f"{why}; {path} does not hold what was in force either: restore the state folder from a backup"
-        )
+        advice = "restore a backup of the state folder"
+        reason = f"{why}; {path} does not contain the acknowledged records either: {advice}"
         raise Refused([Problem(str(self._folder / FILE), None, "", reason)])
 
-    def _start_clock(self, kept: Checkpoint | None) -> None:
+    def _start_clock(self, content: Checkpoint | None) -> None:
         """Sets the earliest time: that of the checkpoint, or of the last record if that was added after it.
 
         Only after a crash is the last record later than the checkpoint. If the clock was set back while the
         daemon ran, the checkpoint has the right time, and the record does not.
         """
         records = self.ledger.records
-        is_current = kept is not None and kept.ledger == self.ledger.position
-        if kept is not None:
-            self.clock.recorded(kept.at)
+        is_current = content is not None and content.ledger == self.ledger.position
+        if content is not None:
+            self.clock.recorded(content.at)
         if records and not is_current:
             self.clock.recorded(records[-1].at)
 
@@ -163,7 +162,7 @@ class Book:
         """The problems that block publishing."""
         if self.mismatch is None:
             return ()
-        reason = f"nothing is published, what was in force goes on: {self.mismatch}: {ADVICE}"
+        reason = f"nothing is published, and the previous state stays in force: {self.mismatch}: {ADVICE}"
         return (Problem(str(self._folder / FILE), None, "", reason),)
 
     def check(self) -> None:
@@ -182,7 +181,7 @@ class Book:
         """The position for the next checkpoint: after a mismatch, the previous one."""
         if self.mismatch is None:
             return self._real.position
-        return None if self.checkpoint.kept is None else self.checkpoint.kept.ledger
+        return None if self.checkpoint.content is None else self.checkpoint.content.ledger
 
     def copy_new(self) -> None:
         """Copies new records before they are enforced. Raises `OSError`."""
@@ -223,7 +222,7 @@ class Book:
         """
         if self.mismatch is None:
             if not self.clock.behind:
-                why = "nothing is to be accepted: no acknowledged record is missing, and the clock is right"
+                why = "nothing to accept: no acknowledged record is missing, and the clock is right"
                 raise Refused([Problem(str(self._folder / FILE), None, "", why)])
             position = self._real.position
             fact = AcceptedRestore(reason, position, position)
@@ -237,8 +236,8 @@ class Book:
         self._real.append([fact], by, self.clock.now())
         forget()
         self._put_copy_aside()
-        kept = self.checkpoint.kept or Checkpoint()
-        self.checkpoint.keep(replace(kept, ledger=self._real.position, at=self.clock.now()))
+        content = self.checkpoint.content or Checkpoint()
+        self.checkpoint.keep(replace(content, ledger=self._real.position, at=self.clock.now()))
         self.ledger, self.mismatch = self._real, None
         self._renew_copy()
 
@@ -251,7 +250,7 @@ class Book:
             os.link(path, aside)
 
 
-def _told(position: Position) -> str:
+def _phrase(position: Position) -> str:
     if position.last is None:
         return "no record"
     records = "1 record" if position.records == 1 else f"{position.records} records"

@@ -33,18 +33,18 @@ class Checkpoint:
 
 
 class CheckpointFile:
-    """The file in the state folder. `kept` is its content, None if it is missing or corrupt."""
+    """The file in the state folder. `content` is None if it is missing or corrupt."""
 
     FILE = "checkpoint.json"
 
     def __init__(self, folder: Path) -> None:
         """Reads the file. Raises `Refused` if it cannot be read."""
         self.path = folder / self.FILE
-        self.kept: Checkpoint | None = None
+        self.content: Checkpoint | None = None
         self.is_corrupt = False
         try:
             with self.path.open("rb") as file:
-                self.kept = _checkpoint(unsealed(file.read(MAX_BYTES + 1).rstrip()))
+                self.content = _checkpoint(unsealed(file.read(MAX_BYTES + 1).rstrip()))
         except FileNotFoundError:
             pass
         except NotARecord:
@@ -61,7 +61,7 @@ class CheckpointFile:
         except OSError:
             # Overwriting in place may work even on a full disk.
             self._overwrite(data)
-        self.kept = checkpoint
+        self.content = checkpoint
 
     def _overwrite(self, data: bytes) -> None:
         descriptor = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)

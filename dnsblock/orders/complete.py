@@ -26,7 +26,7 @@ def incomplete(read: Document) -> list[Problem]:
     value = read.value
     order_id, end = value.get("order_id"), value.get("end")
     if isinstance(end, str) and isinstance(order_id, str) and end != order_id:
-        reason = f"end: is not the order_id; either it is wrong or the file was cut off; {_AGAIN}"
+        reason = f"end: is not the order_id; either it is wrong or the file is truncated; {_AGAIN}"
         return [read.problem(("end",), end, reason)]
     if read.is_enclosed:
         if read.rest in ("", "\n"):
@@ -63,7 +63,7 @@ def cut_off(file: str, data: bytes) -> list[Problem]:
 def _without_end(file: str, order_id: str | None) -> Problem:
     line = f"end: {order_id or 'ORDER_ID'}"
     reason = (
-        f"INCOMPLETE: the file does not end with the line `{line}`: it is still being written, was cut off, "
-        f"or lacks that line, which you add as the last one; {_AGAIN}"
+        f"INCOMPLETE: the file does not end with the line `{line}`: it is still being written, is truncated, "
+        f"or lacks that line: add it at the end; {_AGAIN}"
     )
     return Problem(file, None, "", reason)

@@ -84,9 +84,9 @@ class Ledger:
                 os.close(lock)
                 raise
         except OSError as err:
-            advice = "run as the user that owns the folder `state`, or give it the right"
+            advice = "run as the user that owns the folder `state`, or change its permissions"
             if isinstance(err, FileExistsError | NotADirectoryError):
-                advice = "`state` must be a folder, or a path where one can be made"
+                advice = "`state` must be a folder, or a path where one can be created"
             reason = f"{err.strerror}: {advice}"
             raise Refused([Problem(str(err.filename or folder), None, "", reason)]) from err
 
@@ -130,7 +130,7 @@ class Ledger:
         return self._file is None
 
     def repair(self) -> None:
-        """Removes an incomplete last record and adds a missing line end, unless the file is damaged.
+        """Removes an incomplete last record and adds a missing line end, unless the file is corrupt.
 
         Raises `OSError`.
         """
@@ -148,7 +148,7 @@ class Ledger:
         Raises `LedgerUnwritable` on failure; the ledger is unchanged then.
         """
         if self._file is None:
-            raise LedgerUnwritable(f"{self._folder / FILE}: was opened to be read only")
+            raise LedgerUnwritable(f"{self._folder / FILE}: was opened read-only")
         if self.damage is not None:
             raise LedgerUnwritable(str(self.damage))
         lines: list[bytes] = []
@@ -173,7 +173,7 @@ class Ledger:
         self.records += tuple(added)
 
     def close(self) -> None:
-        """Lets the next process have the ledger."""
+        """Releases the ledger for the next process."""
         for descriptor in (self._file, self._lock):
             if descriptor is not None:
                 os.close(descriptor)
@@ -246,11 +246,11 @@ def read(path: Path) -> Content:
         if lacks_end:
             end = end_of_record(line)
             if end is None:
-                notes.append(f"{path}:{number}: cut off a record that was only half written")
+                notes.append(f"{path}:{number}: removed an incomplete last record")
                 lacks_end = False
                 break
             if end_of_record(line[end:]) is not None:
-                damage = _damage(path, number, "records have run together")
+                damage = _damage(path, number, "two records are on one line")
                 break
             record = line[:end]
             notes.append(f"{path}:{number}: the last record lacked its line end")
@@ -272,14 +272,14 @@ def read(path: Path) -> Content:
 
 def _newer(path: Path, line: int, err: NewerRecord) -> Problem:
     reason = (
-        f"a newer dnsblock wrote this record (version {err}, and this dnsblock reads version {VERSION}): "
-        "install the newer dnsblock again, or restore a backup of the state folder from before the upgrade"
+        f"a newer dnsblock wrote this record (version {err}; this one reads version {VERSION}): install the "
+        "newer one again, or restore a backup of the state folder from before the upgrade"
     )
     return Problem(str(path), line, "", reason)
 
 
 def _damage(path: Path, line: int, why: str) -> Problem:
-    advice = "the ledger is damaged; restore it from a backup, it is the proof of what was ordered"
+    advice = "the ledger is corrupt; restore it from a backup, since it is the evidence of all orders"
     return Problem(str(path), line, "", f"{why}: {advice}")
 
 
@@ -314,9 +314,7 @@ def _lock(folder: Path) -> int:
         os.close(lock)
         if not isinstance(err, BlockingIOError):
             raise
-        reason = (
-            "another dnsblock runs with this state folder: stop it, or give this one a `state` of its own"
-        )
+        reason = "another dnsblock is using this state folder: stop it, or give this one its own `state`"
         raise Refused([Problem(str(folder), None, "", reason)]) from err
     return lock
 

@@ -70,7 +70,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Annulled:
-    """Who annulled an erroneous order, when and why."""
+    """The annulment of an erroneous order."""
 
     at: datetime
     by: Principal
@@ -357,7 +357,11 @@ def _cross_check(read: Document, header: Header, value: dict[str, Any]) -> Itera
 
 
 # The time to comply if the order states no deadline.
-_PATIENCE = {"routine": timedelta(days=7), "urgent": timedelta(hours=24), "immediate": timedelta(hours=4)}
+_TIME_TO_COMPLY = {
+    "routine": timedelta(days=7),
+    "urgent": timedelta(hours=24),
+    "immediate": timedelta(hours=4),
+}
 
 
 def _order(
@@ -367,7 +371,7 @@ def _order(
     deadline_at = header.deadline_at
     if deadline_at is None and header.urgency is not None:
         # The deadline is never before the order takes effect.
-        deadline_at = max(header.issued_at + _PATIENCE[header.urgency], effective_at)
+        deadline_at = max(header.issued_at + _TIME_TO_COMPLY[header.urgency], effective_at)
     return Order(
         file=file,
         sha256=hashlib.sha256(source.data).hexdigest(),

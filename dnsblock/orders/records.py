@@ -87,7 +87,7 @@ def decode(line: bytes, n: int, prev_record: str | None) -> Record:
     if version != VERSION:
         raise NotARecord("not a record of this version")
     if (fields.get("n"), fields.get("prev_record")) != (n, prev_record):
-        raise NotARecord("this record does not follow the one before it")
+        raise NotARecord("this record does not follow the previous one")
     try:
         read = _READERS[fields["kind"]]
         fact = read(n, fields)
@@ -128,7 +128,7 @@ def unsealed(line: bytes) -> dict[str, Any]:
         raise NotARecord("not a record")
     content = line[: end.start()] + b"}"
     if hashlib.sha256(content).hexdigest().encode() != end[1]:
-        raise NotARecord("this record is not what was written: its digest is another one")
+        raise NotARecord("this record was changed: its digest does not match")
     try:
         fields = json.loads(content)
     except (ValueError, RecursionError) as err:

@@ -52,7 +52,7 @@ def _order_id(value: str) -> str:
     if not value or not value.isprintable() or value != value.strip():
         raise ValueError("must be printable text, without spaces around it")
     if len(value.encode()) > 200:
-        raise ValueError("longer than 200 octets")
+        raise ValueError("longer than 200 bytes")
     return value
 
 

@@ -13,7 +13,7 @@ from dnsblock.names import NameRefused, address, canonical
 def read_name(text: str) -> str:
     """The canonical name. Raises `NameRefused` with a hint what to write instead."""
     if any(char in _QUOTATION_MARKS for char in text):
-        raise NameRefused("holds a quotation mark: write the name without it")
+        raise NameRefused("contains a quotation mark: write the name without it")
     try:
         return canonical(text)
     except NameRefused as err:
@@ -44,9 +44,8 @@ def _advice(text: str) -> str | None:
     if found["scheme"] or found["page"] or text.startswith("/"):
         return f"a web address: write only the name in it{_written(host)}"
     if port.isdigit():
-        return (
-            f"holds a colon: an order blocks a name for every port; write it without the port{_written(host)}"
-        )
+        what = "contains a colon: an order blocks a name on all ports"
+        return f"{what}; write it without the port{_written(host)}"
     return None
 
 

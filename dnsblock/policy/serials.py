@@ -20,10 +20,10 @@ class Serials:
 
     def __init__(self, file: CheckpointFile, at_least: int = 0) -> None:
         """Continues from the checkpoint. `at_least` is the last serial in the history of lists."""
-        kept = file.kept or Checkpoint()
+        last = file.content or Checkpoint()
         self._file = file
-        self.serial, self.digest = kept.serial, kept.digest
-        self._perhaps_used = kept.reserved
+        self.serial, self.digest = last.serial, last.digest
+        self._perhaps_used = last.reserved
         self._free: Range | None = None
         self._has_changed = False
         if at_least > self.serial:
@@ -57,9 +57,9 @@ class Serials:
         first = max(serial + GAP, 0 if self._perhaps_used is None else self._perhaps_used[1] + 1)
         free = (min(first, MAX_SERIAL), min(first + RESERVED - 1, MAX_SERIAL))
         reserved = _span(self._perhaps_used, free)
-        kept, wanted = self._file.kept, Checkpoint(ledger, serial, digest, reserved, at)
+        last, wanted = self._file.content, Checkpoint(ledger, serial, digest, reserved, at)
         # A new time alone does not justify a write, unless the clock was set back.
-        if kept is None or at < kept.at or replace(kept, at=at) != wanted:
+        if last is None or at < last.at or replace(last, at=at) != wanted:
             self._file.keep(wanted)
         self.serial, self.digest, self._free, self._has_changed = serial, digest, free, True
 
@@ -78,10 +78,10 @@ class Serials:
         """Records a regular stop: the reserved serials were not used. Raises `OSError`."""
         used = self._perhaps_used
         is_to_come = used is not None and used[0] > self.serial
-        if self._file.kept is not None:
+        if self._file.content is not None:
             reserved = used if is_to_come else None
             self._file.keep(
-                replace(self._file.kept, serial=self.serial, digest=self.digest, reserved=reserved)
+                replace(self._file.content, serial=self.serial, digest=self.digest, reserved=reserved)
             )
 
 

@@ -96,7 +96,7 @@ def read(
     except Refused as err:
         if former_secrets:
             kept = err.problems
-            notes = (*notes, f"{config.cookies.secrets}: the former secrets stay in force")
+            notes = (*notes, f"{config.cookies.secrets}: the previous secrets stay in force")
         else:
             problems.extend(err.problems)
     if problems:

@@ -261,8 +261,8 @@ def fill_past(state: Path, versions: int, changed: int) -> float:
             )
         seconds = (time.monotonic() - began) / max(1, versions)
     file = CheckpointFile(state)
-    if file.kept is not None:
-        file.keep(replace(file.kept, serial=serial + versions))
+    if file.content is not None:
+        file.keep(replace(file.content, serial=serial + versions))
     return seconds
 
 

@@ -382,7 +382,7 @@ def test_accept_restore_does_nothing_without_a_mismatch(subject: Subject):
     subject.start(orders=ORDERS)
     said = subject.cli("log accept-restore", "--reason", "just so")
     assert said.code == 4
-    assert "nothing is to be accepted" in said.problems[0]["reason"]
+    assert "nothing to accept" in said.problems[0]["reason"]
     assert [record["kind"] for record in records(subject)] == ["order", "order"]
 
 
@@ -395,7 +395,7 @@ def test_a_corrupt_ledger_cannot_be_accepted(subject: Subject, upstream: StubUps
     assert in_force(subject) == (True, False, True, True)
     said = subject.cli("log accept-restore", "--reason", "never mind")
     assert said.code == 4
-    assert "the ledger is damaged" in said.problems[0]["reason"]
+    assert "the ledger is corrupt" in said.problems[0]["reason"]
     assert subject.stop() == 0
     ledger(subject).write_bytes(data)
     subject.launch()

@@ -59,7 +59,7 @@ def test_an_invalid_file_of_secrets_keeps_the_previous_ones_and_delays_no_order(
     assert not is_forwarded(subject.query(NAME)), "the order of the same reload is in force"
     assert subject.query(blocked, edns=None) is not None
     assert [is_known(subject, good(one)) for one in (OLD, NEW)] == [True, False]
-    assert is_logged(subject, "the former secrets stay in force")
+    assert is_logged(subject, "the previous secrets stay in force")
     put_secrets(subject, NEW)
     subject.reload()
     assert [is_known(subject, good(one)) for one in (OLD, NEW)] == [False, True]

@@ -179,7 +179,7 @@ def test_no_line_of_the_log_is_long(subject: Subject):
     subject.cli("reload")
     lines = Path(subject.stderr_path).read_text().splitlines()
     assert max(map(len, lines)) < 2000
-    (told,) = [json.loads(line) for line in lines if "without what is refused" in line]
+    (told,) = [json.loads(line) for line in lines if "without the refused input" in line]
     assert told["problems"] > 50
     assert "TOO_MANY_REJECTED" in told["event"]
     assert f"dnsblock check -c {subject.config_path}" in told["event"]

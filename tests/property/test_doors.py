@@ -304,7 +304,7 @@ def test_any_bytes_are_a_checkpoint_or_corrupt(tmp_path: Path, data: bytes):
     """Whatever the disk gives back: a serial that a snapshot can have, or a checkpoint that says nothing."""
     (tmp_path / "checkpoint.json").write_bytes(data)
     file = CheckpointFile(tmp_path)
-    assert (file.kept is None) == file.is_corrupt
+    assert (file.content is None) == file.is_corrupt
     serials = Serials(file)
     try:
         following = serials.next("of something else")

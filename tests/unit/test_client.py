@@ -47,7 +47,7 @@ def test_a_slow_daemon_is_reported_as_busy(tmp_path: Path):
     """Somebody who reads "no daemon" restarts it, in the middle of what it is busy with."""
     with listening(tmp_path / "s", lambda _: None):
         text = said(tmp_path / "s", timeout=0.2)
-    assert "did not answer within 0.2 s" in text
+    assert "did not respond within 0.2 s" in text
     assert "busy" in text
     assert "no daemon" not in text
 
@@ -66,10 +66,10 @@ def test_the_work_of_a_busy_daemon_is_shown(tmp_path: Path):
 
 def test_a_missing_or_unserved_socket_means_no_daemon(tmp_path: Path):
     """Exit code 3, whichever of the two it is."""
-    assert "no daemon answers here" in said(tmp_path / "s")
+    assert "no daemon is listening" in said(tmp_path / "s")
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(tmp_path / "left"))
-    assert "no daemon answers here" in said(tmp_path / "left")
+    assert "no daemon is listening" in said(tmp_path / "left")
 
 
 def test_a_closed_connection_is_reported_as_such(tmp_path: Path):
@@ -82,7 +82,7 @@ def test_a_closed_connection_is_reported_as_such(tmp_path: Path):
 
 def test_a_fault_of_the_daemon_is_reported_as_a_fault(tmp_path: Path):
     """A status of 500 is a bug to be reported, not a mistake of the operator."""
-    body = b'{"error": "a fault", "reason": "a fault in dnsblock (KeyError)"}'
+    body = b'{"error": "internal error", "reason": "internal error (KeyError)"}'
 
     def serve(connection: socket.socket) -> None:
         connection.recv(4096)
@@ -90,5 +90,5 @@ def test_a_fault_of_the_daemon_is_reported_as_a_fault(tmp_path: Path):
 
     with listening(tmp_path / "s", serve):
         text = said(tmp_path / "s")
-    assert "a fault in dnsblock (KeyError)" in text
+    assert "internal error (KeyError)" in text
     assert "no daemon" not in text

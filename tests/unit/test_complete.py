@@ -68,8 +68,8 @@ def test_a_document_without_end_is_refused_with_what_to_add():
     (problem,) = problems(text)
     assert problem == (
         "o.yaml: INCOMPLETE: the file does not end with the line `end: telegram-2017-07-14`: it is "
-        "still being written, was cut off, or lacks that line, which you add as the last one; it is read "
-        "again at the next reload"
+        "still being written, is truncated, or lacks that line: add it at the end; it is read again at the "
+        "next reload"
     )
     assert problems(text + b"end: telegram-2017-07-14\n") == []
 

@@ -250,7 +250,7 @@ def test_an_upstream_that_is_no_server_is_refused(refused, text: str):
         ),
         (
             "upstream: {health_check: {name: a b}}",
-            "1: 'a b': upstream.health_check.name: holds a space: one name, without spaces",
+            "1: 'a b': upstream.health_check.name: contains a space: write one name, without spaces",
         ),
         (
             "upstream: {health_check: {type: ANY}}",
@@ -274,7 +274,10 @@ def test_an_upstream_that_is_no_server_is_refused(refused, text: str):
             "with no bits set after the prefix",
         ),
         ("access_control: {denied: ignore}", "1: 'ignore': access_control.denied: must be refuse or drop"),
-        ("soa: {mname: two words.}", "1: 'two words.': soa.mname: holds a space: one name, without spaces"),
+        (
+            "soa: {mname: two words.}",
+            "1: 'two words.': soa.mname: contains a space: write one name, without spaces",
+        ),
         ("state:", "1: state: must be a path"),
         (
             "time_zone: Asia/Djakarta",
@@ -409,9 +412,9 @@ def test_another_port_of_our_own_address_is_no_loop(read):
 
 
 def test_a_socket_path_that_the_kernel_cannot_take_is_refused(refused):
-    """unix(7): 108 octets with the NUL."""
+    """unix(7): 108 bytes with the NUL."""
     (problem,) = refused("control: /" + "x" * 107)
-    assert "108 octets" in problem
+    assert "108 bytes" in problem
 
 
 @pytest.mark.parametrize("text", ["- a", "text", '"', "{", "a: [\x00]"])
@@ -468,7 +471,7 @@ def test_a_running_daemon_keeps_its_upstreams_if_resolv_conf_names_none(
     config, problems = load_again(running, resolv_conf)
     assert (config.upstream.servers, config.workers) == (running.upstream.servers, 2)
     assert [Path(one.file).name for one in problems] == ["resolv.conf"]
-    assert "the former upstreams stay" in problems[0].reason
+    assert "the previous upstreams stay in use" in problems[0].reason
 
 
 def test_a_refused_configuration_leaves_the_previous_one_in_force(read, tmp_path: Path, resolv_conf: Path):

@@ -122,7 +122,7 @@ def test_an_alias_bomb_is_refused_at_its_first_anchor():
 
 def test_a_document_above_the_size_limit_is_refused_unread():
     """Bound every size."""
-    assert "larger than 1,024 octets" in refused(b"\xff" * 1025, max_bytes=1024).reason
+    assert "larger than 1,024 bytes" in refused(b"\xff" * 1025, max_bytes=1024).reason
 
 
 def test_more_values_than_allowed_are_refused(monkeypatch: pytest.MonkeyPatch):
@@ -207,7 +207,7 @@ def test_a_file_is_read_whole_or_refused(tmp_path: Path):
     path = tmp_path / "file"
     path.write_bytes(b"x" * 100)
     assert read_bytes(path, max_bytes=100) == b"x" * 100
-    with pytest.raises(Refused, match="larger than 99 octets"):
+    with pytest.raises(Refused, match="larger than 99 bytes"):
         read_bytes(path, max_bytes=99)
 
 

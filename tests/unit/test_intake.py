@@ -169,11 +169,11 @@ def test_a_link_to_a_document_is_followed(take, inbox: Path, tmp_path: Path):
         ),
         (
             [block("b", "co.id")],
-            "0.yaml:7: 'co.id': PUBLIC_SUFFIX: names are sold below it; an order names single domains",
+            "0.yaml:7: 'co.id': PUBLIC_SUFFIX: a public suffix; an order names single domains",
         ),
         (
             [exempt("e", "{name: co.id, match: below}")],
-            "0.yaml:7: 'co.id': PUBLIC_SUFFIX: names are sold below it; an order names single domains",
+            "0.yaml:7: 'co.id': PUBLIC_SUFFIX: a public suffix; an order names single domains",
         ),
         (
             [unblock("u", "b-77")],

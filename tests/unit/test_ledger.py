@@ -137,7 +137,7 @@ def test_a_partial_last_record_is_removed_and_the_rest_is_used(folder: Path):
         with Ledger.open(folder) as ledger:
             assert ids(ledger) == ["b-1"]
             assert len(ledger.notes) == 1
-            assert "ledger.jsonl:2: cut off a record" in ledger.notes[0]
+            assert "ledger.jsonl:2: removed an incomplete last record" in ledger.notes[0]
         assert file_of(folder).read_bytes() == whole[:first]
     with Ledger.open(folder) as ledger:
         append(ledger, TWO[1:])
@@ -181,7 +181,7 @@ def test_a_modified_last_record_is_never_removed(folder: Path, end: bytes):
     """It was written whole, and so it was acknowledged: only a person may decide what becomes of it."""
     damaged = file_of(folder).read_bytes().replace(b"u-1", b"u-2")[:-1] + end
     file_of(folder).write_bytes(damaged)
-    assert "its digest is another one: the ledger is damaged" in str(damage_of(folder))
+    assert "its digest does not match: the ledger is corrupt" in str(damage_of(folder))
     assert file_of(folder).read_bytes() == damaged
 
 
@@ -189,7 +189,7 @@ def test_two_joined_last_records_are_not_removed(folder: Path):
     """Both were acknowledged: whoever takes both line ends away gets no order out of the ledger."""
     damaged = file_of(folder).read_bytes()[:-1].replace(b"\n", b"x")
     file_of(folder).write_bytes(damaged)
-    assert "the ledger is damaged" in str(damage_of(folder))
+    assert "the ledger is corrupt" in str(damage_of(folder))
     assert file_of(folder).read_bytes() == damaged
 
 
@@ -241,7 +241,7 @@ def test_fewer_records_than_were_acknowledged_are_not_repaired(folder: Path):
 def test_a_second_writer_is_refused_and_readers_are_not(folder: Path):
     """Two writers would each think to be the only one."""
     with Ledger.open(folder) as first:
-        with pytest.raises(Refused, match="another dnsblock runs with this state folder"):
+        with pytest.raises(Refused, match="another dnsblock is using this state folder"):
             Ledger.open(folder)
         assert ids(Ledger.open(folder, read_only=True)) == ids(first)
     Ledger.open(folder).close()
@@ -254,7 +254,7 @@ def test_reading_only_creates_and_repairs_nothing(folder: Path, tmp_path: Path):
     ledger = Ledger.open(folder, read_only=True)
     assert (ids(ledger), len(ledger.notes)) == (["b-1", "u-1"], 1)
     assert file_of(folder).read_bytes() == before
-    with pytest.raises(LedgerUnwritable, match="read only"):
+    with pytest.raises(LedgerUnwritable, match="read-only"):
         append(ledger, TWO)
     assert Ledger.open(tmp_path / "none", read_only=True).orders == ()
     assert not (tmp_path / "none").exists()

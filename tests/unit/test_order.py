@@ -162,8 +162,8 @@ def test_the_shipped_telegram_orders_are_what_history_says():
             "2: 'A b': issuer: must be 1 to 63 lower-case letters, digits, dots, hyphens and underscores",
         ),
         (block("b", "t.me").replace("order_id: b\n", ""), "1: 'order_id': is required and is missing"),
-        (block("x" * 201, "t.me"), f"3: '{'x' * 79}…': order_id: longer than 200 octets"),
-        (block("é" * 101, "t.me"), f"3: '{'é' * 79}…': order_id: longer than 200 octets"),
+        (block("x" * 201, "t.me"), f"3: '{'x' * 79}…': order_id: longer than 200 bytes"),
+        (block("é" * 101, "t.me"), f"3: '{'é' * 79}…': order_id: longer than 200 bytes"),
         (block("'b '", "t.me"), "3: 'b ': order_id: must be printable text, without spaces around it"),
         (block('"b\\n"', "t.me"), "3: 'b\\n': order_id: must be printable text, without spaces around it"),
         (
@@ -207,7 +207,7 @@ def test_the_shipped_telegram_orders_are_what_history_says():
             with_lines(block("b", "t.me"), "targets: [{order_id: x, entries: all}]"),
             "8: 'targets': belongs to action unblock",
         ),
-        (block("b", "t me"), "7: 't me': holds a space: one name, without spaces"),
+        (block("b", "t me"), "7: 't me': contains a space: write one name, without spaces"),
         (block("b", "'*.t.me'"), "7: '*.t.me': a wildcard: write the name without `*.` and `match: below`"),
         (block("b", "{name: t.me, mtch: exact}"), "7: 'mtch': unknown key (entries.0.mtch)"),
         (
@@ -247,7 +247,7 @@ def test_the_shipped_telegram_orders_are_what_history_says():
             document("u", "unblock", targets=["{order_id: b, entries: all}"] * 2),
             "8: 'b': the same order as on line 7",
         ),
-        (unblock("u", "b", "t me"), "7: 't me': holds a space: one name, without spaces"),
+        (unblock("u", "b", "t me"), "7: 't me': contains a space: write one name, without spaces"),
         (
             unblock("u", "b", "{name: t.me, match: all}"),
             "7: 'all': targets.0.entries.0.match: must be exact, subtree or below",
@@ -306,7 +306,7 @@ def test_a_garbage_document_has_a_bounded_report():
 def test_more_than_a_mebibyte_is_refused():
     """Larger orders come with an entries_file."""
     (problem,) = refused("#" * (1 << 20) + "\n")
-    assert "larger than 1,048,576 octets" in problem
+    assert "larger than 1,048,576 bytes" in problem
 
 
 # ------- Entries in a file of their own -------
@@ -348,7 +348,7 @@ def test_entries_may_stand_in_a_file_of_their_own(with_file, tmp_path: Path):
         ("t.me\nco.id", {}, "the last line has no end"),
         ("t.me\n\n", {}, ":2: empty: a name has at least one label"),
         ("# names\nt.me\n", {}, ":1: '# names': comments are not allowed here"),
-        ("t.me\r\n", {}, ":1: 't.me\\r': holds a space"),
+        ("t.me\r\n", {}, ":1: 't.me\\r': contains a space"),
         ("a.example\nA.example\n", {}, ":2: 'A.example': the same entry as on line 1"),
         (b"t.me\n\xff\n", {}, ":2: not UTF-8 text"),
     ],
