@@ -35,7 +35,7 @@ def start() -> tuple[subprocess.Popen[bytes], str]:
     )
     shown = b""
     deadline = time.monotonic() + START_SECONDS
-    while b"Try, in another terminal" not in shown:
+    while b"Try this in another terminal" not in shown:
         readable, _, _ = select.select([process.stdout], [], [], max(0, deadline - time.monotonic()))
         chunk = os.read(process.stdout.fileno(), 65536) if readable else b""
         if not chunk:
@@ -60,7 +60,7 @@ def running():
 
 def port_of(running: str) -> str:
     """The port of the walk-through: the README's, or the next free one where that is taken."""
-    return re.search(r"answers on 127\.0\.0\.1:(\d+)", running)[1]
+    return re.search(r"is listening on 127\.0\.0\.1:(\d+)", running)[1]
 
 
 @pytest.mark.timeout(START_SECONDS + 60)

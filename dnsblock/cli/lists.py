@@ -77,9 +77,9 @@ def _print_sources(answer: dict[str, Any], config_path: Path) -> None:
     print_table(columns, rows)
     for one in answer["sources"]:
         for skipped in one["skipped"][:LINES_SHOWN]:
-            click.echo(f"list {one['zone']} skips {printable(skipped['name'])}: {skipped['reason']}")
+            click.echo(f"list {one['zone']} does not read {printable(skipped['name'])}: {skipped['reason']}")
         if len(one["skipped"]) > LINES_SHOWN:
-            click.echo(f"list {one['zone']} skips {len(one['skipped']) - LINES_SHOWN:,} more files")
+            click.echo(f"list {one['zone']} does not read {len(one['skipped']) - LINES_SHOWN:,} more")
         for warning in one["warnings"]:
             click.echo(f"list {one['zone']}: {printable(warning)}")
     print_rejected(answer["sources"], config_path)
