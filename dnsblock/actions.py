@@ -5,9 +5,9 @@ import contextlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from dnsblock._engine import Engine
+from dnsblock.clock import utc_now
 from dnsblock.errors import FetchFailed, Problem, Refused
 from dnsblock.lists.files import files_of, sha256_of
 from dnsblock.lists.guards import NO_LIST
@@ -102,7 +102,7 @@ class Actions:
         if set(codes) & set(NO_LIST):
             why = f"there is no list to accept ({', '.join(codes)}): see `dnsblock source list`"
             raise Refused([Problem(f"list {zone}", None, sha256, why)])
-        approval = Approval(zone, sha256, rejection.options, codes, str(by), reason, datetime.now(UTC))
+        approval = Approval(zone, sha256, rejection.options, codes, str(by), reason, utc_now())
         async with publisher.inputs.listing:
             await asyncio.to_thread(_approve, publisher, approval)
         text = f"list {zone}: accepted rejected content {sha256}"

@@ -11,6 +11,11 @@ from datetime import UTC, datetime, timedelta
 STEP = timedelta(seconds=60)  # smaller differences between two clocks are ignored
 
 
+def utc_now() -> datetime:
+    """The wall clock. All modules read it here, so that tests can set it in one place."""
+    return datetime.now(UTC)
+
+
 class Clock:
     """The clock for enforcement. Thread-safe."""
 
@@ -18,7 +23,7 @@ class Clock:
         self._lock = threading.Lock()
         self.floor = datetime.min.replace(tzinfo=UTC)  # the time of the last record
         # The last readings of the wall clock and of the monotonic clock, which cannot be set.
-        self._wall, self._monotonic = datetime.now(UTC), time.monotonic()
+        self._wall, self._monotonic = utc_now(), time.monotonic()
         self._before_step: tuple[datetime, float, datetime] | None = None  # the same readings, and the floor
 
     def now(self) -> datetime:
@@ -53,7 +58,7 @@ class Clock:
 
         Records in between have a wrong time, so they set no floor.
         """
-        wall, monotonic = datetime.now(UTC), time.monotonic()
+        wall, monotonic = utc_now(), time.monotonic()
         step = (wall - self._wall) - timedelta(seconds=monotonic - self._monotonic)
         if self._before_step is None:
             if step > STEP and self._wall >= self.floor:

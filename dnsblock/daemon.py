@@ -9,11 +9,11 @@ import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
-from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv6Address
 
 from dnsblock import handover
 from dnsblock.actions import Actions
+from dnsblock.clock import utc_now
 from dnsblock.config import Config
 from dnsblock.config_file import load
 from dnsblock.errors import Refused, as_refused
@@ -52,7 +52,7 @@ class Daemon:
     def __init__(self, config: Config) -> None:
         """Opens the ledger, compiles the policy, binds the sockets. Serves nothing yet. Raises `Refused`."""
         inherited = handover.Inherited()
-        self.started_at = datetime.now(UTC)
+        self.started_at = utc_now()
         self.metrics, self.http = Metrics(self), connections_of(config)
         self._hangups: asyncio.Queue[signal.Signals] = asyncio.Queue()
         self._stops: asyncio.Queue[signal.Signals] = asyncio.Queue()

@@ -6,9 +6,10 @@ import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 
 from dnsblock._engine import Progress
+from dnsblock.clock import utc_now
 from dnsblock.config import Config
 from dnsblock.config_file import load_again
 from dnsblock.lists.lists import Lists
@@ -123,7 +124,7 @@ class Inputs:
         with self._lister_at_work, self._in_sight() as progress:
             in_force = present()
             config = in_force.config
-            fresh = in_force.lists.read(config, datetime.now(UTC), progress, only)
+            fresh = in_force.lists.read(config, utc_now(), progress, only)
             zones = tuple(fresh.zones) if only is None else (only,)
             return ReadLists(config, fresh, zones, compile_lists(config, fresh, in_force.list_zones))
 

@@ -9,10 +9,11 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal, Protocol
 
 from dnsblock._engine import Engine
+from dnsblock.clock import utc_now
 from dnsblock.config import Config
 from dnsblock.errors import HistoryUnwritable, LedgerUnwritable, PartlyRefused, Problem, Refused, as_refused
 from dnsblock.inputs import Inputs, Present, ReadLists
@@ -283,7 +284,7 @@ class Publisher:
     async def _roll_back(self, change: RollBack, started: float) -> Served:
         self.recorder.check()
         async with self.inputs.listing:
-            now, lists, config = datetime.now(UTC), self.lists, self.config
+            now, lists, config = utc_now(), self.lists, self.config
             old = await asyncio.to_thread(lists_of, change.serial, change.note, lists, config, now)
             zones = await asyncio.to_thread(compile_lists, config, old, self.policy.lists)
             read = ReadLists(config, old, tuple(old.listed), zones)
@@ -370,7 +371,7 @@ class Publisher:
     def _commit_bound(self, draft: Draft, bound: Bound) -> _Committed:
         if not draft.has_read_lists:
             # The present ones: others may have been published since the draft was read.
-            lists = self.lists.read(draft.config, datetime.now(UTC), only=NONE)
+            lists = self.lists.read(draft.config, utc_now(), only=NONE)
             draft = replace(draft, lists=lists)
         draft = draft.after(self.recorder.ledger.orders, self.recorder.now())
         zones = {**self.policy.lists, **draft.list_zones}
@@ -422,7 +423,7 @@ class Publisher:
     ) -> None:
         """Clears no failure of a change that read something else, and none if options keep former values."""
         last, snapshot = self.last_publish, self.policy.snapshot
-        self.published_at = datetime.now(UTC) if changed else self.published_at
+        self.published_at = utc_now() if changed else self.published_at
         was_otherwise = change.scope != "all" and not last.ok and last.scope != change.scope
         clears = is_whole and not was_otherwise
         self._observer.published(seconds, clears=clears)
@@ -445,7 +446,7 @@ class Publisher:
         if isinstance(err, PartlyRefused):
             failed = "all" if self.inbox or err.of_configuration else "lists"
             text = f"serial {serial} is published without the refused input"
-        self.last_publish = LastPublish(False, datetime.now(UTC), change.reason, failed, str(refused))
+        self.last_publish = LastPublish(False, utc_now(), change.reason, failed, str(refused))
         self._observer.failed(_kind_of(err))
         found = refused.first(PROBLEMS_LOGGED, f"dnsblock check -c {self.config.path}")
         count = len(refused.problems)

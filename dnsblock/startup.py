@@ -6,8 +6,9 @@ Startup is strict: an error stops it, unless a previous good version or the ledg
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 
+from dnsblock.clock import utc_now
 from dnsblock.config import Config
 from dnsblock.errors import HistoryUnwritable, Refused
 from dnsblock.lists import records
@@ -48,7 +49,7 @@ class Startup:
                 logging.ERROR,
                 f"new lists could not be recorded, and the previous versions stay in force: {err}",
             )
-            draft = replace(draft, lists=draft.lists.last_enforced(draft.config, datetime.now(UTC)))
+            draft = replace(draft, lists=draft.lists.last_enforced(draft.config, utc_now()))
             policy = self.recorder.compile(draft, policy.lists)
         policy, _ = self.recorder.record(draft, policy, is_start=True)
         return replace(self, draft=draft, policy=policy)

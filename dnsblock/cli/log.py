@@ -5,10 +5,10 @@ from pathlib import Path
 
 import click
 
-from dnsblock.cli.common import EXIT_CODES, client_of, common
+from dnsblock.cli.common import EXIT_CODES, Commands, client_of, common
 
 
-@click.group()
+@click.group(cls=Commands)
 def log() -> None:
     """Manage the ledger of accepted orders."""
 

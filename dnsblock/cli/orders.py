@@ -8,13 +8,13 @@ from typing import Any
 
 import click
 
-from dnsblock.cli.common import EXIT_CODES, client_of, common
+from dnsblock.cli.common import EXIT_CODES, Commands, client_of, common
 from dnsblock.client import MAX_SUBMITTED_BYTES
 from dnsblock.document import read, read_bytes
 from dnsblock.errors import Exit, Refused, printable
 
 
-@click.group()
+@click.group(cls=Commands)
 def order() -> None:
     """Submit and annul orders."""
 

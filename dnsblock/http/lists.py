@@ -1,7 +1,6 @@
 """The control API for lists and their history."""
 
 import asyncio
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
@@ -10,6 +9,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from dnsblock.client import MAX_SERIAL
+from dnsblock.clock import utc_now
 from dnsblock.config import Zone
 from dnsblock.errors import Problem, Refused, printable
 from dnsblock.http.answers import asked, principal_of, refused, served, utc, view_of
@@ -164,7 +164,7 @@ async def explain_at(view: View, name: str, at: str) -> JSONResponse:
                 explanation, notes = past.explain_address(place, when)
             else:
                 explanation, notes = past.explain(canonical(name), when)
-            is_to_come = asked > datetime.now(UTC)
+            is_to_come = asked > utc_now()
             return {**explanation, "at": utc(asked), "is_scheduled": is_to_come, "notes": notes}
 
     return await _looked_back(view, look)

@@ -1,6 +1,5 @@
 """The Prometheus metrics, described in docs/metrics.md. No label holds a client or a queried name."""
 
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import datetime
@@ -26,6 +25,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from dnsblock import __version__
+from dnsblock.clock import utc_now
 from dnsblock.errors import FetchCode
 from dnsblock.http.control import View
 from dnsblock.lists.guards import CODES
@@ -90,14 +90,14 @@ class Metrics(Collector):
         Without `clears`, an earlier failure stands: something else failed.
         """
         if clears:
-            self._last_success = self._last_attempt = time.time()
+            self._last_success = self._last_attempt = utc_now().timestamp()
         if seconds is not None:
             self._duration.observe(seconds)
 
     def failed(self, reason: str) -> None:
         """Counts a failed publish. Refused documents and rejected lists have alerts of their own."""
         if reason != PARTLY_REFUSED:
-            self._last_attempt = time.time()
+            self._last_attempt = utc_now().timestamp()
         self._failures.labels(reason).inc()
 
     def follow(self, lists: Iterable[str], feeds: Iterable[str]) -> None:

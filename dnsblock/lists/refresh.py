@@ -7,9 +7,10 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from dnsblock.clock import utc_now
 from dnsblock.config import Config, Zone
 from dnsblock.errors import FetchFailed, Problem, Refused
 from dnsblock.lists.feed.schedule import Schedule
@@ -88,7 +89,7 @@ class Refresher:
             finally:
                 self.fetching.pop(zone.name, None)
             self._hooks.fetched(zone.name, "not_modified" if fetched is None else "ok")
-            self._note(zone, fetched_at=datetime.now(UTC), error=None)
+            self._note(zone, fetched_at=utc_now(), error=None)
             if fetched is not None:
                 facts = {"zone": zone.name, "octets": fetched.octets, "sha256": fetched.sha256}
                 event(logging.INFO, f"fetched list {zone.name} in {fetched.seconds:.1f} s", **facts)
@@ -127,10 +128,10 @@ class Refresher:
             return schedule.after_success()  # it was fetched at startup
         if state.next_at is None or (before.place, before.source) != (zone.place, zone.source):
             return 0.0
-        return max(0.0, (state.next_at - datetime.now(UTC)).total_seconds())
+        return max(0.0, (state.next_at - utc_now()).total_seconds())
 
     async def _wait(self, zone: Zone, seconds: float) -> None:
-        self._note(zone, next_at=datetime.now(UTC) + timedelta(seconds=seconds))
+        self._note(zone, next_at=utc_now() + timedelta(seconds=seconds))
         await asyncio.sleep(seconds)
 
     async def _follow_files(self, zone: Zone) -> None:
@@ -179,7 +180,7 @@ def fetch_missing(config: Config, store: Store) -> dict[str, datetime]:
         event(logging.INFO, f"fetching list {zone.name} for the first time", zone=zone.name)
         try:
             asyncio.run(download(zone, store))
-            fetched[zone.name] = datetime.now(UTC)
+            fetched[zone.name] = utc_now()
         except FetchFailed as err:
             _tell(zone, err)
             if not zone.source.may_be_missing:

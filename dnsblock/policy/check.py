@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypedDict
 
 from dnsblock._engine import Progress
+from dnsblock.clock import utc_now
 from dnsblock.config import Config
 from dnsblock.config_file import inspect
 from dnsblock.errors import Problem, Refused
@@ -117,7 +117,7 @@ def _problems_of_lists(config: Config, store: Store) -> tuple[Problem, ...]:
     """
     zones = tuple(zone for zone in config.zones if zone.answer in config.answer_names)
     try:
-        lists = Lists(store).read(config.model_copy(update={"zones": zones}), datetime.now(UTC))
+        lists = Lists(store).read(config.model_copy(update={"zones": zones}), utc_now())
     except Refused as err:
         return err.problems
     return _refused(lists)

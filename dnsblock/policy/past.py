@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from itertools import islice
 from typing import TypedDict
 
 from dnsblock._engine import Answer, PolicyZone, Rule, Snapshot
+from dnsblock.clock import utc_now
 from dnsblock.config import Config, Zone
 from dnsblock.errors import Problem, Refused
 from dnsblock.lists.history.facts import Published
@@ -70,7 +71,7 @@ class Past:
         future time, the result is what is scheduled now.
         """
         notes: list[str] = []
-        if when > datetime.now(UTC):
+        if when > utc_now():
             notes.append(TO_COME)
         covers = suffixes(name)
         state = derive(self.orders_of(when), when)
@@ -92,7 +93,7 @@ class Past:
         self, address: IPv4Address | IPv6Address, when: datetime
     ) -> tuple[Explanation, list[str]]:
         """The same for answers that contain an address."""
-        notes = [TO_COME] if when > datetime.now(UTC) else []
+        notes = [TO_COME] if when > utc_now() else []
         nat64 = nat64_prefixes(self.config)
         embedded = prefixes.embedded(address, [IPv6Network(prefix) for prefix in nat64])
         covers = [name for one in (address, *embedded) for name in prefixes.covering(one)]
@@ -152,7 +153,7 @@ class Past:
 
         `scheduled` events are not included.
         """
-        covers, now = suffixes(name), utc(datetime.now(UTC))
+        covers, now = suffixes(name), utc(utc_now())
         found: list[NameEvent] = []
         for zone in self.config.zones:
             if zone.issuer is not None:
@@ -233,7 +234,7 @@ def _order_events(zone: Zone, covers: Sequence[str], received: Received) -> Iter
 
 def scheduled(config: Config, received: Received, name: str) -> list[NameEvent]:
     """The future events of a canonical name according to the known orders, next one first."""
-    covers, now = suffixes(name), utc(datetime.now(UTC))
+    covers, now = suffixes(name), utc(utc_now())
     zones = [zone for zone in config.zones if zone.issuer is not None]
     found = (event for zone in zones for event in _order_events(zone, covers, received))
     return sorted((event for event in found if event["at"] > now), key=lambda one: one["at"])

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 from bench.processes import query
 
-from dnsblock import actions, daemon, inputs, publishing, startup
 from dnsblock import clock as clocks
 from dnsblock.config import Config, Zone
 from dnsblock.config_file import load
@@ -25,7 +24,7 @@ from dnsblock.lists import files as texts
 from dnsblock.lists import records, refresh
 from dnsblock.lists.feed.fetch import Fetched, Validators
 from dnsblock.lists.store import Store
-from dnsblock.policy import past
+from dnsblock.publishing import Change
 
 from .model import PROTECTED
 
@@ -59,11 +58,7 @@ class Clock:
             def time_ns() -> int:
                 return clock.now_ns
 
-        for module in (actions, daemon, inputs, publishing, startup):
-            patch.setattr(module, "datetime", Stepped)
         patch.setattr(clocks, "datetime", Stepped)
-        patch.setattr(past, "datetime", Stepped)
-        patch.setattr(refresh, "datetime", Stepped)
         patch.setattr(texts, "time", Time)
 
     @property
@@ -139,7 +134,7 @@ class Provider:
         (zone,) = self.daemon.config.zones
         return await self._is_taken(self.daemon.refresher.refresh(zone))
 
-    async def publish(self, change: publishing.Change) -> bool:
+    async def publish(self, change: Change) -> bool:
         return await self._is_taken(self.daemon.publisher.publish(change))
 
     async def _is_taken(self, work: Any) -> bool:

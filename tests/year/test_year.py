@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from dnsblock.actions import accept_list
 from dnsblock.errors import Refused
 from dnsblock.policy.past import differences
+from dnsblock.principal import DAEMON, Principal
 from dnsblock.publishing import ListsChanged, Reload, RollBack
 
 from . import feed as feeds
@@ -27,6 +27,7 @@ from .provider import GENERATIONS, ZONE, Clock, Provider
 HOURS = int(os.environ.get("YEAR_HOURS", "8760"))
 NAMES = int(os.environ.get("YEAR_NAMES", "2000"))
 SEED = int(os.environ.get("YEAR_SEED", "20170714"))
+ANI = Principal("local", 1000, "ani")
 START = datetime(2037, 1, 1, tzinfo=UTC)  # later than any file of the test: see Provider.put
 pytestmark = pytest.mark.timeout(1800)
 
@@ -185,7 +186,7 @@ class Year:
         elif hour == 11 and day == FILE_IS_GONE:
             await self.lose_the_file()
         elif hour == 20 and day % 7 == 0:
-            is_taken = await self.provider.publish(Reload("SIGHUP"))
+            is_taken = await self.provider.publish(Reload(DAEMON, "SIGHUP"))
             assert is_taken == (not self.model.refused), self.told("a reload tells what is refused")
 
     def restart(self) -> None:
@@ -220,7 +221,7 @@ class Year:
         self.accepted_by_hand = self.sent
         sha256 = self.provider.daemon.publisher.lists.rejections[ZONE].source_sha256
         assert await self.provider._is_taken(
-            accept_list(self.provider.daemon.publisher, ZONE, sha256, "ani", "a court has ordered it")
+            self.provider.daemon.actions.accept_list(ANI, ZONE, sha256, "a court has ordered it")
         )
         self.model.approved = sha256
         self.model.judged(self.now)
@@ -234,14 +235,16 @@ class Year:
             one for one in self.model.snapshots if one.version == self.model.current.number - GENERATIONS - 3
         )
         with pytest.raises(Refused, match="kept no more"):
-            await daemon.publisher.publish(RollBack(old.serial, "a mistake"))
+            await daemon.publisher.publish(RollBack(DAEMON, old.serial, "a mistake"))
         withdrawn = self.model.current.text.octets
         wanted = next(one for one in self.model.snapshots if one.version >= self.model.current.number - 4)
-        await daemon.publisher.publish(RollBack(wanted.serial, "a name that half of the country needs"))
+        await daemon.publisher.publish(
+            RollBack(DAEMON, wanted.serial, "a name that half of the country needs")
+        )
         self.model.rolled_back(wanted.serial, self.now)
         self.model.served(self.now)
         self.check()
-        assert await self.provider.publish(ListsChanged("SIGHUP"))  # of the rolled back file
+        assert await self.provider.publish(ListsChanged(DAEMON, "SIGHUP"))  # of the rolled back file
         self.check()
         self.restart()
         self.check()
@@ -255,7 +258,7 @@ class Year:
         self.provider.feed_file.unlink()
         self.sent = b""  # the next fetch is a whole one
         self.model.fetched(None, self.now)
-        assert not await self.provider.publish(Reload("SIGHUP"))
+        assert not await self.provider.publish(Reload(DAEMON, "SIGHUP"))
         self.check()
         self.restart()
 

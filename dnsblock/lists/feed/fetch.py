@@ -10,12 +10,12 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 import httpx
 
+from dnsblock.clock import utc_now
 from dnsblock.errors import FetchFailed, shown
 from dnsblock.lists.feed.download import Download, too_large
 from dnsblock.lists.feed.https import SILENCE_SECONDS, Feed, ask, led_to
@@ -176,7 +176,7 @@ def _judge(response: httpx.Response, feed: Feed) -> int | None:
 def _status(response: httpx.Response, feed: Feed) -> FetchFailed:
     status, retry_after = response.status_code, None
     if status in (httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE):
-        retry_after = retry_after_seconds(response.headers.get("retry-after", ""), datetime.now(UTC))
+        retry_after = retry_after_seconds(response.headers.get("retry-after", ""), utc_now())
     match status:
         case httpx.codes.NOT_MODIFIED:
             advice = "there was nothing to compare with; tell who runs the feed"

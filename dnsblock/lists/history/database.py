@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self, TypeVar
 
+from dnsblock.clock import utc_now
 from dnsblock.errors import HistoryUnwritable, Problem, Refused
 
 FILE = "lists.sqlite"
@@ -315,7 +316,7 @@ ASIDE = f"{FILE}.corrupt-"
 
 def set_aside(folder: Path) -> Path:
     """Renames `lists.sqlite` and its side files, so that a new one can start. Raises `OSError`."""
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    stamp = utc_now().strftime("%Y%m%dT%H%M%SZ")
     kept, number = folder / f"{ASIDE}{stamp}", 1
     while kept.exists():
         number += 1
