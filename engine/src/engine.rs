@@ -105,7 +105,7 @@ impl Engine {
         };
         // By place, which at first is their order.
         let addresses: Vec<_> = settings.upstream.servers.iter().map(|server| server.address).collect();
-        let health = Health::new(&addresses, settings.upstream.probes(), Arc::clone(&events));
+        let health = Health::new(&addresses, settings.upstream.health_rules(), Arc::clone(&events));
         let nothing = Serving::nothing(settings, listening);
         let upstream = Arc::clone(&nothing.upstream);
         let wakers = (0..workers).map(|_| waker()).collect::<Result<Vec<_>, _>>()?;
@@ -249,9 +249,9 @@ impl Engine {
         }
         for server in wanted.servers.iter().filter(|server| new & bit(server.place) != 0) {
             self.counters.iter().for_each(|counters| counters.upstreams[server.place].reset());
-            self.shared.health.enter(server.place, server.address);
+            self.shared.health.add(server.place, server.address);
         }
-        self.shared.health.judge_by(wanted.probes());
+        self.shared.health.configure(wanted.health_rules());
         let wanted = Arc::new(wanted);
         control.asked.push(Arc::clone(&wanted));
         Ok(wanted)

@@ -62,7 +62,7 @@ mod _engine {
     const BUILD_PROFILE: &str = if cfg!(debug_assertions) { "debug" } else { "release" };
 
     #[pymodule_export]
-    const MAX_ATTEMPTS: usize = super::upstream::MAX_ATTEMPTS;
+    const MAX_ATTEMPTS: usize = super::upstream::MAX_TRIES;
 }
 
 fn refused(what: &str, value: &str) -> PyErr {

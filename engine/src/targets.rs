@@ -107,9 +107,9 @@ fn judge_alternatives<'a>(
             let mut judges = Judges { first: owner.zones, ..judges };
             let mut by_target = None;
             if let Some(target) = &alternative.target {
-                let mut judge = |name: &Name| judge_name(name, snapshot, &mut judges);
-                by_target = judge(target);
+                by_target = judge_name(target, snapshot, &mut judges);
                 if by_target.is_none() {
+                    let judge = |name: &Name| judge_name(name, snapshot, &mut judges);
                     match chains.follow(Sections::Both, target, judge)? {
                         End::Judged(decision) => by_target = Some(decision),
                         End::Name(last) => owners.add(last, judges.first),

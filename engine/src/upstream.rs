@@ -1,11 +1,9 @@
-//! Forwarding: queries under way, which answer is believed, and when another
-//! upstream is asked.
+//! Forwarding: outstanding queries, retries and failover, and which response is accepted.
 //!
-//! Against forged answers (RFC 5452 9): ids are drawn at random, so are source
-//! ports (`sockets`), the question must come back as it was asked, and what does
-//! not fit is counted and ignored while the wait goes on.
+//! Against forged responses (RFC 5452, section 9): IDs and source ports are random (`ids`,
+//! `sockets`), and a response must repeat the question exactly. Other messages are counted and
+//! ignored, and the wait goes on.
 
-use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,17 +17,17 @@ use crate::failures::Failures;
 use crate::response::Parser;
 use crate::transport::poll::Poll;
 
-pub mod asker;
 pub mod choice;
 pub mod claims;
+pub mod client_identity;
 mod deadlines;
+mod delayed;
 mod edns;
 pub mod flight;
+mod flights;
 pub mod health;
-mod hold;
+mod health_check;
 mod ids;
-mod probe;
-mod questions;
 mod receiving;
 pub mod reload;
 mod sending;
@@ -37,39 +35,44 @@ mod shares;
 pub mod sockets;
 mod stream;
 mod streams;
+mod tries;
+pub mod waiter;
 pub mod watch;
 
-pub use asker::{Asker, Tells};
 pub use choice::{Choice, Server};
-pub use claims::{Claims, Heard};
-pub use flight::{Arrived, Flight, Led, MAX_ATTEMPTS, Origin, Waiter};
+pub use claims::{ClaimResult, Claims};
+pub use client_identity::{ClientAddresses, ClientIdentity};
+pub use flight::{Arrived, Flight, Refusal};
+pub use flights::Join;
 pub use health::{Health, MAX_UPSTREAMS};
-pub use questions::Join;
-pub use watch::Probe;
+pub use health_check::HealthCheck;
+pub use tries::MAX_TRIES;
+pub use waiter::{ChainStart, Origin, Waiter};
 
 use choice::Chooser;
-use deadlines::Deadline;
+use deadlines::Deadlines;
+use delayed::Delayed;
+use flight::State;
+use flights::Flights;
 use health::Mask;
-use hold::Holding;
-use questions::Questions;
 use sending::Outbox;
 use shares::Shares;
 use sockets::Pool;
 use stream::Stream;
 
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Settings {
     pub servers: Vec<Server>,
     pub choice: Choice,
-    pub attempts: usize,
-    /// Patience with one attempt.
+    pub tries: usize,
+    /// For each try.
     pub timeout: Duration,
-    /// Queries under way per worker thread.
+    /// Outstanding queries per worker thread.
     pub max_outstanding: usize,
-    /// Octets of UDP that our OPT announces.
+    /// The UDP payload size in our OPT record.
     pub payload: u16,
-    pub tells: Tells,
-    pub probe: Option<Probe>,
+    pub client_identity: ClientIdentity,
+    pub health_check: Option<HealthCheck>,
 }
 
 impl Settings {
@@ -78,14 +81,18 @@ impl Settings {
         self.servers.iter().fold(0, |mask, server| mask | health::bit(server.place))
     }
 
-    /// By what `Health` judges.
-    pub fn probes(&self) -> Option<(u32, Duration)> {
-        self.probe.as_ref().map(|probe| (probe.failures, probe.interval))
+    pub fn server(&self, place: usize) -> Option<&Server> {
+        self.servers.iter().find(|server| server.place == place)
     }
 
-    /// Whether what an upstream answers may depend on who asks.
-    pub fn tells_client(&self) -> bool {
-        self.tells != Tells::Nothing
+    /// Failed health checks in a row that mark an upstream down, and the interval of the checks.
+    pub fn health_rules(&self) -> Option<(u32, Duration)> {
+        self.health_check.as_ref().map(|check| (check.failures, check.interval))
+    }
+
+    /// Whether an upstream's response may depend on the client.
+    pub fn sends_identity(&self) -> bool {
+        self.client_identity != ClientIdentity::None
     }
 }
 
@@ -94,29 +101,26 @@ pub struct Upstreams {
     settings: Arc<Settings>,
     workers: usize,
     health: Arc<Health>,
-    /// `Health::losses` as it was when this thread last looked.
+    /// `Health::losses` when this thread last failed over.
     losses: u64,
     chooser: Chooser,
     pool: Pool,
     streams: Slab<Stream>,
-    most_streams: usize,
-    /// Key of the TCP connection towards each upstream that takes questions.
+    max_streams: usize,
+    /// Key of the TCP connection to each upstream that new queries use.
     stream_of: Vec<Option<usize>>,
-    flights: Slab<Flight>,
-    questions: Questions,
-    holding: Holding,
+    flights: Flights,
+    delayed: Delayed,
     shares: Shares,
-    /// Questions that two upstreams answered SERVFAIL a moment ago.
+    /// Questions for which two upstreams have just returned SERVFAIL.
     failed_twice: Failures,
     claims: Arc<Claims>,
-    /// Which of the worker threads this is.
+    /// The index of this worker thread.
     thread: usize,
-    /// In order of time.
-    deadlines: VecDeque<Deadline>,
-    /// What waits to be sent to each upstream, and to which something does.
+    deadlines: Deadlines,
+    /// Datagrams to each upstream that leave together, and the upstreams that have some.
     outboxes: Vec<Outbox>,
     pending: Mask,
-    next_stamp: u64,
     random: StdRng,
     poll: Rc<Poll>,
     counters: Arc<Counters>,
@@ -125,8 +129,8 @@ pub struct Upstreams {
 }
 
 impl Upstreams {
-    /// `workers`: worker threads, each of which has sockets towards each upstream;
-    /// `thread`: which of them this is.
+    /// `workers` is the number of worker threads. Each has sockets to each upstream. `thread` is
+    /// the index of this one.
     pub fn new(
         settings: Arc<Settings>,
         workers: usize,
@@ -144,20 +148,18 @@ impl Upstreams {
             chooser: Chooser::new(settings.choice, &settings.servers),
             pool: Pool::new(&settings.servers, pools, Rc::clone(&poll)),
             stream_of: vec![None; MAX_UPSTREAMS],
-            most_streams: Upstreams::most_streams(settings.servers.len(), sockets::share(pools)),
+            max_streams: Upstreams::max_streams(settings.servers.len(), sockets::share(pools)),
             settings,
             streams: Slab::new(),
-            flights: Slab::new(),
-            questions: Questions::default(),
-            holding: Holding::new(returns),
+            flights: Flights::default(),
+            delayed: Delayed::new(returns),
             shares: Shares::default(),
             failed_twice: Failures::default(),
             claims,
             thread,
-            deadlines: VecDeque::new(),
+            deadlines: Deadlines::default(),
             outboxes: (0..MAX_UPSTREAMS).map(|_| Outbox::default()).collect(),
             pending: 0,
-            next_stamp: 0,
             random: rand::make_rng(),
             poll,
             counters,
@@ -165,54 +167,49 @@ impl Upstreams {
         }
     }
 
-    /// Questions under way, and queries that wait with others for one of them.
+    /// Outstanding queries, and client queries that are coalesced with them.
     pub fn outstanding(&self) -> usize {
-        self.flights.len() + self.questions.joined()
+        self.flights.len() + self.flights.joined()
     }
 
-    /// Whether anybody waits for an answer.
-    pub fn owes_answers(&self) -> bool {
+    pub fn has_waiting_clients(&self) -> bool {
         self.flights.iter().any(|(_, flight)| flight.is_awaited())
     }
 
-    /// Every query that waits for an answer.
+    /// Visits every query that waits for a response.
     pub fn for_each_waiter(&self, mut visit: impl FnMut(&Waiter)) {
-        for (_, flight) in &self.flights {
+        for (_, flight) in self.flights.iter() {
             visit(&flight.first);
             flight.others.iter().for_each(|waiter| visit(waiter));
         }
     }
 
-    pub fn tells_client(&self) -> bool {
-        self.settings.tells_client()
+    pub fn sends_identity(&self) -> bool {
+        self.settings.sends_identity()
     }
 
-    /// Takes a question over; it ends in `receive`, `read_stream`, `hear` or `expire`.
-    /// False where another worker thread asks it.
+    /// Accepts a query. It ends in `receive`, `read_stream`, `take_claim_results` or `expire`.
+    /// Returns false if another worker thread has the same question outstanding.
     pub fn ask(&mut self, mut flight: Flight, now: Instant) -> bool {
         let is_awaited = flight.is_awaited();
-        (flight.claim, flight.is_told) = self.claim_for(&flight, is_awaited);
-        let asks = !flight.is_told;
-        if !asks && !is_awaited {
+        flight.set_right(self.claim_for(&flight, is_awaited));
+        let is_sent = flight.state != State::OtherThread;
+        if !is_sent && !is_awaited {
             return false;
         }
         self.enter_share(&mut flight);
-        let entry = self.flights.vacant_entry();
-        let place = entry.key();
-        self.questions.enter(place, &mut flight, now);
-        entry.insert(flight);
-        match asks {
-            true => self.attempt(place, now),
-            false => self.wait(place, now + self.settings.timeout, now),
+        let key = self.flights.insert(flight, now);
+        match is_sent {
+            true => self.try_next(key, now),
+            false => self.set_deadline(key, now + self.settings.timeout, now),
         }
-        asks
+        is_sent
     }
 
-    /// When `expire` or `impatient` has work next.
+    /// When `expire` or `overdue` must be called next.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let deadline = self.deadlines.front().map(|deadline| deadline.at);
-        let others = [self.questions.next_deadline(), self.holding.next_look()];
-        deadline.into_iter().chain(others.into_iter().flatten()).min()
+        let deadlines = [self.deadlines.next(), self.flights.next_overdue(), self.delayed.next_check];
+        deadlines.into_iter().flatten().min()
     }
 
     /// The configured upstreams that are up.
@@ -225,7 +222,7 @@ impl Upstreams {
     }
 }
 
-/// A lack of descriptors here is no upstream's failure.
+/// This process has too few file descriptors. That is no failure of an upstream.
 fn is_our_own(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }

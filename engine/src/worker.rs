@@ -504,7 +504,8 @@ impl Worker {
                 self.listeners[place].make_room();
             }
         }
-        let is_owed = !self.owed.is_empty() || self.upstreams.owes_answers() || self.clients.unsent() > 0;
+        let is_owed =
+            !self.owed.is_empty() || self.upstreams.has_waiting_clients() || self.clients.unsent() > 0;
         Ok(is_owed && self.now < deadline)
     }
 

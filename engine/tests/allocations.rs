@@ -20,23 +20,13 @@ use _engine::shared::{Serving, Settings};
 use _engine::transport::listeners::Listening;
 use _engine::transport::tcp;
 use _engine::trial::Trial;
-use _engine::upstream::{self, Choice, Tells};
+use _engine::upstream;
 
 /// Nobody is asked, and no client connects.
 fn settings() -> Settings {
-    let upstream = upstream::Settings {
-        servers: Vec::new(),
-        choice: Choice::First,
-        attempts: 1,
-        timeout: Duration::ZERO,
-        max_outstanding: 0,
-        payload: 512,
-        tells: Tells::Nothing,
-        probe: None,
-    };
     let (idle, read) = (Duration::ZERO, Duration::ZERO);
     Settings {
-        upstream,
+        upstream: upstream::Settings::default(),
         tcp: tcp::Limits { connections: 0, per_client: 0, per_network: None, pipelined: 0, idle, read },
     }
 }

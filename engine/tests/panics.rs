@@ -17,7 +17,7 @@ use _engine::rules::Rules;
 use _engine::shared::Settings;
 use _engine::transport::listeners::Inherited;
 use _engine::transport::tcp;
-use _engine::upstream::{self, Choice, Server, Tells};
+use _engine::upstream::{self, Server};
 
 /// Points are of the whole process, so these tests take turns.
 static TURN: Mutex<()> = Mutex::new(());
@@ -36,13 +36,11 @@ fn start(upstream: SocketAddr) -> Engine {
     let settings = Settings {
         upstream: upstream::Settings {
             servers: vec![Server { address: upstream, weight: 1, order: 0, place: 0 }],
-            choice: Choice::First,
-            attempts: 1,
+            tries: 1,
             timeout: Duration::from_secs(5),
             max_outstanding: 100,
             payload: 1232,
-            tells: Tells::Nothing,
-            probe: None,
+            ..upstream::Settings::default()
         },
         tcp: tcp::Limits {
             connections: 10,

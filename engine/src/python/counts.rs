@@ -12,7 +12,7 @@ use crate::counters::{
 };
 use crate::engine;
 use crate::policy::Action;
-use crate::upstream::health::PROBE_RESULTS;
+use crate::upstream::health::CHECK_RESULTS;
 
 /// Buckets by their upper bound, and the sum of all that was observed, in seconds.
 type Histogram = (Vec<(f64, u64)>, f64);
@@ -134,7 +134,7 @@ fn waited(workers: &[Arc<Counters>], from: usize) -> Histogram {
 impl UpstreamCounts {
     fn sum(address: SocketAddr, engine: &engine::Engine, place: usize) -> UpstreamCounts {
         let health = engine.health();
-        let probes = PROBE_RESULTS.into_iter().enumerate();
+        let probes = CHECK_RESULTS.into_iter().enumerate();
         let all = || engine.counters().iter().map(|counters| &counters.upstreams[place]);
         let bounds = LATENCY_BOUNDS.into_iter().chain([f64::INFINITY]).enumerate();
         let bucket = |index: usize| all().map(|u| u.latency_buckets[index].get()).sum();
@@ -153,7 +153,7 @@ impl UpstreamCounts {
             is_suspected: health.is_suspected(place),
             changed: health.last_change(place),
             outstanding: health.outstanding(place),
-            probes: probes.map(|(index, result)| (result, health.probes(place, index))).collect(),
+            probes: probes.map(|(index, result)| (result, health.checks(place, index))).collect(),
             latency_buckets: bounds.map(|(index, bound)| (bound, bucket(index))).collect(),
             latency_seconds: all().map(|u| u.latency_nanoseconds.get()).sum::<u64>() as f64 / 1e9,
         }

@@ -46,7 +46,7 @@ impl Settings {
     ) -> PyResult<Settings> {
         let sound = (1..=upstream::MAX_UPSTREAMS).contains(&upstreams.len())
             && upstreams.iter().all(|(_, _, weight, _)| (1..=100).contains(weight))
-            && (1..=upstream::MAX_ATTEMPTS).contains(&attempts)
+            && (1..=upstream::MAX_TRIES).contains(&attempts)
             && (1..=32_768).contains(&max_outstanding)
             && (512..=crate::sys::DATAGRAM).contains(&(max_payload as usize));
         if !sound {
@@ -62,12 +62,12 @@ impl Settings {
             upstream: upstream::Settings {
                 servers: upstreams.into_iter().map(server).collect(),
                 choice: upstream::Choice::from_name(choice).ok_or_else(|| refused("a choice", choice))?,
-                attempts,
+                tries: attempts,
                 timeout: Duration::from_millis(attempt_timeout_ms),
                 max_outstanding,
                 payload: max_payload,
-                tells: tells_of(tells)?,
-                probe: probe.map(|probe| probe.0.clone()),
+                client_identity: tells_of(tells)?,
+                health_check: probe.map(|probe| probe.0.clone()),
             },
             tcp: tcp::Limits {
                 connections: max_connections,
@@ -85,19 +85,23 @@ impl Settings {
 /// private addresses too.
 type TellsOption = (String, Option<(u8, u8, bool)>);
 
-fn tells_of((what, bounds): TellsOption) -> PyResult<upstream::Tells> {
+fn tells_of((what, bounds): TellsOption) -> PyResult<upstream::ClientIdentity> {
     match (what.as_str(), bounds) {
-        ("none", None) => Ok(upstream::Tells::Nothing),
-        ("proxy", None) => Ok(upstream::Tells::Proxy),
+        ("none", None) => Ok(upstream::ClientIdentity::None),
+        ("proxy", None) => Ok(upstream::ClientIdentity::Proxy),
         ("subnet", Some((ipv4, ipv6, private))) if ipv4 <= 32 && ipv6 <= 128 => {
-            Ok(upstream::Tells::Subnet(upstream::asker::Bounds { ipv4, ipv6, private }))
+            Ok(upstream::ClientIdentity::Subnet(upstream::client_identity::PrefixLimits {
+                ipv4,
+                ipv6,
+                private,
+            }))
         }
         _ => Err(refused("what upstreams can be told", &what)),
     }
 }
 
 #[pyclass(frozen, module = "dnsblock._engine")]
-pub struct Probe(upstream::Probe);
+pub struct Probe(upstream::HealthCheck);
 
 #[pymethods]
 impl Probe {
@@ -116,7 +120,7 @@ impl Probe {
         if failures == 0 || successes == 0 || interval.is_zero() || timeout.is_zero() {
             return Err(PyValueError::new_err("probe out of bounds"));
         }
-        Ok(Probe(upstream::Probe::new(&asked, qtype, interval, timeout, (failures, successes))))
+        Ok(Probe(upstream::HealthCheck::new(&asked, qtype, interval, timeout, (failures, successes))))
     }
 }
 

@@ -1,40 +1,42 @@
-//! Which upstream is asked.
+//! Chooses the upstream for a query.
 //!
-//! Of those that are up, those of the lowest order that the query has not been
-//! sent to; among these, as configured. Where none is up, who still speaks is
-//! better than nobody, and who is silent is tried by one query now and then.
+//! Candidates are the upstreams that are up, have the lowest order, and have not been tried for this
+//! query. The configured method chooses among them. If none is up, one that responds at all is used,
+//! even with errors. Silent ones get one query now and then.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use rand::RngExt;
 use rand::rngs::StdRng;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::client_identity::mapped;
 use super::health::{Health, MAX_UPSTREAMS, Mask, bit, places};
 use crate::name::Name;
 
-/// A recursive resolver that may be asked.
+/// A recursive resolver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Server {
     pub address: SocketAddr,
     pub weight: u32,
     pub order: u32,
-    /// Its number in masks and tables. An upstream keeps it over reloads; `places::assign` gives it.
+    /// The index in masks and tables, given by `reload::assign`. It stays the same over reloads.
     pub place: usize,
 }
 
-/// How one of several is chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The method to choose one of several candidates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Choice {
     /// The first in configured order.
+    #[default]
     First,
-    /// The one with the fewest queries under way for its weight.
+    /// The one with the fewest outstanding queries for its weight.
     LeastOutstanding,
     /// At random, by weight.
     Weighted,
-    /// By the name that is asked about: the same name goes to the same upstream as
-    /// long as that is up, and only the names of one that is not are moved.
+    /// By the name: the same name goes to the same upstream while that is up. If an upstream goes
+    /// down, only its own names move.
     Hashed,
 }
 
@@ -51,7 +53,7 @@ impl Choice {
     }
 }
 
-/// The upstreams, as one is chosen of them.
+/// The configured upstreams, prepared for a choice.
 pub struct Chooser {
     choice: Choice,
     /// In configured order.
@@ -61,7 +63,7 @@ pub struct Chooser {
     all: Mask,
     /// By place.
     weights: [u32; MAX_UPSTREAMS],
-    /// By place: what makes the same name another number for each upstream.
+    /// By place: makes the hash of a name different for each upstream.
     seeds: [u64; MAX_UPSTREAMS],
 }
 
@@ -95,45 +97,44 @@ impl Chooser {
         self.all
     }
 
-    /// The upstream for a query about `name` that was sent to `asked` already;
-    /// `None` where all are dead and it is not this query's turn to try one.
+    /// The upstream for a query about `name` that was already sent to `tried`. `None` if all are down
+    /// and none is due for a retry.
     pub fn choose(
         &self,
         health: &Health,
-        asked: Mask,
+        tried: Mask,
         name: &Name,
         random: &mut StdRng,
         now: Instant,
     ) -> Option<usize> {
         let up = health.up();
-        let mut tried = health.tried_by_queries(now);
+        let mut due = health.retried_beside_others(now);
         loop {
-            let place = self.among(up | tried, asked, health, name, random);
-            let place = place.or_else(|| self.among(health.speaking(), asked, health, name, random));
+            let place = self.among(up | due, tried, health, name, random);
+            let place = place.or_else(|| self.among(health.responding(), tried, health, name, random));
             match place {
-                Some(place) if tried & bit(place) == 0 => return Some(place),
-                Some(place) if health.claim_trial(place, now) => return Some(place),
-                // Another thread was quicker.
-                Some(place) => tried &= !bit(place),
+                Some(place) if due & bit(place) == 0 => return Some(place),
+                Some(place) if health.claim_retry(place, now) => return Some(place),
+                // Another thread was faster.
+                Some(place) => due &= !bit(place),
                 None => break,
             }
         }
-        let rested = health.rested(now) & self.all;
-        let silent = places(rested & !asked).chain(places(rested & asked));
-        silent.into_iter().find(|&place| health.claim_trial(place, now))
+        let due = health.due_for_retry(now) & self.all;
+        let mut silent = places(due & !tried).chain(places(due & tried));
+        silent.find(|&place| health.claim_retry(place, now))
     }
 
-    /// One of the candidates that was not asked, of the lowest order; else one that
-    /// was.
+    /// One of the candidates of the lowest order that was not tried, otherwise one that was.
     fn among(
         &self,
         candidates: Mask,
-        asked: Mask,
+        tried: Mask,
         health: &Health,
         name: &Name,
         random: &mut StdRng,
     ) -> Option<usize> {
-        let fresh = candidates & !asked;
+        let fresh = candidates & !tried;
         let candidates = if fresh != 0 { fresh } else { candidates };
         let candidates = self.orders.iter().map(|order| order & candidates).find(|mask| *mask != 0)?;
         if candidates.is_power_of_two() {
@@ -147,7 +148,7 @@ impl Chooser {
         }
     }
 
-    /// Those that are equal share what comes by weight.
+    /// Equal candidates share the queries by weight.
     fn least_outstanding(&self, candidates: Mask, health: &Health, random: &mut StdRng) -> Option<usize> {
         let mut best: Mask = 0;
         let (mut least, mut weight) = (u64::MAX, 1);
@@ -180,8 +181,8 @@ impl Chooser {
             .map(|(place, _)| place)
     }
 
-    /// Rendezvous hashing with weights: -weight / ln(u), with u of each upstream and
-    /// name in (0, 1). All threads and nodes choose alike: nothing here is drawn.
+    /// Weighted rendezvous hashing: -weight / ln(u), where u in (0, 1) depends on upstream and name.
+    /// There is no random input, so that all threads and instances choose alike.
     fn hashed(&self, candidates: Mask, name: &Name) -> Option<usize> {
         let hash = xxh3_64(name.suffix(0));
         let score = |place: usize| {
@@ -194,17 +195,12 @@ impl Chooser {
     }
 }
 
-/// From the address, not the place: an upstream that is added in front moves the
-/// names alone that become its own.
+/// Depends on the address and not the place. A new upstream takes names, and moves no others.
 fn seed(address: SocketAddr) -> u64 {
-    let ip = match address.ip() {
-        IpAddr::V4(ip) => ip.to_ipv6_mapped(),
-        IpAddr::V6(ip) => ip,
-    };
-    let mut octets = [0; 18];
-    octets[..16].copy_from_slice(&ip.octets());
-    octets[16..].copy_from_slice(&address.port().to_be_bytes());
-    xxh3_64(&octets)
+    let mut bytes = [0; 18];
+    bytes[..16].copy_from_slice(&mapped(address.ip()));
+    bytes[16..].copy_from_slice(&address.port().to_be_bytes());
+    xxh3_64(&bytes)
 }
 
 /// The finalizer of SplitMix64: every bit of the sum changes half of the result.
@@ -251,9 +247,9 @@ mod tests {
             }
         }
 
-        fn choose(&mut self, asked: Mask, text: &str) -> Option<usize> {
+        fn choose(&mut self, tried: Mask, text: &str) -> Option<usize> {
             let name = Name::from_text(text.as_bytes()).unwrap();
-            self.chooser.choose(&self.health, asked, &name, &mut self.random, self.now)
+            self.chooser.choose(&self.health, tried, &name, &mut self.random, self.now)
         }
 
         fn kill(&self, place: usize) {
@@ -268,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_is_asked_as_long_as_it_is_up_then_the_next_then_the_next_order() {
+    fn the_first_is_chosen_while_it_is_up_then_the_next_then_the_next_order() {
         let mut pool = Pool::new(Choice::First, &[(1, 1), (1, 0), (1, 0)]);
         assert_eq!(pool.choose(0, "a"), Some(1));
         assert_eq!(pool.choose(0b010, "a"), Some(2));
@@ -278,35 +274,35 @@ mod tests {
         assert_eq!(pool.choose(0, "a"), Some(2));
         pool.kill(2);
         assert_eq!(pool.choose(0, "a"), Some(0));
-        assert_eq!(pool.choose(0b001, "a"), Some(0), "one that was asked is better than a dead one");
+        assert_eq!(pool.choose(0b001, "a"), Some(0), "one that was tried is better than a dead one");
     }
 
     #[test]
-    fn with_all_dead_who_speaks_is_asked_and_who_is_silent_is_tried_now_and_then() {
+    fn if_all_are_down_a_responding_one_is_chosen_and_silent_ones_are_tried_now_and_then() {
         let mut pool = Pool::new(Choice::First, &[(1, 0), (1, 0)]);
         pool.kill(0);
         pool.kill(1);
         assert_eq!(pool.choose(0, "a"), None);
-        pool.health.heard(1, pool.now);
+        pool.health.received(1, pool.now);
         assert_eq!((pool.choose(0, "a"), pool.choose(0b10, "a")), (Some(1), Some(1)));
-        pool.health.give_up(1, "is silent", pool.now);
+        pool.health.mark_silent(1, "is silent", pool.now);
         pool.now += Duration::from_secs(1);
         let tries: Vec<_> = (0..4).map(|_| pool.choose(0, "a")).collect();
         assert_eq!(tries, [Some(0), Some(1), None, None]);
     }
 
     #[test]
-    fn the_fewest_queries_under_way_for_the_weight_are_what_counts() {
+    fn the_upstream_with_the_fewest_outstanding_queries_for_its_weight_is_chosen() {
         let mut pool = Pool::new(Choice::LeastOutstanding, &[(1, 0), (3, 0), (9, 1)]);
         let mut got = [0; 3];
         for _ in 0..4000 {
             let place = pool.choose(0, "a").unwrap();
-            pool.health.asks(place, pool.now);
+            pool.health.query_sent(place, pool.now);
             got[place] += 1;
         }
         assert_eq!(got, [1000, 3000, 0]);
         for _ in 0..10 {
-            pool.health.is_done(0);
+            pool.health.query_done(0);
         }
         assert_eq!(pool.choose(0, "a"), Some(0));
     }
@@ -331,12 +327,12 @@ mod tests {
         let after = pool.hashed();
         let moved = before.iter().zip(&after).filter(|(before, after)| before != after);
         assert_eq!(moved.count(), share(0));
-        pool.health.rise(0);
+        pool.health.mark_up(0);
         assert_eq!(pool.hashed(), before);
     }
 
     #[test]
-    fn nodes_that_list_the_same_upstreams_in_another_order_choose_alike() {
+    fn instances_with_the_same_upstreams_in_another_order_choose_alike() {
         let server = |place: fn(u8) -> usize| {
             move |host| {
                 let address = SocketAddr::from(([192, 0, 2, host], 53));

@@ -1,5 +1,5 @@
-//! Which worker thread asks which question. A question is asked once, on whichever
-//! threads its clients are: one claims it, and tells the others what was said.
+//! Coalescing across worker threads. The first thread that gets a question claims it, and sends the
+//! result to the other threads that have clients for it.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -14,12 +14,12 @@ use crate::events::lock;
 use crate::message::MAX_QUESTION;
 use crate::relay;
 
-/// Threads that claim at the same moment seldom want the same one of these.
+/// So many that threads rarely wait for each other's lock.
 const SHARDS: usize = 64;
 
-/// The claims of all worker threads, and their mail.
+/// The claims of all worker threads, and the messages between them.
 pub struct Claims {
-    /// By the turn of the question (`Key::coalescing_hash`).
+    /// By `Key::coalescing_hash` of the question.
     shards: [Mutex<Table>; SHARDS],
     mailboxes: Vec<Mailbox>,
 }
@@ -29,54 +29,53 @@ type Table = HashMap<u64, Claimed, BuildHasherDefault<IdentityHasher>>;
 struct Claimed {
     /// See `Flight::purges`.
     purges: u64,
-    /// It was asked without RD, and another thread waits that asks with RD.
+    /// The question was sent without RD, and another thread has a query with RD.
     awaits_recursion: bool,
     recursion: bool,
-    /// The threads that want to hear.
+    /// The threads that wait for the result.
     listeners: Vec<usize>,
 }
 
 struct Mailbox {
-    letters: Mutex<Vec<Letter>>,
-    /// Ends the wait of the thread that reads them.
+    messages: Mutex<Vec<Message>>,
+    /// Wakes the thread that reads them.
     waker: Arc<OwnedFd>,
 }
 
-/// What one worker thread tells another about a question.
-pub struct Letter {
+/// A message from the thread with the claim to another worker thread.
+struct Message {
     /// `Key::coalescing_hash` of the question.
-    pub question: u64,
-    /// Whether it was asked with RD.
-    pub recursion: bool,
-    pub heard: Heard,
-    /// See `Flight::purges`: as it was when the question was asked.
-    pub purges: u64,
+    question: u64,
+    /// Whether it was sent with RD.
+    recursion: bool,
+    result: ClaimResult,
+    /// See `Flight::purges`.
+    purges: u64,
 }
 
-/// What has become of a question that another thread asked.
+/// The result of a question that another thread had claimed.
 #[derive(Clone)]
-pub enum Heard {
-    Answer(Arc<[u8]>),
-    /// There is an answer, but it is too long for UDP and cannot be had over TCP.
+pub enum ClaimResult {
+    Response(Arc<[u8]>),
+    /// The response is truncated over UDP, and cannot be had over TCP.
     TooLong,
-    /// No upstream has answered.
-    Nothing,
-    /// That thread asks no more, and has heard nothing.
-    Lost,
+    NoResponse,
+    /// The thread gave up the claim before there was a result.
+    Abandoned,
 }
 
-/// Who asks a question.
+/// Whether this thread may send a question.
 pub enum Right {
-    /// This thread, and it tells others what it hears.
+    /// It may, and it sends the result to the others.
     Ours(Claim),
-    /// Another one, which will tell.
+    /// It may not: another thread has the claim, and sends the result.
     Theirs,
-    /// Another one asks, too, but has done so since before something was purged from the
-    /// cache: what it hears may be what the purge was about.
+    /// It may, without a claim. Another thread has one from before a cache purge, and its result
+    /// may be what was purged.
     Apart,
 }
 
-/// The right to ask a question: others wait for who has it.
+/// The right to send a question for all threads.
 pub struct Claim {
     claims: Arc<Claims>,
     question: u64,
@@ -86,9 +85,9 @@ pub struct Claim {
 }
 
 impl Claims {
-    /// For so many worker threads as there are wakers.
+    /// There is one waker for each worker thread.
     pub fn new(wakers: Vec<Arc<OwnedFd>>) -> Claims {
-        let mailbox = |waker| Mailbox { letters: Mutex::default(), waker };
+        let mailbox = |waker| Mailbox { messages: Mutex::default(), waker };
         Claims {
             shards: std::array::from_fn(|_| Mutex::default()),
             mailboxes: wakers.into_iter().map(mailbox).collect(),
@@ -96,13 +95,12 @@ impl Claims {
     }
 
     /// Whether there is more than one thread.
-    pub fn are_needed(&self) -> bool {
+    fn are_needed(&self) -> bool {
         self.mailboxes.len() > 1
     }
 
-    /// Takes a question that nobody asks. `listener`, if any, is told what another thread
-    /// hears that has it.
-    pub fn claim(
+    /// Claims a question. If another thread has it, `listener` is a thread that gets its result.
+    fn claim(
         self: &Arc<Self>,
         (question, recursion): (u64, bool),
         purges: u64,
@@ -124,45 +122,42 @@ impl Claims {
         }
     }
 
-    /// The letters to this thread.
-    pub fn read(&self, thread: usize) -> Vec<Letter> {
-        self.mailboxes
-            .get(thread)
-            .map(|mailbox| std::mem::take(&mut *lock(&mailbox.letters)))
-            .unwrap_or_default()
+    /// Takes the messages to this thread.
+    fn take_messages(&self, thread: usize) -> Vec<Message> {
+        let mailbox = self.mailboxes.get(thread);
+        mailbox.map(|mailbox| std::mem::take(&mut *lock(&mailbox.messages))).unwrap_or_default()
     }
 
     fn shard(&self, question: u64) -> &Mutex<Table> {
-        // Not the lowest bits: by these the table in the shard is ordered.
+        // The table in the shard uses the lowest bits.
         &self.shards[(question >> 32) as usize % SHARDS]
     }
 }
 
 impl Claim {
-    /// Ends the claim and tells those who wait for it, if there are any.
-    pub fn tell(mut self, heard: impl FnOnce() -> Heard) {
-        self.end(heard);
+    /// Ends the claim. The result is only made if another thread waits for it.
+    pub fn end(mut self, result: impl FnOnce() -> ClaimResult) {
+        self.send(result);
     }
 
-    /// Whether another thread waits that asks with RD, where this was asked without.
+    /// Whether another thread has a query with RD, and the question was sent without RD.
     pub fn awaits_recursion(&self) -> bool {
         let claims = lock(self.claims.shard(self.question));
         claims.get(&self.question).is_some_and(|claimed| claimed.awaits_recursion)
     }
 
-    fn end(&mut self, heard: impl FnOnce() -> Heard) {
+    fn send(&mut self, result: impl FnOnce() -> ClaimResult) {
         self.has_ended = true;
         let ended = lock(self.claims.shard(self.question)).remove(&self.question);
         let listeners = ended.map(|claimed| claimed.listeners).unwrap_or_default();
         if listeners.is_empty() {
             return;
         }
-        let heard = heard();
+        let result = result();
         for mailbox in listeners.iter().filter_map(|&thread| self.claims.mailboxes.get(thread)) {
             let Claim { question, recursion, purges, .. } = *self;
-            let letter = Letter { question, recursion, heard: heard.clone(), purges };
-            lock(&mailbox.letters).push(letter);
-            // A full counter wakes as well.
+            lock(&mailbox.messages).push(Message { question, recursion, result: result.clone(), purges });
+            // An eventfd whose counter is full wakes the thread, too.
             let _ = rustix::io::write(&*mailbox.waker, &1u64.to_ne_bytes());
         }
     }
@@ -171,75 +166,59 @@ impl Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         if !self.has_ended {
-            self.end(|| Heard::Lost);
+            self.send(|| ClaimResult::Abandoned);
         }
     }
 }
 
 impl Upstreams {
-    /// Takes the right to ask this question, or true where another worker thread has it,
-    /// which tells this one if it `listens`. What an upstream says to one client is not
-    /// told to others.
-    pub(super) fn claim_for(&self, flight: &Flight, listens: bool) -> (Option<Claim>, bool) {
-        if self.tells_client() || !self.claims.are_needed() {
-            return (None, false);
+    /// Claims a question for this thread. If another thread has it, this one gets the result if it
+    /// `listens`. There are no claims if a response is for one client only.
+    pub(super) fn claim_for(&self, flight: &Flight, listens: bool) -> Right {
+        if self.sends_identity() || !self.claims.are_needed() {
+            return Right::Apart;
         }
         let (key, listener) = (flight.first.key(), listens.then_some(self.thread));
-        let question = (key.coalescing_hash(), key.asks_recursion());
-        match self.claims.claim(question, flight.purges, listener) {
-            Right::Ours(claim) => (Some(claim), false),
-            Right::Theirs => (None, true),
-            Right::Apart => (None, false),
-        }
+        self.claims.claim((key.coalescing_hash(), key.asks_recursion()), flight.purges, listener)
     }
 
-    /// Takes what other worker threads have heard that asked for this one.
-    pub fn hear(&mut self, now: Instant) -> Arrived<Heard> {
+    /// Finishes the flights that waited for results of other worker threads.
+    pub fn take_claim_results(&mut self, now: Instant) -> Arrived<ClaimResult> {
         let mut arrived = Vec::new();
-        for letter in self.claims.read(self.thread) {
-            let Some(key) = self.flight_that_hears(&letter) else { continue };
-            let mut question = [0; MAX_QUESTION];
-            let asked = self.flights[key].asked_question(&mut question);
-            match letter.heard {
-                Heard::Lost => self.ask_after_all(key, now),
-                // Another question with the same hash.
-                Heard::Answer(message) if !relay::answers(&message, asked) => self.ask_after_all(key, now),
-                // It was this question's turn to wait, and is its turn to be asked.
-                _ if !letter.recursion && self.flights[key].first.key().asks_recursion() => {
-                    self.ask_after_all(key, now);
+        for Message { question, recursion, result, purges } in self.claims.take_messages(self.thread) {
+            let Some(key) = self.flights.waiting_for(question, purges) else { continue };
+            let flight = &mut self.flights[key];
+            let is_useless = match &result {
+                ClaimResult::Abandoned => true,
+                // It may be another question with the same hash.
+                ClaimResult::Response(message)
+                    if !relay::answers(message, flight.wire_question(&mut [0; MAX_QUESTION])) =>
+                {
+                    true
                 }
-                heard => {
-                    self.flights[key].purges = letter.purges;
-                    if let Heard::Answer(message) = &heard {
-                        self.flights[key].parse(message, &mut self.parsers);
-                    }
-                    arrived.push((self.land(key), heard));
-                }
+                _ => !recursion && flight.first.key().asks_recursion(),
+            };
+            if is_useless {
+                self.claim_again(key, now);
+                continue;
             }
+            flight.purges = purges;
+            if let ClaimResult::Response(message) = &result {
+                flight.parse(message, || self.parsers.pop());
+            }
+            arrived.push((self.finish(key), result));
         }
         arrived
     }
 
-    /// The flight that waits for this message. After a purge of the cache, a later flight may ask
-    /// the same question again.
-    fn flight_that_hears(&self, letter: &Letter) -> Option<usize> {
-        let hears = |flight: &Flight| {
-            flight.is_told && flight.question == letter.question && flight.purges == letter.purges
-        };
-        let latest = self.questions.find(letter.question).filter(|key| hears(&self.flights[*key]));
-        if latest.is_some() || !self.questions.has_superseded() {
-            return latest;
-        }
-        self.flights.iter().find(|(_, flight)| hears(flight)).map(|(key, _)| key)
-    }
-
-    /// Asks what the thread that had the right to will not tell.
-    fn ask_after_all(&mut self, key: usize, now: Instant) {
-        let (claim, is_told) = self.claim_for(&self.flights[key], true);
-        let flight = &mut self.flights[key];
-        (flight.claim, flight.is_told) = (claim, is_told);
-        if !is_told {
-            self.attempt(key, now);
+    /// Sends a question for which the other thread has no usable result, unless a third thread has
+    /// claimed it.
+    fn claim_again(&mut self, key: usize, now: Instant) {
+        let right = self.claim_for(&self.flights[key], true);
+        let is_ours = !matches!(right, Right::Theirs);
+        self.flights[key].set_right(right);
+        if is_ours {
+            self.try_next(key, now);
         }
     }
 }
@@ -255,12 +234,13 @@ mod tests {
         Arc::new(Claims::new((0..threads).map(waker).collect()))
     }
 
-    fn letters(claims: &Claims, thread: usize) -> Vec<(u64, Option<Vec<u8>>)> {
-        let said = |heard| match heard {
-            Heard::Answer(message) => Some(message.to_vec()),
+    fn messages(claims: &Claims, thread: usize) -> Vec<(u64, Option<Vec<u8>>)> {
+        let content = |result| match result {
+            ClaimResult::Response(message) => Some(message.to_vec()),
             _ => None,
         };
-        claims.read(thread).into_iter().map(|letter| (letter.question, said(letter.heard))).collect()
+        let messages = claims.take_messages(thread).into_iter();
+        messages.map(|message| (message.question, content(message.result))).collect()
     }
 
     fn ours(right: Right) -> Option<Claim> {
@@ -271,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn one_asks_and_whoever_listens_is_told_once_and_woken() {
+    fn each_listener_gets_the_result_once_and_is_woken() {
         let claims = claims(4);
         let claim = ours(claims.claim((7, true), 0, Some(0))).unwrap();
         for listener in [Some(1), Some(3), None] {
@@ -279,32 +259,33 @@ mod tests {
         }
         assert!(matches!(claims.claim((7, true), 1, Some(2)), Right::Apart), "something was purged since");
         assert!(ours(claims.claim((8, true), 0, Some(1))).is_some(), "another question");
-        claim.tell(|| Heard::Answer(b"said".as_slice().into()));
+        claim.end(|| ClaimResult::Response(b"response".as_slice().into()));
         for thread in [1, 3] {
-            assert_eq!(letters(&claims, thread), [(7, Some(b"said".to_vec()))]);
+            assert_eq!(messages(&claims, thread), [(7, Some(b"response".to_vec()))]);
             assert_eq!(rustix::io::read(&*claims.mailboxes[thread].waker, &mut [0; 8]), Ok(8));
         }
-        assert!((0..4).all(|thread| letters(&claims, thread).is_empty()));
+        assert!((0..4).all(|thread| messages(&claims, thread).is_empty()));
         assert!(rustix::io::read(&*claims.mailboxes[0].waker, &mut [0; 8]).is_err());
     }
 
     #[test]
-    fn nothing_is_made_to_be_told_where_nobody_listens() {
+    fn no_result_is_made_without_listeners() {
         let claims = claims(2);
-        ours(claims.claim((7, true), 0, Some(0))).unwrap().tell(|| unreachable!());
+        ours(claims.claim((7, true), 0, Some(0))).unwrap().end(|| unreachable!());
         assert!(ours(claims.claim((7, true), 0, Some(1))).is_some(), "the question is free again");
     }
 
     #[test]
-    fn a_claim_that_is_lost_frees_the_question_and_says_so() {
+    fn a_dropped_claim_frees_the_question_and_is_reported_as_abandoned() {
         let claims = claims(2);
         let claim = ours(claims.claim((7, true), 0, Some(0)));
         assert!(matches!(claims.claim((7, true), 0, Some(1)), Right::Theirs));
         drop(claim);
-        assert!(matches!(claims.read(1)[..], [Letter { question: 7, heard: Heard::Lost, .. }]));
+        let messages = claims.take_messages(1);
+        assert!(matches!(messages[..], [Message { question: 7, result: ClaimResult::Abandoned, .. }]));
         let again = ours(claims.claim((7, true), 0, Some(1))).unwrap();
         assert!(matches!(claims.claim((7, true), 0, Some(0)), Right::Theirs));
-        again.tell(|| Heard::Nothing);
-        assert_eq!(claims.read(0).len(), 1);
+        again.end(|| ClaimResult::NoResponse);
+        assert_eq!(claims.take_messages(0).len(), 1);
     }
 }

@@ -1,9 +1,8 @@
-//! What is known of each upstream: whether it is up, how much it is asked, when
-//! it last said anything. Shared by all worker threads, which note here what they
-//! meet, and by the one thread that watches (`watch`), which probes and judges.
+//! The health of each upstream: whether it is up, its outstanding queries, and when it last sent
+//! anything. All worker threads report here. One thread (`watch`) runs health checks and judges.
 //!
-//! An upstream is up, suspected (it has fallen silent, and a probe will tell), or
-//! down. One that is down may still speak: it answers, but not as it should.
+//! An upstream is up, suspected (it is silent, and a health check will decide), or down. One that is
+//! down may still respond, but with errors.
 
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
@@ -19,17 +18,16 @@ mod transitions;
 
 use edns::WithoutEdns;
 
-/// Upstreams at most: as many as a mask has bits.
+/// As many as a mask has bits.
 pub const MAX_UPSTREAMS: usize = 64;
-/// Failures in a row after which an upstream is down, where nothing else is configured.
+/// Consecutive failures that mark an upstream down if there are no health checks.
 const FAILURES: u32 = 3;
-/// How long an upstream that is down rests before one query tries it again, where
-/// no probe does.
-const REST: Duration = Duration::from_secs(2);
+/// How often one query retries an upstream that is down if there are no health checks.
+const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 
-/// How long queries wait for an upstream to come back, once none can be used.
-pub const HOLD: Duration = Duration::from_secs(2);
-/// How often upstreams are tried meanwhile, and probed until one answers.
+/// How long queries are delayed when no upstream is usable any more.
+pub const MAX_DELAY: Duration = Duration::from_secs(2);
+/// How often upstreams are retried meanwhile, and checked until one answers.
 pub const RETRY: Duration = Duration::from_millis(100);
 
 /// A bit for each upstream.
@@ -39,7 +37,7 @@ pub fn bit(place: usize) -> Mask {
     1 << place
 }
 
-/// The places in a mask, from the first.
+/// The places in a mask, in order.
 pub fn places(mut mask: Mask) -> impl Iterator<Item = usize> {
     std::iter::from_fn(move || {
         let place = mask.trailing_zeros() as usize;
@@ -48,190 +46,184 @@ pub fn places(mut mask: Mask) -> impl Iterator<Item = usize> {
     })
 }
 
-/// One for the life of the engine: a reload adds upstreams, and removes others, and the
-/// rest keep what is known of them.
+/// There is one for the life of the engine. A reload adds and removes upstreams, and the others keep
+/// their health.
 pub struct Health {
     since: Instant,
-    /// Failures in a row after which an upstream is down.
+    /// Consecutive failures that mark an upstream down.
     failures: AtomicU32,
-    /// How long it is left alone before a query tries it, when there is none better: nanoseconds.
-    rest: AtomicU64,
-    /// Whether probes say when an upstream is up again; else a query's answer does.
-    has_probes: AtomicBool,
-    standing: Standing,
+    /// How often a query retries an upstream that is down, in nanoseconds.
+    retry_interval: AtomicU64,
+    /// Whether health checks mark an upstream up again. Otherwise a response to a query does.
+    has_checks: AtomicBool,
+    masks: Masks,
     states: Vec<State>,
     without_edns: WithoutEdns,
     events: Arc<Events>,
 }
 
-/// Read for each query and rarely written: apart from what each query writes.
+/// Read for each query and rarely written. So these are in other cache lines than `State`.
 #[derive(Default)]
 #[repr(align(128))]
-struct Standing {
-    /// The places of upstreams; those of others mean nothing.
+struct Masks {
+    /// The places with an upstream. Bits of other places mean nothing.
     used: AtomicU64,
     up: AtomicU64,
     suspected: AtomicU64,
-    /// Those whose last word, if it was one, came after their last failure.
-    speaking: AtomicU64,
-    /// Those that answer probes and no queries.
-    deaf: AtomicU64,
-    /// Counts how often an upstream has left those that are up.
+    /// The upstreams that have sent a message since their last failure, or did not fail.
+    responding: AtomicU64,
+    /// The upstreams that are down because they answer no queries.
+    answering_checks_only: AtomicU64,
+    /// How often an upstream has gone down or become suspect.
     losses: AtomicU64,
-    /// Counts how often one could be used again after none could.
+    /// How often an upstream became usable after none was.
     returns: AtomicU64,
-    /// When the last one that could be used was lost; nanoseconds since `Health::since`.
+    /// When the last usable upstream was lost, in nanoseconds since `Health::since`.
     lost_at: AtomicU64,
 }
 
-/// What is known of one upstream. Times are nanoseconds since `Health::since`.
+/// The state of one upstream. Times are nanoseconds since `Health::since`.
 #[repr(align(128))]
 #[derive(Default)]
 struct State {
     address: Mutex<Option<SocketAddr>>,
-    /// Queries of all threads whose answers are still welcome.
+    /// Outstanding queries of all threads.
     outstanding: AtomicU32,
-    /// Queries since it last said anything, and when the first of them was sent,
-    /// and the one with which they became many.
-    asked: AtomicU32,
-    first_asked_at: AtomicU64,
-    many_asked_at: AtomicU64,
-    heard_at: AtomicU64,
+    /// Queries since the last message, and when the first and the `SILENT_QUERIES`th were sent.
+    queries: AtomicU32,
+    first_query_at: AtomicU64,
+    many_queries_at: AtomicU64,
+    received_at: AtomicU64,
     failures: AtomicU32,
-    /// Queries that waited in vain since it last answered one.
+    /// Consecutive queries that timed out.
     unanswered: AtomicU32,
-    /// When a query may try it, although it is down.
-    trial_at: AtomicU64,
-    trusted_until: AtomicU64,
+    /// When a query may be sent to it although it is down.
+    retry_at: AtomicU64,
+    silence_ignored_until: AtomicU64,
     /// When it last went up or down, in Unix seconds, and why.
     changed: Mutex<Option<(u64, String)>>,
-    pub probes: [Counter; PROBE_RESULTS.len()],
+    checks: [Counter; CHECK_RESULTS.len()],
 }
 
-/// What became of a probe, as it is called in metrics.
+/// The result of a health check, named as in the metrics.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum ProbeResult {
+pub enum CheckResult {
     Good,
-    /// It was answered, with an RCODE that says that nothing can be had there.
+    /// Answered with an error RCODE.
     Bad,
     /// Not answered in time, or not sent.
     Lost,
 }
 
-/// In the order of `ProbeResult`.
-pub const PROBE_RESULTS: [&str; 3] = ["good", "bad", "lost"];
+/// In the order of `CheckResult`.
+pub const CHECK_RESULTS: [&str; 3] = ["good", "bad", "lost"];
 
 /// How an upstream has failed.
 #[derive(Clone, Copy)]
 pub enum Failure {
-    /// No answer to what was sent at that time.
-    Silence(Instant),
-    /// The network says that there is no way to it.
+    /// No response to a query that was sent at this time.
+    Timeout(Instant),
+    /// The network rejected a query.
     Unreachable,
 }
 
 impl Health {
-    pub fn new(addresses: &[SocketAddr], probes: Option<(u32, Duration)>, events: Arc<Events>) -> Health {
+    pub fn new(addresses: &[SocketAddr], rules: Option<(u32, Duration)>, events: Arc<Events>) -> Health {
         assert!(addresses.len() <= MAX_UPSTREAMS, "the settings were checked");
         let health = Health {
             since: Instant::now(),
             failures: AtomicU32::default(),
-            rest: AtomicU64::default(),
-            has_probes: AtomicBool::default(),
-            standing: Standing::default(),
+            retry_interval: AtomicU64::default(),
+            has_checks: AtomicBool::default(),
+            masks: Masks::default(),
             states: (0..MAX_UPSTREAMS).map(|_| State::default()).collect(),
             without_edns: WithoutEdns::new(),
             events,
         };
         for (place, address) in addresses.iter().enumerate() {
-            health.enter(place, *address);
+            health.add(place, *address);
         }
-        health.judge_by(probes);
+        health.configure(rules);
         health
     }
 
-    //--- What a reload changes
+    //--- Changes by a reload
 
-    /// Takes an upstream in, at a place that nobody uses; it is up until it fails.
-    pub fn enter(&self, place: usize, address: SocketAddr) {
+    /// Adds an upstream at an unused place. It is up until it fails.
+    pub fn add(&self, place: usize, address: SocketAddr) {
         self.states[place].reset(address);
         self.without_edns.forget(place);
-        for mask in [&self.standing.used, &self.standing.up, &self.standing.speaking] {
+        for mask in [&self.masks.used, &self.masks.up, &self.masks.responding] {
             mask.fetch_or(bit(place), Relaxed);
         }
     }
 
-    /// Forgets all upstreams but these.
+    /// Removes all other upstreams.
     pub fn keep_only(&self, places: Mask) {
-        let standing = &self.standing;
-        for mask in [&standing.used, &standing.up, &standing.suspected, &standing.speaking, &standing.deaf] {
+        let Masks { used, up, suspected, responding, answering_checks_only, .. } = &self.masks;
+        for mask in [used, up, suspected, responding, answering_checks_only] {
             mask.fetch_and(places, Relaxed);
         }
     }
 
-    /// How an upstream is judged from now on: failures in a row and time between probes, if
+    /// Sets the consecutive failures that mark an upstream down, and the interval of health checks, if
     /// there are any.
-    pub fn judge_by(&self, probes: Option<(u32, Duration)>) {
-        let (failures, rest) = probes.unwrap_or((FAILURES, REST));
+    pub fn configure(&self, rules: Option<(u32, Duration)>) {
+        let (failures, interval) = rules.unwrap_or((FAILURES, RETRY_INTERVAL));
         self.failures.store(failures, Relaxed);
-        self.rest.store(rest.as_nanos() as u64, Relaxed);
-        self.has_probes.store(probes.is_some(), Relaxed);
-        if probes.is_none() {
-            // No probe will tell of these any more.
-            let suspected = self.standing.suspected.load(Relaxed);
-            places(suspected).for_each(|place| self.give_up(place, "has fallen silent", Instant::now()));
-            self.standing.deaf.store(0, Relaxed);
+        self.retry_interval.store(interval.as_nanos() as u64, Relaxed);
+        self.has_checks.store(rules.is_some(), Relaxed);
+        if rules.is_none() {
+            // No health check will decide about these any more.
+            let suspected = self.masks.suspected.load(Relaxed);
+            places(suspected).for_each(|place| self.mark_silent(place, "is not responding", Instant::now()));
+            self.masks.answering_checks_only.store(0, Relaxed);
         }
     }
 
-    fn has_probes(&self) -> bool {
-        self.has_probes.load(Relaxed)
+    fn has_checks(&self) -> bool {
+        self.has_checks.load(Relaxed)
     }
 
-    //--- What worker threads ask
+    //--- Questions of worker threads
 
     pub fn up(&self) -> Mask {
-        self.standing.up.load(Relaxed)
+        self.masks.up.load(Relaxed)
     }
 
-    /// Those that are down and yet answer something.
-    pub fn speaking(&self) -> Mask {
-        self.standing.speaking.load(Relaxed) & !self.up()
+    /// The upstreams that are down, and respond with errors or to queries only.
+    pub fn responding(&self) -> Mask {
+        self.masks.responding.load(Relaxed) & !self.up()
     }
 
     /// Changes whenever an upstream is not up any more.
     pub fn losses(&self) -> u64 {
-        self.standing.losses.load(Relaxed)
+        self.masks.losses.load(Relaxed)
     }
 
-    /// Those that queries may be sent to: who is up, else who speaks.
+    /// The upstreams that queries may be sent to: those that are up, otherwise those that respond.
     pub fn usable(&self) -> Mask {
         match self.up() {
-            0 => self.speaking(),
+            0 => self.responding(),
             up => up,
         }
     }
 
-    /// Whether no upstream can be used.
+    /// Whether no upstream is usable.
     pub fn is_out(&self) -> bool {
         self.usable() == 0
     }
 
-    /// Changes whenever an upstream can be used again after none could.
+    /// Changes whenever an upstream becomes usable after none was.
     pub fn returns(&self) -> u64 {
-        self.standing.returns.load(Relaxed)
+        self.masks.returns.load(Relaxed)
     }
 
-    /// When the last upstream was lost that could be used.
+    /// When the last usable upstream was lost.
     pub fn lost_at(&self) -> Instant {
         // It is written before that upstream's bits are cleared.
         fence(Acquire);
-        self.since + Duration::from_nanos(self.standing.lost_at.load(Relaxed))
-    }
-
-    /// Whether no upstream can be used, and that is new: queries wait for one.
-    fn is_out_briefly(&self, now: Instant) -> bool {
-        self.is_out() && now < self.lost_at() + HOLD
+        self.since + Duration::from_nanos(self.masks.lost_at.load(Relaxed))
     }
 
     pub fn outstanding(&self, place: usize) -> u32 {
@@ -242,41 +234,45 @@ impl Health {
         self.up() & bit(place) != 0
     }
 
-    /// Those that are down, have rested, and are to be tried by queries though others are
-    /// up: where there are no probes, or these tell nothing.
-    pub fn tried_by_queries(&self, now: Instant) -> Mask {
-        let deaf = self.standing.deaf.load(Relaxed);
-        match self.has_probes() {
-            true if deaf == 0 => 0,
-            true => self.rested(now) & deaf,
-            false => self.rested(now),
+    /// The upstreams that are due for a retry with a query although others are up. Their state is
+    /// unknown otherwise, because health checks are disabled or wrong.
+    pub fn retried_beside_others(&self, now: Instant) -> Mask {
+        let answering_checks_only = self.masks.answering_checks_only.load(Relaxed);
+        match self.has_checks() {
+            true if answering_checks_only == 0 => 0,
+            true => self.due_for_retry(now) & answering_checks_only,
+            false => self.due_for_retry(now),
         }
     }
 
-    /// Those that are down and have rested.
-    pub fn rested(&self, now: Instant) -> Mask {
+    /// The upstreams that are down and due for a retry with a query.
+    pub fn due_for_retry(&self, now: Instant) -> Mask {
         let (up, now) = (self.up(), self.at(now));
-        let rested = |place: &usize| self.states[*place].trial_at.load(Relaxed) <= now;
-        places(self.all() & !up).filter(rested).fold(0, |mask, place| mask | bit(place))
+        let is_due = |place: &usize| self.states[*place].retry_at.load(Relaxed) <= now;
+        let used = self.masks.used.load(Relaxed);
+        places(used & !up).filter(is_due).fold(0, |mask, place| mask | bit(place))
     }
 
-    /// Takes the one turn to try an upstream that is down; the next is after a rest.
-    pub fn claim_trial(&self, place: usize, now: Instant) -> bool {
-        let rest = if self.is_out_briefly(now) { RETRY.as_nanos() as u64 } else { self.rest.load(Relaxed) };
-        let (trial_at, now) = (&self.states[place].trial_at, self.at(now));
-        let due = trial_at.load(Relaxed);
-        let next = now + rest;
-        due <= now && trial_at.compare_exchange(due, next, Relaxed, Relaxed).is_ok()
+    /// Claims the retry of an upstream that is down. The next one is due after an interval, which is
+    /// shorter while queries are delayed.
+    pub fn claim_retry(&self, place: usize, now: Instant) -> bool {
+        let interval = match self.is_out() && now < self.lost_at() + MAX_DELAY {
+            true => RETRY.as_nanos() as u64,
+            false => self.retry_interval.load(Relaxed),
+        };
+        let (retry_at, now) = (&self.states[place].retry_at, self.at(now));
+        let due = retry_at.load(Relaxed);
+        due <= now && retry_at.compare_exchange(due, now + interval, Relaxed, Relaxed).is_ok()
     }
 
-    //--- What is told
+    //--- Metrics and log
 
-    pub fn count_probe(&self, place: usize, result: ProbeResult) {
-        self.states[place].probes[result as usize].add(1);
+    pub fn count_check(&self, place: usize, result: CheckResult) {
+        self.states[place].checks[result as usize].add(1);
     }
 
-    pub fn probes(&self, place: usize, result: usize) -> u64 {
-        self.states[place].probes[result].get()
+    pub fn checks(&self, place: usize, result: usize) -> u64 {
+        self.states[place].checks[result].get()
     }
 
     /// When an upstream last went up or down, in Unix seconds, and why; `None` if it never did.
@@ -284,25 +280,20 @@ impl Health {
         lock(&self.states[place].changed).clone()
     }
 
-    fn note(&self, place: usize, what: &str) {
+    fn record_change(&self, place: usize, what: &str) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         *lock(&self.states[place].changed) = Some((now, what.to_string()));
     }
 
-    /// It went up or down.
-    fn change(&self, place: usize, what: &str) {
-        self.note(place, what);
-        self.tell(place, what);
+    fn log_change(&self, place: usize, what: &str) {
+        self.record_change(place, what);
+        self.log(place, what);
     }
 
-    fn tell(&self, place: usize, what: &str) {
+    fn log(&self, place: usize, what: &str) {
         if let Some(address) = *lock(&self.states[place].address) {
             self.events.push(format!("upstream {address} {what}"));
         }
-    }
-
-    fn all(&self) -> Mask {
-        self.standing.used.load(Relaxed)
     }
 
     fn at(&self, time: Instant) -> u64 {
@@ -311,43 +302,43 @@ impl Health {
 }
 
 impl State {
-    /// Nothing is known of the upstream that gets this place.
+    /// Prepares the place for a new upstream.
     fn reset(&self, address: SocketAddr) {
-        // All of them by name: one that is added must not be forgotten here.
+        // The pattern is complete, so that the compiler reports a field that is missing here.
         let State {
             address: known,
             outstanding,
-            asked,
-            first_asked_at,
-            many_asked_at,
-            heard_at,
+            queries,
+            first_query_at,
+            many_queries_at,
+            received_at,
             failures,
             unanswered,
-            trial_at,
-            trusted_until,
+            retry_at,
+            silence_ignored_until,
             changed,
-            probes,
+            checks,
         } = self;
         *lock(known) = Some(address);
         *lock(changed) = None;
-        [outstanding, asked, failures, unanswered].into_iter().for_each(|count| count.store(0, Relaxed));
-        let times = [first_asked_at, many_asked_at, heard_at, trial_at, trusted_until];
+        [outstanding, queries, failures, unanswered].into_iter().for_each(|count| count.store(0, Relaxed));
+        let times = [first_query_at, many_queries_at, received_at, retry_at, silence_ignored_until];
         times.into_iter().for_each(|time| time.store(0, Relaxed));
-        probes.iter().for_each(|count| count.set(0));
+        checks.iter().for_each(|count| count.set(0));
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::transitions::{DEAF_QUERIES, SILENT_QUERIES, TRUST};
+    use super::transitions::{IGNORE_SILENCE, SILENT_QUERIES, UNANSWERED_QUERIES};
     use super::*;
 
-    const PROBED: Option<(u32, Duration)> = Some((3, Duration::from_secs(1)));
+    const CHECKED: Option<(u32, Duration)> = Some((3, Duration::from_secs(1)));
 
-    fn health(upstreams: u16, probes: Option<(u32, Duration)>) -> (Health, Arc<Events>) {
+    fn health(upstreams: u16, rules: Option<(u32, Duration)>) -> (Health, Arc<Events>) {
         let events = Arc::new(Events::default());
         let addresses: Vec<_> = (0..upstreams).map(|port| SocketAddr::from(([192, 0, 2, 1], port))).collect();
-        (Health::new(&addresses, probes, Arc::clone(&events)), events)
+        (Health::new(&addresses, rules, Arc::clone(&events)), events)
     }
 
     fn fail(health: &Health, place: usize, times: usize, now: Instant) {
@@ -357,142 +348,146 @@ mod tests {
     }
 
     #[test]
-    fn without_probes_one_query_tries_again_after_a_rest_and_its_answer_is_enough() {
+    fn without_health_checks_one_query_retries_after_an_interval_and_its_response_is_enough() {
         let (health, events) = health(2, None);
         let start = health.since + Duration::from_secs(1);
         fail(&health, 0, 2, start);
         assert_eq!(health.up(), 0b11);
         fail(&health, 0, 1, start);
-        assert_eq!((health.up(), health.rested(start), health.losses()), (0b10, 0, 1));
-        let rested = start + REST;
-        assert_eq!(health.rested(rested), 0b01);
-        assert!(health.claim_trial(0, rested) && !health.claim_trial(0, rested));
-        assert_eq!(health.rested(rested), 0);
-        health.answered(0, rested);
+        assert_eq!((health.up(), health.due_for_retry(start), health.losses()), (0b10, 0, 1));
+        let due = start + RETRY_INTERVAL;
+        assert_eq!(health.due_for_retry(due), 0b01);
+        assert!(health.claim_retry(0, due) && !health.claim_retry(0, due));
+        assert_eq!(health.due_for_retry(due), 0);
+        health.query_answered(0, due);
         assert_eq!(health.up(), 0b11);
-        let told = events.take();
-        assert_eq!(told, ["upstream 192.0.2.1:0 cannot be reached", "upstream 192.0.2.1:0 answers again"]);
+        let logged = events.take();
+        assert_eq!(logged, ["upstream 192.0.2.1:0 cannot be reached", "upstream 192.0.2.1:0 answers again"]);
     }
 
     #[test]
-    fn with_probes_an_answer_makes_it_speak_and_no_more() {
-        let (health, _) = health(1, PROBED);
+    fn with_health_checks_a_response_to_a_query_does_not_mark_it_up() {
+        let (health, _) = health(1, CHECKED);
         let start = health.since;
         fail(&health, 0, 3, start);
-        assert_eq!((health.up(), health.speaking()), (0, 0));
-        health.answered(0, start);
-        assert_eq!((health.up(), health.speaking()), (0, 1));
-        health.rise(0);
-        assert_eq!((health.up(), health.speaking()), (1, 0));
+        assert_eq!((health.up(), health.responding()), (0, 0));
+        health.query_answered(0, start);
+        assert_eq!((health.up(), health.responding()), (0, 1));
+        health.mark_up(0);
+        assert_eq!((health.up(), health.responding()), (1, 0));
     }
 
     #[test]
-    fn who_has_spoken_since_is_slow_and_not_dead() {
-        let (health, _) = health(1, PROBED);
+    fn an_upstream_that_has_sent_a_message_since_is_slow_and_not_dead() {
+        let (health, _) = health(1, CHECKED);
         let asked = health.since + Duration::from_secs(1);
-        health.heard(0, asked + Duration::from_millis(1));
+        health.received(0, asked + Duration::from_millis(1));
         for _ in 0..100 {
-            health.failed(0, Failure::Silence(asked), asked + Duration::from_secs(1));
+            health.failed(0, Failure::Timeout(asked), asked + Duration::from_secs(1));
         }
         assert!(health.is_up(0));
         let later = asked + Duration::from_secs(2);
         for _ in 0..3 {
-            health.failed(0, Failure::Silence(later), later);
+            health.failed(0, Failure::Timeout(later), later);
         }
-        assert!(health.is_suspected(0), "and silence alone is no proof, where probes can tell");
+        assert!(health.is_suspected(0), "silence alone is no proof if there are health checks");
     }
 
     #[test]
-    fn who_leaves_many_queries_unanswered_is_down_whatever_it_says_to_probes() {
-        let (health, _) = health(2, PROBED);
+    fn many_unanswered_queries_mark_an_upstream_down_despite_good_health_checks() {
+        let (health, _) = health(2, CHECKED);
         let (start, second) = (health.since, Duration::from_secs(1));
-        let ask_in_vain = |times: u32, at: Instant| {
+        let time_out = |times: u32, at: Instant| {
             for _ in 0..times {
-                health.heard(0, at);
-                health.failed(0, Failure::Silence(at), at);
+                health.received(0, at);
+                health.failed(0, Failure::Timeout(at), at);
             }
         };
-        ask_in_vain(DEAF_QUERIES - 1, start);
-        health.answered(0, start);
-        ask_in_vain(DEAF_QUERIES - 1, start);
-        assert_eq!(health.up(), 0b11, "only in a row");
-        ask_in_vain(1, start);
-        health.rise(0);
-        assert_eq!((health.up(), health.tried_by_queries(start)), (0b10, 0));
-        let rested = start + second * 60;
-        assert_eq!(health.tried_by_queries(rested), 0b01);
-        assert!(health.claim_trial(0, rested) && !health.claim_trial(0, rested));
-        health.answered(0, rested);
-        assert_eq!((health.up(), health.tried_by_queries(rested)), (0b11, 0));
+        time_out(UNANSWERED_QUERIES - 1, start);
+        health.query_answered(0, start);
+        time_out(UNANSWERED_QUERIES - 1, start);
+        assert_eq!(health.up(), 0b11, "only consecutive ones count");
+        time_out(1, start);
+        health.mark_up(0);
+        assert_eq!((health.up(), health.retried_beside_others(start)), (0b10, 0));
+        let due = start + second * 60;
+        assert_eq!(health.retried_beside_others(due), 0b01);
+        assert!(health.claim_retry(0, due) && !health.claim_retry(0, due));
+        health.query_answered(0, due);
+        assert_eq!((health.up(), health.retried_beside_others(due)), (0b11, 0));
         for _ in 0..3 {
-            health.failed(1, Failure::Unreachable, rested);
+            health.failed(1, Failure::Unreachable, due);
         }
-        ask_in_vain(100, rested);
-        assert!(health.is_up(0), "the last one that answers anything");
+        time_out(100, due);
+        assert!(health.is_up(0), "the last one that responds at all");
     }
 
     #[test]
-    fn silence_that_deceived_is_not_believed_for_a_while_but_probes_are() {
-        let (health, events) = health(1, PROBED);
+    fn misleading_silence_is_ignored_for_a_while_but_health_checks_are_not() {
+        let (health, events) = health(1, CHECKED);
         let start = health.since;
         health.suspect(0, start);
-        health.answered(0, start);
+        health.query_answered(0, start);
         assert!(health.is_up(0));
-        health.suspect(0, start + TRUST / 2);
+        health.suspect(0, start + IGNORE_SILENCE / 2);
         assert!(health.is_up(0));
-        health.suspect(0, start + TRUST);
+        health.suspect(0, start + IGNORE_SILENCE);
         assert!(!health.is_up(0));
-        health.answered(0, start + TRUST);
-        health.suspect_by_probe(0);
+        health.query_answered(0, start + IGNORE_SILENCE);
+        health.suspect_by_check(0);
         assert!(!health.is_up(0));
         assert_eq!(events.take().len(), 5);
     }
 
     #[test]
-    fn only_failures_in_a_row_count() {
-        let (health, _) = health(1, PROBED);
+    fn only_consecutive_failures_count() {
+        let (health, _) = health(1, CHECKED);
         for _ in 0..10 {
             fail(&health, 0, 2, health.since);
-            health.answered(0, health.since);
+            health.query_answered(0, health.since);
         }
         assert!(health.is_up(0));
     }
 
     #[test]
-    fn silence_is_measured_from_the_query_with_which_they_became_many() {
-        let (health, events) = health(1, PROBED);
-        let (start, patience) = (health.since, Duration::from_millis(300));
-        health.asks(0, start);
-        assert!(!health.is_silent(0, patience, start + patience / 2));
-        assert!(health.is_silent(0, patience, start + patience));
+    fn silence_is_measured_from_the_eighth_query() {
+        let (health, events) = health(1, CHECKED);
+        let (start, timeout) = (health.since, Duration::from_millis(300));
+        health.query_sent(0, start);
+        assert!(!health.is_silent(0, timeout, start + timeout / 2));
+        assert!(health.is_silent(0, timeout, start + timeout));
         for _ in 1..SILENT_QUERIES {
-            health.asks(0, start + patience);
+            health.query_sent(0, start + timeout);
         }
-        assert!(!health.is_silent_to_many(0, patience, start + patience));
-        assert!(health.is_silent_to_many(0, patience, start + 2 * patience));
-        health.suspect(0, start + 2 * patience);
+        assert!(!health.is_silent_to_many(0, timeout, start + timeout));
+        assert!(health.is_silent_to_many(0, timeout, start + 2 * timeout));
+        health.suspect(0, start + 2 * timeout);
         assert_eq!((health.up(), health.is_suspected(0), health.losses()), (0, true, 1));
-        health.answered(0, start + 2 * patience);
+        health.query_answered(0, start + 2 * timeout);
         assert!(health.is_up(0) && !health.is_suspected(0));
-        assert!(!health.is_silent(0, patience, start + 5 * patience / 2), "it has just spoken");
-        assert!(health.is_silent(0, patience, start + 3 * patience), "and queries wait on");
+        assert!(!health.is_silent(0, timeout, start + 5 * timeout / 2), "it has just sent a message");
+        assert!(health.is_silent(0, timeout, start + 3 * timeout), "queries are still outstanding");
         assert_eq!(health.outstanding(0), SILENT_QUERIES);
         assert_eq!(events.take().len(), 2);
     }
 
     #[test]
-    fn the_last_one_that_is_suspected_is_given_as_many_failures_as_any() {
-        let (health, _) = health(2, PROBED);
+    fn the_last_suspected_upstream_has_as_many_failures_as_any() {
+        let (health, _) = health(2, CHECKED);
         health.suspect(0, health.since);
         health.suspect(1, health.since);
-        assert_eq!((health.up(), health.speaking()), (0, 0b11));
+        assert_eq!((health.up(), health.responding()), (0, 0b11));
         fail(&health, 0, 2, health.since);
-        assert_eq!(health.speaking(), 0b11);
+        assert_eq!(health.responding(), 0b11);
         fail(&health, 0, 1, health.since);
-        assert_eq!(health.speaking(), 0b10);
-        health.rise(0);
+        assert_eq!(health.responding(), 0b10);
+        health.mark_up(0);
         fail(&health, 1, 1, health.since);
-        assert_eq!((health.up(), health.speaking()), (0b01, 0), "beside one that is up the first is enough");
+        assert_eq!(
+            (health.up(), health.responding()),
+            (0b01, 0),
+            "one failure is enough beside one that is up"
+        );
     }
 
     #[test]

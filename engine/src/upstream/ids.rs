@@ -1,7 +1,7 @@
-//! The ids under way on one socket or connection, and whose they are.
+//! The IDs of outstanding queries on one socket or connection, and their flights.
 //!
-//! There are few: a socket is replaced after 128 queries. Looking through them is
-//! cheaper than hashing, and what a socket that fails takes with it is at hand.
+//! There are few, because a socket is replaced after 128 queries. A linear search is cheaper than a
+//! hash table, and lists all flights of a failed socket.
 
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -14,13 +14,13 @@ pub struct Ids {
 }
 
 impl Ids {
-    /// Enters a flight under an id that is free here, drawn at random (RFC 5452 9.2).
+    /// Adds a flight under a random ID that is free here (RFC 5452, section 9.2).
     pub fn draw(&mut self, flight: usize, random: &mut StdRng) -> u16 {
-        // One id a flight and channel, and at most 32,768 flights: half of the ids at
-        // least are free, and the draw ends.
+        // There are at most 32,768 flights, with one ID each per channel. At least half of the IDs
+        // are free, so the loop ends.
         let id = loop {
             let id = random.random::<u16>();
-            if self.place(id).is_none() {
+            if self.index(id).is_none() {
                 break id;
             }
         };
@@ -30,13 +30,13 @@ impl Ids {
     }
 
     pub fn find(&self, id: u16) -> Option<usize> {
-        self.place(id).map(|place| self.flights[place] as usize)
+        self.index(id).map(|index| self.flights[index] as usize)
     }
 
     pub fn remove(&mut self, id: u16) {
-        if let Some(place) = self.place(id) {
-            self.ids.swap_remove(place);
-            self.flights.swap_remove(place);
+        if let Some(index) = self.index(id) {
+            self.ids.swap_remove(index);
+            self.flights.swap_remove(index);
         }
     }
 
@@ -48,17 +48,17 @@ impl Ids {
         self.ids.is_empty()
     }
 
-    /// Every flight under way, with its id.
+    /// All flights with their IDs.
     pub fn all(&self) -> Vec<(u16, usize)> {
         self.ids.iter().copied().zip(self.flights.iter().map(|flight| *flight as usize)).collect()
     }
 
-    fn place(&self, id: u16) -> Option<usize> {
-        // A run without an early end is compared in a few instructions.
+    fn index(&self, id: u16) -> Option<usize> {
+        // A run without early exit takes a few vector instructions.
         const RUN: usize = 32;
         let run =
             self.ids.chunks(RUN).position(|run| run.iter().fold(false, |found, &own| found | (own == id)))?;
-        self.ids[run * RUN..].iter().position(|&own| own == id).map(|place| run * RUN + place)
+        self.ids[run * RUN..].iter().position(|&own| own == id).map(|index| run * RUN + index)
     }
 }
 
@@ -75,7 +75,7 @@ mod tests {
         let (mut random, mut ids, mut twin) = (StdRng::seed_from_u64(1), Ids::default(), HashMap::new());
         for flight in 0..2000 {
             let id = ids.draw(flight, &mut random);
-            assert_eq!(twin.insert(id, flight), None, "an id is drawn once");
+            assert_eq!(twin.insert(id, flight), None, "an ID is drawn once");
             if flight % 3 == 0 {
                 let gone = *twin.keys().next().unwrap();
                 ids.remove(gone);

@@ -1,21 +1,21 @@
-//! Takes what upstreams send: finds the question that a message answers, and decides whether
-//! the answer is used, or another upstream is asked.
+//! Receives responses from upstreams: finds the flight that a message answers, and decides whether
+//! to accept the response or to retry at another upstream.
 
 use std::io;
 use std::time::Instant;
 
 use super::Upstreams;
-use super::flight::{Arrived, Channel, Flight, MAX_ATTEMPTS, Route};
+use super::flight::{Arrived, Flight, Refusal};
+use super::tries::Channel;
 use crate::message::{MAX_QUESTION, Transport, flag, is_truncated, rcode, u16_at};
 use crate::relay;
 use crate::sys::{BATCH, Batch};
 
-/// Octets of a SERVFAIL that is kept while another upstream is asked.
-const FAILURE: usize = 1232;
+/// Bytes of a SERVFAIL response that is stored while another upstream is queried.
+const SERVFAIL_BYTES: usize = 1232;
 
 impl Upstreams {
-    /// Takes the datagrams that have come to one socket; `batch` holds the
-    /// messages of those that are returned, by place.
+    /// Receives the datagrams of one socket. The messages are in `batch`, at the returned indexes.
     pub fn receive(&mut self, socket: usize, batch: &mut Batch, now: Instant) -> Arrived<usize> {
         let mut arrived = Vec::new();
         let received = match self.pool.get(socket) {
@@ -31,140 +31,105 @@ impl Upstreams {
                 return arrived;
             }
         };
-        for place in 0..received {
-            let datagram = &batch.datagrams[place];
+        for index in 0..received {
+            let datagram = &batch.datagrams[index];
             let message = &datagram.data[..datagram.length];
-            if let Some(flight) = self.take(Channel::Socket(socket), message, now) {
-                arrived.push((flight, place));
+            if let Some(flight) = self.accept(Channel::Socket(socket), message, now) {
+                arrived.push((flight, index));
             }
         }
         arrived
     }
 
-    /// Finds the flight that a message answers, and ends it; `None` for what
-    /// nobody asked, and for what must be asked again.
-    pub(super) fn take(&mut self, channel: Channel, message: &[u8], now: Instant) -> Option<Flight> {
+    /// Finishes the flight that a message answers. Returns `None` for a message that matches no
+    /// flight, and for a query that is sent again.
+    pub(super) fn accept(&mut self, channel: Channel, message: &[u8], now: Instant) -> Option<Flight> {
         let (upstream, ids) = match channel {
             Channel::Socket(key) => self.pool.get(key).map(|socket| (socket.upstream, &socket.ids))?,
             Channel::Stream(key) => self.streams.get(key).map(|stream| (stream.upstream, &stream.ids))?,
         };
         let key = u16_at(message, 0).and_then(|id| ids.find(id));
         let mut question = [0; MAX_QUESTION];
-        let asked =
-            key.filter(|&key| relay::answers(message, self.flights[key].asked_question(&mut question)));
-        let Some(key) = asked else {
-            // RFC 5452 9.1: not an answer to us. The right one may still come.
+        let matching =
+            key.filter(|&key| relay::answers(message, self.flights[key].wire_question(&mut question)));
+        let Some(key) = matching else {
+            // RFC 5452, section 9.1: the right response may still come.
             self.count(upstream).mismatches.add(1);
             return None;
         };
-        let had_opt = self.answered(key, channel, upstream, now);
+        let had_opt = self.note_response(key, channel, upstream, now);
         if is_truncated(message) && matches!(channel, Channel::Socket(_)) {
             if !self.flights[key].transport.is_tcp() {
-                // The same upstream once more; not an attempt, since it answered.
+                // To the same upstream. This is no new try, because it responded.
                 self.flights[key].transport = Transport::Tcp;
                 self.send(key, upstream, now);
             }
             return None;
         }
-        self.flights[key].parse(message, &mut self.parsers);
-        if self.sends_again_without_opt(key, upstream, had_opt, message, now) {
-            return None;
-        }
-        match self.asks_elsewhere(key, upstream, message, now) {
-            true => None,
-            false => Some(self.land(key)),
-        }
+        self.flights[key].parse(message, || self.parsers.pop());
+        let is_retried = self.retry_without_opt(key, upstream, had_opt, message, now)
+            || self.retry_refused(key, upstream, message, now);
+        (!is_retried).then(|| self.finish(key))
     }
 
-    /// Notes that a query was answered; whether that had been sent with OPT.
-    pub(super) fn answered(&mut self, key: usize, channel: Channel, upstream: usize, now: Instant) -> bool {
-        let route = self.flights[key].route_over(channel).copied();
+    /// Counts a response. Returns whether its query had an OPT record.
+    fn note_response(&mut self, key: usize, channel: Channel, upstream: usize, now: Instant) -> bool {
+        let route = self.flights[key].tries.route_over(channel).copied();
         if let Some(route) = route {
             self.count(upstream).answered_after(now.saturating_duration_since(route.sent_at));
         }
         if let Channel::Stream(stream) = channel {
             self.streams[stream].answered += 1;
         }
-        self.health.answered(upstream, now);
+        self.health.query_answered(upstream, now);
         route.is_some_and(|route| route.has_opt)
     }
 
-    /// Asks another upstream, once, where this one will not answer, cannot be understood,
-    /// or has failed. Where that is not to be had, the best answer stands in the message or
-    /// in `Flight::failure`.
-    fn asks_elsewhere(&mut self, key: usize, upstream: usize, message: &[u8], now: Instant) -> bool {
+    /// Retries once at another upstream if the response is a refusal, a failure or unusable. If that
+    /// is impossible, the best response is this one or the one in `Flight::refusal`.
+    fn retry_refused(&mut self, key: usize, upstream: usize, message: &[u8], now: Instant) -> bool {
+        let rcode = u16_at(message, 2).unwrap_or(0) & flag::RCODE;
         let flight = &self.flights[key];
-        let is_useless = !flight.is_sound || is_unwilling(message);
-        let has_failed = flight.is_sound && is_failure(message);
-        if !is_useless && !has_failed {
-            self.flights[key].failure = None;
+        // The upstream may have lost its Internet connectivity, or the name may be bogus. A resolver
+        // that does not validate would accept a bogus name, so only one other is queried (RFC 9520, 1).
+        let has_failed = flight.is_valid && rcode == rcode::SERVFAIL;
+        // It does not serve such queries, or not for us. Another upstream may.
+        let is_refused = !flight.is_valid || matches!(rcode, rcode::FORMERR | rcode::NOTIMP | rcode::REFUSED);
+        if !is_refused && !has_failed {
+            self.flights[key].refusal = Refusal::None;
             return false;
         }
         let question = flight.first.key();
-        if has_failed && flight.failure.is_some() {
+        if has_failed && matches!(flight.refusal, Refusal::Servfail(_)) {
             self.failed_twice.insert(question, now);
         }
-        // RFC 9520 3.2: what two have failed at is not asked twice again at once.
+        // RFC 9520, section 3.2: a failure at two upstreams is remembered, and not retried so soon.
         let is_known = has_failed && self.failed_twice.contains(question, now);
-        if is_known || !self.has_another(key) {
+        let has_tries = flight.tries.count < self.settings.tries && matches!(flight.refusal, Refusal::None);
+        let has_other = has_tries && self.up() & !flight.tries.upstreams != 0;
+        if is_known || !has_other {
             if has_failed {
-                self.flights[key].failure = None;
+                self.flights[key].refusal = Refusal::None;
             }
             return false;
         }
         let count = self.count(upstream);
         if has_failed { &count.failures } else { &count.refused }.add(1);
-        let flight = &mut self.flights[key];
-        flight.was_refused = true;
-        flight.failure = (has_failed && message.len() <= FAILURE).then(|| message.into());
-        self.attempt(key, now);
+        self.flights[key].refusal = match has_failed && message.len() <= SERVFAIL_BYTES {
+            true => Refusal::Servfail(message.into()),
+            false => Refusal::Refused,
+        };
+        self.try_next(key, now);
         true
     }
 
-    /// Whether a query that an upstream would not answer may be put to another that
-    /// is up; once.
-    fn has_another(&self, key: usize) -> bool {
-        let flight = &self.flights[key];
-        let has_attempts = flight.attempts < self.settings.attempts && !flight.was_refused;
-        has_attempts && self.up() & !flight.asked != 0
-    }
-
-    /// Takes a flight out, and its routes with it.
-    pub(super) fn land(&mut self, key: usize) -> Flight {
+    /// Removes a flight and its routes.
+    pub(super) fn finish(&mut self, key: usize) -> Flight {
         let mut flight = self.flights.remove(key);
-        self.questions.leave(key, &flight);
         self.leave_share(&flight);
-        for place in 0..MAX_ATTEMPTS {
-            if let Some(route) = flight.routes[place].take() {
-                self.leave(&route);
-            }
+        while let Some(route) = flight.tries.take_route(|_| true) {
+            self.close_route(&route);
         }
         flight
     }
-
-    pub(super) fn leave(&mut self, route: &Route) {
-        self.health.is_done(route.upstream);
-        match route.channel {
-            Channel::Socket(key) => self.pool.leave(key, route.id),
-            Channel::Stream(key) => {
-                if let Some(stream) = self.streams.get_mut(key) {
-                    stream.ids.remove(route.id);
-                }
-            }
-        }
-    }
-}
-
-/// Whether the answer says that this upstream does not answer such questions, which
-/// another may: it is not set up for it, or we are not welcome.
-fn is_unwilling(message: &[u8]) -> bool {
-    let rcode = u16_at(message, 2).unwrap_or(0) & flag::RCODE;
-    matches!(rcode, rcode::FORMERR | rcode::NOTIMP | rcode::REFUSED)
-}
-
-/// Whether the upstream could not find an answer. Another one may: this one may have lost
-/// its way to the Internet. Or the name may be bogus, which one that does not validate will
-/// not notice; so one other is asked, and no more (RFC 9520 1).
-fn is_failure(message: &[u8]) -> bool {
-    u16_at(message, 2).unwrap_or(0) & flag::RCODE == rcode::SERVFAIL
 }

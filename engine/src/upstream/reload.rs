@@ -1,16 +1,15 @@
-//! Other upstreams by a reload: each worker thread takes them over by itself, when it meets
-//! the new settings.
+//! A reload that changes the upstreams. Each worker thread adopts the new settings on its own.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::choice::{Chooser, Server};
 use super::health::{MAX_UPSTREAMS, Mask, bit};
-use super::{MAX_ATTEMPTS, Settings, Upstreams, sockets};
+use super::{Settings, Upstreams, sockets};
 
-/// Gives each upstream its place: the one that its address has had, else a free one.
-/// `used`: places that some thread may still use. Returns the places that are new; `None`
-/// where there are not enough.
+/// Gives each upstream its place: its previous one if the address is the same, otherwise a free
+/// one. Places in `used` are not free, because a thread may still use them. Returns the new places,
+/// or `None` if there are not enough.
 pub fn assign(servers: &mut [Server], before: &[Server], used: Mask) -> Option<Mask> {
     let (mut taken, mut new): (Mask, Mask) = (0, 0);
     let mut unplaced = Vec::new();
@@ -37,51 +36,47 @@ impl Upstreams {
         &self.settings
     }
 
-    /// Goes by these settings from now on. Queries that wait for an upstream that is not
-    /// among them are sent to another at once, and that is no attempt.
+    /// Adopts new settings. Queries whose upstream is removed are sent to another one immediately,
+    /// which does not count as a try.
     pub fn adopt(&mut self, settings: &Arc<Settings>, now: Instant) {
         self.flush(now);
         let before = std::mem::replace(&mut self.settings, Arc::clone(settings));
         self.chooser = Chooser::new(settings.choice, &settings.servers);
         let (servers, pools) = (settings.servers.len(), settings.servers.len() * self.workers);
-        self.most_streams = Upstreams::most_streams(servers, sockets::share(pools));
-        if before.tells != settings.tells {
-            // A connection begins with what it tells, or with nothing.
+        self.max_streams = Upstreams::max_streams(servers, sockets::share(pools));
+        if before.client_identity != settings.client_identity {
+            // A connection begins with the client's identity, or has none.
             self.stream_of.fill(None);
         }
-        let gone = before.places() & !settings.places();
-        let stranded = self.leave_upstreams(gone);
+        let removed = before.places() & !settings.places();
+        let stranded = self.leave_upstreams(removed);
         self.pool.adopt(&settings.servers, pools);
         for key in stranded {
-            self.attempt(key, now);
+            self.try_next(key, now);
         }
         self.flush(now);
     }
 
-    /// Waits for nothing any more from these upstreams; returns the flights whose latest
-    /// attempt went there.
-    fn leave_upstreams(&mut self, gone: Mask) -> Vec<usize> {
+    /// Accepts no responses from these upstreams any more. Returns the flights that were last sent
+    /// to them.
+    fn leave_upstreams(&mut self, removed: Mask) -> Vec<usize> {
+        let is_removed = |upstream: usize| removed & bit(upstream) != 0;
         let mut stranded = Vec::new();
-        let flights: Vec<usize> = self.flights.iter().map(|(key, _)| key).collect();
-        for key in flights {
+        for key in self.flights.keys(|_| true) {
             let mut left: Mask = 0;
-            for place in 0..MAX_ATTEMPTS {
-                let route = &mut self.flights[key].routes[place];
-                if let Some(route) = route.take_if(|route| gone & bit(route.upstream) != 0) {
-                    left |= bit(route.upstream);
-                    self.leave(&route);
-                }
+            while let Some(route) = self.flights[key].tries.take_route(|route| is_removed(route.upstream)) {
+                left |= bit(route.upstream);
+                self.close_route(&route);
             }
             let flight = &mut self.flights[key];
-            flight.attempts = flight.attempts.saturating_sub(left.count_ones() as usize);
-            flight.asked &= !gone;
-            flight.without_opt &= !gone;
-            if flight.blame.take_if(|upstream| gone & bit(*upstream) != 0).is_some() {
+            flight.tries.count = flight.tries.count.saturating_sub(left.count_ones() as usize);
+            flight.tries.upstreams &= !removed;
+            flight.tries.without_opt &= !removed;
+            if flight.end_try(is_removed).is_some() {
                 stranded.push(key);
             }
         }
-        let is_lost = |upstream: usize| gone & bit(upstream) != 0;
-        let streams = self.streams.iter().filter(|(_, stream)| is_lost(stream.upstream));
+        let streams = self.streams.iter().filter(|(_, stream)| is_removed(stream.upstream));
         for key in streams.map(|(key, _)| key).collect::<Vec<_>>() {
             self.drop_stream(key);
         }
@@ -110,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn an_upstream_keeps_its_place_and_a_new_one_gets_one_that_nobody_uses() {
+    fn an_upstream_keeps_its_place_and_a_new_one_gets_a_free_place() {
         let mut first = servers(&[1, 2, 3]);
         assert_eq!(assign(&mut first, &[], 0), Some(0b111));
         let mut next = servers(&[3, 4, 1]);

@@ -1,9 +1,9 @@
-//! Shares of what may be outstanding: once half of it is in use, one domain and one client
-//! may each have at most a quarter. So random names below one zone that does not answer, or
-//! one client, leave room for everybody else (as `fetches-per-zone` in BIND).
+//! Limits per domain and per client: once half of `max_outstanding` is in use, each may have at most
+//! a quarter. So a flood of random names below one dead zone, or one client, leaves room for the
+//! others (as `fetches-per-zone` in BIND).
 //!
-//! Nothing is counted below half: what each has is counted once when half is reached, kept
-//! up to date from then on, and forgotten when less than three eighths are in use.
+//! Below half, nothing is counted. All flights are counted when half is reached, and the counts are
+//! dropped when less than three eighths are in use.
 
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
@@ -18,14 +18,14 @@ use crate::limits::client_hash;
 use crate::policy::seed;
 use crate::suffixes::Suffixes;
 
-/// By hashes with the process's own seed: nobody can choose with whom to share.
+/// By hashes with a seed of this process, so that nobody can provoke collisions.
 type Counts = HashMap<u64, usize, BuildHasherDefault<IdentityHasher>>;
 
-/// Whose query it is. CachedResponse no longer than the query.
+/// The domain and the client that a query is counted for. It lives as long as the query.
 #[derive(Clone, Copy)]
 pub struct Share {
     domain: u64,
-    /// `None` for queries of our own, and of clients that are not limited.
+    /// `None` for prefetches, and for clients that are not limited.
     client: Option<u64>,
 }
 
@@ -36,7 +36,7 @@ impl Share {
     }
 }
 
-/// What each domain and each client has outstanding; nothing while little is.
+/// Outstanding queries per domain and per client; empty while few are outstanding.
 #[derive(Default)]
 pub struct Shares {
     are_counted: bool,
@@ -53,14 +53,14 @@ impl Shares {
     }
 
     fn remove(&mut self, share: Share) {
-        take_one(&mut self.domains, share.domain);
+        subtract_one(&mut self.domains, share.domain);
         if let Some(client) = share.client {
-            take_one(&mut self.clients, client);
+            subtract_one(&mut self.clients, client);
         }
     }
 }
 
-fn take_one(counts: &mut Counts, key: u64) {
+fn subtract_one(counts: &mut Counts, key: u64) {
     if let Some(count) = counts.get_mut(&key) {
         *count -= 1;
         if *count == 0 {
@@ -70,21 +70,21 @@ fn take_one(counts: &mut Counts, key: u64) {
 }
 
 impl Upstreams {
-    /// Whether half of what may be outstanding is: no time for what nobody waits for.
+    /// Whether half of `max_outstanding` is in use. Then nothing is prefetched.
     pub fn is_busy(&self) -> bool {
         self.flights.len() >= self.settings.max_outstanding.div_ceil(2)
     }
 
-    /// Whether one more question may be asked. `client_of`: the client's address, where it
-    /// has a share.
+    /// Whether one more question may be sent. `client_of` returns the client's address if the client
+    /// is limited.
     pub fn admit(
         &mut self,
         waiter: &mut Waiter,
         suffixes: &Suffixes,
         client_of: impl Fn(&Origin) -> Option<IpAddr>,
     ) -> Result<(), Refused> {
-        let most = self.settings.max_outstanding;
-        if self.flights.len() >= most {
+        let max = self.settings.max_outstanding;
+        if self.flights.len() >= max {
             return Err(Refused::Full);
         }
         if !self.shares.are_counted {
@@ -92,14 +92,14 @@ impl Upstreams {
                 return Ok(());
             }
             self.shares.are_counted = true;
-            for (_, flight) in &mut self.flights {
+            for (_, flight) in self.flights.iter_mut() {
                 let share = Share::of(&flight.first, client_of(&flight.first.origin), suffixes);
                 flight.share = Some(share);
                 self.shares.add(share);
             }
         }
         let share = Share::of(waiter, client_of(&waiter.origin), suffixes);
-        let quarter = (most / 4).max(1);
+        let quarter = (max / 4).max(1);
         let has = |counts: &Counts, key: u64| counts.get(&key).copied().unwrap_or(0);
         if has(&self.shares.domains, share.domain) >= quarter {
             return Err(Refused::Domain);
@@ -111,7 +111,7 @@ impl Upstreams {
         Ok(())
     }
 
-    /// Counts a flight that goes out.
+    /// Counts a new flight.
     pub(super) fn enter_share(&mut self, flight: &mut Flight) {
         flight.share = flight.first.share.take();
         if let (true, Some(share)) = (self.shares.are_counted, flight.share) {
@@ -119,7 +119,7 @@ impl Upstreams {
         }
     }
 
-    /// Counts a flight that has been taken out.
+    /// Stops counting a flight that was removed.
     pub(super) fn leave_share(&mut self, flight: &Flight) {
         if !self.shares.are_counted {
             return;

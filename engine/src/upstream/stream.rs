@@ -1,5 +1,5 @@
-//! A TCP connection towards an upstream: several questions under way on it,
-//! answers in any order (RFC 7766 6.2.1.1), kept open while it is of use.
+//! A TCP connection to an upstream, with several outstanding queries. Responses come in any order
+//! (RFC 7766, section 6.2.1.1).
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -10,26 +10,26 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::ids::Ids;
 
-/// Octets of queries that may wait to be sent; with more, nobody is reading.
+/// Bytes of queries that may wait to be sent. With more, the upstream does not read.
 const UNSENT: usize = 64 << 10;
 
 pub struct Stream {
     stream: TcpStream,
-    /// Place of the upstream in the configuration.
+    /// The upstream's place.
     pub upstream: usize,
-    /// When something was last read, or the connection was begun.
-    pub heard_at: Instant,
-    /// Questions whose answers are still welcome here.
+    /// When something was last received, or the connection was opened.
+    pub received_at: Instant,
+    /// Outstanding queries.
     pub ids: Ids,
-    /// Questions that were ever put here, and that were answered.
-    pub asked: usize,
+    /// All queries that were sent here, and responses.
+    pub queries: usize,
     pub answered: usize,
     input: Vec<u8>,
     output: Vec<u8>,
 }
 
 impl Stream {
-    /// Begins to connect; what is pushed meanwhile is sent once it is done.
+    /// Begins to connect. Messages wait until the connection is open.
     pub fn connect(address: SocketAddr, upstream: usize, now: Instant) -> io::Result<Stream> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
@@ -41,9 +41,9 @@ impl Stream {
         Ok(Stream {
             stream: socket.into(),
             upstream,
-            heard_at: now,
+            received_at: now,
             ids: Ids::default(),
-            asked: 0,
+            queries: 0,
             answered: 0,
             input: Vec::new(),
             output: Vec::new(),
@@ -54,18 +54,18 @@ impl Stream {
         &self.stream
     }
 
-    /// Notes that a question of this flight is put here; returns its id.
+    /// Adds a query of this flight; returns its ID.
     pub fn enter(&mut self, flight: usize, random: &mut StdRng) -> u16 {
-        self.asked += 1;
+        self.queries += 1;
         self.ids.draw(flight, random)
     }
 
-    /// Says first what stands in front of all messages.
-    pub fn begin_with(&mut self, octets: &[u8]) {
-        self.output.extend_from_slice(octets);
+    /// Adds the PROXY header, before all messages.
+    pub fn begin_with(&mut self, header: &[u8]) {
+        self.output.extend_from_slice(header);
     }
 
-    /// Adds a message, behind its length; false if too much waits already.
+    /// Adds a message with its length. Returns false if too much waits already.
     pub fn push(&mut self, message: &[u8]) -> bool {
         let length = u16::try_from(message.len()).expect("a query is short");
         self.output.extend_from_slice(&length.to_be_bytes());
@@ -77,12 +77,12 @@ impl Stream {
         !self.output.is_empty()
     }
 
-    /// Writes what waits; false if the connection is gone.
+    /// Writes the waiting bytes. Returns false if the connection is closed.
     pub fn write(&mut self) -> bool {
         while !self.output.is_empty() {
             match self.stream.write(&self.output) {
                 Ok(count) => drop(self.output.drain(..count)),
-                // Not connected yet, or no room: epoll tells when to go on.
+                // Not connected yet, or the send buffer is full: epoll reports when to go on.
                 Err(error) if is_not_yet(&error) => return true,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return false,
@@ -91,7 +91,7 @@ impl Stream {
         true
     }
 
-    /// Reads what has come; false if the connection is gone.
+    /// Reads the received bytes. Returns false if the connection is closed.
     pub fn read(&mut self, now: Instant) -> bool {
         let mut chunk = [0; 16 << 10];
         loop {
@@ -99,8 +99,8 @@ impl Stream {
                 Ok(0) => return false,
                 Ok(count) => {
                     self.input.extend_from_slice(&chunk[..count]);
-                    self.heard_at = now;
-                    // A whole message at most is kept back, so this is bounded.
+                    self.received_at = now;
+                    // At most one incomplete message stays in the buffer, so this is bounded.
                     if self.input.len() > 2 * 65_537 {
                         return true;
                     }
@@ -112,7 +112,7 @@ impl Stream {
         }
     }
 
-    /// Takes the next whole message out of what was read.
+    /// Takes the next complete message.
     pub fn next_message(&mut self) -> Option<Vec<u8>> {
         let length = usize::from(u16::from_be_bytes([*self.input.first()?, *self.input.get(1)?]));
         let message = self.input.get(2..2 + length)?.to_vec();

@@ -1,9 +1,9 @@
-//! The thread that watches the upstreams: it probes them, and judges by what the
-//! worker threads have noted who has fallen silent. One for the whole engine; it
-//! waits, decides, wakes the worker threads where something has changed, and again.
+//! The thread that watches the upstreams: it runs health checks, and finds silent upstreams by the
+//! reports of the worker threads. There is one for the whole engine. It wakes the worker threads when
+//! something has changed.
 //!
-//! Silence of a busy upstream is noticed in a third of a second; of one that is
-//! hardly asked, by a probe that is sent as soon as a query has waited as long.
+//! The silence of a busy upstream is noticed within a third of a second. An upstream with few queries
+//! gets a health check when a query has been outstanding for that time.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -13,33 +13,31 @@ use std::time::{Duration, Instant};
 
 use rand::RngExt;
 
-use super::health::{Health, MAX_UPSTREAMS, Mask, ProbeResult, RETRY, places};
-pub use super::probe::Probe;
-use super::probe::{ProbeEdns, Said, UnderWay};
+use super::health::{CheckResult, Health, MAX_UPSTREAMS, Mask, RETRY, places};
+use super::health_check::{CheckResponse, HealthCheck, OptUse, OutstandingCheck};
 use super::{Settings, is_our_own};
 use crate::events::Events;
 use crate::transport::poll::{Poll, Token};
 
-/// How long an upstream may say nothing at all while queries wait for it.
+/// How long an upstream with outstanding queries may be silent.
 const SILENCE: Duration = Duration::from_millis(300);
-/// How often it is looked whether one has fallen silent.
+/// How often silence is looked for.
 const TICK: Duration = Duration::from_millis(100);
-/// The longest interval between probes of one that is down.
-const LONGEST: Duration = Duration::from_secs(30);
-/// Probes of one upstream that are waited for at the same time.
-const MOST: usize = 32;
+/// The longest interval between checks of an upstream that is down.
+const MAX_INTERVAL: Duration = Duration::from_secs(30);
+/// The most outstanding checks of one upstream.
+const MAX_CHECKS: usize = 32;
 
-/// What the watching thread shares with the rest of the engine.
+/// The part of the engine that this thread uses.
 pub trait Shared {
-    /// Those in force now.
+    /// The settings in force.
     fn settings(&self) -> Arc<Settings>;
     fn health(&self) -> &Health;
     fn events(&self) -> &Events;
     fn is_stopping(&self) -> bool;
 }
 
-/// Watches until the engine stops. `wake` ends the wait; `wakers` those of the worker
-/// threads.
+/// Watches until the engine stops. `wake` wakes this thread, `wakers` the worker threads.
 pub fn run(shared: &impl Shared, wake: &OwnedFd, wakers: &[Arc<OwnedFd>]) -> io::Result<()> {
     let events = shared.events();
     let poll = Poll::new()?;
@@ -56,10 +54,10 @@ pub fn run(shared: &impl Shared, wake: &OwnedFd, wakers: &[Arc<OwnedFd>]) -> io:
     };
     watch.begin(watch.settings.places(), Instant::now());
     while !shared.is_stopping() {
-        // What goes wrong here may cost a look at the upstreams, never the watch.
+        // A panic costs one round, and never ends the thread.
         match catch_unwind(AssertUnwindSafe(|| watch.turn(|| shared.settings()))) {
             Ok(result) => result?,
-            Err(_) => events.push("a look at the upstreams ended in a panic".to_string()),
+            Err(_) => events.push("a round of health checks ended in a panic".to_string()),
         }
     }
     Ok(())
@@ -70,112 +68,116 @@ struct Watch<'a> {
     settings: Arc<Settings>,
     /// By place.
     upstreams: Vec<Watched>,
-    /// Losses and returns as they were when the worker threads were last woken.
+    /// Losses and returns when the worker threads were last woken.
     changes: (u64, u64),
-    /// No upstream can be used, so all are probed every 100 ms until one answers.
+    /// No upstream is usable, so all are checked every 100 ms until one answers.
     is_urgent: bool,
     poll: Poll,
-    /// Ends the wait of this thread.
     wake: &'a OwnedFd,
     wakers: &'a [Arc<OwnedFd>],
 }
 
-/// What the watch alone knows of an upstream.
+/// The health checks of one upstream.
 struct Watched {
-    /// When the next probe is due, if there are any, and the time between two.
+    /// When the next check is due, if there are any, and the interval.
     due: Option<Instant>,
     interval: Duration,
-    under_way: Vec<UnderWay>,
-    /// Probes in a row.
+    outstanding: Vec<OutstandingCheck>,
+    /// Consecutive checks.
     failures: u32,
     successes: u32,
-    was_speaking: bool,
+    was_responding: bool,
     was_suspected: bool,
 }
 
 impl Watched {
-    fn new(probe: Option<&Probe>, now: Instant) -> Watched {
+    fn new(check: Option<&HealthCheck>, now: Instant) -> Watched {
         Watched {
-            due: probe.map(|_| now),
-            interval: probe.map_or(LONGEST, |probe| probe.interval),
-            under_way: Vec::new(),
+            due: check.map(|_| now),
+            interval: check.map_or(MAX_INTERVAL, |check| check.interval),
+            outstanding: Vec::new(),
             failures: 0,
             successes: 0,
-            was_speaking: true,
+            was_responding: true,
             was_suspected: false,
         }
     }
 }
 
 impl Watch<'_> {
-    /// `settings` are those in force after the wait, which a change of them ends.
+    /// `settings` returns the settings after the wait, which a change ends.
     fn turn(&mut self, settings: impl FnOnce() -> Arc<Settings>) -> io::Result<()> {
-        let events = self.poll.wait(self.patience())?;
+        let events = self.poll.wait(self.timeout())?;
         let now = Instant::now();
         if events.iter().any(|event| matches!(event.token, Token::Wake)) {
-            // Until it is read, no wait takes any time.
+            // Without this, the next wait ends immediately.
             let _ = rustix::io::read(self.wake, &mut [0; 8]);
         }
-        self.take_over(settings(), now);
+        self.adopt(settings(), now);
+        let settings = Arc::clone(&self.settings);
+        let check = settings.health_check.as_ref();
         for event in events {
-            if let Token::Upstream(place) = event.token {
-                self.read(place, now);
+            if let (Token::Upstream(place), Some(check)) = (event.token, check) {
+                self.read(place, check, now);
             }
         }
         self.look_for_outage(now);
-        for place in places(self.settings.places()) {
-            self.expire(place, now);
-            self.judge(place, now);
-            self.probe(place, now);
+        for place in places(settings.places()) {
+            if let Some(check) = check {
+                self.expire(place, check, now);
+            }
+            self.look_for_silence(place, now);
+            if let Some(check) = check {
+                self.check_if_due(place, check, now);
+            }
         }
-        self.wake();
+        self.wake_workers();
         Ok(())
     }
 
-    /// Watches those that are asked now, as it is set now.
-    fn take_over(&mut self, settings: Arc<Settings>, now: Instant) {
+    fn adopt(&mut self, settings: Arc<Settings>, now: Instant) {
         if Arc::ptr_eq(&self.settings, &settings) {
             return;
         }
         let before = std::mem::replace(&mut self.settings, Arc::clone(&settings));
-        let is_probed_alike = before.probe == settings.probe && before.tells == settings.tells;
-        let known = if is_probed_alike { before.places() } else { 0 };
+        let is_checked_alike = before.health_check == settings.health_check
+            && before.client_identity == settings.client_identity;
+        let known = if is_checked_alike { before.places() } else { 0 };
         for place in places(before.places() & !settings.places()) {
             self.upstreams[place] = Watched::new(None, now);
         }
         self.begin(settings.places() & !known, now);
     }
 
-    /// Knows nothing yet of the upstreams in these places.
+    /// Starts with the upstreams in these places, of which nothing is known yet.
     fn begin(&mut self, new: Mask, now: Instant) {
         for place in places(new) {
-            self.upstreams[place] = Watched::new(self.settings.probe.as_ref(), now);
+            self.upstreams[place] = Watched::new(self.settings.health_check.as_ref(), now);
         }
     }
 
-    fn patience(&self) -> Duration {
-        let timeout = self.settings.probe.as_ref().map_or(TICK, |probe| probe.timeout);
-        let next = |watched: &Watched| match watched.under_way.first() {
-            Some(probe) if !self.is_urgent => Some(probe.sent_at + timeout),
+    fn timeout(&self) -> Duration {
+        let timeout = self.settings.health_check.as_ref().map_or(TICK, |check| check.timeout);
+        let next = |watched: &Watched| match watched.outstanding.first() {
+            Some(check) if !self.is_urgent => Some(check.sent_at + timeout),
             _ => watched.due,
         };
         let next = self.upstreams.iter().filter_map(next).min();
         next.map_or(TICK, |next| next.saturating_duration_since(Instant::now()).min(TICK))
     }
 
-    /// Tells the worker threads that what waits for an upstream must go elsewhere, or that
-    /// what waits because none can be used is sent now.
-    fn wake(&mut self) {
+    /// Wakes the worker threads if queries must fail over, or delayed queries can be sent.
+    fn wake_workers(&mut self) {
         let changes = (self.health.losses(), self.health.returns());
         if std::mem::replace(&mut self.changes, changes) != changes {
             for waker in self.wakers {
-                // Full: it is awake.
+                // An eventfd whose counter is full wakes the thread, too.
                 let _ = rustix::io::write(&**waker, &1u64.to_ne_bytes());
             }
         }
     }
 
-    /// Once no upstream can be used, clients wait: all are probed at once.
+    /// When no upstream is usable any more, all are checked immediately, because clients wait.
     fn look_for_outage(&mut self, now: Instant) {
         let was_urgent = std::mem::replace(&mut self.is_urgent, self.health.is_out());
         if self.is_urgent && !was_urgent {
@@ -185,9 +187,7 @@ impl Watch<'_> {
         }
     }
 
-    //--- Silence
-
-    fn judge(&mut self, place: usize, now: Instant) {
+    fn look_for_silence(&mut self, place: usize, now: Instant) {
         if self.health.is_up(place) {
             self.upstreams[place].successes = 0;
             if self.health.is_silent_to_many(place, SILENCE, now) {
@@ -198,149 +198,135 @@ impl Watch<'_> {
         let is_suspected = self.health.is_suspected(place);
         let is_news = is_suspected && !watched.was_suspected;
         watched.was_suspected = is_suspected;
-        // One query may have been lost, or be hard: a probe tells, as of a suspect.
+        // One query may be lost, or its name hard to resolve, so a health check decides.
         if is_news || (self.health.is_up(place) && self.health.is_silent(place, SILENCE, now)) {
             watched.due = watched.due.map(|_| now);
         }
     }
 
-    //--- Probes
+    //--- Health checks
 
-    fn probe(&mut self, place: usize, now: Instant) {
-        let settings = Arc::clone(&self.settings);
-        let (Some(probe), watched) = (&settings.probe, &mut self.upstreams[place]) else { return };
-        let is_speaking = self.health.is_speaking(place);
-        if !std::mem::replace(&mut watched.was_speaking, is_speaking) && is_speaking {
-            // A query that tried it was answered.
-            (watched.interval, watched.due) = (probe.interval, Some(now));
+    fn check_if_due(&mut self, place: usize, check: &HealthCheck, now: Instant) {
+        let watched = &mut self.upstreams[place];
+        let is_responding = self.health.is_responding(place);
+        if !std::mem::replace(&mut watched.was_responding, is_responding) && is_responding {
+            // It has answered a query.
+            (watched.interval, watched.due) = (check.interval, Some(now));
         }
-        let is_waited_for = !watched.under_way.is_empty() && !self.is_urgent;
+        let is_waited_for = !watched.outstanding.is_empty() && !self.is_urgent;
         if is_waited_for || watched.due.is_none_or(|due| due > now) {
             return;
         }
         let interval = watched.interval.mul_f64(rand::rng().random_range(0.9..1.1));
         watched.due = Some(now + if self.is_urgent { interval.min(RETRY) } else { interval });
-        if watched.under_way.len() >= MOST {
-            watched.under_way.remove(0);
+        if watched.outstanding.len() >= MAX_CHECKS {
+            watched.outstanding.remove(0);
         }
-        let edns = match self.health.is_without_edns(place, now) {
-            true => ProbeEdns::Without,
-            false => ProbeEdns::With,
+        let opt_use = match self.health.is_without_edns(place, now) {
+            true => OptUse::Without,
+            false => OptUse::With,
         };
-        self.send(place, edns, now);
+        self.send(place, check, opt_use, now);
     }
 
-    fn send(&mut self, place: usize, edns: ProbeEdns, now: Instant) {
-        let settings = Arc::clone(&self.settings);
-        let server = settings.servers.iter().find(|server| server.place == place);
-        let (Some(probe), Some(server)) = (&settings.probe, server) else { return };
-        let edns = (settings.payload, edns);
-        let sent = UnderWay::send(probe, server.address, edns, settings.tells, now);
+    fn send(&mut self, place: usize, check: &HealthCheck, opt_use: OptUse, now: Instant) {
+        let Some(server) = self.settings.server(place) else { return };
+        let sent = OutstandingCheck::send(check, server.address, &self.settings, opt_use, now);
         let added = sent.and_then(|sent| {
             self.poll.add(&sent.socket, Token::Upstream(place), true, false)?;
             Ok(sent)
         });
         match added {
-            Ok(sent) => self.upstreams[place].under_way.push(sent),
+            Ok(sent) => self.upstreams[place].outstanding.push(sent),
             Err(error) if is_our_own(&error) => {}
-            Err(_) => self.lost(place, "cannot be reached", now, now),
+            Err(_) => self.lost(place, check, "cannot be reached", now, now),
         }
     }
 
-    fn read(&mut self, place: usize, now: Instant) {
-        let Some(probe) = self.settings.probe.clone() else { return };
+    fn read(&mut self, place: usize, check: &HealthCheck, now: Instant) {
         let mut read = Vec::new();
-        self.upstreams[place].under_way.retain(|sent| match sent.read(&probe) {
-            Some(said) => {
-                read.push((sent.sent_at, sent.edns, said));
+        self.upstreams[place].outstanding.retain(|sent| match sent.read(check) {
+            Some(response) => {
+                read.push((sent.sent_at, sent.opt_use, response));
                 false
             }
             None => true,
         });
-        for (sent_at, edns, said) in read {
-            match said {
-                // RFC 6891 7: the same once more, without OPT.
-                Ok(Said::RefusesOpt) => self.send(place, ProbeEdns::SecondTry, now),
-                Ok(Said::Result(result)) => {
-                    self.note_edns(place, edns, result, now);
-                    self.heard(place, result, now);
+        for (sent_at, opt_use, response) in read {
+            match response {
+                // RFC 6891, section 7: again without OPT.
+                Ok(CheckResponse::RefusesOpt) => self.send(place, check, OptUse::Retry, now),
+                Ok(CheckResponse::Result(result)) => {
+                    match (opt_use, result) {
+                        (OptUse::With, CheckResult::Good) => self.health.note_edns(place),
+                        (OptUse::Retry, CheckResult::Good) => self.health.note_without_edns(place, now),
+                        _ => {}
+                    }
+                    self.answered(place, check, result, now);
                 }
-                Err(_) => self.lost(place, "cannot be reached", sent_at, now),
+                Err(_) => self.lost(place, check, "cannot be reached", sent_at, now),
             }
         }
     }
 
-    fn note_edns(&self, place: usize, edns: ProbeEdns, result: ProbeResult, now: Instant) {
-        match (edns, result) {
-            (ProbeEdns::With, ProbeResult::Good) => self.health.note_edns(place),
-            (ProbeEdns::SecondTry, ProbeResult::Good) => self.health.note_without_edns(place, now),
-            _ => {}
-        }
-    }
-
-    fn expire(&mut self, place: usize, now: Instant) {
-        let Some(probe) = self.settings.probe.clone() else { return };
-        let under_way = &mut self.upstreams[place].under_way;
-        let over = under_way.iter().take_while(|sent| now >= sent.sent_at + probe.timeout).count();
-        let over: Vec<Instant> = under_way.drain(..over).map(|sent| sent.sent_at).collect();
+    fn expire(&mut self, place: usize, check: &HealthCheck, now: Instant) {
+        let outstanding = &mut self.upstreams[place].outstanding;
+        let over = outstanding.iter().take_while(|sent| now >= sent.sent_at + check.timeout).count();
+        let over: Vec<Instant> = outstanding.drain(..over).map(|sent| sent.sent_at).collect();
         for sent_at in over {
-            self.lost(place, "does not answer", sent_at, now);
+            self.lost(place, check, "does not answer health checks", sent_at, now);
         }
     }
 
-    /// A probe was answered.
-    fn heard(&mut self, place: usize, result: ProbeResult, now: Instant) {
-        let Some(probe) = self.settings.probe.clone() else { return };
-        self.health.heard(place, now);
-        self.health.count_probe(place, result);
+    fn answered(&mut self, place: usize, check: &HealthCheck, result: CheckResult, now: Instant) {
+        self.health.received(place, now);
+        self.health.count_check(place, result);
         let watched = &mut self.upstreams[place];
-        watched.was_speaking = true;
-        if result == ProbeResult::Good {
-            (watched.failures, watched.interval) = (0, probe.interval);
+        watched.was_responding = true;
+        if result == CheckResult::Good {
+            (watched.failures, watched.interval) = (0, check.interval);
             watched.successes += 1;
-            if watched.successes >= probe.successes {
-                self.health.rise(place);
+            if watched.successes >= check.successes {
+                self.health.mark_up(place);
             } else if !self.health.is_up(place) {
-                watched.due = Some(now + probe.interval);
+                watched.due = Some(now + check.interval);
             }
             return;
         }
         (watched.failures, watched.successes) = (watched.failures.saturating_add(1), 0);
-        if watched.failures >= probe.failures {
-            self.health.go_down(place, "says that it cannot answer", now);
-            self.back_off(place);
+        if watched.failures >= check.failures {
+            self.health.mark_down(place, "returns errors to health checks", now);
+            self.back_off(place, check);
         }
     }
 
-    /// A probe was not answered in time, or could not be sent.
-    fn lost(&mut self, place: usize, how: &str, since: Instant, now: Instant) {
-        let Some(probe) = self.settings.probe.clone() else { return };
-        self.health.count_probe(place, ProbeResult::Lost);
+    /// A check was not answered in time, or could not be sent.
+    fn lost(&mut self, place: usize, check: &HealthCheck, why: &str, since: Instant, now: Instant) {
+        self.health.count_check(place, CheckResult::Lost);
         let watched = &mut self.upstreams[place];
         watched.successes = 0;
-        if since < now && self.health.has_spoken_since(place, since) {
-            // To somebody else, so it is alive.
+        if since < now && self.health.has_sent_since(place, since) {
+            // It is alive: it has answered something else.
             watched.failures = 0;
             return;
         }
         watched.failures = watched.failures.saturating_add(1);
-        if watched.failures >= probe.failures || self.health.is_suspected_beside_others(place) {
-            self.health.give_up(place, how, now);
-            self.back_off(place);
+        if watched.failures >= check.failures || self.health.is_suspected_beside_others(place) {
+            self.health.mark_silent(place, why, now);
+            self.back_off(place, check);
         } else if self.health.is_up(place) && self.health.is_silent(place, SILENCE, now) {
-            self.health.suspect_by_probe(place);
+            self.health.suspect_by_check(place);
         }
     }
 
-    /// Not while all are probed often: the first that is back must not find itself at the
-    /// end of a long interval.
-    fn back_off(&mut self, place: usize) {
-        let Some(probe) = self.settings.probe.clone() else { return };
+    /// Doubles the interval, but not while all upstreams are checked often: the first one that is back
+    /// must be noticed immediately.
+    fn back_off(&mut self, place: usize, check: &HealthCheck) {
         if self.is_urgent {
             return;
         }
         let watched = &mut self.upstreams[place];
-        watched.interval = (watched.interval * 2).min(LONGEST.max(probe.interval));
+        watched.interval = (watched.interval * 2).min(MAX_INTERVAL.max(check.interval));
     }
 }
 
@@ -350,10 +336,9 @@ mod tests {
 
     use rustix::event::{EventfdFlags, eventfd};
 
-    use super::super::{Choice, Tells};
     use super::*;
 
-    /// Stops after so many looks at the settings.
+    /// Stops after the settings were read so many times.
     struct Counted {
         settings: Arc<Settings>,
         health: Health,
@@ -381,21 +366,11 @@ mod tests {
     }
 
     #[test]
-    fn a_wakeup_costs_one_turn() {
-        let settings = Settings {
-            servers: Vec::new(),
-            choice: Choice::First,
-            attempts: 1,
-            timeout: Duration::ZERO,
-            max_outstanding: 0,
-            payload: 512,
-            tells: Tells::Nothing,
-            probe: None,
-        };
+    fn a_wakeup_costs_one_round() {
         let events = Arc::new(Events::default());
         let health = Health::new(&[], None, Arc::clone(&events));
-        // At the start, in the turn that the wakeup begins, and in four that wait.
-        let shared = Counted { settings: Arc::new(settings), health, events, left: AtomicUsize::new(6) };
+        // At startup, in the round that the wakeup starts, and in four that wait.
+        let shared = Counted { settings: Arc::default(), health, events, left: AtomicUsize::new(6) };
         let wake = eventfd(1, EventfdFlags::NONBLOCK).unwrap();
         let begun = Instant::now();
         run(&shared, &wake, &[]).unwrap();

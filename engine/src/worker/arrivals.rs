@@ -9,7 +9,7 @@ use crate::cache::{Age, CachedResponse, Key};
 use crate::outcome::Outcome;
 use crate::response::Parser;
 use crate::transport::poll::Event;
-use crate::upstream::{Flight, Heard, Origin, Waiter};
+use crate::upstream::{ClaimResult, Flight, Origin, Refusal, Waiter};
 
 /// What has become of a question that was sent upstream.
 enum Arrival<'a> {
@@ -26,7 +26,7 @@ const TOGETHER: usize = 256;
 /// Clients that waited together, and what they get: too many for one turn.
 pub(super) struct Owed {
     waiters: std::vec::IntoIter<Box<Waiter>>,
-    heard: Heard,
+    heard: ClaimResult,
     stale: Option<CachedResponse>,
 }
 
@@ -51,11 +51,13 @@ impl Worker {
 
     /// Takes what other worker threads have heard about questions of this one.
     pub(super) fn take_letters(&mut self) {
-        for (flight, heard) in self.upstreams.hear(self.now) {
+        for (flight, heard) in self.upstreams.take_claim_results(self.now) {
             match heard {
-                Heard::Answer(message) => self.finish(flight, Arrival::Message(&mut message.to_vec())),
-                Heard::TooLong => self.finish(flight, Arrival::TooLong),
-                Heard::Nothing | Heard::Lost => self.finish(flight, Arrival::Nothing),
+                ClaimResult::Response(message) => {
+                    self.finish(flight, Arrival::Message(&mut message.to_vec()))
+                }
+                ClaimResult::TooLong => self.finish(flight, Arrival::TooLong),
+                ClaimResult::NoResponse | ClaimResult::Abandoned => self.finish(flight, Arrival::Nothing),
             }
         }
     }
@@ -71,7 +73,7 @@ impl Worker {
             let waiters = self.upstreams.take_waiters(place);
             self.owed.push_back(Owed {
                 waiters: waiters.into_iter(),
-                heard: Heard::Nothing,
+                heard: ClaimResult::NoResponse,
                 stale: Some(stale),
             });
         }
@@ -104,18 +106,18 @@ impl Worker {
 
     /// Answers those who wait for a question that has been answered, or will not be.
     fn finish(&mut self, flight: Flight, arrival: Arrival<'_>) {
-        let Flight { first, others, is_sound, parser, purges, claim, asker, awaits_recursion, .. } = flight;
+        let Flight { first, others, is_valid, parser, purges, claim, client, awaits_recursion, .. } = flight;
         let mut parser = parser.unwrap_or_else(|| self.parser());
-        let mut failure = flight.failure;
+        let mut refusal = flight.refusal;
         // Another upstream was asked, and had nothing better than this SERVFAIL.
-        let (arrival, is_sound) = match failure.as_deref_mut() {
-            Some(failure) => {
+        let (arrival, is_valid) = match &mut refusal {
+            Refusal::Servfail(failure) => {
                 parser.parse(failure);
                 (Arrival::Message(failure), true)
             }
-            None => (arrival, is_sound),
+            Refusal::None | Refusal::Refused => (arrival, is_valid),
         };
-        let is_for_all = asker.is_none();
+        let is_shared = client.is_none();
         let bounds = self.shared.serving.load().rules.ttl_bounds;
         let source = match arrival {
             Arrival::Message(message) => {
@@ -124,7 +126,7 @@ impl Worker {
             Arrival::TooLong => Source::TooLong,
             Arrival::Nothing => Source::Nothing(Outcome::Failed),
         };
-        let keep = AssertUnwindSafe(|| self.keep(first.key(), purges, (is_sound, is_for_all), source));
+        let keep = AssertUnwindSafe(|| self.keep(first.key(), purges, (is_valid, is_shared), source));
         let kept = catch_unwind(keep);
         let has_failed = match kept {
             Ok(has_failed) => has_failed,
@@ -134,7 +136,7 @@ impl Worker {
             }
         };
         if let Some(claim) = claim {
-            claim.tell(|| source.to_others());
+            claim.end(|| source.to_others());
         }
         // RFC 8767 4: a failure is no better than what was known before.
         let stale = if has_failed { self.stale(first.key()) } else { None };
@@ -164,23 +166,23 @@ impl Worker {
     }
 
     /// Keeps an answer for the next client; true if it is a failure, or there is none.
-    /// `is_for_all`: it was not asked for one client, whom the upstream was told of.
+    /// `is_shared`: it was not asked for one client, whom the upstream was told of.
     fn keep(
         &mut self,
         key: Key<'_>,
         purges: u64,
-        (is_sound, is_for_all): (bool, bool),
+        (is_valid, is_shared): (bool, bool),
         source: Source<'_>,
     ) -> bool {
         let response = match source {
-            Source::Upstream(response) if is_sound => response,
+            Source::Upstream(response) if is_valid => response,
             Source::Upstream(_) | Source::Malformed | Source::Nothing(Outcome::Failed) => {
                 self.failures.insert(key, self.now);
                 return true;
             }
             Source::Nothing(_) | Source::Refused(_) | Source::TooLong | Source::Cached(..) => return true,
         };
-        if !self.shared.cache.is_enabled() || self.upstreams.tells_client() || !is_for_all {
+        if !self.shared.cache.is_enabled() || self.upstreams.sends_identity() || !is_shared {
             return false;
         }
         let Some(kept) = CachedResponse::new(response, key, self.now, &mut self.message[..]) else {

@@ -11,7 +11,7 @@ use crate::name::Name;
 use crate::outcome::Outcome;
 use crate::shared::Serving;
 use crate::sys::Local;
-use crate::upstream::{Asker, Flight, Join, Origin, Waiter};
+use crate::upstream::{ClientAddresses, Flight, Join, Origin, Waiter};
 
 /// A query that somebody else must answer.
 pub(super) struct Passed {
@@ -47,7 +47,7 @@ impl Worker {
     /// Looks for kept answers to those of the queries that are to be forwarded.
     pub(super) fn look_up(&self, queries: &[Query], passed: &mut [Passed]) {
         let cache = self.shared.cache.table();
-        let Some(table) = cache.as_ref().filter(|_| !self.upstreams.tells_client()) else { return };
+        let Some(table) = cache.as_ref().filter(|_| !self.upstreams.sends_identity()) else { return };
         for passed in &*passed {
             table.prefetch_set(passed.hash);
         }
@@ -88,7 +88,7 @@ impl Worker {
         serving: &Serving,
     ) {
         if kept.claim_prefetch(self.now, &serving.rules.cache) {
-            self.ask_anew(query, passed.follow.clone());
+            self.prefetch(query, passed.follow.clone());
         }
         let source = Source::Cached(kept, age);
         if let Some(follow) = &passed.follow {
@@ -172,8 +172,8 @@ impl Worker {
     /// Asks an upstream; false where another worker thread does it.
     fn ask(&mut self, waiter: Box<Waiter>, has_stale: bool) -> bool {
         let mut flight = Flight::new(waiter, has_stale, self.shared.cache.purges(), self.now);
-        if self.upstreams.tells_client() {
-            flight.asker = self.asker(flight.first.origin);
+        if self.upstreams.sends_identity() {
+            flight.client = self.client_addresses(flight.first.origin);
         }
         let is_awaited = flight.is_awaited();
         let is_asked = self.upstreams.ask(flight, self.now);
@@ -181,28 +181,31 @@ impl Worker {
         is_asked
     }
 
-    /// Who asks, and at which address of ours.
-    fn asker(&self, origin: Origin) -> Option<Asker> {
+    /// The addresses of the client and of this server, for upstreams that receive them.
+    fn client_addresses(&self, origin: Origin) -> Option<ClientAddresses> {
         match origin {
             Origin::Udp { listener, peer, local, .. } => {
-                let mut asked_at = self.listeners.get(listener)?.bound.address;
+                let mut server = self.listeners.get(listener)?.bound.address;
                 match local {
                     Local::Bound => {}
-                    Local::V4(address) => asked_at.set_ip(address.into()),
-                    Local::V6(address, _) => asked_at.set_ip(address.into()),
+                    Local::V4(address) => server.set_ip(address.into()),
+                    Local::V6(address, _) => server.set_ip(address.into()),
                 }
-                Some(Asker { client: peer.socket_addr()?, asked_at })
+                Some(ClientAddresses { client: peer.socket_addr()?, server })
             }
             Origin::Tcp { connection, .. } => {
                 let connection = self.clients.get(connection)?;
-                Some(Asker { client: connection.peer, asked_at: connection.stream.local_addr().ok()? })
+                Some(ClientAddresses {
+                    client: connection.peer,
+                    server: connection.stream.local_addr().ok()?,
+                })
             }
             Origin::Nobody => None,
         }
     }
 
-    /// Asks for an answer that is about to expire; nobody waits for it.
-    fn ask_anew(&mut self, query: &Query, follow: Option<Box<Name>>) {
+    /// Prefetches a record that is about to expire. No client waits for it.
+    fn prefetch(&mut self, query: &Query, follow: Option<Box<Name>>) {
         let waiter = Box::new(Waiter::new(query.clone(), follow, Origin::Nobody));
         let purges = self.shared.cache.purges();
         if !self.upstreams.is_busy()

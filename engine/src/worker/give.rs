@@ -10,7 +10,7 @@ use crate::outcome::Outcome;
 use crate::policy::Decision;
 use crate::response::Parser;
 use crate::shared::Serving;
-use crate::upstream::{Led, Origin, Waiter};
+use crate::upstream::{ChainStart, Origin, Waiter};
 
 impl Worker {
     /// The name is judged again: the snapshot may have changed meanwhile.
@@ -21,10 +21,10 @@ impl Worker {
         let serving = self.shared.serving.load();
         let out = &mut self.scratch[..];
         let mut judgement = judge(&waiter.query, &serving.snapshot, &serving.rules, self.unix, out);
-        let led = waiter.led.take();
-        if let (Some(first @ 1..), Some(led)) = (judgement.judges(), &led) {
+        let chain_start = waiter.chain_start.take();
+        if let (Some(first @ 1..), Some(chain_start)) = (judgement.judges(), &chain_start) {
             let mut parser = self.parser();
-            let by_target = self.judge_led(&waiter.query, led, first, &mut parser, &serving);
+            let by_target = self.judge_chain_start(&waiter.query, chain_start, first, &mut parser, &serving);
             self.upstreams.parsers.push(parser);
             if !matches!(by_target, Judgement::Pass) {
                 judgement = by_target;
@@ -38,18 +38,18 @@ impl Worker {
                 waiter.follow.as_deref()
             }
         };
-        if let (None, Some(led)) = (follow, &led) {
+        if let (None, Some(chain_start)) = (follow, &chain_start) {
             // It is not blocked any more, and what an upstream said about it is there.
             let mut parser = self.parser();
-            let source = Source::of_led(led, &mut parser);
+            let source = Source::of_chain_start(chain_start, &mut parser);
             self.give(&waiter.query, None, waiter.origin, judgement, source, &serving);
             return self.upstreams.parsers.push(parser);
         }
         if follow != waiter.follow.as_deref() && source.is_response() {
             // The policy for the name changed while the upstream was asked.
             let follow = follow.cloned().map(Box::new);
-            if waiter.begin_anew(follow) {
-                waiter.led = led;
+            if waiter.restart(follow) {
+                waiter.chain_start = chain_start;
                 let stale = self.stale(waiter.key());
                 return self.wait(waiter, stale.as_ref());
             }
@@ -66,17 +66,17 @@ impl Worker {
     }
 
     /// What the snapshot of now says about the response whose place a target of ours takes.
-    fn judge_led<'s>(
+    fn judge_chain_start<'s>(
         &mut self,
         query: &Query,
-        led: &Led,
+        chain_start: &ChainStart,
         first: usize,
         parser: &mut Parser,
         serving: &'s Serving,
     ) -> Judgement<'s> {
-        let response = match led {
-            Led::Now(message) => parser.parse(message),
-            Led::Before(kept, _) => kept.parse(parser),
+        let response = match chain_start {
+            ChainStart::Received(message) => parser.parse(message),
+            ChainStart::Cached(kept, _) => kept.parse(parser),
         };
         let Some(response) = response else { return Judgement::Unreadable };
         let (snapshot, rules) = (&serving.snapshot, &serving.rules);
@@ -94,9 +94,9 @@ impl Worker {
         serving: &Serving,
     ) {
         let mut waiter = Box::new(Waiter::new(query.clone(), Some(Box::new(target)), origin));
-        waiter.led = source.to_led().map(Box::new);
+        waiter.chain_start = source.to_chain_start().map(Box::new);
         let key = waiter.key();
-        let kept = if self.upstreams.tells_client() { None } else { self.shared.cache.find(key) };
+        let kept = if self.upstreams.sends_identity() { None } else { self.shared.cache.find(key) };
         let kept = kept.map(|kept| (kept.age(self.now, &serving.rules.cache), kept));
         let stale = match &kept {
             Some((age @ Age::Fresh(_), kept)) => return self.judge_again(waiter, Source::Cached(kept, *age)),

@@ -5,7 +5,7 @@ use crate::cache::{Age, CachedResponse};
 use crate::counters::Refused;
 use crate::outcome::Outcome;
 use crate::response::{Parser, Response};
-use crate::upstream::{Heard, Led};
+use crate::upstream::{ChainStart, ClaimResult};
 
 /// What a query is answered with.
 #[derive(Clone, Copy)]
@@ -24,11 +24,13 @@ pub(super) enum Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    pub(super) fn of(heard: &'a Heard, parser: &'a mut Parser) -> Source<'a> {
+    pub(super) fn of(heard: &'a ClaimResult, parser: &'a mut Parser) -> Source<'a> {
         match heard {
-            Heard::Answer(message) => parser.parse(message).map_or(Source::Malformed, Source::Upstream),
-            Heard::TooLong => Source::TooLong,
-            Heard::Nothing | Heard::Lost => Source::Nothing(Outcome::Failed),
+            ClaimResult::Response(message) => {
+                parser.parse(message).map_or(Source::Malformed, Source::Upstream)
+            }
+            ClaimResult::TooLong => Source::TooLong,
+            ClaimResult::NoResponse | ClaimResult::Abandoned => Source::Nothing(Outcome::Failed),
         }
     }
 
@@ -52,28 +54,30 @@ impl<'a> Source<'a> {
     }
 
     /// The message to worker threads whose clients wait for the same response.
-    pub(super) fn to_others(self) -> Heard {
+    pub(super) fn to_others(self) -> ClaimResult {
         match self {
-            Source::Upstream(response) => Heard::Answer(response.message().into()),
-            Source::Cached(kept, _) => Heard::Answer(kept.message().into()),
-            Source::TooLong => Heard::TooLong,
-            Source::Malformed | Source::Nothing(_) | Source::Refused(_) => Heard::Nothing,
+            Source::Upstream(response) => ClaimResult::Response(response.message().into()),
+            Source::Cached(kept, _) => ClaimResult::Response(kept.message().into()),
+            Source::TooLong => ClaimResult::TooLong,
+            Source::Malformed | Source::Nothing(_) | Source::Refused(_) => ClaimResult::NoResponse,
         }
     }
 
     /// A copy to keep while the target of our own CNAME is resolved.
-    pub(super) fn to_led(self) -> Option<Led> {
+    pub(super) fn to_chain_start(self) -> Option<ChainStart> {
         match self {
-            Source::Upstream(response) => Some(Led::Now(response.message().into())),
-            Source::Cached(kept, age) => Some(Led::Before(kept.clone(), age)),
+            Source::Upstream(response) => Some(ChainStart::Received(response.message().into())),
+            Source::Cached(kept, age) => Some(ChainStart::Cached(kept.clone(), age)),
             Source::Malformed | Source::TooLong | Source::Nothing(_) | Source::Refused(_) => None,
         }
     }
 
-    pub(super) fn of_led(led: &'a Led, parser: &'a mut Parser) -> Source<'a> {
-        match led {
-            Led::Now(message) => parser.parse(message).map_or(Source::Malformed, Source::Upstream),
-            Led::Before(kept, age) => Source::Cached(kept, *age),
+    pub(super) fn of_chain_start(chain_start: &'a ChainStart, parser: &'a mut Parser) -> Source<'a> {
+        match chain_start {
+            ChainStart::Received(message) => {
+                parser.parse(message).map_or(Source::Malformed, Source::Upstream)
+            }
+            ChainStart::Cached(kept, age) => Source::Cached(kept, *age),
         }
     }
 }

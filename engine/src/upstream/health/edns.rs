@@ -1,18 +1,18 @@
-//! Which upstreams are queried without OPT, since they do not understand EDNS (RFC 6891 7).
+//! The upstreams that are queried without OPT, because they do not understand EDNS (RFC 6891,
+//! section 7).
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use super::{Health, MAX_UPSTREAMS, bit};
 
-/// How long an upstream is queried without OPT before it is tried with one again.
+/// How long an upstream is queried without OPT. Then OPT is tried again.
 const WITHOUT: Duration = Duration::from_secs(600);
 
-/// What is known of the upstreams' EDNS.
 pub struct WithoutEdns {
-    /// A bit for each upstream that has refused OPT, and has not understood it since.
+    /// The upstreams that have refused OPT, and have not understood it since.
     places: AtomicU64,
-    /// By place: until when it is queried without OPT; nanoseconds since `Health::since`.
+    /// By place: the end of the time without OPT, in nanoseconds since `Health::since`.
     until: [AtomicU64; MAX_UPSTREAMS],
 }
 
@@ -21,30 +21,29 @@ impl WithoutEdns {
         WithoutEdns { places: AtomicU64::new(0), until: [const { AtomicU64::new(0) }; MAX_UPSTREAMS] }
     }
 
-    /// Another upstream has got this place.
+    /// The place has a new upstream.
     pub fn forget(&self, place: usize) {
         self.places.fetch_and(!bit(place), Relaxed);
     }
 }
 
 impl Health {
-    /// Whether it is queried without OPT now.
     pub fn is_without_edns(&self, place: usize, now: Instant) -> bool {
         let without = &self.without_edns;
         without.places.load(Relaxed) & bit(place) != 0 && self.at(now) < without.until[place].load(Relaxed)
     }
 
-    /// Whether the latest that is known is that it refuses OPT.
+    /// Whether its last known behaviour was to refuse OPT.
     pub fn has_refused_edns(&self, place: usize) -> bool {
         self.without_edns.places.load(Relaxed) & bit(place) != 0
     }
 
-    /// It has answered a query without OPT, and refused the same with OPT.
+    /// It has answered a query without OPT, and refused the same query with OPT.
     pub fn note_without_edns(&self, place: usize, now: Instant) {
         let without = &self.without_edns;
         without.until[place].store(self.at(now + WITHOUT), Relaxed);
         if without.places.fetch_or(bit(place), Relaxed) & bit(place) == 0 {
-            self.tell(place, "refuses EDNS: queried without OPT, and tried with OPT every ten minutes");
+            self.log(place, "refuses EDNS: queried without OPT, and tried with OPT every ten minutes");
         }
     }
 
@@ -53,7 +52,7 @@ impl Health {
         if self.has_refused_edns(place)
             && self.without_edns.places.fetch_and(!bit(place), Relaxed) & bit(place) != 0
         {
-            self.tell(place, "understands EDNS again: queried with OPT");
+            self.log(place, "understands EDNS again: queried with OPT");
         }
     }
 }
@@ -66,7 +65,7 @@ mod tests {
     use crate::events::Events;
 
     #[test]
-    fn an_upstream_is_without_edns_for_ten_minutes_and_told_of_once() {
+    fn an_upstream_is_without_edns_for_ten_minutes_and_logged_once() {
         let events = Arc::<Events>::default();
         let health = Health::new(&["192.0.2.1:53".parse().unwrap()], None, Arc::clone(&events));
         let now = Instant::now();

@@ -1,220 +1,211 @@
-//! How an upstream goes up, becomes suspect and goes down: by what the worker threads note for
-//! each query and response, and by what the watching thread finds.
+//! How an upstream goes up, becomes suspect and goes down. Worker threads report each query and
+//! response; the watch thread reports health checks and silence.
 
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::time::{Duration, Instant};
 
 use super::{Failure, Health, RETRY, bit};
 
-/// Queries that an upstream must have been asked before its silence means anything.
+/// Outstanding queries after which the silence of an upstream is significant.
 pub(super) const SILENT_QUERIES: u32 = 8;
-/// Queries in a row that an upstream has left unanswered when its probes are no longer
-/// believed.
-pub(super) const DEAF_QUERIES: u32 = 16;
-/// How long silence is not believed, but only probes, after it had deceived: an
-/// upstream whose answers all take long must not be left again and again.
-pub(super) const TRUST: Duration = Duration::from_secs(10);
+/// Consecutive unanswered queries after which an upstream is down despite good health checks.
+pub(super) const UNANSWERED_QUERIES: u32 = 16;
+/// How long silence does not count after it was misleading. An upstream that is always slow must not
+/// be left again and again.
+pub(super) const IGNORE_SILENCE: Duration = Duration::from_secs(10);
 
 impl Health {
-    //--- What worker threads note
+    //--- Reports of worker threads
 
-    /// A query goes there.
-    pub fn asks(&self, place: usize, now: Instant) {
+    pub fn query_sent(&self, place: usize, now: Instant) {
         let state = &self.states[place];
         state.outstanding.fetch_add(1, Relaxed);
-        match state.asked.fetch_add(1, Relaxed) + 1 {
-            1 => state.first_asked_at.store(self.at(now), Relaxed),
-            SILENT_QUERIES => state.many_asked_at.store(self.at(now), Relaxed),
+        match state.queries.fetch_add(1, Relaxed) + 1 {
+            1 => state.first_query_at.store(self.at(now), Relaxed),
+            SILENT_QUERIES => state.many_queries_at.store(self.at(now), Relaxed),
             _ => {}
         }
     }
 
-    /// No answer is waited for any more for one of its queries.
-    pub fn is_done(&self, place: usize) {
+    /// A response to one of its queries is not accepted any more.
+    pub fn query_done(&self, place: usize) {
         self.states[place].outstanding.fetch_sub(1, Relaxed);
     }
 
-    /// It has answered a query.
-    pub fn answered(&self, place: usize, now: Instant) {
-        self.heard(place, now);
+    pub fn query_answered(&self, place: usize, now: Instant) {
+        self.received(place, now);
         let state = &self.states[place];
         if state.unanswered.load(Relaxed) != 0 {
             state.unanswered.store(0, Relaxed);
         }
-        let was_deaf = self.is_deaf(place);
-        if was_deaf {
-            self.standing.deaf.fetch_and(!bit(place), Relaxed);
+        let answered_none = self.answers_no_queries(place);
+        if answered_none {
+            self.masks.answering_checks_only.fetch_and(!bit(place), Relaxed);
         }
-        if !self.is_up(place) && (!self.has_probes() || was_deaf) {
-            self.rise(place);
+        if !self.is_up(place) && (!self.has_checks() || answered_none) {
+            self.mark_up(place);
         }
     }
 
-    fn is_deaf(&self, place: usize) -> bool {
-        self.standing.deaf.load(Relaxed) & bit(place) != 0
+    fn answers_no_queries(&self, place: usize) -> bool {
+        self.masks.answering_checks_only.load(Relaxed) & bit(place) != 0
     }
 
-    /// A query has waited in vain. Who answers probes may yet have no way to the Internet:
-    /// where another one is up, so many queries in a row tell more than a probe.
-    fn note_unanswered(&self, place: usize, now: Instant) {
+    /// An upstream that answers health checks may have no Internet connectivity. If another one is
+    /// up, many unanswered queries in a row outweigh the checks.
+    fn count_unanswered(&self, place: usize, now: Instant) {
         let unanswered = self.states[place].unanswered.fetch_add(1, Relaxed) + 1;
-        if unanswered >= DEAF_QUERIES && self.has_probes() && self.up() & !bit(place) != 0 {
-            self.standing.deaf.fetch_or(bit(place), Relaxed);
-            self.go_down(place, "answers no queries, whatever it says to probes", now);
+        if unanswered >= UNANSWERED_QUERIES && self.has_checks() && self.up() & !bit(place) != 0 {
+            self.masks.answering_checks_only.fetch_or(bit(place), Relaxed);
+            self.mark_down(place, "answers health checks, but no queries", now);
         }
     }
 
-    /// Silence makes a suspect, and probes tell; without any, silence is all there is.
+    /// Silence makes an upstream suspect, and health checks decide. Without health checks, silence
+    /// decides.
     pub fn failed(&self, place: usize, how: Failure, now: Instant) {
         let state = &self.states[place];
-        if let Failure::Silence(_) = how {
-            self.note_unanswered(place, now);
-        }
-        if let Failure::Silence(since) = how
-            && state.heard_at.load(Relaxed) >= self.at(since)
-        {
-            // Slow, and alive: the name is hard to resolve, or the answer was lost.
-            return;
+        if let Failure::Timeout(sent_at) = how {
+            self.count_unanswered(place, now);
+            if state.received_at.load(Relaxed) >= self.at(sent_at) {
+                // It is alive: the name is hard to resolve, or the response was lost.
+                return;
+            }
         }
         let failures = state.failures.fetch_add(1, Relaxed) + 1;
-        let most = self.failures.load(Relaxed);
+        let max = self.failures.load(Relaxed);
         match how {
-            Failure::Silence(_) if failures >= most => self.suspect(place, now),
-            Failure::Unreachable if failures >= most || self.is_suspected_beside_others(place) => {
-                self.give_up(place, "cannot be reached", now);
+            Failure::Timeout(_) if failures >= max => self.suspect(place, now),
+            Failure::Unreachable if failures >= max || self.is_suspected_beside_others(place) => {
+                self.mark_silent(place, "cannot be reached", now);
             }
             _ => {}
         }
     }
 
-    //--- What the watching thread judges by
-
-    /// It has said something: it speaks, and silence was no reason to leave it.
-    pub fn heard(&self, place: usize, now: Instant) {
+    /// The upstream has sent a message, so silence is no reason to leave it.
+    pub fn received(&self, place: usize, now: Instant) {
         let state = &self.states[place];
-        state.heard_at.store(self.at(now), Relaxed);
-        // A line that others read is written where it changes, only.
-        if state.asked.load(Relaxed) != 0 {
-            state.asked.store(0, Relaxed);
+        state.received_at.store(self.at(now), Relaxed);
+        // These cache lines are shared with other threads, so they are written only on a change.
+        if state.queries.load(Relaxed) != 0 {
+            state.queries.store(0, Relaxed);
         }
         if state.failures.load(Relaxed) != 0 {
             state.failures.store(0, Relaxed);
         }
-        if self.standing.speaking.load(Relaxed) & bit(place) == 0 {
+        if self.masks.responding.load(Relaxed) & bit(place) == 0 {
             let is_first = self.is_out();
-            self.standing.speaking.fetch_or(bit(place), Relaxed);
-            self.note_return(is_first);
+            self.masks.responding.fetch_or(bit(place), Relaxed);
+            self.masks.returns.fetch_add(u64::from(is_first), Relaxed);
         }
         if self.is_suspected(place) {
-            let trust = TRUST.as_nanos() as u64;
-            self.states[place].trusted_until.store(self.at(now) + trust, Relaxed);
-            self.rise(place);
+            state.silence_ignored_until.store(self.at(now + IGNORE_SILENCE), Relaxed);
+            self.mark_up(place);
         }
     }
 
-    pub fn has_spoken_since(&self, place: usize, since: Instant) -> bool {
-        self.states[place].heard_at.load(Relaxed) >= self.at(since)
+    //--- Questions of the watch thread
+
+    pub fn has_sent_since(&self, place: usize, since: Instant) -> bool {
+        self.states[place].received_at.load(Relaxed) >= self.at(since)
     }
 
-    /// Whether a query has been waiting for so long, and nothing was heard meanwhile.
-    pub fn is_silent(&self, place: usize, patience: Duration, now: Instant) -> bool {
+    /// Whether a query is outstanding, and nothing was received for so long.
+    pub fn is_silent(&self, place: usize, timeout: Duration, now: Instant) -> bool {
         let state = &self.states[place];
-        // Asked before it was last heard, or after.
-        let since = state.heard_at.load(Relaxed).max(state.first_asked_at.load(Relaxed));
+        // The query may be older than the last message.
+        let since = state.received_at.load(Relaxed).max(state.first_query_at.load(Relaxed));
         let waits = state.outstanding.load(Relaxed) > 0;
-        waits && self.at(now) >= since + patience.as_nanos() as u64
+        waits && self.at(now) >= since + timeout.as_nanos() as u64
     }
 
     /// The same of so many queries that it can be no accident.
-    pub fn is_silent_to_many(&self, place: usize, patience: Duration, now: Instant) -> bool {
+    pub fn is_silent_to_many(&self, place: usize, timeout: Duration, now: Instant) -> bool {
         let state = &self.states[place];
-        let asked_at = state.many_asked_at.load(Relaxed);
-        state.asked.load(Relaxed) >= SILENT_QUERIES && self.at(now) >= asked_at + patience.as_nanos() as u64
+        let since = state.many_queries_at.load(Relaxed);
+        state.queries.load(Relaxed) >= SILENT_QUERIES && self.at(now) >= since + timeout.as_nanos() as u64
     }
 
     pub fn is_suspected(&self, place: usize) -> bool {
-        self.standing.suspected.load(Relaxed) & bit(place) != 0
+        self.masks.suspected.load(Relaxed) & bit(place) != 0
     }
 
-    /// Whether one more failure is enough. To give up the last one sooner than it must
-    /// be would help nobody: it may only be slow, with all caches empty.
+    /// Whether one more failure is enough. The last upstream is not given up early: it may only be
+    /// slow, because all its caches are empty.
     pub fn is_suspected_beside_others(&self, place: usize) -> bool {
         self.is_suspected(place) && self.up() != 0
     }
 
-    pub fn is_speaking(&self, place: usize) -> bool {
-        self.standing.speaking.load(Relaxed) & bit(place) != 0
+    pub fn is_responding(&self, place: usize) -> bool {
+        self.masks.responding.load(Relaxed) & bit(place) != 0
     }
 
-    /// It is silent: others are asked, unless it has just been so and was alive.
+    //--- Transitions
+
+    /// The upstream is silent. Queries go to others, unless its silence was misleading recently.
     pub fn suspect(&self, place: usize, now: Instant) {
-        if !self.has_probes() {
-            self.give_up(place, "has fallen silent", now);
-        } else if self.at(now) >= self.states[place].trusted_until.load(Relaxed) {
-            self.suspect_by_probe(place);
+        if !self.has_checks() {
+            self.mark_silent(place, "is not responding", now);
+        } else if self.at(now) >= self.states[place].silence_ignored_until.load(Relaxed) {
+            self.suspect_by_check(place);
         }
     }
 
-    /// Others are asked until a probe has told.
-    pub fn suspect_by_probe(&self, place: usize) {
-        // Suspected first, so that nobody finds it neither up nor suspected.
-        self.standing.suspected.fetch_or(bit(place), Relaxed);
-        if self.standing.up.fetch_and(!bit(place), Relaxed) & bit(place) != 0 {
-            self.standing.losses.fetch_add(1, Relaxed);
-            self.change(place, "has fallen silent");
+    /// Queries go to others until a health check decides.
+    pub fn suspect_by_check(&self, place: usize) {
+        // In this order, no thread sees an upstream that is neither up nor suspected.
+        self.masks.suspected.fetch_or(bit(place), Relaxed);
+        if self.masks.up.fetch_and(!bit(place), Relaxed) & bit(place) != 0 {
+            self.masks.losses.fetch_add(1, Relaxed);
+            self.log_change(place, "is not responding");
         }
     }
 
-    /// Down; whether it still speaks is left as it was.
-    pub fn go_down(&self, place: usize, how: &str, now: Instant) {
-        let was_suspected = self.standing.suspected.fetch_and(!bit(place), Relaxed) & bit(place) != 0;
-        let was_up = self.standing.up.fetch_and(!bit(place), Relaxed) & bit(place) != 0;
+    /// Down. Whether it responds is unchanged.
+    pub fn mark_down(&self, place: usize, why: &str, now: Instant) {
+        let was_suspected = self.masks.suspected.fetch_and(!bit(place), Relaxed) & bit(place) != 0;
+        let was_up = self.masks.up.fetch_and(!bit(place), Relaxed) & bit(place) != 0;
         if was_up || was_suspected {
-            let rest = self.rest.load(Relaxed);
-            self.states[place].trial_at.store(self.at(now) + rest, Relaxed);
-            self.standing.losses.fetch_add(1, Relaxed);
+            let interval = self.retry_interval.load(Relaxed);
+            self.states[place].retry_at.store(self.at(now) + interval, Relaxed);
+            self.masks.losses.fetch_add(1, Relaxed);
         }
         if was_up {
-            self.change(place, how);
+            self.log_change(place, why);
         } else if was_suspected {
-            self.note(place, how);
+            self.record_change(place, why);
         }
     }
 
-    /// Down, and silent.
-    pub fn give_up(&self, place: usize, how: &str, now: Instant) {
+    /// Down and silent.
+    pub fn mark_silent(&self, place: usize, why: &str, now: Instant) {
         let was_usable = self.usable() & bit(place) != 0;
         if was_usable {
-            // Before anybody can see that none is left: it says how long queries wait.
-            self.standing.lost_at.fetch_max(self.at(now), Relaxed);
+            // Queries are delayed from this time, so it is set before any thread sees the outage.
+            self.masks.lost_at.fetch_max(self.at(now), Relaxed);
         }
-        self.standing.speaking.fetch_and(!bit(place), Release);
-        self.go_down(place, how, now);
-        if was_usable && self.is_out() && !self.has_probes() {
+        self.masks.responding.fetch_and(!bit(place), Release);
+        self.mark_down(place, why, now);
+        if was_usable && self.is_out() && !self.has_checks() {
             let soon = self.at(now + RETRY);
             for state in &self.states {
-                state.trial_at.fetch_min(soon, Relaxed);
+                state.retry_at.fetch_min(soon, Relaxed);
             }
         }
     }
 
-    /// Where none could be used, those who wait are released (`watch` wakes their threads).
-    fn note_return(&self, is_first: bool) {
-        if is_first {
-            self.standing.returns.fetch_add(1, Relaxed);
-        }
-    }
-
-    pub fn rise(&self, place: usize) {
-        if self.is_deaf(place) {
+    /// The first usable upstream releases delayed queries. The watch thread wakes their threads.
+    pub fn mark_up(&self, place: usize) {
+        if self.answers_no_queries(place) {
             return;
         }
         self.states[place].failures.store(0, Relaxed);
-        self.standing.suspected.fetch_and(!bit(place), Relaxed);
+        self.masks.suspected.fetch_and(!bit(place), Relaxed);
         let is_first = self.is_out();
-        if self.standing.up.fetch_or(bit(place), Relaxed) & bit(place) == 0 {
-            self.note_return(is_first);
-            self.change(place, "answers again");
+        if self.masks.up.fetch_or(bit(place), Relaxed) & bit(place) == 0 {
+            self.masks.returns.fetch_add(u64::from(is_first), Relaxed);
+            self.log_change(place, "answers again");
         }
     }
 }
