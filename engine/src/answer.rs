@@ -1,10 +1,9 @@
-//! `read` and `decide`: what to do with one packet. Pure: bytes, client and
-//! snapshot in, verdict out; no socket, clock, allocation or log.
+//! Decides one packet: `read`, then `decide`. Both are pure: bytes, client and snapshot in, verdict
+//! out; no socket, clock, allocation or log.
 //!
-//! The order is the whole policy: what is not a query we may answer is
-//! refused, then the client is checked, then the snapshot decides, then the
-//! names that nobody is asked about are answered, and the rest is forwarded. No
-//! upstream and no cache is asked before.
+//! The order of the checks is fixed. First, malformed and unsupported queries are refused, then clients
+//! outside the access control list. Then the snapshot decides, then locally served names are answered.
+//! All other queries are forwarded. Neither upstream nor cache is used before that.
 
 use std::net::IpAddr;
 
@@ -15,7 +14,7 @@ use crate::message::{
     ExtendedError, Head, MAX_MESSAGE, Opt, Query, Refusal, Section, Transport, Writer, ede, has_option,
     put_soa, rcode, rtype,
 };
-use crate::name::Name;
+use crate::name::{Name, Walk};
 use crate::outcome::Outcome;
 use crate::policy::{Action, Answer, Decision, Snapshot};
 use crate::relay;
@@ -27,28 +26,27 @@ use crate::targets;
 pub enum Verdict {
     /// Send nothing.
     Drop(Outcome),
-    /// `out[..length]` is the response. `is_known`: to where it was asked from,
-    /// as far as we can tell.
-    Respond { length: usize, outcome: Outcome, is_known: bool },
-    /// Not blocked, or blocked by a CNAME to be followed: give what an upstream says.
-    /// `allowed_by`: the place of the zone whose passthru lets the name pass.
-    Forward { follow: Option<Name>, allowed_by: Option<usize>, is_known: bool },
+    /// `out[..length]` is the response. `is_verified`: the client's address is proven, or exempt.
+    Respond { length: usize, outcome: Outcome, is_verified: bool },
+    /// Not blocked, or blocked by our own CNAME, whose target `follow` is to be resolved.
+    /// `allowed_by`: the index of the zone whose passthru lets the name pass.
+    Forward { follow: Option<Name>, allowed_by: Option<usize>, is_verified: bool },
 }
 
 impl Verdict {
-    /// What a client that may not be who it says would have from us; `None` where
-    /// nothing is sent to it, or where it is known.
-    pub fn claim(&self) -> Option<Kind> {
+    /// The rate limit that applies. `None` if no response is sent, or if the client's address is proven.
+    pub fn rate_limit(&self) -> Option<Kind> {
         match self {
             Verdict::Drop(_) => None,
-            Verdict::Respond { is_known, .. } | Verdict::Forward { is_known, .. } if *is_known => None,
+            Verdict::Respond { is_verified, .. } | Verdict::Forward { is_verified, .. } if *is_verified => {
+                None
+            }
             Verdict::Respond { outcome, .. } if outcome.is_error() => Some(Kind::Error),
             Verdict::Respond { .. } | Verdict::Forward { .. } => Some(Kind::Query),
         }
     }
 }
 
-/// Who asks, and how.
 #[derive(Clone, Copy)]
 pub struct Client {
     pub address: IpAddr,
@@ -56,9 +54,8 @@ pub struct Client {
     pub transport: Transport,
 }
 
-/// Reads one packet into `query`, and greets its client; what is not to be decided
-/// about has its verdict already. `now` is Unix time in seconds; `out` takes the
-/// response.
+/// Reads one packet into `query`, and checks its client. Returns the verdict if there is nothing left
+/// to decide. `now` is Unix time in seconds. The response is written to `out`.
 pub fn read(
     packet: &[u8],
     client: Client,
@@ -67,7 +64,7 @@ pub fn read(
     query: &mut Query,
     out: &mut [u8],
 ) -> Result<(), Verdict> {
-    // Nobody sends from port 0 and waits for an answer.
+    // No client can receive a response at port 0.
     if client.port == 0 {
         return Err(Verdict::Drop(Outcome::Dropped));
     }
@@ -76,35 +73,41 @@ pub fn read(
         return Err(Verdict::Drop(Outcome::Dropped));
     }
     let head = &mut query.head;
-    greet(head, packet, client, rules, now);
+    check_client(head, packet, client, rules, now);
     let is_stranger = !rules.clients.contains(client.address);
     match refusal {
         Err(Refusal::Error(mut rcode)) => {
             if rcode == rcode::NOERROR && head.hop.has_invalid_cookie {
                 rcode = rcode::BADCOOKIE; // RFC 7873 5.4
             }
-            // What cannot be read is told so before it is asked who sent it;
-            // with silence for strangers, strangers get silence.
+            // A malformed query gets its error from any client, unless other clients are dropped.
             let is_readable = matches!(rcode, rcode::REFUSED | rcode::NOERROR | rcode::BADCOOKIE);
             if is_stranger && (is_readable || rules.drop_others) {
                 return Err(refuse_client(head, rules, out));
             }
             let length = respond_with_error(head, rcode, &[], rules, out);
-            Err(Verdict::Respond { length, outcome: outcome_of(rcode), is_known: head.hop.is_verified })
+            Err(Verdict::Respond { length, outcome: outcome_of(rcode), is_verified: head.hop.is_verified })
         }
         _ if is_stranger => Err(refuse_client(head, rules, out)),
         _ => Ok(()),
     }
 }
 
-/// Decides one query, which `read` has read.
-pub fn decide(query: &Query, snapshot: &Snapshot, rules: &Rules, now: u64, out: &mut [u8]) -> Verdict {
-    let is_known = query.head.hop.is_verified;
-    let (answered, allowed_by) = match judge(query, snapshot, rules, now, out) {
-        Judgement::Answer { length, outcome } => return Verdict::Respond { length, outcome, is_known },
+/// Decides a query that `read` has accepted. `walk` has the hashes of its name.
+pub fn decide(
+    query: &Query,
+    walk: &Walk,
+    snapshot: &Snapshot,
+    rules: &Rules,
+    now: u64,
+    out: &mut [u8],
+) -> Verdict {
+    let is_verified = query.head.hop.is_verified;
+    let (answered, allowed_by) = match judge(query, walk, snapshot, rules, now, out) {
+        Judgement::Answer { length, outcome } => return Verdict::Respond { length, outcome, is_verified },
         Judgement::Silence(outcome) => return Verdict::Drop(outcome),
         Judgement::Follow(_, target) => {
-            return Verdict::Forward { follow: Some(target), allowed_by: None, is_known };
+            return Verdict::Forward { follow: Some(target), allowed_by: None, is_verified };
         }
         Judgement::Pass | Judgement::Unreadable => {
             (rules.local.respond(query, &rules.soa, rules.max_payload, out), None)
@@ -112,14 +115,14 @@ pub fn decide(query: &Query, snapshot: &Snapshot, rules: &Rules, now: u64, out: 
         Judgement::Allow(zone) => (None, Some(zone)),
     };
     match answered.or_else(|| local::respond_to_any(query, rules.max_payload, out)) {
-        Some(length) => Verdict::Respond { length, outcome: Outcome::Local, is_known },
-        None => Verdict::Forward { follow: None, allowed_by, is_known },
+        Some(length) => Verdict::Respond { length, outcome: Outcome::Local, is_verified },
+        None => Verdict::Forward { follow: None, allowed_by, is_verified },
     }
 }
 
-/// Fills in what is known of the way to the client: whether it is who it says,
-/// and so how much it may get, and which of its options we answer.
-fn greet(head: &mut Head, packet: &[u8], client: Client, rules: &Rules, now: u64) {
+/// Fills in `head.hop`: whether the client's address is proven, how long its response may be, and which
+/// of its EDNS options are answered.
+fn check_client(head: &mut Head, packet: &[u8], client: Client, rules: &Rules, now: u64) {
     let cookie = head.edns.and_then(|edns| edns.cookie);
     let has_proof = cookie.is_some_and(|cookie| rules.secrets.verify(&cookie, client.address, now));
     let asks_keepalive = head.edns.is_some_and(|edns| edns.keepalive);
@@ -135,33 +138,31 @@ fn greet(head: &mut Head, packet: &[u8], client: Client, rules: &Rules, now: u64
     hop.limit = match (client.transport, hop.is_verified, rules.amplification) {
         (Transport::Tcp, ..) => MAX_MESSAGE,
         (_, true, _) | (.., 0) => payload_limit,
-        // Whoever forges its address gets no more of us than it pays for.
+        // A spoofed source address must not make this server an amplifier.
         (.., times) => payload_limit.min(times * packet.len()),
     };
 }
 
-/// What a snapshot says about a query: asked before anything is forwarded, and
-/// again when the upstream's answer is there, by the snapshot of that moment.
+/// The judgement of a snapshot about a query. The query is judged before it is forwarded, and again by
+/// the current snapshot when the upstream's response arrives.
 pub enum Judgement<'a> {
     /// No zone matches.
     Pass,
-    /// A passthru of the zone at this place: the answer is judged by the zones before it alone.
+    /// A passthru of the zone with this index. Only the zones before it judge the response's targets.
     Allow(usize),
     Silence(Outcome),
     Answer {
         length: usize,
         outcome: Outcome,
     },
-    /// Answer with the profile's CNAME and what an upstream says about where
-    /// it leads.
+    /// Answer with the profile's CNAME, and an upstream's records of its target.
     Follow(Decision<'a>, Name),
-    /// Where the upstream's answer leads cannot be read: it is not passed on.
+    /// The targets in the upstream's response are ambiguous or malformed: it is not relayed.
     Unreadable,
 }
 
 impl Judgement<'_> {
-    /// How many zones judge the records of the answer; `None` where it is not asked for or not
-    /// passed on.
+    /// The number of zones that judge the targets in the response. `None` if no response is relayed.
     pub fn judges(&self) -> Option<usize> {
         match self {
             Judgement::Pass => Some(usize::MAX),
@@ -173,19 +174,20 @@ impl Judgement<'_> {
 
 pub fn judge<'a>(
     query: &Query,
+    walk: &Walk,
     snapshot: &'a Snapshot,
     rules: &Rules,
     now: u64,
     out: &mut [u8],
 ) -> Judgement<'a> {
-    match snapshot.find(&query.name, query.head.hop.transport) {
+    match snapshot.decide(&query.name, walk, query.head.hop.transport) {
         Some(decision) => carry_out(query, decision, snapshot, rules, now, out),
         None => Judgement::Pass,
     }
 }
 
-/// What a snapshot says about where an upstream's response leads, as if the query's own name
-/// were listed (see `targets::decide`).
+/// Judges the targets in an upstream's response. A blocked target blocks the query as if QNAME were
+/// listed (see `targets::decide`).
 pub fn judge_targets<'a>(
     query: &Query,
     response: Response<'_>,
@@ -223,9 +225,9 @@ fn carry_out<'a>(
         Some(target) => match target.of(&query.name) {
             Some(target) => Some(target),
             None => {
-                // RFC 6672 2.2: a name that grew too long is never let through.
-                let (errors, told) = reasons(head, &decision, false);
-                let length = respond_with_error(head, rcode::YXDOMAIN, &errors[..told], rules, out);
+                // RFC 6672 2.2: if the target is too long, the name is still blocked.
+                let (errors, count) = reasons(head, &decision, false);
+                let length = respond_with_error(head, rcode::YXDOMAIN, &errors[..count], rules, out);
                 return Judgement::Answer { length, outcome };
             }
         },
@@ -243,19 +245,19 @@ fn carry_out<'a>(
     }
 }
 
-/// The profile's action; but a client that reads structured errors is told, and
-/// never sent elsewhere (draft-ietf-dnsop-structured-dns-error 5.2).
+/// The profile's action. A client that reads structured errors gets the error instead of another
+/// server's address (draft-ietf-dnsop-structured-dns-error 5.2).
 fn action_for(head: &Head, decision: &Decision<'_>) -> Action {
-    let is_told = head.hop.wants_structured_errors && decision.structured.is_some();
+    let wants_error = head.hop.wants_structured_errors && decision.structured.is_some();
     match decision.answer.action {
-        Action::Sinkhole | Action::Cname if is_told => Action::Nodata,
+        Action::Sinkhole | Action::Cname if wants_error => Action::Nodata,
         action => action,
     }
 }
 
-/// Writes the answer of a blocked name; every type is answered here, none is
-/// left for an upstream (RFC 9460: an HTTPS record would be a way around). Returns the response's length, and
-/// the action that it is: a sinkhole without an address for this type is NODATA.
+/// Writes the response for a blocked name. It covers every type: an HTTPS record from an upstream would
+/// bypass the block (RFC 9460). Returns its length and the resulting action: a sinkhole without an address
+/// for this type is NODATA.
 #[allow(clippy::too_many_arguments, reason = "the same few as its neighbours")]
 fn respond_by_policy(
     query: &Query,
@@ -298,17 +300,16 @@ fn respond_by_policy(
         (Action::Nxdomain, _) if rcode == rcode::NOERROR => Action::Nodata,
         _ => action,
     };
-    let (errors, told) = reasons(head, decision, written.is_some_and(|records| records > 0));
+    let (errors, count) = reasons(head, decision, written.is_some_and(|records| records > 0));
     (
-        writer.finish(head, &Opt { payload: rules.max_payload, rcode, flags: 0, errors: &errors[..told] }),
+        writer.finish(head, &Opt { payload: rules.max_payload, rcode, flags: 0, errors: &errors[..count] }),
         answered,
     )
 }
 
-/// Writes the answer of a name that is blocked by a CNAME, with what an
-/// upstream said about the target, if one did. The target itself is not judged
-/// (RPZ draft 6.1): the page that explains a block must be reachable. Records beside the
-/// way from it are.
+/// Writes our own CNAME for a blocked name, and the records of its target from `response`. The target
+/// itself is not judged (RPZ draft 6.1), since the page that explains a block must be reachable. Records
+/// outside the chain are judged.
 #[allow(clippy::too_many_arguments, reason = "the same few as its neighbours")]
 pub fn respond_by_following(
     query: &Query,
@@ -321,29 +322,29 @@ pub fn respond_by_following(
     out: &mut [u8],
 ) -> usize {
     let ttl = ttl_now(decision.answer, decision, snapshot, now);
-    let (errors, told) = reasons(&query.head, decision, true);
+    let (errors, count) = reasons(&query.head, decision, true);
     let response = response.filter(|response| {
         targets::drop_outside_chain(*response, target, snapshot, query.head.hop.transport).is_ok()
     });
-    relay::respond_with_cname(response, query, target, ttl, (rules.max_payload, &errors[..told]), out)
+    relay::respond_with_cname(response, query, target, ttl, (rules.max_payload, &errors[..count]), out)
 }
 
-/// Why the answer is what it is. RFC 8914 4.5: Forged Answer where there is an
-/// answer at all; and always the reason behind it (4.16 Blocked, 4.17 Censored).
+/// The extended errors: Forged Answer if there are records (RFC 8914 4.5), and the profile's code, such
+/// as Blocked (4.16) or Censored (4.17). Returns their number as well.
 fn reasons<'a>(head: &Head, decision: &Decision<'a>, has_records: bool) -> ([ExtendedError<'a>; 2], usize) {
     let mut errors = [ExtendedError::new(ede::FORGED_ANSWER, b""); 2];
-    let mut told = usize::from(has_records);
+    let mut count = usize::from(has_records);
     if let Some(code) = decision.answer.extended_error {
-        errors[told] = match decision.structured.filter(|_| head.hop.wants_structured_errors) {
+        errors[count] = match decision.structured.filter(|_| head.hop.wants_structured_errors) {
             Some(text) => ExtendedError { code, text: text.whole.as_bytes(), brief: text.brief.as_bytes() },
             None => ExtendedError::new(code, decision.reference.as_bytes()),
         };
-        told += 1;
+        count += 1;
     }
-    (errors, told)
+    (errors, count)
 }
 
-/// Puts the records the profile has for this type; returns how many.
+/// Writes the profile's records of this type. Returns their number, or `None` if they do not fit.
 fn put_data(
     writer: &mut Writer<'_>,
     qtype: u16,
@@ -371,8 +372,7 @@ fn put_data(
     Some(records)
 }
 
-/// The profile's TTL, cut so that no cache holds the answer longer than to the
-/// zone's next scheduled change.
+/// The profile's TTL, shortened so that no cache keeps the response beyond the zone's next scheduled change.
 fn ttl_now(answer: &Answer, decision: &Decision<'_>, snapshot: &Snapshot, now: u64) -> u32 {
     match snapshot.zones()[decision.zone].next_change_at {
         Some(change) => {
@@ -385,8 +385,7 @@ fn ttl_now(answer: &Answer, decision: &Decision<'_>, snapshot: &Snapshot, now: u
 
 //------- Errors -------------------------------------------------------------
 
-/// Writes a response without records: header, question if it could be read,
-/// and OPT if the query had one.
+/// Writes a response without records: header, question if it was readable, and OPT if the query had one.
 pub fn respond_with_error(
     head: &Head,
     rcode: u16,
@@ -406,7 +405,7 @@ fn refuse_client(head: &Head, rules: &Rules, out: &mut [u8]) -> Verdict {
     }
     let errors = [ExtendedError::new(ede::PROHIBITED, b"")];
     let length = respond_with_error(head, rcode::REFUSED, &errors, rules, out);
-    Verdict::Respond { length, outcome: Outcome::Refused, is_known: head.hop.is_verified }
+    Verdict::Respond { length, outcome: Outcome::Refused, is_verified: head.hop.is_verified }
 }
 
 fn outcome_of(error: u16) -> Outcome {
@@ -419,9 +418,9 @@ fn outcome_of(error: u16) -> Outcome {
     }
 }
 
-/// Answers a query above its client's limit, which `read` has read, so that a real
-/// client comes back where it is not limited: with its new cookie (RFC 7873 5.2.3),
-/// else over TCP. Returns the response's length and whether it is about a cookie.
+/// Writes the slip response to a query above its client's rate limit: BADCOOKIE if the client sent a
+/// cookie (RFC 7873 5.2.3), otherwise truncated. A legitimate client then retries with the new cookie or
+/// over TCP, which are not limited. Returns the response's length, and whether it is BADCOOKIE.
 pub fn slip(query: &Query, rules: &Rules, out: &mut [u8]) -> Option<(usize, bool)> {
     let head = &query.head;
     if head.hop.cookie.is_some() {

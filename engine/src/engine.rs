@@ -1,8 +1,7 @@
-//! The engine: owns sockets, worker threads and the current snapshot.
+//! The engine: owns sockets, worker threads and the current snapshot. The control plane calls it.
 //!
-//! Called by the control plane only. `publish` swaps the snapshot with one
-//! atomic store; the one before is freed here, on a control thread, once no
-//! worker thread holds it.
+//! `publish` swaps the snapshot with one atomic store. The control thread frees the previous snapshot once
+//! no worker thread holds it.
 
 use std::collections::HashMap;
 use std::io;
@@ -30,24 +29,24 @@ use crate::upstream::health::bit;
 use crate::upstream::{self, Claims, Health, MAX_UPSTREAMS, reload, sockets, watch};
 use crate::worker::{self, Thread};
 
-/// Of the descriptors for clients and upstreams, the part for TCP clients.
+/// TCP clients get one part in this many of the descriptors for clients and upstreams.
 const CLIENTS_SHARE: usize = 2;
-/// How long the worker threads may take to take over what was published.
-const TAKE_OVER: Duration = Duration::from_secs(2);
-const TAKE_OVER_POLL: Duration = Duration::from_millis(1);
+/// How long `publish` waits for the worker threads to apply new upstreams and listen addresses.
+const APPLY_TIMEOUT: Duration = Duration::from_secs(2);
+const APPLY_POLL: Duration = Duration::from_millis(1);
 
-/// Why the engine does not do what it was told.
+/// Why a call failed.
 #[derive(Debug)]
 pub enum EngineError {
-    /// An address that cannot be listened on.
+    /// This address could not be bound.
     Bind(SocketAddr, io::Error),
     Io(io::Error),
     TooManyZones,
-    /// More zone names since the start than can be counted apart.
+    /// More zone names since startup than there are counters.
     TooManyZoneNames,
-    /// More upstreams than there are places, with those that are being left.
+    /// Too many upstreams, including removed ones with outstanding queries.
     TooManyUpstreams,
-    /// `start` twice, `publish` before `start` or after `stop`, a trial while there is one.
+    /// `start` twice, `publish` before `start` or after `stop`, or a second trial.
     NotNow,
 }
 
@@ -59,11 +58,11 @@ pub struct Engine {
     control: Mutex<Control>,
 }
 
-/// What a publish changes beside snapshot and rules, if anything.
+/// The settings that a publish changes, apart from snapshot and rules.
 #[derive(Default)]
 pub struct Change {
     pub settings: Option<Settings>,
-    /// What `listen` has returned.
+    /// The result of `listen`.
     pub listening: Option<Arc<Listening>>,
 }
 
@@ -73,24 +72,23 @@ impl From<NotBound> for EngineError {
     }
 }
 
-/// What changes over the engine's life; behind one lock.
+/// The state of the control plane's calls, behind one lock.
 #[derive(Default)]
 struct Control {
     is_started: bool,
     threads: Vec<JoinHandle<()>>,
-    /// Names of zones by counter slot.
+    /// The counter slot of each zone name.
     slots: HashMap<String, u16>,
     /// Snapshots that worker threads may still be reading.
     retired: Vec<Arc<Serving>>,
-    /// Upstreams that are asked, and those that some thread may still ask.
-    asked: Vec<Arc<upstream::Settings>>,
-    /// Addresses that were listened on, and may still be answered from.
+    /// The current upstreams, and previous ones that a thread may still query.
+    upstreams: Vec<Arc<upstream::Settings>>,
+    /// Removed listen addresses that may still send responses.
     closing: Vec<Weak<Bound>>,
 }
 
 impl Engine {
-    /// Binds all sockets, or takes them over where they were left by the process before;
-    /// nothing is answered before `start`.
+    /// Binds all sockets, or uses those of the previous process. No query is answered before `start`.
     pub fn bind(
         listen: &[SocketAddr],
         workers: usize,
@@ -99,11 +97,11 @@ impl Engine {
     ) -> Result<Engine, EngineError> {
         let events = Arc::new(Events::default());
         let listening = listeners::bind(listen, workers, &[], inherited).map_err(EngineError::from)?;
-        settings.tcp.connections = leave_descriptors(&settings.tcp, listening.len(), &events);
+        settings.tcp.connections = connection_limit(&settings.tcp, listening.len(), &events);
         let Some(_) = reload::assign(&mut settings.upstream.servers, &[], 0) else {
             return Err(EngineError::TooManyUpstreams);
         };
-        // By place, which at first is their order.
+        // By place, which at startup is their order.
         let addresses: Vec<_> = settings.upstream.servers.iter().map(|server| server.address).collect();
         let health = Health::new(&addresses, settings.upstream.health_rules(), Arc::clone(&events));
         let nothing = Serving::nothing(settings, listening);
@@ -125,7 +123,7 @@ impl Engine {
                 stop_at: OnceLock::new(),
                 running: AtomicUsize::new(0),
             }),
-            control: Mutex::new(Control { asked: vec![upstream], ..Control::default() }),
+            control: Mutex::new(Control { upstreams: vec![upstream], ..Control::default() }),
         })
     }
 
@@ -152,7 +150,7 @@ impl Engine {
         }
         drop(ready);
         control.threads.push(self.watch().map_err(EngineError::Io)?);
-        // On an error the caller stops the engine, and with it those that run.
+        // On an error, the caller stops the engine with the threads that run.
         begun.iter().try_for_each(|result| result.map_err(EngineError::Io))
     }
 
@@ -168,8 +166,7 @@ impl Engine {
         thread::Builder::new().name("upstreams".to_string()).spawn(run)
     }
 
-    /// Listens on these addresses; nothing is answered on new ones, and none is closed,
-    /// before `publish`.
+    /// Binds new listen addresses. They are not served, and no other is closed, before `publish`.
     pub fn listen(&self, wanted: &[SocketAddr]) -> Result<Arc<Listening>, EngineError> {
         let control = lock(&self.control);
         let now = Arc::clone(&self.shared.serving.load().listening);
@@ -179,8 +176,8 @@ impl Engine {
         Ok(if now.is_same(&next) { now } else { Arc::new(next) })
     }
 
-    /// Serves another snapshot, by these rules and with this change: every query that comes
-    /// after this returns is judged by them. On an error those that were served stay.
+    /// Serves another snapshot with these rules and settings. They judge every query that arrives after
+    /// this returns. On an error, the previous ones remain in force.
     pub fn publish(
         &self,
         snapshot: Arc<Snapshot>,
@@ -194,7 +191,7 @@ impl Engine {
         self.swap(&mut control, snapshot, rules, change)
     }
 
-    /// Whether `publish` would take the snapshot; changes nothing.
+    /// Whether `publish` would accept the snapshot.
     pub fn check(&self, snapshot: &Snapshot) -> Result<(), EngineError> {
         Slots::of(&lock(&self.control).slots, snapshot).map(|_| ())
     }
@@ -211,12 +208,12 @@ impl Engine {
         let listening = listening.unwrap_or_else(|| Arc::clone(&now.listening));
         let (upstream, tcp) = match settings {
             Some(Settings { upstream, mut tcp }) => {
-                tcp.connections = leave_descriptors(&tcp, listening.len(), &self.shared.events);
-                (self.enter(control, &now.upstream, upstream)?, tcp)
+                tcp.connections = connection_limit(&tcp, listening.len(), &self.shared.events);
+                (self.register(control, &now.upstream, upstream)?, tcp)
             }
             None => (Arc::clone(&now.upstream), now.tcp),
         };
-        let is_other = !Arc::ptr_eq(&upstream, &now.upstream) || !Arc::ptr_eq(&listening, &now.listening);
+        let is_changed = !Arc::ptr_eq(&upstream, &now.upstream) || !Arc::ptr_eq(&listening, &now.listening);
         let gone = now.listening.iter().filter(|bound| !is_among(bound, &listening));
         control.closing.extend(gone.map(Arc::downgrade));
         let is_served = |bound: &Weak<Bound>| listening.iter().any(|one| bound.as_ptr() == Arc::as_ptr(one));
@@ -228,20 +225,20 @@ impl Engine {
             let (generation, trial) = (before.generation + 1, before.trial.clone());
             Serving { snapshot, rules, slots, shadow_slots, generation, listening, upstream, tcp, trial }
         });
-        if is_other {
-            self.wait_for_take_over(control);
+        if is_changed {
+            self.wait_until_applied(control);
         }
         Ok(())
     }
 
-    /// Takes upstreams in, before anybody is told of them; those of now where nothing differs.
-    fn enter(
+    /// Registers upstreams before a worker thread sees them. Returns `now` if they are the same.
+    fn register(
         &self,
         control: &mut Control,
         now: &Arc<upstream::Settings>,
         mut wanted: upstream::Settings,
     ) -> Result<Arc<upstream::Settings>, EngineError> {
-        let used = control.asked.iter().fold(0, |mask, asked| mask | asked.places());
+        let used = control.upstreams.iter().fold(0, |mask, upstreams| mask | upstreams.places());
         let new = reload::assign(&mut wanted.servers, &now.servers, used);
         let new = new.ok_or(EngineError::TooManyUpstreams)?;
         if wanted == **now {
@@ -253,30 +250,32 @@ impl Engine {
         }
         self.shared.health.configure(wanted.health_rules());
         let wanted = Arc::new(wanted);
-        control.asked.push(Arc::clone(&wanted));
+        control.upstreams.push(Arc::clone(&wanted));
         Ok(wanted)
     }
 
-    /// Waits until no thread asks an upstream any more, or listens on an address, that was
-    /// removed; what is closed is closed then.
-    fn wait_for_take_over(&self, control: &mut Control) {
+    /// Waits until all threads have stopped to query removed upstreams.
+    fn wait_until_applied(&self, control: &mut Control) {
         for waker in self.wakers.iter().chain([&self.watch_waker]) {
             let _ = rustix::io::write(&**waker, &1u64.to_ne_bytes());
         }
-        let deadline = Instant::now() + TAKE_OVER;
+        let deadline = Instant::now() + APPLY_TIMEOUT;
         let has_threads = !control.threads.is_empty();
-        while self.forget_unused(control) && has_threads && Instant::now() < deadline {
-            thread::sleep(TAKE_OVER_POLL);
+        while self.free_unused(control) && has_threads && Instant::now() < deadline {
+            thread::sleep(APPLY_POLL);
         }
     }
 
-    /// Frees what no thread holds any more; whether upstreams that were removed are still held.
-    fn forget_unused(&self, control: &mut Control) -> bool {
+    /// Frees snapshots and settings that no thread holds. Returns whether a thread still holds removed
+    /// upstreams.
+    fn free_unused(&self, control: &mut Control) -> bool {
         free_unused(&mut control.retired);
-        free_unused(&mut control.asked);
+        free_unused(&mut control.upstreams);
         control.closing.retain(|bound| bound.strong_count() > 0);
-        self.shared.health.keep_only(control.asked.iter().fold(0, |mask, asked| mask | asked.places()));
-        control.asked.len() > 1
+        self.shared
+            .health
+            .keep_only(control.upstreams.iter().fold(0, |mask, upstreams| mask | upstreams.places()));
+        control.upstreams.len() > 1
     }
 
     fn serve(&self, control: &mut Control, next: impl FnOnce(&Serving) -> Serving) {
@@ -285,15 +284,15 @@ impl Engine {
         free_unused(&mut control.retired);
     }
 
-    /// Counts from now on what this zone would block if it stood behind all others.
-    /// Whatever is published meanwhile, this goes on until `end_trial`.
+    /// Counts the queries that this zone would block if it were the last zone, until `end_trial`. A
+    /// publish does not end it.
     pub fn begin_trial(&self, zone: Arc<PolicyZone>) -> Result<Arc<Trial>, EngineError> {
         let trial = Arc::new(Trial::new(zone, self.counters.clone()));
         let mut control = lock(&self.control);
         if control.threads.is_empty() || self.shared.serving.load().trial.is_some() {
             return Err(EngineError::NotNow);
         }
-        // A new generation: where kept answers lead is looked at once more.
+        // A new generation, so that the targets in cached responses are judged and counted again.
         self.serve(&mut control, |before| {
             let generation = before.generation + 1;
             Serving { trial: Some(Arc::clone(&trial)), generation, ..before.clone() }
@@ -301,7 +300,7 @@ impl Engine {
         Ok(trial)
     }
 
-    /// Takes the trial away, if there is one.
+    /// Ends the trial, if there is one.
     pub fn end_trial(&self) {
         let mut control = lock(&self.control);
         if self.shared.serving.load().trial.is_some() {
@@ -309,24 +308,23 @@ impl Engine {
         }
     }
 
-    /// Frees snapshots that no worker thread reads any more, and returns what
-    /// has happened since the last call. Meant to be called once a second.
+    /// Frees snapshots that no worker thread reads, and returns the events since the last call. The
+    /// daemon calls this once a second.
     pub fn take_events(&self) -> Vec<String> {
-        self.forget_unused(&mut lock(&self.control));
+        self.free_unused(&mut lock(&self.control));
         self.shared.events.take()
     }
 
-    /// What is kept of upstreams' answers.
     pub fn cache(&self) -> &Cache {
         &self.shared.cache
     }
 
-    /// Where the engine listens; ports that were 0 have become real ones.
+    /// The listen addresses, with real ports instead of 0.
     pub fn listening(&self) -> Arc<Listening> {
         Arc::clone(&self.shared.serving.load().listening)
     }
 
-    /// Worker threads that are alive.
+    /// The number of running worker threads.
     pub fn running(&self) -> usize {
         self.shared.running.load(Ordering::SeqCst)
     }
@@ -335,26 +333,23 @@ impl Engine {
         &self.counters
     }
 
-    /// Whom the engine asks.
     pub fn upstream(&self) -> Arc<upstream::Settings> {
         Arc::clone(&self.shared.serving.load().upstream)
     }
 
-    /// What is known of the upstreams.
     pub fn health(&self) -> &Health {
         &self.shared.health
     }
 
-    /// Names of the zones that were ever served, with their counters' slots.
+    /// The names of all zones since startup, with their counter slots.
     pub fn zone_slots(&self) -> Vec<(String, u16)> {
         lock(&self.control).slots.iter().map(|(name, slot)| (name.clone(), *slot)).collect()
     }
 
-    /// Stops: no new query is taken, what was asked is answered within
-    /// `patience`. Returns when the worker threads have ended; may be called
-    /// again.
-    pub fn stop(&self, patience: Duration) {
-        let _ = self.shared.stop_at.set(Instant::now() + patience);
+    /// Stops reading queries, answers the outstanding ones within `timeout`, and waits for the worker
+    /// threads. May be called again.
+    pub fn stop(&self, timeout: Duration) {
+        let _ = self.shared.stop_at.set(Instant::now() + timeout);
         for waker in self.wakers.iter().chain([&self.watch_waker]) {
             let _ = rustix::io::write(&**waker, &1u64.to_ne_bytes());
         }
@@ -364,7 +359,7 @@ impl Engine {
             std::mem::take(&mut control.threads)
         };
         for thread in threads {
-            // A panic that got this far was counted by nobody else.
+            // A panic outside the loop of a thread is not counted anywhere else.
             if thread.join().is_err() {
                 self.shared.events.push("a worker thread panicked".to_string());
             }
@@ -380,13 +375,13 @@ impl Drop for Engine {
     }
 }
 
-/// Where zones are counted.
+/// The counter slots of zones.
 struct Slots {
-    /// Of all names, those of a new snapshot added.
+    /// Of all names, including those of the new snapshot.
     known: HashMap<String, u16>,
     /// Of the zones of the snapshot, in their order.
     enforced: Vec<u16>,
-    /// And of those in shadow.
+    /// Of its shadow zones.
     shadows: Vec<u16>,
 }
 
@@ -409,21 +404,21 @@ impl Slots {
     }
 }
 
-/// Keeps those that somebody else still holds.
+/// Drops the values that nothing else holds.
 fn free_unused<T>(retired: &mut Vec<Arc<T>>) {
     retired.retain(|one| Arc::strong_count(one) > 1);
 }
 
-/// What ends the wait of a thread.
+/// An eventfd that wakes a thread.
 fn waker() -> Result<Arc<OwnedFd>, EngineError> {
     let flags = EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC;
     let waker = rustix::event::eventfd(0, flags).map_err(|error| EngineError::Io(error.into()))?;
     Ok(Arc::new(waker))
 }
 
-/// Bounds the connections of clients so that there are descriptors left for
-/// upstreams, orders, metrics and control, whoever connects; returns the bound.
-fn leave_descriptors(limits: &tcp::Limits, listeners: usize, events: &Events) -> usize {
+/// Returns the limit of TCP connections per listen address. It leaves descriptors for upstreams, orders,
+/// metrics and control.
+fn connection_limit(limits: &tcp::Limits, listeners: usize, events: &Events) -> usize {
     let most = (sockets::descriptors() / CLIENTS_SHARE / listeners.max(1)).max(1);
     if most < limits.connections {
         events.push(format!(

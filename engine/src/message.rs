@@ -157,7 +157,7 @@ impl Transport {
     }
 }
 
-/// How the response may be sent to the client; `answer::greet` sets it.
+/// How the response may be sent to the client; `answer::check_client` sets it.
 #[derive(Clone, Copy, Default)]
 pub struct Hop {
     pub transport: Transport,

@@ -1,41 +1,41 @@
-//! How a query ended. `answer` and `worker` decide it; `counters` counts it.
+//! The outcome of a query. `answer` and `worker` decide it, and `counters` counts it.
 
 use crate::policy::Action;
 
-/// How a query ended, as it is counted.
+/// The outcome of a query, as a metric label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// By the zone at this place of the snapshot.
+    /// `zone` is an index into the zones of the snapshot.
     Blocked {
         zone: usize,
         action: Action,
     },
-    /// Answered with what an upstream said.
+    /// Answered with a new response of an upstream.
     Forwarded,
-    /// Answered with what an upstream had said to somebody before.
+    /// Answered from the cache.
     Cached,
-    /// The same, past its time, since no upstream answers.
+    /// Answered with an expired response from the cache, because no upstream answered.
     Stale,
-    /// A name that nobody is asked about, or a question for a cookie.
+    /// A locally served name, or a query for a cookie only.
     Local,
-    /// No upstream answered.
+    /// SERVFAIL, because no upstream answered.
     Failed,
     Refused,
     Malformed,
     NotImplemented,
     BadVersion,
-    /// Not answered: nobody to answer, or nothing to answer.
+    /// Not answered: not a query, or its client may not query.
     Dropped,
-    /// Not answered: it has waited until nobody waits for it any more.
+    /// Not answered: it has waited in the socket for too long.
     Late,
-    /// More than its client may ask.
+    /// Above its client's rate limit.
     Limited,
-    /// More queries under way than allowed.
+    /// SERVFAIL, because too many queries are outstanding.
     Overloaded,
 }
 
 impl Outcome {
-    /// Whether all that can be had by it is an error.
+    /// Whether the response is an error, for which a separate rate limit applies.
     pub fn is_error(self) -> bool {
         let errors = [Outcome::Refused, Outcome::Malformed, Outcome::NotImplemented, Outcome::BadVersion];
         errors.contains(&self)

@@ -13,25 +13,23 @@ use crate::prefix::Prefixes;
 use crate::response::TtlBounds;
 use crate::suffixes::Suffixes;
 
-/// What of the configuration a decision depends on, beside the snapshot. It is
-/// exchanged together with it.
 #[derive(Clone, Default)]
 pub struct Rules {
     pub clients: Prefixes,
-    /// Clients outside `clients` get silence instead of REFUSED.
+    /// Clients outside `clients` get no response instead of REFUSED.
     pub drop_others: bool,
-    /// Clients that are not limited.
+    /// Clients without rate limit.
     pub exempt: Prefixes,
     pub rates: Rates,
-    /// Octets of a UDP response for each octet of the query, to a client that
-    /// is not known; 0: as many as it takes.
+    /// The longest UDP response, as a multiple of the query's length, for a client whose address may be
+    /// spoofed. 0: no limit.
     pub amplification: usize,
     pub secrets: Secrets,
-    /// Octets of a UDP response at most, and what our OPT announces.
+    /// The longest UDP response in bytes, which our OPT announces.
     pub max_payload: u16,
-    /// How long an idle TCP connection is kept, in units of 100 ms.
+    /// The timeout of an idle TCP connection, in units of 100 ms.
     pub keepalive: u16,
-    /// The EDNS option by which a client asks for structured errors.
+    /// The EDNS option by which a client requests structured errors.
     pub structured_option: Option<u16>,
     /// MNAME and RNAME of the SOA in negative answers.
     pub soa: Soa,

@@ -1,5 +1,5 @@
-//! What the worker threads share: the snapshot in service and its settings. They read; the
-//! control thread writes.
+//! The state that worker threads share: the current snapshot and its settings. They read it, and the
+//! control thread writes it.
 
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
@@ -23,14 +23,13 @@ use crate::trial::Trial;
 use crate::upstream;
 use crate::upstream::{Claims, Health};
 
-/// How queries are taken and forwarded; a reload may change all of it.
+/// The settings of upstreams and TCP. A reload can change all of them.
 #[derive(Clone)]
 pub struct Settings {
     pub upstream: upstream::Settings,
     pub tcp: tcp::Limits,
 }
 
-/// What the worker threads share.
 pub struct Shared {
     pub workers: usize,
     pub serving: ArcSwap<Serving>,
@@ -42,12 +41,12 @@ pub struct Shared {
     /// Open TCP connections, by client and by network.
     pub crowd: Arc<ConnectionCounts>,
     pub stop_at: OnceLock<Instant>,
-    /// Worker threads that are alive.
+    /// The number of running worker threads.
     pub running: AtomicUsize,
 }
 
 impl Shared {
-    /// Until when answers may be waited for; `None` while the engine runs.
+    /// When a stopping engine stops waiting for responses. `None` while the engine runs.
     pub fn stop_deadline(&self) -> Option<Instant> {
         self.stop_at.get().copied()
     }
@@ -71,28 +70,27 @@ impl upstream::watch::Shared for Shared {
     }
 }
 
-/// A snapshot in service, and what goes with it.
+/// The current snapshot and its settings.
 #[derive(Clone)]
 pub struct Serving {
     pub snapshot: Arc<Snapshot>,
     pub rules: Arc<Rules>,
     /// The counters' slot of each zone of the snapshot.
     pub slots: Vec<u16>,
-    /// And of each of its zones in shadow.
+    /// The same for its shadow zones.
     pub shadow_slots: Vec<u16>,
-    /// Counts what was served so far.
+    /// A number that each change increases.
     pub generation: u64,
-    /// Worker threads take these over when they meet them, each once: where they listen, whom
-    /// they ask, and what TCP clients may have.
+    /// Worker threads apply changes of these three when they see them.
     pub listening: Arc<Listening>,
     pub upstream: Arc<upstream::Settings>,
     pub tcp: tcp::Limits,
-    /// Beside the snapshot, so that one that is published meanwhile is tried as well.
+    /// Not part of the snapshot, so it goes on after a publish.
     pub trial: Option<Arc<Trial>>,
 }
 
 impl Serving {
-    /// What is served before the first snapshot.
+    /// The state before the first snapshot.
     pub fn nothing(settings: Settings, listening: Listening) -> Serving {
         Serving {
             snapshot: Arc::new(Snapshot::new(Vec::new(), 0)),
@@ -107,12 +105,12 @@ impl Serving {
         }
     }
 
-    /// Whether there is anything that is counted and not enforced.
+    /// Whether any zone is counted but not enforced.
     pub fn has_shadows(&self) -> bool {
         self.trial.is_some() || !self.snapshot.shadows().is_empty()
     }
 
-    /// Counts a query that was decided, for all that would block it and is not enforced.
+    /// Counts a query for each zone that would block it and is not enforced.
     pub fn count_shadows(&self, counters: &Counters, name: &Name, walk: &Walk, transport: Transport) {
         for (shadow, action) in self.snapshot.shadowed(name, walk, transport) {
             counters.count_shadow(self.shadow_slots[shadow], action);
@@ -123,8 +121,8 @@ impl Serving {
         }
     }
 
-    /// Counts an answer that a client gets, for all that would block it for where it
-    /// leads and is not enforced; whether there was any.
+    /// Counts a response for each zone that would block one of its targets and is not enforced.
+    /// Returns whether there was any.
     pub fn count_shadow_targets(
         &self,
         counters: &Counters,

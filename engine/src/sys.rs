@@ -1,5 +1,5 @@
-//! System calls that no safe library offers: many datagrams in one call, with
-//! the address each was sent to. The only file with `unsafe`.
+//! System calls without a safe library, such as batches of datagrams with the addresses they were sent
+//! to. The only file with `unsafe`.
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -14,17 +14,17 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-/// Datagrams a system call moves at most.
+/// The largest number of datagrams in one system call.
 pub const BATCH: usize = 64;
-/// Octets of a datagram that are received at most; a longer one is not a query
-/// (nor an answer to what we announce), and is dropped.
+/// The largest datagram in bytes. A longer one is dropped: it is neither a query, nor a response of the
+/// size that our OPT announces.
 pub const DATAGRAM: usize = 4096;
 /// linux/sockios.h; not in the crate.
 const SIOCGSTAMPNS: libc::Ioctl = 0x8907;
 const HUGE_PAGE: usize = 2 << 20;
-/// Octets of a line of the processor's caches.
+/// The size of a cache line.
 const LINE: usize = 64;
-/// Room for one IP_PKTINFO or IPV6_PKTINFO message.
+/// The size of a buffer for one IP_PKTINFO or IPV6_PKTINFO message.
 const CONTROL: usize = 64;
 
 /// One datagram, received or to be sent.
@@ -36,15 +36,15 @@ pub struct Datagram {
     pub local: Local,
 }
 
-/// The other end's socket address, as the kernel writes it.
+/// The peer's socket address, as the kernel writes it.
 #[derive(Clone, Copy)]
 pub struct Peer {
     address: libc::sockaddr_in6,
     length: libc::socklen_t,
 }
 
-/// The address of ours that a datagram came to, on a wildcard socket: the
-/// response must leave from it (RFC 2181 4).
+/// The local address that a datagram was sent to, on a wildcard socket. The response must have it as its
+/// source address (RFC 2181 4).
 #[derive(Clone, Copy)]
 pub enum Local {
     /// The socket is bound to one address.
@@ -59,12 +59,12 @@ impl Peer {
         Peer { address: unsafe { zeroed() }, length: 0 }
     }
 
-    /// The peer's address and port; `None` for a family we do not serve.
+    /// The peer's address and port. `None` if the address family is not served.
     pub fn socket_addr(&self) -> Option<SocketAddr> {
         match i32::from(self.address.sin6_family) {
             libc::AF_INET => {
-                // SAFETY: the family says that the kernel wrote a sockaddr_in,
-                // which is smaller than sockaddr_in6 and has no more alignment.
+                // SAFETY: for this family, the kernel wrote a sockaddr_in. It is smaller than
+                // sockaddr_in6 and needs no stricter alignment.
                 let v4 = unsafe { *(&raw const self.address).cast::<libc::sockaddr_in>() };
                 let address = Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr));
                 Some(SocketAddr::new(IpAddr::V4(address), u16::from_be(v4.sin_port)))
@@ -78,8 +78,8 @@ impl Peer {
     }
 }
 
-/// A batch of datagrams with the headers the kernel wants. The pointers in the
-/// headers are set anew before each call, so moving a batch is harmless.
+/// A batch of datagrams with the kernel's headers. The pointers in the headers are set before each call,
+/// so a batch may be moved.
 pub struct Batch {
     pub datagrams: Vec<Datagram>,
     headers: Vec<libc::mmsghdr>,
@@ -87,7 +87,7 @@ pub struct Batch {
     controls: Vec<Control>,
 }
 
-/// Control message space, aligned as `cmsghdr` asks.
+/// A buffer for control messages, aligned as `cmsghdr` requires.
 #[derive(Clone, Copy)]
 #[repr(C, align(8))]
 struct Control([u8; CONTROL]);
@@ -97,7 +97,7 @@ impl Batch {
         let blank = Datagram { data: [0; DATAGRAM], length: 0, peer: Peer::none(), local: Local::Bound };
         Batch {
             datagrams: vec![blank; BATCH],
-            // SAFETY: both are made of integers and pointers; zeros are values.
+            // SAFETY: both consist of integers and pointers, for which zeros are valid.
             headers: (0..BATCH).map(|_| unsafe { zeroed() }).collect(),
             // SAFETY: as above.
             vectors: (0..BATCH).map(|_| unsafe { zeroed() }).collect(),
@@ -105,13 +105,11 @@ impl Batch {
         }
     }
 
-    /// Receives what is there, without waiting; `datagrams[..n]` is it.
-    ///
-    /// `ask_local`: the socket reports the address each datagram came to. `most`: no
-    /// more than these, and than a batch.
-    pub fn receive(&mut self, socket: impl AsFd, ask_local: bool, most: usize) -> io::Result<usize> {
-        let most = most.min(BATCH);
-        for index in 0..most {
+    /// Receives at most `limit` datagrams without waiting. Returns their number n; they are in
+    /// `datagrams[..n]`. `has_local`: the socket reports the address that each datagram was sent to.
+    pub fn receive(&mut self, socket: impl AsFd, has_local: bool, limit: usize) -> io::Result<usize> {
+        let limit = limit.min(BATCH);
+        for index in 0..limit {
             let datagram = &mut self.datagrams[index];
             self.vectors[index] =
                 libc::iovec { iov_base: datagram.data.as_mut_ptr().cast(), iov_len: DATAGRAM };
@@ -121,17 +119,17 @@ impl Batch {
             header.msg_name = (&raw mut datagram.peer.address).cast();
             header.msg_namelen = size_of::<libc::sockaddr_in6>() as libc::socklen_t;
             header.msg_control =
-                if ask_local { self.controls[index].0.as_mut_ptr().cast() } else { null_mut() };
-            header.msg_controllen = if ask_local { CONTROL } else { 0 };
+                if has_local { self.controls[index].0.as_mut_ptr().cast() } else { null_mut() };
+            header.msg_controllen = if has_local { CONTROL } else { 0 };
             header.msg_flags = 0;
         }
-        // SAFETY: every header points at an iovec, a name and a control buffer
-        // that live in `self`, with their true lengths; nothing moves meanwhile.
+        // SAFETY: every header points to an iovec, a name and a control buffer in `self`, with their
+        // real lengths. They do not move during the call.
         let received = unsafe {
             libc::recvmmsg(
                 socket.as_fd().as_raw_fd(),
                 self.headers.as_mut_ptr(),
-                most as libc::c_uint,
+                limit as libc::c_uint,
                 libc::MSG_DONTWAIT,
                 null_mut(),
             )
@@ -140,16 +138,16 @@ impl Batch {
         for index in 0..received {
             let header = &self.headers[index];
             let datagram = &mut self.datagrams[index];
-            let cut = header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
-            datagram.length = if cut { 0 } else { header.msg_len as usize };
+            let is_truncated = header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
+            datagram.length = if is_truncated { 0 } else { header.msg_len as usize };
             datagram.peer.length = header.msg_hdr.msg_namelen;
-            datagram.local = if ask_local { local_of(&header.msg_hdr) } else { Local::Bound };
+            datagram.local = if has_local { local_of(&header.msg_hdr) } else { Local::Bound };
         }
         Ok(received)
     }
 
-    /// Sends `datagrams[..count]`; returns how many the kernel would not take.
-    /// One that cannot be sent does not hold up the others.
+    /// Sends `datagrams[..count]`, and returns how many could not be sent. An error affects only one
+    /// datagram, unless the socket's buffer is full.
     pub fn send(&mut self, socket: impl AsFd, count: usize) -> usize {
         for index in 0..count {
             let datagram = &mut self.datagrams[index];
@@ -183,8 +181,7 @@ impl Batch {
             }
             match io::Error::last_os_error().kind() {
                 io::ErrorKind::Interrupted => {}
-                // No room even after the socket's patience: there is none for
-                // the rest either.
+                // The buffer is full even after the send timeout, so the rest is lost as well.
                 io::ErrorKind::WouldBlock => return unsent + count - done,
                 _ => (done, unsent) = (done + 1, unsent + 1),
             }
@@ -193,25 +190,23 @@ impl Batch {
     }
 }
 
-/// How long ago the last datagram that was received from this socket came in; zero where
-/// that is not known. From the first call on, the kernel notes when each comes.
+/// How long the last datagram that was received had waited in this socket; zero if that is unknown. The
+/// first call enables the kernel's timestamps.
 pub fn waited(socket: impl AsFd) -> Duration {
-    let mut came = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: this request writes one timespec to where it is told.
-    let known = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), SIOCGSTAMPNS, &raw mut came) } == 0;
-    // The kernel's clock as the kernel reads it.
+    let mut arrived = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: this request writes one timespec to the pointer.
+    let is_known = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), SIOCGSTAMPNS, &raw mut arrived) } == 0;
+    // The clock of the kernel's timestamps.
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
-    let nanoseconds = (now.tv_sec - came.tv_sec) * 1_000_000_000 + now.tv_nsec - came.tv_nsec;
-    if known { Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(0)) } else { Duration::ZERO }
+    let nanoseconds = (now.tv_sec - arrived.tv_sec) * 1_000_000_000 + now.tv_nsec - arrived.tv_nsec;
+    if is_known { Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(0)) } else { Duration::ZERO }
 }
 
-/// Asks the processor to fetch so many octets from an address on, which are about to
-/// be read.
-pub fn prefetch<T>(address: *const T, octets: usize) {
-    for line in (0..octets.max(1)).step_by(LINE) {
+/// Prefetches bytes that are about to be read.
+pub fn prefetch<T>(address: *const T, bytes: usize) {
+    for line in (0..bytes.max(1)).step_by(LINE) {
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: a prefetch changes nothing that a program could notice, and faults at
-        // no address, whatever is there.
+        // SAFETY: a prefetch has no visible effect, and does not fault at any address.
         unsafe {
             use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
             _mm_prefetch::<_MM_HINT_T0>(address.cast::<i8>().wrapping_add(line));
@@ -221,57 +216,55 @@ pub fn prefetch<T>(address: *const T, octets: usize) {
     }
 }
 
-/// A vector of this capacity whose memory is in huge pages where the kernel has them:
-/// in a large table each look costs a walk through page tables otherwise, and in a
-/// virtual machine two.
+/// A vector of this capacity, in huge pages if the kernel has them. Otherwise, each lookup in a large table
+/// costs a walk through the page tables, or two in a virtual machine.
 pub fn in_huge_pages<T>(capacity: usize) -> Vec<T> {
     let memory = Vec::with_capacity(capacity);
     let start = memory.as_ptr() as usize;
     let (from, to) =
         (start.next_multiple_of(HUGE_PAGE), (start + capacity * size_of::<T>()) & !(HUGE_PAGE - 1));
     if from < to {
-        // SAFETY: the range lies within the vector's own memory, and the advice changes
-        // how that is mapped, not what it holds. Where it is not taken, nothing is lost.
+        // SAFETY: the range lies within the vector's own memory. The advice changes how it is mapped,
+        // not its content. An error has no effect.
         unsafe { libc::madvise(from as *mut libc::c_void, to - from, libc::MADV_HUGEPAGE) };
     }
     memory
 }
 
-/// A file in memory, read only. If the file is cut off or its disk fails, the octets that are lost read as
-/// zeros from then on, and `is_damaged` says so.
+/// A file that is mapped read-only. If the file is truncated or its disk fails, the lost bytes read as zeros,
+/// and `is_corrupt` returns true.
 pub struct Mapping {
     mapping: memmap2::Mmap,
-    /// Where the signal handler finds the range of the mapping.
+    /// The range of the mapping, for the signal handler.
     place: &'static Mapped,
 }
 
 impl Mapping {
     pub fn open(path: &Path) -> io::Result<Mapping> {
         let file = File::open(path)?;
-        // SAFETY: what is mapped is never written: it is a file of ours, which had its
-        // last octet before it got its name, in a folder that nobody else may enter.
+        // SAFETY: the file is never written. It was complete before it got its name, and only this
+        // user may access its folder.
         let mapping = unsafe { memmap2::Mmap::map(&file) }?;
         let place = Mapped::enter(mapping.as_ptr() as usize, mapping.len())?;
         Ok(Mapping { mapping, place })
     }
 
-    /// Whether octets of it were lost since it was opened.
-    pub fn is_damaged(&self) -> bool {
-        self.place.is_damaged.load(Relaxed)
+    /// Whether bytes were lost since it was opened.
+    pub fn is_corrupt(&self) -> bool {
+        self.place.is_corrupt.load(Relaxed)
     }
 
-    pub fn octets(&self) -> &[u8] {
+    pub fn bytes(&self) -> &[u8] {
         &self.mapping
     }
 
-    /// Unmaps its pages; whoever reads them has them back from the page cache or the disk.
-    pub fn give_back(&self) {
-        // SAFETY: the mapping is of a file and nothing is ever written to it, so that the
-        // octets that come back are those that were there.
+    /// Unmaps its pages. A later read loads them from the page cache or the disk.
+    pub fn release_pages(&self) {
+        // SAFETY: the mapping is of a file that is never written, so the same bytes are loaded again.
         let _ = unsafe { self.mapping.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
     }
 
-    /// Reads all of it from the disk, where that can be asked for.
+    /// Reads all of it from the disk, if the kernel supports that.
     pub fn populate(&self) {
         let _ = self.mapping.advise(memmap2::Advice::PopulateRead);
     }
@@ -283,29 +276,29 @@ impl Drop for Mapping {
     }
 }
 
-/// The range of a mapping, for the handler of SIGBUS: whoever reads a page that its file no longer has gets that
-/// signal, which would end the process.
+/// The range of a mapping, for the handler of SIGBUS. A thread that reads a page that the file no longer has gets
+/// that signal, which would end the process.
 struct Mapped {
-    /// 0: free; 1: being entered.
+    /// 0: free. 1: being added.
     start: AtomicUsize,
     end: AtomicUsize,
-    is_damaged: AtomicBool,
+    is_corrupt: AtomicBool,
 }
 
-/// Compiled lists of all kinds at the same time; 64 zones have a few each.
+/// The largest number of mappings. Each of 64 zones has a few.
 const MAPPINGS: usize = 4096;
 static MAPPED: [Mapped; MAPPINGS] = [const {
-    Mapped { start: AtomicUsize::new(0), end: AtomicUsize::new(0), is_damaged: AtomicBool::new(false) }
+    Mapped { start: AtomicUsize::new(0), end: AtomicUsize::new(0), is_corrupt: AtomicBool::new(false) }
 }; MAPPINGS];
-/// What was done about SIGBUS before, and the size of a page.
-static BEFORE: OnceLock<(libc::sigaction, usize)> = OnceLock::new();
+/// The previous action for SIGBUS, and the page size.
+static PREVIOUS: OnceLock<(libc::sigaction, usize)> = OnceLock::new();
 
 impl Mapped {
     fn enter(start: usize, length: usize) -> io::Result<&'static Mapped> {
         handle_sigbus()?;
         let free = |place: &&Mapped| place.start.compare_exchange(0, 1, AcqRel, Relaxed).is_ok();
         let place = MAPPED.iter().find(free).ok_or(io::ErrorKind::OutOfMemory)?;
-        place.is_damaged.store(false, Relaxed);
+        place.is_corrupt.store(false, Relaxed);
         place.end.store(start + length, Relaxed);
         place.start.store(start, Release);
         Ok(place)
@@ -322,23 +315,23 @@ impl Mapped {
     }
 }
 
-/// Sees to SIGBUS from the first mapping on.
+/// Installs the handler of SIGBUS at the first mapping.
 fn handle_sigbus() -> io::Result<()> {
     static INSTALLED: Mutex<bool> = Mutex::new(false);
     let mut is_installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
     if *is_installed {
         return Ok(());
     }
-    // SAFETY: sysconf has no conditions; sigaction is made of integers, and all zeros is a value. Both calls of
-    // sigaction get pointers to whole structures. What was done before is known before the handler can run, as
-    // the first call changes nothing. The handler itself is safe at any time: see there.
+    // SAFETY: sysconf has no preconditions. sigaction consists of integers, for which zeros are valid, and both calls
+    // get pointers to whole structures. The first call changes nothing, so the previous action is stored before the
+    // handler can run. The handler is safe at any time, see there.
     unsafe {
         let page = usize::try_from(libc::sysconf(libc::_SC_PAGESIZE)).map_err(io::Error::other)?;
-        let mut before: libc::sigaction = zeroed();
-        if libc::sigaction(libc::SIGBUS, std::ptr::null(), &raw mut before) != 0 {
+        let mut previous: libc::sigaction = zeroed();
+        if libc::sigaction(libc::SIGBUS, std::ptr::null(), &raw mut previous) != 0 {
             return Err(io::Error::last_os_error());
         }
-        let _ = BEFORE.set((before, page));
+        let _ = PREVIOUS.set((previous, page));
         let mut action: libc::sigaction = zeroed();
         action.sa_sigaction = on_sigbus as extern "C" fn(_, _, _) as usize;
         action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
@@ -350,14 +343,13 @@ fn handle_sigbus() -> io::Result<()> {
     Ok(())
 }
 
-/// Puts a page of zeros where a mapping has lost one, and lets the thread that read it go on. Any other SIGBUS
-/// is treated as it was before.
+/// Replaces the lost page of a mapping by zeros, so that the thread that read it continues. Any other SIGBUS has its
+/// previous action.
 extern "C" fn on_sigbus(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
-    let Some((before, page)) = BEFORE.get() else { return };
-    // SAFETY: this runs as a signal handler, so it calls nothing but what may be called there: loads and stores of
-    // atomics, mmap, sigaction and raise, which are plain system calls. The kernel passes a valid siginfo. The page
-    // that is replaced lies in a range that `Mapping` has mapped read only and keeps mapped as long as it is
-    // entered; somebody reads from it at this moment, and goes on with zeros, which are octets as good as any.
+    let Some((previous, page)) = PREVIOUS.get() else { return };
+    // SAFETY: a signal handler may only use atomics and plain system calls, such as mmap, sigaction and raise. The
+    // kernel passes a valid siginfo. The page lies in a range that `Mapping` has mapped read-only, and keeps mapped
+    // as long as it is in the table. A thread reads from it at this moment; zeros are valid bytes for it.
     unsafe {
         let address = (*info).si_addr() as usize;
         if (*info).si_code > 0
@@ -366,21 +358,21 @@ extern "C" fn on_sigbus(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc
             let at = (address & !(page - 1)) as *mut libc::c_void;
             let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
             if libc::mmap(at, *page, libc::PROT_READ, flags, -1, 0) == at {
-                place.is_damaged.store(true, Relaxed);
+                place.is_corrupt.store(true, Relaxed);
                 return;
             }
         }
-        // A fault comes again as soon as this returns; a signal that was sent does not.
-        libc::sigaction(libc::SIGBUS, before, null_mut());
+        // A fault is repeated when this returns, a signal from a process is not.
+        libc::sigaction(libc::SIGBUS, previous, null_mut());
         if (*info).si_code <= 0 {
             libc::raise(libc::SIGBUS);
         }
     }
 }
 
-/// Gives back what a large piece of work has left free in the heap.
+/// Returns free heap memory to the kernel, after a large piece of work.
 pub fn trim_heap() {
-    // SAFETY: it touches nothing that is in use (malloc_trim(3)), from any thread.
+    // SAFETY: it affects only unused memory, and any thread may call it (malloc_trim(3)).
     #[cfg(target_env = "gnu")]
     unsafe {
         libc::malloc_trim(0);
@@ -388,24 +380,24 @@ pub fn trim_heap() {
 }
 
 fn local_of(header: &libc::msghdr) -> Local {
-    // SAFETY: the kernel has just filled the control buffer this header points
-    // at; the CMSG macros stay within msg_controllen.
+    // SAFETY: the kernel has filled the control buffer of this header, and the CMSG macros stay within
+    // msg_controllen.
     let mut message = unsafe { libc::CMSG_FIRSTHDR(header) };
     while !message.is_null() {
-        // SAFETY: not null, so it points at a whole cmsghdr in the buffer.
+        // SAFETY: not null, so it points to a whole cmsghdr in the buffer.
         let (level, kind) = unsafe { ((*message).cmsg_level, (*message).cmsg_type) };
         match (level, kind) {
             (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
-                // SAFETY: of this level and type, the kernel writes in_pktinfo.
+                // SAFETY: for this level and type, the kernel writes in_pktinfo.
                 let info = unsafe { libc::CMSG_DATA(message).cast::<libc::in_pktinfo>().read_unaligned() };
                 return Local::V4(Ipv4Addr::from(u32::from_be(info.ipi_spec_dst.s_addr)));
             }
             (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
-                // SAFETY: of this level and type, the kernel writes in6_pktinfo.
+                // SAFETY: for this level and type, the kernel writes in6_pktinfo.
                 let info = unsafe { libc::CMSG_DATA(message).cast::<libc::in6_pktinfo>().read_unaligned() };
                 return Local::V6(Ipv6Addr::from(info.ipi6_addr.s6_addr), info.ipi6_ifindex);
             }
-            // SAFETY: header and message are those of the loop.
+            // SAFETY: header and message are from the calls above.
             _ => message = unsafe { libc::CMSG_NXTHDR(header, message) },
         }
     }
@@ -419,13 +411,13 @@ fn put_local(header: &mut libc::msghdr, control: &mut Control, local: Local) {
             header.msg_controllen = 0;
         }
         Local::V4(address) => {
-            // No interface: the route decides that, the address is what counts.
+            // Without an interface: the routing table selects it.
             let source = libc::in_addr { s_addr: u32::from(address).to_be() };
             let info = libc::in_pktinfo { ipi_ifindex: 0, ipi_spec_dst: source, ipi_addr: source };
             put_control(header, control, (libc::IPPROTO_IP, libc::IP_PKTINFO), info);
         }
         Local::V6(address, interface) => {
-            // A link-local address means nothing without its interface.
+            // A link-local address is ambiguous without its interface.
             let ipi6_ifindex = if address.is_unicast_link_local() { interface } else { 0 };
             let ipi6_addr = libc::in6_addr { s6_addr: address.octets() };
             let info = libc::in6_pktinfo { ipi6_addr, ipi6_ifindex };
@@ -437,11 +429,11 @@ fn put_local(header: &mut libc::msghdr, control: &mut Control, local: Local) {
 fn put_control<T>(header: &mut libc::msghdr, control: &mut Control, kind: (i32, i32), info: T) {
     let size = size_of::<T>() as libc::c_uint;
     header.msg_control = control.0.as_mut_ptr().cast();
-    // SAFETY: CMSG_SPACE only computes.
+    // SAFETY: CMSG_SPACE only computes a number.
     header.msg_controllen = unsafe { libc::CMSG_SPACE(size) } as usize;
     assert!(header.msg_controllen <= CONTROL, "room for one pktinfo");
-    // SAFETY: the buffer is aligned and long enough for one message of T, as
-    // asserted, so the first header and its data lie within it.
+    // SAFETY: the buffer is aligned, and long enough for one message of T, as asserted. So the first
+    // header and its data lie within it.
     unsafe {
         let message = libc::CMSG_FIRSTHDR(header);
         (*message).cmsg_level = kind.0;
@@ -451,18 +443,18 @@ fn put_control<T>(header: &mut libc::msghdr, control: &mut Control, kind: (i32, 
     }
 }
 
-/// A descriptor of its own for what this number stands for; the number stays whoever's it is.
+/// Duplicates a descriptor that another owner keeps.
 pub fn duplicate(descriptor: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: this touches no memory, and says so where the number stands for nothing.
+    // SAFETY: this uses no memory, and returns an error if the number is not a descriptor.
     let duplicate = unsafe { libc::fcntl(descriptor, libc::F_DUPFD_CLOEXEC, 3) };
     if duplicate < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the kernel has just made it, and nobody else knows its number.
+    // SAFETY: the kernel has just created it, so it has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(duplicate) })
 }
 
-/// Asks the kernel to report the address that each datagram came to.
+/// Enables reports of the address that each datagram was sent to.
 pub fn report_local(socket: impl AsFd, ipv6: bool) -> io::Result<()> {
     let (level, option) = match ipv6 {
         true => (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO),

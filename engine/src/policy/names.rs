@@ -72,7 +72,7 @@ impl Names {
     /// Maps a file whose octets have this SHA-256.
     pub fn open(path: &Path, sha256: &[u8; 32]) -> Result<Names, Unusable> {
         let mapping = Mapping::open(path).map_err(Unusable::Unreadable)?;
-        if <[u8; 32]>::from(Sha256::digest(mapping.octets())) != *sha256 {
+        if <[u8; 32]>::from(Sha256::digest(mapping.bytes())) != *sha256 {
             return Err(Unusable::Corrupt);
         }
         Names::of(Octets::File(mapping), *sha256)
@@ -190,7 +190,7 @@ impl Names {
 
     /// Whether octets of its file were lost while it was in use: names are missing then.
     pub fn is_damaged(&self) -> bool {
-        matches!(&self.octets, Octets::File(mapping) if mapping.is_damaged())
+        matches!(&self.octets, Octets::File(mapping) if mapping.is_corrupt())
     }
 
     pub fn entries(&self) -> usize {
@@ -253,7 +253,7 @@ impl Names {
     /// Gives back the memory of a file. It can be used as before, and is read again then.
     pub fn give_back(&self) {
         if let Octets::File(mapping) = &self.octets {
-            mapping.give_back();
+            mapping.release_pages();
         }
     }
 
@@ -269,7 +269,7 @@ impl Octets {
     fn all(&self) -> &[u8] {
         match self {
             Octets::Memory(octets) => octets,
-            Octets::File(mapping) => mapping.octets(),
+            Octets::File(mapping) => mapping.bytes(),
         }
     }
 }

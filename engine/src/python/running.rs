@@ -151,7 +151,7 @@ impl Engine {
         }
         let inherited = inherited.into_iter().map(sys::duplicate).collect::<io::Result<_>>()?;
         let (listen, settings) = (addresses(listen), settings.0.clone());
-        py.detach(|| engine::Engine::bind(&listen, workers, settings, Inherited::take(inherited)))
+        py.detach(|| engine::Engine::bind(&listen, workers, settings, Inherited::new(inherited)))
             .map(Engine)
             .map_err(error)
     }

@@ -1,8 +1,7 @@
-//! Where clients ask: the sockets of each listen address, shared by the worker threads.
+//! The sockets of each listen address. The worker threads share them.
 //!
-//! A reload binds new addresses before old ones are closed, and an address that stays keeps
-//! its sockets. A restart may take over the sockets of the process before it, with all that
-//! has queued up in them.
+//! A reload binds new addresses before removed ones are closed, and an address that stays keeps its
+//! sockets. A restart may inherit the sockets of the previous process, with the queries in their buffers.
 
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::ops::Deref;
@@ -14,31 +13,31 @@ use std::{fmt, io};
 use rustix::net::sockopt::socket_acceptconn;
 use socket2::{SockRef, Type};
 
-use super::sockets::{bind_udp, free_port, listen_tcp, probe_tcp, probe_udp};
+use super::sockets::{bind_udp, check_tcp, check_udp, free_port, listen_tcp};
 use crate::message::Transport;
 
-/// Ports tried when any free port will do for UDP but is taken for TCP.
-const PORTS_TRIED: usize = 32;
+/// Tries to find a port that is free for both UDP and TCP.
+const MAX_TRIES: usize = 32;
 
 /// The sockets of one listen address.
 pub struct Bound {
     /// As configured: the port may be 0.
     wanted: SocketAddr,
-    /// Where it listens.
+    /// The real address.
     pub address: SocketAddr,
-    /// Of each worker thread: one, or more where the process before had more threads.
+    /// The sockets of each worker thread: one, or more if the previous process had more threads.
     pub udp: Vec<Vec<UdpSocket>>,
     pub tcp: Vec<Vec<TcpListener>>,
-    /// Of the process before: queries may have waited in them.
+    /// From the previous process: the buffers may hold old queries.
     pub is_inherited: bool,
-    /// Open TCP connections, all worker threads together.
+    /// Open TCP connections of all worker threads.
     pub connections: AtomicUsize,
 }
 
 /// The sockets of all listen addresses.
 #[derive(Debug, Default)]
 pub struct Listening {
-    /// In configured order; behind them the covered ones.
+    /// In configured order, followed by the covered addresses.
     all: Vec<Arc<Bound>>,
     configured: usize,
 }
@@ -49,7 +48,7 @@ impl Listening {
         &self.all[..self.configured]
     }
 
-    /// Whether both have the same sockets, for the same configured addresses.
+    /// Whether both have the same sockets and configured addresses.
     pub fn is_same(&self, other: &Listening) -> bool {
         let is_same = |(ours, theirs): (&Arc<Bound>, &Arc<Bound>)| Arc::ptr_eq(ours, theirs);
         self.configured == other.configured
@@ -67,18 +66,17 @@ impl Deref for Listening {
 }
 
 impl Bound {
-    /// All of its sockets.
     pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let udp = self.udp.iter().flatten().map(AsFd::as_fd);
         udp.chain(self.tcp.iter().flatten().map(AsFd::as_fd))
     }
 
-    /// Whether the kernel takes the two for one address, as one of them is all addresses.
+    /// Whether one of the two is a wildcard address that includes the other.
     fn overlaps(&self, address: SocketAddr) -> bool {
         overlap(self.address, address)
     }
 
-    /// Whether this listens on all addresses, and so on that one.
+    /// Whether this is a wildcard address that includes the other.
     fn covers(&self, address: SocketAddr) -> bool {
         self.address.ip().is_unspecified() && self.address != address && self.overlaps(address)
     }
@@ -89,7 +87,7 @@ fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
     one.port() == other.port() && one.is_ipv4() == other.is_ipv4() && is_wildcard
 }
 
-/// Sockets that the process before has left open.
+/// The sockets of the previous process.
 #[derive(Default)]
 pub struct Inherited {
     udp: Vec<(SocketAddr, UdpSocket)>,
@@ -97,8 +95,8 @@ pub struct Inherited {
 }
 
 impl Inherited {
-    /// Takes the sockets among these that are listened on; others are closed.
-    pub fn take(descriptors: Vec<OwnedFd>) -> Inherited {
+    /// Sorts out the sockets that serve clients. Other descriptors are closed.
+    pub fn new(descriptors: Vec<OwnedFd>) -> Inherited {
         let mut inherited = Inherited::default();
         for descriptor in descriptors {
             match listens(&descriptor) {
@@ -116,8 +114,8 @@ impl Inherited {
         inherited
     }
 
-    /// The address of a socket for this configured one: for port 0, any of that IP address
-    /// that is not configured by its port.
+    /// The address of a socket for a configured address. For port 0, that is any socket of the IP address
+    /// whose port is not configured.
     fn address_for(&self, wanted: SocketAddr, all: &[SocketAddr]) -> Option<SocketAddr> {
         let fits = |address: &SocketAddr| match wanted.port() {
             0 => address.ip() == wanted.ip() && !all.contains(address),
@@ -126,7 +124,7 @@ impl Inherited {
         self.udp.iter().map(|(address, _)| *address).find(fits)
     }
 
-    /// Of the sockets that are not taken yet.
+    /// The addresses of the sockets that are not used yet.
     fn addresses(&self) -> Vec<SocketAddr> {
         let mut addresses: Vec<SocketAddr> = Vec::new();
         for (address, _) in &self.udp {
@@ -137,7 +135,7 @@ impl Inherited {
         addresses
     }
 
-    fn of<S>(sockets: &mut Vec<(SocketAddr, S)>, address: SocketAddr) -> Vec<S> {
+    fn take<S>(sockets: &mut Vec<(SocketAddr, S)>, address: SocketAddr) -> Vec<S> {
         let (taken, left) = std::mem::take(sockets).into_iter().partition(|(bound, _)| *bound == address);
         *sockets = left;
         let taken: Vec<(SocketAddr, S)> = taken;
@@ -145,8 +143,8 @@ impl Inherited {
     }
 }
 
-/// What comes to a descriptor that is a socket for clients: UDP that is connected to nobody,
-/// or TCP that listens. `None` for every other one.
+/// The transport of a socket that serves clients: unconnected UDP, or TCP that listens. `None` for
+/// any other descriptor.
 fn listens(descriptor: &OwnedFd) -> Option<Transport> {
     let socket = SockRef::from(descriptor);
     match socket.r#type() {
@@ -160,14 +158,13 @@ fn listens(descriptor: &OwnedFd) -> Option<Transport> {
     }
 }
 
-/// An address that cannot be listened on.
+/// An address that could not be bound.
 pub struct NotBound(pub SocketAddr, pub io::Error);
 
-/// Listens on these addresses. Those of `known` that are among them keep their sockets.
+/// Binds these addresses. Those that `known` has already keep their sockets.
 ///
-/// So do sockets of an address that a wildcard address now covers: the kernel delivers what is
-/// sent to that address to them for as long as they are open, and what has queued up in them
-/// would be lost if they were closed.
+/// An address that a wildcard address now covers keeps its sockets as well. While they are open, the
+/// kernel delivers the address's queries to them, and closing them would lose the queries in their buffers.
 pub fn bind(
     wanted: &[SocketAddr],
     workers: usize,
@@ -184,7 +181,7 @@ pub fn bind(
             None => {
                 let left = inherited.address_for(address, wanted);
                 let bound = match left {
-                    Some(left) => take(address, left, workers, &mut inherited),
+                    Some(left) => inherit(address, left, workers, &mut inherited),
                     None => {
                         let is_shared = known.iter().chain(&listening).any(|bound| bound.overlaps(address))
                             || inherited.addresses().into_iter().any(|other| overlap(other, address));
@@ -205,26 +202,26 @@ pub fn bind(
         }
     }
     for address in inherited.addresses().into_iter().filter(|address| covers(*address)) {
-        covered.push(Arc::new(take_covered(address, workers, &mut inherited)));
+        covered.push(Arc::new(inherit_covered(address, workers, &mut inherited)));
     }
     listening.extend(covered);
     Ok(Listening { all: listening, configured })
 }
 
-/// Whether the sockets of this address are among those.
+/// Whether `others` has this address, with the same sockets.
 pub fn is_among(bound: &Arc<Bound>, others: &[Arc<Bound>]) -> bool {
     others.iter().any(|other| Arc::ptr_eq(other, bound))
 }
 
-/// Takes over the sockets of an address, and binds more where there are more threads now.
-fn take(
+/// Uses the inherited sockets of an address, and binds further ones for additional threads.
+fn inherit(
     wanted: SocketAddr,
     address: SocketAddr,
     workers: usize,
     inherited: &mut Inherited,
 ) -> io::Result<Bound> {
-    let udp = Inherited::of(&mut inherited.udp, address);
-    let tcp = Inherited::of(&mut inherited.tcp, address);
+    let udp = Inherited::take(&mut inherited.udp, address);
+    let tcp = Inherited::take(&mut inherited.tcp, address);
     Ok(Bound {
         udp: spread(udp, workers, || bind_udp(address))?,
         tcp: spread(tcp, workers, || listen_tcp(address))?,
@@ -233,60 +230,60 @@ fn take(
     })
 }
 
-/// Takes over the sockets of an address that is not configured any more. None is bound: the
-/// address may be gone from this machine.
-fn take_covered(address: SocketAddr, workers: usize, inherited: &mut Inherited) -> Bound {
-    let udp = Inherited::of(&mut inherited.udp, address);
-    let tcp = Inherited::of(&mut inherited.tcp, address);
+/// Uses the inherited sockets of an address that is no longer configured. None is bound, since the
+/// machine may no longer have the address.
+fn inherit_covered(address: SocketAddr, workers: usize, inherited: &mut Inherited) -> Bound {
+    let udp = Inherited::take(&mut inherited.udp, address);
+    let tcp = Inherited::take(&mut inherited.tcp, address);
     Bound {
-        udp: deal(udp, workers),
-        tcp: deal(tcp, workers),
+        udp: distribute(udp, workers),
+        tcp: distribute(tcp, workers),
         is_inherited: true,
         ..Bound::new(address, address)
     }
 }
 
-/// Deals sockets out to threads.
-fn deal<S>(sockets: Vec<S>, workers: usize) -> Vec<Vec<S>> {
-    let mut dealt: Vec<Vec<S>> = (0..workers).map(|_| Vec::new()).collect();
+/// Distributes sockets to threads.
+fn distribute<S>(sockets: Vec<S>, workers: usize) -> Vec<Vec<S>> {
+    let mut distributed: Vec<Vec<S>> = (0..workers).map(|_| Vec::new()).collect();
     for (number, socket) in sockets.into_iter().enumerate() {
-        dealt[number % workers].push(socket);
+        distributed[number % workers].push(socket);
     }
-    dealt
+    distributed
 }
 
-/// Deals sockets out to threads, each of which gets one at least.
+/// Distributes sockets to threads, and binds one for each thread without any.
 fn spread<S>(sockets: Vec<S>, workers: usize, bind: impl Fn() -> io::Result<S>) -> io::Result<Vec<Vec<S>>> {
     let has_any = !sockets.is_empty();
-    let mut dealt = deal(sockets, workers);
-    for of_thread in dealt.iter_mut().filter(|sockets| sockets.is_empty()) {
+    let mut distributed = distribute(sockets, workers);
+    for of_thread in distributed.iter_mut().filter(|sockets| sockets.is_empty()) {
         match bind() {
             Ok(socket) => of_thread.push(socket),
-            // As another user than before: the threads that have one serve alone.
+            // The user has changed: only the threads with a socket serve this address.
             Err(error) if has_any && error.kind() == io::ErrorKind::AddrInUse => {}
             Err(error) => return Err(error),
         }
     }
-    Ok(dealt)
+    Ok(distributed)
 }
 
-/// Binds one UDP and one TCP socket per worker thread, on one port. `is_shared`: sockets of ours
-/// are open already on an address and port that the kernel takes for the same.
+/// Binds one UDP and one TCP socket per worker thread, on one port. `is_shared`: this process already
+/// has sockets on an overlapping address and the same port.
 fn bind_all(wanted: SocketAddr, workers: usize, is_shared: bool) -> io::Result<Bound> {
     let mut tries = 0;
     loop {
         tries += 1;
         let address = match wanted.port() {
-            // Drawn without sharing: with it, the kernel may draw a port that
-            // another daemon of the same user shares already.
+            // Picked without SO_REUSEPORT. With it, the kernel may pick a port that another daemon of
+            // the same user already shares.
             0 => free_port(wanted.ip())?,
             _ => wanted,
         };
         let bound = || -> io::Result<_> {
-            // The probes do not share the port, so our own sockets would make them fail.
+            // The checks do not share the port, so our own sockets would make them fail.
             if !is_shared {
-                probe_udp(address)?;
-                probe_tcp(address)?;
+                check_udp(address)?;
+                check_tcp(address)?;
             }
             Ok(Bound {
                 udp: spread(Vec::new(), workers, || bind_udp(address))?,
@@ -295,7 +292,7 @@ fn bind_all(wanted: SocketAddr, workers: usize, is_shared: bool) -> io::Result<B
             })
         };
         match bound() {
-            Err(_) if wanted.port() == 0 && tries < PORTS_TRIED => {}
+            Err(_) if wanted.port() == 0 && tries < MAX_TRIES => {}
             result => return result,
         }
     }
@@ -326,8 +323,8 @@ mod tests {
         bind(wanted, 2, known, Inherited::default()).map_err(|NotBound(_, error)| error).unwrap()
     }
 
-    /// What the next process gets.
-    fn left_by(listening: &Listening) -> Vec<OwnedFd> {
+    /// The descriptors that the next process inherits.
+    fn descriptors_of(listening: &Listening) -> Vec<OwnedFd> {
         let all = listening.iter().flat_map(|bound| bound.descriptors());
         all.map(|descriptor| descriptor.try_clone_to_owned().unwrap()).collect()
     }
@@ -342,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_all_addresses_cover_keeps_its_sockets() {
+    fn an_address_below_a_wildcard_address_keeps_its_sockets() {
         let one = listen(&[any_port()], &[]);
         let narrow = one[0].address;
         let all = SocketAddr::from(([0, 0, 0, 0], narrow.port()));
@@ -354,20 +351,16 @@ mod tests {
         let both = listen(&[narrow, all], &wide);
         assert!(both.configured().len() == 2 && Arc::ptr_eq(&both[0], &one[0]));
         let other = listen(&[any_port()], &wide);
-        assert_eq!(other.len(), 1, "without the wildcard address, nothing covers it");
-        let inherited = Inherited::take(left_by(&one));
+        assert_eq!(other.len(), 1, "without the wildcard address, it is closed");
+        let inherited = Inherited::new(descriptors_of(&one));
         drop((one, wide, again, both));
         let next = bind(&[all], 2, &[], inherited).ok().unwrap();
         let addresses: Vec<_> = next.iter().map(|bound| bound.address).collect();
-        assert_eq!(
-            (addresses, next.configured().len()),
-            (vec![all, narrow], 1),
-            "nor is it lost in a restart"
-        );
+        assert_eq!((addresses, next.configured().len()), (vec![all, narrow], 1), "and a restart keeps it");
     }
 
     #[test]
-    fn an_address_replaces_all_addresses_on_one_port() {
+    fn an_address_replaces_the_wildcard_address() {
         let wide = listen(&[SocketAddr::from(([0, 0, 0, 0], 0))], &[]);
         let narrow = SocketAddr::from(([127, 0, 0, 1], wide[0].address.port()));
         let one = listen(&[narrow], &wide);
@@ -375,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_else_listens_on_is_refused_and_named() {
+    fn an_address_in_use_is_an_error_that_names_it() {
         let other = UdpSocket::bind(any_port()).unwrap();
         let taken = other.local_addr().unwrap();
         let NotBound(address, error) = bind(&[any_port(), taken], 2, &[], Inherited::default()).unwrap_err();
@@ -383,15 +376,15 @@ mod tests {
     }
 
     #[test]
-    fn the_next_process_has_the_same_sockets_however_many_threads_it_has() {
+    fn the_next_process_inherits_the_sockets_with_any_number_of_threads() {
         for workers in [1, 2, 3] {
             let before = listen(&[any_port()], &[]);
             let client = UdpSocket::bind(any_port()).unwrap();
-            client.send_to(b"while nobody was there", before[0].address).unwrap();
-            let descriptors = left_by(&before);
+            client.send_to(b"during the restart", before[0].address).unwrap();
+            let descriptors = descriptors_of(&before);
             let address = before[0].address;
             drop(before);
-            let after = bind(&[any_port()], workers, &[], Inherited::take(descriptors)).ok().unwrap();
+            let after = bind(&[any_port()], workers, &[], Inherited::new(descriptors)).ok().unwrap();
             assert_eq!((after[0].address, after[0].is_inherited), (address, true));
             assert!(after[0].udp.iter().all(|sockets| !sockets.is_empty()), "a socket for each thread");
             assert_eq!(after[0].descriptors().count(), 2 * workers.max(2));
@@ -402,12 +395,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_listening_socket_is_not_taken() {
+    fn other_descriptors_are_not_inherited() {
         let connected = UdpSocket::bind(any_port()).unwrap();
         connected.connect(connected.local_addr().unwrap()).unwrap();
         let unbound = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         let file = std::fs::File::open("/dev/null").unwrap();
-        let inherited = Inherited::take(vec![connected.into(), unbound.into(), file.into()]);
+        let inherited = Inherited::new(vec![connected.into(), unbound.into(), file.into()]);
         assert!(inherited.udp.is_empty() && inherited.tcp.is_empty());
     }
 }

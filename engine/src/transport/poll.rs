@@ -1,10 +1,8 @@
-//! Waiting for many sockets at once (epoll, level-triggered), with names
-//! instead of numbers for what is waited for.
+//! Waits for events of many sockets (epoll, level-triggered). A `Token` names the source of an event.
 //!
-//! The few sockets through which nearly everything goes are waited for by poll(2),
-//! beside the epoll itself: for a socket that is in an epoll the kernel takes two
-//! locks for every datagram that has left, to see whether anybody wants to know. That
-//! was a twentieth of a blocked answer's time.
+//! The busy sockets, which carry nearly all queries, and the epoll itself are waited for with poll(2).
+//! For a socket in an epoll, the kernel takes two locks for every datagram that is sent. These
+//! took 5 % of the time of a blocked response.
 
 use std::cell::RefCell;
 use std::io;
@@ -18,17 +16,17 @@ use rustix::time::Timespec;
 /// Events taken in one turn.
 const EVENTS: usize = 128;
 
-/// Whom an event concerns; the numbers are places in that part's own table.
+/// The source of an event. The numbers are keys in the table of the module that owns the source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Token {
-    /// Another thread wants something.
+    /// The eventfd that other threads write to.
     Wake,
     /// A UDP socket that clients send to.
     Udp(usize),
-    /// A TCP socket that clients connect to.
+    /// A TCP socket that accepts clients.
     Accept(usize),
-    /// A TCP connection of a client, and the generation that tells it from an
-    /// earlier one in the same place, whose events may still be on their way.
+    /// A TCP connection of a client, and its generation. Events of an earlier connection with the same
+    /// key may still be queued.
     Client(usize, u32),
     /// A UDP socket towards an upstream.
     Upstream(usize),
@@ -36,7 +34,6 @@ pub enum Token {
     Stream(usize),
 }
 
-/// What has happened.
 #[derive(Clone, Copy)]
 pub struct Event {
     pub token: Token,
@@ -47,7 +44,7 @@ pub struct Event {
 
 pub struct Poll {
     epoll: OwnedFd,
-    /// Those that are waited for by poll(2).
+    /// The sockets that poll(2) waits for.
     busy: RefCell<Vec<(OwnedFd, Token)>>,
 }
 
@@ -56,7 +53,7 @@ impl Poll {
         Ok(Poll { epoll: epoll::create(CreateFlags::CLOEXEC)?, busy: RefCell::default() })
     }
 
-    /// Waits for what comes to a socket through which very much goes.
+    /// Adds a busy socket, for readable events only.
     pub fn add_busy(&self, socket: impl AsFd, token: Token) -> io::Result<()> {
         self.busy.borrow_mut().push((socket.as_fd().try_clone_to_owned()?, token));
         Ok(())
@@ -74,37 +71,37 @@ impl Poll {
         Ok(epoll::modify(&self.epoll, socket, EventData::new_u64(encode(token)), flags(readable, writable))?)
     }
 
-    /// Only where the socket stays open: closing one takes it off by itself.
+    /// Only needed if the socket stays open: a socket that is closed is removed automatically.
     pub fn remove(&self, socket: impl AsFd) -> io::Result<()> {
         Ok(epoll::delete(&self.epoll, socket)?)
     }
 
-    /// Waits until something happens, at most for `patience`.
-    pub fn wait(&self, patience: Duration) -> io::Result<Vec<Event>> {
+    /// Waits for events, at most for `timeout`.
+    pub fn wait(&self, timeout: Duration) -> io::Result<Vec<Event>> {
         let busy = self.busy.borrow();
         let sockets = busy.iter().map(|(socket, _)| socket).chain([&self.epoll]);
         let mut waiting: Vec<_> = sockets.map(|socket| PollFd::new(socket, PollFlags::IN)).collect();
-        match rustix::event::poll(&mut waiting, Some(&timespec(patience))) {
+        match rustix::event::poll(&mut waiting, Some(&timespec(timeout))) {
             Ok(_) => {}
             Err(rustix::io::Errno::INTR) => return Ok(Vec::new()),
             Err(error) => return Err(error.into()),
         }
-        let has_come = |socket: &PollFd<'_>| !socket.revents().is_empty();
-        let come = waiting.iter().zip(&*busy).filter(|(socket, _)| has_come(socket));
+        let is_ready = |socket: &PollFd<'_>| !socket.revents().is_empty();
+        let ready = waiting.iter().zip(&*busy).filter(|(socket, _)| is_ready(socket));
         let event = |(_, (_, token)): (_, &(_, Token))| Event {
             token: *token,
             readable: true,
             writable: false,
             broken: false,
         };
-        let mut events: Vec<Event> = come.map(event).collect();
-        if waiting.last().is_some_and(has_come) {
+        let mut events: Vec<Event> = ready.map(event).collect();
+        if waiting.last().is_some_and(is_ready) {
             events.extend(self.take()?);
         }
         Ok(events)
     }
 
-    /// What has happened to the sockets in the epoll.
+    /// The events of the sockets in the epoll.
     fn take(&self) -> io::Result<Vec<Event>> {
         let mut events = Vec::with_capacity(EVENTS);
         let now = timespec(Duration::ZERO);
@@ -113,7 +110,7 @@ impl Poll {
             Err(error) => return Err(error.into()),
         }
         let event = |event: &epoll::Event| {
-            // Copied out: the kernel's structure is packed.
+            // Copied, since the kernel's structure is packed.
             let (flags, data) = (event.flags, event.data);
             Event {
                 token: decode(data.u64()),
@@ -138,7 +135,7 @@ fn flags(readable: bool, writable: bool) -> EventFlags {
 }
 
 const KIND: u32 = 56;
-/// Bits of a client's place below its generation.
+/// Bits of a client's key, below its generation.
 const PLACE: u32 = 32;
 const GENERATION: usize = (1 << (KIND - PLACE)) - 1;
 

@@ -1,5 +1,5 @@
-//! TCP towards clients (RFC 7766): queries of one connection are taken as they
-//! come and answered as they are ready, in any order; everything is bounded.
+//! TCP towards clients (RFC 7766). The queries of a connection are read as they arrive, and the
+//! responses sent as they are ready, in any order. Connections, time and memory are limited.
 
 use std::cmp::Reverse;
 use std::net::{SocketAddr, TcpStream};
@@ -15,20 +15,19 @@ use crate::limits::{ConnectionCounts, Network};
 mod connection;
 pub use connection::Connection;
 
-/// Bounds of the TCP service.
+/// Limits of the TCP service.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Of one listener, and of one client; all worker threads together.
+    /// Connections per listen address and per client, in all worker threads.
     pub connections: usize,
     pub per_client: usize,
-    /// Of one network at one listener; `None`: a quarter of `connections`.
+    /// Connections per network and listen address. `None`: a quarter of `connections`.
     pub per_network: Option<usize>,
     /// Unanswered queries per connection.
     pub pipelined: usize,
-    /// Patience with a connection that asks nothing and is owed nothing, and
-    /// with one that does not take what it is sent.
+    /// Timeout of a connection without queries, and of one that does not read its responses.
     pub idle: Duration,
-    /// Patience with a message that has begun.
+    /// Timeout of a message that has arrived in part.
     pub read: Duration,
 }
 
@@ -38,47 +37,48 @@ impl Limits {
     }
 }
 
-/// Who connects.
+/// The class of a client.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
     Client,
-    /// Has no limit of its own.
+    /// In `limits.exempt`: no limit per client or network.
     Exempt,
-    /// Outside the access list: is told so.
+    /// Outside the access control list: its queries get REFUSED.
     Stranger,
 }
 
-/// Why a connection is closed at once.
-pub enum NotAdmitted {
-    ClientHasItsShare,
-    NetworkHasItsShare,
-    ListenerIsFull,
+/// Why a connection is not accepted: the limit that is reached.
+pub enum LimitReached {
+    Client,
+    Network,
+    Listener,
 }
 
 /// The connections of one worker thread.
 pub struct Service {
     limits: Limits,
-    /// Connections of all worker threads, by client and by network.
+    /// The connections of all worker threads, by client and by network.
     crowd: Arc<ConnectionCounts>,
     connections: Slab<Connection>,
-    /// Tells a connection from an earlier one in the same place.
+    /// Distinguishes a connection from an earlier one with the same key.
     next_generation: u64,
 }
 
-/// A connection that is not admitted yet.
+/// A connection that is not accepted yet.
 struct Newcomer<'a> {
     listener: &'a Arc<Bound>,
     standing: Standing,
     network: Network,
-    /// Connections of its network, this one included.
+    /// The connections of its network, including this one.
     of_network: usize,
 }
 
 impl Newcomer<'_> {
     /// Whether `other`, whose network holds `held` connections, may be closed for this one. A network
-    /// never pays for one that holds more. Who waits pays only for the same network or for a smaller one.
+    /// never loses a connection to one that holds more. A connection with unanswered queries is only
+    /// closed for the same network, or for one that holds less.
     fn may_replace(&self, other: &Connection, held: usize) -> bool {
-        // Exempt clients have no limit, so what they hold does not count against them.
+        // Exempt clients have no limit, so their connections do not count against them.
         let holds = if self.standing == Standing::Exempt { 1 } else { self.of_network };
         match other.standing {
             Standing::Stranger => true,
@@ -94,14 +94,13 @@ impl Service {
         Service { limits, crowd, connections: Slab::new(), next_generation: 0 }
     }
 
-    /// Goes by these bounds from now on.
-    pub fn adopt(&mut self, limits: Limits) {
+    pub fn set_limits(&mut self, limits: Limits) {
         self.limits = limits;
     }
 
-    /// Takes a new connection and returns its key. A client that has its share of
-    /// connections gets no more. When its network or the listener has too many, another
-    /// connection of this thread makes room, see `make_room`.
+    /// Accepts a connection and returns its key. A client at its limit gets no further connection.
+    /// If the limit of the network or of the listener is reached, another connection of this thread is
+    /// closed, see `make_room`.
     pub fn admit(
         &mut self,
         stream: TcpStream,
@@ -109,21 +108,21 @@ impl Service {
         listener: &Arc<Bound>,
         standing: Standing,
         now: Instant,
-    ) -> Result<usize, NotAdmitted> {
+    ) -> Result<usize, LimitReached> {
         let is_limited = standing != Standing::Exempt;
-        // Counted first: another thread may take the last place at the same time.
+        // Counted first, since another thread may reach the limit at the same time.
         if self.crowd.enter(peer.ip()) > self.limits.per_client && is_limited {
             self.crowd.leave(peer.ip());
-            return Err(NotAdmitted::ClientHasItsShare);
+            return Err(LimitReached::Client);
         }
         let network = self.crowd.network(peer.ip(), listener.address, standing as u8);
         let of_network = self.crowd.enter_network(network);
         let of_listener = listener.connections.fetch_add(1, Relaxed) + 1;
         let newcomer = Newcomer { listener, standing, network, of_network };
         let refused = if is_limited && of_network > self.limits.of_network() {
-            (!self.make_room(&newcomer, true)).then_some(NotAdmitted::NetworkHasItsShare)
+            (!self.make_room(&newcomer, true)).then_some(LimitReached::Network)
         } else if of_listener > self.limits.connections {
-            (!self.make_room(&newcomer, false)).then_some(NotAdmitted::ListenerIsFull)
+            (!self.make_room(&newcomer, false)).then_some(LimitReached::Listener)
         } else {
             None
         };
@@ -135,7 +134,7 @@ impl Service {
         }
         self.next_generation += 1;
         let key = self.connections.insert(Connection {
-            stream,
+            wire: stream,
             peer,
             listener: Arc::clone(listener),
             standing,
@@ -155,10 +154,10 @@ impl Service {
         Ok(key)
     }
 
-    /// Closes a connection of this thread for a new one: of a client that is refused anyway, else
-    /// of the network that holds the most. Of that network, the connection that has been idle
-    /// longest (RFC 7766 6.2.3), else the one that has waited longest for an answer. `within`:
-    /// only an idle one of the newcomer's own network.
+    /// Closes a connection of this thread for a new one. Clients outside the access control list are
+    /// first, then the network with the most connections. Within a network, the connection that has been
+    /// idle longest is first (RFC 7766 6.2.3), then the one that has waited longest for a response.
+    /// `within`: close only an idle connection of the newcomer's own network.
     fn make_room(&mut self, newcomer: &Newcomer, within: bool) -> bool {
         if newcomer.standing == Standing::Stranger {
             return false;
@@ -186,7 +185,7 @@ impl Service {
         self.connections.get(key)
     }
 
-    /// Takes a connection out; dropping it closes it.
+    /// Removes a connection. Dropping it closes it.
     pub fn remove(&mut self, key: usize) -> Option<Connection> {
         let removed = self.connections.try_remove(key)?;
         removed.listener.connections.fetch_sub(1, Relaxed);
@@ -199,29 +198,29 @@ impl Service {
         self.connections.len()
     }
 
-    /// Connections whose responses are not all on their way.
+    /// The number of connections with unsent responses.
     pub fn unsent(&self) -> usize {
         self.connections.iter().filter(|(_, c)| !c.output.is_empty() && !c.broken).count()
     }
 
-    /// Reads what has come.
+    /// Reads the bytes that have arrived.
     pub fn read(&mut self, key: usize, now: Instant) {
         if let Some(connection) = self.connections.get_mut(key) {
             connection.read(now);
         }
     }
 
-    /// Copies the next whole message into `message`; returns its length. The
-    /// query counts as unanswered until `answer` or `leave_unanswered`.
-    pub fn next_message(&mut self, key: usize, message: &mut [u8], now: Instant) -> Option<usize> {
+    /// Copies the next whole message into `message`, if the connection's limits allow one. The query
+    /// counts as unanswered until `answer` or `leave_unanswered`.
+    pub fn next_message(&mut self, key: usize, message: &mut Vec<u8>, now: Instant) -> bool {
         let limits = self.limits;
-        let connection = self.connections.get_mut(key)?;
-        if !connection.takes_queries(&limits) {
-            return None;
-        }
-        let length = connection.whole_message()?;
+        let Some(connection) = self.connections.get_mut(key).filter(|c| c.takes_queries(&limits)) else {
+            return false;
+        };
+        let Some(length) = connection.whole_message() else { return false };
         let start = connection.taken + 2;
-        message[..length].copy_from_slice(&connection.input[start..start + length]);
+        message.clear();
+        message.extend_from_slice(&connection.input[start..start + length]);
         connection.taken = start + length;
         if connection.unanswered == 0 {
             connection.waiting_since = now;
@@ -229,33 +228,32 @@ impl Service {
         connection.unanswered += 1;
         connection.active_at = now;
         connection.message_since = (connection.taken < connection.input.len()).then_some(now);
-        Some(length)
+        true
     }
 
-    /// Adds a response, if the connection it belongs to is still there; `write`
-    /// sends what was added.
+    /// Queues a response, if the connection still exists. `write` sends the queue.
     pub fn answer(&mut self, key: usize, generation: u64, response: &[u8], now: Instant) {
         let Some(connection) = self.connections.get_mut(key).filter(|c| c.generation == generation) else {
             return;
         };
-        connection.unanswered -= 1;
+        connection.unanswered = connection.unanswered.saturating_sub(1);
         connection.active_at = now;
         connection.waiting_since = now;
         // RFC 7766 8: length and message leave in one write.
-        let length = u16::try_from(response.len()).expect("a message is at most 65,535 octets");
+        let length = u16::try_from(response.len()).expect("a message is at most 65,535 bytes long");
         connection.output.extend_from_slice(&length.to_be_bytes());
         connection.output.extend_from_slice(response);
-        connection.broken |= connection.output.len() > connection::MOST_UNREAD;
+        connection.broken |= connection.output.len() > connection::MAX_UNREAD;
     }
 
-    /// A query that gets no response (action `drop`).
+    /// Counts a query that gets no response (action `drop`).
     pub fn leave_unanswered(&mut self, key: usize, generation: u64) {
         if let Some(connection) = self.connections.get_mut(key).filter(|c| c.generation == generation) {
-            connection.unanswered -= 1;
+            connection.unanswered = connection.unanswered.saturating_sub(1);
         }
     }
 
-    /// Reads nothing more; what was asked is still answered.
+    /// Reads nothing more. Outstanding queries are still answered.
     pub fn end(&mut self, key: usize) {
         if let Some(connection) = self.connections.get_mut(key) {
             connection.ended = true;
@@ -263,41 +261,40 @@ impl Service {
         }
     }
 
-    /// Connections to this address.
-    pub fn of(&self, listener: &Arc<Bound>) -> Vec<usize> {
+    /// The connections to this listen address.
+    pub fn at(&self, listener: &Arc<Bound>) -> Vec<usize> {
         let here = self.connections.iter().filter(|(_, c)| Arc::ptr_eq(&c.listener, listener));
         here.map(|(key, _)| key).collect()
     }
 
-    /// Reads what has come, and nothing more; whole queries in it are still answered.
-    pub fn finish(&mut self, key: usize, now: Instant) {
+    /// Reads the bytes that have arrived, and nothing more. Whole queries are still answered.
+    pub fn read_last(&mut self, key: usize, now: Instant) {
         if let Some(connection) = self.connections.get_mut(key) {
             connection.read(now);
             connection.ended = true;
         }
     }
 
-    /// Writes what waits.
+    /// Sends the queued responses.
     pub fn write(&mut self, key: usize, now: Instant) {
         if let Some(connection) = self.connections.get_mut(key) {
             connection.write(now);
         }
     }
 
-    /// What the connection now waits for: (readable, writable); `None` when
-    /// it is finished.
+    /// The events that the connection waits for: (readable, writable). `None` if it is finished.
     pub fn wants(&self, key: usize) -> Option<(bool, bool)> {
         let connection = self.connections.get(key)?;
-        let owed = connection.unanswered > 0 || !connection.output.is_empty();
+        let is_outstanding = connection.unanswered > 0 || !connection.output.is_empty();
         let more = connection.takes_queries(&self.limits) && connection.whole_message().is_some();
-        if connection.broken || (connection.ended && !owed && !more) {
+        if connection.broken || (connection.ended && !is_outstanding && !more) {
             return None;
         }
         let readable = !connection.ended && connection.takes_queries(&self.limits);
         Some((readable, !connection.output.is_empty()))
     }
 
-    /// Connections that have used up our patience.
+    /// The connections that have timed out.
     pub fn expired(&self, now: Instant) -> Vec<usize> {
         let limits = self.limits;
         let late = |connection: &Connection| {
@@ -318,16 +315,16 @@ mod tests {
     use super::*;
     use crate::transport::listeners::{self, Inherited};
 
-    /// A service with one listener. Peers are what the test says; the streams are local ones.
-    struct Scene {
+    /// A service with one listener. The test chooses peer addresses; the streams are local.
+    struct Fixture {
         service: Service,
         listener: Arc<Bound>,
-        knock: TcpListener,
+        acceptor: TcpListener,
         now: Instant,
     }
 
-    impl Scene {
-        fn new(connections: usize, per_network: Option<usize>) -> Scene {
+    impl Fixture {
+        fn new(connections: usize, per_network: Option<usize>) -> Fixture {
             let second = Duration::from_secs(1);
             let limits = Limits {
                 connections,
@@ -339,27 +336,27 @@ mod tests {
             };
             let any = SocketAddr::from(([127, 0, 0, 1], 0));
             let listening = listeners::bind(&[any], 1, &[], Inherited::default()).ok().unwrap();
-            Scene {
+            Fixture {
                 service: Service::new(limits, Arc::new(ConnectionCounts::new(7))),
                 listener: Arc::clone(&listening[0]),
-                knock: TcpListener::bind(any).unwrap(),
+                acceptor: TcpListener::bind(any).unwrap(),
                 now: Instant::now(),
             }
         }
 
-        fn connect(&mut self, peer: &str, standing: Standing) -> Result<usize, NotAdmitted> {
-            let stream = TcpStream::connect(self.knock.local_addr().unwrap()).unwrap();
-            self.knock.accept().unwrap();
+        fn connect(&mut self, peer: &str, standing: Standing) -> Result<usize, LimitReached> {
+            let stream = TcpStream::connect(self.acceptor.local_addr().unwrap()).unwrap();
+            self.acceptor.accept().unwrap();
             self.now += Duration::from_millis(1);
             let peer = SocketAddr::new(peer.parse().unwrap(), 1024);
             self.service.admit(stream, peer, &self.listener, standing, self.now)
         }
 
-        fn idle(&mut self, peer: &str) -> Result<usize, NotAdmitted> {
+        fn idle(&mut self, peer: &str) -> Result<usize, LimitReached> {
             self.connect(peer, Standing::Client)
         }
 
-        /// A client that waits for an answer.
+        /// A client that waits for a response.
         fn waiting(&mut self, peer: &str) -> usize {
             let key = self.idle(peer).ok().unwrap();
             self.ask(key);
@@ -369,10 +366,10 @@ mod tests {
         fn ask(&mut self, key: usize) {
             self.now += Duration::from_millis(1);
             self.service.connections[key].input.extend_from_slice(&[0, 1, 0]);
-            assert_eq!(self.service.next_message(key, &mut [0; 8], self.now), Some(1));
+            assert!(self.service.next_message(key, &mut Vec::new(), self.now));
         }
 
-        /// How many connections each of these addresses has.
+        /// The number of connections of each address.
         fn held<const N: usize>(&self, peers: [&str; N]) -> [usize; N] {
             peers.map(|peer| {
                 let peer: std::net::IpAddr = peer.parse().unwrap();
@@ -382,110 +379,114 @@ mod tests {
     }
 
     #[test]
-    fn a_network_holds_at_most_a_quarter_of_the_listener() {
-        let mut scene = Scene::new(40, None);
+    fn a_network_has_at_most_a_quarter_of_the_connections() {
+        let mut fixture = Fixture::new(40, None);
         for subnet in 0..10 {
-            scene.waiting(&format!("2001:db8:0:{subnet:x}::1"));
+            fixture.waiting(&format!("2001:db8:0:{subnet:x}::1"));
         }
-        let more = scene.idle("2001:db8:0:f::1");
-        assert!(matches!(more, Err(NotAdmitted::NetworkHasItsShare)));
-        assert!(scene.idle("2001:db8:1::1").is_ok(), "another /48");
-        assert_eq!(scene.service.count(), 11);
-        assert!(scene.connect("2001:db8:0:f::1", Standing::Exempt).is_ok());
+        let more = fixture.idle("2001:db8:0:f::1");
+        assert!(matches!(more, Err(LimitReached::Network)));
+        assert!(fixture.idle("2001:db8:1::1").is_ok(), "another /48");
+        assert_eq!(fixture.service.count(), 11);
+        assert!(fixture.connect("2001:db8:0:f::1", Standing::Exempt).is_ok());
     }
 
     #[test]
-    fn the_share_of_a_network_is_an_option_and_changes_at_a_reload() {
-        let mut scene = Scene::new(40, Some(2));
+    fn the_limit_of_a_network_is_an_option_and_can_be_reloaded() {
+        let mut fixture = Fixture::new(40, Some(2));
         for _ in 0..2 {
-            scene.waiting("198.51.100.1");
+            fixture.waiting("198.51.100.1");
         }
-        assert!(matches!(scene.idle("198.51.100.2"), Err(NotAdmitted::NetworkHasItsShare)));
-        let limits = scene.service.limits;
-        scene.service.adopt(Limits { per_network: Some(3), ..limits });
-        assert!(scene.idle("198.51.100.2").is_ok());
+        assert!(matches!(fixture.idle("198.51.100.2"), Err(LimitReached::Network)));
+        let limits = fixture.service.limits;
+        fixture.service.set_limits(Limits { per_network: Some(3), ..limits });
+        assert!(fixture.idle("198.51.100.2").is_ok());
     }
 
     #[test]
-    fn in_a_network_that_has_its_share_an_idle_connection_makes_room() {
-        let mut scene = Scene::new(8, None);
-        scene.idle("198.51.100.1").ok().unwrap();
-        scene.waiting("198.51.100.2");
-        scene.waiting("198.51.100.3");
-        assert_eq!(scene.held(["198.51.100.1", "198.51.100.2", "198.51.100.3"]), [0, 1, 1]);
-        assert!(matches!(scene.idle("198.51.100.4"), Err(NotAdmitted::NetworkHasItsShare)));
-        assert_eq!(scene.listener.connections.load(Relaxed), 2, "who is refused is not counted");
+    fn an_idle_connection_is_closed_for_another_of_its_network() {
+        let mut fixture = Fixture::new(8, None);
+        fixture.idle("198.51.100.1").ok().unwrap();
+        fixture.waiting("198.51.100.2");
+        fixture.waiting("198.51.100.3");
+        assert_eq!(fixture.held(["198.51.100.1", "198.51.100.2", "198.51.100.3"]), [0, 1, 1]);
+        assert!(matches!(fixture.idle("198.51.100.4"), Err(LimitReached::Network)));
+        assert_eq!(fixture.listener.connections.load(Relaxed), 2, "the refused connection is not counted");
     }
 
     #[test]
-    fn the_network_that_holds_most_makes_room_and_its_idle_connections_first() {
-        let mut scene = Scene::new(6, Some(6));
-        scene.idle("192.0.2.1").ok().unwrap();
-        let (first, second) = (scene.waiting("2001:db8:0:1::1"), scene.waiting("2001:db8:0:2::1"));
-        scene.waiting("2001:db8:0:3::1");
-        scene.idle("2001:db8:0:4::1").ok().unwrap();
-        scene.waiting("192.0.2.1");
-        // Another question is no progress, an answer is.
-        scene.ask(first);
-        let generation = scene.service.connections[second].generation;
-        scene.ask(second);
-        scene.service.answer(second, generation, b"answer", scene.now);
+    fn the_network_with_most_connections_loses_one_and_idle_ones_first() {
+        let mut fixture = Fixture::new(6, Some(6));
+        fixture.idle("192.0.2.1").ok().unwrap();
+        let (first, second) = (fixture.waiting("2001:db8:0:1::1"), fixture.waiting("2001:db8:0:2::1"));
+        fixture.waiting("2001:db8:0:3::1");
+        fixture.idle("2001:db8:0:4::1").ok().unwrap();
+        fixture.waiting("192.0.2.1");
+        // A further query is no progress, a response is.
+        fixture.ask(first);
+        let generation = fixture.service.connections[second].generation;
+        fixture.ask(second);
+        fixture.service.answer(second, generation, b"answer", fixture.now);
         let many = ["2001:db8:0:1::1", "2001:db8:0:2::1", "2001:db8:0:3::1", "2001:db8:0:4::1"];
-        scene.waiting("203.0.113.1");
-        assert_eq!(scene.held(many), [1, 1, 1, 0], "idle");
-        scene.waiting("203.0.113.2");
-        assert_eq!(scene.held(many), [0, 1, 1, 0], "longest without an answer");
-        assert_eq!(scene.held(["192.0.2.1", "203.0.113.1", "203.0.113.2"]), [2, 1, 1]);
+        fixture.waiting("203.0.113.1");
+        assert_eq!(fixture.held(many), [1, 1, 1, 0], "idle");
+        fixture.waiting("203.0.113.2");
+        assert_eq!(fixture.held(many), [0, 1, 1, 0], "longest without a response");
+        assert_eq!(fixture.held(["192.0.2.1", "203.0.113.1", "203.0.113.2"]), [2, 1, 1]);
     }
 
     #[test]
-    fn a_network_with_few_connections_never_pays_for_one_with_more() {
-        let mut scene = Scene::new(4, Some(4));
-        scene.idle("192.0.2.1").ok().unwrap();
+    fn a_network_with_few_connections_loses_none_to_one_with_more() {
+        let mut fixture = Fixture::new(4, Some(4));
+        fixture.idle("192.0.2.1").ok().unwrap();
         for _ in 0..3 {
-            scene.waiting("198.51.100.1");
+            fixture.waiting("198.51.100.1");
         }
-        let oldest = scene.waiting("198.51.100.2");
-        assert_eq!(scene.held(["192.0.2.1", "198.51.100.1", "198.51.100.2"]), [1, 2, 1], "its own pays");
-        scene.service.remove(oldest);
-        scene.waiting("203.0.113.1");
-        scene.waiting("203.0.114.1");
-        let held = scene.held(["192.0.2.1", "198.51.100.1", "203.0.113.1", "203.0.114.1"]);
+        let oldest = fixture.waiting("198.51.100.2");
+        assert_eq!(
+            fixture.held(["192.0.2.1", "198.51.100.1", "198.51.100.2"]),
+            [1, 2, 1],
+            "its own network loses one"
+        );
+        fixture.service.remove(oldest);
+        fixture.waiting("203.0.113.1");
+        fixture.waiting("203.0.114.1");
+        let held = fixture.held(["192.0.2.1", "198.51.100.1", "203.0.113.1", "203.0.114.1"]);
         assert_eq!(held, [1, 1, 1, 1]);
     }
 
     #[test]
-    fn who_waits_is_not_closed_for_a_network_that_holds_as_much() {
-        let mut scene = Scene::new(4, None);
+    fn a_waiting_connection_is_not_closed_for_a_network_of_the_same_size() {
+        let mut fixture = Fixture::new(4, None);
         for network in 0..4 {
-            scene.waiting(&format!("198.51.{network}.1"));
+            fixture.waiting(&format!("198.51.{network}.1"));
         }
-        assert!(matches!(scene.idle("203.0.113.1"), Err(NotAdmitted::ListenerIsFull)));
-        assert_eq!(scene.service.count(), 4);
+        assert!(matches!(fixture.idle("203.0.113.1"), Err(LimitReached::Listener)));
+        assert_eq!(fixture.service.count(), 4);
     }
 
     #[test]
-    fn strangers_make_room_first_and_exempt_clients_that_wait_never() {
-        let mut scene = Scene::new(8, Some(4));
+    fn strangers_are_closed_first_and_waiting_exempt_clients_never() {
+        let mut fixture = Fixture::new(8, Some(4));
         for _ in 0..3 {
-            let key = scene.connect("192.0.2.1", Standing::Exempt).ok().unwrap();
-            scene.ask(key);
+            let key = fixture.connect("192.0.2.1", Standing::Exempt).ok().unwrap();
+            fixture.ask(key);
         }
-        scene.connect("203.0.113.9", Standing::Stranger).ok().unwrap();
+        fixture.connect("203.0.113.9", Standing::Stranger).ok().unwrap();
         for _ in 0..2 {
-            scene.idle("198.51.100.1").ok().unwrap();
+            fixture.idle("198.51.100.1").ok().unwrap();
         }
         for _ in 0..2 {
-            scene.waiting("198.51.100.2");
+            fixture.waiting("198.51.100.2");
         }
         let all = ["192.0.2.1", "203.0.113.9", "198.51.100.1", "198.51.100.2"];
-        assert!(matches!(scene.connect("203.0.113.9", Standing::Stranger), Err(NotAdmitted::ListenerIsFull)));
-        scene.idle("203.0.113.9").ok().unwrap();
-        assert_eq!(scene.held(all), [3, 1, 2, 2], "the stranger, whose network counts apart");
+        assert!(matches!(fixture.connect("203.0.113.9", Standing::Stranger), Err(LimitReached::Listener)));
+        fixture.idle("203.0.113.9").ok().unwrap();
+        assert_eq!(fixture.held(all), [3, 1, 2, 2], "the stranger, whose network is counted separately");
         for left in [1, 0] {
-            let key = scene.connect("192.0.2.1", Standing::Exempt).ok().unwrap();
-            scene.ask(key);
-            assert_eq!(scene.held(all)[2], left);
+            let key = fixture.connect("192.0.2.1", Standing::Exempt).ok().unwrap();
+            fixture.ask(key);
+            assert_eq!(fixture.held(all)[2], left);
         }
     }
 }

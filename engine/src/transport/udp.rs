@@ -1,47 +1,47 @@
-//! UDP towards clients: one socket for each address and worker thread, the
-//! kernel spreads the queries over them (SO_REUSEPORT).
+//! UDP towards clients. Each worker thread has a socket for each listen address, and the kernel
+//! spreads the queries over them (SO_REUSEPORT).
 
 use std::io;
 use std::net::UdpSocket;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::DatagramIo;
 use super::listeners::Bound;
-use super::sockets::{make_room, set_up_udp};
+use super::sockets::{enlarge_buffer, set_up_udp};
 use crate::sys::{self, BATCH, Batch, Datagram};
 
-/// A socket and the responses that wait to be sent through it together.
+/// How long a query may wait in a socket. After that, the client has retried or given up, and a
+/// response would delay clients that still wait.
+const MAX_WAIT: Duration = Duration::from_secs(1);
+/// The same for queries that arrived while no process read the socket. A restart is not an overload,
+/// and a stub resolver waits for 5 seconds, or for up to 30 (resolv.conf(5), timeout).
+const MAX_RESTART_WAIT: Duration = Duration::from_secs(30);
+
+/// A socket and the responses that are queued for it.
 pub struct Listener {
     pub bound: Arc<Bound>,
-    /// Which of its sockets.
     thread: usize,
+    /// Which of the thread's sockets for this address.
     number: usize,
-    /// Nothing is read from it any more; what it has received is still answered.
+    /// Queries are no longer read, but outstanding ones are still answered.
     pub is_closing: bool,
     out: Batch,
-    waiting: usize,
-    /// What is in the socket came after this.
+    queued: usize,
+    /// All datagrams in the socket arrived after this.
     since: Instant,
-    /// Since when this process serves, while there may be queries that came before.
+    /// The start of this process, while the socket may hold queries from before.
     backlog_until: Option<Instant>,
 }
 
-/// How long a query may wait in a socket. Who asked has asked again by then, or given
-/// up, and an answer would take its time from those who still wait.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// The same for queries that came while no process was there to read them: a restart is no
-/// overload, and a stub resolver waits for five seconds, or up to so many (resolv.conf(5), timeout).
-const RESTART_PATIENCE: Duration = Duration::from_secs(30);
-
 impl Listener {
-    /// `number`: which of the sockets that this thread has.
     pub fn new(bound: Arc<Bound>, thread: usize, number: usize) -> Listener {
         let now = Instant::now();
         let backlog_until = bound.is_inherited.then_some(now);
-        // How long the oldest query of the process before has waited is found out at first.
-        let since = if bound.is_inherited { now.checked_sub(RESTART_PATIENCE).unwrap_or(now) } else { now };
-        let (out, waiting, is_closing) = (Batch::empty(), 0, false);
-        let listener = Listener { bound, thread, number, is_closing, out, waiting, since, backlog_until };
+        // Inherited sockets: the first receive finds out how old the oldest query is.
+        let since = if bound.is_inherited { now.checked_sub(MAX_RESTART_WAIT).unwrap_or(now) } else { now };
+        let (out, queued, is_closing) = (Batch::empty(), 0, false);
+        let listener = Listener { bound, thread, number, is_closing, out, queued, since, backlog_until };
         sys::waited(listener.socket());
         listener
     }
@@ -50,25 +50,31 @@ impl Listener {
         &self.bound.udp[self.thread][self.number]
     }
 
-    /// The socket is bound to all addresses of the machine.
+    /// Whether the socket is bound to the wildcard address.
     fn is_wildcard(&self) -> bool {
         self.bound.address.ip().is_unspecified()
     }
 
-    /// Receives a batch; returns how many queries it holds, and how many it would have
-    /// held that nobody waits for any more.
+    /// Enlarges the receive buffer before a restart, since the next reader is the next process.
     ///
-    /// When each query came would cost a part of every query to know. So it is only
-    /// asked for where it may have been too long ago: if the socket was not found empty
-    /// within that time, because this thread was held up, or cannot keep up.
-    pub fn receive(&mut self, batch: &mut Batch) -> io::Result<(usize, usize)> {
+    /// Only the thread that reads calls this, so it cannot reset the size afterwards.
+    pub fn enlarge_buffer(&self) {
+        enlarge_buffer(self.socket());
+    }
+}
+
+impl DatagramIo for Listener {
+    /// The arrival time of each query would cost a part of every query. It is only read if a query
+    /// may be too old: if the thread was delayed or overloaded, so that it has not found the socket
+    /// empty for that long.
+    fn receive(&mut self, batch: &mut Batch) -> io::Result<(usize, usize)> {
         let mut late = 0;
         loop {
             let now = Instant::now();
-            let patience = if self.backlog_until.is_some() { RESTART_PATIENCE } else { PATIENCE };
-            let may_be_late = now.saturating_duration_since(self.since) >= patience;
-            let most = if may_be_late { 1 } else { BATCH };
-            let received = match batch.receive(self.socket(), self.is_wildcard(), most) {
+            let max_wait = if self.backlog_until.is_some() { MAX_RESTART_WAIT } else { MAX_WAIT };
+            let may_be_late = now.saturating_duration_since(self.since) >= max_wait;
+            let limit = if may_be_late { 1 } else { BATCH };
+            let received = match batch.receive(self.socket(), self.is_wildcard(), limit) {
                 Err(_) if late > 0 => return Ok((0, late)),
                 received => received?,
             };
@@ -80,43 +86,32 @@ impl Listener {
                 return Ok((received, late));
             }
             let waited = sys::waited(self.socket());
-            let came = now.checked_sub(waited).unwrap_or(now);
-            // From here on, what was received came while this process was there.
-            if self.backlog_until.take_if(|begun| came >= *begun).is_some() {
+            let arrived = now.checked_sub(waited).unwrap_or(now);
+            // From here on, all queries arrived after this process began.
+            if self.backlog_until.take_if(|begun| arrived >= *begun).is_some() {
                 set_up_udp(self.socket());
             }
-            if waited < patience {
-                self.since = came;
+            if waited < max_wait {
+                self.since = arrived;
                 return Ok((received, late));
             }
             late += received;
         }
     }
 
-    /// Lets more queries queue up than usual, since nothing is read from here until the next process does.
-    ///
-    /// The thread that reads does it, so that it cannot set the usual size again afterwards.
-    pub fn make_room(&self) {
-        make_room(self.socket());
+    fn slot(&mut self) -> &mut Datagram {
+        &mut self.out.datagrams[self.queued]
     }
 
-    /// Room for one response; `push` then keeps it.
-    pub fn slot(&mut self) -> &mut Datagram {
-        &mut self.out.datagrams[self.waiting]
+    fn push(&mut self) -> usize {
+        self.queued += 1;
+        if self.queued == BATCH { self.flush() } else { 0 }
     }
 
-    /// Keeps the response in the slot, and sends all of them once the batch is
-    /// full. Returns how many were lost.
-    pub fn push(&mut self) -> usize {
-        self.waiting += 1;
-        if self.waiting == BATCH { self.flush() } else { 0 }
-    }
-
-    /// Sends what waits. Returns how many were lost.
-    pub fn flush(&mut self) -> usize {
-        match std::mem::take(&mut self.waiting) {
+    fn flush(&mut self) -> usize {
+        match std::mem::take(&mut self.queued) {
             0 => 0,
-            waiting => self.out.send(&self.bound.udp[self.thread][self.number], waiting),
+            queued => self.out.send(&self.bound.udp[self.thread][self.number], queued),
         }
     }
 }

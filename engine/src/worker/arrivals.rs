@@ -1,44 +1,44 @@
-//! What comes back for questions that were sent upstream: responses, messages of other worker
-//! threads, timeouts. Caches a response, and answers the clients that wait for it.
+//! Results of the questions that were sent upstream: responses, results of other worker threads,
+//! timeouts. Caches the response, and answers the clients that wait for it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::source::Source;
-use super::{Mail, Worker};
+use super::{Buffers, Worker};
 use crate::cache::{Age, CachedResponse, Key};
 use crate::outcome::Outcome;
 use crate::response::Parser;
 use crate::transport::poll::Event;
 use crate::upstream::{ClaimResult, Flight, Origin, Refusal, Waiter};
 
-/// What has become of a question that was sent upstream.
+/// The result of a question that was sent upstream.
 enum Arrival<'a> {
-    /// An upstream's message.
+    /// A message from an upstream.
     Message(&'a mut [u8]),
-    /// There is an answer, but it is too long for UDP and cannot be had over TCP.
+    /// The response does not fit over UDP, and TCP to the upstream failed.
     TooLong,
     Nothing,
 }
 
-/// Clients that waited together for one answer and are answered in one turn.
-const TOGETHER: usize = 256;
+/// Coalesced queries that are answered in one turn; the others follow in later turns.
+const MAX_PENDING_PER_TURN: usize = 256;
 
-/// Clients that waited together, and what they get: too many for one turn.
-pub(super) struct Owed {
+/// Coalesced queries that are too many for one turn, and their response.
+pub(super) struct Pending {
     waiters: std::vec::IntoIter<Box<Waiter>>,
-    heard: ClaimResult,
+    result: ClaimResult,
     stale: Option<CachedResponse>,
 }
 
 impl Worker {
-    pub(super) fn take_datagrams(&mut self, key: usize, mail: &mut Mail) {
-        for (flight, place) in self.upstreams.receive(key, &mut mail.batch, self.now) {
-            let datagram = &mut mail.batch.datagrams[place];
+    pub(super) fn receive_datagrams(&mut self, key: usize, buffers: &mut Buffers) {
+        for (flight, place) in self.upstreams.receive(key, &mut buffers.batch, self.now) {
+            let datagram = &mut buffers.batch.datagrams[place];
             self.finish(flight, Arrival::Message(&mut datagram.data[..datagram.length]));
         }
     }
 
-    pub(super) fn take_messages(&mut self, key: usize, event: Event) {
+    pub(super) fn receive_stream(&mut self, key: usize, event: Event) {
         if event.writable {
             self.upstreams.write_stream(key, self.now);
         }
@@ -49,21 +49,21 @@ impl Worker {
         }
     }
 
-    /// Takes what other worker threads have heard about questions of this one.
-    pub(super) fn take_letters(&mut self) {
-        for (flight, heard) in self.upstreams.take_claim_results(self.now) {
-            match heard {
+    /// Handles the results of questions that other worker threads have sent.
+    pub(super) fn receive_results(&mut self) {
+        for (flight, result) in self.upstreams.take_claim_results(self.now) {
+            match result {
                 ClaimResult::Response(message) => {
-                    self.finish(flight, Arrival::Message(&mut message.to_vec()))
-                }
+ self.finish(flight, Arrival::Message(&mut message.to_vec()))
+ },
                 ClaimResult::TooLong => self.finish(flight, Arrival::TooLong),
                 ClaimResult::NoResponse | ClaimResult::Abandoned => self.finish(flight, Arrival::Nothing),
             }
         }
     }
 
-    /// Gives what there is to those whose patience is at an end.
-    pub(super) fn give_up_waiting(&mut self) {
+    /// Ends questions that have timed out, and answers overdue queries with stale responses.
+    pub(super) fn expire(&mut self) {
         for flight in self.upstreams.expire(self.now) {
             let arrival = if flight.transport.is_tcp() { Arrival::TooLong } else { Arrival::Nothing };
             self.finish(flight, arrival);
@@ -71,45 +71,44 @@ impl Worker {
         for place in self.upstreams.overdue(self.now) {
             let Some(stale) = self.stale(self.upstreams.key_at(place)) else { continue };
             let waiters = self.upstreams.take_waiters(place);
-            self.owed.push_back(Owed {
+            self.pending.push_back(Pending {
                 waiters: waiters.into_iter(),
-                heard: ClaimResult::NoResponse,
+                result: ClaimResult::NoResponse,
                 stale: Some(stale),
             });
         }
-        self.serve_owed();
+        self.serve_pending();
     }
 
-    /// Answers some of those who waited together: others come between them.
-    fn serve_owed(&mut self) {
-        let Some(mut owed) = self.owed.pop_front() else { return };
+    /// Answers some of the coalesced queries, so that other queries do not wait for all of them.
+    fn serve_pending(&mut self) {
+        let Some(mut pending) = self.pending.pop_front() else { return };
         let mut parser = self.parser();
-        let source = match &owed.stale {
+        let source = match &pending.stale {
             Some(stale) => Source::Cached(stale, Age::Stale),
-            None => Source::of(&owed.heard, &mut parser),
+            None => Source::of(&pending.result, &mut parser),
         };
-        for waiter in owed.waiters.by_ref().take(TOGETHER) {
+        for waiter in pending.waiters.by_ref().take(MAX_PENDING_PER_TURN) {
             self.serve_waiter(waiter, source);
         }
         self.upstreams.parsers.push(parser);
-        if owed.waiters.len() > 0 {
-            self.owed.push_back(owed);
+        if pending.waiters.len() > 0 {
+            self.pending.push_back(pending);
         }
     }
 
-    /// What is kept for this question and will do where nothing else is to be had, by the
-    /// rules of now.
+    /// A stale response to this question, if the current settings allow one.
     pub(super) fn stale(&self, key: Key<'_>) -> Option<CachedResponse> {
         let settings = self.shared.serving.load().rules.cache;
-        self.shared.cache.find(key).filter(|kept| kept.age(self.now, &settings) == Age::Stale)
+        self.shared.cache.find(key).filter(|cached| cached.age(self.now, &settings) == Age::Stale)
     }
 
-    /// Answers those who wait for a question that has been answered, or will not be.
+    /// Caches the result of a question, and answers the queries that wait for it.
     fn finish(&mut self, flight: Flight, arrival: Arrival<'_>) {
         let Flight { first, others, is_valid, parser, purges, claim, client, awaits_recursion, .. } = flight;
         let mut parser = parser.unwrap_or_else(|| self.parser());
         let mut refusal = flight.refusal;
-        // Another upstream was asked, and had nothing better than this SERVFAIL.
+        // The retry at another upstream was no better than this first SERVFAIL.
         let (arrival, is_valid) = match &mut refusal {
             Refusal::Servfail(failure) => {
                 parser.parse(failure);
@@ -126,27 +125,23 @@ impl Worker {
             Arrival::TooLong => Source::TooLong,
             Arrival::Nothing => Source::Nothing(Outcome::Failed),
         };
-        let keep = AssertUnwindSafe(|| self.keep(first.key(), purges, (is_valid, is_shared), source));
-        let kept = catch_unwind(keep);
-        let has_failed = match kept {
-            Ok(has_failed) => has_failed,
-            Err(_) => {
-                self.counters.panics.add(1);
-                false
-            }
-        };
+        let store = AssertUnwindSafe(|| self.store(first.key(), purges, (is_valid, is_shared), source));
+        let has_failed = catch_unwind(store).unwrap_or_else(|_| {
+            self.counters.panics.add(1);
+            false
+        });
         if let Some(claim) = claim {
             claim.end(|| source.to_others());
         }
-        // RFC 8767 4: a failure is no better than what was known before.
+        // RFC 8767 4: a stale response is preferred to a failure.
         let stale = if has_failed { self.stale(first.key()) } else { None };
         let (others, unserved) = match awaits_recursion {
             true => others.into_iter().partition(|waiter| first.key().serves(&waiter.key())),
             false => (others, Vec::new()),
         };
-        if others.len() >= TOGETHER {
+        if others.len() >= MAX_PENDING_PER_TURN {
             let waiters = [first].into_iter().chain(others).collect::<Vec<_>>().into_iter();
-            self.owed.push_back(Owed { waiters, heard: source.to_others(), stale });
+            self.pending.push_back(Pending { waiters, result: source.to_others(), stale });
         } else {
             let source = stale.as_ref().map_or(source, |stale| Source::Cached(stale, Age::Stale));
             for waiter in [first].into_iter().chain(others) {
@@ -165,9 +160,9 @@ impl Worker {
         self.upstreams.parsers.pop().unwrap_or_default()
     }
 
-    /// Keeps an answer for the next client; true if it is a failure, or there is none.
-    /// `is_shared`: it was not asked for one client, whom the upstream was told of.
-    fn keep(
+    /// Caches a response. Returns true if it is a failure, or if there is none. `is_shared`: the
+    /// upstream did not get a client's identity, so the response is for all clients.
+    fn store(
         &mut self,
         key: Key<'_>,
         purges: u64,
@@ -185,17 +180,17 @@ impl Worker {
         if !self.shared.cache.is_enabled() || self.upstreams.sends_identity() || !is_shared {
             return false;
         }
-        let Some(kept) = CachedResponse::new(response, key, self.now, &mut self.message[..]) else {
-            // What was kept before is no longer true (RFC 8767 4), though this is for now alone.
+        let Some(cached) = CachedResponse::new(response, key, self.now, &mut self.message[..]) else {
+            // This response must not be cached, but it still replaces the cached one (RFC 8767 4).
             self.shared.cache.remove(key);
             return false;
         };
-        let is_failure = kept.is_failure();
+        let is_failure = cached.is_failure();
         if is_failure && self.shared.cache.find(key).is_some_and(|before| !before.is_failure()) {
-            // What was known before may still be needed.
+            // The cached response may still be served stale.
             self.failures.insert(key, self.now);
         } else {
-            self.shared.cache.insert(key, kept, purges);
+            self.shared.cache.insert(key, cached, purges);
         }
         is_failure
     }
@@ -207,9 +202,8 @@ impl Worker {
             self.judge_again(waiter, source);
         }));
         if served.is_err() {
-            self.survive_panic(origin.transport());
-            if let Origin::Tcp { connection, generation, .. } = origin {
-                self.clients.leave_unanswered(connection, generation);
+            self.drop_after_panic(origin);
+            if let Origin::Tcp { connection, .. } = origin {
                 self.resumable.push(connection);
             }
         }

@@ -1,13 +1,11 @@
-//! Writes the response to a client, counts it, and sends it to where the query came from.
-
-use std::time::Instant;
+//! Writes the response to a client, counts it, and sends it over the transport of the query.
 
 use super::Worker;
 use super::source::Source;
 use crate::answer::respond_with_error;
 use crate::cache::{Age, Key};
 use crate::counters::{Refused, ResponseFrom};
-use crate::message::{ExtendedError, Query, Transport, ede, rcode};
+use crate::message::{ExtendedError, Query, ede, is_truncated, rcode};
 use crate::name::Name;
 use crate::outcome::Outcome;
 use crate::relay;
@@ -15,12 +13,13 @@ use crate::response::Response;
 use crate::rules::Rules;
 use crate::shared::Serving;
 use crate::sys::DATAGRAM;
+use crate::transport::DatagramIo;
 use crate::upstream::Origin;
 
 impl Worker {
-    /// Writes what an upstream said. `judged`: the response, where that was judged; what it was
-    /// told to drop is left out. `passed_by`: the generation of what lets all of it pass.
-    pub(super) fn pass_on(
+    /// Writes an upstream's response. `judged`: the response if its targets were judged, with marks on
+    /// the records to drop. `passed_by`: the generation of the snapshot that lets all records pass.
+    pub(super) fn write_response(
         &mut self,
         query: &Query,
         source: Source<'_>,
@@ -32,7 +31,7 @@ impl Worker {
         match source {
             Source::Upstream(response) => {
                 if judged.is_none() {
-                    // Another client's query may have marked what to drop.
+                    // The query of another client may have left marks.
                     response.clear_marks();
                 }
                 relay::respond(response, query, payload, out).map(|length| (length, Outcome::Forwarded))
@@ -40,16 +39,16 @@ impl Worker {
             Source::TooLong if !query.head.hop.transport.is_tcp() => {
                 Some((relay::respond_truncated(query, payload, out), Outcome::Forwarded))
             }
-            Source::Cached(kept, age) => {
+            Source::Cached(cached, age) => {
                 if let Some(generation) = passed_by {
-                    kept.mark_allowed_by(generation);
+                    cached.mark_allowed_by(generation);
                 }
                 let outcome = if age == Age::Stale { Outcome::Stale } else { Outcome::Cached };
                 let length = match judged.filter(|response| response.dropped() > 0) {
-                    None => kept.respond(query, age, payload, out),
+                    None => cached.respond(query, age, payload, out),
                     Some(response) => {
                         let room = &mut self.message[..];
-                        kept.respond_without_dropped(query, age, payload, response, room, out)
+                        cached.respond_without_dropped(query, age, payload, response, room, out)
                     }
                 };
                 length.map(|length| (length, outcome))
@@ -58,8 +57,8 @@ impl Worker {
         }
     }
 
-    /// Nobody who could tell has told (RFC 8914 4.23), or nothing that can be passed
-    /// on (4.1), and then it is no use to ask again at once.
+    /// SERVFAIL, with the reason. If the upstream has sent a response that cannot be used, the failure
+    /// is remembered, so that the question is not sent again immediately.
     pub(super) fn fail(
         &mut self,
         query: &Query,
@@ -87,11 +86,11 @@ impl Worker {
                 (Outcome::Failed, error)
             }
         };
-        self.give_up(query, origin, outcome, error, serving);
+        self.servfail(query, origin, outcome, error, serving);
     }
 
     /// SERVFAIL with the reason.
-    pub(super) fn give_up(
+    pub(super) fn servfail(
         &mut self,
         query: &Query,
         origin: Origin,
@@ -104,42 +103,75 @@ impl Worker {
         self.deliver(origin, length, outcome, serving);
     }
 
-    /// Counts the response in `scratch[..length]`, if there is one, and how long its client has waited.
-    pub(super) fn count_response(&mut self, length: usize, outcome: Outcome, read_at: Instant) {
-        if length == 0 {
+    /// Sends the response in `scratch[..length]`; none if that is empty.
+    pub(super) fn deliver(&mut self, origin: Origin, length: usize, outcome: Outcome, serving: &Serving) {
+        if matches!(origin, Origin::Nobody) {
             return;
         }
-        self.counters.count_response(&self.scratch[..length], outcome);
+        self.counters.count(origin.transport(), outcome, &serving.slots);
+        if length == 0 {
+            self.leave_unanswered(origin);
+        } else {
+            if let Origin::Udp { listener, .. } = origin {
+                let slot = self.listeners[listener].slot();
+                let Some(data) = slot.data.get_mut(..length) else { return };
+                data.copy_from_slice(&self.scratch[..length]);
+            }
+            self.send(origin, length, outcome);
+        }
+        if let Origin::Tcp { connection, .. } = origin {
+            self.resumable.push(connection);
+        }
+    }
+
+    /// Where a response is written that `send` sends.
+    pub(super) fn slot(&mut self, origin: &Origin) -> &mut [u8] {
+        match origin {
+            Origin::Udp { listener, .. } => &mut self.listeners[*listener].slot().data,
+            Origin::Tcp { .. } | Origin::Nobody => &mut self.scratch[..],
+        }
+    }
+
+    /// Counts the response in `slot()[..length]` and how long its client has waited. Queues it to be sent.
+    pub(super) fn send(&mut self, origin: Origin, length: usize, outcome: Outcome) {
+        let read_at = match origin {
+            Origin::Udp { listener, peer, local, read_at } => {
+                let listener = &mut self.listeners[listener];
+                let slot = listener.slot();
+                (slot.length, slot.peer, slot.local) = (length, peer, local);
+                let response = &slot.data[..length];
+                self.counters.count_response(response, outcome);
+                self.counters.truncated.add(u64::from(is_truncated(response)));
+                self.counters.unsent.add(listener.push() as u64);
+                read_at
+            }
+            Origin::Tcp { connection, generation, read_at } => {
+                let response = &self.scratch[..length];
+                self.counters.count_response(response, outcome);
+                self.clients.answer(connection, generation, response, self.now);
+                read_at
+            }
+            Origin::Nobody => return,
+        };
         if read_at == self.now {
-            self.at_once += 1;
+            self.immediate += 1;
         } else {
             let waited = self.now.saturating_duration_since(read_at);
             self.counters.count_response_times(ResponseFrom::Upstream, waited, 1);
         }
     }
 
-    /// Sends `scratch[..length]` to where the query came from; nothing if empty.
-    pub(super) fn deliver(&mut self, origin: Origin, length: usize, outcome: Outcome, serving: &Serving) {
-        match origin {
-            Origin::Udp { listener: place, peer, local, read_at } => {
-                self.counters.count(Transport::Udp, outcome, &serving.slots);
-                self.count_response(length, outcome, read_at);
-                let slot = self.listeners[place].slot();
-                let Some(data) = slot.data.get_mut(..length).filter(|data| !data.is_empty()) else { return };
-                data.copy_from_slice(&self.scratch[..length]);
-                (slot.length, slot.peer, slot.local) = (length, peer, local);
-                self.push(place);
-            }
-            Origin::Tcp { connection, generation, read_at } => {
-                self.counters.count(Transport::Tcp, outcome, &serving.slots);
-                self.count_response(length, outcome, read_at);
-                match length {
-                    0 => self.clients.leave_unanswered(connection, generation),
-                    _ => self.clients.answer(connection, generation, &self.scratch[..length], self.now),
-                }
-                self.resumable.push(connection);
-            }
-            Origin::Nobody => {}
+    /// A query gets no response. Over UDP that takes nothing.
+    pub(super) fn leave_unanswered(&mut self, origin: Origin) {
+        if let Origin::Tcp { connection, generation, .. } = origin {
+            self.clients.leave_unanswered(connection, generation);
+        }
+    }
+
+    /// The message was not a query, or its client may not query: the rest of its stream is not read.
+    pub(super) fn stop_reading(&mut self, origin: Origin) {
+        if let Origin::Tcp { connection, .. } = origin {
+            self.clients.end(connection);
         }
     }
 }

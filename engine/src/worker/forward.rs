@@ -1,4 +1,4 @@
-//! Queries that the policy lets pass: answered from the cache, or sent to an upstream.
+//! Queries that are not blocked: they are answered from the cache, or forwarded to an upstream.
 
 use super::Worker;
 use super::source::Source;
@@ -11,19 +11,20 @@ use crate::name::Name;
 use crate::outcome::Outcome;
 use crate::shared::Serving;
 use crate::sys::Local;
+use crate::transport::Wire;
 use crate::upstream::{ClientAddresses, Flight, Join, Origin, Waiter};
 
-/// A query that somebody else must answer.
+/// A query that is to be forwarded.
 pub(super) struct Passed {
-    /// Its place among those of a batch.
+    /// Its index in the batch.
     pub(super) place: usize,
-    /// Where a CNAME of ours leads, which is asked about in the place of the name itself.
+    /// The target of our own CNAME, which is queried instead of QNAME.
     follow: Option<Box<Name>>,
-    /// The place of the zone whose passthru lets it pass.
+    /// The index of the zone whose passthru lets it pass.
     allowed_by: Option<usize>,
-    /// Of the question.
+    /// The hash of its cache key.
     hash: u64,
-    kept: Option<CachedResponse>,
+    cached: Option<CachedResponse>,
 }
 
 impl Passed {
@@ -33,7 +34,7 @@ impl Passed {
         follow: Option<Name>,
         allowed_by: Option<usize>,
     ) -> Passed {
-        let mut passed = Passed { place, follow: follow.map(Box::new), allowed_by, hash: 0, kept: None };
+        let mut passed = Passed { place, follow: follow.map(Box::new), allowed_by, hash: 0, cached: None };
         passed.hash = passed.key(query).hash();
         passed
     }
@@ -44,7 +45,7 @@ impl Passed {
 }
 
 impl Worker {
-    /// Looks for kept answers to those of the queries that are to be forwarded.
+    /// Looks the queries up in the cache.
     pub(super) fn look_up(&self, queries: &[Query], passed: &mut [Passed]) {
         let cache = self.shared.cache.table();
         let Some(table) = cache.as_ref().filter(|_| !self.upstreams.sends_identity()) else { return };
@@ -55,19 +56,19 @@ impl Worker {
             table.prefetch_response(passed.hash);
         }
         for passed in passed {
-            passed.kept = table.find(passed.key(&queries[passed.place]));
+            passed.cached = table.find(passed.key(&queries[passed.place]));
         }
     }
 
-    /// Gives a query that the policy lets pass what an upstream says to it; or, of
-    /// one that is blocked by a CNAME, to where that leads.
+    /// Answers a query with an upstream's response to it, or to the target of our own CNAME. Uses the
+    /// cache if it has the response.
     pub(super) fn forward(&mut self, query: &Query, passed: Passed, origin: Origin, serving: &Serving) {
         let settings = &serving.rules.cache;
-        let stale = match passed.kept.as_ref().map(|kept| (kept.age(self.now, settings), kept)) {
-            Some((age @ Age::Fresh(_), kept)) => {
-                return self.give_kept(query, &passed, kept, age, origin, serving);
+        let stale = match passed.cached.as_ref().map(|cached| (cached.age(self.now, settings), cached)) {
+            Some((age @ Age::Fresh(_), cached)) => {
+                return self.respond_from_cache(query, &passed, cached, age, origin, serving);
             }
-            Some((Age::Stale, kept)) => Some(kept.clone()),
+            Some((Age::Stale, cached)) => Some(cached.clone()),
             _ => None,
         };
         let has_failed = self.failures.contains(passed.key(query), self.now) && !self.forget_failures();
@@ -78,28 +79,29 @@ impl Worker {
         }
     }
 
-    fn give_kept(
+    fn respond_from_cache(
         &mut self,
         query: &Query,
         passed: &Passed,
-        kept: &CachedResponse,
+        cached: &CachedResponse,
         age: Age,
         origin: Origin,
         serving: &Serving,
     ) {
-        if kept.claim_prefetch(self.now, &serving.rules.cache) {
+        if cached.claim_prefetch(self.now, &serving.rules.cache) {
             self.prefetch(query, passed.follow.clone());
         }
-        let source = Source::Cached(kept, age);
+        let source = Source::Cached(cached, age);
         if let Some(follow) = &passed.follow {
             let waiter = Waiter::new(query.clone(), Some(follow.clone()), origin);
             return self.judge_again(Box::new(waiter), source);
         }
         let judgement = passed.allowed_by.map_or(Judgement::Pass, Judgement::Allow);
-        self.give(query, None, origin, judgement, source, serving);
+        self.respond(query, None, origin, judgement, source, serving);
     }
 
-    /// Forgets what failed while no upstream could be used, once one is back; whether it did.
+    /// Forgets failures from the time when all upstreams were down, once one is back. Returns
+    /// whether one is.
     fn forget_failures(&mut self) -> bool {
         let returns = self.shared.health.returns();
         let is_back = std::mem::replace(&mut self.returns, returns) != returns;
@@ -109,7 +111,7 @@ impl Worker {
         is_back
     }
 
-    /// No upstream answered a moment ago, and none is asked again so soon.
+    /// Answers a query that has just failed, without sending it again (RFC 9520).
     pub(super) fn fail_again(
         &mut self,
         waiter: Box<Waiter>,
@@ -121,12 +123,12 @@ impl Worker {
             None if waiter.follow.is_some() => self.judge_again(waiter, Source::Nothing(Outcome::Failed)),
             None => {
                 let error = ExtendedError::new(ede::CACHED_ERROR, b"no upstream answered a moment ago");
-                self.give_up(&waiter.query, waiter.origin, Outcome::Failed, error, serving);
+                self.servfail(&waiter.query, waiter.origin, Outcome::Failed, error, serving);
             }
         }
     }
 
-    /// Lets a query wait for an upstream's answer, with those that ask the same.
+    /// Sends a query to an upstream, or coalesces it with an outstanding one.
     pub(super) fn wait(&mut self, waiter: Box<Waiter>, stale: Option<&CachedResponse>) {
         let purges = self.shared.cache.purges();
         let instead = match stale {
@@ -135,8 +137,8 @@ impl Worker {
         };
         match self.upstreams.join(waiter, stale.is_some(), purges, self.now) {
             Join::Waits => self.counters.joined.add(1),
-            Join::Alone(mut waiter) => match self.may_ask(&mut waiter) {
-                Ok(()) => drop(self.ask(waiter, stale.is_some())),
+            Join::Alone(mut waiter) => match self.admit_upstream(&mut waiter) {
+                Ok(()) => drop(self.send_upstream(waiter, stale.is_some())),
                 Err(why) => self.refuse(waiter, why, stale),
             },
             Join::Full(waiter) => self.refuse(waiter, Refused::Full, stale),
@@ -144,8 +146,8 @@ impl Worker {
         }
     }
 
-    /// Whether one more question may be asked: for its domain, and for its client.
-    fn may_ask(&mut self, waiter: &mut Waiter) -> Result<(), Refused> {
+    /// Checks the limits for outstanding queries of the domain and of the client.
+    fn admit_upstream(&mut self, waiter: &mut Waiter) -> Result<(), Refused> {
         let serving = self.shared.serving.load();
         let (rules, clients) = (&serving.rules, &self.clients);
         let client_of = |origin: &Origin| {
@@ -159,7 +161,7 @@ impl Worker {
         self.upstreams.admit(waiter, &rules.suffixes, client_of)
     }
 
-    /// Too much is outstanding, of all or of whose query it is.
+    /// Answers a query above a limit for outstanding queries.
     fn refuse(&mut self, waiter: Box<Waiter>, why: Refused, stale: Option<&CachedResponse>) {
         self.counters.refused[why as usize].add(1);
         let source = match stale {
@@ -169,8 +171,8 @@ impl Worker {
         self.serve_waiter(waiter, source);
     }
 
-    /// Asks an upstream; false where another worker thread does it.
-    fn ask(&mut self, waiter: Box<Waiter>, has_stale: bool) -> bool {
+    /// Sends a query to an upstream. Returns false if another worker thread has sent it already.
+    fn send_upstream(&mut self, waiter: Box<Waiter>, has_stale: bool) -> bool {
         let mut flight = Flight::new(waiter, has_stale, self.shared.cache.purges(), self.now);
         if self.upstreams.sends_identity() {
             flight.client = self.client_addresses(flight.first.origin);
@@ -181,7 +183,7 @@ impl Worker {
         is_asked
     }
 
-    /// The addresses of the client and of this server, for upstreams that receive them.
+    /// The client, and the address that it queried.
     fn client_addresses(&self, origin: Origin) -> Option<ClientAddresses> {
         match origin {
             Origin::Udp { listener, peer, local, .. } => {
@@ -197,21 +199,21 @@ impl Worker {
                 let connection = self.clients.get(connection)?;
                 Some(ClientAddresses {
                     client: connection.peer,
-                    server: connection.stream.local_addr().ok()?,
+                    server: connection.wire.local_address().ok()?,
                 })
             }
             Origin::Nobody => None,
         }
     }
 
-    /// Prefetches a record that is about to expire. No client waits for it.
+    /// Queries an upstream for a cached response that is about to expire.
     fn prefetch(&mut self, query: &Query, follow: Option<Box<Name>>) {
         let waiter = Box::new(Waiter::new(query.clone(), follow, Origin::Nobody));
         let purges = self.shared.cache.purges();
         if !self.upstreams.is_busy()
             && let Join::Alone(waiter) = self.upstreams.join(waiter, false, purges, self.now)
         {
-            let is_asked = self.ask(waiter, false);
+            let is_asked = self.send_upstream(waiter, false);
             self.counters.prefetched.add(u64::from(is_asked));
         }
     }

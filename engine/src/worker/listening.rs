@@ -1,22 +1,22 @@
-//! What one worker thread takes over from a reload: other listen addresses, upstreams and
-//! bounds. New addresses are opened before old ones are closed.
+//! Applies a reload in a worker thread: listen addresses, upstreams and TCP limits. New addresses
+//! are opened before removed ones are closed.
 
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Mail, Worker};
+use super::{Buffers, Worker};
 use crate::shared::Serving;
 use crate::transport::listeners::{Bound, Listening, is_among};
 use crate::transport::poll::Token;
 use crate::transport::udp::Listener;
 use crate::upstream::Origin;
 
-/// How long the queries that are received at a removed address may take this thread.
+/// How long this thread may serve the queries in the buffers of a removed address.
 const DRAIN: Duration = Duration::from_millis(500);
 
-/// A TCP socket that clients connect to.
+/// A TCP socket that accepts clients.
 pub(super) struct Accepting {
     pub(super) bound: Arc<Bound>,
     thread: usize,
@@ -30,24 +30,24 @@ impl Accepting {
 }
 
 impl Worker {
-    /// Goes over to what is served now, where that has changed.
-    pub(super) fn take_over(&mut self, mail: &mut Mail) {
+    /// Applies the current settings where they have changed.
+    pub(super) fn apply_reload(&mut self, buffers: &mut Buffers) {
         let serving = self.shared.serving.load();
-        self.ask_those_of(&serving);
-        self.clients.adopt(serving.tcp);
+        self.apply_upstreams(&serving);
+        self.clients.set_limits(serving.tcp);
         if !Arc::ptr_eq(&self.listening, &serving.listening) && !self.stopping {
-            self.listen(&serving.listening, mail);
+            self.listen(&serving.listening, buffers);
         }
     }
 
-    /// Asks the upstreams that go with this snapshot, and no others.
-    pub(super) fn ask_those_of(&mut self, serving: &Serving) {
+    /// Uses the upstreams that were published with this snapshot, and no others.
+    pub(super) fn apply_upstreams(&mut self, serving: &Serving) {
         if !Arc::ptr_eq(self.upstreams.settings(), &serving.upstream) {
             self.upstreams.adopt(&serving.upstream, self.now);
         }
     }
 
-    fn listen(&mut self, wanted: &Arc<Listening>, mail: &mut Mail) {
+    fn listen(&mut self, wanted: &Arc<Listening>, buffers: &mut Buffers) {
         let before = std::mem::replace(&mut self.listening, Arc::clone(wanted));
         for bound in wanted.iter().filter(|bound| !is_among(bound, &before)) {
             if let Err(error) = self.open(bound) {
@@ -56,12 +56,12 @@ impl Worker {
             }
         }
         for bound in before.iter().filter(|bound| !is_among(bound, wanted)) {
-            self.close(bound, mail);
+            self.close(bound, buffers);
         }
-        self.close_answered();
+        self.remove_closed();
     }
 
-    /// Takes queries from this thread's sockets of an address.
+    /// Starts to read from this thread's sockets of an address.
     pub(super) fn open(&mut self, bound: &Arc<Bound>) -> io::Result<()> {
         let thread = self.thread;
         for number in 0..bound.udp[thread].len() {
@@ -76,34 +76,34 @@ impl Worker {
         Ok(())
     }
 
-    /// Answers what was received at an address, and takes no more there.
-    fn close(&mut self, bound: &Arc<Bound>, mail: &mut Mail) {
+    /// Serves the queries that have arrived at an address, and reads no more from it.
+    fn close(&mut self, bound: &Arc<Bound>, buffers: &mut Buffers) {
         let here = self.accepting.iter().filter(|(_, accepting)| Arc::ptr_eq(&accepting.bound, bound));
         for place in here.map(|(place, _)| place).collect::<Vec<_>>() {
-            // Those that have connected already.
+            // Connections that wait to be accepted.
             self.accept(place);
             let _ = self.poll.remove(self.accepting[place].socket());
             self.accepting.remove(place);
         }
-        for key in self.clients.of(bound) {
-            self.clients.finish(key, self.now);
-            self.take_queries(key);
+        for key in self.clients.at(bound) {
+            self.clients.read_last(key, self.now);
+            self.serve_stream(key, buffers);
         }
         let here = self.listeners.iter().filter(|(_, listener)| Arc::ptr_eq(&listener.bound, bound));
         for place in here.map(|(place, _)| place).collect::<Vec<_>>() {
-            self.drain(place, mail, self.now + DRAIN);
+            self.drain(place, buffers, self.now + DRAIN);
             self.poll.remove_busy(Token::Udp(place));
             self.listeners[place].is_closing = true;
         }
     }
 
-    pub(super) fn closes(&self) -> bool {
+    pub(super) fn has_closing_listeners(&self) -> bool {
         self.listeners.iter().any(|(_, listener)| listener.is_closing)
     }
 
-    /// Closes what was removed, once the last of its queries is answered.
-    pub(super) fn close_answered(&mut self) {
-        if !self.closes() || !self.owed.is_empty() {
+    /// Closes the sockets of removed addresses once their last query is answered.
+    pub(super) fn remove_closed(&mut self) {
+        if !self.has_closing_listeners() || !self.pending.is_empty() {
             return;
         }
         let mut awaited = Vec::new();
@@ -115,9 +115,9 @@ impl Worker {
         self.listeners.retain(|place, listener| !listener.is_closing || awaited.contains(&place));
     }
 
-    pub(super) fn stop_accepting(&mut self) {
+    pub(super) fn close_accepting(&mut self) {
         for (_, accepting) in &self.accepting {
-            // Other threads, and the next process, may have it open still.
+            // Explicitly, since the next process may still have the socket open.
             let _ = self.poll.remove(accepting.socket());
         }
         self.accepting.clear();

@@ -1,5 +1,4 @@
-//! What a response to a client is made from: an upstream's response, a cached one, or the reason
-//! why there is none.
+//! The source of a response to a client: an upstream's response, a cached one, or a reason for SERVFAIL.
 
 use crate::cache::{Age, CachedResponse};
 use crate::counters::Refused;
@@ -7,14 +6,14 @@ use crate::outcome::Outcome;
 use crate::response::{Parser, Response};
 use crate::upstream::{ChainStart, ClaimResult};
 
-/// What a query is answered with.
+/// The source of a response.
 #[derive(Clone, Copy)]
 pub(super) enum Source<'a> {
     /// A response that an upstream has just sent.
     Upstream(Response<'a>),
     /// An upstream's message that is not well-formed.
     Malformed,
-    /// The response does not fit over UDP, and cannot be had over TCP.
+    /// The response does not fit over UDP, and TCP to the upstream failed.
     TooLong,
     Cached(&'a CachedResponse, Age),
     /// No response, and how the query ends.
@@ -24,8 +23,8 @@ pub(super) enum Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    pub(super) fn of(heard: &'a ClaimResult, parser: &'a mut Parser) -> Source<'a> {
-        match heard {
+    pub(super) fn of(result: &'a ClaimResult, parser: &'a mut Parser) -> Source<'a> {
+        match result {
             ClaimResult::Response(message) => {
                 parser.parse(message).map_or(Source::Malformed, Source::Upstream)
             }
@@ -34,7 +33,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Whether an upstream has sent anything, now or before.
+    /// Whether it is an upstream's message.
     pub(super) fn is_response(self) -> bool {
         matches!(self, Source::Upstream(_) | Source::Malformed | Source::Cached(..))
     }
@@ -43,41 +42,39 @@ impl<'a> Source<'a> {
     pub(super) fn response(self, parser: &'a mut Parser) -> Option<Response<'a>> {
         match self {
             Source::Upstream(response) => Some(response),
-            Source::Cached(kept, _) => kept.parse(parser),
+            Source::Cached(cached, _) => cached.parse(parser),
             Source::Malformed | Source::TooLong | Source::Nothing(_) | Source::Refused(_) => None,
         }
     }
 
     /// Whether all its targets have passed the policy of this generation already.
     pub(super) fn is_allowed_by(self, generation: u64) -> bool {
-        matches!(self, Source::Cached(kept, _) if kept.is_allowed_by(generation))
+        matches!(self, Source::Cached(cached, _) if cached.is_allowed_by(generation))
     }
 
-    /// The message to worker threads whose clients wait for the same response.
+    /// The result for worker threads whose clients wait for the same response.
     pub(super) fn to_others(self) -> ClaimResult {
         match self {
             Source::Upstream(response) => ClaimResult::Response(response.message().into()),
-            Source::Cached(kept, _) => ClaimResult::Response(kept.message().into()),
+            Source::Cached(cached, _) => ClaimResult::Response(cached.message().into()),
             Source::TooLong => ClaimResult::TooLong,
             Source::Malformed | Source::Nothing(_) | Source::Refused(_) => ClaimResult::NoResponse,
         }
     }
 
-    /// A copy to keep while the target of our own CNAME is resolved.
+    /// A copy for the time until the target of our own CNAME is resolved.
     pub(super) fn to_chain_start(self) -> Option<ChainStart> {
         match self {
             Source::Upstream(response) => Some(ChainStart::Received(response.message().into())),
-            Source::Cached(kept, age) => Some(ChainStart::Cached(kept.clone(), age)),
+            Source::Cached(cached, age) => Some(ChainStart::Cached(cached.clone(), age)),
             Source::Malformed | Source::TooLong | Source::Nothing(_) | Source::Refused(_) => None,
         }
     }
 
     pub(super) fn of_chain_start(chain_start: &'a ChainStart, parser: &'a mut Parser) -> Source<'a> {
         match chain_start {
-            ChainStart::Received(message) => {
-                parser.parse(message).map_or(Source::Malformed, Source::Upstream)
-            }
-            ChainStart::Cached(kept, age) => Source::Cached(kept, *age),
+            ChainStart::Received(message) => parser.parse(message).map_or(Source::Malformed, Source::Upstream),
+            ChainStart::Cached(cached, age) => Source::Cached(cached, *age),
         }
     }
 }

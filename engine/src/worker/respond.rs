@@ -1,26 +1,28 @@
-//! Answers a client that has waited: judges its query and the response by the current snapshot.
+//! Answers a query from an upstream's or a cached response, after the current snapshot has judged both.
 
 use super::Worker;
 use super::source::Source;
 use crate::answer::{Judgement, judge, judge_targets, respond_by_following};
 use crate::cache::Age;
 use crate::message::Query;
-use crate::name::Name;
+use crate::name::{Name, Walk};
 use crate::outcome::Outcome;
 use crate::policy::Decision;
+use crate::policy::names::SEED;
 use crate::response::Parser;
 use crate::shared::Serving;
 use crate::upstream::{ChainStart, Origin, Waiter};
 
 impl Worker {
-    /// The name is judged again: the snapshot may have changed meanwhile.
+    /// Answers a query that has waited. The name is judged again, since the snapshot may have changed.
     pub(super) fn judge_again(&mut self, mut waiter: Box<Waiter>, source: Source<'_>) {
         if matches!(waiter.origin, Origin::Nobody) {
             return;
         }
         let serving = self.shared.serving.load();
+        let (query, walk) = (&waiter.query, Walk::new(&waiter.query.name, SEED));
         let out = &mut self.scratch[..];
-        let mut judgement = judge(&waiter.query, &serving.snapshot, &serving.rules, self.unix, out);
+        let mut judgement = judge(query, &walk, &serving.snapshot, &serving.rules, self.unix, out);
         let chain_start = waiter.chain_start.take();
         if let (Some(first @ 1..), Some(chain_start)) = (judgement.judges(), &chain_start) {
             let mut parser = self.parser();
@@ -30,7 +32,7 @@ impl Worker {
                 judgement = by_target;
             }
         }
-        // What should have been asked, as it is now.
+        // The target that the current snapshot would query.
         let follow = match &judgement {
             Judgement::Follow(_, target) => Some(target),
             Judgement::Pass | Judgement::Allow(_) => None,
@@ -39,21 +41,21 @@ impl Worker {
             }
         };
         if let (None, Some(chain_start)) = (follow, &chain_start) {
-            // It is not blocked any more, and what an upstream said about it is there.
+            // The name is no longer blocked, and the upstream's response to it is there.
             let mut parser = self.parser();
             let source = Source::of_chain_start(chain_start, &mut parser);
-            self.give(&waiter.query, None, waiter.origin, judgement, source, &serving);
+            self.respond(&waiter.query, None, waiter.origin, judgement, source, &serving);
             return self.upstreams.parsers.push(parser);
         }
         if follow != waiter.follow.as_deref() && source.is_response() {
-            // The policy for the name changed while the upstream was asked.
+            // The policy for the name has changed while the query was outstanding.
             let follow = follow.cloned().map(Box::new);
             if waiter.restart(follow) {
                 waiter.chain_start = chain_start;
                 let stale = self.stale(waiter.key());
                 return self.wait(waiter, stale.as_ref());
             }
-            return self.give(
+            return self.respond(
                 &waiter.query,
                 None,
                 waiter.origin,
@@ -62,10 +64,10 @@ impl Worker {
                 &serving,
             );
         }
-        self.give(&waiter.query, waiter.follow.as_deref(), waiter.origin, judgement, source, &serving);
+        self.respond(&waiter.query, waiter.follow.as_deref(), waiter.origin, judgement, source, &serving);
     }
 
-    /// What the snapshot of now says about the response whose place a target of ours takes.
+    /// Judges the upstream's response that our own CNAME is about to replace.
     fn judge_chain_start<'s>(
         &mut self,
         query: &Query,
@@ -76,16 +78,16 @@ impl Worker {
     ) -> Judgement<'s> {
         let response = match chain_start {
             ChainStart::Received(message) => parser.parse(message),
-            ChainStart::Cached(kept, _) => kept.parse(parser),
+            ChainStart::Cached(cached, _) => cached.parse(parser),
         };
         let Some(response) = response else { return Judgement::Unreadable };
         let (snapshot, rules) = (&serving.snapshot, &serving.rules);
         judge_targets(query, response, first, snapshot, rules, self.unix, &mut self.scratch[..])
     }
 
-    /// Gives a target of ours in the place of a response that leads to what is blocked, with what
-    /// an upstream says about the target: without its addresses a stub has none (RFC 1034 4.3.2).
-    fn give_target(
+    /// Answers with our own CNAME, because a target in the response is blocked. The records of the
+    /// CNAME's target are needed as well: without them a stub has no address (RFC 1034 4.3.2).
+    fn respond_with_target(
         &mut self,
         query: &Query,
         target: Name,
@@ -96,11 +98,13 @@ impl Worker {
         let mut waiter = Box::new(Waiter::new(query.clone(), Some(Box::new(target)), origin));
         waiter.chain_start = source.to_chain_start().map(Box::new);
         let key = waiter.key();
-        let kept = if self.upstreams.sends_identity() { None } else { self.shared.cache.find(key) };
-        let kept = kept.map(|kept| (kept.age(self.now, &serving.rules.cache), kept));
-        let stale = match &kept {
-            Some((age @ Age::Fresh(_), kept)) => return self.judge_again(waiter, Source::Cached(kept, *age)),
-            Some((Age::Stale, kept)) => Some(kept),
+        let cached = if self.upstreams.sends_identity() { None } else { self.shared.cache.find(key) };
+        let cached = cached.map(|cached| (cached.age(self.now, &serving.rules.cache), cached));
+        let stale = match &cached {
+            Some((age @ Age::Fresh(_), cached)) => {
+                return self.judge_again(waiter, Source::Cached(cached, *age));
+            }
+            Some((Age::Stale, cached)) => Some(cached),
             _ => None,
         };
         match self.failures.contains(key, self.now) {
@@ -109,9 +113,8 @@ impl Worker {
         }
     }
 
-    /// Writes and sends the answer to a query that was judged as `judgement` says;
-    /// but where the answer leads is judged here.
-    pub(super) fn give<'s>(
+    /// Writes and sends the response to a query whose name was judged. Its targets are judged here.
+    pub(super) fn respond<'s>(
         &mut self,
         query: &Query,
         follow: Option<&Name>,
@@ -121,12 +124,12 @@ impl Worker {
         serving: &'s Serving,
     ) {
         let mut parser = self.parser();
-        self.give_read(query, follow, origin, judgement, source, serving, &mut parser);
+        self.respond_with(query, follow, origin, judgement, source, serving, &mut parser);
         self.upstreams.parsers.push(parser);
     }
 
-    #[allow(clippy::too_many_arguments, reason = "the same as of `give`, and where to read")]
-    fn give_read<'s>(
+    #[allow(clippy::too_many_arguments, reason = "those of `respond`, and a parser")]
+    fn respond_with<'s>(
         &mut self,
         query: &Query,
         follow: Option<&Name>,
@@ -137,8 +140,8 @@ impl Worker {
         parser: &mut Parser,
     ) {
         let (snapshot, rules) = (&serving.snapshot, &serving.rules);
-        let mut leads_into_shadow = false;
-        // Of a response that was judged: some of its records may be dropped.
+        let mut has_shadowed_target = false;
+        // Set if the targets were judged; some records may be marked to be dropped.
         let mut judged = None;
         let is_judged_by = |first: &usize| *first > 0 || serving.has_shadows();
         let judges = judgement.judges().filter(is_judged_by).filter(|_| {
@@ -149,7 +152,7 @@ impl Worker {
                 return self.fail(query, follow, origin, source, serving);
             };
             let allowed_by = if let Judgement::Allow(zone) = judgement { Some(zone) } else { None };
-            leads_into_shadow = serving.has_shadows()
+            has_shadowed_target = serving.has_shadows()
                 && serving.count_shadow_targets(&self.counters, query, response, allowed_by);
             if first > 0 {
                 let out = &mut self.scratch[..];
@@ -162,19 +165,25 @@ impl Worker {
             Judgement::Answer { length, outcome } => (length, outcome),
             Judgement::Silence(outcome) => (0, outcome),
             Judgement::Follow(_, target) if follow.is_none() && judged.is_some() => {
-                return self.give_target(query, target, origin, source, serving);
+                return self.respond_with_target(query, target, origin, source, serving);
             }
             Judgement::Follow(decision, target) => {
                 self.follow(query, &decision, &target, source, serving, parser)
             }
             Judgement::Unreadable => return self.fail(query, follow, origin, source, serving),
             Judgement::Pass | Judgement::Allow(_) => {
-                // Over TCP other zones may decide, so that says nothing about UDP. What passes over
-                // UDP passes over TCP, and a passthru of the name is the same for all who ask for it.
-                let is_passed = !leads_into_shadow
+                // Not over TCP, where zones with the action `truncate` do not apply. A response that
+                // passes over UDP also passes over TCP, and a passthru applies to all clients.
+                let is_passed = !has_shadowed_target
                     && !query.head.hop.transport.is_tcp()
                     && judged.is_none_or(|response| response.dropped() == 0);
-                match self.pass_on(query, source, judged, is_passed.then_some(serving.generation), rules) {
+                match self.write_response(
+                    query,
+                    source,
+                    judged,
+                    is_passed.then_some(serving.generation),
+                    rules,
+                ) {
                     Some(given) => given,
                     None => return self.fail(query, follow, origin, source, serving),
                 }
@@ -183,7 +192,7 @@ impl Worker {
         self.deliver(origin, length, outcome, serving);
     }
 
-    /// Writes our own CNAME, followed by what an upstream said about its target.
+    /// Writes our own CNAME, and an upstream's records of its target.
     fn follow(
         &mut self,
         query: &Query,
@@ -196,8 +205,8 @@ impl Worker {
         let (snapshot, rules) = (&serving.snapshot, &serving.rules);
         let (message, out) = (&mut self.message[..], &mut self.scratch[..]);
         let response = source.response(parser).and_then(|response| match source {
-            Source::Cached(kept, age) => {
-                kept.copy_aged(age, message).map(|length| response.with_message(&message[..length]))
+            Source::Cached(cached, age) => {
+                cached.copy_aged(age, message).map(|length| response.with_message(&message[..length]))
             }
             _ => Some(response),
         });

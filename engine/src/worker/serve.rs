@@ -1,0 +1,217 @@
+//! The path of a query, the same for every transport: read, decide, limit, then respond or forward.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::Worker;
+use super::forward::Passed;
+use crate::answer::{self, Client, Verdict, decide, slip};
+use crate::counters::Slip;
+use crate::limits::Kind;
+use crate::message::Query;
+use crate::name::{Name, Walk};
+use crate::outcome::Outcome;
+use crate::policy::Part;
+use crate::policy::names::SEED;
+use crate::rules::Rules;
+use crate::shared::Serving;
+use crate::sys::BATCH;
+use crate::upstream::Origin;
+
+/// Messages that one transport has received together, at most `BATCH`.
+///
+/// An implementation and a variant of `Origin` are all that a transport adds to the path.
+pub(super) trait Messages {
+    fn count(&self) -> usize;
+    fn packet(&self, index: usize) -> &[u8];
+    /// `None` if the client's address family is not served.
+    fn client(&self, index: usize) -> Option<Client>;
+    /// Where the response goes.
+    fn origin(&self, index: usize) -> Origin;
+}
+
+/// Buffers for the queries of a batch. They are reused, since a `Query` is too large to move for each packet.
+pub(super) struct Queries {
+    queries: Vec<Query>,
+    walks: Vec<Walk>,
+    passed: Vec<Passed>,
+}
+
+impl Queries {
+    pub(super) fn new() -> Queries {
+        let walk = || Walk::new(&Name::root(), 0);
+        Queries {
+            queries: vec![Query::blank(); BATCH],
+            walks: (0..BATCH).map(|_| walk()).collect(),
+            passed: Vec::with_capacity(BATCH),
+        }
+    }
+}
+
+impl Worker {
+    /// Serves a batch. Each step runs over the whole batch, so that the memory that it prefetches
+    /// has arrived when the next step reads it.
+    pub(super) fn serve(&mut self, messages: &impl Messages, serving: &Serving, buffers: &mut Queries) {
+        let Queries { queries, walks, passed } = buffers;
+        // A panic may have left queries of the previous batch.
+        passed.clear();
+        let count = messages.count();
+        let mut is_undecided = [false; BATCH];
+        for index in 0..count {
+            let (query, walk) = (&mut queries[index], &mut walks[index]);
+            let read = AssertUnwindSafe(|| self.read(messages, index, query, walk, serving));
+            is_undecided[index] = catch_unwind(read).unwrap_or_else(|_| {
+                self.drop_after_panic(messages.origin(index));
+                false
+            });
+        }
+        let undecided = || (0..count).filter(|index| is_undecided[*index]);
+        if count > 1 {
+            for part in [Part::Index, Part::Bucket] {
+                for index in undecided() {
+                    serving.warm(&queries[index].name, &walks[index], part);
+                }
+            }
+        }
+        for index in undecided() {
+            let (query, walk) = (&queries[index], &walks[index]);
+            let decide = AssertUnwindSafe(|| self.decide(messages, index, query, walk, serving));
+            match catch_unwind(decide) {
+                Ok(forwarded) => passed.extend(forwarded),
+                Err(_) => self.drop_after_panic(messages.origin(index)),
+            }
+        }
+        if !passed.is_empty() {
+            self.look_up(queries, passed);
+        }
+        for passed in passed.drain(..) {
+            let origin = messages.origin(passed.place);
+            let query = &queries[passed.place];
+            let forward = AssertUnwindSafe(|| self.forward(query, passed, origin, serving));
+            if catch_unwind(forward).is_err() {
+                self.drop_after_panic(origin);
+            }
+        }
+    }
+
+    /// Reads one message. Returns whether it is a query that is still to be decided.
+    fn read(
+        &mut self,
+        messages: &impl Messages,
+        index: usize,
+        query: &mut Query,
+        walk: &mut Walk,
+        serving: &Serving,
+    ) -> bool {
+        fail::fail_point!("decide");
+        let Some(client) = messages.client(index) else { return false };
+        let (packet, origin, now) = (messages.packet(index), messages.origin(index), self.unix);
+        match answer::read(packet, client, &serving.rules, now, query, self.slot(&origin)) {
+            Ok(()) => {
+                walk.take(&query.name, SEED);
+                // A single query gains nothing from prefetching.
+                if messages.count() > 1 {
+                    serving.warm(&query.name, walk, Part::Filter);
+                }
+                true
+            }
+            Err(verdict) => {
+                if self.admits(client, origin, query, &verdict, &serving.rules) {
+                    self.carry_out(verdict, origin, serving);
+                }
+                false
+            }
+        }
+    }
+
+    /// Decides a query. Returns it if it is to be forwarded.
+    fn decide(
+        &mut self,
+        messages: &impl Messages,
+        index: usize,
+        query: &Query,
+        walk: &Walk,
+        serving: &Serving,
+    ) -> Option<Passed> {
+        let (client, origin, now) = (messages.client(index)?, messages.origin(index), self.unix);
+        let verdict = decide(query, walk, &serving.snapshot, &serving.rules, now, self.slot(&origin));
+        if !self.admits(client, origin, query, &verdict, &serving.rules) {
+            return None;
+        }
+        if serving.has_shadows() {
+            serving.count_shadows(&self.counters, &query.name, walk, client.transport);
+        }
+        let (follow, allowed_by) = self.carry_out(verdict, origin, serving)?;
+        Some(Passed::new(index, query, follow, allowed_by))
+    }
+
+    /// Applies the client's rate limit. A query above it is dropped here, or gets a slip response.
+    fn admits(
+        &mut self,
+        client: Client,
+        origin: Origin,
+        query: &Query,
+        verdict: &Verdict,
+        rules: &Rules,
+    ) -> bool {
+        let Some(kind) = verdict.rate_limit() else { return true };
+        let rate = match kind {
+            Kind::Query => rules.rates.queries,
+            Kind::Error => rules.rates.errors,
+        };
+        let is_admitted = self.shared.limiter.admit(client.address, kind, rate, self.now);
+        if !is_admitted {
+            self.limit(origin, query, kind, rules);
+        }
+        is_admitted
+    }
+
+    /// Drops a query above its client's rate limit. Every Nth query gets a response, so that a
+    /// legitimate client whose address is spoofed can retry.
+    fn limit(&mut self, origin: Origin, query: &Query, kind: Kind, rules: &Rules) {
+        self.counters.count(origin.transport(), Outcome::Limited, &[]);
+        // Errors are not counted here: if they alternated with queries, all queries would slip, or none.
+        self.limited = self.limited.wrapping_add(u32::from(kind == Kind::Query));
+        let slips = kind == Kind::Query && self.limited.checked_rem(rules.rates.slip) == Some(0);
+        let response = if slips { slip(query, rules, self.slot(&origin)) } else { None };
+        let Some((length, is_about_cookie)) = response else {
+            self.counters.limited[Slip::Dropped as usize].add(1);
+            return self.leave_unanswered(origin);
+        };
+        let slip = if is_about_cookie { Slip::BadCookie } else { Slip::Truncated };
+        self.counters.limited[slip as usize].add(1);
+        self.send(origin, length, Outcome::Limited);
+    }
+
+    /// Sends the response in the slot, or none. Returns what to forward: the name to query instead
+    /// of QNAME, and the zone whose passthru lets the query pass.
+    fn carry_out(
+        &mut self,
+        verdict: Verdict,
+        origin: Origin,
+        serving: &Serving,
+    ) -> Option<(Option<Name>, Option<usize>)> {
+        match verdict {
+            Verdict::Respond { length, outcome, .. } => {
+                self.counters.count(origin.transport(), outcome, &serving.slots);
+                self.send(origin, length, outcome);
+                None
+            }
+            Verdict::Forward { follow, allowed_by, .. } => Some((follow, allowed_by)),
+            Verdict::Drop(outcome) => {
+                self.counters.count(origin.transport(), outcome, &serving.slots);
+                self.leave_unanswered(origin);
+                if outcome == Outcome::Dropped {
+                    self.stop_reading(origin);
+                }
+                None
+            }
+        }
+    }
+
+    /// Counts a panic and the query that is lost by it.
+    pub(super) fn drop_after_panic(&mut self, origin: Origin) {
+        self.counters.panics.add(1);
+        self.counters.count(origin.transport(), Outcome::Dropped, &[]);
+        self.leave_unanswered(origin);
+    }
+}
