@@ -84,7 +84,7 @@ fn a_decision_allocates_nothing() {
         let packet = packet(labels, qtype);
         let counted = allocation_counter::measure(|| {
             let Ok(()) = read(&packet, CLIENT, &rules, 1, &mut query, &mut out) else { panic!("a query") };
-            let verdict = decide(&query, &snapshot, &rules, 1, &mut out);
+            let verdict = decide(&query, &Walk::new(&query.name, SEED), &snapshot, &rules, 1, &mut out);
             assert_eq!(matches!(verdict, Verdict::Forward { .. }), labels[0] == "free");
         });
         assert_eq!(counted.count_total, 0, "{labels:?} {qtype}");

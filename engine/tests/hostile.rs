@@ -8,7 +8,8 @@ use _engine::answer::{Client, Verdict, decide, read};
 use _engine::chain::{self, Chains, Sections};
 use _engine::list;
 use _engine::message::{HEADER, Query, Record, Soa, Transport, flag, skip_name, u16_at};
-use _engine::name::Name;
+use _engine::name::{Name, Walk};
+use _engine::policy::names::SEED;
 use _engine::policy::{Action, Answer, Match, Rule, Snapshot, Target, ZoneInPlace};
 use _engine::prefix::{Prefix, Prefixes};
 use _engine::relay;
@@ -127,7 +128,7 @@ fn whatever_packet_comes_the_response_is_sound() {
         let client = Client { address, port: random.below(3) as u16, transport };
         let (mut asked, mut out) = (Query::blank(), [0; 4096]);
         let verdict = match read(&packet, client, &rules, 990, &mut asked, &mut out) {
-            Ok(()) => decide(&asked, &snapshot, &rules, 990, &mut out),
+            Ok(()) => decide(&asked, &Walk::new(&asked.name, SEED), &snapshot, &rules, 990, &mut out),
             Err(verdict) => verdict,
         };
         if let Verdict::Respond { length, .. } = verdict {

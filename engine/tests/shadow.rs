@@ -156,7 +156,7 @@ fn led(snapshot: &Snapshot, query: &Query, response: &[u8]) -> Option<Outcome> {
     let (rules, mut out) = (Rules::default(), [0; 4096]);
     let mut parser = Parser::default();
     let response = parser.parse(response).expect("as an upstream writes it");
-    let first = judge(query, snapshot, &rules, 0, &mut out).judges()?;
+    let first = judge(query, &Walk::new(&query.name, SEED), snapshot, &rules, 0, &mut out).judges()?;
     match judge_targets(query, response, first, snapshot, &rules, 0, &mut out) {
         Judgement::Answer { outcome, .. } | Judgement::Silence(outcome) => Some(outcome),
         _ => None,
@@ -176,11 +176,11 @@ fn a_shadow_counts_where_answers_lead_as_it_would_block_it_alone() {
         zones.insert(random.below(2), (Arc::new(net.unwrap_or_else(|_| panic!())), random.below(2) == 0));
         let mixed = snapshot(zones.iter().map(|(zone, is_shadow)| (zone, *is_shadow)));
         for _ in 0..20 {
-            let (queried, transport) = (name(&random.name()).0, Transport::ALL[random.below(2)]);
+            let ((queried, walk), transport) = (name(&random.name()), Transport::ALL[random.below(2)]);
             let response = response(&mut random, &queried);
             let question = [&[0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0], queried.suffix(0), &[0, 1, 0, 1]].concat();
             let query = Query::parse(&question, transport).unwrap();
-            let allowed_by = match judge(&query, &mixed, &Rules::default(), 0, &mut [0; 4096]) {
+            let allowed_by = match judge(&query, &walk, &mixed, &Rules::default(), 0, &mut [0; 4096]) {
                 Judgement::Pass => None,
                 Judgement::Allow(zone) => Some(zone),
                 _ => continue,

@@ -9,8 +9,9 @@ use _engine::chain::{self, Chains, Sections};
 use _engine::cookie::Secrets;
 use _engine::local::{Local, Switches};
 use _engine::message::{ExtendedError, MAX_MESSAGE, Query, Soa, Transport};
-use _engine::name::Name;
+use _engine::name::{Name, Walk};
 use _engine::outcome::Outcome;
+use _engine::policy::names::SEED;
 use _engine::policy::{Action, Answer, Match, PolicyZone, Rule, Snapshot, Target, ZoneInPlace};
 use _engine::prefix::{Prefix, Prefixes};
 use _engine::response::Parser;
@@ -141,7 +142,7 @@ fn decided_by(snapshot: &Snapshot, packet: &[u8], asker: Asker) -> Decided {
     let mut out = vec![0; if over_tcp { MAX_MESSAGE } else { DATAGRAM }];
     let (client, mut query) = (Client { address, port, transport: transport(over_tcp) }, Query::blank());
     let verdict = match read(packet, client, rules, NOW, &mut query, &mut out) {
-        Ok(()) => decide(&query, snapshot, rules, NOW, &mut out),
+        Ok(()) => decide(&query, &Walk::new(&query.name, SEED), snapshot, rules, NOW, &mut out),
         Err(verdict) => verdict,
     };
     match verdict {

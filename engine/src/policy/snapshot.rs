@@ -165,9 +165,13 @@ impl Snapshot {
 
     /// Who decides about `name`, if anyone: the first zone that matches.
     pub fn find(&self, name: &Name, transport: Transport) -> Option<Decision<'_>> {
-        let walk = Walk::new(name, SEED);
+        self.decide(name, &Walk::new(name, SEED), transport)
+    }
+
+    /// The same, for a name whose hashes are known.
+    pub fn decide(&self, name: &Name, walk: &Walk, transport: Transport) -> Option<Decision<'_>> {
         let mut zones = self.zones.iter().enumerate();
-        zones.find_map(|(place, ZoneInPlace { zone, .. })| zone.decide(place, name, &walk, transport))
+        zones.find_map(|(place, ZoneInPlace { zone, .. })| zone.decide(place, name, walk, transport))
     }
 
     /// See `PolicyZone::warm`.

@@ -54,8 +54,8 @@ impl Worker {
         for (flight, result) in self.upstreams.take_claim_results(self.now) {
             match result {
                 ClaimResult::Response(message) => {
- self.finish(flight, Arrival::Message(&mut message.to_vec()))
- },
+                    self.finish(flight, Arrival::Message(&mut message.to_vec()))
+                }
                 ClaimResult::TooLong => self.finish(flight, Arrival::TooLong),
                 ClaimResult::NoResponse | ClaimResult::Abandoned => self.finish(flight, Arrival::Nothing),
             }

@@ -73,7 +73,9 @@ impl<'a> Source<'a> {
 
     pub(super) fn of_chain_start(chain_start: &'a ChainStart, parser: &'a mut Parser) -> Source<'a> {
         match chain_start {
-            ChainStart::Received(message) => parser.parse(message).map_or(Source::Malformed, Source::Upstream),
+            ChainStart::Received(message) => {
+                parser.parse(message).map_or(Source::Malformed, Source::Upstream)
+            }
             ChainStart::Cached(cached, age) => Source::Cached(cached, *age),
         }
     }
