@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from dnsblock._engine import Engine
 from dnsblock.clock import utc_now
 from dnsblock.errors import FetchFailed, Problem, Refused
-from dnsblock.lists.files import files_of, sha256_of
+from dnsblock.lists.files import sha256_of
 from dnsblock.lists.guards import NO_LIST
 from dnsblock.lists.history.facts import Approval
 from dnsblock.lists.refresh import Refresher
+from dnsblock.lists.sources import source_of
 from dnsblock.log import event
 from dnsblock.orders.annulments import annul
 from dnsblock.orders.records import Annulment
@@ -74,11 +75,10 @@ class Actions:
         if configured is None or configured.kind == "orders":
             reason = "no such list; one that is new in the configuration exists after `dnsblock reload`"
             raise Refused([Problem(f"list {zone}", None, "", reason)])
-        if configured.is_feed:
-            try:
-                await self._refresher.refresh(configured)
-            except FetchFailed as err:
-                raise Refused([Problem(f"list {zone}", None, "", str(err))]) from err
+        try:
+            await self._refresher.fetch(configured)
+        except FetchFailed as err:
+            raise Refused([Problem(f"list {zone}", None, "", str(err))]) from err
         return await self._publisher.publish(ListsChanged(by, f"refresh {zone}", zone))
 
     async def roll_back(self, by: Principal, serial: int, reason: str) -> Served:
@@ -98,7 +98,7 @@ class Actions:
         if rejection is None or not sha256 or rejection.source_sha256 != sha256:
             why = "no rejected content has this digest; `dnsblock source list` shows the rejected lists"
             raise Refused([Problem(f"list {zone}", None, sha256, why)])
-        codes = tuple(guarded.code for guarded in rejection.guarded)
+        codes = tuple(finding.code for finding in rejection.findings)
         if set(codes) & set(NO_LIST):
             why = f"there is no list to accept ({', '.join(codes)}): see `dnsblock source list`"
             raise Refused([Problem(f"list {zone}", None, sha256, why)])
@@ -121,7 +121,7 @@ class Actions:
 
 def _approve(publisher: Publisher, approval: Approval) -> None:
     zone = next(zone for zone in publisher.config.zones if zone.name == approval.zone)
-    if sha256_of(files_of(zone, publisher.store).files) != approval.source_sha256:
+    if sha256_of(source_of(zone, publisher.store).files().files) != approval.source_sha256:
         why = "the content has changed: look at the new one"
         raise Refused([Problem(f"list {zone.name}", None, approval.source_sha256, why)])
     with publisher.store.history() as history:

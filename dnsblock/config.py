@@ -292,8 +292,8 @@ class Guards(_Options):
     grew_percent: PercentLimit = as_written("auto")
     grew_names: NameLimit = as_written("auto")
     rejected_percent: FixedPercentLimit = as_written("1")  # of the lines; 0: any
-    truncated: Literal["refuse", "accept"] = "refuse"  # a last line without its line feed
-    replayed: Literal["auto", "refuse", "accept"] = "auto"  # an older version; auto: refuse it for a feed
+    truncated: Literal["reject", "accept"] = "reject"  # a last line without its line feed
+    replayed: Literal["auto", "reject", "accept"] = "auto"  # an older version; auto: reject it for a feed
     public_suffix: Literal["leave_out", "accept"] = "leave_out"
 
     @property
@@ -330,7 +330,7 @@ class Source(_Options):
     timeout_s: Annotated[int, Number, Field(ge=1, le=86_400)] = 600  # for a whole download
     ca: FilePath | None = None  # null: the system trust store
     authorization: FilePath | None = None  # a file with one line, the header
-    missing: Literal["refuse", "start"] = "refuse"  # at startup without any version of the list
+    missing: Literal["reject", "start"] = "reject"  # at startup without any version of the list
     guards: Guards = as_written({})
 
     @model_validator(mode="after")

@@ -25,7 +25,7 @@ from dnsblock.http.traffic import Traffic
 from dnsblock.listeners import Bound, bind_engine
 from dnsblock.listeners import Metrics as MetricsSocket
 from dnsblock.lists import records
-from dnsblock.lists.corrupt import replace_damaged
+from dnsblock.lists.corrupt import replace_corrupt
 from dnsblock.lists.refresh import Hooks, Refresher, fetch_missing
 from dnsblock.lists.store import Store
 from dnsblock.log import event, set_up
@@ -62,7 +62,7 @@ class Daemon:
             self.store = Store(config.state)
             self._resources.callback(self.store.close)
             self.store.sweep()
-            self.store.sweep_halves()
+            self.store.sweep_partial()
             recorder.compare(self.store)
             fetched = fetch_missing(config, self.store)
             startup = Startup.prepare(config, recorder, self.store, self.started_at)
@@ -126,14 +126,12 @@ class Daemon:
                 async with asyncio.TaskGroup() as tasks:
                     follow_lists = self.refresher.run(lambda: self.config)
                     follow = (self._follow_clock(), self._follow_hangups(), follow_lists)
-                    follow_damage = replace_damaged(
+                    follow_damage = replace_corrupt(
                         lambda: self.publisher.lists,
                         lambda reason, zone: self.publisher.publish(ListsChanged(DAEMON, reason, zone)),
                         self.metrics.corrupt,
                     )
-                    followers = [
-                        tasks.create_task(task) for task in (*follow, follow_damage, self._follow_changes())
-                    ]
+                    followers = [tasks.create_task(task) for task in (*follow, follow_damage)]
                     is_restart = await self._asked_to_restart()
                     self.publisher.is_stopping = True
                     for follower in followers:
@@ -205,13 +203,6 @@ class Daemon:
                 except Refused:
                     # The previous snapshot stays in force; the next tick tries again.
                     await asyncio.sleep(TICK_SECONDS)
-
-    async def _follow_changes(self) -> None:
-        """Indexes by name the changes of new list versions."""
-        while True:
-            self.publisher.has_new_versions.clear()
-            await asyncio.to_thread(records.sort_changes, self.store, lambda: self.publisher.is_stopping)
-            await self.publisher.has_new_versions.wait()
 
     def _seconds_to_next_change(self) -> float:
         due = self.publisher.policy.state.next_change_at

@@ -44,7 +44,7 @@ class ReadLists:
     zones: tuple[str, ...]  # the zones that were read
     list_zones: Mapping[str, ListZone]  # compiled
 
-    def beside(self, now: Lists, config: Config) -> Lists:
+    def merged_into(self, now: Lists, config: Config) -> Lists:
         """The present lists, with these for their zones, unless a zone is configured otherwise by now."""
         read = {zone.name: zone for zone in self.config.zones if zone.name in self.zones}
         same = [zone.name for zone in config.zones if read.get(zone.name) == zone]
@@ -107,7 +107,7 @@ class Inputs:
                 text = f"restart needed for new values of: {', '.join(restart_needed)}"
                 event(logging.WARNING, text)
             wanted = wanted.model_copy(update={option: getattr(config, option) for option in FIXED})
-            with self._in_sight() if reads_lists else contextlib.nullcontext() as progress:
+            with self._with_progress() if reads_lists else contextlib.nullcontext() as progress:
                 draft = read(
                     *(wanted, known, in_force.lists, in_force.now, progress),
                     reads_lists=reads_lists,
@@ -121,7 +121,7 @@ class Inputs:
 
     def read_lists(self, present: Callable[[], Present], only: str | None) -> ReadLists:
         """Reads the lists again, or the list of one zone, in a thread. Raises `Refused`."""
-        with self._lister_at_work, self._in_sight() as progress:
+        with self._lister_at_work, self._with_progress() as progress:
             in_force = present()
             config = in_force.config
             fresh = in_force.lists.read(config, utc_now(), progress, only)
@@ -129,7 +129,7 @@ class Inputs:
             return ReadLists(config, fresh, zones, compile_lists(config, fresh, in_force.list_zones))
 
     @contextlib.contextmanager
-    def _in_sight(self) -> Iterator[Progress]:
+    def _with_progress(self) -> Iterator[Progress]:
         """Publishes the progress of a read for `GET /v1/work`."""
         self.progress = Progress()
         try:

@@ -193,7 +193,6 @@ class Publisher:
         self.last_publish = _last_at_startup(started)
         self.inputs = Inputs(started.draft)
         self.has_published = asyncio.Event()  # the next change of the clock may be sooner than its task knows
-        self.has_new_versions = asyncio.Event()
         self.is_stopping = False
         self._engine, self._observer = engine, observer
         self._take_over, self._metrics_endpoint = take_over, metrics_endpoint
@@ -322,7 +321,7 @@ class Publisher:
             if isinstance(change, LedgerEntries):
                 draft = replace(draft, new=change.new, notes=change.notes, annulments=change.annulments)
             if isinstance(read, ReadLists):
-                lists = read.beside(self.lists, self.config)
+                lists = read.merged_into(self.lists, self.config)
                 notes = tuple(note for note in lists.notes if note not in self.lists.notes)
                 draft = replace(
                     draft, lists=lists, notes=notes, list_zones=read.list_zones, keeps_list_zones=False
@@ -342,8 +341,6 @@ class Publisher:
             seconds = time.monotonic() - started
             self._note_success(change, changes, seconds, changed=changed, is_whole=not problems)
             is_new = self.lists.versions != former_lists.versions
-            if is_new:
-                self.has_new_versions.set()
             if changed or is_new or done.accepted:
                 await asyncio.to_thread(self.settle, change.reason, former_lists)
             if done.failure is not None:
@@ -458,15 +455,15 @@ class Publisher:
             if self._noted.get(zone) is not rejection:
                 await asyncio.to_thread(self._note_rejection, zone, rejection)
         self._noted = self.lists.rejections
-        if any(listed.text is not None for listed in self.lists.listed.values()):
+        if any(listed.files is not None for listed in self.lists.listed.values()):
             await asyncio.to_thread(records.store_content, self.lists, self.config.history.generations)
 
     def _note_rejection(self, zone: str, rejection: Rejection) -> None:
-        if rejection.is_to_come:
+        if rejection.is_unfetched:
             return
-        records.refuse(self.lists, zone, rejection)
-        for guarded in rejection.guarded:
-            self._observer.rejected(zone, guarded.code)
+        records.record_rejection(self.lists, zone, rejection)
+        for finding in rejection.findings:
+            self._observer.rejected(zone, finding.code)
 
 
 def _last_at_startup(started: Startup) -> LastPublish:
@@ -481,7 +478,7 @@ def _refuse_rest(lists: Lists, served: Served, inbox: Iterable[RefusedDocument],
     """Reports refused documents and rejected lists; all else is served. Raises `PartlyRefused`."""
     problems = [*served.problems, *(problem for one in inbox for problem in one.problems)]
     for zone, rejection in lists.rejections.items():
-        if only in (None, zone) and not rejection.is_to_come:
+        if only in (None, zone) and not rejection.is_unfetched:
             problems += rejection.problems
     if problems:
         raise PartlyRefused(problems, served.facts(), of_configuration=bool(served.problems))

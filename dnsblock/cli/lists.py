@@ -27,10 +27,17 @@ MAX_REASON = 1000
 SERIAL = click.IntRange(0, MAX_SERIAL)
 
 
-def _written(_: click.Context, __: click.Parameter, reason: str) -> str:
+def _reason(_: click.Context, __: click.Parameter, reason: str) -> str:
     if not reason.strip() or len(reason) > MAX_REASON:
         raise click.BadParameter(f"give a reason of at most {MAX_REASON:,} characters")
     return reason
+
+
+def _print_result(answer: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(answer))
+    else:
+        print_published(answer)
 
 
 # ------- source -------
@@ -107,12 +114,12 @@ def print_rejected(sources: list[dict[str, Any]], config_path: Path) -> None:
         if one["fetch_error"]:
             click.echo(f"list {one['zone']} could not be fetched: {printable(one['fetch_error'])}")
         if one["rejected"]:
-            is_to_come = one["rejected"]["codes"] == ["NOT_FETCHED"]
-            stays = (
+            is_unfetched = one["rejected"]["codes"] == ["NOT_FETCHED"]
+            state = (
                 f"version {one['version']} stays in force" if one["version"] else "nothing of it is enforced"
             )
-            what = "not fetched yet" if is_to_come else "the current content is rejected"
-            click.echo(f"list {one['zone']}: {what}, {stays}")
+            problem = "not fetched yet" if is_unfetched else "the current content is rejected"
+            click.echo(f"list {one['zone']}: {problem}, {state}")
             # At least the reason, and how to accept the content.
             found = Refused(_problems(one))
             shown = found.first(max(room, 2), f"dnsblock check -c {config_path}")
@@ -128,17 +135,14 @@ def refresh(config_path: Path, as_json: bool, zone: str) -> None:
     client = client_of(config_path)
     with partly(as_json), working(client, quiet=as_json):
         answer = client.refresh(zone)
-    if as_json:
-        click.echo(json.dumps(answer))
-    else:
-        print_published(answer)
+    _print_result(answer, as_json=as_json)
 
 
 @source.command(epilog=EXIT_CODES)
 @click.argument("zone")
 @click.argument("digest")
 @click.option(
-    "--reason", required=True, callback=_written, help="Why the content is correct; recorded in the history."
+    "--reason", required=True, callback=_reason, help="Why the content is correct; recorded in the history."
 )
 @common
 def accept(config_path: Path, as_json: bool, zone: str, digest: str, reason: str) -> None:
@@ -149,10 +153,7 @@ def accept(config_path: Path, as_json: bool, zone: str, digest: str, reason: str
     client = client_of(config_path)
     with partly(as_json), working(client, quiet=as_json):
         answer = client.accept(zone, digest, reason)
-    if as_json:
-        click.echo(json.dumps(answer))
-    else:
-        print_published(answer)
+    _print_result(answer, as_json=as_json)
 
 
 def print_report(zone: str, report: dict[str, Any]) -> None:
@@ -265,10 +266,10 @@ def history(config_path: Path, as_json: bool, name: str) -> None:
     from dnsblock.names import NameRefused, address, canonical
 
     try:
-        asked = canonical(name) if address(name) is None else name
+        canonical_name = canonical(name) if address(name) is None else name
     except NameRefused as err:
         raise click.BadParameter(str(err), param_hint="NAME") from err
-    answer = client_of(config_path).history(asked)
+    answer = client_of(config_path).history(canonical_name)
     if as_json:
         click.echo(json.dumps(answer, ensure_ascii=False))
     elif answer["events"] or answer["scheduled"]:
@@ -276,7 +277,7 @@ def history(config_path: Path, as_json: bool, name: str) -> None:
             _print_events(answer["events"], answer["time_zone"])
         print_scheduled(answer)
     else:
-        click.echo(f"{asked}: no events")
+        click.echo(f"{canonical_name}: no events")
     sys.exit(Exit.DONE if answer["events"] or answer["scheduled"] else Exit.NO)
 
 
@@ -297,7 +298,7 @@ def _print_events(events: list[dict[str, Any]], zone: str) -> None:
 
 @click.command(epilog=EXIT_CODES)
 @click.argument("serial", type=SERIAL)
-@click.option("--reason", required=True, callback=_written, help="Why; recorded in the history.")
+@click.option("--reason", required=True, callback=_reason, help="Why; recorded in the history.")
 @common
 def rollback(config_path: Path, as_json: bool, serial: int, reason: str) -> None:
     """Roll back all lists to an earlier SERIAL, as a new serial.
@@ -306,7 +307,4 @@ def rollback(config_path: Path, as_json: bool, serial: int, reason: str) -> None
     another order can lift an order.
     """
     answer = client_of(config_path).roll_back(serial, reason)
-    if as_json:
-        click.echo(json.dumps(answer))
-    else:
-        print_published(answer)
+    _print_result(answer, as_json=as_json)

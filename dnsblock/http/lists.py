@@ -15,16 +15,17 @@ from dnsblock.errors import Problem, Refused, printable
 from dnsblock.http.answers import asked, principal_of, refused, served, utc, view_of
 from dnsblock.http.control import Control, View
 from dnsblock.lists.history.facts import Event, Published, Version
-from dnsblock.lists.refresh import FeedState
+from dnsblock.lists.refresh import FetchStatus
 from dnsblock.names import NameRefused, address, canonical
 from dnsblock.policy.past import differences, scheduled
 from dnsblock.times import moment
 
 Serial = Annotated[int, Field(ge=0, le=MAX_SERIAL)]
 Reason = Annotated[str, Field(min_length=1, max_length=1000)]
-VERSIONS_TOLD = 1000
+MAX_VERSIONS = 1000
+VERSION_COUNTS = ("format", "entries", "lines", "accepted", "repaired", "duplicate", "rejected")
 NOT_A_TIME = (
-    "not a time, or not one of the years 1 to 9999 in UTC: write it as 2017-08-10T10:46:00+07:00, "
+    "not a time, or not in the years 1 to 9999 in UTC: write it as 2017-08-10T10:46:00+07:00, "
     "or as 2017-08-10 10:46 in `time_zone`"
 )
 
@@ -84,10 +85,10 @@ def _changes(control: Control) -> list[Route]:
             return refused(err)
 
     async def post_accept(request: Request) -> JSONResponse:
-        what, zone = asked(request, Acceptance), request.path_params["name"]
+        acceptance, zone = asked(request, Acceptance), request.path_params["name"]
         by = await principal_of(request)
         try:
-            return served(await control.actions.accept_list(by, zone, what.sha256, what.reason))
+            return served(await control.actions.accept_list(by, zone, acceptance.sha256, acceptance.reason))
         except Refused as err:
             return refused(err)
 
@@ -110,7 +111,7 @@ def _history(control: Control) -> list[Route]:
 
     async def get_versions(request: Request) -> JSONResponse:
         zone, view = asked(request, Versions).zone, await view_of(control, request)
-        return await _looked_back(view, lambda: _versions(view, zone))
+        return await _look_up(view, lambda: _versions(view, zone))
 
     async def get_diff(request: Request) -> JSONResponse:
         diff, view = asked(request, Diff), await view_of(control, request)
@@ -120,7 +121,7 @@ def _history(control: Control) -> list[Route]:
                 zones = differences(past, diff.a, diff.b, diff.limit)
             return {"a": diff.a, "b": diff.b, "zones": zones}
 
-        return await _looked_back(view, look)
+        return await _look_up(view, look)
 
     async def get_history(request: Request) -> JSONResponse:
         name, view = asked(request, History).name, await view_of(control, request)
@@ -135,7 +136,7 @@ def _history(control: Control) -> list[Route]:
                 coming = scheduled(past.config, past.received, canonical_name)
             return {"name": canonical_name, "events": events, "scheduled": coming}
 
-        return await _looked_back(view, look)
+        return await _look_up(view, look)
 
     return [
         Route("/v1/versions", get_versions),
@@ -152,11 +153,11 @@ def _unknown(zone: str) -> Refused:
 async def explain_at(view: View, name: str, at: str) -> JSONResponse:
     """Explains why a name was or was not blocked at a time."""
     try:
-        asked = moment(at, view.config.time_zone)
+        time = moment(at, view.config.time_zone)
     except ValueError:
         return JSONResponse({"error": "not a time", "reason": NOT_A_TIME}, status_code=400)
     # Times are printed in whole seconds, so a whole second includes all events within it.
-    when = asked.replace(microsecond=asked.microsecond or 999_999)
+    when = time.replace(microsecond=time.microsecond or 999_999)
 
     def look() -> dict[str, Any]:
         with view.past() as past:
@@ -164,13 +165,13 @@ async def explain_at(view: View, name: str, at: str) -> JSONResponse:
                 explanation, notes = past.explain_address(place, when)
             else:
                 explanation, notes = past.explain(canonical(name), when)
-            is_to_come = asked > utc_now()
-            return {**explanation, "at": utc(asked), "is_scheduled": is_to_come, "notes": notes}
+            is_future = time > utc_now()
+            return {**explanation, "at": utc(time), "is_scheduled": is_future, "notes": notes}
 
-    return await _looked_back(view, look)
+    return await _look_up(view, look)
 
 
-async def _looked_back(view: View, look: Any) -> JSONResponse:
+async def _look_up(view: View, look: Any) -> JSONResponse:
     """Runs a lookup in the history in a thread, since it reads from disk."""
     try:
         found = await asyncio.to_thread(look)
@@ -184,9 +185,9 @@ async def _looked_back(view: View, look: Any) -> JSONResponse:
 def _versions(view: View, zone: str | None) -> dict[str, Any]:
     with view.past() as past:
         if zone is None:
-            return {"snapshots": [_snapshot(one) for one in past.history.snapshots()[:VERSIONS_TOLD]]}
-        versions = [_version(one) for one in past.history.versions(zone, VERSIONS_TOLD)]
-        events = [_event(one) for one in past.history.events(zone, VERSIONS_TOLD)]
+            return {"snapshots": [_snapshot(one) for one in past.history.snapshots()[:MAX_VERSIONS]]}
+        versions = [_version(one) for one in past.history.versions(zone, MAX_VERSIONS)]
+        events = [_event(one) for one in past.history.events(zone, MAX_VERSIONS)]
         configured = [one.name for one in view.config.zones if one.kind != "orders"]
         if zone not in configured and not versions and not events:
             raise _unknown(zone)
@@ -205,7 +206,7 @@ def _source(view: View, zone: "Zone") -> dict[str, Any]:
     listed = view.publisher.lists.listed.get(zone.name)
     version = None if listed is None else listed.version
     rejection = view.publisher.lists.rejections.get(zone.name)
-    feed = view.refresher.states.get(zone.name, FeedState())
+    feed = view.refresher.states.get(zone.name, FetchStatus())
     return {
         "zone": zone.name,
         "place": str(zone.place).partition("?")[0],
@@ -222,12 +223,12 @@ def _source(view: View, zone: "Zone") -> dict[str, Any]:
         else {
             "at": utc(rejection.at),
             "sha256": rejection.source_sha256 or None,
-            "codes": [guarded.code for guarded in rejection.guarded],
+            "codes": [finding.code for finding in rejection.findings],
             "problems": [problem.as_json() for problem in rejection.problems],
         },
         "skipped": []
         if listed is None
-        else [{"name": printable(one.name), "reason": one.why} for one in listed.skipped],
+        else [{"name": printable(one.name), "reason": one.reason} for one in listed.skipped],
         "fetched_at": utc(feed.fetched_at),
         "fetch_error": feed.error,
         "next_at": utc(feed.next_at),
@@ -249,13 +250,7 @@ def _version(one: Version) -> dict[str, Any]:
         "version": one.number,
         "sha256": one.compiled.source_sha256,
         "digest": one.compiled.names_digest,
-        "format": one.compiled.format,
-        "entries": one.compiled.entries,
-        "lines": one.compiled.lines,
-        "accepted": one.compiled.accepted,
-        "repaired": one.compiled.repaired,
-        "duplicate": one.compiled.duplicate,
-        "rejected": one.compiled.rejected,
+        **{name: getattr(one.compiled.report, name) for name in VERSION_COUNTS},
         "added": one.added,
         "removed": one.removed,
         "accepted_at": utc(one.accepted_at),

@@ -17,7 +17,7 @@ LOOK_SECONDS = 0.5
 AGAIN_SECONDS = 60.0  # after a failed try: the disk may have to be replaced first
 
 
-async def replace_damaged(
+async def replace_corrupt(
     lists: Callable[[], Lists],
     publish: Callable[[str, str], Awaitable[object]],
     count: Callable[[str], None],
@@ -30,21 +30,19 @@ async def replace_damaged(
     now = asyncio.get_running_loop().time
     while True:
         await asyncio.sleep(LOOK_SECONDS)
-        damaged = [zone for zone, listed in lists().listed.items() if listed.names.is_damaged]
-        again_at = {zone: at for zone, at in again_at.items() if zone in damaged}
-        for zone in damaged:
+        corrupt = [zone for zone, listed in lists().listed.items() if listed.names.is_damaged]
+        again_at = {zone: at for zone, at in again_at.items() if zone in corrupt}
+        for zone in corrupt:
             if now() < again_at.get(zone, 0):
                 continue
             if zone not in again_at:
                 count(zone)
-            text = (
-                f"the compiled file of list {zone} was cut off or cannot be read; some of its names are open"
-            )
-            event(logging.ERROR, f"{text}: it is read again", zone=zone)
+            text = f"the compiled file of list {zone} is truncated or unreadable: some names are not blocked"
+            event(logging.ERROR, f"{text}; loading it again", zone=zone)
             again_at[zone] = now() + AGAIN_SECONDS
             try:
-                await publish(f"damaged list {zone}", zone)
+                await publish(f"corrupt list {zone}", zone)
             except Refused:
                 continue  # `publish` logged it
             if zone in lists().listed and not lists().listed[zone].names.is_damaged:
-                event(logging.WARNING, f"list {zone} is whole again", zone=zone)
+                event(logging.WARNING, f"list {zone} is complete again", zone=zone)

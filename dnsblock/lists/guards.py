@@ -45,7 +45,7 @@ _HARMLESS = ("address", "public_suffix", "protected", "top_level", "too_wide")
 
 
 @dataclass(frozen=True, slots=True)
-class Guarded:
+class Finding:
     """Why a guard rejects a list. `numbers` are the values that it compared."""
 
     code: str
@@ -64,13 +64,13 @@ def judge(
     replayed: Version | None,
     *,
     lists_exceptions: bool = False,
-) -> list[Guarded]:
+) -> list[Finding]:
     """Returns a result for each guard that rejects this list.
 
     `heads` are the first bytes of each of its files. `lists_exceptions` is set for a zone with the answer
     passthru. `before` is the enforced version. `replayed` is an older version with the same content, if any.
     """
-    if before is not None and before.compiled.entries == 0:
+    if before is not None and before.compiled.report.entries == 0:
         # The operator has accepted an empty list. Any list with names is better, even an older one.
         before, replayed = None, replayed if replayed is not None and replayed.is_withdrawn else None
     found = [
@@ -85,19 +85,19 @@ def judge(
     is_the_same = before is not None and before.compiled.source_sha256 == digest_of(compiled.sources)
     # The operator has just changed how the same content is read.
     if before is not None and not is_the_same and compiled.names.entries > 0:
-        found += [_shrank(zone, compiled, before), _grew(zone, compiled, before)]
-    return [guarded for guarded in found if guarded is not None]
+        found += [_changed(zone, compiled, before, code) for code in ("SHRANK", "GREW")]
+    return [finding for finding in found if finding is not None]
 
 
-def _html(compiled: CompiledList, heads: Sequence[bytes]) -> Guarded | None:
+def _html(compiled: CompiledList, heads: Sequence[bytes]) -> Finding | None:
     pages = [label for (label, *_), head in zip(compiled.sources, heads, strict=True) if _HTML.match(head)]
     if not pages:
         return None
-    what = "a web page in the place of the list, such as an error or a login page"
-    return Guarded("HTML", what if len(heads) == 1 else f"{what}: {pages[0]}", {"files": len(pages)})
+    what = "a web page instead of the list, such as an error or login page"
+    return Finding("HTML", what if len(heads) == 1 else f"{what}: {pages[0]}", {"files": len(pages)})
 
 
-def _empty(zone: Zone, compiled: CompiledList) -> Guarded | None:
+def _empty(zone: Zone, compiled: CompiledList) -> Finding | None:
     one = "address" if zone.kind == "addresses" else "name"
     nameless = [
         label
@@ -105,21 +105,21 @@ def _empty(zone: Zone, compiled: CompiledList) -> Guarded | None:
         if naming == 0
     ]
     if compiled.names.entries == 0:
-        reason = f"the list holds no {one}; leave the zone out if that is meant"
+        reason = f"the list contains no {one}; remove the zone if this is intended"
         if compiled.accepted + compiled.repaired:
             reason = (
-                "the list excepts all that it names, and so blocks nothing; "
-                "if it is a list of exceptions, set `answer: passthru` for its zone"
+                "all names in the list are exempt, so it blocks nothing; "
+                "for a list of exceptions, set `answer: passthru` for its zone"
             )
     elif nameless:
         # In a folder, the other files would hide one that was truncated to nothing.
-        reason = f"{nameless[0]} holds no {one}; take it out of the folder if that is meant"
+        reason = f"{nameless[0]} contains no {one}; remove it from the folder if this is intended"
     else:
         return None
-    return Guarded("EMPTY", reason, {"lines": compiled.lines, "files": len(nameless)})
+    return Finding("EMPTY", reason, {"lines": compiled.lines, "files": len(nameless)})
 
 
-def _mixed(compiled: CompiledList) -> Guarded | None:
+def _mixed(compiled: CompiledList) -> Finding | None:
     """An allow list must mark each name as an exception: blocks in it would pass as well."""
     naming = sum(lines for _, lines in compiled.formats)
     blocks = naming - compiled.exceptions
@@ -127,126 +127,104 @@ def _mixed(compiled: CompiledList) -> Guarded | None:
         return None
     reason = (
         f"{compiled.exceptions:,} lines are exceptions and {blocks:,} are blocks: in a zone with answer "
-        "passthru both would pass; make two lists of it, or put it into a zone that blocks"
+        "passthru both would pass; split the list, or use it in a zone that blocks"
     )
-    return Guarded("MIXED", reason, {"exceptions": compiled.exceptions, "blocks": blocks})
+    return Finding("MIXED", reason, {"exceptions": compiled.exceptions, "blocks": blocks})
 
 
-def _truncated(zone: Zone, compiled: CompiledList) -> Guarded | None:
+def _truncated(zone: Zone, compiled: CompiledList) -> Finding | None:
     if zone.source.guards.accepts_truncated:
         return None
-    label, octets, _, ends = compiled.sources[-1]
-    if not octets or ends:
+    label, size, _, ends = compiled.sources[-1]
+    if not size or ends:
         return None
-    what = f"the last line of {label} does not end with a line feed: the list may have been cut off there"
+    what = f"the last line of {label} does not end with a line feed: the list may be truncated"
     if label.endswith(".gz"):
-        what += ". If it is complete, add the line feed to the text before it is compressed"
+        what += ". If it is complete, add a line feed before it is compressed"
     elif not zone.is_feed:
-        what += f". If it is complete, add the line feed: echo >> {shlex.quote(label)}"
-    return Guarded("TRUNCATED", what)
+        what += f". If it is complete, add a line feed: echo >> {shlex.quote(label)}"
+    return Finding("TRUNCATED", what)
 
 
-def _split(compiled: CompiledList) -> Guarded | None:
+def _split(compiled: CompiledList) -> Finding | None:
     """Rejects a folder if a file ends in the middle of a line that the next file may continue.
 
     For `two.shop.com.br`, the halves `two.shop.com` and `.br` would be two wrong names. This guard cannot be
     disabled.
     """
     parts = compiled.sources[:-1]
-    cut = [label for label, octets, _, ends in parts if octets and not ends]
+    cut = [label for label, size, _, ends in parts if size and not ends]
     if not cut:
         return None
     labels = [label for label, *_ in compiled.sources]
     follows = labels[labels.index(cut[0]) + 1]
-    what = f"{cut[0]} does not end with a line feed and {follows} follows: a name may be cut in two there"
-    sizes = {octets for _, octets, _, _ in parts}
+    what = f"{cut[0]} does not end with a line feed and {follows} follows: a name may be split there"
+    sizes = {size for _, size, _, _ in parts}
     if len(sizes) == 1 and compiled.sources[-1][1] <= min(sizes):
-        what += f". Their sizes are those of parts of {min(sizes):,} bytes, as `split -b` makes them"
-    what += (
-        ". If these are parts of one list, put the joined file into the folder instead, or split at line ends"
-    )
-    what += f" (`split -l`). If they are separate lists, add the line feed: echo >> {shlex.quote(cut[0])}"
-    return Guarded("SPLIT", what, {"files": len(cut)})
+        what += f". Their sizes are those of {min(sizes):,}-byte parts made by `split -b`"
+    what += ". If they are parts of one list, join them into one file, or split the list at line ends"
+    what += f" (`split -l`). If they are separate lists, add a line feed: echo >> {shlex.quote(cut[0])}"
+    return Finding("SPLIT", what, {"files": len(cut)})
 
 
-def rejected(compiled: CompiledList, limit: float) -> Guarded | None:
+def rejected(compiled: CompiledList, limit: float) -> Finding | None:
     """Rejects a list if more than `limit` percent of its lines are invalid."""
     bad = compiled.rejected - sum(compiled.rejected_by.get(code, 0) for code in _HARMLESS)
     if compiled.lines == 0 or bad <= compiled.lines * limit / 100:
         return None
     percent = 100 * bad / compiled.lines
     reasons = ", ".join(f"{count:,} {code}" for code, count in sorted(compiled.rejected_by.items()))
-    told = f"{bad:,} of {compiled.lines:,} lines cannot be meant ({percent:.2f} %, more than {limit:g} %)"
+    text = f"{bad:,} of {compiled.lines:,} lines are invalid ({percent:.2f} %, more than {limit:g} %)"
     numbers = {"rejected": bad, "lines": compiled.lines, "percent": round(percent, 3), "limit": limit}
-    return Guarded("TOO_MANY_REJECTED", f"{told}: {reasons}", numbers)
+    return Finding("TOO_MANY_REJECTED", f"{text}: {reasons}", numbers)
 
 
-def _replayed(zone: Zone, replayed: Version | None) -> Guarded | None:
+def _replayed(zone: Zone, replayed: Version | None) -> Finding | None:
     if replayed is None:
         return None
     at = replayed.accepted_at.isoformat(timespec="seconds").replace("+00:00", "Z")
     if replayed.is_withdrawn:
-        return Guarded("REPLAYED", f"this is version {replayed.number} of {at}, which was rolled back from")
+        return Finding(
+            "REPLAYED", f"this is version {replayed.number} of {at}, which was withdrawn by a rollback"
+        )
     if zone.source.guards.accepts_replayed(is_feed=zone.is_feed):
         return None
-    return Guarded("REPLAYED", f"this is version {replayed.number} of {at} again, not a newer one")
+    return Finding("REPLAYED", f"this is the older version {replayed.number} of {at}")
 
 
-def _shrank(zone: Zone, compiled: CompiledList, before: Version) -> Guarded | None:
-    """Counts unblocked names, whatever the cause: a name was removed, covers less, or is now an exception."""
-    guards, difference, usual = zone.source.guards, compiled.difference, _usual(zone)
+def _changed(zone: Zone, compiled: CompiledList, before: Version, code: str) -> Finding | None:
+    """SHRANK or GREW. Counts unblocked or newly blocked names, whatever the cause.
+
+    A name may be removed or added, cover less or more, or be exempt from now on or no longer.
+    """
+    shrank, difference = code == "SHRANK", compiled.difference
+    entries = before.compiled.report.entries
     if difference is None:  # the previous names are lost, but their number is known
-        lost = gone = before.compiled.entries - compiled.names.entries
+        changed = whole = (1 if shrank else -1) * (entries - compiled.names.entries)
+    elif shrank:
+        changed, whole = difference.lost, min(difference.removed, difference.lost)
     else:
-        lost, gone = difference.lost, min(difference.removed, difference.lost)
-    told = f"{lost:,} {_entries(zone)} are gone"
-    if lost != gone:
-        told = f"{lost:,} names cover less: {gone:,} are gone, {lost - gone:,} are narrower or excepted now"
-    limits = (
-        _or(guards.shrank_names, usual.shrank_names),
-        _or(guards.shrank_percent, usual.shrank_percent),
-    )
-    return _beyond("SHRANK", told, lost, before, limits)
-
-
-def _grew(zone: Zone, compiled: CompiledList, before: Version) -> Guarded | None:
-    guards, difference, usual = zone.source.guards, compiled.difference, _usual(zone)
-    if difference is None:
-        gained = new = compiled.names.entries - before.compiled.entries
-    else:
-        gained, new = difference.gained, min(difference.added, difference.gained)
-    told = f"{gained:,} {_entries(zone)} are new"
-    if gained != new:
-        told = f"{gained:,} names cover more: {new:,} are new, {gained - new:,} are wider or excepted no more"
-    limits = (
-        _or(guards.grew_names, usual.grew_names),
-        _or(guards.grew_percent, usual.grew_percent),
-    )
-    return _beyond("GREW", told, gained, before, limits)
-
-
-def _entries(zone: Zone) -> str:
-    return "prefixes" if zone.kind == "addresses" else "names"
-
-
-def _usual(zone: Zone) -> _Limits:
-    return FEED if zone.is_feed else FILE
-
-
-def _or(setting: float | None, usual: float) -> float:
-    return usual if setting is None else setting
-
-
-def _beyond(
-    code: str, told: str, changed: int, before: Version, limits: tuple[float, float]
-) -> Guarded | None:
-    entries = before.compiled.entries
-    share = 100 * changed / entries
-    told = f"{told}, of {entries:,} before"
-    numbers = {"changed": changed, "before": entries, "percent": round(share, 4)}
-    names, percent = limits
+        changed, whole = difference.gained, min(difference.added, difference.gained)
+    verb = "are gone" if shrank else "are new"
+    text = f"{changed:,} {'prefixes' if zone.kind == 'addresses' else 'names'} {verb}"
+    if changed != whole:
+        cover, rest = (
+            ("less", "are narrower or exempt now") if shrank else ("more", "are wider or no longer exempt")
+        )
+        text = f"{changed:,} names cover {cover}: {whole:,} {verb}, {changed - whole:,} {rest}"
+    percent_changed = 100 * changed / entries
+    text = f"{text}, of {entries:,} before"
+    numbers = {"changed": changed, "before": entries, "percent": round(percent_changed, 4)}
+    names, percent = (_limit(zone, f"{code.lower()}_{unit}") for unit in ("names", "percent"))
     if changed > names:
-        return Guarded(code, f"{told}: more than {names:,.0f}", numbers | {"limit": names})
-    if share > percent and changed >= FEWEST:
-        return Guarded(code, f"{told}: {share:.2f} %, more than {percent:g} %", numbers | {"limit": percent})
+        return Finding(code, f"{text}: more than {names:,.0f}", numbers | {"limit": names})
+    if percent_changed > percent and changed >= FEWEST:
+        text = f"{text}: {percent_changed:.2f} %, more than {percent:g} %"
+        return Finding(code, text, numbers | {"limit": percent})
     return None
+
+
+def _limit(zone: Zone, option: str) -> float:
+    setting: float | None = getattr(zone.source.guards, option)
+    usual: float = getattr(FEED if zone.is_feed else FILE, option)
+    return usual if setting is None else setting

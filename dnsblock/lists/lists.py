@@ -12,11 +12,12 @@ from dnsblock._engine import Progress
 from dnsblock.config import Config, Zone
 from dnsblock.errors import Problem, Refused, printable
 from dnsblock.lists.compile import Options
-from dnsblock.lists.files import SKIPPED_TOLD, Watch, files_of
+from dnsblock.lists.files import MAX_SKIPPED_SHOWN, Watch
 from dnsblock.lists.guards import NOT_FETCHED, UNREADABLE
 from dnsblock.lists.history.database import HistoryCorrupt
 from dnsblock.lists.history.facts import Version
 from dnsblock.lists.reader import ListVersion, Reader, Rejection
+from dnsblock.lists.sources import source_of
 from dnsblock.lists.store import Store
 from dnsblock.log import event
 
@@ -43,11 +44,11 @@ class Lists:
         """
         problems: list[Problem] = []
         fresh = Lists(self.store, is_first=False)
-        for zone in config.zones:
+        for zone in _zones_with_lists(config):
             try:
-                if only not in (None, zone.name) and self._stays(zone, config, only):
-                    self._keep(zone, fresh)
-                elif zone.kind != "orders":
+                if only not in (None, zone.name) and self._can_carry_over(zone, config):
+                    self._carry_over(zone.name, fresh)
+                else:
                     self._read(Reader(zone, config, self.store, now, progress or Progress()), fresh)
             except Refused as err:
                 problems.extend(err.problems)
@@ -60,26 +61,19 @@ class Lists:
 
         Only lists without a stored version are read. Raises `Refused`.
         """
-        kept = Lists(self.store)
-        for zone in config.zones:
-            if zone.kind != "orders":
-                held = Reader(zone, config, self.store, now, Progress()).enforced()
-                if held is not None:
-                    kept._take(zone, held)
-        return kept.read(config, now, only=NONE)
+        last = Lists(self.store)
+        for zone in _zones_with_lists(config):
+            enforced = Reader(zone, config, self.store, now, Progress()).last_enforced()
+            if enforced is not None:
+                last._take(zone, enforced)
+        return last.read(config, now, only=NONE)
 
-    def _stays(self, zone: Zone, config: Config, only: str | None) -> bool:
+    def _can_carry_over(self, zone: Zone, config: Config) -> bool:
         """Whether a zone can be carried over without being read."""
-        if zone.kind != "orders" and (listed := self.listed.get(zone.name)) is not None:
+        if (listed := self.listed.get(zone.name)) is not None:
             version = listed.version
             return version is not None and version.compiled.options == Options.of(zone, config).text
         return zone.name in self.zones
-
-    def _keep(self, zone: Zone, fresh: "Lists") -> None:
-        if zone.name in self.listed:
-            fresh._take(zone, self.listed[zone.name])
-        elif zone.kind != "orders":
-            self._carry_over(zone.name, fresh)
 
     def _carry_over(self, zone: str, fresh: "Lists") -> None:
         fresh.zones.add(zone)
@@ -98,13 +92,10 @@ class Lists:
     def instead_of(self, config: Config) -> "Lists":
         """The lists to enforce if those that were read cannot be recorded: these, without the new zones."""
         fresh = Lists(self.store, is_first=False)
-        for zone in config.zones:
-            if zone.kind == "orders":
-                continue
+        for zone in _zones_with_lists(config):
+            fresh.zones.add(zone.name)
             if zone.name in self.zones:
                 self._carry_over(zone.name, fresh)
-            else:
-                fresh.zones.add(zone.name)
         return fresh
 
     def with_others(self, config: Config, others: Mapping[str, ListVersion]) -> "Lists":
@@ -126,16 +117,16 @@ class Lists:
     @property
     def rejections(self) -> dict[str, Rejection]:
         """The rejections, by zone."""
-        refused = ((zone, listed.rejection) for zone, listed in self.listed.items())
-        return self.missing | {zone: one for zone, one in refused if one is not None}
+        rejected = ((zone, listed.rejection) for zone, listed in self.listed.items())
+        return self.missing | {zone: one for zone, one in rejected if one is not None}
 
     @property
     def notes(self) -> tuple[str, ...]:
         """Remarks for the operator. None of them is an error."""
-        to_come = ((zone, one) for zone, one in self.missing.items() if one.is_to_come)
+        unfetched = ((zone, one) for zone, one in self.missing.items() if one.is_unfetched)
         missing = tuple(
-            f"nothing of list {zone} is enforced: {problem}"
-            for zone, one in to_come
+            f"list {zone} is not enforced yet: {problem}"
+            for zone, one in unfetched
             for problem in one.problems
         )
         return missing + tuple(
@@ -153,15 +144,17 @@ class Lists:
 
         A file that is still being written does not count yet. A download is renamed into place when complete.
         """
-        listed, refused = self.listed.get(zone.name), self.rejections.get(zone.name)
+        listed, rejection = self.listed.get(zone.name), self.rejections.get(zone.name)
+        source = source_of(zone, self.store)
         try:
-            text = files_of(zone, self.store)
+            files = source.files()
         except Refused:
-            return refused is None or refused.guarded[0].code not in (UNREADABLE, NOT_FETCHED)
+            return rejection is None or rejection.findings[0].code not in (UNREADABLE, NOT_FETCHED)
         # The cause of a failed compilation may be gone: a full disk, a wrong permission.
-        is_judged = refused is None or bool(refused.source_sha256)
-        held = refused.known_by if refused else listed.known_by if listed else ""
-        return (zone.is_feed or watch.is_settled(text)) and not (is_judged and text.known_by == held)
+        is_judged = rejection is None or bool(rejection.source_sha256)
+        last = rejection or listed
+        is_same = files.fingerprint == (last.fingerprint if last else "")
+        return source.is_complete(files, watch) and not (is_judged and is_same)
 
     def accepted(self, versions: tuple[Version, ...]) -> None:
         """Stores the versions that the history has given to the new lists."""
@@ -173,39 +166,43 @@ class Lists:
 
     def _read(self, reader: Reader, fresh: "Lists", *, is_second: bool = False) -> None:
         zone = reader.zone
-        held = self.listed.get(zone.name)
-        if held is not None and held.version is not None and not reader.is_of_this_kind(held.version):
-            held = None  # a zone of another kind had this name before
-        goes_on = zone.source.may_be_missing or zone.name in self.missing or not self.is_first
-        reader = replace(reader, goes_on_without=goes_on)
-        damaged = held if held is not None and held.names.is_damaged else None
+        enforced = self.listed.get(zone.name)
+        if (
+            enforced is not None
+            and enforced.version is not None
+            and not reader.is_of_this_kind(enforced.version)
+        ):
+            enforced = None  # a zone of another kind had this name before
+        is_optional = zone.source.may_be_missing or zone.name in self.missing or not self.is_first
+        reader = replace(reader, is_optional=is_optional)
+        corrupt = enforced if enforced is not None and enforced.names.is_damaged else None
         try:
-            held = reader.enforced() if held is None or damaged is not None else held
-            if held is None:
+            enforced = reader.last_enforced() if enforced is None or corrupt is not None else enforced
+            if enforced is None:
                 with self.store.history() as history:
                     current = history.current(zone.name)
                 lost = None if current is None else current.version
                 if lost is not None and reader.is_of_this_kind(lost):
                     reader = replace(reader, lost=lost)
-            read = reader.read(held)
-            if held is not None and isinstance(read, Rejection):
-                held = reader.protecting(held)
+            read = reader.read(enforced)
+            if enforced is not None and isinstance(read, Rejection):
+                enforced = reader.with_current_protection(enforced)
         except Exception as err:  # one list must not stop orders, other lists or startup
             if isinstance(err, HistoryCorrupt) and not is_second:
                 self._read(reader, fresh, is_second=True)  # the store has started a new history
                 return
             read = reader.failed(err)
-        held = held or damaged  # a corrupt list still has some of its names
+        enforced = enforced or corrupt  # a corrupt list still has some of its names
         if isinstance(read, ListVersion):
             fresh._take(zone, read)
-        elif held is not None:
-            fresh._take(zone, replace(held, rejection=read))
-        elif goes_on or read.is_to_come:
+        elif enforced is not None:
+            fresh._take(zone, replace(enforced, rejection=read))
+        elif is_optional or read.is_unfetched:
             # At startup a list is required unless `missing` says otherwise. During a reload, a broken
             # list that is new in the configuration must not delay orders.
-            if not read.is_to_come:
+            if not read.is_unfetched:
                 why = "; ".join(str(problem) for problem in read.problems)
-                text = f"list {zone.name} is missing, nothing of it is enforced: {why}"
+                text = f"list {zone.name} is missing, so none of it is enforced: {why}"
                 event(logging.ERROR, text, zone=zone.name)
             fresh.missing[zone.name] = read
             fresh.zones.add(zone.name)
@@ -217,10 +214,14 @@ class Lists:
         self.listed[zone.name] = listed
 
 
+def _zones_with_lists(config: Config) -> list[Zone]:
+    return [zone for zone in config.zones if zone.kind != "orders"]
+
+
 def _skipped(zone: str, listed: ListVersion) -> Iterator[str]:
     """The unexpected entries of a list's folder: skipped, but neither hidden nor unfinished files."""
-    odd = [one for one in listed.skipped if not one.is_expected]
-    for one in odd[:SKIPPED_TOLD]:
-        yield f"list {zone} does not read {printable(one.name)}: {one.why}"
-    if len(odd) > SKIPPED_TOLD:
-        yield f"list {zone} does not read {len(odd) - SKIPPED_TOLD:,} more"
+    unexpected = [one for one in listed.skipped if not one.is_expected]
+    for one in unexpected[:MAX_SKIPPED_SHOWN]:
+        yield f"list {zone} does not read {printable(one.name)}: {one.reason}"
+    if len(unexpected) > MAX_SKIPPED_SHOWN:
+        yield f"list {zone} does not read {len(unexpected) - MAX_SKIPPED_SHOWN:,} more"

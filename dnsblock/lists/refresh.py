@@ -1,4 +1,4 @@
-"""Follows lists: polls files and folders, and fetches feeds when they are due.
+"""Follows lists: looks for new content when it is due, and publishes it.
 
 Changes are published through the daemon, one at a time like every change.
 """
@@ -8,26 +8,22 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
 
 from dnsblock.clock import utc_now
 from dnsblock.config import Config, Zone
 from dnsblock.errors import FetchFailed, Problem, Refused
-from dnsblock.lists.feed.schedule import Schedule
+from dnsblock.lists.feed.schedule import MAX_PAUSE_SECONDS, Schedule
 from dnsblock.lists.files import Watch
+from dnsblock.lists.sources import FetchResult, Progress, source_of
 from dnsblock.lists.store import Store
 from dnsblock.log import event, fault
 
-if TYPE_CHECKING:
-    from dnsblock.lists.feed.fetch import Fetched, Progress
-
-MAX_PAUSE_SECONDS = 60.0  # the longest pause before an unreadable list is read again
 TICK_SECONDS = 1.0  # how soon a new zone of the configuration is followed
 
 
 @dataclass(frozen=True, slots=True)
-class FeedState:
-    """The state of fetching a feed."""
+class FetchStatus:
+    """The status of a list that is fetched."""
 
     fetched_at: datetime | None = None  # the last successful fetch, including `not modified`
     error: str | None = None  # the error of the last try
@@ -47,12 +43,12 @@ class Refresher:
     """Follows the lists of a configuration."""
 
     def __init__(self, store: Store, hooks: Hooks, fetched: Mapping[str, datetime]) -> None:
-        """`fetched`: the feeds that were fetched at startup, and when."""
+        """`fetched`: the lists that were fetched at startup, and when."""
         self._store = store
         self._hooks = hooks
         self._locks: dict[str, asyncio.Lock] = {}
-        self._followed: dict[str, Zone] = {}  # as configured when the last wait for their feeds began
-        self.states = {zone: FeedState(fetched_at=at) for zone, at in fetched.items()}
+        self._followed: dict[str, Zone] = {}  # as configured when the last wait for their lists began
+        self.states = {zone: FetchStatus(fetched_at=at) for zone, at in fetched.items()}
         self.fetching: dict[str, tuple[int, int | None]] = {}  # bytes received, and bytes announced
 
     async def run(self, config: Callable[[], Config]) -> None:
@@ -68,121 +64,104 @@ class Refresher:
                 await asyncio.sleep(TICK_SECONDS)
 
     async def _follow(self, zone: Zone) -> None:
-        follow = self._follow_feed if zone.is_feed else self._follow_files
+        watch, schedule = Watch(), source_of(zone, self._store).schedule()
+        wait = self._first_wait(zone, schedule)
         while True:
+            await self._wait(zone, wait)
             try:
-                await follow(zone)
+                wait = await self._refresh_on(schedule, zone, watch)
             except Exception:  # one list must not stop DNS and orders
-                fault(f"list {zone.name} could not be followed: it is tried again", zone=zone.name)
-                await self._wait(zone, min(zone.every_seconds, MAX_PAUSE_SECONDS))
+                fault(f"list {zone.name} could not be followed; it is tried again", zone=zone.name)
+                wait = min(zone.every_seconds, MAX_PAUSE_SECONDS)
 
-    async def refresh(self, zone: Zone) -> None:
-        """Fetches a feed now, and publishes the list. Raises `FetchFailed` and `Refused`."""
+    async def _refresh_on(self, schedule: Schedule, zone: Zone, watch: Watch) -> float:
+        """Refreshes a list; returns how long to wait afterwards."""
+        try:
+            await self.refresh(zone, watch)
+        except FetchFailed as err:
+            return schedule.after_failure(err.retry_after)
+        except Refused:  # `publish` logged the problem
+            # Unless the content is the cause, it may soon pass: a locked history, a full disk.
+            if await asyncio.to_thread(self._hooks.is_changed, zone, watch):
+                return schedule.after_failure()
+        return schedule.after_success()
+
+    def _first_wait(self, zone: Zone, schedule: Schedule) -> float:
+        """Seconds until the first look: another answer for a zone does not change when its feed is due."""
+        before, self._followed[zone.name] = self._followed.get(zone.name), zone
+        status = self.states.get(zone.name)
+        if status is None:
+            return schedule.first()
+        if before is None:
+            return schedule.after_success()  # it was fetched at startup
+        if status.next_at is None or (before.place, before.source) != (zone.place, zone.source):
+            return schedule.first()
+        return max(0.0, (status.next_at - utc_now()).total_seconds())
+
+    async def _wait(self, zone: Zone, seconds: float) -> None:
+        if zone.name in self.states:
+            self._note(zone, next_at=utc_now() + timedelta(seconds=seconds))
+        await asyncio.sleep(seconds)
+
+    async def refresh(self, zone: Zone, watch: Watch | None = None) -> None:
+        """Fetches a list if it has a server; publishes new content. Raises `FetchFailed` and `Refused`."""
+        result = await self.fetch(zone)
+        # "Not modified" refers to the last download, which may not have been judged or recorded yet.
+        if result == "ok" or await asyncio.to_thread(self._hooks.is_changed, zone, watch or Watch()):
+            await self._hooks.publish(f"list {zone.name}", zone.name)
+
+    async def fetch(self, zone: Zone) -> FetchResult | None:
+        """Fetches a list now; None if it has no server. Raises `FetchFailed`."""
         async with self._locks.setdefault(zone.name, asyncio.Lock()):
             try:
-                fetched = await download(zone, self._store, self._follow_download(zone))
+                result = await source_of(zone, self._store).fetch(self._progress(zone))
             except FetchFailed as err:
-                _tell(zone, err)
+                _log_failure(zone, err)
                 self._hooks.fetched(zone.name, err.code)
                 self._note(zone, error=str(err))
                 raise
             finally:
                 self.fetching.pop(zone.name, None)
-            self._hooks.fetched(zone.name, "not_modified" if fetched is None else "ok")
+        if result is not None:
+            self._hooks.fetched(zone.name, result)
             self._note(zone, fetched_at=utc_now(), error=None)
-            if fetched is not None:
-                facts = {"zone": zone.name, "octets": fetched.octets, "sha256": fetched.sha256}
-                event(logging.INFO, f"fetched list {zone.name} in {fetched.seconds:.1f} s", **facts)
-            # "Not modified" refers to the last download, which may not have been judged or recorded yet.
-            if fetched is not None or await asyncio.to_thread(self._hooks.is_changed, zone, Watch()):
-                await self._hooks.publish(f"feed {zone.name}", zone.name)
+        return result
 
-    def _follow_download(self, zone: Zone) -> "Progress":
-        def follow(octets: int, announced: int | None) -> None:
-            self.fetching[zone.name] = (octets, announced)
+    def _progress(self, zone: Zone) -> Progress:
+        def note(received: int, announced: int | None) -> None:
+            self.fetching[zone.name] = (received, announced)
 
-        return follow
-
-    async def _follow_feed(self, zone: Zone) -> None:
-        schedule = Schedule(zone.every_seconds)
-        await self._wait(zone, self._first_wait(zone, schedule))
-        while True:
-            try:
-                await self.refresh(zone)
-                wait = schedule.after_success()
-            except FetchFailed as err:
-                wait = schedule.after_failure(err.retry_after)
-            except Refused:  # the fetch succeeded; `publish` logged the problem
-                # Unless the content is the cause, it may soon pass: a locked history, a full disk.
-                is_unjudged = await asyncio.to_thread(self._hooks.is_changed, zone, Watch())
-                wait = schedule.after_failure() if is_unjudged else schedule.after_success()
-            await self._wait(zone, wait)
-
-    def _first_wait(self, zone: Zone, schedule: Schedule) -> float:
-        """Seconds until the feed is due: 0 if it was never fetched or its options changed."""
-        before, self._followed[zone.name] = self._followed.get(zone.name), zone
-        state = self.states.get(zone.name)
-        if state is None:
-            return 0.0
-        if before is None:
-            return schedule.after_success()  # it was fetched at startup
-        if state.next_at is None or (before.place, before.source) != (zone.place, zone.source):
-            return 0.0
-        return max(0.0, (state.next_at - utc_now()).total_seconds())
-
-    async def _wait(self, zone: Zone, seconds: float) -> None:
-        self._note(zone, next_at=utc_now() + timedelta(seconds=seconds))
-        await asyncio.sleep(seconds)
-
-    async def _follow_files(self, zone: Zone) -> None:
-        watch = Watch()
-        usual = pause = float(zone.every_seconds)
-        while True:
-            await asyncio.sleep(pause)
-            pause, longer = usual, min(2 * pause, max(usual, MAX_PAUSE_SECONDS))
-            if await asyncio.to_thread(self._hooks.is_changed, zone, watch):
-                try:
-                    await self._hooks.publish(f"list {zone.name}", zone.name)
-                except Refused:  # `publish` logged it
-                    # On a full disk, each try would compile ten million names for nothing.
-                    pause = longer
+        return note
 
     def _note(self, zone: Zone, **facts: datetime | str | None) -> None:
-        state = self.states.get(zone.name, FeedState())
-        self.states[zone.name] = replace(state, **facts)  # type: ignore[arg-type]  # names and types match
+        status = self.states.get(zone.name, FetchStatus())
+        self.states[zone.name] = replace(status, **facts)  # type: ignore[arg-type]  # names and types match
 
 
-def _tell(zone: Zone, err: FetchFailed) -> None:
+def _log_failure(zone: Zone, err: FetchFailed) -> None:
     text = f"list {zone.name} was not fetched: {err}"
     event(logging.ERROR, text, zone=zone.name, code=err.code)
 
 
-async def download(zone: Zone, store: Store, progress: "Progress | None" = None) -> "Fetched | None":
-    """Fetches a feed; None if it is not modified. Raises only `FetchFailed`."""
-    # Imported here: without feeds, startup does not need httpx, which takes a sixth of its time.
-    from dnsblock.lists.feed import fetching
-
-    return await fetching.download(zone, store, progress)
-
-
 def fetch_missing(config: Config, store: Store) -> dict[str, datetime]:
-    """At startup, fetches the feeds that were never downloaded; returns the time of each fetch.
+    """At startup, fetches the lists that were never fetched; returns the time of each fetch.
 
     Raises `Refused` if a required one fails.
     """
     problems: list[Problem] = []
     fetched: dict[str, datetime] = {}
     for zone in config.zones:
-        with store.history() as history:
-            is_known = not zone.is_feed or history.current(zone.name) is not None
-        if is_known or store.download(zone.name).exists():
+        if zone.kind == "orders" or not (source := source_of(zone, store)).is_unfetched:
             continue
+        with store.history() as history:
+            if history.current(zone.name) is not None:
+                continue
         event(logging.INFO, f"fetching list {zone.name} for the first time", zone=zone.name)
         try:
-            asyncio.run(download(zone, store))
+            asyncio.run(source.fetch())
             fetched[zone.name] = utc_now()
         except FetchFailed as err:
-            _tell(zone, err)
+            _log_failure(zone, err)
             if not zone.source.may_be_missing:
                 problems.append(Problem(f"list {zone.name}", None, "", str(err)))
     if problems:

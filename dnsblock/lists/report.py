@@ -13,6 +13,11 @@ LEFT_OUT = ("public_suffix", "protected", "top_level", "too_wide")  # the codes 
 Kind = Literal["rejected", "left out", "repaired", "duplicate", "not applicable", "lost exception"]
 LOST_EXCEPTION = "lost_exception"  # the code of an exception that is not enforced
 APEXLESS_SHARE = 0.95  # above this share of `*.name`, the list is written so throughout and lacks the apexes
+COUNTS = (
+    *("lines", "accepted", "repaired", "duplicate", "not_applicable", "rejected"),
+    *("exceptions", "apexless", "silent"),
+)
+REASONS = ("rejected_by", "not_applicable_by", "repaired_by")
 WARNED = 10  # lost exceptions that warnings list
 
 
@@ -35,7 +40,10 @@ class ReportedLine:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Counts of the lines of a list. `lines` excludes the silent ones; it is the sum of the next five."""
+    """Counts of the lines of a list. `lines` excludes the silent ones; it is the sum of the next five.
+
+    The history stores it with each version; the API, the commands and the metrics show it.
+    """
 
     format: str
     is_recognised: bool
@@ -52,7 +60,7 @@ class Report:
     rejected_by: dict[str, int]
     not_applicable_by: dict[str, int]
     repaired_by: dict[str, int]
-    told: tuple[ReportedLine, ...]  # the first hundred reported lines of each kind
+    reported: tuple[ReportedLine, ...]  # the first hundred of each kind
     former_format: str = ""  # the previous version's format, if a different one was detected
 
     @classmethod
@@ -61,46 +69,44 @@ class Report:
 
         `before` is the format of the previous version.
         """
+        fields: dict[str, Any] = {name: getattr(compiled, name) for name in COUNTS}
+        if match == "below":  # the operator has chosen it
+            fields["apexless"] = 0
+        fields |= {name: dict(sorted(getattr(compiled, name).items())) for name in REASONS}
+        recognised = formats_of(compiled)
         return cls(
-            format=formats_of(compiled),
+            **fields,
+            format=recognised,
             is_recognised=compiled.is_recognised,
             entries=compiled.names.entries,
-            lines=compiled.lines,
-            accepted=compiled.accepted,
-            repaired=compiled.repaired,
-            duplicate=compiled.duplicate,
-            not_applicable=compiled.not_applicable,
-            rejected=compiled.rejected,
-            exceptions=compiled.exceptions,
-            apexless=0 if match == "below" else compiled.apexless,
-            silent=compiled.silent,
-            rejected_by=dict(sorted(compiled.rejected_by.items())),
-            not_applicable_by=dict(sorted(compiled.not_applicable_by.items())),
-            repaired_by=dict(sorted(compiled.repaired_by.items())),
-            told=tuple(_reported(compiled)),
-            former_format=before if compiled.is_recognised and before != formats_of(compiled) else "",
+            reported=tuple(_reported(compiled)),
+            former_format=before if compiled.is_recognised and before != recognised else "",
         )
 
     def as_json(self) -> dict[str, Any]:
-        """One JSON object."""
-        return asdict(self)
+        """One JSON object; the reported lines are in `told`."""
+        values = asdict(self)
+        return values | {"told": values.pop("reported")}
 
     @classmethod
     def from_text(cls, text: str) -> "Report":
-        """Parses the JSON text of `as_json`."""
-        read = json.loads(text)
-        return cls(**{**read, "told": tuple(ReportedLine(**line) for line in read["told"])})
+        """Parses the JSON text of `as_json`. Raises `ValueError`, `TypeError` or `LookupError`."""
+        values = json.loads(text)
+        report = cls(reported=tuple(ReportedLine(**line) for line in values.pop("told")), **values)
+        if not all(isinstance(getattr(report, name), int) for name in ("entries", *COUNTS)):
+            raise ValueError("a count is not a number")
+        return report
 
     def of_kind(self, kind: Kind) -> list[ReportedLine]:
         """The reported lines of one kind."""
-        return [told for told in self.told if told.kind == kind]
+        return [one for one in self.reported if one.kind == kind]
 
     @property
     def left_out(self) -> list[str]:
         """Texts for the dropped names: the reported lines, and how many more there are."""
-        told = [str(one.problem) for one in self.of_kind("left out")]
-        more = sum(self.rejected_by.get(code, 0) for code in LEFT_OUT) - len(told)
-        return [*told, f"and {more:,} more lines"] if more > 0 else told
+        shown = [str(one.problem) for one in self.of_kind("left out")]
+        more = sum(self.rejected_by.get(code, 0) for code in LEFT_OUT) - len(shown)
+        return [*shown, f"and {more:,} more lines"] if more > 0 else shown
 
     @property
     def warnings(self) -> list[str]:
@@ -109,11 +115,13 @@ class Report:
 
     def _apexless(self) -> Iterator[str]:
         if self.entries and self.apexless >= APEXLESS_SHARE * self.entries:
-            advice = "tell who runs the list, if they are meant"
+            advice = "if they should be, ask the publisher of the list"
             if self.format == "wildcard":
-                advice = "set `match: subtree` for the zone if they are meant, and `match: below` if not"
+                advice = (
+                    "set `match: subtree` for the zone to block them, or `match: below` if this is intended"
+                )
             yield (
-                f"{self.apexless:,} of {self.entries:,} names are listed as `*.name` alone, so the names "
+                f"{self.apexless:,} of {self.entries:,} names are listed only as `*.name`, so the names "
                 f"themselves are not blocked: {advice}"
             )
 
@@ -121,11 +129,11 @@ class Report:
         lost = self.not_applicable_by.get(LOST_EXCEPTION, 0)
         if not lost:
             return
-        told = self.of_kind("lost exception")[:WARNED]
-        yield f"{lost:,} exceptions are not carried out, so what they except may be blocked"
-        yield from (f"lost exception: {one.problem}" for one in told)
-        if lost > len(told):
-            yield f"and {lost - len(told):,} more lost exceptions"
+        shown = self.of_kind("lost exception")[:WARNED]
+        yield f"{lost:,} exceptions cannot be applied, so the names that they exempt may be blocked"
+        yield from (f"lost exception: {one.problem}" for one in shown)
+        if lost > len(shown):
+            yield f"and {lost - len(shown):,} more lost exceptions"
 
     @property
     def summary(self) -> str:

@@ -9,7 +9,6 @@ from dnsblock.errors import Problem, Refused
 from dnsblock.lists.history.facts import NewVersion, Version
 from dnsblock.lists.lists import Lists
 from dnsblock.lists.reader import ListVersion, Reader
-from dnsblock.lists.report import Report
 
 
 def lists_of(serial: int, reason: str, lists: Lists, config: Config, now: datetime) -> Lists:
@@ -22,7 +21,7 @@ def lists_of(serial: int, reason: str, lists: Lists, config: Config, now: dateti
     with lists.store.history() as history:
         snapshot = history.snapshot(serial)
         if snapshot is None:
-            raise _refused(serial, "no such serial is kept; `dnsblock versions` lists them")
+            raise _refused(serial, "this serial is not recorded; `dnsblock versions` lists the serials")
         wanted_versions: dict[str, Version] = {}
         for zone, now_listed in lists.listed.items():
             number = snapshot.versions.get(zone)
@@ -40,7 +39,7 @@ def lists_of(serial: int, reason: str, lists: Lists, config: Config, now: dateti
             if listed.names.sha256 != now_listed.names.sha256:
                 others[one.name] = listed
     if not others:
-        raise _refused(serial, "its lists are those that are enforced now; orders are not rolled back")
+        raise _refused(serial, "its lists are in force already; orders are not rolled back")
     return lists.with_others(config, others)
 
 
@@ -50,16 +49,14 @@ def _listed(wanted: Version, listed: ListVersion, note: str, reader: Reader) -> 
         return listed
     where = f"version {wanted.number} of list {wanted.zone}"
     if not reader.leaves_out_as(wanted):
-        renewed = reader.renewed(wanted, listed, "rollback", note)
+        renewed = reader.without_protected(wanted, listed, "rollback", note)
         if renewed is None or renewed.new is None:
-            reason = (
-                "other names may not be blocked now than then, and its text is not kept to leave them out"
-            )
+            reason = "the protected names have changed since then, and its content is not stored"
             raise Refused([Problem(where, None, "", reason)])
         return replace(renewed, new=replace(renewed.new, withdraws=listed.version.number))
     names = reader.store.names(wanted) if wanted.has_file else None
     if names is None:
-        reason = "its compiled file is kept no more: `history.generations` says how many are"
+        reason = "its compiled file was removed; `history.generations` sets how many are stored"
         raise Refused([Problem(where, None, "", reason)])
     new = NewVersion(
         zone=wanted.zone,
@@ -70,9 +67,9 @@ def _listed(wanted: Version, listed: ListVersion, note: str, reader: Reader) -> 
         note=note,
         withdraws=listed.version.number,
         # The list file has not changed: it is read again only after the next write.
-        known_by=listed.known_by,
+        fingerprint=listed.fingerprint,
     )
-    return ListVersion(names, Report.from_text(wanted.compiled.report), listed.known_by, None, new)
+    return ListVersion(names, listed.fingerprint, None, new)
 
 
 def _difference(wanted: Version, current: Version, reader: Reader) -> bytes | None:

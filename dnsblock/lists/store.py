@@ -19,7 +19,7 @@ from dnsblock import document
 from dnsblock._engine import Names, NamesUnusable
 from dnsblock.durable import sync_folder
 from dnsblock.errors import HistoryUnwritable, Problem, Refused
-from dnsblock.lists.history.database import FILE, HistoryCorrupt, damaged, files_aside, set_aside
+from dnsblock.lists.history.database import FILE, HistoryCorrupt, corrupt, files_aside, set_aside
 from dnsblock.lists.history.facts import Current, Version
 from dnsblock.lists.history.history import History
 from dnsblock.log import event
@@ -36,16 +36,18 @@ class Store:
         self.read_only = read_only
         self.compiled = folder / "lists"
         self.feeds = folder / "feeds"
-        self._texts = folder / "texts"
+        self._contents = folder / "texts"
         if not read_only:
             try:
-                for made in (folder, self.compiled, self.feeds, self._texts):
+                for made in (folder, self.compiled, self.feeds, self._contents):
                     made.mkdir(mode=0o700, parents=True, exist_ok=True)
             except OSError as err:
-                reason = f"{err.strerror}: run as the user that owns the folder `state`, or give it the right"
+                reason = (
+                    f"{err.strerror}: run as the user that owns the folder `state`, or grant access to it"
+                )
                 raise Refused([Problem(str(err.filename or folder), None, "", reason)]) from err
         self._lock = threading.Lock()
-        self._begun = 0  # how many histories were replaced
+        self._replaced = 0  # how many histories were replaced
         self._enforced: dict[str, Current] = {}
         self.corrupt: HistoryCorrupt | None = None  # why a read-only history counts as empty
         try:
@@ -56,14 +58,14 @@ class Store:
                 self.corrupt = err
                 self._history = History.empty(folder)
             else:
-                self._history = self._begin_again(err)
+                self._history = self._start_new(err)
 
     def _ensure_whole(self) -> None:
         """Raises `HistoryCorrupt` if the file is empty beside compiled lists: it was truncated."""
         path = self.folder / FILE
         with suppress(OSError):
             if path.stat().st_size == 0 and any(self.compiled.glob("*.names")):
-                raise damaged(path, "an empty file")
+                raise corrupt(path, "an empty file")
 
     # ------- The history -------
 
@@ -94,13 +96,13 @@ class Store:
     @contextmanager
     def looking_back(self) -> Iterator[History]:
         """A separate read-only history, for queries while the daemon works. Raises `Refused`."""
-        begun = self._begun
+        replaced = self._replaced
         try:
-            with History.open(self.folder, read_only=True, is_begun=True) as history:
+            with History.open(self.folder, read_only=True, must_exist=True) as history:
                 yield history
         except HistoryCorrupt as err:
             with self._lock:
-                if begun == self._begun:  # otherwise another thread has replaced it already
+                if replaced == self._replaced:  # otherwise another thread has replaced it already
                     self._renew(err)
             raise
 
@@ -126,18 +128,18 @@ class Store:
         if self.read_only:
             return
         self._history.close()
-        self._history = self._begin_again(err)
-        self._history.begin_with(self._enforced.values())
+        self._history = self._start_new(err)
+        self._history.start_with(self._enforced.values())
 
-    def _begin_again(self, err: HistoryCorrupt) -> History:
+    def _start_new(self, err: HistoryCorrupt) -> History:
         try:
-            kept = set_aside(self.folder)
+            path = set_aside(self.folder)
         except OSError as failed:
             raise err from failed
-        self._begun += 1
-        text = f"the history of lists cannot be used, and is set aside as {kept}: {err.problems[0].value}"
-        consequence = "what lists were before is not known any more, and guards have nothing to compare with"
-        event(logging.ERROR, f"{text}; a new one begins: {consequence}")
+        self._replaced += 1
+        text = f"the history of lists cannot be used, and is set aside as {path}: {err.problems[0].value}"
+        consequence = "earlier lists are unknown, and guards have nothing to compare with"
+        event(logging.ERROR, f"{text}. A new history starts: {consequence}")
         return History.open(self.folder)
 
     def close(self) -> None:
@@ -167,11 +169,11 @@ class Store:
             if path.name not in wanted:
                 path.unlink(missing_ok=True)
 
-    def sweep_halves(self) -> None:
+    def sweep_partial(self) -> None:
         """Removes unfinished downloads and content of an earlier process."""
         for path in self.feeds.glob("*.part"):
             path.unlink(missing_ok=True)
-        for folder in (*self._texts.glob("*.new"), *self._texts.glob("*.again")):
+        for folder in (*self._contents.glob("*.new"), *self._contents.glob("*.again")):
             shutil.rmtree(folder, ignore_errors=True)
 
     def prune(self, zones: Sequence[str], generations: int) -> None:
@@ -184,39 +186,39 @@ class Store:
 
     # ------- Content -------
 
-    def keep_content(self, zone: str, source_sha256: str, files: Sequence[tuple[str, str]]) -> bool:
+    def store_content(self, zone: str, source_sha256: str, files: Sequence[tuple[str, str]]) -> bool:
         """Stores the content of a list, compressed, so that it can be compiled again without its files.
 
         Returns False and stores nothing if the content has changed since. Raises `OSError`.
         """
-        kept = self._text(zone, source_sha256)
-        half = self._texts / f"{zone}.new"
-        shutil.rmtree(half, ignore_errors=True)
+        stored = self._content(zone, source_sha256)
+        partial = self._contents / f"{zone}.new"
+        shutil.rmtree(partial, ignore_errors=True)
         try:
-            half.mkdir(mode=0o700)
+            partial.mkdir(mode=0o700)
             read = [
-                (label, 0, _compress(path, half / f"{place:06}.gz"), True)
+                (label, 0, _compress(path, partial / f"{place:06}.gz"), True)
                 for place, (label, path) in enumerate(files)
             ]
             if digest_of(read) != source_sha256:
                 return False
-            sync_folder(half)
-            shutil.rmtree(kept, ignore_errors=True)
-            half.rename(kept)
+            sync_folder(partial)
+            shutil.rmtree(stored, ignore_errors=True)
+            partial.rename(stored)
         finally:
-            shutil.rmtree(half, ignore_errors=True)
-        sync_folder(self._texts)
+            shutil.rmtree(partial, ignore_errors=True)
+        sync_folder(self._contents)
         return True
 
     def has_content(self, version: Version) -> bool:
         """Whether the content of a version is stored."""
-        return self._text(version.zone, version.compiled.source_sha256).exists()
+        return self._content(version.zone, version.compiled.source_sha256).exists()
 
     @contextmanager
     def content(self, version: Version) -> Iterator[list[tuple[str, str]]]:
         """The stored files of a version, as (label, path); empty if it is not stored. Raises `OSError`."""
-        folder = self._text(version.zone, version.compiled.source_sha256)
-        again = self._texts / f"{version.zone}.again"
+        folder = self._content(version.zone, version.compiled.source_sha256)
+        again = self._contents / f"{version.zone}.again"
         shutil.rmtree(again, ignore_errors=True)
         try:
             again.mkdir(mode=0o700)
@@ -231,13 +233,13 @@ class Store:
 
     def drop_content(self, zone: str, keep: Collection[str]) -> None:
         """Removes the stored content of a zone, except that with these SHA-256."""
-        wanted = {self._text(zone, sha256) for sha256 in keep}
-        for folder in self._texts.glob(f"{zone}@*"):
+        wanted = {self._content(zone, sha256) for sha256 in keep}
+        for folder in self._contents.glob(f"{zone}@*"):
             if folder not in wanted:
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def _text(self, zone: str, source_sha256: str) -> Path:
-        return self._texts / f"{zone}@{source_sha256}"
+    def _content(self, zone: str, source_sha256: str) -> Path:
+        return self._contents / f"{zone}@{source_sha256}"
 
 
 def digest_of(sources: Sequence[tuple[str, int, str, bool]]) -> str:

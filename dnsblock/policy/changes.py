@@ -190,10 +190,10 @@ def _zones_between(before: Sequence[Zone], after: Sequence[Zone]) -> Iterator[st
     old, new = ({zone.name: zone for zone in zones} for zones in (before, after))
     for name in dict.fromkeys([*old, *new]):
         yield from _values_between(f"zones.{name}", old.get(name), new.get(name))
-    kept = [
+    sequences = [
         [zone.name for zone in zones if zone.name in old.keys() & new.keys()] for zones in (before, after)
     ]
-    if kept[0] != kept[1]:
+    if sequences[0] != sequences[1]:
         yield "zones (their order)"
 
 

@@ -20,7 +20,7 @@ from dnsblock.policy.snapshot import Draft, build, read, standing_notes
 
 
 class CheckedZone(TypedDict):
-    """What a zone would enforce now, or count in shadow mode. For a list, also the report on its lines."""
+    """The entries that a zone would enforce now, or count in shadow mode; the report on a list."""
 
     name: str
     mode: str
@@ -69,7 +69,7 @@ def check_all(path: Path, progress: Progress | None = None) -> Checked:
         store.close()
     reports = {zone: _report(listed) for zone, listed in draft.lists.listed.items()}
     links = wrong_links((*orders, *draft.new), now)
-    refused = (*book.problems, *_refused_documents(draft), *links, *_refused(draft.lists))
+    refused = (*book.problems, *_refused_documents(draft), *links, *_rejected(draft.lists))
     zones: list[CheckedZone] = [
         {
             "name": zone.name,
@@ -89,24 +89,24 @@ def _refused_documents(draft: Draft) -> tuple[Problem, ...]:
     return tuple(problem for one in draft.refused or () for problem in one.problems)
 
 
-def _refused(lists: Lists) -> tuple[Problem, ...]:
+def _rejected(lists: Lists) -> tuple[Problem, ...]:
     """Why lists are rejected. A feed that was not fetched yet gets a note instead."""
-    refused = [one for one in lists.rejections.values() if not one.is_to_come]
-    return tuple(problem for one in refused for problem in one.problems)
+    rejected = [one for one in lists.rejections.values() if not one.is_unfetched]
+    return tuple(problem for one in rejected for problem in one.problems)
 
 
 def _left_out(lists: Lists) -> Iterator[str]:
     """Lines of lists that are not enforced: harmful ones, and rules that names cannot express."""
     for zone, listed in lists.listed.items():
         for left_out in listed.report.left_out:
-            yield f"list {zone} names what no list may block: {left_out}"
+            yield f"list {zone} contains a name that no list may block: {left_out}"
         yield from (f"list {zone}: {warning}" for warning in listed.report.warnings)
 
 
 def _report(listed: ListVersion) -> dict[str, Any]:
     """The report on the current content, even if it is rejected."""
-    refused = listed.rejection
-    report = listed.report if refused is None or refused.report is None else refused.report
+    rejection = listed.rejection
+    report = listed.report if rejection is None or rejection.report is None else rejection.report
     return report.as_json()
 
 
@@ -120,4 +120,4 @@ def _problems_of_lists(config: Config, store: Store) -> tuple[Problem, ...]:
         lists = Lists(store).read(config.model_copy(update={"zones": zones}), utc_now())
     except Refused as err:
         return err.problems
-    return _refused(lists)
+    return _rejected(lists)

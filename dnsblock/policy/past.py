@@ -26,11 +26,11 @@ from dnsblock.policy.snapshot import Policy
 from dnsblock.policy.zones import compile_orders, list_rule
 from dnsblock.times import utc
 
-TO_COME = (
-    "this time is to come: the answer is what is scheduled today, with the lists and settings of today; "
-    "an order that comes until then may change it"
+IN_FUTURE = (
+    "this time is in the future: the answer uses the orders that are scheduled now and the current lists "
+    "and settings; later orders may change it"
 )
-UNKNOWN_TOLD = 5  # of the parents of a name, or the prefixes that contain an address
+UNKNOWN_SHOWN = 5  # of the parents of a name, or the prefixes that contain an address
 
 
 class NameEvent(TypedDict):
@@ -72,7 +72,7 @@ class Past:
         """
         notes: list[str] = []
         if when > utc_now():
-            notes.append(TO_COME)
+            notes.append(IN_FUTURE)
         covers = suffixes(name)
         state = derive(self.orders_of(when), when)
         zones: list[tuple[PolicyZone, int | None, bool, bool]] = []
@@ -93,15 +93,15 @@ class Past:
         self, address: IPv4Address | IPv6Address, when: datetime
     ) -> tuple[Explanation, list[str]]:
         """The same for answers that contain an address."""
-        notes = [TO_COME] if when > utc_now() else []
+        notes = [IN_FUTURE] if when > utc_now() else []
         nat64 = nat64_prefixes(self.config)
         embedded = prefixes.embedded(address, [IPv6Network(prefix) for prefix in nat64])
         covers = [name for one in (address, *embedded) for name in prefixes.covering(one)]
         zones: list[tuple[PolicyZone, int | None, bool, bool]] = []
         for zone in self.config.zones:
             if zone.kind == "addresses":
-                said = self._said_at(zone, covers, when, notes)
-                lines = "".join(f"{prefixes.shown(name)}\n" for name, _ in said)
+                entries = self._entries_at(zone, covers, when, notes)
+                lines = "".join(f"{prefixes.shown(name)}\n" for name, _ in entries)
                 compiled = PolicyZone.from_addresses(zone.name, lines.encode(), list_rule(zone, self.config))
                 zones.append((compiled, None, True, zone.is_shadow))
         snapshot = Snapshot(zones, self._serial_at(when), nat64)
@@ -111,18 +111,18 @@ class Past:
 
     def _list_at(self, zone: Zone, covers: Sequence[str], when: datetime, notes: list[str]) -> PolicyZone:
         lines: list[str] = []
-        for name, said in self._said_at(zone, covers, when, notes):
-            for word in said.split(","):
+        for name, scopes in self._entries_at(zone, covers, when, notes):
+            for word in scopes.split(","):
                 rule, scope = _rule_and_match(word)
                 lines.append(f"{scope} {rule} {name}\n")
         rules = [list_rule(zone, self.config), Rule(None), Rule(Answer("passthru", ttl=0))]
         return PolicyZone.from_entries(zone.name, rules, "".join(lines).encode())
 
-    def _said_at(
+    def _entries_at(
         self, zone: Zone, covers: Sequence[str], when: datetime, notes: list[str]
     ) -> list[tuple[str, str]]:
         """The entries of a list for these names at a time."""
-        said: list[tuple[str, str]] = []
+        entries: list[tuple[str, str]] = []
         unknown: list[str] = []
         for name in covers:
             past = self.history.scope_at(zone.name, name, when, self._scope_now(zone, name))
@@ -132,10 +132,10 @@ class Past:
                 notes.append(f"list {zone.name}: there was no version yet")
                 break
             if past.scope:
-                said.append((name, past.scope))
-        for name in unknown[:UNKNOWN_TOLD]:
-            notes.append(f"list {zone.name}: what it said then about {name} is not known any more")
-        return said
+                entries.append((name, past.scope))
+        for name in unknown[:UNKNOWN_SHOWN]:
+            notes.append(f"list {zone.name}: its entry for {name} at that time is unknown")
+        return entries
 
     def _scope_now(self, zone: Zone, name: str) -> str | None:
         listed = self.lists.listed.get(zone.name)
@@ -193,12 +193,12 @@ class Past:
                     yield _list_event(version.accepted_at, zone, what, (name, scope), version.number)
             is_itself = is_of_prefixes or name == covers[0]
             for change in changes:
-                told = [one for one in (change.before, change.after) if one is not None]
-                if any(_covers(one, is_itself=is_itself) for one in told):
+                scopes = [one for one in (change.before, change.after) if one is not None]
+                if any(_covers(one, is_itself=is_itself) for one in scopes):
                     what = (
                         "listed" if change.before is None else "gone" if change.after is None else "changed"
                     )
-                    yield _list_event(change.at, zone, what, (name, told[-1]), change.version)
+                    yield _list_event(change.at, zone, what, (name, scopes[-1]), change.version)
 
 
 def suffixes(name: str) -> list[str]:
@@ -245,8 +245,8 @@ def _order_event(at: datetime, zone: Zone, what: str, entry: Entry, by: str) -> 
     return {"at": utc(at), "zone": zone.name, "what": what, "entry": entry.name, "match": match, "by": by}
 
 
-def _list_event(at: datetime, zone: Zone, what: str, said: tuple[str, str], version: int) -> NameEvent:
-    entry, scope = said
+def _list_event(at: datetime, zone: Zone, what: str, found: tuple[str, str], version: int) -> NameEvent:
+    entry, scope = found
     by = f"version {version}"
     return {"at": utc(at), "zone": zone.name, "what": what, "entry": entry, "match": scope, "by": by}
 
@@ -269,7 +269,7 @@ def differences(past: Past, serial_a: int, serial_b: int, limit: int) -> list[Zo
 
     Raises `Refused` for serials and versions that are not recorded.
     """
-    a, b = _kept(past.history, serial_a), _kept(past.history, serial_b)
+    a, b = _recorded(past.history, serial_a), _recorded(past.history, serial_b)
     found: list[ZoneDifference] = []
     issuers = {zone.name: zone for zone in past.config.zones if zone.issuer is not None}
     configured = [zone.name for zone in past.config.zones]
@@ -287,10 +287,10 @@ def differences(past: Past, serial_a: int, serial_b: int, limit: int) -> list[Zo
             if old != new:
                 found.append(_whole_list(past.history, name, old, new))
             continue
-        told = list(islice(changes, limit))
-        total = len(told) + sum(1 for _ in changes)
+        shown = list(islice(changes, limit))
+        total = len(shown) + sum(1 for _ in changes)
         if total:
-            found.append({"zone": name, "a": states[0], "b": states[1], "total": total, "changes": told})
+            found.append({"zone": name, "a": states[0], "b": states[1], "total": total, "changes": shown})
     return found
 
 
@@ -298,14 +298,14 @@ def _whole_list(history: History, zone: str, a: int | None, b: int | None) -> Zo
     """A list that only one of two snapshots has: only the number of names, since all of them differ."""
     versions = [None if number is None else history.version(zone, number) for number in (a, b)]
     states = ["no such list" if number is None else f"version {number}" for number in (a, b)]
-    total = sum(0 if version is None else version.compiled.entries for version in versions)
+    total = sum(0 if version is None else version.compiled.report.entries for version in versions)
     return {"zone": zone, "a": states[0], "b": states[1], "total": total, "changes": []}
 
 
-def _kept(history: History, serial: int) -> Published:
+def _recorded(history: History, serial: int) -> Published:
     if (snapshot := history.snapshot(serial)) is not None:
         return snapshot
-    reason = "no such serial is kept; `dnsblock versions` lists them"
+    reason = "this serial is not recorded; `dnsblock versions` lists the serials"
     raise Refused([Problem(f"serial {serial}", None, "", reason)])
 
 
@@ -320,20 +320,21 @@ def _list_changes(
 def _order_changes(
     zone: Zone, past: Past, a: Published, b: Published
 ) -> Iterator[tuple[str, str | None, str | None]]:
-    before, after = (_said(zone, past, snapshot) for snapshot in (a, b))
+    before, after = (_entries_of(zone, past, snapshot) for snapshot in (a, b))
     for name in sorted(before.keys() | after.keys()):
         if before.get(name) != after.get(name):
             yield name, before.get(name), after.get(name)
 
 
-def _said(zone: Zone, past: Past, snapshot: Published) -> dict[str, str]:
+def _entries_of(zone: Zone, past: Past, snapshot: Published) -> dict[str, str]:
     """The match and the order of each name of an issuer in a snapshot."""
-    said: dict[str, str] = {}
+    entries: dict[str, str] = {}
     orders = _orders_of(past, snapshot)
     for item in derive(orders, snapshot.derived_at).in_force.get(zone.issuer or "", ()):
         word = f"{'except-' if item.kind == 'exempt' else ''}{item.entry.match} ({item.order_id})"
-        said[item.entry.name] = f"{said[item.entry.name]}, {word}" if item.entry.name in said else word
-    return said
+        name = item.entry.name
+        entries[name] = f"{entries[name]}, {word}" if name in entries else word
+    return entries
 
 
 def _orders_of(past: Past, snapshot: Published) -> list[Order]:
@@ -346,6 +347,6 @@ def _orders_of(past: Past, snapshot: Published) -> list[Order]:
     if position is None:  # the operator has replaced the ledger since: only the times are known
         return past.orders_of(snapshot.published_at)
     if not past.ledger.extends(position):
-        reason = "the ledger does not hold the records from which it was derived"
+        reason = "the ledger does not contain the records that it was compiled from"
         raise Refused([Problem(f"serial {snapshot.serial}", None, "", reason)])
     return [order for _, order in received(past.ledger.records[: position.records])]

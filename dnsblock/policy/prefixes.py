@@ -13,11 +13,11 @@ WIDEST_IPV4, WIDEST_IPV6 = 8, 19  # as in the engine: no list contains a wider p
 
 def trigger(network: IPv4Network | IPv6Network) -> str:
     """The RPZ trigger name of a prefix."""
-    octets = network.network_address.packed
+    packed = network.network_address.packed
     if network.version == 4:
-        parts = [str(octet) for octet in octets]
+        parts = [str(byte) for byte in packed]
     else:
-        parts = [f"{int.from_bytes(octets[at : at + 2]):x}" for at in range(0, 16, 2)]
+        parts = [f"{int.from_bytes(packed[at : at + 2]):x}" for at in range(0, 16, 2)]
     return ".".join([str(network.prefixlen), *reversed(parts)]) + TRIGGERS
 
 
@@ -57,6 +57,6 @@ def embedded(address: IPv4Address | IPv6Address, nat64: Iterable[IPv6Network]) -
     for prefix in (*nat64, WELL_KNOWN_NAT64):
         if address in prefix:
             behind = range(prefix.prefixlen // 8, 16)
-            octets = [address.packed[at] for at in behind if at != 8]
-            found.append(IPv4Address(bytes(octets[:4])))
+            ipv4 = [address.packed[at] for at in behind if at != 8]
+            found.append(IPv4Address(bytes(ipv4[:4])))
     return found

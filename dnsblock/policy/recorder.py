@@ -31,7 +31,7 @@ class Recorder:
     def __init__(self, config: Config) -> None:
         """Opens the ledger. Raises `Refused`. Call `compare` next."""
         self._book = Book.open(config.state)
-        self._is_told_behind = False
+        self._is_behind = False
         for note in self._book.ledger.notes:
             event(logging.WARNING, note)
 
@@ -85,18 +85,18 @@ class Recorder:
     def watch_clock(self) -> bool:
         """Logs when the clock falls behind and when it has caught up. True if that changed."""
         behind = self.behind
-        if (behind > BEHIND) == self._is_told_behind:
+        if (behind > BEHIND) == self._is_behind:
             return False
-        self._is_told_behind = behind > BEHIND
-        if self._is_told_behind:
+        self._is_behind = behind > BEHIND
+        if self._is_behind:
+            seconds, now = behind.total_seconds(), utc(self.now())
             text = (
-                f"the clock is {behind.total_seconds():.0f} s behind the last record: orders are enforced as "
-                f"of {utc(self.now())} until it is set; if the record is wrong, run "
-                "`dnsblock log accept-restore`"
+                f"the clock is {seconds:.0f} s behind the last record: orders are enforced as of {now} until "
+                "it is set; if the record is wrong, run `dnsblock log accept-restore`"
             )
-            event(logging.WARNING, text, behind_seconds=behind.total_seconds())
+            event(logging.WARNING, text, behind_seconds=seconds)
         else:
-            event(logging.WARNING, "the clock is right again: it is not behind the last record")
+            event(logging.WARNING, "the clock is no longer behind the last record")
         return True
 
     # ------- A publish -------

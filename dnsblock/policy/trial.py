@@ -152,10 +152,10 @@ def _of_names(file: str, data: bytes, options: Options) -> Tried:
         label, code, reason = err.args
         raise Refused([Problem(label, None, "", f"{code}: {reason}")]) from err
     report = Report.of(compiled, options.match)
-    if (guarded := rejected(compiled, REJECTED_PERCENT)) is not None:
+    if (finding := rejected(compiled, REJECTED_PERCENT)) is not None:
         bad = [*report.of_kind("rejected"), *report.of_kind("left out")]
         lines = [told.problem for told in sorted(bad, key=lambda told: told.line)]
-        raise Refused([*lines, Problem(file, None, "", str(guarded))])
+        raise Refused([*lines, Problem(file, None, "", str(finding))])
     return Tried(PolicyZone.from_names(_NAME, compiled.names, _BLOCKS), report.rejected_by)
 
 

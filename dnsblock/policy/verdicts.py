@@ -14,8 +14,8 @@ from dnsblock.policy.explain import explain
 from dnsblock.policy.snapshot import Policy
 from dnsblock.times import local, utc
 
-MAX_LOOKED_AT = 1000  # names of an unblock to look up
-MAX_TOLD = 10
+MAX_NAMES = 1000  # names of an unblock to look up
+MAX_SHOWN = 10
 
 
 class Verdict(TypedDict):
@@ -49,7 +49,9 @@ def verdicts(
             is_new = order.sha256 not in was
             found.append(_in_ledger(one.file, order, now, policy, config, is_new=is_new))
         else:
-            overtaken = Problem(one.file, None, "", "another order was accepted meanwhile: send it again")
+            overtaken = Problem(
+                one.file, None, "", "another order was accepted in the meantime: submit it again"
+            )
             found.append(_refused(one.file, problems.get(one.file, (overtaken,)), order))
     return found
 
@@ -80,7 +82,7 @@ def _in_ledger(
     state = _state_of(order, policy.state) or _state_of(order, derive(orders, policy.at))
     assert state is not None  # noqa: S101  # the order is in the ledger
     changes = (
-        ["is in the ledger already: nothing changed"]
+        ["already in the ledger: nothing changed"]
         if not is_new
         else list(_changes(order, state, config.time_zone))
     )
@@ -113,7 +115,7 @@ def _state_of(order: Order, state: State) -> OrderState | None:
 
 def _changes(order: Order, state: OrderState, zone: tzinfo) -> Iterator[str]:
     if state.state == "held":
-        yield "nothing is enforced until the orders before it have come"
+        yield "nothing is enforced until the missing orders before it arrive"
         return
     verb = {"block": "blocks", "exempt": "exempts", "unblock": "lifts"}[order.action]
     count = f"{state.entries:,} {'entry' if state.entries == 1 else 'entries'}"
@@ -130,15 +132,15 @@ def _still_blocked(
     if order.action != "unblock" or state.state != "active":
         return
     still: list[str] = []
-    for name in _lifted_names(order, orders)[:MAX_LOOKED_AT]:
-        said = explain(name, policy, config)
-        by = said["decided_by"]
-        if said["verdict"] == "blocked" and by is not None:
-            who = f", order {', '.join(by['orders'])}" if by["orders"] else ""
-            still.append(f"STILL_BLOCKED: {name} by zone {by['zone']}, entry {by['entry']}{who}")
-    yield from still[:MAX_TOLD]
-    if len(still) > MAX_TOLD:
-        yield f"STILL_BLOCKED: {len(still) - MAX_TOLD:,} more names"
+    for name in _lifted_names(order, orders)[:MAX_NAMES]:
+        explanation = explain(name, policy, config)
+        by = explanation["decided_by"]
+        if explanation["verdict"] == "blocked" and by is not None:
+            order_ids = f", order {', '.join(by['orders'])}" if by["orders"] else ""
+            still.append(f"STILL_BLOCKED: {name} by zone {by['zone']}, entry {by['entry']}{order_ids}")
+    yield from still[:MAX_SHOWN]
+    if len(still) > MAX_SHOWN:
+        yield f"STILL_BLOCKED: {len(still) - MAX_SHOWN:,} more names"
 
 
 def _lifted_names(order: Order, orders: Sequence[Order]) -> list[str]:

@@ -248,11 +248,11 @@ def fill_past(state: Path, versions: int, changed: int) -> float:
                         difference="".join(lines).encode(),
                         accepted_at=start + timedelta(hours=number),
                         how="refresh",
-                        known_by=current.known_by,
+                        fingerprint=current.fingerprint,
                     )
                 ]
             )
-            history.keep_snapshot(
+            history.record_snapshot(
                 Published(
                     *(serial + number, f"{number}", accepted.accepted_at, "filled"),
                     *({"list": accepted.number}, accepted.accepted_at),

@@ -14,8 +14,8 @@ STRICT = {
     "shrank_names": 50,
     "grew_percent": 10,
     "grew_names": 50,
-    "truncated": "refuse",
-    "replayed": "refuse",
+    "truncated": "reject",
+    "replayed": "reject",
 }
 
 

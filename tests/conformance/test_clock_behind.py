@@ -60,7 +60,7 @@ def test_a_start_with_a_clock_in_the_past_enforces_the_last_recorded_state(
     clock.step_to(0)
     wait_for(lambda: behind(subject) == 0, "the clock is right")
     assert_right(subject)
-    wait_for(lambda: "the clock is right again" in subject.stderr(), "that is logged")
+    wait_for(lambda: "the clock is no longer behind" in subject.stderr(), "that is logged")
     subject.restart()
     assert_right(subject)
     assert behind(subject) == 0

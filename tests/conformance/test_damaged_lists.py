@@ -50,7 +50,7 @@ def test_a_compiled_list_truncated_while_in_use_is_read_again(
     damage(compiled)
     wait_for(lambda: is_whole(subject), "all names are blocked again")
     assert is_forwarded(subject.query("open.example"))
-    wait_for(lambda: "list national is whole again" in subject.stderr(), "the log tells")
+    wait_for(lambda: "list national is complete again" in subject.stderr(), "the log tells")
     assert subject.metrics().total("dnsblock_source_corrupt_total", zone="national") == 1
     assert subject.status()["digest"] == before
     assert subject.is_running()

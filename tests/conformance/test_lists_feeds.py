@@ -116,7 +116,7 @@ def test_a_feed_is_fetched_by_its_own_schedule(
     assert sources(subject)["daily"]["next_at"] > sources(subject)["listed"]["next_at"]
 
 
-@pytest.mark.parametrize("missing", ["refuse", "start"])
+@pytest.mark.parametrize("missing", ["reject", "start"])
 def test_a_new_feed_is_fetched_at_once_after_a_reload(
     subject: Subject, feed: Feed, authority: Authority, missing: str
 ):

@@ -322,7 +322,7 @@ def test_names_that_cover_less_or_are_exempt_count_as_removed(subject: Subject, 
     start(subject, guards={"shrank_percent": 10, "grew_names": "off", "grew_percent": "off"})
     with Unchanged(subject, BASE[0], f"www.{BASE[0]}"):
         subject.put_list("list.txt", text)
-        assert "200 names cover less: 0 are gone, 200 are narrower or excepted now" in reload_refused(subject)
+        assert "200 names cover less: 0 are gone, 200 are narrower or exempt now" in reload_refused(subject)
     assert "SHRANK" in refused_by(subject)
 
 
@@ -348,7 +348,7 @@ def test_a_list_of_exceptions_only_is_empty(subject: Subject, text: str):
     start(subject)
     with Unchanged(subject, *BASE[:2]):
         subject.put_list("list.txt", text)
-        assert "EMPTY: the list excepts all that it names" in reload_refused(subject)
+        assert "EMPTY: all names in the list are exempt" in reload_refused(subject)
 
 
 def test_exceptions_do_not_count_as_enforced_names(subject: Subject):

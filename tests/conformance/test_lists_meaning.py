@@ -184,7 +184,7 @@ def test_an_unreadable_exception_has_a_code_and_a_warning_of_its_own(subject: Su
     metrics = subject.metrics()
     for form, lines in LOST.items():
         count = len(lines)
-        words = (f"list {form}: {count} exceptions are not carried out",)
+        words = (f"list {form}: {count} exceptions cannot be applied",)
         assert is_logged(subject, *words), log(subject)
         assert words[0] in listed
         assert (
@@ -261,7 +261,7 @@ def test_a_list_of_wildcards_only_gets_a_warning(subject: Subject, lines: list[s
     """Its authors mean the names as well; the names themselves stay open, and nothing else reports it."""
     stars = [f"*.{name}" if name != "bare.example" else name for name in lines]
     subject.configure(zones=[list_zone()], lists={"list.txt": stars}, inbox=None)
-    words = "names are listed as `*.name` alone"
+    words = "names are listed only as `*.name`"
     assert any(words in note and "match: subtree" in note for note in subject.cli("check").json["notes"])
     subject.launch()
     assert is_logged(subject, words)

@@ -264,7 +264,7 @@ SPLITS = {
 
 
 @pytest.mark.parametrize("at", SPLITS.values(), ids=SPLITS.keys())
-@pytest.mark.parametrize("truncated", ["refuse", "accept"])
+@pytest.mark.parametrize("truncated", ["reject", "accept"])
 def test_a_list_that_was_split_within_a_name_is_rejected(subject: Subject, truncated: str, at: int):
     """`two.shop.com` and `.br` are two wrong names, of which the first blocks half a country's shops."""
     whole = "one.shop.com.br\ntwo.shop.com.br\nthree.shop.com.br\n"
@@ -296,8 +296,8 @@ def test_a_split_by_size_is_detected_by_the_sizes_of_its_parts(subject: Subject)
     subject.configure(zones=[list_zone("lists")], inbox=None)
     said = subject.cli("check")
     (reason,) = [one["reason"] for one in said.problems if one["reason"].startswith("SPLIT:")]
-    assert "parts of 100 bytes, as `split -b` makes them" in reason
-    assert "put the joined file into the folder instead" in reason
+    assert "100-byte parts made by `split -b`" in reason
+    assert "join them into one file" in reason
 
 
 def test_a_split_at_line_ends_is_one_list(subject: Subject):
@@ -337,7 +337,7 @@ def test_a_folder_with_only_subfolders_is_refused(subject: Subject):
     subject.configure(zones=[list_zone("lists")], inbox=None)
     said = subject.cli("check")
     assert said.code == 1
-    assert "the folder holds no list; it holds sub (a folder" in said.problems[0]["reason"]
+    assert "the folder contains no list; it contains sub (a folder" in said.problems[0]["reason"]
 
 
 # ------- Gone -------

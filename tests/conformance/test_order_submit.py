@@ -127,7 +127,7 @@ def test_an_order_behind_a_gap_is_held(started: Subject):
     (one,) = submit(started, after(first, block("B-2", ["two.example"]))).json["documents"]
     assert (one["verdict"], one["changes"]) == (
         "held",
-        ["nothing is enforced until the orders before it have come"],
+        ["nothing is enforced until the missing orders before it arrive"],
     )
     assert one["notes"] == ["HELD: the order with seq 1 has not been received"]
     assert submit(started, first).json["documents"][0]["verdict"] == "accepted"
@@ -140,7 +140,7 @@ def test_resubmitting_a_document_changes_nothing(started: Subject):
     submit(started, order)
     said = submit(started, order)
     assert said.code == 0
-    assert said.json["documents"][0]["changes"] == ["is in the ledger already: nothing changed"]
+    assert said.json["documents"][0]["changes"] == ["already in the ledger: nothing changed"]
     started.put_order(order)
     assert started.reload()["changed"] is False
     assert states(started) == [("B-1", "active")]

@@ -134,7 +134,7 @@ def test_any_bytes_are_a_list(tmp_path: Path, data: bytes, zone: Any, format_nam
     assert compiled.rejected == sum(compiled.rejected_by.values())
     assert compiled.lines + compiled.silent in (data.count(b"\n"), data.count(b"\n") + 1)
     json.dumps(Report.of(compiled, None).as_json()).encode()
-    for told in Report.of(compiled, None).told:
+    for told in Report.of(compiled, None).reported:
         assert_presentable(Refused([told.problem]))
     nothing = compile_text(b"", zone, tmp_path / "empty", format_name)
     lines = compiled.names.difference(nothing.names).lines.decode().splitlines()
@@ -196,7 +196,7 @@ def test_any_bytes_are_a_list_of_addresses(tmp_path: Path, data: bytes):
     assert sum(counts) == compiled.lines
     assert compiled.lines + compiled.silent in (data.count(b"\n"), data.count(b"\n") + 1)
     json.dumps(Report.of(compiled, None).as_json()).encode()
-    for told in Report.of(compiled, None).told:
+    for told in Report.of(compiled, None).reported:
         assert_presentable(Refused([told.problem]))
 
 

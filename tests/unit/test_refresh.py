@@ -12,7 +12,8 @@ from dnsblock.config_file import load
 from dnsblock.errors import FetchFailed
 from dnsblock.lists.feed import fetching
 from dnsblock.lists.feed.fetch import Feed
-from dnsblock.lists.refresh import FeedState, Hooks, Refresher, download, fetch_missing
+from dnsblock.lists.refresh import FetchStatus, Hooks, Refresher, fetch_missing
+from dnsblock.lists.sources import source_of
 from dnsblock.lists.store import Store
 
 CONFIG = """
@@ -90,7 +91,7 @@ def test_a_feed_with_another_answer_is_not_fetched_sooner(
         refresher = Refresher(Store(config.state), Hooks(nothing, lambda *_: False, lambda *_: None), {})
 
         def due() -> datetime:
-            return refresher.states.get("feed", FeedState()).next_at or datetime.now(UTC)
+            return refresher.states.get("feed", FetchStatus()).next_at or datetime.now(UTC)
 
         following = asyncio.create_task(refresher.run(lambda: configs[-1]))
         await until(lambda: due() > datetime.now(UTC) + timedelta(hours=1))
@@ -108,6 +109,6 @@ def test_a_fault_in_fetching_is_a_feed_that_could_not_be_fetched(config: Config,
     """Also at startup, and for a command that requested it."""
     store = Store(config.state)
     with pytest.raises(FetchFailed) as caught:
-        asyncio.run(download(config.zones[0], store))
+        asyncio.run(source_of(config.zones[0], store).fetch())
     assert caught.value.code == "INTERNAL"
     assert fetch_missing(config, store) == {}

@@ -10,8 +10,7 @@ from dnsblock._engine import PolicyZone, Rule
 from dnsblock.config import Config
 from dnsblock.config_file import load
 from dnsblock.errors import Problem, Refused
-from dnsblock.lists import files as texts
-from dnsblock.lists import records
+from dnsblock.lists import files, records
 from dnsblock.lists.history.facts import Published
 from dnsblock.lists.lists import Lists
 from dnsblock.lists.reader import ListVersion, Reader, Rejection
@@ -55,7 +54,7 @@ def names_of(lists: Lists, zone: str) -> PolicyZone:
 
 def test_an_unchanged_list_is_not_read_again(config: Config, monkeypatch: pytest.MonkeyPatch):
     """A publish for an order does not take as long as ten million names do."""
-    monkeypatch.setattr(texts, "TICKS_NS", 0)
+    monkeypatch.setattr(files, "TICKS_NS", 0)
     first = first_reading(config)
     before = octets_read()
     second = first.read(config, NOW)
@@ -68,7 +67,7 @@ def test_a_written_list_is_read_whatever_its_time_and_size(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """`cp -p` and rsync give a file an older time; the time at which it was changed is the kernel's."""
-    monkeypatch.setattr(texts, "TICKS_NS", 0)
+    monkeypatch.setattr(files, "TICKS_NS", 0)
     lists = first_reading(config)
     file = tmp_path / "names.txt"
     times = file.stat()
@@ -80,7 +79,7 @@ def test_a_written_list_is_read_whatever_its_time_and_size(
 
 def test_a_recently_written_list_is_read_again(config: Config, monkeypatch: pytest.MonkeyPatch):
     """Within a tick of the kernel's clock two versions look the same."""
-    monkeypatch.setattr(texts, "TICKS_NS", 1 << 62)
+    monkeypatch.setattr(files, "TICKS_NS", 1 << 62)
     lists = first_reading(config)
     before = octets_read()
     again = lists.read(config, NOW)
@@ -93,13 +92,13 @@ def test_a_list_with_a_future_time_is_read_until_it_is_stable(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """The server of a network disk has another clock: half of a list is none, there either."""
-    lists, watch, file = first_reading(config), texts.Watch(), tmp_path / "names.txt"
-    monkeypatch.setattr(texts, "SETTLED_NS", 1 << 60)
+    lists, watch, file = first_reading(config), files.Watch(), tmp_path / "names.txt"
+    monkeypatch.setattr(files, "SETTLED_NS", 1 << 60)
     zone = config.zones[0]
     os.utime(file, (2e9, 2e9))
     assert not lists.is_changed(zone, watch)
     os.utime(file, (2e9 + 1, 2e9 + 1))
-    monkeypatch.setattr(texts, "SETTLED_NS", 1)
+    monkeypatch.setattr(files, "SETTLED_NS", 1)
     assert not lists.is_changed(zone, watch), "it looks otherwise than a moment ago"
     assert lists.is_changed(zone, watch)
 
@@ -108,7 +107,7 @@ def test_another_answer_is_compiled_from_the_same_file(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """The names are mapped from the same file; only the answer and the digest change."""
-    monkeypatch.setattr(texts, "TICKS_NS", 0)
+    monkeypatch.setattr(files, "TICKS_NS", 0)
     lists = first_reading(config)
     (tmp_path / "dnsblock.yaml").write_text(CONFIG.replace("nxdomain", "nodata"))
     changed = load(tmp_path / "dnsblock.yaml")
@@ -146,7 +145,7 @@ def test_a_fault_in_one_list_affects_no_other(
     for read in (lists.read(config, NOW), Lists(lists.store).read(config, NOW)):
         assert covers(read, "name00000.example")
         assert names_of(read, "other").lookup(b"another.example") == b"\1"
-        assert [one.code for one in read.rejections["listed"].guarded] == ["NOT_COMPILED"]
+        assert [one.code for one in read.rejections["listed"].findings] == ["NOT_COMPILED"]
 
 
 def test_the_compiled_file_of_a_rejected_list_is_not_stored(config: Config, tmp_path: Path):
@@ -156,14 +155,14 @@ def test_the_compiled_file_of_a_rejected_list_is_not_stored(config: Config, tmp_
     rubbish = "".join(f"not a name {number}\nname{number:05}.example\n" for number in range(NAMES))
     (tmp_path / "names.txt").write_text(rubbish + "another.example\n")
     read = lists.read(config, NOW)
-    records.refuse(read, "listed", read.rejections["listed"])
+    records.record_rejection(read, "listed", read.rejections["listed"])
     assert {path.name for path in lists.store.compiled.iterdir()} == before
     assert covers(read, "name00000.example")
 
 
 def test_storing_a_download_does_not_cause_another_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A link to it changes its ctime: an order would wait for it, and a rollback be refused anew."""
-    monkeypatch.setattr(texts, "TICKS_NS", 0)
+    monkeypatch.setattr(files, "TICKS_NS", 0)
     (tmp_path / "dnsblock.yaml").write_text(CONFIG.replace("names.txt", '"https://feed.example/names.txt"'))
     config = load(tmp_path / "dnsblock.yaml")
     store = Store(config.state)

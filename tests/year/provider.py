@@ -20,8 +20,8 @@ from dnsblock.config import Config, Zone
 from dnsblock.config_file import load
 from dnsblock.daemon import Daemon
 from dnsblock.errors import Refused
-from dnsblock.lists import files as texts
-from dnsblock.lists import records, refresh
+from dnsblock.lists import files, records
+from dnsblock.lists.feed import fetching
 from dnsblock.lists.feed.fetch import Fetched, Validators
 from dnsblock.lists.store import Store
 from dnsblock.publishing import Change
@@ -59,7 +59,7 @@ class Clock:
                 return clock.now_ns
 
         patch.setattr(clocks, "datetime", Stepped)
-        patch.setattr(texts, "time", Time)
+        patch.setattr(files, "time", Time)
 
     @property
     def now_ns(self) -> int:
@@ -77,7 +77,7 @@ class Provider:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.settimeout(5)
         self.daemon: Daemon | None = None
-        patch.setattr(refresh, "download", self._download)
+        patch.setattr(fetching, "download", self._download)
 
     @property
     def config(self) -> Config:

@@ -234,7 +234,7 @@ class Year:
         old = next(
             one for one in self.model.snapshots if one.version == self.model.current.number - GENERATIONS - 3
         )
-        with pytest.raises(Refused, match="kept no more"):
+        with pytest.raises(Refused, match="was removed"):
             await daemon.publisher.publish(RollBack(DAEMON, old.serial, "a mistake"))
         withdrawn = self.model.current.text.octets
         wanted = next(one for one in self.model.snapshots if one.version >= self.model.current.number - 4)
@@ -274,7 +274,7 @@ class Year:
         assert snapshot.serial == model.serial, self.told("the serial rises when the content changes")
         assert lists.versions == {ZONE: model.current.number}, self.told("a version is what was accepted")
         rejection = lists.rejections.get(ZONE)
-        codes = set() if rejection is None else {guarded.code for guarded in rejection.guarded}
+        codes = set() if rejection is None else {finding.code for finding in rejection.findings}
         assert codes == model.refused, self.told("guards refuse what docs/lists.md says")
         digest = self.digests.setdefault(model.names, snapshot.digest)
         assert snapshot.digest == digest, self.told("the digest is of the content alone")

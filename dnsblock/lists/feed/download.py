@@ -29,22 +29,22 @@ class Download:
 
     def __init__(self, into: Path, place: str, max_bytes: int) -> None:
         self._into = into
-        self._half = into.with_name(f"{into.name}.part")
+        self._partial = into.with_name(f"{into.name}.part")
         self._place = place  # the feed's name in messages
         self._max_bytes = max_bytes
         self._file: BinaryIO | None = None
         self._gzip: _Gzip | None = None
         self._sha256 = hashlib.sha256()
-        self._octets = 0
+        self._size = 0
         self._beginning = b""
 
     def begin(self, *, gzip: bool) -> None:
         """Creates the file that `add` writes to."""
         self._gzip = _Gzip() if gzip else None
         with self._writing():
-            self._half.unlink(missing_ok=True)
+            self._partial.unlink(missing_ok=True)
             # Always created: never write through a link that somebody put there.
-            self._file = self._half.open("xb")
+            self._file = self._partial.open("xb")
 
     def add(self, received: bytes) -> None:
         """Takes bytes as received from the network."""
@@ -55,26 +55,24 @@ class Download:
             for piece in self._gzip.decode(received):
                 self._write(piece)
         except zlib.error as err:
-            reason = f"its gzip is corrupt ({err}): tell who runs the feed if it goes on"
+            reason = f"its gzip is corrupt ({err}): if this continues, report it to the publisher"
             raise FetchFailed(self._place, "ENCODING", reason) from err
 
     def commit(self) -> tuple[str, int]:
         """Renames the list into place, durably; returns its SHA-256 and its length."""
         assert self._file is not None  # noqa: S101  # `begin` comes first
         if self._gzip is not None and not self._gzip.is_whole:
-            reason = (
-                f"its gzip ends in the middle, after {self._octets:,} octets of the list: it is tried again"
-            )
+            reason = f"its gzip ends in the middle, after {self._size:,} bytes of the list: it is tried again"
             raise FetchFailed(self._place, "TRUNCATED", reason)
         if not self._beginning:
-            raise FetchFailed(self._place, "EMPTY", "there is nothing in it: tell who runs the feed")
+            raise FetchFailed(self._place, "EMPTY", "the list is empty: report it to the publisher")
         with self._writing():
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
-            self._half.rename(self._into)
+            self._partial.rename(self._into)
             sync_folder(self._into.parent)
-        return self._sha256.hexdigest(), self._octets
+        return self._sha256.hexdigest(), self._size
 
     def discard(self) -> None:
         """Removes the partial file. Never raises: the original error was already reported."""
@@ -83,12 +81,12 @@ class Download:
         with contextlib.suppress(OSError):  # an earlier write error occurs again on close
             self._file.close()
         with contextlib.suppress(OSError):
-            self._half.unlink(missing_ok=True)
+            self._partial.unlink(missing_ok=True)
 
     def _write(self, piece: bytes) -> None:
         assert self._file is not None  # noqa: S101  # `begin` comes first
-        self._octets += len(piece)
-        if self._octets > self._max_bytes:
+        self._size += len(piece)
+        if self._size > self._max_bytes:
             raise too_large(self._place, self._max_bytes, "it is larger")
         if len(self._beginning) < BEGINNING_BYTES:
             self._beginning = (self._beginning + piece).lstrip(BLANKS)[:BEGINNING_BYTES]
@@ -100,7 +98,7 @@ class Download:
     def _judge_beginning(self) -> None:
         if self._beginning.startswith(b"<"):  # no list has such a line
             text = shown(self._beginning.decode("utf-8", "replace"))
-            reason = f"a page in the place of the list, which begins with '{text}': open it in a browser"
+            reason = f"a web page instead of the list, which begins with '{text}': open it in a browser"
             raise FetchFailed(self._place, "HTML", reason)
 
     @contextlib.contextmanager
@@ -108,16 +106,14 @@ class Download:
         try:
             yield
         except OSError as err:
-            reason = f"{self._half}: {err.strerror or err}"
-            advice = (
-                "make room there (`df -h`), and see that it is a folder that the daemon's user may write to"
-            )
+            reason = f"{self._partial}: {err.strerror or err}"
+            advice = "free disk space (`df -h`), and check that the daemon's user can write to the folder"
             raise FetchFailed(self._place, "UNWRITABLE", f"{reason}: {advice}") from err
 
 
 def too_large(place: str, max_bytes: int, found: str) -> FetchFailed:
     """The error for a list above the limit; `found` states the size that was seen."""
-    reason = f"{found} than {max_bytes:,} octets: if the list has grown so much, raise `source.max_mb`"
+    reason = f"{found} than {max_bytes:,} bytes: if the list has grown, raise `source.max_mb`"
     return FetchFailed(place, "TOO_LARGE", reason)
 
 

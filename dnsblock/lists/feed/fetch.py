@@ -18,7 +18,7 @@ import httpx
 from dnsblock.clock import utc_now
 from dnsblock.errors import FetchFailed, shown
 from dnsblock.lists.feed.download import Download, too_large
-from dnsblock.lists.feed.https import SILENCE_SECONDS, Feed, ask, led_to
+from dnsblock.lists.feed.https import REPORT_IT, RETRIED, SILENCE_SECONDS, Feed, redirected_to, request
 from dnsblock.lists.feed.schedule import retry_after_seconds
 
 __all__ = ["Feed", "FetchFailed", "Fetched", "Validators", "fetch"]
@@ -56,7 +56,7 @@ class Fetched:
 
     path: Path
     sha256: str
-    octets: int  # size on the disk
+    size: int  # bytes on the disk
     validators: Validators
     content_type: str | None  # safe to print
     seconds: float
@@ -66,11 +66,11 @@ class Fetched:
 class _Arrived:
     """How many bytes of the body have arrived, and how many the server announced."""
 
-    octets: int = 0
+    received: int = 0
     announced: int | None = None
 
     def __str__(self) -> str:
-        return f"{self.octets:,} octets" + ("" if self.announced is None else f" of {self.announced:,}")
+        return f"{self.received:,} bytes" + ("" if self.announced is None else f" of {self.announced:,}")
 
 
 async def fetch(
@@ -91,14 +91,12 @@ async def fetch(
         if head is None:
             return None
         # Outside the network timeout: a slow disk must not discard a complete download.
-        sha256, octets = await _in_thread(download.commit)
+        sha256, size = await _in_thread(download.commit)
         validators, content_type = head
-        return Fetched(into, sha256, octets, validators, content_type, time.monotonic() - started)
+        return Fetched(into, sha256, size, validators, content_type, time.monotonic() - started)
     except TimeoutError as err:
-        reason = f"not done after {feed.timeout:,g} seconds, with {arrived}"
-        advice = (
-            "see how fast the way is (`curl -o /dev/null`); raise `source.timeout_s` if the list has grown"
-        )
+        reason = f"not complete after {feed.timeout:,g} seconds, with {arrived}"
+        advice = "check the speed (`curl -o /dev/null`); raise `source.timeout_s` if the list has grown"
         raise feed.failed("TOO_SLOW", f"{reason}: {advice}") from err
     finally:
         await _in_thread(download.discard)
@@ -113,7 +111,7 @@ async def _receive(
 ) -> tuple[Validators, str | None] | None:
     """Receives the body into the download; returns its validators and Content-Type. None: not modified."""
     conditions = known.conditions() if known else {}
-    async with ask(feed, conditions) as response:
+    async with request(feed, conditions) as response:
         if response.status_code == httpx.codes.NOT_MODIFIED and conditions:
             return None
         arrived.announced = _judge(response, feed)
@@ -122,7 +120,7 @@ async def _receive(
             async for piece in pieces:
                 await _in_thread(download.add, piece)
                 if progress is not None:
-                    progress(arrived.octets, arrived.announced)
+                    progress(arrived.received, arrived.announced)
         content_type = response.headers.get("content-type")
         return Validators.of(response), None if content_type is None else shown(content_type)
 
@@ -132,19 +130,19 @@ async def _pieces(response: httpx.Response, feed: Feed, arrived: _Arrived) -> As
     piece = bytearray()
     try:
         async for received in response.aiter_raw():
-            arrived.octets += len(received)
-            if arrived.octets > feed.max_bytes:
+            arrived.received += len(received)
+            if arrived.received > feed.max_bytes:
                 raise too_large(feed.place, feed.max_bytes, "it is larger")
             piece += received
             if len(piece) >= PIECE_BYTES:
                 yield bytes(piece)
                 piece.clear()
     except httpx.ReadTimeout as err:
-        reason = f"nothing more for {SILENCE_SECONDS:g} seconds, after {arrived}"
-        raise feed.failed("TOO_SLOW", f"{reason}: it is tried again; tell who runs the feed") from err
+        reason = f"no data for {SILENCE_SECONDS:g} seconds, after {arrived}"
+        raise feed.failed("TOO_SLOW", f"{reason}: {RETRIED}") from err
     except (httpx.HTTPError, OSError) as err:
-        reason = f"broke off after {arrived} ({shown(str(err) or type(err).__name__)})"
-        raise feed.failed("TRUNCATED", f"{reason}: it is tried again; tell who runs the feed") from err
+        reason = f"the connection failed after {arrived} ({shown(str(err) or type(err).__name__)})"
+        raise feed.failed("TRUNCATED", f"{reason}: {RETRIED}") from err
     if piece:
         yield bytes(piece)
 
@@ -155,22 +153,22 @@ def _judge(response: httpx.Response, feed: Feed) -> int | None:
         raise _status(response, feed)
     media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type in ("text/html", "application/xhtml+xml"):
-        raise feed.failed("HTML", f"a page in the place of the list ({media_type}): open it in a browser")
+        raise feed.failed("HTML", f"a web page instead of the list ({media_type}): open it in a browser")
     if (encoding := _encoding(response)) not in ("identity", "gzip"):
-        reason = f"compressed with '{shown(encoding)}', where gzip was asked for"
-        raise feed.failed("ENCODING", f"{reason}: tell who runs the feed")
+        reason = f"compressed with '{shown(encoding)}' instead of gzip"
+        raise feed.failed("ENCODING", f"{reason}: {REPORT_IT}")
     if "transfer-encoding" in response.headers:  # RFC 9112, section 6.3: Content-Length is ignored then
         return None
     announced = response.headers.get("content-length")
     if announced is None:
         if encoding == "gzip":  # gzip ends with its own length and checksum
             return None
-        reason = "neither Content-Length nor chunked, so a cut could not be told from the end"
-        raise feed.failed("NO_LENGTH", f"{reason}: tell who runs the feed")
-    octets = int(announced)  # at most 20 digits: h11 rejects more
-    if octets > feed.max_bytes:
-        raise too_large(feed.place, feed.max_bytes, f"{octets:,} octets are announced, more")
-    return octets
+        reason = "neither Content-Length nor chunked, so a truncated list would look complete"
+        raise feed.failed("NO_LENGTH", f"{reason}: {REPORT_IT}")
+    size = int(announced)  # at most 20 digits: h11 rejects more
+    if size > feed.max_bytes:
+        raise too_large(feed.place, feed.max_bytes, f"{size:,} bytes are announced, more")
+    return size
 
 
 def _status(response: httpx.Response, feed: Feed) -> FetchFailed:
@@ -179,18 +177,18 @@ def _status(response: httpx.Response, feed: Feed) -> FetchFailed:
         retry_after = retry_after_seconds(response.headers.get("retry-after", ""), utc_now())
     match status:
         case httpx.codes.NOT_MODIFIED:
-            advice = "there was nothing to compare with; tell who runs the feed"
+            advice = "the request had no condition; " + REPORT_IT
         case httpx.codes.UNAUTHORIZED | httpx.codes.FORBIDDEN:
-            advice = "see `source.authorization`, and whether this machine's address is allowed there"
+            advice = "check `source.authorization`, and whether the server allows this address"
         case httpx.codes.NOT_FOUND | httpx.codes.GONE:
-            advice = "see whether the list has moved, and change `list`"
+            advice = "check whether the list has moved, and change `list`"
         case httpx.codes.TOO_MANY_REQUESTS:
-            advice = "ask less often, or see who else asks from this address"
+            advice = "raise `source.every_s`, or check who else fetches it from this address"
         case _:
-            advice = "it is tried again; tell who runs the feed if it goes on"
-    rest = "" if retry_after is None else f", not to be asked again for {retry_after:,.0f} seconds"
-    said = f"{led_to(feed, response.url)}{status} {shown(response.reason_phrase)}".strip()
-    return feed.failed("STATUS", f"{said}{rest}: {advice}", retry_after)
+            advice = RETRIED
+    rest = "" if retry_after is None else f", retry after {retry_after:,.0f} seconds"
+    text = f"{redirected_to(feed, response.url)}{status} {shown(response.reason_phrase)}".strip()
+    return feed.failed("STATUS", f"{text}{rest}: {advice}", retry_after)
 
 
 def _encoding(response: httpx.Response) -> str:

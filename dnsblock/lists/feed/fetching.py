@@ -3,14 +3,16 @@
 import asyncio
 import contextlib
 import json
-import os
+import logging
+from dataclasses import asdict
 from pathlib import Path
 
+from dnsblock import durable
 from dnsblock.config import Zone
 from dnsblock.errors import FetchFailed
 from dnsblock.lists.feed.fetch import Feed, Fetched, Progress, Validators, fetch
 from dnsblock.lists.store import Store
-from dnsblock.log import fault
+from dnsblock.log import event, fault
 
 
 def feed_of(zone: Zone) -> Feed:
@@ -28,13 +30,19 @@ def feed_of(zone: Zone) -> Feed:
 async def download(zone: Zone, store: Store, progress: Progress | None) -> Fetched | None:
     """Fetches a feed; None if it is not modified. Raises only `FetchFailed`."""
     try:
-        return await _download(zone, store, progress)
+        fetched = await _download(zone, store, progress)
     except FetchFailed:
         raise
     except Exception as err:  # a feed must not stop DNS, orders or other lists
-        fault(f"a fault while list {zone.name} was fetched", zone=zone.name)
-        reason = f"a fault in dnsblock ({type(err).__name__}: {err}): it is tried again; report it"
+        fault(f"internal error while fetching list {zone.name}", zone=zone.name)
+        reason = (
+            f"internal error ({type(err).__name__}: {err}): the list is fetched again later; please report it"
+        )
         raise FetchFailed(str(zone.place).partition("?")[0], "INTERNAL", reason) from err
+    if fetched is not None:
+        facts = {"zone": zone.name, "bytes": fetched.size, "sha256": fetched.sha256}
+        event(logging.INFO, f"fetched list {zone.name} in {fetched.seconds:.1f} s", **facts)
+    return fetched
 
 
 async def _download(zone: Zone, store: Store, progress: Progress | None) -> Fetched | None:
@@ -43,28 +51,22 @@ async def _download(zone: Zone, store: Store, progress: Progress | None) -> Fetc
     validators = await asyncio.to_thread(_validators, zone, into, known)
     fetched = await fetch(feed_of(zone), into, validators, progress)
     if fetched is not None:
-        await asyncio.to_thread(_keep_validators, zone, fetched.validators, known)
+        await asyncio.to_thread(_store_validators, zone, fetched.validators, known)
     return fetched
 
 
-def _validators(zone: Zone, text: Path, known: Path) -> Validators | None:
+def _validators(zone: Zone, downloaded: Path, known: Path) -> Validators | None:
     """The stored validators; None if they are for another URL, or if the download is gone."""
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-        kept = json.loads(known.read_bytes())
-        if kept["url"] == str(zone.place) and text.stat().st_size == kept["octets"]:
-            return Validators(kept["etag"], kept["last_modified"])
+        stored = json.loads(known.read_bytes())
+        if stored["url"] == str(zone.place) and downloaded.stat().st_size == stored["size"]:
+            return Validators(stored["etag"], stored["last_modified"])
     return None
 
 
-def _keep_validators(zone: Zone, validators: Validators, known: Path) -> None:
+def _store_validators(zone: Zone, validators: Validators, known: Path) -> None:
     """Stores the validators. If this fails, the next fetch is a complete download, nothing worse."""
-    kept = {
-        "url": str(zone.place),
-        "octets": known.with_suffix(".txt").stat().st_size,
-        "etag": validators.etag,
-        "last_modified": validators.last_modified,
-    }
-    half = known.with_suffix(".json.tmp")
     with contextlib.suppress(OSError):
-        half.write_text(json.dumps(kept))
-        os.replace(half, known)
+        size = known.with_suffix(".txt").stat().st_size
+        stored = {"url": str(zone.place), "size": size} | asdict(validators)
+        durable.write(known, json.dumps(stored).encode())

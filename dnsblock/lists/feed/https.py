@@ -21,6 +21,8 @@ CONNECT_SECONDS = 10.0
 SILENCE_SECONDS = 30.0  # between two reads; `Feed.timeout` limits the whole download
 MAX_REDIRECTS = 5
 MAX_AUTHORIZATION_BYTES = 8192
+REPORT_IT = "report it to the publisher of the feed"
+RETRIED = f"it is fetched again later; if this continues, {REPORT_IT}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,19 +58,22 @@ class Feed:
 
 
 @asynccontextmanager
-async def ask(feed: Feed, conditions: Mapping[str, str]) -> AsyncIterator[httpx.Response]:
-    """Requests the feed and follows redirects; the body is not read yet. Raises `FetchFailed`."""
+async def request(feed: Feed, conditions: Mapping[str, str]) -> AsyncIterator[httpx.Response]:
+    """Requests the feed and follows redirects; the body is not read yet. Raises `FetchFailed`.
+
+    httpx could follow redirects, too, but it reads their bodies into memory, whatever their size.
+    """
     context = await asyncio.to_thread(_trust, feed)
     authorization = await asyncio.to_thread(_authorization, feed)
     headers = {"User-Agent": f"dnsblock/{__version__}", "Accept-Encoding": "gzip", **conditions}
     home = url = httpx.URL(feed.url)
     async with _client(context, feed) as client:
         for _ in range(MAX_REDIRECTS + 1):
-            request = client.build_request("GET", url, headers=headers)
+            to_send = client.build_request("GET", url, headers=headers)
             if authorization is not None and _origin(url) == _origin(home):
-                request.headers["Authorization"] = authorization
-            with _until_it_answers(feed, url):
-                response = await client.send(request, stream=True)
+                to_send.headers["Authorization"] = authorization
+            with _until_response(feed, url):
+                response = await client.send(to_send, stream=True)
             try:
                 if response.next_request is None:
                     yield response
@@ -77,7 +82,7 @@ async def ask(feed: Feed, conditions: Mapping[str, str]) -> AsyncIterator[httpx.
                 await response.aclose()
             url = _followed(feed, response.next_request.url)
     reason = f"more than {MAX_REDIRECTS} redirects, the last to {shown(_without_secrets(url))}"
-    raise feed.failed("REDIRECT", f"{reason}: tell who runs the feed")
+    raise feed.failed("REDIRECT", f"{reason}: {REPORT_IT}")
 
 
 def _followed(feed: Feed, target: httpx.URL) -> httpx.URL:
@@ -86,11 +91,11 @@ def _followed(feed: Feed, target: httpx.URL) -> httpx.URL:
     elif target.userinfo:
         wrong = "a URL with a password"
     elif not _is_port(target):
-        wrong = "a port that there is not"
+        wrong = "an invalid port"
     else:
         return target
-    reason = f"it leads to {shown(_without_secrets(target))}, {wrong}: nothing was asked there"
-    raise feed.failed("REDIRECT", f"{reason}; tell who runs the feed")
+    reason = f"redirected to {shown(_without_secrets(target))}, {wrong}, which was not requested"
+    raise feed.failed("REDIRECT", f"{reason}: {REPORT_IT}")
 
 
 def _is_port(url: httpx.URL) -> bool:
@@ -109,9 +114,7 @@ def _client(context: ssl.SSLContext, feed: Feed) -> httpx.AsyncClient:
         return httpx.AsyncClient(verify=context, timeout=timeout, trust_env=True)
     except (ValueError, ImportError, httpx.InvalidURL) as err:
         # The error is not shown: a proxy's URL may contain a password.
-        reason = (
-            "the proxy of the environment cannot be used: HTTPS_PROXY or ALL_PROXY must be http://HOST:PORT"
-        )
+        reason = "the proxy in the environment is invalid: HTTPS_PROXY or ALL_PROXY must be http://HOST:PORT"
         raise feed.failed("UNREACHABLE", reason) from err
 
 
@@ -121,11 +124,11 @@ def _trust(feed: Feed) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=feed.ca)
     except ssl.SSLError as err:
         raise feed.failed(
-            "UNREADABLE", f"`source.ca` {feed.ca}: no certificates in PEM: mend the file"
+            "UNREADABLE", f"`source.ca` {feed.ca}: no certificates in PEM format: fix the file"
         ) from err
     except OSError as err:
         raise feed.failed(
-            "UNREADABLE", f"`source.ca` {feed.ca}: {err.strerror}: mend the file or the option"
+            "UNREADABLE", f"`source.ca` {feed.ca}: {err.strerror}: fix the file or the option"
         ) from err
 
 
@@ -139,65 +142,65 @@ def _authorization(feed: Feed) -> str | None:
         raise feed.failed("UNREADABLE", f"`source.authorization` {err}") from err
     line = data.strip()
     if not re.fullmatch(rb"[ -~]+", line):
-        reason = "must hold one line of ASCII, such as `Bearer TOKEN`"
+        reason = "must contain one line of ASCII, such as `Bearer TOKEN`"
         raise feed.failed("UNREADABLE", f"`source.authorization` {feed.authorization}: {reason}")
     return line.decode("ascii")
 
 
 @contextmanager
-def _until_it_answers(feed: Feed, url: httpx.URL) -> Iterator[None]:
+def _until_response(feed: Feed, url: httpx.URL) -> Iterator[None]:
     """Turns errors that occur before the response into messages for the operator."""
-    led = led_to(feed, url)
+    prefix = redirected_to(feed, url)
     try:
         yield
     except httpx.ReadTimeout as err:
-        reason = f"{led}no response within {SILENCE_SECONDS:g} seconds"
-        raise feed.failed("TOO_SLOW", f"{reason}: it is tried again; tell who runs the feed") from err
+        reason = f"{prefix}no response within {SILENCE_SECONDS:g} seconds"
+        raise feed.failed("TOO_SLOW", f"{reason}: {RETRIED}") from err
     except httpx.RemoteProtocolError as err:
-        reason = f"{led}no proper HTTP response ({shown(str(err))})"
-        raise feed.failed("PROTOCOL", f"{reason}: tell who runs the feed") from err
+        reason = f"{prefix}not a valid HTTP response ({shown(str(err))})"
+        raise feed.failed("PROTOCOL", f"{reason}: {REPORT_IT}") from err
     except (httpx.InvalidURL, UnicodeError) as err:  # httpx parses the target of a redirect immediately
-        reason = f"{led}it leads to what is no URL ({shown(str(err))})"
-        raise feed.failed("REDIRECT", f"{reason}: tell who runs the feed") from err
+        reason = f"{prefix}redirected to an invalid URL ({shown(str(err))})"
+        raise feed.failed("REDIRECT", f"{reason}: {REPORT_IT}") from err
     except httpx.ConnectTimeout as err:
-        raise _unreachable(feed, f"{led}no connection within {CONNECT_SECONDS:g} seconds") from err
+        raise _unreachable(feed, f"{prefix}no connection within {CONNECT_SECONDS:g} seconds") from err
     except httpx.ProxyError as err:
-        raise _unreachable(feed, f"{led}the proxy says {shown(str(err))}") from err
+        raise _unreachable(feed, f"{prefix}error of the proxy: {shown(str(err))}") from err
     except (httpx.HTTPError, OSError) as err:
-        said = _systems_error(err)
-        if isinstance(said, ssl.SSLError):
-            raise _untrusted(feed, led, said) from err
-        raise _unreachable(feed, f"{led}{shown(_in_words(said))}") from err
+        cause = _system_error(err)
+        if isinstance(cause, ssl.SSLError):
+            raise _untrusted(feed, prefix, cause) from err
+        raise _unreachable(feed, f"{prefix}{shown(_text_of(cause))}") from err
     except Exception as err:  # any library error that a response causes is an error of the server
-        reason = f"{led}it could not be asked ({shown(f'{type(err).__name__}: {err}')})"
-        raise feed.failed("PROTOCOL", f"{reason}: tell who runs the feed") from err
+        reason = f"{prefix}the request failed ({shown(f'{type(err).__name__}: {err}')})"
+        raise feed.failed("PROTOCOL", f"{reason}: {REPORT_IT}") from err
 
 
-def led_to(feed: Feed, url: httpx.URL) -> str:
+def redirected_to(feed: Feed, url: httpx.URL) -> str:
     """The target of a redirect, as the beginning of a reason; empty if there was no redirect."""
     return "" if url == httpx.URL(feed.url) else f"redirected to {shown(_without_secrets(url))}: "
 
 
-def _untrusted(feed: Feed, led: str, err: ssl.SSLError) -> FetchFailed:
-    said = err.verify_message if isinstance(err, ssl.SSLCertVerificationError) else str(err)
+def _untrusted(feed: Feed, prefix: str, err: ssl.SSLError) -> FetchFailed:
+    text = err.verify_message if isinstance(err, ssl.SSLCertVerificationError) else str(err)
     trusted = "the system's certificates" if feed.ca is None else f"`source.ca` {feed.ca}"
-    look = f"who answers there (`openssl s_client -connect`), this machine's clock, and {trusted}"
-    return feed.failed("TLS", f"{led}not to be trusted: {shown(said)}: nothing was fetched. See {look}")
+    advice = f"check the server (`openssl s_client -connect`), the clock of this machine, and {trusted}"
+    return feed.failed("TLS", f"{prefix}the server is not trusted: {shown(text)}: {advice}")
 
 
-def _unreachable(feed: Feed, said: str) -> FetchFailed:
-    look = "that this machine resolves its name and reaches it (`curl -v`), and HTTPS_PROXY if it is set"
-    return feed.failed("UNREACHABLE", f"{said}: see {look}")
+def _unreachable(feed: Feed, text: str) -> FetchFailed:
+    advice = "check that this machine can resolve and reach it (`curl -v`), and HTTPS_PROXY if it is set"
+    return feed.failed("UNREACHABLE", f"{text}: {advice}")
 
 
-def _in_words(err: BaseException) -> str:
+def _text_of(err: BaseException) -> str:
     """The text of an error, such as "Connection refused", instead of asyncio's wording."""
     if isinstance(err, OSError) and err.errno is not None and err.errno > 0:
         return os.strerror(err.errno)
     return str(err) or type(err).__name__
 
 
-def _systems_error(err: BaseException) -> BaseException:
+def _system_error(err: BaseException) -> BaseException:
     """The error of the system or of TLS, under the less specific exceptions of the libraries."""
     found: BaseException | None = err
     while found is not None and not isinstance(found, OSError):

@@ -19,7 +19,7 @@ from dnsblock.clock import utc_now
 from dnsblock.errors import HistoryUnwritable, Problem, Refused
 
 FILE = "lists.sqlite"
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 Values = Sequence[object] | Mapping[str, object]  # for the `?` or the `:names` of a query
 T = TypeVar("T")
 BUSY_SECONDS = 0.5
@@ -29,8 +29,7 @@ _SCHEMA = """
 CREATE TABLE zones (
     id INTEGER PRIMARY KEY,
     name TEXT NOT NULL UNIQUE,
-    known_by TEXT NOT NULL,
-    validators TEXT NOT NULL
+    fingerprint TEXT NOT NULL
 );
 
 -- The version with the highest number is the current one.
@@ -40,35 +39,27 @@ CREATE TABLE versions (
     source_sha256 TEXT NOT NULL,
     file_sha256 TEXT NOT NULL,
     names_digest TEXT NOT NULL,
-    format TEXT NOT NULL,
     options TEXT NOT NULL,
-    entries INTEGER NOT NULL,
-    lines INTEGER NOT NULL,
-    accepted INTEGER NOT NULL,
-    repaired INTEGER NOT NULL,
-    duplicate INTEGER NOT NULL,
-    rejected INTEGER NOT NULL,
-    added INTEGER,    -- NULL, as `removed`: it was compared with nothing
+    added INTEGER,    -- NULL, as `removed`: unknown
     removed INTEGER,
     accepted_at TEXT NOT NULL,
     how TEXT NOT NULL,
     note TEXT NOT NULL,
     is_withdrawn INTEGER NOT NULL DEFAULT 0,
     keeps_file INTEGER NOT NULL DEFAULT 1,
-    report TEXT NOT NULL,  -- last, since it is long: what is asked for more often is found without it
+    report TEXT NOT NULL,  -- JSON; last, since it is long
     PRIMARY KEY (zone, number)
 );
-CREATE INDEX versions_by_text ON versions (zone, source_sha256, number);
+CREATE INDEX versions_by_content ON versions (zone, source_sha256, number);
 CREATE INDEX versions_by_time ON versions (zone, accepted_at, number);
 CREATE INDEX versions_not_compared ON versions (zone, number) WHERE added IS NULL;
-CREATE INDEX kept_files ON versions (file_sha256) WHERE keeps_file = 1;
+CREATE INDEX stored_files ON versions (file_sha256) WHERE keeps_file = 1;
 
 CREATE VIEW known_versions AS
 SELECT
     versions.*,
     zones.name AS zone_name,
-    zones.known_by,
-    zones.validators,
+    zones.fingerprint,
     -- Two versions, of two zones even, may have the same file: it is there as long as one of them keeps it.
     EXISTS (
         SELECT 1 FROM versions AS keeper
@@ -76,27 +67,14 @@ SELECT
     ) AS has_file
 FROM versions JOIN zones ON zones.id = versions.zone;
 
--- The same facts twice: in the order of time to compare two versions, in the order of names to look one up.
-CREATE TABLE differences (
-    zone INTEGER NOT NULL,
-    number INTEGER NOT NULL,
-    compressed BLOB NOT NULL,  -- zlib
-    PRIMARY KEY (zone, number)
-);
--- Versions whose changes are not all in `changes` yet.
-CREATE TABLE unsorted (
-    zone INTEGER NOT NULL,
-    number INTEGER NOT NULL,
-    PRIMARY KEY (zone, number)
-) WITHOUT ROWID;
 CREATE TABLE scopes (id INTEGER PRIMARY KEY, word TEXT NOT NULL UNIQUE);
 CREATE TABLE changes (
     zone INTEGER NOT NULL,
-    name TEXT NOT NULL,
     number INTEGER NOT NULL,
+    name TEXT NOT NULL,
     before INTEGER,  -- of `scopes`; NULL: not listed
     after INTEGER,
-    PRIMARY KEY (zone, name, number)
+    PRIMARY KEY (zone, number, name)
 ) WITHOUT ROWID;
 
 CREATE TABLE events (
@@ -125,7 +103,7 @@ CREATE TABLE approvals (
     PRIMARY KEY (zone, source_sha256, options)
 ) WITHOUT ROWID;
 
--- In the order in which they were published: serials begin anew where the last one was lost.
+-- In the order in which they were published: if the last serial was lost, serials restart.
 CREATE TABLE snapshots (
     position INTEGER PRIMARY KEY,
     serial INTEGER NOT NULL UNIQUE,
@@ -153,15 +131,17 @@ class HistoryFile:
         connection.row_factory = sqlite3.Row
 
     @classmethod
-    def open(cls, folder: Path, *, read_only: bool, is_begun: bool = False) -> Self:
+    def open(cls, folder: Path, *, read_only: bool, must_exist: bool = False) -> Self:
         """Opens the file in `folder`. Raises `HistoryCorrupt` if it is unusable, `Refused` for other errors.
 
         A writer creates a missing folder and file. For a reader, a missing file is an empty history, unless
-        `is_begun`: the file existed, and somebody has moved it away.
+        `must_exist`: the file existed, and somebody has moved it away.
         """
         path = folder / FILE
-        if is_begun and not path.exists():
-            reason = "is gone, with all that was: put it back, and restart dnsblock, which still writes to it"
+        if must_exist and not path.exists():
+            reason = (
+                "the file is gone: restore it and restart dnsblock, which still writes to the removed file"
+            )
             raise Refused([Problem(str(path), None, "", reason)])
         try:
             return cls(path, _open_to_read(path) if read_only else _open_to_write(path))
@@ -170,10 +150,10 @@ class HistoryFile:
             raise Refused([Problem(str(err.filename or path), None, "", reason)]) from err
         except sqlite3.DatabaseError as err:
             if path.is_dir() or getattr(err, "sqlite_errorcode", 0) == sqlite3.SQLITE_ERROR:
-                raise damaged(path, "a folder" if path.is_dir() else str(err)) from err
+                raise corrupt(path, "a folder" if path.is_dir() else str(err)) from err
             raise _refused(path, err) from err
         except UnicodeError as err:  # in a column name or an error text
-            raise damaged(path, str(err)) from err
+            raise corrupt(path, str(err)) from err
 
     @classmethod
     def empty(cls, folder: Path) -> Self:
@@ -190,7 +170,7 @@ class HistoryFile:
             try:
                 one = make(row)
             except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as err:
-                raise damaged(self.path, f"a row of {', '.join(row.keys()[:3])}…: {err}") from err
+                raise corrupt(self.path, f"a row of {', '.join(row.keys()[:3])}…: {err}") from err
             yield one
 
     def each(self, sql: str, values: Values = ()) -> Iterator[sqlite3.Row]:
@@ -202,7 +182,7 @@ class HistoryFile:
         except sqlite3.DatabaseError as err:
             raise _refused(self.path, err) from err
         except UnicodeError as err:
-            raise damaged(self.path, str(err)) from err
+            raise corrupt(self.path, str(err)) from err
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
@@ -218,7 +198,7 @@ class HistoryFile:
             if self.connection.in_transaction:  # SQLite ends it automatically after some errors
                 with suppress(sqlite3.OperationalError):  # a failing disk: the first error says more
                     self.connection.execute("ROLLBACK")
-            if isinstance(err, sqlite3.DatabaseError) and _is_damage(err):
+            if isinstance(err, sqlite3.DatabaseError) and _is_corruption(err):
                 raise _refused(self.path, err) from err
             if isinstance(err, sqlite3.OperationalError):
                 raise HistoryUnwritable(f"{self.path}: {err}: nothing was written") from err
@@ -297,9 +277,7 @@ def _is_begun(path: Path, connection: sqlite3.Connection) -> bool:
     with closing(_open_empty()) as expected:
         if version == SCHEMA_VERSION and schema == _schema_of(expected):
             return True
-    reason = (
-        f"not schema {SCHEMA_VERSION} of the history of lists, and this dnsblock knows no other: {_ADVICE}"
-    )
+    reason = f"not schema {SCHEMA_VERSION} of the history of lists, the only one supported: {_ADVICE}"
     raise HistoryCorrupt([Problem(str(path), None, f"schema {version}", reason)])
 
 
@@ -317,15 +295,15 @@ ASIDE = f"{FILE}.corrupt-"
 def set_aside(folder: Path) -> Path:
     """Renames `lists.sqlite` and its side files, so that a new one can start. Raises `OSError`."""
     stamp = utc_now().strftime("%Y%m%dT%H%M%SZ")
-    kept, number = folder / f"{ASIDE}{stamp}", 1
-    while kept.exists():
+    path, number = folder / f"{ASIDE}{stamp}", 1
+    while path.exists():
         number += 1
-        kept = folder / f"{ASIDE}{stamp}-{number}"
+        path = folder / f"{ASIDE}{stamp}-{number}"
     # With these names, SQLite still finds the side files, so that the data can be recovered.
     for side in ("-wal", "-shm", ""):
         with suppress(FileNotFoundError):
-            (folder / f"{FILE}{side}").rename(f"{kept}{side}")
-    return kept
+            (folder / f"{FILE}{side}").rename(f"{path}{side}")
+    return path
 
 
 def files_aside(folder: Path) -> list[Path]:
@@ -352,31 +330,31 @@ def time_of(text: str) -> datetime:
 
 # ------- Errors -------
 
-_RIGHTS = "run as the user that owns the folder `state`, or give it the right"
+_RIGHTS = "run as the user that owns the folder `state`, or grant access to it"
 _ADVICE = (
-    "dnsblock sets it aside and begins a new one, so that lists are taken as if for the first time; "
-    "to keep what lists were before, stop dnsblock and restore the file from a backup"
+    "dnsblock sets it aside and starts a new history, so the lists are accepted as for the first time. "
+    "To keep the history, stop dnsblock and restore the file from a backup"
 )
 # Errors identified by the extended code: a page that is too short, or cannot be read.
 _UNREADABLE = (sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOERR_READ)
-_DAMAGE = (
+_CORRUPTION = (
     *(sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT),
     *(sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_MISMATCH),
 )
 
 
-def damaged(path: Path, found: str) -> HistoryCorrupt:
+def corrupt(path: Path, found: str) -> HistoryCorrupt:
     """The error for a file with invalid content."""
     return HistoryCorrupt([Problem(str(path), None, found, f"corrupt: {_ADVICE}")])
 
 
 def _refused(path: Path, err: sqlite3.DatabaseError) -> Refused:
-    if _is_damage(err):
-        return damaged(path, str(err))
-    return Refused([Problem(str(path), None, "", f"{err}: {_RIGHTS}, and see that the disk is well")])
+    if _is_corruption(err):
+        return corrupt(path, str(err))
+    return Refused([Problem(str(path), None, "", f"{err}: {_RIGHTS}; check the disk")])
 
 
-def _is_damage(err: sqlite3.DatabaseError) -> bool:
+def _is_corruption(err: sqlite3.DatabaseError) -> bool:
     code = getattr(err, "sqlite_errorcode", None)
     if code is None:
         # Python, not SQLite, found an unreadable value; its other errors are bugs of ours.
@@ -384,4 +362,4 @@ def _is_damage(err: sqlite3.DatabaseError) -> bool:
     # The low byte is the primary result code (sqlite.org/rescode.html).
     if code & 0xFF == sqlite3.SQLITE_ERROR:
         return str(err).startswith(("no such", "malformed"))
-    return code in _UNREADABLE or code & 0xFF in _DAMAGE
+    return code in _UNREADABLE or code & 0xFF in _CORRUPTION

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from dnsblock.lists.report import Report
 from dnsblock.orders.records import Position
 
 
@@ -14,15 +15,8 @@ class Compiled:
     source_sha256: str  # of the content
     file_sha256: str  # of the compiled file, which is named after it
     names_digest: str
-    format: str
     options: str  # JSON: everything else that determines the compiled file
-    entries: int
-    lines: int
-    accepted: int
-    repaired: int
-    duplicate: int
-    rejected: int
-    report: str  # JSON
+    report: Report
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +35,7 @@ class NewVersion:
     how: str  # first, refresh, accepted by hand, rollback, settings
     note: str = ""
     withdraws: int | None = None  # the version that a rollback replaces
-    known_by: str = ""  # as in Current
-    validators: str = ""
+    fingerprint: str = ""  # as in Current
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +56,10 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Current:
-    """The enforced version, and the metadata that avoids reading or fetching its content again."""
+    """The enforced version, and the metadata that avoids reading its content again."""
 
     version: Version
-    known_by: str  # JSON: fingerprint of the files' metadata; empty: unknown
-    validators: str  # JSON: ETag and Last-Modified for conditional requests
+    fingerprint: str  # JSON: fingerprint of the files' metadata; empty: unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +91,7 @@ class Past:
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class RejectedContent:
     """List content that a guard rejected."""
 
     zone: str

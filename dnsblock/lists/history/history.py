@@ -7,7 +7,7 @@ A new list is accepted in this order, so that the process may die at any point:
 
 1. The compiled file is complete on the disk, named after its SHA-256.
 2. `accept` records the version. A restart enforces `current`, so this is the commit point.
-3. The engine serves the new snapshot, and `keep_snapshot` records it.
+3. The engine serves the new snapshot, and `record_snapshot` records it.
 4. `prune` runs, and only then are files removed. A crash in between leaves files that `files` does not list.
 
 An open history serves one thread at a time. Queries that run while the daemon works open a read-only one.
@@ -16,15 +16,15 @@ An open history serves one thread at a time. Queries that run while the daemon w
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from sqlite3 import Connection, Row
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 from dnsblock.errors import Problem, Refused
 from dnsblock.lists.history import changes
-from dnsblock.lists.history.database import HistoryFile, damaged, text_of, time_of
+from dnsblock.lists.history.database import HistoryFile, corrupt, text_of, time_of
 from dnsblock.lists.history.facts import (
     Approval,
     Change,
@@ -35,12 +35,13 @@ from dnsblock.lists.history.facts import (
     NewVersion,
     Past,
     Published,
-    Refusal,
+    RejectedContent,
     Version,
 )
+from dnsblock.lists.report import Report
 from dnsblock.orders.records import Position
 
-REFUSALS = 10_000  # recorded rejections per zone
+MAX_REJECTIONS = 10_000  # recorded rejections per zone
 
 
 class History:
@@ -50,13 +51,13 @@ class History:
         self._file = file
 
     @classmethod
-    def open(cls, folder: Path, *, read_only: bool = False, is_begun: bool = False) -> Self:
+    def open(cls, folder: Path, *, read_only: bool = False, must_exist: bool = False) -> Self:
         """Opens the history in `folder`, and creates the folder if it is missing, except with `read_only`.
 
-        With `is_begun`, the file must exist. Raises `HistoryCorrupt` if the file is corrupt or from another
+        With `must_exist`, the file must exist. Raises `HistoryCorrupt` if the file is corrupt or from another
         version of dnsblock, and `Refused` if it cannot be read. Every later query may raise the same.
         """
-        return cls(HistoryFile.open(folder, read_only=read_only, is_begun=is_begun))
+        return cls(HistoryFile.open(folder, read_only=read_only, must_exist=must_exist))
 
     @classmethod
     def empty(cls, folder: Path) -> Self:
@@ -66,7 +67,7 @@ class History:
     def verify(self, err: Exception) -> None:
         """Raises `HistoryCorrupt` if the file is corrupt, which explains `err`."""
         if not self._file.is_sound():
-            raise damaged(self._file.path, f"{type(err).__name__}: {err}") from err
+            raise corrupt(self._file.path, f"{type(err).__name__}: {err}") from err
 
     def close(self) -> None:
         """Closes the file. Accepted versions are already on the disk."""
@@ -93,7 +94,7 @@ class History:
         query = _VERSIONS + "WHERE zone = ? ORDER BY number DESC LIMIT 1"
         return _only(self._file.made(_current, query, (self._zone_id(zone),)))
 
-    def begin_with(self, enforced: Iterable[Current]) -> None:
+    def start_with(self, enforced: Iterable[Current]) -> None:
         """Records the enforced versions in a new history that replaces a corrupt one.
 
         They keep their numbers and times, but their differences are lost.
@@ -102,15 +103,19 @@ class History:
             for current in enforced:
                 version = current.version
                 zone = _ensure_zone(database, version.zone)
-                times = {"number": version.number, "accepted_at": text_of(version.accepted_at)}
-                row = asdict(version.compiled) | times | {"zone": zone, "added": None, "removed": None}
-                database.execute(_INSERT_VERSION, row | {"how": version.how, "note": version.note})
-                _know(database, zone, current.known_by, current.validators)
+                _insert_version(
+                    *(database, zone, version.compiled),
+                    number=version.number,
+                    accepted_at=text_of(version.accepted_at),
+                    how=version.how,
+                    note=version.note,
+                )
+                _set_fingerprint(database, zone, current.fingerprint)
 
-    def know(self, zone: str, *, known_by: str, validators: str) -> None:
-        """Updates the fingerprint and validators of the current version after an unchanged fetch or write."""
+    def set_fingerprint(self, zone: str, fingerprint: str) -> None:
+        """Updates the fingerprint of the current version, after the same content was written again."""
         with self._file.writing() as database:
-            _know(database, _ensure_zone(database, zone), known_by, validators)
+            _set_fingerprint(database, _ensure_zone(database, zone), fingerprint)
 
     # ------- Versions -------
 
@@ -144,14 +149,14 @@ class History:
         while it may be served again. Returns the file_sha256 that no version of any zone uses: remove these.
         """
         with self._file.writing() as database:
-            kept = self.files()
+            before = self.files()
             database.execute(
                 "UPDATE versions SET keeps_file = 0, report = json_set(report, '$.told', json('[]')) "
                 "WHERE zone = :zone AND keeps_file = 1 "
                 "AND number <= (SELECT max(number) FROM versions WHERE zone = :zone) - :generations",
                 {"zone": self._zone_id(zone), "generations": max(generations, 1)},
             )
-            return tuple(sorted(kept - self.files()))
+            return tuple(sorted(before - self.files()))
 
     def files(self) -> frozenset[str]:
         """The file_sha256 of every compiled file that a version uses."""
@@ -165,25 +170,19 @@ class History:
 
         Raises `Refused` if a version does not exist, or if one between them has no difference.
         """
-        span = {"zone": self._zone_id(zone), "older": min(a, b), "newer": max(a, b)}
+        older, newer = sorted((a, b))
         (found,) = self._file.rows(
-            "SELECT count(*) AS versions, sum(number > :older AND added IS NULL) AS not_compared, "
-            "sum(CASE WHEN number > :older THEN added + removed END) AS changes "
+            "SELECT count(*) AS versions, sum(number > :older AND added IS NULL) AS not_compared "
             "FROM versions WHERE zone = :zone AND number BETWEEN :older AND :newer",
-            span,
+            {"zone": self._zone_id(zone), "older": older, "newer": newer},
         )
-        if found["versions"] != abs(a - b) + 1:
-            raise self._unknown(zone, a, b, "there are no two such versions; `dnsblock versions` lists them")
+        if found["versions"] != newer - older + 1:
+            raise self._unknown(
+                zone, a, b, "one of these versions does not exist; `dnsblock versions ZONE` lists them"
+            )
         if found["not_compared"]:
-            raise self._unknown(zone, a, b, "not known: a version between them was compared with nothing")
-        return changes.between(self._file, span, found["changes"] or 0, backwards=a > b)
-
-    def sort(self) -> Iterator[None]:
-        """Indexes the changes of large versions by name, a part with each step. Lookups are slow until then.
-
-        Raises `HistoryUnwritable`. The next call restarts with the unfinished version.
-        """
-        return changes.sort(self._file)
+            raise self._unknown(zone, a, b, "the changes of a version between them are unknown")
+        return changes.between(self._file, self._zone_id(zone), older, newer, backwards=a > b)
 
     def events_of(self, zone: str, name: str) -> tuple[NameEvent, ...]:
         """The changes of a name, oldest first. Its listing in the first version is not among them."""
@@ -206,19 +205,19 @@ class History:
             "SELECT min(number) AS number FROM versions WHERE zone = ? AND number > ? AND added IS NULL",
             (self._zone_id(zone), version),
         )
-        later = next((event for event in self.events_of(zone, name) if event.version > version), None)
+        later = _only(changes.of_name(self._file, self._zone_id(zone), name, later_than=version))
         if hidden["number"] is not None and (later is None or later.version > hidden["number"]):
             return Past(version, None, is_known=False)
         return Past(version, scope_now if later is None else later.before, is_known=True)
 
     # ------- Rejections and overrides -------
 
-    def refuse(self, refusal: Refusal) -> None:
+    def record_rejection(self, rejected: RejectedContent) -> None:
         """Records a rejection. A repetition, of the same content by the same guard, increments its count."""
         with self._file.writing() as database:
-            values = asdict(refusal) | {
-                "zone": _ensure_zone(database, refusal.zone),
-                "at": text_of(refusal.at),
+            values = asdict(rejected) | {
+                "zone": _ensure_zone(database, rejected.zone),
+                "at": text_of(rejected.at),
             }
             database.execute(
                 "INSERT INTO events (zone, kind, source_sha256, code, message, numbers, first_at, last_at) "
@@ -232,7 +231,7 @@ class History:
                 "DELETE FROM events WHERE zone = :zone AND kind = 'rejected' AND last_at < ("
                 "SELECT last_at FROM events WHERE zone = :zone AND kind = 'rejected' "
                 "ORDER BY last_at DESC LIMIT 1 OFFSET :others)",
-                {"zone": values["zone"], "others": REFUSALS - 1},
+                {"zone": values["zone"], "others": MAX_REJECTIONS - 1},
             )
 
     def approve(self, approval: Approval) -> None:
@@ -270,7 +269,7 @@ class History:
 
     # ------- Snapshots -------
 
-    def keep_snapshot(self, snapshot: Published, *, keep: int) -> None:
+    def record_snapshot(self, snapshot: Published, *, keep: int) -> None:
         """Records a served snapshot, and deletes all but the newest `keep`.
 
         The same snapshot again, as after a restart, only updates its versions: a list with other content but
@@ -346,17 +345,19 @@ class History:
 
 # ------- Writing rows -------
 
-_INSERT_VERSION = """\
-INSERT INTO versions (
-    zone, number, source_sha256, file_sha256, names_digest, format, options,
-    entries, lines, accepted, repaired, duplicate, rejected, report,
-    added, removed, accepted_at, how, note
-) VALUES (
-    :zone, :number, :source_sha256, :file_sha256, :names_digest, :format, :options,
-    :entries, :lines, :accepted, :repaired, :duplicate, :rejected, :report,
-    :added, :removed, :accepted_at, :how, :note
-)
-"""
+
+def _insert_version(database: Connection, zone: int, compiled: Compiled, **values: object) -> None:
+    row = {
+        "zone": zone,
+        "source_sha256": compiled.source_sha256,
+        "file_sha256": compiled.file_sha256,
+        "names_digest": compiled.names_digest,
+        "options": compiled.options,
+        "report": json.dumps(compiled.report.as_json()),
+        **values,
+    }
+    columns, places = ", ".join(row), ", ".join(f":{column}" for column in row)
+    database.execute(f"INSERT INTO versions ({columns}) VALUES ({places})", row)  # noqa: S608  # our own names
 
 
 def _accept(file: HistoryFile, database: Connection, new: NewVersion) -> Version:
@@ -366,19 +367,18 @@ def _accept(file: HistoryFile, database: Connection, new: NewVersion) -> Version
     added = removed = None
     if new.difference is not None:
         if last is None:
-            raise ValueError(f"{new.zone}: the first version of a list is compared with nothing")
+            raise ValueError(f"{new.zone}: the first version of a list has no difference")
         added, removed = changes.insert(database, zone, number, new.difference)
-    row = asdict(new.compiled) | {
-        "zone": zone,
-        "number": number,
-        "added": added,
-        "removed": removed,
-        "accepted_at": text_of(new.accepted_at),
-        "how": new.how,
-        "note": new.note,
-    }
-    database.execute(_INSERT_VERSION, row)
-    _know(database, zone, new.known_by, new.validators)
+    _insert_version(
+        *(database, zone, new.compiled),
+        number=number,
+        added=added,
+        removed=removed,
+        accepted_at=text_of(new.accepted_at),
+        how=new.how,
+        note=new.note,
+    )
+    _set_fingerprint(database, zone, new.fingerprint)
     if new.withdraws is not None:
         _withdraw(file, database, zone, new.withdraws, new)
     # An override is for the content as seen then, not for an old copy of it in half a year.
@@ -407,15 +407,13 @@ def _versions(file: HistoryFile, where: str, *values: object) -> Iterator[Versio
 
 
 def _ensure_zone(database: Connection, zone: str) -> int:
-    database.execute("INSERT INTO zones VALUES (NULL, ?, '', '') ON CONFLICT DO NOTHING", (zone,))
+    database.execute("INSERT INTO zones VALUES (NULL, ?, '') ON CONFLICT DO NOTHING", (zone,))
     (number,) = database.execute("SELECT id FROM zones WHERE name = ?", (zone,)).fetchone()
     return int(number)
 
 
-def _know(database: Connection, zone: int, known_by: str, validators: str) -> None:
-    database.execute(
-        "UPDATE zones SET known_by = ?, validators = ? WHERE id = ?", (known_by, validators, zone)
-    )
+def _set_fingerprint(database: Connection, zone: int, fingerprint: str) -> None:
+    database.execute("UPDATE zones SET fingerprint = ? WHERE id = ?", (fingerprint, zone))
 
 
 def _note(
@@ -439,20 +437,21 @@ def _only(found: Iterable[_T]) -> _T | None:
 
 
 def _current(row: Row) -> Current:
-    return Current(_version(row), _text(row, "known_by"), _text(row, "validators"))
+    return Current(_version(row), _text(row, "fingerprint"))
 
 
 def _version(row: Row) -> Version:
-    compiled: dict[str, Any] = {
-        field.name: _text(row, field.name) if field.type is str else _count(row, field.name)
-        for field in fields(Compiled)
-    }
-    # Paths are built from these two.
-    compiled |= {key: _digest(row, key) for key in ("source_sha256", "file_sha256")}
+    compiled = Compiled(
+        source_sha256=_digest(row, "source_sha256"),  # paths are built from these two
+        file_sha256=_digest(row, "file_sha256"),
+        names_digest=_text(row, "names_digest"),
+        options=_text(row, "options"),
+        report=Report.from_text(_text(row, "report")),
+    )
     return Version(
         zone=_text(row, "zone_name"),
         number=_count(row, "number"),
-        compiled=Compiled(**compiled),
+        compiled=compiled,
         added=None if row["added"] is None else _count(row, "added"),
         removed=None if row["removed"] is None else _count(row, "removed"),
         accepted_at=time_of(row["accepted_at"]),
@@ -498,19 +497,19 @@ def _position(row: Row) -> Position | None:
 def _text(row: Row, column: str) -> str:
     value = row[column]
     if not isinstance(value, str):
-        raise ValueError(f"{column} is no text")
+        raise ValueError(f"{column} is not text")
     return value
 
 
 def _count(row: Row, column: str) -> int:
     value = row[column]
     if not isinstance(value, int) or value < 0:
-        raise ValueError(f"{column} is no count")
+        raise ValueError(f"{column} is not a count")
     return value
 
 
 def _digest(row: Row, column: str) -> str:
     value = _text(row, column)
     if not re.fullmatch("[0-9a-f]{64}", value):
-        raise ValueError(f"{column} is no SHA-256")
+        raise ValueError(f"{column} is not a SHA-256")
     return value

@@ -36,7 +36,7 @@ def test_a_list_shorter_than_its_content_length_is_refused(server: Server, get: 
     """RFC 9112 section 8: fewer bytes than `Content-Length` are an incomplete message."""
     failed = get.fails(server.serve(whole(LIST)[:-100]))
     assert failed.code == "TRUNCATED"
-    assert f"{len(LIST) - 100:,} octets of {len(LIST):,}" in str(failed)
+    assert f"{len(LIST) - 100:,} bytes of {len(LIST):,}" in str(failed)
 
 
 @pytest.mark.parametrize("end", [b"", b"3\r\nabc", b"3\r\nabc\r\n", b"3\r\nabc\r\n0\r\n"])

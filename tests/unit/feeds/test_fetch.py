@@ -27,7 +27,7 @@ def test_a_list_is_fetched_whole(server: Server, get: Getter):
     fetched = get(url)
     assert isinstance(fetched, Fetched)
     assert fetched.path.read_bytes() == LIST
-    assert (fetched.octets, fetched.sha256) == (len(LIST), hashlib.sha256(LIST).hexdigest())
+    assert (fetched.size, fetched.sha256) == (len(LIST), hashlib.sha256(LIST).hexdigest())
     assert (fetched.validators, fetched.content_type) == (Validators('"7"'), "text/plain; charset=utf-8")
     assert list(get.into.parent.iterdir()) == [get.into]
 
@@ -45,7 +45,7 @@ def test_a_list_comes_compressed(server: Server, get: Getter, name: str):
     fetched = get(server.serve(whole(body, content_encoding=name)))
     assert server.requests[0].headers["accept-encoding"] == "gzip"
     assert isinstance(fetched, Fetched)
-    assert (fetched.octets, fetched.sha256) == (len(LIST), hashlib.sha256(LIST).hexdigest())
+    assert (fetched.size, fetched.sha256) == (len(LIST), hashlib.sha256(LIST).hexdigest())
     assert get.into.read_bytes() == LIST
 
 

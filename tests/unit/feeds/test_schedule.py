@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from dnsblock.lists.feed.schedule import Schedule, retry_after_seconds
+from dnsblock.lists.feed.schedule import FetchSchedule, retry_after_seconds
 
 # ------- When it is asked for again -------
 
@@ -15,7 +15,7 @@ EVERY = 3600.0
 
 def test_successful_fetches_have_a_jitter_of_a_tenth():
     """Jitter: instances that start together must not stay together."""
-    schedule = Schedule(EVERY, Random(1))
+    schedule = FetchSchedule(EVERY, Random(1))
     waits = [schedule.after_success() for _ in range(1000)]
     assert EVERY * 0.9 <= min(waits) < EVERY * 0.91
     assert EVERY * 1.09 < max(waits) <= EVERY * 1.1
@@ -25,14 +25,14 @@ def test_consecutive_failures_back_off_up_to_the_usual_interval():
     """A server in trouble must not be met by more requests than usual."""
     longest = [30, 60, 120, 240, 480, 960, 1920, 3600, 3600, 3600]
     for seed in range(100):
-        schedule = Schedule(EVERY, Random(seed))
+        schedule = FetchSchedule(EVERY, Random(seed))
         waits = [schedule.after_failure() for _ in longest]
         assert all(most / 2 <= wait <= most for wait, most in zip(waits, longest, strict=True))
 
 
 def test_a_success_ends_the_back_off():
     """One failure last week must not delay this week's list."""
-    schedule = Schedule(EVERY, Random(1))
+    schedule = FetchSchedule(EVERY, Random(1))
     for _ in range(2000):  # two to this power is no number that a float can hold
         schedule.after_failure()
     schedule.after_success()
@@ -41,23 +41,23 @@ def test_a_success_ends_the_back_off():
 
 def test_the_back_off_never_exceeds_a_short_interval():
     """The back-off never exceeds `every_s`."""
-    schedule = Schedule(10, Random(1))
+    schedule = FetchSchedule(10, Random(1))
     assert all(5 <= schedule.after_failure() <= 10 for _ in range(100))
 
 
 def test_instances_fetch_at_different_times():
     """Jitter: hundreds of providers fetch the same list."""
-    assert len({Schedule(EVERY, Random(seed)).after_failure() for seed in range(100)}) == 100
-    assert len({Schedule(EVERY, Random(seed)).after_failure(600) for seed in range(100)}) == 100
-    assert len({Schedule(EVERY).after_success() for _ in range(100)}) == 100
+    assert len({FetchSchedule(EVERY, Random(seed)).after_failure() for seed in range(100)}) == 100
+    assert len({FetchSchedule(EVERY, Random(seed)).after_failure(600) for seed in range(100)}) == 100
+    assert len({FetchSchedule(EVERY).after_success() for _ in range(100)}) == 100
 
 
 def test_retry_after_is_honoured_up_to_one_day():
     """RFC 9110 section 10.2.3; but a wrong header must not stop a feed for ever."""
     for seed in range(100):
-        assert 7200 <= Schedule(EVERY, Random(seed)).after_failure(7200) <= 7200 * 1.1
-        assert 15 <= Schedule(EVERY, Random(seed)).after_failure(0) <= 30
-        assert Schedule(EVERY, Random(seed)).after_failure(1e9) == 86_400
+        assert 7200 <= FetchSchedule(EVERY, Random(seed)).after_failure(7200) <= 7200 * 1.1
+        assert 15 <= FetchSchedule(EVERY, Random(seed)).after_failure(0) <= 30
+        assert FetchSchedule(EVERY, Random(seed)).after_failure(1e9) == 86_400
 
 
 NOW = datetime(2026, 9, 1, 10, 0, tzinfo=UTC)

@@ -11,6 +11,7 @@ from dnsblock.lists.history.facts import (
     NewVersion,
 )
 from dnsblock.lists.history.history import History
+from dnsblock.lists.report import Report, ReportedLine
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -22,20 +23,23 @@ def sha(text: str) -> str:
 
 
 def compiled(text: str, *, file: str | None = None, options: str = "subtree") -> Compiled:
-    return Compiled(
-        source_sha256=sha(text),
-        file_sha256=sha(file or text),
-        names_digest=sha("names of " + text),
+    counts = dict.fromkeys(("not_applicable", "exceptions", "apexless", "silent"), 0)
+    report = Report(
         format="plain",
-        options=options,
+        is_recognised=True,
         entries=5,
         lines=9,
         accepted=6,
         repaired=2,
         duplicate=1,
         rejected=3,
-        report='{"rejected": [7, 8, 9]}',
+        rejected_by={"syntax": 3},
+        not_applicable_by={},
+        repaired_by={"case": 2},
+        reported=(ReportedLine("rejected", "list.txt", 7, "a b", "syntax", "not a name"),),
+        **counts,
     )
+    return Compiled(sha(text), sha(file or text), sha("names of " + text), options, report)
 
 
 def new(
@@ -55,11 +59,6 @@ THREE = (
 
 def numbers(history: History, zone: str = ZONE) -> list[int]:
     return [version.number for version in history.versions(zone)]
-
-
-def sort(history: History) -> None:
-    for _ in history.sort():
-        pass
 
 
 def reasons(refused: pytest.ExceptionInfo[Refused]) -> str:

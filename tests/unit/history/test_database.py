@@ -108,16 +108,6 @@ def test_a_corrupt_database_is_refused(folder: Path):
     assert "corrupt" in reasons(refused)
 
 
-def test_a_corrupt_difference_is_refused(folder: Path):
-    """SQLite has no checksums, but the compressed differences have."""
-    with sqlite3.connect(folder / "lists.sqlite") as database:
-        database.execute("UPDATE differences SET compressed = x'00' WHERE number = 2")
-    database.close()
-    with History.open(folder) as history, pytest.raises(Refused) as refused:
-        list(history.difference(ZONE, 1, 3))
-    assert "'difference of version 2': corrupt" in reasons(refused)
-
-
 @pytest.mark.parametrize("schema", [SCHEMA_VERSION - 1, SCHEMA_VERSION + 1])
 @pytest.mark.parametrize("read_only", [False, True])
 def test_a_schema_of_another_dnsblock_is_refused(folder: Path, schema: int, read_only: bool):

@@ -1,0 +1,129 @@
+"""The sources of lists: a file, a folder of files, or a feed. Everything that depends on the kind is here.
+
+The source of a zone is made when it is needed: an operator may replace a file by a folder at any time.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from dnsblock.config import Zone
+from dnsblock.errors import Problem, Refused
+from dnsblock.lists.feed.schedule import FetchSchedule, PollSchedule, Schedule
+from dnsblock.lists.files import ListFiles, Watch, file_at, files_in, readable
+from dnsblock.lists.store import Store
+
+Progress = Callable[[int, int | None], None]  # bytes received, and bytes announced
+FetchResult = Literal["ok", "not_modified"]
+
+
+class Source(Protocol):
+    """Where the list of a zone comes from."""
+
+    @property
+    def label(self) -> str:
+        """The place of the list in messages, without secrets."""
+
+    @property
+    def is_unfetched(self) -> bool:
+        """Whether there is no content yet because it was never fetched, which is not an error."""
+
+    def files(self) -> ListFiles:
+        """The current files. Raises `Refused` if they cannot be read or are too large."""
+
+    def is_complete(self, files: ListFiles, watch: Watch) -> bool:
+        """Whether the files are not still being written."""
+
+    async def fetch(self, progress: Progress | None = None) -> FetchResult | None:
+        """Updates the files from a server; None if there is none. Raises only `FetchFailed`."""
+
+    def schedule(self) -> Schedule:
+        """When to look for new content."""
+
+
+def source_of(zone: Zone, store: Store) -> Source:
+    """The source of the list of a zone."""
+    if not isinstance(zone.place, Path):
+        return FeedSource(zone, store)
+    return FolderSource(zone, zone.place) if os.path.isdir(zone.place) else FileSource(zone, zone.place)
+
+
+@dataclass(frozen=True, slots=True)
+class FileSource:
+    """A file, which is polled."""
+
+    zone: Zone
+    path: Path
+
+    @property
+    def label(self) -> str:
+        return str(self.path)
+
+    @property
+    def is_unfetched(self) -> bool:
+        return False
+
+    def files(self) -> ListFiles:
+        with readable():
+            return _limited(self.zone, self.label, ListFiles.of([file_at(self.path)]))
+
+    def is_complete(self, files: ListFiles, watch: Watch) -> bool:
+        return watch.is_settled(files)
+
+    async def fetch(self, _: Progress | None = None) -> FetchResult | None:
+        return None
+
+    def schedule(self) -> Schedule:
+        return PollSchedule(self.zone.every_seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class FolderSource(FileSource):
+    """A folder, whose files are one list. It is polled, too."""
+
+    def files(self) -> ListFiles:
+        with readable():
+            return _limited(self.zone, self.label, ListFiles.of(*files_in(self.path)))
+
+
+@dataclass(frozen=True, slots=True)
+class FeedSource:
+    """A list that is fetched from an HTTPS server. Its download is renamed into place when it is complete."""
+
+    zone: Zone
+    store: Store
+
+    @property
+    def label(self) -> str:
+        return str(self.zone.place).partition("?")[0]
+
+    @property
+    def is_unfetched(self) -> bool:
+        return not self.store.download(self.zone.name).exists()
+
+    def files(self) -> ListFiles:
+        with readable(self.label):  # the path of a download is of no use to the operator
+            found = [file_at(self.store.download(self.zone.name))]
+        return _limited(self.zone, self.label, ListFiles.of(found, label=self.label, is_replaced=True))
+
+    def is_complete(self, files: ListFiles, watch: Watch) -> bool:
+        return True
+
+    async def fetch(self, progress: Progress | None = None) -> FetchResult | None:
+        # Imported here: without feeds, startup does not need httpx, which takes a sixth of its time.
+        from dnsblock.lists.feed import fetching
+
+        return "not_modified" if await fetching.download(self.zone, self.store, progress) is None else "ok"
+
+    def schedule(self) -> Schedule:
+        return FetchSchedule(self.zone.every_seconds)
+
+
+def _limited(zone: Zone, label: str, files: ListFiles) -> ListFiles:
+    limit = zone.source.max_mb << 20
+    if files.size > limit:
+        reason = f"larger than {limit:,} bytes: check that it is the list; `source.max_mb` is the limit"
+        raise Refused([Problem(label, None, f"{files.size:,} bytes", reason)])
+    return files
