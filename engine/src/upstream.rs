@@ -169,7 +169,7 @@ impl Upstreams {
 
     /// Outstanding queries, and client queries that are coalesced with them.
     pub fn outstanding(&self) -> usize {
-        self.flights.len() + self.flights.joined()
+        self.flights.len() + self.flights.joined
     }
 
     pub fn has_waiting_clients(&self) -> bool {
@@ -214,7 +214,7 @@ impl Upstreams {
 
     /// The configured upstreams that are up.
     fn up(&self) -> Mask {
-        self.health.up() & self.chooser.all()
+        self.health.up() & self.chooser.all
     }
 
     fn count(&self, upstream: usize) -> &UpstreamCounters {

@@ -142,7 +142,7 @@ def events_of_the_engine() -> Iterator[str]:
         for text in (re.sub(r"\\\n\s*", "", one) for one in pushed):
             if text != "upstream {address} {what}":
                 yield re.sub(r"\{\w+\}", HOLE, text)
-        # Of an upstream: `tell`, `change`, and whatever leads there.
+        # Of an upstream: `log`, `log_change`, and the functions that call them.
         for text in re.findall(rf"\b[a-z_]+\(place, {string}", source):
             yield f"upstream {HOLE} {text}"
 

@@ -60,7 +60,8 @@ pub struct Chooser {
     places: Vec<usize>,
     /// The upstreams of each order, lowest first.
     orders: Vec<Mask>,
-    all: Mask,
+    /// The configured upstreams.
+    pub all: Mask,
     /// By place.
     weights: [u32; MAX_UPSTREAMS],
     /// By place: makes the hash of a name different for each upstream.
@@ -90,11 +91,6 @@ impl Chooser {
             weights,
             seeds,
         }
-    }
-
-    /// The configured upstreams.
-    pub fn all(&self) -> Mask {
-        self.all
     }
 
     /// The upstream for a query about `name` that was already sent to `tried`. `None` if all are down

@@ -119,7 +119,7 @@ impl Upstreams {
         if std::mem::replace(&mut self.losses, losses) == losses && !is_back {
             return;
         }
-        let up = if is_back { self.health.usable() & self.chooser.all() } else { self.up() };
+        let up = if is_back { self.health.usable() & self.chooser.all } else { self.up() };
         let max_tries = self.settings.tries;
         let stuck = self.flights.keys(|flight| {
             let State::Sent { upstream, .. } = flight.state else { return false };

@@ -128,10 +128,10 @@ impl Flight {
         };
     }
 
-    /// Ends the last try if it was sent to such an upstream, which is returned.
-    pub(super) fn end_try(&mut self, is_meant: impl Fn(usize) -> bool) -> Option<(usize, Instant)> {
+    /// Ends the last try if its upstream matches. Returns the upstream and when it was sent.
+    pub(super) fn end_try(&mut self, matches: impl Fn(usize) -> bool) -> Option<(usize, Instant)> {
         match self.state {
-            State::Sent { upstream, at } if is_meant(upstream) => {
+            State::Sent { upstream, at } if matches(upstream) => {
                 self.state = State::Idle;
                 Some((upstream, at))
             }

@@ -24,7 +24,7 @@ pub(super) struct Flights {
     /// Flights that are not in `latest`, because their question was asked again after a purge.
     superseded: usize,
     /// Queries that are coalesced with another one.
-    joined: usize,
+    pub(super) joined: usize,
     /// Key and number of flights with a stale response, and when it is due.
     stale_timers: VecDeque<(Instant, usize, u64)>,
     next_number: u64,
@@ -45,13 +45,8 @@ impl DerefMut for Flights {
 }
 
 impl Flights {
-    pub fn joined(&self) -> usize {
-        self.joined
-    }
-
-    /// The keys of the flights that fulfil the condition.
-    pub fn keys(&self, is_meant: impl Fn(&Flight) -> bool) -> Vec<usize> {
-        self.flights.iter().filter(|(_, flight)| is_meant(flight)).map(|(key, _)| key).collect()
+    pub fn keys(&self, matches: impl Fn(&Flight) -> bool) -> Vec<usize> {
+        self.flights.iter().filter(|(_, flight)| matches(flight)).map(|(key, _)| key).collect()
     }
 
     /// The flight that waits for another worker thread's result. The question may have been asked

@@ -14,7 +14,7 @@ use super::ids::Ids;
 const UNSENT: usize = 64 << 10;
 
 pub struct Stream {
-    stream: TcpStream,
+    pub socket: TcpStream,
     /// The upstream's place.
     pub upstream: usize,
     /// When something was last received, or the connection was opened.
@@ -39,7 +39,7 @@ impl Stream {
             _ => {}
         }
         Ok(Stream {
-            stream: socket.into(),
+            socket: socket.into(),
             upstream,
             received_at: now,
             ids: Ids::default(),
@@ -48,10 +48,6 @@ impl Stream {
             input: Vec::new(),
             output: Vec::new(),
         })
-    }
-
-    pub fn socket(&self) -> &TcpStream {
-        &self.stream
     }
 
     /// Adds a query of this flight; returns its ID.
@@ -80,7 +76,7 @@ impl Stream {
     /// Writes the waiting bytes. Returns false if the connection is closed.
     pub fn write(&mut self) -> bool {
         while !self.output.is_empty() {
-            match self.stream.write(&self.output) {
+            match self.socket.write(&self.output) {
                 Ok(count) => drop(self.output.drain(..count)),
                 // Not connected yet, or the send buffer is full: epoll reports when to go on.
                 Err(error) if is_not_yet(&error) => return true,
@@ -95,7 +91,7 @@ impl Stream {
     pub fn read(&mut self, now: Instant) -> bool {
         let mut chunk = [0; 16 << 10];
         loop {
-            match self.stream.read(&mut chunk) {
+            match self.socket.read(&mut chunk) {
                 Ok(0) => return false,
                 Ok(count) => {
                     self.input.extend_from_slice(&chunk[..count]);

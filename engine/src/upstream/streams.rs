@@ -60,7 +60,7 @@ impl Upstreams {
         stream.begin_with(&header[..length]);
         let entry = self.streams.vacant_entry();
         let key = entry.key();
-        self.poll.add(stream.socket(), Token::Stream(key), true, true)?;
+        self.poll.add(&stream.socket, Token::Stream(key), true, true)?;
         entry.insert(stream);
         self.stream_of[upstream] = Some(key);
         Ok(key)
@@ -95,7 +95,7 @@ impl Upstreams {
         let Some(stream) = self.streams.get_mut(key) else { return };
         let (is_open, upstream) = (stream.write(), stream.upstream);
         let writable = is_open && stream.has_output();
-        if self.poll.change(stream.socket(), Token::Stream(key), true, writable).is_err() {
+        if self.poll.change(&stream.socket, Token::Stream(key), true, writable).is_err() {
             self.stream_failed(key, now);
         } else if !is_open && self.stream_of[upstream] == Some(key) {
             // Responses may have come before it was closed. Reading finds them, and ends it.

@@ -57,9 +57,8 @@ impl Tries {
         self.routes[index].replace(route)
     }
 
-    /// Takes a route that fulfils the condition.
-    pub(super) fn take_route(&mut self, mut is_meant: impl FnMut(&Route) -> bool) -> Option<Route> {
-        self.routes.iter_mut().find_map(|route| route.take_if(|route| is_meant(route)))
+    pub(super) fn take_route(&mut self, matches: impl Fn(&Route) -> bool) -> Option<Route> {
+        self.routes.iter_mut().find_map(|route| route.take_if(|route| matches(route)))
     }
 
     /// Whether nothing was sent after this route.

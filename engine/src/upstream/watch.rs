@@ -222,10 +222,7 @@ impl Watch<'_> {
         if watched.outstanding.len() >= MAX_CHECKS {
             watched.outstanding.remove(0);
         }
-        let opt_use = match self.health.is_without_edns(place, now) {
-            true => OptUse::Without,
-            false => OptUse::With,
-        };
+        let opt_use = if self.health.is_without_edns(place, now) { OptUse::Without } else { OptUse::With };
         self.send(place, check, opt_use, now);
     }
 
@@ -239,7 +236,7 @@ impl Watch<'_> {
         match added {
             Ok(sent) => self.upstreams[place].outstanding.push(sent),
             Err(error) if is_our_own(&error) => {}
-            Err(_) => self.lost(place, check, "cannot be reached", now, now),
+            Err(_) => self.lost(place, "cannot be reached", check, now, now),
         }
     }
 
@@ -264,7 +261,7 @@ impl Watch<'_> {
                     }
                     self.answered(place, check, result, now);
                 }
-                Err(_) => self.lost(place, check, "cannot be reached", sent_at, now),
+                Err(_) => self.lost(place, "cannot be reached", check, sent_at, now),
             }
         }
     }
@@ -274,7 +271,7 @@ impl Watch<'_> {
         let over = outstanding.iter().take_while(|sent| now >= sent.sent_at + check.timeout).count();
         let over: Vec<Instant> = outstanding.drain(..over).map(|sent| sent.sent_at).collect();
         for sent_at in over {
-            self.lost(place, check, "does not answer health checks", sent_at, now);
+            self.lost(place, "does not answer health checks", check, sent_at, now);
         }
     }
 
@@ -301,7 +298,7 @@ impl Watch<'_> {
     }
 
     /// A check was not answered in time, or could not be sent.
-    fn lost(&mut self, place: usize, check: &HealthCheck, why: &str, since: Instant, now: Instant) {
+    fn lost(&mut self, place: usize, why: &str, check: &HealthCheck, since: Instant, now: Instant) {
         self.health.count_check(place, CheckResult::Lost);
         let watched = &mut self.upstreams[place];
         watched.successes = 0;
