@@ -37,7 +37,6 @@ pub enum Outcome {
 impl Outcome {
     /// Whether the response is an error, for which a separate rate limit applies.
     pub fn is_error(self) -> bool {
-        let errors = [Outcome::Refused, Outcome::Malformed, Outcome::NotImplemented, Outcome::BadVersion];
-        errors.contains(&self)
+        matches!(self, Outcome::Refused | Outcome::Malformed | Outcome::NotImplemented | Outcome::BadVersion)
     }
 }

@@ -40,7 +40,7 @@ mod source;
 
 use arrivals::Pending;
 use listening::Accepting;
-use serve::{Messages, Queries};
+use serve::{Message, Messages, Queries};
 
 /// Longest wait for events when no deadline is near.
 const TICK: Duration = Duration::from_millis(500);
@@ -106,19 +106,19 @@ impl Messages for Datagrams<'_> {
         self.datagrams.len()
     }
 
-    fn packet(&self, index: usize) -> &[u8] {
-        let datagram = &self.datagrams[index];
-        &datagram.data[..datagram.length]
-    }
-
-    fn client(&self, index: usize) -> Option<Client> {
-        let peer = self.datagrams[index].peer.socket_addr()?;
-        Some(Client { address: peer.ip(), port: peer.port(), transport: Transport::Udp })
-    }
-
-    fn origin(&self, index: usize) -> Origin {
-        let Datagram { peer, local, .. } = self.datagrams[index];
-        Origin::Udp { listener: self.listener, peer, local, read_at: self.read_at }
+    fn get(&self, index: usize) -> Option<Message<'_>> {
+        let Datagram { data, length, peer, local } = &self.datagrams[index];
+        let address = peer.socket_addr()?;
+        Some(Message {
+            packet: &data[..*length],
+            client: Client { address: address.ip(), port: address.port(), transport: Transport::Udp },
+            origin: Origin::Udp {
+                listener: self.listener,
+                peer: *peer,
+                local: *local,
+                read_at: self.read_at,
+            },
+        })
     }
 }
 

@@ -100,14 +100,8 @@ impl Inherited {
         let mut inherited = Inherited::default();
         for descriptor in descriptors {
             match listens(&descriptor) {
-                Some(Transport::Udp) => {
-                    let socket = UdpSocket::from(descriptor);
-                    inherited.udp.extend(socket.local_addr().ok().map(|address| (address, socket)));
-                }
-                Some(Transport::Tcp) => {
-                    let socket = TcpListener::from(descriptor);
-                    inherited.tcp.extend(socket.local_addr().ok().map(|address| (address, socket)));
-                }
+                Some((Transport::Udp, address)) => inherited.udp.push((address, descriptor.into())),
+                Some((Transport::Tcp, address)) => inherited.tcp.push((address, descriptor.into())),
                 None => {}
             }
         }
@@ -143,19 +137,16 @@ impl Inherited {
     }
 }
 
-/// The transport of a socket that serves clients: unconnected UDP, or TCP that listens. `None` for
-/// any other descriptor.
-fn listens(descriptor: &OwnedFd) -> Option<Transport> {
+/// The transport and address of a socket that serves clients: unconnected UDP, or TCP that listens.
+/// `None` for any other descriptor.
+fn listens(descriptor: &OwnedFd) -> Option<(Transport, SocketAddr)> {
     let socket = SockRef::from(descriptor);
-    match socket.r#type() {
-        Ok(Type::DGRAM) if socket.peer_addr().is_err() => {
-            socket.local_addr().ok()?.as_socket().map(|_| Transport::Udp)
-        }
-        Ok(Type::STREAM) if socket_acceptconn(descriptor) == Ok(true) => {
-            socket.local_addr().ok()?.as_socket().map(|_| Transport::Tcp)
-        }
-        _ => None,
-    }
+    let transport = match socket.r#type().ok()? {
+        Type::DGRAM if socket.peer_addr().is_err() => Transport::Udp,
+        Type::STREAM if socket_acceptconn(descriptor) == Ok(true) => Transport::Tcp,
+        _ => return None,
+    };
+    Some((transport, socket.local_addr().ok()?.as_socket()?))
 }
 
 /// An address that could not be bound.
@@ -233,11 +224,9 @@ fn inherit(
 /// Uses the inherited sockets of an address that is no longer configured. None is bound, since the
 /// machine may no longer have the address.
 fn inherit_covered(address: SocketAddr, workers: usize, inherited: &mut Inherited) -> Bound {
-    let udp = Inherited::take(&mut inherited.udp, address);
-    let tcp = Inherited::take(&mut inherited.tcp, address);
     Bound {
-        udp: distribute(udp, workers),
-        tcp: distribute(tcp, workers),
+        udp: distribute(Inherited::take(&mut inherited.udp, address), workers),
+        tcp: distribute(Inherited::take(&mut inherited.tcp, address), workers),
         is_inherited: true,
         ..Bound::new(address, address)
     }

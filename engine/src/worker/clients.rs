@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::serve::Messages;
+use super::serve::Message;
 use super::{Buffers, Worker};
 use crate::answer::Client;
 use crate::message::Transport;
@@ -20,31 +20,6 @@ use crate::upstream::Origin;
 const QUERIES_A_TURN: usize = 64;
 /// How long no connection is accepted after a failure.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// A message that a TCP client has sent.
-struct StreamMessage<'a> {
-    packet: &'a [u8],
-    client: Client,
-    origin: Origin,
-}
-
-impl Messages for StreamMessage<'_> {
-    fn count(&self) -> usize {
-        1
-    }
-
-    fn packet(&self, _: usize) -> &[u8] {
-        self.packet
-    }
-
-    fn client(&self, _: usize) -> Option<Client> {
-        Some(self.client)
-    }
-
-    fn origin(&self, _: usize) -> Origin {
-        self.origin
-    }
-}
 
 impl Worker {
     pub(super) fn accept(&mut self, place: usize) {
@@ -140,7 +115,7 @@ impl Worker {
             if !self.clients.next_message(key, message, self.now) {
                 break;
             }
-            self.serve(&StreamMessage { packet: message, client, origin }, &serving, queries);
+            self.serve(&Message { packet: message, client, origin }, &serving, queries);
         }
         self.clients.write(key, self.now);
         self.watch(key);

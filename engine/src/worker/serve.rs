@@ -17,16 +17,33 @@ use crate::shared::Serving;
 use crate::sys::BATCH;
 use crate::upstream::Origin;
 
+/// A message from a client.
+#[derive(Clone, Copy)]
+pub(super) struct Message<'a> {
+    pub(super) packet: &'a [u8],
+    pub(super) client: Client,
+    /// Where the response goes.
+    pub(super) origin: Origin,
+}
+
 /// Messages that one transport has received together, at most `BATCH`.
 ///
 /// An implementation and a variant of `Origin` are all that a transport adds to the path.
 pub(super) trait Messages {
     fn count(&self) -> usize;
-    fn packet(&self, index: usize) -> &[u8];
     /// `None` if the client's address family is not served.
-    fn client(&self, index: usize) -> Option<Client>;
-    /// Where the response goes.
-    fn origin(&self, index: usize) -> Origin;
+    fn get(&self, index: usize) -> Option<Message<'_>>;
+}
+
+/// A message on its own.
+impl Messages for Message<'_> {
+    fn count(&self) -> usize {
+        1
+    }
+
+    fn get(&self, _: usize) -> Option<Message<'_>> {
+        Some(*self)
+    }
 }
 
 /// Buffers for the queries of a batch. They are reused, since a `Query` is too large to move for each packet.
@@ -57,12 +74,16 @@ impl Worker {
         let count = messages.count();
         let mut is_undecided = [false; BATCH];
         for index in 0..count {
+            let Some(message) = messages.get(index) else { continue };
             let (query, walk) = (&mut queries[index], &mut walks[index]);
-            let read = AssertUnwindSafe(|| self.read(messages, index, query, walk, serving));
-            is_undecided[index] = catch_unwind(read).unwrap_or_else(|_| {
-                self.drop_after_panic(messages.origin(index));
-                false
-            });
+            match catch_unwind(AssertUnwindSafe(|| self.read(&message, query, walk, serving))) {
+                Ok(is_query) => is_undecided[index] = is_query,
+                Err(_) => self.drop_after_panic(message.origin),
+            }
+            // A single query gains nothing from prefetching.
+            if is_undecided[index] && count > 1 {
+                serving.warm(&query.name, walk, Part::Filter);
+            }
         }
         let undecided = || (0..count).filter(|index| is_undecided[*index]);
         if count > 1 {
@@ -73,18 +94,19 @@ impl Worker {
             }
         }
         for index in undecided() {
+            let Some(message) = messages.get(index) else { continue };
             let (query, walk) = (&queries[index], &walks[index]);
-            let decide = AssertUnwindSafe(|| self.decide(messages, index, query, walk, serving));
-            match catch_unwind(decide) {
-                Ok(forwarded) => passed.extend(forwarded),
-                Err(_) => self.drop_after_panic(messages.origin(index)),
+            match catch_unwind(AssertUnwindSafe(|| self.decide(&message, query, walk, serving))) {
+                Ok(Some((follow, zone))) => passed.push(Passed::new(index, query, follow, zone)),
+                Ok(None) => {}
+                Err(_) => self.drop_after_panic(message.origin),
             }
         }
         if !passed.is_empty() {
             self.look_up(queries, passed);
         }
         for passed in passed.drain(..) {
-            let origin = messages.origin(passed.place);
+            let Some(Message { origin, .. }) = messages.get(passed.place) else { continue };
             let query = &queries[passed.place];
             let forward = AssertUnwindSafe(|| self.forward(query, passed, origin, serving));
             if catch_unwind(forward).is_err() {
@@ -94,73 +116,52 @@ impl Worker {
     }
 
     /// Reads one message. Returns whether it is a query that is still to be decided.
-    fn read(
-        &mut self,
-        messages: &impl Messages,
-        index: usize,
-        query: &mut Query,
-        walk: &mut Walk,
-        serving: &Serving,
-    ) -> bool {
+    fn read(&mut self, message: &Message, query: &mut Query, walk: &mut Walk, serving: &Serving) -> bool {
         fail::fail_point!("decide");
-        let Some(client) = messages.client(index) else { return false };
-        let (packet, origin, now) = (messages.packet(index), messages.origin(index), self.unix);
-        match answer::read(packet, client, &serving.rules, now, query, self.slot(&origin)) {
+        let (rules, now, out) = (&serving.rules, self.unix, self.slot(&message.origin));
+        match answer::read(message.packet, message.client, rules, now, query, out) {
             Ok(()) => {
                 walk.take(&query.name, SEED);
-                // A single query gains nothing from prefetching.
-                if messages.count() > 1 {
-                    serving.warm(&query.name, walk, Part::Filter);
-                }
                 true
             }
             Err(verdict) => {
-                if self.admits(client, origin, query, &verdict, &serving.rules) {
-                    self.carry_out(verdict, origin, serving);
+                if self.admits(message, query, &verdict, rules) {
+                    self.carry_out(verdict, message.origin, serving);
                 }
                 false
             }
         }
     }
 
-    /// Decides a query. Returns it if it is to be forwarded.
+    /// Decides a query. For what it returns, see `carry_out`.
     fn decide(
         &mut self,
-        messages: &impl Messages,
-        index: usize,
+        message: &Message,
         query: &Query,
         walk: &Walk,
         serving: &Serving,
-    ) -> Option<Passed> {
-        let (client, origin, now) = (messages.client(index)?, messages.origin(index), self.unix);
-        let verdict = decide(query, walk, &serving.snapshot, &serving.rules, now, self.slot(&origin));
-        if !self.admits(client, origin, query, &verdict, &serving.rules) {
+    ) -> Option<(Option<Name>, Option<usize>)> {
+        let (rules, now, out) = (&serving.rules, self.unix, self.slot(&message.origin));
+        let verdict = decide(query, walk, &serving.snapshot, rules, now, out);
+        if !self.admits(message, query, &verdict, rules) {
             return None;
         }
         if serving.has_shadows() {
-            serving.count_shadows(&self.counters, &query.name, walk, client.transport);
+            serving.count_shadows(&self.counters, &query.name, walk, message.client.transport);
         }
-        let (follow, allowed_by) = self.carry_out(verdict, origin, serving)?;
-        Some(Passed::new(index, query, follow, allowed_by))
+        self.carry_out(verdict, message.origin, serving)
     }
 
     /// Applies the client's rate limit. A query above it is dropped here, or gets a slip response.
-    fn admits(
-        &mut self,
-        client: Client,
-        origin: Origin,
-        query: &Query,
-        verdict: &Verdict,
-        rules: &Rules,
-    ) -> bool {
+    fn admits(&mut self, message: &Message, query: &Query, verdict: &Verdict, rules: &Rules) -> bool {
         let Some(kind) = verdict.rate_limit() else { return true };
         let rate = match kind {
             Kind::Query => rules.rates.queries,
             Kind::Error => rules.rates.errors,
         };
-        let is_admitted = self.shared.limiter.admit(client.address, kind, rate, self.now);
+        let is_admitted = self.shared.limiter.admit(message.client.address, kind, rate, self.now);
         if !is_admitted {
-            self.limit(origin, query, kind, rules);
+            self.limit(message.origin, query, kind, rules);
         }
         is_admitted
     }
