@@ -16,6 +16,8 @@ pub struct Waiter {
     pub origin: Origin,
     /// The upstream's response to the queried name, if `follow` replaces a blocked target in it.
     pub chain_start: Option<Box<ChainStart>>,
+    /// The generation of rules and snapshot that let the name pass, and the zone whose passthru did.
+    pub passed: Option<(u64, Option<usize>)>,
     /// Set while shares are counted (`shares`).
     pub(super) share: Option<Share>,
     /// Restarts because the policy for the name had changed.
@@ -24,7 +26,7 @@ pub struct Waiter {
 
 impl Waiter {
     pub fn new(query: Query, follow: Option<Box<Name>>, origin: Origin) -> Waiter {
-        Waiter { query, follow, origin, chain_start: None, share: None, restarts: 0 }
+        Waiter { query, follow, origin, chain_start: None, passed: None, share: None, restarts: 0 }
     }
 
     /// The name to resolve.

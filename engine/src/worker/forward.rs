@@ -72,7 +72,10 @@ impl Worker {
             _ => None,
         };
         let has_failed = self.failures.contains(passed.key(query), self.now) && !self.forget_failures();
-        let waiter = Box::new(Waiter::new(query.clone(), passed.follow, origin));
+        let mut waiter = Box::new(Waiter::new(query.clone(), passed.follow, origin));
+        if waiter.follow.is_none() {
+            waiter.passed = Some((serving.generation, passed.allowed_by));
+        }
         match has_failed {
             true => self.fail_again(waiter, stale.as_ref(), serving),
             false => self.wait(waiter, stale.as_ref()),

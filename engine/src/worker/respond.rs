@@ -14,15 +14,22 @@ use crate::shared::Serving;
 use crate::upstream::{ChainStart, Origin, Waiter};
 
 impl Worker {
-    /// Answers a query that has waited. The name is judged again, since the snapshot may have changed.
+    /// Answers a query that has waited. The name is judged again if rules or snapshot have changed.
     pub(super) fn judge_again(&mut self, mut waiter: Box<Waiter>, source: Source<'_>) {
         if matches!(waiter.origin, Origin::Nobody) {
             return;
         }
         let serving = self.shared.serving.load();
-        let (query, walk) = (&waiter.query, Walk::new(&waiter.query.name, SEED));
-        let out = &mut self.scratch[..];
-        let mut judgement = judge(query, &walk, &serving.snapshot, &serving.rules, self.unix, out);
+        let (query, out) = (&waiter.query, &mut self.scratch[..]);
+        let mut judgement = match waiter.passed {
+            Some((generation, allowed_by)) if generation == serving.generation => {
+                allowed_by.map_or(Judgement::Pass, Judgement::Allow)
+            }
+            _ => {
+                let walk = Walk::new(&query.name, SEED);
+                judge(query, &walk, &serving.snapshot, &serving.rules, self.unix, out)
+            }
+        };
         let chain_start = waiter.chain_start.take();
         if let (Some(first @ 1..), Some(chain_start)) = (judgement.judges(), &chain_start) {
             let mut parser = self.parser();
