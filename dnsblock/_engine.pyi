@@ -10,30 +10,39 @@ from typing import final
 
 __all__ = [
     "BUILD_PROFILE",
-    "MAX_ATTEMPTS",
+    "MAX_TRIES",
+    "AccessControl",
     "Answer",
+    "CacheOptions",
+    "ClientIdentity",
     "CompiledList",
     "Counts",
     "Covering",
     "Engine",
+    "Forwarding",
+    "HealthCheck",
     "ListDifference",
     "ListRefused",
     "ListUnreadable",
     "Listening",
+    "LocalZones",
     "Names",
     "NamesUnusable",
     "NotAName",
     "NotCompiled",
+    "PlacedZone",
     "PolicyZone",
-    "Probe",
     "Progress",
+    "RateLimits",
     "Rule",
     "Rules",
     "Settings",
     "Snapshot",
     "Suffixes",
     "Tally",
+    "TcpLimits",
     "Trial",
+    "Upstream",
     "UpstreamCounts",
     "__version__",
     "canonical_name",
@@ -42,10 +51,13 @@ __all__ = [
     "keep_net_bind_service",
 ]
 
+Address = IPv4Address | IPv6Address
+Network = tuple[Address, int]  # an address and the length of its prefix
+
 __version__: str
 BUILD_PROFILE: str
 """`release` or `debug`. Measurements of a debug build are meaningless."""
-MAX_ATTEMPTS: int
+MAX_TRIES: int
 """The maximum number of upstream tries per query."""
 
 class ListRefused(ValueError):  # noqa: N818
@@ -93,9 +105,6 @@ class Names:
         name and the names below it differ.
         """
 
-    def difference(self, before: Names) -> ListDifference:
-        """The complete difference between the previous list and this one."""
-
     def give_back(self) -> None:
         """Releases its memory to the kernel. The list stays usable; its file is read again on use."""
 
@@ -103,7 +112,7 @@ class Names:
         """Reads the whole list into memory, so that no query waits for the disk."""
 
     @property
-    def is_damaged(self) -> bool:
+    def is_corrupt(self) -> bool:
         """Whether its file was truncated or became unreadable while in use: names are missing then."""
 
     @property
@@ -117,9 +126,6 @@ class Names:
     @property
     def sha256(self) -> str:
         """The SHA-256 of the whole file, in hexadecimal."""
-
-    @property
-    def octets(self) -> int: ...
 
 @final
 class ListDifference:
@@ -141,7 +147,7 @@ class Progress:
 
     def __new__(cls) -> Progress: ...
     @property
-    def octets(self) -> int: ...
+    def bytes(self) -> int: ...
 
 @final
 class CompiledList:
@@ -220,7 +226,7 @@ class Answer:
         *,
         ttl: int,
         extended_error: int | None = None,
-        addresses: Sequence[IPv4Address | IPv6Address] = ...,
+        addresses: Sequence[Address] = ...,
         target: str | None = None,
     ) -> Answer: ...
 
@@ -260,9 +266,6 @@ class PolicyZone:
         answer, then the earlier line wins.
         """
 
-    def lookup(self, names: bytes) -> bytes:
-        """One byte per line of `names`: 1 if the zone covers the name, as for a query."""
-
     @property
     def name(self) -> str: ...
     @property
@@ -272,6 +275,21 @@ class PolicyZone:
     @property
     def digest(self) -> str:
         """`sha256:` over names and rules in canonical order."""
+
+@final
+class PlacedZone:
+    """A policy zone with its options in a snapshot.
+
+    `next_change_at`: Unix time in seconds of its next scheduled change, which limits its TTLs.
+    `judges_targets`: it also applies to targets (CNAME, DNAME, HTTPS, SVCB) in upstream responses.
+    `is_shadow`: its matches are only counted.
+    """
+
+    def __new__(
+        cls, zone: PolicyZone, *, next_change_at: int | None, judges_targets: bool, is_shadow: bool
+    ) -> PlacedZone: ...
+    @property
+    def zone(self) -> PolicyZone: ...
 
 @final
 class Covering:
@@ -284,7 +302,6 @@ class Covering:
     entry: str
     scope: str
     action: str | None
-    reference: str
     decides: bool  # over UDP
     decides_over_tcp: bool  # differs if a zone with the answer `truncate` comes first
     is_shadow: bool
@@ -293,30 +310,21 @@ class Covering:
 class Snapshot:
     """The policy zones in configured order. Immutable.
 
-    Each zone has three parameters: the Unix time in seconds of its next scheduled change, which limits its
-    TTLs; whether it applies to targets (CNAME, DNAME, HTTPS, SVCB) in upstream responses; and whether it is
-    in shadow mode, where matches are only counted. `nat64` are the NAT64 prefixes besides the well-known one
-    (RFC 6052), as addresses and lengths.
+    `nat64` are the NAT64 prefixes besides the well-known one (RFC 6052).
     """
 
     def __new__(
-        cls,
-        zones: Sequence[tuple[PolicyZone, int | None, bool, bool]],
-        serial: int,
-        nat64: Sequence[tuple[IPv4Address | IPv6Address, int]] = ...,
+        cls, zones: Sequence[PlacedZone], serial: int, nat64: Sequence[Network] = ...
     ) -> Snapshot: ...
     @staticmethod
-    def digest_of(
-        zones: Sequence[tuple[PolicyZone, int | None, bool, bool]],
-        nat64: Sequence[tuple[IPv4Address | IPv6Address, int]] = ...,
-    ) -> str:
+    def digest_of(zones: Sequence[PlacedZone], nat64: Sequence[Network] = ...) -> str:
         """The digest of a snapshot with these zones."""
 
-    def covering(self, text: str) -> list[Covering]:
-        """All entries that cover a canonical name, in zone order. At most one decides."""
+    def covering(self, target: str | Address) -> list[Covering]:
+        """All entries that cover a canonical name or an address, in zone order. At most one decides.
 
-    def covering_address(self, address: IPv4Address | IPv6Address) -> list[Covering]:
-        """All prefixes that contain an address, in zone order, longest first. At most one decides."""
+        The longest prefix of a zone comes first.
+        """
 
     @property
     def serial(self) -> int: ...
@@ -338,93 +346,145 @@ class Suffixes:
     def __new__(cls, names: Sequence[str], parents: Sequence[str], exceptions: Sequence[str]) -> Suffixes: ...
 
 @final
-class Rules:
-    """The inputs to a decision besides the snapshot, swapped atomically with it.
+class AccessControl:
+    """Clients that may query. Queries of others are dropped or refused."""
 
-    `exempt` networks are not rate-limited. 0 means no limit for `queries_per_second`, `errors_per_second`
-    and `amplification` (response bytes per query byte), and no answers at all for `slip`. The first of
-    `secrets` signs cookies, all verify. `resinfo` is the RDATA of a RESINFO record. `cache_octets` is the
-    memory of the cache in bytes (0: no cache). `max_ttl`, `max_negative_ttl` and `max_stale` (0: never) are
-    the times in seconds that responses are cached. Raises `ValueError` for values out of range.
+    def __new__(cls, *, allow: Sequence[Network], drops_others: bool) -> AccessControl: ...
+
+@final
+class RateLimits:
+    """Limits for clients whose source address may be spoofed. `exempt` networks have none.
+
+    0 means no limit for `queries_per_second`, `errors_per_second` and `amplification` (response bytes per
+    query byte). With `slip` 0, all queries over the limit are dropped.
     """
 
     def __new__(
         cls,
         *,
-        clients: Sequence[tuple[IPv4Address | IPv6Address, int]],
-        drop_others: bool,
-        exempt: Sequence[tuple[IPv4Address | IPv6Address, int]],
         queries_per_second: int,
         errors_per_second: int,
         slip: int,
         amplification: int,
-        secrets: Sequence[bytes],
+        exempt: Sequence[Network],
+    ) -> RateLimits: ...
+
+@final
+class CacheOptions:
+    """The size of the cache (0: no cache), and how long responses are cached, in seconds.
+
+    `max_stale` is the limit for stale answers (0: never).
+    """
+
+    def __new__(
+        cls, *, cache_bytes: int, max_ttl: int, max_negative_ttl: int, max_stale: int, prefetch: bool
+    ) -> CacheOptions: ...
+
+@final
+class LocalZones:
+    """The locally served zones. `resinfo` is the RDATA of a RESINFO record."""
+
+    def __new__(
+        cls, *, special_names: bool, private_reverse: bool, canary: bool, resinfo: bytes | None
+    ) -> LocalZones: ...
+
+@final
+class Rules:
+    """The options that decide queries besides the snapshot, swapped atomically with it.
+
+    The first of `cookie_secrets` signs cookies, all verify. `idle_timeout_ms` is announced to TCP clients.
+    Raises `ValueError` for values out of range.
+    """
+
+    def __new__(
+        cls,
+        *,
+        access_control: AccessControl,
+        rate_limits: RateLimits,
+        cache: CacheOptions,
+        local_zones: LocalZones,
+        cookie_secrets: Sequence[bytes],
         max_payload: int,
         idle_timeout_ms: int,
         structured_option: int | None,
         soa: tuple[str, str],
-        special_names: bool,
-        private_reverse: bool,
-        canary: bool,
-        resinfo: bytes | None,
-        cache_octets: int,
-        max_ttl: int,
-        max_negative_ttl: int,
-        max_stale: int,
-        prefetch: bool,
         suffixes: Suffixes,
     ) -> Rules: ...
 
 @final
-class Probe:
-    """The health-check query to upstreams; `.` is the root.
+class Upstream:
+    """An upstream resolver. Raises `ValueError` for a weight out of range."""
+
+    def __new__(cls, address: Address, port: int, *, weight: int, order: int) -> Upstream: ...
+
+@final
+class HealthCheck:
+    """The health-check query to upstreams; the QNAME `.` is the root.
 
     An upstream is marked down after `failures` consecutive failures, and up after `successes` consecutive
     successes. Raises `ValueError` for values out of range.
     """
 
     def __new__(
-        cls,
-        *,
-        question: str,
-        qtype: int,
-        interval_ms: int,
-        timeout_ms: int,
-        failures: int,
-        successes: int,
-    ) -> Probe: ...
+        cls, *, qname: str, qtype: int, interval_ms: int, timeout_ms: int, failures: int, successes: int
+    ) -> HealthCheck: ...
 
 @final
-class Settings:
-    """Settings for receiving and forwarding queries; a publish may change them.
+class ClientIdentity:
+    """How the client's address is sent to upstreams."""
 
-    Times are in milliseconds, sizes in bytes. Limits are for all threads together, except `max_outstanding`,
-    which is per thread. `max_connections` is per listener. `max_connections_per_network` is a quarter of it
-    if `None`.
+    @staticmethod
+    def proxy() -> ClientIdentity:
+        """By the PROXY protocol."""
 
-    Upstreams are address, port, weight and order. `choice` is `first`, `least_outstanding`, `weighted` or
-    `hashed`. `tells` is `none` or `proxy` with None, or `subnet` with the IPv4 and IPv6 prefix lengths to
-    send, and whether to send private addresses. Raises `ValueError` for values out of range.
+    @staticmethod
+    def ecs(*, ipv4_prefix: int, ipv6_prefix: int, sends_private: bool) -> ClientIdentity:
+        """By EDNS Client Subnet, with prefixes of these lengths. Raises `ValueError` for invalid lengths."""
+
+@final
+class Forwarding:
+    """Settings for queries to upstreams.
+
+    `selection` is `first`, `least_outstanding`, `weighted` or `hashed`. `max_outstanding` is per thread.
+    Raises `ValueError` for values out of range.
+    """
+
+    def __new__(
+        cls,
+        upstreams: Sequence[Upstream],
+        *,
+        selection: str,
+        tries: int,
+        timeout_ms: int,
+        max_outstanding: int,
+        health_check: HealthCheck | None,
+        client_identity: ClientIdentity | None,
+        max_payload: int,
+    ) -> Forwarding: ...
+
+@final
+class TcpLimits:
+    """Limits for TCP clients, for all threads together. `max_connections` is per listener.
+
+    `max_connections_per_network` is a quarter of it if `None`.
     """
 
     def __new__(
         cls,
         *,
-        max_payload: int,
-        upstreams: Sequence[tuple[IPv4Address | IPv6Address, int, int, int]],
-        choice: str,
-        attempts: int,
-        attempt_timeout_ms: int,
-        max_outstanding: int,
-        probe: Probe | None,
-        tells: tuple[str, tuple[int, int, bool] | None],
         max_connections: int,
         max_connections_per_client: int,
         max_connections_per_network: int | None,
         max_pipelined: int,
         idle_timeout_ms: int,
         read_timeout_ms: int,
-    ) -> Settings: ...
+    ) -> TcpLimits: ...
+
+@final
+class Settings:
+    """Settings for receiving and forwarding queries; a publish may change them."""
+
+    def __new__(cls, forwarding: Forwarding, tcp: TcpLimits) -> Settings: ...
 
 @final
 class UpstreamCounts:
@@ -438,7 +498,7 @@ class UpstreamCounts:
     mismatches: int
     taken_over: int
     """Queries that failed over to another upstream because this one went down."""
-    unwilling: int
+    refused: int
     failures: int
     """Error responses after which the query was retried with another upstream."""
     is_up: bool
@@ -448,7 +508,7 @@ class UpstreamCounts:
     changed: tuple[int, str] | None
     """The Unix time in seconds of its last change to up or down, and the reason."""
     outstanding: int
-    probes: dict[str, int]
+    health_checks: dict[str, int]
     """Health checks by result: `good`, `bad` (an error response), `lost`."""
     latency_buckets: list[tuple[float, int]]
     latency_seconds: float
@@ -486,7 +546,7 @@ class Counts:
     """Upstream queries that prefetched an expiring response."""
     refused: dict[str, int]
     cache_entries: int
-    cache_octets: int
+    cache_bytes: int
     cache_evictions: int
     """Cached responses that were evicted."""
 
@@ -524,7 +584,7 @@ class Engine:
 
     def __new__(
         cls,
-        listen: Sequence[tuple[IPv4Address | IPv6Address, int]],
+        listen: Sequence[tuple[Address, int]],
         workers: int,
         settings: Settings,
         inherited: Sequence[int],
@@ -542,7 +602,7 @@ class Engine:
     def check(self, snapshot: Snapshot) -> None:
         """Raises `ValueError` for a snapshot that `publish` would refuse. Changes nothing."""
 
-    def listen(self, listen: Sequence[tuple[IPv4Address | IPv6Address, int]]) -> Listening:
+    def listen(self, listen: Sequence[tuple[Address, int]]) -> Listening:
         """Binds the new ones among these addresses; `publish` then serves them and closes others.
 
         Raises `OSError`, whose `filename` is the address that could not be bound.
@@ -570,7 +630,7 @@ class Engine:
     def end_trial(self) -> None:
         """Removes the trial, if any."""
 
-    def stop(self, patience_ms: int) -> None:
+    def stop(self, timeout_ms: int) -> None:
         """Stops accepting queries, answers outstanding ones, and joins. May be called again."""
 
     def addresses(self) -> list[tuple[str, int]]:

@@ -32,7 +32,7 @@ from dnsblock.log import event, set_up
 from dnsblock.notify import notify, reloading
 from dnsblock.policy import Counts
 from dnsblock.policy.engine_settings import worker_count
-from dnsblock.policy.explain import Explanation, explain, explain_address
+from dnsblock.policy.explain import Explanation, explain
 from dnsblock.policy.past import NameEvent, Past, scheduled
 from dnsblock.policy.recorder import Recorder
 from dnsblock.policy.trial import Trials
@@ -266,13 +266,9 @@ class Daemon:
         event(logging.DEBUG, "state is read through the control API", by=by)
         return self
 
-    def explain(self, name: str) -> Explanation:
-        """Why a canonical name is or is not blocked."""
-        return explain(name, self.publisher.policy, self.config)
-
-    def explain_address(self, address: IPv4Address | IPv6Address) -> Explanation:
-        """Why responses may or may not contain this address."""
-        return explain_address(address, self.publisher.policy)
+    def explain(self, target: str | IPv4Address | IPv6Address) -> Explanation:
+        """Explains why a canonical name or an address is or is not blocked."""
+        return explain(target, self.publisher.policy, self.config)
 
     def scheduled(self, name: str) -> list[NameEvent]:
         """The scheduled changes for a canonical name, by the orders known now."""

@@ -24,7 +24,7 @@ def reading(*, quiet: bool) -> Iterator["ReadingProgress | None"]:
     from dnsblock.policy import ReadingProgress
 
     progress = ReadingProgress()
-    with _shown(lambda: ("reading lists", progress.octets, None)):
+    with _shown(lambda: ("reading lists", progress.bytes, None)):
         yield progress
 
 

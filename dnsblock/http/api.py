@@ -58,7 +58,7 @@ def control_app(control: Control) -> Starlette:
         if why.at is not None:
             return await explain_at(view, why.name, why.at)
         if (place := address(why.name)) is not None:
-            return JSONResponse(dict(view.explain_address(place)))
+            return JSONResponse(dict(view.explain(place)))
         try:
             name = canonical(why.name)
             explanation = await asyncio.to_thread(view.explain, name)
@@ -102,7 +102,7 @@ def work(view: View) -> dict[str, Any]:
         for zone, (received, announced) in view.refresher.fetching.items()
     }
     reading = view.publisher.inputs.progress
-    return {"fetching": fetching, "reading": None if reading is None else {"octets": reading.octets}}
+    return {"fetching": fetching, "reading": None if reading is None else {"octets": reading.bytes}}
 
 
 def status(view: View) -> dict[str, Any]:

@@ -85,11 +85,8 @@ class View(Protocol):
     def counters(self) -> Counts:
         """The counters of the worker threads."""
 
-    def explain(self, name: str) -> Explanation:
-        """Explains why a canonical name is or is not blocked."""
-
-    def explain_address(self, address: IPv4Address | IPv6Address) -> Explanation:
-        """Explains why responses may or may not contain this address."""
+    def explain(self, target: str | IPv4Address | IPv6Address) -> Explanation:
+        """Explains why a canonical name or an address is or is not blocked."""
 
     def scheduled(self, name: str) -> list[NameEvent]:
         """The future events of a canonical name according to the known orders."""

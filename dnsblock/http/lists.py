@@ -161,10 +161,7 @@ async def explain_at(view: View, name: str, at: str) -> JSONResponse:
 
     def look() -> dict[str, Any]:
         with view.past() as past:
-            if (place := address(name)) is not None:
-                explanation, notes = past.explain_address(place, when)
-            else:
-                explanation, notes = past.explain(canonical(name), when)
+            explanation, notes = past.explain(address(name) or canonical(name), when)
             is_future = time > utc_now()
             return {**explanation, "at": utc(time), "is_scheduled": is_future, "notes": notes}
 

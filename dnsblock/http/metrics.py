@@ -217,12 +217,12 @@ def _upstreams(counts: Counts) -> Iterator[Metric]:
         errors.add_metric([name, "network"], upstream.network_errors)
         errors.add_metric([name, "mismatch"], upstream.mismatches)
         errors.add_metric([name, "lost"], upstream.taken_over)
-        errors.add_metric([name, "refused"], upstream.unwilling)
+        errors.add_metric([name, "refused"], upstream.refused)
         errors.add_metric([name, "servfail"], upstream.failures)
         up.add_metric([name], float(upstream.is_up))
         without_edns.add_metric([name], float(upstream.is_without_edns))
         outstanding.add_metric([name], upstream.outstanding)
-        for result, count in sorted(upstream.probes.items()):
+        for result, count in sorted(upstream.health_checks.items()):
             health_checks.add_metric([name, result], count)
         latency.add_metric([name], _cumulative(upstream.latency_buckets), upstream.latency_seconds)
     yield queries
@@ -310,7 +310,7 @@ def _cache(counts: Counts) -> Iterator[Metric]:
         counts.cache_entries,
     )
     yield GaugeMetricFamily(
-        "dnsblock_cache_bytes", "Memory of cached responses, in bytes.", counts.cache_octets
+        "dnsblock_cache_bytes", "Memory of cached responses, in bytes.", counts.cache_bytes
     )
     yield CounterMetricFamily(
         "dnsblock_cache_evictions", "Cached responses evicted for others.", counts.cache_evictions

@@ -30,7 +30,7 @@ async def replace_corrupt(
     now = asyncio.get_running_loop().time
     while True:
         await asyncio.sleep(LOOK_SECONDS)
-        corrupt = [zone for zone, listed in lists().listed.items() if listed.names.is_damaged]
+        corrupt = [zone for zone, listed in lists().listed.items() if listed.names.is_corrupt]
         again_at = {zone: at for zone, at in again_at.items() if zone in corrupt}
         for zone in corrupt:
             if now() < again_at.get(zone, 0):
@@ -44,5 +44,5 @@ async def replace_corrupt(
                 await publish(f"corrupt list {zone}", zone)
             except Refused:
                 continue  # `publish` logged it
-            if zone in lists().listed and not lists().listed[zone].names.is_damaged:
+            if zone in lists().listed and not lists().listed[zone].names.is_corrupt:
                 event(logging.WARNING, f"list {zone} is complete again", zone=zone)

@@ -175,7 +175,7 @@ class Lists:
             enforced = None  # a zone of another kind had this name before
         is_optional = zone.source.may_be_missing or zone.name in self.missing or not self.is_first
         reader = replace(reader, is_optional=is_optional)
-        corrupt = enforced if enforced is not None and enforced.names.is_damaged else None
+        corrupt = enforced if enforced is not None and enforced.names.is_corrupt else None
         try:
             enforced = reader.last_enforced() if enforced is None or corrupt is not None else enforced
             if enforced is None:

@@ -5,11 +5,24 @@ import re
 import stat
 from collections.abc import Sequence
 from functools import lru_cache
-from ipaddress import IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
 from dnsblock import document
-from dnsblock._engine import Probe, Rules, Settings, Suffixes
+from dnsblock._engine import (
+    AccessControl,
+    CacheOptions,
+    ClientIdentity,
+    Forwarding,
+    HealthCheck,
+    LocalZones,
+    RateLimits,
+    Rules,
+    Settings,
+    Suffixes,
+    TcpLimits,
+    Upstream,
+)
 from dnsblock.config import HEALTH_CHECK_TYPES, Config, Resinfo, UpstreamOptions
 from dnsblock.errors import Problem, Refused
 from dnsblock.suffixes import public_suffixes
@@ -24,32 +37,44 @@ EXTENDED_ERRORS = "0,3-4,13,15-19,22"  # the INFO-CODEs that the engine sends (R
 
 def engine_rules(config: Config, secrets: Sequence[bytes]) -> Rules:
     """The rules for this configuration, with these cookie secrets."""
-    access_control, limits, local = config.access_control, config.limits, config.local
-    cache, structured = config.cache, config.signals.structured_errors
+    limits, local, cache = config.limits, config.local, config.cache
+    structured = config.signals.structured_errors
     return Rules(
-        clients=[(network.network_address, network.prefixlen) for network in access_control.allow],
-        drop_others=access_control.drops_denied,
-        exempt=[(network.network_address, network.prefixlen) for network in limits.exempt],
-        queries_per_second=limits.queries_per_second,
-        errors_per_second=limits.errors_per_second,
-        slip=limits.slip,
-        amplification=limits.amplification,
-        secrets=list(secrets),
+        access_control=AccessControl(
+            allow=_networks(config.access_control.allow),
+            drops_others=config.access_control.drops_denied,
+        ),
+        rate_limits=RateLimits(
+            queries_per_second=limits.queries_per_second,
+            errors_per_second=limits.errors_per_second,
+            slip=limits.slip,
+            amplification=limits.amplification,
+            exempt=_networks(limits.exempt),
+        ),
+        cache=CacheOptions(
+            cache_bytes=cache.size_mb << 20,
+            max_ttl=cache.max_ttl,
+            max_negative_ttl=cache.max_negative_ttl,
+            max_stale=cache.max_stale,
+            prefetch=cache.prefetch,
+        ),
+        local_zones=LocalZones(
+            special_names=local.special_names,
+            private_reverse=local.private_reverse,
+            canary=local.canary,
+            resinfo=None if local.resinfo is None else resinfo_rdata(local.resinfo),
+        ),
+        cookie_secrets=secrets,
         max_payload=config.udp.max_payload,
         idle_timeout_ms=config.tcp.idle_timeout_ms,
         structured_option=None if structured is None else structured.option,
         soa=(config.soa.mname, config.soa.rname),
-        special_names=local.special_names,
-        private_reverse=local.private_reverse,
-        canary=local.canary,
-        resinfo=None if local.resinfo is None else resinfo_rdata(local.resinfo),
-        cache_octets=cache.size_mb << 20,
-        max_ttl=cache.max_ttl,
-        max_negative_ttl=cache.max_negative_ttl,
-        max_stale=cache.max_stale,
-        prefetch=cache.prefetch,
         suffixes=_suffixes(),
     )
+
+
+def _networks(networks: Sequence[IPv4Network | IPv6Network]) -> list[tuple[IPv4Address | IPv6Address, int]]:
+    return [(network.network_address, network.prefixlen) for network in networks]
 
 
 def nat64_prefixes(config: Config) -> list[tuple[IPv6Address, int]]:
@@ -72,34 +97,37 @@ def worker_count(config: Config) -> int:
 
 def engine_settings(config: Config) -> Settings:
     """Settings of upstreams and of TCP clients."""
-    upstream = config.upstream
-    return Settings(
-        max_payload=config.udp.max_payload,
-        upstreams=[
-            (server.address.host, server.address.port, server.weight, server.order)
+    upstream, tcp = config.upstream, config.tcp
+    forwarding = Forwarding(
+        [
+            Upstream(server.address.host, server.address.port, weight=server.weight, order=server.order)
             for server in upstream.servers
         ],
-        choice=upstream.selection,
-        attempts=upstream.tries,
-        attempt_timeout_ms=upstream.timeout_ms,
+        selection=upstream.selection,
+        tries=upstream.tries,
+        timeout_ms=upstream.timeout_ms,
         max_outstanding=upstream.max_outstanding,
-        probe=_health_check(upstream),
-        tells=_client_identity(upstream),
-        max_connections=config.tcp.max_connections,
-        max_connections_per_client=config.tcp.max_connections_per_client,
-        max_connections_per_network=config.tcp.max_connections_per_network,
-        max_pipelined=config.tcp.max_pipelined,
-        idle_timeout_ms=config.tcp.idle_timeout_ms,
-        read_timeout_ms=config.tcp.read_timeout_ms,
+        health_check=_health_check(upstream),
+        client_identity=_client_identity(upstream),
+        max_payload=config.udp.max_payload,
     )
+    limits = TcpLimits(
+        max_connections=tcp.max_connections,
+        max_connections_per_client=tcp.max_connections_per_client,
+        max_connections_per_network=tcp.max_connections_per_network,
+        max_pipelined=tcp.max_pipelined,
+        idle_timeout_ms=tcp.idle_timeout_ms,
+        read_timeout_ms=tcp.read_timeout_ms,
+    )
+    return Settings(forwarding, limits)
 
 
-def _health_check(upstream: UpstreamOptions) -> Probe | None:
+def _health_check(upstream: UpstreamOptions) -> HealthCheck | None:
     check = upstream.health_check
     if check is None:
         return None
-    return Probe(
-        question=check.name,
+    return HealthCheck(
+        qname=check.name,
         qtype=HEALTH_CHECK_TYPES[check.type],
         interval_ms=check.interval_ms,
         timeout_ms=check.timeout_ms,
@@ -108,12 +136,17 @@ def _health_check(upstream: UpstreamOptions) -> Probe | None:
     )
 
 
-def _client_identity(upstream: UpstreamOptions) -> tuple[str, tuple[int, int, bool] | None]:
-    """The mode in the engine's words (`subnet` for ECS), and the prefix lengths."""
-    ecs = upstream.ecs
-    if upstream.client_identity != "ecs":
-        return upstream.client_identity, None
-    return "subnet", (ecs.ipv4, ecs.ipv6, ecs.sends_private)
+def _client_identity(upstream: UpstreamOptions) -> ClientIdentity | None:
+    match upstream.client_identity:
+        case "none":
+            return None
+        case "proxy":
+            return ClientIdentity.proxy()
+        case "ecs":
+            ecs = upstream.ecs
+            return ClientIdentity.ecs(
+                ipv4_prefix=ecs.ipv4, ipv6_prefix=ecs.ipv6, sends_private=ecs.sends_private
+            )
 
 
 # ------- Files and resource records

@@ -41,9 +41,9 @@ class Explanation(TypedDict):
     covering: list[CoveringEntry]
 
 
-def explain(name: str, policy: Policy, config: Config) -> Explanation:
-    """Explains a canonical name, using the same lookup as for queries."""
-    found = policy.snapshot.covering(name)
+def explain(target: str | IPv4Address | IPv6Address, policy: Policy, config: Config) -> Explanation:
+    """Explains a canonical name or responses with an address, using the same lookup as for queries."""
+    found = policy.snapshot.covering(target)
     orders = _orders_of({(entry.zone, entry.entry) for entry in found}, policy, config)
     passing = {zone.name for zone in config.zones if config.answer(zone.answer).is_passthru}
     lists = {zone.name for zone in config.zones if zone.kind == "list"}
@@ -61,33 +61,10 @@ def explain(name: str, policy: Policy, config: Config) -> Explanation:
         }
         for entry in found
     ]
-    return _explanation(name, policy, covering)
-
-
-def explain_address(address: IPv4Address | IPv6Address, policy: Policy) -> Explanation:
-    """Explains how answers that contain an address are treated."""
-    covering: list[CoveringEntry] = [
-        {
-            "zone": entry.zone,
-            "mode": "shadow" if entry.is_shadow else "enforce",
-            "entry": entry.entry,
-            "match": entry.scope,
-            "action": entry.action or "exemption",
-            "orders": [],
-            "decides": entry.decides,
-            "decides_over_tcp": entry.decides_over_tcp,
-            "is_exception": False,
-        }
-        for entry in policy.snapshot.covering_address(address)
-    ]
-    return _explanation(str(address), policy, covering)
-
-
-def _explanation(name: str, policy: Policy, covering: list[CoveringEntry]) -> Explanation:
     decided_by = next((entry for entry in covering if entry["decides"]), None)
     over_tcp_by = next((entry for entry in covering if entry["decides_over_tcp"]), None)
     return {
-        "name": name,
+        "name": str(target),
         "verdict": _verdict(decided_by),
         "serial": policy.snapshot.serial,
         "decided_by": decided_by,

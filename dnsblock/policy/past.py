@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from itertools import islice
 from typing import TypedDict
 
-from dnsblock._engine import Answer, PolicyZone, Rule, Snapshot
+from dnsblock._engine import Answer, PlacedZone, PolicyZone, Rule, Snapshot
 from dnsblock.clock import utc_now
 from dnsblock.config import Config, Zone
 from dnsblock.errors import Problem, Refused
@@ -21,8 +21,8 @@ from dnsblock.orders.spans import Received, spans_of
 from dnsblock.orders.state import derive
 from dnsblock.policy import prefixes
 from dnsblock.policy.engine_settings import nat64_prefixes
-from dnsblock.policy.explain import Explanation, explain, explain_address
-from dnsblock.policy.snapshot import Policy
+from dnsblock.policy.explain import Explanation, explain
+from dnsblock.policy.snapshot import Policy, place
 from dnsblock.policy.zones import compile_orders, list_rule
 from dnsblock.times import utc
 
@@ -64,54 +64,45 @@ class Past:
 
     # ------- At a time -------
 
-    def explain(self, name: str, when: datetime) -> tuple[Explanation, list[str]]:
-        """Explains why a canonical name was or was not blocked at a time; also returns what is unknown.
+    def explain(
+        self, target: str | IPv4Address | IPv6Address, when: datetime
+    ) -> tuple[Explanation, list[str]]:
+        """Explains why a canonical name or an address was or was not blocked at a time.
 
-        Uses the code that answers queries: the entries for the name at that time are compiled again. For a
-        future time, the result is what is scheduled now.
+        Uses the code that answers queries: the entries at that time are compiled again. For a future time,
+        the result is what is scheduled now. Also returns what is unknown.
         """
-        notes: list[str] = []
-        if when > utc_now():
-            notes.append(IN_FUTURE)
-        covers = suffixes(name)
+        notes = [IN_FUTURE] if when > utc_now() else []
+        nat64 = nat64_prefixes(self.config)
+        if isinstance(target, str):
+            kind, covers = "list", suffixes(target)
+        else:
+            embedded = prefixes.embedded(target, [IPv6Network(prefix) for prefix in nat64])
+            kind, covers = (
+                "addresses",
+                [name for one in (target, *embedded) for name in prefixes.covering(one)],
+            )
         state = derive(self.orders_of(when), when)
-        zones: list[tuple[PolicyZone, int | None, bool, bool]] = []
+        wanted, placed = set(covers), list[PlacedZone]()
         for zone in self.config.zones:
             if zone.issuer is not None:
-                items = [one for one in state.in_force.get(zone.issuer, ()) if one.entry.name in covers]
+                items = [one for one in state.in_force.get(zone.issuer, ()) if one.entry.name in wanted]
                 compiled = compile_orders(zone, self.config, items)
-            elif zone.kind == "list":
+            elif zone.kind == kind:
                 compiled = self._list_at(zone, covers, when, notes)
             else:
                 continue
-            zones.append((compiled, None, zone.judges_targets, zone.is_shadow))
-        snapshot = Snapshot(zones, self._serial_at(when))
-        policy = Policy(snapshot, tuple(zone for zone, *_ in zones), state, when)
-        return explain(name, policy, self.config), notes
-
-    def explain_address(
-        self, address: IPv4Address | IPv6Address, when: datetime
-    ) -> tuple[Explanation, list[str]]:
-        """The same for answers that contain an address."""
-        notes = [IN_FUTURE] if when > utc_now() else []
-        nat64 = nat64_prefixes(self.config)
-        embedded = prefixes.embedded(address, [IPv6Network(prefix) for prefix in nat64])
-        covers = [name for one in (address, *embedded) for name in prefixes.covering(one)]
-        zones: list[tuple[PolicyZone, int | None, bool, bool]] = []
-        for zone in self.config.zones:
-            if zone.kind == "addresses":
-                entries = self._entries_at(zone, covers, when, notes)
-                lines = "".join(f"{prefixes.shown(name)}\n" for name, _ in entries)
-                compiled = PolicyZone.from_addresses(zone.name, lines.encode(), list_rule(zone, self.config))
-                zones.append((compiled, None, True, zone.is_shadow))
-        snapshot = Snapshot(zones, self._serial_at(when), nat64)
-        state = derive(self.orders_of(when), when)
-        policy = Policy(snapshot, tuple(zone for zone, *_ in zones), state, when)
-        return explain_address(address, policy), notes
+            placed.append(place(zone, compiled, None))
+        snapshot = Snapshot(placed, self._serial_at(when), nat64)
+        return explain(target, Policy(snapshot, tuple(placed), state, when), self.config), notes
 
     def _list_at(self, zone: Zone, covers: Sequence[str], when: datetime, notes: list[str]) -> PolicyZone:
+        entries = self._entries_at(zone, covers, when, notes)
+        if zone.kind == "addresses":
+            shown = "".join(f"{prefixes.shown(name)}\n" for name, _ in entries)
+            return PolicyZone.from_addresses(zone.name, shown.encode(), list_rule(zone, self.config))
         lines: list[str] = []
-        for name, scopes in self._entries_at(zone, covers, when, notes):
+        for name, scopes in entries:
             for word in scopes.split(","):
                 rule, scope = _rule_and_match(word)
                 lines.append(f"{scope} {rule} {name}\n")

@@ -9,8 +9,8 @@ from datetime import datetime
 from ipaddress import IPv6Address
 from types import MappingProxyType
 
-from dnsblock._engine import PolicyZone, Progress, Rules, Snapshot
-from dnsblock.config import Config
+from dnsblock._engine import PlacedZone, PolicyZone, Progress, Rules, Snapshot
+from dnsblock.config import Config, Zone
 from dnsblock.errors import Problem, Refused
 from dnsblock.lists.lists import NONE, Lists
 from dnsblock.orders.annulments import annul
@@ -127,16 +127,20 @@ class Policy:
     """The enforced policy, with the orders and lists behind it."""
 
     snapshot: Snapshot
-    zones: tuple[PolicyZone, ...]
+    placed: tuple[PlacedZone, ...]  # the zones of the snapshot
     state: State
     at: datetime
-    parts: tuple[tuple[PolicyZone, int | None, bool, bool], ...] = ()  # the parts of the snapshot
-    nat64: Sequence[tuple[IPv6Address, int]] = ()  # and the NAT64 prefixes
-    lists: Mapping[str, ListZone] = field(default_factory=dict)  # those zones that are of lists, by name
+    nat64: Sequence[tuple[IPv6Address, int]] = ()  # the NAT64 prefixes of the snapshot
+    lists: Mapping[str, ListZone] = field(default_factory=dict)  # the zones of lists, by name
+
+    @property
+    def zones(self) -> tuple[PolicyZone, ...]:
+        """The zones in configured order."""
+        return tuple(placed.zone for placed in self.placed)
 
     def with_serial(self, serial: int) -> "Policy":
         """The same content under another serial."""
-        return replace(self, snapshot=Snapshot(self.parts, serial, self.nat64))
+        return replace(self, snapshot=Snapshot(self.placed, serial, self.nat64))
 
 
 def build(
@@ -155,20 +159,30 @@ def build(
     """
     state = derive(orders, now)
     list_zones = compile_lists(config, lists, former, keeps_former=keeps_former)
-    zones: list[tuple[PolicyZone, int | None, bool, bool]] = []
+    placed: list[PlacedZone] = []
     for zone in config.zones:
-        judges_targets, is_shadow = zone.judges_targets, zone.is_shadow
+        due: int | None = None
         if zone.issuer is None:
-            zones.append((list_zones[zone.name].compiled, None, judges_targets, is_shadow))
+            compiled = list_zones[zone.name].compiled
         else:
             change = state.next_change_by_issuer.get(zone.issuer)
-            compiled = compile_orders(zone, config, state.in_force.get(zone.issuer, ()))
             due = None if change is None else int(change.timestamp())
-            zones.append((compiled, due, judges_targets, is_shadow))
+            compiled = compile_orders(zone, config, state.in_force.get(zone.issuer, ()))
+        placed.append(place(zone, compiled, due))
     nat64 = nat64_prefixes(config)
-    serial = serials.next(Snapshot.digest_of(zones, nat64))
-    snapshot = Snapshot(zones, serial, nat64)
-    return Policy(snapshot, tuple(zone for zone, *_ in zones), state, now, tuple(zones), nat64, list_zones)
+    serial = serials.next(Snapshot.digest_of(placed, nat64))
+    snapshot = Snapshot(placed, serial, nat64)
+    return Policy(snapshot, tuple(placed), state, now, nat64, list_zones)
+
+
+def place(zone: Zone, compiled: PolicyZone, due: int | None) -> PlacedZone:
+    """A compiled zone with its options. `due`: the Unix time of its next scheduled change."""
+    return PlacedZone(
+        compiled,
+        next_change_at=due,
+        judges_targets=zone.judges_targets,
+        is_shadow=zone.is_shadow,
+    )
 
 
 def standing_notes(policy: Policy, config: Config, new: Sequence[Order]) -> tuple[str, ...]:

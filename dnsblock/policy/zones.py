@@ -65,7 +65,7 @@ class ListZone:
             return False
         if self.names is None or names is None or self.names is names:
             return self.names is names
-        return self.names.sha256 == names.sha256 and not (self.names.is_damaged or names.is_damaged)
+        return self.names.sha256 == names.sha256 and not (self.names.is_corrupt or names.is_corrupt)
 
 
 def compile_lists(

@@ -132,7 +132,7 @@ fn compile_strictly(
         Ok(())
     })?;
     spooled.map_err(|error| ZoneError::NotCompiled(CompileError::Io(error)))?;
-    let is_hole: Vec<bool> = rules.iter().map(|rule| matches!(rule, Rule::Hole)).collect();
+    let is_hole: Vec<bool> = rules.iter().map(|rule| matches!(rule, Rule::Exemption)).collect();
     let compiled = compiler.finish(&is_hole, Destination::Memory, None).map_err(ZoneError::NotCompiled)?;
     let zone = PolicyZone::new(zone, Arc::new(compiled.names), rules, &is_hole);
     zone.ok_or(ZoneError::NotCompiled(CompileError::Lost))
@@ -177,7 +177,7 @@ mod tests {
     use crate::message::Transport;
     use crate::name::Walk;
     use crate::policy::names::SEED;
-    use crate::policy::{Action, Answer, Snapshot, ZoneInPlace};
+    use crate::policy::{Action, Answer, PlacedZone, Snapshot};
 
     fn rule(action: Action, reference: &str) -> Rule {
         let (ipv4, ipv6) = (vec![], vec![]);
@@ -190,7 +190,7 @@ mod tests {
     }
 
     fn snapshot(zones: Vec<PolicyZone>) -> Snapshot {
-        let in_place = |zone| ZoneInPlace {
+        let in_place = |zone| PlacedZone {
             zone: Arc::new(zone),
             next_change_at: None,
             judges_targets: true,
@@ -202,18 +202,18 @@ mod tests {
     #[test]
     fn a_plain_list_may_hold_comments_crlf_bom_and_trailing_dots() {
         let text = b"\xef\xbb\xbf# head\r\na.example\r\n\r\n  B.Example. # why\nc.example#d";
-        let Err(ZoneError::Lines { problems, total }) = plain("z", text, Match::Subtree, Rule::Hole) else {
+        let Err(ZoneError::Lines { problems, total }) = plain("z", text, Match::Subtree, Rule::Exemption) else {
             panic!("'#' in the middle of a word is not a comment")
         };
         assert_eq!((total, problems[0].line), (1, 5));
-        let zone = plain("z", &text[..text.len() - 2], Match::Subtree, Rule::Hole).unwrap();
+        let zone = plain("z", &text[..text.len() - 2], Match::Subtree, Rule::Exemption).unwrap();
         assert_eq!(zone.entries(), 3);
     }
 
     #[test]
     fn every_bad_line_is_counted_and_the_first_hundred_are_told() {
         let text = "fine.example\nno spaces.example\n".repeat(150);
-        let Err(ZoneError::Lines { problems, total }) = plain("z", text.as_bytes(), Match::Exact, Rule::Hole)
+        let Err(ZoneError::Lines { problems, total }) = plain("z", text.as_bytes(), Match::Exact, Rule::Exemption)
         else {
             panic!("names with spaces")
         };
@@ -223,7 +223,7 @@ mod tests {
 
     #[test]
     fn a_half_line_that_leaves_a_top_level_domain_is_refused() {
-        assert!(plain("z", b"fine.example\nid", Match::Subtree, Rule::Hole).is_err());
+        assert!(plain("z", b"fine.example\nid", Match::Subtree, Rule::Exemption).is_err());
     }
 
     /// The longest owner decides, `exact` before what covers a subtree, and a
@@ -251,7 +251,7 @@ mod tests {
                     }
                 }
             }
-            let rules = vec![Rule::Hole, rule(Action::Nxdomain, ""), rule(Action::Sinkhole, "")];
+            let rules = vec![Rule::Exemption, rule(Action::Nxdomain, ""), rule(Action::Sinkhole, "")];
             let zone = entries("z", rules, text.trim_end().as_bytes());
             let Ok(zone) = zone else {
                 assert!(text.is_empty());
@@ -316,7 +316,7 @@ mod tests {
         let zones = vec![allowed, lists("t.example\nu.example", Match::Subtree, nxdomain())];
         let earlier = snapshot(zones);
         assert!(!says(&earlier, "t.example") && says(&earlier, "u.example"));
-        let rules = vec![nxdomain(), Rule::Hole];
+        let rules = vec![nxdomain(), Rule::Exemption];
         let hole = entries("z", rules, b"subtree 0 t.example\nexact 1 a.b.t.example\nsubtree 0 u.example");
         let hole = snapshot(vec![hole.unwrap_or_else(|_| panic!("entries"))]);
         assert!(!says(&hole, "t.example") && says(&hole, "u.example"));
@@ -324,7 +324,7 @@ mod tests {
 
     #[test]
     fn a_hole_lets_the_next_zone_decide() {
-        let rules = vec![rule(Action::Sinkhole, "1"), Rule::Hole];
+        let rules = vec![rule(Action::Sinkhole, "1"), Rule::Exemption];
         let first = entries("a", rules, b"subtree 0 t.example\nsubtree 1 cdn.t.example").unwrap();
         let second = plain("b", b"x.cdn.t.example", Match::Subtree, rule(Action::Nodata, "")).unwrap();
         let both = snapshot(vec![first, second]);

@@ -26,7 +26,7 @@ mod spool;
 mod symbols;
 mod writer;
 use names::Names;
-pub use snapshot::{Decision, Judges, Part, Shadow, Snapshot, Supposed, ZoneInPlace};
+pub use snapshot::{Decision, Judges, Part, PlacedZone, Shadow, Snapshot, Supposed};
 
 /// What a policy zone may do with a query. The order is that of the counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -109,7 +109,7 @@ pub struct Structured {
 #[derive(Clone, Debug)]
 pub enum Rule {
     /// No match here: the next zone is asked (an `exempt` entry).
-    Hole,
+    Exemption,
     /// `reference` is the order's own number; empty for a list.
     Answer { answer: Arc<Answer>, reference: Box<str>, structured: Option<Box<Structured>> },
 }

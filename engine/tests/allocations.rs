@@ -12,7 +12,7 @@ use _engine::local::{Local, Switches};
 use _engine::message::{Query, Soa, Transport};
 use _engine::name::{Name, Walk};
 use _engine::policy::names::SEED;
-use _engine::policy::{Action, Answer, Match, Rule, Snapshot, ZoneInPlace};
+use _engine::policy::{Action, Answer, Match, PlacedZone, Rule, Snapshot};
 use _engine::prefix::{Prefix, Prefixes};
 use _engine::response::{Parser, TtlBounds};
 use _engine::rules::Rules;
@@ -31,7 +31,7 @@ fn settings() -> Settings {
     }
 }
 
-fn place(is_shadow: bool) -> ZoneInPlace {
+fn place(is_shadow: bool) -> PlacedZone {
     let answer = Answer {
         action: Action::Sinkhole,
         ttl: 30,
@@ -42,7 +42,7 @@ fn place(is_shadow: bool) -> ZoneInPlace {
     };
     let rule = Rule::Answer { answer: Arc::new(answer), reference: "order 1".into(), structured: None };
     let Ok(zone) = list::plain("list", b"blocked.example\n", Match::Subtree, rule) else { panic!("a list") };
-    ZoneInPlace { zone: Arc::new(zone), next_change_at: None, judges_targets: true, is_shadow }
+    PlacedZone { zone: Arc::new(zone), next_change_at: None, judges_targets: true, is_shadow }
 }
 
 fn snapshot() -> Snapshot {

@@ -10,7 +10,7 @@ use _engine::list;
 use _engine::message::{HEADER, Query, Record, Soa, Transport, flag, skip_name, u16_at};
 use _engine::name::{Name, Walk};
 use _engine::policy::names::SEED;
-use _engine::policy::{Action, Answer, Match, Rule, Snapshot, Target, ZoneInPlace};
+use _engine::policy::{Action, Answer, Match, PlacedZone, Rule, Snapshot, Target};
 use _engine::prefix::{Prefix, Prefixes};
 use _engine::relay;
 use _engine::response::Parser;
@@ -71,7 +71,7 @@ fn snapshot() -> Snapshot {
         };
         let text = format!("{}.example", action.name());
         let zone = list::plain(action.name(), text.as_bytes(), Match::Subtree, rule).unwrap();
-        ZoneInPlace {
+        PlacedZone {
             zone: Arc::new(zone),
             next_change_at: Some(1_000),
             judges_targets: true,

@@ -11,7 +11,7 @@ use _engine::engine::Engine;
 use _engine::list;
 use _engine::message::{Soa, flag, rcode, u16_at};
 use _engine::name::Name;
-use _engine::policy::{Action, Answer, Match, Rule, Snapshot, ZoneInPlace};
+use _engine::policy::{Action, Answer, Match, PlacedZone, Rule, Snapshot};
 use _engine::prefix::{Prefix, Prefixes};
 use _engine::rules::Rules;
 use _engine::shared::Settings;
@@ -69,7 +69,7 @@ fn start(upstream: SocketAddr) -> Engine {
     let rule = Rule::Answer { answer: Arc::new(answer), reference: "".into(), structured: None };
     let zone = list::plain("z", b"blocked.example", Match::Subtree, rule).unwrap();
     let zone =
-        ZoneInPlace { zone: Arc::new(zone), next_change_at: None, judges_targets: true, is_shadow: false };
+        PlacedZone { zone: Arc::new(zone), next_change_at: None, judges_targets: true, is_shadow: false };
     let listen = [SocketAddr::from(([127, 0, 0, 1], 0))];
     let engine = Engine::bind(&listen, 1, settings, Inherited::default()).unwrap();
     engine.start(Arc::new(Snapshot::new(vec![zone], 1)), Arc::new(rules)).unwrap();

@@ -10,7 +10,7 @@ use _engine::message::{Query, Transport};
 use _engine::name::{Name, Walk};
 use _engine::outcome::Outcome;
 use _engine::policy::names::SEED;
-use _engine::policy::{Action, Answer, Judges, Match, PolicyZone, Rule, Snapshot, ZoneInPlace};
+use _engine::policy::{Action, Answer, Judges, Match, PlacedZone, PolicyZone, Rule, Snapshot};
 use _engine::response::Parser;
 use _engine::rules::Rules;
 use _engine::targets::would_block_target;
@@ -34,7 +34,7 @@ impl Random {
     }
 
     fn zone(&mut self, name: &str) -> Arc<PolicyZone> {
-        let rules = ACTIONS.map(rule).into_iter().chain([Rule::Hole]).collect();
+        let rules = ACTIONS.map(rule).into_iter().chain([Rule::Exemption]).collect();
         let entry = |random: &mut Random| {
             let (scope, _) = Match::ALL[random.below(3)];
             format!("{} {} {}\n", scope.name(), random.below(5), random.name())
@@ -55,7 +55,7 @@ fn plain(name: &str, names: &str, action: Action) -> Arc<PolicyZone> {
 }
 
 fn snapshot<'a>(zones: impl IntoIterator<Item = (&'a Arc<PolicyZone>, bool)>) -> Snapshot {
-    let place = |(zone, is_shadow): (&Arc<PolicyZone>, bool)| ZoneInPlace {
+    let place = |(zone, is_shadow): (&Arc<PolicyZone>, bool)| PlacedZone {
         zone: Arc::clone(zone),
         next_change_at: None,
         judges_targets: true,

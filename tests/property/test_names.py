@@ -7,7 +7,7 @@ import tempfile
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dnsblock._engine import Names, Progress, compile_list
+from dnsblock._engine import CompiledList, Names, Progress, compile_list
 from dnsblock.errors import Refused
 from dnsblock.names import NameRefused, canonical
 from dnsblock.orders.order import parse_entries
@@ -29,7 +29,7 @@ TEXTS = st.one_of(
 ONLY_IN_LISTS = re.compile(r"[#;!\r\n\ufeff]|//|@@|^\*\.|^\s|\s$")
 
 
-def names_of(text: str) -> Names:
+def compiled(text: str, before: Names | None = None) -> CompiledList:
     """A plain list of this text, compiled."""
     with tempfile.NamedTemporaryFile() as file:
         file.write(text.encode("utf-8", "surrogatepass"))
@@ -48,17 +48,17 @@ def names_of(text: str) -> Names:
             suffix_exceptions=[],
             protected=[],
             folder=None,
-            before=None,
+            before=before,
             progress=Progress(),
-        ).names
+        )
 
 
-NOTHING = names_of("")
+NOTHING = compiled("").names
 
 
 def in_list(text: str) -> str | None:
     """The name that a list makes of a line, if it is one."""
-    lines = (names_of(text).difference(NOTHING).lines or b"").decode().split()
+    lines = compiled(text, NOTHING).difference.lines.decode().split()
     return lines[-1] if lines else None
 
 

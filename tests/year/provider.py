@@ -153,10 +153,10 @@ class Provider:
 
     # ------- What it enforces -------
 
-    def covers(self, names: bytes) -> bytes:
-        """One octet for each line: 1 where a query for the name is blocked, by the lookup that answers it."""
-        (zone,) = self.daemon.publisher.policy.zones
-        return zone.lookup(names)
+    def covers(self, names: list[str]) -> list[bool]:
+        """For each name whether a query for it is blocked, by the lookup that answers queries."""
+        snapshot = self.daemon.publisher.policy.snapshot
+        return [any(entry.decides for entry in snapshot.covering(name)) for name in names]
 
     def is_answered_as_blocked(self, name: str) -> bool:
         """The same by a query, through its socket and its worker thread."""

@@ -12,7 +12,7 @@ use _engine::message::{ExtendedError, MAX_MESSAGE, Query, Soa, Transport};
 use _engine::name::{Name, Walk};
 use _engine::outcome::Outcome;
 use _engine::policy::names::SEED;
-use _engine::policy::{Action, Answer, Match, PolicyZone, Rule, Snapshot, Target, ZoneInPlace};
+use _engine::policy::{Action, Answer, Match, PlacedZone, PolicyZone, Rule, Snapshot, Target};
 use _engine::prefix::{Prefix, Prefixes};
 use _engine::response::Parser;
 use _engine::rules::Rules;
@@ -358,8 +358,8 @@ static SNAPSHOT: LazyLock<Snapshot> = LazyLock::new(|| {
     let shadow =
         list::entries("shadow", vec![rule("drop"), rule("passthru")], b"subtree 0 example\nsubtree 1 t.me\n");
     let shadow = in_place(shadow.expect("entries as they should be"), true);
-    let shadow = ZoneInPlace { is_shadow: true, ..shadow };
-    let mut zones: Vec<ZoneInPlace> = zones.into_iter().collect();
+    let shadow = PlacedZone { is_shadow: true, ..shadow };
+    let mut zones: Vec<PlacedZone> = zones.into_iter().collect();
     zones.insert(BADNETS_AT, badnets);
     Snapshot::new([shadow].into_iter().chain(zones).collect(), 7)
 });
@@ -385,7 +385,7 @@ fn rules(drop_others: bool) -> Rules {
 }
 
 fn rule(action: &str) -> Rule {
-    let Some(action) = Action::from_name(action) else { return Rule::Hole };
+    let Some(action) = Action::from_name(action) else { return Rule::Exemption };
     let has_addresses = usize::from(action == Action::Sinkhole);
     let answer = Answer {
         action,
@@ -398,9 +398,9 @@ fn rule(action: &str) -> Rule {
     Rule::Answer { answer: Arc::new(answer), reference: "order 17/2017".repeat(15).into(), structured: None }
 }
 
-fn in_place(zone: PolicyZone, judges_targets: bool) -> ZoneInPlace {
+fn in_place(zone: PolicyZone, judges_targets: bool) -> PlacedZone {
     let next_change_at = (zone.name() == CHANGING).then_some(NOW + u64::from(SECONDS_TO_CHANGE));
-    ZoneInPlace { zone: Arc::new(zone), next_change_at, judges_targets, is_shadow: false }
+    PlacedZone { zone: Arc::new(zone), next_change_at, judges_targets, is_shadow: false }
 }
 
 fn name(text: &str) -> Name {

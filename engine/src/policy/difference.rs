@@ -55,14 +55,13 @@ pub struct Comparison {
     /// By the rank of an entry of the list before: whether the new one has it, too.
     kept: Vec<u64>,
     difference: Difference,
-    limit: usize,
 }
 
 impl Comparison {
     pub fn with(before: Arc<Names>) -> Comparison {
         let kept = vec![0; before.entries().div_ceil(64)];
         let difference = Difference { lines: Some(Vec::new()), ..Difference::default() };
-        Comparison { before, kept, difference, limit: WRITTEN }
+        Comparison { before, kept, difference }
     }
 
     pub fn take(&mut self, hash: u64, text: &Text, scope: &Scope) {
@@ -110,18 +109,10 @@ impl Comparison {
         lines.extend_from_slice(format!("{sign} {} ", scope.word()).as_bytes());
         lines.extend_from_slice(text.as_bytes());
         lines.push(b'\n');
-        if lines.len() > self.limit {
+        if lines.len() > WRITTEN {
             self.difference.lines = None;
         }
     }
-}
-
-/// The whole difference between two lists, however large.
-pub fn between(before: &Arc<Names>, after: &Names) -> Difference {
-    let mut comparison = Comparison::with(Arc::clone(before));
-    comparison.limit = usize::MAX;
-    after.each(|_, _| true, |text, scope| comparison.take(Names::hash_of(text), text, scope));
-    comparison.finish()
 }
 
 impl Scope {

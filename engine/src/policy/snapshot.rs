@@ -19,7 +19,7 @@ use crate::prefix::Prefix;
 /// The policy zones in configured order: all that is enforced at one moment, and
 /// apart from it what only is counted, so that none of that decides anything.
 pub struct Snapshot {
-    zones: Vec<ZoneInPlace>,
+    zones: Vec<PlacedZone>,
     shadows: Vec<Shadow>,
     serial: u32,
     digest: [u8; 32],
@@ -56,7 +56,7 @@ pub enum Part {
 }
 
 /// A policy zone in its place in a snapshot.
-pub struct ZoneInPlace {
+pub struct PlacedZone {
     pub zone: Arc<PolicyZone>,
     /// Unix time, seconds, at which a scheduled change of the zone falls due.
     pub next_change_at: Option<u64>,
@@ -117,7 +117,7 @@ impl<'a> Decision<'a> {
     fn new(zone: usize, found: Found<'a>) -> Option<Decision<'a>> {
         let Found { skip, scope, rank, rule } = found;
         match rule {
-            Rule::Hole => None,
+            Rule::Exemption => None,
             Rule::Answer { answer, reference, structured } => {
                 let structured = structured.as_deref();
                 Some(Decision { zone, skip, scope, rank, answer, reference, structured })
@@ -127,17 +127,17 @@ impl<'a> Decision<'a> {
 }
 
 impl Snapshot {
-    pub fn new(configured: Vec<ZoneInPlace>, serial: u32) -> Snapshot {
+    pub fn new(configured: Vec<PlacedZone>, serial: u32) -> Snapshot {
         Snapshot::with_nat64(configured, Nat64::default(), serial)
     }
 
-    pub fn with_nat64(configured: Vec<ZoneInPlace>, nat64: Nat64, serial: u32) -> Snapshot {
+    pub fn with_nat64(configured: Vec<PlacedZone>, nat64: Nat64, serial: u32) -> Snapshot {
         let digest = Snapshot::digest_of(&configured, &nat64);
         let (mut zones, mut shadows) = (Vec::new(), Vec::new());
         for zone in configured {
             match zone.is_shadow {
                 true => {
-                    let ZoneInPlace { zone, judges_targets, .. } = zone;
+                    let PlacedZone { zone, judges_targets, .. } = zone;
                     shadows.push(Shadow { zone, after: zones.len(), judges_targets });
                 }
                 false => zones.push(zone),
@@ -149,9 +149,9 @@ impl Snapshot {
 
     /// SHA-256 over the zones' names and digests, whether they judge targets and
     /// whether they are in shadow, in order; and over the prefixes for NAT64.
-    pub fn digest_of(configured: &[ZoneInPlace], nat64: &Nat64) -> [u8; 32] {
+    pub fn digest_of(configured: &[PlacedZone], nat64: &Nat64) -> [u8; 32] {
         let mut hasher = Sha256::new();
-        for ZoneInPlace { zone, judges_targets, is_shadow, .. } in configured {
+        for PlacedZone { zone, judges_targets, is_shadow, .. } in configured {
             hasher.update([u8::from(*judges_targets) | u8::from(*is_shadow) << 1]);
             hasher.update([zone.name.len() as u8]);
             hasher.update(zone.name.as_bytes());
@@ -171,12 +171,12 @@ impl Snapshot {
     /// The same, for a name whose hashes are known.
     pub fn decide(&self, name: &Name, walk: &Walk, transport: Transport) -> Option<Decision<'_>> {
         let mut zones = self.zones.iter().enumerate();
-        zones.find_map(|(place, ZoneInPlace { zone, .. })| zone.decide(place, name, walk, transport))
+        zones.find_map(|(place, PlacedZone { zone, .. })| zone.decide(place, name, walk, transport))
     }
 
     /// See `PolicyZone::warm`.
     pub fn warm(&self, name: &Name, walk: &Walk, part: Part) {
-        for ZoneInPlace { zone, .. } in &self.zones {
+        for PlacedZone { zone, .. } in &self.zones {
             zone.warm(name.labels(), walk, part);
         }
         for Shadow { zone, .. } in &self.shadows {
@@ -213,7 +213,7 @@ impl Snapshot {
     /// The zones in the order in which they are asked, and whether they judge targets.
     fn asked<'a>(&'a self, judges: Judges<'a>) -> impl Iterator<Item = (&'a PolicyZone, bool)> {
         let supposed = judges.supposed;
-        let enforced = |zone: &'a ZoneInPlace| (&*zone.zone, zone.judges_targets);
+        let enforced = |zone: &'a PlacedZone| (&*zone.zone, zone.judges_targets);
         let (before, behind) = self.zones.split_at(supposed.map_or(self.zones.len(), |other| other.after));
         let supposed = supposed.map(|other| (other.zone, other.judges_targets));
         before.iter().map(enforced).chain(supposed).chain(behind.iter().map(enforced)).take(judges.first)
@@ -284,7 +284,7 @@ impl Snapshot {
     /// one below it live. Asked for the few owners that are shielded.
     fn has_exception_below(&self, name: &Name, zone: usize) -> bool {
         let walk = Walk::new(name, SEED);
-        self.zones[..=zone].iter().enumerate().any(|(place, ZoneInPlace { zone: asked, .. })| {
+        self.zones[..=zone].iter().enumerate().any(|(place, PlacedZone { zone: asked, .. })| {
             let denial = Denial::of(place == zone);
             let same = asked.scope_of(name, &walk, 0);
             same.is_some_and(|scope| asked.is_exception(scope, denial))
@@ -293,7 +293,7 @@ impl Snapshot {
     }
 
     /// The zones that are enforced.
-    pub fn zones(&self) -> &[ZoneInPlace] {
+    pub fn zones(&self) -> &[PlacedZone] {
         &self.zones
     }
 
@@ -315,7 +315,7 @@ impl Snapshot {
 /// or of a zone asked before it, says something else about a name below.
 ///
 /// Costs as much as the smaller of the two zones is large.
-fn shield(zones: &[ZoneInPlace]) -> HashSet<Box<[u8]>> {
+fn shield(zones: &[PlacedZone]) -> HashSet<Box<[u8]>> {
     let mut shielded = HashSet::new();
     let last = match zones.last() {
         Some(last) if last.zone.names.scopes().iter().any(|scope| last.zone.says_nxdomain(scope)) => {
@@ -323,7 +323,7 @@ fn shield(zones: &[ZoneInPlace]) -> HashSet<Box<[u8]>> {
         }
         _ => return shielded,
     };
-    for (place, ZoneInPlace { zone, .. }) in zones.iter().enumerate() {
+    for (place, PlacedZone { zone, .. }) in zones.iter().enumerate() {
         let denial = Denial::of(place + 1 == zones.len());
         if !zone.names.scopes().iter().any(|scope| zone.is_exception(scope, denial)) {
             continue;

@@ -1,4 +1,4 @@
-//! What the worker threads have counted, for Python.
+//! The counters of the worker threads, for Python.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -14,10 +14,10 @@ use crate::engine;
 use crate::policy::Action;
 use crate::upstream::health::CHECK_RESULTS;
 
-/// Buckets by their upper bound, and the sum of all that was observed, in seconds.
+/// Buckets by upper bound, and the sum of the observed times, in seconds.
 type Histogram = (Vec<(f64, u64)>, f64);
 
-/// All worker threads' counters, summed.
+/// The counters of all worker threads, summed.
 #[pyclass(frozen, get_all, module = "dnsblock._engine")]
 pub struct Counts {
     queries: HashMap<(&'static str, &'static str), u64>,
@@ -33,17 +33,17 @@ pub struct Counts {
     dropped_records: u64,
     limited: HashMap<&'static str, u64>,
     rcodes: HashMap<&'static str, u64>,
-    /// By who made the response: the buckets of the histogram, and the sum of seconds.
+    /// Response times by origin.
     waited: HashMap<&'static str, Histogram>,
     joined: u64,
     prefetched: u64,
     refused: HashMap<&'static str, u64>,
     cache_entries: usize,
-    cache_octets: u64,
+    cache_bytes: u64,
     cache_evictions: u64,
 }
 
-/// What was counted about one upstream.
+/// The counters of one upstream.
 #[pyclass(frozen, get_all, module = "dnsblock._engine")]
 pub struct UpstreamCounts {
     address: (String, u16),
@@ -53,15 +53,15 @@ pub struct UpstreamCounts {
     network_errors: u64,
     mismatches: u64,
     taken_over: u64,
-    unwilling: u64,
+    refused: u64,
     failures: u64,
     is_up: bool,
     is_without_edns: bool,
     is_suspected: bool,
-    /// When it last went up or down, in Unix seconds, and why.
+    /// The Unix time of the last change to up or down, and its reason.
     changed: Option<(u64, String)>,
     outstanding: u32,
-    probes: HashMap<&'static str, u64>,
+    health_checks: HashMap<&'static str, u64>,
     latency_buckets: Vec<(f64, u64)>,
     latency_seconds: f64,
 }
@@ -115,13 +115,13 @@ impl Counts {
             prefetched: total(&|c| c.prefetched.get()),
             refused: labelled(&REFUSED, &|c, place| c.refused[place].get()),
             cache_entries: cache.0,
-            cache_octets: cache.1,
+            cache_bytes: cache.1,
             cache_evictions: cache.2,
         })
     }
 }
 
-/// A histogram of the time in which clients were answered.
+/// The histogram of response times.
 fn waited(workers: &[Arc<Counters>], from: usize) -> Histogram {
     let of = |read: &dyn Fn(&ResponseTimes) -> u64| {
         workers.iter().map(|c| read(&c.response_times[from])).sum::<u64>()
@@ -134,7 +134,7 @@ fn waited(workers: &[Arc<Counters>], from: usize) -> Histogram {
 impl UpstreamCounts {
     fn sum(address: SocketAddr, engine: &engine::Engine, place: usize) -> UpstreamCounts {
         let health = engine.health();
-        let probes = CHECK_RESULTS.into_iter().enumerate();
+        let results = CHECK_RESULTS.into_iter().enumerate();
         let all = || engine.counters().iter().map(|counters| &counters.upstreams[place]);
         let bounds = LATENCY_BOUNDS.into_iter().chain([f64::INFINITY]).enumerate();
         let bucket = |index: usize| all().map(|u| u.latency_buckets[index].get()).sum();
@@ -146,14 +146,14 @@ impl UpstreamCounts {
             network_errors: all().map(|u| u.network_errors.get()).sum(),
             mismatches: all().map(|u| u.mismatches.get()).sum(),
             taken_over: all().map(|u| u.failed_over.get()).sum(),
-            unwilling: all().map(|u| u.refused.get()).sum(),
+            refused: all().map(|u| u.refused.get()).sum(),
             failures: all().map(|u| u.failures.get()).sum(),
             is_up: health.is_up(place),
             is_without_edns: health.has_refused_edns(place),
             is_suspected: health.is_suspected(place),
             changed: health.last_change(place),
             outstanding: health.outstanding(place),
-            probes: probes.map(|(index, result)| (result, health.checks(place, index))).collect(),
+            health_checks: results.map(|(index, result)| (result, health.checks(place, index))).collect(),
             latency_buckets: bounds.map(|(index, bound)| (bound, bucket(index))).collect(),
             latency_seconds: all().map(|u| u.latency_nanoseconds.get()).sum::<u64>() as f64 / 1e9,
         }

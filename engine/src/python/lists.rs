@@ -9,14 +9,14 @@ use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use super::{digest_text, name, refused};
+use super::{digest_text, hex, name, refused};
 use crate::list::{
     self, Exceptions, Failure, Finding, Format, ListFile, NameGuard, Repairs, Report, Settings,
 };
 use crate::name::{Name, Walk};
 use crate::policy::Match;
 use crate::policy::compiler::{CompileError, Compiled, Destination};
-use crate::policy::difference::{self, Difference};
+use crate::policy::difference::Difference;
 use crate::policy::names::{self, SEED, Unusable};
 use crate::sys;
 
@@ -58,16 +58,9 @@ impl Names {
         Ok(self.0.find(walk.hash(0), walk.text(), 0).map(|(scope, _)| scope.word()))
     }
 
-    /// What this list says that the one before did not, and the other way round.
-    fn difference(&self, py: Python<'_>, before: &Names) -> ListDifference {
-        let (before, after) = (Arc::clone(&before.0), Arc::clone(&self.0));
-        let difference = py.detach(|| difference::between(&before, &after));
-        ListDifference::new(py, difference)
-    }
-
     /// Whether octets of its file were lost while it was in use.
     #[getter]
-    fn is_damaged(&self) -> bool {
+    fn is_corrupt(&self) -> bool {
         self.0.is_damaged()
     }
 
@@ -96,15 +89,6 @@ impl Names {
     fn sha256(&self) -> String {
         hex(self.0.sha256())
     }
-
-    #[getter]
-    fn octets(&self) -> usize {
-        self.0.octets().len()
-    }
-}
-
-pub fn hex(octets: &[u8; 32]) -> String {
-    octets.iter().map(|octet| format!("{octet:02x}")).collect()
 }
 
 fn sha256_of(text: &str) -> Option<[u8; 32]> {
@@ -150,7 +134,7 @@ impl Progress {
     }
 
     #[getter]
-    fn octets(&self) -> u64 {
+    fn bytes(&self) -> u64 {
         self.0.bytes()
     }
 }

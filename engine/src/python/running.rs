@@ -1,4 +1,4 @@
-//! The engine for Python: what it runs with, start, publish, stop, and trials.
+//! The engine for Python: start, publish, stop, and impact runs.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -10,121 +10,14 @@ use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 
 use super::counts::Counts;
-use super::{PolicyZone, Rules, Snapshot, name, refused};
+use super::policy::{PolicyZone, Snapshot};
+use super::settings::{Rules, Settings};
 use crate::cache::Purge;
 use crate::engine::{self, EngineError};
-use crate::name::Name;
 use crate::transport::listeners::{self, Bound, Inherited};
-use crate::transport::tcp;
-use crate::{shared, sys, trial, upstream};
+use crate::{sys, trial};
 
-#[pyclass(frozen, module = "dnsblock._engine")]
-pub struct Settings(shared::Settings);
-
-#[pymethods]
-impl Settings {
-    #[new]
-    #[allow(clippy::too_many_arguments, reason = "Python gives them by keyword")]
-    #[pyo3(signature = (*, max_payload, upstreams, choice, attempts, attempt_timeout_ms,
-        max_outstanding, probe, tells, max_connections, max_connections_per_client,
-        max_connections_per_network, max_pipelined, idle_timeout_ms, read_timeout_ms))]
-    fn new(
-        max_payload: u16,
-        upstreams: Vec<(IpAddr, u16, u32, u32)>,
-        choice: &str,
-        attempts: usize,
-        attempt_timeout_ms: u64,
-        max_outstanding: usize,
-        probe: Option<&Probe>,
-        tells: TellsOption,
-        max_connections: usize,
-        max_connections_per_client: usize,
-        max_connections_per_network: Option<usize>,
-        max_pipelined: usize,
-        idle_timeout_ms: u64,
-        read_timeout_ms: u64,
-    ) -> PyResult<Settings> {
-        let sound = (1..=upstream::MAX_UPSTREAMS).contains(&upstreams.len())
-            && upstreams.iter().all(|(_, _, weight, _)| (1..=100).contains(weight))
-            && (1..=upstream::MAX_TRIES).contains(&attempts)
-            && (1..=32_768).contains(&max_outstanding)
-            && (512..=crate::sys::DATAGRAM).contains(&(max_payload as usize));
-        if !sound {
-            return Err(PyValueError::new_err("settings out of bounds"));
-        }
-        let server = |(address, port, weight, order)| upstream::Server {
-            address: SocketAddr::new(address, port),
-            weight,
-            order,
-            place: 0,
-        };
-        Ok(Settings(shared::Settings {
-            upstream: upstream::Settings {
-                servers: upstreams.into_iter().map(server).collect(),
-                choice: upstream::Choice::from_name(choice).ok_or_else(|| refused("a choice", choice))?,
-                tries: attempts,
-                timeout: Duration::from_millis(attempt_timeout_ms),
-                max_outstanding,
-                payload: max_payload,
-                client_identity: tells_of(tells)?,
-                health_check: probe.map(|probe| probe.0.clone()),
-            },
-            tcp: tcp::Limits {
-                connections: max_connections,
-                per_client: max_connections_per_client,
-                per_network: max_connections_per_network,
-                pipelined: max_pipelined,
-                idle: Duration::from_millis(idle_timeout_ms),
-                read: Duration::from_millis(read_timeout_ms),
-            },
-        }))
-    }
-}
-
-/// `none`, `proxy` or `subnet`; and of the last, bits of IPv4 and IPv6, and whether of
-/// private addresses too.
-type TellsOption = (String, Option<(u8, u8, bool)>);
-
-fn tells_of((what, bounds): TellsOption) -> PyResult<upstream::ClientIdentity> {
-    match (what.as_str(), bounds) {
-        ("none", None) => Ok(upstream::ClientIdentity::None),
-        ("proxy", None) => Ok(upstream::ClientIdentity::Proxy),
-        ("subnet", Some((ipv4, ipv6, private))) if ipv4 <= 32 && ipv6 <= 128 => {
-            Ok(upstream::ClientIdentity::Subnet(upstream::client_identity::PrefixLimits {
-                ipv4,
-                ipv6,
-                private,
-            }))
-        }
-        _ => Err(refused("what upstreams can be told", &what)),
-    }
-}
-
-#[pyclass(frozen, module = "dnsblock._engine")]
-pub struct Probe(upstream::HealthCheck);
-
-#[pymethods]
-impl Probe {
-    #[new]
-    #[pyo3(signature = (*, question, qtype, interval_ms, timeout_ms, failures, successes))]
-    fn new(
-        question: &str,
-        qtype: u16,
-        interval_ms: u64,
-        timeout_ms: u64,
-        failures: u32,
-        successes: u32,
-    ) -> PyResult<Probe> {
-        let asked = if question == "." { Name::root() } else { name(question)? };
-        let [interval, timeout] = [interval_ms, timeout_ms].map(Duration::from_millis);
-        if failures == 0 || successes == 0 || interval.is_zero() || timeout.is_zero() {
-            return Err(PyValueError::new_err("probe out of bounds"));
-        }
-        Ok(Probe(upstream::HealthCheck::new(&asked, qtype, interval, timeout, (failures, successes))))
-    }
-}
-
-/// Addresses that are listened on, before anything is answered there.
+/// Bound listen addresses that are not served yet.
 #[pyclass(frozen, module = "dnsblock._engine")]
 pub struct Listening(Arc<listeners::Listening>);
 
@@ -195,8 +88,8 @@ impl Engine {
         py.detach(|| self.0.end_trial());
     }
 
-    fn stop(&self, py: Python<'_>, patience_ms: u64) {
-        py.detach(|| self.0.stop(Duration::from_millis(patience_ms)));
+    fn stop(&self, py: Python<'_>, timeout_ms: u64) {
+        py.detach(|| self.0.stop(Duration::from_millis(timeout_ms)));
     }
 
     fn addresses(&self) -> Vec<(String, u16)> {
@@ -227,7 +120,7 @@ impl Engine {
     }
 
     fn purge(&self, py: Python<'_>, name: Option<&str>, below: bool) -> PyResult<usize> {
-        let name = name.map(self::name).transpose()?;
+        let name = name.map(super::name).transpose()?;
         let purge = match &name {
             None => Purge::All,
             Some(name) if below => Purge::Subtree(name),
@@ -267,7 +160,7 @@ pub struct Tally {
 fn error(error: EngineError) -> PyErr {
     match error {
         EngineError::Bind(address, error) => {
-            // The errno travels as OSError's own; the address says which one.
+            // The arguments of OSError: errno, message and file name.
             PyOSError::new_err((error.raw_os_error().unwrap_or(0), error.to_string(), address.to_string()))
         }
         EngineError::Io(error) => error.into(),

@@ -1,0 +1,304 @@
+//! Policy for Python: answers, rules, zones and snapshots.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+use super::{ListRefused, digest_text, lists, name, refused};
+use crate::list;
+use crate::message::Transport;
+use crate::name::Name;
+use crate::nat64::Nat64;
+use crate::policy::{self, Action, Judges, Structured, Target};
+use crate::prefix::Prefix;
+
+//------- Answer, Rule -------------------------------------------------------
+
+#[pyclass(frozen, module = "dnsblock._engine")]
+pub struct Answer(Arc<policy::Answer>);
+
+#[pymethods]
+impl Answer {
+    #[new]
+    #[pyo3(signature = (action, *, ttl, extended_error=None, addresses=Vec::new(), target=None))]
+    fn new(
+        action: &str,
+        ttl: u32,
+        extended_error: Option<u16>,
+        addresses: Vec<IpAddr>,
+        target: Option<&str>,
+    ) -> PyResult<Answer> {
+        let action = Action::from_name(action).ok_or_else(|| refused("an action", action))?;
+        let target = target.map(target_of).transpose()?;
+        if (action == Action::Cname) != target.is_some() {
+            return Err(PyValueError::new_err("the action cname needs a target; no other action has one"));
+        }
+        let (mut ipv4, mut ipv6) = (Vec::new(), Vec::new());
+        for address in addresses {
+            match address {
+                IpAddr::V4(address) => ipv4.push(address),
+                IpAddr::V6(address) => ipv6.push(address),
+            }
+        }
+        Ok(Answer(Arc::new(policy::Answer { action, ttl, extended_error, ipv4, ipv6, target })))
+    }
+}
+
+fn target_of(text: &str) -> PyResult<Target> {
+    match text.strip_prefix("*.") {
+        Some(parent) => name(parent).map(Target::Under),
+        None => name(text).map(Target::Name),
+    }
+}
+
+#[pyclass(frozen, module = "dnsblock._engine")]
+pub struct Rule(policy::Rule);
+
+#[pymethods]
+impl Rule {
+    #[new]
+    #[pyo3(signature = (answer, reference="", structured=None))]
+    fn new(answer: Option<&Answer>, reference: &str, structured: Option<(String, String)>) -> Rule {
+        let structured = structured.map(|(whole, brief)| {
+            Box::new(Structured { whole: whole.into_boxed_str(), brief: brief.into_boxed_str() })
+        });
+        Rule(match answer {
+            Some(answer) => {
+                let answer = Arc::clone(&answer.0);
+                policy::Rule::Answer { answer, reference: reference.into(), structured }
+            }
+            None => policy::Rule::Exemption,
+        })
+    }
+}
+
+//------- PolicyZone ---------------------------------------------------------
+
+#[pyclass(frozen, module = "dnsblock._engine")]
+pub struct PolicyZone(pub Arc<policy::PolicyZone>);
+
+#[pymethods]
+impl PolicyZone {
+    /// The first rule applies to listed names, the others to exceptions.
+    #[staticmethod]
+    fn from_names(name: &str, names: &lists::Names, rule: &Rule) -> PyResult<PolicyZone> {
+        let rules = vec![rule.0.clone(), policy::Rule::Exemption, policy::Rule::passthru()];
+        let zone = policy::PolicyZone::new(name, Arc::clone(&names.0), rules, &list::RULES_ARE_EXCEPTIONS);
+        let zone = zone.ok_or_else(|| PyValueError::new_err("these names need other rules"))?;
+        Ok(PolicyZone(Arc::new(zone)))
+    }
+
+    #[staticmethod]
+    fn from_triggers(py: Python<'_>, name: &str, names: &lists::Names, rule: &Rule) -> PyResult<PolicyZone> {
+        let (names, rule) = (Arc::clone(&names.0), rule.0.clone());
+        let zone = py.detach(|| policy::PolicyZone::of_triggers(name, rule, &names));
+        let zone = zone.ok_or_else(|| PyValueError::new_err("a list of names, not of addresses"))?;
+        Ok(PolicyZone(Arc::new(zone)))
+    }
+
+    #[staticmethod]
+    fn from_addresses(py: Python<'_>, name: &str, data: &[u8], rule: &Rule) -> PyResult<PolicyZone> {
+        let rule = rule.0.clone();
+        compiled(py.detach(|| list::addresses(name, data, rule)))
+    }
+
+    #[staticmethod]
+    fn from_entries(
+        py: Python<'_>,
+        name: &str,
+        rules: Vec<PyRef<'_, Rule>>,
+        data: &[u8],
+    ) -> PyResult<PolicyZone> {
+        let rules = rules.iter().map(|rule| rule.0.clone()).collect();
+        compiled(py.detach(|| list::entries(name, rules, data)))
+    }
+
+    #[getter]
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    #[getter]
+    fn entries(&self) -> usize {
+        self.0.listed()
+    }
+
+    #[getter]
+    fn digest(&self) -> String {
+        digest_text(self.0.digest())
+    }
+}
+
+fn compiled(result: Result<policy::PolicyZone, list::ZoneError>) -> PyResult<PolicyZone> {
+    match result {
+        Ok(zone) => Ok(PolicyZone(Arc::new(zone))),
+        Err(list::ZoneError::Lines { problems, total }) => {
+            let problems: Vec<_> = problems.into_iter().map(|p| (p.line, p.value, p.reason)).collect();
+            Err(ListRefused::new_err((problems, total)))
+        }
+        Err(list::ZoneError::NotCompiled(error)) => Err(lists::not_compiled(error)),
+    }
+}
+
+//------- Snapshot -----------------------------------------------------------
+
+/// A zone and its options in a snapshot.
+#[pyclass(frozen, module = "dnsblock._engine")]
+pub struct PlacedZone {
+    #[pyo3(get)]
+    zone: Py<PolicyZone>,
+    next_change_at: Option<u64>,
+    judges_targets: bool,
+    is_shadow: bool,
+}
+
+#[pymethods]
+impl PlacedZone {
+    #[new]
+    #[pyo3(signature = (zone, *, next_change_at, judges_targets, is_shadow))]
+    fn new(
+        zone: Py<PolicyZone>,
+        next_change_at: Option<u64>,
+        judges_targets: bool,
+        is_shadow: bool,
+    ) -> PlacedZone {
+        PlacedZone { zone, next_change_at, judges_targets, is_shadow }
+    }
+}
+
+fn placed(zones: &[PyRef<'_, PlacedZone>]) -> Vec<policy::PlacedZone> {
+    let place = |placed: &PyRef<'_, PlacedZone>| policy::PlacedZone {
+        zone: Arc::clone(&placed.zone.get().0),
+        next_change_at: placed.next_change_at,
+        judges_targets: placed.judges_targets,
+        is_shadow: placed.is_shadow,
+    };
+    zones.iter().map(place).collect()
+}
+
+fn nat64_prefixes(prefixes: Vec<(IpAddr, u8)>) -> PyResult<Nat64> {
+    let prefixes = prefixes.into_iter().map(|(address, length)| Prefix { address, length });
+    Nat64::new(prefixes)
+        .ok_or_else(|| PyValueError::new_err("a NAT64 prefix has 32, 40, 48, 56, 64 or 96 bits"))
+}
+
+#[pyclass(frozen, module = "dnsblock._engine")]
+pub struct Snapshot(pub Arc<policy::Snapshot>);
+
+#[pymethods]
+impl Snapshot {
+    #[new]
+    #[pyo3(signature = (zones, serial, nat64=Vec::new()))]
+    fn new(
+        py: Python<'_>,
+        zones: Vec<PyRef<'_, PlacedZone>>,
+        serial: u32,
+        nat64: Vec<(IpAddr, u8)>,
+    ) -> PyResult<Snapshot> {
+        let (zones, nat64) = (placed(&zones), nat64_prefixes(nat64)?);
+        Ok(Snapshot(Arc::new(py.detach(|| policy::Snapshot::with_nat64(zones, nat64, serial)))))
+    }
+
+    #[staticmethod]
+    #[pyo3(signature = (zones, nat64=Vec::new()))]
+    fn digest_of(zones: Vec<PyRef<'_, PlacedZone>>, nat64: Vec<(IpAddr, u8)>) -> PyResult<String> {
+        Ok(digest_text(&policy::Snapshot::digest_of(&placed(&zones), &nat64_prefixes(nat64)?)))
+    }
+
+    fn covering(&self, target: NameOrAddress) -> PyResult<Vec<Covering>> {
+        match target {
+            NameOrAddress::Name(text) => Ok(self.covering_name(&name(&text)?)),
+            NameOrAddress::Address(address) => Ok(self.covering_address(address)),
+        }
+    }
+
+    #[getter]
+    fn serial(&self) -> u32 {
+        self.0.serial()
+    }
+
+    #[getter]
+    fn digest(&self) -> String {
+        digest_text(self.0.digest())
+    }
+
+    #[getter]
+    fn entries(&self) -> usize {
+        self.0.zones().iter().map(|zone| zone.zone.listed()).sum()
+    }
+}
+
+#[derive(FromPyObject)]
+enum NameOrAddress {
+    Name(String),
+    Address(IpAddr),
+}
+
+impl Snapshot {
+    fn covering_name(&self, name: &Name) -> Vec<Covering> {
+        let [over_udp, over_tcp] = Transport::ALL.map(|transport| {
+            self.0.find(name, transport).map(|decision| (Some(decision.zone), decision.skip))
+        });
+        let covering = self.0.covering(name).into_iter().map(|(place, zone, found)| {
+            let owner = Name::parse(name.suffix(found.skip), 0).expect("a suffix of a name is a name").0;
+            let here = Some((place, found.skip));
+            let decides = [over_udp == here, over_tcp == here];
+            Covering::new(place, zone, (owner.to_string(), found.scope.name()), found.rule, decides)
+        });
+        covering.collect()
+    }
+
+    fn covering_address(&self, address: IpAddr) -> Vec<Covering> {
+        let [over_udp, over_tcp] = Transport::ALL.map(|transport| {
+            let decision = self.0.find_address(address, Judges::all(transport));
+            decision.map(|decision| decision.zone)
+        });
+        let mut last = None;
+        let covering = self.0.covering_address(address).into_iter().map(|(place, zone, prefix, rule)| {
+            // The longest prefix of a zone comes first, and decides.
+            let is_first = place.is_some() && last != place;
+            last = place.or(last);
+            let decides = [is_first && over_udp == place, is_first && over_tcp == place];
+            Covering::new(place, zone, (prefix.to_string(), "prefix"), rule, decides)
+        });
+        covering.collect()
+    }
+}
+
+/// An entry that covers a name or an address.
+#[pyclass(frozen, get_all, module = "dnsblock._engine")]
+pub struct Covering {
+    zone: String,
+    entry: String,
+    scope: String,
+    action: Option<String>,
+    decides: bool,
+    decides_over_tcp: bool,
+    is_shadow: bool,
+}
+
+impl Covering {
+    fn new(
+        place: Option<usize>,
+        zone: &policy::PolicyZone,
+        (entry, scope): (String, &str),
+        rule: &policy::Rule,
+        [decides, decides_over_tcp]: [bool; 2],
+    ) -> Covering {
+        let action = match rule {
+            policy::Rule::Exemption => None,
+            policy::Rule::Answer { answer, .. } => Some(answer.action.name().to_string()),
+        };
+        Covering {
+            zone: zone.name().to_string(),
+            entry,
+            scope: scope.to_string(),
+            action,
+            decides,
+            decides_over_tcp,
+            is_shadow: place.is_none(),
+        }
+    }
+}
