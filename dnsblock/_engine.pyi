@@ -21,6 +21,8 @@ __all__ = [
     "Engine",
     "Forwarding",
     "HealthCheck",
+    "ImpactCounts",
+    "ImpactRun",
     "ListDifference",
     "ListRefused",
     "ListUnreadable",
@@ -39,9 +41,7 @@ __all__ = [
     "Settings",
     "Snapshot",
     "Suffixes",
-    "Tally",
     "TcpLimits",
-    "Trial",
     "Upstream",
     "UpstreamCounts",
     "__version__",
@@ -51,8 +51,8 @@ __all__ = [
     "keep_net_bind_service",
 ]
 
-Address = IPv4Address | IPv6Address
-Network = tuple[Address, int]  # an address and the length of its prefix
+_Address = IPv4Address | IPv6Address
+_Network = tuple[_Address, int]  # an address and the length of its prefix
 
 __version__: str
 BUILD_PROFILE: str
@@ -226,7 +226,7 @@ class Answer:
         *,
         ttl: int,
         extended_error: int | None = None,
-        addresses: Sequence[Address] = ...,
+        addresses: Sequence[_Address] = ...,
         target: str | None = None,
     ) -> Answer: ...
 
@@ -314,13 +314,13 @@ class Snapshot:
     """
 
     def __new__(
-        cls, zones: Sequence[PlacedZone], serial: int, nat64: Sequence[Network] = ...
+        cls, zones: Sequence[PlacedZone], serial: int, nat64: Sequence[_Network] = ...
     ) -> Snapshot: ...
     @staticmethod
-    def digest_of(zones: Sequence[PlacedZone], nat64: Sequence[Network] = ...) -> str:
+    def digest_of(zones: Sequence[PlacedZone], nat64: Sequence[_Network] = ...) -> str:
         """The digest of a snapshot with these zones."""
 
-    def covering(self, target: str | Address) -> list[Covering]:
+    def covering(self, target: str | _Address) -> list[Covering]:
         """All entries that cover a canonical name or an address, in zone order. At most one decides.
 
         The longest prefix of a zone comes first.
@@ -349,7 +349,7 @@ class Suffixes:
 class AccessControl:
     """Clients that may query. Queries of others are dropped or refused."""
 
-    def __new__(cls, *, allow: Sequence[Network], drops_others: bool) -> AccessControl: ...
+    def __new__(cls, *, allow: Sequence[_Network], drops_others: bool) -> AccessControl: ...
 
 @final
 class RateLimits:
@@ -366,7 +366,7 @@ class RateLimits:
         errors_per_second: int,
         slip: int,
         amplification: int,
-        exempt: Sequence[Network],
+        exempt: Sequence[_Network],
     ) -> RateLimits: ...
 
 @final
@@ -415,7 +415,7 @@ class Rules:
 class Upstream:
     """An upstream resolver. Raises `ValueError` for a weight out of range."""
 
-    def __new__(cls, address: Address, port: int, *, weight: int, order: int) -> Upstream: ...
+    def __new__(cls, address: _Address, port: int, *, weight: int, order: int) -> Upstream: ...
 
 @final
 class HealthCheck:
@@ -551,8 +551,8 @@ class Counts:
     """Cached responses that were evicted."""
 
 @final
-class Tally:
-    """The counts of a trial so far."""
+class ImpactCounts:
+    """The counts of an impact run so far."""
 
     queries: int
     """Decided queries, for any name."""
@@ -562,16 +562,16 @@ class Tally:
     """Those for its names that an enforced zone already decides."""
     blocking_names: int
     """Names that would have blocked at least one query."""
-    asked_names: int
+    queried_names: int
     """Queried names, whether or not another zone already decides them."""
     top: list[tuple[str, int]]
     """The names that would have blocked the most queries, highest count first."""
 
 @final
-class Trial:
-    """A zone whose matches are counted and never decide."""
+class ImpactRun:
+    """A shadow zone with a counter for each entry."""
 
-    def tally(self, top: int) -> Tally:
+    def counts(self, top: int) -> ImpactCounts:
         """The counts so far, with at most `top` names."""
 
 @final
@@ -584,7 +584,7 @@ class Engine:
 
     def __new__(
         cls,
-        listen: Sequence[tuple[Address, int]],
+        listen: Sequence[tuple[_Address, int]],
         workers: int,
         settings: Settings,
         inherited: Sequence[int],
@@ -602,7 +602,7 @@ class Engine:
     def check(self, snapshot: Snapshot) -> None:
         """Raises `ValueError` for a snapshot that `publish` would refuse. Changes nothing."""
 
-    def listen(self, listen: Sequence[tuple[Address, int]]) -> Listening:
+    def listen(self, listen: Sequence[tuple[_Address, int]]) -> Listening:
         """Binds the new ones among these addresses; `publish` then serves them and closes others.
 
         Raises `OSError`, whose `filename` is the address that could not be bound.
@@ -621,14 +621,14 @@ class Engine:
         settings or addresses, the previous ones stay.
         """
 
-    def begin_trial(self, zone: PolicyZone) -> Trial:
+    def begin_impact_run(self, zone: PolicyZone) -> ImpactRun:
         """Starts counting what this zone would block after all others, across later publishes.
 
-        Raises `RuntimeError` if a trial is running, before `start`, and after `stop`.
+        Raises `RuntimeError` during another impact run, before `start`, and after `stop`.
         """
 
-    def end_trial(self) -> None:
-        """Removes the trial, if any."""
+    def end_impact_run(self) -> None:
+        """Removes the impact run, if any."""
 
     def stop(self, timeout_ms: int) -> None:
         """Stops accepting queries, answers outstanding ones, and joins. May be called again."""

@@ -15,7 +15,7 @@ from urllib.parse import quote, urlencode
 
 from dnsblock.errors import DaemonUnreachable, PartlyRefused, Problem, Refused, printable
 
-MAX_TRIED_BYTES = 64 << 20  # of an order document or a list for `impact`
+MAX_CANDIDATE_BYTES = 64 << 20  # of an order document or a list for `impact`
 MAX_SUBMITTED_BYTES = 320 << 20  # of all documents and entries files in one request
 MAX_SUBMITTED_DOCUMENTS = 1000
 MAX_SERIAL = (1 << 32) - 1  # of an SOA record

@@ -33,9 +33,9 @@ from dnsblock.notify import notify, reloading
 from dnsblock.policy import Counts
 from dnsblock.policy.engine_settings import worker_count
 from dnsblock.policy.explain import Explanation, explain
+from dnsblock.policy.impact import ImpactRuns
 from dnsblock.policy.past import NameEvent, Past, scheduled
 from dnsblock.policy.recorder import Recorder
-from dnsblock.policy.trial import Trials
 from dnsblock.principal import DAEMON, Principal
 from dnsblock.privileges import drop
 from dnsblock.process import RESTART_SIGNAL, give_way, signals_into
@@ -68,7 +68,7 @@ class Daemon:
             startup = Startup.prepare(config, recorder, self.store, self.started_at)
             self.engine = bind_engine(config, inherited)
             self._socket_store = handover.Store(inherited)
-            self.trials = Trials(self.engine)
+            self.impact_runs = ImpactRuns(self.engine)
             # Everything that can fail comes before the record, so a failed startup has accepted nothing.
             self.control = self._resources.enter_context(bind_control(config.control))
             metrics = MetricsSocket.bind(config.metrics)
@@ -136,7 +136,7 @@ class Daemon:
                     self.publisher.is_stopping = True
                     for follower in followers:
                         follower.cancel()
-                self.trials.stop()
+                self.impact_runs.stop()
                 self._leave(successor if is_restart else None)
                 # Status and metrics are available until the last query is answered.
                 await self._stop_engine()
@@ -147,7 +147,7 @@ class Daemon:
         if is_restart:
             successor.begin()
         event(logging.INFO, "stopped")
-        if self.publisher.inputs.are_being_read or self.trials.reader_at_work.locked():
+        if self.publisher.inputs.are_being_read or self.impact_runs.reader_at_work.locked():
             # A reader may hang on a slow disk; ledger and history are closed.
             os._exit(0)
 

@@ -220,9 +220,9 @@ def _print_status(facts: dict[str, Any], config_path: Path) -> None:
     _print_traffic(facts["traffic"])
     _print_ledger(facts["ledger"], facts["time_zone"])
     if facts["trial"]:
-        trial = facts["trial"]
-        elapsed = f"{trial['elapsed']:.0f} of {trial['seconds']:,} seconds"
-        click.echo(f"  trial        {printable(trial['file'])}, {elapsed}")
+        run = facts["trial"]
+        elapsed = f"{run['elapsed']:.0f} of {run['seconds']:,} seconds"
+        click.echo(f"  impact run   {printable(run['file'])}, {elapsed}")
     # Refused documents and rejected lists are printed below.
     below = set(lists.rejected_lines(facts["sources"])) | set(_refused_lines(facts["refused_documents"]))
     lines = [line for line in (last["error"] or "").splitlines() if line not in below]

@@ -12,7 +12,7 @@ import click
 
 from dnsblock.cli.common import EXIT_CODES, client_of, common, print_table
 from dnsblock.cli.progress import counting
-from dnsblock.client import MAX_TRIED_BYTES, Client
+from dnsblock.client import MAX_CANDIDATE_BYTES, Client
 from dnsblock.document import read_bytes
 from dnsblock.errors import DaemonUnreachable, printable
 
@@ -49,7 +49,7 @@ def impact(
     FILE is an order document (.yaml, .yml, .json) or a list in any format. It acts like a shadow zone after
     all other zones for the next seconds. Ctrl-C ends the count early and prints the result so far.
     """
-    data, client = read_bytes(file, max_bytes=MAX_TRIED_BYTES), client_of(config_path)
+    data, client = read_bytes(file, max_bytes=MAX_CANDIDATE_BYTES), client_of(config_path)
     called = os.fsencode(file).decode("utf-8", "replace")
     report = _await_report(
         client, lambda: client.impact(called, data, match=match, zone=zone, seconds=seconds, top=top), seconds

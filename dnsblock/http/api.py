@@ -153,7 +153,7 @@ def status(view: View) -> dict[str, Any]:
         "next_change_at": utc(policy.state.next_change_at),
         "last_publish": {"ok": last.ok, "at": utc(last.at), "reason": last.reason, "error": last.error},
         "ledger": view.publisher.recorder.facts(),
-        "trial": None if view.trials.running is None else view.trials.running.facts(),
+        "trial": None if view.impact_runs.running is None else view.impact_runs.running.facts(),
         "time_zone": config.time_zone.key,
     }
 

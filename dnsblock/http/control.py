@@ -14,8 +14,8 @@ from dnsblock.lists.refresh import Refresher
 from dnsblock.lists.store import Store
 from dnsblock.policy import Counts
 from dnsblock.policy.explain import Explanation
+from dnsblock.policy.impact import ImpactRuns
 from dnsblock.policy.past import NameEvent, Past
-from dnsblock.policy.trial import Trials
 from dnsblock.principal import Principal
 from dnsblock.publishing import Publisher
 
@@ -51,7 +51,7 @@ class View(Protocol):
         """Fetches the lists of feeds."""
 
     @property
-    def trials(self) -> Trials:
+    def impact_runs(self) -> ImpactRuns:
         """Impact runs."""
 
     @property

@@ -8,11 +8,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from dnsblock.client import MAX_TRIED_BYTES
+from dnsblock.client import MAX_CANDIDATE_BYTES
 from dnsblock.errors import Refused
 from dnsblock.http.answers import asked, body, view_of
 from dnsblock.http.control import Control, View
-from dnsblock.policy.trial import MAX_SECONDS, MAX_TOP, Match, Turn
+from dnsblock.policy.impact import MAX_SECONDS, MAX_TOP, Match, Run
 
 
 class Impact(BaseModel):
@@ -26,33 +26,33 @@ class Impact(BaseModel):
 
 
 def impact_routes(control: Control) -> list[Route]:
-    """`/v1/impact`: POST starts a trial, GET returns its progress, DELETE ends it early."""
+    """`/v1/impact`: POST starts an impact run, GET returns its progress, DELETE ends it early."""
 
     async def post_impact(request: Request) -> JSONResponse:
         """Takes an order document or a list as the body, and responds after the requested time.
 
-        A client that disconnects ends the trial.
+        The run ends if the client disconnects.
         """
         what, view = asked(request, Impact), await view_of(control, request)
         try:
-            with view.trials.turn(what.file, what.seconds) as turn:
-                return await _tried(view, request, what, turn)
+            with view.impact_runs.run(what.file, what.seconds) as run:
+                return await _report(view, request, what, run)
         except Refused as err:
             return JSONResponse({"error": "refused", "problems": err.as_json()}, status_code=409)
         except ClientDisconnect:
             return JSONResponse({"error": "gone"}, status_code=400)  # the client has disconnected
 
     async def get_impact(request: Request) -> JSONResponse:
-        """The counts so far of the running trial; null if none runs."""
-        turn = (await view_of(control, request)).trials.running
-        return JSONResponse({"running": None if turn is None else await asyncio.to_thread(turn.progress)})
+        """The counts so far of the current impact run; null if there is none."""
+        run = (await view_of(control, request)).impact_runs.running
+        return JSONResponse({"running": None if run is None else await asyncio.to_thread(run.progress)})
 
     async def delete_impact(request: Request) -> JSONResponse:
-        """Ends the running trial, if any. The client that started it gets the counts so far."""
-        turn = (await view_of(control, request)).trials.running
-        if turn is not None:
-            turn.end()
-        return JSONResponse({"ended": turn is not None})
+        """Ends the current impact run, if any. The client that started it gets the counts so far."""
+        run = (await view_of(control, request)).impact_runs.running
+        if run is not None:
+            run.end()
+        return JSONResponse({"ended": run is not None})
 
     return [
         Route("/v1/impact", post_impact, methods=["POST"]),
@@ -61,18 +61,18 @@ def impact_routes(control: Control) -> list[Route]:
     ]
 
 
-async def _tried(view: View, request: Request, what: Impact, turn: Turn) -> JSONResponse:
-    data = await body(request, what.file, MAX_TRIED_BYTES)
-    watcher = asyncio.create_task(_end_when_gone(request, turn))
+async def _report(view: View, request: Request, what: Impact, run: Run) -> JSONResponse:
+    data = await body(request, what.file, MAX_CANDIDATE_BYTES)
+    watcher = asyncio.create_task(_end_when_gone(request, run))
     try:
-        compile_it = view.trials.compile
-        tried = await asyncio.to_thread(compile_it, what.file, data, what.match, view.config, what.zone)
-        return JSONResponse(dict(await turn.count(tried, what.top)))
+        read = (what.file, data, what.match, view.config, what.zone)
+        candidate = await asyncio.to_thread(view.impact_runs.compile, *read)
+        return JSONResponse(dict(await run.count(candidate, what.top)))
     finally:
         watcher.cancel()
 
 
-async def _end_when_gone(request: Request, turn: Turn) -> None:
+async def _end_when_gone(request: Request, run: Run) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
-    turn.end()
+    run.end()

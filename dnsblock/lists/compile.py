@@ -51,8 +51,8 @@ class Options:
         )
 
     @classmethod
-    def for_trial(cls, match: str | None, config: Config | None = None) -> Self:
-        """Returns the options for a dry run. With a configuration, names that it protects are dropped."""
+    def for_impact_run(cls, match: str | None, config: Config | None = None) -> Self:
+        """Returns the options for an impact run. With a configuration, names that it protects are dropped."""
         repair = ("bom", "case", "crlf", "dot")
         if config is None:
             return cls(COMPILER, None, match, 1, ",", repair, "auto", public_suffixes=None, protected=())

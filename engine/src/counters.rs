@@ -170,8 +170,8 @@ pub struct Counters {
     blocked: Vec<[Counter; Action::ALL.len()]>,
     /// The same for shadow zones: what they would have blocked.
     shadow_blocked: Vec<[Counter; Action::ALL.len()]>,
-    /// Queries during an impact run.
-    pub tried: Counter,
+    /// Queries that were decided during an impact run.
+    pub impact_queries: Counter,
     pub upstreams: Vec<UpstreamCounters>,
     pub tcp_connections: Counter,
     /// New connections that were closed, in the order of `TCP_REFUSED`.
@@ -222,7 +222,7 @@ impl Counters {
             queries: Default::default(),
             blocked: (0..MAX_ZONE_SLOTS).map(|_| Default::default()).collect(),
             shadow_blocked: (0..MAX_ZONE_SLOTS).map(|_| Default::default()).collect(),
-            tried: Counter::default(),
+            impact_queries: Counter::default(),
             upstreams: (0..upstreams).map(|_| UpstreamCounters::default()).collect(),
             tcp_connections: Counter::default(),
             tcp_refused: Default::default(),

@@ -18,13 +18,13 @@ use rustix::event::EventfdFlags;
 use crate::cache::Cache;
 use crate::counters::{Counters, MAX_ZONE_SLOTS, MAX_ZONES};
 use crate::events::{Events, lock};
+use crate::impact::ImpactRun;
 use crate::limits::{ConnectionCounts, Limiter};
 use crate::policy::{PolicyZone, Snapshot, seed};
 use crate::rules::Rules;
 use crate::shared::{Serving, Settings, Shared};
 use crate::transport::listeners::{self, Bound, Inherited, Listening, NotBound, is_among};
 use crate::transport::tcp;
-use crate::trial::Trial;
 use crate::upstream::health::bit;
 use crate::upstream::{self, Claims, Health, MAX_UPSTREAMS, reload, sockets, watch};
 use crate::worker::{self, Thread};
@@ -46,7 +46,7 @@ pub enum EngineError {
     TooManyZoneNames,
     /// Too many upstreams, including removed ones with outstanding queries.
     TooManyUpstreams,
-    /// `start` twice, `publish` before `start` or after `stop`, or a second trial.
+    /// `start` twice, `publish` before `start` or after `stop`, or a second impact run.
     NotNow,
 }
 
@@ -222,8 +222,8 @@ impl Engine {
         control.slots = known;
         self.shared.cache.resize(rules.cache.bytes);
         self.serve(control, |before| {
-            let (generation, trial) = (before.generation + 1, before.trial.clone());
-            Serving { snapshot, rules, slots, shadow_slots, generation, listening, upstream, tcp, trial }
+            let (generation, impact_run) = (before.generation + 1, before.impact_run.clone());
+            Serving { snapshot, rules, slots, shadow_slots, generation, listening, upstream, tcp, impact_run }
         });
         if is_changed {
             self.wait_until_applied(control);
@@ -284,27 +284,27 @@ impl Engine {
         free_unused(&mut control.retired);
     }
 
-    /// Counts the queries that this zone would block if it were the last zone, until `end_trial`. A
-    /// publish does not end it.
-    pub fn begin_trial(&self, zone: Arc<PolicyZone>) -> Result<Arc<Trial>, EngineError> {
-        let trial = Arc::new(Trial::new(zone, self.counters.clone()));
+    /// Starts counting what this zone would block if it came after all enforced zones. Later
+    /// publishes do not end this; `end_impact_run` does.
+    pub fn begin_impact_run(&self, zone: Arc<PolicyZone>) -> Result<Arc<ImpactRun>, EngineError> {
+        let run = Arc::new(ImpactRun::new(zone, self.counters.clone()));
         let mut control = lock(&self.control);
-        if control.threads.is_empty() || self.shared.serving.load().trial.is_some() {
+        if control.threads.is_empty() || self.shared.serving.load().impact_run.is_some() {
             return Err(EngineError::NotNow);
         }
         // A new generation, so that the targets in cached responses are judged and counted again.
         self.serve(&mut control, |before| {
             let generation = before.generation + 1;
-            Serving { trial: Some(Arc::clone(&trial)), generation, ..before.clone() }
+            Serving { impact_run: Some(Arc::clone(&run)), generation, ..before.clone() }
         });
-        Ok(trial)
+        Ok(run)
     }
 
-    /// Ends the trial, if there is one.
-    pub fn end_trial(&self) {
+    /// Ends the impact run, if any.
+    pub fn end_impact_run(&self) {
         let mut control = lock(&self.control);
-        if self.shared.serving.load().trial.is_some() {
-            self.serve(&mut control, |before| Serving { trial: None, ..before.clone() });
+        if self.shared.serving.load().impact_run.is_some() {
+            self.serve(&mut control, |before| Serving { impact_run: None, ..before.clone() });
         }
     }
 

@@ -11,8 +11,8 @@
 //!   [`nat64`] finds IPv4 addresses within IPv6; [`local`] answers special-use names.
 //! * [`limits`]: rate limits and connection limits. [`failures`]: questions that failed a moment
 //!   ago and are not sent again. [`suffixes`]: the public suffix list.
-//! * [`policy`], [`list`]: policy zones and snapshots, their lookup and their compiler. [`trial`]:
-//!   what one more zone would block.
+//! * [`policy`], [`list`]: policy zones and snapshots, their lookup and their compiler. [`impact`]:
+//!   counts what one more zone would block.
 //! * [`cache`]: cached responses of upstreams.
 //! * [`upstream`]: forwarding: choice of an upstream, health, timeouts, coalescing.
 //! * [`response`]: an upstream's response, parsed once. [`chain`] follows it to its targets,
@@ -32,6 +32,7 @@ pub mod counters;
 pub mod engine;
 pub mod events;
 pub mod failures;
+pub mod impact;
 pub mod limits;
 pub mod list;
 pub mod local;
@@ -51,6 +52,5 @@ pub mod suffixes;
 pub mod sys;
 pub mod targets;
 pub mod transport;
-pub mod trial;
 pub mod upstream;
 pub mod worker;

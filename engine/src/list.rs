@@ -202,7 +202,8 @@ mod tests {
     #[test]
     fn a_plain_list_may_hold_comments_crlf_bom_and_trailing_dots() {
         let text = b"\xef\xbb\xbf# head\r\na.example\r\n\r\n  B.Example. # why\nc.example#d";
-        let Err(ZoneError::Lines { problems, total }) = plain("z", text, Match::Subtree, Rule::Exemption) else {
+        let Err(ZoneError::Lines { problems, total }) = plain("z", text, Match::Subtree, Rule::Exemption)
+        else {
             panic!("'#' in the middle of a word is not a comment")
         };
         assert_eq!((total, problems[0].line), (1, 5));
@@ -213,7 +214,8 @@ mod tests {
     #[test]
     fn every_bad_line_is_counted_and_the_first_hundred_are_told() {
         let text = "fine.example\nno spaces.example\n".repeat(150);
-        let Err(ZoneError::Lines { problems, total }) = plain("z", text.as_bytes(), Match::Exact, Rule::Exemption)
+        let Err(ZoneError::Lines { problems, total }) =
+            plain("z", text.as_bytes(), Match::Exact, Rule::Exemption)
         else {
             panic!("names with spaces")
         };

@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 
 use sha2::{Digest, Sha256};
 
-use crate::name::{Name, Walk};
+use crate::name::{Name, Text, Walk};
 use crate::prefix::{Prefix, Prefixes};
 
 pub mod compiler;
@@ -26,7 +26,7 @@ mod spool;
 mod symbols;
 mod writer;
 use names::Names;
-pub use snapshot::{Decision, Judges, Part, PlacedZone, Shadow, Snapshot, Supposed};
+pub use snapshot::{Decision, Evaluation, Part, PlacedZone, Shadow, ShadowMatch, Snapshot};
 
 /// What a policy zone may do with a query. The order is that of the counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -298,8 +298,14 @@ impl PolicyZone {
         &self.name
     }
 
-    pub fn names(&self) -> &Arc<Names> {
-        &self.names
+    /// Every name whose rank is wanted, and its scope.
+    pub fn each(&self, wants: impl FnMut(u64, &Scope) -> bool, take: impl FnMut(&Text, &Scope)) {
+        self.names.each(wants, take);
+    }
+
+    /// The ranks of entries are below this.
+    pub fn ranks(&self) -> usize {
+        self.names.entries()
     }
 
     /// Distinct owner names, or prefixes of addresses.

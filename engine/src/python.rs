@@ -41,7 +41,7 @@ mod _engine {
     };
 
     #[pymodule_export]
-    use super::running::{Engine, Listening, Tally, Trial};
+    use super::running::{Engine, ImpactCounts, ImpactRun, Listening};
 
     #[pymodule_export]
     use super::privileges::{keep_capabilities, keep_net_bind_service};

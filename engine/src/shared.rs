@@ -10,16 +10,16 @@ use arc_swap::ArcSwap;
 use crate::cache::Cache;
 use crate::counters::Counters;
 use crate::events::Events;
+use crate::impact::ImpactRun;
 use crate::limits::{ConnectionCounts, Limiter};
 use crate::message::{Query, Transport};
 use crate::name::{Name, Walk};
-use crate::policy::{Part, Snapshot};
+use crate::policy::{Part, Shadow, ShadowMatch, Snapshot};
 use crate::response::Response;
 use crate::rules::Rules;
 use crate::targets::would_block_target;
 use crate::transport::listeners::Listening;
 use crate::transport::tcp;
-use crate::trial::Trial;
 use crate::upstream;
 use crate::upstream::{Claims, Health};
 
@@ -85,8 +85,8 @@ pub struct Serving {
     pub listening: Arc<Listening>,
     pub upstream: Arc<upstream::Settings>,
     pub tcp: tcp::Limits,
-    /// Not part of the snapshot, so it goes on after a publish.
-    pub trial: Option<Arc<Trial>>,
+    /// Beside the snapshot, so that no publish ends it.
+    pub impact_run: Option<Arc<ImpactRun>>,
 }
 
 impl Serving {
@@ -101,27 +101,35 @@ impl Serving {
             listening: Arc::new(listening),
             upstream: Arc::new(settings.upstream),
             tcp: settings.tcp,
-            trial: None,
+            impact_run: None,
         }
     }
 
-    /// Whether any zone is counted but not enforced.
+    /// The shadow zones of the snapshot and of the impact run, and where each is counted.
+    fn shadows(&self) -> impl Iterator<Item = (&Shadow, ShadowCounts<'_>)> {
+        let zones = self.snapshot.shadows().iter().zip(&self.shadow_slots);
+        let zones = zones.map(|(shadow, slot)| (shadow, ShadowCounts::Zone(*slot)));
+        zones.chain(self.impact_run.as_deref().map(|run| (run.shadow(), ShadowCounts::Entries(run))))
+    }
+
+    /// Whether any zone is counted and not enforced.
     pub fn has_shadows(&self) -> bool {
-        self.trial.is_some() || !self.snapshot.shadows().is_empty()
+        self.impact_run.is_some() || !self.snapshot.shadows().is_empty()
     }
 
-    /// Counts a query for each zone that would block it and is not enforced.
+    /// Counts a decided query for each shadow zone that would block its name.
     pub fn count_shadows(&self, counters: &Counters, name: &Name, walk: &Walk, transport: Transport) {
-        for (shadow, action) in self.snapshot.shadowed(name, walk, transport) {
-            counters.count_shadow(self.shadow_slots[shadow], action);
+        if self.impact_run.is_some() {
+            counters.impact_queries.add(1);
         }
-        if let Some(trial) = &self.trial {
-            counters.tried.add(1);
-            trial.count(name, walk, transport, &self.snapshot);
+        for (shadow, counts) in self.shadows() {
+            if let Some(found) = self.snapshot.would_block(shadow, name, walk, transport) {
+                counts.add(counters, found);
+            }
         }
     }
 
-    /// Counts a response for each zone that would block one of its targets and is not enforced.
+    /// Counts a response for each shadow zone that would block it because of where it leads.
     /// Returns whether there was any.
     pub fn count_shadow_targets(
         &self,
@@ -131,24 +139,38 @@ impl Serving {
         allowed_by: Option<usize>,
     ) -> bool {
         let mut is_counted = false;
-        for (shadow, slot) in self.snapshot.shadows().iter().zip(&self.shadow_slots) {
-            let supposed = shadow.supposed();
-            let blocked = would_block_target(query, response, allowed_by, &self.snapshot, supposed);
-            if let Some((action, _)) = blocked {
-                counters.count_shadow(*slot, action);
+        for (shadow, counts) in self.shadows() {
+            if let Some(found) = would_block_target(query, response, allowed_by, &self.snapshot, shadow) {
+                counts.add(counters, found);
                 is_counted = true;
             }
         }
-        let trial = self.trial.as_ref();
         is_counted
-            | trial.is_some_and(|trial| trial.count_target(query, response, allowed_by, &self.snapshot))
     }
 
     /// See `PolicyZone::warm`.
     pub fn warm(&self, name: &Name, walk: &Walk, part: Part) {
         self.snapshot.warm(name, walk, part);
-        if let Some(trial) = &self.trial {
-            trial.zone().warm(name.labels(), walk, part);
+        if let Some(run) = &self.impact_run {
+            run.shadow().zone.warm(name.labels(), walk, part);
+        }
+    }
+}
+
+/// Where the matches of a shadow zone are counted.
+enum ShadowCounts<'a> {
+    /// By action, in the counters' slot of a zone.
+    Zone(u16),
+    /// By entry.
+    Entries(&'a ImpactRun),
+}
+
+impl ShadowCounts<'_> {
+    fn add(self, counters: &Counters, found: ShadowMatch) {
+        match self {
+            ShadowCounts::Zone(_) if found.is_decided => {}
+            ShadowCounts::Zone(slot) => counters.count_shadow(slot, found.action),
+            ShadowCounts::Entries(run) => run.count(found),
         }
     }
 }

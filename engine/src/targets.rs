@@ -5,7 +5,7 @@ use crate::chain::{self, AmbiguousChain, Chains, End, Owners, Sections};
 use crate::message::{Query, Section, Transport, rtype};
 use crate::name::{Name, Walk};
 use crate::policy::names::SEED;
-use crate::policy::{Action, Decision, Judges, Snapshot, Supposed};
+use crate::policy::{Decision, Evaluation, Shadow, ShadowMatch, Snapshot};
 use crate::response::{Entry, Mark, Response};
 
 /// Returns the decision of a snapshot about the targets of a response, as if the queried name
@@ -21,7 +21,7 @@ pub fn decide<'a>(
     first: usize,
     snapshot: &'a Snapshot,
 ) -> Result<Option<Decision<'a>>, AmbiguousChain> {
-    let judges = Judges { first, ..Judges::all(query.head.hop.transport) };
+    let judges = Evaluation { first, ..Evaluation::all(query.head.hop.transport) };
     response.clear_marks();
     if response.is_failure() {
         drop_blocked(response, snapshot, judges, Judged::Nothing);
@@ -34,32 +34,31 @@ pub fn decide<'a>(
     Ok(decision)
 }
 
-/// Returns the action and the rank of the entry by which a zone would block a query because of
-/// its targets, if the zone were enforced. `None` as well if the zone decides about the queried
-/// name itself. `allowed_by`: the index of the enforced zone that allows the name.
+/// Whether a shadow zone would block a query because of where its answer leads. `None` if it
+/// decides about the queried name itself. `allowed_by`: the enforced zone that exempts the name.
 pub fn would_block_target(
     query: &Query,
     response: Response<'_>,
     allowed_by: Option<usize>,
     snapshot: &Snapshot,
-    supposed: Supposed<'_>,
-) -> Option<(Action, u64)> {
-    let transport = query.head.hop.transport;
-    // The enforced zones before the one that allows the name, and the supposed zone.
+    shadow: &Shadow,
+) -> Option<ShadowMatch> {
+    let (transport, place) = (query.head.hop.transport, snapshot.place_of(shadow));
+    // The enforced zones before the one that exempts the name, and the shadow zone.
     let first = match allowed_by {
-        Some(zone) if zone < supposed.after => return None,
+        Some(zone) if zone < place => return None,
         Some(zone) => zone + 1,
         None => usize::MAX,
     };
     let walk = Walk::new(&query.name, SEED);
-    if response.is_failure() || supposed.zone.decide(0, &query.name, &walk, transport).is_some() {
+    if response.is_failure() || shadow.zone.decide(0, &query.name, &walk, transport).is_some() {
         return None;
     }
     response.clear_marks();
-    let judges = Judges { transport, supposed: Some(supposed), first };
+    let judges = Evaluation { transport, shadow: Some(shadow), first };
     let decision = judge_targets(query, response, snapshot, judges).ok()?.0?;
-    let is_by_supposed = decision.zone == supposed.after;
-    is_by_supposed.then_some((decision.answer.action, decision.rank))
+    let found = ShadowMatch { action: decision.answer.action, rank: decision.rank, is_decided: false };
+    (decision.zone == place).then_some(found)
 }
 
 /// The decision about the targets, and the zones that judge the other records.
@@ -67,8 +66,8 @@ fn judge_targets<'a>(
     query: &Query,
     response: Response<'_>,
     snapshot: &'a Snapshot,
-    mut judges: Judges<'a>,
-) -> Result<(Option<Decision<'a>>, Judges<'a>), AmbiguousChain> {
+    mut judges: Evaluation<'a>,
+) -> Result<(Option<Decision<'a>>, Evaluation<'a>), AmbiguousChain> {
     let mut chains = Chains::new(response)?;
     let judge = |name: &Name| judge_name(name, snapshot, &mut judges);
     let decision = match chains.follow(Sections::Answer, &query.name, judge)? {
@@ -80,7 +79,7 @@ fn judge_targets<'a>(
 
 /// The decision about a name on the chain, if it ends the chain: a block, or a passthru of the
 /// first zone. After any other passthru, only the zones before its own judge the rest.
-fn judge_name<'a>(name: &Name, snapshot: &'a Snapshot, judges: &mut Judges<'a>) -> Option<Decision<'a>> {
+fn judge_name<'a>(name: &Name, snapshot: &'a Snapshot, judges: &mut Evaluation<'a>) -> Option<Decision<'a>> {
     let decision = snapshot.find_target(name, *judges)?;
     if decision.is_passthru() {
         judges.first = decision.zone;
@@ -98,13 +97,13 @@ fn judge_alternatives<'a>(
     response: Response<'_>,
     last: Name,
     snapshot: &'a Snapshot,
-    judges: Judges<'a>,
+    judges: Evaluation<'a>,
 ) -> Result<Option<Decision<'a>>, AmbiguousChain> {
     let mut first: Option<Decision<'a>> = None;
     let mut owners = Owners::new(response, last, judges.first);
     while let Some(owner) = owners.next() {
         for alternative in chain::alternatives(response, &owner) {
-            let mut judges = Judges { first: owner.zones, ..judges };
+            let mut judges = Evaluation { first: owner.zones, ..judges };
             let mut by_target = None;
             if let Some(target) = &alternative.target {
                 by_target = judge_name(target, snapshot, &mut judges);
@@ -153,13 +152,13 @@ pub fn drop_outside_chain(
     if !response.is_failure() {
         Chains::new(response)?.follow(Sections::Answer, target, |_| None::<()>)?;
     }
-    drop_blocked(response, snapshot, Judges::all(transport), Judged::OwnTarget);
+    drop_blocked(response, snapshot, Evaluation::all(transport), Judged::OwnTarget);
     Ok(())
 }
 
 /// Drops RRsets in all sections if their owner name or one of their addresses is blocked, with
 /// their signatures. The first zone that matches name or address decides.
-fn drop_blocked(response: Response<'_>, snapshot: &Snapshot, judges: Judges<'_>, judged: Judged) {
+fn drop_blocked(response: Response<'_>, snapshot: &Snapshot, judges: Evaluation<'_>, judged: Judged) {
     if judges.first == 0 {
         return;
     }
@@ -210,7 +209,7 @@ fn has_blocked_address(
     entry: &Entry,
     by_name: Option<&Decision<'_>>,
     snapshot: &Snapshot,
-    judges: Judges<'_>,
+    judges: Evaluation<'_>,
 ) -> bool {
     let target = if chain::is_service(entry) { response.service_target(entry) } else { None };
     let by_target = target.and_then(|target| snapshot.find_target(&target, judges));

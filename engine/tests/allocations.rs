@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use _engine::answer::{Client, Verdict, decide, read};
 use _engine::cache::{self, Age, Cache, CachedResponse, Key};
 use _engine::counters::Counters;
+use _engine::impact::ImpactRun;
 use _engine::list;
 use _engine::local::{Local, Switches};
 use _engine::message::{Query, Soa, Transport};
@@ -19,7 +20,6 @@ use _engine::rules::Rules;
 use _engine::shared::{Serving, Settings};
 use _engine::transport::listeners::Listening;
 use _engine::transport::tcp;
-use _engine::trial::Trial;
 use _engine::upstream;
 
 /// Nobody is asked, and no client connects.
@@ -103,7 +103,7 @@ fn counting_what_is_not_enforced_allocates_nothing() {
         rules: Arc::default(),
         slots: Vec::new(),
         shadow_slots: vec![3],
-        trial: Some(Arc::new(Trial::new(place(false).zone, vec![Arc::clone(&counters)]))),
+        impact_run: Some(Arc::new(ImpactRun::new(place(false).zone, vec![Arc::clone(&counters)]))),
         ..Serving::nothing(settings(), Listening::default())
     };
     assert!(serving.has_shadows());
@@ -115,8 +115,8 @@ fn counting_what_is_not_enforced_allocates_nothing() {
     });
     assert_eq!(counted.count_total, 0);
     assert_eq!(counters.shadow_blocked(3, Action::Sinkhole as usize), 2);
-    let tally = serving.trial.unwrap().tally(1);
-    assert_eq!((tally.queries, tally.top), (2, vec![("blocked.example".to_string(), 2)]));
+    let counts = serving.impact_run.unwrap().counts(1);
+    assert_eq!((counts.queries, counts.top), (2, vec![("blocked.example".to_string(), 2)]));
 }
 
 #[test]

@@ -1,20 +1,20 @@
-//! Zones in shadow and trials, against the naive twin: the same zone, enforced alone.
+//! Shadow zones and impact runs, compared with a naive model: the same zone, enforced alone.
 
 use std::sync::Arc;
 use std::thread;
 
 use _engine::answer::{Judgement, judge, judge_targets};
 use _engine::counters::Counters;
+use _engine::impact::{ImpactCounts, ImpactRun};
 use _engine::list;
 use _engine::message::{Query, Transport};
 use _engine::name::{Name, Walk};
 use _engine::outcome::Outcome;
 use _engine::policy::names::SEED;
-use _engine::policy::{Action, Answer, Judges, Match, PlacedZone, PolicyZone, Rule, Snapshot};
+use _engine::policy::{Action, Answer, Evaluation, Match, PlacedZone, PolicyZone, Rule, Snapshot};
 use _engine::response::Parser;
 use _engine::rules::Rules;
 use _engine::targets::would_block_target;
-use _engine::trial::{Tally, Trial};
 
 const LABELS: [&str; 3] = ["a", "b", "cc"];
 const ACTIONS: [Action; 4] = [Action::Nxdomain, Action::Sinkhole, Action::Truncate, Action::Passthru];
@@ -77,7 +77,7 @@ fn says(snapshot: &Snapshot, name: &Name, transport: Transport) -> String {
         let denies = snapshot.denies_all_below(name, &d);
         (snapshot.zones()[d.zone].zone.name(), d.skip, d.scope, d.answer.action, denies)
     });
-    let target = snapshot.find_target(name, Judges::all(transport));
+    let target = snapshot.find_target(name, Evaluation::all(transport));
     let target = target.map(|d| (snapshot.zones()[d.zone].zone.name(), d.answer.action));
     format!("{told:?} {target:?}")
 }
@@ -110,9 +110,12 @@ fn a_shadow_decides_nothing_and_counts_what_it_would_alone() {
             let (text, transport) = (random.name(), Transport::ALL[random.below(2)]);
             let (name, walk) = name(&text);
             assert_eq!(says(&mixed, &name, transport), says(&without, &name, transport), "{text}");
+            let would_block = |shadow| mixed.would_block(shadow, &name, &walk, transport);
+            let undecided = |shadow| would_block(shadow).filter(|found| !found.is_decided);
             let counted: Vec<_> = mixed
-                .shadowed(&name, &walk, transport)
-                .map(|(place, action)| (mixed.shadows()[place].zone.name(), action))
+                .shadows()
+                .iter()
+                .filter_map(|shadow| Some((shadow.zone.name(), undecided(shadow)?.action)))
                 .collect();
             let shadows = zones.iter().enumerate().filter(|(_, (_, is_shadow))| *is_shadow);
             let expected: Vec<_> = shadows
@@ -195,9 +198,9 @@ fn a_shadow_counts_where_answers_lead_as_it_would_block_it_alone() {
                 };
                 let mut parser = Parser::default();
                 let read = parser.parse(&response).expect("as an upstream writes it");
-                let counted = would_block_target(&query, read, allowed_by, &mixed, shadow.supposed());
+                let counted = would_block_target(&query, read, allowed_by, &mixed, shadow);
                 // An enforced zone is counted by its answer, which is NODATA for a target.
-                let answered = counted.map(|(action, _)| match action {
+                let answered = counted.map(|found| match found.action {
                     Action::Nxdomain | Action::Sinkhole => Action::Nodata,
                     other => other,
                 });
@@ -224,73 +227,79 @@ fn a_shadow_enters_the_digest_and_no_shield() {
     assert!(!denies(&with(false)));
 }
 
-/// A trial stands behind all zones, and each entry has its own count.
+/// Counts a query by its name, as a worker thread does.
+fn count(run: &ImpactRun, text: &str, transport: Transport, served: &Snapshot) {
+    let (name, walk) = name(text);
+    if let Some(found) = served.would_block(run.shadow(), &name, &walk, transport) {
+        run.count(found);
+    }
+}
+
+fn impact_run(names: &str, counters: Vec<Arc<Counters>>) -> ImpactRun {
+    ImpactRun::new(plain("impact", names, Action::Nodata), counters)
+}
+
 #[test]
-fn a_trial_counts_each_entry_as_if_it_stood_behind_all_zones() {
+fn an_impact_run_counts_each_entry_as_if_its_zone_came_last() {
     let mut random = Random(2);
     for _ in 0..300 {
         let zones = [random.zone("a"), random.zone("b")];
         let served = snapshot(zones.iter().map(|zone| (zone, false)));
-        let tried = random.zone("trial");
-        let trial = Trial::new(Arc::clone(&tried), Vec::new());
+        let candidate = random.zone("impact");
+        let run = ImpactRun::new(Arc::clone(&candidate), Vec::new());
         let (mut blocked, mut decided) = (std::collections::HashMap::new(), 0);
         for _ in 0..60 {
             let (text, transport) = (random.name(), Transport::ALL[random.below(2)]);
+            count(&run, &text, transport, &served);
             let (name, walk) = name(&text);
-            trial.count(&name, &walk, transport, &served);
-            let owner = tried
+            let owner = candidate
                 .find(&name, &walk)
                 .map(|found| text.split('.').skip(found.skip).collect::<Vec<_>>().join("."));
             let before: Vec<_> = zones.iter().collect();
-            match (naively(&[], &tried, &name, transport), naively(&before, &tried, &name, transport)) {
+            match (naively(&[], &candidate, &name, transport), naively(&before, &candidate, &name, transport))
+            {
                 (None, _) => {}
                 (Some(_), None) => decided += 1,
                 (Some(_), Some(_)) => *blocked.entry(owner.unwrap()).or_insert(0) += 1,
             }
         }
-        let tally = trial.tally(usize::MAX);
-        assert_eq!((tally.blocked, tally.decided), (blocked.values().sum(), decided));
-        assert_eq!(tally.blocking_names, blocked.len());
-        assert_eq!(tally.top.into_iter().collect::<std::collections::HashMap<_, _>>(), blocked);
+        let counts = run.counts(usize::MAX);
+        assert_eq!((counts.blocked, counts.decided), (blocked.values().sum(), decided));
+        assert_eq!(counts.blocking_names, blocked.len());
+        assert_eq!(counts.top.into_iter().collect::<std::collections::HashMap<_, _>>(), blocked);
     }
 }
 
 #[test]
-fn the_top_is_the_highest_counts_and_no_more_than_asked_for() {
+fn the_top_has_the_highest_counts_and_at_most_the_requested_number() {
     let names: Vec<_> = (0..50).map(|number| format!("n{number:02}.example")).collect();
-    let trial = Trial::new(plain("trial", &names.join("\n"), Action::Nodata), Vec::new());
-    let served = snapshot([]);
-    for (times, text) in names.iter().enumerate() {
-        let (name, walk) = name(text);
-        (0..times).for_each(|_| trial.count(&name, &walk, Transport::Udp, &served));
+    let (run, served) = (impact_run(&names.join("\n"), Vec::new()), snapshot([]));
+    for (times, name) in names.iter().enumerate() {
+        (0..times).for_each(|_| count(&run, name, Transport::Udp, &served));
     }
-    let tally = trial.tally(3);
-    assert_eq!((tally.blocked, tally.blocking_names, tally.asked_names), ((0..50).sum(), 49, 49));
-    let top: Vec<_> = tally.top.iter().map(|(name, count)| (name.as_str(), *count)).collect();
+    let counts = run.counts(3);
+    assert_eq!((counts.blocked, counts.blocking_names, counts.queried_names), ((0..50).sum(), 49, 49));
+    let top: Vec<_> = counts.top.iter().map(|(name, count)| (name.as_str(), *count)).collect();
     assert_eq!(top, [("n49.example", 49), ("n48.example", 48), ("n47.example", 47)]);
-    assert_eq!(trial.tally(0), Tally { top: Vec::new(), ..tally });
+    assert_eq!(run.counts(0), ImpactCounts { top: Vec::new(), ..counts });
 }
 
-/// Packet threads count at the same time, and nothing is lost.
 #[test]
-fn threads_count_together() {
-    let trial = Trial::new(plain("trial", "t.example", Action::Nodata), Vec::new());
-    let served = snapshot([]);
-    let (asked, walk) = name("x.t.example");
+fn worker_threads_count_at_the_same_time_without_losing_queries() {
+    let (run, served) = (impact_run("t.example", Vec::new()), snapshot([]));
     thread::scope(|scope| {
         for _ in 0..4 {
-            scope.spawn(|| (0..10_000).for_each(|_| trial.count(&asked, &walk, Transport::Udp, &served)));
+            scope.spawn(|| (0..10_000).for_each(|_| count(&run, "x.t.example", Transport::Udp, &served)));
         }
     });
-    assert_eq!(trial.tally(1).top, [("t.example".to_string(), 40_000)]);
+    assert_eq!(run.counts(1).top, [("t.example".to_string(), 40_000)]);
 }
 
-/// What was decided before a trial began is not in its share.
 #[test]
-fn queries_are_counted_from_its_beginning() {
+fn an_impact_run_counts_only_queries_since_its_start() {
     let counters = Arc::new(Counters::new(1));
-    counters.tried.add(7);
-    let trial = Trial::new(plain("trial", "t.example", Action::Nodata), vec![Arc::clone(&counters)]);
-    counters.tried.add(3);
-    assert_eq!(trial.tally(1).queries, 3);
+    counters.impact_queries.add(7);
+    let run = impact_run("t.example", vec![Arc::clone(&counters)]);
+    counters.impact_queries.add(3);
+    assert_eq!(run.counts(1).queries, 3);
 }

@@ -28,7 +28,7 @@ def impact(subject: Subject, file: Path, *options: str, seconds: int = 60) -> It
         [*command, *options, str(file)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as running:
         try:
-            wait_for(lambda: (subject.status()["trial"] or {}).get("names"), "a trial counts")
+            wait_for(lambda: (subject.status()["trial"] or {}).get("names"), "an impact run counts")
             yield running
         finally:
             running.kill()
@@ -193,7 +193,7 @@ def test_impact_shows_progress_on_a_terminal(subject: Subject, upstream: StubUps
     command = [dnsblock(), "impact", "-c", str(subject.config_path), str(written(subject, TRIED))]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs, text=True) as running:
         os.close(theirs)
-        wait_for(lambda: (subject.status()["trial"] or {}).get("names"), "a trial counts")
+        wait_for(lambda: (subject.status()["trial"] or {}).get("names"), "an impact run counts")
         ask(subject, "busy.example", 3)
         shown = b""
         while b"3 of 3 queries" not in shown:
@@ -237,8 +237,8 @@ def test_an_impact_run_changes_no_serial_digest_or_ledger(subject: Subject, upst
         assert [meanwhile.pop(key) for key in of_time[1:]]
         assert meanwhile == {key: value for key, value in before.items() if key not in of_time}
         assert subject.cli("why", "busy.example").json["covering"] == []
-        assert "trial" in subject.cli("status", as_json=False).stdout
-        assert 'zone="trial"' not in subject.metrics().text
+        assert "impact run" in subject.cli("status", as_json=False).stdout
+        assert 'zone="impact"' not in subject.metrics().text
         assert not subject.reload()["changed"]
         ended(running)
     assert subject.status()["serial"] == before["serial"]
@@ -246,7 +246,7 @@ def test_an_impact_run_changes_no_serial_digest_or_ledger(subject: Subject, upst
 
 
 def test_an_impact_run_delays_no_publish_and_continues(subject: Subject, upstream: StubUpstream):
-    """An order comes first; from then on the trial counts what the new snapshot leaves to it."""
+    """An order comes first; from then on the impact run counts what the new snapshot leaves to it."""
     subject.start(upstreams=[upstream.address])
     with impact(subject, written(subject, TRIED)) as running:
         ask(subject, "busy.example", 3)
@@ -294,7 +294,7 @@ def test_a_second_impact_run_at_the_same_time_is_refused(subject: Subject, upstr
     with impact(subject, written(subject, TRIED)) as running:
         for file in (large, written(subject, TRIED, "other.yaml")):
             (line,) = subject.cli("impact", str(file)).refusal
-            assert "another trial runs" in line
+            assert "another impact run is in progress" in line
         ask(subject, "busy.example", 2)
         assert ended(running)["blocked"] == 2
     assert subject.cli("impact", str(large), "--seconds", "1").json["names"] == 300_000
@@ -305,7 +305,7 @@ def test_an_impact_run_ends_when_its_client_disconnects(subject: Subject, upstre
     subject.start(upstreams=[upstream.address])
     with impact(subject, written(subject, TRIED)) as running:
         running.kill()
-        wait_for(lambda: subject.status()["trial"] is None, "the trial is taken away")
+        wait_for(lambda: subject.status()["trial"] is None, "the impact run is removed")
     with impact(subject, written(subject, TRIED)) as running:
         assert ended(running)["queries"] == 0
 

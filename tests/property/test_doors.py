@@ -44,9 +44,9 @@ from dnsblock.orders.intake import examine
 from dnsblock.orders.records import sealed
 from dnsblock.policy import ReadingProgress
 from dnsblock.policy.explain import explain
+from dnsblock.policy.impact import compile_candidate
 from dnsblock.policy.serials import Serials
 from dnsblock.policy.snapshot import Policy
-from dnsblock.policy.trial import compile_trial
 from dnsblock.suffixes import public_suffix
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -277,7 +277,7 @@ def test_the_names_of_the_files_do_not_matter(
 def test_any_bytes_are_measured_by_impact_or_refused(data: bytes, file: str, match: Any):
     """By the file's ending an order or a list; and whatever is tried holds a name."""
     try:
-        compiled = compile_trial(file, data, match, CONFIG)
+        compiled = compile_candidate(file, data, match, CONFIG)
     except Refused as refused:
         assert_presentable(refused)
         return

@@ -16,7 +16,7 @@ LAYERS = [
     {"engine"},
     {"worker"},
     {"shared"},
-    {"upstream", "trial"},
+    {"upstream", "impact"},
     {"answer"},
     {"rules", "targets", "failures", "counters"},
     {"cache", "suffixes", "local", "outcome"},

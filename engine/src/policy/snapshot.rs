@@ -29,21 +29,21 @@ pub struct Snapshot {
     nat64: Nat64,
 }
 
-/// Which zones judge the records of a response.
+/// Which zones are evaluated for a name or an address in a response.
 #[derive(Clone, Copy)]
-pub struct Judges<'a> {
+pub struct Evaluation<'a> {
     pub transport: Transport,
-    /// A zone that is asked as if it were enforced.
-    pub supposed: Option<Supposed<'a>>,
-    /// How many zones from the top judge, the supposed one included: a passthru frees from
-    /// the zones after its own, never from those before it.
+    /// A shadow zone that is evaluated as if it were enforced.
+    pub shadow: Option<&'a Shadow>,
+    /// How many zones from the first one on, including the shadow zone. A passthru exempts from
+    /// its own zone and from later ones, never from earlier ones.
     pub first: usize,
 }
 
-impl Judges<'_> {
-    /// All zones that are enforced.
-    pub fn all(transport: Transport) -> Judges<'static> {
-        Judges { transport, supposed: None, first: usize::MAX }
+impl Evaluation<'_> {
+    /// All enforced zones.
+    pub fn all(transport: Transport) -> Evaluation<'static> {
+        Evaluation { transport, shadow: None, first: usize::MAX }
     }
 }
 
@@ -66,27 +66,29 @@ pub struct PlacedZone {
     pub is_shadow: bool,
 }
 
-/// A policy zone that decides nothing; what it would block is counted.
+/// A policy zone whose matches are counted and never decide.
 pub struct Shadow {
     pub zone: Arc<PolicyZone>,
-    /// How many of the zones that are enforced are asked before it.
+    /// How many enforced zones come before it.
     pub after: usize,
     judges_targets: bool,
 }
 
 impl Shadow {
-    pub fn supposed(&self) -> Supposed<'_> {
-        Supposed { zone: &self.zone, after: self.after, judges_targets: self.judges_targets }
+    /// A shadow zone after all enforced zones of any snapshot.
+    pub fn after_all(zone: Arc<PolicyZone>) -> Shadow {
+        Shadow { zone, after: usize::MAX, judges_targets: true }
     }
 }
 
-/// A zone that is asked as if it were enforced, beside those that are.
-#[derive(Clone, Copy)]
-pub struct Supposed<'a> {
-    pub zone: &'a PolicyZone,
-    /// How many of the zones that are enforced are asked before it.
-    pub after: usize,
-    pub judges_targets: bool,
+/// A query that a shadow zone would block if it were enforced.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ShadowMatch {
+    pub action: Action,
+    /// The rank of the matching entry.
+    pub rank: u64,
+    /// Whether an enforced zone before it decides.
+    pub is_decided: bool,
 }
 
 /// The decision of a snapshot about a name.
@@ -184,58 +186,62 @@ impl Snapshot {
         }
     }
 
-    /// Who decides about a query because its answer leads to `target`.
+    /// The decision about a query whose response points to `target`.
     ///
-    /// The decision is about the queried name, and says nothing about names
-    /// below that one. With a zone that is supposed, the places are those with it.
-    pub fn find_target<'a>(&'a self, target: &Name, judges: Judges<'a>) -> Option<Decision<'a>> {
+    /// It applies to the queried name only, not to names below. Its zone number counts an
+    /// evaluated shadow zone.
+    pub fn find_target<'a>(&'a self, target: &Name, evaluation: Evaluation<'a>) -> Option<Decision<'a>> {
         let walk = Walk::new(target, SEED);
-        let mut judging = self.asked(judges).enumerate().filter(|(_, (_, judges_targets))| *judges_targets);
-        let decide = |place, zone: &'a PolicyZone| zone.decide(place, target, &walk, judges.transport);
+        let decide = |place, zone: &'a PolicyZone| zone.decide(place, target, &walk, evaluation.transport);
+        let mut judging = self.evaluated(evaluation).enumerate().filter(|(_, (_, judges))| *judges);
         let decision = judging.find_map(|(place, (zone, _))| decide(place, zone))?;
         Some(Decision { skip: 0, scope: Match::Exact, ..decision })
     }
 
-    /// Who decides about a query because its answer leads to this address: the
-    /// first zone that holds it, or an IPv4 address to which a translator leads it. For
-    /// places see `find_target`.
-    pub fn find_address<'a>(&'a self, address: IpAddr, judges: Judges<'a>) -> Option<Decision<'a>> {
-        let mut zones = self.asked(judges).enumerate();
+    /// The decision about a query whose response contains this address: that of the first zone
+    /// that holds it, or an IPv4 address that a NAT64 translator maps it to. For the zone number
+    /// see `find_target`.
+    pub fn find_address<'a>(&'a self, address: IpAddr, evaluation: Evaluation<'a>) -> Option<Decision<'a>> {
+        let mut zones = self.evaluated(evaluation).enumerate();
         let addresses = self.nat64.with_embedded(address);
         let holds = |zone: &PolicyZone| addresses.clone().any(|address| zone.addresses.contains(address));
         zones.find_map(|(place, (zone, _))| {
             let rule = zone.rules.first().filter(|_| holds(zone))?;
             let decision = Decision::new(place, Found { skip: 0, scope: Match::Exact, rank: 0, rule })?;
-            decision.holds(judges.transport).then_some(decision)
+            decision.holds(evaluation.transport).then_some(decision)
         })
     }
 
-    /// The zones in the order in which they are asked, and whether they judge targets.
-    fn asked<'a>(&'a self, judges: Judges<'a>) -> impl Iterator<Item = (&'a PolicyZone, bool)> {
-        let supposed = judges.supposed;
-        let enforced = |zone: &'a PlacedZone| (&*zone.zone, zone.judges_targets);
-        let (before, behind) = self.zones.split_at(supposed.map_or(self.zones.len(), |other| other.after));
-        let supposed = supposed.map(|other| (other.zone, other.judges_targets));
-        before.iter().map(enforced).chain(supposed).chain(behind.iter().map(enforced)).take(judges.first)
+    /// The evaluated zones in order, and whether they apply to targets.
+    fn evaluated<'a>(&'a self, evaluation: Evaluation<'a>) -> impl Iterator<Item = (&'a PolicyZone, bool)> {
+        let enforced = |placed: &'a PlacedZone| (&*placed.zone, placed.judges_targets);
+        let place = evaluation.shadow.map_or(self.zones.len(), |shadow| self.place_of(shadow));
+        let (before, after) = self.zones.split_at(place);
+        let shadow = evaluation.shadow.map(|shadow| (&*shadow.zone, shadow.judges_targets));
+        before.iter().map(enforced).chain(shadow).chain(after.iter().map(enforced)).take(evaluation.first)
     }
 
-    /// What each zone in shadow would do about a query, by its place among them; of
-    /// those that would block it, and before which no zone that is enforced decides.
-    pub fn shadowed(
+    /// How many enforced zones of this snapshot come before a shadow zone.
+    pub fn place_of(&self, shadow: &Shadow) -> usize {
+        shadow.after.min(self.zones.len())
+    }
+
+    /// Whether a shadow zone would block a query by its name. An exemption, a passthru and, over
+    /// TCP, a truncate entry block nothing.
+    pub fn would_block(
         &self,
+        shadow: &Shadow,
         name: &Name,
         walk: &Walk,
         transport: Transport,
-    ) -> impl Iterator<Item = (usize, Action)> {
-        self.shadows.iter().enumerate().filter_map(move |(place, shadow)| {
-            let (action, _) = shadow.zone.would_block(name, walk, transport)?;
-            (!self.decides(name, walk, transport, shadow.after)).then_some((place, action))
-        })
-    }
-
-    /// Whether one of the first so many zones that are enforced decides about `name`.
-    pub fn decides(&self, name: &Name, walk: &Walk, transport: Transport, zones: usize) -> bool {
-        self.zones[..zones].iter().any(|zone| zone.zone.decide(0, name, walk, transport).is_some())
+    ) -> Option<ShadowMatch> {
+        let decision = shadow.zone.decide(0, name, walk, transport)?;
+        if decision.is_passthru() {
+            return None;
+        }
+        let before = &self.zones[..self.place_of(shadow)];
+        let is_decided = before.iter().any(|placed| placed.zone.decide(0, name, walk, transport).is_some());
+        Some(ShadowMatch { action: decision.answer.action, rank: decision.rank, is_decided })
     }
 
     /// Every entry of every zone that covers `name`, zones in configured order; with
@@ -402,13 +408,6 @@ impl PolicyZone {
     ) -> Option<Decision<'_>> {
         let decision = Decision::new(place, self.find(name, walk)?)?;
         decision.holds(transport).then_some(decision)
-    }
-
-    /// How this zone would block a query if it were enforced, and the rank of the
-    /// entry by which. A hole, a passthru and, over TCP, TCP-Only block nothing.
-    pub fn would_block(&self, name: &Name, walk: &Walk, transport: Transport) -> Option<(Action, u64)> {
-        let decision = self.decide(0, name, walk, transport)?;
-        (!decision.is_passthru()).then_some((decision.answer.action, decision.rank))
     }
 
     fn denies_below(&self, scope: &Scope) -> bool {

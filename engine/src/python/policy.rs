@@ -11,7 +11,7 @@ use crate::list;
 use crate::message::Transport;
 use crate::name::Name;
 use crate::nat64::Nat64;
-use crate::policy::{self, Action, Judges, Structured, Target};
+use crate::policy::{self, Action, Evaluation, Structured, Target};
 use crate::prefix::Prefix;
 
 //------- Answer, Rule -------------------------------------------------------
@@ -252,7 +252,7 @@ impl Snapshot {
 
     fn covering_address(&self, address: IpAddr) -> Vec<Covering> {
         let [over_udp, over_tcp] = Transport::ALL.map(|transport| {
-            let decision = self.0.find_address(address, Judges::all(transport));
+            let decision = self.0.find_address(address, Evaluation::all(transport));
             decision.map(|decision| decision.zone)
         });
         let mut last = None;

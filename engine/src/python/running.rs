@@ -15,7 +15,7 @@ use super::settings::{Rules, Settings};
 use crate::cache::Purge;
 use crate::engine::{self, EngineError};
 use crate::transport::listeners::{self, Bound, Inherited};
-use crate::{sys, trial};
+use crate::{impact, sys};
 
 /// Bound listen addresses that are not served yet.
 #[pyclass(frozen, module = "dnsblock._engine")]
@@ -80,12 +80,12 @@ impl Engine {
         py.detach(|| self.0.publish(snapshot, rules, change)).map_err(error)
     }
 
-    fn begin_trial(&self, py: Python<'_>, zone: &PolicyZone) -> PyResult<Trial> {
-        py.detach(|| self.0.begin_trial(Arc::clone(&zone.0))).map(Trial).map_err(error)
+    fn begin_impact_run(&self, py: Python<'_>, zone: &PolicyZone) -> PyResult<ImpactRun> {
+        py.detach(|| self.0.begin_impact_run(Arc::clone(&zone.0))).map(ImpactRun).map_err(error)
     }
 
-    fn end_trial(&self, py: Python<'_>) {
-        py.detach(|| self.0.end_trial());
+    fn end_impact_run(&self, py: Python<'_>) {
+        py.detach(|| self.0.end_impact_run());
     }
 
     fn stop(&self, py: Python<'_>, timeout_ms: u64) {
@@ -135,25 +135,25 @@ impl Engine {
 }
 
 #[pyclass(frozen, module = "dnsblock._engine")]
-pub struct Trial(Arc<trial::Trial>);
+pub struct ImpactRun(Arc<impact::ImpactRun>);
 
 #[pymethods]
-impl Trial {
-    fn tally(&self, py: Python<'_>, top: usize) -> Tally {
-        let trial::Tally { queries, blocked, decided, blocking_names, asked_names, top } =
-            py.detach(|| self.0.tally(top));
-        Tally { queries, blocked, decided, blocking_names, asked_names, top }
+impl ImpactRun {
+    fn counts(&self, py: Python<'_>, top: usize) -> ImpactCounts {
+        let counts = py.detach(|| self.0.counts(top));
+        let impact::ImpactCounts { queries, blocked, decided, blocking_names, queried_names, top } = counts;
+        ImpactCounts { queries, blocked, decided, blocking_names, queried_names, top }
     }
 }
 
-/// What a trial has counted.
+/// The counts of an impact run.
 #[pyclass(frozen, get_all, module = "dnsblock._engine")]
-pub struct Tally {
+pub struct ImpactCounts {
     queries: u64,
     blocked: u64,
     decided: u64,
     blocking_names: usize,
-    asked_names: usize,
+    queried_names: usize,
     top: Vec<(String, u64)>,
 }
 

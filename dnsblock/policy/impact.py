@@ -1,7 +1,7 @@
 """Impact runs: count for a limited time which live queries an order or a list would block.
 
-The names become a separate zone. The engine counts matches of its entries without enforcing them. A trial is
-not part of any snapshot, serial, digest, ledger or history, and does not affect answers.
+The names become a shadow zone after all others, with a counter for each entry. It is not part of any
+snapshot, serial, digest, ledger or history, and does not affect answers.
 """
 
 import asyncio
@@ -14,7 +14,16 @@ from dataclasses import dataclass, field, replace
 from tempfile import NamedTemporaryFile
 from typing import Literal, TypedDict
 
-from dnsblock._engine import Answer, Engine, ListUnreadable, NotCompiled, PolicyZone, Rule, Tally, Trial
+from dnsblock._engine import (
+    Answer,
+    Engine,
+    ImpactCounts,
+    ImpactRun,
+    ListUnreadable,
+    NotCompiled,
+    PolicyZone,
+    Rule,
+)
 from dnsblock.config import Config
 from dnsblock.errors import Problem, Refused
 from dnsblock.lists.compile import Options
@@ -40,7 +49,7 @@ class Named(TypedDict):
 
 
 class Facts(TypedDict):
-    """A running trial."""
+    """A running impact run."""
 
     file: str
     seconds: int  # planned duration
@@ -71,35 +80,35 @@ class Impact(Progress):
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
-    """The zone to try, and the number of skipped lines by reason, as they would be in a zone."""
+class Candidate:
+    """The zone to count, and the number of skipped lines by reason, as they would be in a zone."""
 
     zone: PolicyZone
     passed_over: dict[str, int] = field(default_factory=dict)
 
 
-def compile_trial(
+def compile_candidate(
     file: str, data: bytes, match: Match | None, config: Config, source: str | None = None
-) -> Tried:
+) -> Candidate:
     """Compiles the zone of an order document (by file extension) or of a list. Raises `Refused`.
 
-    Signatures and guards are not checked: a trial measures the effect, it does not authorize. `source`: the
-    zone whose options are used to read a list.
+    Signatures and guards are not checked: an impact run authorizes nothing. `source`: the zone whose options
+    are used to read a list.
     """
     if file.lower().endswith(DOCUMENT_SUFFIXES):
         if match is not None:
             reason = "match belongs to a plain file: an order says itself what its entries match"
             raise Refused([Problem(file, None, match, reason)])
-        tried = Tried(_of_order(parse(file, data), config))
+        candidate = Candidate(_of_order(parse(file, data), config))
     else:
-        tried = _of_names(file, data, _options(match, config, source))
-    if tried.zone.entries == 0:
-        reason = "holds no name" if not tried.passed_over else "holds no name that a list may block"
+        candidate = _of_names(file, data, _options(match, config, source))
+    if candidate.zone.entries == 0:
+        reason = "holds no name" if not candidate.passed_over else "holds no name that a list may block"
         raise Refused([Problem(file, None, "", reason)])
-    return tried
+    return candidate
 
 
-_NAME = "trial"
+_NAME = "impact"
 _BLOCKS = Rule(Answer("nodata", ttl=0))
 _BLOCKS_OVER_UDP = Rule(Answer("truncate", ttl=0))
 _LETS_PASS = Rule(Answer("passthru", ttl=0))
@@ -108,9 +117,9 @@ _RULES = (_BLOCKS, _BLOCKS_OVER_UDP, _LETS_PASS)
 
 def _of_order(order: Order, config: Config) -> PolicyZone:
     if order.action != "block":
-        raise Refused([order.problem(("action",), order.action, "only an order that blocks can be tried")])
+        raise Refused([order.problem(("action",), order.action, "only block orders have an impact run")])
     if order.entries_file is not None:
-        reason = "its names are in a file of their own: try that one"
+        reason = "its names are in a separate file: run `dnsblock impact` on that file"
         raise Refused([order.problem(("entries_file",), order.entries_file.path, reason)])
     usual = next((zone.answer for zone in config.zones if zone.issuer == order.issuer), "nodata")
     lines = [
@@ -129,7 +138,7 @@ def _rule(entry: Entry, usual: str, config: Config) -> Rule:
 def _options(match: Match | None, config: Config, source: str | None) -> Options:
     """The options for reading a list: those of a zone, or any detected format."""
     if source is None:
-        return Options.for_trial(match, config)
+        return Options.for_impact_run(match, config)
     zone = next((zone for zone in config.zones if zone.name == source and zone.kind == "list"), None)
     if zone is None:
         raise Refused([Problem(f"list {source}", None, "", "there is no such list")])
@@ -137,10 +146,10 @@ def _options(match: Match | None, config: Config, source: str | None) -> Options
     return options if match is None else replace(options, match=match)
 
 
-def _of_names(file: str, data: bytes, options: Options) -> Tried:
+def _of_names(file: str, data: bytes, options: Options) -> Candidate:
     """A list without protected names, since they would not be enforced either."""
     try:
-        with NamedTemporaryFile(prefix="dnsblock-trial-") as text:
+        with NamedTemporaryFile(prefix="dnsblock-impact-") as text:
             text.write(data)
             text.flush()
             compiled = options.compile(
@@ -156,35 +165,35 @@ def _of_names(file: str, data: bytes, options: Options) -> Tried:
         bad = [*report.of_kind("rejected"), *report.of_kind("left out")]
         lines = [told.problem for told in sorted(bad, key=lambda told: told.line)]
         raise Refused([*lines, Problem(file, None, "", str(finding))])
-    return Tried(PolicyZone.from_names(_NAME, compiled.names, _BLOCKS), report.rejected_by)
+    return Candidate(PolicyZone.from_names(_NAME, compiled.names, _BLOCKS), report.rejected_by)
 
 
 # ------- Running
 
 
-class Turn:
-    """One trial, from reading its names until its report."""
+class Run:
+    """One impact run, from reading its names until its report."""
 
     def __init__(self, engine: Engine, file: str, seconds: int) -> None:
         self._engine = engine
         self._file, self._seconds = file, seconds
         self._ended = asyncio.Event()
         self._names = 0
-        self._trial: Trial | None = None
+        self._run: ImpactRun | None = None
         self._began_at = self._ended_at = 0.0
 
     def end(self) -> None:
-        """Ends the trial early; its report has the counts so far."""
+        """Ends the run early; its report has the counts so far."""
         self._ended.set()
 
-    async def count(self, tried: Tried, top: int) -> Impact:
+    async def count(self, candidate: Candidate, top: int) -> Impact:
         """Counts what the zone would block for the requested time. Raises `Refused`."""
-        zone = tried.zone
+        zone = candidate.zone
         try:
             # In a thread: allocating counters for ten million names takes time.
-            self._trial = await asyncio.to_thread(self._engine.begin_trial, zone)
+            self._run = await asyncio.to_thread(self._engine.begin_impact_run, zone)
             self._names, self._began_at = zone.entries, time.monotonic()
-            event(logging.INFO, "a trial begins", **self.facts())
+            event(logging.INFO, "impact run started", **self.facts())
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._seconds):
                     await self._ended.wait()
@@ -192,33 +201,33 @@ class Turn:
             raise Refused([Problem(self._file, None, "", "queries are not answered now")]) from err
         finally:
             self._ended_at = time.monotonic()
-            self._engine.end_trial()
-        event(logging.INFO, "a trial has ended", **self.facts())
-        tally = await asyncio.to_thread(self._trial.tally, top)
+            self._engine.end_impact_run()
+        event(logging.INFO, "impact run ended", **self.facts())
+        counts = await asyncio.to_thread(self._run.counts, top)
         return {
-            **self._told(tally),
-            "share": tally.blocked / tally.queries if tally.queries else 0.0,
-            "blocking_names": tally.blocking_names,
-            "decided_names": tally.asked_names - tally.blocking_names,
-            "unasked_names": self._names - tally.asked_names,
-            "top": [{"name": name, "queries": queries} for name, queries in tally.top],
-            "passed_over": tried.passed_over,
+            **self._progress(counts),
+            "share": counts.blocked / counts.queries if counts.queries else 0.0,
+            "blocking_names": counts.blocking_names,
+            "decided_names": counts.queried_names - counts.blocking_names,
+            "unasked_names": self._names - counts.queried_names,
+            "top": [{"name": name, "queries": queries} for name, queries in counts.top],
+            "passed_over": candidate.passed_over,
         }
 
     def progress(self) -> Progress:
         """The counts so far. It reads every entry: call it in a thread."""
-        return self._told(None if self._trial is None else self._trial.tally(0))
+        return self._progress(None if self._run is None else self._run.counts(0))
 
-    def _told(self, tally: Tally | None) -> Progress:
+    def _progress(self, counts: ImpactCounts | None) -> Progress:
         return {
             **self.facts(),
-            "queries": 0 if tally is None else tally.queries,
-            "blocked": 0 if tally is None else tally.blocked,
-            "decided": 0 if tally is None else tally.decided,
+            "queries": 0 if counts is None else counts.queries,
+            "blocked": 0 if counts is None else counts.blocked,
+            "decided": 0 if counts is None else counts.decided,
         }
 
     def facts(self) -> Facts:
-        """The trial, and how much of its time has passed."""
+        """The file, and how much of the time has passed."""
         elapsed = (self._ended_at or time.monotonic()) - self._began_at if self._began_at else 0.0
         return {
             "file": self._file,
@@ -228,41 +237,40 @@ class Turn:
         }
 
 
-class Trials:
-    """Allows one trial at a time."""
+class ImpactRuns:
+    """Allows one impact run at a time."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._stopping = False
-        self.running: Turn | None = None
+        self.running: Run | None = None
         self.reader_at_work = threading.Lock()  # held by the thread that is reading names
 
     def compile(
         self, file: str, data: bytes, match: Match | None, config: Config, source: str | None
-    ) -> Tried:
-        """As `compile_trial`, in a thread. Raises `Refused`."""
+    ) -> Candidate:
+        """As `compile_candidate`, in a thread. Raises `Refused`."""
         with self.reader_at_work:
-            return compile_trial(file, data, match, config, source)
+            return compile_candidate(file, data, match, config, source)
 
     @contextlib.contextmanager
-    def turn(self, file: str, seconds: int) -> Iterator[Turn]:
-        """The turn of one trial. Raises `Refused` while another trial runs, and while the daemon stops."""
+    def run(self, file: str, seconds: int) -> Iterator[Run]:
+        """Reserves one run. Raises `Refused` during another run, and while the daemon stops."""
         if self._stopping:
             raise Refused([Problem(file, None, "", "the daemon is stopping")])
         if self.running is not None:
             other = self.running.facts()
-            reason = (
-                f"another trial runs, for {other['elapsed']:.0f} of {other['seconds']} seconds: wait for it"
-            )
+            elapsed = f"{other['elapsed']:.0f} of {other['seconds']} seconds"
+            reason = f"another impact run is in progress ({elapsed}): wait until it ends"
             raise Refused([Problem(other["file"], None, "", reason)])
-        self.running = Turn(self._engine, file, seconds)
+        self.running = Run(self._engine, file, seconds)
         try:
             yield self.running
         finally:
             self.running = None
 
     def stop(self) -> None:
-        """Ends the running trial and prevents others from starting."""
+        """Ends the current run and prevents others from starting."""
         self._stopping = True
         if self.running is not None:
             self.running.end()
