@@ -266,6 +266,13 @@ class PolicyZone:
         answer, then the earlier line wins.
         """
 
+    def with_changes(self, rules: Sequence[Rule], data: bytes) -> PolicyZone | None:
+        """This zone of entries, with changes, as if it were compiled again.
+
+        `MATCH RULE NAME` lines replace all entries of these names; `remove 0 NAME` leaves none. `rules` are
+        those of all entries, also of unchanged ones. None: there are too many changes, so compile it.
+        """
+
     @property
     def name(self) -> str: ...
     @property

@@ -371,8 +371,10 @@ class Publisher:
             lists = self.lists.read(draft.config, utc_now(), only=NONE)
             draft = replace(draft, lists=lists)
         draft = draft.after(self.recorder.ledger.orders, self.recorder.now())
-        zones = {**self.policy.lists, **draft.list_zones}
-        policy = self.recorder.compile(draft, zones, keeps_former=draft.keeps_list_zones)
+        former, orders = {**self.policy.lists, **draft.list_zones}, self.policy.orders
+        policy = self.recorder.compile(
+            draft, former, keeps_former=draft.keeps_list_zones, former_orders=orders
+        )
         self._engine.check(policy.snapshot)
         draft = self.recorder.append(draft)
         failure: Exception | None = None
@@ -381,7 +383,8 @@ class Publisher:
         except (HistoryUnwritable, OSError, Refused) as err:
             failure = err
             draft = replace(draft, lists=self.lists.instead_of(draft.config))
-            policy = self.recorder.compile(draft, self.policy.lists, keeps_former=True)
+            former = {**self.policy.lists}
+            policy = self.recorder.compile(draft, former, keeps_former=True, former_orders=orders)
         policy, notes = self.recorder.record(draft, policy)
         self._engine.publish(policy.snapshot, draft.rules, engine_settings(draft.config), bound.listening)
         return _Committed(bound, policy, draft.lists, notes, failure, draft.accepted)

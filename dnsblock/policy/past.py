@@ -87,7 +87,7 @@ class Past:
         for zone in self.config.zones:
             if zone.issuer is not None:
                 items = [one for one in state.in_force.get(zone.issuer, ()) if one.entry.name in wanted]
-                compiled = compile_orders(zone, self.config, items)
+                compiled = compile_orders(zone, self.config, items).compiled
             elif zone.kind == kind:
                 compiled = self._list_at(zone, covers, when, notes)
             else:

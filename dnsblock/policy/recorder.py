@@ -16,8 +16,8 @@ from dnsblock.orders.ledger import Ledger
 from dnsblock.orders.order import Order
 from dnsblock.orders.records import Annulment, Record
 from dnsblock.policy.serials import Serials
-from dnsblock.policy.snapshot import NO_LISTS, Draft, Policy, build, standing_notes
-from dnsblock.policy.zones import ListZone
+from dnsblock.policy.snapshot import NO_LISTS, NO_ORDERS, Draft, Policy, build, standing_notes
+from dnsblock.policy.zones import ListZone, OrderZone
 from dnsblock.principal import Principal
 from dnsblock.times import utc
 
@@ -102,16 +102,21 @@ class Recorder:
     # ------- A publish -------
 
     def compile(
-        self, draft: Draft, former: Mapping[str, ListZone] = NO_LISTS, *, keeps_former: bool = False
+        self,
+        draft: Draft,
+        former: Mapping[str, ListZone] = NO_LISTS,
+        *,
+        keeps_former: bool = False,
+        former_orders: Mapping[str, OrderZone] = NO_ORDERS,
     ) -> Policy:
         """Compiles the policy of a draft for now. Raises `Refused` if the serials are used up.
 
-        `former`: zones of lists that need not be compiled again.
+        `former`, `former_orders`: zones that need not be compiled again, or only in part.
         """
         now = self.now()
         orders = draft.orders(self.ledger.orders, now)
         facts = (draft.config, draft.lists, orders, now, self._serials)
-        return build(*facts, former=former, keeps_former=keeps_former)
+        return build(*facts, former=former, keeps_former=keeps_former, former_orders=former_orders)
 
     def append(self, draft: Draft) -> Draft:
         """Accepts new orders and annulments: writes them to the ledger. Raises `LedgerUnwritable`."""

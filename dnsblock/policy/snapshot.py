@@ -21,11 +21,12 @@ from dnsblock.orders.state import State, derive
 from dnsblock.policy.engine_settings import engine_rules, nat64_prefixes, read_secrets
 from dnsblock.policy.referenced import Contents, contents_of
 from dnsblock.policy.serials import Serials
-from dnsblock.policy.zones import ListZone, compile_lists, compile_orders
+from dnsblock.policy.zones import ListZone, OrderZone, compile_lists, compile_orders
 from dnsblock.principal import DAEMON, Principal
 
 NO_FILES: Contents = MappingProxyType({})
 NO_LISTS: Mapping[str, ListZone] = MappingProxyType({})
+NO_ORDERS: Mapping[str, OrderZone] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +133,7 @@ class Policy:
     at: datetime
     nat64: Sequence[tuple[IPv6Address, int]] = ()  # the NAT64 prefixes of the snapshot
     lists: Mapping[str, ListZone] = field(default_factory=dict)  # the zones of lists, by name
+    orders: Mapping[str, OrderZone] = field(default_factory=dict)  # the zones of orders, by name
 
     @property
     def zones(self) -> tuple[PolicyZone, ...]:
@@ -152,13 +154,15 @@ def build(
     *,
     former: Mapping[str, ListZone] = NO_LISTS,
     keeps_former: bool = False,
+    former_orders: Mapping[str, OrderZone] = NO_ORDERS,
 ) -> Policy:
     """Compiles the snapshot for `now`. It gets a higher serial if its content differs from the last one.
 
-    `former`: zones of lists that need not be compiled again.
+    `former`, `former_orders`: zones that need not be compiled again, or only in part.
     """
     state = derive(orders, now)
     list_zones = compile_lists(config, lists, former, keeps_former=keeps_former)
+    order_zones: dict[str, OrderZone] = {}
     placed: list[PlacedZone] = []
     for zone in config.zones:
         due: int | None = None
@@ -167,12 +171,14 @@ def build(
         else:
             change = state.next_change_by_issuer.get(zone.issuer)
             due = None if change is None else int(change.timestamp())
-            compiled = compile_orders(zone, config, state.in_force.get(zone.issuer, ()))
+            before = former_orders.get(zone.name)
+            order_zone = compile_orders(zone, config, state.in_force.get(zone.issuer, ()), before)
+            order_zones[zone.name], compiled = order_zone, order_zone.compiled
         placed.append(place(zone, compiled, due))
     nat64 = nat64_prefixes(config)
     serial = serials.next(Snapshot.digest_of(placed, nat64))
     snapshot = Snapshot(placed, serial, nat64)
-    return Policy(snapshot, tuple(placed), state, now, nat64, list_zones)
+    return Policy(snapshot, tuple(placed), state, now, nat64, list_zones, order_zones)
 
 
 def place(zone: Zone, compiled: PolicyZone, due: int | None) -> PlacedZone:

@@ -12,36 +12,83 @@ from dnsblock.lists.lists import Lists
 from dnsblock.orders.state import InForce
 
 
-def compile_orders(zone: Zone, config: Config, in_force: Sequence[InForce]) -> PolicyZone:
-    """Compiles the zone of an issuer. If orders overlap, the answer has the number of the first one."""
-    rules: dict[tuple[str | None, str], int] = {}
-    compiled: list[Rule] = []
-    lines: list[str] = []
-    for item in sorted(in_force, key=_precedence):
-        # An exemption is never a passthru: it lifts the block of this issuer only.
-        answer = None if item.kind == "exempt" else _answer_of(item, zone, config)
-        key = (answer, "" if answer is None else item.order_id)
-        if key not in rules:
-            rules[key] = len(compiled)
-            compiled.append(_rule(zone, config, answer, key[1]))
-        lines.append(f"{item.entry.match} {rules[key]} {item.entry.name}\n")
-    return PolicyZone.from_entries(zone.name, compiled, "".join(lines).encode())
+@dataclass(frozen=True, slots=True)
+class OrderZone:
+    """A compiled zone of orders, and everything that determines it."""
+
+    compiled: PolicyZone
+    in_force: Sequence[InForce]
+    options: tuple[Zone, Mapping[str, settings.Answer], settings.StructuredErrors | None]
 
 
-def _rule(zone: Zone, config: Config, answer: str | None, order_id: str) -> Rule:
-    if answer is None:
-        return Rule(None)
-    why = f"order {order_id} of {zone.issuer}"
-    return Rule(engine_answer(zone, config, answer), order_id, structured_text(config, why))
+def compile_orders(
+    zone: Zone, config: Config, in_force: Sequence[InForce], former: OrderZone | None = None
+) -> OrderZone:
+    """Compiles the zone of an issuer. If orders overlap, the answer has the number of the first one.
 
-
-def _answer_of(item: InForce, zone: Zone, config: Config) -> str:
-    """The entry's own answer, or that of the zone.
-
-    A configuration without the answer profile of an order is refused when it is read. If a profile is missing
-    anyway, the zone's answer is used: failing here would keep orders from ending.
+    `former`: the same zone at another time. If few of its entries differ, only these are compiled.
     """
-    return item.entry.answer if item.entry.answer in config.answer_names else zone.answer
+    options = (zone, config.answers, config.signals.structured_errors)
+    rules = _Rules(zone, config)
+    compiled = None
+    if former is not None and former.options == options:
+        compiled = _with_changes(former, in_force, rules)
+    if compiled is None:
+        lines = "".join(rules.line(item) for item in sorted(in_force, key=_precedence))
+        compiled = PolicyZone.from_entries(zone.name, rules.compiled, lines.encode())
+    return OrderZone(compiled, in_force, options)
+
+
+def _with_changes(former: OrderZone, in_force: Sequence[InForce], rules: "_Rules") -> PolicyZone | None:
+    """The former zone with the entries in force now; None if it must be compiled again."""
+    # An order's entries are the same objects as long as its ledger is loaded.
+    before = {id(item.entry): item for item in former.in_force}
+    changed = {item.entry.name for item in in_force if before.pop(id(item.entry), None) != item}
+    changed.update(item.entry.name for item in before.values())
+    if not changed:
+        return former.compiled
+    now = sorted((item for item in in_force if item.entry.name in changed), key=_precedence)
+    lines = [rules.line(item) for item in now]
+    lines += [f"remove 0 {name}\n" for name in changed.difference(item.entry.name for item in now)]
+    for kind, answer, order_id in {(item.kind, item.entry.answer, item.order_id) for item in in_force}:
+        rules.index(kind, answer, order_id)
+    return former.compiled.with_changes(rules.compiled, "".join(lines).encode())
+
+
+class _Rules:
+    """The rules of a zone of orders: one for each order and answer."""
+
+    def __init__(self, zone: Zone, config: Config) -> None:
+        self._zone, self._config = zone, config
+        self._known = config.answer_names
+        self._answers: dict[str, Answer] = {}
+        self._indexes: dict[tuple[str | None, str], int] = {}
+        self.compiled: list[Rule] = []
+
+    def line(self, item: InForce) -> str:
+        """An entry in the engine's format."""
+        rule = self.index(item.kind, item.entry.answer, item.order_id)
+        return f"{item.entry.match} {rule} {item.entry.name}\n"
+
+    def index(self, kind: str, answer: str | None, order_id: str) -> int:
+        """The index of the rule for an entry of an order."""
+        key: tuple[str | None, str] = (None, "")  # an exemption: it lifts the block of this issuer only
+        if kind != "exempt":
+            # A configuration without the answer profile of an order is refused when it is read. If a profile
+            # is missing anyway, the zone's answer is used: failing here would keep orders from ending.
+            key = (answer if answer in self._known else self._zone.answer, order_id)
+        if key not in self._indexes:
+            self._indexes[key] = len(self.compiled)
+            self.compiled.append(self._rule(*key))
+        return self._indexes[key]
+
+    def _rule(self, answer: str | None, order_id: str) -> Rule:
+        if answer is None:
+            return Rule(None)
+        if answer not in self._answers:
+            self._answers[answer] = engine_answer(self._zone, self._config, answer)
+        why = f"order {order_id} of {self._zone.issuer}"
+        return Rule(self._answers[answer], order_id, structured_text(self._config, why))
 
 
 def _precedence(item: InForce) -> tuple[datetime, str]:

@@ -4,7 +4,6 @@
 //! It is a shadow zone beside the snapshot, with a counter for each entry. It stores no
 //! client addresses and no queried names.
 
-use std::cell::Cell;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::sync::Arc;
@@ -98,17 +97,13 @@ impl ImpactRun {
 
     /// Counts with the names of their entries, highest first.
     fn named(&self, counts: HashMap<u64, u32>) -> Vec<(String, u64)> {
-        let (found, mut named) = (Cell::new(None), Vec::new());
-        let wants = |rank| {
-            found.set(counts.get(&rank).copied());
-            found.get().is_some()
-        };
+        let mut named = Vec::new();
         if !counts.is_empty() {
             self.shadow.zone.each(
-                |rank, _| wants(rank),
-                |text, _| {
+                |rank, _| counts.contains_key(&rank),
+                |rank, text, _| {
                     let name = String::from_utf8_lossy(text.as_bytes()).into_owned();
-                    named.push((name, u64::from(found.get().unwrap_or_default())));
+                    named.push((name, u64::from(counts[&rank])));
                 },
             );
         }

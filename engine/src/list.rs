@@ -4,6 +4,7 @@
 //! A line that cannot be meant is never guessed: the whole list is refused,
 //! with line, value and reason, and what was served goes on being served.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 mod compile;
@@ -31,7 +32,7 @@ pub use report::{Finding, Report};
 
 use crate::name::{Name, NameError};
 use crate::policy::compiler::{CompileError, Compiler, Destination, Origin};
-use crate::policy::{Match, PolicyZone, Rule, in_order};
+use crate::policy::{Match, PolicyZone, Rule, Scope, in_order};
 
 /// Problems that are described one by one; the rest is only counted.
 const PROBLEMS_TOLD: usize = 100;
@@ -78,28 +79,63 @@ pub fn plain(zone: &str, text: &[u8], scope: Match, rule: Rule) -> Result<Policy
     })
 }
 
-/// Compiles `MATCH RULE NAME` lines, RULE being a place in `rules`.
+/// Compiles `MATCH RULE NAME` lines. RULE is an index into `rules`.
 pub fn entries(zone: &str, rules: Vec<Rule>, text: &[u8]) -> Result<PolicyZone, ZoneError> {
     let known = rules.len();
-    compile_strictly(zone, rules, text, |line| {
-        if line.is_empty() {
-            return Ok(None);
+    compile_strictly(
+        zone,
+        rules,
+        text,
+        |line| {
+            if line.is_empty() { Ok(None) } else { entry(line, known).map(Some) }
+        },
+    )
+}
+
+/// Applies changes to a zone of entries. `MATCH RULE NAME` lines replace all entries of these
+/// names; `remove 0 NAME` leaves none. `None`: the zone must be compiled from all its entries.
+pub fn with_changes(
+    zone: &PolicyZone,
+    rules: Vec<Rule>,
+    text: &[u8],
+) -> Result<Option<PolicyZone>, ZoneError> {
+    let known = rules.len();
+    let (rules, places) = in_order(rules);
+    let is_exemption: Vec<bool> = rules.iter().map(Rule::is_exemption).collect();
+    let mut changes: BTreeMap<String, (Name, Option<Scope>)> = BTreeMap::new();
+    each_line(text, |_, line| {
+        if let Some(removed) = line.strip_prefix(b"remove 0 ") {
+            let name = Name::from_text(removed).map_err(|error| error.to_string())?;
+            changes.entry(name.to_string()).or_insert((name, None));
+        } else if !line.is_empty() {
+            let (scope, rule, name) = entry(line, known)?;
+            let (_, changed) = changes.entry(name.to_string()).or_insert((name, None));
+            let before = changed.unwrap_or_default();
+            *changed = Some(before.with(scope, places[rule as usize], &is_exemption));
         }
-        let mut words = line.split(|&octet| octet == b' ');
-        let mut word = || words.next().and_then(|word| std::str::from_utf8(word).ok());
-        let scope = word().and_then(Match::from_name).ok_or("no match")?;
-        let rule = word().and_then(|word| word.parse::<u32>().ok()).ok_or("no rule")?;
-        if rule as usize >= known {
-            return Err("no such rule".to_string());
-        }
-        let name = word().ok_or("no name")?;
-        let name = Name::from_text(name.as_bytes()).map_err(|error: NameError| error.to_string())?;
-        // Whatever it is, also what is no text.
-        if words.next().is_some() {
-            return Err("more than three words".to_string());
-        }
-        Ok(Some((scope, rule, name)))
-    })
+        Ok(())
+    })?;
+    let changes: Vec<_> =
+        changes.into_values().map(|(name, scope)| (name, scope.map(Scope::plain))).collect();
+    Ok(zone.with_changes(rules, &changes))
+}
+
+/// Reads a `MATCH RULE NAME` line.
+fn entry(line: &[u8], rules: usize) -> Result<(Match, u32, Name), String> {
+    let mut words = line.split(|&byte| byte == b' ');
+    let mut word = || words.next().and_then(|word| std::str::from_utf8(word).ok());
+    let scope = word().and_then(Match::from_name).ok_or("no match")?;
+    let rule = word().and_then(|word| word.parse::<u32>().ok()).ok_or("no rule")?;
+    if rule as usize >= rules {
+        return Err("no such rule".to_string());
+    }
+    let name = word().ok_or("no name")?;
+    let name = Name::from_text(name.as_bytes()).map_err(|error: NameError| error.to_string())?;
+    // Also if it is not valid UTF-8.
+    if words.next().is_some() {
+        return Err("more than three words".to_string());
+    }
+    Ok((scope, rule, name))
 }
 
 /// Compiles a list of addresses strictly, in memory, as `plain` does with names.
@@ -132,7 +168,7 @@ fn compile_strictly(
         Ok(())
     })?;
     spooled.map_err(|error| ZoneError::NotCompiled(CompileError::Io(error)))?;
-    let is_hole: Vec<bool> = rules.iter().map(|rule| matches!(rule, Rule::Exemption)).collect();
+    let is_hole: Vec<bool> = rules.iter().map(Rule::is_exemption).collect();
     let compiled = compiler.finish(&is_hole, Destination::Memory, None).map_err(ZoneError::NotCompiled)?;
     let zone = PolicyZone::new(zone, Arc::new(compiled.names), rules, &is_hole);
     zone.ok_or(ZoneError::NotCompiled(CompileError::Lost))

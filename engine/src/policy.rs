@@ -3,7 +3,7 @@
 //! A policy zone is one issuer's orders or one list, compiled; immutable once
 //! built.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -18,6 +18,7 @@ use crate::prefix::{Prefix, Prefixes};
 pub mod compiler;
 pub mod difference;
 mod filter;
+mod layers;
 pub mod names;
 mod segment;
 mod snapshot;
@@ -25,6 +26,7 @@ mod sorter;
 mod spool;
 mod symbols;
 mod writer;
+use layers::ZoneNames;
 use names::Names;
 pub use snapshot::{Decision, Evaluation, Part, PlacedZone, Shadow, ShadowMatch, Snapshot};
 
@@ -122,6 +124,10 @@ impl Rule {
         Rule::Answer { answer: Arc::new(answer), reference: "".into(), structured: None }
     }
 
+    pub fn is_exemption(&self) -> bool {
+        matches!(self, Rule::Exemption)
+    }
+
     fn is(&self, wanted: Action) -> bool {
         matches!(self, Rule::Answer { answer, .. } if answer.action == wanted)
     }
@@ -173,7 +179,7 @@ impl Match {
 /// answer leads (RPZ's trigger RPZ-IP); the first rule is theirs.
 pub struct PolicyZone {
     name: String,
-    names: Arc<Names>,
+    names: ZoneNames,
     rules: Vec<Rule>,
     addresses: Prefixes,
     listed: usize,
@@ -210,14 +216,24 @@ impl PolicyZone {
             return None;
         }
         let listed = names.listed(|rule| is_exception.get(rule as usize) == Some(&true));
-        Some(PolicyZone::of(name, names, rules, Prefixes::default(), listed))
+        Some(PolicyZone::of(name, names.into(), rules, Prefixes::default(), listed))
+    }
+
+    /// This zone of orders with other entries for some owners, as if it were compiled from all
+    /// entries. `rules` are in canonical order. `None`: it must be compiled.
+    pub fn with_changes(&self, rules: Vec<Rule>, changes: &[(Name, Option<Scope>)]) -> Option<PolicyZone> {
+        let indexes: HashMap<String, u32> = rules.iter().map(Rule::canonical).zip(0..).collect();
+        let kept = self.rules.iter().map(|rule| indexes.get(&rule.canonical()).copied()).collect();
+        let names = self.names.with_changes(changes, &kept)?;
+        let listed = names.listed(|rule| rules[rule as usize].is_exemption());
+        Some(PolicyZone::of(&self.name, names, rules, Prefixes::default(), listed))
     }
 
     /// A zone of addresses.
     pub fn of_addresses(name: &str, rule: Rule, prefixes: Vec<Prefix>) -> PolicyZone {
         let addresses = Prefixes::new(prefixes);
         let listed = addresses.len();
-        PolicyZone::of(name, Names::none(), vec![rule], addresses, listed)
+        PolicyZone::of(name, Names::none().into(), vec![rule], addresses, listed)
     }
 
     /// A zone of a compiled list of addresses; `None` for a list of names.
@@ -226,7 +242,7 @@ impl PolicyZone {
         let mut is_of_addresses = true;
         names.each(
             |_, _| true,
-            |text, _| {
+            |_, text, _| {
                 let prefix = std::str::from_utf8(text.as_bytes()).ok().and_then(Prefix::from_trigger);
                 is_of_addresses &= prefix.is_some();
                 prefixes.extend(prefix);
@@ -235,7 +251,7 @@ impl PolicyZone {
         is_of_addresses.then(|| PolicyZone::of_addresses(name, rule, prefixes))
     }
 
-    fn of(name: &str, names: Arc<Names>, rules: Vec<Rule>, addresses: Prefixes, listed: usize) -> PolicyZone {
+    fn of(name: &str, names: ZoneNames, rules: Vec<Rule>, addresses: Prefixes, listed: usize) -> PolicyZone {
         let mut hasher = Sha256::new();
         hasher.update(names.digest());
         for rule in &rules {
@@ -262,9 +278,9 @@ impl PolicyZone {
     pub fn warm(&self, labels: usize, walk: &Walk, part: Part) {
         for hash in self.skips(labels).map(|skip| walk.hash(skip)) {
             match part {
-                Part::Filter => self.names.warm_filter(hash),
-                Part::Index => self.names.warm_index(hash),
-                Part::Bucket => self.names.warm_bucket(hash),
+                Part::Filter => self.names.base().warm_filter(hash),
+                Part::Index => self.names.base().warm_index(hash),
+                Part::Bucket => self.names.base().warm_bucket(hash),
             }
         }
     }
@@ -290,7 +306,7 @@ impl PolicyZone {
     }
 
     /// What is said about exactly this suffix of a name.
-    fn scope_of(&self, name: &Name, walk: &Walk, skip: usize) -> Option<&Scope> {
+    fn scope_of(&self, name: &Name, walk: &Walk, skip: usize) -> Option<Scope> {
         self.names.find(walk.hash(skip), walk.text(), name.offset(skip)).map(|(scope, _)| scope)
     }
 
@@ -299,13 +315,13 @@ impl PolicyZone {
     }
 
     /// Every name whose rank is wanted, and its scope.
-    pub fn each(&self, wants: impl FnMut(u64, &Scope) -> bool, take: impl FnMut(&Text, &Scope)) {
+    pub fn each(&self, wants: impl FnMut(u64, &Scope) -> bool, take: impl FnMut(u64, &Text, &Scope)) {
         self.names.each(wants, take);
     }
 
     /// The ranks of entries are below this.
     pub fn ranks(&self) -> usize {
-        self.names.entries()
+        self.names.ranks()
     }
 
     /// Distinct owner names, or prefixes of addresses.

@@ -41,7 +41,12 @@ fn place(is_shadow: bool) -> PlacedZone {
         target: None,
     };
     let rule = Rule::Answer { answer: Arc::new(answer), reference: "order 1".into(), structured: None };
-    let Ok(zone) = list::plain("list", b"blocked.example\n", Match::Subtree, rule) else { panic!("a list") };
+    let Ok(base) = list::plain("list", b"blocked.example\n", Match::Subtree, rule.clone()) else {
+        panic!("a list")
+    };
+    // With an overlay, as a zone of orders has after a change.
+    let zone = list::with_changes(&base, vec![rule], b"exact 0 changed.example\n");
+    let zone = zone.ok().flatten().expect("one change");
     PlacedZone { zone: Arc::new(zone), next_change_at: None, judges_targets: true, is_shadow }
 }
 

@@ -210,7 +210,7 @@ mod tests {
                 ranks.push(rank);
                 false
             },
-            |_, _| {},
+            |_, _, _| {},
         );
         assert!(ranks.into_iter().eq(0..u64::from(NAMES)));
     }
@@ -294,7 +294,7 @@ mod tests {
             }
             if let Ok(names) = Names::in_memory(octets) {
                 let _ = (0..20).filter(|&number| finds(&names, &listed(number))).count();
-                names.each(|_, _| true, |_, _| {});
+                names.each(|_, _| true, |_, _, _| {});
             }
         }
     }

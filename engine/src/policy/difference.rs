@@ -97,7 +97,7 @@ impl Comparison {
                 }
                 is_gone && is_written // what nobody writes down need not be spelt
             };
-            before.each(is_gone, |text, scope| self.write('-', scope, text));
+            before.each(is_gone, |_, text, scope| self.write('-', scope, text));
             self.difference.lost += weighed.lost;
             self.difference.gained += weighed.gained;
         }

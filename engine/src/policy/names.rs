@@ -174,18 +174,28 @@ impl Names {
         }
     }
 
-    /// Every name whose rank is wanted, in the order of ranks, with what is said about it.
-    pub fn each(&self, mut wants: impl FnMut(u64, &Scope) -> bool, mut take: impl FnMut(&Text, &Scope)) {
+    /// Every name whose rank is wanted, with its rank and scope, in the order of ranks.
+    pub fn each(&self, mut wants: impl FnMut(u64, &Scope) -> bool, mut take: impl FnMut(u64, &Text, &Scope)) {
         let mut text = Text::default();
         for place in 0..self.foot.heads.len() {
             self.segment(place).each(|hit, codes| {
-                let Some(scope) = self.scope(hit) else { return };
-                if wants(self.rank(place, hit), scope) && self.foot.symbols.decode(codes, &mut text).is_some()
-                {
-                    take(&text, scope);
+                let (rank, Some(scope)) = (self.rank(place, hit), self.scope(hit)) else { return };
+                if wants(rank, scope) && self.foot.symbols.decode(codes, &mut text).is_some() {
+                    take(rank, &text, scope);
                 }
             });
         }
+    }
+
+    /// How many names come before this name, which is not in the list.
+    pub fn names_before(&self, hash: u64, name: &[u8]) -> u64 {
+        let (place, rest) = self.place(hash);
+        let mut text = Text::default();
+        let before = self.segment(place).first_after(rest, |codes| {
+            let is_read = self.foot.symbols.decode(codes, &mut text).is_some();
+            is_read && (Names::hash_of(&text), text.as_bytes()) > (hash, name)
+        });
+        self.first_ranks[place] + u64::from(before)
     }
 
     /// Whether octets of its file were lost while it was in use: names are missing then.
@@ -197,10 +207,9 @@ impl Names {
         self.foot.entries() as usize
     }
 
-    /// Names of which something is listed: not those that are only excepted, by rules of
-    /// which these are holes. Looks at every entry where some are and some are not.
-    pub fn listed(&self, is_hole: impl Fn(u32) -> bool) -> usize {
-        self.count(|scope| [scope.at, scope.under].into_iter().flatten().any(|(_, rule)| !is_hole(rule)))
+    /// The number of names with a listed entry: names with exceptions only do not count.
+    pub fn listed(&self, is_exception: impl Fn(u32) -> bool) -> usize {
+        self.count(|scope| scope.is_listed(&is_exception))
     }
 
     /// Names of a list of which only what is below them is listed, by its first rule.
@@ -219,7 +228,7 @@ impl Names {
                 counted += usize::from(wants(scope));
                 false
             };
-            self.each(count, |_, _| {});
+            self.each(count, |_, _, _| {});
         }
         counted
     }
@@ -357,7 +366,34 @@ impl<'a> Cursor<'a> {
     }
 }
 
+/// The digest of a zone's entries: SHA-256 over names and scopes, in the order of names.
+#[derive(Default)]
+pub struct EntriesDigest {
+    sha256: Sha256,
+    scope: Option<Scope>,
+}
+
+impl EntriesDigest {
+    pub fn add(&mut self, name: &[u8], scope: Scope) {
+        if self.scope.replace(scope) != Some(scope) {
+            self.sha256.update([0]);
+            self.sha256.update(scope.to_octets());
+        }
+        self.sha256.update([name.len() as u8]);
+        self.sha256.update(name);
+    }
+
+    pub fn finish(self) -> [u8; 32] {
+        self.sha256.finalize().into()
+    }
+}
+
 impl Scope {
+    /// Whether an entry lists the name or names below it, and not only exceptions.
+    pub fn is_listed(&self, is_exception: impl Fn(u32) -> bool) -> bool {
+        [self.at, self.under].into_iter().flatten().any(|(_, rule)| !is_exception(rule))
+    }
+
     /// For the name itself, then for what is below: 0 or 1 and the place of the match,
     /// and the rule.
     pub fn to_octets(self) -> [u8; 10] {

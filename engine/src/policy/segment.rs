@@ -138,18 +138,22 @@ impl<'a> Segment<'a> {
         }
     }
 
-    /// Every entry in the order of its rank, with its codes, until `take` has enough.
+    /// Every entry with its codes, in the order of ranks.
     pub fn each(&self, mut take: impl FnMut(Hit, &'a [u8])) {
         for place in 0..self.head.buckets as usize {
             let Some(bucket) = self.bucket(place) else { return };
-            let mut codes = bucket.codes;
-            for (at, &length) in bucket.lengths.iter().enumerate() {
-                let (own, left) = codes.split_at(usize::from(length).min(codes.len()));
-                codes = left;
-                let hit = Hit { scope: self.scope(&bucket, at), rank: bucket.first_rank + at as u32 };
-                take(hit, own);
+            for (at, codes) in bucket.each().enumerate() {
+                take(Hit { scope: self.scope(&bucket, at), rank: bucket.first_rank + at as u32 }, codes);
             }
         }
+    }
+
+    /// The rank of the first entry after a name that is not in the segment. `is_after` tells by
+    /// its codes whether an entry comes after the name.
+    pub fn first_after(&self, rest: Rest, is_after: impl FnMut(&[u8]) -> bool) -> u32 {
+        let Some(bucket) = self.bucket(rest.place(self.head.buckets)) else { return 0 };
+        let before = bucket.each().position(is_after).unwrap_or(bucket.lengths.len());
+        bucket.first_rank + before as u32
     }
 
     fn word(&self, place: usize) -> u64 {
@@ -192,6 +196,16 @@ impl<'a> Segment<'a> {
 }
 
 impl<'a> Bucket<'a> {
+    /// The codes of each name.
+    fn each(&self) -> impl Iterator<Item = &'a [u8]> {
+        let mut codes = self.codes;
+        self.lengths.iter().map(move |&length| {
+            let (own, left) = codes.split_at(usize::from(length).min(codes.len()));
+            codes = left;
+            own
+        })
+    }
+
     fn codes_of(&self, at: usize) -> &'a [u8] {
         let start: usize = self.lengths[..at].iter().map(|&length| usize::from(length)).sum();
         self.codes.get(start..start + usize::from(self.lengths[at])).unwrap_or_default()

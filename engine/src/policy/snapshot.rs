@@ -293,7 +293,7 @@ impl Snapshot {
         self.zones[..=zone].iter().enumerate().any(|(place, PlacedZone { zone: asked, .. })| {
             let denial = Denial::of(place == zone);
             let same = asked.scope_of(name, &walk, 0);
-            same.is_some_and(|scope| asked.is_exception(scope, denial))
+            same.is_some_and(|scope| asked.is_exception(&scope, denial))
                 || asked.above_exceptions(denial).contains(&walk.hash(0))
         })
     }
@@ -324,14 +324,12 @@ impl Snapshot {
 fn shield(zones: &[PlacedZone]) -> HashSet<Box<[u8]>> {
     let mut shielded = HashSet::new();
     let last = match zones.last() {
-        Some(last) if last.zone.names.scopes().iter().any(|scope| last.zone.says_nxdomain(scope)) => {
-            &last.zone
-        }
+        Some(last) if last.zone.names.scopes().any(|scope| last.zone.says_nxdomain(&scope)) => &last.zone,
         _ => return shielded,
     };
     for (place, PlacedZone { zone, .. }) in zones.iter().enumerate() {
         let denial = Denial::of(place + 1 == zones.len());
-        if !zone.names.scopes().iter().any(|scope| zone.is_exception(scope, denial)) {
+        if !zone.names.scopes().any(|scope| zone.is_exception(&scope, denial)) {
             continue;
         }
         // Made here, so that no packet has to wait for it.
@@ -355,7 +353,7 @@ fn shield_from_exceptions(
     zone.each_exception(denial, |name, walk| {
         for skip in 0..name.labels() {
             let above = last.scope_of(name, walk, skip);
-            if above.is_some_and(|scope| skip == 0 || last.denies_below(scope)) {
+            if above.is_some_and(|scope| skip == 0 || last.denies_below(&scope)) {
                 shielded.insert(name.suffix(skip).into());
             }
         }
@@ -374,7 +372,7 @@ fn shield_from_denials(
         |scope| last.says_nxdomain(scope),
         |name, walk| {
             let same = zone.scope_of(name, walk, 0);
-            let excepted = same.is_some_and(|scope| zone.is_exception(scope, denial));
+            let excepted = same.is_some_and(|scope| zone.is_exception(&scope, denial));
             if excepted || above_exceptions.contains(&walk.hash(0)) {
                 shielded.insert(name.suffix(0).into());
             }
@@ -423,7 +421,7 @@ impl PolicyZone {
     fn each_owner(&self, wants: impl Fn(&Scope) -> bool, mut take: impl FnMut(&Name, &Walk)) {
         self.names.each(
             |_, scope| wants(scope),
-            |text, _| {
+            |_, text, _| {
                 let name = Name::from_text(text.as_bytes()).expect("owners were names when added");
                 take(&name, &Walk::new(&name, SEED));
             },

@@ -108,7 +108,7 @@ impl Scope {
     /// Of entries that say different things about one name at one length, `exact` beats
     /// `subtree` and `below`, then a hole beats an answer (never enforce more than was
     /// ordered), then the earlier one wins.
-    fn with(self, scope: Match, rule: u32, is_hole: &[bool]) -> Scope {
+    pub fn with(self, scope: Match, rule: u32, is_hole: &[bool]) -> Scope {
         let rank = |(scope, rule): (Match, u32)| (scope == Match::Exact, is_hole[rule as usize]);
         let better = |held: Option<(Match, u32)>| match held {
             Some(held) if rank(held) >= rank((scope, rule)) => Some(held),
@@ -122,7 +122,7 @@ impl Scope {
 
     /// In one way what can be said in several: the name, and all below it by the same
     /// rule, is a subtree.
-    fn plain(self) -> Scope {
+    pub fn plain(self) -> Scope {
         match (self.at, self.under) {
             (Some((_, at)), Some((_, under))) if at == under => {
                 let subtree = Some((Match::Subtree, at));

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::Scope;
 use super::difference::{Comparison, Difference};
-use super::names::{Foot, Names, SEED, Unusable};
+use super::names::{EntriesDigest, Foot, Names, SEED, Unusable};
 use super::segment::{Head, Hit, Rest, Segment};
 use super::sorter::Sorted;
 use super::symbols::Symbols;
@@ -76,8 +76,7 @@ pub struct Writer<'a> {
     bits: u32,
     sink: Sink<'a>,
     sha256: Sha256,
-    digest: Sha256,
-    said: Option<u32>,
+    digest: EntriesDigest,
     written: u64,
     entries: usize,
     pub heads: Vec<Head>,
@@ -107,8 +106,7 @@ impl<'a> Writer<'a> {
             bits,
             sink,
             sha256: Sha256::new(),
-            digest: Sha256::new(),
-            said: None,
+            digest: EntriesDigest::default(),
             written: 0,
             entries: 0,
             heads: Vec::new(),
@@ -140,12 +138,7 @@ impl<'a> Writer<'a> {
                 return Err(CompileError::Lost);
             }
             let scope = &batch.scopes[record.scope as usize];
-            if self.said.replace(record.scope) != Some(record.scope) {
-                self.digest.update([0]);
-                self.digest.update(scope.to_octets());
-            }
-            self.digest.update([record.text.len() as u8]);
-            self.digest.update(record.text);
+            self.digest.add(record.text, *scope);
             if let Some(comparison) = &mut self.comparison {
                 comparison.take(record.hash, &text, scope);
             }
@@ -181,7 +174,7 @@ impl<'a> Writer<'a> {
 
     /// Puts the foot behind the segments; on the disk the file is there whole, or not at all.
     pub fn finish(mut self, mut foot: Foot) -> Result<(Names, Option<Difference>), CompileError> {
-        foot.digest = std::mem::take(&mut self.digest).finalize().into();
+        foot.digest = std::mem::take(&mut self.digest).finish();
         self.write(&foot.to_octets())?;
         let sha256: [u8; 32] = std::mem::take(&mut self.sha256).finalize().into();
         let names = match self.sink {

@@ -115,6 +115,19 @@ impl PolicyZone {
         compiled(py.detach(|| list::entries(name, rules, data)))
     }
 
+    fn with_changes(
+        &self,
+        py: Python<'_>,
+        rules: Vec<PyRef<'_, Rule>>,
+        data: &[u8],
+    ) -> PyResult<Option<PolicyZone>> {
+        let rules = rules.iter().map(|rule| rule.0.clone()).collect();
+        match py.detach(|| list::with_changes(&self.0, rules, data)) {
+            Ok(zone) => Ok(zone.map(|zone| PolicyZone(Arc::new(zone)))),
+            Err(refused) => compiled(Err(refused)).map(Some),
+        }
+    }
+
     #[getter]
     fn name(&self) -> &str {
         self.0.name()

@@ -1,0 +1,276 @@
+//! The names of a zone: a compiled base, and an overlay of the owners that changed since.
+//!
+//! The base is immutable; it may be a mapped file of millions of names. A change makes a new
+//! overlay. When that becomes too large, the zone is compiled again. All answers and the
+//! digest are those of a zone that was compiled from scratch with the same entries.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
+
+use super::Scope;
+use super::names::{EntriesDigest, Names, SEED};
+use crate::name::{Name, Text, Walk};
+
+/// An overlay has at most this many owners, or the base divided by `BASE_PART` if that is more.
+const MAX_OWNERS: usize = 1000;
+const BASE_PART: usize = 8;
+/// More owners than this with the same hash are an attack. The compiler rejects them.
+const MAX_SAME_HASH: usize = 255;
+
+/// For each rule of an earlier zone, the index of the same rule in this zone.
+pub type RuleMap = Vec<Option<u32>>;
+
+/// The names of a zone and their scopes.
+pub struct ZoneNames {
+    base: Arc<Names>,
+    overlay: Option<Box<Overlay>>,
+}
+
+struct Overlay {
+    /// In the order of names: by hash, then by text.
+    owners: Vec<Owner>,
+    /// The first owner of each hash.
+    by_hash: HashMap<u64, u32, BuildHasherDefault<IsHash>>,
+    /// For the rules of the base.
+    rules: RuleMap,
+    /// The number of base names that owners replace or remove.
+    replaced: usize,
+    labels: (usize, usize),
+    digest: [u8; 32],
+}
+
+struct Owner {
+    hash: u64,
+    text: Box<[u8]>,
+    /// `None` if all its entries were removed.
+    scope: Option<Scope>,
+    /// The rank of its name in the base, or of the first name after it.
+    place: u64,
+    is_in_base: bool,
+}
+
+impl From<Arc<Names>> for ZoneNames {
+    fn from(base: Arc<Names>) -> ZoneNames {
+        ZoneNames { base, overlay: None }
+    }
+}
+
+impl ZoneNames {
+    /// These names with other scopes for some owners; `None` removes an owner.
+    ///
+    /// Returns `None` if the zone must be compiled again: the overlay is too large, or an entry
+    /// that did not change has a rule that is gone.
+    pub fn with_changes(&self, changes: &[(Name, Option<Scope>)], rules: &RuleMap) -> Option<ZoneNames> {
+        let mut owners = BTreeMap::new();
+        let mut of_base = rules.clone();
+        for (name, scope) in changes {
+            let walk = Walk::new(name, SEED);
+            owners.insert((walk.hash(0), Box::from(walk.text().as_bytes())), *scope);
+        }
+        if let Some(before) = &self.overlay {
+            of_base = before.rules.iter().map(|rule| rules[(*rule)? as usize]).collect();
+            for owner in &before.owners {
+                let key = (owner.hash, owner.text.clone());
+                if !owners.contains_key(&key) {
+                    let scope = owner.scope.map(|scope| scope.with_rules(rules).ok_or(()));
+                    owners.insert(key, scope.transpose().ok()?);
+                }
+            }
+        }
+        let overlay = Overlay::new(&self.base, owners, of_base)?;
+        Some(ZoneNames { base: Arc::clone(&self.base), overlay: Some(Box::new(overlay)) })
+    }
+
+    /// The scope of exactly this name, and its rank. See `Names::find`.
+    pub fn find(&self, hash: u64, text: &Text, from: usize) -> Option<(Scope, u64)> {
+        let Some(overlay) = &self.overlay else {
+            return self.base.find(hash, text, from).map(|(scope, rank)| (*scope, rank));
+        };
+        if let Some(place) = overlay.place_of(hash, &text.as_bytes()[from..]) {
+            return overlay.owners[place].scope.map(|scope| (scope, (self.base.entries() + place) as u64));
+        }
+        let (scope, rank) = self.base.find(hash, text, from)?;
+        Some((scope.with_rules(&overlay.rules)?, rank))
+    }
+
+    /// Every name whose rank is wanted, with its rank and scope, in the order of ranks.
+    pub fn each(&self, mut wants: impl FnMut(u64, &Scope) -> bool, mut take: impl FnMut(u64, &Text, &Scope)) {
+        let Some(overlay) = &self.overlay else { return self.base.each(wants, take) };
+        let mut replaced = overlay.owners.iter().filter(|owner| owner.is_in_base).peekable();
+        let wants_of_base = |rank: u64, scope: &Scope| {
+            let is_replaced = replaced.next_if(|owner| owner.place == rank).is_some();
+            !is_replaced && scope.with_rules(&overlay.rules).is_some_and(|scope| wants(rank, &scope))
+        };
+        self.base.each(wants_of_base, |rank, text, scope| {
+            if let Some(scope) = scope.with_rules(&overlay.rules) {
+                take(rank, text, &scope);
+            }
+        });
+        let mut text = Text::default();
+        for (rank, owner) in (self.base.entries() as u64..).zip(&overlay.owners) {
+            if let Some(scope) = owner.scope.filter(|scope| wants(rank, scope)) {
+                text.take(&owner.text);
+                take(rank, &text, &scope);
+            }
+        }
+    }
+
+    /// At least all scopes of the names.
+    pub fn scopes(&self) -> impl Iterator<Item = Scope> {
+        let overlay = self.overlay.as_deref();
+        let of_base = self.base.scopes().iter().filter_map(move |scope| match overlay {
+            Some(overlay) => scope.with_rules(&overlay.rules),
+            None => Some(*scope),
+        });
+        of_base.chain(overlay.into_iter().flat_map(|overlay| overlay.owners.iter().filter_map(|o| o.scope)))
+    }
+
+    /// The number of names.
+    pub fn entries(&self) -> usize {
+        let overlay = self.overlay.as_deref();
+        let added = overlay.map_or(0, |o| o.owners.iter().filter(|owner| owner.scope.is_some()).count());
+        self.base.entries() + added - overlay.map_or(0, |overlay| overlay.replaced)
+    }
+
+    /// The ranks of names are below this.
+    pub fn ranks(&self) -> usize {
+        self.base.entries() + self.overlay.as_ref().map_or(0, |overlay| overlay.owners.len())
+    }
+
+    /// The number of names with a listed entry. See `Names::listed`.
+    pub fn listed(&self, is_exception: impl Fn(u32) -> bool) -> usize {
+        if self.overlay.is_none() {
+            return self.base.listed(is_exception);
+        }
+        let mut listed = 0;
+        let count = |_, scope: &Scope| {
+            listed += usize::from(scope.is_listed(&is_exception));
+            false
+        };
+        self.each(count, |_, _, _| {});
+        listed
+    }
+
+    /// The fewest and the most labels of a name. The range may be too wide.
+    pub fn labels(&self) -> (usize, usize) {
+        self.overlay.as_ref().map_or_else(|| self.base.labels(), |overlay| overlay.labels)
+    }
+
+    /// SHA-256 over names and scopes, in the order of names.
+    pub fn digest(&self) -> &[u8; 32] {
+        self.overlay.as_ref().map_or_else(|| self.base.digest(), |overlay| &overlay.digest)
+    }
+
+    pub fn base(&self) -> &Names {
+        &self.base
+    }
+}
+
+impl Overlay {
+    fn new(
+        base: &Names,
+        owners: BTreeMap<(u64, Box<[u8]>), Option<Scope>>,
+        rules: RuleMap,
+    ) -> Option<Overlay> {
+        let mut overlay = Overlay {
+            owners: Vec::new(),
+            by_hash: HashMap::default(),
+            rules,
+            replaced: 0,
+            labels: base.labels(),
+            digest: [0; 32],
+        };
+        let mut text = Text::default();
+        for ((hash, name), scope) in owners {
+            text.take(&name);
+            let in_base = base.find(hash, &text, 0);
+            let unchanged = in_base.map(|(scope, _)| scope.with_rules(&overlay.rules));
+            if unchanged == scope.map(Some) {
+                continue;
+            }
+            let place = in_base.map_or_else(|| base.names_before(hash, &name), |(_, rank)| rank);
+            overlay.add(Owner { hash, text: name, scope, place, is_in_base: in_base.is_some() });
+        }
+        let same_hash = overlay.owners.chunk_by(|a, b| a.hash == b.hash).map(<[_]>::len).max();
+        let is_too_large = overlay.owners.len() > MAX_OWNERS.max(base.entries() / BASE_PART);
+        if is_too_large || same_hash > Some(MAX_SAME_HASH) {
+            return None;
+        }
+        overlay.digest = overlay.digest_with(base)?;
+        Some(overlay)
+    }
+
+    fn add(&mut self, owner: Owner) {
+        self.by_hash.entry(owner.hash).or_insert(self.owners.len() as u32);
+        self.replaced += usize::from(owner.is_in_base);
+        let labels = owner.text.split(|&byte| byte == b'.').count();
+        self.labels = (self.labels.0.min(labels), self.labels.1.max(labels));
+        self.owners.push(owner);
+    }
+
+    fn place_of(&self, hash: u64, name: &[u8]) -> Option<usize> {
+        let first = *self.by_hash.get(&hash)? as usize;
+        let same_hash = self.owners[first..].iter().take_while(|owner| owner.hash == hash);
+        same_hash.zip(first..).find(|(owner, _)| *owner.text == *name).map(|(_, place)| place)
+    }
+
+    /// The digest of the base with these changes; `None` if an unchanged entry has a rule that
+    /// is gone.
+    fn digest_with(&self, base: &Names) -> Option<[u8; 32]> {
+        let mut digest = EntriesDigest::default();
+        let add = |digest: &mut EntriesDigest, owner: &Owner| {
+            if let Some(scope) = owner.scope {
+                digest.add(&owner.text, scope);
+            }
+        };
+        let mut owners = self.owners.iter().peekable();
+        let mut has_all_rules = true;
+        base.each(
+            |_, _| true,
+            |rank, text, scope| {
+                let is_before =
+                    |owner: &&Owner| owner.place < rank || owner.place == rank && !owner.is_in_base;
+                while let Some(owner) = owners.next_if(is_before) {
+                    add(&mut digest, owner);
+                }
+                match (owners.next_if(|owner| owner.place == rank), scope.with_rules(&self.rules)) {
+                    (Some(owner), _) => add(&mut digest, owner),
+                    (None, Some(scope)) => digest.add(text.as_bytes(), scope),
+                    (None, None) => has_all_rules = false,
+                }
+            },
+        );
+        owners.for_each(|owner| add(&mut digest, owner));
+        has_all_rules.then(|| digest.finish())
+    }
+}
+
+impl Scope {
+    /// The same scope in a zone with other rules; `None` if a rule is gone.
+    fn with_rules(&self, rules: &RuleMap) -> Option<Scope> {
+        let side = |side: Option<(super::Match, u32)>| match side {
+            Some((scope, rule)) => Some(Some((scope, (*rules.get(rule as usize)?)?))),
+            None => Some(None),
+        };
+        Some(Scope { at: side(self.at)?, under: side(self.under)? })
+    }
+}
+
+/// Takes a hash of a name as it is.
+#[derive(Default)]
+struct IsHash(u64);
+
+impl Hasher for IsHash {
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("only hashes of names are keys");
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}

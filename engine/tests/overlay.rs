@@ -1,0 +1,224 @@
+//! A zone with changes answers, and is identified, as one that is compiled from all its entries.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use _engine::impact::ImpactRun;
+use _engine::list;
+use _engine::message::Transport;
+use _engine::name::{Name, Walk};
+use _engine::policy::names::SEED;
+use _engine::policy::{Action, Answer, Match, PlacedZone, PolicyZone, Rule, Snapshot};
+
+const LABELS: [&str; 3] = ["a", "b", "cc"];
+
+/// The same numbers in each run.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (self.0 >> 33) as usize % bound
+    }
+
+    fn name(&mut self) -> String {
+        let labels: Vec<_> = (0..1 + self.below(4)).map(|_| LABELS[self.below(3)]).collect();
+        format!("{}.example", labels.join("."))
+    }
+}
+
+/// A rule by its number: an action of an order, or an exemption.
+fn rule(number: usize) -> Rule {
+    if number.is_multiple_of(7) {
+        return Rule::Exemption;
+    }
+    let actions = [Action::Nxdomain, Action::Sinkhole, Action::Truncate, Action::Passthru, Action::Nxdomain];
+    let action = actions[number % 5];
+    let answer = Answer { action, ttl: 30, extended_error: None, ipv4: vec![], ipv6: vec![], target: None };
+    let reference = format!("order {number}").into();
+    Rule::Answer { answer: Arc::new(answer), reference, structured: None }
+}
+
+/// The entries of a zone: by name, each with a match and the number of a rule.
+type Entries = BTreeMap<String, Vec<(Match, usize)>>;
+
+/// The rules in any order, and the lines of some names.
+fn lines<'a>(
+    random: &mut Random,
+    entries: &Entries,
+    names: impl Iterator<Item = &'a String>,
+) -> (Vec<Rule>, String) {
+    let mut numbers: Vec<usize> = entries.values().flatten().map(|(_, number)| *number).collect();
+    let turn = random.below(numbers.len().max(1));
+    numbers.rotate_left(turn);
+    numbers.dedup();
+    let mut text = String::new();
+    for name in names {
+        for (scope, number) in entries.get(name).into_iter().flatten() {
+            let index = numbers.iter().position(|other| other == number).unwrap();
+            text += &format!("{} {index} {name}\n", scope.name());
+        }
+        if !entries.contains_key(name) {
+            text += &format!("remove 0 {name}\n");
+        }
+    }
+    (numbers.into_iter().map(rule).collect(), text)
+}
+
+fn compiled(random: &mut Random, entries: &Entries) -> PolicyZone {
+    let (rules, text) = lines(random, entries, entries.keys());
+    list::entries("z", rules, text.as_bytes()).unwrap_or_else(|_| panic!("entries: {text}"))
+}
+
+fn changed(random: &mut Random, before: &PolicyZone, now: &Entries, names: &[String]) -> Option<PolicyZone> {
+    let (rules, text) = lines(random, now, names.iter());
+    list::with_changes(before, rules, text.as_bytes()).unwrap_or_else(|_| panic!("changes: {text}"))
+}
+
+/// Changes some names at random: adds, replaces and removes entries.
+fn change(random: &mut Random, entries: &mut Entries) -> Vec<String> {
+    let names: Vec<String> = (0..random.below(4)).map(|_| random.name()).collect();
+    for name in &names {
+        entries.remove(name);
+        let entry = |random: &mut Random| (Match::ALL[random.below(3)].0, random.below(15));
+        let new: Vec<_> = (0..random.below(3)).map(|_| entry(random)).collect();
+        if !new.is_empty() {
+            entries.insert(name.clone(), new);
+        }
+    }
+    names
+}
+
+fn snapshot(zone: &Arc<PolicyZone>, other: &Arc<PolicyZone>, is_first: bool, is_shadow: bool) -> Snapshot {
+    let place = |zone: &Arc<PolicyZone>, is_shadow| {
+        let zone = Arc::clone(zone);
+        PlacedZone { zone, next_change_at: None, judges_targets: true, is_shadow }
+    };
+    let mut zones = vec![place(zone, is_shadow), place(other, false)];
+    zones.rotate_left(usize::from(!is_first));
+    Snapshot::new(zones, 1)
+}
+
+/// All that a snapshot says about a name.
+fn says(snapshot: &Snapshot, text: &str, transport: Transport) -> String {
+    let name = Name::from_text(text.as_bytes()).unwrap();
+    let walk = Walk::new(&name, SEED);
+    let decision = snapshot.find(&name, transport);
+    let decision = decision.map(|d| {
+        let denies = snapshot.denies_all_below(&name, &d);
+        (d.zone, d.skip, d.scope, d.answer.action, d.reference, denies)
+    });
+    let covering: Vec<_> = snapshot
+        .covering(&name)
+        .into_iter()
+        .map(|(place, _, found)| format!("{place:?} {} {:?} {:?}", found.skip, found.scope, found.rule))
+        .collect();
+    let shadows: Vec<_> = snapshot
+        .shadows()
+        .iter()
+        .map(|shadow| snapshot.would_block(shadow, &name, &walk, transport))
+        .map(|found| found.map(|found| (found.action, found.is_decided)))
+        .collect();
+    format!("{decision:?} {covering:?} {shadows:?}")
+}
+
+/// The names with the counts of queries that their entries would block.
+fn impact(zone: &Arc<PolicyZone>, names: &[String]) -> String {
+    let run = ImpactRun::new(Arc::clone(zone), Vec::new());
+    let served = Snapshot::new(Vec::new(), 1);
+    for text in names {
+        let name = Name::from_text(text.as_bytes()).unwrap();
+        let walk = Walk::new(&name, SEED);
+        served
+            .would_block(run.shadow(), &name, &walk, Transport::Udp)
+            .into_iter()
+            .for_each(|found| run.count(found));
+    }
+    format!("{:?}", run.counts(usize::MAX))
+}
+
+fn assert_same(
+    random: &mut Random,
+    zone: &Arc<PolicyZone>,
+    scratch: &Arc<PolicyZone>,
+    other: &Arc<PolicyZone>,
+) {
+    assert_eq!(zone.digest(), scratch.digest());
+    assert_eq!((zone.entries(), zone.listed()), (scratch.entries(), scratch.listed()));
+    let (is_first, is_shadow) = (random.below(2) == 0, random.below(4) == 0);
+    let one = snapshot(zone, other, is_first, is_shadow);
+    let two = snapshot(scratch, other, is_first, is_shadow);
+    assert_eq!(one.digest(), two.digest());
+    let names: Vec<String> = (0..40).map(|_| random.name()).collect();
+    for name in &names {
+        let transport = Transport::ALL[random.below(2)];
+        assert_eq!(says(&one, name, transport), says(&two, name, transport), "{name}");
+    }
+    assert_eq!(impact(zone, &names), impact(scratch, &names));
+}
+
+/// Whatever the split into base and overlay is: the same answers, counts and digest.
+#[test]
+fn a_zone_with_changes_is_the_zone_compiled_from_all_its_entries() {
+    let mut random = Random(5);
+    for _ in 0..150 {
+        let mut entries = Entries::new();
+        (0..random.below(8)).for_each(|_| drop(change(&mut random, &mut entries)));
+        let mut zone = Arc::new(compiled(&mut random, &entries));
+        let mut other_entries = Entries::new();
+        (0..3).for_each(|_| drop(change(&mut random, &mut other_entries)));
+        let other = Arc::new(compiled(&mut random, &other_entries));
+        for _ in 0..8 {
+            let names = change(&mut random, &mut entries);
+            zone = Arc::new(changed(&mut random, &zone, &entries, &names).expect("few changes"));
+            let scratch = Arc::new(compiled(&mut random, &entries));
+            assert_same(&mut random, &zone, &scratch, &other);
+        }
+    }
+}
+
+/// Names of the base and of the overlay alternate, also at the limits of segments.
+#[test]
+fn the_digest_of_a_large_zone_with_changes_is_that_of_its_entries() {
+    let mut random = Random(9);
+    let listed = |number: usize| format!("host{}.site{number}.example", number % 7);
+    let mut entries: Entries =
+        (0..60_000).map(|number| (listed(number), vec![(Match::Subtree, 1 + number % 3)])).collect();
+    let mut zone = compiled(&mut random, &entries);
+    for turn in 0..3 {
+        let numbers: Vec<usize> = (0..900).map(|_| random.below(70_000)).collect();
+        let names: Vec<String> = numbers.into_iter().map(listed).collect();
+        for (place, name) in names.iter().enumerate() {
+            match place % 3 {
+                0 => drop(entries.remove(name)),
+                _ => drop(entries.insert(name.clone(), vec![(Match::Exact, 8 + turn)])),
+            }
+        }
+        zone = changed(&mut random, &zone, &entries, &names).expect("few changes");
+        let scratch = compiled(&mut random, &entries);
+        assert_eq!((zone.digest(), zone.entries()), (scratch.digest(), scratch.entries()));
+    }
+}
+
+#[test]
+fn too_many_changes_need_a_new_base() {
+    let mut random = Random(1);
+    let mut entries = Entries::from([("old.example".to_string(), vec![(Match::Exact, 1)])]);
+    let zone = compiled(&mut random, &entries);
+    let names: Vec<String> = (0..1001).map(|number| format!("n{number}.example")).collect();
+    entries.extend(names.iter().map(|name| (name.clone(), vec![(Match::Exact, 1)])));
+    assert!(changed(&mut random, &zone, &entries, &names[1..]).is_some());
+    assert!(changed(&mut random, &zone, &entries, &names).is_none());
+}
+
+/// A caller that forgets a change must not keep a block that nobody ordered.
+#[test]
+fn an_entry_whose_rule_is_gone_needs_a_new_base() {
+    let mut random = Random(1);
+    let entries = Entries::from([("old.example".to_string(), vec![(Match::Exact, 1)])]);
+    let zone = compiled(&mut random, &entries);
+    let now = Entries::from([("new.example".to_string(), vec![(Match::Exact, 2)])]);
+    assert!(changed(&mut random, &zone, &now, &["new.example".to_string()]).is_none());
+    let both = ["new.example".to_string(), "old.example".to_string()];
+    assert!(changed(&mut random, &zone, &now, &both).is_some());
+}
