@@ -168,10 +168,11 @@ fn compile_strictly(
         Ok(())
     })?;
     spooled.map_err(|error| ZoneError::NotCompiled(CompileError::Io(error)))?;
-    let is_hole: Vec<bool> = rules.iter().map(Rule::is_exemption).collect();
-    let compiled = compiler.finish(&is_hole, Destination::Memory, None).map_err(ZoneError::NotCompiled)?;
-    let zone = PolicyZone::new(zone, Arc::new(compiled.names), rules, &is_hole);
-    zone.ok_or(ZoneError::NotCompiled(CompileError::Lost))
+    let is_exemption: Vec<bool> = rules.iter().map(Rule::is_exemption).collect();
+    let compiled =
+        compiler.finish(&is_exemption, Destination::Memory, None).map_err(ZoneError::NotCompiled)?;
+    let zone = PolicyZone::new(zone, Arc::new(compiled.names), rules, &is_exemption);
+    zone.ok_or(ZoneError::NotCompiled(CompileError::NotVerified))
 }
 
 /// Line by line: take it, or note the problem.

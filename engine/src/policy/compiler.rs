@@ -1,10 +1,10 @@
-//! Entries in, compiled list out; and nothing is believed until it was looked up.
+//! Compiles entries to a list, and verifies it.
 //!
-//! Read entries are spooled by the range of their hashes. Then range by range: sort, merge
-//! what is said about one name, and make the segment. On a second thread, range by range
-//! behind the first: look every entry up through the code that answers queries, compare
-//! with the list that is enforced now, and write. However long a list is, this takes the
-//! memory of a few ranges.
+//! Entries are partitioned by ranges of their hashes. For each range, this thread sorts them,
+//! merges entries for the same name, and makes the segment. A second thread follows one range
+//! behind: it verifies every entry with the lookup that answers queries, compares the list with the
+//! previous one, and writes it. The memory is that of a few ranges, whatever the length of the
+//! list.
 
 use std::io;
 use std::path::PathBuf;
@@ -13,79 +13,79 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 
 use super::Match;
 use super::difference::Difference;
-use super::names::{Foot, MAX_SEGMENTS_BITS, Names, SEED};
+use super::names::{Footer, MAX_SEGMENTS_BITS, Names, SEED};
+use super::partitions::{Item, Partitions};
 use super::segment::{self, Record};
 use super::sorter::{Sorted, Sorter};
-use super::spool::{Item, Spool};
 use super::symbols::{Encoder, Symbols};
 use super::writer::{Batch, Writer};
 pub use super::writer::{CompileError, Destination};
 use crate::name::{Name, Walk};
 
-/// Octets of text for which a list gets one more segment.
+/// Bytes of names per segment.
 const SEGMENT: u64 = 1 << 20;
-/// Names by which the symbols of a list are chosen, at most.
+/// Maximum number of names in the sample that determines the symbols.
 const SAMPLE: usize = 4096;
 
-/// A compiled list, and what became of its lines.
+/// A compiled list, and the counts of its lines.
 pub struct Compiled {
     pub names: Names,
-    /// Of lines with an entry that no line before had: those that were repaired, too.
+    /// Lines with a new entry. Includes repaired lines.
     pub accepted: u64,
     pub repaired: u64,
     pub duplicate: u64,
-    /// The first lines that repeat an entry, and which one they repeat.
+    /// The first duplicate lines, and the lines that they repeat.
     pub repeats: Vec<(u32, u32)>,
     pub difference: Option<Difference>,
 }
 
-/// Where an entry comes from.
+/// The origin of an entry.
 #[derive(Clone, Copy, Default)]
 pub struct Origin {
     pub line: u32,
-    /// Whether something about it was repaired.
+    /// Whether something about the line was repaired.
     pub is_repaired: bool,
-    /// Whether it holds other names, too.
+    /// Whether the line has other names, too.
     pub shares_line: bool,
 }
 
 pub struct Compiler {
-    spool: Spool,
+    partitions: Partitions,
     walk: Walk,
     name_labels: usize,
-    /// Fewest and most of any name.
+    /// The fewest and the most labels of a name.
     labels: (usize, usize),
 }
 
 impl Compiler {
-    /// For a list of about so many octets of text. What is too much for memory goes into
-    /// a nameless file in `folder` meanwhile.
+    /// For a list of about `expected` bytes. Temporary data is stored in an unnamed file in
+    /// `folder`.
     pub fn new(expected: u64, folder: PathBuf) -> Compiler {
         let bits = (expected / SEGMENT + 1).next_power_of_two().trailing_zeros().min(MAX_SEGMENTS_BITS);
         Compiler {
-            spool: Spool::new(bits, folder),
+            partitions: Partitions::new(bits, folder),
             walk: Walk::new(&Name::root(), SEED),
             name_labels: 0,
             labels: (usize::MAX, 0),
         }
     }
 
-    /// Takes the name of the next entry; returns the hashes of its suffixes.
+    /// Takes the name of the next entry. Returns the hashes of its suffixes.
     pub fn walk(&mut self, name: &Name) -> &Walk {
         self.walk.take(name, SEED);
         self.name_labels = name.labels();
         &self.walk
     }
 
-    /// Those of the name that was taken last.
+    /// The hashes of the current name.
     pub fn walked(&self) -> &Walk {
         &self.walk
     }
 
-    /// Adds an entry about the name that was taken last. `rule`: a place in the zone's rules.
+    /// Adds an entry for the current name. `rule` is an index into the zone's rules.
     pub fn add(&mut self, scope: Match, rule: u32, origin: Origin) -> io::Result<()> {
         self.labels = (self.labels.0.min(self.name_labels), self.labels.1.max(self.name_labels));
-        self.spool.add(&Item {
+        self.partitions.add(&Item {
             hash: self.walk.hash(0),
             text: self.walk.text().as_bytes(),
             scope,
@@ -96,67 +96,68 @@ impl Compiler {
         })
     }
 
-    /// Compiles. `is_hole` says of each rule whether it is one; `before`: the list that the
-    /// new one is compared with.
+    /// Compiles. `is_exemption` is a flag for each rule; `before` is the previous list, for the
+    /// comparison.
     pub fn finish(
         mut self,
-        is_hole: &[bool],
+        is_exemption: &[bool],
         into: Destination<'_>,
         before: Option<Arc<Names>>,
     ) -> Result<Compiled, CompileError> {
-        let bits = self.spool.bits();
-        let mut sorter = Sorter::new(is_hole);
-        let first = sorter.sort(self.spool.take(0)?);
+        let bits = self.partitions.bits();
+        let mut sorter = Sorter::new(is_exemption);
+        let first = sorter.sort(self.partitions.take(0)?);
         let encoder = Encoder::new(Symbols::of(first.texts().step_by(first.texts().count() / SAMPLE + 1)));
         let symbols = encoder.symbols().clone();
         let (send, receive) = sync_channel(1);
         let (written, made) = std::thread::scope(|threads| {
             let writer = threads.spawn(|| Writer::new(&symbols, bits, &into, before)?.run(receive));
-            let made = make(first, &mut self.spool, &mut sorter, bits, &encoder, send);
+            let made = make(first, &mut self.partitions, &mut sorter, bits, &encoder, send);
             (writer.join().expect("a writer does not panic"), made)
         });
-        // The thread that failed first has the reason; the other one only sees it gone.
+        // The thread that failed first has the reason; the other one only sees its channel closed.
         let written = match (written, made) {
             (Err(error), _) | (Ok(_), Err(error)) => return Err(error),
             (Ok(written), Ok(())) => written,
         };
         let (fewest, most) = self.labels;
-        let foot = Foot {
+        let footer = Footer {
             bits,
             digest: [0; 32],
             fewest_labels: fewest.min(255) as u8,
             most_labels: most as u8,
             symbols: symbols.clone(),
             scopes: sorter.scopes,
-            heads: written.heads.clone(),
+            headers: written.headers.clone(),
         };
         let (accepted, repaired, duplicate) = sorter.lines.counted();
         let repeats = sorter.lines.repeats.into_sorted_vec();
-        let (names, difference) = written.finish(foot)?;
+        let (names, difference) = written.finish(footer)?;
         Ok(Compiled { names, accepted, repaired, duplicate, repeats, difference })
     }
 }
 
-/// Makes one segment after the other for the writer.
+/// Makes all segments for the writer.
 fn make(
     first: Sorted,
-    spool: &mut Spool,
+    partitions: &mut Partitions,
     sorter: &mut Sorter<'_>,
     bits: u32,
     encoder: &Encoder,
     send: SyncSender<Batch>,
 ) -> Result<(), CompileError> {
     let mut next = Some(first);
-    for part in 0..spool.parts() {
+    for part in 0..partitions.parts() {
         let sorted = match next.take() {
             Some(first) => first,
-            None => sorter.sort(spool.take(part)?),
+            None => sorter.sort(partitions.take(part)?),
         };
         let records: Vec<Record<'_>> = sorted.records().collect();
-        let (head, segment) = segment::make(&records, bits, encoder).map_err(|_| CompileError::Crowded)?;
+        let (header, segment) =
+            segment::make(&records, bits, encoder).map_err(|_| CompileError::HashFlood)?;
         let scopes = sorter.scopes.clone();
-        if send.send(Batch { sorted, head, segment, scopes }).is_err() {
-            return Ok(()); // the writer has failed and says why
+        if send.send(Batch { sorted, header, segment, scopes }).is_err() {
+            return Ok(()); // The writer has failed and reports why.
         }
     }
     Ok(())
@@ -175,8 +176,8 @@ mod tests {
     }
 
     fn compile(lines: &[String], into: Destination<'_>, before: Option<Arc<Names>>) -> Compiled {
-        let octets = lines.iter().map(String::len).sum::<usize>() as u64;
-        let mut compiler = Compiler::new(octets, std::env::temp_dir());
+        let bytes = lines.iter().map(String::len).sum::<usize>() as u64;
+        let mut compiler = Compiler::new(bytes, std::env::temp_dir());
         for (number, line) in lines.iter().enumerate() {
             let (scope, text) = line.split_once(' ').unwrap_or(("subtree", line));
             let name = Name::from_text(text.as_bytes()).unwrap();
@@ -203,7 +204,7 @@ mod tests {
         assert!(names.segments() > 2, "several segments");
         assert!((0..NAMES).all(|number| finds(&names, &listed(number))));
         assert!(!(NAMES..2 * NAMES).any(|number| finds(&names, &listed(number))));
-        assert!(names.octets().len() < 16 * NAMES as usize);
+        assert!(names.bytes().len() < 16 * NAMES as usize);
         let mut ranks = Vec::new();
         names.each(
             |rank, _| {
@@ -263,36 +264,36 @@ mod tests {
         assert!(finds(&names, &listed(1)) && !finds(&names, &listed(2000)));
         drop((names, made));
         let good = std::fs::read(&path).unwrap();
-        let refused = |octets: &[u8]| {
-            std::fs::write(&path, octets).unwrap();
+        let refused = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
             matches!(Names::open(&path, &sha256), Err(Unusable::Corrupt))
         };
         let mut flipped = good.clone();
         flipped[good.len() / 2] ^= 1;
         assert!(refused(&flipped) && refused(&good[..good.len() - 1]) && refused(b"x"));
-        // Whole, but of nobody here.
+        // Complete, but not a compiled list.
         for foreign in [&b""[..], b"dnsblock", &good[1..], &good[..good.len() - 1]] {
             assert!(matches!(Names::in_memory(foreign.to_vec()), Err(Unusable::Foreign)));
         }
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left behind");
     }
 
-    /// Whoever can write into the folder can make octets that look right.
+    /// Whoever can write to the folder can construct plausible files.
     #[test]
     fn octets_made_to_deceive_are_refused_or_harmless() {
         let lines: Vec<String> = (0..300).map(listed).collect();
-        let good = compile(&lines, Destination::Memory, None).names.octets().to_vec();
+        let good = compile(&lines, Destination::Memory, None).names.bytes().to_vec();
         let mut random = 7u64;
         for _ in 0..3000 {
-            let mut octets = good.clone();
+            let mut bytes = good.clone();
             for _ in 0..4 {
                 random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-                // Half of the changes are near the end, where the foot is.
-                let from = if random & 1 == 0 { 0 } else { octets.len() - 100 };
-                let place = from + (random >> 33) as usize % (octets.len() - from);
-                octets[place] = (random >> 13) as u8;
+                // Half of the changes are near the end, in the footer.
+                let from = if random & 1 == 0 { 0 } else { bytes.len() - 100 };
+                let place = from + (random >> 33) as usize % (bytes.len() - from);
+                bytes[place] = (random >> 13) as u8;
             }
-            if let Ok(names) = Names::in_memory(octets) {
+            if let Ok(names) = Names::in_memory(bytes) {
                 let _ = (0..20).filter(|&number| finds(&names, &listed(number))).count();
                 names.each(|_, _| true, |_, _, _| {});
             }

@@ -1,4 +1,4 @@
-//! What a new list says that the one before did not, and the other way round.
+//! Compares a new list with the previous one.
 
 use std::sync::Arc;
 
@@ -6,32 +6,30 @@ use super::names::Names;
 use super::{Match, Scope};
 use crate::name::Text;
 
-/// Octets of lines that are written down at most, so that a list of other names
-/// altogether does not fill the memory, nor its history the time of whoever waits: about
-/// a million changes.
+/// Maximum number of bytes of `lines`: about a million changes. It limits the memory, and the time
+/// to record the history.
 const WRITTEN: usize = 32 << 20;
 
 /// The difference between two lists.
 #[derive(Debug, Default)]
 pub struct Difference {
-    /// Names that were not listed before, and that are listed no more.
+    /// Names that are listed now only, and before only.
     pub added: u64,
     pub removed: u64,
-    /// Names about which something else is said now.
+    /// Names with another scope.
     pub changed: u64,
-    /// What this means for who asks, whatever a list says it by. Names of which the name
-    /// itself or what is below was listed, and is no more; those that are excepted now
-    /// count, too, since the block of a name above may have been theirs.
+    /// Names that cover less than before: removed, narrowed, or now an exception. An exception
+    /// counts because an entry of a parent may have blocked the name.
     pub lost: u64,
-    /// The other way round: listed now and not before, or excepted no more.
+    /// Names that cover more than before.
     pub gained: u64,
-    /// `+ SCOPE NAME` and `- SCOPE NAME`, a line each; both for a changed name. `None`
-    /// where that is too much.
+    /// Lines `+ SCOPE NAME` and `- SCOPE NAME`; both for a changed name. `None` if they exceed the
+    /// limit.
     pub lines: Option<Vec<u8>>,
 }
 
 impl Difference {
-    /// Counts what another entry about a name means for those who ask for it.
+    /// Counts the effect of another scope for the queries of clients.
     fn weigh(&mut self, before: &Scope, after: &Scope) {
         let sides = [(before.at, after.at), (before.under, after.under)];
         let is_new = |rule| sides.iter().any(|(old, new)| said(*old) != rule && said(*new) == rule);
@@ -41,7 +39,7 @@ impl Difference {
     }
 }
 
-/// The first rule of a list lists, the others except.
+/// The first rule of a list blocks; the others are exceptions.
 const LISTED: Option<bool> = Some(false);
 const EXCEPTED: Option<bool> = Some(true);
 
@@ -49,10 +47,10 @@ fn said(side: Option<(Match, u32)>) -> Option<bool> {
     side.map(|(_, rule)| rule > 0)
 }
 
-/// Takes the entries of the new list, one after the other.
+/// Takes the entries of the new list in turn.
 pub struct Comparison {
     before: Arc<Names>,
-    /// By the rank of an entry of the list before: whether the new one has it, too.
+    /// A bit for each rank of the previous list: whether the new list has the name.
     kept: Vec<u64>,
     difference: Difference,
 }
@@ -95,7 +93,7 @@ impl Comparison {
                 if is_gone {
                     weighed.weigh(scope, &Scope::default());
                 }
-                is_gone && is_written // what nobody writes down need not be spelt
+                is_gone && is_written // names are only needed for the lines
             };
             before.each(is_gone, |_, text, scope| self.write('-', scope, text));
             self.difference.lost += weighed.lost;
@@ -116,10 +114,9 @@ impl Comparison {
 }
 
 impl Scope {
-    /// What a list says about a name, in one word: `exact`, `below` or `subtree`, with
-    /// `except-` before it for a hole and `pass-` for a passthru; two, if it says different
-    /// things about the name and about what is below. The first rule of a list blocks, the second
-    /// is its hole, the third its passthru.
+    /// The scope in text: `exact`, `below` or `subtree`. An exemption has the prefix `except-`, a
+    /// passthru `pass-`. Two scopes are joined by a comma if the name and the names below differ.
+    /// The first rule of a list blocks, the second is its exemption, the third its passthru.
     pub fn word(&self) -> String {
         let word = |rule: u32, scope: Match| {
             let except = ["", "except-", "pass-"].get(rule as usize).unwrap_or(&"");

@@ -1,21 +1,19 @@
-//! Which names a segment certainly does not hold: a Bloom filter, ten bits for each
-//! name. It takes a tenth of the octets of what is behind it, so that it stays in the
-//! processor's caches where that does not, and most suffixes that are looked up are of
-//! names that nobody listed.
+//! A Bloom filter for the names of a segment, with ten bits per name. It has a tenth of the size of
+//! the names, so it stays in the processor's caches. Most looked-up suffixes are not listed.
 //!
-//! All bits of a name are in one word: one look at the memory for each suffix. Of the
-//! names that are not held, one in about fifty is looked up all the same.
+//! All bits of a name are in one word, so a lookup reads memory once. About one in fifty unlisted
+//! names passes the filter.
 
 const BITS_A_NAME: usize = 10;
-/// Bits that are set for a name.
+/// Bits set per name.
 const BITS_SET: u32 = 4;
 
-/// Words of 64 bits for so many names.
+/// The number of 64-bit words for a number of names.
 pub fn words(names: usize) -> usize {
     names * BITS_A_NAME / u64::BITS as usize + 1
 }
 
-/// The bits of a name in its word, by the lowest 24 of its hash.
+/// The bits of a name in its word, from the lowest 24 bits of its hash.
 pub fn bits(hash: u64) -> u64 {
     (0..BITS_SET).fold(0, |bits, number| bits | 1 << ((hash >> (6 * number)) & 63))
 }
@@ -34,7 +32,7 @@ mod tests {
         (0..NAMES).map(hash).for_each(|hash| filter[place(hash)] |= bits(hash));
         let may_hold = |hash: &u64| filter[place(*hash)] & bits(*hash) == bits(*hash);
         assert!((0..NAMES).map(hash).all(|hash| may_hold(&hash)));
-        let others = (NAMES..2 * NAMES).map(hash).filter(may_hold).count() as u64;
-        assert!(others < NAMES / 25, "{others} of {NAMES} that were not added");
+        let unlisted = (NAMES..2 * NAMES).map(hash).filter(may_hold).count() as u64;
+        assert!(unlisted < NAMES / 25, "{unlisted} of {NAMES} that were not added");
     }
 }

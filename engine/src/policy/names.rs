@@ -1,10 +1,9 @@
-//! A compiled list: every name, and what its entries say, in about fourteen octets each.
+//! A compiled list: its names and their scopes, in about 14 bytes per name.
 //!
-//! Segments stand one behind the other, the foot behind them says where; all numbers are
-//! little-endian. In a file it is mapped and only read: starting costs no compiling, and
-//! what nobody asks about need not be in memory. The file's name is the SHA-256 of its
-//! octets, so a file that was changed, cut off or exchanged is noticed before it is used.
-//! The same text, read in the same way, makes the same octets on every machine.
+//! The file has segments, then a footer with their positions. All numbers are little-endian. The
+//! file is mapped read-only, so a restart does not compile it and unused parts need not be in
+//! memory. Its name is the SHA-256 of its content, so a changed, truncated or exchanged file is
+//! detected before use. The same list with the same options gives the same bytes on every machine.
 
 use std::io;
 use std::path::Path;
@@ -12,7 +11,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::segment::{Head, Hit, Rest, Segment};
+use super::segment::{Hit, LocalHash, Segment, SegmentHeader};
 use super::symbols::Symbols;
 use super::{Match, Scope};
 use crate::name::{Name, Text, Walk};
@@ -20,133 +19,133 @@ use crate::sys::Mapping;
 
 const MAGIC: &[u8; 8] = b"dnsblock";
 const VERSION: u32 = 1;
-/// Octets behind the foot: its length, and the magic.
+/// Bytes after the footer: its length, and the magic number.
 const TAIL: usize = 4 + MAGIC.len();
 /// More segments than a list of fifty million names has.
 pub const MAX_SEGMENTS_BITS: u32 = 10;
 
-/// What a list's names are hashed with, segment by segment (see `crate::name::Walk`). The
-/// same everywhere, since the order of names in a file goes by it. Who chooses names for
-/// their hashes gets no further than `segment::Crowded`, and the list is refused.
+/// The seed for the hashes of names (see `crate::name::Walk`). It is the same everywhere because it
+/// determines the order of names in a file. A list with names chosen for their hashes is rejected
+/// (see `segment::HashFlood`).
 pub const SEED: u64 = 0x2017_0714_0430_0000;
 
 pub struct Names {
-    octets: Octets,
-    foot: Foot,
-    /// How many names stand before each segment.
+    bytes: Storage,
+    footer: Footer,
+    /// The number of names before each segment.
     first_ranks: Vec<u64>,
     sha256: [u8; 32],
 }
 
-enum Octets {
+enum Storage {
     Memory(Vec<u8>),
     File(Mapping),
 }
 
-/// What stands behind the segments.
+/// The data after the segments.
 #[derive(Clone)]
-pub struct Foot {
-    /// Segments are two to the power of this.
+pub struct Footer {
+    /// The binary logarithm of the number of segments.
     pub bits: u32,
-    /// SHA-256 over the names and what is said about them, in order.
+    /// SHA-256 over names and scopes, in order.
     pub digest: [u8; 32],
-    /// Of any name: lengths that no name has are not looked up.
+    /// Of any name. Suffixes of other lengths are not looked up.
     pub fewest_labels: u8,
     pub most_labels: u8,
     pub symbols: Symbols,
     pub scopes: Vec<Scope>,
-    pub heads: Vec<Head>,
+    pub headers: Vec<SegmentHeader>,
 }
 
-/// Why a file is no compiled list that can be used.
+/// Why a file cannot be used as a compiled list.
 #[derive(Debug)]
 pub enum Unusable {
     Unreadable(io::Error),
-    /// Not the octets that its name promises.
+    /// The SHA-256 of the content differs from the file name.
     Corrupt,
-    /// Of another program or version.
+    /// Another format or version.
     Foreign,
 }
 
 impl Names {
-    /// Maps a file whose octets have this SHA-256.
+    /// Maps a file with this SHA-256.
     pub fn open(path: &Path, sha256: &[u8; 32]) -> Result<Names, Unusable> {
         let mapping = Mapping::open(path).map_err(Unusable::Unreadable)?;
         if <[u8; 32]>::from(Sha256::digest(mapping.bytes())) != *sha256 {
             return Err(Unusable::Corrupt);
         }
-        Names::of(Octets::File(mapping), *sha256)
+        Names::of(Storage::File(mapping), *sha256)
     }
 
     /// Maps a file that was just written.
     pub fn of_file(path: &Path, sha256: [u8; 32]) -> Result<Names, Unusable> {
-        Names::of(Octets::File(Mapping::open(path).map_err(Unusable::Unreadable)?), sha256)
+        Names::of(Storage::File(Mapping::open(path).map_err(Unusable::Unreadable)?), sha256)
     }
 
-    /// Takes octets that were just made.
-    pub fn in_memory(octets: Vec<u8>) -> Result<Names, Unusable> {
-        let sha256 = Sha256::digest(&octets).into();
-        Names::of(Octets::Memory(octets), sha256)
+    /// Uses bytes that were just compiled.
+    pub fn in_memory(bytes: Vec<u8>) -> Result<Names, Unusable> {
+        let sha256 = Sha256::digest(&bytes).into();
+        Names::of(Storage::Memory(bytes), sha256)
     }
 
-    /// The list that holds nothing.
+    /// An empty list.
     pub fn none() -> Arc<Names> {
-        let foot = Foot {
+        let footer = Footer {
             bits: 0,
             digest: Sha256::digest([]).into(),
             fewest_labels: u8::MAX,
             most_labels: 0,
             symbols: Symbols::of([].into_iter()),
             scopes: Vec::new(),
-            heads: vec![Head::default()],
+            headers: vec![SegmentHeader::default()],
         };
-        Arc::new(Names::in_memory(foot.to_octets()).expect("a foot that was just made"))
+        Arc::new(Names::in_memory(footer.to_bytes()).expect("a footer that was just made"))
     }
 
-    fn of(octets: Octets, sha256: [u8; 32]) -> Result<Names, Unusable> {
-        let foot = Foot::read(octets.all()).ok_or(Unusable::Foreign)?;
-        let before =
-            |names: &mut u64, head: &Head| Some(std::mem::replace(names, *names + u64::from(head.entries)));
-        let first_ranks = foot.heads.iter().scan(0, before).collect();
-        Ok(Names { octets, foot, first_ranks, sha256 })
+    fn of(bytes: Storage, sha256: [u8; 32]) -> Result<Names, Unusable> {
+        let footer = Footer::read(bytes.all()).ok_or(Unusable::Foreign)?;
+        let before = |names: &mut u64, header: &SegmentHeader| {
+            Some(std::mem::replace(names, *names + u64::from(header.entries)))
+        };
+        let first_ranks = footer.headers.iter().scan(0, before).collect();
+        Ok(Names { bytes, footer, first_ranks, sha256 })
     }
 
-    /// The entry of exactly this name, which has this hash and stands in `text` from an
-    /// octet on; and how many names of the list stand before it.
+    /// The scope of exactly this name, and its rank: the number of names before it. The name begins
+    /// at byte `from` of `text` and has this hash.
     pub fn find(&self, hash: u64, text: &Text, from: usize) -> Option<(&Scope, u64)> {
-        let (place, rest) = self.place(hash);
+        let (place, local) = self.place(hash);
         let segment = self.segment(place);
-        if !segment.may_hold(rest) {
+        if !segment.may_hold(local) {
             return None;
         }
-        let hit = segment.find(rest, |codes| self.foot.symbols.spell(codes, text, from))?;
+        let hit = segment.find(local, |codes| self.footer.symbols.spell(codes, text, from))?;
         Some((self.scope(hit)?, self.rank(place, hit)))
     }
 
-    /// The hash of a name in text.
     pub fn hash_of(text: &Text) -> u64 {
         let name = Name::from_text(text.as_bytes());
         name.map_or(0, |name| Walk::new(&name, SEED).hash(0))
     }
 
-    fn place(&self, hash: u64) -> (usize, Rest) {
-        (self.segment_of(hash), Rest::of(hash, self.foot.bits))
+    fn place(&self, hash: u64) -> (usize, LocalHash) {
+        (self.segment_of(hash), LocalHash::of(hash, self.footer.bits))
     }
 
-    /// Which segment has the names of this hash.
+    /// The segment that has the names with this hash.
     pub fn segment_of(&self, hash: u64) -> usize {
-        (hash >> 1 >> (63 - self.foot.bits)) as usize
+        (hash >> 1 >> (63 - self.footer.bits)) as usize
     }
 
     fn segment(&self, place: usize) -> Segment<'_> {
-        let head = &self.foot.heads[place];
-        let start = head.offset as usize;
-        let octets = self.octets.all().get(start..start + head.octets as usize);
-        Segment::new(head, octets.unwrap_or_default())
+        let header = &self.footer.headers[place];
+        let start = header.offset as usize;
+        let bytes = self.bytes.all().get(start..start + header.bytes as usize);
+        Segment::new(header, bytes.unwrap_or_default())
     }
 
     fn scope(&self, hit: Hit) -> Option<&Scope> {
-        self.foot.scopes.get(hit.scope as usize)
+        self.footer.scopes.get(hit.scope as usize)
     }
 
     fn rank(&self, place: usize, hit: Hit) -> u64 {
@@ -154,71 +153,71 @@ impl Names {
     }
 
     pub fn warm_filter(&self, hash: u64) {
-        let (place, rest) = self.place(hash);
-        self.segment(place).warm_filter(rest);
+        let (place, local) = self.place(hash);
+        self.segment(place).warm_filter(local);
     }
 
     pub fn warm_index(&self, hash: u64) {
-        let (place, rest) = self.place(hash);
+        let (place, local) = self.place(hash);
         let segment = self.segment(place);
-        if segment.may_hold(rest) {
-            segment.warm_index(rest);
+        if segment.may_hold(local) {
+            segment.warm_index(local);
         }
     }
 
     pub fn warm_bucket(&self, hash: u64) {
-        let (place, rest) = self.place(hash);
+        let (place, local) = self.place(hash);
         let segment = self.segment(place);
-        if segment.may_hold(rest) {
-            segment.warm_bucket(rest);
+        if segment.may_hold(local) {
+            segment.warm_bucket(local);
         }
     }
 
     /// Every name whose rank is wanted, with its rank and scope, in the order of ranks.
     pub fn each(&self, mut wants: impl FnMut(u64, &Scope) -> bool, mut take: impl FnMut(u64, &Text, &Scope)) {
         let mut text = Text::default();
-        for place in 0..self.foot.heads.len() {
+        for place in 0..self.footer.headers.len() {
             self.segment(place).each(|hit, codes| {
                 let (rank, Some(scope)) = (self.rank(place, hit), self.scope(hit)) else { return };
-                if wants(rank, scope) && self.foot.symbols.decode(codes, &mut text).is_some() {
+                if wants(rank, scope) && self.footer.symbols.decode(codes, &mut text).is_some() {
                     take(rank, &text, scope);
                 }
             });
         }
     }
 
-    /// How many names come before this name, which is not in the list.
+    /// The number of names before this name, which is not in the list.
     pub fn names_before(&self, hash: u64, name: &[u8]) -> u64 {
-        let (place, rest) = self.place(hash);
+        let (place, local) = self.place(hash);
         let mut text = Text::default();
-        let before = self.segment(place).first_after(rest, |codes| {
-            let is_read = self.foot.symbols.decode(codes, &mut text).is_some();
+        let before = self.segment(place).first_after(local, |codes| {
+            let is_read = self.footer.symbols.decode(codes, &mut text).is_some();
             is_read && (Names::hash_of(&text), text.as_bytes()) > (hash, name)
         });
         self.first_ranks[place] + u64::from(before)
     }
 
-    /// Whether octets of its file were lost while it was in use: names are missing then.
-    pub fn is_damaged(&self) -> bool {
-        matches!(&self.octets, Octets::File(mapping) if mapping.is_corrupt())
+    /// Whether its file was truncated or became unreadable while in use: names are missing then.
+    pub fn is_corrupt(&self) -> bool {
+        matches!(&self.bytes, Storage::File(mapping) if mapping.is_corrupt())
     }
 
     pub fn entries(&self) -> usize {
-        self.foot.entries() as usize
+        self.footer.entries() as usize
     }
 
-    /// The number of names with a listed entry: names with exceptions only do not count.
+    /// The number of names with a listed entry. Names with exceptions only do not count.
     pub fn listed(&self, is_exception: impl Fn(u32) -> bool) -> usize {
         self.count(|scope| scope.is_listed(&is_exception))
     }
 
-    /// Names of a list of which only what is below them is listed, by its first rule.
+    /// The number of names that are listed only as `*.name`.
     pub fn apexless(&self) -> usize {
         self.count(|scope| scope.at.is_none() && scope.under.is_some_and(|(_, rule)| rule == 0))
     }
 
     fn count(&self, wants: impl Fn(&Scope) -> bool) -> usize {
-        let scopes = &self.foot.scopes;
+        let scopes = &self.footer.scopes;
         if scopes.iter().all(&wants) {
             return self.entries();
         }
@@ -234,90 +233,90 @@ impl Names {
     }
 
     pub fn segments(&self) -> usize {
-        self.foot.heads.len()
+        self.footer.headers.len()
     }
 
     pub fn scopes(&self) -> &[Scope] {
-        &self.foot.scopes
+        &self.footer.scopes
     }
 
-    /// Lengths of names in labels, fewest and most.
+    /// The fewest and the most labels of a name.
     pub fn labels(&self) -> (usize, usize) {
-        (self.foot.fewest_labels.into(), self.foot.most_labels.into())
+        (self.footer.fewest_labels.into(), self.footer.most_labels.into())
     }
 
     pub fn digest(&self) -> &[u8; 32] {
-        &self.foot.digest
+        &self.footer.digest
     }
 
     pub fn sha256(&self) -> &[u8; 32] {
         &self.sha256
     }
 
-    /// All of it, foot included.
-    pub fn octets(&self) -> &[u8] {
-        self.octets.all()
+    /// The whole file.
+    pub fn bytes(&self) -> &[u8] {
+        self.bytes.all()
     }
 
-    /// Gives back the memory of a file. It can be used as before, and is read again then.
-    pub fn give_back(&self) {
-        if let Octets::File(mapping) = &self.octets {
+    /// Releases the memory of a file to the kernel. The list stays usable and is read again on use.
+    pub fn release_memory(&self) {
+        if let Storage::File(mapping) = &self.bytes {
             mapping.release_pages();
         }
     }
 
-    /// Reads all of a file into memory, so that no packet has to wait for the disk.
+    /// Reads the whole file into memory, so that no query waits for the disk.
     pub fn populate(&self) {
-        if let Octets::File(mapping) = &self.octets {
+        if let Storage::File(mapping) = &self.bytes {
             mapping.populate();
         }
     }
 }
 
-impl Octets {
+impl Storage {
     fn all(&self) -> &[u8] {
         match self {
-            Octets::Memory(octets) => octets,
-            Octets::File(mapping) => mapping.bytes(),
+            Storage::Memory(bytes) => bytes,
+            Storage::File(mapping) => mapping.bytes(),
         }
     }
 }
 
-impl Foot {
+impl Footer {
     fn entries(&self) -> u64 {
-        self.heads.iter().map(|head| u64::from(head.entries)).sum()
+        self.headers.iter().map(|header| u64::from(header.entries)).sum()
     }
 
-    /// The foot and what follows it, to stand behind the last segment.
-    pub fn to_octets(&self) -> Vec<u8> {
-        let mut foot = Vec::new();
-        foot.extend(VERSION.to_le_bytes());
-        foot.extend([self.bits as u8, self.fewest_labels, self.most_labels]);
-        foot.extend(self.digest);
-        foot.extend(self.symbols.to_octets());
-        foot.extend((self.scopes.len() as u32).to_le_bytes());
+    /// The footer with its tail.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut footer = Vec::new();
+        footer.extend(VERSION.to_le_bytes());
+        footer.extend([self.bits as u8, self.fewest_labels, self.most_labels]);
+        footer.extend(self.digest);
+        footer.extend(self.symbols.to_bytes());
+        footer.extend((self.scopes.len() as u32).to_le_bytes());
         for scope in &self.scopes {
-            foot.extend(scope.to_octets());
+            footer.extend(scope.to_bytes());
         }
-        for head in &self.heads {
-            foot.extend(head.offset.to_le_bytes());
-            for number in [head.octets, head.filter_words, head.buckets, head.entries, head.scope] {
-                foot.extend(number.to_le_bytes());
+        for header in &self.headers {
+            footer.extend(header.offset.to_le_bytes());
+            for number in [header.bytes, header.filter_words, header.buckets, header.entries, header.scope] {
+                footer.extend(number.to_le_bytes());
             }
-            foot.push(head.width);
+            footer.push(header.width);
         }
-        foot.extend((foot.len() as u32).to_le_bytes());
-        foot.extend(MAGIC);
-        foot
+        footer.extend((footer.len() as u32).to_le_bytes());
+        footer.extend(MAGIC);
+        footer
     }
 
-    /// Reads the foot at the end of a compiled list; `None` where there is none of ours.
-    fn read(octets: &[u8]) -> Option<Foot> {
-        let (front, tail) = octets.split_at_checked(octets.len().checked_sub(TAIL)?)?;
+    /// Reads the footer at the end of a compiled list; `None` for other data.
+    fn read(bytes: &[u8]) -> Option<Footer> {
+        let (front, tail) = bytes.split_at_checked(bytes.len().checked_sub(TAIL)?)?;
         let (length, magic) = tail.split_at(4);
         let length = u32::from_le_bytes(length.try_into().ok()?) as usize;
-        let (segments, foot) = front.split_at_checked(front.len().checked_sub(length)?)?;
-        let mut left = Cursor(foot);
+        let (segments, footer) = front.split_at_checked(front.len().checked_sub(length)?)?;
+        let mut left = Cursor(footer);
         if magic != MAGIC || left.u32()? != VERSION {
             return None;
         }
@@ -327,42 +326,51 @@ impl Foot {
         }
         let (fewest_labels, most_labels) = (left.u8()?, left.u8()?);
         let digest = left.take(32)?.try_into().ok()?;
-        let symbols = Symbols::from_octets(left.take(Symbols::OCTETS)?)?;
+        let symbols = Symbols::from_bytes(left.take(Symbols::SIZE)?)?;
         let scopes: Option<Vec<Scope>> = (0..left.u32()?).map(|_| Scope::read(&mut left)).collect();
-        let mut heads = Vec::new();
+        let mut headers = Vec::new();
         let mut next = 0;
         for _ in 0..1 << bits {
             let offset = u64::from_le_bytes(left.take(8)?.try_into().ok()?);
-            let [octets, filter_words, buckets, entries, scope] =
+            let [bytes, filter_words, buckets, entries, scope] =
                 [left.u32()?, left.u32()?, left.u32()?, left.u32()?, left.u32()?];
-            let head = Head { offset, octets, filter_words, buckets, entries, scope, width: left.u8()? };
-            if offset != next || head.width > 4 {
+            let header =
+                SegmentHeader { offset, bytes, filter_words, buckets, entries, scope, width: left.u8()? };
+            if offset != next || header.width > 4 {
                 return None;
             }
-            next = offset.checked_add(octets.into())?;
-            heads.push(head);
+            next = offset.checked_add(bytes.into())?;
+            headers.push(header);
         }
         let is_whole = next == segments.len() as u64 && left.0.is_empty();
-        is_whole.then_some(Foot { bits, digest, fewest_labels, most_labels, symbols, scopes: scopes?, heads })
+        is_whole.then_some(Footer {
+            bits,
+            digest,
+            fewest_labels,
+            most_labels,
+            symbols,
+            scopes: scopes?,
+            headers,
+        })
     }
 }
 
-/// What is left to be read.
+/// The data that is not read yet.
 struct Cursor<'a>(&'a [u8]);
 
 impl<'a> Cursor<'a> {
-    fn take(&mut self, octets: usize) -> Option<&'a [u8]> {
-        let (taken, left) = self.0.split_at_checked(octets)?;
+    fn take(&mut self, bytes: usize) -> Option<&'a [u8]> {
+        let (taken, left) = self.0.split_at_checked(bytes)?;
         self.0 = left;
         Some(taken)
     }
 
     fn u8(&mut self) -> Option<u8> {
-        self.take(1).map(|octets| octets[0])
+        self.take(1).map(|bytes| bytes[0])
     }
 
     fn u32(&mut self) -> Option<u32> {
-        self.take(4).and_then(|octets| octets.try_into().ok()).map(u32::from_le_bytes)
+        self.take(4).and_then(|bytes| bytes.try_into().ok()).map(u32::from_le_bytes)
     }
 }
 
@@ -377,7 +385,7 @@ impl EntriesDigest {
     pub fn add(&mut self, name: &[u8], scope: Scope) {
         if self.scope.replace(scope) != Some(scope) {
             self.sha256.update([0]);
-            self.sha256.update(scope.to_octets());
+            self.sha256.update(scope.to_bytes());
         }
         self.sha256.update([name.len() as u8]);
         self.sha256.update(name);
@@ -394,17 +402,17 @@ impl Scope {
         [self.at, self.under].into_iter().flatten().any(|(_, rule)| !is_exception(rule))
     }
 
-    /// For the name itself, then for what is below: 0 or 1 and the place of the match,
-    /// and the rule.
-    pub fn to_octets(self) -> [u8; 10] {
-        let mut octets = [0; 10];
-        for (side, five) in [self.at, self.under].iter().zip(octets.chunks_mut(5)) {
+    /// Five bytes for the name and five for the names below: 0 or 1 + the index of the match, and
+    /// the rule.
+    pub fn to_bytes(self) -> [u8; 10] {
+        let mut bytes = [0; 10];
+        for (side, five) in [self.at, self.under].iter().zip(bytes.chunks_mut(5)) {
             if let Some((scope, rule)) = side {
                 five[0] = 1 + *scope as u8;
                 five[1..].copy_from_slice(&rule.to_le_bytes());
             }
         }
-        octets
+        bytes
     }
 
     fn read(left: &mut Cursor<'_>) -> Option<Scope> {

@@ -1,14 +1,13 @@
-//! The entries of one range of hashes, sorted, and what is said about each name merged;
-//! and what became of the lines on which they stand.
+//! Sorts the entries of one partition, merges those for the same name, and counts their lines.
 
 use std::collections::{BinaryHeap, HashMap};
 
+use super::partitions::Item;
 use super::segment::Record;
-use super::spool::Item;
 use super::{Match, Scope};
 
-/// Repeated lines that are told one by one.
-const REPEATS_TOLD: usize = 100;
+/// Maximum number of reported duplicate lines.
+const MAX_REPEATS: usize = 100;
 
 /// The entries of one range of hashes, each name once.
 pub struct Sorted {
@@ -19,7 +18,7 @@ pub struct Sorted {
 #[derive(Clone, Copy)]
 struct Entry {
     hash: u64,
-    /// Where its text is.
+    /// The position of its name.
     at: u32,
     length: u8,
     scope: u32,
@@ -40,33 +39,33 @@ impl Sorted {
 }
 
 pub struct Sorter<'a> {
-    is_hole: &'a [bool],
+    is_exemption: &'a [bool],
     pub scopes: Vec<Scope>,
     places: HashMap<Scope, u32>,
     pub lines: Lines,
 }
 
 impl<'a> Sorter<'a> {
-    pub fn new(is_hole: &'a [bool]) -> Sorter<'a> {
-        Sorter { is_hole, scopes: Vec::new(), places: HashMap::new(), lines: Lines::default() }
+    pub fn new(is_exemption: &'a [bool]) -> Sorter<'a> {
+        Sorter { is_exemption, scopes: Vec::new(), places: HashMap::new(), lines: Lines::default() }
     }
 
-    pub fn sort(&mut self, octets: Vec<u8>) -> Sorted {
-        let mut items: Vec<(u64, u32)> = Vec::with_capacity(octets.len() / 32);
+    pub fn sort(&mut self, bytes: Vec<u8>) -> Sorted {
+        let mut items: Vec<(u64, u32)> = Vec::with_capacity(bytes.len() / 32);
         let mut at = 0;
-        while let Some((item, length)) = Item::read(&octets[at..]) {
+        while let Some((item, length)) = Item::read(&bytes[at..]) {
             items.push((item.hash, at as u32));
             at += length;
         }
-        let item = |at: u32| Item::read(&octets[at as usize..]).expect("it was read before").0;
+        let item = |at: u32| Item::read(&bytes[at as usize..]).expect("it was read before").0;
         items.sort_unstable();
-        // Two names of one hash have hardly ever been seen, but may be made.
+        // Different names with the same hash practically only occur if somebody constructs them.
         for same in items.chunk_by_mut(|a, b| a.0 == b.0).filter(|same| same.len() > 1) {
             same.sort_unstable_by(|a, b| item(a.1).text.cmp(item(b.1).text).then(a.1.cmp(&b.1)));
         }
         let mut entries = Vec::with_capacity(items.len());
-        // In their order, since they are read more than once: from here on one after the other.
-        let mut texts = Vec::with_capacity(octets.len() - items.len() * Item::LEAST);
+        // The names are read more than once: store them in their order.
+        let mut texts = Vec::with_capacity(bytes.len() - items.len() * Item::LEAST);
         let is_same = |a: &(u64, u32), b: &(u64, u32)| a.0 == b.0 && item(a.1).text == item(b.1).text;
         for same in items.chunk_by(is_same) {
             let first = item(same[0].1);
@@ -78,12 +77,12 @@ impl<'a> Sorter<'a> {
         Sorted { texts, entries }
     }
 
-    /// What all entries about one name say together, and what becomes of their lines.
+    /// Merges all entries for one name, and counts their lines.
     fn merge<'b>(&mut self, items: impl Iterator<Item = Item<'b>>) -> u32 {
         let mut scope = Scope::default();
         let mut first = None;
         for item in items {
-            let merged = scope.with(item.scope, item.rule, self.is_hole);
+            let merged = scope.with(item.scope, item.rule, self.is_exemption);
             let first = *first.get_or_insert(item.line);
             self.lines.note(&item, merged != scope, first);
             scope = merged;
@@ -105,11 +104,11 @@ impl<'a> Sorter<'a> {
 }
 
 impl Scope {
-    /// Of entries that say different things about one name at one length, `exact` beats
-    /// `subtree` and `below`, then a hole beats an answer (never enforce more than was
-    /// ordered), then the earlier one wins.
-    pub fn with(self, scope: Match, rule: u32, is_hole: &[bool]) -> Scope {
-        let rank = |(scope, rule): (Match, u32)| (scope == Match::Exact, is_hole[rule as usize]);
+    /// Adds an entry. If entries for a name conflict, `exact` beats `subtree` and `below`. Then an
+    /// exemption beats an answer, so that no more is enforced than was ordered. Then the earlier
+    /// entry wins.
+    pub fn with(self, scope: Match, rule: u32, is_exemption: &[bool]) -> Scope {
+        let rank = |(scope, rule): (Match, u32)| (scope == Match::Exact, is_exemption[rule as usize]);
         let better = |held: Option<(Match, u32)>| match held {
             Some(held) if rank(held) >= rank((scope, rule)) => Some(held),
             _ => Some((scope, rule)),
@@ -120,8 +119,7 @@ impl Scope {
         }
     }
 
-    /// In one way what can be said in several: the name, and all below it by the same
-    /// rule, is a subtree.
+    /// The canonical form: the same rule for a name and the names below is a subtree.
     pub fn plain(self) -> Scope {
         match (self.at, self.under) {
             (Some((_, at)), Some((_, under))) if at == under => {
@@ -133,18 +131,18 @@ impl Scope {
     }
 }
 
-/// What became of the lines.
+/// The counts of lines.
 #[derive(Default)]
 pub struct Lines {
     accepted: u64,
     repaired: u64,
     duplicate: u64,
-    /// The lowest ones, the highest on top.
+    /// Duplicate lines with the lowest numbers. The highest of them is on top.
     pub repeats: BinaryHeap<(u32, u32)>,
     shared: SharedLines,
 }
 
-/// Lines with several names: such a line is a duplicate if none of its names is new.
+/// Lines with several names. Such a line is a duplicate if none of its names is new.
 #[derive(Default)]
 struct SharedLines {
     seen: Bits,
@@ -187,7 +185,7 @@ impl Lines {
             (false, _) => {
                 self.duplicate += 1;
                 self.repeats.push((item.line, first));
-                if self.repeats.len() > REPEATS_TOLD {
+                if self.repeats.len() > MAX_REPEATS {
                     self.repeats.pop();
                 }
             }

@@ -1,25 +1,25 @@
-//! How names are written in a compiled list: as codes of one octet, each for one to
-//! eight characters that are frequent in this list. About half the octets of the text.
+//! The compression of names in a compiled list. Each one-byte code stands for one to eight
+//! characters that are frequent in the list. This halves the size.
 //!
-//! The method is that of FSST (Boncz, Neumann, Leis, "FSST: Fast Random Access String
-//! Compression", VLDB 2020), made here since what it makes must never change: one list
-//! has the same octets on every machine and in every version. Each character of a name
-//! has a code of its own, so no name gets longer, and nothing has to be escaped.
+//! The method is FSST (Boncz, Neumann, Leis, "FSST: Fast Random Access String Compression", VLDB
+//! 2020). This is our own implementation because the result must never change: a list has the same
+//! bytes on every machine and in every version. Each character has its own code, so no name gets
+//! longer and nothing is escaped.
 
 use std::collections::HashMap;
 
 use crate::name::Text;
 
-/// Characters of a name in text, in the order of their codes.
+/// The characters of names, in the order of their codes.
 const ALPHABET: &[u8; 39] = b"abcdefghijklmnopqrstuvwxyz0123456789-_.";
 const SINGLE: usize = ALPHABET.len();
-/// Characters of a symbol at most: those of a `Text::word`.
+/// Maximum number of characters of a symbol: those of a `Text::word`.
 const LONGEST: usize = 8;
 const SYMBOLS: usize = 256;
-/// How often the table is made better.
+/// The number of iterations that improve the table.
 const ROUNDS: usize = 5;
 
-/// One to eight characters, the first one lowest.
+/// One to eight characters, the first one in the lowest byte.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct Symbol {
     characters: u64,
@@ -27,11 +27,11 @@ struct Symbol {
 }
 
 impl Symbol {
-    fn single(octet: u8) -> Symbol {
-        Symbol { characters: u64::from(octet), length: 1 }
+    fn single(byte: u8) -> Symbol {
+        Symbol { characters: u64::from(byte), length: 1 }
     }
 
-    /// Both, one behind the other; `None` if that is too long.
+    /// The concatenation; `None` if it is too long.
     fn followed_by(self, other: Symbol) -> Option<Symbol> {
         let length = self.length + other.length;
         let characters = self.characters | other.characters << (8 * u32::from(self.length) % 64);
@@ -46,17 +46,17 @@ impl Symbol {
         (word ^ self.characters) & self.mask() == 0
     }
 
-    fn octets(self) -> [u8; LONGEST] {
+    fn bytes(self) -> [u8; LONGEST] {
         self.characters.to_le_bytes()
     }
 }
 
-/// The symbols of a list, by their codes.
+/// The symbols of a list, by code.
 #[derive(Clone)]
 pub struct Symbols(Box<[Symbol; SYMBOLS]>);
 
 impl Symbols {
-    /// The symbols that suit this sample best. The same sample makes the same ones.
+    /// The best symbols for a sample. The same sample gives the same symbols.
     pub fn of<'a>(sample: impl Iterator<Item = &'a [u8]> + Clone) -> Symbols {
         let mut symbols = Symbols::write([].into_iter());
         let mut text = Text::default();
@@ -76,7 +76,8 @@ impl Symbols {
                 });
             }
             let mut best: Vec<(Symbol, u64)> = gains.into_iter().filter(|(s, _)| s.length > 1).collect();
-            // Of equal gain the longer one, then by its characters: the same on every machine.
+            // If the gain is equal, the longer one, then by its characters: the same on every
+            // machine.
             best.sort_unstable_by_key(|&(symbol, gain)| std::cmp::Reverse((gain, symbol.length, symbol)));
             symbols = Symbols::write(best.into_iter().map(|(symbol, _)| symbol));
         }
@@ -85,22 +86,22 @@ impl Symbols {
 
     fn write(longer: impl Iterator<Item = Symbol>) -> Symbols {
         let mut symbols = Box::new([Symbol::default(); SYMBOLS]);
-        let all = ALPHABET.iter().map(|&octet| Symbol::single(octet)).chain(longer);
+        let all = ALPHABET.iter().map(|&byte| Symbol::single(byte)).chain(longer);
         for (place, symbol) in symbols.iter_mut().zip(all) {
             *place = symbol;
         }
         Symbols(symbols)
     }
 
-    /// As they stand in a compiled list: for each code its length and eight characters.
-    pub fn to_octets(&self) -> Vec<u8> {
-        self.0.iter().flat_map(|symbol| [&[symbol.length][..], &symbol.octets()].concat()).collect()
+    /// The stored form: for each code its length and eight characters.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        self.0.iter().flat_map(|symbol| [&[symbol.length][..], &symbol.bytes()].concat()).collect()
     }
 
-    /// The octets of `to_octets`; `None` for others.
-    pub fn from_octets(octets: &[u8]) -> Option<Symbols> {
+    /// Reads the stored form; `None` if it is malformed.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Symbols> {
         let mut symbols = Box::new([Symbol::default(); SYMBOLS]);
-        let (records, []) = octets.as_chunks::<{ 1 + LONGEST }>() else { return None };
+        let (records, []) = bytes.as_chunks::<{ 1 + LONGEST }>() else { return None };
         if records.len() != SYMBOLS || records.iter().any(|record| usize::from(record[0]) > LONGEST) {
             return None;
         }
@@ -110,9 +111,9 @@ impl Symbols {
         Some(Symbols(symbols))
     }
 
-    pub const OCTETS: usize = SYMBOLS * (1 + LONGEST);
+    pub const SIZE: usize = SYMBOLS * (1 + LONGEST);
 
-    /// Whether these codes spell this name from here on.
+    /// Whether these codes spell the name from this position on.
     pub fn spell(&self, codes: &[u8], text: &Text, from: usize) -> bool {
         let mut at = from;
         for &code in codes {
@@ -125,12 +126,12 @@ impl Symbols {
         at == text.length()
     }
 
-    /// The name that these codes spell; `None` where they are none of ours.
+    /// Decodes a name; `None` if the codes are invalid.
     pub fn decode(&self, codes: &[u8], text: &mut Text) -> Option<()> {
         text.take(&[]);
         for &code in codes {
             let symbol = self.0[code as usize];
-            let characters = &symbol.octets()[..usize::from(symbol.length)];
+            let characters = &symbol.bytes()[..usize::from(symbol.length)];
             if characters.is_empty() || !text.append(characters) {
                 return None;
             }
@@ -139,28 +140,27 @@ impl Symbols {
     }
 }
 
-/// Finds the longest symbol at each place of a name.
+/// Finds the longest symbol at each position of a name.
 pub struct Encoder {
     symbols: Symbols,
-    /// For each octet its code, or one that no character has.
+    /// The code of each byte; `NO_CHARACTER` for bytes that names do not have.
     single: [u8; 256],
-    /// For two characters: the code of their symbol, else of the first one.
+    /// For two characters: the code of their symbol, or of the first character.
     pairs: Box<[u8; SINGLE * SINGLE]>,
-    /// For three: which group of longer symbols begins with them; 0 for none.
+    /// For three characters: the group of longer symbols that begin with them; 0 for none.
     triples: Box<[u8]>,
-    /// Codes of symbols that begin with the same three characters, the longest first.
+    /// Codes of symbols that begin with the same three characters, longest first.
     groups: Vec<Vec<u8>>,
 }
 
-/// Of what is no character of a name; what spells it is found out by the check that
-/// looks every entry up.
+/// For bytes that names do not have. The verification of each entry detects wrong codes.
 const NO_CHARACTER: u8 = 0;
 
 impl Encoder {
     pub fn new(symbols: Symbols) -> Encoder {
         let mut single = [NO_CHARACTER; 256];
-        for (code, &octet) in ALPHABET.iter().enumerate() {
-            single[octet as usize] = code as u8;
+        for (code, &byte) in ALPHABET.iter().enumerate() {
+            single[byte as usize] = code as u8;
         }
         let mut pairs = Box::new([0; SINGLE * SINGLE]);
         for (place, code) in pairs.iter_mut().enumerate() {
@@ -169,7 +169,7 @@ impl Encoder {
         let mut triples = vec![0; SINGLE * SINGLE * SINGLE].into_boxed_slice();
         let mut groups: Vec<Vec<u8>> = vec![Vec::new()];
         for (code, symbol) in symbols.0.iter().enumerate().skip(SINGLE) {
-            let [a, b, c, ..] = symbol.octets().map(|octet| usize::from(single[octet as usize]));
+            let [a, b, c, ..] = symbol.bytes().map(|byte| usize::from(single[byte as usize]));
             match symbol.length {
                 0 | 1 => {}
                 2 => pairs[a * SINGLE + b] = code as u8,
@@ -199,8 +199,8 @@ impl Encoder {
         self.each(text, |code| out.push(code));
     }
 
-    /// Appends the codes of two names, each to its own. Where the next code begins is known
-    /// only when the one before was found in memory: one name waits while the other is read.
+    /// Appends the codes of two names, each to its own output. Each step depends on a memory access
+    /// of the step before; with two names, these waits overlap.
     pub fn encode_both(&self, texts: [&Text; 2], out: [&mut Vec<u8>; 2]) {
         let [first, second] = texts;
         let [first_out, second_out] = out;
@@ -229,7 +229,7 @@ impl Encoder {
         }
     }
 
-    /// The longest symbol with which this word begins, of which `left` octets are text.
+    /// The code of the longest symbol at the start of a word with `left` characters.
     fn longest(&self, word: u64, left: usize) -> u8 {
         let class = |number: u32| usize::from(self.single[(word >> (8 * number)) as usize & 0xff]);
         if left == 1 {
@@ -239,7 +239,7 @@ impl Encoder {
         if left > 2 {
             let group = self.triples[pair * SINGLE + class(2)];
             let mut codes = self.groups[usize::from(group)].iter();
-            // Behind the text are zeros, which no symbol has.
+            // After the name are zeros, which no symbol has.
             if let Some(&code) = codes.find(|&&code| self.symbols.0[code as usize].stands_in(word)) {
                 return code;
             }
@@ -272,7 +272,7 @@ mod tests {
     fn every_name_is_spelled_and_none_gets_longer() {
         let sample = sample();
         let encoder = trained(&sample);
-        let symbols = Symbols::from_octets(&encoder.symbols().to_octets()).unwrap();
+        let symbols = Symbols::from_bytes(&encoder.symbols().to_bytes()).unwrap();
         let longest = "z9_-".repeat(63);
         for name in sample.iter().map(String::as_str).chain(["", "a", "q.zz", "_dmarc.x-y.org", &longest]) {
             let mut codes = Vec::new();
@@ -300,10 +300,10 @@ mod tests {
         let longest = "z9_-".repeat(63);
         for name in ["", "a", "q.zz", &longest, &sample[7]] {
             for other in ["", "b", &longest, &sample[8]] {
-                let (mut codes, mut others) = (vec![1], vec![2, 3]);
-                encoder.encode_both([&text(name), &text(other)], [&mut codes, &mut others]);
+                let (mut codes, mut unlisted) = (vec![1], vec![2, 3]);
+                encoder.encode_both([&text(name), &text(other)], [&mut codes, &mut unlisted]);
                 assert_eq!(codes, [&[1], &written(name)[..]].concat());
-                assert_eq!(others, [&[2, 3], &written(other)[..]].concat());
+                assert_eq!(unlisted, [&[2, 3], &written(other)[..]].concat());
             }
         }
     }
@@ -320,17 +320,17 @@ mod tests {
 
     #[test]
     fn the_same_sample_makes_the_same_symbols() {
-        let octets = || trained(&sample()).symbols().to_octets();
-        assert_eq!(octets(), octets());
-        assert_eq!(octets().len(), Symbols::OCTETS);
+        let bytes = || trained(&sample()).symbols().to_bytes();
+        assert_eq!(bytes(), bytes());
+        assert_eq!(bytes().len(), Symbols::SIZE);
     }
 
     #[test]
     fn foreign_octets_are_refused_and_foreign_codes_spell_nothing() {
-        let mut octets = trained(&sample()).symbols().to_octets();
-        assert!(Symbols::from_octets(&octets[1..]).is_none());
-        octets[9 * 7] = 9;
-        assert!(Symbols::from_octets(&octets).is_none());
+        let mut bytes = trained(&sample()).symbols().to_bytes();
+        assert!(Symbols::from_bytes(&bytes[1..]).is_none());
+        bytes[9 * 7] = 9;
+        assert!(Symbols::from_bytes(&bytes).is_none());
         let few = Encoder::new(Symbols::of([&b"a.b"[..]].into_iter()));
         let mut decoded = Text::default();
         assert_eq!(few.symbols().decode(&[255], &mut decoded), None);

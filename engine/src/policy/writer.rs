@@ -1,6 +1,6 @@
-//! The end of compiling: looks every entry of a segment up through the code that answers
-//! queries, compares with the list before, and writes. Runs on a thread of its own, one
-//! segment behind the one that makes them.
+//! The last step of compiling: verifies every entry of a segment with the lookup that answers
+//! queries, compares the list with the previous one, and writes it. It runs on its own thread, one
+//! segment behind the compiler.
 
 use std::fmt;
 use std::fs::File;
@@ -13,45 +13,44 @@ use sha2::{Digest, Sha256};
 
 use super::Scope;
 use super::difference::{Comparison, Difference};
-use super::names::{EntriesDigest, Foot, Names, SEED, Unusable};
-use super::segment::{Head, Hit, Rest, Segment};
+use super::names::{EntriesDigest, Footer, Names, SEED, Unusable};
+use super::segment::{Hit, LocalHash, Segment, SegmentHeader};
 use super::sorter::Sorted;
 use super::symbols::Symbols;
 use crate::name::{Name, Text, Walk};
 
-/// One in so many names is used to ask for three names that are not listed, by its own
-/// hash: about a million of ten million, and a name of a short list is used anyhow.
+/// Every Nth name of a long list also verifies that three unlisted names are not found.
 const ASKED: usize = 32;
 const ALL_ASKED: usize = 1 << 16;
-/// Names that are not listed and are asked for by their own hash, at most.
+/// Maximum number of unlisted names that are also looked up by their own hash.
 const OTHERS: usize = 1 << 16;
 
-/// Where a compiled list is put.
+/// The destination of a compiled list.
 pub enum Destination<'a> {
     Memory,
-    /// As a file whose name is its SHA-256.
+    /// A file named after its SHA-256.
     Folder(&'a Path),
 }
 
-/// Why entries did not become a list.
+/// Why entries could not be compiled.
 #[derive(Debug)]
 pub enum CompileError {
     Io(io::Error),
-    /// Names that were chosen for their hashes.
-    Crowded,
-    /// What was compiled does not find its own entries, or finds others.
-    Lost,
+    /// Names were chosen for their hashes.
+    HashFlood,
+    /// The compiled list does not find its own names, or finds others.
+    NotVerified,
 }
 
 impl fmt::Display for CompileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             CompileError::Io(error) => write!(f, "cannot be written: {error}"),
-            CompileError::Crowded => f.write_str(
+            CompileError::HashFlood => f.write_str(
                 "holds names that were chosen so that a table of them becomes slow: refused as an attack",
             ),
-            CompileError::Lost => f.write_str(
-                "what was compiled does not find all of its own names and no others: a fault of dnsblock",
+            CompileError::NotVerified => f.write_str(
+                "what was compiled does not find all of its own names and no unlisted: a fault of dnsblock",
             ),
         }
     }
@@ -63,10 +62,10 @@ impl From<io::Error> for CompileError {
     }
 }
 
-/// A segment that was made, and what it must hold.
+/// A segment, and the entries that it must contain.
 pub struct Batch {
     pub sorted: Sorted,
-    pub head: Head,
+    pub header: SegmentHeader,
     pub segment: Vec<u8>,
     pub scopes: Vec<Scope>,
 }
@@ -79,10 +78,10 @@ pub struct Writer<'a> {
     digest: EntriesDigest,
     written: u64,
     entries: usize,
-    pub heads: Vec<Head>,
+    pub headers: Vec<SegmentHeader>,
     comparison: Option<Comparison>,
-    /// Names that are not listed, by their hash, to be asked for in the end.
-    others: Vec<(u64, Vec<u8>)>,
+    /// Unlisted names with their hashes, to be looked up in the end.
+    unlisted: Vec<(u64, Vec<u8>)>,
 }
 
 enum Sink<'a> {
@@ -99,7 +98,7 @@ impl<'a> Writer<'a> {
     ) -> Result<Writer<'a>, CompileError> {
         let sink = match into {
             Destination::Memory => Sink::Memory(Vec::new()),
-            Destination::Folder(folder) => Sink::File(half_written(folder)?, folder),
+            Destination::Folder(folder) => Sink::File(temporary_file(folder)?, folder),
         };
         Ok(Writer {
             symbols,
@@ -109,33 +108,33 @@ impl<'a> Writer<'a> {
             digest: EntriesDigest::default(),
             written: 0,
             entries: 0,
-            heads: Vec::new(),
+            headers: Vec::new(),
             comparison: before.map(Comparison::with),
-            others: Vec::new(),
+            unlisted: Vec::new(),
         })
     }
 
     pub fn run(mut self, receive: Receiver<Batch>) -> Result<Writer<'a>, CompileError> {
         for mut batch in receive {
-            self.look_up(&batch)?;
-            batch.head.offset = self.written;
-            self.heads.push(batch.head);
+            self.verify(&batch)?;
+            batch.header.offset = self.written;
+            self.headers.push(batch.header);
             self.write(&batch.segment)?;
         }
         Ok(self)
     }
 
-    /// Every entry is there, and says what it should.
-    fn look_up(&mut self, batch: &Batch) -> Result<(), CompileError> {
-        let segment = Segment::new(&batch.head, &batch.segment);
+    /// Verifies that each entry is found with its scope.
+    fn verify(&mut self, batch: &Batch) -> Result<(), CompileError> {
+        let segment = Segment::new(&batch.header, &batch.segment);
         let (mut text, mut walk) = (Text::default(), Walk::new(&Name::root(), SEED));
         for (rank, record) in batch.sorted.records().enumerate() {
             text.take(record.text);
-            let rest = Rest::of(record.hash, self.bits);
+            let local = LocalHash::of(record.hash, self.bits);
             let found =
-                segment.may_hold(rest).then(|| segment.find(rest, |c| self.symbols.spell(c, &text, 0)));
+                segment.may_hold(local).then(|| segment.find(local, |c| self.symbols.spell(c, &text, 0)));
             if found.flatten() != Some(Hit { scope: record.scope, rank: rank as u32 }) {
-                return Err(CompileError::Lost);
+                return Err(CompileError::NotVerified);
             }
             let scope = &batch.scopes[record.scope as usize];
             self.digest.add(record.text, *scope);
@@ -146,39 +145,39 @@ impl<'a> Writer<'a> {
             if self.entries > ALL_ASKED && !self.entries.is_multiple_of(ASKED) {
                 continue;
             }
-            for other in others(record.text) {
+            for other in unlisted(record.text) {
                 text.take(&other);
                 let found =
-                    segment.may_hold(rest).then(|| segment.find(rest, |c| self.symbols.spell(c, &text, 0)));
+                    segment.may_hold(local).then(|| segment.find(local, |c| self.symbols.spell(c, &text, 0)));
                 if found.flatten().is_some() {
-                    return Err(CompileError::Lost);
+                    return Err(CompileError::NotVerified);
                 }
-                if self.others.len() < OTHERS {
-                    walk.take(&asked(&other).ok_or(CompileError::Lost)?, SEED);
-                    self.others.push((walk.hash(0), other));
+                if self.unlisted.len() < OTHERS {
+                    walk.take(&asked(&other).ok_or(CompileError::NotVerified)?, SEED);
+                    self.unlisted.push((walk.hash(0), other));
                 }
             }
         }
         Ok(())
     }
 
-    fn write(&mut self, octets: &[u8]) -> Result<(), CompileError> {
-        self.sha256.update(octets);
-        self.written += octets.len() as u64;
+    fn write(&mut self, bytes: &[u8]) -> Result<(), CompileError> {
+        self.sha256.update(bytes);
+        self.written += bytes.len() as u64;
         match &mut self.sink {
-            Sink::Memory(memory) => memory.extend_from_slice(octets),
-            Sink::File(file, _) => file.write_all(octets)?,
+            Sink::Memory(memory) => memory.extend_from_slice(bytes),
+            Sink::File(file, _) => file.write_all(bytes)?,
         }
         Ok(())
     }
 
-    /// Puts the foot behind the segments; on the disk the file is there whole, or not at all.
-    pub fn finish(mut self, mut foot: Foot) -> Result<(Names, Option<Difference>), CompileError> {
-        foot.digest = std::mem::take(&mut self.digest).finish();
-        self.write(&foot.to_octets())?;
+    /// Appends the footer. A file gets its name only when it is complete.
+    pub fn finish(mut self, mut footer: Footer) -> Result<(Names, Option<Difference>), CompileError> {
+        footer.digest = std::mem::take(&mut self.digest).finish();
+        self.write(&footer.to_bytes())?;
         let sha256: [u8; 32] = std::mem::take(&mut self.sha256).finalize().into();
         let names = match self.sink {
-            Sink::Memory(octets) => Names::in_memory(octets),
+            Sink::Memory(bytes) => Names::in_memory(bytes),
             Sink::File(file, folder) => {
                 let path = folder.join(file_name(&sha256));
                 file.as_file().sync_all()?;
@@ -189,27 +188,27 @@ impl<'a> Writer<'a> {
         };
         let names = names.map_err(|unusable| match unusable {
             Unusable::Unreadable(error) => CompileError::Io(error),
-            Unusable::Corrupt | Unusable::Foreign => CompileError::Lost,
+            Unusable::Corrupt | Unusable::Foreign => CompileError::NotVerified,
         })?;
-        ask_for_others(&names, self.others)?;
+        verify_unlisted(&names, self.unlisted)?;
         Ok((names, self.comparison.map(Comparison::finish)))
     }
 }
 
-/// What a compiled list is called in its folder.
+/// The file name of a compiled list.
 pub fn file_name(sha256: &[u8; 32]) -> String {
-    let digits: String = sha256.iter().map(|octet| format!("{octet:02x}")).collect();
+    let digits: String = sha256.iter().map(|byte| format!("{byte:02x}")).collect();
     format!("{digits}.names")
 }
 
-/// A file that goes away by itself unless it is given its name.
-fn half_written(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
+/// A temporary file, removed unless it is renamed.
+fn temporary_file(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
     tempfile::Builder::new().prefix("half-").suffix(".tmp").tempfile_in(folder)
 }
 
-/// Names that no list holds, but a client may ask for: a listed one with another octet at
-/// its beginning, in its middle and at its end.
-fn others(listed: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+/// Names that no list contains but a client may query: the listed name with another byte at its
+/// beginning, in its middle or at its end.
+fn unlisted(listed: &[u8]) -> impl Iterator<Item = Vec<u8>> {
     let places = [0, listed.len() / 2, listed.len() - 1].into_iter();
     places.filter(|&place| listed[place] != b'.').map(|place| {
         let mut other = listed.to_vec();
@@ -218,27 +217,26 @@ fn others(listed: &[u8]) -> impl Iterator<Item = Vec<u8>> {
     })
 }
 
-/// The name that a client asks for who asks for this one.
+/// The QNAME of a query for this name.
 fn asked(text: &[u8]) -> Option<Name> {
     let label = |label: &[u8]| [&[label.len() as u8], label].concat();
-    let wire: Vec<u8> = text.split(|&octet| octet == b'.').flat_map(label).chain([0]).collect();
+    let wire: Vec<u8> = text.split(|&byte| byte == b'.').flat_map(label).chain([0]).collect();
     Name::parse(&wire, 0).ok().map(|(name, _)| name)
 }
 
-/// Names that are not listed are not found by their own hash either. Segment by segment,
-/// and what was read of one goes before the next: until it is enforced, a list takes no
-/// memory that the one before it has.
-fn ask_for_others(names: &Names, mut others: Vec<(u64, Vec<u8>)>) -> Result<(), CompileError> {
-    others.sort_unstable();
+/// Verifies that unlisted names are not found by their own hash. It releases the memory of each
+/// segment: until the list is enforced, the memory of the previous one is still needed.
+fn verify_unlisted(names: &Names, mut unlisted: Vec<(u64, Vec<u8>)>) -> Result<(), CompileError> {
+    unlisted.sort_unstable();
     let mut text = Text::default();
-    for same in others.chunk_by(|a, b| names.segment_of(a.0) == names.segment_of(b.0)) {
+    for same in unlisted.chunk_by(|a, b| names.segment_of(a.0) == names.segment_of(b.0)) {
         for (hash, other) in same {
             text.take(other);
             if names.find(*hash, &text, 0).is_some() {
-                return Err(CompileError::Lost);
+                return Err(CompileError::NotVerified);
             }
         }
-        names.give_back();
+        names.release_memory();
     }
     Ok(())
 }

@@ -61,12 +61,12 @@ impl Names {
     /// Whether octets of its file were lost while it was in use.
     #[getter]
     fn is_corrupt(&self) -> bool {
-        self.0.is_damaged()
+        self.0.is_corrupt()
     }
 
     /// Gives its memory back, though it can be used as before.
     fn give_back(&self, py: Python<'_>) {
-        py.detach(|| self.0.give_back());
+        py.detach(|| self.0.release_memory());
     }
 
     /// Reads all of it into memory.
