@@ -117,7 +117,8 @@ _RULES = (_BLOCKS, _BLOCKS_OVER_UDP, _LETS_PASS)
 
 def _of_order(order: Order, config: Config) -> PolicyZone:
     if order.action != "block":
-        raise Refused([order.problem(("action",), order.action, "only block orders have an impact run")])
+        reason = "only an order that blocks can have an impact run"
+        raise Refused([order.problem(("action",), order.action, reason)])
     if order.entries_file is not None:
         reason = "its names are in a separate file: run `dnsblock impact` on that file"
         raise Refused([order.problem(("entries_file",), order.entries_file.path, reason)])
@@ -163,7 +164,7 @@ def _of_names(file: str, data: bytes, options: Options) -> Candidate:
     report = Report.of(compiled, options.match)
     if (finding := rejected(compiled, REJECTED_PERCENT)) is not None:
         bad = [*report.of_kind("rejected"), *report.of_kind("left out")]
-        lines = [told.problem for told in sorted(bad, key=lambda told: told.line)]
+        lines = [one.problem for one in sorted(bad, key=lambda one: one.line)]
         raise Refused([*lines, Problem(file, None, "", str(finding))])
     return Candidate(PolicyZone.from_names(_NAME, compiled.names, _BLOCKS), report.rejected_by)
 

@@ -77,9 +77,11 @@ def read(
 ) -> Draft:
     """Reads inbox, lists and secrets. Raises `Refused` with every problem of every file.
 
-    These do not raise: a rejected list with an enforced version (see `Lists.rejections`); a refused order
-    document or an unreadable inbox (see `Draft.refused`); an invalid file of secrets, if previous ones are
-    in force. Without `reads_lists`, only lists without an enforced version are read.
+    Without `reads_lists`, only lists without an enforced version are read. These do not raise:
+
+    * a rejected list with an enforced version (see `Lists.rejections`)
+    * a refused order document or an unreadable inbox (see `Draft.refused`)
+    * an invalid file of secrets, if previous ones are in force
     """
     problems: list[Problem] = []
     intake: Intake = NOTHING if config.orders is None else examine(config.orders, known, config, now)
@@ -89,14 +91,14 @@ def read(
         fresh = lists.read(config, now, progress, only=None if reads_lists else NONE)
     except Refused as err:
         problems.extend(err.problems)
-    kept: tuple[Problem, ...] = ()
+    secret_problems: tuple[Problem, ...] = ()
     notes = (*intake.notes, *fresh.notes)
     secrets = former_secrets
     try:
         secrets = tuple(read_secrets(config.cookies.secrets))
     except Refused as err:
         if former_secrets:
-            kept = err.problems
+            secret_problems = err.problems
             notes = (*notes, f"{config.cookies.secrets}: the previous secrets stay in force")
         else:
             problems.extend(err.problems)
@@ -107,7 +109,7 @@ def read(
         *(config, fresh, rules, intake.new, notes, reads_lists),
         refused=intake.refused,
         secrets=secrets,
-        problems=kept,
+        problems=secret_problems,
         files=contents_of(config, secrets, former_files),
     )
 

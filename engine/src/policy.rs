@@ -1,7 +1,6 @@
-//! Policy zones: build, look up, explain.
+//! Policy zones: compile, look up, explain.
 //!
-//! A policy zone is one issuer's orders or one list, compiled; immutable once
-//! built.
+//! A policy zone is the orders of one issuer or one list, compiled. It is immutable.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
@@ -28,9 +27,9 @@ mod symbols;
 mod writer;
 use layers::ZoneNames;
 use names::Names;
-pub use snapshot::{Decision, Evaluation, Part, PlacedZone, Shadow, ShadowMatch, Snapshot};
+pub use snapshot::{Decision, Evaluation, LookupStep, PlacedZone, Shadow, ShadowMatch, Snapshot};
 
-/// What a policy zone may do with a query. The order is that of the counters.
+/// The action of a policy zone for a query, in the order of the counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
     Passthru,
@@ -39,7 +38,7 @@ pub enum Action {
     Nodata,
     Refused,
     Drop,
-    /// TCP only: over UDP an empty answer with TC set; over TCP the next zone decides.
+    /// TCP-Only: over UDP an empty answer with TC set; over TCP the next zone decides.
     Truncate,
     Cname,
 }
@@ -65,31 +64,31 @@ impl Action {
     }
 }
 
-/// An answer profile: what a blocked name is answered with.
+/// An answer profile: the answer for blocked names.
 #[derive(Clone, Debug)]
 pub struct Answer {
     pub action: Action,
-    /// Seconds; of addresses, of the CNAME and of the SOA of a negative answer.
+    /// In seconds, for addresses, the CNAME, and the SOA of a negative answer.
     pub ttl: u32,
-    /// RFC 8914 INFO-CODE that tells why: 15 Blocked, 16 Censored, 17 Filtered.
+    /// INFO-CODE of RFC 8914: 15 Blocked, 16 Censored, 17 Filtered.
     pub extended_error: Option<u16>,
     pub ipv4: Vec<Ipv4Addr>,
     pub ipv6: Vec<Ipv6Addr>,
-    /// Where `Action::Cname` leads.
+    /// The target of `Action::Cname`.
     pub target: Option<Target>,
 }
 
-/// Where a CNAME of ours leads.
+/// The target of a CNAME of ours.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Target {
     Name(Name),
-    /// The queried name, under this one: RPZ's `CNAME *.garden.example.`
+    /// The QNAME prepended to this name: RPZ's `CNAME *.garden.example.`
     /// (draft-vixie-dnsop-dns-rpz-00 section 3.6).
     Under(Name),
 }
 
 impl Target {
-    /// Where it leads for this query; `None` if that name is too long.
+    /// The target for this query; `None` if the name is too long.
     pub fn of(&self, queried: &Name) -> Option<Name> {
         match self {
             Target::Name(name) => Some(name.clone()),
@@ -98,26 +97,26 @@ impl Target {
     }
 }
 
-/// What a client that reads structured errors is told in the place of the
-/// reference: I-JSON (draft-ietf-dnsop-structured-dns-error).
+/// A structured error instead of the reference, for clients that support it: I-JSON
+/// (draft-ietf-dnsop-structured-dns-error).
 #[derive(Clone, Debug)]
 pub struct Structured {
     pub whole: Box<str>,
-    /// Without what can be left out, for where the whole does not fit.
+    /// Without the optional parts, if the whole does not fit.
     pub brief: Box<str>,
 }
 
-/// What one entry does to the names it matches.
+/// The effect of an entry on the names that it covers.
 #[derive(Clone, Debug)]
 pub enum Rule {
-    /// No match here: the next zone is asked (an `exempt` entry).
+    /// An exemption: this zone does not match, and the next zone is evaluated.
     Exemption,
-    /// `reference` is the order's own number; empty for a list.
+    /// `reference` is the number of the order; empty for a list.
     Answer { answer: Arc<Answer>, reference: Box<str>, structured: Option<Box<Structured>> },
 }
 
 impl Rule {
-    /// The rule of an exception that ends the search.
+    /// The rule of an exception that ends the evaluation.
     pub fn passthru() -> Rule {
         let (action, extended_error, target) = (Action::Passthru, None, None);
         let answer = Answer { action, ttl: 0, extended_error, ipv4: Vec::new(), ipv6: Vec::new(), target };
@@ -132,7 +131,7 @@ impl Rule {
         matches!(self, Rule::Answer { answer, .. } if answer.action == wanted)
     }
 
-    /// The rule as it enters the digest: all that a client can notice.
+    /// The form that enters the digest: everything that a client can notice.
     fn canonical(&self) -> String {
         let Rule::Answer { answer, reference, structured } = self else {
             return "hole".to_string();
@@ -147,14 +146,14 @@ impl Rule {
     }
 }
 
-/// Which names an entry covers.
+/// The names that an entry covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Match {
-    /// The name alone.
+    /// The name only.
     Exact,
-    /// The name and everything below it.
+    /// The name and all names below.
     Subtree,
-    /// Only what is below; RPZ's `*.name`.
+    /// All names below; RPZ's `*.name`.
     Below,
 }
 
@@ -173,10 +172,10 @@ impl Match {
 
 //------- PolicyZone ---------------------------------------------------------
 
-/// One issuer's orders or one source: compiled names, and what is done about them.
+/// The orders of one issuer or one source: names, their scopes, and rules.
 ///
-/// A zone may hold addresses instead, which are asked for where an upstream's
-/// answer leads (RPZ's trigger RPZ-IP); the first rule is theirs.
+/// A zone may have addresses instead, for addresses in upstream responses (RPZ's trigger RPZ-IP).
+/// They have the first rule.
 pub struct PolicyZone {
     name: String,
     names: ZoneNames,
@@ -184,12 +183,12 @@ pub struct PolicyZone {
     addresses: Prefixes,
     listed: usize,
     digest: [u8; 32],
-    /// For denials of the zone itself, and for those of later zones.
+    /// See `above_exceptions`: for denials of this zone, and for those of later zones.
     above_exceptions: [OnceLock<HashSet<u64>>; 2],
 }
 
-/// What an owner's entries say about the name itself and about what is below:
-/// places in a zone's rules.
+/// The entries of an owner, for the name itself and for the names below: the match, and an index
+/// into the zone's rules.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Scope {
     pub at: Option<(Match, u32)>,
@@ -199,17 +198,17 @@ pub struct Scope {
 /// An entry that covers a name.
 #[derive(Clone, Copy)]
 pub struct Found<'a> {
-    /// Labels of the queried name that stand before the entry's owner name.
+    /// The number of labels of the QNAME before the owner name.
     pub skip: usize,
     pub scope: Match,
     pub rule: &'a Rule,
-    /// How many names of the zone stand before the owner.
+    /// A number that distinguishes the entry from others of its zone, below `PolicyZone::ranks`.
     pub rank: u64,
 }
 
 impl PolicyZone {
-    /// A zone of compiled names; `None` where they need other rules than these. Of names to
-    /// which only rules of exceptions apply, nothing is listed.
+    /// A zone of compiled names; `None` if they need other rules. Names with rules of exceptions
+    /// only are not counted as listed.
     pub fn new(name: &str, names: Arc<Names>, rules: Vec<Rule>, is_exception: &[bool]) -> Option<PolicyZone> {
         let sides = names.scopes().iter().flat_map(|scope| [scope.at, scope.under]);
         if sides.flatten().any(|(_, rule)| rule as usize >= rules.len()) {
@@ -265,28 +264,27 @@ impl PolicyZone {
         PolicyZone { name, names, rules, addresses, listed, digest, above_exceptions }
     }
 
-    /// Looks `name` up; `walk` holds the hashes of its suffixes.
-    ///
-    /// The longest owner decides; no limit on depth in either name.
+    /// The entry that decides about `name`: that of the longest owner. `walk` has the hashes of its
+    /// suffixes.
     pub fn find(&self, name: &Name, walk: &Walk) -> Option<Found<'_>> {
         self.skips(name.labels()).find_map(|skip| self.entry_at(name, walk, skip))
     }
 
-    /// Asks for a part of the memory that `find` looks at; the parts before must be
-    /// there. With a list far larger than the processor's caches, `find` does little
-    /// but wait for it: asked for all queries of a batch, the waits go by together.
-    pub fn warm(&self, labels: usize, walk: &Walk, part: Part) {
+    /// Prefetches one part of the memory that `find` reads; the parts before must have arrived. If
+    /// a list is much larger than the processor's caches, `find` mostly waits for memory. With one
+    /// call for all queries of a batch, these waits overlap.
+    pub fn warm(&self, labels: usize, walk: &Walk, step: LookupStep) {
         for hash in self.skips(labels).map(|skip| walk.hash(skip)) {
-            match part {
-                Part::Filter => self.names.base().warm_filter(hash),
-                Part::Index => self.names.base().warm_index(hash),
-                Part::Bucket => self.names.base().warm_bucket(hash),
+            match step {
+                LookupStep::Filter => self.names.base().warm_filter(hash),
+                LookupStep::Index => self.names.base().warm_index(hash),
+                LookupStep::Bucket => self.names.base().warm_bucket(hash),
             }
         }
     }
 
-    /// How many labels of a name of so many are to be left out, one after the other:
-    /// suffixes of lengths that no owner has are not looked up.
+    /// The suffixes to look up, as the number of labels before each. Lengths that no owner has are
+    /// skipped.
     fn skips(&self, labels: usize) -> Range<usize> {
         let (fewest, most) = self.names.labels();
         labels.saturating_sub(most)..(labels + 1).saturating_sub(fewest).min(labels)
@@ -297,15 +295,14 @@ impl PolicyZone {
         (0..name.labels()).filter_map(|skip| self.entry_at(name, walk, skip)).collect()
     }
 
-    /// The entry whose owner is the suffix that leaves out `skip` labels, if
-    /// it covers the whole name.
+    /// The entry of the suffix after `skip` labels, if it covers the whole name.
     fn entry_at(&self, name: &Name, walk: &Walk, skip: usize) -> Option<Found<'_>> {
         let (scope, rank) = self.names.find(walk.hash(skip), walk.text(), name.offset(skip))?;
         let (scope, rule) = if skip == 0 { scope.at? } else { scope.under? };
         Some(Found { skip, scope, rule: &self.rules[rule as usize], rank })
     }
 
-    /// What is said about exactly this suffix of a name.
+    /// The scope of exactly this suffix.
     fn scope_of(&self, name: &Name, walk: &Walk, skip: usize) -> Option<Scope> {
         self.names.find(walk.hash(skip), walk.text(), name.offset(skip)).map(|(scope, _)| scope)
     }
@@ -314,7 +311,7 @@ impl PolicyZone {
         &self.name
     }
 
-    /// Every name whose rank is wanted, and its scope.
+    /// Every name whose rank is wanted, with its rank and scope.
     pub fn each(&self, wants: impl FnMut(u64, &Scope) -> bool, take: impl FnMut(u64, &Text, &Scope)) {
         self.names.each(wants, take);
     }
@@ -324,31 +321,30 @@ impl PolicyZone {
         self.names.ranks()
     }
 
-    /// Distinct owner names, or prefixes of addresses.
+    /// The number of distinct owner names or prefixes.
     pub fn entries(&self) -> usize {
         self.names.entries() + self.addresses.len()
     }
 
-    /// Of these, those about which something is said: an exception alone enforces nothing.
+    /// Those without exceptions only, which enforce nothing.
     pub fn listed(&self) -> usize {
         self.listed
     }
 
-    /// Every prefix of this zone that holds the address, the longest first, and
-    /// what the zone does about it.
+    /// Every prefix of this zone that contains the address, longest first, with its rule.
     pub fn covering_address(&self, address: IpAddr) -> Vec<(Prefix, &Rule)> {
         self.addresses.covering(address).into_iter().map(|prefix| (prefix, &self.rules[0])).collect()
     }
 
-    /// SHA-256 over the names and the rules, in canonical order; the same on every
-    /// node that enforces the same thing.
+    /// SHA-256 over names and rules in canonical order. It is the same on every instance that
+    /// enforces the same entries.
     pub fn digest(&self) -> &[u8; 32] {
         &self.digest
     }
 }
 
-/// Rules in canonical order, each once, and where each of the given ones stands there:
-/// so that the order in which they were given makes no other zone.
+/// The rules in canonical order without duplicates, and the new index of each given rule. So the
+/// order of the given rules does not change the zone.
 pub fn in_order(rules: Vec<Rule>) -> (Vec<Rule>, Vec<u32>) {
     let mut ordered: Vec<(String, Rule)> = Vec::new();
     let canonical: Vec<String> = rules.iter().map(Rule::canonical).collect();
@@ -360,7 +356,7 @@ pub fn in_order(rules: Vec<Rule>) -> (Vec<Rule>, Vec<u32>) {
     (ordered.into_iter().map(|(_, rule)| rule).collect(), places)
 }
 
-/// The seed of hashes that nobody outside may foresee.
+/// A seed for hashes that clients cannot predict.
 pub fn seed() -> u64 {
     static SEED: OnceLock<u64> = OnceLock::new();
     *SEED.get_or_init(|| RandomState::new().hash_one("dnsblock"))

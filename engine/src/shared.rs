@@ -14,7 +14,7 @@ use crate::impact::ImpactRun;
 use crate::limits::{ConnectionCounts, Limiter};
 use crate::message::{Query, Transport};
 use crate::name::{Name, Walk};
-use crate::policy::{Part, Shadow, ShadowMatch, Snapshot};
+use crate::policy::{LookupStep, Shadow, ShadowMatch, Snapshot};
 use crate::response::Response;
 use crate::rules::Rules;
 use crate::targets::would_block_target;
@@ -149,10 +149,10 @@ impl Serving {
     }
 
     /// See `PolicyZone::warm`.
-    pub fn warm(&self, name: &Name, walk: &Walk, part: Part) {
-        self.snapshot.warm(name, walk, part);
+    pub fn warm(&self, name: &Name, walk: &Walk, step: LookupStep) {
+        self.snapshot.warm(name, walk, step);
         if let Some(run) = &self.impact_run {
-            run.shadow().zone.warm(name.labels(), walk, part);
+            run.shadow().zone.warm(name.labels(), walk, step);
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The public suffix list: which part of a name is the domain that somebody has registered.
-//! Used where what is outstanding is shared out by domain (`upstream/shares.rs`).
+//! The public suffix list: which part of a name is the registered domain. `upstream/shares.rs`
+//! limits outstanding queries by it.
 
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
@@ -8,20 +8,20 @@ use crate::cache::IdentityHasher;
 use crate::name::{Name, Walk};
 use crate::policy::names::SEED;
 
-/// What is known about a name: bits.
+/// Flags for a name.
 const SUFFIX: u8 = 1;
-/// All names directly below are suffixes.
+/// All names directly below it are suffixes.
 const PARENT: u8 = 1 << 1;
-/// No suffix, although it is below such a parent.
+/// It is not a suffix, although its parent has the flag above.
 const EXCEPTION: u8 = 1 << 2;
 
-/// By the hash of a name, 16 bytes each.
+/// By hash of the name; 16 bytes per entry.
 #[derive(Debug, Default)]
 pub struct Suffixes(HashMap<u64, u8, BuildHasherDefault<IdentityHasher>>);
 
 impl Suffixes {
-    /// Names that are public suffixes, names whose children all are (`*.` in the list), and
-    /// names that are none although they are below such a name (`!`).
+    /// Public suffixes, names whose children are all suffixes (`*.` in the list), and exceptions
+    /// among these children (`!`).
     pub fn new(suffixes: &[Name], parents: &[Name], exceptions: &[Name]) -> Suffixes {
         let mut known = Suffixes::default();
         for (names, bit) in [(suffixes, SUFFIX), (parents, PARENT), (exceptions, EXCEPTION)] {
@@ -32,9 +32,8 @@ impl Suffixes {
         known
     }
 
-    /// The registered domain of a name, in wire format: its longest public suffix and one label
-    /// more, or the suffix where there is no more. A name below no suffix of the list is below
-    /// its top-level domain.
+    /// The registered domain of a name in wire format: the longest public suffix and one more
+    /// label, if any. If no suffix matches, the top-level domain is the suffix.
     pub fn domain<'n>(&self, name: &'n Name) -> &'n [u8] {
         let walk = Walk::new(name, SEED);
         let known = |skip: usize| self.0.get(&walk.hash(skip)).copied().unwrap_or(0);

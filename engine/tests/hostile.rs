@@ -1,4 +1,4 @@
-//! Hostile octets through the pure parts of the packet path: whatever comes,
+//! Hostile bytes through the pure parts of the packet path: whatever comes,
 //! nothing panics, and what is sent back is a well-formed response to it.
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -27,7 +27,7 @@ impl Random {
         (self.0 >> 33) as usize % limit
     }
 
-    /// Changes, cuts or lengthens a few octets.
+    /// Changes, cuts or lengthens a few bytes.
     fn spoil(&mut self, message: &mut Vec<u8>) {
         for _ in 0..self.below(4) {
             match (self.below(4), message.len()) {
@@ -137,7 +137,7 @@ fn whatever_packet_comes_the_response_is_sound() {
             assert!(is_well_formed(response), "{packet:02x?} got {response:02x?}");
             assert_eq!(response[..2], packet[..2], "the id");
             assert_eq!(u16_at(&packet, 2).unwrap() & flag::QR, 0, "a response was answered");
-            assert!(transport.is_tcp() || length <= 1232, "{length} octets over UDP");
+            assert!(transport.is_tcp() || length <= 1232, "{length} bytes over UDP");
             assert!(
                 !transport.is_tcp() || response[2] & 2 == 0 || !is_well_formed(&packet) || packet[2] & 2 != 0
             );
@@ -182,7 +182,7 @@ fn whatever_an_upstream_sends_the_response_is_sound() {
                 let last = chain::Owners::new(read, last, usize::MAX).next().unwrap();
                 let addresses =
                     chain::alternatives(read, &last).flat_map(|alternative| alternative.addresses).count();
-                assert!(addresses <= response.len() / 4, "more addresses than octets");
+                assert!(addresses <= response.len() / 4, "more addresses than bytes");
             }
             chain::is_unambiguous(read, &query.name);
             assert!(steps <= response.len() / 12 + 1, "more steps than records");

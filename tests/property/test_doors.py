@@ -357,6 +357,7 @@ ASKED = SimpleNamespace(
     explain=lambda target: explain(target, POLICY, CONFIG),
     scheduled=lambda name: [],
 )
+ASKED.view = lambda by: ASKED
 APP = control_app(cast(Any, ASKED))
 
 

@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_list_holds_each_of_its_names_and_no_other_in_few_octets() {
+    fn a_large_list_finds_each_of_its_names_and_no_other_in_few_bytes() {
         const NAMES: u32 = 150_000;
         let lines: Vec<String> = (0..NAMES).map(listed).collect();
         let made = compile(&lines, Destination::Memory, None);
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn the_order_of_lines_changes_no_octet_and_one_name_does() {
+    fn the_order_of_lines_does_not_change_the_file_and_one_name_does() {
         let mut lines: Vec<String> = (0..5000).map(listed).collect();
         let one = *compile(&lines, Destination::Memory, None).names.sha256();
         lines.reverse();
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_twice_is_counted_with_its_lines() {
+    fn duplicate_entries_are_counted_with_their_lines() {
         let lines = ["a.example", "exact b.example", "a.example", "below b.example", "subtree b.example"];
         let made = compile(&lines.map(String::from), Destination::Memory, None);
         assert_eq!((made.accepted, made.duplicate, made.repeats), (3, 2, vec![(3, 1), (5, 2)]));
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn the_difference_says_each_name_that_came_went_or_changed() {
+    fn the_difference_has_each_added_removed_or_changed_name() {
         let first: Vec<String> = (0..3000).map(listed).collect();
         let mut second: Vec<String> = (10..3005).map(listed).collect();
         second[7] = format!("exact {}", second[7]);
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_opened_by_what_it_holds_and_refused_when_anything_is_another() {
+    fn a_file_is_opened_by_its_sha256_and_rejected_after_any_change() {
         let folder = tempfile::tempdir().unwrap();
         let lines: Vec<String> = (0..2000).map(listed).collect();
         let made = compile(&lines, Destination::Folder(folder.path()), None);
@@ -280,7 +280,7 @@ mod tests {
 
     /// Whoever can write to the folder can construct plausible files.
     #[test]
-    fn octets_made_to_deceive_are_refused_or_harmless() {
+    fn corrupt_files_are_rejected_or_harmless() {
         let lines: Vec<String> = (0..300).map(listed).collect();
         let good = compile(&lines, Destination::Memory, None).names.bytes().to_vec();
         let mut random = 7u64;
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_is_gone_is_an_error_and_not_an_end() {
+    fn a_missing_folder_is_an_error() {
         let mut compiler = Compiler::new(1, std::env::temp_dir());
         let name = Name::from_text(b"a.example").unwrap();
         compiler.walk(&name);

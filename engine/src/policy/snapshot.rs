@@ -1,7 +1,7 @@
-//! Snapshots: the policy zones in configured order, and who of them decides.
+//! Snapshots: the policy zones in configured order.
 //!
-//! The first zone that matches decides (RPZ, draft-vixie-dnsop-dns-rpz-00
-//! section 5.2); no other is asked then, whatever it says.
+//! The first zone that matches decides (RPZ, draft-vixie-dnsop-dns-rpz-00 section 5.2). Later zones
+//! are not evaluated.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -16,15 +16,15 @@ use crate::name::{Name, Walk};
 use crate::nat64::Nat64;
 use crate::prefix::Prefix;
 
-/// The policy zones in configured order: all that is enforced at one moment, and
-/// apart from it what only is counted, so that none of that decides anything.
+/// The policy zones in configured order. Shadow zones are stored apart from the enforced ones, so
+/// that no lookup can enforce them.
 pub struct Snapshot {
     zones: Vec<PlacedZone>,
     shadows: Vec<Shadow>,
     serial: u32,
     digest: [u8; 32],
-    /// Owners whose NXDOMAIN would also deny a name that this snapshot lets
-    /// live below them (RFC 8020 2), by place of their zone.
+    /// Owners whose NXDOMAIN would also deny a name below that this snapshot does not block (RFC
+    /// 8020 section 2), for each zone.
     shielded: Vec<HashSet<Box<[u8]>>>,
     nat64: Nat64,
 }
@@ -47,22 +47,22 @@ impl Evaluation<'_> {
     }
 }
 
-/// What of the zones is looked at, one part after the other.
+/// The steps of a lookup in memory.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Part {
+pub enum LookupStep {
     Filter,
     Index,
     Bucket,
 }
 
-/// A policy zone in its place in a snapshot.
+/// A policy zone with its options in a snapshot.
 pub struct PlacedZone {
     pub zone: Arc<PolicyZone>,
-    /// Unix time, seconds, at which a scheduled change of the zone falls due.
+    /// Unix time in seconds of the next scheduled change.
     pub next_change_at: Option<u64>,
-    /// Whether the zone judges where upstreams' answers lead, too.
+    /// Whether the zone also applies to targets in upstream responses.
     pub judges_targets: bool,
-    /// Whether the zone decides nothing, and is counted what it would block.
+    /// Whether the zone decides nothing, and its matches are counted.
     pub is_shadow: bool,
 }
 
@@ -93,12 +93,12 @@ pub struct ShadowMatch {
 
 /// The decision of a snapshot about a name.
 pub struct Decision<'a> {
-    /// Place of the zone among those that were asked: in the snapshot.
+    /// The number of the zone among those evaluated; without a shadow zone, in the snapshot.
     pub zone: usize,
-    /// Labels of the name before the matched entry's owner.
+    /// The number of labels before the owner name.
     pub skip: usize,
     pub scope: Match,
-    /// The entry's rank among those of the zone.
+    /// The rank of the entry in its zone.
     pub rank: u64,
     pub answer: &'a Answer,
     pub reference: &'a str,
@@ -106,7 +106,7 @@ pub struct Decision<'a> {
 }
 
 impl<'a> Decision<'a> {
-    /// RPZ's TCP-Only: over TCP as if not listed, so the next zone is asked.
+    /// Over TCP, a truncate entry does not match.
     fn holds(&self, transport: Transport) -> bool {
         self.answer.action != Action::Truncate || !transport.is_tcp()
     }
@@ -115,7 +115,7 @@ impl<'a> Decision<'a> {
         self.answer.action == Action::Passthru
     }
 
-    /// `None` for a hole, which decides nothing.
+    /// `None` for an exemption.
     fn new(zone: usize, found: Found<'a>) -> Option<Decision<'a>> {
         let Found { skip, scope, rank, rule } = found;
         match rule {
@@ -149,8 +149,8 @@ impl Snapshot {
         Snapshot { zones, shadows, serial, digest, shielded, nat64 }
     }
 
-    /// SHA-256 over the zones' names and digests, whether they judge targets and
-    /// whether they are in shadow, in order; and over the prefixes for NAT64.
+    /// SHA-256 over the name, digest and flags (targets, shadow) of each zone in order, and over
+    /// the NAT64 prefixes.
     pub fn digest_of(configured: &[PlacedZone], nat64: &Nat64) -> [u8; 32] {
         let mut hasher = Sha256::new();
         for PlacedZone { zone, judges_targets, is_shadow, .. } in configured {
@@ -165,7 +165,7 @@ impl Snapshot {
         hasher.finalize().into()
     }
 
-    /// Who decides about `name`, if anyone: the first zone that matches.
+    /// The decision about a name: that of the first zone that matches.
     pub fn find(&self, name: &Name, transport: Transport) -> Option<Decision<'_>> {
         self.decide(name, &Walk::new(name, SEED), transport)
     }
@@ -177,12 +177,12 @@ impl Snapshot {
     }
 
     /// See `PolicyZone::warm`.
-    pub fn warm(&self, name: &Name, walk: &Walk, part: Part) {
+    pub fn warm(&self, name: &Name, walk: &Walk, step: LookupStep) {
         for PlacedZone { zone, .. } in &self.zones {
-            zone.warm(name.labels(), walk, part);
+            zone.warm(name.labels(), walk, step);
         }
         for Shadow { zone, .. } in &self.shadows {
-            zone.warm(name.labels(), walk, part);
+            zone.warm(name.labels(), walk, step);
         }
     }
 
@@ -244,8 +244,8 @@ impl Snapshot {
         Some(ShadowMatch { action: decision.answer.action, rank: decision.rank, is_decided })
     }
 
-    /// Every entry of every zone that covers `name`, zones in configured order; with
-    /// the place of its zone, which one in shadow has not.
+    /// Every entry that covers `name`, in zone order, with the number of its zone; `None` for
+    /// shadow zones.
     pub fn covering(&self, name: &Name) -> Vec<(Option<usize>, &PolicyZone, Found<'_>)> {
         let walk = Walk::new(name, SEED);
         let zones = self.configured();
@@ -254,7 +254,7 @@ impl Snapshot {
             .collect()
     }
 
-    /// All zones in configured order, with their place among those that are enforced.
+    /// All zones in configured order, with their number; `None` for shadow zones.
     fn configured(&self) -> impl Iterator<Item = (Option<usize>, &PolicyZone)> {
         (0..=self.zones.len()).flat_map(|place| {
             let shadows = self.shadows.iter().filter(move |shadow| shadow.after == place);
@@ -263,8 +263,8 @@ impl Snapshot {
         })
     }
 
-    /// Every prefix of every zone that holds the address, or an IPv4 address to which a
-    /// translator leads it, zones as in `covering`.
+    /// Every prefix that contains the address, or an IPv4 address that a NAT64 translator maps it
+    /// to, as `covering`.
     pub fn covering_address(&self, address: IpAddr) -> Vec<(Option<usize>, &PolicyZone, Prefix, &Rule)> {
         let zones = self.configured();
         zones
@@ -276,8 +276,8 @@ impl Snapshot {
             .collect()
     }
 
-    /// Whether NXDOMAIN may be said for a name that `decision` blocks: only
-    /// where everything below is denied as well (RFC 8020 2).
+    /// Whether the answer for a blocked name may be NXDOMAIN: only if all names below are denied as
+    /// well (RFC 8020 section 2).
     pub fn denies_all_below(&self, name: &Name, decision: &Decision<'_>) -> bool {
         if decision.scope == Match::Exact {
             return false;
@@ -286,8 +286,8 @@ impl Snapshot {
         !self.shielded[decision.zone].contains(owner) || !self.has_exception_below(name, decision.zone)
     }
 
-    /// Whether an entry of this zone, or of one asked before it, lets the name or
-    /// one below it live. Asked for the few owners that are shielded.
+    /// Whether an entry of this zone or of an earlier one exempts the name or a name below. Called
+    /// for shielded owners only, which are few.
     fn has_exception_below(&self, name: &Name, zone: usize) -> bool {
         let walk = Walk::new(name, SEED);
         self.zones[..=zone].iter().enumerate().any(|(place, PlacedZone { zone: asked, .. })| {
@@ -298,7 +298,7 @@ impl Snapshot {
         })
     }
 
-    /// The zones that are enforced.
+    /// The enforced zones.
     pub fn zones(&self) -> &[PlacedZone] {
         &self.zones
     }
@@ -317,10 +317,8 @@ impl Snapshot {
     }
 }
 
-/// Owners of the last of `zones` that answer NXDOMAIN although an entry of it,
-/// or of a zone asked before it, says something else about a name below.
-///
-/// Costs as much as the smaller of the two zones is large.
+/// Owners of the last zone whose NXDOMAIN would deny a name below that an entry of this or of an
+/// earlier zone exempts. The time is proportional to the smaller of each two zones.
 fn shield(zones: &[PlacedZone]) -> HashSet<Box<[u8]>> {
     let mut shielded = HashSet::new();
     let last = match zones.last() {
@@ -332,7 +330,7 @@ fn shield(zones: &[PlacedZone]) -> HashSet<Box<[u8]>> {
         if !zone.names.scopes().any(|scope| zone.is_exception(&scope, denial)) {
             continue;
         }
-        // Made here, so that no packet has to wait for it.
+        // Computed here, so that no query waits for it.
         zone.above_exceptions(denial);
         if zone.entries() <= last.entries() {
             shield_from_exceptions(zone, denial, last, &mut shielded);
@@ -343,7 +341,7 @@ fn shield(zones: &[PlacedZone]) -> HashSet<Box<[u8]>> {
     shielded
 }
 
-/// For each exception of `zone`: what `last` denies above it.
+/// Adds for each exception of `zone` the names above that `last` denies.
 fn shield_from_exceptions(
     zone: &PolicyZone,
     denial: Denial,
@@ -360,7 +358,7 @@ fn shield_from_exceptions(
     });
 }
 
-/// For each denial of `last`: whether `zone` has an exception at or below it.
+/// Adds each denial of `last` with an exception of `zone` at or below it.
 fn shield_from_denials(
     zone: &PolicyZone,
     denial: Denial,
@@ -380,12 +378,12 @@ fn shield_from_denials(
     );
 }
 
-/// Of which zone a denial is.
+/// Whose denial an exception is checked against.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Denial {
-    /// Of the zone with the exceptions.
+    /// The zone with the exceptions.
     Itself,
-    /// Of a zone that is asked after it.
+    /// A later zone.
     Later,
 }
 
@@ -396,7 +394,7 @@ impl Denial {
 }
 
 impl PolicyZone {
-    /// What this zone, in its place, decides about a name.
+    /// The decision of this zone about a name.
     pub fn decide(
         &self,
         place: usize,
@@ -417,7 +415,7 @@ impl PolicyZone {
         sides.iter().flatten().any(|(_, rule)| self.rules[*rule as usize].is(Action::Nxdomain))
     }
 
-    /// Every owner about which is said what is wanted, with the hashes of its suffixes.
+    /// Every wanted owner, with the hashes of its suffixes.
     fn each_owner(&self, wants: impl Fn(&Scope) -> bool, mut take: impl FnMut(&Name, &Walk)) {
         self.names.each(
             |_, scope| wants(scope),
@@ -428,8 +426,8 @@ impl PolicyZone {
         );
     }
 
-    /// Whether not everything below an owner is denied. In a zone asked before, a truncate entry
-    /// is no exception: it sends the client to TCP, where the next zones decide.
+    /// Whether not all names below an owner are denied. For a denial by a later zone, a truncate
+    /// entry is no exception: over TCP, the later zone decides.
     fn is_exception(&self, scope: &Scope, denial: Denial) -> bool {
         let mut sides = [scope.at, scope.under].into_iter().flatten();
         let is_tcp_only = |(_, rule): (Match, u32)| self.rules[rule as usize].is(Action::Truncate);
@@ -440,8 +438,8 @@ impl PolicyZone {
         self.each_owner(|scope| self.is_exception(scope, denial), take);
     }
 
-    /// Hashes of all names above an exception, made once for a zone. Two names
-    /// with one hash cost an NODATA in the place of an NXDOMAIN, no more.
+    /// The hashes of all names above an exception. Computed once per zone. If two names have the
+    /// same hash, a response is NODATA instead of NXDOMAIN.
     fn above_exceptions(&self, denial: Denial) -> &HashSet<u64> {
         let is_same = !self.rules.iter().any(|rule| rule.is(Action::Truncate));
         let made = &self.above_exceptions[if is_same { 0 } else { denial as usize }];

@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_frequent_takes_few_octets() {
+    fn frequent_characters_take_few_bytes() {
         let sample = sample();
         let encoder = trained(&sample);
         let mut codes = Vec::new();
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn foreign_octets_are_refused_and_foreign_codes_spell_nothing() {
+    fn foreign_bytes_are_rejected_and_foreign_codes_spell_no_name() {
         let mut bytes = trained(&sample()).symbols().to_bytes();
         assert!(Symbols::from_bytes(&bytes[1..]).is_none());
         bytes[9 * 7] = 9;

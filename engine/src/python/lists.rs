@@ -1,4 +1,4 @@
-//! Compiled lists for Python: compile, open, compare.
+//! Compiled lists, for Python.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -45,36 +45,32 @@ impl Names {
             Ok(names) => Ok(Names(Arc::new(names))),
             Err(Unusable::Unreadable(error)) => Err(PyErr::from(error)),
             Err(Unusable::Corrupt) => {
-                Err(NamesUnusable::new_err("its octets are not what its name promises"))
+                Err(NamesUnusable::new_err("its content has another SHA-256 than requested"))
             }
             Err(Unusable::Foreign) => Err(NamesUnusable::new_err("not a compiled list of this version")),
         }
     }
 
-    /// What the list says about exactly this name, in a word.
     fn scope(&self, text: &str) -> PyResult<Option<String>> {
         let name = name(text)?;
         let walk = Walk::new(&name, SEED);
         Ok(self.0.find(walk.hash(0), walk.text(), 0).map(|(scope, _)| scope.word()))
     }
 
-    /// Whether octets of its file were lost while it was in use.
     #[getter]
     fn is_corrupt(&self) -> bool {
         self.0.is_corrupt()
     }
 
-    /// Gives its memory back, though it can be used as before.
-    fn give_back(&self, py: Python<'_>) {
+    fn release_memory(&self, py: Python<'_>) {
         py.detach(|| self.0.release_memory());
     }
 
-    /// Reads all of it into memory.
     fn populate(&self, py: Python<'_>) {
         py.detach(|| self.0.populate());
     }
 
-    /// An exception alone lists nothing.
+    /// Names with exceptions only are not counted.
     #[getter]
     fn entries(&self) -> usize {
         self.0.listed(|rule| list::RULES_ARE_EXCEPTIONS.get(rule as usize) == Some(&true))
@@ -92,14 +88,14 @@ impl Names {
 }
 
 fn sha256_of(text: &str) -> Option<[u8; 32]> {
-    let mut octets = [0; 32];
+    let mut bytes = [0; 32];
     if text.len() != 64 || !text.is_ascii() {
         return None;
     }
-    for (place, octet) in octets.iter_mut().enumerate() {
-        *octet = u8::from_str_radix(&text[2 * place..2 * place + 2], 16).ok()?;
+    for (place, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[2 * place..2 * place + 2], 16).ok()?;
     }
-    Some(octets)
+    Some(bytes)
 }
 
 #[pyclass(frozen, get_all, module = "dnsblock._engine")]
@@ -139,17 +135,17 @@ impl Progress {
     }
 }
 
-/// A line that is worth a look: file, line, value, code, text.
+/// File, line, value, code and text.
 type FindingTuple = (String, u32, String, String, String);
 
 #[pyclass(frozen, get_all, module = "dnsblock._engine")]
 pub struct CompiledList {
     names: Py<Names>,
     difference: Option<Py<ListDifference>>,
-    /// For each file: its format, and how many of its lines name something.
+    /// For each file: its format, and the number of lines with names.
     formats: Vec<(&'static str, u64)>,
     is_recognised: bool,
-    /// For each file: label, octets, SHA-256, whether it ends with a line feed.
+    /// For each file: label, bytes, SHA-256, whether it ends with a line feed.
     sources: Vec<(String, u64, String, bool)>,
     lines: u64,
     accepted: u64,

@@ -1,5 +1,5 @@
-//! What a daemon that was started as root keeps of it: nothing but the right to bind low ports.
-//! Of the calling thread, and of those that it starts from then on.
+//! Capabilities of a daemon that was started as root: it keeps only the right to bind low ports.
+//! They apply to the calling thread and to the threads that it starts later.
 
 use pyo3::prelude::*;
 use rustix::thread::{
@@ -7,14 +7,14 @@ use rustix::thread::{
     set_keep_capabilities, set_no_new_privs,
 };
 
-/// Keeps the permitted capabilities when root becomes somebody else.
+/// Keeps the permitted capabilities when root switches to another user.
 #[pyfunction]
 pub fn keep_capabilities() -> PyResult<()> {
     set_keep_capabilities(true).map_err(|error| std::io::Error::from(error).into())
 }
 
-/// Gives up all capabilities but CAP_NET_BIND_SERVICE, which a program keeps that replaces
-/// this one; none that is executed gets more rights.
+/// Drops all capabilities except CAP_NET_BIND_SERVICE, which a successor process keeps. No executed
+/// program gets more rights.
 #[pyfunction]
 pub fn keep_net_bind_service() -> PyResult<()> {
     let kept = CapabilitySet::NET_BIND_SERVICE;

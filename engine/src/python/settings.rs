@@ -228,7 +228,11 @@ impl ClientIdentity {
         if ipv4_prefix > 32 || ipv6_prefix > 128 {
             return Err(PyValueError::new_err("prefix length out of range"));
         }
-        let bounds = upstream::client_identity::PrefixLimits { ipv4: ipv4_prefix, ipv6: ipv6_prefix, private: sends_private };
+        let bounds = upstream::client_identity::PrefixLimits {
+            ipv4: ipv4_prefix,
+            ipv6: ipv6_prefix,
+            private: sends_private,
+        };
         Ok(ClientIdentity(upstream::ClientIdentity::Subnet(bounds)))
     }
 }
@@ -267,7 +271,8 @@ impl Forwarding {
             timeout: Duration::from_millis(timeout_ms),
             max_outstanding,
             payload: max_payload,
-            client_identity: client_identity.map_or(upstream::ClientIdentity::None, |identity| identity.0.clone()),
+            client_identity: client_identity
+                .map_or(upstream::ClientIdentity::None, |identity| identity.0.clone()),
             health_check: health_check.map(|check| check.0.clone()),
         }))
     }

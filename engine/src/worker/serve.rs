@@ -10,7 +10,7 @@ use crate::limits::Kind;
 use crate::message::Query;
 use crate::name::{Name, Walk};
 use crate::outcome::Outcome;
-use crate::policy::Part;
+use crate::policy::LookupStep;
 use crate::policy::names::SEED;
 use crate::rules::Rules;
 use crate::shared::Serving;
@@ -82,12 +82,12 @@ impl Worker {
             }
             // A single query gains nothing from prefetching.
             if is_undecided[index] && count > 1 {
-                serving.warm(&query.name, walk, Part::Filter);
+                serving.warm(&query.name, walk, LookupStep::Filter);
             }
         }
         let undecided = || (0..count).filter(|index| is_undecided[*index]);
         if count > 1 {
-            for part in [Part::Index, Part::Bucket] {
+            for part in [LookupStep::Index, LookupStep::Bucket] {
                 for index in undecided() {
                     serving.warm(&queries[index].name, &walks[index], part);
                 }
