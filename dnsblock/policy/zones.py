@@ -41,10 +41,8 @@ def compile_orders(
 
 def _with_changes(former: OrderZone, in_force: Sequence[InForce], rules: "_Rules") -> PolicyZone | None:
     """The former zone with the entries in force now; None if it must be compiled again."""
-    # An order's entries are the same objects as long as its ledger is loaded.
-    before = {id(item.entry): item for item in former.in_force}
-    changed = {item.entry.name for item in in_force if before.pop(id(item.entry), None) != item}
-    changed.update(item.entry.name for item in before.values())
+    before, after = _names(former.in_force), _names(in_force)
+    changed = {before.get(key) or after[key] for key in before.keys() ^ after.keys()}
     if not changed:
         return former.compiled
     now = sorted((item for item in in_force if item.entry.name in changed), key=_precedence)
@@ -53,6 +51,11 @@ def _with_changes(former: OrderZone, in_force: Sequence[InForce], rules: "_Rules
     for kind, answer, order_id in {(item.kind, item.entry.answer, item.order_id) for item in in_force}:
         rules.index(kind, answer, order_id)
     return former.compiled.with_changes(rules.compiled, "".join(lines).encode())
+
+
+def _names(in_force: Sequence[InForce]) -> dict[tuple[int, str, str, datetime], str]:
+    """The names of entries. An order's entries are the same objects as long as its ledger is loaded."""
+    return {(id(one.entry), one.kind, one.order_id, one.effective_at): one.entry.name for one in in_force}
 
 
 class _Rules:

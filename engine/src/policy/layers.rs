@@ -4,6 +4,7 @@
 //! overlay. When that becomes too large, the zone is compiled again. All answers and the
 //! digest are those of a zone that was compiled from scratch with the same entries.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
@@ -72,14 +73,24 @@ impl ZoneNames {
             of_base = before.rules.iter().map(|rule| rules[(*rule)? as usize]).collect();
             for owner in &before.owners {
                 let key = (owner.hash, owner.text.clone());
-                if !owners.contains_key(&key) {
+                if let Entry::Vacant(vacant) = owners.entry(key) {
                     let scope = owner.scope.map(|scope| scope.with_rules(rules).ok_or(()));
-                    owners.insert(key, scope.transpose().ok()?);
+                    vacant.insert(scope.transpose().ok()?);
                 }
             }
         }
         let overlay = Overlay::new(&self.base, owners, of_base)?;
-        Some(ZoneNames { base: Arc::clone(&self.base), overlay: Some(Box::new(overlay)) })
+        let names = ZoneNames { base: Arc::clone(&self.base), overlay: Some(Box::new(overlay)) };
+        names.finds_all_owners().then_some(names)
+    }
+
+    /// Verifies each changed owner with the lookup that answers queries.
+    fn finds_all_owners(&self) -> bool {
+        let mut text = Text::default();
+        self.overlay.iter().flat_map(|overlay| &overlay.owners).all(|owner| {
+            text.take(&owner.text);
+            self.find(owner.hash, &text, 0).map(|(scope, _)| scope) == owner.scope
+        })
     }
 
     /// The scope of exactly this name, and its rank. See `Names::find`.

@@ -264,15 +264,14 @@ impl Forwarding {
             return Err(PyValueError::new_err("forwarding options out of range"));
         }
         Ok(Forwarding(upstream::Settings {
-            servers: upstreams.iter().map(|upstream| upstream.0.clone()).collect(),
+            servers: upstreams.iter().map(|upstream| upstream.0).collect(),
             choice: upstream::Choice::from_name(selection)
                 .ok_or_else(|| refused("a selection", selection))?,
             tries,
             timeout: Duration::from_millis(timeout_ms),
             max_outstanding,
             payload: max_payload,
-            client_identity: client_identity
-                .map_or(upstream::ClientIdentity::None, |identity| identity.0.clone()),
+            client_identity: client_identity.map_or(upstream::ClientIdentity::None, |identity| identity.0),
             health_check: health_check.map(|check| check.0.clone()),
         }))
     }

@@ -87,9 +87,9 @@ impl Worker {
         }
         let undecided = || (0..count).filter(|index| is_undecided[*index]);
         if count > 1 {
-            for part in [LookupStep::Index, LookupStep::Bucket] {
+            for step in [LookupStep::Index, LookupStep::Bucket] {
                 for index in undecided() {
-                    serving.warm(&queries[index].name, &walks[index], part);
+                    serving.warm(&queries[index].name, &walks[index], step);
                 }
             }
         }
