@@ -1,4 +1,4 @@
-//! What a packet costs in allocations: none, unless an upstream must be asked.
+//! Allocations per packet: none, unless an upstream is queried.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use _engine::local::{Local, Switches};
 use _engine::message::{Query, Soa, Transport};
 use _engine::name::{Name, Walk};
 use _engine::policy::names::SEED;
-use _engine::policy::{Action, Answer, Match, PlacedZone, Rule, Snapshot};
+use _engine::policy::{Action, Answer, PlacedZone, Rule, Snapshot};
 use _engine::prefix::{Prefix, Prefixes};
 use _engine::response::{Parser, TtlBounds};
 use _engine::rules::Rules;
@@ -22,7 +22,7 @@ use _engine::transport::listeners::Listening;
 use _engine::transport::tcp;
 use _engine::upstream;
 
-/// Nobody is asked, and no client connects.
+/// No upstreams, and no TCP connections.
 fn settings() -> Settings {
     let (idle, read) = (Duration::ZERO, Duration::ZERO);
     Settings {
@@ -41,12 +41,10 @@ fn place(is_shadow: bool) -> PlacedZone {
         target: None,
     };
     let rule = Rule::Answer { answer: Arc::new(answer), reference: "order 1".into(), structured: None };
-    let Ok(base) = list::plain("list", b"blocked.example\n", Match::Subtree, rule.clone()) else {
-        panic!("a list")
-    };
+    let base = list::entries("list", vec![rule.clone()], b"subtree 0 blocked.example").unwrap();
     // With an overlay, as a zone of orders has after a change.
-    let zone = list::with_changes(&base, vec![rule], b"exact 0 changed.example\n");
-    let zone = zone.ok().flatten().expect("one change");
+    let zone = list::with_changes(&base, vec![rule], b"exact 0 changed.example\n").unwrap();
+    let zone = zone.expect("one change");
     PlacedZone { zone: Arc::new(zone), next_change_at: None, judges_targets: true, is_shadow }
 }
 
@@ -101,7 +99,7 @@ fn a_decision_allocates_nothing() {
 }
 
 #[test]
-fn counting_what_is_not_enforced_allocates_nothing() {
+fn counting_for_shadow_zones_allocates_nothing() {
     let counters = Arc::new(Counters::new(1));
     let serving = Serving {
         snapshot: Arc::new(Snapshot::new(vec![place(true)], 1)),
@@ -142,7 +140,7 @@ fn a_cached_response_is_sent_without_an_allocation() {
     let response = parser.bound_ttls(&mut response, &bounds).unwrap();
     let cached = CachedResponse::new(response, key, Instant::now(), &mut [0; cache::BUFFER]).unwrap();
     cache.insert(key, cached, cache.purges());
-    // What a thread allocates once is not counted.
+    // Allocations that a thread makes once do not count.
     assert!(cache.find(key).is_some());
     let counted = allocation_counter::measure(|| {
         let cached = cache.find(Key::new(&query.head, &query.name, query.qtype)).unwrap();

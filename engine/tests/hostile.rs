@@ -1,5 +1,5 @@
-//! Hostile bytes through the pure parts of the packet path: whatever comes,
-//! nothing panics, and what is sent back is a well-formed response to it.
+//! Random changes to packets, for the pure parts of the packet path. Nothing panics, and every response is
+//! well-formed and belongs to its query.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use _engine::list;
 use _engine::message::{HEADER, Query, Record, Soa, Transport, flag, skip_name, u16_at};
 use _engine::name::{Name, Walk};
 use _engine::policy::names::SEED;
-use _engine::policy::{Action, Answer, Match, PlacedZone, Rule, Snapshot, Target};
+use _engine::policy::{Action, Answer, PlacedZone, Rule, Snapshot, Target};
 use _engine::prefix::{Prefix, Prefixes};
 use _engine::relay;
 use _engine::response::Parser;
@@ -18,7 +18,7 @@ use _engine::rules::Rules;
 
 const ROUNDS: u64 = 60_000;
 
-/// A generator that repeats itself from run to run (Knuth's MMIX).
+/// A generator with the same numbers in each run (Knuth's MMIX).
 struct Random(u64);
 
 impl Random {
@@ -27,8 +27,8 @@ impl Random {
         (self.0 >> 33) as usize % limit
     }
 
-    /// Changes, cuts or lengthens a few bytes.
-    fn spoil(&mut self, message: &mut Vec<u8>) {
+    /// Changes, removes or adds a few bytes.
+    fn corrupt(&mut self, message: &mut Vec<u8>) {
         for _ in 0..self.below(4) {
             match (self.below(4), message.len()) {
                 (0, _) => message.push(self.below(256) as u8),
@@ -69,8 +69,8 @@ fn snapshot() -> Snapshot {
             reference: "order 17/2017".repeat(15).into(),
             structured: None,
         };
-        let text = format!("{}.example", action.name());
-        let zone = list::plain(action.name(), text.as_bytes(), Match::Subtree, rule).unwrap();
+        let entry = format!("subtree 0 {}.example", action.name());
+        let zone = list::entries(action.name(), vec![rule], entry.as_bytes()).unwrap();
         PlacedZone {
             zone: Arc::new(zone),
             next_change_at: Some(1_000),
@@ -96,7 +96,7 @@ fn query(labels: &[&str], qtype: u16, with_opt: bool) -> Vec<u8> {
     message
 }
 
-/// Walks through a message with nothing but its own lengths.
+/// Parses a message by its own lengths only.
 fn is_well_formed(message: &[u8]) -> bool {
     let count = |at| usize::from(u16_at(message, at).unwrap());
     let mut at = HEADER;
@@ -112,7 +112,7 @@ fn is_well_formed(message: &[u8]) -> bool {
 }
 
 #[test]
-fn whatever_packet_comes_the_response_is_sound() {
+fn the_response_to_any_packet_is_well_formed() {
     let (snapshot, rules) = (snapshot(), rules());
     let mut random = Random(20170714);
     let mut responses = 0;
@@ -122,7 +122,7 @@ fn whatever_packet_comes_the_response_is_sound() {
         let (blocked, free) = (["a", action, "example"], ["free", "example"]);
         let labels = [&blocked[random.below(2)..], &free][random.below(2)];
         let mut packet = query(labels, qtype, random.below(2) == 1);
-        random.spoil(&mut packet);
+        random.corrupt(&mut packet);
         let transport = Transport::ALL[random.below(2)];
         let address = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
         let client = Client { address, port: random.below(3) as u16, transport };
@@ -143,16 +143,16 @@ fn whatever_packet_comes_the_response_is_sound() {
             );
         }
     }
-    assert!(responses > ROUNDS / 4, "only {responses} of the packets reached an answer");
+    assert!(responses > ROUNDS / 4, "only {responses} packets got a response");
 }
 
 #[test]
-fn whatever_an_upstream_sends_the_response_is_sound() {
+fn the_response_for_any_upstream_message_is_well_formed() {
     let mut random = Random(20170810);
     let (asked, target) = (query(&["free", "example"], 1, true), name("landing.example"));
     let Ok(mut query) = Query::parse(&asked, Transport::Udp) else { panic!("a plain query") };
     query.head.hop.limit = 1232;
-    // Two addresses, a CNAME and an MX with pointers, an OPT with an extended error, and a record behind it.
+    // Two addresses, a CNAME and an MX with pointers, an OPT with an extended error, and a record after it.
     let mut whole = asked[..HEADER + 18].to_vec();
     whole[2..12].copy_from_slice(&[0x81, 0x80, 0, 1, 0, 4, 0, 0, 0, 2]);
     whole.extend_from_slice(b"\xc0\x0c\0\x01\0\x01\0\0\x01\x2c\0\x04\xc0\0\x02\x01");
@@ -166,7 +166,7 @@ fn whatever_an_upstream_sends_the_response_is_sound() {
     for round in 0..ROUNDS {
         let mut response = whole.clone();
         if round > 0 {
-            random.spoil(&mut response);
+            random.corrupt(&mut response);
         }
         let mut parser = Parser::default();
         let read = parser.parse(&response);
@@ -186,7 +186,7 @@ fn whatever_an_upstream_sends_the_response_is_sound() {
             }
             chain::is_unambiguous(read, &query.name);
             assert!(steps <= response.len() / 12 + 1, "more steps than records");
-            // As if one in two were not to be had: what is left is a message, too.
+            // Some records are dropped: the rest is a message, too.
             read.entries().iter().filter(|_| random.below(8) == 0).for_each(|entry| read.drop_entry(entry));
         }
         let mut out = [0; 4096];
@@ -194,7 +194,7 @@ fn whatever_an_upstream_sends_the_response_is_sound() {
             relayed += 1;
             assert_eq!(out[..2], asked[..2]);
             let question = HEADER..HEADER + query.head.question().len();
-            assert_eq!(out[question.clone()], asked[question], "the question comes back as it was asked");
+            assert_eq!(out[question.clone()], asked[question], "the question is the client's");
             assert!(length <= 1232);
             assert!(is_well_formed(&out[..length]), "{response:02x?} became {:02x?}", &out[..length]);
         }
@@ -202,5 +202,5 @@ fn whatever_an_upstream_sends_the_response_is_sound() {
         let length = relay::respond_with_cname(read, &query, &target, 30, opt, &mut out);
         assert!(is_well_formed(&out[..length]), "{response:02x?} became {:02x?}", &out[..length]);
     }
-    assert!(relayed > ROUNDS / 4, "only {relayed} of the answers were relayed");
+    assert!(relayed > ROUNDS / 4, "only {relayed} messages were relayed");
 }

@@ -1,5 +1,5 @@
-//! A panic anywhere in the packet path costs that packet and is counted; the
-//! same thread goes on with the next. Needs the feature `failpoints`.
+//! A panic in the packet path costs one packet, and is counted. The thread continues with the next
+//! packet. Needs the feature `failpoints`.
 #![cfg(feature = "failpoints")]
 
 use std::io::{Read, Write};
@@ -11,7 +11,7 @@ use _engine::engine::Engine;
 use _engine::list;
 use _engine::message::{Soa, flag, rcode, u16_at};
 use _engine::name::Name;
-use _engine::policy::{Action, Answer, Match, PlacedZone, Rule, Snapshot};
+use _engine::policy::{Action, Answer, PlacedZone, Rule, Snapshot};
 use _engine::prefix::{Prefix, Prefixes};
 use _engine::rules::Rules;
 use _engine::shared::Settings;
@@ -19,7 +19,7 @@ use _engine::transport::listeners::Inherited;
 use _engine::transport::tcp;
 use _engine::upstream::{self, Server};
 
-/// Points are of the whole process, so these tests take turns.
+/// Failpoints apply to the whole process, so these tests run one at a time.
 static TURN: Mutex<()> = Mutex::new(());
 
 fn query(id: u8, label: &[u8]) -> Vec<u8> {
@@ -29,7 +29,7 @@ fn query(id: u8, label: &[u8]) -> Vec<u8> {
     packet
 }
 
-/// One packet thread in front of an upstream that this test plays.
+/// One worker thread. The test is its upstream.
 fn start(upstream: SocketAddr) -> Engine {
     let name = |text: &str| Name::from_text(text.as_bytes()).unwrap();
     let everyone = Prefixes::new([Prefix { address: IpAddr::V4(Ipv4Addr::UNSPECIFIED), length: 0 }]);
@@ -67,7 +67,7 @@ fn start(upstream: SocketAddr) -> Engine {
         target: None,
     };
     let rule = Rule::Answer { answer: Arc::new(answer), reference: "".into(), structured: None };
-    let zone = list::plain("z", b"blocked.example", Match::Subtree, rule).unwrap();
+    let zone = list::entries("z", vec![rule], b"subtree 0 blocked.example").unwrap();
     let zone =
         PlacedZone { zone: Arc::new(zone), next_change_at: None, judges_targets: true, is_shadow: false };
     let listen = [SocketAddr::from(([127, 0, 0, 1], 0))];
@@ -99,7 +99,7 @@ fn upstream() -> UdpSocket {
     socket
 }
 
-/// Takes one query and answers it with the question alone.
+/// Receives one query, and answers with its question only.
 fn answer_one(upstream: &UdpSocket) {
     let mut buffer = [0; 4096];
     let (length, from) = upstream.recv_from(&mut buffer).expect("a query");
@@ -108,7 +108,7 @@ fn answer_one(upstream: &UdpSocket) {
 }
 
 #[test]
-fn a_panic_over_a_query_costs_that_query() {
+fn a_panic_on_a_query_loses_only_that_query() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let upstream = upstream();
     let engine = start(upstream.local_addr().unwrap());
@@ -117,13 +117,13 @@ fn a_panic_over_a_query_costs_that_query() {
     for id in 1..=3 {
         client.send(&query(id, b"blocked")).unwrap();
     }
-    assert_eq!([receive(&client)[1], receive(&client)[1]], [2, 3], "the first one is lost, and it alone");
+    assert_eq!([receive(&client)[1], receive(&client)[1]], [2, 3], "only the first one is lost");
     assert_eq!(panics(&engine), 1);
     assert_eq!(engine.running(), 1);
 }
 
 #[test]
-fn a_panic_over_an_answer_costs_that_answer() {
+fn a_panic_on_a_response_loses_only_that_response() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let upstream = upstream();
     let engine = start(upstream.local_addr().unwrap());
@@ -139,7 +139,7 @@ fn a_panic_over_an_answer_costs_that_answer() {
 }
 
 #[test]
-fn a_panic_leaves_a_connection_in_order() {
+fn a_connection_works_after_a_panic() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let upstream = upstream();
     let engine = start(upstream.local_addr().unwrap());
@@ -160,9 +160,9 @@ fn a_panic_leaves_a_connection_in_order() {
     stream.read_exact(&mut length).unwrap();
     let mut response = vec![0; usize::from(u16::from_be_bytes(length))];
     stream.read_exact(&mut response).unwrap();
-    assert_eq!(response[1], 3, "the two before it are lost, and they alone");
+    assert_eq!(response[1], 3, "only the first two are lost");
     assert_eq!(u16_at(&response, 2).unwrap() & flag::RCODE, rcode::NOERROR);
     stream.shutdown(std::net::Shutdown::Write).unwrap();
-    assert_eq!(stream.read(&mut [0; 8]).unwrap(), 0, "nothing is owed: closed");
+    assert_eq!(stream.read(&mut [0; 8]).unwrap(), 0, "closed, because no response is outstanding");
     assert_eq!(panics(&engine), 2);
 }

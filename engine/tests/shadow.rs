@@ -50,8 +50,8 @@ fn rule(action: Action) -> Rule {
 }
 
 fn plain(name: &str, names: &str, action: Action) -> Arc<PolicyZone> {
-    let zone = list::plain(name, names.as_bytes(), Match::Subtree, rule(action));
-    Arc::new(zone.unwrap_or_else(|_| panic!("a list: {names}")))
+    let lines: String = names.lines().map(|name| format!("subtree 0 {name}\n")).collect();
+    Arc::new(list::entries(name, vec![rule(action)], lines.as_bytes()).unwrap())
 }
 
 fn snapshot<'a>(zones: impl IntoIterator<Item = (&'a Arc<PolicyZone>, bool)>) -> Snapshot {

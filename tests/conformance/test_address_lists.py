@@ -66,7 +66,7 @@ BAD = {
     "www.bad.example": "a name, not an address",
     "172.104.128.199.108.166": "run together",
     "192.0.2.1 192.0.2.2": "two addresses on one line",
-    "192.0.2.1/24": "bits are set behind the prefix",
+    "192.0.2.1/24": "bits are set after the prefix",
     "192.0.2.0/33": "number of bits",
     "2001:db8::/129": "number of bits",
     "192.0.2.1-192.0.2.9": "a range",

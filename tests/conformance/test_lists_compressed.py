@@ -200,7 +200,7 @@ def foreign(folder: Path) -> dict[str, tuple[bytes, str, str]]:
         "tar": (tarball(), "tar archive", "tar -xf"),
         "targz": (gzip.compress(tarball()), "tar archive", "tar -xf"),
         "twice": (gzip.compress(COMPRESSED), "gzip inside gzip", "gunzip"),
-        "json": (b'["a.example", "b.example"]\n', "JSON", "one a line"),
+        "json": (b'["a.example", "b.example"]\n', "JSON", "one name per line"),
         "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "Git LFS", "git lfs pull"),
     }
 

@@ -1,45 +1,44 @@
-//! Any octets as a list of addresses: refused as a whole, or an answer that leads
-//! into a prefix of it is blocked and one that leads beside it is not. Called for
-//! each list, since a list may be taken for either.
+//! Any bytes as a list of addresses. Either all invalid lines are counted, or exactly those responses
+//! are blocked that have an address in a listed prefix. Called by `list` for the same bytes.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use crate::engine::{self, Listed};
 use crate::list::{reversed, words};
-use crate::world::{self, Listed};
 
-/// More prefixes than these are not asked for.
-const ASKED: usize = 16;
+/// Prefixes of a list that are queried.
+const MAX_QUERIED: usize = 16;
 
 pub fn check(text: &[u8]) {
     let lines = words(text).map(without_comment).filter(|line| !line.is_empty());
     let read: Vec<Option<String>> = lines.map(naive_prefix).collect();
-    let bad = read.iter().filter(|prefix| prefix.is_none()).count();
-    let listed = match world::addresses(text) {
-        Ok(listed) if bad == 0 => listed,
-        Err(total) => return assert_eq!(total, bad, "lines that are no prefix"),
-        Ok(_) => panic!("a line that means nothing was taken"),
+    let invalid = read.iter().filter(|prefix| prefix.is_none()).count();
+    let listed = match engine::addresses(text) {
+        Ok(listed) if invalid == 0 => listed,
+        Err(total) => return assert_eq!(total, invalid, "lines that are not a prefix"),
+        Ok(_) => panic!("an invalid line was accepted"),
     };
     let prefixes: BTreeSet<String> = read.into_iter().flatten().collect();
     assert_eq!(listed.entries, prefixes.len());
-    for address in prefixes.iter().take(ASKED).flat_map(|prefix| neighbours(prefix)) {
-        let meant = unmapped(&address);
-        let expected = prefixes.iter().any(|prefix| meant.starts_with(prefix.as_str()));
+    for address in prefixes.iter().take(MAX_QUERIED).flat_map(|prefix| neighbours(prefix)) {
+        let unmapped = unmapped(&address);
+        let expected = prefixes.iter().any(|prefix| unmapped.starts_with(prefix.as_str()));
         assert_eq!(is_blocked(&listed, &address), expected, "{address}");
     }
-    let backwards = world::addresses(&reversed(text)).map(|listed| listed.digest);
+    let backwards = engine::addresses(&reversed(text)).map(|listed| listed.digest);
     assert_eq!(backwards, Ok(listed.digest), "the order of lines");
 }
 
-/// In a list of addresses `;` and `//` begin a comment, too.
+/// In a list of addresses, `;` and `//` start a comment, too.
 fn without_comment(line: &[u8]) -> &[u8] {
-    let is_sign = |at: usize| line[at] == b';' || line[at..].starts_with(b"//");
-    let begins = |at: &usize| is_sign(*at) && (*at == 0 || line[*at - 1].is_ascii_whitespace());
-    let end = (0..line.len()).find(begins).unwrap_or(line.len());
+    let is_mark = |at: usize| line[at] == b';' || line[at..].starts_with(b"//");
+    let starts = |at: &usize| is_mark(*at) && (*at == 0 || line[*at - 1].is_ascii_whitespace());
+    let end = (0..line.len()).find(starts).unwrap_or(line.len());
     line[..end].trim_ascii()
 }
 
-/// The naive twin: `4` or `6`, then the bits of the prefix as text.
+/// A naive parser: `4` or `6`, then the bits of the prefix as text.
 fn naive_prefix(word: &[u8]) -> Option<String> {
     let word = std::str::from_utf8(word).ok()?;
     let (address, length) = word.split_once('/').map_or((word, None), |(a, b)| (a, Some(b)));
@@ -66,22 +65,22 @@ fn neighbours(prefix: &str) -> Vec<String> {
     [ends(prefix), ends(&sibling)].concat()
 }
 
-/// `::ffff:192.0.2.1` is an IPv4 address, and in no IPv6 prefix.
+/// `::ffff:192.0.2.1` is an IPv4 address, and so not in an IPv6 prefix.
 fn unmapped(address: &str) -> String {
     let mapped = format!("6{}{}", "0".repeat(80), "1".repeat(16));
     address.strip_prefix(&mapped).map_or(address.to_string(), |ipv4| format!("4{ipv4}"))
 }
 
-/// Whether an answer with this address is blocked.
+/// Whether a response with this address is blocked.
 fn is_blocked(listed: &Listed, bits: &str) -> bool {
     let bits = bits.as_bytes()[1..].chunks(8);
-    let octets = bits.map(|bits| bits.iter().fold(0, |octet, bit| octet << 1 | (bit - b'0')));
-    let octets: Vec<u8> = octets.collect();
-    let rtype = if octets.len() == 4 { 1 } else { 28 };
+    let byte = |bits: &[u8]| bits.iter().fold(0, |byte, bit| byte << 1 | (bit - b'0'));
+    let rdata: Vec<u8> = bits.map(byte).collect();
+    let rtype = if rdata.len() == 4 { 1 } else { 28 };
     let question = [&b"\x04free\x07example\0\0"[..], &[rtype, 0, 1]].concat();
     let query = [&b"\0\x01\x01\0\0\x01\0\0\0\0\0\0"[..], &question].concat();
     let mut response = [&b"\0\x01\x81\x80\0\x01\0\x01\0\0\0\0"[..], &question].concat();
-    response.extend_from_slice(&[0xc0, 12, 0, rtype, 0, 1, 0, 0, 1, 44, 0, octets.len() as u8]);
-    response.extend_from_slice(&octets);
+    response.extend_from_slice(&[0xc0, 12, 0, rtype, 0, 1, 0, 0, 1, 44, 0, rdata.len() as u8]);
+    response.extend_from_slice(&rdata);
     listed.blocks(&query, &response)
 }

@@ -1,17 +1,16 @@
-//! Any octets as a list: refused as a whole, or each name of it and no other is
-//! found by asking as clients ask, whatever the order of the lines.
+//! Any bytes as a list. Either all invalid lines are counted, or queries find exactly the listed
+//! names, whatever the order of the lines.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::world::{self, Decided, LIST_RULES, Listed};
+use crate::engine::{self, Decided, LIST_RULES, Listed};
 use crate::{addresses, formats};
 
-/// More names than these are not asked for: the time is better spent on other
-/// lists.
-const ASKED: usize = 16;
+/// Names of a list that are queried: the time is better spent on other lists.
+const MAX_QUERIED: usize = 16;
 
 pub fn list(text: &[u8]) {
-    check_plain(text);
+    check_names(text);
     check_entries(text);
     addresses::check(text);
     formats::check(text);
@@ -19,57 +18,43 @@ pub fn list(text: &[u8]) {
 
 type Label = Vec<u8>;
 
-fn check_plain(text: &[u8]) {
-    let read = naive_plain(text);
-    for scope in ["exact", "subtree", "below"] {
-        let listed = world::plain(text, scope);
-        match (&read, listed) {
-            (Ok(names), Ok(listed)) => {
-                assert_eq!(listed.entries, names.len());
-                for name in names.iter().take(ASKED).flat_map(|name| neighbours(name)) {
-                    let covers = |skip: &usize| match scope {
-                        "exact" => *skip == 0,
-                        "below" => *skip > 0,
-                        _ => true,
-                    };
-                    let is_listed = (0..name.len()).filter(covers).any(|skip| names.contains(&name[skip..]));
-                    let expected = is_listed.then_some("nodata");
-                    assert_eq!(
-                        action(&listed, &name),
-                        expected,
-                        "{scope} of {}",
-                        name.join(&b'.').escape_ascii()
-                    );
-                }
-                let backwards = world::plain(&reversed(text), scope).map(|listed| listed.digest);
-                assert_eq!(backwards, Ok(listed.digest), "the order of lines");
-            }
-            (Err(bad), Err(total)) => assert_eq!(*bad, total),
-            (read, listed) => panic!("{read:?}, but {:?}", listed.map(|listed| listed.entries)),
-        }
-    }
-}
-
-/// The naive twin: the names, or how many lines are wrong.
-fn naive_plain(text: &[u8]) -> Result<BTreeSet<Vec<Label>>, usize> {
+/// Checks a list of names with each of the three matches.
+fn check_names(text: &[u8]) {
     let names: Vec<_> = words(text).map(naive_name).collect();
-    // No top-level domain is a number (RFC 1123 2.1), and one label is a whole one.
-    let is_number = |label: &Label| {
-        let text = String::from_utf8_lossy(label);
-        text.chars().all(|c| c.is_ascii_digit())
-            || text.starts_with("0x") && text.chars().skip(2).all(|c| c.is_ascii_hexdigit())
-    };
-    let is_wrong = |name: &Vec<Label>| name.len() < 2 || name.last().is_some_and(is_number);
-    match names.iter().filter(|name| name.as_ref().is_none_or(is_wrong)).count() {
-        0 => Ok(names.into_iter().flatten().collect()),
-        bad => Err(bad),
+    let invalid = names.iter().filter(|name| name.is_none()).count();
+    let names: BTreeSet<Vec<Label>> = names.into_iter().flatten().collect();
+    for scope in ["exact", "subtree", "below"] {
+        let compiled = |text: &[u8]| {
+            let entry = |word: &[u8]| [scope.as_bytes(), b" 1 ", word, b"\n"].concat();
+            engine::entries(&words(text).flat_map(entry).collect::<Vec<u8>>())
+        };
+        let listed = match compiled(text) {
+            Ok(listed) => listed,
+            Err(total) => {
+                assert_eq!(total, invalid);
+                continue;
+            }
+        };
+        assert_eq!((invalid, listed.entries), (0, names.len()));
+        for name in names.iter().take(MAX_QUERIED).flat_map(|name| neighbours(name)) {
+            let covers = |skip: &usize| match scope {
+                "exact" => *skip == 0,
+                "below" => *skip > 0,
+                _ => true,
+            };
+            let is_listed = (0..name.len()).filter(covers).any(|skip| names.contains(&name[skip..]));
+            let expected = is_listed.then_some("nodata");
+            assert_eq!(action(&listed, &name), expected, "{scope} {}", name.join(&b'.').escape_ascii());
+        }
+        let backwards = compiled(&reversed(text)).map(|listed| listed.digest);
+        assert_eq!(backwards, Ok(listed.digest), "the order of lines");
     }
 }
 
-/// What stands on the lines, without comments and white space.
+/// The lines that are not empty, without comments and white space.
 pub fn words(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
-    let lines = text.split(|&octet| octet == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    let lines = text.split(|&byte| byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
     let uncommented = |line: &'_ [u8]| {
         (0..line.len())
             .find(|&at| line[at] == b'#' && (at == 0 || is_space(line[at - 1])))
@@ -78,55 +63,55 @@ pub fn words(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     lines.map(move |line| line[..uncommented(line)].trim_ascii()).filter(|word| !word.is_empty())
 }
 
-fn is_space(octet: u8) -> bool {
-    b" \t\n\x0c\r".contains(&octet)
+fn is_space(byte: u8) -> bool {
+    b" \t\n\x0c\r".contains(&byte)
 }
 
-/// RFC 1035 2.3.4: 63 octets a label, 253 characters a name.
+/// RFC 1035 2.3.4: a label has at most 63 bytes, a name 253 characters.
 fn naive_name(text: &[u8]) -> Option<Vec<Label>> {
     let text = text.strip_suffix(b".").unwrap_or(text).to_ascii_lowercase();
-    let labels: Vec<Label> = text.split(|&octet| octet == b'.').map(<[u8]>::to_vec).collect();
-    let fits = |label: &Label| (1..=63).contains(&label.len()) && label.iter().all(|&octet| is_plain(octet));
+    let labels: Vec<Label> = text.split(|&byte| byte == b'.').map(<[u8]>::to_vec).collect();
+    let fits = |label: &Label| (1..=63).contains(&label.len()) && label.iter().all(|&byte| is_plain(byte));
     (text.len() <= 253 && labels.iter().all(fits)).then_some(labels)
 }
 
-fn is_plain(octet: u8) -> bool {
-    matches!(octet, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_')
+fn is_plain(byte: u8) -> bool {
+    matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_')
 }
 
-//------- Lines of match, number of a rule, and name -------------------------
+//------- Entries: match, index of a rule, and name ---------------------------
 
-/// Match, rule and name.
+/// Match, index of a rule, and name.
 type Entry = (&'static str, usize, Vec<Label>);
-/// What entries say about one owner, or about what is below it: match and rule.
-type Said = Vec<(&'static str, &'static str)>;
+/// Match and rule of each entry for a name, or for the names below it.
+type Entries = Vec<(&'static str, &'static str)>;
 
 fn check_entries(text: &[u8]) {
-    let listed = world::entries(text);
+    let listed = engine::entries(text);
     let Ok(lines) = naive_entries(text) else {
-        return assert!(listed.is_err(), "a line that means nothing was taken");
+        return assert!(listed.is_err(), "an invalid line was accepted");
     };
-    let Ok(listed) = listed else { panic!("a line that means something was refused") };
-    // By owner, and by whether it is about the name itself or what is below.
-    let mut held: BTreeMap<(&[Label], bool), Said> = BTreeMap::new();
+    let Ok(listed) = listed else { panic!("a valid line was rejected") };
+    // By owner, and by whether they apply to the owner itself or to names below it.
+    let mut by_owner: BTreeMap<(&[Label], bool), Entries> = BTreeMap::new();
     for (scope, rule, name) in &lines {
         for itself in [true, false] {
             if itself && *scope != "below" || !itself && *scope != "exact" {
-                held.entry((name.as_slice(), itself)).or_default().push((scope, LIST_RULES[*rule]));
+                by_owner.entry((name.as_slice(), itself)).or_default().push((scope, LIST_RULES[*rule]));
             }
         }
     }
-    let rank = |&(scope, rule): &(&'static str, &'static str)| (scope == "exact", rule == "hole");
+    let rank = |&(scope, rule): &(&'static str, &'static str)| (scope == "exact", rule == "exempt");
     // The first of the best.
-    let best = |said: &Said| {
-        let top = said.iter().map(rank).max();
-        said.iter().find(|one| Some(rank(one)) == top).map(|(_, rule)| *rule)
+    let best = |entries: &Entries| {
+        let top = entries.iter().map(rank).max();
+        entries.iter().find(|one| Some(rank(one)) == top).map(|(_, rule)| *rule)
     };
     let names: BTreeSet<&Vec<Label>> = lines.iter().map(|(_, _, name)| name).collect();
     assert_eq!(listed.entries, names.len());
-    for name in names.into_iter().take(ASKED).flat_map(|name| neighbours(name)) {
-        let decides = (0..name.len()).find_map(|skip| held.get(&(&name[skip..], skip == 0)));
-        let expected = decides.and_then(best).filter(|rule| *rule != "hole");
+    for name in names.into_iter().take(MAX_QUERIED).flat_map(|name| neighbours(name)) {
+        let decides = (0..name.len()).find_map(|skip| by_owner.get(&(&name[skip..], skip == 0)));
+        let expected = decides.and_then(best).filter(|rule| *rule != "exempt");
         assert_eq!(
             action(&listed, &name),
             expected,
@@ -135,21 +120,22 @@ fn check_entries(text: &[u8]) {
             text.escape_ascii()
         );
     }
-    // Of two that say different things with one rank the earlier wins.
-    let clash = |said: &Said| said.iter().any(|a| said.iter().any(|b| rank(a) == rank(b) && a.1 != b.1));
-    let conflicts = held.values().any(clash);
-    let backwards = world::entries(&reversed(text)).map(|listed| listed.digest);
+    // Of two different rules of the same rank, the earlier wins.
+    let clash =
+        |entries: &Entries| entries.iter().any(|a| entries.iter().any(|b| rank(a) == rank(b) && a.1 != b.1));
+    let conflicts = by_owner.values().any(clash);
+    let backwards = engine::entries(&reversed(text)).map(|listed| listed.digest);
     assert!(conflicts || backwards == Ok(listed.digest), "the order of lines: {}", text.escape_ascii());
 }
 
 fn naive_entries(text: &[u8]) -> Result<Vec<Entry>, ()> {
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
-    let lines = text.split(|&octet| octet == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    let lines = text.split(|&byte| byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
     lines.filter(|line| !line.is_empty()).map(|line| naive_entry(line).ok_or(())).collect()
 }
 
 fn naive_entry(line: &[u8]) -> Option<Entry> {
-    let words: Vec<&[u8]> = line.split(|&octet| octet == b' ').collect();
+    let words: Vec<&[u8]> = line.split(|&byte| byte == b' ').collect();
     let [scope, rule, name] = words[..] else { return None };
     let scope = ["exact", "subtree", "below"].into_iter().find(|known| known.as_bytes() == scope)?;
     let rule = std::str::from_utf8(rule).ok()?;
@@ -157,17 +143,17 @@ fn naive_entry(line: &[u8]) -> Option<Entry> {
     (rule < LIST_RULES.len()).then_some((scope, rule, naive_name(name)?))
 }
 
-//------- Asking -------------------------------------------------------------
+//------- Queries -------------------------------------------------------------
 
-/// The lines in reverse, without the byte order mark that only the first may have.
+/// The lines in reverse order. Only the first line may have a byte order mark, so it is removed.
 pub fn reversed(text: &[u8]) -> Vec<u8> {
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
-    let mut lines: Vec<&[u8]> = text.split(|&octet| octet == b'\n').collect();
+    let mut lines: Vec<&[u8]> = text.split(|&byte| byte == b'\n').collect();
     lines.reverse();
     lines.join(&b'\n')
 }
 
-/// The name, and names that only look like it.
+/// The name, and similar names.
 fn neighbours(name: &[Label]) -> Vec<Vec<Label>> {
     let first = &name[0];
     let with = |label: Vec<u8>| [&[label], &name[1..]].concat();
@@ -180,7 +166,7 @@ fn neighbours(name: &[Label]) -> Vec<Vec<Label>> {
         with([first.as_slice(), b"x"].concat()),
         with([b"x", first.as_slice()].concat()),
         with(first[1..].to_vec()),
-        // RFC 2181 11: a dot within a label parts nothing.
+        // RFC 2181 11: a dot in a label is not a separator.
         vec![name.join(&b'.')],
     ];
     let mut changed = first.clone();
@@ -194,16 +180,17 @@ fn neighbours(name: &[Label]) -> Vec<Vec<Label>> {
     near
 }
 
-/// Asks for a name, in upper case, as a client does; the action it meets.
+/// The action for a query. Its name is in upper case.
 fn action(listed: &Listed, name: &[Label]) -> Option<&'static str> {
     let mut packet = vec![0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     for label in name {
         packet.push(label.len() as u8);
         packet.extend(label.to_ascii_uppercase());
     }
-    packet.extend_from_slice(b"\0\0\x01\0\x01"); // A: each action answers it as what it is
+    packet.extend_from_slice(b"\0\0\x01\0\x01"); // type A, for which the actions differ
     match listed.decided(&packet) {
-        Decided::Forwarded { .. } => None,
+        // Answered without being blocked: a special-use name.
+        Decided::Forwarded { .. } | Decided::Answered { blocked: None, .. } => None,
         Decided::Answered { blocked: Some((0, action)), .. } => Some(action),
         other => panic!("a plain query got {other:02x?}"),
     }

@@ -1,13 +1,13 @@
-//! Any octets as a packet: nothing panics, what is answered is answered soundly,
-//! and a well-formed query is decided as a naive reading of the policy says.
+//! Any bytes as a client's packet. It causes no panic, each response is valid, and a well-formed
+//! query is decided as by a naive model of the policy.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::reading::{Response, hickory, is_well_formed, labels, question, word};
-use crate::world::{
-    self, AMPLIFICATION, Asker, CHANGING, Decided, Entry, IPV4_COUNT, LANDING, MAX_PAYLOAD, POLICY,
+use crate::engine::{
+    self, AMPLIFICATION, CHANGING, Decided, Entry, IPV4_COUNT, LANDING, MAX_PAYLOAD, POLICY, Peer,
     SECONDS_TO_CHANGE, SERVED, TTL,
 };
+use crate::parsing::{Response, hickory, is_well_formed, labels, question, word};
 
 const QTYPE_A: usize = 1;
 const QTYPE_CNAME: usize = 5;
@@ -16,28 +16,28 @@ const QTYPE_AAAA: usize = 28;
 const QTYPE_OPT: usize = 41;
 const QTYPE_ANY: usize = 255;
 
-/// The first octet says who asks and how, the rest is the packet.
+/// The first byte selects the client and transport. The rest is the packet.
 pub fn query(data: &[u8]) {
     let Some((&how, packet)) = data.split_first() else { return };
-    let asker = asker(how);
-    let decided = world::decided(packet, asker);
-    let read = Question::read(packet, asker.over_tcp);
+    let peer = peer(how);
+    let decided = engine::decided(packet, peer);
+    let read = Question::read(packet, peer.over_tcp);
     match &decided {
-        Decided::Answered { response, .. } => check_response(packet, asker, read.as_ref(), response),
+        Decided::Answered { response, .. } => check_response(packet, peer, read.as_ref(), response),
         Decided::Forwarded { query, .. } => check_upstream_query(packet, query),
         Decided::Dropped { .. } => {}
     }
-    if packet.len() < 12 || packet[2] & 0x80 != 0 || asker.port == 0 {
+    if packet.len() < 12 || packet[2] & 0x80 != 0 || peer.port == 0 {
         let silent = matches!(decided, Decided::Dropped { blocked: None });
         return assert!(silent, "{packet:02x?} got {decided:02x?}");
     }
     match read {
-        Some(question) if is_served(asker.address) => check_decision(&question, asker, &decided),
-        // Refused in one way or another; never passed on, never counted as blocked.
+        Some(question) if is_served(peer.address) => check_decision(&question, peer, &decided),
+        // An error or no response; never forwarded, never counted as blocked.
         _ => match decided {
-            Decided::Dropped { blocked: None } => assert!(asker.drop_others && !is_served(asker.address)),
+            Decided::Dropped { blocked: None } => assert!(peer.drop_others && !is_served(peer.address)),
             Decided::Answered { response, blocked: None } => {
-                // RFC 7873 5.4: no question but for a cookie.
+                // RFC 7873 5.4: a query without a question, for a cookie.
                 let asks_for_cookie = packet[4..6] == [0, 0] && has_option(packet, COOKIE);
                 assert!(Response::read(&response).rcode() != 0 || asks_for_cookie, "an error");
             }
@@ -46,7 +46,7 @@ pub fn query(data: &[u8]) {
     }
 }
 
-fn asker(how: u8) -> Asker {
+fn peer(how: u8) -> Peer {
     let inside = Ipv4Addr::new(192, 0, 2, how);
     let address = match how >> 1 & 3 {
         0 => IpAddr::V4(inside),
@@ -55,10 +55,10 @@ fn asker(how: u8) -> Asker {
         _ => IpAddr::V4(Ipv4Addr::new(192, 0, 3, how)),
     };
     let port = if how & 0xf8 == 0xf8 { 0 } else { 53535 };
-    Asker { address, port, over_tcp: how & 1 != 0, drop_others: how & 8 != 0 }
+    Peer { address, port, over_tcp: how & 1 != 0, drop_others: how & 8 != 0 }
 }
 
-/// Bit by bit, a client that comes as `::ffff:192.0.2.1` being an IPv4 client.
+/// Compares bit by bit. `::ffff:192.0.2.1` is an IPv4 client.
 fn is_served(address: IpAddr) -> bool {
     let bits = |address: IpAddr| match address {
         IpAddr::V4(v4) => format!("4{:032b}", v4.to_bits()),
@@ -71,19 +71,19 @@ fn is_served(address: IpAddr) -> bool {
     SERVED.into_iter().any(shared)
 }
 
-//------- What is answered ---------------------------------------------------
+//------- Responses -----------------------------------------------------------
 
-fn check_response(packet: &[u8], asker: Asker, read: Option<&Question>, octets: &[u8]) {
-    let response = Response::read(octets);
-    assert_eq!(octets[..2], packet[..2], "the id");
-    assert_ne!(octets[2] & 0x80, 0, "QR");
-    assert_eq!(octets[2] & 0x79, packet[2] & 0x79, "opcode and RD are copied");
-    assert_eq!(octets[3] & 0x70, packet[3] & 0x10, "Z and AD clear, CD copied");
-    assert_eq!(octets[2] & 0x04, 0, "AA: nobody here is an authority");
-    assert_ne!(octets[3] & 0x80, 0, "RA");
-    match question(octets) {
+fn check_response(packet: &[u8], peer: Peer, read: Option<&Question>, bytes: &[u8]) {
+    let response = Response::read(bytes);
+    assert_eq!(bytes[..2], packet[..2], "the id");
+    assert_ne!(bytes[2] & 0x80, 0, "QR");
+    assert_eq!(bytes[2] & 0x79, packet[2] & 0x79, "opcode and RD are copied");
+    assert_eq!(bytes[3] & 0x70, packet[3] & 0x10, "Z and AD clear, CD copied");
+    assert_eq!(bytes[2] & 0x04, 0, "AA: nothing here is authoritative");
+    assert_ne!(bytes[3] & 0x80, 0, "RA");
+    match question(bytes) {
         Some(repeated) => assert_eq!(repeated, &packet[12..12 + repeated.len()], "byte for byte"),
-        None => assert!(read.is_none() && octets[4..6] == [0, 0], "a question that was read is repeated"),
+        None => assert!(read.is_none() && bytes[4..6] == [0, 0], "a question that was read is repeated"),
     }
     let edns = response.hickory.edns.as_ref();
     if let Some(edns) = edns {
@@ -94,19 +94,19 @@ fn check_response(packet: &[u8], asker: Asker, read: Option<&Question>, octets: 
     }
     let wished = read.and_then(|question| question.payload).unwrap_or(0);
     let limit = if edns.is_some() && read.is_none() { MAX_PAYLOAD.into() } else { wished.clamp(512, 1232) };
-    if asker.over_tcp {
+    if peer.over_tcp {
         assert!(!response.is_truncated(), "TC over TCP");
     } else {
-        assert!(octets.len() <= limit, "{} octets for a limit of {limit}", octets.len());
-        let may_be_known = has_option(packet, COOKIE);
-        assert!(may_be_known || octets.len() <= AMPLIFICATION * packet.len(), "{} octets", octets.len());
+        assert!(bytes.len() <= limit, "{} bytes for a limit of {limit}", bytes.len());
+        let may_be_verified = has_option(packet, COOKIE);
+        assert!(may_be_verified || bytes.len() <= AMPLIFICATION * packet.len(), "{} bytes", bytes.len());
     }
     if response.is_truncated() {
         assert_eq!(response.sections.each_ref().map(Vec::len), [0; 3], "no part of an RRset");
     }
 }
 
-/// What goes upstream: one question, our own OPT and none of the client's options.
+/// The query to the upstream has one question, our own OPT, and none of the client's options.
 fn check_upstream_query(packet: &[u8], query: &[u8]) {
     assert!(is_well_formed(query) && query[2] & 0x80 == 0);
     let read = hickory(query).unwrap_or_else(|error| panic!("hickory: {error} in {query:02x?}"));
@@ -118,13 +118,13 @@ fn check_upstream_query(packet: &[u8], query: &[u8]) {
     assert_eq!(counts, (0, 0, 0));
 }
 
-//------- What is decided ----------------------------------------------------
+//------- Decisions -----------------------------------------------------------
 
-/// A query as a naive reader sees it.
+/// A query as a naive parser sees it.
 struct Question {
     labels: Vec<Vec<u8>>,
     qtype: usize,
-    /// Of its OPT record, if it has one.
+    /// The payload size in its OPT record, if it has one.
     payload: Option<usize>,
 }
 
@@ -140,7 +140,7 @@ impl Question {
         let (name, rest) = asked.split_at(asked.len() - 4);
         let (qtype, qclass) = (word(rest, 0)?, word(rest, 2)?);
         let is_meta = matches!(qtype, QTYPE_OPT | 249..=254);
-        // A pointer has nothing to point at.
+        // A compression pointer in the question has no target.
         if qclass != 1 || is_meta || name.len() > 255 || name.last() != Some(&0) || !is_uncompressed(name) {
             return None;
         }
@@ -168,19 +168,19 @@ fn is_uncompressed(name: &[u8]) -> bool {
         && labels(name).iter().map(|label| label.len() + 1).sum::<usize>() + 1 == name.len()
 }
 
-fn owner_length(octets: &[u8]) -> Option<usize> {
-    match *octets.first()? {
+fn owner_length(bytes: &[u8]) -> Option<usize> {
+    match *bytes.first()? {
         0 => Some(1),
         0xc0.. => Some(2),
-        label => Some(1 + usize::from(label) + owner_length(&octets[1 + usize::from(label)..])?),
+        label => Some(1 + usize::from(label) + owner_length(&bytes[1 + usize::from(label)..])?),
     }
 }
 
 const COOKIE: usize = 10;
 const KEEPALIVE: usize = 11;
 
-/// All there (RFC 6891 6.1.2), the first cookie of a length that cookies have (RFC
-/// 7873 5.2), and over TCP no time in what asks for one (RFC 7828 3.2.1).
+/// Whether the options are complete (RFC 6891 6.1.2), the first cookie has a valid length (RFC 7873
+/// 5.2), and a keepalive option over TCP has no timeout (RFC 7828 3.2.1).
 fn are_sound(options: &[u8], over_tcp: bool) -> bool {
     let Some(options) = parts(options) else { return false };
     let cookie = options.iter().find(|(code, _)| *code == COOKIE);
@@ -198,14 +198,14 @@ fn parts(options: &[u8]) -> Option<Vec<(usize, &[u8])>> {
     Some([vec![first], parts(&options[end..])?].concat())
 }
 
-/// Whether the packet may have this option: its code is there.
+/// Whether the packet may have this option: it contains the code somewhere.
 fn has_option(packet: &[u8], code: usize) -> bool {
     packet.windows(2).any(|pair| word(pair, 0) == Some(code))
 }
 
-/// The naive twin of matching: zones in order, the longest owner in each, of
-/// its entries `exact` before the others and a hole before an answer; a hole
-/// leaves the name to the next zone, and so does a truncate entry over TCP.
+/// A naive model of matching: zones in order, and the longest owner in each. Of its entries, `exact`
+/// comes before the others and an exemption before an answer. After an exemption, the next zone
+/// decides, and so it does after a truncate entry over TCP.
 pub fn naive(
     name: &[Vec<u8>],
     zones: &[(&'static str, bool, &'static [Entry])],
@@ -216,17 +216,17 @@ pub fn naive(
             let owns = |owner: &str| owner.split('.').map(str::as_bytes).eq(&name[skip..]);
             let covers = |scope| if skip == 0 { scope != "below" } else { scope != "exact" };
             let fits = entries.iter().filter(|(scope, _, owner)| covers(*scope) && owns(owner));
-            fits.min_by_key(|(scope, action, _)| (*scope != "exact", *action != "hole"))
+            fits.min_by_key(|(scope, action, _)| (*scope != "exact", *action != "exempt"))
         });
-        let decides = |action| action != "hole" && (action != "truncate" || !over_tcp);
+        let decides = |action| action != "exempt" && (action != "truncate" || !over_tcp);
         covering.filter(|(_, action, _)| decides(*action)).map(|entry| (zone, *entry))
     })
 }
 
-fn check_decision(question: &Question, asker: Asker, decided: &Decided) {
-    let said = naive(&question.labels, &POLICY, asker.over_tcp);
+fn check_decision(question: &Question, peer: Peer, decided: &Decided) {
+    let said = naive(&question.labels, &POLICY, peer.over_tcp);
     let expected = said.map(|(zone, (_, action, _))| (zone, action));
-    let is_any = question.qtype == QTYPE_ANY && !asker.over_tcp;
+    let is_any = question.qtype == QTYPE_ANY && !peer.over_tcp;
     match (expected, decided) {
         (None, Decided::Answered { response, blocked: None }) if is_local(&question.labels) || is_any => {
             let response = Response::read(response);
@@ -236,7 +236,7 @@ fn check_decision(question: &Question, asker: Asker, decided: &Decided) {
             Response::read(response); // RFC 8482
         }
         (None, Decided::Forwarded { .. }) if is_local(&question.labels) || is_any => {
-            panic!("{:?} is nobody else's business", question.labels);
+            panic!("{:?} was forwarded", question.labels);
         }
         (None | Some((_, "passthru")), Decided::Forwarded { follow, .. }) => assert_eq!(*follow, None),
         (Some((_, "cname")), Decided::Forwarded { follow: Some(follow), .. }) => {
@@ -246,8 +246,8 @@ fn check_decision(question: &Question, asker: Asker, decided: &Decided) {
         (Some((_, "drop")), Decided::Dropped { blocked }) => assert_eq!(*blocked, expected),
         (Some((_, action)), Decided::Answered { response, blocked }) => {
             let response = Response::read(response);
-            // What is counted is what was answered: a sinkhole has no TXT record, and below a
-            // name that is shielded there may be others.
+            // Counted as NODATA: a sinkhole has no TXT record, and NXDOMAIN would deny an exemption
+            // below the name.
             let is_empty = response.rcode() == 0 && response.sections[0].is_empty();
             let is_nodata = is_empty && matches!(action, "nxdomain" | "sinkhole");
             let as_nodata = expected.map(|(zone, _)| (zone, "nodata"));
@@ -256,7 +256,7 @@ fn check_decision(question: &Question, asker: Asker, decided: &Decided) {
             assert!(action != "cname" || matches!(question.qtype, QTYPE_CNAME | QTYPE_ANY));
             check_blocked(question, said.expect("it was matched"), &response);
         }
-        _ => panic!("{:?} from {asker:?}: {said:?}, but {decided:02x?}", question.labels),
+        _ => panic!("{:?} from {peer:?}: {said:?}, but {decided:02x?}", question.labels),
     }
 }
 
@@ -283,7 +283,7 @@ fn landing() -> Vec<u8> {
     labels.flatten().chain([0]).collect()
 }
 
-/// The answer for a blocked name, from what its entry says.
+/// Checks the response for a blocked name against its entry.
 fn check_blocked(question: &Question, (zone, entry): (usize, Entry), response: &Response<'_>) {
     let (scope, action, owner) = entry;
     let [answers, authorities, additionals] = &response.sections;
@@ -296,11 +296,11 @@ fn check_blocked(question: &Question, (zone, entry): (usize, Entry), response: &
     };
     if question.payload.is_some() {
         let forged = (records > 0 && action != "truncate").then_some(4);
-        let told: Vec<u16> = forged.into_iter().chain([16]).collect();
-        assert!(response.errors.ends_with(&[16]) && told.ends_with(&response.errors), "RFC 8914");
+        let errors: Vec<u16> = forged.into_iter().chain([16]).collect();
+        assert!(response.errors.ends_with(&[16]) && errors.ends_with(&response.errors), "RFC 8914");
     }
     if response.is_truncated() {
-        let is_big = records > 1; // for its payload, or for a client that is not known
+        let is_big = records > 1; // for its payload size, or for an unverified client
         return assert!((action == "truncate" || is_big) && response.rcode() == 0);
     }
     assert_ne!(action, "truncate");
@@ -311,7 +311,7 @@ fn check_blocked(question: &Question, (zone, entry): (usize, Entry), response: &
     assert_eq!(authorities.len(), usize::from(records == 0), "data, or an SOA (RFC 2308 3)");
     if let Some(soa) = authorities.first() {
         assert_eq!(soa.rtype, TYPE_SOA);
-        assert!(owner.split('.').map(str::as_bytes).eq(labels(&soa.owner)), "it stands at the entry");
+        assert!(owner.split('.').map(str::as_bytes).eq(labels(&soa.owner)), "its owner is the entry");
     }
     let longest = if POLICY[zone].0 == CHANGING { SECONDS_TO_CHANGE } else { TTL };
     assert!(answers.iter().chain(authorities).all(|record| record.ttl == longest));
@@ -325,8 +325,8 @@ fn check_blocked(question: &Question, (zone, entry): (usize, Entry), response: &
     }
 }
 
-/// RFC 8020 2: after NXDOMAIN for a name, no entry may say anything else for
-/// itself or for what is below it; one that sends to TCP says what is said there.
+/// RFC 8020 2: NXDOMAIN for a name denies all names below it, so no entry may decide otherwise for
+/// any of them. An entry that truncates counts with its decision over TCP.
 fn check_denial(name: &[Vec<u8>]) {
     for (_, _, entries) in POLICY {
         for (_, _, owner) in entries {
@@ -335,7 +335,10 @@ fn check_denial(name: &[Vec<u8>]) {
                 let below = [&[b"x".to_vec()], &at[..]].concat();
                 for denied in [at, below] {
                     let said = naive(&denied, &POLICY, true);
-                    assert!(said.is_some_and(|(_, (_, action, _))| action == "nxdomain"), "{owner} lives");
+                    assert!(
+                        said.is_some_and(|(_, (_, action, _))| action == "nxdomain"),
+                        "{owner} is not denied"
+                    );
                 }
             }
         }

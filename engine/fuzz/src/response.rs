@@ -1,38 +1,37 @@
-//! Any octets as an upstream's message: nothing panics, and the client gets its
-//! own question back with all of the upstream's records, or none and TC.
+//! Any bytes as an upstream's message. It causes no panic, and the client gets its own question with
+//! all of the upstream's records, or none and TC.
 //!
-//! RDATA is relayed as it is, also where it is not what its type asks for. So two
-//! libraries must read what we send where both could read what the upstream sent.
+//! RDATA is relayed unchanged, even if it is invalid for its type. So two libraries must parse the
+//! response only if both can parse the upstream's message.
 
-use crate::beside::{self, is_bad};
-use crate::reading::{self, Record, Response, constant, labels, question, word};
-use crate::world::{self, BADNETS_AT, Judged, LANDING, Waiting};
+use crate::engine::{self, BADNETS_AT, Judged, LANDING, Waiting};
+use crate::filtering::{self, is_bad};
+use crate::parsing::{self, Record, Response, constant, labels, question, word};
 
 const HEADER: usize = 12;
 const TYPE_CNAME: u16 = 5;
 const TYPE_SOA: u16 = 6;
 pub const TYPE_DNAME: u16 = 39;
 
-/// The first octet says how the client asked, the rest is the upstream's
-/// message. What was asked is made from the message's own question, in another
-/// case, so that any message from anywhere is an answer to something.
+/// The first byte selects the client's options. The rest is the upstream's message. The query is made
+/// from the question of that message, in another case, so that any message is a response to it.
 pub fn response(data: &[u8]) {
     let Some((&how, message)) = data.split_first() else { return };
-    world::read_chain(message);
+    engine::follow_chain(message);
     let Some(asked) = question(message).and_then(|asked| packet(asked, how)) else { return };
     let Some(waiting) = Waiting::new(&asked, how & 1 != 0) else { return };
     for (place, changed) in waiting.question().iter().enumerate() {
-        // Another letter, or what is a letter's case and is none in a type or class.
+        // Another letter case, or another type or class.
         let mut other = waiting.question().to_vec();
         other[place] = changed ^ 0x20;
-        assert_eq!(world::answers(message, &other), is_answer(message, &other));
+        assert_eq!(engine::answers(message, &other), is_answer(message, &other));
     }
     let is_answer = is_answer(message, waiting.question());
-    assert_eq!(world::answers(message, waiting.question()), is_answer);
+    assert_eq!(engine::answers(message, waiting.question()), is_answer);
     if !is_answer {
         return;
     }
-    let upstream = Upstream { message, read: Read::both(message) };
+    let upstream = Upstream { message, read: Parsed::by_both(message) };
     let judged = waiting.targets_judged(message);
     if let Judged::Answer(response) = &judged {
         check(&asked, &waiting, response);
@@ -43,8 +42,8 @@ pub fn response(data: &[u8]) {
     }
     if let Judged::Pass(Some(response)) = &judged {
         check(&asked, &waiting, response);
-        if let Some(said) = &upstream.read {
-            beside::check_left(said, labels(&asked[HEADER..asked.len()]), how & 1 != 0, response);
+        if let Some(parsed) = &upstream.read {
+            filtering::check_left(parsed, labels(&asked[HEADER..asked.len()]), how & 1 != 0, response);
         }
     }
     let relayed = waiting.relayed(message);
@@ -71,32 +70,32 @@ pub fn response(data: &[u8]) {
 
 struct Upstream<'a> {
     message: &'a [u8],
-    read: Option<Read>,
+    read: Option<Parsed>,
 }
 
-/// What both libraries read. One alone proves nothing: domain also reads names
-/// that run on through whatever follows them, which is something else in ours.
-pub struct Read {
-    pub sections: reading::Sections,
+/// A message that both libraries parse. One is not enough: domain also parses names that continue
+/// in the bytes after them, and these differ in our response.
+pub struct Parsed {
+    pub sections: parsing::Sections,
     errors: Vec<u16>,
     hickory: hickory_proto::op::Message,
 }
 
-impl Read {
-    /// What failed leads nowhere: SERVFAIL, and RCODEs of more than four bits.
+impl Parsed {
+    /// A failure has no targets: SERVFAIL, and RCODEs of more than four bits.
     pub fn is_failure(&self) -> bool {
         let rcode = u16::from(self.hickory.metadata.response_code);
         rcode == 2 || rcode > 15
     }
 
-    fn both(message: &[u8]) -> Option<Read> {
-        // Names that begin in the header mean something else behind another header.
-        // No server writes them; what becomes of them is only checked for soundness.
+    fn by_both(message: &[u8]) -> Option<Parsed> {
+        // A name that starts in the header is a different name after another header. No server
+        // writes it, so only the validity of the response is checked.
         if message.windows(2).any(|pair| pair[0] == 0xc0 && usize::from(pair[1]) < HEADER) {
             return None;
         }
-        let (sections, errors) = reading::domain(message).ok()?;
-        Some(Read { sections, errors, hickory: reading::hickory(message).ok()? })
+        let (sections, errors) = parsing::domain(message).ok()?;
+        Some(Parsed { sections, errors, hickory: parsing::hickory(message).ok()? })
     }
 }
 
@@ -106,7 +105,7 @@ fn packet(asked: &[u8], how: u8) -> Option<Vec<u8>> {
     let flags: [u8; 2] = [how >> 4 & 1, (how >> 1) & 0x30];
     let mut packet = vec![0xbe, 0xef, flags[0], flags[1], 0, 1, 0, 0, 0, 0, 0, how >> 1 & 1];
     let name = asked.len().checked_sub(4)?;
-    let flip = |octet: &u8| if octet.is_ascii_alphabetic() { octet ^ 0x20 } else { *octet };
+    let flip = |byte: &u8| if byte.is_ascii_alphabetic() { byte ^ 0x20 } else { *byte };
     packet.extend(asked[..name].iter().map(flip));
     packet.extend_from_slice(&asked[name..]);
     if how & 2 != 0 {
@@ -125,15 +124,15 @@ fn is_answer(message: &[u8], asked: &[u8]) -> bool {
         && repeated.ends_with(rest)
 }
 
-/// What holds for everything that is sent to a client.
+/// Checks that apply to every response.
 fn check(asked: &[u8], waiting: &Waiting, response: &[u8]) {
-    assert!(reading::is_well_formed(response), "{response:02x?}");
+    assert!(parsing::is_well_formed(response), "{response:02x?}");
     assert_eq!(response[..2], asked[..2], "the id");
     assert_eq!(question(response), Some(waiting.question()), "byte for byte");
     assert_ne!(response[2] & 0x80, 0, "QR");
     assert_eq!(response[2] & 0x79, asked[2] & 0x79, "opcode and RD are copied");
     assert_eq!(response[3] & 0x50, asked[3] & 0x10, "Z clear, CD copied");
-    assert!(response.len() <= waiting.limit(), "{} octets", response.len());
+    assert!(response.len() <= waiting.limit(), "{} bytes", response.len());
     let has_opt = asked[11] == 1;
     if response[2] & 2 != 0 {
         assert!(waiting.limit() < 65535, "TC over TCP");
@@ -141,28 +140,28 @@ fn check(asked: &[u8], waiting: &Waiting, response: &[u8]) {
     }
 }
 
-/// What the header and the OPT record say of the upstream's answer.
+/// Checks the header and the OPT record.
 fn check_head(upstream: &Upstream<'_>, asked: &[u8], response: &[u8]) {
     let (message, has_opt) = (upstream.message, asked[11] == 1);
     assert_eq!((response[2] & 4, response[3] & 0x80), (message[2] & 4, message[3] & 0x80), "AA and RA");
-    // RFC 6840 5.8: AD for who asked for it, by AD or by DO.
+    // RFC 6840 5.8: AD only for clients that request it with AD or DO.
     let wants_ad = asked[3] & 0x20 != 0 || has_opt && asked[asked.len() - 4] & 0x80 != 0;
     assert_eq!(response[3] & 0x20, if wants_ad { message[3] & 0x20 } else { 0 }, "AD");
-    let Some(said) = &upstream.read else { return };
-    let Ok((_, errors)) = reading::domain(response) else { return };
+    let Some(parsed) = &upstream.read else { return };
+    let Ok((_, errors)) = parsing::domain(response) else { return };
     assert_eq!(
         errors,
-        if has_opt { &said.errors[..said.errors.len().min(4)] } else { &[] },
+        if has_opt { &parsed.errors[..parsed.errors.len().min(4)] } else { &[] },
         "extended errors"
     );
-    let Ok(read) = reading::hickory(response) else { return };
-    let rcode = u16::from(said.hickory.metadata.response_code);
-    // Twelve bits take an OPT record (RFC 6891 6.1.3).
+    let Ok(read) = parsing::hickory(response) else { return };
+    let rcode = u16::from(parsed.hickory.metadata.response_code);
+    // Twelve bits need an OPT record (RFC 6891 6.1.3).
     let expected = if rcode > 15 && !has_opt { 2 } else { rcode };
     assert_eq!(u16::from(read.metadata.response_code), expected);
 }
 
-/// The records are all there, or none and TC; what could be read still can.
+/// Checks that the response has all records, or none and TC, and that both libraries parse it.
 fn check_relayed(upstream: &Upstream<'_>, over_tcp: bool, response: &[u8]) {
     let message = upstream.message;
     if response[2] & 2 != 0 {
@@ -170,28 +169,28 @@ fn check_relayed(upstream: &Upstream<'_>, over_tcp: bool, response: &[u8]) {
         return;
     }
     assert_eq!(message[2] & 2, 0, "TC is passed on");
-    let Some(said) = &upstream.read else { return };
-    // What stands behind the OPT record has moved.
-    if said.sections[2].iter().any(|record| record.may_point) {
+    let Some(parsed) = &upstream.read else { return };
+    // Records after the OPT record have moved.
+    if parsed.sections[2].iter().any(|record| record.may_point) {
         return;
     }
     let relayed = Response::read(response);
-    assert_eq!(relayed.sections, said.sections, "{message:02x?} became {response:02x?}");
-    let (relayed, said) = (&relayed.hickory, &said.hickory);
-    for (relayed, said) in [
-        (&relayed.answers, &said.answers),
-        (&relayed.authorities, &said.authorities),
-        (&relayed.additionals, &said.additionals),
+    assert_eq!(relayed.sections, parsed.sections, "{message:02x?} became {response:02x?}");
+    let (relayed, parsed) = (&relayed.hickory, &parsed.hickory);
+    for (relayed, parsed) in [
+        (&relayed.answers, &parsed.answers),
+        (&relayed.authorities, &parsed.authorities),
+        (&relayed.additionals, &parsed.additionals),
     ] {
-        assert_eq!(constant(relayed), constant(said), "{message:02x?} became {response:02x?}");
+        assert_eq!(constant(relayed), constant(parsed), "{message:02x?} became {response:02x?}");
     }
 }
 
-/// No target that a client can read in the answer was left unjudged.
+/// Checks that no target in the answer was left unjudged.
 fn check_judged(upstream: &Upstream<'_>, over_tcp: bool, response: &[u8], judged: &Judged) {
-    let Ok((sections, _)) = reading::domain(response) else { return };
-    if upstream.read.as_ref().is_some_and(Read::is_failure) {
-        assert!(matches!(judged, Judged::Pass(_)), "what failed stays as it is: {judged:02x?}");
+    let Ok((sections, _)) = parsing::domain(response) else { return };
+    if upstream.read.as_ref().is_some_and(Parsed::is_failure) {
+        assert!(matches!(judged, Judged::Pass(_)), "a failure is relayed unchanged: {judged:02x?}");
         return;
     }
     if response[2] & 2 != 0 {
@@ -199,42 +198,43 @@ fn check_judged(upstream: &Upstream<'_>, over_tcp: bool, response: &[u8], judged
     }
     let answers = &sections[0];
     let asked = question(response).expect("the client's own");
-    let chained = way(labels(&asked[..asked.len() - 4]), answers);
+    let chained = names_of_chain(labels(&asked[..asked.len() - 4]), answers);
     let here = chained.last().expect("the queried name at least");
-    // Along the way the first name that is blocked decides; at its end each record is an offer.
-    let (chain, first) = step(&chained[1..], usize::MAX, over_tcp);
-    // What is said in the message about a name to which a record leads is followed as well.
+    // In the chain, the first blocked name decides. At its end, each record is an alternative.
+    let (in_chain, first) = step(&chained[1..], usize::MAX, over_tcp);
+    // Records about the target of an alternative are followed as well.
     let both: Vec<Record> = answers.iter().chain(&sections[2]).cloned().collect();
     let (mut owners, mut blocking) = (vec![(here.clone(), first)], Vec::new());
     let mut next = 0;
     while let Some((owner, first)) = owners.get(next).cloned() {
-        let records = if next == 0 && !beside::uses_itself(&owner, answers) { answers } else { &both };
+        let records = if next == 0 && !filtering::uses_itself(&owner, answers) { answers } else { &both };
         next += 1;
-        for record in records.iter().filter(|record| labels(&record.owner) == owner && !is_way(record.rtype))
+        for record in
+            records.iter().filter(|record| labels(&record.owner) == owner && !is_alias(record.rtype))
         {
             let mut freed = first;
             if let Some(target) = record.target.as_deref().map(labels).filter(|name| !name.is_empty()) {
-                let led = way(target, &both);
-                let said;
-                (said, freed) = step(&led, first, over_tcp);
-                blocking.extend(said);
+                let led = names_of_chain(target, &both);
+                let parsed;
+                (parsed, freed) = step(&led, first, over_tcp);
+                blocking.extend(parsed);
                 let last = &led[led.len() - 1];
                 let is_new = |(name, before): &(Vec<Vec<u8>>, usize)| name != last || *before < freed;
-                if said.is_none() && freed > 0 && owners[1..].iter().all(is_new) {
+                if parsed.is_none() && freed > 0 && owners[1..].iter().all(is_new) {
                     owners.push((last.clone(), freed));
                 }
             }
-            let is_astray = freed > BADNETS_AT && record.addresses.iter().any(is_bad);
-            blocking.extend(is_astray.then_some("nodata"));
+            let is_blocked = freed > BADNETS_AT && record.addresses.iter().any(is_bad);
+            blocking.extend(is_blocked.then_some("nodata"));
         }
     }
-    let expected = chain.or(blocking.first().copied());
+    let expected = in_chain.or(blocking.first().copied());
     let agrees = match judged {
-        // Of several that block, the zone that is asked first decides.
-        _ if chain.is_none() && blocking.len() > 1 => {
+        // If several alternatives are blocked, the first zone decides.
+        _ if in_chain.is_none() && blocking.len() > 1 => {
             matches!(judged, Judged::Answer(_) | Judged::Silence | Judged::Follow(_) | Judged::Unreadable)
         }
-        Judged::Unreadable => true, // nothing is handed on
+        Judged::Unreadable => true, // nothing is relayed
         Judged::Follow(_) => expected == Some("cname"),
         Judged::Pass(_) => expected.is_none(),
         Judged::Silence => expected == Some("drop"),
@@ -243,11 +243,11 @@ fn check_judged(upstream: &Upstream<'_>, over_tcp: bool, response: &[u8], judged
     assert!(agrees, "{expected:?}, but {judged:02x?} for {response:02x?}");
 }
 
-/// How the first of these names is blocked that is, and how many zones judge what comes then: a
-/// passthru frees from its own zone and those after it.
+/// The action for the first blocked name, and how many zones judge later names. A passthru exempts
+/// them from its own zone and from the zones after it.
 fn step(names: &[Vec<Vec<u8>>], mut first: usize, over_tcp: bool) -> (Option<&'static str>, usize) {
     for name in names {
-        match beside::decides(name, first, over_tcp) {
+        match filtering::decides(name, first, over_tcp) {
             Some((zone, "passthru")) => first = zone,
             Some((_, action)) => return (Some(action), first),
             None => {}
@@ -256,17 +256,17 @@ fn step(names: &[Vec<Vec<u8>>], mut first: usize, over_tcp: bool) -> (Option<&'s
     (None, first)
 }
 
-pub fn is_way(rtype: u16) -> bool {
+pub fn is_alias(rtype: u16) -> bool {
     matches!(rtype, TYPE_CNAME | TYPE_DNAME)
 }
 
-/// The names that CNAME and DNAME records lead over, from the queried one on.
-pub fn way(queried: Vec<Vec<u8>>, answers: &[Record]) -> Vec<Vec<Vec<u8>>> {
-    let mut way = vec![queried];
+/// The chain of CNAME and DNAME records, from the queried name on.
+pub fn names_of_chain(queried: Vec<Vec<u8>>, answers: &[Record]) -> Vec<Vec<Vec<u8>>> {
+    let mut chain = vec![queried];
     loop {
-        let before = way.len();
-        for record in answers.iter().filter(|record| is_way(record.rtype)) {
-            let (here, owner) = (way.last().expect("one at least"), labels(&record.owner));
+        let before = chain.len();
+        for record in answers.iter().filter(|record| is_alias(record.rtype)) {
+            let (here, owner) = (chain.last().expect("one at least"), labels(&record.owner));
             let target = labels(record.target.as_deref().expect("of these types"));
             let next = match record.rtype {
                 TYPE_CNAME if owner == *here => target,
@@ -278,30 +278,30 @@ pub fn way(queried: Vec<Vec<u8>>, answers: &[Record]) -> Vec<Vec<Vec<u8>>> {
             if next.iter().map(|label| label.len() + 1).sum::<usize>() > 254 {
                 continue;
             }
-            let goes_round = way.contains(&next);
-            way.push(next);
-            if goes_round {
-                return way;
+            let is_loop = chain.contains(&next);
+            chain.push(next);
+            if is_loop {
+                return chain;
             }
         }
-        if way.len() == before || way.len() > 70 {
-            return way;
+        if chain.len() == before || chain.len() > 70 {
+            return chain;
         }
     }
 }
 
-/// Our CNAME first, then the upstream's answers and SOAs, or it stands alone.
+/// Checks that our CNAME comes first, then the upstream's answers and SOAs, or nothing.
 fn check_followed(upstream: &Upstream<'_>, response: &[u8]) {
-    let Some(Read { sections: said, .. }) = &upstream.read else { return };
-    if response[2] & 2 != 0 || said[0].iter().any(|record| record.may_point) {
+    let Some(Parsed { sections: parsed, .. }) = &upstream.read else { return };
+    if response[2] & 2 != 0 || parsed[0].iter().any(|record| record.may_point) {
         return;
     }
     let sections = Response::read(response).sections;
     let [answers, authorities, additionals] = &sections;
     let (ours, rest) = answers.split_first().expect("our CNAME");
     assert_eq!((ours.rtype, ours.data.trim_end_matches('.')), (TYPE_CNAME, LANDING));
-    let soas: Vec<&Record> = said[1].iter().filter(|record| record.rtype == TYPE_SOA).collect();
-    let is_whole = *rest == said[0] && authorities.iter().eq(soas);
+    let soas: Vec<&Record> = parsed[1].iter().filter(|record| record.rtype == TYPE_SOA).collect();
+    let is_whole = *rest == parsed[0] && authorities.iter().eq(soas);
     assert!(is_whole || rest.is_empty() && authorities.is_empty(), "{response:02x?}");
     assert!(additionals.is_empty());
     assert!(word(response, 6) == Some(answers.len()) && response.len() > HEADER);

@@ -1,4 +1,4 @@
-//! Every file of the seed corpora through its property, without libFuzzer.
+//! Runs each target with its seed corpus, without libFuzzer.
 
 use std::fs;
 use std::panic::catch_unwind;
@@ -20,16 +20,16 @@ fn each(target: &str, property: fn(&[u8])) {
 }
 
 #[test]
-fn every_packet_of_the_corpus_is_decided_soundly() {
+fn each_packet_of_the_corpus_is_decided_as_by_the_model() {
     each("query", query::query);
 }
 
 #[test]
-fn every_answer_of_the_corpus_is_relayed_soundly() {
+fn each_response_of_the_corpus_is_relayed_as_by_the_model() {
     each("response", response::response);
 }
 
 #[test]
-fn every_list_of_the_corpus_is_compiled_as_it_reads() {
+fn each_list_of_the_corpus_is_compiled_as_by_the_model() {
     each("list", list::list);
 }

@@ -1,4 +1,4 @@
-//! A list's files in, its compiled names out, with a report of every line.
+//! Compiles the files of a list to compiled names, and reports on every line.
 
 use std::io;
 use std::path::Path;
@@ -14,24 +14,23 @@ use crate::policy::Match;
 use crate::policy::compiler::{Compiled, Compiler, Destination, Origin};
 use crate::policy::names::Names;
 
-/// Octets of a file by which its format is recognised.
+/// Bytes of a file by which its format is recognised.
 const HEAD: usize = 64 << 10;
-/// How much larger a compressed file's text is, about.
-const COMPRESSED: u64 = 8;
-/// The rules of a list: what it lists, its exceptions that are holes, and those that are
-/// passthrus.
+/// The usual ratio of a compressed list.
+const COMPRESSION: u64 = 8;
+/// For each rule of a list, whether it is for exceptions: listed names, exemptions, passthrus.
 pub const RULES_ARE_EXCEPTIONS: [bool; 3] = [false, true, true];
 const LISTED: u32 = 0;
 const EXEMPT: u32 = 1;
 const PASSTHRU: u32 = 2;
 
-/// How many octets of text were read, for somebody who waits.
+/// Bytes read so far, for a progress display.
 #[derive(Default)]
 pub struct Progress(AtomicU64);
 
 impl Progress {
-    fn note(&self, octets: usize) {
-        self.0.fetch_add(octets as u64, Ordering::Relaxed);
+    fn add(&self, bytes: usize) {
+        self.0.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     pub fn bytes(&self) -> u64 {
@@ -39,9 +38,9 @@ impl Progress {
     }
 }
 
-/// Compiles a list from all of its files. Without a format in `settings` each file tells
-/// its own: what is beside it says nothing about what its names mean. Lines that cannot be meant are left out and reported: whether the list is
-/// good enough then, the caller decides.
+/// Compiles a list from all of its files. Without a `format`, each file's own is recognised.
+///
+/// Invalid lines are dropped and reported. The caller decides whether the rest is good enough.
 pub fn compile(
     files: &[ListFile],
     settings: Settings,
@@ -57,68 +56,58 @@ pub fn compile(
         Destination::Folder(folder) => Path::to_path_buf(folder),
     };
     let compiler = Compiler::new(expected_size(files)?, folder);
-    let mut intake = Intake { compiler, guard, exception: EXEMPT, others: Vec::new() };
+    let mut collector = Collector { compiler, guard, exception: EXEMPT, several: Vec::new() };
     let formats = formats_of(files, format)?;
     let mut switched_off = switched_off(files, &formats, settings.max_bytes)?;
-    let mut most = settings.max_bytes;
+    let mut remaining = settings.max_bytes;
     for (file, &format) in files.iter().zip(&formats) {
         let mut reader = Reader::new(Settings { format, ..settings });
         reader.switch_off(std::mem::take(&mut switched_off));
-        intake.exception = rule_of_exceptions(settings.exceptions, format);
+        collector.exception = rule_of_exceptions(settings.exceptions, format);
         let mut naming = 0;
-        let before: u32 = report.sources.iter().map(|(_, read)| read.lines).sum();
+        let before: u32 = report.sources.iter().map(|(_, summary)| summary.lines).sum();
         let mut last = 0;
         let take_line = |number: u32, line: Option<&[u8]>| {
             last = number;
-            let shown = line.unwrap_or_default();
-            match intake.take(&mut reader, line, before.saturating_add(number))? {
-                Ok(Line::Nothing) => report.silent += 1,
+            let value = line.unwrap_or_default();
+            match collector.take(&mut reader, line, before.saturating_add(number))? {
+                Ok(Line::Silent) => report.silent += 1,
                 Ok(Line::Names { repaired, is_exception, .. }) => {
                     naming += 1;
                     report.exceptions += u64::from(is_exception);
-                    report.take(&file.label, number, shown, repaired);
+                    report.accept(&file.label, number, value, repaired);
                 }
-                Err(reason) => report.reject(&file.label, number, shown, reason),
+                Err(reason) => report.reject(&file.label, number, value, reason),
             }
             Ok(())
         };
-        let count = |octets| progress.note(octets);
-        let read = files::read(file, most, take_line, count)?;
-        most -= read.octets;
+        let summary = files::read(file, remaining, take_line, |bytes| progress.add(bytes))?;
+        remaining -= summary.bytes;
         if let Err(reason) = reader.end() {
-            report.silent -= 1; // it was taken for a part of the record
+            report.silent -= 1; // it was counted as a part of the record
             report.reject(&file.label, last, b"", reason);
         }
-        report.sources.push((file.label.clone(), read));
+        report.sources.push((file.label.clone(), summary));
         report.formats.push((format, naming));
         switched_off = reader.take_switched_off();
     }
-    report_unused(&switched_off, files, &mut report);
-    let compiled = intake.compiler.finish(&RULES_ARE_EXCEPTIONS, into, compared_with)?;
-    report.take_compiled(&compiled);
+    reject_unused(&switched_off, files, &mut report);
+    let compiled = collector.compiler.finish(&RULES_ARE_EXCEPTIONS, into, compared_with)?;
+    report.add_compiled(&compiled);
     Ok((compiled, report))
 }
 
-/// About how many bytes of text these files hold.
+/// An estimate of the uncompressed size of all files.
 fn expected_size(files: &[ListFile]) -> io::Result<u64> {
     let mut expected = 0;
     for file in files {
         let length = std::fs::metadata(&file.path)?.len();
-        expected += if files::is_gzip(file)? { length.saturating_mul(COMPRESSED) } else { length };
+        expected += if files::is_gzip(file)? { length.saturating_mul(COMPRESSION) } else { length };
     }
     Ok(expected)
 }
 
-/// Rejects the lines that switch off rules which no file has.
-fn report_unused(switched_off: &SwitchedOff, files: &[ListFile], report: &mut Report) {
-    for (file, number) in switched_off.unused() {
-        let reason = Reason::LostException("`$badfilter` for a rule that this list does not have");
-        report.silent -= 1;
-        report.reject(&files[file].label, number, b"", reason);
-    }
-}
-
-/// An error for a file that is no text.
+/// The format of each file. An error if a file is not text.
 fn formats_of(files: &[ListFile], format: Option<Format>) -> Result<Vec<Format>, Failure> {
     let format_of = |file| {
         let head = files::head(file, HEAD)?;
@@ -127,49 +116,51 @@ fn formats_of(files: &[ListFile], format: Option<Format>) -> Result<Vec<Format>,
     files.iter().map(format_of).collect()
 }
 
-/// The rules of adblock that others switch off, wherever in the list these stand: that is to be
-/// known before the first one is read.
-fn switched_off(files: &[ListFile], formats: &[Format], most: u64) -> Result<SwitchedOff, Failure> {
-    let mut most = most;
+/// The adblock rules that other rules switch off. Either may come first, so this is a separate pass.
+fn switched_off(files: &[ListFile], formats: &[Format], max_bytes: u64) -> Result<SwitchedOff, Failure> {
+    let mut remaining = max_bytes;
     let mut switched_off = SwitchedOff::default();
     for (place, file) in files.iter().enumerate().filter(|(place, _)| formats[*place] == Format::Adblock) {
-        let note = |number, line: Option<&[u8]>| {
-            switched_off.note(line.unwrap_or_default(), place, number);
+        let add = |number, line: Option<&[u8]>| {
+            switched_off.add(line.unwrap_or_default(), place, number);
             Ok(())
         };
-        most -= files::read(file, most, note, |_| ())?.octets;
+        remaining -= files::read(file, remaining, add, |_| ())?.bytes;
     }
     Ok(switched_off)
 }
 
-fn rule_of_exceptions(exceptions: Exceptions, format: Format) -> u32 {
-    match exceptions {
-        Exceptions::Listed => LISTED,
-        Exceptions::Exemption => EXEMPT,
-        Exceptions::Passthru => PASSTHRU,
-        // RPZ: a passthru of one policy zone ends the search.
-        Exceptions::AsFormat => {
-            if format == Format::Rpz {
-                PASSTHRU
-            } else {
-                EXEMPT
-            }
-        }
+/// Rejects the `$badfilter` lines for rules that no file has.
+fn reject_unused(switched_off: &SwitchedOff, files: &[ListFile], report: &mut Report) {
+    for (file, number) in switched_off.unused() {
+        let reason = Reason::LostException("`$badfilter` for a rule that this list does not have");
+        report.silent -= 1;
+        report.reject(&files[file].label, number, b"", reason);
     }
 }
 
-/// Where the names of a line go.
-struct Intake<'a> {
+fn rule_of_exceptions(exceptions: Exceptions, format: Format) -> u32 {
+    match (exceptions, format) {
+        (Exceptions::Listed, _) => LISTED,
+        (Exceptions::Exemption, _) => EXEMPT,
+        // RPZ: a passthru in one policy zone ends the search.
+        (Exceptions::Passthru, _) | (Exceptions::AsFormat, Format::Rpz) => PASSTHRU,
+        (Exceptions::AsFormat, _) => EXEMPT,
+    }
+}
+
+/// Passes the names of accepted lines to the compiler.
+struct Collector<'a> {
     compiler: Compiler,
     guard: &'a NameGuard,
     /// The rule of exceptions.
     exception: u32,
-    /// Of a line with several names: all of them.
-    others: Vec<(Name, Match, bool)>,
+    /// All names of a line that has several.
+    several: Vec<(Name, Match, bool)>,
 }
 
-impl Intake<'_> {
-    /// Takes a line as a whole or not at all. The outer error is of the disk.
+impl Collector<'_> {
+    /// Takes a line as a whole or not at all. The outer error is an error of the disk.
     fn take(
         &mut self,
         reader: &mut Reader,
@@ -177,21 +168,21 @@ impl Intake<'_> {
         number: u32,
     ) -> io::Result<Result<Line, Reason>> {
         let Some(line) = line else { return Ok(Err(Reason::LineTooLong)) };
-        self.others.clear();
+        self.several.clear();
         let mut first = None;
         let mut reason = None;
         let read = reader.read(line, &mut |name, scope, is_exception| {
             if let Some((scope, is_exception)) = first.take() {
-                // The one before was the first of several.
+                // The previous name was the first of several. The compiler still has it.
                 let name = Name::from_text(self.compiler.walked().text().as_bytes());
-                self.others.extend(name.map(|name| (name, scope, is_exception)));
+                self.several.extend(name.map(|name| (name, scope, is_exception)));
             }
             let walk = self.compiler.walk(name);
             reason = reason.or(self.guard.reason(name, walk, scope, is_exception));
-            if self.others.is_empty() {
+            if self.several.is_empty() {
                 first = Some((scope, is_exception));
             } else {
-                self.others.push((name.clone(), scope, is_exception));
+                self.several.push((name.clone(), scope, is_exception));
             }
         });
         let repaired = match (read, reason) {
@@ -199,12 +190,12 @@ impl Intake<'_> {
             (Ok(Line::Names { .. }), Some(reason)) => return Ok(Err(reason)),
             (read, _) => return Ok(read),
         };
-        let shares_line = !self.others.is_empty();
+        let shares_line = !self.several.is_empty();
         let origin = Origin { line: number, is_repaired: !repaired.is_empty(), shares_line };
         if let Some((scope, is_exception)) = first {
             self.compiler.add(scope, self.rule(is_exception), origin)?;
         }
-        for (name, scope, is_exception) in &self.others {
+        for (name, scope, is_exception) in &self.several {
             self.compiler.walk(name);
             self.compiler.add(*scope, self.rule(*is_exception), origin)?;
         }
@@ -239,13 +230,13 @@ mod tests {
         let names = |text: &[u8]| vec![Name::from_text(text).unwrap()];
         let guard = NameGuard::new(&names(b"co.id"), &[], &[], &names(b"isp.example"));
         let (progress, into) = (Progress::default(), Destination::Memory);
-        let made = compile(&files, settings(), format, &guard, into, None, &progress).unwrap();
+        let compiled = compile(&files, settings(), format, &guard, into, None, &progress).unwrap();
         assert_eq!(progress.bytes(), texts.iter().map(|text| text.len() as u64).sum::<u64>());
-        made
+        compiled
     }
 
     #[test]
-    fn every_line_is_accounted_for() {
+    fn every_line_is_counted_once() {
         let first = "# head\na.example\nB.example\n\na.example\nb.example\nbad name\nco.id\n";
         let second = "c.example\r\nisp.example\na.example.\nd.example";
         let (compiled, report) = compiled(&[first, second], None);
@@ -259,23 +250,24 @@ mod tests {
         assert_eq!(compiled.names.entries(), 4);
         let rejected: Vec<_> = report.rejected_by.into_iter().collect();
         assert_eq!(rejected, [("bad_character", 1), ("protected", 1), ("public_suffix", 1)]);
-        let places = |told: &[crate::list::Finding]| {
-            told.iter().map(|told| format!("{}:{} {}", told.label, told.line, told.text)).collect::<Vec<_>>()
+        let places = |findings: &[crate::list::Finding]| {
+            let place = |one: &crate::list::Finding| format!("{}:{} {}", one.label, one.line, one.text);
+            findings.iter().map(place).collect::<Vec<_>>()
         };
         assert_eq!(places(&report.rejected_lines).len(), 1);
         assert_eq!(report.left_out_lines.len(), 2);
-        let repeated = places(&report.duplicate_lines);
+        let duplicates = places(&report.duplicate_lines);
         let expected = [
-            "file0:5 says what line 2 says",
-            "file0:6 says what line 3 says",
-            "file1:3 says what line 2 of file0 says",
+            "file0:5 duplicate of line 2",
+            "file0:6 duplicate of line 3",
+            "file1:3 duplicate of line 2 of file0",
         ];
-        assert_eq!(repeated, expected);
+        assert_eq!(duplicates, expected);
         assert!(!report.sources[1].1.ends_with_line_feed && report.sources[0].1.ends_with_line_feed);
     }
 
     #[test]
-    fn a_record_without_an_end_is_one_line_that_is_rejected() {
+    fn a_record_without_an_end_is_one_rejected_line() {
         let zone = "@ SOA a. b. 1 2 3 4 5\na.example CNAME .\nb.example TXT (\n  \"x\"\n  \"y\"\n";
         let (compiled, report) = compiled(&[zone], Some(Format::Rpz));
         assert_eq!((report.accepted, report.rejected, report.silent, report.lines), (2, 1, 2, 3));

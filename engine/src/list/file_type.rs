@@ -1,13 +1,13 @@
-//! Files that are no lists in text, by their first octets: what was found, and what to do.
+//! Recognises files that are not lists, by their first bytes, and advises what to do with them.
 
-/// Octets of a file that are looked at for a text in two octets a character.
-const LOOKED_AT: usize = 4096;
+/// Bytes that are examined for UTF-16 text.
+const MAX_WIDE: usize = 4096;
 
-/// Octets at a place of a file, what such a file is, and what to do with it.
-type Sign = (usize, &'static [u8], &'static str);
+/// Offset and bytes of a file's signature, the kind of file, and what to do with it.
+type Signature = (usize, &'static [u8], &'static str);
 
-/// The first that fits counts.
-const SIGNS: [Sign; 31] = [
+/// The first match counts.
+const SIGNATURES: [Signature; 31] = [
     (0, b"\x1f\x8b", "gzip inside gzip: decompress it once (`gunzip`)"),
     (0, b"%PDF-", "a PDF document: ask who publishes it for a text or CSV file"),
     (
@@ -47,43 +47,43 @@ const SIGNS: [Sign; 31] = [
     (
         0,
         b"version https://git-lfs.github.com/spec/",
-        "a Git LFS pointer in the place of the list: fetch the file itself (`git lfs pull`)",
+        "a Git LFS pointer instead of the list: fetch the file itself (`git lfs pull`)",
     ),
     (0, b"-----BEGIN PGP MESSAGE", "an encrypted or signed PGP message: decrypt it (`gpg -d`)"),
-    (0, b"{\"", "a JSON document: write the names one a line"),
-    (0, b"{\n", "a JSON document: write the names one a line"),
-    (0, b"{\r\n", "a JSON document: write the names one a line"),
-    (0, b"[{", "a JSON document: write the names one a line"),
-    (0, b"[\"", "a JSON document: write the names one a line"),
-    (0, b"[\n", "a JSON document: write the names one a line"),
+    (0, b"{\"", "a JSON document: write one name per line"),
+    (0, b"{\n", "a JSON document: write one name per line"),
+    (0, b"{\r\n", "a JSON document: write one name per line"),
+    (0, b"[{", "a JSON document: write one name per line"),
+    (0, b"[\"", "a JSON document: write one name per line"),
+    (0, b"[\n", "a JSON document: write one name per line"),
     (0, b"\0\0\xfe\xff", "UTF-32 text: save it as UTF-8 (`iconv -f UTF-32 -t UTF-8`)"),
     (0, b"\xff\xfe\0\0", "UTF-32 text: save it as UTF-8 (`iconv -f UTF-32 -t UTF-8`)"),
     (0, b"\xff\xfe", UTF_16),
 ];
 const UTF_16: &str = "UTF-16 text: save it as UTF-8 (`iconv -f UTF-16 -t UTF-8`)";
 const CARRIAGE_RETURNS: &str =
-    "text whose lines end with a carriage return alone: convert it (`tr '\\r' '\\n'`)";
+    "text whose lines end with only a carriage return: convert it (`tr '\\r' '\\n'`)";
 
-/// What a file is that begins so, if that is no list.
+/// If a file with this head is not a list: the kind of file, and what to do with it.
 pub fn not_a_list(head: &[u8]) -> Option<&'static str> {
     if head.starts_with(b"PK") {
         return zip(head);
     }
-    let has = |&&(at, sign, _): &&Sign| head.get(at..).is_some_and(|head| head.starts_with(sign));
-    if let Some((_, _, what)) = SIGNS.iter().find(has) {
+    let has = |&&(at, bytes, _): &&Signature| head.get(at..).is_some_and(|head| head.starts_with(bytes));
+    if let Some((_, _, what)) = SIGNATURES.iter().find(has) {
         return Some(what);
     }
     if head.starts_with(b"\xfe\xff") || is_wide(head) {
         return Some(UTF_16);
     }
-    // One at the very end may be half of CRLF.
+    // At the very end, it may be the first half of CRLF.
     let inner = head.split_last().map_or(head, |(_, inner)| inner);
     (inner.contains(&b'\r') && !head.contains(&b'\n')).then_some(CARRIAGE_RETURNS)
 }
 
-/// Office documents are zip archives, too; the first names in them tell which.
+/// Office documents are zip archives, too. The names of their first files show which.
 fn zip(head: &[u8]) -> Option<&'static str> {
-    if ![&b"PK\x03\x04"[..], b"PK\x05\x06", b"PK\x07\x08"].into_iter().any(|sign| head.starts_with(sign)) {
+    if ![&b"PK\x03\x04"[..], b"PK\x05\x06", b"PK\x07\x08"].into_iter().any(|magic| head.starts_with(magic)) {
         return None;
     }
     let holds = |name: &[u8]| memchr::memmem::find(head, name).is_some();
@@ -96,10 +96,10 @@ fn zip(head: &[u8]) -> Option<&'static str> {
     })
 }
 
-/// Text in two octets a character, without a mark: of ASCII every other octet is zero.
+/// UTF-16 without a byte order mark: in ASCII text, every other byte is zero.
 fn is_wide(head: &[u8]) -> bool {
-    let head = head.get(..LOOKED_AT).unwrap_or(head);
-    let zeros = |parity: usize| head.iter().skip(parity).step_by(2).filter(|&&octet| octet == 0).count();
+    let head = head.get(..MAX_WIDE).unwrap_or(head);
+    let zeros = |parity: usize| head.iter().skip(parity).step_by(2).filter(|&&byte| byte == 0).count();
     let (even, odd) = (zeros(0), zeros(1));
     let pairs = head.len() / 2;
     pairs >= 4 && even.max(odd) * 10 >= pairs * 8 && even.min(odd) * 20 <= pairs
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_list_is_called_what_it_is() {
+    fn other_files_are_named() {
         let tar = [&[b'x'; 257][..], b"ustar"].concat();
         let wide: Vec<u8> = "a.example\n".encode_utf16().flat_map(u16::to_be_bytes).collect();
         for (head, what) in [
@@ -133,13 +133,13 @@ mod tests {
                 not_a_list(head)
             );
         }
-        for (.., what) in SIGNS {
-            assert!(what.contains(": ") || what.contains("not a list"), "{what} says what to do");
+        for (.., what) in SIGNATURES {
+            assert!(what.contains(": ") || what.contains("not a list"), "{what}: what to do with it");
         }
     }
 
     #[test]
-    fn a_list_is_none_of_them() {
+    fn a_list_is_not_one_of_them() {
         for head in [
             &b""[..],
             b"\n",

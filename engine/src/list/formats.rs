@@ -1,5 +1,5 @@
-//! The formats that lists come in. Each has a file that knows what its lines
-//! say; what a name is, and which repairs are allowed, is no matter of theirs.
+//! The formats of lists. Each file parses the lines of one format into entries; `reader.rs` parses
+//! the names of these entries and decides which repairs are allowed.
 
 pub mod adblock;
 pub mod addresses;
@@ -13,6 +13,7 @@ pub mod subdomains;
 pub mod unbound;
 pub mod wildcard;
 
+use super::Reason;
 use crate::policy::Match;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,14 +27,14 @@ pub enum Format {
     Adblock,
     Csv,
     Rpz,
-    /// Of addresses, not of names: a zone says so, and it is never recognised.
+    /// Addresses instead of names. Never recognised: the zone is configured for it.
     Addresses,
 }
 
 const ADDRESSES: &str = "addresses";
 
 impl Format {
-    /// Those of names.
+    /// All formats of names.
     pub const ALL: [(Format, &'static str); 9] = [
         (Format::Plain, "plain"),
         (Format::Subdomains, "subdomains"),
@@ -58,23 +59,22 @@ impl Format {
     }
 }
 
-/// What a line says about one name.
+/// A name in a line. A line may have several entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry<'a> {
-    /// The name as it is written, not looked at yet.
-    pub text: &'a [u8],
+    /// As written, not parsed yet.
+    pub name: &'a [u8],
     pub scope: Match,
-    /// The name is taken out of what other lines cover.
+    /// Exempts the name from the other entries.
     pub is_exception: bool,
 }
 
 impl<'a> Entry<'a> {
-    pub fn new(text: &'a [u8], scope: Match) -> Entry<'a> {
-        Entry { text, scope, is_exception: false }
+    pub fn new(name: &'a [u8], scope: Match) -> Entry<'a> {
+        Entry { name, scope, is_exception: false }
     }
 
-    /// `*.name` means what is below the name; a bare name has the scope that its
-    /// format gives it.
+    /// `*.name` lists the names below `name`. A bare name has the scope `bare`.
     pub fn wildcard(text: &'a [u8], bare: Match) -> Entry<'a> {
         match text.strip_prefix(b"*.") {
             Some(name) => Entry::new(name, Match::Below),
@@ -83,12 +83,17 @@ impl<'a> Entry<'a> {
     }
 }
 
+/// A function that takes the entries of a line. Its error rejects the line.
+pub trait TakeEntry: FnMut(Entry<'_>) -> Result<(), Reason> {}
+
+impl<F: FnMut(Entry<'_>) -> Result<(), Reason>> TakeEntry for F {}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::list::reader::tests::{said, settings};
+    use crate::list::reader::tests::{entries, settings};
     use crate::list::{Reader, Repairs, Settings};
     use crate::name::Name;
 
@@ -102,7 +107,7 @@ mod tests {
         assert_eq!(Format::from_name("Plain"), None);
     }
 
-    /// Two names with all below them, written in each format.
+    /// The subtrees of two names, in each format.
     const SAME: [(Format, &str); 9] = [
         (Format::Plain, "# two\na.example\nb.example # why\n"),
         (Format::Subdomains, "a.example\n.b.example\n"),
@@ -124,7 +129,7 @@ mod tests {
     ];
 
     #[test]
-    fn the_same_list_says_the_same_in_each_format() {
+    fn the_same_names_are_listed_in_each_format() {
         for (format, text) in SAME {
             let text = text.replace("$TTL", "$ORIGIN rpz.\n$TTL");
             let scope = Some(Match::Subtree);
@@ -148,9 +153,9 @@ mod tests {
         }
     }
 
-    /// Whatever a line holds: no panic, all of its names or none, and each is a name.
+    /// Any line: no panic, all of its names or none, and each of them valid.
     #[test]
-    fn no_octets_do_harm() {
+    fn random_lines_cause_no_panic_and_no_invalid_name() {
         const PIECES: &str = "a.example b.example com 192.0.2.1 :: 2001:db8::1 https:// :443 / ? , . .. * *. # ; ! \
             || ^ @@|| $ $important ## \" ' ( ) [ ] \\ @ = _ - server=/ address=/ local=/ local-zone: static \
             local-data: CNAME cname SOA A TXT rpz-passthru. rpz-ip $ORIGIN $TTL IN 300 xn--a xn--bcher-kva bücher \
@@ -183,15 +188,15 @@ mod tests {
                     }
                 }
                 Format::recognise(&line);
-                let Ok(said) = said(&mut reader, &line) else { continue };
-                for said in said.split(", ").filter(|said| !said.is_empty()) {
-                    let text = said.rsplit(' ').next().unwrap();
+                let Ok(entries) = entries(&mut reader, &line) else { continue };
+                for entry in entries.split(", ").filter(|entry| !entry.is_empty()) {
+                    let text = entry.rsplit(' ').next().unwrap();
                     let name = Name::from_text(text.as_bytes()).unwrap();
                     assert!(name.labels() > 1 && name.to_string() == text, "{text}");
                     taken += 1;
                 }
             }
         }
-        assert!(taken > 10_000, "{taken} names are too few to say anything");
+        assert!(taken > 10_000, "only {taken} names were listed");
     }
 }

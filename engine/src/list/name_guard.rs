@@ -1,6 +1,5 @@
-//! Names that a list never means, whoever wrote it: those below which a registry sells
-//! names, and those that the operator protects. A line cut off in the middle may name a
-//! country; left out, it does no harm, and it is told.
+//! Rejects entries that no list may have: public suffixes, and names that the operator protects. A
+//! truncated line can turn a domain into a whole country (`example.id` → `id`).
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -10,29 +9,29 @@ use crate::name::{Name, Walk};
 use crate::policy::Match;
 use crate::policy::names::SEED;
 
-/// What is known about a name: bits.
+// Flags of a name.
 const SUFFIX: u8 = 1;
-/// All names directly below are suffixes.
+/// All names directly below it are suffixes.
 const PARENT: u8 = 1 << 1;
-/// No suffix, although it is below such a parent.
+/// Not a suffix, although it is below such a parent.
 const NO_SUFFIX: u8 = 1 << 2;
 const PROTECTED: u8 = 1 << 3;
-/// What is below it is protected in part.
+/// A protected name is below it.
 const ABOVE: u8 = 1 << 4;
 
-/// Bits of a small filter that tells of most names that they are not meant.
-const FILTER: usize = 1 << 17;
+/// Bits of the filter that excludes most names without a lookup in the table.
+const FILTER_BITS: usize = 1 << 17;
 
 pub struct NameGuard {
     filter: Vec<u64>,
-    known: HashMap<u64, u8, BuildHasherDefault<Hashed>>,
+    flags: HashMap<u64, u8, BuildHasherDefault<Identity>>,
 }
 
-/// What is looked up is a hash already, and what is known is nobody's choice who writes a list.
+/// The keys are hashes already. The author of a list cannot choose the names in the table.
 #[derive(Default)]
-struct Hashed(u64);
+struct Identity(u64);
 
-impl Hasher for Hashed {
+impl Hasher for Identity {
     fn write(&mut self, _: &[u8]) {
         unreachable!("a hash is written as a number");
     }
@@ -47,51 +46,49 @@ impl Hasher for Hashed {
 }
 
 impl NameGuard {
-    /// Names that are public suffixes, names whose children all are (`*.` in the public
-    /// suffix list), names that are none all the same (`!`), and protected names.
+    /// Of the public suffix list: `suffixes`, `parents` (`*.` rules) and `exceptions` (`!` rules).
     pub fn new(suffixes: &[Name], parents: &[Name], exceptions: &[Name], protected: &[Name]) -> NameGuard {
-        let mut guard = NameGuard { filter: vec![0; FILTER / 64], known: HashMap::default() };
-        for (names, bit) in
+        let mut guard = NameGuard { filter: vec![0; FILTER_BITS / 64], flags: HashMap::default() };
+        for (names, flag) in
             [(suffixes, SUFFIX), (parents, PARENT), (exceptions, NO_SUFFIX), (protected, PROTECTED)]
         {
-            names.iter().for_each(|name| guard.note(Walk::new(name, SEED).hash(0), bit));
+            names.iter().for_each(|name| guard.add(Walk::new(name, SEED).hash(0), flag));
         }
         for name in protected {
             let walk = Walk::new(name, SEED);
-            (1..name.labels()).for_each(|skip| guard.note(walk.hash(skip), ABOVE));
+            (1..name.labels()).for_each(|skip| guard.add(walk.hash(skip), ABOVE));
         }
         guard
     }
 
-    fn note(&mut self, hash: u64, bit: u8) {
-        *self.known.entry(hash).or_default() |= bit;
-        let place = hash as usize % FILTER;
-        self.filter[place / 64] |= 1 << (place % 64);
+    fn add(&mut self, hash: u64, flag: u8) {
+        *self.flags.entry(hash).or_default() |= flag;
+        let bit = hash as usize % FILTER_BITS;
+        self.filter[bit / 64] |= 1 << (bit % 64);
     }
 
-    fn known(&self, walk: &Walk, skip: usize) -> u8 {
+    fn flags(&self, walk: &Walk, skip: usize) -> u8 {
         let hash = walk.hash(skip);
-        let place = hash as usize % FILTER;
-        match self.filter[place / 64] >> (place % 64) & 1 {
+        let bit = hash as usize % FILTER_BITS;
+        match self.filter[bit / 64] >> (bit % 64) & 1 {
             0 => 0,
-            _ => self.known.get(&hash).copied().unwrap_or(0),
+            _ => self.flags.get(&hash).copied().unwrap_or(0),
         }
     }
 
-    /// Why an entry about this name is left out, if it is. An exception does a protected name
-    /// no harm; one for all names that a registry sells is a slip, too.
+    /// Why an entry for this name is rejected, if it is. An exception does not harm a protected
+    /// name; an exception for a public suffix is a mistake as well.
     pub fn reason(&self, name: &Name, walk: &Walk, scope: Match, is_exception: bool) -> Option<Reason> {
-        let own = self.known(walk, 0);
-        let is_child = name.labels() > 1 && self.known(walk, 1) & PARENT != 0 && own & NO_SUFFIX == 0;
+        let own = self.flags(walk, 0);
+        let is_child = name.labels() > 1 && self.flags(walk, 1) & PARENT != 0 && own & NO_SUFFIX == 0;
         if own & SUFFIX != 0 || is_child {
-            let reason = Reason::PublicSuffix;
-            return Some(if is_exception { reason.of_exception() } else { reason });
+            return Some(Reason::PublicSuffix.of_exception_if(is_exception));
         }
         if is_exception {
             return None;
         }
         let covers = own & ABOVE != 0 && scope != Match::Exact;
-        let is_within = (0..name.labels()).any(|skip| self.known(walk, skip) & PROTECTED != 0);
+        let is_within = (0..name.labels()).any(|skip| self.flags(walk, skip) & PROTECTED != 0);
         (covers || is_within).then_some(Reason::Protected)
     }
 }
@@ -105,18 +102,18 @@ mod tests {
     }
 
     #[test]
-    fn suffixes_and_protected_names_are_left_out_and_nothing_else() {
+    fn public_suffixes_and_protected_names_are_rejected_and_no_others() {
         let guard =
             NameGuard::new(&names("id co.id uk ck"), &names("ck"), &names("www.ck"), &names("ns.isp.co.id"));
         let reason = |text: &str, scope| {
             let name = names(text).remove(0);
             guard.reason(&name, &Walk::new(&name, SEED), scope, false)
         };
-        let excepted = |text: &str| {
+        let exception = |text: &str| {
             let name = names(text).remove(0);
             guard.reason(&name, &Walk::new(&name, SEED), Match::Below, true).map(Reason::code)
         };
-        assert_eq!([excepted("co.id"), excepted("isp.co.id")], [Some("lost_exception"), None]);
+        assert_eq!([exception("co.id"), exception("isp.co.id")], [Some("lost_exception"), None]);
         for (text, scope, expected) in [
             ("co.id", Match::Exact, Some(Reason::PublicSuffix)),
             ("co.id", Match::Below, Some(Reason::PublicSuffix)),

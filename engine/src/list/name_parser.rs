@@ -1,5 +1,5 @@
-//! The name parser: text becomes a name, or is refused with a reason. Lists, orders,
-//! settings and commands all use it, so they agree on what a name is.
+//! The name parser: text becomes a name, or is rejected with a reason. Lists, orders, settings and
+//! commands all use it, so that they agree on what a name is.
 
 use std::net::IpAddr;
 
@@ -8,46 +8,46 @@ use idna::AsciiDenyList;
 use super::{Reason, Repairs};
 use crate::name::{Name, NameError};
 
-/// Several characters may map to one, but UTS 46 is slow on long text.
-const LONGEST_OTHER_SCRIPT: usize = 1024;
+/// Bytes of a name in another script. Several characters may map to one, but UTS 46 is slow on long
+/// text.
+const MAX_OTHER_SCRIPT: usize = 1024;
 
-/// Reads a name as people write it, where a web address may stand for its host.
-/// Tells what had to be put right, whether that is allowed or not.
-pub fn read_loose(name: &mut Name, text: &[u8]) -> Result<Repairs, Reason> {
-    let reason = match read(name, text) {
+/// Parses a name, or the host of a web address. Returns the necessary repairs, allowed or not.
+pub fn parse_url(name: &mut Name, text: &[u8]) -> Result<Repairs, Reason> {
+    let reason = match parse(name, text) {
         Ok(repairs) => return Ok(repairs),
         Err(Reason::Address) => return Err(Reason::Address),
         Err(reason) => reason,
     };
     let (host, repairs) = host(text);
-    if repairs.is_empty() { Err(reason) } else { Ok(read(name, host)? | repairs) }
+    if repairs.is_empty() { Err(reason) } else { Ok(parse(name, host)? | repairs) }
 }
 
-/// Reads a name from a format in which `/`, `:` and `,` have meanings of their own. A list
-/// names no top-level domain.
-pub fn read(name: &mut Name, text: &[u8]) -> Result<Repairs, Reason> {
-    let repairs = parse(name, text)?;
+/// Parses a name. For formats where `/`, `:` and `,` have a meaning of their own. A list has no
+/// top-level domains.
+pub fn parse(name: &mut Name, text: &[u8]) -> Result<Repairs, Reason> {
+    let repairs = parse_any(name, text)?;
     if name.labels() < 2 { Err(Reason::TopLevel) } else { Ok(repairs) }
 }
 
-/// Reads a name, a top-level domain as well: what orders, settings and commands name.
+/// Parses a name of an order, setting or command, which may be a top-level domain.
 pub fn canonical(text: &str) -> Result<Name, Reason> {
     let mut name = Name::root();
-    parse(&mut name, text.as_bytes())?;
+    parse_any(&mut name, text.as_bytes())?;
     Ok(name)
 }
 
-fn parse(name: &mut Name, text: &[u8]) -> Result<Repairs, Reason> {
+fn parse_any(name: &mut Name, text: &[u8]) -> Result<Repairs, Reason> {
     if !text.is_ascii() {
         return parse_other_script(name, text);
     }
-    name.read_text(text).map_err(|error| fault(error, text))?;
+    name.read_text(text).map_err(|error| reason_of(error, text))?;
     if let Some(reason) = number_at_end(name) {
         return Err(reason);
     }
     let mut repairs = Repairs::NONE;
-    // Every octet is looked at, which the processor does many at a time.
-    if text.iter().fold(false, |any, octet| any | octet.is_ascii_uppercase()) {
+    // Without an early exit, so that the compiler can vectorise it.
+    if text.iter().fold(false, |any, byte| any | byte.is_ascii_uppercase()) {
         repairs.add(Repairs::CASE);
     }
     if text.ends_with(b".") {
@@ -56,45 +56,45 @@ fn parse(name: &mut Name, text: &[u8]) -> Result<Repairs, Reason> {
     Ok(repairs)
 }
 
-/// UTS 46, non-transitional: what browsers ask for. What of ASCII may stand in
-/// a name is for `Name` to say, which knows underscores.
+/// UTS 46, non-transitional, like browsers. `Name` decides which ASCII characters are allowed,
+/// because it accepts underscores.
 fn parse_other_script(name: &mut Name, text: &[u8]) -> Result<Repairs, Reason> {
     std::str::from_utf8(text).map_err(|_| Reason::NotUtf8)?;
-    if text.len() > LONGEST_OTHER_SCRIPT {
+    if text.len() > MAX_OTHER_SCRIPT {
         return Err(Reason::NameTooLong);
     }
     let ascii = idna::domain_to_ascii_cow(text, AsciiDenyList::EMPTY).map_err(|_| Reason::NotAName)?;
-    // The mapping folds case itself, so case is no repair beside it.
-    Ok(parse(name, ascii.as_bytes())? | Repairs::IDN)
+    // UTS 46 maps to lower case, so that case is not a repair of its own.
+    Ok(parse_any(name, ascii.as_bytes())? | Repairs::IDN)
 }
 
-fn fault(error: NameError, text: &[u8]) -> Reason {
+fn reason_of(error: NameError, text: &[u8]) -> Reason {
     if matches!(error, NameError::BadByte(b':' | b'[' | b'/')) && is_address(text) {
         return Reason::Address;
     }
     error.into()
 }
 
-/// `2001:db8::1`, also in brackets; an address before a `/` is a prefix.
+/// `2001:db8::1`, also in brackets, or a prefix with `/`.
 fn is_address(text: &[u8]) -> bool {
-    let text = text.split(|&octet| octet == b'/').next().unwrap_or(text);
+    let text = text.split(|&byte| byte == b'/').next().unwrap_or(text);
     let text = text.strip_prefix(b"[").unwrap_or(text);
-    let text = text.split(|&octet| octet == b']').next().unwrap_or(text);
+    let text = text.split(|&byte| byte == b']').next().unwrap_or(text);
     let mut name = Name::root();
     std::str::from_utf8(text).is_ok_and(|text| text.parse::<IpAddr>().is_ok())
         || name.read_text(text).is_ok() && number_at_end(&name) == Some(Reason::Address)
 }
 
-/// No top-level domain is a number (RFC 1123 2.1), and to a browser such a host is an
-/// address or nothing ("ends in a number", WHATWG URL 3.5). Two to four numbers are an
-/// address: also cut off, padded or too large.
-pub fn number_at_end(name: &Name) -> Option<Reason> {
+/// Rejects a name whose last label is a number. No top-level domain is one (RFC 1123 2.1), and
+/// browsers take such a host for an address or reject it ("ends in a number", WHATWG URL 3.5).
+/// Two to four numbers are an address, also if it is truncated, padded or out of range.
+fn number_at_end(name: &Name) -> Option<Reason> {
     let label = |skip: usize| {
         let wire = name.suffix(skip);
         wire.get(1..=usize::from(*wire.first()?))
     };
     let last = label(name.labels().checked_sub(1)?)?;
-    // Seen at once for nearly all.
+    // Nearly all names end here.
     if !last.first()?.is_ascii_digit() || !is_number(last) {
         return None;
     }
@@ -108,7 +108,7 @@ fn is_number(label: &[u8]) -> bool {
     label.iter().all(u8::is_ascii_digit) || hexadecimal.iter().all(u8::is_ascii_hexdigit)
 }
 
-/// The host in what may be a web address, and what had to go for it.
+/// The host of a web address, and the repairs that removed the rest.
 fn host(text: &[u8]) -> (&[u8], Repairs) {
     let mut repairs = Repairs::NONE;
     let mut host = text;
@@ -118,7 +118,7 @@ fn host(text: &[u8]) -> (&[u8], Repairs) {
     if let Some(after) = without_scheme(host) {
         (host, repairs) = (after, repairs | Repairs::SCHEME);
     }
-    if let Some(end) = host.iter().position(|octet| b"/?".contains(octet)) {
+    if let Some(end) = host.iter().position(|byte| b"/?".contains(byte)) {
         (host, repairs) = (&host[..end], repairs | Repairs::PATH);
     }
     if let Some(before) = without_port(host) {
@@ -127,19 +127,19 @@ fn host(text: &[u8]) -> (&[u8], Repairs) {
     (host, repairs)
 }
 
-/// RFC 3986 3.1: a letter, then letters, digits and three signs.
+/// RFC 3986 3.1: a scheme is a letter, then letters, digits, `+`, `-` and `.`.
 fn without_scheme(text: &[u8]) -> Option<&[u8]> {
     let at = text.windows(3).position(|three| three == b"://")?;
     let scheme = &text[..at];
     let is_scheme = scheme.first().is_some_and(u8::is_ascii_alphabetic)
-        && scheme.iter().all(|octet| octet.is_ascii_alphanumeric() || b"+-.".contains(octet));
+        && scheme.iter().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(byte));
     is_scheme.then(|| &text[at + 3..])
 }
 
 fn without_port(text: &[u8]) -> Option<&[u8]> {
-    let at = text.iter().rposition(|&octet| octet == b':')?;
+    let at = text.iter().rposition(|&byte| byte == b':')?;
     let port = std::str::from_utf8(&text[at + 1..]).ok()?;
-    let is_port = port.bytes().all(|octet| octet.is_ascii_digit()) && port.parse::<u16>().is_ok();
+    let is_port = port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok();
     is_port.then(|| &text[..at])
 }
 
@@ -147,14 +147,14 @@ fn without_port(text: &[u8]) -> Option<&[u8]> {
 mod tests {
     use super::*;
 
-    fn loose(text: &str) -> Result<(String, String), &'static str> {
+    fn parsed(text: &str) -> Result<(String, String), &'static str> {
         let mut name = Name::root();
-        let repairs = read_loose(&mut name, text.as_bytes()).map_err(Reason::code)?;
+        let repairs = parse_url(&mut name, text.as_bytes()).map_err(Reason::code)?;
         Ok((name.to_string(), repairs.to_string()))
     }
 
     #[test]
-    fn what_is_put_right_is_told() {
+    fn repairs_are_reported() {
         for (text, name, repairs) in [
             ("a.example", "a.example", ""),
             ("_dmarc.a-.-b.example", "_dmarc.a-.-b.example", ""),
@@ -177,19 +177,19 @@ mod tests {
             ("россия。рф.", "xn--h1alffa9f.xn--p1ai", "dot, idn"),
             ("_x.bücher.example:1", "_x.xn--bcher-kva.example", "port, idn"),
         ] {
-            assert_eq!(loose(text), Ok((name.to_string(), repairs.to_string())), "{text}");
+            assert_eq!(parsed(text), Ok((name.to_string(), repairs.to_string())), "{text}");
         }
     }
 
     #[test]
-    fn a_top_level_domain_is_a_name_that_no_list_names() {
+    fn a_top_level_domain_is_a_name_but_not_in_lists() {
         assert_eq!(canonical("COM.").map(|name| name.to_string()), Ok("com".to_string()));
-        assert_eq!(read(&mut Name::root(), b"COM."), Err(Reason::TopLevel));
+        assert_eq!(parse(&mut Name::root(), b"COM."), Err(Reason::TopLevel));
     }
 
     #[test]
-    fn what_is_no_name_is_refused_by_reason() {
-        let long = "ü".repeat(LONGEST_OTHER_SCRIPT);
+    fn the_reason_says_why_text_is_not_a_name() {
+        let long = "ü".repeat(MAX_OTHER_SCRIPT);
         for (text, code) in [
             ("com", "top_level"),
             ("https://com/", "top_level"),
@@ -226,9 +226,9 @@ mod tests {
             ("\u{fffd}.example", "not_a_name"),
             (&long, "name_too_long"),
         ] {
-            assert_eq!(loose(text), Err(code), "{text}");
+            assert_eq!(parsed(text), Err(code), "{text}");
         }
-        assert_eq!(read(&mut Name::root(), b"b\xfccher.example"), Err(Reason::NotUtf8));
-        assert_eq!(read(&mut Name::root(), b"a.example:80"), Err(Reason::BadOctet(b':')));
+        assert_eq!(parse(&mut Name::root(), b"b\xfccher.example"), Err(Reason::NotUtf8));
+        assert_eq!(parse(&mut Name::root(), b"a.example:80"), Err(Reason::BadByte(b':')));
     }
 }

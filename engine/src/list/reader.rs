@@ -1,43 +1,42 @@
-//! Reads a list line by line: what the format says, then each name, then whether
-//! all of it is allowed. A line is taken as a whole or not at all.
+//! Parses a list line by line: the entries of the line by its format, then the name of each entry,
+//! then whether the necessary repairs are allowed. A line is accepted as a whole or rejected.
 
 use super::formats::adblock::{Adblock, SwitchedOff};
 use super::formats::csv::{self, Csv};
-use super::formats::{Entry, Format, addresses, dnsmasq, hosts, plain, subdomains, wildcard};
+use super::formats::{Entry, Format, TakeEntry, addresses, dnsmasq, hosts, plain, subdomains, wildcard};
 use super::formats::{rpz::Rpz, unbound::Unbound};
 use super::{Reason, Repairs, name_parser};
 use crate::name::Name;
 use crate::policy::Match;
 
-/// How a list is read.
+/// The configuration of a list.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
     pub format: Format,
-    /// What a name covers where the format leaves it open: plain, hosts and csv. By
-    /// default a hosts file means its names alone, the others all below them as well. In a
-    /// wildcard list only `Subtree` means anything: the name of `*.name`, too.
+    /// The scope of names in plain, hosts and csv. The default is `Exact` for hosts and `Subtree`
+    /// for the others. In a wildcard list only `Subtree` has an effect: on all its names.
     pub scope: Option<Match>,
     /// csv: the column of the names, counted from 1.
     pub column: usize,
-    /// csv: what stands between two columns.
+    /// csv: the separator of the columns.
     pub separator: u8,
-    /// What may be put right. A line that needs more is refused.
+    /// Allowed repairs. A line that needs another one is rejected.
     pub repairs: Repairs,
     pub exceptions: Exceptions,
-    /// Octets of text in all files of the list at most.
+    /// Limit for the uncompressed size of all files together.
     pub max_bytes: u64,
 }
 
-/// What the exceptions of a list do.
+/// The effect of exceptions in the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exceptions {
     /// As in the format: `Passthru` in rpz, `Exemption` in the others.
     AsFormat,
-    /// The list says nothing about the name: the next zone is asked.
+    /// Exempt from this list: the next zone decides.
     Exemption,
-    /// No later zone is asked about the name.
+    /// Exempt from all later zones too.
     Passthru,
-    /// They are what the list lists: that of a zone whose answer is a passthru.
+    /// They are the entries of the list, for a zone with the action passthru.
     Listed,
 }
 
@@ -53,32 +52,31 @@ impl Exceptions {
     }
 }
 
-/// What became of a line.
+/// An accepted line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Line {
-    /// Blank, a comment, a title, or what is about the list itself.
-    Nothing,
+    /// Blank, a comment, a title, or about the list itself.
+    Silent,
     Names {
         names: usize,
         repaired: Repairs,
-        /// The names are taken out of what other lines cover.
         is_exception: bool,
     },
 }
 
 pub struct Reader {
-    grammar: Grammar,
-    /// Names are written as people write them, so web addresses may stand for them.
-    is_loose: bool,
+    parser: Parser,
+    /// Names may be written as web addresses.
+    allows_urls: bool,
     allowed: Repairs,
-    /// The name under way; it is too long to be moved about for every line.
+    /// Reused for each name: it is too large to move for every line.
     name: Name,
-    /// A line with other white space than ASCII's, with spaces in its place.
-    spaced: Vec<u8>,
+    /// Reused for each line with white space that is not ASCII.
+    respaced: Vec<u8>,
 }
 
-/// A format, with what it keeps from line to line.
-enum Grammar {
+/// A format with its state between lines.
+enum Parser {
     Plain(Match),
     Subdomains,
     Hosts(Match),
@@ -93,43 +91,43 @@ enum Grammar {
 
 impl Reader {
     pub fn new(settings: Settings) -> Reader {
-        let scope = |usual| settings.scope.unwrap_or(usual);
-        let grammar = match settings.format {
-            Format::Plain => Grammar::Plain(scope(Match::Subtree)),
-            Format::Subdomains => Grammar::Subdomains,
-            Format::Hosts => Grammar::Hosts(scope(Match::Exact)),
-            Format::Wildcard => Grammar::Wildcard { are_subtrees: settings.scope == Some(Match::Subtree) },
-            Format::Dnsmasq => Grammar::Dnsmasq,
-            Format::Unbound => Grammar::Unbound(Unbound::default()),
-            Format::Adblock => Grammar::Adblock(Adblock::default()),
-            Format::Csv => Grammar::Csv(Csv {
+        let scope = |default| settings.scope.unwrap_or(default);
+        let parser = match settings.format {
+            Format::Plain => Parser::Plain(scope(Match::Subtree)),
+            Format::Subdomains => Parser::Subdomains,
+            Format::Hosts => Parser::Hosts(scope(Match::Exact)),
+            Format::Wildcard => Parser::Wildcard { are_subtrees: settings.scope == Some(Match::Subtree) },
+            Format::Dnsmasq => Parser::Dnsmasq,
+            Format::Unbound => Parser::Unbound(Unbound::default()),
+            Format::Adblock => Parser::Adblock(Adblock::default()),
+            Format::Csv => Parser::Csv(Csv {
                 column: settings.column,
                 separator: settings.separator,
                 scope: scope(Match::Subtree),
                 titles: csv::TITLES,
             }),
-            Format::Rpz => Grammar::Rpz(Rpz::default()),
-            Format::Addresses => Grammar::Addresses,
+            Format::Rpz => Parser::Rpz(Rpz::default()),
+            Format::Addresses => Parser::Addresses,
         };
-        let is_loose = matches!(
+        let allows_urls = matches!(
             settings.format,
             Format::Plain | Format::Subdomains | Format::Hosts | Format::Wildcard | Format::Csv
         );
-        // A name in another script can mean one thing only.
+        // A name in another script has only one meaning.
         let allowed = settings.repairs | Repairs::IDN;
-        Reader { grammar, is_loose, allowed, name: Name::root(), spaced: Vec::new() }
+        Reader { parser, allows_urls, allowed, name: Name::root(), respaced: Vec::new() }
     }
 
-    /// Reads a line, without its line feed. `take` is given each name with its scope and
-    /// whether it is an exception, once all of the line is known to be right.
+    /// Parses a line without its line feed. `take` gets each name, its scope and whether it is an
+    /// exception, after the whole line was found valid.
     pub fn read(&mut self, line: &[u8], take: &mut impl FnMut(&Name, Match, bool)) -> Result<Line, Reason> {
         let (line, repaired) = without_marks(line);
-        if line.is_ascii() || !space_out(line, &mut self.spaced) {
+        if line.is_ascii() || !respace(line, &mut self.respaced) {
             return self.read_text(line, repaired, take);
         }
-        let spaced = std::mem::take(&mut self.spaced);
-        let read = self.read_text(&spaced, repaired, take);
-        self.spaced = spaced;
+        let respaced = std::mem::take(&mut self.respaced);
+        let read = self.read_text(&respaced, repaired, take);
+        self.respaced = respaced;
         read
     }
 
@@ -139,66 +137,62 @@ impl Reader {
         mut repaired: Repairs,
         take: &mut impl FnMut(&Name, Match, bool),
     ) -> Result<Line, Reason> {
-        if self.grammar.is_comment(line) {
-            return Ok(Line::Nothing);
+        if self.parser.is_comment(line) {
+            return Ok(Line::Silent);
         }
         let mut names = 0;
         let mut last = (Match::Exact, false);
-        let read = self.grammar.read(line, &mut |listed| {
-            let spelt = spell(&mut self.name, listed.text, self.is_loose);
-            repaired.add(spelt.map_err(|why| if listed.is_exception { why.of_exception() } else { why })?);
+        let parsed = self.parser.parse(line, &mut |entry: Entry<'_>| {
+            let repairs = parse_name(&mut self.name, entry.name, self.allows_urls);
+            repaired.add(repairs.map_err(|reason| reason.of_exception_if(entry.is_exception))?);
             names += 1;
-            last = (listed.scope, listed.is_exception);
+            last = (entry.scope, entry.is_exception);
             Ok(())
         });
-        match read {
-            // An exception of adblock lists, in a list that is read as something else.
-            Err(reason) if line.trim_ascii_start().starts_with(b"@@") && !self.grammar.is_adblock() => {
-                return Err(reason.of_exception());
-            }
-            read => read?,
-        }
+        // An exception of an adblock list that is read in another format.
+        let is_adblock_exception =
+            || line.trim_ascii_start().starts_with(b"@@") && !matches!(self.parser, Parser::Adblock(_));
+        parsed.map_err(|reason| reason.of_exception_if(is_adblock_exception()))?;
+        let (scope, is_exception) = last;
         if names == 0 {
-            return Ok(Line::Nothing);
+            return Ok(Line::Silent);
         }
         if !self.allowed.contains(repaired) {
             let reason = Reason::NeedsRepair(repaired.without(self.allowed));
-            return Err(if last.1 { reason.of_exception() } else { reason });
+            return Err(reason.of_exception_if(is_exception));
         }
         if names == 1 {
-            take(&self.name, last.0, last.1);
+            take(&self.name, scope, is_exception);
         } else {
-            // The formats with several names a line keep nothing from one to the next,
-            // and say the same again.
-            self.grammar.read(line, &mut |listed| {
-                spell(&mut self.name, listed.text, self.is_loose)?;
-                take(&self.name, listed.scope, listed.is_exception);
+            // Formats with several names per line have no state, so a second pass has the same result.
+            self.parser.parse(line, &mut |entry: Entry<'_>| {
+                parse_name(&mut self.name, entry.name, self.allows_urls)?;
+                take(&self.name, entry.scope, entry.is_exception);
                 Ok(())
             })?;
         }
-        Ok(Line::Names { names, repaired, is_exception: last.1 })
+        Ok(Line::Names { names, repaired, is_exception })
     }
 
-    /// The rules of adblock that other rules switch off, wherever in the list they stand. To be
-    /// put before the first line is read.
+    /// Sets the adblock rules that `$badfilter` switches off. Call it before the first line.
     pub fn switch_off(&mut self, rules: SwitchedOff) {
-        if let Grammar::Adblock(adblock) = &mut self.grammar {
+        if let Parser::Adblock(adblock) = &mut self.parser {
             adblock.switched_off = rules;
         }
     }
 
-    /// These rules again, with those noted that were found.
+    /// Returns these rules, with those marked that the list had.
     pub fn take_switched_off(&mut self) -> SwitchedOff {
-        match &mut self.grammar {
-            Grammar::Adblock(adblock) => std::mem::take(&mut adblock.switched_off),
+        match &mut self.parser {
+            Parser::Adblock(adblock) => std::mem::take(&mut adblock.switched_off),
             _ => SwitchedOff::default(),
         }
     }
 
-    /// To be asked behind the last line: an error if that cannot be the end.
+    /// Call it after the last line: an error if the last record is incomplete.
     pub fn end(&self) -> Result<(), Reason> {
-        match &self.grammar {
-            Grammar::Rpz(zone) if zone.is_cut_off() => {
+        match &self.parser {
+            Parser::Rpz(zone) if zone.is_incomplete() => {
                 Err(Reason::NotThisFormat("an end to each parenthesis"))
             }
             _ => Ok(()),
@@ -206,54 +200,46 @@ impl Reader {
     }
 }
 
-impl Grammar {
-    fn is_adblock(&self) -> bool {
-        matches!(self, Grammar::Adblock(_))
-    }
-
-    /// Lists have comments of every kind, whatever their format says. Of adblock's rules some
-    /// begin with the same signs; and a `;` may part the blank first column from the second.
+impl Parser {
+    /// Lists have comments of all kinds, whatever their format allows. Exceptions: adblock rules
+    /// start with the same characters, and in csv a `;` may follow a blank first column.
     fn is_comment(&self, line: &[u8]) -> bool {
         let line = line.trim_ascii_start();
         match (self, line) {
-            (Grammar::Adblock(_), _) => false,
+            (Parser::Adblock(_), _) => false,
             (_, [b'#' | b'!', ..] | [b'/', b'/', ..]) => true,
-            (Grammar::Csv(csv), [b';', ..]) => csv.separator != b';',
+            (Parser::Csv(csv), [b';', ..]) => csv.separator != b';',
             (_, [b';', ..]) => true,
             _ => false,
         }
     }
 
-    fn read(
-        &mut self,
-        line: &[u8],
-        list: &mut impl FnMut(Entry) -> Result<(), Reason>,
-    ) -> Result<(), Reason> {
+    fn parse(&mut self, line: &[u8], take: &mut impl TakeEntry) -> Result<(), Reason> {
         match self {
-            Grammar::Plain(scope) => plain::read(line, *scope, list),
-            Grammar::Subdomains => subdomains::read(line, list),
-            Grammar::Hosts(scope) => hosts::read(line, *scope, list),
-            Grammar::Wildcard { are_subtrees } => wildcard::read(line, *are_subtrees, list),
-            Grammar::Dnsmasq => dnsmasq::read(line, list),
-            Grammar::Unbound(unbound) => unbound.read(line, list),
-            Grammar::Adblock(adblock) => adblock.read(line, list),
-            Grammar::Csv(csv) => csv.read(line, list),
-            Grammar::Rpz(rpz) => rpz.read(line, list),
-            // As the name of an RPZ trigger, in which no repair is ever needed.
-            Grammar::Addresses => match addresses::read(line)? {
-                Some(prefix) => list(Entry::new(prefix.trigger().as_bytes(), Match::Exact)),
+            Parser::Plain(scope) => plain::parse(line, *scope, take),
+            Parser::Subdomains => subdomains::parse(line, take),
+            Parser::Hosts(scope) => hosts::parse(line, *scope, take),
+            Parser::Wildcard { are_subtrees } => wildcard::parse(line, *are_subtrees, take),
+            Parser::Dnsmasq => dnsmasq::parse(line, take),
+            Parser::Unbound(unbound) => unbound.parse(line, take),
+            Parser::Adblock(adblock) => adblock.parse(line, take),
+            Parser::Csv(csv) => csv.parse(line, take),
+            Parser::Rpz(rpz) => rpz.parse(line, take),
+            // As the name of the RPZ trigger, which needs no repairs.
+            Parser::Addresses => match addresses::parse(line)? {
+                Some(prefix) => take(Entry::new(prefix.trigger().as_bytes(), Match::Exact)),
                 None => Ok(()),
             },
         }
     }
 }
 
-fn spell(name: &mut Name, text: &[u8], is_loose: bool) -> Result<Repairs, Reason> {
-    if is_loose { name_parser::read_loose(name, text) } else { name_parser::read(name, text) }
+fn parse_name(name: &mut Name, text: &[u8], allows_urls: bool) -> Result<Repairs, Reason> {
+    if allows_urls { name_parser::parse_url(name, text) } else { name_parser::parse(name, text) }
 }
 
-/// The line without what editors leave at its ends. A byte order mark stands before
-/// other lines than the first where files were put together.
+/// The line without a byte order mark and a carriage return. Concatenated files have byte order
+/// marks in the middle.
 fn without_marks(line: &[u8]) -> (&[u8], Repairs) {
     let mut repaired = Repairs::NONE;
     let mut text = line;
@@ -266,16 +252,16 @@ fn without_marks(line: &[u8]) -> (&[u8], Repairs) {
     (text, repaired)
 }
 
-/// Puts a space in the place of each white space that is not ASCII: that of word processors
-/// and web pages. False, and nothing done, where there is none.
-fn space_out(line: &[u8], spaced: &mut Vec<u8>) -> bool {
+/// Replaces white space that is not ASCII (from word processors and web pages) by spaces. False if
+/// the line has none.
+fn respace(line: &[u8], respaced: &mut Vec<u8>) -> bool {
     let Ok(text) = std::str::from_utf8(line) else { return false };
     let is_space = |char: char| char.is_whitespace() && !char.is_ascii();
     if !text.contains(is_space) {
         return false;
     }
-    spaced.clear();
-    spaced.extend_from_slice(text.replace(is_space, " ").as_bytes());
+    respaced.clear();
+    respaced.extend_from_slice(text.replace(is_space, " ").as_bytes());
     true
 }
 
@@ -293,26 +279,26 @@ pub mod tests {
         Settings { format, scope: None, column, separator, repairs, exceptions, max_bytes }
     }
 
-    /// What a line says, in words; a refusal's code.
-    pub fn said(reader: &mut Reader, line: &[u8]) -> Result<String, &'static str> {
-        let mut said = Vec::new();
+    /// The entries of a line as text, or the code of the error.
+    pub fn entries(reader: &mut Reader, line: &[u8]) -> Result<String, &'static str> {
+        let mut entries = Vec::new();
         let read = reader.read(line, &mut |name, scope, is_exception| {
-            said.push(format!("{}{} {name}", if is_exception { "except " } else { "" }, scope.name()));
+            entries.push(format!("{}{} {name}", if is_exception { "except " } else { "" }, scope.name()));
         });
         let names = match read {
-            Ok(Line::Nothing) | Err(_) => 0,
+            Ok(Line::Silent) | Err(_) => 0,
             Ok(Line::Names { names, .. }) => names,
         };
-        assert_eq!(names, said.len(), "all or nothing: {}", String::from_utf8_lossy(line));
-        read.map(|_| said.join(", ")).map_err(Reason::code)
+        assert_eq!(names, entries.len(), "all or nothing: {}", String::from_utf8_lossy(line));
+        read.map(|_| entries.join(", ")).map_err(Reason::code)
     }
 
     pub fn listed(format: Format, line: &str) -> String {
-        said(&mut reader(format), line.as_bytes()).unwrap_or_else(|code| panic!("{line}: {code}"))
+        entries(&mut reader(format), line.as_bytes()).unwrap_or_else(|code| panic!("{line}: {code}"))
     }
 
     pub fn code(format: Format, line: &str) -> &'static str {
-        said(&mut reader(format), line.as_bytes()).expect_err(line)
+        entries(&mut reader(format), line.as_bytes()).expect_err(line)
     }
 
     #[test]
@@ -334,7 +320,7 @@ pub mod tests {
     }
 
     #[test]
-    fn comments_of_every_kind_are_nothing() {
+    fn comments_of_all_kinds_are_ignored() {
         for (format, _) in Format::ALL {
             for line in ["# x", "! Title: x y", "; x", "// x", "  // x", "\u{a0}", "\u{3000}# x"] {
                 if format != Format::Adblock || line.trim_start().starts_with(['#', '!']) {
@@ -346,9 +332,9 @@ pub mod tests {
         assert_eq!(listed(Format::Plain, "a.example // x"), "subtree a.example");
     }
 
-    /// Word processors and web pages leave them.
+    /// Word processors and web pages insert non-breaking and other spaces.
     #[test]
-    fn white_space_of_every_kind_separates() {
+    fn all_kinds_of_white_space_separate_words() {
         assert_eq!(listed(Format::Plain, "\u{a0}a.example\u{a0}"), "subtree a.example");
         assert_eq!(listed(Format::Plain, "bücher.example\u{2003}# x"), "subtree xn--bcher-kva.example");
         assert_eq!(
@@ -370,25 +356,25 @@ pub mod tests {
     }
 
     #[test]
-    fn the_scope_is_set_where_the_format_leaves_it_open() {
-        let says = |format, line: &[u8]| {
+    fn a_configured_scope_applies_where_the_format_has_none() {
+        let with_below = |format, line: &[u8]| {
             let settings = Settings { scope: Some(Match::Below), ..settings(format) };
-            said(&mut Reader::new(settings), line).unwrap()
+            entries(&mut Reader::new(settings), line).unwrap()
         };
-        assert_eq!(says(Format::Plain, b"a.example"), "below a.example");
-        assert_eq!(says(Format::Hosts, b"0.0.0.0 a.example"), "below a.example");
-        assert_eq!(says(Format::Csv, b"a.example"), "below a.example");
-        assert_eq!(says(Format::Wildcard, b"a.example"), "exact a.example");
-        assert_eq!(says(Format::Wildcard, b"*.a.example"), "below a.example");
+        assert_eq!(with_below(Format::Plain, b"a.example"), "below a.example");
+        assert_eq!(with_below(Format::Hosts, b"0.0.0.0 a.example"), "below a.example");
+        assert_eq!(with_below(Format::Csv, b"a.example"), "below a.example");
+        assert_eq!(with_below(Format::Wildcard, b"a.example"), "exact a.example");
+        assert_eq!(with_below(Format::Wildcard, b"*.a.example"), "below a.example");
         let settings = Settings { scope: Some(Match::Subtree), ..settings(Format::Wildcard) };
         for line in [&b"a.example"[..], b"*.a.example"] {
-            assert_eq!(said(&mut Reader::new(settings), line), Ok("subtree a.example".into()));
+            assert_eq!(entries(&mut Reader::new(settings), line), Ok("subtree a.example".into()));
         }
     }
 
-    /// What is put right is told; what may not be is refused by name, all of the line.
+    /// A repair is reported. If it is not allowed, the whole line is rejected, and the reason names it.
     #[test]
-    fn repairs_are_allowed_one_by_one() {
+    fn each_repair_must_be_allowed() {
         let line = b"\xef\xbb\xbf0.0.0.0 A.example https://b.example./x c.example\r";
         let needed = Repairs::BOM | Repairs::CRLF | Repairs::CASE | Repairs::SCHEME;
         let needed = needed | Repairs::DOT | Repairs::PATH;
@@ -410,17 +396,20 @@ pub mod tests {
         }
     }
 
-    /// A country's name in its own script needs no leave.
+    /// They have only one meaning, so `source.repair` does not list them.
     #[test]
     fn names_in_other_scripts_are_always_allowed() {
         let line = "пример.рф".as_bytes();
-        assert_eq!(said(&mut reader(Format::Plain), line), Ok("subtree xn--e1afmkfd.xn--p1ai".into()));
-        assert_eq!(said(&mut reader(Format::Plain), b"caf\xe9.example"), Err("not_utf8"));
-        assert_eq!(said(&mut reader(Format::Plain), b"a.example # caf\xe9"), Ok("subtree a.example".into()));
+        assert_eq!(entries(&mut reader(Format::Plain), line), Ok("subtree xn--e1afmkfd.xn--p1ai".into()));
+        assert_eq!(entries(&mut reader(Format::Plain), b"caf\xe9.example"), Err("not_utf8"));
+        assert_eq!(
+            entries(&mut reader(Format::Plain), b"a.example # caf\xe9"),
+            Ok("subtree a.example".into())
+        );
     }
 
     #[test]
-    fn formats_with_signs_of_their_own_take_no_web_addresses() {
+    fn formats_with_a_syntax_of_their_own_accept_no_web_addresses() {
         let all = Repairs::ALL.into_iter().fold(Repairs::NONE, |all, (repair, _)| all | repair);
         for (format, line) in [
             (Format::Rpz, "a.example/x CNAME ."),
@@ -428,7 +417,7 @@ pub mod tests {
             (Format::Dnsmasq, "address=/a.example:80/"),
         ] {
             let mut reader = Reader::new(Settings { repairs: all, ..settings(format) });
-            assert_eq!(said(&mut reader, line.as_bytes()), Err("bad_character"), "{line}");
+            assert_eq!(entries(&mut reader, line.as_bytes()), Err("bad_character"), "{line}");
         }
     }
 }

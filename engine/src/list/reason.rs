@@ -1,5 +1,5 @@
-//! Why a line of a list lists nothing: a code for metrics, a sentence for people. A line is
-//! malformed, or it is understood and not applicable: it says something that names cannot.
+//! Why a line lists nothing: a code for metrics and programs, a text for people. The line is
+//! invalid, or it is valid but not applicable: names cannot express it.
 
 use std::fmt;
 
@@ -8,50 +8,49 @@ use crate::name::NameError;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// No name where one belongs, or one in another script that is none.
     NotAName,
     NotUtf8,
     EmptyLabel,
     LabelTooLong,
     NameTooLong,
-    BadOctet(u8),
+    BadByte(u8),
     /// A name of one label.
     TopLevel,
-    /// An IPv4 or IPv6 address. Callers count these apart: many lists hold some.
+    /// An IPv4 or IPv6 address. Counted separately, because many lists contain some.
     Address,
     /// The last label is a number, which no top-level domain is.
     EndsInNumber,
-    /// Repairs that the settings do not allow.
+    /// The necessary repairs that are not allowed.
     NeedsRepair(Repairs),
-    /// Not a line of this format; what such a line looks like.
+    /// Not a line of this format. The text describes such lines.
     NotThisFormat(&'static str),
-    /// A line of this format that says something that names cannot; what it is.
+    /// A valid line that is not about names. The text says what it is.
     Unsupported(&'static str),
-    /// An exception that is not carried out, and why. What it excepts may be blocked.
+    /// An exception that is not enforced, and why. The names that it exempts may be blocked.
     LostException(&'static str),
     /// A rule that another rule of the list switches off.
     SwitchedOff,
     /// A record whose column is blank.
     NoName,
-    /// The column that the line does not have, counted from 1.
+    /// A record without this column, counted from 1.
     ColumnMissing(usize),
-    /// A record of a zone file that is not in the zone.
+    /// A record of a zone file that is outside the zone.
     OutsideZone,
     LineTooLong,
-    /// Of a list of addresses; what the line may be instead.
+    /// A line of a list of addresses. The text is the likely mistake.
     NotAnAddress(&'static str),
-    /// A prefix with bits set behind it.
+    /// A prefix with bits set after its length.
     HostBits,
-    /// A prefix of fewer bits than any list can mean, which are these.
+    /// A prefix that is shorter than this minimum.
     TooWide(u8),
-    /// Registries sell names below it.
+    /// Domains are registered directly below it.
     PublicSuffix,
-    /// One of the operator's own, or one that would cover it.
+    /// One of the operator's own names, or a name that would cover one.
     Protected,
 }
 
 impl Reason {
-    /// A stable word for metrics.
+    /// A stable word for metrics and programs.
     pub fn code(self) -> &'static str {
         match self {
             Reason::NotAName => "not_a_name",
@@ -59,7 +58,7 @@ impl Reason {
             Reason::EmptyLabel => "empty_label",
             Reason::LabelTooLong => "label_too_long",
             Reason::NameTooLong => "name_too_long",
-            Reason::BadOctet(_) => "bad_character",
+            Reason::BadByte(_) => "bad_character",
             Reason::TopLevel => "top_level",
             Reason::Address => "address",
             Reason::EndsInNumber => "ends_in_number",
@@ -79,10 +78,8 @@ impl Reason {
             Reason::Protected => "protected",
         }
     }
-}
 
-impl Reason {
-    /// Whether the line is understood, and is no sign of a broken list.
+    /// Whether the line is valid, and so no evidence of a corrupt list.
     pub fn is_not_applicable(self) -> bool {
         matches!(
             self,
@@ -94,16 +91,20 @@ impl Reason {
         )
     }
 
-    /// The same of a line that is an exception.
+    /// The reason for a line that is an exception.
     pub fn of_exception(self) -> Reason {
         Reason::LostException(match self {
             Reason::LostException(why) | Reason::Unsupported(why) => why,
             Reason::TopLevel => "a name of one label",
-            Reason::PublicSuffix => "names are sold below the name",
+            Reason::PublicSuffix => "a public suffix",
             Reason::Address => "an IP address",
             Reason::NeedsRepair(_) => "the name needs a repair that is not allowed",
             _ => "not a domain name",
         })
+    }
+
+    pub fn of_exception_if(self, is_exception: bool) -> Reason {
+        if is_exception { self.of_exception() } else { self }
     }
 }
 
@@ -114,7 +115,7 @@ impl From<NameError> for Reason {
             NameError::LabelTooLong => Reason::LabelTooLong,
             NameError::NameTooLong => Reason::NameTooLong,
             NameError::BadByte(b'*') => Reason::Unsupported("a `*` where this format has no meaning for it"),
-            NameError::BadByte(octet) => Reason::BadOctet(octet),
+            NameError::BadByte(byte) => Reason::BadByte(byte),
             NameError::Empty | NameError::Truncated | NameError::NotALabel => Reason::NotAName,
         }
     }
@@ -122,57 +123,62 @@ impl From<NameError> for Reason {
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Reason::NotAName => f.write_str("not a domain name"),
-            Reason::NotUtf8 => f.write_str("neither ASCII nor UTF-8: save the list as UTF-8"),
-            Reason::EmptyLabel => f.write_str("empty label: two dots in a row, or a leading dot"),
-            Reason::LabelTooLong => f.write_str("a part between two dots is longer than 63 characters"),
-            Reason::NameTooLong => f.write_str("the name is longer than 253 characters"),
-            Reason::BadOctet(b' ' | b'\t') => {
-                f.write_str("two words where one name belongs: is the list in another format?")
+        f.write_str(match self {
+            Reason::NotAName => "not a domain name",
+            Reason::NotUtf8 => "neither ASCII nor UTF-8: save the list as UTF-8",
+            Reason::EmptyLabel => "empty label: two dots in a row, or a leading dot",
+            Reason::LabelTooLong => "a part between two dots is longer than 63 characters",
+            Reason::NameTooLong => "the name is longer than 253 characters",
+            Reason::BadByte(b' ' | b'\t') => "two words instead of one name: is the list in another format?",
+            Reason::BadByte(byte @ 0x21..=0x7e) => {
+                return write!(f, "'{}' is not allowed in a name", *byte as char);
             }
-            Reason::BadOctet(octet @ 0x21..=0x7e) => {
-                write!(f, "'{}' is not allowed in a name", *octet as char)
+            Reason::BadByte(byte) => {
+                return write!(f, "byte 0x{byte:02x} is not allowed in a name; is this a text file?");
             }
-            Reason::BadOctet(octet) => {
-                write!(f, "octet 0x{octet:02x} is not allowed in a name; is this a text file?")
-            }
-            Reason::TopLevel => f.write_str("a name of one label is a whole top-level domain"),
-            Reason::Address => f.write_str("an IP address, not a name: list it in a zone of addresses"),
+            Reason::TopLevel => "a name of one label is a whole top-level domain",
+            Reason::Address => "an IP address, not a name: list it in a zone of addresses",
             Reason::EndsInNumber => {
-                f.write_str("not a domain name: the last label is a number, and no top-level domain is one")
+                "not a domain name: the last label is a number, and no top-level domain is one"
             }
             Reason::NeedsRepair(repairs) => {
-                write!(f, "needs repair ({repairs}): correct the line, or allow it for this list")
-            }
-            Reason::NotThisFormat(expected) => write!(f, "not a line of this format, which has {expected}"),
-            Reason::Unsupported(what) => write!(f, "{what}: cannot be carried out by names"),
-            Reason::LostException(why) => {
-                write!(f, "an exception that is not carried out ({why}): what it excepts may be blocked")
-            }
-            Reason::SwitchedOff => f.write_str("switched off by a `$badfilter` rule of this list"),
-            Reason::NoName => f.write_str("the column is blank"),
-            Reason::ColumnMissing(column) => {
-                write!(f, "there is no column {column}: see the column and the separator set for this list")
-            }
-            Reason::OutsideZone => {
-                f.write_str("not in the zone that the SOA record, or $ORIGIN at the top, is about")
-            }
-            Reason::LineTooLong => f.write_str("the line is longer than 16 KiB; is this a text file?"),
-            Reason::NotAnAddress(what) => f.write_str(what),
-            Reason::HostBits => {
-                f.write_str("bits are set behind the prefix: write its first address, or the address alone")
-            }
-            Reason::TooWide(widest) => {
-                write!(
+                return write!(
                     f,
-                    "TOO_WIDE: more of the Internet than a list may block; a prefix has at least {widest} bits"
-                )
+                    "needs repair ({repairs}): correct the line, or allow the repair for this list"
+                );
+            }
+            Reason::NotThisFormat(expected) => {
+                return write!(f, "not a line of this format, which has {expected}");
+            }
+            Reason::Unsupported(what) => return write!(f, "{what}: names cannot express it"),
+            Reason::LostException(why) => {
+                return write!(
+                    f,
+                    "an exception that is not enforced ({why}): the names that it exempts may be blocked"
+                );
+            }
+            Reason::SwitchedOff => "switched off by a `$badfilter` rule of this list",
+            Reason::NoName => "the column is blank",
+            Reason::ColumnMissing(column) => {
+                return write!(f, "no column {column}: check the column and the separator of this list");
+            }
+            Reason::OutsideZone => "not in the zone that the SOA record, or $ORIGIN at the top, names",
+            Reason::LineTooLong => "the line is longer than 16 KiB; is this a text file?",
+            Reason::NotAnAddress(what) => what,
+            Reason::HostBits => {
+                "bits are set after the prefix: write the first address of the network, or only the address"
+            }
+            Reason::TooWide(minimum) => {
+                return write!(
+                    f,
+                    "TOO_WIDE: more of the Internet than a list may block; a prefix has at least \
+                     {minimum} bits"
+                );
             }
             Reason::PublicSuffix => {
-                f.write_str("PUBLIC_SUFFIX: names are sold below it; a list names single domains")
+                "PUBLIC_SUFFIX: domains are registered directly below it; a list names single domains"
             }
-            Reason::Protected => f.write_str("PROTECTED: the name, or what it would cover, is protected"),
-        }
+            Reason::Protected => "PROTECTED: the name, or one that it would cover, is protected",
+        })
     }
 }

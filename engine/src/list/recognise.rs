@@ -1,66 +1,66 @@
-//! Which format a list is in, by its first lines. Only clear signs count; what has
-//! none is a plain list, whose reader refuses what is no name.
+//! Recognises the format of a list by its first lines. Lines without a clear sign count as plain;
+//! the reader of plain lists then rejects lines that are not names.
 
 use super::formats::record::{self, Kind};
 use super::formats::{Format, hosts};
 use super::tokens::word;
 
-/// Octets that are looked at.
-const LOOKED_AT: usize = 64 * 1024;
+/// Bytes of the file that are examined.
+const MAX_HEAD: usize = 64 * 1024;
 
 impl Format {
-    /// The format that at least half of the first lines with anything to say show
-    /// signs of. Never csv: its column has to be told.
+    /// The format of at least half of the first lines. Comments do not count. Never csv, which
+    /// needs a configured column.
     pub fn recognise(head: &[u8]) -> Format {
-        let head = head.get(..LOOKED_AT).unwrap_or(head);
+        let head = head.get(..MAX_HEAD).unwrap_or(head);
         let head = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head);
-        let mut seen = [0; Format::ALL.len()];
+        let mut counts = [0; Format::ALL.len()];
         let mut lines = 0;
-        for line in head.split(|&octet| octet == b'\n').map(<[u8]>::trim_ascii) {
+        for line in head.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii) {
             if line.is_empty() || b"#!;".contains(&line[0]) {
                 continue;
             }
-            if let Some(format) = header(line) {
+            if let Some(format) = format_of_header(line) {
                 return format;
             }
             lines += 1;
-            seen[sign(line) as usize] += 1;
+            counts[format_of_line(line) as usize] += 1;
         }
-        let is_shown = |format: Format| lines > 0 && 2 * seen[format as usize] >= lines;
-        // Where names and `*.name` take turns, half of the lines have a sign.
-        let signs =
-            Format::ALL.into_iter().map(|(format, _)| format).filter(|format| *format != Format::Plain);
-        signs.into_iter().find(|format| is_shown(*format)).unwrap_or(Format::Plain)
+        // Half is enough: in many wildcard lists, every other line is a bare name.
+        let is_recognised =
+            |format: Format| format != Format::Plain && lines > 0 && 2 * counts[format as usize] >= lines;
+        let mut formats = Format::ALL.into_iter().map(|(format, _)| format);
+        formats.find(|format| is_recognised(*format)).unwrap_or(Format::Plain)
     }
 }
 
-/// What only one format has, and usually only once.
-fn header(line: &[u8]) -> Option<Format> {
+/// The format of a line that occurs in one format only, usually once.
+fn format_of_header(line: &[u8]) -> Option<Format> {
     let (first, rest) = word(line);
     let is = |directive: &[u8]| first.eq_ignore_ascii_case(directive);
     if line.starts_with(b"[Adblock") {
         return Some(Format::Adblock);
     }
-    let is_soa = record::read(rest).is_some_and(|record| record.kind == Kind::Soa);
+    let is_soa = record::parse(rest).is_some_and(|record| record.kind == Kind::Soa);
     (is(b"$TTL") || is(b"$ORIGIN") || is_soa).then_some(Format::Rpz)
 }
 
-fn sign(line: &[u8]) -> Format {
+fn format_of_line(line: &[u8]) -> Format {
     let (first, rest) = word(line);
-    let begins = |signs: &[&[u8]]| signs.iter().any(|sign| line.starts_with(sign));
-    if begins(&[b"address=/", b"server=/", b"local=/"]) {
+    let starts = |signs: &[&[u8]]| signs.iter().any(|sign| line.starts_with(sign));
+    if starts(&[b"address=/", b"server=/", b"local=/"]) {
         Format::Dnsmasq
-    } else if begins(&[b"local-zone:", b"local-data:", b"server:"]) {
+    } else if starts(&[b"local-zone:", b"local-data:", b"server:"]) {
         Format::Unbound
-    } else if begins(&[b"||", b"@@||"]) {
+    } else if starts(&[b"||", b"@@||"]) {
         Format::Adblock
-    } else if record::read(rest).is_some() {
+    } else if record::parse(rest).is_some() {
         Format::Rpz
     } else if hosts::is_address(first) && !rest.trim_ascii().is_empty() {
         Format::Hosts
-    } else if begins(&[b"*."]) {
+    } else if starts(&[b"*."]) {
         Format::Wildcard
-    } else if begins(&[b"."]) {
+    } else if starts(&[b"."]) {
         Format::Subdomains
     } else {
         Format::Plain
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_list_is_known_by_its_first_lines() {
+    fn the_first_lines_show_the_format() {
         for (head, format) in [
             ("", Format::Plain),
             ("# only\n! comments\n", Format::Plain),
@@ -96,10 +96,10 @@ mod tests {
         }
     }
 
-    /// What is far behind, or a few strange lines, change nothing.
+    /// Later lines, or a few lines of another format, have no effect.
     #[test]
-    fn the_first_lines_decide_by_majority() {
-        let names = "a.example\n".repeat(LOOKED_AT / 10 + 1);
+    fn half_of_the_first_lines_decide() {
+        let names = "a.example\n".repeat(MAX_HEAD / 10 + 1);
         let head = names.clone() + &"||b.example^\n".repeat(20_000);
         assert_eq!(Format::recognise(head.as_bytes()), Format::Plain);
         let head = "||b.example^\n".repeat(3) + "a.example\n0.0.0.0 c.example\n";

@@ -1,10 +1,9 @@
-//! What may be put right in a name's name_parser: a small set, for the settings of
-//! a source and for the report about its lines.
+//! A set of repairs of a name or line: those that a list's settings allow, and those that a line
+//! needed, for the report.
 
 use std::fmt;
 use std::ops::BitOr;
 
-/// A set of repairs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Repairs(u16);
 
@@ -14,23 +13,23 @@ impl Repairs {
     pub const BOM: Repairs = Repairs(1);
     /// A carriage return at the end of the line.
     pub const CRLF: Repairs = Repairs(1 << 1);
-    /// Letters in upper case.
+    /// Upper case.
     pub const CASE: Repairs = Repairs(1 << 2);
     /// One trailing dot.
     pub const DOT: Repairs = Repairs(1 << 3);
     /// `https://` before the name.
     pub const SCHEME: Repairs = Repairs(1 << 4);
-    /// `:443` behind it.
+    /// `:443` after the name.
     pub const PORT: Repairs = Repairs(1 << 5);
-    /// `/path` or `?query` behind it.
+    /// `/path` or `?query` after the name.
     pub const PATH: Repairs = Repairs(1 << 6);
     /// One trailing comma.
     pub const COMMA: Repairs = Repairs(1 << 7);
-    /// Another script than ASCII, written as it is asked for (UTS 46). Always allowed:
-    /// such a name can mean one thing only.
+    /// A name in another script, converted to A-labels (UTS 46). Always allowed: such a name has
+    /// only one meaning.
     pub const IDN: Repairs = Repairs(1 << 8);
 
-    /// Each repair by its name in configuration and metrics.
+    /// Each repair with its name in configuration and metrics.
     pub const ALL: [(Repairs, &'static str); 9] = [
         (Repairs::BOM, "bom"),
         (Repairs::CRLF, "crlf"),
@@ -47,7 +46,6 @@ impl Repairs {
         Repairs::ALL.iter().find(|(_, known)| *known == name).map(|(repair, _)| *repair)
     }
 
-    /// The names of those in the set.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
         Repairs::ALL.into_iter().filter(move |(repair, _)| self.contains(*repair)).map(|(_, name)| name)
     }
@@ -79,10 +77,7 @@ impl BitOr for Repairs {
 
 impl fmt::Display for Repairs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, name) in self.names().enumerate() {
-            write!(f, "{}{name}", if index > 0 { ", " } else { "" })?;
-        }
-        Ok(())
+        f.write_str(&self.names().collect::<Vec<_>>().join(", "))
     }
 }
 
@@ -91,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_repair_is_found_by_its_name_and_no_two_are_one() {
+    fn each_repair_is_found_by_its_name_and_all_are_different() {
         let mut all = Repairs::NONE;
         for (repair, name) in Repairs::ALL {
             assert_eq!(Repairs::from_name(name), Some(repair));

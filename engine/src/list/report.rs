@@ -1,71 +1,67 @@
-//! What became of every line of a list: each is accepted, repaired, a duplicate, not applicable
-//! or rejected, or says nothing (blank lines, comments). No line is lost.
+//! The report about the lines of a list. Each line is accepted, repaired, a duplicate, not
+//! applicable or rejected, or it is silent (blank lines, comments). The counts add up.
 
 use std::collections::BTreeMap;
 
-use super::files::Read;
+use super::files::FileSummary;
 use super::{Format, Reason, Repairs};
 use crate::policy::compiler::Compiled;
 
-/// Lines that are told one by one, of each kind.
-const TOLD: usize = 100;
-/// Characters of a line that are shown.
-const SHOWN: usize = 80;
+/// Described lines of each kind; more are only counted.
+const MAX_FINDINGS: usize = 100;
+/// Characters of a line in a description.
+const MAX_VALUE: usize = 80;
 
-/// One line that is worth a look.
+/// The description of one line.
 #[derive(Clone)]
 pub struct Finding {
+    /// The file.
     pub label: String,
     /// Counted from 1.
     pub line: u32,
-    /// Printable, cut at 80 characters.
+    /// The line, printable, at most 80 characters.
     pub value: String,
     /// A word for programs.
     pub code: String,
-    /// A sentence for people.
+    /// A text for people.
     pub text: String,
 }
 
 #[derive(Default)]
 pub struct Report {
-    /// Of each file in turn, and how many of its lines name something.
+    /// For each file: its format, and how many of its lines name something.
     pub formats: Vec<(Format, u64)>,
-    /// Whether formats were recognised, and not told.
+    /// Whether formats were recognised; otherwise the format is configured.
     pub is_recognised: bool,
-    /// Each file in turn.
-    pub sources: Vec<(String, Read)>,
-    /// Lines that say something: the sum of the five numbers that follow.
+    pub sources: Vec<(String, FileSummary)>,
+    /// All lines that are not silent: the sum of the next five counts.
     pub lines: u64,
     pub accepted: u64,
     pub repaired: u64,
     pub duplicate: u64,
-    /// Understood, and nothing that names can say.
     pub not_applicable: u64,
     pub rejected: u64,
-    /// Lines that are exceptions, of those that name something.
+    /// Exceptions among the lines with names.
     pub exceptions: u64,
-    /// Blank lines and comments.
     pub silent: u64,
     /// Rejected lines by the code of their reason.
     pub rejected_by: BTreeMap<&'static str, u64>,
-    /// The same of lines that are not applicable.
+    /// Lines that are not applicable, by the code of their reason.
     pub not_applicable_by: BTreeMap<&'static str, u64>,
-    /// Lines by what was put right in them; a line may have needed several repairs.
+    /// Lines by repair. A line may need several repairs.
     pub repaired_by: BTreeMap<&'static str, u64>,
-    /// The first of each kind.
     pub rejected_lines: Vec<Finding>,
     pub repaired_lines: Vec<Finding>,
     pub duplicate_lines: Vec<Finding>,
-    /// Of the rejected, those that would do harm: public suffixes, protected names, networks that
-    /// are far too wide.
+    /// Rejected lines that would do harm: public suffixes, protected names, networks that are far
+    /// too large.
     pub left_out_lines: Vec<Finding>,
     pub not_applicable_lines: Vec<Finding>,
-    /// Of those that are not applicable, the exceptions.
     pub lost_exception_lines: Vec<Finding>,
 }
 
 impl Report {
-    /// Takes a line that lists nothing, and why.
+    /// Adds a line that lists nothing.
     pub fn reject(&mut self, label: &str, line: u32, value: &[u8], reason: Reason) {
         self.lines += 1;
         let (count, by) = match reason.is_not_applicable() {
@@ -74,7 +70,7 @@ impl Report {
         };
         *count += 1;
         *by.entry(reason.code()).or_default() += 1;
-        let told = match reason {
+        let findings = match reason {
             Reason::PublicSuffix | Reason::Protected | Reason::TopLevel | Reason::TooWide(_) => {
                 &mut self.left_out_lines
             }
@@ -82,13 +78,11 @@ impl Report {
             reason if reason.is_not_applicable() => &mut self.not_applicable_lines,
             _ => &mut self.rejected_lines,
         };
-        if told.len() < TOLD {
-            let (code, text) = (reason.code().to_string(), reason.to_string());
-            told.push(Finding { label: label.to_string(), line, value: shown(value), code, text });
-        }
+        describe(findings, (label, line), value, || (reason.code().to_string(), reason.to_string()));
     }
 
-    pub fn take(&mut self, label: &str, line: u32, value: &[u8], repaired: Repairs) {
+    /// Adds a line that lists names.
+    pub fn accept(&mut self, label: &str, line: u32, value: &[u8], repaired: Repairs) {
         self.lines += 1;
         if repaired.is_empty() {
             return;
@@ -96,51 +90,58 @@ impl Report {
         for name in repaired.names() {
             *self.repaired_by.entry(name).or_default() += 1;
         }
-        if self.repaired_lines.len() < TOLD {
-            let names: Vec<&str> = repaired.names().collect();
-            let (code, text) = (names.join(","), format!("put right: {}", names.join(", ")));
-            self.repaired_lines.push(Finding {
-                label: label.to_string(),
-                line,
-                value: shown(value),
-                code,
-                text,
-            });
-        }
+        describe(&mut self.repaired_lines, (label, line), value, || {
+            (repaired.names().collect::<Vec<_>>().join(","), format!("repaired: {repaired}"))
+        });
     }
 
-    /// The label of the file in which a line stands that was counted over all files, and
-    /// its number there.
+    /// The file of a line that was counted over all files, and its number in that file.
     pub fn place(&self, line: u32) -> (&str, u32) {
         let mut line = line;
-        for (label, read) in &self.sources {
-            if line <= read.lines {
+        for (label, file) in &self.sources {
+            if line <= file.lines {
                 return (label, line);
             }
-            line -= read.lines;
+            line -= file.lines;
         }
         ("", line)
     }
 
-    /// Adds what only the compiler knows: which lines repeat others.
-    pub fn take_compiled(&mut self, compiled: &Compiled) {
+    /// Adds the counts that only the compiler knows, and the duplicate lines.
+    pub fn add_compiled(&mut self, compiled: &Compiled) {
         self.accepted = compiled.accepted;
         self.repaired = compiled.repaired;
         self.duplicate = compiled.duplicate;
-        for (line, first) in &compiled.repeats {
-            self.repeat(*line, *first);
-        }
+        let duplicates = compiled.repeats.iter().map(|(line, first)| self.duplicate_of(*line, *first));
+        self.duplicate_lines = duplicates.collect();
     }
 
-    fn repeat(&mut self, line: u32, first: u32) {
+    fn duplicate_of(&self, line: u32, first: u32) -> Finding {
         let ((label, line), (first_label, first)) = (self.place(line), self.place(first));
-        let other = if label == first_label { String::new() } else { format!(" of {first_label}") };
-        let (label, code, value) = (label.to_string(), "duplicate".to_string(), String::new());
-        let text = format!("says what line {first}{other} says");
-        self.duplicate_lines.push(Finding { label, line, value, code, text });
+        let other_file = if label == first_label { String::new() } else { format!(" of {first_label}") };
+        Finding {
+            label: label.to_string(),
+            line,
+            value: String::new(),
+            code: "duplicate".to_string(),
+            text: format!("duplicate of line {first}{other_file}"),
+        }
     }
 }
 
-fn shown(line: &[u8]) -> String {
-    String::from_utf8_lossy(line).chars().take(SHOWN).flat_map(char::escape_debug).collect()
+fn describe(
+    findings: &mut Vec<Finding>,
+    (label, line): (&str, u32),
+    value: &[u8],
+    texts: impl FnOnce() -> (String, String),
+) {
+    if findings.len() < MAX_FINDINGS {
+        let (code, text) = texts();
+        findings.push(Finding { label: label.to_string(), line, value: printable(value), code, text });
+    }
+}
+
+/// The start of a line without control characters.
+pub fn printable(line: &[u8]) -> String {
+    String::from_utf8_lossy(line).chars().take(MAX_VALUE).flat_map(char::escape_debug).collect()
 }

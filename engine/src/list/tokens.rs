@@ -1,34 +1,40 @@
-//! Where words and comments of a line begin and end.
+//! Splits lines into words and comments, for all formats.
 
-/// The line without its comment: `#`, `;` or `//` begins one at the start or after white space.
+/// The line without its comment. `#`, `;` or `//` starts one, at the start or after white space.
 pub fn without_comment(line: &[u8]) -> &[u8] {
-    // Nearly all lines; and this is done many octets at a time.
+    // Nearly all lines end here: memchr compares many bytes at a time.
     if memchr::memchr3(b'#', b';', b'/', line).is_none() {
         return line;
     }
-    let is_sign = |at: usize| b"#;".contains(&line[at]) || line[at..].starts_with(b"//");
-    let begins = |at: usize| is_sign(at) && (at == 0 || line[at - 1].is_ascii_whitespace());
-    match (0..line.len()).find(|&at| begins(at)) {
+    let is_mark = |at: usize| b"#;".contains(&line[at]) || line[at..].starts_with(b"//");
+    let starts = |at: usize| is_mark(at) && (at == 0 || line[at - 1].is_ascii_whitespace());
+    match (0..line.len()).find(|&at| starts(at)) {
         Some(at) => &line[..at],
         None => line,
     }
 }
 
-/// The first word, empty if there is none, and what follows it.
+/// The first word, empty if there is none, and the rest.
 pub fn word(text: &[u8]) -> (&[u8], &[u8]) {
     let text = text.trim_ascii_start();
     let end = text.iter().position(u8::is_ascii_whitespace).unwrap_or(text.len());
     text.split_at(end)
 }
 
-/// What stands before and behind the first `separator`.
+/// The parts before and after the first `separator`.
 pub fn split_once(text: &[u8], separator: u8) -> Option<(&[u8], &[u8])> {
-    let at = text.iter().position(|&octet| octet == separator)?;
+    let at = text.iter().position(|&byte| byte == separator)?;
     Some((&text[..at], &text[at + 1..]))
 }
 
-/// The text without the name above it, which stands at its end, in any case;
-/// empty if it is that name, `None` if it is not below it.
+/// Whether a word looks like the name of a configuration option or section.
+pub fn is_option(word: &[u8]) -> bool {
+    word.first().is_some_and(u8::is_ascii_lowercase)
+        && word.iter().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'-')
+}
+
+/// The name relative to `parent`, in any case. Empty if it is `parent` itself, `None` if it is not
+/// below it.
 pub fn strip_parent<'a>(text: &'a [u8], parent: &[u8]) -> Option<&'a [u8]> {
     let (own, end) = text.split_at(text.len().checked_sub(parent.len())?);
     if !end.eq_ignore_ascii_case(parent) {
@@ -42,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_comment_begins_a_word() {
+    fn a_comment_starts_at_a_word() {
         assert_eq!(without_comment(b"a.example # b"), b"a.example ");
         assert_eq!(without_comment(b"a.example#b"), b"a.example#b");
         assert_eq!(without_comment(b"#"), b"");

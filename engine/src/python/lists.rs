@@ -169,11 +169,11 @@ pub struct CompiledList {
 
 impl CompiledList {
     fn new(py: Python<'_>, compiled: Compiled, report: Report) -> PyResult<CompiledList> {
-        let told = |lines: Vec<Finding>| {
-            lines.into_iter().map(|told| (told.label, told.line, told.value, told.code, told.text)).collect()
+        let tuples = |lines: Vec<Finding>| {
+            lines.into_iter().map(|one| (one.label, one.line, one.value, one.code, one.text)).collect()
         };
-        let source = |(label, read): (String, list::Read)| {
-            (label, read.octets, hex(&read.sha256), read.ends_with_line_feed)
+        let source = |(label, file): (String, list::FileSummary)| {
+            (label, file.bytes, hex(&file.sha256), file.ends_with_line_feed)
         };
         let apexless = py.detach(|| compiled.names.apexless());
         Ok(CompiledList {
@@ -194,12 +194,12 @@ impl CompiledList {
             rejected_by: report.rejected_by.into_iter().collect(),
             not_applicable_by: report.not_applicable_by.into_iter().collect(),
             repaired_by: report.repaired_by.into_iter().collect(),
-            rejected_lines: told(report.rejected_lines),
-            repaired_lines: told(report.repaired_lines),
-            duplicate_lines: told(report.duplicate_lines),
-            left_out_lines: told(report.left_out_lines),
-            not_applicable_lines: told(report.not_applicable_lines),
-            lost_exception_lines: told(report.lost_exception_lines),
+            rejected_lines: tuples(report.rejected_lines),
+            repaired_lines: tuples(report.repaired_lines),
+            duplicate_lines: tuples(report.duplicate_lines),
+            left_out_lines: tuples(report.left_out_lines),
+            not_applicable_lines: tuples(report.not_applicable_lines),
+            lost_exception_lines: tuples(report.lost_exception_lines),
         })
     }
 }

@@ -147,9 +147,10 @@ impl PolicyZone {
 fn compiled(result: Result<policy::PolicyZone, list::ZoneError>) -> PyResult<PolicyZone> {
     match result {
         Ok(zone) => Ok(PolicyZone(Arc::new(zone))),
-        Err(list::ZoneError::Lines { problems, total }) => {
-            let problems: Vec<_> = problems.into_iter().map(|p| (p.line, p.value, p.reason)).collect();
-            Err(ListRefused::new_err((problems, total)))
+        Err(list::ZoneError::InvalidLines { lines, total }) => {
+            let lines: Vec<_> =
+                lines.into_iter().map(|line| (line.number, line.value, line.reason)).collect();
+            Err(ListRefused::new_err((lines, total)))
         }
         Err(list::ZoneError::NotCompiled(error)) => Err(lists::not_compiled(error)),
     }

@@ -1,17 +1,27 @@
-//! Filter rules of ad blockers, as far as AdGuard gives them a meaning for the DNS:
-//! `||name^` and its exception. What depends on a page or a client is not applicable.
+//! Filter rules of ad blockers, with the meaning that AdGuard gives them for DNS:
+//!
+//! ```text
+//! ||ads.example^             ! the name and all names below it
+//! |ads.example^              ! only the name; so do `://ads.example^`, and `ads.example` alone
+//! ||*.ads.example^           ! only names below it; so do `*.ads.example^` and `.ads.example^`
+//! @@||good.example^          ! an exception
+//! ||ads.example^$badfilter   ! switches off the rule `||ads.example^`, wherever it is
+//! 0.0.0.0 ads.example        ! as in a hosts file
+//! ```
+//!
+//! Rules that depend on a page, a client or a path are not applicable.
 
 use std::collections::HashMap;
 
-use super::{Entry, hosts};
+use super::{Entry, TakeEntry, hosts};
 use crate::list::Reason;
 use crate::list::tokens::{split_once, word};
 use crate::policy::Match;
 
 const EXPECTED: &str = "rules such as `||ads.example^`";
-/// Modifiers that make a rule hold for all that is asked, which it does in the DNS anyway.
+/// Modifiers that apply a rule to all requests, as DNS blocking always does.
 const FOR_ALL: [&[u8]; 4] = [b"important", b"all", b"document", b"doc"];
-/// Modifiers of exceptions that are about what a page shows or does, not about what is asked.
+/// Modifiers of exceptions that concern the content of a page, not the requests for it.
 const OF_PAGES: [&[u8]; 12] = [
     b"elemhide",
     b"ehide",
@@ -26,8 +36,8 @@ const OF_PAGES: [&[u8]; 12] = [
     b"stealth",
     b"inline-script",
 ];
-/// Octets of rules that are switched off, and that are remembered.
-const REMEMBERED: usize = 16 << 20;
+/// Memory for `$badfilter` rules, in bytes.
+const MAX_SWITCHED_OFF: usize = 16 << 20;
 
 #[derive(Default)]
 pub struct Adblock {
@@ -35,11 +45,7 @@ pub struct Adblock {
 }
 
 impl Adblock {
-    pub fn read(
-        &mut self,
-        line: &[u8],
-        list: &mut impl FnMut(Entry) -> Result<(), Reason>,
-    ) -> Result<(), Reason> {
+    pub fn parse(&mut self, line: &[u8], take: &mut impl TakeEntry) -> Result<(), Reason> {
         let line = line.trim_ascii();
         if is_comment(line)? {
             return Ok(());
@@ -49,26 +55,26 @@ impl Adblock {
         }
         let (address, names) = word(line);
         if hosts::is_address(address) && !names.is_empty() {
-            return hosts::read(line, Match::Exact, list);
+            return hosts::parse(line, Match::Exact, take);
         }
-        match self.switched_off.judge(line) {
-            Switched::Not => read_rule(line, list),
-            Switched::Off => Err(Reason::SwitchedOff),
-            Switched::Switch => Ok(()), // `SwitchedOff::unused` tells those that did nothing
-            Switched::Forgotten => Err(Reason::LostException("too many `$badfilter` rules")),
+        match self.switched_off.state(line) {
+            State::Active => parse_rule(line, take),
+            State::SwitchedOff => Err(Reason::SwitchedOff),
+            State::Badfilter => Ok(()), // `SwitchedOff::unused` returns those without a rule
+            State::Unknown => Err(Reason::LostException("too many `$badfilter` rules")),
         }
     }
 }
 
-fn read_rule(line: &[u8], list: &mut impl FnMut(Entry) -> Result<(), Reason>) -> Result<(), Reason> {
+fn parse_rule(line: &[u8], take: &mut impl TakeEntry) -> Result<(), Reason> {
     let Some(rule) = line.strip_prefix(b"@@") else {
-        return list(name(line, false)?);
+        return take(entry(line, false)?);
     };
     let is_of_page = |modifier: &[u8]| OF_PAGES.contains(&modifier);
-    if modifiers(rule).1.is_some_and(|modifiers| modifiers.split(|octet| *octet == b',').any(is_of_page)) {
+    if modifiers(rule).1.is_some_and(|all| all.split(|byte| *byte == b',').any(is_of_page)) {
         return Err(Reason::Unsupported("an exception for parts of a page"));
     }
-    list(name(rule, true).map_err(Reason::of_exception)?)
+    take(entry(rule, true).map_err(Reason::of_exception)?)
 }
 
 fn is_comment(line: &[u8]) -> Result<bool, Reason> {
@@ -81,11 +87,11 @@ fn is_comment(line: &[u8]) -> Result<bool, Reason> {
 }
 
 fn is_cosmetic(line: &[u8]) -> bool {
-    let has = |sign: &[u8]| line.windows(sign.len()).any(|octets| octets == sign);
+    let has = |mark: &[u8]| line.windows(mark.len()).any(|bytes| bytes == mark);
     [&b"##"[..], b"#@", b"#?#", b"#$", b"#%", b"$$", b"$@$"].into_iter().any(has)
 }
 
-/// The pattern of a rule, and what stands behind `$`. A regular expression may hold a `$`.
+/// Splits a rule into its pattern and the modifiers after `$`. A regular expression may contain `$`.
 fn modifiers(rule: &[u8]) -> (&[u8], Option<&[u8]>) {
     match split_once(rule, b'$') {
         Some((pattern, modifiers)) if !rule.starts_with(b"/") => (pattern, Some(modifiers)),
@@ -93,141 +99,150 @@ fn modifiers(rule: &[u8]) -> (&[u8], Option<&[u8]>) {
     }
 }
 
-/// `||name^` is the name and what is below, `|name^` and `://name^` the name alone, `*.name^`
-/// what is below; a `|` at the end changes nothing, since a host's name ends where `^` is.
+/// Parses a rule without its `@@`.
 ///
-/// Without `^`, or without a sign before it, a rule is about other names as well, which begin or
-/// end with this one. An exception of this kind is one for the name: for too few names
-/// rather than for none.
-fn name(rule: &[u8], is_exception: bool) -> Result<Entry<'_>, Reason> {
+/// A rule without `^` at its end or an anchor at its start also matches longer names, so it is not
+/// applicable. Such an exception exempts only the name: better too few exemptions than none.
+fn entry(rule: &[u8], is_exception: bool) -> Result<Entry<'_>, Reason> {
     if rule.starts_with(b"/") {
         return Err(Reason::Unsupported("a regular expression or a path"));
     }
     let (pattern, modifiers) = modifiers(rule);
     let for_all = |modifier: &[u8]| FOR_ALL.contains(&modifier);
-    if modifiers.is_some_and(|all| !all.split(|octet| *octet == b',').all(for_all)) {
+    if modifiers.is_some_and(|all| !all.split(|byte| *byte == b',').all(for_all)) {
         return Err(Reason::Unsupported("a rule with modifiers"));
     }
-    let (start, scope) = match pattern {
-        [b'|', b'|', b'*', b'.', name @ ..] | [b'*', b'.', name @ ..] | [b'.', name @ ..] => {
-            (name, Some(Match::Below))
-        }
-        [b'|', b'|', name @ ..] => (name, Some(Match::Subtree)),
-        [b':', b'/', b'/', name @ ..] => (name, Some(Match::Exact)),
-        [b'|', name @ ..] => (without_scheme(name), Some(Match::Exact)),
-        name => (name, None),
-    };
-    let ended = start.strip_suffix(b"|").unwrap_or(start);
-    let text = ended.strip_suffix(b"^").unwrap_or(ended);
-    if text.iter().any(|octet| b"/:?=^|&".contains(octet)) {
+    let (anchored, text) = anchor(pattern);
+    // A `|` at the end has no effect: a host name ends where `^` is.
+    let name = text.strip_suffix(b"|").unwrap_or(text);
+    let name = name.strip_suffix(b"^").unwrap_or(name);
+    if name.iter().any(|byte| b"/:?=^|&".contains(byte)) {
         return Err(Reason::Unsupported("a rule with a port or a path"));
     }
-    if text.contains(&b' ') {
+    if name.contains(&b' ') {
         return Err(Reason::NotThisFormat(EXPECTED));
     }
-    let is_ended = text.len() < start.len();
-    let scope = match scope {
+    let is_ended = name.len() < text.len();
+    let scope = match anchored {
         Some(scope) if is_ended || is_exception => scope,
         Some(_) => {
             return Err(Reason::Unsupported("a rule without `^`, which other names begin with as well"));
         }
         None if is_exception => Match::Subtree,
-        // Alone, a name is a rule of hosts files: the name itself.
-        None if !is_ended && modifiers.is_none() && is_host(text) => Match::Exact,
+        // A bare name is a rule of hosts files: only the name itself.
+        None if !is_ended && modifiers.is_none() && is_host(name) => Match::Exact,
         None => return Err(Reason::Unsupported("a rule that matches a part of a name or a path")),
     };
-    Ok(Entry { text, scope, is_exception })
+    Ok(Entry { name, scope, is_exception })
+}
+
+/// The scope that the start of a pattern stands for, and the rest of the pattern.
+fn anchor(pattern: &[u8]) -> (Option<Match>, &[u8]) {
+    match pattern {
+        [b'|', b'|', b'*', b'.', rest @ ..] | [b'*', b'.', rest @ ..] | [b'.', rest @ ..] => {
+            (Some(Match::Below), rest)
+        }
+        [b'|', b'|', rest @ ..] => (Some(Match::Subtree), rest),
+        [b':', b'/', b'/', rest @ ..] => (Some(Match::Exact), rest),
+        [b'|', rest @ ..] => {
+            let host = rest.strip_prefix(b"https://").or_else(|| rest.strip_prefix(b"http://"));
+            (Some(Match::Exact), host.unwrap_or(rest))
+        }
+        rest => (None, rest),
+    }
 }
 
 fn is_host(text: &[u8]) -> bool {
     !text.contains(&b'*') && text.strip_suffix(b".").unwrap_or(text).contains(&b'.')
 }
 
-fn without_scheme(text: &[u8]) -> &[u8] {
-    text.strip_prefix(b"https://").or_else(|| text.strip_prefix(b"http://")).unwrap_or(text)
-}
-
-/// The rules that `$badfilter` switches off: those that are the same but for this modifier.
+/// The rules that `$badfilter` rules switch off: equal rules without this modifier.
 #[derive(Default)]
 pub struct SwitchedOff {
-    /// By what they say: where the rule stands that switches them off, and whether there is one.
-    rules: HashMap<Vec<u8>, (usize, u32, bool)>,
-    octets: usize,
+    rules: HashMap<Vec<u8>, Badfilter>,
+    bytes: usize,
+}
+
+struct Badfilter {
+    file: usize,
+    line: u32,
+    /// Whether the list has the rule that it switches off.
+    is_used: bool,
 }
 
 impl SwitchedOff {
-    /// Takes note of a line; `file` and `number` are its place.
-    pub fn note(&mut self, line: &[u8], file: usize, number: u32) {
-        if memchr::memmem::find(line, b"badfilter").is_none() {
+    /// Adds the rule of a line if it has `$badfilter`.
+    pub fn add(&mut self, text: &[u8], file: usize, line: u32) {
+        if memchr::memmem::find(text, b"badfilter").is_none() {
             return;
         }
-        let (rule, true) = rule_of(line.trim_ascii()) else { return };
-        self.octets += rule.len();
-        if self.octets <= REMEMBERED {
-            self.rules.entry(rule).or_insert((file, number, false));
+        let (rule, true) = canonical_rule(text.trim_ascii()) else { return };
+        self.bytes += rule.len();
+        if self.bytes <= MAX_SWITCHED_OFF {
+            self.rules.entry(rule).or_insert(Badfilter { file, line, is_used: false });
         }
     }
 
-    /// Those that switch off a block that the list does not have, by file and line: they may be
-    /// meant for the rule of another list.
+    /// File and line of each `$badfilter` for a block that the list does not have. It may be meant
+    /// for a rule of another list.
     pub fn unused(&self) -> impl Iterator<Item = (usize, u32)> {
-        let is_unused = |(rule, (_, _, is_there)): &(&Vec<u8>, &(usize, u32, bool))| {
-            !is_there && !rule.starts_with(b"@@")
-        };
-        self.rules.iter().filter(is_unused).map(|(_, (file, number, _))| (*file, *number))
+        let is_unused = |(rule, by): &(&Vec<u8>, &Badfilter)| !by.is_used && !rule.starts_with(b"@@");
+        self.rules.iter().filter(is_unused).map(|(_, by)| (by.file, by.line))
     }
 
-    fn judge(&mut self, line: &[u8]) -> Switched {
-        if self.octets == 0 {
-            return Switched::Not; // nearly all lists
+    fn state(&mut self, line: &[u8]) -> State {
+        if self.bytes == 0 {
+            return State::Active; // as in nearly all lists
         }
-        let (rule, is_switch) = rule_of(line);
-        match (is_switch, self.rules.get_mut(&rule)) {
-            (false, None) => Switched::Not,
-            (false, Some((_, _, is_there))) => {
-                *is_there = true;
-                Switched::Off
+        let (rule, is_badfilter) = canonical_rule(line);
+        match (is_badfilter, self.rules.get_mut(&rule)) {
+            (false, None) => State::Active,
+            (false, Some(badfilter)) => {
+                badfilter.is_used = true;
+                State::SwitchedOff
             }
-            (true, Some(_)) => Switched::Switch,
-            (true, None) => Switched::Forgotten,
+            (true, Some(_)) => State::Badfilter,
+            (true, None) => State::Unknown,
         }
     }
 }
 
-enum Switched {
-    Not,
-    Off,
-    Switch,
-    Forgotten,
+/// The state of a rule, according to `$badfilter` rules.
+enum State {
+    Active,
+    SwitchedOff,
+    /// It is such a rule itself.
+    Badfilter,
+    /// It is one that was not stored, because there were too many.
+    Unknown,
 }
 
-/// What a rule says, whatever the order of its modifiers and without `badfilter`; and whether
-/// it has that one.
-fn rule_of(line: &[u8]) -> (Vec<u8>, bool) {
+/// The rule with sorted modifiers and without `badfilter`, and whether it had that modifier.
+fn canonical_rule(line: &[u8]) -> (Vec<u8>, bool) {
     let at = if line.starts_with(b"@@") { 2 } else { 0 };
     let (pattern, Some(modifiers)) = modifiers(&line[at..]) else { return (line.to_vec(), false) };
-    let mut others: Vec<&[u8]> = modifiers.split(|octet| *octet == b',').collect();
+    let mut others: Vec<&[u8]> = modifiers.split(|byte| *byte == b',').collect();
     let count = others.len();
     others.retain(|modifier| *modifier != b"badfilter");
-    let is_switch = others.len() < count;
+    let is_badfilter = others.len() < count;
     others.sort_unstable();
     let mut rule = line[..at + pattern.len()].to_vec();
     if !others.is_empty() {
         rule.push(b'$');
         rule.extend(others.join(&b','));
     }
-    (rule, is_switch)
+    (rule, is_badfilter)
 }
 
 #[cfg(test)]
 mod tests {
     use super::SwitchedOff;
     use crate::list::Format;
-    use crate::list::reader::tests::{code, listed, reader, said};
+    use crate::list::reader::tests::{code, entries, listed, reader};
 
     #[test]
-    fn rules_about_names_are_read() {
-        for (line, said) in [
+    fn rules_about_names_are_listed() {
+        for (line, expected) in [
             ("||a.example^", "subtree a.example"),
             ("||a.example|", "subtree a.example"),
             ("||a.example^$important", "subtree a.example"),
@@ -243,14 +258,14 @@ mod tests {
             (".a.example^", "below a.example"),
             ("0.0.0.0 a.example", "exact a.example"),
         ] {
-            assert_eq!(listed(Format::Adblock, line), said, "{line}");
+            assert_eq!(listed(Format::Adblock, line), expected, "{line}");
         }
     }
 
-    /// As AdGuard and uBlock Origin write them.
+    /// The forms that AdGuard and uBlock Origin use.
     #[test]
     fn no_exception_is_lost_because_of_its_form() {
-        for (line, said) in [
+        for (line, expected) in [
             ("@@||a.example", "except subtree a.example"),
             ("@@||a.example|", "except subtree a.example"),
             ("@@a.example", "except subtree a.example"),
@@ -261,12 +276,12 @@ mod tests {
             ("@@||*.a.example^", "except below a.example"),
             ("@@||a.example^$important", "except subtree a.example"),
         ] {
-            assert_eq!(listed(Format::Adblock, line), said, "{line}");
+            assert_eq!(listed(Format::Adblock, line), expected, "{line}");
         }
     }
 
     #[test]
-    fn an_exception_that_is_not_carried_out_is_told_as_one() {
+    fn an_exception_that_is_not_applicable_is_reported_as_lost() {
         for line in [
             "@@||a.example^$client=192.0.2.1",
             "@@||a.example^$third-party",
@@ -280,13 +295,13 @@ mod tests {
         ] {
             assert_eq!(code(Format::Adblock, line), "lost_exception", "{line}");
         }
-        // About what a page shows: nothing is blocked for want of it.
+        // It concerns the content of a page: without it, no name is blocked.
         assert_eq!(code(Format::Adblock, "@@||a.example^$generichide"), "unsupported");
         assert_eq!(code(Format::Adblock, "a.example#@#.ad"), "unsupported");
     }
 
     #[test]
-    fn a_rule_may_be_switched_off_from_anywhere() {
+    fn badfilter_switches_off_a_rule_anywhere_in_the_list() {
         let lines = [
             "||a.example^$badfilter",
             "||a.example^",
@@ -300,11 +315,11 @@ mod tests {
         ];
         let mut off = SwitchedOff::default();
         for (number, line) in lines.iter().enumerate() {
-            off.note(line.as_bytes(), 7, number as u32);
+            off.add(line.as_bytes(), 7, number as u32);
         }
         let mut reader = reader(Format::Adblock);
         reader.switch_off(off);
-        let read = lines.map(|line| said(&mut reader, line.as_bytes()));
+        let read = lines.map(|line| entries(&mut reader, line.as_bytes()));
         let (nothing, off) = (Ok(String::new()), Err("switched_off"));
         let expected = [&nothing, &off, &off, &nothing, &off, &nothing, &nothing, &nothing];
         assert!(read.iter().zip(expected).all(|(read, expected)| read == expected), "{read:?}");
@@ -313,14 +328,14 @@ mod tests {
     }
 
     #[test]
-    fn comments_and_headers_are_nothing() {
+    fn comments_and_headers_are_ignored() {
         for line in ["", "! Title: x", "[Adblock Plus 2.0]", "# x", "#x", "# x ## y", "#", "!"] {
             assert_eq!(listed(Format::Adblock, line), "", "{line}");
         }
     }
 
     #[test]
-    fn what_is_not_about_names_is_refused() {
+    fn other_rules_are_rejected() {
         for line in [
             "||a.example",
             "||a.example/ads",

@@ -1,6 +1,13 @@
-//! One record a line (RFC 4180), the name in the column that the settings say.
+//! One record per line (RFC 4180). The zone's settings name the column and the separator:
+//!
+//! ```text
+//! No;Domain;Note             the first lines may be titles
+//! 1;ads.example;             with `column: 2` and `separator: ";"`
+//! 2;"bad.example";"quoted"
+//! ```
 
-use super::Entry;
+use super::{Entry, TakeEntry};
+use crate::list::tokens::split_once;
 use crate::list::{Reason, name_parser};
 use crate::name::Name;
 use crate::policy::Match;
@@ -8,24 +15,20 @@ use crate::policy::Match;
 const EXPECTED: &str = "fields between separators, each quoted as a whole or not at all";
 
 pub struct Csv {
-    /// Where the name stands, counted from 1.
+    /// The column of the name, counted from 1.
     pub column: usize,
     pub separator: u8,
     pub scope: Match,
-    /// How many records may still be titles: none once a record has named something.
+    /// How many of the next records may be titles: none after the first name.
     pub titles: usize,
 }
 
-/// Records at the top that may be titles: that of the list, of its columns, perhaps a date.
+/// Records at the top that may be titles: of the list, of its columns, perhaps a date.
 pub const TITLES: usize = 5;
 
 impl Csv {
-    pub fn read(
-        &mut self,
-        line: &[u8],
-        list: &mut impl FnMut(Entry) -> Result<(), Reason>,
-    ) -> Result<(), Reason> {
-        // RFC 4180 has no comments, but lists have them.
+    pub fn parse(&mut self, line: &[u8], take: &mut impl TakeEntry) -> Result<(), Reason> {
+        // RFC 4180 has no comments, but lists do.
         let start = line.trim_ascii_start();
         if start.is_empty() || start.starts_with(b"#") {
             return Ok(());
@@ -44,12 +47,11 @@ impl Csv {
             return Err(Reason::NoName);
         }
         self.titles = 0;
-        list(Entry::wildcard(name, self.scope))
+        take(Entry::wildcard(name, self.scope))
     }
 
-    /// The field of the column, and whether all fields are blank. The other fields are looked at
-    /// as well: behind a quote that is not closed, the next line would begin in the middle of a
-    /// record.
+    /// The field of the column, and whether all fields are blank. It parses the other fields as
+    /// well: after an unclosed quote, the next line would start in the middle of a record.
     fn field<'a>(&self, line: &'a [u8]) -> Result<(&'a [u8], bool), Reason> {
         let mut found = None;
         let mut is_blank = true;
@@ -71,44 +73,42 @@ impl Csv {
         }
     }
 
-    /// The first field, without its quotes, and what is behind its separator.
+    /// The first field without its quotes, and the text after its separator.
     ///
-    /// A quote in a quoted field is doubled. It stays so: no name has one.
+    /// A quote in a quoted field is doubled, and stays so: no name has one.
     fn first_field<'a>(&self, text: &'a [u8]) -> Result<(&'a [u8], Option<&'a [u8]>), Reason> {
-        let start = text.iter().position(|&octet| octet != b' ').unwrap_or(0);
+        let start = text.iter().position(|&byte| byte != b' ').unwrap_or(0);
         if text.get(start) != Some(&b'"') {
-            let (field, after) = self.cut(text);
+            let (field, after) = self.split(text);
             return Ok((field.trim_ascii(), after));
         }
         let quoted = &text[start + 1..];
         let end = closing_quote(quoted).ok_or(Reason::NotThisFormat(EXPECTED))?;
-        let (nothing, after) = self.cut(&quoted[end + 1..]);
-        if !nothing.trim_ascii().is_empty() {
+        let (between, after) = self.split(&quoted[end + 1..]);
+        if !between.trim_ascii().is_empty() {
             return Err(Reason::NotThisFormat(EXPECTED));
         }
         Ok((quoted[..end].trim_ascii(), after))
     }
 
-    fn cut<'a>(&self, text: &'a [u8]) -> (&'a [u8], Option<&'a [u8]>) {
-        match text.iter().position(|&octet| octet == self.separator) {
-            Some(at) => (&text[..at], Some(&text[at + 1..])),
-            None => (text, None),
-        }
+    fn split<'a>(&self, text: &'a [u8]) -> (&'a [u8], Option<&'a [u8]>) {
+        split_once(text, self.separator).map_or((text, None), |(field, after)| (field, Some(after)))
     }
 }
 
-/// `Domain`, `Name (as of 01.02.2026)`: several words at least, none of them a name.
+/// A title such as `Domain` has no dot, or is several words of which none is a name:
+/// `Name (as of 01.02.2026)`.
 fn is_title(field: &[u8]) -> bool {
     let mut name = Name::root();
     !field.contains(&b'.')
         || field.contains(&b' ')
-            && field.split(|&octet| octet == b' ').all(|word| name_parser::read(&mut name, word).is_err())
+            && field.split(|&byte| byte == b' ').all(|word| name_parser::parse(&mut name, word).is_err())
 }
 
 fn closing_quote(quoted: &[u8]) -> Option<usize> {
     let mut at = 0;
     loop {
-        at += quoted.get(at..)?.iter().position(|&octet| octet == b'"')?;
+        at += quoted.get(at..)?.iter().position(|&byte| byte == b'"')?;
         if quoted.get(at + 1) != Some(&b'"') {
             return Some(at);
         }
@@ -119,7 +119,7 @@ fn closing_quote(quoted: &[u8]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::Match;
-    use crate::list::reader::tests::{said, settings};
+    use crate::list::reader::tests::{entries, settings};
     use crate::list::{Exceptions, Format, Reader, Repairs, Settings};
 
     fn reader(column: usize, separator: u8) -> Reader {
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn the_column_holds_the_name() {
+    fn the_column_has_the_name() {
         let mut reader = reader(2, b',');
         for (line, expected) in [
             ("# from the ministry", Ok("")),
@@ -153,35 +153,35 @@ mod tests {
             ("13,*.a.example", Ok("below a.example")),
         ] {
             let expected = expected.map(str::to_string);
-            assert_eq!(said(&mut reader, line.as_bytes()), expected, "{line}");
+            assert_eq!(entries(&mut reader, line.as_bytes()), expected, "{line}");
         }
     }
 
     /// A list without a header loses no name.
     #[test]
-    fn a_first_line_with_a_name_is_no_header() {
-        assert_eq!(said(&mut reader(1, b','), b"a.example,x"), Ok("exact a.example".into()));
-        assert_eq!(said(&mut reader(1, b','), b"a.example:80,x"), Err("needs_repair"));
+    fn a_first_line_with_a_name_is_not_a_header() {
+        assert_eq!(entries(&mut reader(1, b','), b"a.example,x"), Ok("exact a.example".into()));
+        assert_eq!(entries(&mut reader(1, b','), b"a.example:80,x"), Err("needs_repair"));
     }
 
-    /// Titles of other shapes than the records; below the first name there are none.
+    /// Titles may have fewer columns than the records. After the first name there are none.
     #[test]
-    fn titles_are_nothing() {
-        assert_eq!(said(&mut reader(2, b';'), b"1;a.example b.example"), Err("bad_character"));
+    fn titles_are_ignored() {
+        assert_eq!(entries(&mut reader(2, b';'), b"1;a.example b.example"), Err("bad_character"));
         let mut reader = reader(2, b';');
         for line in ["Blocked domains", "No.;Domain name (as of 01.02.2026);Note", ";;", "No;Domain"] {
-            assert_eq!(said(&mut reader, line.as_bytes()), Ok(String::new()), "{line}");
+            assert_eq!(entries(&mut reader, line.as_bytes()), Ok(String::new()), "{line}");
         }
-        assert_eq!(said(&mut reader, b"1;a.example"), Ok("exact a.example".into()));
-        assert_eq!(said(&mut reader, b"No;Domain"), Err("top_level"));
-        assert_eq!(said(&mut reader, b"Total: 1"), Err("column_missing"));
-        assert_eq!(said(&mut reader, b"2;two words.example"), Err("bad_character"));
+        assert_eq!(entries(&mut reader, b"1;a.example"), Ok("exact a.example".into()));
+        assert_eq!(entries(&mut reader, b"No;Domain"), Err("top_level"));
+        assert_eq!(entries(&mut reader, b"Total: 1"), Err("column_missing"));
+        assert_eq!(entries(&mut reader, b"2;two words.example"), Err("bad_character"));
     }
 
     #[test]
-    fn tabs_separate_and_are_not_white_space_then() {
+    fn a_tab_as_separator_is_not_white_space() {
         let mut reader = reader(3, b'\t');
-        assert_eq!(said(&mut reader, b"\t\ta.example\tx"), Ok("exact a.example".into()));
-        assert_eq!(said(&mut reader, b"a.example\t"), Err("column_missing"));
+        assert_eq!(entries(&mut reader, b"\t\ta.example\tx"), Ok("exact a.example".into()));
+        assert_eq!(entries(&mut reader, b"a.example\t"), Err("column_missing"));
     }
 }

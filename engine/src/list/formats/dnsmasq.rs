@@ -1,24 +1,29 @@
-//! Lines of dnsmasq's configuration: `address=/NAME/.../ADDRESS`, and `server=` or
-//! `local=` without a server. dnsmasq(8), as of version 2.86.
+//! Lines of dnsmasq's configuration, dnsmasq(8) as of version 2.86:
+//!
+//! ```text
+//! address=/ads.example/0.0.0.0     # answered with an address: listed, with all names below
+//! local=/a.example/b.example/      # no server: listed
+//! server=/good.example/#           # the usual servers: an exception
+//! server=/corp.example/192.0.2.1   # a server of its own: not applicable
+//! ```
 
-use super::{Entry, hosts};
+use super::{Entry, TakeEntry, hosts};
 use crate::list::Reason;
-use crate::list::tokens::{split_once, without_comment};
+use crate::list::tokens::{is_option, split_once, without_comment};
 use crate::policy::Match;
 
 const EXPECTED: &str = "`address=/NAME/`, `server=/NAME/` or `local=/NAME/`";
-
 const OTHER_OPTION: Reason = Reason::Unsupported("an option that lists no names");
 
-pub fn read(line: &[u8], list: &mut impl FnMut(Entry) -> Result<(), Reason>) -> Result<(), Reason> {
+pub fn parse(line: &[u8], take: &mut impl TakeEntry) -> Result<(), Reason> {
     let line = without_comment(line).trim_ascii();
     if line.is_empty() {
         return Ok(());
     }
     let Some((option, value)) = split_once(line, b'=') else {
-        // `domain-needed`, `no-resolv`: an option that is switched on.
-        let is_switch = line.contains(&b'-') && is_option(line);
-        return Err(if is_switch { OTHER_OPTION } else { Reason::NotThisFormat(EXPECTED) });
+        // An option without a value, such as `domain-needed`.
+        let is_flag = line.contains(&b'-') && is_option(line);
+        return Err(if is_flag { OTHER_OPTION } else { Reason::NotThisFormat(EXPECTED) });
     };
     let forwards = match option.trim_ascii_end() {
         b"address" => false,
@@ -28,45 +33,38 @@ pub fn read(line: &[u8], list: &mut impl FnMut(Entry) -> Result<(), Reason>) -> 
     };
     let (names, target) = names_and_target(value.trim_ascii_start())?;
     let is_exception = match (forwards, target) {
-        // Nothing said: the name does not exist.
+        // No target: NXDOMAIN.
         (_, b"") => false,
-        // The address of no machine.
+        // The null address.
         (false, b"#") => false,
         (false, address) if hosts::is_address(address) => false,
-        // The servers that are asked about everything else.
+        // The usual servers.
         (true, b"#") => true,
         (true, _) => return Err(Reason::Unsupported("names forwarded to a server of their own")),
         (false, _) => return Err(Reason::NotThisFormat(EXPECTED)),
     };
-    for name in names.split(|&octet| octet == b'/') {
-        let listed = scoped(name).map_err(|reason| if is_exception { reason.of_exception() } else { reason });
-        list(Entry { is_exception, ..listed? })?;
+    for name in names.split(|&byte| byte == b'/') {
+        let entry = entry(name).map_err(|reason| reason.of_exception_if(is_exception))?;
+        take(Entry { is_exception, ..entry })?;
     }
     Ok(())
 }
 
-/// The shape of an option's name.
-fn is_option(word: &[u8]) -> bool {
-    word.first().is_some_and(u8::is_ascii_lowercase)
-        && word.iter().all(|octet| octet.is_ascii_lowercase() || octet.is_ascii_digit() || *octet == b'-')
-}
-
-/// `/NAME/NAME/TARGET`.
+/// Splits `/NAME/NAME/TARGET`.
 fn names_and_target(value: &[u8]) -> Result<(&[u8], &[u8]), Reason> {
     let Some(value) = value.strip_prefix(b"/") else {
         return Err(Reason::Unsupported("a server for all names"));
     };
-    let at = value.iter().rposition(|&octet| octet == b'/').ok_or(Reason::NotThisFormat(EXPECTED))?;
+    let at = value.iter().rposition(|&byte| byte == b'/').ok_or(Reason::NotThisFormat(EXPECTED))?;
     Ok((&value[..at], &value[at + 1..]))
 }
 
-fn scoped(name: &[u8]) -> Result<Entry<'_>, Reason> {
+fn entry(name: &[u8]) -> Result<Entry<'_>, Reason> {
     match name {
         b"#" => Err(Reason::Unsupported("a line for all names")),
-        [b'*', b'.', ..] => Ok(Entry::wildcard(name, Match::Subtree)),
-        // dnsmasq(8): a leading dot changes nothing.
+        // dnsmasq(8): a leading dot has no effect.
         [b'.', name @ ..] => Ok(Entry::new(name, Match::Subtree)),
-        name => Ok(Entry::new(name, Match::Subtree)),
+        name => Ok(Entry::wildcard(name, Match::Subtree)),
     }
 }
 
@@ -76,7 +74,7 @@ mod tests {
     use crate::list::reader::tests::{code, listed};
 
     #[test]
-    fn a_name_that_is_answered_here_is_listed() {
+    fn a_name_that_dnsmasq_answers_itself_is_listed() {
         for line in [
             "address=/a.example/0.0.0.0",
             "address=/a.example/::",
@@ -93,12 +91,12 @@ mod tests {
     }
 
     #[test]
-    fn the_ordinary_servers_are_an_exception() {
+    fn the_usual_servers_are_an_exception() {
         assert_eq!(listed(Format::Dnsmasq, "server=/a.example/#"), "except subtree a.example");
     }
 
     #[test]
-    fn what_is_not_about_names_is_refused() {
+    fn other_options_and_invalid_lines_are_rejected() {
         let code = |line| code(Format::Dnsmasq, line);
         assert_eq!(code("server=/a.example/192.0.2.1"), "unsupported");
         assert_eq!(code("server=192.0.2.1"), "unsupported");

@@ -1,21 +1,22 @@
-//! `ADDRESS NAME...`, as in hosts(5). Whatever the address, the names are listed:
-//! what clients are told instead is a matter of the zone's answer.
+//! Lines of a hosts file, hosts(5):
+//!
+//! ```text
+//! 0.0.0.0 ads.example tracker.example  # comment
+//! ```
+//!
+//! The address is ignored: the zone decides what clients get.
 
 use std::net::IpAddr;
 
-use super::Entry;
+use super::{Entry, TakeEntry};
 use crate::list::Reason;
 use crate::list::tokens::{split_once, word};
 use crate::policy::Match;
 
 const EXPECTED: &str = "an address and names, as in `0.0.0.0 ads.example`";
 
-pub fn read(
-    line: &[u8],
-    scope: Match,
-    list: &mut impl FnMut(Entry) -> Result<(), Reason>,
-) -> Result<(), Reason> {
-    // Here `#` begins a comment in the middle of a word as well.
+pub fn parse(line: &[u8], scope: Match, take: &mut impl TakeEntry) -> Result<(), Reason> {
+    // In hosts files, `#` starts a comment even in the middle of a word.
     let line = split_once(line, b'#').map_or(line, |(before, _)| before);
     let (address, mut rest) = word(line);
     if address.is_empty() {
@@ -29,26 +30,25 @@ pub fn read(
         if name.is_empty() {
             return Ok(());
         }
-        // Lists made from a machine's own file say `0.0.0.0 0.0.0.0` too.
-        if name != address && !is_furniture(name) {
-            list(Entry::wildcard(name, scope))?;
+        // Lists made from a system's own file contain `0.0.0.0 0.0.0.0`.
+        if name != address && !is_system_name(name) {
+            take(Entry::wildcard(name, scope))?;
         }
         rest = after;
     }
 }
 
-/// Also with the network interface that some systems write: `fe80::1%lo0`.
+/// Some systems append the network interface: `fe80::1%lo0`.
 pub fn is_address(word: &[u8]) -> bool {
     let word = split_once(word, b'%').map_or(word, |(before, _)| before);
     std::str::from_utf8(word).is_ok_and(|word| word.parse::<IpAddr>().is_ok())
 }
 
-/// Names by which a machine knows itself and its link; every such file has them,
-/// and they are no names of the DNS.
-fn is_furniture(name: &[u8]) -> bool {
+/// Names that every hosts file has for the system itself. They are not names of the DNS.
+fn is_system_name(name: &[u8]) -> bool {
     let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
-    let of_ipv6 = name.get(..4).is_some_and(|start| start.eq_ignore_ascii_case(b"ip6-"));
-    (of_ipv6 && !name.contains(&b'.'))
+    let is_ipv6 = name.get(..4).is_some_and(|start| start.eq_ignore_ascii_case(b"ip6-"));
+    (is_ipv6 && !name.contains(&b'.'))
         || ["localhost", "localhost.localdomain", "local", "broadcasthost"].into_iter().any(is)
 }
 
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machines_own_names_are_nothing() {
+    fn names_of_the_system_itself_are_ignored() {
         for line in [
             "127.0.0.1 localhost localhost.localdomain local",
             "255.255.255.255 broadcasthost",
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn other_lines_are_refused() {
+    fn other_lines_are_rejected() {
         let code = |line| code(Format::Hosts, line);
         for line in ["a.example", "0.0.0.0", "0.0.0 a.example", "<html> a.example"] {
             assert_eq!(code(line), "not_this_format", "{line}");

@@ -1,16 +1,17 @@
-//! One name a line; `*.name` is what is below it. `#` begins a comment.
+//! One name per line, with comments:
+//!
+//! ```text
+//! ads.example      # the name and all names below it; `match` changes this
+//! *.ads.example    # only the names below it
+//! ```
 
-use super::Entry;
+use super::{Entry, TakeEntry};
 use crate::list::{Reason, tokens::without_comment};
 use crate::policy::Match;
 
-pub fn read(
-    line: &[u8],
-    scope: Match,
-    list: &mut impl FnMut(Entry) -> Result<(), Reason>,
-) -> Result<(), Reason> {
+pub fn parse(line: &[u8], scope: Match, take: &mut impl TakeEntry) -> Result<(), Reason> {
     match without_comment(line).trim_ascii() {
         b"" => Ok(()),
-        name => list(Entry::wildcard(name, scope)),
+        name => take(Entry::wildcard(name, scope)),
     }
 }

@@ -1,5 +1,5 @@
-//! A resource record in presentation format, behind its owner: `[TTL] [CLASS] TYPE
-//! DATA` (RFC 1035 5.1). Zone files have them, and Unbound's local data.
+//! A resource record without its owner, in presentation format: `[TTL] [CLASS] TYPE DATA` (RFC 1035
+//! 5.1). Zone files and Unbound's local data contain them.
 
 use crate::list::tokens::word;
 
@@ -12,12 +12,12 @@ pub struct Record<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Soa,
-    /// Belongs to the zone and its signatures, whichever owner it has.
+    /// DNSSEC records are about the zone, whatever their owner is.
     Dnssec,
-    /// Says where another zone or tree begins.
+    /// A delegation or DNAME: another zone or tree starts here.
     Cut,
     Cname,
-    /// What a client may be given.
+    /// Data that an answer may have.
     Data,
 }
 
@@ -28,10 +28,10 @@ const DATA: [&[u8]; 17] = [
     b"LOC", b"TLSA", b"SSHFP", b"URI", b"RP",
 ];
 
-/// Reads what stands behind an owner; `None` if that is no record of class IN.
+/// Parses the text after an owner. `None` if it is not a record of class IN.
 ///
-/// TTL and class stand in either order (RFC 1035 5.1), or not at all.
-pub fn read(text: &[u8]) -> Option<Record<'_>> {
+/// TTL and class are optional, in either order (RFC 1035 5.1).
+pub fn parse(text: &[u8]) -> Option<Record<'_>> {
     let (mut first, mut rest) = word(text);
     for _ in 0..2 {
         if is_ttl_or_class(first) {
@@ -45,16 +45,16 @@ pub fn read(text: &[u8]) -> Option<Record<'_>> {
     Some(Record { kind: kind(first)?, data })
 }
 
-/// A number, perhaps with units (`1h30m`), as all zone files in use have it; or IN.
+/// A TTL is a number, often with units (`1h30m`).
 fn is_ttl_or_class(word: &[u8]) -> bool {
     let is_ttl = word.first().is_some_and(u8::is_ascii_digit)
-        && word.iter().all(|octet| octet.is_ascii_digit() || b"smhdwSMHDW".contains(octet));
+        && word.iter().all(|byte| byte.is_ascii_digit() || b"smhdwSMHDW".contains(byte));
     is_ttl || word.eq_ignore_ascii_case(b"IN")
 }
 
 fn kind(word: &[u8]) -> Option<Kind> {
     let is = |name: &[u8]| word.eq_ignore_ascii_case(name);
-    // RFC 3597 5: types without a name of their own.
+    // RFC 3597 5: unknown types are written as TYPE and a number.
     let is_numbered = word.get(..4).is_some_and(|start| start.eq_ignore_ascii_case(b"TYPE"))
         && word.len() > 4
         && word[4..].iter().all(u8::is_ascii_digit);
@@ -78,18 +78,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ttl_and_class_stand_in_either_order_or_not_at_all() {
+    fn ttl_and_class_are_optional_and_in_either_order() {
         for text in ["CNAME .", "300 cname .", "IN CNAME .", "300 IN CNAME .", " in 1h30m  CNAME\t. "] {
-            let record = read(text.as_bytes()).unwrap();
+            let record = parse(text.as_bytes()).unwrap();
             assert_eq!((record.kind, record.data), (Kind::Cname, &b"."[..]), "{text}");
         }
     }
 
     #[test]
-    fn what_is_no_record_is_none() {
+    fn other_text_is_not_a_record() {
         for text in ["", "CNAME", "IN 300", "CH TXT x", "300 300 300 A x", "BLAH x", "TYPE x", "x CNAME ."] {
-            assert!(read(text.as_bytes()).is_none(), "{text}");
+            assert!(parse(text.as_bytes()).is_none(), "{text}");
         }
-        assert_eq!(read(b"TYPE65534 \\# 0").unwrap().kind, Kind::Data);
+        assert_eq!(parse(b"TYPE65534 \\# 0").unwrap().kind, Kind::Data);
     }
 }

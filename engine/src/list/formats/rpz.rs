@@ -1,76 +1,75 @@
-//! The text of a response policy zone (RFC 1035 5.1; RPZ, draft-vixie-dnsop-dns-rpz).
+//! A zone file (RFC 1035 5.1) of a response policy zone (RPZ, draft-vixie-dnsop-dns-rpz):
 //!
-//! That a name is listed is what counts: what clients are told is a matter of the
-//! policy zone it goes into, so `rpz-drop.` and local data are as good as `.` here.
-//! The one action that is kept is `rpz-passthru.`, an exception.
+//! ```text
+//! $ORIGIN rpz.example.
+//! @              SOA localhost. root.localhost. 1 12h 15m 3w 2h
+//! ads.example    CNAME .               ; only this name
+//! *.ads.example  CNAME .               ; the names below it
+//! good.example   CNAME rpz-passthru.   ; an exception
+//! data.example   A 192.0.2.1           ; listed, whatever the data is
+//! ```
+//!
+//! The zone that uses the list decides what clients get. So all actions list the name, except
+//! `rpz-passthru.`.
 
 use std::borrow::Cow;
 
-use super::Entry;
 use super::record::{self, Kind};
+use super::{Entry, TakeEntry};
 use crate::list::Reason;
 use crate::list::tokens::{strip_parent, word};
 use crate::policy::Match;
 
 const EXPECTED: &str = "records of a zone file, as in `ads.example CNAME .`";
-/// Lines that parentheses hold together at most. The longest records, keys and
-/// signatures, need half as many; one left open would swallow the rest of the list.
-const LINES_TOGETHER: usize = 40;
+/// Lines in one pair of parentheses. The longest records, keys and signatures, need half as many.
+/// Without this limit, an unclosed parenthesis would swallow the rest of the list.
+const MAX_LINES_IN_PARENTHESES: usize = 40;
 
-/// What lines above say about those that follow. Names here are absolute, without
-/// their trailing dot.
+/// The state between lines. Names in it are absolute, without their trailing dot.
 #[derive(Default)]
 pub struct Rpz {
-    /// Where relative names are. If nothing says it, they are the listed names.
+    /// Relative names are below it. If it is unknown, they are the listed names.
     origin: Option<Vec<u8>>,
-    /// The zone itself: the owner of its SOA record, until then `$ORIGIN` at the top.
+    /// The name of the zone: the owner of its SOA record, before that `$ORIGIN` at the top.
     apex: Option<Vec<u8>>,
-    /// The last record's owner, as it is written: a line that begins with white space
-    /// has the same. It stays where that record could not be meant.
+    /// The owner of the last record, as written. A line that starts with white space has the same
+    /// owner, even if the last record was invalid.
     owner: Vec<u8>,
     has_records: bool,
     /// Lines since a parenthesis was opened; 0 if none is open.
-    lines_together: usize,
+    lines_in_parentheses: usize,
 }
 
 impl Rpz {
-    pub fn read(
-        &mut self,
-        line: &[u8],
-        list: &mut impl FnMut(Entry) -> Result<(), Reason>,
-    ) -> Result<(), Reason> {
-        let read = self.read_line(line, list);
-        if read.is_err() {
-            // Rather too many lines refused than any lost behind a parenthesis.
-            self.lines_together = 0;
+    pub fn parse(&mut self, line: &[u8], take: &mut impl TakeEntry) -> Result<(), Reason> {
+        let parsed = self.parse_line(line, take);
+        if parsed.is_err() {
+            // Better to reject too many lines than to lose any in parentheses.
+            self.lines_in_parentheses = 0;
         }
-        read
+        parsed
     }
 
     fn is_open(&self) -> bool {
-        self.lines_together > 0
+        self.lines_in_parentheses > 0
     }
 
     /// Whether the last line belongs to a record that has no end.
-    pub fn is_cut_off(&self) -> bool {
-        self.lines_together > 1
+    pub fn is_incomplete(&self) -> bool {
+        self.lines_in_parentheses > 1
     }
 
-    fn read_line(
-        &mut self,
-        line: &[u8],
-        list: &mut impl FnMut(Entry) -> Result<(), Reason>,
-    ) -> Result<(), Reason> {
-        if self.is_open() && begins_record(line) {
-            self.lines_together = 0; // it was left open
+    fn parse_line(&mut self, line: &[u8], take: &mut impl TakeEntry) -> Result<(), Reason> {
+        if self.is_open() && starts_record(line) {
+            self.lines_in_parentheses = 0; // the parenthesis was never closed
         }
-        let goes_on = self.is_open();
+        let is_continuation = self.is_open();
         let text = self.scan(line)?.trim_ascii_end();
-        if goes_on || text.is_empty() {
+        if is_continuation || text.is_empty() {
             return Ok(());
         }
         if text.starts_with(b"$") {
-            return self.read_directive(text);
+            return self.parse_directive(text);
         }
         let rest = if text.starts_with(b" ") || text.starts_with(b"\t") {
             text
@@ -80,7 +79,7 @@ impl Rpz {
             self.owner.extend_from_slice(owner);
             rest
         };
-        let record = record::read(rest).ok_or(Reason::NotThisFormat(EXPECTED))?;
+        let record = record::parse(rest).ok_or(Reason::NotThisFormat(EXPECTED))?;
         if self.owner.is_empty() {
             return Err(Reason::NotThisFormat(EXPECTED));
         }
@@ -88,48 +87,48 @@ impl Rpz {
         match record.kind {
             Kind::Soa => self.enter_zone(),
             Kind::Dnssec => {}
-            Kind::Cut | Kind::Cname | Kind::Data => self.read_trigger(record.kind, record.data, list)?,
+            Kind::Cut | Kind::Cname | Kind::Data => self.parse_trigger(record.kind, record.data, take)?,
         }
         Ok(())
     }
 
-    /// The line without its comment. Notes whether a parenthesis is open behind it.
+    /// The line without its comment. Counts the lines while a parenthesis is open.
     fn scan<'a>(&mut self, line: &'a [u8]) -> Result<&'a [u8], Reason> {
         let mut is_open = self.is_open();
         let mut is_quoted = false;
         let mut end = line.len();
-        let mut octets = line.iter().enumerate();
-        while let Some((at, &octet)) = octets.next() {
-            match octet {
-                b'\\' => drop(octets.next()),
+        let mut bytes = line.iter().enumerate();
+        while let Some((at, &byte)) = bytes.next() {
+            match byte {
+                b'\\' => drop(bytes.next()),
                 b'"' => is_quoted = !is_quoted,
                 _ if is_quoted => {}
                 b';' => {
                     end = at;
                     break;
                 }
-                b'(' | b')' if is_open == (octet == b'(') => return Err(Reason::NotThisFormat(EXPECTED)),
+                b'(' | b')' if is_open == (byte == b'(') => return Err(Reason::NotThisFormat(EXPECTED)),
                 b'(' | b')' => is_open = !is_open,
                 _ => {}
             }
         }
-        if is_quoted || is_open && self.lines_together == LINES_TOGETHER {
+        if is_quoted || is_open && self.lines_in_parentheses == MAX_LINES_IN_PARENTHESES {
             return Err(Reason::NotThisFormat(EXPECTED));
         }
-        self.lines_together = if is_open { self.lines_together + 1 } else { 0 };
+        self.lines_in_parentheses = if is_open { self.lines_in_parentheses + 1 } else { 0 };
         Ok(&line[..end])
     }
 
-    fn read_directive(&mut self, text: &[u8]) -> Result<(), Reason> {
+    fn parse_directive(&mut self, text: &[u8]) -> Result<(), Reason> {
         let (directive, rest) = word(text);
-        let (argument, behind) = word(rest);
+        let (argument, after) = word(rest);
         if directive.eq_ignore_ascii_case(b"$TTL") {
             return Ok(());
         }
         if !directive.eq_ignore_ascii_case(b"$ORIGIN") {
             return Err(Reason::Unsupported("a directive other than $ORIGIN and $TTL"));
         }
-        if argument.is_empty() || !behind.trim_ascii().is_empty() {
+        if argument.is_empty() || !after.trim_ascii().is_empty() {
             return Err(Reason::NotThisFormat("`$ORIGIN NAME`"));
         }
         self.origin = self.absolute(argument).map(Cow::into_owned);
@@ -140,7 +139,7 @@ impl Rpz {
         Ok(())
     }
 
-    /// The SOA record stands at the apex, and nowhere else.
+    /// The owner of the SOA record is the apex of the zone.
     fn enter_zone(&mut self) {
         let Some(apex) = self.absolute(&self.owner).map(Cow::into_owned) else { return };
         self.owner = [&apex, &b"."[..]].concat();
@@ -150,22 +149,17 @@ impl Rpz {
         self.apex = Some(apex);
     }
 
-    fn read_trigger(
-        &self,
-        kind: Kind,
-        data: &[u8],
-        list: &mut impl FnMut(Entry) -> Result<(), Reason>,
-    ) -> Result<(), Reason> {
+    fn parse_trigger(&self, kind: Kind, data: &[u8], take: &mut impl TakeEntry) -> Result<(), Reason> {
         let joined;
         let name = if !self.owner.ends_with(b".") && self.origin == self.apex {
-            // Nearly all are: relative to the zone itself.
+            // As in nearly all records: relative to the apex.
             if self.owner == b"@" { b"" } else { &self.owner[..] }
         } else {
             joined = self.absolute(&self.owner).ok_or(Reason::OutsideZone)?;
             let apex = self.apex.as_deref().ok_or(Reason::OutsideZone)?;
             strip_parent(&joined, apex).ok_or(Reason::OutsideZone)?
         };
-        // What stands at the apex is about the zone.
+        // Records at the apex are about the zone.
         if name.is_empty() {
             return Ok(());
         }
@@ -174,12 +168,12 @@ impl Rpz {
         }
         let is_exception = kind == Kind::Cname && is_passthru(data, name)?;
         if let Some(reason) = not_applicable(name) {
-            return Err(if is_exception { reason.of_exception() } else { reason });
+            return Err(reason.of_exception_if(is_exception));
         }
-        list(Entry { is_exception, ..Entry::wildcard(name, Match::Exact) })
+        take(Entry { is_exception, ..Entry::wildcard(name, Match::Exact) })
     }
 
-    /// The name, absolute; without an origin it is so as it stands, and `@` is unknown.
+    /// The absolute name. Without an origin, a name is absolute as written, and `@` is unknown.
     fn absolute<'a>(&'a self, name: &'a [u8]) -> Option<Cow<'a, [u8]>> {
         if let Some(name) = name.strip_suffix(b".") {
             return Some(name.into());
@@ -192,27 +186,27 @@ impl Rpz {
     }
 }
 
-/// Why a record of RPZ is not about a name, if it is not.
+/// Why an RPZ trigger is not a name, if it is not.
 fn not_applicable(name: &[u8]) -> Option<Reason> {
-    let last_label = name.rsplit(|&octet| octet == b'.').next().unwrap_or(name);
+    let last_label = name.rsplit(|&byte| byte == b'.').next().unwrap_or(name);
     if last_label.get(..4).is_some_and(|start| start.eq_ignore_ascii_case(b"rpz-")) {
         return Some(Reason::Unsupported("a trigger other than the queried name"));
     }
     (name == b"*").then_some(Reason::Unsupported("a record for all names"))
 }
 
-/// Whether a line is a whole record, or the beginning of one, with its owner. What goes on
-/// within parentheses, numbers, keys and texts, does not look like this.
-fn begins_record(line: &[u8]) -> bool {
+/// Whether a line starts a record, with its owner. Continuation lines in parentheses (numbers, keys,
+/// text) do not look like this.
+fn starts_record(line: &[u8]) -> bool {
     let (owner, rest) = word(line);
-    let is_owner = owner.first().is_some_and(|octet| !b" \t\"();$".contains(octet));
-    is_owner && !line.starts_with(b" ") && !line.starts_with(b"\t") && record::read(rest).is_some()
+    let is_owner = owner.first().is_some_and(|byte| !b" \t\"();$".contains(byte));
+    is_owner && !line.starts_with(b" ") && !line.starts_with(b"\t") && record::parse(rest).is_some()
 }
 
-/// Whether a CNAME to `target` lets the name pass. So does, in zones of the first
-/// kind, one to the name itself.
+/// Whether a CNAME to `target` exempts the name. In the first version of RPZ, that was a CNAME to
+/// the name itself.
 fn is_passthru(target: &[u8], name: &[u8]) -> Result<bool, Reason> {
-    if target.iter().any(|octet| b" \t()".contains(octet)) {
+    if target.iter().any(|byte| b" \t()".contains(byte)) {
         return Err(Reason::NotThisFormat(EXPECTED));
     }
     if target.eq_ignore_ascii_case(b"rpz-passthru") {
@@ -224,22 +218,22 @@ fn is_passthru(target: &[u8], name: &[u8]) -> Result<bool, Reason> {
 
 #[cfg(test)]
 mod tests {
-    use super::LINES_TOGETHER;
+    use super::MAX_LINES_IN_PARENTHESES;
     use crate::list::Format;
-    use crate::list::reader::tests::{reader, said};
+    use crate::list::reader::tests::{entries, reader};
 
-    /// Each line with what it says, read one after the other.
+    /// Parses the lines in order and compares their entries or errors.
     fn check(lines: &[(&str, Result<&str, &'static str>)]) {
         let mut reader = reader(Format::Rpz);
         for (line, expected) in lines {
             let expected = expected.map(str::to_string);
-            assert_eq!(said(&mut reader, line.as_bytes()), expected, "{line}");
+            assert_eq!(entries(&mut reader, line.as_bytes()), expected, "{line}");
         }
     }
 
     /// The actions of RPZ, section 3.
     #[test]
-    fn each_action_lists_the_name_and_passthru_excepts_it() {
+    fn each_action_lists_the_name_and_passthru_exempts_it() {
         check(&[
             ("$TTL 300", Ok("")),
             ("@ SOA localhost. root.localhost. 1 12h 15m 3w 2h ; serial", Ok("")),
@@ -286,9 +280,9 @@ mod tests {
         ]);
     }
 
-    /// As BIND writes its zones to disk, and as dig shows a transfer.
+    /// As in BIND's zone files, and in the output of `dig AXFR`.
     #[test]
-    fn the_soa_record_says_where_the_zone_is() {
+    fn the_owner_of_the_soa_record_is_the_apex() {
         check(&[
             ("$ORIGIN .", Ok("")),
             ("rpz.example IN SOA ns. host. 1 2 3 4 5", Ok("")),
@@ -306,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_about_names_is_refused() {
+    fn other_records_and_invalid_lines_are_rejected() {
         check(&[
             ("  CNAME .", Err("not_this_format")),
             ("32.1.2.0.192.rpz-ip CNAME .", Err("unsupported")),
@@ -335,20 +329,20 @@ mod tests {
     }
 
     #[test]
-    fn a_parenthesis_left_open_does_not_swallow_the_list() {
+    fn an_unclosed_parenthesis_does_not_swallow_the_list() {
         let mut reader = reader(Format::Rpz);
         for line in [&b"b.example CNAME ."[..], b"b.example 300 IN A 192.0.2.1", b"b.example TXT ("] {
-            assert_eq!(said(&mut reader, b"a.example TXT ("), Ok("exact a.example".to_string()));
-            assert_eq!(said(&mut reader, b"  \"text\" ; b.example CNAME ."), Ok(String::new()));
+            assert_eq!(entries(&mut reader, b"a.example TXT ("), Ok("exact a.example".to_string()));
+            assert_eq!(entries(&mut reader, b"  \"text\" ; b.example CNAME ."), Ok(String::new()));
             assert!(reader.end().is_err());
-            assert_eq!(said(&mut reader, line), Ok("exact b.example".to_string()));
+            assert_eq!(entries(&mut reader, line), Ok("exact b.example".to_string()));
             assert!(reader.end().is_ok());
         }
-        for _ in 1..LINES_TOGETHER {
-            assert_eq!(said(&mut reader, b"  x=="), Ok(String::new()));
+        for _ in 1..MAX_LINES_IN_PARENTHESES {
+            assert_eq!(entries(&mut reader, b"  x=="), Ok(String::new()));
         }
-        assert_eq!(said(&mut reader, b"  x=="), Err("not_this_format"));
-        assert_eq!(said(&mut reader, b"b.example CNAME ."), Ok("exact b.example".to_string()));
+        assert_eq!(entries(&mut reader, b"  x=="), Err("not_this_format"));
+        assert_eq!(entries(&mut reader, b"b.example CNAME ."), Ok("exact b.example".to_string()));
         assert!(reader.end().is_ok());
         check(&[("no record (", Err("not_this_format")), ("b.example CNAME .", Ok("exact b.example"))]);
     }

@@ -1,12 +1,17 @@
-//! One name a line, with or without a leading dot: the name and all below it.
+//! One name per line, usually with a leading dot. Each line lists the name and all names below it:
+//!
+//! ```text
+//! .ads.example
+//! ads.example
+//! ```
 
-use super::{Entry, plain};
+use super::{Entry, TakeEntry, plain};
 use crate::list::Reason;
 use crate::policy::Match;
 
-pub fn read(line: &[u8], list: &mut impl FnMut(Entry) -> Result<(), Reason>) -> Result<(), Reason> {
-    plain::read(line, Match::Subtree, &mut |name| {
-        let text = name.text.strip_prefix(b".").unwrap_or(name.text);
-        list(Entry { text, ..name })
+pub fn parse(line: &[u8], take: &mut impl TakeEntry) -> Result<(), Reason> {
+    plain::parse(line, Match::Subtree, &mut |entry: Entry<'_>| {
+        let name = entry.name.strip_prefix(b".").unwrap_or(entry.name);
+        take(Entry { name, ..entry })
     })
 }

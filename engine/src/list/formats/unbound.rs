@@ -1,26 +1,28 @@
-//! Lines of Unbound's configuration: `local-zone: "NAME" TYPE`, and the `local-data:`
-//! that goes with it. unbound.conf(5), as of version 1.22.
+//! Lines of Unbound's configuration, unbound.conf(5) as of version 1.22:
+//!
+//! ```text
+//! server:
+//!     local-zone: "ads.example" always_nxdomain  # listed, with all names below
+//!     local-data: "ads.example A 192.0.2.1"      # of the zone above: ignored
+//!     local-data: "other.example A 192.0.2.1"    # of no zone: only this name is listed
+//!     local-zone: "good.example" transparent     # an exception
+//! ```
 
-use super::{Entry, record};
+use super::{Entry, TakeEntry, record};
 use crate::list::Reason;
-use crate::list::tokens::{split_once, strip_parent, word};
+use crate::list::tokens::{is_option, split_once, strip_parent, word};
 use crate::policy::Match;
 
 const EXPECTED: &str = "`local-zone: \"NAME\" TYPE` or `local-data: \"NAME TYPE DATA\"`";
 
 #[derive(Default)]
 pub struct Unbound {
-    /// The last zone that was listed: local data within it says only what clients are
-    /// told instead.
+    /// The last listed zone. Local data in it only changes what clients get.
     zone: Vec<u8>,
 }
 
 impl Unbound {
-    pub fn read(
-        &mut self,
-        line: &[u8],
-        list: &mut impl FnMut(Entry) -> Result<(), Reason>,
-    ) -> Result<(), Reason> {
+    pub fn parse(&mut self, line: &[u8], take: &mut impl TakeEntry) -> Result<(), Reason> {
         let line = line.trim_ascii();
         if is_end(line) {
             return Ok(());
@@ -29,8 +31,8 @@ impl Unbound {
         match option {
             b"server" if is_end(rest) => Ok(()),
             b"server" => Err(Reason::NotThisFormat(EXPECTED)),
-            b"local-zone" => self.read_zone(rest, list),
-            b"local-data" => self.read_data(rest, list),
+            b"local-zone" => self.parse_zone(rest, take),
+            b"local-data" => self.parse_data(rest, take),
             option if is_option(option) && (rest.is_empty() || rest[0].is_ascii_whitespace()) => {
                 Err(Reason::Unsupported("an option that lists no names"))
             }
@@ -38,48 +40,40 @@ impl Unbound {
         }
     }
 
-    fn read_zone(
-        &mut self,
-        text: &[u8],
-        list: &mut impl FnMut(Entry) -> Result<(), Reason>,
-    ) -> Result<(), Reason> {
+    fn parse_zone(&mut self, text: &[u8], take: &mut impl TakeEntry) -> Result<(), Reason> {
         self.zone.clear();
         let (name, rest) = value(text).ok_or(Reason::NotThisFormat(EXPECTED))?;
-        let (kind, rest) = value(rest).ok_or(Reason::NotThisFormat(EXPECTED))?;
+        let (zone_type, rest) = value(rest).ok_or(Reason::NotThisFormat(EXPECTED))?;
         if !is_end(rest) {
             return Err(Reason::NotThisFormat(EXPECTED));
         }
-        let is_exception = is_answered_as_usual(kind)?;
-        let text = without_dot(name);
-        list(Entry { text, scope: Match::Subtree, is_exception })?;
+        let is_exception = is_transparent(zone_type)?;
+        let name = without_dot(name);
+        take(Entry { name, scope: Match::Subtree, is_exception })?;
         if !is_exception {
-            self.zone.extend_from_slice(text);
+            self.zone.extend_from_slice(name);
         }
         Ok(())
     }
 
-    fn read_data(
-        &mut self,
-        text: &[u8],
-        list: &mut impl FnMut(Entry) -> Result<(), Reason>,
-    ) -> Result<(), Reason> {
+    fn parse_data(&mut self, text: &[u8], take: &mut impl TakeEntry) -> Result<(), Reason> {
         let (text, rest) = value(text).ok_or(Reason::NotThisFormat(EXPECTED))?;
         let (owner, record) = word(text);
-        if !is_end(rest) || record::read(record).is_none() {
+        if !is_end(rest) || record::parse(record).is_none() {
             return Err(Reason::NotThisFormat(EXPECTED));
         }
         let owner = without_dot(owner);
         if !self.zone.is_empty() && strip_parent(owner, &self.zone).is_some() {
             return Ok(());
         }
-        // On its own it answers for that name and for none below.
-        list(Entry::new(owner, Match::Exact))
+        // Without a local zone, Unbound answers only this name from local data.
+        take(Entry::new(owner, Match::Exact))
     }
 }
 
-/// Whether names in a zone of this type are answered as if there was no such zone.
-fn is_answered_as_usual(kind: &[u8]) -> Result<bool, Reason> {
-    match kind {
+/// Whether Unbound resolves names in a zone of this type as usual.
+fn is_transparent(zone_type: &[u8]) -> Result<bool, Reason> {
+    match zone_type {
         b"always_nxdomain" | b"always_nodata" | b"always_null" | b"always_refuse" | b"always_deny"
         | b"refuse" | b"deny" | b"static" | b"redirect" | b"inform_deny" | b"inform_redirect" => Ok(false),
         b"transparent" | b"typetransparent" | b"always_transparent" | b"inform" => Ok(true),
@@ -90,13 +84,7 @@ fn is_answered_as_usual(kind: &[u8]) -> Result<bool, Reason> {
     }
 }
 
-/// The shape of an option's name; that of a section as well.
-fn is_option(word: &[u8]) -> bool {
-    word.first().is_some_and(u8::is_ascii_lowercase)
-        && word.iter().all(|octet| octet.is_ascii_lowercase() || octet.is_ascii_digit() || *octet == b'-')
-}
-
-/// A word, or what stands between quotes of either kind.
+/// The first word, or the text in single or double quotes; and the rest.
 fn value(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let text = text.trim_ascii_start();
     match text {
@@ -110,7 +98,7 @@ fn is_end(text: &[u8]) -> bool {
     matches!(text.trim_ascii_start(), [] | [b'#', ..])
 }
 
-/// Unbound's own names end in a dot, or do not: it is no matter of name_parser there.
+/// In this format a trailing dot is normal, so removing it is not a repair.
 fn without_dot(name: &[u8]) -> &[u8] {
     name.strip_suffix(b".").unwrap_or(name)
 }
@@ -118,10 +106,10 @@ fn without_dot(name: &[u8]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use crate::list::Format;
-    use crate::list::reader::tests::{code, listed, reader, said};
+    use crate::list::reader::tests::{code, entries, listed, reader};
 
     #[test]
-    fn a_local_zone_is_the_name_and_all_below() {
+    fn a_local_zone_lists_the_name_and_all_names_below() {
         let listed = |line| listed(Format::Unbound, line);
         for line in [
             "local-zone: \"a.example\" always_nxdomain",
@@ -138,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn local_data_of_the_zone_above_says_nothing_new() {
+    fn local_data_of_the_zone_above_is_ignored() {
         let mut reader = reader(Format::Unbound);
         for (line, expected) in [
             ("local-zone: \"a.example\" redirect", "subtree a.example"),
@@ -148,12 +136,12 @@ mod tests {
             ("local-zone: \"c.example\" transparent", "except subtree c.example"),
             ("local-data: \"c.example A 192.0.2.1\"", "exact c.example"),
         ] {
-            assert_eq!(said(&mut reader, line.as_bytes()), Ok(expected.to_string()), "{line}");
+            assert_eq!(entries(&mut reader, line.as_bytes()), Ok(expected.to_string()), "{line}");
         }
     }
 
     #[test]
-    fn other_lines_are_refused() {
+    fn other_lines_are_rejected() {
         let code = |line| code(Format::Unbound, line);
         for line in [
             "local-zone: \"a.example\"",

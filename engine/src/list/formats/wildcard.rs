@@ -1,17 +1,19 @@
-//! One name a line: `*.name` is what is below the name, a bare name itself alone. As
-//! subtrees, both are the name and all below it.
+//! One name per line, where a bare name does not include the names below it:
+//!
+//! ```text
+//! ads.example      # only this name
+//! *.ads.example    # only the names below it
+//! ```
+//!
+//! With `match: subtree`, both lines list the name and all names below it.
 
-use super::{Entry, plain};
+use super::{Entry, TakeEntry, plain};
 use crate::list::Reason;
 use crate::policy::Match;
 
-pub fn read(
-    line: &[u8],
-    are_subtrees: bool,
-    list: &mut impl FnMut(Entry) -> Result<(), Reason>,
-) -> Result<(), Reason> {
-    plain::read(line, Match::Exact, &mut |name| match are_subtrees {
-        true => list(Entry { scope: Match::Subtree, ..name }),
-        false => list(name),
+pub fn parse(line: &[u8], are_subtrees: bool, take: &mut impl TakeEntry) -> Result<(), Reason> {
+    plain::parse(line, Match::Exact, &mut |entry: Entry<'_>| match are_subtrees {
+        true => take(Entry { scope: Match::Subtree, ..entry }),
+        false => take(entry),
     })
 }

@@ -1,16 +1,16 @@
-//! The naive twin of what is left of a response whose way was judged: its records beside
-//! the way without those that the policy blocks.
+//! A naive model of the records that stay in a response: those outside the chain are dropped if the
+//! policy blocks their owner, target or address.
 
 use std::net::IpAddr;
 
+use crate::engine::{BADNETS, BADNETS_AT, POLICY};
+use crate::parsing::{Record, Response, labels};
 use crate::query::naive;
-use crate::reading::{Record, Response, labels};
-use crate::response::{Read, TYPE_DNAME, way};
-use crate::world::{BADNETS, BADNETS_AT, POLICY};
+use crate::response::{Parsed, TYPE_DNAME, names_of_chain};
 
 type Labels = Vec<Vec<u8>>;
 
-/// Types whose records hold addresses.
+/// Types of records with addresses.
 const ADDRESSES: [u16; 4] = [1, 28, 64, 65];
 
 pub fn is_bad(address: &IpAddr) -> bool {
@@ -25,58 +25,58 @@ pub fn is_bad(address: &IpAddr) -> bool {
     })
 }
 
-/// Whether an HTTPS or SVCB record of the owner is about the owner itself.
+/// Whether the target of an HTTPS or SVCB record of the owner is the owner itself.
 pub fn uses_itself(owner: &Labels, answers: &[Record]) -> bool {
     let is_itself = |record: &&Record| matches!(record.rtype, 64 | 65) && record.target == Some(vec![0]);
     answers.iter().filter(is_itself).any(|record| labels(&record.owner) == *owner)
 }
 
-/// Checks what is relayed of a response that passed.
-pub fn check_left(said: &Read, queried: Labels, over_tcp: bool, response: &[u8]) {
-    let all = said.sections.iter().flatten();
-    // Such data is copied as it is, and the record may have moved.
+/// Checks the records of a response that was relayed.
+pub fn check_left(parsed: &Parsed, queried: Labels, over_tcp: bool, response: &[u8]) {
+    let all = parsed.sections.iter().flatten();
+    // Such data is copied unchanged, and the record may have moved.
     if response[2] & 2 != 0 || all.clone().any(|record| record.may_point) {
         return;
     }
-    let judged = if said.is_failure() { Judged::default() } else { Judged::new(said, queried, over_tcp) };
-    let stays = |place: &(usize, &Record)| judged.stays(said, *place, over_tcp);
+    let judged = if parsed.is_failure() { Judged::default() } else { Judged::new(parsed, queried, over_tcp) };
+    let stays = |place: &(usize, &Record)| judged.stays(parsed, *place, over_tcp);
     let left = Response::read(response);
-    for (number, section) in said.sections.iter().enumerate() {
+    for (number, section) in parsed.sections.iter().enumerate() {
         let expected: Vec<Record> =
             section.iter().map(|record| (number, record)).filter(stays).map(|(_, r)| r.clone()).collect();
         assert_eq!(left.sections[number], expected, "section {number} of {response:02x?}");
     }
-    let before = said.sections.iter().flatten().count();
+    let before = parsed.sections.iter().flatten().count();
     let is_whole = left.sections.iter().flatten().count() == before;
     assert!(is_whole || response[3] & 0x20 == 0, "AD although records were dropped");
 }
 
-/// Names on the way, and names whose records were offered at its end; each with whether those
-/// of the additional section count, too.
+/// The names of the chain, and the alternatives at its end; each with whether records of the
+/// additional section count, too.
 struct Judged {
-    on_way: Vec<(Labels, bool)>,
-    /// And how many zones judge them.
+    in_chain: Vec<(Labels, bool)>,
+    /// Each with how many zones judge it.
     offered: Vec<(Labels, bool, usize)>,
-    /// How many zones judge all others.
+    /// How many zones judge all other names.
     first: usize,
 }
 
 impl Default for Judged {
     fn default() -> Judged {
-        Judged { on_way: Vec::new(), offered: Vec::new(), first: usize::MAX }
+        Judged { in_chain: Vec::new(), offered: Vec::new(), first: usize::MAX }
     }
 }
 
 impl Judged {
-    fn new(said: &Read, queried: Labels, over_tcp: bool) -> Judged {
-        let answers = &said.sections[0];
-        let both: Vec<Record> = answers.iter().chain(&said.sections[2]).cloned().collect();
-        let chained = way(queried, answers);
+    fn new(parsed: &Parsed, queried: Labels, over_tcp: bool) -> Judged {
+        let answers = &parsed.sections[0];
+        let both: Vec<Record> = answers.iter().chain(&parsed.sections[2]).cloned().collect();
+        let chained = names_of_chain(queried, answers);
         let last = chained[chained.len() - 1].clone();
         let uses_itself = uses_itself(&last, answers);
-        let (_, first) = freed(&chained[1..], usize::MAX, over_tcp);
+        let (_, first) = exempted(&chained[1..], usize::MAX, over_tcp);
         let mut offered = vec![(last, uses_itself, first)];
-        let mut on_way: Vec<(Labels, bool)> = chained.into_iter().map(|name| (name, false)).collect();
+        let mut in_chain: Vec<(Labels, bool)> = chained.into_iter().map(|name| (name, false)).collect();
         let mut next = 0;
         while let Some((owner, with_additional, first)) = offered.get(next).cloned() {
             next += 1;
@@ -86,31 +86,31 @@ impl Judged {
                 if labels(&record.owner) != owner {
                     continue;
                 }
-                let led = way(target, &both);
-                let (followed, first) = freed(&led, first, over_tcp);
-                let last = led[led.len() - 1].clone();
-                on_way.extend(led.into_iter().take(followed).map(|name| (name, true)));
+                let followed_chain = names_of_chain(target, &both);
+                let (followed, first) = exempted(&followed_chain, first, over_tcp);
+                let last = followed_chain[followed_chain.len() - 1].clone();
+                in_chain.extend(followed_chain.into_iter().take(followed).map(|name| (name, true)));
                 let is_new = |before: &(Labels, bool, usize)| before.0 != last || before.2 < first;
-                // One that a passthru of the first zone frees is not followed.
+                // A target that a passthru of the first zone exempts is not followed.
                 if first > 0 && offered[1..].iter().all(is_new) {
                     offered.push((last, true, first));
                 }
             }
         }
-        Judged { on_way, offered, first }
+        Judged { in_chain, offered, first }
     }
 
-    /// Whether a record of this section is passed on.
-    fn stays(&self, said: &Read, (section, record): (usize, &Record), over_tcp: bool) -> bool {
-        if self.was_judged(said, section, record) {
+    /// Whether a record of this section is relayed.
+    fn stays(&self, parsed: &Parsed, (section, record): (usize, &Record), over_tcp: bool) -> bool {
+        if self.was_judged(parsed, section, record) {
             return true;
         }
         let by_name = decides(&labels(&record.owner), self.first, over_tcp);
         let kind = kind(record);
         let same = |(number, other): &(usize, &Record)| {
-            other.rtype == kind && other.owner == record.owner && !self.was_judged(said, *number, other)
+            other.rtype == kind && other.owner == record.owner && !self.was_judged(parsed, *number, other)
         };
-        let numbered = said.sections.iter().enumerate();
+        let numbered = parsed.sections.iter().enumerate();
         let rrset: Vec<_> = numbered.flat_map(|(n, s)| s.iter().map(move |r| (n, r))).filter(same).collect();
         if !ADDRESSES.contains(&kind) || rrset.is_empty() {
             return !blocks(by_name);
@@ -130,22 +130,22 @@ impl Judged {
         })
     }
 
-    fn was_judged(&self, said: &Read, section: usize, record: &Record) -> bool {
+    fn was_judged(&self, parsed: &Parsed, section: usize, record: &Record) -> bool {
         let kind = kind(record);
         let owner = labels(&record.owner);
         let holds = |(name, with_additional): &&(Labels, bool)| {
             *name == owner && (section == 0 || section == 2 && *with_additional)
         };
-        let has_dname = said.sections.iter().flatten().any(|record| record.rtype == TYPE_DNAME);
+        let has_dname = parsed.sections.iter().flatten().any(|record| record.rtype == TYPE_DNAME);
         let is_above = |(name, with_additional): &(Labels, bool)| {
             let is_held = section == 0 || section == 2 && *with_additional;
             has_dname && is_held && name.len() > owner.len() && name.ends_with(&owner)
         };
-        let is_on_way = self.on_way.iter().any(|name| holds(&name))
-            || kind == TYPE_DNAME && self.on_way.iter().any(is_above);
+        let is_in_chain = self.in_chain.iter().any(|name| holds(&name))
+            || kind == TYPE_DNAME && self.in_chain.iter().any(is_above);
         self.offered.iter().any(|(name, both, _)| holds(&&(name.clone(), *both)))
             && ADDRESSES.contains(&record.rtype)
-            || is_on_way && !ADDRESSES.contains(&record.rtype)
+            || is_in_chain && !ADDRESSES.contains(&record.rtype)
             || section == 1 && matches!(kind, 6 | 47 | 50)
     }
 }
@@ -170,9 +170,9 @@ fn kind(record: &Record) -> u16 {
     }
 }
 
-/// How many of these names are looked at, and how many zones judge what comes then: a passthru
-/// frees from its own zone and those after it, and one of the first zone ends the way.
-fn freed(names: &[Labels], mut first: usize, over_tcp: bool) -> (usize, usize) {
+/// How many of these names are judged, and how many zones judge later names. A passthru exempts them
+/// from its own zone and from the zones after it. A passthru of the first zone ends the chain.
+fn exempted(names: &[Labels], mut first: usize, over_tcp: bool) -> (usize, usize) {
     for (place, name) in names.iter().enumerate() {
         if let Some((zone, "passthru")) = decides(name, first, over_tcp) {
             first = zone;
@@ -184,7 +184,7 @@ fn freed(names: &[Labels], mut first: usize, over_tcp: bool) -> (usize, usize) {
     (names.len(), first)
 }
 
-/// By which of the first zones, and how, a name is decided about as a target.
+/// The zone, among the first, that decides about a name as a target, and its action.
 pub fn decides(name: &[Vec<u8>], first: usize, over_tcp: bool) -> Option<(usize, &'static str)> {
     let places =
         POLICY.into_iter().enumerate().map(|(place, zone)| (place + usize::from(place >= BADNETS_AT), zone));

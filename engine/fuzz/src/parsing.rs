@@ -1,5 +1,5 @@
-//! Messages read without the engine: by their own lengths, by hickory-proto and
-//! by NLnet Labs' domain, which share no code with it or with each other.
+//! Parses messages without the engine: by their own lengths, by hickory-proto, and by NLnet Labs'
+//! domain. These share no code with the engine or with each other.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -18,8 +18,7 @@ use hickory_proto::rr::RData;
 /// Answer, authority and additional section, without the OPT record.
 pub type Sections = [Vec<Record>; 3];
 
-/// A record as the library domain presents it, in lower case: names come back
-/// in another case where they were written out.
+/// A record as domain presents it, in lower case: decompressed names may have another case.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
     pub owner: Vec<u8>,
@@ -27,36 +26,36 @@ pub struct Record {
     pub ttl: u32,
     pub rtype: u16,
     pub data: String,
-    /// In wire format, of CNAME, DNAME, HTTPS and SVCB.
+    /// The target of CNAME, DNAME, HTTPS and SVCB, in wire format.
     pub target: Option<Vec<u8>>,
-    /// Of A and AAAA, and what HTTPS and SVCB hint at.
+    /// The addresses of A and AAAA, and the hints of HTTPS and SVCB.
     pub addresses: Vec<IpAddr>,
-    /// Whether its data may hold a compression pointer where none may be.
+    /// Whether its data may have a compression pointer where none is allowed.
     pub may_point: bool,
 }
 
-/// Types with names in their data that are not compressed (RFC 3597 4), but that
-/// a library may read even so: IPSECKEY, RRSIG, NSEC, SVCB, HTTPS, TSIG, ANAME. Such
-/// data is copied as it is, and then points elsewhere.
+/// Types whose names may not be compressed (RFC 3597 4), although a library may accept that:
+/// IPSECKEY, RRSIG, NSEC, SVCB, HTTPS, TSIG, ANAME. The engine copies such data unchanged, so that a
+/// pointer in it then points elsewhere.
 const UNCOMPRESSED: [u16; 7] = [45, 46, 47, 64, 65, 250, 65305];
 
-/// A message that a client must be able to read.
+/// A message that a client must be able to parse.
 pub struct Response<'a> {
-    pub octets: &'a [u8],
+    pub bytes: &'a [u8],
     pub hickory: hickory_proto::op::Message,
     pub sections: Sections,
-    /// INFO-CODEs of its extended errors.
+    /// The INFO-CODEs of its extended errors.
     pub errors: Vec<u16>,
 }
 
 impl<'a> Response<'a> {
-    /// Panics where one of the three ways to read it fails.
-    pub fn read(octets: &'a [u8]) -> Response<'a> {
-        assert!(is_well_formed(octets), "by its own lengths: {octets:02x?}");
-        let hickory = hickory(octets).unwrap_or_else(|error| panic!("hickory: {error} in {octets:02x?}"));
+    /// Panics if one of the three parsers rejects the message.
+    pub fn read(bytes: &'a [u8]) -> Response<'a> {
+        assert!(is_well_formed(bytes), "by its own lengths: {bytes:02x?}");
+        let hickory = hickory(bytes).unwrap_or_else(|error| panic!("hickory: {error} in {bytes:02x?}"));
         let (sections, errors) =
-            domain(octets).unwrap_or_else(|error| panic!("domain: {error} in {octets:02x?}"));
-        Response { octets, hickory, sections, errors }
+            domain(bytes).unwrap_or_else(|error| panic!("domain: {error} in {bytes:02x?}"));
+        Response { bytes, hickory, sections, errors }
     }
 
     pub fn rcode(&self) -> u16 {
@@ -68,7 +67,7 @@ impl<'a> Response<'a> {
     }
 }
 
-/// Whether the record lengths lead exactly to the end.
+/// Whether the record lengths add up to the length of the message.
 pub fn is_well_formed(message: &[u8]) -> bool {
     end(message) == Some(message.len())
 }
@@ -90,7 +89,7 @@ fn name_end(message: &[u8], mut at: usize) -> Option<usize> {
         match *message.get(at)? {
             0 => return Some(at + 1),
             label @ 1..=63 => at += 1 + usize::from(label),
-            // Into the header: there is no name.
+            // A pointer into the header does not point to a name.
             0xc0.. => return (word(message, at)? & 0x3fff >= 12).then_some(at + 2),
             _ => return None,
         }
@@ -102,7 +101,7 @@ pub fn word(message: &[u8], at: usize) -> Option<usize> {
     Some(usize::from(pair[0]) << 8 | usize::from(pair[1]))
 }
 
-/// The question, byte for byte; `None` unless there is one.
+/// The bytes of the question. `None` unless there is exactly one.
 pub fn question(message: &[u8]) -> Option<&[u8]> {
     if word(message, 4)? != 1 {
         return None;
@@ -110,17 +109,16 @@ pub fn question(message: &[u8]) -> Option<&[u8]> {
     message.get(12..name_end(message, 12)? + 4)
 }
 
-/// Types whose names in the data may be compressed (RFC 3597 4), and are written
-/// out where the record moves. A library that does not know the type sees only
-/// other octets then.
-fn may_be_written_out(rtype: u16) -> bool {
+/// Types whose names may be compressed (RFC 3597 4), and are decompressed if the record moves. A
+/// library that does not know the type then sees different bytes.
+fn may_be_decompressed(rtype: u16) -> bool {
     matches!(rtype, 2..=9 | 12 | 14 | 15 | 17 | 18 | 21 | 26 | 33 | 36 | 39)
 }
 
-/// Owner, type, class, TTL and data, as far as they must stay the same.
+/// Owner, type, class, TTL and data, as far as the engine may not change them.
 pub fn constant(records: &[hickory_proto::rr::Record]) -> Vec<impl PartialEq + fmt::Debug> {
     let data = |record: &hickory_proto::rr::Record| match &record.data {
-        RData::Unknown { code, .. } if may_be_written_out((*code).into()) => None,
+        RData::Unknown { code, .. } if may_be_decompressed((*code).into()) => None,
         known => Some(known.clone()),
     };
     let constant =
@@ -132,26 +130,26 @@ pub fn hickory(message: &[u8]) -> Result<hickory_proto::op::Message, String> {
     hickory_proto::op::Message::from_vec(message).map_err(|error| error.to_string())
 }
 
-/// Reads everything, the data of every record and every EDNS option.
+/// Parses everything: the data of each record, and each EDNS option.
 pub fn domain(message: &[u8]) -> Result<(Sections, Vec<u16>), String> {
-    let told = |error: domain::base::wire::ParseError| error.to_string();
+    let text = |error: domain::base::wire::ParseError| error.to_string();
     let message = Message::from_slice(message).map_err(|error| error.to_string())?;
     for question in message.question() {
-        question.map_err(told)?;
+        question.map_err(text)?;
     }
     let mut sections = Sections::default();
     let parts = [message.answer(), message.authority(), message.additional()];
     for (section, part) in sections.iter_mut().zip(parts) {
-        for record in part.map_err(told)? {
-            let record = record.map_err(told)?;
+        for record in part.map_err(text)? {
+            let record = record.map_err(text)?;
             if record.rtype() == Rtype::OPT {
                 continue;
             }
             let rtype = record.rtype().to_int();
-            let raw = record.to_record::<UnknownRecordData<_>>().map_err(told)?;
-            let points = |raw: &[u8]| raw.iter().any(|&octet| octet >= 0xc0);
+            let raw = record.to_record::<UnknownRecordData<_>>().map_err(text)?;
+            let points = |raw: &[u8]| raw.iter().any(|&byte| byte >= 0xc0);
             let may_point = UNCOMPRESSED.contains(&rtype) && raw.is_some_and(|raw| points(raw.data().data()));
-            let record = record.to_any_record::<AllRecordData<_, ParsedName<_>>>().map_err(told)?;
+            let record = record.to_any_record::<AllRecordData<_, ParsedName<_>>>().map_err(text)?;
             let target = match record.data() {
                 AllRecordData::Cname(data) => Some(wire(data.cname())),
                 AllRecordData::Dname(data) => Some(wire(data.dname())),
@@ -167,7 +165,7 @@ pub fn domain(message: &[u8]) -> Result<(Sections, Vec<u16>), String> {
                 _ => Vec::new(),
             };
             let is_known = !matches!(record.data(), AllRecordData::Unknown(_));
-            let data = (is_known || !may_be_written_out(rtype)).then(|| record.data().to_string());
+            let data = (is_known || !may_be_decompressed(rtype)).then(|| record.data().to_string());
             section.push(Record {
                 addresses,
                 owner: wire(record.owner()),
@@ -183,7 +181,7 @@ pub fn domain(message: &[u8]) -> Result<(Sections, Vec<u16>), String> {
     let mut errors = Vec::new();
     if let Some(opt) = message.opt() {
         for option in opt.opt().iter::<AllOptData<_, _>>() {
-            if let AllOptData::ExtendedError(error) = option.map_err(told)? {
+            if let AllOptData::ExtendedError(error) = option.map_err(text)? {
                 errors.push(error.code().to_int());
             }
         }
@@ -191,7 +189,7 @@ pub fn domain(message: &[u8]) -> Result<(Sections, Vec<u16>), String> {
     Ok((sections, errors))
 }
 
-/// The addresses that SvcParams hint at (RFC 9460 7.3).
+/// The address hints in SvcParams (RFC 9460 7.3).
 fn hints(params: &SvcParams<&[u8]>) -> Vec<IpAddr> {
     let ipv4 = params.first::<Ipv4Hint<_>>();
     let ipv6 = params.first::<Ipv6Hint<_>>();

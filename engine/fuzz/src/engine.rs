@@ -1,5 +1,5 @@
-//! The engine as the properties see it: octets in, octets out, and what it is
-//! configured to do. The only file here that names the engine's items.
+//! The engine for the properties: bytes in, bytes out, and its configuration. No other file here
+//! except `formats.rs` uses the engine's items.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, LazyLock};
@@ -12,37 +12,37 @@ use _engine::message::{ExtendedError, MAX_MESSAGE, Query, Soa, Transport};
 use _engine::name::{Name, Walk};
 use _engine::outcome::Outcome;
 use _engine::policy::names::SEED;
-use _engine::policy::{Action, Answer, Match, PlacedZone, PolicyZone, Rule, Snapshot, Target};
+use _engine::policy::{Action, Answer, PlacedZone, PolicyZone, Rule, Snapshot, Target};
 use _engine::prefix::{Prefix, Prefixes};
 use _engine::response::Parser;
 use _engine::rules::Rules;
 use _engine::{list, relay};
 
-/// Octets of a UDP response at most.
+/// Bytes of a UDP response at most.
 pub const MAX_PAYLOAD: u16 = 1232;
-/// Where names that are blocked by a CNAME lead.
+/// The target of the CNAME for blocked names.
 pub const LANDING: &str = "landing.example";
-/// Octets of a response for each of the query, to a client that is not known.
+/// How many times larger than its query a response to an unverified client may be.
 pub const AMPLIFICATION: usize = 10;
-/// Where answers may not lead: a zone behind so many of the policy's, with NODATA.
+/// The zone of blocked addresses comes after so many zones of the policy. Its action is NODATA.
 pub const BADNETS_AT: usize = 3;
 pub const BADNETS: [(IpAddr, u8); 2] = [
     (IpAddr::V4(Ipv4Addr::new(198, 51, 100, 0)), 24),
     (IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xbad, 0, 0, 0, 0, 0)), 48),
 ];
-/// Addresses of a sinkhole, more than fit into 512 octets; and one for IPv6.
+/// IPv4 addresses of the sinkhole: more than fit into 512 bytes. It has one IPv6 address.
 pub const IPV4_COUNT: usize = 40;
-/// The zone that changes soon.
+/// The zone whose entries change soon.
 pub const CHANGING: &str = "orders";
-/// Seconds; longer than until that change.
+/// In seconds; the change comes earlier.
 pub const TTL: u32 = 30;
 pub const SECONDS_TO_CHANGE: u32 = 10;
 const NOW: u64 = 1_000_000;
-/// More than any datagram may have, so that one too long would show.
+/// The output buffer: larger than any UDP response may be, so that a violation is seen.
 const DATAGRAM: usize = 4096;
 
-/// The policy: zones in order, each with whether it judges where answers lead,
-/// and with its entries, as match, action and name.
+/// The policy: zones in order. Each has a name, whether it judges the targets of answers, and its
+/// entries.
 pub const POLICY: [(&str, bool, &[Entry]); 4] = [
     (
         "allowed",
@@ -65,8 +65,8 @@ pub const POLICY: [(&str, bool, &[Entry]); 4] = [
             ("below", "nodata", "both.example"),
             ("exact", "sinkhole", "both.example"),
             ("subtree", "nxdomain", "t.me"),
-            ("subtree", "hole", "hole.sinkhole.example"),
-            ("exact", "hole", "hole.nodata.example"),
+            ("subtree", "exempt", "hole.sinkhole.example"),
+            ("exact", "exempt", "hole.nodata.example"),
             ("subtree", "sinkhole", "a.b.c.d.e.f.g.h.i.j.k.l.m.n.o.p.deep.example"),
         ],
     ),
@@ -76,13 +76,13 @@ pub const POLICY: [(&str, bool, &[Entry]); 4] = [
         &[
             ("subtree", "nodata", "x.hole.sinkhole.example"),
             ("subtree", "nxdomain", "later.example"),
-            ("exact", "hole", "hole.later.example"),
+            ("exact", "exempt", "hole.later.example"),
             ("subtree", "refused", "nxdomain.example"),
             ("subtree", "nodata", "truncate.example"),
             ("exact", "passthru", "ok.truncate.example"),
         ],
     ),
-    // Behind the zone of addresses.
+    // After the zone of addresses.
     (
         "last",
         true,
@@ -95,27 +95,26 @@ pub const POLICY: [(&str, bool, &[Entry]); 4] = [
     ),
 ];
 
-/// Match, action or `hole`, and name.
+/// Match, action or `exempt`, and name.
 pub type Entry = (&'static str, &'static str, &'static str);
 
-/// Who asks, and how.
+/// A client, and how it queries.
 #[derive(Clone, Copy, Debug)]
-pub struct Asker {
+pub struct Peer {
     pub address: IpAddr,
     pub port: u16,
     pub over_tcp: bool,
-    /// Whether strangers get silence instead of REFUSED.
+    /// Whether the ACL drops queries of other clients instead of refusing them.
     pub drop_others: bool,
 }
 
-/// The addresses that may ask: these two prefixes.
+/// The access control list.
 pub const SERVED: [(IpAddr, u8); 2] = [
     (IpAddr::V4(Ipv4Addr::new(192, 0, 2, 0)), 24),
     (IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0)), 32),
 ];
 
-/// What became of a packet. `blocked` is the zone and the action, if a zone
-/// decided.
+/// The result for a packet. `blocked` is the zone and the action, if a zone decided.
 #[derive(Debug)]
 pub enum Decided {
     Dropped {
@@ -125,19 +124,19 @@ pub enum Decided {
         response: Vec<u8>,
         blocked: Option<(usize, &'static str)>,
     },
-    /// `query` is what goes upstream; `follow` is in wire format.
+    /// `query` is the query to the upstream; `follow` is in wire format.
     Forwarded {
         query: Vec<u8>,
         follow: Option<Vec<u8>>,
     },
 }
 
-pub fn decided(packet: &[u8], asker: Asker) -> Decided {
-    decided_by(&SNAPSHOT, packet, asker)
+pub fn decided(packet: &[u8], peer: Peer) -> Decided {
+    decided_by(&SNAPSHOT, packet, peer)
 }
 
-fn decided_by(snapshot: &Snapshot, packet: &[u8], asker: Asker) -> Decided {
-    let Asker { address, port, over_tcp, drop_others } = asker;
+fn decided_by(snapshot: &Snapshot, packet: &[u8], peer: Peer) -> Decided {
+    let Peer { address, port, over_tcp, drop_others } = peer;
     let rules = if drop_others { &RULES.1 } else { &RULES.0 };
     let mut out = vec![0; if over_tcp { MAX_MESSAGE } else { DATAGRAM }];
     let (client, mut query) = (Client { address, port, transport: transport(over_tcp) }, Query::blank());
@@ -167,27 +166,27 @@ fn blocked(outcome: Outcome) -> Option<(usize, &'static str)> {
     }
 }
 
-//------- A query that was forwarded -----------------------------------------
+//------- Forwarded queries ---------------------------------------------------
 
-/// A client's query that waits for an upstream's answer.
+/// An outstanding query of a client.
 pub struct Waiting {
     query: Query,
 }
 
-/// What the targets of an upstream's answer lead to.
+/// The judgement on the targets of an upstream's answer.
 #[derive(Debug, PartialEq)]
 pub enum Judged {
-    /// What is relayed then: without what no client may have.
+    /// The relayed response, without blocked records.
     Pass(Option<Vec<u8>>),
     Silence,
     Unreadable,
     Answer(Vec<u8>),
-    /// The target of our own CNAME is asked about in its place.
+    /// The upstream is queried for the target of our own CNAME instead.
     Follow(String),
 }
 
 impl Waiting {
-    /// `None` for a packet that is not a query to be forwarded.
+    /// `None` for a packet that is not a query.
     pub fn new(packet: &[u8], over_tcp: bool) -> Option<Waiting> {
         let mut query = Query::parse(packet, transport(over_tcp)).ok()?;
         query.head.hop.limit = if over_tcp { MAX_MESSAGE } else { query.head.payload_limit(MAX_PAYLOAD) };
@@ -198,7 +197,7 @@ impl Waiting {
         self.query.head.question()
     }
 
-    /// Octets that the response may have.
+    /// The size limit of the response.
     pub fn limit(&self) -> usize {
         self.query.head.hop.limit
     }
@@ -210,7 +209,7 @@ impl Waiting {
         Some(out)
     }
 
-    /// The answer when the name is blocked by a CNAME to `LANDING`.
+    /// The response if the name is blocked by a CNAME to `LANDING`.
     pub fn followed(&self, response: Option<&[u8]>) -> Vec<u8> {
         let mut out = vec![0; MAX_MESSAGE];
         let opt = (MAX_PAYLOAD, &[ExtendedError::new(4, b"why")][..]);
@@ -221,7 +220,7 @@ impl Waiting {
         out
     }
 
-    /// The answer when the upstream's own did not fit.
+    /// The response if the upstream's response does not fit.
     pub fn truncated(&self) -> Vec<u8> {
         let mut out = vec![0; MAX_MESSAGE];
         let length = relay::respond_truncated(&self.query, MAX_PAYLOAD, &mut out);
@@ -237,7 +236,7 @@ impl Waiting {
                 let length = relay::respond(response, &self.query, MAX_PAYLOAD, &mut out);
                 Judged::Pass(length.map(|length| out[..length].to_vec()))
             }
-            Judgement::Allow(_) => unreachable!("a passthru frees from later zones, and is no answer"),
+            Judgement::Allow(_) => unreachable!("a passthru only exempts from later zones"),
             Judgement::Silence(_) => Judged::Silence,
             Judgement::Unreadable => Judged::Unreadable,
             Judgement::Answer { length, .. } => {
@@ -249,13 +248,13 @@ impl Waiting {
     }
 }
 
-/// Whether the message answers the question, which was asked.
+/// Whether the message is a response to the question.
 pub fn answers(response: &[u8], question: &[u8]) -> bool {
     relay::answers(response, question)
 }
 
-/// Reads where any octets lead; nothing may panic.
-pub fn read_chain(response: &[u8]) {
+/// Follows the CNAME chain and targets of any message. It may not panic.
+pub fn follow_chain(response: &[u8]) {
     let (mut parser, free) = (Parser::default(), name("free.example"));
     let Some(response) = parser.parse(response) else { return };
     chain::is_unambiguous(response, &free);
@@ -269,23 +268,17 @@ pub fn read_chain(response: &[u8]) {
 
 //------- Lists --------------------------------------------------------------
 
-/// A compiled list that is asked as clients ask.
+/// A compiled list that answers queries.
 pub struct Listed {
     pub digest: [u8; 32],
     pub entries: usize,
     snapshot: Snapshot,
 }
 
-/// The rules that an entry's number picks from.
-pub const LIST_RULES: [&str; 3] = ["hole", "nodata", "sinkhole"];
+/// The rules of entries, by index.
+pub const LIST_RULES: [&str; 3] = ["exempt", "nodata", "sinkhole"];
 
-/// Compiles a plain list with one of the three matches; `Err` is how many lines are wrong.
-pub fn plain(text: &[u8], scope: &str) -> Result<Listed, usize> {
-    let scope = Match::from_name(scope).expect("one of the three");
-    listed(list::plain("fuzz", text, scope, rule("nodata")))
-}
-
-/// Compiles lines of match, number of a rule, and name.
+/// Compiles lines of match, index of a rule, and name. `Err` is the number of invalid lines.
 pub fn entries(text: &[u8]) -> Result<Listed, usize> {
     listed(list::entries("fuzz", LIST_RULES.map(rule).into(), text))
 }
@@ -301,11 +294,11 @@ fn listed(zone: Result<PolicyZone, list::ZoneError>) -> Result<Listed, usize> {
             let (digest, entries) = (*zone.digest(), zone.entries());
             Ok(Listed { digest, entries, snapshot: Snapshot::new(vec![in_place(zone, true)], 1) })
         }
-        Err(list::ZoneError::Lines { problems, total }) => {
-            assert_eq!(problems.len(), total.min(100), "each problem is told, a hundred at most");
-            for problem in problems {
-                assert!(problem.value.chars().chain(problem.reason.chars()).all(|c| !c.is_control()));
-                assert!(problem.line > 0 && !problem.reason.is_empty());
+        Err(list::ZoneError::InvalidLines { lines, total }) => {
+            assert_eq!(lines.len(), total.min(100), "the first hundred invalid lines are described");
+            for line in lines {
+                assert!(line.value.chars().chain(line.reason.chars()).all(|c| !c.is_control()));
+                assert!(line.number > 0 && !line.reason.is_empty());
             }
             Err(total)
         }
@@ -316,12 +309,10 @@ fn listed(zone: Result<PolicyZone, list::ZoneError>) -> Result<Listed, usize> {
 impl Listed {
     pub fn decided(&self, packet: &[u8]) -> Decided {
         let address = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
-        decided_by(&self.snapshot, packet, Asker { address, port: 9, over_tcp: false, drop_others: false })
+        decided_by(&self.snapshot, packet, Peer { address, port: 9, over_tcp: false, drop_others: false })
     }
-}
 
-impl Listed {
-    /// Whether an upstream's answer to `query` is blocked for where it leads.
+    /// Whether an upstream's response to `query` is blocked because of its targets.
     pub fn blocks(&self, query: &[u8], response: &[u8]) -> bool {
         let waiting = Waiting::new(query, false).expect("a plain query");
         let (mut out, mut parser) = (vec![0; DATAGRAM], Parser::default());
@@ -332,32 +323,29 @@ impl Listed {
     }
 }
 
-//------- How it is configured -----------------------------------------------
+//------- Configuration -------------------------------------------------------
 
-/// With REFUSED for strangers, and with silence.
+/// With REFUSED for other clients, and with dropped queries.
 static RULES: LazyLock<(Rules, Rules)> = LazyLock::new(|| (rules(false), rules(true)));
 
 static SNAPSHOT: LazyLock<Snapshot> = LazyLock::new(|| {
-    let numbers: Vec<&str> = Action::ALL.iter().map(|(_, name)| *name).chain(["hole"]).collect();
+    let numbers: Vec<&str> = Action::ALL.iter().map(|(_, name)| *name).chain(["exempt"]).collect();
     let zones = POLICY.map(|(zone, judges_targets, entries)| {
         let rules = numbers.iter().map(|action| rule(action)).collect();
         let line = |&(scope, action, name): &Entry| {
             let number = numbers.iter().position(|known| *known == action);
-            format!("{scope} {} {name}\n", number.expect("an action, or a hole"))
+            format!("{scope} {} {name}\n", number.expect("an action or `exempt`"))
         };
         let text: String = entries.iter().map(line).collect();
-        in_place(
-            list::entries(zone, rules, text.as_bytes()).expect("entries as they should be"),
-            judges_targets,
-        )
+        in_place(list::entries(zone, rules, text.as_bytes()).expect("valid entries"), judges_targets)
     });
     let badnets: String = BADNETS.iter().map(|(address, length)| format!("{address}/{length}\n")).collect();
     let badnets = list::addresses("badnets", badnets.as_bytes(), rule("nodata"));
-    let badnets = in_place(badnets.expect("prefixes as they should be"), true);
-    // In front of all, and in shadow: what it says is nowhere to be seen.
+    let badnets = in_place(badnets.expect("valid prefixes"), true);
+    // A shadow zone before all others: it must have no effect.
     let shadow =
         list::entries("shadow", vec![rule("drop"), rule("passthru")], b"subtree 0 example\nsubtree 1 t.me\n");
-    let shadow = in_place(shadow.expect("entries as they should be"), true);
+    let shadow = in_place(shadow.expect("valid entries"), true);
     let shadow = PlacedZone { is_shadow: true, ..shadow };
     let mut zones: Vec<PlacedZone> = zones.into_iter().collect();
     zones.insert(BADNETS_AT, badnets);
@@ -404,5 +392,5 @@ fn in_place(zone: PolicyZone, judges_targets: bool) -> PlacedZone {
 }
 
 fn name(text: &str) -> Name {
-    Name::from_text(text.as_bytes()).expect("a name as it should be")
+    Name::from_text(text.as_bytes()).expect("a valid name")
 }
