@@ -1,4 +1,4 @@
-"""`make bench`: dnsblock beside bare socket loops and beside other resolvers, all under the same load.
+"""`make bench`: dnsblock, bare socket loops and other resolvers under the same load.
 
-`python -m bench --help` says what can be chosen; docs/performance.md says how to read what comes out.
+`python -m bench --help` lists the options; docs/performance.md explains the figures.
 """

@@ -1,4 +1,4 @@
-"""One run of the bench, top to bottom: tools, lists, servers, rounds, and what is kept of it."""
+"""One run of the bench from top to bottom: tools, lists, servers, rounds, results."""
 
 import shutil
 import tempfile
@@ -17,7 +17,7 @@ from .load import (
     WORKLOADS,
     Loader,
     Workload,
-    compressed_octets,
+    compressed_bytes,
     fill_cache,
     make_lists,
     make_tools,
@@ -38,7 +38,7 @@ EXTRAS = ("publish", "overload")
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a person chose; `__main__` says what each is for."""
+    """The options of the command line, documented in `__main__`."""
 
     names: int = 1_000_000
     workers: int = 1
@@ -48,13 +48,13 @@ class Options:
     only: tuple[str, ...] = (*WORKLOADS, *EXTRAS)
     servers: tuple[str, ...] = tuple(SERVERS)
     limited: bool = False
-    patience: float = 300
+    load_timeout: float = 300
     publishes: int = PUBLISHES
     quiet: float = 0
 
     @property
     def server_processors(self) -> str:
-        """The first ones, as many as there are workers."""
+        """The first ones, one for each worker."""
         return ",".join(str(number) for number in machine.processors()[: self.workers])
 
     @property
@@ -65,13 +65,15 @@ class Options:
 
 @dataclass(slots=True)
 class Results:
-    """Everything that one run found, as it goes into the JSON, and where to say how far it is."""
+    """All results of a run, as written to the JSON, and the console for progress."""
 
     console: Console
     options: Options
     machine: dict[str, object]
     versions: dict[str, str | None]
-    names: dict[str, float]  # of the list: how many, octets of text, compressed, seconds to read it
+    names: dict[
+        str, float
+    ]  # of the list: count, bytes per name, compressed bytes per name, seconds to read it
     loaded: list[Loaded] = field(default_factory=list)
     measured: list[Measured] = field(default_factory=list)
     published: list[Published] = field(default_factory=list)
@@ -93,7 +95,7 @@ class Results:
         }
 
     def best_qps(self, workload: str, server: str) -> float:
-        """Useful answers a second when saturated: the median of the rounds."""
+        """Useful answers per second when saturated: the median of the rounds."""
         found = spread(
             m.run.useful_qps
             for m in self.measured
@@ -129,7 +131,7 @@ def setting_of(options: Options, folder: Path, cached: bool) -> Setting:
         upstream_port=free_port(),
         cached=cached,
         limited=options.limited,
-        patience=options.patience,
+        load_timeout=options.load_timeout,
     )
 
 
@@ -141,8 +143,8 @@ def about_list(lists: Path, count: int) -> dict[str, float]:
     names = lists / "names.txt"
     return {
         "names": count,
-        "octets_per_name": names.stat().st_size / count,
-        "compressed_octets_per_name": compressed_octets(names, count),
+        "bytes_per_name": names.stat().st_size / count,
+        "compressed_bytes_per_name": compressed_bytes(names, count),
         "reading_seconds": reading_seconds(names),
     }
 
@@ -154,7 +156,7 @@ def measure_group(
     setting: Setting,
     lists: Path,
 ) -> None:
-    """All servers are started once, with a cache or without, and idle while another one is measured."""
+    """Starts all servers once, with or without a cache. They are idle while another one is measured."""
     options, console = results.options, results.console
     loader = Loader(
         lists, options.load_processor, setting.upstream_port, options.seconds, options.warm_up, options.quiet
@@ -176,7 +178,7 @@ def measure_group(
 
 
 def start_servers(results: Results, setting: Setting, lists: Path, stack: ExitStack) -> Iterator[Server]:
-    """Those that are installed and can load the list; a note tells about the others."""
+    """The servers that are installed and can load the list. The others get a note in the results."""
     options, console = results.options, results.console
     for name in options.servers:
         if results.versions[name] is None:
@@ -191,7 +193,7 @@ def start_servers(results: Results, setting: Setting, lists: Path, stack: ExitSt
             else:
                 loaded = measure_loading(server, lists, options.names)
                 results.loaded.append(loaded)
-                console.print(f"  {loaded.load_seconds:.2f} s, {loaded.octets_per_name:.0f} octets a name")
+                console.print(f"  {loaded.load_seconds:.2f} s, {loaded.bytes_per_name:.0f} bytes per name")
         except processes.DidNotStart as err:
             server.stop()
             kind = "cached" if setting.cached else "uncached"
@@ -213,11 +215,11 @@ def stopped_in_the_end(server: Server) -> Iterator[None]:
 def log_end(server: Server) -> str:
     log = server.folder / "log"
     lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
-    return lines[-1][-300:] if lines else "it said nothing"
+    return lines[-1][-300:] if lines else "its log is empty"
 
 
 class Progress:
-    """A line for each run, as it ends."""
+    """Prints a line after each run."""
 
     def __init__(self, console: Console, rounds: int) -> None:
         self.console = console

@@ -1,7 +1,7 @@
 """The chart of CPU time per query: an SVG for pages, readable on a light and on a dark background.
 
     PYTHONPATH=tests .venv/bin/python -m bench.chart             # of docs/performance.md, as in the README
-    PYTHONPATH=tests .venv/bin/python -m bench.chart RUN.json    # of a kept run, beside it
+    PYTHONPATH=tests .venv/bin/python -m bench.chart RUN.json    # of a stored run, into its folder
 
 Each bar is a ratio to the limit, the median of the rounds; the whisker shows the lowest and the highest.
 `make bench` draws it of every run.
@@ -50,7 +50,7 @@ COLOURS = 6
 @dataclass(frozen=True, slots=True)
 class Bar:
     workload: str
-    series: str  # what is compared: servers, or lists of different length
+    series: str  # servers, or lists of different length
     median: float
     least: float
     most: float
@@ -64,7 +64,7 @@ class Chart:
 
 
 def of_run(data: dict[str, Any]) -> Chart:
-    """The chart of a run that `make bench` kept."""
+    """The chart of a run of `make bench`."""
     bars = [
         Bar(
             row.workload,

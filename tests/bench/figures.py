@@ -1,7 +1,7 @@
-"""What the load tool said, and the arithmetic on it. Pure: no clock, no file, no process.
+"""The output of the load tool, and arithmetic on it. Pure: no clock, no file, no process.
 
-The word for what is reported is ratio: a figure of a server over the same figure of the limit program, both
-taken in one round, one next to the other in time. Absolute figures of a shared machine drift by half.
+Ratios are reported: the figure of a server divided by the same figure of the limit program. Both are
+measured in one round, one after the other, because absolute figures of a shared machine drift by half.
 """
 
 import json
@@ -10,22 +10,22 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-# Where the design puts the bound of the daemon's CPU per query, as a ratio to the limit, for 1,000,000 names.
+# Targets for the daemon's CPU time per query, as a ratio to the limit, for 1,000,000 names.
 TARGETS = {"blocked": 1.15, "cached": 1.25, "uncached": 1.40, "mix": 1.25}
-# Above so many names the bounds are a tenth wider: the list is no longer in the processor's cache.
+# With more names, the targets are a tenth higher: the list no longer fits into the processor's cache.
 MANY = 2_000_000
 MANY_ALLOWANCE = 1.1
-# Share of a run for which the load tool may stand in line for its processor.
+# Share of a run for which the load tool may wait for its processor.
 DISTURBED = 0.03
 
 
 class NotARun(ValueError):  # noqa: N818
-    """The load tool printed something else than its one line of JSON."""
+    """The load tool did not print its line of JSON."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run of the load tool; its line, field by field. Rates are per second, latencies in microseconds."""
+    """The result of the load tool, field by field. Rates are per second, latencies in microseconds."""
 
     seconds: float
     qps: float  # answers
@@ -33,13 +33,13 @@ class Run:
     arrived: int
     useful: int
     offered: int
-    skipped: int  # what the load tool itself could not offer in time
+    skipped: int  # queries that the load tool could not send in time
     lost: int  # not answered within a second
     wrong: int
-    octets: int
+    bytes: int
     cpu_ns: int  # user and system time of the server in the window
-    waited_ns: int  # how long the load tool was ready and had no processor
-    idle: float  # share of the load tool's turns in which nothing had come: not the bottleneck
+    waited_ns: int  # time that the load tool waited for a processor
+    idle: float  # share of the load tool's turns without a response: if high, it is not the bottleneck
     p50_us: int
     p90_us: int
     p99_us: int
@@ -54,12 +54,12 @@ class Run:
 
     @property
     def disturbed(self) -> bool:
-        """Whether something else had the load tool's processor, which is to have it alone."""
+        """Whether another process used the load tool's processor."""
         return self.waited_ns > DISTURBED * self.seconds * 1e9
 
     @property
     def busy(self) -> float:
-        """Processors that the server used, in the mean."""
+        """Processors that the server used on average."""
         return self.cpu_ns / 1e9 / self.seconds
 
 
@@ -68,12 +68,12 @@ def parse_run(line: str) -> Run:
         fields = json.loads(line)
         return Run(**fields)
     except (ValueError, TypeError) as err:
-        raise NotARun(f"not a line of the load tool: {line!r}") from err
+        raise NotARun(f"invalid output of the load tool: {line!r}") from err
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """A median, and the least and the most that were seen."""
+    """Median, minimum and maximum."""
 
     median: float
     least: float
@@ -84,7 +84,7 @@ class Spread:
 
 
 def spread(values: Iterable[float]) -> Spread | None:
-    """`None` where there is no value."""
+    """`None` without values."""
     seen = sorted(values)
     return Spread(statistics.median(seen), seen[0], seen[-1]) if seen else None
 
@@ -99,14 +99,14 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def ratio(value: float, limits: Sequence[float]) -> float | None:
-    """The value over the mean of the limit's, those before and after it; `None` where that says nothing."""
+    """The ratio to the mean of the limit's runs before and after it. `None` if that has no meaning."""
     if not limits or min(limits) <= 0:
         return None
     return value / statistics.fmean(limits)
 
 
 def target(workload: str, names: int) -> float | None:
-    """The bound of the daemon's CPU per query for a list of so many names, as a ratio to the limit."""
+    """The target for the daemon's CPU time per query with this many names, as a ratio to the limit."""
     bound = TARGETS.get(workload)
     if bound is None:
         return None

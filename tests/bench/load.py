@@ -1,4 +1,4 @@
-"""Makes the load tools and the lists, and runs the load tool against a server."""
+"""Builds the load tools, generates the lists, and runs the load tool against a server."""
 
 import lzma
 import shutil
@@ -16,17 +16,17 @@ from .servers import BUILD, Server
 TOOLS = Path(__file__).parent / "tools"
 OPEN_NAMES = 35_000  # in open.txt, see names.c
 FILLING_RUNS = 10  # at most, to fill a cache
-SAMPLE_OCTETS = 20_000_000  # of the list, to see how small it is when compressed
+SAMPLE_BYTES = 20_000_000  # of the list, to measure how well it compresses
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What is asked."""
+    """The queries of a workload."""
 
     name: str
-    file: str  # of the folder of the list
-    cached: bool  # whether servers keep the upstream's answers
-    limit: str  # the program that does the same system calls
+    file: str  # in the folder of the list
+    cached: bool  # whether servers cache the upstream's responses
+    limit: str  # the program with the same system calls
     note: str
 
 
@@ -36,14 +36,14 @@ WORKLOADS = {
         Workload("blocked", "blocked.txt", True, "limit_echo", "names of the list"),
         Workload("cached", "open.txt", True, "limit_echo", "35,000 names that are not listed"),
         Workload("mix", "mix.txt", True, "limit_echo", "5 % blocked, 95 % cached"),
-        Workload("uncached", "open.txt", False, "limit_forward", "not listed, no name twice, no cache"),
+        Workload("uncached", "open.txt", False, "limit_forward", "not listed, each name once, no cache"),
     )
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Loader:
-    """The load tool on its processor, with what all its runs have in common."""
+    """The load tool on its processor, with the options of all its runs."""
 
     lists: Path
     processor: str
@@ -55,13 +55,13 @@ class Loader:
     def command(
         self, server: Server, workload: Workload, rate: float = 0, seconds: float = 0, lag_us: int = 1_000_000
     ) -> list[str]:
-        """`rate`: queries per second, whatever the server does; 0: as many as it takes."""
+        """`rate`: queries per second, whatever the server does; 0: as many as the server answers."""
         options = {
             "port": server.port,
             "queries": self.lists / workload.file,
             "pid": server.pid,
             "upstream": self.upstream_port,
-            # What must not be cached says so (RFC 1035 3.2.1), and is not asked for twice.
+            # Without a cache, the TTL is 0 (RFC 1035 3.2.1), and no name is queried twice.
             "ttl": 3600 if workload.cached else 0,
             "seconds": seconds or self.seconds,
             "warm-up": self.warm_up,
@@ -83,7 +83,7 @@ class Loader:
     def running(
         self, server: Server, workload: Workload, rate: float, seconds: float = 0, lag_us: int = 1_000_000
     ) -> Iterator["Running"]:
-        """A run during which the caller does something else; it is waited for at the end."""
+        """A run in the background. The end of the block waits for it."""
         command = self.command(server, workload, rate, seconds, lag_us)
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
             try:
@@ -98,7 +98,7 @@ class Loader:
 
 
 def fill_cache(loader: Loader, server: Server) -> None:
-    """Ask until each of the names that are not listed must have been asked for."""
+    """Sends queries until each name that is not listed was queried."""
     answered = 0
     for _ in range(FILLING_RUNS):
         answered += loader.run(server, WORKLOADS["cached"]).arrived
@@ -107,7 +107,7 @@ def fill_cache(loader: Loader, server: Server) -> None:
 
 
 class Running:
-    """A run of the load tool; its result is there when it is over."""
+    """A run of the load tool, with its result after its end."""
 
     result: Run
 
@@ -123,7 +123,7 @@ def make_tools() -> None:
 
 
 def make_lists(count: int) -> Path:
-    """The list of so many names and its queries, and a list of one name. Made anew when the tool is."""
+    """Generates the list, its queries, and a list of one name; again if the tool changed."""
     folder, program = BUILD / f"names-{count}", BUILD / "names"
     if not folder.exists() or folder.stat().st_mtime < program.stat().st_mtime:
         shutil.rmtree(folder, ignore_errors=True)
@@ -136,7 +136,7 @@ def make_lists(count: int) -> Path:
 
 
 def reading_seconds(names: Path) -> float:
-    """How long it takes to read the file: no list is in force sooner."""
+    """The time to read the file: the lower bound for loading the list."""
     began = time.monotonic()
     with names.open("rb", buffering=0) as file:
         while file.read(1 << 20):
@@ -144,8 +144,8 @@ def reading_seconds(names: Path) -> float:
     return time.monotonic() - began
 
 
-def compressed_octets(names: Path, count: int) -> float:
-    """In how few octets for each name the list can be written (xz): no table of it takes less."""
+def compressed_bytes(names: Path, count: int) -> float:
+    """Bytes per name of the list, compressed by xz: the lower bound for memory."""
     with names.open("rb") as file:
-        sample = file.read(SAMPLE_OCTETS)
+        sample = file.read(SAMPLE_BYTES)
     return len(lzma.compress(sample, preset=1)) / (sample.count(b"\n") or count)

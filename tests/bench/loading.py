@@ -1,4 +1,4 @@
-"""What a list costs a server: memory for each name, and time until it is in force."""
+"""The cost of a list for a server: memory per name, and time until it is in force."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,19 +18,19 @@ class Loaded:
     peak_kib: int
     names: int
     load_seconds: float  # from the start of the process to the first right answer
-    again_seconds: float | None = None  # the daemon: a second start, with the state folder of the first
-    reload_seconds: float | None = None  # the daemon: one name more in the list, to its first right answer
+    again_seconds: float | None = None  # the daemon: second startup, with the state folder of the first
+    reload_seconds: float | None = None  # the daemon: one more name in the list, until it is blocked
 
     def as_json(self) -> dict[str, object]:
         return asdict(self)
 
     @property
-    def octets_per_name(self) -> float:
+    def bytes_per_name(self) -> float:
         return (self.loaded_kib - self.empty_kib) * 1024 / max(1, self.names - 1)
 
 
 def measure_loading(server: Server, lists: Path, names: int) -> Loaded:
-    """Afterwards the server runs, with the whole list."""
+    """Starts the server. Afterwards it runs with the whole list."""
     server.start(lists / "one.txt")
     server.settle()
     empty = processes.rss_kib(server.pid)
@@ -47,7 +47,7 @@ def measure_loading(server: Server, lists: Path, names: int) -> Loaded:
 
 
 def reload_seconds(daemon: Daemon) -> float:
-    """Append a name to the list and reload."""
+    """Appends a name to the list and reloads."""
     name = "appended.bench.example"
     with daemon.list_path.open("a", encoding="ascii") as file:
         file.write(f"{name}\n")
@@ -55,5 +55,5 @@ def reload_seconds(daemon: Daemon) -> float:
     daemon.reload()
     seconds = monotonic() - began
     if not processes.is_blocked(daemon.port, name, timeout=1):
-        raise RuntimeError("dnsblock reload returned, and the new name is not blocked")
+        raise RuntimeError("dnsblock reload returned, but the new name is not blocked")
     return seconds

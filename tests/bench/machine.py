@@ -1,4 +1,4 @@
-"""Where and when figures were taken, and of which versions: without that they are worth nothing."""
+"""Machine, date and versions of a run. Without them, figures have no meaning."""
 
 import os
 import platform
@@ -31,18 +31,18 @@ def describe() -> dict[str, object]:
 
 
 def processors() -> list[int]:
-    """Those that this process may use."""
+    """The processors that this process may use."""
     return sorted(os.sched_getaffinity(0))
 
 
 def stolen_ticks() -> int:
-    """Time that the hypervisor gave to others, in ticks since boot (proc_stat(5))."""
+    """Steal time: processor time that the hypervisor gave to others, in ticks since boot (proc_stat(5))."""
     fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()
     return int(fields[8]) if len(fields) > 8 else 0
 
 
 def wait_for_quiet(within: float) -> None:
-    """Wait until the processors are nearly idle, at most so many seconds: others have the machine, too."""
+    """Waits until the processors are nearly idle, up to this many seconds."""
     deadline = time.monotonic() + within
     while time.monotonic() < deadline:
         before = idle_ticks()
@@ -53,7 +53,7 @@ def wait_for_quiet(within: float) -> None:
 
 
 def idle_ticks() -> int:
-    """Time that the processors had nothing to do, in ticks since boot (proc_stat(5))."""
+    """Idle time of the processors, in ticks since boot (proc_stat(5))."""
     fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()
     return int(fields[4]) + int(fields[5])
 

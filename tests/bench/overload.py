@@ -1,6 +1,7 @@
-"""Five times as many queries as a server can answer, and whether it still does what it is told.
+"""Five times as many queries as a server can answer, and whether it still answers and reloads.
 
-No load tool can offer five times what a server answers that has a whole processor, so busy loops share it.
+No load tool can send five times what a server with a whole processor answers, so busy loops share its
+processor.
 """
 
 import subprocess
@@ -16,18 +17,18 @@ from .load import Loader, Workload
 from .servers import Daemon, Server
 
 FACTOR = 5
-LAG_US = 1000  # what is later than this is not offered at all: it would only come in bursts
+LAG_US = 1000  # later queries are skipped, because they would only come in bursts
 
 
 @dataclass(frozen=True, slots=True)
 class Overloaded:
-    """Rates are per second, times in seconds; a time that is `None` is of something that did not succeed."""
+    """Rates are per second, times in seconds. A time is `None` after a failure."""
 
     workload: str
     server: str
-    best_qps: float  # useful answers when saturated, beside the busy loops
+    best_qps: float  # useful answers when saturated, while busy loops run on the same processors
     wanted_qps: float
-    offered_qps: float  # what the load tool managed to offer
+    offered_qps: float  # sent by the load tool
     run: Run
     rss_before_kib: int
     rss_after_kib: int
@@ -50,7 +51,7 @@ def measure_overload(loader: Loader, server: Server, workload: Workload) -> Over
 
 @contextmanager
 def slowed_down(server: Server) -> Iterator[None]:
-    """Leaves the server a sixth of its processors: the kernel divides them among all who want them."""
+    """Busy loops that leave the server a sixth of its processors."""
     loops = [
         processes.launch(server.setting.server_processors, ["sh", "-c", "while :; do :; done"], server.folder)
         for _ in range(FACTOR * server.setting.workers)
@@ -88,7 +89,7 @@ def measure_flood(loader: Loader, server: Server, workload: Workload, best_qps: 
 
 
 def timed(action: Callable[[], object]) -> float | None:
-    """How long it took, `None` where it failed: that is a finding, not the end of the run."""
+    """The duration, or `None` after a failure, which is a result and does not end the run."""
     began = time.monotonic()
     try:
         action()

@@ -1,9 +1,8 @@
-"""Resolvers of other makes that do the same, where they are installed.
+"""Other resolvers with the same list, if they are installed.
 
-Each gets the list by the fastest of the means that its documentation has for it, so many threads, the load
-tool as its one upstream, and a cache as the workload wants. What checks more than dnsblock does (DNSSEC) is
-off, and so is what writes. A listed name and everything below it is NXDOMAIN; in an RPZ file that takes two
-records for each name.
+Each one gets the list by the fastest method of its documentation, the configured number of threads, the load
+tool as its only upstream, and a cache if the workload has one. DNSSEC validation, which dnsblock does not do,
+and logs are off. A listed name and all names below it are NXDOMAIN, which needs two records in an RPZ file.
 """
 
 import shutil
@@ -12,10 +11,10 @@ from pathlib import Path
 
 from .servers import Server, said_by
 
-# An ordinary user's PATH often lacks the folders of servers.
+# The PATH of an unprivileged user often lacks these folders.
 SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 RPZ_HEAD = "$TTL 300\n@ SOA localhost. nobody.invalid. 1 3600 600 86400 300\n@ NS localhost.\n"
-# More answers than the 35,000 names of the workloads have.
+# More entries than the 35,000 names of the workloads need.
 CACHED_ANSWERS = 200_000
 
 
@@ -30,7 +29,7 @@ def lines_of(names: Path) -> Iterator[str]:
 
 
 def write_rpz(names: Path, zone: Path) -> None:
-    """A policy zone with the action NXDOMAIN for each name and what is below it."""
+    """A policy zone with the action NXDOMAIN for each name and all names below it."""
     with zone.open("w", encoding="ascii") as file:
         file.write(RPZ_HEAD)
         for name in lines_of(names):
@@ -38,7 +37,7 @@ def write_rpz(names: Path, zone: Path) -> None:
 
 
 class Dnsdist(Server):
-    """A SuffixMatchNode; rules come before its packet cache."""
+    """A SuffixMatchNode. dnsdist applies rules before its packet cache."""
 
     name = "dnsdist"
 
@@ -115,7 +114,7 @@ quiet=yes
 
 
 class Bind(Server):
-    """An RPZ file, and no waiting for the upstream where the name is listed."""
+    """An RPZ file, with `qname-wait-recurse no`: it does not query the upstream for listed names."""
 
     name = "bind"
 
@@ -155,7 +154,7 @@ zone "policy" {{ type primary; file "{zone}"; check-names ignore; allow-query {{
 
 
 class Unbound(Server):
-    """local-zone with always_nxdomain: faster than its RPZ, and it takes one line for each name."""
+    """local-zone with always_nxdomain: faster than its RPZ, and one line per name."""
 
     name = "unbound"
 

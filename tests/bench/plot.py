@@ -1,7 +1,7 @@
 """The plot of a run: an SVG of bars, each a figure's ratio to the limit, written as plain text.
 
-One panel for each kind of figure; its bars are of the servers, by workload. The line at 1 is the limit, a red
-one the daemon's target. A bar is cut off at the panel's right edge, and its number says how long it would be.
+Each panel has one kind of figure, with bars for the servers by workload. The line at 1 is the limit, a red
+line the daemon's target. A bar ends at the panel's right edge; its number shows the value.
 """
 
 from collections.abc import Callable
@@ -42,7 +42,7 @@ class Panel:
 
     @property
     def scale(self) -> float:
-        """Up to which ratio the panel goes: so far that most bars are whole."""
+        """The largest ratio on the axis: most bars fit."""
         ratios = sorted(bar.figure.ratio.median for bar in self.bars if bar.figure.ratio)
         return max(2.0, ratios[(len(ratios) * 3) // 4] * 1.1) if ratios else 2.0
 
@@ -64,11 +64,11 @@ def panels(data: dict[str, Any]) -> list[Panel]:
         Panel("Latency, p99 at half load", bars(lambda row: row.half["p99_us"], "us")),
         Panel("Latency, p99 saturated", bars(lambda row: row.saturated["p99_us"], "us")),
         Panel(
-            "Memory per name, to the compressed text",
-            [Bar(row.server, row.server, row.octets, "octets") for row in loading],
+            "Memory per name (ratio to the compressed list)",
+            [Bar(row.server, row.server, row.bytes, "bytes") for row in loading],
         ),
         Panel(
-            "Load time, to reading the file",
+            "Load time (ratio to reading the file)",
             [Bar(row.server, row.server, row.seconds, "s") for row in loading],
         ),
     ]

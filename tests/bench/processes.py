@@ -1,4 +1,4 @@
-"""Starts programs on the processors they are to have, and sees what they use. None outlives the runner."""
+"""Starts programs on their processors and measures their resources. None outlives the runner."""
 
 import os
 import re
@@ -8,22 +8,22 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-# A server that takes the machine's last memory is stopped before the kernel stops something else.
+# A server that needs too much memory is stopped before the kernel kills other processes.
 MEMORY_RESERVE_KIB = 1_500_000
 STOP_SECONDS = 10
 
 
 class DidNotStart(Exception):  # noqa: N818
-    """A server ended, took too long or too much memory before it blocked what it has to."""
+    """A server ended, timed out or needed too much memory before it blocked the list."""
 
 
 def pinned(processors: str, command: Sequence[str]) -> list[str]:
-    """The command on these processors ("0" or "0,1"), killed by the kernel when this process is gone."""
+    """The command on these processors ("0" or "0,1"), killed by the kernel when this process ends."""
     return ["setpriv", "--pdeathsig", "KILL", "taskset", "-c", processors, *command]
 
 
 def launch(processors: str, command: Sequence[str], folder: Path) -> subprocess.Popen[bytes]:
-    """Start a server in its folder; what it says goes to `log` there."""
+    """Starts a server in its folder, with its output in the file `log`."""
     with (folder / "log").open("ab") as log:
         return subprocess.Popen(
             pinned(processors, command), stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=folder
@@ -40,20 +40,20 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def rss_kib(pid: int, field: str = "VmRSS") -> int:
-    """Resident memory of a process now (`VmRSS`), or the most it ever was (`VmHWM`): proc_pid_status(5)."""
+    """Resident memory of a process now (`VmRSS`), or its maximum (`VmHWM`): proc_pid_status(5)."""
     status = Path(f"/proc/{pid}/status").read_text()
     found = re.search(rf"^{field}:\s+(\d+) kB$", status, re.MULTILINE)
     return int(found[1]) if found else 0
 
 
 def waited_ns(pid: int) -> int:
-    """How long the threads of a process were ready to run and had no processor (sched-stats.rst)."""
+    """The run delay of a process: how long its threads waited for a processor (sched-stats.rst)."""
     total = 0
     for path in Path(f"/proc/{pid}/task").glob("*/schedstat"):
         try:
             total += int(path.read_text().split()[1])
         except (OSError, IndexError):
-            continue  # the thread is gone, or the kernel keeps no such figures
+            continue  # the thread ended, or the kernel has no such statistics
     return total
 
 
@@ -65,7 +65,7 @@ def available_kib() -> int:
 def wait_until(
     condition: Callable[[], bool], process: subprocess.Popen[bytes], what: str, within: float
 ) -> None:
-    """Wait for a condition while the process lives and leaves memory to the others."""
+    """Waits for a condition, as long as the process runs and does not need too much memory."""
     deadline = time.monotonic() + within
     while not condition():
         if process.poll() is not None:
@@ -73,7 +73,7 @@ def wait_until(
         if time.monotonic() > deadline:
             raise DidNotStart(f"not within {within:g} s: {what}")
         if available_kib() < MEMORY_RESERVE_KIB:
-            raise DidNotStart(f"takes more memory than there is before {what}")
+            raise DidNotStart(f"needs too much memory before {what}")
         time.sleep(0.002)
 
 
@@ -84,7 +84,7 @@ def query(name: str) -> bytes:
 
 
 def is_blocked(port: int, name: str, timeout: float = 0.05) -> bool:
-    """Whether the server on this port says NXDOMAIN; not where it says nothing yet."""
+    """Whether the server on this port answers NXDOMAIN. False without a response."""
     asked = query(name)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.settimeout(timeout)

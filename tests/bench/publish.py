@@ -1,7 +1,7 @@
-"""What clients notice of publishes: latency at half load with and without a hundred of them.
+"""The effect of publishes on clients: latency at half load with and without a hundred publishes.
 
-A publish here is an order of one name put into the inbox, with the one that lifts the order before it, and
-SIGHUP. What is timed from there to the first blocked answer is an order's way into force.
+A publish is an order for one name, an order that lifts the previous one, and SIGHUP. The time until the first
+blocked answer is measured from the order in the inbox.
 """
 
 import os
@@ -16,7 +16,7 @@ from .load import Loader, Running, Workload
 from .servers import Daemon
 
 PUBLISHES = 100
-LOOK_SECONDS = 0.002  # between two looks whether a name is blocked; the same without publishes
+LOOK_SECONDS = 0.002  # interval of the queries that check whether a name is blocked; also without publishes
 IN_FORCE_SECONDS = 60
 
 
@@ -30,15 +30,15 @@ class Published:
     without: Run
     during: tuple[Run, ...]
     in_force_seconds: tuple[float, ...]  # from the order in the inbox to the first blocked answer
-    rss_kib: int  # before
-    peak_kib: int  # the most there ever was, loading included
+    rss_kib: int  # before the publishes
+    peak_kib: int  # maximum, loading included
 
     def as_json(self) -> dict[str, object]:
         return asdict(self)
 
     @property
     def p99_us(self) -> int:
-        """The worst of the runs."""
+        """The worst run."""
         return max(run.p99_us for run in self.during)
 
     @property
@@ -69,7 +69,7 @@ def measure_publishes(
 
 
 def publish_until_over(daemon: Daemon, running: Running, numbers: Iterator[int]) -> Iterator[float]:
-    """Publish one after the other while the load runs; the seconds that each took."""
+    """Publishes one order after the other while the load runs. Returns the seconds of each."""
     while not running.is_over():
         number = next(numbers, None)
         if number is None:

@@ -1,4 +1,4 @@
-"""The tables that a run ends with: what each server did, and in brackets the ratio to the limit."""
+"""The tables of a run: the figures of each server, and in brackets the ratio to the limit."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -84,14 +84,14 @@ def latency_table(data: dict[str, Any], mode: str) -> Table:
 def loading_table(data: dict[str, Any]) -> Table:
     about = data["list"]
     title = (
-        f"The list: {about['octets_per_name']:.1f} octets of text a name, "
-        f"{about['compressed_octets_per_name']:.1f} compressed; read in {about['reading_seconds']:.3f} s"
+        f"The list: {about['bytes_per_name']:.1f} bytes per name, "
+        f"{about['compressed_bytes_per_name']:.1f} compressed; read in {about['reading_seconds']:.3f} s"
     )
-    table = new_table(title, ["server"], ["octets/name", "load s", "start again s", "reload s", "peak MiB"])
+    table = new_table(title, ["server"], ["bytes/name", "load s", "restart s", "reload s", "peak MiB"])
     for row in loading_rows(data):
         table.add_row(
             row.server,
-            with_ratio(row.octets, 1),
+            with_ratio(row.bytes, 1),
             with_ratio(row.seconds, 2),
             number(row.again_seconds, 2),
             number(row.reload_seconds, 2),
@@ -168,21 +168,19 @@ def overload_table(data: dict[str, Any]) -> Table:
 
 
 def cautions(data: dict[str, Any]) -> list[str]:
-    """What a reader must know before believing the tables."""
+    """Warnings about the quality of the figures."""
     found = []
     machine, options = data["machine"], data["options"]
     if options["workers"] >= (machine["processors"] or 1):
-        found.append(
-            "the servers share a processor with the load tool: qps and latencies say little, CPU some"
-        )
+        found.append("the servers share a processor with the load tool: do not trust qps and latencies")
     disturbed = sum(row.disturbed for row in rows(data))
     if disturbed:
         found.append(
-            f"something else had the load tool's processor in {disturbed} of {len(data['rounds'])} runs "
+            f"another process used the load tool's processor in {disturbed} of {len(data['rounds'])} runs "
             "(disturbed); they count only where a server has no other"
         )
     if any(entry["run"]["skipped"] for entry in data["rounds"] if entry["mode"] == "half"):
-        found.append("the load tool left out queries at half load: latencies of those runs are too good")
+        found.append("the load tool skipped queries at half load: latencies of those runs are too low")
     if machine.get("stolen_ticks", 0) > 100:
         found.append(f"the hypervisor took {machine['stolen_ticks'] / 100:.0f} s of processor time")
     return found
@@ -222,8 +220,8 @@ def with_ratio(figure: Figure, digits: int = 0) -> str:
 
 
 def judged(row: Row) -> str:
-    """The bound, and whether the median keeps it."""
+    """The target, and whether the median meets it."""
     if row.target is None or row.cpu.ratio is None:
         return ""
-    verdict = "kept" if row.cpu.ratio.median <= row.target else "missed"
+    verdict = "met" if row.cpu.ratio.median <= row.target else "missed"
     return f"<= {row.target:g} {verdict}"

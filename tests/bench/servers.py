@@ -1,7 +1,7 @@
-"""What is measured: the limit programs and the daemon. Servers of other makes are in `peers`.
+"""The measured servers: the limit programs and the daemon. Other resolvers are in `peers`.
 
-All of them are set up alike: one address of the loopback interface, so many threads, the same list (a listed
-name and everything below it is NXDOMAIN), and the load tool as the one upstream.
+All have the same configuration: one loopback address, the same number of threads, and the load tool as the
+only upstream. They have the same list: a listed name and all names below it are NXDOMAIN.
 """
 
 import json
@@ -22,19 +22,19 @@ BUILD = Path(__file__).parent / "build"
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What all servers of one run have in common."""
+    """Settings for all servers of a run."""
 
-    folder: Path  # for what the servers write
+    folder: Path  # of the servers' files
     workers: int
     server_processors: str  # as taskset takes it: "0", or "0,1"
     upstream_port: int
-    cached: bool  # whether answers of the upstream are to be kept
-    limited: bool  # whether the daemon limits clients, which these do not reach
-    patience: float  # seconds that a server has to load its list
+    cached: bool  # whether servers cache the upstream's responses
+    limited: bool  # whether the daemon applies rate limits, which the load tool does not reach
+    load_timeout: float  # seconds that a server may take to load its list
 
 
 class Server:
-    """A server in a folder of its own, on a port of its own."""
+    """A server with its own folder and port."""
 
     name = ""
 
@@ -53,21 +53,23 @@ class Server:
         return self.process.pid
 
     def start(self, names: Path) -> float:
-        """Start with the list; returns the seconds to the first right answer about its last name."""
+        """Starts with the list. Returns the seconds until its last name is blocked."""
         self.port = free_port()
         self.launched = self.command(names)
         return self.start_again(names)
 
     def start_again(self, names: Path) -> float:
-        """As `start`, with the files that the last start wrote."""
+        """Like `start`, with the files of the last start."""
         last = last_name(names)
         began = time.monotonic()
         self.process = processes.launch(self.setting.server_processors, self.launched, self.folder)
-        processes.wait_until(lambda: self.is_ready(last), self.process, "it blocks", self.setting.patience)
+        processes.wait_until(
+            lambda: self.is_ready(last), self.process, "it blocks", self.setting.load_timeout
+        )
         return time.monotonic() - began
 
     def settle(self) -> None:
-        """Wait until it has done what it does after its first answer."""
+        """Waits for the work that the server does after its first answer."""
 
     def is_ready(self, last: str) -> bool:
         return processes.is_blocked(self.port, last)
@@ -78,13 +80,13 @@ class Server:
             self.process = None
 
     def command(self, names: Path) -> list[str]:
-        """Write what the server reads, and return how it is called."""
-        raise NotImplementedError  # each server has its own
+        """Writes the configuration, and returns the command."""
+        raise NotImplementedError  # in subclasses
 
     @classmethod
     def version(cls) -> str | None:
-        """What the program says of itself; `None` where it is not installed."""
-        raise NotImplementedError  # each program says it in a way of its own
+        """The version that the program prints. `None` if it is not installed."""
+        raise NotImplementedError  # in subclasses
 
 
 class LimitEcho(Server):
@@ -106,13 +108,13 @@ class LimitForward(LimitEcho):
         return [str(BUILD / self.name), str(self.port), upstream, str(self.setting.workers)]
 
     def is_ready(self, last: str) -> bool:
-        """It blocks nothing. Port and socket are there when the kernel lists them."""
+        """It has no list to load, so it is ready when the kernel lists its sockets."""
         wanted = f":{self.port:04X} "
         return wanted in Path("/proc/net/udp").read_text()
 
 
 class Daemon(Server):
-    """dnsblock itself: a list, and a zone of orders for what `publish` sends."""
+    """dnsblock: a list, and a zone for the orders of `publish`."""
 
     name = "daemon"
     issuer = "bench.example"
@@ -134,7 +136,7 @@ class Daemon(Server):
         return self.folder / "control.sock"
 
     def start_again(self, names: Path) -> float:
-        self._log_before = self._log_octets()
+        self._log_before = self._log_bytes()
         return super().start_again(names)
 
     def settle(self) -> None:
@@ -143,15 +145,15 @@ class Daemon(Server):
                 log.seek(self._log_before)
                 return b'"event": "ready"' in log.read()
 
-        processes.wait_until(is_settled, self.process, "it is ready", self.setting.patience)
+        processes.wait_until(is_settled, self.process, "it is ready", self.setting.load_timeout)
 
-    def _log_octets(self) -> int:
+    def _log_bytes(self) -> int:
         log = self.folder / "log"
         return log.stat().st_size if log.exists() else 0
 
     def command(self, names: Path) -> list[str]:
         self.orders.mkdir(exist_ok=True)
-        # Of a start before: what a list changed is put on record, which is no part of loading it.
+        # The history of an earlier start is deleted: recording changes is not a part of loading.
         shutil.rmtree(self.folder / "state", ignore_errors=True)
         shutil.copyfile(names, self.list_path)
         self.metrics_port = free_port()
@@ -159,7 +161,7 @@ class Daemon(Server):
         return [dnsblock(), "serve", "-c", str(self.config), "--json"]
 
     def settings(self) -> dict[str, object]:
-        """Everything that is not here has its default."""
+        """All other options have their defaults."""
         order_zone = {"name": "orders", "issuer": self.issuer, "unsigned": "accept", "answer": "nxdomain"}
         list_zone = {"name": "list", "list": self.list_path.name, "match": "subtree", "answer": "nxdomain"}
         settings: dict[str, object] = {
@@ -172,21 +174,21 @@ class Daemon(Server):
             "metrics": f"127.0.0.1:{self.metrics_port}",
         }
         if self.setting.limited:
-            # Each query is counted for its client, and none of the load tool's 16 reaches the limit.
+            # Each query is counted for its client, but none of the load tool's 16 clients reaches the limit.
             settings["limits"] = {"queries_per_second": 100000, "exempt": []}
         return settings
 
     def reload(self) -> dict[str, object]:
-        """`dnsblock reload`, which returns when the new snapshot answers."""
+        """`dnsblock reload`, which returns when the new snapshot is in force."""
         command = [dnsblock(), "reload", "-c", str(self.config), "--json"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=self.setting.patience)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=self.setting.load_timeout)
         if done.returncode != 0:
             raise RuntimeError(f"dnsblock reload: {done.stdout}{done.stderr}")
         said: dict[str, object] = json.loads(done.stdout)
         return said
 
     def put(self, number: int) -> str:
-        """Put an order that blocks one name, and one that lifts the order before it; returns the name."""
+        """Writes an order that blocks a name, and one that lifts the previous order. Returns the name."""
         name = f"order-{number}.bench.example"
         block = self.document(f"BLOCK-{number}", "block", entries=[name])
         self.write_order(f"{number:06}-block.json", block)
@@ -211,7 +213,7 @@ class Daemon(Server):
 
 
 def dnsblock() -> str:
-    """The script of the environment that runs this."""
+    """The command `dnsblock` of this Python environment."""
     return str(Path(sys.executable).parent / "dnsblock")
 
 

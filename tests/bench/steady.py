@@ -1,7 +1,7 @@
-"""The steady workloads: each server saturated, and then at half of what it takes.
+"""The steady workloads: each server saturated, then at half load.
 
-A server's run is between two of the limit program, which its neighbours share: what the machine does to one
-it does to the other. Figures are compared within a round and never across.
+Each server runs between two runs of the limit program, so that disturbances affect both. Figures are compared
+only within a round.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,10 +21,10 @@ class Measured:
     server: str
     round: int
     mode: str  # "saturated" or "half"
-    rate: float  # queries per second that were offered; 0 when saturated
+    rate: float  # offered queries per second; 0 when saturated
     run: Run
     limits: tuple[Run, ...]
-    waited: float  # share of the window that the server's threads were ready and had no processor
+    waited: float  # share of the window in which the server's threads waited for a processor
     rss_kib: int
 
     def as_json(self) -> dict[str, object]:
@@ -38,7 +38,7 @@ def measure_round(
     number: int,
     say: Callable[[Measured], None],
 ) -> list[Measured]:
-    """One round of a workload: saturated, then at half of that. The first server is the limit program."""
+    """One round of a workload: saturated, then at half load. The first server is the limit program."""
     limit, *others = servers
     measured: list[Measured] = []
     before = loader.run(limit, workload)
@@ -65,7 +65,7 @@ def measure_round(
 
 
 def watched(loader: Loader, server: Server, workload: Workload, rate: float) -> tuple[Run, float]:
-    """A run, and how much of it the server stood in line for a processor."""
+    """A run, and the share of it in which the server waited for a processor."""
     before = processes.waited_ns(server.pid)
     run = loader.run(server, workload, rate)
     waited = processes.waited_ns(server.pid) - before

@@ -1,4 +1,4 @@
-"""From the JSON of a whole run to the rows of the table. Pure, so that a kept run can be shown again."""
+"""Converts the JSON of a run to the rows of the tables. Pure, so that `--show` can use it."""
 
 import statistics
 from collections.abc import Callable, Iterable, Sequence
@@ -13,7 +13,7 @@ PERCENTILES = ("p50_us", "p90_us", "p99_us", "p999_us")
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A figure in its own unit, and the ratio to the limit's; `None` where there is none."""
+    """A figure in its own unit, and the ratio to the limit, or `None`."""
 
     value: float | None
     ratio: Spread | None = None
@@ -21,7 +21,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What a server did in a workload: medians of the rounds. CPU and latencies are in microseconds."""
+    """The medians of a server in a workload. CPU time and latencies are in microseconds."""
 
     workload: str
     server: str
@@ -29,28 +29,28 @@ class Row:
     qps: Figure
     half: dict[str, Figure]  # percentiles at half load
     saturated: dict[str, Figure]  # percentiles at saturation
-    target: float | None  # the most that the ratio of `cpu` is to be
+    target: float | None  # the maximum for the ratio of `cpu`
     busy: float  # processors that the server used when saturated
-    waited: float  # share of the time that it stood in line for one
-    load_idle: float  # share of the turns in which the load tool had nothing to do when saturated
-    lost_half: float  # share of what was offered
+    waited: float  # share of the time in which it waited for one
+    load_idle: float  # share of the load tool's turns without a response when saturated
+    lost_half: float  # share of the offered queries
     lost_saturated: float
     wrong: int
-    disturbed: int  # runs that something else disturbed
+    disturbed: int  # runs in which another process used the load tool's processor
 
 
 @dataclass(frozen=True, slots=True)
 class LoadingRow:
     server: str
-    octets: Figure  # for each name; the limit is the compressed text
-    seconds: Figure  # from the start to in force; the limit is reading the file
+    bytes: Figure  # per name; the limit is the compressed list
+    seconds: Figure  # from startup to in force; the limit is reading the file
     again_seconds: float | None
     reload_seconds: float | None
     peak_kib: float
 
 
 def rows(data: dict[str, Any]) -> list[Row]:
-    """By workload, the limit's row first; in the order in which they were measured."""
+    """The rows by workload, in the order of measurement. The limit comes first."""
     found: list[Row] = []
     for workload in unique(entry["workload"] for entry in data["rounds"]):
         entries = [entry for entry in data["rounds"] if entry["workload"] == workload]
@@ -84,7 +84,7 @@ def server_row(workload: str, server: str, entries: Sequence[dict[str, Any]], bo
 
 
 def limit_row(workload: str, entries: Sequence[dict[str, Any]]) -> Row:
-    """The limit program's own figures; latencies at half load are those at the first server's rate."""
+    """The figures of the limit program. Its latencies at half load are at the rate of the first server."""
     first = entries[0]["server"]
     saturated = [run for _, limits in pairs(entries, None, "saturated") for run in limits]
     half = [run for _, limits in pairs(entries, first, "half") for run in limits]
@@ -107,11 +107,11 @@ def limit_row(workload: str, entries: Sequence[dict[str, Any]]) -> Row:
 
 
 def loading_rows(data: dict[str, Any]) -> list[LoadingRow]:
-    compressed, reading = data["list"]["compressed_octets_per_name"], data["list"]["reading_seconds"]
+    compressed, reading = data["list"]["compressed_bytes_per_name"], data["list"]["reading_seconds"]
     return [
         LoadingRow(
             server=entry["server"],
-            octets=one_figure(octets_per_name(entry), compressed),
+            bytes=one_figure(bytes_per_name(entry), compressed),
             seconds=one_figure(entry["load_seconds"], reading),
             again_seconds=entry["again_seconds"],
             reload_seconds=entry["reload_seconds"],
@@ -121,9 +121,9 @@ def loading_rows(data: dict[str, Any]) -> list[LoadingRow]:
     ]
 
 
-def octets_per_name(entry: dict[str, Any]) -> float:
-    octets: float = (entry["loaded_kib"] - entry["empty_kib"]) * 1024 / max(1, entry["names"] - 1)
-    return octets
+def bytes_per_name(entry: dict[str, Any]) -> float:
+    added: float = (entry["loaded_kib"] - entry["empty_kib"]) * 1024 / max(1, entry["names"] - 1)
+    return added
 
 
 def one_figure(value: float, limit: float) -> Figure:
@@ -131,13 +131,13 @@ def one_figure(value: float, limit: float) -> Figure:
     return Figure(value, None if over is None else Spread(over, over, over))
 
 
-# ------- Runs beside those of the limit
+# ------- Runs with the runs of the limit
 
 Pair = tuple[Run, list[Run]]
 
 
 def pairs(entries: Iterable[dict[str, Any]], server: str | None, mode: str) -> list[Pair]:
-    """The rounds in which nothing else had the load tool's processor; where there is none, all."""
+    """The rounds in which no other process used the load tool's processor, or all rounds."""
     found = all_pairs(entries, server, mode)
     return [pair for pair in found if not is_disturbed(pair)] or found
 
@@ -156,7 +156,7 @@ def all_pairs(entries: Iterable[dict[str, Any]], server: str | None, mode: str) 
 
 
 def figure(found: Sequence[Pair], take: Callable[[Run], float]) -> Figure:
-    """The median of the rounds, and the spread of the ratios that each round has by itself."""
+    """The median of the rounds, and the spread of the ratios of each round."""
     ratios = [ratio(take(run), [take(limit) for limit in limits]) for run, limits in found]
     return Figure(median(take(run) for run, _ in found), spread(r for r in ratios if r is not None))
 

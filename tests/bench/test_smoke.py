@@ -1,4 +1,4 @@
-"""The bench runs to its end, on a list so small that it says nothing. No time is judged here."""
+"""The bench runs to its end with a tiny list. Times are not checked."""
 
 import json
 import os
@@ -18,8 +18,8 @@ TINY = ["--names=1000", "--rounds=1", "--seconds=0.2", "--warm-up=0.05", "--publ
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The JSON of a tiny run of everything."""
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The JSON of a tiny run of all workloads."""
     environment = os.environ | {"PYTHONPATH": str(TESTS)}
     path = None
     for _ in range(5):
@@ -30,16 +30,16 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
             continue  # another test took a port between looking and binding
         assert done.returncode == 0, done.stdout + done.stderr
         (path,) = folder.glob("*-1000-1.json")
-        # A machine that is busy with other tests may give a server no processor for a whole measurement.
+        # On a busy machine, a server may get no processor for a whole measurement.
         if all(entry["run"]["useful"] > 0 for entry in json.loads(path.read_text())["rounds"]):
             break
     assert path is not None, done.stderr
     return path
 
 
-def test_a_run_is_kept_whole(kept: Path):
-    """Machine, date and versions belong to every figure."""
-    data = json.loads(kept.read_text())
+def test_the_json_has_all_results(results: Path):
+    """Figures need machine, date and versions."""
+    data = json.loads(results.read_text())
     assert data["schema"] == "dnsblock.bench/1"
     assert {"date", "cpu", "processors", "kernel", "commit", "command"} <= data["machine"].keys()
     assert data["versions"].keys() == {"daemon"}
@@ -55,12 +55,12 @@ def test_a_run_is_kept_whole(kept: Path):
     assert data["notes"] == []
 
 
-def test_the_answers_are_the_right_ones(kept: Path):
-    """A list that is not in force, or an upstream that is not asked, would make every figure worthless.
+def test_the_answers_are_the_right_ones(results: Path):
+    """The list must be in force and the upstream queried, or else all figures have no meaning.
 
     A machine that stalls for seconds may add SERVFAIL (2) where the upstream is asked.
     """
-    data = json.loads(kept.read_text())
+    data = json.loads(results.read_text())
     assert all(entry["run"]["useful"] > 0 for entry in data["rounds"])
     rcodes: dict[str, set[str]] = {workload: set() for workload in WORKLOADS}
     for entry in data["rounds"]:
@@ -70,13 +70,13 @@ def test_the_answers_are_the_right_ones(kept: Path):
     assert rcodes["mix"] - {"2"} == {"0", "3"}
 
 
-def test_a_kept_run_is_drawn(kept: Path):
-    """A run is kept as JSON and drawn as SVG."""
-    assert kept.with_suffix(".svg").read_text().startswith("<svg ")
+def test_a_stored_run_is_drawn(results: Path):
+    """A run is written as JSON and drawn as SVG."""
+    assert results.with_suffix(".svg").read_text().startswith("<svg ")
 
 
-def test_lists_are_the_same_for_the_same_count(tmp_path: Path, kept: Path):
-    """Figures of two days are of one list."""
+def test_lists_are_the_same_for_the_same_count(tmp_path: Path, results: Path):
+    """Figures of different days are for the same list."""
     names = Path(__file__).parent / "build" / "names"
     lists = []
     for folder in (tmp_path / "one", tmp_path / "two"):
@@ -88,7 +88,7 @@ def test_lists_are_the_same_for_the_same_count(tmp_path: Path, kept: Path):
 
 
 def test_a_server_that_does_not_come_up_ends_the_wait(tmp_path: Path):
-    """Each wait has a bound, and what the wait was for is in the message."""
+    """Each wait has a timeout, and the message names the condition."""
     own = str(machine.processors()[0])
     process = processes.launch(own, ["false"], tmp_path)
     with pytest.raises(processes.DidNotStart, match="ended with code 1 before it blocks"):
@@ -100,8 +100,8 @@ def test_a_server_that_does_not_come_up_ends_the_wait(tmp_path: Path):
 
 
 def test_the_versions_of_a_list_are_measured_to_the_end(tmp_path: Path):
-    """`python -m bench.year`, on a list so small that it says nothing."""
-    kept = tmp_path / "year.json"
+    """`python -m bench.year` with a tiny list."""
+    results = tmp_path / "year.json"
     command = [
         sys.executable,
         "-m",
@@ -112,10 +112,10 @@ def test_the_versions_of_a_list_are_measured_to_the_end(tmp_path: Path):
         "--past=20",
     ]
     environment = os.environ | {"PYTHONPATH": str(TESTS)}
-    whole = [*command, "--questions=2", f"--results={kept}"]
+    whole = [*command, "--questions=2", f"--results={results}"]
     done = subprocess.run(whole, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
-    found = [figure["what"] for figure in json.loads(kept.read_text())["figures"]]
-    assert {"version 2", "why NAME --at", "diff of the first and the last", "rollback", "start again"} <= set(
+    found = [figure["what"] for figure in json.loads(results.read_text())["figures"]]
+    assert {"version 2", "why NAME --at", "diff of the first and the last", "rollback", "restart"} <= set(
         found
     )

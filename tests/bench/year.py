@@ -1,7 +1,7 @@
 """The versions of a list of national size, one after the other: `python -m bench.year`. docs/performance.md.
 
-What each version costs is printed as it is taken: time, memory, disk, and how long an order waits meanwhile.
-Then what looking back, going back and starting again cost. Nothing is judged.
+Prints the cost of each version: time, memory, disk, and the delay of orders in the meantime. Then it measures
+queries about the past, a rollback and restarts. Nothing is compared with a target.
 """
 
 import argparse
@@ -33,19 +33,19 @@ from .load import make_lists, make_tools
 from .publish import look
 from .servers import BUILD, Daemon, Setting, dnsblock
 
-LOOK_SECONDS = 0.01  # between two looks at the memory
-PATIENCE = 900.0
+LOOK_SECONDS = 0.01  # interval of the memory samples
+TIMEOUT = 900.0
 MIB = 1 << 20
 
 
 class YearDaemon(Daemon):
-    """It looks at its list when it is told to."""
+    """A daemon that reads its list only after a `source refresh`."""
 
     def settings(self) -> dict[str, object]:
         settings = super().settings()
         zones = settings["zones"]
         assert isinstance(zones, list)
-        # As a feed's: the file is replaced by a text of thousands of other names, day after day.
+        # Each version changes thousands of names, which these guards would reject.
         guards = {"shrank_names": "off", "grew_names": "off"}
         zones[-1]["source"] = {"every_s": 86_400, "format": "plain", "guards": guards}
         return settings | {"history": {"generations": self.generations}}
@@ -57,19 +57,19 @@ class YearDaemon(Daemon):
         return self.folder / "state"
 
     def ask(self, method: str, target: str) -> dict[str, object]:
-        """Over the control socket, as commands do. Raises `RuntimeError` for what is not done."""
+        """A request to the control socket, as commands send it. Raises `RuntimeError` if it fails."""
         with closing(OverUnix(self.control)) as connection:
             connection.request(method, target)
             response = connection.getresponse()
-            said: dict[str, object] = json.loads(response.read())
+            answer: dict[str, object] = json.loads(response.read())
         if response.status != 200:
-            raise RuntimeError(f"{target}: {said}")
-        return said
+            raise RuntimeError(f"{target}: {answer}")
+        return answer
 
     def command_seconds(self, *arguments: str) -> float:
         began = time.monotonic()
         command = [dnsblock(), *arguments, "-c", str(self.config), "--json"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
         if done.returncode > 1:
             raise RuntimeError(f"{arguments}: {done.stdout}{done.stderr}")
         return time.monotonic() - began
@@ -79,12 +79,12 @@ class OverUnix(http.client.HTTPConnection):
     """HTTP over a Unix socket."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__("dnsblock", timeout=PATIENCE)
+        super().__init__("dnsblock", timeout=TIMEOUT)
         self._path = path
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(PATIENCE)
+        self.sock.settimeout(TIMEOUT)
         self.sock.connect(str(self._path))
 
 
@@ -93,7 +93,7 @@ class OverUnix(http.client.HTTPConnection):
 
 @dataclass(slots=True)
 class Memory:
-    """Mebibytes of a process: its own, and with what it has mapped of files."""
+    """Memory of a process in MiB: its own, and the total with mapped files."""
 
     own: float
     total: float
@@ -103,12 +103,12 @@ class Memory:
         return cls(processes.rss_kib(pid, "RssAnon") / 1024, processes.rss_kib(pid) / 1024)
 
     def __str__(self) -> str:
-        return f"{self.total:,.0f} MiB, {self.own:,.0f} of them its own"
+        return f"{self.total:,.0f} MiB, {self.own:,.0f} without mapped files"
 
 
 @contextmanager
 def watched(pid: int) -> Iterator[Memory]:
-    """The most memory that a process has within the block."""
+    """The maximum memory of a process during the block."""
     most, is_over = Memory.of(pid), threading.Event()
 
     def watch() -> None:
@@ -136,12 +136,12 @@ def disk_mib(place: Path) -> float:
     return sum(path.stat().st_blocks * 512 for path in files) / MIB
 
 
-# ------- Orders meanwhile -------
+# ------- Orders in the meantime -------
 
 
 @dataclass(slots=True)
 class Orders:
-    """Publishes orders, one after the other; how long each took until it was obeyed."""
+    """Publishes orders one after the other. Measures the time until each is in force."""
 
     daemon: YearDaemon
     number: int = 0
@@ -169,10 +169,10 @@ class Orders:
         began = time.monotonic()
         name = self.daemon.put(self.number)
         with ThreadPoolExecutor(1) as pool:
-            # It returns when lists that are read already are published, too: later than the order is.
+            # The command also waits for lists, so that it returns later than the order is in force.
             asked = pool.submit(self.daemon.ask, "POST", "/v1/reload")
             while not look(self.daemon, name):
-                if time.monotonic() - began > PATIENCE:
+                if time.monotonic() - began > TIMEOUT:
                     raise RuntimeError(f"{name} is not blocked")
             seconds = time.monotonic() - began
             asked.result()
@@ -180,7 +180,7 @@ class Orders:
 
 
 def spread(seconds: list[float]) -> str:
-    """Median and most, in milliseconds."""
+    """Median and maximum, in milliseconds."""
     if not seconds:
         return "none"
     median, most = statistics.median(seconds) * 1000, max(seconds) * 1000
@@ -192,7 +192,7 @@ def spread(seconds: list[float]) -> str:
 
 @dataclass(slots=True)
 class Growing:
-    """The text of the list: some names fewer at its beginning, some more at its end."""
+    """A list that loses names at its start and gains names at its end."""
 
     path: Path
     added: int
@@ -200,26 +200,26 @@ class Growing:
     version: int = 1
 
     def change(self) -> str:
-        """Writes the next text in the place of this one; returns a name that is new in it."""
+        """Replaces the file by the next version. Returns a new name."""
         self.version += 1
-        half = self.path.with_suffix(".tmp")
-        with self.path.open("rb") as old, half.open("wb") as new:
+        partial = self.path.with_suffix(".tmp")
+        with self.path.open("rb") as old, partial.open("wb") as new:
             for _ in range(self.removed):
                 old.readline()
             shutil.copyfileobj(old, new, MIB)
             for number in range(self.added):
                 new.write(f"new{number}.v{self.version}.bench.example\n".encode())
-        half.rename(self.path)
+        partial.rename(self.path)
         return f"new0.v{self.version}.bench.example"
 
 
-# ------- A past -------
+# ------- History -------
 
 
 def fill_past(state: Path, versions: int, changed: int) -> float:
-    """Puts so many versions of the list on record, with nothing compiled for them; the seconds of each.
+    """Records versions of the list without compiled files. Returns the seconds per version.
 
-    Each of them lists some names, and no longer those of ten versions before.
+    Each version adds some names, and removes those that were added ten versions earlier.
     """
     from dnsblock.lists.history.facts import NewVersion, Published
     from dnsblock.lists.history.history import History
@@ -231,7 +231,7 @@ def fill_past(state: Path, versions: int, changed: int) -> float:
         current = history.current("list")
         serial = history.snapshots()[0].serial
         if current is None:
-            raise RuntimeError("there is no version to begin with")
+            raise RuntimeError("the list has no version yet")
         start = datetime.now(UTC) - timedelta(hours=versions)
         began = time.monotonic()
         for number in range(versions):
@@ -271,7 +271,7 @@ def fill_past(state: Path, versions: int, changed: int) -> float:
 
 @dataclass(slots=True)
 class Run:
-    """Prints what it finds, and keeps it."""
+    """Prints and stores the figures."""
 
     found: list[dict[str, object]] = field(default_factory=list)
 
@@ -279,12 +279,12 @@ class Run:
         self.found.append({"what": what} | {key: _plain(value) for key, value in figures.items()})
         print(
             f"{what:34}",
-            ", ".join(f"{key.replace('_', ' ')} {_told(value)}" for key, value in figures.items()),
+            ", ".join(f"{key.replace('_', ' ')} {_text(value)}" for key, value in figures.items()),
         )
         sys.stdout.flush()
 
 
-def _told(value: object) -> str:
+def _text(value: object) -> str:
     if isinstance(value, list):
         return spread(value)
     return f"{value:,.3f}" if isinstance(value, float) else str(value)
@@ -304,7 +304,7 @@ def measure(chosen: argparse.Namespace, run: Run) -> None:
         upstream_port=free_port(),
         cached=True,
         limited=False,
-        patience=PATIENCE,
+        load_timeout=TIMEOUT,
     )
     daemon = YearDaemon(setting)
     daemon.generations = chosen.generations
@@ -324,7 +324,7 @@ def measure_daemon(daemon: YearDaemon, lists: Path, chosen: argparse.Namespace, 
     empty_start = daemon.start_again(lists / "one.txt")
     daemon.stop()
     shutil.rmtree(daemon.state)
-    run.say("start with one name, again", seconds=empty_start, memory=small)
+    run.say("restart with one name", seconds=empty_start, memory=small)
     seconds = daemon.start(lists / "names.txt")
     steady = settled(daemon)
     peak = processes.rss_kib(daemon.pid, "VmHWM") / 1024
@@ -340,13 +340,11 @@ def measure_daemon(daemon: YearDaemon, lists: Path, chosen: argparse.Namespace, 
     if chosen.past:
         daemon.stop()
         each = fill_past(daemon.state, chosen.past, chosen.changed)
-        run.say(
-            f"{chosen.past:,} versions more on record", seconds_each=each, history_MiB=history_mib(daemon)
-        )
+        run.say(f"{chosen.past:,} more recorded versions", seconds_each=each, history_MiB=history_mib(daemon))
         daemon.start_again(daemon.list_path)
         one_version(daemon, growing, orders, run)
     look_back(daemon, growing, chosen, run)
-    go_back(daemon, growing, run)
+    roll_back(daemon, growing, run)
     start_again(daemon, empty_start, run)
 
 
@@ -359,14 +357,14 @@ def one_version(daemon: YearDaemon, growing: Growing, orders: Orders, run: Run) 
         with ThreadPoolExecutor(1) as pool:
             asked = pool.submit(daemon.ask, "POST", "/v1/sources/list/refresh")
             while not look(daemon, name) and not asked.done():
-                pass  # it sleeps between two looks
+                pass  # `look` sleeps
             enforced = time.monotonic() - began
             asked.result()
         seconds = time.monotonic() - began
     cpu = cpu_seconds(daemon.pid) - cpu
     if not processes.is_blocked(daemon.port, name, timeout=1):
         raise RuntimeError(f"{name} is not blocked")
-    time.sleep(2.1)  # until the file has settled (texts.SETTLED_NS), and once more, to note that
+    time.sleep(2.1)  # until the file is old enough to be trusted (SETTLED_NS); the next refresh records that
     daemon.ask("POST", "/v1/sources/list/refresh")
     began = time.monotonic()
     daemon.ask("POST", "/v1/sources/list/refresh")
@@ -397,10 +395,10 @@ def history_mib(daemon: YearDaemon) -> float:
 
 
 def look_back(daemon: YearDaemon, growing: Growing, chosen: argparse.Namespace, run: Run) -> None:
-    told = daemon.ask("GET", "/v1/versions")["snapshots"]
-    assert isinstance(told, list)
-    serials = [one["serial"] for one in told]
-    begin = datetime.fromisoformat(told[-1]["published_at"])
+    snapshots = daemon.ask("GET", "/v1/versions")["snapshots"]
+    assert isinstance(snapshots, list)
+    serials = [one["serial"] for one in snapshots]
+    begin = datetime.fromisoformat(snapshots[-1]["published_at"])
     span = datetime.now(UTC) - begin
     rng = random.Random(1)
     with growing.path.open("rb") as file:
@@ -450,35 +448,35 @@ def _diff(a: int, b: int) -> str:
     return f"/v1/diff?a={a}&b={b}&limit=1000"
 
 
-def go_back(daemon: YearDaemon, growing: Growing, run: Run) -> None:
-    """From the latest version to the one before it."""
-    told = daemon.ask("GET", "/v1/versions")["snapshots"]
-    assert isinstance(told, list)
-    now = told[0]["versions"]["list"]
-    serial = next(one["serial"] for one in told if one["versions"]["list"] < now)
+def roll_back(daemon: YearDaemon, growing: Growing, run: Run) -> None:
+    """Rolls back from the latest version to the previous one."""
+    snapshots = daemon.ask("GET", "/v1/versions")["snapshots"]
+    assert isinstance(snapshots, list)
+    now = snapshots[0]["versions"]["list"]
+    serial = next(one["serial"] for one in snapshots if one["versions"]["list"] < now)
     name = f"new0.v{growing.version}.bench.example"
     with watched(daemon.pid) as most:
         began = time.monotonic()
         daemon.ask("POST", f"/v1/rollback?serial={serial}&reason=bench")
         seconds = time.monotonic() - began
         while processes.is_blocked(daemon.port, name):
-            if time.monotonic() - began > PATIENCE:
+            if time.monotonic() - began > TIMEOUT:
                 raise RuntimeError(f"{name} is blocked after the rollback")
     run.say("rollback", seconds=seconds, most=most)
 
 
 def start_again(daemon: YearDaemon, empty: float, run: Run) -> None:
     last = growing_last(daemon)
-    for what in ("start again", "start again, nothing cached"):
+    for what in ("restart", "restart with a cold disk cache"):
         daemon.stop()
-        if "nothing" in what:
-            forget(daemon.state / "lists")
+        if "cold" in what:
+            drop_from_page_cache(daemon.state / "lists")
         seconds = daemon.start_again(last)
         run.say(what, seconds=seconds, above_one_name=seconds - empty, memory=settled(daemon))
 
 
 def growing_last(daemon: YearDaemon) -> Path:
-    """A file whose last name is one that is listed before and after everything else here."""
+    """A file whose last name is listed in all versions."""
     place = daemon.folder / "last.txt"
     with daemon.list_path.open("rb") as file:
         file.seek(daemon.list_path.stat().st_size // 2)
@@ -487,8 +485,8 @@ def growing_last(daemon: YearDaemon) -> Path:
     return place
 
 
-def forget(folder: Path) -> None:
-    """Takes from memory what the kernel has of these files there (posix_fadvise(2))."""
+def drop_from_page_cache(folder: Path) -> None:
+    """Drops these files from the page cache (posix_fadvise(2))."""
     import os
 
     for path in folder.iterdir():
@@ -500,21 +498,19 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench.year", description=__doc__)
     parser.add_argument("--names", type=int, default=10_000_000, help="names in the list (%(default)s)")
     parser.add_argument("--versions", type=int, default=5, help="versions after the first (%(default)s)")
-    parser.add_argument("--changed", type=int, default=3000, help="names that are new in each (%(default)s)")
+    parser.add_argument("--changed", type=int, default=3000, help="new names in each (%(default)s)")
     parser.add_argument(
         "--past",
         type=int,
         default=0,
-        help="versions that are only put on record, for looking back (%(default)s)",
+        help="versions that are only recorded, for queries about the past (%(default)s)",
     )
     parser.add_argument("--generations", type=int, default=30, help="history.generations (%(default)s)")
     parser.add_argument(
-        "--questions", type=int, default=50, help="of each kind, about the past (%(default)s)"
+        "--questions", type=int, default=50, help="queries of each kind about the past (%(default)s)"
     )
-    parser.add_argument(
-        "--folder", type=Path, default=BUILD, help="where the state folder is made (%(default)s)"
-    )
-    parser.add_argument("--results", type=Path, help="a file that gets everything as JSON")
+    parser.add_argument("--folder", type=Path, default=BUILD, help="parent of the state folder (%(default)s)")
+    parser.add_argument("--results", type=Path, help="JSON file for all figures")
     return parser
 
 

@@ -21,7 +21,7 @@ LINE = {
     "skipped": 0,
     "lost": 0,
     "wrong": 0,
-    "octets": 1,
+    "bytes": 1,
     "cpu_ns": 800_000_000,
     "waited_ns": 0,
     "idle": 0.1,
@@ -43,8 +43,8 @@ def entry(server: str, mode: str, run: dict[str, Any], *limits: dict[str, Any]) 
     return about | {"run": run, "limits": list(limits), "waited": 0.01, "rss_kib": 1000}
 
 
-def kept(*rounds: dict[str, Any]) -> dict[str, Any]:
-    """A run as it is kept, with one of everything."""
+def stored(*rounds: dict[str, Any]) -> dict[str, Any]:
+    """The JSON of a run, with one entry of each kind."""
     return {
         "machine": {
             "cpu": "a < b & c",
@@ -55,7 +55,7 @@ def kept(*rounds: dict[str, Any]) -> dict[str, Any]:
             "stolen_ticks": 0,
         },
         "options": {"names": 1_000_000, "workers": 1, "rounds": 1},
-        "list": {"octets_per_name": 22.0, "compressed_octets_per_name": 8.0, "reading_seconds": 0.01},
+        "list": {"bytes_per_name": 22.0, "compressed_bytes_per_name": 8.0, "reading_seconds": 0.01},
         "rounds": list(rounds),
         "loading": [
             {
@@ -147,7 +147,7 @@ def test_the_line_of_the_load_tool_is_read():
 @pytest.mark.parametrize("text", ["", "bind: Address already in use", "[]", "{}", json.dumps(line(more=1))])
 def test_anything_else_is_refused(text: str):
     """A changed format must not be read as other figures."""
-    with pytest.raises(figures.NotARun, match="not a line of the load tool"):
+    with pytest.raises(figures.NotARun, match="invalid output of the load tool"):
         figures.parse_run(text)
 
 
@@ -160,7 +160,7 @@ def test_the_target_is_wider_for_many_names():
 
 def test_a_row_has_the_ratio_to_the_limits_of_its_own_round():
     """Rounds differ, as other work runs on the machine."""
-    limit, daemon = summary.rows(kept(*WHOLE))
+    limit, daemon = summary.rows(stored(*WHOLE))
     assert (limit.server, limit.cpu.value, limit.cpu.ratio) == ("limit", 4.0, None)
     assert (daemon.server, daemon.cpu.value, daemon.cpu.ratio) == ("daemon", 4.0, figures.Spread(1, 1, 1))
     assert daemon.half["p99_us"].ratio == figures.Spread(2, 2, 2)
@@ -171,33 +171,33 @@ def test_a_disturbed_run_counts_only_if_there_is_no_other():
     """Other work on the machine makes the figures worse, so an undisturbed run is preferred."""
     disturbed = entry("daemon", "saturated", line(cpu_ns=8_000_000_000, waited_ns=10**9), line())
     for rounds, cpu_us in (([*WHOLE, disturbed], 4.0), ([disturbed], 40.0)):
-        row = summary.rows(kept(*rounds))[1]
+        row = summary.rows(stored(*rounds))[1]
         assert (row.cpu.value, row.disturbed) == (cpu_us, 1)
 
 
 def test_memory_is_what_the_list_adds_to_an_empty_server():
     """Servers differ in what they need without a list."""
-    (row,) = summary.loading_rows(kept())
-    assert (row.octets.value, row.octets.ratio) == (16.0, figures.Spread(2, 2, 2))
+    (row,) = summary.loading_rows(stored())
+    assert (row.bytes.value, row.bytes.ratio) == (16.0, figures.Spread(2, 2, 2))
 
 
-def test_the_tables_say_each_figure_with_its_ratio_and_whether_the_target_is_kept():
+def test_the_tables_show_each_figure_with_its_ratio_and_whether_the_target_is_met():
     """A regression must be visible without arithmetic."""
-    text = shown(kept(*WHOLE))
-    for part in ("1.00 (1.00-1.00)", "<= 1.15 kept", "160 (2.00)", "16.0 (2.00)", "dnsdist is not installed"):
+    text = shown(stored(*WHOLE))
+    for part in ("1.00 (1.00-1.00)", "<= 1.15 met", "160 (2.00)", "16.0 (2.00)", "dnsdist is not installed"):
         assert part in text
     missed = entry("daemon", "saturated", line(cpu_ns=1_000_000_000), line())
-    assert "<= 1.15 missed" in shown(kept(missed))
+    assert "<= 1.15 missed" in shown(stored(missed))
 
 
 def test_a_run_without_rounds_is_shown_too():
     """An interrupted run still prints what it has."""
-    assert "Publishes" in shown(kept())
+    assert "Publishes" in shown(stored())
 
 
 def test_the_plot_is_well_formed_and_says_what_the_bars_are():
     """The README shows it: broken XML would be a broken picture."""
-    drawn = ET.fromstring(plot.draw(kept(*WHOLE)))
+    drawn = ET.fromstring(plot.draw(stored(*WHOLE)))
     words = [element.text for element in drawn.iter("{http://www.w3.org/2000/svg}text")]
     assert "blocked daemon" in words
     assert "1.00 (4.00 us)" in words
@@ -205,10 +205,10 @@ def test_the_plot_is_well_formed_and_says_what_the_bars_are():
 
 def test_the_chart_of_cpu_time_has_a_bar_for_each_server_and_not_for_the_limit():
     """The limit is no server to compare with."""
-    of_run = chart.of_run(kept(*WHOLE))
+    of_run = chart.of_run(stored(*WHOLE))
     shown = [(bar.workload, bar.series) for bar in of_run.bars]
     assert shown == [
-        (row.workload, row.server) for row in summary.rows(kept(*WHOLE)) if row.server != "limit"
+        (row.workload, row.server) for row in summary.rows(stored(*WHOLE)) if row.server != "limit"
     ]
     drawn = ET.fromstring(chart.draw(of_run))
     words = [element.text for element in drawn.iter("{http://www.w3.org/2000/svg}text")]
@@ -228,4 +228,4 @@ def test_an_unknown_workload_is_named(capsys: pytest.CaptureFixture[str]):
     """A typing error in ONLY must not measure nothing for an hour."""
     with pytest.raises(SystemExit):
         options_of(["--only=blocked,nothing"])
-    assert "'nothing' is none of blocked, cached, mix, uncached" in capsys.readouterr().err
+    assert "'nothing' is not one of blocked, cached, mix, uncached" in capsys.readouterr().err

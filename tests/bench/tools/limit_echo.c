@@ -1,7 +1,7 @@
-/* limit_echo PORT THREADS: the limit of answering from here.
+/* limit_echo PORT THREADS: the limit for local answers.
  *
- * Each thread sends every datagram back as NXDOMAIN: the system calls of a server that answers by itself, and
- * nothing else. What `blocked`, `cached` and `mix` are compared with. */
+ * Each thread sends every datagram back as NXDOMAIN: only the system calls of a server that answers itself. The limit
+ * of `blocked`, `cached` and `mix`. */
 #include "net.h"
 
 #include <pthread.h>

@@ -1,8 +1,8 @@
-/* limit_forward PORT UPSTREAM_PORT THREADS: the limit of forwarding.
+/* limit_forward PORT UPSTREAM_PORT THREADS: the limit for forwarding.
  *
- * Each thread has one socket for clients and one for the upstream, gives each query the next id, and gives the
- * response back under the id that the client chose: the system calls of a server that asks another one, the least
- * of bookkeeping, and no check of anything. What `uncached` is compared with. */
+ * Each thread has one socket for clients and one for the upstream. It gives each query the next id, and returns the
+ * response with the id of the client: the system calls of a forwarding server, a minimum of state, and no checks. The
+ * limit of `uncached`. */
 #include "net.h"
 
 #include <poll.h>

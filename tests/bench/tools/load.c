@@ -1,21 +1,19 @@
-/* load: offers DNS queries over UDP to a server on 127.0.0.1, and prints what came back as one line of JSON.
+/* load: sends DNS queries over UDP to a server on 127.0.0.1, and prints the result as one line of JSON.
  *
  *   load --port PORT --queries FILE [--seconds S] [--warm-up S] [--sockets N]
  *        [--window N | --rate QUERIES_PER_SECOND] [--lag US] [--upstream PORT [--ttl S]] [--unique] [--any] [--pid PID]
  *
- * With --window each socket keeps so many queries under way: the server sets the pace, and is saturated. With --rate
- * the clock sets the pace, whatever the server does (open loop), and an answer's latency counts from the moment at
- * which its query was due, so that a server that stalls is charged for all that waited (no coordinated omission).
- * Where this program falls behind by more than --lag, it leaves out what was due and counts it as `skipped`: for
- * latencies it must be zero, above what the server can take it says what could not be offered.
+ * With --window, each socket has this many outstanding queries: the server sets the pace, and is saturated. With --rate,
+ * the clock sets the pace, whatever the server does (open loop). Latency is measured from the time at which a query was
+ * due, so that a stall counts for all queries that waited (no coordinated omission). If this program falls behind by
+ * more than --lag, it skips queries and counts them as `skipped`. For latencies, this count must be zero.
  *
- * With --upstream it is also the recursive resolver behind the server. That is one loop and not two programs because
- * both have the one processor that the server has not: two that share it would wait for each other for milliseconds.
+ * With --upstream, it is also the recursive resolver behind the server. One loop does both, because both use the one
+ * processor that the server does not have. Two programs there would wait for each other for milliseconds.
  *
- * Each socket has an address of its own, 127.0.1.1 and up, so that to the server they are clients of different
- * networks. The window that counts begins after --warm-up. `qps`, `useful` and `cpu_ns` (of --pid, all its threads)
- * are of what arrived in it; latencies, `lost` and `wrong` are of what was due in it. All times are monotonic
- * nanoseconds. */
+ * Each socket has its own address from 127.0.1.1 on, so that the server sees clients in different networks. The
+ * measurement starts after --warm-up. `qps`, `useful` and `cpu_ns` (of all threads of --pid) count responses that
+ * arrived in it; latencies, `lost` and `wrong` count queries that were due in it. All times are monotonic nanoseconds. */
 #include "net.h"
 
 #include <getopt.h>
@@ -30,7 +28,7 @@
 enum {
     IDS = 1 << 16,
     SOCKETS_MAX = 64,
-    BUCKETS = 2000000, /* of one microsecond each; the last one is for all that is longer */
+    BUCKETS = 2000000, /* of one microsecond each; the last one is for all longer latencies */
 };
 static const uint64_t SECOND = 1000000000, PATIENCE = SECOND, QUIET = SECOND / 10;
 
@@ -42,7 +40,7 @@ struct options {
     int unique, any;
 };
 
-/* A query under way: when it was due (0: none), and what it expects. */
+/* An outstanding query: when it was due (0: none), and the expected response. */
 struct slot {
     uint64_t due;
     uint8_t is_blocked;
@@ -51,17 +49,17 @@ struct slot {
 struct flow {
     int fd;
     uint16_t next_id;
-    int under_way;
-    uint64_t heard; /* when something last arrived, or the first was sent */
+    int outstanding;
+    uint64_t heard; /* when a response last arrived, or the first query was sent */
     struct slot *slots;
 };
 
 struct counts {
-    uint64_t offered, skipped, in_time, wrong; /* of what was due in the window */
-    uint64_t arrived, useful, octets, rcodes[16]; /* of what arrived in the window */
+    uint64_t offered, skipped, in_time, wrong; /* of queries that were due in the window */
+    uint64_t arrived, useful, bytes, rcodes[16]; /* of responses that arrived in the window */
 };
 
-/* 256 queries under way: what the receive buffer of a server that leaves it at Linux's default can hold. */
+/* 256 outstanding queries fit into a receive buffer of Linux's default size. */
 static struct options options = {
     .seconds = 4, .warm_up = 1, .sockets = 16, .window = 16, .lag_us = 1000000, .ttl = 3600,
 };
@@ -70,7 +68,7 @@ static struct flow flows[SOCKETS_MAX];
 static struct counts counts;
 static struct batch batch;
 static uint32_t latencies[BUCKETS];
-static uint64_t begin = UINT64_MAX, end = UINT64_MAX; /* of the window that counts: not yet */
+static uint64_t begin = UINT64_MAX, end = UINT64_MAX; /* of the measurement; not known yet */
 static int upstream_fd = -1;
 
 static uint64_t clock_ns(clockid_t clock)
@@ -93,7 +91,7 @@ static int in_window(uint64_t time)
 
 /* ------- Sending ------- */
 
-/* Sends `count` queries, the first of them due at `due` and each later one `step` after the one before. */
+/* Sends `count` queries. The first one is due at `due`, each later one `step` after the previous one. */
 static int offer(struct flow *flow, int count, uint64_t due, double step)
 {
     static size_t position;
@@ -105,7 +103,7 @@ static int offer(struct flow *flow, int count, uint64_t due, double step)
         uint16_t id = flow->next_id++;
         if (++position == queries.count)
             position = 0;
-        memcpy(packet, query->octets, query->length);
+        memcpy(packet, query->bytes, query->length);
         if (options.unique && !query->is_blocked)
             write_unique(packet, serial++);
         packet[0] = (uint8_t)(id >> 8);
@@ -122,29 +120,29 @@ static int offer(struct flow *flow, int count, uint64_t due, double step)
             counts.offered++;
     }
     flow->next_id = (uint16_t)(first_id + sent);
-    flow->under_way += sent;
+    flow->outstanding += sent;
     return sent;
 }
 
-/* Fills up what a flow may have under way; the server sets the pace. */
+/* Sends until the window of a flow is full; the server sets the pace. */
 static void offer_window(struct flow *flow, uint64_t time)
 {
-    if (flow->under_way >= options.window && time - flow->heard > QUIET)
-        flow->under_way = 0; /* lost: the server dropped them */
-    int room = (int)options.window - flow->under_way;
+    if (flow->outstanding >= options.window && time - flow->heard > QUIET)
+        flow->outstanding = 0; /* the server dropped them */
+    int room = (int)options.window - flow->outstanding;
     if (room > BATCH)
         room = BATCH;
     if (room > 0) {
-        if (flow->under_way == 0)
+        if (flow->outstanding == 0)
             flow->heard = time;
         offer(flow, room, time, 0);
     }
 }
 
-/* Offers what is due by now, on one flow after the other; the clock sets the pace. */
+/* Sends the queries that are due, on one flow after the other; the clock sets the pace. */
 static void offer_due(uint64_t start, uint64_t time)
 {
-    static uint64_t done; /* queries whose time has come, sent or skipped */
+    static uint64_t done; /* queries that were due, sent or skipped */
     static int turn;
     double step = 1e9 / options.rate;
     uint64_t due = (uint64_t)((double)(time - start) / step) + 1;
@@ -160,7 +158,7 @@ static void offer_due(uint64_t start, uint64_t time)
     int count = behind > BATCH ? BATCH : (int)behind;
     struct flow *flow = &flows[turn];
     turn = (turn + 1) % (int)options.sockets;
-    /* What the kernel would not take is offered again in the next turn, with its own due time. */
+    /* A query that the kernel did not accept is sent again in the next turn, with its own due time. */
     done += (uint64_t)offer(flow, count, start + (uint64_t)((double)done * step), step);
 }
 
@@ -180,13 +178,13 @@ static void note(struct flow *flow, const uint8_t *packet, size_t length, uint64
         return;
     struct slot *slot = &flow->slots[packet[0] << 8 | packet[1]];
     if (!slot->due)
-        return; /* a second answer, or one that nobody waits for */
-    /* What was due an instant from now and is answered already has no latency below zero. */
+        return; /* a duplicate, or the response to no outstanding query */
+    /* A query may be answered just before it was due: its latency is not negative. */
     uint64_t latency = time > slot->due ? time - slot->due : 0;
     int right = is_right(slot, packet, length), in_time = latency <= PATIENCE;
     if (in_window(time)) {
         counts.arrived++;
-        counts.octets += length;
+        counts.bytes += length;
         counts.rcodes[packet[3] & 15]++;
         counts.useful += right && in_time;
     }
@@ -197,8 +195,8 @@ static void note(struct flow *flow, const uint8_t *packet, size_t length, uint64
         counts.wrong += !right;
     }
     slot->due = 0;
-    if (flow->under_way)
-        flow->under_way--;
+    if (flow->outstanding)
+        flow->outstanding--;
 }
 
 static int receive(struct flow *flow)
@@ -262,8 +260,8 @@ static void report(double elapsed, uint64_t cpu_ns, uint64_t waited, double idle
 {
     printf("{\"seconds\": %.6f, \"qps\": %.1f, \"useful_qps\": %.1f, \"arrived\": %lu, \"useful\": %lu, ", elapsed,
            (double)counts.arrived / elapsed, (double)counts.useful / elapsed, counts.arrived, counts.useful);
-    printf("\"offered\": %lu, \"skipped\": %lu, \"lost\": %lu, \"wrong\": %lu, \"octets\": %lu, ", counts.offered,
-           counts.skipped, counts.offered - counts.in_time, counts.wrong, counts.octets);
+    printf("\"offered\": %lu, \"skipped\": %lu, \"lost\": %lu, \"wrong\": %lu, \"bytes\": %lu, ", counts.offered,
+           counts.skipped, counts.offered - counts.in_time, counts.wrong, counts.bytes);
     printf("\"cpu_ns\": %lu, \"waited_ns\": %lu, \"idle\": %.4f, ", cpu_ns, waited, idle);
     printf("\"p50_us\": %lu, \"p90_us\": %lu, \"p99_us\": %lu, \"p999_us\": %lu, \"max_us\": %lu, \"rcodes\": {",
            percentile(.5), percentile(.9), percentile(.99), percentile(.999), percentile(1));
@@ -276,7 +274,7 @@ static void report(double elapsed, uint64_t cpu_ns, uint64_t waited, double idle
     printf("}}\n");
 }
 
-/* How long this program was ready to run and had no processor (sched-stats.rst), 0 where the kernel keeps no count. */
+/* The run delay of this program (sched-stats.rst); 0 if the kernel has no such statistics. */
 static uint64_t waited_ns(void)
 {
     uint64_t waited = 0;
@@ -289,8 +287,8 @@ static uint64_t waited_ns(void)
     return waited;
 }
 
-/* Goes on answering and listening until nothing comes any more, so that neither the server nor its upstreams'
- * state sees queries that were cut off. */
+/* Continues until no more packets arrive, so that neither the server nor its upstream state has interrupted
+ * queries. */
 static void drain(void)
 {
     uint64_t stop = now() + PATIENCE, heard = now();
@@ -380,7 +378,7 @@ static void read_options(int count, char **arguments)
         }
     }
     if (!options.file || !options.port || optind != count) {
-        fprintf(stderr, "usage: load --port PORT --queries FILE [options]; load.c says which\n");
+        fprintf(stderr, "usage: load --port PORT --queries FILE [options]; the options are in load.c\n");
         exit(2);
     }
 }

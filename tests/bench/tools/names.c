@@ -1,10 +1,10 @@
-/* names FOLDER COUNT: a block list of national size, and what is asked about it. The same for the same COUNT.
+/* names FOLDER COUNT: a blocklist of national size, and queries for it. The same COUNT gives the same files.
  *
- * The shape is that of Indonesia's list: 22 characters in the mean, 28 % of two labels, 72 % of three, a few of four.
- * Writes names.txt (a name a line) and, as lines of "NAME TYPE blocked" or "NAME TYPE open":
- *   blocked.txt   names of the list, any of them as likely as any other
- *   open.txt      5,000 x 7 names that are not listed, each of them before one comes again
- *   mix.txt       5 % as in blocked.txt, the rest as in open.txt, in no order */
+ * The shape is that of Indonesia's list: 22 characters on average; 28 % have two labels, 72 % three, a few four.
+ * Writes names.txt (one name per line) and, as lines of "NAME TYPE blocked" or "NAME TYPE open":
+ *   blocked.txt   names of the list, uniformly distributed
+ *   open.txt      5,000 x 7 names that are not listed, all of them before one is repeated
+ *   mix.txt       5 % as in blocked.txt, the rest as in open.txt, in random order */
 #include "net.h"
 
 #include <stdarg.h>
@@ -66,7 +66,7 @@ static void write_name(char *name)
     char base[NAME_SIZE] = "";
     size_t shape = below(1000);
     *name = 0;
-    if (shape < 200) { /* a site of somebody on a platform of many */
+    if (shape < 200) { /* a site on a shared platform */
         add_syllables(name, 2, 5);
         add(name, ".%s", ANY(platforms));
         return;
@@ -84,7 +84,7 @@ static void write_name(char *name)
     add(name, "%s.%s", base, ANY(tops));
 }
 
-/* The names that there are: where each begins in one text, and a table of those taken, open addressing. */
+/* The names: where each starts in one text, and a hash table with open addressing. */
 static char *text;
 static size_t *starts, *table, table_size, taken, text_length;
 
@@ -101,9 +101,9 @@ static void take(const char *name, size_t text_room)
     size_t slot = hash(name) % table_size, length = strlen(name) + 1;
     for (; table[slot]; slot = (slot + 1) % table_size)
         if (!strcmp(text + starts[table[slot] - 1], name))
-            return; /* there already */
+            return; /* a duplicate */
     if (text_length + length > text_room) {
-        fprintf(stderr, "names: too long for the room\n");
+        fprintf(stderr, "names: the buffer is too small\n");
         exit(2);
     }
     memcpy(text + text_length, name, length);

@@ -43,7 +43,7 @@ static int new_socket(int flags)
     int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | flags, 0);
     if (fd < 0)
         fail("socket");
-    int room = 4 << 20; /* what the daemon asks for; the kernel gives no more than net.core.?mem_max */
+    int room = 4 << 20; /* as the daemon; the kernel limits it to net.core.?mem_max */
     setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &room, sizeof room);
     setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
     return fd;
@@ -97,7 +97,7 @@ int send_batch(int fd, struct batch *batch, int count, int to_addresses)
     while (sent < count) {
         int taken = sendmmsg(fd, batch->headers + sent, count - sent, 0);
         if (taken <= 0) {
-            /* A connected socket is told once that nobody listens there; what was to be sent was not. */
+            /* A connected socket reports a closed port once, and sends nothing. */
             if (taken < 0 && (errno == EINTR || errno == ECONNREFUSED))
                 continue;
             break;

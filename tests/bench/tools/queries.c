@@ -9,15 +9,15 @@
 
 enum { LABEL_MAX = 63, NAME_MAX_OCTETS = 255, UNIQUE_LABEL = 9 };
 
-static const uint8_t opt[11] = {0, 0, 41, 0x04, 0xd0, 0, 0, 0, 0, 0, 0}; /* RFC 6891 6.1, 1232 octets */
+static const uint8_t opt[11] = {0, 0, 41, 0x04, 0xd0, 0, 0, 0, 0, 0, 0}; /* RFC 6891 6.1, 1232 bytes */
 
-void write_unique(uint8_t *octets, uint32_t number)
+void write_unique(uint8_t *bytes, uint32_t number)
 {
     for (int i = 0; i < 8; i++)
-        octets[UNIQUE_AT + i] = "0123456789abcdef"[number >> (28 - 4 * i) & 15];
+        bytes[UNIQUE_AT + i] = "0123456789abcdef"[number >> (28 - 4 * i) & 15];
 }
 
-/* Writes the name in wire format; returns its length, 0 where it is none. */
+/* Writes the name in wire format; returns its length, or 0 if it is not a name. */
 static size_t write_name(uint8_t *out, const char *name, size_t room)
 {
     size_t at = 0;
@@ -36,28 +36,28 @@ static size_t write_name(uint8_t *out, const char *name, size_t room)
     return at;
 }
 
-/* Returns 0 where the line has no name or type that we send. */
+/* Returns 0 for a line without a name, or with another type. */
 static int write_query(struct query *query, const char *name, const char *type, int unique)
 {
-    uint8_t *octets = query->octets;
+    uint8_t *bytes = query->bytes;
     size_t at = HEADER_SIZE;
-    memset(octets, 0, HEADER_SIZE);
-    octets[2] = 1;  /* RD */
-    octets[5] = 1;  /* one question */
-    octets[11] = 1; /* one additional record, the OPT */
+    memset(bytes, 0, HEADER_SIZE);
+    bytes[2] = 1;  /* RD */
+    bytes[5] = 1;  /* one question */
+    bytes[11] = 1; /* one additional record, the OPT */
     if (unique && !query->is_blocked) {
-        octets[at] = UNIQUE_LABEL - 1;
-        write_unique(octets, 0);
+        bytes[at] = UNIQUE_LABEL - 1;
+        write_unique(bytes, 0);
         at += UNIQUE_LABEL;
     }
-    size_t length = write_name(octets + at, name, NAME_MAX_OCTETS - UNIQUE_LABEL);
+    size_t length = write_name(bytes + at, name, NAME_MAX_OCTETS - UNIQUE_LABEL);
     if (!length || (strcmp(type, "A") && strcmp(type, "AAAA")))
         return 0;
     at += length;
     const uint8_t question[4] = {0, strcmp(type, "A") ? 28 : 1, 0, 1};
-    memcpy(octets + at, question, sizeof question);
+    memcpy(bytes + at, question, sizeof question);
     at += sizeof question;
-    memcpy(octets + at, opt, sizeof opt);
+    memcpy(bytes + at, opt, sizeof opt);
     query->length = (uint16_t)(at + sizeof opt);
     return 1;
 }

@@ -1,4 +1,4 @@
-/* The queries that the load tool sends, made ready once. */
+/* The queries of the load tool, built once. */
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -10,8 +10,8 @@ enum {
 
 struct query {
     uint16_t length;
-    uint8_t is_blocked; /* which answer is the right one */
-    uint8_t octets[QUERY_SIZE];
+    uint8_t is_blocked; /* whether the correct response is a block */
+    uint8_t bytes[QUERY_SIZE];
 };
 
 struct queries {
@@ -20,7 +20,7 @@ struct queries {
 };
 
 /* Reads lines of "NAME TYPE blocked" or "NAME TYPE open"; TYPE is A or AAAA. With `unique`, open names get one more
- * label in front, which write_unique() fills, so that no two queries are the same. Ends the program where it cannot. */
+ * label in front, which write_unique() fills, so that all queries are different. Ends the program after an error. */
 struct queries read_queries(const char *path, int unique);
 
-void write_unique(uint8_t *octets, uint32_t number);
+void write_unique(uint8_t *bytes, uint32_t number);

@@ -5,7 +5,7 @@
 
 #include "net.h"
 
-enum { TYPE_A = 1, QUESTION_END = 4 /* octets of QTYPE and QCLASS */ };
+enum { TYPE_A = 1, QUESTION_END = 4 /* bytes of QTYPE and QCLASS */ };
 
 static const uint8_t record[16] = {0xc0, 12, 0, TYPE_A, 0, 1, 0, 0, 0, 0, 0, 4, 192, 0, 2, 1}; /* TTL at 6 */
 static const uint8_t opt[11] = {0, 0, 41, 0x04, 0xd0, 0, 0, 0, 0, 0, 0};                       /* RFC 6891 6.1 */
@@ -15,7 +15,7 @@ int has_answer(const uint8_t *packet, size_t length)
     return length >= HEADER_SIZE && (packet[6] || packet[7]);
 }
 
-/* Where the question ends, 0 where there is none that ends inside the packet. */
+/* Where the question ends, or 0 if it is incomplete. */
 static size_t question_end(const uint8_t *packet, size_t length)
 {
     size_t at = HEADER_SIZE;
@@ -33,8 +33,8 @@ size_t standin_answer(uint8_t *packet, size_t length, size_t room, uint32_t ttl)
     if (!at || at + sizeof record + sizeof opt > room)
         return 0;
     int is_a = packet[at - 4] == 0 && packet[at - 3] == TYPE_A, has_opt = packet[11] != 0;
-    packet[2] = 0x80 | (packet[2] & 0x79);  /* QR; OPCODE and RD as they were */
-    packet[3] = 0x80 | (packet[3] & 0x10);  /* RA; CD as it was */
+    packet[2] = 0x80 | (packet[2] & 0x79);  /* QR; OPCODE and RD unchanged */
+    packet[3] = 0x80 | (packet[3] & 0x10);  /* RA; CD unchanged */
     memset(packet + 6, 0, 6);               /* no records yet */
     if (is_a) {
         memcpy(packet + at, record, sizeof record);
