@@ -1,4 +1,4 @@
-"""Runs the daemon for the tests of what is around it: image, unit, examples."""
+"""Runs the daemon for the tests of image, unit and examples."""
 
 import json
 import os
@@ -14,13 +14,13 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = Path(sys.executable).parent / "dnsblock"
-# Free ports, and an upstream that says no at once: tcpmux.
+# Free ports, and an upstream port that refuses connections immediately: tcpmux.
 MINIMAL = 'listen: ["127.0.0.1:0"]\nmetrics: 127.0.0.1:0\nupstream: {servers: ["127.0.0.1:1"]}\n'
 
 
 @contextmanager
 def running(config: Path, *, program: Path = PROGRAM, **environment: str) -> Iterator[dict[str, Any]]:
-    """A daemon while the block runs; gives what it said when it was ready, and stops it as systemd does."""
+    """A daemon while the block runs. Yields its ready message, and stops it as systemd does."""
     log = config.with_suffix(".log")
     with log.open("wb") as stderr:
         daemon = subprocess.Popen(
@@ -31,7 +31,7 @@ def running(config: Path, *, program: Path = PROGRAM, **environment: str) -> Ite
         )
     with daemon:
         try:
-            # One line comes, or the end of the output: the daemon says it whole or not at all.
+            # Either one whole line or the end of the output.
             if not select.select([daemon.stdout], [], [], 120)[0]:
                 pytest.fail(f"not ready in 120 seconds: {log.read_text()}")
             line = daemon.stdout.readline()

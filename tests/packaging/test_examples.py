@@ -1,4 +1,4 @@
-"""The examples that ship: the provider's configuration starts and answers, the alerts are right and fire."""
+"""The shipped examples: the provider's configuration works, and the alerts fire when they should."""
 
 import json
 import re
@@ -29,12 +29,12 @@ ORDER = {
 
 @contextmanager
 def upstream() -> Iterator[str]:
-    """A resolver that has one address for everything."""
+    """A resolver that answers every query with one address."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
 
         def answer() -> None:
-            while (received := sock.recvfrom(4096))[0]:  # an empty datagram ends it
+            while (received := sock.recvfrom(4096))[0]:  # an empty datagram stops it
                 reply = DNSRecord.parse(received[0]).reply(aa=0)
                 reply.add_answer(RR(reply.q.qname, QTYPE.A, ttl=60, rdata=A(UPSTREAM_ADDRESS)))
                 sock.sendto(reply.pack(), received[1])
@@ -51,7 +51,7 @@ def upstream() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def isp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict]:
-    """A daemon with the example; only addresses, paths and ports are other ones."""
+    """A daemon with the example. Only addresses, paths and ports are changed."""
     folder = tmp_path_factory.mktemp("isp")
     (folder / "lists").mkdir()
     (folder / "orders").mkdir()
@@ -71,7 +71,7 @@ def isp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict]:
             "/var/lib/dnsblock": str(folder / "state"),
             "/run/dnsblock": str(folder),
         }.items():
-            assert written in text, f"the example has no {written} any more"
+            assert written in text, f"the example no longer has {written}"
             text = text.replace(written, here)
         (folder / "dnsblock.yaml").write_text(text)
         with running(folder / "dnsblock.yaml") as ready:
@@ -91,12 +91,12 @@ def addresses(answer: DNSRecord) -> list[str]:
 @pytest.mark.parametrize("family", [4, 6])
 @pytest.mark.parametrize("tcp", [False, True])
 def test_the_provider_example_enforces_an_order(isp: dict, family: int, tcp: bool):
-    """On both wildcard addresses, over both transports."""
+    """It listens on both wildcard addresses, over UDP and TCP."""
     assert addresses(ask(isp, "www.ordered.example", family=family, tcp=tcp)) == ["198.51.100.80"]
 
 
 def test_the_provider_example_forwards_names_that_are_not_blocked(isp: dict):
-    """Who copies the example must get a resolver that resolves."""
+    """A copy of the example must be a working resolver."""
     assert addresses(ask(isp, "free.example")) == [UPSTREAM_ADDRESS]
 
 
@@ -106,13 +106,13 @@ def test_the_provider_example_does_not_block_its_own_names(isp: dict):
 
 
 def test_the_provider_example_enforces_its_own_list(isp: dict):
-    """The list that the example names is the first that a provider writes."""
+    """The list in the example is the first one that a provider creates."""
     answer = ask(isp, "www.malware.example")
     assert (RCODE[answer.header.rcode], answer.rr) == ("NXDOMAIN", [])
 
 
 def test_the_provider_example_returns_the_landing_page(isp: dict):
-    """The addresses in the example belong together: profile, landing page, signal."""
+    """The addresses of profile and landing page in the example must agree."""
     answer = ask(isp, "page.example")
     assert [str(r.rdata) for r in answer.rr if r.rtype == QTYPE.CNAME] == ["landing.isp.example."]
     assert addresses(answer) == [UPSTREAM_ADDRESS]
@@ -132,7 +132,7 @@ DAY = 86_400
 
 
 def daily(values: Iterable[int]) -> str:
-    """A series with a value an hour, that changes once a day."""
+    """A series with one value per hour that changes once a day."""
     return " ".join(f"{value}x23" for value in values)
 
 
@@ -146,13 +146,13 @@ def test_promtool_accepts_the_alerts():
 def test_the_alerts_use_existing_metrics(isp: dict):
     """An alert on a metric that does not exist never fires, and nobody notices."""
     with urllib.request.urlopen(f"http://{isp['metrics']}/metrics", timeout=60) as response:
-        # Of a feed there are samples only where there is one.
+        # Without a feed, its metrics have no samples.
         exposed = set(re.findall(r"^(?:# TYPE )?([a-z_]+)[{ ]", response.read().decode(), re.MULTILINE))
     rules = re.sub(r"#.*", "", ALERTS.read_text())
     assert set(re.findall(r"\b(?:dnsblock|process)_[a-z_]+\b", rules)) <= exposed
 
 
-# What each alert fires on, and what it does not fire on: series, a value a minute.
+# Series on which each alert fires, and on which it does not: one value per minute.
 FIRES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     "DnsblockDown": ({'up{job="dnsblock"}': "0x30"}, {'up{job="dnsblock"}': "1x30"}),
     "DnsblockRestarting": (
@@ -316,17 +316,17 @@ FIRES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
         },
     ),
 }
-# Minutes into the series after which the alert is looked at, if it takes longer than usual.
+# Minutes after which an alert is evaluated, if it takes longer than usual.
 MINUTES = {
     "DnsblockListsDiffer": 180,
     "DnsblockListStopped": 12 * 24 * 60,
     "DnsblockListLostNames": 24 * 60,
 }
-HOURLY = ("DnsblockListStopped", "DnsblockListLostNames")  # their series have a value an hour
+HOURLY = ("DnsblockListStopped", "DnsblockListLostNames")  # their series have one value per hour
 
 
 def fires(folder: Path, alert: str, series: dict[str, str]) -> bool:
-    """Whether the alert fires 20 minutes into these series, or later, by Prometheus itself."""
+    """Whether Prometheus fires the alert after 20 minutes of these series, or later."""
     eval_time = f"{MINUTES.get(alert, 20)}m"
     interval = "1h" if alert in HOURLY else "1m"
     query = f'count(ALERTS{{alertname="{alert}", alertstate="firing"}}) or vector(0)'

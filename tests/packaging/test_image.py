@@ -16,9 +16,9 @@ import pytest
 from running import MINIMAL, ROOT, running
 
 PREFIX = "/opt/dnsblock"  # in the image
-# What prepares the Debian of the image: packages, the user, and the folders that are the user's.
+# Commands that prepare the base image: packages, the user and its folders.
 PREPARES = ("apt-get ", "rm -rf /var/lib/apt/lists/", "useradd ", "install -d ")
-# The same steps and the same sources; to optimize them as the image does takes minutes, and changes no step.
+# The same steps and sources, without optimisation, which takes minutes.
 QUICK = {
     "CARGO_PROFILE_RELEASE_OPT_LEVEL": "0",
     "CARGO_PROFILE_RELEASE_LTO": "off",
@@ -55,7 +55,7 @@ def make_steps() -> list[list[str]]:
 
 
 def last(word: str) -> str:
-    """What the final stage says last with this instruction."""
+    """The last value of this instruction in the final stage."""
     final = max(step.stage for step in steps())
     return next(s.rest for s in reversed(steps()) if s.stage == final and s.word == word)
 
@@ -87,7 +87,7 @@ def copy_context(to: Path) -> None:
 
 @pytest.fixture(scope="module")
 def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that a build of the image is sent."""
+    """The build context."""
     folder = tmp_path_factory.mktemp("context")
     copy_context(folder)
     return folder
@@ -95,7 +95,7 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(context: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What is at /opt/dnsblock in the image, made by the Dockerfile's own steps."""
+    """The content of /opt/dnsblock, made by the steps of the Dockerfile."""
     prefix = tmp_path_factory.mktemp("image") / "dnsblock"
     for command in make_steps():
         done = make(context, *(word.replace(PREFIX, str(prefix)) for word in command[1:]))
@@ -104,7 +104,7 @@ def installed(context: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make(context: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Runs a target as the Dockerfile does, not as a make below another make."""
+    """Runs a target as the Dockerfile does, without the variables of an outer make."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
     command = ["make", *arguments]
     environment |= QUICK | variables
@@ -112,7 +112,7 @@ def make(context: Path, *arguments: str, **variables: str) -> subprocess.Complet
 
 
 def run(installed: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Runs the installed program from a folder that has nothing of the checkout in it."""
+    """Runs the installed program in a folder outside of the checkout."""
     command = [str(installed / "bin" / "dnsblock"), *arguments]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60)
 
@@ -129,7 +129,7 @@ def test_every_step_that_builds_is_a_target_of_the_makefile():
 
 
 def test_the_image_has_no_compiler():
-    """What is not in the image cannot be used by an attacker."""
+    """An attacker cannot use a program that is not in the image."""
     assert [step.rest for step in steps() if step.word == "FROM"] == [
         "rust:1.95-slim-bookworm AS build",
         "debian:bookworm-slim",
@@ -142,7 +142,7 @@ def test_the_image_has_no_compiler():
 
 
 def test_the_image_does_not_run_as_root():
-    """The number is that of the user that is made, and of the folders it may write."""
+    """The UID is that of the created user and of the writable folders."""
     user, _, group = last("USER").partition(":")
     assert user.isdigit()
     assert int(user) > 0
@@ -199,7 +199,7 @@ def test_the_steps_of_the_image_produce_a_portable_program(installed: Path, tmp_
 
 @pytest.mark.timeout(900)
 def test_the_health_check_of_the_image_ignores_a_failed_reload(installed: Path, tmp_path: Path):
-    """Docker runs the line with /bin/sh. A refused reload is no reason to restart what still enforces."""
+    """Docker runs the command with /bin/sh. After a failed reload, the daemon still enforces."""
     line = last("HEALTHCHECK").split(" CMD ")[1]
     config = tmp_path / "dnsblock.yaml"
     config.write_text(MINIMAL + "zones: [{name: own, list: own.txt, answer: nodata}]\n")
@@ -209,7 +209,7 @@ def test_the_health_check_of_the_image_ignores_a_failed_reload(installed: Path, 
 
     def is_healthy() -> bool:
         done = subprocess.run(["/bin/sh", "-c", line], env=environment, capture_output=True, timeout=60)
-        assert done.returncode in (0, 1)  # Docker knows no others
+        assert done.returncode in (0, 1)  # Docker allows no other exit codes
         return done.returncode == 0
 
     assert not is_healthy()
@@ -232,11 +232,11 @@ def test_the_health_check_of_the_image_ignores_a_failed_reload(installed: Path, 
 def test_dnsblock_installs_from_wheels_without_internet_access(
     context: Path, installed: Path, tmp_path: Path
 ):
-    """The folder `dist` has everything: copied to a machine that reaches no index, it is enough."""
+    """A copy of the folder `dist` is enough to install on a machine without a package index."""
     fetched = make(context, "offline")
     assert fetched.returncode == 0, fetched.stderr
     prefix = tmp_path / "offline"
-    # No index answers there, and no wheel of an earlier installation is at hand.
+    # No package index responds, and pip has no cached wheels.
     nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:1/", "PIP_NO_CACHE_DIR": "1"}
     done = make(context, "install", f"PREFIX={prefix}", "OFFLINE=1", **nowhere)
     assert done.returncode == 0, done.stderr
@@ -247,7 +247,7 @@ def test_dnsblock_installs_from_wheels_without_internet_access(
 
 
 def test_install_refuses_a_python_that_the_service_cannot_execute():
-    """A Python below a home folder is refused before anything is made, with what to do."""
+    """A Python below a home folder is refused before anything is created, with advice."""
     home = Path(tempfile.mkdtemp(prefix="home-"))  # closed to others
     place = Path(tempfile.mkdtemp(prefix="opt-"))
     place.chmod(0o755)

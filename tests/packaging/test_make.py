@@ -1,4 +1,4 @@
-"""What `make` says on a machine that lacks something: one line, with what to install."""
+"""`make` on a machine without some tools: it names the packages to install."""
 
 import os
 import shutil
@@ -23,18 +23,18 @@ TOOLS = ("sh", "make", "cc", "cargo", "python3", "touch", "echo", "env")
     ],
 )
 def test_a_missing_tool_is_named_in_one_line(tmp_path: Path, target: str, missing: str, advice: str):
-    """Where cargo is missing, it says so in one line with what to install."""
+    """The only output is one line with the missing tool and how to install it."""
     for tool in TOOLS:
         found = shutil.which(tool)
         assert found, tool
         if tool != missing:
             (tmp_path / tool).symlink_to(found)
     if missing != "c++":
-        (tmp_path / "c++").symlink_to(tmp_path / "cc")  # looked for, and not run
+        (tmp_path / "c++").symlink_to(tmp_path / "cc")  # must exist, but is not run
     done = subprocess.run(
         ["make", target],
         cwd=ROOT,
-        # Cargo looks for its subcommands there, too.
+        # Cargo also searches this folder for its subcommands.
         env={"PATH": str(tmp_path), "CARGO_HOME": str(tmp_path)},
         capture_output=True,
         text=True,
@@ -48,11 +48,11 @@ def test_a_missing_tool_is_named_in_one_line(tmp_path: Path, target: str, missin
     assert done.stdout == ""
 
 
-# ------- What the tests need
+# ------- Tools for the tests
 
 
 def setup_with(path: Path) -> subprocess.CompletedProcess[str]:
-    """`make setup` as an ordinary user who has nothing but the programs of this folder."""
+    """`make setup` as an unprivileged user with only the programs of this folder."""
     as_other = {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.geteuid() == 0 else {}
     environment = {"PATH": str(path), "LOG": str(path / "log")}
     command = ["make", "--no-print-directory", "setup", f"PYTHON={path / 'python3'}"]
@@ -63,8 +63,8 @@ def setup_with(path: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of programs with Debian's Python and make, and none that the tests need."""
-    # Not in pytest's own folders, which another user may not enter.
+    """A folder with Debian's Python and make, but without the tools for the tests."""
+    # Another user has no access to pytest's folders.
     folder = Path(tempfile.mkdtemp(prefix="bare-"))
     folder.chmod(0o777)
     for tool in ("sh", "make", "env"):
@@ -80,21 +80,21 @@ def fake(folder: Path, name: str, script: str) -> None:
 
 
 def test_all_missing_tools_of_the_tests_are_named_at_once(bare: Path):
-    """Before anything is built: one message with every command to run."""
+    """One message, before the build, lists all commands to run."""
     done = setup_with(bare)
     assert done.returncode != 0
     said = done.stderr.split("Install it first:\n")[1].splitlines()
     assert said[0].strip() == "Rust 1.88 or newer, with rustfmt and clippy: see https://rustup.rs"
     command, _, packages = said[1].strip().partition(" --no-install-recommends ")
     assert command == "as root: apt-get install"
-    # Servers are found in /usr/sbin, which is not in this PATH; the others cannot be.
+    # Some servers may be installed in /usr/sbin, which is always searched.
     assert {"bind9-dnsutils", "curl", "dnsperf", "g++", "gcc", "knot-dnsutils"} <= set(packages.split())
 
 
 def test_missing_tools_are_installed_if_sudo_needs_no_password(bare: Path):
     """Debian packages, rustfmt and clippy, and no service of a package is started."""
     fake(bare, "sudo", 'echo "$*" >> "$LOG"')
-    fake(bare, "apt-get", "exit 1")  # called through sudo only
+    fake(bare, "apt-get", "exit 1")  # must be called through sudo
     fake(bare, "rustup", 'echo "rustup $*" >> "$LOG"')
     fake(bare, "cargo", "exit 1")
     done = setup_with(bare)
@@ -111,7 +111,7 @@ def test_missing_tools_are_installed_if_sudo_needs_no_password(bare: Path):
 
 
 def test_a_failed_installation_ends_with_the_command_that_failed(bare: Path):
-    """Nothing goes on without what it needs."""
+    """Later steps need the tools of earlier ones."""
     fake(bare, "sudo", 'case "$*" in *"apt-get update"*) exit 100;; esac')
     fake(bare, "apt-get", "exit 1")
     fake(bare, "cargo", "exit 0")
@@ -122,7 +122,7 @@ def test_a_failed_installation_ends_with_the_command_that_failed(bare: Path):
 
 def test_help_lists_every_target_for_people():
     """Commands explain themselves."""
-    # Not as a make below another make, which would say where it is.
+    # Without the variables of an outer make, which would print the folder.
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
     done = subprocess.run(["make"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
     listed = {line.split()[0] for line in done.stdout.splitlines()}

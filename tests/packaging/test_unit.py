@@ -1,4 +1,4 @@
-"""The systemd unit: systemd takes it, it is hardened, and it fits what is installed and configured."""
+"""The systemd unit is valid, is hardened, and agrees with the installation and the configuration."""
 
 import re
 import shutil
@@ -51,7 +51,7 @@ def directives() -> dict[str, list[str]]:
 
 @pytest.fixture
 def analyze(tmp_path: Path):
-    """Asks systemd-analyze about the unit, with a program that this machine has."""
+    """Runs systemd-analyze on the unit, with an executable that exists here."""
     program = shutil.which("systemd-analyze")
     if program is None:
         pytest.fail("systemd-analyze is missing: apt-get install systemd", pytrace=False)
@@ -70,8 +70,8 @@ def test_systemd_reports_no_problem_in_the_unit(analyze):
     assert (said.returncode, said.stdout + said.stderr) == (0, "")
 
 
-def test_the_unit_is_little_exposed(analyze):
-    """Below 2 of 10; what remains is that it serves the network, on a low port."""
+def test_the_exposure_of_the_unit_is_low(analyze):
+    """Below 2 of 10: the rest is due to the network and the privileged port."""
     said = analyze("security", "--offline=true", "--no-pager")
     level = re.search(r"Overall exposure level for dnsblock\.service: ([0-9.]+)", said.stdout)
     assert level is not None, said
@@ -80,7 +80,7 @@ def test_the_unit_is_little_exposed(analyze):
 
 @pytest.mark.parametrize("directive", sorted(HARDENING))
 def test_the_unit_is_hardened(directive: str):
-    """Where systemd-analyze is not at hand, this still holds."""
+    """Checked also on machines without systemd-analyze."""
     assert directives()[directive] == [HARDENING[directive]]
 
 
@@ -90,7 +90,7 @@ def test_the_unit_allows_only_system_calls_of_services():
 
 
 def test_the_unit_runs_what_the_makefile_installs():
-    """Two files name one path: they must not drift apart."""
+    """Two files contain the same path."""
     prefix = re.search(r"^PREFIX \?= (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1]
     assert f"{prefix}/bin/dnsblock" == INSTALLED
     assert directives()["ExecStartPre"] == [f"{INSTALLED} check --startup"]
@@ -100,7 +100,7 @@ def test_the_unit_runs_what_the_makefile_installs():
 
 @pytest.mark.parametrize("key", ["ExecStartPre", "ExecStart", "ExecReload"])
 def test_the_commands_of_the_unit_exist(key: str):
-    """A renamed command must not be found out by a start that fails."""
+    """Otherwise the service would fail to start after a command was renamed."""
     written = directives()[key][0]
     assert INSTALLED in written
     command = [*written.replace(INSTALLED, str(PROGRAM)).split(), "--help"]
@@ -121,13 +121,13 @@ def test_the_example_configuration_writes_where_the_unit_allows():
 
 
 def test_systemd_keeps_the_sockets_of_a_restart():
-    """UDP and TCP, of as many worker threads and addresses as there may well be."""
+    """UDP and TCP sockets of many worker threads and addresses."""
     (most,) = directives()["FileDescriptorStoreMax"]
     assert int(most) >= 2 * 64 * 8
 
 
 def test_the_daemon_notifies_systemd_as_the_unit_expects(tmp_path: Path):
-    """Type=notify: a start is over when queries are answered; systemd 252 knows no notify-reload."""
+    """Type=notify: startup ends when queries are answered. systemd 252 does not have notify-reload."""
     assert directives()["Type"] == ["notify"]
     config = tmp_path / "dnsblock.yaml"
     config.write_text(MINIMAL)
@@ -135,7 +135,7 @@ def test_the_daemon_notifies_systemd_as_the_unit_expects(tmp_path: Path):
         systemd.bind(str(tmp_path / "notify"))
         systemd.settimeout(10)
         with running(config, NOTIFY_SOCKET=str(tmp_path / "notify")):
-            # The sockets that a restart will take over come first.
+            # The sockets for the next process come first.
             assert "FDSTORE=1" in systemd.recv(4096).decode().splitlines()
             assert "READY=1" in systemd.recv(4096).decode().splitlines()
         assert "STOPPING=1" in systemd.recv(4096).decode().splitlines()

@@ -1,4 +1,4 @@
-"""Lists, orders and commands accept the same texts as names, and make the same name of each."""
+"""Lists, orders and commands parse names in the same way."""
 
 import hashlib
 import re
@@ -13,7 +13,7 @@ from dnsblock.names import NameRefused, canonical
 from dnsblock.orders.order import parse_entries
 from dnsblock.orders.schema import EntriesFile
 
-# Nearly names: labels, numbers and signs of several scripts.
+# Labels, numbers and characters of several scripts, valid and invalid.
 LABELS = [
     *("example", "com", "1", "08", "0x1f", "350_2025", "x" * 63, "x" * 64, "-a-", "_a", "*", ""),
     *("xn--53h", "xn--a", "xn--e1afmkfd", "☕", "é", "ß", "E\u0301", "a\u200db", "\uff11", "\u2488"),
@@ -25,12 +25,12 @@ TEXTS = st.one_of(
         st.sampled_from([".", ".", "。", ".."]),
     ).map(lambda parts: parts[1].join(parts[0])),
 )
-# What a line of a list has beside the name: comments, white space, a mark of the byte order, `*.`.
+# Syntax of lists only: comments, white space, a byte order mark, `*.`.
 ONLY_IN_LISTS = re.compile(r"[#;!\r\n\ufeff]|//|@@|^\*\.|^\s|\s$")
 
 
 def compiled(text: str, before: Names | None = None) -> CompiledList:
-    """A plain list of this text, compiled."""
+    """A compiled plain list."""
     with tempfile.NamedTemporaryFile() as file:
         file.write(text.encode("utf-8", "surrogatepass"))
         file.flush()
@@ -57,13 +57,13 @@ NOTHING = compiled("").names
 
 
 def in_list(text: str) -> str | None:
-    """The name that a list makes of a line, if it is one."""
+    """The name in a line of a list, if it is valid."""
     lines = compiled(text, NOTHING).difference.lines.decode().split()
     return lines[-1] if lines else None
 
 
 def in_order(text: str) -> str | None:
-    """The same of a line of an order's file of names."""
+    """The name in a line of an entries file, if it is valid."""
     data = f"{text}\n".encode("utf-8", "surrogatepass")
     try:
         reference = EntriesFile(path="f", sha256=hashlib.sha256(data).hexdigest(), lines=1)
@@ -91,12 +91,12 @@ def in_command(text: str) -> str | None:
 @example("com")
 @example("\ud800.example")
 def test_lists_orders_and_commands_parse_names_alike(text: str):
-    """A name that a list blocks can be asked about, purged and unblocked; a number is a name nowhere."""
+    """Commands and orders accept each name that a list blocks. None of them accepts a number."""
     if ONLY_IN_LISTS.search(text):
         return
     name = in_command(text)
     assert in_order(text) == name
-    # A list names no top-level domain.
+    # A list has no top-level domains.
     assert in_list(text) == (name if name and "." in name else None)
     if name:
         assert in_command(name) == in_order(name) == name

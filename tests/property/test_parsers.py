@@ -1,4 +1,4 @@
-"""Whatever people and feeds send: each parser of untrusted text returns or refuses, and never breaks."""
+"""Hostile input: each parser of untrusted text returns a value or rejects the text, and never crashes."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ from dnsblock.policy.engine_settings import read_secrets
 from dnsblock.principal import DAEMON
 from dnsblock.values import Endpoint, system_resolvers
 
-# Text that is nearly right breaks more than noise does.
+# Nearly valid text finds more faults than noise.
 PIECES = st.sampled_from(
     [
         *"""
@@ -60,7 +60,7 @@ time_zone: Asia
     ]
 )
 
-# What editors, tools and feeds write; lone surrogates become octets that are not UTF-8.
+# The text of editors, tools and feeds. Lone surrogates become bytes that are not UTF-8.
 DOCUMENTS = st.one_of(
     st.binary(max_size=200),
     st.text(max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass")),
@@ -72,7 +72,7 @@ relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.function_sc
 
 
 def assert_presentable(refused: Refused) -> None:
-    """One line for each problem, which any terminal and any JSON reader can take."""
+    """Each problem is one printable line, and valid JSON."""
     assert refused.problems
     for problem in refused.problems:
         assert problem.reason
@@ -100,7 +100,7 @@ def test_any_text_is_a_name_or_refused(text: str):
 
 @given(DOCUMENTS)
 def test_any_bytes_are_a_document_or_refused(data: bytes):
-    """Binary rubbish is a clear error."""
+    """Binary data is a clear error."""
     try:
         read = document.read("f", data, max_bytes=1 << 20)
     except Refused as refused:
@@ -110,18 +110,18 @@ def test_any_bytes_are_a_document_or_refused(data: bytes):
     assert all(1 <= line <= lines + data.count("\u2028".encode()) for line in read.lines.values())
 
 
-# YAML 1.1 takes the line and paragraph separators (Zl, Zp) for line ends and folds them; JSON does not.
+# In YAML 1.1, line and paragraph separators (Zl, Zp) end lines and are folded. In JSON they are not.
 JSON_TEXTS = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]))
 JSON_VALUES: st.SearchStrategy[object] = JSON_TEXTS
-for _ in range(3):  # as deep as this
+for _ in range(3):  # the depth of the values
     JSON_VALUES = (
         JSON_TEXTS | st.lists(JSON_VALUES, max_size=4) | st.dictionaries(JSON_TEXTS, JSON_VALUES, max_size=4)
     )
 
 
 @given(JSON_VALUES)
-def test_json_is_read_as_json_reads_it(value: object):
-    """JSON documents go through the YAML reader; with text only, both must see the same."""
+def test_json_documents_are_read_as_by_a_json_parser(value: object):
+    """The YAML reader also reads JSON documents. If all values are strings, both parsers must agree."""
     data = json.dumps(value, ensure_ascii=False).encode()
     assert document.read("f", data, max_bytes=1 << 20).value == value
 
@@ -176,7 +176,7 @@ RESOLV_CONF_PIECES = st.sampled_from([b"nameserver", b" ", b"\n", b"::1", b"%e",
 @relaxed
 @given(data=st.binary() | st.lists(RESOLV_CONF_PIECES).map(b"".join))
 def test_any_bytes_are_resolvers_or_refused(tmp_path: Path, data: bytes):
-    """resolv.conf is written by other programs."""
+    """Other programs write resolv.conf."""
     (tmp_path / "resolv.conf").write_bytes(data)
     try:
         assert system_resolvers(tmp_path / "resolv.conf")
@@ -186,7 +186,7 @@ def test_any_bytes_are_resolvers_or_refused(tmp_path: Path, data: bytes):
 
 @given(st.one_of(st.text(), st.text("0123456789abcdef:.[]%", max_size=24)), st.sampled_from([None, 53]))
 def test_any_text_is_an_endpoint_or_refused(text: str, default_port: int | None):
-    """Addresses in options are typed by people."""
+    """People type the addresses in options."""
     try:
         endpoint = Endpoint.parse(text, default_port)
     except ValueError:
@@ -197,7 +197,7 @@ def test_any_text_is_an_endpoint_or_refused(text: str, default_port: int | None)
 @relaxed
 @given(data=st.binary(max_size=300), cut=st.integers(0, 400), at=st.integers(0, 400))
 def test_any_bytes_are_a_ledger_or_refused(tmp_path: Path, data: bytes, cut: int, at: int):
-    """Whatever the disk returns after a crash: complete orders, a repaired end, or a refusal."""
+    """Any file content after a crash: complete orders, a repaired end, or an error."""
     state = tmp_path / hashlib.sha256(data + b"%d %d" % (cut, at)).hexdigest()
     written = [parse("f", text.encode()) for text in ORDERS]
     with Ledger.open(state) as ledger:
@@ -221,13 +221,13 @@ ORDERS = [
 
 @given(st.text(), st.text(), st.text(min_size=1))
 def test_any_problem_is_one_printable_line(file: str, value: str, reason: str):
-    """An error message goes to terminals and logs, whatever the input was."""
+    """Error messages go to terminals and logs, whatever the input was."""
     text = str(Problem(file, 1, value, "reason"))
     assert text.isprintable()
     assert len(Problem(file, 1, value, reason).as_json()["value"]) <= 80
 
 
-# ------- What is in force, against the simplest thing that could be right -------
+# ------- Orders in force, compared with a naive model -------
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 TIMES = st.integers(0, 6).map(lambda hours: EPOCH + timedelta(hours=hours))
@@ -241,7 +241,7 @@ TARGET_ENTRIES = st.none() | st.lists(
 
 @st.composite
 def ledgers(draw: st.DrawFn) -> list[Order]:
-    """Orders of two issuers, some numbered with gaps and wrong links, with liftings of one another."""
+    """Orders of two issuers that lift each other. Some are numbered, with gaps and wrong links."""
     made: list[Order] = []
     for number in range(draw(st.integers(0, 7))):
         issuer = draw(st.sampled_from(["plain", "numbered"]))
@@ -275,7 +275,7 @@ def ledgers(draw: st.DrawFn) -> list[Order]:
 
 
 def naive_accepted(orders: list[Order]) -> list[Order]:
-    """The unnumbered ones, and the longest chain from seq 1 in which each names the one before."""
+    """Unnumbered orders, and the longest chain from seq 1 in which each order names the previous one."""
     chain: list[Order] = []
     for order in sorted((o for o in orders if o.seq is not None), key=lambda o: o.seq or 0):
         if order.seq == len(chain) + 1 and order.prev == (chain[-1].sha256 if chain else None):
@@ -304,7 +304,7 @@ def names(target: Target, entry: Entry) -> bool:
 
 @settings(max_examples=500, deadline=None)
 @given(ledgers(), st.integers(-1, 13))
-def test_the_state_is_that_of_a_naive_implementation(orders: list[Order], half_hours: int):
+def test_the_state_agrees_with_a_naive_model(orders: list[Order], half_hours: int):
     """In force: effective_at <= t < expires_at, not unblocked by t, and not held."""
     at = EPOCH + timedelta(minutes=30 * half_hours)
     derived = derive(orders, at)
@@ -337,7 +337,7 @@ def test_nothing_changes_before_the_next_change(orders: list[Order], half_hours:
 
 @pytest.mark.parametrize("opening", ["[", "{", "- ", "? ", "{a: ", "&a [", "!x [", "'", "|\n "])
 def test_a_flood_of_opening_brackets_is_refused(opening: str):
-    """Found by thinking like the fuzzer: a hundred thousand of anything."""
+    """A hundred thousand nested brackets must not overflow the stack."""
     with pytest.raises(Refused) as caught:
         parse("f", (opening * 100_000).encode())
     assert_presentable(caught.value)

@@ -1,1 +1,1 @@
-"""A year of a national feed, hour by hour, beside a naive model of what must be enforced."""
+"""A year of a national feed, hour by hour, compared with a naive model."""

@@ -1,4 +1,4 @@
-"""A national list as it is published, and what arrives of it when something breaks on the way."""
+"""A national list, and the faults that change it between its publisher and the daemon."""
 
 import random
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 WORDS = ("judi", "slot", "bola", "film", "togel", "poker", "gacor", "casino", "nonton", "taruhan")
 TOPS = ("com", "net", "org", "co.id", "web.id", "id")
-CHANGES_AT = (5, 17)  # o'clock
+CHANGES_AT = (5, 17)  # hours of the day
 NOT_FOUND = (
     b"<!DOCTYPE html>\n<html><head><title>502 Bad Gateway</title></head>\n"
     b"<body><center><h1>502 Bad Gateway</h1></center><hr></body>\n</html>\n"
@@ -16,23 +16,23 @@ LOGIN = b"<html>\n<head><title>Masuk</title></head><body>\nsilakan.masuk.example
 
 @dataclass
 class Feed:
-    """The list. It grows twice a day by a few names, and now and then some are taken off it."""
+    """The list. It grows by a few names twice a day, and sometimes a few are removed."""
 
     random: random.Random
-    listed: dict[str, None] = field(default_factory=dict)  # in the order of the text
+    listed: dict[str, None] = field(default_factory=dict)  # in the order of the file
     ever: dict[str, None] = field(default_factory=dict)
     gone: list[str] = field(default_factory=list)
     revision: int = 1
 
     def fill(self, count: int, country: str = "") -> None:
-        """A list of so many names to begin with; `country` makes others of them."""
+        """Adds names up to this count. `country` is a prefix that makes other names."""
         while len(self.listed) < count:
             self.add(self.new_name(country))
 
     def new_name(self, country: str = "") -> str:
         pick = self.random.choice
         name = f"{country}{pick(WORDS)}{pick(WORDS)}{self.random.randrange(100_000)}.{pick(TOPS)}"
-        if self.listed and self.random.random() < 0.1:  # below one that is listed, which may go before it
+        if self.listed and self.random.random() < 0.1:  # below a listed name, which may be removed first
             return f"www.{pick(list(self.listed))}"
         return f"m.{name}" if self.random.random() < 0.3 else name
 
@@ -45,7 +45,7 @@ class Feed:
         self.gone.append(name)
 
     def pass_hour(self, hour: int) -> None:
-        """What the authority does in this hour, which is nothing in most."""
+        """The changes of this hour; in most hours there are none."""
         if hour % 24 not in CHANGES_AT:
             return
         for _ in range(self.random.randint(1, 5)):
@@ -54,12 +54,12 @@ class Feed:
             for name in self.random.sample(list(self.listed), self.random.randint(1, 3)):
                 self.remove(name)
         if self.gone and self.random.random() < 0.1:
-            self.add(self.gone.pop())  # on the list again, after months perhaps
+            self.add(self.gone.pop())  # listed again, sometimes after months
         self.revision += 1
 
     @property
-    def text(self) -> bytes:
-        """The list as it is published, in the spellings that such lists have."""
+    def content(self) -> bytes:
+        """The published file, with the variants that such lists have: case, dots, comments, duplicates."""
         lines = [f"# Daftar domain, revisi {self.revision}"]
         for number, name in enumerate(self.listed):
             match number % 50:
@@ -76,63 +76,63 @@ class Feed:
         return "".join(f"{line}\n" for line in lines).encode()
 
 
-# ------- What breaks -------
+# ------- Faults -------
 
-Breakage = Callable[[bytes, random.Random], bytes]
+Fault = Callable[[bytes, random.Random], bytes]
 
 
-def cut_in_the_middle(text: bytes, rng: random.Random) -> bytes:
-    cut = text[: rng.randrange(len(text) // 3, len(text) * 2 // 3)]
+def truncated_in_the_middle(content: bytes, rng: random.Random) -> bytes:
+    cut = content[: rng.randrange(len(content) // 3, len(content) * 2 // 3)]
     return cut if not cut.endswith(b"\n") else cut[:-3]
 
 
-def without_last_line_feed(text: bytes, _: random.Random) -> bytes:
-    return text.removesuffix(b"\n")
+def without_last_line_feed(content: bytes, _: random.Random) -> bytes:
+    return content.removesuffix(b"\n")
 
 
-def half_a_last_line(text: bytes, rng: random.Random) -> bytes:
-    """Of `judi.co.id`, the end: a whole country's businesses."""
-    rest = text.removesuffix(b"\n").rpartition(b"\n")[0]
+def truncated_last_line(content: bytes, rng: random.Random) -> bytes:
+    """Only the end of `judi.co.id` is left: a public suffix."""
+    rest = content.removesuffix(b"\n").rpartition(b"\n")[0]
     return rest + b"\n" + rng.choice([b"co.id", b"id", b"com"])
 
 
-def half_lines_in_the_middle(text: bytes, rng: random.Random) -> bytes:
-    """A piece of the download is missing, so that the end of one line stands alone. No guard can tell."""
-    lines = text.split(b"\n")
+def truncated_lines_in_the_middle(content: bytes, rng: random.Random) -> bytes:
+    """A part of the download is missing, so that only the end of a line is left. No guard notices it."""
+    lines = content.split(b"\n")
     ends = [number for number, line in enumerate(lines) if line.endswith(b".co.id") and number > 5]
     at = rng.choice(ends)
     return b"\n".join([*lines[: at - 2], b"co.id", b"id", *lines[at + 1 :]])
 
 
-def with_rubbish(share: float) -> Breakage:
-    def broken(text: bytes, rng: random.Random) -> bytes:
-        lines = text.splitlines(keepends=True)
+def with_invalid_lines(share: float) -> Fault:
+    def faulty(content: bytes, rng: random.Random) -> bytes:
+        lines = content.splitlines(keepends=True)
         for _ in range(int(len(lines) * share)):
             lines.insert(
                 rng.randrange(len(lines)), rng.choice([b"???\n", b"a b c\n", b"x..y.com\n", b"{}\n"])
             )
         return b"".join(lines)
 
-    return broken
+    return faulty
 
 
-def with_protected_names(text: bytes, _: random.Random) -> bytes:
-    return text + b"portal.negara.go.id\nnegara.go.id\nwww.resolver.isp.co.id\nisp.co.id\n"
+def with_protected_names(content: bytes, _: random.Random) -> bytes:
+    return content + b"portal.negara.go.id\nnegara.go.id\nwww.resolver.isp.co.id\nisp.co.id\n"
 
 
-def with_top_levels(text: bytes, _: random.Random) -> bytes:
-    return text + b"id\nco.id\ncom\nGO.ID.\n"
+def with_top_levels(content: bytes, _: random.Random) -> bytes:
+    return content + b"id\nco.id\ncom\nGO.ID.\n"
 
 
-def of_another_country(text: bytes, rng: random.Random) -> bytes:
+def list_of_another_country(content: bytes, rng: random.Random) -> bytes:
     other = Feed(rng)
-    other.fill(text.count(b"\n"), country="uk-")
-    return other.text
+    other.fill(content.count(b"\n"), country="uk-")
+    return other.content
 
 
-def twice(text: bytes, _: random.Random) -> bytes:
-    return text + text
+def repeated(content: bytes, _: random.Random) -> bytes:
+    return content + content
 
 
-def instead(page: bytes) -> Breakage:
+def instead(page: bytes) -> Fault:
     return lambda _, __: page

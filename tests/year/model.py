@@ -1,7 +1,7 @@
-"""What has to be enforced: the rules of docs/lists.md once more, as naively as can be.
+"""A naive model of a list and its history: the rules of docs/lists.md, as simple as possible.
 
-Nothing here is imported from dnsblock, and nothing is quick: names are Python sets, versions a list that is
-walked. Whatever differs from the daemon is a fault of one of the two.
+It imports nothing from dnsblock, and it is slow: names are Python sets, and versions a list that is searched.
+Any difference from the daemon is a fault in one of them.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache, lru_cache
 
-# Of the public suffixes those that the feed's names have; tests/unit/test_sources.py is about the others.
+# The public suffixes of the feed's names. tests/unit/test_sources.py tests the others.
 SUFFIXES = frozenset({"com", "net", "org", "id", "co.id", "go.id", "web.id", "uk", "co.uk"})
 PROTECTED = ("portal.negara.go.id", "resolver.isp.co.id")
 LABEL = re.compile(r"[a-z0-9_-]{1,63}")
@@ -27,70 +27,70 @@ def above(name: str) -> tuple[str, ...]:
     return tuple(".".join(labels[skip:]) for skip in range(len(labels)))
 
 
-# ------- A text -------
+# ------- A file -------
 
 
 @dataclass(frozen=True)
-class Text:
-    """A plain list, as its lines are to be understood. Each name stands for itself and all below it."""
+class Content:
+    """A plain list and its names. Each name includes all names below it."""
 
-    octets: bytes
+    data: bytes
     names: frozenset[str]
-    lines: int  # that say something
-    bad: int  # of these, what cannot be meant; what is left out for its harm does not count
+    lines: int  # not blank, and not only a comment
+    invalid: int  # lines without a name; protected names and public suffixes do not count
     sha256: str
 
 
 @lru_cache(maxsize=64)
-def understood(octets: bytes) -> Text:
-    """Reads a plain list with the repairs crlf, case and dot."""
+def parsed(data: bytes) -> Content:
+    """Parses a plain list with the repairs crlf, case and dot."""
     names: set[str] = set()
-    lines = bad = 0
-    for line in octets.split(b"\n"):
-        match meant(line):
+    lines = invalid = 0
+    for line in data.split(b"\n"):
+        match parsed_line(line):
             case None:
                 pass
-            case "bad":
-                lines, bad = lines + 1, bad + 1
-            case "left out":
+            case "invalid":
+                lines, invalid = lines + 1, invalid + 1
+            case "dropped":
                 lines += 1
             case name:
                 lines += 1
                 names.add(name)
-    return Text(octets, frozenset(names), lines, bad, hashlib.sha256(octets).hexdigest())
+    return Content(data, frozenset(names), lines, invalid, hashlib.sha256(data).hexdigest())
 
 
 @cache
-def meant(line: bytes) -> str | None:
-    """The name that a line lists, or what is to be done about it; None where it says nothing."""
-    said = re.sub(rb"(^|\s)#.*", b"", line, flags=re.DOTALL).strip()
-    if not said:
+def parsed_line(line: bytes) -> str | None:
+    """The name that a line lists, "invalid" or "dropped"; None for a blank line or a comment."""
+    word = re.sub(rb"(^|\s)#.*", b"", line, flags=re.DOTALL).strip()
+    if not word:
         return None
-    name = said.decode("ascii", "replace").lower().removesuffix(".")
+    name = word.decode("ascii", "replace").lower().removesuffix(".")
     if not is_name(name):
-        return "bad"
-    return "left out" if is_left_out(name) else name
+        return "invalid"
+    return "dropped" if is_dropped(name) else name
 
 
 def is_name(text: str) -> bool:
     return len(text) <= 253 and all(LABEL.fullmatch(label) for label in text.split("."))
 
 
-def is_left_out(name: str) -> bool:
-    """A name of one label, a public suffix, and what is protected, with all above and below it."""
+def is_dropped(name: str) -> bool:
+    """Names of one label, public suffixes, and protected names with all names above and below them."""
     is_near = any(name in above(protected) or protected in above(name) for protected in PROTECTED)
     return "." not in name or name in SUFFIXES or is_near
 
 
-# ------- The list, and its past -------
+# ------- The list and its history -------
 
 
 @dataclass
 class Version:
-    """What was accepted, and when."""
+    """An accepted version."""
 
     number: int
-    text: Text
+    content: Content
     at: datetime
     how: str
     is_withdrawn: bool = False
@@ -98,7 +98,7 @@ class Version:
 
 @dataclass
 class Snapshot:
-    """What was served, and since when."""
+    """A served snapshot."""
 
     serial: int
     at: datetime
@@ -112,9 +112,9 @@ class Model:
 
     versions: list[Version] = field(default_factory=list)
     snapshots: list[Snapshot] = field(default_factory=list)
-    refused: frozenset[str] = frozenset()  # codes about the text that is there now
-    refusals: Counter[tuple[str, str]] = field(default_factory=Counter)  # (digest, code): how often
-    approved: str | None = None  # the digest an operator has accepted, until the next version
+    rejected_by: frozenset[str] = frozenset()  # the codes for the present file
+    rejections: Counter[tuple[str, str]] = field(default_factory=Counter)  # (digest, code): how often
+    approved: str | None = None  # the digest that an operator accepted, until the next version
     on_disk: bytes | None = None
 
     @property
@@ -123,8 +123,8 @@ class Model:
 
     @property
     def names(self) -> frozenset[str]:
-        """What is enforced."""
-        return self.current.text.names
+        """The enforced names."""
+        return self.current.content.names
 
     @property
     def serial(self) -> int:
@@ -132,81 +132,81 @@ class Model:
 
     @property
     def settled(self) -> list[Version]:
-        """Whose texts are no news: the current one's, and that which was rolled back from just now."""
-        is_back = bool(self.versions) and self.current.how == "rollback"
-        return self.versions[-2:] if is_back else self.versions[-1:]
+        """Versions whose content is not new: the current one, and after a rollback the one before."""
+        is_rolled_back = bool(self.versions) and self.current.how == "rollback"
+        return self.versions[-2:] if is_rolled_back else self.versions[-1:]
 
-    # ------- What happens -------
+    # ------- Events -------
 
-    def fetched(self, octets: bytes | None, now: datetime) -> None:
-        """A text came, or the file of the last one is gone."""
-        self.on_disk = octets
-        self.judged(now)
+    def fetched(self, data: bytes | None, now: datetime) -> None:
+        """A file was fetched, or the last one was deleted."""
+        self.on_disk = data
+        self.read(now)
 
-    def judged(self, now: datetime) -> None:
-        """The text on the disk is looked at."""
+    def read(self, now: datetime) -> None:
+        """The daemon reads the file on disk."""
         if self.on_disk is None:
-            self._refuse("", {UNREADABLE})
+            self._reject("", {UNREADABLE})
             return
-        text = understood(self.on_disk)
-        if any(text.octets == version.text.octets for version in self.settled):
-            self.refused = frozenset()
+        content = parsed(self.on_disk)
+        if any(content.data == version.content.data for version in self.settled):
+            self.rejected_by = frozenset()
             return
-        is_approved = text.sha256 == self.approved
-        codes = set() if is_approved else set(self.codes(text))
+        is_approved = content.sha256 == self.approved
+        codes = set() if is_approved else set(self.codes(content))
         if codes:
-            self._refuse(text.sha256, codes)
+            self._reject(content.sha256, codes)
             return
         self._accept(
-            text, now, "accepted by hand" if is_approved else "refresh" if self.versions else "first"
+            content, now, "accepted by hand" if is_approved else "refresh" if self.versions else "first"
         )
-        self.refused = frozenset()
+        self.rejected_by = frozenset()
 
-    def codes(self, text: Text) -> Iterator[str]:
-        """The guards that do not let a text through."""
-        if HTML.match(text.octets):
+    def codes(self, content: Content) -> Iterator[str]:
+        """The guards that reject a file."""
+        if HTML.match(content.data):
             yield "HTML"
-        if not text.names:
+        if not content.names:
             yield "EMPTY"
-        if text.octets and not text.octets.endswith(b"\n"):
+        if content.data and not content.data.endswith(b"\n"):
             yield "TRUNCATED"
-        if text.bad > text.lines * 0.01:
+        if content.invalid > content.lines * 0.01:
             yield "TOO_MANY_REJECTED"
-        if any(version.text.octets == text.octets for version in self.versions):
+        if any(version.content.data == content.data for version in self.versions):
             yield "REPLAYED"
-        if self.versions and text.names:
+        if self.versions and content.names:
             before = self.names
-            gone, new = len(before - text.names), len(text.names - before)
-            # Of fewer than 20 names that changed, the share says nothing.
+            gone, new = len(before - content.names), len(content.names - before)
+            # With fewer than 20 changed names, the share means nothing.
             if gone > 1000 or (gone >= 20 and gone > len(before) * 0.005):
                 yield "SHRANK"
             if new > 100_000 or (new >= 20 and new > len(before) * 0.05):
                 yield "GREW"
 
     def rolled_back(self, serial: int, now: datetime) -> None:
-        """The lists of a serial are served again, as something new; what they replace is withdrawn."""
+        """The lists of a serial become a new version. The version that they replace is withdrawn."""
         snapshot = next(one for one in self.snapshots if one.serial == serial)
         withdrawn = self.current
-        self._accept(self.versions[snapshot.version - 1].text, now, "rollback")
+        self._accept(self.versions[snapshot.version - 1].content, now, "rollback")
         withdrawn.is_withdrawn = True
-        self.refused = frozenset()
+        self.rejected_by = frozenset()
 
     def served(self, now: datetime) -> None:
-        """What is current is served, with a new serial where it enforces something else."""
+        """The current version is served, with a new serial if the enforced names changed."""
         if not self.snapshots or self.snapshots[-1].names != self.names:
             serial = self.snapshots[-1].serial + 1 if self.snapshots else 1
             self.snapshots.append(Snapshot(serial, now, self.names, self.current.number))
         self.snapshots[-1].version = self.current.number
 
-    def _refuse(self, sha256: str, codes: Iterable[str]) -> None:
-        self.refused = frozenset(codes)
-        self.refusals.update((sha256, code) for code in self.refused)
+    def _reject(self, sha256: str, codes: Iterable[str]) -> None:
+        self.rejected_by = frozenset(codes)
+        self.rejections.update((sha256, code) for code in self.rejected_by)
 
-    def _accept(self, text: Text, now: datetime, how: str) -> None:
-        self.versions.append(Version(len(self.versions) + 1, text, now, how))
-        self.approved = text.sha256 if self.approved == text.sha256 else None
+    def _accept(self, content: Content, now: datetime, how: str) -> None:
+        self.versions.append(Version(len(self.versions) + 1, content, now, how))
+        self.approved = content.sha256 if self.approved == content.sha256 else None
 
-    # ------- What is to be told -------
+    # ------- Queries -------
 
     def is_blocked(self, name: str, names: frozenset[str] | None = None) -> bool:
         names = self.names if names is None else names
@@ -217,17 +217,17 @@ class Model:
         return next((version for version in reversed(self.versions) if version.at <= when), None)
 
     def difference(self, a: int, b: int) -> list[tuple[str, str | None, str | None]]:
-        """What is another in version b than in a: (name, before, after)."""
-        before, after = self.versions[a - 1].text.names, self.versions[b - 1].text.names
+        """The changes from version a to version b: (name, before, after)."""
+        before, after = self.versions[a - 1].content.names, self.versions[b - 1].content.names
         gone = [(name, "subtree", None) for name in before - after]
         new = [(name, None, "subtree") for name in after - before]
         return sorted([*gone, *new])
 
     def events_of(self, name: str) -> list[tuple[int, datetime, str | None, str | None]]:
-        """(version, when, before, after) where a version changed what is said about a name."""
+        """(version, time, before, after) for each version that changed the entry of a name."""
         found = []
         for old, new in zip(self.versions, self.versions[1:], strict=False):
-            before, after = ("subtree" if name in one.text.names else None for one in (old, new))
+            before, after = ("subtree" if name in one.content.names else None for one in (old, new))
             if before != after:
                 found.append((new.number, new.at, before, after))
         return found

@@ -1,7 +1,7 @@
-"""The daemon of a provider with one feed, in this process, with a clock that is stepped.
+"""The daemon of a provider with one feed, in this process, with a simulated clock.
 
-It is the real `Daemon`, its sockets, its worker thread and its refresher; all that is put in the place of
-something else is the clock, and the server on the other end of the download.
+`Daemon`, its sockets, its worker thread and its refresher are real. Only the clock and the server of the feed
+are simulated.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ history: {{generations: {GENERATIONS}}}
 
 
 class Clock:
-    """The time, for the daemon and for whoever looks at how old a file is."""
+    """The time for the daemon, also for the age of files."""
 
     def __init__(self, start: datetime, patch: pytest.MonkeyPatch) -> None:
         self.now = start
@@ -67,7 +67,7 @@ class Clock:
 
 
 class Provider:
-    """One daemon after the other, on one state folder."""
+    """Consecutive daemons with one state folder."""
 
     def __init__(self, folder: Path, clock: Clock, patch: pytest.MonkeyPatch) -> None:
         self.folder, self.clock = folder, clock
@@ -91,10 +91,10 @@ class Provider:
     def feed_file(self) -> Path:
         return self.state / "feeds" / f"{ZONE}.txt"
 
-    # ------- Its life -------
+    # ------- Start and stop -------
 
     def start(self) -> None:
-        """As `dnsblock serve`, but for the control socket, which nobody listens to."""
+        """As `dnsblock serve`, without the control socket."""
         self.daemon = daemon = Daemon(self.config)
         daemon._start_engine()
         daemon.publisher.settle("start", None)
@@ -102,7 +102,7 @@ class Provider:
         self._socket.connect(("127.0.0.1", daemon.engine.addresses()[0][1]))
 
     def end(self) -> None:
-        """All that a process that ended leaves behind is its folder."""
+        """Like a process that ends: only its folder is left."""
         if self.daemon is not None:
             self.daemon.engine.stop(0)
             self.daemon._resources.close()
@@ -117,27 +117,27 @@ class Provider:
         self.end()
         self._socket.close()
 
-    # ------- What is done to it -------
+    # ------- Events -------
 
-    def put(self, octets: bytes) -> None:
-        """Puts a download where the refresher puts it, with the clock's time."""
-        half = self.feed_file.with_suffix(".part")
-        half.parent.mkdir(parents=True, exist_ok=True)
-        half.write_bytes(octets)
-        # Three seconds ago, so that it has settled; the kernel's own time of change is long before.
-        os.utime(half, ns=(self.clock.now_ns - 3 * 10**9,) * 2)
-        half.rename(self.feed_file)
+    def put(self, data: bytes) -> None:
+        """Stores a download where the refresher does, with the time of the clock."""
+        partial = self.feed_file.with_suffix(".part")
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(data)
+        # Three seconds ago: the refresher ignores younger files. The kernel's ctime is years before.
+        os.utime(partial, ns=(self.clock.now_ns - 3 * 10**9,) * 2)
+        partial.rename(self.feed_file)
 
-    async def fetch(self, octets: bytes | None) -> bool:
-        """Its hourly fetch, which gets these octets, or a 304; whether what came was taken."""
-        self._sends = octets
+    async def fetch(self, data: bytes | None) -> bool:
+        """The hourly fetch, with this response, or 304 for None. Whether it was accepted."""
+        self._sends = data
         (zone,) = self.daemon.config.zones
-        return await self._is_taken(self.daemon.refresher.refresh(zone))
+        return await self._is_accepted(self.daemon.refresher.refresh(zone))
 
     async def publish(self, change: Change) -> bool:
-        return await self._is_taken(self.daemon.publisher.publish(change))
+        return await self._is_accepted(self.daemon.publisher.publish(change))
 
-    async def _is_taken(self, work: Any) -> bool:
+    async def _is_accepted(self, work: Any) -> bool:
         try:
             await work
         except Refused:
@@ -151,7 +151,7 @@ class Provider:
         self.put(self._sends)
         return Fetched(store.download(zone.name), "", len(self._sends), Validators(), None, 0.0)
 
-    # ------- What it enforces -------
+    # ------- Enforced names -------
 
     def covers(self, names: list[str]) -> list[bool]:
         """For each name whether a query for it is blocked, by the lookup that answers queries."""
@@ -159,15 +159,15 @@ class Provider:
         return [any(entry.decides for entry in snapshot.covering(name)) for name in names]
 
     def is_answered_as_blocked(self, name: str) -> bool:
-        """The same by a query, through its socket and its worker thread."""
-        asked = query(name)
+        """The same by a query to its socket, for a worker thread."""
+        packet = query(name)
         deadline = time.monotonic() + 20
         while True:
-            assert time.monotonic() < deadline, f"no answer about {name}"
-            self._socket.send(asked)
+            assert time.monotonic() < deadline, f"no response for {name}"
+            self._socket.send(packet)
             try:
-                said = self._socket.recv(4096)
+                response = self._socket.recv(4096)
             except TimeoutError:
                 continue
-            if said[:2] == asked[:2]:
-                return said[3] & 15 == 3
+            if response[:2] == packet[:2]:
+                return response[3] & 15 == 3

@@ -1,4 +1,4 @@
-"""The doors that documents do not come through: lists, the inbox, the state folder and the control socket."""
+"""Hostile input through lists, the inbox, the state folder and the control socket."""
 
 import asyncio
 import contextlib
@@ -79,7 +79,7 @@ def assert_presentable(refused: Refused) -> None:
 
 # ------- Lists
 
-# Names, and what stands around them in the lists that people fetch.
+# Names, and the text around them in real lists.
 WORDS = [
     *(
         "t.me",
@@ -131,7 +131,7 @@ def compile_text(
     options = replace(Options.of(zone, CONFIG), format=format_name)
     try:
         return options.compile([("f", str(file))], folder=None, before=before, progress=ReadingProgress())
-    except ListUnreadable:  # no text at all
+    except ListUnreadable:  # not text
         reject()
 
 
@@ -141,8 +141,7 @@ def compile_text(
 @example("é.example\xa0# co.id".encode(), LISTS[0], "plain")
 @example(b"CO.ID. # x", LISTS[1], "plain")
 def test_any_bytes_are_a_list(tmp_path: Path, data: bytes, zone: Any, format_name: str | None):
-    """Every line is accounted for; each name is canonical, found by the lookup that answers queries, and no
-    public suffix."""
+    """Each line is counted once. Each name is canonical, found by lookups, and no public suffix."""
     compiled = compile_text(data, zone, tmp_path / "list", format_name)
     counts = (compiled.accepted, compiled.repaired, compiled.duplicate, compiled.rejected)
     assert sum(counts) + compiled.not_applicable == compiled.lines
@@ -175,7 +174,7 @@ LINES = st.tuples(MATCHES, st.sampled_from(["0", "1", "2", "-1", "x", "9" * 30])
 
 @given(TEXTS | st.lists(LINES, max_size=6).map(lambda lines: "\n".join(lines).encode()), MATCHES)
 def test_any_bytes_are_entries_of_the_engine_or_refused(data: bytes, scope: str):
-    """Hostile input: a list of any bytes gets entries or an error, never a crash."""
+    """Hostile input: any bytes become entries or an error, never a crash."""
     for compile_zone in (
         lambda: PolicyZone.from_entries("z", [Rule(ANSWER), Rule(None)], data),
         lambda: PolicyZone.from_addresses("z", data, Rule(ANSWER)),
@@ -204,7 +203,7 @@ PREFIXES = st.sampled_from(["192.0.2.1", "198.51.100.0/24", "2001:db8::/32", "::
 @relaxed
 @given(TEXTS | st.lists(PREFIXES, max_size=5).map(lambda lines: "\n".join(lines).encode()))
 def test_any_bytes_are_a_list_of_addresses(tmp_path: Path, data: bytes):
-    """Every line is accounted for, as in a list of names."""
+    """Each line is counted once, as in a list of names."""
     compiled = compile_text(data, ADDRESSES, tmp_path / "list", "addresses")
     counts = (compiled.accepted, compiled.repaired, compiled.duplicate, compiled.rejected)
     assert sum(counts) == compiled.lines
@@ -238,7 +237,7 @@ ORDERS = st.sampled_from(
 @relaxed
 @given(st.data())
 def test_any_inbox_is_accepted_or_refused(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject):
-    """A file's name is as hostile as its content."""
+    """The name of a file is as hostile as its content."""
     inbox = tmp_path_factory.mktemp("inbox")
     contents = ORDERS.map(str.encode) | st.binary(max_size=40)
     for name, content in data.draw(st.dictionaries(FILE_NAMES, contents, max_size=5)).items():
@@ -254,7 +253,7 @@ def test_any_inbox_is_accepted_or_refused(tmp_path_factory: pytest.TempPathFacto
 def test_the_names_of_the_files_do_not_matter(
     tmp_path_factory: pytest.TempPathFactory, texts: list[str], random: Random
 ):
-    """What is accepted, and in which order, follows from the documents alone."""
+    """The accepted orders and their sequence depend only on the documents."""
     taken = []
     for _ in range(2):
         inbox = tmp_path_factory.mktemp("inbox")
@@ -275,7 +274,7 @@ def test_the_names_of_the_files_do_not_matter(
 )
 @example(b"a.example\n\xff", "f.txt", None)
 def test_any_bytes_are_measured_by_impact_or_refused(data: bytes, file: str, match: Any):
-    """By the file's ending an order or a list; and whatever is tried holds a name."""
+    """The file extension decides between an order and a list. Every candidate has a name."""
     try:
         compiled = compile_candidate(file, data, match, CONFIG)
     except Refused as refused:
@@ -315,7 +314,7 @@ WHOLE = {"ledger": None, "serial": 7, "digest_of_content": "", "reserved": None,
 @example(data=b"[" * 100_000)
 @example(data=b'{"serial": ' + b"9" * 5000 + b', "digest": ""}')
 def test_any_bytes_are_a_checkpoint_or_corrupt(tmp_path: Path, data: bytes):
-    """Whatever the disk gives back: a serial that a snapshot can have, or a checkpoint that says nothing."""
+    """Any file content: a serial that a snapshot can have, or an empty checkpoint."""
     (tmp_path / "checkpoint.json").write_bytes(data)
     file = CheckpointFile(tmp_path)
     assert (file.content is None) == file.is_corrupt
@@ -328,13 +327,13 @@ def test_any_bytes_are_a_checkpoint_or_corrupt(tmp_path: Path, data: bytes):
     assert Snapshot([], following).serial == following > serials.serial
 
 
-# ------- The configuration, read for less than to run
+# ------- The configuration, as commands read it
 
 
 @relaxed
 @given(data=st.binary(max_size=60) | JSON_VALUES.map(lambda value: json.dumps({"control": value}).encode()))
 def test_any_bytes_name_a_control_socket_or_are_refused(tmp_path: Path, data: bytes):
-    """A path from a configuration may hold anything."""
+    """A path in a configuration may contain anything."""
     (tmp_path / "resolv.conf").write_text("nameserver 192.0.2.1\n")
     path = tmp_path / "c.yaml"
     path.write_bytes(data)
@@ -362,7 +361,7 @@ APP = control_app(cast(Any, ASKED))
 
 
 def ask(method: str, path: str, query: bytes) -> tuple[int, bytes]:
-    """Status and body of what the application answers; raises whatever it raises."""
+    """Status and body of the response. Exceptions of the application are raised."""
     sent: list[Any] = []
 
     async def receive() -> dict[str, Any]:
@@ -379,7 +378,7 @@ def ask(method: str, path: str, query: bytes) -> tuple[int, bytes]:
 
 @contextlib.contextmanager
 def answering(status: int, body: bytes) -> Iterator[Client]:
-    """A client of somebody who has said all that he says before he is asked."""
+    """A client of a server that sent its whole response before the request."""
     ours, theirs = socket.socketpair()
     with ours, theirs, patch("dnsblock.client._Connection.connect", lambda self: setattr(self, "sock", ours)):
         theirs.sendall(b"HTTP/1.1 %d It\r\nContent-Length: %d\r\n\r\n%b" % (status, len(body), body))
@@ -406,7 +405,7 @@ QUERIES = st.one_of(
 @example(b"name=fe80::1%25eth0")
 @example(b"name=::1%25%1b")
 def test_any_bytes_sent_to_why_are_answered_or_refused(query: bytes):
-    """Hostile input on the control socket is a result or a reason, never a fault."""
+    """Hostile input on the control socket gets a result or a reason, never an internal error."""
     status, body = ask("GET", "/v1/why", query)
     answer = json.loads(body)
     assert status in (200, 400, 422)
@@ -420,7 +419,7 @@ def test_any_bytes_sent_to_why_are_answered_or_refused(query: bytes):
     st.binary(max_size=20),
 )
 def test_any_other_path_is_not_found(method: str, path: str, query: bytes):
-    """The control API has no path that is not documented."""
+    """The control API has no undocumented path."""
     status, _ = ask(method, path + "-", query)
     assert status in (404, 405)
 
@@ -428,7 +427,7 @@ def test_any_other_path_is_not_found(method: str, path: str, query: bytes):
 @relaxed
 @given(st.text(max_size=300))
 def test_any_text_sent_to_the_daemon_is_a_name_or_refused(name: str):
-    """The command line passes on what was typed."""
+    """The command line passes its arguments on unchanged."""
     try:
         expected = 200 if address(name) or canonical(name) else 400
     except NameRefused:
@@ -447,7 +446,7 @@ def test_any_text_sent_to_the_daemon_is_a_name_or_refused(name: str):
     ],
 )
 def test_an_invalid_request_is_refused_with_a_reason(path: str, query: bytes, word: str):
-    """A command of another version hears what is wrong with it, not that there is no daemon."""
+    """A command of another version gets the reason, not the message that no daemon runs."""
     status, body = ask("POST" if "rollback" in path else "GET", path, query)
     with answering(status, body) as client, pytest.raises(Refused, match=word) as caught:
         client.status()
@@ -472,7 +471,7 @@ ANSWERS = st.one_of(
 @example(b'{"problems": [{"file": 1, "line": "x", "value": [], "reason": {}}]}', 409)
 @example(b"[" * 100_000, 200)
 def test_any_response_on_the_control_socket_is_understood_or_rejected(content: bytes, status: int):
-    """Something else may listen where the daemon is looked for."""
+    """Another program may listen on the path of the control socket."""
     with answering(status, content) as client:
         try:
             assert isinstance(client.status(), dict)
