@@ -132,7 +132,9 @@ fn switched_off(files: &[ListFile], formats: &[Format], max_bytes: u64) -> Resul
 
 /// Rejects the `$badfilter` lines for rules that no file has.
 fn reject_unused(switched_off: &SwitchedOff, files: &[ListFile], report: &mut Report) {
-    for (file, number) in switched_off.unused() {
+    let mut unused: Vec<_> = switched_off.unused().collect();
+    unused.sort_unstable(); // a hash table has no order
+    for (file, number) in unused {
         let reason = Reason::LostException("`$badfilter` for a rule that this list does not have");
         report.silent -= 1;
         report.reject(&files[file].label, number, b"", reason);
@@ -211,13 +213,7 @@ impl Collector<'_> {
 mod tests {
     use super::*;
     use crate::list::Repairs;
-
-    fn settings() -> Settings {
-        let repairs = Repairs::CASE | Repairs::CRLF | Repairs::DOT;
-        let exceptions = Exceptions::AsFormat;
-        let (format, separator, max_bytes) = (Format::Plain, b',', u64::MAX);
-        Settings { format, scope: None, column: 1, separator, repairs, exceptions, max_bytes }
-    }
+    use crate::list::reader::tests::settings;
 
     fn compiled(texts: &[&str], format: Option<Format>) -> (Compiled, Report) {
         let folder = tempfile::tempdir().unwrap();
@@ -230,7 +226,9 @@ mod tests {
         let names = |text: &[u8]| vec![Name::from_text(text).unwrap()];
         let guard = NameGuard::new(&names(b"co.id"), &[], &[], &names(b"isp.example"));
         let (progress, into) = (Progress::default(), Destination::Memory);
-        let compiled = compile(&files, settings(), format, &guard, into, None, &progress).unwrap();
+        let repairs = Repairs::CASE | Repairs::CRLF | Repairs::DOT;
+        let settings = Settings { repairs, ..settings(Format::Plain) };
+        let compiled = compile(&files, settings, format, &guard, into, None, &progress).unwrap();
         assert_eq!(progress.bytes(), texts.iter().map(|text| text.len() as u64).sum::<u64>());
         compiled
     }

@@ -120,14 +120,10 @@ fn closing_quote(quoted: &[u8]) -> Option<usize> {
 mod tests {
     use super::Match;
     use crate::list::reader::tests::{entries, settings};
-    use crate::list::{Exceptions, Format, Reader, Repairs, Settings};
+    use crate::list::{Format, Reader, Settings};
 
     fn reader(column: usize, separator: u8) -> Reader {
-        let repairs = Repairs::NONE;
-        let scope = Some(Match::Exact);
-        let exceptions = Exceptions::AsFormat;
-        let settings = settings(Format::Csv);
-        Reader::new(Settings { scope, column, separator, repairs, exceptions, ..settings })
+        Reader::new(Settings { scope: Some(Match::Exact), column, separator, ..settings(Format::Csv) })
     }
 
     #[test]
