@@ -24,8 +24,8 @@ def describe() -> dict[str, object]:
         "rmem_max": int(Path("/proc/sys/net/core/rmem_max").read_text()),
         "load_average": os.getloadavg(),
         "python": platform.python_version(),
-        "compiler": said(["cc", "--version"]),
-        "commit": said(["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]),
+        "compiler": output_of(["cc", "--version"]),
+        "commit": output_of(["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]),
         "command": sys.argv[1:],
     }
 
@@ -63,7 +63,7 @@ def first(pattern: str, path: str) -> str | None:
     return found[1].strip() if found else None
 
 
-def said(command: list[str]) -> str | None:
+def output_of(command: list[str]) -> str | None:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     except OSError:

@@ -85,13 +85,13 @@ def query(name: str) -> bytes:
 
 def is_blocked(port: int, name: str, timeout: float = 0.05) -> bool:
     """Whether the server on this port answers NXDOMAIN. False without a response."""
-    asked = query(name)
+    packet = query(name)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.settimeout(timeout)
         try:
             sock.connect(("127.0.0.1", port))
-            sock.send(asked)
-            said = sock.recv(4096)
+            sock.send(packet)
+            response = sock.recv(4096)
         except OSError:
             return False
-    return len(said) >= 12 and said[:2] == asked[:2] and said[3] & 15 == 3
+    return len(response) >= 12 and response[:2] == packet[:2] and response[3] & 15 == 3

@@ -184,8 +184,8 @@ class Daemon(Server):
         done = subprocess.run(command, capture_output=True, text=True, timeout=self.setting.load_timeout)
         if done.returncode != 0:
             raise RuntimeError(f"dnsblock reload: {done.stdout}{done.stderr}")
-        said: dict[str, object] = json.loads(done.stdout)
-        return said
+        result: dict[str, object] = json.loads(done.stdout)
+        return result
 
     def put(self, number: int) -> str:
         """Writes an order that blocks a name, and one that lifts the previous order. Returns the name."""

@@ -56,7 +56,7 @@ class YearDaemon(Daemon):
     def state(self) -> Path:
         return self.folder / "state"
 
-    def ask(self, method: str, target: str) -> dict[str, object]:
+    def request(self, method: str, target: str) -> dict[str, object]:
         """A request to the control socket, as commands send it. Raises `RuntimeError` if it fails."""
         with closing(OverUnix(self.control)) as connection:
             connection.request(method, target)
@@ -170,12 +170,12 @@ class Orders:
         name = self.daemon.put(self.number)
         with ThreadPoolExecutor(1) as pool:
             # The command also waits for lists, so that it returns later than the order is in force.
-            asked = pool.submit(self.daemon.ask, "POST", "/v1/reload")
+            done = pool.submit(self.daemon.request, "POST", "/v1/reload")
             while not look(self.daemon, name):
                 if time.monotonic() - began > TIMEOUT:
                     raise RuntimeError(f"{name} is not blocked")
             seconds = time.monotonic() - began
-            asked.result()
+            done.result()
         return seconds
 
 
@@ -355,19 +355,19 @@ def one_version(daemon: YearDaemon, growing: Growing, orders: Orders, run: Run) 
     with watched(daemon.pid) as most, orders.published() as meanwhile:
         began = time.monotonic()
         with ThreadPoolExecutor(1) as pool:
-            asked = pool.submit(daemon.ask, "POST", "/v1/sources/list/refresh")
-            while not look(daemon, name) and not asked.done():
+            done = pool.submit(daemon.request, "POST", "/v1/sources/list/refresh")
+            while not look(daemon, name) and not done.done():
                 pass  # `look` sleeps
             enforced = time.monotonic() - began
-            asked.result()
+            done.result()
         seconds = time.monotonic() - began
     cpu = cpu_seconds(daemon.pid) - cpu
     if not processes.is_blocked(daemon.port, name, timeout=1):
         raise RuntimeError(f"{name} is not blocked")
     time.sleep(2.1)  # until the file is old enough to be trusted (SETTLED_NS); the next refresh records that
-    daemon.ask("POST", "/v1/sources/list/refresh")
+    daemon.request("POST", "/v1/sources/list/refresh")
     began = time.monotonic()
-    daemon.ask("POST", "/v1/sources/list/refresh")
+    daemon.request("POST", "/v1/sources/list/refresh")
     unchanged = time.monotonic() - began
     run.say(
         f"version {growing.version}",
@@ -395,7 +395,7 @@ def history_mib(daemon: YearDaemon) -> float:
 
 
 def look_back(daemon: YearDaemon, growing: Growing, chosen: argparse.Namespace, run: Run) -> None:
-    snapshots = daemon.ask("GET", "/v1/versions")["snapshots"]
+    snapshots = daemon.request("GET", "/v1/versions")["snapshots"]
     assert isinstance(snapshots, list)
     serials = [one["serial"] for one in snapshots]
     begin = datetime.fromisoformat(snapshots[-1]["published_at"])
@@ -416,7 +416,7 @@ def look_back(daemon: YearDaemon, growing: Growing, chosen: argparse.Namespace, 
         def changed() -> str:
             return f"/v1/history?name=new{rng.randrange(chosen.changed)}.v{growing.version}.bench.example"
 
-        asked: dict[str, Callable[[], str]] = {
+        targets: dict[str, Callable[[], str]] = {
             "why NAME --at": why,
             "history NAME": lambda: f"/v1/history?name={quote(listed())}",
             "history NAME, a new one": changed,
@@ -426,15 +426,15 @@ def look_back(daemon: YearDaemon, growing: Growing, chosen: argparse.Namespace, 
             "versions": lambda: "/v1/versions",
             "versions list": lambda: "/v1/versions?zone=list",
         }
-        for what, target in asked.items():
+        for what, target in targets.items():
             times = []
             for _ in range(chosen.questions):
                 began = time.monotonic()
-                daemon.ask("GET", target())
+                daemon.request("GET", target())
                 times.append(time.monotonic() - began)
                 if sum(times) > 20:
                     break
-            run.say(what, asked=times)
+            run.say(what, seconds=times)
         name = listed()
     run.say(
         "commands",
@@ -450,14 +450,14 @@ def _diff(a: int, b: int) -> str:
 
 def roll_back(daemon: YearDaemon, growing: Growing, run: Run) -> None:
     """Rolls back from the latest version to the previous one."""
-    snapshots = daemon.ask("GET", "/v1/versions")["snapshots"]
+    snapshots = daemon.request("GET", "/v1/versions")["snapshots"]
     assert isinstance(snapshots, list)
     now = snapshots[0]["versions"]["list"]
     serial = next(one["serial"] for one in snapshots if one["versions"]["list"] < now)
     name = f"new0.v{growing.version}.bench.example"
     with watched(daemon.pid) as most:
         began = time.monotonic()
-        daemon.ask("POST", f"/v1/rollback?serial={serial}&reason=bench")
+        daemon.request("POST", f"/v1/rollback?serial={serial}&reason=bench")
         seconds = time.monotonic() - began
         while processes.is_blocked(daemon.port, name):
             if time.monotonic() - began > TIMEOUT:

@@ -78,7 +78,7 @@ def isp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict]:
             yield ready
 
 
-def ask(isp: dict, name: str, *, family: int = 4, tcp: bool = False) -> DNSRecord:
+def query(isp: dict, name: str, *, family: int = 4, tcp: bool = False) -> DNSRecord:
     place = next(p for p in isp["listening"] if p.startswith("[") == (family == 6))
     host, port = ("::1" if family == 6 else "127.0.0.1"), int(place.rsplit(":", 1)[1])
     return DNSRecord.parse(DNSRecord.question(name).send(host, port, tcp=tcp, timeout=60, ipv6=family == 6))
@@ -92,28 +92,28 @@ def addresses(answer: DNSRecord) -> list[str]:
 @pytest.mark.parametrize("tcp", [False, True])
 def test_the_provider_example_enforces_an_order(isp: dict, family: int, tcp: bool):
     """It listens on both wildcard addresses, over UDP and TCP."""
-    assert addresses(ask(isp, "www.ordered.example", family=family, tcp=tcp)) == ["198.51.100.80"]
+    assert addresses(query(isp, "www.ordered.example", family=family, tcp=tcp)) == ["198.51.100.80"]
 
 
 def test_the_provider_example_forwards_names_that_are_not_blocked(isp: dict):
     """A copy of the example must be a working resolver."""
-    assert addresses(ask(isp, "free.example")) == [UPSTREAM_ADDRESS]
+    assert addresses(query(isp, "free.example")) == [UPSTREAM_ADDRESS]
 
 
 def test_the_provider_example_does_not_block_its_own_names(isp: dict):
     """The allow list comes before the order that names one of them."""
-    assert addresses(ask(isp, "portal.isp.example")) == [UPSTREAM_ADDRESS]
+    assert addresses(query(isp, "portal.isp.example")) == [UPSTREAM_ADDRESS]
 
 
 def test_the_provider_example_enforces_its_own_list(isp: dict):
     """The list in the example is the first one that a provider creates."""
-    answer = ask(isp, "www.malware.example")
+    answer = query(isp, "www.malware.example")
     assert (RCODE[answer.header.rcode], answer.rr) == ("NXDOMAIN", [])
 
 
 def test_the_provider_example_returns_the_landing_page(isp: dict):
     """The addresses of profile and landing page in the example must agree."""
-    answer = ask(isp, "page.example")
+    answer = query(isp, "page.example")
     assert [str(r.rdata) for r in answer.rr if r.rtype == QTYPE.CNAME] == ["landing.isp.example."]
     assert addresses(answer) == [UPSTREAM_ADDRESS]
 
@@ -138,9 +138,9 @@ def daily(values: Iterable[int]) -> str:
 
 def test_promtool_accepts_the_alerts():
     """promtool(1): `check rules`."""
-    said = promtool("check", "rules", ALERTS)
-    assert said.returncode == 0, said
-    assert f"{len(FIRES)} rules found" in said.stdout
+    result = promtool("check", "rules", ALERTS)
+    assert result.returncode == 0, result
+    assert f"{len(FIRES)} rules found" in result.stdout
 
 
 def test_the_alerts_use_existing_metrics(isp: dict):
@@ -342,10 +342,10 @@ def fires(folder: Path, alert: str, series: dict[str, str]) -> bool:
         file.write_text(
             json.dumps({"rule_files": [str(ALERTS)], "evaluation_interval": interval, "tests": [test]})
         )
-        said = promtool("test", "rules", file)
-        if said.returncode == 0:
+        result = promtool("test", "rules", file)
+        if result.returncode == 0:
             return count == 1
-    pytest.fail(f"neither fires nor does not: {said}")
+    pytest.fail(f"neither fires nor does not: {result}")
 
 
 @pytest.mark.parametrize("alert", re.findall(r"- alert: (\w+)", ALERTS.read_text()))

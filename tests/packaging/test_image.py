@@ -184,9 +184,9 @@ def test_the_build_context_holds_only_what_the_build_needs(path: str, sent: bool
 @pytest.mark.timeout(900)
 def test_the_steps_of_the_image_produce_a_portable_program(installed: Path, tmp_path: Path):
     """The image's steps run; the program finds everything it needs at its prefix."""
-    said = run(installed, "--version", cwd=tmp_path)
+    result = run(installed, "--version", cwd=tmp_path)
     version = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)[1]
-    assert (said.returncode, said.stdout) == (0, f"dnsblock, version {version}\n")
+    assert (result.returncode, result.stdout) == (0, f"dnsblock, version {version}\n")
     (tmp_path / "dnsblock.yaml").write_text(MINIMAL + "zones: [{name: own, list: own.txt, answer: nodata}]\n")
     (tmp_path / "own.txt").write_text("listed.example\n")
     checked = run(installed, "check", "-c", "dnsblock.yaml", cwd=tmp_path)
@@ -240,8 +240,8 @@ def test_dnsblock_installs_from_wheels_without_internet_access(
     nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:1/", "PIP_NO_CACHE_DIR": "1"}
     done = make(context, "install", f"PREFIX={prefix}", "OFFLINE=1", **nowhere)
     assert done.returncode == 0, done.stderr
-    said = run(prefix, "--version", cwd=tmp_path)
-    assert said.stdout == run(installed, "--version", cwd=tmp_path).stdout
+    result = run(prefix, "--version", cwd=tmp_path)
+    assert result.stdout == run(installed, "--version", cwd=tmp_path).stdout
     (tmp_path / "dnsblock.yaml").write_text(MINIMAL)
     assert run(prefix, "check", "-c", "dnsblock.yaml", cwd=tmp_path).returncode == 0
 

@@ -41,10 +41,10 @@ def test_a_missing_tool_is_named_in_one_line(tmp_path: Path, target: str, missin
         timeout=60,
     )
     assert done.returncode != 0
-    said = [
+    output = [
         line for line in done.stderr.splitlines() if not line.startswith(("make: ***", "make[", "/bin/sh"))
     ]
-    assert said == [advice]
+    assert output == [advice]
     assert done.stdout == ""
 
 
@@ -83,9 +83,9 @@ def test_all_missing_tools_of_the_tests_are_named_at_once(bare: Path):
     """One message, before the build, lists all commands to run."""
     done = setup_with(bare)
     assert done.returncode != 0
-    said = done.stderr.split("Install it first:\n")[1].splitlines()
-    assert said[0].strip() == "Rust 1.88 or newer, with rustfmt and clippy: see https://rustup.rs"
-    command, _, packages = said[1].strip().partition(" --no-install-recommends ")
+    output = done.stderr.split("Install it first:\n")[1].splitlines()
+    assert output[0].strip() == "Rust 1.88 or newer, with rustfmt and clippy: see https://rustup.rs"
+    command, _, packages = output[1].strip().partition(" --no-install-recommends ")
     assert command == "as root: apt-get install"
     # Some servers may be installed in /usr/sbin, which is always searched.
     assert {"bind9-dnsutils", "curl", "dnsperf", "g++", "gcc", "knot-dnsutils"} <= set(packages.split())

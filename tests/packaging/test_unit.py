@@ -58,23 +58,23 @@ def analyze(tmp_path: Path):
     unit = tmp_path / UNIT.name
     unit.write_text(UNIT.read_text().replace(INSTALLED, str(PROGRAM)))
 
-    def ask(*arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run([program, *arguments, unit], capture_output=True, text=True, timeout=60)
 
-    return ask
+    return run
 
 
 def test_systemd_reports_no_problem_in_the_unit(analyze):
     """The unit passes `systemd-analyze verify`."""
-    said = analyze("verify", "--man=no")
-    assert (said.returncode, said.stdout + said.stderr) == (0, "")
+    result = analyze("verify", "--man=no")
+    assert (result.returncode, result.stdout + result.stderr) == (0, "")
 
 
 def test_the_exposure_of_the_unit_is_low(analyze):
     """Below 2 of 10: the rest is due to the network and the privileged port."""
-    said = analyze("security", "--offline=true", "--no-pager")
-    level = re.search(r"Overall exposure level for dnsblock\.service: ([0-9.]+)", said.stdout)
-    assert level is not None, said
+    result = analyze("security", "--offline=true", "--no-pager")
+    level = re.search(r"Overall exposure level for dnsblock\.service: ([0-9.]+)", result.stdout)
+    assert level is not None, result
     assert float(level[1]) < 2
 
 
@@ -104,8 +104,8 @@ def test_the_commands_of_the_unit_exist(key: str):
     written = directives()[key][0]
     assert INSTALLED in written
     command = [*written.replace(INSTALLED, str(PROGRAM)).split(), "--help"]
-    said = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert (said.returncode, said.stderr) == (0, "")
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 def test_the_example_configuration_writes_where_the_unit_allows():

@@ -360,7 +360,7 @@ ASKED.view = lambda by: ASKED
 APP = control_app(cast(Any, ASKED))
 
 
-def ask(method: str, path: str, query: bytes) -> tuple[int, bytes]:
+def request(method: str, path: str, query: bytes) -> tuple[int, bytes]:
     """Status and body of the response. Exceptions of the application are raised."""
     sent: list[Any] = []
 
@@ -406,7 +406,7 @@ QUERIES = st.one_of(
 @example(b"name=::1%25%1b")
 def test_any_bytes_sent_to_why_are_answered_or_refused(query: bytes):
     """Hostile input on the control socket gets a result or a reason, never an internal error."""
-    status, body = ask("GET", "/v1/why", query)
+    status, body = request("GET", "/v1/why", query)
     answer = json.loads(body)
     assert status in (200, 400, 422)
     assert (status == 200) == ("verdict" in answer)
@@ -420,7 +420,7 @@ def test_any_bytes_sent_to_why_are_answered_or_refused(query: bytes):
 )
 def test_any_other_path_is_not_found(method: str, path: str, query: bytes):
     """The control API has no undocumented path."""
-    status, _ = ask(method, path + "-", query)
+    status, _ = request(method, path + "-", query)
     assert status in (404, 405)
 
 
@@ -433,7 +433,7 @@ def test_any_text_sent_to_the_daemon_is_a_name_or_refused(name: str):
     except NameRefused:
         expected = 400
     encoded = str(httpx.QueryParams({"name": name.encode("utf-8", "replace").decode()})).encode()
-    assert ask("GET", "/v1/why", encoded)[0] == expected
+    assert request("GET", "/v1/why", encoded)[0] == expected
 
 
 @pytest.mark.parametrize(
@@ -447,7 +447,7 @@ def test_any_text_sent_to_the_daemon_is_a_name_or_refused(name: str):
 )
 def test_an_invalid_request_is_refused_with_a_reason(path: str, query: bytes, word: str):
     """A command of another version gets the reason, not the message that no daemon runs."""
-    status, body = ask("POST" if "rollback" in path else "GET", path, query)
+    status, body = request("POST" if "rollback" in path else "GET", path, query)
     with answering(status, body) as client, pytest.raises(Refused, match=word) as caught:
         client.status()
     assert str(caught.value).isprintable()

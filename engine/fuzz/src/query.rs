@@ -136,8 +136,8 @@ impl Question {
         if !is_plain || counts != [Some(1), Some(0), Some(0)] || word(packet, 10)? > 2 {
             return None;
         }
-        let asked = question(packet)?;
-        let (name, rest) = asked.split_at(asked.len() - 4);
+        let whole = question(packet)?;
+        let (name, rest) = whole.split_at(whole.len() - 4);
         let (qtype, qclass) = (word(rest, 0)?, word(rest, 2)?);
         let is_meta = matches!(qtype, QTYPE_OPT | 249..=254);
         // A compression pointer in the question has no target.
@@ -145,7 +145,7 @@ impl Question {
             return None;
         }
         let mut question = Question { labels: labels(name), qtype, payload: None };
-        let mut rest = &packet[12 + asked.len()..];
+        let mut rest = &packet[12 + whole.len()..];
         for _ in 0..word(packet, 10)? {
             let owner = owner_length(rest)?;
             let (fixed, length) = (&rest[owner..], word(rest, owner + 8)?);
@@ -224,8 +224,8 @@ pub fn naive(
 }
 
 fn check_decision(question: &Question, peer: Peer, decided: &Decided) {
-    let said = naive(&question.labels, &POLICY, peer.over_tcp);
-    let expected = said.map(|(zone, (_, action, _))| (zone, action));
+    let matched = naive(&question.labels, &POLICY, peer.over_tcp);
+    let expected = matched.map(|(zone, (_, action, _))| (zone, action));
     let is_any = question.qtype == QTYPE_ANY && !peer.over_tcp;
     match (expected, decided) {
         (None, Decided::Answered { response, blocked: None }) if is_local(&question.labels) || is_any => {
@@ -254,9 +254,9 @@ fn check_decision(question: &Question, peer: Peer, decided: &Decided) {
             assert!(*blocked == expected || is_nodata && *blocked == as_nodata, "{blocked:?}, {expected:?}");
             assert!(!matches!(action, "passthru" | "drop"));
             assert!(action != "cname" || matches!(question.qtype, QTYPE_CNAME | QTYPE_ANY));
-            check_blocked(question, said.expect("it was matched"), &response);
+            check_blocked(question, matched.expect("it was matched"), &response);
         }
-        _ => panic!("{:?} from {peer:?}: {said:?}, but {decided:02x?}", question.labels),
+        _ => panic!("{:?} from {peer:?}: {matched:?}, but {decided:02x?}", question.labels),
     }
 }
 
@@ -334,9 +334,9 @@ fn check_denial(name: &[Vec<u8>]) {
             if at.ends_with(name) {
                 let below = [&[b"x".to_vec()], &at[..]].concat();
                 for denied in [at, below] {
-                    let said = naive(&denied, &POLICY, true);
+                    let matched = naive(&denied, &POLICY, true);
                     assert!(
-                        said.is_some_and(|(_, (_, action, _))| action == "nxdomain"),
+                        matched.is_some_and(|(_, (_, action, _))| action == "nxdomain"),
                         "{owner} is not denied"
                     );
                 }

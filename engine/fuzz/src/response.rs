@@ -18,8 +18,8 @@ pub const TYPE_DNAME: u16 = 39;
 pub fn response(data: &[u8]) {
     let Some((&how, message)) = data.split_first() else { return };
     engine::follow_chain(message);
-    let Some(asked) = question(message).and_then(|asked| packet(asked, how)) else { return };
-    let Some(waiting) = Waiting::new(&asked, how & 1 != 0) else { return };
+    let Some(query) = question(message).and_then(|question| packet(question, how)) else { return };
+    let Some(waiting) = Waiting::new(&query, how & 1 != 0) else { return };
     for (place, changed) in waiting.question().iter().enumerate() {
         // Another letter case, or another type or class.
         let mut other = waiting.question().to_vec();
@@ -34,36 +34,36 @@ pub fn response(data: &[u8]) {
     let upstream = Upstream { message, read: Parsed::by_both(message) };
     let judged = waiting.targets_judged(message);
     if let Judged::Answer(response) = &judged {
-        check(&asked, &waiting, response);
+        check(&query, &waiting, response);
         Response::read(response);
     }
     if let Judged::Follow(target) = &judged {
         assert_eq!(target, LANDING);
     }
     if let Judged::Pass(Some(response)) = &judged {
-        check(&asked, &waiting, response);
+        check(&query, &waiting, response);
         if let Some(parsed) = &upstream.read {
-            filtering::check_left(parsed, labels(&asked[HEADER..asked.len()]), how & 1 != 0, response);
+            filtering::check_left(parsed, labels(&query[HEADER..query.len()]), how & 1 != 0, response);
         }
     }
     let relayed = waiting.relayed(message);
     if let Some(response) = &relayed {
-        check(&asked, &waiting, response);
-        check_head(&upstream, &asked, response);
+        check(&query, &waiting, response);
+        check_head(&upstream, &query, response);
         check_relayed(&upstream, how & 1 != 0, response);
         if upstream.read.is_some() {
             check_judged(&upstream, how & 1 != 0, response, &judged);
         }
     }
     let followed = waiting.followed(Some(message));
-    check(&asked, &waiting, &followed);
+    check(&query, &waiting, &followed);
     check_followed(&upstream, &followed);
     let alone = waiting.followed(None);
-    check(&asked, &waiting, &alone);
+    check(&query, &waiting, &alone);
     assert!(Response::read(&alone).sections[0].len() == 1 || alone[2] & 2 != 0);
     if how & 1 == 0 {
         let truncated = waiting.truncated();
-        check(&asked, &waiting, &truncated);
+        check(&query, &waiting, &truncated);
         assert!(Response::read(&truncated).is_truncated());
     }
 }
@@ -100,14 +100,14 @@ impl Parsed {
 }
 
 /// The client's query for this question.
-fn packet(asked: &[u8], how: u8) -> Option<Vec<u8>> {
+fn packet(question: &[u8], how: u8) -> Option<Vec<u8>> {
     let payload: [u8; 2] = if how & 4 == 0 { [2, 0] } else { [4, 0xd0] };
     let flags: [u8; 2] = [how >> 4 & 1, (how >> 1) & 0x30];
     let mut packet = vec![0xbe, 0xef, flags[0], flags[1], 0, 1, 0, 0, 0, 0, 0, how >> 1 & 1];
-    let name = asked.len().checked_sub(4)?;
+    let name = question.len().checked_sub(4)?;
     let flip = |byte: &u8| if byte.is_ascii_alphabetic() { byte ^ 0x20 } else { *byte };
-    packet.extend(asked[..name].iter().map(flip));
-    packet.extend_from_slice(&asked[name..]);
+    packet.extend(question[..name].iter().map(flip));
+    packet.extend_from_slice(&question[name..]);
     if how & 2 != 0 {
         packet.extend_from_slice(&[0, 0, 41, payload[0], payload[1], 0, 0, how & 0x80, 0, 0, 0]);
     }
@@ -115,25 +115,25 @@ fn packet(asked: &[u8], how: u8) -> Option<Vec<u8>> {
 }
 
 /// RFC 5452 9.1, naively.
-fn is_answer(message: &[u8], asked: &[u8]) -> bool {
+fn is_answer(message: &[u8], expected: &[u8]) -> bool {
     let Some(repeated) = question(message) else { return false };
-    let (name, rest) = asked.split_at(asked.len() - 4);
+    let (name, rest) = expected.split_at(expected.len() - 4);
     message[2] & 0xf8 == 0x80
-        && repeated.len() == asked.len()
+        && repeated.len() == expected.len()
         && repeated.to_ascii_lowercase()[..name.len()] == name.to_ascii_lowercase()
         && repeated.ends_with(rest)
 }
 
 /// Checks that apply to every response.
-fn check(asked: &[u8], waiting: &Waiting, response: &[u8]) {
+fn check(query: &[u8], waiting: &Waiting, response: &[u8]) {
     assert!(parsing::is_well_formed(response), "{response:02x?}");
-    assert_eq!(response[..2], asked[..2], "the id");
+    assert_eq!(response[..2], query[..2], "the id");
     assert_eq!(question(response), Some(waiting.question()), "byte for byte");
     assert_ne!(response[2] & 0x80, 0, "QR");
-    assert_eq!(response[2] & 0x79, asked[2] & 0x79, "opcode and RD are copied");
-    assert_eq!(response[3] & 0x50, asked[3] & 0x10, "Z clear, CD copied");
+    assert_eq!(response[2] & 0x79, query[2] & 0x79, "opcode and RD are copied");
+    assert_eq!(response[3] & 0x50, query[3] & 0x10, "Z clear, CD copied");
     assert!(response.len() <= waiting.limit(), "{} bytes", response.len());
-    let has_opt = asked[11] == 1;
+    let has_opt = query[11] == 1;
     if response[2] & 2 != 0 {
         assert!(waiting.limit() < 65535, "TC over TCP");
         assert_eq!(response[6..12], [0, 0, 0, 0, 0, u8::from(has_opt)], "no part of an RRset");
@@ -141,11 +141,11 @@ fn check(asked: &[u8], waiting: &Waiting, response: &[u8]) {
 }
 
 /// Checks the header and the OPT record.
-fn check_head(upstream: &Upstream<'_>, asked: &[u8], response: &[u8]) {
-    let (message, has_opt) = (upstream.message, asked[11] == 1);
+fn check_head(upstream: &Upstream<'_>, query: &[u8], response: &[u8]) {
+    let (message, has_opt) = (upstream.message, query[11] == 1);
     assert_eq!((response[2] & 4, response[3] & 0x80), (message[2] & 4, message[3] & 0x80), "AA and RA");
     // RFC 6840 5.8: AD only for clients that request it with AD or DO.
-    let wants_ad = asked[3] & 0x20 != 0 || has_opt && asked[asked.len() - 4] & 0x80 != 0;
+    let wants_ad = query[3] & 0x20 != 0 || has_opt && query[query.len() - 4] & 0x80 != 0;
     assert_eq!(response[3] & 0x20, if wants_ad { message[3] & 0x20 } else { 0 }, "AD");
     let Some(parsed) = &upstream.read else { return };
     let Ok((_, errors)) = parsing::domain(response) else { return };
@@ -197,8 +197,8 @@ fn check_judged(upstream: &Upstream<'_>, over_tcp: bool, response: &[u8], judged
         return;
     }
     let answers = &sections[0];
-    let asked = question(response).expect("the client's own");
-    let chained = names_of_chain(labels(&asked[..asked.len() - 4]), answers);
+    let repeated = question(response).expect("the client's own");
+    let chained = names_of_chain(labels(&repeated[..repeated.len() - 4]), answers);
     let here = chained.last().expect("the queried name at least");
     // In the chain, the first blocked name decides. At its end, each record is an alternative.
     let (in_chain, first) = step(&chained[1..], usize::MAX, over_tcp);
