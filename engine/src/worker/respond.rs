@@ -184,13 +184,8 @@ impl Worker {
                 let is_passed = !has_shadowed_target
                     && !query.head.hop.transport.is_tcp()
                     && judged.is_none_or(|response| response.dropped() == 0);
-                match self.write_response(
-                    query,
-                    source,
-                    judged,
-                    is_passed.then_some(serving.generation),
-                    rules,
-                ) {
+                let passed = is_passed.then_some(serving.generation);
+                match self.write_response(query, source, judged, passed, rules) {
                     Some(given) => given,
                     None => return self.fail(query, follow, origin, source, serving),
                 }
