@@ -202,7 +202,7 @@ impl Worker {
             self.judge_again(waiter, source);
         }));
         if served.is_err() {
-            self.drop_after_panic(origin);
+            self.drop_after_panic(&origin);
             if let Origin::Tcp { connection, .. } = origin {
                 self.resumable.push(connection);
             }

@@ -110,14 +110,14 @@ impl Worker {
         }
         self.counters.count(origin.transport(), outcome, &serving.slots);
         if length == 0 {
-            self.leave_unanswered(origin);
+            self.leave_unanswered(&origin);
         } else {
             if let Origin::Udp { listener, .. } = origin {
                 let slot = self.listeners[listener].slot();
                 let Some(data) = slot.data.get_mut(..length) else { return };
                 data.copy_from_slice(&self.scratch[..length]);
             }
-            self.send(origin, length, outcome);
+            self.send(&origin, length, outcome);
         }
         if let Origin::Tcp { connection, .. } = origin {
             self.resumable.push(connection);
@@ -133,12 +133,12 @@ impl Worker {
     }
 
     /// Counts the response in `slot()[..length]` and how long its client has waited. Queues it to be sent.
-    pub(super) fn send(&mut self, origin: Origin, length: usize, outcome: Outcome) {
+    pub(super) fn send(&mut self, origin: &Origin, length: usize, outcome: Outcome) {
         let read_at = match origin {
             Origin::Udp { listener, peer, local, read_at } => {
-                let listener = &mut self.listeners[listener];
+                let listener = &mut self.listeners[*listener];
                 let slot = listener.slot();
-                (slot.length, slot.peer, slot.local) = (length, peer, local);
+                (slot.length, slot.peer, slot.local) = (length, *peer, *local);
                 let response = &slot.data[..length];
                 self.counters.count_response(response, outcome);
                 self.counters.truncated.add(u64::from(is_truncated(response)));
@@ -148,30 +148,30 @@ impl Worker {
             Origin::Tcp { connection, generation, read_at } => {
                 let response = &self.scratch[..length];
                 self.counters.count_response(response, outcome);
-                self.clients.answer(connection, generation, response, self.now);
+                self.clients.answer(*connection, *generation, response, self.now);
                 read_at
             }
             Origin::Nobody => return,
         };
-        if read_at == self.now {
+        if *read_at == self.now {
             self.immediate += 1;
         } else {
-            let waited = self.now.saturating_duration_since(read_at);
+            let waited = self.now.saturating_duration_since(*read_at);
             self.counters.count_response_times(ResponseFrom::Upstream, waited, 1);
         }
     }
 
     /// A query gets no response. Over UDP that takes nothing.
-    pub(super) fn leave_unanswered(&mut self, origin: Origin) {
+    pub(super) fn leave_unanswered(&mut self, origin: &Origin) {
         if let Origin::Tcp { connection, generation, .. } = origin {
-            self.clients.leave_unanswered(connection, generation);
+            self.clients.leave_unanswered(*connection, *generation);
         }
     }
 
     /// The message was not a query, or its client may not query: the rest of its stream is not read.
-    pub(super) fn stop_reading(&mut self, origin: Origin) {
+    pub(super) fn stop_reading(&mut self, origin: &Origin) {
         if let Origin::Tcp { connection, .. } = origin {
-            self.clients.end(connection);
+            self.clients.end(*connection);
         }
     }
 }

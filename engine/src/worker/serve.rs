@@ -78,7 +78,7 @@ impl Worker {
             let (query, walk) = (&mut queries[index], &mut walks[index]);
             match catch_unwind(AssertUnwindSafe(|| self.read(&message, query, walk, serving))) {
                 Ok(is_query) => is_undecided[index] = is_query,
-                Err(_) => self.drop_after_panic(message.origin),
+                Err(_) => self.drop_after_panic(&message.origin),
             }
             // A single query gains nothing from prefetching.
             if is_undecided[index] && count > 1 {
@@ -99,7 +99,7 @@ impl Worker {
             match catch_unwind(AssertUnwindSafe(|| self.decide(&message, query, walk, serving))) {
                 Ok(Some((follow, zone))) => passed.push(Passed::new(index, query, follow, zone)),
                 Ok(None) => {}
-                Err(_) => self.drop_after_panic(message.origin),
+                Err(_) => self.drop_after_panic(&message.origin),
             }
         }
         if !passed.is_empty() {
@@ -110,7 +110,7 @@ impl Worker {
             let query = &queries[passed.place];
             let forward = AssertUnwindSafe(|| self.forward(query, passed, origin, serving));
             if catch_unwind(forward).is_err() {
-                self.drop_after_panic(origin);
+                self.drop_after_panic(&origin);
             }
         }
     }
@@ -126,7 +126,7 @@ impl Worker {
             }
             Err(verdict) => {
                 if self.admits(message, query, &verdict, rules) {
-                    self.carry_out(verdict, message.origin, serving);
+                    self.carry_out(verdict, &message.origin, serving);
                 }
                 false
             }
@@ -149,7 +149,7 @@ impl Worker {
         if serving.has_shadows() {
             serving.count_shadows(&self.counters, &query.name, walk, message.client.transport);
         }
-        self.carry_out(verdict, message.origin, serving)
+        self.carry_out(verdict, &message.origin, serving)
     }
 
     /// Applies the client's rate limit. A query above it is dropped here, or gets a slip response.
@@ -161,19 +161,19 @@ impl Worker {
         };
         let is_admitted = self.shared.limiter.admit(message.client.address, kind, rate, self.now);
         if !is_admitted {
-            self.limit(message.origin, query, kind, rules);
+            self.limit(&message.origin, query, kind, rules);
         }
         is_admitted
     }
 
     /// Drops a query above its client's rate limit. Every Nth query gets a response, so that a
     /// legitimate client whose address is spoofed can retry.
-    fn limit(&mut self, origin: Origin, query: &Query, kind: Kind, rules: &Rules) {
+    fn limit(&mut self, origin: &Origin, query: &Query, kind: Kind, rules: &Rules) {
         self.counters.count(origin.transport(), Outcome::Limited, &[]);
         // Errors are not counted here: if they alternated with queries, all queries would slip, or none.
         self.limited = self.limited.wrapping_add(u32::from(kind == Kind::Query));
         let slips = kind == Kind::Query && self.limited.checked_rem(rules.rates.slip) == Some(0);
-        let response = if slips { slip(query, rules, self.slot(&origin)) } else { None };
+        let response = if slips { slip(query, rules, self.slot(origin)) } else { None };
         let Some((length, is_about_cookie)) = response else {
             self.counters.limited[Slip::Dropped as usize].add(1);
             return self.leave_unanswered(origin);
@@ -188,7 +188,7 @@ impl Worker {
     fn carry_out(
         &mut self,
         verdict: Verdict,
-        origin: Origin,
+        origin: &Origin,
         serving: &Serving,
     ) -> Option<(Option<Name>, Option<usize>)> {
         match verdict {
@@ -210,7 +210,7 @@ impl Worker {
     }
 
     /// Counts a panic and the query that is lost by it.
-    pub(super) fn drop_after_panic(&mut self, origin: Origin) {
+    pub(super) fn drop_after_panic(&mut self, origin: &Origin) {
         self.counters.panics.add(1);
         self.counters.count(origin.transport(), Outcome::Dropped, &[]);
         self.leave_unanswered(origin);
