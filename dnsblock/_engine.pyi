@@ -105,7 +105,7 @@ class Names:
         name and the names below it differ.
         """
 
-    def give_back(self) -> None:
+    def release_memory(self) -> None:
         """Releases its memory to the kernel. The list stays usable; its file is read again on use."""
 
     def populate(self) -> None:

@@ -123,6 +123,6 @@ def served(lists: Lists, published: Published, options: HistoryOptions, before: 
     past = {} if before is None else {one.names.sha256: one.names for one in before.listed.values()}
     # Free the previous list first, so that both are not in memory at the same time.
     for sha256 in past.keys() - now.keys():
-        past[sha256].give_back()
+        past[sha256].release_memory()
     for sha256 in now.keys() - past.keys():
         now[sha256].populate()

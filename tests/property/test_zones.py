@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dnsblock._engine import PolicyZone, Snapshot
-from dnsblock.config import Config, load
+from dnsblock.config import Config
+from dnsblock.config_file import load
 from dnsblock.orders.order import Entry, Order
 from dnsblock.orders.state import derive
 from dnsblock.policy.snapshot import place
