@@ -1,4 +1,4 @@
-# The image of dnsblock. Its steps are those of the Makefile, so what is tested there is what runs here.
+# The image of dnsblock. It uses the targets of the Makefile, so the tests of these apply to the image.
 #
 #   docker build -t dnsblock .
 #   docker run -d --name dnsblock --network host -v /etc/dnsblock:/etc/dnsblock:ro \
@@ -17,7 +17,7 @@ RUN make wheel
 RUN make install PREFIX=/opt/dnsblock
 
 FROM debian:bookworm-slim
-# ca-certificates: by which feeds are trusted. tzdata: times are shown in a zone of the configuration, Asia/Jakarta by default.
+# ca-certificates: the trust store for feeds. tzdata: the option `time_zone`, Asia/Jakarta by default.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates python3 tzdata \
     && rm -rf /var/lib/apt/lists/*
@@ -30,14 +30,14 @@ COPY config/isp.yaml /etc/dnsblock/isp.yaml
 ENV PATH=/opt/dnsblock/bin:$PATH \
     DNSBLOCK_CONFIG=/etc/dnsblock/dnsblock.yaml
 
-# A number, so that Kubernetes can see that it is not root.
+# A number, so that Kubernetes can verify that it is not root.
 USER 10053:10053
-# The ledger: the proof of every order that was ever accepted. Give it a volume with a name, and back it up.
+# The state folder with the ledger, the evidence of all accepted orders. Use a named volume, and back it up.
 VOLUME /var/lib/dnsblock
 EXPOSE 53/udp 53/tcp 9353/tcp
 
-# Unhealthy is only a daemon that does not answer (exit code 3). After a reload that was refused (1), or with a broken
-# configuration file (4), what was enforced is still enforced: a restart would turn that into an outage.
+# Only a daemon that does not respond is unhealthy (exit code 3). After a refused reload (1), or with an invalid
+# configuration file (4), the previous state stays in force: a restart would turn that into an outage.
 HEALTHCHECK --interval=30s --timeout=15s --start-period=300s --retries=3 \
     CMD dnsblock status >/dev/null; case $? in 0|1|4) exit 0;; *) exit 1;; esac
 

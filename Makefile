@@ -1,4 +1,4 @@
-# make help lists what there is. Everything is made inside this folder: .venv, engine/target, .run, dist.
+# `make help` lists the targets. All files are created in this folder: .venv, engine/target, .run, dist.
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 PYTHON ?= python3
@@ -14,21 +14,21 @@ help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
 .PHONY: run
-run: build ## run dnsblock in the foreground on port 5300, with the Telegram order of 14 July 2017 in force
+run: build ## run dnsblock in the foreground on port 5300, with the order against Telegram of 2017-07-14
 	@exec $(BIN)/python config/walkthrough.py
 
 .PHONY: build
-build: $(VENV)/.built ## make the environment and build the engine in release mode
+build: $(VENV)/.built ## create the environment and build the engine in release mode
 
 .PHONY: test
-test: setup ## everything that a change must pass; installs what it needs where it may
+test: setup ## run all checks and tests that a change must pass
 	@$(MAKE) --no-print-directory check
 	cargo test --manifest-path engine/Cargo.toml --locked --quiet --features failpoints
 	cargo test --manifest-path engine/fuzz/Cargo.toml --locked --no-default-features --quiet
 	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: setup
-setup: ## install what the tests need, or name it
+setup: ## install the requirements of the tests, or print the commands that install them
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or newer is missing: set PYTHON=/path/to/python3" >&2; exit 1; }
 	@$(PYTHON) tests/tools.py
 
@@ -49,22 +49,22 @@ check-rust: cargo
 	cargo clippy --manifest-path engine/fuzz/Cargo.toml --locked --all-targets --no-default-features --quiet -- -D warnings
 
 .PHONY: fuzz
-fuzz: fuzzer ## look for octets that break a promise of the engine, SECONDS=60 in each of three ways
+fuzz: fuzzer ## fuzz the packet, response and list parsers: three targets, SECONDS=60 each
 	RUSTC_BOOTSTRAP=1 cargo fuzz build --fuzz-dir engine/fuzz
 	@$(call fuzz,query,700)
 	@$(call fuzz,response,3000)
 	@$(call fuzz,list,2000)
 
 .PHONY: bench
-bench: $(VENV)/.tools ## measure dnsblock beside the machine's limit and other resolvers: NAMES= WORKERS= ROUNDS= ONLY=
+bench: $(VENV)/.tools ## measure dnsblock, other resolvers and the limit of the machine: NAMES= WORKERS= ROUNDS= ONLY=
 	PYTHONPATH=tests $(BIN)/python -m bench $(bench-options)
 
-# Half the load that the daemon can bear, but no more than MOST queries a second; and RATE of which each answer is checked.
+# Half of the maximum load, at most MOST queries per second. The responses to RATE queries per second are checked.
 RESTARTS = 1000
 RATE = 500
 MOST = 20000
 .PHONY: restarts
-restarts: $(VENV)/.tools ## restart RESTARTS=1000 times under half load, and count the queries that are lost
+restarts: $(VENV)/.tools ## restart RESTARTS=1000 times under half load, and count lost queries
 	DNSBLOCK_RESTARTS=$(RESTARTS) DNSBLOCK_RATE=$(RATE) DNSBLOCK_MOST=$(MOST) $(BIN)/python -m pytest -n 0 -s -k half_load \
 		tests/conformance/test_restart.py
 
@@ -80,21 +80,21 @@ wheel: toolchain ## build the wheel into dist/
 	dist/.build/bin/maturin build --release --locked --out dist
 
 .PHONY: offline
-offline: wheel ## build the wheel, and fetch those of all dependencies into dist/, to install without Internet access
+offline: wheel ## build the wheel and download all dependencies to dist/, for an installation without Internet access
 	dist/.build/bin/pip download --quiet --only-binary :all: --dest dist dist/dnsblock-*.whl
 
 .PHONY: install
-install: ## install the wheel of dist/ into an environment at PREFIX; OFFLINE=1: everything from dist/
+install: ## install the wheel in dist/ into an environment at PREFIX; OFFLINE=1 uses only dist/
 	@$(PYTHON) -c "$$refuse_private_python" $(PREFIX)
 	$(PYTHON) -m venv $(PREFIX)
 	$(PREFIX)/bin/pip install --quiet --force-reinstall $(if $(OFFLINE),--no-index --find-links dist) dist/dnsblock-*.whl
 
 .PHONY: clean
-clean: ## remove everything that was made
+clean: ## remove all created files
 	rm -rf $(VENV) .run .run.lock dist engine/target engine/fuzz/target engine/fuzz/artifacts engine/fuzz/coverage dnsblock/_engine*.so
 	rm -rf tests/bench/build
 
-# ------- How it is built -------
+# ------- Build -------
 
 .PHONY: cargo
 cargo:
@@ -108,8 +108,8 @@ toolchain: cargo
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
 		{ echo "Python's venv is missing: apt-get install python3-venv" >&2; exit 1; }
 
-# An environment runs the Python that made it. If the service user cannot execute that one (it is in somebody's home
-# folder), the service would not start; where the environment is as private, nobody else is meant to run it.
+# An environment uses the Python that created it. If that is in somebody's home folder, the service user cannot execute
+# it, and the service would not start. An environment in the same home folder is for that user only.
 define refuse_private_python
 import os, pathlib, sys
 def closed(path):
@@ -128,10 +128,10 @@ fuzzer: cargo
 	@cargo fuzz --version >/dev/null 2>&1 || \
 		{ echo "cargo-fuzz is missing: cargo install cargo-fuzz --locked" >&2; exit 1; }
 
-# Runs a target on inputs of so many octets. The sanitizer's flags are unstable, which RUSTC_BOOTSTRAP lets
-# the stable compiler take. What is found on the way stays out of the corpus: engine/fuzz/target/found.
+# Runs a target with inputs up to a size in bytes. The sanitizer flags are unstable; RUSTC_BOOTSTRAP makes the stable
+# compiler accept them. New inputs go to engine/fuzz/target/found, not to the corpus.
 SECONDS = 60
-# 0: another way each time. CI goes the same way each time, so that what it finds is the change's.
+# The random seed; 0: a different one for each run. CI uses a fixed seed, so that a change causes what it finds.
 SEED = 0
 fuzz = mkdir -p engine/fuzz/target/found/$(1) && log=engine/fuzz/target/found/$(1).log && \
 	echo "fuzzing $(1) for $(SECONDS) seconds" && \
@@ -139,7 +139,7 @@ fuzz = mkdir -p engine/fuzz/target/found/$(1) && log=engine/fuzz/target/found/$(
 		-- -max_total_time=$(SECONDS) -max_len=$(2) -seed=$(SEED) 2>$$log || { cat $$log >&2; exit 1; }; } && \
 	grep -E 'DONE|^Done' $$log
 
-# The options of `make bench`, from the variables that are set. SECONDS has another default there.
+# The options of `make bench`, from the variables that are set. SECONDS has another default here.
 bench: SECONDS = 4
 lower = $(shell echo $(1) | tr A-Z a-z)
 bench-options = $(foreach v,NAMES WORKERS ROUNDS SECONDS ONLY SERVERS PATIENCE PUBLISHES QUIET,$(if $($(v)),--$(call lower,$(v))=$($(v)))) \

@@ -100,42 +100,11 @@ class Daemon:
 
     async def run(self, ready: Callable[["Daemon"], None]) -> None:
         """Serves until SIGTERM or SIGINT; calls `ready` once queries are answered. Raises `Refused`."""
-        recorder = self.publisher.recorder
         try:
             async with _servers(self):
-                # Worker threads inherit the blocked signals, so that no signal interrupts their system calls.
-                with signals_into(self._hangups, self._stops):
-                    self._start_engine()
-                    successor = handover.Successor()
-                give_way()
-                self.metrics.published(None, clears=recorder.mismatch is None)
-                await asyncio.to_thread(self.publisher.settle, "start", None)
-                async with self.publisher.inputs.listing:
-                    lists, config = self.publisher.lists, self.config
-                    await asyncio.to_thread(records.store_content, lists, config.history.generations)
-                    await asyncio.to_thread(records.store_missing_content, lists, config)
-                self._socket_store.keep(self.engine.sockets())
-                notify(READY=1, STATUS=self.publisher.summary)
-                event(
-                    logging.INFO,
-                    "ready",
-                    serial=self.publisher.policy.snapshot.serial,
-                    entries=self.publisher.entries,
-                )
-                ready(self)
-                async with asyncio.TaskGroup() as tasks:
-                    follow_lists = self.refresher.run(lambda: self.config)
-                    follow = (self._follow_clock(), self._follow_hangups(), follow_lists)
-                    follow_damage = replace_corrupt(
-                        lambda: self.publisher.lists,
-                        lambda reason, zone: self.publisher.publish(ListsChanged(DAEMON, reason, zone)),
-                        self.metrics.corrupt,
-                    )
-                    followers = [tasks.create_task(task) for task in (*follow, follow_damage)]
-                    is_restart = await self._asked_to_restart()
-                    self.publisher.is_stopping = True
-                    for follower in followers:
-                        follower.cancel()
+                successor = self._start()
+                await self._become_ready(ready)
+                is_restart = await self._follow_until_stopped()
                 self.impact_runs.stop()
                 self._leave(successor if is_restart else None)
                 # Status and metrics are available until the last query is answered.
@@ -143,13 +112,56 @@ class Daemon:
         finally:
             await asyncio.to_thread(self.engine.stop, 0)
             self._resources.close()
-            recorder.close(in_order=True)
+            self.publisher.recorder.close(in_order=True)
         if is_restart:
             successor.begin()
         event(logging.INFO, "stopped")
         if self.publisher.inputs.are_being_read or self.impact_runs.reader_at_work.locked():
             # A reader may hang on a slow disk; ledger and history are closed.
             os._exit(0)
+
+    def _start(self) -> handover.Successor:
+        """Starts the worker threads: from here on, queries are answered."""
+        # Worker threads inherit the blocked signals, so that no signal interrupts their system calls.
+        with signals_into(self._hangups, self._stops):
+            self._start_engine()
+            successor = handover.Successor()
+        give_way()
+        return successor
+
+    async def _become_ready(self, ready: Callable[["Daemon"], None]) -> None:
+        """Completes the records of the startup, then reports that the daemon is ready."""
+        publisher = self.publisher
+        self.metrics.published(None, clears=publisher.recorder.mismatch is None)
+        await asyncio.to_thread(publisher.settle, "start", None)
+        async with publisher.inputs.listing:
+            lists, config = publisher.lists, self.config
+            await asyncio.to_thread(records.store_content, lists, config.history.generations)
+            await asyncio.to_thread(records.store_missing_content, lists, config)
+        self._socket_store.keep(self.engine.sockets())
+        notify(READY=1, STATUS=publisher.summary)
+        serial = publisher.policy.snapshot.serial
+        event(logging.INFO, "ready", serial=serial, entries=publisher.entries)
+        ready(self)
+
+    async def _follow_until_stopped(self) -> bool:
+        """Follows clock, signals and lists until a signal to stop. True: another process takes over."""
+        hooks = self._hooks()
+        async with asyncio.TaskGroup() as tasks:
+            followers = [
+                tasks.create_task(follower)
+                for follower in (
+                    self._follow_clock(),
+                    self._follow_hangups(),
+                    self.refresher.run(lambda: self.config),
+                    replace_corrupt(lambda: self.publisher.lists, hooks.publish, self.metrics.corrupt),
+                )
+            ]
+            is_restart = await self._asked_to_restart()
+            self.publisher.is_stopping = True
+            for follower in followers:
+                follower.cancel()
+        return is_restart
 
     async def _asked_to_restart(self) -> bool:
         """Waits for a signal to stop. True: another process replaces this one."""

@@ -99,7 +99,7 @@ class RollBack:
 
     @property
     def note(self) -> str:
-        """What the history records about the new versions."""
+        """The note on the new versions in the history."""
         return f"by {self.by}: {self.why}"
 
 
@@ -192,14 +192,14 @@ class Publisher:
         self.published_at = started.at
         self.last_publish = _last_at_startup(started)
         self.inputs = Inputs(started.draft)
-        self.has_published = asyncio.Event()  # the next change of the clock may be sooner than its task knows
+        self.has_published = asyncio.Event()  # wakes the task that waits for the next scheduled change
         self.is_stopping = False
         self._engine, self._observer = engine, observer
         self._take_over, self._metrics_endpoint = take_over, metrics_endpoint
         self.rules = started.draft.rules
         self._publishing = asyncio.Lock()
-        self._enforced = started.recorder.ledger.position  # how much of the ledger is enforced
-        self._noted: Mapping[str, Rejection] = {}  # rejections that are on record
+        self._enforced = started.recorder.ledger.position  # the enforced part of the ledger
+        self._noted: Mapping[str, Rejection] = {}  # recorded rejections
         for rejection in self.lists.rejections.items():
             self._note_rejection(*rejection)
         self._noted = self.lists.rejections
@@ -226,8 +226,9 @@ class Publisher:
         return self.recorder.ledger.position != self._enforced and not self._publishing.locked()
 
     async def publish(self, change: Change) -> Served:
-        """Makes a change and serves it. A list that is rejected, or a document that is refused, keeps nothing
-        else from being published; the change fails with it after everything else is served. Raises `Refused`.
+        """Makes a change and enforces it. Raises `Refused`.
+
+        A rejected list or a refused document delays nothing else: everything else is published first.
         """
         started = time.monotonic()
         if isinstance(change, RollBack):
@@ -251,7 +252,7 @@ class Publisher:
     # ------- One change -------
 
     async def _reload(self, change: Reload, started: float) -> Served:
-        """Orders come first while lists are being read already."""
+        """If lists are being read, publishes the orders first."""
         served: Served | None = None
         if self.inputs.listing.locked():
             served = await self._serve(change, await self._read(reads_lists=False), started)
@@ -312,11 +313,11 @@ class Publisher:
         return Draft(self.config, self.lists, self.rules, (), keeps_list_zones=True)
 
     async def _serve(self, change: Change, read: Draft | ReadLists | None, started: float) -> Served:
-        """Commits what was read and makes it the state of this process. One at a time."""
+        """Commits a change and makes it the state of this process. One at a time."""
         async with self._publishing:
             if self.is_stopping:
                 raise Refused([Problem("dnsblock", None, "", "is stopping: nothing is published")])
-            # Made under the lock: a draft from before the wait would revert the publish that it waited for.
+            # Created under the lock: an older draft would revert the publish that this one waited for.
             draft = read if isinstance(read, Draft) else self._draft()
             if isinstance(change, LedgerEntries):
                 draft = replace(draft, new=change.new, notes=change.notes, annulments=change.annulments)
@@ -330,7 +331,7 @@ class Publisher:
             try:
                 done = await asyncio.shield(commit)
             except asyncio.CancelledError:
-                await commit  # never half: what is recorded is enforced before the lock is released
+                await commit  # a recorded change is enforced before the lock is released
                 raise
             former, former_lists = self._state(), self.lists
             await self._adopt(draft, done)
@@ -352,7 +353,7 @@ class Publisher:
         return Enforced(self.config, self.lists, self.policy, self.inputs.files)
 
     def _commit(self, draft: Draft) -> _Committed:
-        """Compiles for the present time, records, then enforces. What could not be recorded is not enforced.
+        """Compiles for the present time, records, then enforces. An unrecorded change is never enforced.
 
         The ledger comes first: if it cannot be written, no list version is recorded that is not enforced.
         Lists that cannot be recorded stay at their previous versions and delay no order; an address that
@@ -367,7 +368,7 @@ class Publisher:
 
     def _commit_bound(self, draft: Draft, bound: Bound) -> _Committed:
         if not draft.has_read_lists:
-            # The present ones: others may have been published since the draft was read.
+            # The current lists: others may have been published since the draft was read.
             lists = self.lists.read(draft.config, utc_now(), only=NONE)
             draft = replace(draft, lists=lists)
         draft = draft.after(self.recorder.ledger.orders, self.recorder.now())
@@ -402,7 +403,7 @@ class Publisher:
         self.has_published.set()
 
     def settle(self, reason: str, former: Lists | None) -> None:
-        """Records that a snapshot is served, and removes unneeded files of the former lists."""
+        """Records that a snapshot is in force, and removes unneeded files of the former lists."""
         snapshot = self.policy.snapshot
         published = Published(
             serial=snapshot.serial,
@@ -421,7 +422,7 @@ class Publisher:
     def _note_success(
         self, change: Change, changes: Changes, seconds: float, *, changed: bool, is_whole: bool
     ) -> None:
-        """Clears no failure of a change that read something else, and none if options keep former values."""
+        """A success clears the last failure only if it has read the same input, and all options apply."""
         last, snapshot = self.last_publish, self.policy.snapshot
         self.published_at = utc_now() if changed else self.published_at
         was_otherwise = change.scope != "all" and not last.ok and last.scope != change.scope
@@ -453,7 +454,7 @@ class Publisher:
         event(logging.ERROR, f"{text}: {found}", reason=change.reason, by=change.by, problems=count)
 
     async def _record_rejections(self) -> None:
-        """After lists were read: records which were rejected, and keeps the content of the others."""
+        """After a read of lists: records rejections, and stores the content of the accepted lists."""
         for zone, rejection in self.lists.rejections.items():
             if self._noted.get(zone) is not rejection:
                 await asyncio.to_thread(self._note_rejection, zone, rejection)
@@ -478,7 +479,7 @@ def _last_at_startup(started: Startup) -> LastPublish:
 
 
 def _refuse_rest(lists: Lists, served: Served, inbox: Iterable[RefusedDocument], only: str | None) -> None:
-    """Reports refused documents and rejected lists; all else is served. Raises `PartlyRefused`."""
+    """Raises `PartlyRefused` if documents or lists were refused; everything else is published."""
     problems = [*served.problems, *(problem for one in inbox for problem in one.problems)]
     for zone, rejection in lists.rejections.items():
         if only in (None, zone) and not rejection.is_unfetched:

@@ -19,14 +19,17 @@ from dnsblock.times import local_text
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 FINDINGS_SHOWN = 10  # problems; then a line says how to see all of them
-EXIT_CODES = """\b
-Exit codes:
-  0  done
-  1  negative result (a check found problems, a name is not blocked)
-  2  wrong usage
-  3  the daemon cannot be reached, or did not respond in time
-  4  refused (the previous state stays in force)
-"""
+EXIT_CODES = "\n".join(
+    (
+        "\b",
+        "Exit codes:",
+        "  0  done",
+        "  1  negative result (a check found problems, a name is not blocked)",
+        "  2  wrong usage",
+        "  3  the daemon cannot be reached, or did not respond in time",
+        "  4  refused (the previous state stays in force)",
+    )
+)
 
 
 class Commands(click.Group):

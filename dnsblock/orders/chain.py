@@ -103,6 +103,6 @@ def wrong_links(orders: Iterable[Order], at: datetime) -> Iterator[Problem]:
             if not order.is_annulled(at) and (expected := chain.expected_prev(order)) is not None:
                 reason = (
                     f"prev: is not the sha256 of the order with seq {(order.seq or 0) - 1}: it should be "
-                    f"sha256:{expected}; the order is held until one with this prev and seq {order.seq} comes"
+                    f"sha256:{expected}; the order is held until one with this prev is accepted"
                 )
                 yield order.problem(("prev",), order.prev or "", reason)

@@ -144,7 +144,7 @@ def _read(path: Path, folder: Path, seen: set[str], judge: Judge) -> Iterator[Or
     """The order in a file; nothing if its bytes were seen before. Raises `Refused`."""
     data = document.read_bytes(path, max_bytes=MAX_DOCUMENT_BYTES)
     digest = hashlib.sha256(data).hexdigest()
-    if digest in seen:  # judged when it was accepted, and never again
+    if digest in seen:  # it was judged when it was accepted
         return
     seen.add(digest)
     order = load_entries_file(parse(str(path), data, judge), folder, judge)
@@ -162,11 +162,11 @@ def _documents(folder: Path) -> list[Path]:
         with os.scandir(folder) as found:
             names = sorted(item.name for item in found if _is_document(item.name) and not _is_folder(item))
     except OSError as err:
-        reason = f"{err.strerror}: make the folder and let dnsblock read it, or set `orders: null`"
+        reason = f"{err.strerror}: create the folder and let dnsblock read it, or set `orders: null`"
         raise Refused([Problem(str(folder), None, "", reason)]) from err
     if len(names) > MAX_FILES:
         reason = (
-            f"more than {MAX_FILES:,} documents: take away those that are in the ledger (`dnsblock status`)"
+            f"more than {MAX_FILES:,} documents: remove those that are in the ledger (see `dnsblock status`)"
         )
         raise Refused([Problem(str(folder), None, "", reason)])
     return [folder / name for name in names]
@@ -238,8 +238,8 @@ def _names_of(order: Order) -> tuple[str, ...]:
 
 def _why_unsigned_is_refused(zone: Zone) -> str:
     return (
-        f"the zone {zone.name} takes signed orders only, and this version cannot check signatures yet: "
-        "set `unsigned: accept` in the zone to take its orders as they are"
+        f"the zone {zone.name} requires signed orders, and this version cannot verify signatures yet: "
+        "set `unsigned: accept` in the zone to accept its orders without signatures"
     )
 
 

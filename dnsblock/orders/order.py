@@ -192,17 +192,17 @@ def parse_entries(
 ) -> tuple[Entry, ...]:
     """Parses an entries file: one name per line and nothing else, with the digest stated in the order."""
     if (found := hashlib.sha256(data).hexdigest()) != reference.sha256:
-        reason = "sha256 is not the one in the order: the file was changed, or not copied whole"
+        reason = "the sha256 differs from the one in the order: the file was changed, or is truncated"
         raise Refused([Problem(file, None, found, reason)])
     if not data.endswith(b"\n"):
-        raise Refused([Problem(file, None, "", "the last line has no end: the file may have been cut")])
+        raise Refused([Problem(file, None, "", "the last line has no line end: the file may be truncated")])
     try:
         lines = data.decode("utf-8-sig").split("\n")[:-1]
     except UnicodeDecodeError as err:
         line = data.count(b"\n", 0, err.start) + 1
         raise Refused([Problem(file, line, "", "not UTF-8 text")]) from err
     if len(lines) != reference.lines:
-        reason = f"{len(lines):,} lines, where the order says {reference.lines:,}"
+        reason = f"{len(lines):,} lines instead of {reference.lines:,} as in the order"
         raise Refused([Problem(file, None, "", reason)])
     return _names(file, lines, judge)
 
@@ -342,7 +342,7 @@ def _cross_check(read: Document, header: Header, value: dict[str, Any]) -> Itera
             if value.get(key) is not None:
                 yield problem(key, "an unblock has no entries of its own: name them in its targets")
         if header.expires_at is not None:
-            yield problem("expires_at", "a lifting does not expire: block again with a new order")
+            yield problem("expires_at", "an unblock does not expire: block again with a new order")
     else:
         if header.targets is not None:
             yield problem("targets", "belongs to action unblock")

@@ -114,7 +114,7 @@ def test_submit_sends_the_separate_file_of_names(started: Subject):
     assert (missing.code, "names.txt" in missing.stderr) == (4, True)
     write(started, "names.txt", names[:-4])
     cut = started.cli("order submit", path)
-    assert "not copied whole" in cut.json["documents"][0]["problems"][0]["reason"]
+    assert "or is truncated" in cut.json["documents"][0]["problems"][0]["reason"]
     write(started, "names.txt", names)
     assert started.cli("order submit", path).code == 0
     started.restart()

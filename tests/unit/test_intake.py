@@ -156,8 +156,8 @@ def test_a_link_to_a_document_is_followed(take, inbox: Path, tmp_path: Path):
         ),
         (
             [block("b", "t.me", issuer="court")],
-            "0.yaml:1: 'b': the zone court takes signed orders only, and this version cannot check "
-            "signatures yet: set `unsigned: accept` in the zone to take its orders as they are",
+            "0.yaml:1: 'b': the zone court requires signed orders, and this version cannot verify "
+            "signatures yet: set `unsigned: accept` in the zone to accept its orders without signatures",
         ),
         (
             [block("b", "t.me", "{name: c.example, answer: sinkhole}")],
@@ -371,7 +371,7 @@ def test_an_unreadable_folder_is_reported_with_advice(tmp_path: Path):
     for folder in (tmp_path / "gone", tmp_path / "file"):
         (problem,) = examine(folder, (), CONFIG, NOW).problems
         assert str(problem).startswith(f"{folder}: ")
-        assert "make the folder and let dnsblock read it" in problem.reason
+        assert "create the folder and let dnsblock read it" in problem.reason
 
 
 def test_a_device_in_the_inbox_delays_nothing(refused, inbox: Path):

@@ -229,7 +229,7 @@ def test_the_shipped_telegram_orders_are_what_history_says():
         ),
         (
             unblock("u", "b", expires_at="2018-01-01T00:00:00Z"),
-            "6: '2018-01-01T00:00:00Z': a lifting does not expire: block again with a new order",
+            "6: '2018-01-01T00:00:00Z': an unblock does not expire: block again with a new order",
         ),
         (
             document("u", "unblock", targets=["{order_id: b, entries: some}"]),
@@ -343,9 +343,9 @@ def test_entries_may_stand_in_a_file_of_their_own(with_file, tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "promised", "problem"),
     [
-        ("t.me\n", {"sha256": "ab" * 32}, "sha256 is not the one in the order"),
-        ("t.me\n", {"lines": 2}, "1 lines, where the order says 2"),
-        ("t.me\nco.id", {}, "the last line has no end"),
+        ("t.me\n", {"sha256": "ab" * 32}, "the sha256 differs from the one in the order"),
+        ("t.me\n", {"lines": 2}, "1 lines instead of 2 as in the order"),
+        ("t.me\nco.id", {}, "the last line has no line end"),
         ("t.me\n\n", {}, ":2: empty: a name has at least one label"),
         ("# names\nt.me\n", {}, ":1: '# names': comments are not allowed here"),
         ("t.me\r\n", {}, ":1: 't.me\\r': contains a space"),
