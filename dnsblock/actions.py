@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dnsblock._engine import Engine
+from dnsblock.change import LedgerEntries, ListsChanged, Reload, RollBack, Served
 from dnsblock.clock import utc_now
 from dnsblock.errors import FetchFailed, Problem, Refused
 from dnsblock.lists.files import sha256_of
@@ -20,7 +21,7 @@ from dnsblock.orders.records import Annulment
 from dnsblock.orders.submission import Submitted, examine_submitted
 from dnsblock.policy.verdicts import Verdict, verdicts
 from dnsblock.principal import Principal
-from dnsblock.publishing import LedgerEntries, ListsChanged, Publisher, Reload, RollBack, Served
+from dnsblock.publishing import Publisher
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 from dnsblock import handover
 from dnsblock.actions import Actions
+from dnsblock.change import ClockTick, ListsChanged, Reload
 from dnsblock.clock import utc_now
 from dnsblock.config import Config
 from dnsblock.config_file import load
@@ -39,7 +40,7 @@ from dnsblock.policy.recorder import Recorder
 from dnsblock.principal import DAEMON, Principal
 from dnsblock.privileges import drop
 from dnsblock.process import RESTART_SIGNAL, give_way, signals_into
-from dnsblock.publishing import ClockTick, ListsChanged, Publisher, Reload
+from dnsblock.publishing import Publisher
 from dnsblock.startup import Startup
 from dnsblock.values import Endpoint
 

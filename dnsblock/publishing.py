@@ -8,11 +8,20 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, fields, replace
-from datetime import datetime
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 from dnsblock._engine import Engine
+from dnsblock.change import (
+    Change,
+    ClockTick,
+    LastPublish,
+    LedgerEntries,
+    ListsChanged,
+    Reload,
+    RollBack,
+    Served,
+)
 from dnsblock.clock import utc_now
 from dnsblock.config import Config
 from dnsblock.errors import HistoryUnwritable, LedgerUnwritable, PartlyRefused, Problem, Refused, as_refused
@@ -28,119 +37,16 @@ from dnsblock.log import event
 from dnsblock.notify import notify
 from dnsblock.orders.intake import RefusedDocument
 from dnsblock.orders.order import Order
-from dnsblock.orders.records import Annulment
 from dnsblock.policy.changes import Changes, Enforced, changes_between
 from dnsblock.policy.engine_settings import engine_settings
 from dnsblock.policy.recorder import Recorder
 from dnsblock.policy.snapshot import Draft, Policy
 from dnsblock.policy.zones import compile_lists
-from dnsblock.principal import DAEMON, Principal
+from dnsblock.principal import Principal
 from dnsblock.startup import Startup
 
 PROBLEMS_LOGGED = 3  # of a failed publish, in one line
 PARTLY_REFUSED = "partly_refused"  # a document or a list; everything else was published
-
-Scope = Literal["all", "lists", "ledger"]  # what a change reads again
-
-
-@dataclass(frozen=True, slots=True)
-class Reload:
-    """Configuration, orders and lists are read again."""
-
-    by: Principal
-    reason: str = "reload"
-    scope: Scope = "all"
-
-
-@dataclass(frozen=True, slots=True)
-class ListsChanged:
-    """Lists are read again: the list of one zone, or all."""
-
-    by: Principal
-    reason: str
-    zone: str | None = None
-    scope: Scope = "lists"
-
-
-@dataclass(frozen=True, slots=True)
-class ClockTick:
-    """Only the time has changed. Nothing is read: nothing broken or slow can keep a block beyond its end."""
-
-    by: Principal = DAEMON
-    reason: str = "clock"
-    scope: Scope = "ledger"
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerEntries:
-    """New facts for the ledger: orders that were submitted, or annulments. Nothing else is read."""
-
-    by: Principal
-    reason: str
-    new: tuple[Order, ...] = ()
-    notes: tuple[str, ...] = ()
-    annulments: tuple[Annulment, ...] = ()
-    scope: Scope = "ledger"
-
-
-@dataclass(frozen=True, slots=True)
-class RollBack:
-    """The lists of an earlier serial come back, as a new version."""
-
-    by: Principal
-    serial: int
-    why: str
-    scope: Scope = "lists"
-
-    @property
-    def reason(self) -> str:
-        """The change in a few words."""
-        return f"rollback to serial {self.serial}"
-
-    @property
-    def note(self) -> str:
-        """The note on the new versions in the history."""
-        return f"by {self.by}: {self.why}"
-
-
-Change = Reload | ListsChanged | ClockTick | LedgerEntries | RollBack
-
-
-@dataclass(frozen=True, slots=True)
-class LastPublish:
-    """How the latest attempt to publish ended."""
-
-    ok: bool
-    at: datetime
-    reason: str
-    scope: Scope
-    error: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """The result of a publish."""
-
-    serial: int
-    digest: str
-    entries: int
-    changed: bool
-    restart_needed: tuple[str, ...]  # options whose new values need a restart
-    notes: tuple[str, ...]  # warnings
-    problems: tuple[Problem, ...]  # options that keep their previous values, since the new ones are unusable
-    changes: Changes
-    time_zone: str  # in which times are shown
-
-    def facts(self) -> dict[str, Any]:
-        """The same as JSON, for the control API."""
-        own = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "problems"}
-        return own | {"changes": self.changes.as_json()}
-
-    def then(self, next_one: "Served") -> "Served":
-        """Both publishes of one call."""
-        changed, notes = self.changed or next_one.changed, (*self.notes, *next_one.notes)
-        changes = self.changes.then(next_one.changes)
-        return replace(next_one, changed=changed, notes=notes, changes=changes)
 
 
 @dataclass(frozen=True, slots=True)

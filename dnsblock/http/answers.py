@@ -10,11 +10,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from dnsblock import times
+from dnsblock.change import Served
 from dnsblock.errors import PartlyRefused, Problem, Refused
 from dnsblock.http.control import Control, View
 from dnsblock.log import fault
 from dnsblock.principal import Principal
-from dnsblock.publishing import Served
 
 BODY_SECONDS = 60.0  # for a body over a local socket
 

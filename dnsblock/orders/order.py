@@ -20,8 +20,8 @@ from dnsblock.orders.schema import (
     EntriesFile,
     EntryFields,
     Header,
-    Letter,
     Match,
+    OriginalDocument,
     Reason,
     TargetEntryFields,
     TargetFields,
@@ -102,7 +102,7 @@ class Order:
     legal_basis: tuple[str, ...] = ()
     reason: Reason | None = None
     contact: str | None = None
-    letter: Letter | None = None  # `document` in the file
+    original: OriginalDocument | None = None  # `document` in the file
     entries: tuple[Entry, ...] = ()
     entries_file: EntriesFile | None = None
     targets: tuple[Target, ...] = ()
@@ -390,7 +390,7 @@ def _order(
         legal_basis=header.legal_basis,
         reason=header.reason,
         contact=header.contact,
-        letter=header.document,
+        original=header.document,
         entries=entries,
         entries_file=header.entries_file,
         targets=targets,

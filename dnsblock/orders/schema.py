@@ -114,8 +114,8 @@ class Reason(_Fields):
     en: Text | None = None
 
 
-class Letter(_Fields):
-    """The letter: its digest, and where it can be read."""
+class OriginalDocument(_Fields):
+    """The letter of the authority: its digest and its address."""
 
     sha256: Sha256
     uri: Text | None = None
@@ -148,7 +148,7 @@ class Header(_Fields):
     legal_basis: Annotated[tuple[Text, ...], Field(max_length=100)] = ()
     reason: Reason | None = None
     contact: Text | None = None
-    document: Letter | None = None
+    document: OriginalDocument | None = None
     entries: Annotated[list[Any], Field(min_length=1, max_length=MAX_ENTRIES)] | None = None
     entries_file: EntriesFile | None = None
     targets: Annotated[list[Any], Field(min_length=1, max_length=10_000)] | None = None

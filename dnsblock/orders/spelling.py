@@ -100,6 +100,6 @@ def _scripts(label: str) -> set[str]:
     The single-script check of UTS 39, section 5.1. The script of a letter is the first word of its Unicode
     name, since Python's database has no script property; digits, hyphens and marks are common to all.
     """
-    letters = (char for char in label if unicodedata.category(char).startswith("L"))
-    found = {unicodedata.name(char, "UNKNOWN").split()[0] for char in letters} - _COMMON
+    characters = (char for char in label if unicodedata.category(char).startswith("L"))
+    found = {unicodedata.name(char, "UNKNOWN").split()[0] for char in characters} - _COMMON
     return {"CJK"} if any(found <= together for together in _TOGETHER) and found else found

@@ -8,11 +8,11 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from dnsblock.change import ClockTick, LedgerEntries
 from dnsblock.config_file import load
 from dnsblock.daemon import Daemon
 from dnsblock.policy import zones
 from dnsblock.principal import DAEMON
-from dnsblock.publishing import ClockTick, LedgerEntries
 
 CONFIG = """
 listen: ["127.0.0.1:0"]

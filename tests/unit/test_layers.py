@@ -16,7 +16,7 @@ LAYERS = [
     {"http"},
     {"actions"},
     {"publishing"},
-    {"inputs", "startup", "listeners"},
+    {"change", "inputs", "startup", "listeners"},
     {"policy"},
     {"orders", "lists"},
     {"log", "notify", "process", "handover", "privileges"},

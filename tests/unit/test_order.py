@@ -62,8 +62,8 @@ def test_every_field_of_a_document_is_kept():
     assert (order.legal_basis, order.acks) == (("UU 19/2016 Pasal 40",), ("POPULAR",))
     assert order.reason is not None
     assert (order.reason.id, order.reason.en) == ("alasan", "reason")
-    assert order.letter is not None
-    assert (order.letter.sha256, order.letter.uri) == ("cd" * 32, "https://example.id/1.pdf")
+    assert order.original is not None
+    assert (order.original.sha256, order.original.uri) == ("cd" * 32, "https://example.id/1.pdf")
     assert order.entries == (
         Entry("t.me", "subtree"),
         Entry("xn--mnchen-3ya.example", "below", "see annex", "sinkhole"),

@@ -16,6 +16,7 @@ import pytest
 from bench.processes import query
 
 from dnsblock import clock as clocks
+from dnsblock.change import Change
 from dnsblock.config import Config, Zone
 from dnsblock.config_file import load
 from dnsblock.daemon import Daemon
@@ -24,7 +25,6 @@ from dnsblock.lists import files, records
 from dnsblock.lists.feed import fetching
 from dnsblock.lists.feed.fetch import Fetched, Validators
 from dnsblock.lists.store import Store
-from dnsblock.publishing import Change
 
 from .model import PROTECTED
 

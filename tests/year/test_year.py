@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from dnsblock.change import ListsChanged, Reload, RollBack
 from dnsblock.errors import Refused
 from dnsblock.policy.past import differences
 from dnsblock.principal import DAEMON, Principal
-from dnsblock.publishing import ListsChanged, Reload, RollBack
 
 from . import feed as feeds
 from .feed import Fault, Feed
