@@ -16,24 +16,18 @@ TICK_SECONDS = 0.2
 
 
 @contextlib.contextmanager
-def reading(*, quiet: bool) -> Iterator["ReadingProgress | None"]:
+def reading(*, quiet: bool) -> Iterator["ReadingProgress"]:
     """Shows how much of the lists is read, while the block reads them."""
-    if quiet or not sys.stderr.isatty():
-        yield None
-        return
     from dnsblock.policy import ReadingProgress
 
     progress = ReadingProgress()
-    with _shown(lambda: ("reading lists", progress.bytes, None)):
+    with _shown(lambda: ("reading lists", progress.bytes, None), quiet=quiet):
         yield progress
 
 
 @contextlib.contextmanager
 def working(client: Client, *, quiet: bool) -> Iterator[None]:
     """Shows the work of the daemon, while the block waits for it."""
-    if quiet or not sys.stderr.isatty():
-        yield
-        return
 
     def look() -> _Shown | None:
         with contextlib.suppress(DaemonUnreachable, Refused):  # the request in the block raises the same
@@ -44,16 +38,13 @@ def working(client: Client, *, quiet: bool) -> Iterator[None]:
                 return "reading lists", work["reading"]["octets"], None
         return None
 
-    with _shown(look):
+    with _shown(look, quiet=quiet):
         yield
 
 
 @contextlib.contextmanager
 def counting(client: Client, seconds: int) -> Iterator[None]:
     """Shows the counts of an impact run, while the block waits for it."""
-    if not sys.stderr.isatty():
-        yield
-        return
 
     def look() -> _Shown:
         with contextlib.suppress(DaemonUnreachable, Refused):  # the request in the block raises the same
@@ -69,8 +60,13 @@ _Shown = tuple[str, float, float | None]  # description, completed, total if kno
 
 
 @contextlib.contextmanager
-def _shown(look: Callable[[], _Shown | None], *, in_bytes: bool = True) -> Iterator[None]:
+def _shown(
+    look: Callable[[], _Shown | None], *, quiet: bool = False, in_bytes: bool = True
+) -> Iterator[None]:
     """A progress bar that a thread updates with the results of `look`."""
+    if quiet or not sys.stderr.isatty():
+        yield
+        return
     from rich.console import Console
     from rich.progress import (
         BarColumn,
