@@ -75,7 +75,7 @@ def ask() -> None:
 
 
 def run_in_terminal(folder: Path, *command: str) -> str:
-    """What a command prints at a terminal of COLUMNS columns, colours included."""
+    """The output of a command on a terminal of COLUMNS columns, with colours."""
     main, terminal = pty.openpty()
     environment = os.environ | {"COLUMNS": str(COLUMNS), "LINES": str(LINES), "TERM": "xterm-256color"}
     subprocess.run(

@@ -81,7 +81,7 @@ def works(command: list[str]) -> bool:
 
 
 def as_root() -> list[str] | None:
-    """What stands before a command that installs packages; None where this user may not install any."""
+    """The prefix of a command that installs packages; None if this user may not install any."""
     if not is_here("apt-get") or not Path("/etc/debian_version").exists():
         return None
     if os.geteuid() == 0:

@@ -9,13 +9,13 @@ from .clients import Stream
 from .tools import run, tool
 
 SINKHOLE4, SINKHOLE6 = "192.0.2.53", "2001:db8::53"
-PATIENCE = 45.0  # seconds; a busy machine may be slow, and a lost response fails the test anyway
+TIMEOUT = 45.0  # seconds; a busy machine may be slow, and a lost response fails the test anyway
 
 
 class Asking:
     """A resolver at known addresses; a subclass fills `ports` once it listens."""
 
-    patience = PATIENCE  # how long an answer may take, in seconds
+    timeout = TIMEOUT  # how long an answer may take, in seconds
 
     def __init__(self) -> None:
         self.hosts = {4: "127.0.0.1", 6: "::1"}
@@ -25,7 +25,7 @@ class Asking:
     def udp(self, family: int = 4, source: str | None = None) -> Iterator[socket.socket]:
         """A connected UDP socket: what comes from another address than was asked is not seen."""
         with socket.socket(socket.AF_INET6 if family == 6 else socket.AF_INET, socket.SOCK_DGRAM) as sock:
-            sock.settimeout(self.patience)
+            sock.settimeout(self.timeout)
             if source:
                 sock.bind((source, 0))
             sock.connect(self._place(family))
@@ -34,7 +34,7 @@ class Asking:
     @contextmanager
     def tcp(self, family: int = 4, source: str | None = None) -> Iterator[Stream]:
         bound = (source, 0) if source else None
-        with socket.create_connection(self._place(family), self.patience, bound) as sock:
+        with socket.create_connection(self._place(family), self.timeout, bound) as sock:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             yield Stream(sock)
 
@@ -101,8 +101,8 @@ def assert_silent(resolver: Asking, *unanswered: bytes, ask: str = "blocked.exam
     One socket is one flow and stays with one worker thread, so responses keep their order.
     """
     with resolver.udp() as sock:
-        for octets in unanswered:
-            sock.send(octets)
+        for packet in unanswered:
+            sock.send(packet)
         for _ in range(2):
             good = wire.query(ask)
             sock.send(good)

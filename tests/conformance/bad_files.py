@@ -6,7 +6,7 @@ from pathlib import Path
 from .harness import Subject
 from .orders import as_yaml, block, unblock
 
-KEPT = "kept.example"
+UNCHANGED = "kept.example"
 LONG_LABEL = "x" * 300
 
 
@@ -110,7 +110,7 @@ BAD_ORDERS = [
         None,
         "other.example",
     ),
-    in_inbox("a lifting with entries", as_yaml(unblock("U-1", "B-1") | {"entries": [KEPT]}), None),
+    in_inbox("a lifting with entries", as_yaml(unblock("U-1", "B-1") | {"entries": [UNCHANGED]}), None),
     in_inbox(
         "an unsigned order where none is accepted",
         as_yaml(block("C-1", ["a.example"], issuer="court.example")),

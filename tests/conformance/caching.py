@@ -1,4 +1,4 @@
-"""What the tests of the cache share: distinguishable answers, and the passing of time."""
+"""Helpers of the cache tests: distinguishable answers, and the passing of time."""
 
 import itertools
 import struct
@@ -97,7 +97,7 @@ def unusable(what: str) -> Script:
             edns=wire.opt(extended_rcode=1),
         ),
     }
-    return lambda asked: decent(asked) if asked.is_probe else answers[what](asked)
+    return lambda asked: decent(asked) if asked.is_health_check else answers[what](asked)
 
 
 # ------- What clients see ------------------------------------------------------------------
@@ -172,13 +172,13 @@ def assert_lives(
     assert upstream.count(name) == before + 1, "the first answer is fresh"
     for again in again_and_again(lambda: timed(subject, name, qtype, **flags)):
         if upstream.count(name) > before + 1:
-            assert again.got_at >= first.sent_at + seconds - SLACK, "asked anew before the end of its life"
+            assert again.got_at >= first.sent_at + seconds - SLACK, "queried again before its TTL is over"
             return
-        assert again.sent_at <= first.got_at + seconds + SLACK, "kept beyond its life"
+        assert again.sent_at <= first.got_at + seconds + SLACK, "cached longer than its TTL"
         assert all(ttl >= 1 for ttl in all_ttls(again.reply)), "no TTL falls to 0 or goes around"
 
 
-def assert_not_kept(
+def assert_not_cached(
     subject: Asking, upstream: StubUpstream, name: str = NAME, qtype: str | int = "A", **flags: object
 ) -> None:
     for number in range(1, 4):
@@ -186,7 +186,7 @@ def assert_not_kept(
         assert upstream.count(name, qtype) == number, "each is asked for"
 
 
-def assert_kept(
+def assert_cached(
     subject: Asking, upstream: StubUpstream, name: str = NAME, qtype: str | int = "A", **flags: object
 ) -> wire.Reply:
     """The upstream answers once, then the cache does without it; returns the cached response."""

@@ -1,4 +1,4 @@
-"""What the tests hold in their hands: a TCP connection, a scrape of the metrics, what a command said."""
+"""A TCP connection, a scrape of the metrics, and the output of a command."""
 
 import re
 import socket
@@ -10,7 +10,7 @@ from . import wire
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What a command of dnsblock said, and its exit code."""
+    """The output of a `dnsblock` command, and its exit code."""
 
     code: int
     json: dict | None
@@ -28,7 +28,7 @@ class Said:
         assert "Traceback" not in self.stderr
         assert self.json["error"] == "refused"
         assert len(self.problem_lines) == min(len(self.problems), 11), self
-        # What is wrong with a whole file comes first for people, and ten lines are shown at most.
+        # For people, problems of a whole file come first, and at most ten lines are shown.
         ordered = sorted(self.problems, key=lambda problem: problem["line"] is not None)
         for line, problem in zip(self.problem_lines, ordered[:10], strict=False):
             place = problem["file"] if problem["line"] is None else f"{problem['file']}:{problem['line']}"
@@ -79,10 +79,10 @@ class Stream:
         """The next message, or None if the connection or the timeout ends."""
         try:
             while len(self._buffer) < 2 or len(self._buffer) < 2 + int.from_bytes(self._buffer[:2]):
-                octets = self.sock.recv(65535)
-                if not octets:
+                content = self.sock.recv(65535)
+                if not content:
                     return None
-                self._buffer += octets
+                self._buffer += content
         except (TimeoutError, ConnectionError):
             return None
         end = 2 + int.from_bytes(self._buffer[:2])

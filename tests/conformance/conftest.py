@@ -22,7 +22,7 @@ stalls = StallWatch()
 
 
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
-    """Runs a failed test again if the machine gave it no processor meanwhile; the report says so."""
+    """Runs a failed test again if the machine gave it no processor meanwhile; the report lists the stalls."""
     if not item.path.is_relative_to(Path(__file__).parent):
         return None
     if not stalls.is_alive():

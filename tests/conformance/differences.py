@@ -1,4 +1,4 @@
-"""What other resolvers do differently: read from differences.yaml, for an aimed run and for the table.
+"""Known differences of other resolvers, from differences.yaml: for an aimed run and for the table.
 
 A test's entry has for each peer one difference or a list of them: `differs` says what the peer does instead,
 `cannot` why it is not asked at all. `when` names the parameters that it is about, as pytest shows them in

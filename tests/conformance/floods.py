@@ -20,7 +20,7 @@ Names = Callable[[int], str]
 
 @dataclass
 class Result:
-    """What became of the queries that were sent."""
+    """The outcome of the queries that were sent."""
 
     sent: int = 0
     useful: int = 0  # answered in time, with NOERROR
@@ -55,9 +55,9 @@ def _listen(
     selector: selectors.BaseSelector,
     waiting: dict[tuple[socket.socket, int], float],
     result: Result,
-    patience: float,
+    timeout: float,
 ) -> None:
-    for key, _ in selector.select(patience):
+    for key, _ in selector.select(timeout):
         for _ in range(100):
             try:
                 raw = key.fileobj.recv(4096)

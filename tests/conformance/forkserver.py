@@ -1,7 +1,7 @@
 """Starts `dnsblock` by forking a process that has imported it already.
 
-Importing takes most of the processor time of a start, and the tests start thousands of programs. What runs
-after the fork is the same program, from `dnsblock.start` on. Tests of the start itself execute the script.
+Importing takes most of the processor time of a start, and the tests start thousands of programs. After
+the fork, the same program runs, from `dnsblock.start` on. Tests of the start itself execute the script.
 """
 
 import ctypes
@@ -37,7 +37,7 @@ class ForkedProgram(subprocess.Popen):
     """`dnsblock` with these arguments, used as any other program."""
 
     def _execute_child(self, arguments: list[str], *rest: object) -> None:
-        """In the place of fork(2) and execve(2) here."""
+        """Asks the fork server, instead of fork(2) and execve(2) in this process."""
         (_executable, _preexec, _close, _pass, _cwd, environment, _startup, _flags, _shell, *pipes) = rest
         stdin, _, _, stdout, _, stderr = pipes[:6]
         descriptors = [given if given != -1 else own for own, given in enumerate((stdin, stdout, stderr))]

@@ -17,19 +17,19 @@ import pytest
 
 from dnsblock.client import Client
 
-from .asking import PATIENCE, SINKHOLE4, SINKHOLE6, Asking, assert_silent, is_forwarded, is_sinkholed
+from .asking import SINKHOLE4, SINKHOLE6, TIMEOUT, Asking, assert_silent, is_forwarded, is_sinkholed
 from .clients import Metrics, Said
 from .forkserver import ForkedProgram
 from .orders import ISSUER, as_yaml
 from .tools import dnsblock, wait_for
 
 __all__ = [
-    "CLOSED_UPSTREAM", "ISSUER", "ORDERS_ZONE", "PATIENCE", "PROFILES", "SINKHOLE4", "SINKHOLE6", "Subject",
+    "CLOSED_UPSTREAM", "ISSUER", "ORDERS_ZONE", "PROFILES", "SINKHOLE4", "SINKHOLE6", "TIMEOUT", "Subject",
     "assert_silent", "is_forwarded", "is_sinkholed",
 ]  # fmt: skip
 PROFILES = {"sinkhole": {"action": "sinkhole", "ipv4": [SINKHOLE4], "ipv6": [SINKHOLE6], "ttl": 30}}
 ORDERS_ZONE = {"name": "ministry", "issuer": ISSUER, "unsigned": "accept", "answer": "sinkhole"}
-CLOSED_UPSTREAM = "127.0.0.1:1"  # tcpmux: nothing listens there, ICMP says so at once
+CLOSED_UPSTREAM = "127.0.0.1:1"  # tcpmux: nothing listens there, and ICMP reports it immediately
 # A stub upstream is a thread of the tests, which may have to wait for a processor.
 GENEROUS = {"timeout_ms": 30_000, "health_check": {"timeout_ms": 10_000}}
 
@@ -137,11 +137,11 @@ class Subject(Asking):
         line, deadline = b"", time.monotonic() + within
         while not line.endswith(b"\n"):
             readable, _, _ = select.select([self.process.stdout], [], [], max(0, deadline - time.monotonic()))
-            octets = os.read(self.process.stdout.fileno(), 4096) if readable else b""
-            if not octets:
+            chunk = os.read(self.process.stdout.fileno(), 4096) if readable else b""
+            if not chunk:
                 state = f"exit code {self.process.wait(60)}" if readable else f"not ready in {within} s"
                 pytest.fail(f"dnsblock serve: {state}; stdout {line!r}; stderr:\n{self.stderr()}")
-            line += octets
+            line += chunk
         return line
 
     def serve_refused(self, timeout: float = 120.0) -> Said:
@@ -248,7 +248,7 @@ class Subject(Asking):
 
     @property
     def control(self) -> Client:
-        """What the commands speak through, without the start of a process that each of them costs."""
+        """The client that the commands use, without the start of a process for each."""
         return Client(Path(self.ready["control"]))
 
     def reload(self) -> dict:
@@ -260,7 +260,7 @@ class Subject(Asking):
         return self.control.status()
 
     def metrics(self) -> Metrics:
-        with urllib.request.urlopen(f"http://{self.ready['metrics']}/metrics", timeout=PATIENCE) as response:
+        with urllib.request.urlopen(f"http://{self.ready['metrics']}/metrics", timeout=TIMEOUT) as response:
             return Metrics(response.read().decode())
 
     def wait_for_metric(self, name: str, at_least: float = 1, **labels: str) -> None:

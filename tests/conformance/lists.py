@@ -1,4 +1,4 @@
-"""What the tests of lists share: zones, reports, the server of a feed, files of the state."""
+"""Helpers of the list tests: zones, reports, the server of a feed, files of the state."""
 
 import ctypes
 import hashlib
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from unit.https_server import Behaviour, Server, whole
 
-from .asking import PATIENCE, is_sinkholed
+from .asking import TIMEOUT, is_sinkholed
 from .clients import Said
 from .harness import Subject
 from .tools import wait_for
@@ -50,7 +50,7 @@ def sha256(text: str | bytes) -> str:
 
 
 def sources(subject: Subject) -> dict[str, dict]:
-    """What `source list --json` prints, from the socket where the command has it from: ten times as fast."""
+    """The output of `source list --json`, read from the control socket: ten times as fast as the command."""
     return {one["zone"]: one for one in _ask(subject, "/v1/sources")["sources"]}
 
 
@@ -74,13 +74,13 @@ def events(subject: Subject, zone: str = "listed") -> list[dict]:
 
 
 def snapshots(subject: Subject) -> list[dict]:
-    """What was served, the latest first, as `versions --json` prints it."""
+    """The snapshots that were served, the latest first, as `versions --json` prints them."""
     return _ask(subject, "/v1/versions")["snapshots"]
 
 
 class _OverUnix(http.client.HTTPConnection):
     def __init__(self, path: Path) -> None:
-        super().__init__("dnsblock", timeout=PATIENCE)
+        super().__init__("dnsblock", timeout=TIMEOUT)
         self._path = path
 
     def connect(self) -> None:
@@ -99,11 +99,11 @@ def _ask(subject: Subject, target: str) -> dict:
 
 
 def reports(said: Said) -> dict[str, dict]:
-    """What `check` says about each list."""
+    """The report of `check` about each list."""
     return {zone["name"]: zone["report"] for zone in said.json["zones"]}
 
 
-def told(report: dict, kind: str | None = None) -> list[tuple[str, int, str, str]]:
+def findings(report: dict, kind: str | None = None) -> list[tuple[str, int, str, str]]:
     """File, line, value and code of the reports about single lines."""
     return [
         (Path(one["file"]).name, one["line"], one["value"], one["code"])
@@ -214,7 +214,7 @@ class Feed:
 
     @property
     def requests(self) -> list:
-        """What was asked of it, the latest last."""
+        """The requests to it, the latest last."""
         return [one for one in list(self._server.requests) if one.target == self._target]
 
     def zone(self, ca: Path, **source: object) -> dict:
@@ -254,15 +254,15 @@ def break_list(subject: Subject, how: str) -> None:
             path.symlink_to("/dev/zero")
 
 
-def kept_texts(subject: Subject) -> list[Path]:
+def stored_texts(subject: Subject) -> list[Path]:
     """The texts of versions in the state folder, by which a compiled list is made again."""
     folder = subject.folder / "state" / "texts"
     return [path for path in folder.rglob("*") if path.is_file() and not path.parent.name.endswith(".tmp")]
 
 
-def wait_kept(subject: Subject) -> None:
+def wait_stored(subject: Subject) -> None:
     """Waits until the list is stored, which happens after it is enforced."""
-    wait_for(lambda: kept_texts(subject), "the text is kept")
+    wait_for(lambda: stored_texts(subject), "the text is kept")
 
 
 IN_ACCESS, IN_OPEN = 0x1, 0x20  # inotify(7)
@@ -279,7 +279,7 @@ def watching_reads(path: Path) -> Iterator[list[int]]:
         assert libc.inotify_add_watch(descriptor, os.fsencode(path), IN_ACCESS | IN_OPEN) >= 0
         yield found
         while select.select([descriptor], [], [], 0)[0]:
-            octets = os.read(descriptor, 4096)
-            found += [int.from_bytes(octets[at + 4 : at + 8], "little") for at in range(0, len(octets), 16)]
+            chunk = os.read(descriptor, 4096)
+            found += [int.from_bytes(chunk[at + 4 : at + 8], "little") for at in range(0, len(chunk), 16)]
     finally:
         os.close(descriptor)

@@ -16,13 +16,13 @@ from . import policy, wire
 from .asking import Asking, is_sinkholed
 from .tools import run, tool, wait_for
 
-PATIENCE = 2.0
+TIMEOUT = 2.0
 
 
 class Peer(Asking):
     """A resolver of another make in a folder of its own, on one free port of both loopback addresses."""
 
-    patience = PATIENCE
+    timeout = TIMEOUT
     program = ""
 
     def __init__(self, folder: Path) -> None:
@@ -133,7 +133,7 @@ zone "{policy.ZONE}" {{ type primary; file "{self.zone_path}"; check-names ignor
 class Elsewhere(Asking):
     """A resolver that somebody else runs; a command of theirs loads the policy."""
 
-    patience = PATIENCE
+    timeout = TIMEOUT
 
     def __init__(self, place: str, hook: str | None, folder: Path) -> None:
         super().__init__()

@@ -26,18 +26,18 @@ BLOCK_PAGE = f"page.{SINKHOLED}"
 GARDEN = "garden.example"  # a CNAME to the queried name below LANDING
 SHORT = "t.me"
 RELAY = "mask.icloud.com"
-# Not blocked, because the policy says so.
+# Not blocked: passthru.
 PASSED = "passed.example"
 # The name alone, and what is below it alone.
 EXACT = "exact.example"
 EXACT_NO_SUCH_NAME = "exact-nxdomain.example"
 BELOW = "below.example"
 # Entries beneath entries.
-HOLEY = "holey.example"
-HOLE = f"hole.{HOLEY}"  # passed
-IN_THE_HOLE = f"blocked.{HOLE}"
-HOLEY_NO_SUCH_NAME = "holey-nxdomain.example"
-DEEP_HOLE = f"ok.deep.{HOLEY_NO_SUCH_NAME}"  # passed
+WITH_EXEMPTION = "holey.example"
+EXEMPT = f"hole.{WITH_EXEMPTION}"  # passed
+BLOCKED_IN_EXEMPT = f"blocked.{EXEMPT}"
+NO_SUCH_NAME_WITH_EXEMPTION = "holey-nxdomain.example"
+DEEP_EXEMPT = f"ok.deep.{NO_SUCH_NAME_WITH_EXEMPTION}"  # passed
 LONG = "long.example"
 LONGER = f"longer.{LONG}"  # NODATA
 EXACT_IN_LONG = f"alone.{LONG}"  # NODATA, the name alone
@@ -68,11 +68,11 @@ ENTRIES = (
     Entry(EXACT, "sinkhole", "exact"),
     Entry(EXACT_NO_SUCH_NAME, "nxdomain", "exact"),
     Entry(BELOW, "sinkhole", "below"),
-    Entry(HOLEY, "sinkhole"),
-    Entry(HOLE, "passthru"),
-    Entry(IN_THE_HOLE, "sinkhole"),
-    Entry(HOLEY_NO_SUCH_NAME, "nxdomain"),
-    Entry(DEEP_HOLE, "passthru"),
+    Entry(WITH_EXEMPTION, "sinkhole"),
+    Entry(EXEMPT, "passthru"),
+    Entry(BLOCKED_IN_EXEMPT, "sinkhole"),
+    Entry(NO_SUCH_NAME_WITH_EXEMPTION, "nxdomain"),
+    Entry(DEEP_EXEMPT, "passthru"),
     Entry(LONG, "sinkhole"),
     Entry(LONGER, "nodata"),
     Entry(EXACT_IN_LONG, "nodata", "exact"),

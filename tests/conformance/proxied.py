@@ -1,4 +1,4 @@
-"""Reads the header of the PROXY protocol, version 2, as a resolver does that is set up to expect it.
+"""Reads the header of the PROXY protocol, version 2.
 
 https://www.haproxy.org/download/2.8/doc/proxy-protocol.txt, section 2.2.
 """
@@ -14,8 +14,8 @@ TRANSPORTS = {1: "tcp", 2: "udp"}
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What a header says; of LOCAL nothing but that."""
+class ProxyHeader:
+    """A header; LOCAL has no addresses."""
 
     command: str
     transport: str | None = None
@@ -27,7 +27,7 @@ def is_whole(data: bytes) -> bool:
     return len(data) >= HEAD and len(data) >= HEAD + int.from_bytes(data[14:16])
 
 
-def read(data: bytes) -> tuple[Told, bytes]:
+def read(data: bytes) -> tuple[ProxyHeader, bytes]:
     """The header, and the bytes after it. Raises `ValueError` for anything else."""
     if not data.startswith(SIGNATURE) or not is_whole(data):
         raise ValueError(f"no PROXY protocol header: {data[:64].hex()}")
@@ -35,11 +35,11 @@ def read(data: bytes) -> tuple[Told, bytes]:
     end = HEAD + int.from_bytes(data[14:16])
     body, rest = data[HEAD:end], data[end:]
     if command == "LOCAL":
-        return Told(command), rest
+        return ProxyHeader(command), rest
     size = {0x10: 4, 0x20: 16}[family & 0xF0]
     if len(body) != 2 * size + 4:
         raise ValueError(f"a length of {len(body)} for family {family:#x}")
     source, destination = (str(ipaddress.ip_address(body[at : at + size])) for at in (0, size))
     ports = struct.unpack_from("!HH", body, 2 * size)
-    told = Told(command, TRANSPORTS[family & 0x0F], (source, ports[0]), (destination, ports[1]))
-    return told, rest
+    header = ProxyHeader(command, TRANSPORTS[family & 0x0F], (source, ports[0]), (destination, ports[1]))
+    return header, rest

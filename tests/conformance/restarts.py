@@ -17,7 +17,7 @@ from .harness import Subject
 from .tools import run, tool
 
 SOCKETS = 32  # as many flows, which the kernel spreads over the worker threads
-PATIENCE = 60.0  # a query that is answered later is lost
+TIMEOUT = 60.0  # a query that is answered later is lost
 # Outstanding queries of dnsperf. If all responses arrive at once while it gets no processor time, the receive
 # buffers of its sockets must hold them, or the kernel drops some: 16 buffers of 416 KiB (net.core.rmem_max of
 # 208 KiB, doubled) hold 8,800 small packets of 768 bytes.
@@ -27,7 +27,7 @@ GOOD = Callable[[wire.Reply], bool]
 
 @dataclass
 class Asked:
-    """What became of the queries for one name."""
+    """The outcome of the queries for one name."""
 
     name: str
     is_right: GOOD
@@ -82,7 +82,7 @@ class Load(threading.Thread):
                     self._send(sockets[number % SOCKETS], number)
                     number += 1
                 self._receive(selector, 0.001)
-            end = time.monotonic() + PATIENCE
+            end = time.monotonic() + TIMEOUT
             while self._open and time.monotonic() < end:
                 self._receive(selector, 0.1)
         for sock in sockets:
@@ -117,7 +117,7 @@ class Load(threading.Thread):
 def half_load(subject: Subject, names: Path, most: int) -> Iterator[list[str]]:
     """dnsperf at half of what the daemon can do, at most `most` queries a second; then its report."""
     place = ["-s", "127.0.0.1", "-p", str(subject.ports[4]), "-d", str(names), "-T", "1", "-c", "16"]
-    command = [tool("dnsperf"), *place, "-t", str(int(PATIENCE)), "-q", str(OUTSTANDING), "-b", "4096"]
+    command = [tool("dnsperf"), *place, "-t", str(int(TIMEOUT)), "-q", str(OUTSTANDING), "-b", "4096"]
     measured = run([*command, "-l", "2", "-q", "200"]).stdout
     rate = min(figure(measured, "Queries per second") / 2, most)
     report: list[str] = []
@@ -131,7 +131,7 @@ def half_load(subject: Subject, names: Path, most: int) -> Iterator[list[str]]:
             yield report
         finally:
             load.send_signal(signal.SIGINT)
-            report.append(load.communicate(timeout=2 * PATIENCE)[0])
+            report.append(load.communicate(timeout=2 * TIMEOUT)[0])
 
 
 def figure(output: str, label: str) -> float:

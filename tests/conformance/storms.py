@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from . import wire
 from .clients import Metrics
-from .harness import PATIENCE, Subject, is_forwarded, is_sinkholed
+from .harness import TIMEOUT, Subject, is_forwarded, is_sinkholed
 from .tools import wait_for
 
 BLOCKED = "blocked.example"
@@ -37,8 +37,8 @@ ALWAYS = (
 NEVER = ("_bucket", "_seconds", "_seconds_total", "_sum", "process_virtual_memory_bytes")
 
 
-def mebibytes(octets: float) -> float:
-    return round(octets / (1 << 20), 1)
+def mebibytes(count: float) -> float:
+    return round(count / (1 << 20), 1)
 
 
 @dataclass
@@ -108,7 +108,7 @@ class Asked:
 
 
 def is_right(_number: int, reply: wire.Reply) -> bool:
-    """What the decent upstream says about every name."""
+    """The response of the decent upstream for every name."""
     return is_forwarded(reply)
 
 
@@ -155,7 +155,7 @@ class Traffic(threading.Thread):
 
         One socket is one flow and stays with one worker thread, so responses keep their order.
         """
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         for _ in range(2):
             while self._unanswered and time.monotonic() < deadline:
                 self._listen(selector, 0.1)
@@ -171,8 +171,8 @@ class Traffic(threading.Thread):
         self._unanswered += 1
         sock.send(wire.query(name, qid=number, edns=number % 4 < 2))
 
-    def _listen(self, selector: selectors.BaseSelector, patience: float) -> None:
-        for key, _ in selector.select(patience):
+    def _listen(self, selector: selectors.BaseSelector, timeout: float) -> None:
+        for key, _ in selector.select(timeout):
             reply = wire.read(key.fileobj.recv(65535))
             asked = self.asked[reply.qid]
             assert reply.question == wire.question(asked.name), (asked, reply)
@@ -188,7 +188,7 @@ class Traffic(threading.Thread):
         self.start()
         self._is_open.wait()
 
-    def wait_for_more(self, count: int, timeout: float = PATIENCE) -> None:
+    def wait_for_more(self, count: int, timeout: float = TIMEOUT) -> None:
         """Returns when this many more queries were asked."""
         wanted = len(self.asked) + count
         wait_for(lambda: len(self.asked) >= wanted or self._failure, "traffic goes on", timeout)

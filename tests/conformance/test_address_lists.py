@@ -16,6 +16,7 @@ from .lists import (
     Feed,
     accept,
     events,
+    findings,
     is_logged,
     refresh,
     refused_by,
@@ -24,7 +25,6 @@ from .lists import (
     sha256,
     source,
     text_of,
-    told,
     versions,
     wait_refused,
 )
@@ -86,7 +86,7 @@ def test_an_invalid_line_is_reported_and_affects_no_other(
     assert said.code == 0, said
     report = reports(said)["listed"]
     assert (report["format"], report["accepted"], report["rejected"]) == ("addresses", 200, 1)
-    ((file, number, value, code),) = told(report, "rejected")
+    ((file, number, value, code),) = findings(report, "rejected")
     assert (file, number, value) == ("nets.txt", 101, line)
     assert code in ("not_an_address", "host_bits")
     (one,) = [one for one in report["told"] if one["kind"] == "rejected"]
@@ -233,7 +233,7 @@ def test_a_folder_of_addresses_is_one_list(subject: Subject, upstream: StubUpstr
     (subject.folder / "nets" / "sub").mkdir()
     start(subject, upstream, zones=[zone("nets")])
     assert source(subject)["entries"] == 201
-    assert told(source_report(subject), "rejected") == [("a.txt", 201, "x", "not_an_address")]
+    assert findings(source_report(subject), "rejected") == [("a.txt", 201, "x", "not_an_address")]
     assert is_logged(subject, "does not read sub")
     assert is_listed(subject, upstream, "192.0.2.1")
     subject.put_list("nets/b.txt", "")
@@ -314,7 +314,7 @@ def test_versions_of_address_lists_are_recorded_and_can_be_rolled_back_to(
 
 
 def test_a_zone_may_become_one_of_addresses(subject: Subject, upstream: StubUpstream):
-    """What a list of names of the same zone was says nothing about addresses, and the other way round."""
+    """A zone that changes from names to addresses, or back, is not compared with its previous list."""
     names = {"name": "listed", "list": "names.txt", "answer": "nodata"}
     lists = {"names.txt": [f"n{n}.example" for n in range(100)], "nets.txt": LISTED}
     subject.start(zones=[names], lists=lists, upstreams=[upstream.address], inbox=None)

@@ -1,4 +1,4 @@
-"""What a blocked name answers: every type by every action, its header, its EDNS, its SOA and its size."""
+"""Responses for a blocked name: every type and action, header, EDNS, SOA and size."""
 
 import pytest
 

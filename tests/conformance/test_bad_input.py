@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from .bad_files import BAD_LISTS, BAD_ORDERS, KEPT, Bad, order_text
+from .bad_files import BAD_LISTS, BAD_ORDERS, UNCHANGED, Bad, order_text
 from .harness import ORDERS_ZONE, Subject, is_forwarded, is_sinkholed
 from .orders import block, unblock
 from .tools import wait_for
@@ -24,7 +24,7 @@ each_bad = pytest.mark.parametrize(
 @pytest.fixture(scope="module")
 def started(shared_subject: Subject, shared_upstream: StubUpstream) -> Subject:
     shared_subject.start(
-        orders=[block("B-1", [KEPT])],
+        orders=[block("B-1", [UNCHANGED])],
         zones=ZONES,
         lists={"malware.txt": ["listed.example"]},
         upstreams=[shared_upstream.address],
@@ -53,7 +53,7 @@ def test_invalid_input_at_a_reload_is_refused_and_the_previous_state_stays(runni
     said = running.cli("reload")
     assert (said.code, said.json["error"]) == (4, "refused")
     bad.assert_named_in(said.problems)
-    assert is_sinkholed(running.query(KEPT))
+    assert is_sinkholed(running.query(UNCHANGED))
     assert is_sinkholed(running.query("listed.example"))
     metrics = running.metrics()
     assert failures(running) == failed + 1
@@ -84,7 +84,7 @@ def test_invalid_input_at_a_sighup_is_refused_too(running: Subject):
     running.hup()
     wait_for(lambda: failures(running) == failed + 1, "the failure is counted")
     assert "bad.yaml" in running.stderr()
-    assert is_sinkholed(running.query(KEPT))
+    assert is_sinkholed(running.query(UNCHANGED))
 
 
 def test_a_missing_list_is_refused_and_stays_in_force(running: Subject):
@@ -97,9 +97,9 @@ def test_a_missing_list_is_refused_and_stays_in_force(running: Subject):
 
 
 def test_an_invalid_order_delays_no_other_order_and_no_list(subject: Subject, upstream: StubUpstream):
-    """An unblock order must not wait for somebody else's file. What is published is shown; exit code 4."""
+    """An unblock order must not wait for somebody else's file. The publish is reported; exit code 4."""
     subject.start(
-        orders=[block("B-1", [KEPT])],
+        orders=[block("B-1", [UNCHANGED])],
         zones=ZONES,
         lists={"malware.txt": ["listed.example"]},
         upstreams=[upstream.address],
@@ -112,7 +112,7 @@ def test_an_invalid_order_delays_no_other_order_and_no_list(subject: Subject, up
     assert said.code == 4
     assert "now serving serial 2, 3 names enforced" in said.stdout
     assert "0-bad.yaml" in said.stderr
-    assert is_forwarded(subject.query(KEPT))
+    assert is_forwarded(subject.query(UNCHANGED))
     assert is_sinkholed(subject.query("good.example"))
     assert is_sinkholed(subject.query("second.example"))
     assert [Path(one["file"]).name for one in subject.status()["refused_documents"]] == ["0-bad.yaml"]
@@ -138,7 +138,7 @@ def test_a_refused_order_has_an_alert_of_its_own(running: Subject):
 def test_an_unreadable_inbox_affects_only_the_inbox(subject: Subject, upstream: StubUpstream):
     """Lists and configuration are published, and accepted orders stay in force, over a restart too."""
     subject.start(
-        orders=[block("B-1", [KEPT])],
+        orders=[block("B-1", [UNCHANGED])],
         zones=ZONES,
         lists={"malware.txt": ["listed.example"]},
         upstreams=[upstream.address],
@@ -149,7 +149,7 @@ def test_an_unreadable_inbox_affects_only_the_inbox(subject: Subject, upstream: 
         said = subject.cli("reload")
         assert said.code == 4
         assert [problem["file"] for problem in said.problems] == [str(subject.orders_folder)]
-        assert is_sinkholed(subject.query(KEPT))
+        assert is_sinkholed(subject.query(UNCHANGED))
         assert is_sinkholed(subject.query("second.example"))
         assert subject.metrics().total("dnsblock_orders_refused") == 1
         subject.restart()
@@ -157,10 +157,10 @@ def test_an_unreadable_inbox_affects_only_the_inbox(subject: Subject, upstream: 
 
 def test_an_invalid_order_does_not_prevent_startup(subject: Subject):
     """The others are in force, and `status` says what is refused."""
-    subject.configure(orders=[block("B-1", [KEPT])])
+    subject.configure(orders=[block("B-1", [UNCHANGED])])
     subject.put_order("entries: [", "bad.yaml")
     subject.launch()
-    assert is_sinkholed(subject.query(KEPT))
+    assert is_sinkholed(subject.query(UNCHANGED))
     said = subject.cli("status")
     assert (said.code, [Path(one["file"]).name for one in said.json["refused_documents"]]) == (
         1,

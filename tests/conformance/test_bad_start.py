@@ -89,7 +89,7 @@ def test_an_orders_folder_that_is_missing_is_named(subject: Subject):
     assert "no-such-folder" in only_line(subject.serve_refused())
 
 
-# What lets root read and write everything; without them it has its rights as an owner, as everybody does.
+# The capabilities by which root reads and writes every file; without them, file permissions apply.
 WITHOUT_OVERRIDE = "-dac_override,-dac_read_search"
 
 
@@ -200,6 +200,6 @@ def test_check_names_every_wrong_option(subject: Subject):
 
 
 def named(problems: list[dict], wanted: Iterable[str]) -> list[str]:
-    """What is wanted and named in no problem."""
+    """The words that no problem mentions."""
     texts = [f"{problem['value']} {problem['reason']}" for problem in problems]
     return [word for word in wanted if not any(word in text for text in texts)]

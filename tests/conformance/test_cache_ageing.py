@@ -141,8 +141,8 @@ def test_a_clock_step_changes_the_age_of_no_cached_response(
     for again in again_and_again(lambda: timed(subject)):
         if number_of(again.reply) == 2:
             break
-        assert again.sent_at <= first.got_at + 2 + SLACK, "kept beyond its life"
-    assert again.got_at >= first.sent_at + 2 - SLACK, "asked anew before the end of its life"
+        assert again.sent_at <= first.got_at + 2 + SLACK, "cached longer than its TTL"
+    assert again.got_at >= first.sent_at + 2 - SLACK, "queried again before its TTL is over"
 
 
 def test_time_while_the_daemon_is_paused_counts_towards_ttls(subject: Subject, upstream: StubUpstream):

@@ -235,9 +235,9 @@ def test_different_questions_are_not_coalesced(subject: Subject, upstream: StubU
             clients.ask(**ask)
         clients.has_arrived()
         upstream.wait_until(lambda seen: len(seen) >= len(asks))
-        told = numbered()
+        answers = numbered()
         for asked in upstream.queries:
-            asked.reply(told(asked))
+            asked.reply(answers(asked))
         numbers = [number_of(reply) for reply in clients.replies()]
     assert numbers[: len(asks)] == numbers[len(asks) :]
     assert sorted(numbers[: len(asks)]) == list(range(1, len(asks) + 1))

@@ -10,8 +10,8 @@ from . import wire
 from .caching import (
     NAME,
     all_ttls,
-    assert_kept,
-    assert_not_kept,
+    assert_cached,
+    assert_not_cached,
     cname,
     gives,
     number_of,
@@ -63,7 +63,7 @@ def test_the_cache_is_shared_by_all_worker_threads(running: Subject, seen: StubU
 def test_responses_of_any_type_are_cached(running: Subject, seen: StubUpstream, qtype: str):
     """RFC 3597 section 3: an unknown type is cached like a known one."""
     seen.script = numbered()
-    assert_kept(running, seen, f"{qtype}.types.example", qtype)
+    assert_cached(running, seen, f"{qtype}.types.example", qtype)
 
 
 def test_all_sections_of_a_response_are_cached(running: Subject, seen: StubUpstream):
@@ -79,8 +79,8 @@ def test_all_sections_of_a_response_are_cached(running: Subject, seen: StubUpstr
         [wire.record("example", "NS", wire.name_to_wire("ns1.example"))],
         [wire.address_record("ns1.example", "192.0.2.1"), wire.address_record("ns1.example", "2001:db8::1")],
     )
-    kept = assert_kept(running, seen, name, edns=True)
-    assert [len(section) for section in records(kept)] == [4, 1, 2]
+    cached = assert_cached(running, seen, name, edns=True)
+    assert [len(section) for section in records(cached)] == [4, 1, 2]
 
 
 def test_a_cached_response_answers_only_its_own_question(running: Subject, seen: StubUpstream):
@@ -106,7 +106,7 @@ def test_a_spoofed_response_is_not_cached(running: Subject, seen: StubUpstream):
         return [wrong_id, asked.address("192.0.2.66", question=wire.question("x.example")), asked.address()]
 
     seen.script = forge
-    assert is_forwarded(assert_kept(running, seen, name))
+    assert is_forwarded(assert_cached(running, seen, name))
 
 
 # ------- Separate answers for separate questions --------------------------------------------
@@ -214,7 +214,7 @@ def test_do_of_a_cached_response_is_that_of_the_client(running: Subject, seen: S
     """Trap 3, RFC 3225 section 3: whatever the upstream set."""
     for number, edns in enumerate((wire.opt(), wire.opt(do=True))):
         seen.script = lambda asked: asked.address(edns=wire.opt(do=not asked.message.opt.ttl))
-        reply = assert_kept(running, seen, f"do{number}.example", edns=edns)
+        reply = assert_cached(running, seen, f"do{number}.example", edns=edns)
         assert reply.opt.ttl == (wire.DO if number else 0)
 
 
@@ -243,7 +243,7 @@ def test_edns_options_of_the_upstream_are_not_cached(running: Subject, seen: Stu
         + wire.option(12, b"\0" * 20)
     )
     seen.script = lambda asked: asked.address(edns=wire.opt(4096, options=options))
-    assert assert_kept(running, seen, "hop.example", edns=True).options == []
+    assert assert_cached(running, seen, "hop.example", edns=True).options == []
 
 
 def test_the_extended_error_of_the_upstream_is_cached(running: Subject, seen: StubUpstream):
@@ -261,15 +261,15 @@ def test_the_extended_error_of_the_upstream_is_cached(running: Subject, seen: St
 def test_a_cached_response_is_not_authoritative(running: Subject, seen: StubUpstream):
     """RFC 1034 section 4.3.1, RFC 1035 section 4.1.1: a cache has no authority."""
     seen.script = lambda asked: asked.address(flags=wire.RA | wire.AA)
-    assert not assert_kept(running, seen, "authoritative.example").flags & wire.AA
+    assert not assert_cached(running, seen, "authoritative.example").flags & wire.AA
 
 
 @pytest.mark.parametrize("flags", [0, wire.RD, wire.RD | wire.CD, wire.CD], ids=hex)
 def test_a_cached_response_copies_the_flags_of_the_query(running: Subject, seen: StubUpstream, flags: int):
     """Trap 6, RFC 1035 section 4.1.1 (RD), RFC 4035 section 3.2.2 (CD): copied; RA is the upstream's."""
     seen.script = gives()
-    kept = assert_kept(running, seen, f"flags{flags}.example", flags=flags)
-    assert kept.flags == wire.QR | wire.RA | flags
+    cached = assert_cached(running, seen, f"flags{flags}.example", flags=flags)
+    assert cached.flags == wire.QR | wire.RA | flags
 
 
 def test_a_cached_response_has_ad_only_for_a_client_that_asked_for_it(running: Subject, seen: StubUpstream):
@@ -299,7 +299,7 @@ def test_ad_is_not_added_to_an_unvalidated_response(running: Subject, seen: Stub
     """RFC 4035 section 3.2.3: AD is never added."""
     seen.script = gives()
     for number, asks in enumerate(({"flags": wire.RD | wire.AD}, {"edns": DO})):
-        assert not assert_kept(running, seen, f"unsigned{number}.example", **asks).flags & wire.AD
+        assert not assert_cached(running, seen, f"unsigned{number}.example", **asks).flags & wire.AD
 
 
 # ------- Size -----------------------------------------------------------------------------------
@@ -340,7 +340,7 @@ def test_a_large_response_is_cached_whole_and_truncated_for_each_client(
 def test_a_cached_response_fits_the_payload_size_of_each_client(running: Subject, seen: StubUpstream):
     """Trap 5, RFC 1035 section 4.2.1, RFC 6891 section 6.2.5: 512 bytes without OPT, else its size."""
     name = "medium.example"
-    seen.script = lambda asked: texts(asked, 4)  # about 900 octets
+    seen.script = lambda asked: texts(asked, 4)  # about 900 bytes
     assert len(running.query(name, "TXT", edns=True).answer) == 4
     for edns, fits in ((False, False), (wire.opt(512), False), (wire.opt(4096), True), (True, True)):
         reply = running.query(name, "TXT", edns=edns)
@@ -400,7 +400,7 @@ def test_the_rate_limit_applies_to_cached_responses(subject: Subject, upstream: 
             sock.send(wire.query(NAME, qid=number))
         with subject.tcp() as stream:
             stream.send(wire.query(NAME))
-            assert is_forwarded(stream.reply()), "who asks over TCP is who it says"
+            assert is_forwarded(stream.reply()), "a TCP client has a proven address"
         sock.settimeout(0.5)
         answered = 0
         with suppress(TimeoutError):
@@ -410,7 +410,7 @@ def test_the_rate_limit_applies_to_cached_responses(subject: Subject, upstream: 
     assert subject.metrics().total("dnsblock_queries_total", outcome="limited") >= 400 - answered
 
 
-# ------- What is not kept ---------------------------------------------------------------------
+# ------- Responses that are not cached --------------------------------------------------------
 
 
 @pytest.mark.parametrize("place", ["answer", "authority", "additional"])
@@ -424,7 +424,7 @@ def test_a_response_with_ttl_0_is_not_cached(running: Subject, seen: StubUpstrea
     }
     sections[place].append(wire.address_record(b"\xc0\x0c", "198.51.100.7", ttl=0))
     seen.script = says(**sections)
-    assert_not_kept(running, seen, name)
+    assert_not_cached(running, seen, name)
 
 
 def test_a_ttl_of_0_reaches_the_client(running: Subject, seen: StubUpstream):
@@ -441,7 +441,7 @@ def test_an_unreadable_response_is_not_cached(running: Subject, seen: StubUpstre
     )
     assert running.query(name).rcode == "SERVFAIL"
     seen.script = decent
-    wait_for(lambda: is_forwarded(running.query(name)), "asked anew", timeout=60)
+    wait_for(lambda: is_forwarded(running.query(name)), "queried again", timeout=60)
 
 
 def test_a_response_to_any_answers_no_other_type(running: Subject, seen: StubUpstream):
@@ -466,7 +466,7 @@ def test_rcodes_other_than_noerror_and_nxdomain_are_cached_for_one_second(
     assert failed in ("SERVFAIL", wire.RCODES[rcode])
     seen.script = decent
     assert running.query(name).rcode in (failed, "NOERROR")
-    wait_for(lambda: is_forwarded(running.query(name)), "asked anew", timeout=60)
+    wait_for(lambda: is_forwarded(running.query(name)), "queried again", timeout=60)
 
 
 @pytest.mark.parametrize("rcode", [2, 5], ids=lambda number: wire.RCODES[number])

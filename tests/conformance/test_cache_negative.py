@@ -4,7 +4,7 @@ import pytest
 
 from . import wire
 from .asking import is_forwarded
-from .caching import assert_kept, assert_lives, assert_not_kept, cname, gives, says, soa, start
+from .caching import assert_cached, assert_lives, assert_not_cached, cname, gives, says, soa, start
 from .harness import Subject
 from .tools import wait_for
 from .upstreams import StubUpstream, decent
@@ -24,9 +24,9 @@ def running(shared_subject: Subject, shared_upstream: StubUpstream) -> Subject:
 def test_a_negative_answer_is_cached_with_its_soa(running: Subject, seen: StubUpstream, rcode: int):
     """RFC 2308 sections 5 and 6: without it the client could not cache the answer."""
     seen.script = says(authority=[soa()], rcode=rcode)
-    kept = assert_kept(running, seen, f"kept{rcode}.example")
-    assert (kept.rcode, kept.answer) == (wire.RCODES[rcode], ())
-    assert (kept.soa.owner, kept.soa.serial, kept.soa.minimum) == ("example.", 7, 300)
+    cached = assert_cached(running, seen, f"kept{rcode}.example")
+    assert (cached.rcode, cached.answer) == (wire.RCODES[rcode], ())
+    assert (cached.soa.owner, cached.soa.serial, cached.soa.minimum) == ("example.", 7, 300)
 
 
 @KINDS
@@ -46,7 +46,7 @@ def test_a_negative_answer_with_ttl_0_is_not_cached(
 ):
     """RFC 2308 section 5, RFC 1035 section 3.2.1."""
     seen.script = says(authority=[soa(ttl, minimum)], rcode=rcode)
-    assert_not_kept(running, seen, f"r{rcode}t{ttl}m{minimum}.zero.example")
+    assert_not_cached(running, seen, f"r{rcode}t{ttl}m{minimum}.zero.example")
 
 
 @pytest.mark.parametrize(
@@ -66,14 +66,14 @@ def test_a_negative_answer_without_soa_is_not_cached(
 ):
     """RFC 2308 section 5: nothing says for how long, and two servers might keep it for ever."""
     seen.script = says(answer, authority, rcode=rcode)
-    assert_not_kept(running, seen, f"a{len(answer)}n{len(authority)}r{rcode}.without.example")
+    assert_not_cached(running, seen, f"a{len(answer)}n{len(authority)}r{rcode}.without.example")
 
 
 @KINDS
 def test_an_soa_outside_the_authority_section_is_ignored(running: Subject, seen: StubUpstream, rcode: int):
     """RFC 2308 section 2: the SOA belongs into the authority section, not into ADDITIONAL."""
     seen.script = says(additional=[soa()], rcode=rcode)
-    assert_not_kept(running, seen, f"misplaced{rcode}.example")
+    assert_not_cached(running, seen, f"misplaced{rcode}.example")
 
 
 @KINDS
@@ -114,7 +114,7 @@ def test_an_alias_to_a_missing_name_lives_as_long_as_both_parts(
 def test_a_response_to_a_cname_query_is_no_negative_answer(running: Subject, seen: StubUpstream):
     """RFC 1034 section 3.6.2: asked for CNAME, it is what was asked for and needs no SOA."""
     seen.script = says([ALIAS])
-    assert assert_kept(running, seen, "alias.example", "CNAME").target == "nowhere.example."
+    assert assert_cached(running, seen, "alias.example", "CNAME").target == "nowhere.example."
 
 
 def test_nodata_of_one_type_denies_no_other_type(running: Subject, seen: StubUpstream):

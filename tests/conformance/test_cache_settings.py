@@ -10,7 +10,7 @@ from .upstreams import StubUpstream
 
 
 def test_a_reload_applies_new_limits_of_ttls(subject: Subject, upstream: StubUpstream):
-    """What is fetched afterwards lives as the new configuration says."""
+    """Responses that are fetched afterwards have the new limits."""
     start(subject, upstream)
     said = set_cache(subject, upstream, cache={"max_ttl": 2, "max_negative_ttl": 1})
     assert said["restart_needed"] == []

@@ -247,8 +247,8 @@ def test_all_coalesced_clients_get_the_stale_answer(subject: Subject, upstream: 
     """RFC 8767 section 5, RFC 9520 section 3.2: one failure for all, and the attempts of one question."""
     begin(subject, upstream, upstream={"timeout_ms": 400, "tries": 2})
     keep(subject, upstream, numbered(1), "crowd.example")
-    kept = time.monotonic()
-    wait_for(lambda: time.monotonic() > kept + 1 + SLACK, "its life is over")
+    cached_at = time.monotonic()
+    wait_for(lambda: time.monotonic() > cached_at + 1 + SLACK, "its life is over")
     asked = upstream.count("crowd.example")
     with subject.udp() as sock, subject.tcp() as stream:
         for number in range(20):
@@ -422,12 +422,12 @@ def test_a_client_waiting_for_a_failing_prefetch_gets_the_stale_answer(
         if upstream.count(NAME) == 2:
             break
         assert number_of(again.reply) == 1
-    assert number_of(wait_for_stale_or_kept(subject)) == 1
+    assert number_of(wait_for_stale_or_cached(subject)) == 1
 
 
-def wait_for_stale_or_kept(subject: Subject) -> wire.Reply:
+def wait_for_stale_or_cached(subject: Subject) -> wire.Reply:
     for again in again_and_again(lambda: subject.query(NAME, edns=True)):
-        assert again.rcode == "NOERROR", "no failure while there is an old answer"
+        assert again.rcode == "NOERROR", "no failure while there is a stale answer"
         if is_stale(again):
             return again
     raise AssertionError
@@ -439,7 +439,7 @@ def test_a_client_after_the_stale_answer_timer_does_not_wait(subject: Subject, u
     keep(subject, upstream, numbered(1))
     wait_for_stale(subject)
     for transport in ("udp", "tcp"):
-        assert is_stale(subject.query(NAME, transport=transport, edns=True)), "within a client's patience"
+        assert is_stale(subject.query(NAME, transport=transport, edns=True)), "within a client's timeout"
     assert upstream.count(NAME) == 2, "the question is still under way"
 
 
@@ -452,7 +452,7 @@ def test_a_stale_answer_removed_meanwhile_is_returned_to_no_waiting_client(
     keep(subject, upstream, numbered(1))
     transport = httpx.HTTPTransport(uds=str(subject.folder / "control.sock"))
     with subject.udp() as client, httpx.Client(transport=transport) as control:
-        client.settimeout(0.2)  # what is kept comes at once, what is old after 1.8 seconds
+        client.settimeout(0.2)  # a cached response comes at once, a stale one after 1.8 seconds
         with suppress(TimeoutError):
             while True:
                 client.send(wire.query(NAME, edns=True))
@@ -464,7 +464,7 @@ def test_a_stale_answer_removed_meanwhile_is_returned_to_no_waiting_client(
             subject.configure(cache=cache, upstreams=[upstream.address], upstream=QUICK, workers=1)
             said = control.post("http://daemon/v1/reload")
         assert said.status_code == 200
-        client.settimeout(subject.patience)
+        client.settimeout(subject.timeout)
         assert wire.read(client.recv(4096)).rcode == "SERVFAIL"
 
 

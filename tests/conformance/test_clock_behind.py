@@ -49,9 +49,9 @@ def test_a_start_with_a_clock_in_the_past_enforces_the_last_recorded_state(
     assert_right(subject)
     assert behind(subject) > seconds - 60
     assert "s behind the last record" in subject.stderr()
-    told = subject.status()["ledger"]
-    assert told["clock_behind_seconds"] > seconds - 60
-    assert abs(datetime.fromisoformat(told["as_of"]) - datetime.now(UTC)) < timedelta(minutes=10)
+    ledger = subject.status()["ledger"]
+    assert ledger["clock_behind_seconds"] > seconds - 60
+    assert abs(datetime.fromisoformat(ledger["as_of"]) - datetime.now(UTC)) < timedelta(minutes=10)
     assert "BEHIND" in subject.cli("status", as_json=False).stdout
     # An order that comes meanwhile is accepted, and recorded with a time that is not before the last one.
     subject.put_order(block("B-3", ["later.example"]))
@@ -71,7 +71,7 @@ def test_a_clock_set_back_undoes_nothing_before_the_last_record(
 ):
     """The clock of a running daemon goes back two days: the block of yesterday stays.
 
-    What ended after the last record is in force again, as of that record.
+    A block that ended after the last record is in force again, as of that record.
     """
     start(subject, upstream)
     clock.step_to(-2 * 24 * HOUR)

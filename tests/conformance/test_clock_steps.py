@@ -7,7 +7,7 @@ import pytest
 
 from . import wire
 from .clocks import HOUR, FakeClock
-from .harness import PATIENCE, PROFILES, Subject, is_forwarded, is_sinkholed
+from .harness import PROFILES, TIMEOUT, Subject, is_forwarded, is_sinkholed
 from .orders import block, stamp
 from .storms import BLOCKED, Record, Traffic, measured, traffic
 from .tools import wait_for
@@ -73,10 +73,10 @@ def test_orders_follow_a_clock_step_of_an_hour(
                 wait_for(lambda: in_force(subject) == expected, f"{offset:+}: orders follow", timeout=60)  # noqa: B023
                 if offset < 0:  # what is in force stays, so only the publish shows that the step was seen
                     wait_for(lambda: publishes(subject) > published, "the step is noticed", timeout=60)  # noqa: B023
-                told = subject.status()
-                assert told["serial"] >= serial, "a serial never falls, whatever the clock does"
-                serial = told["serial"]
-                states = {row["order_id"]: row["state"] for row in told["orders"]}
+                status = subject.status()
+                assert status["serial"] >= serial, "a serial never falls, whatever the clock does"
+                serial = status["serial"]
+                states = {row["order_id"]: row["state"] for row in status["orders"]}
                 begins, ends = ("active", "expired") if expected is IN_AN_HOUR else ("scheduled", "active")
                 assert states == {"STAYS": "active", "BEGINS": begins, "ENDS": ends}
             stream.wait_for_more(50)
@@ -145,13 +145,13 @@ def test_a_clock_step_changes_no_timeout(
         clock.step_to(offset)
         stream.wait_for_more(60)  # more than a quarter of a second
         under_way.reply(under_way.address())
-        assert is_forwarded(wire.read(answered.recv(4096))), "its patience is not over"
+        assert is_forwarded(wire.read(answered.recv(4096))), "its timeout is not over"
         begun.sock.sendall(half[9:])
         assert is_sinkholed(begun.reply()), "nor is that with what it sends"
         assert not idle.is_closed_within(0.2)
         assert wire.read(lost.recv(4096)).rcode == "SERVFAIL"
-        assert 3.9 < time.monotonic() - asked_at < PATIENCE
-        assert idle.is_closed_within(PATIENCE)
+        assert 3.9 < time.monotonic() - asked_at < TIMEOUT
+        assert idle.is_closed_within(TIMEOUT)
     tally = stream.tally()
     assert set(tally) == {"blocked", "right"}
     assert_ttls_are_true(stream)

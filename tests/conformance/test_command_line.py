@@ -284,12 +284,12 @@ def test_the_log_has_no_client_and_no_queried_name(subject: Subject, upstream: S
         orders=[block("B-1", ["blocked.example"])], upstreams=[upstream.address], log={"level": "debug"}
     )
     with subject.udp(source="127.55.66.77") as client:
-        for octets in (
+        for content in (
             wire.query("secret.blocked.example"),
             wire.query("secret.free.example"),
             b"garbage of one",
         ):
-            client.send(octets)
+            client.send(content)
         client.recv(4096)
         client.recv(4096)
     subject.reload()

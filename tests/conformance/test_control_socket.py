@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from .asking import PATIENCE
+from .asking import TIMEOUT
 from .harness import ORDERS_ZONE, Subject
 from .lists import list_zone
 from .orders import as_yaml, block, unblock
@@ -71,7 +71,7 @@ NAMES = [
 ]
 ORDERS = ["ministry.example", "B-1", "B-2"]
 VALUES = st.one_of(st.sampled_from([*TIMES, *NUMBERS, *NAMES, *ORDERS]), st.text(max_size=30))
-# What `order submit` sends: a line of JSON that lists the documents, then their bytes.
+# The body of `order submit`: a line of JSON that lists the documents, then their bytes.
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
@@ -132,7 +132,7 @@ class OverUnix(http.client.HTTPConnection):
     """A connection to a Unix socket."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__("dnsblock", timeout=PATIENCE)
+        super().__init__("dnsblock", timeout=TIMEOUT)
         self._path = path
 
     def connect(self) -> None:

@@ -138,8 +138,8 @@ def test_a_server_cookie_covers_the_whole_ipv6_address(running: Subject):
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
 def test_a_cookie_of_an_invalid_length_is_a_format_error(running: Subject, length: int, transport: str):
     """RFC 7873 section 5.2.2: 8, or 16 to 40 octets."""
-    octets = wire.query(BLOCKED, edns=cookie_opt(b"c" * length))
-    assert wire.read(running.exchange(octets, transport)).rcode == "FORMERR"
+    packet = wire.query(BLOCKED, edns=cookie_opt(b"c" * length))
+    assert wire.read(running.exchange(packet, transport)).rcode == "FORMERR"
 
 
 def wrong_hash(cookie: bytes) -> bytes:
@@ -217,8 +217,8 @@ def test_reserved_bits_are_hashed_and_otherwise_ignored(running: Subject):
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
 def test_a_query_for_a_cookie_alone_is_answered_with_it(running: Subject, transport: str):
     """RFC 7873 section 5.4: QDCOUNT 0 with a COOKIE option; NOERROR and nothing else."""
-    octets = wire.message(7, wire.RD, additional=[cookie_opt(CLIENT)])
-    reply = wire.read(running.exchange(octets, transport))
+    packet = wire.message(7, wire.RD, additional=[cookie_opt(CLIENT)])
+    reply = wire.read(running.exchange(packet, transport))
     assert (reply.qid, reply.rcode, reply.question) == (7, "NOERROR", b"")
     assert (reply.answer, reply.authority, reply.additional) == ((), (), ())
     assert cookie_in(reply)[:8] == CLIENT
@@ -228,8 +228,8 @@ def test_a_query_for_a_cookie_alone_is_answered_with_it(running: Subject, transp
 def test_a_query_without_question_and_cookie_is_a_format_error(running: Subject):
     """RFC 9619 section 4, RFC 7873 section 5.4: without a question and without a cookie."""
     for additional in ([], [wire.opt()], [wire.opt(options=wire.option(3))]):
-        octets = wire.message(8, wire.RD, additional=additional)
-        assert wire.read(running.exchange(octets)).rcode == "FORMERR"
+        packet = wire.message(8, wire.RD, additional=additional)
+        assert wire.read(running.exchange(packet)).rcode == "FORMERR"
 
 
 # ------- Secrets -----------------------------------------------------------------------

@@ -69,8 +69,8 @@ def test_edns_options_of_the_client_are_not_echoed(running: Subject):
 
 def test_unknown_flags_of_opt_are_not_copied(running: Subject):
     """RFC 6891 section 6.1.4: Z is zero in what we send."""
-    octets = wire.record(b"\0", "OPT", b"", ttl=0x7FFF, rclass=1232)
-    assert running.query(BLOCKED, edns=octets).opt.ttl == 0
+    packet = wire.record(b"\0", "OPT", b"", ttl=0x7FFF, rclass=1232)
+    assert running.query(BLOCKED, edns=packet).opt.ttl == 0
 
 
 # ------- Extended errors -----------------------------------------------------------

@@ -3,7 +3,7 @@
 import subprocess
 
 from . import wire
-from .harness import CLOSED_UPSTREAM, ORDERS_ZONE, PATIENCE, PROFILES, Subject, is_forwarded, is_sinkholed
+from .harness import CLOSED_UPSTREAM, ORDERS_ZONE, PROFILES, TIMEOUT, Subject, is_forwarded, is_sinkholed
 from .orders import block, exempt, unblock
 from .tools import tool, wait_for
 from .upstreams import Asked, StubUpstream, decent, silent
@@ -53,7 +53,7 @@ def test_a_failure_is_counted_for_the_upstream_that_failed(subject: Subject, ups
 
 
 def test_a_dead_tcp_connection_to_an_upstream_is_replaced(subject: Subject, upstream: StubUpstream):
-    """What says nothing any more is dead, whatever TCP thinks of it."""
+    """A silent connection is dead, even if TCP keeps it open."""
     first: list[tuple[str, int]] = []
 
     def deaf_at_first(asked: Asked) -> bytes | None:
@@ -75,7 +75,7 @@ def test_empty_tcp_messages_end_the_connection(subject: Subject, upstream: StubU
     with subject.tcp() as stream:
         stream.send(wire.query(BLOCKED), b"")
         assert is_sinkholed(stream.reply())
-        assert stream.is_closed_within(PATIENCE)
+        assert stream.is_closed_within(TIMEOUT)
 
 
 def test_a_stop_under_a_flood_is_bounded(subject: Subject, upstream: StubUpstream):

@@ -42,7 +42,7 @@ def web(authority: Authority) -> Iterator[Server]:
         yield server
 
 
-# What is sent as the list, where the list is whole and right otherwise.
+# Bodies that are sent instead of a complete and valid list.
 TEXTS: list[Breakage] = [
     feeds.cut_in_the_middle,
     feeds.without_last_line_feed,
@@ -116,7 +116,7 @@ class OverUnix(http.client.HTTPConnection):
 
 
 class Replay:
-    """What is sent, what is done, and whether the daemon does what the model does."""
+    """Sends the versions of a year to the daemon, and compares it with the model."""
 
     def __init__(self, subject: Subject, web: Server) -> None:
         self.subject, self.web = subject, web
@@ -136,7 +136,7 @@ class Replay:
         self.check()
 
     def send(self, response: bytes) -> None:
-        """What the server answers from now on."""
+        """The response of the server from now on."""
         self.web.serve(response, "/names.txt")
 
     def response(self, text: bytes) -> bytes:
@@ -205,7 +205,7 @@ class Replay:
         assert "REPLAYED" in self.model.refused
 
     def restart(self, *, kill: bool) -> None:
-        """What the server has then is what it had before."""
+        """The server still has its previous content."""
         self.send(head("304 Not Modified"))
         if kill:
             self.subject.process.kill()
@@ -225,7 +225,7 @@ class Replay:
         return self.subject.cli("source refresh", ZONE)
 
     def ask(self, target: str, method: str = "GET") -> dict:
-        """What a command would ask, in a tenth of its time."""
+        """A request that a command would send, in a tenth of its time."""
         with closing(OverUnix(self.subject.folder / "control.sock")) as connection:
             connection.request(method, target)
             response = connection.getresponse()
@@ -252,8 +252,10 @@ class Replay:
 
     def check_versions(self) -> None:
         """`dnsblock versions`: what was accepted, and how."""
-        told = self.subject.cli("versions", ZONE).json["versions"]
+        versions = self.subject.cli("versions", ZONE).json["versions"]
         expected = [
             (one.number, one.text.sha256, one.how, one.is_withdrawn) for one in reversed(self.model.versions)
         ]
-        assert [(one["version"], one["sha256"], one["how"], one["is_withdrawn"]) for one in told] == expected
+        assert [
+            (one["version"], one["sha256"], one["how"], one["is_withdrawn"]) for one in versions
+        ] == expected

@@ -9,7 +9,7 @@ import pytest
 from ports import free_port
 
 from . import wire
-from .harness import CLOSED_UPSTREAM, PATIENCE, Subject, is_forwarded, is_sinkholed
+from .harness import CLOSED_UPSTREAM, TIMEOUT, Subject, is_forwarded, is_sinkholed
 from .orders import block
 from .tools import wait_for
 from .upstreams import Asked, MakeUpstream, StubUpstream, decent, silent
@@ -281,7 +281,7 @@ def test_a_response_leaves_from_the_queried_address(subject: Subject, upstream: 
     )
     for address in ("127.0.0.1", "127.0.0.9", "127.77.88.99"):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-            client.settimeout(PATIENCE)
+            client.settimeout(TIMEOUT)
             client.connect((address, subject.ports[4]))
             client.send(wire.query(BLOCKED))
             assert is_sinkholed(wire.read(client.recv(4096)))

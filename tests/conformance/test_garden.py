@@ -33,9 +33,9 @@ def test_the_cname_target_contains_the_blocked_name(
     assert {asked.name.lower() for asked in seen.queries} == {f"{name}.{GARDEN}".lower()}
 
 
-def of_length(octets: int) -> bytes:
+def of_length(content: int) -> bytes:
     """A name below the blocked one with this many bytes on the wire."""
-    rest = octets - len(wire.name_to_wire(BLOCKED))
+    rest = content - len(wire.name_to_wire(BLOCKED))
     labels = []
     while rest:
         size = min(rest, 64) if rest - min(rest, 64) != 1 else rest - 2
@@ -53,8 +53,8 @@ def test_a_target_that_is_too_long_is_yxdomain_and_never_passes(
     longest = 255 - len(wire.name_to_wire(GARDEN)) + 1
     assert running.query(of_length(longest), qtype, transport=transport).rcode == "NOERROR"
     seen.forget()
-    for octets in (longest + 1, 255):
-        reply = running.query(of_length(octets), qtype, transport=transport)
+    for content in (longest + 1, 255):
+        reply = running.query(of_length(content), qtype, transport=transport)
         assert (reply.rcode, reply.answer) == ("YXDOMAIN", ())
     assert seen.queries == []
 

@@ -50,7 +50,7 @@ def flip(seed: int, count: int) -> Break:
 
 
 def sql(*statements: str) -> Break:
-    """What another program does to it."""
+    """Damage by another program."""
 
     def breaks(path: Path) -> None:
         with closing(sqlite3.connect(path, isolation_level=None)) as database:
@@ -141,11 +141,11 @@ def test_a_corrupt_history_is_kept_and_reported_until_it_is_removed(subject: Sub
         assert said.code == 1
         assert any("lists.sqlite" in problem["file"] for problem in said.problems)
     subject.launch()
-    (kept,) = (file for file in aside(subject) if not file.name.endswith(("-wal", "-shm")))
-    assert is_logged(subject, str(kept), "guards have nothing to compare with", levels=["error"])
+    (moved,) = (file for file in aside(subject) if not file.name.endswith(("-wal", "-shm")))
+    assert is_logged(subject, str(moved), "guards have nothing to compare with", levels=["error"])
     assert [version["version"] for version in versions(subject)] == [1]
     assert subject.metrics().total("dnsblock_list_history_corrupt_files") == 1
-    assert str(kept) in subject.cli("status", as_json=False).stdout
+    assert str(moved) in subject.cli("status", as_json=False).stdout
     assert subject.cli("check").code == 0
     for file in aside(subject):
         file.unlink()
@@ -155,7 +155,7 @@ def test_a_corrupt_history_is_kept_and_reported_until_it_is_removed(subject: Sub
 
 @pytest.mark.parametrize("how", ["zeros", "pages of rubbish", "times that are none", "cut in half"])
 def test_corruption_found_while_running_costs_only_the_past(subject: Subject, how: str):
-    """What is enforced stays, under its number, and the next versions are compared with it."""
+    """The enforced version stays, with its number, and the next versions are compared with it."""
     path = start(subject)
     subject.launch()
     with closing(sqlite3.connect(path)) as database:

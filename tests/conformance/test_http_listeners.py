@@ -14,9 +14,9 @@ from .upstreams import StubUpstream
 
 DESCRIPTORS = 1024
 CROWD = 1056
-PATIENCE = 45.0  # seconds; more than any limit of the daemon
+TIMEOUT = 45.0  # seconds; more than any limit of the daemon
 BLOCKED = "blocked.example"
-# What each of them sends once, and then nothing more.
+# The bytes that each client sends before it falls silent.
 SILENT, HALF_A_HEAD, HALF_A_BODY = (
     b"",
     b"GET /metrics HTTP/1.1\r\nHo",
@@ -34,10 +34,10 @@ def connect(subject: Subject, listener: str) -> socket.socket:
     if listener == "control":
         client = socket.socket(socket.AF_UNIX)
         client.connect(subject.ready["control"])  # waits where many connect
-        client.settimeout(PATIENCE)
+        client.settimeout(TIMEOUT)
         return client
     host, port = subject.ready["metrics"].rsplit(":", 1)
-    return socket.create_connection((host, int(port)), timeout=PATIENCE)
+    return socket.create_connection((host, int(port)), timeout=TIMEOUT)
 
 
 @contextmanager
@@ -90,7 +90,7 @@ def test_a_connection_without_a_request_is_closed(
     start(subject, upstream)
     with connect(subject, "metrics") as client:
         client.sendall(sends)
-        assert client.recv(100) == b""  # closed by the daemon, within the client's own patience
+        assert client.recv(100) == b""  # closed by the daemon, before the client's own timeout
     assert subject.metrics().total("dnsblock_http_closed_connections_total", reason=reason) == 1
 
 
@@ -154,7 +154,7 @@ def test_garbage_does_not_fill_the_log(subject: Subject, upstream: StubUpstream,
                 client.recv(100)
             except OSError:
                 continue  # refused before all of it was sent
-    with urllib.request.urlopen(f"http://{subject.ready['metrics']}/metrics", timeout=PATIENCE) as response:
+    with urllib.request.urlopen(f"http://{subject.ready['metrics']}/metrics", timeout=TIMEOUT) as response:
         assert response.status == 200
     lines = subject.stderr().splitlines()
     assert len(lines) - before <= 40

@@ -35,7 +35,7 @@ def impact(subject: Subject, file: Path, *options: str, seconds: int = 60) -> It
 
 
 def ended(running: subprocess.Popen) -> dict:
-    """What it has counted until now: Ctrl-C ends it."""
+    """The report after Ctrl-C."""
     running.send_signal(signal.SIGINT)
     stdout, stderr = running.communicate(timeout=60)
     assert (running.returncode, stderr) == (0, ""), (stdout, stderr)
@@ -311,7 +311,7 @@ def test_an_impact_run_ends_when_its_client_disconnects(subject: Subject, upstre
 
 
 def test_a_stop_ends_an_impact_run_which_prints_its_counts(subject: Subject, upstream: StubUpstream):
-    """What was counted until then is still of use."""
+    """The counts until then are still reported."""
     subject.start(upstreams=[upstream.address])
     with impact(subject, written(subject, TRIED)) as running:
         ask(subject, "busy.example", 2)
@@ -366,13 +366,13 @@ def test_the_daemon_limits_the_size_of_an_impact_request(subject: Subject, upstr
     """Other programs may use the control socket, too."""
     subject.start(upstreams=[upstream.address])
 
-    def octets() -> Iterator[bytes]:
+    def chunk() -> Iterator[bytes]:
         for _ in range(65):
             yield b"#" * (1 << 20)
 
     transport = httpx.HTTPTransport(uds=str(subject.folder / "control.sock"))
     with httpx.Client(transport=transport, base_url="http://dnsblock", timeout=60) as client:
-        answer = client.post("/v1/impact?file=x.txt&seconds=1&top=1", content=octets())
+        answer = client.post("/v1/impact?file=x.txt&seconds=1&top=1", content=chunk())
         assert answer.status_code == 409
         assert "larger than" in answer.json()["problems"][0]["reason"]
         for bounds in ("seconds=0&top=1", "seconds=3601&top=1", "seconds=1&top=1001", "seconds=1&top=-1"):

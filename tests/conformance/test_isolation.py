@@ -72,7 +72,7 @@ def test_a_locked_history_delays_no_unblock(subject: Subject, upstream: StubUpst
 def test_a_start_with_a_changed_list_and_a_locked_history_enforces_the_last_version(
     subject: Subject, upstream: StubUpstream
 ):
-    """What the running daemon tolerates, a start tolerates too."""
+    """A startup tolerates every fault that the running daemon tolerates."""
     subject.start(zones=[LISTED], lists={"national.txt": NAMES}, upstreams=[upstream.address], inbox=None)
     assert subject.stop() == 0
     subject.put_list("national.txt", [*NAMES, "new.example"])

@@ -3,7 +3,7 @@
 import pytest
 
 from . import wire
-from .asking import PATIENCE, is_sinkholed
+from .asking import TIMEOUT, is_sinkholed
 from .harness import Subject
 from .orders import block
 from .upstreams import StubUpstream
@@ -45,8 +45,8 @@ def test_a_query_without_keepalive_gets_none(running: Subject):
 @pytest.mark.parametrize("data", [b"\0\x64", b"\0", b"\0\0\0"])
 def test_a_timeout_in_a_query_is_a_format_error(running: Subject, data: bytes):
     """Trap 15, RFC 7828 section 3.2.1: a client's option is of length 0."""
-    octets = wire.query(BLOCKED, edns=wire.opt(options=wire.option(KEEPALIVE, data)))
-    assert wire.read(running.exchange(octets, "tcp")).rcode == "FORMERR"
+    packet = wire.query(BLOCKED, edns=wire.opt(options=wire.option(KEEPALIVE, data)))
+    assert wire.read(running.exchange(packet, "tcp")).rcode == "FORMERR"
 
 
 def test_an_idle_connection_lives_as_long_as_announced(subject: Subject):
@@ -58,7 +58,7 @@ def test_an_idle_connection_lives_as_long_as_announced(subject: Subject):
         assert is_sinkholed(reply)
         assert dict(reply.options)[KEEPALIVE] == (8).to_bytes(2)
         assert not stream.is_closed_within(0.5)
-        assert stream.is_closed_within(PATIENCE)
+        assert stream.is_closed_within(TIMEOUT)
 
 
 def test_a_timeout_above_16_bits_is_sent_as_the_largest(subject: Subject):

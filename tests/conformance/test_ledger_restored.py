@@ -144,10 +144,10 @@ def test_the_last_state_is_served_when_acknowledged_records_are_missing(
     subject.launch()
     assert in_force(subject) == (True, False, True, True)
     assert is_forwarded(subject.query("harmless.example"))
-    told = subject.cli("status")
-    assert told.code == 1
-    mismatch = told.json["ledger"]["mismatch"]
-    assert mismatch["reason"] in told.json["last_publish"]["error"]
+    status = subject.cli("status")
+    assert status.code == 1
+    mismatch = status.json["ledger"]["mismatch"]
+    assert mismatch["reason"] in status.json["last_publish"]["error"]
     assert bool(mismatch["missing"]) == (happened not in USABLE)
     if mismatch["missing"]:
         assert mismatch["missing"][-1] == {
@@ -213,7 +213,7 @@ def test_lists_are_not_published_when_acknowledged_records_are_missing(
 def test_an_order_still_ends_on_time_when_acknowledged_records_are_missing(
     subject: Subject, upstream: StubUpstream
 ):
-    """What is served are the orders with their times, not a picture of one moment."""
+    """The orders are served with their times, not as a snapshot of one moment."""
 
     def begin(moment: datetime) -> None:
         subject.start(
@@ -238,7 +238,7 @@ def test_an_order_still_ends_on_time_when_acknowledged_records_are_missing(
 
 
 def test_a_start_without_records_or_a_copy_is_refused_with_advice(subject: Subject, upstream: StubUpstream):
-    """What was in force is unknown: enforcing everything or nothing would both be wrong."""
+    """The state in force is unknown: enforcing everything or nothing would both be wrong."""
     start_and_stop(subject, upstream)
     cut_off(subject)
     (state(subject) / "acknowledged.jsonl").unlink()
@@ -296,12 +296,12 @@ def test_a_restore_from_the_files_of_the_documented_backup_starts_normally(
     subject.orders_folder.mkdir()
     shutil.copytree(backup, state(subject))
     subject.launch()
-    told = subject.cli("status")
-    assert (told.code, told.json["ledger"]["mismatch"]) == (0, None)
+    status = subject.cli("status")
+    assert (status.code, status.json["ledger"]["mismatch"]) == (0, None)
     part = PAGE.split("\n### The state folder and its backup\n", 1)[1].split("\n### ", 1)[0]
     documented = {name.strip("/") for name in re.findall(r"`([\w./]+)`", part)}
-    kept = {path.name.removesuffix("-wal").removesuffix("-shm") for path in state(subject).iterdir()}
-    assert kept <= documented, "the page says what each file in the state folder is"
+    files = {path.name.removesuffix("-wal").removesuffix("-shm") for path in state(subject).iterdir()}
+    assert files <= documented, "the page says what each file in the state folder is"
     assert all(is_sinkholed(subject.query(name)) for name in ("n0.example", STAYS, LISTED))
     subject.put_order(block("B-9", ["new.example"]))
     assert subject.cli("reload").code == 0

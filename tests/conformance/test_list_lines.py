@@ -82,7 +82,7 @@ def test_an_address_is_no_name(subject: Subject):
     subject.configure(zones=[ZONE], lists={"malware.txt": ["plain.example", "192.0.2.1"]}, inbox=None)
     said = subject.cli("check")
     (zone,) = said.json["zones"]
-    assert [(told["line"], told["value"], told["code"]) for told in zone["report"]["told"]] == [
+    assert [(finding["line"], finding["value"], finding["code"]) for finding in zone["report"]["told"]] == [
         (2, "192.0.2.1", "address")
     ]
     assert zone["entries"] == 1

@@ -95,8 +95,8 @@ def test_a_feed_may_be_a_gzip_file(subject: Subject, web: Server, authority: Aut
         assert refused_by(subject) == ["CORRUPT"]
 
 
-def damage(octets: bytes, at: int) -> bytes:
-    return octets[:at] + bytes([octets[at] ^ 0x55]) + octets[at + 1 :]
+def damage(content: bytes, at: int) -> bytes:
+    return content[:at] + bytes([content[at] ^ 0x55]) + content[at + 1 :]
 
 
 BROKEN = {
@@ -111,15 +111,15 @@ BROKEN = {
 def test_a_truncated_or_corrupt_gzip_file_is_rejected(subject: Subject):
     """Half a list would unblock the other half; RFC 1952 section 2.3.1 has a checksum and a length."""
     subject.start(zones=[list_zone()], lists={"list.txt": COMPRESSED}, inbox=None)
-    for octets, words in BROKEN.values():
+    for content, words in BROKEN.values():
         with Unchanged(subject, BASE[0], BASE[-1]):
-            subject.put_list("list.txt", octets)
+            subject.put_list("list.txt", content)
             said = subject.cli("reload")
             assert said.code == 4
             assert any(words in problem["reason"] for problem in said.problems), (words, said.problems)
             assert refused_by(subject) == ["CORRUPT"]
     # There is nothing that could be accepted.
-    assert accept(subject, sha256(octets)).code != 0
+    assert accept(subject, sha256(content)).code != 0
     subject.put_list("list.txt", COMPRESSED)
     subject.reload()
     assert refused_by(subject) == []
@@ -153,20 +153,20 @@ def test_a_compressed_web_page_is_rejected_as_a_web_page(subject: Subject):
 
 
 def archive(*members: str) -> bytes:
-    octets = io.BytesIO()
-    with zipfile.ZipFile(octets, "w") as file:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as file:
         for member in members:
             file.writestr(member, TEXT)
-    return octets.getvalue()
+    return content.getvalue()
 
 
 def tarball() -> bytes:
-    octets = io.BytesIO()
-    with tarfile.open(fileobj=octets, mode="w") as file:
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as file:
         member = tarfile.TarInfo("list.txt")
         member.size = len(TEXT)
         file.addfile(member, io.BytesIO(TEXT))
-    return octets.getvalue()
+    return content.getvalue()
 
 
 def database(folder: Path) -> bytes:
@@ -210,7 +210,7 @@ def test_a_binary_file_is_reported_with_its_kind(subject: Subject, tmp_path: Pat
     files = foreign(tmp_path)
     subject.configure(
         zones=[list_zone(kind, name=kind) for kind in files],
-        lists={kind: octets for kind, (octets, _, _) in files.items()},
+        lists={kind: content for kind, (content, _, _) in files.items()},
         inbox=None,
     )
     said = subject.cli("check")
@@ -228,9 +228,9 @@ def test_a_binary_file_changes_nothing_that_is_enforced(subject: Subject, tmp_pa
     subject.start(zones=[list_zone(format="plain")], lists={"list.txt": TEXT}, inbox=None)
     files = foreign(tmp_path)
     for kind in ("zip", "utf16", "cr"):
-        octets, what, _ = files[kind]
+        content, what, _ = files[kind]
         with Unchanged(subject, BASE[0]):
-            subject.put_list("list.txt", octets)
+            subject.put_list("list.txt", content)
             said = subject.cli("reload")
             assert said.code == 4
             assert any(what in problem["reason"] for problem in said.problems)

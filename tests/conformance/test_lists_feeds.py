@@ -292,13 +292,13 @@ def test_a_credential_is_sent_only_to_the_feed_and_never_logged(
     feed.behaviour = sends(whole(b"", "403 Forbidden"))
     assert refresh(subject).code == 4
     assert feed.requests[-1].headers["authorization"] == "Bearer s3cret-two"
-    told = [
+    texts = [
         subject.stderr(),
         str(sources(subject)),
         subject.metrics().text,
         subject.cli("source list", as_json=False).stdout,
     ]
-    assert not any("s3cret" in text for text in told)
+    assert not any("s3cret" in text for text in texts)
 
 
 def test_the_query_of_a_url_is_never_logged(subject: Subject, web: Server, authority: Authority):
@@ -308,21 +308,21 @@ def test_the_query_of_a_url_is_never_logged(subject: Subject, web: Server, autho
     subject.start(zones=[list_zone(url, ca=str(authority.pem), missing="start")], inbox=None)
     wait_for(lambda: source(subject)["fetch_error"], "the feed has failed")
     assert web.requests[0].target.endswith("?key=s3cret")
-    told = [
+    texts = [
         subject.stderr(),
         str(sources(subject)),
         subject.metrics().text,
         str(subject.cli("check")),
         str(subject.status()),
     ]
-    assert not any("s3cret" in text for text in told)
+    assert not any("s3cret" in text for text in texts)
 
 
 # ------- What breaks -------
 
 
-def breaks_off(octets: bytes, of: int) -> Behaviour:
-    return sends(head(content_length=str(of), content_type="text/plain") + octets)
+def breaks_off(chunk: bytes, of: int) -> Behaviour:
+    return sends(head(content_length=str(of), content_type="text/plain") + chunk)
 
 
 TURNS = "/turns.txt"

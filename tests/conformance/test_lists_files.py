@@ -23,17 +23,17 @@ from .lists import (
     compiled,
     enforced,
     is_logged,
-    kept_texts,
     list_zone,
     names,
     refresh,
     roll_back,
     source,
+    stored_texts,
     text_of,
     versions,
     wait_enforced,
-    wait_kept,
     wait_refused,
+    wait_stored,
     watching_reads,
 )
 from .orders import block
@@ -56,7 +56,7 @@ def second(tmp_path: Path) -> Iterator[Subject]:
 
 def start(subject: Subject, **more: object) -> None:
     subject.start(zones=[ORDERS_ZONE, ZONE], lists={"list.txt": BASE}, **more)
-    wait_kept(subject)
+    wait_stored(subject)
 
 
 def only_compiled(subject: Subject) -> Path:
@@ -95,7 +95,7 @@ def test_a_restart_maps_the_compiled_list_and_reads_no_list(subject: Subject):
         lambda: time.time() > path.stat().st_ctime + 2.1, "the file is old enough to know it by its times"
     )
     subject.launch()
-    wait_kept(subject)
+    wait_stored(subject)
     before = compiled(subject)
     assert subject.stop() == 0
     with watching_reads(subject.folder / "list.txt") as reads:
@@ -107,9 +107,9 @@ def test_a_restart_maps_the_compiled_list_and_reads_no_list(subject: Subject):
 
 
 def corrupt(path: Path) -> None:
-    octets = bytearray(path.read_bytes())
-    octets[len(octets) // 2] ^= 0x20
-    path.write_bytes(octets)
+    chunk = bytearray(path.read_bytes())
+    chunk[len(chunk) // 2] ^= 0x20
+    path.write_bytes(chunk)
 
 
 def foreign(path: Path) -> None:
@@ -156,7 +156,7 @@ def test_the_stored_file_is_that_of_the_version(subject: Subject):
     subject.start(zones=[ZONE], lists={"list.txt": long}, inbox=None)
     subject.put_list("list.txt", ["a..example"] * 2000 + ["other.example"])
     assert subject.cli("reload").code == 4
-    wait_kept(subject)
+    wait_stored(subject)
     assert subject.stop() == 0
     corrupt(only_compiled(subject))
     subject.launch()
@@ -181,9 +181,9 @@ def test_a_corrupt_compiled_list_with_a_corrupt_stored_file_is_refused(subject: 
     path = only_compiled(subject)
     assert subject.stop() == 0
     corrupt(path)
-    for text in kept_texts(subject):
-        damaged = gzip.decompress(text.read_bytes()).replace(b"n1.example", b"m1.example")
-        text.write_bytes(gzip.compress(damaged))
+    for text in stored_texts(subject):
+        changed = gzip.decompress(text.read_bytes()).replace(b"n1.example", b"m1.example")
+        text.write_bytes(gzip.compress(changed))
     (subject.folder / "list.txt").unlink()
     assert subject.serve_refused().refusal
     subject.put_list("list.txt", BASE)
@@ -205,7 +205,7 @@ def test_a_corrupt_compiled_list_after_a_rollback_is_compiled_again(subject: Sub
 
 
 def test_a_compiled_list_corrupted_while_in_use_keeps_being_served(subject: Subject):
-    """What is in force does not depend on what somebody does to files, nor does the order on top of it."""
+    """Changes to the files alter neither the list in force nor the orders beside it."""
     start(subject)
     only_compiled(subject).unlink()
     subject.put_order(block("B-1", ["ordered.example"]))
@@ -225,7 +225,7 @@ def test_a_kill_in_the_middle_of_a_download_leaves_the_last_good_list(
     subject.environment.update(NO_PROXY)
     feed = Feed(web, text_of(BASE))
     subject.start(zones=[feed.zone(authority.pem, every_s=1, guards={"grew_percent": "off"})], inbox=None)
-    wait_kept(subject)
+    wait_stored(subject)
     before = files(subject)
     half = text_of(names(2000))
 
@@ -326,8 +326,8 @@ def test_a_full_disk_changes_nothing_that_is_enforced(subject: Subject):
     subject.put_list("list.txt", [*names(20_000, first=1000), "new.example"])
     said = subject.cli("reload")
     assert said.code == 4, said
-    told = f"{said.stdout}{said.stderr}"
-    assert "space" in told.lower() or "disk" in told.lower(), told
+    output = f"{said.stdout}{said.stderr}"
+    assert "space" in output.lower() or "disk" in output.lower(), output
     assert "Traceback" not in subject.stderr()
     assert enforced(subject, BASE[0], BASE[-1], "ordered.example", "new.example") == [True, True, True, False]
     filler.unlink()

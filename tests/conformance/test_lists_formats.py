@@ -6,7 +6,7 @@ import pytest
 
 from .asking import is_sinkholed
 from .harness import Subject
-from .lists import assert_adds_up, list_zone, log, names, reports, source, told, versions
+from .lists import assert_adds_up, findings, list_zone, log, names, reports, source, versions
 
 # Two names with all that is below them.
 SUBTREES = {
@@ -208,7 +208,7 @@ def test_a_column_of_a_table_is_the_list(subject: Subject):
     )
     report = reports(subject.cli("check"))["listed"]
     assert report["entries"] == 2
-    assert told(report, "not applicable") == [("list.txt", 5, "4", "column_missing")]
+    assert findings(report, "not applicable") == [("list.txt", 5, "4", "column_missing")]
 
 
 # ------- Lines that are not taken -------
@@ -264,7 +264,7 @@ def test_every_rejected_line_is_reported_with_its_reason(subject: Subject):
     assert said.code == 0, said
     for form, report in reports(said).items():
         assert_adds_up(report)
-        found = {line: code for _, line, _, code in told(report) if code not in ("duplicate",)}
+        found = {line: code for _, line, _, code in findings(report) if code not in ("duplicate",)}
         assert found == dict(enumerate(REJECTED[form].values(), start=2)), form
         assert (report["lines"], report["entries"]) == (1 + len(REJECTED[form]), 1), form
         assert all(one["reason"] and one["value"] for one in report["told"]), form
@@ -353,7 +353,7 @@ def test_only_harmless_repairs_are_allowed_by_default(subject: Subject):
     )
     report = reports(subject.cli("check"))["listed"]
     assert report["repaired_by"] == dict.fromkeys(["bom", "crlf", "case", "dot"], 1)
-    assert [line for _, line, _, _ in told(report, "rejected")] == [5, 6, 7, 8]
+    assert [line for _, line, _, _ in findings(report, "rejected")] == [5, 6, 7, 8]
 
 
 def test_one_invalid_name_rejects_the_whole_line(subject: Subject):
@@ -394,7 +394,7 @@ def test_invalid_utf_8_is_reported(subject: Subject):
         "list.txt", b"good.example\n" + "bücher.example\n".encode("latin-1") + b"a\x00b.example\n"
     )
     report = reports(subject.cli("check"))["listed"]
-    assert [(line, code) for _, line, _, code in told(report, "rejected")] == [
+    assert [(line, code) for _, line, _, code in findings(report, "rejected")] == [
         (2, "not_utf8"),
         (3, "bad_character"),
     ]

@@ -135,7 +135,7 @@ def test_fewer_than_twenty_names_of_a_short_list_may_change(subject: Subject, co
 
 
 def test_changed_options_for_the_same_content_reject_nothing(subject: Subject):
-    """What the operator sets in the configuration is meant: a guard is for what comes from elsewhere."""
+    """The operator's own configuration is intended: guards are for content from others."""
     zone = list_zone(match="subtree", every_s=DAY)
     subject.start(zones=[zone], lists={"list.txt": BASE}, inbox=None)
     for match, covered in (("exact", [True, False]), ("subtree", [True, True])):

@@ -14,16 +14,16 @@ from .lists import (
     enforced,
     events,
     is_logged,
-    kept_texts,
     list_zone,
     names,
     roll_back,
     snapshots,
     source,
+    stored_texts,
     text_of,
     versions,
     wait_enforced,
-    wait_kept,
+    wait_stored,
 )
 from .orders import block, shipped, unblock
 from .tools import wait_for
@@ -117,17 +117,17 @@ def test_a_missing_history_is_an_error(subject: Subject):
 def test_an_unknown_start_of_a_listing_is_reported_as_unknown(subject: Subject):
     """Where file and text of a version were lost, the next one was compared with nothing."""
     start(subject)
-    wait_kept(subject)
+    wait_stored(subject)
     subject.stop()
-    for file in [*(subject.folder / "state" / "lists").iterdir(), *kept_texts(subject)]:
+    for file in [*(subject.folder / "state" / "lists").iterdir(), *stored_texts(subject)]:
         file.unlink()
     subject.put_list("list.txt", LATER)
     subject.launch()
     assert versions(subject)[0]["added"] is None
-    told = subject.cli("history", "new.example").json["events"]
-    assert [(one["what"], one["by"]) for one in told] == [("listed, not known since when", "version 2")]
-    told = subject.cli("history", BASE[5]).json["events"]
-    assert [(one["what"], one["by"]) for one in told] == [("listed, not known since when", "version 2")]
+    found = subject.cli("history", "new.example").json["events"]
+    assert [(one["what"], one["by"]) for one in found] == [("listed, not known since when", "version 2")]
+    found = subject.cli("history", BASE[5]).json["events"]
+    assert [(one["what"], one["by"]) for one in found] == [("listed, not known since when", "version 2")]
 
 
 def test_a_list_of_entirely_different_names_has_no_recorded_changes(subject: Subject):
@@ -138,8 +138,8 @@ def test_a_list_of_entirely_different_names_has_no_recorded_changes(subject: Sub
     assert subject.reload()["entries"] == 1_000_000
     newest, _ = versions(subject)
     assert (newest["added"], newest["removed"]) == (None, None)
-    told = subject.cli("history", "name7.of-another-list.example").json["events"]
-    assert [(one["what"], one["by"]) for one in told] == [("listed, not known since when", "version 2")]
+    found = subject.cli("history", "name7.of-another-list.example").json["events"]
+    assert [(one["what"], one["by"]) for one in found] == [("listed, not known since when", "version 2")]
     assert enforced(subject, "name7.of-another-list.example", BASE[0]) == [True, False]
 
 
@@ -302,8 +302,8 @@ def test_why_before_the_first_start_is_unknown(subject: Subject):
     said = subject.cli("why", BASE[0], "--at", (datetime.now(UTC) - timedelta(days=400)).isoformat())
     assert said.code != 0
     assert said.json.get("verdict") != "blocked"
-    told = f"{said.stdout} {said.stderr}"
-    assert any(words in told for words in ("no version yet", "not known", "unknown")), told
+    found = f"{said.stdout} {said.stderr}"
+    assert any(words in found for words in ("no version yet", "not known", "unknown")), found
 
 
 @pytest.mark.parametrize("at", ["yesterday", "2026-13-01", ""])
@@ -434,27 +434,27 @@ def test_a_rollback_changes_only_the_lists_that_differ(subject: Subject):
 def test_a_file_not_stored_before_a_crash_is_stored_by_the_next_start(subject: Subject):
     """Between the record and the copy the power may fail: the version must not hang on one file for ever."""
     start(subject)
-    wait_kept(subject)
+    wait_stored(subject)
     subject.stop()
-    for path in kept_texts(subject):
+    for path in stored_texts(subject):
         path.unlink()
         path.parent.rmdir()
     subject.launch()
-    (kept,) = kept_texts(subject)
-    assert gzip.decompress(kept.read_bytes()) == text_of(BASE)
+    (stored,) = stored_texts(subject)
+    assert gzip.decompress(stored.read_bytes()) == text_of(BASE)
 
 
 def test_a_file_that_cannot_be_stored_is_reported(subject: Subject):
     """Another text lies there by now: the compiled file is all that is left of the version."""
     start(subject)
-    wait_kept(subject)
+    wait_stored(subject)
     subject.stop()
-    for path in kept_texts(subject):
+    for path in stored_texts(subject):
         path.unlink()
         path.parent.rmdir()
     subject.put_list("list.txt", "<html>\n")
     subject.launch()
-    assert kept_texts(subject) == []
+    assert stored_texts(subject) == []
     assert is_logged(subject, "version 1 of list listed is not kept")
 
 
@@ -464,9 +464,9 @@ def test_no_more_versions_are_kept_than_configured(subject: Subject):
     first = subject.ready["serial"]
     serials = [first] + [change(subject, [*BASE, f"v{number}.example"]) for number in range(6)]
     wait_for(lambda: len(compiled(subject)) <= 3, "former versions are cleared away")
-    told = versions(subject)
-    assert [one["version"] for one in told] == [7, 6, 5, 4, 3, 2, 1]
-    assert [one["has_file"] for one in told] == [True] * 3 + [False] * 4
+    found = versions(subject)
+    assert [one["version"] for one in found] == [7, 6, 5, 4, 3, 2, 1]
+    assert [one["has_file"] for one in found] == [True] * 3 + [False] * 4
     assert subject.cli("history", "v0.example").code == 0
     assert roll_back(subject, serials[-2]).code == 0
     assert enforced(subject, "v4.example", "v5.example") == [True, False]
@@ -487,12 +487,12 @@ def test_a_rollback_to_a_deleted_version_is_refused(subject: Subject):
 def test_rejected_lists_do_not_fill_the_disk(subject: Subject):
     """A broken feed that sends something else each minute leaves no file for each."""
     start(subject, history={"generations": 2})
-    wait_kept(subject)
+    wait_stored(subject)
     for number in range(6):
         subject.put_list("list.txt", ["a..example"] * (number + 3) + BASE)
         assert subject.cli("reload").code == 4
     assert len(compiled(subject)) <= 3
-    assert [gzip.decompress(path.read_bytes()) for path in kept_texts(subject)] == [text_of(BASE)]
+    assert [gzip.decompress(path.read_bytes()) for path in stored_texts(subject)] == [text_of(BASE)]
 
 
 def test_no_more_serials_are_kept_than_configured(subject: Subject):

@@ -1,4 +1,4 @@
-"""What the lines of a list mean: exceptions, names without their apex, lines that names cannot express."""
+"""Meaning of the lines of a list: exceptions, names without their apex, rules that names cannot express."""
 
 import pytest
 
@@ -7,6 +7,7 @@ from .harness import Subject
 from .lists import (
     assert_adds_up,
     enforced,
+    findings,
     is_logged,
     list_zone,
     log,
@@ -15,7 +16,6 @@ from .lists import (
     reports,
     source,
     sources,
-    told,
     versions,
 )
 from .upstreams import StubUpstream
@@ -176,7 +176,7 @@ def test_an_unreadable_exception_has_a_code_and_a_warning_of_its_own(subject: Su
     for form, report in reports(said).items():
         assert_adds_up(report)
         assert (report["rejected"], report["not_applicable_by"]) == (0, {"lost_exception": len(LOST[form])})
-        assert [line for _, line, _, _ in told(report, "lost exception")] == list(
+        assert [line for _, line, _, _ in findings(report, "lost exception")] == list(
             range(1, len(LOST[form]) + 1)
         ) or form == "adblock"
     subject.launch()
@@ -403,7 +403,7 @@ def test_white_space_of_word_processors_separates_words(subject: Subject):
 
 
 def test_malformed_lines_reject_a_list(subject: Subject):
-    """What is counted apart must not hide what is not understood."""
+    """Lines that are counted separately must not hide invalid lines."""
     subject.start(zones=[list_zone(format="adblock")], lists={"list.txt": ["||a.example^"]}, inbox=None)
     subject.put_list(
         "list.txt", ["||a.example^", *["a.example##.banner"] * 50, *["||bad..example^", "||bad.ex ample^"]]

@@ -8,13 +8,13 @@ from .lists import (
     DAY,
     break_list,
     enforced,
+    findings,
     is_logged,
     list_zone,
     reports,
     roll_back,
-    told,
     versions,
-    wait_kept,
+    wait_stored,
 )
 from .orders import block
 
@@ -29,7 +29,7 @@ def test_public_suffixes_and_protected_names_are_skipped_and_reported(subject: S
     }
     subject.configure(lists=lists, **config)
     report = reports(subject.cli("check"))["listed"]
-    left_out = {value for _, _, value, _ in told(report, "left out")}
+    left_out = {value for _, _, value, _ in findings(report, "left out")}
     assert {"co.id", "bank.example"} <= left_out
     reasons = {one["value"]: one["reason"] for one in report["told"]}
     assert "PUBLIC_SUFFIX" in reasons["co.id"]
@@ -114,7 +114,7 @@ def test_a_name_that_becomes_protected_is_unblocked_while_the_list_is_broken(sub
         "inbox": None,
     }
     subject.start(**config)
-    wait_kept(subject)
+    wait_stored(subject)
     break_list(subject, how)
     assert subject.cli("reload").code == 4
     assert enforced(subject, "bank.example", BASE[0]) == [True, True]
@@ -130,10 +130,10 @@ def test_a_name_that_becomes_protected_is_unblocked_while_the_list_is_broken(sub
 
 
 def test_a_rollback_skips_names_that_are_protected_today(subject: Subject):
-    """What no list may block by now is no part of any list, however old."""
+    """A name that is protected now is part of no list, however old."""
     zones = [list_zone(every_s=DAY)]
     subject.start(zones=zones, lists={"list.txt": ["bank.example", *BASE]}, inbox=None)
-    wait_kept(subject)
+    wait_stored(subject)
     subject.configure(protected=["bank.example"], zones=zones, inbox=None)
     subject.reload()
     subject.put_list("list.txt", [*BASE, "new.example"])

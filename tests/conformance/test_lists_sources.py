@@ -20,16 +20,16 @@ from .lists import (
     break_list,
     enforced,
     events,
+    findings,
     is_logged,
-    kept_texts,
     list_zone,
     names,
     refresh,
     refused_by,
     reports,
     source,
+    stored_texts,
     text_of,
-    told,
     versions,
     wait_enforced,
     wait_refused,
@@ -250,7 +250,7 @@ def test_errors_in_a_folder_are_reported_with_their_file(subject: Subject):
     zone = list_zone("lists", guards={"rejected_percent": "off"})
     subject.configure(zones=[zone], inbox=None)
     report = reports(subject.cli("check"))["listed"]
-    assert told(report, "rejected") == [
+    assert findings(report, "rejected") == [
         ("a.txt", 2, "a..example", "empty_label"),
         ("b.txt", 3, "b..example", "empty_label"),
     ]
@@ -346,7 +346,7 @@ def test_a_folder_with_only_subfolders_is_refused(subject: Subject):
 @pytest.mark.parametrize("place", ["list.txt", "lists"])
 def test_a_list_that_disappears_stays_in_force(subject: Subject, place: str):
     """A lost mount or a wrong `rm` unblocks nothing; it is reported until the list is back."""
-    kept = put_in_folder(subject, "a.txt", BASE) if place == "lists" else subject.put_list(place, BASE)
+    path = put_in_folder(subject, "a.txt", BASE) if place == "lists" else subject.put_list(place, BASE)
     away = subject.folder / "away"
     subject.start(zones=[list_zone(place, every_s=1)], inbox=None)
     with Unchanged(subject, BASE[0], BASE[-1]):
@@ -360,7 +360,7 @@ def test_a_list_that_disappears_stays_in_force(subject: Subject, place: str):
         for_people = subject.cli("source list", as_json=False)
         assert str(subject.folder / place) in for_people.stdout
     away.rename(subject.folder / place)
-    subject.put_list(str(kept.relative_to(subject.folder)), [*BASE, "new.example"])
+    subject.put_list(str(path.relative_to(subject.folder)), [*BASE, "new.example"])
     wait_enforced(subject, "new.example")
     assert source(subject)["rejected"] is None
 
@@ -428,7 +428,7 @@ def test_a_rejected_list_delays_no_order(subject: Subject, how: str):
     other = list_zone("other.txt", name="other", every_s=DAY)
     zones = [ORDERS_ZONE, list_zone(every_s=DAY), other]
     subject.start(zones=zones, lists={"list.txt": BASE, "other.txt": ["other.example"]})
-    wait_for(lambda: len(kept_texts(subject)) == 2, "both texts are kept")
+    wait_for(lambda: len(stored_texts(subject)) == 2, "both texts are kept")
     break_list(subject, how)
     subject.put_order(block("B-1", ["ordered.example"]))
     subject.put_list("other.txt", ["other.example", "more.example"])
@@ -451,7 +451,7 @@ def test_an_order_is_published_by_a_signal_while_a_list_is_broken(subject: Subje
 
 
 def test_an_invalid_order_delays_no_watched_list(subject: Subject):
-    """What one person wrote wrong is not the fault of another's list: that is enforced."""
+    """An invalid list affects only itself: the other one is enforced."""
     subject.start(zones=[ORDERS_ZONE, WATCHED], lists={"list.txt": BASE})
     Bad("broken YAML", "bad.yaml", "entries: [", None).put(subject)
     subject.put_list("list.txt", [*BASE, "new.example"])

@@ -4,7 +4,7 @@ import pytest
 
 from .asking import is_sinkholed
 from .harness import Subject
-from .lists import list_zone, reports, told
+from .lists import findings, list_zone, reports
 from .orders import ISSUER, exempt
 
 # As it is written, and as clients ask for it.
@@ -75,6 +75,6 @@ def test_a_number_in_a_list_is_rejected_with_the_reason(subject: Subject):
         inbox=None,
     )
     report = reports(subject.cli("check"))["listed"]
-    assert {value: code for _, _, value, code in told(report, "rejected")} == NUMBERS
+    assert {value: code for _, _, value, code in findings(report, "rejected")} == NUMBERS
     assert report["entries"] == 2
     assert all("number" in one["reason"] or "address" in one["reason"] for one in report["told"])

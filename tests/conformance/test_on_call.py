@@ -1,4 +1,4 @@
-"""What the engineer on call sees at night: each fault is reported, and everything else keeps working."""
+"""Faults that the engineer on call sees: each is reported, and everything else keeps working."""
 
 import shutil
 from datetime import datetime

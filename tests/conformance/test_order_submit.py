@@ -177,7 +177,7 @@ def test_possible_mistakes_are_in_the_verdict(started: Subject):
     ],
 )
 def test_an_invalid_submission_is_refused(started: Subject, body: bytes):
-    """What comes over a socket is hostile."""
+    """Every request over a socket is hostile."""
     head = f"POST /v1/orders HTTP/1.1\r\nHost: d\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
     with socket.socket(socket.AF_UNIX) as control:
         control.settimeout(45)
@@ -287,7 +287,7 @@ def test_an_unblock_of_an_annulled_order_does_not_lift_the_corrected_one(started
 
 
 def test_an_annulled_unblock_has_no_effect(started: Subject):
-    """What it had unblocked is blocked again."""
+    """Its names are blocked again."""
     submit(started, block("B-1", ["one.example"]), unblock("U-1", "B-1"))
     assert is_forwarded(started.query("one.example"))
     annul(started, "U-1")

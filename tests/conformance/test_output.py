@@ -1,4 +1,4 @@
-"""What commands print for people: on a narrow terminal, into a pipe, and in which time zone."""
+"""Output of commands for people: narrow terminals, pipes, and time zones."""
 
 import os
 import pty
@@ -52,7 +52,7 @@ COMMANDS = {
 
 
 def on_terminal(subject: Subject, *command: str, columns: int = 80) -> str:
-    """What a person sees on a terminal of this width."""
+    """The output on a terminal of this width."""
     ours, theirs = pty.openpty()
     environment = os.environ | {"COLUMNS": str(columns), "TERM": "dumb"}
     line = [dnsblock(), *command, "-c", str(subject.config_path)]
@@ -73,7 +73,7 @@ def on_terminal(subject: Subject, *command: str, columns: int = 80) -> str:
 
 
 def words_of(subject: Subject, command: list[str]) -> set[str]:
-    """What somebody may want to copy: names, identifiers, digests, and times as they are printed."""
+    """Words that somebody may want to copy: names, identifiers, digests, and printed times."""
     shown = subject.cli(*command[:1], *command[1:], as_json=False).stdout if command[0] != "source" else ""
     shown = shown or subject.cli("source list", as_json=False).stdout
     words = set(re.findall(r"sha256:[0-9a-f]{64}", shown)) | set(TIME.findall(shown))

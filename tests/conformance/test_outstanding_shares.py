@@ -107,7 +107,7 @@ def test_an_exempt_client_has_no_share(subject: Subject, upstream: StubUpstream)
 
 
 def test_below_half_of_max_outstanding_there_are_no_shares(subject: Subject, upstream: StubUpstream):
-    """What is answered makes room: below half, one domain may have all of it."""
+    """Answered queries make room: below half, one domain may use all of it."""
     start(subject, upstream, limits=EXEMPT)
     for wave in range(3):
         before = subject.metrics().total(REFUSED)

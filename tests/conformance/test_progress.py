@@ -23,18 +23,18 @@ LAX = {"grew_percent": "off", "shrank_percent": "off"}  # these lists are short
 
 @dataclass
 class Seen:
-    """What a person at the terminal has seen of a command."""
+    """The terminal output of a command so far."""
 
     process: subprocess.Popen[str]
-    octets: bytearray = field(default_factory=bytearray)
+    content: bytearray = field(default_factory=bytearray)
 
     def has(self, text: str) -> bool:
-        return text.encode() in self.octets
+        return text.encode() in self.content
 
     def result(self) -> str:
         """Its standard output, when it has ended well."""
         out, _ = self.process.communicate(timeout=60)
-        assert self.process.returncode == 0, bytes(self.octets)
+        assert self.process.returncode == 0, bytes(self.content)
         return out
 
 
@@ -53,8 +53,8 @@ def at_a_terminal(subject: Subject, *command: str) -> Iterator[Seen]:
 
     def read() -> None:
         with contextlib.suppress(OSError):  # EIO: nobody writes any more
-            while octets := os.read(ours, 4096):
-                seen.octets += octets
+            while content := os.read(ours, 4096):
+                seen.content += content
 
     reader = threading.Thread(target=read)
     reader.start()
@@ -89,7 +89,7 @@ def test_check_shows_how_much_of_the_lists_was_read(subject: Subject):
     with at_a_terminal(subject, "check") as seen:
         result = seen.result()
     assert seen.has("reading lists")
-    assert "MB" in seen.octets.decode()
+    assert "MB" in seen.content.decode()
     assert "reading lists" not in result
 
 
@@ -103,7 +103,7 @@ def test_a_refresh_shows_how_much_of_a_feed_was_fetched(subject: Subject, web: S
     with at_a_terminal(subject, "source", "refresh", "listed") as seen:
         wait_for(lambda: seen.has("fetching listed"), "the bar is there")
         size = f"/{len(body) / 1e6:.1f} MB"
-        wait_for(lambda: size in seen.octets.decode(), f"the bar tells {size}")
+        wait_for(lambda: size in seen.content.decode(), f"the bar tells {size}")
         halting.goes_on.set()
         assert "serving serial 2" in seen.result()
     assert enforced(subject, "n99999.example") == [True]
@@ -132,6 +132,6 @@ def test_programs_get_no_progress_display(subject: Subject):
     subject.configure(zones=[list_zone()], lists={"list.txt": SLOW}, inbox=None)
     with at_a_terminal(subject, "check", "--json") as seen:
         assert seen.result().startswith("{")
-    assert seen.octets == b""
+    assert seen.content == b""
     said = subject.cli("check", as_json=False)
     assert (said.code, said.stderr) == (0, "")

@@ -25,14 +25,14 @@ def cookie_opt(cookie: bytes) -> bytes:
 
 
 def flood(
-    subject: Subject, octets: bytes, count: int = 200, source: str | None = None
+    subject: Subject, packet: bytes, count: int = 200, source: str | None = None
 ) -> tuple[list[wire.Reply], float]:
-    """What comes back from many queries of one client, and how long it took until all were counted."""
+    """The responses to many queries of one client, and the seconds until all were counted."""
     replies, before = [], counted(subject)
     with subject.udp(source=source) as sock:
         began = time.monotonic()
         for number in range(count):
-            sock.send(number.to_bytes(2) + octets[2:])
+            sock.send(number.to_bytes(2) + packet[2:])
         wait_for(lambda: counted(subject) >= before + count, "each is counted")
         took = time.monotonic() - began
         sock.settimeout(0.3)
@@ -167,7 +167,7 @@ def test_exempt_networks_are_not_rate_limited(subject: Subject, exempt: list[str
 
 
 @pytest.mark.parametrize(
-    ("octets", "rcode"),
+    ("packet", "rcode"),
     [
         (wire.query(BLOCKED, flags=wire.TC), "FORMERR"),
         (wire.query(BLOCKED, opcode=6), "NOTIMP"),
@@ -176,10 +176,10 @@ def test_exempt_networks_are_not_rate_limited(subject: Subject, exempt: list[str
     ],
     ids=["FORMERR", "NOTIMP", "BADVERS", "REFUSED"],
 )
-def test_errors_above_their_rate_are_dropped(subject: Subject, octets: bytes, rcode: str):
+def test_errors_above_their_rate_are_dropped(subject: Subject, packet: bytes, rcode: str):
     """Trap 0: whatever is wrong with a query, its source may be forged."""
     start(subject, queries_per_second=100_000)
-    replies, took = flood(subject, octets)
+    replies, took = flood(subject, packet)
     assert {reply.rcode for reply in replies} == {rcode}
     assert len(replies) <= 2 * SMALL["errors_per_second"] * (1 + took)
     assert is_sinkholed(subject.query(BLOCKED)), "and good queries have a rate of their own"
@@ -206,10 +206,10 @@ def test_no_response_is_larger_than_ten_times_the_query(subject: Subject, upstre
     """Trap 5, RFC 5358 section 3: what does not fit is TC=1, and whole over TCP."""
     upstream.script = texts
     start(subject, upstream, **ROOMY)
-    octets = wire.query("free.example", "TXT", edns=wire.opt(4096))
-    reply = wire.read(subject.exchange(octets))
+    packet = wire.query("free.example", "TXT", edns=wire.opt(4096))
+    reply = wire.read(subject.exchange(packet))
     assert (reply.truncated, reply.answer) == (True, ())
-    assert len(reply.raw) <= 10 * len(octets)
+    assert len(reply.raw) <= 10 * len(packet)
     assert len(subject.query("free.example", "TXT", edns=True, transport="tcp").answer) == 4
 
 

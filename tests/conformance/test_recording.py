@@ -1,4 +1,4 @@
-"""What is recorded is what was enforced: the ledger first, then the history of lists, then the snapshot."""
+"""Records equal the enforced state: first the ledger, then the history of lists, then the snapshot."""
 
 import json
 import resource

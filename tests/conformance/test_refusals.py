@@ -8,7 +8,7 @@ import struct
 import pytest
 
 from . import wire
-from .harness import PATIENCE, Subject, assert_silent, is_sinkholed
+from .harness import TIMEOUT, Subject, assert_silent, is_sinkholed
 from .orders import block
 from .tools import wait_for
 from .upstreams import StubUpstream
@@ -22,14 +22,14 @@ def running(shared_subject: Subject, shared_upstream: StubUpstream) -> Subject:
     return shared_subject
 
 
-def rcode_of(subject: Subject, octets: bytes, transport: str = "udp") -> str:
+def rcode_of(subject: Subject, packet: bytes, transport: str = "udp") -> str:
     """The RCODE of the response, which must be to this message and of its opcode."""
-    raw = subject.exchange(octets, transport)
+    raw = subject.exchange(packet, transport)
     assert raw is not None, "no answer"
     reply = wire.read(raw)
-    assert reply.qid == int.from_bytes(octets[:2])
+    assert reply.qid == int.from_bytes(packet[:2])
     assert reply.flags & wire.QR
-    assert reply.opcode == octets[2] >> 3 & 15
+    assert reply.opcode == packet[2] >> 3 & 15
     assert not reply.answer
     return reply.rcode
 
@@ -63,7 +63,7 @@ def test_a_response_is_not_answered_over_tcp_either(running: Subject):
     with running.tcp() as stream:
         stream.send(good, wire.query(BLOCKED, flags=wire.QR), wire.query("free.example"))
         assert stream.reply().raw[:2] == good[:2]
-        assert stream.is_closed_within(PATIENCE)
+        assert stream.is_closed_within(TIMEOUT)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may send from port 0 (raw socket)")
@@ -97,7 +97,7 @@ def test_every_other_opcode_is_not_implemented(running: Subject, opcode: int):
 
 
 @pytest.mark.parametrize(
-    ("name", "octets"),
+    ("name", "packet"),
     [
         ("no question", header(wire.RD, 0, 0, 0, 0)),
         ("two questions", wire.message(1, wire.RD, [wire.question(BLOCKED), wire.question("b.example")])),
@@ -123,16 +123,16 @@ def test_every_other_opcode_is_not_implemented(running: Subject, opcode: int):
         ("an additional record that is not there", header(wire.RD, 1, 0, 0, 1) + wire.question(BLOCKED)),
     ],
 )
-def test_invalid_section_counts_are_a_format_error(running: Subject, name: str, octets: bytes):
+def test_invalid_section_counts_are_a_format_error(running: Subject, name: str, packet: bytes):
     """RFC 9619 section 4 (QDCOUNT is 1); the other counts as Unbound's worker_check_request has them."""
-    assert rcode_of(running, octets) == "FORMERR", name
+    assert rcode_of(running, packet) == "FORMERR", name
 
 
 def test_an_additional_record_beside_opt_is_accepted(running: Subject):
     """RFC 8945 and RFC 2931: a TSIG or SIG(0) is allowed; only more than two records are too many."""
     extra = wire.record("key.example", 250, b"\0" * 16, ttl=0, rclass=255)
-    octets = wire.message(5, wire.RD, [wire.question(BLOCKED)], additional=[wire.opt(), extra])
-    assert is_sinkholed(wire.read(running.exchange(octets)))
+    packet = wire.message(5, wire.RD, [wire.question(BLOCKED)], additional=[wire.opt(), extra])
+    assert is_sinkholed(wire.read(running.exchange(packet)))
 
 
 TAIL = struct.pack("!HH", 1, 1)
@@ -178,17 +178,17 @@ def test_a_query_for_the_root_is_accepted(running: Subject, seen: StubUpstream):
 @pytest.mark.parametrize("version", [1, 2, 255])
 def test_edns_above_version_zero_is_badvers(running: Subject, version: int):
     """RFC 6891 section 6.1.3: BADVERS, and the version we speak."""
-    octets = wire.query(BLOCKED, edns=wire.opt(version=version))
-    assert rcode_of(running, octets) == "BADVERS"
-    reply = wire.read(running.exchange(octets))
+    packet = wire.query(BLOCKED, edns=wire.opt(version=version))
+    assert rcode_of(running, packet) == "BADVERS"
+    reply = wire.read(running.exchange(packet))
     assert reply.opt.ttl >> 16 & 0xFF == 0
     assert reply.question == wire.question(BLOCKED)
 
 
 def test_two_opt_records_are_a_format_error(running: Subject):
     """RFC 6891 section 6.1.1."""
-    octets = wire.message(6, wire.RD, [wire.question(BLOCKED)], additional=[wire.opt(), wire.opt()])
-    assert rcode_of(running, octets) == "FORMERR"
+    packet = wire.message(6, wire.RD, [wire.question(BLOCKED)], additional=[wire.opt(), wire.opt()])
+    assert rcode_of(running, packet) == "FORMERR"
 
 
 @pytest.mark.parametrize(
@@ -284,13 +284,13 @@ def test_random_bytes_stop_no_response(running: Subject):
         wire.query("a.b.c.d.free.example", "HTTPS", edns=wire.opt(do=True)),
     ]
     with running.udp() as sock:
-        sock.settimeout(PATIENCE)
+        sock.settimeout(TIMEOUT)
         for _ in range(20):
             for _ in range(50):
-                octets = bytearray(rng.choice(seeds))
+                packet = bytearray(rng.choice(seeds))
                 for _ in range(rng.randint(1, 6)):
-                    octets[rng.randrange(len(octets))] = rng.randrange(256)
-                sock.send(octets[: rng.randint(1, len(octets))])
+                    packet[rng.randrange(len(packet))] = rng.randrange(256)
+                sock.send(packet[: rng.randint(1, len(packet))])
             good = wire.query(BLOCKED, qid=rng.randrange(0x10000))
             sock.send(good)
             wait_for(lambda: sock.recv(65535)[:2] == good[:2], "the good query is answered")  # noqa: B023

@@ -11,7 +11,7 @@ from ports import free_port
 
 from . import wire
 from .clients import Stream
-from .harness import PATIENCE, Subject, is_forwarded, is_sinkholed
+from .harness import TIMEOUT, Subject, is_forwarded, is_sinkholed
 from .orders import block
 from .tools import wait_for
 from .upstreams import MakeUpstream, StubUpstream, decent, silent
@@ -37,11 +37,11 @@ def ask(stream: Stream) -> wire.Reply:
     return stream.reply()
 
 
-def is_answered(port: int, host: str = "127.0.0.1", patience: float = 45) -> bool:
+def is_answered(port: int, host: str = "127.0.0.1", timeout: float = 45) -> bool:
     """Whether anybody answers there, over UDP."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as sock:
-        sock.settimeout(patience)
+        sock.settimeout(timeout)
         sock.connect((host, port))
         try:
             sock.send(wire.query("blocked.example", "A"))
@@ -146,7 +146,7 @@ def test_a_reload_applies_limits_of_upstreams_and_clients(subject: Subject, make
             stop_timeout_ms=1,
         )
         assert said["restart_needed"] == []
-        # One that comes later has less patience than one that waits already.
+        # A later query has a shorter timeout than one that waits already.
         assert subject.query("soon.example").rcode == "SERVFAIL"
         assert subject.query("soon.example", edns=True).opt.rclass == 512
         with subject.tcp() as stream:
@@ -160,16 +160,16 @@ def test_a_reload_opens_new_addresses_and_closes_removed_ones(subject: Subject):
     """And the one that stays is not closed for a moment: its TCP connection goes on."""
     new, orders = free_port(), [block("B-1", ["blocked.example"])]
     subject.start(orders=orders)
-    kept, removed = subject.ports[4], subject.ports[6]
+    remaining, removed = subject.ports[4], subject.ports[6]
     with subject.tcp() as stream:
         assert is_sinkholed(ask(stream))
         said = change(subject, listen=["127.0.0.1:0", f"127.0.0.1:{new}"])
         assert said["restart_needed"] == []
         assert is_answered(new)
-        assert is_answered(kept)
-        wait_for(lambda: not is_answered(removed, "::1", patience=1), "the old one is closed", timeout=45)
+        assert is_answered(remaining)
+        wait_for(lambda: not is_answered(removed, "::1", timeout=1), "the old one is closed", timeout=45)
         assert is_sinkholed(ask(stream))
-    assert subject.status()["listening"] == [f"127.0.0.1:{kept}", f"127.0.0.1:{new}"]
+    assert subject.status()["listening"] == [f"127.0.0.1:{remaining}", f"127.0.0.1:{new}"]
 
 
 def test_outstanding_queries_of_a_removed_address_are_answered(subject: Subject, make_upstream: MakeUpstream):
@@ -281,7 +281,7 @@ def test_a_reload_moves_and_removes_the_metrics_listener(subject: Subject):
     subject.ready["metrics"] = wanted
     assert subject.metrics().total("dnsblock_snapshot_serial") >= 1
     with pytest.raises(urllib.error.URLError):
-        urllib.request.urlopen(f"http://{before}/metrics", timeout=PATIENCE)
+        urllib.request.urlopen(f"http://{before}/metrics", timeout=TIMEOUT)
     change(subject, metrics=None)
     assert subject.status()["metrics"] is None
     with pytest.raises(urllib.error.URLError):

@@ -1,4 +1,4 @@
-"""What `reload` and `status` report: what has changed, then what is wrong, in short and each thing once."""
+"""Reports of `reload` and `status`: first the changes, then the problems, each of them once."""
 
 import json
 import shlex
@@ -131,7 +131,7 @@ def broken(subject: Subject) -> None:
 
 
 def test_a_rejected_list_takes_ten_lines_and_hides_no_other_change(subject: Subject):
-    """What is published is on standard output, the rejection on standard error, and the exit code is 4."""
+    """The publish is on standard output, the rejection on standard error, and the exit code is 4."""
     start(subject)
     broken(subject)
     said = subject.cli("reload", as_json=False)
@@ -179,10 +179,10 @@ def test_no_line_of_the_log_is_long(subject: Subject):
     subject.cli("reload")
     lines = Path(subject.stderr_path).read_text().splitlines()
     assert max(map(len, lines)) < 2000
-    (told,) = [json.loads(line) for line in lines if "without the refused input" in line]
-    assert told["problems"] > 50
-    assert "TOO_MANY_REJECTED" in told["event"]
-    assert f"dnsblock check -c {subject.config_path}" in told["event"]
+    (warning,) = [json.loads(line) for line in lines if "without the refused input" in line]
+    assert warning["problems"] > 50
+    assert "TOO_MANY_REJECTED" in warning["event"]
+    assert f"dnsblock check -c {subject.config_path}" in warning["event"]
     (served,) = [json.loads(line)["event"] for line in lines if "serving serial 2" in line]
     assert "1 names added, 0 removed in 1 zones; 1 orders accepted; options changed: limits.slip" in served
 

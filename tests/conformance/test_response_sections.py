@@ -264,10 +264,10 @@ def test_compressed_names_stay_valid_when_records_are_removed(subject: Subject, 
         mail = 12 + len("free.example") + 2 + 4 + 12 + 2
         dropped = wire.record(b"\3SUB" + bytes([0xC0, mail]), "A", bytes(map(int, SECRET.split("."))))
         sub = mail + len(b"\4mail\7blocked\xc0\x11")
-        kept = wire.record(b"\4Mail\xc0\x0c", "A", b"\xc6\x33\x64\x07")
+        good = wire.record(b"\4Mail\xc0\x0c", "A", b"\xc6\x33\x64\x07")
         again = wire.record(b"\1x" + bytes([0xC0, mail + 5]), 65280, b"\xc0\x0c")
         srv = wire.record(b"\1y\xc0\x0c", "NS", bytes([0xC0, sub]))
-        return asked.response([mx], additional=[dropped, kept, again, srv, kept])
+        return asked.response([mx], additional=[dropped, good, again, srv, good])
 
     start(subject, upstream, script, orders=[block("B-1", [f"sub.mail.{BLOCKED}"])])
     for transport in ("udp", "tcp"):

@@ -154,8 +154,8 @@ SECTIONS = ["answer", "authority", "additional"]
 
 
 def bad_name(bad: str, pointers: dict[str, int]) -> bytes:
-    octets = BAD_NAMES[bad]
-    return struct.pack("!H", 0xC000 | pointers[octets]) if isinstance(octets, str) else octets
+    packet = BAD_NAMES[bad]
+    return struct.pack("!H", 0xC000 | pointers[packet]) if isinstance(packet, str) else packet
 
 
 def odd(kind: str, section: str, bad: str) -> Callable[[Asked], bytes]:

@@ -88,7 +88,7 @@ def test_no_query_is_lost_over_restarts_in_place(subject: Subject, upstream: Stu
 
 
 def test_no_query_sent_after_a_kill_is_lost(subject: Subject, supervisor: Supervisor, upstream: StubUpstream):
-    """What a killed process had read is lost with it; what is sent afterwards waits for the next one."""
+    """Queries that a killed process had read are lost; later ones wait for the next process."""
     subject.configure(orders=ORDERS, upstreams=[upstream.address])
     supervisor.start()
     supervisor.wait_for_names(2)
@@ -150,13 +150,13 @@ def test_a_stopped_process_leaves_sockets_in_which_many_queries_may_wait(
         supervisor.start()
         assert subject.stop() == 0
         supervisor.wait_for_names(2)
-        kept = [socket.socket(fileno=os.dup(number)) for _, number in supervisor.store]
+        stored = [socket.socket(fileno=os.dup(number)) for _, number in supervisor.store]
         rooms = [
             one.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
-            for one in kept
+            for one in stored
             if one.type == socket.SOCK_DGRAM
         ]
-        for one in kept:
+        for one in stored:
             one.close()
         assert rooms == [expected] * 4, "of each of two threads, IPv4 and IPv6"
 

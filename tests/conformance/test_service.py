@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from .harness import PATIENCE, Subject, is_sinkholed
+from .harness import TIMEOUT, Subject, is_sinkholed
 from .orders import block
 
 
@@ -13,7 +13,7 @@ from .orders import block
 def manager(subject: Subject) -> Iterator[socket.socket]:
     """The socket on which systemd listens for READY=1."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        sock.settimeout(PATIENCE)
+        sock.settimeout(TIMEOUT)
         path = subject.folder / "notify"
         sock.bind(str(path))
         subject.environment["NOTIFY_SOCKET"] = str(path)

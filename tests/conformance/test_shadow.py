@@ -182,8 +182,8 @@ def test_orders_in_shadow_count_blocks_and_no_exemptions(subject: Subject, upstr
     assert counted(subject, "ministry") == 3
     status = subject.status()
     assert {order["in_force"] for order in status["orders"]} == {0}
-    for told in status["orders"]:
-        assert told["notes"] == ["no zone enforces the orders of this issuer"]
+    for row in status["orders"]:
+        assert row["notes"] == ["no zone enforces the orders of this issuer"]
     assert subject.reload()["notes"] == [
         "3 entries of ministry.example are in force by its orders, and no zone enforces them"
     ]
@@ -261,7 +261,7 @@ def test_a_reload_switches_the_mode_and_loses_no_query(subject: Subject, upstrea
     assert serials == list(range(serials[0], serials[0] + 11)), "another mode is another content"
     assert min(asked.values()) > 0
     assert subject.metrics().total("dnsblock_blocked_total", zone="planned") == asked["enforced"]
-    # What waits for its upstream when a switch comes was counted before, and is blocked then.
+    # A query that is outstanding when a zone leaves shadow mode was counted before, and is then blocked.
     assert asked["shadow"] <= counted(subject) <= asked["shadow"] + 5
 
 

@@ -103,7 +103,7 @@ def test_a_name_that_is_not_blocked_gets_exactly_what_the_upstream_gives(
 
 
 def without_hop(output: str) -> list[str]:
-    """What dig printed, less the id and the EDNS line, which are of each hop (RFC 6891 section 6.1.1)."""
+    """The output of dig without ID and EDNS, which belong to the hop (RFC 6891 section 6.1.1)."""
     return [re.sub(r"id: \d+", "id", line) for line in output.splitlines() if not line.startswith("; EDNS:")]
 
 

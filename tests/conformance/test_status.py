@@ -1,4 +1,4 @@
-"""What `status` and the metrics say of traffic, upstreams and failures."""
+"""Traffic, upstreams and failures in `status` and in the metrics."""
 
 import time
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from .tools import wait_for
 from .upstreams import MakeUpstream, StubUpstream
 
 LISTED = {"name": "national", "list": "national.txt", "answer": "sinkhole"}
-PROBE = {"name": ".", "type": "NS", "interval_ms": 50, "timeout_ms": 500}
+HEALTH_CHECK = {"name": ".", "type": "NS", "interval_ms": 50, "timeout_ms": 500}
 
 
 def answered(subject: Subject, action: str) -> float:
@@ -84,7 +84,7 @@ def test_status_shows_since_when_and_why_no_upstream_is_usable(subject: Subject,
     """Exit code 1 while every upstream is down; state, time and reason of each."""
     first, second = make_upstream(), make_upstream()
     began = time.time()
-    subject.start(upstreams=[first.address, second.address], upstream={"health_check": PROBE})
+    subject.start(upstreams=[first.address, second.address], upstream={"health_check": HEALTH_CHECK})
     assert subject.cli("status").code == 0
     first.close()
     wait_for(lambda: "down" in states(subject), "the first is down")
@@ -120,7 +120,7 @@ def test_status_shows_the_latency_of_each_upstream(subject: Subject, upstream: S
     assert one["reason"] is None
 
 
-def attempts(subject: Subject) -> Iterable[float]:
+def refresh_times(subject: Subject) -> Iterable[float]:
     metrics = subject.metrics()
     names = ("last_attempt", "last_success")
     return [metrics.total(f"dnsblock_publish_{name}_timestamp_seconds") for name in names]
@@ -136,7 +136,7 @@ def test_a_rejected_list_is_no_failed_publish(subject: Subject, upstream: StubUp
     subject.put_list("national.txt", b"<!DOCTYPE html><html><body>Not found</body></html>\n")
     subject.put_order(block("B-1", ["blocked.example"]))
     assert subject.cli("reload").code == 4
-    last_attempt, last_success = attempts(subject)
+    last_attempt, last_success = refresh_times(subject)
     assert last_attempt <= last_success
     metrics = subject.metrics()
     assert metrics.total("dnsblock_source_rejected", zone="national") == 1
@@ -150,14 +150,14 @@ def test_a_refused_configuration_is_a_failed_publish(subject: Subject, upstream:
     with subject.config_path.open("a") as config:
         config.write("nonsense: 1\n")
     assert subject.cli("reload").code == 4
-    last_attempt, last_success = attempts(subject)
+    last_attempt, last_success = refresh_times(subject)
     assert last_attempt > last_success
     assert subject.metrics().total("dnsblock_publish_failures_total", reason="refused") == 1
     said = subject.cli(
         "order submit", subject.put_list("order.yaml", as_yaml(block("B-1", ["blocked.example"])))
     )
     assert said.code == 0
-    last_attempt, last_success = attempts(subject)
+    last_attempt, last_success = refresh_times(subject)
     assert last_attempt > last_success, "an order that applies is no sign that the options do"
 
 
@@ -178,7 +178,7 @@ def test_unusable_options_are_a_failed_publish(subject: Subject, options: dict):
     (subject.folder / "secrets").rename(subject.folder / "moved")
     subject.configure(**{"cookies": {"secrets": "moved"}, **options})
     assert subject.cli("reload").code == 4
-    last_attempt, last_success = attempts(subject)
+    last_attempt, last_success = refresh_times(subject)
     assert last_attempt > last_success
     assert subject.metrics().total("dnsblock_publish_failures_total", reason="refused") == 1
 

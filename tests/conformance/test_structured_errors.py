@@ -136,7 +136,7 @@ def test_text_for_people_is_dropped_first_if_it_does_not_fit(subject: Subject):
 
 def test_a_text_that_never_fits_is_dropped(subject: Subject):
     """Trap 5, RFC 8914 section 3: the code alone is still useful."""
-    contacts = [f"mailto:{letter * 100}@isp.example" for letter in "abcd"]
+    contacts = [f"mailto:{character * 100}@isp.example" for character in "abcd"]
     start(subject, ERRORS | {"contacts": contacts})
     reply = subject.query(BLOCKED, edns=wire.opt(512, options=wire.option(OPTION)))
     assert (reply.truncated, reply.extended_errors) == (False, {16: ""})

@@ -8,7 +8,7 @@ import pytest
 
 from . import wire
 from .clients import Stream
-from .harness import PATIENCE, Subject, is_forwarded, is_sinkholed
+from .harness import TIMEOUT, Subject, is_forwarded, is_sinkholed
 from .orders import block
 from .tools import wait_for
 from .upstreams import StubUpstream, silent
@@ -27,8 +27,8 @@ def running(shared_subject: Subject, shared_upstream: StubUpstream) -> Subject:
     return shared_subject
 
 
-def framed(octets: bytes) -> bytes:
-    return len(octets).to_bytes(2) + octets
+def framed(packet: bytes) -> bytes:
+    return len(packet).to_bytes(2) + packet
 
 
 def answer_of(stream: Stream, name: str) -> wire.Reply:
@@ -64,10 +64,10 @@ def test_queries_in_one_segment_are_all_answered(running: Subject):
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
 def test_queries_in_small_segments_are_answered(running: Subject, size: int):
     """RFC 7766 section 8: neither the length nor the message needs to come in one piece."""
-    octets = framed(wire.query(BLOCKED, qid=1)) + framed(wire.query("free.example", qid=2))
+    packet = framed(wire.query(BLOCKED, qid=1)) + framed(wire.query("free.example", qid=2))
     with running.tcp() as stream:
-        for at in range(0, len(octets), size):
-            stream.sock.sendall(octets[at : at + size])
+        for at in range(0, len(packet), size):
+            stream.sock.sendall(packet[at : at + size])
         replies = {reply.qid: reply for reply in (stream.reply(), stream.reply())}
     assert is_sinkholed(replies[1])
     assert is_forwarded(replies[2])
@@ -78,8 +78,8 @@ def test_length_and_message_leave_in_one_write(running: Subject):
     with running.tcp() as stream:
         for name in [BLOCKED, "free.example"] * 5:
             stream.send(wire.query(name))
-            octets = stream.sock.recv(65535)
-            assert len(octets) == 2 + int.from_bytes(octets[:2])
+            packet = stream.sock.recv(65535)
+            assert len(packet) == 2 + int.from_bytes(packet[:2])
 
 
 def test_a_slow_response_delays_no_other(running: Subject, seen: StubUpstream):
@@ -108,12 +108,12 @@ def test_a_repeated_id_on_a_connection_is_answered_twice(running: Subject, seen:
     assert questions == {wire.question("one.example"), wire.question("two.example")}
 
 
-@pytest.mark.parametrize("octets", [b"", b"\0", b"x" * 11], ids=len)
-def test_a_short_message_over_tcp_disturbs_no_other(running: Subject, octets: bytes):
+@pytest.mark.parametrize("packet", [b"", b"\0", b"x" * 11], ids=len)
+def test_a_short_message_over_tcp_disturbs_no_other(running: Subject, packet: bytes):
     """It is ignored, or the connection is closed; what it never is, is answered."""
     with running.tcp() as stream:
         good = wire.query(BLOCKED)
-        stream.send(octets, good)
+        stream.send(packet, good)
         raw = stream.receive()
         assert raw is None or raw[:2] == good[:2]
     assert is_sinkholed(running.query(BLOCKED, transport="tcp"))
@@ -132,7 +132,7 @@ def test_queries_before_a_half_close_are_answered(running: Subject, seen: StubUp
         slow = seen.wait_for_query("slow.example")
         slow.reply(slow.address())
         assert stream.reply().qid == 1
-        assert stream.is_closed_within(PATIENCE)
+        assert stream.is_closed_within(TIMEOUT)
 
 
 @pytest.mark.parametrize("answered", [False, True])
@@ -143,7 +143,7 @@ def test_an_idle_connection_is_closed(subject: Subject, upstream: StubUpstream, 
         if answered:
             assert is_sinkholed(answer_of(stream, BLOCKED))
         assert not stream.is_closed_within(0.3)
-        assert stream.is_closed_within(PATIENCE)
+        assert stream.is_closed_within(TIMEOUT)
 
 
 def test_a_connection_with_an_outstanding_query_is_not_idle(subject: Subject, upstream: StubUpstream):
@@ -155,20 +155,20 @@ def test_a_connection_with_an_outstanding_query_is_not_idle(subject: Subject, up
         slow = upstream.wait_for_query("slow.example")
         assert not stream.is_closed_within(1)
         slow.reply(slow.address())
-        stream.sock.settimeout(PATIENCE)
+        stream.sock.settimeout(TIMEOUT)
         assert is_forwarded(stream.reply())
-        assert stream.is_closed_within(PATIENCE)
+        assert stream.is_closed_within(TIMEOUT)
 
 
 def test_a_trickling_message_is_disconnected(subject: Subject, upstream: StubUpstream):
     """Trap 15: slow loris; each byte is in time, the message as a whole is not."""
     start(subject, upstream, read_timeout_ms=600, idle_timeout_ms=30000)
-    octets = framed(wire.query("a" * 60 + "." + BLOCKED))
+    packet = framed(wire.query("a" * 60 + "." + BLOCKED))
     with subject.tcp() as stream:
         sent = 0
         try:
-            for sent in range(len(octets)):
-                stream.sock.sendall(octets[sent : sent + 1])
+            for sent in range(len(packet)):
+                stream.sock.sendall(packet[sent : sent + 1])
                 if stream.is_closed_within(0.1):
                     break
         except ConnectionError:
@@ -219,7 +219,7 @@ def test_a_paused_connection_is_not_idle_and_not_slow(subject: Subject, upstream
         stream.send(wire.query("one.example", qid=1), wire.query(BLOCKED, qid=2))
         one = upstream.wait_for_query("one.example")
         assert not stream.is_closed_within(1)
-        stream.sock.settimeout(PATIENCE)
+        stream.sock.settimeout(TIMEOUT)
         one.reply(one.address())
         assert {stream.reply().qid, stream.reply().qid} == {1, 2}
 

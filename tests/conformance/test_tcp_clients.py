@@ -6,7 +6,7 @@ from contextlib import ExitStack
 import pytest
 
 from . import wire
-from .asking import PATIENCE, is_forwarded, is_sinkholed
+from .asking import TIMEOUT, is_forwarded, is_sinkholed
 from .clients import Stream
 from .harness import Subject
 from .orders import block
@@ -76,7 +76,7 @@ def test_denied_clients_are_dropped_over_tcp_too(subject: Subject):
         access_control={"allow": ["127.0.0.1/32"], "denied": "drop"}, orders=[block("B-1", [BLOCKED])]
     )
     with subject.tcp(source="127.0.0.9") as stranger:
-        assert stranger.is_closed_within(PATIENCE)
+        assert stranger.is_closed_within(TIMEOUT)
     with subject.tcp() as client:
         assert is_served(client)
 
@@ -167,7 +167,7 @@ def test_a_network_holds_at_most_a_quarter_of_the_connections(subject: Subject, 
     with ExitStack() as stack:
         waiting(subject, stack, upstream, hosts("127.0.1", 50))
         more = [connected(subject, stack, source) for source in hosts("127.0.1", 60)[50:]]
-        assert all(stream.is_closed_within(PATIENCE) for stream in more)
+        assert all(stream.is_closed_within(TIMEOUT) for stream in more)
         assert refused_connections(subject, "network") == 10
         assert refused_connections(subject, "client") == 0
         assert answered(subject, stack, "127.0.2.1", 50) == 50
@@ -201,8 +201,8 @@ def test_idle_connections_of_a_full_network_make_room_first(subject: Subject, up
             stream.send(wire.query("first.example"))
             assert is_forwarded(stream.reply())
         waiting(subject, stack, upstream, ["127.0.1.2", "127.0.1.3"])
-        assert idle.is_closed_within(PATIENCE)
-        assert connected(subject, stack, "127.0.1.4").is_closed_within(PATIENCE)
+        assert idle.is_closed_within(TIMEOUT)
+        assert connected(subject, stack, "127.0.1.4").is_closed_within(TIMEOUT)
         assert refused_connections(subject, "network") == 1
         other.send(wire.query("second.example"))
         assert is_forwarded(other.reply())
@@ -228,7 +228,7 @@ def test_a_reload_changes_what_a_network_may_hold(subject: Subject, upstream: St
     start_among_networks(subject, upstream, max_connections_per_network=2)
     with ExitStack() as stack:
         waiting(subject, stack, upstream, hosts("127.0.1", 2))
-        assert connected(subject, stack, "127.0.1.3").is_closed_within(PATIENCE)
+        assert connected(subject, stack, "127.0.1.3").is_closed_within(TIMEOUT)
         text = subject.config_path.read_text()
         assert text.count("max_connections_per_network: 2\n") == 1, text
         subject.config_path.write_text(text.replace("per_network: 2\n", "per_network: auto\n"))

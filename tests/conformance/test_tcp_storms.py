@@ -40,8 +40,8 @@ def start(subject: Subject, upstream: StubUpstream, timeouts: dict | None = None
     )
 
 
-def framed(octets: bytes) -> bytes:
-    return len(octets).to_bytes(2) + octets
+def framed(packet: bytes) -> bytes:
+    return len(packet).to_bytes(2) + packet
 
 
 # ------- Kinds of clients --------------------------------------------------------------
@@ -51,7 +51,7 @@ def say_nothing(_client: socket.socket) -> None:
     """A connection, and no byte."""
 
 
-def say_one_octet(client: socket.socket) -> None:
+def say_one_byte(client: socket.socket) -> None:
     """The first byte of the length, and never the second."""
     client.send(b"\0")
 
@@ -81,7 +81,7 @@ def never_read(client: socket.socket) -> None:
         client.send(framed(wire.query(BLOCKED, "TXT")) * 100)
 
 
-KINDS = (say_nothing, say_one_octet, say_half, vanish, reset, never_read)
+KINDS = (say_nothing, say_one_byte, say_half, vanish, reset, never_read)
 
 
 def skip_unless_may_vanish() -> None:
@@ -258,7 +258,7 @@ def test_an_unread_response_takes_little_kernel_memory(
             nonlocal most
             with suppress(BlockingIOError):
                 return greedy.send(batch)
-            most = max(most, unsent_octets(greedy))
+            most = max(most, unsent_bytes(greedy))
             return 0
 
         wait_for(lambda: [take_more() for _ in range(20)] == [0] * 20, "nothing more is taken")
@@ -267,8 +267,8 @@ def test_an_unread_response_takes_little_kernel_memory(
         assert 0 < most < 1 << 20
 
 
-def unsent_octets(client: socket.socket) -> int:
-    """What the other end of this connection has sent and cannot get rid of (proc_net_tcp)."""
+def unsent_bytes(client: socket.socket) -> int:
+    """The send queue of the other end of this connection (proc_net_tcp)."""
     mine, its = client.getsockname()[1], client.getpeername()[1]
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         _, local, remote, _, queues, *_ = line.split()

@@ -97,7 +97,7 @@ DEGRADED: dict[str, Callable[[Subject], object]] = {
 def test_the_unit_starts_and_enforces_in_every_state_that_the_daemon_tolerates(
     subject: Subject, upstream: StubUpstream, state: str
 ):
-    """What the running daemon tolerates, the check before its start and the start itself tolerate too."""
+    """The check before a startup, and the startup, tolerate every fault that the running daemon tolerates."""
     court = {"name": "court", "issuer": "court.example", "unsigned": "accept", "answer": "sinkhole"}
     subject.start(
         zones=[*ZONES, court],

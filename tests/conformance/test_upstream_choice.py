@@ -11,7 +11,7 @@ import pytest
 from . import wire
 from .caching import unusable
 from .harness import Subject, is_forwarded
-from .upstreams import Asked, MakeUpstream, Script, StubUpstream, decent, only_probes
+from .upstreams import Asked, MakeUpstream, Script, StubUpstream, decent, only_health_checks
 
 NAMES = [f"n{number}.example" for number in range(200)]
 
@@ -39,7 +39,7 @@ def names_of(upstream: StubUpstream) -> set[str]:
 
 @pytest.fixture
 def make_upstream(make_upstream: MakeUpstream) -> MakeUpstream:
-    """Upstreams that may die: what holds for queries holds for probes."""
+    """Upstreams whose script also answers health checks."""
     return partial(make_upstream, may_die=True)
 
 
@@ -84,7 +84,7 @@ def test_least_outstanding_uses_the_fewest_queries_for_the_weight(
     subject: Subject, make_upstream: MakeUpstream
 ):
     """A slow upstream gets fewer queries, since unanswered ones stay outstanding."""
-    small, large = make_upstream(only_probes), make_upstream(only_probes)
+    small, large = make_upstream(only_health_checks), make_upstream(only_health_checks)
     listed = servers(small, large, weight=[1, 3])
     start(subject, listed, selection="least_outstanding", timeout_ms=60_000, health_check={"interval_ms": 50})
     with subject.udp() as client:
@@ -156,7 +156,7 @@ def test_hashed_is_independent_of_the_order_of_upstreams(
     assert [names_of(one) for one in three] == before
 
 
-# ------- Upstreams that will not ---------------------------------------------------------
+# ------- Upstreams that return errors ---------------------------------------------------------
 
 
 def saying(rcode: int) -> object:
@@ -171,17 +171,17 @@ def test_refused_of_one_upstream_is_retried_on_another(
     subject: Subject, make_upstream: MakeUpstream, rcode: int, name: str
 ):
     """RFC 1034 section 5.3.3: another server is queried; REFUSED is passed on only if all refuse."""
-    unwilling, good = make_upstream(saying(rcode)), make_upstream()
-    start(subject, servers(unwilling, good))
+    refusing, good = make_upstream(saying(rcode)), make_upstream()
+    start(subject, servers(refusing, good))
     ask(subject, NAMES[:20])
     # FORMERR and NOTIMP may be about EDNS: asked again without (RFC 6891 section 7).
     times = 1 if rcode == 5 else 2
-    assert (len(unwilling.queries), len(good.queries)) == (20 * times, 20)
-    reasons = {"upstream": unwilling.address, "reason": "refused"}
+    assert (len(refusing.queries), len(good.queries)) == (20 * times, 20)
+    reasons = {"upstream": refusing.address, "reason": "refused"}
     assert subject.metrics().total("dnsblock_upstream_errors_total", **reasons) == 20
     good.script = saying(rcode)
     assert subject.query("both.example").rcode == name
-    assert len(unwilling.asked_for("both.example")) == len(good.asked_for("both.example")) == times
+    assert len(refusing.asked_for("both.example")) == len(good.asked_for("both.example")) == times
 
 
 @pytest.mark.parametrize("what", ["cut off", "two CNAMEs", "BADVERS"])
@@ -253,9 +253,9 @@ def test_refused_is_passed_on_at_once_if_no_other_upstream_is_up(
     subject: Subject, make_upstream: MakeUpstream
 ):
     """Waiting for an upstream that is down would help nobody."""
-    unwilling, dead = make_upstream(saying(5)), make_upstream(lambda _asked: None)
+    refusing, dead = make_upstream(saying(5)), make_upstream(lambda _asked: None)
     health_check = {"interval_ms": 100}
-    start(subject, servers(unwilling, dead), health_check=health_check, timeout_ms=60_000)
+    start(subject, servers(refusing, dead), health_check=health_check, timeout_ms=60_000)
     subject.wait_for_metric(
         "dnsblock_upstream_health_checks_total", at_least=3, upstream=dead.address, result="lost"
     )

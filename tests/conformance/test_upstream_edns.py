@@ -40,7 +40,7 @@ REFUSALS = pytest.mark.parametrize("how", [FORMERR, NOTIMP, "FORMERR with OPT", 
 
 
 @REFUSALS
-@pytest.mark.parametrize("health_check", [SELDOM, None], ids=["probed", "not probed"])
+@pytest.mark.parametrize("health_check", [SELDOM, None], ids=["checked", "not checked"])
 def test_an_upstream_that_refuses_opt_is_queried_without(
     subject: Subject, make_upstream: MakeUpstream, how: str | int, health_check: dict | None
 ):
@@ -58,7 +58,7 @@ def test_an_upstream_that_refuses_opt_is_queried_without(
     assert len(upstream.queries) == 30 + len(refused)
     assert subject.metrics().total(WITHOUT, upstream=upstream.address) == 1
     assert subject.metrics().total("dnsblock_upstream_up", upstream=upstream.address) == 1
-    wait_for(lambda: LOGGED in subject.stderr(), "the log tells")
+    wait_for(lambda: LOGGED in subject.stderr(), "it is logged")
     assert subject.stderr().count(LOGGED) == 1
 
 
@@ -140,8 +140,8 @@ def test_health_checks_detect_missing_edns_support(subject: Subject, make_upstre
     """A health check that is answered FORMERR is sent again without OPT: the upstream is healthy."""
     upstream = make_upstream(refusing(FORMERR), may_die=True)
     start(subject, upstream, health_check={"interval_ms": 50})
-    wait_for(lambda: len(upstream.probes) >= 6, "six probes")
-    assert [asked.message.opt is not None for asked in upstream.probes[:6]] == [True] + [False] * 5
+    wait_for(lambda: len(upstream.health_checks) >= 6, "six health checks")
+    assert [asked.message.opt is not None for asked in upstream.health_checks[:6]] == [True] + [False] * 5
     assert subject.metrics().total("dnsblock_upstream_up", upstream=upstream.address) == 1
     assert is_forwarded(subject.query("free.example"))
     assert [asked.message.opt for asked in upstream.queries] == [None]

@@ -11,7 +11,16 @@ from . import wire
 from .harness import CLOSED_UPSTREAM, Subject, is_forwarded, is_sinkholed
 from .orders import block
 from .tools import wait_for
-from .upstreams import PROBE, Asked, MakeUpstream, Script, StubUpstream, decent, only_probes, silent
+from .upstreams import (
+    HEALTH_CHECK,
+    Asked,
+    MakeUpstream,
+    Script,
+    StubUpstream,
+    decent,
+    only_health_checks,
+    silent,
+)
 
 BLOCKED = "blocked.example"
 HEALTH_CHECKS = "dnsblock_upstream_health_checks_total"
@@ -38,25 +47,25 @@ def wait_until_down(subject: Subject, upstream: StubUpstream) -> None:
     wait_for(lambda: not is_up(subject, upstream), f"{upstream.address} is down")
 
 
-def probes(subject: Subject, upstream: StubUpstream, result: str) -> float:
+def health_checks(subject: Subject, upstream: StubUpstream, result: str) -> float:
     return subject.metrics().total(HEALTH_CHECKS, upstream=upstream.address, result=result)
 
 
 @pytest.fixture
 def make_upstream(make_upstream: MakeUpstream) -> MakeUpstream:
-    """Upstreams that may die: what holds for queries holds for probes."""
+    """Upstreams whose script also answers health checks."""
     return partial(make_upstream, may_die=True)
 
 
-# ------- Probes --------------------------------------------------------------------------
+# ------- Health checks --------------------------------------------------------------------------
 
 
 def test_health_checks_have_random_ids_and_ports(subject: Subject, upstream: StubUpstream):
     """RFC 5452 section 9.2, as for every query; recursion desired, with our own OPT (RFC 6891)."""
     start(subject, upstream, health_check=OFTEN)
-    wait_for(lambda: len(upstream.probes) >= 20, "twenty probes")
-    probed = upstream.probes[:20]
-    assert {one.message.question for one in probed} == {PROBE}
+    wait_for(lambda: len(upstream.health_checks) >= 20, "twenty health checks")
+    probed = upstream.health_checks[:20]
+    assert {one.message.question for one in probed} == {HEALTH_CHECK}
     assert {(one.message.flags, one.message.opt.rclass, one.transport) for one in probed} == {
         (wire.RD, 1232, "udp")
     }
@@ -74,40 +83,40 @@ def test_health_checks_are_configurable(subject: Subject, upstream: StubUpstream
     start(subject, upstream, health_check=None)
     assert is_forwarded(subject.query("free.example"))
     assert [asked.name for asked in upstream.queries] == ["free.example"]
-    assert (upstream.probes, is_up(subject, upstream)) == ([], True)
+    assert (upstream.health_checks, is_up(subject, upstream)) == ([], True)
 
 
 def test_health_checks_back_off_while_an_upstream_returns_errors(subject: Subject, upstream: StubUpstream):
-    """It speaks, and yet is down: each probe that it refuses doubles the time to the next."""
+    """An upstream that answers with errors is down: each failed health check doubles the time to the next."""
     upstream.script = lambda asked: asked.response(rcode=5)
     began = time.monotonic()
     start(subject, upstream, health_check={"interval_ms": 50})
-    wait_for(lambda: len(upstream.probes) >= 8, "eight probes")
+    wait_for(lambda: len(upstream.health_checks) >= 8, "eight health checks")
     took = time.monotonic() - began
     # Three make it down; then 0.1, 0.2, 0.4 and 0.8 seconds pass, a tenth less at least.
     assert took >= 0.9 * 1.5
-    assert len(upstream.probes) <= 8 + took
+    assert len(upstream.health_checks) <= 8 + took
     assert not is_up(subject, upstream)
 
 
 def test_health_checks_detect_failure_and_recovery_of_an_idle_upstream(
     subject: Subject, make_upstream: MakeUpstream
 ):
-    """So a standby is known to be dead before it is needed. The log and `status` tell."""
+    """A dead standby is detected before it is needed. It is logged, and `status` reports it."""
     first, standby = make_upstream(), make_upstream()
     start(subject, first, standby, health_check=OFTEN)
-    wait_for(lambda: standby.probes, "it is probed")
+    wait_for(lambda: standby.health_checks, "it is checked")
     assert is_up(subject, standby)
     standby.script = silent
     wait_until_down(subject, standby)
     assert subject.status()["upstreams_down"] == [standby.address]
     shown = subject.cli("status", as_json=False).stdout.splitlines()
     assert any(standby.address in line and "DOWN" in line for line in shown)
-    wait_for(lambda: f"upstream {standby.address} does not answer" in subject.stderr(), "the log tells")
+    wait_for(lambda: f"upstream {standby.address} does not answer" in subject.stderr(), "it is logged")
     standby.script = decent
     wait_until_up(subject, standby)
     assert subject.status()["upstreams_down"] == []
-    wait_for(lambda: f"upstream {standby.address} answers again" in subject.stderr(), "the log tells")
+    wait_for(lambda: f"upstream {standby.address} answers again" in subject.stderr(), "it is logged")
     assert subject.stderr().count(f"upstream {standby.address}") == 2, "once each, not from each thread"
     assert is_up(subject, first)
 
@@ -116,17 +125,17 @@ def test_health_checks_detect_failure_and_recovery_of_an_idle_upstream(
 def test_an_upstream_with_failing_health_checks_gets_no_queries(
     subject: Subject, make_upstream: MakeUpstream, rcode: int
 ):
-    """A resolver without its way to the Internet, or that does not know this machine, takes no traffic."""
+    """A resolver without Internet connectivity, or with an ACL against this server, gets no queries."""
     useless, good = make_upstream(lambda asked: asked.response(rcode=rcode)), make_upstream()
     start(subject, useless, good, health_check=OFTEN)
     wait_until_down(subject, useless)
     assert is_forwarded(subject.query("free.example"))
     assert useless.asked_for("free.example") == []
-    assert probes(subject, useless, "lost") == 0
+    assert health_checks(subject, useless, "lost") == 0
 
 
 def test_an_upstream_that_returns_errors_is_used_if_no_other_is_up(subject: Subject, upstream: StubUpstream):
-    """The probe may be what is wrong; and a resolver without the Internet still has a cache."""
+    """The health-check query may be at fault, and a resolver without Internet connectivity has a cache."""
     upstream.script = lambda asked: asked.response(rcode=5) if asked.name == "" else decent(asked)
     start(subject, upstream, health_check=OFTEN)
     wait_until_down(subject, upstream)
@@ -136,10 +145,10 @@ def test_an_upstream_that_returns_errors_is_used_if_no_other_is_up(subject: Subj
 
 @pytest.mark.parametrize("reply", [{"rcode": 3}, {"flags": wire.TC}, {"rcode": 0}])
 def test_any_response_but_an_error_is_healthy(subject: Subject, upstream: StubUpstream, reply: dict):
-    """NXDOMAIN, a cut answer and an empty one are answers."""
+    """NXDOMAIN, TC=1 and NODATA are healthy responses."""
     upstream.script = lambda asked: asked.response(**reply)
     start(subject, upstream, health_check=OFTEN)
-    wait_for(lambda: probes(subject, upstream, "good") >= 5, "five good probes")
+    wait_for(lambda: health_checks(subject, upstream, "good") >= 5, "five good health checks")
     assert is_up(subject, upstream)
 
 
@@ -151,7 +160,7 @@ def test_a_mismatched_response_does_not_count_as_a_health_check(subject: Subject
     ]
     start(subject, upstream, health_check=OFTEN)
     wait_until_down(subject, upstream)
-    assert probes(subject, upstream, "good") == 0
+    assert health_checks(subject, upstream, "good") == 0
 
 
 def test_one_good_health_check_does_not_bring_an_upstream_up(subject: Subject, make_upstream: MakeUpstream):
@@ -161,7 +170,7 @@ def test_one_good_health_check_does_not_bring_an_upstream_up(subject: Subject, m
     wait_until_down(subject, flapping)
     turn = iter(range(10**6))
     flapping.script = lambda asked: decent(asked) if next(turn) % 2 else None
-    wait_for(lambda: probes(subject, flapping, "good") >= 4, "four good ones, none after another")
+    wait_for(lambda: health_checks(subject, flapping, "good") >= 4, "four good ones, none after another")
     assert not is_up(subject, flapping)
     assert subject.stderr().count("answers again") == 0
 
@@ -179,7 +188,7 @@ def test_health_checks_of_a_down_upstream_back_off(
 
     dead, good = make_upstream(noting), make_upstream()
     start(subject, dead, good, health_check={"interval_ms": 50, "timeout_ms": 10})
-    wait_for(lambda: len(at) >= 9, "nine probes", timeout=60)
+    wait_for(lambda: len(at) >= 9, "nine health checks", timeout=60)
     gaps = [later - earlier for earlier, later in pairwise(at)]
     assert gaps[7] > 3 * gaps[4] > 3 * gaps[3], gaps
     at.clear()
@@ -187,7 +196,7 @@ def test_health_checks_of_a_down_upstream_back_off(
     wait_until_up(subject, dead)
 
 
-# ------- Who is slow is not dead ---------------------------------------------------------
+# ------- Slow upstreams stay up ---------------------------------------------------------
 
 
 def slow_names(asked: Asked) -> bytes | None:
@@ -196,7 +205,7 @@ def slow_names(asked: Asked) -> bytes | None:
 
 
 def test_an_upstream_that_is_slow_for_some_names_stays_up(subject: Subject, make_upstream: MakeUpstream):
-    """Dead authorities make any resolver slow; its queries are not sent twice, and it is not left."""
+    """Dead authorities make any resolver slow: its queries are not sent twice, and it stays in use."""
     slow, other = make_upstream(slow_names), make_upstream()
     start(subject, slow, other, **PATIENT, health_check=SELDOM)
     with subject.udp() as waiting, subject.udp() as client:
@@ -216,8 +225,8 @@ def test_an_upstream_that_is_slow_for_some_names_stays_up(subject: Subject, make
 
 
 def test_three_slow_names_do_not_bring_an_upstream_down(subject: Subject, make_upstream: MakeUpstream):
-    """Its probes are answered meanwhile: the names are hard, and it lives."""
-    slow, other = make_upstream(only_probes), make_upstream()
+    """Its health checks pass meanwhile, so only the names are slow."""
+    slow, other = make_upstream(only_health_checks), make_upstream()
     start(subject, slow, other, timeout_ms=700, health_check=OFTEN)
     for number in range(4):
         assert is_forwarded(subject.query(f"n{number}.example"))
@@ -229,7 +238,7 @@ def test_an_upstream_that_answers_only_health_checks_is_down_until_it_answers_a_
     subject: Subject, make_upstream: MakeUpstream
 ):
     """It answers health checks from its cache without Internet connectivity: real queries show it."""
-    deaf, other = make_upstream(only_probes), make_upstream()
+    deaf, other = make_upstream(only_health_checks), make_upstream()
     start(subject, deaf, other, health_check={"interval_ms": 1000}, timeout_ms=500, tries=3)
     numbers = itertools.count()
 
@@ -241,11 +250,11 @@ def test_an_upstream_that_answers_only_health_checks_is_down_until_it_answers_a_
 
     def is_left() -> bool:
         ask()
-        good = probes(subject, deaf, "good")
+        good = health_checks(subject, deaf, "good")
         subject.wait_for_metric(HEALTH_CHECKS, good + 3, upstream=deaf.address, result="good")
         return not is_up(subject, deaf)
 
-    wait_for(is_left, "it is left, and its probes are not believed", 60)
+    wait_for(is_left, "it is down although its health checks pass", 60)
     deaf.forget()
     ask()
     assert len(deaf.queries) < 5, "one query a second tries it"
@@ -254,20 +263,20 @@ def test_an_upstream_that_answers_only_health_checks_is_down_until_it_answers_a_
 
 
 def test_a_false_suspicion_is_not_repeated_at_once(subject: Subject, make_upstream: MakeUpstream):
-    """Queries are doubled once, not again and again, when a resolver is slow with all but probes."""
-    slow, other = make_upstream(only_probes), make_upstream()
+    """Queries are sent twice once, not repeatedly, if a resolver is slow with all but health checks."""
+    slow, other = make_upstream(only_health_checks), make_upstream()
     start(subject, slow, other, **PATIENT, health_check=SELDOM)
     subject.wait_for_metric(HEALTH_CHECKS, upstream=slow.address, result="good")
     with subject.udp() as client:
         for number in range(20):
             client.send(wire.query(f"a{number}.example"))
-        wait_for(lambda: "answers again" in subject.stderr(), "it was suspected, and a probe was answered")
+        wait_for(lambda: "answers again" in subject.stderr(), "it was suspected, and a health check passed")
         for wave in range(3):
-            good = probes(subject, slow, "good")
+            good = health_checks(subject, slow, "good")
             for number in range(10):
                 client.send(wire.query(f"b{wave}{number}.example"))
             # It follows upon a query that has waited for as long as silence is borne.
-            wait_for(lambda good=good: probes(subject, slow, "good") > good, "one more probe")
+            wait_for(lambda good=good: health_checks(subject, slow, "good") > good, "one more health check")
         names = [asked.name for asked in other.queries]
         assert [name for name in names if name.startswith("b")] == []
         assert len(names) == len(set(names)) <= 20
@@ -293,19 +302,19 @@ def test_a_single_silent_upstream_gets_each_query_as_often_as_configured(
     assert max(len(upstream.asked_for(f"n{number}.example")) for number in range(50)) <= 2
 
 
-# ------- Who is dead is left -------------------------------------------------------------
+# ------- Hanging and closed upstreams -------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("queries", "health_check"),
-    # Without probes the silence to one query would prove nothing.
+    # Without health checks, silence to one query would prove nothing.
     [(1, SELDOM | {"timeout_ms": 300}), (50, SELDOM | {"timeout_ms": 300}), (50, None)],
-    ids=["one query", "many", "many, without probes"],
+    ids=["one query", "many", "many, without health checks"],
 )
 def test_a_hanging_upstream_is_replaced_long_before_the_timeout(
     subject: Subject, make_upstream: MakeUpstream, queries: int, health_check: dict | None
 ):
-    """Take-over in under a second: by its silence to many, or to one query and a probe."""
+    """Failover in under a second: by its silence to many queries, or to one and a health check."""
     hung, good = make_upstream(), make_upstream()
     start(subject, hung, good, **PATIENT, health_check=health_check)
     assert is_forwarded(subject.query("before.example"))

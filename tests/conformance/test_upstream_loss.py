@@ -16,7 +16,7 @@ from .upstreams import Unbound
 
 BLOCKED = "blocked.example"
 RATE = 3000
-PATIENCE_S = 10  # with one query: nobody waits for it to end
+TIMEOUT_S = 10  # with one query: nobody waits for it to end
 pytestmark = pytest.mark.timeout(600)
 
 
@@ -38,8 +38,8 @@ def load(subject: Subject, seconds: int) -> Iterator[list[str]]:
     names = subject.folder / "queries.txt"
     names.write_text("".join(f"n{number}.load.example A\n{BLOCKED} A\n" for number in range(1000)))
     command = [tool("dnsperf"), "-s", "127.0.0.1", "-p", str(subject.ports[4]), "-d", str(names)]
-    # A query that is not answered within dnsperf's own patience counts as lost. Its sockets must hold all
-    # that is answered at once when patience with both resolvers ends, or it loses answers itself.
+    # A query that is not answered within dnsperf's own timeout counts as lost. Its sockets must hold all
+    # responses that arrive at once when both resolvers time out, or it loses some itself.
     command += [
         "-c",
         "8",
@@ -48,7 +48,7 @@ def load(subject: Subject, seconds: int) -> Iterator[list[str]]:
         "-T",
         "1",
         "-t",
-        str(PATIENCE_S),
+        str(TIMEOUT_S),
         "-l",
         str(seconds),
         "-q",
@@ -78,7 +78,7 @@ def test_losing_one_of_two_resolvers_under_load_costs_no_query(
     subject.start(
         orders=[block("B-1", [BLOCKED])],
         upstreams=[dying.address, staying.address],
-        upstream={"selection": selection, "timeout_ms": PATIENCE_S * 1000, "health_check": {}},
+        upstream={"selection": selection, "timeout_ms": TIMEOUT_S * 1000, "health_check": {}},
     )
     with load(subject, 5) as report:
         subject.wait_for_metric("dnsblock_queries_total", at_least=RATE, outcome="forwarded")
@@ -87,7 +87,7 @@ def test_losing_one_of_two_resolvers_under_load_costs_no_query(
     print(report[0])
     assert figure(report[0], r"Queries lost:\s+(\d+)") == 0
     assert re.search(r"Response codes:\s+NOERROR \d+ \(100.00%\)", report[0])
-    assert figure(report[0], r"max ([\d.]+)\)") < PATIENCE_S / 3
+    assert figure(report[0], r"max ([\d.]+)\)") < TIMEOUT_S / 3
     failed = {"failed", "overloaded"}
     assert sum(subject.metrics().total("dnsblock_queries_total", outcome=one) for one in failed) == 0
     assert subject.status()["upstreams_down"] == [dying.address]

@@ -21,7 +21,7 @@ BLOCKED = "blocked.example"
 HOLD = 2.0  # seconds that queries wait
 LONG = 45.0  # how long a client waits here
 PROBED = {"interval_ms": 1000, "timeout_ms": 500}
-PROBES = pytest.mark.parametrize(
+HEALTH_CHECKS = pytest.mark.parametrize(
     "health_check", [PROBED, None], ids=["with health checks", "without health checks"]
 )
 
@@ -81,7 +81,7 @@ def within_hold(subject: Subject, one_try: Callable[[], None]) -> None:
     pytest.fail(f"the machine is too slow: each try took longer than {HOLD} s, for want of a processor")
 
 
-@PROBES
+@HEALTH_CHECKS
 @pytest.mark.parametrize("workers", [1, 4])
 def test_queries_wait_while_the_single_upstream_restarts(
     subject: Subject, upstream: StubUpstream, workers: int, health_check: dict | None
@@ -107,7 +107,7 @@ def test_queries_wait_while_the_single_upstream_restarts(
     assert is_forwarded(subject.query("after.example"))
 
 
-@PROBES
+@HEALTH_CHECKS
 @pytest.mark.parametrize("closed_for", [0.02, 0.5])
 def test_a_restarted_upstream_takes_over_when_the_other_goes_down(
     subject: Subject, make_upstream: MakeUpstream, closed_for: float, health_check: dict | None
@@ -143,7 +143,7 @@ def give_up(subject: Subject, upstream: StubUpstream) -> None:
         with clients(subject, 1) as one:
             one.ask()
             (reply,) = one.replies()
-        return reply.rcode == "SERVFAIL" and len(upstream.probes) >= 20
+        return reply.rcode == "SERVFAIL" and len(upstream.health_checks) >= 20
 
     wait_for(is_given_up, "it is down, and probed often", timeout=LONG)
 

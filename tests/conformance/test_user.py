@@ -55,7 +55,7 @@ def open_folder(subject: Subject) -> Iterator[Path]:
 
 
 def status_of(subject: Subject) -> list[dict[str, list[str]]]:
-    """What the kernel says of each thread (proc(5))."""
+    """The status of each thread (proc(5))."""
     said = []
     for task in Path(f"/proc/{subject.process.pid}/task").iterdir():
         lines = (line.split() for line in (task / "status").read_text().splitlines())

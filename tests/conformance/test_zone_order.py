@@ -142,7 +142,7 @@ def test_nxdomain_becomes_nodata_above_a_name_that_truncate_passes(subject: Subj
 
 
 def test_a_shadow_below_truncate_counts_over_tcp_only(subject: Subject, upstream: StubUpstream):
-    """What it would block if it were enforced: over UDP the zone above decides."""
+    """The names that it would block if it were enforced: over UDP the zone above decides."""
     start(subject, upstream, [TCP_ONLY, {**LATER, "mode": "shadow"}])
     for transport in ("udp", "tcp", "tcp"):
         subject.query(NAME, transport=transport)
@@ -282,7 +282,7 @@ def test_other_records_of_an_allowed_response_are_checked_by_the_zones_above(
 
 
 def test_a_cached_response_is_checked_for_each_name_and_zone_order(subject: Subject, upstream: StubUpstream):
-    """What passed for an allowed name has passed for no other, and not for the zones of tomorrow."""
+    """A cached response that passed for an allowed name has not passed for others, nor for later zones."""
     start(subject, upstream, [ALLOW, BADNETS], cache={"size_mb": 8})
     for _ in range(2):
         assert is_forwarded(subject.query(NAME))

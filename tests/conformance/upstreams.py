@@ -21,7 +21,7 @@ import pytest
 from ports import free_port
 
 from . import proxied, wire
-from .asking import PATIENCE
+from .asking import TIMEOUT
 from .tools import tool, wait_for
 
 TELEGRAM = (
@@ -34,7 +34,7 @@ TELEGRAM_ADDRESSES = {name: f"198.51.100.{11 + i}" for i, name in enumerate(TELE
 
 # ------- The scripted upstream -----------------------------------------------
 
-PROBE = wire.question(".", "NS")  # what the daemon asks to see whether an upstream is alive
+HEALTH_CHECK = wire.question(".", "NS")  # of the default configuration
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,7 +47,7 @@ class Asked:
     message: wire.Reply
     _send: Callable[[bytes], None] = field(repr=False)
     hang_up: Callable[[], None] = field(repr=False, default=lambda: None)  # ends its connection, over TCP
-    told: proxied.Told | None = None  # what stood in front of it, where that is expected
+    header: proxied.ProxyHeader | None = None  # of the PROXY protocol, where it is expected
 
     @property
     def name(self) -> str:
@@ -62,8 +62,8 @@ class Asked:
         return struct.unpack("!H", self.message.question[-4:-2])[0]
 
     @property
-    def is_probe(self) -> bool:
-        return self.message.question == PROBE
+    def is_health_check(self) -> bool:
+        return self.message.question == HEALTH_CHECK
 
     def reply(self, data: bytes) -> None:
         self._send(data)
@@ -157,9 +157,9 @@ def answering_after(milliseconds: int) -> Iterator[Script]:
         thread.join()
 
 
-def only_probes(asked: Asked) -> bytes | None:
-    """Alive, and slow: probes are answered, and nothing else, unless the test replies later."""
-    return decent(asked) if asked.is_probe else None
+def only_health_checks(asked: Asked) -> bytes | None:
+    """Healthy but slow: only health checks are answered, unless the test replies later."""
+    return decent(asked) if asked.is_health_check else None
 
 
 class StubUpstream:
@@ -175,16 +175,16 @@ class StubUpstream:
         host: str = "127.0.0.1",
         *,
         tcp: bool = True,
-        is_told: bool = False,
+        expects_header: bool = False,
         may_die: bool = False,
     ) -> None:
         self.script = script
         self._may_die = may_die
-        self._is_told = is_told  # expects a PROXY protocol header, as a resolver does that is set up for it
-        self._told: dict[socket.socket, proxied.Told] = {}
+        self._expects_header = expects_header  # of the PROXY protocol
+        self._headers: dict[socket.socket, proxied.ProxyHeader] = {}
         self.errors: list[Exception] = []
         self._asked: list[Asked] = []
-        self._probes: list[Asked] = []
+        self._health_checks: list[Asked] = []
         self._changed = threading.Condition()
         self._family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._host = host
@@ -219,9 +219,9 @@ class StubUpstream:
             return list(self._asked)
 
     @property
-    def probes(self) -> list[Asked]:
+    def health_checks(self) -> list[Asked]:
         with self._changed:
-            return list(self._probes)
+            return list(self._health_checks)
 
     @property
     def open_connections(self) -> list[socket.socket]:
@@ -230,7 +230,7 @@ class StubUpstream:
     def forget(self) -> None:
         with self._changed:
             self._asked.clear()
-            self._probes.clear()
+            self._health_checks.clear()
 
     def asked_for(self, name: str) -> list[Asked]:
         return [asked for asked in self.queries if asked.name.lower() == name.lower()]
@@ -240,14 +240,14 @@ class StubUpstream:
         number = None if qtype is None else wire.qtype_number(qtype)
         return sum(number in (None, asked.qtype) for asked in self.asked_for(name))
 
-    def wait_until(self, condition: Callable[[list[Asked]], bool], timeout: float = PATIENCE) -> list[Asked]:
+    def wait_until(self, condition: Callable[[list[Asked]], bool], timeout: float = TIMEOUT) -> list[Asked]:
         with self._changed:
             if not self._changed.wait_for(lambda: condition(self._asked), timeout):
                 names = [(asked.name, asked.transport) for asked in self._asked]
                 pytest.fail(f"upstream {self.port} waited {timeout} s in vain; it was asked {names}")
             return list(self._asked)
 
-    def wait_for_query(self, name: str, timeout: float = PATIENCE) -> Asked:
+    def wait_for_query(self, name: str, timeout: float = TIMEOUT) -> Asked:
         def has_come(asked: list[Asked]) -> bool:
             return any(one.name.lower() == name.lower() for one in asked)
 
@@ -287,7 +287,7 @@ class StubUpstream:
                     elif not self._read_tcp(sock):
                         selector.unregister(sock)
                         del self._buffers[sock]
-                        self._told.pop(sock, None)
+                        self._headers.pop(sock, None)
                         sock.close()
 
     def _read_udp(self) -> None:
@@ -295,14 +295,14 @@ class StubUpstream:
             data, source = self._udp.recvfrom(65535)
         except OSError:
             return  # an ICMP error of an earlier reply
-        told = None
-        if self._is_told:
+        header = None
+        if self._expects_header:
             try:
-                told, data = proxied.read(data)
+                header, data = proxied.read(data)
             except ValueError as err:  # shown at the end of the test
                 self.errors.append(err)
                 return
-        self._take(data, "udp", source[:2], lambda reply: self._send_udp(reply, source), told=told)
+        self._take(data, "udp", source[:2], lambda reply: self._send_udp(reply, source), header=header)
 
     def _send_udp(self, reply: bytes, source: tuple[str, int]) -> None:
         self._udp.sendto(reply, source)
@@ -319,10 +319,10 @@ class StubUpstream:
             return False
         buffer = self._buffers[sock]
         buffer += data
-        if self._is_told and sock not in self._told:
+        if self._expects_header and sock not in self._headers:
             if not proxied.is_whole(buffer):
                 return bool(data)
-            self._told[sock], buffer[:] = proxied.read(bytes(buffer))
+            self._headers[sock], buffer[:] = proxied.read(bytes(buffer))
         while len(buffer) >= 2 and len(buffer) >= 2 + int.from_bytes(buffer[:2]):
             end = 2 + int.from_bytes(buffer[:2])
             self._take(
@@ -331,7 +331,7 @@ class StubUpstream:
                 source,
                 lambda reply: self._send_tcp(reply, sock),
                 hang_up=lambda: self._hang_up(sock),
-                told=self._told.get(sock),
+                header=self._headers.get(sock),
             )
             del buffer[:end]
         return bool(data)
@@ -348,14 +348,14 @@ class StubUpstream:
         send: Callable[[bytes], None],
         *,
         hang_up: Callable[[], None] = lambda: None,
-        told: proxied.Told | None = None,
+        header: proxied.ProxyHeader | None = None,
     ) -> None:
         try:
-            asked = Asked(data, transport, source, wire.read(data), send, hang_up, told)
+            asked = Asked(data, transport, source, wire.read(data), send, hang_up, header)
             with self._changed:
-                (self._probes if asked.is_probe else self._asked).append(asked)
+                (self._health_checks if asked.is_health_check else self._asked).append(asked)
                 self._changed.notify_all()
-            replies = decent(asked) if asked.is_probe and not self._may_die else self.script(asked)
+            replies = decent(asked) if asked.is_health_check and not self._may_die else self.script(asked)
             for reply in [replies] if isinstance(replies, bytes) else replies or ():
                 send(reply)
         except Exception as err:  # shown at the end of the test

@@ -52,7 +52,7 @@ NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
 
 @dataclass(frozen=True)
 class Request:
-    """What a client has sent."""
+    """The request of a client."""
 
     target: str
     headers: dict[str, str]  # names in lower case
@@ -128,9 +128,9 @@ class Server:
             pass  # a client that has seen enough goes away in the middle, which is what these tests want
 
 
-def sends(octets: bytes) -> Behaviour:
+def sends(raw: bytes) -> Behaviour:
     async def behave(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(octets)
+        writer.write(raw)
         await writer.drain()
 
     return behave
@@ -140,11 +140,11 @@ async def unknown(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None
     writer.write(whole(b"", "404 Not Found"))
 
 
-def then_silent(octets: bytes) -> Behaviour:
+def then_silent(raw: bytes) -> Behaviour:
     """Sends this, and nothing more until the client goes away."""
 
     async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(octets)
+        writer.write(raw)
         await writer.drain()
         await reader.read()
 
@@ -179,13 +179,13 @@ def gzipped(body: bytes, **fields: str) -> bytes:
     return whole(gzip.compress(body, mtime=0), content_encoding="gzip", **fields)
 
 
-def chunk(octets: bytes) -> bytes:
+def chunk(raw: bytes) -> bytes:
     """Of a body in chunks; an empty one ends it."""
-    return f"{len(octets):x}\r\n".encode() + octets + b"\r\n"
+    return f"{len(raw):x}\r\n".encode() + raw + b"\r\n"
 
 
 def tunnels_to(port: int) -> Behaviour:
-    """What a proxy does for CONNECT: passes octets on, both ways, whatever they are."""
+    """A CONNECT tunnel: passes bytes on in both directions."""
 
     async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         to_reader, to_writer = await asyncio.open_connection("127.0.0.1", port)
@@ -197,8 +197,8 @@ def tunnels_to(port: int) -> Behaviour:
 
 async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     try:
-        while octets := await reader.read(1 << 16):
-            writer.write(octets)
+        while raw := await reader.read(1 << 16):
+            writer.write(raw)
             await writer.drain()
     finally:
         writer.close()

@@ -1,4 +1,4 @@
-"""What the operator has annulled (dnsblock/orders/annulments.py), and what of it is in force."""
+"""Annulments by the operator (dnsblock/orders/annulments.py), and their effect."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -1,4 +1,4 @@
-"""What of the daemon needs a clock of its own: everything else is tested through its sockets."""
+"""Parts of the daemon that need a clock of their own: all others are tested through sockets."""
 
 import asyncio
 from dataclasses import replace
@@ -29,7 +29,7 @@ def end(daemon: Daemon) -> None:
 
 
 def test_a_clock_step_back_publishes_again(tmp_path: Path):
-    """What was derived for a time that has not come would stay in force, or out of it, without end."""
+    """A state that was derived for a future time would stay in force without end."""
     (tmp_path / "dnsblock.yaml").write_text(CONFIG)
     daemon = Daemon(load(tmp_path / "dnsblock.yaml"))
     ahead = datetime.now(UTC) + timedelta(hours=2)

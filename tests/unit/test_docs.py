@@ -53,7 +53,7 @@ def code(text: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def exposed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """What a daemon that has one of everything shows to Prometheus."""
+    """The metrics of a daemon that has one of everything."""
     folder = tmp_path_factory.mktemp("docs")
     (folder / "orders").mkdir()
     for name, text in examples().items():

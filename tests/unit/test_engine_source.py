@@ -87,13 +87,13 @@ def leaves(tree: str) -> list[str]:
     if start < 0:
         return [tree]
     depth, parts = 0, [""]
-    for letter in tree[start:]:
-        if letter == "," and depth == 1:
+    for character in tree[start:]:
+        if character == "," and depth == 1:
             parts.append("")
             continue
-        depth -= letter == "}"
-        parts[-1] += letter if depth > 0 else ""
-        depth += letter == "{"
+        depth -= character == "}"
+        parts[-1] += character if depth > 0 else ""
+        depth += character == "{"
     # The braces themselves stand at depth 0, outside of every part.
     return [tree[:start] + leaf for part in parts if part for leaf in leaves(part)]
 

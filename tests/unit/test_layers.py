@@ -82,7 +82,7 @@ def layer(module: str) -> int | None:
 
 
 def breaches(modules: dict[str, str]) -> list[str]:
-    """What the sources of these modules do against the layers and the doors."""
+    """The violations of the layers, and of the confined imports, in these modules."""
     found = []
     for importer, source in modules.items():
         for name in set(imported(importer, source)):

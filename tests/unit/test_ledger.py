@@ -179,18 +179,18 @@ def rehashed(data: bytes, **fields: object) -> bytes:
 @pytest.mark.parametrize("end", [b"\n", b"", b"x"])
 def test_a_modified_last_record_is_never_removed(folder: Path, end: bytes):
     """It was written whole, and so it was acknowledged: only a person may decide what becomes of it."""
-    damaged = file_of(folder).read_bytes().replace(b"u-1", b"u-2")[:-1] + end
-    file_of(folder).write_bytes(damaged)
+    corrupt = file_of(folder).read_bytes().replace(b"u-1", b"u-2")[:-1] + end
+    file_of(folder).write_bytes(corrupt)
     assert "its digest does not match: the ledger is corrupt" in str(damage_of(folder))
-    assert file_of(folder).read_bytes() == damaged
+    assert file_of(folder).read_bytes() == corrupt
 
 
 def test_two_joined_last_records_are_not_removed(folder: Path):
     """Both were acknowledged: whoever takes both line ends away gets no order out of the ledger."""
-    damaged = file_of(folder).read_bytes()[:-1].replace(b"\n", b"x")
-    file_of(folder).write_bytes(damaged)
+    corrupt = file_of(folder).read_bytes()[:-1].replace(b"\n", b"x")
+    file_of(folder).write_bytes(corrupt)
     assert "the ledger is corrupt" in str(damage_of(folder))
-    assert file_of(folder).read_bytes() == damaged
+    assert file_of(folder).read_bytes() == corrupt
 
 
 @pytest.mark.parametrize(
@@ -218,12 +218,12 @@ def test_two_joined_last_records_are_not_removed(folder: Path):
 )
 def test_any_other_corruption_is_reported_with_file_and_line(folder: Path, damage, line: int):
     """The ledger is proof: nothing in it is passed over or put right."""
-    damaged = damage(file_of(folder).read_bytes())
-    file_of(folder).write_bytes(damaged)
+    corrupt = damage(file_of(folder).read_bytes())
+    file_of(folder).write_bytes(corrupt)
     problem = damage_of(folder)
     assert (problem.file, problem.line) == (str(file_of(folder)), line)
     assert "restore it from a backup" in problem.reason
-    assert file_of(folder).read_bytes() == damaged
+    assert file_of(folder).read_bytes() == corrupt
 
 
 def test_fewer_records_than_were_acknowledged_are_not_repaired(folder: Path):

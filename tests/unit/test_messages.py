@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
-HOLE = "\x00"
+VALUE = "\x00"
 MOST = 64  # variants of one message
 # Words in rows that stand for something else; other words in capitals are codes.
 PLACEHOLDERS = [
@@ -25,35 +25,35 @@ PLACEHOLDERS = [
 # Notes are logged later: the functions that make them, what is put before them, their level.
 NOTES = [
     ("orders/ledger.py", "read", "", "warning"),
-    ("orders/chain.py", "verdict", f"{HOLE}: ", "warning"),
-    ("orders/chain.py", "verdict", f"order {HOLE} of {HOLE}: ", "warning"),
-    ("orders/state.py", "_lift", f"{HOLE}: ", "warning"),
-    ("orders/state.py", "_why_idle", f"{HOLE}: ", "warning"),
+    ("orders/chain.py", "verdict", f"{VALUE}: ", "warning"),
+    ("orders/chain.py", "verdict", f"order {VALUE} of {VALUE}: ", "warning"),
+    ("orders/state.py", "_lift", f"{VALUE}: ", "warning"),
+    ("orders/state.py", "_why_idle", f"{VALUE}: ", "warning"),
     ("orders/intake.py", "_exemptions_without_effect", "", "warning"),
     ("orders/remarks.py", "_on_names", "", "warning"),
-    ("orders/remarks.py", "_on_times", f"{HOLE}: ", "warning"),
-    ("orders/spelling.py", "remarks", f"{HOLE}: ", "warning"),
+    ("orders/remarks.py", "_on_times", f"{VALUE}: ", "warning"),
+    ("orders/spelling.py", "remarks", f"{VALUE}: ", "warning"),
     ("policy/snapshot.py", "standing_notes", "", "warning"),
     ("policy/snapshot.py", "read", "", "warning"),
     ("lists/lists.py", "notes", "", "warning"),
     ("lists/lists.py", "_skipped", "", "warning"),
-    ("lists/report.py", "_apexless", f"list {HOLE}: ", "warning"),
-    ("lists/report.py", "_lost_exceptions", f"list {HOLE}: ", "warning"),
+    ("lists/report.py", "_apexless", f"list {VALUE}: ", "warning"),
+    ("lists/report.py", "_lost_exceptions", f"list {VALUE}: ", "warning"),
 ]
 # Where they are logged: these calls have no text of their own.
 LOGGED_LATER = {("policy/recorder.py", "note"), ("daemon.py", "text")}
-COMPOSED = {f"{HOLE}: {HOLE}", f"list {HOLE}: {HOLE}", f"order {HOLE} of {HOLE}: {HOLE}"}
+COMPOSED = {f"{VALUE}: {VALUE}", f"list {VALUE}: {VALUE}", f"order {VALUE} of {VALUE}: {VALUE}"}
 
 
 # ------- Python
 
 
-def holes_joined(text: str) -> str:
-    return re.sub(f"{HOLE}+", HOLE, text)
+def values_joined(text: str) -> str:
+    return re.sub(f"{VALUE}+", VALUE, text)
 
 
 class Scope:
-    """What the names in a function may be, as far as it is text."""
+    """The text values that the names in a function may have."""
 
     def __init__(self, module: ast.Module, function: ast.AST) -> None:
         self._values: dict[str, list[ast.expr]] = {}
@@ -78,7 +78,7 @@ class Scope:
                 values = self._values[name]
                 recent = [value for value in values if after < value.lineno <= node.lineno] or values
                 return [text for value in recent for text in self.texts(value, after, depth + 1)]
-        return [HOLE]
+        return [VALUE]
 
     def is_part(self, node: ast.JoinedStr, all_joined: list[ast.JoinedStr]) -> bool:
         """Whether a text is only used in another one."""
@@ -109,7 +109,7 @@ def logged_by(path: str) -> Iterator[tuple[str, str]]:
         for line, level, text in sorted(calls(function), key=lambda call: call[0]):
             for found in scope.texts(text, before):
                 if re.search(r"[a-z]{2}", found):
-                    yield level, holes_joined(found)
+                    yield level, values_joined(found)
                 else:
                     assert isinstance(text, ast.Name), f"{path}:{line}: no text of its own"
                     assert (path, text.id) in LOGGED_LATER, f"{path}:{line}: add it to NOTES"
@@ -126,7 +126,7 @@ def notes_of(path: str, name: str) -> list[str]:
             joined = [node for node in ast.walk(function) if isinstance(node, ast.JoinedStr)]
             for node in joined:
                 if not scope.is_part(node, joined):
-                    made += [holes_joined(text) for text in scope.texts(node, 0)]
+                    made += [values_joined(text) for text in scope.texts(node, 0)]
     return [text for text in made if len(re.findall(r"[A-Za-z]", text)) > 3]
 
 
@@ -141,10 +141,10 @@ def events_of_the_engine() -> Iterator[str]:
         assert len(pushed) == source.count("events.push("), f"{path}: an event without a text of its own"
         for text in (re.sub(r"\\\n\s*", "", one) for one in pushed):
             if text != "upstream {address} {what}":
-                yield re.sub(r"\{\w+\}", HOLE, text)
+                yield re.sub(r"\{\w+\}", VALUE, text)
         # Of an upstream: `log`, `log_change`, and the functions that call them.
         for text in re.findall(rf"\b[a-z_]+\(place, {string}", source):
-            yield f"upstream {HOLE} {text}"
+            yield f"upstream {VALUE} {text}"
 
 
 # ------- The table
@@ -181,7 +181,7 @@ SEEN_MOST = {"ready", "serving serial", "accepted order", "accepted version", "s
 def test_every_message_of_the_log_is_documented_with_its_level(level: str, message: str):
     """Warnings and worse; of what is only information, what an operator sees most."""
     if level not in ("info", "debug") or message.startswith(tuple(SEEN_MOST)):
-        shown = message.replace(HOLE, "…")
+        shown = message.replace(VALUE, "…")
         assert any(one == level and matches(row, message) for one, row in rows()), shown
 
 
@@ -194,12 +194,12 @@ def test_every_documented_message_exists():
 
 def test_no_documented_message_matches_everything():
     """A row of placeholders only would make this check useless."""
-    assert [row for _, row in rows() if matches(row, f"{HOLE}: {HOLE}")] == []
+    assert [row for _, row in rows() if matches(row, f"{VALUE}: {VALUE}")] == []
 
 
 def test_messages_are_found_wherever_they_are_made():
     """In a call, in a variable before it, in a note that is logged later, and in the engine."""
     texts = {text for _, text in messages()}
-    assert {"ready", f"list {HOLE} was not fetched: {HOLE}", f"upstream {HOLE} answers again"} <= texts
-    assert f"{HOLE}: NOT_BLOCKED: {HOLE} of {HOLE} entries had ended already" in texts
-    assert f"cannot accept TCP connections: {HOLE}" in texts
+    assert {"ready", f"list {VALUE} was not fetched: {VALUE}", f"upstream {VALUE} answers again"} <= texts
+    assert f"{VALUE}: NOT_BLOCKED: {VALUE} of {VALUE} entries had ended already" in texts
+    assert f"cannot accept TCP connections: {VALUE}" in texts

@@ -1,4 +1,4 @@
-"""What a person may send as a name, and what becomes of it (dnsblock/names.py)."""
+"""Input that is read as a name (dnsblock/names.py)."""
 
 import time
 

@@ -31,7 +31,7 @@ def refused(text: str) -> list[str]:
 
 
 def test_every_field_of_a_document_is_kept():
-    """What a citizen and a court may ask for."""
+    """Fields that a citizen or a court may request."""
     order = read(
         block(
             "B 17/2017 perihal é",

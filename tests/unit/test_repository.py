@@ -135,7 +135,7 @@ def test_no_page_names_an_unknown_make_target_or_file(page: str):
 
 
 def code_of(text: str) -> str:
-    """What stands in backquotes and in code blocks."""
+    """The text in backquotes and in code blocks."""
     return "\n".join(re.findall(r"^```.*?^```|`[^`]+`", text, re.MULTILINE | re.DOTALL))
 
 

@@ -1,4 +1,4 @@
-"""What settings become for the engine: secrets of cookies, RESINFO, structured errors."""
+"""Settings for the engine: cookie secrets, RESINFO, structured errors."""
 
 import json
 from pathlib import Path
@@ -92,11 +92,11 @@ def test_resinfo_is_character_strings():
 def test_structured_text_is_small_and_can_be_left_out(tmp_path: Path):
     """draft-ietf-dnsop-structured-dns-error: minified I-JSON; contacts always, the others where they fit."""
     assert structured_text(config(tmp_path), "order 1") is None
-    told = """signals:
+    text = """signals:
   structured_errors: {option: 65023, contacts: ["mailto:noc@isp.example"], organization: "Penyedia é",
     language: id}
 """
-    whole, brief = structured_text(config(tmp_path, told), "order 1/2026 of kominfo.go.id") or ("", "")
+    whole, brief = structured_text(config(tmp_path, text), "order 1/2026 of kominfo.go.id") or ("", "")
     assert json.loads(whole) == {
         "c": ["mailto:noc@isp.example"],
         "j": "order 1/2026 of kominfo.go.id",

@@ -24,7 +24,7 @@ zones: [{name: listed, list: names.txt, answer: nxdomain}]
 """
 
 
-def octets_read() -> int:
+def bytes_read() -> int:
     """By this process so far, from files and all else."""
     return int(Path("/proc/self/io").read_text().split()[1])
 
@@ -51,9 +51,9 @@ def test_an_unchanged_list_is_not_read_again(config: Config, monkeypatch: pytest
     """A publish for an order does not take as long as ten million names do."""
     monkeypatch.setattr(files, "TICKS_NS", 0)
     first = first_reading(config)
-    before = octets_read()
+    before = bytes_read()
     second = first.read(config, NOW)
-    assert octets_read() - before < NAMES
+    assert bytes_read() - before < NAMES
     zones = compile_lists(config, first, {})
     assert compile_lists(config, second, zones)["listed"] is zones["listed"]
 
@@ -76,9 +76,9 @@ def test_a_recently_written_list_is_read_again(config: Config, monkeypatch: pyte
     """Within a tick of the kernel's clock two versions look the same."""
     monkeypatch.setattr(files, "TICKS_NS", 1 << 62)
     lists = first_reading(config)
-    before = octets_read()
+    before = bytes_read()
     again = lists.read(config, NOW)
-    assert octets_read() - before > NAMES
+    assert bytes_read() - before > NAMES
     zones = compile_lists(config, lists, {})
     assert compile_lists(config, again, zones)["listed"] is zones["listed"]
 

@@ -75,8 +75,8 @@ def test_spans_are_what_is_in_force_at_each_time(received: list[tuple[datetime, 
             for item in derive(known, time).in_force.get("a", ())
             if item.entry.name == NAMES[0]
         }
-        told = [span for span in spans if span.start <= time and (span.end is None or time < span.end)]
-        assert {(one.order.order_id, one.entry.name, one.entry.match) for one in told} == expected, day
+        in_force = [span for span in spans if span.start <= time and (span.end is None or time < span.end)]
+        assert {(one.order.order_id, one.entry.name, one.entry.match) for one in in_force} == expected, day
     for span in spans:
         assert span.end is None or span.start < span.end
 

@@ -94,10 +94,10 @@ def test_remarks_name_the_line():
 def test_confusable_names_are_always_shown():
     """Of a thousand names ten are shown; the rest is counted."""
     names = [f"ü{number}.example" for number in range(30)]
-    told = said(block("b", *names, "p\u0430ypal.example"))
-    assert len(told) == 12
-    assert "MIXED_SCRIPT" in told[1]
-    assert told[-1] == " 21 more names in other scripts than ASCII"
+    remarks = said(block("b", *names, "p\u0430ypal.example"))
+    assert len(remarks) == 12
+    assert "MIXED_SCRIPT" in remarks[1]
+    assert remarks[-1] == " 21 more names in other scripts than ASCII"
 
 
 @pytest.mark.parametrize(
@@ -116,6 +116,6 @@ def test_confusable_names_are_always_shown():
 )
 def test_a_far_year_is_reported(fields: dict[str, str], says: list[str]):
     """2206 instead of 2026 is a typing error that nobody notices for years."""
-    told = said(block("b", "t.me", **fields))
-    assert [one.rpartition("FAR_YEAR: ")[2] for one in told] == says
-    assert all(one[0].isdigit() for one in told)
+    remarks = said(block("b", "t.me", **fields))
+    assert [one.rpartition("FAR_YEAR: ")[2] for one in remarks] == says
+    assert all(one[0].isdigit() for one in remarks)

@@ -1,4 +1,4 @@
-"""What is in force at a time (dnsblock/orders/state.py)."""
+"""The state in force at a time (dnsblock/orders/state.py)."""
 
 import time
 from datetime import UTC, datetime, timedelta

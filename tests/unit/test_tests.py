@@ -1,4 +1,4 @@
-"""What holds for the tests themselves: each can fail, each has its reason, and no file of them is long."""
+"""Rules for the tests: each can fail, each has its reason, and no file is long."""
 
 import ast
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
 class Module:
-    """What a file defines, and where that comes from which it imports from other files of the tests."""
+    """The definitions of a file, and the sources of its imports from other test files."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

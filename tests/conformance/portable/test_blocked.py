@@ -1,4 +1,4 @@
-"""What a blocked name answers, whatever is asked about it."""
+"""Responses for a blocked name, for every type and action."""
 
 import pytest
 

@@ -5,16 +5,16 @@ import pytest
 from .. import wire
 from ..asking import Asking, is_forwarded, is_sinkholed
 from ..policy import (
+    BLOCKED_IN_EXEMPT,
     DEEP_IN_LONG,
     EXACT_IN_LONG,
-    HOLE,
-    HOLEY,
-    IN_THE_HOLE,
+    EXEMPT,
     LONG,
     LONGER,
     MANY_LABELS,
     SHORT,
     SINKHOLED,
+    WITH_EXEMPTION,
 )
 from ..upstreams import StubUpstream
 
@@ -69,9 +69,9 @@ def test_an_empty_nonterminal_hides_no_entry(resolver: Asking, cut: int):
 
 def test_exemptions_inside_blocks_and_blocks_inside_exemptions_apply(resolver: Asking, seen: StubUpstream):
     """Trap 9, draft-vixie-dnsop-dns-rpz section 5.3: both, at any depth."""
-    for name in (HOLEY, f"x.{HOLEY}", IN_THE_HOLE, f"a.b.{IN_THE_HOLE}"):
+    for name in (WITH_EXEMPTION, f"x.{WITH_EXEMPTION}", BLOCKED_IN_EXEMPT, f"a.b.{BLOCKED_IN_EXEMPT}"):
         assert is_sinkholed(resolver.query(name)), name
-    for name in (HOLE, f"x.{HOLE}", f"a.b.{HOLE}"):
+    for name in (EXEMPT, f"x.{EXEMPT}", f"a.b.{EXEMPT}"):
         assert is_forwarded(resolver.query(name)), name
 
 
@@ -97,7 +97,7 @@ def test_only_ascii_letters_match_in_any_case(resolver: Asking, labels: list[byt
     assert is_forwarded(resolver.query(wire.labels_to_wire(labels)))
 
 
-@pytest.mark.parametrize("name", [SINKHOLED, LONGER, f"n.{HOLE}"])
+@pytest.mark.parametrize("name", [SINKHOLED, LONGER, f"n.{EXEMPT}"])
 def test_the_question_is_returned_byte_for_byte(resolver: Asking, name: str):
     """Trap 4, draft-vixie-dnsext-dns0x20: the client's case is its proof; hickory#2683."""
     mixed = f"wWw.{name}".swapcase()

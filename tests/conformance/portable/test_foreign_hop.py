@@ -26,5 +26,5 @@ def test_the_edns_version_is_checked_before_a_second_opt(resolver: Asking, place
     """Trap 0, RFC 6891 section 6.1.3: a higher version may allow what version 0 does not."""
     records = [wire.opt(), wire.opt()]
     records[place] = wire.opt(version=1)
-    octets = wire.message(wire.random_id(), wire.RD, [wire.question(SINKHOLED)], additional=records)
-    assert wire.read(resolver.exchange(octets)).rcode == "BADVERS"
+    packet = wire.message(wire.random_id(), wire.RD, [wire.question(SINKHOLED)], additional=records)
+    assert wire.read(resolver.exchange(packet)).rcode == "BADVERS"

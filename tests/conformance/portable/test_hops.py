@@ -1,4 +1,4 @@
-"""What belongs to one hop only: EDNS, its options, header flags, and the size of a message."""
+"""Parts of a message that belong to one hop: EDNS, its options, header flags, and the size."""
 
 import struct
 
@@ -39,9 +39,9 @@ def test_the_payload_size_in_a_response_is_that_of_the_server(resolver: Asking, 
 def test_do_is_copied_and_no_other_flag_of_opt(resolver: Asking, do: bool):
     """Trap 3, RFC 3225 section 3, RFC 6891 section 6.1.4."""
     flags = (wire.DO if do else 0) | 0x7FFF
-    octets = wire.record(b"\0", "OPT", b"", ttl=flags, rclass=1232)
+    packet = wire.record(b"\0", "OPT", b"", ttl=flags, rclass=1232)
     for name in (SINKHOLED, free()):
-        assert resolver.query(name, edns=octets).opt.ttl == (wire.DO if do else 0)
+        assert resolver.query(name, edns=packet).opt.ttl == (wire.DO if do else 0)
 
 
 def test_unknown_edns_options_are_not_echoed(resolver: Asking):
@@ -235,8 +235,8 @@ def test_unknown_types_are_passed_on_unchanged(resolver: Asking, seen: StubUpstr
 def test_an_unsupported_edns_version_is_not_forwarded(resolver: Asking, seen: StubUpstream):
     """Trap 3, RFC 6891 section 6.1.3: a version is of one hop."""
     name = free()
-    octets = wire.query(name, edns=wire.opt(version=1))
-    reply = wire.read(resolver.exchange(octets))
+    packet = wire.query(name, edns=wire.opt(version=1))
+    reply = wire.read(resolver.exchange(packet))
     assert (reply.rcode, struct.pack("!I", reply.opt.ttl)[1]) == ("BADVERS", 0)
     assert seen.asked_for(name) == []
 

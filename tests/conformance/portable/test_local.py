@@ -1,4 +1,4 @@
-"""What a resolver answers without a policy: special-use names, ANY, cookies, keepalive."""
+"""Responses that need no policy: special-use names, ANY, cookies, keepalive."""
 
 import pytest
 
@@ -92,14 +92,14 @@ def test_a_client_cookie_gets_a_server_cookie(resolver: Asking):
 @pytest.mark.parametrize("length", [0, 7, 9, 15, 41])
 def test_a_cookie_of_invalid_length_is_a_format_error(resolver: Asking, length: int):
     """RFC 7873 section 5.2.2: 8, or 16 to 40 octets."""
-    octets = wire.query(SINKHOLED, edns=asking(wire.COOKIE_OPTION, b"c" * length))
-    assert wire.read(resolver.exchange(octets)).rcode == "FORMERR"
+    packet = wire.query(SINKHOLED, edns=asking(wire.COOKIE_OPTION, b"c" * length))
+    assert wire.read(resolver.exchange(packet)).rcode == "FORMERR"
 
 
 def test_a_query_may_ask_for_a_cookie_alone(resolver: Asking):
     """RFC 7873 section 5.4: QDCOUNT 0."""
-    octets = wire.message(7, wire.RD, additional=[asking(wire.COOKIE_OPTION, CLIENT_COOKIE)])
-    reply = wire.read(resolver.exchange(octets))
+    packet = wire.message(7, wire.RD, additional=[asking(wire.COOKIE_OPTION, CLIENT_COOKIE)])
+    reply = wire.read(resolver.exchange(packet))
     assert (reply.rcode, reply.question, reply.answer) == ("NOERROR", b"", ())
     assert cookie_of(reply)[:8] == CLIENT_COOKIE
 

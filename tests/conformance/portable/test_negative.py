@@ -6,12 +6,12 @@ from .. import wire
 from ..asking import Asking, is_forwarded, is_sinkholed
 from ..policy import (
     BELOW,
-    DEEP_HOLE,
+    DEEP_EXEMPT,
     EXACT,
     EXACT_NO_SUCH_NAME,
-    HOLEY_NO_SUCH_NAME,
     NO_DATA,
     NO_SUCH_NAME,
+    NO_SUCH_NAME_WITH_EXEMPTION,
     SINKHOLED,
     SINKHOLED4,
     TTL,
@@ -57,17 +57,17 @@ def test_an_exact_entry_answers_nodata_because_names_below_it_exist(resolver: As
     assert is_forwarded(resolver.query(f"cdn.{EXACT_NO_SUCH_NAME}"))
 
 
-@pytest.mark.parametrize("name", [HOLEY_NO_SUCH_NAME, DEEP_HOLE.split(".", 1)[1]])
+@pytest.mark.parametrize("name", [NO_SUCH_NAME_WITH_EXEMPTION, DEEP_EXEMPT.split(".", 1)[1]])
 def test_a_name_above_an_exemption_answers_nodata(resolver: Asking, name: str):
     """Trap 8, RFC 8020 section 2: a cache would never ask for the exception."""
     reply = resolver.query(name)
     assert (reply.rcode, reply.answer) == ("NOERROR", ())
-    assert is_forwarded(resolver.query(DEEP_HOLE))
+    assert is_forwarded(resolver.query(DEEP_EXEMPT))
 
 
 def test_names_beside_an_exemption_stay_blocked(resolver: Asking, seen: StubUpstream):
     """Trap 8, draft-vixie-dnsop-dns-rpz section 5.3: an exception opens itself, and not its neighbours."""
-    for name in (f"other.{HOLEY_NO_SUCH_NAME}", f"other.deep.{HOLEY_NO_SUCH_NAME}"):
+    for name in (f"other.{NO_SUCH_NAME_WITH_EXEMPTION}", f"other.deep.{NO_SUCH_NAME_WITH_EXEMPTION}"):
         reply = resolver.query(name)
         assert (reply.rcode in ("NXDOMAIN", "NOERROR"), reply.answer) == (True, ())
         assert seen.asked_for(name) == []

@@ -16,11 +16,11 @@ def header(flags: int, *counts: int) -> bytes:
     return struct.pack("!6H", wire.random_id(), flags, *counts)
 
 
-def rcode_of(resolver: Asking, octets: bytes, transport: str = "udp") -> str:
-    """What the header says; behind it some resolvers repeat what they could not read."""
-    raw = resolver.exchange(octets, transport)
+def rcode_of(resolver: Asking, packet: bytes, transport: str = "udp") -> str:
+    """The RCODE of the header; some resolvers return unreadable data after it."""
+    raw = resolver.exchange(packet, transport)
     assert raw is not None, "no answer"
-    assert (raw[:2], raw[2] & 0x80) == (octets[:2], 0x80)
+    assert (raw[:2], raw[2] & 0x80) == (packet[:2], 0x80)
     try:
         return wire.read(raw).rcode
     except wire.MalformedError:
@@ -37,12 +37,12 @@ def test_a_message_shorter_than_a_header_gets_no_response(resolver: Asking, leng
 def test_a_response_gets_no_response(resolver: Asking, opcode: int):
     """Trap 0, RFC 1035 section 4.1.1: QR=1 is no query; two servers that answer it never stop."""
     flags = wire.QR | wire.RD
-    octets = [
+    packet = [
         wire.query(SINKHOLED, flags=flags, opcode=opcode),
         header(flags | opcode << 11, 0, 0, 0, 0),
         header(flags | opcode << 11, 7, 7, 7, 7),
     ]
-    assert_silent(resolver, *octets, ask=SINKHOLED)
+    assert_silent(resolver, *packet, ask=SINKHOLED)
 
 
 def test_a_query_with_tc_set_is_a_format_error(resolver: Asking):
@@ -62,9 +62,9 @@ def test_a_notify_for_an_unknown_zone_is_refused(resolver: Asking, seen: StubUps
 @pytest.mark.parametrize("opcode", [1, 2, 3, 6, 15])
 def test_an_unsupported_opcode_is_not_implemented(resolver: Asking, opcode: int):
     """Trap 0, RFC 1035 section 4.1.1: NOTIMP, for the opcode that was asked."""
-    octets = wire.query(SINKHOLED, opcode=opcode)
-    assert rcode_of(resolver, octets) == "NOTIMP"
-    assert wire.read(resolver.exchange(octets)).opcode == opcode
+    packet = wire.query(SINKHOLED, opcode=opcode)
+    assert rcode_of(resolver, packet) == "NOTIMP"
+    assert wire.read(resolver.exchange(packet)).opcode == opcode
 
 
 def test_an_update_is_refused(resolver: Asking):
@@ -75,23 +75,23 @@ def test_an_update_is_refused(resolver: Asking):
 @pytest.mark.parametrize("count", [0, 2])
 def test_a_query_has_one_question(resolver: Asking, count: int):
     """Trap 0, RFC 9619 section 4: QDCOUNT above 1 is FORMERR; and none asks nothing."""
-    octets = wire.message(wire.random_id(), wire.RD, [wire.question(SINKHOLED)] * count)
-    assert rcode_of(resolver, octets) == "FORMERR"
+    packet = wire.message(wire.random_id(), wire.RD, [wire.question(SINKHOLED)] * count)
+    assert rcode_of(resolver, packet) == "FORMERR"
 
 
 @pytest.mark.parametrize("section", ["answers", "authority"])
 def test_a_query_has_no_records_in_it(resolver: Asking, section: str):
     """Trap 0, RFC 1035 section 4.1: records belong into responses."""
     record = wire.address_record("a.example", "192.0.2.1")
-    octets = wire.message(wire.random_id(), wire.RD, [wire.question(SINKHOLED)], **{section: [record]})
-    assert rcode_of(resolver, octets) == "FORMERR"
+    packet = wire.message(wire.random_id(), wire.RD, [wire.question(SINKHOLED)], **{section: [record]})
+    assert rcode_of(resolver, packet) == "FORMERR"
 
 
 def test_a_query_has_at_most_two_additional_records(resolver: Asking):
     """Trap 0, RFC 6891 section 6.1.1 and RFC 8945 section 5.1: an OPT and a signature, and no more."""
     records = [wire.address_record("a.example", "192.0.2.1")] * 3
-    octets = wire.message(wire.random_id(), wire.RD, [wire.question(SINKHOLED)], additional=records)
-    assert rcode_of(resolver, octets) == "FORMERR"
+    packet = wire.message(wire.random_id(), wire.RD, [wire.question(SINKHOLED)], additional=records)
+    assert rcode_of(resolver, packet) == "FORMERR"
 
 
 @pytest.mark.parametrize(
@@ -124,17 +124,17 @@ def test_a_pointer_in_a_question_is_a_format_error(resolver: Asking, asked: byte
 @pytest.mark.parametrize("version", [1, 255])
 def test_a_higher_version_of_edns_is_badvers(resolver: Asking, version: int):
     """Trap 0, RFC 6891 section 6.1.3: BADVERS, with the version that is spoken."""
-    octets = wire.query(SINKHOLED, edns=wire.opt(version=version))
-    assert rcode_of(resolver, octets) == "BADVERS"
-    assert wire.read(resolver.exchange(octets)).opt.ttl >> 16 & 0xFF == 0
+    packet = wire.query(SINKHOLED, edns=wire.opt(version=version))
+    assert rcode_of(resolver, packet) == "BADVERS"
+    assert wire.read(resolver.exchange(packet)).opt.ttl >> 16 & 0xFF == 0
 
 
 def test_two_opt_records_in_a_query_are_a_format_error(resolver: Asking):
     """Trap 0, RFC 6891 section 6.1.1: at most one."""
-    octets = wire.message(
+    packet = wire.message(
         wire.random_id(), wire.RD, [wire.question(SINKHOLED)], additional=[wire.opt(), wire.opt()]
     )
-    assert rcode_of(resolver, octets) == "FORMERR"
+    assert rcode_of(resolver, packet) == "FORMERR"
 
 
 @pytest.mark.parametrize("owner", [wire.name_to_wire(SINKHOLED), b"\xc0\x0c"], ids=["name", "pointer"])
@@ -156,14 +156,14 @@ def test_a_client_outside_the_access_control_list_is_refused(
 ):
     """Trap 0, RFC 5358 section 4: also for a blocked name, so that the policy is not revealed."""
     name = SINKHOLED if blocked else free()
-    octets = wire.query(name, edns=True)
+    packet = wire.query(name, edns=True)
     if transport == "udp":
         with resolver.udp(source="127.9.9.1") as outside:
-            outside.send(octets)
+            outside.send(packet)
             reply = wire.read(outside.recv(4096))
     else:
         with resolver.tcp(source="127.9.9.1") as outside:
-            outside.send(octets)
+            outside.send(packet)
             reply = outside.reply()
     assert (reply.rcode, reply.answer) == ("REFUSED", ())
     assert seen.asked_for(name) == []
@@ -203,7 +203,7 @@ def test_a_zone_transfer_is_not_forwarded(resolver: Asking, seen: StubUpstream, 
 
 
 @pytest.mark.parametrize(
-    ("octets", "rcode"),
+    ("packet", "rcode"),
     [
         (header(6 << 11 | wire.RD, 0, 9, 9, 9), "NOTIMP"),
         (header(wire.TC | 6 << 11, 1, 0, 0, 0) + wire.question(SINKHOLED), "FORMERR"),
@@ -212,9 +212,9 @@ def test_a_zone_transfer_is_not_forwarded(resolver: Asking, seen: StubUpstream, 
     ],
     ids=["opcode, counts", "TC, opcode", "counts, version", "question, version"],
 )
-def test_of_two_errors_the_first_is_returned(resolver: Asking, octets: bytes, rcode: str):
+def test_of_two_errors_the_first_is_returned(resolver: Asking, packet: bytes, rcode: str):
     """Trap 0: one order, so that each refusal has one meaning."""
-    assert rcode_of(resolver, octets) == rcode
+    assert rcode_of(resolver, packet) == rcode
 
 
 def test_a_client_is_served_after_all_these_refusals(resolver: Asking):

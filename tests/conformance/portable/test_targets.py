@@ -6,7 +6,7 @@ import pytest
 
 from .. import wire
 from ..asking import SINKHOLE4, SINKHOLE6, Asking, is_sinkholed
-from ..policy import HOLE, HOLEY, NO_SUCH_NAME, PASSED, SINKHOLED, SINKHOLED4, free
+from ..policy import EXEMPT, NO_SUCH_NAME, PASSED, SINKHOLED, SINKHOLED4, WITH_EXEMPTION, free
 from ..upstreams import StubUpstream, decent
 from .chains import dname, leads, loops, service
 
@@ -81,9 +81,9 @@ def test_an_exemption_of_the_name_wins_over_a_block_of_its_target(resolver: Aski
 def test_an_exemption_inside_a_block_applies_to_targets(resolver: Asking, seen: StubUpstream):
     """Trap 12, draft-vixie-dnsop-dns-rpz section 5.3."""
     open_alias, closed_alias = free(), free()
-    seen.script = leads(open_alias, f"cdn.{HOLE}")
+    seen.script = leads(open_alias, f"cdn.{EXEMPT}")
     assert resolver.query(open_alias).addresses == ["198.51.100.7"]
-    seen.script = leads(closed_alias, f"cdn.{HOLEY}")
+    seen.script = leads(closed_alias, f"cdn.{WITH_EXEMPTION}")
     assert resolver.query(closed_alias).addresses in ([SINKHOLE4], [])
 
 

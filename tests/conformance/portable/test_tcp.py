@@ -6,13 +6,13 @@ import struct
 import pytest
 
 from .. import wire
-from ..asking import PATIENCE, Asking, is_forwarded, is_sinkholed
+from ..asking import TIMEOUT, Asking, is_forwarded, is_sinkholed
 from ..policy import SINKHOLED, free
 from ..upstreams import StubUpstream, silent
 
 
-def framed(octets: bytes) -> bytes:
-    return len(octets).to_bytes(2) + octets
+def framed(packet: bytes) -> bytes:
+    return len(packet).to_bytes(2) + packet
 
 
 def test_a_connection_carries_one_query_after_the_other(resolver: Asking):
@@ -54,10 +54,10 @@ def test_responses_over_tcp_are_sent_as_they_are_ready(resolver: Asking, seen: S
 @pytest.mark.parametrize("size", [1, 3])
 def test_a_message_may_come_in_pieces(resolver: Asking, size: int):
     """Trap 15, RFC 7766 section 8: the length, too."""
-    octets = framed(wire.query(SINKHOLED, qid=1)) + framed(wire.query(free(), qid=2))
+    packet = framed(wire.query(SINKHOLED, qid=1)) + framed(wire.query(free(), qid=2))
     with resolver.tcp() as stream:
-        for at in range(0, len(octets), size):
-            stream.sock.sendall(octets[at : at + size])
+        for at in range(0, len(packet), size):
+            stream.sock.sendall(packet[at : at + size])
         replies = {reply.qid: reply for reply in (stream.reply(), stream.reply())}
     assert is_sinkholed(replies[1])
     assert is_forwarded(replies[2])
@@ -68,8 +68,8 @@ def test_the_length_is_sent_with_its_message(resolver: Asking):
     with resolver.tcp() as stream:
         for name in [SINKHOLED, free()] * 5:
             stream.send(wire.query(name))
-            octets = stream.sock.recv(65535)
-            assert len(octets) == 2 + int.from_bytes(octets[:2])
+            packet = stream.sock.recv(65535)
+            assert len(packet) == 2 + int.from_bytes(packet[:2])
 
 
 def test_a_half_closed_connection_is_answered_and_then_closed(resolver: Asking, seen: StubUpstream):
@@ -83,7 +83,7 @@ def test_a_half_closed_connection_is_answered_and_then_closed(resolver: Asking, 
         assert stream.reply().qid == 2
         slow.reply(slow.address())
         assert stream.reply().qid == 1
-        assert stream.is_closed_within(PATIENCE)
+        assert stream.is_closed_within(TIMEOUT)
 
 
 def test_a_response_over_tcp_is_not_answered(resolver: Asking):

@@ -128,7 +128,7 @@ def test_retry_after_of_429_and_503_is_reported(server: Server, get: Getter, sta
 
 
 @pytest.mark.parametrize(
-    "octets",
+    "content",
     [
         b"",
         b"\x16\x03\x01\x00\r\n\r\n",
@@ -139,9 +139,9 @@ def test_retry_after_of_429_and_503_is_reported(server: Server, get: Getter, sta
         b"HTTP/1.1 302 Found\r\nLocation: https://[::1\r\nContent-Length: 0\r\n\r\n",
     ],
 )
-def test_a_response_that_is_not_http_is_refused(server: Server, get: Getter, octets: bytes):
+def test_a_response_that_is_not_http_is_refused(server: Server, get: Getter, content: bytes):
     """Hostile input: whatever answers on the port, the failure has a code."""
-    assert get.fails(server.serve(octets)).code == "PROTOCOL"
+    assert get.fails(server.serve(content)).code == "PROTOCOL"
 
 
 def test_terminal_control_sequences_are_not_shown(server: Server, get: Getter):
@@ -168,7 +168,7 @@ def test_a_list_announced_above_the_limit_is_not_read(server: Server, get: Gette
 def test_an_option_that_a_failure_names_is_one_of_the_configuration(
     server: Server, get: Getter, tmp_path: Path
 ):
-    """What is looked for in config/dnsblock.yaml has to be there."""
+    """The searched text must exist in config/dnsblock.yaml."""
     too_large = head(content_length="9" * 19)
     advised = {
         "`source.max_mb`": get.fails(server.serve(too_large)),
@@ -195,9 +195,9 @@ def test_the_limit_is_the_largest_list_there_may_be(server: Server, get: Getter)
 @pytest.mark.parametrize("fields", [{}, {"content_encoding": "gzip"}])
 def test_an_endless_list_ends(server: Server, get: Getter, fields: dict[str, str]):
     """Whether it is a list or, compressed, one member after another of nothing at all."""
-    octets = gzip.compress(b"") if fields else LIST
+    content = gzip.compress(b"") if fields else LIST
     url = server.serve(
-        for_ever(head(transfer_encoding="chunked", **fields), chunk(octets * 100 if fields else octets))
+        for_ever(head(transfer_encoding="chunked", **fields), chunk(content * 100 if fields else content))
     )
     assert get.fails(url, max_bytes=MIB).code == "TOO_LARGE"
 
@@ -219,12 +219,14 @@ def test_a_trickling_response_ends(server: Server, get: Getter):
     assert "of 1,000,000" in str(failed)
 
 
-@pytest.mark.parametrize("octets", [b"", b"HTTP/1.1 200 OK\r\n", head(content_length="10"), whole(LIST)[:-1]])
+@pytest.mark.parametrize(
+    "content", [b"", b"HTTP/1.1 200 OK\r\n", head(content_length="10"), whole(LIST)[:-1]]
+)
 def test_a_silent_server_ends_the_fetch(
-    server: Server, get: Getter, octets: bytes, monkeypatch: pytest.MonkeyPatch
+    server: Server, get: Getter, content: bytes, monkeypatch: pytest.MonkeyPatch
 ):
     """Bound every time: a server may stop at any point of a response."""
-    url = server.serve(then_silent(octets))
+    url = server.serve(then_silent(content))
     assert get.fails(url, timeout=0.5).code == "TOO_SLOW"
     monkeypatch.setattr(https, "SILENCE_SECONDS", 0.5)
     assert get.fails(url, timeout=600).code == "TOO_SLOW"

@@ -72,12 +72,12 @@ def test_gzip_needs_no_content_length(server: Server, get: Getter):
 
 def test_progress_is_reported_to_the_end(server: Server, get: Getter):
     """A display that stops at 99 % looks like a hanging download."""
-    told: list[tuple[int, int | None]] = []
+    progress: list[tuple[int, int | None]] = []
     feed = get.feed(server.serve(whole(LIST)))
-    asyncio.run(fetch(feed, get.into, None, lambda octets, of: told.append((octets, of))))
-    assert told[-1] == (len(LIST), len(LIST))
-    assert told == sorted(told)
-    assert len(told) > 1
+    asyncio.run(fetch(feed, get.into, None, lambda content, of: progress.append((content, of))))
+    assert progress[-1] == (len(LIST), len(LIST))
+    assert progress == sorted(progress)
+    assert len(progress) > 1
 
 
 def test_a_partial_file_left_by_a_power_cut_is_replaced(server: Server, get: Getter):

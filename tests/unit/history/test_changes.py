@@ -1,4 +1,4 @@
-"""What each version changed, name by name."""
+"""The changes of each version, name by name."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -99,7 +99,7 @@ def test_after_a_clock_step_back_the_later_version_counts(history: History):
 # ------- The naive twin: every version as a whole -------
 
 State = dict[str, str]
-NAMES = [f"{letter}.example" for letter in "abcdefghijkl"]
+NAMES = [f"{character}.example" for character in "abcdefghijkl"]
 STATES = st.lists(
     st.dictionaries(
         st.sampled_from(NAMES), st.sampled_from(["exact", "subtree", "subtree,except-exact"]), max_size=12

@@ -140,7 +140,7 @@ def test_a_state_that_is_no_folder_is_refused_with_what_to_do(tmp_path: Path):
 
 # ------- Death and a full disk -------
 
-# What a child does before its own lines; `folder` is the state folder.
+# The first lines of each child process; `folder` is the state folder.
 PRELUDE = """
 import os, resource, sys
 from datetime import UTC, datetime

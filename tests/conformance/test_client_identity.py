@@ -12,8 +12,8 @@ from ports import free_port
 
 from . import wire
 from .clients import Stream
-from .harness import PATIENCE, Subject, is_forwarded
-from .proxied import Told
+from .harness import TIMEOUT, Subject, is_forwarded
+from .proxied import ProxyHeader
 from .tools import tool, wait_for
 from .upstreams import Asked, MakeUpstream, StubUpstream, decent
 
@@ -30,7 +30,7 @@ def start(subject: Subject, upstream: StubUpstream, identity: str, **more: objec
 def client(subject: Subject, address: str = CLIENT) -> Iterator[socket.socket]:
     """A UDP client at an address of its own."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.settimeout(PATIENCE)
+        sock.settimeout(TIMEOUT)
         sock.bind((address, 0))
         sock.connect(("127.0.0.1", subject.ports[4]))
         yield sock
@@ -42,64 +42,65 @@ def ask(sock: socket.socket, name: str, qtype: str = "A", **more: object) -> wir
 
 
 @pytest.fixture
-def told(make_upstream: MakeUpstream) -> StubUpstream:
+def proxied(make_upstream: MakeUpstream) -> StubUpstream:
     """An upstream that expects the PROXY protocol."""
-    return make_upstream(is_told=True)
+    return make_upstream(expects_header=True)
 
 
 # ------- PROXY protocol ------------------------------------------------------------------
 
 
-def test_each_datagram_starts_with_a_proxy_header(subject: Subject, told: StubUpstream):
+def test_each_datagram_starts_with_a_proxy_header(subject: Subject, proxied: StubUpstream):
     """PROXY protocol section 2.2, in front of each message, as every resolver expects it over UDP."""
-    start(subject, told, "proxy")
+    start(subject, proxied, "proxy")
     with client(subject) as one, client(subject, "127.0.0.3") as other, subject.udp(family=6) as six:
         for sock in (one, other, six):
             assert is_forwarded(ask(sock, "free.example"))
         wanted = [
-            Told("PROXY", "udp", sock.getsockname()[:2], sock.getpeername()[:2]) for sock in (one, other, six)
+            ProxyHeader("PROXY", "udp", sock.getsockname()[:2], sock.getpeername()[:2])
+            for sock in (one, other, six)
         ]
-    assert [asked.told for asked in told.queries] == wanted
+    assert [asked.header for asked in proxied.queries] == wanted
 
 
 def test_the_proxy_header_has_the_real_destination_of_a_wildcard_listener(
-    subject: Subject, told: StubUpstream
+    subject: Subject, proxied: StubUpstream
 ):
     """A wildcard is no address."""
     subject.start(
-        upstreams=[told.address], upstream={"client_identity": "proxy"}, listen=["0.0.0.0:0", "[::]:0"]
+        upstreams=[proxied.address], upstream={"client_identity": "proxy"}, listen=["0.0.0.0:0", "[::]:0"]
     )
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.settimeout(PATIENCE)
+        sock.settimeout(TIMEOUT)
         sock.connect(("127.7.7.7", subject.ports[4]))
         assert is_forwarded(ask(sock, "free.example"))
-    assert told.queries[0].told.asked_at == ("127.7.7.7", subject.ports[4])
+    assert proxied.queries[0].header.asked_at == ("127.7.7.7", subject.ports[4])
     with subject.tcp() as stream:
         stream.send(wire.query("stream.example"))
         assert is_forwarded(stream.reply())
-        assert told.queries[1].told.client == stream.sock.getsockname()[:2]
-    assert told.queries[1].told.asked_at == ("127.0.0.1", subject.ports[4])
+        assert proxied.queries[1].header.client == stream.sock.getsockname()[:2]
+    assert proxied.queries[1].header.asked_at == ("127.0.0.1", subject.ports[4])
 
 
 def test_a_tcp_connection_starts_with_a_proxy_header_and_carries_one_query(
-    subject: Subject, told: StubUpstream
+    subject: Subject, proxied: StubUpstream
 ):
     """The header is sent once, so it applies to everything on the connection."""
-    told.script = lambda asked: (
+    proxied.script = lambda asked: (
         asked.response(flags=wire.QR | wire.RA | wire.TC) if asked.transport == "udp" else decent(asked)
     )
-    start(subject, told, "proxy", health_check=None)
+    start(subject, proxied, "proxy", health_check=None)
     with client(subject) as one, client(subject, "127.0.0.3") as other:
         for sock in (one, other, one):
             assert is_forwarded(ask(sock, "large.example"))
         clients = [sock.getsockname()[:2] for sock in (one, other, one)]
-    over_tcp = [asked for asked in told.queries if asked.transport == "tcp"]
-    assert [(asked.told.command, asked.told.transport) for asked in over_tcp] == [("PROXY", "tcp")] * 3
-    assert [asked.told.client for asked in over_tcp] == clients
+    over_tcp = [asked for asked in proxied.queries if asked.transport == "tcp"]
+    assert [(asked.header.command, asked.header.transport) for asked in over_tcp] == [("PROXY", "tcp")] * 3
+    assert [asked.header.client for asked in over_tcp] == clients
     assert len({asked.source for asked in over_tcp}) == 3
 
 
-def test_tcp_connections_with_proxy_headers_are_bounded(subject: Subject, told: StubUpstream):
+def test_tcp_connections_with_proxy_headers_are_bounded(subject: Subject, proxied: StubUpstream):
     """Bound every count: a query without a connection is still answered, and no upstream is blamed."""
     held: list[Asked] = []
 
@@ -109,9 +110,9 @@ def test_tcp_connections_with_proxy_headers_are_bounded(subject: Subject, told: 
         held.append(asked)
         return None
 
-    told.script = hold
+    proxied.script = hold
     subject.under = [tool("prlimit"), "--nofile=256:256"]
-    start(subject, told, "proxy", health_check=None, timeout_ms=60_000, tries=1)
+    start(subject, proxied, "proxy", health_check=None, timeout_ms=60_000, tries=1)
     with client(subject) as sock:
         for number in range(60):
             sock.send(wire.query(f"n{number}.example", qid=number))
@@ -129,11 +130,11 @@ def cut_short(subject: Subject) -> float:
     return subject.metrics().total("dnsblock_truncated_responses_total")
 
 
-def test_health_checks_have_a_local_proxy_header(subject: Subject, told: StubUpstream):
+def test_health_checks_have_a_local_proxy_header(subject: Subject, proxied: StubUpstream):
     """PROXY protocol section 2.2: LOCAL is for health checks."""
-    start(subject, told, "proxy", health_check=OFTEN)
-    wait_for(lambda: len(told.probes) >= 3, "three probes")
-    assert {asked.told for asked in told.probes} == {Told("LOCAL")}
+    start(subject, proxied, "proxy", health_check=OFTEN)
+    wait_for(lambda: len(proxied.health_checks) >= 3, "three health checks")
+    assert {asked.header for asked in proxied.health_checks} == {ProxyHeader("LOCAL")}
     subject.wait_for_metric("dnsblock_upstream_health_checks_total", at_least=2, result="good")
 
 
@@ -208,7 +209,7 @@ RESOLVERS = {
 @contextmanager
 def resolver(program: str) -> Iterator[str]:
     """A real resolver that expects the PROXY protocol and has views by client; returns its address."""
-    # The Recursor's socket has a path of 107 octets at most.
+    # The Recursor's socket has a path of at most 107 bytes.
     with tempfile.TemporaryDirectory() as short, running(Path(short), program) as address:
         yield address
 
@@ -303,7 +304,7 @@ def test_the_prefix_lengths_of_ecs_are_configurable(subject: Subject, upstream: 
 
 
 @pytest.mark.parametrize(
-    ("option", "told"),
+    ("option", "sent"),
     [
         (subnet("192.0.2.1", 24), [0, 1, 24, 0, 127, 1, 2]),
         (subnet("192.0.2.1", 32), [0, 1, 24, 0, 127, 1, 2]),
@@ -315,13 +316,13 @@ def test_the_prefix_lengths_of_ecs_are_configurable(subject: Subject, upstream: 
     ids=["same", "longer", "shorter", "none", "none of no family", "broken"],
 )
 def test_ecs_of_a_client_is_replaced_and_its_shorter_prefix_is_kept(
-    subject: Subject, upstream: StubUpstream, option: bytes, told: list[int]
+    subject: Subject, upstream: StubUpstream, option: bytes, sent: list[int]
 ):
     """RFC 7871 section 7.1.2: the shorter of the two prefixes; 0 asks to send nothing."""
     start_telling_subnets(subject, upstream)
     with client(subject, "127.1.2.3") as sock:
         assert is_forwarded(ask(sock, "free.example", edns=wire.opt(options=option)))
-    assert subnets(upstream) == [[bytes(told)]]
+    assert subnets(upstream) == [[bytes(sent)]]
 
 
 def test_ecs_does_not_send_private_addresses_by_default(subject: Subject, upstream: StubUpstream):
@@ -360,5 +361,5 @@ def test_client_identity_is_off_by_default_and_never_in_health_checks(
     assert subject.stop() == 0
     upstream.forget()
     start(subject, upstream, "ecs", ecs={"private": "send"}, health_check=OFTEN)
-    wait_for(lambda: upstream.probes, "a probe")
-    assert upstream.probes[0].message.options == []
+    wait_for(lambda: upstream.health_checks, "a health check")
+    assert upstream.health_checks[0].message.options == []

@@ -32,7 +32,7 @@ def cut_in_half(compiled: Path) -> None:
     os.truncate(compiled, compiled.stat().st_size // 2)
 
 
-def cut_by_an_octet(compiled: Path) -> None:
+def cut_by_a_byte(compiled: Path) -> None:
     os.truncate(compiled, compiled.stat().st_size - 1)
 
 
@@ -61,7 +61,7 @@ def test_a_truncation_within_the_last_page_is_found_at_the_next_start(
 ):
     """The kernel keeps that page, so nothing is lost while the daemon runs."""
     compiled = start(subject, upstream)
-    cut_by_an_octet(compiled)
+    cut_by_a_byte(compiled)
     assert is_whole(subject)
     subject.restart()
     assert is_whole(subject)
