@@ -103,7 +103,7 @@ def test_an_order_taken_while_the_clock_was_wrong_outlives_its_correction_and_a_
             subject.put_order(block(f"AT{offset:+}", [f"at{offset}.example"]))
             assert subject.reload()["changed"] is True
         clock.step_to(0)
-        wait_for(lambda: in_force(subject) == NOW, "orders follow", timeout=60)
+        wait_for(lambda: in_force(subject) == NOW, "orders follow")
         assert all(is_blocked(subject, f"at{offset}.example") for offset in (HOUR, -HOUR))
         subject.restart()
         assert in_force(subject) == NOW

@@ -51,7 +51,7 @@ def refused(subject: Subject, upstream: StubUpstream, name: str, source: str = "
                         one.reply(one.address())
             return reply is not None
 
-        wait_for(is_there, f"{name} is answered", timeout=45)
+        wait_for(is_there, f"{name} is answered")
         if is_forwarded(reply):
             return None
         assert (reply.rcode, list(reply.extended_errors)) == ("SERVFAIL", [0])

@@ -57,7 +57,7 @@ def run(command: list[str], *, timeout: float = 30, **more: object) -> subproces
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, **more)
 
 
-def wait_for(condition: Callable[[], T], what: str, timeout: float = 45.0) -> T:
+def wait_for(condition: Callable[[], T], what: str, timeout: float = 120.0) -> T:
     """The first true value of `condition`; fails with `what` when the deadline passes."""
     deadline = time.monotonic() + timeout
     while True:
