@@ -1,4 +1,4 @@
-"""What is enforced: compiled zones, and the snapshot made of them."""
+"""Policy zones and the snapshot made of them: all that is enforced."""
 
 from dnsblock._engine import Counts
 from dnsblock._engine import Progress as ReadingProgress

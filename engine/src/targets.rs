@@ -34,7 +34,7 @@ pub fn decide<'a>(
     Ok(decision)
 }
 
-/// Whether a shadow zone would block a query because of where its answer leads. `None` if it
+/// Whether a shadow zone would block a query because of a CNAME, DNAME, HTTPS or SVCB target. `None` if it
 /// decides about the queried name itself. `allowed_by`: the enforced zone that exempts the name.
 pub fn would_block_target(
     query: &Query,

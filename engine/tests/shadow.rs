@@ -70,16 +70,16 @@ fn name(text: &str) -> (Name, Walk) {
     (name, walk)
 }
 
-/// All that answers are made of.
-fn says(snapshot: &Snapshot, name: &Name, transport: Transport) -> String {
+/// Everything in a snapshot that determines a response.
+fn decision_text(snapshot: &Snapshot, name: &Name, transport: Transport) -> String {
     let decision = snapshot.find(name, transport);
-    let told = decision.map(|d| {
+    let found = decision.map(|d| {
         let denies = snapshot.denies_all_below(name, &d);
         (snapshot.zones()[d.zone].zone.name(), d.skip, d.scope, d.answer.action, denies)
     });
     let target = snapshot.find_target(name, Evaluation::all(transport));
     let target = target.map(|d| (snapshot.zones()[d.zone].zone.name(), d.answer.action));
-    format!("{told:?} {target:?}")
+    format!("{found:?} {target:?}")
 }
 
 /// By which action the zone, enforced behind those before it, would block a query.
@@ -109,7 +109,11 @@ fn a_shadow_decides_nothing_and_counts_what_it_would_alone() {
         for _ in 0..30 {
             let (text, transport) = (random.name(), Transport::ALL[random.below(2)]);
             let (name, walk) = name(&text);
-            assert_eq!(says(&mixed, &name, transport), says(&without, &name, transport), "{text}");
+            assert_eq!(
+                decision_text(&mixed, &name, transport),
+                decision_text(&without, &name, transport),
+                "{text}"
+            );
             let would_block = |shadow| mixed.would_block(shadow, &name, &walk, transport);
             let undecided = |shadow| would_block(shadow).filter(|found| !found.is_decided);
             let counted: Vec<_> = mixed
@@ -126,7 +130,7 @@ fn a_shadow_decides_nothing_and_counts_what_it_would_alone() {
                 .collect();
             assert_eq!(counted, expected, "{text}");
             let order: Vec<_> = mixed.covering(&name).iter().map(|(_, zone, _)| zone.name()).collect();
-            assert!(order.is_sorted(), "entries are told in configured order: {order:?}");
+            assert!(order.is_sorted(), "entries are in configured order: {order:?}");
         }
     }
 }
@@ -166,9 +170,9 @@ fn led(snapshot: &Snapshot, query: &Query, response: &[u8]) -> Option<Outcome> {
     }
 }
 
-/// What an answer leads to is counted as the zone, enforced alone, would block it.
+/// A shadow zone counts CNAME, DNAME, HTTPS and SVCB targets as it would block them if enforced alone.
 #[test]
-fn a_shadow_counts_where_answers_lead_as_it_would_block_it_alone() {
+fn a_shadow_counts_the_targets_that_it_would_block_if_enforced() {
     let (mut random, mut blocked) = (Random(3), 0);
     for _ in 0..400 {
         let mut zones: Vec<_> = (0..1 + random.below(3))
@@ -214,9 +218,9 @@ fn a_shadow_counts_where_answers_lead_as_it_would_block_it_alone() {
 
 #[test]
 fn a_shadow_enters_the_digest_and_no_shield() {
-    let (blocked, hole) =
+    let (blocked, exemption) =
         (plain("b", "t.example", Action::Nxdomain), plain("p", "cdn.t.example", Action::Passthru));
-    let with = |is_shadow| snapshot([(&hole, is_shadow), (&blocked, false)]);
+    let with = |is_shadow| snapshot([(&exemption, is_shadow), (&blocked, false)]);
     assert_ne!(with(true).digest(), with(false).digest());
     assert_ne!(with(true).digest(), snapshot([(&blocked, false)]).digest());
     let (asked, _) = name("t.example");

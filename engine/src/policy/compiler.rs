@@ -278,7 +278,7 @@ mod tests {
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left behind");
     }
 
-    /// Whoever can write to the folder can construct plausible files.
+    /// An attacker who can write to the folder can construct plausible files.
     #[test]
     fn corrupt_files_are_rejected_or_harmless() {
         let lines: Vec<String> = (0..300).map(listed).collect();
