@@ -372,6 +372,7 @@ def request(method: str, path: str, query: bytes) -> tuple[int, bytes]:
 
     scope = {"type": "http", "method": method, "path": path, "raw_path": path.encode(), "headers": []}
     scope |= {"query_string": query, "http_version": "1.1", "scheme": "http", "root_path": ""}
+    scope |= {"state": {"peer_uid": 0}}
     asyncio.run(APP(scope, receive, send))
     return sent[0]["status"], b"".join(message.get("body", b"") for message in sent[1:])
 
