@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from unit.https_server import Authority, Server, head, whole
 from year import feed as feeds
-from year.feed import Breakage, Feed
+from year.feed import Fault, Feed
 from year.model import PROTECTED, Model
 
 from .clients import Said
@@ -43,17 +43,17 @@ def web(authority: Authority) -> Iterator[Server]:
 
 
 # Bodies that are sent instead of a complete and valid list.
-TEXTS: list[Breakage] = [
-    feeds.cut_in_the_middle,
+FAULTS: list[Fault] = [
+    feeds.truncated_in_the_middle,
     feeds.without_last_line_feed,
-    feeds.half_a_last_line,
-    feeds.half_lines_in_the_middle,
-    feeds.with_rubbish(0.05),
-    feeds.with_rubbish(0.005),
-    feeds.of_another_country,
+    feeds.truncated_last_line,
+    feeds.truncated_lines_in_the_middle,
+    feeds.with_invalid_lines(0.05),
+    feeds.with_invalid_lines(0.005),
+    feeds.list_of_another_country,
     feeds.with_protected_names,
     feeds.with_top_levels,
-    feeds.twice,
+    feeds.repeated,
     feeds.instead(b"# an error page, as text\nnot found\n"),
 ]
 
@@ -80,17 +80,17 @@ NO_DOWNLOADS = [
 def test_a_feed_that_breaks_in_every_way_blocks_and_unblocks_nobody(
     subject: Subject, authority: Authority, web: Server
 ):
-    """Docs/lists.md: a text that is refused, and a download that fails, change nothing."""
+    """Docs/lists.md: a rejected list and a failed download change nothing."""
     replay = Replay(subject, web)
     replay.start(authority)
     for failing in NO_DOWNLOADS:
         replay.fail(failing)
     replay.change_and_fetch()
-    for breakage in TEXTS:
-        replay.fetch(breakage(replay.feed.text, replay.random))
+    for fault in FAULTS:
+        replay.fetch(fault(replay.feed.content, replay.random))
         replay.change_and_fetch()
-    replay.fetch(replay.model.versions[-2].text.octets)  # an old copy
-    assert "REPLAYED" in replay.model.refused
+    replay.fetch(replay.model.versions[-2].content.data)  # an old copy
+    assert "REPLAYED" in replay.model.rejected_by
     replay.restart(kill=False)
     replay.change_and_fetch()
     replay.fetch(None)  # the same again
@@ -129,10 +129,10 @@ class Replay:
     def start(self, authority: Authority) -> None:
         self.subject.environment["NO_PROXY"] = "127.0.0.1"
         source = {"ca": str(authority.pem), "every_s": 86_400}
-        self.send(self.response(self.feed.text))
+        self.send(self.response(self.feed.content))
         zone = {"name": ZONE, "list": self.web.url("/names.txt"), "answer": "sinkhole", "source": source}
         self.subject.start(zones=[zone], protected=list(PROTECTED))
-        self.decide(self.feed.text)
+        self.decide(self.feed.content)
         self.check()
 
     def send(self, response: bytes) -> None:
@@ -150,33 +150,33 @@ class Replay:
         said = self.refresh()
         if text is not None:
             self.decide(text)
-        assert said.code == (4 if self.model.refused else 0), said
+        assert said.code == (4 if self.model.rejected_by else 0), said
         self.check()
 
     def change_and_fetch(self) -> None:
         """The right list again, with something new on it."""
         self.feed.pass_hour(feeds.CHANGES_AT[1])
-        self.send(self.response(self.feed.text))
+        self.send(self.response(self.feed.content))
         self.ask(f"/v1/sources/{ZONE}/refresh", "POST")
-        self.decide(self.feed.text)
+        self.decide(self.feed.content)
         self.check()
-        assert not self.model.refused
+        assert not self.model.rejected_by
 
     def fail(self, failing: NoDownload) -> None:
-        self.send(failing.response(self.feed.text))
+        self.send(failing.response(self.feed.content))
         said = self.refresh()
         assert said.code == 4, said
         assert f": {failing.code}: " in said.stderr
         self.check()
 
     def shrink(self, *, undo: bool) -> None:
-        """Many names are taken off: refused, until the feed or the operator says otherwise."""
+        """Many names are removed: rejected, until the feed has them again or the operator accepts it."""
         gone = self.random.sample(list(self.feed.listed), NAMES // 20)
         for name in gone:
             self.feed.remove(name)
         self.feed.revision += 1
-        self.fetch(self.feed.text)
-        assert self.model.refused == {"SHRANK"}
+        self.fetch(self.feed.content)
+        assert self.model.rejected_by == {"SHRANK"}
         if undo:
             for name in gone:
                 self.feed.add(name)
@@ -185,13 +185,13 @@ class Replay:
             said = self.subject.cli("source accept", ZONE, digest, "--reason", "a court has ordered it")
             assert said.code == 0, said
             self.model.approved = digest
-            self.decide(self.feed.text)
+            self.decide(self.feed.content)
             assert self.model.current.how == "accepted by hand"
             self.check()
         self.change_and_fetch()
 
     def roll_back(self) -> None:
-        withdrawn = self.model.current.text.octets
+        withdrawn = self.model.current.content.data
         wanted = self.model.snapshots[-2].serial
         assert self.subject.cli("rollback", str(wanted), "--reason", "a mistake").code == 0
         self.now += timedelta(hours=1)
@@ -199,17 +199,17 @@ class Replay:
         self.model.served(self.now)
         self.check()
         self.fetch(withdrawn)
-        assert not self.model.refused, "it is settled what to do about this text"
+        assert not self.model.rejected_by, "this content is already decided"
         self.change_and_fetch()
         self.fetch(withdrawn)
-        assert "REPLAYED" in self.model.refused
+        assert "REPLAYED" in self.model.rejected_by
 
     def restart(self, *, kill: bool) -> None:
         """The server still has its previous content."""
         self.send(head("304 Not Modified"))
         if kill:
             self.subject.process.kill()
-            self.subject.process.wait(5)
+            self.subject.process.wait(60)
             self.subject.process.stdout.close()
             self.subject.launch()
         else:
@@ -244,7 +244,7 @@ class Replay:
         assert status["serial"] == self.model.serial
         assert (source["version"], source["entries"]) == (self.model.current.number, len(self.model.names))
         codes = source["rejected"]["codes"] if source["rejected"] else []
-        assert set(codes) == self.model.refused
+        assert set(codes) == self.model.rejected_by
         asked = self.random.sample(list(self.feed.ever), ASKED)
         asked += [*self.feed.gone[-3:], f"x.{asked[0]}", f"x{asked[0]}", "kementerian.co.id", *PROTECTED]
         for name in asked:
@@ -254,7 +254,8 @@ class Replay:
         """`dnsblock versions`: what was accepted, and how."""
         versions = self.subject.cli("versions", ZONE).json["versions"]
         expected = [
-            (one.number, one.text.sha256, one.how, one.is_withdrawn) for one in reversed(self.model.versions)
+            (one.number, one.content.sha256, one.how, one.is_withdrawn)
+            for one in reversed(self.model.versions)
         ]
         assert [
             (one["version"], one["sha256"], one["how"], one["is_withdrawn"]) for one in versions
