@@ -27,8 +27,6 @@ from dnsblock.config import HEALTH_CHECK_TYPES, Config, Resinfo, UpstreamOptions
 from dnsblock.errors import Problem, Refused
 from dnsblock.suffixes import public_suffixes
 
-# The cookie secret if none is configured. After a restart, returning clients get a new cookie.
-_OWN_SECRET = os.urandom(16)
 MAX_UPSTREAMS = 64  # old and new ones together during a reload
 MAX_SECRETS = 8
 MAX_SECRETS_BYTES = 4096
@@ -152,13 +150,19 @@ def _client_identity(upstream: UpstreamOptions) -> ClientIdentity | None:
 # ------- Files and resource records
 
 
+@lru_cache(maxsize=1)
+def _own_secret() -> bytes:
+    """The cookie secret if none is configured. After a restart, returning clients get a new cookie."""
+    return os.urandom(16)
+
+
 def read_secrets(path: Path | None) -> list[bytes]:
     """Reads cookie secrets: 32 hexadecimal digits per line; the first one signs (RFC 9018 section 5).
 
     No message ever contains a secret or a part of one.
     """
     if path is None:
-        return [_OWN_SECRET]
+        return [_own_secret()]
     data = document.read_bytes(path, max_bytes=MAX_SECRETS_BYTES)
     problems: list[Problem] = []
     secrets: list[bytes] = []
