@@ -244,7 +244,7 @@ def test_a_start_without_records_or_a_copy_is_refused_with_advice(subject: Subje
     (state(subject) / "acknowledged.jsonl").unlink()
     said = subject.serve_refused()
     assert said.code == 4
-    assert "restore the state folder from a backup" in said.stderr
+    assert "restore a backup of the state folder" in said.stderr
 
 
 def test_a_modified_copy_is_not_served(subject: Subject, upstream: StubUpstream):
