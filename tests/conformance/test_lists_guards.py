@@ -168,7 +168,7 @@ def test_the_printed_command_adds_a_missing_last_line_feed(subject: Subject):
     said = subject.cli("check")
     assert said.code == 1
     (reason,) = [one["reason"] for one in said.problems if one["reason"].startswith("TRUNCATED")]
-    paste(reason.partition("add the line feed: ")[2])
+    paste(reason.partition("add a line feed: ")[2])
     subject.launch()
     assert enforced(subject, BASE[-1]) == [True]
 
@@ -364,7 +364,7 @@ def test_a_changed_format_of_a_list_is_reported(subject: Subject):
     report = reports(subject.cli("check"))["listed"]
     assert (report["format"], report["former_format"]) == ("hosts", "plain")
     subject.reload()
-    assert is_logged(subject, "listed", "hosts", "plain before", levels=["warning"])
+    assert is_logged(subject, "listed", "hosts", "previously plain", levels=["warning"])
     assert source(subject)["report"]["former_format"] == "plain"
     assert "hosts, was plain" in subject.cli("source list", as_json=False).stdout
     subject.put_list("list.txt", [f"0.0.0.0 {name}" for name in [*BASE, "new.example"]])
