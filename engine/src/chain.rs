@@ -29,14 +29,6 @@ const MAX_ALIASES: usize = 2 * MAX_STEPS;
 #[derive(Debug)]
 pub struct AmbiguousChain;
 
-/// Where a chain ends.
-pub enum End<D> {
-    /// At a name about which `judge` returned a decision.
-    Judged(D),
-    /// At this name.
-    Name(Name),
-}
-
 /// The sections whose records are followed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Sections {
@@ -69,30 +61,30 @@ impl<'a> Chains<'a> {
         Ok(Chains { response, steps_left: MAX_TOTAL_STEPS, visits_left: MAX_TOTAL_VISITS })
     }
 
-    /// Follows CNAME (RFC 1034 3.6.2) and DNAME (RFC 6672 2.2) records from a name, in any record
-    /// order. Calls `judge` for each name except the first.
+    /// Follows CNAME (RFC 1034 3.6.2) and DNAME (RFC 6672 2.2) records from `name`, in any record
+    /// order, until `judge` returns a decision about a name. Otherwise, `name` becomes the end of
+    /// the chain. The first name is not judged.
     pub fn follow<D>(
         &mut self,
         sections: Sections,
-        from: &Name,
+        name: &mut Name,
         mut judge: impl FnMut(&Name) -> Option<D>,
-    ) -> Result<End<D>, AmbiguousChain> {
-        let mut here = from.clone();
+    ) -> Result<Option<D>, AmbiguousChain> {
         // Hashes are enough to notice a loop, and shorter than names.
         let mut visited = [0; MAX_STEPS];
         for step in 0.. {
-            let Some(next) = self.next_name(sections, &here)? else { return Ok(End::Name(here)) };
-            if let Some(judged) = judge(&next) {
-                return Ok(End::Judged(judged));
+            let Some(next) = self.next_name(sections, name)? else { return Ok(None) };
+            if let Some(decision) = judge(&next) {
+                return Ok(Some(decision));
             }
             let hash = |name: &Name| xxh3_64_with_seed(name.suffix(0), seed());
-            *visited.get_mut(step).ok_or(AmbiguousChain)? = hash(&here);
+            *visited.get_mut(step).ok_or(AmbiguousChain)? = hash(name);
             self.steps_left = self.steps_left.checked_sub(1).ok_or(AmbiguousChain)?;
-            if visited[..=step].contains(&hash(&next)) {
+            *name = next;
+            if visited[..=step].contains(&hash(name)) {
                 // A loop, and all of its names were judged.
-                return Ok(End::Name(next));
+                return Ok(None);
             }
-            here = next;
         }
         unreachable!("the steps are counted");
     }
@@ -183,16 +175,14 @@ pub fn is_unambiguous(response: Response<'_>, queried: &Name) -> bool {
     let follow = || {
         response.clear_marks();
         let mut chains = Chains::new(response)?;
-        let mut owners = match chains.follow(Sections::Answer, queried, judge)? {
-            End::Name(last) => Owners::new(response, last, usize::MAX),
-            End::Judged(()) => return Ok(()),
-        };
+        let mut last = queried.clone();
+        chains.follow(Sections::Answer, &mut last, judge)?;
+        let mut owners = Owners::new(response, last, usize::MAX);
         while let Some(owner) = owners.next() {
             for alternative in alternatives(response, &owner) {
-                let Some(target) = alternative.target else { continue };
-                if let End::Name(last) = chains.follow(Sections::Both, &target, judge)? {
-                    owners.add(last, usize::MAX);
-                }
+                let Some(mut target) = alternative.target else { continue };
+                chains.follow(Sections::Both, &mut target, judge)?;
+                owners.add(target, usize::MAX);
             }
         }
         Ok::<(), AmbiguousChain>(())
@@ -237,7 +227,8 @@ impl<'a> Owners<'a> {
                     && is_service(entry)
                     && self.response.service_target(entry).is_none()
             };
-            let has_own_service = self.response.owned_by(name.suffix(0)).any(is_own_service);
+            let has_own_service =
+                self.response.has_targets() && self.response.owned_by(name.suffix(0)).any(is_own_service);
             let sections = if has_own_service { Sections::Both } else { Sections::Answer };
             return Some(Owner { name, sections, zones: self.zones });
         }
@@ -388,7 +379,7 @@ mod tests {
         let (response, mut parser) = (response(records), Parser::default());
         let Some(response) = parser.parse(&response) else { return (names, false) };
         let ended = Chains::new(response).and_then(|mut chains| {
-            chains.follow(Sections::Answer, &name("www.example"), |name| {
+            chains.follow(Sections::Answer, &mut name("www.example"), |name| {
                 names.push(name.to_string());
                 None::<()>
             })

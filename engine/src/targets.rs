@@ -1,7 +1,7 @@
 //! Applies the policy to the records of an upstream's response: to its targets, which may block
 //! the whole query, and to all other records, which may be dropped.
 
-use crate::chain::{self, AmbiguousChain, Chains, End, Owners, Sections};
+use crate::chain::{self, AmbiguousChain, Chains, Owners, Sections};
 use crate::message::{Query, Section, Transport, rtype};
 use crate::name::{Name, Walk};
 use crate::policy::names::SEED;
@@ -68,11 +68,11 @@ fn judge_targets<'a>(
     snapshot: &'a Snapshot,
     mut judges: Evaluation<'a>,
 ) -> Result<(Option<Decision<'a>>, Evaluation<'a>), AmbiguousChain> {
-    let mut chains = Chains::new(response)?;
+    let (mut chains, mut last) = (Chains::new(response)?, query.name.clone());
     let judge = |name: &Name| judge_name(name, snapshot, &mut judges);
-    let decision = match chains.follow(Sections::Answer, &query.name, judge)? {
-        End::Judged(decision) => Some(decision).filter(|decision| !decision.is_passthru()),
-        End::Name(last) => judge_alternatives(&mut chains, response, last, snapshot, judges)?,
+    let decision = match chains.follow(Sections::Answer, &mut last, judge)? {
+        Some(decision) => Some(decision).filter(|decision| !decision.is_passthru()),
+        None => judge_alternatives(&mut chains, response, last, snapshot, judges)?,
     };
     Ok((decision, judges))
 }
@@ -105,13 +105,13 @@ fn judge_alternatives<'a>(
         for alternative in chain::alternatives(response, &owner) {
             let mut judges = Evaluation { first: owner.zones, ..judges };
             let mut by_target = None;
-            if let Some(target) = &alternative.target {
-                by_target = judge_name(target, snapshot, &mut judges);
+            if let Some(mut target) = alternative.target {
+                by_target = judge_name(&target, snapshot, &mut judges);
                 if by_target.is_none() {
                     let judge = |name: &Name| judge_name(name, snapshot, &mut judges);
-                    match chains.follow(Sections::Both, target, judge)? {
-                        End::Judged(decision) => by_target = Some(decision),
-                        End::Name(last) => owners.add(last, judges.first),
+                    by_target = chains.follow(Sections::Both, &mut target, judge)?;
+                    if by_target.is_none() {
+                        owners.add(target, judges.first);
                     }
                 }
             }
@@ -150,7 +150,7 @@ pub fn drop_outside_chain(
 ) -> Result<(), AmbiguousChain> {
     response.clear_marks();
     if !response.is_failure() {
-        Chains::new(response)?.follow(Sections::Answer, target, |_| None::<()>)?;
+        Chains::new(response)?.follow(Sections::Answer, &mut target.clone(), |_| None::<()>)?;
     }
     drop_blocked(response, snapshot, Evaluation::all(transport), Judged::OwnTarget);
     Ok(())

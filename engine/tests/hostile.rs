@@ -176,9 +176,10 @@ fn the_response_for_any_upstream_message_is_well_formed() {
                 steps += 1;
                 None::<()>
             };
-            let walked =
-                Chains::new(read).and_then(|mut all| all.follow(Sections::Answer, &query.name, count));
-            if let Ok(chain::End::Name(last)) = walked {
+            let mut last = query.name.clone();
+            let followed =
+                Chains::new(read).and_then(|mut all| all.follow(Sections::Answer, &mut last, count));
+            if followed.is_ok() {
                 let last = chain::Owners::new(read, last, usize::MAX).next().unwrap();
                 let addresses =
                     chain::alternatives(read, &last).flat_map(|alternative| alternative.addresses).count();

@@ -258,9 +258,10 @@ pub fn follow_chain(response: &[u8]) {
     let (mut parser, free) = (Parser::default(), name("free.example"));
     let Some(response) = parser.parse(response) else { return };
     chain::is_unambiguous(response, &free);
-    let walked =
-        Chains::new(response).and_then(|mut chains| chains.follow(Sections::Answer, &free, |_| None::<()>));
-    if let Ok(chain::End::Name(last)) = walked {
+    let (mut last, judge) = (free.clone(), |_: &Name| None::<()>);
+    let followed =
+        Chains::new(response).and_then(|mut chains| chains.follow(Sections::Answer, &mut last, judge));
+    if followed.is_ok() {
         let last = chain::Owners::new(response, last, usize::MAX).next().expect("the first");
         chain::alternatives(response, &last).flat_map(|alternative| alternative.addresses).count();
     }
