@@ -176,7 +176,7 @@ def test_a_new_feed_that_cannot_be_fetched_is_reported_and_retried(
     wait_for(lambda: source(subject)["fetch_error"], "the feed has failed")
     assert subject.metrics().total("dnsblock_source_rejected", zone="listed") == 1
     said = subject.cli("source list", as_json=False)
-    assert (said.code, "could not be fetched" in said.stdout, "no content yet" in said.stdout) == (
+    assert (said.code, "could not be fetched" in said.stdout, "not fetched yet" in said.stdout) == (
         1,
         True,
         True,
