@@ -16,7 +16,7 @@ from .stalls import StallWatch
 from .upstreams import MakeUpstream, Script, StubUpstream, Unbound, decent
 
 PORTABLE = Path(__file__).parent / "portable"
-RUNS = 4  # of one test, if each of the runs before had a stall
+RUNS = 2  # of one test, if the first run failed and had a stall
 
 stalls = StallWatch()
 
@@ -37,9 +37,8 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
             break
         evidence += [f"run again: {what}" for what in found]
         item.user_properties.clear()
-        item.session._setupstate.teardown_exact(
-            None
-        )  # a daemon that tests share has answered this one before
+        # A daemon that tests share has seen the queries of this one, and must not see them again.
+        item.session._setupstate.teardown_exact(None)
     for report in reports:
         if evidence and report is reports[-1]:
             report.sections.append(("stalls", "\n".join(evidence)))

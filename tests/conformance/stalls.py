@@ -15,7 +15,7 @@ from pathlib import Path
 from .scheduling import Task, run_delays
 
 INTERVAL = 0.05  # seconds between two looks
-STALL = 0.1  # seconds; every timeout in these tests that a stub upstream or a client must meet is longer
+STALL = 0.25  # seconds; every timeout in these tests that a stub upstream or a client must meet is longer
 WINDOW = 1.0  # seconds in which short run delays of one thread add up
 
 
