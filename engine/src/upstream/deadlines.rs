@@ -148,7 +148,7 @@ impl Upstreams {
         self.network_failed(upstream, now);
         for (id, flight) in lost {
             let Some(route) = self.lose_route(flight, Channel::Socket(key), id) else { continue };
-            if self.flights[flight].tries.end_with(&route) {
+            if self.flights[flight].fails_with(&route) {
                 self.fail_try(flight, now);
             }
         }

@@ -6,7 +6,7 @@ use super::Waiter;
 use super::claims::{Claim, Right};
 use super::client_identity::ClientAddresses;
 use super::shares::Share;
-use super::tries::Tries;
+use super::tries::{Route, Tries};
 use super::waiter::Origin;
 use crate::chain;
 use crate::message::{MAX_QUESTION, Transport};
@@ -128,6 +128,16 @@ impl Flight {
         };
     }
 
+    /// Whether the loss of this route ends the last try. Tries of one turn have the same time, so the
+    /// upstream counts too. A delayed flight is retried anyway.
+    pub(super) fn fails_with(&self, route: &Route) -> bool {
+        match self.state {
+            State::Delayed => false,
+            State::Sent { upstream, .. } if upstream != route.upstream => false,
+            _ => self.tries.end_with(route),
+        }
+    }
+
     /// Ends the last try if its upstream matches. Returns the upstream and when it was sent.
     pub(super) fn end_try(&mut self, matches: impl Fn(usize) -> bool) -> Option<(usize, Instant)> {
         match self.state {
@@ -155,5 +165,36 @@ impl Flight {
         buffer[..name.len()].copy_from_slice(name);
         buffer[name.len()..name.len() + 4].copy_from_slice(type_and_class);
         &buffer[..name.len() + 4]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tries::Channel;
+    use super::*;
+    use crate::message::Query;
+
+    /// ICMP errors about the old upstream arrive after a failover, and in the same turn.
+    #[test]
+    fn a_lost_route_ends_only_a_try_at_its_own_upstream() {
+        let now = Instant::now();
+        let mut flight =
+            Flight::new(Box::new(Waiter::new(Query::blank(), None, Origin::Nobody)), false, 0, now);
+        let route = |upstream| Route {
+            channel: Channel::Socket(upstream),
+            upstream,
+            id: 0,
+            has_opt: true,
+            sent_at: now,
+        };
+        let (old, new) = (route(0), route(1));
+        flight.tries.add_route(new);
+        flight.state = State::Sent { upstream: 1, at: now };
+        assert!(!flight.fails_with(&old));
+        assert!(flight.fails_with(&new));
+        flight.state = State::Delayed;
+        assert!(!flight.fails_with(&new), "its entry among the delayed queries retries it");
+        flight.state = State::Idle;
+        assert!(flight.fails_with(&old));
     }
 }

@@ -151,7 +151,7 @@ impl Upstreams {
             .into_iter()
             .filter_map(|(id, flight)| {
                 let route = self.lose_route(flight, Channel::Stream(key), id)?;
-                self.flights[flight].tries.end_with(&route).then_some(flight)
+                self.flights[flight].fails_with(&route).then_some(flight)
             })
             .collect();
         for flight in lost {
