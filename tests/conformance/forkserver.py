@@ -23,14 +23,17 @@ LARGEST = 1 << 17  # bytes of a request: arguments and environment
 
 
 @cache
-def _server() -> socket.socket:
-    """The connection to the fork server of this process, whose programs become children of this process."""
+def _start() -> tuple[socket.socket, subprocess.Popen]:
+    """Starts the fork server of this process, whose programs become children of this process.
+
+    The cache keeps the process, too: one that runs and that nobody refers to is a ResourceWarning.
+    """
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     command = [sys.executable, "-P", __file__, str(theirs.fileno())]
-    subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
     theirs.close()
-    return ours
+    return ours, process
 
 
 class ForkedProgram(subprocess.Popen):
@@ -47,9 +50,10 @@ class ForkedProgram(subprocess.Popen):
             "environment": environment,
             "folder": os.getcwd(),
         }
+        server, _ = _start()
         try:
-            socket.send_fds(_server(), [json.dumps(request).encode()], descriptors)
-            self.pid = int(_server().recv(64))
+            socket.send_fds(server, [json.dumps(request).encode()], descriptors)
+            self.pid = int(server.recv(64))
             self._child_created = True
         finally:
             self._close_pipe_fds(*pipes[:6])
