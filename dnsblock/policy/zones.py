@@ -12,6 +12,9 @@ from dnsblock.lists.lists import Lists
 from dnsblock.orders.state import InForce
 
 
+LARGEST_CHANGE = 1000  # names, or an eighth of the zone: the most that the engine's overlay holds
+
+
 @dataclass(frozen=True, slots=True)
 class OrderZone:
     """A compiled zone of orders, and everything that determines it."""
@@ -41,16 +44,29 @@ def compile_orders(
 
 def _with_changes(former: OrderZone, in_force: Sequence[InForce], rules: "_Rules") -> PolicyZone | None:
     """The former zone with the entries in force now; None if it must be compiled again."""
+    if len(former.in_force) == len(in_force) and all(map(_is_same, former.in_force, in_force)):
+        return former.compiled
     before, after = _names(former.in_force), _names(in_force)
     changed = {before.get(key) or after[key] for key in before.keys() ^ after.keys()}
     if not changed:
         return former.compiled
+    if len(changed) > max(LARGEST_CHANGE, len(before) // 8):
+        return None
     now = sorted((item for item in in_force if item.entry.name in changed), key=_precedence)
     lines = [rules.line(item) for item in now]
     lines += [f"remove 0 {name}\n" for name in changed.difference(item.entry.name for item in now)]
     for kind, answer, order_id in {(item.kind, item.entry.answer, item.order_id) for item in in_force}:
         rules.index(kind, answer, order_id)
     return former.compiled.with_changes(rules.compiled, "".join(lines).encode())
+
+
+def _is_same(one: InForce, other: InForce) -> bool:
+    """Whether two states of an order have the same entry, in the same order and at the same time."""
+    return one.entry is other.entry and (one.kind, one.order_id, one.effective_at) == (
+        other.kind,
+        other.order_id,
+        other.effective_at,
+    )
 
 
 def _names(in_force: Sequence[InForce]) -> dict[tuple[int, str, str, datetime], str]:

@@ -3,7 +3,6 @@
 //! `compile` turns the files of a list into compiled names, and drops and reports invalid lines.
 //! `entries` and `addresses` compile what the control plane wrote itself; one invalid line rejects all.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 mod compile;
@@ -29,9 +28,10 @@ pub use reason::Reason;
 pub use repairs::Repairs;
 pub use report::{Finding, Report};
 
-use crate::name::Name;
+use crate::name::{Name, Walk};
 use crate::policy::compiler::{CompileError, Compiler, Destination, Origin};
-use crate::policy::{Match, PolicyZone, Rule, Scope, in_order};
+use crate::policy::names::SEED;
+use crate::policy::{Changes, Match, PolicyZone, Rule, in_order};
 
 /// Invalid lines that an error describes; more are only counted.
 const MAX_DESCRIBED: usize = 100;
@@ -88,22 +88,26 @@ pub fn with_changes(
 ) -> Result<Option<PolicyZone>, ZoneError> {
     let (rules, places) = in_order(rules);
     let is_exemption: Vec<bool> = rules.iter().map(Rule::is_exemption).collect();
-    let mut changes: BTreeMap<String, (Name, Option<Scope>)> = BTreeMap::new();
+    let mut walk = Walk::new(&Name::root(), SEED);
+    let mut key = |name: &Name| {
+        walk.take(name, SEED);
+        (walk.hash(0), Box::from(walk.text().as_bytes()))
+    };
+    let mut changes = Changes::new();
     for_each_line(lines, |_, line| {
         if let Some(removed) = line.strip_prefix(b"remove 0 ") {
             let name = Name::from_text(removed).map_err(|error| error.to_string())?;
-            changes.entry(name.to_string()).or_insert((name, None));
+            changes.entry(key(&name)).or_insert(None);
         } else if !line.is_empty() {
             let (scope, place, name) = parse_entry(line, &places)?;
-            let (_, changed) = changes.entry(name.to_string()).or_insert((name, None));
+            let changed = changes.entry(key(&name)).or_insert(None);
             let before = changed.unwrap_or_default();
             *changed = Some(before.with(scope, place, &is_exemption));
         }
         Ok(())
     })?;
-    let changes: Vec<_> =
-        changes.into_values().map(|(name, scope)| (name, scope.map(Scope::plain))).collect();
-    Ok(zone.with_changes(rules, &changes))
+    changes.values_mut().flatten().for_each(|scope| *scope = scope.plain());
+    Ok(zone.with_changes(rules, changes))
 }
 
 /// Parses a line of `entries`. `places` has the place of each rule in the zone.

@@ -25,6 +25,7 @@ mod snapshot;
 mod sorter;
 mod symbols;
 mod writer;
+pub use layers::Changes;
 use layers::ZoneNames;
 use names::Names;
 pub use snapshot::{Decision, Evaluation, LookupStep, PlacedZone, Shadow, ShadowMatch, Snapshot};
@@ -220,7 +221,7 @@ impl PolicyZone {
 
     /// This zone of orders with other entries for some owners, as if it were compiled from all
     /// entries. `rules` are in canonical order. `None`: it must be compiled.
-    pub fn with_changes(&self, rules: Vec<Rule>, changes: &[(Name, Option<Scope>)]) -> Option<PolicyZone> {
+    pub fn with_changes(&self, rules: Vec<Rule>, changes: Changes) -> Option<PolicyZone> {
         let indexes: HashMap<String, u32> = rules.iter().map(Rule::canonical).zip(0..).collect();
         let kept = self.rules.iter().map(|rule| indexes.get(&rule.canonical()).copied()).collect();
         let names = self.names.with_changes(changes, &kept)?;

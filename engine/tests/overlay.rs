@@ -211,6 +211,30 @@ fn too_many_changes_need_a_new_base() {
     assert!(changed(&mut random, &zone, &entries, &names).is_none());
 }
 
+/// The compiler refuses names that were chosen for one bucket. As changes they are not accepted either:
+/// otherwise the next startup could not compile the zone.
+#[test]
+fn chosen_names_are_left_to_the_compiler() {
+    let mut random = Random(3);
+    for (first, then) in [(1, 299), (200, 80)] {
+        let buckets = (first + then as u64).div_ceil(16);
+        let is_chosen = |name: &String| {
+            let name = Name::from_text(name.as_bytes()).unwrap();
+            ((Walk::new(&name, SEED).hash(0) >> 32) * buckets) >> 32 == 3
+        };
+        let names = (0..).map(|number| format!("n{number}.example")).filter(is_chosen);
+        let mut names = names.map(|name| (name, vec![(Match::Exact, 1)]));
+        let mut entries: Entries = names.by_ref().take(first as usize).collect();
+        let zone = compiled(&mut random, &entries);
+        let new: Entries = names.take(then).collect();
+        entries.extend(new.clone());
+        let new: Vec<String> = new.into_keys().collect();
+        assert!(changed(&mut random, &zone, &entries, &new).is_none());
+        let (rules, text) = lines(&mut random, &entries, entries.keys());
+        assert!(list::entries("z", rules, text.as_bytes()).is_err());
+    }
+}
+
 /// A caller that forgets a change must not keep a block that nobody ordered.
 #[test]
 fn an_entry_whose_rule_is_gone_needs_a_new_base() {

@@ -10,14 +10,19 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use super::Scope;
-use super::names::{EntriesDigest, Names, SEED};
-use crate::name::{Name, Text, Walk};
+use super::names::{EntriesDigest, Names};
+use super::segment::BUCKET;
+use crate::name::Text;
 
 /// An overlay has at most this many owners, or the base divided by `BASE_PART` if that is more.
 const MAX_OWNERS: usize = 1000;
 const BASE_PART: usize = 8;
-/// More owners than this with the same hash are an attack. The compiler rejects them.
-const MAX_SAME_HASH: usize = 255;
+/// With more names in one bucket of the compiled zone, half of its limit, the compiler decides. Such
+/// names were chosen for their hashes, and a zone that it rejects could not be compiled at a restart.
+const MAX_IN_BUCKET: u64 = 128;
+
+/// The owners that change, by hash and text; `None` removes an owner.
+pub type Changes = BTreeMap<(u64, Box<[u8]>), Option<Scope>>;
 
 /// For each rule of an earlier zone, the index of the same rule in this zone.
 pub type RuleMap = Vec<Option<u32>>;
@@ -58,17 +63,12 @@ impl From<Arc<Names>> for ZoneNames {
 }
 
 impl ZoneNames {
-    /// These names with other scopes for some owners; `None` removes an owner.
+    /// These names with other scopes for some owners.
     ///
     /// Returns `None` if the zone must be compiled again: the overlay is too large, or an entry
     /// that did not change has a rule that is gone.
-    pub fn with_changes(&self, changes: &[(Name, Option<Scope>)], rules: &RuleMap) -> Option<ZoneNames> {
-        let mut owners = BTreeMap::new();
+    pub fn with_changes(&self, mut owners: Changes, rules: &RuleMap) -> Option<ZoneNames> {
         let mut of_base = rules.clone();
-        for (name, scope) in changes {
-            let walk = Walk::new(name, SEED);
-            owners.insert((walk.hash(0), Box::from(walk.text().as_bytes())), *scope);
-        }
         if let Some(before) = &self.overlay {
             of_base = before.rules.iter().map(|rule| rules[(*rule)? as usize]).collect();
             for owner in &before.owners {
@@ -179,11 +179,7 @@ impl ZoneNames {
 }
 
 impl Overlay {
-    fn new(
-        base: &Names,
-        owners: BTreeMap<(u64, Box<[u8]>), Option<Scope>>,
-        rules: RuleMap,
-    ) -> Option<Overlay> {
+    fn new(base: &Names, owners: Changes, rules: RuleMap) -> Option<Overlay> {
         let mut overlay = Overlay {
             owners: Vec::new(),
             by_hash: HashMap::default(),
@@ -203,9 +199,8 @@ impl Overlay {
             let place = in_base.map_or_else(|| base.names_before(hash, &name), |(_, rank)| rank);
             overlay.add(Owner { hash, text: name, scope, place, is_in_base: in_base.is_some() });
         }
-        let same_hash = overlay.owners.chunk_by(|a, b| a.hash == b.hash).map(<[_]>::len).max();
         let is_too_large = overlay.owners.len() > MAX_OWNERS.max(base.entries() / BASE_PART);
-        if is_too_large || same_hash > Some(MAX_SAME_HASH) {
+        if is_too_large || overlay.is_crowded(base) {
             return None;
         }
         overlay.digest = overlay.digest_with(base)?;
@@ -218,6 +213,20 @@ impl Overlay {
         let labels = owner.text.split(|&byte| byte == b'.').count();
         self.labels = (self.labels.0.min(labels), self.labels.1.max(labels));
         self.owners.push(owner);
+    }
+
+    /// Whether the compiler would put many names into one bucket with a changed owner.
+    fn is_crowded(&self, base: &Names) -> bool {
+        let buckets = (base.entries() + self.owners.len()).div_ceil(BUCKET) as u64;
+        let bucket_of = |owner: &Owner| ((owner.hash >> 32) * buckets) >> 32;
+        let base_before = |bucket: u64| match bucket == buckets {
+            true => base.entries() as u64,
+            false => base.names_before((bucket << 32).div_ceil(buckets) << 32, b""),
+        };
+        self.owners.chunk_by(|a, b| bucket_of(a) == bucket_of(b)).any(|owners| {
+            let bucket = bucket_of(&owners[0]);
+            owners.len() as u64 + base_before(bucket + 1) - base_before(bucket) > MAX_IN_BUCKET
+        })
     }
 
     fn place_of(&self, hash: u64, name: &[u8]) -> Option<usize> {

@@ -15,7 +15,7 @@ use crate::name::Text;
 use crate::sys::prefetch;
 
 /// Average number of names in a bucket.
-const BUCKET: usize = 16;
+pub(super) const BUCKET: usize = 16;
 /// A larger bucket only occurs if names were chosen for their hashes.
 const CROWD: usize = 255;
 /// Size of an index entry: the start of a bucket, and the number of names before it.
