@@ -11,7 +11,6 @@ from dnsblock.config import Config, Zone
 from dnsblock.lists.lists import Lists
 from dnsblock.orders.state import InForce
 
-
 LARGEST_CHANGE = 1000  # names, or an eighth of the zone: the most that the engine's overlay holds
 
 
