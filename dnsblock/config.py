@@ -439,7 +439,7 @@ class HistoryOptions(_Options):
     """How much history is kept."""
 
     generations: Annotated[int, Number, Field(ge=2, le=10_000)] = 30  # compiled versions per list
-    snapshots: Annotated[int, Number, Field(ge=2, le=1_000_000)] = 10_000  # serials available for rollback
+    snapshots: Annotated[int, Number, Field(ge=2, le=1_000_000)] = 10_000  # recorded serials
 
 
 class Log(_Options):

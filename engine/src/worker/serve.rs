@@ -28,7 +28,7 @@ pub(super) struct Message<'a> {
 
 /// Messages that one transport has received together, at most `BATCH`.
 ///
-/// An implementation and a variant of `Origin` are all that a transport adds to the path.
+/// A transport implements it, has a variant of `Origin`, and sends its responses in `deliver`.
 pub(super) trait Messages {
     fn count(&self) -> usize;
     /// `None` if the client's address family is not served.
