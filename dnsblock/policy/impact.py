@@ -97,7 +97,7 @@ def compile_candidate(
     """
     if file.lower().endswith(DOCUMENT_SUFFIXES):
         if match is not None:
-            reason = "match belongs to a plain file: an order says itself what its entries match"
+            reason = "match belongs to a list: an order says itself what its entries match"
             raise Refused([Problem(file, None, match, reason)])
         candidate = Candidate(_of_order(parse(file, data), config))
     else:

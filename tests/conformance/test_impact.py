@@ -359,7 +359,7 @@ def test_a_file_that_is_too_large_or_no_regular_file_is_refused(subject: Subject
     assert "larger than 67,108,864 bytes" in subject.cli("impact", str(large)).refusal[0]
     assert "cannot be read" in subject.cli("impact", str(subject.folder / "none.txt")).refusal[0]
     (line,) = subject.cli("impact", str(written(subject, TRIED)), "--match", "exact").refusal
-    assert "match belongs to a plain file" in line
+    assert "match belongs to a list" in line
 
 
 def test_the_daemon_limits_the_size_of_an_impact_request(subject: Subject, upstream: StubUpstream):
