@@ -56,7 +56,7 @@ def serve(config_path: Path, as_json: bool) -> None:
     SIGHUP reloads configuration, orders and lists. SIGTERM and SIGINT stop it after outstanding queries are
     answered; a second signal stops it immediately. SIGUSR2 restarts it without losing queries.
 
-    When it is ready, it prints its listen addresses, with --json as one line of JSON.
+    When ready, it prints its listen addresses (with --json, as one line of JSON).
     """
     import asyncio
 
@@ -116,8 +116,8 @@ def check(config_path: Path, as_json: bool, startup: bool) -> None:
 
     Needs no running daemon and changes nothing.
 
-    With --startup, the exit code is 0 if the daemon can start. It can start with refused orders, and with
-    broken or missing lists of which it has a good version.
+    With --startup, problems that do not prevent a startup are tolerated: refused orders, and broken or
+    missing lists that have an earlier good version.
     """
     from dnsblock.policy.check import check_all
 
@@ -312,14 +312,18 @@ def _milliseconds(time: float | None) -> str:
 @main.command(epilog=EXIT_CODES)
 @click.argument("name")
 @click.option(
-    "--at", metavar="TIME", help="Explain another time (RFC 3339, or local time: 2017-08-10 10:46)."
+    "--at",
+    metavar="TIME",
+    help="Explain another time (RFC 3339, or a time in the configured time_zone, such as 2017-08-10 10:46).",
 )
 @common
 def why(config_path: Path, as_json: bool, name: str, at: str | None) -> None:
     """Explain why NAME is or is not blocked: zone, order, entry, and other matching entries.
 
-    If NAME is an IP address, this explains how responses with that address are treated. With --at, it
-    explains a past time, for the zones that are configured today, or what is scheduled for a future time.
+    If NAME is an IP address, this explains how responses with that address are treated.
+
+    With --at, it explains another time. For the past, it uses today's zones with the orders and lists of that
+    time. For the future, it uses what is scheduled now.
 
     Exit code 0 if the name is blocked, 1 if it is not.
     """
@@ -401,8 +405,8 @@ def cache() -> None:
 def purge(config_path: Path, as_json: bool, name: str | None, subtree: bool, everything: bool) -> None:
     """Purge NAME from the cache, so that the next query goes to an upstream.
 
-    Changes of the policy need no purge: it is checked before the cache, and answers to blocked queries are
-    not cached.
+    Give NAME or --all. A change of policy needs no purge: the policy is checked before the cache, and answers
+    to blocked queries are not cached.
     """
     from dnsblock.names import NameRefused, canonical
 

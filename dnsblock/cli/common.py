@@ -23,11 +23,11 @@ EXIT_CODES = "\n".join(
     (
         "\b",
         "Exit codes:",
-        "  0  done",
-        "  1  negative result (a check found problems, a name is not blocked)",
+        "  0  success (`why`: the name is blocked)",
+        "  1  negative result (problems, a name that is not blocked, nothing to show)",
         "  2  wrong usage",
         "  3  the daemon cannot be reached, or did not respond in time",
-        "  4  refused (the previous state stays in force)",
+        "  4  refused, wholly or in part",
     )
 )
 

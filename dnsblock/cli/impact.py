@@ -27,9 +27,11 @@ RETRY_SECONDS = 0.5
 @click.option(
     "--match",
     type=click.Choice(["exact", "subtree", "below"]),
-    help="Match of each name of a plain list. Orders and other formats define it themselves.",
+    help="Names that each entry of a list covers, if its format leaves that open. Not for orders.",
 )
-@click.option("--zone", help="Read the list with the source options of this zone, for example for csv.")
+@click.option(
+    "--zone", metavar="ZONE", help="Read the list with the source options of this zone, for example for csv."
+)
 @click.option(
     "--top", type=click.IntRange(0, 1000), default=20, show_default=True, help="Number of names to print."
 )
@@ -46,8 +48,9 @@ def impact(
 ) -> None:
     """Count the queries that FILE would block, without blocking any.
 
-    FILE is an order document (.yaml, .yml, .json) or a list in any format. It acts like a shadow zone after
-    all other zones for the next seconds. Ctrl-C ends the count early and prints the result so far.
+    FILE is an order document (.yaml, .yml, .json) or a list in a detected format; for csv, give --zone. For
+    the given time, its names are counted as in a shadow zone below all other zones. Ctrl-C ends the count
+    early and prints the result so far.
     """
     data, client = read_bytes(file, max_bytes=MAX_CANDIDATE_BYTES), client_of(config_path)
     called = os.fsencode(file).decode("utf-8", "replace")

@@ -146,9 +146,10 @@ def refresh(config_path: Path, as_json: bool, zone: str) -> None:
 )
 @common
 def accept(config_path: Path, as_json: bool, zone: str, digest: str, reason: str) -> None:
-    """Accept content of the list of ZONE that a guard rejected, by its DIGEST.
+    """Accept content that a guard rejected for the list of ZONE. DIGEST identifies it.
 
-    `dnsblock source list` shows the digest. The acceptance applies only to this content.
+    `dnsblock source list` shows the digest. The acceptance applies only to this content with the current
+    source options.
     """
     client = client_of(config_path)
     with partly(as_json), working(client, quiet=as_json):
@@ -183,7 +184,7 @@ def print_report(zone: str, report: dict[str, Any]) -> None:
 @click.argument("zone", required=False)
 @common
 def versions(config_path: Path, as_json: bool, zone: str | None) -> None:
-    """Show the published serials with their list versions, or the versions of the list of ZONE."""
+    """Show the published serials; with ZONE, the versions and rejected content of its list."""
     answer = client_of(config_path).versions(zone)
     if as_json:
         click.echo(json.dumps(answer, ensure_ascii=False))
@@ -261,7 +262,7 @@ def _state(state: str, zone: str) -> str:
 def history(config_path: Path, as_json: bool, name: str) -> None:
     """Show the past and scheduled events of NAME in orders and lists.
 
-    If NAME is an IP address, shows the events in lists of addresses. Exit code 1 if there is no event.
+    For an IP address, it shows the events in lists of addresses. Exit code 1 if there is no event.
     """
     from dnsblock.names import NameRefused, address, canonical
 
@@ -298,7 +299,7 @@ def _print_events(events: list[dict[str, Any]], zone: str) -> None:
 
 @click.command(epilog=EXIT_CODES)
 @click.argument("serial", type=SERIAL)
-@click.option("--reason", required=True, callback=_reason, help="Why; recorded in the history.")
+@click.option("--reason", required=True, callback=_reason, help="Why you roll back; recorded in the history.")
 @common
 def rollback(config_path: Path, as_json: bool, serial: int, reason: str) -> None:
     """Roll back all lists to an earlier SERIAL, as a new serial.

@@ -10,14 +10,14 @@ from dnsblock.cli.common import EXIT_CODES, Commands, client_of, common
 
 @click.group(cls=Commands)
 def log() -> None:
-    """Manage the ledger of accepted orders."""
+    """Accept a ledger that lacks records, or a clock that is behind."""
 
 
 @log.command("accept-restore", epilog=EXIT_CODES)
-@click.option("--reason", required=True, metavar="TEXT", help="Why; recorded in the ledger.")
+@click.option("--reason", required=True, metavar="TEXT", help="Why you accept it; recorded in the ledger.")
 @common
 def accept_restore(config_path: Path, as_json: bool, reason: str) -> None:
-    """Accept the ledger as it is, although acknowledged records are missing.
+    """Accept a ledger that lacks records, or a clock that is behind.
 
     `dnsblock status` shows the missing records. The acceptance is recorded in the ledger, and publishing
     resumes. If no record is missing, this accepts a clock that is behind the last record.

@@ -36,7 +36,7 @@ def submit(config_path: Path, as_json: bool, *, files: tuple[Path, ...]) -> None
     held      in the ledger; takes effect when the missing previous orders arrive
     refused   not recorded; all problems are printed
 
-    Exit code 4 if a document is refused; the others are accepted.
+    Exit code 4 if a document is refused; the others are not affected.
     """
     answer = client_of(config_path).submit([_read(file) for file in dict.fromkeys(files)])
     if as_json:
@@ -82,10 +82,10 @@ def _print_verdict(one: dict[str, Any]) -> None:
 @order.command(epilog=EXIT_CODES)
 @click.argument("issuer")
 @click.argument("order_id")
-@click.option("--reason", required=True, help="Why the order is erroneous; recorded in the ledger.")
+@click.option("--reason", required=True, help="Why the order is wrong; recorded in the ledger.")
 @common
 def annul(config_path: Path, as_json: bool, *, issuer: str, order_id: str, reason: str) -> None:
-    """End all entries of an accepted order that is erroneous.
+    """Annul an accepted order that is wrong: it has no effect any more.
 
     The annulment is recorded in the ledger with your user name. The order_id and seq of the order become
     free: a corrected document may use them again. If you annul an unblock, the blocks that it lifted take
