@@ -232,7 +232,9 @@ def running(folder: Path, program: str) -> Iterator[str]:
 
 
 def start_before(subject: Subject, address: str) -> None:
-    subject.start(upstreams=[address], upstream={"client_identity": "proxy", "health_check": OFTEN})
+    # A resolver may drop queries of clients outside its ACL: the daemon then waits for its timeouts.
+    upstream = {"client_identity": "proxy", "health_check": OFTEN, "timeout_ms": 3000, "tries": 2}
+    subject.start(upstreams=[address], upstream=upstream)
     subject.wait_for_metric("dnsblock_upstream_health_checks_total", upstream=address, result="good")
     wait_for(lambda: subject.status()["upstreams_down"] == [], "it is up")
 

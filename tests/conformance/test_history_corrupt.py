@@ -85,7 +85,7 @@ BROKEN: dict[str, Break] = {
     "another program": lambda path: [path.unlink(), sql("CREATE TABLE recipes (name TEXT)")(path)],
     "another table": sql("DROP TABLE events", "CREATE TABLE events (id TEXT)"),
     "times that are none": sql("UPDATE versions SET accepted_at = 'yesterday'"),
-    "numbers that are none": sql("UPDATE versions SET entries = x'00ff'"),
+    "numbers that are none": sql("UPDATE versions SET added = x'00ff'"),
     "digests that are paths": sql("UPDATE versions SET source_sha256 = '../..', file_sha256 = '../../x'"),
     "a report that is none": sql("UPDATE versions SET report = '{'"),
     "text that is no UTF-8": sql("UPDATE versions SET note = CAST(x'ff' AS TEXT)"),

@@ -347,7 +347,7 @@ def test_a_list_delayed_by_a_full_disk_is_accepted_once_there_is_room(subject: S
     subject.put_list("list.txt", [*names(20_000, first=1000), "new.example"])
     wait_refused(subject)
     (problem,) = source(subject)["rejected"]["problems"]
-    assert "room" in problem["reason"], "what to do"
+    assert "free space" in problem["reason"], "what to do"
     filler.unlink()
     wait_enforced(subject, "new.example")
     assert source(subject)["rejected"] is None

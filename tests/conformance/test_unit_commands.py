@@ -160,4 +160,4 @@ def test_check_startup_distinguishes_errors_that_prevent_a_start(subject: Subjec
     said = subject.cli("check", "--startup", as_json=False)
     assert "the daemon can start" in said.stdout
     count = len(full.json["problems"])
-    assert f"{count} problems that it tolerates: `dnsblock check -c " in said.stderr
+    assert f"{count} problems do not prevent that: see `dnsblock check -c " in said.stderr

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from dnsblock.orders.order import Annulled, Entry, Order, Target, TargetEntry
 from dnsblock.orders.spans import spans_of
 from dnsblock.orders.state import derive
+from dnsblock.principal import DAEMON
 
 from .helpers import block, orders
 
@@ -53,7 +54,9 @@ def ledgers(draw: st.DrawFn) -> list[tuple[datetime, Order]]:
             entries=() if action == "unblock" else entries,
             targets=tuple(draw(st.lists(target, min_size=1, max_size=2))) if action == "unblock" else (),
             annulled=draw(
-                st.sampled_from([None, None, Annulled(at(day + 1), "x"), Annulled(at(day + 4), "x")])
+                st.sampled_from(
+                    [None, None, Annulled(at(day + 1), DAEMON, "x"), Annulled(at(day + 4), DAEMON, "x")]
+                )
             ),
         )
         if action == "unblock":
