@@ -1,7 +1,7 @@
 """The packet engine: compiles policy zones and answers packets.
 
-Whatever compiles, binds or joins runs without the interpreter's lock, and no worker thread ever takes it. The
-boundary is few calls with big arguments and no callbacks.
+Calls that take long release the interpreter's lock, and no worker thread ever takes it. The boundary has few
+calls, large arguments and no callbacks.
 """
 
 from collections.abc import Sequence
@@ -134,12 +134,9 @@ class ListDifference:
     added: int
     removed: int
     changed: int
-    lost: int
-    """Names that cover less than before: removed, narrowed, or now an exception."""
-    gained: int
-    """Names that cover more than before."""
-    lines: bytes | None
-    """Lines `+ SCOPE NAME` and `- SCOPE NAME`; None if they exceed 32 MiB."""
+    lost: int  # names that cover less than before: removed, narrowed, or now an exception
+    gained: int  # names that cover more than before
+    lines: bytes | None  # lines `+ SCOPE NAME` and `- SCOPE NAME`; None if they exceed 32 MiB
 
 @final
 class Progress:
@@ -503,20 +500,16 @@ class UpstreamCounts:
     timeouts: int
     network_errors: int
     mismatches: int
-    taken_over: int
-    """Queries that failed over to another upstream because this one went down."""
+    taken_over: int  # queries that failed over to another upstream because this one went down
     refused: int
-    failures: int
-    """Error responses after which the query was retried with another upstream."""
+    failures: int  # error responses after which the query was retried with another upstream
     is_up: bool
     is_without_edns: bool
-    is_suspected: bool
-    """Whether it is suspect: not used until a health check shows whether it is down."""
+    is_suspected: bool  # whether it is suspect: not used until a health check shows whether it is down
     changed: tuple[int, str] | None
     """The Unix time in seconds of its last change to up or down, and the reason."""
     outstanding: int
-    health_checks: dict[str, int]
-    """Health checks by result: `good`, `bad` (an error response), `lost`."""
+    health_checks: dict[str, int]  # health checks by result: `good`, `bad` (an error response), `lost`
     latency_buckets: list[tuple[float, int]]
     latency_seconds: float
 
@@ -524,10 +517,8 @@ class UpstreamCounts:
 class Counts:
     """The counters of all worker threads, summed."""
 
-    queries: dict[tuple[str, str], int]
-    """Queries by transport and outcome."""
-    blocked: dict[tuple[str, str], int]
-    """Blocked queries by zone and action."""
+    queries: dict[tuple[str, str], int]  # queries by transport and outcome
+    blocked: dict[tuple[str, str], int]  # blocked queries by zone and action
     shadow_blocked: dict[tuple[str, str], int]
     """The same for shadow zones: queries that they would have blocked."""
     upstreams: list[UpstreamCounts]
@@ -537,42 +528,29 @@ class Counts:
     outstanding: int
     panics: int
     unsent: int
-    truncated: int
-    """Responses over UDP with TC set."""
-    dropped_records: int
-    """Records removed from upstream responses."""
-    limited: dict[str, int]
-    """Queries and error responses over a client's limit, by result."""
-    rcodes: dict[str, int]
-    """Responses to clients, by RCODE."""
+    truncated: int  # responses over UDP with TC set
+    dropped_records: int  # records removed from upstream responses
+    limited: dict[str, int]  # queries and error responses over a client's limit, by result
+    rcodes: dict[str, int]  # responses to clients, by RCODE
     waited: dict[str, tuple[list[tuple[float, int]], float]]
     """Response times by origin ("here", "upstream"): buckets as above, and their sum."""
-    joined: int
-    """Queries that were coalesced with an outstanding one."""
-    prefetched: int
-    """Upstream queries that prefetched an expiring response."""
+    joined: int  # queries that were coalesced with an outstanding one
+    prefetched: int  # upstream queries that prefetched an expiring response
     refused: dict[str, int]
     cache_entries: int
     cache_bytes: int
-    cache_evictions: int
-    """Cached responses that were evicted."""
+    cache_evictions: int  # cached responses that were evicted
 
 @final
 class ImpactCounts:
     """The counts of an impact run so far."""
 
-    queries: int
-    """Decided queries, for any name."""
-    blocked: int
-    """Those that the zone would have blocked."""
-    decided: int
-    """Those for its names that an enforced zone already decides."""
-    blocking_names: int
-    """Names that would have blocked at least one query."""
-    queried_names: int
-    """Queried names, whether or not another zone already decides them."""
-    top: list[tuple[str, int]]
-    """The names that would have blocked the most queries, highest count first."""
+    queries: int  # decided queries, for any name
+    blocked: int  # those that the zone would have blocked
+    decided: int  # those for its names that an enforced zone already decides
+    blocking_names: int  # names that would have blocked at least one query
+    queried_names: int  # queried names, whether or not another zone already decides them
+    top: list[tuple[str, int]]  # the names that would have blocked the most queries, highest count first
 
 @final
 class ImpactRun:
