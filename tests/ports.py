@@ -6,8 +6,8 @@ import random
 import socket
 from collections.abc import Iterator
 
-# Below the ports that the kernel draws for other sockets (net.ipv4.ip_local_port_range: 32768 to 60999), so
-# that no client socket on this machine takes a port between the test that it is free and its use.
+# These are below the kernel's ephemeral ports (net.ipv4.ip_local_port_range: 32768 to 60999). So no client
+# socket on this machine takes a port between the check that it is free and its use.
 _FIRST, _LAST = 10_000, 32_000
 _PLACES = [
     (family, kind, address)

@@ -53,7 +53,7 @@ def main() -> None:
         run(["rustup", "component", "add", *names.split()])
         components = []
     missing = []
-    if sys.version_info < (3, 11):  # noqa: UP036  # this is where an older one is told
+    if sys.version_info < (3, 11):  # noqa: UP036  # this is the check for older ones
         missing.append("Python 3.11 or newer: make test PYTHON=/path/to/python3")
     if not is_here("cargo"):
         missing.append("Rust 1.88 or newer, with rustfmt and clippy: see https://rustup.rs")

@@ -1,8 +1,9 @@
 """Other resolvers with the same list, if they are installed.
 
-Each one gets the list by the fastest method of its documentation, the configured number of threads, the load
-tool as its only upstream, and a cache if the workload has one. DNSSEC validation, which dnsblock does not do,
-and logs are off. A listed name and all names below it are NXDOMAIN, which needs two records in an RPZ file.
+Each one loads the list by the fastest method that its documentation names. It has the configured number of
+threads, the load tool as its only upstream, and a cache if the workload has one. Logs are off, and so is
+DNSSEC validation, which dnsblock does not do. A listed name and all names below it are NXDOMAIN, which needs
+two records in an RPZ file.
 """
 
 import shutil

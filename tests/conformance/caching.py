@@ -85,9 +85,9 @@ def gives(address: str = "198.51.100.7", *, ttl: int = 300) -> Script:
 
 
 def unusable(what: str) -> Script:
-    """Answers with the right header and question that cannot be used; health checks are answered."""
+    """Responses that match the query but cannot be used. Health checks get a good response."""
     answers: dict[str, Callable[[Asked], bytes]] = {
-        "cut off": lambda asked: asked.response([b"\xc0\x0c\0\1\0\1\0\0\1\x2c\0\x40abc"]),
+        "truncated": lambda asked: asked.response([b"\xc0\x0c\0\1\0\1\0\0\1\x2c\0\x40abc"]),
         "two CNAMEs": lambda asked: asked.response(
             [cname(b"\xc0\x0c", "one.example"), cname(b"\xc0\x0c", "two.example")]
         ),

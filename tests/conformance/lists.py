@@ -46,7 +46,7 @@ def sha256(text: str | bytes) -> str:
     return hashlib.sha256(text.encode() if isinstance(text, str) else text).hexdigest()
 
 
-# ------- What is told -------------------------------------------------------------------
+# ------- Reported lines -----------------------------------------------------------------
 
 
 def sources(subject: Subject) -> dict[str, dict]:

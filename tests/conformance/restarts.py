@@ -18,9 +18,9 @@ from .tools import run, tool
 
 SOCKETS = 32  # as many flows, which the kernel spreads over the worker threads
 TIMEOUT = 60.0  # a query that is answered later is lost
-# Outstanding queries of dnsperf. If all responses arrive at once while it gets no processor time, the receive
-# buffers of its sockets must hold them, or the kernel drops some: 16 buffers of 416 KiB (net.core.rmem_max of
-# 208 KiB, doubled) hold 8,800 small packets of 768 bytes.
+# Outstanding queries of dnsperf. All responses may arrive at once while it gets no processor time. The
+# receive buffers of its sockets must hold them, or the kernel drops some. 16 buffers of 416 KiB
+# (net.core.rmem_max of 208 KiB, doubled) hold 8,800 small packets of 768 bytes.
 OUTSTANDING = 4000
 GOOD = Callable[[wire.Reply], bool]
 

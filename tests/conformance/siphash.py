@@ -40,6 +40,6 @@ def _left(word: int, by: int) -> int:
 def server_cookie(
     secret: bytes, client_cookie: bytes, address: str, moment: int, head: bytes = VERSION_1
 ) -> bytes:
-    """Version, reserved, timestamp and hash: 16 octets."""
+    """The fields of RFC 9018 section 4: version, reserved, timestamp and hash, 16 octets in all."""
     front = head + struct.pack("!I", moment & 0xFFFFFFFF)
     return front + siphash24(secret, client_cookie + front + ipaddress.ip_address(address).packed)

@@ -509,11 +509,11 @@ def test_a_restart_begins_with_an_empty_cache(subject: Subject, upstream: StubUp
     assert number_of(subject.query(NAME)) == 2
 
 
-@pytest.mark.parametrize("what", ["cut off", "two CNAMEs", "BADVERS"])
+@pytest.mark.parametrize("what", ["truncated", "two CNAMEs", "BADVERS"])
 def test_an_unusable_response_is_remembered_for_one_second(
     subject: Subject, upstream: StubUpstream, what: str
 ):
-    """RFC 9520 section 3.2: a failure is one for a second, and not for the day that its TTL says."""
+    """RFC 9520 section 3.2: a failure is cached for one second, not for the TTL of the response."""
     upstream.script = unusable(what)
     start(subject, upstream, workers=1, upstream={"tries": 1})
     assert subject.query(NAME).rcode == "SERVFAIL"

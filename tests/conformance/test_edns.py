@@ -158,9 +158,9 @@ def test_the_same_response_over_tcp_is_complete(many: Subject):
 
 
 def test_the_text_of_the_extended_error_is_dropped_before_an_address(many: Subject):
-    """Trap 5, RFC 8914 section 3: the text is for people, the addresses are the answer.
+    """Trap 5, RFC 8914 section 3: the addresses are the answer, the text only explains it.
 
-    16 addresses, OPT and the two codes are 504 octets; the order's number is 100 more.
+    16 addresses, OPT and the two codes are 504 bytes; the order's number is 100 more.
     """
     reply = many.query(BLOCKED, "AAAA", edns=wire.opt(512))
     assert not reply.truncated

@@ -16,7 +16,7 @@ DESCRIPTORS = 1024
 CROWD = 1056
 TIMEOUT = 45.0  # seconds; more than any limit of the daemon
 BLOCKED = "blocked.example"
-# The bytes that each client sends before it falls silent.
+# The bytes that each client sends before it stops sending.
 SILENT, HALF_A_HEAD, HALF_A_BODY = (
     b"",
     b"GET /metrics HTTP/1.1\r\nHo",

@@ -164,7 +164,7 @@ def test_the_last_state_is_served_when_acknowledged_records_are_missing(
     assert "dnsblock log accept-restore" in said.problems[0]["reason"]
     assert is_forwarded(subject.query("new.example"))
     assert subject.cli("check").code == 1
-    assert ledger(subject).read_bytes() == before, "nothing was written to it, nor cut off"
+    assert ledger(subject).read_bytes() == before, "the ledger is neither written to nor truncated"
     subject.restart()
     assert in_force(subject) == (True, False, True, True)
 

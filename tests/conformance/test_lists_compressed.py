@@ -102,7 +102,7 @@ def damage(content: bytes, at: int) -> bytes:
 BROKEN = {
     "half": (COMPRESSED[: len(COMPRESSED) // 2], "ends in the middle"),
     "no checksum": (COMPRESSED[:-8], "ends in the middle"),
-    "wrong octet": (damage(COMPRESSED, len(COMPRESSED) // 2), "corrupt gzip"),
+    "wrong byte": (damage(COMPRESSED, len(COMPRESSED) // 2), "corrupt gzip"),
     "wrong checksum": (damage(COMPRESSED, len(COMPRESSED) - 8), "corrupt gzip"),
     "garbage behind it": (COMPRESSED + b"garbage behind the list", "corrupt gzip"),
 }

@@ -122,8 +122,8 @@ def foreign(path: Path) -> None:
 
 
 DAMAGES: dict[str, Callable[[Path], object]] = {
-    "an octet": corrupt,
-    "the first octets": lambda path: path.write_bytes(b"x" * 16 + path.read_bytes()[16:]),
+    "a byte": corrupt,
+    "the first bytes": lambda path: path.write_bytes(b"x" * 16 + path.read_bytes()[16:]),
     "cut": lambda path: os.truncate(path, path.stat().st_size // 2),
     "empty": lambda path: os.truncate(path, 0),
     "longer": lambda path: path.write_bytes(path.read_bytes() + b"\x00" * 64),
@@ -136,7 +136,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 def test_a_corrupt_compiled_list_is_compiled_again_from_the_stored_file(
     subject: Subject, damage: Callable[[Path], object]
 ):
-    """A disk error or a wrong copy: the version is enforced as it was, and the error is logged."""
+    """After a disk error or a wrong copy, the same version stays in force and the error is logged."""
     start(subject)
     before, path = compiled(subject), only_compiled(subject)
     assert subject.stop() == 0

@@ -147,17 +147,17 @@ TAIL = struct.pack("!HH", 1, 1)
         ("a pointer forwards", b"\xc0\x20" + TAIL + b"\x07blocked\x07example\0"),
         ("a label of type 01 (RFC 2673)", b"\x41x\x00" + TAIL),
         ("a label of type 10", b"\x81x\x00" + TAIL),
-        ("a label of 64 octets", b"\x40" + b"x" * 64 + b"\0" + TAIL),
+        ("a label of 64 bytes", b"\x40" + b"x" * 64 + b"\0" + TAIL),
         ("a label that runs past the end", b"\x3fblocked"),
         ("a name without its end", b"\x07blocked\x07example"),
-        ("a name of 256 octets", wire.labels_to_wire([b"x" * 62] * 4 + [b"xy"]) + TAIL),
-        ("a name of 300 octets", wire.labels_to_wire([b"x" * 59] * 5) + TAIL),
+        ("a name of 256 bytes", wire.labels_to_wire([b"x" * 62] * 4 + [b"xy"]) + TAIL),
+        ("a name of 300 bytes", wire.labels_to_wire([b"x" * 59] * 5) + TAIL),
         ("no type", b"\x07blocked\x07example\0"),
         ("no class", b"\x07blocked\x07example\0\0\x01"),
     ],
 )
 def test_an_unparsable_question_is_a_format_error(running: Subject, what: str, asked: bytes):
-    """RFC 1035 sections 3.1 and 4.1.4; a compressed question is nothing that a client sends."""
+    """RFC 1035 sections 3.1 and 4.1.4: no client sends a compressed question."""
     assert rcode_of(running, header(wire.RD, 1, 0, 0, 0) + asked) == "FORMERR", what
 
 
@@ -200,7 +200,7 @@ def test_two_opt_records_are_a_format_error(running: Subject):
         wire.opt(options=struct.pack("!HH", 3, 5) + b"four"),
         wire.opt()[:-1],
     ],
-    ids=["named owner", "pointer as owner", "half an option", "option longer than OPT", "cut off"],
+    ids=["named owner", "pointer as owner", "half an option", "option longer than OPT", "truncated"],
 )
 def test_a_malformed_opt_record_is_a_format_error(running: Subject, record: bytes):
     """RFC 6891 section 6.1.2: the owner is the root; the options fill the RDATA exactly."""

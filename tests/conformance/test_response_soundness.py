@@ -136,13 +136,13 @@ def test_every_target_of_an_https_rrset_is_checked(subject: Subject, upstream: S
 OVERLONG = b"".join(b"\x3f" + b"a" * 63 for _ in range(4)) + b"\0"
 BAD_NAMES = {
     "into a label": b"\xc0\x0d",
-    "to octets that read as a name": "question's type",
+    "to bytes that parse as a name": "question's type",
     "to the header": b"\xc0\x00",
     "forward": b"\xc0\x7f",
     "to itself": "itself",
     "past the end": b"\xff\xff",
-    "over 255 octets": OVERLONG,
-    "over 255 octets by a pointer": OVERLONG[: 3 * 64] + b"\x3f" + b"a" * 63 + b"\xc0\x0c",
+    "over 255 bytes": OVERLONG,
+    "over 255 bytes by a pointer": OVERLONG[: 3 * 64] + b"\x3f" + b"a" * 63 + b"\xc0\x0c",
     "a label type that is none": b"\x41a\0",
 }
 # Types with names in their data, and what stands before the name.
@@ -186,17 +186,17 @@ def odd(kind: str, section: str, bad: str) -> Callable[[Asked], bytes]:
 
 KINDS = ["owner A", "owner TXT", "owner TYPE65280", *(str(kind) for kind in NAMED_DATA)]
 CASES = [(kind, section, bad) for kind in KINDS for section in SECTIONS for bad in BAD_NAMES]
-# Cut off, too long, or with more, or less, than their type has.
+# Records that are truncated, too long, or have more or fewer fields than their type.
 BAD_DATA = {
-    "an address of 3 octets": wire.record("x", "A", b"\1\2\3"),
-    "an address of 5 octets": wire.record("x", "A", b"\1\2\3\4\5"),
-    "an IPv6 address of 4 octets": wire.record("x", "AAAA", b"\1\2\3\4"),
+    "an address of 3 bytes": wire.record("x", "A", b"\1\2\3"),
+    "an address of 5 bytes": wire.record("x", "A", b"\1\2\3\4\5"),
+    "an IPv6 address of 4 bytes": wire.record("x", "AAAA", b"\1\2\3\4"),
     "a CNAME of nothing": wire.record("x", "CNAME", b""),
     "a CNAME with a rest": wire.record("x", "CNAME", name("a.example") + b"x"),
     "an MX without a name": wire.record("x", "MX", b"\0\x0a"),
     "an SOA without its numbers": wire.record("x", "SOA", name("a") + name("b")),
     "a name that runs out of its data": wire.record("x", "NS", b"\5abc")[:-4] + b"\5abc",
-    "a record that is cut off": wire.record("x", "TXT", b"\4text")[:-2],
+    "a truncated record": wire.record("x", "TXT", b"\4text")[:-2],
 }
 
 

@@ -89,7 +89,7 @@ def test_nxdomain_in_a_shadow_zone_does_not_change_later_zones(subject: Subject,
 def test_a_response_with_a_target_in_a_shadow_zone_is_passed_on_and_counted(
     subject: Subject, upstream: StubUpstream, qtype: str, records: list[bytes], targets: str
 ):
-    """Once for each client, cached or not; other targets are not counted."""
+    """Each client's query counts once, cached or not; queries with other targets do not."""
 
     def script(asked: Asked) -> bytes:
         return asked.response(records if asked.name == "alias.example" else [])
@@ -101,7 +101,7 @@ def test_a_response_with_a_target_in_a_shadow_zone_is_passed_on_and_counted(
         reply = subject.query("alias.example", qtype, transport=transport)
         assert (reply.rcode, len(reply.answer)) == ("NOERROR", len(records))
         subject.query("other.example", qtype, transport=transport)
-    assert upstream.count("alias.example") == 1, "the others are given what is kept"
+    assert upstream.count("alias.example") == 1, "the other clients get the cached response"
     assert counted(subject, action="nxdomain") == (3 if targets == "judge" else 0)
     subject.query("planned.example")
     assert counted(subject) == (4 if targets == "judge" else 1)

@@ -247,7 +247,7 @@ def test_clients_that_read_nothing_are_bounded(
 def test_an_unread_response_takes_little_kernel_memory(
     subject: Subject, upstream: StubUpstream, record_property: Record
 ):
-    """Bound every size: what a client leaves unread fills the kernel first, whose memory is everybody's."""
+    """Responses that a client leaves unread fill kernel memory first, which all clients share."""
     start(subject, upstream, idle_timeout_ms=2500)
     batch = framed(wire.query(BLOCKED, "TXT", edns=True)) * 2000
     with measured(subject, record_property), connected(subject) as greedy:
@@ -262,8 +262,8 @@ def test_an_unread_response_takes_little_kernel_memory(
             return 0
 
         wait_for(lambda: [take_more() for _ in range(20)] == [0] * 20, "nothing more is taken")
-        print(f"octets that wait in the kernel: {most}")
-        record_property("octets in the kernel", most)
+        print(f"unsent bytes in the kernel: {most}")
+        record_property("unsent bytes in the kernel", most)
         assert 0 < most < 1 << 20
 
 

@@ -184,11 +184,11 @@ def test_refused_of_one_upstream_is_retried_on_another(
     assert len(refusing.asked_for("both.example")) == len(good.asked_for("both.example")) == times
 
 
-@pytest.mark.parametrize("what", ["cut off", "two CNAMEs", "BADVERS"])
+@pytest.mark.parametrize("what", ["truncated", "two CNAMEs", "BADVERS"])
 def test_an_unusable_response_is_retried_on_another_upstream(
     subject: Subject, make_upstream: MakeUpstream, what: str
 ):
-    """RFC 1034 section 5.3.3: another server is asked."""
+    """RFC 1034 section 5.3.3: the query goes to another server."""
     garbled, good = make_upstream(unusable(what)), make_upstream()
     start(subject, servers(garbled, good))
     ask(subject, NAMES[:20])
@@ -213,11 +213,11 @@ def bogus(asked: Asked) -> bytes:
     return decent(asked) if asked.name == "" else asked.response(rcode=2, edns=wire.opt(options=error))
 
 
-@pytest.mark.parametrize("second", [lambda _asked: None, saying(1), saying(5), unusable("cut off")])
+@pytest.mark.parametrize("second", [lambda _asked: None, saying(1), saying(5), unusable("truncated")])
 def test_servfail_is_passed_on_if_no_upstream_has_a_better_response(
     subject: Subject, make_upstream: MakeUpstream, second: Script
 ):
-    """RFC 8914 section 3: with its reason, such as DNSSEC Bogus."""
+    """RFC 8914 section 3: the response keeps its extended error, such as DNSSEC Bogus."""
     start(subject, servers(make_upstream(bogus), make_upstream(second)), tries=2, timeout_ms=1000)
     reply = subject.query("bogus.example", edns=True)
     assert (reply.rcode, reply.extended_errors) == ("SERVFAIL", {6: "bogus"})

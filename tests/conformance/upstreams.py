@@ -462,4 +462,4 @@ remote-control:
 """
 
 
-BIG_TEXTS = {"big.example": 8, "huge.example": 28}  # TXT records of 204 octets each
+BIG_TEXTS = {"big.example": 8, "huge.example": 28}  # TXT records of 204 bytes each

@@ -122,7 +122,7 @@ class MalformedError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    owner: str  # as sent, labels joined by dots; only for names without odd octets
+    owner: str  # as sent, labels joined by dots; only for names without odd bytes
     rtype: int
     rclass: int
     ttl: int
@@ -238,9 +238,9 @@ def read(raw: bytes) -> Reply:
                 records.append(found)
             sections.append(records)
     except (struct.error, IndexError) as err:
-        raise MalformedError(f"cut off: {raw.hex()}") from err
+        raise MalformedError(f"truncated: {raw.hex()}") from err
     if at != len(raw):
-        raise MalformedError(f"{len(raw) - at} octets behind the last record: {raw.hex()}")
+        raise MalformedError(f"{len(raw) - at} bytes after the last record: {raw.hex()}")
     opts = [found for found in sections[2] if found.rtype == QTYPES["OPT"]]
     if len(opts) > 1:
         raise MalformedError(f"two OPT: {raw.hex()}")
@@ -277,7 +277,7 @@ def _record(raw: bytes, start: int) -> tuple[Record, int]:
     at += 10
     end = at + length
     if end > len(raw):
-        raise MalformedError(f"record at {start} is cut off: {raw.hex()}")
+        raise MalformedError(f"record at {start} is truncated: {raw.hex()}")
     rdata = raw[at:end]
     if rtype == QTYPES["CNAME"]:
         rdata = labels_to_wire(_name(raw, at)[0])

@@ -149,8 +149,8 @@ def test_any_bytes_are_a_list(tmp_path: Path, data: bytes, zone: Any, format_nam
     assert compiled.rejected == sum(compiled.rejected_by.values())
     assert compiled.lines + compiled.silent in (data.count(b"\n"), data.count(b"\n") + 1)
     json.dumps(Report.of(compiled, None).as_json()).encode()
-    for told in Report.of(compiled, None).reported:
-        assert_presentable(Refused([told.problem]))
+    for finding in Report.of(compiled, None).reported:
+        assert_presentable(Refused([finding.problem]))
     nothing = compile_text(b"", zone, tmp_path / "empty", format_name)
     again = compile_text(data, zone, tmp_path / "list", format_name, before=nothing.names)
     lines = again.difference.lines.decode().splitlines()
@@ -209,8 +209,8 @@ def test_any_bytes_are_a_list_of_addresses(tmp_path: Path, data: bytes):
     assert sum(counts) == compiled.lines
     assert compiled.lines + compiled.silent in (data.count(b"\n"), data.count(b"\n") + 1)
     json.dumps(Report.of(compiled, None).as_json()).encode()
-    for told in Report.of(compiled, None).reported:
-        assert_presentable(Refused([told.problem]))
+    for finding in Report.of(compiled, None).reported:
+        assert_presentable(Refused([finding.problem]))
 
 
 # ------- The inbox

@@ -81,7 +81,7 @@ class Server:
         self._loop.close()
 
     def serve(self, behaviour: bytes | Behaviour, target: str | None = None) -> str:
-        """A new URL, where octets are sent as they are and the connection is closed then."""
+        """A new URL. Bytes are sent unchanged, and then the connection is closed."""
         path = target or f"/{len(self._behaviours)}.txt"
         self._behaviours[path] = sends(behaviour) if isinstance(behaviour, bytes) else behaviour
         return self.url(path)
@@ -95,7 +95,7 @@ class Server:
     async def _close(self) -> None:
         for listening in self._server.sockets:
             self._loop.remove_reader(listening.fileno())
-        await asyncio.sleep(0)  # whoever was accepted in this turn gets a transport, while the server is open
+        await asyncio.sleep(0)  # clients accepted in this turn get a transport while the server is open
         while others := asyncio.all_tasks() - {asyncio.current_task()}:
             for task in others:
                 task.cancel()

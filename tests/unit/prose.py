@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 MOST_WORDS = 30
 
-# What must not come back, and what to write instead. Patterns match whole words, in any case.
+# Phrases that must not come back, with what to write instead. Patterns match whole words, in any case.
 INSTEAD = {
     # Phrases
     r"of before": "previous",
@@ -101,7 +101,7 @@ def sentences(passage: Passage) -> Iterator[tuple[int, str]]:
 
 
 def offences_of(passages: Iterable[Passage]) -> list[Offence]:
-    """What a technical editor would mark at once."""
+    """The sentences that a technical editor would mark at once."""
     found = []
     for passage in passages:
         for line, sentence in sentences(passage):

@@ -23,6 +23,7 @@ JSON = json.dumps(
     },
     indent=2,
 ).encode()
+READ_AGAIN = "it is read again at the next reload"  # ends the messages about incomplete files
 
 
 def problems(data: bytes) -> list[str]:
@@ -68,8 +69,7 @@ def test_a_document_without_end_is_refused_with_what_to_add():
     (problem,) = problems(text)
     assert problem == (
         "o.yaml: INCOMPLETE: the file does not end with the line `end: telegram-2017-07-14`: it is "
-        "still being written, is truncated, or lacks that line: add it at the end; it is read again at the "
-        "next reload"
+        "still being written, is truncated, or lacks that line: add it at the end; " + READ_AGAIN
     )
     assert problems(text + b"end: telegram-2017-07-14\n") == []
 

@@ -142,7 +142,7 @@ def test_more_values_than_allowed_are_refused(monkeypatch: pytest.MonkeyPatch):
     ids=["entries", "lists", "blocks"],
 )
 def test_a_full_document_is_read_in_seconds(text: str):
-    """100,000 entries in 1 MiB, and what an attacker makes of as many octets."""
+    """100,000 entries in 1 MiB, and hostile documents of the same size."""
     start = time.process_time()
     read_text(text)
     assert time.process_time() - start < 4

@@ -157,7 +157,7 @@ def test_worker_threads_answer_while_the_interpreter_is_blocked(engine):
     """Worker threads never take the interpreter's lock; nothing in Python can slow them."""
     engine.start(snapshot(b"blocked.example"), rules())
     host, port = engine.addresses()[0]
-    asker = (
+    client = (
         "import socket, sys, time\n"
         "client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
         "client.settimeout(0.5)\n"
@@ -169,11 +169,11 @@ def test_worker_threads_answer_while_the_interpreter_is_blocked(engine):
         "    client.recv(512)\n"
         "print('done', flush=True)\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", asker], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen([sys.executable, "-c", client], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout.readline() == b"begin\n"
     interval = sys.getswitchinterval()
     try:
-        # C calls of more than the asker's patience, and no switch between threads: the interpreter is ours.
+        # Each C call takes longer than the client's timeout, and no other thread gets the interpreter.
         sys.setswitchinterval(1000)
         while process.poll() is None:
             sum(range(60_000_000))

@@ -166,7 +166,7 @@ def test_every_engine_module_has_a_layer():
 
 
 def test_engine_modules_form_no_import_cycle():
-    """Among files, a parent and its own children excepted; and among folders, without exception."""
+    """No cycle among folders, and none among files, except between a parent and its own children."""
     assert cycle(MODULES) == []
 
 

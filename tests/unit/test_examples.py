@@ -16,7 +16,7 @@ EXAMPLES = sorted(path for path in LISTS.iterdir() if path.name != "plain-exampl
 def compiled(path: Path) -> CompiledList:
     kind = path.name.partition("-")[0]
     options = Options.for_impact_run("subtree" if kind in ("hosts", "csv") else None)
-    # A csv is told which column it is; all others are recognised.
+    # A CSV file needs the format and column; all other formats are recognised.
     options = replace(options, format="csv", column=2) if kind == "csv" else options
     return options.compile([(path.name, str(path))], folder=None, before=None, progress=ReadingProgress())
 

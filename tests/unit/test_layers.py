@@ -60,7 +60,7 @@ MODULES = {module_name(path): path.read_text(encoding="utf-8") for path in PACKA
 def imported(importer: str, source: str) -> Iterator[str]:
     """Every module that is imported anywhere in the source; of `from a import b` both a and a.b.
 
-    Imports under `if TYPE_CHECKING` count: whoever reads a module reads what its types are.
+    Imports under `if TYPE_CHECKING` count: a reader of the module has to know its types.
     """
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):

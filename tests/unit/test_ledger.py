@@ -186,7 +186,7 @@ def test_a_modified_last_record_is_never_removed(folder: Path, end: bytes):
 
 
 def test_two_joined_last_records_are_not_removed(folder: Path):
-    """Both were acknowledged: whoever takes both line ends away gets no order out of the ledger."""
+    """Both were acknowledged: removing both line ends cannot remove an order from the ledger."""
     corrupt = file_of(folder).read_bytes()[:-1].replace(b"\n", b"x")
     file_of(folder).write_bytes(corrupt)
     assert "the ledger is corrupt" in str(damage_of(folder))
@@ -227,7 +227,7 @@ def test_any_other_corruption_is_reported_with_file_and_line(folder: Path, damag
 
 
 def test_fewer_records_than_were_acknowledged_are_not_repaired(folder: Path):
-    """A cut is a crash only if what was cut off was never acknowledged."""
+    """A truncated record is the trace of a crash only if it was never acknowledged."""
     cut = file_of(folder).read_bytes()[:-20]
     file_of(folder).write_bytes(cut)
     with Ledger.open(folder, acknowledged=2) as ledger:

@@ -1,7 +1,7 @@
 """Every message of the log has a row in operations.md ("What the messages mean"), with its level.
 
 The messages are read from the source: calls of `event` and `fault` in Python, and what the engine pushes to
-its events. A hole is a part that is not in the source, such as the address of an upstream.
+its events. A `VALUE` is a part that is not in the source, such as the address of an upstream.
 """
 
 import ast

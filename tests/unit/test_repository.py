@@ -168,7 +168,7 @@ def test_every_guarantee_of_the_threat_model_has_a_test():
 
 
 def test_only_owner_and_group_may_use_the_control_socket(tmp_path: Path):
-    """Whoever can open it can change what is enforced."""
+    """A process that can open the socket can change which names are blocked."""
     path = tmp_path / "control.sock"
     with bind_control(path):
         assert stat.S_IMODE(path.stat().st_mode) == 0o660

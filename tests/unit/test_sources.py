@@ -156,7 +156,10 @@ def test_the_compiled_file_of_a_rejected_list_is_not_stored(config: Config, tmp_
 
 
 def test_storing_a_download_does_not_cause_another_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """A link to it changes its ctime: an order would wait for it, and a rollback be refused anew."""
+    """A hard link that is added or removed changes the ctime of the file, but not its content.
+
+    Another read would delay orders, and reject the download again after a rollback.
+    """
     monkeypatch.setattr(files, "TICKS_NS", 0)
     (tmp_path / "dnsblock.yaml").write_text(CONFIG.replace("names.txt", '"https://feed.example/names.txt"'))
     config = load(tmp_path / "dnsblock.yaml")

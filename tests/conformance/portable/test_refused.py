@@ -104,10 +104,10 @@ def test_a_query_has_at_most_two_additional_records(resolver: Asking):
         wire.labels_to_wire([b"x" * 59] * 5) + TAIL,
         b"\x07blocked\x07example\0\0\x01",
     ],
-    ids=["64 octets", "label type 10", "past the end", "no end", "300 octets", "no class"],
+    ids=["64 bytes", "label type 10", "past the end", "no end", "300 bytes", "no class"],
 )
 def test_an_unreadable_question_is_a_format_error(resolver: Asking, asked: bytes):
-    """Trap 0, RFC 1035 section 3.1: labels of 63, names of 255 octets, a type and a class."""
+    """Trap 0, RFC 1035 section 3.1: a label has up to 63 octets, a name 255; type and class follow."""
     assert rcode_of(resolver, header(wire.RD, 1, 0, 0, 0) + asked) == "FORMERR"
 
 

@@ -134,7 +134,7 @@ def test_an_invalid_difference_is_not_accepted(history: History, difference: byt
 
 
 def test_previous_content_is_recognised(history: History):
-    """The guard REPLAYED: a server that gives last week's list again unblocks nothing by itself."""
+    """The guard REPLAYED: a server that sends last week's list again cannot unblock names."""
     replayed = history.was_accepted(ZONE, sha("one"))
     assert replayed is not None
     assert replayed.number == 1
@@ -143,14 +143,14 @@ def test_previous_content_is_recognised(history: History):
 
 
 def test_current_content_is_not_previous_content(history: History):
-    """After a rollback the text of the rollback is current."""
+    """After a rollback, the restored content is current."""
     history.accept([new("one", b"", hour=3, how="rollback")])
     assert history.was_accepted(ZONE, sha("one")) is None
     assert history.was_accepted(ZONE, sha("three")) is not None
 
 
 def test_a_version_that_was_rolled_back_from_is_withdrawn(history: History):
-    """The same text must not come back by itself with the next refresh."""
+    """The next refresh must not install the same content again."""
     history.accept([new("two", b"", hour=3, how="rollback", note="overblocks", withdraws=3)])
     withdrawn = history.was_accepted(ZONE, sha("three"))
     assert withdrawn is not None
