@@ -219,8 +219,8 @@ def _print_status(facts: dict[str, Any], config_path: Path) -> None:
         click.echo(f"  RESTART      needed for new values of: {', '.join(facts['restart_needed'])}")
     _print_traffic(facts["traffic"])
     _print_ledger(facts["ledger"], facts["time_zone"])
-    if facts["trial"]:
-        run = facts["trial"]
+    if facts["impact_run"]:
+        run = facts["impact_run"]
         elapsed = f"{run['elapsed']:.0f} of {run['seconds']:,} seconds"
         click.echo(f"  impact run   {printable(run['file'])}, {elapsed}")
     # Refused documents and rejected lists are printed below.

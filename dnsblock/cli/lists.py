@@ -172,7 +172,7 @@ def print_report(zone: str, report: dict[str, Any]) -> None:
             reasons = ", ".join(f"{count:,} {reason}" for reason, count in report[what].items())
             click.echo(f"  {what.removesuffix('_by').replace('_', ' ')}: {reasons}")
     for kind in ("left out", "rejected", "lost exception"):
-        for one in [one for one in report["told"] if one["kind"] == kind][:LINES_SHOWN]:
+        for one in [one for one in report["reported"] if one["kind"] == kind][:LINES_SHOWN]:
             value = f" '{one['value']}'" if one["value"] else ""
             click.echo(f"  {kind}: {one['file']}:{one['line']}{value}: {printable(one['reason'])}")
 

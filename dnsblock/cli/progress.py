@@ -33,9 +33,9 @@ def working(client: Client, *, quiet: bool) -> Iterator[None]:
         with contextlib.suppress(DaemonUnreachable, Refused):  # the request in the block raises the same
             work = client.work()
             for zone, fetched in work["fetching"].items():
-                return f"fetching {printable(zone)}", fetched["octets"], fetched["announced"]
+                return f"fetching {printable(zone)}", fetched["bytes"], fetched["announced"]
             if work["reading"] is not None:
-                return "reading lists", work["reading"]["octets"], None
+                return "reading lists", work["reading"]["bytes"], None
         return None
 
     with _shown(look, quiet=quiet):

@@ -98,11 +98,11 @@ def control_app(control: Control) -> Starlette:
 def work(view: View) -> dict[str, Any]:
     """Progress of work in the background: downloads of feeds, and reading of lists."""
     fetching = {
-        zone: {"octets": received, "announced": announced}
+        zone: {"bytes": received, "announced": announced}
         for zone, (received, announced) in view.refresher.fetching.items()
     }
     reading = view.publisher.inputs.progress
-    return {"fetching": fetching, "reading": None if reading is None else {"octets": reading.bytes}}
+    return {"fetching": fetching, "reading": None if reading is None else {"bytes": reading.bytes}}
 
 
 def status(view: View) -> dict[str, Any]:
@@ -153,7 +153,7 @@ def status(view: View) -> dict[str, Any]:
         "next_change_at": utc(policy.state.next_change_at),
         "last_publish": {"ok": last.ok, "at": utc(last.at), "reason": last.reason, "error": last.error},
         "ledger": view.publisher.recorder.facts(),
-        "trial": None if view.impact_runs.running is None else view.impact_runs.running.facts(),
+        "impact_run": None if view.impact_runs.running is None else view.impact_runs.running.facts(),
         "time_zone": config.time_zone.key,
     }
 

@@ -213,7 +213,7 @@ def _source(view: View, zone: "Zone") -> dict[str, Any]:
         "sha256": None if version is None else version.compiled.source_sha256,
         "accepted_at": utc(None if version is None else version.accepted_at),
         "how": None if version is None else version.how,
-        "report": None if listed is None else {**listed.report.as_json(), "told": None},
+        "report": None if listed is None else {**listed.report.as_json(), "reported": None},
         "warnings": [] if listed is None else listed.report.warnings,
         "rejected": None
         if rejection is None

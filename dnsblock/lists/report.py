@@ -84,15 +84,14 @@ class Report:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """One JSON object; the reported lines are in `told`."""
-        values = asdict(self)
-        return values | {"told": values.pop("reported")}
+        """One JSON object."""
+        return asdict(self)
 
     @classmethod
     def from_text(cls, text: str) -> "Report":
         """Parses the JSON text of `as_json`. Raises `ValueError`, `TypeError` or `LookupError`."""
         values = json.loads(text)
-        report = cls(reported=tuple(ReportedLine(**line) for line in values.pop("told")), **values)
+        report = cls(reported=tuple(ReportedLine(**line) for line in values.pop("reported")), **values)
         if not all(isinstance(getattr(report, name), int) for name in ("entries", *COUNTS)):
             raise ValueError("a count is not a number")
         return report

@@ -107,7 +107,7 @@ def findings(report: dict, kind: str | None = None) -> list[tuple[str, int, str,
     """File, line, value and code of the reports about single lines."""
     return [
         (Path(one["file"]).name, one["line"], one["value"], one["code"])
-        for one in report["told"]
+        for one in report["reported"]
         if kind in (None, one["kind"])
     ]
 

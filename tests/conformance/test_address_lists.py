@@ -89,7 +89,7 @@ def test_an_invalid_line_is_reported_and_affects_no_other(
     ((file, number, value, code),) = findings(report, "rejected")
     assert (file, number, value) == ("nets.txt", 101, line)
     assert code in ("not_an_address", "host_bits")
-    (one,) = [one for one in report["told"] if one["kind"] == "rejected"]
+    (one,) = [one for one in report["reported"] if one["kind"] == "rejected"]
     assert reason in one["reason"]
     metrics = subject.metrics()
     assert metrics.total("dnsblock_source_rejected_lines", zone="listed", reason=code) == 1

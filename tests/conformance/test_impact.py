@@ -28,7 +28,7 @@ def impact(subject: Subject, file: Path, *options: str, seconds: int = 60) -> It
         [*command, *options, str(file)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as running:
         try:
-            wait_for(lambda: (subject.status()["trial"] or {}).get("names"), "an impact run counts")
+            wait_for(lambda: (subject.status()["impact_run"] or {}).get("names"), "an impact run counts")
             yield running
         finally:
             running.kill()
@@ -193,7 +193,7 @@ def test_impact_shows_progress_on_a_terminal(subject: Subject, upstream: StubUps
     command = [dnsblock(), "impact", "-c", str(subject.config_path), str(written(subject, TRIED))]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs, text=True) as running:
         os.close(theirs)
-        wait_for(lambda: (subject.status()["trial"] or {}).get("names"), "an impact run counts")
+        wait_for(lambda: (subject.status()["impact_run"] or {}).get("names"), "an impact run counts")
         ask(subject, "busy.example", 3)
         shown = b""
         while b"3 of 3 queries" not in shown:
@@ -222,7 +222,7 @@ def test_impact_ends_after_its_time_and_prints_a_table(subject: Subject, upstrea
     said = subject.cli("impact", str(file), "--seconds", "1", as_json=False)
     assert (said.code, said.stderr) == (0, "")
     assert "would have blocked" in said.stdout
-    assert subject.status()["trial"] is None
+    assert subject.status()["impact_run"] is None
 
 
 def test_an_impact_run_changes_no_serial_digest_or_ledger(subject: Subject, upstream: StubUpstream):
@@ -232,8 +232,8 @@ def test_an_impact_run_changes_no_serial_digest_or_ledger(subject: Subject, upst
     before = subject.status()
     with impact(subject, written(subject, TRIED)) as running:
         meanwhile = subject.status()
-        assert meanwhile.pop("trial")["names"] == 6
-        of_time = ("trial", "traffic", "ledger")
+        assert meanwhile.pop("impact_run")["names"] == 6
+        of_time = ("impact_run", "traffic", "ledger")
         assert [meanwhile.pop(key) for key in of_time[1:]]
         assert meanwhile == {key: value for key, value in before.items() if key not in of_time}
         assert subject.cli("why", "busy.example").json["covering"] == []
@@ -265,11 +265,11 @@ def test_no_publish_and_no_stop_waits_for_the_file_of_an_impact_run(subject: Sub
     names = "".join(f"n\u00e4me{number}.example\n" for number in range(400_000))  # other letters cost time
     command = [dnsblock(), "impact", "-c", str(subject.config_path), str(written(subject, names, "slow.txt"))]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
-        wait_for(lambda: subject.status()["trial"], "the list is read")
+        wait_for(lambda: subject.status()["impact_run"], "the list is read")
         subject.put_order(block("B-1", ["busy.example"]))
         assert subject.reload()["changed"]
         assert is_sinkholed(subject.query("busy.example"))
-        assert subject.status()["trial"]["names"] == 0, "it is still read"
+        assert subject.status()["impact_run"]["names"] == 0, "it is still read"
         assert subject.stop() == 0, "nor does a stop"
 
 
@@ -305,7 +305,7 @@ def test_an_impact_run_ends_when_its_client_disconnects(subject: Subject, upstre
     subject.start(upstreams=[upstream.address])
     with impact(subject, written(subject, TRIED)) as running:
         running.kill()
-        wait_for(lambda: subject.status()["trial"] is None, "the impact run is removed")
+        wait_for(lambda: subject.status()["impact_run"] is None, "the impact run is removed")
     with impact(subject, written(subject, TRIED)) as running:
         assert ended(running)["queries"] == 0
 

@@ -82,9 +82,9 @@ def test_an_address_is_no_name(subject: Subject):
     subject.configure(zones=[ZONE], lists={"malware.txt": ["plain.example", "192.0.2.1"]}, inbox=None)
     said = subject.cli("check")
     (zone,) = said.json["zones"]
-    assert [(finding["line"], finding["value"], finding["code"]) for finding in zone["report"]["told"]] == [
-        (2, "192.0.2.1", "address")
-    ]
+    assert [
+        (finding["line"], finding["value"], finding["code"]) for finding in zone["report"]["reported"]
+    ] == [(2, "192.0.2.1", "address")]
     assert zone["entries"] == 1
 
 

@@ -267,7 +267,7 @@ def test_every_rejected_line_is_reported_with_its_reason(subject: Subject):
         found = {line: code for _, line, _, code in findings(report) if code not in ("duplicate",)}
         assert found == dict(enumerate(REJECTED[form].values(), start=2)), form
         assert (report["lines"], report["entries"]) == (1 + len(REJECTED[form]), 1), form
-        assert all(one["reason"] and one["value"] for one in report["told"]), form
+        assert all(one["reason"] and one["value"] for one in report["reported"]), form
 
 
 def test_every_line_is_accounted_for(subject: Subject):
@@ -340,7 +340,7 @@ def test_a_repair_that_is_not_allowed_is_not_made(subject: Subject):
     report = check_repairs(subject, [])
     assert (report["repaired"], report["accepted"], report["rejected"]) == (0, 1, 8)
     assert report["rejected_by"] == {"needs_repair": 8}
-    reasons = {one["line"]: one["reason"] for one in report["told"]}
+    reasons = {one["line"]: one["reason"] for one in report["reported"]}
     assert [repair for line, repair in enumerate(REPAIRS, start=1) if repair not in reasons[line]] == []
 
 

@@ -94,7 +94,7 @@ def test_the_meaning_of_an_exception_is_configurable(subject: Subject, upstream:
 
 
 def test_an_exception_in_a_shadow_zone_has_no_effect(subject: Subject, upstream: StubUpstream):
-    """A zone in shadow lets nothing through either, or a trial would unblock."""
+    """A zone in shadow lets nothing through either, or a shadow zone would unblock."""
     subject.start(
         zones=[
             list_zone("first.txt", name="first") | {"mode": "shadow"},

@@ -31,7 +31,7 @@ def test_public_suffixes_and_protected_names_are_skipped_and_reported(subject: S
     report = reports(subject.cli("check"))["listed"]
     left_out = {value for _, _, value, _ in findings(report, "left out")}
     assert {"co.id", "bank.example"} <= left_out
-    reasons = {one["value"]: one["reason"] for one in report["told"]}
+    reasons = {one["value"]: one["reason"] for one in report["reported"]}
     assert "PUBLIC_SUFFIX" in reasons["co.id"]
     assert "PROTECTED" in reasons["bank.example"]
     subject.launch()

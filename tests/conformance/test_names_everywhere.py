@@ -77,4 +77,4 @@ def test_a_number_in_a_list_is_rejected_with_the_reason(subject: Subject):
     report = reports(subject.cli("check"))["listed"]
     assert {value: code for _, _, value, code in findings(report, "rejected")} == NUMBERS
     assert report["entries"] == 2
-    assert all("number" in one["reason"] or "address" in one["reason"] for one in report["told"])
+    assert all("number" in one["reason"] or "address" in one["reason"] for one in report["reported"])

@@ -35,7 +35,7 @@ def test_a_shadow_zone_changes_no_response_of_any_type(
 
 @pytest.mark.parametrize("answer", ["sinkhole", "nodata", "refused", "drop", "truncate", "landing"])
 def test_no_action_of_a_shadow_zone_is_applied(subject: Subject, upstream: StubUpstream, answer: str):
-    """As `policy disabled` of BIND: whatever the action, a trial affects nobody."""
+    """As `policy disabled` of BIND: whatever the action, a shadow zone affects nobody."""
     profiles = {
         "sinkhole": {"action": "sinkhole", "ipv4": [SINKHOLE4]},
         "landing": {"action": "cname", "target": "landing.example."},
@@ -131,7 +131,7 @@ def test_an_address_in_a_shadow_zone_is_passed_on_and_counted(subject: Subject, 
 
 
 def test_queries_answered_from_the_cache_are_counted_too(subject: Subject, upstream: StubUpstream):
-    """The trial must count what clients see, not what upstreams are sent."""
+    """The shadow zone must count what clients see, not what upstreams are sent."""
     start(subject, upstream, ["planned.example"], cache={"size_mb": 1})
     for _ in range(5):
         assert is_forwarded(subject.query("planned.example"))
@@ -231,7 +231,7 @@ def test_the_shadow_counter_exists_from_startup(subject: Subject, upstream: Stub
 
 
 def test_a_reload_switches_the_mode_and_loses_no_query(subject: Subject, upstream: StubUpstream):
-    """A trial that went well is enforced without a restart."""
+    """A shadow zone is enforced by a reload, without a restart."""
     start(subject, upstream, ["planned.example"])
     asked = {"enforced": 0, "shadow": 0}
     finished, wrong = threading.Event(), []

@@ -1,4 +1,4 @@
-"""The way to the daemon: what a command says of a socket where no answer comes."""
+"""The connection of commands to the daemon, and their messages if no response comes."""
 
 import socket
 import threading
@@ -11,7 +11,7 @@ import pytest
 from dnsblock.client import Client
 from dnsblock.errors import DaemonUnreachable
 
-WORK = b'{"fetching": {"ads": {"octets": 1, "announced": null}}, "reading": {"octets": 5}}'
+WORK = b'{"fetching": {"ads": {"bytes": 1, "announced": null}}, "reading": {"bytes": 5}}'
 
 
 @contextmanager

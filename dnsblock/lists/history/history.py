@@ -151,7 +151,7 @@ class History:
         with self._file.writing() as database:
             before = self.files()
             database.execute(
-                "UPDATE versions SET keeps_file = 0, report = json_set(report, '$.told', json('[]')) "
+                "UPDATE versions SET keeps_file = 0, report = json_set(report, '$.reported', json('[]')) "
                 "WHERE zone = :zone AND keeps_file = 1 "
                 "AND number <= (SELECT max(number) FROM versions WHERE zone = :zone) - :generations",
                 {"zone": self._zone_id(zone), "generations": max(generations, 1)},
