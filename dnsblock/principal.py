@@ -29,7 +29,7 @@ class Principal:
         """The user of a process on this machine. Blocks if the system looks up users over the network."""
         try:
             return cls("local", uid, printable(pwd.getpwuid(uid).pw_name))
-        except KeyError:
+        except (KeyError, OSError):
             return cls("local", uid)
 
     def as_json(self) -> dict[str, Any]:

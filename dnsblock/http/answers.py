@@ -1,6 +1,8 @@
 """Request parsing and responses shared by the parts of the control API."""
 
 import asyncio
+import threading
+from concurrent.futures import Future
 from datetime import datetime
 from typing import TypeVar
 
@@ -17,6 +19,8 @@ from dnsblock.log import fault
 from dnsblock.principal import Principal
 
 BODY_SECONDS = 60.0  # for a body over a local socket
+LOOKUP_SECONDS = 2.0  # for the name of a user
+_lookups: dict[int, Future[Principal]] = {}  # one at a time for each user
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -31,8 +35,25 @@ def asked(request: Request, model: type[Model]) -> Model:
 
 
 async def principal_of(request: Request) -> Principal:
-    """The sender of a request, according to the kernel. In a thread, since a user database may be slow."""
-    return await asyncio.to_thread(Principal.local, request.state.peer_uid)
+    """The sender of a request, according to the kernel. Without a name if the user database does not answer.
+
+    The threads are not those of the event loop: a database that hangs must not delay a publish, or a stop.
+    """
+    uid = request.state.peer_uid
+    lookup = _lookups.get(uid)
+    if lookup is None:
+        lookup = _lookups[uid] = Future()
+        threading.Thread(target=_look_up, args=(uid, lookup), name="user", daemon=True).start()
+    try:
+        return await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(lookup)), LOOKUP_SECONDS)
+    except TimeoutError:
+        return Principal("local", uid)
+
+
+def _look_up(uid: int, lookup: Future[Principal]) -> None:
+    found = Principal.local(uid)
+    _lookups.pop(uid, None)
+    lookup.set_result(found)
 
 
 async def view_of(control: Control, request: Request) -> View:
