@@ -10,22 +10,8 @@ use _engine::name::{Name, Walk};
 use _engine::policy::names::SEED;
 use _engine::policy::{Action, Answer, Match, PlacedZone, PolicyZone, Rule, Snapshot};
 
-const LABELS: [&str; 3] = ["a", "b", "cc"];
-
-/// The same numbers in each run.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (self.0 >> 33) as usize % bound
-    }
-
-    fn name(&mut self) -> String {
-        let labels: Vec<_> = (0..1 + self.below(4)).map(|_| LABELS[self.below(3)]).collect();
-        format!("{}.example", labels.join("."))
-    }
-}
+mod common;
+use common::Random;
 
 /// A rule by its number: an action of an order, or an exemption.
 fn rule(number: usize) -> Rule {

@@ -16,32 +16,19 @@ use _engine::response::Parser;
 use _engine::rules::Rules;
 use _engine::targets::would_block_target;
 
-const LABELS: [&str; 3] = ["a", "b", "cc"];
+mod common;
+use common::Random;
+
 const ACTIONS: [Action; 4] = [Action::Nxdomain, Action::Sinkhole, Action::Truncate, Action::Passthru];
 
-/// The same numbers each time.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (self.0 >> 33) as usize % bound
-    }
-
-    fn name(&mut self) -> String {
-        let labels: Vec<_> = (0..1 + self.below(4)).map(|_| LABELS[self.below(3)]).collect();
-        format!("{}.example", labels.join("."))
-    }
-
-    fn zone(&mut self, name: &str) -> Arc<PolicyZone> {
-        let rules = ACTIONS.map(rule).into_iter().chain([Rule::Exemption]).collect();
-        let entry = |random: &mut Random| {
-            let (scope, _) = Match::ALL[random.below(3)];
-            format!("{} {} {}\n", scope.name(), random.below(5), random.name())
-        };
-        let text: String = (0..1 + self.below(6)).map(|_| entry(self)).collect();
-        Arc::new(list::entries(name, rules, text.as_bytes()).unwrap_or_else(|_| panic!("entries: {text}")))
-    }
+fn random_zone(random: &mut Random, name: &str) -> Arc<PolicyZone> {
+    let rules = ACTIONS.map(rule).into_iter().chain([Rule::Exemption]).collect();
+    let entry = |random: &mut Random| {
+        let (scope, _) = Match::ALL[random.below(3)];
+        format!("{} {} {}\n", scope.name(), random.below(5), random.name())
+    };
+    let text: String = (0..1 + random.below(6)).map(|_| entry(random)).collect();
+    Arc::new(list::entries(name, rules, text.as_bytes()).unwrap_or_else(|_| panic!("entries: {text}")))
 }
 
 fn rule(action: Action) -> Rule {
@@ -101,7 +88,7 @@ fn a_shadow_decides_nothing_and_counts_what_it_would_alone() {
     let mut random = Random(1);
     for _ in 0..400 {
         let zones: Vec<_> = (0..1 + random.below(4))
-            .map(|place| (random.zone(&format!("z{place}")), random.below(2) == 0))
+            .map(|place| (random_zone(&mut random, &format!("z{place}")), random.below(2) == 0))
             .collect();
         let mixed = snapshot(zones.iter().map(|(zone, is_shadow)| (zone, *is_shadow)));
         let enforced: Vec<_> = zones.iter().filter(|(_, is_shadow)| !is_shadow).map(|(z, _)| z).collect();
@@ -176,7 +163,7 @@ fn a_shadow_counts_the_targets_that_it_would_block_if_enforced() {
     let (mut random, mut blocked) = (Random(3), 0);
     for _ in 0..400 {
         let mut zones: Vec<_> = (0..1 + random.below(3))
-            .map(|place| (random.zone(&format!("z{place}")), random.below(2) == 0))
+            .map(|place| (random_zone(&mut random, &format!("z{place}")), random.below(2) == 0))
             .collect();
         let prefixes = format!("192.0.2.{}/31", random.below(2) * 2);
         let net = list::addresses("net", prefixes.as_bytes(), rule(Action::Nxdomain));
@@ -247,9 +234,9 @@ fn impact_run(names: &str, counters: Vec<Arc<Counters>>) -> ImpactRun {
 fn an_impact_run_counts_each_entry_as_if_its_zone_came_last() {
     let mut random = Random(2);
     for _ in 0..300 {
-        let zones = [random.zone("a"), random.zone("b")];
+        let zones = [random_zone(&mut random, "a"), random_zone(&mut random, "b")];
         let served = snapshot(zones.iter().map(|zone| (zone, false)));
-        let candidate = random.zone("impact");
+        let candidate = random_zone(&mut random, "impact");
         let run = ImpactRun::new(Arc::clone(&candidate), Vec::new());
         let (mut blocked, mut decided) = (std::collections::HashMap::new(), 0);
         for _ in 0..60 {

@@ -18,7 +18,7 @@ SOURCES = [
         "dnsblock/**/*.py",
         "dnsblock/*.pyi",
         "engine/src/**/*.rs",
-        "engine/tests/*.rs",
+        "engine/tests/**/*.rs",
         "tests/**/*.py",
     )
     for file in sorted(ROOT.glob(pattern))
