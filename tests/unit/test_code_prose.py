@@ -36,8 +36,6 @@ NAMES = {
     "tells": "client_identity",
     "hole": "exemption",
     "holes": "exemptions",
-    "probe": "health_check",
-    "probes": "health_checks",
     "attempts": "tries",
     "asker": "client",
     "anew": "again",

@@ -18,12 +18,12 @@ LAYERS = [
     {"publishing"},
     {"change", "inputs", "startup", "listeners"},
     {"policy"},
-    {"orders", "lists"},
+    {"orders", "lists", "probe"},
     {"log", "notify", "process", "handover", "privileges"},
     {"config_file"},
     {"config"},
     {"values"},
-    {"names", "suffixes", "client", "control", "clock", "durable", "principal", "times"},
+    {"names", "suffixes", "signatures", "client", "control", "clock", "durable", "principal", "times"},
     {"document"},
     {"yaml_advice"},
     {"errors"},
@@ -46,6 +46,8 @@ DOORS = {
         "dnsblock.privileges",
     },
     "publicsuffixlist": {"dnsblock.suffixes"},
+    "cryptography": {"dnsblock.signatures"},
+    "dnslib": {"dnsblock.probe"},
 }
 
 
