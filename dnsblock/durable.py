@@ -4,14 +4,15 @@ import os
 from pathlib import Path
 
 
-def write(path: Path, data: bytes) -> None:
+def write(path: Path, data: bytes, *, mode: int = 0o600) -> None:
     """Replaces the content of a file, and returns when the new content is on the disk. Raises `OSError`.
 
-    The content is written to a file beside it, which is then renamed. Only one writer at a time.
+    The content is written to a file beside it, which is then renamed. Only one writer at a time. The umask
+    applies to `mode`.
     """
     partial = path.with_name(path.name + ".tmp")
     try:
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
         with open(descriptor, "wb") as file:
             file.write(data)
             file.flush()
