@@ -16,8 +16,9 @@ from dnsblock.lists.history.facts import Approval
 from dnsblock.lists.refresh import Refresher
 from dnsblock.lists.sources import source_of
 from dnsblock.log import event
-from dnsblock.orders.annulments import annul
-from dnsblock.orders.records import Annulment
+from dnsblock.orders.approval import approval_of
+from dnsblock.orders.facts import Annulment
+from dnsblock.orders.intake import Context
 from dnsblock.orders.submission import Submitted, examine_submitted
 from dnsblock.policy.verdicts import Verdict, verdicts
 from dnsblock.principal import Principal
@@ -44,25 +45,34 @@ class Actions:
         """Accepts the valid ones of these documents, and returns a verdict for each."""
         publisher, recorder = self._publisher, self._publisher.recorder
         recorder.check()
-        known, now = recorder.ledger.orders, recorder.now()
-        judged = await asyncio.to_thread(examine_submitted, documents, known, publisher.config, now)
-        served = None
-        if judged.intake.new:
-            entries = LedgerEntries(by, "order submit", judged.intake.new, judged.intake.notes)
-            served = await publisher.publish(entries)
+        known = recorder.ledger.orders
+        context = Context(publisher.config, publisher.inputs.keys, known, recorder.now())
+        examined = await asyncio.to_thread(examine_submitted, documents, context)
+        served, intake = None, examined.intake
+        if intake.new or intake.signed:
+            change = LedgerEntries(by, "order submit", intake.new, intake.notes, intake.signed)
+            served = await publisher.publish(change)
         orders = recorder.ledger.orders
-        found = await asyncio.to_thread(verdicts, judged, known, orders, publisher.policy, publisher.config)
+        found = await asyncio.to_thread(verdicts, examined, known, orders, publisher.policy, publisher.config)
         return served, found
 
     async def annul(self, by: Principal, issuer: str, order_id: str, reason: str) -> tuple[Served, int]:
         """Ends the entries of an order, and returns how many were in force."""
         recorder, annulment = self._publisher.recorder, Annulment(issuer, order_id, reason)
-        annul(recorder.ledger.orders, (annulment,), recorder.now(), by)
-        states = self._publisher.policy.state.orders
-        own = [one for one in states if (one.issuer, one.order_id) == (issuer, order_id)]
+        recorder.ledger.orders.annulled([annulment], recorder.now(), by)
+        state = self._publisher.policy.state.order(issuer, order_id)
         entries = LedgerEntries(by, "order annul", annulments=(annulment,))
         served = await self._publisher.publish(entries)
-        return served, own[-1].in_force if own else 0
+        return served, 0 if state is None else state.in_force
+
+    async def approve(
+        self, by: Principal, issuer: str, order_id: str, names: Sequence[str], reason: str
+    ) -> tuple[Served, int]:
+        """Releases held entries of an order, or without names everything in it; returns their number."""
+        recorder = self._publisher.recorder
+        approval, count = approval_of(recorder.ledger.orders.of(issuer), issuer, order_id, names, reason)
+        entries = LedgerEntries(by, "order approve", approvals=(approval,))
+        return await self._publisher.publish(entries), count
 
     async def accept_restore(self, by: Principal, reason: str) -> Served:
         """Accepts a ledger that lacks acknowledged records, or a clock that is behind it."""

@@ -5,8 +5,8 @@ from datetime import datetime
 from typing import Any, Literal
 
 from dnsblock.errors import Problem
+from dnsblock.orders.facts import Annulment, Approval
 from dnsblock.orders.order import Order
-from dnsblock.orders.records import Annulment
 from dnsblock.policy.changes import Changes
 from dnsblock.principal import DAEMON, Principal
 
@@ -49,7 +49,9 @@ class LedgerEntries:
     reason: str
     new: tuple[Order, ...] = ()
     notes: tuple[str, ...] = ()
+    signed: tuple[Order, ...] = ()  # orders in the ledger, with more signatures
     annulments: tuple[Annulment, ...] = ()
+    approvals: tuple[Approval, ...] = ()
     scope: Scope = "ledger"
 
 

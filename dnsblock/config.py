@@ -429,6 +429,37 @@ class Zone(_Options):
         return self.source.every_s or (3600 if self.is_feed else 5)
 
 
+Role = Literal["block", "lift", "exempt", "override", "propose"]
+OFFICER: tuple[Role, ...] = ("block", "lift", "exempt")
+
+
+class Signer(_Options):
+    """The roles of a signer, by the principal in the issuer's allowed_signers file."""
+
+    may: Annotated[tuple[Role, ...], Field(min_length=1, max_length=5)] = OFFICER
+    categories: Annotated[tuple[str, ...], Field(max_length=100)] | None = None  # null: all
+
+
+class Issuer(_Options):
+    """An authority, and who signs its orders."""
+
+    id: Identifier
+    keys: FilePath  # an OpenSSH allowed_signers file
+    signatures: Annotated[int, Number, Field(ge=1, le=10)] = 1  # of different signers, for each order
+    may: Annotated[tuple[Role, ...], Field(min_length=1, max_length=5)] = OFFICER
+    categories: Annotated[tuple[str, ...], Field(max_length=100)] | None = None  # null: all
+    roles: Annotated[dict[str, Signer], Field(max_length=1000)] = as_written({})
+
+    def roles_of(self, principal: str, category: str | None) -> frozenset[Role]:
+        """The roles of a signer for orders of a category. Without an entry in `roles`: those of the issuer."""
+        own = self.roles.get(principal)
+        may = self.may if own is None else own.may
+        limits = (self.categories, None if own is None else own.categories)
+        if any(limit is not None and category not in limit for limit in limits):
+            return frozenset()
+        return frozenset(may)
+
+
 class Http(_Options):
     """The HTTP listeners: metrics and the control socket."""
 
@@ -468,6 +499,7 @@ class Config(_Options):
     signals: Signals = as_written({})
     answers: Annotated[dict[Identifier, Answer], Field(max_length=1000)] = as_written({})
     orders: FilePath | None = None  # the inbox of order documents
+    issuers: Annotated[tuple[Issuer, ...], Field(max_length=MAX_ZONES)] = ()  # who signs their orders
     zones: Annotated[tuple[Zone, ...], Field(max_length=MAX_ZONES)] = ()  # first match wins
     nat64_prefixes: Annotated[tuple[Nat64Prefix, ...], Field(max_length=16)] = ()  # besides 64:ff9b::/96
     protected: Annotated[tuple[DnsName, ...], Field(max_length=10_000)] = ()  # names that no list may block
@@ -496,6 +528,10 @@ class Config(_Options):
     def answer_names(self) -> frozenset[str]:
         """All answer profiles, built-in or configured."""
         return frozenset(BUILT_IN) | frozenset(self.answers)
+
+    def issuer(self, issuer: str) -> Issuer | None:
+        """The signers of an issuer's orders; None if they are not configured."""
+        return next((one for one in self.issuers if one.id == issuer), None)
 
     def answer(self, name: str) -> Answer:
         """The answer profile of that name. Raises `KeyError` for a name that is not in `answer_names`."""

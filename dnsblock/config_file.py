@@ -134,6 +134,7 @@ def _check_zones(config: Config, read: Document, broken: frozenset[str]) -> Iter
         elif "exceptions" in zone.source.model_fields_set and config.answer(zone.answer).is_passthru:
             reason = "belongs to a list that blocks: with answer passthru, exceptions are what a list lists"
             yield read.problem(("zones", index, "source", "exceptions"), zone.source.exceptions, reason)
-        if zone.issuer is not None and config.orders is None and "orders" not in broken:
-            reason = "an issuer's zone needs a folder of orders: set orders"
-            yield read.problem(("zones", index, "issuer"), zone.issuer, reason)
+
+    for index, issuer in enumerate(config.issuers):
+        if any(one.id == issuer.id for one in config.issuers[:index]):
+            yield read.problem(("issuers", index, "id"), issuer.id, "this issuer is listed twice")

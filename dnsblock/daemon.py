@@ -285,7 +285,7 @@ class Daemon:
 
     def scheduled(self, name: str) -> list[NameEvent]:
         """The scheduled changes for a canonical name, by the orders known now."""
-        return scheduled(self.config, self.publisher.recorder.ledger.received, name)
+        return scheduled(self.config, self.publisher.recorder.ledger.orders, name)
 
     @contextlib.contextmanager
     def past(self) -> Iterator[Past]:

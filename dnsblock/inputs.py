@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -14,7 +14,8 @@ from dnsblock.config import Config
 from dnsblock.config_file import load_again
 from dnsblock.lists.lists import Lists
 from dnsblock.log import event
-from dnsblock.orders.order import Order
+from dnsblock.orders.authority import Keys
+from dnsblock.orders.orders import Orders
 from dnsblock.policy.snapshot import NO_FILES, Draft, missing_answers, read
 from dnsblock.policy.zones import ListZone, compile_lists
 
@@ -31,7 +32,7 @@ class Present:
     config: Config
     lists: Lists
     list_zones: Mapping[str, ListZone]
-    known: Sequence[Order]
+    known: Orders
     now: datetime  # by which orders are enforced
 
 
@@ -59,6 +60,7 @@ class Inputs:
         self.progress: Progress | None = None  # of lists, while some are read
         self.restart_needed: tuple[str, ...] = ()  # options whose new values wait for a restart
         self.files = started.files or NO_FILES
+        self.keys: Keys = started.keys
         self._secrets = started.secrets
         # Held by the threads that read, even after their callers have given up.
         self._reader_at_work, self._lister_at_work = threading.Lock(), threading.Lock()
@@ -71,6 +73,7 @@ class Inputs:
     def adopt(self, draft: Draft) -> None:
         """Keeps the secrets and the digests of referenced files, once they are in force."""
         self._secrets = draft.secrets or self._secrets
+        self.keys = draft.keys
         self.files = self.files if draft.files is None else draft.files
 
     @contextlib.asynccontextmanager
@@ -113,6 +116,7 @@ class Inputs:
                     reads_lists=reads_lists,
                     former_secrets=self._secrets,
                     former_files=self.files,
+                    former_keys=self.keys,
                 )
             # In this thread, so that no order waits for it.
             zones = compile_lists(draft.config, draft.lists, in_force.list_zones)

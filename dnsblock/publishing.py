@@ -216,7 +216,8 @@ class Publisher:
 
     def _draft(self) -> Draft:
         """The state in force, as a draft. It compiles no list, so an uncompilable list delays no order."""
-        return Draft(self.config, self.lists, self.rules, (), keeps_list_zones=True)
+        keys = self.inputs.keys
+        return Draft(self.config, self.lists, self.rules, (), keys=keys, keeps_list_zones=True)
 
     async def _serve(self, change: Change, read: Draft | ReadLists | None, started: float) -> Served:
         """Commits a change and makes it the state of this process. One at a time."""
@@ -226,7 +227,8 @@ class Publisher:
             # Created under the lock: an older draft would revert the publish that this one waited for.
             draft = read if isinstance(read, Draft) else self._draft()
             if isinstance(change, LedgerEntries):
-                draft = replace(draft, new=change.new, notes=change.notes, annulments=change.annulments)
+                draft = replace(draft, new=change.new, signed=change.signed, notes=change.notes)
+                draft = replace(draft, annulments=change.annulments, approvals=change.approvals)
             if isinstance(read, ReadLists):
                 lists = read.merged_into(self.lists, self.config)
                 notes = tuple(note for note in lists.notes if note not in self.lists.notes)
@@ -248,8 +250,8 @@ class Publisher:
             seconds = time.monotonic() - started
             self._note_success(change, changes, seconds, changed=changed, is_whole=not problems)
             is_new = self.lists.versions != former_lists.versions
-            if changed or is_new or done.accepted:
-                await asyncio.to_thread(self.settle, change.reason, former_lists)
+            if changed or is_new or done.accepted or isinstance(change, ClockTick | LedgerEntries):
+                await asyncio.to_thread(self.settle, change.reason, former_lists, former.policy)
             if done.failure is not None:
                 raise done.failure
             facts = (snapshot.serial, snapshot.digest, self.entries, changed, draft.restart_needed)
@@ -278,10 +280,9 @@ class Publisher:
             lists = self.lists.read(draft.config, utc_now(), only=NONE)
             draft = replace(draft, lists=lists)
         draft = draft.after(self.recorder.ledger.orders, self.recorder.now())
-        former, orders = {**self.policy.lists, **draft.list_zones}, self.policy.orders
-        policy = self.recorder.compile(
-            draft, former, keeps_former=draft.keeps_list_zones, former_orders=orders
-        )
+        former = {**self.policy.lists, **draft.list_zones}
+        keeps_former = draft.keeps_list_zones
+        policy = self.recorder.compile(draft, former, keeps_former=keeps_former, in_force=self.policy)
         self._engine.check(policy.snapshot)
         draft = self.recorder.append(draft)
         failure: Exception | None = None
@@ -291,7 +292,7 @@ class Publisher:
             failure = err
             draft = replace(draft, lists=self.lists.instead_of(draft.config))
             former = {**self.policy.lists}
-            policy = self.recorder.compile(draft, former, keeps_former=True, former_orders=orders)
+            policy = self.recorder.compile(draft, former, keeps_former=True, in_force=self.policy)
         policy, notes = self.recorder.record(draft, policy)
         self._engine.publish(policy.snapshot, draft.rules, engine_settings(draft.config), bound.listening)
         return _Committed(bound, policy, draft.lists, notes, failure, draft.accepted)
@@ -308,7 +309,7 @@ class Publisher:
         await self._take_over(done.bound, former)
         self.has_published.set()
 
-    def settle(self, reason: str, former: Lists | None) -> None:
+    def settle(self, reason: str, former: Lists | None, former_policy: Policy | None = None) -> None:
         """Records that a snapshot is in force, and removes unneeded files of the former lists."""
         snapshot = self.policy.snapshot
         published = Published(
@@ -320,6 +321,8 @@ class Publisher:
             derived_at=self.policy.at,
             ledger=None if self.recorder.mismatch else self.recorder.ledger.position,
         )
+        self.recorder.record_effects(self.policy, former_policy)
+        self._enforced = self.recorder.ledger.position
         self.recorder.settle()
         records.served(self.lists, published, self.config.history, former)
 

@@ -133,7 +133,7 @@ def _history(control: Control) -> list[Route]:
             canonical_name = canonical(name)
             with view.past() as past:
                 events = past.events(canonical_name)
-                coming = scheduled(past.config, past.received, canonical_name)
+                coming = scheduled(past.config, past.orders, canonical_name)
             return {"name": canonical_name, "events": events, "scheduled": coming}
 
         return await _look_up(view, look)

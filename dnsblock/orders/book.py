@@ -93,7 +93,7 @@ class Book:
             reasons=tuple(reasons),
             acknowledged=max(claims, key=lambda one: one.records, default=None),
             found=self._real.position,
-            missing=copy.records[same:],
+            missing=tuple(copy.records[same:]),
         )
         self.ledger = Ledger(self._folder, copy, file=None, lock=None)
         self._start_clock(content)

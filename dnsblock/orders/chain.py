@@ -1,49 +1,63 @@
-"""The consecutive numbers (`seq`) of one issuer's orders. Used by `state` and the intake.
+"""The consecutive numbers (`seq`) of one issuer's orders. Used by `issuer`.
 
 After a gap or a wrong `prev`, later orders are held: the missing order may be an unblock that is withheld.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
-from typing import Literal, Self
+from typing import Literal
 
-from dnsblock.errors import Problem
 from dnsblock.orders.order import Order
 
 
 class Chain:
-    """The numbered orders of an issuer. Orders without a number are not part of it and are never held.
+    """The numbered orders of an issuer. Orders without a number are not part of it.
 
     An annulled order keeps its place, so that later orders are not affected. It gives up its number, which
     another order may take.
     """
 
-    def __init__(self, orders: Iterable[Order], annulled: Iterable[Order] = ()) -> None:
+    def __init__(self) -> None:
         self.followed: dict[int, Order] = {}  # by seq
         self._annulled: dict[int, list[Order]] = {}
         self._numbered: dict[int, list[Order]] = {}
         self._digests: list[tuple[str | None, ...]] = [(None,)]  # the valid values of `prev` after each seq
-        for order in annulled:
-            if order.seq is not None:
-                self._annulled.setdefault(order.seq, []).append(order)
-        for order in orders:
-            if order.seq is not None:
-                self._numbered.setdefault(order.seq, []).append(order)
-        self._follow(1)
+        self._highest = 0  # seq
 
-    @classmethod
-    def at(cls, orders: Sequence[Order], at: datetime) -> Self:
-        """The chain of an issuer's orders at a time."""
-        return cls(
-            (order for order in orders if not order.is_annulled(at)),
-            (order for order in orders if order.is_annulled(at)),
-        )
+    def copy(self) -> "Chain":
+        """A chain that can be extended without changing this one."""
+        new = Chain()
+        new.followed, new._annulled = dict(self.followed), dict(self._annulled)
+        new._numbered, new._digests = dict(self._numbered), list(self._digests)
+        new._highest = self._highest
+        return new
 
-    def add(self, order: Order) -> None:
-        """Adds an order, which may close a gap."""
-        if order.seq is not None:
-            self._numbered.setdefault(order.seq, []).append(order)
-            self._follow(order.seq)
+    def add(self, order: Order) -> list[Order]:
+        """Adds an order, which may close a gap. Returns the orders whose verdict may have changed."""
+        if order.seq is None:
+            return []
+        among = self._numbered if order.annulled is None else self._annulled
+        among[order.seq] = [*among.get(order.seq, ()), order]
+        self._highest = max(self._highest, order.seq)
+        waiting = self.waiting
+        return [*self._numbered.get(order.seq, ()), *waiting, *self._follow(order.seq)]
+
+    @property
+    def waiting(self) -> list[Order]:
+        """The orders after a gap."""
+        missing = len(self._digests)
+        if self._highest < missing:
+            return []
+        return [order for seq, own in self._numbered.items() if seq >= missing for order in own]
+
+    @property
+    def gap(self) -> int | None:
+        """The first missing `seq` if later orders have been received; None without a gap."""
+        missing = len(self._digests)
+        return missing if self._highest >= missing else None
+
+    @property
+    def last(self) -> Order | None:
+        """The last order without a gap before it."""
+        return self.followed.get(len(self._digests) - 1)
 
     def fits(self, order: Order) -> bool:
         """Whether a numbered order would be enforced if it were added now."""
@@ -52,8 +66,11 @@ class Chain:
         return order.prev in self._digests[order.seq - 1]
 
     def verdict(self, order: Order) -> tuple[Literal["held", "annulled"], str] | None:
-        """Why an added order is not enforced; None if it is."""
-        if order.seq is None or self.followed.get(order.seq) is order:
+        """Why an added order does not follow the previous ones; None if it does."""
+        if order.seq is None:
+            return None
+        followed = self.followed.get(order.seq)
+        if followed is not None and followed.sha256 == order.sha256:
             return None
         if order.seq in self.followed:
             other = self.followed[order.seq].order_id
@@ -75,34 +92,21 @@ class Chain:
             return f"the order with seq {missing} is held"
         return f"the order with seq {missing} has not been received"
 
-    def _follow(self, seq: int) -> None:
-        """Follows the numbers from `seq` up to the next gap."""
+    def _follow(self, seq: int) -> list[Order]:
+        """Follows the numbers from `seq` up to the next gap. Returns the orders that follow now."""
+        new: list[Order] = []
         while seq <= len(self._digests):
             previous = self._digests[seq - 1]
             if seq not in self.followed:
                 fitting = (order for order in self._numbered.get(seq, ()) if order.prev in previous)
                 if (first := next(fitting, None)) is not None:
                     self.followed[seq] = first
+                    new.append(first)
             own = [self.followed[seq]] if seq in self.followed else []
             own += [order for order in self._annulled.get(seq, ()) if order.prev in previous]
             if not own:
-                return
+                return new
             digests = tuple(digest for order in own for digest in order.digests)
             self._digests[seq : seq + 1] = [digests]
             seq += 1
-
-
-def wrong_links(orders: Iterable[Order], at: datetime) -> Iterator[Problem]:
-    """The orders that are held only because of their `prev`, each with the correct one."""
-    by_issuer: dict[str, list[Order]] = {}
-    for order in orders:
-        by_issuer.setdefault(order.issuer, []).append(order)
-    for own in by_issuer.values():
-        chain = Chain.at(own, at)
-        for order in own:
-            if not order.is_annulled(at) and (expected := chain.expected_prev(order)) is not None:
-                reason = (
-                    f"prev: is not the sha256 of the order with seq {(order.seq or 0) - 1}: it should be "
-                    f"sha256:{expected}; the order is held until one with this prev is accepted"
-                )
-                yield order.problem(("prev",), order.prev or "", reason)
+        return new

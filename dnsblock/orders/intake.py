@@ -7,23 +7,29 @@ recorded, and the next reload reads it again.
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from itertools import groupby
 from pathlib import Path
+from typing import Literal
 
 from dnsblock import document
-from dnsblock.config import Config, Zone
-from dnsblock.errors import Problem, Refused, printable
-from dnsblock.orders.chain import Chain
-from dnsblock.orders.order import MAX_DOCUMENT_BYTES, Entry, Judge, Order, Target, load_entries_file, parse
+from dnsblock.config import Config
+from dnsblock.errors import Problem, Refused, capped, printable
+from dnsblock.orders.authority import Authority, Keys, authority_of, current_keys
+from dnsblock.orders.conflicts import Together
+from dnsblock.orders.order import ENDS, MAX_DOCUMENT_BYTES, Entry, Judge, Order, load_entries_file, parse
+from dnsblock.orders.orders import Orders
 from dnsblock.orders.remarks import remarks
 from dnsblock.orders.schema import DOCUMENT_SUFFIXES
 from dnsblock.orders.state import derive
+from dnsblock.orders.verdict import EntryVerdict
 from dnsblock.suffixes import public_suffix
 
 MAX_FILES = 10_000
+MAX_SIGNATURES_BYTES = 64 << 10
+MAX_NOTES = 20  # on entries of one order
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +48,9 @@ class Intake:
 
     new: tuple[Order, ...]  # in the order in which they enter the ledger
     refused: tuple[RefusedDocument, ...]  # by the name of the file
-    notes: tuple[str, ...]  # remarks on accepted documents, such as a held order
+    # Orders that are in the ledger, with another judgement: somebody else has signed them, too.
+    signed: tuple[Order, ...] = ()
+    notes: tuple[str, ...] = ()  # remarks on accepted documents, such as a held order
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -50,34 +58,37 @@ class Intake:
         return tuple(problem for one in self.refused for problem in one.problems)
 
 
-NOTHING = Intake((), (), ())
+NOTHING = Intake((), ())
 
 
-def examine(folder: Path, known: Sequence[Order], config: Config, now: datetime) -> Intake:
-    """Reads and judges every document in `folder` that is not in the ledger (`known`) yet."""
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What documents are judged by."""
+
+    config: Config
+    keys: Keys
+    known: Orders  # in the ledger
+    now: datetime
+
+
+def examine(folder: Path, context: Context) -> Intake:
+    """Reads and judges every document in `folder` that is not in the ledger yet."""
     found: list[Order] = []
     refused: list[RefusedDocument] = []
-    seen = {digest for order in known for digest in order.digests}
-    judge = partial(judge_entry, answers=config.answer_names)
+    seen: set[str] = set()
     try:
         paths = _documents(folder)
     except Refused as err:
-        return Intake((), (RefusedDocument(str(folder), err.problems),), ())
+        return Intake((), (RefusedDocument(str(folder), err.problems),))
     for path in paths:
         try:
-            found += _read(path, folder, seen, judge)
+            found += _read(path, folder, seen, context)
         except Refused as err:
             refused.append(RefusedDocument(str(path), err.problems))
-    return judge_all(found, refused, known, config, now)
+    return judge_all(found, refused, context)
 
 
-def judge_all(
-    found: Iterable[Order],
-    refused: Iterable[RefusedDocument],
-    known: Sequence[Order],
-    config: Config,
-    now: datetime,
-) -> Intake:
+def judge_all(found: Iterable[Order], refused: Iterable[RefusedDocument], context: Context) -> Intake:
     """Judges documents that were `found` and read. Those already `refused` stay refused.
 
     The result does not depend on the sequence of the documents.
@@ -85,43 +96,126 @@ def judge_all(
     own = sorted(found, key=_turn)
     rejected = list(refused)
     eligible: list[Order] = []
-    needed = _needed(own, known)
+    needed = _needed(own, context.known)
     for order in own:
-        if problems := (*_judge_issuer(order, config), *_judge_end(order, needed, now)):
+        if problems := (*_judge_issuer(order, context.config), *_judge_end(order, needed, context.now)):
             rejected.append(_refuse(order, problems))
         else:
             eligible.append(order)
     new: list[Order] = []
-    together = _Together(known)
+    signed: list[Order] = []
+    notes: list[str] = []
+    together = Together(context.known)
     for _, group in groupby(eligible, key=lambda order: (order.issuer, order.seq)):
         # Of several with the same number, the one that follows the previous order comes first.
         for order in sorted(group, key=lambda order: not together.follows(order)):
-            if problems := tuple(together.problems(order)):
-                rejected.append(_refuse(order, problems))
-            else:
-                together.accept(order)
-                new.append(order)
+            try:
+                known = context.known.by_digest.get(order.sha256)
+                if known is not None:
+                    signed += _signed_again(order, known, together, context)
+                    continue
+                accepted = _accept(order, together, context)
+            except Refused as err:
+                rejected.append(_refuse(order, err.problems))
+                continue
+            notes.extend(f"{printable(order.file)}: {note}" for note in together.notes(accepted))
+            together.accept(accepted)
+            new.append(accepted)
     rejected.sort(key=lambda one: one.file)
-    return Intake(tuple(new), tuple(rejected), tuple(_notes(known, new, now)))
+    notes += _notes(context.known, new, context.now)
+    return Intake(tuple(new), tuple(rejected), tuple(signed), tuple(notes))
+
+
+def _accept(order: Order, together: Together, context: Context) -> Order:
+    """The order with its judgement. Raises `Refused`."""
+    if problems := tuple(together.problems(order)):
+        raise Refused(problems)
+    authority = authority_of(
+        order, context.config, context.keys, together.rotations(order.issuer), context.now
+    )
+    if order.keys is not None:
+        _check_keys(order, together, context)
+    order, problems_of_targets = together.aimed(order)
+    if problems_of_targets:
+        raise Refused(problems_of_targets)
+    return _judged(order, authority, context)
+
+
+def _judged(order: Order, authority: Authority, context: Context) -> Order:
+    """The order with the verdicts of the guards. Raises `Refused` if all entries are refused."""
+    verdicts = tuple(_verdicts(order, authority, context))
+    if order.entries and sum(one.verdict == "refused" for one in verdicts) == len(order.entries):
+        raise Refused(capped([_problem_of(order, one) for one in verdicts], 100))
+    judgement = replace(order.judgement, signers=authority.signers, is_proposed=authority.is_proposed)
+    return replace(order, judgement=judgement.with_verdicts(verdicts))
+
+
+def _verdicts(order: Order, authority: Authority, context: Context) -> Iterator[EntryVerdict]:
+    for index, entry in enumerate(order.entries if order.action in ("block", "supersede", "notice") else ()):
+        if (reason := public_suffix(entry.name)) is not None:
+            yield EntryVerdict(index, "refused", "PUBLIC_SUFFIX", reason)
+
+
+def _problem_of(order: Order, verdict: EntryVerdict) -> Problem:
+    name = order.entries[verdict.index].name
+    reason = (
+        verdict.reason if verdict.reason.startswith(verdict.code) else f"{verdict.code}: {verdict.reason}"
+    )
+    if order.entries_file is not None:
+        return Problem(order.entries_file.path, verdict.index + 1, name, reason)
+    return order.problem(("entries", verdict.index), name, reason)
+
+
+def _check_keys(order: Order, together: Together, context: Context) -> None:
+    """Refuses a rotation that cannot be carried out. Raises `Refused`."""
+    issuer = context.config.issuer(order.issuer)
+    if issuer is None or order.keys is None:
+        reason = "no keys are configured for this issuer, so there are none to change"
+        raise Refused([order.problem(("keys",), order.issuer, reason)])
+    signers = current_keys(issuer, context.keys, together.rotations(order.issuer))
+    try:
+        signers.with_changes(order.keys.add, order.keys.remove)
+    except Refused as err:
+        raise Refused(order.problem(("keys",), one.value, one.reason) for one in err.problems) from err
+
+
+def _signed_again(order: Order, known: Order, together: Together, context: Context) -> Iterator[Order]:
+    """The known order with a better judgement, if more have signed it. Raises `Refused`."""
+    if order.source is None or order.source.signatures is None or known.annulled is not None:
+        return
+    authority = authority_of(
+        order, context.config, context.keys, together.rotations(order.issuer), context.now
+    )
+    before = {one.fingerprint for one in known.judgement.signers}
+    if before >= {one.fingerprint for one in authority.signers}:
+        return
+    judged = _judged(replace(known, source=order.source), authority, context)
+    yield replace(judged, judgement=replace(judged.judgement, ignored=known.judgement.ignored))
 
 
 def _refuse(order: Order, problems: tuple[Problem, ...]) -> RefusedDocument:
     return RefusedDocument(order.file, problems, order.issuer, order.order_id)
 
 
-def _notes(known: Sequence[Order], new: Sequence[Order], now: datetime) -> Iterator[str]:
+def _notes(known: Orders, new: Sequence[Order], now: datetime) -> Iterator[str]:
     if not new:
         return
-    states = derive([*known, *new], now).orders[len(known) :]
-    for order, state in zip(new, states, strict=True):
+    states = derive(known.plus(new), now)
+    for order in new:
+        state = states.by_issuer[order.issuer].states[order.sha256]
         for note in state.notes:
             yield f"{printable(order.file)}: {note}"
+        for one in order.refused:
+            yield str(Problem(order.file, one.line, one.value, f"{one.code}: {one.reason}"))
+        yield from (str(_problem_of(order, one)) for one in order.judgement.verdicts[:MAX_NOTES])
         yield from remarks(order, now)
     yield from _exemptions_without_effect(known, new)
 
 
-def _exemptions_without_effect(known: Sequence[Order], new: Sequence[Order]) -> Iterator[str]:
+def _exemptions_without_effect(known: Orders, new: Sequence[Order]) -> Iterator[str]:
     """At equal length, `exact` beats `subtree`: a less specific exemption has no effect there."""
+    if not any(order.action == "exempt" for order in new):
+        return
     exact = {
         (order.issuer, entry.name): order.order_id
         for order in (*known, *new)
@@ -140,16 +234,41 @@ def _exemptions_without_effect(known: Sequence[Order], new: Sequence[Order]) -> 
 # ------- Reading -------
 
 
-def _read(path: Path, folder: Path, seen: set[str], judge: Judge) -> Iterator[Order]:
+def _read(path: Path, folder: Path, seen: set[str], context: Context) -> Iterator[Order]:
     """The order in a file; nothing if its bytes were seen before. Raises `Refused`."""
     data = document.read_bytes(path, max_bytes=MAX_DOCUMENT_BYTES)
     digest = hashlib.sha256(data).hexdigest()
-    if digest in seen:  # it was judged when it was accepted
-        return
+    known = context.known.by_digest.get(digest)
+    if digest in seen or (known is not None and not may_need_signatures(known)):
+        return  # it was judged when it was accepted
     seen.add(digest)
+    judge = judge_of(context.config)
     order = load_entries_file(parse(str(path), data, judge), folder, judge)
     seen.update(order.digests)
-    yield order
+    yield with_signatures(order, _signatures_of(path))
+
+
+def judge_of(config: Config) -> Judge:
+    """The check of an entry that depends on the configuration alone."""
+    return partial(judge_entry, answers=config.answer_names)
+
+
+def may_need_signatures(order: Order) -> bool:
+    """Whether more signatures would change what is enforced."""
+    return order.annulled is None and bool(order.judgement.is_proposed or order.judgement.held)
+
+
+def with_signatures(order: Order, signatures: bytes | None) -> Order:
+    """The order with its detached signatures."""
+    if order.source is None or signatures is None:
+        return order
+    return replace(order, source=replace(order.source, signatures=signatures))
+
+
+def _signatures_of(path: Path) -> bytes | None:
+    """The content of the file with the signatures; None if there is none. Raises `Refused`."""
+    beside = path.with_name(f"{path.name}.sig")
+    return document.read_bytes(beside, max_bytes=MAX_SIGNATURES_BYTES) if beside.exists() else None
 
 
 def _documents(folder: Path) -> list[Path]:
@@ -186,27 +305,23 @@ def _is_document(name: str) -> bool:
 
 def _turn(order: Order) -> tuple[str, int, bool, datetime, str, str]:
     """Sorts by the issuer's number; without one, unblocks after blocks, then by time of issue."""
-    is_last = order.action == "unblock"
+    is_last = order.action in ENDS
     return (order.issuer, order.seq or 0, is_last, order.issued_at, order.order_id, order.sha256)
 
 
 # ------- Judging -------
 
 
-def judge_entry(entry: Entry, answers: frozenset[str]) -> Iterator[str]:
+def judge_entry(entry: Entry, answers: frozenset[str]) -> tuple[Literal["ANSWER"], str] | None:
     """Why an entry is refused, regardless of the rest of the document."""
     if entry.answer is not None and entry.answer not in answers:
-        yield f"no answer profile {entry.answer} in the configuration"
-    if (reason := public_suffix(entry.name)) is not None:
-        yield reason
+        return "ANSWER", f"no answer profile {entry.answer} in the configuration"
+    return None
 
 
 def _judge_issuer(order: Order, config: Config) -> Iterator[Problem]:
-    zones = [zone for zone in config.zones if zone.issuer == order.issuer]
-    if not zones:
+    if not any(zone.issuer == order.issuer for zone in config.zones):
         yield order.problem(("issuer",), order.issuer, "no zone in the configuration is for this issuer")
-    elif not zones[0].accepts_unsigned:
-        yield order.problem((), order.order_id, _why_unsigned_is_refused(zones[0]))
 
 
 def _judge_end(order: Order, needed: set[str], now: datetime) -> Iterator[Problem]:
@@ -223,10 +338,10 @@ def _judge_end(order: Order, needed: set[str], now: datetime) -> Iterator[Proble
     yield order.problem(("expires_at",), order.written("expires_at"), reason)
 
 
-def _needed(own: Iterable[Order], known: Iterable[Order]) -> set[str]:
+def _needed(own: Sequence[Order], known: Orders) -> set[str]:
     """The references from orders to others: each `prev`, and each lifted order."""
     needed: set[str] = set()
-    for order in (*own, *known):
+    for order in (*own, *known) if own else ():
         needed |= {f"{order.issuer} {target.order_id}" for target in order.targets}
         needed |= set() if order.prev is None else {order.prev}
     return needed
@@ -234,88 +349,3 @@ def _needed(own: Iterable[Order], known: Iterable[Order]) -> set[str]:
 
 def _names_of(order: Order) -> tuple[str, ...]:
     return (*order.digests, f"{order.issuer} {order.order_id}")
-
-
-def _why_unsigned_is_refused(zone: Zone) -> str:
-    return (
-        f"the zone {zone.name} requires signed orders, and this version cannot verify signatures yet: "
-        "set `unsigned: accept` in the zone to accept its orders without signatures"
-    )
-
-
-class _Together:
-    """The checks that depend on earlier orders: used numbers, and the targets of unblocks."""
-
-    def __init__(self, known: Sequence[Order]) -> None:
-        self._by_id = {(order.issuer, order.order_id): order for order in known if order.annulled is None}
-        self._is_numbered: dict[str, bool] = {}
-        self._own: dict[str, list[Order]] = {}
-        self._chains: dict[str, Chain] = {}
-        self._names: dict[tuple[str, str], set[tuple[str, str | None]]] = {}
-        for order in known:
-            self._is_numbered.setdefault(order.issuer, order.seq is not None)
-            self._own.setdefault(order.issuer, []).append(order)
-
-    def accept(self, order: Order) -> None:
-        """Adds an accepted order: those judged after it may refer to it."""
-        self._by_id[order.issuer, order.order_id] = order
-        self._is_numbered.setdefault(order.issuer, order.seq is not None)
-        self._own.setdefault(order.issuer, []).append(order)
-        if order.seq is not None:
-            self._chain(order.issuer).add(order)
-
-    def follows(self, order: Order) -> bool:
-        """Whether a numbered order has the next number of its issuer and the correct `prev`."""
-        return order.seq is not None and self._chain(order.issuer).fits(order)
-
-    def problems(self, order: Order) -> Iterator[Problem]:
-        """The conflicts of an order with the accepted ones."""
-        if (order.issuer, order.order_id) in self._by_id:
-            first = self._by_id[order.issuer, order.order_id]
-            reason = f"this order_id was used already, for other bytes ({first.file}, sha256:{first.sha256})"
-            yield order.problem(("order_id",), order.order_id, reason)
-            return
-        if self._is_numbered.get(order.issuer, order.seq is not None) != (order.seq is not None):
-            reason = "an issuer numbers all of its orders with seq, or none"
-            yield order.problem(("seq",), "" if order.seq is None else str(order.seq), reason)
-        taken = None if order.seq is None else self._chain(order.issuer).followed.get(order.seq)
-        if taken is not None:
-            yield order.problem(("seq",), str(order.seq), f"this seq is that of order {taken.order_id}")
-        for number, target in enumerate(order.targets):
-            yield from self._problems_of_target(order, number, target)
-
-    def _chain(self, issuer: str) -> Chain:
-        if issuer not in self._chains:
-            own = self._own.get(issuer, ())
-            self._chains[issuer] = Chain(
-                (order for order in own if order.annulled is None),
-                (order for order in own if order.annulled is not None),
-            )
-        return self._chains[issuer]
-
-    def _problems_of_target(self, order: Order, number: int, target: Target) -> Iterator[Problem]:
-        place = ("targets", number)
-        lifted = self._by_id.get((order.issuer, target.order_id))
-        if lifted is None:
-            reason = f"no order of {order.issuer} with this order_id was accepted before this one"
-            yield order.problem((*place, "order_id"), target.order_id, reason)
-            return
-        if lifted.action != "block":
-            reason = f"is an order to {lifted.action}, and an unblock lifts blocks only"
-            yield order.problem((*place, "order_id"), target.order_id, reason)
-            return
-        if target.entries is None:
-            return
-        names = self._names_of(lifted)
-        for index, wanted in enumerate(target.entries):
-            if (wanted.name, wanted.match) not in names:
-                what = wanted.name if wanted.match is None else f"{wanted.name} ({wanted.match})"
-                reason = f"the order {target.order_id} has no such entry"
-                yield order.problem((*place, "entries", index), what, reason)
-
-    def _names_of(self, block: Order) -> set[tuple[str, str | None]]:
-        key = (block.issuer, block.order_id)
-        if key not in self._names:
-            exactly = {(entry.name, entry.match) for entry in block.entries}
-            self._names[key] = {*exactly, *((entry.name, None) for entry in block.entries)}
-        return self._names[key]

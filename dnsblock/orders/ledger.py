@@ -15,8 +15,8 @@ from typing import Self
 
 from dnsblock import document, durable
 from dnsblock.errors import LedgerUnwritable, Problem, Refused
-from dnsblock.orders.annulments import received
 from dnsblock.orders.order import MAX_DOCUMENT_BYTES, MAX_ENTRIES_FILE_BYTES, Order, parse_entries
+from dnsblock.orders.orders import fold
 from dnsblock.orders.records import (
     VERSION,
     Fact,
@@ -39,11 +39,13 @@ MAX_LINE_BYTES = 8 * MAX_DOCUMENT_BYTES  # JSON escapes a byte to six at most
 class Ledger:
     """An open ledger. `records` are all records in order; `notes` describe repairs.
 
+    `orders`: all accepted orders, with what later records say about them.
     `damage`: why reading stopped before the end of the file. Such a ledger is read-only.
     """
 
     def __init__(self, folder: Path, read: "Content", *, file: int | None, lock: int | None) -> None:
         self.records = read.records
+        self.orders = fold(read.records)
         self.notes = read.notes
         self.damage = read.damage
         self._content = read
@@ -89,16 +91,6 @@ class Ledger:
                 advice = "`state` must be a folder, or a path where one can be created"
             reason = f"{err.strerror}: {advice}"
             raise Refused([Problem(str(err.filename or folder), None, "", reason)]) from err
-
-    @property
-    def received(self) -> tuple[tuple[datetime, Order], ...]:
-        """The orders with their times of acceptance and their annulments."""
-        return received(self.records)
-
-    @property
-    def orders(self) -> tuple[Order, ...]:
-        """The orders without times."""
-        return tuple(order for _, order in self.received)
 
     @property
     def position(self) -> Position:
@@ -170,7 +162,8 @@ class Ledger:
             raise LedgerUnwritable(f"{self._folder / FILE}: {err.strerror}: nothing was accepted") from err
         self._last = last
         self._content.hashes.extend(hashes)
-        self.records += tuple(added)
+        self.records.extend(added)
+        self.orders = fold(added, self.orders)
 
     def close(self) -> None:
         """Releases the ledger for the next process."""
@@ -207,7 +200,7 @@ class Ledger:
 class Content:
     """The content of a file of records."""
 
-    records: tuple[Record, ...]
+    records: list[Record]
     hashes: list[str]  # the sha256 of each line
     notes: tuple[str, ...]
     size: int  # bytes of complete records
@@ -267,7 +260,7 @@ def read(path: Path) -> Content:
             break
         hashes.append(hashlib.sha256(record).hexdigest())
         size += len(record) + 1
-    return Content(tuple(records), hashes, tuple(notes), size, lacks_end, damage)
+    return Content(records, hashes, tuple(notes), size, lacks_end, damage)
 
 
 def _newer(path: Path, line: int, err: NewerRecord) -> Problem:
@@ -300,7 +293,8 @@ def _with_entries(folder: Path, fact: Fact) -> Fact:
         return fact
     stored = folder / f"{fact.entries_file.sha256}.txt"
     content = document.read_bytes(stored, max_bytes=MAX_ENTRIES_FILE_BYTES)
-    return replace(fact, entries=parse_entries(fact.entries_file, str(stored), content))
+    entries, refused = parse_entries(fact.entries_file, str(stored), content)
+    return replace(fact, entries=entries, refused=(*fact.refused, *refused))
 
 
 # ------- Writing -------

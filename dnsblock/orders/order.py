@@ -5,7 +5,7 @@ blocked and its targets exist. An order in the ledger must stay readable for eve
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -17,16 +17,23 @@ from dnsblock.errors import Problem, Refused, capped
 from dnsblock.names import NameRefused
 from dnsblock.orders.complete import cut_off, incomplete
 from dnsblock.orders.schema import (
+    Action,
+    Conditions,
+    EarlierContact,
     EntriesFile,
     EntryFields,
     Header,
+    KeyChanges,
     Match,
     OriginalDocument,
     Reason,
+    Statement,
+    Subject,
     TargetEntryFields,
     TargetFields,
 )
 from dnsblock.orders.spelling import read_name
+from dnsblock.orders.verdict import ACCEPTED, Judgement
 from dnsblock.principal import Principal
 
 MAX_DOCUMENT_BYTES = 1 << 20
@@ -44,8 +51,18 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class RefusedEntry:
+    """An entry or a target that cannot be read. It is left out; the rest of the order is not affected."""
+
+    line: int | None
+    value: str  # as written
+    code: Literal["SYNTAX", "DUPLICATE", "PUBLIC_SUFFIX", "ANSWER", "UNKNOWN_ENTRY", "UNKNOWN_ORDER"]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class TargetEntry:
-    """An entry that an unblock ends; without a match, all entries with that name."""
+    """An entry that an order ends; without a match, all entries with that name."""
 
     name: str
     match: Match | None = None
@@ -53,7 +70,7 @@ class TargetEntry:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The order that an unblock lifts, completely or in part."""
+    """The order that an unblock, revoke or supersede ends, completely or in part."""
 
     order_id: str
     entries: tuple[TargetEntry, ...] | None  # None: all
@@ -66,6 +83,7 @@ class Source:
     data: bytes
     document: Document
     entries_data: bytes | None = None
+    signatures: bytes | None = None  # the file with the detached signatures
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +93,11 @@ class Annulled:
     at: datetime
     by: Principal
     reason: str
+
+
+LIFTS: frozenset[Action] = frozenset({"unblock", "revoke", "exempt"})  # never held, by nothing
+BLOCKS: frozenset[Action] = frozenset({"block", "supersede"})
+ENDS: frozenset[Action] = frozenset({"unblock", "revoke", "supersede"})  # the actions with targets
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +112,7 @@ class Order:
     sha256: str  # of the document's bytes
     issuer: str
     order_id: str  # the authority's own number, as printed on the letter
-    action: Literal["block", "unblock", "exempt"]
+    action: Action
     issued_at: datetime
     effective_at: datetime
     expires_at: datetime | None = None
@@ -103,13 +126,35 @@ class Order:
     reason: Reason | None = None
     contact: str | None = None
     original: OriginalDocument | None = None  # `document` in the file
+    subject: Subject | None = None
+    notices: tuple[EarlierContact, ...] = ()
+    conditions: Conditions | None = None
+    notice: str | None = None  # of a block: the order_id of the notice that announced it
+    statement: Statement | None = None
+    keys: KeyChanges | None = None
     entries: tuple[Entry, ...] = ()
     entries_file: EntriesFile | None = None
     targets: tuple[Target, ...] = ()
     acks: tuple[str, ...] = ()
+    refused: tuple[RefusedEntry, ...] = ()  # entries that cannot be read
+    judgement: Judgement = field(default=ACCEPTED, compare=False)  # from the ledger, and of a new order
     twins: tuple[str, ...] = ()  # SHA-256 of the same JSON with and without its last line end
     annulled: Annulled | None = None
+    verified_at: datetime | None = None  # when probes found it enforced everywhere
+    received_at: datetime | None = None  # when it was accepted into the ledger
+    enforced_at: datetime | None = None  # when the engine first answered by it
+    ended_at: datetime | None = None  # when the engine no longer answered by it
     source: Source | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def answers(self) -> frozenset[str]:
+        """The answer profiles that its entries name."""
+        return frozenset(entry.answer for entry in self.entries if entry.answer is not None)
+
+    @property
+    def is_lifting(self) -> bool:
+        """Whether it opens names: then nothing holds it."""
+        return self.action in LIFTS
 
     @property
     def digests(self) -> tuple[str, ...]:
@@ -131,12 +176,12 @@ class Order:
         return Problem(self.file, self.source.document.line(place) if self.source else None, value, reason)
 
 
-Judge = Callable[[Entry], Iterable[str]]  # the reasons to refuse an entry
+# The code and the reason if an entry is refused.
+Judge = Callable[[Entry], tuple[Literal["PUBLIC_SUFFIX", "ANSWER"], str] | None]
 
 
-def accept_all(_entry: Entry) -> tuple[str, ...]:
+def accept_all(_entry: Entry) -> None:
     """Accepts every entry. For orders in the ledger, which were judged on arrival."""
-    return ()
 
 
 def parse(file: str, data: bytes, judge: Judge = accept_all) -> Order:
@@ -153,16 +198,19 @@ def parse(file: str, data: bytes, judge: Judge = accept_all) -> Order:
         raise Refused(incomplete(read))
     value = read.value if isinstance(read.value, dict) else {}
     problems = incomplete(read)
-    entries = _entries(read, value, judge, problems)
-    targets = _targets(read, value.get("targets"), problems)
+    left_out: list[RefusedEntry] = []
+    entries = _entries(read, value, judge, problems, left_out)
+    targets = _targets(read, value.get("targets"), problems, left_out)
     try:
         header = read.validate(Header)
     except Refused as err:
         problems.extend(err.problems)
     else:
         problems.extend(_cross_check(read, header, value))
+        problems.extend(_left_with_nothing(read, header, entries, targets, left_out))
         if not problems:
-            return _order(file, header, Source(data, read), entries=entries, targets=targets)
+            order = _order(file, header, Source(data, read), entries=entries, targets=targets)
+            return replace(order, refused=tuple(left_out))
     raise Refused(capped(sorted(problems, key=lambda problem: problem.line or 0), 1000))
 
 
@@ -183,14 +231,18 @@ def with_entries(order: Order, file: str, data: bytes, judge: Judge = accept_all
     """The order with the entries in these bytes of its `entries_file`. Raises `Refused`."""
     if order.entries_file is None or order.source is None:
         return order
-    entries = parse_entries(order.entries_file, file, data, judge)
-    return replace(order, entries=entries, source=replace(order.source, entries_data=data))
+    entries, refused = parse_entries(order.entries_file, file, data, judge)
+    source = replace(order.source, entries_data=data)
+    return replace(order, entries=entries, refused=(*order.refused, *refused), source=source)
 
 
 def parse_entries(
     reference: EntriesFile, file: str, data: bytes, judge: Judge = accept_all
-) -> tuple[Entry, ...]:
-    """Parses an entries file: one name per line and nothing else, with the digest stated in the order."""
+) -> tuple[tuple[Entry, ...], tuple[RefusedEntry, ...]]:
+    """Parses an entries file: one name per line and nothing else, with the digest stated in the order.
+
+    Raises `Refused` if it is not that file, or if it has no readable name.
+    """
     if (found := hashlib.sha256(data).hexdigest()) != reference.sha256:
         reason = "the sha256 differs from the one in the order: the file was changed, or is truncated"
         raise Refused([Problem(file, None, found, reason)])
@@ -210,63 +262,89 @@ def parse_entries(
 # ------- Entries and targets: parsed by hand, since there may be 100,000 of them -------
 
 
-def _names(file: str, lines: list[str], judge: Judge) -> tuple[Entry, ...]:
+def _names(file: str, lines: list[str], judge: Judge) -> tuple[tuple[Entry, ...], tuple[RefusedEntry, ...]]:
     entries: list[Entry] = []
+    left_out: list[RefusedEntry] = []
     first: dict[str, int] = {}
-    problems: list[Problem] = []
     for number, line in enumerate(lines, start=1):
         try:
             name = read_name(line)
         except NameRefused as err:
             reason = "comments are not allowed here" if line.startswith("#") else str(err)
-            problems.append(Problem(file, number, line, reason))
+            left_out.append(RefusedEntry(number, line, "SYNTAX", reason))
             continue
         if first.setdefault(name, number) != number:
-            problems.append(Problem(file, number, line, f"the same entry as on line {first[name]}"))
-        entries.append(Entry(name, "subtree"))
-        problems.extend(Problem(file, number, line, reason) for reason in judge(entries[-1]))
-    if problems:
-        raise Refused(capped(problems, 100))
-    return tuple(entries)
+            left_out.append(
+                RefusedEntry(number, line, "DUPLICATE", f"the same entry as on line {first[name]}")
+            )
+            continue
+        _judged(Entry(name, "subtree"), number, judge, entries, left_out)
+    if not entries:
+        raise Refused(capped([_problem_of(file, one) for one in left_out], 100))
+    return tuple(entries), tuple(left_out)
+
+
+def _judged(
+    entry: Entry, line: int, judge: Judge, entries: list[Entry], left_out: list[RefusedEntry]
+) -> None:
+    """Adds an entry to the entries, or to those that are left out."""
+    verdict = judge(entry)
+    if verdict is None:
+        entries.append(entry)
+    else:
+        code, reason = verdict
+        left_out.append(RefusedEntry(line, entry.name, code, reason))
+
+
+def _problem_of(file: str, one: RefusedEntry) -> Problem:
+    return Problem(file, one.line, one.value, f"{one.code}: {one.reason}")
 
 
 def _entries(
-    read: Document, value: dict[str, Any], judge: Judge, problems: list[Problem]
+    read: Document,
+    value: dict[str, Any],
+    judge: Judge,
+    problems: list[Problem],
+    left_out: list[RefusedEntry],
 ) -> tuple[Entry, ...]:
     entries: list[Entry] = []
     first: dict[tuple[str, str], int] = {}
     items = value.get("entries")
     for index, item in enumerate(items if isinstance(items, list) else []):
-        entry = _entry(read, ("entries", index), item, problems)
+        entry = _entry(read, ("entries", index), item, problems, left_out)
         if entry and entry.answer and value.get("action") == "exempt":
             reason = "an exemption has no answer: the name is not blocked"
             problems.append(read.problem(("entries", index, "answer"), entry.answer, reason))
         if entry is None:
             continue
         line = read.line(("entries", index))
-        problems.extend(Problem(read.file, line, entry.name, reason) for reason in judge(entry))
         if (key := (entry.name, entry.match)) in first:
             reason = f"the same entry as on line {first[key]}"
-            problems.append(Problem(read.file, line, entry.name, reason))
-        first.setdefault(key, line)
-        entries.append(entry)
+            left_out.append(RefusedEntry(line, entry.name, "DUPLICATE", reason))
+            continue
+        first[key] = line
+        _judged(entry, line, judge, entries, left_out)
     return tuple(entries)
 
 
-def _entry(read: Document, place: Place, item: Any, problems: list[Problem]) -> Entry | None:
+def _entry(
+    read: Document, place: Place, item: Any, problems: list[Problem], left_out: list[RefusedEntry]
+) -> Entry | None:
     if isinstance(item, str):
-        name = _name(read, place, item, problems)
+        name = _name(read, place, item, left_out)
         return Entry(name, "subtree") if name else None
     try:
         model = read.validate(EntryFields, at=place, value=item)
     except Refused as err:
         problems.extend(err.problems)
         return None
-    name = _name(read, (*place, "name"), model.name, problems)
+    name = _name(read, (*place, "name"), model.name, left_out)
     return Entry(name, model.match, model.note, model.answer) if name else None
 
 
-def _targets(read: Document, value: Any, problems: list[Problem]) -> tuple[Target, ...]:
+def _targets(
+    read: Document, value: Any, problems: list[Problem], left_out: list[RefusedEntry]
+) -> tuple[Target, ...]:
     targets: list[Target] = []
     first: dict[str, int] = {}
     for index, item in enumerate(value if isinstance(value, list) else []):
@@ -281,51 +359,57 @@ def _targets(read: Document, value: Any, problems: list[Problem]) -> tuple[Targe
             reason = f"the same order as on line {first[model.order_id]}"
             problems.append(Problem(read.file, line, model.order_id, reason))
         first.setdefault(model.order_id, line)
-        targets.append(
-            Target(model.order_id, _target_entries(read, (*place, "entries"), model.entries, problems))
-        )
+        entries = _target_entries(read, (*place, "entries"), model.entries, problems, left_out)
+        if entries is None or entries:
+            targets.append(Target(model.order_id, entries))
     return tuple(targets)
 
 
 def _target_entries(
-    read: Document, place: Place, value: Any, problems: list[Problem]
+    read: Document, place: Place, value: Any, problems: list[Problem], left_out: list[RefusedEntry]
 ) -> tuple[TargetEntry, ...] | None:
+    """The entries of a target; None: all of the order's."""
     if value == "all":
         return None
     if not isinstance(value, list) or not value:
         found = value if isinstance(value, str) else ""
         problems.append(read.problem(place, found, "targets.entries: must be all, or a list of names"))
-        return None
+        return ()
     entries: list[TargetEntry] = []
     for index, item in enumerate(value):
-        entry = _target_entry(read, (*place, index), item, problems)
+        entry = _target_entry(read, (*place, index), item, problems, left_out)
         if entry is not None:
             entries.append(entry)
     return tuple(dict.fromkeys(entries))
 
 
-def _target_entry(read: Document, place: Place, item: Any, problems: list[Problem]) -> TargetEntry | None:
+def _target_entry(
+    read: Document, place: Place, item: Any, problems: list[Problem], left_out: list[RefusedEntry]
+) -> TargetEntry | None:
     if isinstance(item, str):
-        name = _name(read, place, item, problems)
+        name = _name(read, place, item, left_out)
         return TargetEntry(name) if name else None
     try:
         model = read.validate(TargetEntryFields, at=place, value=item)
     except Refused as err:
         problems.extend(err.problems)
         return None
-    name = _name(read, (*place, "name"), model.name, problems)
+    name = _name(read, (*place, "name"), model.name, left_out)
     return TargetEntry(name, model.match) if name else None
 
 
-def _name(read: Document, place: Place, text: str, problems: list[Problem]) -> str | None:
+def _name(read: Document, place: Place, text: str, left_out: list[RefusedEntry]) -> str | None:
     try:
         return read_name(text)
     except NameRefused as err:
-        problems.append(read.problem(place, text, str(err)))
+        left_out.append(RefusedEntry(read.line(place), text, "SYNTAX", str(err)))
         return None
 
 
 # ------- The document as a whole -------
+
+
+WITH_ENTRIES: frozenset[Action] = frozenset({"block", "exempt", "supersede", "notice"})
 
 
 def _cross_check(read: Document, header: Header, value: dict[str, Any]) -> Iterator[Problem]:
@@ -335,25 +419,55 @@ def _cross_check(read: Document, header: Header, value: dict[str, Any]) -> Itera
         found = value.get(key)
         return read.problem((key,), found if isinstance(found, str) else key, reason)
 
-    if header.action == "unblock":
-        if header.targets is None:
-            yield problem("targets", "is required: an unblock says which orders it lifts")
-        for key in ("entries", "entries_file"):
-            if value.get(key) is not None:
-                yield problem(key, "an unblock has no entries of its own: name them in its targets")
-        if header.expires_at is not None:
-            yield problem("expires_at", "an unblock does not expire: block again with a new order")
-    else:
-        if header.targets is not None:
-            yield problem("targets", "belongs to action unblock")
-        if (header.entries is None) == (header.entries_file is None):
-            yield problem("entries", "one of entries and entries_file is required, and only one")
-    if header.expires_at is not None and header.expires_at <= (header.effective_at or header.issued_at):
-        yield problem("expires_at", "must be after effective_at")
+    for key, reason in (*_wrong_parts(header), *_wrong_times(header)):
+        yield problem(key, reason)
     if header.prev is not None and header.seq in (None, 1):
         yield problem("prev", "belongs to an order with a seq of 2 or more")
     if header.prev is None and header.seq is not None and header.seq > 1:
         yield problem("prev", "is required: the sha256 of the issuer's previous order file")
+
+
+def _wrong_parts(header: Header) -> Iterator[tuple[str, str]]:
+    """Parts that the action needs, or cannot have: the key, and the reason."""
+    action = header.action
+    has_targets, has_entries = action in ENDS, action in WITH_ENTRIES
+    if has_targets and header.targets is None:
+        yield "targets", f"is required: {action} says which orders it ends"
+    if not has_targets and header.targets is not None:
+        yield "targets", "belongs to the actions unblock, revoke and supersede"
+    given = [key for key in ("entries", "entries_file") if getattr(header, key) is not None]
+    for key in given if not has_entries else ():
+        where = ": name them in its targets" if has_targets else ""
+        yield key, f"{action} has no entries of its own{where}"
+    if has_entries and len(given) != 1 and (given or header.notice is None):
+        yield "entries", "one of entries and entries_file is required, and only one"
+    if header.notice is not None and action != "block":
+        yield "notice", "belongs to action block: the order_id of the notice that announced it"
+    if (action == "snapshot") != (header.statement is not None):
+        yield "statement", "belongs to action snapshot, and a snapshot needs one"
+    if (action == "rotate") != (header.keys is not None):
+        yield "keys", "belongs to action rotate, and a rotate needs it"
+    elif header.keys is not None and not (header.keys.add or header.keys.remove):
+        yield "keys", "must add or remove a key"
+
+
+def _wrong_times(header: Header) -> Iterator[tuple[str, str]]:
+    if header.expires_at is not None and header.action not in WITH_ENTRIES:
+        yield "expires_at", f"{header.action} does not expire: block or exempt again with a new order"
+    if header.expires_at is not None and header.expires_at <= (header.effective_at or header.issued_at):
+        yield "expires_at", "must be after effective_at"
+
+
+def _left_with_nothing(
+    read: Document,
+    header: Header,
+    entries: tuple[Entry, ...],
+    targets: tuple[Target, ...],
+    left_out: list[RefusedEntry],
+) -> Iterator[Problem]:
+    """Refuses an order whose entries or targets are all refused: it would have no effect."""
+    if (header.entries and not entries) or (header.targets and not targets):
+        yield from (_problem_of(read.file, one) for one in left_out)
 
 
 # The time to comply if the order states no deadline.
@@ -391,6 +505,12 @@ def _order(
         reason=header.reason,
         contact=header.contact,
         original=header.document,
+        subject=header.subject,
+        notices=header.notices,
+        conditions=header.conditions,
+        notice=header.notice,
+        statement=header.statement,
+        keys=header.keys,
         entries=entries,
         entries_file=header.entries_file,
         targets=targets,

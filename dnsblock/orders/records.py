@@ -8,25 +8,16 @@ A line is JSON in canonical form (RFC 8785: sorted keys, no spaces, UTF-8) with 
 import hashlib
 import json
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from dnsblock.errors import Refused
+from dnsblock.orders.facts import Judged, PlainFact, plain_as_json, plain_from_json
 from dnsblock.orders.order import Order, parse
 from dnsblock.principal import Principal
 
-VERSION = 1  # of the record format; `docs/orders.md` describes it
-
-
-@dataclass(frozen=True, slots=True)
-class Annulment:
-    """The operator annulled an accepted order that was erroneous."""
-
-    issuer: str
-    order_id: str
-    reason: str
+VERSION = 2  # of the record format; `docs/orders.md` describes it. Version 1 is read, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +37,7 @@ class AcceptedRestore:
     found: Position  # the actual position
 
 
-Fact = Order | Annulment | AcceptedRestore
+Fact = Order | Judged | AcceptedRestore | PlainFact
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +48,14 @@ class Record:
     at: datetime
     by: Principal
     fact: Fact
+    version: int = (
+        VERSION  # of the format; in version 1, the document of an order also meant that it is accepted
+    )
+
+    @property
+    def kind(self) -> str:
+        """The kind of the record."""
+        return kind_of(self.fact)
 
 
 class NotARecord(Exception):  # noqa: N818
@@ -69,8 +68,8 @@ class NewerRecord(Exception):  # noqa: N818
 
 def encode(record: Record, prev_record: str | None) -> bytes:
     """The line of a record, without its line end."""
-    kind, payload = _payload(record.fact)
-    at = record.at.astimezone(UTC).isoformat(timespec="milliseconds")
+    kind, payload = kind_of(record.fact), _payload(record.fact)
+    at = record.at.astimezone(UTC).isoformat(timespec="microseconds")
     envelope = {"version": VERSION, "n": record.n, "kind": kind, "at": at, "by": record.by.as_json()}
     return sealed({**envelope, **payload, "prev_record": prev_record})
 
@@ -84,20 +83,19 @@ def decode(line: bytes, n: int, prev_record: str | None) -> Record:
     version = fields.get("version")
     if isinstance(version, int) and version > VERSION:
         raise NewerRecord(version)
-    if version != VERSION:
+    if not isinstance(version, int) or not 1 <= version <= VERSION:
         raise NotARecord("not a record of this version")
     if (fields.get("n"), fields.get("prev_record")) != (n, prev_record):
         raise NotARecord("this record does not follow the previous one")
     try:
-        read = _READERS[fields["kind"]]
-        fact = read(n, fields)
+        fact = _read(n, fields)
         at = datetime.fromisoformat(fields["at"])
         by = Principal.from_json(fields["by"])
     except (ValueError, KeyError, TypeError, AttributeError) as err:
         raise NotARecord("not a record of this version") from err
     if at.tzinfo is None:
         raise NotARecord("its time has no offset")
-    return Record(n, at.astimezone(UTC), by, fact)
+    return Record(n, at.astimezone(UTC), by, fact, version)
 
 
 def sealed(fields: dict[str, Any]) -> bytes:
@@ -141,30 +139,54 @@ def unsealed(line: bytes) -> dict[str, Any]:
 # ------- The fields of each kind -------
 
 
-def _payload(fact: Fact) -> tuple[str, dict[str, Any]]:
+def kind_of(fact: Fact) -> str:
+    """The kind of a record with this fact."""
+    match fact:
+        case Order():
+            return "received"
+        case Judged():
+            return "accepted"
+        case AcceptedRestore():
+            return "restore_accepted"
+    return fact.KIND
+
+
+def _payload(fact: Fact) -> dict[str, Any]:
     match fact:
         case Order(source=source):
             assert source is not None  # noqa: S101  # a newly parsed order has its bytes
-            return "order", {
+            return {
                 "issuer": fact.issuer,
                 "order_id": fact.order_id,
                 "sha256": fact.sha256,
                 "document": source.data.decode(),
                 "entries_file": fact.entries_file.sha256 if fact.entries_file else None,
             }
-        case Annulment():
-            return "annulment", {
-                "issuer": fact.issuer,
-                "order_id": fact.order_id,
-                "reason": fact.reason,
-            }
+        case Judged():
+            return fact.as_json()
         case AcceptedRestore():
             acknowledged = None if fact.acknowledged is None else _position(fact.acknowledged)
-            return "restore_accepted", {
+            return {
                 "reason": fact.reason,
                 "acknowledged": acknowledged,
                 "found": _position(fact.found),
             }
+    return plain_as_json(fact)
+
+
+def _read(n: int, fields: dict[str, Any]) -> Fact:
+    """The fact of a record. Raises `KeyError`, `TypeError`, `ValueError` and `NotARecord`."""
+    kind = fields["kind"]
+    match kind:
+        case "received" | "order":  # `order` in version 1, where it also meant accepted
+            return _order(n, fields)
+        case "accepted":
+            return Judged.from_json(fields)
+        case "restore_accepted":
+            return _accepted_restore(fields)
+        case "annulment":  # of version 1
+            return plain_from_json("annulled", fields)
+    return plain_from_json(kind, fields)
 
 
 def _position(position: Position) -> dict[str, Any]:
@@ -184,11 +206,7 @@ def _order(n: int, fields: dict[str, Any]) -> Order:
     return replace(order, source=None)
 
 
-def _annulment(_: int, fields: dict[str, Any]) -> Annulment:
-    return Annulment(*(_text(fields[key]) for key in ("issuer", "order_id", "reason")))
-
-
-def _accepted_restore(_: int, fields: dict[str, Any]) -> AcceptedRestore:
+def _accepted_restore(fields: dict[str, Any]) -> AcceptedRestore:
     acknowledged = fields["acknowledged"]
     return AcceptedRestore(
         _text(fields["reason"]),
@@ -209,10 +227,3 @@ def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError("not a text")
     return value
-
-
-_READERS: dict[str, Callable[[int, dict[str, Any]], Fact]] = {
-    "order": _order,
-    "annulment": _annulment,
-    "restore_accepted": _accepted_restore,
-}

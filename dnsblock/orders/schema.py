@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from dnsblock.values import Identifier, Number
 
 Match = Literal["exact", "subtree", "below"]
+Action = Literal["block", "unblock", "exempt", "revoke", "supersede", "snapshot", "notice", "rotate"]
 
 MAX_ENTRIES = 100_000  # in the document itself; larger orders use an entries_file
 MAX_ENTRIES_FILE_LINES = 20_000_000
@@ -33,12 +34,6 @@ def _time(value: Any) -> datetime:
 
 
 _RFC3339 = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}([Zz]|[+-][0-9]{2}:[0-9]{2})")
-
-
-def _action(value: Any) -> Any:
-    if value in ("revoke", "supersede", "snapshot"):
-        raise ValueError("not supported by this version")
-    return value
 
 
 def _schema(value: str) -> str:
@@ -63,6 +58,12 @@ def _sha256(value: str) -> str:
     return digest
 
 
+def _fingerprint(value: str) -> str:
+    if not re.fullmatch(r"SHA256:[A-Za-z0-9+/]{43}", value):
+        raise ValueError("must be a fingerprint, as `ssh-keygen -lf KEY.pub` prints it: SHA256:…")
+    return value
+
+
 def _file_name(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}", value):
         raise ValueError(
@@ -77,6 +78,7 @@ Text = Annotated[str, Field(min_length=1, max_length=4000)]
 Time = Annotated[datetime, BeforeValidator(_time)]
 OrderId = Annotated[str, AfterValidator(_order_id)]
 Sha256 = Annotated[str, AfterValidator(_sha256)]
+Fingerprint = Annotated[str, AfterValidator(_fingerprint)]
 GuardCode = Annotated[str, Field(pattern=r"^[A-Z][A-Z_]{0,39}$")]
 
 
@@ -121,6 +123,44 @@ class OriginalDocument(_Fields):
     uri: Text | None = None
 
 
+class Subject(_Fields):
+    """The operator of the names, and how to reach them."""
+
+    name: Text
+    contact: Text | None = None
+
+
+class EarlierContact(_Fields):
+    """When and how the authority asked the subject to act before it ordered a block."""
+
+    at: Time
+    by: Text  # such as e-mail
+    about: Text | None = None
+
+
+class Conditions(_Fields):
+    """What must happen before the block is lifted: in Indonesian and in English."""
+
+    id: Text | None = None
+    en: Text | None = None
+
+
+class Statement(_Fields):
+    """What the issuer says is in force (action `snapshot`): if an order is missing here, it differs."""
+
+    seq: Annotated[int, Number, Field(ge=0)] | None = None  # of the issuer's last order; null: not numbered
+    entries: Annotated[int, Number, Field(ge=0)]
+    digest: Sha256  # see `orders/statement.py`
+    valid_until: Time
+
+
+class KeyChanges(_Fields):
+    """The signing keys that the issuer adds and removes (action `rotate`)."""
+
+    add: Annotated[tuple[Text, ...], Field(max_length=100)] = ()  # lines of an allowed_signers file
+    remove: Annotated[tuple[Fingerprint, ...], Field(max_length=100)] = ()
+
+
 class EntriesFile(_Fields):
     """The file beside the document with its entries, one name per line."""
 
@@ -137,7 +177,7 @@ class Header(_Fields):
     order_id: OrderId
     seq: Annotated[int, Number, Field(ge=1)] | None = None
     prev: Sha256 | None = None
-    action: Annotated[Literal["block", "unblock", "exempt"], BeforeValidator(_action)]
+    action: Action
     issued_at: Time
     effective_at: Time | None = None
     deadline_at: Time | None = None
@@ -149,6 +189,12 @@ class Header(_Fields):
     reason: Reason | None = None
     contact: Text | None = None
     document: OriginalDocument | None = None
+    subject: Subject | None = None
+    notices: Annotated[tuple[EarlierContact, ...], Field(max_length=100)] = ()
+    conditions: Conditions | None = None
+    notice: OrderId | None = None  # of a block: the notice that announced it
+    statement: Statement | None = None
+    keys: KeyChanges | None = None
     entries: Annotated[list[Any], Field(min_length=1, max_length=MAX_ENTRIES)] | None = None
     entries_file: EntriesFile | None = None
     targets: Annotated[list[Any], Field(min_length=1, max_length=10_000)] | None = None

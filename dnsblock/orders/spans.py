@@ -1,21 +1,21 @@
-"""The time spans in which entries for a name are in force: the same rules as `state.derive`, for all times.
+"""The time spans in which this instance enforced entries for a name, and will by the orders known now.
 
-Used by `history` and `why`. Each order is examined once, so that a thousand orders are fast.
-tests/unit/test_spans.py compares the result with `derive` at each time.
+Used by `history` and `why`. An order is never in force before it was received, released or approved here; that
+is the difference to `state.derive`, which tells the law. tests/unit/test_spans.py compares the two at each time.
 """
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from dnsblock.orders.chain import Chain
-from dnsblock.orders.order import Entry, Order, Target
+from dnsblock.orders.issuer import IssuerOrders
+from dnsblock.orders.life import End, Life
+from dnsblock.orders.order import Entry, Order
 
-Received = Sequence[
-    tuple[datetime, Order]
-]  # orders with the times at which they were accepted, in their order
 _Window = tuple[datetime, datetime]
 NEVER = datetime.max.replace(tzinfo=UTC)
+_ALWAYS = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Span:
     entry: Entry
     start: datetime
     end: datetime | None  # None: no known end
-    ended_by: tuple[str, ...]  # the unblock orders that end it; empty: it expires, or is annulled
+    ended_by: tuple[str, ...]  # the orders that end it; empty: it expires, or is annulled
 
     @property
     def why_ended(self) -> str:
@@ -37,67 +37,65 @@ class Span:
         return f"order {self.order.order_id}, {'expired' if is_expired else 'annulled'}"
 
 
-def spans_of(received: Received, names: Collection[str]) -> list[Span]:
+def spans_of(orders: IssuerOrders, names: Collection[str]) -> list[Span]:
     """The spans of one issuer's entries for these names, past and scheduled."""
     asked = set(names)
-    places = [place for place, (_, order) in enumerate(received) if _is_about(order, asked)]
-    if not places:
+    lives = [life for life in orders.lives.values() if _is_about(life.order, asked)]
+    if not lives:
         return []
-    windows = _windows(received)
-    lifting = _liftings(received)
-    freed: dict[str, datetime] = {}
-    for _, order in received:
-        if order.annulled is not None:
-            freed[order.order_id] = min(order.annulled.at, freed.get(order.order_id, NEVER))
-    found: dict[tuple[str, str, str], list[Span]] = {}
-    for place in places:
-        order = received[place][1]
+    windows = _windows(orders)
+    found: dict[tuple[str, int], list[Span]] = {}
+    for life in lives:
+        order = life.order
         expires = order.expires_at or NEVER
-        for entry in order.entries:
+        for index, entry in enumerate(order.entries):
             if entry.name not in asked:
                 continue
-            cuts: list[tuple[datetime, datetime, str]] = []
-            for other, target in lifting.get(order.order_id, ()):
-                if not _ends(target, entry):
-                    continue
-                unblock = received[other][1]
-                # It refers to the order that had the number then, not to a later one that took it.
-                limit = NEVER if place < other else freed.get(order.order_id, NEVER)
-                cuts += [
-                    (max(start, unblock.effective_at), min(end, limit), unblock.order_id)
-                    for start, end in windows[other]
-                ]
-            base = [(max(start, order.effective_at), min(end, expires)) for start, end in windows[place]]
-            # A duplicate entry in an order counts once.
-            found[order.sha256, entry.name, str(entry.match)] = list(_without(order, entry, base, cuts))
+            free = _free_from(order, index)
+            starts = max(order.effective_at, free)
+            base = [(max(start, starts), min(end, expires)) for start, end in windows[order.sha256]]
+            cuts = [
+                cut for end in (*life.whole, *life.ends.get(index, ())) for cut in _cuts(end, entry, windows)
+            ]
+            found[order.sha256, index] = list(_without(order, entry, base, cuts))
     return [span for spans in found.values() for span in spans]
 
 
 def _is_about(order: Order, names: set[str]) -> bool:
-    return order.action != "unblock" and any(entry.name in names for entry in order.entries)
-
-
-def _liftings(received: Received) -> dict[str, list[tuple[int, Target]]]:
-    """The unblock orders that target a block, as their places, by the block's order_id."""
-    found: dict[str, list[tuple[int, Target]]] = {}
-    for place, (_, order) in enumerate(received):
-        for target in order.targets if order.action == "unblock" else ():
-            found.setdefault(target.order_id, []).append((place, target))
-    return found
-
-
-def _ends(target: Target, entry: Entry) -> bool:
-    return target.entries is None or any(
-        wanted.name == entry.name and wanted.match in (None, entry.match) for wanted in target.entries
+    return order.action in ("block", "supersede", "exempt") and any(
+        one.name in names for one in order.entries
     )
+
+
+def _free_from(order: Order, index: int) -> datetime:
+    """When an entry was no longer held; `NEVER` if it is."""
+    judgement = order.judgement
+    if index in judgement.idle:
+        return NEVER
+    free = [one.at for one in judgement.releases if one.entries is not None and index in one.entries]
+    if any(one.index == index for one in judgement.verdicts):
+        free += [one.at for one in judgement.releases if one.entries is None]
+    return min(free, default=_ALWAYS)
+
+
+def _cuts(
+    end: End, entry: Entry, windows: dict[str, list[_Window]]
+) -> Iterator[tuple[datetime, datetime, str]]:
+    """The times at which an end applies."""
+    own = windows[end.by.sha256]
+    is_reopened = any((one.name, one.match) == (entry.name, entry.match) for one in end.by.entries)
+    if end.by.action == "supersede" and not is_reopened:
+        # The part of a held supersede that opens names applies at once.
+        own = [(end.by.received_at or _ALWAYS, NEVER if end.until is None else end.until)]
+    for start, stop in own:
+        yield max(start, end.at), stop, end.by.order_id
 
 
 def _without(
     order: Order, entry: Entry, base: Sequence[_Window], cuts: Sequence[tuple[datetime, datetime, str]]
 ) -> Iterator[Span]:
     """The parts of `base` that no cut covers."""
-    # Only a block can be lifted.
-    real = sorted(cut for cut in cuts if cut[0] < cut[1]) if order.action == "block" else []
+    real = sorted(cut for cut in cuts if cut[0] < cut[1])
     for start, until in base:
         at = start
         for cut_start, cut_end, _ in real:
@@ -111,51 +109,78 @@ def _without(
             yield Span(order, entry, at, None if until == NEVER else until, ())
 
 
-def _windows(received: Received) -> list[list[_Window]]:
-    """For each order: when it is enforced, considering its `seq` and annulments."""
-    windows: list[list[_Window]] = [[] for _ in received]
-    begun: dict[int, datetime] = {}
-    came: dict[datetime, list[int]] = {}
-    annulled: dict[datetime, list[int]] = {}
-    for place, (at, order) in enumerate(received):
-        came.setdefault(at, []).append(place)
-        if order.annulled is not None:
-            annulled.setdefault(max(at, order.annulled.at), []).append(place)
-    numbered: list[int] = []
-    waiting: set[int] = set()
-    chain = Chain(())
-    for time in sorted(came.keys() | annulled.keys()):
-        for place in annulled.get(time, ()):
-            if place in begun:
-                windows[place].append((begun.pop(place), time))
-        new = [place for place in came.get(time, ()) if not received[place][1].is_annulled(time)]
-        begun |= {place: time for place in new if received[place][1].seq is None}
-        numbered += [place for place in came.get(time, ()) if received[place][1].seq is not None]
-        if time in annulled:
-            orders = [received[place][1] for place in sorted(numbered)]
-            chain = Chain(
-                (one for one in orders if not one.is_annulled(time)),
-                (one for one in orders if one.is_annulled(time)),
-            )
-            followed = {place for place in numbered if _is_followed(chain, received[place][1])}
-            for place in [place for place in begun if place in numbered and place not in followed]:
-                windows[place].append((begun.pop(place), time))
-            waiting = set(numbered) - followed
-            begun |= {place: time for place in followed if place not in begun}
-            continue
-        before = len(chain.followed)
-        for place in new:
-            if received[place][1].seq is not None:
-                chain.add(received[place][1])
-                waiting.add(place)
-        if len(chain.followed) > before:
-            followed = {place for place in waiting if _is_followed(chain, received[place][1])}
-            waiting -= followed
-            begun |= dict.fromkeys(followed, time)
-    for place, start in begun.items():
-        windows[place].append((start, NEVER))
-    return windows
+# ------- When each order was enforced -------
 
 
-def _is_followed(chain: Chain, order: Order) -> bool:
-    return order.seq is not None and chain.followed.get(order.seq) is order
+def _windows(orders: IssuerOrders) -> dict[str, list[_Window]]:
+    """For each order: when it was enforced, considering its `seq`, annulments and approvals."""
+    lives = list(orders.lives.values())
+    windows: dict[str, list[_Window]] = {life.order.sha256: [] for life in lives}
+    numbered = [life for life in lives if life.order.seq is not None and not orders.is_never_held(life.order)]
+    for life in lives:
+        if life.order.seq is None or orders.is_never_held(life.order):
+            _add(windows, life.order, _ALWAYS, NEVER)
+    if numbered:
+        for sha256, start, end in _followed([life for life in lives if life.order.seq is not None]):
+            if not orders.is_never_held(orders.lives[sha256].order):
+                _add(windows, orders.lives[sha256].order, start, end)
+    for life in numbered:
+        for release in life.order.judgement.releases:
+            if release.entries is None:
+                windows[life.order.sha256].append((release.at, _end_of(life.order)))
+    return {sha256: _joined(own) for sha256, own in windows.items()}
+
+
+def _add(windows: dict[str, list[_Window]], order: Order, start: datetime, end: datetime) -> None:
+    judgement = order.judgement
+    if judgement.is_proposed or order.action == "notice":
+        return
+    begin = max(start, order.received_at or _ALWAYS, judgement.approved_at or _ALWAYS)
+    windows[order.sha256].append((begin, min(end, _end_of(order))))
+
+
+def _end_of(order: Order) -> datetime:
+    return NEVER if order.annulled is None else order.annulled.at
+
+
+def _joined(windows: Sequence[_Window]) -> list[_Window]:
+    """The same times without overlaps."""
+    found: list[_Window] = []
+    for start, end in sorted(window for window in windows if window[0] < window[1]):
+        if found and start <= found[-1][1]:
+            found[-1] = (found[-1][0], max(end, found[-1][1]))
+        else:
+            found.append((start, end))
+    return found
+
+
+def _followed(lives: Sequence[Life]) -> Iterator[tuple[str, datetime, datetime]]:
+    """When each numbered order followed the previous ones: its digest, the start and the end."""
+    events: list[tuple[datetime, int, Life]] = []
+    for life in lives:
+        events.append((life.order.received_at or _ALWAYS, 1, life))
+        if life.order.annulled is not None:
+            events.append((life.order.annulled.at, 0, life))
+    events.sort(key=lambda one: one[:2])
+    begun: dict[str, datetime] = {}
+    came: list[Order] = []
+    chain = Chain()
+    for at, kind, life in events:
+        if kind == 1:
+            is_annulled = life.order.is_annulled(at)
+            came.append(life.order if is_annulled else replace(life.order, annulled=None))
+            touched = chain.add(came[-1])
+        else:
+            came = [life.order if one.sha256 == life.order.sha256 else one for one in came]
+            chain = Chain()
+            for one in came:
+                chain.add(one)
+            touched = came
+        for one in touched:
+            follows = one.annulled is None and chain.verdict(one) is None
+            if follows:
+                begun.setdefault(one.sha256, at)
+            elif one.sha256 in begun:
+                yield one.sha256, begun.pop(one.sha256), at
+    for sha256, start in begun.items():
+        yield sha256, start, NEVER

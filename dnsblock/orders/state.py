@@ -1,223 +1,177 @@
 """The orders in force at a time: a pure function of the orders in the ledger and the time.
 
-This state is never stored; the compiler, `status` and the timer derive it here.
+This state is never stored; the compiler, `status` and the timer derive it here. What did not change since a
+former state is taken from that.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
 
-from dnsblock.orders.chain import Chain
-from dnsblock.orders.order import Entry, Order, Target
-
-StateName = Literal["held", "scheduled", "active", "partially lifted", "lifted", "expired", "annulled"]
-
-
-@dataclass(frozen=True, slots=True)
-class InForce:
-    """An entry in force, and its order."""
-
-    entry: Entry
-    kind: Literal["block", "exempt"]
-    order_id: str
-    effective_at: datetime
+from dnsblock.orders.issuer import IssuerOrders
+from dnsblock.orders.life import InForce, Life, Part, StateName
+from dnsblock.orders.orders import Orders
+from dnsblock.orders.schema import Action
 
 
 @dataclass(frozen=True, slots=True)
 class OrderState:
-    """The state of an order. An unblock is scheduled or active, and has no entries in force itself."""
+    """The state of an order. One with targets only has no entries in force itself."""
 
     issuer: str
     order_id: str
-    action: Literal["block", "unblock", "exempt"]
+    sha256: str
+    action: Action
     state: StateName
-    entries: int  # for an unblock: the number of entries that it names
+    entries: int  # for an unblock or a revoke: the number of entries that it names
     in_force: int
+    held: int  # entries that a guard holds
+    refused: int  # entries that are refused
     effective_at: datetime
     expires_at: datetime | None
     notes: tuple[str, ...]
+
+
+class Entries:
+    """The entries of one issuer that are in force, by the SHA-256 of their order.
+
+    A part that stays the same in a later state is the same object.
+    """
+
+    def __init__(self, parts: Mapping[str, Part]) -> None:
+        self.parts = parts
+        self._count = sum(len(part.items) for part in parts.values())
+
+    @classmethod
+    def of(cls, items: Iterable[InForce]) -> "Entries":
+        """Some entries, as one part."""
+        return cls({"": Part.of(items)})
+
+    def __iter__(self) -> Iterator[InForce]:
+        for part in self.parts.values():
+            yield from part.items
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Entries) and tuple(self) == tuple(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def changed_since(self, former: "Entries") -> tuple[list[InForce], list[InForce]]:
+        """The entries in parts that differ: those of `former`, and those of these."""
+        before = [part for key, part in former.parts.items() if self.parts.get(key) is not part]
+        now = [part for key, part in self.parts.items() if former.parts.get(key) is not part]
+        return [item for part in before for item in part.items], [item for part in now for item in part.items]
+
+    def named(self, names: Collection[str]) -> list[InForce]:
+        """The entries with one of these names."""
+        return [item for part in self.parts.values() for item in part.items if item.entry.name in names]
+
+
+NO_ENTRIES = Entries({})
+
+
+@dataclass(frozen=True, slots=True)
+class IssuerState:
+    """The state of one issuer's orders at a time."""
+
+    orders: IssuerOrders
+    at: datetime
+    in_force: Entries
+    states: Mapping[str, OrderState]  # by SHA-256 of the document, in ledger order
 
 
 @dataclass(frozen=True, slots=True)
 class State:
     """The state of all orders at one time."""
 
-    in_force: dict[str, tuple[InForce, ...]]  # by issuer, including every issuer with an order
-    orders: tuple[OrderState, ...]  # in ledger order
-    next_change_by_issuer: dict[str, datetime]  # only issuers with a future change
+    known: Orders
+    by_issuer: Mapping[str, IssuerState] = field(default_factory=dict)
+
+    @property
+    def in_force(self) -> Mapping[str, Entries]:
+        """The entries in force by issuer, including every issuer with an order."""
+        return {issuer: state.in_force for issuer, state in self.by_issuer.items()}
+
+    @property
+    def orders(self) -> tuple[OrderState, ...]:
+        """The states of all orders, in ledger order."""
+        return tuple(self.by_issuer[issuer].states[sha256] for issuer, sha256 in self.known.sequence)
+
+    def order(self, issuer: str, order_id: str) -> OrderState | None:
+        """The state of the latest order with this number."""
+        life = self.known.of(issuer).latest(order_id)
+        return None if life is None else self.by_issuer[issuer].states[life.order.sha256]
+
+    def entries_of(self, issuer: str | None) -> Entries:
+        """The entries of an issuer that are in force."""
+        state = self.by_issuer.get(issuer or "")
+        return NO_ENTRIES if state is None else state.in_force
+
+    def next_change_of(self, issuer: str | None) -> datetime | None:
+        """When the next entry of an issuer starts or ends without a new order."""
+        state = self.by_issuer.get(issuer or "")
+        return None if state is None else state.orders.next_change(state.at)
 
     @property
     def next_change_at(self) -> datetime | None:
         """When the next entry starts or ends without a new order."""
-        return min(self.next_change_by_issuer.values(), default=None)
+        found = (state.orders.next_change(state.at) for state in self.by_issuer.values())
+        return min((time for time in found if time is not None), default=None)
 
 
-def derive(orders: Sequence[Order], at: datetime) -> State:
-    """Derives the entries in force `at` an aware time. Linear in the number of entries and targets.
+def derive(orders: Orders, at: datetime, former: State | None = None) -> State:
+    """Derives the entries in force `at` an aware time.
 
-    In force means effective_at <= at < expires_at, and not ended by an unblock with effective_at <= at.
+    In force means effective_at <= at < expires_at, neither held nor refused, and not ended by an order with
+    effective_at <= at. `former` is any state: the parts that are the same are taken from it.
     """
-    by_issuer: dict[str, list[Order]] = {}
-    for order in orders:
-        by_issuer.setdefault(order.issuer, []).append(order)
-    in_force: dict[str, tuple[InForce, ...]] = {}
-    next_change: dict[str, datetime] = {}
-    states: dict[str, OrderState] = {}
-    for issuer, own in by_issuer.items():
-        chain = Chain.at(own, at)
-        idle = {order.sha256: why for order in own if (why := _why_idle(order, chain, at)) is not None}
-        enforced = [order for order in own if order.sha256 not in idle]
-        freed = {order.order_id for order in own if order.is_annulled(at)}
-        lifting = _lift(enforced, freed)
-        entries: list[InForce] = []
-        for order in own:
-            now = [] if order.sha256 in idle else list(_in_force(order, lifting, at))
-            entries.extend(now)
-            states[order.sha256] = _state(order, idle.get(order.sha256), lifting, len(now), at)
-        in_force[issuer] = tuple(entries)
-        if changes := [time for time in _changes(enforced, lifting) if time > at]:
-            next_change[issuer] = min(changes)
-    return State(in_force, tuple(states[order.sha256] for order in orders), next_change)
-
-
-_Idle = tuple[Literal["held", "annulled"], str]  # the state, and a note with the reason
-
-
-def _why_idle(order: Order, chain: Chain, at: datetime) -> _Idle | None:
-    """Why an order is not enforced at any time; None if it is."""
-    if order.annulled is not None and order.is_annulled(at):
-        return "annulled", f"ANNULLED: by {order.annulled.by}: {order.annulled.reason}"
-    return chain.verdict(order)
-
-
-# ------- Unblocks -------
-
-
-@dataclass(slots=True)
-class _Lifting:
-    """The entries that one issuer's unblock orders end, now or in the future."""
-
-    ended: dict[str, dict[int, datetime]] = field(default_factory=dict)  # by order_id: entry index -> end
-    named: dict[str, int] = field(default_factory=dict)  # by order_id of the unblock: entries it names
-    notes: dict[str, tuple[str, ...]] = field(default_factory=dict)
-
-
-def _lift(orders: Sequence[Order], freed: set[str]) -> _Lifting:
-    lifting = _Lifting()
-    lifted_by = _targets(orders, freed)
-    by_name: dict[str, dict[str, list[int]]] = {}
-    # By time, so that the first one that names an entry ends it.
-    unblocks = sorted((o for o in orders if o.action == "unblock"), key=lambda order: order.effective_at)
-    for unblock in unblocks:
-        named = 0
-        lifted = 0
-        for target, block in lifted_by[unblock.order_id]:
-            if target.order_id not in by_name:
-                by_name[target.order_id] = _index(block)
-            indexes = _named(block, target, by_name[target.order_id])
-            ended = lifting.ended.setdefault(target.order_id, {})
-            named += len(indexes)
-            lifted += _end(block, ended, indexes, unblock.effective_at)
-        lifting.named[unblock.order_id] = named
-        if lifted < named:
-            note = f"NOT_BLOCKED: {named - lifted} of {named} entries had ended already"
-            lifting.notes[unblock.order_id] = (note,)
-    return lifting
-
-
-def _targets(orders: Sequence[Order], freed: set[str]) -> dict[str, list[tuple[Target, Order]]]:
-    """The targets of each unblock with their blocks, by its order_id. `orders` excludes held blocks.
-
-    `freed` are the numbers of annulled orders. An unblock refers to the order that had the number when the
-    unblock was accepted, not to a later order that took the number.
-    """
-    blocks = {order.order_id: (place, order) for place, order in enumerate(orders) if order.action == "block"}
-    found: dict[str, list[tuple[Target, Order]]] = {}
-    for place, unblock in enumerate(orders):
-        own = found.setdefault(unblock.order_id, [])
-        for target in unblock.targets:
-            if target.order_id in blocks:
-                place_of_block, block = blocks[target.order_id]
-                if place_of_block < place or target.order_id not in freed:
-                    own.append((target, block))
-    return found
-
-
-def _end(block: Order, ended: dict[int, datetime], indexes: Sequence[int], at: datetime) -> int:
-    """Ends the entries that have not ended yet; returns their number."""
-    if len(ended) == len(block.entries) or (block.expires_at is not None and block.expires_at <= at):
-        return 0
-    before = len(ended)
-    for index in indexes:
-        ended.setdefault(index, at)
-    return len(ended) - before
-
-
-def _named(block: Order, target: Target, by_name: dict[str, list[int]]) -> Sequence[int]:
-    """The indexes of the entries that a target names."""
-    if target.entries is None:
-        return range(len(block.entries))
-    return list(
-        dict.fromkeys(
-            index
-            for wanted in target.entries
-            for index in by_name.get(wanted.name, ())
-            if wanted.match in (None, block.entries[index].match)
-        )
+    before = {} if former is None else former.by_issuer
+    return State(
+        orders, {issuer: _issuer(own, at, before.get(issuer)) for issuer, own in orders.issuers.items()}
     )
 
 
-def _index(order: Order) -> dict[str, list[int]]:
-    by_name: dict[str, list[int]] = {}
-    for index, entry in enumerate(order.entries):
-        by_name.setdefault(entry.name, []).append(index)
-    return by_name
+def _issuer(orders: IssuerOrders, at: datetime, former: IssuerState | None) -> IssuerState:
+    if former is None:
+        changed = set(orders.lives)
+        parts: dict[str, Part] = {}
+        states: dict[str, OrderState] = {}
+    else:
+        old = former.orders.lives
+        changed = {sha256 for sha256, life in orders.lives.items() if old.get(sha256) is not life}
+        changed |= orders.changed_between(former.at, at)
+        parts, states = dict(former.in_force.parts), dict(former.states)
+    for sha256, life in (
+        orders.lives.items() if former is None else [(one, orders.lives[one]) for one in changed]
+    ):
+        now = life.in_force(at)
+        before_now = parts.get(sha256)
+        if not now:
+            parts.pop(sha256, None)
+        elif before_now is None or before_now.items != now:
+            parts[sha256] = Part.of(now)
+        states[sha256] = _state(life, len(now), at)
+    in_force = former.in_force if former is not None and not changed else Entries(parts)
+    return IssuerState(orders, at, in_force, states)
 
 
-# ------- One order at one time -------
-
-
-def _in_force(order: Order, lifting: _Lifting, at: datetime) -> Iterator[InForce]:
-    if order.action == "unblock" or at < order.effective_at:
-        return
-    if order.expires_at is not None and at >= order.expires_at:
-        return
-    ended = lifting.ended.get(order.order_id, {})
-    for index, entry in enumerate(order.entries):
-        if index not in ended or at < ended[index]:
-            yield InForce(entry, order.action, order.order_id, order.effective_at)
-
-
-def _changes(orders: Iterable[Order], lifting: _Lifting) -> Iterator[datetime]:
-    """Every time at which something starts or ends."""
-    for order in orders:
-        yield order.effective_at
-        is_lifted = len(lifting.ended.get(order.order_id, ())) == len(order.entries)
-        if order.expires_at is not None and not is_lifted:
-            yield order.expires_at
-
-
-def _state(order: Order, idle: _Idle | None, lifting: _Lifting, in_force: int, at: datetime) -> OrderState:
+def _state(life: Life, in_force: int, at: datetime) -> OrderState:
+    order = life.order
+    state, notes = life.state(at)
     return OrderState(
         issuer=order.issuer,
         order_id=order.order_id,
+        sha256=order.sha256,
         action=order.action,
-        state=idle[0] if idle else _state_name(order, lifting, at),
-        entries=lifting.named.get(order.order_id, 0) if order.action == "unblock" else len(order.entries),
+        state=state,
+        entries=len(order.entries) or life.named,
         in_force=in_force,
+        held=len(order.judgement.held),
+        refused=len(order.refused) + len(order.judgement.refused),
         effective_at=order.effective_at,
         expires_at=order.expires_at,
-        notes=(idle[1],) if idle else lifting.notes.get(order.order_id, ()),
+        notes=notes,
     )
-
-
-def _state_name(order: Order, lifting: _Lifting, at: datetime) -> StateName:
-    lifted = sum(end <= at for end in lifting.ended.get(order.order_id, {}).values())
-    if lifted and lifted == len(order.entries):
-        return "lifted"
-    if at < order.effective_at:
-        return "scheduled"
-    if order.expires_at is not None and at >= order.expires_at:
-        return "expired"
-    return "partially lifted" if lifted else "active"

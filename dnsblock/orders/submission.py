@@ -2,26 +2,32 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from functools import partial
 
-from dnsblock.config import Config
 from dnsblock.errors import Refused
-from dnsblock.orders.intake import Intake, RefusedDocument, judge_all, judge_entry
+from dnsblock.orders.intake import (
+    Context,
+    Intake,
+    RefusedDocument,
+    judge_all,
+    judge_of,
+    may_need_signatures,
+    with_signatures,
+)
 from dnsblock.orders.order import Judge, Order, parse, with_entries
 
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """A document and its entries file, as received."""
+    """A document with its signatures and its entries file, as received."""
 
     file: str  # its name in problems
     data: bytes
     entries: bytes | None = None
+    signatures: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class Examined:
     """The result of judging documents."""
 
     documents: tuple[Submitted, ...]
@@ -29,32 +35,25 @@ class Judged:
     orders: dict[str, Order]  # by file: each readable document, even if it is already in the ledger
 
 
-def examine_submitted(
-    documents: Sequence[Submitted], known: Sequence[Order], config: Config, now: datetime
-) -> Judged:
+def examine_submitted(documents: Sequence[Submitted], context: Context) -> Examined:
     """Judges submitted documents. Pure: nothing is written."""
-    by_digest = {digest: order for order in known for digest in order.digests}
-    judge = partial(judge_entry, answers=config.answer_names)
+    judge = judge_of(context.config)
     read: dict[str, Order] = {}
-    new: list[Order] = []
+    new: dict[str, Order] = {}  # by digest
     refused: list[RefusedDocument] = []
     for one in documents:
         try:
-            order = _read(one, judge)
-            known_order = by_digest.get(order.sha256)
-            if known_order is None:
-                new.append(order)
-                by_digest |= dict.fromkeys(order.digests, order)
-            elif known_order.annulled is not None:
-                reason = (
-                    f"was annulled by {known_order.annulled.by} ({known_order.annulled.reason}): "
-                    "send a corrected document"
-                )
+            order = with_signatures(_read(one, judge), one.signatures)
+            known = context.known.by_digest.get(order.sha256)
+            if known is not None and known.annulled is not None:
+                reason = f"was annulled by {known.annulled.by} ({known.annulled.reason}): send a corrected document"
                 raise Refused([order.problem(("order_id",), order.order_id, reason)])
-            read[one.file] = known_order or order
+            read[one.file] = known or new.get(order.sha256) or order
+            if known is None or (one.signatures is not None and may_need_signatures(known)):
+                new.setdefault(order.sha256, order)
         except Refused as err:
             refused.append(RefusedDocument(one.file, err.problems))
-    return Judged(tuple(documents), judge_all(new, refused, known, config, now), read)
+    return Examined(tuple(documents), judge_all(new.values(), refused, context), read)
 
 
 def _read(one: Submitted, judge: Judge) -> Order:

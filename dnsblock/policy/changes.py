@@ -11,8 +11,9 @@ from dnsblock import times
 from dnsblock._engine import PolicyZone
 from dnsblock.config import Config, Zone
 from dnsblock.lists.lists import Lists
+from dnsblock.orders.life import InForce
 from dnsblock.orders.order import Order
-from dnsblock.orders.state import InForce
+from dnsblock.orders.state import Entries
 from dnsblock.policy.referenced import Contents, files_between
 from dnsblock.policy.snapshot import Policy
 
@@ -108,10 +109,8 @@ class Enforced:
 
 def changes_between(before: Enforced, after: Enforced, accepted: Sequence[Order]) -> Changes:
     """Compares the state before and after a publish, and adds the orders that it accepted."""
-    states = {
-        (one.issuer, one.order_id): one for one in after.policy.state.orders
-    }  # if an id occurs twice, the last one counts
-    orders = (states[order.issuer, order.order_id] for order in accepted)
+    state = after.policy.state
+    orders = [state.by_issuer[order.issuer].states[order.sha256] for order in accepted]
     return Changes(
         tuple(_zones(before, after)),
         tuple(
@@ -145,9 +144,12 @@ def _names(name: str, before: Enforced, after: Enforced) -> tuple[int, int]:
         return 0, 0
     if old[0].issuer is not None:
         issuers = (old[0].issuer or "", new[0].issuer or "")
-        return _names_of_orders(
-            before.policy.state.in_force.get(issuers[0], ()), after.policy.state.in_force.get(issuers[1], ())
+        was_in_force, in_force = (
+            state.policy.state.entries_of(issuer)
+            for state, issuer in zip((before, after), issuers, strict=True)
         )
+        gone, come = in_force.changed_since(was_in_force)
+        return _names_of_orders(gone, come, was_in_force, in_force)
     was, now = before.lists.listed.get(name), after.lists.listed.get(name)
     versions = (None if one is None else one.version for one in (was, now))
     if was is None or now is None or None in (pair := tuple(versions)):
@@ -159,16 +161,15 @@ def _names(name: str, before: Enforced, after: Enforced) -> tuple[int, int]:
     return pair[1].added, pair[1].removed
 
 
-def _names_of_orders(before: Iterable[InForce], after: Iterable[InForce]) -> tuple[int, int]:
+def _names_of_orders(
+    gone: Iterable[InForce], come: Iterable[InForce], before: Entries, after: Entries
+) -> tuple[int, int]:
     """Counts the added and the removed names. A million others may be unchanged."""
-    # An entry stays the same object while its order is known.
-    old = {id(item.entry): item for item in before}
-    new = {id(item.entry): item for item in after}
-    gone = {old[key].entry.name for key in old.keys() - new.keys()}
-    came = {new[key].entry.name for key in new.keys() - old.keys()}
-    still = {item.entry.name for item in new.values() if item.entry.name in gone}
-    had = {item.entry.name for item in old.values() if item.entry.name in came}
-    return len(came - had), len(gone - still)
+    old, new = {item.entry.name for item in gone}, {item.entry.name for item in come}
+    # Another order may have had, or may still have, the same name.
+    still = {item.entry.name for item in after.named(old)} if old - new else old
+    had = {item.entry.name for item in before.named(new)} if new - old else new
+    return len(new - had), len(old - still)
 
 
 # ------- Options -------

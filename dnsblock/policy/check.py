@@ -14,7 +14,7 @@ from dnsblock.lists.lists import Lists
 from dnsblock.lists.reader import ListVersion
 from dnsblock.lists.store import Store
 from dnsblock.orders.book import Book
-from dnsblock.orders.chain import wrong_links
+from dnsblock.orders.conflicts import wrong_links
 from dnsblock.policy.serials import Serials
 from dnsblock.policy.snapshot import Draft, build, read, standing_notes
 
@@ -62,14 +62,15 @@ def check_all(path: Path, progress: Progress | None = None) -> Checked:
             book.compare(history.last_position())
         now, orders = book.clock.now(), book.ledger.orders
         draft = read(config, orders, Lists(store), now, progress)
-        policy = build(config, draft.lists, (*orders, *draft.new), now, Serials(book.checkpoint))
+        everything = draft.orders(orders, now)
+        policy = build(config, draft.lists, everything, now, Serials(book.checkpoint))
     except Refused as err:
         return Checked((*corrupt, *err.problems), prevents=err.problems)
     finally:
         store.close()
     reports = {zone: _report(listed) for zone, listed in draft.lists.listed.items()}
-    links = wrong_links((*orders, *draft.new), now)
-    refused = (*book.problems, *_refused_documents(draft), *links, *_rejected(draft.lists))
+    links = wrong_links(everything)
+    refused = (*book.problems, *draft.problems, *_refused_documents(draft), *links, *_rejected(draft.lists))
     zones: list[CheckedZone] = [
         {
             "name": zone.name,

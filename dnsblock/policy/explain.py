@@ -4,7 +4,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import TypedDict
 
 from dnsblock.config import Config
-from dnsblock.orders.state import InForce
+from dnsblock.orders.life import InForce
 from dnsblock.policy.snapshot import Policy
 
 
@@ -87,9 +87,8 @@ def _orders_of(
     found: dict[tuple[str, str], list[InForce]] = {}
     for zone in config.zones:
         names = {name for of, name in entries if of == zone.name}
-        for item in policy.state.in_force.get(zone.issuer or "", ()) if names else ():
-            if item.entry.name in names:
-                found.setdefault((zone.name, item.entry.name), []).append(item)
+        for item in policy.state.entries_of(zone.issuer).named(names) if names else ():
+            found.setdefault((zone.name, item.entry.name), []).append(item)
     return found
 
 

@@ -14,11 +14,11 @@ from dnsblock.errors import Problem, Refused
 from dnsblock.lists.history.facts import Published
 from dnsblock.lists.history.history import History
 from dnsblock.lists.lists import Lists
-from dnsblock.orders.annulments import received
 from dnsblock.orders.ledger import Ledger
-from dnsblock.orders.order import Entry, Order
-from dnsblock.orders.spans import Received, spans_of
-from dnsblock.orders.state import derive
+from dnsblock.orders.order import Entry
+from dnsblock.orders.orders import Orders, fold
+from dnsblock.orders.spans import spans_of
+from dnsblock.orders.state import Entries, derive
 from dnsblock.policy import prefixes
 from dnsblock.policy.engine_settings import nat64_prefixes
 from dnsblock.policy.explain import Explanation, explain
@@ -54,13 +54,13 @@ class Past:
     history: History
 
     @property
-    def received(self) -> Received:
-        """The orders, with the times of their acceptance."""
-        return self.ledger.received
+    def orders(self) -> Orders:
+        """The orders known now."""
+        return self.ledger.orders
 
-    def orders_of(self, when: datetime) -> list[Order]:
+    def orders_of(self, when: datetime) -> Orders:
         """The orders that were known at a time. An order is never in force before it is received."""
-        return [order for received_at, order in self.received if received_at <= when]
+        return fold(record for record in self.ledger.records if record.at <= when)
 
     # ------- At a time -------
 
@@ -86,7 +86,7 @@ class Past:
         wanted, placed = set(covers), list[PlacedZone]()
         for zone in self.config.zones:
             if zone.issuer is not None:
-                items = [one for one in state.in_force.get(zone.issuer, ()) if one.entry.name in wanted]
+                items = Entries.of(state.entries_of(zone.issuer).named(wanted))
                 compiled = compile_orders(zone, self.config, items).compiled
             elif zone.kind == kind:
                 compiled = self._list_at(zone, covers, when, notes)
@@ -148,7 +148,7 @@ class Past:
         found: list[NameEvent] = []
         for zone in self.config.zones:
             if zone.issuer is not None:
-                found += _order_events(zone, covers, self.received)
+                found += _order_events(zone, covers, self.orders)
             elif zone.kind == "list":
                 found += self._list_events(zone, covers)
         return sorted((one for one in found if one["at"] <= now), key=lambda one: one["at"])
@@ -212,22 +212,21 @@ def _covers(scope: str, *, is_itself: bool) -> bool:
     return "subtree" in words or ("exact" if is_itself else "below") in words
 
 
-def _order_events(zone: Zone, covers: Sequence[str], received: Received) -> Iterator[NameEvent]:
+def _order_events(zone: Zone, covers: Sequence[str], orders: Orders) -> Iterator[NameEvent]:
     """When an issuer's entries take or took effect, and when they end or ended."""
-    own = [(at, order) for at, order in received if order.issuer == zone.issuer]
-    for span in spans_of(own, covers):
+    for span in spans_of(orders.of(zone.issuer or ""), covers):
         if _covers(span.entry.match, is_itself=span.entry.name == covers[0]):
-            what = "in force" if span.order.action == "block" else "exempt"
+            what = "exempt" if span.order.action == "exempt" else "in force"
             yield _order_event(span.start, zone, what, span.entry, f"order {span.order.order_id}")
             if span.end is not None:
                 yield _order_event(span.end, zone, "ended", span.entry, span.why_ended)
 
 
-def scheduled(config: Config, received: Received, name: str) -> list[NameEvent]:
+def scheduled(config: Config, orders: Orders, name: str) -> list[NameEvent]:
     """The future events of a canonical name according to the known orders, next one first."""
     covers, now = suffixes(name), utc(utc_now())
     zones = [zone for zone in config.zones if zone.issuer is not None]
-    found = (event for zone in zones for event in _order_events(zone, covers, received))
+    found = (event for zone in zones for event in _order_events(zone, covers, orders))
     return sorted((event for event in found if event["at"] > now), key=lambda one: one["at"])
 
 
@@ -321,14 +320,14 @@ def _entries_of(zone: Zone, past: Past, snapshot: Published) -> dict[str, str]:
     """The match and the order of each name of an issuer in a snapshot."""
     entries: dict[str, str] = {}
     orders = _orders_of(past, snapshot)
-    for item in derive(orders, snapshot.derived_at).in_force.get(zone.issuer or "", ()):
+    for item in derive(orders, snapshot.derived_at).entries_of(zone.issuer):
         word = f"{'except-' if item.kind == 'exempt' else ''}{item.entry.match} ({item.order_id})"
         name = item.entry.name
         entries[name] = f"{entries[name]}, {word}" if name in entries else word
     return entries
 
 
-def _orders_of(past: Past, snapshot: Published) -> list[Order]:
+def _orders_of(past: Past, snapshot: Published) -> Orders:
     """The orders that a snapshot was compiled from: by the position in the ledger, not by time.
 
     An order is written to the ledger just after the time for which it is first compiled. Raises `Refused` if
@@ -340,4 +339,4 @@ def _orders_of(past: Past, snapshot: Published) -> list[Order]:
     if not past.ledger.extends(position):
         reason = "the ledger does not contain the records that it was compiled from"
         raise Refused([Problem(f"serial {snapshot.serial}", None, "", reason)])
-    return [order for _, order in received(past.ledger.records[: position.records])]
+    return fold(past.ledger.records[: position.records])

@@ -7,18 +7,21 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from dnsblock.config import Config
-from dnsblock.errors import HistoryUnwritable, Refused
+from dnsblock.errors import HistoryUnwritable, LedgerUnwritable, Refused
 from dnsblock.lists.history.history import History
 from dnsblock.lists.store import Store
 from dnsblock.log import event
+from dnsblock.orders.accepted import facts_of
 from dnsblock.orders.book import Book, Mismatch
+from dnsblock.orders.effects import effects_of
+from dnsblock.orders.facts import Annulment, Approval
 from dnsblock.orders.ledger import Ledger
 from dnsblock.orders.order import Order
-from dnsblock.orders.records import Annulment, Record
+from dnsblock.orders.records import Fact, Record
 from dnsblock.policy.serials import Serials
-from dnsblock.policy.snapshot import NO_LISTS, NO_ORDERS, Draft, Policy, build, standing_notes
-from dnsblock.policy.zones import ListZone, OrderZone
-from dnsblock.principal import Principal
+from dnsblock.policy.snapshot import NO_LISTS, Draft, Policy, build, standing_notes
+from dnsblock.policy.zones import ListZone
+from dnsblock.principal import DAEMON, Principal
 from dnsblock.times import utc
 
 BEHIND = timedelta(seconds=1)  # smaller differences are normal clock adjustments
@@ -32,6 +35,7 @@ class Recorder:
         """Opens the ledger. Raises `Refused`. Call `compare` next."""
         self._book = Book.open(config.state)
         self._is_behind = False
+        self._misses_effects = False
         for note in self._book.ledger.notes:
             event(logging.WARNING, note)
 
@@ -107,29 +111,40 @@ class Recorder:
         former: Mapping[str, ListZone] = NO_LISTS,
         *,
         keeps_former: bool = False,
-        former_orders: Mapping[str, OrderZone] = NO_ORDERS,
+        in_force: Policy | None = None,
     ) -> Policy:
         """Compiles the policy of a draft for now. Raises `Refused` if the serials are used up.
 
-        `former`, `former_orders`: zones that need not be compiled again, or only in part.
+        `former`, `in_force`: zones that need not be compiled again, or only in part.
         """
         now = self.now()
         orders = draft.orders(self.ledger.orders, now)
         facts = (draft.config, draft.lists, orders, now, self._serials)
-        return build(*facts, former=former, keeps_former=keeps_former, former_orders=former_orders)
+        if in_force is None:
+            return build(*facts, former=former, keeps_former=keeps_former)
+        return build(
+            *facts,
+            former=former,
+            keeps_former=keeps_former,
+            former_state=in_force.state,
+            former_orders=in_force.orders,
+        )
 
     def append(self, draft: Draft) -> Draft:
         """Accepts new orders and annulments: writes them to the ledger. Raises `LedgerUnwritable`."""
-        if draft.new or draft.annulments:
-            self._book.append((*draft.annulments, *draft.new), draft.by)
-        for one in draft.annulments:
-            text = f"annulled order {one.order_id} of {one.issuer}: {one.reason}"
+        decisions: tuple[Annulment | Approval, ...] = (*draft.annulments, *draft.approvals)
+        facts: list[Fact] = [*decisions, *facts_of(draft.new, draft.signed, self.ledger.orders)]
+        if facts:
+            self._book.append(facts, draft.by)
+        for one in decisions:
+            text = f"{one.KIND} order {one.order_id} of {one.issuer}: {one.reason}"
             event(logging.WARNING, text, order_id=one.order_id, issuer=one.issuer, by=draft.by)
         for order in draft.new:
             text = f"accepted order {order.order_id} of {order.issuer}: {order.action}"
-            facts = {"order_id": order.order_id, "issuer": order.issuer, "sha256": order.sha256}
-            event(logging.INFO, text, **facts, by=draft.by)
-        return replace(draft, new=(), annulments=(), accepted=draft.new)
+            names = {"order_id": order.order_id, "issuer": order.issuer, "sha256": order.sha256}
+            event(logging.INFO, text, **names, by=draft.by)
+        rest = replace(draft, new=(), signed=(), annulments=(), approvals=())
+        return replace(rest, accepted=(*draft.new, *draft.signed))
 
     def record(
         self, draft: Draft, policy: Policy, *, is_start: bool = False
@@ -153,6 +168,20 @@ class Recorder:
             text = f"the checkpoint could not be written: {err.strerror}: {err.filename}"
             event(logging.ERROR, text, serial=policy.snapshot.serial)
         return policy, notes
+
+    def record_effects(self, policy: Policy, former: Policy | None) -> None:
+        """Records the orders that took effect or ended. If that fails, a later publish tries again."""
+        if self.mismatch is not None:
+            return
+        state = None if former is None or self._misses_effects else former.state
+        effects = list(effects_of(policy.state, state, self.ledger.orders, policy.snapshot.serial))
+        try:
+            if effects:
+                self._book.append(effects, DAEMON)
+            self._misses_effects = False
+        except LedgerUnwritable as err:
+            self._misses_effects = True
+            event(logging.ERROR, f"events of orders are not recorded yet: {err}")
 
     def settle(self) -> None:
         """Work after a policy took effect that must not delay orders."""
@@ -199,8 +228,10 @@ class Recorder:
 
 def _record(record: Record) -> dict[str, Any]:
     fact = record.fact
-    if isinstance(fact, Order):
-        return {"n": record.n, "kind": fact.action, "issuer": fact.issuer, "order_id": fact.order_id}
-    if isinstance(fact, Annulment):
-        return {"n": record.n, "kind": "annulment", "issuer": fact.issuer, "order_id": fact.order_id}
-    return {"n": record.n, "kind": "restore_accepted", "issuer": None, "order_id": None}
+    kind = fact.action if isinstance(fact, Order) else record.kind
+    return {
+        "n": record.n,
+        "kind": kind,
+        "issuer": getattr(fact, "issuer", None),
+        "order_id": getattr(fact, "order_id", None),
+    }

@@ -13,10 +13,11 @@ from dnsblock._engine import PlacedZone, PolicyZone, Progress, Rules, Snapshot
 from dnsblock.config import Config, Zone
 from dnsblock.errors import Problem, Refused
 from dnsblock.lists.lists import NONE, Lists
-from dnsblock.orders.annulments import annul
-from dnsblock.orders.intake import NOTHING, Intake, RefusedDocument, examine, judge_all
+from dnsblock.orders.authority import Keys, key_problems, keys_of
+from dnsblock.orders.facts import Annulment, Approval
+from dnsblock.orders.intake import NOTHING, Context, Intake, RefusedDocument, examine, judge_all
 from dnsblock.orders.order import Order
-from dnsblock.orders.records import Annulment
+from dnsblock.orders.orders import Orders
 from dnsblock.orders.state import State, derive
 from dnsblock.policy.engine_settings import engine_rules, nat64_prefixes, read_secrets
 from dnsblock.policy.referenced import Contents, contents_of
@@ -24,6 +25,7 @@ from dnsblock.policy.serials import Serials
 from dnsblock.policy.zones import ListZone, OrderZone, compile_lists, compile_orders
 from dnsblock.principal import DAEMON, Principal
 
+NO_KEYS: Keys = MappingProxyType({})
 NO_FILES: Contents = MappingProxyType({})
 NO_LISTS: Mapping[str, ListZone] = MappingProxyType({})
 NO_ORDERS: Mapping[str, OrderZone] = MappingProxyType({})
@@ -39,9 +41,12 @@ class Draft:
     new: tuple[Order, ...]  # not in the ledger yet
     notes: tuple[str, ...] = ()
     has_read_lists: bool = True
+    signed: tuple[Order, ...] = ()  # orders in the ledger that somebody else has signed, too
     accepted: tuple[Order, ...] = ()  # new orders that are in the ledger now
     refused: tuple[RefusedDocument, ...] | None = None  # by the inbox; None: it was not read
     annulments: tuple[Annulment, ...] = ()  # not in the ledger yet
+    approvals: tuple[Approval, ...] = ()  # not in the ledger yet
+    keys: Keys = field(default_factory=lambda: NO_KEYS)  # of the issuers
     secrets: tuple[bytes, ...] = ()  # of cookies; empty: they were not read
     problems: tuple[Problem, ...] = ()  # of files whose previous content stays in force
     files: Contents | None = None  # files that the configuration refers to; None: they were not read
@@ -50,23 +55,25 @@ class Draft:
     by: Principal = DAEMON  # who publishes
     keeps_list_zones: bool = False  # the zones of lists stay as they are in force: no list was read
 
-    def after(self, known: Sequence[Order], now: datetime) -> "Draft":
+    def after(self, known: Orders, now: datetime) -> "Draft":
         """This draft, updated if other orders have been accepted since it was read."""
-        if not self.new:
+        if not self.new and not self.signed:
             return self
-        seen = {digest for order in known for digest in order.digests}
-        new = [order for order in self.new if order.sha256 not in seen]
-        judged = judge_all(new, self.refused or (), known, self.config, now)
-        return replace(self, new=judged.new, refused=None if self.refused is None else judged.refused)
+        new = [order for order in self.new if order.sha256 not in known.by_digest]
+        context = Context(self.config, self.keys, known, now)
+        judged = judge_all((*new, *self.signed), self.refused or (), context)
+        refused = None if self.refused is None else judged.refused
+        return replace(self, new=judged.new, signed=judged.signed, refused=refused)
 
-    def orders(self, known: Sequence[Order], now: datetime) -> tuple[Order, ...]:
-        """All orders including the new ones. Raises `Refused` for an annulment without an order."""
-        return (*annul(known, self.annulments, now, self.by), *self.new)
+    def orders(self, known: Orders, now: datetime) -> Orders:
+        """All orders with the changes of this draft. Raises `Refused` for a decision without an order."""
+        decided = known.annulled(self.annulments, now, self.by).approved(self.approvals, now, self.by)
+        return decided.with_all((*self.signed, *self.new))
 
 
 def read(
     config: Config,
-    known: Sequence[Order],
+    known: Orders,
     lists: Lists,
     now: datetime,
     progress: Progress | None = None,
@@ -74,6 +81,7 @@ def read(
     reads_lists: bool = True,
     former_secrets: tuple[bytes, ...] = (),
     former_files: Contents = NO_FILES,
+    former_keys: Keys = NO_KEYS,
 ) -> Draft:
     """Reads inbox, lists and secrets. Raises `Refused` with every problem of every file.
 
@@ -82,23 +90,26 @@ def read(
     * a rejected list with an enforced version (see `Lists.rejections`)
     * a refused order document or an unreadable inbox (see `Draft.refused`)
     * an invalid file of secrets, if previous ones are in force
+    * an invalid file of an issuer's keys: only orders of this issuer are refused
     """
     problems: list[Problem] = []
-    intake: Intake = NOTHING if config.orders is None else examine(config.orders, known, config, now)
+    keys = keys_of(config, former_keys)
+    context = Context(config, keys, known, now)
+    intake: Intake = NOTHING if config.orders is None else examine(config.orders, context)
     fresh = lists
     problems.extend(missing_answers(config, known, now))
     try:
         fresh = lists.read(config, now, progress, only=None if reads_lists else NONE)
     except Refused as err:
         problems.extend(err.problems)
-    secret_problems: tuple[Problem, ...] = ()
+    tolerated = list(key_problems(config))
     notes = (*intake.notes, *fresh.notes)
     secrets = former_secrets
     try:
         secrets = tuple(read_secrets(config.cookies.secrets))
     except Refused as err:
         if former_secrets:
-            secret_problems = err.problems
+            tolerated.extend(err.problems)
             notes = (*notes, f"{config.cookies.secrets}: the previous secrets stay in force")
         else:
             problems.extend(err.problems)
@@ -107,21 +118,26 @@ def read(
     rules = engine_rules(config, secrets)
     return Draft(
         *(config, fresh, rules, intake.new, notes, reads_lists),
+        signed=intake.signed,
         refused=intake.refused,
+        keys=keys,
         secrets=secrets,
-        problems=secret_problems,
+        problems=tuple(tolerated),
         files=contents_of(config, secrets, former_files),
     )
 
 
-def missing_answers(config: Config, known: Sequence[Order], now: datetime) -> Iterator[Problem]:
+def missing_answers(config: Config, known: Orders, now: datetime) -> Iterator[Problem]:
     """Answer profiles missing from the configuration that current or future orders refer to."""
-    for order, state in zip(known, derive(known, now).orders, strict=True):
-        if state.state in ("lifted", "expired", "annulled"):
+    for order in known:
+        missing_here = order.answers - config.answer_names
+        if not missing_here:
             continue
-        named = {entry.answer for entry in order.entries}
-        for missing in sorted(answer for answer in named if answer and answer not in config.answer_names):
-            reason = f"order {state.order_id} of {state.issuer} needs this answer profile: put it back"
+        state, _ = known.of(order.issuer).lives[order.sha256].state(now)
+        if state in ("lifted", "superseded", "revoked", "expired", "annulled"):
+            continue
+        for missing in sorted(missing_here):
+            reason = f"order {order.order_id} of {order.issuer} needs this answer profile: put it back"
             yield Problem(str(config.path), None, missing, reason)
 
 
@@ -150,10 +166,11 @@ class Policy:
 def build(
     config: Config,
     lists: Lists,
-    orders: Sequence[Order],
+    orders: Orders,
     now: datetime,
     serials: Serials,
     *,
+    former_state: State | None = None,
     former: Mapping[str, ListZone] = NO_LISTS,
     keeps_former: bool = False,
     former_orders: Mapping[str, OrderZone] = NO_ORDERS,
@@ -162,7 +179,7 @@ def build(
 
     `former`, `former_orders`: zones that need not be compiled again, or only in part.
     """
-    state = derive(orders, now)
+    state = derive(orders, now, former_state)
     list_zones = compile_lists(config, lists, former, keeps_former=keeps_former)
     order_zones: dict[str, OrderZone] = {}
     placed: list[PlacedZone] = []
@@ -171,10 +188,10 @@ def build(
         if zone.issuer is None:
             compiled = list_zones[zone.name].compiled
         else:
-            change = state.next_change_by_issuer.get(zone.issuer)
+            change = state.next_change_of(zone.issuer)
             due = None if change is None else int(change.timestamp())
             before = former_orders.get(zone.name)
-            order_zone = compile_orders(zone, config, state.in_force.get(zone.issuer, ()), before)
+            order_zone = compile_orders(zone, config, state.entries_of(zone.issuer), before)
             order_zones[zone.name], compiled = order_zone, order_zone.compiled
         placed.append(place(zone, compiled, due))
     nat64 = nat64_prefixes(config)
@@ -206,9 +223,14 @@ def standing_notes(policy: Policy, config: Config, new: Sequence[Order]) -> tupl
         for note in order.notes
     ]
     issuers = {zone.issuer for zone in config.zones if not zone.is_shadow}
+    unsigned = [
+        f"the zone {zone.name} accepts unsigned orders: everybody who can submit one decides what is blocked"
+        for zone in config.zones
+        if zone.accepts_unsigned
+    ]
     unenforced = [
         f"{len(entries):,} entries of {issuer} are in force by its orders, and no zone enforces them"
         for issuer, entries in policy.state.in_force.items()
         if entries and issuer not in issuers
     ]
-    return (*held, *unenforced)
+    return (*unsigned, *held, *unenforced)

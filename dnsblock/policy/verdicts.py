@@ -1,21 +1,37 @@
 """The verdict on each submitted or annulled order and its effect, printed by `order submit`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import tzinfo
+from itertools import islice
 from typing import Any, TypedDict
 
 from dnsblock.config import Config
-from dnsblock.errors import Problem, Refused, printable
+from dnsblock.errors import Problem, Refused, printable, shown
+from dnsblock.orders.issuer import IssuerOrders
 from dnsblock.orders.order import Order
+from dnsblock.orders.orders import Orders
 from dnsblock.orders.remarks import remarks
-from dnsblock.orders.state import OrderState, State, derive
-from dnsblock.orders.submission import Judged
+from dnsblock.orders.state import OrderState, derive
+from dnsblock.orders.submission import Examined
 from dnsblock.policy.explain import explain
 from dnsblock.policy.snapshot import Policy
 from dnsblock.times import local, utc
 
 MAX_NAMES = 1000  # names of an unblock to look up
 MAX_SHOWN = 10
+MAX_ENTRIES_SHOWN = 1000  # entries that are held or refused
+
+
+class EntryFacts(TypedDict):
+    """The verdict on one entry that is held or refused."""
+
+    name: str
+    match: str | None
+    verdict: str
+    code: str
+    reason: str
+    line: int | None
 
 
 class Verdict(TypedDict):
@@ -29,6 +45,9 @@ class Verdict(TypedDict):
     state: str | None
     in_force: int  # entries
     entries: int
+    held: int
+    refused: int
+    entry_verdicts: list[EntryFacts]  # the first ones; entries that are not named here are accepted
     effective_at: str | None
     expires_at: str | None
     changes: list[str]
@@ -37,17 +56,19 @@ class Verdict(TypedDict):
 
 
 def verdicts(
-    judged: Judged, before: Sequence[Order], now: Sequence[Order], policy: Policy, config: Config
+    examined: Examined, before: Orders, now: Orders, policy: Policy, config: Config
 ) -> list[Verdict]:
     """The verdict on each document. The ledger contained the orders `before`, and contains those of `now`."""
-    was, accepted = ({order.sha256 for order in orders} for orders in (before, now))
-    problems = {one.file: one.problems for one in judged.intake.refused}
+    problems = {one.file: one.problems for one in examined.intake.refused}
     found: list[Verdict] = []
-    for one in judged.documents:
-        order = judged.orders.get(one.file)
-        if order is not None and order.sha256 in accepted:
-            is_new = order.sha256 not in was
-            found.append(_in_ledger(one.file, order, now, policy, config, is_new=is_new))
+    for one in examined.documents:
+        order = examined.orders.get(one.file)
+        known = None if order is None else now.by_digest.get(order.sha256)
+        if order is not None and known is not None and one.file not in problems:
+            was = before.by_digest.get(order.sha256)
+            is_new = was is None or was.judgement != known.judgement
+            known = replace(known, file=order.file, refused=order.refused, source=order.source)
+            found.append(_in_ledger(one.file, known, policy, config, now, is_new=is_new))
         else:
             overtaken = Problem(
                 one.file, None, "", "another order was accepted in the meantime: submit it again"
@@ -67,6 +88,9 @@ def _refused(file: str, problems: tuple[Problem, ...], order: Order | None = Non
         "state": None,
         "in_force": 0,
         "entries": 0,
+        "held": 0,
+        "refused": 0,
+        "entry_verdicts": [],
         "effective_at": None,
         "expires_at": None,
         "changes": [],
@@ -76,11 +100,13 @@ def _refused(file: str, problems: tuple[Problem, ...], order: Order | None = Non
 
 
 def _in_ledger(
-    file: str, order: Order, orders: Sequence[Order], policy: Policy, config: Config, *, is_new: bool
+    file: str, order: Order, policy: Policy, config: Config, now: Orders, *, is_new: bool
 ) -> Verdict:
-    """The verdict on a document that is in the ledger with `orders`, and its effect."""
-    state = _state_of(order, policy.state) or _state_of(order, derive(orders, policy.at))
-    assert state is not None  # noqa: S101  # the order is in the ledger
+    """The verdict on a document that is in the ledger, and its effect."""
+    known = policy.state.by_issuer.get(order.issuer)
+    if known is None or order.sha256 not in known.states:  # recorded, but not enforced yet
+        known = derive(now, policy.at).by_issuer[order.issuer]
+    state = known.states[order.sha256]
     changes = (
         ["already in the ledger: nothing changed"]
         if not is_new
@@ -91,48 +117,85 @@ def _in_ledger(
         "issuer": order.issuer,
         "order_id": order.order_id,
         "sha256": order.sha256,
-        "verdict": "held" if state.state == "held" else "accepted",
+        "verdict": "held" if state.state in ("held", "proposed") else "accepted",
         "state": state.state,
         "in_force": state.in_force,
         "entries": state.entries,
+        "held": state.held,
+        "refused": len(order.refused) + len(order.judgement.refused),
+        "entry_verdicts": list(islice(entry_facts(order), MAX_ENTRIES_SHOWN)),
         "effective_at": utc(state.effective_at),
         "expires_at": None if state.expires_at is None else utc(state.expires_at),
         "changes": changes,
         "notes": [
             *state.notes,
             *remarks(order, policy.at),
-            *_still_blocked(order, state, orders, policy, config),
+            *_still_blocked(order, state, known.orders, policy, config),
         ],
         "problems": [],
     }
 
 
-def _state_of(order: Order, state: State) -> OrderState | None:
-    # Take the last one: an annulled order may have had the same number.
-    own = [one for one in state.orders if (one.issuer, one.order_id) == (order.issuer, order.order_id)]
-    return own[-1] if own else None  # it may be recorded but not enforced yet
+def entry_facts(order: Order) -> Iterator[EntryFacts]:
+    """The entries of an order that are held or refused, with the reason."""
+    for one in order.refused:
+        value, reason = shown(one.value), printable(one.reason)
+        yield EntryFacts(
+            name=value, match=None, verdict="refused", code=one.code, reason=reason, line=one.line
+        )
+    idle = order.judgement.idle
+    for verdict in order.judgement.verdicts:
+        if verdict.index not in idle:
+            continue
+        entry = order.entries[verdict.index]
+        yield EntryFacts(
+            name=entry.name,
+            match=entry.match,
+            verdict=verdict.verdict,
+            code=verdict.code,
+            reason=verdict.reason,
+            line=None,
+        )
+
+
+_VERBS = {
+    "block": "blocks",
+    "supersede": "blocks",
+    "exempt": "exempts",
+    "unblock": "lifts",
+    "revoke": "revokes",
+    "notice": "announces",
+}
 
 
 def _changes(order: Order, state: OrderState, zone: tzinfo) -> Iterator[str]:
-    if state.state == "held":
+    if state.state == "held" and state.held < state.entries:
         yield "nothing is enforced until the missing orders before it arrive"
         return
-    verb = {"block": "blocks", "exempt": "exempts", "unblock": "lifts"}[order.action]
-    count = f"{state.entries:,} {'entry' if state.entries == 1 else 'entries'}"
+    if state.state in ("held", "proposed"):
+        return  # the notes say why
+    if order.action not in _VERBS:
+        yield (
+            "the keys of the issuer are changed" if order.action == "rotate" else "the statement is recorded"
+        )
+        return
+    number = state.entries - state.held - len(order.judgement.refused)
+    count = f"{number:,} {'entry' if number == 1 else 'entries'}"
     when = f" from {local(state.effective_at, zone)}" if state.state == "scheduled" else ""
     until = f" until {local(state.expires_at, zone)}" if state.expires_at else ""
-    over = " (nothing is in force now)" if state.state in ("expired", "lifted", "annulled") else ""
-    yield f"{verb} {count}{when}{until}{over}"
+    is_over = state.state in ("expired", "lifted", "revoked", "superseded", "annulled")
+    over = " (nothing is in force now)" if is_over else ""
+    yield f"{_VERBS[order.action]} {count}{when}{until}{over}"
 
 
 def _still_blocked(
-    order: Order, state: OrderState, orders: Sequence[Order], policy: Policy, config: Config
+    order: Order, state: OrderState, orders: IssuerOrders, policy: Policy, config: Config
 ) -> Iterator[str]:
     """Names of an unblock in effect that another order or list still blocks."""
-    if order.action != "unblock" or state.state != "active":
+    if order.action not in ("unblock", "revoke") or state.state not in ("active", "verified"):
         return
     still: list[str] = []
-    for name in _lifted_names(order, orders)[:MAX_NAMES]:
+    for name in ended_names(order, orders)[:MAX_NAMES]:
         explanation = explain(name, policy, config)
         by = explanation["decided_by"]
         if explanation["verdict"] == "blocked" and by is not None:
@@ -143,12 +206,10 @@ def _still_blocked(
         yield f"STILL_BLOCKED: {len(still) - MAX_SHOWN:,} more names"
 
 
-def _lifted_names(order: Order, orders: Sequence[Order]) -> list[str]:
+def ended_names(order: Order, orders: IssuerOrders) -> list[str]:
+    """The names whose entries an order ends."""
     names: dict[str, None] = {}
-    by_id = {(one.issuer, one.order_id): one for one in orders if one.annulled is None}
-    for target in order.targets:
-        if target.entries is not None:
-            names |= dict.fromkeys(entry.name for entry in target.entries)
-        elif (block := by_id.get((order.issuer, target.order_id))) is not None:
-            names |= dict.fromkeys(entry.name for entry in block.entries)
+    for target, life in orders.targets_of(order):
+        wanted = life.order.entries if target.entries is None else target.entries
+        names |= dict.fromkeys(entry.name for entry in wanted)
     return list(names)

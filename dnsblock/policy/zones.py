@@ -1,7 +1,7 @@
 """Compiles the policy zones of orders and lists, and defines the answer for the names of each."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -9,7 +9,8 @@ from dnsblock import config as settings
 from dnsblock._engine import Answer, Names, PolicyZone, Rule
 from dnsblock.config import Config, Zone
 from dnsblock.lists.lists import Lists
-from dnsblock.orders.state import InForce
+from dnsblock.orders.life import InForce
+from dnsblock.orders.state import Entries
 
 LARGEST_CHANGE = 1000  # names, or an eighth of the zone: the most that the engine's overlay holds
 
@@ -19,56 +20,49 @@ class OrderZone:
     """A compiled zone of orders, and everything that determines it."""
 
     compiled: PolicyZone
-    in_force: Sequence[InForce]
+    in_force: Entries
     options: tuple[Zone, Mapping[str, settings.Answer], settings.StructuredErrors | None]
+    rules: "_Rules"
 
 
 def compile_orders(
-    zone: Zone, config: Config, in_force: Sequence[InForce], former: OrderZone | None = None
+    zone: Zone, config: Config, in_force: Entries, former: OrderZone | None = None
 ) -> OrderZone:
     """Compiles the zone of an issuer. If orders overlap, the answer has the number of the first one.
 
     `former`: the same zone at another time. If few of its entries differ, only these are compiled.
     """
     options = (zone, config.answers, config.signals.structured_errors)
-    rules = _Rules(zone, config)
-    compiled = None
     if former is not None and former.options == options:
+        rules = former.rules.copy()
         compiled = _with_changes(former, in_force, rules)
-    if compiled is None:
-        lines = "".join(rules.line(item) for item in sorted(in_force, key=_precedence))
-        compiled = PolicyZone.from_entries(zone.name, rules.compiled, lines.encode())
-    return OrderZone(compiled, in_force, options)
+        if compiled is not None:
+            return OrderZone(compiled, in_force, options, rules)
+    rules = _Rules(zone, config)
+    lines = "".join(rules.line(item) for item in sorted(in_force, key=_precedence))
+    compiled = PolicyZone.from_entries(zone.name, rules.compiled, lines.encode())
+    return OrderZone(compiled, in_force, options, rules)
 
 
-def _with_changes(former: OrderZone, in_force: Sequence[InForce], rules: "_Rules") -> PolicyZone | None:
+def _with_changes(former: OrderZone, in_force: Entries, rules: "_Rules") -> PolicyZone | None:
     """The former zone with the entries in force now; None if it must be compiled again."""
-    if len(former.in_force) == len(in_force) and all(map(_is_same, former.in_force, in_force)):
-        return former.compiled
-    before, after = _names(former.in_force), _names(in_force)
+    gone, come = in_force.changed_since(former.in_force)
+    before, after = _names(gone), _names(come)
     changed = {before.get(key) or after[key] for key in before.keys() ^ after.keys()}
     if not changed:
         return former.compiled
-    if len(changed) > max(LARGEST_CHANGE, len(before) // 8):
+    if len(changed) > max(LARGEST_CHANGE, len(former.in_force) // 8):
         return None
-    now = sorted((item for item in in_force if item.entry.name in changed), key=_precedence)
+    used = sum(len(part.answers) for part in in_force.parts.values())
+    if len(rules.compiled) > max(LARGEST_CHANGE, 2 * used):
+        return None  # most rules are those of orders that have ended
+    now = sorted(in_force.named(changed), key=_precedence)
     lines = [rules.line(item) for item in now]
     lines += [f"remove 0 {name}\n" for name in changed.difference(item.entry.name for item in now)]
-    for kind, answer, order_id in {(item.kind, item.entry.answer, item.order_id) for item in in_force}:
-        rules.index(kind, answer, order_id)
     return former.compiled.with_changes(rules.compiled, "".join(lines).encode())
 
 
-def _is_same(one: InForce, other: InForce) -> bool:
-    """Whether two states of an order have the same entry, in the same order and at the same time."""
-    return one.entry is other.entry and (one.kind, one.order_id, one.effective_at) == (
-        other.kind,
-        other.order_id,
-        other.effective_at,
-    )
-
-
-def _names(in_force: Sequence[InForce]) -> dict[tuple[int, str, str, datetime], str]:
+def _names(in_force: Iterable[InForce]) -> dict[tuple[int, str, str, datetime], str]:
     """The names of entries. An order's entries are the same objects as long as its ledger is loaded."""
     return {(id(one.entry), one.kind, one.order_id, one.effective_at): one.entry.name for one in in_force}
 
@@ -82,6 +76,13 @@ class _Rules:
         self._answers: dict[str, Answer] = {}
         self._indexes: dict[tuple[str | None, str], int] = {}
         self.compiled: list[Rule] = []
+
+    def copy(self) -> "_Rules":
+        """The same rules, to which others can be added."""
+        new = _Rules(self._zone, self._config)
+        new._answers, new._indexes = dict(self._answers), dict(self._indexes)
+        new.compiled = list(self.compiled)
+        return new
 
     def line(self, item: InForce) -> str:
         """An entry in the engine's format."""

@@ -1,0 +1,38 @@
+"""Events that the ledger records after a publish: orders that took effect, were lifted, or expired."""
+
+from collections.abc import Iterator
+
+from dnsblock.orders.facts import Activated, Expired, Lifted
+from dnsblock.orders.orders import Orders
+from dnsblock.orders.state import OrderState, State
+
+Effect = Activated | Lifted | Expired
+_OPENED = frozenset({"lifted", "revoked", "superseded", "annulled"})
+
+
+def effects_of(state: State, former: State | None, known: Orders, serial: int) -> Iterator[Effect]:
+    """The effects that are in force by a state and that the ledger does not have yet.
+
+    `former`: only what differs from it is looked at. None: everything, since a kill may have lost an event.
+    """
+    for issuer, own in state.by_issuer.items():
+        before = {} if former is None or issuer not in former.by_issuer else former.by_issuer[issuer].states
+        for sha256, now in own.states.items():
+            if before.get(sha256) is not now and (effect := _effect(now, known, serial)) is not None:
+                yield effect
+
+
+def _effect(state: OrderState, known: Orders, serial: int) -> Effect | None:
+    order = known.by_digest.get(state.sha256)
+    if order is None:
+        return None
+    facts = (state.issuer, state.order_id)
+    is_lifting = state.action in ("unblock", "revoke") and state.state in ("active", "verified")
+    if state.in_force or is_lifting:
+        is_recorded = order.enforced_at is not None and order.ended_at is None
+        return None if is_recorded else Activated(*facts, state.in_force or state.entries, serial)
+    if order.enforced_at is None or order.ended_at is not None:
+        return None
+    if state.state == "expired":
+        return Expired(*facts, state.entries, serial)
+    return Lifted(*facts, state.entries, serial) if state.state in _OPENED else None

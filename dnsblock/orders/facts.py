@@ -1,0 +1,297 @@
+"""The facts in the ledger beside order documents: verdicts, decisions of the operator, and events."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields, replace
+from datetime import datetime
+from itertools import groupby
+from typing import Any, ClassVar, get_args, get_origin, get_type_hints
+
+from dnsblock.orders.order import Order
+from dnsblock.orders.verdict import EntryVerdict, Judgement, Release, Signed
+from dnsblock.principal import Principal
+
+# ------- An accepted order -------
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The order with this digest is accepted, with these verdicts on its entries.
+
+    A later record for the same document, which came with more signatures, replaces an earlier one.
+    """
+
+    issuer: str
+    order_id: str
+    sha256: str
+    judgement: Judgement
+    acks: tuple[str, ...] = ()  # guard codes that the issuer's signatures have released
+
+    def applied_to(self, order: Order, at: datetime, by: Principal) -> Order:
+        """The order with this judgement, recorded at a time. Earlier releases still apply."""
+        before, now = order.judgement, self.judgement
+        releases = before.releases
+        if freed := tuple(sorted(before.idle - now.idle)):
+            releases = (*releases, Release(at, by, "more signatures", freed))
+        approved_at = at if before.is_proposed and not now.is_proposed else before.approved_at
+        whole = replace(now, releases=releases, passes_gap=before.passes_gap, approved_at=approved_at)
+        return replace(order, judgement=whole.with_verdicts(now.verdicts))
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields of a record."""
+        judgement = self.judgement
+        return {
+            "issuer": self.issuer,
+            "order_id": self.order_id,
+            "sha256": self.sha256,
+            "proposed": judgement.is_proposed,
+            "signers": [[one.principal, one.fingerprint, one.algorithm] for one in judgement.signers],
+            "entries": _grouped(judgement.verdicts),
+            "acks": list(self.acks),
+            "ignored_targets": list(judgement.ignored),
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "Judged":
+        """Parses the fields of a record. Raises `ValueError`, `KeyError` and `TypeError`."""
+        signers = tuple(Signed(str(one), str(two), str(three)) for one, two, three in value["signers"])
+        verdicts = tuple(_ungrouped(value["entries"]))
+        ignored = tuple(_text(one) for one in value["ignored_targets"])
+        judgement = Judgement(signers, is_proposed=value["proposed"] is True, ignored=ignored)
+        judgement = judgement.with_verdicts(verdicts)
+        acks = tuple(str(one) for one in value["acks"])
+        return cls(_text(value["issuer"]), _text(value["order_id"]), _text(value["sha256"]), judgement, acks)
+
+
+def _grouped(verdicts: Iterable[EntryVerdict]) -> list[dict[str, Any]]:
+    """Verdicts with the same reason as one object. `BULK` holds a hundred thousand entries at once."""
+    found: dict[tuple[str, str, str], list[int]] = {}
+    for one in verdicts:
+        found.setdefault((one.verdict, one.code, one.reason), []).append(one.index)
+    return [
+        {"verdict": verdict, "code": code, "reason": reason, "indexes": list(_ranges(sorted(indexes)))}
+        for (verdict, code, reason), indexes in found.items()
+    ]
+
+
+def _ranges(indexes: list[int]) -> Iterator[list[int]]:
+    """Sorted numbers as [first, last] of each run."""
+    for _, run in groupby(enumerate(indexes), key=lambda item: item[1] - item[0]):
+        numbers = [number for _, number in run]
+        yield [numbers[0], numbers[-1]]
+
+
+def _ungrouped(value: Any) -> Iterator[EntryVerdict]:
+    for one in value:
+        verdict = one["verdict"]
+        if verdict not in ("held", "refused"):
+            raise ValueError("not a verdict")
+        code, reason = _text(one["code"]), _text(one["reason"])
+        for first, last in one["indexes"]:
+            if not 0 <= first <= last < 20_000_000:
+                raise ValueError("not a range of entries")
+            yield from (EntryVerdict(index, verdict, code, reason) for index in range(first, last + 1))
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("not a text")
+    return value
+
+
+# ------- Facts whose fields are plain values -------
+
+
+@dataclass(frozen=True, slots=True)
+class SignatureVerified:
+    """These signatures of a document were verified."""
+
+    KIND: ClassVar[str] = "signature_verified"
+    issuer: str
+    order_id: str
+    sha256: str  # of the document
+    signers: tuple[str, ...]  # principal and fingerprint of each
+    signatures: str  # the armoured signatures, so that others can verify them again
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Entries of an order, or the whole order, are not enforced yet."""
+
+    KIND: ClassVar[str] = "held"
+    issuer: str
+    order_id: str
+    entries: int
+    codes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """The operator released held entries of an order, or everything that is held in it."""
+
+    KIND: ClassVar[str] = "approved"
+    issuer: str
+    order_id: str
+    entries: tuple[int, ...] | None  # indexes; None: everything that is held
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A document was refused. Only its digest is recorded, since anybody may send anything."""
+
+    KIND: ClassVar[str] = "refused"
+    file: str
+    issuer: str | None  # None: unknown, since the document cannot be read
+    order_id: str | None
+    sha256: str
+    reasons: tuple[str, ...]  # the first ones
+
+
+@dataclass(frozen=True, slots=True)
+class Annulment:
+    """The operator annulled an accepted order that was erroneous."""
+
+    KIND: ClassVar[str] = "annulled"
+    issuer: str
+    order_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Activated:
+    """Entries of an order are in force: the engine answers by them since the serial."""
+
+    KIND: ClassVar[str] = "activated"
+    issuer: str
+    order_id: str
+    entries: int
+    serial: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lifted:
+    """Entries of an order are no longer in force: another order has ended them."""
+
+    KIND: ClassVar[str] = "lifted"
+    issuer: str
+    order_id: str
+    entries: int
+    serial: int
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """The entries of an order are no longer in force: its time is over."""
+
+    KIND: ClassVar[str] = "expired"
+    issuer: str
+    order_id: str
+    entries: int
+    serial: int
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """Resolvers were queried for the names of an order."""
+
+    KIND: ClassVar[str] = "probed"
+    issuer: str
+    order_id: str
+    queries: int
+    misses: int
+    missed: tuple[str, ...]  # resolver, name and type of the first misses
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """Every name of an order gave the expected answer on every resolver."""
+
+    KIND: ClassVar[str] = "verified"
+    issuer: str
+    order_id: str
+    servers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A receipt was signed."""
+
+    KIND: ClassVar[str] = "receipt"
+    issuer: str
+    order_id: str
+    sha256: str  # of the receipt
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedCheckpoint:
+    """A checkpoint of the ledger was signed and stored."""
+
+    KIND: ClassVar[str] = "checkpoint"
+    size: int  # records
+    root: str  # of the tree, in base64
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The daemon started, and serves this content."""
+
+    KIND: ClassVar[str] = "start"
+    version: str
+    serial: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """The daemon stopped regularly."""
+
+    KIND: ClassVar[str] = "stop"
+    serial: int
+
+
+PlainFact = (
+    SignatureVerified
+    | Held
+    | Approval
+    | Refusal
+    | Annulment
+    | Activated
+    | Lifted
+    | Expired
+    | Probed
+    | Verified
+    | Receipt
+    | PublishedCheckpoint
+    | Started
+    | Stopped
+)
+_PLAIN: dict[str, type[Any]] = {one.KIND: one for one in get_args(PlainFact)}
+_HINTS = {kind: get_type_hints(one) for kind, one in _PLAIN.items()}
+
+
+def plain_as_json(fact: PlainFact) -> dict[str, Any]:
+    """The fields of a record."""
+    values = ((field.name, getattr(fact, field.name)) for field in fields(fact))
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values}
+
+
+def plain_from_json(kind: str, value: dict[str, Any]) -> PlainFact:
+    """Parses the fields of a record of this kind. Raises `ValueError`, `KeyError` and `TypeError`."""
+    known, hints = _PLAIN[kind], _HINTS[kind]
+    found = {field.name: _typed(value[field.name], hints[field.name]) for field in fields(known)}
+    made: PlainFact = known(**found)
+    return made
+
+
+def _typed(value: Any, hint: Any) -> Any:
+    """A value with the type of its field."""
+    kinds = get_args(hint) if get_origin(hint) is not tuple else (hint,)
+    for kind in kinds or (hint,):
+        if get_origin(kind) is tuple and isinstance(value, list):
+            inner = get_args(kind)[0]
+            return tuple(_typed(one, inner) for one in value)
+        if kind in (str, int) and type(value) is kind:
+            return value
+        if kind is type(None) and value is None:
+            return None
+    raise TypeError("a field has another type")

@@ -1,0 +1,242 @@
+"""All orders of one issuer, and how they affect each other: numbers, targets, and the ends of entries.
+
+Immutable: `plus` returns a new object that shares everything an order did not change. So one more order costs
+its own entries and targets, not those of the ten thousand before it.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from itertools import chain as joined
+
+from dnsblock.orders.chain import Chain
+from dnsblock.orders.life import End, Life, Standing
+from dnsblock.orders.order import ENDS, Order, Target, TargetEntry
+
+_PROPOSED = Standing("proposed", "PROPOSED: by a flagger; an officer of the issuer must sign it too")
+_NOTICE = Standing("notice", "NOTICE: not enforced until a block order refers to it")
+
+
+@dataclass(frozen=True, slots=True)
+class IssuerOrders:
+    """The orders of one issuer. `lives` is in the sequence of the ledger, by SHA-256 of the document."""
+
+    lives: Mapping[str, Life] = field(default_factory=dict)
+    chain: Chain = field(default_factory=Chain)
+    by_id: Mapping[str, str] = field(default_factory=dict)  # the SHA-256 of the latest order with a number
+    # The order that each target meant when it came, by the SHA-256 of the later order and the number. An
+    # annulled order may give its number to another one, which the target does not mean.
+    _aims: Mapping[tuple[str, str], str | None] = field(default_factory=dict)
+    _pending: Mapping[str, tuple[str, ...]] = field(
+        default_factory=dict
+    )  # orders whose target has not come yet
+    _boundaries: Sequence[tuple[datetime, str]] = ()  # sorted; with the order that changes
+
+    @classmethod
+    def of(cls, orders: Iterable[Order]) -> "IssuerOrders":
+        """All orders, in the sequence of the ledger."""
+        return cls().plus(orders)
+
+    def plus(self, orders: Iterable[Order]) -> "IssuerOrders":
+        """With more orders."""
+        draft = _Draft(self)
+        for order in orders:
+            draft.add(order)
+        return draft.finished()
+
+    def putting(self, order: Order) -> "IssuerOrders":
+        """With another judgement of an order, such as a release."""
+        draft = _Draft(self)
+        draft.put(order)
+        return draft.finished()
+
+    @property
+    def orders(self) -> Iterator[Order]:
+        """The orders, in the sequence of the ledger."""
+        return (life.order for life in self.lives.values())
+
+    def order(self, order_id: str) -> Order | None:
+        """The order with a number; None if there is none, or if it was annulled."""
+        life = self.lives.get(self.by_id.get(order_id, ""))
+        return None if life is None or life.order.annulled is not None else life.order
+
+    def latest(self, order_id: str) -> Life | None:
+        """The latest order with a number, even if it was annulled."""
+        return self.lives.get(self.by_id.get(order_id, ""))
+
+    def next_change(self, at: datetime) -> datetime | None:
+        """When the next entry starts or ends without a new order."""
+        place = bisect_right(self._boundaries, at, key=lambda one: one[0])
+        return self._boundaries[place][0] if place < len(self._boundaries) else None
+
+    def changed_between(self, one: datetime, other: datetime) -> set[str]:
+        """The orders that change in the time after the earlier and up to the later of two times."""
+        start = bisect_right(self._boundaries, min(one, other), key=lambda item: item[0])
+        end = bisect_right(self._boundaries, max(one, other), key=lambda item: item[0])
+        return {sha256 for _, sha256 in self._boundaries[start:end]}
+
+    def is_never_held(self, order: Order) -> bool:
+        """Whether an order only opens names. To revoke an exemption blocks again, so a gap holds that."""
+        if order.action != "revoke":
+            return order.is_lifting
+        return not any(life.order.action == "exempt" for _, life in self.targets_of(order))
+
+    def targets_of(self, order: Order) -> Iterator[tuple[Target, Life]]:
+        """The orders that an order ends, if they are known."""
+        for target in order.targets:
+            aim = self._aims.get((order.sha256, target.order_id), self.by_id.get(target.order_id))
+            if aim is not None:
+                yield target, self.lives[aim]
+
+
+class _Draft:
+    """Mutable copies of an issuer's orders, while some are added."""
+
+    def __init__(self, base: IssuerOrders) -> None:
+        self._lives = dict(base.lives)
+        self._chain = base.chain.copy()
+        self._by_id = dict(base.by_id)
+        self._aims = dict(base._aims)
+        self._pending = dict(base._pending)
+        self._boundaries = list(base._boundaries)
+        self._touched: dict[str, Life | None] = {}  # the lives before this draft
+
+    def finished(self) -> IssuerOrders:
+        """The result. The boundaries of all changed orders are sorted again."""
+        before = {sha256: set(life.boundaries()) if life else set() for sha256, life in self._touched.items()}
+        now = {sha256: set(self._lives[sha256].boundaries()) for sha256 in self._touched}
+        for sha256, times in before.items():
+            for time in times - now[sha256]:
+                del self._boundaries[bisect_left(self._boundaries, (time, sha256))]
+        fresh = [(time, sha256) for sha256, times in now.items() for time in times - before[sha256]]
+        self._boundaries.extend(fresh)
+        self._boundaries.sort()
+        parts = (self._lives, self._chain, self._by_id, self._aims, self._pending, self._boundaries)
+        return IssuerOrders(*parts)
+
+    def add(self, order: Order) -> None:
+        """Adds one order, and applies it to the others."""
+        self._set(Life(order))
+        self._by_id[order.order_id] = order.sha256
+        for target in order.targets:
+            if target.order_id not in order.judgement.ignored:
+                self._aims[order.sha256, target.order_id] = self._by_id.get(target.order_id)
+        affected = self._chain.add(order)
+        life = self._lives[order.sha256]
+        self._set(replace(life, standing=self._standing(order)))
+        self._end_targets(order)
+        for other in {one.sha256: one for one in affected if one.sha256 != order.sha256}.values():
+            self.stand(other.sha256)
+        for waiting in self._pending.pop(order.order_id, ()):
+            self._aims[waiting, order.order_id] = order.sha256
+            self._end_targets(self._lives[waiting].order)
+
+    def put(self, order: Order) -> None:
+        """Replaces an order by one with the same document and another judgement."""
+        self._set(replace(self._lives[order.sha256], order=order))
+        self.stand(order.sha256)
+
+    def stand(self, sha256: str) -> None:
+        """Whether an order is enforced, after others came. If that has changed, its targets end or return."""
+        life = self._lives[sha256]
+        standing = self._standing(life.order)
+        if standing != life.standing:
+            self._set(replace(life, standing=standing))
+            self._end_targets(life.order)
+
+    def _set(self, life: Life) -> None:
+        sha256 = life.order.sha256
+        self._touched.setdefault(sha256, self._lives.get(sha256))
+        self._lives[sha256] = life
+
+    def _standing(self, order: Order) -> Standing | None:
+        if order.judgement.is_proposed:
+            return _PROPOSED
+        if order.action == "notice":
+            return _NOTICE
+        so_far = IssuerOrders(self._lives, self._chain, self._by_id, self._aims)
+        if so_far.is_never_held(order) or order.judgement.passes_gap or order.annulled is not None:
+            return None
+        verdict = self._chain.verdict(order)
+        return None if verdict is None else Standing(*verdict)
+
+    # ------- Ends -------
+
+    def _end_targets(self, ender: Order) -> None:
+        """Applies an order to its targets: all ends by it are replaced."""
+        if ender.action not in ENDS:
+            return
+        standing = self._lives[ender.sha256].standing
+        named, had_ended = 0, 0
+        for target in ender.targets:
+            if target.order_id in ender.judgement.ignored:
+                continue
+            aimed = self._aims[ender.sha256, target.order_id]
+            if aimed is None:
+                self._pending[target.order_id] = tuple(
+                    dict.fromkeys((*self._pending.get(target.order_id, ()), ender.sha256))
+                )
+                continue
+            one, two = self._end(ender, standing, target, self._lives[aimed])
+            named, had_ended = named + one, had_ended + two
+        self._set(replace(self._lives[ender.sha256], named=named, had_ended=had_ended))
+
+    def _end(self, ender: Order, standing: Standing | None, target: Target, aimed: Life) -> tuple[int, int]:
+        """Ends entries of one order. Returns how many are named, and how many of these had ended before."""
+        order = aimed.order
+        aimed = _without(aimed, ender)
+        until = None if ender.annulled is None else ender.annulled.at
+        end = End(ender.effective_at, ender, until)
+        indexes = None if target.entries is None else _named(order, target.entries)
+        if standing is not None:
+            # The part of a held supersede that opens names is not held.
+            if ender.action != "supersede" or standing.state != "held":
+                self._set(aimed)
+                return (len(order.entries) if indexes is None else len(indexes)), 0
+            kept = {(entry.name, entry.match) for entry in ender.entries}
+            among = range(len(order.entries)) if indexes is None else indexes
+            indexes = [
+                index
+                for index in among
+                if (order.entries[index].name, order.entries[index].match) not in kept
+            ]
+        is_over = aimed.is_over(ender.effective_at)
+        if indexes is None:
+            count = len(order.entries)
+            before = count if is_over else aimed.count_ended(ender.effective_at)
+            self._set(replace(aimed, whole=(*aimed.whole, end)))
+            return count, before
+        before = sum(is_over or aimed.ended(index, ender.effective_at) is not None for index in indexes)
+        ends = dict(aimed.ends)
+        for index in indexes:
+            ends[index] = (*ends.get(index, ()), end)
+        self._set(replace(aimed, ends=ends))
+        return len(indexes), before
+
+
+def _without(life: Life, ender: Order) -> Life:
+    """A life without the ends by one order."""
+    if not any(end.by.sha256 == ender.sha256 for end in joined(life.whole, *life.ends.values())):
+        return life
+    ends = {
+        index: left
+        for index, own in life.ends.items()
+        if (left := tuple(end for end in own if end.by.sha256 != ender.sha256))
+    }
+    return replace(life, whole=tuple(e for e in life.whole if e.by.sha256 != ender.sha256), ends=ends)
+
+
+def _named(order: Order, wanted: Iterable[TargetEntry]) -> list[int]:
+    """The indexes of the entries that a target names."""
+    by_name: dict[str, list[int]] = {}
+    for index, entry in enumerate(order.entries):
+        by_name.setdefault(entry.name, []).append(index)
+    return list(
+        dict.fromkeys(
+            index
+            for one in wanted
+            for index in by_name.get(one.name, ())
+            if one.match in (None, order.entries[index].match)
+        )
+    )

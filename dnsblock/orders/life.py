@@ -1,0 +1,207 @@
+"""One order and its effect at each time: when its entries start, and when and by what they end."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import MappingProxyType
+from typing import Literal
+
+from dnsblock.orders.order import Entry, Order
+from dnsblock.orders.schema import Action
+
+StateName = Literal[
+    "held",
+    "proposed",
+    "notice",
+    "scheduled",
+    "active",
+    "verified",
+    "partially lifted",
+    "lifted",
+    "expired",
+    "superseded",
+    "revoked",
+    "annulled",
+]
+_ENDED: Mapping[Action, StateName] = {"unblock": "lifted", "revoke": "revoked", "supersede": "superseded"}
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """An entry in force, and its order."""
+
+    entry: Entry
+    kind: Literal["block", "exempt"]
+    order_id: str
+    effective_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The entries of one order that are in force."""
+
+    items: tuple[InForce, ...]
+    answers: frozenset[str | None]  # the answer profiles of its entries
+
+    @classmethod
+    def of(cls, items: Iterable[InForce]) -> "Part":
+        """The part with these entries."""
+        own = tuple(items)
+        return cls(own, frozenset(item.entry.answer for item in own))
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """An order that ends entries of another one, from `at` (inclusive) to `until` (exclusive)."""
+
+    at: datetime
+    by: Order
+    until: datetime | None = None  # it was annulled then; None: for ever
+
+    def covers(self, at: datetime) -> bool:
+        """Whether it applies at a time."""
+        return self.at <= at and (self.until is None or at < self.until)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Why a whole order is not enforced, with a note for people."""
+
+    state: Literal["held", "annulled", "proposed", "notice"]
+    note: str
+
+
+_Ends = Mapping[int, tuple[End, ...]]
+_NO_ENDS: _Ends = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """An order, as known from all orders of its issuer. Immutable: a new order makes a new life."""
+
+    order: Order
+    standing: Standing | None = None
+    whole: tuple[End, ...] = ()  # ends of all its entries
+    ends: _Ends = field(default_factory=lambda: _NO_ENDS)  # ends of single entries, by index
+    named: int = 0  # of an order with targets: the entries that it names
+    had_ended: int = 0  # of these: entries that something else had ended before
+    notes: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> Literal["block", "exempt"]:
+        """What its entries do."""
+        return "exempt" if self.order.action == "exempt" else "block"
+
+    def is_annulled(self, at: datetime) -> bool:
+        """Whether the operator had annulled it by that time."""
+        return self.order.is_annulled(at)
+
+    def has_started(self, at: datetime) -> bool:
+        """Whether it takes or took effect."""
+        return at >= self.order.effective_at
+
+    def is_over(self, at: datetime) -> bool:
+        """Whether it has expired."""
+        return self.order.expires_at is not None and at >= self.order.expires_at
+
+    def in_force(self, at: datetime) -> tuple[InForce, ...]:
+        """The entries in force at a time."""
+        order = self.order
+        if self.standing is not None or order.action not in ("block", "supersede", "exempt"):
+            return ()
+        if not self.has_started(at) or self.is_over(at) or self.is_annulled(at):
+            return ()
+        if any(end.covers(at) for end in self.whole):
+            return ()
+        idle, ends, kind = order.judgement.idle, self.ends, self.kind
+        entries: Iterator[Entry] = iter(order.entries)
+        if idle or ends:
+            entries = (entry for index, entry in enumerate(order.entries) if self._is_free(index, at))
+        return tuple(InForce(entry, kind, order.order_id, order.effective_at) for entry in entries)
+
+    def _is_free(self, index: int, at: datetime) -> bool:
+        """Whether an entry is neither held, nor refused, nor ended."""
+        if index in self.order.judgement.idle:
+            return False
+        return not any(end.covers(at) for end in self.ends.get(index, ()))
+
+    def ended(self, index: int, at: datetime) -> End | None:
+        """What has ended an entry at a time: the earliest one."""
+        found = (end for end in (*self.whole, *self.ends.get(index, ())) if end.covers(at))
+        return min(found, key=lambda end: end.at, default=None)
+
+    def count_ended(self, at: datetime) -> int:
+        """The number of entries that another order has ended."""
+        if any(end.covers(at) for end in self.whole):
+            return len(self.order.entries)
+        return sum(any(end.covers(at) for end in ends) for ends in self.ends.values())
+
+    def boundaries(self) -> Iterator[datetime]:
+        """Every time at which something of it starts or ends."""
+        if self.standing is not None:
+            return
+        order = self.order
+        yield order.effective_at
+        if order.expires_at is not None and not self._is_ended_for_ever():
+            yield order.expires_at
+        for end in (*self.whole, *(end for ends in self.ends.values() for end in ends)):
+            yield end.at
+
+    def _is_ended_for_ever(self) -> bool:
+        if any(end.until is None for end in self.whole):
+            return True
+        lasting = sum(any(end.until is None for end in ends) for ends in self.ends.values())
+        return lasting == len(self.order.entries)
+
+    def state(self, at: datetime) -> tuple[StateName, tuple[str, ...]]:
+        """The state at a time, and notes on it."""
+        order = self.order
+        if order.annulled is not None and order.is_annulled(at):
+            return "annulled", (f"ANNULLED: by {order.annulled.by}: {order.annulled.reason}",)
+        if self.standing is not None and self.standing.state != "notice":
+            return self.standing.state, (self.standing.note,)
+        return self._name(at), self._notes()
+
+    def _notes(self) -> tuple[str, ...]:
+        notes = list(self.notes)
+        if self.standing is not None:
+            notes.append(self.standing.note)
+        if self.had_ended:
+            notes.append(f"NOT_BLOCKED: {self.had_ended:,} of {self.named:,} entries had ended already")
+        for code, count in self._held_by_code().items():
+            entries = "1 entry is" if count == 1 else f"{count:,} entries are"
+            notes.append(f"HELD: {entries} held by the guard {code}")
+        return tuple(notes)
+
+    def _held_by_code(self) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for one in self.order.judgement.held:
+            found[one.code] = found.get(one.code, 0) + 1
+        return found
+
+    def _name(self, at: datetime) -> StateName:
+        order = self.order
+        lifted = self.count_ended(at)
+        if lifted and lifted == len(order.entries):
+            last = max(
+                (
+                    end
+                    for end in (*self.whole, *(e for own in self.ends.values() for e in own))
+                    if end.covers(at)
+                ),
+                key=lambda end: end.at,
+            )
+            return _ENDED[last.by.action]
+        if not self.has_started(at):
+            return "notice" if order.action == "notice" else "scheduled"
+        if self.is_over(at):
+            return "expired"
+        if order.action == "notice":
+            return "notice"
+        if order.statement is not None and at >= order.statement.valid_until:
+            return "expired"
+        if order.entries and len(order.judgement.idle) == len(order.entries):
+            return "held"
+        if lifted:
+            return "partially lifted"
+        return "verified" if order.verified_at is not None and order.verified_at <= at else "active"

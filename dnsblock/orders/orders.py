@@ -1,0 +1,174 @@
+"""All orders in the ledger, by issuer, with everything that later records say about them.
+
+Immutable, as `IssuerOrders`: adding records costs what they change.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from dnsblock.errors import Problem, Refused
+from dnsblock.orders.facts import Activated, Annulment, Approval, Expired, Judged, Lifted, Verified
+from dnsblock.orders.issuer import IssuerOrders
+from dnsblock.orders.order import Annulled, Order
+from dnsblock.orders.records import Record
+from dnsblock.orders.verdict import Release
+from dnsblock.principal import Principal
+
+_NONE = IssuerOrders()
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """Orders in the sequence of the ledger."""
+
+    issuers: Mapping[str, IssuerOrders] = field(default_factory=dict)
+    by_digest: Mapping[str, Order] = field(default_factory=dict)  # every digest that identifies a document
+    sequence: tuple[tuple[str, str], ...] = ()  # issuer and SHA-256
+
+    def __iter__(self) -> Iterator[Order]:
+        return (self.issuers[issuer].lives[sha256].order for issuer, sha256 in self.sequence)
+
+    def __len__(self) -> int:
+        return len(self.sequence)
+
+    def of(self, issuer: str) -> IssuerOrders:
+        """The orders of one issuer."""
+        return self.issuers.get(issuer, _NONE)
+
+    def plus(self, orders: Iterable[Order]) -> "Orders":
+        """With new orders."""
+        new: list[Order] = []
+        for order in orders:
+            new.append(self._with_entries_of_notice(order, new))
+        if not new:
+            return self
+        by_issuer: dict[str, list[Order]] = {}
+        for order in new:
+            by_issuer.setdefault(order.issuer, []).append(order)
+        issuers = dict(self.issuers)
+        for issuer, own in by_issuer.items():
+            issuers[issuer] = self.of(issuer).plus(own)
+        digests = {digest: order for order in new for digest in order.digests}
+        added = tuple((order.issuer, order.sha256) for order in new)
+        return Orders(issuers, {**self.by_digest, **digests}, (*self.sequence, *added))
+
+    def _with_entries_of_notice(self, order: Order, others: Sequence[Order]) -> Order:
+        """A block that only refers to a notice has the entries of that notice."""
+        if order.notice is None or order.entries:
+            return order
+        new = (one for one in others if (one.issuer, one.order_id) == (order.issuer, order.notice))
+        notice = next(new, None) or self.of(order.issuer).order(order.notice)
+        return order if notice is None else replace(order, entries=notice.entries)
+
+    def putting(self, order: Order) -> "Orders":
+        """With another judgement of one of the orders."""
+        issuers = {**self.issuers, order.issuer: self.of(order.issuer).putting(order)}
+        return replace(self, issuers=issuers, by_digest=self._with_digests(order))
+
+    def annulling(self, order: Order) -> "Orders":
+        """With one order annulled: everything of its issuer is derived again."""
+        own = [order if one.sha256 == order.sha256 else one for one in self.of(order.issuer).orders]
+        issuers = {**self.issuers, order.issuer: IssuerOrders.of(own)}
+        return replace(self, issuers=issuers, by_digest=self._with_digests(order))
+
+    def _with_digests(self, order: Order) -> Mapping[str, Order]:
+        return {**self.by_digest, **dict.fromkeys(order.digests, order)}
+
+    def with_all(self, orders: Iterable[Order]) -> "Orders":
+        """With new orders, and with others instead of those with the same document."""
+        new: list[Order] = []
+        result = self
+        for order in orders:
+            before = self.by_digest.get(order.sha256)
+            if before is None:
+                new.append(order)
+            elif before.annulled != order.annulled:
+                result = result.annulling(order)
+            else:
+                result = result.putting(order)
+        return result.plus(new)
+
+    # ------- Decisions of the operator that are not recorded yet -------
+
+    def annulled(self, annulments: Iterable[Annulment], at: datetime, by: Principal) -> "Orders":
+        """With annulments by the operator. Raises `Refused` for one without an order."""
+        orders = self
+        for one in annulments:
+            order = orders.of(one.issuer).order(one.order_id)
+            if order is None:
+                raise Refused([_unknown(one.issuer, one.order_id)])
+            orders = orders.annulling(replace(order, annulled=Annulled(at, by, one.reason)))
+        return orders
+
+    def approved(self, approvals: Iterable[Approval], at: datetime, by: Principal) -> "Orders":
+        """With approvals by the operator. Raises `Refused` for one without an order."""
+        orders = self
+        for one in approvals:
+            order = orders.of(one.issuer).order(one.order_id)
+            if order is None:
+                raise Refused([_unknown(one.issuer, one.order_id)])
+            release = Release(at, by, one.reason, one.entries)
+            orders = orders.putting(replace(order, judgement=order.judgement.released(release)))
+        return orders
+
+
+EMPTY = Orders()
+
+
+def fold(records: Iterable[Record], base: Orders = EMPTY) -> Orders:
+    """The orders of a ledger, or those of `base` with more records.
+
+    It does not matter when something was said about an order, except for the end by an annulment. So all
+    records of an order are combined first.
+    """
+    found: dict[str, Order] = {}  # by digest, in the sequence of acceptance
+    received: dict[str, Order] = {}  # not accepted: the process was killed before it was recorded
+    live: dict[tuple[str, str], str] = {}
+
+    def latest(issuer: str, order_id: str) -> Order | None:
+        sha256 = live.get((issuer, order_id))
+        return base.of(issuer).order(order_id) if sha256 is None else found[sha256]
+
+    for record in records:
+        fact = record.fact
+        order: Order | None = None
+        match fact:
+            case Order():
+                received[fact.sha256] = replace(fact, received_at=record.at)
+                order = received[fact.sha256] if record.version == 1 else None
+            case Judged(sha256=sha256):
+                known = found.get(sha256) or received.get(sha256) or base.by_digest.get(sha256)
+                order = None if known is None else fact.applied_to(known, record.at, record.by)
+            case Annulment() | Approval() | Verified() | Activated() | Lifted() | Expired():
+                known = latest(fact.issuer, fact.order_id)
+                order = None if known is None else _applied(fact, known, record)
+        if order is not None:
+            found[order.sha256] = order
+            live[order.issuer, order.order_id] = order.sha256
+            if order.annulled is not None:
+                del live[order.issuer, order.order_id]
+    return base.with_all(found.values())
+
+
+_Later = Annulment | Approval | Verified | Activated | Lifted | Expired
+
+
+def _applied(fact: _Later, order: Order, record: Record) -> Order:
+    match fact:
+        case Annulment():
+            return replace(order, annulled=Annulled(record.at, record.by, fact.reason))
+        case Approval():
+            release = Release(record.at, record.by, fact.reason, fact.entries)
+            return replace(order, judgement=order.judgement.released(release))
+        case Verified():
+            return replace(order, verified_at=record.at)
+        case Activated():
+            return replace(order, enforced_at=order.enforced_at or record.at, ended_at=None)
+        case Lifted() | Expired():
+            return replace(order, ended_at=record.at)
+
+
+def _unknown(issuer: str, order_id: str) -> Problem:
+    reason = "no order with this order_id is in the ledger and not annulled: see `dnsblock order list`"
+    return Problem(f"issuer {issuer}", None, order_id, reason)

@@ -1,0 +1,89 @@
+"""The verdicts on an accepted order: which entries are held or refused, who signed it, who released what.
+
+They are recorded in the ledger when the order is accepted. `orders/standing.py` combines the records.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Literal
+
+from dnsblock.principal import Principal
+
+
+@dataclass(frozen=True, slots=True)
+class EntryVerdict:
+    """Why one entry of an order is not enforced. Entries without a verdict are accepted.
+
+    held: it may be released later, by the issuer's second signature or by the operator.
+    """
+
+    index: int  # in `Order.entries`
+    verdict: Literal["held", "refused"]
+    code: str  # of the guard, such as POPULAR
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """A valid signature of an order."""
+
+    principal: str  # in the issuer's allowed_signers file
+    fingerprint: str  # of the key: SHA256:…
+    algorithm: str
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A release of held entries, or of a held order, with who and why."""
+
+    at: datetime
+    by: Principal
+    reason: str
+    entries: tuple[int, ...] | None = None  # None: everything that is held in this order
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """The standing of an accepted order, as recorded in the ledger."""
+
+    signers: tuple[Signed, ...] = ()
+    verdicts: tuple[EntryVerdict, ...] = ()
+    is_proposed: bool = False  # signed by flaggers only: no officer of the issuer has approved it
+    releases: tuple[Release, ...] = ()
+    approved_at: datetime | None = None  # when an officer signed what a flagger had proposed
+    idle: frozenset[int] = field(default=frozenset(), compare=False)  # indexes that are held or refused now
+    passes_gap: bool = False  # the operator approved it although an earlier order is missing
+    ignored: tuple[str, ...] = ()  # targets that did not exist when it was accepted, by order_id
+
+    @property
+    def held(self) -> tuple[EntryVerdict, ...]:
+        """The entries that are held and not released."""
+        return tuple(one for one in self.verdicts if one.verdict == "held" and one.index in self.idle)
+
+    @property
+    def refused(self) -> tuple[EntryVerdict, ...]:
+        """The refused entries."""
+        return tuple(one for one in self.verdicts if one.verdict == "refused")
+
+    def with_verdicts(self, verdicts: Iterable[EntryVerdict]) -> "Judgement":
+        """The judgement with these verdicts instead of its own. Releases still apply."""
+        return replace(self, verdicts=tuple(verdicts))._settled()
+
+    def released(self, release: Release) -> "Judgement":
+        """The judgement after a release."""
+        passes_gap = self.passes_gap or release.entries is None
+        return replace(self, releases=(*self.releases, release), passes_gap=passes_gap)._settled()
+
+    def _settled(self) -> "Judgement":
+        free: set[int] = set()
+        for release in self.releases:
+            if release.entries is None:
+                free = {one.index for one in self.verdicts}
+            else:
+                free.update(release.entries)
+        idle = (one.index for one in self.verdicts if one.verdict == "refused" or one.index not in free)
+        return replace(self, idle=frozenset(idle))
+
+
+ACCEPTED = Judgement()
