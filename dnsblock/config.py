@@ -529,6 +529,11 @@ class Config(_Options):
         """All answer profiles, built-in or configured."""
         return frozenset(BUILT_IN) | frozenset(self.answers)
 
+    @property
+    def probes_orders(self) -> bool:
+        """Whether the daemon verifies by queries that orders are enforced."""
+        return False
+
     def issuer(self, issuer: str) -> Issuer | None:
         """The signers of an issuer's orders; None if they are not configured."""
         return next((one for one in self.issuers if one.id == issuer), None)

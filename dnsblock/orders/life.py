@@ -119,6 +119,15 @@ class Life:
             entries = (entry for index, entry in enumerate(order.entries) if self._is_free(index, at))
         return tuple(InForce(entry, kind, order.order_id, order.effective_at) for entry in entries)
 
+    def is_in_force(self, index: int, at: datetime) -> bool:
+        """Whether one entry is in force at a time."""
+        order = self.order
+        if self.standing is not None or order.action not in ("block", "supersede", "exempt"):
+            return False
+        if not self.has_started(at) or self.is_over(at) or self.is_annulled(at):
+            return False
+        return self._is_free(index, at) and not any(end.covers(at) for end in self.whole)
+
     def _is_free(self, index: int, at: datetime) -> bool:
         """Whether an entry is neither held, nor refused, nor ended."""
         if index in self.order.judgement.idle:

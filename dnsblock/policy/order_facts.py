@@ -1,0 +1,229 @@
+"""The facts about an order as JSON: for `order list` and `order show`, the issuers' API, probes and receipts."""
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
+from itertools import islice
+from typing import Any, TypedDict
+
+from dnsblock.config import Config
+from dnsblock.orders.issuer import IssuerOrders
+from dnsblock.orders.life import Life
+from dnsblock.orders.order import Entry, Order
+from dnsblock.orders.state import OrderState, State
+from dnsblock.policy.verdicts import EntryFacts, entry_facts
+from dnsblock.times import utc
+
+MAX_ENTRIES = 1000  # shown of one order, unless all are asked for
+_OVER = frozenset({"lifted", "expired", "superseded", "revoked", "annulled"})
+_AT_WORK = frozenset({"active", "verified", "partially lifted"})
+
+
+class OrderFacts(TypedDict):
+    """An order in a list. Times are RFC 3339 in UTC."""
+
+    issuer: str
+    order_id: str
+    sha256: str
+    seq: int | None
+    action: str
+    state: str
+    entries: int
+    in_force: int
+    held: int
+    refused: int
+    issued_at: str
+    received_at: str | None
+    effective_at: str
+    enforced_at: str | None
+    verified_at: str | None
+    ended_at: str | None
+    expires_at: str | None
+    deadline_at: str | None
+    breached: bool  # the deadline has passed, and the order is not verified or at least enforced
+    seconds_left: int | None  # until the deadline, if it is not met yet
+    urgency: str | None
+    category: str | None
+    notes: list[str]
+
+
+class OrderEntry(TypedDict):
+    """One entry of an order."""
+
+    name: str
+    match: str
+    in_force: bool
+    verdict: str  # accepted, held or refused
+    ended_by: str | None  # the order that ended it
+    ended_at: str | None
+    answer: Mapping[str, Any] | None  # what a blocked query gets; None: an exemption
+
+
+def list_orders(
+    state: State, config: Config, now: datetime, issuers: frozenset[str] | None
+) -> list[OrderFacts]:
+    """All orders, or those of some issuers, in ledger order."""
+    return [
+        order_facts(life, state.by_issuer[issuer].states[sha256], config, now)
+        for issuer, sha256 in state.known.sequence
+        if issuers is None or issuer in issuers
+        for life in (state.known.issuers[issuer].lives[sha256],)
+    ]
+
+
+def order_facts(life: Life, state: OrderState, config: Config, now: datetime) -> OrderFacts:
+    """One order."""
+    order = life.order
+    is_done = order.verified_at is not None or (order.enforced_at is not None and not config.probes_orders)
+    left = None if order.deadline_at is None or is_done or state.state in _OVER else order.deadline_at - now
+    return {
+        "issuer": order.issuer,
+        "order_id": order.order_id,
+        "sha256": order.sha256,
+        "seq": order.seq,
+        "action": order.action,
+        "state": state.state,
+        "entries": state.entries,
+        "in_force": state.in_force if _is_enforced(order, config) else 0,
+        "held": state.held,
+        "refused": state.refused,
+        "issued_at": utc(order.issued_at),
+        "received_at": _time(order.received_at),
+        "effective_at": utc(order.effective_at),
+        "enforced_at": _time(order.enforced_at),
+        "verified_at": _time(order.verified_at),
+        "ended_at": _time(order.ended_at),
+        "expires_at": _time(order.expires_at),
+        "deadline_at": _time(order.deadline_at),
+        "breached": left is not None and left <= timedelta(),
+        "seconds_left": None if left is None else int(left.total_seconds()),
+        "urgency": order.urgency,
+        "category": order.category,
+        "notes": list(_notes(order, state, config)),
+    }
+
+
+def _notes(order: Order, state: OrderState, config: Config) -> Iterator[str]:
+    yield from state.notes
+    if not _is_enforced(order, config):
+        yield "no zone enforces the orders of this issuer"
+
+
+def _is_enforced(order: Order, config: Config) -> bool:
+    return any(zone.issuer == order.issuer and not zone.is_shadow for zone in config.zones)
+
+
+def _time(time: datetime | None) -> str | None:
+    return None if time is None else utc(time)
+
+
+def whole_order(
+    life: Life, state: State, config: Config, now: datetime, most: int | None = MAX_ENTRIES
+) -> dict[str, Any]:
+    """Everything about one order. `most` limits the entries; None: all of them."""
+    order, own = life.order, state.by_issuer[life.order.issuer]
+    facts = order_facts(life, own.states[order.sha256], config, now)
+    entries = _entries(life, own.orders, config, now)
+    return {
+        **facts,
+        "prev": order.prev,
+        "legal_basis": list(order.legal_basis),
+        "reason": _dumped(order.reason),
+        "contact": order.contact,
+        "document": _dumped(order.original),
+        "subject": _dumped(order.subject),
+        "notices": [_dumped(one) for one in order.notices],
+        "conditions": _dumped(order.conditions),
+        "review_at": _time(order.review_at),
+        "statement": _dumped(order.statement),
+        "keys": _dumped(order.keys),
+        "notice": order.notice,
+        "acks": list(order.acks),
+        "targets": [
+            {"order_id": target.order_id, "entries": None if target.entries is None else len(target.entries)}
+            for target in order.targets
+        ],
+        "signers": [
+            {"principal": one.principal, "fingerprint": one.fingerprint, "algorithm": one.algorithm}
+            for one in order.judgement.signers
+        ],
+        "releases": [
+            {
+                "at": utc(one.at),
+                "by": str(one.by),
+                "reason": one.reason,
+                "entries": _named(order, one.entries),
+            }
+            for one in order.judgement.releases
+        ],
+        "annulled": None
+        if order.annulled is None
+        else {"at": utc(order.annulled.at), "by": str(order.annulled.by), "reason": order.annulled.reason},
+        "verdicts": list[EntryFacts](islice(entry_facts(order), most)),
+        "names": list(islice(entries, most)),
+    }
+
+
+def _dumped(model: Any) -> Any:
+    """A part of the document as JSON. Times in it are RFC 3339 in UTC."""
+    if model is None:
+        return None
+    return {
+        key: utc(value) if isinstance(value, datetime) else list(value) if isinstance(value, tuple) else value
+        for key, value in ((name, getattr(model, name)) for name in type(model).model_fields)
+    }
+
+
+def _named(order: Order, indexes: tuple[int, ...] | None) -> list[str] | None:
+    """The names of released entries; None: everything that was held."""
+    return None if indexes is None else [order.entries[index].name for index in indexes[:MAX_ENTRIES]]
+
+
+def _entries(life: Life, orders: IssuerOrders, config: Config, now: datetime) -> Iterator[OrderEntry]:
+    """The entries of an order. For one with targets: the entries that it ends."""
+    order = life.order
+    if order.entries:
+        idle = _idle(order)
+        yield from (_entry(life, index, config, now, idle) for index in range(len(order.entries)))
+        return
+    for target, aimed in orders.targets_of(order):
+        wanted = None if target.entries is None else {(one.name, one.match) for one in target.entries}
+        idle = _idle(aimed.order)
+        for index, entry in enumerate(aimed.order.entries):
+            if wanted is None or wanted & {(entry.name, None), (entry.name, entry.match)}:
+                yield _entry(aimed, index, config, now, idle)
+
+
+def _idle(order: Order) -> dict[int, str]:
+    """The verdicts on entries that are held or refused, by index."""
+    judgement = order.judgement
+    return {one.index: one.verdict for one in judgement.verdicts if one.index in judgement.idle}
+
+
+def _entry(life: Life, index: int, config: Config, now: datetime, idle: Mapping[int, str]) -> OrderEntry:
+    order, entry = life.order, life.order.entries[index]
+    end = life.ended(index, now)
+    return {
+        "name": entry.name,
+        "match": entry.match,
+        "in_force": life.is_in_force(index, now),
+        "verdict": idle.get(index, "accepted"),
+        "ended_by": None if end is None else end.by.order_id,
+        "ended_at": None if end is None else utc(end.at),
+        "answer": None if order.action == "exempt" else answer_of(order, entry, config),
+    }
+
+
+def answer_of(order: Order, entry: Entry, config: Config) -> Mapping[str, Any] | None:
+    """What a blocked query for an entry gets. None if no zone is for its issuer."""
+    zone = next((zone for zone in config.zones if zone.issuer == order.issuer), None)
+    if zone is None:
+        return None
+    profile = config.answer(entry.answer if entry.answer in config.answer_names else zone.answer)
+    return {
+        "action": profile.action,
+        "ipv4": [str(one) for one in profile.ipv4],
+        "ipv6": [str(one) for one in profile.ipv6],
+        "target": None if profile.target is None else str(profile.target),
+        "ttl": profile.ttl,
+        "extended_error": profile.extended_error_of(zone),
+    }
