@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from dnsblock._engine import Engine
@@ -40,14 +40,17 @@ class Actions:
     # ------- Orders -------
 
     async def submit(
-        self, by: Principal, documents: Sequence[Submitted]
+        self, by: Principal, documents: Sequence[Submitted], issuers: Collection[str] | None = None
     ) -> tuple[Served | None, list[Verdict]]:
-        """Accepts the valid ones of these documents, and returns a verdict for each."""
+        """Accepts the valid ones of these documents, and returns a verdict for each.
+
+        `issuers`: those whose orders the sender may submit; None: all.
+        """
         publisher, recorder = self._publisher, self._publisher.recorder
         recorder.check()
         known = recorder.ledger.orders
         context = Context(publisher.config, publisher.inputs.keys, known, recorder.now())
-        examined = await asyncio.to_thread(examine_submitted, documents, context)
+        examined = await asyncio.to_thread(examine_submitted, documents, context, issuers=issuers)
         served, intake = None, examined.intake
         if intake.new or intake.signed:
             change = LedgerEntries(by, "order submit", intake.new, intake.notes, intake.signed)

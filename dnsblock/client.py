@@ -6,8 +6,11 @@ imports nothing slow (pydantic, httpx).
 
 import contextlib
 import json
+import os
 import socket
 import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse, RemoteDisconnected
 from pathlib import Path
 from typing import Any
@@ -26,6 +29,43 @@ LONG_TIMEOUT_SECONDS = 600.0
 BUSY_SECONDS = 2.0  # to ask a daemon that timed out what it is doing
 
 
+@dataclass(frozen=True, slots=True)
+class SignedFile:
+    """An order document to submit, with the files beside it."""
+
+    file: str  # its name in verdicts
+    data: bytes
+    signatures: bytes | None = None
+    entries: bytes | None = None
+
+
+def form(documents: Sequence[SignedFile]) -> tuple[bytes, str]:
+    """The body of POST /v1/orders (RFC 7578), and its content type."""
+    boundary = os.urandom(16).hex()  # so that no document contains it
+    content = bytearray()
+    for one in documents:
+        parts = {"document": one.data, "signatures": one.signatures, "entries": one.entries}
+        for name, data in parts.items():
+            if data is not None:
+                file = one.file if name == "document" else name
+                head = f'Content-Disposition: form-data; name="{name}"; filename="{_quoted(file)}"'
+                content += f"--{boundary}\r\n{head}\r\n\r\n".encode()
+                content += data
+                content += b"\r\n"
+    content += f"--{boundary}--\r\n".encode()
+    return bytes(content), f"multipart/form-data; boundary={boundary}"
+
+
+def _quoted(file: str) -> str:
+    """The name of a file in a form, without the characters that would end it."""
+    return "".join(f"%{ord(c):02X}" if c in '"\\' or ord(c) < 32 else c for c in file)
+
+
+def order_path(issuer: str, number: str) -> str:
+    """The path of an order: the number may contain a slash."""
+    return f"/v1/orders/{quote(issuer, safe='')}/{quote(number, safe='')}"
+
+
 class Client:
     """A client for the control socket at `path`. All methods raise `DaemonUnreachable`."""
 
@@ -40,15 +80,15 @@ class Client:
         """Publishes, and returns the result. Raises `Refused` with all problems."""
         return self._ask("POST", "/v1/reload", timeout=LONG_TIMEOUT_SECONDS)
 
-    def submit(self, documents: list[tuple[str, bytes, bytes | None]]) -> dict[str, Any]:
-        """Submits order documents: file name, content, and content of the entries file."""
-        manifest = [
-            {"file": file, "document": len(data), "entries": None if entries is None else len(entries)}
-            for file, data, entries in documents
-        ]
-        parts = [part for _, data, entries in documents for part in (data, entries or b"")]
-        content = b"".join([json.dumps(manifest).encode(), b"\n", *parts])
-        return self._ask("POST", "/v1/orders", content=content, timeout=LONG_TIMEOUT_SECONDS)
+    def submit(self, documents: Sequence[SignedFile]) -> dict[str, Any]:
+        """Submits order documents, and returns a verdict for each."""
+        content, kind = form(documents)
+        timeout = LONG_TIMEOUT_SECONDS
+        return self._ask("POST", "/v1/orders", content=content, kind=kind, timeout=timeout)
+
+    def order(self, issuer: str, number: str) -> dict[str, Any]:
+        """The facts of one order. Raises `Refused` if there is no such order."""
+        return self._ask("GET", order_path(issuer, number))
 
     def annul(self, issuer: str, order_id: str, reason: str) -> dict[str, Any]:
         """Ends the entries of an order. Raises `Refused`."""
@@ -133,14 +173,16 @@ class Client:
         *,
         params: dict[str, str] | None = None,
         content: bytes | None = None,
+        kind: str | None = None,
         timeout: float = TIMEOUT_SECONDS,
     ) -> dict[str, Any]:
+        headers = {} if kind is None else {"Content-Type": kind}
         target = f"{path}?{urlencode(params)}" if params else path
         try:
             with contextlib.closing(_Connection(self._path, timeout)) as connection:
                 # A server may respond without reading the whole body.
                 with contextlib.suppress(BrokenPipeError):
-                    connection.request(method, target, body=content)
+                    connection.request(method, target, body=content, headers=headers)
                 response = connection.getresponse()
                 answer = _read(response)
         except TimeoutError as err:
@@ -150,9 +192,9 @@ class Client:
             ) from err
         except (OSError, HTTPException, ValueError, RecursionError) as err:
             raise DaemonUnreachable(self._why_unreachable(err)) from err
-        if _is_success(response):
+        if _is_success(response) or "documents" in answer:
             return answer
-        why = answer.get("reason")
+        why = answer.get("detail")
         if 400 <= response.status < 500 and isinstance(why, str):
             raise Refused([Problem("dnsblock", None, "", why)])
         failure = f"failed to respond (HTTP {response.status}): {why or answer}"
@@ -219,6 +261,8 @@ def _is_success(response: HTTPResponse) -> bool:
 def _read(response: HTTPResponse) -> dict[str, Any]:
     """Parses a response. Raises `ValueError` if it is not from dnsblock, and `Refused` with its problems."""
     match json.loads(response.read()):
+        case dict(answer) if isinstance(answer.get("documents"), list):
+            return answer  # each document has its own verdict and problems
         case {"problems": [*problems], "served": dict(served)} if not _is_success(response):
             raise PartlyRefused([_problem(said) for said in problems], served)
         case {"problems": [*problems]} if not _is_success(response):

@@ -460,8 +460,18 @@ class Issuer(_Options):
         return frozenset(may)
 
 
+class ApiOptions(_Options):
+    """The issuers' API over HTTPS."""
+
+    listen: Listen
+    certificate: FilePath  # PEM: the server's certificate, then those between it and the root
+    key: FilePath  # PEM: the private key of `certificate`, without a passphrase
+    tokens: FilePath  # the clients: names, roles and issuers, with hashed tokens or names of certificates
+    clients: FilePath | None = None  # PEM: the authorities of client certificates; null: tokens only
+
+
 class Http(_Options):
-    """The HTTP listeners: metrics and the control socket."""
+    """The HTTP listeners: metrics, the control socket and the issuers' API."""
 
     max_connections: Annotated[int, Number, Field(ge=8, le=10_000)] = 256  # per listener
 
@@ -508,6 +518,7 @@ class Config(_Options):
     control: SocketPath = as_written(DEFAULT_SOCKET)
     user: Annotated[str, Field(min_length=1, max_length=32)] | None = None  # the daemon switches to it
     metrics: Listen | None = as_written("127.0.0.1:9353")
+    api: ApiOptions | None = None  # for issuers; null: none
     http: Http = as_written({})
     stop_timeout_ms: Annotated[int, Number, Field(ge=0, le=600_000)] = 3000
     time_zone: TimeZone = as_written("Asia/Jakarta")  # how times are shown

@@ -20,11 +20,11 @@ from dnsblock.config_file import load
 from dnsblock.errors import Refused, as_refused
 from dnsblock.http.api import control_app
 from dnsblock.http.connections import connections_of
+from dnsblock.http.issuers import Gate, issuers_app
 from dnsblock.http.metrics import Metrics, metrics_app
-from dnsblock.http.server import MetricsServer, bind_control, serve
+from dnsblock.http.server import Listener, bind_control, serve
 from dnsblock.http.traffic import Traffic
-from dnsblock.listeners import Bound, bind_engine
-from dnsblock.listeners import Metrics as MetricsSocket
+from dnsblock.listeners import Bound, HttpSocket, bind_engine
 from dnsblock.lists import records
 from dnsblock.lists.corrupt import replace_corrupt
 from dnsblock.lists.refresh import Hooks, Refresher, fetch_missing
@@ -72,11 +72,11 @@ class Daemon:
             self.impact_runs = ImpactRuns(self.engine)
             # Everything that can fail comes before the record, so a failed startup has accepted nothing.
             self.control = self._resources.enter_context(bind_control(config.control))
-            metrics = MetricsSocket.bind(config.metrics)
-            self._resources.callback(metrics.close)
-            self.metrics_server = MetricsServer(metrics_app(self.metrics), metrics, self.http["metrics"])
+            self.gate = Gate(startup.draft.access, config.http.max_connections)
+            self.http["api"] = self.gate.connections
+            self.listeners = self._listeners(config)
             drop(config, [descriptor for _, some in self.engine.sockets() for descriptor in some])
-            parts = (self.engine, self.metrics, self._take_over, lambda: self.metrics_endpoint)
+            parts = (self.engine, self.metrics, self._take_over, self.http_endpoints)
             self.publisher = Publisher(startup.record(), *parts)
         except BaseException as err:
             self._resources.close()
@@ -91,6 +91,16 @@ class Daemon:
         self.actions = Actions(self.publisher, self.refresher, self.engine)
         if not config.zones:
             event(logging.WARNING, "no zones are configured: nothing is blocked")
+
+    def _listeners(self, config: Config) -> dict[str, Listener]:
+        """Binds the sockets of the HTTP listeners. Raises `Refused`."""
+        apps = {"metrics": lambda: metrics_app(self.metrics), "api": lambda: issuers_app(self, self.gate)}
+        found: dict[str, Listener] = {}
+        for option, app in apps.items():
+            bound = HttpSocket.bind(config, option)
+            self._resources.callback(bound.close)
+            found[option] = Listener(app, bound, self.http[option])
+        return found
 
     @property
     def config(self) -> Config:
@@ -265,12 +275,15 @@ class Daemon:
         config = bound.config
         if bound.listening is not None:
             self._socket_store.keep(self.engine.sockets())
-        if bound.metrics is not None:
-            await self.metrics_server.move(bound.metrics)
+        self.gate.renew(self.publisher.inputs.access)
+        for option, new in bound.http.items():
+            self.gate.streams.end()
+            await self.listeners[option].move(new)
         if (before.log, before.time_zone) != (config.log, config.time_zone):
             set_up(config.log, config.time_zone)
         for connections in self.http.values():
             connections.limit(config.http.max_connections)
+        self.gate.streams.wake()
 
     # ------- Used by the control API and the metrics
 
@@ -305,7 +318,16 @@ class Daemon:
     @property
     def metrics_endpoint(self) -> str | None:
         """The address of the metrics."""
-        return self.metrics_server.endpoint
+        return self.listeners["metrics"].endpoint
+
+    @property
+    def api_endpoint(self) -> str | None:
+        """The address of the issuers' API."""
+        return self.listeners["api"].endpoint
+
+    def http_endpoints(self) -> dict[str, str | None]:
+        """The addresses of the HTTP listeners, by option."""
+        return {option: listener.endpoint for option, listener in self.listeners.items()}
 
     @property
     def workers(self) -> int:
@@ -320,8 +342,10 @@ class Daemon:
 
 @contextlib.asynccontextmanager
 async def _servers(daemon: Daemon) -> AsyncIterator[None]:
-    """Runs control API and metrics."""
+    """Runs control API, metrics and issuers' API."""
     async with contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(serve(control_app(daemon), daemon.control, daemon.http["control"]))
-        await stack.enter_async_context(daemon.metrics_server)
+        for listener in daemon.listeners.values():
+            await stack.enter_async_context(listener)
+        stack.callback(daemon.gate.streams.end)
         yield

@@ -9,9 +9,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from dnsblock._engine import Progress
+from dnsblock.access import ApiAccess, read_access
 from dnsblock.clock import utc_now
 from dnsblock.config import Config
 from dnsblock.config_file import load_again
+from dnsblock.errors import Problem, Refused
 from dnsblock.lists.lists import Lists
 from dnsblock.log import event
 from dnsblock.orders.authority import Keys
@@ -61,6 +63,7 @@ class Inputs:
         self.restart_needed: tuple[str, ...] = ()  # options whose new values wait for a restart
         self.files = started.files or NO_FILES
         self.keys: Keys = started.keys
+        self.access = started.access
         self._secrets = started.secrets
         # Held by the threads that read, even after their callers have given up.
         self._reader_at_work, self._lister_at_work = threading.Lock(), threading.Lock()
@@ -74,6 +77,7 @@ class Inputs:
         """Keeps the secrets and the digests of referenced files, once they are in force."""
         self._secrets = draft.secrets or self._secrets
         self.keys = draft.keys
+        self.access = draft.access or self.access
         self.files = self.files if draft.files is None else draft.files
 
     @contextlib.asynccontextmanager
@@ -110,6 +114,7 @@ class Inputs:
                 text = f"restart needed for new values of: {', '.join(restart_needed)}"
                 event(logging.WARNING, text)
             wanted = wanted.model_copy(update={option: getattr(config, option) for option in FIXED})
+            wanted, access, unusable = self._read_access(wanted, config)
             with self._with_progress() if reads_lists else contextlib.nullcontext() as progress:
                 draft = read(
                     *(wanted, known, in_force.lists, in_force.now, progress),
@@ -120,8 +125,20 @@ class Inputs:
                 )
             # In this thread, so that no order waits for it.
             zones = compile_lists(draft.config, draft.lists, in_force.list_zones)
-            problems = (*problems, *draft.problems)
-            return replace(draft, problems=problems, restart_needed=restart_needed, list_zones=zones)
+            problems = (*problems, *unusable, *draft.problems)
+            draft = replace(draft.with_access(access or self.access), problems=problems)
+            return replace(draft, restart_needed=restart_needed, list_zones=zones)
+
+    def _read_access(
+        self, wanted: Config, config: Config
+    ) -> tuple[Config, ApiAccess | None, tuple[Problem, ...]]:
+        """The credentials of the issuers' API. If they cannot be used, the previous ones stay in force."""
+        if wanted.api is None:
+            return wanted, None, ()
+        try:
+            return wanted, read_access(wanted.api, self.access), ()
+        except Refused as err:
+            return wanted.model_copy(update={"api": config.api}), None, err.problems
 
     def read_lists(self, present: Callable[[], Present], only: str | None) -> ReadLists:
         """Reads the lists again, or the list of one zone, in a thread. Raises `Refused`."""

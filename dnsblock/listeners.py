@@ -1,10 +1,11 @@
-"""Binds the listen addresses and the metrics address, at startup and after a reload.
+"""Binds the listen addresses and those of the metrics and the API, at startup and after a reload.
 
 New sockets are bound before old ones are closed. If an address cannot be bound, its option keeps its old
 value; the rest of the configuration is not affected.
 """
 
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,25 +36,26 @@ class Bound:
 
     config: Config  # options with unusable new values keep the old ones
     listening: Listening | None  # None: unchanged
-    metrics: "Metrics | None"  # None: unchanged
+    http: "Mapping[str, HttpSocket]"  # by option; those that have changed
     problems: tuple[Problem, ...]
 
     def close(self) -> None:
         """Closes sockets that will not be used."""
-        if self.metrics is not None:
-            self.metrics.close()
+        for one in self.http.values():
+            one.close()
 
 
 @dataclass(frozen=True, slots=True)
-class Metrics:
-    """The metrics socket, if there is one."""
+class HttpSocket:
+    """The socket of an HTTP listener, if there is one."""
 
     sock: socket.socket | None = None
 
     @classmethod
-    def bind(cls, endpoint: Endpoint | None) -> "Metrics":
-        """Raises `Refused`."""
-        return cls() if endpoint is None else cls(_bind_metrics(endpoint))
+    def bind(cls, config: Config, option: str) -> "HttpSocket":
+        """Listens on the address of `metrics` or `api`. Raises `Refused`."""
+        endpoint = _endpoint(config, option)
+        return cls() if endpoint is None else cls(_bind_http(endpoint, option))
 
     @property
     def endpoint(self) -> str | None:
@@ -66,31 +68,41 @@ class Metrics:
             self.sock.close()
 
 
-def bind(wanted: Config, now: Config, engine: Engine, metrics_endpoint: str | None) -> Bound:
-    """Binds new addresses of `wanted`. `metrics_endpoint` is the current metrics address."""
+def bind(wanted: Config, now: Config, engine: Engine, http: Mapping[str, str | None]) -> Bound:
+    """Binds new addresses of `wanted`. `http` has the current addresses of the HTTP listeners, by option."""
     problems: list[Problem] = []
     unchanged: dict[str, Any] = {}
     listening: Listening | None = None
-    metrics: Metrics | None = None
     if wanted.listen != now.listen:
         try:
             listening = engine.listen(_addresses(wanted))
         except OSError as err:
             problems.append(_not_bound(err))
             unchanged["listen"] = now.listen
-    # The configured port may be one that the kernel chose before.
-    if wanted.metrics != now.metrics and (wanted.metrics is None or str(wanted.metrics) != metrics_endpoint):
+    sockets: dict[str, HttpSocket] = {}
+    for option, current in http.items():
+        endpoint = _endpoint(wanted, option)
+        # The configured port may be one that the kernel chose before.
+        if endpoint == _endpoint(now, option) or (endpoint is not None and str(endpoint) == current):
+            continue
         try:
-            metrics = Metrics.bind(wanted.metrics)
+            sockets[option] = HttpSocket.bind(wanted, option)
         except Refused as err:
             problems.extend(err.problems)
-            unchanged["metrics"] = now.metrics
+            unchanged[option] = getattr(now, option)
     addresses = {server.address for config in (wanted, now) for server in config.upstream.servers}
     if len(addresses) > MAX_UPSTREAMS:
         reason = f"more than {MAX_UPSTREAMS} upstreams, old and new together: change them in two reloads"
         problems.append(Problem(str(wanted.path), None, "upstream.servers", reason))
         unchanged["upstream"] = now.upstream
-    return Bound(wanted.model_copy(update=unchanged), listening, metrics, tuple(problems))
+    return Bound(wanted.model_copy(update=unchanged), listening, sockets, tuple(problems))
+
+
+def _endpoint(config: Config, option: str) -> Endpoint | None:
+    """The configured address of an HTTP listener."""
+    if option == "metrics":
+        return config.metrics
+    return None if config.api is None else config.api.listen
 
 
 def _addresses(config: Config) -> list[tuple[Any, int]]:
@@ -101,8 +113,8 @@ def _not_bound(err: OSError) -> Problem:
     return Problem(str(err.filename or "listen"), None, "", binding_advice(err, "listen"))
 
 
-def _bind_metrics(endpoint: Endpoint) -> socket.socket:
-    """Listens on the metrics address. Raises `Refused`."""
+def _bind_http(endpoint: Endpoint, option: str) -> socket.socket:
+    """Listens on the address of an HTTP listener. Raises `Refused`."""
     family = socket.AF_INET6 if endpoint.host.version == 6 else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -111,6 +123,6 @@ def _bind_metrics(endpoint: Endpoint) -> socket.socket:
         sock.listen(BACKLOG)
     except OSError as err:
         sock.close()
-        reason = f"{binding_advice(err, 'metrics')} (`null` for none)"
+        reason = f"{binding_advice(err, option)} (`null` for none)"
         raise Refused([Problem(str(endpoint), None, "", reason)]) from err
     return sock

@@ -1,4 +1,7 @@
-"""The principal of a control call: a local user, or the daemon itself. Ledger, history and log record it."""
+"""The principal of a change: a local user, a client of the issuers' API, or the daemon itself.
+
+Ledger, history and log record it.
+"""
 
 import pwd
 import socket
@@ -13,15 +16,18 @@ _UCRED = struct.Struct("3i")  # unix(7): process, user and group
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """The identity behind a control call. It comes from the kernel, never from the caller."""
+    """The identity behind a call, from the kernel or from verified credentials."""
 
-    kind: Literal["daemon", "local"]
+    kind: Literal["daemon", "local", "issuer"]
     uid: int | None = None
     user: str | None = None  # None: the system knows no name for this uid
+    client: str | None = None  # of an issuer: the name in the file `api.tokens`
 
     def __str__(self) -> str:
         if self.kind == "daemon":
             return "daemon"
+        if self.kind == "issuer":
+            return f"API client {self.client}"
         return f"uid {self.uid}" if self.user is None else f"{self.user} (uid {self.uid})"
 
     @classmethod
@@ -34,6 +40,8 @@ class Principal:
 
     def as_json(self) -> dict[str, Any]:
         """The fields that a record of the ledger stores."""
+        if self.kind == "issuer":
+            return {"kind": self.kind, "client": self.client}
         return {"kind": self.kind, "uid": self.uid, "user": self.user}
 
     @classmethod
@@ -44,6 +52,8 @@ class Principal:
                 return DAEMON
             case {"kind": "local", "uid": int(uid), "user": str() | None as user, **rest} if not rest:
                 return cls("local", uid, user)
+            case {"kind": "issuer", "client": str(client), **rest} if not rest:
+                return cls("issuer", client=client)
         raise ValueError("not a principal")
 
 

@@ -79,7 +79,9 @@ def _check_reload(config: Config) -> None:
             advice = "install with a Python that it can execute: make install PYTHON=/usr/bin/python3"
             raise _refused(config, f"cannot read the running Python ({library}): {advice}")
     places = [place for zone in config.zones for place in (zone.place, zone.addresses)]
-    needed = [config.path, config.orders, config.cookies.secrets, *places]
+    api = config.api
+    of_api = () if api is None else (api.certificate, api.key, api.tokens, api.clients)
+    needed = [config.path, config.orders, config.cookies.secrets, *of_api, *places]
     reason = f"user {config.user} cannot read it, so a reload would fail: change its permissions"
     problems = [
         Problem(str(path), None, "", reason)

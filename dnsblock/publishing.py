@@ -89,7 +89,7 @@ class Publisher:
         engine: Engine,
         observer: Observer,
         take_over: Callable[[Bound, Config], Awaitable[None]],
-        metrics_endpoint: Callable[[], str | None],
+        http_endpoints: Callable[[], Mapping[str, str | None]],
     ) -> None:
         self.recorder: Recorder = started.recorder
         self.store: Store = started.store
@@ -101,7 +101,7 @@ class Publisher:
         self.has_published = asyncio.Event()  # wakes the task that waits for the next scheduled change
         self.is_stopping = False
         self._engine, self._observer = engine, observer
-        self._take_over, self._metrics_endpoint = take_over, metrics_endpoint
+        self._take_over, self._http_endpoints = take_over, http_endpoints
         self.rules = started.draft.rules
         self._publishing = asyncio.Lock()
         self._enforced = started.recorder.ledger.position  # the enforced part of the ledger
@@ -267,7 +267,7 @@ class Publisher:
         Lists that cannot be recorded stay at their previous versions and delay no order; an address that
         cannot be listened on stays, too.
         """
-        bound = bind(draft.config, self.config, self._engine, self._metrics_endpoint())
+        bound = bind(draft.config, self.config, self._engine, self._http_endpoints())
         try:
             return self._commit_bound(replace(draft, config=bound.config), bound)
         except BaseException:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from dnsblock.access import read_access
 from dnsblock.clock import utc_now
 from dnsblock.config import Config
 from dnsblock.errors import HistoryUnwritable, Refused
@@ -36,7 +37,8 @@ class Startup:
     @classmethod
     def prepare(cls, config: Config, recorder: Recorder, store: Store, at: datetime) -> "Startup":
         """Reads and compiles. Raises `Refused`."""
-        draft = _read(config, recorder, store)
+        access = None if config.api is None else read_access(config.api)
+        draft = _read(config, recorder, store).with_access(access)
         inbox = _inbox(draft, has_ledger=bool(recorder.ledger.records))
         return cls(recorder, store, draft, recorder.compile(draft), at, inbox)
 

@@ -76,7 +76,18 @@ def _ready_json(daemon: "Daemon") -> None:
     from dnsblock.http.api import status
 
     facts = status(daemon)
-    keys = ("pid", "listening", "metrics", "control", "serial", "digest", "entries", "upstreams", "workers")
+    keys = (
+        "pid",
+        "listening",
+        "metrics",
+        "api",
+        "control",
+        "serial",
+        "digest",
+        "entries",
+        "upstreams",
+        "workers",
+    )
     click.echo(json.dumps({"event": "ready", **{key: facts[key] for key in keys}}))
 
 

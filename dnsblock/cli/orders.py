@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from dnsblock.cli.common import EXIT_CODES, Commands, client_of, common
-from dnsblock.client import MAX_SUBMITTED_BYTES
+from dnsblock.client import MAX_SUBMITTED_BYTES, SignedFile
 from dnsblock.document import read, read_bytes
 from dnsblock.errors import Exit, Refused, printable
 
@@ -44,26 +44,32 @@ def submit(config_path: Path, as_json: bool, *, files: tuple[Path, ...]) -> None
     else:
         for one in answer["documents"]:
             _print_verdict(one)
-        if answer["served"]:
-            served = answer["served"]
+        if served := answer.get("served"):
             click.echo(f"serving serial {served['serial']}, {served['entries']:,} names enforced")
     is_refused = any(one["verdict"] == "refused" for one in answer["documents"])
     sys.exit(Exit.REFUSED if is_refused else Exit.DONE)
 
 
-def _read(file: Path) -> tuple[str, bytes, bytes | None]:
-    """A document and its entries file, if readable. The daemon reports what is missing."""
+def _read(file: Path) -> SignedFile:
+    """A document with its signatures and its entries file, if it has them."""
     called = os.fsencode(file).decode("utf-8", "replace")
     data = read_bytes(file, max_bytes=MAX_SUBMITTED_BYTES)
+    beside = file.with_name(file.name + ".sig")
+    signatures = read_bytes(beside, max_bytes=MAX_SUBMITTED_BYTES) if beside.exists() else None
+    path = _path_of_entries(called, data)
+    entries = None if path is None else read_bytes(file.parent / path, max_bytes=MAX_SUBMITTED_BYTES)
+    return SignedFile(called, data, signatures, entries)
+
+
+def _path_of_entries(called: str, data: bytes) -> str | None:
+    """The plain name of the entries file in a document, if it has one."""
     try:
         value = read(called, data, max_bytes=len(data)).value
     except Refused:
-        return called, data, None
+        return None
     reference = value.get("entries_file") if isinstance(value, dict) else None
     path = reference.get("path") if isinstance(reference, dict) else None
-    if not isinstance(path, str) or "/" in path or "\0" in path:
-        return called, data, None
-    return called, data, read_bytes(file.parent / path, max_bytes=MAX_SUBMITTED_BYTES)
+    return path if isinstance(path, str) and "/" not in path and "\0" not in path else None
 
 
 def _print_verdict(one: dict[str, Any]) -> None:

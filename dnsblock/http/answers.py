@@ -1,37 +1,81 @@
-"""Request parsing and responses shared by the parts of the control API."""
+"""Request parsing and responses shared by the control API and the issuers' API.
+
+Errors are problem details (RFC 9457): `code` and `problems` are for programs, `detail` is for people.
+"""
 
 import asyncio
 import threading
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from datetime import datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 
 from dnsblock import times
 from dnsblock.change import Served
 from dnsblock.errors import PartlyRefused, Problem, Refused
+from dnsblock.http.connections import BODY_SECONDS
 from dnsblock.http.control import Control, View
 from dnsblock.log import fault
 from dnsblock.principal import Principal
 
-BODY_SECONDS = 60.0  # for a body over a local socket
 LOOKUP_SECONDS = 2.0  # for the name of a user
 _lookups: dict[int, Future[Principal]] = {}  # one at a time for each user
+
+# The title of each code, which is the last part of the type (RFC 9457, section 3.1).
+TITLES = {
+    "MALFORMED": "malformed request",
+    "INVALID": "invalid value",
+    "UNAUTHENTICATED": "no valid credentials",
+    "FORBIDDEN": "not allowed for this client",
+    "NOT_FOUND": "not found",
+    "METHOD_NOT_ALLOWED": "method not allowed",
+    "TOO_SLOW": "the request took too long",
+    "REFUSED": "refused",
+    "UNKNOWN_EVENT": "unknown event",
+    "TOO_LARGE": "request too large",
+    "UNSUPPORTED_MEDIA_TYPE": "unsupported media type",
+    "BUSY": "too many requests at once",
+    "UNAVAILABLE": "nothing can be accepted now",
+    "INTERNAL": "internal error",
+}
+OF_STATUS = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
+class ApiError(HTTPException):
+    """A request that is not carried out; it becomes a response with problem details."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        problems: Iterable[Problem] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(status, detail, headers)
+        self.code = code
+        self.problems = tuple(problems)
+
+
 def asked(request: Request, model: type[Model]) -> Model:
-    """Parses the query string of a request. Raises `HTTPException` with the problems."""
+    """Parses the query string of a request. Raises `ApiError` with the problems."""
     try:
         return model.model_validate(dict(request.query_params))
     except ValidationError as err:
         wrong = "; ".join(f"{one['loc'][-1]}: {one['msg']}" for one in err.errors())
-        raise HTTPException(422, wrong) from err
+        raise ApiError(422, "INVALID", wrong) from err
+
+
+def not_a_name(err: Exception) -> ApiError:
+    """The error for text that is not a domain name."""
+    return ApiError(400, "INVALID", str(err))
 
 
 async def principal_of(request: Request) -> Principal:
@@ -76,17 +120,51 @@ async def body(request: Request, file: str, max_bytes: int) -> bytes:
     return bytes(data)
 
 
+# ------- Errors
+
+
+def problem_details(
+    status: int,
+    code: str,
+    detail: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    **more: Any,
+) -> JSONResponse:
+    """An error as RFC 9457 defines it, with `code` and further members."""
+    details = {
+        "type": f"urn:dnsblock:problem:{code.lower().replace('_', '-')}",
+        "title": TITLES[code],
+        "status": status,
+        "detail": detail,
+        "code": code,
+        **more,
+    }
+    media_type = "application/problem+json"
+    return JSONResponse(details, status_code=status, headers=headers, media_type=media_type)
+
+
+def code_of(err: Exception) -> str:
+    """The code of an error, also of one by starlette."""
+    if isinstance(err, ApiError):
+        return err.code
+    return OF_STATUS.get(err.status_code, "MALFORMED") if isinstance(err, HTTPException) else "MALFORMED"
+
+
 async def improper(request: Request, err: Exception) -> JSONResponse:
     """The response to an invalid request, perhaps from a command of another version."""
+    if isinstance(err, ClientDisconnect):
+        return problem_details(400, "MALFORMED", "the client has disconnected")
     if not isinstance(err, HTTPException):
         raise err
-    is_known = err.status_code not in (404, 405)
+    is_known = isinstance(err, ApiError) or err.status_code not in OF_STATUS
     reason = (
         err.detail
         if is_known
         else f"this version of dnsblock has no {request.method} {request.scope['path']}"
     )
-    return JSONResponse({"error": "invalid request", "reason": reason}, status_code=err.status_code)
+    more = {"problems": Refused(err.problems).as_json()} if isinstance(err, ApiError) and err.problems else {}
+    return problem_details(err.status_code, code_of(err), reason, headers=err.headers, **more)
 
 
 async def failed(request: Request, err: Exception) -> JSONResponse:
@@ -95,18 +173,22 @@ async def failed(request: Request, err: Exception) -> JSONResponse:
         f"internal error ({type(err).__name__}): please report it with the traceback in the log of the daemon"
     )
     fault(f"internal error in {request.method} {request.scope['path']}")
-    return JSONResponse({"error": "internal error", "reason": reason}, status_code=500)
+    return problem_details(500, "INTERNAL", reason)
+
+
+def refused(err: Refused, status: int = 409) -> JSONResponse:
+    """The response for refused input: the reasons, and what is served if everything else was done."""
+    facts = {"served": err.served} if isinstance(err, PartlyRefused) else {}
+    detail = "; ".join(one.reason for one in err.problems[:1]) or "refused"
+    return problem_details(status, "REFUSED", detail, problems=err.as_json(), **facts)
+
+
+# ------- Results
 
 
 def served(done: Served) -> JSONResponse:
     """The response after a publish: the serial now served, and the changes."""
     return JSONResponse(done.facts())
-
-
-def refused(err: Refused) -> JSONResponse:
-    """The response for refused input: the reasons, and what is served if everything else was done."""
-    facts = {"served": err.served} if isinstance(err, PartlyRefused) else {}
-    return JSONResponse({"error": "refused", "problems": err.as_json(), **facts}, status_code=409)
 
 
 def utc(time: datetime | None) -> str | None:

@@ -7,18 +7,33 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from dnsblock import __version__
+from dnsblock.client import MAX_SUBMITTED_BYTES, MAX_SUBMITTED_DOCUMENTS
 from dnsblock.errors import Refused, printable
-from dnsblock.http.answers import asked, failed, improper, principal_of, refused, served, utc, view_of
+from dnsblock.http.answers import (
+    asked,
+    failed,
+    improper,
+    not_a_name,
+    principal_of,
+    refused,
+    served,
+    utc,
+    view_of,
+)
+from dnsblock.http.callers import local_caller
 from dnsblock.http.control import Control, View
 from dnsblock.http.impact import impact_routes
 from dnsblock.http.lists import explain_at, lists_routes, sources
 from dnsblock.http.log import log_routes
-from dnsblock.http.orders import orders_routes
+from dnsblock.http.orders import Site, annul_routes, orders_routes
+from dnsblock.http.paths import RawPath
+from dnsblock.http.submissions import Limits
 from dnsblock.names import NameRefused, address, canonical
 from dnsblock.orders.state import OrderState
 
@@ -37,7 +52,11 @@ class Purge(BaseModel):
     below: bool = False
 
 
-def control_app(control: Control) -> Starlette:
+# The orders of all issuers on a new server may come in one request.
+LIMITS = Limits(MAX_SUBMITTED_BYTES, MAX_SUBMITTED_DOCUMENTS, large=1)
+
+
+def control_app(control: Control) -> ASGIApp:
     """The application behind the control socket. Permission to open the socket allows every request."""
 
     async def get_status(request: Request) -> JSONResponse:
@@ -66,7 +85,7 @@ def control_app(control: Control) -> Starlette:
             zone = view.config.time_zone.key
             return JSONResponse({**explanation, "scheduled": coming, "time_zone": zone})
         except NameRefused as err:
-            return JSONResponse({"error": "not a name", "reason": str(err)}, status_code=400)
+            raise not_a_name(err) from err
 
     async def post_purge(request: Request) -> JSONResponse:
         """Purges a name from the cache, or without a name the whole cache."""
@@ -74,12 +93,13 @@ def control_app(control: Control) -> Starlette:
         try:
             name = None if purge.name is None else canonical(purge.name)
         except NameRefused as err:
-            return JSONResponse({"error": "not a name", "reason": str(err)}, status_code=400)
+            raise not_a_name(err) from err
         by = await principal_of(request)
         purged = await asyncio.to_thread(control.actions.purge, by, name, purge.below)
         return JSONResponse({"purged": purged})
 
-    return Starlette(
+    site = Site(local_caller, LIMITS, lambda _: None)
+    app = Starlette(
         routes=[
             Route("/v1/status", get_status),
             Route("/v1/work", get_work),
@@ -89,10 +109,12 @@ def control_app(control: Control) -> Starlette:
             *lists_routes(control),
             *log_routes(control),
             *impact_routes(control),
-            *orders_routes(control),
+            *annul_routes(control),
+            *orders_routes(control, site),
         ],
-        exception_handlers={HTTPException: improper, Exception: failed},
+        exception_handlers={HTTPException: improper, ClientDisconnect: improper, Exception: failed},
     )
+    return RawPath(app)
 
 
 def work(view: View) -> dict[str, Any]:
@@ -143,6 +165,7 @@ def status(view: View) -> dict[str, Any]:
         ],
         "listening": view.listening,
         "metrics": view.metrics_endpoint,
+        "api": view.api_endpoint,
         "control": str(config.control),
         "upstreams": [str(server) for server in config.upstream.servers],
         "upstreams_down": view.upstreams_down,

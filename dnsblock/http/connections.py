@@ -1,30 +1,36 @@
-"""Limits the connections of an HTTP listener: their number, and how long each may be idle.
+"""Limits the connections of an HTTP listener: their number, and how long each may be idle. Adds TLS to them.
 
 Every client that can reach a listener can open connections. Without limits, idle ones would lock out
 Prometheus, and use the descriptors that orders and DNS over TCP need.
 """
 
 import asyncio
+import contextlib
 import resource
 import socket
+import ssl
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from dnsblock.access import PeerCertificate
 from dnsblock.config import Config
 from dnsblock.principal import peer_uid
 
+HANDSHAKE_SECONDS = 10.0  # of TLS
 FIRST_BYTE_SECONDS = 5.0
 HEAD_SECONDS = 10.0  # from the first byte to the end of a request's head
 BODY_SECONDS = 60.0  # from then to the end of its body
+CLOSE_SECONDS = 5.0  # for the end of a TLS connection
 WRITE_SECONDS = 10.0  # for a client that stops reading its response
-REASONS = ("first_byte", "head", "body", "write", "garbage", "full")
+SLOWEST_BYTES = 64 << 10  # per second; a large body of a known client may take as long as this takes
+REASONS = ("handshake", "first_byte", "head", "body", "write", "garbage", "full")
 DESCRIPTORS_SHARE = 16  # each listener may use this fraction of the descriptors; DNS and orders need the rest
 FEWEST = 4
 
 
 def connections_of(config: Config) -> "dict[str, Connections]":
-    """The connections of each listener, by its name."""
+    """The connections of each listener without TLS, by its name."""
     return {name: Connections(config.http.max_connections) for name in ("control", "metrics")}
 
 
@@ -41,7 +47,7 @@ class Connections:
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._most = most if descriptors < 0 else min(most, max(FEWEST, descriptors // DESCRIPTORS_SHARE))
 
-    def protocol(self) -> type[asyncio.Protocol]:
+    def protocol(self) -> "type[_Bounded]":
         """The protocol class that uvicorn creates for each connection."""
         return type("Bounded", (_Bounded,), {"_all": self})
 
@@ -53,12 +59,29 @@ class Connections:
             next(idle, new).close("full")
 
 
+class TlsConnections(Connections):
+    """The connections of a listener with TLS. A reload may replace the `context`."""
+
+    context: ssl.SSLContext | None = None  # None: no connection is accepted
+
+    def protocol(self) -> "type[_Bounded]":
+        """The protocol class that uvicorn creates for each connection."""
+        return type("Secured", (_Secured,), {"_all": self})
+
+    def renew(self, context: ssl.SSLContext) -> None:
+        """Uses this context for new connections. Existing ones end after their current response."""
+        self.context = context
+        for connection in list(self.open):
+            connection.retire()
+
+
 class _Bounded(H11Protocol):
     """A connection with a deadline for each phase."""
 
     _all: Connections
     _deadline: asyncio.TimerHandle | None = None
     _waits_for = ""  # the reason of the deadline
+    _body_seconds = BODY_SECONDS
 
     @property
     def is_served(self) -> bool:
@@ -68,8 +91,9 @@ class _Bounded(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         sock = transport.get_extra_info("socket")
+        self.app_state = {**self.app_state, "connection": self}
         if sock.family == socket.AF_UNIX:
-            self.app_state = {**self.app_state, "peer_uid": peer_uid(sock)}
+            self.app_state["peer_uid"] = peer_uid(sock)
         self._all.add(self)
         self._wait_for("first_byte", FIRST_BYTE_SECONDS)
 
@@ -81,11 +105,20 @@ class _Bounded(H11Protocol):
         if self.conn.their_state is h11.IDLE:
             self._wait_for("head", HEAD_SECONDS)
         elif self.conn.their_state is h11.SEND_BODY:
-            self._wait_for("body", BODY_SECONDS)
+            self._wait_for("body", self._body_seconds)
         else:
             self._go_on()
 
+    def expect(self, size: int) -> float:
+        """Gives a client that may send this much the time for it, in seconds."""
+        self._body_seconds = BODY_SECONDS + size / SLOWEST_BYTES
+        if self._waits_for == "body":
+            self._wait_for("", 0)
+            self._wait_for("body", self._body_seconds)
+        return self._body_seconds
+
     def on_response_complete(self) -> None:
+        self._body_seconds = BODY_SECONDS
         super().on_response_complete()  # it limits the time until the next request
         self._go_on()
 
@@ -109,13 +142,22 @@ class _Bounded(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._all.open.pop(self, None)
         self._wait_for("", 0)
+        self.app_state = {}  # no cycle with this object
         super().connection_lost(exc)
 
     def close(self, reason: str) -> None:
         """Closes immediately, even if the client does not read."""
+        self._wait_for("", 0)
         self._all.open.pop(self, None)
         self._all.closed[reason] += 1
         self.transport.abort()
+
+    def retire(self) -> None:
+        """Closes after the current response, or immediately if there is none."""
+        try:
+            self.shutdown()
+        except h11.LocalProtocolError:  # the client has sent garbage
+            self.transport.abort()
 
     def _go_on(self) -> None:
         """Clears the deadline: the client has sent its request and only has to read the response."""
@@ -131,3 +173,53 @@ class _Bounded(H11Protocol):
             self._deadline.cancel()
         self._waits_for = reason
         self._deadline = self.loop.call_later(seconds, self.close, reason) if reason else None
+
+
+class _Secured(_Bounded):
+    """A connection that begins with a TLS handshake. Until its end, the transport is that of TCP."""
+
+    _all: TlsConnections
+    _early = b""  # decrypted before this protocol has its transport
+    _shaking: asyncio.Task[None] | None = None  # asyncio itself keeps only a weak reference
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self.transport = transport
+        self._all.add(self)
+        self._wait_for("handshake", HANDSHAKE_SECONDS)
+        self._shaking = self.loop.create_task(self._shake_hands(transport))
+
+    def data_received(self, data: bytes) -> None:
+        if self._shaking is None:
+            super().data_received(data)
+        else:
+            self._early += data
+
+    def shutdown(self) -> None:
+        if self._shaking is None:
+            super().shutdown()
+        else:
+            self.transport.abort()
+
+    async def _shake_hands(self, raw: asyncio.Transport) -> None:
+        transport: asyncio.Transport | None = None
+        context = self._all.context
+        if context is not None:
+            with contextlib.suppress(OSError, ValueError):  # ssl.SSLError is an OSError
+                transport = await self.loop.start_tls(
+                    *(raw, self, context),
+                    server_side=True,
+                    # Our own deadline ends a slow handshake: asyncio would not count it.
+                    ssl_handshake_timeout=2 * HANDSHAKE_SECONDS,
+                    ssl_shutdown_timeout=CLOSE_SECONDS,
+                )
+        if self not in self._all.open:  # closed meanwhile
+            return
+        if transport is None:
+            self.close("handshake")
+            return
+        self._shaking = None
+        self.app_state = {**self.app_state, "certificate": PeerCertificate.of(transport)}
+        super().connection_made(transport)
+        if early := self._early:
+            self._early = b""
+            self.data_received(early)

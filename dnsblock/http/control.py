@@ -75,6 +75,10 @@ class View(Protocol):
         """The address of the metrics listener."""
 
     @property
+    def api_endpoint(self) -> str | None:
+        """The address of the issuers' API."""
+
+    @property
     def upstreams_down(self) -> list[str]:
         """Upstreams that are marked down."""
 

@@ -4,13 +4,13 @@ import asyncio
 from typing import Annotated
 
 from pydantic import BaseModel, Field
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from dnsblock.client import MAX_CANDIDATE_BYTES
 from dnsblock.errors import Refused
-from dnsblock.http.answers import asked, body, view_of
+from dnsblock.http.answers import asked, body, refused, view_of
 from dnsblock.http.control import Control, View
 from dnsblock.policy.impact import MAX_SECONDS, MAX_TOP, Match, Run
 
@@ -38,9 +38,7 @@ def impact_routes(control: Control) -> list[Route]:
             with view.impact_runs.run(what.file, what.seconds) as run:
                 return await _report(view, request, what, run)
         except Refused as err:
-            return JSONResponse({"error": "refused", "problems": err.as_json()}, status_code=409)
-        except ClientDisconnect:
-            return JSONResponse({"error": "gone"}, status_code=400)  # the client has disconnected
+            return refused(err)
 
     async def get_impact(request: Request) -> JSONResponse:
         """The counts so far of the current impact run; null if there is none."""

@@ -12,7 +12,7 @@ from dnsblock.client import MAX_SERIAL
 from dnsblock.clock import utc_now
 from dnsblock.config import Zone
 from dnsblock.errors import Problem, Refused, printable
-from dnsblock.http.answers import asked, principal_of, refused, served, utc, view_of
+from dnsblock.http.answers import ApiError, asked, not_a_name, principal_of, refused, served, utc, view_of
 from dnsblock.http.control import Control, View
 from dnsblock.lists.history.facts import Event, Published, Version
 from dnsblock.lists.refresh import FetchStatus
@@ -155,7 +155,7 @@ async def explain_at(view: View, name: str, at: str) -> JSONResponse:
     try:
         time = moment(at, view.config.time_zone)
     except ValueError:
-        return JSONResponse({"error": "not a time", "reason": NOT_A_TIME}, status_code=400)
+        raise ApiError(400, "INVALID", NOT_A_TIME) from None
     # Times are printed in whole seconds, so a whole second includes all events within it.
     when = time.replace(microsecond=time.microsecond or 999_999)
 
@@ -175,7 +175,7 @@ async def _look_up(view: View, look: Any) -> JSONResponse:
     except Refused as err:
         return refused(err)
     except NameRefused as err:
-        return JSONResponse({"error": "not a name", "reason": str(err)}, status_code=400)
+        raise not_a_name(err) from err
     return JSONResponse({**found, "time_zone": view.config.time_zone.key})
 
 

@@ -1,22 +1,31 @@
-"""The control API for orders: submits documents, and annuls an order."""
+"""The handlers for orders, of the control API and of the issuers' API alike."""
 
-import asyncio
-import contextlib
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
-from starlette.requests import ClientDisconnect, Request
+from pydantic import BaseModel, Field
+from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from dnsblock.client import MAX_SUBMITTED_BYTES, MAX_SUBMITTED_DOCUMENTS
-from dnsblock.errors import Problem, Refused
-from dnsblock.http.answers import asked, body, principal_of, refused
+from dnsblock.change import Served
+from dnsblock.errors import Refused
+from dnsblock.http.answers import ApiError, asked, principal_of, problem_details, refused
+from dnsblock.http.callers import Caller, Identify
 from dnsblock.http.control import Control
-from dnsblock.orders.submission import Submitted
+from dnsblock.http.models import Submission
+from dnsblock.http.submissions import Limits, Turns, submission
+from dnsblock.policy.verdicts import Verdict
 
-MAX_MANIFEST_BYTES = 1 << 20
-SMALL_BYTES = 2 << 20  # a body up to this size does not wait for others
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What differs between the applications that serve these routes."""
+
+    identify: Identify
+    limits: Limits
+    count_refused: Callable[[str], None]  # a document, by code
 
 
 class Annul(BaseModel):
@@ -27,35 +36,8 @@ class Annul(BaseModel):
     reason: Annotated[str, Field(min_length=1, max_length=1000)]
 
 
-class Part(BaseModel):
-    """An entry of the manifest: the sizes in the body of a document and of the entries file after it."""
-
-    file: Annotated[str, Field(max_length=4096)]
-    document: Annotated[int, Field(ge=0)]
-    entries: Annotated[int, Field(ge=0)] | None = None
-
-
-MANIFEST = TypeAdapter(Annotated[list[Part], Field(min_length=1, max_length=MAX_SUBMITTED_DOCUMENTS)])
-
-
-def orders_routes(control: Control) -> list[Route]:
-    """`/v1/orders`: POST submits documents. `/v1/orders/annul`: POST annuls an order."""
-    one_at_a_time = asyncio.Lock()  # a body may be large
-
-    async def post_orders(request: Request) -> JSONResponse:
-        """Takes a line of JSON listing the documents, then their bytes; responds when they are in force."""
-        try:
-            announced = request.headers.get("content-length", "")
-            is_small = announced.isascii() and announced.isdigit() and int(announced) <= SMALL_BYTES
-            async with contextlib.nullcontext() if is_small else one_at_a_time:
-                documents = _documents(await body(request, "order submit", MAX_SUBMITTED_BYTES))
-                served, verdicts = await control.actions.submit(await principal_of(request), documents)
-        except Refused as err:
-            return refused(err)
-        except ClientDisconnect:
-            return JSONResponse({"error": "gone"}, status_code=400)  # the client has disconnected
-        facts = None if served is None else served.facts()
-        return JSONResponse({"documents": verdicts, "served": facts})
+def annul_routes(control: Control) -> list[Route]:
+    """`/v1/orders/annul`: POST annuls an order. For operators only."""
 
     async def post_annul(request: Request) -> JSONResponse:
         """Ends the entries of an order, and responds when that is served."""
@@ -67,34 +49,45 @@ def orders_routes(control: Control) -> list[Route]:
             return refused(err)
         return JSONResponse({"ended": ended, "served": served.facts()})
 
-    return [
-        Route("/v1/orders", post_orders, methods=["POST"]),
-        Route("/v1/orders/annul", post_annul, methods=["POST"]),
-    ]
+    return [Route("/v1/orders/annul", post_annul, methods=["POST"])]
 
 
-def _documents(data: bytes) -> list[Submitted]:
-    """The documents in a body. Raises `Refused`."""
-    end = data.find(b"\n", 0, MAX_MANIFEST_BYTES)
-    try:
-        parts = MANIFEST.validate_json(data[: max(end, 0)])
-    except ValidationError as err:
-        raise _malformed() from err
-    documents: list[Submitted] = []
-    at = end + 1
-    for part in parts:
-        start, at = at, at + part.document
-        content = data[start:at]
-        entries = None
-        if part.entries is not None:
-            start, at = at, at + part.entries
-            entries = data[start:at]
-        documents.append(Submitted(part.file, content, entries))
-    if at != len(data) or len({one.file for one in documents}) != len(documents):
-        raise _malformed()
-    return documents
+def orders_routes(control: Control, site: Site) -> list[Route]:
+    """`/v1/orders` and what is below it, except what only operators may do."""
+    turns = Turns(site.limits.large)
+
+    async def post_orders(request: Request) -> JSONResponse:
+        """Takes a form with documents; responds when they are in the ledger and in force."""
+        caller = await site.identify(request, "submit")
+        async with submission(request, site.limits, turns, str(caller.principal)) as documents:
+            try:
+                served, verdicts = await control.actions.submit(caller.principal, documents, caller.issuers)
+            except Refused as err:  # nothing is accepted now, for a reason that is not in the documents
+                raise ApiError(503, "UNAVAILABLE", str(err), err.problems) from err
+        return _submitted(site, caller, served, verdicts)
+
+    return [Route("/v1/orders", post_orders, methods=["POST"])]
 
 
-def _malformed() -> Refused:
-    reason = "the request is not what `dnsblock order submit` of this version sends"
-    return Refused([Problem("order submit", None, "", reason)])
+def _submitted(
+    site: Site, caller: Caller, served: Served | None, verdicts: Sequence[Verdict]
+) -> JSONResponse:
+    """201 if the ledger has a new document; 200 if it has all of them already; otherwise the refusal."""
+    codes = [_code(one) for one in verdicts if one["verdict"] == "refused"]
+    for code in codes:
+        site.count_refused(code)
+    if served is None and codes:
+        problems = [problem for one in verdicts for problem in one["problems"]]
+        status, code = (403, "FORBIDDEN") if set(codes) == {"FORBIDDEN"} else (422, "REFUSED")
+        facts: dict[str, Any] = {"problems": problems, "documents": verdicts}
+        return problem_details(status, code, problems[0]["reason"], **facts)
+    facts = {} if served is None else served.facts()
+    if caller.issuers is not None:  # the changes may concern other issuers
+        facts = {key: facts[key] for key in ("serial", "digest") if key in facts}
+    result = Submission.model_validate({"documents": verdicts, "served": facts or None})
+    return JSONResponse(result.model_dump(mode="json"), status_code=200 if served is None else 201)
+
+
+def _code(verdict: Verdict) -> str:
+    is_foreign = any(one["reason"].startswith("FORBIDDEN:") for one in verdict["problems"])
+    return "FORBIDDEN" if is_foreign else "REFUSED"

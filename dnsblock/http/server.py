@@ -5,7 +5,7 @@ import contextlib
 import os
 import socket
 import stat
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import uvicorn
 
 from dnsblock.errors import Problem, Refused
 from dnsblock.http.connections import Connections
-from dnsblock.listeners import Metrics as MetricsSocket
+from dnsblock.listeners import HttpSocket
 
 READY_POLL_SECONDS = 0.01
 BACKLOG = 64  # connections that may wait to be accepted
@@ -59,32 +59,37 @@ async def serve(app: Any, sock: socket.socket, connections: Connections) -> Asyn
         await task
 
 
-class MetricsServer:
-    """Serves an application on the metrics socket, which a reload may replace."""
+class Listener:
+    """Serves an application on a TCP socket, which a reload may replace.
 
-    def __init__(self, app: Any, metrics: MetricsSocket, connections: Connections) -> None:
-        self.endpoint = metrics.endpoint
-        self._app, self._metrics, self._connections = app, metrics, connections
+    `app` makes the application when there is a socket for the first time.
+    """
+
+    def __init__(self, app: Callable[[], Any], sock: HttpSocket, connections: Connections) -> None:
+        self.endpoint = sock.endpoint
+        self._make, self._socket, self._connections = app, sock, connections
+        self._app: Any = None
         self._running = contextlib.AsyncExitStack()
 
-    async def __aenter__(self) -> "MetricsServer":
-        await self.move(self._metrics)
+    async def __aenter__(self) -> "Listener":
+        await self.move(self._socket)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._running.aclose()
-        self._metrics.close()
+        self._socket.close()
 
-    async def move(self, metrics: MetricsSocket) -> None:
+    async def move(self, new: HttpSocket) -> None:
         """Serves on this socket, then stops serving on the previous one."""
         stack = contextlib.AsyncExitStack()
-        if metrics.sock is not None:
-            await stack.enter_async_context(serve(self._app, metrics.sock, self._connections))
+        if new.sock is not None:
+            self._app = self._app or self._make()
+            await stack.enter_async_context(serve(self._app, new.sock, self._connections))
         before, self._running = self._running, stack
-        left, self._metrics = self._metrics, metrics
-        self.endpoint = metrics.endpoint
+        left, self._socket = self._socket, new
+        self.endpoint = new.endpoint
         await before.aclose()
-        if left is not metrics:
+        if left is not new:
             left.close()
 
 

@@ -1,6 +1,6 @@
 """Documents that are sent to the daemon instead of being put into the inbox. The same checks apply."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from dnsblock.errors import Refused
@@ -35,8 +35,10 @@ class Examined:
     orders: dict[str, Order]  # by file: each readable document, even if it is already in the ledger
 
 
-def examine_submitted(documents: Sequence[Submitted], context: Context) -> Examined:
-    """Judges submitted documents. Pure: nothing is written."""
+def examine_submitted(
+    documents: Sequence[Submitted], context: Context, *, issuers: Collection[str] | None = None
+) -> Examined:
+    """Judges submitted documents. Pure: nothing is written. `issuers` that are not in it are refused."""
     judge = judge_of(context.config)
     read: dict[str, Order] = {}
     new: dict[str, Order] = {}  # by digest
@@ -44,6 +46,9 @@ def examine_submitted(documents: Sequence[Submitted], context: Context) -> Exami
     for one in documents:
         try:
             order = with_signatures(_read(one, judge), one.signatures)
+            if issuers is not None and order.issuer not in issuers:
+                reason = "FORBIDDEN: this client may not submit orders of this issuer"
+                raise Refused([order.problem(("issuer",), order.issuer, reason)])
             known = context.known.by_digest.get(order.sha256)
             if known is not None and known.annulled is not None:
                 reason = f"was annulled by {known.annulled.by} ({known.annulled.reason}): send a corrected document"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from dnsblock._engine import Progress
+from dnsblock.access import read_access
 from dnsblock.clock import utc_now
 from dnsblock.config import Config
 from dnsblock.config_file import inspect
@@ -53,6 +54,7 @@ def check_all(path: Path, progress: Progress | None = None) -> Checked:
     except Refused as err:
         return Checked((*problems, *err.problems), prevents=(*problems, *err.problems))
     corrupt = () if store.corrupt is None else store.corrupt.problems  # does not prevent startup
+    problems = (*problems, *_problems_of_api(config))
     try:
         if problems:
             all_problems = (*problems, *corrupt, *_problems_of_lists(config, store))
@@ -83,6 +85,16 @@ def check_all(path: Path, progress: Progress | None = None) -> Checked:
     ]
     notes = (*draft.notes, *standing_notes(policy, config, draft.new), *_left_out(draft.lists))
     return Checked((*corrupt, *refused), tuple(zones), notes)
+
+
+def _problems_of_api(config: Config) -> tuple[Problem, ...]:
+    """Why the issuers' API cannot start: its certificates or its clients."""
+    try:
+        if config.api is not None:
+            read_access(config.api)
+    except Refused as err:
+        return err.problems
+    return ()
 
 
 def _refused_documents(draft: Draft) -> tuple[Problem, ...]:

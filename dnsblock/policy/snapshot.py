@@ -10,6 +10,7 @@ from ipaddress import IPv6Address
 from types import MappingProxyType
 
 from dnsblock._engine import PlacedZone, PolicyZone, Progress, Rules, Snapshot
+from dnsblock.access import ApiAccess
 from dnsblock.config import Config, Zone
 from dnsblock.errors import Problem, Refused
 from dnsblock.lists.lists import NONE, Lists
@@ -48,12 +49,19 @@ class Draft:
     approvals: tuple[Approval, ...] = ()  # not in the ledger yet
     keys: Keys = field(default_factory=lambda: NO_KEYS)  # of the issuers
     secrets: tuple[bytes, ...] = ()  # of cookies; empty: they were not read
+    access: ApiAccess | None = None  # None: there is no issuers' API, or its files were not read
     problems: tuple[Problem, ...] = ()  # of files whose previous content stays in force
     files: Contents | None = None  # files that the configuration refers to; None: they were not read
     restart_needed: tuple[str, ...] = ()  # options whose new values need a restart
     list_zones: Mapping[str, ListZone] = field(default_factory=dict)  # compiled when the lists were read
     by: Principal = DAEMON  # who publishes
     keeps_list_zones: bool = False  # the zones of lists stay as they are in force: no list was read
+
+    def with_access(self, access: ApiAccess | None) -> "Draft":
+        """This draft with the credentials of the issuers' API, if it has one."""
+        if access is None or self.config.api is None:
+            return self
+        return replace(self, access=access, files={**(self.files or {}), **access.files})
 
     def after(self, known: Orders, now: datetime) -> "Draft":
         """This draft, updated if other orders have been accepted since it was read."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from dnsblock.client import Client
+from dnsblock.client import Client, SignedFile
 
 from .asking import SINKHOLE4, SINKHOLE6, TIMEOUT, Asking, assert_silent, is_forwarded, is_sinkholed
 from .clients import Metrics, Said
@@ -250,6 +250,10 @@ class Subject(Asking):
     def control(self) -> Client:
         """The client that the commands use, without the start of a process for each."""
         return Client(Path(self.ready["control"]))
+
+    def submit(self, file: str, data: bytes) -> dict:
+        """As `dnsblock order submit` of one document."""
+        return self.control.submit([SignedFile(file, data)])
 
     def reload(self) -> dict:
         """As `dnsblock reload`; must succeed."""

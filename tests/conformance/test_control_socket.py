@@ -71,7 +71,6 @@ NAMES = [
 ]
 ORDERS = ["ministry.example", "B-1", "B-2"]
 VALUES = st.one_of(st.sampled_from([*TIMES, *NUMBERS, *NAMES, *ORDERS]), st.text(max_size=30))
-# The body of `order submit`: a line of JSON that lists the documents, then their bytes.
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
@@ -84,6 +83,7 @@ DOCUMENTS = st.sampled_from(
         *(b"", b"- 1\n", b"\xff"),
     ]
 ) | st.binary(max_size=30)
+BOUNDARY = "b"
 FILE_NAMES = st.sampled_from(["a.yaml", "b.yaml", "a.json", "../a.yaml", "/", "\ud800", ""]) | st.text(
     max_size=9
 )
@@ -91,19 +91,17 @@ FILE_NAMES = st.sampled_from(["a.yaml", "b.yaml", "a.json", "../a.yaml", "/", "\
 
 @st.composite
 def bodies_of_submit(draw: st.DrawFn) -> bytes:
-    """Bodies that are what they should be, or nearly."""
-    parts, data = [], b""
+    """Forms (RFC 7578) of `order submit` that are what they should be, or nearly."""
+    body = b""
     for document in draw(st.lists(DOCUMENTS, max_size=3)):
-        part = {"file": draw(FILE_NAMES), "document": len(document)}
-        data += document
-        if draw(st.booleans()):
-            entries = draw(st.binary(max_size=20))
-            part["entries"] = len(entries)
-            data += entries
-        if draw(st.integers(0, 3)) == 0:
-            part[draw(st.sampled_from(["file", "document", "entries", "x"]))] = draw(JSON_VALUES)
-        parts.append(part)
-    return json.dumps(parts).encode() + b"\n" + data
+        parts = [("document", draw(FILE_NAMES), document)]
+        for name in ("signatures", "entries", "x"):
+            if draw(st.integers(0, 3)) == 0:
+                parts.insert(draw(st.integers(0, 1)), (name, name, draw(st.binary(max_size=20))))
+        for name, file, data in parts:
+            head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"; filename="{file}"\r\n\r\n'
+            body += head.encode("utf-8", "surrogatepass") + data + b"\r\n"
+    return body + f"--{BOUNDARY}--\r\n".encode() * draw(st.integers(0, 1))
 
 
 BODIES = st.one_of(
@@ -112,7 +110,7 @@ BODIES = st.one_of(
     JSON_VALUES.map(lambda value: json.dumps(value).encode() + b"\n"),
     st.binary(max_size=60),
     st.sampled_from(
-        [b"[" * 100_000, b"{" * 1000 + b"\n", b'[{"file": "a", "document": ' + b"9" * 5000 + b"}]\n"]
+        [b"[" * 100_000, b"--b\r\n" * 1000, b"--b\r\n" + b"X: y\r\n" * 5000, b"--b\r\n" + b"x" * 9000]
     ),
 )
 
@@ -146,7 +144,8 @@ def ask(
 ) -> tuple[int, dict]:
     query = urlencode({key: value.encode("utf-8", "replace") for key, value in parameters.items()})
     with closing(OverUnix(Path(subject.ready["control"]))) as connection:
-        connection.request(method, f"{path}?{query}", body)
+        headers = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+        connection.request(method, f"{path}?{query}", body, headers)
         response = connection.getresponse()
         return response.status, json.loads(response.read())
 
@@ -166,7 +165,9 @@ def test_no_endpoint_fails_whatever_its_parameters(running: Subject, endpoint: t
     status, answer = ask(running, method, path.format(place or "x"), parameters, body)
     assert status < 500, (status, answer)
     if status >= 400:
-        assert answer.get("reason") or answer["problems"], answer
+        assert answer["detail"], answer
+        assert answer["type"].startswith("urn:dnsblock:problem:"), answer
+        assert (answer["status"], bool(answer["code"])) == (status, True), answer
 
 
 @pytest.mark.parametrize("at", TIMES)

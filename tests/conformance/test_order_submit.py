@@ -43,6 +43,12 @@ def annul(subject: Subject, order_id: str, reason: str = "a typing error") -> Sa
     return subject.cli("order annul", ISSUER, order_id, "--reason", reason)
 
 
+def part(name: str, content: bytes, *, is_last: bool = True) -> bytes:
+    """A part of a form (RFC 7578) whose boundary is b."""
+    head = f'--b\r\nContent-Disposition: form-data; name="{name}"; filename="f"\r\n\r\n'.encode()
+    return head + content + (b"\r\n--b--\r\n" if is_last else b"\r\n")
+
+
 def states(subject: Subject) -> list[tuple[str, str]]:
     return [(row["order_id"], row["state"]) for row in subject.status()["orders"]]
 
@@ -169,23 +175,30 @@ def test_possible_mistakes_are_in_the_verdict(started: Subject):
         b"",
         b"\n",
         b"[]\n",
-        b'[{"file": "a", "document": 5}]\nabc',
-        b'[{"file": "a", "document": -1}]\nabc',
-        b'[{"file": "a", "document": 1}, {"file": "a", "document": 2}]\nabc',
-        b'{"file": "a"}\n',
+        b"--b--\r\n",
+        b"--b\r\n\r\nx\r\n--b--\r\n",
+        part("document", b"x", is_last=False),
+        part("signatures", b"x"),
+        part("document", b"x", is_last=False) + part("document", b"y"),
+        part("document", b"x", is_last=False) + part("entries", b"y", is_last=False) + part("entries", b"y"),
+        part("other", b"x"),
+        part("document", b"x").replace(b"filename", b"fname"),
         b"\xff\xfe" * 1000,
     ],
 )
 def test_an_invalid_submission_is_refused(started: Subject, body: bytes):
     """Every request over a socket is hostile."""
-    head = f"POST /v1/orders HTTP/1.1\r\nHost: d\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = (
+        "POST /v1/orders HTTP/1.1\r\nHost: d\r\nConnection: close\r\n"
+        f"Content-Type: multipart/form-data; boundary=b\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
     with socket.socket(socket.AF_UNIX) as control:
         control.settimeout(45)
         control.connect(started.ready["control"])
         control.sendall(head.encode() + body)
         answer = b"".join(iter(lambda: control.recv(65536), b""))
-    assert answer.startswith(b"HTTP/1.1 409 ")
-    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"] == "refused"
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["code"] == "MALFORMED"
     assert started.status()["orders"] == []
 
 
@@ -195,10 +208,10 @@ def test_an_order_submitted_while_the_inbox_is_read_is_accepted_once(started: Su
         order = as_yaml(block(f"B-{number}", [f"n{number}.example"]))
         started.put_order(order, f"{number}.yaml")
         other = as_yaml(block(f"B-{number}", [f"other{number}.example"]))
-        documents = [[("a.yaml", order.encode(), None)], [("b.yaml", other.encode(), None)]]
+        documents = [("a.yaml", order.encode()), ("b.yaml", other.encode())]
         with ThreadPoolExecutor() as pool:
             reload = pool.submit(started.cli, "reload")
-            sent = [pool.submit(started.control.submit, document) for document in documents]
+            sent = [pool.submit(started.submit, *document) for document in documents]
             verdicts = [one.result()["documents"][0]["verdict"] for one in sent]
             assert reload.result().code in (0, 4)
         assert len({"accepted", *verdicts}) <= 2

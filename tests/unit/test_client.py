@@ -82,7 +82,7 @@ def test_a_closed_connection_is_reported_as_such(tmp_path: Path):
 
 def test_a_fault_of_the_daemon_is_reported_as_a_fault(tmp_path: Path):
     """A status of 500 is a bug to be reported, not a mistake of the operator."""
-    body = b'{"error": "internal error", "reason": "internal error (KeyError)"}'
+    body = b'{"error": "internal error", "detail": "internal error (KeyError)"}'
 
     def serve(connection: socket.socket) -> None:
         connection.recv(4096)

@@ -1,0 +1,148 @@
+"""The clients of the issuers' API: who they are, by token or by certificate, and what they may do.
+
+The file `api.tokens` lists them. It holds the SHA-256 of each token, never a token.
+"""
+
+import hashlib
+import hmac
+import secrets
+import ssl
+import time
+from asyncio import BaseTransport
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, RootModel, model_validator
+
+from dnsblock import document
+from dnsblock.config import ApiOptions
+from dnsblock.errors import Refused
+from dnsblock.tls import MAX_BYTES, server_context
+from dnsblock.values import Identifier
+
+Role = Literal["submit", "read"]
+
+MAX_CLIENTS_BYTES = 1 << 20
+MAX_CLIENTS = 1000
+MAX_TOKEN_CHARACTERS = 200
+PREFIX = "dnsblock-"  # of a token, for programs that search files for secrets
+FINGERPRINT = "sha256:"  # of a certificate; no other name of one may begin with it
+TOKEN_BYTES = 32  # random: so a plain hash is enough, and nobody can guess a token
+
+
+class ApiClient(BaseModel):
+    """One line of the file `api.tokens`: a token or a certificate, and what its holder may do."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Identifier  # recorded in the ledger
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None  # of the token
+    certificate: Annotated[str, Field(min_length=1, max_length=300)] | None = None
+    roles: Annotated[tuple[Role, ...], Field(min_length=1, max_length=10)]
+    issuers: Annotated[tuple[Identifier, ...], Field(min_length=1, max_length=1000)]
+
+    @model_validator(mode="after")
+    def _has_one_credential(self) -> Self:
+        if (self.sha256 is None) == (self.certificate is None):
+            raise ValueError("must have one of sha256 (of a token) and certificate")
+        return self
+
+
+class _Clients(RootModel[Annotated[tuple[ApiClient, ...], Field(min_length=1, max_length=MAX_CLIENTS)]]):
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class ApiAccess:
+    """The credentials of the API in force: its TLS settings, and its clients."""
+
+    context: ssl.SSLContext
+    clients: tuple[ApiClient, ...]
+    files: Mapping[str, tuple[Path, str]]  # by option: the path, and the SHA-256 of the content
+
+    def by_token(self, token: str) -> ApiClient | None:
+        """The client with this token. The time that it takes does not depend on the stored hashes."""
+        found: ApiClient | None = None
+        presented = hashlib.sha256(token.encode()).hexdigest()
+        for client in self.clients:
+            if client.sha256 is not None and hmac.compare_digest(client.sha256, presented):
+                found = client
+        return found
+
+    def by_certificate(self, certificate: "PeerCertificate") -> ApiClient | None:
+        """The client with this certificate. None if it has expired, or if several clients match."""
+        if certificate.expires <= time.time():
+            return None
+        found = [client for client in self.clients if client.certificate in certificate.names]
+        return found[0] if len(found) == 1 else None
+
+
+def read_access(options: ApiOptions, former: ApiAccess | None = None) -> ApiAccess:
+    """Reads all files of the API. Raises `Refused`. If none has changed, returns the `former` access."""
+    files: dict[str, tuple[Path, str]] = {}
+    for option in ("certificate", "key", "clients", "tokens"):
+        path: Path | None = getattr(options, option)
+        if path is not None:
+            data = document.read_bytes(path, max_bytes=MAX_BYTES)
+            files[f"api.{option}"] = (path, hashlib.sha256(data).hexdigest())
+    if former is not None and former.files == files:
+        return former
+    clients = read_clients(options.tokens)
+    context = server_context(options.certificate, options.key, options.clients)
+    return ApiAccess(context, clients, files)
+
+
+def read_clients(path: Path) -> tuple[ApiClient, ...]:
+    """Reads the file of clients. Raises `Refused` with all problems."""
+    data = document.read_bytes(path, max_bytes=MAX_CLIENTS_BYTES)
+    read = document.read(str(path), data, max_bytes=MAX_CLIENTS_BYTES)
+    clients = read.validate(_Clients).root
+    first: dict[str, int] = {}
+    problems = []
+    for index, client in enumerate(clients):
+        credential = client.sha256 or client.certificate or ""
+        if credential in first:
+            reason = f"the client on line {first[credential]} has this token or certificate already"
+            problems.append(read.problem((index,), client.name, reason))
+        first.setdefault(credential, read.line((index,)))
+    if problems:
+        raise Refused(problems)
+    return clients
+
+
+# ------- Credentials -------
+
+
+def new_token() -> tuple[str, str]:
+    """A new random token, and its SHA-256."""
+    token = PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
+    return token, hashlib.sha256(token.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class PeerCertificate:
+    """The verified certificate of a client."""
+
+    names: frozenset[str]  # its common name, alternative names and fingerprint
+    expires: float  # Unix time
+
+    @classmethod
+    def of(cls, transport: BaseTransport) -> "PeerCertificate | None":
+        """The certificate of the other side of a TLS connection, if it has presented one."""
+        tls: ssl.SSLObject = transport.get_extra_info("ssl_object")
+        facts, der = tls.getpeercert(), tls.getpeercert(binary_form=True)
+        if not facts or not der:
+            return None
+        names = (name for name in _names(facts) if not name.startswith(FINGERPRINT))
+        digest = FINGERPRINT + hashlib.sha256(der).hexdigest()
+        return cls(frozenset([*names, digest]), ssl.cert_time_to_seconds(str(facts["notAfter"])))
+
+
+def _names(facts: Mapping[str, Any]) -> Iterator[str]:
+    for attributes in facts.get("subject", ()):
+        yield from (value for key, value in attributes if key == "commonName")
+    for kind, value in facts.get("subjectAltName", ()):
+        if kind in ("DNS", "email", "URI"):
+            yield value

@@ -1,0 +1,57 @@
+"""The caller of a request: a local user on the control socket, or a client of the issuers' API."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from starlette.requests import Request
+
+from dnsblock.access import MAX_TOKEN_CHARACTERS, ApiAccess, ApiClient, PeerCertificate, Role
+from dnsblock.http.answers import ApiError, principal_of
+from dnsblock.principal import Principal
+
+CHALLENGE = {"www-authenticate": 'Bearer realm="dnsblock"'}  # RFC 6750, section 3
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who makes a request, and whose orders it may concern."""
+
+    principal: Principal
+    issuers: frozenset[str] | None = None  # None: all
+
+    def sees(self, issuer: str | None) -> bool:
+        """Whether the orders of an issuer exist for this caller."""
+        return self.issuers is None or issuer in self.issuers
+
+
+# Finds the caller of a request, who must have the role. Raises `ApiError`.
+Identify = Callable[[Request, Role], Awaitable[Caller]]
+
+
+async def local_caller(request: Request, _: Role) -> Caller:
+    """The user of the control socket. Permission to open the socket allows every request."""
+    return Caller(await principal_of(request))
+
+
+def api_caller(access: ApiAccess, request: Request, role: Role) -> Caller:
+    """The client of the issuers' API, by its token or else by its certificate. Raises `ApiError`."""
+    client = _client(access, request)
+    if client is None:
+        reason = "send a bearer token of this server, or present a client certificate that it knows"
+        raise ApiError(401, "UNAUTHENTICATED", reason, headers=CHALLENGE)
+    if role not in client.roles:
+        raise ApiError(403, "FORBIDDEN", f"the client {client.name} does not have the role {role}")
+    return Caller(Principal("issuer", client=client.name), frozenset(client.issuers))
+
+
+def _client(access: ApiAccess, request: Request) -> ApiClient | None:
+    header = request.headers.get("authorization")
+    if header is not None:
+        # An invalid token is an error, even beside a valid certificate: the client means the token.
+        scheme, _, token = header.partition(" ")
+        token = token.strip()
+        if scheme.lower() != "bearer" or not 0 < len(token) <= MAX_TOKEN_CHARACTERS or not token.isascii():
+            return None
+        return access.by_token(token)
+    certificate: PeerCertificate | None = getattr(request.state, "certificate", None)
+    return None if certificate is None else access.by_certificate(certificate)

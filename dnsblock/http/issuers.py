@@ -1,0 +1,91 @@
+"""The issuers' API: HTTPS for authorities that push orders, and read what became of them."""
+
+from collections import Counter
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from dnsblock.access import ApiAccess, Role
+from dnsblock.http.answers import TITLES, ApiError, code_of, failed, improper
+from dnsblock.http.callers import Caller, api_caller
+from dnsblock.http.connections import TlsConnections
+from dnsblock.http.control import Control
+from dnsblock.http.events import Streams, events_routes
+from dnsblock.http.orders import Site, orders_routes
+from dnsblock.http.paths import RawPath
+from dnsblock.http.submissions import FORM_BYTES, MAX_SIGNATURES_BYTES, Limits
+from dnsblock.orders.order import MAX_DOCUMENT_BYTES
+from dnsblock.orders.schema import MAX_ENTRIES
+
+NAME_BYTES = 254  # of a name in text form, with its line end
+MAX_BODY_BYTES = MAX_DOCUMENT_BYTES + MAX_SIGNATURES_BYTES + MAX_ENTRIES * NAME_BYTES + 3 * FORM_BYTES
+MAX_DOCUMENTS = 100  # in one request
+LIMITS = Limits(MAX_BODY_BYTES, MAX_DOCUMENTS, large=4)
+STATUSES = (200, 201, 400, 401, 403, 404, 405, 408, 409, 413, 415, 422, 500, 503)
+
+
+class Gate:
+    """The credentials in force, the open streams and the counts of the issuers' API."""
+
+    def __init__(self, access: ApiAccess | None, most: int) -> None:
+        """`most`: connections at the same time."""
+        self.streams, self.connections = Streams(), TlsConnections(most)
+        self.responses: Counter[int] = Counter(dict.fromkeys(STATUSES, 0))  # by status
+        self.refused: Counter[str] = Counter(dict.fromkeys(TITLES, 0))  # by code
+        self._access = access
+        self.connections.context = None if access is None else access.context
+
+    def renew(self, access: ApiAccess | None) -> None:
+        """Uses the credentials that a reload has read."""
+        if access is None or access is self._access:
+            return
+        self._access = access
+        self.streams.end()
+        self.connections.renew(access.context)
+
+    async def identify(self, request: Request, role: Role) -> Caller:
+        """The client of a request, if it has the role. Raises `ApiError`."""
+        if self._access is None:
+            raise ApiError(401, "UNAUTHENTICATED", "there are no clients")
+        return api_caller(self._access, request, role)
+
+    def count_refused(self, code: str) -> None:
+        """Counts a request or a document that is refused."""
+        self.refused[code] += 1
+
+
+def issuers_app(control: Control, gate: Gate) -> ASGIApp:
+    """The application behind the HTTPS listener. Each client sees only the orders of its own issuers."""
+
+    async def refuse(request: Request, err: Exception) -> JSONResponse:
+        gate.count_refused(code_of(err))
+        return await improper(request, err)
+
+    async def fail(request: Request, err: Exception) -> JSONResponse:
+        gate.count_refused("INTERNAL")
+        return await failed(request, err)
+
+    site = Site(gate.identify, LIMITS, gate.count_refused)
+    app = Starlette(
+        routes=[*orders_routes(control, site), *events_routes(control, gate.identify, gate.streams)],
+        exception_handlers={HTTPException: refuse, ClientDisconnect: refuse, Exception: fail},
+    )
+    return _Counted(RawPath(app), gate.responses)
+
+
+class _Counted:
+    """Counts the responses of an application by status."""
+
+    def __init__(self, app: ASGIApp, responses: Counter[int]) -> None:
+        self._app, self._responses = app, responses
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def count(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._responses[message["status"]] += 1
+            await send(message)
+
+        await self._app(scope, receive, count)

@@ -1,0 +1,61 @@
+"""The JSON of the orders' API, which docs/openapi.json describes. Times are RFC 3339 in UTC."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class InputProblem(_Model):
+    """One problem of a document, and its place."""
+
+    file: str = Field(description="The name of the file, as it was sent.")
+    line: int | None = Field(description="From 1; null if the problem is not in one line.")
+    value: str = Field(description="The invalid value; empty if there is nothing to show.")
+    reason: str = Field(description="Why it is refused, and what to do if that is not obvious.")
+
+
+class ProblemDetails(BaseModel):
+    """An error (RFC 9457)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    type: str = Field(description="A URN that ends with the code.")
+    title: str
+    status: int
+    detail: str = Field(description="The reason, for people.")
+    code: str = Field(description="The reason, for programs.")
+    problems: tuple[InputProblem, ...] = Field(default=(), description="Every problem of the documents.")
+    documents: "tuple[DocumentVerdict, ...]" = Field(
+        default=(), description="The verdict on each document, if documents are refused."
+    )
+
+
+class DocumentVerdict(_Model):
+    """The verdict on one document."""
+
+    file: str = Field(description="The name of the file, as it was sent.")
+    issuer: str | None = Field(description="Null if the document cannot be read.")
+    order_id: str | None
+    sha256: str | None
+    verdict: Literal["accepted", "held", "refused"]
+    state: str | None
+    in_force: int = Field(description="Entries in force now.")
+    entries: int
+    effective_at: str | None
+    expires_at: str | None
+    changes: tuple[str, ...] = Field(description="What the order has changed.")
+    notes: tuple[str, ...] = Field(description="Possible mistakes, and what still blocks a name.")
+    problems: tuple[InputProblem, ...]
+
+
+class Submission(_Model):
+    """The result of a submission."""
+
+    documents: tuple[DocumentVerdict, ...] = Field(description="In the sequence of the request.")
+    served: dict[str, Any] | None = Field(
+        description="The serial and digest of the snapshot now in force; null if nothing is new."
+    )

@@ -1,0 +1,58 @@
+"""The TLS settings of the issuers' API, from its certificate files."""
+
+import ssl
+from pathlib import Path
+
+from dnsblock import document
+from dnsblock.errors import Problem, Refused
+
+MAX_BYTES = 4 << 20  # of a file of certificates
+
+
+def server_context(certificate: Path, key: Path, clients: Path | None) -> ssl.SSLContext:
+    """A context for TLS 1.3 only. Clients may present a certificate that `clients` has signed.
+
+    Raises `Refused` with the file that cannot be used.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.set_alpn_protocols(["http/1.1"])
+    context.num_tickets = 0  # a resumed session would not verify the client's certificate again
+    for path in (certificate, key, clients):
+        if path is not None:
+            document.read_bytes(
+                path, max_bytes=MAX_BYTES
+            )  # OpenSSL gives no usable reason, and a FIFO blocks it
+    try:
+        # Without a passphrase of our own, OpenSSL would ask for one on the terminal.
+        context.load_cert_chain(certificate, key, password=_no_passphrase)
+    except (ssl.SSLError, OSError, ValueError) as err:
+        raise Refused([_why_unusable(certificate, key, err)]) from err
+    if clients is not None:
+        context.verify_mode = ssl.CERT_OPTIONAL
+        try:
+            context.load_verify_locations(cafile=clients)
+        except (ssl.SSLError, OSError, ValueError) as err:
+            reason = "contains no usable certificate authority in PEM format"
+            raise Refused([Problem(str(clients), None, "", reason)]) from err
+    return context
+
+
+def _no_passphrase() -> bytes:
+    raise ValueError("is encrypted")
+
+
+def _why_unusable(certificate: Path, key: Path, err: Exception) -> Problem:
+    reason = getattr(err, "reason", None) or ""
+    if isinstance(err, ValueError) and not isinstance(err, ssl.SSLError):
+        return Problem(
+            str(key), None, "", "has a passphrase: store the key without one, readable by the daemon only"
+        )
+    if reason == "KEY_VALUES_MISMATCH":
+        return Problem(str(key), None, "", f"is not the key of {certificate}")
+    if reason in ("EE_KEY_TOO_SMALL", "CA_MD_TOO_WEAK", "CA_KEY_TOO_SMALL"):
+        return Problem(str(certificate), None, "", f"its key or signature is too weak ({reason})")
+    return Problem(
+        *(str(certificate), None, ""),
+        f"this certificate or its key {key} is not in PEM format ({reason or err})",
+    )
