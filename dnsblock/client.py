@@ -90,6 +90,17 @@ class Client:
         """The facts of one order. Raises `Refused` if there is no such order."""
         return self._ask("GET", order_path(issuer, number))
 
+    def orders(self, number: str | None = None) -> dict[str, Any]:
+        """All orders, or those with a number."""
+        return self._ask("GET", "/v1/orders", params=None if number is None else {"number": number})
+
+    def approve(self, issuer: str, order_id: str, names: Sequence[str], reason: str) -> dict[str, Any]:
+        """Releases held entries of an order, or without names everything in it. Raises `Refused`."""
+        params = {"issuer": issuer, "order_id": order_id, "reason": reason}
+        content = "\n".join(names).encode()
+        timeout = LONG_TIMEOUT_SECONDS
+        return self._ask("POST", "/v1/orders/approve", params=params, content=content, timeout=timeout)
+
     def annul(self, issuer: str, order_id: str, reason: str) -> dict[str, Any]:
         """Ends the entries of an order. Raises `Refused`."""
         params = {"issuer": issuer, "order_id": order_id, "reason": reason}

@@ -451,7 +451,7 @@ class Issuer(_Options):
     roles: Annotated[dict[str, Signer], Field(max_length=1000)] = as_written({})
 
     def roles_of(self, principal: str, category: str | None) -> frozenset[Role]:
-        """The roles of a signer for orders of a category. Without an entry in `roles`: those of the issuer."""
+        """The roles of a signer for orders of a category; those of the issuer if `roles` has no entry."""
         own = self.roles.get(principal)
         may = self.may if own is None else own.may
         limits = (self.categories, None if own is None else own.categories)

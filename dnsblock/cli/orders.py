@@ -1,4 +1,4 @@
-"""Commands for orders: submit documents, and annul an erroneous order."""
+"""Commands for orders: submit documents, see their state, and decide about them."""
 
 import json
 import os
@@ -8,15 +8,16 @@ from typing import Any
 
 import click
 
-from dnsblock.cli.common import EXIT_CODES, Commands, client_of, common
-from dnsblock.client import MAX_SUBMITTED_BYTES, SignedFile
+from dnsblock.cli.common import EXIT_CODES, Commands, client_of, common, leave, local_time, print_table
+from dnsblock.cli.order_page import print_order
+from dnsblock.client import MAX_SUBMITTED_BYTES, Client, SignedFile
 from dnsblock.document import read, read_bytes
 from dnsblock.errors import Exit, Refused, printable
 
 
 @click.group(cls=Commands)
 def order() -> None:
-    """Submit and annul orders."""
+    """Write, sign, submit and inspect orders."""
 
 
 @order.command(epilog=EXIT_CODES)
@@ -77,6 +78,10 @@ def _print_verdict(one: dict[str, Any]) -> None:
     click.echo(f"{one['verdict']}: {one['file']}{number}")
     for change in one["changes"]:
         click.echo(f"  {printable(change)}")
+    for entry in one["entry_verdicts"]:
+        click.echo(
+            f"  {entry['verdict']}: {printable(entry['name'])}: {entry['code']}: {printable(entry['reason'])}"
+        )
     for note in one["notes"]:
         click.echo(f"  note: {printable(note)}")
     for problem in one["problems"]:
@@ -85,23 +90,134 @@ def _print_verdict(one: dict[str, Any]) -> None:
         click.echo(f"  {where}{value}{problem['reason']}", err=True)
 
 
+ISSUER = click.option("--issuer", help="The issuer, if several have an order with this number.")
+
+
+def issuer_of(client: Client, number: str, issuer: str | None) -> str:
+    """The issuer of the order with a number. Leaves if there is none, or if it is ambiguous."""
+    if issuer is not None:
+        return issuer
+    found = list(dict.fromkeys(one["issuer"] for one in client.orders(number)["orders"]))
+    if len(found) == 1:
+        return str(found[0])
+    if not found:
+        leave(Exit.NO, f"there is no order {printable(number)}: see `dnsblock order list`")
+    leave(
+        Exit.USAGE,
+        f"several issuers have an order {printable(number)}: add --issuer, one of {', '.join(found)}",
+    )
+
+
+@order.command("list", epilog=EXIT_CODES)
+@common
+def list_(config_path: Path, as_json: bool) -> None:
+    """List all orders with their states and deadlines, as the daemon knows them."""
+    answer = client_of(config_path).orders()
+    if as_json:
+        click.echo(json.dumps(answer, ensure_ascii=False))
+        return
+    if not answer["orders"]:
+        leave(Exit.NO, "no orders")
+    zone = answer["time_zone"]
+    rows = [
+        [
+            *(one["issuer"], one["order_id"], one["action"], _state(one)),
+            f"{one['in_force']:,} of {one['entries']:,}",
+            local_time(one["effective_at"], zone),
+            _deadline(one, zone),
+        ]
+        for one in answer["orders"]
+    ]
+    columns = ["issuer", "number", "action", "state", "in force", "effective", "deadline"]
+    print_table(columns, rows, free=["state", "deadline"])
+    for one in answer["orders"]:
+        for note in one["notes"]:
+            click.echo(f"{printable(one['order_id'])}: {printable(note)}")
+
+
+def _state(one: dict[str, Any]) -> str:
+    parts = [one["state"]]
+    parts += [f"{one['held']:,} held"] if one["held"] else []
+    parts += [f"{one['refused']:,} refused"] if one["refused"] else []
+    return ", ".join(parts)
+
+
+def _deadline(one: dict[str, Any], zone: str) -> str:
+    if one["deadline_at"] is None:
+        return "-"
+    if one["breached"]:
+        return f"BREACHED since {local_time(one['deadline_at'], zone)}"
+    if one["seconds_left"] is None:
+        return "met" if one["enforced_at"] else "-"
+    return f"{_duration(one['seconds_left'])} left"
+
+
+def _duration(seconds: int) -> str:
+    if seconds >= 172_800:
+        return f"{seconds // 86_400} d"
+    return f"{seconds // 3600} h" if seconds >= 7200 else f"{seconds // 60} min"
+
+
 @order.command(epilog=EXIT_CODES)
-@click.argument("issuer")
-@click.argument("order_id")
+@click.argument("number")
+@ISSUER
+@common
+def show(config_path: Path, as_json: bool, *, number: str, issuer: str | None) -> None:
+    """Show everything about one order: its entries, signers, times, and who released what."""
+    client = client_of(config_path)
+    answer = client.order(issuer_of(client, number, issuer), number)
+    if as_json:
+        click.echo(json.dumps(answer, ensure_ascii=False))
+        return
+    print_order(answer)
+
+
+@order.command(epilog=EXIT_CODES)
+@click.argument("number")
+@ISSUER
+@click.option(
+    "--entry", "names", multiple=True, metavar="NAME", help="Only this held entry. Repeat for more."
+)
+@click.option("--reason", required=True, help="Why; recorded in the ledger with your user name.")
+@common
+def approve(
+    config_path: Path, as_json: bool, *, number: str, issuer: str | None, names: tuple[str, ...], reason: str
+) -> None:
+    """Release what is held in an order: entries that a guard holds, or an order after a gap.
+
+    Without --entry, everything that is held in this order takes effect. Refused entries stay refused.
+    """
+    client = client_of(config_path)
+    answer = client.approve(issuer_of(client, number, issuer), number, names, reason)
+    if as_json:
+        click.echo(json.dumps(answer, ensure_ascii=False))
+        return
+    served, released = answer["served"], answer["released"]
+    click.echo(
+        f"approved: {released:,} {'entry' if released == 1 else 'entries'} of order {printable(number)}"
+    )
+    click.echo(f"serving serial {served['serial']}, {served['entries']:,} names enforced")
+
+
+@order.command(epilog=EXIT_CODES)
+@click.argument("number")
+@ISSUER
 @click.option("--reason", required=True, help="Why the order is wrong; recorded in the ledger.")
 @common
-def annul(config_path: Path, as_json: bool, *, issuer: str, order_id: str, reason: str) -> None:
+def annul(config_path: Path, as_json: bool, *, number: str, issuer: str | None, reason: str) -> None:
     """Annul an accepted order that is wrong: it has no effect any more.
 
     The annulment is recorded in the ledger with your user name. The order_id and seq of the order become
     free: a corrected document may use them again. If you annul an unblock, the blocks that it lifted take
     effect again.
     """
-    answer = client_of(config_path).annul(issuer, order_id, reason)
+    client = client_of(config_path)
+    owner = issuer_of(client, number, issuer)
+    answer = client.annul(owner, number, reason)
     if as_json:
         click.echo(json.dumps(answer, ensure_ascii=False))
         return
     served = answer["served"]
-    click.echo(f"annulled: order {printable(order_id)} of {printable(issuer)}")
+    click.echo(f"annulled: order {printable(number)} of {printable(owner)}")
     click.echo(f"  {answer['ended']:,} entries are no longer in force")
     click.echo(f"serving serial {served['serial']}, {served['entries']:,} names enforced")

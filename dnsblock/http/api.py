@@ -31,7 +31,7 @@ from dnsblock.http.control import Control, View
 from dnsblock.http.impact import impact_routes
 from dnsblock.http.lists import explain_at, lists_routes, sources
 from dnsblock.http.log import log_routes
-from dnsblock.http.orders import Site, annul_routes, orders_routes
+from dnsblock.http.orders import Site, operator_routes, orders_routes
 from dnsblock.http.paths import RawPath
 from dnsblock.http.submissions import Limits
 from dnsblock.names import NameRefused, address, canonical
@@ -109,7 +109,7 @@ def control_app(control: Control) -> ASGIApp:
             *lists_routes(control),
             *log_routes(control),
             *impact_routes(control),
-            *annul_routes(control),
+            *operator_routes(control),
             *orders_routes(control, site),
         ],
         exception_handlers={HTTPException: improper, ClientDisconnect: improper, Exception: failed},

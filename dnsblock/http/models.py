@@ -34,6 +34,17 @@ class ProblemDetails(BaseModel):
     )
 
 
+class EntryVerdict(_Model):
+    """An entry that is held or refused."""
+
+    name: str
+    match: str | None
+    verdict: Literal["held", "refused"]
+    code: str = Field(description="Of the guard, such as POPULAR.")
+    reason: str
+    line: int | None
+
+
 class DocumentVerdict(_Model):
     """The verdict on one document."""
 
@@ -45,6 +56,9 @@ class DocumentVerdict(_Model):
     state: str | None
     in_force: int = Field(description="Entries in force now.")
     entries: int
+    held: int = Field(description="Entries that are held.")
+    refused: int = Field(description="Entries that are refused.")
+    entry_verdicts: tuple[EntryVerdict, ...] = Field(description="The first 1,000; the others are accepted.")
     effective_at: str | None
     expires_at: str | None
     changes: tuple[str, ...] = Field(description="What the order has changed.")

@@ -1,8 +1,9 @@
 """The handlers for orders, of the control API and of the issuers' API alike."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 from starlette.requests import Request
@@ -10,13 +11,17 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from dnsblock.change import Served
-from dnsblock.errors import Refused
-from dnsblock.http.answers import ApiError, asked, principal_of, problem_details, refused
+from dnsblock.errors import Refused, printable
+from dnsblock.http.answers import ApiError, asked, body, principal_of, problem_details, refused
 from dnsblock.http.callers import Caller, Identify
 from dnsblock.http.control import Control
 from dnsblock.http.models import Submission
+from dnsblock.http.paths import order_in
 from dnsblock.http.submissions import Limits, Turns, submission
+from dnsblock.policy.order_facts import MAX_ENTRIES, list_orders, whole_order
 from dnsblock.policy.verdicts import Verdict
+
+MAX_NAMES_BYTES = 32 << 20  # of an approval
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +41,28 @@ class Annul(BaseModel):
     reason: Annotated[str, Field(min_length=1, max_length=1000)]
 
 
-def annul_routes(control: Control) -> list[Route]:
-    """`/v1/orders/annul`: POST annuls an order. For operators only."""
+class Approve(BaseModel):
+    """The query of POST /v1/orders/approve. The names of entries are in the body, one per line."""
+
+    issuer: Annotated[str, Field(max_length=63)]
+    order_id: Annotated[str, Field(max_length=200)]
+    reason: Annotated[str, Field(min_length=1, max_length=1000)]
+
+
+class OrdersQuery(BaseModel):
+    """The query of GET /v1/orders."""
+
+    number: Annotated[str, Field(max_length=200)] | None = None
+
+
+class OrderQuery(BaseModel):
+    """The query of GET /v1/orders/ISSUER/NUMBER."""
+
+    entries: Literal["first", "all"] = "first"
+
+
+def operator_routes(control: Control) -> list[Route]:
+    """`/v1/orders/annul` and `/v1/orders/approve`: for operators only."""
 
     async def post_annul(request: Request) -> JSONResponse:
         """Ends the entries of an order, and responds when that is served."""
@@ -49,7 +74,22 @@ def annul_routes(control: Control) -> list[Route]:
             return refused(err)
         return JSONResponse({"ended": ended, "served": served.facts()})
 
-    return [Route("/v1/orders/annul", post_annul, methods=["POST"])]
+    async def post_approve(request: Request) -> JSONResponse:
+        """Releases what is held in an order, and responds when that is served."""
+        what = asked(request, Approve)
+        try:
+            by = await principal_of(request)
+            names = (await body(request, "order approve", MAX_NAMES_BYTES)).decode("utf-8", "replace").split()
+            facts = (what.issuer, what.order_id, names, what.reason)
+            served, released = await control.actions.approve(by, *facts)
+        except Refused as err:
+            return refused(err)
+        return JSONResponse({"released": released, "served": served.facts()})
+
+    return [
+        Route("/v1/orders/annul", post_annul, methods=["POST"]),
+        Route("/v1/orders/approve", post_approve, methods=["POST"]),
+    ]
 
 
 def orders_routes(control: Control, site: Site) -> list[Route]:
@@ -66,7 +106,37 @@ def orders_routes(control: Control, site: Site) -> list[Route]:
                 raise ApiError(503, "UNAVAILABLE", str(err), err.problems) from err
         return _submitted(site, caller, served, verdicts)
 
-    return [Route("/v1/orders", post_orders, methods=["POST"])]
+    async def get_orders(request: Request) -> JSONResponse:
+        """All orders that the caller may see, in the sequence of the ledger."""
+        caller, query = await site.identify(request, "read"), asked(request, OrdersQuery)
+        view = control.view(caller.principal)
+        publisher = view.publisher
+        now = publisher.recorder.now()
+        found = await asyncio.to_thread(list_orders, publisher.policy.state, view.config, now, caller.issuers)
+        if query.number is not None:
+            found = [one for one in found if one["order_id"] == query.number]
+        return JSONResponse({"orders": found, "time_zone": view.config.time_zone.key})
+
+    async def get_order(request: Request) -> JSONResponse:
+        """Everything about one order."""
+        caller, query = await site.identify(request, "read"), asked(request, OrderQuery)
+        view = control.view(caller.principal)
+        issuer, number = order_in(request)
+        state = view.publisher.policy.state
+        life = state.known.of(issuer).latest(number) if caller.sees(issuer) else None
+        if life is None:
+            reason = f"there is no order {printable(number)} of {printable(issuer)}"
+            raise ApiError(404, "NOT_FOUND", reason)
+        most = None if query.entries == "all" else MAX_ENTRIES
+        now = view.publisher.recorder.now()
+        facts = await asyncio.to_thread(whole_order, life, state, view.config, now, most)
+        return JSONResponse({**facts, "time_zone": view.config.time_zone.key})
+
+    return [
+        Route("/v1/orders", post_orders, methods=["POST"]),
+        Route("/v1/orders", get_orders),
+        Route("/v1/orders/{issuer}/{number}", get_order),
+    ]
 
 
 def _submitted(

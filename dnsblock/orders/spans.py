@@ -1,7 +1,7 @@
 """The time spans in which this instance enforced entries for a name, and will by the orders known now.
 
-Used by `history` and `why`. An order is never in force before it was received, released or approved here; that
-is the difference to `state.derive`, which tells the law. tests/unit/test_spans.py compares the two at each time.
+Used by `history` and `why`. An order is never in force before it was received, released or approved here.
+That is the difference to `state.derive`, which tells the law. tests/unit/test_spans.py compares the two.
 """
 
 from collections.abc import Collection, Iterator, Sequence

@@ -1,0 +1,85 @@
+"""One order on a page: `order show`."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from dnsblock.cli.common import local_time, print_table
+from dnsblock.errors import printable
+
+SHOWN = 100  # entries
+
+
+def print_order(one: dict[str, Any]) -> None:
+    """Prints the facts of one order."""
+    click.secho(f"order {printable(one['order_id'])} of {printable(one['issuer'])}", bold=True)
+    facts = list(_facts(one))
+    width = max(len(name) for name, _ in facts)
+    for name, value in facts:
+        click.echo(f"  {name.ljust(width)}  {printable(value)}")
+    if one["verdicts"]:
+        click.echo("held or refused")
+        rows = [[v["name"], v["verdict"], v["code"], v["reason"]] for v in one["verdicts"][:SHOWN]]
+        print_table(["name", "verdict", "code", "reason"], rows, free=["reason"])
+    if one["names"]:
+        click.echo("entries")
+        rows = [[entry["name"], entry["match"], _now(entry)] for entry in one["names"][:SHOWN]]
+        print_table(["name", "match", "now"], rows, free=["now"])
+        if one["entries"] > SHOWN:
+            click.echo(f"and {one['entries'] - SHOWN:,} more: add --json")
+
+
+def _now(entry: dict[str, Any]) -> str:
+    if entry["in_force"]:
+        return "in force"
+    if entry["verdict"] != "accepted":
+        return str(entry["verdict"])
+    return f"ended by {entry['ended_by']}" if entry["ended_by"] else "not in force"
+
+
+def _facts(one: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    zone = one["time_zone"]
+    yield "action", one["action"]
+    yield "state", one["state"]
+    yield "in force", f"{one['in_force']:,} of {one['entries']:,}"
+    for key in ("issued", "received", "effective", "enforced", "verified", "ended", "expires", "deadline"):
+        if one[f"{key}_at"] is not None:
+            yield key, local_time(one[f"{key}_at"], zone)
+    if one["breached"]:
+        yield "breached", "the deadline has passed, and the order is not enforced or not verified"
+    if one["seq"] is not None:
+        yield "seq", str(one["seq"])
+    for signer in one["signers"]:
+        yield "signed by", f"{signer['principal']} {signer['fingerprint']}"
+    for release in one["releases"]:
+        names = "everything" if release["entries"] is None else ", ".join(release["entries"][:5])
+        yield "released", f"{names} by {release['by']}: {release['reason']}"
+    if one["annulled"]:
+        yield "annulled", f"by {one['annulled']['by']}: {one['annulled']['reason']}"
+    yield from _words(one)
+    yield "sha256", one["sha256"]
+    for note in one["notes"]:
+        yield "note", note
+
+
+def _words(one: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What the document says for people."""
+    for key in ("category", "urgency", "contact", "notice"):
+        if one[key]:
+            yield key, one[key]
+    for text in one["legal_basis"]:
+        yield "legal basis", text
+    for key in ("reason", "conditions"):
+        for language, text in (one[key] or {}).items():
+            if text:
+                yield f"{key} ({language})", text
+    if one["subject"]:
+        contact = one["subject"]["contact"]
+        yield "subject", one["subject"]["name"] + (f", {contact}" if contact else "")
+    for earlier in one["notices"]:
+        about = f": {earlier['about']}" if earlier["about"] else ""
+        yield "asked before", f"{local_time(earlier['at'], one['time_zone'])} by {earlier['by']}{about}"
+    for target in one["targets"]:
+        entries = "all entries" if target["entries"] is None else f"{target['entries']:,} entries"
+        yield "ends", f"{target['order_id']} ({entries})"
