@@ -31,6 +31,7 @@ from dnsblock.lists.refresh import Hooks, Refresher, fetch_missing
 from dnsblock.lists.store import Store
 from dnsblock.log import event, set_up
 from dnsblock.notify import notify, reloading
+from dnsblock.orders.state import State
 from dnsblock.policy import Counts
 from dnsblock.policy.engine_settings import worker_count
 from dnsblock.policy.explain import Explanation, explain
@@ -305,6 +306,11 @@ class Daemon:
         """The history, read beside the daemon's own work. Raises `Refused`."""
         with self.store.looking_back() as history:
             yield Past(self.config, self.publisher.recorder.ledger, self.publisher.lists, history)
+
+    @property
+    def state(self) -> State:
+        """The state of all orders."""
+        return self.publisher.recorder.state(self.publisher.policy)
 
     def counters(self) -> Counts:
         """The counters of the worker threads."""

@@ -153,7 +153,7 @@ def status(view: View) -> dict[str, Any]:
         ],
         "sources": sources(view),
         "histories_aside": [str(path) for path in view.store.histories_aside],
-        "orders": [_order(order, issuers) for order in policy.state.orders],
+        "orders": [_order(order, issuers) for order in view.state.orders],
         "refused_documents": [
             {
                 "file": printable(one.file),

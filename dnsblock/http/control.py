@@ -12,6 +12,7 @@ from dnsblock.http.connections import Connections
 from dnsblock.http.traffic import Traffic
 from dnsblock.lists.refresh import Refresher
 from dnsblock.lists.store import Store
+from dnsblock.orders.state import State
 from dnsblock.policy import Counts
 from dnsblock.policy.explain import Explanation
 from dnsblock.policy.impact import ImpactRuns
@@ -41,6 +42,10 @@ class View(Protocol):
     @property
     def config(self) -> Config:
         """The configuration in force."""
+
+    @property
+    def state(self) -> State:
+        """The state of all orders."""
 
     @property
     def store(self) -> Store:

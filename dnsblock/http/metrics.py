@@ -359,7 +359,8 @@ def _enforced(view: View) -> Iterator[Metric]:
     orders = GaugeMetricFamily(
         "dnsblock_orders", "Orders in the ledger, by state.", labels=["issuer", "state"]
     )
-    by_state = Counter((order.issuer, order.state) for order in publisher.policy.state.orders)
+    known = publisher.recorder.state(publisher.policy)
+    by_state = Counter((order.issuer, order.state) for order in known.orders)
     for (issuer, state), count in sorted(by_state.items()):
         orders.add_metric([issuer, state.replace(" ", "_")], count)
     yield orders

@@ -110,9 +110,8 @@ def orders_routes(control: Control, site: Site) -> list[Route]:
         """All orders that the caller may see, in the sequence of the ledger."""
         caller, query = await site.identify(request, "read"), asked(request, OrdersQuery)
         view = control.view(caller.principal)
-        publisher = view.publisher
-        now = publisher.recorder.now()
-        found = await asyncio.to_thread(list_orders, publisher.policy.state, view.config, now, caller.issuers)
+        state, now = view.state, view.publisher.recorder.now()
+        found = await asyncio.to_thread(list_orders, state, view.config, now, caller.issuers)
         if query.number is not None:
             found = [one for one in found if one["order_id"] == query.number]
         return JSONResponse({"orders": found, "time_zone": view.config.time_zone.key})
@@ -122,7 +121,7 @@ def orders_routes(control: Control, site: Site) -> list[Route]:
         caller, query = await site.identify(request, "read"), asked(request, OrderQuery)
         view = control.view(caller.principal)
         issuer, number = order_in(request)
-        state = view.publisher.policy.state
+        state = view.state
         life = state.known.of(issuer).latest(number) if caller.sees(issuer) else None
         if life is None:
             reason = f"there is no order {printable(number)} of {printable(issuer)}"

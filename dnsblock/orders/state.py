@@ -88,6 +88,7 @@ class State:
     """The state of all orders at one time."""
 
     known: Orders
+    at: datetime
     by_issuer: Mapping[str, IssuerState] = field(default_factory=dict)
 
     @property
@@ -130,7 +131,7 @@ def derive(orders: Orders, at: datetime, former: State | None = None) -> State:
     """
     before = {} if former is None else former.by_issuer
     return State(
-        orders, {issuer: _issuer(own, at, before.get(issuer)) for issuer, own in orders.issuers.items()}
+        orders, at, {issuer: _issuer(own, at, before.get(issuer)) for issuer, own in orders.issuers.items()}
     )
 
 

@@ -18,6 +18,7 @@ from dnsblock.orders.facts import Annulment, Approval
 from dnsblock.orders.ledger import Ledger
 from dnsblock.orders.order import Order
 from dnsblock.orders.records import Fact, Record
+from dnsblock.orders.state import State, derive
 from dnsblock.policy.serials import Serials
 from dnsblock.policy.snapshot import NO_LISTS, Draft, Policy, build, standing_notes
 from dnsblock.policy.zones import ListZone
@@ -36,6 +37,7 @@ class Recorder:
         self._book = Book.open(config.state)
         self._is_behind = False
         self._misses_effects = False
+        self._last_state: State | None = None
         for note in self._book.ledger.notes:
             event(logging.WARNING, note)
 
@@ -182,6 +184,13 @@ class Recorder:
         except LedgerUnwritable as err:
             self._misses_effects = True
             event(logging.ERROR, f"events of orders are not recorded yet: {err}")
+
+    def state(self, policy: Policy) -> State:
+        """The state of all orders by a policy, with the events that were recorded since."""
+        orders, former = self.ledger.orders, self._last_state or policy.state
+        if self._last_state is None or former.known is not orders or former.at != policy.at:
+            self._last_state = derive(orders, policy.at, former)
+        return self._last_state
 
     def settle(self) -> None:
         """Work after a policy took effect that must not delay orders."""
