@@ -17,6 +17,7 @@ from dnsblock.values import (
     Denied,
     DnsName,
     FilePath,
+    FixedNameLimit,
     FixedPercentLimit,
     HealthCheckName,
     Identifier,
@@ -476,6 +477,20 @@ class Http(_Options):
     max_connections: Annotated[int, Number, Field(ge=8, le=10_000)] = 256  # per listener
 
 
+class BulkGuard(_Options):
+    """When an order has unusually many entries. Both limits must be exceeded."""
+
+    entries: FixedNameLimit = as_written("1000")  # off: no order is held for its size
+    factor: Annotated[int, Number, Field(ge=1, le=10_000)] = 10  # times the median of the issuer's orders
+
+
+class OrderGuards(_Options):
+    """Options of the guards for orders (orders/guards.py)."""
+
+    popular: FilePath | None = None  # a list of popular names; null: the one in the package
+    bulk: BulkGuard = as_written({})
+
+
 class HistoryOptions(_Options):
     """How much history is kept."""
 
@@ -512,7 +527,10 @@ class Config(_Options):
     issuers: Annotated[tuple[Issuer, ...], Field(max_length=MAX_ZONES)] = ()  # who signs their orders
     zones: Annotated[tuple[Zone, ...], Field(max_length=MAX_ZONES)] = ()  # first match wins
     nat64_prefixes: Annotated[tuple[Nat64Prefix, ...], Field(max_length=16)] = ()  # besides 64:ff9b::/96
-    protected: Annotated[tuple[DnsName, ...], Field(max_length=10_000)] = ()  # names that no list may block
+    protected: Annotated[
+        tuple[DnsName, ...], Field(max_length=10_000)
+    ] = ()  # names that no list or order may block
+    guards: OrderGuards = as_written({})
     history: HistoryOptions = as_written({})
     state: FilePath = as_written("state")  # folder of the ledger, of compiled lists and the serial
     control: SocketPath = as_written(DEFAULT_SOCKET)

@@ -4,6 +4,7 @@ Orders, lists, settings and the command line all use the engine's parser. No nam
 """
 
 import re
+from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from dnsblock._engine import NotAName, canonical_name
@@ -26,6 +27,12 @@ def canonical(text: str) -> str:
         raise NameRefused(_advice(text) or str(err)) from err
     except UnicodeEncodeError as err:  # a lone surrogate
         raise NameRefused("not a valid internationalised name: not Unicode text") from err
+
+
+def above(name: str) -> Iterator[str]:
+    """Every name above a canonical name, the nearest first: `b.example` and `example` for `a.b.example`."""
+    while name := name.partition(".")[2]:
+        yield name
 
 
 def address(text: str) -> IPv4Address | IPv6Address | None:

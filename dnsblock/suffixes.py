@@ -1,44 +1,102 @@
-"""Public suffixes, such as `co.id`: names under which a registry sells names. No order may block them."""
+"""Public and private suffixes: names below which each name belongs to somebody else.
+
+A public suffix, such as `co.id`, is run by a registry: no order may block it. A private suffix, such as
+`pages.dev`, is run by a hosting company for its customers. Both are in the Public Suffix List. The package
+publicsuffixlist bundles it; nothing is fetched.
+"""
 
 import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from publicsuffixlist import PSLFILE, PublicSuffixList
+from publicsuffixlist import PSLFILE
 
-from dnsblock.names import canonical
+from dnsblock.names import above, canonical
 
 
-def public_suffix(name: str) -> str | None:
+@dataclass(frozen=True, slots=True)
+class Suffixes:
+    """One section of the list."""
+
+    names: frozenset[str]  # suffixes
+    parents: frozenset[str]  # names whose children all are suffixes (`*.` rules)
+    exceptions: frozenset[str]  # children of these that are none (`!` rules)
+    shown_below: Mapping[str, str]  # each name above a suffix, with the first such suffix
+
+    def is_suffix(self, name: str) -> bool:
+        """Whether this name is a suffix."""
+        return name in self.names or (name.partition(".")[2] in self.parents and name not in self.exceptions)
+
+
+def public_suffix(name: str, *, is_wide: bool = True) -> str | None:
     """Why a canonical name is too wide for an order; None if it is not.
 
-    A block of a top-level domain or a public suffix would take down a country. The list is bundled with the
-    package publicsuffixlist; nothing is fetched.
+    A block of a top-level domain or a public suffix would take down a country. `is_wide`: whether the entry
+    covers the names below, too.
     """
     if "." not in name:
         return "PUBLIC_SUFFIX: a top-level domain; an order names single domains"
-    if _icann_suffixes().is_public(name):
+    suffixes = icann_suffixes()
+    if suffixes.is_suffix(name):
         return "PUBLIC_SUFFIX: a public suffix; an order names single domains"
+    if is_wide and name in suffixes.shown_below:
+        return f"PUBLIC_SUFFIX: covers the public suffix {suffixes.shown_below[name]}"
+    return None
+
+
+def private_suffix(name: str, *, is_wide: bool = True) -> str | None:
+    """Why a block of a canonical name may hit many customers of a hosting company; None if it does not."""
+    suffixes = private_suffixes()
+    if suffixes.is_suffix(name):
+        return "a hosting suffix: each name below it belongs to another customer"
+    if is_wide and name in suffixes.shown_below:
+        return (
+            f"covers the hosting suffix {suffixes.shown_below[name]}, below which each name is a customer's"
+        )
     return None
 
 
 @lru_cache(maxsize=1)
-def _icann_suffixes() -> PublicSuffixList:
-    # Only the ICANN section: below a private suffix (pages.dev), one name is one customer.
-    return PublicSuffixList(only_icann=True)
+def icann_suffixes() -> Suffixes:
+    """The public suffixes. Not the private ones: below `pages.dev`, one name is one customer."""
+    names, parents, exceptions = public_suffixes()
+    return _section(names, parents, exceptions)
+
+
+@lru_cache(maxsize=1)
+def private_suffixes() -> Suffixes:
+    """The private suffixes, of hosting companies and dynamic DNS."""
+    return _section(*_sorted(_rules(is_private=True)))
+
+
+def _section(names: Iterable[str], parents: Iterable[str], exceptions: Iterable[str]) -> Suffixes:
+    shown_below: dict[str, str] = {}
+    for name in names:
+        for higher in above(name):
+            shown_below.setdefault(higher, name)
+    for parent in parents:
+        for higher in (parent, *above(parent)):
+            shown_below.setdefault(higher, f"*.{parent}")
+    return Suffixes(frozenset(names), frozenset(parents), frozenset(exceptions), shown_below)
 
 
 @lru_cache(maxsize=1)
 def public_suffixes() -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    """The rules of the same list, to check whole lists at once.
+    """The rules for public suffixes, to check whole lists at once.
 
     Names that are public suffixes, names whose children all are (`*.` rules), and exceptions of these (`!`
     rules).
     """
+    return _sorted(_rules())
+
+
+def _sorted(rules: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
     names: list[str] = []
     parents: list[str] = []
     exceptions: list[str] = []
-    for rule in _icann_rules():
+    for rule in rules:
         if rule.startswith("*."):
             parents.append(_ascii(rule[2:]))
         elif rule.startswith("!"):
@@ -54,7 +112,7 @@ def public_suffixes_digest() -> str:
 
     It covers the raw rules: converting them to names at each startup would take twenty times as long.
     """
-    return hashlib.sha256("\n".join(_icann_rules()).encode()).hexdigest()
+    return hashlib.sha256("\n".join(_rules()).encode()).hexdigest()
 
 
 def _ascii(rule: str) -> str:
@@ -62,7 +120,7 @@ def _ascii(rule: str) -> str:
     return rule if rule.isascii() and rule.islower() else canonical(rule)
 
 
-def _icann_rules() -> list[str]:
-    icann, _, _ = Path(PSLFILE).read_text(encoding="utf-8").partition("===END ICANN DOMAINS===")
-    lines = (line.strip() for line in icann.splitlines())
+def _rules(*, is_private: bool = False) -> list[str]:
+    icann, _, private = Path(PSLFILE).read_text(encoding="utf-8").partition("===END ICANN DOMAINS===")
+    lines = (line.strip() for line in (private if is_private else icann).splitlines())
     return [line for line in lines if line and not line.startswith("/")]

@@ -354,6 +354,7 @@ TargetName = Annotated[str, from_text(_target_name)]
 AutoNumber = Annotated[int | None, _or_word(_positive, auto=None)]
 # The limit of a guard; `off` is a limit that nothing exceeds.
 NameLimit = Annotated[float | None, _or_word(_positive, auto=None, off=math.inf)]
+FixedNameLimit = Annotated[float, _or_word(_positive, off=math.inf)]
 PercentLimit = Annotated[float | None, _or_word(_percent, auto=None, off=math.inf)]
 FixedPercentLimit = Annotated[float, _or_word(_percent, off=math.inf)]
 TimeZone = Annotated[ZoneInfo, from_text(_time_zone)]
