@@ -71,8 +71,6 @@ def load(path: Path, former: Popular | None = None) -> Popular:
         problems.append(
             Problem(str(path), None, "", "contains no name: the guard POPULAR needs at least one")
         )
-    if len(names) > MAX_NAMES:
-        problems.append(Problem(str(path), None, "", f"more than {MAX_NAMES:,} names"))
     if problems:
         raise Refused(capped(problems, 100))
     return Popular(NameSet.of(names), sha256)
@@ -86,9 +84,12 @@ def _parse(file: str, lines: Iterable[str]) -> tuple[list[str], list[Problem]]:
         text = line.strip()
         if not text or text.startswith("#"):
             continue
+        if len(names) + len(problems) >= MAX_NAMES:
+            problems.append(Problem(file, number, "", f"more than {MAX_NAMES:,} names"))
+            break
         rank, comma, name = text.partition(",")
         try:
-            names.append(canonical(name if comma and rank.isdecimal() else text))
+            names.append(canonical(name.lstrip() if comma and rank.isdecimal() else text))
         except NameRefused as err:
             problems.append(Problem(file, number, text, str(err)))
     return names, problems
