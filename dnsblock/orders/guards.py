@@ -21,7 +21,6 @@ from dnsblock.suffixes import icann_suffixes, private_suffix, private_suffixes, 
 PUBLIC_SUFFIX, PROTECTED = "PUBLIC_SUFFIX", "PROTECTED"  # refused: nothing releases such an entry
 PRIVATE_SUFFIX, POPULAR, BULK = "PRIVATE_SUFFIX", "POPULAR", "BULK"  # held
 HOLDING = frozenset({PRIVATE_SUFFIX, POPULAR, BULK})
-OVERRIDABLE = HOLDING | {PROTECTED}  # nobody may block a country
 
 # A notice blocks nothing yet, but its issuer must learn now what a later block would meet.
 JUDGED = frozenset({"block", "supersede", "notice"})
@@ -35,25 +34,18 @@ Key = tuple[str, Match]  # an entry, as far as it decides what is blocked
 
 @dataclass(frozen=True, slots=True)
 class GuardContext:
-    """What the guards know besides the order itself. It depends on the issuer and on who signed."""
+    """The input of the guards besides the order itself. It depends on the issuer and on the signers."""
 
     protected: NameSet  # see `protected_names`
     popular: NameSet
     bulk: BulkGuard = field(default_factory=BulkGuard)
-    overrides: frozenset[str] = frozenset()  # the codes that this issuer may override by configuration
-    may_override: bool = False  # one of the signers has the role `override`
+    may_override: bool = False  # a signer has the role `override`: it may block protected names
     sizes: Sequence[int] = ()  # of the issuer's earlier orders: their accepted entries
     in_force: Set[Key] = frozenset()  # the issuer's entries that are in force
     superseded: Set[Key] = frozenset()  # those of them that this order ends as a supersede
     ended: Mapping[str, Set[Key]] = field(
         default_factory=dict
     )  # by target order: its entries that are not in force any more
-
-    @property
-    def waived(self) -> frozenset[str]:
-        """The codes that do not apply to this order."""
-        of_signers = frozenset({PROTECTED}) if self.may_override else frozenset()
-        return OVERRIDABLE & (self.overrides | of_signers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,20 +79,19 @@ def judge(order: Order, context: GuardContext) -> tuple[EntryVerdict, ...]:
     """
     if order.action not in JUDGED:
         return ()
-    # What is in force already was judged before: to replace an order never needs a second release.
+    # Entries in force were judged before: to replace an order never needs a second release.
     known = context.superseded
     entries = [
         (index, entry.name, entry.match)
         for index, entry in enumerate(order.entries)
         if not known or (entry.name, entry.match) not in known
     ]
-    waived = context.waived
     found = [
         verdict
         for index, name, match in _suspicious(entries, context)
-        for verdict in _on_entry(index, name, match != "exact", context, waived)
+        for verdict in _on_entry(index, name, match != "exact", context)
     ]
-    if BULK not in waived and (reason := _bulk(len(entries), context)):
+    if reason := _bulk(len(entries), context):
         refused = {one.index for one in found if one.verdict == "refused"}
         found += [EntryVerdict(at, "held", BULK, reason) for at, *_ in entries if at not in refused]
         found.sort(key=lambda one: one.index)
@@ -148,19 +139,17 @@ def _suffixes() -> tuple[Set[str], Set[str], Set[str]]:
     )
 
 
-def _on_entry(
-    index: int, name: str, is_wide: bool, context: GuardContext, waived: frozenset[str]
-) -> Iterator[EntryVerdict]:
+def _on_entry(index: int, name: str, is_wide: bool, context: GuardContext) -> Iterator[EntryVerdict]:
     """The verdicts on one entry. `is_wide`: it covers names below its own."""
     if reason := public_suffix(name, is_wide=is_wide):
         yield EntryVerdict(index, "refused", PUBLIC_SUFFIX, reason.removeprefix(f"{PUBLIC_SUFFIX}: "))
         return
-    if PROTECTED not in waived and (reason := _protected(name, is_wide, context.protected)):
+    if not context.may_override and (reason := _protected(name, is_wide, context.protected)):
         yield EntryVerdict(index, "refused", PROTECTED, reason)
         return
-    if PRIVATE_SUFFIX not in waived and (reason := private_suffix(name, is_wide=is_wide)):
+    if reason := private_suffix(name, is_wide=is_wide):
         yield EntryVerdict(index, "held", PRIVATE_SUFFIX, reason)
-    if POPULAR not in waived and (reason := _popular(name, is_wide, context.popular)):
+    if reason := _popular(name, is_wide, context.popular):
         yield EntryVerdict(index, "held", POPULAR, reason)
 
 

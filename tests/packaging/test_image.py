@@ -165,6 +165,7 @@ def test_the_image_declares_ports_user_and_command():
     [
         ("Makefile", True),
         ("dnsblock/http/api.py", True),
+        ("dnsblock/orders/data/popular.txt", True),
         ("engine/src/lib.rs", True),
         ("config/isp.yaml", True),
         ("engine/target/release/lib_engine.so", False),
@@ -195,6 +196,7 @@ def test_the_steps_of_the_image_produce_a_portable_program(installed: Path, tmp_
     checked = run(installed, "check", "-c", "dnsblock.yaml", cwd=tmp_path)
     assert checked.returncode == 1
     assert "own.txt:1: 'not a name'" in checked.stdout
+    assert list(installed.rglob("dnsblock/orders/data/popular.txt")), "the list of popular names is missing"
 
 
 @pytest.mark.timeout(900)

@@ -430,6 +430,17 @@ def test_a_file_that_is_missing_is_named(tmp_path: Path):
         load(tmp_path / "gone.yaml")
 
 
+def test_guards_for_orders_have_a_list_and_two_limits(read, refused, tmp_path: Path):
+    """The path is relative to the file; `off` is a limit that no order exceeds."""
+    assert read("").guards.popular is None
+    guards = read("guards: {popular: own.txt, bulk: {entries: off, factor: 3}}").guards
+    assert guards.popular == tmp_path / "own.txt"
+    assert guards.bulk.entries > 20_000_000
+    assert guards.bulk.factor == 3
+    for wrong in ("{entries: -1}", "{entries: auto}", "{entries: 1.5}", "{factor: 0}", "{factor: off}"):
+        assert refused(f"guards: {{bulk: {wrong}}}")
+
+
 # ------- The machine's resolvers -------
 
 

@@ -182,27 +182,17 @@ def test_the_reason_names_the_protected_name():
     assert reason("portal.isp.example", context) == "a protected name"
 
 
-def test_a_protected_name_is_accepted_from_an_issuer_or_signer_that_may_override_it():
+def test_a_protected_name_is_accepted_from_a_signer_with_the_role_override():
     """By configuration only: no document can do this."""
-    assert codes("isp.example", replace(CONTEXT, overrides=frozenset({"PROTECTED"}))) == []
     assert codes("isp.example", replace(CONTEXT, may_override=True)) == []
-    assert codes("isp.example", replace(CONTEXT, overrides=frozenset({"POPULAR", "BULK"}))) == PROTECTED
+    assert codes("resolver.arpa", replace(CONTEXT, may_override=True)) == []
 
 
-def test_an_override_waives_only_its_code():
-    """A signer with the role `override` may block protected names. Popular names are still held."""
-    assert codes("t.me", replace(CONTEXT, may_override=True)) == [("held", "POPULAR")]
-    assert codes("github.io", replace(CONTEXT, overrides=frozenset({"POPULAR"}))) == [
-        ("held", "PRIVATE_SUFFIX")
-    ]
-
-
-def test_nothing_overrides_a_public_suffix():
-    """Nobody may block a country."""
-    every = frozenset({"PUBLIC_SUFFIX", "PROTECTED", "PRIVATE_SUFFIX", "POPULAR", "BULK"})
-    context = replace(CONTEXT, overrides=every, may_override=True)
-    assert codes("co.id", context) == [("refused", "PUBLIC_SUFFIX")]
-    assert codes("arpa", context) == [("refused", "PUBLIC_SUFFIX")]
+def test_an_override_opens_protected_names_only():
+    """Popular names are still held, and nobody may block a country."""
+    context = replace(CONTEXT, may_override=True)
+    assert codes("t.me", context) == [("held", "POPULAR")]
+    assert codes("co.id", context) == codes("arpa", context) == [("refused", "PUBLIC_SUFFIX")]
 
 
 @pytest.mark.parametrize(
@@ -307,11 +297,6 @@ def test_a_bulk_order_has_the_other_verdicts_too():
     assert len(judged) == 1004
     left = released_by_acks(judged, ["BULK"], signers=2, required=2)
     assert [(one.index, one.code) for one in left] == [(0, "PUBLIC_SUFFIX"), (1, "POPULAR")]
-
-
-def test_bulk_is_waived_by_configuration():
-    """`overrides: [BULK]` of an issuer that sends the national list."""
-    assert not is_bulk(5000, replace(CONTEXT, overrides=frozenset({"BULK"})))
 
 
 # ------- Actions -------
