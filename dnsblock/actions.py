@@ -17,8 +17,8 @@ from dnsblock.lists.refresh import Refresher
 from dnsblock.lists.sources import source_of
 from dnsblock.log import event
 from dnsblock.orders.approval import approval_of
+from dnsblock.orders.context import Context
 from dnsblock.orders.facts import Annulment
-from dnsblock.orders.intake import Context
 from dnsblock.orders.submission import Submitted, examine_submitted
 from dnsblock.policy.verdicts import Verdict, verdicts
 from dnsblock.principal import Principal
@@ -49,7 +49,7 @@ class Actions:
         publisher, recorder = self._publisher, self._publisher.recorder
         recorder.check()
         known = recorder.ledger.orders
-        context = Context(publisher.config, publisher.inputs.keys, known, recorder.now())
+        context = Context(publisher.config, publisher.inputs.references, known, recorder.now())
         examined = await asyncio.to_thread(examine_submitted, documents, context, issuers=issuers)
         served, intake = None, examined.intake
         if intake.new or intake.signed:

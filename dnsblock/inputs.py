@@ -16,7 +16,6 @@ from dnsblock.config_file import load_again
 from dnsblock.errors import Problem, Refused
 from dnsblock.lists.lists import Lists
 from dnsblock.log import event
-from dnsblock.orders.authority import Keys
 from dnsblock.orders.orders import Orders
 from dnsblock.policy.snapshot import NO_FILES, Draft, missing_answers, read
 from dnsblock.policy.zones import ListZone, compile_lists
@@ -62,7 +61,7 @@ class Inputs:
         self.progress: Progress | None = None  # of lists, while some are read
         self.restart_needed: tuple[str, ...] = ()  # options whose new values wait for a restart
         self.files = started.files or NO_FILES
-        self.keys: Keys = started.keys
+        self.references = started.references
         self.access = started.access
         self._secrets = started.secrets
         # Held by the threads that read, even after their callers have given up.
@@ -76,7 +75,7 @@ class Inputs:
     def adopt(self, draft: Draft) -> None:
         """Keeps the secrets and the digests of referenced files, once they are in force."""
         self._secrets = draft.secrets or self._secrets
-        self.keys = draft.keys
+        self.references = draft.references
         self.access = draft.access or self.access
         self.files = self.files if draft.files is None else draft.files
 
@@ -121,7 +120,7 @@ class Inputs:
                     reads_lists=reads_lists,
                     former_secrets=self._secrets,
                     former_files=self.files,
-                    former_keys=self.keys,
+                    former_references=self.references,
                 )
             # In this thread, so that no order waits for it.
             zones = compile_lists(draft.config, draft.lists, in_force.list_zones)

@@ -216,8 +216,8 @@ class Publisher:
 
     def _draft(self) -> Draft:
         """The state in force, as a draft. It compiles no list, so an uncompilable list delays no order."""
-        keys = self.inputs.keys
-        return Draft(self.config, self.lists, self.rules, (), keys=keys, keeps_list_zones=True)
+        references = self.inputs.references
+        return Draft(self.config, self.lists, self.rules, (), references=references, keeps_list_zones=True)
 
     async def _serve(self, change: Change, read: Draft | ReadLists | None, started: float) -> Served:
         """Commits a change and makes it the state of this process. One at a time."""

@@ -16,11 +16,11 @@ from dnsblock.lists import records
 from dnsblock.lists.lists import Lists
 from dnsblock.lists.store import Store
 from dnsblock.log import event
-from dnsblock.orders.authority import keys_of
 from dnsblock.orders.intake import RefusedDocument
+from dnsblock.orders.references import read_references
 from dnsblock.policy.engine_settings import engine_rules, read_secrets
 from dnsblock.policy.recorder import Recorder
-from dnsblock.policy.snapshot import NO_KEYS, Draft, Policy, read
+from dnsblock.policy.snapshot import NO_REFERENCES, Draft, Policy, read
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +65,9 @@ def _read(config: Config, recorder: Recorder, store: Store) -> Draft:
         return read(config, recorder.ledger.orders, lists, now)
     secrets = tuple(read_secrets(config.cookies.secrets))
     rules = engine_rules(config, secrets)
-    keys = keys_of(config, NO_KEYS)
-    return Draft(config, lists.last_enforced(config, now), rules, (), keys=keys, secrets=secrets)
+    references, _ = read_references(config, NO_REFERENCES)
+    enforced = lists.last_enforced(config, now)
+    return Draft(config, enforced, rules, (), references=references, secrets=secrets)
 
 
 def _inbox(draft: Draft, *, has_ledger: bool) -> tuple[RefusedDocument, ...]:

@@ -102,9 +102,9 @@ def issuer_of(client: Client, number: str, issuer: str | None) -> str:
         return str(found[0])
     if not found:
         leave(Exit.NO, f"there is no order {printable(number)}: see `dnsblock order list`")
-    leave(
-        Exit.USAGE,
-        f"several issuers have an order {printable(number)}: add --issuer, one of {', '.join(found)}",
+    names = ", ".join(found)
+    return leave(
+        Exit.USAGE, f"several issuers have an order {printable(number)}: add --issuer, one of {names}"
     )
 
 

@@ -39,4 +39,4 @@ def _held(new: list[Order], known: Orders) -> Iterator[Fact]:
         if life.standing is not None and life.standing.state == "held":
             yield Held(order.issuer, order.order_id, len(order.entries), ("GAP", *codes))
         elif codes:
-            yield Held(order.issuer, order.order_id, len(order.judgement.held), tuple(codes))
+            yield Held(order.issuer, order.order_id, order.judgement.count("held"), tuple(codes))

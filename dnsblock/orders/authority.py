@@ -13,12 +13,11 @@ from dnsblock.config import Config, Issuer, Role
 from dnsblock.errors import Problem, Refused
 from dnsblock.orders.issuer import IssuerOrders
 from dnsblock.orders.order import Order
+from dnsblock.orders.references import Keys
 from dnsblock.orders.schema import Action
 from dnsblock.orders.verdict import Signed
 from dnsblock.signatures.allowed_signers import AllowedSigners
 from dnsblock.signatures.verify import SignatureProblem, verify
-
-Keys = Mapping[str, "AllowedSigners | tuple[Problem, ...]"]  # by issuer; problems: the file cannot be used
 
 _NEEDED: Mapping[Action, frozenset[Role]] = {
     "block": frozenset({"block"}),
@@ -41,32 +40,10 @@ class Authority:
     is_proposed: bool = False  # only flaggers have signed
     may_override: bool = False  # a signer may block protected names
 
-
-def keys_of(config: Config, former: Keys) -> Keys:
-    """Reads the keys of all issuers. The former keys stay in use if a file cannot be read."""
-    found: dict[str, AllowedSigners | tuple[Problem, ...]] = {}
-    for issuer in config.issuers:
-        try:
-            found[issuer.id] = _load(issuer.keys)
-        except Refused as err:
-            before = former.get(issuer.id)
-            found[issuer.id] = before if isinstance(before, AllowedSigners) else err.problems
-    return found
-
-
-def key_problems(config: Config) -> tuple[Problem, ...]:
-    """The problems of the files with keys."""
-    problems: list[Problem] = []
-    for issuer in config.issuers:
-        try:
-            _load(issuer.keys)
-        except Refused as err:
-            problems.extend(err.problems)
-    return tuple(problems)
-
-
-def _load(path: Path) -> AllowedSigners:
-    return AllowedSigners.load(path)
+    @property
+    def count(self) -> int:
+        """The number of different signers. Two keys of one person count once."""
+        return len({one.principal for one in self.signers})
 
 
 def current_keys(issuer: Issuer, keys: Keys, rotations: Iterable[Order]) -> AllowedSigners:

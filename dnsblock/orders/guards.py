@@ -4,13 +4,13 @@ Pure functions of an order and a `GuardContext`. Nothing here delays the lifting
 block names are judged. docs/guards.md says what issuer and operator do about each code.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from functools import lru_cache
 from statistics import median
-from typing import Literal, get_args
+from typing import Literal
 
-from dnsblock.config import BulkGuard, Config
+from dnsblock.config import BulkGuard
 from dnsblock.names import above
 from dnsblock.orders.order import Order
 from dnsblock.orders.popular import NameSet
@@ -41,35 +41,30 @@ class GuardContext:
     bulk: BulkGuard = field(default_factory=BulkGuard)
     may_override: bool = False  # a signer has the role `override`: it may block protected names
     sizes: Sequence[int] = ()  # of the issuer's earlier orders: their accepted entries
-    in_force: Set[Key] = frozenset()  # the issuer's entries that are in force
-    superseded: Set[Key] = frozenset()  # those of them that this order ends as a supersede
-    ended: Mapping[str, Set[Key]] = field(
-        default_factory=dict
-    )  # by target order: its entries that are not in force any more
+    superseded: Set[Key] = frozenset()  # the entries in force that this order ends, as a supersede
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
     """A remark on an accepted order: some of its entries change nothing."""
 
-    code: Literal["ALREADY_BLOCKED", "NOT_BLOCKED"]
+    code: Literal["ALREADY_BLOCKED"]
     count: int
     names: tuple[str, ...]  # the first ones
 
     def __str__(self) -> str:
-        what = "blocked already" if self.code == "ALREADY_BLOCKED" else "not blocked any more"
         entries = "1 entry is" if self.count == 1 else f"{self.count:,} entries are"
         more = ", …" if self.count > len(self.names) else ""
-        return f"{self.code}: {entries} {what}: {', '.join(self.names)}{more}"
+        return f"{self.code}: {entries} blocked already: {', '.join(self.names)}{more}"
 
 
-def protected_names(config: Config) -> NameSet:
-    """The names that no order may block: the configured ones, and the landing names of the answer profiles.
+def protected_names(configured: Iterable[str], targets: Iterable[str]) -> NameSet:
+    """The names that no order may block: the configured ones, and the CNAME targets of answer profiles.
 
     A block of its own landing name would be answered with a CNAME to itself.
     """
-    landing = (answer.target.removeprefix("*.") for answer in config.answers.values() if answer.target)
-    return NameSet.of(dict.fromkeys((*config.protected, *landing, *ALWAYS_PROTECTED)))
+    landing = (target.removeprefix("*.") for target in targets)
+    return NameSet.of(dict.fromkeys((*configured, *landing, *ALWAYS_PROTECTED)))
 
 
 def judge(order: Order, context: GuardContext) -> tuple[EntryVerdict, ...]:
@@ -208,43 +203,8 @@ def released_by_acks(
     return tuple(one for one in verdicts if one.verdict == "refused" or one.code not in known)
 
 
-# ------- Notes -------
-
-
-def notes(order: Order, context: GuardContext) -> tuple[Note, ...]:
-    """Remarks on entries that change nothing: blocked already, or not blocked any more."""
-    if order.action in JUDGED:
-        return _note("ALREADY_BLOCKED", _repeated(order, context))
-    return _note("NOT_BLOCKED", _ended(order, context))
-
-
-def _note(code: Literal["ALREADY_BLOCKED", "NOT_BLOCKED"], names: Iterable[str]) -> tuple[Note, ...]:
-    found = tuple(names)
-    return (Note(code, len(found), found[:MAX_NAMES]),) if found else ()
-
-
-def _repeated(order: Order, context: GuardContext) -> Iterator[str]:
-    if not context.in_force:
-        return
-    for entry in order.entries:
-        key: Key = (entry.name, entry.match)
-        if key not in context.superseded and _is_covered(entry.name, entry.match, context.in_force):
-            yield entry.name
-
-
-def _is_covered(name: str, match: Match, entries: Set[Key]) -> bool:
+def is_covered(name: str, match: Match, entries: Set[Key]) -> bool:
     """Whether one of the entries covers all that this one covers."""
     if (name, match) in entries or (name, "subtree") in entries:
         return True
     return any((higher, "subtree") in entries or (higher, "below") in entries for higher in above(name))
-
-
-def _ended(order: Order, context: GuardContext) -> Iterator[str]:
-    for target in order.targets:
-        ended = context.ended.get(target.order_id, frozenset())
-        if target.entries is None:
-            yield from sorted(name for name, _ in ended)
-            continue
-        for entry in target.entries:
-            matches = get_args(Match) if entry.match is None else (entry.match,)
-            yield from (entry.name for match in matches if (entry.name, match) in ended)

@@ -17,15 +17,17 @@ from typing import Literal
 from dnsblock import document
 from dnsblock.config import Config
 from dnsblock.errors import Problem, Refused, capped, printable
-from dnsblock.orders.authority import Authority, Keys, authority_of, current_keys
+from dnsblock.orders.authority import Authority, authority_of, current_keys
 from dnsblock.orders.conflicts import Together
+from dnsblock.orders.context import Context
+from dnsblock.orders.guarding import guard_context
+from dnsblock.orders.guards import judge, released_by_acks
 from dnsblock.orders.order import ENDS, MAX_DOCUMENT_BYTES, Entry, Judge, Order, load_entries_file, parse
 from dnsblock.orders.orders import Orders
 from dnsblock.orders.remarks import remarks
 from dnsblock.orders.schema import DOCUMENT_SUFFIXES
 from dnsblock.orders.state import derive
 from dnsblock.orders.verdict import EntryVerdict
-from dnsblock.suffixes import public_suffix
 
 MAX_FILES = 10_000
 MAX_SIGNATURES_BYTES = 64 << 10
@@ -59,16 +61,6 @@ class Intake:
 
 
 NOTHING = Intake((), ())
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """What documents are judged by."""
-
-    config: Config
-    keys: Keys
-    known: Orders  # in the ledger
-    now: datetime
 
 
 def examine(folder: Path, context: Context) -> Intake:
@@ -131,7 +123,7 @@ def _accept(order: Order, together: Together, context: Context) -> Order:
     if problems := tuple(together.problems(order)):
         raise Refused(problems)
     authority = authority_of(
-        order, context.config, context.keys, together.rotations(order.issuer), context.now
+        order, context.config, context.references.keys, together.rotations(order.issuer), context.now
     )
     if order.keys is not None:
         _check_keys(order, together, context)
@@ -143,17 +135,14 @@ def _accept(order: Order, together: Together, context: Context) -> Order:
 
 def _judged(order: Order, authority: Authority, context: Context) -> Order:
     """The order with the verdicts of the guards. Raises `Refused` if all entries are refused."""
-    verdicts = tuple(_verdicts(order, authority, context))
-    if order.entries and sum(one.verdict == "refused" for one in verdicts) == len(order.entries):
+    guarding = guard_context(order, authority, context)
+    found = judge(order, guarding)
+    verdicts = released_by_acks(found, order.acks, authority.count, authority.required)
+    refused = {one.index for one in verdicts if one.verdict == "refused"}
+    if order.entries and len(refused) == len(order.entries):
         raise Refused(capped([_problem_of(order, one) for one in verdicts], 100))
     judgement = replace(order.judgement, signers=authority.signers, is_proposed=authority.is_proposed)
     return replace(order, judgement=judgement.with_verdicts(verdicts))
-
-
-def _verdicts(order: Order, authority: Authority, context: Context) -> Iterator[EntryVerdict]:
-    for index, entry in enumerate(order.entries if order.action in ("block", "supersede", "notice") else ()):
-        if (reason := public_suffix(entry.name)) is not None:
-            yield EntryVerdict(index, "refused", "PUBLIC_SUFFIX", reason)
 
 
 def _problem_of(order: Order, verdict: EntryVerdict) -> Problem:
@@ -172,7 +161,7 @@ def _check_keys(order: Order, together: Together, context: Context) -> None:
     if issuer is None or order.keys is None:
         reason = "no keys are configured for this issuer, so there are none to change"
         raise Refused([order.problem(("keys",), order.issuer, reason)])
-    signers = current_keys(issuer, context.keys, together.rotations(order.issuer))
+    signers = current_keys(issuer, context.references.keys, together.rotations(order.issuer))
     try:
         signers.with_changes(order.keys.add, order.keys.remove)
     except Refused as err:
@@ -184,7 +173,7 @@ def _signed_again(order: Order, known: Order, together: Together, context: Conte
     if order.source is None or order.source.signatures is None or known.annulled is not None:
         return
     authority = authority_of(
-        order, context.config, context.keys, together.rotations(order.issuer), context.now
+        order, context.config, context.references.keys, together.rotations(order.issuer), context.now
     )
     before = {one.fingerprint for one in known.judgement.signers}
     if before >= {one.fingerprint for one in authority.signers}:

@@ -4,8 +4,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from dnsblock.errors import Refused
+from dnsblock.orders.context import Context
 from dnsblock.orders.intake import (
-    Context,
     Intake,
     RefusedDocument,
     judge_all,

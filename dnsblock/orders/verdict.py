@@ -66,6 +66,10 @@ class Judgement:
         """The refused entries."""
         return tuple(one for one in self.verdicts if one.verdict == "refused")
 
+    def count(self, verdict: Literal["held", "refused"]) -> int:
+        """The number of entries that are held now, or refused. Several guards may hold one entry."""
+        return len({one.index for one in (self.held if verdict == "held" else self.refused)})
+
     def with_verdicts(self, verdicts: Iterable[EntryVerdict]) -> "Judgement":
         """The judgement with these verdicts instead of its own. Releases still apply."""
         return replace(self, verdicts=tuple(verdicts))._settled()

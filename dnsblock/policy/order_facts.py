@@ -1,4 +1,4 @@
-"""The facts about an order as JSON: for `order list` and `order show`, the issuers' API, probes and receipts."""
+"""The facts about an order as JSON: for `order list`, `order show`, the issuers' API, probes and receipts."""
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta

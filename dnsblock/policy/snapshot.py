@@ -14,11 +14,12 @@ from dnsblock.access import ApiAccess
 from dnsblock.config import Config, Zone
 from dnsblock.errors import Problem, Refused
 from dnsblock.lists.lists import NONE, Lists
-from dnsblock.orders.authority import Keys, key_problems, keys_of
+from dnsblock.orders.context import Context
 from dnsblock.orders.facts import Annulment, Approval
-from dnsblock.orders.intake import NOTHING, Context, Intake, RefusedDocument, examine, judge_all
+from dnsblock.orders.intake import NOTHING, Intake, RefusedDocument, examine, judge_all
 from dnsblock.orders.order import Order
 from dnsblock.orders.orders import Orders
+from dnsblock.orders.references import References, read_references
 from dnsblock.orders.state import State, derive
 from dnsblock.policy.engine_settings import engine_rules, nat64_prefixes, read_secrets
 from dnsblock.policy.referenced import Contents, contents_of
@@ -26,7 +27,7 @@ from dnsblock.policy.serials import Serials
 from dnsblock.policy.zones import ListZone, OrderZone, compile_lists, compile_orders
 from dnsblock.principal import DAEMON, Principal
 
-NO_KEYS: Keys = MappingProxyType({})
+NO_REFERENCES = References()
 NO_FILES: Contents = MappingProxyType({})
 NO_LISTS: Mapping[str, ListZone] = MappingProxyType({})
 NO_ORDERS: Mapping[str, OrderZone] = MappingProxyType({})
@@ -47,7 +48,7 @@ class Draft:
     refused: tuple[RefusedDocument, ...] | None = None  # by the inbox; None: it was not read
     annulments: tuple[Annulment, ...] = ()  # not in the ledger yet
     approvals: tuple[Approval, ...] = ()  # not in the ledger yet
-    keys: Keys = field(default_factory=lambda: NO_KEYS)  # of the issuers
+    references: References = NO_REFERENCES  # by which orders are judged
     secrets: tuple[bytes, ...] = ()  # of cookies; empty: they were not read
     access: ApiAccess | None = None  # None: there is no issuers' API, or its files were not read
     problems: tuple[Problem, ...] = ()  # of files whose previous content stays in force
@@ -68,7 +69,7 @@ class Draft:
         if not self.new and not self.signed:
             return self
         new = [order for order in self.new if order.sha256 not in known.by_digest]
-        context = Context(self.config, self.keys, known, now)
+        context = Context(self.config, self.references, known, now)
         judged = judge_all((*new, *self.signed), self.refused or (), context)
         refused = None if self.refused is None else judged.refused
         return replace(self, new=judged.new, signed=judged.signed, refused=refused)
@@ -89,7 +90,7 @@ def read(
     reads_lists: bool = True,
     former_secrets: tuple[bytes, ...] = (),
     former_files: Contents = NO_FILES,
-    former_keys: Keys = NO_KEYS,
+    former_references: References = NO_REFERENCES,
 ) -> Draft:
     """Reads inbox, lists and secrets. Raises `Refused` with every problem of every file.
 
@@ -98,11 +99,11 @@ def read(
     * a rejected list with an enforced version (see `Lists.rejections`)
     * a refused order document or an unreadable inbox (see `Draft.refused`)
     * an invalid file of secrets, if previous ones are in force
-    * an invalid file of an issuer's keys: only orders of this issuer are refused
+    * an invalid file of an issuer's keys, or of popular names
     """
     problems: list[Problem] = []
-    keys = keys_of(config, former_keys)
-    context = Context(config, keys, known, now)
+    references, unusable = read_references(config, former_references)
+    context = Context(config, references, known, now)
     intake: Intake = NOTHING if config.orders is None else examine(config.orders, context)
     fresh = lists
     problems.extend(missing_answers(config, known, now))
@@ -110,7 +111,7 @@ def read(
         fresh = lists.read(config, now, progress, only=None if reads_lists else NONE)
     except Refused as err:
         problems.extend(err.problems)
-    tolerated = list(key_problems(config))
+    tolerated = list(unusable)
     notes = (*intake.notes, *fresh.notes)
     secrets = former_secrets
     try:
@@ -128,7 +129,7 @@ def read(
         *(config, fresh, rules, intake.new, notes, reads_lists),
         signed=intake.signed,
         refused=intake.refused,
-        keys=keys,
+        references=references,
         secrets=secrets,
         problems=tuple(tolerated),
         files=contents_of(config, secrets, former_files),

@@ -8,11 +8,13 @@ from typing import Any, TypedDict
 
 from dnsblock.config import Config
 from dnsblock.errors import Problem, Refused, printable, shown
+from dnsblock.names import above
+from dnsblock.orders.guards import Note, is_covered
 from dnsblock.orders.issuer import IssuerOrders
 from dnsblock.orders.order import Order
 from dnsblock.orders.orders import Orders
 from dnsblock.orders.remarks import remarks
-from dnsblock.orders.state import OrderState, derive
+from dnsblock.orders.state import Entries, OrderState, derive
 from dnsblock.orders.submission import Examined
 from dnsblock.policy.explain import explain
 from dnsblock.policy.snapshot import Policy
@@ -122,13 +124,14 @@ def _in_ledger(
         "in_force": state.in_force,
         "entries": state.entries,
         "held": state.held,
-        "refused": len(order.refused) + len(order.judgement.refused),
+        "refused": len(order.refused) + order.judgement.count("refused"),
         "entry_verdicts": list(islice(entry_facts(order), MAX_ENTRIES_SHOWN)),
         "effective_at": utc(state.effective_at),
         "expires_at": None if state.expires_at is None else utc(state.expires_at),
         "changes": changes,
         "notes": [
             *state.notes,
+            *(_already_blocked(order, known.in_force) if is_new else ()),
             *remarks(order, policy.at),
             *_still_blocked(order, state, known.orders, policy, config),
         ],
@@ -179,13 +182,30 @@ def _changes(order: Order, state: OrderState, zone: tzinfo) -> Iterator[str]:
             "the keys of the issuer are changed" if order.action == "rotate" else "the statement is recorded"
         )
         return
-    number = state.entries - state.held - len(order.judgement.refused)
+    number = state.entries - state.held - order.judgement.count("refused")
     count = f"{number:,} {'entry' if number == 1 else 'entries'}"
     when = f" from {local(state.effective_at, zone)}" if state.state == "scheduled" else ""
     until = f" until {local(state.expires_at, zone)}" if state.expires_at else ""
     is_over = state.state in ("expired", "lifted", "revoked", "superseded", "annulled")
     over = " (nothing is in force now)" if is_over else ""
     yield f"{_VERBS[order.action]} {count}{when}{until}{over}"
+
+
+def _already_blocked(order: Order, in_force: Entries) -> Iterator[str]:
+    """Names of a block that another order of the issuer blocks already."""
+    if order.action not in ("block", "supersede"):
+        return
+    covering = {higher for entry in order.entries for higher in (entry.name, *above(entry.name))}
+    others = {
+        (item.entry.name, item.entry.match)
+        for sha256, part in in_force.parts.items()
+        if sha256 != order.sha256
+        for item in part.items
+        if item.kind == "block" and item.entry.name in covering
+    }
+    found = [entry.name for entry in order.entries if others and is_covered(entry.name, entry.match, others)]
+    if found:
+        yield str(Note("ALREADY_BLOCKED", len(found), tuple(found[:MAX_SHOWN])))
 
 
 def _still_blocked(

@@ -3,9 +3,9 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from dnsblock.orders.annulments import annul, received
 
 from dnsblock.errors import Refused
-from dnsblock.orders.annulments import annul, received
 from dnsblock.orders.ledger import Ledger
 from dnsblock.orders.order import Order
 from dnsblock.orders.records import Annulment, Record

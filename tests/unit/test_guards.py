@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from dnsblock.config import BulkGuard, Config
-from dnsblock.orders.guards import GuardContext, judge, notes, protected_names, released_by_acks
+from dnsblock.orders.guards import GuardContext, judge, protected_names, released_by_acks
 from dnsblock.orders.order import Entry, Order
 from dnsblock.orders.popular import NameSet, shipped
 from dnsblock.orders.verdict import EntryVerdict
@@ -23,7 +23,8 @@ CONFIG = Config.model_validate(
         },
     }
 )
-CONTEXT = GuardContext(protected_names(CONFIG), shipped().names)
+TARGETS = [answer.target for answer in CONFIG.answers.values() if answer.target]
+CONTEXT = GuardContext(protected_names(CONFIG.protected, TARGETS), shipped().names)
 TELEGRAM = (
     *("t.me", "telegram.me", "telegram.org", "core.telegram.org", "desktop.telegram.org"),
     *("macos.telegram.org", "web.telegram.org", "venus.web.telegram.org", "pluto.web.telegram.org"),
@@ -371,55 +372,3 @@ def test_acks_never_release_a_refused_entry():
 
 
 # ------- Notes -------
-
-
-def noted(judged: Order, **known: object) -> list[str]:
-    return [str(note) for note in notes(judged, replace(CONTEXT, **known))]
-
-
-def test_an_entry_that_is_blocked_already_is_noted():
-    """By the same entry, or by one that covers it: the new order changes nothing for it now."""
-    in_force = {("a.example", "subtree"), ("b.example", "exact"), ("c.example", "below")}
-    judged = order(
-        *("a.example", "{name: a.example, match: exact}", "x.a.example", "b.example", "x.b.example"),
-        *("{name: b.example, match: exact}", "c.example", "{name: c.example, match: below}", "x.c.example"),
-    )
-    assert noted(judged, in_force=in_force) == [
-        "ALREADY_BLOCKED: 6 entries are blocked already: "
-        "a.example, a.example, x.a.example, b.example, c.example, x.c.example"
-    ]
-    assert noted(order("d.example"), in_force=in_force) == []
-    assert noted(order("d.example")) == []
-
-
-def test_entries_that_a_supersede_keeps_are_not_noted():
-    """They are the same block."""
-    kept = {("a.example", "subtree")}
-    judged = replace(order("a.example", "x.a.example"), action="supersede")
-    assert noted(judged, in_force=kept, superseded=kept) == [
-        "ALREADY_BLOCKED: 1 entry is blocked already: x.a.example"
-    ]
-
-
-def test_a_note_shows_the_first_names_and_the_number():
-    """An order may have 100,000 of them."""
-    (note,) = notes(many(12), replace(CONTEXT, in_force={(f"n{n}.example", "subtree") for n in range(12)}))
-    assert (note.count, note.names) == (12, tuple(f"n{n}.example" for n in range(10)))
-    assert str(note).endswith("n8.example, n9.example, …")
-
-
-def test_an_unblock_of_an_ended_entry_is_noted():
-    """The issuer believes that the name is still blocked."""
-    ended = {"b-1": {("a.example", "subtree"), ("b.example", "exact"), ("b.example", "below")}}
-    lifted = [
-        unblock("u-1", "b-1", "a.example", "c.example"),
-        unblock("u-2", "b-1", "b.example", "{name: a.example, match: exact}"),
-        unblock("u-3", "b-1"),
-        unblock("u-4", "b-2"),
-    ]
-    assert [noted(one, ended=ended) for one in orders(*lifted)] == [
-        ["NOT_BLOCKED: 1 entry is not blocked any more: a.example"],
-        ["NOT_BLOCKED: 2 entries are not blocked any more: b.example, b.example"],
-        ["NOT_BLOCKED: 3 entries are not blocked any more: a.example, b.example, b.example"],
-        [],
-    ]
