@@ -55,6 +55,8 @@ class Actions:
         if intake.new or intake.signed:
             change = LedgerEntries(by, "order submit", intake.new, intake.notes, intake.signed)
             served = await publisher.publish(change)
+        if intake.refused:
+            await publisher.record(lambda: recorder.record_refusals(intake.refused, by))
         orders = recorder.ledger.orders
         found = await asyncio.to_thread(verdicts, examined, known, orders, publisher.policy, publisher.config)
         return served, found

@@ -77,6 +77,32 @@ class Observer(Protocol):
         """These lists and feeds exist."""
 
 
+class _Rejections:
+    """Records each rejection of a list once, and counts it."""
+
+    def __init__(self, lists: Lists, observer: Observer) -> None:
+        self._observer = observer
+        for zone, rejection in lists.rejections.items():
+            self._note(lists, zone, rejection)
+        self._noted = lists.rejections
+
+    async def record(self, lists: Lists, generations: int) -> None:
+        """After a read of lists: records rejections, and stores the content of the accepted lists."""
+        for zone, rejection in lists.rejections.items():
+            if self._noted.get(zone) is not rejection:
+                await asyncio.to_thread(self._note, lists, zone, rejection)
+        self._noted = lists.rejections
+        if any(listed.files is not None for listed in lists.listed.values()):
+            await asyncio.to_thread(records.store_content, lists, generations)
+
+    def _note(self, lists: Lists, zone: str, rejection: Rejection) -> None:
+        if rejection.is_unfetched:
+            return
+        records.record_rejection(lists, zone, rejection)
+        for finding in rejection.findings:
+            self._observer.rejected(zone, finding.code)
+
+
 class Publisher:
     """Holds the state in force, and is the only way to change it.
 
@@ -105,10 +131,7 @@ class Publisher:
         self.rules = started.draft.rules
         self._publishing = asyncio.Lock()
         self._enforced = started.recorder.ledger.position  # the enforced part of the ledger
-        self._noted: Mapping[str, Rejection] = {}  # recorded rejections
-        for rejection in self.lists.rejections.items():
-            self._note_rejection(*rejection)
-        self._noted = self.lists.rejections
+        self._rejections = _Rejections(self.lists, observer)
         self._observer.follow(self.lists.listed, self.feeds)
 
     @property
@@ -167,7 +190,7 @@ class Publisher:
                 done = await self._serve(change, await self._read(reads_lists=reads_lists), started)
                 served = done if served is None else served.then(done)
                 if reads_lists:
-                    await self._record_rejections()
+                    await self._rejections.record(self.lists, self.config.history.generations)
             _refuse_rest(self.lists, served, self.inbox, None)
             return served
 
@@ -183,7 +206,7 @@ class Publisher:
         async with self.inputs.listing:
             read = await asyncio.to_thread(self.inputs.read_lists, self._present, change.zone)
             done = await self._serve(change, read, started)
-            await self._record_rejections()
+            await self._rejections.record(self.lists, self.config.history.generations)
             _refuse_rest(self.lists, done, (), change.zone)
             return done
 
@@ -257,6 +280,12 @@ class Publisher:
             facts = (snapshot.serial, snapshot.digest, self.entries, changed, draft.restart_needed)
             return Served(*facts, done.notes, problems, changes, self.config.time_zone.key)
 
+    async def record(self, write: Callable[[], None]) -> None:
+        """Runs `write`, which records events in the ledger, between two publishes."""
+        async with self._publishing:
+            await asyncio.to_thread(write)
+            self._enforced = self.recorder.ledger.position
+
     def _state(self) -> Enforced:
         return Enforced(self.config, self.lists, self.policy, self.inputs.files)
 
@@ -321,12 +350,13 @@ class Publisher:
             derived_at=self.policy.at,
             ledger=None if self.recorder.mismatch else self.recorder.ledger.position,
         )
-        self.recorder.record_effects(self.policy, former_policy)
+        facts = (self.policy, former_policy, self.lists, self.inbox)
+        self.recorder.record_effects(*facts, is_start=former is None and reason == "start")
         self._enforced = self.recorder.ledger.position
         self.recorder.settle()
         records.served(self.lists, published, self.config.history, former)
 
-    # ------- Log, metrics, rejections -------
+    # ------- Log and metrics -------
 
     def _note_success(
         self, change: Change, changes: Changes, seconds: float, *, changed: bool, is_whole: bool
@@ -361,22 +391,6 @@ class Publisher:
         found = refused.first(PROBLEMS_LOGGED, f"dnsblock check -c {self.config.path}")
         count = len(refused.problems)
         event(logging.ERROR, f"{text}: {found}", reason=change.reason, by=change.by, problems=count)
-
-    async def _record_rejections(self) -> None:
-        """After a read of lists: records rejections, and stores the content of the accepted lists."""
-        for zone, rejection in self.lists.rejections.items():
-            if self._noted.get(zone) is not rejection:
-                await asyncio.to_thread(self._note_rejection, zone, rejection)
-        self._noted = self.lists.rejections
-        if any(listed.files is not None for listed in self.lists.listed.values()):
-            await asyncio.to_thread(records.store_content, self.lists, self.config.history.generations)
-
-    def _note_rejection(self, zone: str, rejection: Rejection) -> None:
-        if rejection.is_unfetched:
-            return
-        records.record_rejection(self.lists, zone, rejection)
-        for finding in rejection.findings:
-            self._observer.rejected(zone, finding.code)
 
 
 def _last_at_startup(started: Startup) -> LastPublish:

@@ -41,9 +41,12 @@ class Authority:
     may_override: bool = False  # a signer may block protected names
 
     @property
-    def count(self) -> int:
-        """The number of different signers. Two keys of one person count once."""
-        return len({one.principal for one in self.signers})
+    def ack_signers(self) -> int:
+        """The signers that stand behind the `acks`. Two keys of one person count once.
+
+        Where unsigned orders are accepted, there is no signature to ask for.
+        """
+        return len({one.principal for one in self.signers}) if self.required else 2
 
 
 def current_keys(issuer: Issuer, keys: Keys, rotations: Iterable[Order]) -> AllowedSigners:

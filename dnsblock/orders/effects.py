@@ -1,13 +1,26 @@
-"""Events that the ledger records after a publish: orders that took effect, were lifted, or expired."""
+"""Events that the ledger records after a publish: effects of orders, and refused documents."""
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
+from pathlib import PurePath
 
-from dnsblock.orders.facts import Activated, Expired, Lifted
+from dnsblock.errors import shown
+from dnsblock.orders.facts import Activated, Expired, Lifted, Refusal
+from dnsblock.orders.intake import RefusedDocument
 from dnsblock.orders.orders import Orders
 from dnsblock.orders.state import OrderState, State
 
+MAX_REASONS = 5  # of one refused document
 Effect = Activated | Lifted | Expired
 _OPENED = frozenset({"lifted", "revoked", "superseded", "annulled"})
+
+
+def refusals_of(refused: Iterable[RefusedDocument], recorded: Container[str]) -> Iterator[Refusal]:
+    """The refused documents that the ledger does not have yet."""
+    for one in refused:
+        if one.sha256 is not None and one.sha256 not in recorded:
+            reasons = tuple(shown(str(problem.reason)) for problem in one.problems[:MAX_REASONS])
+            file = shown(PurePath(one.file).name)
+            yield Refusal(file, one.issuer, one.order_id, one.sha256, reasons)
 
 
 def effects_of(state: State, former: State | None, known: Orders, serial: int) -> Iterator[Effect]:

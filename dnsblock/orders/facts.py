@@ -232,13 +232,26 @@ class PublishedCheckpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class ListAccepted:
+    """A version of a bulk list took effect. Its zone stands for an issuer that signs nothing."""
+
+    KIND: ClassVar[str] = "list_accepted"
+    zone: str
+    list_version: int
+    entries: int
+    added: int | None  # None: there was nothing to compare with
+    removed: int | None
+    sha256: str  # of the source's content
+
+
+@dataclass(frozen=True, slots=True)
 class Started:
     """The daemon started, and serves this content."""
 
     KIND: ClassVar[str] = "start"
-    version: str
+    software: str  # version of dnsblock
     serial: int
-    digest: str
+    content: str  # digest of the snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +275,7 @@ PlainFact = (
     | Verified
     | Receipt
     | PublishedCheckpoint
+    | ListAccepted
     | Started
     | Stopped
 )

@@ -42,6 +42,7 @@ class RefusedDocument:
     problems: tuple[Problem, ...]
     issuer: str | None = None  # None: unknown, since the document cannot be read
     order_id: str | None = None
+    sha256: str | None = None  # of the document's bytes; None: it cannot be read
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ def examine(folder: Path, context: Context) -> Intake:
         try:
             found += _read(path, folder, seen, context)
         except Refused as err:
-            refused.append(RefusedDocument(str(path), err.problems))
+            refused.append(RefusedDocument(str(path), err.problems, sha256=_digest_of(path)))
     return judge_all(found, refused, context)
 
 
@@ -137,7 +138,7 @@ def _judged(order: Order, authority: Authority, context: Context) -> Order:
     """The order with the verdicts of the guards. Raises `Refused` if all entries are refused."""
     guarding = guard_context(order, authority, context)
     found = judge(order, guarding)
-    verdicts = released_by_acks(found, order.acks, authority.count, authority.required)
+    verdicts = released_by_acks(found, order.acks, authority.ack_signers, authority.required)
     refused = {one.index for one in verdicts if one.verdict == "refused"}
     if order.entries and len(refused) == len(order.entries):
         raise Refused(capped([_problem_of(order, one) for one in verdicts], 100))
@@ -183,7 +184,7 @@ def _signed_again(order: Order, known: Order, together: Together, context: Conte
 
 
 def _refuse(order: Order, problems: tuple[Problem, ...]) -> RefusedDocument:
-    return RefusedDocument(order.file, problems, order.issuer, order.order_id)
+    return RefusedDocument(order.file, problems, order.issuer, order.order_id, order.sha256)
 
 
 def _notes(known: Orders, new: Sequence[Order], now: datetime) -> Iterator[str]:
@@ -235,6 +236,14 @@ def _read(path: Path, folder: Path, seen: set[str], context: Context) -> Iterato
     order = load_entries_file(parse(str(path), data, judge), folder, judge)
     seen.update(order.digests)
     yield with_signatures(order, _signatures_of(path))
+
+
+def _digest_of(path: Path) -> str | None:
+    """The digest of a refused document; None if it cannot be read."""
+    try:
+        return hashlib.sha256(document.read_bytes(path, max_bytes=MAX_DOCUMENT_BYTES)).hexdigest()
+    except Refused:
+        return None
 
 
 def judge_of(config: Config) -> Judge:

@@ -71,6 +71,8 @@ def encode(record: Record, prev_record: str | None) -> bytes:
     kind, payload = kind_of(record.fact), _payload(record.fact)
     at = record.at.astimezone(UTC).isoformat(timespec="microseconds")
     envelope = {"version": VERSION, "n": record.n, "kind": kind, "at": at, "by": record.by.as_json()}
+    if clash := payload.keys() & {*envelope, "prev_record", "digest"}:
+        raise LookupError(f"a fact has a field of the envelope: {clash}")
     return sealed({**envelope, **payload, "prev_record": prev_record})
 
 

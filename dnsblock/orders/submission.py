@@ -1,5 +1,6 @@
 """Documents that are sent to the daemon instead of being put into the inbox. The same checks apply."""
 
+import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -58,7 +59,8 @@ def examine_submitted(
             if known is None or (one.signatures is not None and may_need_signatures(known)):
                 new.setdefault(order.sha256, order)
         except Refused as err:
-            refused.append(RefusedDocument(one.file, err.problems))
+            sha256 = hashlib.sha256(one.data).hexdigest()
+            refused.append(RefusedDocument(one.file, err.problems, sha256=sha256))
     return Examined(tuple(documents), judge_all(new.values(), refused, context), read)
 
 

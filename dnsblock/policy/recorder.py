@@ -1,20 +1,25 @@
 """Writes the ledger, its copy and the checkpoint durably before a publish takes effect."""
 
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any
 
+from dnsblock import __version__
 from dnsblock.config import Config
 from dnsblock.errors import HistoryUnwritable, LedgerUnwritable, Refused
 from dnsblock.lists.history.history import History
+from dnsblock.lists.lists import Lists
 from dnsblock.lists.store import Store
 from dnsblock.log import event
 from dnsblock.orders.accepted import facts_of
 from dnsblock.orders.book import Book, Mismatch
-from dnsblock.orders.effects import effects_of
-from dnsblock.orders.facts import Annulment, Approval
+from dnsblock.orders.effects import effects_of, refusals_of
+from dnsblock.orders.facts import Annulment, Approval, ListAccepted, Refusal, Started, Stopped
+from dnsblock.orders.intake import RefusedDocument
 from dnsblock.orders.ledger import Ledger
 from dnsblock.orders.order import Order
 from dnsblock.orders.records import Fact, Record
@@ -26,6 +31,8 @@ from dnsblock.principal import DAEMON, Principal
 from dnsblock.times import utc
 
 BEHIND = timedelta(seconds=1)  # smaller differences are normal clock adjustments
+MAX_REFUSALS = 100  # that are recorded in
+REFUSALS_SECONDS = 3600.0
 SHOWN = 20  # missing records in `status`
 
 
@@ -38,6 +45,10 @@ class Recorder:
         self._is_behind = False
         self._misses_effects = False
         self._last_state: State | None = None
+        self._versions: dict[str, int] = {}  # of lists, in the ledger
+        self._refused: set[str] = set()  # digests of refused documents in the ledger
+        self._refusals: list[float] = []  # when the latest refusals were recorded
+        self._note(record.fact for record in self._book.ledger.records)
         for note in self._book.ledger.notes:
             event(logging.WARNING, note)
 
@@ -57,6 +68,7 @@ class Recorder:
     def close(self, *, in_order: bool) -> None:
         """Releases the ledger for the next process. `in_order`: a regular stop, after the last answer."""
         if in_order:
+            self._append([Stopped(self._serials.serial)])
             try:
                 self._serials.release()
             except OSError as err:
@@ -171,19 +183,62 @@ class Recorder:
             event(logging.ERROR, text, serial=policy.snapshot.serial)
         return policy, notes
 
-    def record_effects(self, policy: Policy, former: Policy | None) -> None:
-        """Records the orders that took effect or ended. If that fails, a later publish tries again."""
+    def record_effects(
+        self,
+        policy: Policy,
+        former: Policy | None,
+        lists: Lists,
+        refused: Sequence[RefusedDocument] = (),
+        *,
+        is_start: bool = False,
+    ) -> None:
+        """Records what a publish has changed. If that fails, a later publish tries again."""
         if self.mismatch is not None:
             return
         state = None if former is None or self._misses_effects else former.state
-        effects = list(effects_of(policy.state, state, self.ledger.orders, policy.snapshot.serial))
+        snapshot = policy.snapshot
+        facts: list[Fact] = [Started(__version__, snapshot.serial, snapshot.digest)] if is_start else []
+        facts += effects_of(policy.state, state, self.ledger.orders, snapshot.serial)
+        facts += self._new_versions(lists)
+        self._misses_effects = not self._append(facts)
+        self.record_refusals(refused, DAEMON)
+
+    def _new_versions(self, lists: Lists) -> Iterator[ListAccepted]:
+        """The versions of lists that the ledger does not have yet."""
+        for zone, listed in lists.listed.items():
+            version = listed.version
+            if version is None or self._versions.get(zone) == version.number:
+                continue
+            numbers = (listed.report.entries, version.added, version.removed)
+            yield ListAccepted(zone, version.number, *numbers, version.compiled.source_sha256)
+
+    def record_refusals(self, refused: Iterable[RefusedDocument], by: Principal) -> None:
+        """Records refused documents once each. Only so many an hour, since anybody may send anything."""
+        now = time.monotonic()
+        self._refusals = [at for at in self._refusals if now - at < REFUSALS_SECONDS]
+        room = MAX_REFUSALS - len(self._refusals)
+        facts = list(islice(refusals_of(refused, self._refused), max(0, room)))
+        if self._append(facts, by):
+            self._refusals += [now] * len(facts)
+
+    def _append(self, facts: Sequence[Fact], by: Principal = DAEMON) -> bool:
+        """Records events that hold nothing up. False if that failed: it is logged."""
+        if not facts or self.mismatch is not None:
+            return True
         try:
-            if effects:
-                self._book.append(effects, DAEMON)
-            self._misses_effects = False
+            self._book.append(facts, by)
         except LedgerUnwritable as err:
-            self._misses_effects = True
             event(logging.ERROR, f"events of orders are not recorded yet: {err}")
+            return False
+        self._note(facts)
+        return True
+
+    def _note(self, facts: Iterable[Fact]) -> None:
+        for fact in facts:
+            if isinstance(fact, ListAccepted):
+                self._versions[fact.zone] = fact.list_version
+            elif isinstance(fact, Refusal):
+                self._refused.add(fact.sha256)
 
     def state(self, policy: Policy) -> State:
         """The state of all orders by a policy, with the events that were recorded since."""
