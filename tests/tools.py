@@ -27,6 +27,7 @@ PACKAGES = {
     "named": "bind9",
     "pdns_recursor": "pdns-recursor",
     "promtool": "prometheus",
+    "ssh-keygen": "openssh-client",
     "systemd-analyze": "systemd",
     "unbound": "unbound",
 }

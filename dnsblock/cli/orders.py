@@ -10,6 +10,7 @@ import click
 
 from dnsblock.cli.common import EXIT_CODES, Commands, client_of, common, leave, local_time, print_table
 from dnsblock.cli.order_page import print_order
+from dnsblock.cli.signing import sign, verify
 from dnsblock.client import MAX_SUBMITTED_BYTES, Client, SignedFile
 from dnsblock.document import read, read_bytes
 from dnsblock.errors import Exit, Refused, printable
@@ -18,6 +19,10 @@ from dnsblock.errors import Exit, Refused, printable
 @click.group(cls=Commands)
 def order() -> None:
     """Write, sign, submit and inspect orders."""
+
+
+for command in (sign, verify):
+    order.add_command(command)
 
 
 @order.command(epilog=EXIT_CODES)

@@ -163,7 +163,7 @@ class Rsa:
         exponent, modulus = reader.mpint(RSA_MAX_BITS), reader.mpint(RSA_MAX_BITS)
         if modulus.bit_length() < RSA_MIN_BITS:
             raise Unsupported(
-                f"an RSA key of {modulus.bit_length()} bits is too weak: make a new key, Ed25519"
+                f"an RSA key of {modulus.bit_length():,} bits is too weak: make a new key, Ed25519"
             )
         return cls(exponent, modulus)
 

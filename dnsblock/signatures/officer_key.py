@@ -28,7 +28,7 @@ OPENSSH_MAGIC = b"openssh-key-v1\0"  # PROTOCOL.key
 
 
 class Signing(Enum):
-    """Who makes the signature."""
+    """The maker of the signature."""
 
     HERE = "here"
     AGENT = "ssh-agent"
@@ -54,8 +54,12 @@ class OfficerKey:
                 text = armoured(self.public_key, namespace, made)
             case Signing.SSH_KEYGEN:
                 text = _sign_by_ssh_keygen(self.path, document, namespace)
-        if not _is_valid(text, document, namespace, self.public_key):
+        signature = _checked(text, document, namespace, self.public_key)
+        if signature is None:
             raise _refused(self.path, "the signature that was made is not valid: use another key")
+        if not signature.is_touched:
+            reason = "the token signed without a touch: make a key without the option no-touch-required"
+            raise _refused(self.path, reason)
         return text
 
 
@@ -71,9 +75,7 @@ def read_key(path: Path) -> OfficerKey:
             raise _refused(path, reason)
         cipher, key = _public_part(data)
     except Malformed as err:
-        reason = (
-            f"not a key of OpenSSH: {err}. Give a private key file, or the .pub file of a key in ssh-agent"
-        )
+        reason = f"not a key of OpenSSH: {err}. Give a private key file, or the .pub file of an agent's key"
         raise _refused(path, reason) from err
     except Unsupported as err:
         raise _refused(path, str(err)) from err
@@ -91,7 +93,7 @@ def _public(data: bytes) -> PublicKey:
 
 
 def _public_part(data: bytes) -> tuple[str, PublicKey]:
-    """The cipher of a private key file, and its public key, which are not encrypted (PROTOCOL.key)."""
+    """The cipher of a private key file, and its public key, neither of them encrypted (PROTOCOL.key)."""
     if not data.rstrip().endswith(OPENSSH_END):
         raise Malformed("it is truncated")
     text = data.strip().removeprefix(OPENSSH_BEGIN).removesuffix(OPENSSH_END)
@@ -141,20 +143,22 @@ def _sign_by_ssh_keygen(path: Path, document: bytes, namespace: str) -> bytes:
         copy = Path(folder, "document")
         copy.write_bytes(document)
         # No timeout: it waits for a person, who can interrupt it.
-        done = subprocess.run([program, "-q", "-Y", "sign", "-f", path, "-n", namespace, copy])
+        command = [program, "-q", "-Y", "sign", "-f", str(path), "-n", namespace, str(copy)]
+        done = subprocess.run(command, stdout=subprocess.DEVNULL, check=False)  # noqa: S603  # no shell
         if done.returncode != 0:
             raise _refused(path, "ssh-keygen did not sign; its message is above")
         return read_bytes(Path(folder, "document.sig"), max_bytes=MAX_SIGNATURES_BYTES)
 
 
-def _is_valid(text: bytes, document: bytes, namespace: str, key: PublicKey) -> bool:
-    """Checks a new signature, whoever made it."""
+def _checked(text: bytes, document: bytes, namespace: str, key: PublicKey) -> Signature | None:
+    """A new signature, parsed; None if others would not accept it."""
     try:
         [block] = split(text)
         signature = Signature.from_blob(block.decoded())
-        return signature.key == key and signature.namespace == namespace and signature.is_of(document)
+        is_good = signature.key == key and signature.namespace == namespace and signature.is_of(document)
     except ValueError:
-        return False
+        return None
+    return signature if is_good else None
 
 
 def _refused(path: Path, reason: str) -> Refused:

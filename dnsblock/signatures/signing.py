@@ -2,7 +2,7 @@
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -20,13 +20,17 @@ def signature_file(document: Path) -> Path:
     return document.with_name(document.name + ".sig")
 
 
-def add_signature(path: Path, document: bytes, key: OfficerKey) -> list[PublicKey]:
+def add_signature(
+    path: Path, document: bytes, key: OfficerKey, before: Callable[[], None] = lambda: None
+) -> list[PublicKey]:
     """Signs the document at a path, and adds the signature to its file. Returns all keys that have signed it.
 
-    Raises `Refused` if the key has signed it already, before anybody is asked for a passphrase or a touch.
+    Calls `before` when a person may be asked for a passphrase or a touch. Raises `Refused`; if the key has
+    signed the document already, nobody is asked.
     """
     file = signature_file(path)
     _existing(file, document, key)
+    before()
     text = key.sign(document)
     with _locked(path.parent):
         # Read again: another officer may have signed meanwhile.
@@ -36,6 +40,15 @@ def add_signature(path: Path, document: bytes, key: OfficerKey) -> list[PublicKe
         except OSError as err:
             raise Refused([Problem(str(file), None, "", f"cannot be written: {err.strerror}")]) from err
     return [*keys, key.public_key]
+
+
+def read_signatures(document: Path) -> bytes:
+    """The content of the file with the signatures of a document. Raises `Refused` if there is none."""
+    file = signature_file(document)
+    if not file.exists():
+        reason = "the document is not signed: no such file. Sign it with `dnsblock order sign`"
+        raise Refused([Problem(str(file), None, "", reason)])
+    return read_bytes(file, max_bytes=MAX_FILE_BYTES)
 
 
 def _existing(file: Path, document: bytes, key: OfficerKey) -> tuple[list[PublicKey], bytes]:

@@ -1,6 +1,6 @@
 """Verifies the signatures of an order document. Pure: no file, no clock.
 
-Whoever calls this decides how many signers an order needs, and what each of them may do.
+How many signers an order needs, and what each of them may do, is decided by the caller.
 """
 
 from dataclasses import dataclass
@@ -102,26 +102,20 @@ def _verify_one(
         signature = Signature.from_blob(block.decoded())
         key = signature.key
         if signature.namespace != ORDER_NAMESPACE:
-            reason = (
-                f"made for '{signature.namespace}': sign with `-n {ORDER_NAMESPACE}`, as `order sign` does"
-            )
+            reason = f"made for '{signature.namespace}', not for orders: sign with `dnsblock order sign`"
             return problem("WRONG_NAMESPACE", reason)
         line = signers.find(key, ORDER_NAMESPACE, at)
         if line == "UNKNOWN_KEY":
             return problem(line, f"not a key of the issuer: {signers.file} has no valid line for it")
         if not signature.is_of(document):
-            reason = (
-                "not a signature of this document: it was changed after it was signed, or it is another one"
-            )
-            return problem("BAD_SIGNATURE", f"{reason}. Sign it again")
+            reason = "of another document, or this one was changed after it was signed: sign it again"
+            return problem("BAD_SIGNATURE", reason)
     except Malformed as err:
         return problem("MALFORMED", str(err))
     except Unsupported as err:
         return problem("UNSUPPORTED_ALGORITHM", str(err))
     if not signature.is_touched:
-        reason = (
-            "the token signed without a touch, so a program may have signed: sign again and touch the token"
-        )
+        reason = "nobody touched the token, so a program may have signed: sign again, and touch it"
         return problem("NOT_TOUCHED", reason)
     if isinstance(line, SignerLine):
         return Signer(line.names[0], key.fingerprint, key.algorithm, line.names)

@@ -157,7 +157,7 @@ def test_a_wrong_import_is_found():
 
 def test_client_commands_import_no_slow_module():
     """A person waits for it, and a health check starts one every half a minute."""
-    slow = {"asyncio", "httpx", "pydantic", "rich", "importlib.metadata"}
+    slow = {"asyncio", "cryptography", "httpx", "pydantic", "rich", "importlib.metadata"}
     script = f"import sys, dnsblock.cli; print(sorted({slow} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
