@@ -24,6 +24,7 @@ from dnsblock.cli.common import (
 from dnsblock.cli.impact import impact
 from dnsblock.cli.log import log
 from dnsblock.cli.orders import order
+from dnsblock.cli.probe import probe
 from dnsblock.cli.progress import reading, working
 from dnsblock.cli.published import partly, print_published
 from dnsblock.errors import Exit, Problem, printable, shown
@@ -436,5 +437,15 @@ def purge(config_path: Path, as_json: bool, name: str | None, subtree: bool, eve
 
 # ------- ledger, orders, lists and history -------
 
-for command in (impact, log, order, lists.source, lists.versions, lists.diff, lists.history, lists.rollback):
+for command in (
+    impact,
+    log,
+    order,
+    probe,
+    lists.source,
+    lists.versions,
+    lists.diff,
+    lists.history,
+    lists.rollback,
+):
     main.add_command(command)

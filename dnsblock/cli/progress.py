@@ -11,6 +11,7 @@ from dnsblock.errors import DaemonUnreachable, Refused, printable
 
 if TYPE_CHECKING:
     from dnsblock.policy import ReadingProgress
+    from dnsblock.probe.run import Progress
 
 TICK_SECONDS = 0.2
 
@@ -53,6 +54,18 @@ def counting(client: Client, seconds: int) -> Iterator[None]:
         return "reading the names", 0, seconds
 
     with _shown(look, in_bytes=False):
+        yield
+
+
+@contextlib.contextmanager
+def probing(progress: "Progress", *, quiet: bool) -> Iterator[None]:
+    """Shows how many responses of a probe are judged, while the block waits for it."""
+
+    def look() -> _Shown:
+        missed = f", {progress.missed:,} missed" if progress.missed else ""
+        return f"{progress.done:,} of {progress.total:,} queries{missed}", progress.done, progress.total
+
+    with _shown(look, quiet=quiet, in_bytes=False):
         yield
 
 

@@ -1,0 +1,1 @@
+"""Probes resolvers from outside: queries them for the names of an order, and judges the responses."""
