@@ -5,6 +5,7 @@ A `Client` is used by a probe run, and closed after it.
 """
 
 import asyncio
+import os
 import random
 import socket
 import time
@@ -168,7 +169,7 @@ class ServerQueries:
                 if err.has_answered:
                     continue  # RFC 7766 section 6.2.3: it may close whenever it likes; this was no try
             except OSError as err:
-                failure = (err.strerror or str(err)).lower()
+                failure = (os.strerror(err.errno) if err.errno else str(err)).lower()
             left -= 1
             if left and time.monotonic() - tried_at < PAUSE_SECONDS:
                 await asyncio.sleep(PAUSE_SECONDS)
