@@ -120,15 +120,20 @@ class ServerQueries:
         A server that does not respond to a control query either is not queried again. `expects_silence`: one
         try is enough, and no response is no reason for a control query.
         """
-        if transport in self.dead:
-            return Result(None, self.dead[transport])
         async with self._slots[transport]:
+            if transport in self.dead:
+                return Result(None, self.dead[transport])
             if expects_silence:
                 return await self._tries(question, transport, 1, min(SILENCE_SECONDS, self._limits.timeout_s))
             result = await self._tries(question, transport, self._limits.tries, self._limits.timeout_s)
-        if result.reply is None:
-            await self._check_alive(transport)
-        elif result.reply.is_truncated and follows_truncation and transport == "udp":
+            if result.reply is None:
+                await self._check_alive(transport)
+        if (
+            result.reply is not None
+            and result.reply.is_truncated
+            and transport == "udp"
+            and follows_truncation
+        ):
             return await self.ask(question, "tcp")
         return result
 
@@ -155,7 +160,7 @@ class ServerQueries:
 
     async def _tries(self, question: Question, transport: Transport, tries: int, timeout_s: float) -> Result:
         failure, began, left = "", time.monotonic(), tries
-        while left > 0 and time.monotonic() - began < tries * timeout_s:
+        while left > 0:
             await self._pace(transport)
             tried_at = time.monotonic()
             try:
@@ -166,7 +171,7 @@ class ServerQueries:
                 failure = f"no response within {timeout_s:g} s, {tries} tries" if tries > 1 else "no response"
             except StreamClosed as err:
                 failure = str(err)
-                if err.has_answered:
+                if err.has_answered and time.monotonic() - began < tries * timeout_s:
                     continue  # RFC 7766 section 6.2.3: it may close whenever it likes; this was no try
             except OSError as err:
                 failure = (os.strerror(err.errno) if err.errno else str(err)).lower()
