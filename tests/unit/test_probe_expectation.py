@@ -317,7 +317,7 @@ def test_the_json_of_the_control_api_is_read():
             {
                 "name": "one.example",
                 "match": "exact",
-                "answer": {"action": "sinkhole", "ipv4": ["192.0.2.53"], "ipv6": ["2001:0DB8::53"], "ttl": 30},
+                "answer": {"action": "sinkhole", "ipv4": ["192.0.2.53"], "ipv6": ["2001:0DB8::53"]},
                 "in_force": True,
             },
             {"name": "two.example", "match": "subtree", "answer": None, "in_force": False},
