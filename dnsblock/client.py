@@ -86,9 +86,10 @@ class Client:
         timeout = LONG_TIMEOUT_SECONDS
         return self._ask("POST", "/v1/orders", content=content, kind=kind, timeout=timeout)
 
-    def order(self, issuer: str, number: str) -> dict[str, Any]:
-        """The facts of one order. Raises `Refused` if there is no such order."""
-        return self._ask("GET", order_path(issuer, number))
+    def order(self, issuer: str, number: str, *, whole: bool = False) -> dict[str, Any]:
+        """The facts of one order; `whole`: with all entries. Raises `Refused` if there is no such order."""
+        params, timeout = ({"entries": "all"}, LONG_TIMEOUT_SECONDS) if whole else (None, TIMEOUT_SECONDS)
+        return self._ask("GET", order_path(issuer, number), params=params, timeout=timeout)
 
     def orders(self, number: str | None = None) -> dict[str, Any]:
         """All orders, or those with a number."""

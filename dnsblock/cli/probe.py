@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dnsblock.cli.common import EXIT_CODES, client_of, common, print_table
+from dnsblock.cli.orders import ISSUER, issuer_of
 from dnsblock.cli.progress import probing
 from dnsblock.client import Client
-from dnsblock.errors import Exit, Problem, Refused, printable
+from dnsblock.errors import Exit, printable
 
 if TYPE_CHECKING:
     from dnsblock.probe.evidence import Evidence
@@ -22,7 +23,7 @@ EXPLAINED = 20  # missed names for which the daemon is asked why
 
 @click.command(epilog=EXIT_CODES)
 @click.option("--order", "order_id", metavar="NUMBER", help="Probe the names of this order.")
-@click.option("--issuer", metavar="ISSUER", help="The issuer of the order, if several have this number.")
+@ISSUER
 @click.option(
     "--server",
     "servers",
@@ -95,10 +96,11 @@ def probe(
     queried = _servers(servers, "--server")
     names, compared = _names(opened), _servers(references, "--reference")
     client, order = client_of(config_path), None
-    facts = client.status() if order_id is not None or not (queried and compared) else {}
     if order_id is not None:
-        order = expected_of(client.order(_issuer_of(order_id, issuer, facts), order_id))
+        owner = issuer_of(client, order_id, issuer)
+        order = expected_of(client.order(owner, order_id, whole=True))
         check_effect(order)
+    facts = client.status() if not (queried and compared) else {}
     setup = Setup(queried or _own(facts), compared or _servers(facts["upstreams"], "--reference"))
     progress = Progress()
     with probing(progress, quiet=as_json or form != "table"):
@@ -138,18 +140,6 @@ def _names(texts: tuple[str, ...]) -> list[str]:
         return [canonical(text) for text in texts]
     except NameRefused as err:
         raise click.BadParameter(str(err), param_hint="--open") from err
-
-
-def _issuer_of(order_id: str, issuer: str | None, facts: dict[str, Any]) -> str:
-    """The issuer of an order number, which is unique for one issuer only."""
-    found: set[str] = {one["issuer"] for one in facts["orders"] if one["order_id"] == order_id}
-    if issuer is not None and (issuer in found or not found):
-        return issuer
-    if len(found) > 1 and issuer is None:
-        raise click.UsageError(f"{', '.join(sorted(found))} have an order {order_id}: give --issuer")
-    if not found or issuer is not None:
-        raise Refused([Problem("dnsblock", None, order_id, "the daemon knows no such order")])
-    return found.pop()
 
 
 def _explained(client: Client, evidence: "Evidence") -> Iterator[dict[str, Any]]:

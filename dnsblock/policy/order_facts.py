@@ -179,12 +179,10 @@ def _named(order: Order, indexes: tuple[int, ...] | None) -> list[str] | None:
 
 
 def _entries(life: Life, orders: IssuerOrders, config: Config, now: datetime) -> Iterator[OrderEntry]:
-    """The entries of an order. For one with targets: the entries that it ends."""
+    """The entries of an order, and those that it ends."""
     order = life.order
-    if order.entries:
-        idle = _idle(order)
-        yield from (_entry(life, index, config, now, idle) for index in range(len(order.entries)))
-        return
+    idle = _idle(order)
+    yield from (_entry(life, index, config, now, idle) for index in range(len(order.entries)))
     for target, aimed in orders.targets_of(order):
         wanted = None if target.entries is None else {(one.name, one.match) for one in target.entries}
         idle = _idle(aimed.order)

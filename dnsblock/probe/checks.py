@@ -4,7 +4,7 @@ Each name is queried for A, AAAA and HTTPS, and a random name below it for A.
 """
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,7 +14,8 @@ from dnsblock.probe.messages import QType, Question
 
 TYPES: tuple[QType, ...] = ("A", "AAAA", "HTTPS")
 SAMPLE = 1000  # names of an order that are probed
-WITHOUT_EFFECT = ("held", "refused", "scheduled", "proposed", "notice")  # states of an order
+BLOCKING, LIFTING = ("block", "supersede"), ("unblock", "revoke")  # actions
+WITHOUT_EFFECT = ("held", "scheduled", "proposed", "notice")  # states of an order
 
 Match = Literal["exact", "subtree", "below"]
 Effect = Literal["in force", "ended", "none"]  # none: held or refused, so it never was in force
@@ -22,11 +23,11 @@ Effect = Literal["in force", "ended", "none"]  # none: held or refused, so it ne
 
 @dataclass(frozen=True, slots=True)
 class OrderedEntry:
-    """An entry of an order. An unblock or an exemption has the entries that it frees."""
+    """An entry of an order, or an entry of another order that it ends."""
 
     name: str
     match: Match
-    answers: tuple[Answer, ...]  # of a block; several if another order may decide before this one
+    answers: tuple[Answer, ...]  # of a block; empty for an exemption
     effect: Effect = "in force"
 
     def covers(self, name: str) -> bool:
@@ -43,7 +44,7 @@ class Ordered:
 
     issuer: str
     order_id: str
-    action: str  # block, unblock, exempt
+    action: str
     state: str
     entries: tuple[OrderedEntry, ...]
 
@@ -81,7 +82,7 @@ def expected_of(said: Mapping[str, Any]) -> Ordered:
                 () if one.get("answer") is None else (Answer.of(one["answer"]),),
                 _effect(one),
             )
-            for one in said["entries"]
+            for one in said["names"]
         ),
     )
 
@@ -94,8 +95,14 @@ def _effect(said: Mapping[str, Any]) -> Effect:
 
 def check_effect(order: Ordered) -> None:
     """Raises `Refused` if the order has no effect that a probe could prove."""
-    if order.state in WITHOUT_EFFECT:
+    reason = None
+    if order.action not in (*BLOCKING, *LIFTING, "exempt"):
+        reason = f"the action {order.action} neither blocks nor lifts anything: there is nothing to probe"
+    elif order.state in WITHOUT_EFFECT:
         reason = f"the order is {order.state}: it has no effect yet, so there is nothing to probe"
+    elif order.state == "annulled" and order.action not in BLOCKING:
+        reason = "the order is annulled: it has no effect any more, so there is nothing to probe"
+    if reason is not None:
         raise Refused([Problem(f"order {order.order_id} of {order.issuer}", None, "", reason)])
 
 
@@ -105,11 +112,12 @@ def checks_of(
     *,
     most: int = SAMPLE,
     is_popular: Callable[[str], bool] = lambda _: False,
+    also: Collection[str] = (),
 ) -> Plan:
     """The checks of an order, and of names that must not be blocked.
 
     If the order has more than `most` names, that many are chosen at random, and the popular ones are added,
-    at most as many again.
+    at most as many again. Names in `also` are always chosen.
     """
     checks: list[Check] = []
     names: list[str] = []
@@ -117,7 +125,7 @@ def checks_of(
     answers: tuple[Answer, ...] = ()
     if order is not None:
         names = list(dict.fromkeys(entry.name for entry in order.entries))
-        chosen = _sample(names, most, is_popular)
+        chosen = _sample(names, most, is_popular, also)
         by_name = _by_name(order.entries)
         answers = tuple(dict.fromkeys(answer for entry in order.entries for answer in entry.answers))
         for name in chosen:
@@ -128,10 +136,12 @@ def checks_of(
     return Plan(tuple(checks), len(names), len(chosen), len(set(opened)))
 
 
-def _sample(names: list[str], most: int, is_popular: Callable[[str], bool]) -> list[str]:
+def _sample(
+    names: list[str], most: int, is_popular: Callable[[str], bool], also: Collection[str]
+) -> list[str]:
     if len(names) <= most:
         return names
-    chosen = set(random.SystemRandom().sample(names, most))
+    chosen = {*random.SystemRandom().sample(names, most), *also}
     popular = [name for name in names if name not in chosen and is_popular(name)]
     chosen.update(popular[:most])
     return [name for name in names if name in chosen]
@@ -158,8 +168,10 @@ def _expectation(
 ) -> Expectation | None:
     """The expectation for a queried name. None: the order says nothing about it."""
     covering = list(_covering(name, by_name))
-    if order.action != "block":
-        return Open(answers) if covering else None
+    if order.action in LIFTING:  # a name whose exemption ends may be blocked or not
+        return Open(answers) if any(entry.answers for entry in covering) else None
+    if order.action == "exempt":
+        return Open(answers) if any(entry.effect == "in force" for entry in covering) else None
     decides = next((entry for entry in covering if entry.effect == "in force"), None)
     if decides is None:
         has_ended = any(entry.effect == "ended" for entry in covering)

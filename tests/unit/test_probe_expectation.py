@@ -313,7 +313,7 @@ def test_the_json_of_the_control_api_is_read():
         "order_id": "1",
         "action": "block",
         "state": "active",
-        "entries": [
+        "names": [
             {
                 "name": "one.example",
                 "match": "exact",
@@ -331,7 +331,7 @@ def test_the_json_of_the_control_api_is_read():
     )
 
 
-@pytest.mark.parametrize("state", ["held", "refused", "scheduled", "proposed", "notice"])
+@pytest.mark.parametrize("state", ["held", "scheduled", "proposed", "notice"])
 def test_an_order_without_effect_is_not_probed(state: str):
     with pytest.raises(Refused, match=state):
         check_effect(ordered(state=state))
