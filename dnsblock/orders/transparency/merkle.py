@@ -53,7 +53,7 @@ class Tree:
             level.extend(node)
             if index % 2 == 0:
                 return
-            node = node_hash(level[-2 * HASH_BYTES : -HASH_BYTES], node)
+            node = node_hash(bytes(level[-2 * HASH_BYTES : -HASH_BYTES]), node)
             index //= 2
         self._levels.append(bytearray(node))
 
@@ -132,19 +132,7 @@ def verify_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes],
     """Verifies that the hash of a leaf is in a tree (RFC 9162, section 2.1.3.2). Raises `InvalidProof`."""
     if not 0 <= index < size:
         raise InvalidProof(f"a tree of {size} leaves has no leaf {index}")
-    node, last, found = index, size - 1, leaf
-    for sibling in proof:
-        if last == 0:
-            raise InvalidProof("the proof is too long")
-        if node % 2 == 1 or node == last:
-            found = node_hash(sibling, found)
-            while node % 2 == 0 and node:
-                node, last = node >> 1, last >> 1
-        else:
-            found = node_hash(found, sibling)
-        node, last = node >> 1, last >> 1
-    if last:
-        raise InvalidProof("the proof is too short")
+    _, found = _climb(index, size - 1, leaf, leaf, proof)
     if found != root:
         raise InvalidProof("the proof leads to another root")
 
@@ -165,20 +153,28 @@ def verify_consistency(old: int, size: int, proof: Sequence[bytes], old_root: by
     node, last = old - 1, size - 1
     while node % 2:
         node, last = node >> 1, last >> 1
-    found_old = found = path[0]
-    for sibling in path[1:]:
-        if last == 0:
-            raise InvalidProof("the proof is too long")
-        if node % 2 == 1 or node == last:
-            found_old, found = node_hash(sibling, found_old), node_hash(sibling, found)
-            while node % 2 == 0 and node:
-                node, last = node >> 1, last >> 1
-        else:
-            found = node_hash(found, sibling)
-        node, last = node >> 1, last >> 1
-    if last:
-        raise InvalidProof("the proof is too short")
+    found_old, found = _climb(node, last, path[0], path[0], path[1:])
     if found_old != old_root:
         raise InvalidProof("the proof does not lead to the old root")
     if found != root:
         raise InvalidProof("the proof does not lead to the new root")
+
+
+def _climb(node: int, last: int, old: bytes, new: bytes, siblings: Sequence[bytes]) -> tuple[bytes, bytes]:
+    """The roots above a node, whose place on its level is `node`; the last place there is `last`.
+
+    The older root has the siblings on the left only: those on the right came later.
+    """
+    for sibling in siblings:
+        if last == 0:
+            raise InvalidProof("the proof is too long")
+        if node % 2 == 1 or node == last:
+            old, new = node_hash(sibling, old), node_hash(sibling, new)
+            while node % 2 == 0 and node:
+                node, last = node >> 1, last >> 1
+        else:
+            new = node_hash(new, sibling)
+        node, last = node >> 1, last >> 1
+    if last:
+        raise InvalidProof("the proof is too short")
+    return old, new
