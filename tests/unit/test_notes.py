@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from dnsblock.orders.transparency.notes import (
+from dnsblock.signatures.keys import SigningKey
+from dnsblock.signatures.notes import (
     COSIGNATURE,
     SIGNATURE,
     Checkpoint,
@@ -16,7 +17,6 @@ from dnsblock.orders.transparency.notes import (
     SignedCheckpoint,
     VerifierKey,
 )
-from dnsblock.signatures.keys import SigningKey
 
 # The example of golang.org/x/mod/sumdb/note, whose format signed-note is.
 PETER = VerifierKey.from_text("PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW")

@@ -12,13 +12,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
-from dnsblock.orders.transparency.merkle import HASH_BYTES
 from dnsblock.signatures.keys import SigningKey, is_signed
 
 MAX_NOTE_BYTES = 64 << 10
 MAX_SIGNATURES = 64  # signed-note: at least 16 must be accepted
 MAX_NAME_BYTES = 255
 MAX_SIZE = (1 << 63) - 1
+HASH_BYTES = 32
 PUBLIC_BYTES, SIGNATURE_BYTES = 32, 64  # RFC 8032, section 5.1
 
 # Signature types of signed-note.
