@@ -20,6 +20,7 @@ from dnsblock.values import (
     FixedNameLimit,
     FixedPercentLimit,
     HealthCheckName,
+    HttpsFolder,
     Identifier,
     IPv4,
     IPv6,
@@ -32,6 +33,7 @@ from dnsblock.values import (
     Networks,
     NotEmpty,
     Number,
+    Origin,
     PercentLimit,
     Servers,
     SocketPath,
@@ -40,6 +42,7 @@ from dnsblock.values import (
     TimeZone,
     Upstream,
     WebAddress,
+    WitnessKey,
     as_written,
     file_of,
 )
@@ -471,6 +474,37 @@ class ApiOptions(_Options):
     clients: FilePath | None = None  # PEM: the authorities of client certificates; null: tokens only
 
 
+class CheckpointPlaces(_Options):
+    """Further places where signed checkpoints of the ledger are stored."""
+
+    folder: FilePath | None = None
+    url: HttpsFolder | None = None  # each checkpoint is PUT to this URL and its file name
+    ca: FilePath | None = None  # null: the system trust store
+    authorization: FilePath | None = None  # a file with one line, the header
+
+    @model_validator(mode="after")
+    def _belongs_to_a_url(self) -> Self:
+        if self.url is None and (self.ca or self.authorization):
+            raise ValueError("ca and authorization belong to url")
+        return self
+
+
+class WitnessOptions(_Options):
+    """A server that cosigns checkpoints (C2SP tlog-witness)."""
+
+    url: HttpsFolder
+    key: WitnessKey
+    ca: FilePath | None = None  # null: the system trust store
+
+
+class LedgerOptions(_Options):
+    """The ledger: its name, and who stores and cosigns its checkpoints."""
+
+    origin: Origin | None = None  # null: made from the instance's key
+    checkpoints: CheckpointPlaces = as_written({})
+    witnesses: Annotated[tuple[WitnessOptions, ...], Field(max_length=16)] = ()
+
+
 class Http(_Options):
     """The HTTP listeners: metrics, the control socket and the issuers' API."""
 
@@ -532,6 +566,7 @@ class Config(_Options):
     ] = ()  # names that no list or order may block
     guards: OrderGuards = as_written({})
     history: HistoryOptions = as_written({})
+    ledger: LedgerOptions = as_written({})
     state: FilePath = as_written("state")  # folder of the ledger, of compiled lists and the serial
     control: SocketPath = as_written(DEFAULT_SOCKET)
     user: Annotated[str, Field(min_length=1, max_length=32)] | None = None  # the daemon switches to it

@@ -16,6 +16,7 @@ from dnsblock import document
 from dnsblock.control import MAX_BYTES, socket_path
 from dnsblock.errors import Problem, Refused
 from dnsblock.names import canonical
+from dnsblock.signatures.notes import VerifierKey, is_name, witness_key
 
 RESOLV_CONF = Path("/etc/resolv.conf")
 
@@ -240,6 +241,21 @@ def _list_place(value: Any, info: ValidationInfo) -> Any:
     return value
 
 
+def _https_folder(text: str) -> str:
+    """A URL to which a name is appended."""
+    if not re.fullmatch(r"https://[^\s/@?#]+(/[^\s?#@]*)?", text) or not text.isascii() or len(text) > 1000:
+        raise ValueError("must be an https:// URL without a password, query or fragment")
+    if not _has_port(text):
+        raise ValueError("the URL must have a port from 1 to 65535, or none")
+    return text
+
+
+def _origin(text: str) -> str:
+    if not is_name(text):
+        raise ValueError("must be 1 to 255 bytes without white space and without +, such as HOST/ledger")
+    return text
+
+
 def _has_port(url: str) -> bool:
     try:
         return urlsplit(url).port != 0
@@ -364,6 +380,9 @@ SocketPath = Annotated[Path, BeforeValidator(_socket_path)]
 Servers = BeforeValidator(_servers)
 ContactUri = Annotated[str, from_text(_contact)]
 WebAddress = Annotated[str, from_text(_web_address)]
+HttpsFolder = Annotated[str, from_text(_https_folder)]
+Origin = Annotated[str, from_text(_origin)]
+WitnessKey = Annotated[VerifierKey, from_text(witness_key)]
 Language = Annotated[str, from_text(_language)]
 # The name of a zone, an answer profile or an issuer. It appears in metric labels, so its alphabet is small.
 Identifier = Annotated[str, from_text(_identifier)]

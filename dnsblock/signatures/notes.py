@@ -18,7 +18,7 @@ MAX_NOTE_BYTES = 64 << 10
 MAX_SIGNATURES = 64  # signed-note: at least 16 must be accepted
 MAX_NAME_BYTES = 255
 MAX_SIZE = (1 << 63) - 1
-HASH_BYTES = 32
+ROOT_BYTES = 32  # of a SHA-256
 PUBLIC_BYTES, SIGNATURE_BYTES = 32, 64  # RFC 8032, section 5.1
 
 # Signature types of signed-note.
@@ -176,6 +176,15 @@ class SignedCheckpoint:
         return SignedCheckpoint(self.checkpoint, self.text, tuple(kept.values()))
 
 
+def witness_key(text: str) -> VerifierKey:
+    """Parses the key of a witness: its signatures are cosignatures, even if the key has type 1.
+
+    Raises `NotANote`.
+    """
+    key = VerifierKey.from_text(text)
+    return VerifierKey(key.name, COSIGNATURE, key.public)
+
+
 def is_name(text: str) -> bool:
     """Whether a text can be an origin or the name of a key."""
     return bool(_NAME.fullmatch(text)) and len(text.encode("utf-8", "replace")) <= MAX_NAME_BYTES
@@ -189,7 +198,7 @@ def _checkpoint(head: str) -> Checkpoint:
     if not _SIZE.fullmatch(size) or int(size) > MAX_SIZE:
         raise NotANote("the size is not a number")
     decoded = _bytes(root)
-    if len(decoded) != HASH_BYTES:
+    if len(decoded) != ROOT_BYTES:
         raise NotANote("the root is not a SHA-256")
     return Checkpoint(origin, int(size), decoded)
 

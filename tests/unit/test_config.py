@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 from dnsblock.config import BUILT_IN, Config
 from dnsblock.config_file import load, load_again
 from dnsblock.errors import Refused
+from dnsblock.signatures.notes import COSIGNATURE, VerifierKey
 from dnsblock.values import Endpoint, system_resolvers
 
 REFERENCE = Path(__file__).parents[2] / "config" / "dnsblock.yaml"
@@ -83,7 +84,7 @@ def _section(field: FieldInfo) -> type[BaseModel] | None:
 def test_the_examples_in_the_reference_file_are_valid(read):
     """An operator takes the comment sign away and it works."""
     text = REFERENCE.read_text().replace("answers: {}\n", "answers:\n").replace("zones: []\n", "zones:\n")
-    text = text.replace("orders: null", "orders: orders")
+    text = text.replace("orders: null", "orders: orders").replace("witnesses: []\n", "witnesses:\n")
     lines = [
         "  " + line[3:] if line.startswith("#  ") and ": " in line[:20] else line
         for line in text.splitlines()
@@ -493,3 +494,48 @@ def test_a_refused_configuration_leaves_the_previous_one_in_force(read, tmp_path
         config, problems = load_again(running, resolv_conf)
         assert config is running
         assert problems
+
+
+# ------- The ledger -------
+
+KEY_DATA = "BAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f"
+
+
+def test_options_of_the_ledger_are_read(read, tmp_path: Path):
+    """The key of a witness is read with its ID, so a typing error is found at startup."""
+    key = VerifierKey("witness.example/w1", COSIGNATURE, bytes(range(32)))
+    ledger = read(
+        "ledger:\n"
+        "  origin: resolver.isp.example/ledger\n"
+        "  checkpoints: {folder: seals, url: https://seals.example/a/, authorization: token}\n"
+        f"  witnesses: [{{url: https://witness.example, key: {key}}}]\n"
+    ).ledger
+    assert ledger.origin == "resolver.isp.example/ledger"
+    assert ledger.checkpoints.folder == tmp_path / "seals"
+    assert ledger.checkpoints.authorization == tmp_path / "token"
+    assert ledger.witnesses[0].key == key
+    assert str(key) in REFERENCE.read_text(), "the example in the reference is a valid one"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("origin: two words", "without white space"),
+        ("origin: a+b", "without +"),
+        ("checkpoints: {url: http://seals.example/}", "must be an https:// URL"),
+        ("checkpoints: {url: https://user:pw@seals.example/}", "must be an https:// URL"),
+        ("checkpoints: {url: https://seals.example:0/}", "port from 1 to 65535"),
+        ("checkpoints: {url: https://seals.example/?key=1}", "must be an https:// URL"),
+        ("checkpoints: {ca: ca.pem}", "ca and authorization belong to url"),
+        ("witnesses: [{url: https://witness.example}]", "key"),
+        ("witnesses: [{url: https://witness.example, key: w+00000000+BAAA}]", "not a key"),
+        (
+            "witnesses: [{url: https://w.example, key: w+00000000+" + KEY_DATA + "}]",
+            "is not that of the key",
+        ),
+    ],
+)
+def test_unusable_options_of_the_ledger_are_refused(refused, text: str, why: str):
+    """With the line and the reason."""
+    (problem,) = refused(f"ledger:\n  {text}\n")
+    assert why in problem

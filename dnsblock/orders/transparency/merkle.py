@@ -29,18 +29,15 @@ def node_hash(left: bytes, right: bytes) -> bytes:
 class Tree:
     """A tree that only grows. It keeps all complete nodes: 64 bytes for each leaf.
 
-    An `append` computes one node on average. A root or a proof takes one step for each level.
+    An `append` computes one node on average. A root or a proof takes one step for each level. One thread may
+    read while another one appends.
     """
 
     def __init__(self, leaves: Iterable[bytes] = ()) -> None:
         self._levels: list[bytearray] = [bytearray()]  # the complete nodes of each height, in order
+        self.size = 0  # the number of leaves
         for leaf in leaves:
             self.append(leaf)
-
-    @property
-    def size(self) -> int:
-        """The number of leaves."""
-        return len(self._levels[0]) // HASH_BYTES
 
     def append(self, leaf: bytes) -> None:
         """Adds the data of a leaf."""
@@ -48,7 +45,11 @@ class Tree:
 
     def append_hash(self, leaf: bytes) -> None:
         """Adds the hash of a leaf."""
-        node, index = leaf, self.size
+        self._add(leaf)
+        self.size += 1  # last, since it says which nodes are complete
+
+    def _add(self, node: bytes) -> None:
+        index = self.size
         for level in self._levels:
             level.extend(node)
             if index % 2 == 0:

@@ -1,7 +1,7 @@
 """Witnesses: servers of others that cosign the checkpoints of this ledger (C2SP tlog-witness).
 
 A witness cosigns a checkpoint only if it extends the last one that it has cosigned. So a ledger that was cut
-or rewritten gets no further cosignature, whoever controls this machine.
+or rewritten gets no further cosignature, even if an attacker controls this machine.
 """
 
 import base64
