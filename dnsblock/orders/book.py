@@ -1,23 +1,28 @@
 """The ledger, and the checks that it still contains every acknowledged record.
 
-The ledger must extend the positions in the checkpoint and in the history of lists. If it does not, somebody
-has truncated it, replaced it or restored an old backup: orders would be lost, and lifted blocks would return.
-In this case, the copy of the acknowledged records is enforced. Nothing is published until the operator
-accepts the current ledger.
+The ledger must extend the positions in the checkpoint and in the history of lists, and the signed checkpoints
+in the state folder and in the second folder. While the daemon runs, its file must stay as it was written. If
+not, somebody has truncated it, replaced it or restored an old backup: orders would be lost, and lifted blocks
+would return. Then the acknowledged records are enforced, from the copy or from memory. Nothing is published
+until the operator accepts the current ledger.
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
 from dnsblock import durable
 from dnsblock.clock import Clock
+from dnsblock.config import LedgerOptions
 from dnsblock.errors import Problem, Refused
 from dnsblock.orders.checkpoint import Checkpoint, CheckpointFile
+from dnsblock.orders.claims import SECOND_FOLDER_SECONDS, Claim, contradictions, within_seconds
 from dnsblock.orders.ledger import FILE, Content, Ledger, read
-from dnsblock.orders.records import AcceptedRestore, Fact, Position, Record
+from dnsblock.orders.records import AcceptedRestore, Fact, Position, Record, TreeHead
+from dnsblock.orders.transparency.folder import NAME, CheckpointFolder
+from dnsblock.orders.transparency.instance import Instance
 from dnsblock.principal import Principal
 
 COPY = "acknowledged.jsonl"
@@ -34,86 +39,118 @@ class Mismatch:
     reasons: tuple[str, ...]
     acknowledged: Position | None  # minimum end of the ledger; None: unknown
     found: Position
-    missing: tuple[Record, ...]  # acknowledged records that are not in the ledger
+    missing: tuple[Record, ...]  # acknowledged records that are not in the ledger, if they are known
+    known: int = 0  # the number of records that there must be
+    checkpoint: TreeHead | None = None  # a signed checkpoint that the ledger does not extend
 
     def __str__(self) -> str:
-        found = f"the ledger contains {_phrase(self.found)}"
-        if not self.missing:
-            return f"{'; '.join(self.reasons)}; {found}"
-        first, last = self.missing[0].n, self.missing[-1].n
+        found = f"{'; '.join(self.reasons)}; the ledger contains {_phrase(self.found)}"
+        if self.missing:
+            first, last = self.missing[0].n, self.missing[-1].n
+        elif self.known > self.found.records:
+            first, last = self.found.records + 1, self.known
+        else:
+            return found
         records = f"record {first} is" if first == last else f"records {first} to {last} are"
-        return f"{'; '.join(self.reasons)}; {found}; {records} missing or replaced"
+        return f"{found}; {records} missing or replaced"
 
 
 class Book:
-    """Ledger, checkpoint and copy. `ledger` is the enforced one: after a mismatch, the copy."""
+    """Ledger, checkpoints and copy. `ledger` is the enforced one: after a mismatch, the acknowledged records.
 
-    def __init__(self, folder: Path, checkpoint: CheckpointFile, ledger: Ledger) -> None:
+    `instance` is the key; None only if the state folder has none and is read-only.
+    """
+
+    def __init__(
+        self, folder: Path, checkpoint: CheckpointFile, ledger: Ledger, instance: Instance | None
+    ) -> None:
         self.checkpoint = checkpoint
         self.ledger = ledger
+        self.instance = instance
         self.mismatch: Mismatch | None = None
+        self.remarks: list[str] = []  # checks that were not possible
         self.clock = Clock()
+        self.notes = CheckpointFolder(folder / NAME)
         self._folder = folder
         self._real = ledger
         self._copied = 0  # bytes of the ledger that are in the copy
         self._is_copy_synced = True
 
     @classmethod
-    def open(cls, folder: Path, *, read_only: bool = False) -> Self:
-        """Opens the ledger and reads the checkpoint. Raises `Refused`; see `Ledger.open`.
+    def open(cls, folder: Path, options: LedgerOptions, *, read_only: bool = False) -> Self:
+        """Opens the ledger, reads the checkpoint and reads or makes the key. Raises `Refused`.
 
-        Call `compare` next.
+        See `Ledger.open`. Call `compare` next.
         """
         checkpoint = CheckpointFile(folder)
         position = None if checkpoint.content is None else checkpoint.content.ledger
         acknowledged = 0 if position is None else position.records
-        return cls(folder, checkpoint, Ledger.open(folder, read_only=read_only, acknowledged=acknowledged))
+        ledger = Ledger.open(folder, read_only=read_only, acknowledged=acknowledged)
+        try:
+            load = Instance.load if read_only else Instance.load_or_create
+            return cls(folder, checkpoint, ledger, load(folder, options.origin))
+        except BaseException:
+            ledger.close()
+            raise
 
-    def compare(self, history: Position | None) -> None:
-        """Compares the ledger with the checkpoint, and with the history of lists if it has a position.
+    def compare(self, history: Position | None, second: Path | None = None) -> None:
+        """Compares the ledger with all that is known about it. `history`: the end in the history of lists.
 
-        Raises `Refused` if the ledger must not be used and there is no copy to serve instead.
+        `second`: the second folder of signed checkpoints. Raises `Refused` if the ledger must not be used and
+        there is nothing to serve instead.
         """
         content = self.checkpoint.content
         position = None if content is None else content.ledger
-        reasons = list(self._reasons(position, history))
-        if not reasons:
+        root = None if content is None else content.root
+        own: list[Claim] = []
+        if position is not None:
+            own.append(Claim.of_position(self.checkpoint.path.name, position, root))
+        if history is not None:
+            own.append(Claim.of_position("the history of lists", history))
+        signed = self._contradictions(second)
+        if not self._reasons(own, signed):
             self._start_clock(content)
             if not self._real.is_read_only:
                 self._renew_copy()
             return
-        claims = [one for one in (position, history) if one is not None]
-        copy = self._acknowledged_records(position, history, "; ".join(reasons))
-        same = 0
-        for mine, stored in zip(self._real.hashes, copy.hashes, strict=False):
-            if mine != stored:
-                break
-            same += 1
-        self.mismatch = Mismatch(
-            reasons=tuple(reasons),
-            acknowledged=max(claims, key=lambda one: one.records, default=None),
-            found=self._real.position,
-            missing=tuple(copy.records[same:]),
+        served = self._acknowledged(own, signed)
+        self.mismatch = self._mismatch(
+            self._reasons(own, signed), [*own, *signed], served, position or history
         )
-        self.ledger = Ledger(self._folder, copy, file=None, lock=None)
+        self.ledger = Ledger(self._folder, served, file=None, lock=None)
         self._start_clock(content)
 
-    def _reasons(self, position: Position | None, history: Position | None) -> Iterator[str]:
+    def _contradictions(self, second: Path | None) -> list[Claim]:
+        """The signed checkpoints that the ledger does not extend."""
+        folder = None if second is None else CheckpointFolder(second)
+        public = None if self.instance is None else self.instance.public
+        found = within_seconds(
+            SECOND_FOLDER_SECONDS,
+            contradictions(self._real.content, self.notes, folder, public),
+            f"{second}: cannot be read within {SECOND_FOLDER_SECONDS:g} s",
+        )
+        self.remarks += [
+            f"the ledger was not compared with all signed checkpoints: {one}"
+            for one in found
+            if isinstance(one, str)
+        ]
+        return [one for one in found if isinstance(one, Claim)]
+
+    def _reasons(self, own: Sequence[Claim], signed: Sequence[Claim]) -> list[str]:
         ledger, file = self._real, self.checkpoint
+        reasons: list[str] = []
         if ledger.damage is not None:
-            yield str(ledger.damage)
+            reasons.append(str(ledger.damage))
         if file.is_corrupt:
-            yield f"{file.path} is corrupt"
-        elif position is None and (ledger.records or self._copy_size()):
-            yield (
-                f"{file.path} is missing"
-                if file.content is None
-                else f"{file.path} does not name the end of the ledger"
-            )
-        elif position is not None and not ledger.extends(position):
-            yield f"{self._folder / FILE} does not extend {_phrase(position)}, named in {file.path.name}"
-        if history is not None and not ledger.extends(history):
-            yield f"{self._folder / FILE} does not extend {_phrase(history)}, named in the history of lists"
+            reasons.append(f"{file.path} is corrupt")
+        elif file.content is None and (ledger.records or self._copy_size()):
+            reasons.append(f"{file.path} is missing")
+        elif (
+            file.content is not None and file.content.ledger is None and (ledger.records or self._copy_size())
+        ):
+            reasons.append(f"{file.path} does not name the end of the ledger")
+        broken = (claim for claim in (*own, *signed) if not claim.is_met_by(ledger.content))
+        return [*reasons, *(f"{ledger.path} does not extend {claim}" for claim in broken)]
 
     def _copy_size(self) -> int:
         try:
@@ -121,22 +158,50 @@ class Book:
         except OSError:
             return 0
 
-    def _acknowledged_records(self, position: Position | None, history: Position | None, why: str) -> Content:
-        """The acknowledged records, from the copy. Raises `Refused` if the copy is incomplete."""
+    def _acknowledged(self, own: Sequence[Claim], signed: Sequence[Claim]) -> Content:
+        """The acknowledged records, from the copy or the ledger. Raises `Refused` if both are incomplete."""
         path = self._folder / COPY
+        why = ""
         try:
             copy = read(path) if path.exists() else None
         except OSError as err:
-            copy, why = None, f"{why}; {path}: {err.strerror}"
+            copy, why = None, f"; {path}: {err.strerror}"
         if copy is not None and copy.damage is None:
-            if position is not None and copy.extends(position):
-                is_longer = history is not None and history.records > position.records
-                return copy if is_longer else copy.until(position.records)
-            if (position is None and history is None) or (history is not None and copy.extends(history)):
-                return copy
+            met = [claim for claim in own if claim.is_met_by(copy)]
+            if met or not own:
+                # Records after the end in checkpoint.json were not acknowledged, unless others name them.
+                highest = max((*own, *signed), key=lambda claim: claim.records, default=None)
+                is_at_end = highest is not None and highest is own[0] and highest in met
+                return copy.until(highest.records) if highest is not None and is_at_end else copy
+        real = self._real.content
+        if own and real.damage is None and all(claim.is_met_by(real) for claim in own):
+            return real  # a signed checkpoint knows more than anything else in the state folder
+        reasons = "; ".join(self._reasons(own, signed)) + why
         advice = "restore a backup of the state folder"
-        reason = f"{why}; {path} does not contain the acknowledged records either: {advice}"
+        reason = f"{reasons}; {path} does not contain the acknowledged records either: {advice}"
         raise Refused([Problem(str(self._folder / FILE), None, "", reason)])
+
+    def _mismatch(
+        self, reasons: Sequence[str], claims: Sequence[Claim], served: Content, acknowledged: Position | None
+    ) -> Mismatch:
+        same = 0
+        for mine, other in zip(self._real.hashes, served.hashes, strict=False):
+            if mine != other:
+                break
+            same += 1
+        highest = max(claims, key=lambda claim: claim.records, default=None)
+        if highest is not None and not highest.is_signed:
+            acknowledged = Position(highest.records, highest.last)
+        broken = [claim for claim in claims if not claim.is_met_by(self._real.content)]
+        heads = [claim.tree_head for claim in broken if claim.tree_head is not None]
+        return Mismatch(
+            reasons=tuple(reasons),
+            acknowledged=acknowledged,
+            found=self._real.position,
+            missing=tuple(served.records[same:]),
+            known=0 if highest is None else highest.records,
+            checkpoint=max(heads, key=lambda head: head.records, default=None),
+        )
 
     def _start_clock(self, content: Checkpoint | None) -> None:
         """Sets the earliest time: that of the checkpoint, or of the last record if that was added after it.
@@ -166,9 +231,37 @@ class Book:
         return (Problem(str(self._folder / FILE), None, "", reason),)
 
     def check(self) -> None:
-        """Raises `Refused` if nothing may be published."""
+        """Raises `Refused` if nothing may be published. Also finds a change of the file by somebody else."""
+        self.watch()
         if self.problems:
             raise Refused(self.problems)
+
+    def watch(self) -> None:
+        """Compares the file with what this process has written, if somebody else has touched it."""
+        real = self._real
+        if self.mismatch is not None or real.is_read_only or real.is_untouched():
+            return
+        try:
+            found = real.reopened()
+        except OSError as err:
+            reason = f"{real.path}: {err.strerror}: it was changed while the daemon ran"
+            self.mismatch = Mismatch((reason,), real.position, real.position, ())
+            return
+        self._real = found
+        if found.damage is None and found.hashes == real.hashes:
+            found.repair()
+            self.ledger = found
+            return
+        reasons = [f"{real.path} was changed while the daemon ran"]
+        reasons += [] if found.damage is None else [str(found.damage)]
+        claim = Claim("written by this process", len(real.hashes), real.position.last)
+        self.mismatch = self._mismatch(reasons, [claim], real.content, real.position)
+
+    def contradict(self, claim: Claim) -> None:
+        """A signed checkpoint was found later that the ledger does not extend. Nothing is published then."""
+        if self.mismatch is None:
+            reasons = [f"{self._real.path} does not extend {claim}"]
+            self.mismatch = self._mismatch(reasons, [claim], self._real.content, self._real.position)
 
     def append(self, facts: Sequence[Fact], by: Principal) -> None:
         """Writes facts to the ledger. Raises `LedgerUnwritable`, and `Refused` after a mismatch."""
@@ -177,11 +270,12 @@ class Book:
         self.clock.recorded(self.ledger.records[-1].at)
 
     @property
-    def position(self) -> Position | None:
-        """The position for the next checkpoint: after a mismatch, the previous one."""
+    def position_and_root(self) -> tuple[Position | None, bytes | None]:
+        """The end of the ledger for the next checkpoint: after a mismatch, the previous one."""
         if self.mismatch is None:
-            return self._real.position
-        return None if self.checkpoint.content is None else self.checkpoint.content.ledger
+            return self._real.position, self._real.tree.root()
+        content = self.checkpoint.content
+        return (None, None) if content is None else (content.ledger, content.root)
 
     def copy_new(self) -> None:
         """Copies new records before they are enforced. Raises `OSError`."""
@@ -232,12 +326,14 @@ class Book:
         if self._real.damage is not None:
             raise Refused([self._real.damage])
         self._real.repair()
-        fact = AcceptedRestore(reason, self.mismatch.acknowledged, self.mismatch.found)
+        was = self.mismatch
+        fact = AcceptedRestore(reason, was.acknowledged, was.found, was.checkpoint)
         self._real.append([fact], by, self.clock.now())
         forget()
         self._put_copy_aside()
         content = self.checkpoint.content or Checkpoint()
-        self.checkpoint.keep(replace(content, ledger=self._real.position, at=self.clock.now()))
+        position, root = self._real.position, self._real.tree.root()
+        self.checkpoint.keep(replace(content, ledger=position, root=root, at=self.clock.now()))
         self.ledger, self.mismatch = self._real, None
         self._renew_copy()
 

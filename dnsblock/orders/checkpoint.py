@@ -25,6 +25,7 @@ class Checkpoint:
     """The state at the last publish."""
 
     ledger: Position | None = None  # None: unknown
+    root: bytes | None = None  # of the tree of these records; None: an older version wrote it
     serial: int = 0
     digest: str = ""  # of the content with this serial
     # Serials that this process may use if the checkpoint cannot be written. None: it stopped regularly.
@@ -78,6 +79,7 @@ def _line(checkpoint: Checkpoint) -> bytes:
     return sealed(
         {
             "ledger": None if ledger is None else {"records": ledger.records, "last": ledger.last},
+            "root": None if checkpoint.root is None else checkpoint.root.hex(),
             "serial": checkpoint.serial,
             "digest_of_content": checkpoint.digest,
             "reserved": None if reserved is None else list(reserved),
@@ -88,10 +90,11 @@ def _line(checkpoint: Checkpoint) -> bytes:
 
 def _checkpoint(fields: dict[str, Any]) -> Checkpoint:
     try:
-        ledger, reserved = fields["ledger"], fields["reserved"]
+        ledger, reserved, root = fields["ledger"], fields["reserved"], fields.get("root")
         at = datetime.fromisoformat(fields["at"])
         read = Checkpoint(
             None if ledger is None else read_position(ledger),
+            None if root is None else bytes.fromhex(root),
             _serial(fields["serial"]),
             str(fields["digest_of_content"]),
             None if reserved is None else (_serial(reserved[0]), _serial(reserved[1])),

@@ -28,6 +28,7 @@ from dnsblock.orders.records import (
     encode,
     end_of_record,
 )
+from dnsblock.orders.transparency.merkle import Tree
 from dnsblock.principal import Principal
 
 FILE = "ledger.jsonl"
@@ -54,6 +55,7 @@ class Ledger:
         self._lock = lock
         self._size = read.size
         self._last = read.last
+        self._seen = self._look()
 
     @classmethod
     def open(cls, folder: Path, *, read_only: bool = False, acknowledged: int = 0) -> Self:
@@ -121,6 +123,42 @@ class Ledger:
         """Whether nothing can be appended."""
         return self._file is None
 
+    @property
+    def content(self) -> "Content":
+        """What was read, and was appended since."""
+        return self._content
+
+    @property
+    def tree(self) -> Tree:
+        """The Merkle tree of the records."""
+        return self._content.tree
+
+    def is_untouched(self) -> bool:
+        """Whether the file is the one that this process opened, as its last write has left it."""
+        try:
+            return _identity(self.path.stat()) == self._seen
+        except OSError:
+            return False
+
+    def reopened(self) -> "Ledger":
+        """The file as it is on the disk now. The new ledger gets the lock, and this one becomes read-only.
+
+        Raises `OSError`. A record of a newer dnsblock counts as damage.
+        """
+        file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            content = read(self.path)
+        except Refused as err:
+            content = Content([], [], Tree(), (), 0, lacks_end=False, damage=err.problems[0])
+        except BaseException:
+            os.close(file)
+            raise
+        if self._file is not None:
+            os.close(self._file)
+        ledger = Ledger(self._folder, content, file=file, lock=self._lock)
+        self._file = self._lock = None
+        return ledger
+
     def repair(self) -> None:
         """Removes an incomplete last record and adds a missing line end, unless the file is corrupt.
 
@@ -133,6 +171,7 @@ class Ledger:
             os.pwrite(self._file, b"\n", content.size - 1)
         os.ftruncate(self._file, content.size)
         os.fsync(self._file)
+        self._seen = self._look()
 
     def append(self, facts: Sequence[Fact], by: Principal, at: datetime) -> None:
         """Writes facts durably, all or none. An order must have its `source`.
@@ -154,13 +193,15 @@ class Ledger:
                 line = encode(Record(n, at, by, fact), last)
                 last = hashlib.sha256(line).hexdigest()
                 hashes.append(last)
-                lines.append(line + b"\n")
+                lines.append(line)
                 cached = replace(fact, source=None) if isinstance(fact, Order) else fact
                 added.append(Record(n, at, by, cached))
-            self._write(b"".join(lines))
+            self._write(b"".join(line + b"\n" for line in lines))
         except OSError as err:
             raise LedgerUnwritable(f"{self._folder / FILE}: {err.strerror}: nothing was accepted") from err
         self._last = last
+        for line in lines:
+            self._content.tree.append(line)
         self._content.hashes.extend(hashes)
         self.records.extend(added)
         self.orders = fold(added, self.orders)
@@ -187,10 +228,20 @@ class Ledger:
             while written < len(data):
                 written += os.pwrite(self._file, data[written:], self._size + written)
             os.fsync(self._file)
+            self._size += len(data)
         except OSError:
             os.ftruncate(self._file, self._size)
             raise
-        self._size += len(data)
+        finally:
+            self._seen = self._look()
+
+    def _look(self) -> tuple[int, ...] | None:
+        return None if self._file is None else _identity(os.fstat(self._file))
+
+
+def _identity(found: os.stat_result) -> tuple[int, ...]:
+    """What changes when a file is written, truncated or replaced."""
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 # ------- Reading -------
@@ -202,6 +253,7 @@ class Content:
 
     records: list[Record]
     hashes: list[str]  # the sha256 of each line
+    tree: Tree  # its leaves are the lines
     notes: tuple[str, ...]
     size: int  # bytes of complete records
     lacks_end: bool  # the last record lacks only its line end
@@ -219,7 +271,8 @@ class Content:
 
     def until(self, records: int) -> "Content":
         """Only the first `records` records."""
-        return replace(self, records=self.records[:records], hashes=self.hashes[:records], notes=())
+        hashes, tree = self.hashes[:records], self.tree.until(records)
+        return replace(self, records=self.records[:records], hashes=hashes, tree=tree, notes=())
 
 
 def read(path: Path) -> Content:
@@ -229,6 +282,7 @@ def read(path: Path) -> Content:
     """
     records: list[Record] = []
     hashes: list[str] = []
+    tree = Tree()
     notes: list[str] = []
     size = 0
     lacks_end = False
@@ -259,8 +313,9 @@ def read(path: Path) -> Content:
             damage = err.problems[0]
             break
         hashes.append(hashlib.sha256(record).hexdigest())
+        tree.append(record)
         size += len(record) + 1
-    return Content(records, hashes, tuple(notes), size, lacks_end, damage)
+    return Content(records, hashes, tree, tuple(notes), size, lacks_end, damage)
 
 
 def _newer(path: Path, line: int, err: NewerRecord) -> Problem:

@@ -8,7 +8,7 @@ A line is JSON in canonical form (RFC 8785: sorted keys, no spaces, UTF-8) with 
 import hashlib
 import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -29,12 +29,22 @@ class Position:
 
 
 @dataclass(frozen=True, slots=True)
+class TreeHead:
+    """The number of records, and the root of their tree in base64."""
+
+    records: int
+    root: str
+
+
+@dataclass(frozen=True, slots=True)
 class AcceptedRestore:
     """The operator accepted a ledger that does not extend the acknowledged one."""
 
     reason: str
     acknowledged: Position | None  # the expected position; None: the checkpoint was missing
     found: Position  # the actual position
+    # The signed checkpoint with the most records that the ledger does not extend, if there is one.
+    checkpoint: TreeHead | None = None
 
 
 Fact = Order | Judged | AcceptedRestore | PlainFact
@@ -172,6 +182,7 @@ def _payload(fact: Fact) -> dict[str, Any]:
                 "reason": fact.reason,
                 "acknowledged": acknowledged,
                 "found": _position(fact.found),
+                "checkpoint": None if fact.checkpoint is None else asdict(fact.checkpoint),
             }
     return plain_as_json(fact)
 
@@ -214,7 +225,17 @@ def _accepted_restore(fields: dict[str, Any]) -> AcceptedRestore:
         _text(fields["reason"]),
         None if acknowledged is None else read_position(acknowledged),
         read_position(fields["found"]),
+        _tree_head(fields.get("checkpoint")),
     )
+
+
+def _tree_head(value: Any) -> TreeHead | None:
+    match value:
+        case None:
+            return None
+        case {"records": int(records), "root": str(root)}:
+            return TreeHead(records, root)
+    raise ValueError("not a number of records and the root of their tree")
 
 
 def read_position(value: Any) -> Position:

@@ -59,9 +59,9 @@ def check_all(path: Path, progress: Progress | None = None) -> Checked:
         if problems:
             all_problems = (*problems, *corrupt, *_problems_of_lists(config, store))
             return Checked(all_problems, prevents=problems)
-        book = Book.open(config.state, read_only=True)
+        book = Book.open(config.state, config.ledger, read_only=True)
         with store.history() as history:
-            book.compare(history.last_position())
+            book.compare(history.last_position(), config.ledger.checkpoints.folder)
         now, orders = book.clock.now(), book.ledger.orders
         draft = read(config, orders, Lists(store), now, progress)
         everything = draft.orders(orders, now)

@@ -41,7 +41,8 @@ class Recorder:
 
     def __init__(self, config: Config) -> None:
         """Opens the ledger. Raises `Refused`. Call `compare` next."""
-        self._book = Book.open(config.state)
+        self._options = config.ledger
+        self._book = Book.open(config.state, config.ledger)
         self._is_behind = False
         self._misses_effects = False
         self._last_state: State | None = None
@@ -56,7 +57,9 @@ class Recorder:
         """Compares the ledger with the recorded positions. Raises `Refused` if nothing can be served."""
         self._witness, last_serial = store.record(lambda past: (past.last_position(), past.last_serial()))
         self._store = store
-        self._book.compare(self._witness)
+        self._book.compare(self._witness, self._options.checkpoints.folder)
+        for remark in self._book.remarks:
+            event(logging.WARNING, remark)
         self._serials = Serials(self._book.checkpoint, last_serial)
         if self.mismatch is not None:
             text = f"the ledger is not used, and nothing is published: {self.mismatch}"
@@ -174,7 +177,7 @@ class Recorder:
         snapshot = policy.snapshot
         try:
             self._book.copy_new()
-            self._serials.keep(snapshot.serial, snapshot.digest, self._book.position, policy.at)
+            self._serials.keep(snapshot.serial, snapshot.digest, *self._book.position_and_root, policy.at)
         except OSError as err:
             if is_start:
                 raise

@@ -47,8 +47,10 @@ class Serials:
             raise Refused([Problem(str(self._file.path), None, str(self.serial), _USED_UP)])
         return serial
 
-    def keep(self, serial: int, digest: str, ledger: Position | None, at: datetime) -> None:
-        """Sets the serial and the position of the ledger, durably.
+    def keep(
+        self, serial: int, digest: str, ledger: Position | None, root: bytes | None, at: datetime
+    ) -> None:
+        """Sets the serial, and the position of the ledger with the root of its tree, durably.
 
         Raises `OSError` on failure; nothing is changed then.
         """
@@ -57,7 +59,7 @@ class Serials:
         first = max(serial + GAP, 0 if self._perhaps_used is None else self._perhaps_used[1] + 1)
         free = (min(first, MAX_SERIAL), min(first + RESERVED - 1, MAX_SERIAL))
         reserved = _span(self._perhaps_used, free)
-        last, wanted = self._file.content, Checkpoint(ledger, serial, digest, reserved, at)
+        last, wanted = self._file.content, Checkpoint(ledger, root, serial, digest, reserved, at)
         # A new time alone does not justify a write, unless the clock was set back.
         if last is None or at < last.at or replace(last, at=at) != wanted:
             self._file.keep(wanted)

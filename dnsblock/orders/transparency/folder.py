@@ -57,11 +57,8 @@ class CheckpointFolder:
         return path
 
     def found(self) -> Iterator[Found]:
-        """All files, those with the most records first. Raises `OSError`; nothing if there is no folder."""
-        try:
-            names = [path.name for path in self.path.iterdir()]
-        except FileNotFoundError:
-            return
+        """All files, those with the most records first. Raises `OSError`."""
+        names = [path.name for path in self.path.iterdir()]
         matches = [match for name in names if (match := _FILE.fullmatch(name))]
         matches.sort(key=lambda match: (-int(match[2]), match[0]))
         for match in matches:

@@ -58,6 +58,13 @@ class Tree:
             index //= 2
         self._levels.append(bytearray(node))
 
+    def until(self, size: int) -> "Tree":
+        """A tree of the first `size` leaves."""
+        tree = Tree()
+        tree.size = self._checked(size)
+        tree._levels = [level[: (size >> height) * HASH_BYTES] for height, level in enumerate(self._levels)]
+        return tree
+
     def root(self, size: int | None = None) -> bytes:
         """The root of the first `size` leaves; of all by default."""
         size = self._checked(size)
