@@ -169,6 +169,13 @@ class Client:
         timeout = seconds + LONG_TIMEOUT_SECONDS
         return self._ask("POST", "/v1/impact", params=params, content=data, timeout=timeout)
 
+    def impact_of_order(self, issuer: str, order_id: str, *, seconds: int, top: int) -> dict[str, Any]:
+        """Counts the queries that an order in the ledger would block, such as a notice. Raises `Refused`."""
+        params = {"file": f"order {order_id} of {issuer}", "issuer": issuer, "order_id": order_id}
+        params |= {"seconds": str(seconds), "top": str(top)}
+        timeout = seconds + LONG_TIMEOUT_SECONDS
+        return self._ask("POST", "/v1/impact", params=params, content=b"", timeout=timeout)
+
     def impact_progress(self) -> dict[str, Any] | None:
         """The counts so far of the impact run, if one is running."""
         running: dict[str, Any] | None = self._ask("GET", "/v1/impact")["running"]

@@ -5,22 +5,28 @@ import os
 import signal
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 
-from dnsblock.cli.common import EXIT_CODES, client_of, common, print_table
+from dnsblock.cli.common import EXIT_CODES, client_of, common, leave, print_table
+from dnsblock.cli.orders import issuer_of
 from dnsblock.cli.progress import counting
 from dnsblock.client import MAX_CANDIDATE_BYTES, Client
 from dnsblock.document import read_bytes
-from dnsblock.errors import DaemonUnreachable, printable
+from dnsblock.errors import DaemonUnreachable, Exit, printable
 
 RETRY_SECONDS = 0.5
 
 
 @click.command(epilog=EXIT_CODES)
-@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("file", required=False, type=click.Path(dir_okay=False, path_type=Path))
+@click.option(
+    "--order", "number", metavar="NUMBER", help="Instead of FILE: an order in the ledger, such as a notice."
+)
+@click.option("--issuer", help="With --order: the issuer, if several have an order with this number.")
 @click.option(
     "--seconds", type=click.IntRange(1, 3600), default=60, show_default=True, help="Duration of the count."
 )
@@ -40,23 +46,31 @@ def impact(
     config_path: Path,
     as_json: bool,
     *,
-    file: Path,
+    file: Path | None,
+    number: str | None,
+    issuer: str | None,
     seconds: int,
     match: str | None,
     zone: str | None,
     top: int,
 ) -> None:
-    """Count the queries that FILE would block, without blocking any.
+    """Count the queries that FILE, or an order in the ledger, would block, without blocking any.
 
     FILE is an order document (.yaml, .yml, .json) or a list in a detected format; for csv, give --zone. For
     the given time, its names are counted as in a shadow zone below all other zones. Ctrl-C ends the count
     early and prints the result so far.
     """
-    data, client = read_bytes(file, max_bytes=MAX_CANDIDATE_BYTES), client_of(config_path)
-    called = os.fsencode(file).decode("utf-8", "replace")
-    report = _await_report(
-        client, lambda: client.impact(called, data, match=match, zone=zone, seconds=seconds, top=top), seconds
-    )
+    client = client_of(config_path)
+    if (file is None) == (number is None):
+        leave(Exit.USAGE, "give either FILE or --order NUMBER")
+    if number is not None:
+        owner = issuer_of(client, number, issuer)
+        ask = partial(client.impact_of_order, owner, number, seconds=seconds, top=top)
+    else:
+        data = read_bytes(cast(Path, file), max_bytes=MAX_CANDIDATE_BYTES)
+        called = os.fsencode(cast(Path, file)).decode("utf-8", "replace")
+        ask = partial(client.impact, called, data, match=match, zone=zone, seconds=seconds, top=top)
+    report = _await_report(client, ask, seconds)
     if as_json:
         click.echo(json.dumps(report, ensure_ascii=False))
     else:

@@ -9,9 +9,10 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from dnsblock.client import MAX_CANDIDATE_BYTES
-from dnsblock.errors import Refused
+from dnsblock.errors import Problem, Refused
 from dnsblock.http.answers import asked, body, refused, view_of
 from dnsblock.http.control import Control, View
+from dnsblock.orders.order import Order
 from dnsblock.policy.impact import MAX_SECONDS, MAX_TOP, Match, Run
 
 
@@ -23,6 +24,8 @@ class Impact(BaseModel):
     top: Annotated[int, Field(ge=0, le=MAX_TOP)]
     match: Match | None = None
     zone: Annotated[str, Field(max_length=63)] | None = None
+    issuer: Annotated[str, Field(max_length=63)] | None = None  # with order_id: an order in the ledger
+    order_id: Annotated[str, Field(max_length=200)] | None = None
 
 
 def impact_routes(control: Control) -> list[Route]:
@@ -63,11 +66,23 @@ async def _report(view: View, request: Request, what: Impact, run: Run) -> JSONR
     data = await body(request, what.file, MAX_CANDIDATE_BYTES)
     watcher = asyncio.create_task(_end_when_gone(request, run))
     try:
-        read = (what.file, data, what.match, view.config, what.zone)
-        candidate = await asyncio.to_thread(view.impact_runs.compile, *read)
+        if what.order_id is not None:
+            order = _order(view, what.issuer or "", what.order_id)
+            candidate = await asyncio.to_thread(view.impact_runs.compile_order, order, view.config)
+        else:
+            read = (what.file, data, what.match, view.config, what.zone)
+            candidate = await asyncio.to_thread(view.impact_runs.compile, *read)
         return JSONResponse(dict(await run.count(candidate, what.top)))
     finally:
         watcher.cancel()
+
+
+def _order(view: View, issuer: str, order_id: str) -> Order:
+    life = view.state.known.of(issuer).latest(order_id)
+    if life is None:
+        reason = "no order with this order_id is in the ledger: see `dnsblock order list`"
+        raise Refused([Problem(f"issuer {issuer}", None, order_id, reason)])
+    return life.order
 
 
 async def _end_when_gone(request: Request, run: Run) -> None:

@@ -30,6 +30,7 @@ from dnsblock.errors import FetchCode
 from dnsblock.http.control import View
 from dnsblock.lists.guards import CODES
 from dnsblock.policy import Counts
+from dnsblock.policy.order_facts import list_orders
 from dnsblock.publishing import PARTLY_REFUSED
 
 # The creation time of each counter equals process_start_time_seconds.
@@ -364,6 +365,7 @@ def _enforced(view: View) -> Iterator[Metric]:
     for (issuer, state), count in sorted(by_state.items()):
         orders.add_metric([issuer, state.replace(" ", "_")], count)
     yield orders
+    yield from _deadlines(view)
     recorder = publisher.recorder
     yield GaugeMetricFamily(
         "dnsblock_ledger_records", "Records in the ledger in force.", len(recorder.ledger.records)
@@ -387,6 +389,40 @@ def _enforced(view: View) -> Iterator[Metric]:
     yield _time_gauge(
         "next_change", "Next time at which an order starts or ends; 0 if there is none.", _unix(due)
     )
+
+
+def _deadlines(view: View) -> Iterator[Metric]:
+    """Deadlines and held entries of orders, by issuer, and zones that accept unsigned orders."""
+    known = list_orders(view.state, view.config, view.publisher.recorder.now(), None)
+    breached = GaugeMetricFamily(
+        "dnsblock_orders_breached", "Orders whose deadline has passed without proof.", labels=["issuer"]
+    )
+    due = GaugeMetricFamily(
+        "dnsblock_orders_next_deadline_timestamp_seconds",
+        "The next deadline of an order that is not met yet; 0 if there is none. Unix time.",
+        labels=["issuer"],
+    )
+    held = GaugeMetricFamily("dnsblock_orders_held_entries", "Entries that a guard holds.", labels=["issuer"])
+    for issuer in sorted({one["issuer"] for one in known}):
+        own = [one for one in known if one["issuer"] == issuer]
+        breached.add_metric([issuer], sum(one["breached"] for one in own))
+        times = [
+            datetime.fromisoformat(one["deadline_at"]).timestamp()
+            for one in own
+            if one["deadline_at"] is not None and one["seconds_left"] is not None and not one["breached"]
+        ]
+        due.add_metric([issuer], min(times, default=0))
+        held.add_metric([issuer], sum(one["held"] for one in own))
+    yield from (breached, due, held)
+    unsigned = GaugeMetricFamily(
+        "dnsblock_zone_accepts_unsigned",
+        "1 if orders of the zone's issuer need no signature.",
+        labels=["zone"],
+    )
+    for zone in view.config.zones:
+        if zone.issuer is not None:
+            unsigned.add_metric([zone.name], int(zone.accepts_unsigned))
+    yield unsigned
 
 
 def _lists(view: View) -> Iterator[Metric]:

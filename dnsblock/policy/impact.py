@@ -108,6 +108,11 @@ def compile_candidate(
     return candidate
 
 
+def candidate_of(order: Order, config: Config) -> Candidate:
+    """Compiles the zone of an order in the ledger, such as a notice. Raises `Refused`."""
+    return Candidate(_of_order(order, config))
+
+
 _NAME = "impact"
 _BLOCKS = Rule(Answer("nodata", ttl=0))
 _BLOCKS_OVER_UDP = Rule(Answer("truncate", ttl=0))
@@ -116,10 +121,10 @@ _RULES = (_BLOCKS, _BLOCKS_OVER_UDP, _LETS_PASS)
 
 
 def _of_order(order: Order, config: Config) -> PolicyZone:
-    if order.action != "block":
-        reason = "only an order that blocks can have an impact run"
+    if order.action not in ("block", "supersede", "notice"):
+        reason = "only an order that blocks, or a notice, can have an impact run"
         raise Refused([order.problem(("action",), order.action, reason)])
-    if order.entries_file is not None:
+    if order.entries_file is not None and not order.entries:
         reason = "its names are in a separate file: run `dnsblock impact` on that file"
         raise Refused([order.problem(("entries_file",), order.entries_file.path, reason)])
     usual = next((zone.answer for zone in config.zones if zone.issuer == order.issuer), "nodata")
@@ -246,6 +251,11 @@ class ImpactRuns:
         self._stopping = False
         self.running: Run | None = None
         self.reader_at_work = threading.Lock()  # held by the thread that is reading names
+
+    def compile_order(self, order: Order, config: Config) -> Candidate:
+        """As `candidate_of`, in a thread. Raises `Refused`."""
+        with self.reader_at_work:
+            return candidate_of(order, config)
 
     def compile(
         self, file: str, data: bytes, match: Match | None, config: Config, source: str | None

@@ -227,6 +227,25 @@ FIRES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
             'process_start_time_seconds{job="dnsblock"}': "0x30",
         },
     ),
+    "DnsblockOrderBreached": (
+        {'dnsblock_orders_breached{issuer="a"}': "1x30"},
+        {'dnsblock_orders_breached{issuer="a"}': "0x30"},
+    ),
+    "DnsblockOrderDeadlineNear": (
+        {'dnsblock_orders_next_deadline_timestamp_seconds{issuer="a"}': "3000x30"},
+        {
+            'dnsblock_orders_next_deadline_timestamp_seconds{issuer="a"}': "90000x30",
+            'dnsblock_orders_next_deadline_timestamp_seconds{issuer="b"}': "0x30",
+        },
+    ),
+    "DnsblockOrderEntriesHeld": (
+        {'dnsblock_orders_held_entries{issuer="a"}': "7x30"},
+        {'dnsblock_orders_held_entries{issuer="a"}': "7x8 0x22"},
+    ),
+    "DnsblockUnsignedOrders": (
+        {'dnsblock_zone_accepts_unsigned{zone="a"}': "1x90"},
+        {'dnsblock_zone_accepts_unsigned{zone="a"}': "0x90"},
+    ),
     "DnsblockOrdersRefused": (
         {"dnsblock_orders_refused": "1x30"},
         {"dnsblock_orders_refused": "1x18 0x12"},
