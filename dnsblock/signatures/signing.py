@@ -42,13 +42,10 @@ def add_signature(
     return [*keys, key.public_key]
 
 
-def read_signatures(document: Path) -> bytes:
-    """The content of the file with the signatures of a document. Raises `Refused` if there is none."""
+def read_signatures(document: Path) -> bytes | None:
+    """The content of the file with the signatures of a document; None if there is none. Raises `Refused`."""
     file = signature_file(document)
-    if not file.exists():
-        reason = "the document is not signed: no such file. Sign it with `dnsblock order sign`"
-        raise Refused([Problem(str(file), None, "", reason)])
-    return read_bytes(file, max_bytes=MAX_FILE_BYTES)
+    return read_bytes(file, max_bytes=MAX_FILE_BYTES) if file.exists() else None
 
 
 def _existing(file: Path, document: bytes, key: OfficerKey) -> tuple[list[PublicKey], bytes]:

@@ -15,6 +15,7 @@ from dnsblock.signatures.wire import Malformed, Unsupported
 
 # Why a signature does not count. docs/signatures.md says what to do about each.
 SignatureCode = Literal[
+    "UNSIGNED",
     "MALFORMED",  # not an SSH signature, or a truncated one
     "UNSUPPORTED_ALGORITHM",
     "WRONG_NAMESPACE",  # made for something else than orders, or by a key that may not sign orders
@@ -66,12 +67,15 @@ class SignatureProblem:
 
 
 def verify(
-    document: bytes, signatures: bytes, signers: AllowedSigners, at: datetime
+    document: bytes, signatures: bytes | None, signers: AllowedSigners, at: datetime
 ) -> tuple[list[Signer], list[SignatureProblem]]:
     """The signers of a document at a time, in the order of the file, and the signatures that do not count.
 
-    `signatures` is the content of the `.sig` file. Each key counts once.
+    `signatures` is the content of the `.sig` file; None if there is none. Each key counts once.
     """
+    if signatures is None:
+        reason = "there is no file of signatures beside the document: sign it with `dnsblock order sign`"
+        return [], [SignatureProblem("UNSIGNED", reason)]
     try:
         blocks = split(signatures)
     except Malformed as err:

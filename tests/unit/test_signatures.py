@@ -115,6 +115,13 @@ def test_each_problem_has_its_code_and_says_what_to_do():
         assert problem.as_json()["code"] == code
 
 
+def test_a_document_without_a_file_of_signatures_is_unsigned():
+    """The usual mistake: only the document was sent."""
+    found, [problem] = verify(DOCUMENT, None, OFFICERS, NOW)
+    assert (found, problem.code) == ([], "UNSIGNED")
+    assert str(problem).startswith("UNSIGNED: there is no file")
+
+
 def test_validity_is_judged_at_the_time_that_is_given_in_whole_seconds():
     """The same document is verified years later, for a court: with the keys of its own time."""
     limits = 'valid-after="20170714043000Z",valid-before="20170714043000Z"'
