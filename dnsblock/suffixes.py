@@ -26,8 +26,10 @@ class Suffixes:
     shown_below: Mapping[str, str]  # each name above a suffix, with the first such suffix
 
     def is_suffix(self, name: str) -> bool:
-        """Whether this name is a suffix."""
-        return name in self.names or (name.partition(".")[2] in self.parents and name not in self.exceptions)
+        """Whether this name is a suffix. The name above a `*.` rule counts as one."""
+        if name in self.names or name in self.parents:
+            return True
+        return name.partition(".")[2] in self.parents and name not in self.exceptions
 
 
 def public_suffix(name: str, *, is_wide: bool = True) -> str | None:
@@ -37,12 +39,12 @@ def public_suffix(name: str, *, is_wide: bool = True) -> str | None:
     covers the names below, too.
     """
     if "." not in name:
-        return "PUBLIC_SUFFIX: a top-level domain; an order names single domains"
+        return "a top-level domain; an order names single domains"
     suffixes = icann_suffixes()
     if suffixes.is_suffix(name):
-        return "PUBLIC_SUFFIX: a public suffix; an order names single domains"
+        return "a public suffix; an order names single domains"
     if is_wide and name in suffixes.shown_below:
-        return f"PUBLIC_SUFFIX: covers the public suffix {suffixes.shown_below[name]}"
+        return f"covers the public suffix {suffixes.shown_below[name]}"
     return None
 
 
@@ -77,8 +79,8 @@ def _section(names: Iterable[str], parents: Iterable[str], exceptions: Iterable[
         for higher in above(name):
             shown_below.setdefault(higher, name)
     for parent in parents:
-        for higher in (parent, *above(parent)):
-            shown_below.setdefault(higher, f"*.{parent}")
+        for higher in above(parent):
+            shown_below.setdefault(higher, parent)
     return Suffixes(frozenset(names), frozenset(parents), frozenset(exceptions), shown_below)
 
 

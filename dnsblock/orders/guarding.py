@@ -40,14 +40,21 @@ def _sizes(orders: IssuerOrders) -> list[int]:
 
 
 def _superseded(order: Order, orders: IssuerOrders, context: Context) -> frozenset[Key]:
-    """The entries in force that a supersede ends: to replace them by the same needs no release."""
+    """The entries that a supersede ends, if they were accepted: to replace them by the same needs no release.
+
+    An entry that has ended already is none of them: to block its name again is a new block.
+    """
     if order.action != "supersede":
         return frozenset()
     found: set[Key] = set()
     for target, life in orders.targets_of(order):
         wanted = None if target.entries is None else {(one.name, one.match) for one in target.entries}
-        for item in life.in_force(context.now):
-            key = (item.entry.name, item.entry.match)
-            if wanted is None or wanted & {key, (item.entry.name, None)}:
+        if life.is_annulled(context.now) or life.is_over(context.now):
+            continue
+        for index, entry in enumerate(life.order.entries):
+            key: Key = (entry.name, entry.match)
+            is_meant = wanted is None or bool(wanted & {key, (entry.name, None)})
+            is_accepted = index not in life.order.judgement.idle
+            if is_meant and is_accepted and life.ended(index, context.now) is None:
                 found.add(key)
     return frozenset(found)

@@ -41,7 +41,7 @@ class GuardContext:
     bulk: BulkGuard = field(default_factory=BulkGuard)
     may_override: bool = False  # a signer has the role `override`: it may block protected names
     sizes: Sequence[int] = ()  # of the issuer's earlier orders: their accepted entries
-    superseded: Set[Key] = frozenset()  # the entries in force that this order ends, as a supersede
+    superseded: Set[Key] = frozenset()  # accepted entries that have not ended until this supersede ends them
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ def judge(order: Order, context: GuardContext) -> tuple[EntryVerdict, ...]:
     """
     if order.action not in JUDGED:
         return ()
-    # Entries in force were judged before: to replace an order never needs a second release.
+    # They were judged in the old order: to replace an order never needs a second release.
     known = context.superseded
     entries = [
         (index, entry.name, entry.match)
@@ -128,7 +128,7 @@ def _suffixes() -> tuple[Set[str], Set[str], Set[str]]:
     """All suffixes, all names whose children are suffixes, and all names above a suffix."""
     public, private = icann_suffixes(), private_suffixes()
     return (
-        public.names | private.names,
+        public.names | private.names | public.parents | private.parents,
         public.parents | private.parents,
         frozenset(public.shown_below) | frozenset(private.shown_below),
     )
@@ -137,7 +137,7 @@ def _suffixes() -> tuple[Set[str], Set[str], Set[str]]:
 def _on_entry(index: int, name: str, is_wide: bool, context: GuardContext) -> Iterator[EntryVerdict]:
     """The verdicts on one entry. `is_wide`: it covers names below its own."""
     if reason := public_suffix(name, is_wide=is_wide):
-        yield EntryVerdict(index, "refused", PUBLIC_SUFFIX, reason.removeprefix(f"{PUBLIC_SUFFIX}: "))
+        yield EntryVerdict(index, "refused", PUBLIC_SUFFIX, reason)
         return
     if not context.may_override and (reason := _protected(name, is_wide, context.protected)):
         yield EntryVerdict(index, "refused", PROTECTED, reason)

@@ -6,7 +6,7 @@ recorded, and the next reload reads it again.
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -134,10 +134,15 @@ def _accept(order: Order, together: Together, context: Context) -> Order:
     return _judged(order, authority, context)
 
 
-def _judged(order: Order, authority: Authority, context: Context) -> Order:
-    """The order with the verdicts of the guards. Raises `Refused` if all entries are refused."""
+def _judged(
+    order: Order, authority: Authority, context: Context, among: Collection[int] | None = None
+) -> Order:
+    """The order with the verdicts of the guards. Raises `Refused` if all entries are refused.
+
+    `among`: the indexes of the entries to judge; None: all.
+    """
     guarding = guard_context(order, authority, context)
-    found = judge(order, guarding)
+    found = [one for one in judge(order, guarding) if among is None or one.index in among]
     verdicts = released_by_acks(found, order.acks, authority.ack_signers, authority.required)
     refused = {one.index for one in verdicts if one.verdict == "refused"}
     if order.entries and len(refused) == len(order.entries):
@@ -148,9 +153,7 @@ def _judged(order: Order, authority: Authority, context: Context) -> Order:
 
 def _problem_of(order: Order, verdict: EntryVerdict) -> Problem:
     name = order.entries[verdict.index].name
-    reason = (
-        verdict.reason if verdict.reason.startswith(verdict.code) else f"{verdict.code}: {verdict.reason}"
-    )
+    reason = f"{verdict.code}: {verdict.reason}"
     if order.entries_file is not None:
         return Problem(order.entries_file.path, verdict.index + 1, name, reason)
     return order.problem(("entries", verdict.index), name, reason)
@@ -179,7 +182,9 @@ def _signed_again(order: Order, known: Order, together: Together, context: Conte
     before = {one.fingerprint for one in known.judgement.signers}
     if before >= {one.fingerprint for one in authority.signers}:
         return
-    judged = _judged(replace(known, source=order.source), authority, context)
+    # An accepted entry stays accepted, whatever the guards say by now: a second signature lifts no block.
+    among = {one.index for one in known.judgement.verdicts}
+    judged = _judged(replace(known, source=order.source), authority, context, among)
     yield replace(judged, judgement=replace(judged.judgement, ignored=known.judgement.ignored))
 
 

@@ -10,20 +10,25 @@ from pathlib import Path
 from dnsblock import document
 from dnsblock.config import Config
 from dnsblock.errors import Refused
+from dnsblock.orders.references import References
 
 MAX_BYTES = 4 << 20  # limit for a file of certificates
 
 Contents = Mapping[str, tuple[Path, str]]  # by option: the path, and the SHA-256 of the content
 
 
-def contents_of(config: Config, secrets: Sequence[bytes], former: Contents) -> Contents:
-    """The current content of each file. `secrets` are those in force.
+def contents_of(
+    config: Config, secrets: Sequence[bytes], references: References, former: Contents
+) -> Contents:
+    """The current content of each file. `secrets` and `references` are those in force.
 
     An unreadable file keeps its previous content here; the code that uses the file reports the problem.
     """
     found: dict[str, tuple[Path, str]] = {}
     if config.cookies.secrets is not None:
         found["cookies.secrets"] = (config.cookies.secrets, _digest(b"".join(secrets)))
+    if config.guards.popular is not None and references.own_popular is not None:
+        found["guards.popular"] = (config.guards.popular, references.own_popular.sha256)
     for zone in config.zones:
         for name in ("ca", "authorization"):
             path: Path | None = getattr(zone.source, name)

@@ -132,7 +132,7 @@ def read(
         references=references,
         secrets=secrets,
         problems=tuple(tolerated),
-        files=contents_of(config, secrets, former_files),
+        files=contents_of(config, secrets, references, former_files),
     )
 
 

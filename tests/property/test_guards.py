@@ -113,6 +113,7 @@ def test_the_sequence_of_the_entries_changes_no_verdict(permutation, entries, pr
 RULES = sorted(
     {
         *(name for section in (icann_suffixes(), private_suffixes()) for name in section.names),
+        *(name for section in (icann_suffixes(), private_suffixes()) for name in section.parents),
         *(f"x.{name}" for section in (icann_suffixes(), private_suffixes()) for name in section.parents),
         *(name for section in (icann_suffixes(), private_suffixes()) for name in section.exceptions),
     }

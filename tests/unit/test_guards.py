@@ -9,6 +9,7 @@ from dnsblock.orders.guards import GuardContext, judge, protected_names, release
 from dnsblock.orders.order import Entry, Order
 from dnsblock.orders.popular import NameSet, shipped
 from dnsblock.orders.verdict import EntryVerdict
+from dnsblock.suffixes import icann_suffixes
 
 from .helpers import block, exempt, orders, unblock
 
@@ -104,9 +105,10 @@ def test_the_telegram_order_passes_with_its_acks_and_two_signatures():
 @pytest.mark.parametrize(
     ("entry", "expected"),
     [
-        ("{name: kawasaki.jp}", "covers the public suffix *.kawasaki.jp"),
-        ("{name: kawasaki.jp, match: below}", "covers the public suffix *.kawasaki.jp"),
+        ("kawasaki.jp", "a public suffix; an order names single domains"),
+        ("{name: kawasaki.jp, match: exact}", "a public suffix; an order names single domains"),
         ("anything.kawasaki.jp", "a public suffix; an order names single domains"),
+        ("sch.uk", "a public suffix; an order names single domains"),
     ],
 )
 def test_a_name_whose_children_are_all_public_suffixes_is_refused(entry: str, expected: str):
@@ -115,8 +117,20 @@ def test_a_name_whose_children_are_all_public_suffixes_is_refused(entry: str, ex
 
 
 @pytest.mark.parametrize(
-    "entry", ["city.kawasaki.jp", "{name: kawasaki.jp, match: exact}", "a.b.kawasaki.jp", "situs.co.id"]
+    ("match", "expected"),
+    [("subtree", ["PUBLIC_SUFFIX"]), ("below", ["PUBLIC_SUFFIX"]), ("exact", [])],
 )
+def test_a_name_above_a_public_suffix_is_refused_if_it_covers_it(match: str, expected: list[str]):
+    """`nordland.no` is no suffix in the list, but `bo.nordland.no` is one."""
+    above = next(name for name in icann_suffixes().shown_below if is_no_suffix(name))
+    assert [code for _, code in codes(f"{{name: {above}, match: {match}}}")] == expected
+
+
+def is_no_suffix(name: str) -> bool:
+    return "." in name and not icann_suffixes().is_suffix(name)
+
+
+@pytest.mark.parametrize("entry", ["city.kawasaki.jp", "a.b.kawasaki.jp", "situs.co.id"])
 def test_a_name_that_covers_no_public_suffix_is_accepted(entry: str):
     """publicsuffix.org/list: `!city.kawasaki.jp` is an exception."""
     assert codes(entry) == []
@@ -133,6 +147,7 @@ def test_a_name_that_covers_no_public_suffix_is_accepted(entry: str):
         ("{name: bubble.io, match: exact}", []),
         ("eu-1.compute.amazonaws.com", ["PRIVATE_SUFFIX"]),  # the rule is `*.compute.amazonaws.com`
         ("compute.amazonaws.com", ["PRIVATE_SUFFIX"]),
+        ("{name: compute.amazonaws.com, match: exact}", ["PRIVATE_SUFFIX"]),
         ("customer.eu-1.compute.amazonaws.com", []),
     ],
 )
@@ -369,6 +384,3 @@ def test_acks_never_release_a_refused_entry():
         EntryVerdict(at, "refused", code, "") for at, code in enumerate(("PROTECTED", "PUBLIC_SUFFIX"))
     ]
     assert released_by_acks(refused, ["PROTECTED", "PUBLIC_SUFFIX"], 9, 1) == tuple(refused)
-
-
-# ------- Notes -------
