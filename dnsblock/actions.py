@@ -20,6 +20,7 @@ from dnsblock.orders.approval import approval_of
 from dnsblock.orders.context import Context
 from dnsblock.orders.facts import Annulment
 from dnsblock.orders.submission import Submitted, examine_submitted
+from dnsblock.policy.trial import Trial, try_documents
 from dnsblock.policy.verdicts import Verdict, verdicts
 from dnsblock.principal import Principal
 from dnsblock.publishing import Publisher
@@ -57,9 +58,20 @@ class Actions:
             served = await publisher.publish(change)
         if intake.refused:
             await publisher.record(lambda: recorder.record_refusals(intake.refused, by))
-        orders = recorder.ledger.orders
-        found = await asyncio.to_thread(verdicts, examined, known, orders, publisher.policy, publisher.config)
-        return served, found
+        orders, sees = recorder.ledger.orders, None if issuers is None else frozenset(issuers)
+        in_force = (orders, publisher.policy, publisher.config)
+        return served, await asyncio.to_thread(verdicts, examined, known, *in_force, sees)
+
+    async def try_out(
+        self, documents: Sequence[Submitted], issuers: Collection[str] | None = None
+    ) -> list[Trial]:
+        """What would become of these documents if they were submitted now. Changes nothing."""
+        publisher, recorder = self._publisher, self._publisher.recorder
+        context = Context(
+            publisher.config, publisher.inputs.references, recorder.ledger.orders, recorder.now()
+        )
+        sees = None if issuers is None else frozenset(issuers)
+        return await asyncio.to_thread(try_documents, documents, context, publisher.policy, sees)
 
     async def annul(self, by: Principal, issuer: str, order_id: str, reason: str) -> tuple[Served, int]:
         """Ends the entries of an order, and returns how many were in force."""

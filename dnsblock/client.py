@@ -86,6 +86,21 @@ class Client:
         timeout = LONG_TIMEOUT_SECONDS
         return self._ask("POST", "/v1/orders", content=content, kind=kind, timeout=timeout)
 
+    def check_orders(self, documents: Sequence[SignedFile]) -> dict[str, Any]:
+        """What would become of order documents if they were submitted now. Changes nothing."""
+        content, kind = form(documents)
+        timeout = LONG_TIMEOUT_SECONDS
+        return self._ask("POST", "/v1/orders/check", content=content, kind=kind, timeout=timeout)
+
+    def last_order(self, issuer: str) -> dict[str, Any]:
+        """The last numbered order of an issuer, and the first number that is missing."""
+        return self._ask("GET", "/v1/orders/last", params={"issuer": issuer})
+
+    def statement(self, issuer: str, at: str) -> dict[str, Any]:
+        """The content of a status statement of an issuer that is made at a time."""
+        params = {"issuer": issuer, "at": at}
+        return self._ask("GET", "/v1/orders/statement", params=params, timeout=LONG_TIMEOUT_SECONDS)
+
     def order(self, issuer: str, number: str, *, whole: bool = False) -> dict[str, Any]:
         """The facts of one order; `whole`: with all entries. Raises `Refused` if there is no such order."""
         params, timeout = ({"entries": "all"}, LONG_TIMEOUT_SECONDS) if whole else (None, TIMEOUT_SECONDS)

@@ -31,7 +31,9 @@ from dnsblock.lists.refresh import Hooks, Refresher, fetch_missing
 from dnsblock.lists.store import Store
 from dnsblock.log import event, set_up
 from dnsblock.notify import notify, reloading
+from dnsblock.orders.orders import Orders
 from dnsblock.orders.state import State
+from dnsblock.orders.statement import Statements
 from dnsblock.policy import Counts
 from dnsblock.policy.engine_settings import worker_count
 from dnsblock.policy.explain import Explanation, explain
@@ -86,6 +88,7 @@ class Daemon:
                 raise as_refused(err) from err
             raise
         self.traffic = Traffic(self.counters())
+        self.statements = Statements()
         for zone in fetched:
             self.metrics.fetched(zone, "ok")
         self.refresher = Refresher(self.store, self._hooks(), fetched)
@@ -165,6 +168,7 @@ class Daemon:
                 for follower in (
                     self._follow_clock(),
                     self._follow_hangups(),
+                    self.statements.run(self._orders, self.publisher.may_have_orders),
                     self.refresher.run(lambda: self.config),
                     replace_corrupt(lambda: self.publisher.lists, hooks.publish, self.metrics.corrupt),
                 )
@@ -299,13 +303,16 @@ class Daemon:
 
     def scheduled(self, name: str) -> list[NameEvent]:
         """The scheduled changes for a canonical name, by the orders known now."""
-        return scheduled(self.config, self.publisher.recorder.ledger.orders, name)
+        return scheduled(self.config, self._orders(), name)
 
     @contextlib.contextmanager
     def past(self) -> Iterator[Past]:
         """The history, read beside the daemon's own work. Raises `Refused`."""
         with self.store.looking_back() as history:
             yield Past(self.config, self.publisher.recorder.ledger, self.publisher.lists, history)
+
+    def _orders(self) -> Orders:
+        return self.publisher.recorder.ledger.orders
 
     @property
     def state(self) -> State:

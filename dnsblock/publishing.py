@@ -125,6 +125,8 @@ class Publisher:
         self.last_publish = _last_at_startup(started)
         self.inputs = Inputs(started.draft)
         self.has_published = asyncio.Event()  # wakes the task that waits for the next scheduled change
+        self.may_have_orders = asyncio.Event()  # wakes the task that compares status statements
+        self.may_have_orders.set()
         self.is_stopping = False
         self._engine, self._observer = engine, observer
         self._take_over, self._http_endpoints = take_over, http_endpoints
@@ -337,6 +339,7 @@ class Publisher:
         self._observer.follow(self.lists.listed, self.feeds)
         await self._take_over(done.bound, former)
         self.has_published.set()
+        self.may_have_orders.set()
 
     def settle(self, reason: str, former: Lists | None, former_policy: Policy | None = None) -> None:
         """Records that a snapshot is in force, and removes unneeded files of the former lists."""

@@ -31,6 +31,7 @@ from dnsblock.http.control import Control, View
 from dnsblock.http.impact import impact_routes
 from dnsblock.http.lists import explain_at, lists_routes, sources
 from dnsblock.http.log import log_routes
+from dnsblock.http.order_check import order_check_routes
 from dnsblock.http.orders import Site, operator_routes, orders_routes
 from dnsblock.http.paths import RawPath
 from dnsblock.http.submissions import Limits
@@ -110,6 +111,7 @@ def control_app(control: Control) -> ASGIApp:
             *log_routes(control),
             *impact_routes(control),
             *operator_routes(control),
+            *order_check_routes(control, site),
             *orders_routes(control, site),
         ],
         exception_handlers={HTTPException: improper, ClientDisconnect: improper, Exception: failed},
@@ -153,7 +155,7 @@ def status(view: View) -> dict[str, Any]:
         ],
         "sources": sources(view),
         "histories_aside": [str(path) for path in view.store.histories_aside],
-        "orders": [_order(order, issuers) for order in view.state.orders],
+        "orders": [_order(order, issuers, view) for order in view.state.orders],
         "refused_documents": [
             {
                 "file": printable(one.file),
@@ -181,9 +183,12 @@ def status(view: View) -> dict[str, Any]:
     }
 
 
-def _order(order: OrderState, issuers: set[str | None]) -> dict[str, Any]:
+def _order(order: OrderState, issuers: set[str | None], view: View) -> dict[str, Any]:
     enforced = order.issuer in issuers
     notes = order.notes if enforced else (*order.notes, "no zone enforces the orders of this issuer")
+    if order.action == "snapshot":
+        now = view.publisher.recorder.now()
+        notes = (*notes, *view.statements.notes(order.issuer, order.sha256, now))
     return {
         "issuer": order.issuer,
         "order_id": order.order_id,

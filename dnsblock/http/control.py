@@ -13,6 +13,7 @@ from dnsblock.http.traffic import Traffic
 from dnsblock.lists.refresh import Refresher
 from dnsblock.lists.store import Store
 from dnsblock.orders.state import State
+from dnsblock.orders.statement import Statements
 from dnsblock.policy import Counts
 from dnsblock.policy.explain import Explanation
 from dnsblock.policy.impact import ImpactRuns
@@ -46,6 +47,10 @@ class View(Protocol):
     @property
     def state(self) -> State:
         """The state of all orders."""
+
+    @property
+    def statements(self) -> Statements:
+        """The status statements of the issuers."""
 
     @property
     def store(self) -> Store:

@@ -131,6 +131,7 @@ class Metrics(Collector):
         yield from _responses(counts)
         yield from _cache(counts)
         yield from _enforced(self._view)
+        yield from _statements(self._view)
         yield from _lists(self._view)
         yield from _listeners(self._view)
         yield _time_gauge("publish_last_success", "Time of the last successful publish.", self._last_success)
@@ -423,6 +424,32 @@ def _deadlines(view: View) -> Iterator[Metric]:
         if zone.issuer is not None:
             unsigned.add_metric([zone.name], int(zone.accepts_unsigned))
     yield unsigned
+
+
+def _statements(view: View) -> Iterator[Metric]:
+    """Whether an order may be withheld from this server."""
+    gap = GaugeMetricFamily(
+        "dnsblock_order_gap",
+        "The first missing seq of an issuer, if later orders were received; else 0.",
+        labels=["issuer"],
+    )
+    differs = GaugeMetricFamily(
+        "dnsblock_statement_differs",
+        "1 if the last status statement of an issuer differs from its orders here, else 0.",
+        labels=["issuer"],
+    )
+    valid_until = GaugeMetricFamily(
+        "dnsblock_statement_valid_until_seconds",
+        "When the last status statement of an issuer ends; 0 if it has sent none. Unix time.",
+        labels=["issuer"],
+    )
+    for issuer, orders in sorted(view.publisher.recorder.ledger.orders.issuers.items()):
+        gap.add_metric([issuer], orders.chain.gap or 0)
+        statement = view.statements.of(issuer)
+        differs.add_metric([issuer], float(statement is not None and statement.differs))
+        until = None if statement is None else statement.statement.valid_until
+        valid_until.add_metric([issuer], _unix(until))
+    yield from (gap, differs, valid_until)
 
 
 def _lists(view: View) -> Iterator[Metric]:

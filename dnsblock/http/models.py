@@ -45,6 +45,42 @@ class EntryVerdict(_Model):
     line: int | None
 
 
+class Blocker(_Model):
+    """An entry that blocks a name. The fields are null if the client may not see whose it is."""
+
+    kind: Literal["order", "list"]
+    zone: str | None
+    issuer: str | None
+    orders: tuple[str, ...] = Field(description="Their numbers: all of them must be lifted.")
+    entry: str | None
+    match: str | None
+    action: str | None
+
+
+class StillBlocked(_Model):
+    """An entry that the order opens, and the part of it that stays blocked."""
+
+    name: str
+    match: str
+    part: Literal["all", "name", "below", "some below"] = Field(
+        description="All of it, its name itself, all names below it, or only the entries in `by`."
+    )
+    by: tuple[Blocker, ...] = Field(description="The first one decides now.")
+
+
+class Lifting(_Model):
+    """The effect of an order that opens names."""
+
+    at: str = Field(description="When it takes effect, or now.")
+    entries: int = Field(description="Entries that it opens.")
+    checked: int = Field(description="Of these, looked up.")
+    open: int = Field(description="Of those looked up: nothing on this server blocks them any more.")
+    still_blocked: tuple[StillBlocked, ...] = Field(description="The first 100.")
+    still_blocked_total: int
+    is_below_checked: bool = Field(description="Whether entries of other orders below were looked for.")
+    caches_until: str = Field(description="Caches of clients may hold the blocked answer until then.")
+
+
 class DocumentVerdict(_Model):
     """The verdict on one document."""
 
@@ -63,6 +99,7 @@ class DocumentVerdict(_Model):
     expires_at: str | None
     changes: tuple[str, ...] = Field(description="What the order has changed.")
     notes: tuple[str, ...] = Field(description="Possible mistakes, and what still blocks a name.")
+    lifting: Lifting | None = Field(default=None, description="Of an order that opens names.")
     problems: tuple[InputProblem, ...]
 
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
@@ -14,11 +15,12 @@ from dnsblock.change import Served
 from dnsblock.errors import Refused, printable
 from dnsblock.http.answers import ApiError, asked, body, principal_of, problem_details, refused
 from dnsblock.http.callers import Caller, Identify
-from dnsblock.http.control import Control
+from dnsblock.http.control import Control, View
 from dnsblock.http.models import Submission
 from dnsblock.http.paths import order_in
 from dnsblock.http.submissions import Limits, Turns, submission
-from dnsblock.policy.order_facts import MAX_ENTRIES, list_orders, whole_order
+from dnsblock.orders.state import State
+from dnsblock.policy.order_facts import MAX_ENTRIES, OrderFacts, list_orders, whole_order
 from dnsblock.policy.verdicts import Verdict
 
 MAX_NAMES_BYTES = 32 << 20  # of an approval
@@ -112,6 +114,7 @@ def orders_routes(control: Control, site: Site) -> list[Route]:
         view = control.view(caller.principal)
         state, now = view.state, view.publisher.recorder.now()
         found = await asyncio.to_thread(list_orders, state, view.config, now, caller.issuers)
+        await asyncio.to_thread(_add_notes, found, view, state, now)
         if query.number is not None:
             found = [one for one in found if one["order_id"] == query.number]
         return JSONResponse({"orders": found, "time_zone": view.config.time_zone.key})
@@ -129,6 +132,7 @@ def orders_routes(control: Control, site: Site) -> list[Route]:
         most = None if query.entries == "all" else MAX_ENTRIES
         now = view.publisher.recorder.now()
         facts = await asyncio.to_thread(whole_order, life, state, view.config, now, most)
+        await asyncio.to_thread(_add_notes, [facts], view, state, now)
         return JSONResponse({**facts, "time_zone": view.config.time_zone.key})
 
     return [
@@ -136,6 +140,16 @@ def orders_routes(control: Control, site: Site) -> list[Route]:
         Route("/v1/orders", get_orders),
         Route("/v1/orders/{issuer}/{number}", get_order),
     ]
+
+
+def _add_notes(
+    found: Sequence[OrderFacts] | Sequence[dict[str, Any]], view: View, state: State, now: datetime
+) -> None:
+    """Adds what is wrong with the last status statement of each issuer."""
+    if any(one["action"] == "snapshot" for one in found):
+        view.statements.update(state.known)
+        for one in found:
+            one["notes"].extend(view.statements.notes(one["issuer"], one["sha256"], now))
 
 
 def _submitted(

@@ -16,3 +16,4 @@ class Context:
     references: References
     known: Orders
     now: datetime
+    is_trial: bool = False  # nothing is accepted: all problems at once, and signatures may be missing

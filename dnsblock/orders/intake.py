@@ -4,6 +4,7 @@ It only reads: nothing is written or moved. A refused document does not delay an
 recorded, and the next reload reads it again.
 """
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -91,7 +92,10 @@ def judge_all(found: Iterable[Order], refused: Iterable[RefusedDocument], contex
     eligible: list[Order] = []
     needed = _needed(own, context.known)
     for order in own:
-        if problems := (*_judge_issuer(order, context.config), *_judge_end(order, needed, context.now)):
+        problems = (*_judge_issuer(order, context.config), *_judge_end(order, needed, context.now))
+        if problems and context.is_trial:
+            problems = (*problems, *_further_problems(order, context))
+        if problems:
             rejected.append(_refuse(order, problems))
         else:
             eligible.append(order)
@@ -121,6 +125,8 @@ def judge_all(found: Iterable[Order], refused: Iterable[RefusedDocument], contex
 
 def _accept(order: Order, together: Together, context: Context) -> Order:
     """The order with its judgement. Raises `Refused`."""
+    if context.is_trial:
+        return _try(order, together, context)
     if problems := tuple(together.problems(order)):
         raise Refused(problems)
     authority = authority_of(
@@ -132,6 +138,38 @@ def _accept(order: Order, together: Together, context: Context) -> Order:
     if problems_of_targets:
         raise Refused(problems_of_targets)
     return _judged(order, authority, context)
+
+
+def _try(order: Order, together: Together, context: Context) -> Order:
+    """As `_accept`, but raises `Refused` with the problems of all checks. Signatures may be missing."""
+    problems = list(together.problems(order))
+    keys, rotations = context.references.keys, together.rotations(order.issuer)
+    authority = Authority((), 1)
+    with contextlib.suppress(Refused):  # `policy/trial.py` reports on signatures
+        authority = authority_of(order, context.config, keys, rotations, context.now)
+    try:
+        if order.keys is not None:
+            _check_keys(order, together, context)
+    except Refused as err:
+        problems.extend(err.problems)
+    order, problems_of_targets = together.aimed(order)
+    problems.extend(problems_of_targets)
+    try:
+        order = _judged(order, authority, context)
+    except Refused as err:
+        problems.extend(err.problems)
+    if problems:
+        raise Refused(problems)
+    return order
+
+
+def _further_problems(order: Order, context: Context) -> tuple[Problem, ...]:
+    """The problems of all later checks of an order that is refused anyway."""
+    try:
+        _try(order, Together(context.known), context)
+    except Refused as err:
+        return err.problems
+    return ()
 
 
 def _judged(

@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -211,6 +212,7 @@ def parse(file: str, data: bytes, judge: Judge = accept_all) -> Order:
         if not problems:
             order = _order(file, header, Source(data, read), entries=entries, targets=targets)
             return replace(order, refused=tuple(left_out))
+    problems.extend(one for one in map(partial(_problem_of, file), left_out) if one not in problems)
     raise Refused(capped(sorted(problems, key=lambda problem: problem.line or 0), 1000))
 
 

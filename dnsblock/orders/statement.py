@@ -4,8 +4,9 @@ A difference reveals an order that was withheld from this server, even the last 
 do not matter for the comparison: it is about the documents. docs/orders.md describes the digest.
 """
 
+import asyncio
 import hashlib
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -75,9 +76,8 @@ def compare(order: Order, orders: IssuerOrders) -> Comparison:
     if statement is None:
         raise ValueError(f"order {order.order_id} is not a statement")
     covered = [one for one in orders.orders if _is_covered(one, orders, statement.seq, order.issued_at)]
-    known = {one.seq for one in covered if one.seq is not None}
-    upto = 0 if statement.seq is None else statement.seq
-    missing = next((seq for seq in range(1, upto + 1) if seq not in known), None)
+    received = {one.seq for one in orders.orders}
+    missing = next((seq for seq in range(1, (statement.seq or 0) + 1) if seq not in received), None)
     return Comparison(order, missing, _content(covered, order.effective_at, statement.seq))
 
 
@@ -143,6 +143,13 @@ class Statements:
             same = before is not None and before[0] == key
             found[issuer] = before if before is not None and same else (key, compare(order, own))
         self._found = found
+
+    async def run(self, orders: Callable[[], Orders], changed: asyncio.Event) -> None:
+        """Updates whenever orders may have changed, until cancelled."""
+        while True:
+            await changed.wait()
+            changed.clear()
+            await asyncio.to_thread(self.update, orders())
 
     def of(self, issuer: str) -> Comparison | None:
         """The comparison of an issuer's last statement; None if it has made none."""

@@ -1,8 +1,10 @@
 """Explains why a name is or is not blocked: the zone, the entry, its orders, and other matching entries."""
 
+from collections.abc import Mapping, Sequence, Set
 from ipaddress import IPv4Address, IPv6Address
 from typing import TypedDict
 
+from dnsblock._engine import Covering
 from dnsblock.config import Config
 from dnsblock.orders.life import InForce
 from dnsblock.policy.snapshot import Policy
@@ -43,13 +45,33 @@ class Explanation(TypedDict):
 
 def explain(target: str | IPv4Address | IPv6Address, policy: Policy, config: Config) -> Explanation:
     """Explains a canonical name or responses with an address, using the same lookup as for queries."""
-    found = policy.snapshot.covering(target)
-    orders = _orders_of({(entry.zone, entry.entry) for entry in found}, policy, config)
+    return explain_all([target], policy, config)[0]
+
+
+def explain_all(
+    targets: Sequence[str | IPv4Address | IPv6Address], policy: Policy, config: Config
+) -> list[Explanation]:
+    """Explains many names at once: the orders behind all of them are found in one pass."""
+    found = [policy.snapshot.covering(target) for target in targets]
+    orders = _orders_of({(entry.zone, entry.entry) for own in found for entry in own}, policy, config)
     passing = {zone.name for zone in config.zones if config.answer(zone.answer).is_passthru}
     lists = {zone.name for zone in config.zones if zone.kind == "list"}
+    return [
+        _explanation(str(target), own, orders, lists - passing, policy)
+        for target, own in zip(targets, found, strict=True)
+    ]
+
+
+def _explanation(
+    name: str,
+    found: Sequence[Covering],
+    orders: Mapping[tuple[str, str], list[InForce]],
+    blocking_lists: Set[str],
+    policy: Policy,
+) -> Explanation:
     covering: list[CoveringEntry] = [
         {
-            "is_exception": entry.zone in lists - passing and entry.action in (None, "passthru"),
+            "is_exception": entry.zone in blocking_lists and entry.action in (None, "passthru"),
             "zone": entry.zone,
             "mode": "shadow" if entry.is_shadow else "enforce",
             "entry": entry.entry,
@@ -64,7 +86,7 @@ def explain(target: str | IPv4Address | IPv6Address, policy: Policy, config: Con
     decided_by = next((entry for entry in covering if entry["decides"]), None)
     over_tcp_by = next((entry for entry in covering if entry["decides_over_tcp"]), None)
     return {
-        "name": str(target),
+        "name": name,
         "verdict": _verdict(decided_by),
         "serial": policy.snapshot.serial,
         "decided_by": decided_by,

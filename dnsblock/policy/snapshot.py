@@ -219,6 +219,26 @@ def place(zone: Zone, compiled: PolicyZone, due: int | None) -> PlacedZone:
     )
 
 
+def policy_at(policy: Policy, orders: Orders, at: datetime, config: Config) -> Policy:
+    """The policy with these orders at a time, and with the present lists. It gets no serial of its own.
+
+    For questions such as what an order would change. Zones of orders are compiled where they differ.
+    """
+    state = derive(orders, at, policy.state)
+    order_zones: dict[str, OrderZone] = {}
+    placed: list[PlacedZone] = []
+    for zone in config.zones:
+        if zone.issuer is None:
+            compiled = policy.lists[zone.name].compiled
+        else:
+            before = policy.orders.get(zone.name)
+            made = compile_orders(zone, config, state.entries_of(zone.issuer), before)
+            order_zones[zone.name], compiled = made, made.compiled
+        placed.append(place(zone, compiled, None))
+    snapshot = Snapshot(placed, policy.snapshot.serial, policy.nat64)
+    return replace(policy, snapshot=snapshot, placed=tuple(placed), state=state, at=at, orders=order_zones)
+
+
 def standing_notes(policy: Policy, config: Config, new: Sequence[Order]) -> tuple[str, ...]:
     """Permanent remarks: orders that are held, and orders that no zone enforces any more.
 

@@ -10,17 +10,16 @@ from dnsblock.config import Config
 from dnsblock.errors import Problem, Refused, printable, shown
 from dnsblock.names import above
 from dnsblock.orders.guards import Note, is_covered
-from dnsblock.orders.issuer import IssuerOrders
 from dnsblock.orders.order import Order
 from dnsblock.orders.orders import Orders
 from dnsblock.orders.remarks import remarks
 from dnsblock.orders.state import Entries, OrderState, derive
+from dnsblock.orders.statement import compare
 from dnsblock.orders.submission import Examined
-from dnsblock.policy.explain import explain
-from dnsblock.policy.snapshot import Policy
+from dnsblock.policy.lifting import OPENS, Lifting, lifting_of, said
+from dnsblock.policy.snapshot import Policy, policy_at
 from dnsblock.times import local, utc
 
-MAX_NAMES = 1000  # names of an unblock to look up
 MAX_SHOWN = 10
 MAX_ENTRIES_SHOWN = 1000  # entries that are held or refused
 
@@ -54,13 +53,22 @@ class Verdict(TypedDict):
     expires_at: str | None
     changes: list[str]
     notes: list[str]
+    lifting: Lifting | None  # of an order that opens names: what stays blocked
     problems: list[dict[str, Any]]
 
 
 def verdicts(
-    examined: Examined, before: Orders, now: Orders, policy: Policy, config: Config
+    examined: Examined,
+    before: Orders,
+    now: Orders,
+    policy: Policy,
+    config: Config,
+    sees: frozenset[str] | None = None,
 ) -> list[Verdict]:
-    """The verdict on each document. The ledger contained the orders `before`, and contains those of `now`."""
+    """The verdict on each document. The ledger contained the orders `before`, and contains those of `now`.
+
+    `sees`: the issuers whose orders the sender may see; None: all.
+    """
     problems = {one.file: one.problems for one in examined.intake.refused}
     found: list[Verdict] = []
     for one in examined.documents:
@@ -70,7 +78,7 @@ def verdicts(
             was = before.by_digest.get(order.sha256)
             is_new = was is None or was.judgement != known.judgement
             known = replace(known, file=order.file, refused=order.refused, source=order.source)
-            found.append(_in_ledger(one.file, known, policy, config, now, is_new=is_new))
+            found.append(_in_ledger(one.file, known, policy, config, now, sees, is_new=is_new))
         else:
             overtaken = Problem(
                 one.file, None, "", "another order was accepted in the meantime: submit it again"
@@ -97,12 +105,20 @@ def _refused(file: str, problems: tuple[Problem, ...], order: Order | None = Non
         "expires_at": None,
         "changes": [],
         "notes": [],
+        "lifting": None,
         "problems": Refused(problems).as_json(),
     }
 
 
 def _in_ledger(
-    file: str, order: Order, policy: Policy, config: Config, now: Orders, *, is_new: bool
+    file: str,
+    order: Order,
+    policy: Policy,
+    config: Config,
+    now: Orders,
+    sees: frozenset[str] | None,
+    *,
+    is_new: bool,
 ) -> Verdict:
     """The verdict on a document that is in the ledger, and its effect."""
     known = policy.state.by_issuer.get(order.issuer)
@@ -114,6 +130,8 @@ def _in_ledger(
         if not is_new
         else list(_changes(order, state, config.time_zone))
     )
+    lifting = _lifting(order, state, now, policy, config, sees)
+    statement = [] if order.statement is None else compare(order, known.orders).notes(policy.at)
     return {
         "file": printable(file),
         "issuer": order.issuer,
@@ -131,10 +149,12 @@ def _in_ledger(
         "changes": changes,
         "notes": [
             *state.notes,
+            *statement,
             *(_already_blocked(order, known.in_force) if is_new else ()),
             *remarks(order, policy.at),
-            *_still_blocked(order, state, known.orders, policy, config),
+            *_still_blocked(lifting),
         ],
+        "lifting": lifting,
         "problems": [],
     }
 
@@ -208,28 +228,35 @@ def _already_blocked(order: Order, in_force: Entries) -> Iterator[str]:
         yield str(Note("ALREADY_BLOCKED", len(found), tuple(found[:MAX_SHOWN])))
 
 
-def _still_blocked(
-    order: Order, state: OrderState, orders: IssuerOrders, policy: Policy, config: Config
-) -> Iterator[str]:
-    """Names of an unblock in effect that another order or list still blocks."""
-    if order.action not in ("unblock", "revoke") or state.state not in ("active", "verified"):
+_IN_EFFECT = frozenset({"active", "verified", "partially lifted"})
+
+
+def _lifting(
+    order: Order,
+    state: OrderState,
+    orders: Orders,
+    policy: Policy,
+    config: Config,
+    sees: frozenset[str] | None,
+) -> Lifting | None:
+    """The effect of an order that opens names, now or when it takes effect."""
+    if order.action not in OPENS or state.state not in (*_IN_EFFECT, "scheduled"):
+        return None
+    at = policy.at
+    if state.state == "scheduled":
+        policy = policy_at(policy, orders, order.effective_at, config)
+    return lifting_of(order, orders.of(order.issuer), policy, config, at, sees=sees)
+
+
+def _still_blocked(lifting: Lifting | None) -> Iterator[str]:
+    """Names that an order opens, and that something else still blocks."""
+    if lifting is None:
         return
-    still: list[str] = []
-    for name in ended_names(order, orders)[:MAX_NAMES]:
-        explanation = explain(name, policy, config)
-        by = explanation["decided_by"]
-        if explanation["verdict"] == "blocked" and by is not None:
-            order_ids = f", order {', '.join(by['orders'])}" if by["orders"] else ""
-            still.append(f"STILL_BLOCKED: {name} by zone {by['zone']}, entry {by['entry']}{order_ids}")
-    yield from still[:MAX_SHOWN]
-    if len(still) > MAX_SHOWN:
-        yield f"STILL_BLOCKED: {len(still) - MAX_SHOWN:,} more names"
-
-
-def ended_names(order: Order, orders: IssuerOrders) -> list[str]:
-    """The names whose entries an order ends."""
-    names: dict[str, None] = {}
-    for target, life in orders.targets_of(order):
-        wanted = life.order.entries if target.entries is None else target.entries
-        names |= dict.fromkeys(entry.name for entry in wanted)
-    return list(names)
+    for one in lifting["still_blocked"][:MAX_SHOWN]:
+        yield f"STILL_BLOCKED: {said(one)}"
+    if (rest := lifting["still_blocked_total"] - MAX_SHOWN) > 0:
+        yield f"STILL_BLOCKED: {rest:,} more names"
+    if (unchecked := lifting["entries"] - lifting["checked"]) > 0:
+        yield f"UNCHECKED: whether something else blocks them was not checked for {unchecked:,} more entries"
+    if not lifting["is_below_checked"]:
+        yield "UNCHECKED: entries of other orders below these names were not looked for: too many are in force"
