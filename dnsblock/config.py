@@ -35,6 +35,7 @@ from dnsblock.values import (
     Number,
     Origin,
     PercentLimit,
+    ProbeServer,
     Servers,
     SocketPath,
     Switch,
@@ -525,6 +526,14 @@ class OrderGuards(_Options):
     bulk: BulkGuard = as_written({})
 
 
+class Probes(_Options):
+    """Scheduled probes: the daemon queries resolvers to verify that orders are enforced."""
+
+    servers: Annotated[tuple[ProbeServer, ...], Field(max_length=64), NotEmpty] = as_written(["own"])
+    every_s: Annotated[int, Number, Field(ge=10, le=31_536_000)] = 3600  # verified orders and `open`
+    open: Annotated[tuple[DnsName, ...], Field(max_length=1000)] = ()  # names that must not be blocked
+
+
 class HistoryOptions(_Options):
     """How much history is kept."""
 
@@ -565,6 +574,7 @@ class Config(_Options):
         tuple[DnsName, ...], Field(max_length=10_000)
     ] = ()  # names that no list or order may block
     guards: OrderGuards = as_written({})
+    probes: Probes | None = as_written({})  # null: none
     history: HistoryOptions = as_written({})
     ledger: LedgerOptions = as_written({})
     state: FilePath = as_written("state")  # folder of the ledger, of compiled lists and the serial
@@ -596,7 +606,7 @@ class Config(_Options):
     @property
     def probes_orders(self) -> bool:
         """Whether the daemon verifies by queries that orders are enforced."""
-        return False
+        return self.probes is not None
 
     def issuer(self, issuer: str) -> Issuer | None:
         """The signers of an issuer's orders; None if they are not configured."""

@@ -42,10 +42,12 @@ from dnsblock.policy.past import NameEvent, Past, scheduled
 from dnsblock.policy.recorder import Recorder
 from dnsblock.principal import DAEMON, Principal
 from dnsblock.privileges import drop
+from dnsblock.probe.schedule import ProbeCounts
 from dnsblock.process import RESTART_SIGNAL, give_way, signals_into
 from dnsblock.publishing import Publisher
 from dnsblock.startup import Startup
 from dnsblock.values import Endpoint
+from dnsblock.verification import Verification
 
 TICK_SECONDS = 1.0  # how often engine events are read, and a step of the clock is detected
 
@@ -93,6 +95,7 @@ class Daemon:
             self.metrics.fetched(zone, "ok")
         self.refresher = Refresher(self.store, self._hooks(), fetched)
         self.actions = Actions(self.publisher, self.refresher, self.engine)
+        self.verification = Verification(self.publisher, lambda: self.listening)
         if not config.zones:
             event(logging.WARNING, "no zones are configured: nothing is blocked")
 
@@ -170,6 +173,7 @@ class Daemon:
                     self._follow_hangups(),
                     self.statements.run(self._orders, self.publisher.may_have_orders),
                     self.refresher.run(lambda: self.config),
+                    self.verification.run(),
                     replace_corrupt(lambda: self.publisher.lists, hooks.publish, self.metrics.corrupt),
                 )
             ]
@@ -318,6 +322,11 @@ class Daemon:
     def state(self) -> State:
         """The state of all orders."""
         return self.publisher.recorder.state(self.publisher.policy)
+
+    @property
+    def probes(self) -> ProbeCounts:
+        """The results of scheduled probes."""
+        return self.verification.counts
 
     def counters(self) -> Counts:
         """The counters of the worker threads."""

@@ -7,7 +7,7 @@ or expires. On any error, the previous snapshot stays in force.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -35,6 +35,7 @@ from dnsblock.lists.rollback import lists_of
 from dnsblock.lists.store import Store
 from dnsblock.log import event
 from dnsblock.notify import notify
+from dnsblock.orders.facts import PlainFact
 from dnsblock.orders.intake import RefusedDocument
 from dnsblock.orders.order import Order
 from dnsblock.policy.changes import Changes, Enforced, changes_between
@@ -236,6 +237,22 @@ class Publisher:
         served = await self.publish(ClockTick(by, "accept-restore"))
         await asyncio.to_thread(self.settle, "accept-restore", None)
         return served.then(await self.publish(Reload(by, "accept-restore")))
+
+    async def record(self, facts: Sequence[PlainFact]) -> None:
+        """Records events that change nothing that is enforced. Raises `Refused` and `LedgerUnwritable`."""
+        async with self._publishing:
+            writing = asyncio.create_task(asyncio.to_thread(self._note, facts))
+            try:
+                await asyncio.shield(writing)
+            except asyncio.CancelledError:
+                await writing  # the lock protects the ledger
+                raise
+
+    def _note(self, facts: Sequence[PlainFact]) -> None:
+        is_enforced = self.recorder.ledger.position == self._enforced
+        self.recorder.note(facts)
+        if is_enforced:
+            self._enforced = self.recorder.ledger.position
 
     # ------- Commit: ledger, lists, serial, engine -------
 

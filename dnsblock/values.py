@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
@@ -133,6 +133,10 @@ def _upstream(text: str) -> Endpoint:
     if endpoint.port == 0:
         raise ValueError("an upstream has a port from 1 to 65535")
     return _checked_server(endpoint)
+
+
+def _probe_server(text: str) -> Endpoint | str:
+    return text if text == "own" else _upstream(text)
 
 
 def _checked_server(endpoint: Endpoint) -> Endpoint:
@@ -356,6 +360,7 @@ NotEmpty = AfterValidator(_not_empty)
 Milliseconds = Annotated[int, Number, Field(ge=10, le=600_000)]
 Listen = Annotated[Endpoint, from_text(Endpoint.parse)]
 Upstream = Annotated[Endpoint, from_text(_upstream)]
+ProbeServer = Annotated[Endpoint | Literal["own"], from_text(_probe_server)]
 Network = Annotated[IPv4Network | IPv6Network, from_text(_network)]
 Nat64Prefix = Annotated[IPv6Network, from_text(_nat64_prefix)]
 DnsName = Annotated[str, from_text(canonical)]

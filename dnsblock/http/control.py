@@ -19,6 +19,7 @@ from dnsblock.policy.explain import Explanation
 from dnsblock.policy.impact import ImpactRuns
 from dnsblock.policy.past import NameEvent, Past
 from dnsblock.principal import Principal
+from dnsblock.probe.schedule import ProbeCounts
 from dnsblock.publishing import Publisher
 
 
@@ -95,6 +96,10 @@ class View(Protocol):
     @property
     def workers(self) -> int:
         """The number of worker threads."""
+
+    @property
+    def probes(self) -> ProbeCounts:
+        """The results of scheduled probes."""
 
     def counters(self) -> Counts:
         """The counters of the worker threads."""

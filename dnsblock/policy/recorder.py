@@ -18,7 +18,7 @@ from dnsblock.log import event
 from dnsblock.orders.accepted import facts_of
 from dnsblock.orders.book import Book, Mismatch
 from dnsblock.orders.effects import effects_of, refusals_of
-from dnsblock.orders.facts import Annulment, Approval, ListAccepted, Refusal, Started, Stopped
+from dnsblock.orders.facts import Annulment, Approval, ListAccepted, PlainFact, Refusal, Started, Stopped
 from dnsblock.orders.intake import RefusedDocument
 from dnsblock.orders.ledger import Ledger
 from dnsblock.orders.order import Order
@@ -249,6 +249,10 @@ class Recorder:
         if self._last_state is None or former.known is not orders or former.at != policy.at:
             self._last_state = derive(orders, policy.at, former)
         return self._last_state
+
+    def note(self, facts: Sequence[PlainFact]) -> None:
+        """Records events that change nothing that is enforced. Raises `Refused` and `LedgerUnwritable`."""
+        self._book.append(facts, DAEMON)
 
     def settle(self) -> None:
         """Work after a policy took effect that must not delay orders."""

@@ -113,23 +113,26 @@ def checks_of(
     most: int = SAMPLE,
     is_popular: Callable[[str], bool] = lambda _: False,
     also: Collection[str] = (),
+    answers: tuple[Answer, ...] = (),
 ) -> Plan:
     """The checks of an order, and of names that must not be blocked.
 
     If the order has more than `most` names, that many are chosen at random, and the popular ones are added,
     at most as many again. Names in `also` are always chosen.
+
+    `answers`: the answers of blocks, besides those of the order.
     """
     checks: list[Check] = []
     names: list[str] = []
     chosen: list[str] = []
-    answers: tuple[Answer, ...] = ()
     if order is not None:
         names = list(dict.fromkeys(entry.name for entry in order.entries))
         chosen = _sample(names, most, is_popular, also)
         by_name = _by_name(order.entries)
-        answers = tuple(dict.fromkeys(answer for entry in order.entries for answer in entry.answers))
+        own = tuple(dict.fromkeys(answer for entry in order.entries for answer in entry.answers))
+        answers = (*own, *answers)
         for name in chosen:
-            checks.extend(_checks(order, name, by_name, answers))
+            checks.extend(_checks(order, name, by_name, own))
     for name in dict.fromkeys(opened):
         expectation = Open(answers, may_be_own=True)
         checks.extend(Check(name, question, expectation) for question in _questions(name))

@@ -77,6 +77,7 @@ class Subject(Asking):
             "zones": list(zones),
             "metrics": "127.0.0.1:0",
             "cache": {"size_mb": 0},  # most tests count what upstreams are asked
+            "probes": None,  # as these do
             **config,
         }
         self.config_path.write_text(as_yaml(settings), encoding="utf-8")

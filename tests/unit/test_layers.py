@@ -14,7 +14,7 @@ LAYERS = [
     {"cli"},
     {"daemon"},
     {"http"},
-    {"actions"},
+    {"actions", "verification"},
     {"publishing"},
     {"change", "inputs", "startup", "listeners"},
     {"policy"},
