@@ -7,7 +7,7 @@ or expires. On any error, the previous snapshot stays in force.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -35,7 +35,6 @@ from dnsblock.lists.rollback import lists_of
 from dnsblock.lists.store import Store
 from dnsblock.log import event
 from dnsblock.notify import notify
-from dnsblock.orders.facts import PlainFact
 from dnsblock.orders.intake import RefusedDocument
 from dnsblock.orders.order import Order
 from dnsblock.policy.changes import Changes, Enforced, changes_between
@@ -238,22 +237,6 @@ class Publisher:
         await asyncio.to_thread(self.settle, "accept-restore", None)
         return served.then(await self.publish(Reload(by, "accept-restore")))
 
-    async def record(self, facts: Sequence[PlainFact]) -> None:
-        """Records events that change nothing that is enforced. Raises `Refused` and `LedgerUnwritable`."""
-        async with self._publishing:
-            writing = asyncio.create_task(asyncio.to_thread(self._note, facts))
-            try:
-                await asyncio.shield(writing)
-            except asyncio.CancelledError:
-                await writing  # the lock protects the ledger
-                raise
-
-    def _note(self, facts: Sequence[PlainFact]) -> None:
-        is_enforced = self.recorder.ledger.position == self._enforced
-        self.recorder.note(facts)
-        if is_enforced:
-            self._enforced = self.recorder.ledger.position
-
     # ------- Commit: ledger, lists, serial, engine -------
 
     def _draft(self) -> Draft:
@@ -299,10 +282,20 @@ class Publisher:
             facts = (snapshot.serial, snapshot.digest, self.entries, changed, draft.restart_needed)
             return Served(*facts, done.notes, problems, changes, self.config.time_zone.key)
 
-    async def record(self, write: Callable[[], None]) -> None:
-        """Runs `write`, which records events in the ledger, between two publishes."""
+    async def record(self, write: Callable[[], object]) -> None:
+        """Runs `write` between two publishes: it records events that change nothing that is enforced."""
         async with self._publishing:
-            await asyncio.to_thread(write)
+            writing = asyncio.create_task(asyncio.to_thread(self._write, write))
+            try:
+                await asyncio.shield(writing)
+            except asyncio.CancelledError:
+                await writing  # the lock protects the ledger
+                raise
+
+    def _write(self, write: Callable[[], object]) -> None:
+        is_enforced = self.recorder.ledger.position == self._enforced
+        write()
+        if is_enforced:
             self._enforced = self.recorder.ledger.position
 
     def _state(self) -> Enforced:

@@ -89,7 +89,10 @@ class Verification:
         if is_verified:
             servers = tuple(dict.fromkeys(row.resolver for row in evidence.rows))
             facts.append(Verified(*names, servers))
-        await self._publisher.record(facts)
+        recorder, done = self._publisher.recorder, list[bool]()
+        await self._publisher.record(lambda: done.append(recorder.note(facts)))
+        if not all(done):
+            raise LedgerUnwritable("the result of a probe could not be recorded: it is tried again")
 
 
 def _in_effect(state: State, config: Config) -> Iterator[InEffect]:

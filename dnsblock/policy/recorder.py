@@ -18,7 +18,7 @@ from dnsblock.log import event
 from dnsblock.orders.accepted import facts_of
 from dnsblock.orders.book import Book, Mismatch
 from dnsblock.orders.effects import effects_of, refusals_of
-from dnsblock.orders.facts import Annulment, Approval, ListAccepted, PlainFact, Refusal, Started, Stopped
+from dnsblock.orders.facts import Annulment, Approval, ListAccepted, Refusal, Started, Stopped
 from dnsblock.orders.intake import RefusedDocument
 from dnsblock.orders.ledger import Ledger
 from dnsblock.orders.order import Order
@@ -250,9 +250,9 @@ class Recorder:
             self._last_state = derive(orders, policy.at, former)
         return self._last_state
 
-    def note(self, facts: Sequence[PlainFact]) -> None:
-        """Records events that change nothing that is enforced. Raises `Refused` and `LedgerUnwritable`."""
-        self._book.append(facts, DAEMON)
+    def note(self, facts: Sequence[Fact], by: Principal = DAEMON) -> bool:
+        """Records events that change nothing in force. False if that failed: it is logged."""
+        return self._append(facts, by)
 
     def settle(self) -> None:
         """Work after a policy took effect that must not delay orders."""
