@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 
 from dnsblock.config import Config, Probes
+from dnsblock.errors import LedgerUnwritable
 from dnsblock.orders.facts import PlainFact, Probed, Verified
 from dnsblock.orders.popular import shipped
 from dnsblock.orders.state import State
