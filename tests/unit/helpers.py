@@ -4,8 +4,10 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
+from dnsblock.orders.accepted import facts_of
 from dnsblock.orders.ledger import Ledger
 from dnsblock.orders.order import Order, parse
+from dnsblock.orders.orders import EMPTY, Orders
 from dnsblock.orders.records import Fact
 from dnsblock.principal import DAEMON, Principal
 
@@ -62,8 +64,19 @@ def orders(*documents: str) -> list[Order]:
     return [parse(f"{number}.yaml", text.encode()) for number, text in enumerate(documents)]
 
 
+def known(*documents: str | Order) -> Orders:
+    """The accepted orders of a ledger, without anything that happened to them later."""
+    read = (orders(one)[0] if isinstance(one, str) else one for one in documents)
+    return EMPTY.plus(read)
+
+
 def append(ledger: Ledger, facts: Sequence[Fact], by: Principal = DAEMON) -> None:
     ledger.append(facts, by, datetime.now(UTC))
+
+
+def accept(ledger: Ledger, *new: Order) -> None:
+    """Writes all records of accepted orders."""
+    append(ledger, list(facts_of(new, (), ledger.orders)))
 
 
 def sha256(text: str) -> str:
