@@ -44,8 +44,11 @@ class Authority:
     def ack_signers(self) -> int:
         """The signers that stand behind the `acks`. Two keys of one person count once.
 
-        Where unsigned orders are accepted, there is no signature to ask for.
+        Where unsigned orders are accepted, there is no signature to ask for. Flaggers release nothing: the
+        officers who sign later decide about the acks, too.
         """
+        if self.is_proposed:
+            return 0
         return len({one.principal for one in self.signers}) if self.required else 2
 
 
