@@ -1,13 +1,32 @@
-"""The input of the guards for one order: the protected names, and what its issuer has ordered before."""
+"""The verdicts on the entries of one order, from the configuration, its signers and earlier orders."""
 
 from functools import lru_cache
 
 from dnsblock.orders.authority import Authority
 from dnsblock.orders.context import Context
-from dnsblock.orders.guards import GuardContext, Key, protected_names
+from dnsblock.orders.guards import GuardContext, Key, judge, protected_names
 from dnsblock.orders.issuer import IssuerOrders
 from dnsblock.orders.order import Order
 from dnsblock.orders.popular import NameSet
+from dnsblock.orders.verdict import EntryVerdict
+
+ANSWER = "ANSWER"  # refused: the entry names an answer profile that the configuration does not have
+
+
+def verdicts_on(order: Order, authority: Authority, context: Context) -> list[EntryVerdict]:
+    """The verdicts on the entries of a new order, by index, before its acks release any."""
+    known = context.config.answer_names
+    unknown = {
+        index: EntryVerdict(
+            index, "refused", ANSWER, f"no answer profile {entry.answer} in the configuration"
+        )
+        for index, entry in enumerate(order.entries)
+        if entry.answer is not None and entry.answer not in known
+    }
+    found = [
+        one for one in judge(order, guard_context(order, authority, context)) if one.index not in unknown
+    ]
+    return sorted([*unknown.values(), *found], key=lambda one: one.index) if unknown else found
 
 
 def guard_context(order: Order, authority: Authority, context: Context) -> GuardContext:

@@ -10,10 +10,8 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Literal
 
 from dnsblock import document
 from dnsblock.config import Config
@@ -21,9 +19,9 @@ from dnsblock.errors import Problem, Refused, capped, printable
 from dnsblock.orders.authority import Authority, authority_of, current_keys
 from dnsblock.orders.conflicts import Together
 from dnsblock.orders.context import Context
-from dnsblock.orders.guarding import guard_context
-from dnsblock.orders.guards import judge, released_by_acks
-from dnsblock.orders.order import ENDS, MAX_DOCUMENT_BYTES, Entry, Judge, Order, load_entries_file, parse
+from dnsblock.orders.guarding import verdicts_on
+from dnsblock.orders.guards import PROTECTED, released_by_acks
+from dnsblock.orders.order import ENDS, MAX_DOCUMENT_BYTES, Order, load_entries_file, parse
 from dnsblock.orders.orders import Orders
 from dnsblock.orders.remarks import remarks
 from dnsblock.orders.schema import DOCUMENT_SUFFIXES
@@ -179,8 +177,7 @@ def _judged(
 
     `among`: the indexes of the entries to judge; None: all.
     """
-    guarding = guard_context(order, authority, context)
-    found = [one for one in judge(order, guarding) if among is None or one.index in among]
+    found = [one for one in verdicts_on(order, authority, context) if among is None or one.index in among]
     verdicts = released_by_acks(found, order.acks, authority.ack_signers, authority.required)
     refused = {one.index for one in verdicts if one.verdict == "refused"}
     if order.entries and len(refused) == len(order.entries):
@@ -275,8 +272,7 @@ def _read(path: Path, folder: Path, seen: set[str], context: Context) -> Iterato
     if digest in seen or (known is not None and not may_need_signatures(known)):
         return  # it was judged when it was accepted
     seen.add(digest)
-    judge = judge_of(context.config)
-    order = load_entries_file(parse(str(path), data, judge), folder, judge)
+    order = load_entries_file(parse(str(path), data), folder)
     seen.update(order.digests)
     yield with_signatures(order, _signatures_of(path))
 
@@ -289,14 +285,11 @@ def _digest_of(path: Path) -> str | None:
         return None
 
 
-def judge_of(config: Config) -> Judge:
-    """The check of an entry that depends on the configuration alone."""
-    return partial(judge_entry, answers=config.answer_names)
-
-
 def may_need_signatures(order: Order) -> bool:
     """Whether more signatures would change what is enforced."""
-    return order.annulled is None and bool(order.judgement.is_proposed or order.judgement.held)
+    judgement = order.judgement
+    is_protected = any(one.code == PROTECTED for one in judgement.refused)  # a signer may override it
+    return order.annulled is None and bool(judgement.is_proposed or judgement.held or is_protected)
 
 
 def with_signatures(order: Order, signatures: bytes | None) -> Order:
@@ -351,13 +344,6 @@ def _turn(order: Order) -> tuple[str, int, bool, datetime, str, str]:
 
 
 # ------- Judging -------
-
-
-def judge_entry(entry: Entry, answers: frozenset[str]) -> tuple[Literal["ANSWER"], str] | None:
-    """Why an entry is refused, regardless of the rest of the document."""
-    if entry.answer is not None and entry.answer not in answers:
-        return "ANSWER", f"no answer profile {entry.answer} in the configuration"
-    return None
 
 
 def _judge_issuer(order: Order, config: Config) -> Iterator[Problem]:

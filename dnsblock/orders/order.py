@@ -5,7 +5,7 @@ blocked and its targets exist. An order in the ledger must stay readable for eve
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -57,7 +57,7 @@ class RefusedEntry:
 
     line: int | None
     value: str  # as written
-    code: Literal["SYNTAX", "DUPLICATE", "PUBLIC_SUFFIX", "ANSWER", "UNKNOWN_ENTRY", "UNKNOWN_ORDER"]
+    code: Literal["SYNTAX", "DUPLICATE", "UNKNOWN_ENTRY", "UNKNOWN_ORDER"]
     reason: str
 
 
@@ -149,8 +149,13 @@ class Order:
 
     @property
     def answers(self) -> frozenset[str]:
-        """The answer profiles that its entries name."""
-        return frozenset(entry.answer for entry in self.entries if entry.answer is not None)
+        """The answer profiles that its entries name, those of refused entries left out."""
+        refused = {one.index for one in self.judgement.refused}
+        return frozenset(
+            entry.answer
+            for index, entry in enumerate(self.entries)
+            if entry.answer is not None and index not in refused
+        )
 
     @property
     def is_lifting(self) -> bool:
@@ -177,15 +182,7 @@ class Order:
         return Problem(self.file, self.source.document.line(place) if self.source else None, value, reason)
 
 
-# The code and the reason if an entry is refused.
-Judge = Callable[[Entry], tuple[Literal["PUBLIC_SUFFIX", "ANSWER"], str] | None]
-
-
-def accept_all(_entry: Entry) -> None:
-    """Accepts every entry. For orders in the ledger, which were judged on arrival."""
-
-
-def parse(file: str, data: bytes, judge: Judge = accept_all) -> Order:
+def parse(file: str, data: bytes) -> Order:
     """Parses an order document; `file` is its name in problems. Raises `Refused` with every problem.
 
     An order with an `entries_file` has no entries yet: see `load_entries_file`.
@@ -200,7 +197,7 @@ def parse(file: str, data: bytes, judge: Judge = accept_all) -> Order:
     value = read.value if isinstance(read.value, dict) else {}
     problems = incomplete(read)
     left_out: list[RefusedEntry] = []
-    entries = _entries(read, value, judge, problems, left_out)
+    entries = _entries(read, value, problems, left_out)
     targets = _targets(read, value.get("targets"), problems, left_out)
     try:
         header = read.validate(Header)
@@ -216,7 +213,7 @@ def parse(file: str, data: bytes, judge: Judge = accept_all) -> Order:
     raise Refused(capped(sorted(problems, key=lambda problem: problem.line or 0), 1000))
 
 
-def load_entries_file(order: Order, folder: Path, judge: Judge = accept_all) -> Order:
+def load_entries_file(order: Order, folder: Path) -> Order:
     """The order with the entries of its `entries_file` in `folder`. Their digest must match."""
     reference = order.entries_file
     if reference is None or order.source is None:
@@ -226,20 +223,20 @@ def load_entries_file(order: Order, folder: Path, judge: Judge = accept_all) -> 
         place = ("entries_file", "path")
         raise Refused([order.problem(place, reference.path, "leads out of the orders folder")])
     data = document.read_bytes(path, max_bytes=MAX_ENTRIES_FILE_BYTES)
-    return with_entries(order, str(path), data, judge)
+    return with_entries(order, str(path), data)
 
 
-def with_entries(order: Order, file: str, data: bytes, judge: Judge = accept_all) -> Order:
+def with_entries(order: Order, file: str, data: bytes) -> Order:
     """The order with the entries in these bytes of its `entries_file`. Raises `Refused`."""
     if order.entries_file is None or order.source is None:
         return order
-    entries, refused = parse_entries(order.entries_file, file, data, judge)
+    entries, refused = parse_entries(order.entries_file, file, data)
     source = replace(order.source, entries_data=data)
     return replace(order, entries=entries, refused=(*order.refused, *refused), source=source)
 
 
 def parse_entries(
-    reference: EntriesFile, file: str, data: bytes, judge: Judge = accept_all
+    reference: EntriesFile, file: str, data: bytes
 ) -> tuple[tuple[Entry, ...], tuple[RefusedEntry, ...]]:
     """Parses an entries file: one name per line and nothing else, with the digest stated in the order.
 
@@ -258,13 +255,13 @@ def parse_entries(
     if len(lines) != reference.lines:
         reason = f"{len(lines):,} lines instead of {reference.lines:,} as in the order"
         raise Refused([Problem(file, None, "", reason)])
-    return _names(file, lines, judge)
+    return _names(file, lines)
 
 
 # ------- Entries and targets: parsed by hand, since there may be 100,000 of them -------
 
 
-def _names(file: str, lines: list[str], judge: Judge) -> tuple[tuple[Entry, ...], tuple[RefusedEntry, ...]]:
+def _names(file: str, lines: list[str]) -> tuple[tuple[Entry, ...], tuple[RefusedEntry, ...]]:
     entries: list[Entry] = []
     left_out: list[RefusedEntry] = []
     first: dict[str, int] = {}
@@ -280,22 +277,10 @@ def _names(file: str, lines: list[str], judge: Judge) -> tuple[tuple[Entry, ...]
                 RefusedEntry(number, line, "DUPLICATE", f"the same entry as on line {first[name]}")
             )
             continue
-        _judged(Entry(name, "subtree"), number, judge, entries, left_out)
+        entries.append(Entry(name, "subtree"))
     if not entries:
         raise Refused(capped([_problem_of(file, one) for one in left_out], 100))
     return tuple(entries), tuple(left_out)
-
-
-def _judged(
-    entry: Entry, line: int, judge: Judge, entries: list[Entry], left_out: list[RefusedEntry]
-) -> None:
-    """Adds an entry to the entries, or to those that are left out."""
-    verdict = judge(entry)
-    if verdict is None:
-        entries.append(entry)
-    else:
-        code, reason = verdict
-        left_out.append(RefusedEntry(line, entry.name, code, reason))
 
 
 def _problem_of(file: str, one: RefusedEntry) -> Problem:
@@ -305,7 +290,6 @@ def _problem_of(file: str, one: RefusedEntry) -> Problem:
 def _entries(
     read: Document,
     value: dict[str, Any],
-    judge: Judge,
     problems: list[Problem],
     left_out: list[RefusedEntry],
 ) -> tuple[Entry, ...]:
@@ -325,7 +309,7 @@ def _entries(
             left_out.append(RefusedEntry(line, entry.name, "DUPLICATE", reason))
             continue
         first[key] = line
-        _judged(entry, line, judge, entries, left_out)
+        entries.append(entry)
     return tuple(entries)
 
 

@@ -10,11 +10,10 @@ from dnsblock.orders.intake import (
     Intake,
     RefusedDocument,
     judge_all,
-    judge_of,
     may_need_signatures,
     with_signatures,
 )
-from dnsblock.orders.order import Judge, Order, parse, with_entries
+from dnsblock.orders.order import Order, parse, with_entries
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +39,12 @@ def examine_submitted(
     documents: Sequence[Submitted], context: Context, *, issuers: Collection[str] | None = None
 ) -> Examined:
     """Judges submitted documents. Pure: nothing is written. `issuers` that are not in it are refused."""
-    judge = judge_of(context.config)
     read: dict[str, Order] = {}
     new: dict[str, Order] = {}  # by digest
     refused: list[RefusedDocument] = []
     for one in documents:
         try:
-            order = with_signatures(_read(one, judge), one.signatures)
+            order = with_signatures(_read(one), one.signatures)
             if issuers is not None and order.issuer not in issuers:
                 reason = "FORBIDDEN: this client may not submit orders of this issuer"
                 raise Refused([order.problem(("issuer",), order.issuer, reason)])
@@ -64,11 +62,11 @@ def examine_submitted(
     return Examined(tuple(documents), judge_all(new.values(), refused, context), read)
 
 
-def _read(one: Submitted, judge: Judge) -> Order:
-    order = parse(one.file, one.data, judge)
+def _read(one: Submitted) -> Order:
+    order = parse(one.file, one.data)
     if order.entries_file is None:
         return order
     if one.entries is None:
         reason = "its entries file was not sent: put it beside the document"
         raise Refused([order.problem(("entries_file",), order.entries_file.path, reason)])
-    return with_entries(order, order.entries_file.path, one.entries, judge)
+    return with_entries(order, order.entries_file.path, one.entries)

@@ -87,6 +87,20 @@ def test_a_truncated_line_that_became_a_registry_is_refused_and_the_rest_is_in_f
         started.restart()
 
 
+def test_an_entry_with_an_unknown_answer_profile_stays_refused_over_a_restart(started: Subject):
+    """One such entry must not keep the daemon from starting, nor move the verdicts of other entries."""
+    said = submit(
+        started, block("B-1", [{"name": "a.example", "answer": "unknown"}, "t.me", "fraud.example"])
+    )
+    for _ in range(2):
+        assert verdicts(said) == {"a.example": ("refused", ["ANSWER"]), "t.me": ("held", ["POPULAR"])}
+        assert is_forwarded(started.query("a.example"))
+        assert is_forwarded(started.query("t.me"))
+        assert is_sinkholed(started.query("fraud.example"))
+        started.restart()
+    started.reload()
+
+
 def test_an_order_of_registries_only_is_refused(started: Subject):
     """Nothing of it could ever be enforced."""
     said = submit(started, block("B-1", ["co.id", "id"]))
@@ -262,8 +276,9 @@ def test_only_a_signer_with_the_role_override_blocks_a_protected_name(
     document = block("B-1", ["www.portal.example", "a.example"], acks=["PROTECTED"])
     said = submit(subject, document, officers.sign(document, "one", "two"))
     assert verdicts(said) == {"www.portal.example": ("refused", ["PROTECTED"])}
-    again = block("B-2", ["www.portal.example"])
-    assert verdicts(submit(subject, again, officers.sign(again, "three"))) == {}
+    assert is_forwarded(subject.query("www.portal.example"))
+    again = submit(subject, document, officers.sign(document, "one", "three"))
+    assert verdicts(again) == {}
     assert is_sinkholed(subject.query("www.portal.example"))
 
 
