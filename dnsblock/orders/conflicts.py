@@ -72,15 +72,16 @@ class Together:
         """The conflicts of an order with accepted ones. Numbers never refuse an order that opens names."""
         first = self.find(order.issuer, order.order_id)
         if first is not None:
-            reason = f"this order_id was used already, for other bytes (sha256:{first.sha256})"
+            reason = f"REUSED: this order_id was used already, for other bytes (sha256:{first.sha256})"
             yield order.problem(("order_id",), order.order_id, reason)
             return
         for place, value, reason in () if order.is_lifting else self._wrong_numbers(order):
-            yield order.problem(place, value, reason)
+            yield order.problem(place, value, f"WRONG_SEQ: {reason}")
         if order.notice is not None:
             notice = self.find(order.issuer, order.notice)
             if notice is None or notice.action != "notice":
-                yield order.problem(("notice",), order.notice, "no notice of this issuer has this order_id")
+                reason = "UNKNOWN_ORDER: no notice of this issuer has this order_id"
+                yield order.problem(("notice",), order.notice, reason)
 
     def notes(self, order: Order) -> Iterator[str]:
         """Wrong numbers of an order that opens names: it applies anyway."""
@@ -103,6 +104,9 @@ class Together:
 
         After a gap, a target may be in the missing orders. Then it is kept: it ends that order when it comes.
         """
+        order = replace(
+            order, refused=tuple(one for one in order.refused if not one.code.startswith("UNKNOWN"))
+        )
         refused: list[RefusedEntry] = []
         ignored: list[str] = []
         left = 0

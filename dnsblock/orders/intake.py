@@ -348,7 +348,8 @@ def _turn(order: Order) -> tuple[str, int, bool, datetime, str, str]:
 
 def _judge_issuer(order: Order, config: Config) -> Iterator[Problem]:
     if not any(zone.issuer == order.issuer for zone in config.zones):
-        yield order.problem(("issuer",), order.issuer, "no zone in the configuration is for this issuer")
+        reason = "UNKNOWN_ISSUER: no zone in the configuration is for this issuer"
+        yield order.problem(("issuer",), order.issuer, reason)
 
 
 def _judge_end(order: Order, needed: set[str], now: datetime) -> Iterator[Problem]:
@@ -359,9 +360,7 @@ def _judge_end(order: Order, needed: set[str], now: datetime) -> Iterator[Proble
     """
     if order.expires_at is None or order.expires_at > now or needed.intersection(_names_of(order)):
         return
-    reason = (
-        f"expires_at: has passed, so this order to {order.action} would have no effect: is the year right?"
-    )
+    reason = f"EXPIRED: expires_at has passed, so this order to {order.action} would have no effect: is the year right?"
     yield order.problem(("expires_at",), order.written("expires_at"), reason)
 
 
