@@ -33,7 +33,9 @@ def read_references(config: Config, former: References) -> tuple[References, tup
     keys: dict[str, AllowedSigners | tuple[Problem, ...]] = {}
     for issuer in config.issuers:
         try:
-            keys[issuer.id] = AllowedSigners.load(issuer.keys)
+            signers = AllowedSigners.load(issuer.keys)
+            keys[issuer.id] = signers
+            problems.extend(signers.problems)  # of lines, which count for nothing
         except Refused as err:
             problems.extend(err.problems)
             before = former.keys.get(issuer.id)
