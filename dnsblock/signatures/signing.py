@@ -3,7 +3,7 @@
 import fcntl
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from dnsblock import durable
@@ -76,10 +76,9 @@ def _existing(file: Path, document: bytes, key: OfficerKey) -> tuple[list[Public
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Lets officers who share a folder write one after the other."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        with suppress(OSError):  # some network file systems have no locks
+    with ExitStack() as stack:
+        with suppress(OSError):  # some network file systems have no locks, and some folders cannot be read
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            stack.callback(os.close, descriptor)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
-    finally:
-        os.close(descriptor)
