@@ -7,8 +7,9 @@ Switches and words such as `auto` are parsed here, so that no other module compa
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
+from dnsblock.config_ledger import LedgerOptions
 from dnsblock.control import DEFAULT_SOCKET
 from dnsblock.values import (
     AnsweredHere,
@@ -20,7 +21,6 @@ from dnsblock.values import (
     FixedNameLimit,
     FixedPercentLimit,
     HealthCheckName,
-    HttpsFolder,
     Identifier,
     IPv4,
     IPv6,
@@ -33,7 +33,7 @@ from dnsblock.values import (
     Networks,
     NotEmpty,
     Number,
-    Origin,
+    Options,
     PercentLimit,
     ProbeServer,
     Servers,
@@ -43,7 +43,6 @@ from dnsblock.values import (
     TimeZone,
     Upstream,
     WebAddress,
-    WitnessKey,
     as_written,
     file_of,
 )
@@ -54,15 +53,7 @@ MAX_ZONES = 64
 # ------- The options, in the order of config/dnsblock.yaml -------
 
 
-class _Options(BaseModel):
-    """Models, not dataclasses: each option is defined once, with its type, limits and default."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, validate_default=True, arbitrary_types_allowed=True
-    )
-
-
-class AccessControl(_Options):
+class AccessControl(Options):
     """The access control list: the networks whose queries are answered."""
 
     allow: Networks = as_written(
@@ -79,7 +70,7 @@ class AccessControl(_Options):
         return self.denied == "drop"
 
 
-class Limits(_Options):
+class Limits(Options):
     """Rate limits for clients whose source address may be spoofed: UDP without a valid server cookie.
 
     A client is an IPv4 address or an IPv6 /64. Its network (/24 or /48) may use as much as 32 clients.
@@ -98,13 +89,13 @@ class Limits(_Options):
         return self
 
 
-class Cookies(_Options):
+class Cookies(Options):
     """DNS cookies (RFC 7873)."""
 
     secrets: FilePath | None = None  # null: a random secret of this process
 
 
-class Server(_Options):
+class Server(Options):
     """An upstream resolver: only its address, or a mapping."""
 
     address: Upstream
@@ -123,7 +114,7 @@ class Server(_Options):
 HEALTH_CHECK_TYPES = {"A": 1, "NS": 2, "SOA": 6, "TXT": 16, "AAAA": 28}  # RFC 1035 section 3.2.2, RFC 3596
 
 
-class HealthCheck(_Options):
+class HealthCheck(Options):
     """The health-check query that is sent to each upstream."""
 
     name: HealthCheckName = "."
@@ -134,7 +125,7 @@ class HealthCheck(_Options):
     successes: Annotated[int, Number, Field(ge=1, le=100)] = 2  # consecutive successes until it is up again
 
 
-class Ecs(_Options):
+class Ecs(Options):
     """The part of a client's address that EDNS Client Subnet sends (RFC 7871 section 11.1)."""
 
     ipv4: Annotated[int, Number, Field(ge=1, le=32)] = 24
@@ -147,7 +138,7 @@ class Ecs(_Options):
         return self.private == "send"
 
 
-class UpstreamOptions(_Options):
+class UpstreamOptions(Options):
     """The upstream resolvers for names that are not blocked."""
 
     servers: Annotated[tuple[Server, ...], Field(max_length=64), NotEmpty, Servers] = as_written("system")
@@ -160,7 +151,7 @@ class UpstreamOptions(_Options):
     ecs: Ecs = as_written({})
 
 
-class CacheOptions(_Options):
+class CacheOptions(Options):
     """The cache of upstream responses. Times in seconds."""
 
     size_mb: Annotated[int, Number, Field(ge=0, le=65_536)] = 64  # MiB of memory; 0: no cache
@@ -170,13 +161,13 @@ class CacheOptions(_Options):
     prefetch: Switch = as_written("true")
 
 
-class Udp(_Options):
+class Udp(Options):
     """UDP to clients."""
 
     max_payload: Annotated[int, Number, Field(ge=512, le=4096)] = 1232  # bytes; RFC 9715
 
 
-class Tcp(_Options):
+class Tcp(Options):
     """TCP to clients (RFC 7766)."""
 
     max_connections: Annotated[int, Number, Field(ge=1, le=100_000)] = 1024  # per listen address
@@ -195,21 +186,21 @@ class Tcp(_Options):
         return self
 
 
-class Soa(_Options):
+class Soa(Options):
     """The two names in the SOA of locally generated negative answers (RFC 2308 section 3)."""
 
     mname: DnsName = "localhost"
     rname: DnsName = "nobody.invalid"
 
 
-class Resinfo(_Options):
+class Resinfo(Options):
     """The content of the RESINFO record at resolver.arpa (RFC 9606)."""
 
     infourl: WebAddress | None = None
     qnamemin: Switch = as_written("false")  # whether the upstreams minimise QNAMEs (RFC 9156)
 
 
-class Local(_Options):
+class Local(Options):
     """Special-use names and locally served zones."""
 
     special_names: AnsweredHere = as_written("answer")  # RFC 6761, 6762, 7686
@@ -218,7 +209,7 @@ class Local(_Options):
     resinfo: Resinfo | None = None
 
 
-class StructuredErrors(_Options):
+class StructuredErrors(Options):
     """The JSON of draft-ietf-dnsop-structured-dns-error, for clients that request it by an EDNS option."""
 
     option: Annotated[int, Number, Field(ge=1, le=65_535)]
@@ -233,7 +224,7 @@ class StructuredErrors(_Options):
         return self
 
 
-class Signals(_Options):
+class Signals(Options):
     """Additional information for clients about a block."""
 
     structured_errors: StructuredErrors | None = None
@@ -242,7 +233,7 @@ class Signals(_Options):
 Action = Literal["sinkhole", "nxdomain", "nodata", "refused", "drop", "truncate", "cname", "passthru"]
 
 
-class Answer(_Options):
+class Answer(Options):
     """An answer profile: the response to a blocked query."""
 
     action: Action
@@ -286,7 +277,7 @@ BUILT_IN: dict[str, Answer] = {
 }
 
 
-class Guards(_Options):
+class Guards(Options):
     """When a whole list is rejected. lists/guards.py defines `auto` for a feed, and for a file or folder.
 
     Percentages apply from 20 changed names.
@@ -322,7 +313,7 @@ Format = Literal[
 Repair = Literal["bom", "crlf", "case", "dot", "scheme", "port", "path", "comma"]
 
 
-class Source(_Options):
+class Source(Options):
     """How a list is read, how often it is polled or fetched, and its limits."""
 
     format: Format = "auto"
@@ -352,7 +343,7 @@ class Source(_Options):
         return self.missing == "start"
 
 
-class Zone(_Options):
+class Zone(Options):
     """A policy zone: the orders of one issuer, or one list."""
 
     name: Identifier
@@ -438,14 +429,14 @@ Role = Literal["block", "lift", "exempt", "override", "propose"]
 OFFICER: tuple[Role, ...] = ("block", "lift", "exempt")
 
 
-class Signer(_Options):
+class Signer(Options):
     """The roles of a signer, by the principal in the issuer's allowed_signers file."""
 
     may: Annotated[tuple[Role, ...], Field(min_length=1, max_length=5)] = OFFICER
     categories: Annotated[tuple[str, ...], Field(max_length=100)] | None = None  # null: all
 
 
-class Issuer(_Options):
+class Issuer(Options):
     """An authority, and who signs its orders."""
 
     id: Identifier
@@ -465,7 +456,7 @@ class Issuer(_Options):
         return frozenset(may)
 
 
-class ApiOptions(_Options):
+class ApiOptions(Options):
     """The issuers' API over HTTPS."""
 
     listen: Listen
@@ -475,58 +466,27 @@ class ApiOptions(_Options):
     clients: FilePath | None = None  # PEM: the authorities of client certificates; null: tokens only
 
 
-class CheckpointPlaces(_Options):
-    """Further places where signed checkpoints of the ledger are stored."""
-
-    folder: FilePath | None = None
-    url: HttpsFolder | None = None  # each checkpoint is PUT to this URL and its file name
-    ca: FilePath | None = None  # null: the system trust store
-    authorization: FilePath | None = None  # a file with one line, the header
-
-    @model_validator(mode="after")
-    def _belongs_to_a_url(self) -> Self:
-        if self.url is None and (self.ca or self.authorization):
-            raise ValueError("ca and authorization belong to url")
-        return self
-
-
-class WitnessOptions(_Options):
-    """A server that cosigns checkpoints (C2SP tlog-witness)."""
-
-    url: HttpsFolder
-    key: WitnessKey
-    ca: FilePath | None = None  # null: the system trust store
-
-
-class LedgerOptions(_Options):
-    """The ledger: its name, and who stores and cosigns its checkpoints."""
-
-    origin: Origin | None = None  # null: made from the instance's key
-    checkpoints: CheckpointPlaces = as_written({})
-    witnesses: Annotated[tuple[WitnessOptions, ...], Field(max_length=16)] = ()
-
-
-class Http(_Options):
+class Http(Options):
     """The HTTP listeners: metrics, the control socket and the issuers' API."""
 
     max_connections: Annotated[int, Number, Field(ge=8, le=10_000)] = 256  # per listener
 
 
-class BulkGuard(_Options):
+class BulkGuard(Options):
     """When an order has unusually many entries. Both limits must be exceeded."""
 
     entries: FixedNameLimit = as_written("1000")  # off: no order is held for its size
     factor: Annotated[int, Number, Field(ge=1, le=10_000)] = 10  # times the median of the issuer's orders
 
 
-class OrderGuards(_Options):
+class OrderGuards(Options):
     """Options of the guards for orders (orders/guards.py)."""
 
     popular: FilePath | None = None  # a list of popular names; null: the one in the package
     bulk: BulkGuard = as_written({})
 
 
-class Probes(_Options):
+class Probes(Options):
     """Scheduled probes: the daemon queries resolvers to verify that orders are enforced."""
 
     servers: Annotated[tuple[ProbeServer, ...], Field(max_length=64), NotEmpty] = as_written(["own"])
@@ -534,21 +494,21 @@ class Probes(_Options):
     open: Annotated[tuple[DnsName, ...], Field(max_length=1000)] = ()  # names that must not be blocked
 
 
-class HistoryOptions(_Options):
+class HistoryOptions(Options):
     """How much history is kept."""
 
     generations: Annotated[int, Number, Field(ge=2, le=10_000)] = 30  # compiled versions per list
     snapshots: Annotated[int, Number, Field(ge=2, le=1_000_000)] = 10_000  # recorded serials
 
 
-class Log(_Options):
+class Log(Options):
     """The log on standard error."""
 
     format: Literal["auto", "human", "json"] = "auto"  # auto: human on a terminal, else JSON
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
-class Config(_Options):
+class Config(Options):
     """The whole configuration."""
 
     listen: Annotated[tuple[Listen, ...], Field(max_length=64), NotEmpty] = as_written(

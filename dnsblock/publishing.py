@@ -7,7 +7,7 @@ or expires. On any error, the previous snapshot stays in force.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -37,6 +37,7 @@ from dnsblock.log import event
 from dnsblock.notify import notify
 from dnsblock.orders.intake import RefusedDocument
 from dnsblock.orders.order import Order
+from dnsblock.orders.records import Fact
 from dnsblock.policy.changes import Changes, Enforced, changes_between
 from dnsblock.policy.engine_settings import engine_settings
 from dnsblock.policy.recorder import Recorder
@@ -260,7 +261,8 @@ class Publisher:
                 draft = replace(
                     draft, lists=lists, notes=notes, list_zones=read.list_zones, keeps_list_zones=False
                 )
-            commit = asyncio.create_task(asyncio.to_thread(self._commit, replace(draft, by=change.by)))
+            draft = replace(draft, by=change.by)
+            commit = asyncio.create_task(asyncio.to_thread(self._commit, draft, change))
             try:
                 done = await asyncio.shield(commit)
             except asyncio.CancelledError:
@@ -301,7 +303,7 @@ class Publisher:
     def _state(self) -> Enforced:
         return Enforced(self.config, self.lists, self.policy, self.inputs.files)
 
-    def _commit(self, draft: Draft) -> _Committed:
+    def _commit(self, draft: Draft, change: Change) -> _Committed:
         """Compiles for the present time, records, then enforces. An unrecorded change is never enforced.
 
         The ledger comes first: if it cannot be written, no list version is recorded that is not enforced.
@@ -350,6 +352,18 @@ class Publisher:
         await self._take_over(done.bound, former)
         self.has_published.set()
         self.may_have_orders.set()
+
+    async def note(self, facts: Sequence[Fact], by: Principal) -> bool:
+        """Records events that change nothing in force. False if that failed."""
+        async with self._publishing:
+            is_noted = await asyncio.to_thread(self.recorder.note, facts, by)
+            self._enforced = self.recorder.ledger.position
+        return is_noted
+
+    def watch_ledger(self) -> None:
+        """Notices a change of the ledger by somebody else within a second."""
+        if not self._publishing.locked():
+            self.recorder.watch()
 
     def settle(self, reason: str, former: Lists | None, former_policy: Policy | None = None) -> None:
         """Records that a snapshot is in force, and removes unneeded files of the former lists."""

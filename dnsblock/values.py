@@ -10,7 +10,15 @@ from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationInfo,
+)
 
 from dnsblock import document
 from dnsblock.control import MAX_BYTES, socket_path
@@ -342,6 +350,14 @@ def _identifier(text: str) -> str:
     if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]{0,62}", text):
         raise ValueError("must be 1 to 63 lower-case letters, digits, dots, hyphens and underscores")
     return text
+
+
+class Options(BaseModel):
+    """Models, not dataclasses: each option is defined once, with its type, limits and default."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, arbitrary_types_allowed=True
+    )
 
 
 def as_written(value: object) -> Any:

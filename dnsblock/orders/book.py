@@ -15,11 +15,12 @@ from typing import Self
 
 from dnsblock import durable
 from dnsblock.clock import Clock
-from dnsblock.config import LedgerOptions
+from dnsblock.config_ledger import LedgerOptions
 from dnsblock.errors import Problem, Refused
 from dnsblock.orders.checkpoint import Checkpoint, CheckpointFile
 from dnsblock.orders.claims import SECOND_FOLDER_SECONDS, Claim, contradictions, within_seconds
 from dnsblock.orders.ledger import FILE, Content, Ledger, read
+from dnsblock.orders.proof import Signer
 from dnsblock.orders.records import AcceptedRestore, Fact, Position, Record, TreeHead
 from dnsblock.orders.transparency.folder import NAME, CheckpointFolder
 from dnsblock.orders.transparency.instance import Instance
@@ -216,6 +217,12 @@ class Book:
         if records and not is_current:
             self.clock.recorded(records[-1].at)
 
+    @property
+    def signer(self) -> Signer:
+        """Signs checkpoints of the ledger, unless it is read-only."""
+        assert self.instance is not None  # noqa: S101  # `open` has made it
+        return Signer(self.instance, self.notes, lambda: self.ledger)
+
     def close(self) -> None:
         """Releases the ledger for the next process."""
         self._real.close()
@@ -231,8 +238,7 @@ class Book:
         return (Problem(str(self._folder / FILE), None, "", reason),)
 
     def check(self) -> None:
-        """Raises `Refused` if nothing may be published. Also finds a change of the file by somebody else."""
-        self.watch()
+        """Raises `Refused` if nothing may be published."""
         if self.problems:
             raise Refused(self.problems)
 
@@ -265,6 +271,7 @@ class Book:
 
     def append(self, facts: Sequence[Fact], by: Principal) -> None:
         """Writes facts to the ledger. Raises `LedgerUnwritable`, and `Refused` after a mismatch."""
+        self.watch()
         self.check()
         self.ledger.append(facts, by, self.clock.now())
         self.clock.recorded(self.ledger.records[-1].at)

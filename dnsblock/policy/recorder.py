@@ -10,24 +10,26 @@ from typing import Any
 
 from dnsblock import __version__
 from dnsblock.config import Config
-from dnsblock.errors import HistoryUnwritable, LedgerUnwritable, Refused
+from dnsblock.errors import HistoryUnwritable, LedgerUnwritable, Refused, as_refused
 from dnsblock.lists.history.history import History
 from dnsblock.lists.lists import Lists
 from dnsblock.lists.store import Store
 from dnsblock.log import event
 from dnsblock.orders.accepted import facts_of
 from dnsblock.orders.book import Book, Mismatch
+from dnsblock.orders.claims import Claim
 from dnsblock.orders.effects import effects_of, refusals_of
 from dnsblock.orders.facts import Annulment, Approval, ListAccepted, Refusal, Started, Stopped
 from dnsblock.orders.intake import RefusedDocument
 from dnsblock.orders.ledger import Ledger
-from dnsblock.orders.order import Order
-from dnsblock.orders.records import Fact, Record
+from dnsblock.orders.records import Fact
 from dnsblock.orders.state import State, derive
+from dnsblock.orders.verification import summary
 from dnsblock.policy.serials import Serials
 from dnsblock.policy.snapshot import NO_LISTS, Draft, Policy, build, standing_notes
 from dnsblock.policy.zones import ListZone
 from dnsblock.principal import DAEMON, Principal
+from dnsblock.signatures.notes import SignedCheckpoint
 from dnsblock.times import utc
 
 BEHIND = timedelta(seconds=1)  # smaller differences are normal clock adjustments
@@ -43,13 +45,15 @@ class Recorder:
         """Opens the ledger. Raises `Refused`. Call `compare` next."""
         self._options = config.ledger
         self._book = Book.open(config.state, config.ledger)
+        self.signer = self._book.signer
+        self.last_checkpoint: SignedCheckpoint | None = None  # at the end of the process
         self._is_behind = False
         self._misses_effects = False
         self._last_state: State | None = None
         self._versions: dict[str, int] = {}  # of lists, in the ledger
         self._refused: set[str] = set()  # digests of refused documents in the ledger
         self._refusals: list[float] = []  # when the latest refusals were recorded
-        self._note(record.fact for record in self._book.ledger.records)
+        self._remember(record.fact for record in self._book.ledger.records)
         for note in self._book.ledger.notes:
             event(logging.WARNING, note)
 
@@ -61,19 +65,16 @@ class Recorder:
         for remark in self._book.remarks:
             event(logging.WARNING, remark)
         self._serials = Serials(self._book.checkpoint, last_serial)
-        if self.mismatch is not None:
-            text = f"the ledger is not used, and nothing is published: {self.mismatch}"
-            event(
-                logging.CRITICAL, text, missing=[_record(record) for record in self.mismatch.missing[:SHOWN]]
-            )
+        self._log_mismatch()
         self.watch_clock()
 
     def close(self, *, in_order: bool) -> None:
         """Releases the ledger for the next process. `in_order`: a regular stop, after the last answer."""
         if in_order:
-            self._append([Stopped(self._serials.serial)])
+            self.note([Stopped(self._serials.serial)])
             try:
-                self._serials.release()
+                self.last_checkpoint = self.signer.checkpoint() if self.mismatch is None else None
+                self._serials.release(*self._book.position_and_root)
             except OSError as err:
                 event(logging.WARNING, f"the checkpoint could not be written: {err.strerror}: {err.filename}")
         self._book.close()
@@ -91,6 +92,38 @@ class Recorder:
     def check(self) -> None:
         """Raises `Refused` if nothing may be published."""
         self._book.check()
+
+    def watch(self) -> None:
+        """Finds out whether somebody else has changed the file of the ledger. Logs a new mismatch.
+
+        Not while another thread publishes.
+        """
+        was = self.mismatch
+        self._book.watch()
+        if self.mismatch is not was:
+            self._log_mismatch()
+
+    def contradict(self, claim: Claim) -> None:
+        """Stops publishing: a signed checkpoint was found that the ledger does not extend."""
+        was = self.mismatch
+        self._book.contradict(claim)
+        if self.mismatch is not was:
+            self._log_mismatch()
+
+    def _log_mismatch(self) -> None:
+        if (mismatch := self.mismatch) is not None:
+            text = f"the ledger is not used, and nothing is published: {mismatch}"
+            event(logging.CRITICAL, text, missing=[summary(record) for record in mismatch.missing[:SHOWN]])
+
+    # ------- Signed checkpoints -------
+
+    def checkpoint_now(self) -> SignedCheckpoint:
+        """Signs a checkpoint of the ledger, and stores it in the state folder. Raises `Refused`."""
+        self.check()
+        try:
+            return self.signer.checkpoint()
+        except OSError as err:
+            raise as_refused(err) from err
 
     # ------- The time -------
 
@@ -203,7 +236,7 @@ class Recorder:
         facts: list[Fact] = [Started(__version__, snapshot.serial, snapshot.digest)] if is_start else []
         facts += effects_of(policy.state, state, self.ledger.orders, snapshot.serial)
         facts += self._new_versions(lists)
-        self._misses_effects = not self._append(facts)
+        self._misses_effects = not self.note(facts)
         self.record_refusals(refused, DAEMON)
 
     def _new_versions(self, lists: Lists) -> Iterator[ListAccepted]:
@@ -221,22 +254,22 @@ class Recorder:
         self._refusals = [at for at in self._refusals if now - at < REFUSALS_SECONDS]
         room = MAX_REFUSALS - len(self._refusals)
         facts = list(islice(refusals_of(refused, self._refused), max(0, room)))
-        if self._append(facts, by):
+        if self.note(facts, by):
             self._refusals += [now] * len(facts)
 
-    def _append(self, facts: Sequence[Fact], by: Principal = DAEMON) -> bool:
-        """Records events that hold nothing up. False if that failed: it is logged."""
+    def note(self, facts: Sequence[Fact], by: Principal = DAEMON) -> bool:
+        """Records events that change nothing in force. False if that failed: it is logged."""
         if not facts or self.mismatch is not None:
             return True
         try:
             self._book.append(facts, by)
-        except LedgerUnwritable as err:
+        except (LedgerUnwritable, Refused) as err:
             event(logging.ERROR, f"events of orders are not recorded yet: {err}")
             return False
-        self._note(facts)
+        self._remember(facts)
         return True
 
-    def _note(self, facts: Iterable[Fact]) -> None:
+    def _remember(self, facts: Iterable[Fact]) -> None:
         for fact in facts:
             if isinstance(fact, ListAccepted):
                 self._versions[fact.zone] = fact.list_version
@@ -289,20 +322,9 @@ class Recorder:
             else {
                 "reason": str(mismatch),
                 "found": mismatch.found.records,
-                "missing": [_record(record) for record in mismatch.missing[:SHOWN]],
+                "missing": [summary(record) for record in mismatch.missing[:SHOWN]],
                 "missing_total": len(mismatch.missing),
             },
             "clock_behind_seconds": behind.total_seconds() if behind > BEHIND else 0.0,
             "as_of": utc(self.now()),
         }
-
-
-def _record(record: Record) -> dict[str, Any]:
-    fact = record.fact
-    kind = fact.action if isinstance(fact, Order) else record.kind
-    return {
-        "n": record.n,
-        "kind": kind,
-        "issuer": getattr(fact, "issuer", None),
-        "order_id": getattr(fact, "order_id", None),
-    }

@@ -76,15 +76,14 @@ class Serials:
         self._free = (self.serial + 1, self._free[1])
         return self.serial
 
-    def release(self) -> None:
+    def release(self, ledger: Position | None, root: bytes | None) -> None:
         """Records a regular stop: the reserved serials were not used. Raises `OSError`."""
         used = self._perhaps_used
         is_to_come = used is not None and used[0] > self.serial
         if self._file.content is not None:
             reserved = used if is_to_come else None
-            self._file.keep(
-                replace(self._file.content, serial=self.serial, digest=self.digest, reserved=reserved)
-            )
+            last = replace(self._file.content, ledger=ledger, root=root, reserved=reserved)
+            self._file.keep(replace(last, serial=self.serial, digest=self.digest))
 
 
 def _span(one: Range | None, other: Range) -> Range:

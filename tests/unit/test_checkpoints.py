@@ -13,7 +13,7 @@ import pytest
 from witness import Service
 from witness import Witness as RealWitness
 
-from dnsblock.config import LedgerOptions
+from dnsblock.config_ledger import LedgerOptions
 from dnsblock.errors import Refused
 from dnsblock.orders.transparency import distribution
 from dnsblock.orders.transparency.distribution import Distributor, Place
@@ -201,7 +201,7 @@ class Sent:
     def __init__(self, instance: Instance, options: LedgerOptions) -> None:
         self.instance, self.options = instance, options
         self.kept: list[SignedCheckpoint] = []
-        self.distributor = Distributor(instance.public, self.kept.append)
+        self.distributor = Distributor(instance.public, self.kept.append, lambda _: None)
 
     def send(self, tree: Tree) -> dict[str, Place]:
         self.run(tree)

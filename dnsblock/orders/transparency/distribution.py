@@ -4,6 +4,7 @@ A place that fails delays nothing else. It gets the next checkpoint, which cover
 """
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections.abc import Awaitable, Callable, Iterable
@@ -12,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 from dnsblock.clock import utc_now
-from dnsblock.config import LedgerOptions
+from dnsblock.config_ledger import LedgerOptions
 from dnsblock.log import event, fault
 from dnsblock.orders.transparency.folder import CheckpointFolder, file_name
 from dnsblock.orders.transparency.https import Server, Unreachable
@@ -39,11 +40,17 @@ class Distributor:
     """Sends checkpoints to their places. One round at a time.
 
     `public` is the key of this instance. `keep` stores a checkpoint with cosignatures in the state folder.
+    `contradiction` finds a checkpoint in a folder that the ledger does not extend.
     """
 
-    def __init__(self, public: bytes, keep: Callable[[SignedCheckpoint], None]) -> None:
+    def __init__(
+        self,
+        public: bytes,
+        keep: Callable[[SignedCheckpoint], None],
+        contradiction: Callable[[CheckpointFolder], str | None],
+    ) -> None:
         self.places: dict[tuple[str, str], Place] = {}
-        self._public, self._keep = public, keep
+        self._public, self._keep, self._contradiction = public, keep, contradiction
         self._logged = ""
         self._writer: _Writer | None = None
 
@@ -65,6 +72,19 @@ class Distributor:
             *([self._try("folder", str(at.folder), note, self._store(at.folder, note))] if at.folder else []),
             *([self._try("url", at.url, note, self._put(options, at.url, note))] if at.url else []),
         )
+
+    def send_last(self, note: SignedCheckpoint, options: LedgerOptions, seconds: float) -> None:
+        """Sends a checkpoint to the log and the second folder, without an event loop and within a time."""
+        self._log(note)
+        folder = options.checkpoints.folder
+        if folder is None or (self._writer is not None and self._writer.is_alive()):
+            return
+        writer = _Writer(folder, note, self._public, self._contradiction)
+        writer.join(seconds)
+        reason = writer.error or writer.contradiction
+        if writer.is_alive() or reason:
+            text = f"the folder {folder} does not have the last checkpoint"
+            event(logging.ERROR, f"{text}: {reason or 'it cannot be written in time'}")
 
     def _log(self, note: SignedCheckpoint) -> None:
         """The log line is a place, too: it often goes to another machine at once."""
@@ -97,7 +117,8 @@ class Distributor:
 
     async def _store(self, folder: Path, note: SignedCheckpoint) -> None:
         if self._writer is None or not self._writer.is_alive():
-            self._writer = _Writer(folder, note, self._public)
+            loop = asyncio.get_running_loop()
+            self._writer = _Writer(folder, note, self._public, self._contradiction, loop)
         writer = self._writer
         try:
             async with asyncio.timeout(FOLDER_SECONDS):
@@ -106,6 +127,8 @@ class Distributor:
             raise Unreachable(f"a file was not written within {FOLDER_SECONDS:g} s") from err
         if writer.error is not None:
             raise writer.error
+        if writer.contradiction is not None:
+            raise Contradicted(writer.contradiction)
         if writer.note != note:
             raise Unreachable("the file before it has only now been written")
 
@@ -145,21 +168,32 @@ class Distributor:
 class _Writer(threading.Thread):
     """Writes into the second folder. It may hang there, and must not delay the end of the process."""
 
-    def __init__(self, folder: Path, note: SignedCheckpoint, public: bytes) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        note: SignedCheckpoint,
+        public: bytes,
+        contradiction: Callable[[CheckpointFolder], str | None],
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
         super().__init__(daemon=True, name="checkpoints")
         self.note, self.done = note, asyncio.Event()
         self.error: OSError | None = None
-        self._folder, self._public = folder, public
-        self._loop = asyncio.get_running_loop()
+        self.contradiction: str | None = None
+        self._folder, self._public, self._find = CheckpointFolder(folder), public, contradiction
+        self._loop = loop
         self.start()
 
     def run(self) -> None:
         try:
-            CheckpointFolder(self._folder).keep(self.note, self._public)
+            self.contradiction = self._find(self._folder)
+            if self.contradiction is None:
+                self._folder.keep(self.note, self._public)
         except OSError as err:
             self.error = err
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self.done.set)
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the process ends
+                self._loop.call_soon_threadsafe(self.done.set)
 
 
 def failing(places: Iterable[Place]) -> list[Place]:

@@ -1,0 +1,107 @@
+"""Signs a checkpoint of the ledger whenever it has grown, and at least daily, and sends it to its places.
+
+Nothing waits for this: an order is durable, acknowledged and enforced before its checkpoint is signed.
+"""
+
+import asyncio
+import base64
+import logging
+import time
+from datetime import timedelta
+
+from dnsblock.clock import utc_now
+from dnsblock.errors import Refused
+from dnsblock.log import event, fault
+from dnsblock.orders.claims import Accepted, Claim
+from dnsblock.orders.facts import PublishedCheckpoint
+from dnsblock.orders.transparency.distribution import Distributor, Place, failing
+from dnsblock.orders.transparency.folder import CheckpointFolder
+from dnsblock.principal import DAEMON
+from dnsblock.publishing import Publisher
+from dnsblock.signatures.notes import SignedCheckpoint
+
+PAUSE_SECONDS = 1.0  # between two checkpoints: many orders at once get one
+RETRY_SECONDS = 300.0  # for places that do not have the last checkpoint
+RECORDED_EVERY = timedelta(hours=24)  # the ledger itself records a checkpoint
+STOP_SECONDS = 2.0  # for the second folder, at the end of the process
+
+
+class Checkpoints:
+    """Follows the ledger of a publisher."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
+        signer = publisher.recorder.signer
+        self._distributor = Distributor(signer.instance.public, signer.keep, self._contradiction)
+        self._distributor.follow(publisher.config.ledger)
+        self._sent: tuple[int, object] | None = None  # records, and the places that they were sent to
+        self._tried = 0.0
+        self.signed: SignedCheckpoint | None = None  # the last one
+        self.signed_at = utc_now()
+        records = reversed(publisher.recorder.ledger.records)
+        recorded = (record.at for record in records if isinstance(record.fact, PublishedCheckpoint))
+        self._recorded_at = next(recorded, None)  # the last one that the ledger has itself
+
+    @property
+    def places(self) -> list[Place]:
+        """The places where checkpoints are kept, beside the state folder and the log."""
+        return list(self._distributor.places.values())
+
+    async def run(self) -> None:
+        """Follows the ledger until it is cancelled."""
+        while True:
+            try:
+                if self._is_due():
+                    await self._send()
+            except Exception:  # DNS and orders need no checkpoint
+                fault("internal error while signing a checkpoint of the ledger")
+            await asyncio.sleep(PAUSE_SECONDS)
+
+    def stop(self) -> None:
+        """Sends the last checkpoint to the log and the second folder, after a regular stop."""
+        note = self._publisher.recorder.last_checkpoint
+        if note is not None:
+            self._distributor.send_last(note, self._publisher.config.ledger, STOP_SECONDS)
+
+    def _is_due(self) -> bool:
+        recorder, options = self._publisher.recorder, self._publisher.config.ledger
+        if recorder.mismatch is not None or recorder.ledger.tree.size == 0:
+            return False
+        if self._sent != (recorder.ledger.tree.size, options) or self._record_is_due():
+            return True
+        return bool(failing(self.places)) and time.monotonic() - self._tried > RETRY_SECONDS
+
+    def _record_is_due(self) -> bool:
+        """Whether no checkpoint was recorded in the ledger for a day."""
+        return self._recorded_at is None or utc_now() - self._recorded_at > RECORDED_EVERY
+
+    async def _send(self) -> None:
+        publisher = self._publisher
+        recorder, options = publisher.recorder, publisher.config.ledger
+        try:
+            note = await asyncio.to_thread(recorder.checkpoint_now)
+            if self._record_is_due():
+                checkpoint = note.checkpoint
+                root = base64.b64encode(checkpoint.root).decode("ascii")
+                if await publisher.note([PublishedCheckpoint(checkpoint.size, root)], DAEMON):
+                    self._recorded_at = utc_now()
+                    note = await asyncio.to_thread(recorder.checkpoint_now)
+        except Refused as err:
+            if self._tried == 0.0 or time.monotonic() - self._tried > RETRY_SECONDS:
+                event(logging.ERROR, f"the ledger has no new checkpoint: {err}")
+                self._tried = time.monotonic()
+            return
+        self.signed, self.signed_at = note, utc_now()
+        self._sent, self._tried = (note.checkpoint.size, options), time.monotonic()
+        await self._distributor.send(note, recorder.signer.consistency, options)
+
+    def _contradiction(self, folder: CheckpointFolder) -> str | None:
+        """What the second folder has and the ledger does not. It could not be read at startup, perhaps."""
+        recorder = self._publisher.recorder
+        ledger, public = recorder.ledger, recorder.signer.instance.public
+        found = folder.contradiction(ledger.tree, public, Accepted(ledger.records).has)
+        if found is None:
+            return None
+        claim = Claim.of_checkpoint(*found)
+        recorder.contradict(claim)
+        return f"the ledger does not extend {claim}"
