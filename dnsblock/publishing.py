@@ -355,10 +355,9 @@ class Publisher:
 
     async def note(self, facts: Sequence[Fact], by: Principal) -> bool:
         """Records events that change nothing in force. False if that failed."""
-        async with self._publishing:
-            is_noted = await asyncio.to_thread(self.recorder.note, facts, by)
-            self._enforced = self.recorder.ledger.position
-        return is_noted
+        done: list[bool] = []
+        await self.record(lambda: done.append(self.recorder.note(facts, by)))
+        return all(done)
 
     def watch_ledger(self) -> None:
         """Notices a change of the ledger by somebody else within a second."""
@@ -389,35 +388,44 @@ class Publisher:
         self, change: Change, changes: Changes, seconds: float, *, changed: bool, is_whole: bool
     ) -> None:
         """A success clears the last failure only if it has read the same input, and all options apply."""
-        last, snapshot = self.last_publish, self.policy.snapshot
+        last = self.last_publish
         self.published_at = utc_now() if changed else self.published_at
         was_otherwise = change.scope != "all" and not last.ok and last.scope != change.scope
         clears = is_whole and not was_otherwise
         self._observer.published(seconds, clears=clears)
         if clears:
             self.last_publish = LastPublish(True, self.policy.at, change.reason, change.scope)
-        facts = {"changed": changed, "entries": self.entries, "digest": snapshot.digest}
-        summary = f": {changes.summary}" if changes.summary else ""
-        event(
-            logging.INFO,
-            f"serving serial {snapshot.serial}{summary}",
-            reason=change.reason,
-            by=change.by,
-            **facts,
-        )
+        _log_success(change, changes, self.policy, changed=changed)
         notify(STATUS=self.summary)
 
     def _note_failure(self, change: Change, err: Exception, refused: Refused) -> None:
-        failed, serial = change.scope, self.policy.snapshot.serial
-        text = f"not published, serial {serial} stays in force"
+        failed = change.scope
         if isinstance(err, PartlyRefused):
             failed = "all" if self.inbox or err.of_configuration else "lists"
-            text = f"serial {serial} is published without the refused input"
         self.last_publish = LastPublish(False, utc_now(), change.reason, failed, str(refused))
         self._observer.failed(_kind_of(err))
-        found = refused.first(PROBLEMS_LOGGED, f"dnsblock check -c {self.config.path}")
-        count = len(refused.problems)
-        event(logging.ERROR, f"{text}: {found}", reason=change.reason, by=change.by, problems=count)
+        is_partly = isinstance(err, PartlyRefused)
+        _log_failure(change, refused, self.policy, self.config, is_partly=is_partly)
+
+
+def _log_success(change: Change, changes: Changes, policy: Policy, *, changed: bool) -> None:
+    snapshot = policy.snapshot
+    facts = {"changed": changed, "entries": snapshot.entries, "digest": snapshot.digest}
+    summary = f": {changes.summary}" if changes.summary else ""
+    text = f"serving serial {snapshot.serial}{summary}"
+    event(logging.INFO, text, reason=change.reason, by=change.by, **facts)
+
+
+def _log_failure(
+    change: Change, refused: Refused, policy: Policy, config: Config, *, is_partly: bool
+) -> None:
+    serial = policy.snapshot.serial
+    text = f"not published, serial {serial} stays in force"
+    if is_partly:
+        text = f"serial {serial} is published without the refused input"
+    found = refused.first(PROBLEMS_LOGGED, f"dnsblock check -c {config.path}")
+    count = len(refused.problems)
+    event(logging.ERROR, f"{text}: {found}", reason=change.reason, by=change.by, problems=count)
 
 
 def _last_at_startup(started: Startup) -> LastPublish:

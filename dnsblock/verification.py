@@ -10,6 +10,7 @@ from dnsblock.orders.popular import shipped
 from dnsblock.orders.state import State
 from dnsblock.policy.order_facts import whole_order
 from dnsblock.policy.probing import adjusted, answer_of, zone_of
+from dnsblock.principal import DAEMON
 from dnsblock.probe.checks import checks_of, expected_of
 from dnsblock.probe.evidence import Evidence
 from dnsblock.probe.queries import Server
@@ -90,9 +91,7 @@ class Verification:
         if is_verified:
             servers = tuple(dict.fromkeys(row.resolver for row in evidence.rows))
             facts.append(Verified(*names, servers))
-        recorder, done = self._publisher.recorder, list[bool]()
-        await self._publisher.record(lambda: done.append(recorder.note(facts)))
-        if not all(done):
+        if not await self._publisher.note(facts, DAEMON):
             raise LedgerUnwritable("the result of a probe could not be recorded: it is tried again")
 
 

@@ -360,7 +360,10 @@ def _judge_end(order: Order, needed: set[str], now: datetime) -> Iterator[Proble
     """
     if order.expires_at is None or order.expires_at > now or needed.intersection(_names_of(order)):
         return
-    reason = f"EXPIRED: expires_at has passed, so this order to {order.action} would have no effect: is the year right?"
+    reason = (
+        f"EXPIRED: expires_at has passed, so this order to {order.action} would have no effect: is the year "
+        "right?"
+    )
     yield order.problem(("expires_at",), order.written("expires_at"), reason)
 
 

@@ -283,10 +283,6 @@ class Recorder:
             self._last_state = derive(orders, policy.at, former)
         return self._last_state
 
-    def note(self, facts: Sequence[Fact], by: Principal = DAEMON) -> bool:
-        """Records events that change nothing in force. False if that failed: it is logged."""
-        return self._append(facts, by)
-
     def settle(self) -> None:
         """Work after a policy took effect that must not delay orders."""
         try:
