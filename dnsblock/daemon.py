@@ -342,16 +342,6 @@ class Daemon:
         """Upstreams that are marked down."""
         return [str(Endpoint.of(counts.address)) for counts in self.counters().upstreams if not counts.is_up]
 
-    @property
-    def metrics_endpoint(self) -> str | None:
-        """The address of the metrics."""
-        return self.listeners["metrics"].endpoint
-
-    @property
-    def api_endpoint(self) -> str | None:
-        """The address of the issuers' API."""
-        return self.listeners["api"].endpoint
-
     def http_endpoints(self) -> dict[str, str | None]:
         """The addresses of the HTTP listeners, by option."""
         return {option: listener.endpoint for option, listener in self.listeners.items()}

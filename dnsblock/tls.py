@@ -52,7 +52,13 @@ def _why_unusable(certificate: Path, key: Path, err: Exception) -> Problem:
         return Problem(str(key), None, "", f"is not the key of {certificate}")
     if reason in ("EE_KEY_TOO_SMALL", "CA_MD_TOO_WEAK", "CA_KEY_TOO_SMALL"):
         return Problem(str(certificate), None, "", f"its key or signature is too weak ({reason})")
-    return Problem(
-        *(str(certificate), None, ""),
-        f"this certificate or its key {key} is not in PEM format ({reason or err})",
-    )
+    broken, what = (key, "private key") if _is_certificate(certificate) else (certificate, "certificate")
+    return Problem(str(broken), None, "", f"contains no usable {what} in PEM format")
+
+
+def _is_certificate(path: Path) -> bool:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
+    except (ssl.SSLError, OSError, ValueError):
+        return False
+    return True

@@ -166,8 +166,7 @@ def status(view: View) -> dict[str, Any]:
             for one in view.publisher.inbox
         ],
         "listening": view.listening,
-        "metrics": view.metrics_endpoint,
-        "api": view.api_endpoint,
+        **view.http_endpoints(),
         "control": str(config.control),
         "upstreams": [str(server) for server in config.upstream.servers],
         "upstreams_down": view.upstreams_down,

@@ -21,6 +21,7 @@ HANDSHAKE_SECONDS = 10.0  # of TLS
 FIRST_BYTE_SECONDS = 5.0
 HEAD_SECONDS = 10.0  # from the first byte to the end of a request's head
 BODY_SECONDS = 60.0  # from then to the end of its body
+SEND_BUFFER, WRITE_BUFFER = 128 << 10, 64 << 10  # bytes, in the kernel and in this process
 CLOSE_SECONDS = 5.0  # for the end of a TLS connection
 WRITE_SECONDS = 10.0  # for a client that stops reading its response
 SLOWEST_BYTES = 64 << 10  # per second; a large body of a known client may take as long as this takes
@@ -57,6 +58,12 @@ class Connections:
         if len(self.open) > self._most:
             idle = (connection for connection in self.open if not connection.is_served)
             next(idle, new).close("full")
+
+    def abort_closing(self) -> None:
+        """Closes connections whose clients have not confirmed the end of TLS."""
+        for connection in list(self.open):
+            if connection.transport.is_closing():
+                connection.transport.abort()
 
 
 class TlsConnections(Connections):
@@ -110,12 +117,16 @@ class _Bounded(H11Protocol):
             self._go_on()
 
     def expect(self, size: int) -> float:
-        """Gives a client that may send this much the time for it, in seconds."""
-        self._body_seconds = BODY_SECONDS + size / SLOWEST_BYTES
+        """Gives a known client the time for a body of this size, and returns the seconds.
+
+        The connection stays open for longer, so that the client gets a response.
+        """
+        seconds = BODY_SECONDS + size / SLOWEST_BYTES
+        self._body_seconds = seconds + CLOSE_SECONDS
         if self._waits_for == "body":
             self._wait_for("", 0)
             self._wait_for("body", self._body_seconds)
-        return self._body_seconds
+        return seconds
 
     def on_response_complete(self) -> None:
         self._body_seconds = BODY_SECONDS
@@ -185,6 +196,9 @@ class _Secured(_Bounded):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.transport = transport
         self._all.add(self)
+        # A reader that is slow is dropped with less in memory: the kernel's own limit is some megabytes.
+        raw_socket = transport.get_extra_info("socket")
+        raw_socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         self._wait_for("handshake", HANDSHAKE_SECONDS)
         self._shaking = self.loop.create_task(self._shake_hands(transport))
 
@@ -218,6 +232,7 @@ class _Secured(_Bounded):
             self.close("handshake")
             return
         self._shaking = None
+        transport.set_write_buffer_limits(WRITE_BUFFER)  # asyncio's own limit with TLS is 512 KiB
         self.app_state = {**self.app_state, "certificate": PeerCertificate.of(transport)}
         super().connection_made(transport)
         if early := self._early:

@@ -23,6 +23,22 @@ from dnsblock.probe.schedule import ProbeCounts
 from dnsblock.publishing import Publisher
 
 
+class ApiCounts(Protocol):
+    """The counts of the issuers' API; implemented by `dnsblock.http.issuers.Gate`."""
+
+    @property
+    def responses(self) -> Mapping[int, int]:
+        """Responses by status."""
+
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """Refused requests and documents by code."""
+
+    @property
+    def open_streams(self) -> int:
+        """Open streams of events."""
+
+
 class Control(Protocol):
     """A running daemon, for a principal; implemented by `dnsblock.daemon.Daemon`."""
 
@@ -74,6 +90,10 @@ class View(Protocol):
         """The connections of each HTTP listener, by its name."""
 
     @property
+    def gate(self) -> ApiCounts:
+        """The counts of the issuers' API."""
+
+    @property
     def started_at(self) -> datetime:
         """When this process started."""
 
@@ -81,13 +101,8 @@ class View(Protocol):
     def listening(self) -> list[str]:
         """The listen addresses, with the actual ports instead of 0."""
 
-    @property
-    def metrics_endpoint(self) -> str | None:
-        """The address of the metrics listener."""
-
-    @property
-    def api_endpoint(self) -> str | None:
-        """The address of the issuers' API."""
+    def http_endpoints(self) -> Mapping[str, str | None]:
+        """The addresses of the listeners `metrics` and `api`, by option."""
 
     @property
     def upstreams_down(self) -> list[str]:

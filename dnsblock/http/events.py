@@ -21,6 +21,10 @@ from starlette.types import Receive, Scope, Send
 from dnsblock.http.answers import ApiError, asked
 from dnsblock.http.callers import Caller, Identify
 from dnsblock.http.control import Control, View
+from dnsblock.orders.facts import Approval, Judged, plain_as_json
+from dnsblock.orders.order import Order
+from dnsblock.orders.records import AcceptedRestore, Fact, Record
+from dnsblock.principal import Principal
 
 MAX_STREAMS = 64
 MAX_STREAMS_PER_CLIENT = 8
@@ -30,6 +34,7 @@ STREAM_SECONDS = 3600.0  # then the client has to present its credentials again
 BATCH = 1000  # records that are looked at without a pause
 RETRY_MS = 2000  # for the client, before it connects again
 MAX_DIGITS = 15  # of an event id
+NOT_SHOWN = frozenset({"file", "signatures"})  # of other senders, and long
 
 
 class EventsQuery(BaseModel):
@@ -126,7 +131,7 @@ class Streams:
             for record in records[after : after + BATCH]:
                 after = record.n
                 if caller.sees(getattr(record.fact, "issuer", None)):
-                    yield _event(record)
+                    yield event_of(record)
                     beat = now()
             if now() - beat >= HEARTBEAT_SECONDS:
                 yield b": heartbeat\n\n"
@@ -151,13 +156,40 @@ class _Stream(StreamingResponse):
                 await super().__call__(scope, receive, send)
 
 
-def _event(record: Any) -> bytes:
-    facts = {
-        "n": record.n,
-        "at": record.at.isoformat(),
-        "issuer": record.fact.issuer,
-        "order_id": record.fact.order_id,
-    }
-    data = json.dumps(facts, ensure_ascii=False, separators=(",", ":"))
-    kind = type(record.fact).__name__.lower()
-    return f"id: {record.n}\nevent: {kind}\ndata: {data}\n\n".encode()
+def event_of(record: Record) -> bytes:
+    """A record as an event. Its data is one line of JSON."""
+    facts = {"n": record.n, "at": record.at.isoformat(), "kind": record.kind, "by": _by(record.by)}
+    data = json.dumps({**facts, **_facts(record.fact)}, ensure_ascii=False, separators=(",", ":"))
+    return f"id: {record.n}\nevent: {record.kind}\ndata: {data}\n\n".encode()
+
+
+def _by(by: Principal) -> dict[str, Any]:
+    """Who caused a record. Users of this server are not named to others."""
+    return {"kind": by.kind} if by.client is None else {"kind": by.kind, "client": by.client}
+
+
+def _facts(fact: Fact) -> dict[str, Any]:
+    match fact:
+        case Order():
+            return {
+                "issuer": fact.issuer,
+                "order_id": fact.order_id,
+                "sha256": fact.sha256,
+                "action": fact.action,
+            }
+        case Judged(judgement=judgement):
+            return {
+                "issuer": fact.issuer,
+                "order_id": fact.order_id,
+                "sha256": fact.sha256,
+                "proposed": judgement.is_proposed,
+                "signers": [one.principal for one in judgement.signers],
+                "held": len(judgement.held),
+                "refused": len(judgement.refused),
+            }
+        case AcceptedRestore():
+            return {}
+        case Approval():
+            entries = None if fact.entries is None else len(fact.entries)
+            return {**plain_as_json(fact), "entries": entries}
+    return {key: value for key, value in plain_as_json(fact).items() if key not in NOT_SHOWN}

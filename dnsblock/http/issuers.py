@@ -38,6 +38,11 @@ class Gate:
         self._access = access
         self.connections.context = None if access is None else access.context
 
+    @property
+    def open_streams(self) -> int:
+        """Open streams of events."""
+        return self.streams.count
+
     def renew(self, access: ApiAccess | None) -> None:
         """Uses the credentials that a reload has read."""
         if access is None or access is self._access:
@@ -73,6 +78,7 @@ def issuers_app(control: Control, gate: Gate) -> ASGIApp:
         routes=[*orders_routes(control, site), *events_routes(control, gate.identify, gate.streams)],
         exception_handlers={HTTPException: refuse, ClientDisconnect: refuse, Exception: fail},
     )
+    app.router.redirect_slashes = False
     return _Counted(RawPath(app), gate.responses)
 
 

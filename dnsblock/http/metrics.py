@@ -517,6 +517,22 @@ def _listeners(view: View) -> Iterator[Metric]:
         for reason, count in connections.closed.items():
             closed.add_metric([listener, reason], count)
     yield from (open_now, closed)
+    responses = CounterMetricFamily(
+        "dnsblock_api_requests", "Responses of the issuers' API, by HTTP status.", labels=["status"]
+    )
+    for status, count in sorted(view.gate.responses.items()):
+        responses.add_metric([str(status)], count)
+    refused = CounterMetricFamily(
+        "dnsblock_api_refused",
+        "Requests and documents that the issuers' API refused, by code.",
+        labels=["code"],
+    )
+    for code, count in sorted(view.gate.refused.items()):
+        refused.add_metric([code], count)
+    yield from (responses, refused)
+    yield GaugeMetricFamily(
+        "dnsblock_api_streams", "Open streams of events of the issuers' API.", view.gate.open_streams
+    )
 
 
 def _unix(at: datetime | None) -> float:

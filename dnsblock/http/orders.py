@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from dnsblock.change import Served
@@ -16,7 +16,7 @@ from dnsblock.errors import Refused, printable
 from dnsblock.http.answers import ApiError, asked, body, principal_of, problem_details, refused
 from dnsblock.http.callers import Caller, Identify
 from dnsblock.http.control import Control, View
-from dnsblock.http.models import Submission
+from dnsblock.http.models import Order, OrderPage, Submission
 from dnsblock.http.paths import order_in
 from dnsblock.http.submissions import Limits, Turns, submission
 from dnsblock.orders.state import State
@@ -24,6 +24,9 @@ from dnsblock.policy.order_facts import MAX_ENTRIES, OrderFacts, list_orders, wh
 from dnsblock.policy.verdicts import Verdict
 
 MAX_NAMES_BYTES = 32 << 20  # of an approval
+MAX_PAGE = 10_000  # orders in one response
+DEFAULT_PAGE = 1000  # on the issuers' API; commands list all orders
+MAX_ENTRIES_SENT = 100_000  # of one order, on the issuers' API
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,10 @@ class OrdersQuery(BaseModel):
     """The query of GET /v1/orders."""
 
     number: Annotated[str, Field(max_length=200)] | None = None
+    issuer: Annotated[str, Field(max_length=63)] | None = None
+    state: Annotated[str, Field(max_length=30)] | None = None
+    limit: Annotated[int, Field(ge=1, le=MAX_PAGE)] | None = None
+    offset: Annotated[int, Field(ge=0, le=1_000_000_000)] | None = None  # None: the last ones
 
 
 class OrderQuery(BaseModel):
@@ -98,7 +105,7 @@ def orders_routes(control: Control, site: Site) -> list[Route]:
     """`/v1/orders` and what is below it, except what only operators may do."""
     turns = Turns(site.limits.large)
 
-    async def post_orders(request: Request) -> JSONResponse:
+    async def post_orders(request: Request) -> Response:
         """Takes a form with documents; responds when they are in the ledger and in force."""
         caller = await site.identify(request, "submit")
         async with submission(request, site.limits, turns, str(caller.principal)) as documents:
@@ -108,32 +115,28 @@ def orders_routes(control: Control, site: Site) -> list[Route]:
                 raise ApiError(503, "UNAVAILABLE", str(err), err.problems) from err
         return _submitted(site, caller, served, verdicts)
 
-    async def get_orders(request: Request) -> JSONResponse:
-        """All orders that the caller may see, in the sequence of the ledger."""
+    async def get_orders(request: Request) -> Response:
+        """The orders that the caller may see, in the sequence of the ledger: the last, or from `offset`."""
         caller, query = await site.identify(request, "read"), asked(request, OrdersQuery)
-        view = control.view(caller.principal)
-        state, now = view.state, view.publisher.recorder.now()
-        found = await asyncio.to_thread(list_orders, state, view.config, now, caller.issuers)
-        await asyncio.to_thread(_add_notes, found, view, state, now)
-        if query.number is not None:
-            found = [one for one in found if one["order_id"] == query.number]
-        return JSONResponse({"orders": found, "time_zone": view.config.time_zone.key})
+        page = await asyncio.to_thread(_page, control.view(caller.principal), caller, query)
+        return page.response()
 
-    async def get_order(request: Request) -> JSONResponse:
-        """Everything about one order."""
+    async def get_order(request: Request) -> Response:
+        """Everything about one order: the latest one, if an annulled one had the same number."""
         caller, query = await site.identify(request, "read"), asked(request, OrderQuery)
         view = control.view(caller.principal)
         issuer, number = order_in(request)
         state = view.state
         life = state.known.of(issuer).latest(number) if caller.sees(issuer) else None
-        if life is None:
+        if life is None:  # or it is of another issuer: the response is the same
             reason = f"there is no order {printable(number)} of {printable(issuer)}"
             raise ApiError(404, "NOT_FOUND", reason)
-        most = None if query.entries == "all" else MAX_ENTRIES
+        every = None if caller.issuers is None else MAX_ENTRIES_SENT
+        most = every if query.entries == "all" else MAX_ENTRIES
         now = view.publisher.recorder.now()
         facts = await asyncio.to_thread(whole_order, life, state, view.config, now, most)
         await asyncio.to_thread(_add_notes, [facts], view, state, now)
-        return JSONResponse({**facts, "time_zone": view.config.time_zone.key})
+        return Order.model_validate({**facts, "time_zone": view.config.time_zone.key}).response()
 
     return [
         Route("/v1/orders", post_orders, methods=["POST"]),
@@ -152,9 +155,23 @@ def _add_notes(
             one["notes"].extend(view.statements.notes(one["issuer"], one["sha256"], now))
 
 
+def _page(view: View, caller: Caller, query: OrdersQuery) -> OrderPage:
+    state, now = view.state, view.publisher.recorder.now()
+    listed = list_orders(state, view.config, now, caller.issuers)
+    wanted = {"order_id": query.number, "issuer": query.issuer, "state": query.state}
+    asked_for = {key: value for key, value in wanted.items() if value is not None}
+    found = [one for one in listed if asked_for.items() <= one.items()] if asked_for else listed
+    limit = query.limit or (len(found) if caller.issuers is None else DEFAULT_PAGE)
+    start = max(0, len(found) - limit) if query.offset is None else query.offset
+    page = found[start : start + limit]
+    _add_notes(page, view, state, now)
+    facts = {"offset": start, "total": len(found), "time_zone": view.config.time_zone.key}
+    return OrderPage.model_validate({"orders": page, **facts})
+
+
 def _submitted(
     site: Site, caller: Caller, served: Served | None, verdicts: Sequence[Verdict]
-) -> JSONResponse:
+) -> Response:
     """201 if the ledger has a new document; 200 if it has all of them already; otherwise the refusal."""
     codes = [_code(one) for one in verdicts if one["verdict"] == "refused"]
     for code in codes:
@@ -164,11 +181,12 @@ def _submitted(
         status, code = (403, "FORBIDDEN") if set(codes) == {"FORBIDDEN"} else (422, "REFUSED")
         facts: dict[str, Any] = {"problems": problems, "documents": verdicts}
         return problem_details(status, code, problems[0]["reason"], **facts)
-    facts = {} if served is None else served.facts()
-    if caller.issuers is not None:  # the changes may concern other issuers
-        facts = {key: facts[key] for key in ("serial", "digest") if key in facts}
-    result = Submission.model_validate({"documents": verdicts, "served": facts or None})
-    return JSONResponse(result.model_dump(mode="json"), status_code=200 if served is None else 201)
+    status = 200 if served is None else 201
+    result = {"documents": verdicts, "served": None if served is None else served.facts()}
+    if caller.issuers is None:
+        return JSONResponse(result, status_code=status)
+    # Without the changes of the publish: they may concern other issuers.
+    return Submission.model_validate(result).response(status)
 
 
 def _code(verdict: Verdict) -> str:

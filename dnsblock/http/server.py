@@ -15,6 +15,7 @@ from dnsblock.errors import Problem, Refused
 from dnsblock.http.connections import Connections
 from dnsblock.listeners import HttpSocket
 
+LINGER_SECONDS = 1.0  # for clients that do not confirm the end of their connection
 READY_POLL_SECONDS = 0.01
 BACKLOG = 64  # connections that may wait to be accepted
 
@@ -56,6 +57,9 @@ async def serve(app: Any, sock: socket.socket, connections: Connections) -> Asyn
         yield
     finally:
         server.should_exit = True
+        _, pending = await asyncio.wait([task], timeout=LINGER_SECONDS)
+        if pending:
+            connections.abort_closing()
         await task
 
 

@@ -12,6 +12,7 @@ from unit.https_server import Authority, Server
 from . import differences
 from .clocks import FakeClock
 from .harness import Subject
+from .issuing import IssuersApi
 from .stalls import StallWatch
 from .upstreams import MakeUpstream, Script, StubUpstream, Unbound, decent
 
@@ -143,6 +144,18 @@ def web(authority: Authority) -> Iterator[Server]:
     """An HTTPS server on loopback for feeds, scripted by the test."""
     with Server(authority.certificate()) as server:
         yield server
+
+
+@pytest.fixture
+def api(subject: Subject, authority: Authority, client_authority: Authority) -> IssuersApi:
+    """The daemon with an issuers' API, not yet started."""
+    return IssuersApi(subject, authority, client_authority)
+
+
+@pytest.fixture(scope="session")
+def client_authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Whose certificates the clients of the issuers' API have."""
+    return Authority(tmp_path_factory.mktemp("client-authority") / "ca")
 
 
 @pytest.fixture(scope="session")

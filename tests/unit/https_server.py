@@ -30,16 +30,24 @@ class Authority:
 
     def certificate(self, names: str = "DNS:localhost,IP:127.0.0.1", days: int = 2) -> ssl.SSLContext:
         """Of a server with these names; with no days it has expired already."""
-        extensions = f"subjectAltName={names}\nauthorityKeyIdentifier=keyid\nbasicConstraints=CA:FALSE\n"
-        (self._folder / "extensions").write_text(extensions)
-        self._openssl("req", *NEW_KEY, "-keyout", "server.key", "-out", "server.csr", "-subj", "/CN=server")
-        self._openssl(
-            *("x509", "-req", "-in", "server.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"),
-            *("-days", str(days), "-extfile", "extensions", "-out", "server.pem"),
-        )
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(self._folder / "server.pem", self._folder / "server.key")
+        context.load_cert_chain(*self.issue("server", names, days))
         return context
+
+    def issue(
+        self, subject: str, names: str = "DNS:localhost,IP:127.0.0.1", days: int = 2
+    ) -> tuple[Path, Path]:
+        """The files of a new certificate and its key. They replace an earlier one of this subject."""
+        extensions = "authorityKeyIdentifier=keyid\nbasicConstraints=CA:FALSE\n"
+        extensions += f"subjectAltName={names}\n" if names else ""
+        (self._folder / "extensions").write_text(extensions)
+        key, request, certificate = (f"{subject}.{kind}" for kind in ("key", "csr", "pem"))
+        self._openssl("req", *NEW_KEY, "-keyout", key, "-out", request, "-subj", f"/CN={subject}")
+        self._openssl(
+            *("x509", "-req", "-in", request, "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"),
+            *("-days", str(days), "-extfile", "extensions", "-out", certificate),
+        )
+        return self._folder / certificate, self._folder / key
 
     def _openssl(self, *arguments: str) -> None:
         done = subprocess.run(["openssl", *arguments], cwd=self._folder, capture_output=True, text=True)
