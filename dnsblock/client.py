@@ -110,6 +110,10 @@ class Client:
         """All orders, or those with a number."""
         return self._ask("GET", "/v1/orders", params=None if number is None else {"number": number})
 
+    def receipt(self, issuer: str, number: str) -> dict[str, Any]:
+        """A signed receipt of an order. Raises `Refused`."""
+        return self._ask("GET", f"{order_path(issuer, number)}/receipt", timeout=LONG_TIMEOUT_SECONDS)
+
     def approve(self, issuer: str, order_id: str, names: Sequence[str], reason: str) -> dict[str, Any]:
         """Releases held entries of an order, or without names everything in it. Raises `Refused`."""
         params = {"issuer": issuer, "order_id": order_id, "reason": reason}

@@ -27,6 +27,7 @@ from dnsblock.cli.orders import order
 from dnsblock.cli.probe import probe
 from dnsblock.cli.progress import reading, working
 from dnsblock.cli.published import partly, print_published
+from dnsblock.cli.receipt import receipt
 from dnsblock.errors import Exit, Problem, printable, shown
 from dnsblock.times import moment
 
@@ -449,3 +450,4 @@ for command in (
     lists.rollback,
 ):
     main.add_command(command)
+order.add_command(receipt)

@@ -34,6 +34,7 @@ from dnsblock.http.log import log_routes
 from dnsblock.http.order_check import order_check_routes
 from dnsblock.http.orders import Site, operator_routes, orders_routes
 from dnsblock.http.paths import RawPath
+from dnsblock.http.receipts import receipt_routes
 from dnsblock.http.submissions import Limits
 from dnsblock.names import NameRefused, address, canonical
 from dnsblock.orders.state import OrderState
@@ -113,6 +114,7 @@ def control_app(control: Control) -> ASGIApp:
             *operator_routes(control),
             *order_check_routes(control, site),
             *orders_routes(control, site),
+            *receipt_routes(control, local_caller),
         ],
         exception_handlers={HTTPException: improper, ClientDisconnect: improper, Exception: failed},
     )

@@ -16,6 +16,7 @@ from dnsblock.http.control import Control
 from dnsblock.http.events import Streams, events_routes
 from dnsblock.http.orders import Site, orders_routes
 from dnsblock.http.paths import RawPath
+from dnsblock.http.receipts import receipt_routes
 from dnsblock.http.submissions import FORM_BYTES, MAX_SIGNATURES_BYTES, Limits
 from dnsblock.orders.order import MAX_DOCUMENT_BYTES
 from dnsblock.orders.schema import MAX_ENTRIES
@@ -75,7 +76,11 @@ def issuers_app(control: Control, gate: Gate) -> ASGIApp:
 
     site = Site(gate.identify, LIMITS, gate.count_refused)
     app = Starlette(
-        routes=[*orders_routes(control, site), *events_routes(control, gate.identify, gate.streams)],
+        routes=[
+            *orders_routes(control, site),
+            *receipt_routes(control, gate.identify),
+            *events_routes(control, gate.identify, gate.streams),
+        ],
         exception_handlers={HTTPException: refuse, ClientDisconnect: refuse, Exception: fail},
     )
     app.router.redirect_slashes = False

@@ -169,9 +169,7 @@ def _page(view: View, caller: Caller, query: OrdersQuery) -> OrderPage:
     return OrderPage.model_validate({"orders": page, **facts})
 
 
-def _submitted(
-    site: Site, caller: Caller, served: Served | None, verdicts: Sequence[Verdict]
-) -> Response:
+def _submitted(site: Site, caller: Caller, served: Served | None, verdicts: Sequence[Verdict]) -> Response:
     """201 if the ledger has a new document; 200 if it has all of them already; otherwise the refusal."""
     codes = [_code(one) for one in verdicts if one["verdict"] == "refused"]
     for code in codes:

@@ -1,0 +1,46 @@
+"""The handler for receipts of orders, of the control API and of the issuers' API alike."""
+
+import asyncio
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from dnsblock.errors import Refused, printable
+from dnsblock.http.answers import ApiError
+from dnsblock.http.callers import Identify
+from dnsblock.http.control import Control
+from dnsblock.http.paths import order_in
+from dnsblock.policy.receipt import SignedReceipt, receipt_of
+
+
+def receipt_routes(control: Control, identify: Identify) -> list[Route]:
+    """`/v1/orders/ISSUER/NUMBER/receipt`."""
+
+    async def get_receipt(request: Request) -> Response:
+        """Signs a receipt of the present state, and a checkpoint of the ledger; records that."""
+        caller = await identify(request, "read")
+        view = control.view(caller.principal)
+        issuer, number = order_in(request)
+        publisher, state = view.publisher, view.state
+        life = state.known.of(issuer).latest(number) if caller.sees(issuer) else None
+        if life is None:  # or it is of another issuer: the response is the same
+            reason = f"there is no order {printable(number)} of {printable(issuer)}"
+            raise ApiError(404, "NOT_FOUND", reason)
+        recorder = publisher.recorder
+
+        def sign() -> SignedReceipt:
+            recorder.check()
+            facts = (publisher.policy, view.config, recorder.signer, recorder.now())
+            return receipt_of(life, state, *facts)
+
+        try:
+            receipt = await asyncio.to_thread(sign)
+        except (OSError, Refused) as err:  # a ledger that is not used proves nothing
+            reason = f"no receipt can be signed now: {err}"
+            raise ApiError(503, "UNAVAILABLE", reason) from err
+        if not await publisher.note([receipt.fact], caller.principal):
+            raise ApiError(503, "UNAVAILABLE", "the ledger cannot be written, so no receipt is given")
+        return JSONResponse(receipt.as_json())
+
+    return [Route("/v1/orders/{issuer}/{number}/receipt", get_receipt)]
