@@ -33,16 +33,16 @@ for command in (sign, verify):
 def submit(config_path: Path, as_json: bool, *, files: tuple[Path, ...]) -> None:
     """Submit order documents to the daemon, and print a verdict for each.
 
-    The daemon accepts a document as a whole or not at all. An entries file is read from the folder of its
-    document. The ledger stores everything, so no copy in the orders folder is needed. Documents may refer to
+    An entries file, and the signatures in FILE.sig, are read from the folder of their document. The ledger stores everything, so no copy in the orders folder is needed. Documents may refer to
     each other.
 
     \b
     accepted  in the ledger; takes effect at its time
     held      in the ledger; takes effect when the missing previous orders arrive
-    refused   not recorded; all problems are printed
+    refused   not in force; all problems are printed
 
-    Exit code 4 if a document is refused; the others are not affected.
+    Each entry of an accepted document has its own verdict, too. Entries that are held or refused are printed.
+    Exit code 4 if a document or an entry is refused; the others are not affected.
     """
     answer = client_of(config_path).submit([_read(file) for file in dict.fromkeys(files)])
     if as_json:
@@ -52,8 +52,14 @@ def submit(config_path: Path, as_json: bool, *, files: tuple[Path, ...]) -> None
             _print_verdict(one)
         if served := answer.get("served"):
             click.echo(f"serving serial {served['serial']}, {served['entries']:,} names enforced")
-    is_refused = any(one["verdict"] == "refused" for one in answer["documents"])
+    is_refused = any(_is_refused(one) for one in answer["documents"])
     sys.exit(Exit.REFUSED if is_refused else Exit.DONE)
+
+
+def _is_refused(one: dict[str, Any]) -> bool:
+    """Whether a document is refused, wholly or in part. A name that is given twice is enforced once."""
+    entries = (entry for entry in one["entry_verdicts"] if entry["code"] != "DUPLICATE")
+    return one["verdict"] == "refused" or any(entry["verdict"] == "refused" for entry in entries)
 
 
 def _read(file: Path) -> SignedFile:

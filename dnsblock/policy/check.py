@@ -17,7 +17,7 @@ from dnsblock.lists.store import Store
 from dnsblock.orders.book import Book
 from dnsblock.orders.conflicts import wrong_links
 from dnsblock.policy.serials import Serials
-from dnsblock.policy.snapshot import Draft, build, read, standing_notes
+from dnsblock.policy.snapshot import Draft, build, read, standing_notes, unsigned_notes
 
 
 class CheckedZone(TypedDict):
@@ -83,7 +83,12 @@ def check_all(path: Path, progress: Progress | None = None) -> Checked:
         }
         for zone, compiled in zip(config.zones, policy.zones, strict=True)
     ]
-    notes = (*draft.notes, *standing_notes(policy, config, draft.new), *_left_out(draft.lists))
+    notes = (
+        *draft.notes,
+        *unsigned_notes(config),
+        *standing_notes(policy, config, draft.new),
+        *_left_out(draft.lists),
+    )
     return Checked((*corrupt, *refused), tuple(zones), notes)
 
 

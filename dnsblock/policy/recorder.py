@@ -26,7 +26,7 @@ from dnsblock.orders.records import Fact
 from dnsblock.orders.state import State, derive
 from dnsblock.orders.verification import summary
 from dnsblock.policy.serials import Serials
-from dnsblock.policy.snapshot import NO_LISTS, Draft, Policy, build, standing_notes
+from dnsblock.policy.snapshot import NO_LISTS, Draft, Policy, build, standing_notes, unsigned_notes
 from dnsblock.policy.zones import ListZone
 from dnsblock.principal import DAEMON, Principal
 from dnsblock.signatures.notes import SignedCheckpoint
@@ -205,6 +205,7 @@ class Recorder:
         Raises `Refused` if none is left, and `OSError` at startup.
         """
         notes = (*draft.notes, *standing_notes(policy, draft.config, draft.accepted))
+        notes = (*notes, *unsigned_notes(draft.config)) if is_start else notes
         for note in notes:
             event(logging.WARNING, note)
         snapshot = policy.snapshot

@@ -252,14 +252,18 @@ def standing_notes(policy: Policy, config: Config, new: Sequence[Order]) -> tupl
         for note in order.notes
     ]
     issuers = {zone.issuer for zone in config.zones if not zone.is_shadow}
-    unsigned = [
-        f"the zone {zone.name} accepts unsigned orders: everybody who can submit one decides what is blocked"
-        for zone in config.zones
-        if zone.accepts_unsigned
-    ]
     unenforced = [
         f"{len(entries):,} entries of {issuer} are in force by its orders, and no zone enforces them"
         for issuer, entries in policy.state.in_force.items()
         if entries and issuer not in issuers
     ]
-    return (*unsigned, *held, *unenforced)
+    return (*held, *unenforced)
+
+
+def unsigned_notes(config: Config) -> tuple[str, ...]:
+    """Remarks on zones that accept unsigned orders: at each startup, and by `check`."""
+    return tuple(
+        f"the zone {zone.name} accepts unsigned orders: everybody who can submit one decides what is blocked"
+        for zone in config.zones
+        if zone.accepts_unsigned
+    )
