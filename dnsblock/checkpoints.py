@@ -51,6 +51,9 @@ class Checkpoints:
         """Follows the ledger until it is cancelled."""
         while True:
             try:
+                if self._publisher.recorder.is_touched:
+                    # Not only the next publish finds out that somebody has changed the ledger.
+                    await self._publisher.record(self._publisher.recorder.watch)
                 if self._is_due():
                     await self._send()
             except Exception:  # DNS and orders need no checkpoint
@@ -83,9 +86,10 @@ class Checkpoints:
             if self._record_is_due():
                 checkpoint = note.checkpoint
                 root = base64.b64encode(checkpoint.root).decode("ascii")
-                if await publisher.note([PublishedCheckpoint(checkpoint.size, root)], DAEMON):
-                    self._recorded_at = utc_now()
-                    note = await asyncio.to_thread(recorder.checkpoint_now)
+                facts = [PublishedCheckpoint(checkpoint.size, root)]
+                await publisher.note(facts, DAEMON)
+                self._recorded_at = utc_now()
+                note = await asyncio.to_thread(recorder.checkpoint_now)
         except Refused as err:
             if self._tried == 0.0 or time.monotonic() - self._tried > RETRY_SECONDS:
                 event(logging.ERROR, f"the ledger has no new checkpoint: {err}")

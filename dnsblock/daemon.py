@@ -231,7 +231,6 @@ class Daemon:
                 async with asyncio.timeout(max(0.0, min(self._seconds_to_next_change(), TICK_SECONDS))):
                     await publisher.has_published.wait()
             self._watch_engine()
-            publisher.watch_ledger()
             # If the clock is set back, changes that came too early are undone, up to the last record.
             is_set = recorder.watch_clock() or recorder.now() < publisher.policy.at
             if is_set or publisher.is_owed or self._seconds_to_next_change() <= 0:

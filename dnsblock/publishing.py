@@ -310,6 +310,7 @@ class Publisher:
         Lists that cannot be recorded stay at their previous versions and delay no order; an address that
         cannot be listened on stays, too.
         """
+        self.recorder.begin(is_tick=isinstance(change, ClockTick))
         bound = bind(draft.config, self.config, self._engine, self._http_endpoints())
         try:
             return self._commit_bound(replace(draft, config=bound.config), bound)
@@ -358,11 +359,6 @@ class Publisher:
         done: list[bool] = []
         await self.record(lambda: done.append(self.recorder.note(facts, by)))
         return all(done)
-
-    def watch_ledger(self) -> None:
-        """Notices a change of the ledger by somebody else within a second."""
-        if not self._publishing.locked():
-            self.recorder.watch()
 
     def settle(self, reason: str, former: Lists | None, former_policy: Policy | None = None) -> None:
         """Records that a snapshot is in force, and removes unneeded files of the former lists."""

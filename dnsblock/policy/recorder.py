@@ -93,6 +93,17 @@ class Recorder:
         """Raises `Refused` if nothing may be published."""
         self._book.check()
 
+    def begin(self, *, is_tick: bool) -> None:
+        """Call it first in a publish. Raises `Refused` if nothing may be published, except a clock tick."""
+        self.watch()
+        if not is_tick:
+            self.check()
+
+    @property
+    def is_touched(self) -> bool:
+        """Whether the file of the ledger is not as this process has left it, perhaps since it is writing."""
+        return self.mismatch is None and not self._book.ledger.is_untouched()
+
     def watch(self) -> None:
         """Finds out whether somebody else has changed the file of the ledger. Logs a new mismatch.
 
