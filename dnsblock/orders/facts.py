@@ -12,6 +12,10 @@ from dnsblock.principal import Principal
 
 # ------- An accepted order -------
 
+# Bounds of one record, whose line must stay shorter than the ledger reads.
+MAX_REASONS = 1000  # different ones
+MAX_RANGES = 200_000  # runs of entries with the same verdict
+
 
 @dataclass(frozen=True, slots=True)
 class Judged:
@@ -66,11 +70,17 @@ def _grouped(verdicts: Iterable[EntryVerdict]) -> list[dict[str, Any]]:
     """Verdicts with the same reason as one object. `BULK` holds a hundred thousand entries at once."""
     found: dict[tuple[str, str, str], list[int]] = {}
     for one in verdicts:
-        found.setdefault((one.verdict, one.code, one.reason), []).append(one.index)
+        reason = one.reason if len(found) < MAX_REASONS else "as other entries"
+        found.setdefault((one.verdict, one.code, reason), []).append(one.index)
     return [
         {"verdict": verdict, "code": code, "reason": reason, "indexes": list(_ranges(sorted(indexes)))}
         for (verdict, code, reason), indexes in found.items()
     ]
+
+
+def count_ranges(verdicts: Iterable[EntryVerdict]) -> int:
+    """The runs of entries that a record of these verdicts names."""
+    return sum(len(group["indexes"]) for group in _grouped(verdicts))
 
 
 def _ranges(indexes: list[int]) -> Iterator[list[int]]:
