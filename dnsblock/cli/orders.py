@@ -33,8 +33,8 @@ for command in (sign, verify):
 def submit(config_path: Path, as_json: bool, *, files: tuple[Path, ...]) -> None:
     """Submit order documents to the daemon, and print a verdict for each.
 
-    An entries file, and the signatures in FILE.sig, are read from the folder of their document. The ledger stores everything, so no copy in the orders folder is needed. Documents may refer to
-    each other.
+    An entries file, and the signatures in FILE.sig, are read from the folder of their document. The ledger
+    stores everything, so no copy in the orders folder is needed. Documents may refer to each other.
 
     \b
     accepted  in the ledger; takes effect at its time

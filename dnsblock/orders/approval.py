@@ -8,6 +8,8 @@ from dnsblock.orders.facts import Approval
 from dnsblock.orders.issuer import IssuerOrders
 from dnsblock.orders.spelling import read_name
 
+MAX_NAMES = 100_000  # in one approval
+
 
 def approval_of(
     orders: IssuerOrders, issuer: str, order_id: str, names: Sequence[str], reason: str
@@ -24,6 +26,9 @@ def approval_of(
     if order.judgement.is_proposed:
         why = "is only proposed: an officer of the issuer must sign it; the operator cannot approve it"
         raise Refused([Problem(f"issuer {issuer}", None, order_id, why)])
+    if len(names) > MAX_NAMES:
+        why = f"more than {MAX_NAMES:,} entries: approve the whole order, or do it in several steps"
+        raise Refused([Problem(f"order {order_id}", None, "", why)])
     held = {one.index for one in order.judgement.held}
     is_held = life.standing is not None and life.standing.state == "held"
     if not names:
