@@ -16,14 +16,23 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+def boot_time() -> float:
+    """Seconds since the machine started. It cannot be set, and goes on while the machine is suspended.
+
+    The monotonic clock stands still meanwhile (clock_gettime(2)): a suspended machine would look like a wall
+    clock that was set ahead.
+    """
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 class Clock:
     """The clock for enforcement. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self.floor = datetime.min.replace(tzinfo=UTC)  # the time of the last record
-        # The last readings of the wall clock and of the monotonic clock, which cannot be set.
-        self._wall, self._monotonic = utc_now(), time.monotonic()
+        # The last readings of the wall clock and of the clock that cannot be set.
+        self._wall, self._boot = utc_now(), boot_time()
         self._before_step: tuple[datetime, float, datetime] | None = None  # the same readings, and the floor
 
     def now(self) -> datetime:
@@ -51,21 +60,22 @@ class Clock:
     def behind(self) -> timedelta:
         """How far the wall clock is behind the last record; 0 if it is not."""
         with self._lock:
-            return max(self.floor - self._read(), timedelta())
+            now = self._read()  # first: it may move the floor
+            return max(self.floor - now, timedelta())
 
     def _read(self) -> datetime:
         """Reads the wall clock, and detects a step ahead that was undone.
 
         Records in between have a wrong time, so they set no floor.
         """
-        wall, monotonic = utc_now(), time.monotonic()
-        step = (wall - self._wall) - timedelta(seconds=monotonic - self._monotonic)
+        wall, boot = utc_now(), boot_time()
+        step = (wall - self._wall) - timedelta(seconds=boot - self._boot)
         if self._before_step is None:
             if step > STEP and self._wall >= self.floor:
-                self._before_step = (self._wall, self._monotonic, self.floor)
+                self._before_step = (self._wall, self._boot, self.floor)
         elif abs(step) > STEP:
             then, at, floor = self._before_step
-            if abs(wall - then - timedelta(seconds=monotonic - at)) <= STEP:
+            if abs(wall - then - timedelta(seconds=boot - at)) <= STEP:
                 self.floor, self._before_step = floor, None
-        self._wall, self._monotonic = wall, monotonic
+        self._wall, self._boot = wall, boot
         return wall

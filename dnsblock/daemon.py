@@ -137,7 +137,8 @@ class Daemon:
         if is_restart:
             successor.begin()
         event(logging.INFO, "stopped")
-        if self.publisher.inputs.are_being_read or self.impact_runs.reader_at_work.locked():
+        busy = (self.publisher.ahead.at_work, self.impact_runs.reader_at_work)
+        if self.publisher.inputs.are_being_read or any(lock.locked() for lock in busy):
             # A reader may hang on a slow disk; ledger and history are closed.
             os._exit(0)
 
@@ -173,6 +174,7 @@ class Daemon:
                 tasks.create_task(follower)
                 for follower in (
                     self._follow_clock(),
+                    self.publisher.ahead.follow(self.publisher),
                     self._follow_hangups(),
                     self.statements.run(self._orders, self.publisher.may_have_orders),
                     self.refresher.run(lambda: self.config),

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from dnsblock._engine import Engine
+from dnsblock.ahead import Ahead
 from dnsblock.change import (
     Change,
     ClockTick,
@@ -125,10 +126,10 @@ class Publisher:
         self.published_at = started.at
         self.last_publish = _last_at_startup(started)
         self.inputs = Inputs(started.draft)
-        self.has_published = asyncio.Event()  # wakes the task that waits for the next scheduled change
+        # The first event wakes the task that waits for the next scheduled change.
+        self.ahead, self.has_published, self.is_stopping = Ahead(), asyncio.Event(), False
         self.may_have_orders = asyncio.Event()  # wakes the task that compares status statements
         self.may_have_orders.set()
-        self.is_stopping = False
         self._engine, self._observer = engine, observer
         self._take_over, self._http_endpoints = take_over, http_endpoints
         self.rules = started.draft.rules
@@ -240,7 +241,7 @@ class Publisher:
 
     # ------- Commit: ledger, lists, serial, engine -------
 
-    def _draft(self) -> Draft:
+    def draft(self) -> Draft:
         """The state in force, as a draft. It compiles no list, so an uncompilable list delays no order."""
         references = self.inputs.references
         return Draft(self.config, self.lists, self.rules, (), references=references, keeps_list_zones=True)
@@ -251,7 +252,7 @@ class Publisher:
             if self.is_stopping:
                 raise Refused([Problem("dnsblock", None, "", "is stopping: nothing is published")])
             # Created under the lock: an older draft would revert the publish that this one waited for.
-            draft = read if isinstance(read, Draft) else self._draft()
+            draft = read if isinstance(read, Draft) else self.draft()
             if isinstance(change, LedgerEntries):
                 draft = replace(draft, new=change.new, signed=change.signed, notes=change.notes)
                 draft = replace(draft, annulments=change.annulments, approvals=change.approvals)
@@ -279,6 +280,7 @@ class Publisher:
             is_new = self.lists.versions != former_lists.versions
             if changed or is_new or done.accepted or isinstance(change, ClockTick | LedgerEntries):
                 await asyncio.to_thread(self.settle, change.reason, former_lists, former.policy)
+            self.ahead.has_settled.set()
             if done.failure is not None:
                 raise done.failure
             facts = (snapshot.serial, snapshot.digest, self.entries, changed, draft.restart_needed)
@@ -323,10 +325,10 @@ class Publisher:
             # The current lists: others may have been published since the draft was read.
             lists = self.lists.read(draft.config, utc_now(), only=NONE)
             draft = replace(draft, lists=lists)
-        draft = draft.after(self.recorder.ledger.orders, self.recorder.now())
-        former = {**self.policy.lists, **draft.list_zones}
-        keeps_former = draft.keeps_list_zones
-        policy = self.recorder.compile(draft, former, keeps_former=keeps_former, in_force=self.policy)
+        now = self.recorder.now()
+        draft = draft.after(self.recorder.ledger.orders, now)
+        zones, former = {**self.policy.lists, **draft.list_zones}, self.ahead.nearest(self.policy, now)
+        policy = self.recorder.compile(draft, zones, keeps_list_zones=draft.keeps_list_zones, former=former)
         self._engine.check(policy.snapshot)
         draft = self.recorder.append(draft)
         failure: Exception | None = None
@@ -335,8 +337,7 @@ class Publisher:
         except (HistoryUnwritable, OSError, Refused) as err:
             failure = err
             draft = replace(draft, lists=self.lists.instead_of(draft.config))
-            former = {**self.policy.lists}
-            policy = self.recorder.compile(draft, former, keeps_former=True, in_force=self.policy)
+            policy = self.recorder.compile(draft, self.policy.lists, keeps_list_zones=True, former=former)
         policy, notes = self.recorder.record(draft, policy)
         self._engine.publish(policy.snapshot, draft.rules, engine_settings(draft.config), bound.listening)
         return _Committed(bound, policy, draft.lists, notes, failure, draft.accepted)

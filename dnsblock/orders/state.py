@@ -145,8 +145,14 @@ def _issuer(orders: IssuerOrders, at: datetime, former: IssuerState | None) -> I
         changed = {sha256 for sha256, life in orders.lives.items() if old.get(sha256) is not life}
         changed |= orders.changed_between(former.at, at)
         parts, states = dict(former.in_force.parts), dict(former.states)
+        for gone in old.keys() - orders.lives.keys():  # another ledger: the operator has accepted a restore
+            parts.pop(gone, None)
+            del states[gone]
+            changed.add(gone)
     for sha256, life in (
-        orders.lives.items() if former is None else [(one, orders.lives[one]) for one in changed]
+        orders.lives.items()
+        if former is None
+        else [(one, orders.lives[one]) for one in changed if one in orders.lives]
     ):
         now = life.in_force(at)
         before_now = parts.get(sha256)

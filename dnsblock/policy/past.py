@@ -22,7 +22,7 @@ from dnsblock.orders.state import Entries, derive
 from dnsblock.policy import prefixes
 from dnsblock.policy.engine_settings import nat64_prefixes
 from dnsblock.policy.explain import Explanation, explain
-from dnsblock.policy.snapshot import Policy, place
+from dnsblock.policy.snapshot import Policy, placement
 from dnsblock.policy.zones import compile_orders, list_rule
 from dnsblock.times import utc
 
@@ -92,7 +92,7 @@ class Past:
                 compiled = self._list_at(zone, covers, when, notes)
             else:
                 continue
-            placed.append(place(zone, compiled, None))
+            placed.append(placement(zone, compiled, None).place())
         snapshot = Snapshot(placed, self._serial_at(when), nat64)
         return explain(target, Policy(snapshot, tuple(placed), state, when), self.config), notes
 

@@ -169,26 +169,23 @@ class Recorder:
     def compile(
         self,
         draft: Draft,
-        former: Mapping[str, ListZone] = NO_LISTS,
+        list_zones: Mapping[str, ListZone] = NO_LISTS,
         *,
-        keeps_former: bool = False,
-        in_force: Policy | None = None,
+        keeps_list_zones: bool = False,
+        former: Policy | None = None,
+        at: datetime | None = None,
     ) -> Policy:
-        """Compiles the policy of a draft for now. Raises `Refused` if the serials are used up.
+        """Compiles the policy of a draft for a time, by default now. Raises `Refused` without a free serial.
 
-        `former`, `in_force`: zones that need not be compiled again, or only in part.
+        `former`, `list_zones`: zones that need not be compiled again, or only in part.
         """
-        now = self.now()
-        orders = draft.orders(self.ledger.orders, now)
-        facts = (draft.config, draft.lists, orders, now, self._serials)
-        if in_force is None:
-            return build(*facts, former=former, keeps_former=keeps_former)
+        when = self.now() if at is None else at
+        orders = draft.orders(self.ledger.orders, when)
         return build(
-            *facts,
+            *(draft.config, draft.lists, orders, when, self._serials),
             former=former,
-            keeps_former=keeps_former,
-            former_state=in_force.state,
-            former_orders=in_force.orders,
+            list_zones=list_zones,
+            keeps_list_zones=keeps_list_zones,
         )
 
     def append(self, draft: Draft) -> Draft:

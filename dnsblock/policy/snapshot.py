@@ -161,6 +161,7 @@ class Policy:
     nat64: Sequence[tuple[IPv6Address, int]] = ()  # the NAT64 prefixes of the snapshot
     lists: Mapping[str, ListZone] = field(default_factory=dict)  # the zones of lists, by name
     orders: Mapping[str, OrderZone] = field(default_factory=dict)  # the zones of orders, by name
+    plan: tuple["Placement", ...] = ()  # how the zones are placed
 
     @property
     def zones(self) -> tuple[PolicyZone, ...]:
@@ -172,6 +173,21 @@ class Policy:
         return replace(self, snapshot=Snapshot(self.placed, serial, self.nat64))
 
 
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """A compiled zone, and its options in a snapshot."""
+
+    zone: PolicyZone
+    due: int | None  # Unix time of its next scheduled change
+    judges_targets: bool
+    is_shadow: bool
+
+    def place(self) -> PlacedZone:
+        """The same for the engine."""
+        options = {"judges_targets": self.judges_targets, "is_shadow": self.is_shadow}
+        return PlacedZone(self.zone, next_change_at=self.due, **options)
+
+
 def build(
     config: Config,
     lists: Lists,
@@ -179,44 +195,44 @@ def build(
     now: datetime,
     serials: Serials,
     *,
-    former_state: State | None = None,
-    former: Mapping[str, ListZone] = NO_LISTS,
-    keeps_former: bool = False,
-    former_orders: Mapping[str, OrderZone] = NO_ORDERS,
+    former: Policy | None = None,
+    list_zones: Mapping[str, ListZone] = NO_LISTS,
+    keeps_list_zones: bool = False,
 ) -> Policy:
     """Compiles the snapshot for `now`. It gets a higher serial if its content differs from the last one.
 
-    `former`, `former_orders`: zones that need not be compiled again, or only in part.
+    `former`: any other policy. Its zones are used where they are the same, so the result does not depend
+    on it. `list_zones`: the same for the zones of lists.
     """
-    state = derive(orders, now, former_state)
-    list_zones = compile_lists(config, lists, former, keeps_former=keeps_former)
+    state = derive(orders, now, None if former is None else former.state)
+    lists_now = compile_lists(config, lists, list_zones, keeps_former=keeps_list_zones)
     order_zones: dict[str, OrderZone] = {}
-    placed: list[PlacedZone] = []
+    plan: list[Placement] = []
     for zone in config.zones:
         due: int | None = None
         if zone.issuer is None:
-            compiled = list_zones[zone.name].compiled
+            compiled = lists_now[zone.name].compiled
         else:
             change = state.next_change_of(zone.issuer)
             due = None if change is None else int(change.timestamp())
-            before = former_orders.get(zone.name)
+            before = None if former is None else former.orders.get(zone.name)
             order_zone = compile_orders(zone, config, state.entries_of(zone.issuer), before)
             order_zones[zone.name], compiled = order_zone, order_zone.compiled
-        placed.append(place(zone, compiled, due))
+        plan.append(placement(zone, compiled, due))
     nat64 = nat64_prefixes(config)
+    facts = (state, now, nat64, lists_now, order_zones, tuple(plan))
+    if former is not None and (former.plan, former.nat64) == (tuple(plan), nat64):
+        same = Policy(former.snapshot, former.placed, *facts)
+        serial = serials.next(same.snapshot.digest)
+        return same if serial == same.snapshot.serial else same.with_serial(serial)
+    placed = tuple(one.place() for one in plan)
     serial = serials.next(Snapshot.digest_of(placed, nat64))
-    snapshot = Snapshot(placed, serial, nat64)
-    return Policy(snapshot, tuple(placed), state, now, nat64, list_zones, order_zones)
+    return Policy(Snapshot(placed, serial, nat64), placed, *facts)
 
 
-def place(zone: Zone, compiled: PolicyZone, due: int | None) -> PlacedZone:
+def placement(zone: Zone, compiled: PolicyZone, due: int | None) -> Placement:
     """A compiled zone with its options. `due`: the Unix time of its next scheduled change."""
-    return PlacedZone(
-        compiled,
-        next_change_at=due,
-        judges_targets=zone.judges_targets,
-        is_shadow=zone.is_shadow,
-    )
+    return Placement(compiled, due, zone.judges_targets, zone.is_shadow)
 
 
 def policy_at(policy: Policy, orders: Orders, at: datetime, config: Config) -> Policy:

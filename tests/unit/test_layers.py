@@ -16,7 +16,7 @@ LAYERS = [
     {"http"},
     {"actions", "verification", "checkpoints"},
     {"publishing"},
-    {"change", "inputs", "startup", "listeners"},
+    {"ahead", "change", "inputs", "startup", "listeners"},
     {"policy"},
     {"orders", "lists", "probe"},
     {"log", "notify", "process", "handover", "privileges", "access"},

@@ -1,0 +1,85 @@
+"""Compiles the policy of the next scheduled change before it comes, so that the clock tick only swaps it.
+
+`Publisher` uses it; the daemon runs `Ahead.follow` as a task. It only saves time: a commit derives and
+compiles everything again that differs from the policy made here. So no change of orders, lists or
+configuration has to invalidate it.
+"""
+
+import asyncio
+import contextlib
+import logging
+import threading
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from dnsblock.log import event
+from dnsblock.orders.orders import Orders
+from dnsblock.policy.recorder import Recorder
+from dnsblock.policy.snapshot import Draft, Policy
+from dnsblock.times import utc
+
+HORIZON = timedelta(minutes=10)  # longer before a change, nothing is compiled: orders may still come
+LOOK_SECONDS = 1.0  # how often the time until the next change is looked at
+
+
+class Publishes(Protocol):
+    """The publisher, as far as it is used here."""
+
+    policy: Policy  # in force
+    recorder: Recorder
+
+    def draft(self) -> Draft:
+        """The state in force, as a draft."""
+
+
+class Ahead:
+    """The policy of the next scheduled change, once it is compiled."""
+
+    def __init__(self) -> None:
+        self.has_settled = asyncio.Event()  # a publish is over, with its records
+        self.at_work = threading.Lock()  # held by the thread that compiles
+        self._policy: Policy | None = None
+        self._made_from: tuple[Policy, Orders] | None = None
+
+    def nearest(self, in_force: Policy, now: datetime) -> Policy:
+        """The policy with which one for `now` has most in common."""
+        ahead = self._policy
+        return in_force if ahead is None or now < ahead.at else ahead
+
+    async def follow(self, publisher: Publishes) -> None:
+        """Compiles the policy of each next change, until it is cancelled."""
+        while True:
+            self.has_settled.clear()
+            await self._compile(publisher)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await self.has_settled.wait()
+
+    async def _compile(self, publisher: Publishes) -> None:
+        """Compiles the policy of the next change if that is near; again if anything was published since."""
+        policy, recorder = publisher.policy, publisher.recorder
+        made_from = (policy, recorder.ledger.orders)
+        change = policy.state.next_change_at
+        if change is None or change - recorder.now() > HORIZON:
+            self._policy = self._made_from = None
+            return
+        if self._made_from is not None and _are_same(self._made_from, made_from):
+            return
+        self._made_from = made_from
+        former = policy if self._policy is None else self._policy
+        try:
+            work = asyncio.to_thread(self._run, recorder, publisher.draft(), policy, former, change)
+            self._policy = await work
+            event(logging.DEBUG, "the next scheduled change is compiled ahead", at=utc(change))
+        except Exception as err:  # the tick compiles again, and reports why it fails
+            event(logging.WARNING, f"the next scheduled change could not be compiled ahead: {err}")
+
+    def _run(
+        self, recorder: Recorder, draft: Draft, in_force: Policy, former: Policy, at: datetime
+    ) -> Policy:
+        with self.at_work:
+            return recorder.compile(draft, in_force.lists, keeps_list_zones=True, former=former, at=at)
+
+
+def _are_same(one: tuple[Policy, Orders], other: tuple[Policy, Orders]) -> bool:
+    return all(a is b for a, b in zip(one, other, strict=True))
