@@ -250,7 +250,7 @@ def policy_at(policy: Policy, orders: Orders, at: datetime, config: Config) -> P
             before = policy.orders.get(zone.name)
             made = compile_orders(zone, config, state.entries_of(zone.issuer), before)
             order_zones[zone.name], compiled = made, made.compiled
-        placed.append(place(zone, compiled, None))
+        placed.append(placement(zone, compiled, None).place())
     snapshot = Snapshot(placed, policy.snapshot.serial, policy.nat64)
     return replace(policy, snapshot=snapshot, placed=tuple(placed), state=state, at=at, orders=order_zones)
 
