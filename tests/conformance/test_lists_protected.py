@@ -80,11 +80,12 @@ def test_a_subtree_entry_above_a_protected_name_is_skipped(subject: Subject):
     assert is_logged(subject, "PROTECTED", "bank.example", levels=["warning"])
 
 
-def test_an_order_may_block_a_protected_name(subject: Subject):
-    """Protected names are protected from lists: an order is signed for by an authority."""
-    zones = [list_zone(every_s=DAY), ORDERS_ZONE]
-    orders = [block("B-1", ["bank.example"])]
-    subject.start(zones=zones, protected=["bank.example"], lists={"list.txt": BASE}, orders=orders)
+def test_an_order_that_is_in_force_still_blocks_a_name_that_becomes_protected(subject: Subject):
+    """Only an order lifts an order: the guard of orders judges when one arrives."""
+    config = {"zones": [list_zone(every_s=DAY), ORDERS_ZONE], "lists": {"list.txt": BASE}}
+    subject.start(orders=[block("B-1", ["bank.example"])], **config)
+    subject.configure(protected=["bank.example"], **config)
+    subject.reload()
     assert enforced(subject, "bank.example") == [True]
 
 
