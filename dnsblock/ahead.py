@@ -35,9 +35,10 @@ class Publishes(Protocol):
 class Ahead:
     """The policy of the next scheduled change, once it is compiled."""
 
-    def __init__(self) -> None:
+    def __init__(self, at_work: threading.Lock) -> None:
+        """`at_work` is held by the thread that compiles."""
         self.has_settled = asyncio.Event()  # a publish is over, with its records
-        self.at_work = threading.Lock()  # held by the thread that compiles
+        self._at_work = at_work
         self._policy: Policy | None = None
         self._made_from: tuple[Policy, Orders] | None = None
 
@@ -77,7 +78,7 @@ class Ahead:
     def _run(
         self, recorder: Recorder, draft: Draft, in_force: Policy, former: Policy, at: datetime
     ) -> Policy:
-        with self.at_work:
+        with self._at_work:
             return recorder.compile(draft, in_force.lists, keeps_list_zones=True, former=former, at=at)
 
 

@@ -137,8 +137,7 @@ class Daemon:
         if is_restart:
             successor.begin()
         event(logging.INFO, "stopped")
-        busy = (self.publisher.ahead.at_work, self.impact_runs.reader_at_work)
-        if self.publisher.inputs.are_being_read or any(lock.locked() for lock in busy):
+        if self.publisher.inputs.are_being_read or self.impact_runs.reader_at_work.locked():
             # A reader may hang on a slow disk; ledger and history are closed.
             os._exit(0)
 

@@ -66,11 +66,13 @@ class Inputs:
         self._secrets = started.secrets
         # Held by the threads that read, even after their callers have given up.
         self._reader_at_work, self._lister_at_work = threading.Lock(), threading.Lock()
+        self.compiler_at_work = threading.Lock()  # the same for the compilation of the next scheduled change
 
     @property
     def are_being_read(self) -> bool:
-        """Whether a thread still reads."""
-        return self._reader_at_work.locked() or self._lister_at_work.locked()
+        """Whether a thread still reads or compiles."""
+        locks = (self._reader_at_work, self._lister_at_work, self.compiler_at_work)
+        return any(lock.locked() for lock in locks)
 
     def adopt(self, draft: Draft) -> None:
         """Keeps the secrets and the digests of referenced files, once they are in force."""

@@ -126,8 +126,9 @@ class Publisher:
         self.published_at = started.at
         self.last_publish = _last_at_startup(started)
         self.inputs = Inputs(started.draft)
-        # The first event wakes the task that waits for the next scheduled change.
-        self.ahead, self.has_published, self.is_stopping = Ahead(), asyncio.Event(), False
+        self.ahead = Ahead(self.inputs.compiler_at_work)
+        self.has_published = asyncio.Event()  # wakes the task that waits for the next scheduled change
+        self.is_stopping = False
         self.may_have_orders = asyncio.Event()  # wakes the task that compares status statements
         self.may_have_orders.set()
         self._engine, self._observer = engine, observer
