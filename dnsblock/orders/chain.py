@@ -34,10 +34,10 @@ class Chain:
         """Adds an order, which may close a gap. Returns the orders whose verdict may have changed."""
         if order.seq is None:
             return []
+        waiting = self.waiting
         among = self._numbered if order.annulled is None else self._annulled
         among[order.seq] = [*among.get(order.seq, ()), order]
         self._highest = max(self._highest, order.seq)
-        waiting = self.waiting
         return [*self._numbered.get(order.seq, ()), *waiting, *self._follow(order.seq)]
 
     @property

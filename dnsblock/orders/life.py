@@ -1,10 +1,10 @@
 """One order and its effect at each time: when its entries start, and when and by what they end."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from dnsblock.orders.order import Entry, Order
 from dnsblock.orders.schema import Action
@@ -26,8 +26,7 @@ StateName = Literal[
 _ENDED: Mapping[Action, StateName] = {"unblock": "lifted", "revoke": "revoked", "supersede": "superseded"}
 
 
-@dataclass(frozen=True, slots=True)
-class InForce:
+class InForce(NamedTuple):
     """An entry in force, and its order."""
 
     entry: Entry
@@ -38,16 +37,49 @@ class InForce:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The entries of one order that are in force."""
+    """The entries of one order that are in force. They are not copied: there may be millions."""
 
-    items: tuple[InForce, ...]
-    answers: frozenset[str | None]  # the answer profiles of its entries
+    order: Order
+    indexes: tuple[int, ...] | None  # of its entries; None: all
+    answers: frozenset[str | None] = field(compare=False)  # the answer profiles of these entries
 
     @classmethod
-    def of(cls, items: Iterable[InForce]) -> "Part":
-        """The part with these entries."""
-        own = tuple(items)
-        return cls(own, frozenset(item.entry.answer for item in own))
+    def of(cls, order: Order, indexes: Iterable[int] | None = None) -> "Part":
+        """All entries of an order, or those with these indexes."""
+        own = None if indexes is None else tuple(indexes)
+        entries = order.entries if own is None else (order.entries[index] for index in own)
+        return cls(order, own, frozenset(entry.answer for entry in entries))
+
+    def __len__(self) -> int:
+        return len(self.order.entries) if self.indexes is None else len(self.indexes)
+
+    @property
+    def kind(self) -> Literal["block", "exempt"]:
+        """What the entries do."""
+        return "exempt" if self.order.action == "exempt" else "block"
+
+    @property
+    def entries(self) -> Iterable[Entry]:
+        """The entries."""
+        every = self.order.entries
+        return every if self.indexes is None else (every[index] for index in self.indexes)
+
+    @property
+    def items(self) -> Iterator[InForce]:
+        """The entries with their order."""
+        kind, order = self.kind, self.order
+        return (InForce(entry, kind, order.order_id, order.effective_at) for entry in self.entries)
+
+    def is_same(self, other: "Part | None") -> bool:
+        """Whether another part has the same entries of the same order."""
+        return other is not None and (other.order.sha256, other.indexes) == (self.order.sha256, self.indexes)
+
+    def only(self, names: Collection[str]) -> "Part | None":
+        """The part of these entries with one of the names."""
+        every = self.order.entries
+        among = range(len(every)) if self.indexes is None else self.indexes
+        found = [index for index in among if every[index].name in names]
+        return Part.of(self.order, found) if found else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +119,6 @@ class Life:
     had_ended: int = 0  # of these: entries that something else had ended before
     notes: tuple[str, ...] = ()
 
-    @property
-    def kind(self) -> Literal["block", "exempt"]:
-        """What its entries do."""
-        return "exempt" if self.order.action == "exempt" else "block"
-
     def is_annulled(self, at: datetime) -> bool:
         """Whether the operator had annulled it by that time."""
         return self.order.is_annulled(at)
@@ -104,29 +131,29 @@ class Life:
         """Whether it has expired."""
         return self.order.expires_at is not None and at >= self.order.expires_at
 
-    def in_force(self, at: datetime) -> tuple[InForce, ...]:
-        """The entries in force at a time."""
+    def in_force(self, at: datetime) -> Part | None:
+        """The entries in force at a time; None if there are none."""
+        order = self.order
+        if not order.entries or not self._may_apply(at) or any(end.covers(at) for end in self.whole):
+            return None
+        if not order.judgement.idle and not self.ends:
+            return Part.of(order)
+        free = tuple(index for index in range(len(order.entries)) if self._is_free(index, at))
+        if not free:
+            return None
+        return Part.of(order, None if len(free) == len(order.entries) else free)
+
+    def _may_apply(self, at: datetime) -> bool:
         order = self.order
         if self.standing is not None or order.action not in ("block", "supersede", "exempt"):
-            return ()
-        if not self.has_started(at) or self.is_over(at) or self.is_annulled(at):
-            return ()
-        if any(end.covers(at) for end in self.whole):
-            return ()
-        idle, ends, kind = order.judgement.idle, self.ends, self.kind
-        entries: Iterator[Entry] = iter(order.entries)
-        if idle or ends:
-            entries = (entry for index, entry in enumerate(order.entries) if self._is_free(index, at))
-        return tuple(InForce(entry, kind, order.order_id, order.effective_at) for entry in entries)
+            return False
+        return self.has_started(at) and not self.is_over(at) and not self.is_annulled(at)
 
     def is_in_force(self, index: int, at: datetime) -> bool:
         """Whether one entry is in force at a time."""
-        order = self.order
-        if self.standing is not None or order.action not in ("block", "supersede", "exempt"):
+        if not self._may_apply(at) or any(end.covers(at) for end in self.whole):
             return False
-        if not self.has_started(at) or self.is_over(at) or self.is_annulled(at):
-            return False
-        return self._is_free(index, at) and not any(end.covers(at) for end in self.whole)
+        return self._is_free(index, at)
 
     def _is_free(self, index: int, at: datetime) -> bool:
         """Whether an entry is neither held, nor refused, nor ended."""

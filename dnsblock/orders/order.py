@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from dnsblock import document
 from dnsblock.document import Document, Place
@@ -41,9 +41,8 @@ MAX_DOCUMENT_BYTES = 1 << 20
 MAX_ENTRIES_FILE_BYTES = 256 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A name that an order blocks or exempts."""
+class Entry(NamedTuple):
+    """A name that an order blocks or exempts. A tuple, since there may be millions."""
 
     name: str  # canonical
     match: Match

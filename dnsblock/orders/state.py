@@ -4,7 +4,7 @@ This state is never stored; the compiler, `status` and the timer derive it here.
 former state is taken from that.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -40,12 +40,12 @@ class Entries:
 
     def __init__(self, parts: Mapping[str, Part]) -> None:
         self.parts = parts
-        self._count = sum(len(part.items) for part in parts.values())
+        self._count = sum(map(len, parts.values()))
 
-    @classmethod
-    def of(cls, items: Iterable[InForce]) -> "Entries":
-        """Some entries, as one part."""
-        return cls({"": Part.of(items)})
+    def only(self, names: Collection[str]) -> "Entries":
+        """The entries with one of these names."""
+        found = ((sha256, part.only(names)) for sha256, part in self.parts.items())
+        return Entries({sha256: part for sha256, part in found if part is not None})
 
     def __iter__(self) -> Iterator[InForce]:
         for part in self.parts.values():
@@ -67,7 +67,12 @@ class Entries:
 
     def named(self, names: Collection[str]) -> list[InForce]:
         """The entries with one of these names."""
-        return [item for part in self.parts.values() for item in part.items if item.entry.name in names]
+        return [
+            InForce(entry, part.kind, part.order.order_id, part.order.effective_at)
+            for part in self.parts.values()
+            for entry in part.entries
+            if entry.name in names
+        ]
 
 
 NO_ENTRIES = Entries({})
@@ -156,11 +161,11 @@ def _issuer(orders: IssuerOrders, at: datetime, former: IssuerState | None) -> I
     ):
         now = life.in_force(at)
         before_now = parts.get(sha256)
-        if not now:
+        if now is None:
             parts.pop(sha256, None)
-        elif before_now is None or before_now.items != now:
-            parts[sha256] = Part.of(now)
-        states[sha256] = _state(life, len(now), at)
+        elif not now.is_same(before_now):
+            parts[sha256] = now
+        states[sha256] = _state(life, 0 if now is None else len(now), at)
     in_force = former.in_force if former is not None and not changed else Entries(parts)
     return IssuerState(orders, at, in_force, states)
 

@@ -6,11 +6,12 @@ do not matter for the comparison: it is about the documents. docs/orders.md desc
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from dnsblock.orders.issuer import IssuerOrders
+from dnsblock.orders.life import InForce, Life
 from dnsblock.orders.order import Order
 from dnsblock.orders.orders import Orders
 from dnsblock.orders.schema import Statement
@@ -119,10 +120,15 @@ def _content(covered: list[Order], at: datetime, seq: int | None) -> Content:
     lines = [
         f"{item.kind} {item.entry.match} {item.entry.name} {item.order_id}\n".encode()
         for life in IssuerOrders.of(meant).lives.values()
-        for item in life.in_force(at)
+        for item in _items(life, at)
     ]
     lines.sort()
     return Content(seq, len(lines), hashlib.sha256(b"".join(lines)).hexdigest())
+
+
+def _items(life: Life, at: datetime) -> Iterable[InForce]:
+    part = life.in_force(at)
+    return () if part is None else part.items
 
 
 class Statements:

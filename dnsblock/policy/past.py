@@ -18,7 +18,7 @@ from dnsblock.orders.ledger import Ledger
 from dnsblock.orders.order import Entry
 from dnsblock.orders.orders import Orders, fold
 from dnsblock.orders.spans import spans_of
-from dnsblock.orders.state import Entries, derive
+from dnsblock.orders.state import derive
 from dnsblock.policy import prefixes
 from dnsblock.policy.engine_settings import nat64_prefixes
 from dnsblock.policy.explain import Explanation, explain
@@ -86,7 +86,7 @@ class Past:
         wanted, placed = set(covers), list[PlacedZone]()
         for zone in self.config.zones:
             if zone.issuer is not None:
-                items = Entries.of(state.entries_of(zone.issuer).named(wanted))
+                items = state.entries_of(zone.issuer).only(wanted)
                 compiled = compile_orders(zone, self.config, items).compiled
             elif zone.kind == kind:
                 compiled = self._list_at(zone, covers, when, notes)

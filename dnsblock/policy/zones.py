@@ -9,7 +9,7 @@ from dnsblock import config as settings
 from dnsblock._engine import Answer, Names, PolicyZone, Rule
 from dnsblock.config import Config, Zone
 from dnsblock.lists.lists import Lists
-from dnsblock.orders.life import InForce
+from dnsblock.orders.life import InForce, Part
 from dnsblock.orders.state import Entries
 
 LARGEST_CHANGE = 1000  # names, or an eighth of the zone: the most that the engine's overlay holds
@@ -39,7 +39,7 @@ def compile_orders(
         if compiled is not None:
             return OrderZone(compiled, in_force, options, rules)
     rules = _Rules(zone, config)
-    lines = "".join(rules.line(item) for item in sorted(in_force, key=_precedence))
+    lines = "".join(rules.lines(part) for part in sorted(in_force.parts.values(), key=_precedence_of))
     compiled = PolicyZone.from_entries(zone.name, rules.compiled, lines.encode())
     return OrderZone(compiled, in_force, options, rules)
 
@@ -84,6 +84,12 @@ class _Rules:
         new.compiled = list(self.compiled)
         return new
 
+    def lines(self, part: Part) -> str:
+        """The entries of an order in the engine's format."""
+        kind, order_id = part.kind, part.order.order_id
+        rules = {answer: self.index(kind, answer, order_id) for answer in part.answers}
+        return "".join(f"{entry.match} {rules[entry.answer]} {entry.name}\n" for entry in part.entries)
+
     def line(self, item: InForce) -> str:
         """An entry in the engine's format."""
         rule = self.index(item.kind, item.entry.answer, item.order_id)
@@ -108,6 +114,10 @@ class _Rules:
             self._answers[answer] = engine_answer(self._zone, self._config, answer)
         why = f"order {order_id} of {self._zone.issuer}"
         return Rule(self._answers[answer], order_id, structured_text(self._config, why))
+
+
+def _precedence_of(part: Part) -> tuple[datetime, str]:
+    return (part.order.effective_at.astimezone(UTC), part.order.order_id)
 
 
 def _precedence(item: InForce) -> tuple[datetime, str]:
