@@ -60,8 +60,9 @@ class Checkpoints:
                 fault("internal error while signing a checkpoint of the ledger")
             await asyncio.sleep(PAUSE_SECONDS)
 
-    def stop(self) -> None:
-        """Sends the last checkpoint to the log and the second folder, after a regular stop."""
+    def close(self) -> None:
+        """Closes the records after a regular stop. The log and the second folder get the last checkpoint."""
+        self._publisher.recorder.close(in_order=True)
         note = self._publisher.recorder.last_checkpoint
         if note is not None:
             self._distributor.send_last(note, self._publisher.config.ledger, STOP_SECONDS)

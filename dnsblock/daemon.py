@@ -132,8 +132,7 @@ class Daemon:
         finally:
             await asyncio.to_thread(self.engine.stop, 0)
             self._resources.close()
-            self.publisher.recorder.close(in_order=True)
-            self.checkpoints.stop()
+            self.checkpoints.close()
         if is_restart:
             successor.begin()
         event(logging.INFO, "stopped")

@@ -74,6 +74,8 @@ class Recorder:
             self.note([Stopped(self._serials.serial)])
             try:
                 self.last_checkpoint = self.signer.checkpoint() if self.mismatch is None else None
+                self._book.copy_new()
+                self._book.sync_copy()
                 self._serials.release(*self._book.position_and_root)
             except OSError as err:
                 event(logging.WARNING, f"the checkpoint could not be written: {err.strerror}: {err.filename}")
