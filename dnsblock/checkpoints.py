@@ -107,6 +107,6 @@ class Checkpoints:
         found = folder.contradiction(ledger.tree, public, Accepted(ledger.records).has)
         if found is None:
             return None
-        claim = Claim.of_checkpoint(*found)
+        claim = Claim.of_checkpoint(found)
         recorder.contradict(claim)
         return f"the ledger does not extend {claim}"

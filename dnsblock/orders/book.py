@@ -21,7 +21,7 @@ from dnsblock.orders.checkpoint import Checkpoint, CheckpointFile
 from dnsblock.orders.claims import SECOND_FOLDER_SECONDS, Claim, contradictions, within_seconds
 from dnsblock.orders.ledger import FILE, Content, Ledger, read
 from dnsblock.orders.proof import Signer
-from dnsblock.orders.records import AcceptedRestore, Fact, Position, Record, TreeHead
+from dnsblock.orders.records import AcceptedRestore, Fact, LostCheckpoint, Position, Record
 from dnsblock.orders.transparency.folder import NAME, CheckpointFolder
 from dnsblock.orders.transparency.instance import Instance
 from dnsblock.principal import Principal
@@ -42,7 +42,7 @@ class Mismatch:
     found: Position
     missing: tuple[Record, ...]  # acknowledged records that are not in the ledger, if they are known
     known: int = 0  # the number of records that there must be
-    checkpoint: TreeHead | None = None  # a signed checkpoint that the ledger does not extend
+    checkpoint: LostCheckpoint | None = None  # a signed checkpoint that the ledger does not extend
 
     def __str__(self) -> str:
         found = f"{'; '.join(self.reasons)}; the ledger contains {_phrase(self.found)}"
@@ -73,6 +73,7 @@ class Book:
         self.clock = Clock()
         self.notes = CheckpointFolder(folder / NAME)
         self._folder = folder
+        self._second: Path | None = None
         self._real = ledger
         self._copied = 0  # bytes of the ledger that are in the copy
         self._is_copy_synced = True
@@ -100,6 +101,7 @@ class Book:
         `second`: the second folder of signed checkpoints. Raises `Refused` if the ledger must not be used and
         there is nothing to serve instead.
         """
+        self._second = second
         content = self.checkpoint.content
         position = None if content is None else content.ledger
         root = None if content is None else content.root
@@ -109,6 +111,10 @@ class Book:
         if history is not None:
             own.append(Claim.of_position("the history of lists", history))
         signed = self._contradictions(second)
+        if self._real.is_read_only and self._reasons(own, signed):
+            # A daemon may have appended records, and signed a checkpoint, since the ledger was read.
+            self._real = self.ledger = Ledger.open(self._folder, read_only=True)
+            signed = [claim for claim in signed if not claim.is_met_by(self._real.content)]
         if not self._reasons(own, signed):
             self._start_clock(content)
             if not self._real.is_read_only:
@@ -168,6 +174,8 @@ class Book:
         except OSError as err:
             copy, why = None, f"; {path}: {err.strerror}"
         if copy is not None and copy.damage is None:
+            if signed and all(claim.is_met_by(copy) for claim in signed):
+                return copy
             met = [claim for claim in own if claim.is_met_by(copy)]
             if met or not own:
                 # Records after the end in checkpoint.json were not acknowledged, unless others name them.
@@ -194,14 +202,14 @@ class Book:
         if highest is not None and not highest.is_signed:
             acknowledged = Position(highest.records, highest.last)
         broken = [claim for claim in claims if not claim.is_met_by(self._real.content)]
-        heads = [claim.tree_head for claim in broken if claim.tree_head is not None]
+        lost = [claim.lost for claim in broken if claim.lost is not None]
         return Mismatch(
             reasons=tuple(reasons),
             acknowledged=acknowledged,
             found=self._real.position,
             missing=tuple(served.records[same:]),
             known=0 if highest is None else highest.records,
-            checkpoint=max(heads, key=lambda head: head.records, default=None),
+            checkpoint=max(lost, key=lambda one: one.records, default=None),
         )
 
     def _start_clock(self, content: Checkpoint | None) -> None:
@@ -261,7 +269,8 @@ class Book:
         reasons = [f"{real.path} was changed while the daemon ran"]
         reasons += [] if found.damage is None else [str(found.damage)]
         claim = Claim("written by this process", len(real.hashes), real.position.last)
-        self.mismatch = self._mismatch(reasons, [claim], real.content, real.position)
+        claims = [claim, *self._contradictions(self._second)]
+        self.mismatch = self._mismatch(reasons, claims, real.content, real.position)
 
     def contradict(self, claim: Claim) -> None:
         """A signed checkpoint was found later that the ledger does not extend. Nothing is published then."""

@@ -6,12 +6,11 @@ The ledger must extend each of them. If it does not, it was truncated, replaced,
 import base64
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from threading import Thread
 
 from dnsblock.orders.ledger import Content
-from dnsblock.orders.records import AcceptedRestore, Position, Record, TreeHead
-from dnsblock.orders.transparency.folder import CheckpointFolder
+from dnsblock.orders.records import AcceptedRestore, LostCheckpoint, Position, Record
+from dnsblock.orders.transparency.folder import CheckpointFolder, Contradiction
 from dnsblock.signatures.notes import Checkpoint
 
 SECOND_FOLDER_SECONDS = 5.0  # at startup; a network file system may hang
@@ -26,6 +25,7 @@ class Claim:
     last: str | None = None  # the SHA-256 of the last record's line
     root: bytes | None = None  # of the tree
     is_signed: bool = False
+    extended: int = 0  # the most records of a signed checkpoint that the ledger does extend
 
     @classmethod
     def of_position(cls, place: str, position: Position, root: bytes | None = None) -> "Claim":
@@ -33,16 +33,17 @@ class Claim:
         return cls(f"named in {place}", position.records, position.last, root)
 
     @classmethod
-    def of_checkpoint(cls, path: Path, checkpoint: Checkpoint) -> "Claim":
+    def of_checkpoint(cls, found: Contradiction) -> "Claim":
         """The claim of a signed checkpoint."""
-        return cls(f"signed in {path}", checkpoint.size, root=checkpoint.root, is_signed=True)
+        size, root = found.checkpoint.size, found.checkpoint.root
+        return cls(f"signed in {found.path}", size, root=root, is_signed=True, extended=found.extended)
 
     @property
-    def tree_head(self) -> TreeHead | None:
-        """The claim of a signed checkpoint, as it is recorded."""
+    def lost(self) -> LostCheckpoint | None:
+        """The claim of a signed checkpoint, as it is recorded if the operator accepts the ledger."""
         if self.root is None or not self.is_signed:
             return None
-        return TreeHead(self.records, base64.b64encode(self.root).decode("ascii"))
+        return LostCheckpoint(self.extended, self.records, base64.b64encode(self.root).decode("ascii"))
 
     def is_met_by(self, content: Content) -> bool:
         """Whether a ledger has all these records."""
@@ -67,13 +68,11 @@ class Accepted:
 
     def __init__(self, records: Iterable[Record]) -> None:
         restores = (record.fact for record in records if isinstance(record.fact, AcceptedRestore))
-        self._ranges = [
-            (fact.found.records, fact.checkpoint.records) for fact in restores if fact.checkpoint is not None
-        ]
+        self._lost = [fact.checkpoint for fact in restores if fact.checkpoint is not None]
 
     def has(self, checkpoint: Checkpoint) -> bool:
         """Whether it is of records that were missing then."""
-        return any(first < checkpoint.size <= last for first, last in self._ranges)
+        return any(lost.extended < checkpoint.size <= lost.records for lost in self._lost)
 
 
 def contradictions(
@@ -96,7 +95,7 @@ def contradictions(
             yield f"{folder.path}: {err.strerror}"
         else:
             if found is not None:
-                yield Claim.of_checkpoint(*found)
+                yield Claim.of_checkpoint(found)
 
 
 def within_seconds(seconds: float, work: Iterator[Claim | str], otherwise: str) -> list[Claim | str]:

@@ -73,7 +73,8 @@ class Signer:
 def proof_of(ledger: Ledger, issuer: str, order_id: str, note: SignedCheckpoint, key: str) -> dict[str, Any]:
     """The proof of the records of an order that a checkpoint covers. Raises `OSError`."""
     size = note.checkpoint.size
-    wanted = [record.n for record in records_of(ledger.records[:size], issuer, order_id)]
+    numbers = [record.n for record in records_of(ledger.records, issuer, order_id)]
+    wanted = [n for n in numbers if n <= size]
     lines = lines_of(ledger.path, wanted)
     proved = (ProvedRecord(n - 1, lines[n], ledger.tree.inclusion(n - 1, size)) for n in wanted)
     return {
@@ -83,6 +84,7 @@ def proof_of(ledger: Ledger, issuer: str, order_id: str, note: SignedCheckpoint,
         "key": key,
         "checkpoint": str(note),
         "records": [one.as_json() for one in proved],
+        "later_records": [n for n in numbers if n > size],  # which this checkpoint does not cover
     }
 
 

@@ -29,11 +29,12 @@ class Position:
 
 
 @dataclass(frozen=True, slots=True)
-class TreeHead:
-    """The number of records, and the root of their tree in base64."""
+class LostCheckpoint:
+    """A signed checkpoint whose records were lost."""
 
+    extended: int  # the most records of another signed checkpoint that the ledger does extend
     records: int
-    root: str
+    root: str  # of the tree, in base64
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class AcceptedRestore:
     acknowledged: Position | None  # the expected position; None: the checkpoint was missing
     found: Position  # the actual position
     # The signed checkpoint with the most records that the ledger does not extend, if there is one.
-    checkpoint: TreeHead | None = None
+    checkpoint: LostCheckpoint | None = None
 
 
 Fact = Order | Judged | AcceptedRestore | PlainFact
@@ -225,17 +226,17 @@ def _accepted_restore(fields: dict[str, Any]) -> AcceptedRestore:
         _text(fields["reason"]),
         None if acknowledged is None else read_position(acknowledged),
         read_position(fields["found"]),
-        _tree_head(fields.get("checkpoint")),
+        _lost_checkpoint(fields.get("checkpoint")),
     )
 
 
-def _tree_head(value: Any) -> TreeHead | None:
+def _lost_checkpoint(value: Any) -> LostCheckpoint | None:
     match value:
         case None:
             return None
-        case {"records": int(records), "root": str(root)}:
-            return TreeHead(records, root)
-    raise ValueError("not a number of records and the root of their tree")
+        case {"extended": int(extended), "records": int(records), "root": str(root)}:
+            return LostCheckpoint(extended, records, root)
+    raise ValueError("not a checkpoint")
 
 
 def read_position(value: Any) -> Position:

@@ -14,7 +14,7 @@ from dnsblock.orders.claims import Accepted, Claim
 from dnsblock.orders.ledger import FILE, Content, read
 from dnsblock.orders.order import Order
 from dnsblock.orders.records import Record
-from dnsblock.orders.transparency.folder import CheckpointFolder, Found, extends
+from dnsblock.orders.transparency.folder import NAME, CheckpointFolder, Found, extends
 from dnsblock.orders.transparency.instance import identifier
 from dnsblock.signatures.notes import NotANote, SignedCheckpoint, VerifierKey
 
@@ -78,58 +78,49 @@ def verify(
     `claims`: what other files say about the end of the ledger. `progress` gets the number of those read.
     """
     path = state / FILE
+    # All else is read before the ledger: a daemon may append to it at the same time.
+    listings = [_list(CheckpointFolder(state / NAME), None)]
+    if second is not None:
+        listings.append(_list(CheckpointFolder(second), {identifier(public) for public in keys.own}))
+    copy = read(state / COPY)
     content = read(path)
     problems = [] if content.damage is None else [content.damage]
-    if not content.records and not path.exists():
+    if not path.exists():
         problems.append(Problem(str(path), None, "", "there is no ledger"))
     for claim in claims:
         if not claim.is_met_by(content):
             problems.append(Problem(str(path), None, "", f"does not extend {claim}"))
-    folders: list[VerifiedFolder] = []
-    for folder in [state / "checkpoints"] + ([] if second is None else [second]):
-        is_second = folder is second
-        verified, found = _verify_folder(
-            CheckpointFolder(folder), content, keys, progress, is_second=is_second
-        )
-        folders.append(verified)
-        problems += found
-    missing, found_in_copy = _compare_copy(state / COPY, content)
-    return Verification(
-        path,
-        content.tree.size,
-        content.tree.root(),
-        tuple(folders),
-        missing,
-        (*problems, *found_in_copy),
-        content.notes,
-    )
-
-
-def _verify_folder(
-    folder: CheckpointFolder,
-    content: Content,
-    keys: Keys,
-    progress: Callable[[int], None],
-    *,
-    is_second: bool,
-) -> tuple[VerifiedFolder, list[Problem]]:
-    result = VerifiedFolder(str(folder.path))
-    problems: list[Problem] = []
-    own = {identifier(public) for public in keys.own}
     accepted = Accepted(content.records)
+    for listing in listings:
+        problems += listing.problems
+        for found in listing.found:
+            problems += _verify_checkpoint(found, content, keys, accepted, listing.result)
+            listing.result.checkpoints += 1
+            progress(listing.result.checkpoints)
+    missing, of_copy = _compare_copy(state / COPY, copy, content)
+    folders = tuple(listing.result for listing in listings)
+    root = content.tree.root()
+    return Verification(path, content.tree.size, root, folders, missing, (*problems, *of_copy), content.notes)
+
+
+@dataclass(slots=True)
+class _Listing:
+    """The files of a folder."""
+
+    result: VerifiedFolder
+    found: list[Found] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+
+def _list(folder: CheckpointFolder, own: set[str] | None) -> _Listing:
+    """The checkpoints in a folder. `own`: the keys that count in a shared folder; None: all."""
+    listing = _Listing(VerifiedFolder(str(folder.path)))
     try:
-        for found in folder.found():
-            if is_second and found.key not in own:
-                continue  # of another instance
-            result.checkpoints += 1
-            progress(result.checkpoints)
-            problems += _verify_checkpoint(found, content, keys, accepted, result)
-    except FileNotFoundError as err:
-        if is_second:
-            problems.append(Problem(str(folder.path), None, "", f"cannot be read: {err.strerror}"))
+        listing.found = [one for one in folder.found() if own is None or one.key in own]
     except OSError as err:
-        problems.append(Problem(str(folder.path), None, "", f"cannot be read: {err.strerror}"))
-    return result, problems
+        if own is not None or not isinstance(err, FileNotFoundError):
+            listing.problems = [Problem(str(folder.path), None, "", f"cannot be read: {err.strerror}")]
+    return listing
 
 
 def _verify_checkpoint(
@@ -162,11 +153,8 @@ def _verify_checkpoint(
         )
 
 
-def _compare_copy(path: Path, content: Content) -> tuple[tuple[Record, ...], list[Problem]]:
+def _compare_copy(path: Path, copy: Content, content: Content) -> tuple[tuple[Record, ...], list[Problem]]:
     """The records of the copy that the ledger does not have."""
-    if not path.exists():
-        return (), []
-    copy = read(path)
     if copy.damage is not None:
         return (), [copy.damage]
     same = 0

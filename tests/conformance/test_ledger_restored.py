@@ -69,14 +69,27 @@ def write(subject: Subject, written: list[dict]) -> None:
 # ------- What may have happened to the state folder -------
 
 
+def first_of(subject: Subject, order_id: str) -> int:
+    """The place of the first record of an order."""
+    return next(place for place, record in enumerate(records(subject)) if record.get("order_id") == order_id)
+
+
 def cut_off(subject: Subject) -> None:
+    """The two orders of today, and what came after them."""
     lines = ledger(subject).read_bytes().splitlines(keepends=True)
-    ledger(subject).write_bytes(b"".join(lines[:-2]))
+    ledger(subject).write_bytes(b"".join(lines[: first_of(subject, "B-3")]))
 
 
 def cut_in_a_record(subject: Subject) -> None:
     """As a crash would, but the record was acknowledged."""
-    ledger(subject).write_bytes(ledger(subject).read_bytes()[:-50])
+    lines = ledger(subject).read_bytes().splitlines(keepends=True)
+    ledger(subject).write_bytes(b"".join(lines[: first_of(subject, "U-1") + 1])[:-50])
+
+
+def without_the_last_event(subject: Subject) -> None:
+    """No order is missing, only the record of the stop."""
+    lines = ledger(subject).read_bytes().splitlines(keepends=True)
+    ledger(subject).write_bytes(b"".join(lines[:-1]))
 
 
 def lost(subject: Subject) -> None:
@@ -93,17 +106,42 @@ def restored(subject: Subject) -> None:
 
 
 def restored_with_its_checkpoint(subject: Subject) -> None:
-    """They agree with each other; the history of lists knows better."""
+    """They agree with each other; the history of lists and the signed checkpoints know better."""
     for name in ("ledger.jsonl", "checkpoint.json"):
         shutil.copy(subject.folder / "yesterday" / name, state(subject) / name)
+
+
+def restored_but_for_the_signed_checkpoints(subject: Subject) -> None:
+    """Ledger, checkpoint and history of yesterday agree with each other."""
+    for name in ("ledger.jsonl", "checkpoint.json", "lists.sqlite"):
+        shutil.copy(subject.folder / "yesterday" / name, state(subject) / name)
+
+
+def restored_but_for_the_history(subject: Subject) -> None:
+    """Only the history of lists knows better: somebody has removed the signed checkpoints, too."""
+    restored_with_its_checkpoint(subject)
+    shutil.rmtree(state(subject) / "checkpoints")
 
 
 def forged(subject: Subject) -> None:
     """Another name in one record, and every hash made to fit."""
     written = records(subject)
-    written[2]["document"] = written[2]["document"].replace(LATE, "harmless.example")
-    written[2]["sha256"] = hashlib.sha256(written[2]["document"].encode()).hexdigest()
+    received, accepted = written[first_of(subject, "B-3") :][:2]
+    received["document"] = received["document"].replace(LATE, "harmless.example")
+    received["sha256"] = accepted["sha256"] = hashlib.sha256(received["document"].encode()).hexdigest()
     write(subject, written)
+
+
+def forged_with_its_checkpoint(subject: Subject) -> None:
+    """The checkpoint and the copy fit, and the history is gone. The signed checkpoints cannot be made to fit."""
+    forged(subject)
+    lines = ledger(subject).read_bytes().splitlines()
+    path = state(subject) / "checkpoint.json"
+    fields = json.loads(path.read_bytes())
+    fields["ledger"]["last"] = hashlib.sha256(lines[-1]).hexdigest()
+    fields["root"] = None
+    path.write_bytes(sealed(fields).ljust(1023) + b"\n")
+    (state(subject) / "lists.sqlite").unlink()
 
 
 def forged_from_the_start(subject: Subject) -> None:
@@ -118,7 +156,7 @@ def without_checkpoint(subject: Subject) -> None:
 
 def checkpoint_corrupt(subject: Subject) -> None:
     path = state(subject) / "checkpoint.json"
-    path.write_bytes(path.read_bytes().replace(b'"records":4', b'"records":2'))
+    path.write_bytes(re.sub(rb'"records":[0-9]+', b'"records":2', path.read_bytes()))
 
 
 def checkpoint_half(subject: Subject) -> None:
@@ -127,7 +165,8 @@ def checkpoint_half(subject: Subject) -> None:
 
 
 WHATEVER = [
-    cut_off, cut_in_a_record, lost, emptied, restored, restored_with_its_checkpoint, forged,
+    cut_off, cut_in_a_record, without_the_last_event, lost, emptied, restored, restored_with_its_checkpoint,
+    restored_but_for_the_signed_checkpoints, restored_but_for_the_history, forged, forged_with_its_checkpoint,
     forged_from_the_start, without_checkpoint, checkpoint_corrupt, checkpoint_half,
 ]  # fmt: skip
 USABLE = {without_checkpoint, checkpoint_corrupt, checkpoint_half}  # the ledger itself
@@ -149,13 +188,9 @@ def test_the_last_state_is_served_when_acknowledged_records_are_missing(
     mismatch = status.json["ledger"]["mismatch"]
     assert mismatch["reason"] in status.json["last_publish"]["error"]
     assert bool(mismatch["missing"]) == (happened not in USABLE)
-    if mismatch["missing"]:
-        assert mismatch["missing"][-1] == {
-            "n": 4,
-            "kind": "unblock",
-            "issuer": ORDERS_ZONE["issuer"],
-            "order_id": "U-1",
-        }
+    if happened not in USABLE | {without_the_last_event}:
+        missing = [(one["kind"], one["issuer"], one["order_id"]) for one in mismatch["missing"]]
+        assert ("unblock", ORDERS_ZONE["issuer"], "U-1") in missing
     assert subject.metrics().total("dnsblock_ledger_mismatch") == 1
     assert "the ledger is not used, and nothing is published" in subject.stderr()
     subject.put_order(block("B-4", ["new.example"]))
@@ -179,14 +214,15 @@ def test_the_last_state_is_served_when_acknowledged_records_are_missing(
     assert subject.metrics().total("dnsblock_ledger_mismatch") == 0
     if happened in USABLE:
         assert expected == (True, False, True, True)
-    if happened in (cut_off, restored, restored_with_its_checkpoint):
+    if "restored" in happened.__name__ or happened is cut_off:
         assert expected == (True, True, False, True), "the operator has accepted what the ledger says"
     if happened is cut_in_a_record:
         assert expected == (True, True, True, True)
     subject.kill()
     subject.launch()
     assert in_force(subject) == expected
-    assert subject.cli("status").code == 0
+    status = subject.cli("status")
+    assert status.code == 0, status
 
 
 def in_force(subject: Subject) -> tuple[bool, ...]:
@@ -351,9 +387,10 @@ def test_a_crash_or_a_lost_checkpoint_is_no_mismatch(
     subject.launch()
     assert in_force(subject) == (True, False, True, True)
     assert subject.cli("status").code == 0
-    assert ledger(subject).read_bytes() == whole
+    assert ledger(subject).read_bytes().startswith(whole)
     wait_for(
-        lambda: (state(subject) / "acknowledged.jsonl").read_bytes() == whole, "there is a whole copy again"
+        lambda: (state(subject) / "acknowledged.jsonl").read_bytes().startswith(whole),
+        "there is a whole copy again",
     )
     subject.put_order(block("B-4", ["new.example"]))
     subject.reload()
@@ -383,7 +420,7 @@ def test_accept_restore_does_nothing_without_a_mismatch(subject: Subject):
     said = subject.cli("log accept-restore", "--reason", "just so")
     assert said.code == 4
     assert "nothing to accept" in said.problems[0]["reason"]
-    assert [record["kind"] for record in records(subject)] == ["order", "order"]
+    assert "restore_accepted" not in [record["kind"] for record in records(subject)]
 
 
 def test_a_corrupt_ledger_cannot_be_accepted(subject: Subject, upstream: StubUpstream):

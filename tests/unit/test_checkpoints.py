@@ -114,7 +114,7 @@ def test_a_cut_or_rewritten_ledger_contradicts_its_checkpoints(instance: Instanc
 
     def contradicted(now: Tree, accepted: int = 0) -> int | None:
         found = folder.contradiction(now, instance.public, lambda one: one.size <= accepted)
-        return found and found[1].size
+        return found and found.checkpoint.size
 
     assert contradicted(tree) is None
     assert contradicted(tree_of(20)) is None
@@ -123,6 +123,9 @@ def test_a_cut_or_rewritten_ledger_contradicts_its_checkpoints(instance: Instanc
     assert contradicted(tree_of(12, "forged")) == 12
     assert contradicted(tree_of(30, "forged")) == 12
     assert contradicted(tree_of(10), accepted=12) is None
+    found = folder.contradiction(tree_of(10), instance.public, lambda _: False)
+    assert found is not None
+    assert found.extended == 8
     assert contradicted(tree_of(12, "forged"), accepted=11) == 12
     assert extends(tree, Checkpoint("x", 0, Tree().root()))
 
@@ -144,7 +147,7 @@ def test_checkpoints_of_others_do_not_count_in_a_shared_folder(instance: Instanc
     assert folder.contradiction(tree_of(3), instance.public, refuse) is None
     found = folder.contradiction(tree_of(3), None, refuse)
     assert found is not None
-    assert found[1].size == 60
+    assert found.checkpoint.size == 60
 
 
 def test_a_file_under_another_name_is_not_read(instance: Instance, tmp_path: Path):

@@ -66,12 +66,13 @@ class CheckpointFolder:
 
     def contradiction(
         self, tree: Tree, public: bytes | None, is_accepted: Callable[[Checkpoint], bool]
-    ) -> tuple[Path, Checkpoint] | None:
+    ) -> "Contradiction | None":
         """The checkpoint with the most records that the ledger does not extend. Raises `OSError`.
 
         `public`: only checkpoints with a signature of this key count; None: all, also of a lost key.
         `is_accepted`: whether the operator has accepted that the ledger does not extend a checkpoint.
         """
+        worst: tuple[Path, Checkpoint] | None = None
         for found in self.found():
             if public is not None and found.key != identifier(public):
                 continue
@@ -82,10 +83,19 @@ class CheckpointFolder:
             except NotANote:
                 continue  # `dnsblock log verify` names it
             if extends(tree, note.checkpoint):
-                return None
-            if not is_accepted(note.checkpoint):
-                return found.path, note.checkpoint
-        return None
+                return None if worst is None else Contradiction(*worst, note.checkpoint.size)
+            if worst is None and not is_accepted(note.checkpoint):
+                worst = found.path, note.checkpoint
+        return None if worst is None else Contradiction(*worst, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Contradiction:
+    """A checkpoint that the ledger does not extend."""
+
+    path: Path
+    checkpoint: Checkpoint
+    extended: int  # the most records of another checkpoint that it does extend
 
 
 def extends(tree: Tree, checkpoint: Checkpoint) -> bool:
