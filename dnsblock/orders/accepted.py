@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from dnsblock.orders.facts import Held, Judged, SignatureVerified
 from dnsblock.orders.order import Order
 from dnsblock.orders.orders import Orders
+from dnsblock.orders.parsed import entries_sha256
 from dnsblock.orders.records import Fact
 
 
@@ -27,7 +28,8 @@ def _judged(order: Order) -> Iterator[Fact]:
         signers = tuple(f"{one.principal} {one.fingerprint}" for one in judgement.signers)
         armour = order.source.signatures.decode("ascii", "replace")
         yield SignatureVerified(order.issuer, order.order_id, order.sha256, signers, armour)
-    yield Judged(order.issuer, order.order_id, order.sha256, judgement, order.acks)
+    names = (order.issuer, order.order_id, order.sha256)
+    yield Judged(*names, judgement, order.acks, entries_sha256(order.own))
 
 
 def _held(new: list[Order], known: Orders) -> Iterator[Fact]:

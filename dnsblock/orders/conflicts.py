@@ -52,6 +52,11 @@ class Together:
         """Whether a numbered order has the next number of its issuer and the correct `prev`."""
         return order.seq is not None and self._own(order.issuer).chain.fits(order)
 
+    def with_entries(self, order: Order) -> Order:
+        """A block that only refers to a notice has the entries of that notice: they are judged again."""
+        notice = None if order.notice is None else self.find(order.issuer, order.notice)
+        return order if notice is None or not order.borrows else replace(order, entries=notice.entries)
+
     def find(self, issuer: str, order_id: str) -> Order | None:
         """The order with a number, unless it was annulled."""
         return self._new.get((issuer, order_id)) or self._known.of(issuer).order(order_id)

@@ -29,6 +29,7 @@ class Judged:
     sha256: str
     judgement: Judgement
     acks: tuple[str, ...] = ()  # guard codes that the issuer's signatures have released
+    entries_sha256: str | None = None  # of its entries, as they were parsed then
 
     def applied_to(self, order: Order, at: datetime, by: Principal) -> Order:
         """The order with this judgement, recorded at a time. Earlier releases still apply."""
@@ -51,6 +52,7 @@ class Judged:
             "signers": [[one.principal, one.fingerprint, one.algorithm] for one in judgement.signers],
             "entries": _grouped(judgement.verdicts),
             "acks": list(self.acks),
+            "entries_sha256": self.entries_sha256,
             "ignored_targets": list(judgement.ignored),
         }
 
@@ -63,7 +65,9 @@ class Judged:
         judgement = Judgement(signers, is_proposed=value["proposed"] is True, ignored=ignored)
         judgement = judgement.with_verdicts(verdicts)
         acks = tuple(str(one) for one in value["acks"])
-        return cls(_text(value["issuer"]), _text(value["order_id"]), _text(value["sha256"]), judgement, acks)
+        entries = value["entries_sha256"]
+        names = (_text(value["issuer"]), _text(value["order_id"]), _text(value["sha256"]))
+        return cls(*names, judgement, acks, None if entries is None else _text(entries))
 
 
 def _grouped(verdicts: Iterable[EntryVerdict]) -> list[dict[str, Any]]:

@@ -133,7 +133,7 @@ def _accept(order: Order, together: Together, context: Context) -> Order:
     )
     if order.keys is not None:
         _check_keys(order, together, context)
-    order, problems_of_targets = together.aimed(order)
+    order, problems_of_targets = together.aimed(together.with_entries(order))
     if problems_of_targets:
         raise Refused(problems_of_targets)
     return _judged(order, authority, context)
@@ -151,7 +151,7 @@ def _try(order: Order, together: Together, context: Context) -> Order:
             _check_keys(order, together, context)
     except Refused as err:
         problems.extend(err.problems)
-    order, problems_of_targets = together.aimed(order)
+    order, problems_of_targets = together.aimed(together.with_entries(order))
     problems.extend(problems_of_targets)
     try:
         order = _judged(order, authority, context)

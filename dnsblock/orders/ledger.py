@@ -15,8 +15,10 @@ from typing import Self
 
 from dnsblock import document, durable
 from dnsblock.errors import LedgerUnwritable, Problem, Refused
+from dnsblock.orders.facts import Judged
 from dnsblock.orders.order import MAX_DOCUMENT_BYTES, MAX_ENTRIES_FILE_BYTES, Order, parse_entries
 from dnsblock.orders.orders import fold
+from dnsblock.orders.parsed import ParsedOrders, entries_sha256
 from dnsblock.orders.records import (
     VERSION,
     Fact,
@@ -56,6 +58,7 @@ class Ledger:
         self._size = read.size
         self._last = read.last
         self._seen = self._look()
+        self._parsed: ParsedOrders | None = None
 
     @classmethod
     def open(cls, folder: Path, *, read_only: bool = False, acknowledged: int = 0) -> Self:
@@ -69,15 +72,17 @@ class Ledger:
         """
         try:
             if read_only:
-                return cls(folder, read(folder / FILE), file=None, lock=None)
+                return cls(folder, read(folder / FILE, ParsedOrders.load(folder)), file=None, lock=None)
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = _lock(folder)
             try:
                 file = os.open(folder / FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 try:
                     durable.sync_folder(folder)  # the file may be new
-                    content = read(folder / FILE)
+                    parsed = ParsedOrders.load(folder)
+                    content = read(folder / FILE, parsed)
                     ledger = cls(folder, content, file=file, lock=lock)
+                    ledger._parsed = parsed
                     if len(content.records) >= acknowledged:
                         ledger.repair()
                     return ledger
@@ -93,6 +98,11 @@ class Ledger:
                 advice = "`state` must be a folder, or a path where one can be created"
             reason = f"{err.strerror}: {advice}"
             raise Refused([Problem(str(err.filename or folder), None, "", reason)]) from err
+
+    def keep_parsed(self) -> None:
+        """Stores the parsed orders for the next startup. Raises `OSError`."""
+        if self._parsed is not None:
+            self._parsed.keep()
 
     @property
     def position(self) -> Position:
@@ -194,8 +204,10 @@ class Ledger:
                 last = hashlib.sha256(line).hexdigest()
                 hashes.append(last)
                 lines.append(line)
-                cached = replace(fact, source=None) if isinstance(fact, Order) else fact
+                cached = replace(fact.own, source=None) if isinstance(fact, Order) else fact
                 added.append(Record(n, at, by, cached))
+                if isinstance(cached, Order) and self._parsed is not None:
+                    self._parsed.put(cached)
             self._write(b"".join(line + b"\n" for line in lines))
         except OSError as err:
             raise LedgerUnwritable(f"{self._folder / FILE}: {err.strerror}: nothing was accepted") from err
@@ -275,8 +287,8 @@ class Content:
         return replace(self, records=self.records[:records], hashes=hashes, tree=tree, notes=())
 
 
-def read(path: Path) -> Content:
-    """Reads a file of records up to its end or the first damage.
+def read(path: Path, parsed: ParsedOrders | None = None) -> Content:
+    """Reads a file of records up to its end or the first damage. `parsed`: orders that were parsed before.
 
     Raises `OSError`, and `Refused` for a record of a newer dnsblock: what it orders is unknown.
     """
@@ -287,6 +299,7 @@ def read(path: Path) -> Content:
     size = 0
     lacks_end = False
     damage: Problem | None = None
+    orders = _Orders(path.parent / ENTRIES, parsed)
     for number, line in enumerate(_lines(path), start=1):
         record = line.removesuffix(b"\n")
         lacks_end = record == line
@@ -302,8 +315,8 @@ def read(path: Path) -> Content:
             record = line[:end]
             notes.append(f"{path}:{number}: the last record lacked its line end")
         try:
-            decoded = decode(record, number, hashes[-1] if hashes else None)
-            records.append(replace(decoded, fact=_with_entries(path.parent / ENTRIES, decoded.fact)))
+            decoded = decode(record, number, hashes[-1] if hashes else None, orders.find)
+            records.append(replace(decoded, fact=orders.checked(decoded.fact)))
         except NewerRecord as err:
             raise Refused([_newer(path, number, err)]) from err
         except NotARecord as err:
@@ -316,6 +329,38 @@ def read(path: Path) -> Content:
         tree.append(record)
         size += len(record) + 1
     return Content(records, hashes, tree, tuple(notes), size, lacks_end, damage)
+
+
+class _Orders:
+    """The orders in the records that are read, each with the entries with which it was accepted."""
+
+    def __init__(self, folder: Path, parsed: ParsedOrders | None) -> None:
+        self._folder, self._parsed = folder, parsed
+        self._digests: dict[str, str] = {}  # of the entries, by document
+
+    def find(self, sha256: str, file: str) -> Order | None:
+        """An order that was parsed before."""
+        found = None if self._parsed is None else self._parsed.find(sha256, file)
+        if found is None:
+            return None
+        order, self._digests[sha256] = found
+        return order
+
+    def checked(self, fact: Fact) -> Fact:
+        """The fact, if it fits the earlier ones; an order with its entries. Raises `NotARecord` and `Refused`."""
+        if isinstance(fact, Order):
+            is_known = fact.sha256 in self._digests
+            order = fact if is_known else _with_entries(self._folder, fact)
+            if is_known and fact.entries_file is not None:
+                _check_entries_file(self._folder, fact.entries_file.sha256)
+            if not is_known:
+                self._digests[fact.sha256] = entries_sha256(order)
+                if self._parsed is not None:
+                    self._parsed.put(order)
+            return order
+        if isinstance(fact, Judged) and fact.entries_sha256 not in (None, self._digests.get(fact.sha256)):
+            raise NotARecord("the order has other entries than those that were accepted")
+        return fact
 
 
 def _newer(path: Path, line: int, err: NewerRecord) -> Problem:
@@ -343,8 +388,16 @@ def _lines(path: Path) -> Iterator[bytes]:
         return  # a ledger without records yet
 
 
-def _with_entries(folder: Path, fact: Fact) -> Fact:
-    if not isinstance(fact, Order) or fact.entries_file is None:
+def _check_entries_file(folder: Path, sha256: str) -> None:
+    """Raises `Refused` if a stored entries file is missing or was changed."""
+    stored = folder / f"{sha256}.txt"
+    content = document.read_bytes(stored, max_bytes=MAX_ENTRIES_FILE_BYTES)
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise Refused([Problem(str(stored), None, "", "was changed: restore a backup of the state folder")])
+
+
+def _with_entries(folder: Path, fact: Order) -> Order:
+    if fact.entries_file is None:
         return fact
     stored = folder / f"{fact.entries_file.sha256}.txt"
     content = document.read_bytes(stored, max_bytes=MAX_ENTRIES_FILE_BYTES)

@@ -137,6 +137,7 @@ class Order:
     targets: tuple[Target, ...] = ()
     acks: tuple[str, ...] = ()
     refused: tuple[RefusedEntry, ...] = ()  # entries that cannot be read
+    borrows: bool = False  # it has no entries of its own: they are those of its notice
     judgement: Judgement = field(default=ACCEPTED, compare=False)  # from the ledger, and of a new order
     twins: tuple[str, ...] = ()  # SHA-256 of the same JSON with and without its last line end
     annulled: Annulled | None = None
@@ -155,6 +156,11 @@ class Order:
             for index, entry in enumerate(self.entries)
             if entry.answer is not None and index not in refused
         )
+
+    @property
+    def own(self) -> "Order":
+        """The order as its document says, without the entries of its notice."""
+        return replace(self, entries=()) if self.borrows else self
 
     @property
     def is_lifting(self) -> bool:
@@ -207,7 +213,8 @@ def parse(file: str, data: bytes) -> Order:
         problems.extend(_left_with_nothing(read, header, entries, targets, left_out))
         if not problems:
             order = _order(file, header, Source(data, read), entries=entries, targets=targets)
-            return replace(order, refused=tuple(left_out))
+            has_own = header.entries is not None or header.entries_file is not None
+            return replace(order, refused=tuple(left_out), borrows=header.notice is not None and not has_own)
     problems.extend(one for one in map(partial(_problem_of, file), left_out) if one not in problems)
     raise Refused(capped(sorted(problems, key=lambda problem: problem.line or 0), 1000))
 

@@ -55,7 +55,7 @@ class Orders:
 
     def _with_entries_of_notice(self, order: Order, others: Sequence[Order]) -> Order:
         """A block that only refers to a notice has the entries of that notice."""
-        if order.notice is None or order.entries:
+        if order.notice is None or not order.borrows or order.entries:
             return order
         new = (one for one in others if (one.issuer, one.order_id) == (order.issuer, order.notice))
         notice = next(new, None) or self.of(order.issuer).order(order.notice)

@@ -8,6 +8,7 @@ A line is JSON in canonical form (RFC 8785: sorted keys, no spaces, UTF-8) with 
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -87,10 +88,13 @@ def encode(record: Record, prev_record: str | None) -> bytes:
     return sealed({**envelope, **payload, "prev_record": prev_record})
 
 
-def decode(line: bytes, n: int, prev_record: str | None) -> Record:
+Find = Callable[[str, str], Order | None]  # an order that was parsed before, by its SHA-256
+
+
+def decode(line: bytes, n: int, prev_record: str | None, find: Find | None = None) -> Record:
     """Parses the line of record `n`, which follows `prev_record`. Raises `NotARecord` and `NewerRecord`.
 
-    An order with an `entries_file` has no entries yet.
+    An order with an `entries_file` has no entries yet, unless `find` knows it.
     """
     fields = unsealed(line)
     version = fields.get("version")
@@ -101,7 +105,7 @@ def decode(line: bytes, n: int, prev_record: str | None) -> Record:
     if (fields.get("n"), fields.get("prev_record")) != (n, prev_record):
         raise NotARecord("this record does not follow the previous one")
     try:
-        fact = _read(n, fields)
+        fact = _read(n, fields, find)
         at = datetime.fromisoformat(fields["at"])
         by = Principal.from_json(fields["by"])
     except (ValueError, KeyError, TypeError, AttributeError) as err:
@@ -188,12 +192,12 @@ def _payload(fact: Fact) -> dict[str, Any]:
     return plain_as_json(fact)
 
 
-def _read(n: int, fields: dict[str, Any]) -> Fact:
+def _read(n: int, fields: dict[str, Any], find: Find | None) -> Fact:
     """The fact of a record. Raises `KeyError`, `TypeError`, `ValueError` and `NotARecord`."""
     kind = fields["kind"]
     match kind:
         case "received" | "order":  # `order` in version 1, where it also meant accepted
-            return _order(n, fields)
+            return _order(n, fields, find)
         case "accepted":
             return Judged.from_json(fields)
         case "restore_accepted":
@@ -207,10 +211,13 @@ def _position(position: Position) -> dict[str, Any]:
     return {"records": position.records, "last": position.last}
 
 
-def _order(n: int, fields: dict[str, Any]) -> Order:
+def _order(n: int, fields: dict[str, Any], find: Find | None) -> Order:
     data: bytes = fields["document"].encode()
+    file, order = f"ledger.jsonl record {n}", None
+    if find is not None and hashlib.sha256(data).hexdigest() == fields["sha256"]:
+        order = find(fields["sha256"], file)
     try:
-        order = parse(f"ledger.jsonl record {n}", data)
+        order = order or parse(file, data)
     except Refused as err:
         raise NotARecord(f"its order cannot be read ({err.problems[0].reason})") from err
     entries_file = None if order.entries_file is None else order.entries_file.sha256

@@ -1,5 +1,6 @@
 """Writes the ledger, its copy and the checkpoint durably before a publish takes effect."""
 
+import contextlib
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -300,6 +301,8 @@ class Recorder:
             self._book.sync_copy()
         except OSError as err:
             event(logging.ERROR, f"the copy of the ledger is not durable: {err.strerror}: {err.filename}")
+        with contextlib.suppress(OSError):  # it only makes the next startup faster
+            self.ledger.keep_parsed()
 
     # ------- The operator -------
 

@@ -1,0 +1,182 @@
+"""Parsed orders in a file of the state folder, so that a startup need not parse a million entries again.
+
+It can always be made again from the ledger, and is never trusted more: each order's entries must have the digest
+that the ledger recorded when the order was accepted. What does not fit is parsed again.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel
+
+from dnsblock import __version__
+from dnsblock.orders.order import Entry, Order, RefusedEntry, Target, TargetEntry
+from dnsblock.orders.schema import (
+    Conditions,
+    EarlierContact,
+    EntriesFile,
+    KeyChanges,
+    OriginalDocument,
+    Reason,
+    Statement,
+    Subject,
+)
+
+FILE = "orders.cache"
+_HEADER = f"dnsblock {__version__} orders 1\n".encode()  # another version may parse differently
+MAX_BYTES = 4 << 30
+# Fields that are not in the document, or that are stored in another way.
+_LATER = {"file", "judgement", "annulled", "verified_at", "received_at", "enforced_at", "ended_at", "source"}
+_MODELS: dict[str, type[BaseModel]] = {
+    "reason": Reason,
+    "original": OriginalDocument,
+    "subject": Subject,
+    "conditions": Conditions,
+    "statement": Statement,
+    "keys": KeyChanges,
+    "entries_file": EntriesFile,
+}
+_TIMES = {"issued_at", "effective_at", "expires_at", "deadline_at", "review_at"}
+_TUPLES = {"legal_basis", "acks", "twins"}
+_OTHERS = {"entries", "targets", "refused", "notices"}
+
+
+def entries_sha256(order: Order) -> str:
+    """The digest of an order's entries, which the ledger records when it is accepted."""
+    names, special = _packed(order.entries)
+    return _digest(names, special)
+
+
+def _digest(names: str, special: str) -> str:
+    return hashlib.sha256(f"{names}\0{special}".encode()).hexdigest()
+
+
+def _packed(entries: Iterable[Entry]) -> tuple[str, str]:
+    """The names, one per line, and as JSON what differs from `match: subtree` without note and answer."""
+    names = "\n".join(entry.name for entry in entries)
+    special = {
+        index: entry[1:] for index, entry in enumerate(entries) if entry[1:] != ("subtree", None, None)
+    }
+    return names, json.dumps(special, ensure_ascii=False, separators=(",", ":"))
+
+
+def _unpacked(names: str, special: str) -> tuple[Entry, ...]:
+    entries = [Entry(name, "subtree") for name in names.split("\n")] if names else []
+    for index, (match, note, answer) in json.loads(special).items():
+        entries[int(index)] = Entry(entries[int(index)].name, match, note, answer)
+    return tuple(entries)
+
+
+class ParsedOrders:
+    """The parsed orders of a state folder, by the SHA-256 of their documents."""
+
+    def __init__(self, path: Path, lines: Mapping[str, bytes]) -> None:
+        self._path, self._lines = path, dict(lines)
+        self._new: dict[str, bytes] = {}
+        self._is_usable = bool(lines)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Reads the file. One that is missing, corrupt or of another version has no order."""
+        path = folder / FILE
+        try:
+            with path.open("rb") as file:
+                if file.readline(200) != _HEADER or os.fstat(file.fileno()).st_size > MAX_BYTES:
+                    return cls(path, {})
+                return cls(path, {line[:64].decode("ascii", "replace"): line[65:] for line in file})
+        except OSError:
+            return cls(path, {})
+
+    def find(self, sha256: str, file: str) -> tuple[Order, str] | None:
+        """A parsed order, and the digest of its entries. `file`: its name in problems."""
+        line = self._lines.get(sha256, b"").rstrip(b"\n")
+        content = line[65:]
+        if not content or line[:64].decode("ascii", "replace") != hashlib.sha256(content).hexdigest():
+            return None
+        try:
+            return _order(json.loads(content), sha256, file)
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+            return None
+
+    def put(self, order: Order) -> None:
+        """Adds an order that was parsed."""
+        refused = tuple(one for one in order.refused if not one.code.startswith("UNKNOWN"))
+        self._new[order.sha256] = _line(replace(order.own, refused=refused))
+
+    def keep(self) -> None:
+        """Adds the new orders to the file. Raises `OSError`."""
+        if not self._new:
+            return
+        data = b"".join(
+            f"{sha256} {hashlib.sha256(line).hexdigest()} ".encode() + line + b"\n"
+            for sha256, line in self._new.items()
+        )
+        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_APPEND if self._is_usable else os.O_TRUNC)
+        descriptor = os.open(self._path, flags, 0o600)
+        with open(descriptor, "wb") as out:
+            out.write(data if self._is_usable else _HEADER + data)
+        self._is_usable = True
+        self._new.clear()
+
+    def forget(self) -> None:
+        """Frees the memory of the orders that were read."""
+        self._lines.clear()
+
+
+# ------- One order as JSON -------
+
+
+def _line(order: Order) -> bytes:
+    names, special = _packed(order.entries)
+    found: dict[str, Any] = {"names": names, "special": special}
+    for field in fields(order):
+        value = getattr(order, field.name)
+        if field.name in _LATER | _OTHERS or value == field.default:
+            continue
+        found[field.name] = _as_json(value)
+    found["targets"] = [
+        [one.order_id, None if one.entries is None else [list(entry) for entry in map(_pair, one.entries)]]
+        for one in order.targets
+    ]
+    found["refused"] = [[one.line, one.value, one.code, one.reason] for one in order.refused]
+    found["notices"] = [one.model_dump(mode="json") for one in order.notices]
+    return json.dumps(found, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+
+
+def _pair(entry: TargetEntry) -> tuple[str, str | None]:
+    return entry.name, entry.match
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+
+
+def _order(found: dict[str, Any], sha256: str, file: str) -> tuple[Order, str]:
+    names, special = found.pop("names"), found.pop("special")
+    targets = tuple(
+        Target(order_id, None if own is None else tuple(TargetEntry(name, match) for name, match in own))
+        for order_id, own in found.pop("targets")
+    )
+    refused = tuple(RefusedEntry(*one) for one in found.pop("refused"))
+    notices = tuple(EarlierContact.model_validate(one) for one in found.pop("notices"))
+    for key in found.keys() & _TIMES:
+        found[key] = datetime.fromisoformat(found[key])
+    for key in found.keys() & _MODELS.keys():
+        found[key] = _MODELS[key].model_validate(found[key])
+    for key in found.keys() & _TUPLES:
+        found[key] = tuple(found[key])
+    if found.pop("sha256") != sha256:
+        raise ValueError("another order")
+    entries = _unpacked(names, special)
+    order = Order(
+        file=file, sha256=sha256, entries=entries, targets=targets, refused=refused, notices=notices, **found
+    )
+    return order, _digest(names, special)
