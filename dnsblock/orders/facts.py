@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 
 from dnsblock.orders.order import Order
-from dnsblock.orders.verdict import EntryVerdict, Judgement, Release, Signed
+from dnsblock.orders.verdict import ACCEPTED, EntryVerdict, Judgement, Release, Signed
 from dnsblock.principal import Principal
 
 # ------- An accepted order -------
@@ -34,6 +34,8 @@ class Judged:
     def applied_to(self, order: Order, at: datetime, by: Principal) -> Order:
         """The order with this judgement, recorded at a time. Earlier releases still apply."""
         before, now = order.judgement, self.judgement
+        if before == ACCEPTED:  # the first judgement
+            return replace(order, judgement=now, received_at=order.received_at or at)
         releases = before.releases
         if freed := tuple(sorted(before.idle - now.idle)):
             releases = (*releases, Release(at, by, "more signatures", freed))

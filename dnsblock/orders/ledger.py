@@ -316,7 +316,8 @@ def read(path: Path, parsed: ParsedOrders | None = None) -> Content:
             notes.append(f"{path}:{number}: the last record lacked its line end")
         try:
             decoded = decode(record, number, hashes[-1] if hashes else None, orders.find)
-            records.append(replace(decoded, fact=orders.checked(decoded.fact)))
+            fact = orders.checked(decoded.fact)
+            records.append(decoded if fact is decoded.fact else replace(decoded, fact=fact))
         except NewerRecord as err:
             raise Refused([_newer(path, number, err)]) from err
         except NotARecord as err:

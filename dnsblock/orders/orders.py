@@ -135,8 +135,8 @@ def fold(records: Iterable[Record], base: Orders = EMPTY) -> Orders:
         order: Order | None = None
         match fact:
             case Order():
-                received[fact.sha256] = replace(fact, received_at=record.at)
-                order = received[fact.sha256] if record.version == 1 else None
+                received[fact.sha256] = fact
+                order = replace(fact, received_at=record.at) if record.version == 1 else None
             case Judged(sha256=sha256):
                 known = found.get(sha256) or received.get(sha256) or base.by_digest.get(sha256)
                 order = None if known is None else fact.applied_to(known, record.at, record.by)

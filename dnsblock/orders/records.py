@@ -224,7 +224,7 @@ def _order(n: int, fields: dict[str, Any], find: Find | None) -> Order:
     promised = (order.issuer, order.order_id, order.sha256, entries_file)
     if promised != tuple(fields[key] for key in ("issuer", "order_id", "sha256", "entries_file")):
         raise NotARecord("its fields are not those of its document")
-    return replace(order, source=None)
+    return order if order.source is None else replace(order, source=None)
 
 
 def _accepted_restore(fields: dict[str, Any]) -> AcceptedRestore:

@@ -3,7 +3,7 @@
 They are recorded in the ledger when the order is accepted. `orders/standing.py` combines the records.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Literal
@@ -70,8 +70,10 @@ class Judgement:
         """The number of entries that are held now, or refused. Several guards may hold one entry."""
         return len({one.index for one in (self.held if verdict == "held" else self.refused)})
 
-    def with_verdicts(self, verdicts: Iterable[EntryVerdict]) -> "Judgement":
+    def with_verdicts(self, verdicts: Sequence[EntryVerdict]) -> "Judgement":
         """The judgement with these verdicts instead of its own. Releases still apply."""
+        if not verdicts and not self.verdicts:
+            return self
         return replace(self, verdicts=tuple(verdicts))._settled()
 
     def released(self, release: Release) -> "Judgement":
