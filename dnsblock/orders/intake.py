@@ -26,7 +26,6 @@ from dnsblock.orders.order import ENDS, MAX_DOCUMENT_BYTES, Order, load_entries_
 from dnsblock.orders.orders import Orders
 from dnsblock.orders.remarks import remarks
 from dnsblock.orders.schema import DOCUMENT_SUFFIXES
-from dnsblock.orders.state import derive
 from dnsblock.orders.verdict import EntryVerdict
 
 MAX_FILES = 10_000
@@ -89,7 +88,8 @@ def judge_all(found: Iterable[Order], refused: Iterable[RefusedDocument], contex
     own = sorted(found, key=_turn)
     rejected = list(refused)
     eligible: list[Order] = []
-    needed = _needed(own, context.known)
+    is_over = any(order.expires_at is not None and order.expires_at <= context.now for order in own)
+    needed = _needed(own, context.known) if is_over else set()
     for order in own:
         problems = (*_judge_issuer(order, context.config), *_judge_end(order, needed, context.now))
         if problems and context.is_trial:
@@ -234,10 +234,10 @@ def _refuse(order: Order, problems: tuple[Problem, ...]) -> RefusedDocument:
 def _notes(known: Orders, new: Sequence[Order], now: datetime) -> Iterator[str]:
     if not new:
         return
-    states = derive(known.plus(new), now)
+    after = known.plus(new)
     for order in new:
-        state = states.by_issuer[order.issuer].states[order.sha256]
-        for note in state.notes:
+        _, notes = after.of(order.issuer).lives[order.sha256].state(now)
+        for note in notes:
             yield f"{printable(order.file)}: {note}"
         for one in order.refused:
             yield str(Problem(order.file, one.line, one.value, f"{one.code}: {one.reason}"))

@@ -218,10 +218,8 @@ def _already_blocked(order: Order, in_force: Entries) -> Iterator[str]:
     covering = {higher for entry in order.entries for higher in (entry.name, *above(entry.name))}
     others = {
         (item.entry.name, item.entry.match)
-        for sha256, part in in_force.parts.items()
-        if sha256 != order.sha256
-        for item in part.items
-        if item.kind == "block" and item.entry.name in covering
+        for item in in_force.named(covering)
+        if item.kind == "block" and item.order_id != order.order_id
     }
     found = [entry.name for entry in order.entries if others and is_covered(entry.name, entry.match, others)]
     if found:

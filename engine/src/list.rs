@@ -31,7 +31,7 @@ pub use report::{Finding, Report};
 use crate::name::{Name, Walk};
 use crate::policy::compiler::{CompileError, Compiler, Destination, Origin};
 use crate::policy::names::SEED;
-use crate::policy::{Changes, Match, PolicyZone, Rule, in_order};
+use crate::policy::{CanonicalRule, Changes, Match, PolicyZone, Rule, in_order};
 
 /// Invalid lines that an error describes; more are only counted.
 const MAX_DESCRIBED: usize = 100;
@@ -55,7 +55,11 @@ pub enum ZoneError {
 }
 
 /// Compiles lines such as `subtree 0 ads.example`: match, index into `rules`, and name.
-pub fn entries(zone: &str, rules: Vec<Rule>, lines: &[u8]) -> Result<PolicyZone, ZoneError> {
+pub fn entries(
+    zone: &str,
+    rules: Vec<impl Into<CanonicalRule>>,
+    lines: &[u8],
+) -> Result<PolicyZone, ZoneError> {
     let (rules, places) = in_order(rules);
     let mut compiler = Compiler::new(lines.len() as u64, std::env::temp_dir());
     let mut written = Ok(());
@@ -72,7 +76,7 @@ pub fn entries(zone: &str, rules: Vec<Rule>, lines: &[u8]) -> Result<PolicyZone,
         Ok(())
     })?;
     written.map_err(|error| ZoneError::NotCompiled(CompileError::Io(error)))?;
-    let is_exemption: Vec<bool> = rules.iter().map(Rule::is_exemption).collect();
+    let is_exemption: Vec<bool> = rules.iter().map(|one| one.rule.is_exemption()).collect();
     let compiled =
         compiler.finish(&is_exemption, Destination::Memory, None).map_err(ZoneError::NotCompiled)?;
     let zone = PolicyZone::new(zone, Arc::new(compiled.names), rules, &is_exemption);
@@ -83,11 +87,11 @@ pub fn entries(zone: &str, rules: Vec<Rule>, lines: &[u8]) -> Result<PolicyZone,
 /// `remove 0 NAME` leaves none. `None`: the zone must be compiled from all its entries.
 pub fn with_changes(
     zone: &PolicyZone,
-    rules: Vec<Rule>,
+    rules: Vec<impl Into<CanonicalRule>>,
     lines: &[u8],
 ) -> Result<Option<PolicyZone>, ZoneError> {
     let (rules, places) = in_order(rules);
-    let is_exemption: Vec<bool> = rules.iter().map(Rule::is_exemption).collect();
+    let is_exemption: Vec<bool> = rules.iter().map(|one| one.rule.is_exemption()).collect();
     let mut walk = Walk::new(&Name::root(), SEED);
     let mut key = |name: &Name| {
         walk.take(name, SEED);

@@ -147,6 +147,21 @@ impl Rule {
     }
 }
 
+/// A rule with its canonical form, which takes longer to write than to copy: a zone of orders has
+/// a rule for each order.
+#[derive(Clone)]
+pub struct CanonicalRule {
+    pub rule: Rule,
+    canonical: Arc<str>,
+}
+
+impl From<Rule> for CanonicalRule {
+    fn from(rule: Rule) -> CanonicalRule {
+        let canonical = rule.canonical().into();
+        CanonicalRule { rule, canonical }
+    }
+}
+
 /// The names that an entry covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Match {
@@ -181,6 +196,7 @@ pub struct PolicyZone {
     name: String,
     names: ZoneNames,
     rules: Vec<Rule>,
+    canonical: Vec<Arc<str>>, // of the rules
     addresses: Prefixes,
     listed: usize,
     digest: [u8; 32],
@@ -210,7 +226,12 @@ pub struct Found<'a> {
 impl PolicyZone {
     /// A zone of compiled names; `None` if they need other rules. Names with rules of exceptions
     /// only are not counted as listed.
-    pub fn new(name: &str, names: Arc<Names>, rules: Vec<Rule>, is_exception: &[bool]) -> Option<PolicyZone> {
+    pub fn new(
+        name: &str,
+        names: Arc<Names>,
+        rules: Vec<impl Into<CanonicalRule>>,
+        is_exception: &[bool],
+    ) -> Option<PolicyZone> {
         let sides = names.scopes().iter().flat_map(|scope| [scope.at, scope.under]);
         if sides.flatten().any(|(_, rule)| rule as usize >= rules.len()) {
             return None;
@@ -221,11 +242,11 @@ impl PolicyZone {
 
     /// This zone of orders with other entries for some owners, as if it were compiled from all
     /// entries. `rules` are in canonical order. `None`: it must be compiled.
-    pub fn with_changes(&self, rules: Vec<Rule>, changes: Changes) -> Option<PolicyZone> {
-        let indexes: HashMap<String, u32> = rules.iter().map(Rule::canonical).zip(0..).collect();
-        let kept = self.rules.iter().map(|rule| indexes.get(&rule.canonical()).copied()).collect();
+    pub fn with_changes(&self, rules: Vec<CanonicalRule>, changes: Changes) -> Option<PolicyZone> {
+        let indexes: HashMap<&str, u32> = rules.iter().map(|rule| &*rule.canonical).zip(0..).collect();
+        let kept = self.canonical.iter().map(|rule| indexes.get(&**rule).copied()).collect();
         let names = self.names.with_changes(changes, &kept)?;
-        let listed = names.listed(|rule| rules[rule as usize].is_exemption());
+        let listed = names.listed(|rule| rules[rule as usize].rule.is_exemption());
         Some(PolicyZone::of(&self.name, names, rules, Prefixes::default(), listed))
     }
 
@@ -251,18 +272,27 @@ impl PolicyZone {
         is_of_addresses.then(|| PolicyZone::of_addresses(name, rule, prefixes))
     }
 
-    fn of(name: &str, names: ZoneNames, rules: Vec<Rule>, addresses: Prefixes, listed: usize) -> PolicyZone {
+    fn of(
+        name: &str,
+        names: ZoneNames,
+        rules: Vec<impl Into<CanonicalRule>>,
+        addresses: Prefixes,
+        listed: usize,
+    ) -> PolicyZone {
+        let (rules, canonical): (Vec<Rule>, Vec<Arc<str>>) =
+            rules.into_iter().map(Into::into).map(|rule| (rule.rule, rule.canonical)).unzip();
         let mut hasher = Sha256::new();
         hasher.update(names.digest());
-        for rule in &rules {
-            hasher.update(rule.canonical() + "\n");
+        for rule in &canonical {
+            hasher.update(rule.as_bytes());
+            hasher.update(b"\n");
         }
         for prefix in addresses.iter() {
             hasher.update(format!("{prefix}\n"));
         }
         let digest = hasher.finalize().into();
         let (name, above_exceptions) = (name.to_string(), Default::default());
-        PolicyZone { name, names, rules, addresses, listed, digest, above_exceptions }
+        PolicyZone { name, names, rules, canonical, addresses, listed, digest, above_exceptions }
     }
 
     /// The entry that decides about `name`: that of the longest owner. `walk` has the hashes of its
@@ -346,15 +376,15 @@ impl PolicyZone {
 
 /// The rules in canonical order without duplicates, and the new index of each given rule. So the
 /// order of the given rules does not change the zone.
-pub fn in_order(rules: Vec<Rule>) -> (Vec<Rule>, Vec<u32>) {
-    let mut ordered: Vec<(String, Rule)> = Vec::new();
-    let canonical: Vec<String> = rules.iter().map(Rule::canonical).collect();
-    ordered.extend(canonical.iter().cloned().zip(rules));
-    ordered.sort_by(|a, b| a.0.cmp(&b.0));
-    ordered.dedup_by(|a, b| a.0 == b.0);
-    let place = |text: &String| ordered.partition_point(|(other, _)| other < text) as u32;
-    let places = canonical.iter().map(place).collect();
-    (ordered.into_iter().map(|(_, rule)| rule).collect(), places)
+pub fn in_order(rules: Vec<impl Into<CanonicalRule>>) -> (Vec<CanonicalRule>, Vec<u32>) {
+    let given: Vec<CanonicalRule> = rules.into_iter().map(Into::into).collect();
+    let mut ordered = given.clone();
+    ordered.sort_by(|a, b| a.canonical.cmp(&b.canonical));
+    ordered.dedup_by(|a, b| a.canonical == b.canonical);
+    let place =
+        |rule: &CanonicalRule| ordered.partition_point(|other| other.canonical < rule.canonical) as u32;
+    let places = given.iter().map(place).collect();
+    (ordered, places)
 }
 
 /// A seed for hashes that clients cannot predict.

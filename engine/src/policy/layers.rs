@@ -151,15 +151,21 @@ impl ZoneNames {
 
     /// The number of names with a listed entry. See `Names::listed`.
     pub fn listed(&self, is_exception: impl Fn(u32) -> bool) -> usize {
-        if self.overlay.is_none() {
+        let Some(overlay) = &self.overlay else {
             return self.base.listed(is_exception);
-        }
-        let mut listed = 0;
-        let count = |_, scope: &Scope| {
-            listed += usize::from(scope.is_listed(&is_exception));
-            false
         };
-        self.each(count, |_, _, _| {});
+        // Entries of the base whose rule is gone are replaced, so it does not matter how they count.
+        let is_exception_of_base =
+            |rule: u32| overlay.rules[rule as usize].is_some_and(|rule| is_exception(rule));
+        let mut listed = self.base.listed(is_exception_of_base);
+        let mut text = Text::default();
+        for owner in &overlay.owners {
+            text.take(&owner.text);
+            if let Some((scope, _)) = self.base.find(owner.hash, &text, 0) {
+                listed -= usize::from(scope.is_listed(is_exception_of_base));
+            }
+            listed += usize::from(owner.scope.is_some_and(|scope| scope.is_listed(&is_exception)));
+        }
         listed
     }
 
