@@ -9,7 +9,7 @@ import json
 import os
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse, RemoteDisconnected
 from pathlib import Path
@@ -54,6 +54,12 @@ def form(documents: Sequence[SignedFile]) -> tuple[bytes, str]:
                 content += b"\r\n"
     content += f"--{boundary}--\r\n".encode()
     return bytes(content), f"multipart/form-data; boundary={boundary}"
+
+
+def is_refused(document: Mapping[str, Any]) -> bool:
+    """Whether a verdict refuses a document, wholly or in part. A name that is given twice is enforced once."""
+    entries = (entry for entry in document["entry_verdicts"] if entry["code"] != "DUPLICATE")
+    return document["verdict"] == "refused" or any(entry["verdict"] == "refused" for entry in entries)
 
 
 def _quoted(file: str) -> str:

@@ -1,4 +1,4 @@
-"""The TLS settings of the issuers' API, from its certificate files."""
+"""The TLS settings of the issuers' API and of its clients, from their certificate files."""
 
 import ssl
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 from dnsblock import document
 from dnsblock.errors import Problem, Refused
 
+NO_AUTHORITY = "contains no usable certificate authority in PEM format"
 MAX_BYTES = 4 << 20  # of a file of certificates
 
 
@@ -23,19 +24,40 @@ def server_context(certificate: Path, key: Path, clients: Path | None) -> ssl.SS
             document.read_bytes(
                 path, max_bytes=MAX_BYTES
             )  # OpenSSL gives no usable reason, and a FIFO blocks it
-    try:
-        # Without a passphrase of our own, OpenSSL would ask for one on the terminal.
-        context.load_cert_chain(certificate, key, password=_no_passphrase)
-    except (ssl.SSLError, OSError, ValueError) as err:
-        raise Refused([_why_unusable(certificate, key, err)]) from err
+    _load_certificate(context, certificate, key)
     if clients is not None:
         context.verify_mode = ssl.CERT_OPTIONAL
         try:
             context.load_verify_locations(cafile=clients)
         except (ssl.SSLError, OSError, ValueError) as err:
-            reason = "contains no usable certificate authority in PEM format"
-            raise Refused([Problem(str(clients), None, "", reason)]) from err
+            raise Refused([Problem(str(clients), None, "", NO_AUTHORITY)]) from err
     return context
+
+
+def client_context(certificate: Path | None, key: Path | None, authorities: Path | None) -> ssl.SSLContext:
+    """A context for a client of the API. Without `authorities`, those of the system are trusted.
+
+    Raises `Refused` with the file that cannot be used.
+    """
+    for path in (certificate, key, authorities):
+        if path is not None:
+            document.read_bytes(path, max_bytes=MAX_BYTES)
+    try:
+        context = ssl.create_default_context(cafile=authorities)
+    except (ssl.SSLError, OSError, ValueError) as err:
+        raise Refused([Problem(str(authorities), None, "", NO_AUTHORITY)]) from err
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    if certificate is not None:
+        _load_certificate(context, certificate, key or certificate)
+    return context
+
+
+def _load_certificate(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
+    try:
+        # Without a passphrase of our own, OpenSSL would ask for one on the terminal.
+        context.load_cert_chain(certificate, key, password=_no_passphrase)
+    except (ssl.SSLError, OSError, ValueError) as err:
+        raise Refused([_why_unusable(certificate, key, err)]) from err
 
 
 def _no_passphrase() -> bytes:

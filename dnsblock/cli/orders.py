@@ -1,8 +1,6 @@
 """Commands for orders: submit documents, see their state, and decide about them."""
 
 import json
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +9,10 @@ import click
 from dnsblock.cli.common import EXIT_CODES, Commands, client_of, common, leave, local_time, print_table
 from dnsblock.cli.order_page import print_order
 from dnsblock.cli.signing import sign, verify
-from dnsblock.client import MAX_SUBMITTED_BYTES, Client, SignedFile
-from dnsblock.document import read, read_bytes
-from dnsblock.errors import Exit, Refused, printable
+from dnsblock.cli.submitting import submit
+from dnsblock.cli.tokens import token
+from dnsblock.client import Client
+from dnsblock.errors import Exit, printable
 
 
 @click.group(cls=Commands)
@@ -21,84 +20,8 @@ def order() -> None:
     """Write, sign, submit and inspect orders."""
 
 
-for command in (sign, verify):
+for command in (sign, submit, token, verify):
     order.add_command(command)
-
-
-@order.command(epilog=EXIT_CODES)
-@click.argument(
-    "files", metavar="FILE...", nargs=-1, required=True, type=click.Path(dir_okay=False, path_type=Path)
-)
-@common
-def submit(config_path: Path, as_json: bool, *, files: tuple[Path, ...]) -> None:
-    """Submit order documents to the daemon, and print a verdict for each.
-
-    An entries file, and the signatures in FILE.sig, are read from the folder of their document. The ledger
-    stores everything, so no copy in the orders folder is needed. Documents may refer to each other.
-
-    \b
-    accepted  in the ledger; takes effect at its time
-    held      in the ledger; takes effect when the missing previous orders arrive
-    refused   not in force; all problems are printed
-
-    Each entry of an accepted document has its own verdict, too. Entries that are held or refused are printed.
-    Exit code 4 if a document or an entry is refused; the others are not affected.
-    """
-    answer = client_of(config_path).submit([_read(file) for file in dict.fromkeys(files)])
-    if as_json:
-        click.echo(json.dumps(answer, ensure_ascii=False))
-    else:
-        for one in answer["documents"]:
-            _print_verdict(one)
-        if served := answer.get("served"):
-            click.echo(f"serving serial {served['serial']}, {served['entries']:,} names enforced")
-    is_refused = any(_is_refused(one) for one in answer["documents"])
-    sys.exit(Exit.REFUSED if is_refused else Exit.DONE)
-
-
-def _is_refused(one: dict[str, Any]) -> bool:
-    """Whether a document is refused, wholly or in part. A name that is given twice is enforced once."""
-    entries = (entry for entry in one["entry_verdicts"] if entry["code"] != "DUPLICATE")
-    return one["verdict"] == "refused" or any(entry["verdict"] == "refused" for entry in entries)
-
-
-def _read(file: Path) -> SignedFile:
-    """A document with its signatures and its entries file, if it has them."""
-    called = os.fsencode(file).decode("utf-8", "replace")
-    data = read_bytes(file, max_bytes=MAX_SUBMITTED_BYTES)
-    beside = file.with_name(file.name + ".sig")
-    signatures = read_bytes(beside, max_bytes=MAX_SUBMITTED_BYTES) if beside.exists() else None
-    path = _path_of_entries(called, data)
-    entries = None if path is None else read_bytes(file.parent / path, max_bytes=MAX_SUBMITTED_BYTES)
-    return SignedFile(called, data, signatures, entries)
-
-
-def _path_of_entries(called: str, data: bytes) -> str | None:
-    """The plain name of the entries file in a document, if it has one."""
-    try:
-        value = read(called, data, max_bytes=len(data)).value
-    except Refused:
-        return None
-    reference = value.get("entries_file") if isinstance(value, dict) else None
-    path = reference.get("path") if isinstance(reference, dict) else None
-    return path if isinstance(path, str) and "/" not in path and "\0" not in path else None
-
-
-def _print_verdict(one: dict[str, Any]) -> None:
-    number = "" if one["order_id"] is None else f" (order {printable(one['order_id'])} of {one['issuer']})"
-    click.echo(f"{one['verdict']}: {one['file']}{number}")
-    for change in one["changes"]:
-        click.echo(f"  {printable(change)}")
-    for entry in one["entry_verdicts"]:
-        click.echo(
-            f"  {entry['verdict']}: {printable(entry['name'])}: {entry['code']}: {printable(entry['reason'])}"
-        )
-    for note in one["notes"]:
-        click.echo(f"  note: {printable(note)}")
-    for problem in one["problems"]:
-        where = "" if problem["line"] is None else f"line {problem['line']}: "
-        value = f"'{problem['value']}': " if problem["value"] else ""
-        click.echo(f"  {where}{value}{problem['reason']}", err=True)
 
 
 ISSUER = click.option("--issuer", help="The issuer, if several have an order with this number.")

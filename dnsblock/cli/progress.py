@@ -3,7 +3,7 @@
 import contextlib
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from dnsblock.client import Client
@@ -66,6 +66,26 @@ def probing(progress: "Progress", *, quiet: bool) -> Iterator[None]:
         return f"{progress.done:,} of {progress.total:,} queries{missed}", progress.done, progress.total
 
     with _shown(look, quiet=quiet, in_bytes=False):
+        yield
+
+
+@contextlib.contextmanager
+def following(look: Callable[[], Sequence[tuple[str, str]]], *, quiet: bool) -> Iterator[None]:
+    """Shows a line for each of several things that go on at the same time, while the block runs."""
+    if quiet or not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+    from rich.live import Live
+    from rich.table import Table
+
+    def lines() -> Table:
+        table = Table.grid(padding=(0, 2))
+        for what, doing in look():
+            table.add_row(printable(what), printable(doing))
+        return table
+
+    with Live(get_renderable=lines, console=Console(stderr=True), refresh_per_second=5, transient=True):
         yield
 
 

@@ -14,7 +14,7 @@ CHALLENGE = {"www-authenticate": 'Bearer realm="dnsblock"'}  # RFC 6750, section
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who makes a request, and whose orders it may concern."""
+    """The sender of a request, and the issuers whose orders it may concern."""
 
     principal: Principal
     issuers: frozenset[str] | None = None  # None: all

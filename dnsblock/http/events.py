@@ -164,7 +164,7 @@ def event_of(record: Record) -> bytes:
 
 
 def _by(by: Principal) -> dict[str, Any]:
-    """Who caused a record. Users of this server are not named to others."""
+    """The cause of a record. Users of this server are not named to others."""
     return {"kind": by.kind} if by.client is None else {"kind": by.kind, "client": by.client}
 
 

@@ -102,7 +102,7 @@ class IssuersApi:
         return f"https://{self.subject.status()['api']}"
 
     def tls(self, certificate: tuple[Path, Path] | None = None) -> ssl.SSLContext:
-        """What a client uses that trusts the authority of the server."""
+        """The settings of a client that trusts the authority of the server."""
         context = ssl.create_default_context(cafile=self.servers.pem)
         if certificate is not None:
             context.load_cert_chain(*certificate)

@@ -24,7 +24,7 @@ LAYERS = [
     {"config"},
     {"config_ledger"},
     {"values"},
-    {"names", "suffixes", "signatures", "tls", "client", "control", "clock", "durable", "principal", "times"},
+    {"names", "suffixes", "signatures", "tls", "client", "instances", "control", "clock", "durable", "principal", "times"},
     {"document"},
     {"yaml_advice"},
     {"errors"},

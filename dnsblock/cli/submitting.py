@@ -1,0 +1,296 @@
+"""`order submit`: sends documents to the daemon of this machine, or pushes them to many instances at once."""
+
+import asyncio
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import click
+
+from dnsblock.cli.common import EXIT_CODES, client_of, common, local_time, print_table
+from dnsblock.cli.progress import following
+from dnsblock.client import MAX_SUBMITTED_BYTES, Client, SignedFile, is_refused
+from dnsblock.document import read, read_bytes
+from dnsblock.errors import Exit, Refused, printable
+
+if TYPE_CHECKING:
+    from dnsblock.instances import Credentials, Goal, Push, Stage
+
+STAGES = ("accepted", "enforced", "verified")
+MAX_INSTANCES = 1000
+MAX_TOKENS_BYTES = 1 << 20
+FINDINGS = ("file", "verdict", "entry_verdicts", "notes", "problems")
+POLL_SECONDS = 0.2  # of the daemon of this machine
+TOKEN_VARIABLE = "DNSBLOCK_TOKEN"  # noqa: S105  # the name of a variable
+
+
+def _urls(_: click.Context, __: click.Parameter, values: Iterable[str]) -> tuple[str, ...]:
+    """The addresses of instances, without a slash at the end."""
+    urls = []
+    for value in values:
+        try:
+            parts = urlsplit(value)
+            is_valid = parts.port != 0 and parts.hostname and parts.scheme == "https"
+        except ValueError:
+            is_valid = False
+        if not is_valid or not re.fullmatch(r"https://[^\s/@?#]+/?", value):
+            raise click.BadParameter(f"'{printable(value)}': write https://HOST or https://HOST:PORT")
+        urls.append(value.rstrip("/"))
+    if len(urls) > MAX_INSTANCES:
+        raise click.BadParameter(f"more than {MAX_INSTANCES:,} instances")
+    return tuple(dict.fromkeys(urls))
+
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.command(epilog=EXIT_CODES)
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=_FILE)
+@click.option(
+    *("--to", "urls"),
+    metavar="URL",
+    multiple=True,
+    callback=_urls,
+    help="Push to the issuers' API of this instance. Repeat for more.",
+)
+@click.option(
+    "--wait",
+    type=click.Choice(STAGES),
+    help="Wait until every order has reached this stage. Default with --to: enforced; else not at all.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True, max=86_400),
+    default=60.0,
+    show_default=True,
+    help="Seconds to wait.",
+)
+@click.option(
+    "--token-file",
+    type=click.Path(dir_okay=False, path_type=Path, allow_dash=True),
+    help=f"A file with the token for --to, or with lines of URL and token; - for standard input. "
+    f"Without it: the variable {TOKEN_VARIABLE}.",
+)
+@click.option("--certificate", type=_FILE, help="The client certificate for --to, in PEM format.")
+@click.option("--client-key", type=_FILE, help="The key of --certificate, if it is in another file.")
+@click.option("--ca", type=_FILE, help="Trust only these certificate authorities, instead of the system's.")
+@common
+def submit(
+    config_path: Path,
+    as_json: bool,
+    *,
+    files: tuple[Path, ...],
+    urls: tuple[str, ...],
+    wait: "Stage | None",
+    timeout: float,
+    **credentials: Path | None,
+) -> None:
+    """Submit order documents, and print a verdict for each.
+
+    The signatures of FILE are those in FILE.sig, if it exists. An entries file is read from the folder of its
+    document. Documents may refer to each other. To submit a document again changes nothing.
+
+    Without --to, the documents go to the daemon of this machine. With --to, they are pushed to the issuers'
+    APIs of all these instances at once. The command shows when each has accepted, enforced and verified them.
+
+    \b
+    accepted  in the ledger; takes effect at its time
+    held      in the ledger; not in force until it is approved, or until missing orders arrive
+    refused   not in force; all problems are printed
+
+    Each entry of an accepted document has its own verdict, too. Entries that are held or refused are printed.
+
+    Exit code 4 if a document or an entry is refused, 3 if an instance cannot be reached, and 1 if an order
+    has not reached the stage of --wait within --timeout. The other documents are not affected.
+    """
+    if not urls and (given := [name for name, value in credentials.items() if value is not None]):
+        raise click.UsageError(f"--{given[0].replace('_', '-')} belongs to --to")
+    documents = [_read(file) for file in dict.fromkeys(files)]
+    if urls:
+        from dnsblock.instances import Goal
+
+        goal = Goal(wait or "enforced", timeout)
+        sys.exit(_push(documents, urls, _credentials(**credentials), goal, as_json=as_json))
+    client = client_of(config_path)
+    answer = client.submit(documents)
+    missed = [] if wait is None else _missed(client, answer["documents"], wait, timeout)
+    if as_json:
+        click.echo(json.dumps(answer, ensure_ascii=False))
+    else:
+        for one in answer["documents"]:
+            _print_verdict(one)
+        if served := answer.get("served"):
+            click.echo(f"serving serial {served['serial']}, {served['entries']:,} names enforced")
+        for one in missed:
+            click.echo(f"not {wait} within {timeout:g} s: order {printable(one['order_id'])}", err=True)
+    code = Exit.NO if missed else Exit.DONE
+    sys.exit(Exit.REFUSED if any(map(is_refused, answer["documents"])) else code)
+
+
+# ------- The documents -------
+
+
+def _read(file: Path) -> SignedFile:
+    """A document with its signatures and its entries file, if it has them."""
+    called = os.fsencode(file).decode("utf-8", "replace")
+    data = read_bytes(file, max_bytes=MAX_SUBMITTED_BYTES)
+    beside = file.with_name(file.name + ".sig")
+    signatures = read_bytes(beside, max_bytes=MAX_SUBMITTED_BYTES) if beside.exists() else None
+    path = _path_of_entries(called, data)
+    entries = None if path is None else read_bytes(file.parent / path, max_bytes=MAX_SUBMITTED_BYTES)
+    return SignedFile(called, data, signatures, entries)
+
+
+def _path_of_entries(called: str, data: bytes) -> str | None:
+    """The plain name of the entries file in a document, if it has one."""
+    try:
+        value = read(called, data, max_bytes=len(data)).value
+    except Refused:
+        return None
+    reference = value.get("entries_file") if isinstance(value, dict) else None
+    path = reference.get("path") if isinstance(reference, dict) else None
+    return path if isinstance(path, str) and "/" not in path and "\0" not in path else None
+
+
+def _print_verdict(one: dict[str, Any]) -> None:
+    number = "" if one["order_id"] is None else f" (order {printable(one['order_id'])} of {one['issuer']})"
+    click.echo(f"{one['verdict']}: {one['file']}{number}")
+    for change in one["changes"]:
+        click.echo(f"  {printable(change)}")
+    for entry in one["entry_verdicts"]:
+        click.echo(
+            f"  {entry['verdict']}: {printable(entry['name'])}: {entry['code']}: {printable(entry['reason'])}"
+        )
+    for note in one["notes"]:
+        click.echo(f"  note: {printable(note)}")
+    for problem in one["problems"]:
+        where = "" if problem["line"] is None else f"line {problem['line']}: "
+        value = f"'{problem['value']}': " if problem["value"] else ""
+        click.echo(f"  {where}{value}{problem['reason']}", err=True)
+
+
+# ------- The daemon of this machine -------
+
+
+def _missed(
+    client: Client, documents: Sequence[dict[str, Any]], stage: "Stage", seconds: float
+) -> list[dict[str, Any]]:
+    """Waits, and returns the documents that have not reached a stage. Refused ones are not among them."""
+    from dnsblock.instances import cannot_reach, reached
+
+    until = time.monotonic() + seconds
+    waiting = [one for one in documents if one["verdict"] != "refused"]
+    while waiting:
+        for one in waiting:
+            one["order"] = client.order(one["issuer"], one["order_id"])
+        waiting = [one for one in waiting if not reached(one, stage)]
+        left = until - time.monotonic()
+        if left <= 0 or all(cannot_reach(one["order"], left) for one in waiting):
+            break
+        time.sleep(min(POLL_SECONDS, left))
+    return waiting
+
+
+# ------- Other instances -------
+
+
+def _credentials(
+    token_file: Path | None, certificate: Path | None, client_key: Path | None, ca: Path | None
+) -> "Credentials":
+    """The credentials for other instances. Raises `Refused`."""
+    from dnsblock.instances import Credentials
+    from dnsblock.tls import client_context
+
+    if client_key is not None and certificate is None:
+        raise click.UsageError("--client-key belongs to --certificate")
+    tokens = _tokens(token_file)
+    if not tokens and certificate is None:
+        raise click.UsageError(f"needs a token (--token-file, or {TOKEN_VARIABLE}) or a --certificate")
+    return Credentials(client_context(certificate, client_key, ca), tokens)
+
+
+def _tokens(file: Path | None) -> dict[str | None, str]:
+    """The tokens by URL; None: for all others. Raises `Refused`."""
+    if file is None:
+        text = os.environ.get(TOKEN_VARIABLE, "")
+    elif str(file) == "-":
+        text = sys.stdin.read(MAX_TOKENS_BYTES)
+    else:
+        text = read_bytes(file, max_bytes=MAX_TOKENS_BYTES).decode("utf-8", "replace")
+    tokens: dict[str | None, str] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        *url, token = line.split() or [""]
+        if len(url) > 1 or not token.isascii():
+            # Never print the line: it contains a token.
+            raise click.UsageError(f"line {number} of the tokens: write a token, or URL and token")
+        if token:
+            tokens[url[0].rstrip("/") if url else None] = token
+    return tokens
+
+
+def _push(
+    documents: Sequence[SignedFile],
+    urls: Sequence[str],
+    credentials: "Credentials",
+    goal: "Goal",
+    *,
+    as_json: bool,
+) -> Exit:
+    """Pushes to all instances, prints the result, and returns the exit code."""
+    from dnsblock.instances import Push, push_all
+
+    pushes = [Push(url) for url in urls]
+    with following(lambda: [(push.url, _progress(push, goal.stage)) for push in pushes], quiet=as_json):
+        asyncio.run(push_all(pushes, documents, credentials, goal))
+    if as_json:
+        facts = {"wait": goal.stage, "instances": [push.as_json() for push in pushes]}
+        click.echo(json.dumps(facts, ensure_ascii=False))
+    else:
+        _print_pushes(pushes, goal)
+    for code in (Exit.REFUSED, Exit.UNREACHABLE):
+        if any(push.code == code for push in pushes):
+            return code
+    return Exit.DONE if all(push.reached(goal.stage) for push in pushes) else Exit.NO
+
+
+def _progress(push: "Push", stage: "Stage") -> str:
+    from dnsblock.instances import reached
+
+    if push.error is not None:
+        return push.error
+    done = sum(reached(one, stage) for one in push.documents)
+    return f"{push.doing}: {done} of {len(push.documents)} {stage}" if push.documents else push.doing
+
+
+def _print_pushes(pushes: Sequence["Push"], goal: "Goal") -> None:
+    """Prints a row for each instance and order, then what is wrong."""
+    rows = [[push.url, one["order_id"] or "-", *_row(one)] for push in pushes for one in push.documents]
+    rows += [[push.url, "-", "-", "-", "-", "-"] for push in pushes if not push.documents]
+    print_table(["instance", "order", "state", *STAGES], rows)
+    seen: set[str] = set()
+    for push in pushes:
+        if push.error is not None:
+            click.echo(f"{push.url}: {push.error}", err=True)
+        for one in push.documents:
+            finding = json.dumps([one.get(key) for key in FINDINGS])
+            is_plain = one["verdict"] == "accepted" and not one["entry_verdicts"] and not one["notes"]
+            if not is_plain and finding not in seen:  # most instances find the same
+                seen.add(finding)
+                click.echo(f"{push.url}:")
+                _print_verdict(one)
+        if push.error is None and not push.reached(goal.stage) and push.code != Exit.REFUSED:
+            click.echo(f"{push.url}: not {goal.stage} within {goal.seconds:g} s", err=True)
+
+
+def _row(one: dict[str, Any]) -> list[str]:
+    order = one["order"]
+    if order is None:
+        return [one["state"] or one["verdict"], "-" if one["verdict"] == "refused" else "yes", "-", "-"]
+    times = (order.get(key) for key in ("received_at", "enforced_at", "verified_at"))
+    return [order["state"], *(local_time(time, order["time_zone"]) for time in times)]

@@ -1,0 +1,252 @@
+"""Pushes orders to the issuers' APIs of several instances at once, and follows what becomes of them.
+
+A push is repeated after a lost connection, which is safe: an instance recognises a document that it has.
+"""
+
+import asyncio
+import contextlib
+import json
+import socket
+import ssl
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+import httpx
+
+from dnsblock.client import SignedFile, form, is_refused, order_path
+from dnsblock.errors import Exit, printable
+
+Stage = Literal["accepted", "enforced", "verified"]
+
+CONNECT_SECONDS = 10.0
+RETRY_SECONDS = 1.0
+FIRST_POLL_SECONDS, LAST_POLL_SECONDS = 0.05, 1.0
+MAX_RESPONSE_BYTES = 64 << 20
+TEMPORARY = (502, 503, 504)
+# These are carried out without an answer to clients, or are over.
+WITHOUT_ANSWER = frozenset({"snapshot", "rotate", "notice"})
+OVER = frozenset({"lifted", "expired", "superseded", "revoked", "annulled"})
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What to wait for, and for how long."""
+
+    stage: Stage
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What this client presents to instances, and which certificates it trusts."""
+
+    context: ssl.SSLContext
+    tokens: Mapping[str | None, str]  # by URL; None: for all others
+
+    def headers(self, url: str) -> dict[str, str]:
+        """The credentials for an instance."""
+        token = self.tokens.get(url, self.tokens.get(None))
+        return {} if token is None else {"Authorization": f"Bearer {token}"}
+
+
+class _Failed(Exception):  # noqa: N818  # house style: named for what happened
+    """A push that cannot go on; `code` is that of the command."""
+
+    def __init__(self, code: Exit, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+class _Temporary(Exception):  # noqa: N818
+    """A failure that another try may overcome."""
+
+
+@dataclass(slots=True)
+class Push:
+    """The push to one instance. Another task may read it while it goes on."""
+
+    url: str
+    doing: str = "connecting"  # for people who wait
+    documents: list[dict[str, Any]] = field(default_factory=list)  # verdicts, each with the facts in `order`
+    error: str | None = None
+    code: Exit = Exit.DONE
+
+    def reached(self, stage: Stage) -> bool:
+        """Whether every document is accepted and has reached a stage here."""
+        return self.error is None and all(reached(one, stage) for one in self.documents)
+
+    def as_json(self) -> dict[str, Any]:
+        """One JSON object."""
+        return {"url": self.url, "error": self.error, "documents": self.documents}
+
+
+def reached(document: Mapping[str, Any], stage: Stage) -> bool:
+    """Whether a document is accepted and has reached a stage."""
+    if document["verdict"] == "refused":
+        return False
+    if stage == "accepted":
+        return True
+    order = document["order"] or {}
+    if order.get("action") in WITHOUT_ANSWER:
+        return order["state"] not in ("held", "proposed")
+    return bool(order.get(f"{stage}_at"))
+
+
+async def push_all(
+    pushes: Sequence[Push], files: Sequence[SignedFile], credentials: Credentials, goal: Goal
+) -> None:
+    """Pushes to all instances at once, until each has reached the stage, or the time is over."""
+    async with asyncio.TaskGroup() as tasks:
+        for push in pushes:
+            tasks.create_task(_push(push, files, credentials, goal))
+
+
+async def _push(push: Push, files: Sequence[SignedFile], credentials: Credentials, goal: Goal) -> None:
+    until = asyncio.get_running_loop().time() + goal.seconds
+    client = httpx.AsyncClient(
+        base_url=push.url,
+        headers=credentials.headers(push.url),
+        verify=credentials.context,
+        timeout=httpx.Timeout(goal.seconds, connect=min(goal.seconds, CONNECT_SECONDS)),
+    )
+    try:
+        async with asyncio.timeout_at(until), client:
+            push.documents = await _submit(push, client, files)
+            if goal.stage != "accepted":
+                await _follow(push, client, goal.stage, until)
+    except TimeoutError:
+        if not push.documents:
+            push.code = Exit.UNREACHABLE
+            push.error = f"{push.doing}: no response within {goal.seconds:g} s; to submit again is safe"
+    except _Failed as err:
+        push.code, push.error = err.code, str(err)
+    push.doing = "done"
+
+
+async def _submit(push: Push, client: httpx.AsyncClient, files: Sequence[SignedFile]) -> list[dict[str, Any]]:
+    content, kind = form(files)
+    while True:
+        try:
+            push.doing = "sending"
+            status, answer = await _ask(client, "POST", "/v1/orders", content, {"Content-Type": kind})
+            break
+        except _Temporary as err:
+            push.doing = f"trying again ({err})"
+            await asyncio.sleep(RETRY_SECONDS)
+    documents = answer.get("documents")
+    if not isinstance(documents, list) or not documents:
+        raise _not_ours(status) if status < 400 else _refused(status, answer)
+    found = [_verdict(one, status) for one in documents]
+    if any(map(is_refused, found)):
+        push.code = Exit.REFUSED
+    return found
+
+
+def _verdict(value: Any, status: int) -> dict[str, Any]:
+    """A verdict of a response, with a place for the facts about the order. Raises `_Failed`."""
+    match value:
+        case {"file": str(), "verdict": "refused", "entry_verdicts": [*_], "problems": [*_]}:
+            return {**value, "order": None}
+        case {"file": str(), "issuer": str(), "order_id": str(), "entry_verdicts": [*_], "problems": [*_]}:
+            return {**value, "order": None}
+    raise _not_ours(status)
+
+
+async def _follow(push: Push, client: httpx.AsyncClient, stage: Stage, until: float) -> None:
+    """Reads the facts of each accepted order until it has reached the stage, or cannot in time."""
+    waiting = [one for one in push.documents if one["verdict"] != "refused"]
+    pause = FIRST_POLL_SECONDS
+    while waiting:
+        push.doing = f"waiting until {stage}"
+        for one in waiting:
+            with contextlib.suppress(_Temporary):
+                status, order = await _ask(client, "GET", order_path(one["issuer"], one["order_id"]))
+                one["order"] = _order(status, order)
+        left = until - asyncio.get_running_loop().time()
+        waiting = [one for one in waiting if not reached(one, stage) and not cannot_reach(one["order"], left)]
+        if waiting:
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LAST_POLL_SECONDS)
+
+
+def _order(status: int, answer: dict[str, Any]) -> dict[str, Any]:
+    match answer:
+        case {"state": str(), "action": str(), "effective_at": str(), "time_zone": str()} if status == 200:
+            return answer
+    raise _refused(status, answer)
+
+
+def cannot_reach(order: Mapping[str, Any] | None, seconds: float) -> bool:
+    """Whether an order cannot take effect in this time: it is over, or scheduled for later."""
+    if order is None:
+        return False
+    if order["state"] in OVER:
+        return True
+    starts = datetime.fromisoformat(order["effective_at"])
+    return order["state"] == "scheduled" and starts > datetime.now(UTC) + timedelta(seconds=seconds)
+
+
+# ------- One request -------
+
+
+async def _ask(
+    client: httpx.AsyncClient,
+    method: str,
+    path: str,
+    content: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> tuple[int, dict[str, Any]]:
+    """Status and JSON of a response. Raises `_Temporary` and `_Failed`."""
+    try:
+        async with client.stream(method, path, content=content, headers=headers) as response:
+            data = b"".join([part async for part in _bounded(response)])
+            status = response.status_code
+    except httpx.TransportError as err:
+        raise _lost(err) from err
+    if status in TEMPORARY:
+        raise _Temporary(f"HTTP {status}")
+    try:
+        answer = json.loads(data)
+    except (ValueError, RecursionError) as err:
+        raise _not_ours(status) from err
+    if not isinstance(answer, dict):
+        raise _not_ours(status)
+    return status, answer
+
+
+async def _bounded(response: httpx.Response) -> AsyncIterator[bytes]:
+    size = 0
+    async for part in response.aiter_bytes():
+        size += len(part)
+        if size > MAX_RESPONSE_BYTES:
+            raise _not_ours(response.status_code)
+        yield part
+
+
+def _lost(err: httpx.TransportError) -> Exception:
+    """What a failure of the connection means: another try helps, or does not."""
+    text = printable(str(err) or type(err).__name__)
+    cause: BaseException | None = err
+    while cause is not None:
+        if isinstance(cause, ssl.SSLError):
+            return _Failed(Exit.UNREACHABLE, f"TLS: {text}")
+        if isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME:
+            return _Failed(Exit.UNREACHABLE, text)
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(err, httpx.UnsupportedProtocol | httpx.ProxyError | httpx.ProtocolError):
+        return _Failed(Exit.UNREACHABLE, text)
+    return _Temporary(text)
+
+
+def _refused(status: int, answer: Mapping[str, Any]) -> _Failed:
+    code, detail = answer.get("code"), answer.get("detail")
+    if not isinstance(code, str) or not isinstance(detail, str):
+        return _not_ours(status)
+    exit_code = Exit.UNREACHABLE if status >= 500 else Exit.REFUSED
+    return _Failed(exit_code, f"{printable(code)}: {printable(detail)}")
+
+
+def _not_ours(status: int) -> _Failed:
+    return _Failed(Exit.UNREACHABLE, f"the response is not from dnsblock (HTTP {status})")
