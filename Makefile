@@ -72,6 +72,10 @@ restarts: $(VENV)/.tools ## restart RESTARTS=1000 times under half load, and cou
 conformance: $(VENV)/.tools ## write docs/conformance.md from the tests
 	$(BIN)/python tests/conformance/table.py
 
+.PHONY: openapi
+openapi: $(VENV)/.tools ## write docs/openapi.json from the models of the issuers' API
+	$(BIN)/python tests/openapi.py
+
 .PHONY: wheel
 wheel: toolchain ## build the wheel into dist/
 	@rm -f dist/dnsblock-*.whl

@@ -57,7 +57,7 @@ def form(documents: Sequence[SignedFile]) -> tuple[bytes, str]:
 
 
 def is_refused(document: Mapping[str, Any]) -> bool:
-    """Whether a verdict refuses a document, wholly or in part. A name that is given twice is enforced once."""
+    """Whether a verdict refuses a document, wholly or in part. A repeated name is enforced once."""
     entries = (entry for entry in document["entry_verdicts"] if entry["code"] != "DUPLICATE")
     return document["verdict"] == "refused" or any(entry["verdict"] == "refused" for entry in entries)
 

@@ -23,9 +23,9 @@ from dnsblock.http.api import control_app
 from dnsblock.http.connections import connections_of
 from dnsblock.http.issuers import Gate, issuers_app
 from dnsblock.http.metrics import Metrics, metrics_app
-from dnsblock.http.server import Listener, bind_control, serve
+from dnsblock.http.server import bind_control, bind_listeners, serve
 from dnsblock.http.traffic import Traffic
-from dnsblock.listeners import Bound, HttpSocket, bind_engine
+from dnsblock.listeners import Bound, bind_engine
 from dnsblock.lists import records
 from dnsblock.lists.corrupt import replace_corrupt
 from dnsblock.lists.refresh import Hooks, Refresher, fetch_missing
@@ -80,7 +80,8 @@ class Daemon:
             self.control = self._resources.enter_context(bind_control(config.control))
             self.gate = Gate(startup.draft.access, config.http.max_connections)
             self.http["api"] = self.gate.connections
-            self.listeners = self._listeners(config)
+            apps = {"metrics": lambda: metrics_app(self.metrics), "api": lambda: issuers_app(self, self.gate)}
+            self.listeners = bind_listeners(config, apps, self.http, self._resources)
             drop(config, [descriptor for _, some in self.engine.sockets() for descriptor in some])
             parts = (self.engine, self.metrics, self._take_over, self.http_endpoints)
             self.publisher = Publisher(startup.record(), *parts)
@@ -100,16 +101,6 @@ class Daemon:
         self.checkpoints = Checkpoints(self.publisher)
         if not config.zones:
             event(logging.WARNING, "no zones are configured: nothing is blocked")
-
-    def _listeners(self, config: Config) -> dict[str, Listener]:
-        """Binds the sockets of the HTTP listeners. Raises `Refused`."""
-        apps = {"metrics": lambda: metrics_app(self.metrics), "api": lambda: issuers_app(self, self.gate)}
-        found: dict[str, Listener] = {}
-        for option, app in apps.items():
-            bound = HttpSocket.bind(config, option)
-            self._resources.callback(bound.close)
-            found[option] = Listener(app, bound, self.http[option])
-        return found
 
     @property
     def config(self) -> Config:

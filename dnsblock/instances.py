@@ -40,7 +40,7 @@ class Goal:
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What this client presents to instances, and which certificates it trusts."""
+    """The tokens or the certificate of this client, and the authorities that it trusts."""
 
     context: ssl.SSLContext
     tokens: Mapping[str | None, str]  # by URL; None: for all others
@@ -226,7 +226,7 @@ async def _bounded(response: httpx.Response) -> AsyncIterator[bytes]:
 
 
 def _lost(err: httpx.TransportError) -> Exception:
-    """What a failure of the connection means: another try helps, or does not."""
+    """The meaning of a failed connection: another try may help, or not."""
     text = printable(str(err) or type(err).__name__)
     cause: BaseException | None = err
     while cause is not None:

@@ -1,6 +1,5 @@
 """`order submit`: sends documents to the daemon of this machine, or pushes them to many instances at once."""
 
-import asyncio
 import json
 import os
 import re
@@ -100,14 +99,14 @@ def submit(
     APIs of all these instances at once. The command shows when each has accepted, enforced and verified them.
 
     \b
-    accepted  in the ledger; takes effect at its time
-    held      in the ledger; not in force until it is approved, or until missing orders arrive
-    refused   not in force; all problems are printed
+    accepted  in the ledger; takes effect at its time.
+    held      in the ledger; not in force until it is approved, or missing orders arrive.
+    refused   not in force; all problems are printed.
 
     Each entry of an accepted document has its own verdict, too. Entries that are held or refused are printed.
 
-    Exit code 4 if a document or an entry is refused, 3 if an instance cannot be reached, and 1 if an order
-    has not reached the stage of --wait within --timeout. The other documents are not affected.
+    Exit code 4 if a document or an entry is refused; the others are not affected. Exit code 3 if an instance
+    cannot be reached. Exit code 1 if an order has not reached the stage of --wait within --timeout.
     """
     if not urls and (given := [name for name, value in credentials.items() if value is not None]):
         raise click.UsageError(f"--{given[0].replace('_', '-')} belongs to --to")
@@ -243,6 +242,8 @@ def _push(
     as_json: bool,
 ) -> Exit:
     """Pushes to all instances, prints the result, and returns the exit code."""
+    import asyncio
+
     from dnsblock.instances import Push, push_all
 
     pushes = [Push(url) for url in urls]

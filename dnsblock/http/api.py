@@ -56,6 +56,7 @@ class Purge(BaseModel):
 
 # The orders of all issuers on a new server may come in one request.
 LIMITS = Limits(MAX_SUBMITTED_BYTES, MAX_SUBMITTED_DOCUMENTS, large=1)
+SITE = Site(local_caller, LIMITS, lambda _: None)
 
 
 def control_app(control: Control) -> ASGIApp:
@@ -100,7 +101,6 @@ def control_app(control: Control) -> ASGIApp:
         purged = await asyncio.to_thread(control.actions.purge, by, name, purge.below)
         return JSONResponse({"purged": purged})
 
-    site = Site(local_caller, LIMITS, lambda _: None)
     app = Starlette(
         routes=[
             Route("/v1/status", get_status),
@@ -112,8 +112,8 @@ def control_app(control: Control) -> ASGIApp:
             *log_routes(control),
             *impact_routes(control),
             *operator_routes(control),
-            *order_check_routes(control, site),
-            *orders_routes(control, site),
+            *order_check_routes(control, SITE),
+            *orders_routes(control, SITE),
             *receipt_routes(control, local_caller),
         ],
         exception_handlers={HTTPException: improper, ClientDisconnect: improper, Exception: failed},

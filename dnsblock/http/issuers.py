@@ -6,6 +6,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dnsblock.access import ApiAccess, Role
@@ -63,6 +64,16 @@ class Gate:
         self.refused[code] += 1
 
 
+def issuers_routes(control: Control, gate: Gate) -> list[Route]:
+    """All paths of the API, which docs/openapi.json describes."""
+    site = Site(gate.identify, LIMITS, gate.count_refused)
+    return [
+        *orders_routes(control, site),
+        *receipt_routes(control, gate.identify),
+        *events_routes(control, gate.identify, gate.streams),
+    ]
+
+
 def issuers_app(control: Control, gate: Gate) -> ASGIApp:
     """The application behind the HTTPS listener. Each client sees only the orders of its own issuers."""
 
@@ -74,13 +85,8 @@ def issuers_app(control: Control, gate: Gate) -> ASGIApp:
         gate.count_refused("INTERNAL")
         return await failed(request, err)
 
-    site = Site(gate.identify, LIMITS, gate.count_refused)
     app = Starlette(
-        routes=[
-            *orders_routes(control, site),
-            *receipt_routes(control, gate.identify),
-            *events_routes(control, gate.identify, gate.streams),
-        ],
+        routes=issuers_routes(control, gate),
         exception_handlers={HTTPException: refuse, ClientDisconnect: refuse, Exception: fail},
     )
     app.router.redirect_slashes = False

@@ -113,7 +113,7 @@ class DocumentVerdict(Model):
     )
     effective_at: Time | None
     expires_at: Time | None
-    changes: tuple[str, ...] = Field(description="What the order has changed.")
+    changes: tuple[str, ...] = Field(description="The changes by the order.")
     notes: tuple[str, ...] = Field(description="Possible mistakes, and what still blocks a name.")
     lifting: Lifting | None = Field(default=None, description="Of an order that opens names.")
     problems: tuple[InputProblem, ...] = Field(description="Why the document is refused.")
@@ -182,7 +182,7 @@ class OrderEntry(Model):
     verdict: Literal["accepted", "held", "refused"]
     ended_by: str | None = Field(description="The number of the order that ended it.")
     ended_at: Time | None
-    answer: dict[str, Any] | None = Field(description="What a blocked query gets; null for an exemption.")
+    answer: dict[str, Any] | None = Field(description="The response to a blocked query; null for an exemption.")
 
 
 class OrderTarget(Model):
@@ -240,6 +240,13 @@ class Order(OrderSummary):
     verdicts: tuple[EntryVerdict, ...] = Field(description="Entries that are held or refused.")
     names: tuple[OrderEntry, ...] = Field(description="The first entries; see the parameter `entries`.")
     time_zone: str = Field(description="The time zone of the provider, for display.")
+
+
+class SignedReceipt(Model):
+    """A receipt, and its detached signature."""
+
+    receipt: str = Field(description="JSON as text: the signature is of these bytes.")
+    signature: str = Field(description="SSHSIG, for `ssh-keygen -Y verify`.")
 
 
 # ------- Errors -------

@@ -31,7 +31,7 @@ MAX_ENTRIES_SENT = 100_000  # of one order, on the issuers' API
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """What differs between the applications that serve these routes."""
+    """The differences between the applications that serve these routes."""
 
     identify: Identify
     limits: Limits

@@ -5,12 +5,13 @@ import contextlib
 import os
 import socket
 import stat
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 
+from dnsblock.config import Config
 from dnsblock.errors import Problem, Refused
 from dnsblock.http.connections import Connections
 from dnsblock.listeners import HttpSocket
@@ -95,6 +96,21 @@ class Listener:
         await before.aclose()
         if left is not new:
             left.close()
+
+
+def bind_listeners(
+    config: Config,
+    apps: Mapping[str, Callable[[], Any]],
+    connections: Mapping[str, Connections],
+    resources: contextlib.ExitStack,
+) -> dict[str, Listener]:
+    """Binds the sockets of the applications, by option. Raises `Refused`; `resources` closes them then."""
+    found: dict[str, Listener] = {}
+    for option, app in apps.items():
+        bound = HttpSocket.bind(config, option)
+        resources.callback(bound.close)
+        found[option] = Listener(app, bound, connections[option])
+    return found
 
 
 @contextlib.contextmanager

@@ -37,9 +37,19 @@ class SignedReceipt:
 
 
 def receipt_of(
-    life: Life, state: State, policy: Policy, config: Config, signer: Signer, now: datetime
+    life: Life,
+    state: State,
+    policy: Policy,
+    config: Config,
+    signer: Signer,
+    now: datetime,
+    *,
+    sees: frozenset[str] | None = None,
 ) -> SignedReceipt:
-    """Writes and signs the receipt of an order. Raises `OSError` if the checkpoint cannot be stored."""
+    """Writes and signs the receipt of an order. Raises `OSError` if the checkpoint cannot be stored.
+
+    `sees`: the issuers whose orders the caller may see; None: all, and the lists.
+    """
     order, instance = life.order, signer.instance
     facts = whole_order(life, state, config, now, most=None)
     content = {
@@ -50,7 +60,7 @@ def receipt_of(
         "serial": policy.snapshot.serial,
         "snapshot": policy.snapshot.digest,
         "order": facts,
-        "lifting": _lifting(life, state, policy, config),
+        "lifting": _lifting(life, state, policy, config, sees),
         "proof": signer.proof(order.issuer, order.order_id),
     }
     text = json.dumps(content, ensure_ascii=False, indent=1, sort_keys=False) + "\n"
@@ -60,9 +70,11 @@ def receipt_of(
     return SignedReceipt(text, signature, fact)
 
 
-def _lifting(life: Life, state: State, policy: Policy, config: Config) -> Lifting | None:
+def _lifting(
+    life: Life, state: State, policy: Policy, config: Config, sees: frozenset[str] | None
+) -> Lifting | None:
     """What stays blocked after an order that opens names."""
     if life.order.action not in OPENS:
         return None
     own = state.by_issuer[life.order.issuer].orders
-    return lifting_of(life.order, own, policy, config, policy.at)
+    return lifting_of(life.order, own, policy, config, policy.at, sees=sees)

@@ -60,7 +60,7 @@ def test_only_tls_1_3_is_spoken(api: IssuersApi, options: list[str], works: bool
 
 
 def test_plain_http_is_not_answered(api: IssuersApi):
-    """Nothing is accepted in the clear, not even to say so."""
+    """Nothing is accepted or answered in the clear."""
     api.start()
     with socket.create_connection(api.address, timeout=TIMEOUT) as client:
         client.sendall(b"GET /v1/orders HTTP/1.1\r\nHost: x\r\n\r\n")
