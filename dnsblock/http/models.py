@@ -182,7 +182,7 @@ class OrderEntry(Model):
     verdict: Literal["accepted", "held", "refused"]
     ended_by: str | None = Field(description="The number of the order that ended it.")
     ended_at: Time | None
-    answer: dict[str, Any] | None = Field(description="The response to a blocked query; null for an exemption.")
+    answer: dict[str, Any] | None = Field(description="The response to a query; null for an exemption.")
 
 
 class OrderTarget(Model):

@@ -1,6 +1,7 @@
 """The issuers' API as its clients see it: HTTPS, with tokens and certificates that a test makes."""
 
 import hashlib
+import http.client
 import json
 import shutil
 import ssl
@@ -114,6 +115,11 @@ class IssuersApi:
         return httpx.Client(
             base_url=self.url, verify=self.tls(certificate), headers=headers, timeout=TIMEOUT, trust_env=False
         )
+
+    def connection(self) -> http.client.HTTPSConnection:
+        """A connection without credentials, for requests that httpx does not send."""
+        host, port = self.address
+        return http.client.HTTPSConnection(host, port, timeout=TIMEOUT, context=self.tls())
 
     def get(self, path: str, token: str | None = "ministry") -> httpx.Response:
         with self.client(token) as client:

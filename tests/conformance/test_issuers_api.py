@@ -1,7 +1,6 @@
 """The issuers' API: who may connect, what each client may do, and what it never sees."""
 
 import hashlib
-import http.client
 import json
 import shutil
 import socket
@@ -296,6 +295,36 @@ def test_a_bad_document_is_refused_with_every_problem(api: IssuersApi, document:
     assert api.refused("REFUSED") + api.refused("FORBIDDEN") == 1
 
 
+def test_an_order_needs_the_signatures_of_its_issuer(api: IssuersApi):
+    """A token shows who sends an order, and no more: without valid signatures, it is refused."""
+    keygen, folder = tool("ssh-keygen"), api.subject.folder
+    for name in ("officer", "stranger"):
+        run([keygen, "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)])
+    key = (folder / "officer.pub").read_text().split()
+    (folder / "keys").write_text(f"officer@ministry.example {key[0]} {key[1]}\n")
+    signed = {"name": "ministry", "issuer": ISSUER, "answer": "sinkhole"}
+    api.start(zones=[signed], issuers=[{"id": ISSUER, "keys": "keys", "signatures": 1}])
+    document = as_yaml(block("B-1", ["one.example"])).encode()
+    (folder / "signed.yaml").write_bytes(document)
+
+    def signature(name: str, namespace: str = "dnsblock-order@v1") -> bytes:
+        (folder / "signed.yaml.sig").unlink(missing_ok=True)
+        run([keygen, "-Y", "sign", "-f", str(folder / name), "-n", namespace, str(folder / "signed.yaml")])
+        return (folder / "signed.yaml.sig").read_bytes()
+
+    valid = signature("officer")
+    wrong = [None, b"", b"garbage", valid[:-40], signature("stranger"), signature("officer", "file")]
+    for one in wrong:
+        problem(api.submit(document, **({} if one is None else {"signatures": one})), 422, "REFUSED")
+    problem(api.submit(document.replace(b"one", b"two"), signatures=valid), 422, "REFUSED")
+    assert api.subject.status()["orders"] == []
+    assert api.refused("REFUSED") == len(wrong) + 1
+    assert api.submit(document, signatures=valid).status_code == 201
+    assert is_sinkholed(api.subject.query("one.example"))
+    (signer,) = api.get(f"/v1/orders/{ISSUER}/B-1").json()["signers"]
+    assert signer["principal"] == "officer@ministry.example"
+
+
 @pytest.mark.parametrize(
     "path", ["/etc/passwd", "../0.yaml", "..", ".", "a/b", "0.yaml", "", "a\\b", "names.txt\\0"]
 )
@@ -333,7 +362,7 @@ def test_a_form_that_is_malformed_is_refused(api: IssuersApi):
 def test_a_body_that_is_too_large_is_refused_before_it_is_read(api: IssuersApi):
     """413, by its announced length or while it comes."""
     api.start()
-    with closing(connection(api)) as client:
+    with closing(api.connection()) as client:
         client.putrequest("POST", "/v1/orders")
         client.putheader("Authorization", f"Bearer {TOKENS['ministry']}")
         client.putheader("Content-Type", "multipart/form-data; boundary=b")
@@ -346,11 +375,6 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_read(api: IssuersApi):
         kind = {"Content-Type": "multipart/form-data; boundary=b"}
         problem(client.post("/v1/orders", content=chunks, headers=kind), 413, "TOO_LARGE")
     assert api.refused("TOO_LARGE") == 2
-
-
-def connection(api: IssuersApi) -> http.client.HTTPSConnection:
-    host, port = api.address
-    return http.client.HTTPSConnection(host, port, timeout=TIMEOUT, context=api.tls())
 
 
 def test_a_document_of_the_largest_size_is_accepted(api: IssuersApi):
@@ -385,7 +409,7 @@ def test_a_reload_rotates_tokens_and_certificate(api: IssuersApi):
     problem(kept.get("/v1/orders"), 401, "UNAUTHENTICATED")
     kept.close()
     assert api.get("/v1/orders").status_code == 200
-    with closing(connection(api)) as client:
+    with closing(api.connection()) as client:
         client.connect()
         names = client.sock.getpeercert()["subjectAltName"]
     assert ("DNS", "other.example") in names

@@ -6,9 +6,12 @@ import ssl
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from urllib.parse import urlencode
 
 import httpx
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from .asking import TIMEOUT
 from .harness import ISSUER
@@ -110,6 +113,59 @@ def test_the_control_socket_serves_the_same_orders_of_all_issuers(started: Issue
     own = started.get(f"/v1/orders/{ISSUER}/84%2F2017").json()
     assert control.order(ISSUER, "84/2017") == own
     assert control.order(COURT, "84/2017")["issuer"] == COURT
+
+
+SEGMENTS = st.sampled_from(
+    [
+        *("v1", "orders", "events", "receipt", ISSUER, COURT, "84%2F2017", "84%2f2017", "status", "annul"),
+        *(
+            "",
+            ".",
+            "..",
+            "%",
+            "%2",
+            "%00",
+            "%ff",
+            "%2F",
+            "%E2%80%AE",
+            "x" * 300,
+            "*",
+            ";a=b",
+            "last",
+            "check",
+        ),
+    ]
+)
+QUERIES = st.lists(
+    st.tuples(
+        st.sampled_from(["issuer", "number", "state", "limit", "offset", "entries", "after", "x"]),
+        st.sampled_from(["", "0", "1", "-1", "all", "first", ISSUER, COURT, "9" * 30, "1e3", "\0", "\u0661"])
+        | st.text(st.characters(exclude_categories=["Cs"]), max_size=10),
+    ),
+    max_size=3,
+)
+
+
+@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from(["GET", "POST", "PUT", "DELETE", "HEAD", "PATCH", "x"]),
+    st.lists(SEGMENTS, max_size=5),
+    QUERIES,
+    st.sampled_from([None, "", "0", "1", "-1", "x", "9" * 15, "9" * 400]),
+)
+def test_no_request_fails_or_shows_another_issuer(
+    started: IssuersApi, method: str, path: list[str], query: list[tuple[str, str]], last: str | None
+):
+    """Whatever is asked: an answer or a problem, never a fault, and never an order of somebody else."""
+    with closing(started.connection()) as connection:
+        headers = {"Authorization": f"Bearer {TOKENS['ministry']}"}
+        headers |= {} if last is None else {"Last-Event-ID": last}
+        connection.request(method, f"/v1/{'/'.join(path)}?{urlencode(query)}", headers=headers)
+        response = connection.getresponse()
+        assert response.status < 500
+        if response.headers["content-type"].startswith("application/"):
+            text = response.read().decode()
+            assert response.status >= 400 or COURT not in text
 
 
 # ------- Events
