@@ -43,8 +43,8 @@ def test_each_client_sees_only_the_orders_of_its_issuers(started: IssuersApi):
         assert (own.status_code, own.json()["issuer"]) == (200, issuer)
         foreign = started.get(f"/v1/orders/{other}/84%2F2017", token)
         missing = started.get(f"/v1/orders/{other}/none", token)
-        told, expected = (problem(one, 404, "NOT_FOUND") for one in (foreign, missing))
-        assert told == expected | {"detail": expected["detail"].replace("none", "84/2017")}
+        hidden, expected = (problem(one, 404, "NOT_FOUND") for one in (foreign, missing))
+        assert hidden == expected | {"detail": expected["detail"].replace("none", "84/2017")}
     text = started.get("/v1/orders", "ministry").text + started.get(f"/v1/orders/{ISSUER}/84%2F2017").text
     assert "court" not in text
 
