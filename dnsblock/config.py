@@ -4,6 +4,7 @@
 Switches and words such as `auto` are parsed here, so that no other module compares strings.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -446,14 +447,21 @@ class Issuer(Options):
     categories: Annotated[tuple[str, ...], Field(max_length=100)] | None = None  # null: all
     roles: Annotated[dict[str, Signer], Field(max_length=1000)] = as_written({})
 
-    def roles_of(self, principal: str, category: str | None) -> frozenset[Role]:
-        """The roles of a signer for orders of a category; those of the issuer if `roles` has no entry."""
-        own = self.roles.get(principal)
-        may = self.may if own is None else own.may
-        limits = (self.categories, None if own is None else own.categories)
-        if any(limit is not None and category not in limit for limit in limits):
+    def roles_of(self, principals: Iterable[str], categories: Iterable[str | None]) -> frozenset[Role]:
+        """The roles of a signer, by all its principals, for orders of these categories.
+
+        Those of the issuer if `roles` has no entry. If it has several, those that all of them have.
+        """
+        own = self.signers_of(principals)
+        may = [frozenset(one.may) for one in own] or [frozenset(self.may)]
+        limits = [one for one in (self.categories, *(one.categories for one in own)) if one is not None]
+        if any(category not in limit for limit in limits for category in categories):
             return frozenset()
-        return frozenset(may)
+        return frozenset.intersection(*may)
+
+    def signers_of(self, principals: Iterable[str]) -> list[Signer]:
+        """The entries of `roles` for these principals."""
+        return [self.roles[principal] for principal in principals if principal in self.roles]
 
 
 class ApiOptions(Options):

@@ -3,21 +3,19 @@
 The keys are those of the issuer's allowed_signers file, with the changes that its rotate orders made.
 """
 
-import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from dnsblock.config import Config, Issuer, Role
 from dnsblock.errors import Problem, Refused
-from dnsblock.orders.issuer import IssuerOrders
-from dnsblock.orders.order import Order
+from dnsblock.orders.order import ENDS, Order
 from dnsblock.orders.references import Keys
 from dnsblock.orders.schema import Action
 from dnsblock.orders.verdict import Signed
-from dnsblock.signatures.allowed_signers import AllowedSigners
-from dnsblock.signatures.verify import SignatureProblem, verify
+from dnsblock.signatures.allowed_signers import AllowedSigners, LineRefused, parse_line
+from dnsblock.signatures.verify import SignatureProblem, Signer, verify
 
 _NEEDED: Mapping[Action, frozenset[Role]] = {
     "block": frozenset({"block"}),
@@ -37,6 +35,7 @@ class Authority:
 
     signers: tuple[Signed, ...]
     required: int  # signatures for an order of this issuer; 0: unsigned orders are accepted
+    people: int = 0  # different people among the signers
     is_proposed: bool = False  # only flaggers have signed
     may_override: bool = False  # a signer may block protected names
 
@@ -49,39 +48,32 @@ class Authority:
         """
         if self.is_proposed:
             return 0
-        return len({one.principal for one in self.signers}) if self.required else 2
+        return self.people if self.required else 2
 
 
-def current_keys(issuer: Issuer, keys: Keys, rotations: Iterable[Order]) -> AllowedSigners:
-    """The keys of an issuer after its rotate orders. Raises `Refused` if its file cannot be used."""
+def current_keys(issuer: Issuer, keys: Keys, rotations: Iterable[Order], now: datetime) -> AllowedSigners:
+    """The keys of an issuer after its rotate orders in effect. Raises `Refused` for an unusable file."""
     signers = keys.get(issuer.id, ())
     if not isinstance(signers, AllowedSigners):
         raise Refused(signers)
     for order in rotations:
-        if order.keys is None:
-            continue
-        # The operator may have changed the file since in the same way. So one by one, and added keys first.
-        for line in order.keys.add:
-            with contextlib.suppress(Refused):
-                signers = signers.with_changes((line,), ())
-        for fingerprint in order.keys.remove:
-            with contextlib.suppress(Refused):
-                signers = signers.with_changes((), (fingerprint,))
+        if order.keys is not None and order.effective_at <= now:
+            signers = signers.rotated(order.keys.add, order.keys.remove)
     return signers
 
 
-def rotations_of(orders: IssuerOrders) -> list[Order]:
-    """The rotate orders that apply."""
-    lives = orders.lives.values()
-    return [
-        one.order for one in lives if one.order.keys and one.standing is None and one.order.annulled is None
-    ]
-
-
 def authority_of(
-    order: Order, config: Config, keys: Keys, rotations: Iterable[Order], now: datetime
+    order: Order,
+    targets: Sequence[Order | None],
+    config: Config,
+    keys: Keys,
+    rotations: Iterable[Order],
+    now: datetime,
 ) -> Authority:
-    """Who signed a document. Raises `Refused` if that is not enough to accept it."""
+    """Who signed a document. Raises `Refused` if that is not enough to accept it.
+
+    `targets`: the orders that it ends; None for one that has not come yet.
+    """
     issuer = config.issuer(order.issuer)
     zone = next((zone for zone in config.zones if zone.issuer == order.issuer), None)
     if zone is not None and zone.accepts_unsigned:
@@ -98,46 +90,102 @@ def authority_of(
             "`dnsblock order sign FILE --key KEY`"
         )
         raise Refused([order.problem((), order.order_id, reason)])
-    signers_now = current_keys(issuer, keys, rotations)
+    signers_now = current_keys(issuer, keys, rotations, now)
     found, problems = verify(order.source.data, order.source.signatures, signers_now, now)
-    signers = tuple(Signed(one.principal, one.fingerprint, one.algorithm) for one in found)
-    return _judged(order, issuer, signers, problems)
+    return _judged(order, targets, issuer, found, problems)
 
 
 def _judged(
-    order: Order, issuer: Issuer, signers: tuple[Signed, ...], problems: list[SignatureProblem]
+    order: Order,
+    targets: Sequence[Order | None],
+    issuer: Issuer,
+    found: list[Signer],
+    problems: list[SignatureProblem],
 ) -> Authority:
-    needed = _NEEDED[order.action]
-    roles = {one.principal: issuer.roles_of(one.principal, order.category) for one in signers}
-    permitted = {principal for principal, may in roles.items() if needed <= may}
-    counted = tuple(one for one in signers if one.principal in permitted)
-    if len(permitted) >= issuer.signatures:
-        overrides = any("override" in roles[principal] for principal in permitted)
-        return Authority(counted, issuer.signatures, may_override=overrides)
-    flaggers = tuple(one for one in signers if "propose" in roles[one.principal])
+    needed, categories = _needed(order, targets), _categories(order, targets)
+    roles = {one.fingerprint: issuer.roles_of(one.principals, categories) for one in found}
+    permitted = [one for one in found if needed <= roles[one.fingerprint]]
+    if order.keys is not None:
+        # Who may sign for some categories only must not make keys that count for all.
+        permitted = [one for one in permitted if not _is_limited(issuer, one)]
+        permitted = [one for one in permitted if _grants(order, issuer) <= roles[one.fingerprint]]
+    people = _count_people(permitted)
+    if people >= issuer.signatures:
+        overrides = any("override" in roles[one.fingerprint] for one in permitted)
+        return Authority(_signed(permitted), issuer.signatures, people, may_override=overrides)
+    flaggers = [one for one in found if "propose" in roles[one.fingerprint]]
     if flaggers and order.action in ("block", "exempt", "supersede", "notice"):
-        return Authority((*counted, *flaggers), issuer.signatures, is_proposed=True)
-    raise Refused(_why_refused(order, issuer, signers, permitted, problems))
+        signers = _signed(dict.fromkeys((*permitted, *flaggers)))
+        return Authority(signers, issuer.signatures, is_proposed=True)
+    raise Refused(_why_refused(order, issuer, found, permitted, problems))
+
+
+def _signed(signers: Iterable[Signer]) -> tuple[Signed, ...]:
+    return tuple(Signed(one.principal, one.fingerprint, one.algorithm) for one in signers)
+
+
+def _needed(order: Order, targets: Iterable[Order | None]) -> frozenset[Role]:
+    """The roles for an order. To end an exemption blocks names again, so it needs that role, too."""
+    ends_exemption = any(one is not None and one.action == "exempt" for one in targets)
+    return _NEEDED[order.action] | (frozenset({"exempt"}) if ends_exemption else frozenset())
+
+
+def _categories(order: Order, targets: Iterable[Order | None]) -> set[str | None]:
+    """The categories that a signer must be allowed: of the order, and of the orders that it ends."""
+    if order.keys is not None:
+        return set()  # keys have none
+    if order.action not in ENDS:
+        return {order.category}
+    found: set[str | None] = {None if one is None else one.category for one in targets}
+    return found if order.category is None and order.action != "supersede" else {*found, order.category}
+
+
+def _is_limited(issuer: Issuer, signer: Signer) -> bool:
+    return any(one.categories is not None for one in issuer.signers_of(signer.principals))
+
+
+def _grants(order: Order, issuer: Issuer) -> frozenset[Role]:
+    """The roles of the keys that a rotation adds. Nobody can give a role that he does not have."""
+    found: set[Role] = set()
+    for text in order.keys.add if order.keys is not None else ():
+        try:
+            found |= issuer.roles_of(parse_line(text).names, ())
+        except LineRefused:
+            continue  # such a rotation is refused for that reason
+    return frozenset(found - {"propose"})
+
+
+def _count_people(signers: Sequence[Signer]) -> int:
+    """Different people: keys with a common principal are those of one person."""
+    people: list[set[str]] = []
+    for one in signers:
+        own = set(one.principals)
+        for same in [other for other in people if other & own]:
+            own |= same
+            people.remove(same)
+        people.append(own)
+    return len(people)
 
 
 def _why_refused(
     order: Order,
     issuer: Issuer,
-    signers: tuple[Signed, ...],
-    permitted: set[str],
-    problems: list[SignatureProblem],
-) -> list[Problem]:
-    found = [order.problem((), one.fingerprint or "", f"{one.code}: {one.reason}") for one in problems]
-    for one in signers:
-        if one.principal not in permitted:
+    signers: Iterable[Signer],
+    permitted: Sequence[Signer],
+    problems: Iterable[SignatureProblem],
+) -> Iterator[Problem]:
+    count = f"{issuer.signatures} signature{'' if issuer.signatures == 1 else 's'}"
+    reason = (
+        f"NOT_ENOUGH_SIGNATURES: {count} of different signers needed, {_count_people(permitted)} valid: "
+        "add one with `dnsblock order sign`"
+    )
+    yield order.problem((), order.order_id, reason)
+    for problem in problems:
+        yield order.problem((), problem.fingerprint or "", f"{problem.code}: {problem.reason}")
+    for signer in signers:
+        if signer not in permitted:
             category = f" in the category {order.category}" if order.category else ""
             reason = (
                 f"WRONG_ROLE: this signer may not order {order.action}{category}: see the option `issuers`"
             )
-            found.append(order.problem((), one.principal, reason))
-    count = f"{issuer.signatures} signature{'' if issuer.signatures == 1 else 's'}"
-    reason = (
-        f"NOT_ENOUGH_SIGNATURES: {count} of different signers needed, {len(permitted)} valid: "
-        "add one with `dnsblock order sign`"
-    )
-    return [order.problem((), order.order_id, reason), *found]
+            yield order.problem((), signer.principal, reason)

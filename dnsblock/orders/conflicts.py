@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from dnsblock.errors import Problem
-from dnsblock.orders.authority import rotations_of
 from dnsblock.orders.chain import Chain
 from dnsblock.orders.order import Order, RefusedEntry, Target
 from dnsblock.orders.orders import Orders
@@ -45,8 +44,9 @@ class Together:
             own.rotations.append(order)
 
     def rotations(self, issuer: str) -> list[Order]:
-        """The rotations of an issuer's keys."""
-        return self._own(issuer).rotations
+        """The rotations of an issuer's keys, without those that a gap holds."""
+        own = self._own(issuer)
+        return [one for one in own.rotations if one.judgement.passes_gap or own.chain.verdict(one) is None]
 
     def follows(self, order: Order) -> bool:
         """Whether a numbered order has the next number of its issuer and the correct `prev`."""
@@ -61,6 +61,10 @@ class Together:
         """The order with a number, unless it was annulled."""
         return self._new.get((issuer, order_id)) or self._known.of(issuer).order(order_id)
 
+    def aims(self, order: Order) -> list[Order | None]:
+        """The orders that an order ends; None for one that is not known."""
+        return [self.find(order.issuer, target.order_id) for target in order.targets]
+
     def _own(self, issuer: str) -> _Own:
         if issuer not in self._issuers:
             orders = self._known.of(issuer)
@@ -68,7 +72,8 @@ class Together:
             is_numbered = (
                 None if first is None else orders.chain.last is not None or orders.chain.gap is not None
             )
-            self._issuers[issuer] = _Own(orders.chain.copy(), is_numbered, rotations_of(orders))
+            rotations = [one for one in orders.orders if one.keys is not None and one.annulled is None]
+            self._issuers[issuer] = _Own(orders.chain.copy(), is_numbered, rotations)
         return self._issuers[issuer]
 
     # ------- Problems -------

@@ -128,9 +128,7 @@ def _accept(order: Order, together: Together, context: Context) -> Order:
         return _try(order, together, context)
     if problems := tuple(together.problems(order)):
         raise Refused(problems)
-    authority = authority_of(
-        order, context.config, context.references.keys, together.rotations(order.issuer), context.now
-    )
+    authority = _authority(order, together, context)
     if order.keys is not None:
         _check_keys(order, together, context)
     order, problems_of_targets = together.aimed(together.with_entries(order))
@@ -142,10 +140,9 @@ def _accept(order: Order, together: Together, context: Context) -> Order:
 def _try(order: Order, together: Together, context: Context) -> Order:
     """As `_accept`, but raises `Refused` with the problems of all checks. Signatures may be missing."""
     problems = list(together.problems(order))
-    keys, rotations = context.references.keys, together.rotations(order.issuer)
     authority = Authority((), 1)
     with contextlib.suppress(Refused):  # `policy/trial.py` reports on signatures
-        authority = authority_of(order, context.config, keys, rotations, context.now)
+        authority = _authority(order, together, context)
     try:
         if order.keys is not None:
             _check_keys(order, together, context)
@@ -160,6 +157,12 @@ def _try(order: Order, together: Together, context: Context) -> Order:
     if problems:
         raise Refused(problems)
     return order
+
+
+def _authority(order: Order, together: Together, context: Context) -> Authority:
+    """Who signed a document. Raises `Refused` if that is not enough to accept it."""
+    keys, rotations = context.references.keys, together.rotations(order.issuer)
+    return authority_of(order, together.aims(order), context.config, keys, rotations, context.now)
 
 
 def _further_problems(order: Order, context: Context) -> tuple[Problem, ...]:
@@ -204,7 +207,8 @@ def _check_keys(order: Order, together: Together, context: Context) -> None:
     if issuer is None or order.keys is None:
         reason = "no keys are configured for this issuer, so there are none to change"
         raise Refused([order.problem(("keys",), order.issuer, reason)])
-    signers = current_keys(issuer, context.references.keys, together.rotations(order.issuer))
+    rotations = together.rotations(order.issuer)
+    signers = current_keys(issuer, context.references.keys, rotations, context.now)
     try:
         signers.with_changes(order.keys.add, order.keys.remove)
     except Refused as err:
@@ -215,9 +219,7 @@ def _signed_again(order: Order, known: Order, together: Together, context: Conte
     """The known order with a better judgement, if more have signed it. Raises `Refused`."""
     if order.source is None or order.source.signatures is None or known.annulled is not None:
         return
-    authority = authority_of(
-        order, context.config, context.references.keys, together.rotations(order.issuer), context.now
-    )
+    authority = _authority(order, together, context)
     before = {one.fingerprint for one in known.judgement.signers}
     if before >= {one.fingerprint for one in authority.signers}:
         return

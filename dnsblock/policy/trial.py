@@ -9,7 +9,8 @@ from typing import Any, TypedDict
 
 from dnsblock._engine import Snapshot
 from dnsblock.errors import Refused, printable
-from dnsblock.orders.authority import authority_of, rotations_of
+from dnsblock.orders.authority import authority_of
+from dnsblock.orders.conflicts import Together
 from dnsblock.orders.context import Context
 from dnsblock.orders.order import Entry, Order
 from dnsblock.orders.orders import Orders
@@ -93,9 +94,10 @@ def _signatures(order: Order, armour: bytes | None, context: Context) -> Signatu
         return Signatures(
             needed=needed, signers=signers, enough=not is_proposed, proposed=is_proposed, problems=[]
         )
-    rotations = rotations_of(context.known.of(order.issuer))
+    known = Together(context.known)
+    facts = (config, context.references.keys, known.rotations(order.issuer), context.now)
     try:
-        found = authority_of(order, config, context.references.keys, rotations, context.now)
+        found = authority_of(order, known.aims(order), *facts)
     except Refused as err:
         return {
             "needed": needed,

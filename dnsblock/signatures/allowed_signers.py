@@ -3,6 +3,7 @@
 A line that ssh-keygen would skip counts for nothing here either, and is a problem with its line and advice.
 """
 
+import contextlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -131,6 +132,19 @@ class AllowedSigners:
             problems.append(Problem(file, None, "", "no key would remain: add the new key in the same order"))
         if problems:
             raise Refused(problems)
+        return replace(self, lines=tuple(kept))
+
+    def rotated(self, add_lines: Sequence[str], remove_fingerprints: Sequence[str]) -> "AllowedSigners":
+        """The signers after a rotation that was accepted, even if the file was changed since.
+
+        A removed key counts no more, whatever the file says. Nobody may be left. A line of a key that the
+        file has, too, is not added.
+        """
+        kept = [line for line in self.lines if line.key.fingerprint not in remove_fingerprints]
+        for text in add_lines:
+            with contextlib.suppress(LineRefused):
+                line = parse_line(text)
+                kept += [] if any(other.key == line.key for other in kept) else [line]
         return replace(self, lines=tuple(kept))
 
     def as_bytes(self) -> bytes:
