@@ -64,11 +64,12 @@ def current_keys(issuer: Issuer, keys: Keys, rotations: Iterable[Order], now: da
 
 def authority_of(
     order: Order,
-    targets: Sequence[Order | None],
     config: Config,
     keys: Keys,
     rotations: Iterable[Order],
     now: datetime,
+    *,
+    targets: Sequence[Order | None],
 ) -> Authority:
     """Who signed a document. Raises `Refused` if that is not enough to accept it.
 

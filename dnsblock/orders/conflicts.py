@@ -92,6 +92,9 @@ class Together:
             if notice is None or notice.action != "notice":
                 reason = "UNKNOWN_ORDER: no notice of this issuer has this order_id"
                 yield order.problem(("notice",), order.notice, reason)
+            elif notice.judgement.is_proposed and not order.entries:
+                reason = "UNKNOWN_ORDER: this notice is only proposed: an officer must sign it first"
+                yield order.problem(("notice",), order.notice, reason)
 
     def notes(self, order: Order) -> Iterator[str]:
         """Wrong numbers of an order that opens names: it applies anyway."""

@@ -161,8 +161,8 @@ def _try(order: Order, together: Together, context: Context) -> Order:
 
 def _authority(order: Order, together: Together, context: Context) -> Authority:
     """Who signed a document. Raises `Refused` if that is not enough to accept it."""
-    keys, rotations = context.references.keys, together.rotations(order.issuer)
-    return authority_of(order, together.aims(order), context.config, keys, rotations, context.now)
+    facts = (context.config, context.references.keys, together.rotations(order.issuer), context.now)
+    return authority_of(order, *facts, targets=together.aims(order))
 
 
 def _further_problems(order: Order, context: Context) -> tuple[Problem, ...]:
@@ -219,14 +219,21 @@ def _signed_again(order: Order, known: Order, together: Together, context: Conte
     """The known order with a better judgement, if more have signed it. Raises `Refused`."""
     if order.source is None or order.source.signatures is None or known.annulled is not None:
         return
+    if order.sha256 != known.sha256:
+        return  # JSON with another line end: these signatures are not of the document in the ledger
     authority = _authority(order, together, context)
-    before = {one.fingerprint for one in known.judgement.signers}
-    if before >= {one.fingerprint for one in authority.signers}:
+    before = known.judgement
+    if {one.fingerprint for one in before.signers} >= {one.fingerprint for one in authority.signers}:
         return
-    # An accepted entry stays accepted, whatever the guards say by now: a second signature lifts no block.
-    among = {one.index for one in known.judgement.verdicts}
+    if authority.is_proposed and not before.is_proposed:
+        return  # a flagger takes back nothing that officers have ordered
+    # An accepted or released entry stays so, whatever the guards say by now: a second signature lifts no
+    # block. But nothing of a proposed order was enforced yet.
+    kept = () if before.is_proposed else [one for one in before.verdicts if one.index not in before.idle]
+    among = None if before.is_proposed else before.idle
     judged = _judged(replace(known, source=order.source), authority, context, among)
-    yield replace(judged, judgement=replace(judged.judgement, ignored=known.judgement.ignored))
+    judgement = replace(judged.judgement, ignored=before.ignored)
+    yield replace(judged, judgement=judgement.with_verdicts([*kept, *judgement.verdicts]))
 
 
 def _refuse(order: Order, problems: tuple[Problem, ...]) -> RefusedDocument:

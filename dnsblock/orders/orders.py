@@ -57,8 +57,11 @@ class Orders:
         """A block that only refers to a notice has the entries of that notice."""
         if order.notice is None or not order.borrows or order.entries:
             return order
-        new = (one for one in others if (one.issuer, one.order_id) == (order.issuer, order.notice))
-        notice = next(new, None) or self.of(order.issuer).order(order.notice)
+        # The latest one before this order: when this order came, it was not annulled.
+        new = (one for one in reversed(others) if (one.issuer, one.order_id) == (order.issuer, order.notice))
+        notice = next(new, None)
+        if notice is None and (life := self.of(order.issuer).latest(order.notice)) is not None:
+            notice = life.order
         return order if notice is None else replace(order, entries=notice.entries)
 
     def putting(self, order: Order) -> "Orders":

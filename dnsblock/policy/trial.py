@@ -97,7 +97,7 @@ def _signatures(order: Order, armour: bytes | None, context: Context) -> Signatu
     known = Together(context.known)
     facts = (config, context.references.keys, known.rotations(order.issuer), context.now)
     try:
-        found = authority_of(order, known.aims(order), *facts)
+        found = authority_of(order, *facts, targets=known.aims(order))
     except Refused as err:
         return {
             "needed": needed,
