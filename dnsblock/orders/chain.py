@@ -56,8 +56,11 @@ class Chain:
 
     @property
     def last(self) -> Order | None:
-        """The last order without a gap before it."""
-        return self.followed.get(len(self._digests) - 1)
+        """The last order without a gap before it. It may be annulled: the next one has the next number."""
+        seq = len(self._digests) - 1
+        digests = self._digests[seq]
+        annulled = (order for order in self._annulled.get(seq, ()) if order.sha256 in digests)
+        return self.followed.get(seq) or next(annulled, None)
 
     def fits(self, order: Order) -> bool:
         """Whether a numbered order would be enforced if it were added now."""

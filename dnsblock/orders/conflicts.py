@@ -21,7 +21,7 @@ class _Own:
     """The orders of one issuer: those in the ledger, and those accepted before this one."""
 
     chain: Chain
-    is_numbered: bool | None  # None: there is no order yet
+    is_numbered: bool | None  # None: no order says so yet
     rotations: list[Order]
 
 
@@ -38,7 +38,8 @@ class Together:
         """Adds an accepted order."""
         own = self._own(order.issuer)
         self._new[order.issuer, order.order_id] = order
-        own.is_numbered = order.seq is not None if own.is_numbered is None else own.is_numbered
+        if own.is_numbered is None and not order.is_lifting:
+            own.is_numbered = order.seq is not None
         own.chain.add(order)
         if order.keys is not None and not order.judgement.is_proposed:
             own.rotations.append(order)
@@ -68,10 +69,9 @@ class Together:
     def _own(self, issuer: str) -> _Own:
         if issuer not in self._issuers:
             orders = self._known.of(issuer)
-            first = next(orders.orders, None)
-            is_numbered = (
-                None if first is None else orders.chain.last is not None or orders.chain.gap is not None
-            )
+            # An order that opens names may have a wrong number, and applies anyway.
+            first = next((one for one in orders.orders if not one.is_lifting), None)
+            is_numbered = None if first is None else first.seq is not None
             rotations = [one for one in orders.orders if one.keys is not None and one.annulled is None]
             self._issuers[issuer] = _Own(orders.chain.copy(), is_numbered, rotations)
         return self._issuers[issuer]
@@ -122,18 +122,23 @@ class Together:
         )
         refused: list[RefusedEntry] = []
         ignored: list[str] = []
+        unknown: list[tuple[str, tuple[str, ...]]] = []
         left = 0
         for number, target in enumerate(order.targets):
             found = list(self._wrong(order, number, target))
             refused.extend(one for one, _ in found)
             if any(is_whole for _, is_whole in found):
                 ignored.append(target.order_id)
-            elif target.entries is None or len(found) < len(target.entries):
+                continue
+            if found:
+                unknown.append((target.order_id, tuple(one.value for one, _ in found)))
+            if target.entries is None or len(found) < len(target.entries):
                 left += 1
         problems = [Problem(order.file, one.line, one.value, f"{one.code}: {one.reason}") for one in refused]
-        if not refused or (order.targets and not left):
+        if refused and not left:
             return order, problems
-        judgement = replace(order.judgement, ignored=tuple(ignored))
+        # Also without any: it may have been judged before another order was accepted.
+        judgement = replace(order.judgement, ignored=tuple(ignored), unknown=tuple(unknown))
         return replace(order, judgement=judgement, refused=(*order.refused, *refused)), []
 
     def _wrong(self, order: Order, number: int, target: Target) -> Iterator[tuple[RefusedEntry, bool]]:

@@ -6,7 +6,7 @@ from datetime import datetime
 from itertools import groupby
 from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 
-from dnsblock.orders.order import Order
+from dnsblock.orders.order import Order, RefusedEntry
 from dnsblock.orders.verdict import ACCEPTED, EntryVerdict, Judgement, Release, Signed
 from dnsblock.principal import Principal
 
@@ -41,7 +41,9 @@ class Judged:
             releases = (*releases, Release(at, by, "more signatures", freed))
         approved_at = at if before.is_proposed and not now.is_proposed else before.approved_at
         whole = replace(now, releases=releases, passes_gap=before.passes_gap, approved_at=approved_at)
-        return replace(order, judgement=whole.with_verdicts(now.verdicts))
+        readable = (one for one in order.refused if not one.code.startswith("UNKNOWN"))
+        refused = (*readable, *_refused_targets(now))
+        return replace(order, judgement=whole.with_verdicts(now.verdicts), refused=refused)
 
     def as_json(self) -> dict[str, Any]:
         """The fields of a record."""
@@ -56,6 +58,7 @@ class Judged:
             "acks": list(self.acks),
             "entries_sha256": self.entries_sha256,
             "ignored_targets": list(judgement.ignored),
+            "unknown_entries": [[order_id, list(entries)] for order_id, entries in judgement.unknown],
         }
 
     @classmethod
@@ -64,12 +67,27 @@ class Judged:
         signers = tuple(Signed(str(one), str(two), str(three)) for one, two, three in value["signers"])
         verdicts = tuple(_ungrouped(value["entries"]))
         ignored = tuple(_text(one) for one in value["ignored_targets"])
-        judgement = Judgement(signers, is_proposed=value["proposed"] is True, ignored=ignored)
+        unknown = tuple(
+            (_text(order_id), tuple(_text(one) for one in entries))
+            for order_id, entries in value["unknown_entries"]
+        )
+        judgement = Judgement(
+            signers, is_proposed=value["proposed"] is True, ignored=ignored, unknown=unknown
+        )
         judgement = judgement.with_verdicts(verdicts)
         acks = tuple(str(one) for one in value["acks"])
         entries = value["entries_sha256"]
         names = (_text(value["issuer"]), _text(value["order_id"]), _text(value["sha256"]))
         return cls(*names, judgement, acks, None if entries is None else _text(entries))
+
+
+def _refused_targets(judgement: Judgement) -> Iterator[RefusedEntry]:
+    for order_id in judgement.ignored:
+        reason = "no order that it may end had this order_id when it was accepted"
+        yield RefusedEntry(None, order_id, "UNKNOWN_ORDER", reason)
+    for order_id, entries in judgement.unknown:
+        for entry in entries:
+            yield RefusedEntry(None, entry, "UNKNOWN_ENTRY", f"the order {order_id} has no such entry")
 
 
 def _grouped(verdicts: Iterable[EntryVerdict]) -> list[dict[str, Any]]:

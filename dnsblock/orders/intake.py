@@ -232,7 +232,7 @@ def _signed_again(order: Order, known: Order, together: Together, context: Conte
     kept = () if before.is_proposed else [one for one in before.verdicts if one.index not in before.idle]
     among = None if before.is_proposed else before.idle
     judged = _judged(replace(known, source=order.source), authority, context, among)
-    judgement = replace(judged.judgement, ignored=before.ignored)
+    judgement = replace(judged.judgement, ignored=before.ignored, unknown=before.unknown)
     yield replace(judged, judgement=judgement.with_verdicts([*kept, *judgement.verdicts]))
 
 

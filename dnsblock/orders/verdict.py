@@ -55,6 +55,8 @@ class Judgement:
     idle: frozenset[int] = field(default=frozenset(), compare=False)  # indexes that are held or refused now
     passes_gap: bool = False  # the operator approved it although an earlier order is missing
     ignored: tuple[str, ...] = ()  # targets that did not exist when it was accepted, by order_id
+    # Entries that targets did not have: the order_id of each target, and the entries as text.
+    unknown: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     @property
     def held(self) -> tuple[EntryVerdict, ...]:

@@ -70,6 +70,7 @@ def verdicts(
     `sees`: the issuers whose orders the sender may see; None: all.
     """
     problems = {one.file: one.problems for one in examined.intake.refused}
+    judged = {one.sha256: one for one in examined.intake.new}
     found: list[Verdict] = []
     for one in examined.documents:
         order = examined.orders.get(one.file)
@@ -77,7 +78,10 @@ def verdicts(
         if order is not None and known is not None and one.file not in problems:
             was = before.by_digest.get(order.sha256)
             is_new = was is None or was.judgement != known.judgement
-            known = replace(known, file=order.file, refused=order.refused, source=order.source)
+            # The document has lines; the ledger does not.
+            unknown = [one for one in known.refused if one.code.startswith("UNKNOWN")]
+            refused = judged[order.sha256].refused if order.sha256 in judged else (*order.refused, *unknown)
+            known = replace(known, file=order.file, refused=refused, source=order.source)
             found.append(_in_ledger(one.file, known, policy, config, now, sees, is_new=is_new))
         else:
             overtaken = Problem(
