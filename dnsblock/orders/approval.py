@@ -26,6 +26,9 @@ def approval_of(
     if order.judgement.is_proposed:
         why = "is only proposed: an officer of the issuer must sign it; the operator cannot approve it"
         raise Refused([Problem(f"issuer {issuer}", None, order_id, why)])
+    if life.standing is not None and life.standing.state == "annulled":
+        why = f"cannot be approved: {life.standing.note}"
+        raise Refused([Problem(f"issuer {issuer}", None, order_id, why)])
     if len(names) > MAX_NAMES:
         why = f"more than {MAX_NAMES:,} entries: approve the whole order, or do it in several steps"
         raise Refused([Problem(f"order {order_id}", None, "", why)])

@@ -31,7 +31,11 @@ def effects_of(state: State, former: State | None, known: Orders, serial: int) -
     for issuer, own in state.by_issuer.items():
         before = {} if former is None or issuer not in former.by_issuer else former.by_issuer[issuer].states
         for sha256, now in own.states.items():
-            if before.get(sha256) is not now and (effect := _effect(now, known, serial)) is not None:
+            if before.get(sha256) is now or (effect := _effect(now, known, serial)) is None:
+                continue
+            # A record has the number only, and means the latest order with it. An annulled one may have lost it.
+            latest = known.of(issuer).latest(now.order_id)
+            if latest is not None and latest.order.sha256 == sha256:
                 yield effect
 
 

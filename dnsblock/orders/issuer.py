@@ -121,7 +121,7 @@ class _Draft:
         self._by_id[order.order_id] = order.sha256
         for target in order.targets:
             if target.order_id not in order.judgement.ignored:
-                self._aims[order.sha256, target.order_id] = self._by_id.get(target.order_id)
+                self._aims[order.sha256, target.order_id] = self._meant(target.order_id, order)
         affected = self._chain.add(order)
         life = self._lives[order.sha256]
         self._set(replace(life, standing=self._standing(order)))
@@ -131,6 +131,16 @@ class _Draft:
         for waiting in self._pending.pop(order.order_id, ()):
             self._aims[waiting, order.order_id] = order.sha256
             self._end_targets(self._lives[waiting].order)
+
+    def _meant(self, order_id: str, by: Order) -> str | None:
+        """The order that a target means; None if it has not come yet.
+
+        Not one that was annulled before: the number may come again, with the right order.
+        """
+        sha256 = self._by_id.get(order_id)
+        annulled = None if sha256 is None else self._lives[sha256].order.annulled
+        is_gone = annulled is not None and (by.received_at is None or annulled.at <= by.received_at)
+        return None if is_gone else sha256
 
     def put(self, order: Order) -> None:
         """Replaces an order by one with the same document and another judgement."""
@@ -156,10 +166,12 @@ class _Draft:
         if order.action == "notice":
             return _NOTICE
         so_far = IssuerOrders(self._lives, self._chain, self._by_id, self._aims)
-        if so_far.is_never_held(order) or order.judgement.passes_gap or order.annulled is not None:
+        if so_far.is_never_held(order) or order.annulled is not None:
             return None
         verdict = self._chain.verdict(order)
-        return None if verdict is None else Standing(*verdict)
+        # An approval releases an order after a gap. It does not bring back one that was replaced.
+        is_free = verdict is None or (verdict[0] == "held" and order.judgement.passes_gap)
+        return None if verdict is None or is_free else Standing(*verdict)
 
     # ------- Ends -------
 
@@ -190,8 +202,8 @@ class _Draft:
         end = End(ender.effective_at, ender, until)
         indexes = None if target.entries is None else _named(order, target.entries)
         if standing is not None:
-            # The part of a held supersede that opens names is not held.
-            if ender.action != "supersede" or standing.state != "held":
+            # The part of a held order that opens names is not held.
+            if standing.state != "held" or order.action == "exempt":
                 self._set(aimed)
                 return (len(order.entries) if indexes is None else len(indexes)), 0
             kept = {(entry.name, entry.match) for entry in ender.entries}

@@ -127,11 +127,13 @@ def fold(records: Iterable[Record], base: Orders = EMPTY) -> Orders:
     """
     found: dict[str, Order] = {}  # by digest, in the sequence of acceptance
     received: dict[str, Order] = {}  # not accepted: the process was killed before it was recorded
-    live: dict[tuple[str, str], str] = {}
+    newest: dict[tuple[str, str], str] = {}  # even if it was annulled
 
     def latest(issuer: str, order_id: str) -> Order | None:
-        sha256 = live.get((issuer, order_id))
-        return base.of(issuer).order(order_id) if sha256 is None else found[sha256]
+        if (sha256 := newest.get((issuer, order_id))) is not None:
+            return found[sha256]
+        life = base.of(issuer).latest(order_id)
+        return None if life is None else life.order
 
     for record in records:
         fact = record.fact
@@ -148,9 +150,7 @@ def fold(records: Iterable[Record], base: Orders = EMPTY) -> Orders:
                 order = None if known is None else _applied(fact, known, record)
         if order is not None:
             found[order.sha256] = order
-            live[order.issuer, order.order_id] = order.sha256
-            if order.annulled is not None:
-                del live[order.issuer, order.order_id]
+            newest[order.issuer, order.order_id] = order.sha256
     return base.with_all(found.values())
 
 
@@ -158,6 +158,8 @@ _Later = Annulment | Approval | Verified | Activated | Lifted | Expired
 
 
 def _applied(fact: _Later, order: Order, record: Record) -> Order:
+    if order.annulled is not None and isinstance(fact, Annulment | Approval):
+        return order
     match fact:
         case Annulment():
             return replace(order, annulled=Annulled(record.at, record.by, fact.reason))

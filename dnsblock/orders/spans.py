@@ -4,7 +4,7 @@ Used by `history` and `why`. An order is never in force before it was received, 
 That is the difference to `state.derive`, which tells the law. tests/unit/test_spans.py compares the two.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -54,9 +54,8 @@ def spans_of(orders: IssuerOrders, names: Collection[str]) -> list[Span]:
             free = _free_from(order, index)
             starts = max(order.effective_at, free)
             base = [(max(start, starts), min(end, expires)) for start, end in windows[order.sha256]]
-            cuts = [
-                cut for end in (*life.whole, *life.ends.get(index, ())) for cut in _cuts(end, entry, windows)
-            ]
+            ends = (*life.whole, *life.ends.get(index, ()))
+            cuts = [cut for end in ends for cut in _cuts(end, order, entry, windows)]
             found[order.sha256, index] = list(_without(order, entry, base, cuts))
     return [span for spans in found.values() for span in spans]
 
@@ -79,14 +78,15 @@ def _free_from(order: Order, index: int) -> datetime:
 
 
 def _cuts(
-    end: End, entry: Entry, windows: dict[str, list[_Window]]
+    end: End, order: Order, entry: Entry, windows: dict[str, list[_Window]]
 ) -> Iterator[tuple[datetime, datetime, str]]:
     """The times at which an end applies."""
     own = windows[end.by.sha256]
     is_reopened = any((one.name, one.match) == (entry.name, entry.match) for one in end.by.entries)
-    if end.by.action == "supersede" and not is_reopened:
-        # The part of a held supersede that opens names applies at once.
-        own = [(end.by.received_at or _ALWAYS, NEVER if end.until is None else end.until)]
+    if order.action != "exempt" and not is_reopened:
+        # The part of a held order that opens names applies at once.
+        begin = max(end.by.received_at or _ALWAYS, end.by.judgement.approved_at or _ALWAYS)
+        own = [(begin, NEVER if end.until is None else end.until)]
     for start, stop in own:
         yield max(start, end.at), stop, end.by.order_id
 
@@ -120,15 +120,29 @@ def _windows(orders: IssuerOrders) -> dict[str, list[_Window]]:
     for life in lives:
         if life.order.seq is None or orders.is_never_held(life.order):
             _add(windows, life.order, _ALWAYS, NEVER)
+    followed: dict[int | None, list[tuple[str, _Window]]] = {}  # by seq
     if numbered:
         for sha256, start, end in _followed([life for life in lives if life.order.seq is not None]):
-            if not orders.is_never_held(orders.lives[sha256].order):
-                _add(windows, orders.lives[sha256].order, start, end)
+            order = orders.lives[sha256].order
+            followed.setdefault(order.seq, []).append((sha256, (start, end)))
+            if not orders.is_never_held(order):
+                _add(windows, order, start, end)
     for life in numbered:
         for release in life.order.judgement.releases:
             if release.entries is None:
-                windows[life.order.sha256].append((release.at, _end_of(life.order)))
+                # Approved although an earlier order is missing, unless another order has its number.
+                own, same = life.order.sha256, followed.get(life.order.seq, ())
+                others = [window for sha256, window in same if sha256 != own]
+                windows[own] += _outside((release.at, _end_of(life.order)), others)
     return {sha256: _joined(own) for sha256, own in windows.items()}
+
+
+def _outside(window: _Window, others: Iterable[_Window]) -> list[_Window]:
+    """The parts of a window that are in none of the others."""
+    parts = [window]
+    for begin, end in others:
+        parts = [part for at, until in parts for part in ((at, min(until, begin)), (max(at, end), until))]
+    return parts
 
 
 def _add(windows: dict[str, list[_Window]], order: Order, start: datetime, end: datetime) -> None:

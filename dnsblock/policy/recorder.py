@@ -243,10 +243,12 @@ class Recorder:
         """Records what a publish has changed. If that fails, a later publish tries again."""
         if self.mismatch is not None:
             return
-        state = None if former is None or self._misses_effects else former.state
+        is_alike = former is not None and former.issuers == policy.issuers and not self._misses_effects
+        state = former.state if former is not None and is_alike else None
         snapshot = policy.snapshot
         facts: list[Fact] = [Started(__version__, snapshot.serial, snapshot.digest)] if is_start else []
-        facts += effects_of(policy.state, state, self.ledger.orders, snapshot.serial)
+        found = effects_of(policy.state, state, self.ledger.orders, snapshot.serial)
+        facts += (one for one in found if one.issuer in policy.issuers)
         facts += self._new_versions(lists)
         self._misses_effects = not self.note(facts)
         self.record_refusals(refused, DAEMON)

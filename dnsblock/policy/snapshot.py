@@ -168,6 +168,12 @@ class Policy:
         """The zones in configured order."""
         return tuple(placed.zone for placed in self.placed)
 
+    @property
+    def issuers(self) -> frozenset[str]:
+        """The issuers whose orders are enforced: not those of shadow zones only."""
+        zones = (zone.options[0] for zone in self.orders.values())
+        return frozenset(zone.issuer for zone in zones if zone.issuer is not None and not zone.is_shadow)
+
     def with_serial(self, serial: int) -> "Policy":
         """The same content under another serial."""
         return replace(self, snapshot=Snapshot(self.placed, serial, self.nat64))

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from dnsblock.errors import Refused
 from dnsblock.orders.context import Context
 from dnsblock.orders.intake import judge_all
+from dnsblock.orders.spans import spans_of
 
-from .helpers import block, document, unblock
-from .registry import Registry, codes
+from .helpers import block, document, exempt, sha256, unblock
+from .registry import BEGIN, Registry, codes
 
 
 @pytest.fixture
@@ -53,3 +55,61 @@ def test_a_lifting_of_nothing_that_exists_is_refused(registry: Registry):
     registry.submit(block("b-1", "t.example"))
     assert codes(registry.submit(lifting("u-1", "b-2"))) == ["UNKNOWN_ORDER"]
     assert codes(registry.submit(unblock("u-1", "b-1", "v.example"))) == ["UNKNOWN_ENTRY"]
+
+
+# ------- Orders in another sequence -------
+
+
+def test_a_lifting_after_a_gap_means_the_order_that_comes_not_an_annulled_one(registry: Registry):
+    """The issuer corrects an annulled block under the same number, and lifts it. The lifting comes first."""
+    registry.submit(block("b-1", "wrong.example", seq=1))
+    registry.annul("b-1")
+    corrected = block("b-1", "t.example", seq=1)
+    registry.submit(unblock("u-1", "b-1", seq=2, prev=sha256(corrected)))
+    registry.submit(corrected)
+    assert registry.in_force() == []
+    assert registry.state("b-1") == "lifted"
+
+
+def test_a_lifting_means_the_order_that_had_the_number_when_it_came(registry: Registry):
+    """If that is annulled later, the number may come again: it was not lifted."""
+    registry.submit(block("b-1", "wrong.example"), unblock("u-1", "b-1"))
+    registry.annul("b-1")
+    registry.submit(block("b-1", "t.example"))
+    assert registry.in_force() == ["t.example of b-1"]
+
+
+def test_a_gap_does_not_hold_the_part_of_a_revoke_that_opens_names(registry: Registry):
+    """To revoke an exemption blocks names again, which waits for the missing order."""
+    first = block("b-1", "t.example", seq=1)
+    registry.submit(first, exempt("e-1", "u.example", seq=2, prev=sha256(first)))
+    registry.submit(lifting("r-1", "b-1", "e-1", action="revoke", seq=9, prev="ab" * 32))
+    assert registry.in_force() == ["u.example of e-1"]
+    assert registry.state("r-1") == "held"
+    registry.approve("r-1")
+    assert registry.in_force() == []
+
+
+def test_an_approved_order_is_replaced_by_the_one_that_has_its_number(registry: Registry):
+    """Its issuer does not know that it is in force, so nobody would lift it."""
+    first = block("b-1", "t.example", seq=1)
+    registry.submit(first)
+    registry.submit(block("b-2", "u.example", seq=2, prev="ab" * 32))
+    registry.approve("b-2")
+    assert registry.in_force() == ["t.example of b-1", "u.example of b-2"]
+    registry.submit(block("b-3", "u.example", seq=2, prev=sha256(first)))
+    assert registry.in_force() == ["t.example of b-1", "u.example of b-3"]
+    spans = [
+        span for span in spans_of(registry.orders.of("a"), ["u.example"]) if span.order.order_id == "b-2"
+    ]
+    assert [(span.start, span.end) for span in spans] == [(BEGIN.replace(second=2), BEGIN.replace(second=3))]
+
+
+def test_nobody_approves_an_order_that_was_replaced(registry: Registry):
+    """Another order has its number."""
+    first = block("b-1", "t.example", seq=1)
+    registry.submit(first)
+    registry.submit(block("b-2", "t.me", seq=2, prev="ab" * 32))
+    registry.submit(block("b-3", "u.example", seq=2, prev=sha256(first)))
+    with pytest.raises(Refused, match="cannot be approved: ANNULLED: another order with seq 2"):
+        registry.approve("b-2")

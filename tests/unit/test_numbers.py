@@ -1,4 +1,4 @@
-"""Numbered orders (`seq` and `prev`): annulled ones, wrong ones, and what opens names whatever its number is."""
+"""Numbered orders (`seq` and `prev`): annulled ones, and wrong numbers of orders that open names."""
 
 from pathlib import Path
 
