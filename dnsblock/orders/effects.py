@@ -33,7 +33,7 @@ def effects_of(state: State, former: State | None, known: Orders, serial: int) -
         for sha256, now in own.states.items():
             if before.get(sha256) is now or (effect := _effect(now, known, serial)) is None:
                 continue
-            # A record has the number only, and means the latest order with it. An annulled one may have lost it.
+            # A record has the number only. It means the latest order: an annulled one may have lost it.
             latest = known.of(issuer).latest(now.order_id)
             if latest is not None and latest.order.sha256 == sha256:
                 yield effect

@@ -1,0 +1,29 @@
+"""What the ledger says about orders is what the daemon does with them."""
+
+import json
+
+from .harness import ORDERS_ZONE, Subject
+from .orders import block
+from .tools import wait_for
+
+SHADOW = {**ORDERS_ZONE, "mode": "shadow"}
+
+
+def kinds(subject: Subject) -> list[str]:
+    """The kinds of the records about orders."""
+    lines = (subject.folder / "state" / "ledger.jsonl").read_text().splitlines()
+    return [record["kind"] for record in map(json.loads, lines) if "order_id" in record]
+
+
+def test_an_order_that_is_only_counted_is_not_recorded_as_enforced(subject: Subject):
+    """A zone in shadow mode blocks nothing. The order is activated when the zone is enforced."""
+    subject.start(zones=[SHADOW], orders=[block("B-1", ["t.example"])])
+    assert kinds(subject) == ["received", "accepted"]
+    assert subject.cli("order list").json["orders"][0]["enforced_at"] is None
+    subject.configure(
+        zones=[ORDERS_ZONE], listen=subject.ready["listening"], metrics=subject.ready["metrics"]
+    )
+    subject.reload()
+    wait_for(lambda: kinds(subject) == ["received", "accepted", "activated"], "the order is enforced")
+    subject.restart()
+    assert kinds(subject) == ["received", "accepted", "activated"]

@@ -1,0 +1,68 @@
+"""The events that the ledger records after a publish (dnsblock/orders/effects.py)."""
+
+from pathlib import Path
+
+import pytest
+
+from dnsblock.orders.effects import effects_of
+from dnsblock.orders.facts import Annulment, Lifted
+from dnsblock.orders.state import State, derive
+
+from .helpers import block
+from .registry import Registry
+
+
+class Daemon:
+    """Records the events of each publish, and those that a restart finds."""
+
+    def __init__(self, folder: Path) -> None:
+        self.registry = Registry(folder)
+        self.state: State | None = None
+
+    def publish(self, *, is_restarted: bool = False) -> list[str]:
+        registry = self.registry
+        state = derive(registry.orders, registry.now)
+        found = list(effects_of(state, None if is_restarted else self.state, registry.orders, 7))
+        registry.record(found)
+        self.state = state
+        return [f"{one.KIND} {one.order_id}" for one in found]
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Daemon:
+    return Daemon(tmp_path)
+
+
+def test_the_end_of_an_annulled_order_is_recorded_once(daemon: Daemon):
+    """Not again at each restart."""
+    registry = daemon.registry
+    registry.submit(block("b-1", "t.example"))
+    assert daemon.publish() == ["activated b-1"]
+    registry.annul("b-1")
+    assert daemon.publish() == ["lifted b-1"]
+    assert registry.orders.of("a").latest("b-1").order.ended_at is not None
+    for _ in range(2):
+        assert daemon.publish(is_restarted=True) == []
+
+
+def test_an_event_of_an_annulled_order_says_nothing_about_the_next_one_with_its_number(daemon: Daemon):
+    """The corrected order is in force, and has not ended."""
+    registry = daemon.registry
+    registry.submit(block("b-1", "wrong.example"))
+    daemon.publish()
+    registry.annul("b-1")
+    registry.submit(block("b-1", "t.example"))
+    assert daemon.publish() == ["activated b-1"]
+    assert daemon.publish(is_restarted=True) == []
+    assert registry.orders.of("a").order("b-1").ended_at is None
+
+
+def test_an_annulment_and_what_follows_in_one_append_are_both_kept(daemon: Daemon):
+    """The later record does not bring the order back."""
+    registry = daemon.registry
+    registry.submit(block("b-1", "t.example"))
+    daemon.publish()
+    facts = [Annulment("a", "b-1", "wrong"), Lifted("a", "b-1", 1, 7)]
+    registry.record(facts)
+    assert registry.state("b-1") == "annulled"
+    assert registry.in_force() == []
