@@ -34,7 +34,8 @@ class Chain:
         """Adds an order, which may close a gap. Returns the orders whose verdict may have changed."""
         if order.seq is None:
             return []
-        waiting = self.waiting
+        # One more order after the gap changes nothing for the others there.
+        waiting = self.waiting if order.seq <= len(self._digests) else []
         among = self._numbered if order.annulled is None else self._annulled
         among[order.seq] = [*among.get(order.seq, ()), order]
         self._highest = max(self._highest, order.seq)
@@ -92,7 +93,7 @@ class Chain:
             expected = self._digests[seq - 1][0]
             return f"prev is not the sha256 of the order with seq {seq - 1}, which is sha256:{expected}"
         if missing in self._numbered:
-            return f"the order with seq {missing} is held"
+            return f"the order with seq {missing} has a wrong prev"
         return f"the order with seq {missing} has not been received"
 
     def _follow(self, seq: int) -> list[Order]:

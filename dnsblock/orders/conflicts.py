@@ -5,16 +5,8 @@ from dataclasses import dataclass, replace
 
 from dnsblock.errors import Problem
 from dnsblock.orders.chain import Chain
-from dnsblock.orders.order import Order, RefusedEntry, Target
+from dnsblock.orders.order import MAY_END, Order, RefusedEntry, Target
 from dnsblock.orders.orders import Orders
-from dnsblock.orders.schema import Action
-
-_MAY_END: dict[Action, tuple[Action, ...]] = {
-    "unblock": ("block", "supersede"),
-    "revoke": ("block", "supersede", "exempt", "notice"),
-    "supersede": ("block", "supersede"),
-}
-
 
 @dataclass(slots=True)
 class _Own:
@@ -150,13 +142,13 @@ class Together:
 
         aimed = self.find(order.issuer, target.order_id)
         if aimed is None:
-            if not self._is_after_gap(order):
+            if target.order_id == order.order_id or not self._is_after_gap(order):
                 reason = f"no order of {order.issuer} with this order_id was accepted before this one"
                 yield refused(("order_id",), target.order_id, "ORDER", reason), True
             return
-        if aimed.action not in _MAY_END[order.action]:
+        if aimed.action not in MAY_END[order.action]:
             reason = (
-                f"is an order to {aimed.action}: {order.action} ends only {', '.join(_MAY_END[order.action])}"
+                f"is an order to {aimed.action}: {order.action} ends only {', '.join(MAY_END[order.action])}"
             )
             yield refused(("order_id",), target.order_id, "ORDER", reason), True
             return

@@ -11,7 +11,7 @@ from dnsblock.orders.state import OrderState, State
 
 MAX_REASONS = 5  # of one refused document
 Effect = Activated | Lifted | Expired
-_OPENED = frozenset({"lifted", "revoked", "superseded", "annulled"})
+_OPENED = frozenset({"lifted", "partially lifted", "revoked", "superseded", "annulled"})
 
 
 def refusals_of(refused: Iterable[RefusedDocument], recorded: Container[str]) -> Iterator[Refusal]:

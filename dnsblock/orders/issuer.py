@@ -9,10 +9,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import chain as joined
+from types import MappingProxyType
 
 from dnsblock.orders.chain import Chain
 from dnsblock.orders.life import End, Life, Standing
-from dnsblock.orders.order import ENDS, Order, Target, TargetEntry
+from dnsblock.orders.order import ENDS, MAY_END, Order, Target, TargetEntry
 
 _PROPOSED = Standing("proposed", "PROPOSED: by a flagger; an officer of the issuer must sign it too")
 _NOTICE = Standing("notice", "NOTICE: not enforced until a block order refers to it")
@@ -83,10 +84,12 @@ class IssuerOrders:
         return not any(life.order.action == "exempt" for _, life in self.targets_of(order))
 
     def targets_of(self, order: Order) -> Iterator[tuple[Target, Life]]:
-        """The orders that an order ends, if they are known."""
+        """The orders that an order ends, if they are known and it may end them."""
         for target in order.targets:
             aim = self._aims.get((order.sha256, target.order_id), self.by_id.get(target.order_id))
-            if aim is not None:
+            if aim is None or target.order_id in order.judgement.ignored:
+                continue
+            if self.lives[aim].order.action in MAY_END[order.action]:
                 yield target, self.lives[aim]
 
 
@@ -101,6 +104,7 @@ class _Draft:
         self._pending = dict(base._pending)
         self._boundaries = list(base._boundaries)
         self._touched: dict[str, Life | None] = {}  # the lives before this draft
+        self._indexes: dict[str, Mapping[str, list[int]]] = {}  # of the entries of orders, by name
 
     def finished(self) -> IssuerOrders:
         """The result. The boundaries of all changed orders are sorted again."""
@@ -125,11 +129,12 @@ class _Draft:
         affected = self._chain.add(order)
         life = self._lives[order.sha256]
         self._set(replace(life, standing=self._standing(order)))
-        self._end_targets(order)
+        self._end_targets(order, is_new=True)
         for other in {one.sha256: one for one in affected if one.sha256 != order.sha256}.values():
             self.stand(other.sha256)
         for waiting in self._pending.pop(order.order_id, ()):
             self._aims[waiting, order.order_id] = order.sha256
+            self.stand(waiting)  # a revoke may be held now, since this is an exemption
             self._end_targets(self._lives[waiting].order)
 
     def _meant(self, order_id: str, by: Order) -> str | None:
@@ -175,8 +180,8 @@ class _Draft:
 
     # ------- Ends -------
 
-    def _end_targets(self, ender: Order) -> None:
-        """Applies an order to its targets: all ends by it are replaced."""
+    def _end_targets(self, ender: Order, *, is_new: bool = False) -> None:
+        """Applies an order to its targets: all ends by it are replaced. `is_new`: there are none yet."""
         if ender.action not in ENDS:
             return
         standing = self._lives[ender.sha256].standing
@@ -189,18 +194,18 @@ class _Draft:
                 self._pending[target.order_id] = tuple(
                     dict.fromkeys((*self._pending.get(target.order_id, ()), ender.sha256))
                 )
-                continue
-            one, two = self._end(ender, standing, target, self._lives[aimed])
-            named, had_ended = named + one, had_ended + two
+            elif self._lives[aimed].order.action in MAY_END[ender.action]:
+                life = self._lives[aimed] if is_new else _without(self._lives[aimed], ender)
+                one, two = self._end(ender, standing, target, life)
+                named, had_ended = named + one, had_ended + two
         self._set(replace(self._lives[ender.sha256], named=named, had_ended=had_ended))
 
     def _end(self, ender: Order, standing: Standing | None, target: Target, aimed: Life) -> tuple[int, int]:
         """Ends entries of one order. Returns how many are named, and how many of these had ended before."""
         order = aimed.order
-        aimed = _without(aimed, ender)
         until = None if ender.annulled is None else ender.annulled.at
         end = End(ender.effective_at, ender, until)
-        indexes = None if target.entries is None else _named(order, target.entries)
+        indexes = None if target.entries is None else self._named(order, target.entries)
         if standing is not None:
             # The part of a held order that opens names is not held.
             if standing.state != "held" or order.action == "exempt":
@@ -213,18 +218,50 @@ class _Draft:
                 for index in among
                 if (order.entries[index].name, order.entries[index].match) not in kept
             ]
-        is_over = aimed.is_over(ender.effective_at)
+        count = len(order.entries) if indexes is None else len(indexes)
+        if aimed.is_over(ender.effective_at):  # there is nothing left to end
+            self._set(aimed)
+            return count, count
         if indexes is None:
-            count = len(order.entries)
-            before = count if is_over else aimed.count_ended(ender.effective_at)
+            before = aimed.count_ended(ender.effective_at)
             self._set(replace(aimed, whole=(*aimed.whole, end)))
             return count, before
-        before = sum(is_over or aimed.ended(index, ender.effective_at) is not None for index in indexes)
+        before = sum(aimed.ended(index, ender.effective_at) is not None for index in indexes)
         ends = dict(aimed.ends)
         for index in indexes:
             ends[index] = (*ends.get(index, ()), end)
         self._set(replace(aimed, ends=ends))
-        return len(indexes), before
+        return count, before
+
+    def _named(self, order: Order, wanted: Sequence[TargetEntry]) -> list[int]:
+        """The indexes of the entries that a target names."""
+        by_name = self._indexes.get(order.sha256)
+        if by_name is None:
+            # An index costs more than one search, and most orders are looked into once.
+            names = {one.name for one in wanted}
+            among = range(len(order.entries))
+            by_name = _by_name(order, (index for index in among if order.entries[index].name in names))
+            self._indexes[order.sha256] = _EMPTY
+        elif by_name is _EMPTY:
+            by_name = self._indexes[order.sha256] = _by_name(order, range(len(order.entries)))
+        return list(
+            dict.fromkeys(
+                index
+                for one in wanted
+                for index in by_name.get(one.name, ())
+                if one.match in (None, order.entries[index].match)
+            )
+        )
+
+
+_EMPTY: Mapping[str, list[int]] = MappingProxyType({})  # an order whose index is not made yet
+
+
+def _by_name(order: Order, indexes: Iterable[int]) -> Mapping[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for index in indexes:
+        found.setdefault(order.entries[index].name, []).append(index)
+    return found
 
 
 def _without(life: Life, ender: Order) -> Life:
@@ -237,18 +274,3 @@ def _without(life: Life, ender: Order) -> Life:
         if (left := tuple(end for end in own if end.by.sha256 != ender.sha256))
     }
     return replace(life, whole=tuple(e for e in life.whole if e.by.sha256 != ender.sha256), ends=ends)
-
-
-def _named(order: Order, wanted: Iterable[TargetEntry]) -> list[int]:
-    """The indexes of the entries that a target names."""
-    by_name: dict[str, list[int]] = {}
-    for index, entry in enumerate(order.entries):
-        by_name.setdefault(entry.name, []).append(index)
-    return list(
-        dict.fromkeys(
-            index
-            for one in wanted
-            for index in by_name.get(one.name, ())
-            if one.match in (None, order.entries[index].match)
-        )
-    )

@@ -168,20 +168,31 @@ class Life:
 
     def count_ended(self, at: datetime) -> int:
         """The number of entries that another order has ended."""
+        return len(self._ended_indexes(at))
+
+    def _ended_indexes(self, at: datetime) -> Collection[int]:
         if any(end.covers(at) for end in self.whole):
-            return len(self.order.entries)
-        return sum(any(end.covers(at) for end in ends) for ends in self.ends.values())
+            return range(len(self.order.entries))
+        return {index for index, ends in self.ends.items() if any(end.covers(at) for end in ends)}
 
     def boundaries(self) -> Iterator[datetime]:
-        """Every time at which something of it starts or ends."""
-        if self.standing is not None:
-            return
+        """Every time at which its state or its entries in force change without a new record."""
         order = self.order
+        if order.annulled is not None:
+            yield order.annulled.at
+        if self.standing is not None and self.standing.state != "notice":
+            return
         yield order.effective_at
         if order.expires_at is not None and not self._is_ended_for_ever():
             yield order.expires_at
+        if order.statement is not None:
+            yield order.statement.valid_until
+        if order.verified_at is not None:
+            yield order.verified_at
         for end in (*self.whole, *(end for ends in self.ends.values() for end in ends)):
             yield end.at
+            if end.until is not None:
+                yield end.until
 
     def _is_ended_for_ever(self) -> bool:
         if any(end.until is None for end in self.whole):
@@ -217,16 +228,11 @@ class Life:
 
     def _name(self, at: datetime) -> StateName:
         order = self.order
-        lifted = self.count_ended(at)
-        if lifted and lifted == len(order.entries):
-            last = max(
-                (
-                    end
-                    for end in (*self.whole, *(e for own in self.ends.values() for e in own))
-                    if end.covers(at)
-                ),
-                key=lambda end: end.at,
-            )
+        ended = self._ended_indexes(at)
+        refused = {one.index for one in order.judgement.refused} if ended else set()
+        if ended and len(refused.union(ended)) == len(order.entries):
+            own = (*self.whole, *(end for ends in self.ends.values() for end in ends))
+            last = max((end for end in own if end.covers(at)), key=lambda end: end.at)
             return _ENDED[last.by.action]
         if not self.has_started(at):
             return "notice" if order.action == "notice" else "scheduled"
@@ -238,6 +244,6 @@ class Life:
             return "expired"
         if order.entries and len(order.judgement.idle) == len(order.entries):
             return "held"
-        if lifted:
+        if ended:
             return "partially lifted"
         return "verified" if order.verified_at is not None and order.verified_at <= at else "active"

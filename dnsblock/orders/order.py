@@ -5,7 +5,7 @@ blocked and its targets exist. An order in the ledger must stay readable for eve
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -98,6 +98,11 @@ class Annulled:
 LIFTS: frozenset[Action] = frozenset({"unblock", "revoke", "exempt"})  # never held, by nothing
 BLOCKS: frozenset[Action] = frozenset({"block", "supersede"})
 ENDS: frozenset[Action] = frozenset({"unblock", "revoke", "supersede"})  # the actions with targets
+MAY_END: Mapping[Action, tuple[Action, ...]] = {
+    "unblock": ("block", "supersede"),
+    "revoke": ("block", "supersede", "exempt", "notice"),
+    "supersede": ("block", "supersede"),
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,19 +1,60 @@
 """Records that are added step by step, and the naive model of the orders in force."""
 
-from datetime import datetime
+from collections.abc import Iterator
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dnsblock.orders.orders import fold, EMPTY
+from dnsblock.orders.order import Order
+from dnsblock.orders.orders import EMPTY, Orders, fold
 from dnsblock.orders.records import Record
-from dnsblock.orders.state import derive
+from dnsblock.orders.state import State, derive
 
-from .ledgers import Naive, hour, in_force, ledgers, replayed, times
+from .ledgers import LAST, Naive, hour, in_force, ledgers, replayed
+
+HOURS = st.integers(-1, 2 * LAST).map(lambda number: hour(number / 2))
 
 
 @settings(deadline=None, max_examples=500)
-@given(ledgers(), st.integers(-1, 30))
-def test_the_orders_in_force_are_those_of_a_naive_model(records: list[Record], number: int):
-    orders = fold(records)
-    assert in_force(orders, "a", hour(number / 2)) == Naive(replayed(records), "a").in_force(hour(number / 2))
+@given(ledgers(), HOURS)
+def test_the_orders_in_force_are_those_of_a_naive_model(records: list[Record], at):
+    """In force: effective_at <= t < expires_at, neither held, refused nor annulled, and not ended."""
+    assert in_force(fold(records), "a", at) == Naive(replayed(records), "a").in_force(at)
+
+
+def shown(state: State) -> Iterator[tuple[Any, ...]]:
+    """Everything in a state that people see. NOT_BLOCKED says what was known when the order came."""
+    for one in state.orders:
+        notes = [note for note in one.notes if not note.startswith("NOT_BLOCKED")]
+        yield (one.sha256, one.state, one.in_force, one.held, one.entries, notes)
+    for issuer, entries in sorted(state.in_force.items()):
+        yield (issuer, sorted(map(str, entries)), state.next_change_of(issuer))
+
+
+def appends_end(records: list[Record], done: int) -> list[int]:
+    """Where an append may have ended: an order and its acceptance are written together."""
+    ends = range(done + 1, len(records) + 1)
+    return [end for end in ends if not isinstance(records[end - 1].fact, Order)]
+
+
+@settings(deadline=None, max_examples=500)
+@given(ledgers(issuers=("a", "b")), st.data())
+def test_any_increments_give_what_all_records_give(records: list[Record], data: st.DataObject):
+    """A daemon that has run for a year enforces what it would enforce after a restart."""
+    orders: Orders = EMPTY
+    state: State | None = None
+    done = 0
+    while done < len(records):
+        end = data.draw(st.sampled_from(appends_end(records, done)))
+        orders, done = fold(records[done:end], orders), end
+        at = data.draw(HOURS)
+        state = derive(orders, at, state)
+        whole = fold(records[:done])
+        assert list(shown(state)) == list(shown(derive(whole, at)))
+        assert [order.sha256 for order in orders] == [order.sha256 for order in whole]
+        for issuer in ("a", "b"):
+            assert orders.of(issuer).chain.gap == whole.of(issuer).chain.gap
+            assert set(orders.of(issuer)._boundaries) == set(whole.of(issuer)._boundaries)
+            assert list(orders.of(issuer)._boundaries) == sorted(set(orders.of(issuer)._boundaries))
+        assert orders.by_digest == whole.by_digest

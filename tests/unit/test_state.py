@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from dnsblock.orders.orders import EMPTY
 from dnsblock.orders.order import Entry, Order, Target, TargetEntry
 from dnsblock.orders.state import OrderState, State, derive
 
@@ -156,13 +157,13 @@ def test_a_gap_holds_later_orders():
     assert derived.next_change_at is None
 
 
-def test_a_held_unblock_has_no_effect():
-    """A held order is not in force."""
-    first, second, _ = chain()
-    derived = derive(known(first, second.replace(sha256(first), "ab" * 32)), START)
+def test_a_block_with_a_wrong_prev_is_held():
+    """The note names the correct `prev`."""
+    first = block("b-1", "one.example", seq=1)
+    derived = derive(known(first, block("b-2", "two.example", seq=2, prev="ab" * 32)), START)
     assert names(derived) == ["block one.example b-1"]
     why = f"HELD: prev is not the sha256 of the order with seq 1, which is sha256:{sha256(first)}"
-    assert rows(derived)["u-2"].notes == (why,)
+    assert rows(derived)["b-2"].notes == (why,)
 
 
 def test_orders_after_a_wrong_prev_are_held_too():
@@ -170,7 +171,7 @@ def test_orders_after_a_wrong_prev_are_held_too():
     first, second, third = chain()
     wrong = second.replace(sha256(first), "ab" * 32)
     derived = derive(known(first, wrong, third.replace(sha256(second), sha256(wrong))), START)
-    assert rows(derived)["b-3"].notes == ("HELD: the order with seq 2 is held",)
+    assert rows(derived)["b-3"].notes == ("HELD: the order with seq 2 has a wrong prev",)
 
 
 def test_a_second_order_with_a_number_is_annulled():
@@ -195,7 +196,7 @@ def test_held_orders_of_one_issuer_delay_no_other_issuer():
 def test_a_hundred_thousand_entries_are_derived_in_a_second(sizes: tuple[int, int]):
     """Publish derives on each change; the issuer names each entry in a lifting of its own, or all at once."""
     count, each = sizes
-    ledger = [
+    made = [
         Order(
             f"{n}.yaml", f"{n:064}", "a", f"b-{n}", "block", START, START,
             entries=tuple(Entry(f"n{i}.o{n}.example", "subtree") for i in range(each)),
@@ -203,12 +204,13 @@ def test_a_hundred_thousand_entries_are_derived_in_a_second(sizes: tuple[int, in
         for n in range(count)
     ]  # fmt: skip
     for n in range(5000):
-        block = ledger[n % count]
+        block = made[n % count]
         entries = None if n % 2 else (TargetEntry(block.entries[n % each].name),)
         target = Target(block.order_id, entries)
-        ledger.append(Order(f"u{n}", f"{n:064}", "a", f"u-{n}", "unblock", START, END, targets=(target,)))
+        made.append(Order(f"u{n}", f"u{n:063}", "a", f"u-{n}", "unblock", START, END, targets=(target,)))
     start = time.process_time()
+    ledger = EMPTY.plus(made)
     derived = derive(ledger, START)
-    derive(ledger, END)
+    derive(ledger, END, derived)
     assert time.process_time() - start < 4  # two of them, on a slow machine
     assert len(derived.in_force["a"]) == 100_000
