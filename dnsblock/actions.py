@@ -60,7 +60,7 @@ class Actions:
             await publisher.record(lambda: recorder.record_refusals(intake.refused, by))
         orders, sees = recorder.ledger.orders, None if issuers is None else frozenset(issuers)
         in_force = (orders, publisher.policy, publisher.config)
-        return served, await asyncio.to_thread(verdicts, examined, known, *in_force, sees)
+        return served, await asyncio.to_thread(verdicts, examined, known, *in_force, sees=sees)
 
     async def try_out(
         self, documents: Sequence[Submitted], issuers: Collection[str] | None = None

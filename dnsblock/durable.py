@@ -4,11 +4,11 @@ import os
 from pathlib import Path
 
 
-def write(path: Path, data: bytes, *, mode: int = 0o600) -> None:
+def write(path: Path, data: bytes, *, mode: int = 0o600, replaces: bool = True) -> None:
     """Replaces the content of a file, and returns when the new content is on the disk. Raises `OSError`.
 
     The content is written to a file beside it, which is then renamed. Only one writer at a time. The umask
-    applies to `mode`.
+    applies to `mode`. Without `replaces`, a file with this name raises `FileExistsError`.
     """
     partial = path.with_name(path.name + ".tmp")
     try:
@@ -17,7 +17,10 @@ def write(path: Path, data: bytes, *, mode: int = 0o600) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        partial.replace(path)
+        if replaces:
+            partial.replace(path)
+        else:
+            path.hardlink_to(partial)  # never over another file
     finally:
         partial.unlink(missing_ok=True)  # frees the space on a full disk
     sync_folder(path.parent)

@@ -6,7 +6,9 @@ from typing import Any
 
 import click
 
+from dnsblock.cli.check_order import check
 from dnsblock.cli.common import EXIT_CODES, Commands, client_of, common, leave, local_time, print_table
+from dnsblock.cli.new_order import new
 from dnsblock.cli.order_page import print_order
 from dnsblock.cli.signing import sign, verify
 from dnsblock.cli.submitting import submit
@@ -20,7 +22,7 @@ def order() -> None:
     """Write, sign, submit and inspect orders."""
 
 
-for command in (sign, submit, token, verify):
+for command in (new, check, sign, submit, token, verify):
     order.add_command(command)
 
 

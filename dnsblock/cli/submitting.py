@@ -14,9 +14,10 @@ import click
 
 from dnsblock.cli.common import EXIT_CODES, client_of, common, local_time, print_table
 from dnsblock.cli.progress import following
-from dnsblock.client import MAX_SUBMITTED_BYTES, Client, SignedFile, is_refused
-from dnsblock.document import read, read_bytes
-from dnsblock.errors import Exit, Refused, printable
+from dnsblock.cli.signed_files import read_signed
+from dnsblock.client import Client, SignedFile, is_refused
+from dnsblock.document import read_bytes
+from dnsblock.errors import Exit, printable
 
 if TYPE_CHECKING:
     from dnsblock.instances import Credentials, Goal, Push, Stage
@@ -110,7 +111,7 @@ def submit(
     """
     if not urls and (given := [name for name, value in credentials.items() if value is not None]):
         raise click.UsageError(f"--{given[0].replace('_', '-')} belongs to --to")
-    documents = [_read(file) for file in dict.fromkeys(files)]
+    documents = [read_signed(file) for file in dict.fromkeys(files)]
     if urls:
         from dnsblock.instances import Goal
 
@@ -133,28 +134,6 @@ def submit(
 
 
 # ------- The documents -------
-
-
-def _read(file: Path) -> SignedFile:
-    """A document with its signatures and its entries file, if it has them."""
-    called = os.fsencode(file).decode("utf-8", "replace")
-    data = read_bytes(file, max_bytes=MAX_SUBMITTED_BYTES)
-    beside = file.with_name(file.name + ".sig")
-    signatures = read_bytes(beside, max_bytes=MAX_SUBMITTED_BYTES) if beside.exists() else None
-    path = _path_of_entries(called, data)
-    entries = None if path is None else read_bytes(file.parent / path, max_bytes=MAX_SUBMITTED_BYTES)
-    return SignedFile(called, data, signatures, entries)
-
-
-def _path_of_entries(called: str, data: bytes) -> str | None:
-    """The plain name of the entries file in a document, if it has one."""
-    try:
-        value = read(called, data, max_bytes=len(data)).value
-    except Refused:
-        return None
-    reference = value.get("entries_file") if isinstance(value, dict) else None
-    path = reference.get("path") if isinstance(reference, dict) else None
-    return path if isinstance(path, str) and "/" not in path and "\0" not in path else None
 
 
 def _print_verdict(one: dict[str, Any]) -> None:

@@ -80,6 +80,7 @@ class StillBlocked(Model):
         description="All of it, its name itself, all names below it, or only the entries in `by`."
     )
     by: tuple[Blocker, ...] = Field(description="The first one decides now.")
+    text: str = Field(description="The same, for people.")
 
 
 class Lifting(Model):

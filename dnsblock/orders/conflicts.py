@@ -8,6 +8,7 @@ from dnsblock.orders.chain import Chain
 from dnsblock.orders.order import MAY_END, Order, RefusedEntry, Target
 from dnsblock.orders.orders import Orders
 
+
 @dataclass(slots=True)
 class _Own:
     """The orders of one issuer: those in the ledger, and those accepted before this one."""

@@ -69,7 +69,7 @@ def examine(folder: Path, context: Context) -> Intake:
     refused: list[RefusedDocument] = []
     seen: set[str] = set()
     try:
-        paths = _documents(folder)
+        paths = documents_in(folder)
     except Refused as err:
         return Intake((), (RefusedDocument(str(folder), err.problems),))
     for path in paths:
@@ -318,7 +318,7 @@ def _signatures_of(path: Path) -> bytes | None:
     return document.read_bytes(beside, max_bytes=MAX_SIGNATURES_BYTES) if beside.exists() else None
 
 
-def _documents(folder: Path) -> list[Path]:
+def documents_in(folder: Path) -> list[Path]:
     """The documents in the folder, sorted by name.
 
     Symbolic links to files are followed: operators and Kubernetes mounts use them, and their targets are

@@ -75,6 +75,8 @@ def _file_name(value: str) -> str:
 
 
 Text = Annotated[str, Field(min_length=1, max_length=4000)]
+Category = Annotated[str, Field(min_length=1, max_length=200)]
+Urgency = Literal["routine", "urgent", "immediate"]
 Time = Annotated[datetime, BeforeValidator(_time)]
 OrderId = Annotated[str, AfterValidator(_order_id)]
 Sha256 = Annotated[str, AfterValidator(_sha256)]
@@ -183,8 +185,8 @@ class Header(_Fields):
     deadline_at: Time | None = None
     expires_at: Time | None = None
     review_at: Time | None = None
-    urgency: Literal["routine", "urgent", "immediate"] | None = None
-    category: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    urgency: Urgency | None = None
+    category: Category | None = None
     legal_basis: Annotated[tuple[Text, ...], Field(max_length=100)] = ()
     reason: Reason | None = None
     contact: Text | None = None

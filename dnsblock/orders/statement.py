@@ -1,7 +1,7 @@
 """Status statements (action `snapshot`): what an issuer says is in force, compared with the orders here.
 
-A difference reveals an order that was withheld from this server, even the last one. Guards, gaps and approvals
-do not matter for the comparison: it is about the documents. docs/orders.md describes the digest.
+A difference reveals an order that was withheld from this server, even the last one. Guards, gaps and
+approvals do not matter for the comparison: it is about the documents. docs/orders.md describes the digest.
 """
 
 import asyncio

@@ -67,6 +67,12 @@ def _read(one: Submitted) -> Order:
     if order.entries_file is None:
         return order
     if one.entries is None:
-        reason = "its entries file was not sent: put it beside the document"
-        raise Refused([order.problem(("entries_file",), order.entries_file.path, reason)])
+        raise missing_entries(order)
     return with_entries(order, order.entries_file.path, one.entries)
+
+
+def missing_entries(order: Order) -> Refused:
+    """The problem if the entries file of an order is missing."""
+    path = "" if order.entries_file is None else order.entries_file.path
+    reason = "its entries file was not sent: put it beside the document"
+    return Refused([order.problem(("entries_file",), path, reason)])

@@ -1,7 +1,7 @@
 """What stays blocked after an order that opens names, and by what. For `order check` and `order submit`.
 
-An unblock ends only the entries that it names. Another order, another issuer or a list may still block a name.
-docs/orders.md says what each part means.
+An unblock ends only the entries that it names. Another order, another issuer or a list may still block a
+name. docs/orders.md says what each part means.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -54,6 +54,7 @@ class StillBlocked(TypedDict):
     match: str
     part: Part  # `all` of it; its `name`; all other names `below` it; `some below`: the entries in `by`
     by: list[Blocker]  # the first one decides now
+    text: str  # the same for people
 
 
 class Lifting(TypedDict):
@@ -93,7 +94,8 @@ def lifting_of(
     for name, match in checked:
         for one in _parts(name, match, explained, below.get(name, ()), config):
             still.add((name, match))
-            found.append(one if sees is None else _masked(one, sees))
+            shown = one if sees is None else _masked(one, sees)
+            found.append({**shown, "text": _text(shown)})
     return {
         "at": utc(max(now, order.effective_at)),
         "entries": len(opened),
@@ -155,18 +157,24 @@ def _parts(
     others = _blockers(explained.get(any_below(name)), config) if match != "exact" else []
     if match == "exact":
         if own:
-            yield {"name": name, "match": match, "part": "all", "by": own}
+            yield {"name": name, "match": match, "part": "all", "by": own, "text": ""}
         return
     if others and (own or match == "below"):
         both = [*own, *(one for one in others if one not in own)]
-        yield {"name": name, "match": match, "part": "all", "by": both[:MAX_BLOCKERS]}
+        yield {"name": name, "match": match, "part": "all", "by": both[:MAX_BLOCKERS], "text": ""}
         return
     if own:
-        yield {"name": name, "match": match, "part": "name", "by": own}
+        yield {"name": name, "match": match, "part": "name", "by": own, "text": ""}
     if others:
-        yield {"name": name, "match": match, "part": "below", "by": others}
+        yield {"name": name, "match": match, "part": "below", "by": others, "text": ""}
     elif below:
-        yield {"name": name, "match": match, "part": "some below", "by": list(below[:MAX_BLOCKERS])}
+        yield {
+            "name": name,
+            "match": match,
+            "part": "some below",
+            "by": list(below[:MAX_BLOCKERS]),
+            "text": "",
+        }
 
 
 def _blockers(explanation: Explanation | None, config: Config) -> list[Blocker]:
@@ -277,7 +285,7 @@ def _caches_until(order: Order, opened: Iterable[Entry], config: Config, now: da
 # ------- For people -------
 
 
-def said(one: StillBlocked) -> str:
+def _text(one: StillBlocked) -> str:
     """What stays blocked, and by what, in one line."""
     name = one["name"]
     match one["part"], one["match"]:

@@ -64,7 +64,7 @@ def try_documents(
     after = known.with_all(examined.intake.signed).plus(examined.intake.new)
     then = policy_at(policy, after, context.now, config)
     found: list[Trial] = []
-    for verdict in verdicts(examined, known, after, then, config, sees):
+    for verdict in verdicts(examined, known, after, then, config, sees=sees):
         one = next(one for one in documents if printable(one.file) == verdict["file"])
         order = examined.orders.get(one.file)
         judged = None if order is None else after.by_digest.get(order.sha256)

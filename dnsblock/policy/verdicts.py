@@ -16,7 +16,7 @@ from dnsblock.orders.remarks import remarks
 from dnsblock.orders.state import Entries, OrderState, derive
 from dnsblock.orders.statement import compare
 from dnsblock.orders.submission import Examined
-from dnsblock.policy.lifting import OPENS, Lifting, lifting_of, said
+from dnsblock.policy.lifting import OPENS, Lifting, lifting_of
 from dnsblock.policy.snapshot import Policy, policy_at
 from dnsblock.times import local, utc
 
@@ -63,6 +63,7 @@ def verdicts(
     now: Orders,
     policy: Policy,
     config: Config,
+    *,
     sees: frozenset[str] | None = None,
 ) -> list[Verdict]:
     """The verdict on each document. The ledger contained the orders `before`, and contains those of `now`.
@@ -82,16 +83,16 @@ def verdicts(
             unknown = [one for one in known.refused if one.code.startswith("UNKNOWN")]
             refused = judged[order.sha256].refused if order.sha256 in judged else (*order.refused, *unknown)
             known = replace(known, file=order.file, refused=refused, source=order.source)
-            found.append(_in_ledger(one.file, known, policy, config, now, sees, is_new=is_new))
+            found.append(_in_ledger(one.file, known, policy, config, now, sees=sees, is_new=is_new))
         else:
             overtaken = Problem(
                 one.file, None, "", "another order was accepted in the meantime: submit it again"
             )
-            found.append(_refused(one.file, problems.get(one.file, (overtaken,)), order))
+            found.append(refused_verdict(one.file, problems.get(one.file, (overtaken,)), order))
     return found
 
 
-def _refused(file: str, problems: tuple[Problem, ...], order: Order | None = None) -> Verdict:
+def refused_verdict(file: str, problems: tuple[Problem, ...], order: Order | None = None) -> Verdict:
     """The verdict on a refused document."""
     return {
         "file": printable(file),
@@ -120,8 +121,8 @@ def _in_ledger(
     policy: Policy,
     config: Config,
     now: Orders,
-    sees: frozenset[str] | None,
     *,
+    sees: frozenset[str] | None,
     is_new: bool,
 ) -> Verdict:
     """The verdict on a document that is in the ledger, and its effect."""
@@ -134,7 +135,7 @@ def _in_ledger(
         if not is_new
         else list(_changes(order, state, config.time_zone))
     )
-    lifting = _lifting(order, state, now, policy, config, sees)
+    lifting = _lifting(order, state, now, policy, config, sees=sees)
     statement = [] if order.statement is None else compare(order, known.orders).notes(policy.at)
     return {
         "file": printable(file),
@@ -239,6 +240,7 @@ def _lifting(
     orders: Orders,
     policy: Policy,
     config: Config,
+    *,
     sees: frozenset[str] | None,
 ) -> Lifting | None:
     """The effect of an order that opens names, now or when it takes effect."""
@@ -255,10 +257,10 @@ def _still_blocked(lifting: Lifting | None) -> Iterator[str]:
     if lifting is None:
         return
     for one in lifting["still_blocked"][:MAX_SHOWN]:
-        yield f"STILL_BLOCKED: {said(one)}"
+        yield f"STILL_BLOCKED: {one['text']}"
     if (rest := lifting["still_blocked_total"] - MAX_SHOWN) > 0:
         yield f"STILL_BLOCKED: {rest:,} more names"
     if (unchecked := lifting["entries"] - lifting["checked"]) > 0:
-        yield f"UNCHECKED: whether something else blocks them was not checked for {unchecked:,} more entries"
+        yield f"UNCHECKED: {unchecked:,} more entries were not looked up: something else may still block them"
     if not lifting["is_below_checked"]:
-        yield "UNCHECKED: entries of other orders below these names were not looked for: too many are in force"
+        yield "UNCHECKED: orders that block names below these were not looked for: too many are in force"
