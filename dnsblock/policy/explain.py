@@ -77,7 +77,7 @@ def _explanation(
             "entry": entry.entry,
             "match": entry.scope,
             "action": entry.action or "exemption",
-            "orders": _in_turn(orders.get((entry.zone, entry.entry), []), entry.scope),
+            "orders": _in_turn(orders.get((entry.zone, entry.entry), []), entry, name),
             "decides": entry.decides,
             "decides_over_tcp": entry.decides_over_tcp,
         }
@@ -114,7 +114,10 @@ def _orders_of(
     return found
 
 
-def _in_turn(items: list[InForce], scope: str) -> list[str]:
-    """The orders behind an entry, the deciding one first. An unblock must lift all of them."""
-    items = sorted(items, key=lambda item: (item.entry.match != scope, item.effective_at, item.order_id))
-    return list(dict.fromkeys(item.order_id for item in items))
+def _in_turn(items: list[InForce], entry: Covering, name: str) -> list[str]:
+    """The orders behind an entry that covers a name, the deciding one first. All of them must be lifted."""
+    kind = "exempt" if entry.action is None else "block"
+    matches = ("exact", "subtree") if entry.entry == name else ("subtree", "below")
+    own = [item for item in items if item.kind == kind and item.entry.match in matches]
+    own.sort(key=lambda item: (item.entry.match != entry.scope, item.effective_at, item.order_id))
+    return list(dict.fromkeys(item.order_id for item in own))
