@@ -1,0 +1,95 @@
+"""A command at a terminal that is asked and answers: each question is awaited before it is answered."""
+
+import contextlib
+import fcntl
+import os
+import pty
+import re
+import select
+import subprocess
+import termios
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from .tools import dnsblock
+
+DEADLINE = 90.0  # seconds for each question: a busy machine may be slow
+_CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
+
+
+@dataclass
+class Dialog:
+    """A running command, and everything that it has printed."""
+
+    process: subprocess.Popen[bytes]
+    terminal: int
+    shown: str = ""
+    _seen: int = 0
+
+    def expect(self, text: str) -> None:
+        """Waits until the command prints a text after the last one that was awaited."""
+        deadline = time.monotonic() + DEADLINE
+        while text not in self.shown[self._seen :]:
+            if not self._read(deadline):
+                pytest.fail(f"{text!r} was not printed, but this:\n{self.shown}")
+        self._seen = self.shown.index(text, self._seen) + len(text)
+
+    def answer(self, *lines: str) -> None:
+        for line in lines:
+            os.write(self.terminal, f"{line}\n".encode())
+
+    def ask(self, question: str, *lines: str) -> None:
+        """Waits for a question, and answers it."""
+        self.expect(question)
+        self.answer(*lines)
+
+    def press(self, key: bytes) -> None:
+        os.write(self.terminal, key)
+
+    def end(self) -> int:
+        """The exit code, after everything was printed."""
+        deadline = time.monotonic() + DEADLINE
+        while self._read(deadline):
+            pass
+        return self.process.wait(DEADLINE)
+
+    def _read(self, deadline: float) -> bool:
+        readable, _, _ = select.select([self.terminal], [], [], max(0.0, deadline - time.monotonic()))
+        try:
+            chunk = os.read(self.terminal, 65536) if readable else b""
+        except OSError:  # how Linux tells that nobody has the terminal open
+            chunk = b""
+        self.shown += _CONTROL.sub("", chunk.decode("utf-8", "replace"))
+        return bool(chunk)
+
+
+def _take_terminal() -> None:
+    """Makes standard input the terminal of the session: then Ctrl-C interrupts (tty_ioctl(4))."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+@contextlib.contextmanager
+def dialog(folder: Path, *command: str, environment: Mapping[str, str] | None = None) -> Iterator[Dialog]:
+    """A command in a folder, with a terminal for input and output."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [dnsblock(), *command],
+        cwd=folder,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        preexec_fn=_take_terminal,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "120", "LC_ALL": "C.UTF-8", **(environment or {})},
+    )
+    os.close(theirs)
+    try:
+        yield Dialog(process, ours)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
