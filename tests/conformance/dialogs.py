@@ -1,13 +1,11 @@
 """A command at a terminal that is asked and answers: each question is awaited before it is answered."""
 
 import contextlib
-import fcntl
 import os
 import pty
 import re
 import select
 import subprocess
-import termios
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from .tools import dnsblock
+from .tools import dnsblock, tool
 
 DEADLINE = 90.0  # seconds for each question: a busy machine may be slow
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
@@ -67,23 +65,16 @@ class Dialog:
         return bool(chunk)
 
 
-def _take_terminal() -> None:
-    """Makes standard input the terminal of the session: then Ctrl-C interrupts (tty_ioctl(4))."""
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-
 @contextlib.contextmanager
 def dialog(folder: Path, *command: str, environment: Mapping[str, str] | None = None) -> Iterator[Dialog]:
     """A command in a folder, with a terminal for input and output."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        [dnsblock(), *command],
+        [tool("setsid"), "--ctty", dnsblock(), *command],  # the terminal is its own: Ctrl-C interrupts it
         cwd=folder,
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
-        start_new_session=True,
-        preexec_fn=_take_terminal,
         env={**os.environ, "TERM": "xterm", "COLUMNS": "120", "LC_ALL": "C.UTF-8", **(environment or {})},
     )
     os.close(theirs)

@@ -25,6 +25,7 @@ DEBIAN_PACKAGES = {
     "dnsperf": "dnsperf",
     "prlimit": "util-linux",
     "setpriv": "util-linux",
+    "setsid": "util-linux",
     "ssh-keygen": "openssh-client",
     "unbound": "unbound",
     "pdns_recursor": "pdns-recursor",
