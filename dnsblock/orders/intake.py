@@ -155,7 +155,11 @@ def _try(order: Order, together: Together, context: Context) -> Order:
     except Refused as err:
         problems.extend(err.problems)
     if problems:
-        raise Refused(problems)
+        problems += [
+            Problem(order.file, one.line, one.value, f"{one.code}: {one.reason}") for one in order.refused
+        ]
+        problems += [_problem_of(order, one) for one in order.judgement.refused]
+        raise Refused(dict.fromkeys(problems))
     return order
 
 
