@@ -183,6 +183,8 @@ class Life:
         if self.standing is not None and self.standing.state != "notice":
             return
         yield order.effective_at
+        if order.statement is not None:
+            yield order.statement.valid_until
         if order.expires_at is not None and not self._is_ended_for_ever():
             yield order.expires_at
         if order.statement is not None:

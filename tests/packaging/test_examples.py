@@ -254,6 +254,21 @@ FIRES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
         {'dnsblock_orders{issuer="a", state="held"}': "1x30"},
         {'dnsblock_orders{issuer="a", state="active"}': "1x30"},
     ),
+    "DnsblockOrderMissing": (
+        {'dnsblock_order_gap{issuer="a"}': "7x30"},
+        {'dnsblock_order_gap{issuer="a"}': "0x30"},
+    ),
+    "DnsblockStatementDiffers": (
+        {'dnsblock_statement_differs{issuer="a"}': "1x30"},
+        {'dnsblock_statement_differs{issuer="a"}': "0x30"},
+    ),
+    "DnsblockStatementPast": (  # at minute 20; 0: no statement
+        {'dnsblock_statement_valid_until_seconds{issuer="a"}': "300x30"},
+        {
+            'dnsblock_statement_valid_until_seconds{issuer="a"}': "0x30",
+            'dnsblock_statement_valid_until_seconds{issuer="x"}': "3000x30",
+        },
+    ),
     "DnsblockQueriesFail": (
         {
             'dnsblock_queries_total{outcome="failed"}': "0+10x30",
