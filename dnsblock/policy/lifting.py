@@ -11,9 +11,9 @@ from typing import Literal, TypedDict
 from dnsblock.config import Config, Zone
 from dnsblock.names import above
 from dnsblock.orders.issuer import IssuerOrders
-from dnsblock.orders.life import InForce
 from dnsblock.orders.order import Entry, Order
 from dnsblock.orders.schema import Match
+from dnsblock.orders.state import Entries
 from dnsblock.policy.explain import CoveringEntry, Explanation, explain_all
 from dnsblock.policy.snapshot import Policy
 from dnsblock.times import utc
@@ -216,10 +216,10 @@ def _below(names: Sequence[str], policy: Policy, config: Config) -> tuple[dict[s
     if not wanted or total > MAX_ENTRIES:
         return {}, not wanted
     found: dict[str, list[Blocker]] = {}
-    entries: dict[str, list[tuple[Zone, InForce]]] = {}
+    entries: dict[str, list[Entry]] = {}
     for zone in zones:
-        for item in _candidates(policy.state.entries_of(zone.issuer), wanted):
-            entries.setdefault(item.entry.name, []).append((zone, item))
+        for entry in _candidates(policy.state.entries_of(zone.issuer), wanted):
+            entries.setdefault(entry.name, []).append(entry)
     blocked = {
         one["name"]: one for one in explain_all([_in(entries[name]) for name in entries], policy, config)
     }
@@ -234,21 +234,22 @@ def _below(names: Sequence[str], policy: Policy, config: Config) -> tuple[dict[s
     return found, True
 
 
-def _candidates(entries: Iterable[InForce], wanted: frozenset[str]) -> Iterator[InForce]:
+def _candidates(in_force: Entries, wanted: frozenset[str]) -> Iterator[Entry]:
     """The blocks below one of these names."""
-    if len(wanted) <= FEW:
-        ends = tuple(f".{name}" for name in wanted)
-        yield from (one for one in entries if one.entry.name.endswith(ends) and one.kind == "block")
-        return
-    for one in entries:
-        if one.kind == "block" and not wanted.isdisjoint(above(one.entry.name)):
-            yield one
+    ends = tuple(f".{name}" for name in wanted) if len(wanted) <= FEW else None
+    for part in in_force.parts.values():
+        if part.kind != "block":
+            continue
+        for entry in part.entries:
+            is_below = entry.name.endswith(ends) if ends else not wanted.isdisjoint(above(entry.name))
+            if is_below:
+                yield entry
 
 
-def _in(items: Sequence[tuple[Zone, InForce]]) -> str:
+def _in(entries: Sequence[Entry]) -> str:
     """A name that one of these entries, which have the same name, covers."""
-    name = items[0][1].entry.name
-    is_only_below = all(item.entry.match == "below" for _, item in items)
+    name = entries[0].name
+    is_only_below = all(entry.match == "below" for entry in entries)
     return any_below(name) if is_only_below else name
 
 
