@@ -7,7 +7,9 @@ import asyncio
 import base64
 import logging
 import time
+from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 from dnsblock.clock import utc_now
 from dnsblock.errors import Refused
@@ -19,6 +21,7 @@ from dnsblock.orders.transparency.folder import CheckpointFolder
 from dnsblock.principal import DAEMON
 from dnsblock.publishing import Publisher
 from dnsblock.signatures.notes import SignedCheckpoint
+from dnsblock.times import utc
 
 PAUSE_SECONDS = 1.0  # between two checkpoints: many orders at once get one
 RETRY_SECONDS = 300.0  # for places that do not have the last checkpoint
@@ -46,6 +49,15 @@ class Checkpoints:
     def places(self) -> list[Place]:
         """The places where checkpoints are kept, beside the state folder and the log."""
         return list(self._distributor.places.values())
+
+    def facts(self) -> dict[str, Any]:
+        """The last checkpoint and its places, for `status`."""
+        signed = None if self.signed is None else self.signed.checkpoint
+        return {
+            "records": None if signed is None else signed.size,
+            "signed_at": None if signed is None else utc(self.signed_at),
+            "places": [place.facts() for place in self.places],
+        }
 
     async def run(self) -> None:
         """Follows the ledger until it is cancelled."""
@@ -82,6 +94,9 @@ class Checkpoints:
     async def _send(self) -> None:
         publisher = self._publisher
         recorder, options = publisher.recorder, publisher.config.ledger
+        signer = recorder.signer
+        if signer.instance.named != options.origin:
+            signer.instance = replace(signer.instance, named=options.origin)
         try:
             note = await asyncio.to_thread(recorder.checkpoint_now)
             if self._record_is_due():
@@ -101,7 +116,7 @@ class Checkpoints:
         await self._distributor.send(note, recorder.signer.consistency, options)
 
     def _contradiction(self, folder: CheckpointFolder) -> str | None:
-        """What the second folder has and the ledger does not. It could not be read at startup, perhaps."""
+        """A checkpoint in the second folder that the ledger does not extend, perhaps mounted late."""
         recorder = self._publisher.recorder
         ledger, public = recorder.ledger, recorder.signer.instance.public
         found = folder.contradiction(ledger.tree, public, Accepted(ledger.records).has)

@@ -291,12 +291,16 @@ def _print_refused_documents(refused: list[dict[str, Any]], config_path: Path) -
 
 
 def _print_ledger(ledger: dict[str, Any], time_zone: str) -> None:
-    """Problems of the ledger and the clock."""
+    """Problems of the ledger, its checkpoints and the clock."""
     if ledger["mismatch"]:
         click.echo("  ledger       NOT USED: to accept it, run `dnsblock log accept-restore --reason TEXT`")
         for one in ledger["mismatch"]["missing"]:
             whose = f"{printable(one['order_id'] or '')} of {printable(one['issuer'] or 'the operator')}"
             click.echo(f"    missing: record {one['n']}, {one['kind']} {whose}")
+    for place in ledger["checkpoint"]["places"]:
+        if place["error"]:
+            named = f"{place['kind']} {printable(place['name'])}"
+            click.echo(f"  checkpoint   NOT SENT to the {named}: {printable(place['error'])}")
     if ledger["clock_behind_seconds"]:
         behind = f"{ledger['clock_behind_seconds']:,.0f} s behind the last record"
         as_of = local_time(ledger["as_of"], time_zone)

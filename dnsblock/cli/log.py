@@ -37,18 +37,14 @@ def _config(path: Path) -> "Config":
 @ISSUER
 @common
 def show(config_path: Path, as_json: bool, order_id: str | None, issuer: str | None) -> None:
-    """Show the records of the ledger, the oldest first. No daemon is needed.
-
-    With --json, each line is a record as it is in the ledger.
-    """
+    """Show the records of the ledger, the oldest first. No daemon is needed."""
     from dnsblock.policy.log_report import records
     from dnsblock.times import local_text
 
     config = _config(config_path)
     found = records(config, order_id, issuer)
     if as_json:
-        for record in found:
-            click.echo(json.dumps(record.fields, ensure_ascii=False))
+        click.echo(json.dumps({"records": [record.fields for record in found]}, ensure_ascii=False))
         return
     rows = [
         [
@@ -92,9 +88,9 @@ def _details(fields: dict[str, Any]) -> str:
 def verify(config_path: Path, as_json: bool, keys: tuple[str, ...]) -> None:
     """Verify the whole ledger. No daemon is needed.
 
-    Verifies the digest of each record, the chain and the entries files, and compares the ledger with the
-    checkpoint, the history of lists, the acknowledged copy, and every signed checkpoint in the state folder
-    and in the second folder.
+    Verifies the digest of each record, the chain and the entries files. Compares the ledger with the
+    checkpoint, the history of lists and the acknowledged copy. Compares it with every signed checkpoint in
+    the state folder and in the second folder.
 
     Exit code 1 if anything is missing or differs.
     """

@@ -178,7 +178,7 @@ def status(view: View) -> dict[str, Any]:
         "workers": view.workers,
         "next_change_at": utc(policy.state.next_change_at),
         "last_publish": {"ok": last.ok, "at": utc(last.at), "reason": last.reason, "error": last.error},
-        "ledger": view.publisher.recorder.facts(),
+        "ledger": {**view.publisher.recorder.facts(), "checkpoint": view.checkpoints.facts()},
         "impact_run": None if view.impact_runs.running is None else view.impact_runs.running.facts(),
         "time_zone": config.time_zone.key,
     }

@@ -7,6 +7,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
 
 from dnsblock.actions import Actions
+from dnsblock.checkpoints import Checkpoints
 from dnsblock.config import Config
 from dnsblock.http.connections import Connections
 from dnsblock.http.traffic import Traffic
@@ -64,6 +65,10 @@ class View(Protocol):
     @property
     def state(self) -> State:
         """The state of all orders."""
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """The signed checkpoints of the ledger."""
 
     @property
     def statements(self) -> Statements:

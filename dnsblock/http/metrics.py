@@ -378,6 +378,7 @@ def _enforced(view: View) -> Iterator[Metric]:
         ),
         int(recorder.mismatch is not None),
     )
+    yield from _checkpoints(view)
     yield GaugeMetricFamily(
         "dnsblock_clock_behind_seconds",
         "How far the system clock is behind the last record of the ledger.",
@@ -390,6 +391,33 @@ def _enforced(view: View) -> Iterator[Metric]:
     yield _time_gauge(
         "next_change", "Next time at which an order starts or ends; 0 if there is none.", _unix(due)
     )
+
+
+def _checkpoints(view: View) -> Iterator[Metric]:
+    """Signed checkpoints of the ledger, and the places where they are kept."""
+    checkpoints = view.checkpoints
+    signed = None if checkpoints.signed is None else checkpoints.signed_at
+    yield _time_gauge(
+        "ledger_checkpoint",
+        "When the last checkpoint of the ledger was signed; 0 if none yet.",
+        _unix(signed),
+    )
+    places = checkpoints.places
+    failing = GaugeMetricFamily(
+        "dnsblock_ledger_checkpoint_failing",
+        "1 if a place does not have the last checkpoint of the ledger.",
+        labels=["place", "name"],
+    )
+    contradicted = GaugeMetricFamily(
+        "dnsblock_ledger_contradicted",
+        "1 if a place has a checkpoint of records that the ledger does not have.",
+        labels=["place", "name"],
+    )
+    for place in places:
+        failing.add_metric([place.kind, place.name], int(place.error is not None))
+        contradicted.add_metric([place.kind, place.name], int(place.contradicts))
+    yield failing
+    yield contradicted
 
 
 def _deadlines(view: View) -> Iterator[Metric]:

@@ -69,7 +69,7 @@ class Book:
         self.ledger = ledger
         self.instance = instance
         self.mismatch: Mismatch | None = None
-        self.remarks: list[str] = []  # checks that were not possible
+        self.unread: list[str] = []  # folders of signed checkpoints that cannot be read, and why
         self.clock = Clock()
         self.notes = CheckpointFolder(folder / NAME)
         self._folder = folder
@@ -136,11 +136,7 @@ class Book:
             contradictions(self._real.content, self.notes, folder, public),
             f"{second}: cannot be read within {SECOND_FOLDER_SECONDS:g} s",
         )
-        self.remarks += [
-            f"the ledger was not compared with all signed checkpoints: {one}"
-            for one in found
-            if isinstance(one, str)
-        ]
+        self.unread += [one for one in found if isinstance(one, str)]
         return [one for one in found if isinstance(one, Claim)]
 
     def _reasons(self, own: Sequence[Claim], signed: Sequence[Claim]) -> list[str]:

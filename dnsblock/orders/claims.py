@@ -1,4 +1,4 @@
-"""What other places say about the ledger: how many records it had, and their hash or the root of their tree.
+"""Claims of other places about the ledger: how many records it had, and a hash of them.
 
 The ledger must extend each of them. If it does not, it was truncated, replaced, rewritten or rolled back.
 """
@@ -99,7 +99,7 @@ def contradictions(
 
 
 def within_seconds(seconds: float, work: Iterator[Claim | str], otherwise: str) -> list[Claim | str]:
-    """What is found within a time limit. The thread that hangs does not delay the end of the process."""
+    """The findings within a time limit. A thread that hangs does not delay the end of the process."""
     found: list[Claim | str] = []
     thread = Thread(target=lambda: found.extend(work), daemon=True, name="compare")
     thread.start()

@@ -135,7 +135,7 @@ class Ledger:
 
     @property
     def content(self) -> "Content":
-        """What was read, and was appended since."""
+        """The content that was read, with what was appended since."""
         return self._content
 
     @property
@@ -252,7 +252,7 @@ class Ledger:
 
 
 def _identity(found: os.stat_result) -> tuple[int, ...]:
-    """What changes when a file is written, truncated or replaced."""
+    """Facts that change when a file is written, truncated or replaced."""
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 

@@ -65,7 +65,7 @@ def verify_all(
 
 
 def _claims(config: Config) -> Iterator[Claim]:
-    """What the checkpoint file and the history of lists say about the end of the ledger."""
+    """The end of the ledger, as the checkpoint file and the history of lists know it."""
     content = CheckpointFile(config.state).content
     if content is not None and content.ledger is not None:
         yield Claim.of_position(CheckpointFile.FILE, content.ledger, content.root)

@@ -63,8 +63,8 @@ class Recorder:
         self._witness, last_serial = store.record(lambda past: (past.last_position(), past.last_serial()))
         self._store = store
         self._book.compare(self._witness, self._options.checkpoints.folder)
-        for remark in self._book.remarks:
-            event(logging.WARNING, remark)
+        for why in self._book.unread:
+            event(logging.WARNING, f"the ledger was not compared with all signed checkpoints: {why}")
         self._serials = Serials(self._book.checkpoint, last_serial)
         self._log_mismatch()
         self.watch_clock()

@@ -311,6 +311,14 @@ FIRES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
         {"dnsblock_ledger_mismatch": "1x30"},
         {"dnsblock_ledger_mismatch": "0x30"},
     ),
+    "DnsblockLedgerContradicted": (
+        {'dnsblock_ledger_contradicted{place="witness", name="w"}': "1x30"},
+        {'dnsblock_ledger_contradicted{place="witness", name="w"}': "0x30"},
+    ),
+    "DnsblockCheckpointNotSent": (
+        {'dnsblock_ledger_checkpoint_failing{place="url", name="u"}': "1x90"},
+        {'dnsblock_ledger_checkpoint_failing{place="url", name="u"}': "1x30"},
+    ),
     "DnsblockClockBehind": (
         {"dnsblock_clock_behind_seconds": "5x30"},
         {"dnsblock_clock_behind_seconds": "0.5x30"},

@@ -276,7 +276,7 @@ def test_a_place_that_fails_does_not_delay_the_others(
 def test_a_folder_that_hangs_does_not_delay_the_others(
     instance: Instance, options: LedgerOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """A pipe in the place of the file hangs like a network file system. One thread waits for it, not more."""
+    """A pipe instead of the file hangs like a network file system. One thread waits for it, not more."""
     monkeypatch.setattr(distribution, "FOLDER_SECONDS", 0.3)
     sent = Sent(instance, options)
     signed = note(instance, tree_of(5))

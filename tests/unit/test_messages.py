@@ -18,7 +18,7 @@ VALUE = "\x00"
 MOST = 64  # variants of one message
 # Words in rows that stand for something else; other words in capitals are codes.
 PLACEHOLDERS = [
-    *("ACTION", "ADDRESS", "FILE", "FORMAT", "ISSUER", "METHOD", "N", "NAME"),
+    *("ACTION", "ADDRESS", "FILE", "FORMAT", "ISSUER", "KIND", "METHOD", "N", "NAME"),
     *("ORDER_ID", "PATH", "REASON", "SHA256", "ZONE"),
 ]
 

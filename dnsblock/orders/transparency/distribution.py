@@ -8,9 +8,10 @@ import contextlib
 import logging
 import threading
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from dnsblock.clock import utc_now
 from dnsblock.config_ledger import LedgerOptions
@@ -19,6 +20,7 @@ from dnsblock.orders.transparency.folder import CheckpointFolder, file_name
 from dnsblock.orders.transparency.https import Server, Unreachable
 from dnsblock.orders.transparency.witnesses import Contradicted, NotCosigned, Proofs, Witness
 from dnsblock.signatures.notes import Signature, SignedCheckpoint
+from dnsblock.times import utc
 
 FOLDER_SECONDS = 30.0  # a network file system may hang
 
@@ -34,6 +36,10 @@ class Place:
     failures: int = 0
     error: str | None = None  # of the last try; None: it succeeded
     contradicts: bool = False  # it knows records that the ledger does not have
+
+    def facts(self) -> dict[str, Any]:
+        """The same as JSON."""
+        return asdict(self) | {"at": None if self.at is None else utc(self.at)}
 
 
 class Distributor:
