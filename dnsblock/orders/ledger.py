@@ -233,19 +233,22 @@ class Ledger:
 
     def _write(self, data: bytes) -> None:
         assert self._file is not None  # noqa: S101  # `append` has checked it
+        if not self.is_untouched():
+            raise LedgerUnwritable(f"{self.path}: somebody else has changed it: nothing was accepted")
         try:
             # First remove what a failed try left after the last record.
             os.ftruncate(self._file, self._size)
             written = 0
             while written < len(data):
                 written += os.pwrite(self._file, data[written:], self._size + written)
+            seen = os.fstat(self._file)  # before fsync, which takes time: a later change must be noticed
             os.fsync(self._file)
-            self._size += len(data)
         except OSError:
             os.ftruncate(self._file, self._size)
-            raise
-        finally:
             self._seen = self._look()
+            raise
+        self._size += len(data)
+        self._seen = _identity(seen) if seen.st_size == self._size else None
 
     def _look(self) -> tuple[int, ...] | None:
         return None if self._file is None else _identity(os.fstat(self._file))
