@@ -6,7 +6,6 @@ from dataclasses import replace
 from dnsblock.config import Config, Probes
 from dnsblock.errors import LedgerUnwritable
 from dnsblock.orders.facts import PlainFact, Probed, Verified
-from dnsblock.orders.popular import shipped
 from dnsblock.orders.state import State
 from dnsblock.policy.order_facts import whole_order
 from dnsblock.policy.probing import adjusted, answer_of, zone_of
@@ -72,7 +71,8 @@ class Verification:
             return None
         facts = whole_order(life, state, config, self._publisher.recorder.now(), None)
         order = expected_of(facts)
-        plan = checks_of(order, is_popular=lambda name: name in shipped().names.names, also=also)
+        popular = self._publisher.inputs.references.popular.names.names
+        plan = checks_of(order, is_popular=popular.__contains__, also=also)
         checks = tuple(adjusted(plan.checks, order, life, policy, config))
         return Job(replace(plan, checks=checks), order, setup)
 

@@ -232,6 +232,7 @@ def _print_status(facts: dict[str, Any], config_path: Path) -> None:
         click.echo(f"  RESTART      needed for new values of: {', '.join(facts['restart_needed'])}")
     _print_traffic(facts["traffic"])
     _print_ledger(facts["ledger"], facts["time_zone"])
+    _print_probes(facts["probes"])
     if facts["impact_run"]:
         run = facts["impact_run"]
         elapsed = f"{run['elapsed']:.0f} of {run['seconds']:,} seconds"
@@ -305,6 +306,22 @@ def _print_ledger(ledger: dict[str, Any], time_zone: str) -> None:
         behind = f"{ledger['clock_behind_seconds']:,.0f} s behind the last record"
         as_of = local_time(ledger["as_of"], time_zone)
         click.echo(f"  clock        BEHIND: {behind}; orders are enforced as of {as_of}")
+
+
+def _print_probes(probes: dict[str, Any] | None) -> None:
+    """Orders that scheduled probes have not verified, and the first misses of each."""
+    if probes is None:
+        return
+    if probes["unverified"]:
+        click.echo(f"  unverified   {probes['unverified']:,} orders in effect")
+    for one in probes["misses"][:FINDINGS_SHOWN]:
+        of_order = f"order {printable(one['order_id'] or '')} of {one['issuer']}"
+        what = "open names" if one["order_id"] is None else of_order
+        click.echo(f"  MISSED       {one['missed']:,} of {one['asked']:,} responses, {what}")
+        for first in one["first"]:
+            click.echo(f"    {printable(first)}")
+    if len(probes["misses"]) > FINDINGS_SHOWN:
+        click.echo(f"    and {len(probes['misses']) - FINDINGS_SHOWN:,} more orders (--json has all)")
 
 
 def _print_traffic(traffic: dict[str, Any]) -> None:

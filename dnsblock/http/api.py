@@ -179,8 +179,29 @@ def status(view: View) -> dict[str, Any]:
         "next_change_at": utc(policy.state.next_change_at),
         "last_publish": {"ok": last.ok, "at": utc(last.at), "reason": last.reason, "error": last.error},
         "ledger": {**view.publisher.recorder.facts(), "checkpoint": view.checkpoints.facts()},
+        "probes": None if config.probes is None else _probes(view),
         "impact_run": None if view.impact_runs.running is None else view.impact_runs.running.facts(),
         "time_zone": config.time_zone.key,
+    }
+
+
+def _probes(view: View) -> dict[str, Any]:
+    """The results of scheduled probes. The open names have neither issuer nor number."""
+    counts = view.probes
+    return {
+        "last_at": utc(counts.last_at),
+        "unverified": sum(not one.is_verified for one in view.orders_in_effect),
+        "misses": [
+            {
+                "issuer": key.issuer or None,
+                "order_id": key.order_id or None,
+                "at": utc(outcome.at),
+                "asked": outcome.asked,
+                "missed": outcome.responses,
+                "first": outcome.first,
+            }
+            for key, outcome in counts.misses
+        ],
     }
 
 

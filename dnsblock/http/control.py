@@ -1,6 +1,6 @@
 """The interface of the daemon that the HTTP applications use: the control API and the metrics."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from ipaddress import IPv4Address, IPv6Address
@@ -20,7 +20,7 @@ from dnsblock.policy.explain import Explanation
 from dnsblock.policy.impact import ImpactRuns
 from dnsblock.policy.past import NameEvent, Past
 from dnsblock.principal import Principal
-from dnsblock.probe.schedule import ProbeCounts
+from dnsblock.probe.schedule import InEffect, ProbeCounts
 from dnsblock.publishing import Publisher
 
 
@@ -120,6 +120,10 @@ class View(Protocol):
     @property
     def probes(self) -> ProbeCounts:
         """The results of scheduled probes."""
+
+    @property
+    def orders_in_effect(self) -> Sequence[InEffect]:
+        """The orders in effect, and whether probes have verified them."""
 
     def counters(self) -> Counts:
         """The counters of the worker threads."""

@@ -28,6 +28,7 @@ from dnsblock import __version__
 from dnsblock.clock import utc_now
 from dnsblock.errors import FetchCode
 from dnsblock.http.control import View
+from dnsblock.http.probe_metrics import probes
 from dnsblock.lists.guards import CODES
 from dnsblock.policy import Counts
 from dnsblock.policy.order_facts import list_orders
@@ -132,6 +133,7 @@ class Metrics(Collector):
         yield from _cache(counts)
         yield from _enforced(self._view)
         yield from _statements(self._view)
+        yield from probes(self._view)
         yield from _lists(self._view)
         yield from _listeners(self._view)
         yield _time_gauge("publish_last_success", "Time of the last successful publish.", self._last_success)

@@ -292,10 +292,16 @@ class Recorder:
 
     def state(self, policy: Policy) -> State:
         """The state of all orders by a policy, with the events that were recorded since."""
-        orders, former = self.ledger.orders, self._last_state or policy.state
-        if self._last_state is None or former.known is not orders or former.at != policy.at:
-            self._last_state = derive(orders, policy.at, former)
+        orders, at, former = self.ledger.orders, self._as_of(policy), self._last_state or policy.state
+        if self._last_state is None or former.known is not orders or former.at != at:
+            self._last_state = derive(orders, at, former)
         return self._last_state
+
+    def _as_of(self, policy: Policy) -> datetime:
+        """The time of the last record, unless something starts or ends between the publish and then."""
+        records, due = self.ledger.records, policy.state.next_change_at
+        last = records[-1].at if records else policy.at
+        return last if last > policy.at and (due is None or last < due) else policy.at
 
     def settle(self) -> None:
         """Work after a policy took effect that must not delay orders."""

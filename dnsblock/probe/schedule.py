@@ -27,7 +27,7 @@ AT_ONCE = 4  # probes
 LIMITS = Limits(outstanding=16, per_second=100)
 FIRST_RETRY_SECONDS = 2.0
 MAX_RETRY_SECONDS = 300.0
-OPEN_PAUSE_SECONDS = 10.0  # between two probes of the open names, when orders change often
+OPEN_PAUSE_SECONDS = 5.0  # between two probes of the open names, when orders change often
 SHOWN = 5  # misses in the log and in `status`
 
 _random = random.SystemRandom()

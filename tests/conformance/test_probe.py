@@ -20,6 +20,8 @@ from .upstreams import TELEGRAM, Asked, MakeUpstream, StubUpstream, Unbound, dec
 
 BLOCK = block("84/2017", TELEGRAM)
 UNBLOCK = unblock("95/2017", "84/2017")
+# No name of these orders is popular, so the guard POPULAR holds none.
+UNGUARDED = {"guards": {"popular": "popular.txt"}, "lists": {"popular.txt": ["popular.example"]}}
 
 Start = Callable[..., Subject]
 
@@ -78,7 +80,7 @@ def test_a_block_is_proved_over_both_transports_both_families_and_all_types(
     subject: Subject, unbound: Unbound
 ):
     """Each name: A, AAAA, HTTPS and a random name below, at each listen address."""
-    subject.start(orders=[BLOCK], upstreams=[unbound.address])
+    subject.start(orders=[BLOCK], upstreams=[unbound.address], **UNGUARDED)
     said = probe(subject, "--order", "84/2017")
     assert (said.code, said.json["missed"], said.json["misses"]) == (0, 0, [])
     assert said.json["asked"] == len(said.json["rows"]) == 11 * 4 * 2 * 2
@@ -175,7 +177,15 @@ def test_resolvers_of_other_vendors_are_probed(
     One known difference is found: an exact entry in a blocked subtree hides the wildcard (RFC 4592 2.2.2), so
     the names below it are open there.
     """
-    subject = start(**policy.configuration(upstream.address))
+    # A target of the provider's own answers could not be blocked by an order (PROTECTED).
+    answers = {name: profile for name, profile in policy.PROFILES.items() if name != "hosted"}
+    entries = [
+        {"name": entry.name, "match": entry.match, "answer": entry.action}
+        for entry in policy.ENTRIES
+        if entry.action != "hosted"
+    ]
+    config = {"orders": [block("PORTABLE-1", entries)], "answers": answers}
+    subject = start(**config, upstreams=[upstream.address], **UNGUARDED)
     with closing(kind(tmp_path)) as peer:
         peer.start(upstream.address)
         servers = [f"127.0.0.1:{peer.ports[4]}", f"[::1]:{peer.ports[6]}"]
@@ -223,7 +233,7 @@ def test_a_server_that_refuses_every_query_proves_nothing(
 
 def test_an_unblock_is_proved(subject: Subject, unbound: Unbound):
     """All eleven names get the upstream's answer again."""
-    subject.start(orders=[BLOCK, UNBLOCK], upstreams=[unbound.address])
+    subject.start(orders=[BLOCK, UNBLOCK], upstreams=[unbound.address], **UNGUARDED)
     for number in ("95/2017", "84/2017"):
         said = probe(subject, "--order", number)
         assert (said.code, said.json["misses"], said.json["probed"]) == (0, [], 11)
@@ -232,8 +242,8 @@ def test_an_unblock_is_proved(subject: Subject, unbound: Unbound):
 
 def test_the_instance_that_missed_an_unblock_is_named_with_name_and_type(start: Start, unbound: Unbound):
     """August 2017: five of the eleven names stayed blocked for hours, and nobody could say where."""
-    instances = [start(orders=[BLOCK, UNBLOCK], upstreams=[unbound.address]) for _ in range(3)]
-    late = start(orders=[BLOCK], upstreams=[unbound.address])
+    instances = [start(orders=[BLOCK, UNBLOCK], upstreams=[unbound.address], **UNGUARDED) for _ in range(3)]
+    late = start(orders=[BLOCK], upstreams=[unbound.address], **UNGUARDED)
     said = probe(instances[0], "--order", "95/2017", *at(*instances, late))
     assert said.code == 1
     types = ["A", "AAAA", "HTTPS"]
@@ -248,7 +258,7 @@ def test_a_name_that_another_entry_covers_is_missed_and_the_policy_says_by_what(
 ):
     """web.telegram.org is lifted, and telegram.org above it is not."""
     partly = unblock("95/2017", "84/2017", ["t.me", "web.telegram.org"])
-    subject.start(orders=[BLOCK, partly], upstreams=[unbound.address])
+    subject.start(orders=[BLOCK, partly], upstreams=[unbound.address], **UNGUARDED)
     said = probe(subject, "--order", "95/2017")
     assert said.code == 1
     assert {name for _, name in missed(said)} == {"web.telegram.org"}
@@ -264,8 +274,8 @@ def test_a_name_that_another_entry_covers_is_missed_and_the_policy_says_by_what(
 
 def test_an_upstream_that_blocks_the_name_too_is_named(start: Start, unbound: Unbound):
     """The answer of the upstream is not proof enough if that is a block."""
-    behind = start(orders=[BLOCK], upstreams=[unbound.address])
-    subject = start(orders=[BLOCK, UNBLOCK], upstreams=[behind.ready["listening"][0]])
+    behind = start(orders=[BLOCK], upstreams=[unbound.address], **UNGUARDED)
+    subject = start(orders=[BLOCK, UNBLOCK], upstreams=[behind.ready["listening"][0]], **UNGUARDED)
     said = probe(subject, "--order", "95/2017")
     assert said.code == 1
     assert {name for _, name in missed(said)} == set(TELEGRAM)
@@ -290,7 +300,7 @@ def test_answers_that_differ_each_time_are_the_upstreams(subject: Subject, make_
         number = next(numbers)
         return asked.address(f"198.51.{number >> 8}.{number & 255}")
 
-    subject.start(orders=[BLOCK, UNBLOCK], upstreams=[make_upstream(rotating).address])
+    subject.start(orders=[BLOCK, UNBLOCK], upstreams=[make_upstream(rotating).address], **UNGUARDED)
     assert probe(subject, "--order", "95/2017").code == 0
 
 
@@ -322,7 +332,7 @@ def test_a_broken_name_is_as_broken_as_at_the_upstream(subject: Subject, make_up
 
 def test_a_name_that_must_be_open_and_is_blocked_is_a_miss(subject: Subject, unbound: Unbound):
     """`--open`: for names that no order may ever block."""
-    subject.start(orders=[BLOCK], upstreams=[unbound.address])
+    subject.start(orders=[BLOCK], upstreams=[unbound.address], **UNGUARDED)
     assert probe(subject, "--open", "example.com").code == 0
     said = probe(subject, "--order", "84/2017", "--open", "example.com", "--open", "T.ME.")
     assert said.code == 1
@@ -334,7 +344,7 @@ def test_the_landing_page_is_open_although_it_has_the_address_of_the_sinkhole(
     subject: Subject, make_upstream: MakeUpstream
 ):
     """The reference has that address too."""
-    subject.start(orders=[BLOCK], upstreams=[make_upstream(sinkholing).address])
+    subject.start(orders=[BLOCK], upstreams=[make_upstream(sinkholing).address], **UNGUARDED)
     assert probe(subject, "--order", "84/2017", "--open", "landing.example").code == 0
 
 
@@ -363,7 +373,7 @@ def test_the_issuer_is_needed_where_two_have_the_number(subject: Subject, upstre
 
 
 def test_an_unknown_order_is_refused(subject: Subject, upstream: StubUpstream):
-    subject.start(orders=[BLOCK], upstreams=[upstream.address])
+    subject.start(orders=[BLOCK], upstreams=[upstream.address], **UNGUARDED)
     assert subject.cli("probe", "--order", "85/2017").code == 1
     assert subject.cli("probe", "--order", "84/2017", "--issuer", "nobody.example").code == 4
 
@@ -408,7 +418,7 @@ def test_a_large_order_is_probed_by_a_sample(subject: Subject, upstream: StubUps
 def test_the_table_fits_80_columns_and_names_resolver_name_and_type(subject: Subject, unbound: Unbound):
     """At the terminal of an operator."""
     partly = unblock("95/2017", "84/2017", ["t.me", "web.telegram.org"])
-    subject.start(orders=[BLOCK, partly], upstreams=[unbound.address])
+    subject.start(orders=[BLOCK, partly], upstreams=[unbound.address], **UNGUARDED)
     said = subject.cli("probe", "--order", "95/2017", as_json=False)
     assert said.code == 1
     for place in subject.ready["listening"]:
@@ -426,7 +436,7 @@ def test_the_table_fits_80_columns_and_names_resolver_name_and_type(subject: Sub
 
 def test_csv_has_a_line_for_each_query(subject: Subject, unbound: Unbound):
     """For a spreadsheet."""
-    subject.start(orders=[BLOCK], upstreams=[unbound.address])
+    subject.start(orders=[BLOCK], upstreams=[unbound.address], **UNGUARDED)
     said = subject.cli("probe", "--order", "84/2017", "--format", "csv", as_json=False)
     assert said.code == 0
     lines = list(csv.DictReader(io.StringIO(said.stdout)))
@@ -437,7 +447,7 @@ def test_csv_has_a_line_for_each_query(subject: Subject, unbound: Unbound):
 
 
 def test_json_is_a_format_too(subject: Subject, unbound: Unbound):
-    subject.start(orders=[BLOCK], upstreams=[unbound.address])
+    subject.start(orders=[BLOCK], upstreams=[unbound.address], **UNGUARDED)
     said = subject.cli("probe", "--order", "84/2017", "--format", "json", as_json=False)
     assert json.loads(said.stdout)["missed"] == 0
 

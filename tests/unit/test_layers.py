@@ -35,7 +35,7 @@ LAYERS = [
 DOORS = {
     "yaml": {"dnsblock.document"},
     "click": {"dnsblock.cli"},
-    "prometheus_client": {"dnsblock.http.metrics"},
+    "prometheus_client": {"dnsblock.http.metrics", "dnsblock.http.probe_metrics"},
     # And the package itself, for its version. `names` uses nothing but the name parser.
     "dnsblock._engine": {
         "dnsblock.policy",
