@@ -27,6 +27,7 @@ AT_ONCE = 4  # probes
 LIMITS = Limits(outstanding=16, per_second=100)
 FIRST_RETRY_SECONDS = 2.0
 MAX_RETRY_SECONDS = 300.0
+MAX_OVERTAKEN = 3  # lists may change all the time
 OPEN_PAUSE_SECONDS = 5.0  # between two probes of the open names, when orders change often
 SHOWN = 5  # misses in the log and in `status`
 
@@ -119,11 +120,12 @@ class ProbeCounts:
 
 
 @dataclass(slots=True)
-class _Plan:
+class When:
     """When an order is probed next, and how often it was missed in a row."""
 
     at: float = 0.0
     failures: int = 0
+    overtaken: int = 0  # probes in a row during which the serial changed
 
 
 class Scheduler:
@@ -131,10 +133,10 @@ class Scheduler:
 
     def __init__(self, source: Source, counts: ProbeCounts) -> None:
         self._source, self._counts = source, counts
-        self._plans: dict[Key, _Plan] = {}
+        self._plans: dict[Key, When] = {}
         self._running: set[Key] = set()
         self._verified: set[Key] = set()
-        self._again: set[Key] = set()  # verified orders to probe again
+        self.again: set[Key] = set()  # verified orders to probe again
         self._options: Probes | None = None
         self._round_at = 0.0
         self._open_serial = 0
@@ -143,12 +145,12 @@ class Scheduler:
         """Probes until it is cancelled."""
         async with asyncio.TaskGroup() as tasks:
             while True:
-                for key in self._due(time.monotonic()):
+                for key in self.due(time.monotonic()):
                     self._running.add(key)
                     tasks.create_task(self._probe(key))
                 await asyncio.sleep(TICK_SECONDS)
 
-    def _due(self, now: float) -> list[Key]:
+    def due(self, now: float) -> list[Key]:
         """The probes to begin now, the newest orders first. Those that were missed come last."""
         options = self._source.options
         if options != self._options:
@@ -165,23 +167,24 @@ class Scheduler:
         if now >= self._round_at:
             self._round_at = now + options.every_s
             self._begin_round(orders)
-        wanted = [one.key for one in orders if not one.is_verified or one.key in self._again]
+        wanted = [one.key for one in orders if not one.is_verified or one.key in self.again]
         if options.open:
             wanted.insert(0, OPEN)
             self._hasten_open(now)
-        due = [key for key in wanted if key not in self._running and self._plan(key).at <= now]
-        due.sort(key=lambda key: self._plan(key).failures > 0)
+        due = [key for key in wanted if key not in self._running and self.plan(key).at <= now]
+        due.sort(key=lambda key: self.plan(key).failures > 0)
         return due[: max(0, AT_ONCE - len(self._running))]
 
-    def _plan(self, key: Key) -> _Plan:
-        return self._plans.setdefault(key, _Plan())
+    def plan(self, key: Key) -> When:
+        """When an order is probed next."""
+        return self._plans.setdefault(key, When())
 
     def _forget(self, known: set[Key]) -> None:
         """Orders that are not in effect any more are not expected to give any response."""
         for table in (self._plans, self._counts.outcomes):
             for key in table.keys() - known:
                 del table[key]
-        self._again &= known
+        self.again &= known
 
     def _begin_round(self, orders: Sequence[InEffect]) -> None:
         """Chooses verified orders at random, with as many names together as a large order has."""
@@ -192,44 +195,57 @@ class Scheduler:
             if names >= SAMPLE:
                 return
             names += min(one.entries, SAMPLE)
-            self._again.add(one.key)
+            self.again.add(one.key)
 
     def _hasten_open(self, now: float) -> None:
         """A change of what is enforced may block a name that must be open."""
         if self._open_serial != self._source.serial:
             self._open_serial = self._source.serial
-            plan = self._plan(OPEN)
+            plan = self.plan(OPEN)
             plan.at = min(plan.at, now + OPEN_PAUSE_SECONDS)
 
     # ------- One probe -------
 
     async def _probe(self, key: Key) -> None:
-        plan = self._plan(key)
+        plan = self.plan(key)
         try:
             before = self._counts.outcomes.get(key)
             also = {entry for _, entry, _ in before.missed} if before is not None else set()
+            serial = self._source.serial
             job = await asyncio.to_thread(self._source.job, key, also)
             if job is None or not job.plan.checks:
                 plan.at = time.monotonic() + MAX_RETRY_SECONDS
-                self._again.discard(key)
+                self.again.discard(key)
                 return
             evidence = await run(job.plan, job.order, job.setup)
-            await self._note(key, plan, evidence, before)
+            self._counts.queries += evidence.queries
+            if not self._is_overtaken(key, plan, evidence, serial):
+                await self._note(key, plan, evidence, before)
         except (LedgerUnwritable, Refused) as err:
             event(logging.ERROR, f"the probe of {_what(key)} could not be recorded: {err}")
-            self._retry(plan)
+            self.retry(plan, time.monotonic())
         except Exception:  # a probe must not stop DNS and orders
             fault(f"the probe of {_what(key)} failed; it is tried again")
             self._counts.probes["failed"] += 1
-            self._retry(plan)
+            self.retry(plan, time.monotonic())
         finally:
             self._running.discard(key)
 
-    async def _note(self, key: Key, plan: _Plan, evidence: Evidence, before: Outcome | None) -> None:
+    def _is_overtaken(self, key: Key, plan: When, evidence: Evidence, serial: int) -> bool:
+        """Whether a change of what is enforced may explain the misses: the names are probed again soon."""
+        if key != OPEN and all(one.key != key for one in self._source.orders()):
+            return True
+        if not evidence.missed or serial == self._source.serial or plan.overtaken >= MAX_OVERTAKEN:
+            plan.overtaken = 0
+            return False
+        plan.overtaken += 1
+        plan.at = time.monotonic() + FIRST_RETRY_SECONDS
+        return True
+
+    async def _note(self, key: Key, plan: When, evidence: Evidence, before: Outcome | None) -> None:
         """Counts and records a result. The same misses again are not recorded again."""
         missed = frozenset((row.resolver, row.entry, row.qtype) for row in evidence.rows if row.missed)
         now = Outcome(evidence.started_at, evidence.asked, evidence.missed, missed)
-        self._counts.queries += evidence.queries
         self._counts.probes["missed" if missed else "passed"] += 1
         self._counts.last_at = evidence.started_at
         is_change = missed != (frozenset() if before is None else before.missed)
@@ -240,19 +256,19 @@ class Scheduler:
         if is_change:
             _log(key, now)
         if missed:
-            self._again.add(key)
-            self._retry(plan)
+            self.again.add(key)
+            self.retry(plan, time.monotonic())
         else:
-            self._again.discard(key)
+            self.again.discard(key)
             plan.failures = 0
             options = self._options
             plan.at = time.monotonic() + options.every_s if key == OPEN and options is not None else 0.0
 
-    def _retry(self, plan: _Plan) -> None:
+    def retry(self, plan: "When", now: float) -> None:
         """Tries again later; the time doubles, and differs between orders."""
         seconds = min(FIRST_RETRY_SECONDS * 2**plan.failures, MAX_RETRY_SECONDS)
         plan.failures = min(plan.failures + 1, 20)
-        plan.at = time.monotonic() + seconds * _random.uniform(0.8, 1.2)
+        plan.at = now + seconds * _random.uniform(0.8, 1.2)
 
 
 def _what(key: Key) -> str:
