@@ -8,7 +8,7 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from ipaddress import IPv4Address, IPv6Address
 
 from dnsblock import handover
@@ -43,7 +43,6 @@ from dnsblock.policy.past import NameEvent, Past, scheduled
 from dnsblock.policy.recorder import Recorder
 from dnsblock.principal import DAEMON, Principal
 from dnsblock.privileges import drop
-from dnsblock.probe.schedule import InEffect, ProbeCounts
 from dnsblock.process import RESTART_SIGNAL, give_way, signals_into
 from dnsblock.publishing import Publisher
 from dnsblock.startup import Startup
@@ -317,16 +316,6 @@ class Daemon:
     def state(self) -> State:
         """The state of all orders."""
         return self.publisher.recorder.state(self.publisher.policy)
-
-    @property
-    def probes(self) -> ProbeCounts:
-        """The results of scheduled probes."""
-        return self.verification.counts
-
-    @property
-    def orders_in_effect(self) -> Sequence[InEffect]:
-        """The orders in effect, and whether probes have verified them."""
-        return self.verification.orders()
 
     def counters(self) -> Counts:
         """The counters of the worker threads."""

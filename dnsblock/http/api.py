@@ -187,10 +187,10 @@ def status(view: View) -> dict[str, Any]:
 
 def _probes(view: View) -> dict[str, Any]:
     """The results of scheduled probes. The open names have neither issuer nor number."""
-    counts = view.probes
+    counts, in_effect = view.verification.counts, view.verification.orders()
     return {
         "last_at": utc(counts.last_at),
-        "unverified": sum(not one.is_verified for one in view.orders_in_effect),
+        "unverified": sum(not one.is_verified for one in in_effect),
         "misses": [
             {
                 "issuer": key.issuer or None,

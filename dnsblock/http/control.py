@@ -1,6 +1,6 @@
 """The interface of the daemon that the HTTP applications use: the control API and the metrics."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from datetime import datetime
 from ipaddress import IPv4Address, IPv6Address
@@ -20,8 +20,8 @@ from dnsblock.policy.explain import Explanation
 from dnsblock.policy.impact import ImpactRuns
 from dnsblock.policy.past import NameEvent, Past
 from dnsblock.principal import Principal
-from dnsblock.probe.schedule import InEffect, ProbeCounts
 from dnsblock.publishing import Publisher
+from dnsblock.verification import Verification
 
 
 class ApiCounts(Protocol):
@@ -118,12 +118,8 @@ class View(Protocol):
         """The number of worker threads."""
 
     @property
-    def probes(self) -> ProbeCounts:
-        """The results of scheduled probes."""
-
-    @property
-    def orders_in_effect(self) -> Sequence[InEffect]:
-        """The orders in effect, and whether probes have verified them."""
+    def verification(self) -> Verification:
+        """Scheduled probes, and the orders that they have verified."""
 
     def counters(self) -> Counts:
         """The counters of the worker threads."""

@@ -11,7 +11,7 @@ from dnsblock.probe.schedule import OPEN
 
 def probes(view: View) -> Iterator[Metric]:
     """The probes, and the results of the last one of each order in effect."""
-    counts, in_effect = view.probes, view.orders_in_effect
+    counts, in_effect = view.verification.counts, view.verification.orders()
     yield CounterMetricFamily("dnsblock_probe_queries", "Queries sent by scheduled probes.", counts.queries)
     results = CounterMetricFamily("dnsblock_probes", "Scheduled probes, by result.", labels=["result"])
     for result, count in sorted(counts.probes.items()):

@@ -1,4 +1,4 @@
-"""What a scheduled probe expects by the policy in force, where other orders of the same issuer decide."""
+"""The expectations of a scheduled probe where other orders of the same issuer decide."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace

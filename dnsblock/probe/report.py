@@ -17,7 +17,7 @@ Table = list[list[str]]
 
 
 def headline(evidence: Evidence) -> str:
-    """What was probed, in one line."""
+    """The order, the number of names and of queries, in one line."""
     parts = []
     if evidence.order_id is not None:
         names = _count(evidence.probed, "name")

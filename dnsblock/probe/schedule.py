@@ -106,7 +106,7 @@ class Outcome:
 
 @dataclass(slots=True)
 class ProbeCounts:
-    """What the metrics and `status` show of the probes."""
+    """The results of the probes, for the metrics and `status`."""
 
     queries: int = 0
     probes: Counter[str] = field(default_factory=lambda: Counter(passed=0, missed=0, failed=0))

@@ -373,6 +373,7 @@ def test_the_issuer_is_needed_where_two_have_the_number(subject: Subject, upstre
 
 
 def test_an_unknown_order_is_refused(subject: Subject, upstream: StubUpstream):
+    """A typing error must not look like a success."""
     subject.start(orders=[BLOCK], upstreams=[upstream.address], **UNGUARDED)
     assert subject.cli("probe", "--order", "85/2017").code == 1
     assert subject.cli("probe", "--order", "84/2017", "--issuer", "nobody.example").code == 4
@@ -397,12 +398,13 @@ def test_an_order_without_effect_is_not_probed(subject: Subject, upstream: StubU
     ],
 )
 def test_wrong_usage_is_named(subject: Subject, arguments: tuple[str, ...]):
+    """Exit code 2."""
     subject.configure()
     assert subject.cli("probe", *arguments).code == 2
 
 
 def test_a_large_order_is_probed_by_a_sample(subject: Subject, upstream: StubUpstream):
-    """The result says so."""
+    """The result states the size of the sample."""
     names = [f"n{number}.example" for number in range(200)]
     subject.start(orders=[block("1", names)], upstreams=[upstream.address])
     said = probe(subject, "--order", "1", "--most", "20")
@@ -447,6 +449,7 @@ def test_csv_has_a_line_for_each_query(subject: Subject, unbound: Unbound):
 
 
 def test_json_is_a_format_too(subject: Subject, unbound: Unbound):
+    """As with --json."""
     subject.start(orders=[BLOCK], upstreams=[unbound.address], **UNGUARDED)
     said = subject.cli("probe", "--order", "84/2017", "--format", "json", as_json=False)
     assert json.loads(said.stdout)["missed"] == 0

@@ -250,6 +250,14 @@ FIRES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
         {"dnsblock_orders_refused": "1x30"},
         {"dnsblock_orders_refused": "1x18 0x12"},
     ),
+    "DnsblockProbeMisses": (
+        {'dnsblock_probe_misses{issuer="a"}': "4x30"},
+        {'dnsblock_probe_misses{issuer="a"}': "4x14 0x16"},
+    ),
+    "DnsblockOpenNameBlocked": (
+        {"dnsblock_probe_open_misses": "4x30"},
+        {"dnsblock_probe_open_misses": "4x4 0x26"},
+    ),
     "DnsblockOrdersHeld": (
         {'dnsblock_orders{issuer="a", state="held"}': "1x30"},
         {'dnsblock_orders{issuer="a", state="active"}': "1x30"},

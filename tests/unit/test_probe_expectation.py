@@ -90,6 +90,7 @@ def test_no_response_is_a_miss_that_is_not_final():
 
 
 def test_a_silent_or_refusing_server_proves_no_block():
+    """The control query shows what it does with other names."""
     assert judge(Blocked((Answer("drop"),)), None, control=None).missed
     assert judge(Blocked((Answer("refused"),)), reply(rcode="REFUSED"), control=reply(rcode="REFUSED")).missed
 
@@ -156,6 +157,7 @@ def test_a_difference_that_may_pass_is_not_final():
 
 
 def test_the_answer_of_a_cname_block_is_recognised():
+    """By its target, whatever address that has."""
     landing = Open((PAGE,))
     assert judge(landing, reply("CNAME page.example", "A 192.0.2.80"), reference=UPSTREAMS).missed
     assert not judge(landing, reply("CNAME cdn.example", "A 192.0.2.80"), reference=UPSTREAMS).missed
@@ -228,6 +230,7 @@ def test_an_entry_above_decides_where_an_exact_one_ends():
 
 
 def test_a_lifted_entry_is_open_unless_another_entry_covers_it():
+    """A partial unblock leaves the entries above in force."""
     order = ordered(
         entry("telegram.org"), entry("web.telegram.org", effect="ended"), entry("t.me", effect="ended")
     )
@@ -245,6 +248,7 @@ def test_a_held_entry_has_no_effect():
 
 @pytest.mark.parametrize("action", ["unblock", "exempt"])
 def test_an_unblock_opens_the_names_that_its_entries_cover(action: str):
+    """It says nothing about other names."""
     entries = (entry("s.example"), entry("e.example", "exact"), entry("b.example", "below"))
     assert kinds(ordered(*entries, action=action)) == {
         ("s.example", "itself"): "Open",
@@ -286,7 +290,7 @@ def test_the_longest_match_decides(entries: list[OrderedEntry]):
 
 
 def test_a_name_without_room_below_is_probed_alone():
-    """255 octets on the wire."""
+    """RFC 1035 section 2.3.4 limits its length."""
     long = ".".join(["x" * 61] * 4)
     assert {check.question.name for check in checks_of(ordered(entry(long))).checks} == {long}
 
@@ -308,6 +312,7 @@ def test_a_large_order_is_sampled_with_its_popular_names():
 
 
 def test_the_json_of_the_control_api_is_read():
+    """`GET /v1/orders/ISSUER/NUMBER?entries=all`."""
     said = {
         "issuer": "a",
         "order_id": "1",
@@ -333,6 +338,7 @@ def test_the_json_of_the_control_api_is_read():
 
 @pytest.mark.parametrize("state", ["held", "scheduled", "proposed", "notice"])
 def test_an_order_without_effect_is_not_probed(state: str):
+    """A miss would be no fault of the resolver."""
     with pytest.raises(Refused, match=state):
         check_effect(ordered(state=state))
 
@@ -379,6 +385,7 @@ def test_misses_are_grouped_by_resolver_and_name():
 
 
 def test_a_sample_is_stated_and_nothing_is_no_success():
+    """A probe without queries proves nothing."""
     assert "a random sample of 2 of 9 names" in report.headline(
         evidence(row("r", "udp", "t.me", "A"), names=9)
     )

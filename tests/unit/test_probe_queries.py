@@ -196,6 +196,7 @@ def test_expected_silence_takes_one_try(make_server: MakeServer):
 
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
 def test_a_closed_port_is_reported_as_such(transport: str):
+    """ICMP port unreachable, or a reset: no reason to wait for the timeout."""
     server = Server(Endpoint.parse(f"127.0.0.1:{free_port()}"))
     result = use(server, PATIENT, lambda queries: queries.ask(QUESTION, transport))
     assert (result.reply, result.failure) == (None, "connection refused")
@@ -282,6 +283,7 @@ def test_a_response_is_read_with_its_extended_errors():
 
 
 def test_a_malformed_option_is_no_extended_error():
+    """RFC 8914 section 2: the INFO-CODE has two bytes."""
     for option in (b"\0\x0f\0\x01\0", b"\0\x0f\0\x09\0\x10text", b"\0\x0f\0"):
         assert read(response(edns=wire.opt(options=option)), QUESTION).errors == ()
 
@@ -304,6 +306,7 @@ def test_records_of_any_type_are_read():
 
 @pytest.mark.parametrize("length", range(12, 60, 3))
 def test_a_response_that_is_cut_anywhere_is_refused(length: int):
+    """It proves nothing."""
     whole = response(wire.address_record(b"\xc0\x0c", "192.0.2.1"))
     with pytest.raises(NotAReply):
         read(whole[: min(length, len(whole) - 1)], QUESTION)

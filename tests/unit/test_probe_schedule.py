@@ -69,6 +69,7 @@ def test_the_newest_orders_are_probed_first_and_few_at_once():
 
 
 def test_verified_orders_are_not_probed_before_their_round():
+    """Probes must not be a load."""
     one, _, _ = scheduler(order(1, is_verified=True), order(2), every_s="60")
     assert one.due(START) == [key(2)]
     assert set(one.due(START + 60)) == {key(1), key(2)}
@@ -121,6 +122,7 @@ def test_orders_that_are_not_in_effect_any_more_are_forgotten():
 
 
 def test_nothing_is_probed_without_the_option():
+    """`probes: null`."""
     one, daemon, counts = scheduler(order(1))
     counts.outcomes[key(1)] = Outcome(datetime(2017, 8, 10, tzinfo=UTC), 8, 4)
     daemon.options = None
