@@ -147,7 +147,7 @@ class Scheduler:
             while True:
                 for key in self.due(time.monotonic()):
                     self._running.add(key)
-                    tasks.create_task(self._probe(key))
+                    tasks.create_task(self.probe(key))
                 await asyncio.sleep(TICK_SECONDS)
 
     def due(self, now: float) -> list[Key]:
@@ -206,7 +206,8 @@ class Scheduler:
 
     # ------- One probe -------
 
-    async def _probe(self, key: Key) -> None:
+    async def probe(self, key: Key) -> None:
+        """Runs one probe, and notes its result."""
         plan = self.plan(key)
         try:
             before = self._counts.outcomes.get(key)

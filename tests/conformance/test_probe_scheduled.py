@@ -1,10 +1,11 @@
 """The daemon probes orders that take effect: they become verified, and misses are reported until they end."""
 
 import json
+import socket
 from pathlib import Path
 
 from .harness import ISSUER, Subject
-from .orders import block, exempt, unblock
+from .orders import block, exempt, order, unblock
 from .test_probe import Start, sinkholing, start
 from .tools import wait_for
 from .upstreams import MakeUpstream, StubUpstream, decent, silent
@@ -42,8 +43,8 @@ def test_a_block_becomes_verified(subject: Subject, upstream: StubUpstream):
         [],
     )
     assert verified["servers"] == subject.ready["listening"]
-    [order] = subject.control.orders()["orders"]
-    assert order["verified_at"] >= order["enforced_at"]
+    [found] = subject.control.orders()["orders"]
+    assert found["verified_at"] >= found["enforced_at"]
     metrics = subject.metrics()
     assert metrics.total("dnsblock_orders_verified", issuer=ISSUER) == 1
     assert metrics.total("dnsblock_orders_unverified", issuer=ISSUER) == 0
@@ -168,6 +169,52 @@ def test_the_access_control_list_needs_no_entry_for_probes(subject: Subject, ups
         access_control={"allow": ["127.0.0.1/32", "::1/128"]},
     )
     wait_for_state(subject, "84/2017", "verified")
+
+
+def own_address() -> str:
+    """An address of this machine that is not a loopback address; without a network, one that is."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.connect(("198.51.100.1", 53))  # sends nothing
+        except OSError:
+            return "127.0.0.2"
+        return sock.getsockname()[0]
+
+
+def test_a_listener_on_another_address_is_queried_from_a_loopback_address_too(
+    subject: Subject, upstream: StubUpstream
+):
+    """Its own address as the source would not be in the list."""
+    subject.start(
+        orders=[BLOCK],
+        upstreams=[upstream.address],
+        probes={},
+        listen=[f"{own_address()}:0"],
+        access_control={"allow": ["127.0.0.1/32"]},
+    )
+    wait_for_state(subject, "84/2017", "verified")
+
+
+def test_revoke_and_supersede_are_verified(subject: Subject, upstream: StubUpstream):
+    """The names that a supersede takes over are blocked, and those that it drops are open."""
+    orders = [
+        block("1", ["one.example"]),
+        order("2", "revoke", targets=[{"order_id": "1", "entries": "all"}]),
+        block("3", ["two.example", "three.example"]),
+        order(
+            "4",
+            "supersede",
+            entries=["two.example"],
+            targets=[{"order_id": "3", "entries": "all"}],
+        ),
+    ]
+    subject.start(orders=orders, upstreams=[upstream.address], probes={})
+    for number in "24":
+        wait_for_state(subject, number, "verified")
+    said = subject.cli("probe", "--order", "4")
+    expected = {row["name"]: row["expected"] for row in said.json["rows"] if row["type"] == "AAAA"}
+    assert (said.code, expected["three.example"]) == (0, "not blocked")
+    assert expected["two.example"].startswith("AAAA ")
 
 
 def test_a_silent_resolver_delays_neither_other_work_nor_the_stop(

@@ -1,13 +1,20 @@
 """When orders are probed: new ones first, missed ones again and again, verified ones now and then."""
 
+import asyncio
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import pytest
+from conformance.upstreams import Asked, StubUpstream, decent
 
 from dnsblock.config import Probes
+from dnsblock.errors import LedgerUnwritable
+from dnsblock.probe.checks import Ordered, OrderedEntry, checks_of
 from dnsblock.probe.evidence import Evidence
+from dnsblock.probe.expectation import Answer
+from dnsblock.probe.queries import Server
+from dnsblock.probe.run import Setup
 from dnsblock.probe.schedule import (
     AT_ONCE,
     MAX_RETRY_SECONDS,
@@ -20,6 +27,10 @@ from dnsblock.probe.schedule import (
     ProbeCounts,
     Scheduler,
 )
+
+from .test_probe_queries import MakeServer, at, make_server
+
+__all__ = ["make_server"]  # a fixture
 
 START = 1000.0  # a time of the monotonic clock
 
@@ -156,3 +167,125 @@ def test_the_first_misses_are_shown():
     missed = frozenset(("192.0.2.1:53", f"n{number}.example", "A") for number in range(9))
     outcome = Outcome(datetime(2017, 8, 10, tzinfo=UTC), 80, 9, missed)
     assert outcome.first == [f"192.0.2.1:53 n{number}.example A" for number in range(5)]
+
+
+# ------- Results
+
+
+@dataclass
+class Probing(Daemon):
+    """A `Source` whose only order blocks one name, at one server."""
+
+    servers: list[Server] = field(default_factory=list)
+    recorded: list[tuple[int, bool]] = field(default_factory=list)  # misses, and whether it is verified
+    failure: Exception | None = None
+    also: list[set[str]] = field(default_factory=list)
+
+    def job(self, key: Key, also: Collection[str]) -> Job | None:
+        self.also.append(set(also))
+        if isinstance(self.failure, RuntimeError):
+            raise self.failure
+        entry = OrderedEntry("one.example", "subtree", (Answer("nodata"),))
+        order = Ordered(key.issuer, key.order_id, "block", "active", (entry,))
+        return Job(checks_of(order), order, Setup(self.servers))
+
+    async def record(self, key: Key, evidence: Evidence, *, is_verified: bool) -> None:
+        if self.failure is not None:
+            raise self.failure
+        self.recorded.append((evidence.missed, is_verified))
+
+
+@pytest.fixture
+def probing(make_server: MakeServer) -> tuple[Scheduler, Probing, ProbeCounts, StubUpstream]:
+    """A daemon with an order in effect, and a server that does not block its name."""
+    stub = make_server(decent)
+    daemon, counts = Probing(in_effect=[order(1)], servers=[at(stub)]), ProbeCounts()
+    return Scheduler(daemon, counts), daemon, counts, stub
+
+
+def blocking(asked: Asked) -> bytes:
+    return asked.response()
+
+
+Setting = tuple[Scheduler, Probing, ProbeCounts, StubUpstream]
+
+
+def test_a_result_is_recorded_when_it_changes(probing: Setting):
+    """The same misses again are not: a resolver may be wrong for weeks."""
+    one, daemon, counts, stub = probing
+    one.due(START)
+    for _ in range(3):
+        asyncio.run(one.probe(key(1)))
+    assert daemon.recorded == [(6, False)]  # A, AAAA and a name below, over UDP and TCP
+    assert daemon.also == [set(), {"one.example"}, {"one.example"}]
+    stub.script = blocking
+    for _ in range(2):
+        asyncio.run(one.probe(key(1)))
+        daemon.in_effect = [order(1, is_verified=True)]
+        one.due(START)
+    assert daemon.recorded == [(6, False), (0, True)]
+    assert counts.probes == {"missed": 3, "passed": 2, "failed": 0}
+    assert counts.queries == len([*stub.queries, *stub.health_checks])
+
+
+def test_a_verified_order_that_is_missed_later_is_recorded_and_stays_verified(probing: Setting):
+    """Somebody has restored an old policy there."""
+    one, daemon, counts, stub = probing
+    daemon.in_effect = [order(1, is_verified=True)]
+    one.due(START)
+    asyncio.run(one.probe(key(1)))
+    assert [found for found, _ in counts.misses] == [key(1)]
+    assert key(1) in one.again
+    stub.script = blocking
+    asyncio.run(one.probe(key(1)))
+    assert daemon.recorded == [(6, False), (0, False)]
+    assert (counts.misses, one.again) == ([], set())
+
+
+def test_a_change_during_a_probe_may_explain_its_misses(probing: Setting):
+    """The names are probed again at once, and only the fourth result counts if something always changes."""
+    one, daemon, counts, stub = probing
+
+    def changing(asked: Asked) -> bytes:
+        daemon.serial += 1
+        return decent(asked)
+
+    stub.script = changing
+    one.due(START)
+    for _ in range(3):
+        asyncio.run(one.probe(key(1)))
+    assert (daemon.recorded, counts.misses) == ([], [])
+    asyncio.run(one.probe(key(1)))
+    assert daemon.recorded == [(6, False)]
+
+
+def test_the_result_of_an_order_that_was_lifted_meanwhile_is_dropped(probing: Setting):
+    """Its names must be open now."""
+    one, daemon, counts, _ = probing
+    one.due(START)
+    daemon.in_effect = []
+    asyncio.run(one.probe(key(1)))
+    assert (daemon.recorded, counts.misses) == ([], [])
+
+
+def test_a_result_that_cannot_be_recorded_is_tried_again(probing: Setting):
+    """The disk may be full: the order is not verified without a record."""
+    one, daemon, counts, stub = probing
+    stub.script = blocking
+    daemon.failure = LedgerUnwritable("the disk is full")
+    one.due(START)
+    asyncio.run(one.probe(key(1)))
+    assert (one.plan(key(1)).failures, counts.outcomes) == (1, {})
+    daemon.failure = None
+    asyncio.run(one.probe(key(1)))
+    assert daemon.recorded == [(0, True)]
+
+
+def test_a_defect_in_a_probe_is_counted_and_stops_nothing(probing: Setting):
+    """DNS and orders go on."""
+    one, daemon, counts, _ = probing
+    daemon.failure = RuntimeError("a defect")
+    one.due(START)
+    asyncio.run(one.probe(key(1)))
+    assert counts.probes["failed"] == 1
+    assert one.plan(key(1)).failures == 1
