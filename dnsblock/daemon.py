@@ -143,7 +143,7 @@ class Daemon:
         """Completes the records of the startup, then reports that the daemon is ready."""
         publisher = self.publisher
         self.metrics.published(None, clears=publisher.recorder.mismatch is None)
-        await asyncio.to_thread(publisher.settle, "start", None)
+        await publisher.record(lambda: publisher.settle("start", None))
         async with publisher.inputs.listing:
             lists, config = publisher.lists, self.config
             await asyncio.to_thread(records.store_content, lists, config.history.generations)

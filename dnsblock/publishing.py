@@ -237,7 +237,7 @@ class Publisher:
             except (HistoryUnwritable, LedgerUnwritable, OSError) as err:
                 raise as_refused(err) from err
         served = await self.publish(ClockTick(by, "accept-restore"))
-        await asyncio.to_thread(self.settle, "accept-restore", None)
+        await self.record(lambda: self.settle("accept-restore", None))
         return served.then(await self.publish(Reload(by, "accept-restore")))
 
     # ------- Commit: ledger, lists, serial, engine -------

@@ -8,6 +8,7 @@ until the operator accepts the current ledger.
 """
 
 import os
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -75,6 +76,7 @@ class Book:
         self._folder = folder
         self._second: Path | None = None
         self._real = ledger
+        self._writing = threading.Lock()  # a write in progress is no change by somebody else
         self._copied = 0  # bytes of the ledger that are in the copy
         self._is_copy_synced = True
 
@@ -248,6 +250,10 @@ class Book:
 
     def watch(self) -> None:
         """Compares the file with what this process has written, if somebody else has touched it."""
+        with self._writing:
+            self._watch()
+
+    def _watch(self) -> None:
         real = self._real
         if self.mismatch is not None or real.is_read_only or real.is_untouched():
             return
@@ -276,10 +282,11 @@ class Book:
 
     def append(self, facts: Sequence[Fact], by: Principal) -> None:
         """Writes facts to the ledger. Raises `LedgerUnwritable`, and `Refused` after a mismatch."""
-        self.watch()
-        self.check()
-        self.ledger.append(facts, by, self.clock.now())
-        self.clock.recorded(self.ledger.records[-1].at)
+        with self._writing:
+            self._watch()
+            self.check()
+            self.ledger.append(facts, by, self.clock.now())
+            self.clock.recorded(self.ledger.records[-1].at)
 
     @property
     def position_and_root(self) -> tuple[Position | None, bytes | None]:

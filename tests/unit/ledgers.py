@@ -98,16 +98,20 @@ def _facts(
 
 
 @st.composite
-def _orders(
-    draw: st.DrawFn, place: int, now: int, issuer: str, orders: Orders, is_numbered: bool
-) -> Order:
+def _orders(draw: st.DrawFn, place: int, now: int, issuer: str, orders: Orders, is_numbered: bool) -> Order:
     own = orders.of(issuer)
     free = [one for one in "uvwxyz123456789" if own.order(one) is None]
     action = draw(st.sampled_from(ACTIONS))
     is_lifting = action in LIFTS
-    has_seq = is_numbered if not is_lifting else draw(st.sampled_from([is_numbered, is_numbered, True, False]))
+    has_seq = (
+        is_numbered if not is_lifting else draw(st.sampled_from([is_numbered, is_numbered, True, False]))
+    )
     taken = () if is_lifting else own.chain.followed
-    seq = draw(st.sampled_from([one for one in (1, 2, 3, 4, 5) if one not in taken] or [9])) if has_seq else None
+    seq = (
+        draw(st.sampled_from([one for one in (1, 2, 3, 4, 5) if one not in taken] or [9]))
+        if has_seq
+        else None
+    )
     before = [one.sha256 for one in own.orders if seq and one.seq == seq - 1]
     starts = draw(st.integers(0, 12))
     expires = draw(st.sampled_from([None, hour(starts + 1), hour(starts + 4)]))
@@ -191,7 +195,9 @@ class Known:
         free: set[int] = set()
         for release in self.judgement.releases:
             free |= set(range(10)) if release.entries is None else set(release.entries)
-        return {one.index for one in self.judgement.verdicts if one.verdict == "refused" or one.index not in free}
+        return {
+            one.index for one in self.judgement.verdicts if one.verdict == "refused" or one.index not in free
+        }
 
 
 def replayed(records: Iterable[Record]) -> list[Known]:
