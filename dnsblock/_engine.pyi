@@ -260,7 +260,7 @@ class PolicyZone:
         """Compiles `MATCH RULE NAME` lines; RULE is an index into `rules`. Raises `ListRefused`.
 
         If entries for a name conflict, `exact` beats `subtree` and `below`, then an exemption beats an
-        answer, then the earlier line wins.
+        answer, then the earlier line wins. Names that were chosen for their hashes are compiled, too.
         """
 
     def with_changes(self, rules: Sequence[Rule], data: bytes) -> PolicyZone | None:

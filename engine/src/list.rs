@@ -3,8 +3,6 @@
 //! `compile` turns the files of a list into compiled names, and drops and reports invalid lines.
 //! `entries` and `addresses` compile what the control plane wrote itself; one invalid line rejects all.
 
-use std::sync::Arc;
-
 mod compile;
 mod file_type;
 mod files;
@@ -61,7 +59,8 @@ pub fn entries(
     lines: &[u8],
 ) -> Result<PolicyZone, ZoneError> {
     let (rules, places) = in_order(rules);
-    let mut compiler = Compiler::new(lines.len() as u64, std::env::temp_dir());
+    // Orders must always be compiled: one that is refused here would keep others from ending.
+    let mut compiler = Compiler::new(lines.len() as u64, std::env::temp_dir()).setting_aside();
     let mut written = Ok(());
     for_each_line(lines, |number, line| {
         if line.is_empty() {
@@ -79,7 +78,7 @@ pub fn entries(
     let is_exemption: Vec<bool> = rules.iter().map(|one| one.rule.is_exemption()).collect();
     let compiled =
         compiler.finish(&is_exemption, Destination::Memory, None).map_err(ZoneError::NotCompiled)?;
-    let zone = PolicyZone::new(zone, Arc::new(compiled.names), rules, &is_exemption);
+    let zone = PolicyZone::of_entries(zone, compiled, rules);
     zone.ok_or(ZoneError::NotCompiled(CompileError::NotVerified))
 }
 

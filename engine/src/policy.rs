@@ -25,6 +25,7 @@ mod snapshot;
 mod sorter;
 mod symbols;
 mod writer;
+use compiler::Compiled;
 pub use layers::Changes;
 use layers::ZoneNames;
 use names::Names;
@@ -232,12 +233,28 @@ impl PolicyZone {
         rules: Vec<impl Into<CanonicalRule>>,
         is_exception: &[bool],
     ) -> Option<PolicyZone> {
-        let sides = names.scopes().iter().flat_map(|scope| [scope.at, scope.under]);
+        PolicyZone::of_names(name, names.into(), rules, is_exception)
+    }
+
+    /// A zone of orders, which sets names aside that were chosen for their hashes.
+    pub fn of_entries(name: &str, compiled: Compiled, rules: Vec<CanonicalRule>) -> Option<PolicyZone> {
+        let names = ZoneNames::with_aside(Arc::new(compiled.names), compiled.aside, rules.len())?;
+        let is_exemption: Vec<bool> = rules.iter().map(|one| one.rule.is_exemption()).collect();
+        PolicyZone::of_names(name, names, rules, &is_exemption)
+    }
+
+    fn of_names(
+        name: &str,
+        names: ZoneNames,
+        rules: Vec<impl Into<CanonicalRule>>,
+        is_exception: &[bool],
+    ) -> Option<PolicyZone> {
+        let sides = names.scopes().flat_map(|scope| [scope.at, scope.under]);
         if sides.flatten().any(|(_, rule)| rule as usize >= rules.len()) {
             return None;
         }
         let listed = names.listed(|rule| is_exception.get(rule as usize) == Some(&true));
-        Some(PolicyZone::of(name, names.into(), rules, Prefixes::default(), listed))
+        Some(PolicyZone::of(name, names, rules, Prefixes::default(), listed))
     }
 
     /// This zone of orders with other entries for some owners, as if it were compiled from all

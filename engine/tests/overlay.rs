@@ -197,28 +197,62 @@ fn too_many_changes_need_a_new_base() {
     assert!(changed(&mut random, &zone, &entries, &names).is_none());
 }
 
-/// The compiler refuses names that were chosen for one bucket. As changes they are not accepted either:
-/// otherwise the next startup could not compile the zone.
+/// Names that a compiled zone puts into one of `parts` ranges of hashes.
+fn chosen(parts: u64) -> impl Iterator<Item = String> {
+    (0..).map(|number| format!("n{number}.example")).filter(move |name| {
+        let name = Name::from_text(name.as_bytes()).unwrap();
+        ((Walk::new(&name, SEED).hash(0) >> 32) * parts) >> 32 == 3
+    })
+}
+
+/// Orders whose names were chosen to be in one bucket, or that are there since other orders have
+/// ended, are enforced as any others. If they were refused here, no other order could end.
 #[test]
-fn chosen_names_are_left_to_the_compiler() {
+fn a_zone_of_chosen_names_can_always_be_compiled_and_changed() {
     let mut random = Random(3);
-    for (first, then) in [(1, 299), (200, 80)] {
-        let buckets = (first + then as u64).div_ceil(16);
-        let is_chosen = |name: &String| {
-            let name = Name::from_text(name.as_bytes()).unwrap();
-            ((Walk::new(&name, SEED).hash(0) >> 32) * buckets) >> 32 == 3
-        };
-        let names = (0..).map(|number| format!("n{number}.example")).filter(is_chosen);
-        let mut names = names.map(|name| (name, vec![(Match::Exact, 1)]));
-        let mut entries: Entries = names.by_ref().take(first as usize).collect();
-        let zone = compiled(&mut random, &entries);
-        let new: Entries = names.take(then).collect();
-        entries.extend(new.clone());
-        let new: Vec<String> = new.into_keys().collect();
-        assert!(changed(&mut random, &zone, &entries, &new).is_none());
-        let (rules, text) = lines(&mut random, &entries, entries.keys());
-        assert!(list::entries("z", rules, text.as_bytes()).is_err());
+    let entry = |name: String, number: usize| (name, vec![(Match::Subtree, 1 + number % 3)]);
+    let ordinary = (0..1000).map(|number| entry(format!("host{number}.test"), number));
+    let crowd: Entries = chosen(32).take(400).enumerate().map(|(n, name)| entry(name, n)).collect();
+    let mut entries: Entries = ordinary.clone().collect();
+    entries.extend(crowd.clone());
+    // Few enough in each bucket.
+    let zone = compiled(&mut random, &entries);
+    let ended: Vec<String> = ordinary.map(|(name, _)| name).collect();
+    let mut changed_zone = changed(&mut random, &zone, &crowd, &ended).expect("an overlay");
+    let mut entries = crowd;
+    for turn in 0..4 {
+        let scratch = compiled(&mut random, &entries);
+        assert_eq!((scratch.entries(), scratch.listed()), (entries.len(), entries.len()));
+        assert_eq!(scratch.digest(), changed_zone.digest());
+        let snapshot = snapshot(&Arc::new(scratch), &Arc::new(changed_zone), true, false);
+        for name in entries.keys() {
+            assert!(says(&snapshot, &format!("a.{name}"), Transport::Udp).starts_with("Some((0, 1, Subtree"));
+            assert_eq!(says(&snapshot, &format!("a{name}"), Transport::Udp), "None [] []");
+        }
+        // Changes of what was set aside.
+        let gone: Vec<String> = entries.keys().take(150 * (turn % 2) + 20).cloned().collect();
+        gone.iter().for_each(|name| drop(entries.remove(name)));
+        let new: Vec<_> = chosen(32).skip(400 + 100 * turn).take(100).collect();
+        entries.extend(new.iter().map(|name| entry(name.clone(), turn)));
+        let names: Vec<String> = gone.into_iter().chain(new).collect();
+        let scratch = compiled(&mut random, &entries);
+        changed_zone =
+            changed(&mut random, &snapshot.zones()[0].zone, &entries, &names).expect("few changes");
+        assert_eq!(scratch.digest(), changed_zone.digest());
     }
+}
+
+/// A hundred thousand of them cost no more than others: neither to compile nor to look up.
+#[test]
+fn many_chosen_names_are_compiled() {
+    let mut random = Random(3);
+    let entries: Entries = chosen(64).take(20_000).map(|name| (name, vec![(Match::Exact, 1)])).collect();
+    let zone = compiled(&mut random, &entries);
+    assert_eq!((zone.entries(), zone.listed()), (20_000, 20_000));
+    let more: Vec<String> = chosen(64).skip(20_000).take(900).collect();
+    let mut now = entries.clone();
+    now.extend(more.iter().map(|name| (name.clone(), vec![(Match::Exact, 1)])));
+    assert!(changed(&mut random, &zone, &now, &more).is_some(), "one more order is an overlay");
 }
 
 /// A caller that forgets a change must not keep a block that nobody ordered.

@@ -11,15 +11,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 
-use super::Match;
 use super::difference::Difference;
 use super::names::{Footer, MAX_SEGMENTS_BITS, Names, SEED};
 use super::partitions::{Item, Partitions};
-use super::segment::{self, Record};
+use super::segment::{self, Record, SegmentHeader};
 use super::sorter::{Sorted, Sorter};
 use super::symbols::{Encoder, Symbols};
 use super::writer::{Batch, Writer};
 pub use super::writer::{CompileError, Destination};
+use super::{Match, Scope};
 use crate::name::{Name, Walk};
 
 /// Bytes of names per segment.
@@ -37,7 +37,12 @@ pub struct Compiled {
     /// The first duplicate lines, and the lines that they repeat.
     pub repeats: Vec<(u32, u32)>,
     pub difference: Option<Difference>,
+    /// Names that were chosen for their hashes. They are not in `names`.
+    pub aside: Aside,
 }
+
+/// Names with their hashes and scopes.
+pub type Aside = Vec<(u64, Box<[u8]>, Scope)>;
 
 /// The origin of an entry.
 #[derive(Clone, Copy, Default)]
@@ -55,6 +60,7 @@ pub struct Compiler {
     name_labels: usize,
     /// The fewest and the most labels of a name.
     labels: (usize, usize),
+    sets_aside: bool,
 }
 
 impl Compiler {
@@ -67,7 +73,14 @@ impl Compiler {
             walk: Walk::new(&Name::root(), SEED),
             name_labels: 0,
             labels: (usize::MAX, 0),
+            sets_aside: false,
         }
+    }
+
+    /// Sets names aside that were chosen for their hashes, instead of rejecting the list.
+    pub fn setting_aside(mut self) -> Compiler {
+        self.sets_aside = true;
+        self
     }
 
     /// Takes the name of the next entry. Returns the hashes of its suffixes.
@@ -112,13 +125,14 @@ impl Compiler {
         let (send, receive) = sync_channel(1);
         let (written, made) = std::thread::scope(|threads| {
             let writer = threads.spawn(|| Writer::new(&symbols, bits, &into, before)?.run(receive));
-            let made = make(first, &mut self.partitions, &mut sorter, bits, &encoder, send);
+            let mut maker = Maker { bits, encoder: &encoder, sets_aside: self.sets_aside, aside: Vec::new() };
+            let made = maker.make(first, &mut self.partitions, &mut sorter, send).map(|()| maker.aside);
             (writer.join().expect("a writer does not panic"), made)
         });
         // The thread that failed first has the reason; the other one only sees its channel closed.
-        let written = match (written, made) {
+        let (written, aside) = match (written, made) {
             (Err(error), _) | (Ok(_), Err(error)) => return Err(error),
-            (Ok(written), Ok(())) => written,
+            (Ok(written), Ok(aside)) => (written, aside),
         };
         let (fewest, most) = self.labels;
         let footer = Footer {
@@ -133,34 +147,61 @@ impl Compiler {
         let (accepted, repaired, duplicate) = sorter.lines.counted();
         let repeats = sorter.lines.repeats.into_sorted_vec();
         let (names, difference) = written.finish(footer)?;
-        Ok(Compiled { names, accepted, repaired, duplicate, repeats, difference })
+        Ok(Compiled { names, accepted, repaired, duplicate, repeats, difference, aside })
     }
 }
 
-/// Makes all segments for the writer.
-fn make(
-    first: Sorted,
-    partitions: &mut Partitions,
-    sorter: &mut Sorter<'_>,
+struct Maker<'a> {
     bits: u32,
-    encoder: &Encoder,
-    send: SyncSender<Batch>,
-) -> Result<(), CompileError> {
-    let mut next = Some(first);
-    for part in 0..partitions.parts() {
-        let sorted = match next.take() {
-            Some(first) => first,
-            None => sorter.sort(partitions.take(part)?),
-        };
-        let records: Vec<Record<'_>> = sorted.records().collect();
-        let (header, segment) =
-            segment::make(&records, bits, encoder).map_err(|_| CompileError::HashFlood)?;
-        let scopes = sorter.scopes.clone();
-        if send.send(Batch { sorted, header, segment, scopes }).is_err() {
-            return Ok(()); // The writer has failed and reports why.
+    encoder: &'a Encoder,
+    sets_aside: bool,
+    aside: Aside,
+}
+
+impl Maker<'_> {
+    /// Makes all segments for the writer.
+    fn make(
+        &mut self,
+        first: Sorted,
+        partitions: &mut Partitions,
+        sorter: &mut Sorter<'_>,
+        send: SyncSender<Batch>,
+    ) -> Result<(), CompileError> {
+        let mut next = Some(first);
+        for part in 0..partitions.parts() {
+            let mut sorted = match next.take() {
+                Some(first) => first,
+                None => sorter.sort(partitions.take(part)?),
+            };
+            let (header, segment) = self.segment(&mut sorted, &sorter.scopes)?;
+            let scopes = sorter.scopes.clone();
+            if send.send(Batch { sorted, header, segment, scopes }).is_err() {
+                return Ok(()); // The writer has failed and reports why.
+            }
+        }
+        Ok(())
+    }
+
+    fn segment(
+        &mut self,
+        sorted: &mut Sorted,
+        scopes: &[Scope],
+    ) -> Result<(SegmentHeader, Vec<u8>), CompileError> {
+        loop {
+            let records: Vec<Record<'_>> = sorted.records().collect();
+            if let Ok(made) = segment::make(&records, self.bits, self.encoder) {
+                return Ok(made);
+            }
+            if !self.sets_aside {
+                return Err(CompileError::HashFlood);
+            }
+            let is_crowd = segment::crowd(&records, self.bits);
+            let crowd = records.iter().zip(&is_crowd).filter(|(_, is_crowd)| **is_crowd);
+            self.aside.extend(crowd.map(|(one, _)| (one.hash, one.text.into(), scopes[one.scope as usize])));
+            drop(records);
+            sorted.retain(is_crowd.into_iter().map(|is_crowd| !is_crowd));
         }
     }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -6,20 +6,17 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 
 use super::Scope;
+use super::compiler::Aside;
 use super::names::{EntriesDigest, Names};
-use super::segment::BUCKET;
 use crate::name::Text;
 
 /// An overlay has at most this many owners, or the base divided by `BASE_PART` if that is more.
 const MAX_OWNERS: usize = 1000;
 const BASE_PART: usize = 8;
-/// With more names in one bucket of the compiled zone, half of its limit, the compiler decides. Such
-/// names were chosen for their hashes, and a zone that it rejects could not be compiled at a restart.
-const MAX_IN_BUCKET: u64 = 128;
 
 /// The owners that change, by hash and text; `None` removes an owner.
 pub type Changes = BTreeMap<(u64, Box<[u8]>), Option<Scope>>;
@@ -36,8 +33,10 @@ pub struct ZoneNames {
 struct Overlay {
     /// In the order of names: by hash, then by text.
     owners: Vec<Owner>,
-    /// The first owner of each hash.
-    by_hash: HashMap<u64, u32, BuildHasherDefault<IsHash>>,
+    /// The owners of each hash: the first one, and how many.
+    by_hash: HashMap<u64, (u32, u32), Keys>,
+    /// Names that were chosen for their hashes, which no base can have.
+    aside: usize,
     /// For the rules of the base.
     rules: RuleMap,
     /// The number of base names that owners replace or remove.
@@ -63,6 +62,20 @@ impl From<Arc<Names>> for ZoneNames {
 }
 
 impl ZoneNames {
+    /// Names of which some were set aside, since they were chosen for their hashes. A base with them
+    /// would be slow. `rules`: how many the zone has.
+    pub fn with_aside(base: Arc<Names>, aside: Aside, rules: usize) -> Option<ZoneNames> {
+        if aside.is_empty() {
+            return Some(base.into());
+        }
+        let same = (0..rules as u32).map(Some).collect();
+        let count = aside.len();
+        let owners = aside.into_iter().map(|(hash, text, scope)| ((hash, text), Some(scope))).collect();
+        let overlay = Overlay::new(&base, owners, same, count)?;
+        let names = ZoneNames { base, overlay: Some(Box::new(overlay)) };
+        names.finds_all_owners().then_some(names)
+    }
+
     /// These names with other scopes for some owners.
     ///
     /// Returns `None` if the zone must be compiled again: the overlay is too large, or an entry
@@ -79,7 +92,8 @@ impl ZoneNames {
                 }
             }
         }
-        let overlay = Overlay::new(&self.base, owners, of_base)?;
+        let aside = self.overlay.as_ref().map_or(0, |before| before.aside);
+        let overlay = Overlay::new(&self.base, owners, of_base, aside)?;
         let names = ZoneNames { base: Arc::clone(&self.base), overlay: Some(Box::new(overlay)) };
         names.finds_all_owners().then_some(names)
     }
@@ -155,8 +169,7 @@ impl ZoneNames {
             return self.base.listed(is_exception);
         };
         // Entries of the base whose rule is gone are replaced, so it does not matter how they count.
-        let is_exception_of_base =
-            |rule: u32| overlay.rules[rule as usize].is_some_and(|rule| is_exception(rule));
+        let is_exception_of_base = |rule: u32| overlay.rules[rule as usize].is_some_and(&is_exception);
         let mut listed = self.base.listed(is_exception_of_base);
         let mut text = Text::default();
         for owner in &overlay.owners {
@@ -185,10 +198,11 @@ impl ZoneNames {
 }
 
 impl Overlay {
-    fn new(base: &Names, owners: Changes, rules: RuleMap) -> Option<Overlay> {
+    fn new(base: &Names, owners: Changes, rules: RuleMap, aside: usize) -> Option<Overlay> {
         let mut overlay = Overlay {
             owners: Vec::new(),
             by_hash: HashMap::default(),
+            aside,
             rules,
             replaced: 0,
             labels: base.labels(),
@@ -205,8 +219,7 @@ impl Overlay {
             let place = in_base.map_or_else(|| base.names_before(hash, &name), |(_, rank)| rank);
             overlay.add(Owner { hash, text: name, scope, place, is_in_base: in_base.is_some() });
         }
-        let is_too_large = overlay.owners.len() > MAX_OWNERS.max(base.entries() / BASE_PART);
-        if is_too_large || overlay.is_crowded(base) {
+        if overlay.owners.len() > MAX_OWNERS.max(base.entries() / BASE_PART) + aside {
             return None;
         }
         overlay.digest = overlay.digest_with(base)?;
@@ -214,31 +227,18 @@ impl Overlay {
     }
 
     fn add(&mut self, owner: Owner) {
-        self.by_hash.entry(owner.hash).or_insert(self.owners.len() as u32);
+        self.by_hash.entry(owner.hash).or_insert((self.owners.len() as u32, 0)).1 += 1;
         self.replaced += usize::from(owner.is_in_base);
         let labels = owner.text.split(|&byte| byte == b'.').count();
         self.labels = (self.labels.0.min(labels), self.labels.1.max(labels));
         self.owners.push(owner);
     }
 
-    /// Whether the compiler would put many names into one bucket with a changed owner.
-    fn is_crowded(&self, base: &Names) -> bool {
-        let buckets = (base.entries() + self.owners.len()).div_ceil(BUCKET) as u64;
-        let bucket_of = |owner: &Owner| ((owner.hash >> 32) * buckets) >> 32;
-        let base_before = |bucket: u64| match bucket == buckets {
-            true => base.entries() as u64,
-            false => base.names_before((bucket << 32).div_ceil(buckets) << 32, b""),
-        };
-        self.owners.chunk_by(|a, b| bucket_of(a) == bucket_of(b)).any(|owners| {
-            let bucket = bucket_of(&owners[0]);
-            owners.len() as u64 + base_before(bucket + 1) - base_before(bucket) > MAX_IN_BUCKET
-        })
-    }
-
     fn place_of(&self, hash: u64, name: &[u8]) -> Option<usize> {
-        let first = *self.by_hash.get(&hash)? as usize;
-        let same_hash = self.owners[first..].iter().take_while(|owner| owner.hash == hash);
-        same_hash.zip(first..).find(|(owner, _)| *owner.text == *name).map(|(_, place)| place)
+        let &(first, count) = self.by_hash.get(&hash)?;
+        let same_hash = self.owners.get(first as usize..(first + count) as usize)?;
+        let place = same_hash.binary_search_by(|owner| (*owner.text).cmp(name)).ok()?;
+        Some(first as usize + place)
     }
 
     /// The digest of the base with these changes; `None` if an unchanged entry has a rule that
@@ -283,20 +283,42 @@ impl Scope {
     }
 }
 
-/// Takes a hash of a name as it is.
-#[derive(Default)]
-struct IsHash(u64);
+/// Mixes a hash with random keys: that of a name is the same everywhere, so names can be chosen for
+/// it.
+#[derive(Clone)]
+struct Keys([u64; 2]);
 
-impl Hasher for IsHash {
+impl Default for Keys {
+    fn default() -> Keys {
+        let random = RandomState::new();
+        Keys([random.hash_one(0), random.hash_one(1) | 1])
+    }
+}
+
+impl BuildHasher for Keys {
+    type Hasher = Mixed;
+
+    fn build_hasher(&self) -> Mixed {
+        Mixed { keys: self.0, hash: 0 }
+    }
+}
+
+struct Mixed {
+    keys: [u64; 2],
+    hash: u64,
+}
+
+impl Hasher for Mixed {
     fn write(&mut self, _: &[u8]) {
         unreachable!("only hashes of names are keys");
     }
 
     fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
+        let product = u128::from(hash ^ self.keys[0]) * u128::from(self.keys[1]);
+        self.hash = product as u64 ^ (product >> 64) as u64;
     }
 
     fn finish(&self) -> u64 {
-        self.0
+        self.hash
     }
 }

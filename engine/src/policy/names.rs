@@ -26,7 +26,7 @@ pub const MAX_SEGMENTS_BITS: u32 = 10;
 
 /// The seed for the hashes of names (see `crate::name::Walk`). It is the same everywhere because it
 /// determines the order of names in a file. A list with names chosen for their hashes is rejected
-/// (see `segment::HashFlood`).
+/// (see `segment::HashFlood`); in a zone of orders, they are set aside (see `compiler::Aside`).
 pub const SEED: u64 = 0x2017_0714_0430_0000;
 
 pub struct Names {

@@ -15,7 +15,7 @@ use crate::name::Text;
 use crate::sys::prefetch;
 
 /// Average number of names in a bucket.
-pub(super) const BUCKET: usize = 16;
+const BUCKET: usize = 16;
 /// A larger bucket only occurs if names were chosen for their hashes.
 const CROWD: usize = 255;
 /// Size of an index entry: the start of a bucket, and the number of names before it.
@@ -210,6 +210,15 @@ impl<'a> Bucket<'a> {
         let start: usize = self.lengths[..at].iter().map(|&length| usize::from(length)).sum();
         self.codes.get(start..start + usize::from(self.lengths[at])).unwrap_or_default()
     }
+}
+
+/// The records in crowded buckets, which were chosen for their hashes. A bucket is crowded with half
+/// as many as are rejected: without these records, all buckets become wider.
+pub fn crowd(records: &[Record<'_>], bits: u32) -> Vec<bool> {
+    let buckets = records.len().div_ceil(BUCKET) as u32;
+    let place = |record: &Record<'_>| LocalHash::of(record.hash, bits).place(buckets);
+    let own = records.chunk_by(|a, b| place(a) == place(b));
+    own.flat_map(|own| std::iter::repeat_n(own.len() > CROWD / 2, own.len())).collect()
 }
 
 /// Makes a segment of one of `1 << bits` segments. The records are unique, and ordered by hash and

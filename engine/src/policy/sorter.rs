@@ -33,6 +33,12 @@ impl Sorted {
         })
     }
 
+    /// Removes the records that are not to be kept. The flags are in the order of records.
+    pub fn retain(&mut self, keep: impl IntoIterator<Item = bool>) {
+        let mut keep = keep.into_iter();
+        self.entries.retain(|_| keep.next().unwrap_or(true));
+    }
+
     pub fn texts(&self) -> impl Iterator<Item = &[u8]> + Clone {
         self.records().map(|record| record.text)
     }
