@@ -21,6 +21,7 @@ from dnsblock.errors import DaemonUnreachable, PartlyRefused, Problem, Refused, 
 MAX_CANDIDATE_BYTES = 64 << 20  # of an order document or a list for `impact`
 MAX_SUBMITTED_BYTES = 320 << 20  # of all documents and entries files in one request
 MAX_SUBMITTED_DOCUMENTS = 1000
+MAX_PROBED = 10_000  # names of one order in a probe
 MAX_SERIAL = (1 << 32) - 1  # of an SOA record
 # Usually half a second is enough. A server short of memory or CPU time may need much longer.
 TIMEOUT_SECONDS = 30.0
@@ -107,10 +108,14 @@ class Client:
         params = {"issuer": issuer, "at": at}
         return self._ask("GET", "/v1/orders/statement", params=params, timeout=LONG_TIMEOUT_SECONDS)
 
-    def order(self, issuer: str, number: str, *, whole: bool = False) -> dict[str, Any]:
-        """The facts of one order; `whole`: with all entries. Raises `Refused` if there is no such order."""
-        params, timeout = ({"entries": "all"}, LONG_TIMEOUT_SECONDS) if whole else (None, TIMEOUT_SECONDS)
-        return self._ask("GET", order_path(issuer, number), params=params, timeout=timeout)
+    def order(self, issuer: str, number: str) -> dict[str, Any]:
+        """The facts of one order. Raises `Refused` if there is no such order."""
+        return self._ask("GET", order_path(issuer, number))
+
+    def checks(self, issuer: str, number: str, most: int) -> dict[str, Any]:
+        """The queries of a probe of one order, and the expected responses. Raises `Refused`."""
+        path, params = f"{order_path(issuer, number)}/probe", {"most": str(most)}
+        return self._ask("GET", path, params=params, timeout=LONG_TIMEOUT_SECONDS)
 
     def orders(self, number: str | None = None) -> dict[str, Any]:
         """All orders, or those with a number."""

@@ -1,16 +1,15 @@
 """Verifies orders: builds the scheduled probes from the orders in effect, and records their results."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import replace
 
 from dnsblock.config import Config, Probes
 from dnsblock.errors import LedgerUnwritable
 from dnsblock.orders.facts import PlainFact, Probed, Verified
+from dnsblock.orders.life import Life
 from dnsblock.orders.state import State
-from dnsblock.policy.order_facts import whole_order
-from dnsblock.policy.probing import adjusted, answer_of, zone_of
+from dnsblock.policy.probing import Known, configured_answers, plan_of, zone_of
 from dnsblock.principal import DAEMON
-from dnsblock.probe.checks import checks_of, expected_of
+from dnsblock.probe.checks import SAMPLE, Ordered, Plan, open_checks
 from dnsblock.probe.evidence import Evidence
 from dnsblock.probe.queries import Server
 from dnsblock.probe.run import Setup
@@ -58,23 +57,31 @@ class Verification:
 
     def job(self, key: Key, also: Collection[str]) -> Job | None:
         """The probe of an order, or of the open names. None: no zone enforces it any more."""
-        policy, config, options = self._publisher.policy, self._publisher.config, self.options
+        config, options = self._publisher.config, self.options
         if options is None:
             return None
         setup = Setup(self._servers(options), _references(config), LIMITS)
         if key == OPEN:
-            answers = tuple(answer_of(config, name) for name in config.answers)
-            return Job(checks_of(None, options.open, answers=answers), None, setup)
+            checks = open_checks(options.open, configured_answers(config))
+            return Job(Plan(checks, open=len(options.open)), None, setup)
         state = self._state
         life = state.known.of(key.issuer).lives.get(key.sha256)
         if life is None or zone_of(key.issuer, config) is None:
             return None
-        facts = whole_order(life, state, config, self._publisher.recorder.now(), None)
-        order = expected_of(facts)
-        popular = self._publisher.inputs.references.popular.names.names
-        plan = checks_of(order, is_popular=popular.__contains__, also=also)
-        checks = tuple(adjusted(plan.checks, order, life, policy, config))
-        return Job(replace(plan, checks=checks), order, setup)
+        order, plan = self._plan(life, state, SAMPLE, also)
+        return Job(plan, order, setup)
+
+    def plan(self, issuer: str, order_id: str, most: int) -> tuple[Ordered, Plan] | None:
+        """The checks of an order, for a command; None if there is no such order. Takes long."""
+        state = self._state
+        life = state.known.of(issuer).latest(order_id)
+        return None if life is None else self._plan(life, state, most, ())
+
+    def _plan(self, life: Life, state: State, most: int, also: Collection[str]) -> tuple[Ordered, Plan]:
+        publisher = self._publisher
+        popular, now = publisher.inputs.references.popular.names.names, publisher.recorder.now()
+        known = Known(state, publisher.policy, publisher.config, now)
+        return plan_of(life, known, most=most, popular=popular, also=also)
 
     def _servers(self, options: Probes) -> list[Server]:
         own = [Server.own(place) for place in self._listening()]

@@ -11,7 +11,7 @@ import click
 from dnsblock.cli.common import EXIT_CODES, client_of, common, print_table
 from dnsblock.cli.orders import ISSUER, issuer_of
 from dnsblock.cli.progress import probing
-from dnsblock.client import Client
+from dnsblock.client import MAX_PROBED, Client
 from dnsblock.errors import Exit, printable
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ EXPLAINED = 20  # missed names for which the daemon is asked why
 )
 @click.option(
     "--most",
-    type=click.IntRange(1, 100_000),
+    type=click.IntRange(1, MAX_PROBED),
     default=1000,
     show_default=True,
     help="Most names of the order; of more names, a random sample is probed.",
@@ -85,8 +85,9 @@ def probe(
     Exit code 1 if a response is missed: the result names the resolver, the name and the type.
     """
     import asyncio
+    from dataclasses import replace
 
-    from dnsblock.probe.checks import check_effect, checks_of, expected_of
+    from dnsblock.probe.checks import Plan, check_effect, from_json, open_checks
     from dnsblock.probe.run import Progress, Setup, run
 
     if order_id is None and not opened:
@@ -95,16 +96,18 @@ def probe(
         raise click.UsageError("--issuer belongs to --order")
     queried = _servers(servers, "--server")
     names, compared = _names(opened), _servers(references, "--reference")
-    client, order = client_of(config_path), None
+    client, order, plan = client_of(config_path), None, Plan(open_checks(names))
     if order_id is not None:
         owner = issuer_of(client, order_id, issuer)
-        order = expected_of(client.order(owner, order_id, whole=True))
+        order, plan, answers = from_json(client.checks(owner, order_id, most))
         check_effect(order)
+        plan = replace(plan, checks=(*plan.checks, *open_checks(names, answers)))
+    plan = replace(plan, open=len(names))
     facts = client.status() if not (queried and compared) else {}
     setup = Setup(queried or _own(facts), compared or _servers(facts["upstreams"], "--reference"))
     progress = Progress()
     with probing(progress, quiet=as_json or form != "table"):
-        evidence = asyncio.run(run(checks_of(order, names, most=most), order, setup, progress))
+        evidence = asyncio.run(run(plan, order, setup, progress))
     explained = [] if queried else list(_explained(client, evidence))
     if as_json or form == "json":
         click.echo(json.dumps({**evidence.as_json(), "explained": explained}, ensure_ascii=False))
@@ -137,7 +140,7 @@ def _names(texts: tuple[str, ...]) -> list[str]:
     from dnsblock.names import NameRefused, canonical
 
     try:
-        return [canonical(text) for text in texts]
+        return list(dict.fromkeys(canonical(text) for text in texts))
     except NameRefused as err:
         raise click.BadParameter(str(err), param_hint="--open") from err
 

@@ -34,6 +34,7 @@ from dnsblock.http.log import log_routes
 from dnsblock.http.order_check import order_check_routes
 from dnsblock.http.orders import Site, operator_routes, orders_routes
 from dnsblock.http.paths import RawPath
+from dnsblock.http.probes import probe_routes
 from dnsblock.http.receipts import receipt_routes
 from dnsblock.http.submissions import Limits
 from dnsblock.names import NameRefused, address, canonical
@@ -114,6 +115,7 @@ def control_app(control: Control) -> ASGIApp:
             *operator_routes(control),
             *order_check_routes(control, SITE),
             *orders_routes(control, SITE),
+            *probe_routes(control),
             *receipt_routes(control, local_caller),
         ],
         exception_handlers={HTTPException: improper, ClientDisconnect: improper, Exception: failed},

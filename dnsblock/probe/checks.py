@@ -1,4 +1,4 @@
-"""What to query for an order, and the expected response for each name: `checks_of`, a pure function.
+"""The queries for an order, and the expected response for each: `checks_of`, a pure function.
 
 Each name is queried for A, AAAA and HTTPS, and a random name below it for A.
 """
@@ -6,6 +6,7 @@ Each name is queried for A, AAAA and HTTPS, and a random name below it for A.
 import random
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal
 
 from dnsblock.errors import Problem, Refused
@@ -46,7 +47,7 @@ class Ordered:
     order_id: str
     action: str
     state: str
-    entries: tuple[OrderedEntry, ...]
+    entries: tuple[OrderedEntry, ...]  # those that cover a probed name
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,34 +64,9 @@ class Plan:
     """The checks of a probe."""
 
     checks: tuple[Check, ...]
-    names: int  # of the order
-    probed: int  # of these names
+    names: int = 0  # of the order
+    probed: int = 0  # of these names
     open: int = 0  # names that must not be blocked, besides the order
-
-
-def expected_of(said: Mapping[str, Any]) -> Ordered:
-    """The order in the JSON of the control API: `GET /v1/orders/ISSUER/NUMBER`."""
-    return Ordered(
-        said["issuer"],
-        said["order_id"],
-        said["action"],
-        said.get("state", "active"),
-        tuple(
-            OrderedEntry(
-                one["name"],
-                one["match"],
-                () if one.get("answer") is None else (Answer.of(one["answer"]),),
-                _effect(one),
-            )
-            for one in said["names"]
-        ),
-    )
-
-
-def _effect(said: Mapping[str, Any]) -> Effect:
-    if said["in_force"]:
-        return "in force"
-    return "none" if said.get("verdict") in ("held", "refused") else "ended"
 
 
 def check_effect(order: Ordered) -> None:
@@ -106,55 +82,49 @@ def check_effect(order: Ordered) -> None:
         raise Refused([Problem(f"order {order.order_id} of {order.issuer}", None, "", reason)])
 
 
-def checks_of(
-    order: Ordered | None,
-    opened: Sequence[str] = (),
-    *,
-    most: int = SAMPLE,
-    is_popular: Callable[[str], bool] = lambda _: False,
-    also: Collection[str] = (),
-    answers: tuple[Answer, ...] = (),
-) -> Plan:
-    """The checks of an order, and of names that must not be blocked.
+def choose(
+    names: Callable[[], Iterable[str]], most: int, popular: Collection[str], also: Collection[str] = ()
+) -> tuple[list[str], int]:
+    """The names to probe, and the number of all. `names` may yield millions, and is called several times.
 
-    If the order has more than `most` names, that many are chosen at random, and the popular ones are added,
-    at most as many again. Names in `also` are always chosen.
-
-    `answers`: the answers of blocks, besides those of the order.
+    Of more than `most` names, that many are chosen at random, and popular ones are added, at most as many
+    again. Names in `also` are always chosen.
     """
-    checks: list[Check] = []
-    names: list[str] = []
-    chosen: list[str] = []
-    if order is not None:
-        names = list(dict.fromkeys(entry.name for entry in order.entries))
-        chosen = _sample(names, most, is_popular, also)
-        by_name = _by_name(order.entries)
-        own = tuple(dict.fromkeys(answer for entry in order.entries for answer in entry.answers))
-        answers = (*own, *answers)
-        for name in chosen:
-            checks.extend(_checks(order, name, by_name, own))
-    for name in dict.fromkeys(opened):
-        expectation = Open(answers, may_be_own=True)
-        checks.extend(Check(name, question, expectation) for question in _questions(name))
-    return Plan(tuple(checks), len(names), len(chosen), len(set(opened)))
+    total = sum(1 for _ in names())
+    if total <= most:
+        every = list(dict.fromkeys(names()))
+        return every, len(every)
+    places = set(random.SystemRandom().sample(range(total), most))
+    chosen = {name for place, name in enumerate(names()) if place in places or name in also}
+    chosen.update(list(islice((name for name in names() if name in popular and name not in chosen), most)))
+    return list(dict.fromkeys(name for name in names() if name in chosen)), total
 
 
-def _sample(
-    names: list[str], most: int, is_popular: Callable[[str], bool], also: Collection[str]
-) -> list[str]:
-    if len(names) <= most:
-        return names
-    chosen = {*random.SystemRandom().sample(names, most), *also}
-    popular = [name for name in names if name not in chosen and is_popular(name)]
-    chosen.update(popular[:most])
-    return [name for name in names if name in chosen]
+def checks_of(order: Ordered, chosen: Sequence[str], answers: tuple[Answer, ...] = ()) -> tuple[Check, ...]:
+    """The checks of the chosen names of an order. `answers`: those of blocks that it may have lifted."""
+    by_name = _by_name(order.entries)
+    own = tuple(dict.fromkeys(answer for entry in order.entries for answer in entry.answers))
+    known = tuple(dict.fromkeys((*own, *answers)))
+    return tuple(check for name in chosen for check in _checks(order, name, by_name, own, known))
+
+
+def open_checks(names: Iterable[str], answers: tuple[Answer, ...] = ()) -> tuple[Check, ...]:
+    """The checks of names that must not be blocked. `answers`: the answers of blocks."""
+    expectation = Open(answers, may_be_own=True)
+    return tuple(
+        Check(name, question, expectation) for name in dict.fromkeys(names) for question in _questions(name)
+    )
 
 
 def _checks(
-    order: Ordered, name: str, by_name: Mapping[str, list[OrderedEntry]], answers: tuple[Answer, ...]
+    order: Ordered,
+    name: str,
+    by_name: Mapping[str, list[OrderedEntry]],
+    own: tuple[Answer, ...],
+    known: tuple[Answer, ...],
 ) -> Iterator[Check]:
     for question in _questions(name):
-        expectation = _expectation(order, question.name, by_name, answers)
+        expectation = _expectation(order, question.name, by_name, own, known)
         if expectation is not None:
             yield Check(name, question, expectation)
 
@@ -167,20 +137,27 @@ def _questions(name: str) -> Iterator[Question]:
 
 
 def _expectation(
-    order: Ordered, name: str, by_name: Mapping[str, list[OrderedEntry]], answers: tuple[Answer, ...]
+    order: Ordered,
+    name: str,
+    by_name: Mapping[str, list[OrderedEntry]],
+    own: tuple[Answer, ...],
+    known: tuple[Answer, ...],
 ) -> Expectation | None:
-    """The expectation for a queried name. None: the order says nothing about it."""
+    """The expectation for a queried name. None: the order says nothing about it.
+
+    `own`: the answers of the order; `known`: also those of other blocks.
+    """
     covering = list(_covering(name, by_name))
     if order.action in LIFTING:  # a name whose exemption ends may be blocked or not
-        return Open(answers) if any(entry.answers for entry in covering) else None
+        return Open(known) if any(entry.answers for entry in covering) else None
     if order.action == "exempt":
-        return Open(answers) if any(entry.effect == "in force" for entry in covering) else None
+        return Open(known) if any(entry.effect == "in force" for entry in covering) else None
     decides = next((entry for entry in covering if entry.effect == "in force"), None)
     if decides is None:
         has_ended = any(entry.effect == "ended" for entry in covering)
-        return Open(answers) if has_ended else NotBlockedBy(order.order_id, answers)
+        return Open(known) if has_ended else NotBlockedBy(order.order_id, own)
     if any(answer.action == "passthru" for answer in decides.answers):
-        return Open(answers, may_be_own=True)
+        return Open(known)
     return Blocked(decides.answers)
 
 
@@ -199,3 +176,65 @@ def _covering(name: str, by_name: Mapping[str, list[OrderedEntry]]) -> Iterator[
             if entry.covers(name):
                 yield entry
         owner = owner.partition(".")[2]
+
+
+# ------- The checks as JSON, for the control API -------
+
+
+def as_json(order: Ordered, plan: Plan) -> dict[str, Any]:
+    """The checks of an order."""
+    answers: dict[Answer, int] = {}
+    for check in plan.checks:
+        for answer in _answers(check.expectation):
+            answers.setdefault(answer, len(answers))
+    return {
+        "issuer": order.issuer,
+        "order_id": order.order_id,
+        "action": order.action,
+        "state": order.state,
+        "names": plan.names,
+        "probed": plan.probed,
+        "answers": [answer.as_json() for answer in answers],
+        "checks": [
+            {
+                "entry": check.entry,
+                "name": check.question.name,
+                "type": check.question.qtype,
+                "expects": _KINDS[type(check.expectation)],
+                "answers": [answers[answer] for answer in _answers(check.expectation)],
+            }
+            for check in plan.checks
+        ],
+    }
+
+
+def from_json(said: Mapping[str, Any]) -> tuple[Ordered, Plan, tuple[Answer, ...]]:
+    """The order, its checks, and the answers in them."""
+    order = Ordered(said["issuer"], said["order_id"], said["action"], said["state"], ())
+    answers = [Answer.of(one) for one in said["answers"]]
+    checks = tuple(
+        Check(
+            one["entry"],
+            Question(one["name"], one["type"]),
+            _expected(one["expects"], order.order_id, tuple(answers[index] for index in one["answers"])),
+        )
+        for one in said["checks"]
+    )
+    return order, Plan(checks, said["names"], said["probed"]), tuple(answers)
+
+
+_KINDS: dict[type[Expectation], str] = {Blocked: "blocked", NotBlockedBy: "not by this order", Open: "open"}
+
+
+def _answers(expectation: Expectation) -> tuple[Answer, ...]:
+    return expectation.answers
+
+
+def _expected(kind: str, order_id: str, answers: tuple[Answer, ...]) -> Expectation:
+    match kind:
+        case "blocked":
+            return Blocked(answers)
+        case "open":
+            return Open(answers)
+        case _:
+            return NotBlockedBy(order_id, answers)

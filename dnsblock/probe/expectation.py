@@ -35,6 +35,11 @@ class Answer:
         ipv4, ipv6 = (tuple(str(ip_address(one)) for one in said.get(key) or ()) for key in ("ipv4", "ipv6"))
         return cls(said["action"], ipv4, ipv6, said.get("target"))
 
+    def as_json(self) -> dict[str, Any]:
+        """The same as JSON."""
+        ipv4, ipv6 = list(self.ipv4), list(self.ipv6)
+        return {"action": self.action, "ipv4": ipv4, "ipv6": ipv6, "target": self.target}
+
     def addresses(self, qtype: QType) -> tuple[str, ...]:
         """The addresses for a type; empty for a type without addresses."""
         return {"A": self.ipv4, "AAAA": self.ipv6}.get(qtype, ())

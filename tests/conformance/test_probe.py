@@ -379,6 +379,15 @@ def test_an_unknown_order_is_refused(subject: Subject, upstream: StubUpstream):
     assert subject.cli("probe", "--order", "84/2017", "--issuer", "nobody.example").code == 4
 
 
+def test_other_orders_of_the_issuer_may_decide(subject: Subject, upstream: StubUpstream):
+    """An exemption of the ordered name itself: the rest of the block is in force."""
+    orders = [block("1", ["one.example"]), exempt("2", [{"name": "one.example", "match": "exact"}])]
+    subject.start(orders=orders, upstreams=[upstream.address])
+    said = probe(subject, "--order", "1")
+    assert said.code == 0
+    assert {row["expected"] for row in rows(said, "one.example")} == {"not blocked by this order"}
+
+
 def test_an_order_without_effect_is_not_probed(subject: Subject, upstream: StubUpstream):
     """Nothing is expected of an order that is scheduled."""
     order = block("1", ["one.example"], effective_at="2099-01-01T00:00:00+07:00")

@@ -1,5 +1,7 @@
 """The expected response for each name of an order, and the judgement of a response."""
 
+import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import product
 
@@ -9,7 +11,17 @@ from hypothesis import strategies as st
 
 from dnsblock.errors import Refused
 from dnsblock.probe import report
-from dnsblock.probe.checks import Ordered, OrderedEntry, check_effect, checks_of, expected_of
+from dnsblock.probe.checks import (
+    Check,
+    Ordered,
+    OrderedEntry,
+    Plan,
+    as_json,
+    check_effect,
+    checks_of,
+    choose,
+    from_json,
+)
 from dnsblock.probe.evidence import Evidence, Row
 from dnsblock.probe.expectation import Answer, Blocked, NotBlockedBy, Open, Seen, Verdict, found
 from dnsblock.probe.messages import ExtendedError, Question, Record, Reply
@@ -200,13 +212,18 @@ def ordered(*entries: OrderedEntry, action: str = "block", state: str = "active"
     return Ordered("a", "84/2017", action, state, entries)
 
 
+def checks(order: Ordered, answers: tuple[Answer, ...] = ()) -> tuple[Check, ...]:
+    names = dict.fromkeys(one.name for one in order.entries)
+    return checks_of(order, list(names), answers)
+
+
 def kinds(order: Ordered) -> dict[tuple[str, str], str]:
     """The expectation of each queried name: itself or `below`."""
     return {
         (check.entry, "below" if check.question.name != check.entry else "itself"): type(
             check.expectation
         ).__name__
-        for check in checks_of(order).checks
+        for check in checks(order)
     }
 
 
@@ -277,7 +294,7 @@ ENTRIES = st.builds(
 @given(st.lists(ENTRIES, min_size=1, max_size=6))
 def test_the_longest_match_decides(entries: list[OrderedEntry]):
     """Against a model: of all entries that cover a name, the longest, and of these the exact one."""
-    for check in checks_of(ordered(*entries)).checks:
+    for check in checks(ordered(*entries)):
         covering = [one for one in entries if one.covers(check.question.name)]
         in_force = [one for one in covering if one.effect == "in force"]
         if in_force:
@@ -292,48 +309,32 @@ def test_the_longest_match_decides(entries: list[OrderedEntry]):
 def test_a_name_without_room_below_is_probed_alone():
     """RFC 1035 section 2.3.4 limits its length."""
     long = ".".join(["x" * 61] * 4)
-    assert {check.question.name for check in checks_of(ordered(entry(long))).checks} == {long}
+    assert {check.question.name for check in checks(ordered(entry(long)))} == {long}
 
 
 def test_a_large_order_is_sampled_with_its_popular_names():
     """At most as many popular names again; the sample is another one each time."""
     names = [f"n{number}.example" for number in range(5000)]
-    order = ordered(*map(entry, names))
-    popular = set(names[:5])
-    plans = [checks_of(order, most=100, is_popular=popular.__contains__) for _ in range(2)]
-    for plan in plans:
-        chosen = {check.entry for check in plan.checks}
-        assert (plan.names, plan.probed, len(chosen)) == (5000, len(chosen), len(chosen))
-        assert popular <= chosen
-        assert 100 <= len(chosen) <= 105
-    assert {check.entry for check in plans[0].checks} != {check.entry for check in plans[1].checks}
-    assert checks_of(order, most=100, is_popular=lambda _: True).probed == 200
-    assert checks_of(order, most=5000).probed == 5000
+    popular, also = set(names[:5]), {names[7]}
+    samples = [choose(lambda: names, 100, popular, also) for _ in range(2)]
+    for chosen, total in samples:
+        assert total == 5000
+        assert popular | also <= set(chosen)
+        assert 100 <= len(chosen) == len(set(chosen)) <= 106
+        assert chosen == sorted(chosen, key=names.index)
+    assert samples[0] != samples[1]
+    assert len(choose(lambda: names, 100, set(names))[0]) == 200
+    assert choose(lambda: names, 5000, popular) == (names, 5000)
+    assert choose(lambda: ["t.me", "t.me"], 100, ()) == (["t.me"], 1)
 
 
-def test_the_json_of_the_control_api_is_read():
-    """`GET /v1/orders/ISSUER/NUMBER?entries=all`."""
-    said = {
-        "issuer": "a",
-        "order_id": "1",
-        "action": "block",
-        "state": "active",
-        "names": [
-            {
-                "name": "one.example",
-                "match": "exact",
-                "answer": {"action": "sinkhole", "ipv4": ["192.0.2.53"], "ipv6": ["2001:0DB8::53"]},
-                "in_force": True,
-            },
-            {"name": "two.example", "match": "subtree", "answer": None, "in_force": False},
-            {"name": "t.me", "match": "subtree", "answer": None, "in_force": False, "verdict": "held"},
-        ],
-    }  # fmt: skip
-    assert expected_of(said).entries == (
-        OrderedEntry("one.example", "exact", (SINKHOLE,), "in force"),
-        OrderedEntry("two.example", "subtree", (), "ended"),
-        OrderedEntry("t.me", "subtree", (), "none"),
-    )
+def test_the_checks_are_the_same_after_the_control_api():
+    """The command gets them from the daemon as JSON."""
+    entries = (entry("s.example"), entry("e.example", "exact"), entry("t.me", effect="ended"))
+    order = ordered(*entries)
+    plan = Plan(checks(order, (PAGE,)), 3, 3)
+    said = json.loads(json.dumps(as_json(order, plan)))
+    assert from_json(said) == (replace(order, entries=()), plan, (SINKHOLE, PAGE))
 
 
 @pytest.mark.parametrize("state", ["held", "scheduled", "proposed", "notice"])

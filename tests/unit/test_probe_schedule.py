@@ -10,7 +10,7 @@ from conformance.upstreams import Asked, StubUpstream, decent
 
 from dnsblock.config import Probes
 from dnsblock.errors import LedgerUnwritable
-from dnsblock.probe.checks import Ordered, OrderedEntry, checks_of
+from dnsblock.probe.checks import Ordered, OrderedEntry, Plan, checks_of
 from dnsblock.probe.evidence import Evidence
 from dnsblock.probe.expectation import Answer
 from dnsblock.probe.queries import Server
@@ -187,7 +187,7 @@ class Probing(Daemon):
             raise self.failure
         entry = OrderedEntry("one.example", "subtree", (Answer("nodata"),))
         order = Ordered(key.issuer, key.order_id, "block", "active", (entry,))
-        return Job(checks_of(order), order, Setup(self.servers))
+        return Job(Plan(checks_of(order, ["one.example"])), order, Setup(self.servers))
 
     async def record(self, key: Key, evidence: Evidence, *, is_verified: bool) -> None:
         if self.failure is not None:
