@@ -27,8 +27,8 @@ def check(config_path: Path, as_json: bool, *, files: tuple[Path, ...]) -> None:
     Prints every problem, every entry that is refused or held, and possible mistakes.
 
     It needs no configuration and no daemon. If the daemon can be reached, it also prints what the orders
-    would change there: new names, names that are blocked already, and names that stay blocked after an
-    unblock, and by what. Several documents may refer to each other.
+    would change there. For a block, these are new names, and names that are blocked already. For an unblock,
+    these are names that stay blocked, and why. Several documents may refer to each other.
 
     Exit code 1 if a document or an entry is refused, or if a document does not follow the previous one.
     """

@@ -71,7 +71,7 @@ class KnownOrders:
         return with_statement(order, stated["seq"], stated["entries"], stated["digest"], until)
 
     def _asked(self, method: str, *more: str) -> dict[str, Any] | None:
-        """What the daemon says about the issuer; None if it cannot be reached."""
+        """The response of the daemon about the issuer; None if it cannot be reached."""
         try:
             answer: dict[str, Any] = getattr(client_of(self._config_path), method)(self._issuer, *more)
         except (Refused, DaemonUnreachable):

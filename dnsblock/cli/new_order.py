@@ -44,7 +44,7 @@ def _options(command: _Command) -> _Command:
         [
             click.option("--issuer", metavar="ISSUER", help="The authority, as in the server's zone."),
             click.option("--id", metavar="NUMBER", help="The authority's own number, as on its letter."),
-            click.option("--action", type=click.Choice(list(ACTIONS)), help="What the order does."),
+            click.option("--action", type=click.Choice(list(ACTIONS)), help="The effect of the order."),
             click.option("--names", metavar="FILE", help="The names, one per line; `-`: standard input."),
             click.option(
                 "--match", type=click.Choice(["exact", "subtree", "below"]), help="Of names without a match."
@@ -65,9 +65,9 @@ def _options(command: _Command) -> _Command:
             click.option("--reason-id", metavar="TEXT", help="The reason, in Indonesian."),
             click.option("--reason-en", metavar="TEXT", help="The reason, in English."),
             click.option("--contact", metavar="TEXT", help="Of the authority."),
-            click.option("--letter", type=_PATH, help="The signed letter: its SHA-256 is written."),
-            click.option("--letter-uri", metavar="URI", help="Where the letter is published."),
-            click.option("--subject", metavar="NAME", help="Who operates the names."),
+            click.option("--document", type=_PATH, help="The original letter: its SHA-256 is written."),
+            click.option("--document-uri", metavar="URI", help="Where the letter is published."),
+            click.option("--subject", metavar="NAME", help="The operator of the names."),
             click.option("--subject-contact", metavar="TEXT", help="How to reach them."),
             many("--contacted", metavar="'TIME; BY; ABOUT'", help="An earlier contact with them."),
             click.option("--conditions-id", metavar="TEXT", help="Conditions for lifting, in Indonesian."),

@@ -1,4 +1,4 @@
-"""What the author of an order refers to: the issuer's previous order, its own orders, a letter, and keys.
+"""Files that a new order refers to: the previous order, all orders of the issuer, its letter, and keys.
 
 Everything here is read from files of the author. It needs no configuration and no daemon.
 """
@@ -17,7 +17,7 @@ from dnsblock.orders.orders import Orders
 from dnsblock.signatures.allowed_signers import LineRefused, parse_line
 from dnsblock.signatures.sshsig import ORDER_NAMESPACE
 
-MAX_LETTER_BYTES = 256 << 20
+MAX_ORIGINAL_BYTES = 256 << 20
 MAX_KEY_BYTES = 64 << 10
 
 
@@ -70,9 +70,9 @@ def previous_of(orders: IssuerOrders) -> Previous | None:
     return None if last is None or last.seq is None else Previous(last.order_id, last.seq, last.sha256)
 
 
-def letter(file: Path, uri: str | None) -> Mapping[str, str]:
+def original(file: Path, uri: str | None) -> Mapping[str, str]:
     """The field `document` for the authority's letter. Raises `Refused`."""
-    digest = hashlib.sha256(document.read_bytes(file, max_bytes=MAX_LETTER_BYTES)).hexdigest()
+    digest = hashlib.sha256(document.read_bytes(file, max_bytes=MAX_ORIGINAL_BYTES)).hexdigest()
     return {"sha256": digest, **({} if uri is None else {"uri": uri})}
 
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import TypeAdapter, ValidationError
 
 from dnsblock.errors import Problem, Refused
-from dnsblock.orders.authoring import letter, signer_lines
+from dnsblock.orders.authoring import original, signer_lines
 from dnsblock.orders.names_file import ReadName
 from dnsblock.orders.order import ENDS, WITH_ENTRIES, TargetEntry
 from dnsblock.orders.schema import Action, Category, OrderId, Urgency
@@ -179,12 +179,11 @@ def filled(form: Form, names: Sequence[ReadName], zone: tzinfo, now: datetime) -
 def _with_files(own: _Filled, order: NewOrder) -> NewOrder:
     """With the digest of the letter, and the keys in files."""
     form = own.form
-    if form.get("letter"):
-        order = replace(
-            order, document=own.made(lambda: letter(Path(form["letter"]), own.text("letter_uri")))
-        )
-    elif form.get("letter_uri"):
-        own.wrong("letter_uri", form["letter_uri"], "belongs to --letter")
+    if form.get("document"):
+        file, uri = Path(form["document"]), own.text("document_uri")
+        order = replace(order, document=own.made(lambda: original(file, uri)))
+    elif form.get("document_uri"):
+        own.wrong("document_uri", form["document_uri"], "belongs to --document")
     added, removed = tuple(form.get("add_key") or ()), tuple(form.get("remove_key") or ())
     principals = tuple(form.get("principal") or ())
     if len(principals) != len(added):

@@ -54,7 +54,7 @@ class Comparison:
         return at >= self.statement.valid_until
 
     def notes(self, at: datetime) -> list[str]:
-        """What is wrong, for people."""
+        """Everything that is wrong, for people."""
         notes: list[str] = []
         if self.missing is not None:
             notes.append(f"MISSING_SEQ: the order with seq {self.missing} has not been received here")

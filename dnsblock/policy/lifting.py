@@ -1,4 +1,4 @@
-"""What stays blocked after an order that opens names, and by what. For `order check` and `order submit`.
+"""Names that stay blocked after an order that opens names, and why. For `order check` and `order submit`.
 
 An unblock ends only the entries that it names. Another order, another issuer or a list may still block a
 name. docs/orders.md says what each part means.
@@ -287,7 +287,7 @@ def _caches_until(order: Order, opened: Iterable[Entry], config: Config, now: da
 
 
 def _text(one: StillBlocked) -> str:
-    """What stays blocked, and by what, in one line."""
+    """One line about a name that stays blocked, and by what."""
     name = one["name"]
     match one["part"], one["match"]:
         case "name", _:

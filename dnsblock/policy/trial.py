@@ -34,7 +34,7 @@ class Signatures(TypedDict):
 
 
 class Effect(TypedDict):
-    """What an order that blocks names would change, when it takes effect."""
+    """The changes by an order that blocks names, when it takes effect."""
 
     at: str
     entries: int
@@ -57,7 +57,7 @@ class Trial(TypedDict):
 def try_documents(
     documents: Sequence[Submitted], context: Context, policy: Policy, sees: frozenset[str] | None = None
 ) -> list[Trial]:
-    """What would become of documents that are submitted now. `sees`: the issuers of the caller; None: all."""
+    """The results if these documents were submitted now. `sees`: the issuers of the caller; None: all."""
     context = replace(context, is_trial=True)
     examined = examine_submitted(documents, context, issuers=sees)
     known, config = context.known, context.config

@@ -246,7 +246,7 @@ def test_the_names_that_stay_blocked_are_named_before_and_after_an_unblock(start
 
 
 def test_a_name_of_two_issuers_stays_blocked_until_both_lift_it(started: Subject):
-    """Lifting issuer A's block never unblocks a name that issuer B blocked, and the tool says by whom."""
+    """Lifting issuer A's block never unblocks a name that issuer B blocked, and the tool names the other."""
     submit(started, block("B-1", ["one.example"]), block("C-1", ["one.example"], issuer=COURT))
     first = submit(started, unblock("U-1", "B-1"))
     (still,) = first["lifting"]["still_blocked"]

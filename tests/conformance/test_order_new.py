@@ -218,7 +218,7 @@ def test_held_names_are_reported_with_the_way_to_release_them(desk: Desk):
 
 
 def test_a_name_in_another_script_is_shown_as_it_is_written(desk: Desk):
-    """What is blocked is the A-label; letters of two scripts may deceive."""
+    """The A-label is blocked; letters of two scripts may deceive."""
     desk.file("names.txt", "b\u00fccher.example\n\u0430pple.example\n")
     said = desk.new("B-1", "block", "--names", "names.txt")
     assert "b\u00fccher.example is written as xn--bcher-kva.example" in said.stderr

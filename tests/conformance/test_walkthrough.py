@@ -29,7 +29,7 @@ def squeezed(text: str) -> list[str]:
 
 @pytest.fixture
 def office(subject: Subject, upstream: StubUpstream) -> Subject:
-    """What the walk-through presupposes: two officers with keys, and a provider that knows them."""
+    """As the walk-through presupposes: two officers with keys, and a provider that knows them."""
     keys = subject.folder / f"{ISSUER.removesuffix('.go.id')}.allowed_signers"
     for officer in ("budi", "sari"):
         command = [tool("ssh-keygen"), "-q", "-t", "ed25519", "-N", "", "-C", officer, "-f", officer]
@@ -42,7 +42,7 @@ def office(subject: Subject, upstream: StubUpstream) -> Subject:
     return subject
 
 
-def test_the_walk_through_from_a_letter_to_a_lifted_block_does_what_it_shows(office: Subject):
+def test_the_walk_through_from_names_to_a_lifted_block_does_what_it_shows(office: Subject):
     """A clerk follows it word by word; each block of output is what the commands before it print."""
     environment = {
         **os.environ,

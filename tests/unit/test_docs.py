@@ -22,8 +22,11 @@ from dnsblock.config import Config
 from dnsblock.config_file import load
 from dnsblock.errors import Exit
 from dnsblock.inputs import FIXED
+from dnsblock.orders.context import Context
 from dnsblock.orders.intake import examine
 from dnsblock.orders.order import Order, parse
+from dnsblock.orders.orders import EMPTY
+from dnsblock.orders.references import References
 from dnsblock.orders.schema import Header
 from dnsblock.orders.state import StateName, derive
 
@@ -268,9 +271,11 @@ def test_the_examples_of_orders_are_accepted_together_and_none_is_held(tmp_path:
         (tmp_path / "orders" / name).write_text(text)
     (tmp_path / "dnsblock.yaml").write_text(CONFIG)
     now = datetime(2026, 3, 15, tzinfo=UTC)
-    intake = examine(tmp_path / "orders", (), load(tmp_path / "dnsblock.yaml"), now)
+    context = Context(load(tmp_path / "dnsblock.yaml"), References(), EMPTY, now)
+    intake = examine(tmp_path / "orders", context)
     assert intake.notes == ()
-    states = {order.order_id: (order.state, order.in_force) for order in derive(intake.new, now).orders}
+    derived = derive(EMPTY.plus(intake.new), now)
+    states = {order.order_id: (order.state, order.in_force) for order in derived.orders}
     assert states == {
         "001/BLOCK/2026": ("partially lifted", 1),
         "002/LIFT/2026": ("active", 0),

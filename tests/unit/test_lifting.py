@@ -1,4 +1,4 @@
-"""What stays blocked after a lifting (dnsblock/policy/lifting.py), against a naive model."""
+"""Names that stay blocked after a lifting (dnsblock/policy/lifting.py), against a naive model."""
 
 import itertools
 import random
@@ -194,7 +194,7 @@ def test_a_client_does_not_learn_whose_order_or_list_it_is(config: Config):
 
 
 def test_an_exemption_opens_a_name_although_its_parent_is_blocked(config: Config):
-    """What an exempt order leaves blocked is reported, too."""
+    """The names that an exemption does not open are reported, too."""
     by = exempt("e", "help.t.me", "gone.t.me", issued_at=AUGUST_10)
     known = Orders().plus(orders(block("b", "t.me", "deep.help.t.me"), by))
     found = lifted(config, known, by, policy(config, known, [("gone.t.me", "subtree")]))

@@ -160,12 +160,12 @@ def test_every_wrong_field_is_reported_at_once():
         effective="soon",
         expires="never",
         contacted=("2016-03-29",),
-        letter_uri="https://example.com",
+        document_uri="https://example.com",
         subject_contact="x",
         principal=("me",),
     )
     assert found.keys() == {
-        "--effective", "--expires", "--contacted", "--letter-uri", "--subject-contact", "--principal",
+        "--effective", "--expires", "--contacted", "--document-uri", "--subject-contact", "--principal",
     }  # fmt: skip
 
 
@@ -186,13 +186,13 @@ def test_a_lifting_names_a_match_only_if_one_was_written():
     assert make((), action="revoke", lifts=("B-1", "B-1", "B-2")).targets == (("B-1", None), ("B-2", None))
 
 
-def test_the_letter_and_the_earlier_contacts_are_written(tmp_path: Path):
+def test_the_original_and_the_earlier_contacts_are_written(tmp_path: Path):
     """A court wants to see both."""
-    letter = tmp_path / "letter.pdf"
-    letter.write_bytes(b"%PDF")
+    original = tmp_path / "letter.pdf"
+    original.write_bytes(b"%PDF")
     order = make(
-        letter=letter,
-        letter_uri="https://ministry.example/84",
+        document=original,
+        document_uri="https://ministry.example/84",
         subject="Telegram FZ-LLC",
         subject_contact="abuse@telegram.org",
         contacted=("2016-03-29 09:00; e-mail; channels of terror", "2017-07-11; e-mail"),
