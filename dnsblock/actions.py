@@ -65,7 +65,7 @@ class Actions:
     async def try_out(
         self, documents: Sequence[Submitted], issuers: Collection[str] | None = None
     ) -> list[Trial]:
-        """What would become of these documents if they were submitted now. Changes nothing."""
+        """The results if these documents were submitted now. Changes nothing."""
         publisher, recorder = self._publisher, self._publisher.recorder
         context = Context(
             publisher.config, publisher.inputs.references, recorder.ledger.orders, recorder.now()

@@ -94,7 +94,7 @@ class Client:
         return self._ask("POST", "/v1/orders", content=content, kind=kind, timeout=timeout)
 
     def check_orders(self, documents: Sequence[SignedFile]) -> dict[str, Any]:
-        """What would become of order documents if they were submitted now. Changes nothing."""
+        """The results if order documents were submitted now. Changes nothing."""
         content, kind = form(documents)
         timeout = LONG_TIMEOUT_SECONDS
         return self._ask("POST", "/v1/orders/check", content=content, kind=kind, timeout=timeout)

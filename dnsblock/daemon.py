@@ -32,7 +32,6 @@ from dnsblock.lists.refresh import Hooks, Refresher, fetch_missing
 from dnsblock.lists.store import Store
 from dnsblock.log import event, set_up
 from dnsblock.notify import notify, reloading
-from dnsblock.orders.orders import Orders
 from dnsblock.orders.state import State
 from dnsblock.orders.statement import Statements
 from dnsblock.policy import Counts
@@ -156,15 +155,15 @@ class Daemon:
 
     async def _follow_until_stopped(self) -> bool:
         """Follows clock, signals and lists until a signal to stop. True: another process takes over."""
-        hooks = self._hooks()
+        hooks, publisher = self._hooks(), self.publisher
         async with asyncio.TaskGroup() as tasks:
             followers = [
                 tasks.create_task(follower)
                 for follower in (
                     self._follow_clock(),
-                    self.publisher.ahead.follow(self.publisher),
+                    publisher.ahead.follow(publisher),
                     self._follow_hangups(),
-                    self.statements.run(self._orders, self.publisher.may_have_orders),
+                    self.statements.run(lambda: publisher.recorder.ledger.orders, publisher.may_have_orders),
                     self.refresher.run(lambda: self.config),
                     self.verification.run(),
                     self.checkpoints.run(),
@@ -301,16 +300,13 @@ class Daemon:
 
     def scheduled(self, name: str) -> list[NameEvent]:
         """The scheduled changes for a canonical name, by the orders known now."""
-        return scheduled(self.config, self._orders(), name)
+        return scheduled(self.config, self.publisher.recorder.ledger.orders, name)
 
     @contextlib.contextmanager
     def past(self) -> Iterator[Past]:
         """The history, read beside the daemon's own work. Raises `Refused`."""
         with self.store.looking_back() as history:
             yield Past(self.config, self.publisher.recorder.ledger, self.publisher.lists, history)
-
-    def _orders(self) -> Orders:
-        return self.publisher.recorder.ledger.orders
 
     @property
     def state(self) -> State:
