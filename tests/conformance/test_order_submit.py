@@ -160,7 +160,7 @@ def test_an_unblock_reports_what_still_blocks_a_name(subject: Subject, upstream:
     submit(subject, block("B-1", ["one.example", "www.two.example"]))
     (one,) = submit(subject, unblock("U-1", "B-1")).json["documents"]
     assert one["changes"] == ["lifts 2 entries"]
-    assert one["notes"] == ["STILL_BLOCKED: www.two.example by zone malware, entry two.example"]
+    assert one["notes"] == ["STILL_BLOCKED: www.two.example by list malware, entry two.example (subtree)"]
 
 
 def test_possible_mistakes_are_in_the_verdict(started: Subject):
