@@ -361,7 +361,10 @@ def test_an_upstream_that_is_no_server_is_refused(refused, text: str):
             "2: 'resolver.example': probes.servers.1: must be an IP address, not a name",
         ),
         ("probes: {every_s: 9}", "1: '9': probes.every_s: must be at least 10"),
-        ("probes: {open: [a b]}", "1: 'a b': probes.open.0: contains a space: write one name, without spaces"),
+        (
+            "probes: {open: [a b]}",
+            "1: 'a b': probes.open.0: contains a space: write one name, without spaces",
+        ),
         ("zones: [" + "{name: z, answer: drop, list: l}," * 65 + "]", "1: zones: more than 64 items"),
     ],
 )

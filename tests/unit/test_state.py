@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from dnsblock.orders.orders import EMPTY
 from dnsblock.orders.order import Entry, Order, Target, TargetEntry
+from dnsblock.orders.orders import EMPTY
 from dnsblock.orders.state import OrderState, State, derive
 
 from .helpers import AUGUST_10, JULY_14, block, exempt, known, orders, sha256, unblock
