@@ -31,8 +31,8 @@ def receipt_routes(control: Control, identify: Identify) -> list[Route]:
 
         def sign() -> SignedReceipt:
             recorder.check()
-            facts = (publisher.policy, view.config, recorder.signer, recorder.now())
-            return receipt_of(life, state, *facts, sees=caller.issuers)
+            facts = (publisher.policy, view.config, recorder.signer)
+            return receipt_of(life, state, *facts, now=recorder.now(), sees=caller.issuers)
 
         try:
             receipt = await asyncio.to_thread(sign)

@@ -351,7 +351,10 @@ class _Orders:
         return order
 
     def checked(self, fact: Fact) -> Fact:
-        """The fact, if it fits the earlier ones; an order with its entries. Raises `NotARecord` and `Refused`."""
+        """The fact, if it fits the earlier ones; an order with its entries.
+
+        Raises `NotARecord` and `Refused`.
+        """
         if isinstance(fact, Order):
             is_known = fact.sha256 in self._digests
             order = fact if is_known else _with_entries(self._folder, fact)

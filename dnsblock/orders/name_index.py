@@ -1,7 +1,7 @@
 """Finds the orders with entries for a few names among a million, without a look at every entry.
 
-It answers with candidates: orders that may have such entries. Names are compared by a part of their hash, so that
-an entry takes eight bytes.
+It answers with candidates: orders that may have such entries. Names are compared by a part of their hash, so
+that an entry takes eight bytes.
 """
 
 from array import array

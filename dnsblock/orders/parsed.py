@@ -1,7 +1,7 @@
 """Parsed orders in a file of the state folder, so that a startup need not parse a million entries again.
 
-It can always be made again from the ledger, and is never trusted more: each order's entries must have the digest
-that the ledger recorded when the order was accepted. What does not fit is parsed again.
+It can always be made again from the ledger, and is never trusted more. Each order's entries must have the
+digest that the ledger recorded when the order was accepted. An order that does not fit is parsed again.
 """
 
 import hashlib

@@ -42,8 +42,8 @@ def receipt_of(
     policy: Policy,
     config: Config,
     signer: Signer,
-    now: datetime,
     *,
+    now: datetime,
     sees: frozenset[str] | None = None,
 ) -> SignedReceipt:
     """Writes and signs the receipt of an order. Raises `OSError` if the checkpoint cannot be stored.

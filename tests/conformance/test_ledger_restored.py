@@ -133,7 +133,7 @@ def forged(subject: Subject) -> None:
 
 
 def forged_with_its_checkpoint(subject: Subject) -> None:
-    """The checkpoint and the copy fit, and the history is gone. The signed checkpoints cannot be made to fit."""
+    """Checkpoint and copy fit, and the history is gone. The signed checkpoints cannot be made to fit."""
     forged(subject)
     lines = ledger(subject).read_bytes().splitlines()
     path = state(subject) / "checkpoint.json"
