@@ -112,15 +112,21 @@ def control_app(control: Control) -> ASGIApp:
             *lists_routes(control),
             *log_routes(control),
             *impact_routes(control),
-            *operator_routes(control),
-            *order_check_routes(control, SITE),
-            *orders_routes(control, SITE),
-            *probe_routes(control),
-            *receipt_routes(control, local_caller),
+            *_order_routes(control),
         ],
         exception_handlers={HTTPException: improper, ClientDisconnect: improper, Exception: failed},
     )
     return RawPath(app)
+
+
+def _order_routes(control: Control) -> list[Route]:
+    return [
+        *operator_routes(control),
+        *order_check_routes(control, SITE),
+        *orders_routes(control, SITE),
+        *probe_routes(control),
+        *receipt_routes(control, local_caller),
+    ]
 
 
 def work(view: View) -> dict[str, Any]:

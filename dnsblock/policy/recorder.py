@@ -292,16 +292,8 @@ class Recorder:
 
     def state(self, policy: Policy) -> State:
         """The state of all orders by a policy, with the events that were recorded since."""
-        orders, at, former = self.ledger.orders, self._as_of(policy), self._last_state or policy.state
-        if self._last_state is None or former.known is not orders or former.at != at:
-            self._last_state = derive(orders, at, former)
+        self._last_state = _latest(policy, self.ledger, self._last_state)
         return self._last_state
-
-    def _as_of(self, policy: Policy) -> datetime:
-        """The time of the last record, unless something starts or ends between the publish and then."""
-        records, due = self.ledger.records, policy.state.next_change_at
-        last = records[-1].at if records else policy.at
-        return last if last > policy.at and (due is None or last < due) else policy.at
 
     def settle(self) -> None:
         """Work after a policy took effect that must not delay orders."""
@@ -346,3 +338,13 @@ class Recorder:
             "clock_behind_seconds": behind.total_seconds() if behind > BEHIND else 0.0,
             "as_of": utc(self.now()),
         }
+
+
+def _latest(policy: Policy, ledger: Ledger, former: State | None) -> State:
+    """The state at the last record, unless something starts or ends between the publish and then."""
+    due = policy.state.next_change_at
+    last = ledger.records[-1].at if ledger.records else policy.at
+    at = last if last > policy.at and (due is None or last < due) else policy.at
+    if former is not None and former.known is ledger.orders and former.at == at:
+        return former
+    return derive(ledger.orders, at, former or policy.state)
