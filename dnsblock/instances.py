@@ -188,6 +188,56 @@ def cannot_reach(order: Mapping[str, Any] | None, seconds: float) -> bool:
     return order["state"] == "scheduled" and starts > datetime.now(UTC) + timedelta(seconds=seconds)
 
 
+# ------- Receipts -------
+
+
+@dataclass(slots=True)
+class Fetched:
+    """The receipt of an order from one instance."""
+
+    url: str
+    receipt: str | None = None  # JSON
+    signature: str | None = None  # armoured
+    error: str | None = None
+    code: Exit = Exit.DONE
+
+
+async def fetch_receipts(
+    urls: Sequence[str], issuer: str, number: str, credentials: Credentials, seconds: float
+) -> list[Fetched]:
+    """Asks all instances at once for a receipt of an order."""
+    return list(await asyncio.gather(*(_fetch(url, issuer, number, credentials, seconds) for url in urls)))
+
+
+async def _fetch(url: str, issuer: str, number: str, credentials: Credentials, seconds: float) -> Fetched:
+    found = Fetched(url)
+    client = httpx.AsyncClient(
+        base_url=url,
+        headers=credentials.headers(url),
+        verify=credentials.context,
+        timeout=httpx.Timeout(seconds, connect=min(seconds, CONNECT_SECONDS)),
+    )
+    try:
+        async with asyncio.timeout(seconds), client:
+            while found.receipt is None:
+                try:
+                    status, answer = await _ask(client, "GET", f"{order_path(issuer, number)}/receipt")
+                except _Temporary as err:
+                    found.error = str(err)
+                    await asyncio.sleep(RETRY_SECONDS)
+                    continue
+                match answer:
+                    case {"receipt": str(receipt), "signature": str(signature)} if status == 200:
+                        found.receipt, found.signature, found.error = receipt, signature, None
+                    case _:
+                        raise _refused(status, answer)
+    except TimeoutError:
+        found.code, found.error = Exit.UNREACHABLE, found.error or f"no response within {seconds:g} s"
+    except _Failed as err:
+        found.code, found.error = err.code, str(err)
+    return found
+
+
 # ------- One request -------
 
 

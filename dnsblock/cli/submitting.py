@@ -1,50 +1,27 @@
 """`order submit`: sends documents to the daemon of this machine, or pushes them to many instances at once."""
 
 import json
-import os
-import re
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import click
 
 from dnsblock.cli.common import EXIT_CODES, client_of, common, local_time, print_table
+from dnsblock.cli.credentials import credentials_of, refuse_credentials, urls_of, with_credentials
 from dnsblock.cli.progress import following
 from dnsblock.cli.signed_files import read_signed
 from dnsblock.client import Client, SignedFile, is_refused
-from dnsblock.document import read_bytes
 from dnsblock.errors import Exit, printable
 
 if TYPE_CHECKING:
     from dnsblock.instances import Credentials, Goal, Push, Stage
 
 STAGES = ("accepted", "enforced", "verified")
-MAX_INSTANCES = 1000
-MAX_TOKENS_BYTES = 1 << 20
 FINDINGS = ("file", "verdict", "entry_verdicts", "notes", "problems")
 POLL_SECONDS = 0.2  # of the daemon of this machine
-TOKEN_VARIABLE = "DNSBLOCK_TOKEN"  # noqa: S105  # the name of a variable
-
-
-def _urls(_: click.Context, __: click.Parameter, values: Iterable[str]) -> tuple[str, ...]:
-    """The addresses of instances, without a slash at the end."""
-    urls = []
-    for value in values:
-        try:
-            parts = urlsplit(value)
-            is_valid = parts.port != 0 and parts.hostname and parts.scheme == "https"
-        except ValueError:
-            is_valid = False
-        if not is_valid or not re.fullmatch(r"https://[^\s/@?#]+/?", value):
-            raise click.BadParameter(f"'{printable(value)}': write https://HOST or https://HOST:PORT")
-        urls.append(value.rstrip("/"))
-    if len(urls) > MAX_INSTANCES:
-        raise click.BadParameter(f"more than {MAX_INSTANCES:,} instances")
-    return tuple(dict.fromkeys(urls))
 
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -56,7 +33,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
     *("--to", "urls"),
     metavar="URL",
     multiple=True,
-    callback=_urls,
+    callback=urls_of,
     help="Push to the issuers' API of this instance. Repeat for more.",
 )
 @click.option(
@@ -71,15 +48,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
     show_default=True,
     help="Seconds to wait.",
 )
-@click.option(
-    "--token-file",
-    type=click.Path(dir_okay=False, path_type=Path, allow_dash=True),
-    help=f"A file with the token for --to, or with lines of URL and token; - for standard input. "
-    f"Without it: the variable {TOKEN_VARIABLE}.",
-)
-@click.option("--certificate", type=_FILE, help="The client certificate for --to, in PEM format.")
-@click.option("--client-key", type=_FILE, help="The key of --certificate, if it is in another file.")
-@click.option("--ca", type=_FILE, help="Trust only these certificate authorities, instead of the system's.")
+@with_credentials
 @common
 def submit(
     config_path: Path,
@@ -109,14 +78,14 @@ def submit(
     Exit code 4 if a document or an entry is refused; the others are not affected. Exit code 3 if an instance
     cannot be reached. Exit code 1 if an order has not reached the stage of --wait within --timeout.
     """
-    if not urls and (given := [name for name, value in credentials.items() if value is not None]):
-        raise click.UsageError(f"--{given[0].replace('_', '-')} belongs to --to")
+    if not urls:
+        refuse_credentials("--to", credentials)
     documents = [read_signed(file) for file in dict.fromkeys(files)]
     if urls:
         from dnsblock.instances import Goal
 
         goal = Goal(wait or "enforced", timeout)
-        sys.exit(_push(documents, urls, _credentials(**credentials), goal, as_json=as_json))
+        sys.exit(_push(documents, urls, credentials_of(**credentials), goal, as_json=as_json))
     client = client_of(config_path)
     answer = client.submit(documents)
     missed = [] if wait is None else _missed(client, answer["documents"], wait, timeout)
@@ -176,40 +145,6 @@ def _missed(
 
 
 # ------- Other instances -------
-
-
-def _credentials(
-    token_file: Path | None, certificate: Path | None, client_key: Path | None, ca: Path | None
-) -> "Credentials":
-    """The credentials for other instances. Raises `Refused`."""
-    from dnsblock.instances import Credentials
-    from dnsblock.tls import client_context
-
-    if client_key is not None and certificate is None:
-        raise click.UsageError("--client-key belongs to --certificate")
-    tokens = _tokens(token_file)
-    if not tokens and certificate is None:
-        raise click.UsageError(f"needs a token (--token-file, or {TOKEN_VARIABLE}) or a --certificate")
-    return Credentials(client_context(certificate, client_key, ca), tokens)
-
-
-def _tokens(file: Path | None) -> dict[str | None, str]:
-    """The tokens by URL; None: for all others. Raises `Refused`."""
-    if file is None:
-        text = os.environ.get(TOKEN_VARIABLE, "")
-    elif str(file) == "-":
-        text = sys.stdin.read(MAX_TOKENS_BYTES)
-    else:
-        text = read_bytes(file, max_bytes=MAX_TOKENS_BYTES).decode("utf-8", "replace")
-    tokens: dict[str | None, str] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
-        *url, token = line.split() or [""]
-        if len(url) > 1 or not token.isascii():
-            # Never print the line: it contains a token.
-            raise click.UsageError(f"line {number} of the tokens: write a token, or URL and token")
-        if token:
-            tokens[url[0].rstrip("/") if url else None] = token
-    return tokens
 
 
 def _push(
