@@ -68,6 +68,11 @@ restarts: $(VENV)/.tools ## restart RESTARTS=1000 times under half load, and cou
 	DNSBLOCK_RESTARTS=$(RESTARTS) DNSBLOCK_RATE=$(RATE) DNSBLOCK_MOST=$(MOST) $(BIN)/python -m pytest -n 0 -s -k half_load \
 		tests/conformance/test_restart.py
 
+KILLS = 1000
+.PHONY: kills
+kills: $(VENV)/.tools ## kill the daemon KILLS=1000 times while it writes, and look for lost orders
+	DNSBLOCK_KILLS=$(KILLS) $(BIN)/python -m pytest -n 0 -s tests/conformance/test_ledger_faults.py
+
 .PHONY: conformance
 conformance: $(VENV)/.tools ## write docs/conformance.md from the tests
 	$(BIN)/python tests/conformance/table.py

@@ -17,7 +17,7 @@ from typing import Self
 from dnsblock import durable
 from dnsblock.clock import Clock
 from dnsblock.config_ledger import LedgerOptions
-from dnsblock.errors import Problem, Refused
+from dnsblock.errors import Problem, Refused, as_refused
 from dnsblock.orders.checkpoint import Checkpoint, CheckpointFile
 from dnsblock.orders.claims import SECOND_FOLDER_SECONDS, Claim, contradictions, within_seconds
 from dnsblock.orders.ledger import FILE, Content, Ledger, read
@@ -25,6 +25,7 @@ from dnsblock.orders.proof import Signer
 from dnsblock.orders.records import AcceptedRestore, Fact, LostCheckpoint, Position, Record
 from dnsblock.orders.transparency.folder import NAME, CheckpointFolder
 from dnsblock.orders.transparency.instance import Instance
+from dnsblock.orders.transparency.merkle import EMPTY_ROOT
 from dnsblock.principal import Principal
 
 COPY = "acknowledged.jsonl"
@@ -120,6 +121,7 @@ class Book:
         if not self._reasons(own, signed):
             self._start_clock(content)
             if not self._real.is_read_only:
+                self._begin()
                 self._renew_copy()
             return
         served = self._acknowledged(own, signed)
@@ -128,6 +130,14 @@ class Book:
         )
         self.ledger = Ledger(self._folder, served, file=None, lock=None)
         self._start_clock(content)
+
+    def _begin(self) -> None:
+        """Writes a checkpoint before the first record: from now on, its absence means that it was lost."""
+        if self.checkpoint.content is None:
+            try:
+                self.checkpoint.keep(Checkpoint(Position(0, None), EMPTY_ROOT))
+            except OSError as err:
+                raise as_refused(err) from err
 
     def _contradictions(self, second: Path | None) -> list[Claim]:
         """The signed checkpoints that the ledger does not extend."""

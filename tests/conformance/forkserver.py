@@ -22,16 +22,21 @@ LARGEST = 1 << 17  # bytes of a request: arguments and environment
 # ------- In the tests ---------------------------------------------------------------
 
 
+PRELOAD = "FORK_SERVER_PRELOAD"  # in the environment of a program: a library for its fork server
+
+
 @cache
-def _start() -> tuple[socket.socket, subprocess.Popen]:
-    """Starts the fork server of this process, whose programs become children of this process.
+def _start(library: str | None) -> tuple[socket.socket, subprocess.Popen]:
+    """Starts a fork server of this process, whose programs become children of this process.
 
     The cache keeps the process, too: one that runs and that nobody refers to is a ResourceWarning.
     """
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     command = [sys.executable, "-P", __file__, str(theirs.fileno())]
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
+    environment = os.environ if library is None else os.environ | {"LD_PRELOAD": library}
+    given = {"stdin": subprocess.DEVNULL, "pass_fds": [theirs.fileno()], "env": environment}
+    process = subprocess.Popen(command, **given)
     theirs.close()
     return ours, process
 
@@ -50,7 +55,7 @@ class ForkedProgram(subprocess.Popen):
             "environment": environment,
             "folder": os.getcwd(),
         }
-        server, _ = _start()
+        server, _ = _start(environment.get(PRELOAD))
         try:
             socket.send_fds(server, [json.dumps(request).encode()], descriptors)
             self.pid = int(server.recv(64))

@@ -19,7 +19,7 @@ from dnsblock.client import Client, SignedFile
 
 from .asking import SINKHOLE4, SINKHOLE6, TIMEOUT, Asking, assert_silent, is_forwarded, is_sinkholed
 from .clients import Metrics, Said
-from .forkserver import ForkedProgram
+from .forkserver import PRELOAD, ForkedProgram
 from .orders import ISSUER, as_yaml
 from .tools import dnsblock, wait_for
 
@@ -111,6 +111,17 @@ class Subject(Asking):
 
     def launch(self, within: float = 120.0, meanwhile: Callable[[], bool] | None = None) -> dict:
         """`meanwhile` is called again and again until it is true, before the daemon says that it is ready."""
+        self.launch_only()
+        if meanwhile is not None:
+            wait_for(meanwhile, "what was to be done before ready")
+        self.ready = json.loads(self._first_line(within))
+        if self.ready.get("event") != "ready":
+            pytest.fail(f"dnsblock serve: exit code {self.process.wait(60)}; stderr:\n{self.stderr()}")
+        self.ports = {6 if place.startswith("[") else 4: _port(place) for place in self.ready["listening"]}
+        return self.ready
+
+    def launch_only(self) -> subprocess.Popen[bytes]:
+        """Starts the daemon, and does not wait until it is ready."""
         with self.stderr_path.open("ab") as stderr:
             self.process = self._popen(
                 ["serve", "-c", str(self.config_path), "--json"],
@@ -120,17 +131,13 @@ class Subject(Asking):
                 bufsize=0,
                 pass_fds=self.pass_fds,
             )
-        if meanwhile is not None:
-            wait_for(meanwhile, "what was to be done before ready")
-        self.ready = json.loads(self._first_line(within))
-        if self.ready.get("event") != "ready":
-            pytest.fail(f"dnsblock serve: exit code {self.process.wait(60)}; stderr:\n{self.stderr()}")
-        self.ports = {6 if place.startswith("[") else 4: _port(place) for place in self.ready["listening"]}
-        return self.ready
+        return self.process
 
     def _popen(self, arguments: list[str], **options: object) -> subprocess.Popen:
         """Starts `dnsblock`; what a fork cannot have, such as LD_PRELOAD, takes an execution."""
-        is_executed = self.is_executed or self.environment or self.under or self.pass_fds
+        is_preloaded = PRELOAD in self.environment
+        is_executed = self.is_executed or (self.environment and not is_preloaded)
+        is_executed = is_executed or self.under or self.pass_fds
         kind = subprocess.Popen if is_executed else ForkedProgram
         return kind([*self.under, dnsblock(), *arguments], env=os.environ | self.environment, **options)
 
