@@ -7,43 +7,69 @@ targets that do not exist are ignored.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import get_args
 
 from hypothesis import strategies as st
 
 from dnsblock.orders.facts import Activated, Annulment, Approval, Expired, Judged, Lifted, Verified
-from dnsblock.orders.order import BLOCKS, ENDS, LIFTS, Entry, Order, Target, TargetEntry
+from dnsblock.orders.order import BLOCKS, ENDS, LIFTS, Annulled, Entry, Order, Target, TargetEntry
 from dnsblock.orders.orders import EMPTY, Orders, fold
 from dnsblock.orders.records import Fact, Record
 from dnsblock.orders.schema import Action, Match, Statement
 from dnsblock.orders.verdict import EntryVerdict, Judgement, Release, Signed
-from dnsblock.principal import Principal
+from dnsblock.principal import DAEMON, Principal
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 LAST = 30  # hours: after the last event of any of these ledgers
-NAMES = ("a.example", "b.example", "c.example")
+NAMES = ("a.example", "b.example")
 ALICE = Principal("local", 1000, "alice")
 MAY_END = {
     "unblock": {"block", "supersede"},
     "revoke": {"block", "supersede", "exempt", "notice"},
     "supersede": {"block", "supersede"},
 }
+MATCHES: list[Match] = ["subtree", "subtree", "exact", "below"]
 ENTRIES = st.lists(
-    st.builds(Entry, st.sampled_from(NAMES), st.sampled_from(get_args(Match))),
+    st.builds(Entry, st.sampled_from(NAMES), st.sampled_from(MATCHES)),
     min_size=1,
     max_size=3,
     unique=True,
 ).map(tuple)
 WANTED = st.none() | st.lists(
-    st.builds(TargetEntry, st.sampled_from(NAMES), st.none() | st.sampled_from(get_args(Match))),
+    st.builds(TargetEntry, st.sampled_from(NAMES), st.none() | st.sampled_from(MATCHES)),
     min_size=1,
     max_size=2,
     unique=True,
 ).map(tuple)
-ACTIONS: list[Action] = [
-    *("block", "block", "block", "unblock", "unblock", "exempt"),
-    *("revoke", "supersede", "supersede", "notice", "snapshot"),
+# Few kinds of orders in one ledger, so that these affect each other.
+ACTIONS: list[list[Action]] = [
+    ["block", "unblock"],
+    ["block", "supersede"],
+    ["block", "block", "supersede", "unblock"],
+    ["exempt", "revoke", "block"],
+    ["notice", "block", "revoke"],
+    ["block", "unblock", "exempt", "revoke", "supersede", "notice", "snapshot"],
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What happens in a ledger."""
+
+    actions: Sequence[Action]
+    is_numbered: bool
+    has_guards: bool
+    has_flaggers: bool
+    later: Sequence[str]  # what happens to accepted orders
+
+
+KINDS = st.builds(
+    Kind,
+    st.sampled_from(ACTIONS),
+    st.booleans(),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from([["sign"], ["annul"], ["approve"], ["annul", "approve", "sign", "event"]]),
+)
 
 
 def hour(number: float) -> datetime:
@@ -56,11 +82,11 @@ def ledgers(draw: st.DrawFn, issuers: Sequence[str] = ("a",), most: int = 9) -> 
     records: list[Record] = []
     orders = EMPTY
     now = 0
-    is_numbered = {issuer: draw(st.booleans()) for issuer in issuers}
+    kinds = {issuer: draw(KINDS) for issuer in issuers}
     for place in range(draw(st.integers(1, most))):
         now += draw(st.integers(0, 2))
         issuer = draw(st.sampled_from(issuers))
-        facts = draw(_facts(place, now, issuer, orders, is_numbered[issuer]))
+        facts = draw(_facts(place, now, issuer, orders, kinds[issuer]))
         new = [Record(len(records) + n, hour(now), ALICE, fact) for n, fact in enumerate(facts, 1)]
         records += new
         orders = fold(new, orders)
@@ -69,13 +95,13 @@ def ledgers(draw: st.DrawFn, issuers: Sequence[str] = ("a",), most: int = 9) -> 
 
 @st.composite
 def _facts(
-    draw: st.DrawFn, place: int, now: int, issuer: str, orders: Orders, is_numbered: bool
+    draw: st.DrawFn, place: int, now: int, issuer: str, orders: Orders, kind: Kind
 ) -> list[Fact]:
     own = [order for order in orders.of(issuer).orders if order.annulled is None]
-    what = draw(st.sampled_from(["order"] * 7 + (["annul", "approve", "sign", "event"] if own else [])))
+    what = draw(st.sampled_from(["order", "order", *kind.later] if own else ["order"]))
     if what == "order":
-        order = draw(_orders(place, now, issuer, orders, is_numbered))
-        judgement = draw(_judgements(order, orders))
+        order = draw(_orders(place, issuer, orders, kind))
+        judgement = draw(_judgements(order, orders, kind))
         return [order, Judged(issuer, order.order_id, order.sha256, judgement)]
     order = draw(st.sampled_from(own))
     facts = (issuer, order.order_id)
@@ -83,9 +109,14 @@ def _facts(
         case "annul":
             return [Annulment(*facts, "wrong")]
         case "approve":
-            indexes = st.integers(0, max(0, len(order.entries) - 1))
-            some = draw(st.none() | st.lists(indexes, min_size=1, unique=True).map(tuple))
-            return [] if order.judgement.is_proposed else [Approval(*facts, some, "checked")]
+            held = sorted({one.index for one in order.judgement.held})
+            standing = orders.of(issuer).lives[order.sha256].standing
+            is_held = standing is not None and standing.state == "held"
+            if order.judgement.is_proposed or not (held or is_held):
+                return []
+            indexes = st.lists(st.sampled_from(held), min_size=1, unique=True) if held else st.none()
+            some = draw(st.none() | indexes)
+            return [Approval(*facts, None if some is None else tuple(sorted(some)), "checked")]
         case "sign":
             before = order.judgement
             left = tuple(one for one in before.verdicts if one.verdict == "refused" or draw(st.booleans()))
@@ -93,32 +124,27 @@ def _facts(
             signers = (*before.signers, Signed(f"officer-{place}", f"SHA256:{place}", "ssh-ed25519"))
             judgement = Judgement(signers, is_proposed=is_proposed, ignored=before.ignored)
             return [Judged(*facts, order.sha256, judgement.with_verdicts(left))]
-    kind = draw(st.sampled_from([Activated, Lifted, Expired, Verified]))
-    return [Verified(*facts, ("192.0.2.1:53",)) if kind is Verified else kind(*facts, 1, 7)]
+    event = draw(st.sampled_from([Activated, Lifted, Expired, Verified]))
+    return [Verified(*facts, ("192.0.2.1:53",)) if event is Verified else event(*facts, 1, 7)]
 
 
 @st.composite
-def _orders(draw: st.DrawFn, place: int, now: int, issuer: str, orders: Orders, is_numbered: bool) -> Order:
+def _orders(draw: st.DrawFn, place: int, issuer: str, orders: Orders, kind: Kind) -> Order:
     own = orders.of(issuer)
     free = [one for one in "uvwxyz123456789" if own.order(one) is None]
-    action = draw(st.sampled_from(ACTIONS))
+    action = draw(st.sampled_from(kind.actions))
     is_lifting = action in LIFTS
-    has_seq = (
-        is_numbered if not is_lifting else draw(st.sampled_from([is_numbered, is_numbered, True, False]))
-    )
+    has_seq = kind.is_numbered if not is_lifting else draw(st.sampled_from([kind.is_numbered] * 3 + [True]))
     taken = () if is_lifting else own.chain.followed
-    seq = (
-        draw(st.sampled_from([one for one in (1, 2, 3, 4, 5) if one not in taken] or [9]))
-        if has_seq
-        else None
-    )
+    seq = draw(st.sampled_from([one for one in (1, 2, 3, 4, 5) if one not in taken] or [9])) if has_seq else None
     before = [one.sha256 for one in own.orders if seq and one.seq == seq - 1]
-    starts = draw(st.integers(0, 12))
+    starts = draw(st.sampled_from([0, 0, 0, 1, 2, 3, 5, 8, 12]))
     expires = draw(st.sampled_from([None, hour(starts + 1), hour(starts + 4)]))
     notices = [one.order_id for one in own.orders if one.action == "notice" and one.annulled is None]
     notice = draw(st.sampled_from([None, *notices])) if action == "block" else None
     has_entries = action not in ("unblock", "revoke", "snapshot") and (notice is None or draw(st.booleans()))
-    target = st.builds(Target, st.sampled_from([one.order_id for one in own.orders] + list("uvwxyz")), WANTED)
+    aimed = [one.order_id for one in own.orders if one.action in MAY_END.get(action, ())]
+    target = st.builds(Target, st.sampled_from([*aimed * 3, *"uvwxyz"]), WANTED)
     targets = st.lists(target, min_size=1, max_size=2, unique_by=lambda one: one.order_id)
     order_id = draw(st.sampled_from(free))
     return Order(
@@ -142,14 +168,14 @@ def _orders(draw: st.DrawFn, place: int, now: int, issuer: str, orders: Orders, 
 
 
 @st.composite
-def _judgements(draw: st.DrawFn, order: Order, orders: Orders) -> Judgement:
+def _judgements(draw: st.DrawFn, order: Order, orders: Orders, kind: Kind) -> Judgement:
     own = orders.of(order.issuer)
     verdict = st.sampled_from([None, None, None, "held", "held", "refused"])
     notice = None if order.notice is None or order.entries else own.order(order.notice)
     entries = order.entries if notice is None else notice.entries
     found = [
         EntryVerdict(index, one, "GUARD", "a guard")
-        for index in range(len(entries) if order.action in BLOCKS | {"notice"} else 0)
+        for index in range(len(entries) if kind.has_guards and order.action in BLOCKS | {"notice"} else 0)
         if (one := draw(verdict)) is not None
     ]
     if len(found) == len(entries) and all(one.verdict == "refused" for one in found):
@@ -162,8 +188,8 @@ def _judgements(draw: st.DrawFn, order: Order, orders: Orders) -> Judgement:
         or (target.order_id not in known and not _is_after_gap(order, orders))
         or (target.order_id in known and known[target.order_id].action not in MAY_END[order.action])
     )
-    may_be_proposed = order.action in BLOCKS | {"exempt", "notice"}
-    is_proposed = may_be_proposed and draw(st.sampled_from([False, False, False, True]))
+    may_be_proposed = kind.has_flaggers and order.action in BLOCKS | {"exempt", "notice"}
+    is_proposed = may_be_proposed and draw(st.sampled_from([False, True]))
     return Judgement(is_proposed=is_proposed, ignored=ignored).with_verdicts(found)
 
 
@@ -195,9 +221,7 @@ class Known:
         free: set[int] = set()
         for release in self.judgement.releases:
             free |= set(range(10)) if release.entries is None else set(release.entries)
-        return {
-            one.index for one in self.judgement.verdicts if one.verdict == "refused" or one.index not in free
-        }
+        return {one.index for one in self.judgement.verdicts if one.verdict == "refused" or one.index not in free}
 
 
 def replayed(records: Iterable[Record]) -> list[Known]:
