@@ -42,22 +42,26 @@ def urls_of(_: click.Context, __: click.Parameter, values: Iterable[str]) -> tup
 
 def with_credentials(command: Command) -> Command:
     """Adds the options of `credentials_of`."""
-    command = click.option(
-        "--ca", type=_FILE, help="Trust only these certificate authorities, instead of the system's."
-    )(command)
-    command = click.option(
-        "--client-key", type=_FILE, help="The key of --certificate, if it is in another file."
-    )(command)
-    command = click.option(
-        "--certificate", type=_FILE, help="The client certificate for other instances, in PEM format."
-    )(command)
-    command = click.option(
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+_OPTIONS = (
+    click.option(
         "--token-file",
         type=click.Path(dir_okay=False, path_type=Path, allow_dash=True),
-        help=f"A file with the token for other instances, or with lines of URL and token; - for standard input. "
+        help="A file with the token for other instances, or with lines of URL and token; - for standard input. "
         f"Without it: the variable {TOKEN_VARIABLE}.",
-    )(command)
-    return command
+    ),
+    click.option(
+        "--certificate", type=_FILE, help="The client certificate for other instances, in PEM format."
+    ),
+    click.option("--client-key", type=_FILE, help="The key of --certificate, if it is in another file."),
+    click.option(
+        "--ca", type=_FILE, help="Trust only these certificate authorities, instead of the system's."
+    ),
+)
 
 
 def refuse_credentials(option: str, credentials: Mapping[str, Path | None]) -> None:
