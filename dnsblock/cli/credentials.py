@@ -51,8 +51,8 @@ _OPTIONS = (
     click.option(
         "--token-file",
         type=click.Path(dir_okay=False, path_type=Path, allow_dash=True),
-        help="A file with the token for other instances, or with lines of URL and token; - for standard input. "
-        f"Without it: the variable {TOKEN_VARIABLE}.",
+        help="A file with the token for other instances, or with lines of URL and token; - for standard "
+        f"input. Without it: the variable {TOKEN_VARIABLE}.",
     ),
     click.option(
         "--certificate", type=_FILE, help="The client certificate for other instances, in PEM format."

@@ -11,12 +11,12 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import strategies as st
 
 from dnsblock.orders.facts import Activated, Annulment, Approval, Expired, Judged, Lifted, Verified
-from dnsblock.orders.order import BLOCKS, ENDS, LIFTS, Annulled, Entry, Order, Target, TargetEntry
+from dnsblock.orders.order import BLOCKS, ENDS, LIFTS, Entry, Order, Target, TargetEntry
 from dnsblock.orders.orders import EMPTY, Orders, fold
 from dnsblock.orders.records import Fact, Record
 from dnsblock.orders.schema import Action, Match, Statement
 from dnsblock.orders.verdict import EntryVerdict, Judgement, Release, Signed
-from dnsblock.principal import DAEMON, Principal
+from dnsblock.principal import Principal
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 LAST = 30  # hours: after the last event of any of these ledgers
