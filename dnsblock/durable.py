@@ -1,5 +1,6 @@
 """Atomic, fsynced writes: after a crash or on a full disk a file has its old content or its new one."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -20,10 +21,23 @@ def write(path: Path, data: bytes, *, mode: int = 0o600, replaces: bool = True) 
         if replaces:
             partial.replace(path)
         else:
-            path.hardlink_to(partial)  # never over another file
+            _give_name(partial, path)
     finally:
         partial.unlink(missing_ok=True)  # frees the space on a full disk
     sync_folder(path.parent)
+
+
+def _give_name(partial: Path, path: Path) -> None:
+    """Gives a complete file its name, never instead of another file. Raises `FileExistsError`."""
+    try:
+        path.hardlink_to(partial)
+    except OSError as err:
+        # Memory sticks (FAT) and some network file systems have no hard links.
+        if err.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
+            raise
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from err
+        partial.replace(path)
 
 
 def sync_folder(folder: Path) -> None:

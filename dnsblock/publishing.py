@@ -130,7 +130,6 @@ class Publisher:
         self.has_published = asyncio.Event()  # wakes the task that waits for the next scheduled change
         self.is_stopping = False
         self.may_have_orders = asyncio.Event()  # wakes the task that compares status statements
-        self.may_have_orders.set()
         self._engine, self._observer = engine, observer
         self._take_over, self._http_endpoints = take_over, http_endpoints
         self.rules = started.draft.rules

@@ -69,9 +69,12 @@ def _alone(documents: Sequence[SignedFile]) -> list[dict[str, Any]]:
 
 
 def _is_bad(trial: dict[str, Any]) -> bool:
+    """Whether something is refused, or waits for an earlier order. A repeated name counts once."""
     document = trial["document"]
+    repeated = sum(entry["code"] == "DUPLICATE" for entry in document["entry_verdicts"])
+    is_refused = document["verdict"] == "refused" or document["refused"] > repeated
     is_waiting = document["state"] == "held" and document["held"] < max(document["entries"], 1)
-    return bool(document["verdict"] == "refused" or document["refused"] or is_waiting)
+    return bool(is_refused or is_waiting)
 
 
 def _print(trial: dict[str, Any], zone: str) -> None:

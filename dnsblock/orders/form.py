@@ -164,6 +164,8 @@ def filled(form: Form, names: Sequence[ReadName], zone: tzinfo, now: datetime) -
         targets=_targets(own, names if is_ending else ()),
         entries=() if is_ending else tuple(one.entry for one in names),
     )
+    if action == "revoke" and names:
+        own.wrong("names", form.get("names") or "", "revoke ends whole orders: leave it out, or use unblock")
     if action == "snapshot":
         own.time("valid_until")
         if order.effective_at is not None:

@@ -151,11 +151,11 @@ class Statements:
         self._found = found
 
     async def run(self, orders: Callable[[], Orders], changed: asyncio.Event) -> None:
-        """Updates whenever orders may have changed, until cancelled."""
+        """Updates now and whenever orders may have changed, until cancelled."""
         while True:
-            await changed.wait()
             changed.clear()
             await asyncio.to_thread(self.update, orders())
+            await changed.wait()
 
     def of(self, issuer: str) -> Comparison | None:
         """The comparison of an issuer's last statement; None if it has made none."""

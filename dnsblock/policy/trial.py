@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, TypedDict
 
 from dnsblock._engine import Snapshot
-from dnsblock.errors import Refused, printable
+from dnsblock.errors import Refused
 from dnsblock.orders.authority import authority_of
 from dnsblock.orders.conflicts import Together
 from dnsblock.orders.context import Context
@@ -64,8 +64,8 @@ def try_documents(
     after = known.with_all(examined.intake.signed).plus(examined.intake.new)
     then = policy_at(policy, after, context.now, config)
     found: list[Trial] = []
-    for verdict in verdicts(examined, known, after, then, config, sees=sees):
-        one = next(one for one in documents if printable(one.file) == verdict["file"])
+    judgements = verdicts(examined, known, after, then, config, sees=sees)
+    for one, verdict in zip(documents, judgements, strict=True):
         order = examined.orders.get(one.file)
         judged = None if order is None else after.by_digest.get(order.sha256)
         effect = None

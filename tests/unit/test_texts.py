@@ -25,9 +25,12 @@ def literals(file: str) -> set[str]:
 
 
 def said(file: str) -> set[str]:
-    """The texts that are given to `say` directly."""
+    """The texts that are given to `say`, directly or by a variable."""
     found = set()
     for node in ast.walk(ast.parse((CLI / file).read_text())):
+        names = [getattr(target, "id", "") for target in getattr(node, "targets", [])]
+        if {"text", "question"} & set(names) and isinstance(node.value, ast.Constant):
+            found.add(node.value.value)
         if isinstance(node, ast.Call) and isinstance(node.args[0] if node.args else None, ast.Constant):
             name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             if name == "say":

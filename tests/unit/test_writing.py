@@ -1,5 +1,6 @@
 """Order documents that `order new` writes (dnsblock/orders/writing.py, names_file.py, form.py)."""
 
+import errno
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dnsblock import durable
 from dnsblock.errors import Refused
 from dnsblock.orders.form import file_name, filled, local_time, missing
 from dnsblock.orders.names_file import read_lines, read_names
@@ -174,6 +176,11 @@ def test_names_of_several_orders_cannot_be_lifted_in_one_document():
     assert "one order" in reasons(action="unblock", lifts=("B-1", "B-2"))["--lifts"]
 
 
+def test_a_revocation_has_no_names():
+    """It ends whole orders; with names, the clerk means an unblock."""
+    assert "use unblock" in reasons(action="revoke", lifts=("B-1",))["--names"]
+
+
 def test_a_lifting_names_a_match_only_if_one_was_written():
     """Without a match, all entries with the name are lifted."""
     order = make(("t.me", "a.example exact"), action="unblock", lifts=("B-1",))
@@ -291,3 +298,24 @@ def test_every_text_is_read_as_it_was_written(
     assert read.subject is not None
     assert (read.subject.name, read.subject.contact) == (four, five)
     assert [(entry.name, entry.match) for entry in read.entries] == own
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_file_is_written_once_where_there_are_no_hard_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_there: bool
+):
+    """A memory stick with FAT, on which a clerk carries the order; no test machine has one."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "no hard links")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    path = tmp_path / "order.yaml"
+    if not is_there:
+        durable.write(path, b"new", replaces=False)
+        assert path.read_bytes() == b"new"
+        return
+    path.write_bytes(b"old")
+    with pytest.raises(FileExistsError):
+        durable.write(path, b"new", replaces=False)
+    assert [(one.name, one.read_bytes()) for one in tmp_path.iterdir()] == [("order.yaml", b"old")]
