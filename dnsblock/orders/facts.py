@@ -34,15 +34,18 @@ class Judged:
     def applied_to(self, order: Order, at: datetime, by: Principal) -> Order:
         """The order with this judgement, recorded at a time. Earlier releases still apply."""
         before, now = order.judgement, self.judgement
+        refused = order.refused
+        if now.ignored or now.unknown:
+            readable = (one for one in refused if not one.code.startswith("UNKNOWN"))
+            refused = (*readable, *_refused_targets(now))
         if before == ACCEPTED:  # the first judgement
-            return replace(order, judgement=now, received_at=order.received_at or at)
+            received_at = order.received_at or at
+            return replace(order, judgement=now, received_at=received_at, refused=refused)
         releases = before.releases
         if freed := tuple(sorted(before.idle - now.idle)):
             releases = (*releases, Release(at, by, "more signatures", freed))
         approved_at = at if before.is_proposed and not now.is_proposed else before.approved_at
         whole = replace(now, releases=releases, passes_gap=before.passes_gap, approved_at=approved_at)
-        readable = (one for one in order.refused if not one.code.startswith("UNKNOWN"))
-        refused = (*readable, *_refused_targets(now))
         return replace(order, judgement=whole.with_verdicts(now.verdicts), refused=refused)
 
     def as_json(self) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from dnsblock.orders.records import (
     end_of_record,
 )
 from dnsblock.orders.transparency.merkle import Tree
+from dnsblock.orders.verdict import ACCEPTED
 from dnsblock.principal import Principal
 
 FILE = "ledger.jsonl"
@@ -204,7 +205,7 @@ class Ledger:
                 last = hashlib.sha256(line).hexdigest()
                 hashes.append(last)
                 lines.append(line)
-                cached = replace(fact.own, source=None) if isinstance(fact, Order) else fact
+                cached = _as_received(fact) if isinstance(fact, Order) else fact
                 added.append(Record(n, at, by, cached))
                 if isinstance(cached, Order) and self._parsed is not None:
                     self._parsed.put(cached)
@@ -426,6 +427,12 @@ def _lock(folder: Path) -> int:
         reason = "another dnsblock is using this state folder: stop it, or give this one its own `state`"
         raise Refused([Problem(str(folder), None, "", reason)]) from err
     return lock
+
+
+def _as_received(order: Order) -> Order:
+    """The order as it is read from its record: without what other records say about it."""
+    refused = tuple(one for one in order.refused if not one.code.startswith("UNKNOWN"))
+    return replace(order.own, source=None, judgement=ACCEPTED, refused=refused)
 
 
 def _store_entries(folder: Path, order: Order) -> None:

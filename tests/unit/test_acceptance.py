@@ -1,11 +1,12 @@
 """Nothing is enforced beyond what was ordered and accepted, whatever comes later, and after a restart."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from .helpers import block, document, unblock
-from .registry import Registry, codes
+from .registry import BEGIN, Registry, codes
 
 FLAGGER = {"may": ["propose"]}
 
@@ -113,3 +114,21 @@ def test_a_block_has_the_entries_of_the_notice_that_has_the_number_when_it_comes
     registry.submit(document("n-1", "notice", entries=["right.example"]))
     registry.submit(block("b-1", notice="n-1"))
     assert registry.in_force() == ["right.example of b-1"]
+
+
+# ------- Memory and file -------
+
+
+@pytest.mark.parametrize("names", [["t.example"], ["t.example", "t.me"], ["t.example", "co.id"]])
+def test_the_ledger_in_memory_says_what_its_file_says(registry: Registry, names: list[str]):
+    """When the order was accepted, and which entries are held, refused or cannot be read."""
+    registry.submit(block("b-0", "u.example"))
+    registry.submit(block("b-1", *names, "not a name"))
+    lifted = "{order_id: b-0, entries: [u.example, v.example]}"
+    registry.submit(document("s-1", "supersede", entries=["t.me", "w.example"], targets=[lifted]))
+    both = [{one.order_id: one for one in orders} for orders in (registry.orders, registry.restarted())]
+    assert [replace(one, file="") for one in both[0].values()] == [
+        replace(one, file="") for one in both[1].values()
+    ]
+    assert [one.judgement for one in both[0].values()] == [one.judgement for one in both[1].values()]
+    assert both[0]["b-1"].received_at == BEGIN.replace(second=1)
