@@ -186,8 +186,8 @@ def prove(config_path: Path, as_json: bool, order_id: str, issuer: str | None, o
 def key(config_path: Path, as_json: bool) -> None:
     """Print the public key of this instance. No daemon is needed.
 
-    Others verify receipts with the first line (ssh-keygen), and checkpoints with the second one (witnesses,
-    and tools for signed notes).
+    Others verify receipts with the first line, which is one of an allowed_signers file of OpenSSH, and
+    checkpoints with the second one (witnesses, and tools for signed notes).
     """
     from dnsblock.policy.log_report import instance_of
 
@@ -201,7 +201,7 @@ def key(config_path: Path, as_json: bool) -> None:
             )
         )
     else:
-        click.echo(openssh)
+        click.echo(instance.signers_line)
         click.echo(note)
 
 

@@ -99,7 +99,8 @@ def test_the_key_is_made_at_the_first_startup_and_stays(subject: Subject):
     ).stdout
     assert printed.split()[1] == key["openssh"].split()[1]
     said = subject.cli("log key", as_json=False)
-    assert said.stdout.splitlines() == [key["openssh"], key["note"]]
+    kind, public, origin = key["openssh"].split()
+    assert said.stdout.splitlines() == [f"{origin} {kind} {public}", key["note"]]
     subject.restart()
     assert (path.read_bytes(), subject.cli("log key").json) == (data, key)
 

@@ -69,6 +69,11 @@ class Instance:
         """The public key as a line of OpenSSH, to verify receipts."""
         return self.key.public_key.line(self.origin)
 
+    @property
+    def signers_line(self) -> str:
+        """The public key as a line of an allowed_signers file, for `ssh-keygen -Y verify`."""
+        return f"{self.origin} {self.key.public_key.line('')}".rstrip()
+
 
 def identifier(public: bytes) -> str:
     """See `Instance.identifier`."""
