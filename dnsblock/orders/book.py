@@ -133,11 +133,12 @@ class Book:
 
     def _begin(self) -> None:
         """Writes a checkpoint before the first record: from now on, its absence means that it was lost."""
-        if self.checkpoint.content is None:
-            try:
+        try:
+            self.notes.path.mkdir(mode=0o700, exist_ok=True)
+            if self.checkpoint.content is None:
                 self.checkpoint.keep(Checkpoint(Position(0, None), EMPTY_ROOT))
-            except OSError as err:
-                raise as_refused(err) from err
+        except OSError as err:
+            raise as_refused(err) from err
 
     def _contradictions(self, second: Path | None) -> list[Claim]:
         """The signed checkpoints that the ledger does not extend."""

@@ -24,7 +24,7 @@ from .orders import as_yaml, block
 from .tools import wait_for
 from .upstreams import StubUpstream
 
-# `make kills` sets this, and then every call of a startup is met, not every seventh: most of them are of SQLite.
+# `make kills` sets this. Then every call of a startup is met, not every seventh: most are of SQLite.
 KILLS = int(os.environ.get("DNSBLOCK_KILLS", "0"))
 STRIDE = 1 if KILLS else 7
 
