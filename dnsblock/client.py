@@ -141,9 +141,10 @@ class Client:
         """The progress of work in the background."""
         return self._ask("GET", "/v1/work")
 
-    def why(self, name: str, at: str | None = None) -> dict[str, Any]:
-        """Explains why a name is or is not blocked, optionally at another time."""
-        params = {"name": name} if at is None else {"name": name, "at": at}
+    def why(self, name: str, at: str | None = None, known_at: str | None = None) -> dict[str, Any]:
+        """Explains why a name is or is not blocked, optionally at another time, as known at a time."""
+        asked = {"name": name, "at": at, "known_at": known_at}
+        params = {key: value for key, value in asked.items() if value is not None}
         return self._ask("GET", "/v1/why", params=params, timeout=LONG_TIMEOUT_SECONDS)
 
     def sources(self) -> dict[str, Any]:

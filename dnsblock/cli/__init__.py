@@ -28,8 +28,8 @@ from dnsblock.cli.probe import probe
 from dnsblock.cli.progress import reading, working
 from dnsblock.cli.published import partly, print_published
 from dnsblock.cli.receipt import receipt
-from dnsblock.errors import Exit, Problem, printable, shown
-from dnsblock.times import moment
+from dnsblock.cli.why import why
+from dnsblock.errors import Exit, Problem, printable
 
 if TYPE_CHECKING:
     from dnsblock.daemon import Daemon
@@ -178,7 +178,7 @@ def _print_startup(checked: "Checked", config_path: Path) -> None:
         click.echo(f"{problems} do not prevent that: see `dnsblock check -c {config_path}`", err=True)
 
 
-# ------- reload, status, why -------
+# ------- reload, status -------
 
 
 @main.command(epilog=EXIT_CODES)
@@ -343,86 +343,6 @@ def _milliseconds(time: float | None) -> str:
     return "-" if time is None else f"{time:.3g} ms"
 
 
-@main.command(epilog=EXIT_CODES)
-@click.argument("name")
-@click.option(
-    "--at",
-    metavar="TIME",
-    help="Explain another time (RFC 3339, or a time in the configured time_zone, such as 2017-08-10 10:46).",
-)
-@common
-def why(config_path: Path, as_json: bool, name: str, at: str | None) -> None:
-    """Explain why NAME is or is not blocked: zone, order, entry, and other matching entries.
-
-    If NAME is an IP address, this explains how responses with that address are treated.
-
-    With --at, it explains another time. For the past, it uses today's zones with the orders and lists of that
-    time. For the future, it uses what is scheduled now.
-
-    Exit code 0 if the name is blocked, 1 if it is not.
-    """
-    from dnsblock.names import NameRefused, address, canonical
-
-    try:
-        asked = canonical(name) if address(name) is None else name
-    except NameRefused as err:
-        raise click.BadParameter(str(err), param_hint="NAME") from err
-    if at is not None:
-        _check_time(at)
-    answer = client_of(config_path).why(asked, at)
-    if as_json:
-        click.echo(json.dumps(answer, ensure_ascii=False))
-    else:
-        _print_why(answer)
-    sys.exit(Exit.DONE if answer["verdict"] == "blocked" else Exit.NO)
-
-
-def _check_time(at: str) -> None:
-    try:
-        moment(at)
-    except ValueError as err:
-        reason = (
-            f"'{shown(at)}' is not a time of the years 1 to 9999 in UTC: "
-            "write it as 2017-08-10T10:46:00+07:00, or 2017-08-10 10:46"
-        )
-        raise click.BadParameter(reason, param_hint="--at") from err
-
-
-def _print_why(answer: dict[str, Any]) -> None:
-    decided = answer["decided_by"]
-    source, at = f"serial {answer['serial']}", ""
-    if "at" in answer:
-        at = f" at {local_time(answer['at'], answer['time_zone'])}"
-        source = "as scheduled today" if answer["is_scheduled"] else source
-    click.echo(f"{answer['name']}: {answer['verdict']}{at} ({source})")
-    if decided is not None:
-        of_list = "an exception of its list" if decided["is_exception"] else "a list"
-        by = f"order {', '.join(decided['orders'])}" if decided["orders"] else of_list
-        covers = {
-            "exact": "only this name",
-            "subtree": "this name and all names below it",
-            "below": "all names below it",
-            "prefix": "responses with these addresses",
-        }
-        click.echo(f"  by zone {decided['zone']}, {by}")
-        click.echo(f"  entry {decided['entry']} ({decided['match']}: {covers[decided['match']]})")
-        click.echo(f"  action {decided['action']}")
-    if decided != (over_tcp := answer["decided_over_tcp_by"]):
-        by = f" by zone {over_tcp['zone']}, action {over_tcp['action']}" if over_tcp is not None else ""
-        click.echo(f"  over TCP: {answer['verdict_over_tcp']}{by}")
-    others = [entry for entry in answer["covering"] if not entry["decides"]]
-    if others:
-        click.echo("also matches:")
-        rows = [
-            [e["zone"], e["mode"], e["entry"], e["match"], e["action"], ", ".join(e["orders"])]
-            for e in others
-        ]
-        print_table(["zone", "mode", "entry", "match", "action", "orders"], rows)
-    lists.print_scheduled(answer)
-    for note in answer.get("notes", []):
-        click.echo(f"note: {printable(note)}")
-
-
 # ------- cache -------
 
 
@@ -469,6 +389,7 @@ for command in (
     lists.diff,
     lists.history,
     lists.rollback,
+    why,
 ):
     main.add_command(command)
 order.add_command(receipt)

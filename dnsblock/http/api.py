@@ -38,7 +38,9 @@ from dnsblock.http.probes import probe_routes
 from dnsblock.http.receipts import receipt_routes
 from dnsblock.http.submissions import Limits
 from dnsblock.names import NameRefused, address, canonical
+from dnsblock.orders.known import about
 from dnsblock.orders.state import OrderState
+from dnsblock.policy.past import not_enforced, suffixes
 
 
 class Why(BaseModel):
@@ -46,6 +48,7 @@ class Why(BaseModel):
 
     name: Annotated[str, Field(max_length=1024)]
     at: Annotated[str, Field(max_length=64)] | None = None
+    known_at: Annotated[str, Field(max_length=64)] | None = None
 
 
 class Purge(BaseModel):
@@ -78,16 +81,12 @@ def control_app(control: Control) -> ASGIApp:
 
     async def get_why(request: Request) -> JSONResponse:
         why, view = asked(request, Why), await view_of(control, request)
-        if why.at is not None:
-            return await explain_at(view, why.name, why.at)
+        if why.at is not None or why.known_at is not None:
+            return await explain_at(view, why.name, why.at, why.known_at)
         if (place := address(why.name)) is not None:
             return JSONResponse(dict(view.explain(place)))
         try:
-            name = canonical(why.name)
-            explanation = await asyncio.to_thread(view.explain, name)
-            coming = await asyncio.to_thread(view.scheduled, name)
-            zone = view.config.time_zone.key
-            return JSONResponse({**explanation, "scheduled": coming, "time_zone": zone})
+            return JSONResponse(await asyncio.to_thread(why_now, view, canonical(why.name)))
         except NameRefused as err:
             raise not_a_name(err) from err
 
@@ -127,6 +126,19 @@ def _order_routes(control: Control) -> list[Route]:
         *probe_routes(control),
         *receipt_routes(control, local_caller),
     ]
+
+
+def why_now(view: View, name: str) -> dict[str, Any]:
+    """Explains why a canonical name is or is not blocked now, and its scheduled changes."""
+    now, orders = view.publisher.recorder.now(), view.publisher.recorder.ledger.orders
+    covers = suffixes(name)
+    held = list(not_enforced(view.config, about(orders, covers), covers, now))
+    return {
+        **view.explain(name),
+        "not_enforced": held,
+        "scheduled": view.scheduled(name),
+        "time_zone": view.config.time_zone.key,
+    }
 
 
 def work(view: View) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The control API for lists and their history."""
 
 import asyncio
+from datetime import datetime
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
@@ -150,22 +151,27 @@ def _unknown(zone: str) -> Refused:
     return Refused([Problem(f"list {zone}", None, "", reason)])
 
 
-async def explain_at(view: View, name: str, at: str) -> JSONResponse:
-    """Explains why a name was or was not blocked at a time."""
+async def explain_at(view: View, name: str, at: str | None, known_at: str | None) -> JSONResponse:
+    """Explains why a name was or was not blocked at a time, by all orders or by those known at a time."""
+    now, zone = utc_now(), view.config.time_zone
     try:
-        time = moment(at, view.config.time_zone)
+        when = now if at is None else moment(at, zone)
+        known = None if known_at is None else moment(known_at, zone)
     except ValueError:
         raise ApiError(400, "INVALID", NOT_A_TIME) from None
-    # Times are printed in whole seconds, so a whole second includes all events within it.
-    when = time.replace(microsecond=time.microsecond or 999_999)
 
     def look() -> dict[str, Any]:
         with view.past() as past:
-            explanation, notes = past.explain(address(name) or canonical(name), when)
-            is_future = time > utc_now()
-            return {**explanation, "at": utc(time), "is_scheduled": is_future, "notes": notes}
+            target = address(name) or canonical(name)
+            explained = past.explain(target, _whole(when), None if known is None else _whole(known))
+            return {**explained, "at": utc(when), "known_at": utc(known)}
 
     return await _look_up(view, look)
+
+
+def _whole(time: datetime) -> datetime:
+    """Times are printed in whole seconds, so a whole second includes all events within it."""
+    return time.replace(microsecond=time.microsecond or 999_999)
 
 
 async def _look_up(view: View, look: Any) -> JSONResponse:

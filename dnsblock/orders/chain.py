@@ -3,6 +3,7 @@
 After a gap or a wrong `prev`, later orders are held: the missing order may be an unblock that is withheld.
 """
 
+from collections.abc import Mapping
 from typing import Literal
 
 from dnsblock.orders.order import Order
@@ -21,13 +22,21 @@ class Chain:
         self._numbered: dict[int, list[Order]] = {}
         self._digests: list[tuple[str | None, ...]] = [(None,)]  # the valid values of `prev` after each seq
         self._highest = 0  # seq
+        self._is_part = False
+
+    @classmethod
+    def of_followed(cls, followed: Mapping[int, Order]) -> "Chain":
+        """A part of a chain: the orders of some numbers. Nothing is known about the others."""
+        new = cls()
+        new.followed, new._is_part = dict(followed), True
+        return new
 
     def copy(self) -> "Chain":
         """A chain that can be extended without changing this one."""
         new = Chain()
         new.followed, new._annulled = dict(self.followed), dict(self._annulled)
         new._numbered, new._digests = dict(self._numbered), list(self._digests)
-        new._highest = self._highest
+        new._highest, new._is_part = self._highest, self._is_part
         return new
 
     def add(self, order: Order) -> list[Order]:
@@ -40,6 +49,15 @@ class Chain:
         among[order.seq] = [*among.get(order.seq, ()), order]
         self._highest = max(self._highest, order.seq)
         return [*self._numbered.get(order.seq, ()), *waiting, *self._follow(order.seq)]
+
+    def annul(self, order: Order) -> bool:
+        """Annuls an order that was added, if no other one has its number. False: make the chain again."""
+        if order.seq is None or [one.sha256 for one in self._numbered.get(order.seq, ())] != [order.sha256]:
+            return False
+        del self._numbered[order.seq]
+        self._annulled[order.seq] = [*self._annulled.get(order.seq, ()), order]
+        self.followed.pop(order.seq, None)
+        return True
 
     @property
     def waiting(self) -> list[Order]:
@@ -88,6 +106,8 @@ class Chain:
         return self._digests[order.seq - 1][0]
 
     def _why_held(self, seq: int) -> str:
+        if self._is_part:
+            return "an earlier order was missing, or did not fit"
         missing = len(self._digests)
         if seq <= missing:
             expected = self._digests[seq - 1][0]

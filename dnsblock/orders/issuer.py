@@ -5,13 +5,14 @@ its own entries and targets, not those of the ten thousand before it.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import chain as joined
 from types import MappingProxyType
 
 from dnsblock.orders.chain import Chain
+from dnsblock.orders.following import Following
 from dnsblock.orders.life import End, Life, Standing
 from dnsblock.orders.order import ENDS, MAY_END, Order, Target, TargetEntry
 
@@ -33,11 +34,20 @@ class IssuerOrders:
         default_factory=dict
     )  # orders whose target has not come yet
     _boundaries: Sequence[tuple[datetime, str]] = ()  # sorted; with the order that changes
+    _following: list[Following] = field(init=False, default_factory=list, compare=False, repr=False)
 
     @classmethod
     def of(cls, orders: Iterable[Order]) -> "IssuerOrders":
         """All orders, in the sequence of the ledger."""
         return cls().plus(orders)
+
+    @classmethod
+    def among(cls, orders: Iterable[Order], chain: Chain) -> "IssuerOrders":
+        """Some orders among others that do not matter for them, except for the numbers in the `chain`."""
+        draft = _Draft(cls(chain=chain))
+        for order in orders:
+            draft.add(order, is_in_chain=True)
+        return draft.finished()
 
     def plus(self, orders: Iterable[Order]) -> "IssuerOrders":
         """With more orders."""
@@ -57,6 +67,27 @@ class IssuerOrders:
         """The orders, in the sequence of the ledger."""
         return (life.order for life in self.lives.values())
 
+    @property
+    def following(self) -> Following:
+        """When each numbered order followed the previous ones. It is made at the first use."""
+        if not self._following:
+            self._following.append(Following.of(list(self.orders)))
+        return self._following[0]
+
+    def about(self, names: Collection[str]) -> list[str]:
+        """The SHA-256 of the orders that have entries for one of these names."""
+        return [
+            sha256
+            for sha256, life in self.lives.items()
+            if any(entry.name in names for entry in life.order.entries)
+        ]
+
+    def only(self, wanted: Iterable[str]) -> "IssuerOrders":
+        """Only the orders with these SHA-256, each with what all others mean for it."""
+        lives = {sha256: self.lives[sha256] for sha256 in wanted}
+        times = {(time, sha256) for sha256, life in lives.items() for time in life.boundaries()}
+        return replace(self, lives=lives, _boundaries=sorted(times))
+
     def order(self, order_id: str) -> Order | None:
         """The order with a number; None if there is none, or if it was annulled."""
         life = self.lives.get(self.by_id.get(order_id, ""))
@@ -70,6 +101,13 @@ class IssuerOrders:
         """When the next entry starts or ends without a new order."""
         place = bisect_right(self._boundaries, at, key=lambda one: one[0])
         return self._boundaries[place][0] if place < len(self._boundaries) else None
+
+    def changes_after(self, at: datetime, until: datetime | None) -> Iterator[datetime]:
+        """The times after one and before another at which an entry starts or ends without a new order."""
+        change = self.next_change(at)
+        while change is not None and (until is None or change < until):
+            yield change
+            change = self.next_change(change)
 
     def changed_between(self, one: datetime, other: datetime) -> set[str]:
         """The orders that change in the time after the earlier and up to the later of two times."""
@@ -119,14 +157,14 @@ class _Draft:
         parts = (self._lives, self._chain, self._by_id, self._aims, self._pending, self._boundaries)
         return IssuerOrders(*parts)
 
-    def add(self, order: Order) -> None:
+    def add(self, order: Order, *, is_in_chain: bool = False) -> None:
         """Adds one order, and applies it to the others."""
         self._set(Life(order))
         self._by_id[order.order_id] = order.sha256
         for target in order.targets:
             if target.order_id not in order.judgement.ignored:
                 self._aims[order.sha256, target.order_id] = self._meant(target.order_id, order)
-        affected = self._chain.add(order)
+        affected = [] if is_in_chain else self._chain.add(order)
         life = self._lives[order.sha256]
         self._set(replace(life, standing=self._standing(order)))
         self._end_targets(order, is_new=True)

@@ -1,6 +1,6 @@
 """Past policy: what was enforced at a time, and the events of a name. From the ledger and list history."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
@@ -14,14 +14,16 @@ from dnsblock.errors import Problem, Refused
 from dnsblock.lists.history.facts import Published
 from dnsblock.lists.history.history import History
 from dnsblock.lists.lists import Lists
+from dnsblock.orders.known import about, known_about
 from dnsblock.orders.ledger import Ledger
+from dnsblock.orders.life import Life
 from dnsblock.orders.order import Entry
 from dnsblock.orders.orders import Orders, fold
-from dnsblock.orders.spans import spans_of
+from dnsblock.orders.spans import Span, scheduled_spans, spans_of
 from dnsblock.orders.state import derive
 from dnsblock.policy import prefixes
 from dnsblock.policy.engine_settings import nat64_prefixes
-from dnsblock.policy.explain import Explanation, explain
+from dnsblock.policy.explain import CoveringEntry, Explanation, explain
 from dnsblock.policy.snapshot import Policy, placement
 from dnsblock.policy.zones import compile_orders, list_rule
 from dnsblock.times import utc
@@ -30,6 +32,7 @@ IN_FUTURE = (
     "this time is in the future: the answer uses the orders that are scheduled now and the current lists "
     "and settings; later orders may change it"
 )
+Target = str | IPv4Address | IPv6Address  # a canonical name, or an address in a response
 UNKNOWN_SHOWN = 5  # of the parents of a name, or the prefixes that contain an address
 
 
@@ -42,6 +45,45 @@ class NameEvent(TypedDict):
     entry: str
     match: str
     by: str  # an order, or the version of a list
+
+
+class Unenforced(TypedDict):
+    """An entry for the name that is in an order, but that nothing enforces."""
+
+    zone: str
+    order_id: str
+    entry: str
+    match: str
+    state: str  # held, refused, proposed, notice
+    code: str  # of the guard; GAP: an earlier order is missing; PROPOSED; NOTICE
+    reason: str
+
+
+class Unknown(TypedDict):
+    """An order in force by the law that was not known here yet."""
+
+    zone: str
+    order_id: str
+    received_at: str | None
+
+
+class Enforced(TypedDict):
+    """How this instance treated the name at the time, by everything that it knew then."""
+
+    known_at: str
+    verdict: str
+    decided_by: CoveringEntry | None
+    not_enforced: list[Unenforced]
+
+
+class PastExplanation(Explanation):
+    """The result of `why --at --known-at`: the law at a time, and how this instance treated the name then."""
+
+    is_scheduled: bool  # the time is in the future
+    not_enforced: list[Unenforced]
+    here: Enforced | None  # None: the time is in the future
+    not_known: list[Unknown]  # orders that came after `here.known_at`
+    notes: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,43 +100,90 @@ class Past:
         """The orders known now."""
         return self.ledger.orders
 
-    def orders_of(self, when: datetime) -> Orders:
-        """The orders that were known at a time. An order is never in force before it is received."""
-        return fold(record for record in self.ledger.records if record.at <= when)
-
     # ------- At a time -------
 
-    def explain(
-        self, target: str | IPv4Address | IPv6Address, when: datetime
-    ) -> tuple[Explanation, list[str]]:
+    def explain(self, target: Target, when: datetime, known_at: datetime | None = None) -> PastExplanation:
         """Explains why a canonical name or an address was or was not blocked at a time.
 
-        Uses the code that answers queries: the entries at that time are compiled again. For a future time,
-        the result is what is scheduled now. Also returns what is unknown.
+        By all orders known now, or with `known_at` by the records up to then: an order of 2017 that came in
+        2026 is law in 2017. Of lists, the version that was in force counts. For a future time, the orders and
+        lists that are known now count. The entries are compiled again, by the code that answers queries.
         """
-        notes = [IN_FUTURE] if when > utc_now() else []
-        nat64 = nat64_prefixes(self.config)
+        now = utc_now()
+        covers, kind = self._covers_of(target)
+        until = when if known_at is None else min(when, known_at)
+        is_scheduled = when.replace(microsecond=0) > now
+        notes = [IN_FUTURE] if is_scheduled else []
+        lists = {
+            zone.name: self._list_at(zone, covers, until, notes)
+            for zone in self.config.zones
+            if zone.kind == kind
+        }
+        whole = about(self.orders, covers)
+        law = whole if known_at is None else self._known(covers, known_at)
+        explained = self._explained(target, law, when, lists, self.history.serial_at(until))
+        here: Enforced | None = None
+        if not is_scheduled:
+            then = law if until == known_at else self._known(covers, until)
+            done = self._explained(target, then, when, lists, 0)
+            here = {
+                "known_at": utc(until),
+                "verdict": done["verdict"],
+                "decided_by": done["decided_by"],
+                "not_enforced": list(not_enforced(self.config, then, covers, when)),
+            }
+        return {
+            **explained,
+            "is_scheduled": is_scheduled,
+            "not_enforced": list(not_enforced(self.config, law, covers, when)),
+            "here": here,
+            "not_known": list(self._unknown(whole, covers, when, known_at or until)),
+            "notes": notes,
+        }
+
+    def _covers_of(self, target: Target) -> tuple[list[str], str]:
+        """The names of entries that cover a name or an address, and the kind of zones that have these."""
         if isinstance(target, str):
-            kind, covers = "list", suffixes(target)
-        else:
-            embedded = prefixes.embedded(target, [IPv6Network(prefix) for prefix in nat64])
-            kind, covers = (
-                "addresses",
-                [name for one in (target, *embedded) for name in prefixes.covering(one)],
-            )
-        state = derive(self.orders_of(when), when)
-        wanted, placed = set(covers), list[PlacedZone]()
+            return suffixes(target), "list"
+        nat64 = nat64_prefixes(self.config)
+        embedded = prefixes.embedded(target, [IPv6Network(prefix) for prefix in nat64])
+        return [name for one in (target, *embedded) for name in prefixes.covering(one)], "addresses"
+
+    def _known(self, names: Sequence[str], when: datetime) -> Orders:
+        return known_about(self.ledger.records, self.orders, names, when)
+
+    def _explained(
+        self, target: Target, orders: Orders, when: datetime, lists: Mapping[str, PolicyZone], serial: int
+    ) -> Explanation:
+        """By these few orders, and by these zones of lists."""
+        state = derive(orders, when)
+        wanted, _ = self._covers_of(target)
+        placed: list[PlacedZone] = []
         for zone in self.config.zones:
             if zone.issuer is not None:
                 items = state.entries_of(zone.issuer).only(wanted)
                 compiled = compile_orders(zone, self.config, items).compiled
-            elif zone.kind == kind:
-                compiled = self._list_at(zone, covers, when, notes)
+            elif zone.name in lists:
+                compiled = lists[zone.name]
             else:
                 continue
             placed.append(placement(zone, compiled, None).place())
-        snapshot = Snapshot(placed, self._serial_at(when), nat64)
-        return explain(target, Policy(snapshot, tuple(placed), state, when), self.config), notes
+        snapshot = Snapshot(placed, serial, nat64_prefixes(self.config))
+        return explain(target, Policy(snapshot, tuple(placed), state, when), self.config)
+
+    def _unknown(
+        self, orders: Orders, covers: Sequence[str], when: datetime, known_at: datetime
+    ) -> Iterator[Unknown]:
+        """The orders in force by the law for this name that were not known here yet."""
+        for zone in self.config.zones:
+            for life in orders.of(zone.issuer or "").lives.values():
+                order = life.order
+                if order.received_at is None or order.received_at <= known_at:
+                    continue
+                entries = _covering_entries(life, covers)
+                if any(life.is_in_force(index, when) for index, _ in entries):
+                    received = utc(order.received_at)
+                    yield {"zone": zone.name, "order_id": order.order_id, "received_at": received}
 
     def _list_at(self, zone: Zone, covers: Sequence[str], when: datetime, notes: list[str]) -> PolicyZone:
         entries = self._entries_at(zone, covers, when, notes)
@@ -132,11 +221,6 @@ class Past:
         listed = self.lists.listed.get(zone.name)
         return None if listed is None else listed.names.scope(name)
 
-    def _serial_at(self, when: datetime) -> int:
-        """The serial that was served then; 0 if it is not recorded."""
-        served = (one.serial for one in self.history.snapshots() if one.published_at <= when)
-        return next(served, 0)
-
     # ------- Of a name -------
 
     def events(self, name: str) -> list[NameEvent]:
@@ -148,7 +232,8 @@ class Past:
         found: list[NameEvent] = []
         for zone in self.config.zones:
             if zone.issuer is not None:
-                found += _order_events(zone, covers, self.orders)
+                spans = spans_of(self.ledger.records, self.orders, zone.issuer, covers)
+                found += _order_events(zone, covers, spans)
             elif zone.kind == "list":
                 found += self._list_events(zone, covers)
         return sorted((one for one in found if one["at"] <= now), key=lambda one: one["at"])
@@ -212,9 +297,49 @@ def _covers(scope: str, *, is_itself: bool) -> bool:
     return "subtree" in words or ("exact" if is_itself else "below") in words
 
 
-def _order_events(zone: Zone, covers: Sequence[str], orders: Orders) -> Iterator[NameEvent]:
+def _covering_entries(life: Life, covers: Sequence[str]) -> Iterator[tuple[int, Entry]]:
+    """The entries of an order that cover a name, with their indexes. `covers`: the name and its parents."""
+    for index, entry in enumerate(life.order.entries):
+        if entry.name in covers and _covers(entry.match, is_itself=entry.name == covers[0]):
+            yield index, entry
+
+
+def not_enforced(config: Config, orders: Orders, covers: Sequence[str], at: datetime) -> Iterator[Unenforced]:
+    """The entries of orders about a name that would be in force, if nothing held or refused them."""
+    for zone in config.zones:
+        for life in orders.of(zone.issuer or "").lives.values():
+            order = life.order
+            if order.is_annulled(at) or not life.has_started(at) or life.is_over(at):
+                continue
+            for index, entry in _covering_entries(life, covers):
+                if life.ended(index, at) is None and (why := _why_not(life, index)) is not None:
+                    state, code, reason = why
+                    yield {
+                        "zone": zone.name,
+                        "order_id": order.order_id,
+                        "entry": entry.name,
+                        "match": entry.match,
+                        "state": state,
+                        "code": code,
+                        "reason": reason,
+                    }
+
+
+def _why_not(life: Life, index: int) -> tuple[str, str, str] | None:
+    """The state, the code and the reason if an entry is not enforced."""
+    standing = life.standing
+    if standing is not None and standing.state in ("held", "proposed", "notice"):
+        _, _, reason = standing.note.partition(": ")
+        return standing.state, "GAP" if standing.state == "held" else standing.state.upper(), reason
+    if index in life.order.judgement.idle:
+        verdict = next(one for one in life.order.judgement.verdicts if one.index == index)
+        return verdict.verdict, verdict.code, verdict.reason
+    return None
+
+
+def _order_events(zone: Zone, covers: Sequence[str], spans: Iterable[Span]) -> Iterator[NameEvent]:
     """When an issuer's entries take or took effect, and when they end or ended."""
-    for span in spans_of(orders.of(zone.issuer or ""), covers):
+    for span in spans:
         if _covers(span.entry.match, is_itself=span.entry.name == covers[0]):
             what = "exempt" if span.order.action == "exempt" else "in force"
             yield _order_event(span.start, zone, what, span.entry, f"order {span.order.order_id}")
@@ -224,10 +349,12 @@ def _order_events(zone: Zone, covers: Sequence[str], orders: Orders) -> Iterator
 
 def scheduled(config: Config, orders: Orders, name: str) -> list[NameEvent]:
     """The future events of a canonical name according to the known orders, next one first."""
-    covers, now = suffixes(name), utc(utc_now())
-    zones = [zone for zone in config.zones if zone.issuer is not None]
-    found = (event for zone in zones for event in _order_events(zone, covers, orders))
-    return sorted((event for event in found if event["at"] > now), key=lambda one: one["at"])
+    covers, now = suffixes(name), utc_now()
+    found: list[NameEvent] = []
+    for zone in config.zones:
+        if zone.issuer is not None:
+            found += _order_events(zone, covers, scheduled_spans(orders.of(zone.issuer), covers, now))
+    return sorted((event for event in found if event["at"] > utc(now)), key=lambda one: one["at"])
 
 
 def _order_event(at: datetime, zone: Zone, what: str, entry: Entry, by: str) -> NameEvent:
@@ -335,7 +462,7 @@ def _orders_of(past: Past, snapshot: Published) -> Orders:
     """
     position = snapshot.ledger
     if position is None:  # the operator has replaced the ledger since: only the times are known
-        return past.orders_of(snapshot.published_at)
+        return fold(record for record in past.ledger.records if record.at <= snapshot.published_at)
     if not past.ledger.extends(position):
         reason = "the ledger does not contain the records that it was compiled from"
         raise Refused([Problem(f"serial {snapshot.serial}", None, "", reason)])

@@ -160,6 +160,7 @@ def _orders(draw: st.DrawFn, place: int, issuer: str, orders: Orders, kind: Kind
         prev=draw(st.sampled_from([*before, *before, "wrong"])) if seq is not None and seq > 1 else None,
         entries=draw(ENTRIES) if has_entries else (),
         notice=notice,
+        borrows=notice is not None and not has_entries,
         targets=tuple(draw(targets)) if action in ENDS else (),
         statement=Statement(entries=0, digest="0" * 64, valid_until=hour(starts + 3).isoformat())
         if action == "snapshot"
@@ -240,7 +241,8 @@ def replayed(records: Iterable[Record]) -> list[Known]:
                 elif sha256 in received:
                     order = received[sha256].fact
                     if order.notice is not None and not order.entries:
-                        notice = [one for one in found if one.order.order_id == order.notice][-1]
+                        names = (order.issuer, order.notice)
+                        notice = [one for one in found if (one.order.issuer, one.order.order_id) == names][-1]
                         order = replace(order, entries=notice.entries)
                     found.append(Known(order, record.at, judgement))
             case Annulment(order_id=number) | Approval(order_id=number) as fact:
@@ -334,6 +336,9 @@ class Naive:
         named = target.entries is None or any(
             wanted.name == entry.name and wanted.match in (None, entry.match) for wanted in target.entries
         )
+        taken = self.followed.get(ender.order.seq or 0)
+        if self.is_held(ender) and taken is not None and taken is not ender:
+            return False  # another order was accepted instead of it
         if self.is_held(ender):
             kept = {(entry.name, entry.match) for entry in ender.entries}
             return named and ender.order.action == "supersede" and (entry.name, entry.match) not in kept

@@ -312,6 +312,11 @@ class History:
         """The snapshot with a serial; None if it is not recorded."""
         return _only(self._file.made(_published, "SELECT * FROM snapshots WHERE serial = ?", (serial,)))
 
+    def serial_at(self, when: datetime) -> int:
+        """The serial that was served at a time; 0 if it is not recorded."""
+        query = "SELECT serial FROM snapshots WHERE published_at <= ? ORDER BY position DESC LIMIT 1"
+        return _only(self._file.made(lambda row: _count(row, "serial"), query, (text_of(when),))) or 0
+
     def last_serial(self) -> int:
         """The highest recorded serial; 0 if there is none."""
         query = "SELECT serial FROM snapshots ORDER BY serial DESC LIMIT 1"
