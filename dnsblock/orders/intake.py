@@ -24,6 +24,7 @@ from dnsblock.orders.guarding import verdicts_on
 from dnsblock.orders.guards import PROTECTED, released_by_acks
 from dnsblock.orders.order import ENDS, MAX_DOCUMENT_BYTES, Order, load_entries_file, parse
 from dnsblock.orders.orders import Orders
+from dnsblock.orders.places import Places
 from dnsblock.orders.remarks import remarks
 from dnsblock.orders.schema import DOCUMENT_SUFFIXES
 from dnsblock.orders.verdict import EntryVerdict
@@ -31,6 +32,7 @@ from dnsblock.orders.verdict import EntryVerdict
 MAX_FILES = 10_000
 MAX_SIGNATURES_BYTES = 64 << 10
 MAX_NOTES = 20  # on entries of one order
+MAX_REFUSED_SHOWN = 1000  # entries of one order that cannot be read
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,8 @@ def judge_all(found: Iterable[Order], refused: Iterable[RefusedDocument], contex
     needed = _needed(own, context.known) if is_over else set()
     for order in own:
         problems = (*_judge_issuer(order, context.config), *_judge_end(order, needed, context.now))
+        if problems and order.sha256 in context.known.by_digest:
+            continue  # it is in the ledger: a later configuration and its end do not judge it again
         if problems and context.is_trial:
             problems = (*problems, *_further_problems(order, context))
         if problems:
@@ -155,10 +159,8 @@ def _try(order: Order, together: Together, context: Context) -> Order:
     except Refused as err:
         problems.extend(err.problems)
     if problems:
-        problems += [
-            Problem(order.file, one.line, one.value, f"{one.code}: {one.reason}") for one in order.refused
-        ]
-        problems += [_problem_of(order, one) for one in order.judgement.refused]
+        problems += capped(list(map(Places(order).refused, order.refused)), MAX_REFUSED_SHOWN)
+        problems += _problems_of(order, order.judgement.refused)
         raise Refused(dict.fromkeys(problems))
     return order
 
@@ -189,7 +191,7 @@ def _judged(
     verdicts = released_by_acks(found, order.acks, authority.ack_signers, authority.required)
     refused = {one.index for one in verdicts if one.verdict == "refused"}
     if order.entries and len(refused) == len(order.entries):
-        raise Refused(capped([_problem_of(order, one) for one in verdicts], 100))
+        raise Refused(capped(list(_problems_of(order, verdicts)), 100))
     if count_ranges(verdicts) > MAX_RANGES:
         reason = f"more than {MAX_RANGES:,} separate entries are held or refused: send several orders"
         raise Refused([order.problem((), order.order_id, reason)])
@@ -197,12 +199,10 @@ def _judged(
     return replace(order, judgement=judgement.with_verdicts(verdicts))
 
 
-def _problem_of(order: Order, verdict: EntryVerdict) -> Problem:
-    name = order.entries[verdict.index].name
-    reason = f"{verdict.code}: {verdict.reason}"
-    if order.entries_file is not None:
-        return Problem(order.entries_file.path, verdict.index + 1, name, reason)
-    return order.problem(("entries", verdict.index), name, reason)
+def _problems_of(order: Order, verdicts: Iterable[EntryVerdict]) -> Iterator[Problem]:
+    places = Places(order)
+    for one in verdicts:
+        yield places.problem(one.index, order.entries[one.index].name, f"{one.code}: {one.reason}")
 
 
 def _check_keys(order: Order, together: Together, context: Context) -> None:
@@ -252,9 +252,10 @@ def _notes(known: Orders, new: Sequence[Order], now: datetime) -> Iterator[str]:
         _, notes = after.of(order.issuer).lives[order.sha256].state(now)
         for note in notes:
             yield f"{printable(order.file)}: {note}"
-        for one in order.refused:
-            yield str(Problem(order.file, one.line, one.value, f"{one.code}: {one.reason}"))
-        yield from (str(_problem_of(order, one)) for one in order.judgement.verdicts[:MAX_NOTES])
+        yield from map(str, map(Places(order).refused, order.refused[:MAX_REFUSED_SHOWN]))
+        if (rest := len(order.refused) - MAX_REFUSED_SHOWN) > 0:
+            yield f"{printable(order.file)}: {rest:,} more entries are refused"
+        yield from map(str, _problems_of(order, order.judgement.verdicts[:MAX_NOTES]))
         yield from remarks(order, now)
     yield from _exemptions_without_effect(known, new)
 

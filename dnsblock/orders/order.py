@@ -58,6 +58,7 @@ class RefusedEntry:
     value: str  # as written
     code: Literal["SYNTAX", "DUPLICATE", "UNKNOWN_ENTRY", "UNKNOWN_ORDER"]
     reason: str
+    index: int | None = None  # of an entry, among all that are written; None: a target
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,12 +282,11 @@ def _names(file: str, lines: list[str]) -> tuple[tuple[Entry, ...], tuple[Refuse
             name = read_name(line)
         except NameRefused as err:
             reason = "comments are not allowed here" if line.startswith("#") else str(err)
-            left_out.append(RefusedEntry(number, line, "SYNTAX", reason))
+            left_out.append(RefusedEntry(number, line, "SYNTAX", reason, number - 1))
             continue
         if first.setdefault(name, number) != number:
-            left_out.append(
-                RefusedEntry(number, line, "DUPLICATE", f"the same entry as on line {first[name]}")
-            )
+            reason = f"the same entry as on line {first[name]}"
+            left_out.append(RefusedEntry(number, line, "DUPLICATE", reason, number - 1))
             continue
         entries.append(Entry(name, "subtree"))
     if not entries:
@@ -317,7 +317,7 @@ def _entries(
         line = read.line(("entries", index))
         if (key := (entry.name, entry.match)) in first:
             reason = f"the same entry as on line {first[key]}"
-            left_out.append(RefusedEntry(line, entry.name, "DUPLICATE", reason))
+            left_out.append(RefusedEntry(line, entry.name, "DUPLICATE", reason, index))
             continue
         first[key] = line
         entries.append(entry)
@@ -399,7 +399,8 @@ def _name(read: Document, place: Place, text: str, left_out: list[RefusedEntry])
     try:
         return read_name(text)
     except NameRefused as err:
-        left_out.append(RefusedEntry(read.line(place), text, "SYNTAX", str(err)))
+        index = place[1] if place[0] == "entries" and isinstance(place[1], int) else None
+        left_out.append(RefusedEntry(read.line(place), text, "SYNTAX", str(err), index))
         return None
 
 

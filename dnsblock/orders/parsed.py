@@ -148,7 +148,7 @@ def _line(order: Order) -> bytes:
         [one.order_id, None if one.entries is None else [list(entry) for entry in map(_pair, one.entries)]]
         for one in order.targets
     ]
-    found["refused"] = [[one.line, one.value, one.code, one.reason] for one in order.refused]
+    found["refused"] = [[one.line, one.value, one.code, one.reason, one.index] for one in order.refused]
     found["notices"] = [one.model_dump(mode="json") for one in order.notices]
     return json.dumps(found, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
 

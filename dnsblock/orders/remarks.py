@@ -6,8 +6,9 @@ A remark has the form of a `Problem`, with a place and a reason, but does not re
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from dnsblock.errors import Problem, printable
+from dnsblock.errors import printable
 from dnsblock.orders.order import Order
+from dnsblock.orders.places import Places
 from dnsblock.orders.spelling import remarks as remarks_on_name
 
 MAX_NAMES = 10  # reported per order
@@ -26,17 +27,12 @@ def _on_names(order: Order) -> Iterator[str]:
     # Deceptive names come first, so that none of them is only counted.
     found = [(list(remarks_on_name(name)), place) for place, name in unusual[:MAX_LOOKED_AT]]
     found.sort(key=lambda one: (-len(one[0]), one[1]))
+    places = Places(order)
     for texts, place in found[:MAX_NAMES]:
         for text in texts:
-            yield _at(order, place, text)
+            yield str(places.problem(place, "", text))
     if (rest := len(unusual) - MAX_NAMES) > 0:
         yield f"{printable(order.file)}: {rest:,} more names in other scripts than ASCII"
-
-
-def _at(order: Order, place: int, text: str) -> str:
-    if order.entries_file is not None:
-        return str(Problem(order.entries_file.path, place + 1, "", text))
-    return str(order.problem(("entries", place), "", text))
 
 
 def _on_times(order: Order, now: datetime) -> Iterator[str]:
