@@ -40,8 +40,11 @@ from dnsblock.lists.compile import Options
 from dnsblock.lists.report import Report
 from dnsblock.names import NameRefused, address, canonical
 from dnsblock.orders.checkpoint import CheckpointFile
+from dnsblock.orders.context import Context
 from dnsblock.orders.intake import examine
+from dnsblock.orders.orders import EMPTY
 from dnsblock.orders.records import sealed
+from dnsblock.orders.references import References
 from dnsblock.policy import ReadingProgress
 from dnsblock.policy.explain import explain
 from dnsblock.policy.impact import compile_candidate
@@ -242,7 +245,7 @@ def test_any_inbox_is_accepted_or_refused(tmp_path_factory: pytest.TempPathFacto
     contents = ORDERS.map(str.encode) | st.binary(max_size=40)
     for name, content in data.draw(st.dictionaries(FILE_NAMES, contents, max_size=5)).items():
         (Path(bytes(inbox).decode()) / name.decode("utf-8", "surrogateescape")).write_bytes(content)
-    intake = examine(inbox, (), CONFIG, NOW)
+    intake = examine(inbox, Context(CONFIG, References(), EMPTY, NOW))
     for one in intake.refused:
         assert_presentable(Refused(one.problems))
     assert all(note.isprintable() for note in intake.notes)
@@ -259,7 +262,7 @@ def test_the_names_of_the_files_do_not_matter(
         inbox = tmp_path_factory.mktemp("inbox")
         for number, text in enumerate(texts):
             (inbox / f"{number}.yaml").write_text(text)
-        intake = examine(inbox, (), CONFIG, NOW)
+        intake = examine(inbox, Context(CONFIG, References(), EMPTY, NOW))
         refused = sorted(Path(one.file).read_text() for one in intake.refused)
         taken.append(([order.sha256 for order in intake.new], refused))
         random.shuffle(texts)

@@ -67,7 +67,7 @@ def in_order(text: str) -> str | None:
     data = f"{text}\n".encode("utf-8", "surrogatepass")
     try:
         reference = EntriesFile(path="f", sha256=hashlib.sha256(data).hexdigest(), lines=1)
-        (entry,) = parse_entries(reference, "f", data)
+        (entry,), _ = parse_entries(reference, "f", data)
     except Refused:
         return None
     return entry.name

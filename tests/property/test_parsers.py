@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from unit.helpers import accept
 
 from dnsblock import document
 from dnsblock.config_file import load
@@ -15,10 +16,10 @@ from dnsblock.errors import Problem, Refused
 from dnsblock.names import NameRefused, address, canonical
 from dnsblock.orders.ledger import Ledger
 from dnsblock.orders.order import Entry, Order, Target, TargetEntry, parse, parse_entries
+from dnsblock.orders.orders import EMPTY
 from dnsblock.orders.schema import EntriesFile
 from dnsblock.orders.state import derive
 from dnsblock.policy.engine_settings import read_secrets
-from dnsblock.principal import DAEMON
 from dnsblock.values import Endpoint, system_resolvers
 
 # Nearly valid text finds more faults than noise.
@@ -135,7 +136,7 @@ def test_any_bytes_are_an_order_or_refused(data: bytes):
         assert_presentable(refused)
         return
     assert order.sha256 == hashlib.sha256(data).hexdigest()
-    assert derive([order], order.effective_at).orders[0].order_id == order.order_id
+    assert derive(EMPTY.plus([order]), order.effective_at).orders[0].order_id == order.order_id
 
 
 @given(
@@ -149,11 +150,14 @@ def test_any_bytes_are_entries_or_refused(data: bytes):
         path="x", sha256=hashlib.sha256(data).hexdigest(), lines=max(1, data.count(b"\n"))
     )
     try:
-        entries = parse_entries(reference, "f", data)
+        entries, left_out = parse_entries(reference, "f", data)
     except Refused as refused:
         assert_presentable(refused)
         return
-    assert len(entries) == reference.lines
+    assert entries
+    assert len(entries) + len(left_out) == reference.lines
+    for one in left_out:
+        assert_presentable(Refused([Problem("f", one.line, one.value, one.reason)]))
 
 
 @relaxed
@@ -201,7 +205,7 @@ def test_any_bytes_are_a_ledger_or_refused(tmp_path: Path, data: bytes, cut: int
     state = tmp_path / hashlib.sha256(data + b"%d %d" % (cut, at)).hexdigest()
     written = [parse("f", text.encode()) for text in ORDERS]
     with Ledger.open(state) as ledger:
-        ledger.append(written, DAEMON, datetime.now(UTC))
+        accept(ledger, *written)
     whole = (state / "ledger.jsonl").read_bytes()
     at = len(whole) - min(at, len(whole))
     (state / "ledger.jsonl").write_bytes(whole[:at] + data + whole[at + cut :])
@@ -275,12 +279,15 @@ def ledgers(draw: st.DrawFn) -> list[Order]:
 
 
 def naive_accepted(orders: list[Order]) -> list[Order]:
-    """Unnumbered orders, and the longest chain from seq 1 in which each order names the previous one."""
+    """Unnumbered orders, and the longest chain from seq 1 in which each order names the previous one.
+
+    Orders that open names are never held.
+    """
     chain: list[Order] = []
     for order in sorted((o for o in orders if o.seq is not None), key=lambda o: o.seq or 0):
         if order.seq == len(chain) + 1 and order.prev == (chain[-1].sha256 if chain else None):
             chain.append(order)
-    return [order for order in orders if order.seq is None or order in chain]
+    return [order for order in orders if order.seq is None or order.action != "block" or order in chain]
 
 
 def naive_in_force(orders: list[Order], at: datetime) -> set[tuple[str, str, Entry]]:
@@ -307,7 +314,7 @@ def names(target: Target, entry: Entry) -> bool:
 def test_the_state_agrees_with_a_naive_model(orders: list[Order], half_hours: int):
     """In force: effective_at <= t < expires_at, not unblocked by t, and not held."""
     at = EPOCH + timedelta(minutes=30 * half_hours)
-    derived = derive(orders, at)
+    derived = derive(EMPTY.plus(orders), at)
     found = {
         (issuer, item.order_id, item.entry) for issuer, items in derived.in_force.items() for item in items
     }
@@ -327,11 +334,12 @@ def test_the_state_agrees_with_a_naive_model(orders: list[Order], half_hours: in
 def test_nothing_changes_before_the_next_change(orders: list[Order], half_hours: int):
     """The timer sleeps until next_change_at: a change in between would be missed."""
     at = EPOCH + timedelta(minutes=30 * half_hours)
-    derived = derive(orders, at)
+    known = EMPTY.plus(orders)
+    derived = derive(known, at)
     end = derived.next_change_at or EPOCH + timedelta(days=1)
     assert end > at
     for minutes in range(0, int((end - at).total_seconds() // 60), 30):
-        then = derive(orders, at + timedelta(minutes=minutes))
+        then = derive(known, at + timedelta(minutes=minutes))
         assert (then.in_force, then.orders) == (derived.in_force, derived.orders)
 
 

@@ -10,6 +10,7 @@ from dnsblock._engine import PolicyZone, Snapshot
 from dnsblock.config import Config
 from dnsblock.config_file import load
 from dnsblock.orders.order import Entry, Order
+from dnsblock.orders.orders import EMPTY
 from dnsblock.orders.state import derive
 from dnsblock.policy.snapshot import place
 from dnsblock.policy.zones import OrderZone, compile_orders
@@ -79,7 +80,7 @@ def test_a_zone_at_any_time_is_the_zone_compiled_from_scratch(config: Config, dr
     orders, former = ordered(drawn), None
     for hour in hours:
         known = orders[: data.draw(st.integers(0, len(orders)))]
-        in_force = derive(known, START + timedelta(hours=hour)).in_force.get("komdigi", ())
+        in_force = derive(EMPTY.plus(known), START + timedelta(hours=hour)).entries_of("komdigi")
         former = compile_orders(config.zones[0], config, in_force, former)
         scratch = compile_orders(config.zones[0], config, in_force)
         assert former.compiled.digest == scratch.compiled.digest
@@ -92,7 +93,7 @@ def test_another_answer_of_the_zone_compiles_all_entries(config: Config):
     own = Entry("a.example", "exact", None, "refused")
     entries = (own, Entry("b.example", "exact"))
     orders = ordered([("block", 0, None, entries)])
-    in_force = derive(orders, START).in_force["komdigi"]
+    in_force = derive(EMPTY.plus(orders), START).entries_of("komdigi")
     before = compile_orders(config.zones[0], config, in_force)
     changed = config.zones[0].model_copy(update={"answer": "refused"})
     after: OrderZone = compile_orders(changed, config, in_force, before)

@@ -94,9 +94,7 @@ def ledgers(draw: st.DrawFn, issuers: Sequence[str] = ("a",), most: int = 9) -> 
 
 
 @st.composite
-def _facts(
-    draw: st.DrawFn, place: int, now: int, issuer: str, orders: Orders, kind: Kind
-) -> list[Fact]:
+def _facts(draw: st.DrawFn, place: int, now: int, issuer: str, orders: Orders, kind: Kind) -> list[Fact]:
     own = [order for order in orders.of(issuer).orders if order.annulled is None]
     what = draw(st.sampled_from(["order", "order", *kind.later] if own else ["order"]))
     if what == "order":
@@ -136,7 +134,11 @@ def _orders(draw: st.DrawFn, place: int, issuer: str, orders: Orders, kind: Kind
     is_lifting = action in LIFTS
     has_seq = kind.is_numbered if not is_lifting else draw(st.sampled_from([kind.is_numbered] * 3 + [True]))
     taken = () if is_lifting else own.chain.followed
-    seq = draw(st.sampled_from([one for one in (1, 2, 3, 4, 5) if one not in taken] or [9])) if has_seq else None
+    seq = (
+        draw(st.sampled_from([one for one in (1, 2, 3, 4, 5) if one not in taken] or [9]))
+        if has_seq
+        else None
+    )
     before = [one.sha256 for one in own.orders if seq and one.seq == seq - 1]
     starts = draw(st.sampled_from([0, 0, 0, 1, 2, 3, 5, 8, 12]))
     expires = draw(st.sampled_from([None, hour(starts + 1), hour(starts + 4)]))
@@ -222,7 +224,9 @@ class Known:
         free: set[int] = set()
         for release in self.judgement.releases:
             free |= set(range(10)) if release.entries is None else set(release.entries)
-        return {one.index for one in self.judgement.verdicts if one.verdict == "refused" or one.index not in free}
+        return {
+            one.index for one in self.judgement.verdicts if one.verdict == "refused" or one.index not in free
+        }
 
 
 def replayed(records: Iterable[Record]) -> list[Known]:

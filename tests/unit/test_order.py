@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dnsblock.errors import Refused
-from dnsblock.orders.order import Entry, Order, Target, TargetEntry, load_entries_file, parse
+from dnsblock.orders.order import Entry, Order, RefusedEntry, Target, TargetEntry, load_entries_file, parse
 
 from .helpers import block, document, exempt, sha256, unblock, with_lines
 
@@ -170,13 +170,28 @@ def test_the_shipped_telegram_orders_are_what_history_says():
             block("b\u200b", "t.me"),
             "3: 'b\\u200b': order_id: must be printable text, without spaces around it",
         ),
-        (document("b", "revoke", entries=["t.me"]), "4: 'revoke': action: not supported by this version"),
+        (document("b", "revoke"), "1: 'targets': is required: revoke says which orders it ends"),
         (
             document("b", "supersede", entries=["t.me"]),
-            "4: 'supersede': action: not supported by this version",
+            "1: 'targets': is required: supersede says which orders it ends",
         ),
-        (document("b", "snapshot", entries=["t.me"]), "4: 'snapshot': action: not supported by this version"),
-        (document("b", "blok", entries=["t.me"]), "4: 'blok': action: must be block, unblock or exempt"),
+        (
+            document("b", "supersede", targets=["{order_id: x, entries: all}"]),
+            "1: 'entries': one of entries and entries_file is required, and only one",
+        ),
+        (document("b", "notice"), "1: 'entries': one of entries and entries_file is required, and only one"),
+        (document("b", "snapshot"), "1: 'statement': belongs to action snapshot, and a snapshot needs one"),
+        (document("b", "rotate"), "1: 'keys': belongs to action rotate, and a rotate needs it"),
+        (document("b", "rotate", keys="{add: []}"), "6: 'keys': must add or remove a key"),
+        (
+            exempt("b", "t.me", notice="n"),
+            "6: 'n': belongs to action block: the order_id of the notice that announced it",
+        ),
+        (
+            document("b", "blok", entries=["t.me"]),
+            "4: 'blok': action: must be block, unblock, exempt, revoke, supersede, snapshot, notice or "
+            "rotate",
+        ),
         (block("b", "t.me", seq=0), "6: '0': seq: must be at least 1"),
         (block("b", "t.me", seq=2), "1: 'prev': is required: the sha256 of the issuer's previous order file"),
         (
@@ -205,10 +220,13 @@ def test_the_shipped_telegram_orders_are_what_history_says():
         (with_lines(block("b"), "entries: t.me"), "6: 't.me': entries: must be a list"),
         (
             with_lines(block("b", "t.me"), "targets: [{order_id: x, entries: all}]"),
-            "8: 'targets': belongs to action unblock",
+            "8: 'targets': belongs to the actions unblock, revoke and supersede",
         ),
-        (block("b", "t me"), "7: 't me': contains a space: write one name, without spaces"),
-        (block("b", "'*.t.me'"), "7: '*.t.me': a wildcard: write the name without `*.` and `match: below`"),
+        (block("b", "t me"), "7: 't me': SYNTAX: contains a space: write one name, without spaces"),
+        (
+            block("b", "'*.t.me'"),
+            "7: '*.t.me': SYNTAX: a wildcard: write the name without `*.` and `match: below`",
+        ),
         (block("b", "{name: t.me, mtch: exact}"), "7: 'mtch': unknown key (entries.0.mtch)"),
         (
             block("b", "{name: t.me, match: regex}"),
@@ -216,20 +234,18 @@ def test_the_shipped_telegram_orders_are_what_history_says():
         ),
         (block("b", "[t.me]"), "7: entries.0: must be a mapping of keys and values"),
         (block("b", "~"), "7: entries.0: must be a mapping of keys and values"),
-        (block("b", "t.me", "T.ME."), "8: 't.me': the same entry as on line 7"),
-        (block("b", "t.me", "{name: t.me, match: subtree}"), "8: 't.me': the same entry as on line 7"),
         (
             exempt("e", "{name: t.me, answer: drop}"),
             "7: 'drop': an exemption has no answer: the name is not blocked",
         ),
-        (document("u", "unblock"), "1: 'targets': is required: an unblock says which orders it lifts"),
+        (document("u", "unblock"), "1: 'targets': is required: unblock says which orders it ends"),
         (
             with_lines(unblock("u", "b"), "entries: [t.me]"),
-            "8: 'entries': an unblock has no entries of its own: name them in its targets",
+            "8: 'entries': unblock has no entries of its own: name them in its targets",
         ),
         (
             unblock("u", "b", expires_at="2018-01-01T00:00:00Z"),
-            "6: '2018-01-01T00:00:00Z': an unblock does not expire: block again with a new order",
+            "6: '2018-01-01T00:00:00Z': unblock does not expire: block or exempt again with a new order",
         ),
         (
             document("u", "unblock", targets=["{order_id: b, entries: some}"]),
@@ -247,7 +263,7 @@ def test_the_shipped_telegram_orders_are_what_history_says():
             document("u", "unblock", targets=["{order_id: b, entries: all}"] * 2),
             "8: 'b': the same order as on line 7",
         ),
-        (unblock("u", "b", "t me"), "7: 't me': contains a space: write one name, without spaces"),
+        (unblock("u", "b", "t me"), "7: 't me': SYNTAX: contains a space: write one name, without spaces"),
         (
             unblock("u", "b", "{name: t.me, match: all}"),
             "7: 'all': targets.0.entries.0.match: must be exact, subtree or below",
@@ -258,6 +274,30 @@ def test_the_shipped_telegram_orders_are_what_history_says():
 def test_an_error_is_reported_with_line_value_and_reason(text: str, problem: str):
     """Each wrong value is named."""
     assert refused(text) == [problem]
+
+
+BAD_ENTRIES = {
+    "T.ME.": (8, "t.me", "DUPLICATE", "the same entry as on line 7", 1),
+    "{name: t.me, match: subtree}": (8, "t.me", "DUPLICATE", "the same entry as on line 7", 1),
+    "t me": (8, "t me", "SYNTAX", "contains a space: write one name, without spaces", 1),
+    "{name: t..me}": (8, "t..me", "SYNTAX", "empty label: two dots in a row, or a leading dot", 1),
+}
+
+
+@pytest.mark.parametrize(("entry", "found"), BAD_ENTRIES.items())
+def test_an_entry_that_cannot_be_read_is_left_out(entry: str, found: tuple[int, str, str, str, int]):
+    """The other entries are in force: a typing error holds up nothing else."""
+    order = read(block("b", "t.me", entry, "b.example"))
+    assert [one.name for one in order.entries] == ["t.me", "b.example"]
+    assert order.refused == (RefusedEntry(*found),)
+
+
+def test_a_target_that_cannot_be_read_is_left_out():
+    """An unblock opens the other names."""
+    order = read(unblock("u", "b", "t me", "b.example"))
+    assert order.targets == (Target("b", (TargetEntry("b.example"),)),)
+    reason = "contains a space: write one name, without spaces"
+    assert order.refused == (RefusedEntry(7, "t me", "SYNTAX", reason),)
 
 
 @pytest.mark.parametrize(
@@ -292,8 +332,8 @@ def test_every_problem_of_a_document_is_reported_at_once():
     """`check` prints every problem, not only the first; a broken header hides no bad entry."""
     text = block("b", "t..me", "good.example", "co.id", "two words", entires="x", seq="one")
     with pytest.raises(Refused) as caught:
-        parse("o.yaml", text.encode(), lambda entry: ["wide"] if entry.name == "co.id" else [])
-    assert [problem.line for problem in caught.value.problems] == [6, 7, 9, 11, 12]
+        parse("o.yaml", text.encode())
+    assert [problem.line for problem in caught.value.problems] == [6, 7, 9, 12]
 
 
 def test_a_garbage_document_has_a_bounded_report():
@@ -346,10 +386,9 @@ def test_entries_may_stand_in_a_file_of_their_own(with_file, tmp_path: Path):
         ("t.me\n", {"sha256": "ab" * 32}, "the sha256 differs from the one in the order"),
         ("t.me\n", {"lines": 2}, "1 lines instead of 2 as in the order"),
         ("t.me\nco.id", {}, "the last line has no line end"),
-        ("t.me\n\n", {}, ":2: empty: a name has at least one label"),
-        ("# names\nt.me\n", {}, ":1: '# names': comments are not allowed here"),
-        ("t.me\r\n", {}, ":1: 't.me\\r': contains a space"),
-        ("a.example\nA.example\n", {}, ":2: 'A.example': the same entry as on line 1"),
+        ("\n", {}, ":1: SYNTAX: empty: a name has at least one label"),
+        ("# names\n", {}, ":1: '# names': SYNTAX: comments are not allowed here"),
+        ("t.me\r\n", {}, ":1: 't.me\\r': SYNTAX: contains a space"),
         (b"t.me\n\xff\n", {}, ":2: not UTF-8 text"),
     ],
 )
@@ -363,6 +402,17 @@ def test_a_file_of_entries_is_exactly_what_was_ordered(
     (found,) = map(str, caught.value.problems)
     assert found.startswith(str(tmp_path / "names.txt"))
     assert problem in found
+
+
+def test_a_line_that_cannot_be_read_is_left_out(with_file, tmp_path: Path):
+    """The digest proves that the file is complete, so the other lines are what was ordered."""
+    order = load_entries_file(with_file("# names\nt.me\n\nT.me\nb.example\n"), tmp_path)
+    assert [entry.name for entry in order.entries] == ["t.me", "b.example"]
+    assert order.refused == (
+        RefusedEntry(1, "# names", "SYNTAX", "comments are not allowed here", 0),
+        RefusedEntry(3, "", "SYNTAX", "empty: a name has at least one label", 2),
+        RefusedEntry(4, "T.me", "DUPLICATE", "the same entry as on line 2", 3),
+    )
 
 
 @pytest.mark.parametrize("path", ["../secret.txt", "/etc/passwd", "a/b.txt", "..", ".hidden", "b.yaml", "''"])
