@@ -53,9 +53,8 @@ def _with_changes(former: OrderZone, in_force: Entries, rules: "_Rules") -> Poli
         return former.compiled
     if len(changed) > max(LARGEST_CHANGE, len(former.in_force) // 8):
         return None
-    used = sum(len(part.answers) for part in in_force.parts.values())
-    if len(rules.compiled) > max(LARGEST_CHANGE, 2 * used):
-        return None  # most rules are those of orders that have ended
+    if gone:
+        rules.keep(in_force)
     now = sorted(in_force.named(changed), key=_precedence)
     lines = [rules.line(item) for item in now]
     lines += [f"remove 0 {name}\n" for name in changed.difference(item.entry.name for item in now)]
@@ -97,15 +96,29 @@ class _Rules:
 
     def index(self, kind: str, answer: str | None, order_id: str) -> int:
         """The index of the rule for an entry of an order."""
-        key: tuple[str | None, str] = (None, "")  # an exemption: it lifts the block of this issuer only
-        if kind != "exempt":
-            # A configuration without the answer profile of an order is refused when it is read. If a profile
-            # is missing anyway, the zone's answer is used: failing here would keep orders from ending.
-            key = (answer if answer in self._known else self._zone.answer, order_id)
+        key = self._key(kind, answer, order_id)
         if key not in self._indexes:
             self._indexes[key] = len(self.compiled)
             self.compiled.append(self._rule(*key))
         return self._indexes[key]
+
+    def keep(self, in_force: Entries) -> None:
+        """Drops the rules of orders that have ended: the digest must not depend on them."""
+        used = {
+            self._key(part.kind, answer, part.order.order_id)
+            for part in in_force.parts.values()
+            for answer in part.answers
+        }
+        kept = [(key, self.compiled[index]) for key, index in self._indexes.items() if key in used]
+        self._indexes = {key: index for index, (key, _) in enumerate(kept)}
+        self.compiled = [rule for _, rule in kept]
+
+    def _key(self, kind: str, answer: str | None, order_id: str) -> tuple[str | None, str]:
+        if kind == "exempt":
+            return (None, "")  # it lifts the block of this issuer only
+        # A configuration without the answer profile of an order is refused when it is read. If a profile
+        # is missing anyway, the zone's answer is used: failing here would keep orders from ending.
+        return (answer if answer in self._known else self._zone.answer, order_id)
 
     def _rule(self, answer: str | None, order_id: str) -> Rule:
         if answer is None:

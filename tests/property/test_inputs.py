@@ -45,6 +45,7 @@ from dnsblock.orders.intake import examine
 from dnsblock.orders.orders import EMPTY
 from dnsblock.orders.records import sealed
 from dnsblock.orders.references import References
+from dnsblock.orders.state import derive
 from dnsblock.policy import ReadingProgress
 from dnsblock.policy.explain import explain
 from dnsblock.policy.impact import compile_candidate
@@ -352,7 +353,7 @@ def test_any_bytes_name_a_control_socket_or_are_refused(tmp_path: Path, data: by
 
 POLICY = Policy(
     snapshot_of(PolicyZone.from_entries("subtree", [Rule(ANSWER)], b"subtree 0 t.me")),
-    *((), cast(Any, SimpleNamespace(in_force={})), NOW),
+    *((), derive(EMPTY, NOW), NOW),
 )
 ASKED = SimpleNamespace(
     config=CONFIG,

@@ -6,13 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dnsblock._engine import PolicyZone, Snapshot
+from dnsblock._engine import PlacedZone, PolicyZone, Snapshot
 from dnsblock.config import Config
 from dnsblock.config_file import load
 from dnsblock.orders.order import Entry, Order
 from dnsblock.orders.orders import EMPTY
 from dnsblock.orders.state import derive
-from dnsblock.policy.snapshot import place
 from dnsblock.policy.zones import OrderZone, compile_orders
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -66,7 +65,8 @@ def ordered(drawn: list) -> list[Order]:
 
 
 def answers(zone: PolicyZone, config: Config) -> list[tuple]:
-    snapshot = Snapshot([place(config.zones[0], zone, None)], 1)
+    placed = PlacedZone(zone, next_change_at=None, judges_targets=True, is_shadow=False)
+    snapshot = Snapshot([placed], 1)
     return [
         (name, found.entry, found.scope, found.action, found.decides, found.decides_over_tcp)
         for name in [*NAMES, *(f"x.{name}" for name in NAMES)]
@@ -77,15 +77,28 @@ def answers(zone: PolicyZone, config: Config) -> list[tuple]:
 @given(ORDERS, st.lists(HOURS, min_size=1, max_size=6), st.data())
 def test_a_zone_at_any_time_is_the_zone_compiled_from_scratch(config: Config, drawn, hours, data):
     """Orders start and end by the clock, arrive late, and the clock may be set back."""
-    orders, former = ordered(drawn), None
+    orders, former, state = ordered(drawn), None, None
     for hour in hours:
         known = orders[: data.draw(st.integers(0, len(orders)))]
-        in_force = derive(EMPTY.plus(known), START + timedelta(hours=hour)).entries_of("komdigi")
+        state = derive(EMPTY.plus(known), START + timedelta(hours=hour), state)
+        in_force = state.entries_of("komdigi")
         former = compile_orders(config.zones[0], config, in_force, former)
         scratch = compile_orders(config.zones[0], config, in_force)
         assert former.compiled.digest == scratch.compiled.digest
         assert former.compiled.entries == scratch.compiled.entries
         assert answers(former.compiled, config) == answers(scratch.compiled, config)
+
+
+def test_a_zone_is_the_same_whatever_was_in_force_before(config: Config):
+    """Its digest decides whether a restart publishes another serial, and whether instances agree."""
+    zone = config.zones[0]
+    own, other = ([Entry(name, "exact")] for name in ("a.example", "d.example"))
+    both = derive(EMPTY.plus(ordered([("block", 0, None, own), ("block", 0, 1, other)])), START)
+    one = derive(both.known, START + timedelta(hours=2), both)
+    before = compile_orders(zone, config, both.entries_of("komdigi"))
+    after = compile_orders(zone, config, one.entries_of("komdigi"), before)
+    assert after.compiled.digest == compile_orders(zone, config, one.entries_of("komdigi")).compiled.digest
+    assert after.compiled.digest != before.compiled.digest
 
 
 def test_another_answer_of_the_zone_compiles_all_entries(config: Config):
