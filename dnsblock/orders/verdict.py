@@ -73,10 +73,11 @@ class Judgement:
         return len({one.index for one in (self.held if verdict == "held" else self.refused)})
 
     def with_verdicts(self, verdicts: Sequence[EntryVerdict]) -> "Judgement":
-        """The judgement with these verdicts instead of its own. Releases still apply."""
+        """The judgement with these verdicts instead of its own, by index. Releases still apply."""
         if not verdicts and not self.verdicts:
             return self
-        return replace(self, verdicts=tuple(verdicts))._settled()
+        in_order = sorted(verdicts, key=lambda one: (one.index, one.code))
+        return replace(self, verdicts=tuple(in_order))._settled()
 
     def released(self, release: Release) -> "Judgement":
         """The judgement after a release."""
