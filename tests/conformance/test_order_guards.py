@@ -218,6 +218,19 @@ def test_the_telegram_order_passes_with_acks_and_two_signatures(signed: Subject,
     assert blocked(signed) == TELEGRAM
 
 
+def test_a_signed_order_has_the_time_of_its_acceptance(signed: Subject, officers: Officers):
+    """Before a restart, too, when its signers are known before its first record. More signatures keep it."""
+    document = block("84/2017", ["a.example", "t.me"], acks=["POPULAR"])
+    assert submit(signed, document, officers.sign(document, "one")).code == 0
+    [first] = signed.control.orders()["orders"]
+    assert first["received_at"] <= first["enforced_at"]
+    assert submit(signed, document, officers.sign(document, "one", "two")).code == 0
+    for _ in range(2):
+        [found] = signed.control.orders()["orders"]
+        assert found["received_at"] == first["received_at"]
+        signed.restart()
+
+
 def test_with_one_signature_the_popular_ones_wait_for_the_second(signed: Subject, officers: Officers):
     """The other names are in force meanwhile. The same document with two signatures releases the rest."""
     names = ["a.example", "t.me", "telegram.org"]
