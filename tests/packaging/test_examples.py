@@ -325,7 +325,7 @@ FIRES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     ),
     "DnsblockCheckpointNotSent": (
         {'dnsblock_ledger_checkpoint_failing{place="url", name="u"}': "1x90"},
-        {'dnsblock_ledger_checkpoint_failing{place="url", name="u"}': "1x30"},
+        {'dnsblock_ledger_checkpoint_failing{place="url", name="u"}': "1x30 0x60"},
     ),
     "DnsblockClockBehind": (
         {"dnsblock_clock_behind_seconds": "5x30"},
@@ -368,6 +368,7 @@ FIRES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
 }
 # Minutes after which an alert is evaluated, if it takes longer than usual.
 MINUTES = {
+    "DnsblockCheckpointNotSent": 75,
     "DnsblockListsDiffer": 180,
     "DnsblockListStopped": 12 * 24 * 60,
     "DnsblockListLostNames": 24 * 60,
