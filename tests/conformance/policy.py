@@ -22,7 +22,8 @@ DROPPED = "dropped.example"
 TCP_ONLY = "tcponly.example"
 LANDED = "landed.example"  # a CNAME to LANDING
 HOSTED = "hosted.example"  # a CNAME to BLOCK_PAGE, which lies in a blocked subtree itself
-BLOCK_PAGE = f"page.{SINKHOLED}"
+PAGES = "pages.example"  # blocked by a list: an order may not block its own landing name
+BLOCK_PAGE = f"page.{PAGES}"
 GARDEN = "garden.example"  # a CNAME to the queried name below LANDING
 SHORT = "t.me"
 RELAY = "mask.icloud.com"
@@ -54,6 +55,7 @@ class Entry:
 
 ENTRIES = (
     Entry(SINKHOLED, "sinkhole"),
+    Entry(PAGES, "sinkhole"),
     Entry(SINKHOLED4, "sinkhole4"),
     Entry(NO_SUCH_NAME, "nxdomain"),
     Entry(NO_DATA, "nodata"),
@@ -118,11 +120,19 @@ def rpz_zone() -> str:
 
 def configuration(upstream: str) -> dict:
     """The policy for `Subject.start`."""
-    entries = [{"name": entry.name, "match": entry.match, "answer": entry.action} for entry in ENTRIES]
+    entries = [
+        {"name": entry.name, "match": entry.match, "answer": entry.action}
+        for entry in ENTRIES
+        if entry.name != PAGES
+    ]
     return {
-        "orders": [block("PORTABLE-1", entries)],
+        "orders": [block("PORTABLE-1", entries, acks=["POPULAR"])],
         "answers": PROFILES,
-        "zones": [{"name": "policy", "issuer": ISSUER, "unsigned": "accept", "answer": "sinkhole"}],
+        "zones": [
+            {"name": "policy", "issuer": ISSUER, "unsigned": "accept", "answer": "sinkhole"},
+            {"name": "pages", "list": "pages.txt", "match": "subtree", "answer": "sinkhole"},
+        ],
+        "lists": {"pages.txt": [PAGES]},
         "access_control": {"allow": ["127.0.0.1/32", "::1/128"]},
         "upstreams": [upstream],
     }

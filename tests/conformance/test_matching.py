@@ -32,7 +32,7 @@ def running(shared_subject: Subject, shared_upstream: StubUpstream) -> Subject:
     ]
     # At equal length exact beats the others: the same name twice, by two orders.
     orders = [
-        block("B-1", entries),
+        block("B-1", entries, acks=["POPULAR"]),
         block("B-2", [{"name": "both.example", "match": "subtree", "answer": "sinkhole"}]),
         block("B-3", [{"name": "both.example", "match": "exact", "answer": "second"}]),
         exempt("E-1", [{"name": "hole.holey.example", "match": "subtree"}]),
