@@ -39,7 +39,7 @@ class Case:
     """The ministry's folder, three instances, and the commands of the page."""
 
     def __init__(self, folder: Path, authority: Authority) -> None:
-        self.folder, self.instances = folder, {}
+        self.folder, self.instances, self.followed = folder, {}, []
         shutil.copytree(SHIPPED, folder / "orders")
         (folder / "isp.pem").write_bytes(authority.pem.read_bytes())
         (program,) = re.findall(r"^```python\n(.*?)^```", (DOCS / "ledger.md").read_text(), re.M | re.S)
@@ -108,6 +108,7 @@ class Case:
     def follow(self, heading: str) -> None:
         """Runs the commands of a section. Each block of output has lines of the commands before it."""
         section = PAGE.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
+        self.followed.append(heading)
         printed = ""
         for language, text in re.findall(r"^```(sh|text)\n(.*?)^```$", section, re.MULTILINE | re.DOTALL):
             if language == "text":
@@ -170,3 +171,5 @@ def test_the_telegram_case(case: Case):
     assert {name: case.blocked(name) for name in PLACES} == {name: [] for name in PLACES}
     wait_for(lambda: differs(case, "dns3") == 0, "the missing order has arrived")
     case.follow("7. Verify the receipts")
+    case.follow("8. Law and knowledge")
+    assert case.followed == re.findall(r"^## (.*)$", PAGE, re.MULTILINE)
