@@ -213,7 +213,9 @@ def test_a_message_is_short_and_escapes_control_characters(subject: Subject):
 
 def test_check_prints_every_problem_of_every_file(subject: Subject):
     """Mistakes seldom come alone: all are printed, not only the first."""
-    bad_order = order_text("entires: [a.example]", "entries:", "- a..example", "- co.id", "- good.example")
+    bad_order = order_text(
+        "entires: [a.example]", "entries:", "- a..example", "- b c.example", "- good.example"
+    )
     subject.configure(
         zones=ZONES, lists={"malware.txt": "listed.example\na..example\nb c.example\ngood.example\n"}
     )

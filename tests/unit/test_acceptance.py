@@ -119,7 +119,9 @@ def test_a_block_has_the_entries_of_the_notice_that_has_the_number_when_it_comes
 # ------- Memory and file -------
 
 
-@pytest.mark.parametrize("names", [["t.example"], ["u.example", "t.me"], ["t.example", "co.id"], ["pages.dev", "t.me"]])
+@pytest.mark.parametrize(
+    "names", [["t.example"], ["u.example", "t.me"], ["t.example", "co.id"], ["pages.dev", "t.me"]]
+)
 def test_the_ledger_in_memory_says_what_its_file_says(registry: Registry, names: list[str]):
     """When the order was accepted, and which entries are held, refused or cannot be read."""
     registry.submit(block("b-0", "u.example"))

@@ -5,6 +5,7 @@ import pytest
 from .. import wire
 from ..asking import SINKHOLE4, SINKHOLE6, Asking, assert_silent, is_forwarded, is_sinkholed
 from ..policy import (
+    BLOCK_PAGE,
     DROPPED,
     HOSTED,
     LANDED,
@@ -135,7 +136,7 @@ def test_the_block_page_is_never_blocked_itself(resolver: Asking):
     reply = resolver.query(HOSTED)
     assert (reply.rcode, reply.target, reply.addresses) == (
         "NOERROR",
-        f"page.{SINKHOLED}.",
+        f"{BLOCK_PAGE}.",
         ["198.51.100.7"],
     )
 
