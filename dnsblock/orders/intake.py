@@ -16,6 +16,7 @@ from pathlib import Path
 from dnsblock import document
 from dnsblock.config import Config
 from dnsblock.errors import Problem, Refused, capped, printable
+from dnsblock.log import fault
 from dnsblock.orders.authority import Authority, authority_of, current_keys
 from dnsblock.orders.conflicts import Together
 from dnsblock.orders.context import Context
@@ -75,11 +76,27 @@ def examine(folder: Path, context: Context) -> Intake:
     except Refused as err:
         return Intake((), (RefusedDocument(str(folder), err.problems),))
     for path in paths:
-        try:
+        with costs_only_itself(str(path)) as problems:
             found += _read(path, folder, seen, context)
-        except Refused as err:
-            refused.append(RefusedDocument(str(path), err.problems, sha256=_digest_of(path)))
+        if problems:
+            refused.append(RefusedDocument(str(path), tuple(problems), sha256=_digest_of(path)))
     return judge_all(found, refused, context)
+
+
+@contextlib.contextmanager
+def costs_only_itself(file: str) -> Iterator[list[Problem]]:
+    """Collects the problems of one document. Nothing that happens with it delays the others."""
+    problems: list[Problem] = []
+    try:
+        yield problems
+    except Refused as err:
+        problems.extend(err.problems)
+    except Exception as err:  # a defect of dnsblock
+        fault(f"internal error with the document {printable(file)}")
+        reason = (
+            f"INTERNAL: {type(err).__name__}: please report it with the traceback in the log of the daemon"
+        )
+        problems.append(Problem(file, None, "", reason))
 
 
 def judge_all(found: Iterable[Order], refused: Iterable[RefusedDocument], context: Context) -> Intake:
@@ -93,11 +110,11 @@ def judge_all(found: Iterable[Order], refused: Iterable[RefusedDocument], contex
     is_over = any(order.expires_at is not None and order.expires_at <= context.now for order in own)
     needed = _needed(own, context.known) if is_over else set()
     for order in own:
-        problems = (*_judge_issuer(order, context.config), *_judge_end(order, needed, context.now))
+        problems = [*_judge_issuer(order, context.config), *_judge_end(order, needed, context.now)]
         if problems and order.sha256 in context.known.by_digest:
             continue  # it is in the ledger: a later configuration and its end do not judge it again
         if problems and context.is_trial:
-            problems = (*problems, *_further_problems(order, context))
+            problems += _further_problems(order, context)
         if problems:
             rejected.append(_refuse(order, problems))
         else:
@@ -109,18 +126,17 @@ def judge_all(found: Iterable[Order], refused: Iterable[RefusedDocument], contex
     for _, group in groupby(eligible, key=lambda order: (order.issuer, order.seq)):
         # Of several with the same number, the one that follows the previous order comes first.
         for order in sorted(group, key=lambda order: not together.follows(order)):
-            try:
+            with costs_only_itself(order.file) as problems:
                 known = context.known.by_digest.get(order.sha256)
                 if known is not None:
                     signed += _signed_again(order, known, together, context)
                     continue
                 accepted = _accept(order, together, context)
-            except Refused as err:
-                rejected.append(_refuse(order, err.problems))
-                continue
-            notes.extend(f"{printable(order.file)}: {note}" for note in together.notes(accepted))
-            together.accept(accepted)
-            new.append(accepted)
+                notes += [f"{printable(order.file)}: {note}" for note in together.notes(accepted)]
+                together.accept(accepted)
+                new.append(accepted)
+            if problems:
+                rejected.append(_refuse(order, problems))
     rejected.sort(key=lambda one: one.file)
     notes += _notes(context.known, new, context.now)
     return Intake(tuple(new), tuple(rejected), tuple(signed), tuple(notes))
@@ -240,8 +256,8 @@ def _signed_again(order: Order, known: Order, together: Together, context: Conte
     yield replace(judged, judgement=judgement.with_verdicts([*kept, *judgement.verdicts]))
 
 
-def _refuse(order: Order, problems: tuple[Problem, ...]) -> RefusedDocument:
-    return RefusedDocument(order.file, problems, order.issuer, order.order_id, order.sha256)
+def _refuse(order: Order, problems: Iterable[Problem]) -> RefusedDocument:
+    return RefusedDocument(order.file, tuple(problems), order.issuer, order.order_id, order.sha256)
 
 
 def _notes(known: Orders, new: Sequence[Order], now: datetime) -> Iterator[str]:

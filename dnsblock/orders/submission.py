@@ -9,6 +9,7 @@ from dnsblock.orders.context import Context
 from dnsblock.orders.intake import (
     Intake,
     RefusedDocument,
+    costs_only_itself,
     judge_all,
     may_need_signatures,
     with_signatures,
@@ -43,7 +44,7 @@ def examine_submitted(
     new: dict[str, Order] = {}  # by digest
     refused: list[RefusedDocument] = []
     for one in documents:
-        try:
+        with costs_only_itself(one.file) as problems:
             order = with_signatures(_read(one), one.signatures)
             if issuers is not None and order.issuer not in issuers:
                 reason = "FORBIDDEN: this client may not submit orders of this issuer"
@@ -56,9 +57,9 @@ def examine_submitted(
             read[one.file] = known or new.get(order.sha256) or order
             if known is None or (one.signatures is not None and may_need_signatures(known)):
                 new.setdefault(order.sha256, order)
-        except Refused as err:
+        if problems:
             sha256 = hashlib.sha256(one.data).hexdigest()
-            refused.append(RefusedDocument(one.file, err.problems, sha256=sha256))
+            refused.append(RefusedDocument(one.file, tuple(problems), sha256=sha256))
     return Examined(tuple(documents), judge_all(new.values(), refused, context), read)
 
 
