@@ -54,7 +54,8 @@ class Actions:
         examined = await asyncio.to_thread(examine_submitted, documents, context, issuers=issuers)
         served, intake = None, examined.intake
         if intake.new or intake.signed:
-            change = LedgerEntries(by, "order submit", intake.new, intake.notes, intake.signed)
+            facts = (intake.new, intake.notes, intake.signed, context)
+            change = LedgerEntries(by, "order submit", *facts)
             served = await publisher.publish(change)
         if intake.refused:
             await publisher.record(lambda: recorder.record_refusals(intake.refused, by))

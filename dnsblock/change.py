@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from dnsblock.errors import Problem
+from dnsblock.orders.context import Context
 from dnsblock.orders.facts import Annulment, Approval
 from dnsblock.orders.order import Order
 from dnsblock.policy.changes import Changes
@@ -50,6 +51,7 @@ class LedgerEntries:
     new: tuple[Order, ...] = ()
     notes: tuple[str, ...] = ()
     signed: tuple[Order, ...] = ()  # orders in the ledger, with more signatures
+    judged_in: Context | None = None  # what these were judged by
     annulments: tuple[Annulment, ...] = ()
     approvals: tuple[Approval, ...] = ()
     scope: Scope = "ledger"

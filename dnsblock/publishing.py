@@ -255,6 +255,7 @@ class Publisher:
             draft = read if isinstance(read, Draft) else self.draft()
             if isinstance(change, LedgerEntries):
                 draft = replace(draft, new=change.new, signed=change.signed, notes=change.notes)
+                draft = replace(draft, judged_in=change.judged_in)
                 draft = replace(draft, annulments=change.annulments, approvals=change.approvals)
             if isinstance(read, ReadLists):
                 lists = read.merged_into(self.lists, self.config)

@@ -17,3 +17,12 @@ class Context:
     known: Orders
     now: datetime
     is_trial: bool = False  # nothing is accepted: all problems at once, and signatures may be missing
+
+    def judges_alike(self, issuer: str, other: "Context") -> bool:
+        """Whether the verdicts on an issuer's documents are the same, except for the time."""
+        options = ("zones", "issuers", "answers", "protected", "guards")
+        return (
+            self.known.of(issuer) is other.known.of(issuer)
+            and self.references is other.references
+            and all(getattr(self.config, one) is getattr(other.config, one) for one in options)
+        )

@@ -44,6 +44,7 @@ class Draft:
     notes: tuple[str, ...] = ()
     has_read_lists: bool = True
     signed: tuple[Order, ...] = ()  # orders in the ledger that somebody else has signed, too
+    judged_in: Context | None = None  # what these were judged by
     accepted: tuple[Order, ...] = ()  # new orders that are in the ledger now
     refused: tuple[RefusedDocument, ...] | None = None  # by the inbox; None: it was not read
     annulments: tuple[Annulment, ...] = ()  # not in the ledger yet
@@ -65,14 +66,26 @@ class Draft:
         return replace(self, access=access, files={**(self.files or {}), **access.files})
 
     def after(self, known: Orders, now: datetime) -> "Draft":
-        """This draft, updated if other orders have been accepted since it was read."""
-        if not self.new and not self.signed:
+        """This draft, updated if other orders of the same issuers have been accepted since it was read.
+
+        All others stay as they were judged: a million entries would delay the publish by seconds.
+        """
+        context, before = Context(self.config, self.references, known, now), self.judged_in
+
+        def stays(order: Order) -> bool:
+            return before is not None and before.judges_alike(order.issuer, context)
+
+        if all(map(stays, (*self.new, *self.signed))):
             return self
-        new = [order for order in self.new if order.sha256 not in known.by_digest]
-        context = Context(self.config, self.references, known, now)
-        judged = judge_all((*new, *self.signed), self.refused or (), context)
-        refused = None if self.refused is None else judged.refused
-        return replace(self, new=judged.new, signed=judged.signed, refused=refused)
+        again = [order for order in self.new if not stays(order) and order.sha256 not in known.by_digest]
+        again += [order for order in self.signed if not stays(order)]
+        judged = judge_all(again, self.refused or (), context)
+        return replace(
+            self,
+            new=(*filter(stays, self.new), *judged.new),
+            signed=(*filter(stays, self.signed), *judged.signed),
+            refused=None if self.refused is None else judged.refused,
+        )
 
     def orders(self, known: Orders, now: datetime) -> Orders:
         """All orders with the changes of this draft. Raises `Refused` for a decision without an order."""
@@ -128,6 +141,7 @@ def read(
     return Draft(
         *(config, fresh, rules, intake.new, notes, reads_lists),
         signed=intake.signed,
+        judged_in=context,
         refused=intake.refused,
         references=references,
         secrets=secrets,

@@ -37,7 +37,10 @@ class Registry:
             {
                 "upstream": {"servers": ["192.0.2.1"]},
                 "issuers": options,
-                "zones": [zone if officers else {**zone, "unsigned": "accept"}],
+                "zones": [
+                    zone if officers else {**zone, "unsigned": "accept"},
+                    {"name": "zb", "issuer": "b", "unsigned": "accept", "answer": "nxdomain"},
+                ],
             }
         )
         self.set_keys(*(f"{name} {key.public_line}" for name, key in self.keys.items()))

@@ -18,7 +18,7 @@ def registry(tmp_path: Path) -> Registry:
     return Registry(tmp_path / "state")
 
 
-class Defect(Exception):
+class DefectError(Exception):
     """What no code expects."""
 
 
@@ -27,17 +27,17 @@ def fails_for(name: str, function: Any) -> Any:
 
     def faulty(first: Any, *rest: Any) -> Any:
         if name in (first.order_id if isinstance(first, Order) else Path(first).name):
-            raise Defect
+            raise DefectError
         return function(first, *rest)
 
     return faulty
 
 
 def is_internal(reasons: list[str]) -> bool:
-    return len(reasons) == 1 and reasons[0].startswith("INTERNAL: Defect: please report it")
+    return len(reasons) == 1 and reasons[0].startswith("INTERNAL: DefectError: please report it")
 
 
-@pytest.mark.parametrize("module, function", [(submission, "parse"), (intake, "verdicts_on")])
+@pytest.mark.parametrize(("module", "function"), [(submission, "parse"), (intake, "verdicts_on")])
 def test_a_defect_with_a_submitted_document_costs_only_that_one(
     registry: Registry, monkeypatch: pytest.MonkeyPatch, module: Any, function: str
 ):
@@ -49,7 +49,7 @@ def test_a_defect_with_a_submitted_document_costs_only_that_one(
     assert registry.in_force() == ["a.example of b-0", "c.example of b-2"]
 
 
-@pytest.mark.parametrize("module, function", [(intake, "parse"), (intake, "verdicts_on")])
+@pytest.mark.parametrize(("module", "function"), [(intake, "parse"), (intake, "verdicts_on")])
 def test_a_defect_with_a_document_in_the_folder_costs_only_that_one(
     registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: Any, function: str
 ):

@@ -1,0 +1,53 @@
+"""What is read before a publish (dnsblock/policy/snapshot.py)."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dnsblock.orders.context import Context
+from dnsblock.policy.snapshot import Draft
+
+from .helpers import block
+from .registry import Registry
+
+NOT_USED: Any = None
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    return Registry(tmp_path)
+
+
+def read(registry: Registry, *documents: str) -> Draft:
+    """A draft with new orders, as `order submit` makes it."""
+    context = Context(registry.config, registry.references, registry.orders, registry.now)
+    new = registry.judge(*documents).new
+    config, references = registry.config, registry.references
+    return Draft(config, NOT_USED, NOT_USED, new, references=references, judged_in=context)
+
+
+def test_an_order_is_not_judged_again_because_of_another_issuer(registry: Registry):
+    """A million entries would delay the publish, which everybody waits for."""
+    draft = read(registry, block("b-1", "t.example"))
+    assert draft.after(registry.orders, registry.now) is draft
+    registry.submit(block("b-2", "u.example", issuer="b"))
+    assert draft.after(registry.orders, registry.now) is draft
+
+
+def test_an_order_is_judged_again_after_another_one_of_its_issuer(registry: Registry):
+    """Its number may be taken by now."""
+    draft = read(registry, block("b-1", "t.example"))
+    registry.submit(block("b-1", "u.example"))
+    assert draft.after(registry.orders, registry.now).new == ()
+
+
+def test_an_order_is_judged_again_after_a_change_of_the_configuration(registry: Registry):
+    """Its entry may be protected by now."""
+    draft = read(registry, block("b-1", "t.example", "u.example"))
+    copy = replace(draft, config=registry.config.model_copy())
+    assert copy.after(registry.orders, registry.now) is copy
+    protected = replace(draft, config=registry.config.model_copy(update={"protected": ("t.example",)}))
+    (order,) = protected.after(registry.orders, registry.now).new
+    assert [one.code for one in order.judgement.refused] == ["PROTECTED"]
