@@ -41,6 +41,7 @@ from dnsblock.names import NameRefused, address, canonical
 from dnsblock.orders.known import about
 from dnsblock.orders.state import OrderState
 from dnsblock.policy.past import not_enforced, suffixes
+from dnsblock.policy.recorder import facts_of_ledger
 
 
 class Why(BaseModel):
@@ -198,7 +199,7 @@ def status(view: View) -> dict[str, Any]:
         "workers": view.workers,
         "next_change_at": utc(policy.state.next_change_at),
         "last_publish": {"ok": last.ok, "at": utc(last.at), "reason": last.reason, "error": last.error},
-        "ledger": {**view.publisher.recorder.facts(), "checkpoint": view.checkpoints.facts()},
+        "ledger": {**facts_of_ledger(view.publisher.recorder), "checkpoint": view.checkpoints.facts()},
         "probes": None if config.probes is None else _probes(view),
         "impact_run": None if view.impact_runs.running is None else view.impact_runs.running.facts(),
         "time_zone": config.time_zone.key,

@@ -10,7 +10,7 @@ until the operator accepts the current ledger.
 import os
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -20,42 +20,21 @@ from dnsblock.config_ledger import LedgerOptions
 from dnsblock.errors import Problem, Refused, as_refused
 from dnsblock.orders.checkpoint import Checkpoint, CheckpointFile
 from dnsblock.orders.claims import SECOND_FOLDER_SECONDS, Claim, contradictions, within_seconds
-from dnsblock.orders.ledger import FILE, Content, Ledger, read
+from dnsblock.orders.ledger import FILE, Ledger
+from dnsblock.orders.mismatch import Mismatch, acknowledged, mismatch_of
 from dnsblock.orders.proof import Signer
-from dnsblock.orders.records import AcceptedRestore, Fact, LostCheckpoint, Position, Record
+from dnsblock.orders.records import AcceptedRestore, Fact, Position
 from dnsblock.orders.transparency.folder import NAME, CheckpointFolder
 from dnsblock.orders.transparency.instance import Instance
 from dnsblock.orders.transparency.merkle import EMPTY_ROOT
 from dnsblock.principal import Principal
+from dnsblock.signatures.notes import SignedCheckpoint
 
 COPY = "acknowledged.jsonl"
 ADVICE = (
     "stop the daemon, restore the state folder from the latest backup and start; or, to use the ledger as it "
     "is, run `dnsblock log accept-restore --reason TEXT`"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Mismatch:
-    """Why the ledger is not used."""
-
-    reasons: tuple[str, ...]
-    acknowledged: Position | None  # minimum end of the ledger; None: unknown
-    found: Position
-    missing: tuple[Record, ...]  # acknowledged records that are not in the ledger, if they are known
-    known: int = 0  # the number of records that there must be
-    checkpoint: LostCheckpoint | None = None  # a signed checkpoint that the ledger does not extend
-
-    def __str__(self) -> str:
-        found = f"{'; '.join(self.reasons)}; the ledger contains {_phrase(self.found)}"
-        if self.missing:
-            first, last = self.missing[0].n, self.missing[-1].n
-        elif self.known > self.found.records:
-            first, last = self.found.records + 1, self.known
-        else:
-            return found
-        records = f"record {first} is" if first == last else f"records {first} to {last} are"
-        return f"{found}; {records} missing or replaced"
 
 
 class Book:
@@ -118,16 +97,16 @@ class Book:
             # A daemon may have appended records, and signed a checkpoint, since the ledger was read.
             self._real = self.ledger = Ledger.open(self._folder, read_only=True)
             signed = [claim for claim in signed if not claim.is_met_by(self._real.content)]
-        if not self._reasons(own, signed):
+        reasons = self._reasons(own, signed)
+        if not reasons:
             self._start_clock(content)
             if not self._real.is_read_only:
                 self._begin()
                 self._renew_copy()
             return
-        served = self._acknowledged(own, signed)
-        self.mismatch = self._mismatch(
-            self._reasons(own, signed), [*own, *signed], served, position or history
-        )
+        served = acknowledged(self._real, self._folder / COPY, own, signed, reasons)
+        claims = [*own, *signed]
+        self.mismatch = mismatch_of(self._real, reasons, claims, served, position or history)
         self.ledger = Ledger(self._folder, served, file=None, lock=None)
         self._start_clock(content)
 
@@ -173,53 +152,6 @@ class Book:
             return (self._folder / COPY).stat().st_size
         except OSError:
             return 0
-
-    def _acknowledged(self, own: Sequence[Claim], signed: Sequence[Claim]) -> Content:
-        """The acknowledged records, from the copy or the ledger. Raises `Refused` if both are incomplete."""
-        path = self._folder / COPY
-        why = ""
-        try:
-            copy = read(path) if path.exists() else None
-        except OSError as err:
-            copy, why = None, f"; {path}: {err.strerror}"
-        if copy is not None and copy.damage is None:
-            if signed and all(claim.is_met_by(copy) for claim in signed):
-                return copy
-            met = [claim for claim in own if claim.is_met_by(copy)]
-            if met or not own:
-                # Records after the end in checkpoint.json were not acknowledged, unless others name them.
-                highest = max((*own, *signed), key=lambda claim: claim.records, default=None)
-                is_at_end = highest is not None and highest is own[0] and highest in met
-                return copy.until(highest.records) if highest is not None and is_at_end else copy
-        real = self._real.content
-        if own and real.damage is None and all(claim.is_met_by(real) for claim in own):
-            return real  # a signed checkpoint knows more than anything else in the state folder
-        reasons = "; ".join(self._reasons(own, signed)) + why
-        advice = "restore a backup of the state folder"
-        reason = f"{reasons}; {path} does not contain the acknowledged records either: {advice}"
-        raise Refused([Problem(str(self._folder / FILE), None, "", reason)])
-
-    def _mismatch(
-        self, reasons: Sequence[str], claims: Sequence[Claim], served: Content, acknowledged: Position | None
-    ) -> Mismatch:
-        same = 0
-        for mine, other in zip(self._real.hashes, served.hashes, strict=False):
-            if mine != other:
-                break
-            same += 1
-        highest = max(claims, key=lambda claim: claim.records, default=None)
-        if highest is not None and not highest.is_signed:
-            acknowledged = Position(highest.records, highest.last)
-        broken = [claim for claim in claims if not claim.is_met_by(self._real.content)]
-        lost = [claim.lost for claim in broken if claim.lost is not None]
-        return Mismatch(
-            reasons=tuple(reasons),
-            acknowledged=acknowledged,
-            found=self._real.position,
-            missing=tuple(served.records[same:]),
-            known=0 if highest is None else highest.records,
-            checkpoint=max(lost, key=lambda one: one.records, default=None),
-        )
 
     def _start_clock(self, content: Checkpoint | None) -> None:
         """Sets the earliest time: that of the checkpoint, or of the last record if that was added after it.
@@ -283,13 +215,14 @@ class Book:
         reasons += [] if found.damage is None else [str(found.damage)]
         claim = Claim("written by this process", len(real.hashes), real.position.last)
         claims = [claim, *self._contradictions(self._second)]
-        self.mismatch = self._mismatch(reasons, claims, real.content, real.position)
+        self.mismatch = mismatch_of(found, reasons, claims, real.content, real.position)
 
     def contradict(self, claim: Claim) -> None:
         """A signed checkpoint was found later that the ledger does not extend. Nothing is published then."""
         if self.mismatch is None:
             reasons = [f"{self._real.path} does not extend {claim}"]
-            self.mismatch = self._mismatch(reasons, [claim], self._real.content, self._real.position)
+            end = self._real.position
+            self.mismatch = mismatch_of(self._real, reasons, [claim], self._real.content, end)
 
     def append(self, facts: Sequence[Fact], by: Principal) -> None:
         """Writes facts to the ledger. Raises `LedgerUnwritable`, and `Refused` after a mismatch."""
@@ -304,8 +237,24 @@ class Book:
         """The end of the ledger for the next checkpoint: after a mismatch, the previous one."""
         if self.mismatch is None:
             return self._real.position, self._real.tree.root()
+        return self.recorded_end
+
+    @property
+    def recorded_end(self) -> tuple[Position | None, bytes | None]:
+        """The end of the ledger in the checkpoint file."""
         content = self.checkpoint.content
         return (None, None) if content is None else (content.ledger, content.root)
+
+    def complete(self) -> SignedCheckpoint | None:
+        """Completes the copy, and signs a checkpoint of all records. Nothing after a mismatch.
+
+        Raises `OSError`.
+        """
+        if self.mismatch is not None:
+            return None
+        self.copy_new()
+        self.sync_copy()
+        return self.signer.checkpoint()
 
     def copy_new(self) -> None:
         """Copies new records before they are enforced. Raises `OSError`."""
@@ -374,13 +323,6 @@ class Book:
             aside = path.with_name(f"acknowledged-{position.records}-{position.last[:16]}.jsonl")
             aside.unlink(missing_ok=True)
             os.link(path, aside)
-
-
-def _phrase(position: Position) -> str:
-    if position.last is None:
-        return "no record"
-    records = "1 record" if position.records == 1 else f"{position.records} records"
-    return f"{records} (SHA-256 of the last: {position.last})"
 
 
 def _is_beginning(path: Path, whole: Path, size: int) -> bool:

@@ -17,12 +17,13 @@ from dnsblock.lists.lists import Lists
 from dnsblock.lists.store import Store
 from dnsblock.log import event
 from dnsblock.orders.accepted import facts_of
-from dnsblock.orders.book import Book, Mismatch
+from dnsblock.orders.book import Book
 from dnsblock.orders.claims import Claim
 from dnsblock.orders.effects import effects_of, refusals_of
 from dnsblock.orders.facts import Annulment, Approval, ListAccepted, Refusal, Started, Stopped
 from dnsblock.orders.intake import RefusedDocument
 from dnsblock.orders.ledger import Ledger
+from dnsblock.orders.mismatch import Mismatch
 from dnsblock.orders.records import Fact
 from dnsblock.orders.state import State, derive
 from dnsblock.orders.verification import summary
@@ -73,11 +74,14 @@ class Recorder:
         """Releases the ledger for the next process. `in_order`: a regular stop, after the last answer."""
         if in_order:
             self.note([Stopped(self._serials.serial)])
+            end = self._book.recorded_end
             try:
-                self.last_checkpoint = self.signer.checkpoint() if self.mismatch is None else None
-                self._book.copy_new()
-                self._book.sync_copy()
-                self._serials.release(*self._book.position_and_root)
+                self.last_checkpoint = self._book.complete()
+                end = self._book.position_and_root
+            except OSError as err:
+                event(logging.ERROR, f"the ledger has no new checkpoint: {err.strerror}: {err.filename}")
+            try:
+                self._serials.release(*end)
             except OSError as err:
                 event(logging.WARNING, f"the checkpoint could not be written: {err.strerror}: {err.filename}")
         self._book.close()
@@ -321,23 +325,24 @@ class Recorder:
             if self._witness is not None:
                 raise
 
-    def facts(self) -> dict[str, Any]:
-        """The ledger and the clock, for `status`."""
-        position, mismatch, behind = self.ledger.position, self.mismatch, self.behind
-        return {
-            "records": position.records,
-            "last_record": position.last,
-            "mismatch": None
-            if mismatch is None
-            else {
-                "reason": str(mismatch),
-                "found": mismatch.found.records,
-                "missing": [summary(record) for record in mismatch.missing[:SHOWN]],
-                "missing_total": len(mismatch.missing),
-            },
-            "clock_behind_seconds": behind.total_seconds() if behind > BEHIND else 0.0,
-            "as_of": utc(self.now()),
-        }
+
+def facts_of_ledger(recorder: Recorder) -> dict[str, Any]:
+    """The ledger and the clock, for `status`."""
+    position, mismatch, behind = recorder.ledger.position, recorder.mismatch, recorder.behind
+    return {
+        "records": position.records,
+        "last_record": position.last,
+        "mismatch": None
+        if mismatch is None
+        else {
+            "reason": str(mismatch),
+            "found": mismatch.found.records,
+            "missing": [summary(record) for record in mismatch.missing[:SHOWN]],
+            "missing_total": len(mismatch.missing),
+        },
+        "clock_behind_seconds": behind.total_seconds() if behind > BEHIND else 0.0,
+        "as_of": utc(recorder.now()),
+    }
 
 
 def _latest(policy: Policy, ledger: Ledger, former: State | None) -> State:
