@@ -182,8 +182,10 @@ class _Draft:
         """
         sha256 = self._by_id.get(order_id)
         annulled = None if sha256 is None else self._lives[sha256].order.annulled
-        is_gone = annulled is not None and (by.received_at is None or annulled.at <= by.received_at)
-        return None if is_gone else sha256
+        if annulled is None or annulled.n is None:
+            return sha256
+        # Not by their times: the clock may have been set meanwhile.
+        return None if by.accepted_n is None or annulled.n < by.accepted_n else sha256
 
     def put(self, order: Order) -> None:
         """Replaces an order by one with the same document and another judgement."""
@@ -245,8 +247,8 @@ class _Draft:
         end = End(ender.effective_at, ender, until)
         indexes = None if target.entries is None else self._named(order, target.entries)
         if standing is not None:
-            # The part of a held order that opens names is not held.
-            if standing.state != "held" or order.action == "exempt":
+            # The part that opens names is not held, and stays if another order has the seq by now.
+            if standing.state == "proposed" or order.action == "exempt":
                 self._set(aimed)
                 return (len(order.entries) if indexes is None else len(indexes)), 0
             kept = {(entry.name, entry.match) for entry in ender.entries}

@@ -94,6 +94,7 @@ class Annulled:
     at: datetime
     by: Principal
     reason: str
+    n: int | None = None  # of the record; None: it is not recorded yet
 
 
 LIFTS: frozenset[Action] = frozenset({"unblock", "revoke", "exempt"})  # never held, by nothing
@@ -149,6 +150,7 @@ class Order:
     annulled: Annulled | None = None
     verified_at: datetime | None = None  # when probes found it enforced everywhere
     received_at: datetime | None = None  # when it was accepted into the ledger
+    accepted_n: int | None = None  # the number of the record that accepted it
     enforced_at: datetime | None = None  # when the engine first answered by it
     ended_at: datetime | None = None  # when the engine no longer answered by it
     source: Source | None = field(default=None, repr=False, compare=False)

@@ -141,10 +141,14 @@ def fold(records: Iterable[Record], base: Orders = EMPTY) -> Orders:
         match fact:
             case Order():
                 received[fact.sha256] = fact
-                order = replace(fact, received_at=record.at) if record.version == 1 else None
+                order = (
+                    replace(fact, received_at=record.at, accepted_n=record.n) if record.version == 1 else None
+                )
             case Judged(sha256=sha256):
                 known = found.get(sha256) or received.get(sha256) or base.by_digest.get(sha256)
                 order = None if known is None else fact.applied_to(known, record.at, record.by)
+                if order is not None and order.accepted_n is None:
+                    order = replace(order, accepted_n=record.n)
             case Annulment() | Approval() | Verified() | Activated() | Lifted() | Expired():
                 known = latest(fact.issuer, fact.order_id)
                 order = None if known is None else _applied(fact, known, record)
@@ -162,7 +166,7 @@ def _applied(fact: _Later, order: Order, record: Record) -> Order:
         return order
     match fact:
         case Annulment():
-            return replace(order, annulled=Annulled(record.at, record.by, fact.reason))
+            return replace(order, annulled=Annulled(record.at, record.by, fact.reason, record.n))
         case Approval():
             release = Release(record.at, record.by, fact.reason, fact.entries)
             return replace(order, judgement=order.judgement.released(release))

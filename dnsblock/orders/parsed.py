@@ -34,7 +34,10 @@ FILE = "orders.cache"
 _HEADER = f"dnsblock {__version__} orders 1\n".encode()  # another version may parse differently
 MAX_BYTES = 4 << 30
 # Fields that are not in the document, or that are stored in another way.
-_LATER = {"file", "judgement", "annulled", "verified_at", "received_at", "enforced_at", "ended_at", "source"}
+_LATER = {
+    *("file", "source", "judgement", "annulled", "accepted_n"),
+    *("received_at", "verified_at", "enforced_at", "ended_at"),
+}
 _MODELS: dict[str, type[BaseModel]] = {
     "reason": Reason,
     "original": OriginalDocument,

@@ -1,7 +1,7 @@
 """Random ledgers for hypothesis, and a naive model of the orders in force by them.
 
-The records are those that an intake could have written: an order_id is used again only after an annulment, and
-targets that do not exist are ignored.
+The records are those that an intake could have written: an order_id is used again only after an annulment,
+and targets that do not exist are ignored.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -86,7 +86,7 @@ def ledgers(draw: st.DrawFn, issuers: Sequence[str] = ("a",), most: int = 9) -> 
     for place in range(draw(st.integers(1, most))):
         now += draw(st.integers(0, 2))
         issuer = draw(st.sampled_from(issuers))
-        facts = draw(_facts(place, now, issuer, orders, kinds[issuer]))
+        facts = draw(_facts(place, issuer, orders, kinds[issuer]))
         new = [Record(len(records) + n, hour(now), ALICE, fact) for n, fact in enumerate(facts, 1)]
         records += new
         orders = fold(new, orders)
@@ -94,7 +94,7 @@ def ledgers(draw: st.DrawFn, issuers: Sequence[str] = ("a",), most: int = 9) -> 
 
 
 @st.composite
-def _facts(draw: st.DrawFn, place: int, now: int, issuer: str, orders: Orders, kind: Kind) -> list[Fact]:
+def _facts(draw: st.DrawFn, place: int, issuer: str, orders: Orders, kind: Kind) -> list[Fact]:
     own = [order for order in orders.of(issuer).orders if order.annulled is None]
     what = draw(st.sampled_from(["order", "order", *kind.later] if own else ["order"]))
     if what == "order":
@@ -211,9 +211,10 @@ class Known:
     """An accepted order, and everything that the records say about it."""
 
     order: Order
-    received_at: datetime
+    n: int  # of the record that accepted it
     judgement: Judgement
     annulled: datetime | None = None
+    annulled_n: int = 0
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -248,14 +249,14 @@ def replayed(records: Iterable[Record]) -> list[Known]:
                         names = (order.issuer, order.notice)
                         notice = [one for one in found if (one.order.issuer, one.order.order_id) == names][-1]
                         order = replace(order, entries=notice.entries)
-                    found.append(Known(order, record.at, judgement))
+                    found.append(Known(order, record.n, judgement))
             case Annulment(order_id=number) | Approval(order_id=number) as fact:
                 (one,) = [
                     one for one in found
                     if (one.order.issuer, one.order.order_id) == (fact.issuer, number) and not one.annulled
                 ]  # fmt: skip
                 if isinstance(fact, Annulment):
-                    one.annulled = record.at
+                    one.annulled, one.annulled_n = record.at, record.n
                 else:
                     release = Release(record.at, record.by, fact.reason, fact.entries)
                     releases = (*one.judgement.releases, release)
@@ -304,14 +305,17 @@ class Naive:
         if target.order_id in ender.judgement.ignored:
             return None
         place = self.known.index(ender)
-        before = [one for one in self.known[: place + 1] if one.order.order_id == target.order_id]
-        after = [one for one in self.known[place + 1 :] if one.order.order_id == target.order_id]
+        same = [one for one in self.known if one.order.order_id == target.order_id]
+        before = [one for one in same if self.known.index(one) <= place]
+        after = [one for one in same if self.known.index(one) > place]
+        if before and before[-1].annulled and before[-1].annulled_n < ender.n:
+            before = []  # the next order with this number is meant
         found = before[-1] if before else after[0] if after else None
         is_possible = found is not None and found.order.action in MAY_END[ender.order.action]
         return found if is_possible else None
 
     def is_held(self, one: Known) -> bool:
-        """Whether a gap holds it."""
+        """Whether a gap holds it, or another order was accepted instead of it."""
         order = one.order
         is_lifting = order.action in LIFTS
         if order.action == "revoke":
@@ -319,9 +323,9 @@ class Naive:
             is_lifting = not any(aim is not None and aim.order.action == "exempt" for aim in aims)
         if is_lifting or one.annulled or order.seq is None:
             return False
-        if any(release.entries is None for release in one.judgement.releases):
-            return False
-        return self.followed.get(order.seq) is not one
+        is_approved = any(release.entries is None for release in one.judgement.releases)
+        follows = self.followed.get(order.seq)
+        return follows is not one and not (follows is None and is_approved)
 
     def ended_by(self, one: Known, index: int, at: datetime) -> list[str]:
         """The orders that have ended an entry."""
@@ -340,12 +344,9 @@ class Naive:
         named = target.entries is None or any(
             wanted.name == entry.name and wanted.match in (None, entry.match) for wanted in target.entries
         )
-        taken = self.followed.get(ender.order.seq or 0)
-        if self.is_held(ender) and taken is not None and taken is not ender:
-            return False  # another order was accepted instead of it
         if self.is_held(ender):
             kept = {(entry.name, entry.match) for entry in ender.entries}
-            return named and ender.order.action == "supersede" and (entry.name, entry.match) not in kept
+            return named and one.order.action != "exempt" and (entry.name, entry.match) not in kept
         return named
 
     def in_force(self, at: datetime) -> set[tuple[str, Entry]]:

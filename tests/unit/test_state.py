@@ -214,3 +214,14 @@ def test_a_hundred_thousand_entries_are_derived_in_a_second(sizes: tuple[int, in
     derive(ledger, END, derived)
     assert time.process_time() - start < 4  # two of them, on a slow machine
     assert len(derived.in_force["a"]) == 100_000
+
+
+def test_ten_thousand_orders_after_a_gap_are_combined_in_a_second():
+    """Each of them looked at all others again, so a daemon took minutes to start."""
+    made = [
+        Order(f"{n}", f"{n:064}", "a", f"b-{n}", "block", START, START, seq=n, prev=f"{n - 1:064}")
+        for n in range(2, 10_000)
+    ]
+    start = time.process_time()
+    assert EMPTY.plus(made).of("a").chain.gap == 1
+    assert time.process_time() - start < 4
