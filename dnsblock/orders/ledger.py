@@ -245,8 +245,10 @@ class Ledger:
             seen = os.fstat(self._file)  # before fsync, which takes time: a later change must be noticed
             os.fsync(self._file)
         except OSError:
-            os.ftruncate(self._file, self._size)
-            self._seen = self._look()
+            try:
+                os.ftruncate(self._file, self._size)
+            finally:
+                self._seen = self._look()  # what it left is its own: the next write removes it
             raise
         self._size += len(data)
         self._seen = _identity(seen) if seen.st_size == self._size else None

@@ -1,18 +1,19 @@
-"""Annulments by the operator (dnsblock/orders/annulments.py), and their effect."""
+"""Annulments by the operator, and their effect."""
 
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from dnsblock.orders.annulments import annul, received
 
 from dnsblock.errors import Refused
+from dnsblock.orders.facts import Annulment, Judged
 from dnsblock.orders.ledger import Ledger
 from dnsblock.orders.order import Order
-from dnsblock.orders.records import Annulment, Record
+from dnsblock.orders.orders import fold
+from dnsblock.orders.records import Record
 from dnsblock.orders.state import derive
 from dnsblock.principal import Principal
 
-from .helpers import append, block, orders, sha256, unblock
+from .helpers import accept, append, block, known, orders, sha256, unblock
 
 ALICE = Principal("local", 1000, "alice")
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -22,12 +23,17 @@ def hour(number: int) -> datetime:
     return START + timedelta(hours=number)
 
 
-def state(records: list[Order | Annulment], at: datetime | None = None) -> list[tuple[str, str, int]]:
-    """Each fact is recorded an hour after the one before it."""
-    found = received(Record(n, hour(n), ALICE, fact) for n, fact in enumerate(records, 1))
-    when = at or hour(len(records) + 1)
-    known = [order for came, order in found if came <= when]
-    return [(row.order_id, row.state, row.in_force) for row in derive(known, when).orders]
+def state(facts: list[Order | Annulment], at: datetime | None = None) -> list[tuple[str, str, int]]:
+    """Each fact is recorded an hour after the one before it. An order is accepted at once."""
+    when = at or hour(len(facts) + 1)
+    found: list[Record] = []
+    for number, fact in enumerate(facts, 1):
+        found.append(Record(len(found) + 1, hour(number), ALICE, fact))
+        if isinstance(fact, Order):
+            accepted = Judged(fact.issuer, fact.order_id, fact.sha256, fact.judgement)
+            found.append(Record(len(found) + 1, hour(number), ALICE, accepted))
+    then = fold(record for record in found if record.at <= when)
+    return [(row.order_id, row.state, row.in_force) for row in derive(then, when).orders]
 
 
 def test_an_annulled_order_is_in_force_until_then():
@@ -83,20 +89,20 @@ def test_an_unblock_of_an_annulled_order_does_not_affect_the_corrected_one():
 
 def test_an_annulment_without_an_order_is_refused():
     """A typing error must not be recorded for ever."""
-    known = orders(block("b-1", "t.me"))
+    orders_known = known(block("b-1", "t.me"))
     with pytest.raises(Refused, match="no order with this order_id"):
-        annul(known, [Annulment("a", "b-2", "x")], START, ALICE)
-    once = annul(known, [Annulment("a", "b-1", "x")], START, ALICE)
+        orders_known.annulled([Annulment("a", "b-2", "x")], START, ALICE)
+    once = orders_known.annulled([Annulment("a", "b-1", "x")], START, ALICE)
     with pytest.raises(Refused, match="no order with this order_id"):
-        annul(once, [Annulment("a", "b-1", "x")], START, ALICE)
+        once.annulled([Annulment("a", "b-1", "x")], START, ALICE)
 
 
 def test_the_ledger_keeps_an_annulment(tmp_path):
     """It is read back after a restart."""
     with Ledger.open(tmp_path) as ledger:
-        append(ledger, orders(block("b-1", "t.me")))
+        accept(ledger, *orders(block("b-1", "t.me")))
         append(ledger, [Annulment("a", "b-1", "wrong")])
-        assert ledger.orders[0].annulled is not None
+        assert next(iter(ledger.orders)).annulled is not None
     with Ledger.open(tmp_path) as ledger:
         assert [(order.order_id, order.annulled and order.annulled.reason) for order in ledger.orders] == [
             ("b-1", "wrong")

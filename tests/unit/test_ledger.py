@@ -6,32 +6,38 @@ import json
 import os
 import stat
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 
 from dnsblock.errors import LedgerUnwritable, Problem, Refused
+from dnsblock.orders.facts import Annulment, Approval, Held, Judged, Refusal, SignatureVerified, Verified
 from dnsblock.orders.ledger import Ledger
 from dnsblock.orders.order import Order, load_entries_file, parse
-from dnsblock.orders.records import AcceptedRestore, Annulment, Position, sealed
+from dnsblock.orders.records import AcceptedRestore, Position, sealed
+from dnsblock.orders.verdict import EntryVerdict, Judgement, Signed
 from dnsblock.principal import Principal
 
-from .helpers import append, block, orders, unblock
+from .helpers import accept, append, block, orders, unblock
 
 TWO = orders(block("b-1", "t.me"), unblock("u-1", "b-1"))
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
-    """A state folder whose ledger holds two orders."""
+    """A state folder whose ledger holds two records: two orders were received."""
     with Ledger.open(tmp_path / "state") as ledger:
         append(ledger, TWO)
     return tmp_path / "state"
 
 
+def received(ledger: Ledger) -> list[Order]:
+    return [record.fact for record in ledger.records if isinstance(record.fact, Order)]
+
+
 def ids(ledger: Ledger) -> list[str]:
-    return [order.order_id for order in ledger.orders]
+    return [order.order_id for order in received(ledger)]
 
 
 def file_of(folder: Path) -> Path:
@@ -50,8 +56,8 @@ def damage_of(folder: Path) -> Problem:
 def test_appended_records_are_there_after_a_restart(folder: Path):
     """The ledger is the append-only log of orders."""
     with Ledger.open(folder) as ledger:
-        assert [order.entries for order in ledger.orders] == [order.entries for order in TWO]
-        assert [order.sha256 for order in ledger.orders] == [order.sha256 for order in TWO]
+        assert [order.entries for order in received(ledger)] == [order.entries for order in TWO]
+        assert [order.sha256 for order in received(ledger)] == [order.sha256 for order in TWO]
         append(ledger, orders(block("b-2", "c.example")))
         assert ids(ledger) == ["b-1", "u-1", "b-2"]
     with Ledger.open(folder) as ledger:
@@ -68,7 +74,7 @@ def test_a_record_holds_the_orders_own_bytes_and_the_digest_of_the_record_before
         *("version", "n", "kind", "at", "by", "prev_record", "digest"),
         *("issuer", "order_id", "sha256", "document", "entries_file"),
     }
-    assert (first["version"], first["n"], first["kind"], first["prev_record"]) == (1, 1, "order", None)
+    assert (first["version"], first["n"], first["kind"], first["prev_record"]) == (2, 1, "received", None)
     assert first["by"] == {"kind": "daemon", "uid": None, "user": None}
     assert (first["issuer"], first["order_id"]) == ("a", "b-1")
     assert first["document"] == block("b-1", "t.me")
@@ -85,41 +91,132 @@ def test_the_digest_of_a_record_covers_the_rest_of_its_line(folder: Path):
         assert hashlib.sha256(rest).hexdigest() == digest
 
 
-def test_every_kind_of_record_is_there_after_a_restart(folder: Path):
-    """Actions of the operator are recorded between the orders, in sequence."""
-    facts = [
-        Annulment("a", "b-1", "a half-written order: \u201cb-1\u201d"),
-        AcceptedRestore("restored from the backup", Position(3, "0" * 64), Position(2, "1" * 64)),
-        AcceptedRestore("the checkpoint was lost", None, Position(0, None)),
+ORDER = ("a", "b-1")
+JUDGEMENT = Judgement(
+    (Signed("officer@a", "SHA256:x", "ssh-ed25519"),),
+    is_proposed=True,
+    ignored=("b-77",),
+    unknown=(("b-1", ("c.example",)),),
+).with_verdicts(
+    [
+        *(EntryVerdict(index, "held", "BULK", "too many") for index in (0, 1, 2, 5)),
+        EntryVerdict(3, "refused", "PUBLIC_SUFFIX", "a public suffix"),
     ]
+)
+FACTS = [
+    SignatureVerified(*ORDER, TWO[0].sha256, ("officer@a SHA256:x",), "-----BEGIN SSH SIGNATURE-----\n"),
+    Judged(*ORDER, TWO[0].sha256, JUDGEMENT, ("BULK",)),
+    Held(*ORDER, 4, ("BULK",)),
+    Approval(*ORDER, (0, 5), "checked"),
+    Approval(*ORDER, None, "all of it"),
+    Refusal("o.yaml", None, None, "ab" * 32, ("INCOMPLETE: \u201cend\u201d",)),
+    Annulment(*ORDER, "a half-written order: \u201cb-1\u201d"),
+    Verified(*ORDER, ("192.0.2.1:53",)),
+    AcceptedRestore("restored from the backup", Position(3, "0" * 64), Position(2, "1" * 64)),
+    AcceptedRestore("the checkpoint was lost", None, Position(0, None)),
+]
+
+
+def test_every_kind_of_record_is_there_after_a_restart(folder: Path):
+    """Events and actions of the operator are recorded between the orders, in sequence."""
     alice = Principal("local", 1000, "alice")
     with Ledger.open(folder) as ledger:
-        append(ledger, [facts[0]], alice)
-        append(ledger, facts[1:], Principal("local", 4321))
+        append(ledger, FACTS[:1], alice)
+        append(ledger, FACTS[1:], Principal("local", 4321))
     with Ledger.open(folder) as ledger:
-        assert [str(record.by) for record in ledger.records[2:]] == [
-            "alice (uid 1000)",
-            "uid 4321",
-            "uid 4321",
-        ]
-        assert [record.fact for record in ledger.records[2:]] == facts
-        assert [record.n for record in ledger.records] == [1, 2, 3, 4, 5]
+        assert [str(record.by) for record in ledger.records[2:4]] == ["alice (uid 1000)", "uid 4321"]
+        assert [record.fact for record in ledger.records[2:]] == FACTS
+        assert [record.n for record in ledger.records] == list(range(1, 13))
         assert ids(ledger) == ["b-1", "u-1"]
         assert ledger.position == Position(
-            5, hashlib.sha256(file_of(folder).read_bytes().splitlines()[-1]).hexdigest()
+            12, hashlib.sha256(file_of(folder).read_bytes().splitlines()[-1]).hexdigest()
         )
     kinds = [json.loads(line)["kind"] for line in file_of(folder).read_bytes().splitlines()]
-    assert kinds == ["order", "order", "annulment", "restore_accepted", "restore_accepted"]
+    assert kinds == [
+        *("received", "received", "signature_verified", "accepted", "held", "approved", "approved"),
+        *("refused", "annulled", "verified", "restore_accepted", "restore_accepted"),
+    ]
+
+
+def test_verdicts_with_the_same_reason_take_one_line_for_a_range(folder: Path):
+    """The guard BULK holds a hundred thousand entries at once."""
+    with Ledger.open(folder) as ledger:
+        append(ledger, [FACTS[1]])
+    record = json.loads(file_of(folder).read_bytes().splitlines()[-1])
+    held = {"verdict": "held", "code": "BULK", "reason": "too many", "indexes": [[0, 2], [5, 5]]}
+    assert held in record["entries"]
+    assert len(record["entries"]) == 2
+
+
+def test_an_order_that_was_only_received_is_not_enforced(folder: Path):
+    """The process was killed before it recorded that the order is accepted: the order is judged again."""
+    with Ledger.open(folder) as ledger:
+        assert len(ledger.orders) == 0
+        accept(ledger, *orders(block("b-2", "c.example")))
+        assert [order.order_id for order in ledger.orders] == ["b-2"]
+    cut = file_of(folder).read_bytes().splitlines(keepends=True)[:-1]
+    file_of(folder).write_bytes(b"".join(cut))
+    with Ledger.open(folder) as ledger:
+        assert len(ledger.orders) == 0
+        accept(ledger, *orders(block("b-2", "c.example")))
+    with Ledger.open(folder) as ledger:
+        assert [order.order_id for order in ledger.orders] == ["b-2"]
+
+
+def test_times_of_records_have_microseconds(folder: Path):
+    """UTC, so that records of several instances can be compared."""
+    time = datetime(2026, 1, 1, 7, 0, 0, 1, tzinfo=timezone(timedelta(hours=7)))
+    with Ledger.open(folder) as ledger:
+        ledger.append([Annulment(*ORDER, "wrong")], Principal("daemon"), time)
+    assert b'"at":"2026-01-01T00:00:00.000001+00:00"' in file_of(folder).read_bytes().splitlines()[-1]
+    with Ledger.open(folder) as ledger:
+        assert ledger.records[-1].at == time
+
+
+# ------- Ledgers of version 1 -------
+
+
+def version_1(*records: dict[str, object]) -> bytes:
+    """A ledger as an older dnsblock wrote it."""
+    lines: list[bytes] = []
+    for n, fields in enumerate(records, 1):
+        before = hashlib.sha256(lines[-1]).hexdigest() if lines else None
+        by = {"kind": "daemon", "uid": None, "user": None}
+        envelope = {"version": 1, "n": n, "at": "2026-01-01T00:00:00.000+00:00", "by": by}
+        lines.append(sealed({**envelope, **fields, "prev_record": before}))
+    return b"\n".join(lines) + b"\n"
+
+
+def old_order(text: str) -> dict[str, object]:
+    order = parse("o.yaml", text.encode())
+    names = {"issuer": order.issuer, "order_id": order.order_id, "sha256": order.sha256}
+    return {"kind": "order", **names, "document": text, "entries_file": None}
+
+
+def test_a_ledger_of_version_1_is_read_and_continued(tmp_path: Path):
+    """The record of an order also meant that it is accepted. No record is written again."""
+    annulment = {"kind": "annulment", "issuer": "a", "order_id": "b-2", "reason": "wrong"}
+    old = version_1(old_order(block("b-1", "t.me")), old_order(block("b-2", "c.example")), annulment)
+    file_of(tmp_path).write_bytes(old)
+    with Ledger.open(tmp_path) as ledger:
+        assert ledger.damage is None
+        annulled = {order.order_id: order.annulled is not None for order in ledger.orders}
+        assert annulled == {"b-1": False, "b-2": True}
+        accept(ledger, *orders(unblock("u-1", "b-1")))
+    assert file_of(tmp_path).read_bytes().startswith(old)
+    with Ledger.open(tmp_path) as ledger:
+        assert [order.order_id for order in ledger.orders] == ["b-1", "b-2", "u-1"]
+        assert [record.version for record in ledger.records] == [1, 1, 1, 2, 2]
 
 
 def test_a_record_of_a_newer_version_is_refused(folder: Path):
     """After a downgrade, nobody knows what such a record orders."""
     first, second = file_of(folder).read_bytes().splitlines()
     fields = {key: value for key, value in json.loads(second).items() if key != "digest"}
-    file_of(folder).write_bytes(first + b"\n" + sealed(fields | {"version": 2}) + b"\n")
+    file_of(folder).write_bytes(first + b"\n" + sealed(fields | {"version": 3}) + b"\n")
     with pytest.raises(Refused) as refused:
         Ledger.open(folder)
-    assert f"{file_of(folder)}:2: a newer dnsblock wrote this record (version 2" in str(refused.value)
+    assert f"{file_of(folder)}:2: a newer dnsblock wrote this record (version 3" in str(refused.value)
 
 
 def test_nobody_else_may_read_the_state(folder: Path):
@@ -256,7 +353,7 @@ def test_reading_only_creates_and_repairs_nothing(folder: Path, tmp_path: Path):
     assert file_of(folder).read_bytes() == before
     with pytest.raises(LedgerUnwritable, match="read-only"):
         append(ledger, TWO)
-    assert Ledger.open(tmp_path / "none", read_only=True).orders == ()
+    assert Ledger.open(tmp_path / "none", read_only=True).records == []
     assert not (tmp_path / "none").exists()
 
 
@@ -342,7 +439,7 @@ def test_a_file_of_entries_is_kept_beside_the_ledger(folder: Path, tmp_path: Pat
         append(ledger, [with_file])
     (tmp_path / "names.txt").unlink()
     with Ledger.open(folder) as ledger:
-        assert ledger.orders[-1].entries == with_file.entries
+        assert received(ledger)[-1].entries == with_file.entries
     assert stored(folder).read_bytes() == NAMES
     assert os.listdir(folder / "entries") == [stored(folder).name]
 
