@@ -7,7 +7,8 @@ recorded, and the next reload reads it again.
 import contextlib
 import hashlib
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import groupby
@@ -27,7 +28,7 @@ from dnsblock.orders.order import ENDS, MAX_DOCUMENT_BYTES, Order, load_entries_
 from dnsblock.orders.orders import Orders
 from dnsblock.orders.places import Places
 from dnsblock.orders.remarks import remarks
-from dnsblock.orders.schema import DOCUMENT_SUFFIXES
+from dnsblock.orders.schema import DOCUMENT_SUFFIXES, Action
 from dnsblock.orders.verdict import EntryVerdict
 
 MAX_FILES = 10_000
@@ -104,7 +105,7 @@ def judge_all(found: Iterable[Order], refused: Iterable[RefusedDocument], contex
 
     The result does not depend on the sequence of the documents.
     """
-    own = sorted(found, key=_turn)
+    own = _in_turn(found)
     rejected = list(refused)
     eligible: list[Order] = []
     is_over = any(order.expires_at is not None and order.expires_at <= context.now for order in own)
@@ -371,10 +372,31 @@ def _is_document(name: str) -> bool:
     return name.lower().endswith(DOCUMENT_SUFFIXES) and not name.startswith(".")
 
 
-def _turn(order: Order) -> tuple[str, int, bool, datetime, str, str]:
-    """Sorts by the issuer's number; without one, unblocks after blocks, then by time of issue."""
-    is_last = order.action in ENDS
-    return (order.issuer, order.seq or 0, is_last, order.issued_at, order.order_id, order.sha256)
+_Turn = tuple[str, bool, int, int, int, datetime, str, str]
+_RANKS: Mapping[Action, int] = {"notice": 0, "supersede": 2, "unblock": 3, "revoke": 3, "rotate": 4}
+
+
+def _in_turn(orders: Iterable[Order]) -> list[Order]:
+    """Sorts by the issuer's number. Without one, an order comes after those that it may refer to.
+
+    A rotation comes after the orders that were issued before it: they are signed with the former keys. An
+    unblock without a number, among orders with one, comes last.
+    """
+    own = list(orders)
+    numbered = {order.issuer for order in own if order.seq is not None}
+    rotations: dict[str, list[datetime]] = {}
+    for order in sorted(own, key=lambda order: order.issued_at):
+        if order.keys is not None:
+            rotations.setdefault(order.issuer, []).append(order.issued_at)
+
+    def turn(order: Order) -> _Turn:
+        is_last = order.seq is None and order.action in ENDS and order.issuer in numbered
+        era = bisect_left(rotations.get(order.issuer, ()), order.issued_at)
+        rank = _RANKS.get(order.action, 1)
+        names = (order.issued_at, order.order_id, order.sha256)
+        return (order.issuer, is_last, order.seq or 0, era, rank, *names)
+
+    return sorted(own, key=turn)
 
 
 # ------- Judging -------

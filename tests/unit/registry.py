@@ -58,7 +58,11 @@ class Registry:
 
     def judge(self, *documents: str, by: Iterable[str] = ()) -> Intake:
         """The verdicts on these documents with the signatures of these officers. Nothing is accepted."""
-        sent = [self._signed(f"{number}.yaml", text, by) for number, text in enumerate(documents)]
+        return self.judge_signed(*((text, *by) for text in documents))
+
+    def judge_signed(self, *documents: Sequence[str]) -> Intake:
+        """The same for documents that each have signatures of their own: a text, then its officers."""
+        sent = [self._signed(f"{number}.yaml", text, by) for number, (text, *by) in enumerate(documents)]
         context = Context(self.config, self.references, self.orders, self.now)
         return examine_submitted(sent, context).intake
 
