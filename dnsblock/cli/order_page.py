@@ -64,7 +64,7 @@ def _facts(one: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _words(one: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """What the document says for people."""
+    """The parts of the document for people."""
     for key in ("category", "urgency", "contact", "notice"):
         if one[key]:
             yield key, one[key]

@@ -31,7 +31,7 @@ _NEEDED: Mapping[Action, frozenset[Role]] = {
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """Who signed a document, as far as it counts."""
+    """The signers of a document, as far as they count."""
 
     signers: tuple[Signed, ...]
     required: int  # signatures for an order of this issuer; 0: unsigned orders are accepted
@@ -71,7 +71,7 @@ def authority_of(
     *,
     targets: Sequence[Order | None],
 ) -> Authority:
-    """Who signed a document. Raises `Refused` if that is not enough to accept it.
+    """The signers of a document. Raises `Refused` if that is not enough to accept it.
 
     `targets`: the orders that it ends; None for one that has not come yet.
     """
@@ -107,7 +107,7 @@ def _judged(
     roles = {one.fingerprint: issuer.roles_of(one.principals, categories) for one in found}
     permitted = [one for one in found if needed <= roles[one.fingerprint]]
     if order.keys is not None:
-        # Who may sign for some categories only must not make keys that count for all.
+        # A signer for some categories only must not make keys that count for all.
         permitted = [one for one in permitted if not _is_limited(issuer, one)]
         permitted = [one for one in permitted if _grants(order, issuer) <= roles[one.fingerprint]]
     people = _count_people(permitted)

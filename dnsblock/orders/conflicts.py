@@ -14,7 +14,7 @@ class _Own:
     """The orders of one issuer: those in the ledger, and those accepted before this one."""
 
     chain: Chain
-    is_numbered: bool | None  # None: no order says so yet
+    is_numbered: bool | None  # None: no order yet
     rotations: list[Order]
 
 
@@ -135,7 +135,7 @@ class Together:
         return replace(order, judgement=judgement, refused=(*order.refused, *refused)), []
 
     def _wrong(self, order: Order, number: int, target: Target) -> Iterator[tuple[RefusedEntry, bool]]:
-        """What is wrong with a target, and whether all of it is."""
+        """The problems of a target, and whether all of it is wrong."""
 
         def refused(place: tuple[str | int, ...], value: str, code: str, reason: str) -> RefusedEntry:
             line = order.problem(("targets", number, *place), value, reason).line

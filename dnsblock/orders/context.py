@@ -1,4 +1,4 @@
-"""What new documents are judged by."""
+"""The context in which new documents are judged."""
 
 from dataclasses import dataclass
 from datetime import datetime

@@ -183,7 +183,7 @@ def _try(order: Order, together: Together, context: Context) -> Order:
 
 
 def _authority(order: Order, together: Together, context: Context) -> Authority:
-    """Who signed a document. Raises `Refused` if that is not enough to accept it."""
+    """The signers of a document. Raises `Refused` if that is not enough to accept it."""
     facts = (context.config, context.references.keys, together.rotations(order.issuer), context.now)
     return authority_of(order, *facts, targets=together.aims(order))
 

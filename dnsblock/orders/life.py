@@ -55,7 +55,7 @@ class Part:
 
     @property
     def kind(self) -> Literal["block", "exempt"]:
-        """What the entries do."""
+        """The effect of the entries."""
         return "exempt" if self.order.action == "exempt" else "block"
 
     @property
@@ -162,7 +162,7 @@ class Life:
         return not any(end.covers(at) for end in self.ends.get(index, ()))
 
     def ended(self, index: int, at: datetime) -> End | None:
-        """What has ended an entry at a time: the earliest one."""
+        """The end of an entry at a time: the earliest one."""
         found = (end for end in (*self.whole, *self.ends.get(index, ())) if end.covers(at))
         return min(found, key=lambda end: end.at, default=None)
 

@@ -141,14 +141,14 @@ class EarlierContact(_Fields):
 
 
 class Conditions(_Fields):
-    """What must happen before the block is lifted: in Indonesian and in English."""
+    """The conditions for lifting the block: in Indonesian and in English."""
 
     id: Text | None = None
     en: Text | None = None
 
 
 class Statement(_Fields):
-    """What the issuer says is in force (action `snapshot`): if an order is missing here, it differs."""
+    """The issuer's statement of its orders in force (action `snapshot`): it differs if one is missing here."""
 
     seq: Annotated[int, Number, Field(ge=0)] | None = None  # of the issuer's last order; null: not numbered
     entries: Annotated[int, Number, Field(ge=0)]

@@ -212,7 +212,7 @@ def _entry(life: Life, index: int, config: Config, now: datetime, idle: Mapping[
 
 
 def answer_of(order: Order, entry: Entry, config: Config) -> Mapping[str, Any] | None:
-    """What a blocked query for an entry gets. None if no zone is for its issuer."""
+    """The answer to a blocked query for an entry. None if no zone is for its issuer."""
     zone = next((zone for zone in config.zones if zone.issuer == order.issuer), None)
     if zone is None:
         return None

@@ -73,7 +73,7 @@ def receipt_of(
 def _lifting(
     life: Life, state: State, policy: Policy, config: Config, sees: frozenset[str] | None
 ) -> Lifting | None:
-    """What stays blocked after an order that opens names."""
+    """The names that stay blocked after an order that opens names."""
     if life.order.action not in OPENS:
         return None
     own = state.by_issuer[life.order.issuer].orders

@@ -1,4 +1,4 @@
-"""What the ledger says about orders is what the daemon does with them."""
+"""The records of orders agree with the answers of the daemon."""
 
 import json
 

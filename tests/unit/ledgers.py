@@ -53,7 +53,7 @@ ACTIONS: list[list[Action]] = [
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What happens in a ledger."""
+    """The kinds of events in a ledger."""
 
     actions: Sequence[Action]
     is_numbered: bool
@@ -272,7 +272,7 @@ class Naive:
         self.followed = self._followed()
 
     def _followed(self) -> dict[int, Known]:
-        """The order that each seq belongs to. Whoever fits first, in the sequence of arrival, has it."""
+        """The order that each seq belongs to. The first order that fits, in the sequence of arrival, has it."""
         taken: dict[int, Known] = {}
         for arrived in range(1, len(self.known) + 1):
             came = self.known[:arrived]

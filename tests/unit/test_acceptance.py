@@ -99,7 +99,7 @@ def test_no_block_has_the_entries_of_a_notice_that_a_flagger_proposed(office: Re
 
 
 def test_a_block_keeps_the_entries_of_its_notice_when_that_is_annulled(registry: Registry):
-    """What was accepted stays accepted, after a restart, too."""
+    """An accepted entry stays accepted, after a restart, too."""
     registry.submit(document("n-1", "notice", entries=["t.example"]))
     registry.submit(block("b-1", notice="n-1"))
     registry.annul("n-1")

@@ -1,4 +1,4 @@
-"""Who may sign which orders (dnsblock/orders/authority.py)."""
+"""Roles: the orders that each signer may sign (dnsblock/orders/authority.py)."""
 
 from collections.abc import Callable
 from pathlib import Path
