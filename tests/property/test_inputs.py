@@ -359,6 +359,9 @@ ASKED = SimpleNamespace(
     config=CONFIG,
     explain=lambda target: explain(target, POLICY, CONFIG),
     scheduled=lambda name: [],
+    publisher=SimpleNamespace(
+        recorder=SimpleNamespace(now=lambda: NOW, ledger=SimpleNamespace(orders=EMPTY))
+    ),
 )
 ASKED.view = lambda by: ASKED
 APP = control_app(cast(Any, ASKED))

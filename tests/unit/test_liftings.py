@@ -99,10 +99,9 @@ def test_an_approved_order_is_replaced_by_the_one_that_has_its_number(registry: 
     assert registry.in_force() == ["t.example of b-1", "u.example of b-2"]
     registry.submit(block("b-3", "u.example", seq=2, prev=sha256(first)))
     assert registry.in_force() == ["t.example of b-1", "u.example of b-3"]
-    spans = [
-        span for span in spans_of(registry.orders.of("a"), ["u.example"]) if span.order.order_id == "b-2"
-    ]
-    assert [(span.start, span.end) for span in spans] == [(BEGIN.replace(second=2), BEGIN.replace(second=3))]
+    found = spans_of(registry.ledger.records, registry.orders, "a", ["u.example"])
+    spans = [(span.start, span.end) for span in found if span.order.order_id == "b-2"]
+    assert spans == [(BEGIN.replace(second=2), BEGIN.replace(second=3))]
 
 
 def test_nobody_approves_an_order_that_was_replaced(registry: Registry):

@@ -1,4 +1,4 @@
-"""What each action does, and that nothing holds an order that only opens names."""
+"""The effect of each action. Nothing holds an order that only opens names."""
 
 import itertools
 from pathlib import Path
@@ -277,7 +277,7 @@ def test_after_a_rotation_only_the_new_key_counts(office: Registry):
 
 
 def test_a_rotation_with_the_new_key_only_is_refused(office: Registry):
-    """Whoever has found a way to submit must not be able to add a key."""
+    """An intruder who can submit documents must not be able to add a key."""
     new = make_key()
     rotation = rotate("r-1", f"ann {new.public_line}", office.keys["ann"].fingerprint)
     office.keys["new"] = new
